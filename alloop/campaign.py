@@ -1,0 +1,154 @@
+"""A campaign is a configuration and an archive; running it twice is resuming it.
+
+Here everything is put together: configuration, store, cluster and loop. The command
+line calls these methods and nothing else.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ase import Atoms
+
+from alloop import config, controls
+from alloop.core.atoms import to_atoms
+from alloop.core.errors import InputError
+from alloop.core.records import Label
+from alloop.export import write
+from alloop.generation import Generation, from_bytes
+from alloop.loop import events as e
+from alloop.loop.history import CODEC, History, history_of, read
+from alloop.loop.state import LoopState
+from alloop.potentials.ase import PotentialCalculator
+from alloop.session import Watch, session
+from alloop.store.archive import Archive
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """How a run ended: `finished` is the reason, None if it was stopped early."""
+
+    finished: str | None
+    state: LoopState
+
+    @property
+    def exit_code(self) -> int:
+        """0 done, 3 stopped early but resumable."""
+        return 0 if self.finished else 3
+
+
+class Campaign:
+    """A campaign, started or not.
+
+    Open one with `from_yaml` or `from_store`; then `run()`, as often as you like.
+    """
+
+    def __init__(self, setup: config.Setup) -> None:
+        self.setup = setup
+        self.store = setup.store
+
+    @classmethod
+    def from_yaml(cls, path: str | Path) -> "Campaign":
+        """The campaign that a YAML file describes; InputError lists every mistake."""
+        return cls(config.load(Path(path)))
+
+    @classmethod
+    def from_store(cls, path: str | Path) -> "Campaign":
+        """The campaign that a store holds; needs nothing but the store."""
+        history = read(Path(path))
+        text, opened = history.config, history.opened
+        return cls(config.Setup.restored(text, opened, Path(path)))
+
+    def run(self, client: Any = None, watch: Watch | None = None) -> Outcome:
+        """Start or continue, until the budget is spent, the target met or `watch.stop`.
+
+        client: a distributed.Client to run on, instead of the configured cluster.
+        Raises InputError where the store belongs to another campaign (seed, start or
+        levels differ), LockedError where another driver runs it.
+        """
+        with session(self.setup, watch or Watch(), client) as running:
+            state = running.run()
+        return Outcome(state.finished, state)
+
+    def run_controls(
+        self, client: Any = None, watch: Watch | None = None
+    ) -> dict[str, Outcome]:
+        """Run the control campaigns at the label cost of this one, which is finished.
+
+        "standard": expensive labels alone. "random": random selection. Both start from
+        this campaign's first labels and share all labels that they have in common.
+        """
+        outcomes = {}
+        for name, setup in controls.prepare(self.setup, self.history()).items():
+            shared = (controls.Shared(self.history().ledger),)
+            with session(setup, watch or Watch(), client, shared) as running:
+                state = running.run()
+            outcomes[name] = Outcome(state.finished, state)
+        return outcomes
+
+    def history(self) -> History:
+        """All that the store says; may be read while a driver runs."""
+        return read(self.store)
+
+    def model(self, generation: int | None = None) -> Generation:
+        """A generation, the last one by default."""
+        history = self.history()
+        trained = {event.generation: event.model for event in history.trained()}
+        wanted = max(trained, default=0) if generation is None else generation
+        if wanted not in trained:
+            known = ", ".join(map(str, sorted(trained))) or "none yet"
+            raise InputError(
+                f"expected a generation of {self.store} (there are: {known}), "
+                f"got {wanted}"
+            )
+        with Archive.open(self.store, CODEC) as archive:
+            return from_bytes(archive.model(trained[wanted]))
+
+    def calculator(self, generation: int | None = None) -> PotentialCalculator:
+        """An ASE calculator of energy, forces and surprise."""
+        return self.model(generation).calculator()
+
+    def dataset(self, fidelity: str = "expensive") -> list[Atoms]:
+        """Labelled frames as ase.Atoms: `REF_energy` (eV), `REF_forces` (eV/Å)."""
+        history = self.history()
+        level = history.state.levels[fidelity]
+        out = []
+        for (key, frame), label in history.ledger.labels.items():
+            if key == level and isinstance(label, Label):
+                atoms = to_atoms(history.ledger.frames[frame])
+                atoms.info |= {"frame": frame, "REF_energy": label.energy}
+                atoms.arrays["REF_forces"] = label.forces
+                out.append(atoms)
+        return out
+
+    def export(
+        self, out: str | Path, fidelity: str | None = None, at: int | None = None
+    ) -> Path:
+        """Write the labels as extxyz or, if `out` ends in .db, as an ASE database.
+
+        at: only what this generation was trained on.
+        """
+        return write(self.history(), Path(out), fidelity, at)
+
+    def export_model(self, out: str | Path, generation: int | None = None) -> Path:
+        """Write a standalone model file that `alloop.load` opens without the store."""
+        from alloop.generation import to_bytes
+
+        path = Path(out)
+        path.write_bytes(to_bytes(self.model(generation))[1])
+        return path
+
+    def exclude(self, frame: str, fidelity: str | None, reason: str) -> str:
+        """Take a frame (or only its label at one fidelity) out of all later training.
+
+        frame: an id or its unique beginning. Returns the id. Journalled.
+        """
+        with Archive.open(self.store, CODEC, mode="w") as archive:
+            history = history_of(archive)
+            found = history.frame(frame).id
+            archive.append(e.Turn(e.Excluded(found, fidelity, reason)))
+        return found
+
+    def controls(self) -> dict[str, Path]:
+        """Where the stores of the control campaigns lie, finished or not."""
+        return controls.stores(self.store)

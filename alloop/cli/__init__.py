@@ -1,0 +1,16 @@
+"""The command line: verbs, each a thin call of a Campaign method of the same name."""
+
+import os
+import sys
+from collections.abc import Sequence
+
+_THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command; 0 done, 2 the user's mistake, 3 stopped early but resumable."""
+    for name in _THREADS:  # before numpy or torch look: processes fill the machine
+        os.environ.setdefault(name, "1")
+    from alloop.cli.app import run
+
+    return run(sys.argv[1:] if arguments is None else arguments)

@@ -1,0 +1,57 @@
+"""The application: all commands, and what becomes of an error."""
+
+from collections.abc import Callable, Sequence
+from functools import wraps
+from typing import Any
+
+import typer
+
+from alloop.cli import doctor, making, running, showing, taking
+from alloop.cli.console import complain
+from alloop.core.errors import AlloopError
+
+app = typer.Typer(
+    name="alloop",
+    help="Active-learning molecular dynamics: two-fidelity data and a force field with "
+    "a known error. Units are eV, Å, fs, K.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+
+
+def _exiting(command: Callable[..., int | None]) -> Callable[..., None]:
+    """The command, whose return value becomes the exit code."""
+
+    @wraps(command)
+    def exiting(*arguments: Any, **options: Any) -> None:
+        raise typer.Exit(command(*arguments, **options) or 0)
+
+    return exiting
+
+
+_COMMANDS = (
+    *(making.init, making.check, making.plan, running.run, running.resume),
+    *(showing.status, showing.why, showing.log, showing.report),
+    *(taking.export, taking.exclude, doctor.doctor, doctor.version),
+)
+for _command in _COMMANDS:
+    app.command()(_exiting(_command))
+
+
+def run(arguments: Sequence[str]) -> int:
+    """Run one command and return its exit code; users' mistakes become sentences."""
+    try:
+        app(args=list(arguments), prog_name="alloop")
+    except AlloopError as error:
+        complain(str(error))
+        return error.exit_code
+    except OSError as error:
+        if error.filename is None:
+            raise
+        complain(f"{error.filename} cannot be used: {error.strerror}")
+        return 2
+    except SystemExit as end:
+        return int(end.code or 0)
+    return 0

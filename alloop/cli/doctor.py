@@ -1,0 +1,71 @@
+"""`doctor` and `version`: what this machine can do, and whether a store is whole."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.table import Table
+
+from alloop import __version__
+from alloop.cli.console import complain, say
+from alloop.cli.machine import facts
+from alloop.cli.places import short, store_of
+
+USER = 2
+
+
+def doctor(
+    place: Annotated[
+        Path | None,
+        typer.Argument(metavar="[STORE]", help="a store, or its YAML file, to verify"),
+    ] = None,
+) -> int:
+    """Tell what this machine can do, or verify every byte of a store."""
+    return _machine() if place is None else _store(store_of(place))
+
+
+def version() -> None:
+    """Print the version."""
+    typer.echo(f"alloop {__version__}")
+
+
+def _machine() -> int:
+    table = Table("", "", show_header=False, box=None)
+    for name, value in facts():
+        table.add_row(name, value)
+    say(table)
+    problem = _trial()
+    if problem:
+        complain(f"a PySCF label failed here: {problem}")
+        return USER
+    say("a PySCF label in a child process works")
+    return 0
+
+
+def _trial() -> str | None:
+    """Label hydrogen, as a campaign would; what went wrong, or None."""
+    from ase.build import molecule
+
+    from alloop.core.atoms import from_atoms
+    from alloop.core.records import Unlabelled
+    from alloop.labels.isolated import IsolatedLabeller
+    from alloop.labels.levels import pyscf_level
+
+    with IsolatedLabeller(pyscf_level("hf", "sto-3g")) as labeller:
+        record = labeller.label(from_atoms(molecule("H2")))
+    if isinstance(record, Unlabelled):
+        return f"{record.failure} ({record.message})"
+    return None
+
+
+def _store(store: Path) -> int:
+    from alloop.loop.history import CODEC
+    from alloop.store.doctor import verify
+
+    findings = verify(store, CODEC)
+    for finding in findings:
+        complain(str(finding))
+    if findings:
+        return USER
+    say(f"{short(store)} is whole")
+    return 0

@@ -1,0 +1,40 @@
+"""What this machine has."""
+
+import os
+import platform
+import shutil
+from collections.abc import Iterator
+from importlib.metadata import PackageNotFoundError, version
+
+import psutil
+
+PACKAGES = ("alloop", "torch", "torch-geometric", "pyscf", "ase", "zarr", "distributed")
+_COMPILERS = ("cc", "gcc", "clang")
+
+
+def cores() -> int:
+    """Cores that this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def facts() -> Iterator[tuple[str, str]]:
+    """Name and value of what matters for a campaign; nothing heavy is imported."""
+    memory, disk = psutil.virtual_memory(), shutil.disk_usage(".")
+    yield "python", f"{platform.python_version()} on {platform.system()}"
+    for package in PACKAGES:
+        yield package, _version(package)
+    yield "cores", f"{cores()} usable of {os.cpu_count()}"
+    yield "memory", f"{memory.available / 1e9:.1f} of {memory.total / 1e9:.1f} GB free"
+    yield "disk", f"{disk.free / 1e9:.1f} GB free here"
+    yield "threads", f"{os.environ.get('OMP_NUM_THREADS', 'all')} a process"
+    compiler = next(filter(None, map(shutil.which, _COMPILERS)), None)
+    yield "compiler", compiler or "none (only torch.compile would want one)"
+
+
+def _version(package: str) -> str:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return "missing: install alloop again"

@@ -1,0 +1,106 @@
+"""`init`, `check`, `plan`: before anything runs."""
+
+import re
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
+
+import typer
+from rich.table import Table
+
+from alloop.cli.console import complain, say
+from alloop.cli.places import short
+from alloop.cli.template import template
+from alloop.core.errors import InputError
+
+if TYPE_CHECKING:
+    from alloop.config import Setup
+
+File = Annotated[Path, typer.Argument(help="a campaign's YAML file")]
+
+
+def init(
+    name: Annotated[str, typer.Argument(help="of the campaign")] = "campaign",
+    example: Annotated[
+        Literal["water", "methanol", "toy"],
+        typer.Option(help="what to begin with; toy needs no quantum chemistry"),
+    ] = "water",
+) -> None:
+    """Write a commented campaign to NAME.yaml."""
+    file = Path(name if name.endswith((".yaml", ".yml")) else f"{name}.yaml")
+    if not re.fullmatch(r"[\w.-]+", file.stem):
+        raise InputError(
+            f"expected a name of letters, digits, `.`, `_` and `-`, got `{file.stem}`"
+        )
+    try:
+        with file.open("x", encoding="utf-8") as stream:
+            stream.write(template(file.stem, example))
+    except FileExistsError:
+        raise InputError(f"{file} is there already; choose another name") from None
+    say(f"wrote {file}; next: alloop check {file}")
+
+
+def check(file: File) -> None:
+    """Find every mistake in a campaign before it costs anything. Creates nothing."""
+    setup = _checked(file)
+    for warning in setup.warnings:
+        complain(f"warning: {warning}")
+    table = Table("", "", show_header=False, box=None)
+    for row in _rows(setup):
+        table.add_row(*row)
+    say(table)
+    say(f"{file} is ok")
+
+
+def plan(
+    file: File,
+    measure: Annotated[
+        bool, typer.Option(help="label each molecule once at each level, to price it")
+    ] = True,
+) -> None:
+    """Say what a campaign will cost: labels, CPU time, wall time, storage."""
+    from alloop.cli.pricing import table
+
+    setup = _checked(file)
+    for part in table(setup, measure):
+        say(part)
+
+
+def _checked(file: Path) -> "Setup":
+    """The setup, also compared with the store if there is one."""
+    from alloop.config import differences, load
+    from alloop.config.gather import opened
+
+    setup = load(file)
+    if setup.store.exists():
+        wrong = differences(setup, opened(setup.store))
+        if wrong:
+            raise InputError(
+                f"{short(setup.store)} belongs to another campaign: "
+                f"{'; '.join(wrong)}. Choose another `store:`, or put the old values "
+                "back"
+            )
+    return setup
+
+
+def _rows(setup: "Setup") -> list[tuple[str, str]]:
+    rules = setup.rules
+    levels = [(f"{name} level", level.title) for name, level in setup.levels.items()]
+    first = f"{rules.seeding.cheap} cheap, {rules.seeding.expensive} expensive"
+    budget = f"{rules.budget.cheap} cheap, {rules.budget.expensive} expensive labels"
+    given = sum(not item.test for item in setup.given)
+    tests = sum(item.test for item in setup.given) or rules.seeding.test
+    exists = "exists; run goes on with it" if setup.store.exists() else "new"
+    return [
+        ("molecules", ", ".join(setup.molecules)),
+        *levels,
+        ("budget", budget),
+        (
+            "first labels",
+            first,
+        ),
+        *([("brought along", f"{given} labels")] if given else []),
+        ("test set", f"{tests} frames"),
+        ("potential", setup.plan.potential.kind),
+        ("training", setup.plan.training.kind if setup.plan.training else ""),
+        ("store", f"{short(setup.store)} ({exists})"),
+    ]

@@ -1,0 +1,61 @@
+"""A campaign file or a store: commands take either."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, TypeAlias
+
+import typer
+
+from alloop.core.errors import InputError
+
+if TYPE_CHECKING:
+    from alloop.campaign import Campaign
+    from alloop.loop.history import History
+
+Place: TypeAlias = Annotated[
+    Path, typer.Argument(metavar="STORE", help="a store, or the campaign's YAML file")
+]
+
+
+def store_of(place: Path) -> Path:
+    """The store that a path means; InputError where there is none."""
+    from alloop.config.load import store_path
+
+    if place.is_file():
+        store = store_path(place)
+        if not store.exists():
+            raise InputError(f"{place} has not been run yet: `alloop run {place}`")
+        return store
+    if not place.is_dir():
+        raise InputError(_missing(place))
+    return place
+
+
+def history_of(place: Path) -> "History":
+    """All that a store says; it may be in use."""
+    from alloop.loop.history import read
+
+    return read(store_of(place))
+
+
+def campaign_of(place: Path) -> "Campaign":
+    """The campaign of a store or a YAML file that has been run."""
+    from alloop.campaign import Campaign
+
+    return Campaign.from_store(store_of(place))
+
+
+def short(path: Path) -> str:
+    """The path as one would type it here."""
+    here = Path.cwd()
+    full = path.resolve()
+    return str(full.relative_to(here)) if full.is_relative_to(here) else str(full)
+
+
+def _missing(place: Path) -> str:
+    from alloop.config.problems import nearest
+
+    folder = place.parent
+    beside = [x.name for x in folder.iterdir()] if folder.is_dir() else []
+    close = nearest(place.name, beside)
+    hint = f"; did you mean `{folder / close}`?" if close else ""
+    return f"expected a store or a campaign's YAML file, {place} is not there{hint}"

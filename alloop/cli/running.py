@@ -1,0 +1,156 @@
+"""`run` and `resume`: the loop, with a way to end it early."""
+
+import contextlib
+import signal
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from threading import Event
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from rich.console import Console
+
+from alloop.cli.console import complain, out, say
+
+if TYPE_CHECKING:
+    from alloop.campaign import Campaign, Outcome
+    from alloop.loop.events import Turn
+    from alloop.loop.state import LoopState
+    from alloop.session import Watch
+
+RESUMABLE = 3
+
+Quiet = Annotated[bool, typer.Option("--quiet", help="no live display")]
+Controls = Annotated[
+    bool,
+    typer.Option(
+        "--controls",
+        help="then also run two controls at the same label cost: standard training, "
+        "random selection",
+    ),
+]
+
+
+def run(
+    file: Annotated[Path, typer.Argument(help="a campaign's YAML file, or its store")],
+    controls: Controls = False,
+    quiet: Quiet = False,
+) -> int:
+    """Start a campaign, or go on with it.
+
+    Ctrl-C ends it within seconds; the same command goes on.
+    """
+    from alloop.campaign import Campaign
+
+    campaign = (Campaign.from_store if file.is_dir() else Campaign.from_yaml)(file)
+    for warning in campaign.setup.warnings:
+        complain(f"warning: {warning}")
+    return _drive(campaign, f"alloop run {file}", controls, quiet)
+
+
+def resume(
+    store: Annotated[Path, typer.Argument(help="a store; nothing else is needed")],
+    controls: Controls = False,
+    quiet: Quiet = False,
+) -> int:
+    """Go on with a campaign from its store alone."""
+    from alloop.campaign import Campaign
+
+    campaign = Campaign.from_store(store)
+    return _drive(campaign, f"alloop resume {store}", controls, quiet)
+
+
+@contextlib.contextmanager
+def stopping() -> Iterator[Event]:
+    """An event that the first Ctrl-C or SIGTERM sets; the second one interrupts."""
+    asked = Event()
+
+    def ask(_number: int, _frame: Any) -> None:
+        if asked.is_set():
+            raise KeyboardInterrupt
+        asked.set()
+
+    wanted = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+    before = {number: signal.signal(number, ask) for number in wanted}
+    try:
+        yield asked
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _drive(campaign: "Campaign", again: str, controls: bool, quiet: bool) -> int:
+    again += " --controls" if controls else ""
+    with stopping() as asked:
+        try:
+            outcomes = list(_outcomes(campaign, asked.is_set, controls, quiet))
+        except KeyboardInterrupt:
+            return _stopped(again)
+    for outcome in outcomes:
+        if outcome.state.broken:
+            complain(f"{outcome.state.broken}; mend it and go on with: {again}")
+            return RESUMABLE
+        if outcome.finished is None:
+            return _stopped(again)
+    _show_end(campaign)
+    return 0
+
+
+def _outcomes(
+    campaign: "Campaign", stop: Callable[[], bool], controls: bool, quiet: bool
+) -> Iterator["Outcome"]:
+    with _watch(campaign, stop, quiet) as watch:
+        first = campaign.run(watch=watch)
+    yield first
+    if controls and first.finished and not first.state.broken:
+        with _controlling(stop, quiet) as watch:
+            yield from campaign.run_controls(watch=watch).values()
+
+
+@contextlib.contextmanager
+def _watch(
+    campaign: "Campaign", stop: Callable[[], bool], quiet: bool
+) -> Iterator["Watch"]:
+    from alloop.cli.logbook import Log
+    from alloop.session import Watch
+
+    log = Log(campaign.store.with_suffix(".log"))
+    if quiet:
+        yield Watch(observe=log.observe, stop=stop)
+        return
+    from alloop.report.live import Live
+
+    with Live(campaign.setup, out()) as live:
+
+        def observe(state: "LoopState", turn: "Turn") -> None:
+            log.observe(state, turn)
+            live.observe(state, turn)
+
+        yield Watch(observe=observe, tick=live.tick, stop=stop)
+
+
+@contextlib.contextmanager
+def _controlling(stop: Callable[[], bool], quiet: bool) -> Iterator["Watch"]:
+    from alloop.session import Watch
+
+    console = Console(quiet=True) if quiet else out()
+    with console.status("running the controls"):
+        yield Watch(stop=stop)
+
+
+def _stopped(again: str) -> int:
+    say(f"stopped; go on with: {again}")
+    return RESUMABLE
+
+
+def _show_end(campaign: "Campaign") -> None:
+    from alloop.loop.history import read
+    from alloop.report.html import write
+    from alloop.report.summary import end_lines, end_table
+
+    history = campaign.history()
+    controls = {name: read(path) for name, path in campaign.controls().items()}
+    report = write(history, campaign.store.with_suffix(".html"))
+    say(end_table(history, controls))
+    for line in end_lines(history, controls, report):
+        say(line)

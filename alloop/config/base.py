@@ -1,0 +1,70 @@
+"""What all sections of a configuration share: strictness, numbers with units, tags."""
+
+from collections.abc import Callable, Mapping
+from typing import Annotated, Any, TypeAlias, get_args
+
+from pydantic import BaseModel, ConfigDict, Discriminator, Field, Strict, Tag
+
+Positive: TypeAlias = Annotated[float, Field(gt=0)]
+NotNegative: TypeAlias = Annotated[float, Field(ge=0)]
+Share: TypeAlias = Annotated[float, Field(ge=0, le=1)]
+Count: TypeAlias = Annotated[int, Field(ge=1)]
+Whole: TypeAlias = Annotated[int, Field(ge=0)]
+Loose = Strict(False)  # a YAML list becomes a tuple; its items stay strict
+
+
+class Section(BaseModel):
+    """A mapping of the YAML file: frozen, no unknown keys, no silent conversions."""
+
+    model_config = ConfigDict(
+        frozen=True, extra="forbid", strict=True, allow_inf_nan=False
+    )
+
+
+def tag(name: str) -> Tag:
+    """How a member of a union is told apart; the brackets keep it off the paths."""
+    return Tag(f"<{name}>")
+
+
+def by_kind(default: str | None = None, paths: str | None = None) -> Discriminator:
+    """Choose a union's member by `kind:`; `paths` takes what looks like a:b."""
+
+    def choose(value: Any) -> str | None:
+        kind = value.get("kind", default) if isinstance(value, Mapping) else None
+        kind = getattr(value, "kind", kind)
+        if paths is not None and ":" in str(kind):
+            return f"<{paths}>"
+        return None if kind is None else f"<{kind}>"
+
+    return _discriminator(choose, "kind")
+
+
+def by_key(*keys: str, otherwise: str | None = None) -> Discriminator:
+    """Choose a union's member by which of these keys stands there."""
+
+    def choose(value: Any) -> str | None:
+        if not isinstance(value, Mapping | Section):
+            return None
+        there = value if isinstance(value, Mapping) else type(value).model_fields
+        key = next((key for key in keys if key in there), otherwise)
+        return None if key is None else f"<{key}>"
+
+    return _discriminator(choose, " | ".join(keys))
+
+
+def _discriminator(choose: Callable[[Any], str | None], name: str) -> Discriminator:
+    choose.__name__ = name  # pydantic shows it in its errors
+    return Discriminator(choose)
+
+
+def members(annotation: Any) -> dict[str, type[Section]]:
+    """The sections in an annotation, by tag; an untagged one has the tag ''."""
+    if isinstance(annotation, type):
+        return {"": annotation} if issubclass(annotation, Section) else {}
+    found: dict[str, type[Section]] = {}
+    parts = get_args(annotation)
+    for part in parts:
+        inside = members(part)
+        tags = [x.tag for x in parts if isinstance(x, Tag)]
+        found |= {tags[0] if tags and not key else key: inside[key] for key in inside}
+    return found

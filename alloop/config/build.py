@@ -1,0 +1,201 @@
+"""A plan's sections as the loop's own settings."""
+
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+from alloop.config.data import Sampled
+from alloop.config.learning import Asteroid, Ready, Standard
+from alloop.config.plan import Address, Explore, Inline, Langevin, Local, Plan
+from alloop.core.levels import Level
+from alloop.core.roles import Trainer
+from alloop.labels.isolated import Limits
+from alloop.loop.kit import Beginning, Kit, Scoring
+from alloop.loop.rules import Budget, Exploring, Rules, Seeding, Stopping
+from alloop.md.guards import Guards
+from alloop.md.run import Dynamics
+
+if TYPE_CHECKING:
+    from alloop.loop.cluster import ClusterPlan
+    from alloop.training.stages import Stage
+
+_SEEDS = {"cheap": 60, "expensive": 10}
+_CHEAP = 200  # labels
+
+
+def resolved(plan: Plan) -> Plan:
+    """The plan with every default that depends on other sections spelled out."""
+    two = plan.levels.cheap is not None
+    cheap = plan.budget.cheap if plan.budget.cheap is not None else _CHEAP * two
+    budget = plan.budget.model_copy(update={"cheap": cheap})
+    limits = {"cheap": cheap, "expensive": budget.expensive}
+    seeds = {
+        fidelity: min(_SEEDS[fidelity], limit)
+        for fidelity, limit in limits.items()
+        if getattr(plan.seeds, fidelity) is None
+    }
+    single = not two or cheap == 0
+    every = min(10, budget.expensive)
+    default = (
+        Standard(kind="standard", every=every)
+        if single
+        else Asteroid(kind="asteroid", every=every)
+    )
+    return plan.model_copy(
+        update={
+            "budget": budget,
+            "seeds": plan.seeds.model_copy(update=seeds),
+            "training": plan.training or default,
+            "store": plan.store or f"runs/{plan.name}.zarr",
+        }
+    )
+
+
+def levels(plan: Plan) -> dict[str, Level]:
+    """The levels by fidelity; InputError for settings that make none."""
+    cheap = {} if plan.levels.cheap is None else {"cheap": plan.levels.cheap.build()}
+    return {**cheap, "expensive": plan.levels.expensive.build()}
+
+
+def rules(plan: Plan, tested: bool) -> Rules:
+    """How the loop decides; tested: the user brought a test set."""
+    moves, stop = plan.explore, plan.stop
+    sampled = plan.test if isinstance(plan.test, Sampled) else None
+    target = None if stop.target is None else stop.target * 1e-3  # meV/Å -> eV/Å
+    return Rules(
+        budget=Budget(
+            plan.budget.cheap or 0, plan.budget.expensive, plan.budget.cpu_hours
+        ),
+        seeding=Seeding(
+            cheap=plan.seeds.cheap or 0,
+            expensive=plan.seeds.expensive or 0,
+            test=0 if tested or sampled is None else sampled.frames,
+            per_walker=1 if sampled is None else sampled.each,
+        ),
+        exploring=Exploring(
+            moves.walkers, moves.steps, moves.batch, moves.piece, moves.temperature
+        ),
+        stopping=Stopping(target, stop.patience, stop.improvement, stop.rounds),
+        every=10 if plan.training is None else plan.training.every,
+        control=plan.flag.control,
+        selection="random" if plan.flag.selection == "random" else "flagged",
+        fill=plan.flag.fill,
+    )
+
+
+def kit(plan: Plan, levels: Mapping[str, Level]) -> Kit:
+    """What workers need; the only level of a campaign makes the first frames too."""
+    components = plan.flag.components
+    return Kit(
+        seed=plan.seed,
+        levels={"cheap": levels.get("cheap", levels["expensive"]), **levels},
+        dynamics=dynamics(plan.explore),
+        beginning=_beginning(plan),
+        trainer=trainer(plan),
+        scoring=Scoring(
+            kind="q",
+            components=components if components < 1 else round(components),
+            quantile=plan.flag.quantile,
+            heldout=plan.flag.heldout,
+        ),
+        limits=Limits(plan.limits.label_time, plan.limits.label_memory),
+        isolate=plan.limits.isolate,
+    )
+
+
+def cluster(plan: Plan) -> "ClusterPlan":
+    """Where the work runs. Imports what runs it, torch included."""
+    from alloop.loop.cluster import ClusterPlan
+
+    match plan.cluster:
+        case Local(workers=workers):
+            return ClusterPlan("local", workers)
+        case Inline():
+            return ClusterPlan("inline")
+        case Address(address=address):
+            return ClusterPlan("address", address=address)
+
+
+def dynamics(explore: Explore) -> Dynamics:
+    """How walkers move."""
+    return Dynamics(
+        kind=explore.kind,
+        temperature=explore.temperature,
+        timestep=explore.timestep,
+        friction=explore.friction if isinstance(explore, Langevin) else 0.0,
+        stride=explore.stride,
+        guards=Guards(**explore.guards.model_dump()),
+    )
+
+
+def trainer(plan: Plan) -> Trainer:
+    """Who makes a potential of the labels. Imports torch, if the potential does."""
+    kind, settings = network(plan)
+    if kind == "pairwise":
+        return _pairwise(plan, settings)
+    return _staged(plan, kind, settings)
+
+
+def _pairwise(plan: Plan, settings: Mapping[str, Any]) -> Trainer:
+    from alloop.training.pairwise import PairwiseTrainer
+    from alloop.training.weights import Gamma
+
+    basis = {key: settings[key] for key in ("radial", "cutoff") if key in settings}
+    if not isinstance(plan.training, Asteroid):
+        return PairwiseTrainer(**basis, pretrain=False)
+    gamma, least = Gamma(plan.training.gamma[0]), plan.training.least
+    return PairwiseTrainer(**basis, gamma=gamma, least=least)
+
+
+def _staged(plan: Plan, kind: str, settings: dict[str, Any]) -> Trainer:
+    from alloop.training.staged import StagedTrainer
+    from alloop.training.weights import Gamma
+
+    training = plan.training
+    options: dict[str, Any] = {}
+    if isinstance(training, Asteroid):
+        options["gammas"] = tuple(Gamma(value) for value in training.gamma)
+        options["least"] = training.least
+        options["validation"] = training.validation
+    return StagedTrainer(kind, settings, _stages(plan), **options)
+
+
+def _stages(plan: Plan) -> "tuple[Stage, ...]":
+    from alloop.training.asteroid import asteroid_stages, standard_stages
+    from alloop.training.stages import Schedule
+
+    training = plan.training or Standard(kind="standard")
+    schedule = Schedule(training.lr, training.batch, energy=training.energy)
+    stages: tuple[Stage, ...]
+    match training:
+        case Asteroid():
+            steps = (training.teacher, training.pretrain, training.finetune)
+            stages = asteroid_stages(steps, schedule)
+        case Standard():
+            stages = standard_stages(training.steps, schedule)
+    if not isinstance(plan.potential, Ready):
+        return stages
+    return tuple(
+        replace(stage, start="parent") if stage.start == "scratch" else stage
+        for stage in stages
+    )
+
+
+def network(plan: Plan) -> tuple[str, dict[str, Any]]:
+    """Kind and settings of the network that is trained."""
+    if isinstance(plan.potential, Ready):
+        own = plan.potential.network or {}
+        return str(own["kind"]), dict(own["settings"])
+    return plan.potential.kind, plan.potential.model_dump(exclude={"kind"})
+
+
+def _beginning(plan: Plan) -> Beginning:
+    test = plan.test if isinstance(plan.test, Sampled) else Sampled()
+    walk = Dynamics("langevin", test.temperature, test.timestep, test.friction)
+    return Beginning(
+        test=walk,
+        kind=plan.seeds.kind,
+        temperature=plan.seeds.temperature,
+        sigma=plan.seeds.sigma,
+        spacing=test.spacing,
+    )

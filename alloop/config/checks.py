@@ -1,0 +1,131 @@
+"""What the sections of a plan must agree on, and what must be possible on this machine.
+
+Nothing is created by checking.
+"""
+
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+
+from alloop.config.data import Sampled
+from alloop.config.learning import Asteroid
+from alloop.config.plan import Plan
+from alloop.config.problems import Problem
+from alloop.core.frame import Frame
+from alloop.core.levels import Level
+from alloop.labels.isolated import IsolatedLabeller
+from alloop.labels.levels import check_level
+from alloop.labels.toy import problems as toy_problems
+
+
+def agreement(plan: Plan, broken: set[str]) -> Iterator[Problem]:
+    """Sections that contradict each other, those that are `broken` aside; the plan is a
+    resolved one."""
+    checks = (
+        (_of_budget, {"budget", "seeds", "training"}),
+        (_of_fidelity, {"budget", "seeds", "training", "levels"}),
+        (_of_gammas, {"training"}),
+        (_of_stopping, {"stop", "test"}),
+    )
+    for check, sections in checks:
+        if not sections & broken:
+            yield from check(plan)
+
+
+def crowding(plan: Plan, start: Sequence[Frame]) -> Iterator[Problem]:
+    """Too little of something for that many molecules."""
+    many = len(start)
+    if plan.explore.walkers < many:
+        text = (
+            f"expected a walker for each of {many} starts, got {plan.explore.walkers}"
+        )
+        yield Problem("explore.walkers", text)
+    few = plan.seeds.expensive or 0
+    if few < many:
+        text = f"expected a label for each of {many} starts, got {few}"
+        yield Problem("seeds.expensive", text)
+
+
+def of_levels(levels: Mapping[str, Level], elements: Sequence[str]) -> list[Problem]:
+    """Levels that cannot be done for these elements, or that are one and the same."""
+    found = [
+        Problem(f"levels.{name}", text) for name, text in _impossible(levels, elements)
+    ]
+    if len(levels) == 2 and len({level.id for level in levels.values()}) == 1:
+        text = f"both are {levels['cheap'].title}; leave `cheap` out, or change one"
+        found.append(Problem("levels", text))
+    return found
+
+
+def of_store(path: Path) -> list[Problem]:
+    """Why the store cannot be written there."""
+    if path.is_file():
+        return [Problem("store", f"expected a folder for the store, {path} is a file")]
+    near = next(folder for folder in (path, *path.parents) if folder.exists())
+    if not near.is_dir():
+        return [Problem("store", f"{near} is a file, {path} cannot lie in it")]
+    try:
+        with tempfile.TemporaryFile(dir=near):
+            return []
+    except OSError as error:
+        reason = error.strerror or str(error)
+        text = f"{path} cannot be written ({reason} in {near}); choose another place"
+        return [Problem("store", text)]
+
+
+def _impossible(
+    levels: Mapping[str, Level], elements: Sequence[str]
+) -> Iterator[tuple[str, str]]:
+    real = {name: level for name, level in levels.items() if level.kind != "toy"}
+    for name in levels.keys() - real.keys():
+        for text in toy_problems(levels[name].settings, elements):
+            yield name, text
+    if not real:
+        return
+    with IsolatedLabeller(next(iter(real.values()))) as child:
+        for name, level in real.items():
+            for text in check_level(level, elements, within=child):
+                yield name, text
+
+
+def _of_budget(plan: Plan) -> Iterator[Problem]:
+    seeds, budget = plan.seeds, plan.budget
+    for fidelity in ("cheap", "expensive"):
+        first, all_ = getattr(seeds, fidelity) or 0, getattr(budget, fidelity) or 0
+        if first > all_:
+            text = f"expected at most `budget.{fidelity}`, {all_}, got {first}"
+            yield Problem(f"seeds.{fidelity}", text)
+    every = 0 if plan.training is None else plan.training.every
+    if every > budget.expensive:
+        text = f"expected at most `budget.expensive`, {budget.expensive}, got {every}"
+        yield Problem("training.every", text)
+
+
+def _of_fidelity(plan: Plan) -> Iterator[Problem]:
+    if plan.levels.cheap is not None:
+        return
+    missing = "`levels.cheap` is missing; add it"
+    if plan.budget.cheap:
+        yield Problem("budget.cheap", f"{missing}, or set this to 0")
+    if plan.seeds.cheap:
+        yield Problem("seeds.cheap", f"{missing}, or set this to 0")
+    if isinstance(plan.training, Asteroid):
+        yield Problem("training.kind", f"{missing}, or choose `standard`")
+
+
+def _of_gammas(plan: Plan) -> Iterator[Problem]:
+    training = plan.training
+    if not isinstance(training, Asteroid) or len(training.gamma) == 1:
+        return
+    if training.validation == 0:
+        text = f"expected a share above 0 to choose among {len(training.gamma)} gammas"
+        yield Problem("training.validation", text)
+
+
+def _of_stopping(plan: Plan) -> Iterator[Problem]:
+    if not isinstance(plan.test, Sampled) or plan.test.frames > 0:
+        return
+    for key in ("target", "patience"):
+        if getattr(plan.stop, key) is not None:
+            text = "expected test frames to measure an error on, `test.frames` is 0"
+            yield Problem(f"stop.{key}", text)

@@ -1,0 +1,93 @@
+"""The `start:` and `test:` sections: molecules, and data that the user brings."""
+
+from typing import Annotated, Any, Literal, TypeAlias
+
+from pydantic import BeforeValidator, Field
+
+from alloop.config.base import Count, Positive, Section, Whole, by_key, tag
+
+Energy: TypeAlias = Literal["eV", "meV", "hartree", "kcal/mol", "kJ/mol"]
+Length: TypeAlias = Literal["angstrom", "bohr", "nm"]
+Fidelity: TypeAlias = Literal["cheap", "expensive"]
+
+
+def _slice(value: Any) -> Any:
+    return str(value) if isinstance(value, int) else value
+
+
+class Molecule(Section):
+    """A molecule by its name."""
+
+    molecule: str = Field(description="a formula or name such as H2O or methanol")
+    charge: int = Field(0, description="total charge, e")
+    spin: Whole | None = Field(None, description="2S; by default the molecule's own")
+
+
+class File(Section):
+    """Structures in any format that ASE reads; each is a start of its own."""
+
+    file: str = Field(description="path, relative to this YAML file")
+    index: Annotated[str, BeforeValidator(_slice)] = Field(
+        ":", description="which frames, as in Python: `0`, `:10`"
+    )
+    charge: int | None = Field(None, description="total charge, e; else the file's, 0")
+    spin: Whole | None = Field(None, description="2S; else the file's, 0")
+
+
+class Units(Section):
+    """What the numbers of a file mean; there is no default to guess wrong with."""
+
+    energy_unit: Energy = Field(description="of the energies")
+    length_unit: Length = Field(description="of the positions")
+    force_unit: str | None = Field(
+        None, description="energy/length; by default the two units above"
+    )
+    energy_key: str | None = Field(None, description="name of the energies")
+    forces_key: str | None = Field(None, description="name of the forces")
+    charge: int | None = Field(None, description="total charge, e; else the file's, 0")
+    spin: Whole | None = Field(None, description="2S; else the file's, 0")
+
+
+class Labels(Units):
+    """Labelled frames to learn from: extxyz, npz or an ASE database."""
+
+    labels: str = Field(description="path, relative to this YAML file")
+    level: Fidelity = Field(description="the level that they were made at")
+
+
+class Store(Section):
+    """Another campaign's labels, where its levels are the same."""
+
+    store: str = Field(description="path of a store, relative to this YAML file")
+
+
+class Sampled(Section):
+    """A test set made by MD at the cheap level, labelled at the expensive one."""
+
+    frames: Whole = Field(30, description="frames, all molecules together; 0: none")
+    temperature: Positive = Field(500.0, description="of the MD, K")
+    timestep: Annotated[float, Field(gt=0, le=5)] = Field(0.5, description="fs")
+    friction: Positive = Field(0.02, description="1/fs")
+    each: Count = Field(3, description="frames from one trajectory")
+    spacing: Count = Field(20, description="MD steps between two of them")
+
+
+class Labelled(Units):
+    """A test set of one's own, labelled at the expensive level: never trained on."""
+
+    file: str = Field(description="path, relative to this YAML file")
+
+
+Start: TypeAlias = Annotated[
+    Annotated[Molecule, tag("molecule")]
+    | Annotated[File, tag("file")]
+    | Annotated[Labels, tag("labels")]
+    | Annotated[Store, tag("store")],
+    by_key("molecule", "file", "labels", "store"),
+]
+Test: TypeAlias = Annotated[
+    Annotated[Sampled, tag("sampled")]
+    | Annotated[Labelled, tag("file")]
+    | Annotated[Store, tag("store")],
+    by_key("file", "store", otherwise="sampled"),
+]

@@ -1,0 +1,221 @@
+"""What a campaign begins with: molecules, labels that came along, a test set."""
+
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from alloop.config.data import File, Labelled, Labels, Molecule, Sampled, Store, Units
+from alloop.config.molecules import by_name, composition, flaws, from_file
+from alloop.config.plan import Plan
+from alloop.config.problems import Problem
+from alloop.core.atoms import formula
+from alloop.core.errors import InputError
+from alloop.core.frame import Frame
+from alloop.core.levels import Level
+from alloop.core.records import Label
+from alloop.intake import Intake, duplicates, read_labels
+from alloop.loop.events import Given, Opened
+
+_SHOWN = 3
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Brought:
+    """A label that came along; `path` is where the YAML names it."""
+
+    path: str
+    fidelity: str
+    frame: Frame
+    label: Label
+
+
+@dataclass(slots=True)
+class Gathered:
+    """All that was found, and all that was wrong on the way."""
+
+    start: list[Frame] = field(default_factory=list)
+    train: list[Brought] = field(default_factory=list)
+    test: list[Brought] = field(default_factory=list)
+    warnings: list[str] = field(default_factory=list)
+    problems: list[Problem] = field(default_factory=list)
+
+    def given(self) -> tuple[Given, ...]:
+        """The labels that came along, with the start that they belong to."""
+        home = {composition(f): i for i, f in reversed(list(enumerate(self.start)))}
+        return tuple(
+            Given(x.frame, home[composition(x.frame)], x.fidelity, x.label, test)
+            for test, items in ((False, self.train), (True, self.test))
+            for x in items
+        )
+
+    def refuse(self, path: str, text: str) -> None:
+        """Note a mistake."""
+        self.problems.append(Problem(path, text))
+
+
+def gather(plan: Plan, folder: Path, levels: Mapping[str, Level]) -> Gathered:
+    """Read all that the plan names; nothing is written."""
+    found = Gathered()
+    for index, item in enumerate(plan.start):
+        path = f"start.{index}"
+        try:
+            _add(found, item, path, folder, levels)
+        except InputError as error:
+            found.refuse(path, str(error))
+    try:
+        _add_test(found, plan, folder, levels)
+    except InputError as error:
+        found.refuse("test", str(error))
+    found.train = _distinct(found.train, found)
+    found.start += _new_starts(found)
+    _refuse_strangers(found)
+    _refuse_twins(found)
+    return found
+
+
+def opened(path: Path) -> Opened:
+    """The first event of a store; InputError where it has none. Imports zarr."""
+    from alloop.loop.history import CODEC
+    from alloop.store.archive import Archive
+
+    with Archive.open(path, CODEC) as archive:
+        for record in archive.records():
+            event = record.record.event
+            if isinstance(event, Opened):
+                return event
+    raise InputError(f"{path} holds no campaign yet")
+
+
+def _add(
+    found: Gathered,
+    item: Molecule | File | Labels | Store,
+    path: str,
+    folder: Path,
+    levels: Mapping[str, Level],
+) -> None:
+    match item:
+        case Molecule():
+            _start(found, [by_name(item)], path, levels)
+        case File():
+            _start(found, from_file(item, folder), path, levels)
+        case Labels():
+            if item.level not in levels:
+                raise InputError("the labels are cheap ones, `levels.cheap` is missing")
+            intake = _read(folder / item.labels, item)
+            found.train += _brought(path, item.level, intake, levels[item.level])
+            found.warnings += [f"{path}: {text}" for text in intake.warnings]
+        case Store():
+            found.train += _from_store(folder / item.store, path, levels)
+
+
+def _start(
+    found: Gathered, frames: list[Frame], path: str, levels: Mapping[str, Level]
+) -> None:
+    for frame in frames:
+        for flaw in flaws(frame, list(levels.values())):
+            found.refuse(path, flaw)
+    found.start += frames
+
+
+def _add_test(
+    found: Gathered, plan: Plan, folder: Path, levels: Mapping[str, Level]
+) -> None:
+    match plan.test:
+        case Labelled():
+            intake = _read(folder / plan.test.file, plan.test)
+            found.warnings += [f"test: {text}" for text in intake.warnings]
+        case Store():
+            path = folder / plan.test.store
+            _same_level(path, "expensive", levels["expensive"])
+            intake = read_labels(path, fidelity="test")
+        case Sampled():
+            return
+    found.test = _distinct(
+        _brought("test", "expensive", intake, levels["expensive"]), found
+    )
+
+
+def _read(path: Path, units: Units) -> Intake:
+    return read_labels(
+        path,
+        energy_unit=units.energy_unit,
+        length_unit=units.length_unit,
+        force_unit=units.force_unit,
+        energy_key=units.energy_key,
+        forces_key=units.forces_key,
+        charge=units.charge,
+        spin=units.spin,
+    )
+
+
+def _from_store(path: Path, where: str, levels: Mapping[str, Level]) -> list[Brought]:
+    theirs = opened(path).levels
+    same = [name for name in levels if theirs.get(name) == levels[name].id]
+    if not same:
+        raise InputError(f"{path} has labels at other levels than this campaign")
+    return [
+        brought
+        for name in same
+        for brought in _brought(
+            where, name, read_labels(path, fidelity=name), levels[name]
+        )
+    ]
+
+
+def _same_level(path: Path, fidelity: str, level: Level) -> None:
+    if opened(path).levels.get(fidelity) != level.id:
+        raise InputError(f"{path} has another {fidelity} level than this campaign")
+
+
+def _brought(path: str, fidelity: str, intake: Intake, level: Level) -> list[Brought]:
+    pairs = zip(intake.frames, intake.labels(level.id), strict=True)
+    return [Brought(path, fidelity, frame, label) for frame, label in pairs]
+
+
+def _distinct(items: Iterable[Brought], found: Gathered) -> list[Brought]:
+    """One label a frame and fidelity; two that disagree are a mistake."""
+    kept: dict[tuple[str, str], Brought] = {}
+    for item in items:
+        first = kept.setdefault((item.fidelity, item.frame.id), item)
+        if abs(first.label.energy - item.label.energy) > 1e-6:
+            found.refuse(
+                item.path,
+                f"one frame has two {item.fidelity} energies, {first.label.energy:.6f} "
+                f"and {item.label.energy:.6f} eV; keep the right one",
+            )
+    return list(kept.values())
+
+
+def _new_starts(found: Gathered) -> Iterator[Frame]:
+    """The labelled frame of lowest energy, for each molecule without a start."""
+    known = {composition(frame) for frame in found.start}
+    lowest: dict[tuple[object, ...], Brought] = {}
+    for item in found.train:
+        key = composition(item.frame)
+        best = lowest.setdefault(key, item)
+        if item.fidelity == best.fidelity and item.label.energy < best.label.energy:
+            lowest[key] = item
+    return (item.frame for key, item in lowest.items() if key not in known)
+
+
+def _refuse_strangers(found: Gathered) -> None:
+    known = {composition(frame) for frame in found.start}
+    strangers = [x.frame for x in found.test if composition(x.frame) not in known]
+    if strangers and not found.problems:
+        what = ", ".join(sorted({formula(frame) for frame in strangers}))
+        found.refuse(
+            "test", f"{what} is in the test set and not in `start`; add it there"
+        )
+    found.test = [x for x in found.test if composition(x.frame) in known]
+
+
+def _refuse_twins(found: Gathered) -> None:
+    train = [item.frame for item in found.train]
+    twins = duplicates([item.frame for item in found.test], train)
+    if twins:
+        pairs = ", ".join(f"{i} (= {j} of training)" for i, j in twins[:_SHOWN])
+        more = f" and {len(twins) - _SHOWN} more" if len(twins) > _SHOWN else ""
+        found.refuse(
+            "test",
+            f"frames that are trained on cannot test: {pairs}{more}; take them out",
+        )

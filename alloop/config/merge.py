@@ -1,0 +1,92 @@
+"""`extends`: fragments merged beneath a campaign."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from os.path import relpath
+from pathlib import Path
+from typing import Any, TypeAlias
+
+from alloop.config.problems import ConfigError, Problem
+from alloop.config.text import Tree, parse, read
+
+Kinds: TypeAlias = Mapping[str, set[str]]  # the keys that each `kind` knows
+
+_PATHS = ("store", "cache", "file", "labels", "path")  # keys that hold paths
+
+
+@dataclass(frozen=True, slots=True)
+class _Place:
+    """A file on the way down: its folder, its name for people, the files above it."""
+
+    folder: Path
+    name: str
+    above: tuple[Path, ...] = ()
+
+    def refuse(self, message: str) -> ConfigError:
+        return ConfigError(self.name, [Problem("extends", message)])
+
+
+def collect(tree: Tree, folder: Path, name: str, kinds: Kinds) -> Tree:
+    """The tree over all that it `extends`, itself winning; paths relative to `folder`.
+
+    extends: a file or a list of files, relative to the file that names them; later ones
+    win over earlier ones. Raises ConfigError for a missing file or a cycle.
+    """
+    return _collect(tree, _Place(folder, name), kinds)
+
+
+def merge(below: Tree, above: Tree, kinds: Kinds) -> Tree:
+    """`above` over `below`, mapping by mapping; lists and values replace.
+
+    Where `kind` differs, only those keys of `below` stay that the new kind knows too.
+    """
+    kind = above.get("kind")
+    merged = dict(below)
+    if kind is not None and kind != below.get("kind", kind):
+        known = kinds.get(str(kind), set())
+        merged = {key: value for key, value in below.items() if key in known}
+    for key, value in above.items():
+        old = merged.get(key)
+        if isinstance(old, dict) and isinstance(value, dict):
+            merged[key] = merge(old, value, kinds)
+        else:
+            merged[key] = value
+    return merged
+
+
+def _collect(tree: Tree, place: _Place, kinds: Kinds) -> Tree:
+    merged: Tree = {}
+    for name in _extended(tree, place):
+        path = (place.folder / name).resolve()
+        if path in place.above:
+            raise place.refuse(f"`{name}` extends this file, which would never end")
+        if not path.is_file():
+            raise place.refuse(f"expected a YAML file, `{name}` is not there")
+        below = _Place(path.parent, str(path), (*place.above, path))
+        whole = _collect(parse(read(path), str(path)), below, kinds)
+        merged = merge(merged, _moved(whole, path.parent, place.folder), kinds)
+    own = {key: value for key, value in tree.items() if key != "extends"}
+    return merge(merged, own, kinds)
+
+
+def _extended(tree: Tree, place: _Place) -> list[str]:
+    given = tree.get("extends", [])
+    names = given if isinstance(given, list) else [given]
+    wrong = [name for name in names if not isinstance(name, str)]
+    if wrong:
+        raise place.refuse(f"expected a file or a list of files, got {wrong[0]!r}")
+    return names
+
+
+def _moved(tree: Any, there: Path, here: Path) -> Any:
+    """The tree with the paths of a file in `there` written as seen from `here`."""
+    if isinstance(tree, list):
+        return [_moved(item, there, here) for item in tree]
+    if not isinstance(tree, dict) or there == here.resolve():
+        return tree
+    return {
+        key: relpath(there / value, here.resolve())
+        if key in _PATHS and isinstance(value, str) and not Path(value).is_absolute()
+        else _moved(value, there, here)
+        for key, value in tree.items()
+    }

@@ -1,0 +1,138 @@
+"""Molecules by name or from a structure file, as frames."""
+
+import re
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from ase import Atoms
+from ase.collections import g2
+from ase.data import chemical_symbols
+from ase.io import read
+from ase.io.formats import UnknownFileTypeError
+
+from alloop.config.data import File, Molecule
+from alloop.config.problems import nearest
+from alloop.core.atoms import formula, from_atoms, symbol
+from alloop.core.errors import InputError
+from alloop.core.frame import Frame
+from alloop.core.levels import Level
+from alloop.labels.gate import Tolerances, check_electrons, check_geometry
+
+NAMES = {
+    "water": "H2O",
+    "ammonia": "NH3",
+    "methane": "CH4",
+    "methanol": "CH3OH",
+    "formaldehyde": "H2CO",
+    "ethane": "C2H6",
+    "ethene": "C2H4",
+    "ethylene": "C2H4",
+    "ethyne": "C2H2",
+    "acetylene": "C2H2",
+    "ethanol": "CH3CH2OH",
+    "dimethyl ether": "CH3OCH3",
+    "acetaldehyde": "CH3CHO",
+    "acetic acid": "CH3COOH",
+    "formic acid": "HCOOH",
+    "benzene": "C6H6",
+    "carbon dioxide": "CO2",
+    "hydrogen peroxide": "H2O2",
+    "CH2O": "H2CO",
+    "CH4O": "CH3OH",
+    "H3N": "NH3",
+}
+_UNREADABLE = (UnknownFileTypeError, ValueError, IndexError, OSError, RuntimeError)
+
+
+def by_name(item: Molecule) -> Frame:
+    """The equilibrium structure of a small molecule, from ASE's G2 set.
+
+    Raises InputError for a name that is not known.
+    """
+    name = NAMES.get(item.molecule, NAMES.get(item.molecule.lower(), item.molecule))
+    if name not in g2.names:
+        raise InputError(_unknown(item.molecule))
+    atoms = g2[name]
+    unpaired = round(float(atoms.get_initial_magnetic_moments().sum()))
+    spin = unpaired if item.spin is None else item.spin
+    return from_atoms(atoms, charge=item.charge, spin=spin)
+
+
+def from_file(item: File, folder: Path) -> list[Frame]:
+    """The structures in a file; InputError where it cannot be read."""
+    path = folder / item.file
+    if not path.is_file():
+        raise InputError(f"expected a structure file, {item.file} is not there")
+    try:
+        found = read(path, index=item.index)
+    except KeyError as error:
+        raise InputError(_no_element(item.file, str(error.args[0]))) from error
+    except _UNREADABLE as error:
+        raise InputError(
+            f"expected structures that ASE can read, {item.file} is not "
+            f"({type(error).__name__}: {error})"
+        ) from error
+    images = [found] if isinstance(found, Atoms) else list(found)
+    if not images:
+        raise InputError(f"expected at least one structure, {item.file} has none")
+    return [from_atoms(atoms, item.charge, item.spin) for atoms in images]
+
+
+def names(frames: Sequence[Frame]) -> tuple[str, ...]:
+    """A name for each start: its formula, numbered where several share it."""
+    formulas = [formula(frame) for frame in frames]
+    return tuple(
+        f"{name} {formulas[: i + 1].count(name)}" if formulas.count(name) > 1 else name
+        for i, name in enumerate(formulas)
+    )
+
+
+def elements(frames: Sequence[Frame]) -> list[str]:
+    """The symbols of all elements, sorted by number."""
+    numbers = np.unique(np.concatenate([[], *(f.numbers for f in frames)]))
+    return [symbol(int(number)) for number in numbers]
+
+
+def composition(frame: Frame) -> tuple[tuple[int, ...], int, int]:
+    """What makes two frames the same molecule: atoms, charge, spin."""
+    return tuple(sorted(map(int, frame.numbers))), frame.charge, frame.spin
+
+
+def flaws(frame: Frame, levels: Sequence[Level]) -> list[str]:
+    """Why a start cannot be used at these levels."""
+    found = []
+    strange = [int(z) for z in frame.numbers if not 0 < z < len(chemical_symbols)]
+    if strange:
+        found.append(f"expected chemical elements, got atomic number {strange[0]}")
+    close = None if strange else check_geometry(frame, Tolerances())
+    if close is not None:
+        found.append(f"{formula(frame)} cannot be a molecule: {close}")
+    if any(level.kind == "pyscf" for level in levels):
+        odd = check_electrons(frame)
+        found += [] if odd is None else [f"{formula(frame)}: {odd}; set charge or spin"]
+        if any(frame.pbc):
+            found.append(f"{formula(frame)} is periodic, PySCF levels treat molecules")
+    return found
+
+
+def _unknown(name: str) -> str:
+    for token in re.findall(r"[A-Z][a-z]?", name):
+        if token not in chemical_symbols and not token[1:]:
+            return f"there is no element `{token}` in `{name}`{_near_element(token)}"
+        if token not in chemical_symbols and token[:1] not in chemical_symbols:
+            return f"there is no element `{token}` in `{name}`{_near_element(token)}"
+    close = nearest(name, [*NAMES, *g2.names])
+    hint = f"; did you mean `{close}`?" if close else ""
+    return f"no molecule is known as `{name}`{hint} Or give its structure as `file:`"
+
+
+def _no_element(file: str, token: str) -> str:
+    return (
+        f"{file} has an atom of element `{token}`, which is none{_near_element(token)}"
+    )
+
+
+def _near_element(token: str) -> str:
+    close = nearest(token, chemical_symbols[1:])
+    return f"; did you mean `{close}`?" if close else ""

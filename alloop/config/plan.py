@@ -1,0 +1,161 @@
+"""A whole configuration as frozen, checked sections."""
+
+from typing import Annotated, Literal, TypeAlias
+
+from pydantic import Field
+
+from alloop.config.base import (
+    Count,
+    Loose,
+    Positive,
+    Section,
+    Whole,
+    by_kind,
+    tag,
+)
+from alloop.config.data import Sampled, Start, Test
+from alloop.config.learning import Flag, Painn, Potential, Training
+from alloop.config.levels import Levels
+
+Timestep: TypeAlias = Annotated[float, Field(gt=0, le=5)]
+
+
+class Seeds(Section):
+    """The first frames, drawn around the minimum of the cheap level."""
+
+    kind: Literal["modes", "rattle"] = Field(
+        "modes", description="thermal normal modes, or random displacements"
+    )
+    cheap: Whole | None = Field(
+        None, description="cheap labels, all molecules together"
+    )
+    expensive: Count | None = Field(None, description="expensive labels, likewise")
+    temperature: Positive = Field(500.0, description="of the modes, K")
+    sigma: Positive = Field(0.05, description="of the rattling, Å")
+
+
+class Guards(Section):
+    """When a walker stops; null turns a guard off."""
+
+    force: Positive | None = Field(30.0, description="largest force, eV/Å")
+    contact: Positive | None = Field(0.6, description="closest, in covalent radii")
+    bond: Positive | None = Field(2.0, description="longest bond, in covalent radii")
+    heat: Positive | None = Field(10.0, description="temperature, of the thermostat's")
+    surprise: Positive | None = Field(None, description="of the threshold")
+    back: Count = Field(5, description="steps back to the candidate")
+
+
+class Moves(Section):
+    """Walkers of a round, whatever moves them."""
+
+    temperature: Positive = Field(500.0, description="of thermostat or start, K")
+    timestep: Timestep = Field(0.5, description="MD time step, fs")
+    walkers: Count = Field(16, description="trajectories side by side")
+    steps: Count = Field(500, description="MD steps of each walker a round")
+    batch: Count = Field(8, description="walkers that move together")
+    piece: Count = Field(500, description="MD steps a task")
+    stride: Count = Field(10, description="MD steps between two scored frames")
+    guards: Guards = Guards()
+
+
+class Langevin(Moves):
+    """Langevin dynamics (BAOAB)."""
+
+    kind: Literal["langevin"] = "langevin"
+    friction: Positive = Field(0.01, description="1/fs")
+
+
+class Verlet(Moves):
+    """Velocity Verlet: constant energy."""
+
+    kind: Literal["verlet"]
+
+
+Explore: TypeAlias = Annotated[
+    Annotated[Langevin, tag("langevin")] | Annotated[Verlet, tag("verlet")],
+    by_kind("langevin"),
+]
+
+
+class Budget(Section):
+    """What the campaign may spend, test set aside."""
+
+    cheap: Whole | None = Field(None, description="labels at the cheap level")
+    expensive: Count = Field(30, description="labels at the expensive level")
+    cpu_hours: Positive | None = Field(None, description="CPU time of all labels, h")
+
+
+class Stop(Section):
+    """Reasons to end before the budget is spent."""
+
+    target: Positive | None = Field(None, description="test force error, meV/Å")
+    patience: Count | None = Field(None, description="generations without improvement")
+    improvement: Annotated[float, Field(ge=0, lt=1)] = Field(
+        0.05, description="that counts as one, as a share of the error"
+    )
+    rounds: Count | None = Field(None, description="explorations at most")
+
+
+class Local(Section):
+    """Processes on this machine."""
+
+    kind: Literal["local"] = "local"
+    workers: Count | None = Field(None, description="processes; one a core by default")
+
+
+class Inline(Section):
+    """This process, one thing after the other."""
+
+    kind: Literal["inline"]
+
+
+class Address(Section):
+    """A Dask scheduler that runs already."""
+
+    kind: Literal["address"]
+    address: str = Field(description="such as tcp://10.0.0.1:8786")
+
+
+Cluster: TypeAlias = Annotated[
+    Annotated[Local, tag("local")]
+    | Annotated[Inline, tag("inline")]
+    | Annotated[Address, tag("address")],
+    by_kind("local"),
+]
+
+
+class Limits(Section):
+    """What one label may cost before it is given up."""
+
+    label_time: Positive = Field(3600.0, description="wall time, s")
+    label_memory: Positive = Field(8000.0, description="memory, MB")
+    isolate: bool = Field(True, description="label in a child process")
+
+
+class Plan(Section):
+    """A campaign. Units: eV, Å, fs, K."""
+
+    name: Annotated[str, Field(min_length=1, pattern=r"^[\w.-]+$")] = Field(
+        description="letters, digits, `.`, `_`, `-`"
+    )
+    seed: Whole = Field(0, description="of all random numbers")
+    start: Annotated[tuple[Start, ...], Loose] = Field(
+        min_length=1, description="list of molecules and data to begin with"
+    )
+    test: Test = Field(Sampled(), description="frozen test set")
+    levels: Levels = Field(description="the two levels of theory")
+    seeds: Seeds = Seeds()
+    explore: Explore = Langevin()
+    potential: Potential = Painn()
+    flag: Flag = Flag()
+    training: Training | None = Field(
+        None, description="asteroid, or standard where there is no cheap level"
+    )
+    budget: Budget = Budget()
+    stop: Stop = Stop()
+    cluster: Cluster = Local()
+    limits: Limits = Limits()
+    store: str | None = Field(
+        None, description="where the campaign is kept; runs/NAME.zarr by default"
+    )
+    cache: str | None = Field(None, description="labels shared with other campaigns")

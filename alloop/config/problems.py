@@ -1,0 +1,51 @@
+"""All mistakes of a configuration at once, each with its path and its cure."""
+
+from collections.abc import Collection, Iterable
+from dataclasses import dataclass
+from difflib import get_close_matches
+from typing import Any
+
+from alloop.core.errors import InputError
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """One mistake: the dotted path of the key and one sentence."""
+
+    path: str
+    text: str
+
+    def __str__(self) -> str:
+        return f"{self.path}: {self.text}" if self.path else self.text
+
+
+class ConfigError(InputError):
+    """A configuration cannot be used; `problems` holds every mistake."""
+
+    def __init__(self, where: str, problems: Iterable[Problem]) -> None:
+        self.where = where
+        self.problems = tuple(problems)
+        many = len(self.problems)
+        head = f"{where} has {many} mistake{'s' if many != 1 else ''}:"
+        super().__init__("\n".join([head, *(f"  {p}" for p in self.problems)]))
+
+
+def nearest(word: str, known: Collection[str]) -> str | None:
+    """The known word that looks most like this one, in any case; None if none does."""
+    lower = {name.lower(): name for name in known}
+    close = get_close_matches(str(word).lower(), lower, n=1, cutoff=0.6)
+    return lower[close[0]] if close else None
+
+
+def suggestion(word: str, known: Collection[str]) -> str:
+    """`did you mean ...?`, or the list of what there is."""
+    close = nearest(word, known)
+    if close is not None:
+        return f"did you mean `{close}`?"
+    return f"known are {', '.join(f'`{name}`' for name in known)}"
+
+
+def shown(value: Any) -> str:
+    """A value as the user would recognise it."""
+    text = repr(value) if isinstance(value, str) else str(value)
+    return text if len(text) <= 60 else f"{text[:57]}..."

@@ -1,0 +1,141 @@
+"""A campaign's configuration, turned into what the loop works with."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from alloop.config import build
+from alloop.config.merge import merge
+from alloop.config.molecules import names
+from alloop.config.plan import Plan
+from alloop.config.problems import ConfigError
+from alloop.config.text import Tree, dump, parse
+from alloop.config.validate import kinds, validate
+from alloop.core.frame import Frame
+from alloop.core.levels import Level
+from alloop.loop.events import Given, Opened
+from alloop.loop.rules import Rules
+
+if TYPE_CHECKING:
+    from alloop.loop.cluster import ClusterPlan
+    from alloop.loop.kit import Kit
+
+
+@dataclass(frozen=True)
+class Setup:
+    """A campaign as its configuration describes it.
+
+    start: a frame for each molecule. given: labels and test frames that the user
+    brought. model, model_id: generation 0, if the user brought one (without bytes where
+    the store has them already). warnings: what looks wrong and is not refused.
+    """
+
+    plan: Plan
+    start: tuple[Frame, ...]
+    levels: Mapping[str, Level]
+    store: Path
+    given: tuple[Given, ...] = ()
+    cache: Path | None = None
+    model: bytes | None = None
+    model_id: str | None = None
+    warnings: tuple[str, ...] = ()
+
+    @classmethod
+    def restored(cls, text: str, opened: Opened, store: Path) -> "Setup":
+        """The configuration that a store keeps: needs none of the original files."""
+        plan, problems = validate(parse(text, str(store)))
+        if plan is None or problems:
+            raise ConfigError(f"the configuration in {store}", problems)
+        cache = None if plan.cache is None else Path(plan.cache)
+        return cls(
+            plan=build.resolved(plan),
+            start=opened.start,
+            levels=build.levels(plan),
+            store=store,
+            given=opened.given,
+            cache=cache if cache is not None and cache.is_absolute() else None,
+            model_id=opened.model,
+        )
+
+    def varied(self, changes: Tree, store: Path, opened: Opened) -> "Setup":
+        """The same campaign with some values changed, in another store."""
+        training = self.plan.training
+        if changes.get("training") == {"kind": "standard"} and training is not None:
+            steps = training.total
+            changes = {**changes, "training": {"kind": "standard", "steps": steps}}
+        tree = merge(parse(self.text, str(store)), changes, kinds())
+        varied = Setup.restored(dump(tree), opened, store)
+        return replace(varied, cache=self.cache, model=self.model)
+
+    @property
+    def name(self) -> str:
+        """The campaign's name."""
+        return self.plan.name
+
+    @property
+    def seed(self) -> int:
+        """The seed of all its random streams."""
+        return self.plan.seed
+
+    @cached_property
+    def molecules(self) -> tuple[str, ...]:
+        """A name for each start."""
+        return names(self.start)
+
+    @cached_property
+    def rules(self) -> Rules:
+        """How the loop decides."""
+        return build.rules(self.plan, any(given.test for given in self.given))
+
+    @cached_property
+    def kit(self) -> "Kit":
+        """What workers need besides commands. Imports torch."""
+        return build.kit(self.plan, self.levels)
+
+    @cached_property
+    def cluster(self) -> "ClusterPlan":
+        """Where the work runs."""
+        return build.cluster(self.plan)
+
+    @cached_property
+    def text(self) -> str:
+        """The whole configuration as YAML, fragments merged and defaults spelled out;
+        paths are relative to the campaign's file."""
+        return dump(_kind_first(self.plan.model_dump(mode="json")))
+
+
+def differences(setup: Setup, opened: Opened) -> list[str]:
+    """What a store was begun with and this configuration says otherwise; seed, start,
+    levels and data that came along never change for a store."""
+    found = []
+    if setup.seed != opened.seed:
+        found.append(f"its seed is {opened.seed}, not {setup.seed}")
+    ours = {name: level.id for name, level in setup.levels.items()}
+    for name in sorted({*ours, *opened.levels}):
+        if ours.get(name) != opened.levels.get(name):
+            title = setup.levels[name].title if name in ours else "none"
+            found.append(f"its {name} level is not {title} as it is defined here")
+    if [frame.id for frame in setup.start] != [frame.id for frame in opened.start]:
+        theirs = ", ".join(names(opened.start))
+        found.append(f"it starts from {theirs} in other structures than here")
+    for test, what in ((False, "labels it was given"), (True, "its test set")):
+        if _content(setup.given, test) != _content(opened.given, test):
+            found.append(f"{what} are not those of `{'test' if test else 'start'}`")
+    if setup.model_id != opened.model:
+        found.append("it began with another model")
+    return found
+
+
+def _content(given: tuple[Given, ...], test: bool) -> set[tuple[str, str, float]]:
+    return {(x.frame.id, x.fidelity, x.label.energy) for x in given if x.test == test}
+
+
+def _kind_first(tree: Any) -> Any:
+    if isinstance(tree, list):
+        return [_kind_first(item) for item in tree]
+    if not isinstance(tree, dict):
+        return tree
+    first = {"kind": tree["kind"]} if "kind" in tree else {}
+    return first | {key: _kind_first(value) for key, value in tree.items()}

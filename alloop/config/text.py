@@ -1,0 +1,101 @@
+"""YAML texts to plain trees and back, and what differs between two of them."""
+
+import re
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any, TypeAlias
+
+import yaml
+
+from alloop.config.problems import ConfigError, Problem
+
+Tree: TypeAlias = dict[str, Any]
+
+_PLAIN = {
+    "bool": (r"true|True|TRUE|false|False|FALSE", "tTfF"),
+    "int": (r"[-+]?(?:0|[1-9]\d*)", "-+0123456789"),
+    "float": (r"[-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?", "-+.0123456789"),
+}
+
+
+class _Loader(yaml.SafeLoader):
+    """YAML 1.2 where 1.1 surprises: NO is nitric oxide, 1e-3 is a number, 12:30 is
+    none, and a key that stands twice is a mistake."""
+
+    def construct_mapping(self, node: Any, deep: bool = False) -> dict[Any, Any]:
+        seen = set()
+        for key, _ in node.value:
+            if key.value in seen:
+                problem = f"the key `{key.value}` stands twice"
+                raise yaml.MarkedYAMLError(problem=problem, problem_mark=key.start_mark)
+            seen.add(key.value)
+        return super().construct_mapping(node, deep=deep)
+
+
+_Loader.yaml_implicit_resolvers = {
+    first: [pair for pair in pairs if pair[0].rpartition(":")[2] in ("null", "merge")]
+    for first, pairs in yaml.SafeLoader.yaml_implicit_resolvers.items()
+}
+for _tag, (_pattern, _first) in _PLAIN.items():
+    _Loader.add_implicit_resolver(
+        f"tag:yaml.org,2002:{_tag}", re.compile(f"^(?:{_pattern})$"), list(_first)
+    )
+
+
+def parse(text: str, where: str) -> Tree:
+    """The mapping that a YAML text holds; ConfigError where it holds none."""
+    try:
+        tree = yaml.load(text, Loader=_Loader)
+    except yaml.YAMLError as error:
+        raise ConfigError(where, [Problem("", _syntax(error))]) from error
+    if not isinstance(tree, dict):
+        found = "nothing" if tree is None else f"`{str(tree)[:40]}`"
+        message = f"expected keys such as `name:` and `levels:`, got {found}"
+        raise ConfigError(where, [Problem("", message)])
+    return {str(key): value for key, value in tree.items()}
+
+
+def dump(tree: Mapping[str, Any]) -> str:
+    """The YAML text of a tree, keys in their order."""
+    text: str = yaml.safe_dump(dict(tree), sort_keys=False, allow_unicode=True)
+    return text
+
+
+def read(path: Path) -> str:
+    """The text of a file; ConfigError where it cannot be read."""
+    try:
+        return path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        reason = getattr(error, "strerror", None) or "it is not text"
+        message = f"expected a YAML file that can be read, got: {reason}"
+        raise ConfigError(str(path), [Problem("", message)]) from error
+
+
+def flat(tree: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Dotted keys and their values; a list is one value."""
+    for key, value in tree.items():
+        if isinstance(value, Mapping) and value:
+            yield from flat(value, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}", value
+
+
+def changed(old: str, new: str) -> tuple[str, ...]:
+    """Dotted keys whose values differ between two resolved configurations.
+
+    Where the store lies is no part of a campaign: it may be moved.
+    """
+    before, after = dict(flat(parse(old, "old"))), dict(flat(parse(new, "new")))
+    nothing = object()
+    return tuple(
+        key
+        for key in sorted({*before, *after} - {"store"})
+        if before.get(key, nothing) != after.get(key, nothing)
+    )
+
+
+def _syntax(error: yaml.YAMLError) -> str:
+    if not isinstance(error, yaml.MarkedYAMLError) or error.problem_mark is None:
+        return f"this is not YAML: {error}"
+    mark = error.problem_mark
+    return f"line {mark.line + 1}, column {mark.column + 1}: {error.problem}"

@@ -1,0 +1,212 @@
+"""A plain tree to a Plan: every mistake as a sentence, and what can be saved of the
+rest, so that one mistake does not hide the others."""
+
+import copy
+from collections.abc import Iterator, Mapping
+from typing import Any, TypeAlias
+
+from pydantic import BaseModel, ValidationError
+from pydantic_core import ErrorDetails
+
+from alloop.config.base import Section, members
+from alloop.config.plan import Plan
+from alloop.config.problems import Problem, nearest, shown, suggestion
+from alloop.config.text import Tree
+
+Loc: TypeAlias = tuple[int | str, ...]
+
+# So that a plan with a hole can still be looked at: nothing is ever made of it.
+STAND_INS: dict[Loc, Any] = {
+    ("name",): "unnamed",
+    ("start",): [{"molecule": "H2"}],
+    ("levels",): {"expensive": {"kind": "toy", "stretch": 9.0}},
+    ("levels", "expensive"): {"kind": "toy", "stretch": 9.0},
+}
+_EXPECTED = {
+    "float": "a number",
+    "int": "a whole number",
+    "string": "text",
+    "bool": "true or false",
+    "tuple": "a list",
+    "dict": "keys and values",
+    "model": "keys and values",
+}
+_BOUNDS = {
+    "greater_than": ("gt", "a number above {}"),
+    "greater_than_equal": ("ge", "a number of at least {}"),
+    "less_than": ("lt", "a number below {}"),
+    "less_than_equal": ("le", "a number of at most {}"),
+    "too_short": ("min_length", "a list of at least {}"),
+    "string_too_short": ("min_length", "text of at least {} letter"),
+}
+_PASSES = 5  # removing a mistake may lay open that something needed is gone
+
+
+def validate(tree: Tree) -> tuple[Plan | None, list[Problem]]:
+    """The plan of what is right in a tree, and what is wrong in it.
+
+    The plan is None only where nothing can be saved.
+    """
+    problems: list[Problem] = []
+    rest = _with_training_kind(copy.deepcopy(tree))
+    for attempt in range(_PASSES):
+        try:
+            return Plan.model_validate(rest), problems
+        except ValidationError as error:
+            mistakes = error.errors(include_url=False)
+        if attempt == 0:
+            problems = [_problem(m) for m in mistakes if not _echo(m, mistakes)]
+        _prune(rest, mistakes)
+    return None, problems
+
+
+def _with_training_kind(tree: Tree) -> Tree:
+    """Where `training` names no kind: asteroid if there is a cheap level."""
+    training, levels = tree.get("training"), tree.get("levels")
+    if isinstance(training, dict) and "kind" not in training:
+        two = isinstance(levels, dict) and levels.get("cheap") is not None
+        training["kind"] = "asteroid" if two else "standard"
+    return tree
+
+
+def kinds() -> dict[str, set[str]]:
+    """The keys that each `kind` knows."""
+    return {
+        tag.strip("<>"): set(section.model_fields)
+        for _, section, tag in _sections(Plan)
+        if "kind" in section.model_fields
+    }
+
+
+def _echo(mistake: ErrorDetails, mistakes: list[ErrorDetails]) -> bool:
+    """True for a list that is too short only because its items are wrong."""
+    loc = mistake["loc"]
+    inside = (other["loc"][: len(loc)] == loc != other["loc"] for other in mistakes)
+    return mistake["type"] == "too_short" and any(inside)
+
+
+def _problem(mistake: ErrorDetails) -> Problem:
+    return Problem(_dotted(mistake["loc"]), _sentence(mistake))
+
+
+def _dotted(loc: Loc) -> str:
+    return ".".join(str(part) for part in loc if not str(part).startswith("<"))
+
+
+def _sentence(mistake: ErrorDetails) -> str:
+    kind, loc, given = mistake["type"], mistake["loc"], mistake["input"]
+    if kind == "extra_forbidden":
+        return _no_such_key(loc)
+    if kind == "missing":
+        return f"is missing{_described(loc)}"
+    if kind in ("union_tag_invalid", "union_tag_not_found"):
+        return _no_such_kind(mistake)
+    if kind == "literal_error":
+        return _no_such_choice(mistake)
+    return f"expected {_expected(mistake)}{_described(loc)}, got {shown(given)}"
+
+
+def _expected(mistake: ErrorDetails) -> str:
+    kind, context = mistake["type"], mistake.get("ctx", {})
+    if kind in _BOUNDS:
+        name, phrase = _BOUNDS[kind]
+        return phrase.format(context[name])
+    if kind == "string_pattern_mismatch":
+        return "text of the right form"
+    words = _EXPECTED.get(kind.split("_")[0])
+    return words or f"something else: {mistake['msg'].lower()}"
+
+
+def _no_such_choice(mistake: ErrorDetails) -> str:
+    choices = str(mistake["ctx"]["expected"]).replace("'", "`")
+    close = nearest(str(mistake["input"]), choices.split("`")[1::2])
+    hint = f"; did you mean `{close}`?" if close else ""
+    return f"expected {choices}, got {shown(mistake['input'])}{hint}"
+
+
+def _no_such_key(loc: Loc) -> str:
+    key, here, owner = str(loc[-1]), _dotted(loc[:-1]), _owner(loc)
+    known = [*owner.model_fields, *(["extends"] if owner is Plan else [])]
+    if nearest(key, known):
+        return f"no such key; {suggestion(key, known)}"
+    homes = [x for x in _sections(Plan) if key in x[1].model_fields]
+    kinds = [tag.strip("<>") for path, _, tag in homes if path == f"{here}."]
+    if kinds:
+        return f"no such key here; only `kind: {kinds[0]}` has it"
+    if homes:
+        others = dict.fromkeys(f"`{path}{key}`" for path, _, _ in homes)
+        return f"no such key here; did you mean {' or '.join(others)}?"
+    return f"no such key; {suggestion(key, known)}"
+
+
+def _no_such_kind(mistake: ErrorDetails) -> str:
+    context, given = mistake.get("ctx", {}), mistake["input"]
+    name = str(context["discriminator"]).replace("()", "")
+    if mistake["type"] == "union_tag_invalid":
+        known = str(context["expected_tags"]).replace("<", "").replace(">", "")
+        choices = [x.strip(" '") for x in known.split(",")]
+        tag = str(context["tag"]).strip("<>")
+        return f"there is no kind `{tag}`; {suggestion(tag, choices)}"
+    if isinstance(given, Mapping):
+        return f"expected {name}, got the keys {', '.join(map(str, given)) or 'none'}"
+    return f"expected keys and values ({name}: ...), got {shown(given)}"
+
+
+def _described(loc: Loc) -> str:
+    """The unit and meaning of a field, in brackets."""
+    if not loc or not isinstance(loc[-1], str):
+        return ""
+    field = _owner(loc).model_fields.get(loc[-1])
+    return f" ({field.description})" if field is not None and field.description else ""
+
+
+def _owner(loc: Loc) -> type[BaseModel]:
+    """The section that holds the last part of a location."""
+    owner: type[BaseModel] = Plan
+    inside: dict[str, type[Section]] = {}
+    for part in loc[:-1]:
+        if part in inside:
+            owner = inside[str(part)]
+        elif isinstance(part, str) and part in owner.model_fields:
+            inside = members(owner.model_fields[part].annotation)
+            owner = inside.get("", owner)
+    return owner
+
+
+def _sections(
+    owner: type[BaseModel], path: str = "", tag: str = ""
+) -> Iterator[tuple[str, type[BaseModel], str]]:
+    """All sections beneath one, with their dotted path and tag."""
+    if path:
+        yield path, owner, tag
+    for name, field in owner.model_fields.items():
+        for inner, section in members(field.annotation).items():
+            yield from _sections(section, f"{path}{name}.", inner)
+
+
+def _prune(tree: Tree, mistakes: list[ErrorDetails]) -> None:
+    """Take out what is wrong; where something needed is missing, its whole section."""
+    for mistake in mistakes:
+        loc = tuple(part for part in mistake["loc"] if not str(part).startswith("<"))
+        if loc in STAND_INS:
+            _put(tree, loc, copy.deepcopy(STAND_INS[loc]))
+        else:
+            _put(tree, loc[:-1] if mistake["type"] == "missing" else loc, None)
+    tree["start"] = [item for item in tree.get("start", ()) if item is not None]
+
+
+def _put(tree: Any, loc: Loc, value: Any) -> None:
+    """Set what stands at a location, or take it away if the value is None."""
+    for part in loc[:-1]:
+        tree = _child(tree, part)
+    if isinstance(tree, list) and isinstance(loc[-1], int):
+        tree[loc[-1]] = value
+    elif isinstance(tree, dict) and loc:
+        tree.pop(loc[-1], None)
+        tree |= {} if value is None else {loc[-1]: value}
+
+
+def _child(tree: Any, part: int | str) -> Any:
+    if isinstance(tree, list):
+        return tree[int(part)]
+    return tree.get(part) if isinstance(tree, dict) else None

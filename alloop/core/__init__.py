@@ -1,0 +1,1 @@
+"""The field's nouns on plain numpy: no I/O, no clock, no logging."""

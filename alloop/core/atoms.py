@@ -1,0 +1,55 @@
+"""Frames to ase.Atoms and back."""
+
+import numpy as np
+from ase import Atoms
+from ase.data import atomic_masses, atomic_numbers, chemical_symbols
+
+from alloop.core.frame import Frame
+from alloop.core.units import Floats, Integers
+
+
+def to_atoms(frame: Frame) -> Atoms:
+    """An ase.Atoms of the frame; charge and spin stand in `atoms.info`."""
+    return Atoms(
+        numbers=frame.numbers,
+        positions=frame.positions,
+        cell=frame.cell,
+        pbc=frame.pbc,
+        info={"charge": frame.charge, "spin": frame.spin},
+    )
+
+
+def from_atoms(
+    atoms: Atoms, charge: int | None = None, spin: int | None = None
+) -> Frame:
+    """A frame of an ase.Atoms; charge and spin (2S) default to `atoms.info`, then 0."""
+    info = atoms.info
+    return Frame(
+        numbers=atoms.numbers,
+        positions=atoms.positions,
+        charge=int(info.get("charge", 0) if charge is None else charge),
+        spin=int(info.get("spin", 0) if spin is None else spin),
+        cell=np.asarray(atoms.cell.array, dtype=np.float64),
+        pbc=tuple(atoms.pbc),
+    )
+
+
+def masses(numbers: Integers) -> Floats:
+    """Standard atomic masses (atoms,) in amu."""
+    out: Floats = np.asarray(atomic_masses[numbers], dtype=np.float64)
+    return out
+
+
+def symbol(number: int) -> str:
+    """The chemical symbol of an atomic number."""
+    return str(chemical_symbols[number])
+
+
+def number(element: str) -> int:
+    """The atomic number of a chemical symbol; KeyError where there is none."""
+    return int(atomic_numbers[element])
+
+
+def formula(frame: Frame) -> str:
+    """The Hill formula, `CH4O` for methanol."""
+    return str(Atoms(numbers=frame.numbers).get_chemical_formula())

@@ -1,0 +1,117 @@
+"""Many frames as flat arrays and back: the ragged packing that every stage shares."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+
+from alloop.core.frame import Frame
+from alloop.core.units import Booleans, Floats, Integers
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Batch:
+    """Frames packed one after the other.
+
+    numbers (atoms,), positions (atoms, 3) in Å, offsets (frames + 1,): frame i owns the
+    atoms offsets[i]:offsets[i + 1]; charges and spins (frames,), cells (frames, 3, 3)
+    in Å, pbc (frames, 3).
+    """
+
+    numbers: Integers
+    positions: Floats
+    offsets: Integers
+    charges: Integers
+    spins: Integers
+    cells: Floats
+    pbc: Booleans
+
+    def __len__(self) -> int:
+        return len(self.offsets) - 1
+
+    @property
+    def sizes(self) -> Integers:
+        """Atoms of each frame (frames,)."""
+        out: Integers = np.diff(self.offsets)
+        return out
+
+    @property
+    def owner(self) -> Integers:
+        """The frame that each atom belongs to (atoms,)."""
+        out: Integers = np.repeat(np.arange(len(self)), self.sizes)
+        return out
+
+    def spans(self) -> Iterator[slice]:
+        """The slice of atoms of each frame, in order."""
+        for start, stop in zip(self.offsets[:-1], self.offsets[1:], strict=True):
+            yield slice(int(start), int(stop))
+
+    def frame(self, index: int) -> Frame:
+        """The frame at `index`."""
+        span = slice(int(self.offsets[index]), int(self.offsets[index + 1]))
+        a, b, c = (bool(periodic) for periodic in self.pbc[index])
+        return Frame(
+            numbers=self.numbers[span],
+            positions=self.positions[span],
+            charge=int(self.charges[index]),
+            spin=int(self.spins[index]),
+            cell=self.cells[index],
+            pbc=(a, b, c),
+        )
+
+    def frames(self) -> tuple[Frame, ...]:
+        """All frames, in order."""
+        return tuple(self.frame(index) for index in range(len(self)))
+
+    def moved(self, positions: Floats) -> "Batch":
+        """The same molecules at other positions (atoms, 3) in Å."""
+        return replace(self, positions=positions)
+
+    def take(self, indices: Sequence[int] | Integers) -> "Batch":
+        """The batch of the frames at `indices`, in that order."""
+        atoms = take_atoms(self.offsets, indices)
+        chosen = np.asarray(indices, dtype=np.int64)
+        return Batch(
+            numbers=self.numbers[atoms],
+            positions=self.positions[atoms],
+            offsets=_offsets(self.sizes[chosen]),
+            charges=self.charges[chosen],
+            spins=self.spins[chosen],
+            cells=self.cells[chosen],
+            pbc=self.pbc[chosen],
+        )
+
+
+def pack(frames: Sequence[Frame]) -> Batch:
+    """Pack frames into one batch; an empty sequence gives an empty batch."""
+    return Batch(
+        numbers=_joined([frame.numbers for frame in frames], (0,), np.int64),
+        positions=_joined([frame.positions for frame in frames], (0, 3), np.float64),
+        offsets=_offsets(np.array([len(frame) for frame in frames], dtype=np.int64)),
+        charges=np.array([frame.charge for frame in frames], dtype=np.int64),
+        spins=np.array([frame.spin for frame in frames], dtype=np.int64),
+        cells=np.array([frame.cell for frame in frames]).reshape(-1, 3, 3),
+        pbc=np.array([frame.pbc for frame in frames], dtype=np.bool_).reshape(-1, 3),
+    )
+
+
+def take_atoms(offsets: Integers, indices: Sequence[int] | Integers) -> Integers:
+    """Atom indices of the frames at `indices`, frame after frame."""
+    parts = [np.arange(offsets[i], offsets[i + 1]) for i in indices]
+    out: Integers = _joined(parts, (0,), np.int64)
+    return out
+
+
+def split(per_atom: Floats, offsets: Integers) -> list[Floats]:
+    """Cut a per-atom array (atoms, ...) into one array a frame."""
+    return list(np.split(per_atom, offsets[1:-1]))
+
+
+def _joined(parts: Sequence[Any], empty: tuple[int, ...], dtype: type) -> Any:
+    return np.concatenate(parts) if len(parts) else np.zeros(empty, dtype=dtype)
+
+
+def _offsets(sizes: Integers) -> Integers:
+    out: Integers = np.concatenate([[0], np.cumsum(sizes)]).astype(np.int64)
+    return out

@@ -1,0 +1,47 @@
+"""A level of theory: every setting that changes the answer, addressed by its hash."""
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, TypeAlias
+
+LevelId: TypeAlias = str  # 16 hexadecimal digits
+
+
+@dataclass(frozen=True, slots=True)
+class Level:
+    """How labels are made.
+
+    kind names the program ("pyscf", "ase", ...); `text` is the canonical JSON of its
+    settings, program version included. Two levels are the same if their ids are.
+    """
+
+    kind: str
+    text: str
+    id: LevelId = field(init=False)
+
+    def __post_init__(self) -> None:
+        payload = f"alloop level 1|{self.kind}|{self.text}".encode()
+        object.__setattr__(self, "id", hashlib.sha256(payload).hexdigest()[:16])
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """The settings as a dictionary of JSON values."""
+        settings: dict[str, Any] = json.loads(self.text)
+        return settings
+
+    @property
+    def title(self) -> str:
+        """A short name for people: `CCSD(T)/cc-pVDZ`, or the kind."""
+        settings = self.settings
+        if "title" in settings:
+            return str(settings["title"])
+        if "basis" in settings:
+            return f"{settings['method']}/{settings['basis']}".upper()
+        return str(settings.get("calculator", self.kind))
+
+
+def level(kind: str, settings: Mapping[str, Any]) -> Level:
+    """The level of these settings; the order of keys does not matter."""
+    return Level(kind, json.dumps(settings, sort_keys=True, separators=(",", ":")))

@@ -1,0 +1,128 @@
+"""The facts that stages hand to each other: predictions, walkers, candidates, labels.
+
+All frozen; arrays in eV, Å, fs. What fails is a record too (`Unlabelled`).
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import TypeAlias
+
+from alloop.core.batch import Batch
+from alloop.core.frame import Frame, FrameId
+from alloop.core.levels import LevelId
+from alloop.core.units import Floats
+
+Detail: TypeAlias = str | float | int | bool | None
+
+
+class Failure(StrEnum):
+    """Why there is no label; the value is the advice."""
+
+    GEOMETRY = "atoms too close or not finite; look at how the frame was made"
+    NOT_CONVERGED = "the SCF did not converge; try level shift or a smaller step"
+    CC_NOT_CONVERGED = "the coupled-cluster equations did not converge"
+    GATE = "the result failed a check of forces; the label cannot be trusted"
+    ELECTRONS = "charge and spin do not fit the number of electrons"
+    UNSUPPORTED = "this level cannot treat this frame"
+    TIMEOUT = "the label ran into its time limit; raise `limits` or lower the level"
+    MEMORY = "the label ran into its memory limit; raise `limits`"
+    CRASHED = "the child process died; see the details"
+    LOST = "the worker was lost too often; see the log"
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Predictions:
+    """What a potential says of a batch.
+
+    energies (frames,) in eV, forces (atoms, 3) in eV/Å, descriptors (atoms, features)
+    or None where they were not asked for.
+    """
+
+    energies: Floats
+    forces: Floats
+    descriptors: Floats | None = None
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Walker:
+    """One MD trajectory's state.
+
+    frame: where it is; velocities (atoms, 3) in Å/fs; step: MD steps taken;
+    stopped: the guard rail that ended it, None while it walks.
+    """
+
+    index: int
+    molecule: int
+    frame: Frame
+    velocities: Floats
+    step: int = 0
+    stopped: str | None = None
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Candidate:
+    """A frame that MD proposes, with what the model said of it before any label.
+
+    surprise: the scorer's number; energy in eV, forces (atoms, 3) in eV/Å are the
+    model's; descriptor (features,) is the mean over atoms; origin tells why it is here:
+    "surprise", "control", or the guard rail that stopped its walker.
+    """
+
+    frame: Frame
+    molecule: int
+    walker: int
+    step: int
+    surprise: float
+    energy: float
+    forces: Floats
+    descriptor: Floats
+    origin: str = "surprise"
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Label:
+    """Energy (eV) and forces (atoms, 3) in eV/Å of a frame at a level.
+
+    cpu_seconds is what it cost; details are columns worth keeping (rung of the ladder,
+    HOMO-LUMO gap, <S²>, T1, energies of cheaper methods inside, program, host).
+    """
+
+    frame: FrameId
+    level: LevelId
+    energy: float
+    forces: Floats
+    cpu_seconds: float = 0.0
+    details: Mapping[str, Detail] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Unlabelled:
+    """Why a frame has no label at a level."""
+
+    frame: FrameId
+    level: LevelId
+    failure: Failure
+    message: str = ""
+    cpu_seconds: float = 0.0
+    details: Mapping[str, Detail] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class LabelSet:
+    """Labelled frames of one level: energies (frames,) eV, forces (atoms, 3) eV/Å."""
+
+    batch: Batch
+    energies: Floats
+    forces: Floats
+
+    def __len__(self) -> int:
+        return len(self.batch)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class TrainingData:
+    """What a trainer gets: the cheap labels (may be empty) and the expensive ones."""
+
+    cheap: LabelSet
+    expensive: LabelSet

@@ -1,0 +1,92 @@
+"""A generation: a trained potential with the scorer fitted to it and its threshold.
+
+It travels as one blob of named tensors (no pickle), whose identity is its content.
+"""
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from alloop.core.batch import Batch
+from alloop.core.errors import InputError
+from alloop.core.records import Predictions
+from alloop.core.units import Floats
+from alloop.models.checkpoint import Checkpoint, dumps, identity, loads
+from alloop.potentials.ase import PotentialCalculator
+from alloop.potentials.storable import Storable
+from alloop.potentials.restore import restore
+from alloop.scores.qresidual import QResidual
+
+_SCORER = "scorer/"
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Generation:
+    """What a campaign learns: predicts like a Potential, scores like a Scorer.
+
+    threshold: surprise above which a frame is not trusted, None where it is not
+    calibrated. facts: JSON-able, what the model is and how large its test error is.
+    """
+
+    potential: Storable
+    scorer: QResidual | None
+    threshold: float | None
+    facts: dict[str, Any]
+
+    def predict(self, batch: Batch, *, descriptors: bool = False) -> Predictions:
+        """Energies (frames,) eV and forces (atoms, 3) eV/Å."""
+        return self.potential.predict(batch, descriptors=descriptors)
+
+    def surprise(self, batch: Batch) -> Floats:
+        """Surprise (frames,); InputError where the model has no scorer."""
+        if self.scorer is None:
+            raise InputError("this model has no scorer: it cannot tell its surprise")
+        return self.scorer.score(batch, self.predict(batch, descriptors=True))
+
+    def calculator(self) -> PotentialCalculator:
+        """An ASE calculator of energy, forces and, where it is fitted, surprise."""
+        return PotentialCalculator(self.potential, self.scorer)
+
+
+def to_bytes(generation: Generation) -> tuple[str, bytes]:
+    """The generation's id (32 hexadecimal digits) and its blob."""
+    potential = generation.potential.checkpoint()
+    scorer = generation.scorer
+    arrays = {} if scorer is None else scorer.arrays()
+    settings = {
+        "potential": potential.settings,
+        "scored": scorer is not None,
+        "threshold": generation.threshold,
+        "facts": generation.facts,
+    }
+    tensors = {**potential.tensors, **{_SCORER + k: v for k, v in arrays.items()}}
+    checkpoint = Checkpoint(potential.kind, settings, tensors)
+    return identity(checkpoint), dumps(checkpoint)
+
+
+def from_bytes(blob: bytes) -> Generation:
+    """The generation in a blob; InputError or DamagedError where it is none."""
+    whole = loads(blob)
+    settings = whole.settings
+    if "potential" not in settings:
+        raise InputError("expected an alloop model file, got tensors of another kind")
+    own = {k: v for k, v in whole.tensors.items() if not k.startswith(_SCORER)}
+    scorer = {
+        k.removeprefix(_SCORER): v
+        for k, v in whole.tensors.items()
+        if k.startswith(_SCORER)
+    }
+    return Generation(
+        potential=restore(replace(whole, settings=settings["potential"], tensors=own)),
+        scorer=QResidual.from_arrays(scorer) if settings["scored"] else None,
+        threshold=settings["threshold"],
+        facts=dict(settings["facts"]),
+    )
+
+
+def load(path: str | Path) -> Generation:
+    """The model in a file that `alloop export --model` wrote."""
+    file = Path(path)
+    if not file.is_file():
+        raise InputError(f"expected an alloop model file, {file} is not there")
+    return from_bytes(file.read_bytes())

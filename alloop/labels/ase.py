@@ -1,0 +1,96 @@
+"""Labels by any ASE calculator, named by its import path."""
+
+import inspect
+import json
+from collections.abc import Callable, Mapping, Sequence
+from difflib import get_close_matches
+from functools import lru_cache
+from importlib import import_module
+from typing import Any, cast
+
+import numpy as np
+from ase.calculators.calculator import Calculator, SCFError
+
+from alloop.core.atoms import to_atoms
+from alloop.core.frame import Frame
+from alloop.core.records import Failure
+from alloop.labels.outcome import Refused, Result
+
+# What calculators raise for a frame they cannot do; ASE's own errors are RuntimeErrors.
+_FAULTS = (ArithmeticError, LookupError, RuntimeError, ValueError)
+
+
+def label_with_ase(frame: Frame, settings: Mapping[str, Any]) -> Result:
+    """Energy and forces by the calculator; what it raises becomes a refusal."""
+    text = json.dumps(settings["arguments"], sort_keys=True)
+    calculator = _calculator(settings["calculator"], text)
+    _forget(calculator)
+    atoms = to_atoms(frame)
+    atoms.calc = calculator
+    try:
+        energy = float(atoms.get_potential_energy())
+        forces = np.array(atoms.get_forces(), dtype=np.float64)
+    except SCFError as error:
+        raise Refused(Failure.NOT_CONVERGED, _text(error)) from error
+    except NotImplementedError as error:
+        raise Refused(Failure.UNSUPPORTED, _text(error)) from error
+    except _FAULTS as error:
+        raise Refused(Failure.CRASHED, _text(error)) from error
+    return Result(energy, forces, {"program": settings["program"]})
+
+
+def problems(settings: Mapping[str, Any], _elements: Sequence[str]) -> list[str]:
+    """What can be refused before anything runs: a wrong path, a wrong argument."""
+    try:
+        factory = _factory(settings["calculator"])
+    except (ImportError, AttributeError, ValueError) as error:
+        return [
+            "expected the import path of an ASE calculator such as "
+            f"ase.calculators.lj.LennardJones, got {settings['calculator']!r}: {error}"
+        ]
+    arguments = settings["arguments"]
+    strange = _unknown(factory, arguments)
+    if strange:
+        return strange
+    try:
+        factory(**arguments)
+    except (TypeError, AttributeError, ImportError, OSError, *_FAULTS) as error:
+        return [f"{settings['calculator']} refuses its arguments: {_text(error)}"]
+    return []
+
+
+def _unknown(factory: Callable[..., Calculator], given: Mapping[str, Any]) -> list[str]:
+    """Arguments that the calculator would swallow without using them."""
+    named = inspect.signature(factory).parameters
+    defaults = getattr(factory, "default_parameters", {})
+    if not defaults and any(p.kind is p.VAR_KEYWORD for p in named.values()):
+        return []
+    known = [*named, *defaults]
+    return [_nearest(key, known) for key in given if key not in known]
+
+
+def _nearest(key: str, known: list[str]) -> str:
+    close = get_close_matches(key, known, n=1)
+    hint = f"did you mean {close[0]!r}?" if close else f"it takes {', '.join(known)}"
+    return f"the calculator has no argument {key!r}; {hint}"
+
+
+def _factory(path: str) -> Callable[..., Calculator]:
+    module, _, name = path.rpartition(".")
+    return cast("Callable[..., Calculator]", getattr(import_module(module), name))
+
+
+@lru_cache(maxsize=4)
+def _calculator(path: str, arguments: str) -> Calculator:
+    return _factory(path)(**json.loads(arguments))
+
+
+def _forget(calculator: Calculator) -> None:
+    """Drop what the last frame left, so that labels do not depend on history."""
+    reset = getattr(calculator, "reset", None)
+    if reset is not None:
+        reset()
+
+
+def _text(error: Exception) -> str:
+    return f"{type(error).__name__}: {error}"

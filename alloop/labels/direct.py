@@ -1,0 +1,77 @@
+"""Label one frame in this process: gate, program, gate."""
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from importlib import import_module
+from typing import Any, cast
+
+from alloop.core.errors import InputError
+from alloop.core.frame import Frame
+from alloop.core.levels import Level
+from alloop.core.records import Failure, Label, Unlabelled
+from alloop.labels.gate import refuse_frame, refuse_result
+from alloop.labels.memory import peak_mb, reset_peak
+from alloop.labels.outcome import Program, Refused, Result
+
+# A kind that is not named here is itself the path of a program, "package.module:name".
+PROGRAMS = {
+    "pyscf": "alloop.labels.pyscf.label:label_with_pyscf",
+    "ase": "alloop.labels.ase:label_with_ase",
+    "toy": "alloop.labels.toy:label_with_toy",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class DirectLabeller:
+    """Labels in this process: for cheap, well-behaved programs and for tests."""
+
+    level: Level
+
+    def label(self, frame: Frame) -> Label | Unlabelled:
+        """The label, or the reason why there is none."""
+        return label_frame(self.level, frame)
+
+
+def label_frame(level: Level, frame: Frame) -> Label | Unlabelled:
+    """Label a frame; what the program refuses is returned, what is a bug is raised."""
+    run = program(level.kind)
+    reset_peak()
+    started = time.process_time()
+    outcome = _outcome(run, level, frame)
+    cost = time.process_time() - started  # s, without child processes
+    details = {**outcome.details, "peak_mb": peak_mb()}
+    if isinstance(outcome, Refused):
+        failure, message = outcome.failure, outcome.message
+        return Unlabelled(frame.id, level.id, failure, message, cost, details)
+    return Label(frame.id, level.id, outcome.energy, outcome.forces, cost, details)
+
+
+def program(kind: str) -> Program:
+    """The program behind a kind of level."""
+    return cast("Program", located(PROGRAMS.get(kind, kind)))
+
+
+def located(path: str) -> Callable[..., Any]:
+    """The function at `package.module:name`; InputError where there is none."""
+    module, _, name = path.partition(":")
+    try:
+        found = getattr(import_module(module), name)
+    except (ImportError, ValueError, AttributeError) as error:
+        raise InputError(
+            f"expected a kind of label ({', '.join(PROGRAMS)}) or the path "
+            f"`package.module:function` of one, got {path!r}: {error}"
+        ) from error
+    return cast("Callable[..., Any]", found)
+
+
+def _outcome(run: Program, level: Level, frame: Frame) -> Result | Refused:
+    try:
+        refuse_frame(frame, level)
+        result = run(frame, level.settings)
+        refuse_result(frame, result, level)
+    except Refused as refused:
+        return refused
+    except MemoryError as error:
+        return Refused(Failure.MEMORY, f"an allocation failed: {error}")
+    return result

@@ -1,0 +1,1 @@
+"""PySCF: the only folder that imports it, and only inside the child process."""

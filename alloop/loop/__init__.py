@@ -1,0 +1,1 @@
+"""Decide purely, commit, then act."""

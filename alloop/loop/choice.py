@@ -1,0 +1,113 @@
+"""Whom to label: candidates of a round -> the few worth it. Pure.
+
+Order of arrival never counts: candidates are sorted by frame id before anything else.
+"""
+
+from collections.abc import Collection
+from dataclasses import dataclass, replace
+from math import ceil
+
+from alloop.core.records import Candidate
+from alloop.core.seeds import stream
+from alloop.loop.rules import Rules
+from alloop.loop.state import LoopState
+from alloop.loop.stopping import left
+from alloop.selection import MostSurprising, RandomChoice, by_molecule
+
+Chosen = list[tuple[Candidate, str]]
+
+
+@dataclass(frozen=True, slots=True)
+class Picks:
+    """A round's quotas: flagged frames for cheap labels, biased ones for expensive
+    labels, and control frames, which get both."""
+
+    cheap: int
+    expensive: int
+    controls: int
+
+    @property
+    def all(self) -> int:
+        return self.cheap + self.expensive + self.controls
+
+    @classmethod
+    def of(cls, state: LoopState, rules: Rules) -> "Picks":
+        """Deal what is left of the budget out to the rounds that are left."""
+        opened = [x for x in state.recent if state.stage == "flag"]
+        spent = sum(entry.fidelity == "cheap" for entry in opened)
+        few = sum(entry.fidelity == "expensive" for entry in opened)
+        expensive = left(state, rules, "expensive") + few
+        rounds = max(1, ceil(expensive / rules.every))
+        now = min(rules.every, expensive)
+        controls = min(now, ceil(rules.control * now))
+        many = (left(state, rules, "cheap") + spent) // rounds
+        return cls(max(0, many - controls), now - controls, controls)
+
+
+def controls(state: LoopState, quota: int) -> list[Candidate]:
+    """Random frames, whatever their surprise: the arm that errors are measured on."""
+    pool = _pool(state, controls=True, taken=_labelled(state))
+    rng = stream(state.seed, f"control/{state.round}")
+    chosen = RandomChoice().select(pool, state.landmarks, quota, rng)
+    return [pool[index] for index in chosen]
+
+
+def flagged(
+    state: LoopState, rules: Rules, quota: int, taken: Collection[str]
+) -> Chosen:
+    """The candidates that surprise most and repeat least, or random ones in a control
+    campaign; with the reason of each."""
+    random = rules.selection == "random"
+    pool = _pool(state, controls=random, taken={*taken, *_labelled(state)})
+    rng = stream(state.seed, f"flag/{state.round}")
+    selector = (
+        RandomChoice() if random else MostSurprising(state.threshold, fill=rules.fill)
+    )
+    chosen = by_molecule(selector, pool, state.landmarks, quota, rng)
+    return [(pool[i], _why(pool[i], state.threshold, random)) for i in chosen]
+
+
+def of_bias(state: LoopState, rules: Rules, quota: int) -> Chosen:
+    """The flagged frames whose cheap label disagrees most with the model."""
+    bias = {
+        entry.frame: entry.bias
+        for entry in state.recent
+        if entry.purpose == "flagged" and entry.good and entry.bias is not None
+    }
+    random = rules.selection == "random"
+    barred = {frame for frame, _ in state.excluded}
+    pool = [
+        replace(candidate, surprise=float(bias[candidate.frame.id] or 0.0))
+        for candidate in _pool(state, controls=random, taken=barred)
+        if candidate.frame.id in bias
+    ]
+    rng = stream(state.seed, f"bias/{state.round}")
+    selector = RandomChoice() if random else MostSurprising(None, fill=True)
+    chosen = by_molecule(selector, pool, state.landmarks, quota, rng)
+    why = "random" if random else "bias {:.3f} eV/Å against the cheap label"
+    return [(pool[index], why.format(pool[index].surprise)) for index in chosen]
+
+
+def _pool(
+    state: LoopState, *, controls: bool, taken: Collection[str]
+) -> list[Candidate]:
+    frames: dict[str, Candidate] = {}
+    for _, found in sorted(state.found.items(), key=lambda item: item[0]):
+        for candidate in found.controls if controls else found.candidates:
+            if candidate.frame.id not in taken:
+                frames[candidate.frame.id] = candidate
+    return [frames[key] for key in sorted(frames)]
+
+
+def _labelled(state: LoopState) -> set[str]:
+    return {entry.frame for entry in state.entries()}
+
+
+def _why(candidate: Candidate, threshold: float | None, random: bool) -> str:
+    if random:
+        return "random"
+    if candidate.origin not in ("surprise", "control"):
+        return f"guard rail: {candidate.origin}"
+    if threshold is not None and candidate.surprise > threshold:
+        return f"surprise {candidate.surprise:.2f} above {threshold:.2f}"
+    return f"surprise {candidate.surprise:.2f}, among the largest of the round"

@@ -1,0 +1,283 @@
+"""What can be asked (commands) and what can happen (events). Facts only.
+
+A command's name is its random stream, its provenance and, with `#attempt`, its key in
+Dask. An event names the command it answers.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import TypeAlias
+
+from alloop.core.frame import Frame, FrameId
+from alloop.core.levels import LevelId
+from alloop.core.records import Candidate, Detail, Label, Unlabelled, Walker
+from alloop.core.units import Floats
+
+ModelId: TypeAlias = str  # 32 hexadecimal digits, of the generation's content
+
+
+@dataclass(frozen=True, slots=True)
+class Timing:
+    """When (seconds since 1970), where and at what CPU cost something ran."""
+
+    started: float = 0.0
+    ended: float = 0.0
+    cpu_seconds: float = 0.0
+    worker: str = ""
+
+
+# --- commands ------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Prepare:
+    """Relax molecule `molecule` at the cheap level and draw its first frames.
+
+    seeds: how many for training; walkers: how many starts of the test set's MD.
+    """
+
+    molecule: int
+    frame: Frame
+    seeds: int
+    walkers: int
+
+    @property
+    def name(self) -> str:
+        return f"prepare/{self.molecule}"
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Sample:
+    """MD at the cheap level from the walker: `frames` for the frozen test set."""
+
+    walker: Walker
+    frames: int
+
+    @property
+    def name(self) -> str:
+        return f"sample/{self.walker.index}"
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class LabelFrame:
+    """Label the frame at the level.
+
+    fidelity: "cheap" or "expensive". purpose: "seed", "test", "flagged", "control",
+    "bias". reason: one phrase for people.
+    """
+
+    frame: Frame
+    level: LevelId
+    fidelity: str
+    purpose: str
+    molecule: int
+    reason: str = ""
+
+    @property
+    def name(self) -> str:
+        return f"label/{self.level}/{self.frame.id}"
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Explore:
+    """Move a batch of walkers `steps` MD steps on generation `generation`.
+
+    keep: how many of the most surprising frames come back; controls: how many random
+    ones, whatever their surprise.
+    """
+
+    round: int
+    piece: int
+    batch: int
+    generation: int
+    model: ModelId
+    walkers: tuple[Walker, ...]
+    steps: int
+    keep: int
+    controls: int
+
+    @property
+    def name(self) -> str:
+        return f"explore/{self.round}/{self.batch}/{self.piece}"
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Train:
+    """Train generation `generation` on the labels of these frames (sorted ids)."""
+
+    generation: int
+    cheap: tuple[FrameId, ...]
+    expensive: tuple[FrameId, ...]
+    test: tuple[FrameId, ...]
+    parent: ModelId | None = None
+
+    @property
+    def name(self) -> str:
+        return f"train/{self.generation}"
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Stop:
+    """Nothing more to do, and why."""
+
+    reason: str
+
+    @property
+    def name(self) -> str:
+        return "stop"
+
+
+Command: TypeAlias = Prepare | Sample | LabelFrame | Explore | Train | Stop
+
+
+# --- events --------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Opened:
+    """A new campaign: what cannot change for the store's life.
+
+    start: the molecules; given labels and test frames that came with the configuration.
+    model: generation 0, if the user brought one.
+    """
+
+    seed: int
+    levels: Mapping[str, LevelId]
+    start: tuple[Frame, ...]
+    given: tuple["Given", ...] = ()
+    model: ModelId | None = None
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Given:
+    """A labelled frame that the user brought, for training or for the test set."""
+
+    frame: Frame
+    molecule: int
+    fidelity: str
+    label: Label
+    test: bool = False
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Amended:
+    """The configuration changed between two runs (YAML text), or a run went on."""
+
+    config: str
+    changed: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Prepared:
+    """The relaxed molecule and frames drawn around it, `seeds` for training and
+    `starts` for the walkers of the test set."""
+
+    name: str
+    molecule: int
+    minimum: Frame
+    seeds: tuple[Frame, ...]
+    starts: tuple[Walker, ...]
+    timing: Timing = Timing()
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Sampled:
+    """Frames of MD at the cheap level."""
+
+    name: str
+    molecule: int
+    frames: tuple[Frame, ...]
+    timing: Timing = Timing()
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Labelled:
+    """A label was made, or found in the cache (`cached`)."""
+
+    name: str
+    label: Label
+    timing: Timing = Timing()
+    cached: bool = False
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class NotLabelled:
+    """There is no label, for a reason; it is not asked for again."""
+
+    name: str
+    unlabelled: Unlabelled
+    timing: Timing = Timing()
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Explored:
+    """Where the walkers are and what they found."""
+
+    name: str
+    walkers: tuple[Walker, ...]
+    candidates: tuple[Candidate, ...]
+    controls: tuple[Candidate, ...]
+    scored: int
+    timing: Timing = Timing()
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Evaluation:
+    """A generation's predictions on the frozen test set, frame after frame."""
+
+    frames: tuple[FrameId, ...]
+    energies: Floats
+    forces: Floats
+    surprise: Floats
+    energy_mae: float  # eV, after removing the mean difference
+    force_mae: float  # eV/Å, mean over components
+    force_rmse: float  # eV/Å
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Trained:
+    """A new generation: model, scorer and threshold under one id.
+
+    landmarks: (frames, features) mean descriptors of frames it was trained on, which
+    new candidates should differ from.
+    """
+
+    name: str
+    generation: int
+    model: ModelId
+    threshold: float | None
+    evaluation: Evaluation | None
+    landmarks: Floats
+    history: Mapping[str, Detail | list[Detail]] = field(default_factory=dict)
+    timing: Timing = Timing()
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class TaskLost:
+    """A command did not come back: its worker died or it raised."""
+
+    name: str
+    attempt: int
+    reason: str
+    timing: Timing = Timing()
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Excluded:
+    """A frame (or only its label at one fidelity) was taken out by hand."""
+
+    frame: FrameId
+    fidelity: str | None
+    reason: str
+
+
+Answer: TypeAlias = Prepared | Sampled | Labelled | NotLabelled | Explored | Trained
+Event: TypeAlias = Opened | Amended | Excluded | TaskLost | Answer
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Turn:
+    """One journal record: what happened and what was decided because of it."""
+
+    event: Event
+    commands: tuple[Command, ...] = ()

@@ -1,0 +1,69 @@
+"""What a worker needs besides the command: settings that travel with every task."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from alloop.core.levels import Level
+from alloop.core.records import LabelSet, TrainingData
+from alloop.core.roles import Trainer
+from alloop.labels.isolated import Limits
+from alloop.md.run import Dynamics
+
+
+@dataclass(frozen=True, slots=True)
+class Scoring:
+    """How the scorer of a generation is fitted.
+
+    components: principal components, as a count or a share of the variance. quantile:
+    of held-out surprise, above which a frame is flagged. heldout: share of the cheap
+    frames that no training sees. landmarks: frames kept to be different from.
+    """
+
+    kind: str = "q"
+    components: float | int = 0.99
+    quantile: float = 0.99
+    heldout: float = 0.15
+    landmarks: int = 512
+
+
+@dataclass(frozen=True, slots=True)
+class Beginning:
+    """How a campaign that starts from nothing gets its first frames.
+
+    kind: "modes" (thermal sample of the cheap level's normal modes) or "rattle" (normal
+    displacements of `sigma` Å). test: MD at the cheap level, a frame each `spacing`
+    steps.
+    """
+
+    test: Dynamics
+    kind: str = "modes"
+    temperature: float = 500.0  # K
+    sigma: float = 0.05  # Å
+    spacing: int = 20
+
+
+@dataclass(frozen=True, slots=True)
+class Kit:
+    """Everything that turns a command into its event, on any worker."""
+
+    seed: int
+    levels: Mapping[str, Level]  # by fidelity
+    dynamics: Dynamics
+    beginning: Beginning
+    trainer: Trainer
+    scoring: Scoring = Scoring()
+    limits: Limits = field(default_factory=Limits)
+    isolate: bool = True
+
+    def level(self, level_id: str) -> Level:
+        """The level with this id."""
+        return next(level for level in self.levels.values() if level.id == level_id)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Cargo:
+    """The data that a command only names: model blobs, labels."""
+
+    model: bytes | None = None
+    data: TrainingData | None = None
+    test: LabelSet | None = None

@@ -1,0 +1,227 @@
+"""What to do next: `decide(state, event, rules) -> commands`. Pure, the whole strategy.
+
+    seed -> train -> explore -> flag -> bias -> train -> explore -> ...
+
+A step closes when all that it asked for is resolved; nothing depends on the order in
+which answers came. Surprise decides who gets a cheap label (flag); the bias against
+that label decides who gets an expensive one (bias).
+"""
+
+from collections.abc import Callable, Sequence
+from math import ceil
+
+from alloop.core.frame import Frame
+from alloop.core.records import Walker
+from alloop.core.seeds import stream
+from alloop.loop import events as e
+from alloop.loop.choice import Picks, controls, flagged, of_bias
+from alloop.loop.rules import Rules
+from alloop.loop.state import LoopState
+from alloop.loop.stopping import left, reason_to_stop
+from alloop.md.integrate import maxwell_boltzmann
+
+Commands = tuple[e.Command, ...]
+
+
+def decide(state: LoopState, event: e.Event, rules: Rules) -> Commands:
+    """The commands that follow from the event, in the state that has absorbed it."""
+    if state.finished:
+        return ()
+    if state.broken:
+        return (e.Stop(state.broken),)
+    return _follow_up(state, event, rules) or _advance(state, rules)
+
+
+def _follow_up(state: LoopState, event: e.Event, rules: Rules) -> Commands:
+    """What one answer asks for at once, without waiting for its siblings."""
+    match event:
+        case e.TaskLost():
+            command = state.open.get(event.name)
+            return () if command is None else (command,)
+        case e.Prepared():
+            return _seed_labels(state, event, rules) + _samples(event, rules)
+        case e.Sampled():
+            return tuple(
+                _label(state, frame, event.molecule, "expensive", "test", "test set")
+                for frame in event.frames
+            )
+        case e.Explored():
+            return _next_piece(state, event, rules)
+        case _:
+            return ()
+
+
+def _advance(state: LoopState, rules: Rules) -> Commands:
+    """The first step that has something to do, once the open one is resolved."""
+    if state.open:
+        return ()
+    for step in _STEPS[state.stage]:
+        commands = step(state, rules)
+        if commands:
+            return commands
+    return (e.Stop("nothing is left to label or to learn"),)
+
+
+def _prepare(state: LoopState, rules: Rules) -> Commands:
+    has_test = bool(state.test())
+    seeding = rules.seeding
+    commands = []
+    for molecule, frame in enumerate(state.start):
+        if has_test and not _missing(state, molecule, rules):
+            continue
+        test = 0 if has_test else _part(seeding.test, molecule, len(state.start))
+        seeds = _part(max(seeding.cheap, seeding.expensive), molecule, len(state.start))
+        walkers = ceil(test / seeding.per_walker)
+        commands.append(e.Prepare(molecule, frame, seeds=seeds, walkers=walkers))
+    return tuple(commands)
+
+
+def _seed_labels(state: LoopState, event: e.Prepared, rules: Rules) -> Commands:
+    molecule, molecules = event.molecule, len(state.start)
+    counts = {
+        "expensive": _part(rules.seeding.expensive, molecule, molecules),
+        "cheap": _part(rules.seeding.cheap, molecule, molecules),
+    }
+    return tuple(
+        _label(state, frame, molecule, fidelity, "seed", "drawn around the minimum")
+        for fidelity in _missing(state, molecule, rules)
+        for frame in event.seeds[: counts[fidelity]]
+    )
+
+
+def _missing(state: LoopState, molecule: int, rules: Rules) -> tuple[str, ...]:
+    """The fidelities at which the user brought no labels of the molecule to learn."""
+    needed = ("expensive",) if rules.single else ("expensive", "cheap")
+    brought = {
+        entry.fidelity
+        for entry in state.entries()
+        if entry.purpose == "given" and entry.molecule == molecule
+    }
+    return tuple(fidelity for fidelity in needed if fidelity not in brought)
+
+
+def _samples(event: e.Prepared, rules: Rules) -> Commands:
+    frames = rules.seeding.per_walker
+    return tuple(e.Sample(walker, frames=frames) for walker in event.starts)
+
+
+def _train(state: LoopState, rules: Rules) -> Commands:
+    expensive = state.trained_on("expensive")
+    if not expensive:
+        return (e.Stop("no expensive label succeeded: `alloop log` tells why"),)
+    cheap = () if rules.single else state.trained_on("cheap")
+    generation = state.generation + 1
+    return (e.Train(generation, cheap, expensive, state.test(), state.model),)
+
+
+def _stop(state: LoopState, rules: Rules) -> Commands:
+    reason = reason_to_stop(state, rules)
+    return (e.Stop(reason),) if reason else ()
+
+
+def _explore(state: LoopState, rules: Rules) -> Commands:
+    walkers = [_walker(state, index, rules) for index in range(rules.exploring.walkers)]
+    size = rules.exploring.batch
+    batches = [walkers[i : i + size] for i in range(0, len(walkers), size)]
+    return tuple(
+        _piece(state, rules, state.round + 1, number, 0, batch)
+        for number, batch in enumerate(batches)
+    )
+
+
+def _next_piece(state: LoopState, event: e.Explored, rules: Rules) -> Commands:
+    _, round_, batch, piece = event.name.split("/")
+    after = int(piece) + 1
+    if after * rules.exploring.piece >= rules.exploring.steps:
+        return ()
+    return (_piece(state, rules, int(round_), int(batch), after, event.walkers),)
+
+
+def _piece(
+    state: LoopState,
+    rules: Rules,
+    round_: int,
+    batch: int,
+    piece: int,
+    walkers: Sequence[Walker],
+) -> e.Explore:
+    exploring = rules.exploring
+    steps = min(exploring.piece, exploring.steps - piece * exploring.piece)
+    picks = Picks.of(state, rules)
+    return e.Explore(
+        round=round_,
+        piece=piece,
+        batch=batch,
+        generation=state.generation,
+        model=state.model or "",
+        walkers=tuple(walkers),
+        steps=steps,
+        keep=3 * max(picks.cheap, picks.expensive),
+        controls=picks.controls if rules.selection == "flagged" else picks.all,
+    )
+
+
+def _walker(state: LoopState, index: int, rules: Rules) -> Walker:
+    """The walker where it was, or a fresh one where it never walked or had to stop."""
+    walker = state.walkers.get(index)
+    if walker is not None and walker.stopped is None:
+        return walker
+    molecule = index % len(state.start)
+    rng = stream(state.seed, f"walker/{index}/{state.round + 1}")
+    seeds = state.seeds.get(molecule) or (state.start[molecule],)
+    frame = seeds[int(rng.integers(len(seeds)))]
+    velocities = maxwell_boltzmann(frame, rules.exploring.temperature, rng)
+    return Walker(index, molecule, frame, velocities)
+
+
+def _flag(state: LoopState, rules: Rules) -> Commands:
+    """Control frames get both labels, whatever their surprise; flagged ones a cheap one
+    (or, where there is no cheap level or budget, an expensive one at once)."""
+    picks = Picks.of(state, rules)
+    control = controls(state, picks.controls)
+    labels = [
+        _label(state, x.frame, x.molecule, fidelity, "control", "random control frame")
+        for fidelity in ("expensive", "cheap")
+        for x in control[: left(state, rules, fidelity)]
+    ]
+    taken = {candidate.frame.id for candidate in control}
+    fidelity, quota = (
+        ("cheap", picks.cheap) if picks.cheap else ("expensive", picks.expensive)
+    )
+    for candidate, why in flagged(state, rules, quota, taken):
+        labels.append(
+            _label(state, candidate.frame, candidate.molecule, fidelity, "flagged", why)
+        )
+    return tuple(labels)
+
+
+def _bias(state: LoopState, rules: Rules) -> Commands:
+    quota = Picks.of(state, rules).expensive
+    if any(x.purpose == "flagged" and x.fidelity == "expensive" for x in state.recent):
+        return ()
+    return tuple(
+        _label(state, candidate.frame, candidate.molecule, "expensive", "bias", why)
+        for candidate, why in of_bias(state, rules, quota)
+    )
+
+
+def _label(
+    state: LoopState, frame: Frame, molecule: int, fidelity: str, purpose: str, why: str
+) -> e.LabelFrame:
+    level = state.levels[fidelity]
+    return e.LabelFrame(frame, level, fidelity, purpose, molecule, why)
+
+
+def _part(total: int, index: int, parts: int) -> int:
+    """The share of part `index` when `total` is dealt out to `parts`."""
+    return total // parts + (index < total % parts)
+
+
+_STEPS: dict[str, tuple[Callable[[LoopState, Rules], Commands], ...]] = {
+    "opened": (_prepare, _train),
+    "seed": (_train,),
+    "train": (_stop, _explore),
+    "explore": (_flag,),
+    "flag": (_bias, _train),
+    "bias": (_train,),
+}

@@ -1,0 +1,102 @@
+"""Where commands run: in this process, or on a Dask cluster of processes.
+
+A pool is disposable: whatever it forgets, the driver submits again from the journal.
+"""
+
+import heapq
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from itertools import count
+from typing import Protocol
+
+from alloop.loop import bench
+from alloop.loop import events as e
+from alloop.loop.kit import Cargo, Kit
+from alloop.loop.workshop import Done, perform
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Task:
+    """A command on its way, with the data it names."""
+
+    command: e.Command
+    attempt: int
+    cargo: Cargo = field(default_factory=Cargo)
+
+    @property
+    def key(self) -> str:
+        """The key in the scheduler: a name is tried under a new key each time."""
+        return f"{self.command.name}#{self.attempt}"
+
+    @property
+    def priority(self) -> int:
+        """Expensive labels first, then cheap ones, then training, then MD."""
+        match self.command:
+            case e.LabelFrame(fidelity="expensive"):
+                return 4
+            case e.LabelFrame():
+                return 3
+            case e.Train():
+                return 2
+            case _:
+                return 1
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Loss:
+    """A task that did not come back."""
+
+    task: Task
+    reason: str
+
+
+Outcome = Done | Loss
+
+
+class Pool(Protocol):
+    """What the driver needs of a cluster."""
+
+    workers: int
+
+    def submit(self, task: Task) -> None:
+        """Start the task when there is room."""
+        ...
+
+    def next(self, timeout: float) -> Outcome | None:
+        """The next outcome, or None after `timeout` seconds."""
+        ...
+
+    def close(self) -> None:
+        """End all processes that this pool started."""
+        ...
+
+
+class InlinePool:
+    """Runs tasks one after the other in this process: for tests and small machines."""
+
+    workers = 1
+
+    def __init__(self, kit: Kit, work: Callable[..., Done] = perform) -> None:
+        self._kit = kit
+        self._work = work
+        self._queue: list[tuple[int, int, Task]] = []
+        self._order = count()
+
+    def submit(self, task: Task) -> None:
+        """Queue the task."""
+        heapq.heappush(self._queue, (-task.priority, next(self._order), task))
+
+    def next(self, timeout: float) -> Outcome | None:  # noqa: ARG002 - never waits
+        """Run the most urgent task."""
+        if not self._queue:
+            return None
+        _, _, task = heapq.heappop(self._queue)
+        try:
+            return self._work(task.command, task.cargo, self._kit)
+        except Exception as error:  # noqa: BLE001 - any bug of a task is a lost task
+            return Loss(task, f"{type(error).__name__}: {error}")
+
+    def close(self) -> None:
+        """End the label child."""
+        self._queue.clear()
+        bench.close()

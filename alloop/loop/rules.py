@@ -1,0 +1,74 @@
+"""What the user may change between two runs: budgets, quotas, when to stop."""
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Budget:
+    """Labels a campaign may spend, test set aside; cpu_hours covers labels alone."""
+
+    cheap: int
+    expensive: int
+    cpu_hours: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Seeding:
+    """The first labels and the test set's size, shared out over the molecules.
+
+    per_walker: test frames that one MD run gives.
+    """
+
+    cheap: int = 40
+    expensive: int = 10
+    test: int = 30
+    per_walker: int = 3
+
+
+@dataclass(frozen=True, slots=True)
+class Exploring:
+    """The walkers of a round: `steps` each, in batches of `batch`, `piece` a task."""
+
+    walkers: int = 16
+    steps: int = 500
+    batch: int = 8
+    piece: int = 500
+    temperature: float = 500.0  # K
+
+
+@dataclass(frozen=True, slots=True)
+class Stopping:
+    """Reasons to stop before the budget is spent; None means never.
+
+    target: test force error, eV/Å. patience: generations in a row that improve the best
+    error by less than `improvement` (a fraction). rounds: explorations at most.
+    """
+
+    target: float | None = None
+    patience: int | None = None
+    improvement: float = 0.05
+    rounds: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Rules:
+    """How the loop decides.
+
+    every: expensive labels between two generations. control: share of them that goes to
+    random frames. selection: "flagged" or "random". fill: spend a round's quota even on
+    frames below the threshold. single: no cheap labels at all.
+    """
+
+    budget: Budget
+    seeding: Seeding = Seeding()
+    exploring: Exploring = Exploring()
+    stopping: Stopping = Stopping()
+    every: int = 10
+    control: float = 0.1
+    selection: str = "flagged"
+    fill: bool = True
+
+    @property
+    def single(self) -> bool:
+        """True where the campaign has one fidelity only."""
+        return self.budget.cheap == 0

@@ -1,0 +1,48 @@
+"""When a campaign is done. Pure."""
+
+from math import isfinite
+
+from alloop.loop.rules import Rules, Stopping
+from alloop.loop.state import LoopState
+
+
+def left(state: LoopState, rules: Rules, fidelity: str) -> int:
+    """Labels that the budget still allows at the fidelity."""
+    budget = rules.budget.cheap if fidelity == "cheap" else rules.budget.expensive
+    return max(0, budget - state.used(fidelity))
+
+
+def reason_to_stop(state: LoopState, rules: Rules) -> str | None:
+    """Why no further round is worth it, or None."""
+    stopping, budget = rules.stopping, rules.budget
+    if left(state, rules, "expensive") == 0:
+        return "the budget of expensive labels is spent"
+    hours = state.cpu_seconds() / 3600
+    if budget.cpu_hours is not None and hours >= budget.cpu_hours:
+        return f"the budget of {budget.cpu_hours} CPU hours for labels is spent"
+    if stopping.rounds is not None and state.round >= stopping.rounds:
+        return f"{stopping.rounds} rounds are done"
+    return _error_is_good_enough(state, rules)
+
+
+def _error_is_good_enough(state: LoopState, rules: Rules) -> str | None:
+    stopping = rules.stopping
+    errors = [error for error in state.errors if isfinite(error)]
+    if not errors:
+        return None
+    if stopping.target is not None and errors[-1] <= stopping.target:
+        return (
+            f"the target is met: {errors[-1] * 1e3:.1f} meV/Å on the test set, "
+            f"{stopping.target * 1e3:.1f} asked for"
+        )
+    if stopping.patience is not None and _flat(errors, stopping):
+        return f"the error has not improved for {stopping.patience} generations"
+    return None
+
+
+def _flat(errors: list[float], stopping: Stopping) -> bool:
+    patience = max(1, stopping.patience or 0)
+    if len(errors) <= patience:
+        return False
+    best = min(errors[:-patience])
+    return min(errors[-patience:]) > best * (1 - stopping.improvement)

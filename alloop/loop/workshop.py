@@ -1,0 +1,128 @@
+"""A command becomes its event: plain functions that run on a worker.
+
+Nothing here knows the store, the scheduler or what is decided next.
+"""
+
+import os
+import socket
+import time
+from dataclasses import dataclass, replace
+
+from alloop.core.records import Label, Unlabelled
+from alloop.core.seeds import stream
+from alloop.generation import Generation, from_bytes
+from alloop.loop import events as e
+from alloop.loop.bench import Metered, labeller
+from alloop.loop.kit import Cargo, Kit
+from alloop.loop.schooling import teach
+from alloop.loop.sources import first_frames, sample
+from alloop.md.run import run
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Done:
+    """The event and, after training, the model's blob."""
+
+    event: e.Answer
+    blob: bytes | None = None
+
+
+def perform(command: e.Command, cargo: Cargo, kit: Kit) -> Done:
+    """Do what the command says. Raises only for bugs and lost resources."""
+    clock = _Clock()
+    match command:
+        case e.LabelFrame():
+            return _label(command, kit, clock)
+        case e.Explore():
+            return _explore(command, cargo, kit, clock)
+        case e.Train():
+            return _train(command, cargo, kit, clock)
+        case e.Prepare():
+            return _prepare(command, kit, clock)
+        case e.Sample():
+            return _sample(command, kit, clock)
+        case e.Stop():
+            raise TypeError("Stop is not performed: it is the end")
+
+
+class _Clock:
+    """Wall and CPU time from its birth; CPU of label children is added by hand."""
+
+    def __init__(self) -> None:
+        self.started = time.time()
+        self._cpu = time.process_time()
+
+    def timing(self, children: float = 0.0) -> e.Timing:
+        cpu = time.process_time() - self._cpu + children
+        worker = f"{socket.gethostname()}:{os.getpid()}"
+        return e.Timing(self.started, time.time(), cpu, worker)
+
+
+def _label(command: e.LabelFrame, kit: Kit, clock: _Clock) -> Done:
+    record = labeller(kit, kit.level(command.level)).label(command.frame)
+    timing = clock.timing(record.cpu_seconds if kit.isolate else 0.0)
+    match record:
+        case Label():
+            return Done(e.Labelled(command.name, record, timing))
+        case Unlabelled():
+            return Done(e.NotLabelled(command.name, record, timing))
+
+
+def _explore(command: e.Explore, cargo: Cargo, kit: Kit, clock: _Clock) -> Done:
+    generation = _generation(cargo)
+    rngs = [
+        stream(kit.seed, f"explore/{command.round}/{command.piece}/{walker.index}")
+        for walker in command.walkers
+    ]
+    exploration = run(
+        command.walkers,
+        generation.potential,
+        kit.dynamics,
+        command.steps,
+        rngs,
+        scorer=generation.scorer,
+        threshold=generation.threshold,
+        keep=command.keep,
+        controls=command.controls,
+        lottery=stream(kit.seed, command.name),
+    )
+    event = e.Explored(
+        name=command.name,
+        walkers=exploration.walkers,
+        candidates=exploration.candidates,
+        controls=exploration.controls,
+        scored=exploration.scored,
+        timing=clock.timing(),
+    )
+    return Done(event)
+
+
+def _train(command: e.Train, cargo: Cargo, kit: Kit, clock: _Clock) -> Done:
+    event, blob = teach(command, cargo, kit)
+    return Done(replace(event, timing=clock.timing()), blob)
+
+
+def _prepare(command: e.Prepare, kit: Kit, clock: _Clock) -> Done:
+    oracle = Metered(labeller(kit, kit.levels["cheap"]), kit.isolate)
+    minimum, seeds, starts = first_frames(command, kit, oracle)
+    timing = clock.timing(oracle.children)
+    event = e.Prepared(command.name, command.molecule, minimum, seeds, starts, timing)
+    return Done(event)
+
+
+def _sample(command: e.Sample, kit: Kit, clock: _Clock) -> Done:
+    oracle = Metered(labeller(kit, kit.levels["cheap"]), kit.isolate)
+    frames = sample(command, kit, oracle)
+    timing = clock.timing(oracle.children)
+    return Done(e.Sampled(command.name, command.walker.molecule, frames, timing))
+
+
+_models: dict[bytes, Generation] = {}  # the worker's last generation, opened once
+
+
+def _generation(cargo: Cargo) -> Generation:
+    blob = cargo.model or b""
+    if blob not in _models:
+        _models.clear()
+        _models[blob] = from_bytes(blob)
+    return _models[blob]

@@ -1,0 +1,1 @@
+"""Walkers in, frames and walkers out."""

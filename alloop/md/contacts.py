@@ -1,0 +1,88 @@
+"""Distances inside molecules, measured in summed covalent radii."""
+
+from dataclasses import dataclass
+
+import numpy as np
+from ase.data import covalent_radii
+
+from alloop.core.batch import Batch, pack
+from alloop.core.frame import Frame
+from alloop.core.units import Booleans, Floats, Integers
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Pairs:
+    """All pairs of atoms that share a walker.
+
+    first, second, walker (pairs,); radii (pairs,): summed covalent radii in Å; cells
+    and images (pairs, 3, 3): cells and their inverses where a walker is periodic,
+    None where none is.
+    """
+
+    first: Integers
+    second: Integers
+    walker: Integers
+    radii: Floats
+    cells: Floats | None
+    images: Floats | None
+
+
+def all_pairs(batch: Batch) -> Pairs:
+    """The pairs of each frame of the batch, frame after frame."""
+    parts = [_triangle(size) + start for start, size in _blocks(batch)]
+    both = np.concatenate([np.zeros((2, 0), dtype=np.int64), *parts], axis=1)
+    walker = batch.owner[both[0]]
+    radius = covalent_radii[batch.numbers]
+    periodic = bool(batch.pbc.any())
+    return Pairs(
+        first=both[0],
+        second=both[1],
+        walker=walker,
+        radii=radius[both[0]] + radius[both[1]],
+        cells=batch.cells[walker] if periodic else None,
+        images=_images(batch)[walker] if periodic else None,
+    )
+
+
+def relative_distances(pairs: Pairs, positions: Floats) -> Floats:
+    """Distance over summed covalent radii (pairs,), between nearest images."""
+    d = positions[pairs.first] - positions[pairs.second]
+    if pairs.cells is not None and pairs.images is not None:
+        whole = np.round(np.einsum("pi,pij->pj", d, pairs.images))
+        d = d - np.einsum("pi,pij->pj", whole, pairs.cells)
+    out: Floats = np.sqrt(np.einsum("pi,pi->p", d, d)) / pairs.radii
+    return out
+
+
+def closest(pairs: Pairs, relative: Floats, walkers: int) -> Floats:
+    """The smallest relative distance of each walker (walkers,); inf for one atom."""
+    out = np.full(walkers, np.inf)
+    np.minimum.at(out, pairs.walker, relative)
+    return out
+
+
+def widest(pairs: Pairs, relative: Floats, among: Booleans, walkers: int) -> Floats:
+    """The largest relative distance of the pairs `among` (pairs,); 0 without any."""
+    out = np.zeros(walkers)
+    np.maximum.at(out, pairs.walker[among], relative[among])
+    return out
+
+
+def closest_contact(frame: Frame) -> float:
+    """The smallest distance in a frame over its summed covalent radii."""
+    pairs = all_pairs(pack([frame]))
+    return float(closest(pairs, relative_distances(pairs, frame.positions), 1)[0])
+
+
+def _blocks(batch: Batch) -> list[tuple[int, int]]:
+    return [(span.start, span.stop - span.start) for span in batch.spans()]
+
+
+def _triangle(size: int) -> Integers:
+    return np.array(np.triu_indices(size, 1), dtype=np.int64)
+
+
+def _images(batch: Batch) -> Floats:
+    """Inverse cells (frames, 3, 3), zero along directions that do not repeat."""
+    inverse = np.linalg.pinv(batch.cells)
+    return np.where(batch.pbc[:, None, :], inverse, 0.0)

@@ -1,0 +1,143 @@
+"""Guard rails: a walker stops before it breaks, and says why."""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from alloop.core.batch import Batch
+from alloop.core.errors import InputError
+from alloop.core.units import Booleans, Floats
+from alloop.md.contacts import (
+    Pairs,
+    all_pairs,
+    closest,
+    relative_distances,
+    widest,
+)
+
+# Generous, so that a bond that is being stretched when a piece begins is still watched;
+# hydrogen bonds lie above 1.6.
+_BONDED = 1.5
+
+
+@dataclass(frozen=True, slots=True)
+class Guards:
+    """When a walker stops; None turns a guard off. What is not finite always stops it.
+
+    force: largest force on an atom, eV/Å. contact and bond: closest approach, and the
+    longest stretch of a bond of the start structure, in summed covalent radii. heat:
+    kinetic temperature as a multiple of the thermostat's. surprise: as a multiple of
+    the threshold, looked at where frames are scored. back: the candidate is the frame
+    `back` to 2 `back` steps before.
+    """
+
+    force: float | None = 30.0
+    contact: float | None = 0.6
+    bond: float | None = 2.0
+    heat: float | None = 10.0
+    surprise: float | None = None
+    back: int = 5
+
+    def __post_init__(self) -> None:
+        if self.back < 1:
+            raise InputError(
+                f"expected guards to look back 1 step or more, got {self.back}"
+            )
+
+
+@dataclass(frozen=True, slots=True)
+class Trip:
+    """A guard that tripped: its name (the candidate's origin) and a sentence."""
+
+    guard: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Watch:
+    """What the guards of a batch look at: its pairs, and which of them are bonds."""
+
+    pairs: Pairs
+    bonds: Booleans
+    walkers: int
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Readings:
+    """One look at all walkers: positions and forces (atoms, 3), finite, heat, surprise
+    (walkers,); heat and surprise as multiples of what they are compared with."""
+
+    batch: Batch
+    forces: Floats
+    finite: Booleans
+    heat: Floats
+    surprise: Floats | None = None
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Gauge:
+    guard: str
+    values: Floats
+    beyond: Booleans
+    phrase: str
+
+
+def watch(batch: Batch) -> Watch:
+    """What to look at while these frames move; bonds are those that they have now."""
+    pairs = all_pairs(batch)
+    bonds = relative_distances(pairs, batch.positions) < _BONDED
+    return Watch(pairs, bonds, len(batch))
+
+
+def trips(watch: Watch, guards: Guards, readings: Readings) -> dict[int, Trip]:
+    """The walkers whose guard trips, each with the first guard that does."""
+    found: dict[int, Trip] = {}
+    for gauge in _gauges(watch, guards, readings):
+        for walker in np.flatnonzero(gauge.beyond):
+            reason = gauge.phrase.format(gauge.values[walker])
+            found.setdefault(int(walker), Trip(gauge.guard, reason))
+    return found
+
+
+def _gauges(watch: Watch, guards: Guards, readings: Readings) -> list[_Gauge]:
+    none = np.zeros(watch.walkers)
+    gauges = [_Gauge("not finite", none, ~readings.finite, "not finite")]
+    gauges += _mechanical(guards, readings)
+    gauges += _geometric(watch, guards, readings)
+    if guards.surprise is not None and readings.surprise is not None:
+        phrase = f"surprise {{:.2f}} times the threshold, above {guards.surprise:g}"
+        gauges.append(
+            _above("surprise ceiling", readings.surprise, guards.surprise, phrase)
+        )
+    return gauges
+
+
+def _mechanical(guards: Guards, readings: Readings) -> list[_Gauge]:
+    gauges = []
+    if guards.force is not None:
+        squares = np.einsum("ai,ai->a", readings.forces, readings.forces)
+        largest = np.sqrt(np.maximum.reduceat(squares, readings.batch.offsets[:-1]))
+        phrase = f"force {{:.1f}} eV/Å above {guards.force:g}"
+        gauges.append(_above("force", largest, guards.force, phrase))
+    if guards.heat is not None:
+        phrase = f"{{:.1f}} times as hot as the thermostat, above {guards.heat:g}"
+        gauges.append(_above("temperature", readings.heat, guards.heat, phrase))
+    return gauges
+
+
+def _geometric(watch: Watch, guards: Guards, readings: Readings) -> list[_Gauge]:
+    relative = relative_distances(watch.pairs, readings.batch.positions)
+    gauges = []
+    if guards.contact is not None:
+        near = closest(watch.pairs, relative, watch.walkers)
+        phrase = f"atoms at {{:.2f}} of their covalent radii, below {guards.contact:g}"
+        gauges.append(_Gauge("contact", near, near < guards.contact, phrase))
+    if guards.bond is not None:
+        far = widest(watch.pairs, relative, watch.bonds, watch.walkers)
+        phrase = f"a bond at {{:.2f}} of its covalent radii, above {guards.bond:g}"
+        gauges.append(_above("bond", far, guards.bond, phrase))
+    return gauges
+
+
+def _above(guard: str, values: Floats, limit: float, phrase: str) -> _Gauge:
+    return _Gauge(guard, values, values > limit, phrase)

@@ -1,0 +1,192 @@
+"""Velocity Verlet and BAOAB Langevin on packed arrays: state in, state out.
+
+Leimkuhler & Matthews, Appl. Math. Res. Express 2013, 34: the Langevin equation is split
+into B (kick by the force), A (drift), O (friction and noise, solved exactly).
+
+| paper | here | unit |
+|---|---|---|
+| q, p/m | positions, velocities | Å, Å/fs |
+| h, γ, k_B T | timestep, friction, BOLTZMANN * temperature | fs, 1/fs, eV |
+| exp(-γh) | decay | 1 |
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TypeAlias
+
+import numpy as np
+
+from alloop.core.atoms import masses
+from alloop.core.batch import Batch
+from alloop.core.frame import Frame
+from alloop.core.records import Predictions
+from alloop.core.units import (
+    BOLTZMANN,
+    FORCE_TO_ACCELERATION,
+    KINETIC,
+    Booleans,
+    Floats,
+    Integers,
+)
+
+Predict: TypeAlias = Callable[[Floats], Predictions]  # of positions (atoms, 3) in Å
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Bodies:
+    """What stays the same while walkers move.
+
+    masses (atoms, 1) in amu; offsets (walkers + 1,), owner (atoms,); held (walkers,):
+    whose centre of mass stays at rest; freedom (walkers,): degrees of freedom, 3N - 3
+    where it is held and 3N where it is not.
+    """
+
+    masses: Floats
+    offsets: Integers
+    owner: Integers
+    held: Booleans
+    freedom: Integers
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Phase:
+    """A point in phase space: positions (atoms, 3) in Å, velocities (atoms, 3) in Å/fs,
+    and what the potential says of them."""
+
+    positions: Floats
+    velocities: Floats
+    said: Predictions
+
+
+@dataclass(frozen=True, slots=True)
+class Bath:
+    """A heat bath: temperature in K, friction in 1/fs."""
+
+    temperature: float
+    friction: float
+
+
+def bodies(batch: Batch, held: Booleans) -> Bodies:
+    """The bodies of a batch; held (walkers,) names the centres of mass at rest."""
+    return Bodies(
+        masses=masses(batch.numbers)[:, None],
+        offsets=batch.offsets,
+        owner=batch.owner,
+        held=np.asarray(held, dtype=np.bool_),
+        freedom=3 * batch.sizes - 3 * np.asarray(held, dtype=np.int64),
+    )
+
+
+def verlet(phase: Phase, bodies: Bodies, timestep: float, predict: Predict) -> Phase:
+    """One step of velocity Verlet; timestep in fs."""
+    h, m = timestep, bodies.masses
+    v = kick(phase.velocities, phase.said.forces, m, h / 2)
+    q = drift(phase.positions, v, h)
+    said = predict(q)
+    v = kick(v, said.forces, m, h / 2)
+    return Phase(q, without_drift(v, bodies), said)
+
+
+def baoab(
+    phase: Phase,
+    bodies: Bodies,
+    bath: Bath,
+    timestep: float,
+    noise: Floats,
+    predict: Predict,
+) -> Phase:
+    """One step of BAOAB; timestep in fs, noise (atoms, 3) standard normal.
+
+    Where the centre of mass is held, its momentum is projected out behind O: what is
+    left is the canonical distribution of the other 3N - 3 momenta.
+    """
+    h, m = timestep, bodies.masses
+    v = kick(phase.velocities, phase.said.forces, m, h / 2)  # B
+    q = drift(phase.positions, v, h / 2)  # A
+    v = without_drift(mix(v, noise, m, bath, h), bodies)  # O
+    q = drift(q, v, h / 2)  # A
+    said = predict(q)
+    v = kick(v, said.forces, m, h / 2)  # B
+    return Phase(q, v, said)
+
+
+def kick(v: Floats, force: Floats, mass: Floats, h: float) -> Floats:
+    """v + h F/m; force (atoms, 3) in eV/Å, mass (atoms, 1) in amu, h in fs."""
+    return v + (h * FORCE_TO_ACCELERATION) * force / mass
+
+
+def drift(q: Floats, v: Floats, h: float) -> Floats:
+    """q + h v."""
+    return q + h * v
+
+
+def mix(v: Floats, noise: Floats, mass: Floats, bath: Bath, h: float) -> Floats:
+    """The exact Ornstein-Uhlenbeck step: friction and noise over h fs."""
+    decay = np.exp(-bath.friction * h)
+    spread = np.sqrt(
+        (1.0 - decay**2) * _thermal_variance(mass, bath.temperature)
+    )  # (atoms, 1) Å/fs
+    out: Floats = decay * v + spread * noise
+    return out
+
+
+def without_drift(velocities: Floats, bodies: Bodies) -> Floats:
+    """The velocities with the centre of mass at rest where it is held."""
+    if not bodies.held.any():
+        return velocities
+    momentum = _by_walker(bodies.masses * velocities, bodies)  # (walkers, 3)
+    drifting = bodies.held[:, None] * momentum / _by_walker(bodies.masses, bodies)
+    out: Floats = velocities - drifting[bodies.owner]
+    return out
+
+
+def without_rotation(positions: Floats, velocities: Floats, mass: Floats) -> Floats:
+    """Velocities (atoms, 3) of one molecule without angular momentum.
+
+    Positions in Å, mass (atoms, 1); an atom or a linear molecule is no special case.
+    """
+    r = positions - (mass * positions).sum(axis=0) / mass.sum()
+    angular = (mass * np.cross(r, velocities)).sum(axis=0)  # L, amu Å²/fs
+    squares = (mass * r**2).sum() * np.eye(3)
+    inertia = squares - (mass * r).T @ r  # I = Σ m (r² 1 - r rᵀ), amu Å²
+    omega = np.linalg.pinv(inertia, rcond=1e-10) @ angular  # 1/fs
+    out: Floats = velocities - np.cross(omega, r)
+    return out
+
+
+def maxwell_boltzmann(
+    frame: Frame, temperature: float, rng: np.random.Generator, *, rotation: bool = True
+) -> Floats:
+    """Thermal velocities (atoms, 3) in Å/fs with the centre of mass at rest.
+
+    temperature in K, over the 3N - 3 other degrees of freedom; without `rotation` the
+    molecule does not turn either (3N - 6, or 3N - 5 where it is linear).
+    """
+    m = masses(frame.numbers)[:, None]
+    drawn = rng.standard_normal((len(frame), 3))
+    v = np.sqrt(_thermal_variance(m, temperature)) * drawn
+    v = v - (m * v).sum(axis=0) / m.sum()
+    return v if rotation else without_rotation(frame.positions, v, m)
+
+
+def kinetic_energy(velocities: Floats, bodies: Bodies) -> Floats:
+    """Σ m v²/2 of each walker (walkers,) in eV."""
+    per_atom = 0.5 * KINETIC * bodies.masses[:, 0] * (velocities**2).sum(axis=1)
+    return _by_walker(per_atom, bodies)
+
+
+def temperature(velocities: Floats, bodies: Bodies) -> Floats:
+    """2 E_kin / (f k_B) of each walker (walkers,) in K; 0 where f is 0."""
+    f = np.maximum(bodies.freedom, 1)
+    out: Floats = 2.0 * kinetic_energy(velocities, bodies) / (f * BOLTZMANN)
+    return np.where(bodies.freedom > 0, out, 0.0)
+
+
+def _thermal_variance(mass: Floats, temperature: float) -> Floats:
+    """k_B T/m in (Å/fs)²."""
+    return BOLTZMANN * temperature * FORCE_TO_ACCELERATION / mass
+
+
+def _by_walker(per_atom: Floats, bodies: Bodies) -> Floats:
+    out: Floats = np.add.reduceat(per_atom, bodies.offsets[:-1], axis=0)
+    return out

@@ -1,0 +1,173 @@
+"""Walkers in; walkers, candidates and control frames out.
+
+All walkers advance in one batch, one prediction a step. A piece of MD begins at
+positions rounded to the frame's decimals, so where a run is cut into pieces is part of
+what it computes; the same pieces give the same bits.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from alloop.core.records import Candidate, Predictions, Walker
+from alloop.core.roles import Potential, Scorer
+from alloop.core.units import Floats
+from alloop.md.arena import (
+    Arena,
+    Moment,
+    advance,
+    begin,
+    enter,
+    heat,
+    look,
+    noise,
+    predict,
+)
+from alloop.md.dynamics import Dynamics
+from alloop.md.harvest import Harvest, Scored
+
+__all__ = ["Dynamics", "Exploration", "run"]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Exploration:
+    """What a piece of MD gave.
+
+    candidates: frames that guard rails picked, then the most surprising ones. scored:
+    how many frames were scored. temperature: mean over moving walkers and steps, K.
+    """
+
+    walkers: tuple[Walker, ...]
+    candidates: tuple[Candidate, ...]
+    controls: tuple[Candidate, ...]
+    scored: int
+    temperature: float
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Judge:
+    """The scorer, the threshold that surprise is compared with, and what is kept."""
+
+    scorer: Scorer | None
+    threshold: float | None
+    harvest: Harvest
+
+    def sits(self, step: int, stride: int) -> bool:
+        """Whether frames are scored at this step."""
+        wanted = self.scorer is not None or self.harvest.controls > 0
+        return wanted and step % stride == 0
+
+    def score(self, arena: Arena, positions: Floats, said: Predictions) -> Floats:
+        """Surprise (walkers,); 0 without a scorer."""
+        if self.scorer is None:
+            return np.zeros(len(arena.batch))
+        return self.scorer.score(arena.batch.moved(positions), said)
+
+    def relative(self, surprise: Floats) -> Floats | None:
+        """Surprise in thresholds; None where it cannot be compared."""
+        if self.threshold is None or self.threshold <= 0.0:
+            return None
+        return surprise / self.threshold
+
+
+def run(  # noqa: PLR0913 - the package's door: five nouns, then what to bring home
+    walkers: Sequence[Walker],
+    potential: Potential,
+    dynamics: Dynamics,
+    steps: int,
+    rngs: Sequence[np.random.Generator],
+    *,
+    scorer: Scorer | None = None,
+    threshold: float | None = None,
+    keep: int = 0,
+    controls: int = 0,
+    lottery: np.random.Generator | None = None,
+) -> Exploration:
+    """Move walkers by `steps` MD steps.
+
+    rngs: one stream for each walker. keep: how many of the most surprising frames come
+    back, besides those that guard rails picked. controls: how many uniformly random
+    ones, drawn by `lottery`. Without a scorer there are no candidates, and the surprise
+    of a control is 0. ValueError where streams or the lottery are missing.
+    """
+    if len(rngs) != len(walkers):
+        raise ValueError(f"expected {len(walkers)} random streams, got {len(rngs)}")
+    if controls and lottery is None:
+        raise ValueError("expected a lottery to draw the control frames, got None")
+    if not walkers:
+        return Exploration((), (), (), 0, 0.0)
+    harvest = Harvest(0 if scorer is None else keep, controls, lottery)
+    judge = _Judge(scorer, threshold, harvest)
+    arena = enter(tuple(walkers), potential, dynamics)
+    last, mean_heat = _walk(arena, judge, noise(arena, steps, rngs))
+    return Exploration(
+        walkers=tuple(_arrived(arena, last, i) for i in range(len(walkers))),
+        candidates=_rescued(arena, judge, last) + judge.harvest.candidates(),
+        controls=judge.harvest.random(),
+        scored=judge.harvest.scored,
+        temperature=mean_heat,
+    )
+
+
+def _walk(arena: Arena, judge: _Judge, kicks: Iterator[Floats]) -> tuple[Moment, float]:
+    """The last moment, and the mean temperature on the way."""
+    start = begin(arena)
+    now = older = newer = look(arena, start, start)
+    total, seen = 0.0, 0
+    for random in kicks:
+        if not now.moving.any():
+            break
+        scoring = judge.sits(now.step + 1, arena.dynamics.stride)
+        now = advance(arena, now, random, scoring)
+        now = _judged(arena, judge, now, older) if scoring else look(arena, now, older)
+        total += float(heat(arena, now)[now.moving].sum())
+        seen += int(now.moving.sum())
+        if now.step % arena.dynamics.guards.back == 0:
+            older, newer = newer, now
+    return now, total / max(seen, 1)
+
+
+def _judged(arena: Arena, judge: _Judge, now: Moment, older: Moment) -> Moment:
+    """Score, stop those that must stop, and offer the others to the harvest."""
+    positions, said = now.phase.positions, now.phase.said
+    surprise = judge.score(arena, positions, said)
+    after = look(arena, now, older, judge.relative(surprise))
+    batch = arena.batch.moved(positions)
+    eligible = after.moving & np.isfinite(surprise)
+    judge.harvest.offer(
+        Scored(arena.walkers, batch, said, surprise, eligible, now.step)
+    )
+    return after
+
+
+def _arrived(arena: Arena, last: Moment, index: int) -> Walker:
+    """The walker where it is now; one that was stopped is where it was put back to."""
+    walker, halt = arena.walkers[index], last.halted.get(index)
+    if walker.stopped is not None:
+        return walker
+    span = slice(*arena.batch.offsets[index : index + 2])
+    return replace(
+        walker,
+        frame=replace(walker.frame, positions=last.phase.positions[span]),
+        velocities=np.array(last.phase.velocities[span]),
+        step=walker.step + (last.step if halt is None else halt.step),
+        stopped=None if halt is None else halt.trip.reason,
+    )
+
+
+def _rescued(arena: Arena, judge: _Judge, last: Moment) -> tuple[Candidate, ...]:
+    """The frames that guard rails picked, if anyone wants candidates at all."""
+    if judge.scorer is None or not last.halted:
+        return ()
+    positions = last.phase.positions
+    said = predict(arena, positions, descriptors=True)
+    surprise = judge.score(arena, positions, said)
+    good = np.isfinite(said.energies) & np.isfinite(surprise)
+    batch = arena.batch.moved(positions)
+    found = Scored(arena.walkers, batch, said, surprise, good, last.step)
+    return tuple(
+        found.candidate(i, halt.trip.guard, halt.step)
+        for i, halt in sorted(last.halted.items())
+        if good[i]
+    )

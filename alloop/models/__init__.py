@@ -1,0 +1,1 @@
+"""torch, torch-geometric: networks and their checkpoints."""

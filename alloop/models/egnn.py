@@ -1,0 +1,98 @@
+"""E(n)-GNN: Satorras, Hoogeboom, Welling, ICML 2021, Eqs. 3, 5, 6 and 8.
+
+The energy is made of invariants and forces are its gradient, so coordinates are not
+updated (Eq. 4 is left out, as the paper does for molecular properties). Distances enter
+through radial functions under an envelope, which ends a message smoothly at the cutoff.
+"""
+
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor, nn
+
+from alloop.models.geometric import MessagePassing
+from alloop.models.graph import Graph, edge_vectors, sum_frames
+from alloop.models.layers import (
+    AtomEmbedding,
+    BesselBasis,
+    Network,
+    NetworkOutput,
+    envelope,
+    mlp,
+)
+
+
+class Layer(MessagePassing):  # type: ignore[misc]
+    """h_i + φ_h(h_i, Σ_j e_ij m_ij) with m_ij = φ_e(h_i, h_j, r_ij)."""
+
+    def __init__(self, channels: int, radial: int) -> None:
+        super().__init__(node_dim=0)
+        # φ_e's first layer is linear in (h_i, h_j, basis): the atoms' part is made once
+        # an atom, not once an edge.
+        self.atoms = nn.Linear(channels, 2 * channels, bias=False)
+        self.edges = nn.Linear(radial, channels)
+        self.phi_e = nn.Sequential(nn.SiLU(), nn.Linear(channels, channels), nn.SiLU())
+        self.gate = nn.Linear(channels, 1)  # φ_inf
+        self.phi_h = mlp(2 * channels, channels, channels)
+
+    def forward(self, h: Tensor, basis: Tensor, end: Tensor, edges: Tensor) -> Tensor:
+        own, other = self.atoms(h).chunk(2, dim=-1)  # (atoms, F) each
+        m = self.propagate(
+            edges,
+            x=(other, own),
+            radial=self.edges(basis),
+            end=end,
+            size=(len(h), len(h)),
+        )
+        update: Tensor = self.phi_h(torch.cat([h, m], dim=-1))  # Eq. 6
+        return h + update
+
+    def message(self, x_i: Tensor, x_j: Tensor, radial: Tensor, end: Tensor) -> Tensor:
+        """e_ij m_ij, silenced by the envelope: (edges, F)."""
+        m: Tensor = self.phi_e(x_i + x_j + radial)  # Eq. 3
+        return m * (torch.sigmoid(self.gate(m)) * end)  # Eq. 8
+
+    def aggregate(self, inputs: Tensor, index: Tensor, dim_size: int) -> Tensor:
+        """Sum over the edges that arrive at an atom, Eq. 5."""
+        zero = inputs.new_zeros(dim_size, inputs.shape[1])
+        return zero.index_add(0, index, inputs)
+
+
+class EGNN(Network):
+    """Energies are sums over atoms of an MLP of h; descriptors are the last h.
+
+    channels is the width F, radial the number of Bessel functions, cutoff in Å. The
+    defaults of depth and width are those of Bukharin et al. (ICML 2023).
+    """
+
+    kind: ClassVar[str] = "egnn"
+
+    def __init__(
+        self,
+        channels: int = 128,
+        layers: int = 5,
+        radial: int = 8,
+        cutoff: float = 5.0,
+    ) -> None:
+        super().__init__()
+        self.settings: dict[str, Any] = {
+            "channels": channels,
+            "layers": layers,
+            "radial": radial,
+            "cutoff": cutoff,
+        }
+        self.cutoff = cutoff
+        self.embedding = AtomEmbedding(channels)
+        self.basis = BesselBasis(radial, cutoff)
+        self.layers = nn.ModuleList(Layer(channels, radial) for _ in range(layers))
+        self.readout = mlp(channels, channels, 1)
+
+    def forward(self, graph: Graph) -> NetworkOutput:
+        r = torch.linalg.vector_norm(edge_vectors(graph), dim=-1)  # (edges,) Å
+        basis = self.basis(r)
+        end = envelope(r, self.cutoff).unsqueeze(-1)  # (edges, 1)
+        h = self.embedding(graph)
+        for layer in self.layers:
+            h = layer(h, basis, end, graph.edge_index)
+        energies = sum_frames(self.readout(h).squeeze(-1), graph)
+        return NetworkOutput(energies, h)

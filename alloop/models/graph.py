@@ -1,0 +1,86 @@
+"""A batch of frames as the graph that every network reads."""
+
+from functools import lru_cache
+from typing import Any, TypeAlias
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from alloop.core.batch import Batch
+from alloop.models.geometric import Data
+from alloop.models.pairs import Pairs, is_static, pairs, static_pairs
+
+Graph: TypeAlias = Any  # torch_geometric.data.Data, which ships no types
+
+
+def to_graph(
+    batch: Batch,
+    cutoff: float,
+    dtype: torch.dtype = torch.float32,
+    device: str | torch.device = "cpu",
+) -> Graph:
+    """The graph of a batch.
+
+    Fields: z (atoms,), pos (atoms, 3) Å, batch (atoms,) the frame of each atom,
+    edge_index (2, edges) as [sender, receiver], shift (edges, 3) Å to add to the
+    sender's position, charge and spin (frames,), num_graphs. Small molecules get all
+    pairs, so that edges longer than `cutoff` (Å) occur: the network must silence them.
+    """
+    edge_index, shift, owner = _topology(batch, cutoff, dtype, device)
+    graph = Data(
+        z=torch.as_tensor(batch.numbers.copy(), device=device),
+        pos=_floats(batch.positions, dtype, device),
+        edge_index=edge_index,
+        shift=shift,
+        batch=owner,
+        charge=_floats(batch.charges, dtype, device),
+        spin=_floats(batch.spins, dtype, device),
+    )
+    graph.num_graphs = len(batch)
+    return graph
+
+
+def edge_vectors(graph: Graph) -> Tensor:
+    """From receiver to sender, (edges, 3) Å."""
+    senders, receivers = graph.edge_index
+    pos: Tensor = graph.pos
+    there: Tensor = pos.index_select(0, senders) + graph.shift
+    return there.sub(pos.index_select(0, receivers))
+
+
+def sum_frames(per_atom: Tensor, graph: Graph) -> Tensor:
+    """Sum over the atoms of each frame: (atoms, ...) -> (frames, ...)."""
+    total = per_atom.new_zeros(graph.num_graphs, *per_atom.shape[1:])
+    return total.index_add(0, graph.batch, per_atom)
+
+
+def _topology(
+    batch: Batch, cutoff: float, dtype: torch.dtype, device: str | torch.device
+) -> tuple[Tensor, Tensor, Tensor]:
+    if is_static(batch):
+        return _static(tuple(batch.sizes.tolist()), dtype, str(device))
+    return _tensors(pairs(batch, cutoff), batch.sizes, dtype, device)
+
+
+@lru_cache(maxsize=64)
+def _static(
+    sizes: tuple[int, ...], dtype: torch.dtype, device: str
+) -> tuple[Tensor, Tensor, Tensor]:
+    return _tensors(static_pairs(sizes), np.array(sizes, np.int64), dtype, device)
+
+
+def _tensors(
+    found: Pairs, sizes: Any, dtype: torch.dtype, device: str | torch.device
+) -> tuple[Tensor, Tensor, Tensor]:
+    edges = np.stack([found.neighbours, found.centres])
+    owner = np.repeat(np.arange(len(sizes)), sizes)
+    return (
+        torch.as_tensor(edges, device=device),
+        _floats(found.shifts, dtype, device),
+        torch.as_tensor(owner, device=device),
+    )
+
+
+def _floats(values: Any, dtype: torch.dtype, device: str | torch.device) -> Tensor:
+    return torch.tensor(values, dtype=dtype, device=device)

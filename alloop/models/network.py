@@ -1,0 +1,84 @@
+"""Build a network from its settings, and take energies and forces from it."""
+
+import copy
+import inspect
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from alloop.core.errors import InputError
+from alloop.models.egnn import EGNN
+from alloop.models.graph import Graph
+from alloop.models.layers import Network, NetworkOutput
+from alloop.models.painn import PaiNN
+
+__all__ = [
+    "NETWORKS",
+    "Evaluated",
+    "Network",
+    "NetworkOutput",
+    "build",
+    "energy_and_forces",
+]
+
+NETWORKS: dict[str, type[Network]] = {"painn": PaiNN, "egnn": EGNN}
+
+
+class Evaluated(NamedTuple):
+    """energies (frames,), forces (atoms, 3) per Å, descriptors (atoms, features)."""
+
+    energies: Tensor
+    forces: Tensor
+    descriptors: Tensor
+
+
+def energy_and_forces(
+    network: torch.nn.Module, graph: Graph, *, create_graph: bool = False
+) -> Evaluated:
+    """Energies and forces F = -dE/dR by autograd; descriptors are detached.
+
+    With create_graph energies and forces can be differentiated again, as training on
+    forces does. The graph that comes in is left as it is.
+    """
+    graph = copy.copy(graph)
+    graph.pos = graph.pos.detach().requires_grad_()
+    energies, descriptors = network(graph)
+    (gradient,) = torch.autograd.grad(
+        energies.sum(), graph.pos, create_graph=create_graph
+    )
+    if not create_graph:
+        energies = energies.detach()
+    return Evaluated(energies, -gradient, descriptors.detach())
+
+
+def build(
+    kind: str,
+    settings: Mapping[str, Any] | None = None,
+    seed: int = 0,
+    dtype: torch.dtype = torch.float32,
+) -> Network:
+    """A new network; the same seed gives the same weights, whatever ran before.
+
+    Raises InputError for a kind or a setting that is not there.
+    """
+    given = dict(settings or {})
+    with torch.random.fork_rng(devices=[]):
+        torch.default_generator.manual_seed(seed)
+        network = _checked(kind, given)(**given)
+    return network.to(dtype)
+
+
+def _checked(kind: str, settings: Mapping[str, Any]) -> type[Network]:
+    if kind not in NETWORKS:
+        raise InputError(
+            f"expected a network of kind {' or '.join(NETWORKS)}, got {kind!r}"
+        )
+    known = list(inspect.signature(NETWORKS[kind]).parameters)
+    wrong = sorted(set(settings) - set(known))
+    if wrong:
+        raise InputError(
+            f"{kind} has no setting {', '.join(wrong)}; it has {', '.join(known)}"
+        )
+    return NETWORKS[kind]

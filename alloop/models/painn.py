@@ -1,0 +1,122 @@
+"""PaiNN: Schütt, Unke, Gastegger, Equivariant message passing, ICML 2021, Figure 2.
+
+Atoms carry scalars s (atoms, F) and vectors v (atoms, 3, F). The filters W(r) are
+smoothed by our envelope instead of the paper's cosine, and |Vv| by a small constant, so
+that forces stay continuous where an atom crosses the cutoff or a vector vanishes.
+"""
+
+from typing import Any, ClassVar, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from alloop.models.geometric import MessagePassing
+from alloop.models.graph import Graph, edge_vectors, sum_frames
+from alloop.models.layers import (
+    AtomEmbedding,
+    BesselBasis,
+    Network,
+    NetworkOutput,
+    envelope,
+    mlp,
+)
+
+_SOFT = 1e-4  # added to |Vv|²
+
+
+class Features(NamedTuple):
+    """s (atoms, F) and v (atoms, 3, F)."""
+
+    s: Tensor
+    v: Tensor
+
+
+class Message(MessagePassing):  # type: ignore[misc]
+    """Δs_i = Σ_j φ_s W_s and Δv_i = Σ_j v_j φ_vv W_vv + φ_vs W_vs r̂_ij (Fig. 2b)."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__(node_dim=0)
+        self.phi = mlp(channels, channels, 3 * channels)
+
+    def forward(self, x: Features, W: Tensor, unit: Tensor, edges: Tensor) -> Features:
+        atoms = len(x.s)
+        ds, dv = self.propagate(
+            edges, phi=self.phi(x.s), v=x.v, W=W, unit=unit, size=(atoms, atoms)
+        )
+        return Features(x.s + ds, x.v + dv)
+
+    def message(self, phi_j: Tensor, v_j: Tensor, W: Tensor, unit: Tensor) -> Features:
+        """What each edge carries: (edges, F) and (edges, 3, F)."""
+        ds, keep, turn = (phi_j * W).unsqueeze(1).chunk(3, dim=-1)  # (edges, 1, F)
+        dv = torch.addcmul(v_j * keep, unit.unsqueeze(-1), turn)  # (edges, 3, F)
+        return Features(ds.squeeze(1), dv)
+
+    def aggregate(self, inputs: Features, index: Tensor, dim_size: int) -> Features:
+        """Sum over the edges that arrive at an atom."""
+        s, v = inputs
+        return Features(
+            s.new_zeros(dim_size, *s.shape[1:]).index_add(0, index, s),
+            v.new_zeros(dim_size, *v.shape[1:]).index_add(0, index, v),
+        )
+
+
+class Update(nn.Module):
+    """Δs = a_ss + a_sv ⟨Uv, Vv⟩ and Δv = a_vv Uv, a = MLP(s, |Vv|) (Fig. 2c)."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.UV = nn.Linear(channels, 2 * channels, bias=False)
+        self.a = mlp(2 * channels, channels, 3 * channels)
+
+    def forward(self, x: Features) -> Features:
+        Uv, Vv = self.UV(x.v).chunk(2, dim=-1)  # (atoms, 3, F) each
+        length = torch.sqrt((Vv * Vv).sum(dim=1) + _SOFT)  # |Vv| (atoms, F)
+        a_ss, a_sv, a_vv = self.a(torch.cat([x.s, length], dim=-1)).chunk(3, dim=-1)
+        s = x.s + a_ss + a_sv * (Uv * Vv).sum(dim=1)
+        return Features(s, torch.addcmul(x.v, a_vv.unsqueeze(1), Uv))
+
+
+class PaiNN(Network):
+    """Energies are sums over atoms of an MLP of s; descriptors are the last s.
+
+    channels is F, radial the number of Bessel functions (few are smoother), cutoff Å.
+    """
+
+    kind: ClassVar[str] = "painn"
+
+    def __init__(
+        self,
+        channels: int = 64,
+        layers: int = 3,
+        radial: int = 8,
+        cutoff: float = 5.0,
+    ) -> None:
+        super().__init__()
+        self.settings: dict[str, Any] = {
+            "channels": channels,
+            "layers": layers,
+            "radial": radial,
+            "cutoff": cutoff,
+        }
+        self.cutoff = cutoff
+        self.embedding = AtomEmbedding(channels)
+        self.basis = BesselBasis(radial, cutoff)
+        self.filters = nn.Linear(radial, layers * 3 * channels)
+        self.messages = nn.ModuleList(Message(channels) for _ in range(layers))
+        self.updates = nn.ModuleList(Update(channels) for _ in range(layers))
+        self.readout = mlp(channels, max(channels // 2, 1), 1)
+
+    def forward(self, graph: Graph) -> NetworkOutput:
+        vectors = edge_vectors(graph)
+        r = torch.linalg.vector_norm(vectors, dim=-1)  # (edges,) Å
+        unit = vectors / r.unsqueeze(-1)
+        W = self.filters(self.basis(r)) * envelope(r, self.cutoff).unsqueeze(-1)
+        s = self.embedding(graph)
+        x = Features(s, s.new_zeros(len(s), 3, s.shape[1]))
+        filters = W.chunk(len(self.messages), dim=-1)
+        for message, update, w in zip(
+            self.messages, self.updates, filters, strict=True
+        ):
+            x = update(message(x, w, unit, graph.edge_index))
+        energies = sum_frames(self.readout(x.s).squeeze(-1), graph)
+        return NetworkOutput(energies, x.s)

@@ -1,0 +1,143 @@
+"""A trained network as a Potential: units, reference energies and memory are added."""
+
+import copy
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import torch
+
+from alloop.core.batch import Batch
+from alloop.core.records import Predictions
+from alloop.core.units import Floats
+from alloop.models.checkpoint import Checkpoint
+from alloop.models.graph import to_graph
+from alloop.models.layers import Network
+from alloop.models.network import Evaluated, build, energy_and_forces
+from alloop.potentials.elements import ElementTable
+from alloop.potentials.storable import Storable
+
+__all__ = ["LearnedPotential", "Storable", "from_checkpoint"]
+
+_CHUNK = 4096  # atoms handed to the network at a time
+
+
+class LearnedPotential:
+    """E = scale * network + Σ references, with the references kept in float64.
+
+    references: eV by atomic number, one for every element that the network was trained
+    on. scale: eV by unit of the network. The network runs in the type of its weights.
+    Frames go to the network in chunks that depend on their sizes alone, so that the
+    same batch gives the same bits.
+    """
+
+    def __init__(
+        self,
+        network: Network,
+        references: Mapping[int, float],
+        scale: float = 1.0,
+        device: str = "cpu",
+    ) -> None:
+        self._network = copy.deepcopy(network).to(device).requires_grad_(False).eval()
+        self._dtype = next(self._network.parameters()).dtype
+        self._elements = ElementTable(references)
+        self.scale = float(scale)
+        self.device = device
+
+    @property
+    def network(self) -> Network:
+        """A copy of the network that can be trained."""
+        return copy.deepcopy(self._network).requires_grad_(True).train()
+
+    @property
+    def references(self) -> dict[int, float]:
+        """Reference energies in eV by atomic number."""
+        return dict(self._elements.values)
+
+    @property
+    def cutoff(self) -> float:
+        """Where atoms stop seeing each other, Å."""
+        return self._network.cutoff
+
+    def predict(self, batch: Batch, *, descriptors: bool = False) -> Predictions:
+        """Energies eV, forces eV/Å, and the network's last scalar features.
+
+        Raises InputError for an element that the model was never trained on.
+        """
+        references = self._elements.per_frame(batch)
+        parts = [self._evaluate(part) for part in _chunks(batch)]
+        energies = np.concatenate([_array(part.energies) for part in parts])
+        forces = np.concatenate([_array(part.forces) for part in parts])
+        return Predictions(
+            energies=references + self.scale * energies,
+            forces=self.scale * forces,
+            descriptors=_descriptors(parts) if descriptors else None,
+        )
+
+    def checkpoint(self) -> Checkpoint:
+        """Settings and tensors that rebuild this potential exactly."""
+        settings = {
+            "network": self._network.settings,
+            "scale": self.scale,
+            "references": {str(z): e for z, e in self.references.items()},
+        }
+        state = self._network.state_dict()
+        tensors = {name: tensor.cpu().numpy().copy() for name, tensor in state.items()}
+        return Checkpoint(self._network.kind, settings, tensors)
+
+    def _evaluate(self, batch: Batch) -> Evaluated:
+        graph = to_graph(batch, self.cutoff, self._dtype, self.device)
+        return energy_and_forces(self._network, graph)
+
+
+def from_checkpoint(checkpoint: Checkpoint, device: str = "cpu") -> LearnedPotential:
+    """The potential that `LearnedPotential.checkpoint` described."""
+    settings: dict[str, Any] = checkpoint.settings
+    state = {
+        name: torch.from_numpy(array.copy())
+        for name, array in checkpoint.tensors.items()
+    }
+    dtype = next(t.dtype for t in state.values() if t.is_floating_point())
+    network = build(checkpoint.kind, settings["network"], dtype=dtype)
+    network.load_state_dict(state)
+    references = {int(z): e for z, e in settings["references"].items()}
+    return LearnedPotential(network, references, settings["scale"], device)
+
+
+def _chunks(batch: Batch) -> Iterator[Batch]:
+    """Whole frames, as many as fit into `_CHUNK` atoms; at least one chunk."""
+    if len(batch.numbers) <= _CHUNK:
+        yield batch
+        return
+    start = 0
+    while start < len(batch):
+        limit = batch.offsets[start] + _CHUNK
+        stop = int(np.searchsorted(batch.offsets, limit, side="right")) - 1
+        stop = max(stop, start + 1)  # a frame larger than a chunk is its own
+        yield _slice(batch, start, stop)
+        start = stop
+
+
+def _slice(batch: Batch, start: int, stop: int) -> Batch:
+    first, last = batch.offsets[start], batch.offsets[stop]
+    return replace(
+        batch,
+        numbers=batch.numbers[first:last],
+        positions=batch.positions[first:last],
+        offsets=batch.offsets[start : stop + 1] - first,
+        charges=batch.charges[start:stop],
+        spins=batch.spins[start:stop],
+        cells=batch.cells[start:stop],
+        pbc=batch.pbc[start:stop],
+    )
+
+
+def _array(tensor: torch.Tensor) -> Floats:
+    out: Floats = tensor.cpu().numpy().astype(np.float64)
+    return out
+
+
+def _descriptors(parts: list[Evaluated]) -> Floats:
+    out: Floats = np.concatenate([_array(part.descriptors) for part in parts])
+    return out

@@ -1,0 +1,188 @@
+"""A potential of pair functions, linear in its coefficients, fitted in a blink.
+
+E = Σ_Z n_Z e_Z + Σ_{i<j} Σ_k c_{ZZ',k} φ_k(r_ij), where φ_k is a Bessel function under
+an envelope that ends with two continuous derivatives at the cutoff: the radial
+functions of `alloop.models.layers`, without torch.
+"""
+
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+
+from alloop.core.batch import Batch
+from alloop.core.records import Predictions
+from alloop.core.units import Floats, Integers
+from alloop.models.checkpoint import Checkpoint
+from alloop.models.pairs import pairs
+from alloop.potentials.elements import ElementTable
+
+
+class Design(NamedTuple):
+    """energies (frames, size) and forces (atoms, 3, size): times the coefficients
+    (size,) they give energies in eV and forces in eV/Å."""
+
+    energies: Floats
+    forces: Floats
+
+
+class _Bonds(NamedTuple):
+    """Ordered pairs within the cutoff: every pair comes both ways."""
+
+    centre: Integers  # (pairs,) atoms
+    neighbour: Integers  # (pairs,) columns of the neighbour's element
+    couple: Integers  # (pairs,) columns of the unordered pair of elements
+    unit: Floats  # (pairs, 3) from centre to neighbour
+    phi: Floats  # (pairs, radial)
+    slope: Floats  # dφ/dr (pairs, radial) 1/Å
+
+
+@dataclass(frozen=True, slots=True)
+class PairBasis:
+    """The functions of a pair potential.
+
+    elements: ascending atomic numbers. The coefficients are e_Z for each element, then
+    `radial` numbers for each couple of elements (Z ≤ Z', in the order of `couples`).
+    """
+
+    elements: tuple[int, ...]
+    radial: int = 12
+    cutoff: float = 5.0
+
+    @property
+    def couples(self) -> tuple[tuple[int, int], ...]:
+        """Unordered pairs of elements."""
+        return tuple((a, b) for a in self.elements for b in self.elements if a <= b)
+
+    @property
+    def size(self) -> int:
+        """The number of coefficients."""
+        return len(self.elements) + len(self.couples) * self.radial
+
+    def functions(self, r: Floats) -> tuple[Floats, Floats]:
+        """φ and dφ/dr at r (pairs,) in Å, both (pairs, radial)."""
+        a = np.arange(1, self.radial + 1) * np.pi / self.cutoff  # (radial,) 1/Å
+        r = r[:, None]
+        b = np.sin(a * r) / r  # Bessel, (pairs, radial)
+        db = (a * np.cos(a * r) - b) / r
+        x = r / self.cutoff
+        u = (1 - x) ** 3 * (1 + 3 * x + 6 * x**2)  # envelope, (pairs, 1)
+        du = -30 * x**2 * (1 - x) ** 2 / self.cutoff
+        return b * u, db * u + b * du
+
+    def columns(self, batch: Batch) -> Integers:
+        """Which element each atom is (atoms,); InputError for a stranger."""
+        table = ElementTable({z: i for i, z in enumerate(self.elements)})
+        out: Integers = table.per_atom(batch).astype(np.int64)
+        return out
+
+    def design(self, batch: Batch) -> Design:
+        """The rows of the least-squares problem that a trainer solves."""
+        column = self.columns(batch)
+        bonds = self.bonds(batch, column)
+        first = len(self.elements)
+        own = first + bonds.couple[:, None] * self.radial + np.arange(self.radial)
+        frame = batch.owner[bonds.centre][:, None]
+        energies = _sums((len(batch), self.size), (frame, own), bonds.phi / 2)
+        energies += _sums((len(batch), self.size), (batch.owner, column), 1.0)
+        axis = 3 * bonds.centre[:, None, None] + np.arange(3)[:, None]
+        forces = _sums(
+            (3 * len(batch.numbers), self.size),
+            (axis, own[:, None, :]),
+            bonds.unit[:, :, None] * bonds.slope[:, None, :],
+        )
+        return Design(energies, forces.reshape(-1, 3, self.size))
+
+    def bonds(self, batch: Batch, column: Integers) -> _Bonds:
+        """The pairs within the cutoff and their functions; column as of `columns`."""
+        found = pairs(batch, self.cutoff)
+        i, j = found.centres, found.neighbours
+        apart = batch.positions[j] + found.shifts - batch.positions[i]  # (pairs, 3) Å
+        r = np.sqrt(np.einsum("pd,pd->p", apart, apart))
+        near = r < self.cutoff
+        i, j, r = i[near], j[near], r[near]
+        low, high = np.minimum(column[i], column[j]), np.maximum(column[i], column[j])
+        n = len(self.elements)
+        couple = low * n - low * (low - 1) // 2 + high - low  # row-major upper triangle
+        unit = apart[near] / r[:, None]
+        return _Bonds(i, column[j], couple, unit, *self.functions(r))
+
+
+class PairwisePotential:
+    """A pair potential with its coefficients (size,) in eV."""
+
+    def __init__(self, basis: PairBasis, coefficients: Floats) -> None:
+        self.basis = basis
+        self.coefficients: Floats = np.array(coefficients, dtype=np.float64)
+        if self.coefficients.shape != (basis.size,):
+            raise ValueError(
+                f"expected {basis.size} coefficients, got {self.coefficients.shape}"
+            )
+        self._radial = self.coefficients[len(basis.elements) :].reshape(
+            -1, basis.radial
+        )  # (couples, radial)
+
+    @property
+    def cutoff(self) -> float:
+        """Where atoms stop seeing each other, Å."""
+        return self.basis.cutoff
+
+    def predict(self, batch: Batch, *, descriptors: bool = False) -> Predictions:
+        """Energies eV, forces eV/Å; descriptors are an atom's sums of φ_k for each
+        element of its neighbours, (atoms, elements * radial).
+
+        Raises InputError for an element that the basis lacks.
+        """
+        column = self.basis.columns(batch)
+        bonds = self.basis.bonds(batch, column)
+        c = self._radial[bonds.couple]  # (pairs, radial)
+        pull = np.einsum("pk,pk->p", c, bonds.slope)  # dE/dr (pairs,) eV/Å
+        atoms = len(batch.numbers)
+        per_atom = self.coefficients[column] + _sums(
+            (atoms,), (bonds.centre,), np.einsum("pk,pk->p", c, bonds.phi) / 2
+        )
+        return Predictions(
+            energies=_sums((len(batch),), (batch.owner,), per_atom),
+            forces=_sums(
+                (atoms, 3),
+                (bonds.centre[:, None], np.arange(3)),
+                pull[:, None] * bonds.unit,
+            ),
+            descriptors=self._descriptors(bonds, atoms) if descriptors else None,
+        )
+
+    def checkpoint(self) -> Checkpoint:
+        """Settings and tensors that rebuild this potential exactly."""
+        basis = self.basis
+        settings = {
+            "elements": list(basis.elements),
+            "radial": basis.radial,
+            "cutoff": basis.cutoff,
+        }
+        return Checkpoint("pairwise", settings, {"coefficients": self.coefficients})
+
+    def _descriptors(self, bonds: _Bonds, atoms: int) -> Floats:
+        radial, elements = self.basis.radial, len(self.basis.elements)
+        own = bonds.neighbour[:, None] * radial + np.arange(radial)
+        index = (bonds.centre[:, None], own)
+        return _sums((atoms, elements * radial), index, bonds.phi)
+
+
+def from_checkpoint(checkpoint: Checkpoint) -> PairwisePotential:
+    """The potential that `PairwisePotential.checkpoint` described."""
+    settings = checkpoint.settings
+    basis = PairBasis(
+        tuple(settings["elements"]), settings["radial"], settings["cutoff"]
+    )
+    return PairwisePotential(basis, checkpoint.tensors["coefficients"])
+
+
+def _sums(
+    shape: tuple[int, ...], index: tuple[Integers, ...], values: Floats | float
+) -> Floats:
+    """Zeros of this shape with the values added at the index; all are broadcast."""
+    *places, weights = np.broadcast_arrays(*index, values)
+    flat = np.ravel_multi_index(tuple(places), shape).ravel()
+    size = int(np.prod(shape))
+    sums = np.bincount(flat, weights.ravel(), minlength=size)
+    return np.asarray(sums, dtype=np.float64).reshape(shape)

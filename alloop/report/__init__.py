@@ -1,0 +1,1 @@
+"""What a campaign shows of itself: live display, tables, stories, the HTML report."""

@@ -1,0 +1,105 @@
+"""Levels and models set against each other: bias and parity. Pure."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from alloop.core.records import Label, LabelSet
+from alloop.core.units import Floats
+from alloop.loop.history import History
+from alloop.report.evidence import first_proposals, test_labels
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Parity:
+    """The last generation on the test set: energies (frames,) in eV relative to the
+    mean label of the composition, forces (3 atoms,) in eV/Å."""
+
+    generation: int
+    energies: tuple[Floats, Floats]  # label, model
+    forces: tuple[Floats, Floats]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Biases:
+    """Mean absolute force differences by frame, eV/Å.
+
+    generation: ASTEROID's B of each cheap label for the model of that generation;
+    trained: B is that of its own training, else it was taken when the label came.
+    levels: cheap against expensive labels of the same frames.
+    """
+
+    generation: Mapping[int, Floats] = field(default_factory=dict)
+    trained: bool = False
+    levels: Floats = field(default_factory=lambda: np.zeros(0))
+
+
+def biases(history: History) -> Biases:
+    """Biases of cheap labels, as training found them or else as the labels came."""
+    trained = {
+        x.generation: np.asarray(x.history["bias"], dtype=np.float64)
+        for x in history.trained()
+        if isinstance(x.history.get("bias"), list) and x.history["bias"]
+    }
+    return Biases(
+        generation=trained or _biases_when_labelled(history),
+        trained=bool(trained),
+        levels=_level_differences(history),
+    )
+
+
+def _biases_when_labelled(history: History) -> dict[int, Floats]:
+    level = history.opened.levels.get("cheap", "")
+    found: dict[int, list[float]] = {}
+    for frame, proposal in first_proposals(history).items():
+        label = history.ledger.labels.get((level, frame))
+        if isinstance(label, Label):
+            bias = float(np.abs(proposal.candidate.forces - label.forces).mean())
+            found.setdefault(proposal.generation, []).append(bias)
+    return {number: np.array(values) for number, values in sorted(found.items())}
+
+
+def _level_differences(history: History) -> Floats:
+    levels, labels = history.opened.levels, history.ledger.labels
+    cheap, expensive = levels.get("cheap"), levels.get("expensive")
+    if cheap is None or cheap == expensive:
+        return np.zeros(0)
+    pairs = [
+        (label, labels.get((str(expensive), frame)))
+        for (level, frame), label in labels.items()
+        if level == cheap
+    ]
+    return np.array(
+        [
+            float(np.abs(one.forces - other.forces).mean())
+            for one, other in pairs
+            if isinstance(one, Label) and isinstance(other, Label)
+        ]
+    )
+
+
+def parity(history: History) -> Parity | None:
+    """The last generation against the test labels, None without a test set."""
+    for trained in history.trained()[-1:]:
+        labels, test = test_labels(history, trained), trained.evaluation
+        if labels is not None and test is not None:
+            zero = _composition_means(labels)
+            model = test.energies - (test.energies - labels.energies).mean()
+            return Parity(
+                generation=trained.generation,
+                energies=(labels.energies - zero, model - zero),
+                forces=(labels.forces.ravel(), test.forces.ravel()),
+            )
+    return None
+
+
+def _composition_means(labels: LabelSet) -> Floats:
+    """Mean label energy of the frames of the same composition (frames,), eV."""
+    keys = np.array(
+        [str(sorted(labels.batch.numbers[span])) for span in labels.batch.spans()]
+    )
+    _, which = np.unique(keys, return_inverse=True)
+    sums = np.bincount(which, weights=labels.energies)
+    out: Floats = (sums / np.bincount(which))[which]
+    return out

@@ -1,0 +1,253 @@
+"""Surprise set against true errors: does the campaign know what it does not know? Pure.
+
+Predictions of proposed frames are in the journal before their labels come, so that no
+label can flatter them.
+"""
+
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from alloop.core.batch import Batch
+from alloop.core.frame import FrameId
+from alloop.core.records import Candidate, Label, LabelSet
+from alloop.core.units import Floats
+from alloop.loop import events as e
+from alloop.loop.history import History
+from alloop.scores.calibrate import auroc, spearman
+
+WORST = 0.9  # a frame is bad if its error is above this quantile of the test errors
+ENOUGH = 10  # frames below which no rank correlation is given
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Proposal:
+    """A frame that a generation proposed, with its prediction made before any label.
+
+    round 0 and generation 0 where the exploration is not in the journal.
+    """
+
+    candidate: Candidate
+    generation: int
+    round: int
+    control: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Point:
+    """A frame whose true error is known.
+
+    group: "test", "control" or "chosen" (for its surprise or its bias). error: length
+    of the largest error of the forces on an atom, eV/Å; bad: that is above the WORST
+    quantile of the same generation's test errors, None where there are none.
+    """
+
+    frame: FrameId
+    group: str
+    generation: int
+    surprise: float
+    error: float
+    threshold: float | None = None
+    bad: bool | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Ranking:
+    """How well surprise ranks the errors of n frames; nan where that cannot be said."""
+
+    group: str
+    n: int
+    spearman: float
+    auroc: float
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """The flag threshold against the truth, on control frames: hits were flagged and
+    bad, misses bad and not flagged."""
+
+    hits: int = 0
+    misses: int = 0
+    false_alarms: int = 0
+    quiet: int = 0
+    enrichment: float | None = None  # mean error of chosen over that of control frames
+
+    @property
+    def n(self) -> int:
+        """Control frames with a verdict."""
+        return self.hits + self.misses + self.false_alarms + self.quiet
+
+
+def proposals(history: History) -> tuple[Proposal, ...]:
+    """All that MD proposed, in order."""
+    asked: dict[str, e.Explore] = {}
+    out: list[Proposal] = []
+    for entry in history.entries:
+        if isinstance(entry.turn.event, e.Explored):
+            out.extend(_proposals(entry.turn.event, asked))
+        for command in entry.turn.commands:
+            if isinstance(command, e.Explore):
+                asked[command.name] = command
+    return tuple(out)
+
+
+def _proposals(event: e.Explored, asked: Mapping[str, e.Explore]) -> Iterator[Proposal]:
+    command = asked.get(event.name)
+    generation = 0 if command is None else command.generation
+    round_ = 0 if command is None else command.round
+    for control, found in ((False, event.candidates), (True, event.controls)):
+        for candidate in found:
+            yield Proposal(candidate, generation, round_, control)
+
+
+def points(history: History) -> tuple[Point, ...]:
+    """Frames with surprise and true error: the test set under the last generation, and
+    every frame that got an expensive label after it was proposed."""
+    limits = bars(history)
+    thresholds = {x.generation: x.threshold for x in history.trained()}
+    found = [*_test_points(history), *_proposed_points(history)]
+    return tuple(
+        Point(
+            frame=point.frame,
+            group=point.group,
+            generation=point.generation,
+            surprise=point.surprise,
+            error=point.error,
+            threshold=thresholds.get(point.generation),
+            bad=_above(point.error, limits.get(point.generation)),
+        )
+        for point in found
+    )
+
+
+def _above(error: float, limit: float | None) -> bool | None:
+    return None if limit is None else error > limit
+
+
+def bars(history: History) -> dict[int, float]:
+    """By generation, the force error above which a frame counts as bad, eV/Å."""
+    errors = ((x.generation, _test_errors(history, x)) for x in history.trained())
+    return {
+        generation: float(np.quantile(found, WORST))
+        for generation, found in errors
+        if len(found)
+    }
+
+
+def largest(batch: Batch, predicted: Floats, labelled: Floats) -> Floats:
+    """Length of the largest force error on an atom of each frame (frames,), eV/Å."""
+    lengths = np.linalg.norm(predicted - labelled, axis=1)  # (atoms,)
+    out: Floats = np.maximum.reduceat(lengths, batch.offsets[:-1])
+    return out
+
+
+def test_labels(history: History, trained: e.Trained) -> LabelSet | None:
+    """The labels that the generation was evaluated on."""
+    test = trained.evaluation
+    if test is None or not test.frames:
+        return None
+    return history.ledger.label_set(history.opened.levels["expensive"], test.frames)
+
+
+def _test_errors(history: History, trained: e.Trained) -> Floats:
+    labels = test_labels(history, trained)
+    if labels is None or trained.evaluation is None:
+        return np.zeros(0)
+    return largest(labels.batch, trained.evaluation.forces, labels.forces)
+
+
+def _test_points(history: History) -> Iterator[Point]:
+    for trained in history.trained()[-1:]:
+        test = trained.evaluation
+        if test is None:
+            continue
+        errors = _test_errors(history, trained)
+        for frame, surprise, error in zip(
+            test.frames, test.surprise, errors, strict=True
+        ):
+            group, number = "test", trained.generation
+            yield Point(frame, group, number, float(surprise), float(error))
+
+
+def _proposed_points(history: History) -> Iterator[Point]:
+    level = history.opened.levels["expensive"]
+    controls = control_frames(history)
+    for frame, proposal in first_proposals(history).items():
+        label = history.ledger.labels.get((level, frame))
+        if isinstance(label, Label):
+            candidate = proposal.candidate
+            lengths = np.linalg.norm(candidate.forces - label.forces, axis=1)
+            group = "control" if frame in controls else "chosen"
+            error = float(lengths.max())
+            number = proposal.generation
+            yield Point(frame, group, number, float(candidate.surprise), error)
+
+
+def first_proposals(history: History) -> dict[FrameId, Proposal]:
+    """The first proposal of each frame: at most that one was before any label."""
+    out: dict[FrameId, Proposal] = {}
+    for proposal in proposals(history):
+        out.setdefault(proposal.candidate.frame.id, proposal)
+    return out
+
+
+def control_frames(history: History) -> frozenset[FrameId]:
+    """Frames that were labelled at random, whatever their surprise."""
+    return frozenset(
+        command.frame.id
+        for entry in history.entries
+        for command in entry.turn.commands
+        if isinstance(command, e.LabelFrame) and command.purpose == "control"
+    )
+
+
+def rankings(found: Sequence[Point]) -> tuple[Ranking, ...]:
+    """Rank correlations by group, and of all frames proposed and then labelled."""
+    groups = {
+        "test set": [x for x in found if x.group == "test"],
+        "control frames": [x for x in found if x.group == "control"],
+        "all labelled after being proposed": [x for x in found if x.group != "test"],
+    }
+    return tuple(_ranking(group, chosen) for group, chosen in groups.items())
+
+
+def _ranking(group: str, found: Sequence[Point]) -> Ranking:
+    known = [point for point in found if np.isfinite(point.surprise)]
+    if len(known) < ENOUGH:
+        return Ranking(group, len(known), float("nan"), float("nan"))
+    surprise = np.array([point.surprise for point in known])
+    errors = np.array([point.error for point in known])
+    judged = [point for point in known if point.bad is not None]
+    area = auroc(
+        np.array([point.surprise for point in judged]),
+        np.array([bool(point.bad) for point in judged], dtype=np.bool_),
+    )
+    return Ranking(group, len(known), spearman(surprise, errors), area)
+
+
+def verdict(found: Sequence[Point]) -> Verdict:
+    """Hits and misses of the threshold of the generation that proposed the frame."""
+    counts = Counter(
+        (point.surprise > point.threshold, point.bad)
+        for point in found
+        if point.group == "control"
+        and point.threshold is not None
+        and point.bad is not None
+    )
+    return Verdict(
+        hits=counts[True, True],
+        misses=counts[False, True],
+        false_alarms=counts[True, False],
+        quiet=counts[False, False],
+        enrichment=_enrichment(found),
+    )
+
+
+def _enrichment(found: Sequence[Point]) -> float | None:
+    chosen = [x.error for x in found if x.group == "chosen"]
+    control = [x.error for x in found if x.group == "control"]
+    if not chosen or not control:
+        return None
+    return float(np.mean(chosen) / np.mean(control))

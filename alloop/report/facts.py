@@ -1,0 +1,207 @@
+"""What a report counts: labels, generations, walkers, money. From the journal alone."""
+
+import math
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import pairwise
+from statistics import median
+from typing import Any
+
+import yaml
+
+from alloop.core.records import Failure, Unlabelled
+from alloop.loop import events as e
+from alloop.loop.history import History
+from alloop.loop.told import Told, told
+
+_RECENT = 5  # rounds whose median length foretells the rest
+
+
+@dataclass(frozen=True, slots=True)
+class Made:
+    """How the labels of one kind ended.
+
+    good includes cached; used counts against the budget; cpu_seconds was spent here,
+    worth is what all good ones cost whoever made them.
+    """
+
+    kind: str
+    good: int = 0
+    cached: int = 0
+    brought: int = 0
+    used: int = 0
+    budget: int | None = None
+    failures: Mapping[Failure, int] = field(default_factory=dict)
+    cpu_seconds: float = 0.0
+    worth: float = 0.0
+
+    @property
+    def failed(self) -> int:
+        """Labels that there are not, for whatever reason."""
+        return sum(self.failures.values())
+
+    @property
+    def price(self) -> float | None:
+        """Mean CPU seconds of a good label whose cost is known."""
+        priced = self.good - self.brought
+        return self.worth / priced if priced else None
+
+
+@dataclass(frozen=True, slots=True)
+class Stand:
+    """A generation: what it learned from, and how good it is (eV, eV/Å; None without a
+    test set).
+
+    label_cost: CPU seconds of all labels so far, failures too, whoever paid for them;
+    test set aside, and cheap ones where the generation learned from none.
+    """
+
+    generation: int
+    cheap: int
+    expensive: int
+    label_cost: float
+    cpu_seconds: float
+    threshold: float | None
+    force_mae: float | None
+    force_rmse: float | None
+    energy_mae: float | None
+    test: int
+
+
+def title(history: History, fidelity: str) -> str:
+    """The level's name for people, `HF/STO-3G`."""
+    known = history.attrs.get("levels", {}).get(fidelity, {})
+    return str(known.get("title") or fidelity)
+
+
+def setting(history: History, *path: str) -> Any:
+    """A value of the configuration in force, None where it is not written down."""
+    tree: Any = yaml.safe_load(history.config)
+    for key in path:
+        tree = tree.get(key) if isinstance(tree, dict) else None
+    return tree
+
+
+def is_single(history: History) -> bool:
+    """Whether the campaign never asked for a cheap label."""
+    return not any(x.fidelity == "cheap" for x in history.state.entries())
+
+
+def made(history: History) -> tuple[Made, ...]:
+    """Labels by kind: "cheap" (where there are any), "expensive", "test"."""
+    groups: dict[str, list[Told]] = {"cheap": [], "expensive": [], "test": []}
+    for label in told(history):
+        groups["test" if label.purpose == "test" else label.fidelity].append(label)
+    if is_single(history):
+        del groups["cheap"]
+    return tuple(_made(history, kind, labels) for kind, labels in groups.items())
+
+
+def _made(history: History, kind: str, labels: Sequence[Told]) -> Made:
+    good = [x for x in labels if not isinstance(x.record, Unlabelled)]
+    bad = [x.record for x in labels if isinstance(x.record, Unlabelled)]
+    return Made(
+        kind=kind,
+        good=len(good),
+        cached=sum(x.cached for x in good),
+        brought=sum(x.brought for x in good),
+        used=0 if kind == "test" else sum(not x.brought for x in labels),
+        budget=None if kind == "test" else _whole(setting(history, "budget", kind)),
+        failures=Counter(record.failure for record in bad),
+        cpu_seconds=sum(x.cpu_seconds for x in labels if not x.cached),
+        worth=sum(x.cpu_seconds for x in good if not x.brought),
+    )
+
+
+def _whole(value: Any) -> int | None:
+    return int(value) if isinstance(value, int | float) else None
+
+
+def generations(history: History) -> tuple[Stand, ...]:
+    """All generations, in order."""
+    asked = trainings(history)
+    labels = [label for label in told(history) if label.purpose != "test"]
+    return tuple(
+        _stand(event, asked[event.name], [x for x in labels if x.answered < entry.seq])
+        for entry, event in history.events()
+        if isinstance(event, e.Trained)
+    )
+
+
+def trainings(history: History) -> dict[str, e.Train]:
+    """The training commands by name."""
+    return {
+        command.name: command
+        for entry in history.entries
+        for command in entry.turn.commands
+        if isinstance(command, e.Train)
+    }
+
+
+def _stand(event: e.Trained, asked: e.Train, labels: Iterable[Told]) -> Stand:
+    test = event.evaluation
+    paid = [x for x in labels if asked.cheap or x.fidelity == "expensive"]
+    return Stand(
+        generation=event.generation,
+        cheap=len(asked.cheap),
+        expensive=len(asked.expensive),
+        label_cost=sum(label.cpu_seconds for label in paid),
+        cpu_seconds=event.timing.cpu_seconds,
+        threshold=event.threshold,
+        force_mae=None if test is None else test.force_mae,
+        force_rmse=None if test is None else test.force_rmse,
+        energy_mae=None if test is None else test.energy_mae,
+        test=0 if test is None else len(test.frames),
+    )
+
+
+def time_left(history: History) -> float | None:
+    """Seconds until the budget is spent, as rounds went so far; None if unknown."""
+    if history.state.finished:
+        return 0.0
+    times = [x.time for x, event in history.events() if isinstance(event, e.Trained)]
+    every = _whole(setting(history, "training", "every"))
+    budget = _whole(setting(history, "budget", "expensive"))
+    if not times or every is None or budget is None:
+        return None
+    rounds = rounds_left(
+        budget - history.state.used("expensive"),
+        every,
+        history.state.round,
+        _whole(setting(history, "stop", "rounds")),
+    )
+    return foretell(times, rounds, history.entries[-1].time)
+
+
+def rounds_left(labels: int, every: int, done: int, most: int | None) -> int:
+    """Rounds that the expensive labels left over, and the limit on rounds, allow."""
+    rounds = math.ceil(max(0, labels) / every)
+    return rounds if most is None else min(rounds, max(0, most - done))
+
+
+def foretell(times: Sequence[float], rounds: int, now: float) -> float | None:
+    """Seconds left of `rounds` rounds, from when earlier generations were ready."""
+    lengths = [after - before for before, after in pairwise(times)]
+    if not lengths:
+        return None
+    spent = max(0.0, now - times[-1])
+    return max(0.0, rounds * median(lengths[-_RECENT:]) - spent)
+
+
+def kinds(commands: Iterable[e.Command]) -> Counter[str]:
+    """Open tasks by kind: `cheap label`, `MD`, `training`, ..."""
+    return Counter(_kind(command) for command in commands)
+
+
+def _kind(command: e.Command) -> str:
+    match command:
+        case e.LabelFrame():
+            test = command.purpose == "test"
+            return f"{'test' if test else command.fidelity} label"
+        case e.Explore():
+            return "MD"
+        case e.Train():
+            return "training"
+        case _:
+            return "preparation"

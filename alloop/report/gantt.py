@@ -1,0 +1,139 @@
+"""What ran when: tasks as bars on their workers, with pauses between runs cut. Pure."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+
+from alloop.loop import events as e
+from alloop.loop.history import History
+from alloop.loop.told import told
+from alloop.report.words import duration
+
+_PAUSE = 60.0  # s without any task: nobody was running the campaign
+_FINEST = 1500  # pixels of a lane: closer bars of one part become one
+
+
+@dataclass(frozen=True, slots=True)
+class Bar:
+    """A task: its part of the campaign, when (seconds since 1970) and where it ran."""
+
+    part: str
+    worker: str
+    started: float
+    ended: float
+
+
+@dataclass(frozen=True, slots=True)
+class Shift:
+    """A run: began and ended on the clock, `at` on the axis, after such a pause."""
+
+    began: float
+    ended: float
+    at: float
+    paused: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Lane:
+    """A worker's row and its tasks."""
+
+    row: int
+    worker: str
+    bars: tuple[Bar, ...]
+
+    def spans(self, found: Sequence[Shift]) -> Mapping[str, list[tuple[float, float]]]:
+        """By part, starts and lengths on the axis in seconds."""
+        finest = axis_length(found) / _FINEST
+        out: dict[str, list[tuple[float, float]]] = {}
+        for bar in sorted(self.bars, key=lambda bar: bar.started):
+            start, stop = placed(bar.started, found), placed(bar.ended, found)
+            spans = out.setdefault(bar.part, [])
+            if spans and start - sum(spans[-1]) < finest:
+                start, _ = spans.pop()
+            spans.append((start, max(stop - start, finest)))
+        return out
+
+
+def bars(history: History) -> tuple[Bar, ...]:
+    """All tasks that ran, in the order of the journal."""
+    labels = {label.answered: label.purpose for label in told(history)}
+    levels = {level: name for name, level in history.opened.levels.items()}
+    out = []
+    for entry, event in history.events():
+        timing = getattr(event, "timing", e.Timing())
+        if timing.ended > timing.started:
+            part = _part(event, labels.get(entry.seq, ""), levels)
+            out.append(Bar(part, timing.worker, timing.started, timing.ended))
+    return tuple(out)
+
+
+def _part(event: e.Event, purpose: str, levels: Mapping[str, str]) -> str:
+    match event:
+        case e.Labelled() | e.NotLabelled():
+            level = event.name.split("/")[1]
+            kind = "test" if purpose == "test" else levels.get(level, "expensive")
+            return f"{kind} labels"
+        case e.Trained():
+            return "training"
+        case e.Explored():
+            return "MD"
+        case _:
+            return "preparation"
+
+
+def lanes(found: Sequence[Bar]) -> tuple[Lane, ...]:
+    """A row for each place at work; a process that replaced another takes its row."""
+    last: list[float] = []
+    rows: dict[str, int] = {}
+    for worker, first, ended in _lives(found):
+        free = (row for row, until in enumerate(last) if until <= first)
+        row = next(free, len(last))
+        last[row : row + 1] = [ended]
+        rows[worker] = row
+    return tuple(
+        Lane(row, f"worker {row + 1}", tuple(x for x in found if rows[x.worker] == row))
+        for row in range(len(last))
+    )
+
+
+def _lives(found: Sequence[Bar]) -> Iterator[tuple[str, float, float]]:
+    lives: dict[str, tuple[float, float]] = {}
+    for bar in found:
+        first, last = lives.get(bar.worker, (bar.started, bar.ended))
+        lives[bar.worker] = (min(first, bar.started), max(last, bar.ended))
+    for worker, (first, last) in sorted(lives.items(), key=lambda x: (x[1], x[0])):
+        yield worker, first, last
+
+
+def shifts(found: Sequence[Bar]) -> tuple[Shift, ...]:
+    """The runs, one after the other on the axis."""
+    out: list[Shift] = []
+    for began, ended in _runs(found):
+        at = axis_length(out)
+        paused = duration(began - out[-1].ended) if out else ""
+        out.append(Shift(began, ended, at, paused))
+    return tuple(out)
+
+
+def _runs(found: Sequence[Bar]) -> Iterator[tuple[float, float]]:
+    ordered = sorted(found, key=lambda bar: bar.started)
+    if not ordered:
+        return
+    until, began = ordered[0].ended, ordered[0].started
+    for _, bar in pairwise(ordered):
+        if bar.started > until + _PAUSE:
+            yield began, until
+            began = bar.started
+        until = max(until, bar.ended)
+    yield began, until
+
+
+def axis_length(found: Sequence[Shift]) -> float:
+    """Seconds of all runs together."""
+    return sum(shift.ended - shift.began for shift in found)
+
+
+def placed(moment: float, found: Sequence[Shift]) -> float:
+    """A moment of the clock on the axis, s."""
+    shift = next(x for x in reversed(found) if x.began <= moment)
+    return shift.at + moment - shift.began

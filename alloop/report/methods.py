@@ -1,0 +1,192 @@
+"""The parts of the report that say how the numbers were made, and what is weak."""
+
+from collections.abc import Iterator, Mapping
+from importlib.metadata import PackageNotFoundError, version
+from math import isfinite
+from typing import Any
+
+from alloop.core.atoms import formula
+from alloop.loop import events as e
+from alloop.loop.history import History
+from alloop.loop.prices import utilisation
+from alloop.loop.told import told
+from alloop.report.compare import comparisons
+from alloop.report.evidence import ENOUGH, points, verdict
+from alloop.report.facts import generations, made, setting, title
+from alloop.report.markup import Section, code, folded, items, paragraph, table
+from alloop.report.words import listed, plural
+
+_FEW = 50  # test frames below which an error bar is wide
+_LIBRARIES = ("numpy", "torch", "torch-geometric", "pyscf", "ase", "matplotlib")
+
+
+def methods(history: History) -> Section:
+    """Levels with all settings, test set, seed, versions, configuration."""
+    opened = history.opened
+    molecules = listed(sorted({formula(frame) for frame in opened.start}))
+    body = (
+        paragraph(
+            f"Molecules: {molecules}. Seed {opened.seed}. Surprise decides who gets a "
+            "cheap label, the bias against that label who gets an expensive one, and a "
+            "share of random control frames gets both, whatever their surprise. Units "
+            "are eV, Å, fs and K."
+        )
+        + paragraph(test_set(history))
+        + levels(history)
+        + paragraph(_versions(history))
+        + folded("Configuration in force", code(history.config.strip()))
+    )
+    return Section("methods", "Methods", body)
+
+
+def test_set(history: History) -> str:
+    """Where the test set comes from."""
+    samples = [x for _, x in history.events() if isinstance(x, e.Sampled)]
+    frames = len(history.state.test())
+    brought = sum(given.test for given in history.opened.given)
+    if brought:
+        return (
+            f"Test set: {plural(brought, 'frame')} brought by the user, frozen; no "
+            "training sees them."
+        )
+    if not samples:
+        return "Test set: none so far."
+    kelvin = setting(history, "test", "temperature")
+    warm = f" at {kelvin:g} K" if isinstance(kelvin, int | float) else ""
+    return (
+        f"Test set: {plural(frames, 'frame')} from {len(samples)} trajectories of "
+        f"Langevin MD at the cheap level ({title(history, 'cheap')}){warm}, labelled "
+        f"at the expensive level ({title(history, 'expensive')}), frozen before the "
+        "first training; no training sees them, and their labels are outside the "
+        "budget."
+    )
+
+
+def levels(history: History) -> str:
+    """A table of all settings of both levels."""
+    known: Mapping[str, Any] = history.attrs.get("levels", {})
+    settings = {name: each.get("settings", {}) for name, each in known.items()}
+    keys = list(dict.fromkeys(key for each in settings.values() for key in each))
+    facts = [
+        (key, *(str(each.get(key, "–")) for each in known.values()))
+        for key in ("title", "kind", "id")
+    ]
+    rows = [
+        (key, *(_value(each.get(key, "–")) for each in settings.values()))
+        for key in keys
+        if key != "title"
+    ]
+    return table(("level", *known), [*facts, *rows], words=9)
+
+
+def _value(value: Any) -> str:
+    if isinstance(value, list):
+        return ", ".join(map(str, value))
+    return {True: "yes", False: "no", None: "none"}.get(value, str(value))
+
+
+def _versions(history: History) -> str:
+    programs = {label.record.details.get("program") for label in told(history)}
+    used = listed(sorted(str(name) for name in programs if name)) or "not recorded"
+    here = ", ".join(f"{name} {_version(name)}" for name in _LIBRARIES)
+    made_by = history.attrs.get("alloop_version", "?")
+    return (
+        f"Store made by alloop {made_by}. Labels were made by: {used}. This page was "
+        f"written with alloop {_version('alloop')}, {here}."
+    )
+
+
+def _version(package: str) -> str:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return "(not installed)"
+
+
+def snippet(history: History) -> str:
+    """Python that reads the store without alloop."""
+    return (
+        "import zarr\n"
+        f'store = zarr.open("{history.path}", mode="r")\n'
+        'label, frames = store["labels/expensive"], store["structures"]\n'
+        'row = label["structure"][0]; '
+        'start, stop = frames["offsets"][row : row + 2]\n'
+        'print(label["energy"][0], frames["numbers"][start:stop], '
+        'frames["positions"][start:stop])'
+    )
+
+
+def reading(history: History) -> Section:
+    """How to read the store."""
+    body = (
+        paragraph("The store is a Zarr v3 group; these lines need no alloop:")
+        + code(snippet(history))
+        + paragraph(
+            "Each array says what it is (`about`) and in which unit (`units`) in its "
+            "attributes. `alloop export STORE OUT.xyz` writes the labels as extended "
+            "XYZ, `alloop log STORE` prints every event."
+        )
+    )
+    return Section("store", "How to read the store", body)
+
+
+def weak(history: History, controls: Mapping[str, History]) -> Section:
+    """What not to conclude from this report."""
+    found = [*_weak_test(history), *_weak_flags(history), *_weak_run(history, controls)]
+    return Section("weak", "What is weak", items(found))
+
+
+def _weak_test(history: History) -> Iterator[str]:
+    state = history.state
+    frames = len(state.test())
+    if frames == 0:
+        yield "There is no test set: no error in this report is measured."
+    elif frames < _FEW:
+        yield (
+            f"The test set has n = {frames} frames: differences of a few per cent "
+            "between generations or campaigns are noise."
+        )
+    trajectories = sum(isinstance(x, e.Sampled) for _, x in history.events())
+    if trajectories:
+        yield (
+            f"Test frames come from {plural(trajectories, 'trajectory start')} of MD at "
+            "the cheap level and at one temperature; errors farther out, such as at "
+            "broken bonds, are not measured."
+        )
+    yield (
+        f"One seed ({history.opened.seed}): how much the outcome varies from seed to "
+        "seed is not known."
+    )
+
+
+def _weak_flags(history: History) -> Iterator[str]:
+    bare = [x.generation for x in history.trained() if x.threshold is None]
+    if bare:
+        yield (
+            f"The flag threshold of {plural(len(bare), 'generation')} is not "
+            "calibrated: too few frames were held out."
+        )
+    said = verdict(points(history))
+    if said.n < 3 * ENOUGH:
+        yield (
+            f"Hits and misses rest on {plural(said.n, 'control frame')}; a rate takes "
+            f"some {3 * ENOUGH}."
+        )
+
+
+def _weak_run(history: History, controls: Mapping[str, History]) -> Iterator[str]:
+    tested = [x for x in generations(history) if x.force_mae is not None]
+    if len(tested) > 1 and (tested[-1].force_mae or 0) > (tested[-2].force_mae or 0):
+        yield "The last generation is worse than the one before it."
+    if not controls:
+        yield "Without controls nothing says that choosing frames paid off."
+    for each in comparisons(history, controls):
+        if each.gain <= 0 or not each.certain:
+            yield each.sentence
+    asked = sum(each.good + each.failed for each in made(history))
+    lost = sum(each.failed for each in made(history))
+    if asked and lost / asked > 0.05:
+        yield f"{lost / asked:.0%} of the labels failed; the frames there are missing."
+    busy = utilisation(history)
+    if busy is not None and isfinite(busy) and busy < 0.8:
+        yield f"The workers computed only {busy:.0%} of the time."

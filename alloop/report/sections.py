@@ -1,0 +1,283 @@
+"""The parts of the report that show results: what to see and how to read it."""
+
+from collections.abc import Mapping
+
+import numpy as np
+
+from alloop.core.records import Failure, Unlabelled
+from alloop.loop.history import History
+from alloop.loop.prices import by_part, utilisation
+from alloop.loop.told import told
+from alloop.report import figures
+from alloop.report.agreement import Parity, biases, parity
+from alloop.report.compare import comparisons
+from alloop.report.evidence import (
+    ENOUGH,
+    WORST,
+    Point,
+    Verdict,
+    points,
+    rankings,
+    verdict,
+)
+from alloop.report.facts import generations, is_single, made, title
+from alloop.report.gantt import axis_length, bars, lanes, shifts
+from alloop.report.markup import (
+    Section,
+    figure,
+    items,
+    missing,
+    paragraph,
+    table,
+)
+from alloop.report.words import duration, milli, number, reason
+
+_NO_GENERATION = "There is no generation yet: nothing has been learned so far."
+_NO_TEST = (
+    "There is no test set, so no error is known. Give the campaign one with `test:`."
+)
+
+
+def learning(history: History, controls: Mapping[str, History]) -> Section:
+    """The learning curve and the table of generations."""
+    return Section("learning", "Learning curve", _learning(history, controls))
+
+
+def _learning(history: History, controls: Mapping[str, History]) -> str:
+    stands = generations(history)
+    if not stands:
+        return missing(_NO_GENERATION)
+    rows = [
+        (
+            str(x.generation),
+            str(x.cheap),
+            str(x.expensive),
+            *(milli(x.force_mae), milli(x.force_rmse), milli(x.energy_mae)),
+            *(number(x.threshold), duration(x.cpu_seconds), duration(x.label_cost)),
+        )
+        for x in stands
+    ]
+    head = ("generation", "cheap labels", "expensive labels", "forces MAE, meV/Å")
+    head += ("forces RMSE, meV/Å", "energies MAE, meV", "flag threshold")
+    head += ("training, CPU", "labels so far, CPU")
+    judged = [each.sentence for each in comparisons(history, controls)]
+    return _curve(history, controls) + items(judged) * bool(judged) + table(head, rows)
+
+
+def _curve(history: History, controls: Mapping[str, History]) -> str:
+    own = {"this campaign": generations(history)}
+    curves = own | {name: generations(each) for name, each in controls.items()}
+    if not any(x.force_mae is not None for x in own["this campaign"]):
+        return missing(_NO_TEST)
+    how = (
+        "Each point is a generation, tested on frames that no training saw; lower is "
+        "better. Left: against the expensive labels it learned from. Right: against "
+        "what all labels had cost by then, which is the fair comparison between "
+        "campaigns. A campaign that still falls at its right end would gain from a "
+        "larger budget."
+    )
+    if not controls:
+        how += " No control was run; `alloop run --controls` adds two."
+    return figure(figures.learning_curve(curves), how)
+
+
+def agreement(history: History) -> Section:
+    """Energies and forces against labels."""
+    name = "Energies and forces against labels"
+    if not history.trained():
+        return Section("parity", name, missing(_NO_GENERATION))
+    found = parity(history)
+    if found is None:
+        return Section("parity", name, missing(_NO_TEST))
+    how = (
+        f"Generation {found.generation} on the test set, against "
+        f"{title(history, 'expensive')}; a perfect model lies on the line. Energies "
+        "are relative to the mean label of their composition, and the model's mean "
+        "difference is removed, since only differences of energy move atoms."
+    )
+    body = figure(figures.agreement(found), how)
+    return Section("parity", name, body + _errors(found))
+
+
+def _errors(found: Parity) -> str:
+    rows = []
+    for name, unit, (label, model) in (
+        ("energies", "meV", found.energies),
+        ("force components", "meV/Å", found.forces),
+    ):
+        apart = model - label
+        mae, rmse = np.abs(apart).mean(), np.sqrt((apart**2).mean())
+        spread = float(label.std())
+        cells = (milli(float(mae)), milli(float(rmse)), milli(spread))
+        rows.append((f"{name}, {unit}", str(len(label)), *cells))
+    head = ("test set", "n", "MAE", "RMSE", "spread of the labels")
+    return table(head, rows)
+
+
+def surprise(history: History) -> Section:
+    """Surprise against true error, and the flag threshold's hits and misses."""
+    name = "Does it know what it does not know?"
+    found = points(history)
+    if not found:
+        why = (
+            "No frame has both a surprise and an expensive label yet: there must be a "
+            "generation with a test set, or proposed frames that were labelled."
+        )
+        return Section("surprise", name, missing(why))
+    how = (
+        "Each point is a frame whose true error is known: its surprise for the model "
+        "that proposed it (for the test set, the last model), and the largest error of "
+        "that model's force on one of its atoms, predicted before the label came. "
+        "Rising from left to right is what surprise is for; high on the left are the "
+        "frames that it missed. Control frames were drawn at random: they alone say "
+        "how often that happens."
+    )
+    body = figure(figures.surprise(found), how) + _rankings(found) + _verdict(found)
+    return Section("surprise", name, body)
+
+
+def _rankings(found: tuple[Point, ...]) -> str:
+    rows = [
+        (x.group, str(x.n), number(x.spearman, 2), number(x.auroc, 2))
+        for x in rankings(found)
+    ]
+    head = ("frames", "n", "Spearman's ρ", "AUROC")
+    note = paragraph(
+        "Spearman's ρ is the rank correlation of surprise and error: 1 is perfect, 0 is "
+        "none. AUROC is the chance that a bad frame surprises more than a good one: 1 "
+        f"is perfect, 0.5 is guessing. Neither is given below {ENOUGH} frames. A frame "
+        f"is bad if its error exceeds that of {WORST:.0%} of the test frames under the "
+        "same generation."
+    )
+    return table(head, rows) + note
+
+
+def _verdict(found: tuple[Point, ...]) -> str:
+    said = verdict(found)
+    title_ = "<h3>Hits and misses of the flag threshold</h3>"
+    if said.n == 0:
+        why = "No control frame was proposed under a threshold and a test set yet."
+        return title_ + missing(why) + _enriched(said)
+    rows = [
+        ("flagged", str(said.hits), str(said.false_alarms)),
+        ("not flagged", str(said.misses), str(said.quiet)),
+    ]
+    words = (
+        f"On {said.n} random control frames: {said.hits} bad frames were flagged and "
+        f"{said.misses} were missed."
+    )
+    if said.n < 3 * ENOUGH:
+        words += f" With n = {said.n} this is an anecdote, not a rate."
+    head = ("control frames", "bad", "good")
+    return title_ + table(head, rows) + paragraph(words) + _enriched(said)
+
+
+def _enriched(said: Verdict) -> str:
+    if said.enrichment is None:
+        return ""
+    return paragraph(
+        f"Chosen frames erred {said.enrichment:.1f} times as much as control frames "
+        "(mean of the largest force errors). What active learning gains is another "
+        "question: only the controls' learning curves answer it."
+    )
+
+
+def bias(history: History) -> Section:
+    """The bias of cheap labels."""
+    name = "Bias of the cheap labels"
+    found = biases(history)
+    if is_single(history):
+        why = (
+            "This campaign has one fidelity only: there is no cheap label to be biased."
+        )
+        return Section("bias", name, missing(why))
+    if not found.generation and not len(found.levels):
+        why = "No bias is known yet: no model has met a cheap label."
+        return Section("bias", name, missing(why))
+    source = (
+        "as its training found it after the first stage, and weighed cheap labels by it"
+        if found.trained
+        else "of the frames it proposed, taken when their cheap labels came"
+    )
+    how = (
+        "B is the mean absolute difference between the model's forces and the cheap "
+        f"label of a frame, {source}; the line is the median. The last row needs no "
+        "model: it compares cheap and expensive labels of the same frames. B well above "
+        "that row is the model's own error, B near it is the cheap level's."
+    )
+    return Section("bias", name, figure(figures.bias(found), how))
+
+
+def labels(history: History) -> Section:
+    """Labels by level, and every kind of failure."""
+    rows = [
+        (
+            f"{x.kind}: {title(history, 'cheap' if x.kind == 'cheap' else 'expensive')}",
+            *(str(x.good), str(x.cached), str(x.brought), str(x.failed)),
+            "–" if x.kind == "test" else f"{x.used} / {x.budget or '–'}",
+            duration(x.price) if x.price is not None else "–",
+            duration(x.cpu_seconds),
+        )
+        for x in made(history)
+    ]
+    head = ("labels", "good", "of these cached", "brought", "failed", "used / budget")
+    head += ("price, CPU", "spent here, CPU")
+    note = paragraph(
+        "Good labels passed every check: converged, and net force, torque and largest "
+        "force within the level's tolerance. Cached ones were paid for by another "
+        "campaign. Failed ones count against the budget and are never learned from."
+    )
+    return Section(
+        "labels", "Labels and failures", table(head, rows) + note + _bad(history)
+    )
+
+
+def _bad(history: History) -> str:
+    found: dict[tuple[str, Failure], list[str]] = {}
+    for label in told(history):
+        if isinstance(label.record, Unlabelled):
+            key = (label.fidelity, label.record.failure)
+            found.setdefault(key, []).append(label.frame.id[:8])
+    if not found:
+        return paragraph("No label failed.")
+    rows = [
+        (reason(failure), fidelity, str(failure), ids[0], str(len(ids)))
+        for (fidelity, failure), ids in sorted(found.items())
+    ]
+    head = ("failure", "level", "advice", "for example", "count")
+    more = "`alloop why STORE FRAME` tells the story of a frame."
+    return table(head, rows, words=4) + paragraph(more)
+
+
+def spending(history: History) -> Section:
+    """CPU seconds by part."""
+    name = "Where the CPU seconds went"
+    parts = by_part(history)
+    if not sum(parts.values()):
+        return Section("cpu", name, missing("Nothing has been computed yet."))
+    how = (
+        "CPU seconds spent by this campaign, child processes included; labels from a "
+        "cache cost nothing. Preparation is relaxing the molecules and the MD that "
+        "made the test set, at the cheap level."
+    )
+    return Section("cpu", name, figure(figures.spending(parts), how))
+
+
+def timeline(history: History) -> Section:
+    """What ran when, and how busy the workers were."""
+    name = "What ran when"
+    found = bars(history)
+    if not found:
+        return Section("timeline", name, missing("Nothing has run yet."))
+    busy = utilisation(history)
+    how = (
+        "A bar is a task on a worker; white is waiting: for a round to close, for "
+        "training, or for a task to be sent. Pauses of more than a minute between two "
+        "runs are cut out. "
+    )
+    words = (
+        f"{len(lanes(found))} workers for {duration(axis_length(shifts(found)))}; "
+        f"their tasks used {busy or 0.0:.0%} of that CPU time."
+    )
+    body = figure(figures.gantt(found), how) + paragraph(words)
+    return Section("timeline", name, body)

@@ -1,0 +1,100 @@
+"""From held-out surprise to a threshold, and how well surprise ranks errors."""
+
+from dataclasses import dataclass
+from math import ceil, inf
+
+import numpy as np
+
+from alloop.core.errors import InputError
+from alloop.core.units import Booleans, Floats
+
+LEAST = 10  # held-out frames below which there is no threshold at all
+
+
+@dataclass(frozen=True, slots=True)
+class Calibration:
+    """A threshold and how it was found.
+
+    value: None where it is not calibrated. method: "conformal" (its false-alarm rate on
+    exchangeable frames is at most 1 - quantile), "quantile" (empirical, with too few
+    frames for that promise) or "not calibrated". n: held-out frames; needed: how many
+    the conformal promise takes.
+    """
+
+    value: float | None
+    method: str
+    n: int
+    needed: int
+    quantile: float
+
+    @property
+    def reason(self) -> str:
+        """One phrase for people."""
+        if self.method == "conformal":
+            return f"conformal on {self.n} held-out frames"
+        if self.method == "quantile":
+            return f"quantile of {self.n} held-out frames; {self.needed} would promise"
+        return f"not calibrated: {self.n} held-out frames, at least {LEAST} are needed"
+
+
+def calibrate(surprise: Floats, quantile: float) -> Calibration:
+    """The threshold above which a share of 1 - quantile of ordinary frames lies."""
+    _check(quantile)
+    n = len(surprise)
+    needed = ceil(quantile / (1.0 - quantile) - 1e-9)
+    if n < LEAST:
+        return Calibration(None, "not calibrated", n, needed, quantile)
+    if n < needed:
+        value = float(np.quantile(surprise, quantile))
+        return Calibration(value, "quantile", n, needed, quantile)
+    value = conformal_quantile(surprise, quantile)
+    return Calibration(value, "conformal", n, needed, quantile)
+
+
+def threshold(surprise: Floats, quantile: float) -> float | None:
+    """The threshold of `calibrate`, None where n is too small."""
+    return calibrate(surprise, quantile).value
+
+
+def conformal_quantile(scores: Floats, level: float) -> float:
+    """The ⌈(n + 1) level⌉-th smallest of n scores, inf where n is too small.
+
+    Split conformal prediction (Lei et al., J. Am. Stat. Assoc. 2018, 113, 1094): a new
+    exchangeable score does not exceed it with a probability of at least `level`.
+    """
+    _check(level)
+    rank = ceil((len(scores) + 1) * level - 1e-9)
+    return float(np.sort(scores)[rank - 1]) if rank <= len(scores) else inf
+
+
+def ranks(values: Floats) -> Floats:
+    """Ranks from 1 (n,); equal values share their mean rank."""
+    _, where, counts = np.unique(values, return_inverse=True, return_counts=True)
+    mean = np.cumsum(counts) - 0.5 * (counts - 1)
+    out: Floats = mean[where]
+    return out
+
+
+def spearman(one: Floats, other: Floats) -> float:
+    """Spearman's rank correlation; nan where either does not vary."""
+    a, b = (ranks(values) - 0.5 * (len(values) + 1) for values in (one, other))
+    scale = float(np.sqrt((a @ a) * (b @ b)))
+    return float(a @ b) / scale if scale > 0.0 else float("nan")
+
+
+def auroc(scores: Floats, positive: Booleans) -> float:
+    """The chance that a positive one scores above a negative one, ties counting half.
+
+    Mann & Whitney's U over n₊ n₋; nan where either class is empty.
+    """
+    chosen = np.asarray(positive, dtype=np.bool_)
+    many, few = int(chosen.sum()), int((~chosen).sum())
+    if many == 0 or few == 0:
+        return float("nan")
+    u = float(ranks(scores)[chosen].sum()) - 0.5 * many * (many + 1)
+    return u / (many * few)
+
+
+def _check(level: float) -> None:
+    if not 0.0 < level < 1.0:
+        raise InputError(f"expected a quantile between 0 and 1, got {level}")

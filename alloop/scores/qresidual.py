@@ -1,0 +1,171 @@
+"""Q-residual: how far an atom lies outside what its element looked like in training.
+
+Wong & Yang, arXiv 2603.10159: Q_i = ||x_i - x̂_i||² with x̂ the reconstruction in the
+principal subspace of training descriptors. Here for each element on its own, and
+standardised on held-out frames: elements with few atoms have large residuals as a rule,
+and one reacting atom hardly moves the mean over a frame.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from alloop.core.batch import Batch
+from alloop.core.errors import InputError
+from alloop.core.records import Predictions
+from alloop.core.units import Floats, Integers
+from alloop.scores.subspace import Subspace, principal_subspace
+
+KINDS = ("q", "ppca")
+UNSEEN = 1e6  # surprise of an element that was not in training: large, yet finite
+_ENOUGH = 16  # held-out atoms of an element that speak for themselves
+_NARROW = 0.1  # of the mean residual: no spread is taken to be smaller
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class QResidual:
+    """Surprise of a frame: the largest standardised residual among its atoms.
+
+    kind "q" is Q itself, "ppca" T² + Q/σ², which also sees atoms far out inside the
+    subspace. elements (elements,), ascending, each with its subspace and with centre
+    and spread (elements,) of its residuals in held-out frames.
+    """
+
+    kind: str
+    elements: Integers
+    subspaces: tuple[Subspace, ...]
+    centre: Floats
+    spread: Floats
+
+    def score(self, batch: Batch, predictions: Predictions) -> Floats:
+        """Surprise (frames,); InputError where there are no descriptors."""
+        if predictions.descriptors is None:
+            raise InputError(
+                "expected per-atom descriptors to score, got none; "
+                "ask the potential for them (descriptors=True)"
+            )
+        z = self.per_atom(batch, predictions.descriptors)
+        if not len(batch):
+            return z
+        out: Floats = np.maximum.reduceat(z, batch.offsets[:-1])
+        return out
+
+    def per_atom(self, batch: Batch, descriptors: Floats) -> Floats:
+        """Standardised residual (atoms,) of descriptors (atoms, features)."""
+        z: Floats = np.full(len(batch.numbers), UNSEEN)
+        for index, element in enumerate(self.elements):
+            atoms = np.flatnonzero(batch.numbers == element)
+            raw = _raw(self.subspaces[index], self.kind, descriptors[atoms])
+            z[atoms] = (raw - self.centre[index]) / self.spread[index]
+        out: Floats = np.minimum(z, UNSEEN)
+        return out
+
+    def arrays(self) -> dict[str, np.ndarray[Any, Any]]:
+        """Named arrays that `from_arrays` reads."""
+        spaces = self.subspaces
+        return {
+            "kind": np.array([KINDS.index(self.kind)]),
+            "elements": self.elements,
+            "centre": self.centre,
+            "spread": self.spread,
+            "mean": np.stack([space.mean for space in spaces]),
+            "axes": np.concatenate([space.axes for space in spaces]),
+            "variances": np.concatenate([space.variances for space in spaces]),
+            "components": np.array([len(space.variances) for space in spaces]),
+            "rest": np.array([space.rest for space in spaces]),
+            "total": np.array([space.total for space in spaces]),
+        }
+
+    @classmethod
+    def from_arrays(cls, arrays: Mapping[str, np.ndarray[Any, Any]]) -> "QResidual":
+        """The scorer that gave these arrays."""
+        cuts = np.cumsum(arrays["components"])[:-1]
+        columns = zip(
+            arrays["mean"],
+            np.split(arrays["axes"], cuts),
+            np.split(arrays["variances"], cuts),
+            arrays["rest"],
+            arrays["total"],
+            strict=True,
+        )
+        return cls(
+            kind=KINDS[int(arrays["kind"][0])],
+            elements=np.asarray(arrays["elements"], dtype=np.int64),
+            subspaces=tuple(
+                Subspace(m, a, v, float(r), float(t)) for m, a, v, r, t in columns
+            ),
+            centre=np.asarray(arrays["centre"], dtype=np.float64),
+            spread=np.asarray(arrays["spread"], dtype=np.float64),
+        )
+
+
+def fit(
+    train: Batch,
+    train_descriptors: Floats,
+    heldout: Batch,
+    heldout_descriptors: Floats,
+    components: float = 0.99,
+    kind: str = "q",
+) -> QResidual:
+    """Fit subspaces on training atoms, centre and spread on held-out ones.
+
+    components: int, or share of the variance below 1. Without held-out frames training
+    ones stand in, which makes surprise too large. InputError without training frames or
+    for an unknown kind.
+    """
+    _check(train, kind)
+    if not len(heldout):
+        heldout, heldout_descriptors = train, train_descriptors
+    elements = np.unique(train.numbers)
+    own = [train_descriptors[train.numbers == element] for element in elements]
+    typical = _typical(own)
+    spaces = tuple(principal_subspace(x, components, typical) for x in own)
+    residuals = [
+        _raw(space, kind, heldout_descriptors[heldout.numbers == element])
+        for element, space in zip(elements, spaces, strict=True)
+    ]
+    scales = [space.total if kind == "q" else 1.0 for space in spaces]
+    centre, spread = _standard(residuals, np.array(scales))
+    return QResidual(kind, elements, spaces, centre, spread)
+
+
+def _check(train: Batch, kind: str) -> None:
+    if kind not in KINDS:
+        raise InputError(f"expected a residual of kind {KINDS}, got {kind!r}")
+    if not len(train):
+        raise InputError("expected training frames to fit a scorer, got none")
+
+
+def _raw(space: Subspace, kind: str, descriptors: Floats) -> Floats:
+    of = space.residual if kind == "q" else space.distance
+    return of(descriptors)
+
+
+def _typical(own: list[Floats]) -> float:
+    """The mean total variance of the elements that have one; 1 where none has."""
+    totals = [float(x.var(axis=0).sum()) for x in own]
+    some = [total for total in totals if total > 0.0]
+    return float(np.mean(some)) if some else 1.0
+
+
+def _standard(residuals: list[Floats], scales: Floats) -> tuple[Floats, Floats]:
+    """Centre and spread of residuals (elements,).
+
+    With fewer than `_ENOUGH` atoms n they are n/_ENOUGH the element's own and the rest
+    that of all elements together, in `scales`, units in which they are alike.
+    """
+    alike = [r / scale for r, scale in zip(residuals, scales, strict=True)]
+    pooled = np.concatenate(alike)
+    if not len(pooled):
+        pooled = np.ones(1)
+    trust = np.array([min(1.0, len(r) / _ENOUGH) for r in alike])
+    mean = trust * _each(alike, np.mean) + (1.0 - trust) * pooled.mean()
+    deviation = trust * _each(alike, np.std) + (1.0 - trust) * pooled.std()
+    least = np.maximum(_NARROW * mean, 1e-12)
+    return scales * mean, scales * np.maximum(deviation, least)
+
+
+def _each(samples: list[Floats], statistic: Any) -> Floats:
+    return np.array([statistic(s) if len(s) else 0.0 for s in samples])

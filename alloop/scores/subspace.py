@@ -1,0 +1,83 @@
+"""Principal subspaces of one element's descriptors."""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from alloop.core.units import Floats
+
+_TINY = 1e-12  # of the total variance: below it, a direction is rounding
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Subspace:
+    """The directions in which training atoms differ.
+
+    mean (features,); axes (components, features), orthonormal; variances (components,)
+    along them; rest: mean variance of a direction outside; total: Σ of all variances.
+    """
+
+    mean: Floats
+    axes: Floats
+    variances: Floats
+    rest: float
+    total: float
+
+    def residual(self, descriptors: Floats) -> Floats:
+        """Q_i = ||x_i - x̂_i||² of atoms (atoms, features), (atoms,)."""
+        x, scores = self._projected(descriptors)
+        left = x - scores @ self.axes
+        out: Floats = np.einsum("af,af->a", left, left)
+        return out
+
+    def distance(self, descriptors: Floats) -> Floats:
+        """T² + Q/σ² (atoms,): the Mahalanobis distance of probabilistic PCA.
+
+        Tipping & Bishop, J. R. Stat. Soc. B 1999, 61, 611, section 3; σ² is `rest`.
+        """
+        x, scores = self._projected(descriptors)
+        inside = np.einsum("ak,ak->a", scores, scores / self.variances)
+        left = x - scores @ self.axes
+        out: Floats = inside + np.einsum("af,af->a", left, left) / self.rest
+        return out
+
+    def _projected(self, descriptors: Floats) -> tuple[Floats, Floats]:
+        x = descriptors - self.mean
+        return x, x @ self.axes.T
+
+
+def principal_subspace(
+    descriptors: Floats, components: float, typical: float = 1.0
+) -> Subspace:
+    """PCA of descriptors (atoms, features), mean-centred and unscaled.
+
+    components: an int counts axes, a float below 1 is the share of the variance that
+    they must hold. At least one direction stays outside, or there would be no residual.
+    typical: the total variance where the atoms have none, as a lone one has.
+    """
+    atoms, features = descriptors.shape
+    mean = descriptors.mean(axis=0)
+    _, singular, axes = np.linalg.svd(descriptors - mean, full_matrices=False)
+    variances = singular**2 / max(atoms - 1, 1)
+    total = float(variances.sum()) or typical
+    kept = min(_count(variances, components), features - 1)
+    outside = max(float(variances[kept:].sum()), _unseen(total, atoms, features))
+    rest = outside / (features - kept)
+    return Subspace(mean, axes[:kept], variances[:kept], rest, total)
+
+
+def _unseen(total: float, atoms: int, features: int) -> float:
+    """The least variance outside: fewer atoms than features leave directions unseen,
+    about one atom's share of them."""
+    share = 1.0 / atoms if atoms <= features else _TINY
+    return max(share * total, float(np.finfo(np.float64).tiny))
+
+
+def _count(variances: Floats, components: float) -> int:
+    """How many axes, of those that are more than rounding."""
+    total = variances.sum()
+    real = int((variances > _TINY * total).sum())
+    if components >= 1 or real == 0:
+        return min(int(components), real)
+    held = np.cumsum(variances) / total
+    return min(int(np.searchsorted(held, components)) + 1, real)

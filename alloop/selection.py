@@ -1,0 +1,219 @@
+"""From many candidates to the few worth a label.
+
+Candidates are sorted by frame id before anything else: the order in which they came
+never counts.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol, TypeAlias
+
+import numpy as np
+
+from alloop.core.records import Candidate
+from alloop.core.units import Floats, Integers
+
+Known: TypeAlias = Sequence[Candidate] | Floats  # or descriptors (frames, features)
+_ORDINARY = ("surprise", "control")  # other origins are guard rails
+
+
+class Chooser(Protocol):
+    """A Selector that also takes bare descriptors of what is known."""
+
+    def select(
+        self,
+        candidates: Sequence[Candidate],
+        known: Known,
+        quota: int,
+        rng: np.random.Generator,
+    ) -> tuple[int, ...]:
+        """Indices of at most `quota` candidates, best first."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class MostSurprising:
+    """Candidates above the threshold, or that a guard rail picked, which differ.
+
+    Greedy: the next choice has the largest s^(1 - balance) d^balance, with s the rank
+    of its surprise among the candidates (1 for the largest) and d its distance, in mean
+    descriptors, from all that is known or chosen; balance 1 is farthest-point sampling.
+    Closer than `duplicate` times the candidates' spread is a near-duplicate and never
+    chosen. `fill` spends the rest of the quota below the threshold by the same rule;
+    without a threshold only guard rails stand above it.
+    """
+
+    threshold: float | None = None
+    fill: bool = True
+    balance: float = 0.5
+    duplicate: float = 0.02
+
+    def select(
+        self,
+        candidates: Sequence[Candidate],
+        known: Known,
+        quota: int,
+        rng: np.random.Generator,  # noqa: ARG002
+    ) -> tuple[int, ...]:
+        """Indices of at most `quota` candidates, best first."""
+        order = _fresh(candidates, known)
+        if not order:
+            return ()
+        pool = [candidates[index] for index in order]
+        alarmed = np.array([self._alarmed(candidate) for candidate in pool])
+        greedy = _Greedy(self, pool, _descriptors(known))
+        greedy.choose(alarmed, quota)
+        if self.fill:
+            greedy.choose(~alarmed, quota)
+        return tuple(order[index] for index in greedy.chosen)
+
+    def _alarmed(self, candidate: Candidate) -> bool:
+        above = self.threshold is not None and candidate.surprise > self.threshold
+        return above or candidate.origin not in _ORDINARY
+
+
+@dataclass(frozen=True, slots=True)
+class RandomChoice:
+    """Candidates drawn uniformly: the control."""
+
+    def select(
+        self,
+        candidates: Sequence[Candidate],
+        known: Known,
+        quota: int,
+        rng: np.random.Generator,
+    ) -> tuple[int, ...]:
+        """Indices of at most `quota` candidates, in the order of the draw."""
+        order = _fresh(candidates, known)
+        drawn = rng.permutation(len(order))[: max(quota, 0)]
+        return tuple(order[index] for index in drawn)
+
+
+def by_molecule(
+    selector: Chooser,
+    candidates: Sequence[Candidate],
+    known: Known,
+    quota: int,
+    rng: np.random.Generator,
+) -> tuple[int, ...]:
+    """At most `quota` indices, dealt out to the molecules in turn.
+
+    Each molecule's best candidate comes first, then each one's second best; what one
+    molecule cannot fill goes to the others. Who begins is drawn.
+    """
+    molecules = sorted({candidate.molecule for candidate in candidates})
+    ranked = [
+        _of_molecule(selector, candidates, known, molecule, quota, rng)
+        for molecule in molecules
+    ]
+    turns = rng.permutation(len(ranked))
+    longest = max(map(len, ranked), default=0)
+    dealt = [
+        ranked[who][place]
+        for place in range(longest)
+        for who in turns
+        if place < len(ranked[who])
+    ]
+    return tuple(dealt[: max(quota, 0)])
+
+
+def _of_molecule(
+    selector: Chooser,
+    candidates: Sequence[Candidate],
+    known: Known,
+    molecule: int,
+    quota: int,
+    rng: np.random.Generator,
+) -> tuple[int, ...]:
+    own = [i for i, found in enumerate(candidates) if found.molecule == molecule]
+    chosen = selector.select([candidates[i] for i in own], known, quota, rng)
+    return tuple(own[index] for index in chosen)
+
+
+class _Greedy:
+    """The pool while it is being chosen from."""
+
+    def __init__(
+        self, rule: MostSurprising, pool: Sequence[Candidate], known: Floats
+    ) -> None:
+        self._rule = rule
+        self._points = np.stack([candidate.descriptor for candidate in pool])
+        self._standing = _standing([candidate.surprise for candidate in pool])
+        self._scale = _spread(self._points)
+        self._distance = _nearest(self._points, known) / self._scale
+        self._left = np.ones(len(pool), dtype=np.bool_)
+        self.chosen: list[int] = []
+
+    def choose(self, among: Integers, quota: int) -> None:
+        """Choose from `among` (pool,) until there are `quota`, or nothing differs."""
+        while len(self.chosen) < quota:
+            open_ = among & self._left & (self._distance >= self._rule.duplicate)
+            if not open_.any():
+                return
+            self._take(int(np.argmax(np.where(open_, self._worth(open_), -1.0))))
+
+    def _worth(self, open_: Integers) -> Floats:
+        far = self._distance[open_].max()
+        b = self._rule.balance
+        known = 0.0 < far < np.inf
+        d = self._distance / far if known else np.ones_like(self._distance)
+        out: Floats = self._standing ** (1.0 - b) * d**b
+        return out
+
+    def _take(self, index: int) -> None:
+        self.chosen.append(index)
+        self._left[index] = False
+        if not self._points.shape[1]:
+            return
+        away = np.linalg.norm(self._points - self._points[index], axis=1) / self._scale
+        self._distance = np.minimum(self._distance, away)
+
+
+def _fresh(candidates: Sequence[Candidate], known: Known) -> list[int]:
+    """Indices sorted by frame id, each frame once, without known frames."""
+    seen = set() if isinstance(known, np.ndarray) else {c.frame.id for c in known}
+    order = []
+    for index in sorted(range(len(candidates)), key=lambda i: _key(candidates[i])):
+        if candidates[index].frame.id not in seen:
+            seen.add(candidates[index].frame.id)
+            order.append(index)
+    return order
+
+
+def _key(candidate: Candidate) -> tuple[str, float, int, int]:
+    return (
+        candidate.frame.id,
+        -candidate.surprise,
+        candidate.walker,
+        candidate.step,
+    )
+
+
+def _descriptors(known: Known) -> Floats:
+    if isinstance(known, np.ndarray):
+        return known
+    return np.array([candidate.descriptor for candidate in known])
+
+
+def _standing(surprise: Sequence[float]) -> Floats:
+    """Ranks of surprise over n, in (0, 1]; equal surprise stands equally."""
+    _, where = np.unique(np.nan_to_num(surprise, nan=-np.inf), return_inverse=True)
+    out: Floats = (where + 1.0) / (where.max() + 1.0)
+    return out
+
+
+def _spread(points: Floats) -> float:
+    """Root mean square distance from the mean; 1 where all points are equal."""
+    away = points - points.mean(axis=0)
+    spread = float(np.sqrt((away**2).sum(axis=1).mean()))
+    return spread if spread > 0.0 else 1.0
+
+
+def _nearest(points: Floats, known: Floats) -> Floats:
+    """Distance from the nearest known point (points,); inf where none compares."""
+    if known.ndim != 2 or known.shape[1:] != points.shape[1:] or not len(known):
+        return np.full(len(points), np.inf)
+    x, y = points - points.mean(axis=0), known - points.mean(axis=0)
+    squares = (x**2).sum(axis=1)[:, None] + (y**2).sum(axis=1) - 2.0 * x @ y.T
+    out: Floats = np.sqrt(np.maximum(squares.min(axis=1), 0.0))
+    return out

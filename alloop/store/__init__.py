@@ -1,0 +1,1 @@
+"""The journal, the columns, and what reads them."""

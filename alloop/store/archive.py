@@ -1,0 +1,206 @@
+"""The store of one campaign: its journal, its models, and what it says of itself.
+
+One writer, any number of readers beside it at any time.
+"""
+
+import contextlib
+import shutil
+import time
+import uuid
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Literal, NamedTuple, Self
+
+from alloop.core.errors import DamagedError, StoreError
+from alloop.store import root
+from alloop.store.codec import Codec
+from alloop.store.files import Files, explained, make_folders, remove_folders
+from alloop.store.journal import FOLDER, NODE, STAGING, Entry, Journal
+from alloop.store.lock import Lock
+from alloop.store.models import model_ids, read_model, write_model
+
+Mode = Literal["r", "w"]
+LOCK = "lock"
+
+
+class Stored(NamedTuple):
+    """A record with its number and the time (seconds since 1970) it was written."""
+
+    seq: int
+    time: float
+    record: Any
+
+
+class Archive:
+    """A store, opened by `create` or `open`; a context manager.
+
+    attrs: what was given to `create`, and the format and version of alloop. files: the
+    file system calls it makes.
+    """
+
+    def __init__(self, path: Path, codec: Codec, mode: Mode, files: Files) -> None:
+        self.path = path
+        self.mode = mode
+        self._codec = codec
+        self.files = files
+        self._failed = False
+        with explained(path):
+            self.attrs = root.attributes(root.read(path))
+            self._lock = Lock(path / FOLDER / LOCK, path) if mode == "w" else None
+        with contextlib.ExitStack() as undo:
+            undo.callback(self.close)
+            with explained(path):
+                self._journal = Journal(
+                    path / FOLDER, writable=mode == "w", files=files
+                )
+                self._next = self._end() if mode == "w" else 0
+            undo.pop_all()
+
+    @classmethod
+    def create(
+        cls,
+        path: Path | str,
+        *,
+        attrs: Mapping[str, Any],
+        codec: Codec,
+        files: Files | None = None,
+    ) -> Self:
+        """Make a store and open it for writing; on failure nothing is left behind.
+
+        Raises
+        ------
+        StoreError
+            There is something at `path`, or it cannot be written.
+        """
+        path, files = Path(path), files or Files()
+        with explained(path):
+            if path.is_file() or (path.is_dir() and any(path.iterdir())):
+                raise StoreError(f"{path} exists already; choose another place")
+            _build(path, dict(attrs), files)
+        return cls.open(path, codec, "w", files=files)
+
+    @classmethod
+    def open(
+        cls,
+        path: Path | str,
+        codec: Codec,
+        mode: Mode = "r",
+        *,
+        files: Files | None = None,
+    ) -> Self:
+        """Open a store; "w" takes the lock, "r" needs no right to write.
+
+        Raises
+        ------
+        StoreError
+            It is not a store, or of a newer format.
+        LockedError
+            Another driver is running on it.
+        DamagedError
+            A record is missing ("w" only; a reader meets it on its way).
+        """
+        return cls(Path(path), codec, mode, files or Files())
+
+    def append(self, record: object) -> int:
+        """Commit a record and return its number; on return it survives a power loss."""
+        self._writing()
+        seq, encoded = self._next, self._codec.encode(record)
+        self._failed = True
+        with explained(self.path):
+            self._journal.append(seq, encoded, time.time())
+        self._failed = False
+        self._next = seq + 1
+        return seq
+
+    def records(self, start: int = 0) -> Iterator[Stored]:
+        """All records from `start` on, those that a live writer adds meanwhile too."""
+        with explained(self.path):
+            for entry in self._journal.iterate(start):
+                yield self._decoded(entry)
+
+    def last(self) -> int:
+        """The number of the last record, -1 where there is none."""
+        with explained(self.path):
+            return self._journal.last()
+
+    def put_model(self, model_id: str, blob: bytes) -> None:
+        """Store a model durably; one that is there already is kept as it is."""
+        self._writing()
+        with explained(self.path):
+            node = write_model(self.path, model_id, blob, self.files)
+            shown = root.members(root.read(self.path))
+            name = f"{root.MODELS}/{model_id}"
+            if name not in shown:
+                root.publish(self.path, {**shown, name: node}, self.files)
+
+    def model(self, model_id: str) -> bytes:
+        """The blob of a model; StoreError where there is none."""
+        return read_model(self.path, model_id)
+
+    def model_ids(self) -> tuple[str, ...]:
+        """The ids of all models, sorted."""
+        with explained(self.path):
+            return model_ids(self.path)
+
+    def close(self) -> None:
+        """Give the lock back."""
+        if self._lock is not None:
+            self._lock.release()
+            self._lock = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def _end(self) -> int:
+        missing = self._journal.missing()
+        if missing:
+            raise DamagedError(
+                f"record {missing[0]} of {self.path} is missing; "
+                "run `alloop doctor` on the store"
+            )
+        return self._journal.last() + 1
+
+    def _writing(self) -> None:
+        if self._lock is None:
+            raise ValueError(f"{self.path} is not open for writing")
+        if self._failed:
+            raise StoreError(
+                f"an earlier write to {self.path} failed; open it again to go on"
+            )
+
+    def _decoded(self, entry: Entry) -> Stored:
+        try:
+            record = self._codec.decode(entry.record)
+        except StoreError as error:
+            raise type(error)(f"record {entry.seq} of {self.path}: {error}") from error
+        return Stored(entry.seq, entry.time, record)
+
+
+def _build(path: Path, attrs: dict[str, Any], files: Files) -> None:
+    members = {FOLDER: NODE, root.MODELS: root.group()}
+    with contextlib.ExitStack() as undo:
+        undo.callback(remove_folders, make_folders(files, path.parent))
+        growing = path.parent / f".{path.name}.{uuid.uuid4().hex}"
+        undo.callback(shutil.rmtree, growing, ignore_errors=True)
+        files.make(growing)
+        files.make(growing / FOLDER)
+        files.make(growing / FOLDER / STAGING)
+        files.make(growing / root.MODELS)
+        for name, node in members.items():
+            files.write(growing / name / root.NODE_FILE, root.dump(node))
+        files.write(growing / root.NODE_FILE, root.dump(root.fresh(attrs, members)))
+        for folder in (FOLDER, root.MODELS, "."):
+            files.sync(growing / folder)
+        files.replace(growing, path)
+        undo.callback(shutil.rmtree, path, ignore_errors=True)
+        files.sync(path.parent)
+        undo.pop_all()

@@ -1,0 +1,70 @@
+"""Labels by content, shared by campaigns: one file a label, read and written by many.
+
+The key is the level and the frame's id, so a label is found wherever the same question
+was asked before. A file whose checksum fails counts as absent, and is replaced.
+"""
+
+import contextlib
+from pathlib import Path
+from typing import TypeAlias
+
+from alloop.core.errors import DamagedError
+from alloop.core.frame import FrameId
+from alloop.core.levels import LevelId
+from alloop.core.records import Label, Unlabelled
+from alloop.store.codec import Codec, Encoded
+from alloop.store.files import Files, create, explained, make_folders, put
+from alloop.store.record import pack, unpack
+
+Outcome: TypeAlias = Label | Unlabelled
+_STAGING = "staging"
+
+
+class LabelCache:
+    """Labels beneath a folder, which is made when the first one comes.
+
+    Failures are kept as labels are; which of them deserve it (not a time limit's) is
+    the caller's to say. Every method raises StoreError where the folder cannot be used.
+    """
+
+    def __init__(self, folder: Path | str, files: Files | None = None) -> None:
+        self._folder = Path(folder)
+        self._files = files or Files()
+        self._codec = Codec(())
+
+    def get(self, level: LevelId, frame: FrameId) -> Outcome | None:
+        """The label of a frame at a level, or why there is none; None if not known."""
+        path = self._path(level, frame)
+        with explained(path), contextlib.suppress(FileNotFoundError, DamagedError):
+            outcome = self._decoded(path)
+            if (outcome.level, outcome.frame) == (level, frame):
+                return outcome
+        return None
+
+    def put(self, record: Outcome) -> None:
+        """Keep a label; one that is there already and whole stays as it is."""
+        path = self._path(record.level, record.frame)
+        staging = self._folder / _STAGING
+        data = self._encoded(record)
+        with explained(path):
+            make_folders(self._files, staging)
+            make_folders(self._files, path.parent)
+            try:
+                create(self._files, path, data, staging)
+            except FileExistsError:
+                if self.get(record.level, record.frame) is None:
+                    put(self._files, path, data, staging)
+
+    def _path(self, level: LevelId, frame: FrameId) -> Path:
+        return self._folder / level / frame[:2] / frame
+
+    def _encoded(self, record: Outcome) -> bytes:
+        encoded = self._codec.encode(record)
+        header = {"versions": encoded.versions, "record": encoded.tree}
+        return pack(header, encoded.arrays)
+
+    def _decoded(self, path: Path) -> Outcome:
+        header, arrays = unpack(path.read_bytes(), str(path))
+        encoded = Encoded(header["record"], tuple(arrays), (), header["versions"])
+        outcome: Outcome = self._codec.decode(encoded)
+        return outcome

@@ -1,0 +1,83 @@
+"""Models as write-once blobs: `models/<id>`, a Zarr array that appears whole."""
+
+import hashlib
+import json
+import re
+import uuid
+from pathlib import Path
+
+import numpy as np
+import zarr
+
+from alloop.core.errors import DamagedError, StoreError
+from alloop.store.chunks import Layout, encode
+from alloop.store.files import Files
+from alloop.store.root import MODELS, NODE_FILE, Node, dump, staging
+
+_CHUNK = 4 * 2**20  # bytes
+_ID = re.compile(r"[0-9A-Za-z_-]+")
+
+
+def write_model(store: Path, model_id: str, blob: bytes, files: Files) -> Node:
+    """Store a blob durably, unless there is one of this id; the array's metadata."""
+    target = _folder(store, model_id)
+    if not target.exists():
+        _write(store, target, blob, files)
+    node: Node = json.loads((target / NODE_FILE).read_bytes())
+    return node
+
+
+def _write(store: Path, target: Path, blob: bytes, files: Files) -> None:
+    digest = hashlib.sha256(blob).hexdigest()
+    layout = Layout(_CHUNK, ("byte",), False, {"sha256": digest})
+    node, chunks = encode(np.frombuffer(blob, np.uint8), layout)
+    folder = staging(store) / uuid.uuid4().hex
+    files.make(folder)
+    for key, data in chunks.items():
+        files.write(folder / key, data)
+    files.write(folder / NODE_FILE, dump(node))
+    files.sync(folder)
+    files.replace(folder, target)
+    files.sync(target.parent)
+
+
+def read_model(store: Path, model_id: str) -> bytes:
+    """The blob of a model.
+
+    Raises
+    ------
+    StoreError
+        There is no such model.
+    DamagedError
+        Its bytes are not those that were written.
+    """
+    folder = _folder(store, model_id)
+    if not folder.exists():
+        raise StoreError(
+            f"{store} holds no model {model_id}; it holds "
+            f"{', '.join(model_ids(store)) or 'none'}"
+        )
+    try:
+        array = zarr.open_array(folder, mode="r")
+        blob = np.asarray(array[:], dtype=np.uint8).tobytes()
+        whole = hashlib.sha256(blob).hexdigest() == array.attrs["sha256"]
+    except (ValueError, KeyError, FileNotFoundError):
+        whole = False
+    if not whole:
+        raise DamagedError(
+            f"model {model_id} in {folder} does not match its checksum; "
+            "run `alloop doctor` on the store"
+        )
+    return blob
+
+
+def model_ids(store: Path) -> tuple[str, ...]:
+    """The ids of all models, sorted."""
+    folder = store / MODELS
+    return tuple(sorted(p.name for p in folder.iterdir() if p.is_dir()))
+
+
+def _folder(store: Path, model_id: str) -> Path:
+    if not _ID.fullmatch(model_id):
+        raise ValueError(f"a model's id is letters and digits, got {model_id!r}")
+    return store / MODELS / model_id

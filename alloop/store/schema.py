@@ -1,0 +1,232 @@
+"""The columns that anyone reads with plain zarr: names, dtypes, dimensions, units.
+
+A table is a group of arrays with one row a structure, a label, a score... Ragged data
+lie flat: row i owns the atoms offsets[i]:offsets[i + 1]. Ids are rows of 32 ASCII
+digits (`bytes(row).decode()`), words are small numbers whose meaning stands in the
+array's attribute `codes`: text has no data type in the Zarr v3 specification.
+"""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any, TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+
+from alloop.core.records import Failure
+from alloop.store.record import Array
+
+Table: TypeAlias = Mapping[str, Array]
+Tables: TypeAlias = Mapping[str, Table]
+
+VERSION = 1  # of everything below; a store's older columns are made anew
+ROW, ATOM, BOUND = "row", "atom", "bound"
+ROWS_A_CHUNK = 1024
+ATOMS_A_CHUNK = 8192
+DIGITS = 32
+
+FIDELITIES = ("cheap", "expensive")
+PURPOSES = ("seed", "test", "flagged", "control", "bias", "given")
+STATES = ("ok", "failed")
+# Appended to, never reordered: the numbers are in the stores.
+FAILURES = (
+    "",
+    "GEOMETRY",
+    "NOT_CONVERGED",
+    "CC_NOT_CONVERGED",
+    "GATE",
+    "ELECTRONS",
+    "UNSUPPORTED",
+    "TIMEOUT",
+    "MEMORY",
+    "CRASHED",
+    "LOST",
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Column:
+    """One array of a table.
+
+    along: what its first axis counts (ROW, ATOM or BOUND: rows + 1); axes: the names
+    and lengths of the others.
+    """
+
+    dtype: str
+    about: str
+    units: str = ""
+    along: str = ROW
+    axes: tuple[tuple[str, int], ...] = ()
+    codes: tuple[str, ...] = ()
+
+    @property
+    def tail(self) -> tuple[int, ...]:
+        """The shape beyond the first axis."""
+        return tuple(length for _, length in self.axes)
+
+    @property
+    def chunk(self) -> int:
+        """Rows of the array in a chunk."""
+        return ATOMS_A_CHUNK if self.along == ATOM else ROWS_A_CHUNK
+
+
+_XYZ = (("xyz", 3),)
+_CELL = (("vector", 3), ("xyz", 3))
+_HEX = (("digit", DIGITS),)
+_OFFSETS = Column("i8", "row i owns the atoms offsets[i]:offsets[i + 1]", along=BOUND)
+_NUMBERS = Column("u1", "atomic numbers", along=ATOM)
+_POSITIONS = Column("f8", "positions", "angstrom", ATOM, _XYZ)
+_STRUCTURE = Column("i8", "row of the frame in `structures`")
+_MOLECULE = Column("i8", "the start molecule it descends from")
+_STEP = Column("i8", "MD steps that the walker had taken")
+_PURPOSE = Column("u1", "why it was asked for", codes=PURPOSES)
+_FIDELITY = Column("u1", "the role of the level", codes=FIDELITIES)
+
+# The first column of a table counts its rows, and is the last to grow.
+STRUCTURES: dict[str, Column] = {
+    "id": Column("u1", "hash of the content, 32 ASCII hexadecimal digits", axes=_HEX),
+    "offsets": _OFFSETS,
+    "numbers": _NUMBERS,
+    "positions": _POSITIONS,
+    "cell": Column("f8", "rows are vectors, zero without", "angstrom", ROW, _CELL),
+    "pbc": Column("bool", "periodic along each vector", axes=(("vector", 3),)),
+    "charge": Column("i8", "total charge", "e"),
+    "spin": Column("i8", "2S, the number of unpaired electrons"),
+    "molecule": _MOLECULE,
+}
+LABELS: dict[str, Column] = {
+    "structure": _STRUCTURE,
+    "offsets": _OFFSETS,
+    "energy": Column("f8", "energy, NaN where it failed", "eV"),
+    "forces": Column("f8", "none where it failed", "eV/angstrom", ATOM, _XYZ),
+    "status": Column("u1", "how it ended", codes=STATES),
+    "failure": Column("u1", "why there is no label", codes=FAILURES),
+    "cpu_seconds": Column("f8", "what it cost", "s"),
+    "purpose": _PURPOSE,
+}
+SCORES: dict[str, Column] = {
+    "structure": _STRUCTURE,
+    "generation": Column("i8", "the model that judged"),
+    "surprise": Column("f8", "larger means less trusted"),
+    "threshold": Column("f8", "above it a frame is flagged, NaN without"),
+    "energy": Column("f8", "predicted, before any label", "eV"),
+    "round": Column("i8", "round of the loop"),
+    "walker": Column("i8", "the trajectory it was found on"),
+    "step": _STEP,
+}
+SELECTIONS: dict[str, Column] = {
+    "structure": _STRUCTURE,
+    "fidelity": _FIDELITY,
+    "purpose": _PURPOSE,
+    "round": Column("i8", "round of the loop"),
+}
+WALKERS: dict[str, Column] = {
+    "walker": Column("i8", "index of the trajectory"),
+    "molecule": _MOLECULE,
+    "step": _STEP,
+    "stopped": Column("bool", "a guard rail ended it"),
+    "offsets": _OFFSETS,
+    "numbers": _NUMBERS,
+    "positions": _POSITIONS,
+    "velocities": Column("f8", "velocities", "angstrom/fs", ATOM, _XYZ),
+}
+GENERATIONS: dict[str, Column] = {
+    "generation": Column("i8", "number of the model, 0 is the start"),
+    "model": Column("u1", "id in `models`, 32 ASCII hexadecimal digits", axes=_HEX),
+    "threshold": Column("f8", "surprise above which a frame is flagged, NaN without"),
+    "energy_mae": Column("f8", "on the test set, mean difference removed", "eV"),
+    "force_mae": Column("f8", "on the test set, over components", "eV/angstrom"),
+    "force_rmse": Column("f8", "on the test set, over components", "eV/angstrom"),
+    "cheap": Column("i8", "cheap labels it learned from"),
+    "expensive": Column("i8", "expensive labels it learned from"),
+    "cpu_seconds": Column("f8", "cost of the training", "s"),
+}
+TABLES = {
+    "structures": STRUCTURES,
+    "labels": LABELS,
+    "scores": SCORES,
+    "selections": SELECTIONS,
+    "walkers": WALKERS,
+    "generations": GENERATIONS,
+}
+REPLACED = ("walkers",)  # only the last states count; the others grow
+
+
+def columns(table: str) -> dict[str, Column]:
+    """The columns of a table (`structures`, `labels/cheap`), the row-counting first."""
+    return TABLES[table.split("/")[0]]
+
+
+def checked(name: str, table: Table) -> dict[str, Array]:
+    """The table's arrays in the schema's types; ValueError where they do not fit."""
+    wanted = columns(name)
+    if set(table) != set(wanted):
+        raise ValueError(
+            f"table {name} needs the columns {sorted(wanted)}, got {sorted(table)}"
+        )
+    out = {key: np.asarray(table[key], column.dtype) for key, column in wanted.items()}
+    fault = mismatch(name, {key: array.shape for key, array in out.items()})
+    if fault or not _bounded(out):
+        raise ValueError(f"table {name}: {fault or 'the offsets do not fit the atoms'}")
+    return out
+
+
+def mismatch(name: str, shapes: Mapping[str, tuple[int, ...]]) -> str:
+    """What is wrong with the shapes of a table's arrays, "" if nothing is."""
+    wanted = columns(name)
+    rows = shapes[next(iter(wanted))][0]
+    atoms = {shapes[key][0] for key, c in wanted.items() if c.along == ATOM}
+    if len(atoms) > 1:
+        return f"its flat arrays have {sorted(atoms)} atoms"
+    lengths = {ROW: rows, BOUND: rows + 1, ATOM: atoms.pop() if atoms else 0}
+    for key, column in wanted.items():
+        expected = (lengths[column.along], *column.tail)
+        if shapes[key] != expected:
+            return f"{key} has shape {shapes[key]}, expected {expected}"
+    return ""
+
+
+def _bounded(arrays: Mapping[str, Array]) -> bool:
+    if "offsets" not in arrays:
+        return True
+    atoms = next(len(arrays[key]) for key in ("positions", "forces") if key in arrays)
+    return bounded(arrays["offsets"], atoms)
+
+
+def bounded(offsets: Array, atoms: int) -> bool:
+    """Whether offsets begin at 0, never fall, and end at the number of atoms."""
+    whole = int(offsets[0]) == 0 and int(offsets[-1]) == atoms
+    return whole and bool(np.all(np.diff(offsets) >= 0))
+
+
+def digits(ids: Iterable[str]) -> npt.NDArray[np.uint8]:
+    """Ids of 32 hexadecimal digits as rows of ASCII (n, 32)."""
+    joined = "".join(ids).encode()
+    return np.frombuffer(joined, np.uint8).reshape(-1, DIGITS)
+
+
+def texts(rows: npt.NDArray[np.uint8]) -> list[str]:
+    """The ids of rows of ASCII (n, 32)."""
+    return [bytes(row).decode() for row in rows]
+
+
+def coded(words: Iterable[str], codes: tuple[str, ...]) -> npt.NDArray[np.uint8]:
+    """Words as their numbers in `codes` (n,); ValueError for a word not among them."""
+    return np.array([codes.index(word) for word in words], dtype=np.uint8)
+
+
+def failure_codes(failures: Iterable[Failure | None]) -> npt.NDArray[np.uint8]:
+    """Failures, None where there was none, as their numbers (n,)."""
+    return coded(("" if f is None else f.name for f in failures), FAILURES)
+
+
+def attributes(column: Column) -> dict[str, Any]:
+    """What an array says of itself."""
+    said: dict[str, Any] = {"about": column.about}
+    if column.units:
+        said["units"] = column.units
+    if column.codes:
+        said["codes"] = list(column.codes)
+    if column.codes is FAILURES:
+        said["advice"] = ["", *(Failure[code].value for code in FAILURES[1:])]
+    return said

@@ -1,0 +1,45 @@
+"""Laws that every implementation of a role keeps, for our tests and for yours.
+
+Each law is a function that raises AssertionError with a sentence. `check_potential`
+runs all laws of a potential that sees nothing but its atoms; an outer field, say, keeps
+some of them only, which can be run one by one. Tolerances are in eV and eV/Å, relative
+to the largest force where that is above 1 eV/Å: 1e-6 suits float64, 1e-3 float32.
+"""
+
+from alloop.testing.potentials import (
+    check_batching,
+    check_cutoff,
+    check_far_molecules,
+    check_forces,
+    check_permutation,
+    check_potential,
+    check_predictions,
+    check_reflection,
+    check_rotation,
+    check_stored,
+    check_translation,
+)
+from alloop.testing.roles import (
+    check_labeller,
+    check_scorer,
+    check_selector,
+    check_trainer,
+)
+
+__all__ = [
+    "check_batching",
+    "check_cutoff",
+    "check_far_molecules",
+    "check_forces",
+    "check_labeller",
+    "check_permutation",
+    "check_potential",
+    "check_predictions",
+    "check_reflection",
+    "check_rotation",
+    "check_scorer",
+    "check_selector",
+    "check_stored",
+    "check_trainer",
+    "check_translation",
+]

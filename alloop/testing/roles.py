@@ -1,0 +1,102 @@
+"""The laws of Labeller, Scorer, Selector and Trainer."""
+
+import json
+from collections.abc import Sequence
+
+import numpy as np
+
+from alloop.core.batch import Batch, pack
+from alloop.core.frame import Frame
+from alloop.core.records import Candidate, Label, TrainingData, Unlabelled
+from alloop.core.roles import Labeller, Potential, Scorer, Selector, Trainer
+from alloop.core.seeds import stream
+from alloop.core.units import Floats
+from alloop.potentials.oracle import OraclePotential
+from alloop.testing.moves import shuffled
+from alloop.testing.potentials import check_forces
+from alloop.testing.verdicts import bitwise, close, require, shaped
+
+
+def check_labeller(
+    labeller: Labeller, frames: Sequence[Frame], *, tolerance: float = 1e-3
+) -> None:
+    """Labels bear their frame's id, repeat bit for bit, and their forces are minus the
+    gradient of their energies (labels of eight more frames each are made for that)."""
+    labelled = []
+    for frame in frames:
+        label, again = labeller.label(frame), labeller.label(frame)
+        require(isinstance(label, Label | Unlabelled), f"got a {type(label).__name__}")
+        require(type(label) is type(again), "the same frame was labelled once in two")
+        require(label.frame == frame.id, f"{frame.id} was labelled as {label.frame}")
+        require(label.level == again.level, "the level changed between two labels")
+        if isinstance(label, Label) and isinstance(again, Label):
+            _labelled(label, again, frame)
+            labelled.append(frame)
+    oracle = OraclePotential(labeller)
+    check_forces(oracle, labelled, tolerance=tolerance, directions=2)
+
+
+def check_scorer(
+    scorer: Scorer,
+    potential: Potential,
+    frames: Sequence[Frame],
+    *,
+    tolerance: float = 1e-6,
+) -> None:
+    """Surprise is one finite number a frame, whatever the order of frames and atoms."""
+
+    def surprise(batch: Batch) -> Floats:
+        return scorer.score(batch, potential.predict(batch, descriptors=True))
+
+    batch, other, _ = shuffled(frames)
+    found = surprise(batch)
+    shaped("surprise", found, (len(batch),))
+    limit = tolerance * max(1.0, float(np.abs(found).max(initial=0.0)))
+    single = np.array([surprise(pack([frame]))[0] for frame in frames])
+    close("surprise depends on the other frames", single, found, limit)
+    backwards = surprise(pack(frames[::-1]))[::-1]
+    close("surprise depends on the order of frames", backwards, found, limit)
+    close("surprise depends on the order of atoms", surprise(other), found, limit)
+
+
+def check_selector(selector: Selector, candidates: Sequence[Candidate]) -> None:
+    """At most the quota, each once, all in range, the same for the same random stream;
+    with none known, and with a third of the candidates known."""
+    third = len(candidates) // 3
+    for known, new in (((), candidates), (candidates[:third], candidates[third:])):
+        for quota in (0, 1, len(new) // 2, len(new), len(new) + 3):
+            picks = [
+                selector.select(new, known, quota, stream(0, "testing/selector"))
+                for _ in range(2)
+            ]
+            _selected(picks[0], quota, len(new))
+            require(picks[0] == picks[1], "the same call selected other candidates")
+
+
+def check_trainer(trainer: Trainer, data: TrainingData, *, seed: int = 1) -> None:
+    """The same seed gives the same bits, the parent stays as it is, and the history is
+    JSON. Trains four times: give it little to do."""
+    frames = data.expensive.batch
+    first, history = trainer.train(data, None, seed)
+    json.dumps(history)
+    before = first.predict(frames)
+    again, _ = trainer.train(data, None, seed)
+    bitwise("training with the same seed", again.predict(frames), before)
+    child, _ = trainer.train(data, first, seed)
+    bitwise("the parent of a training", first.predict(frames), before)
+    twin, _ = trainer.train(data, again, seed)
+    bitwise("training an equal parent", twin.predict(frames), child.predict(frames))
+
+
+def _labelled(label: Label, again: Label, frame: Frame) -> None:
+    shaped("forces", label.forces, (len(frame), 3))
+    require(np.isfinite(label.energy), f"the energy is {label.energy}")
+    same = label.energy == again.energy and np.array_equal(label.forces, again.forces)
+    require(same, "the same frame got two different labels")
+
+
+def _selected(picked: tuple[int, ...], quota: int, size: int) -> None:
+    require(isinstance(picked, tuple), f"expected a tuple, got {type(picked).__name__}")
+    require(len(picked) <= quota, f"selected {len(picked)} with a quota of {quota}")
+    require(len(set(picked)) == len(picked), f"selected one candidate twice: {picked}")
+    require(all(0 <= i < size for i in picked), f"expected indices in 0..{size - 1}")

@@ -1,0 +1,44 @@
+"""The usual stage lists: ASTEROID, and the standard training it is compared with.
+
+Bukharin et al., Machine Learning Force Fields with Data Cost Aware Training, ICML 2023.
+"""
+
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+from alloop.training.staged import StagedTrainer
+from alloop.training.stages import Schedule, Stage
+
+STEPS = (300, 1700, 2000)  # θ0, pretraining, fine-tuning
+SCHEDULE = Schedule()
+FINE_TUNING = 1e-3  # Adam's peak step where labels are few and the start is good
+
+
+def asteroid_stages(
+    steps: tuple[int, int, int] = STEPS, schedule: Schedule = SCHEDULE
+) -> tuple[Stage, Stage, Stage]:
+    """θ0 on expensive labels; weighed pretraining on cheap ones; fine-tuning."""
+    gentle = replace(schedule, lr=min(FINE_TUNING, schedule.lr))
+    return (
+        Stage("teacher", "expensive", steps[0], "scratch", schedule=schedule),
+        Stage("pretraining", "cheap", steps[1], "scratch", "bias", schedule),
+        Stage("fine-tuning", "expensive", steps[2], schedule=gentle),
+    )
+
+
+def standard_stages(
+    steps: int = sum(STEPS), schedule: Schedule = SCHEDULE
+) -> tuple[Stage]:
+    """Expensive labels alone, with the steps of all of ASTEROID's stages."""
+    return (Stage("standard", "expensive", steps, "scratch", schedule=schedule),)
+
+
+def asteroid(kind: str, settings: Mapping[str, Any], **options: Any) -> StagedTrainer:
+    """ASTEROID with its default stages; options are StagedTrainer's."""
+    return StagedTrainer(kind, settings, asteroid_stages(), **options)
+
+
+def standard(kind: str, settings: Mapping[str, Any], **options: Any) -> StagedTrainer:
+    """Standard training with as many steps; options are StagedTrainer's."""
+    return StagedTrainer(kind, settings, standard_stages(), **options)

@@ -1,0 +1,47 @@
+"""A training's story as flat JSON: a few lists with one entry a stage, and curves."""
+
+from typing import Any
+
+from alloop.training.bench import Bench, Done, Path
+
+
+def history(path: Path, bench: Bench) -> dict[str, Any]:
+    """stages, steps, loss, validation (eV/Å or None), cpu_seconds: lists by stage.
+
+    bias (eV/Å, by cheap frame), gamma (eV/Å) and effective (share of the cheap frames)
+    where frames were weighed; curve/STAGE/{step,loss,validation}; scale in eV/Å.
+    """
+    out: dict[str, Any] = {
+        "stages": [done.stage.name for done in path.done],
+        "steps": [done.course.steps[-1] for done in path.done],
+        "loss": [done.course.losses[-1] for done in path.done],
+        "validation": [_last(done.course.validation) for done in path.done],
+        "cpu_seconds": [done.cpu_seconds for done in path.done],
+        "scale": bench.scale,
+    }
+    for done in path.done:
+        out |= _weighing(done) | _curve(done)
+    return out
+
+
+def _weighing(done: Done) -> dict[str, Any]:
+    if done.weighing is None:
+        return {}
+    return {
+        "bias": done.weighing.bias.tolist(),
+        "gamma": done.weighing.gamma,
+        "effective": done.weighing.effective,
+    }
+
+
+def _curve(done: Done) -> dict[str, Any]:
+    name = f"curve/{done.stage.name}"
+    return {
+        f"{name}/step": list(done.course.steps),
+        f"{name}/loss": list(done.course.losses),
+        f"{name}/validation": list(done.course.validation),
+    }
+
+
+def _last(errors: tuple[float, ...]) -> float | None:
+    return errors[-1] if errors else None

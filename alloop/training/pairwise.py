@@ -1,0 +1,126 @@
+"""A Trainer for pair potentials: ASTEROID's stages, each solved by least squares.
+
+Milliseconds and no torch: for toy campaigns, and to see what the stages do.
+"""
+
+import time
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from alloop.core.errors import InputError
+from alloop.core.records import LabelSet, TrainingData
+from alloop.core.roles import Potential
+from alloop.core.units import Floats
+from alloop.potentials.pairwise import PairBasis, PairwisePotential
+from alloop.training.references import references, shifted
+from alloop.training.weights import (
+    DEFAULT,
+    Gamma,
+    effective_size,
+    frame_bias,
+    guarded_weights,
+)
+
+
+@dataclass(frozen=True, slots=True)
+class PairwiseTrainer:
+    """Fits a pair potential to forces and energies; implements Trainer.
+
+    pretrain False leaves the cheap labels out (standard training). energy is ρ of
+    ASTEROID's Eq. 1, with squared errors; ridge holds the coefficients near zero, pull
+    (fine-tuning) near those of the cheap level.
+    """
+
+    radial: int = 12
+    cutoff: float = 5.0
+    pretrain: bool = True
+    gamma: Gamma = DEFAULT
+    least: float = 0.3
+    energy: float = 0.05
+    ridge: float = 1e-6
+    pull: float = 1e-4
+
+    def train(
+        self,
+        data: TrainingData,
+        parent: Potential | None,  # noqa: ARG002
+        seed: int,  # noqa: ARG002
+    ) -> tuple[PairwisePotential, dict[str, Any]]:
+        """The potential of the expensive level, or of the cheap one if there is no
+        other, and its history; neither parent nor seed matter."""
+        began = time.process_time()
+        known = {
+            "cheap": references(data.cheap),
+            "expensive": references(data.expensive),
+        }
+        cheap = shifted(data.cheap, known["cheap"])
+        expensive = shifted(data.expensive, known["expensive"])
+        basis = self._basis(data)
+        found, story = self._stages(basis, cheap, expensive)
+        atoms = {**known["cheap"], **known["expensive"]}
+        found[: len(basis.elements)] += [atoms[z] for z in basis.elements]
+        story["cpu_seconds"] = [time.process_time() - began]
+        return PairwisePotential(basis, found), story
+
+    def _basis(self, data: TrainingData) -> PairBasis:
+        elements = np.union1d(data.cheap.batch.numbers, data.expensive.batch.numbers)
+        if len(elements) == 0:
+            raise InputError(
+                "expected labels to fit, got none; label some frames first"
+            )
+        return PairBasis(tuple(int(z) for z in elements), self.radial, self.cutoff)
+
+    def _stages(
+        self, basis: PairBasis, cheap: LabelSet, expensive: LabelSet
+    ) -> tuple[Floats, dict[str, Any]]:
+        if len(expensive) == 0:
+            found = self._solve(basis, cheap, np.ones(len(cheap)))
+            return found, {"stages": ["pretraining"]}
+        uniform = np.ones(len(expensive))
+        teacher = self._solve(basis, expensive, uniform)
+        if len(cheap) == 0 or not self.pretrain:
+            return teacher, {"stages": ["standard"]}
+        weights, story = self._weigh(basis, teacher, cheap)
+        pretrained = self._solve(basis, cheap, weights)
+        found = self._solve(basis, expensive, uniform, pretrained)
+        return found, {"stages": ["teacher", "pretraining", "fine-tuning"], **story}
+
+    def _weigh(
+        self, basis: PairBasis, teacher: Floats, cheap: LabelSet
+    ) -> tuple[Floats, dict[str, Any]]:
+        forces = PairwisePotential(basis, teacher).predict(cheap.batch).forces
+        bias = frame_bias(forces, cheap.forces, cheap.batch.offsets)
+        weights, gamma = guarded_weights(bias, self.gamma, self.least)
+        share = effective_size(weights) / len(weights)
+        return weights, {"bias": bias.tolist(), "gamma": gamma, "effective": share}
+
+    def _solve(
+        self,
+        basis: PairBasis,
+        labels: LabelSet,
+        weights: Floats,
+        near: Floats | None = None,
+    ) -> Floats:
+        """min (1 - ρ) <w ΔF²> + ρ <w ΔE²> + λ abs(c - c0)²; c (size,)."""
+        rows, wanted = self._rows(basis, labels, weights)
+        start = np.zeros(basis.size) if near is None else near
+        hold = self.ridge if near is None else self.pull
+        A = np.concatenate([rows, np.sqrt(hold) * np.eye(basis.size)])
+        b = np.concatenate([wanted - rows @ start, np.zeros(basis.size)])
+        change, *_ = np.linalg.lstsq(A, b, rcond=None)
+        out: Floats = start + change
+        return out
+
+    def _rows(
+        self, basis: PairBasis, labels: LabelSet, weights: Floats
+    ) -> tuple[Floats, Floats]:
+        design = basis.design(labels.batch)
+        atoms, frames = len(labels.batch.numbers), len(labels)
+        f = np.sqrt((1.0 - self.energy) * weights[labels.batch.owner] / (3 * atoms))
+        e = np.sqrt(self.energy * weights / frames)
+        forces = (f[:, None, None] * design.forces).reshape(3 * atoms, basis.size)
+        rows = np.concatenate([forces, e[:, None] * design.energies])
+        wanted = [(f[:, None] * labels.forces).ravel(), e * labels.energies]
+        return rows, np.concatenate(wanted)

@@ -1,0 +1,75 @@
+"""Reference energies: what each level counts for an atom before it counts a bond.
+
+Two levels differ by tens of electronvolts a molecule for reasons that no force knows
+(missing correlation, another basis). Each level is shifted by its own references, so
+that a network only learns what is left.
+"""
+
+from collections.abc import Mapping
+from typing import TypeAlias
+
+import numpy as np
+
+from alloop.core.atoms import symbol
+from alloop.core.batch import Batch
+from alloop.core.errors import InputError
+from alloop.core.records import LabelSet
+from alloop.core.units import Floats, Integers
+
+References: TypeAlias = dict[int, float]  # atomic number -> eV
+
+
+def compositions(batch: Batch, elements: Integers) -> Floats:
+    """How many atoms of each element a frame has, (frames, elements)."""
+    counts = np.zeros((len(batch), len(elements)))
+    columns = np.searchsorted(elements, batch.numbers)
+    np.add.at(counts, (batch.owner, columns), 1.0)
+    return counts
+
+
+def fit_references(labels: LabelSet) -> References:
+    """Least-squares energies per element, in eV.
+
+    Where the compositions do not tell the elements apart (one molecule only) the
+    solution of least norm is taken: a constant for each composition.
+    """
+    elements = np.unique(labels.batch.numbers)
+    counts = compositions(labels.batch, elements)
+    solution, *_ = np.linalg.lstsq(counts, labels.energies, rcond=None)
+    return {int(z): float(e) for z, e in zip(elements, solution, strict=True)}
+
+
+def references(
+    labels: LabelSet, given: Mapping[int, float] | None = None
+) -> References:
+    """The given references (isolated atoms, say), or fitted ones where none are given.
+
+    Raises
+    ------
+    InputError
+        If an element of the labels is missing among the given ones.
+    """
+    if given is None:
+        return fit_references(labels)
+    missing = sorted({int(z) for z in labels.batch.numbers} - set(given))
+    if missing:
+        names = ", ".join(symbol(z) for z in missing)
+        raise InputError(
+            f"expected a reference energy for every element, got none for {names}; "
+            "add it, or leave all out to have them fitted"
+        )
+    return dict(given)
+
+
+def reference_energies(batch: Batch, energies: Mapping[int, float]) -> Floats:
+    """The sum of its atoms' references for each frame, (frames,) in eV."""
+    elements = np.array(sorted(energies), dtype=np.int64)
+    values = np.array([energies[int(z)] for z in elements])
+    out: Floats = compositions(batch, elements) @ values
+    return out
+
+
+def shifted(labels: LabelSet, energies: Mapping[int, float]) -> LabelSet:
+    """The labels with their references taken off the energies."""
+    rest = labels.energies - reference_energies(labels.batch, energies)
+    return LabelSet(labels.batch, rest, labels.forces)

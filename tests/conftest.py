@@ -1,0 +1,67 @@
+"""A campaign that ends in a second: toy levels, least-squares potential, one process."""
+
+import hashlib
+from pathlib import Path
+
+import pytest
+import yaml
+
+from alloop.core.records import Label
+from alloop.loop.history import History, read
+
+TOY = """
+name: toy
+seed: 7
+start: [{molecule: H2O}]
+levels:
+  cheap: {kind: toy, stiffness: 0.9, stretch: 0.02}
+  expensive: {kind: toy}
+test: {frames: 6, temperature: 400, each: 2, spacing: 5}
+seeds: {cheap: 16, expensive: 6, temperature: 400}
+explore: {walkers: 4, batch: 2, steps: 40, piece: 20, stride: 5, temperature: 400}
+potential: {kind: pairwise}
+training: {kind: asteroid, every: 4}
+budget: {cheap: 36, expensive: 14}
+cluster: {kind: inline}
+limits: {isolate: false}
+store: toy.zarr
+"""
+
+
+def write_toy(folder: Path, **changes: object) -> Path:
+    """Write the toy campaign, with top-level keys replaced, and return its file."""
+    folder.mkdir(parents=True, exist_ok=True)
+    tree = {**yaml.safe_load(TOY), **changes}
+    path = folder / "toy.yaml"
+    path.write_text(yaml.safe_dump(tree))
+    return path
+
+
+def fingerprint(history: History) -> dict[str, str]:
+    """What a campaign made, without times and places: ids, label bits, model ids."""
+    digest = {}
+    for (level, frame), label in history.ledger.labels.items():
+        key = f"label/{level}/{frame}"
+        if isinstance(label, Label):
+            bits = label.forces.tobytes() + repr(label.energy).encode()
+            digest[key] = hashlib.sha256(bits).hexdigest()
+        else:
+            digest[key] = label.failure.name
+    for frame in history.ledger.frames:
+        digest[f"frame/{frame}"] = "there"
+    for event in history.trained():
+        digest[f"model/{event.generation}"] = event.model
+    for entry in history.state.entries():
+        digest[f"{entry.purpose}/{entry.fidelity}/{entry.frame}"] = str(entry.good)
+    return digest
+
+
+def fingerprint_of(store: Path) -> dict[str, str]:
+    """The fingerprint of a store."""
+    return fingerprint(read(store))
+
+
+@pytest.fixture
+def toy(tmp_path: Path) -> Path:
+    """The toy campaign's file."""
+    return write_toy(tmp_path)

@@ -1,0 +1,272 @@
+"""A small world in which every command has one answer, made from its content alone."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import fields, is_dataclass, replace
+from hashlib import sha256
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+
+from alloop.core.frame import Frame
+from alloop.core.records import Candidate, Failure, Label, Unlabelled, Walker
+from alloop.core.seeds import share, stream
+from alloop.loop import events as e
+from alloop.loop.history import Entry, History
+from alloop.loop.ledger import Ledger
+from alloop.loop.policy import decide
+from alloop.loop.rules import Budget, Exploring, Rules, Seeding
+from alloop.loop.state import LoopState, absorb, ask, replay
+
+LEVELS = {"cheap": "c" * 16, "expensive": "e" * 16}
+STIFF = {"c" * 16: 9.0, "e" * 16: 10.0}  # eV/Å²
+COST = {"c" * 16: 1.0, "e" * 16: 20.0}  # CPU s
+RULES = Rules(
+    budget=Budget(cheap=20, expensive=12),
+    seeding=Seeding(cheap=6, expensive=3, test=4, per_walker=2),
+    exploring=Exploring(walkers=4, steps=25, batch=2, piece=10),
+    every=4,
+    control=0.25,
+)
+
+
+def frame(name: str, molecule: int = 0) -> Frame:
+    """A diatomic somewhere; molecule 0 is H2, 1 is He2, 2 is Li2."""
+    straight = np.array([[0.0, 0.0, 0.0], [0.0, 0.0, 0.9]])
+    bent = straight + stream(1, name).normal(0, 0.05, (2, 3))
+    return Frame(np.full(2, molecule + 1), bent)
+
+
+def spring(where: Frame, level: str) -> tuple[float, np.ndarray]:
+    arm = where.positions[1] - where.positions[0]
+    length = np.linalg.norm(arm)
+    pull = STIFF[level] * (length - 0.9) * arm / length
+    return 0.5 * STIFF[level] * (length - 0.9) ** 2, np.stack([pull, -pull])
+
+
+def label(where: Frame, level: str) -> Label:
+    energy, forces = spring(where, level)
+    return Label(where.id, level, energy, forces, COST[level], {"program": "spring"})
+
+
+def candidate(name: str, walker: Walker, origin: str = "surprise") -> Candidate:
+    where = frame(name, walker.molecule)
+    energy, forces = spring(where, LEVELS["expensive"])
+    return Candidate(
+        frame=where,
+        molecule=walker.molecule,
+        walker=walker.index,
+        step=walker.step,
+        surprise=share(2, where.id),
+        energy=energy,
+        forces=forces,
+        descriptor=stream(3, where.id).normal(size=3),
+        origin=origin,
+    )
+
+
+def answer(command: e.Command) -> e.Answer:
+    """What the command leads to."""
+    timing = e.Timing(1.0, 2.0, 1.0, "here:1")
+    match command:
+        case e.Prepare(name=name, molecule=molecule):
+            return e.Prepared(
+                name,
+                molecule,
+                command.frame,
+                tuple(frame(f"{name}/{i}", molecule) for i in range(command.seeds)),
+                tuple(
+                    Walker(1000 * (molecule + 1) + i, molecule, command.frame, still())
+                    for i in range(command.walkers)
+                ),
+                timing,
+            )
+        case e.Sample(name=name, walker=walker):
+            frames = [
+                frame(f"{name}/{i}", walker.molecule) for i in range(command.frames)
+            ]
+            return e.Sampled(name, walker.molecule, tuple(frames), timing)
+        case e.LabelFrame():
+            return e.Labelled(command.name, label(command.frame, command.level), timing)
+        case e.Explore():
+            return explored(command, timing)
+        case e.Train():
+            return trained(command, timing)
+    raise AssertionError(command)
+
+
+def still() -> np.ndarray:
+    return np.zeros((2, 3))
+
+
+def explored(command: e.Explore, timing: e.Timing) -> e.Explored:
+    name, lead = command.name, command.walkers[0]
+    walkers = tuple(
+        replace(
+            walker,
+            step=walker.step + command.steps,
+            frame=frame(f"{name}/{walker.index}/end", walker.molecule),
+        )
+        for walker in command.walkers
+    )
+    crew = len(command.walkers)
+    return e.Explored(
+        name,
+        walkers,
+        tuple(
+            candidate(f"{name}/{i}", command.walkers[i % crew])
+            for i in range(command.keep)
+        ),
+        tuple(
+            candidate(f"{name}/control/{i}", lead, "control")
+            for i in range(command.controls)
+        ),
+        scored=command.steps,
+        timing=timing,
+    )
+
+
+def trained(command: e.Train, timing: e.Timing) -> e.Trained:
+    known = repr((command.name, command.cheap, command.expensive, command.parent))
+    error = 1.0 / len(command.expensive)
+    shape = (2 * len(command.test), 3)
+    evaluation = e.Evaluation(
+        command.test,
+        np.zeros(len(command.test)),
+        np.zeros(shape),
+        np.zeros(len(command.test)),
+        energy_mae=error / 10,
+        force_mae=error,
+        force_rmse=1.3 * error,
+    )
+    return e.Trained(
+        command.name,
+        command.generation,
+        sha256(known.encode()).hexdigest()[:32],
+        threshold=0.5,
+        evaluation=evaluation,
+        landmarks=np.zeros((0, 3)),
+        timing=timing,
+    )
+
+
+def failed(command: e.LabelFrame) -> e.NotLabelled:
+    record = Unlabelled(
+        command.frame.id, command.level, Failure.NOT_CONVERGED, "no", 2.0
+    )
+    return e.NotLabelled(command.name, record)
+
+
+def opened(molecules: int = 1, **facts: object) -> e.Opened:
+    start = tuple(frame(f"start/{i}", i) for i in range(molecules))
+    return e.Opened(seed=7, levels=LEVELS, start=start, **facts)
+
+
+def given(
+    name: str, fidelity: str, *, test: bool = False, molecule: int = 0
+) -> e.Given:
+    where = frame(name, molecule)
+    return e.Given(where, molecule, fidelity, label(where, LEVELS[fidelity]), test)
+
+
+class Game:
+    """A campaign without cluster and store: whoever plays answers what is pending."""
+
+    def __init__(self, rules: Rules = RULES, reply: Callable = answer) -> None:
+        self.rules = rules
+        self.reply = reply
+        self.state = LoopState()
+        self.turns: list[e.Turn] = []
+
+    def turn(self, event: e.Event) -> tuple[e.Command, ...]:
+        """Take the event in; the commands that follow from it."""
+        seen = absorb(self.state, event)
+        commands = decide(seen, event, self.rules)
+        self.turns.append(e.Turn(event, commands))
+        self.state = ask(seen, commands)
+        return commands
+
+    def play(
+        self,
+        until: Callable[["Game"], bool] = lambda _: False,
+        choose: Callable[[int], int] = lambda _: 0,
+    ) -> "Game":
+        """Answer pending commands until the end, or until a condition holds."""
+        while self.state.open and not self.state.finished and not until(self):
+            pending = [self.state.open[name] for name in sorted(self.state.open)]
+            self.turn(self.reply(pending[choose(len(pending))]))
+        return self
+
+    def to(self, stage: str, generation: int = 0) -> "Game":
+        """Play until the stage begins, at this generation or later."""
+        return self.play(
+            lambda g: g.state.stage == stage and g.state.generation >= generation
+        )
+
+    def asked(self, kind: type, **facts: object) -> list:
+        """All commands of a kind so far whose fields say so."""
+        return [
+            command
+            for turn in self.turns
+            for command in turn.commands
+            if isinstance(command, kind)
+            and all(getattr(command, key) == value for key, value in facts.items())
+        ]
+
+
+def same(one: object, other: object) -> bool:
+    """Equality all the way down, arrays and records included."""
+    if isinstance(one, np.ndarray):
+        return np.array_equal(one, other, equal_nan=True)
+    if isinstance(one, Frame):
+        return one == other
+    if is_dataclass(one):
+        return type(one) is type(other) and all(
+            same(getattr(one, x.name), getattr(other, x.name)) for x in fields(one)
+        )
+    if isinstance(one, Mapping):
+        return list(one) == list(other) and all(same(one[k], other[k]) for k in one)
+    if isinstance(one, tuple | list):
+        return len(one) == len(other) and all(map(same, one, other))
+    return one == other or one is other
+
+
+def history(turns: Sequence[e.Turn]) -> History:
+    """The history of these turns, one a second."""
+    ledger = Ledger()
+    for turn in turns:
+        ledger.add(turn)
+    entries = tuple(Entry(seq, 100.0 + seq, turn) for seq, turn in enumerate(turns))
+    return History(Path("world.zarr"), {}, entries, replay(turns), ledger)
+
+
+def game(
+    rules: Rules = RULES, molecules: int = 1, reply: Callable = answer, **facts: object
+) -> Game:
+    """A game that has just begun."""
+    begun = Game(rules, reply)
+    begun.turn(opened(molecules, **facts))
+    return begun
+
+
+@pytest.fixture(scope="session")
+def world() -> SimpleNamespace:
+    return SimpleNamespace(
+        Game=Game,
+        LEVELS=LEVELS,
+        RULES=RULES,
+        answer=answer,
+        candidate=candidate,
+        explored=explored,
+        failed=failed,
+        frame=frame,
+        game=game,
+        given=given,
+        history=history,
+        label=label,
+        opened=opened,
+        same=same,
+        still=still,
+        trained=trained,
+    )

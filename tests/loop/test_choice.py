@@ -1,0 +1,181 @@
+"""Whom to label, and how many."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from alloop.core.records import Walker
+from alloop.loop.choice import Picks, controls, flagged, of_bias
+from alloop.loop.rules import Budget
+from alloop.loop.state import Entry, Found, LoopState
+
+
+@pytest.fixture
+def pool(world):
+    """Eight candidates and eight control frames of two explorations."""
+    walker = Walker(0, 0, world.frame("w"), world.still())
+    make = [world.candidate(f"c{i}", walker) for i in range(8)]
+    rest = [world.candidate(f"r{i}", walker, "control") for i in range(8)]
+    return make, rest
+
+
+@pytest.fixture
+def state(pool):
+    make, rest = pool
+    found = {
+        "explore/1/0/0": Found(tuple(make[:4]), tuple(rest[:4])),
+        "explore/1/1/0": Found(tuple(make[4:]), tuple(rest[4:])),
+    }
+    return LoopState(stage="explore", seed=7, found=found, round=1, threshold=0.5)
+
+
+def entry(frame, fidelity="cheap", purpose="flagged", **facts):
+    facts = {"good": True, "cpu_seconds": 1.0, "molecule": 0} | facts
+    return Entry(frame=frame.id, fidelity=fidelity, purpose=purpose, **facts)
+
+
+def spent(frames, fidelity, count):
+    return tuple(entry(frames(f"{fidelity}{i}"), fidelity) for i in range(count))
+
+
+@pytest.mark.parametrize(
+    ("cheap", "expensive", "expected"),
+    [
+        (0, 0, Picks(20 // 3 - 1, 3, 1)),
+        (6, 4, Picks(14 // 2 - 1, 3, 1)),
+        (20, 4, Picks(0, 3, 1)),
+        (14, 10, Picks(6 - 1, 1, 1)),
+        (20, 12, Picks(0, 0, 0)),
+    ],
+)
+def test_what_is_left_is_dealt_out_to_the_rounds_that_are_left(
+    world, cheap, expensive, expected
+):
+    blocks = (
+        spent(world.frame, "cheap", cheap),
+        spent(world.frame, "expensive", expensive),
+    )
+    assert Picks.of(LoopState(blocks=blocks), world.RULES) == expected
+
+
+def test_labels_of_the_open_step_do_not_change_its_quotas(world, state):
+    fresh = Picks.of(state, world.RULES)
+    recent = (
+        *spent(world.frame, "cheap", 4),
+        *spent(world.frame, "expensive", 2),
+    )
+    during = replace(state, stage="flag", recent=recent)
+    assert Picks.of(during, world.RULES) == fresh
+
+
+def test_a_budget_that_shrank_below_what_is_spent_leaves_nothing(world):
+    state = LoopState(blocks=(spent(world.frame, "expensive", 12),))
+    small = replace(world.RULES, budget=Budget(cheap=20, expensive=5))
+    picks = Picks.of(state, small)
+    assert (picks.expensive, picks.controls) == (0, 0)
+
+
+def test_control_frames_are_a_draw_that_surprise_does_not_bend(world, state, pool):
+    drawn = controls(state, 3)
+    flat = {
+        name: Found(
+            tuple(replace(x, surprise=0.0) for x in found.candidates),
+            tuple(replace(x, surprise=0.0) for x in found.controls),
+        )
+        for name, found in state.found.items()
+    }
+    again = controls(replace(state, found=flat), 3)
+    assert [x.frame for x in again] == [x.frame for x in drawn]
+    assert {x.frame for x in drawn} <= {x.frame for x in pool[1]}
+    assert len({x.frame for x in drawn}) == 3
+
+
+def test_other_rounds_draw_other_control_frames(state):
+    draws = [
+        tuple(x.frame.id for x in controls(replace(state, round=n), 3))
+        for n in range(6)
+    ]
+    assert len(set(draws)) > 1
+
+
+def test_every_control_frame_may_be_drawn(state, pool):
+    seen = set()
+    for number in range(60):
+        seen |= {x.frame for x in controls(replace(state, round=number), 3)}
+    assert seen == {x.frame for x in pool[1]}
+
+
+@pytest.mark.parametrize("selection", ["flagged", "random"])
+def test_the_order_in_which_explorations_came_does_not_count(world, state, selection):
+    rules = replace(world.RULES, selection=selection)
+    turned = replace(state, found=dict(reversed(state.found.items())))
+    assert flagged(turned, rules, 4, ()) == flagged(state, rules, 4, ())
+    assert controls(turned, 4) == controls(state, 4)
+
+
+def test_frames_that_have_a_label_are_not_flagged_again(world, state, pool):
+    known = pool[0][0]
+    labelled = replace(state, blocks=((entry(known.frame),),))
+    chosen = flagged(labelled, world.RULES, 8, {pool[0][1].frame.id})
+    ids = {x.frame.id for x, _ in chosen}
+    assert known.frame.id not in ids
+    assert pool[0][1].frame.id not in ids
+    assert len(ids) == 6
+
+
+def test_reasons_tell_surprise_from_filling_up(world, state):
+    chosen = flagged(state, world.RULES, 8, ())
+    for candidate, why in chosen:
+        said = "above 0.50" if candidate.surprise > 0.5 else "among the largest"
+        assert said in why
+    surprises = [candidate.surprise > 0.5 for candidate, _ in chosen]
+    assert surprises == sorted(surprises, reverse=True)
+
+
+def test_bias_ranks_the_frames_with_good_cheap_labels(world, state, pool):
+    """All descriptors equally far apart: the largest bias comes first."""
+    apart = np.eye(8)
+    found = {
+        name: replace(
+            each,
+            candidates=tuple(
+                replace(x, descriptor=apart[4 * k + i])
+                for i, x in enumerate(each.candidates)
+            ),
+        )
+        for k, (name, each) in enumerate(state.found.items())
+    }
+    recent = tuple(
+        entry(x.frame, bias=0.1 * (i + 1), good=i != 7) for i, x in enumerate(pool[0])
+    )
+    flag = replace(state, stage="flag", found=found, recent=recent)
+    chosen = of_bias(flag, world.RULES, 3)
+    assert [x.frame for x, _ in chosen] == [pool[0][i].frame for i in (6, 5, 4)]
+    assert chosen[0][1] == "bias 0.700 eV/Å against the cheap label"
+
+
+def test_control_frames_and_excluded_ones_have_no_part_in_bias(world, state, pool):
+    frames = [x.frame for x in pool[0]]
+    recent = (
+        entry(frames[0], bias=9.0, purpose="control"),
+        entry(frames[1], bias=5.0),
+        entry(frames[2], bias=0.1),
+    )
+    excluded = frozenset({(frames[1].id, "expensive")})
+    flag = replace(state, stage="flag", recent=recent, excluded=excluded)
+    assert [x.frame for x, _ in of_bias(flag, world.RULES, 3)] == [frames[2]]
+
+
+def test_random_selection_does_not_look_at_the_bias(world, state, pool):
+    blind = replace(world.RULES, selection="random")
+
+    def chosen(scale):
+        recent = tuple(
+            entry(x.frame, bias=scale * (i + 1)) for i, x in enumerate(pool[1])
+        )
+        flag = replace(state, stage="flag", recent=recent)
+        return [x.frame for x, _ in of_bias(flag, blind, 3)]
+
+    assert chosen(0.1) == chosen(-0.1)
+    assert len(chosen(0.1)) == 3

@@ -1,0 +1,596 @@
+"""Events in, commands out."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from alloop.core.records import Walker
+from alloop.loop import events as e
+from alloop.loop.rules import Budget, Exploring, Seeding, Stopping
+from alloop.loop.state import ATTEMPTS
+
+
+def ids(commands):
+    return sorted(command.frame.id for command in commands)
+
+
+def flagged_and_control(commands):
+    """Ids by (purpose, fidelity)."""
+    out = {}
+    for command in commands:
+        out.setdefault((command.purpose, command.fidelity), set()).add(command.frame.id)
+    return out
+
+
+def test_a_campaign_opens_by_preparing_every_molecule(world):
+    begun = world.Game()
+    commands = begun.turn(world.opened(3))
+    assert [command.name for command in commands] == [f"prepare/{i}" for i in range(3)]
+    assert [command.seeds for command in commands] == [2, 2, 2]
+    # 4 test frames over 3 molecules are 2 + 1 + 1, at 2 frames a walker.
+    assert [command.walkers for command in commands] == [1, 1, 1]
+
+
+def test_a_prepared_molecule_asks_for_seed_labels_and_for_samples(world):
+    begun = world.game()
+    (prepare,) = begun.state.open.values()
+    prepared = world.answer(prepare)
+    commands = begun.turn(prepared)
+    labels = [command for command in commands if isinstance(command, e.LabelFrame)]
+    expensive = [x.frame for x in labels if x.fidelity == "expensive"]
+    cheap = [x.frame for x in labels if x.fidelity == "cheap"]
+    assert expensive == list(prepared.seeds[:3])
+    assert cheap == list(prepared.seeds[:6])
+    assert {x.purpose for x in labels} == {"seed"}
+    assert {x.level for x in labels} == set(world.LEVELS.values())
+    samples = [command for command in commands if isinstance(command, e.Sample)]
+    assert [sample.walker for sample in samples] == list(prepared.starts)
+    assert {sample.frames for sample in samples} == {2}
+
+
+def test_sampled_frames_become_the_test_set_at_the_expensive_level(world):
+    begun = world.game()
+    begun.turn(world.answer(begun.state.open["prepare/0"]))
+    sampled = world.answer(begun.state.open["sample/1000"])
+    commands = begun.turn(sampled)
+    assert [command.frame for command in commands] == list(sampled.frames)
+    assert {(x.fidelity, x.purpose) for x in commands} == {("expensive", "test")}
+
+
+def test_the_first_training_waits_for_the_last_answer(world):
+    begun = world.game()
+    begun.play(lambda g: len(g.state.open) == 1 and g.state.seeds)
+    assert begun.asked(e.Train) == []
+    begun.play(lambda g: g.state.stage == "train")
+    (train,) = begun.state.open.values()
+    assert train.generation == 1
+    assert train.parent is None
+    assert train.cheap == tuple(ids(begun.asked(e.LabelFrame, fidelity="cheap")))
+    seeds = begun.asked(e.LabelFrame, fidelity="expensive", purpose="seed")
+    tests = begun.asked(e.LabelFrame, purpose="test")
+    assert train.expensive == tuple(ids(seeds))
+    assert train.test == tuple(ids(tests))
+    assert not set(train.test) & {*train.cheap, *train.expensive}
+
+
+def test_a_trained_model_explores_with_all_walkers_in_batches(world):
+    begun = world.game().to("explore")
+    explores = list(begun.state.open.values())
+    assert [x.name for x in explores] == ["explore/1/0/0", "explore/1/1/0"]
+    assert [[w.index for w in x.walkers] for x in explores] == [[0, 1], [2, 3]]
+    assert {x.model for x in explores} == {begun.state.model}
+    assert {(x.generation, x.steps, x.piece) for x in explores} == {(1, 10, 0)}
+
+
+def test_fresh_walkers_start_from_seeds_at_rest_on_average(world):
+    begun = world.game().to("explore")
+    seeds = begun.state.seeds[0]
+    for explore in begun.state.open.values():
+        for walker in explore.walkers:
+            assert walker.frame in seeds
+            assert walker.step == 0
+            momentum = walker.velocities.sum(axis=0)  # equal masses
+            np.testing.assert_allclose(momentum, 0, atol=1e-12)
+
+
+def test_walkers_are_dealt_to_the_molecules_in_turn(world):
+    begun = world.game(molecules=3).to("explore")
+    walkers = [w for x in begun.state.open.values() for w in x.walkers]
+    assert [walker.molecule for walker in walkers] == [0, 1, 2, 0]
+
+
+def test_a_molecule_without_seeds_walks_from_its_start(world):
+    few = replace(world.RULES, seeding=Seeding(cheap=2, expensive=2, test=3))
+    begun = world.game(few, molecules=3).to("explore")
+    walkers = [w for x in begun.state.open.values() for w in x.walkers]
+    assert walkers[2].frame == begun.state.start[2]
+
+
+def test_a_piece_is_followed_by_the_next_until_the_steps_are_done(world):
+    begun = world.game().to("explore")
+    steps, name = [], "explore/1/0/0"
+    while name:
+        explore = begun.state.open[name]
+        steps.append(explore.steps)
+        explored = world.answer(explore)
+        after = begun.turn(explored)
+        name = after[0].name if after else ""
+        if after:
+            assert after[0].walkers == explored.walkers
+            assert after[0].model == explore.model
+    assert steps == [10, 10, 5]
+
+
+def test_labels_are_asked_for_only_when_every_batch_has_walked(world):
+    begun = world.game().to("explore")
+    begun.play(lambda g: len(g.state.open) == 1)
+    assert begun.state.stage == "explore"
+    begun.to("flag")
+    assert all(isinstance(x, e.LabelFrame) for x in begun.state.open.values())
+
+
+def test_control_frames_get_both_labels_and_flagged_ones_a_cheap_one(world):
+    begun = world.game().to("flag")
+    asked = flagged_and_control(begun.state.open.values())
+    assert set(asked) == {
+        ("control", "expensive"),
+        ("control", "cheap"),
+        ("flagged", "cheap"),
+    }
+    assert asked["control", "expensive"] == asked["control", "cheap"]
+    # 9 expensive labels are left, 4 a round make 3 rounds; 14 cheap ones share them.
+    assert len(asked["control", "cheap"]) == 1
+    assert len(asked["flagged", "cheap"]) == 14 // 3 - 1
+    controls = {c.frame.id for f in begun.state.found.values() for c in f.controls}
+    assert asked["control", "cheap"] <= controls
+
+
+def test_what_surprises_most_is_flagged(world):
+    """With descriptors all equally far apart, only surprise is left to decide."""
+
+    def reply(command):
+        event = world.answer(command)
+        if not isinstance(event, e.Explored):
+            return event
+        count = len(event.candidates)
+        batch, piece = (int(x) for x in event.name.split("/")[2:])
+        place = (3 * batch + piece) * count
+        corners = np.eye(6 * count)
+        spread = tuple(
+            replace(x, descriptor=corners[place + i])
+            for i, x in enumerate(event.candidates)
+        )
+        return replace(event, candidates=spread)
+
+    begun = world.game(reply=reply).to("flag")
+    flagged = begun.asked(e.LabelFrame, purpose="flagged")
+    pool = [c for f in begun.state.found.values() for c in f.candidates]
+    best = sorted(pool, key=lambda c: -c.surprise)[: len(flagged)]
+    assert ids(flagged) == ids(best)
+    assert all("above 0.50" in command.reason for command in flagged)
+
+
+def test_what_a_guard_rail_stopped_is_flagged_whatever_its_surprise(world):
+    def reply(command):
+        event = world.answer(command)
+        if isinstance(event, e.Explored) and event.name == "explore/1/1/0":
+            odd = replace(event.candidates[0], surprise=0.0, origin="force")
+            return replace(event, candidates=(odd, *event.candidates[1:]))
+        if isinstance(event, e.Trained):
+            return replace(event, threshold=2.0)  # surprise is below 1
+        return event
+
+    bold = replace(world.RULES, fill=False)
+    begun = world.game(bold, reply=reply).to("flag")
+    (flagged,) = begun.asked(e.LabelFrame, purpose="flagged")
+    assert flagged.reason == "guard rail: force"
+
+
+def test_without_fill_only_surprise_above_the_threshold_is_labelled(world):
+    def reply(command):
+        event = world.answer(command)
+        if isinstance(event, e.Trained):
+            return replace(event, threshold=2.0)  # surprise is below 1
+        return event
+
+    strict = replace(world.RULES, fill=False)
+    begun = world.game(strict, reply=reply).to("flag")
+    assert begun.asked(e.LabelFrame, purpose="flagged") == []
+    assert len(begun.asked(e.LabelFrame, purpose="control")) == 2
+
+
+def test_the_largest_bias_gets_the_expensive_labels(world):
+    """The cheap label of one frame is wrong by far: it must be among the chosen."""
+
+    def reply(command):
+        event = world.answer(command)
+        if command is worst[0]:
+            label = replace(event.label, forces=event.label.forces + 50.0)
+            return replace(event, label=label)
+        return event
+
+    worst = [None]
+    begun = world.game(reply=reply).to("flag")
+    worst[0] = sorted(
+        begun.asked(e.LabelFrame, purpose="flagged"), key=lambda x: x.frame.id
+    )[1]
+    begun.to("bias")
+    asked = begun.asked(e.LabelFrame, purpose="bias")
+    assert {x.fidelity for x in asked} == {"expensive"}
+    assert len(asked) == 3  # every=4, one of them went to the control frame
+    assert asked[0].frame == worst[0].frame
+    assert asked[0].reason.startswith("bias 5")
+    flagged = {x.frame.id for x in begun.asked(e.LabelFrame, purpose="flagged")}
+    assert {x.frame.id for x in asked} <= flagged
+
+
+def test_a_flagged_frame_without_cheap_label_gets_no_expensive_one(world):
+    bad = set()
+
+    def reply(command):
+        if isinstance(command, e.LabelFrame) and command.purpose == "flagged":
+            bad.add(command.frame.id)
+            return world.failed(command)
+        return world.answer(command)
+
+    begun = world.game(reply=reply).to("train", generation=1)
+    assert bad
+    assert begun.asked(e.LabelFrame, purpose="bias") == []
+    train = begun.asked(e.Train)[-1]
+    assert train.generation == 2
+    assert not bad & {*train.cheap, *train.expensive}
+
+
+def test_an_excluded_frame_gets_no_expensive_label_either(world):
+    begun = world.game().to("flag")
+    frame = begun.asked(e.LabelFrame, purpose="flagged")[0].frame.id
+    begun.turn(e.Excluded(frame, "cheap", "looks odd"))
+    begun.to("bias")
+    asked = begun.asked(e.LabelFrame, purpose="bias")
+    assert asked
+    assert frame not in ids(asked)
+
+
+def test_random_selection_takes_control_frames_only(world):
+    blind = replace(world.RULES, selection="random")
+    begun = world.game(blind).to("bias")
+    controls = {c.frame.id for f in begun.state.found.values() for c in f.controls}
+    asked = [
+        x
+        for p in ("control", "flagged", "bias")
+        for x in begun.asked(e.LabelFrame, purpose=p)
+    ]
+    assert {x.frame.id for x in asked} <= controls
+    assert {x.reason for x in asked if x.purpose != "control"} == {"random"}
+    steered = flagged_and_control(world.game().to("bias").asked(e.LabelFrame))
+    random = flagged_and_control(begun.asked(e.LabelFrame))
+    assert {k: len(v) for k, v in random.items()} == {
+        k: len(v) for k, v in steered.items()
+    }
+
+
+def test_with_one_fidelity_no_cheap_label_is_ever_asked(world):
+    alone = replace(world.RULES, budget=Budget(cheap=0, expensive=12))
+    begun = world.game(alone).play()
+    assert begun.asked(e.LabelFrame, fidelity="cheap") == []
+    assert begun.asked(e.LabelFrame, purpose="flagged", fidelity="expensive")
+    assert all(train.cheap == () for train in begun.asked(e.Train))
+    assert begun.state.used("expensive") == 12
+
+
+@pytest.mark.parametrize("molecules", [1, 2, 3])
+@pytest.mark.parametrize("cheap", [0, 6, 8, 20])
+@pytest.mark.parametrize("control", [0.0, 0.25, 1.0])
+def test_the_budget_is_spent_and_never_overdrawn(world, molecules, cheap, control):
+    rules = replace(
+        world.RULES, budget=Budget(cheap=cheap, expensive=12), control=control
+    )
+    begun = world.game(rules, molecules=molecules).play()
+    assert begun.state.finished == "the budget of expensive labels is spent"
+    assert begun.state.used("expensive") == 12
+    assert begun.state.used("cheap") <= cheap
+
+
+def test_no_frame_is_labelled_twice_at_a_level(world):
+    names = [x.name for x in world.game(molecules=2).play().asked(e.LabelFrame)]
+    assert len(names) == len(set(names))
+
+
+def test_walking_walkers_go_on_and_stopped_ones_start_afresh(world):
+    def reply(command):
+        event = world.answer(command)
+        if isinstance(event, e.Explored) and event.name == "explore/1/0/2":
+            first, *rest = event.walkers
+            return replace(event, walkers=(replace(first, stopped="bond"), *rest))
+        return event
+
+    begun = world.game(reply=reply).to("explore").to("flag")
+    old = dict(begun.state.walkers)
+    begun.to("explore")
+    new = {w.index: w for x in begun.state.open.values() for w in x.walkers}
+    assert old[0].stopped == "bond"
+    assert new[0].stopped is None
+    assert new[0].step == 0
+    assert new[0].frame in begun.state.seeds[0]
+    assert all(new[index] is old[index] for index in (1, 2, 3))
+
+
+def test_molecules_share_the_flagged_labels_evenly(world):
+    begun = world.game(molecules=2).to("flag")
+    asked = begun.asked(e.LabelFrame, purpose="flagged")
+    counts = np.bincount([command.molecule for command in asked], minlength=2)
+    assert abs(counts[0] - counts[1]) <= 1
+
+
+def test_a_lost_task_is_tried_again_and_a_label_then_forsaken(world):
+    begun = world.game()
+    begun.turn(world.answer(begun.state.open["prepare/0"]))
+    name = next(x for x in sorted(begun.state.open) if x.startswith("label/"))
+    command = begun.state.open[name]
+    for attempt in range(1, ATTEMPTS):
+        assert begun.turn(e.TaskLost(name, attempt, "killed")) == (command,)
+        assert begun.state.open[name] is command
+    assert begun.turn(e.TaskLost(name, ATTEMPTS, "killed")) == ()
+    assert name not in begun.state.open
+    begun.play()
+    assert begun.state.finished
+    train = begun.asked(e.Train)[0]
+    assert command.frame.id not in (
+        train.cheap if command.fidelity == "cheap" else train.expensive
+    )
+
+
+def test_the_last_label_of_a_step_may_be_forsaken(world):
+    begun = world.game()
+    begun.play(
+        lambda g: len(g.state.open) == 1 and g.state.seeds, choose=lambda n: n - 1
+    )
+    (name,) = begun.state.open
+    for attempt in range(1, ATTEMPTS + 1):
+        commands = begun.turn(e.TaskLost(name, attempt, "killed"))
+    assert [type(command) for command in commands] == [e.Train]
+
+
+@pytest.mark.parametrize("stage", ["seed", "train", "explore"])
+def test_other_tasks_lost_too_often_stop_the_campaign_until_it_is_run_again(
+    world, stage
+):
+    begun = world.game().to(stage)
+    name, command = next(iter(begun.state.open.items()))
+    for attempt in range(1, ATTEMPTS + 1):
+        commands = begun.turn(e.TaskLost(name, attempt, "ValueError: odd"))
+    assert [type(x) for x in commands] == [e.Stop]
+    assert begun.state.finished == (
+        f"{name} was tried 3 times and failed: ValueError: odd"
+    )
+    assert begun.state.open[name] is command
+    assert begun.turn(e.Amended("")) == ()
+    assert begun.state.attempts == {}
+    assert not begun.state.finished
+    assert begun.play().state.used("expensive") == 12
+
+
+def test_a_late_loss_of_an_answered_task_changes_nothing(world):
+    begun = world.game()
+    begun.turn(world.answer(begun.state.open["prepare/0"]))
+    before = begun.state
+    assert begun.turn(e.TaskLost("prepare/0", ATTEMPTS, "late")) == ()
+    assert world.same(begun.state, before)
+
+
+def test_after_its_end_a_campaign_asks_for_nothing(world):
+    begun = world.game().play()
+    assert begun.turn(e.Excluded("0" * 32, None, "odd")) == ()
+
+
+def test_a_larger_budget_lets_a_finished_campaign_go_on(world):
+    begun = world.game().play()
+    generation = begun.state.generation
+    begun.rules = replace(world.RULES, budget=Budget(cheap=40, expensive=20))
+    commands = begun.turn(e.Amended("budget: more", ("budget",)))
+    assert {type(command) for command in commands} == {e.Explore}
+    begun.play()
+    assert begun.state.used("expensive") == 20
+    assert begun.state.generation > generation
+
+
+def test_the_same_rules_again_end_a_finished_campaign_at_once(world):
+    begun = world.game().play()
+    (stop,) = begun.turn(e.Amended(""))
+    assert stop.reason == "the budget of expensive labels is spent"
+
+
+def test_excluded_labels_leave_the_next_training(world):
+    begun = world.game().to("explore")
+    (train,) = begun.asked(e.Train)
+    begun.turn(e.Excluded(train.expensive[0], "expensive", "looks odd"))
+    begun.turn(e.Excluded(train.cheap[1], None, "looks odd"))
+    begun.turn(e.Excluded(train.test[0], None, "looks odd"))
+    begun.to("train")
+    later = begun.asked(e.Train)[-1]
+    assert train.expensive[0] not in later.expensive
+    assert train.cheap[1] not in {*later.cheap, *later.expensive}
+    assert later.test == train.test[1:]
+    if train.expensive[0] in train.cheap:
+        assert train.expensive[0] in later.cheap
+
+
+def test_each_generation_learns_from_the_one_before(world):
+    begun = world.game().play()
+    parents = [train.parent for train in begun.asked(e.Train)]
+    models = [t.event.model for t in begun.turns if isinstance(t.event, e.Trained)]
+    assert parents == [None, *models[:-1]]
+
+
+def test_a_model_that_the_user_brought_is_the_first_parent(world):
+    begun = world.game(model="a" * 32).to("train")
+    assert begun.asked(e.Train)[0].parent == "a" * 32
+
+
+def test_with_labels_and_a_test_set_given_training_comes_first(world):
+    brought = (
+        *(world.given(f"c{i}", "cheap") for i in range(4)),
+        *(world.given(f"x{i}", "expensive") for i in range(2)),
+        *(world.given(f"t{i}", "expensive", test=True) for i in range(3)),
+    )
+    begun = world.Game()
+    (train,) = begun.turn(world.opened(given=brought))
+    assert isinstance(train, e.Train)
+    assert (len(train.cheap), len(train.expensive), len(train.test)) == (4, 2, 3)
+    assert begun.state.used("cheap") == begun.state.used("expensive") == 0
+    begun.play()
+    assert begun.state.used("expensive") == 12
+    walkers = begun.asked(e.Explore)[0].walkers
+    known = {item.frame for item in brought if not item.test}
+    assert {walker.frame for walker in walkers} <= known
+
+
+def test_with_labels_given_only_the_test_set_is_made(world):
+    brought = (world.given("c", "cheap"), world.given("x", "expensive"))
+    begun = world.game(given=brought).to("train")
+    assert {x.purpose for x in begun.asked(e.LabelFrame)} == {"test"}
+
+
+@pytest.mark.parametrize(
+    ("brought", "missing"), [("cheap", "expensive"), ("expensive", "cheap")]
+)
+def test_a_fidelity_of_which_nothing_was_given_gets_seeds(world, brought, missing):
+    items = (
+        world.given("a", brought),
+        *(world.given(f"t{i}", "expensive", test=True) for i in range(3)),
+    )
+    begun = world.game(given=items).to("train")
+    asked = begun.asked(e.LabelFrame)
+    assert {(x.fidelity, x.purpose) for x in asked} == {(missing, "seed")}
+    (train,) = begun.asked(e.Train)
+    assert train.cheap
+    assert train.expensive
+
+
+def test_without_any_expensive_label_the_campaign_says_so(world):
+    def reply(command):
+        if isinstance(command, e.LabelFrame) and command.fidelity == "expensive":
+            return world.failed(command)
+        return world.answer(command)
+
+    begun = world.game(reply=reply).play()
+    assert begun.state.finished == (
+        "no expensive label succeeded: `alloop log` tells why"
+    )
+
+
+def test_cheap_labels_that_fail_do_not_stop_the_campaign(world):
+    def reply(command):
+        if isinstance(command, e.LabelFrame) and command.fidelity == "cheap":
+            return world.failed(command)
+        return world.answer(command)
+
+    begun = world.game(reply=reply).play()
+    assert begun.state.used("expensive") == 12
+    assert begun.asked(e.Train)[-1].cheap == ()
+
+
+def test_an_exploration_that_finds_nothing_ends_the_campaign(world):
+    def reply(command):
+        event = world.answer(command)
+        if isinstance(event, e.Explored):
+            return replace(event, candidates=(), controls=())
+        return event
+
+    begun = world.game(reply=reply).play()
+    assert begun.state.finished == "nothing is left to label or to learn"
+
+
+def test_sampling_that_gives_no_frame_leaves_no_gap(world):
+    def reply(command):
+        event = world.answer(command)
+        return replace(event, frames=()) if isinstance(event, e.Sampled) else event
+
+    begun = world.game(reply=reply).to("train")
+    assert begun.asked(e.Train)[0].test == ()
+
+
+def test_more_walkers_join_where_the_rules_allow_more(world):
+    begun = world.game().to("train", generation=1)
+    begun.rules = replace(world.RULES, exploring=Exploring(6, 25, 3, 10))
+    begun.to("explore")
+    batches = [[w.index for w in x.walkers] for x in begun.state.open.values()]
+    assert batches == [[0, 1, 2], [3, 4, 5]]
+    fresh = {w.index: w.step for x in begun.state.open.values() for w in x.walkers}
+    assert [fresh[i] for i in range(6)] == [25, 25, 25, 25, 0, 0]
+
+
+def outcome(game):
+    """All that a campaign decided, whatever the order in which it came about."""
+    commands = [x for turn in game.turns for x in turn.commands]
+    asked = {x.name: getattr(x, "reason", None) for x in commands}
+    trains = {
+        x.name: (x.cheap, x.expensive, x.test, x.parent) for x in game.asked(e.Train)
+    }
+    return asked, trains, game.state.model, game.state.errors, game.state.finished
+
+
+@pytest.mark.parametrize("selection", ["flagged", "random"])
+@settings(max_examples=15, deadline=None, derandomize=True)
+@given(data=st.data())
+def test_the_order_of_arrival_changes_nothing(world, selection, data):
+    rules = replace(world.RULES, selection=selection)
+    ordered = world.game(rules, molecules=2).play()
+    seed = data.draw(st.integers(0, 2**32 - 1))
+    rng = np.random.default_rng(seed)
+    shuffled = world.game(rules, molecules=2).play(choose=lambda n: rng.integers(n))
+    assert outcome(shuffled) == outcome(ordered)
+    for index, walker in ordered.state.walkers.items():
+        assert world.same(shuffled.state.walkers[index], walker)
+
+
+@settings(max_examples=15, deadline=None, derandomize=True)
+@given(seed=st.integers(0, 2**32 - 1))
+def test_lost_tasks_and_restarts_change_nothing(world, seed):
+    """Any task may be lost twice, and the driver may begin again at any time."""
+    rng = np.random.default_rng(seed)
+    calm = world.game().play()
+    rough = world.game()
+    while rough.state.open:
+        pending = [rough.state.open[name] for name in sorted(rough.state.open)]
+        command = pending[rng.integers(len(pending))]
+        tried = rough.state.attempts.get(command.name, 0)
+        if tried < ATTEMPTS - 1 and rng.random() < 0.2:
+            rough.turn(e.TaskLost(command.name, tried + 1, "killed"))
+        elif rng.random() < 0.05:
+            assert rough.turn(e.Amended("")) == ()
+        else:
+            rough.turn(world.answer(command))
+    assert outcome(rough) == outcome(calm)
+
+
+def test_pieces_of_a_round_may_change_size_between_two_runs(world):
+    begun = world.game().to("explore")
+    begun.rules = replace(world.RULES, exploring=Exploring(4, 25, 2, 25))
+    begun.play()
+    assert begun.state.used("expensive") == 12
+
+
+def test_stopping_rules_are_asked_after_each_training(world):
+    early = replace(world.RULES, stopping=Stopping(rounds=1))
+    begun = world.game(early).play()
+    assert begun.state.round == 1
+    assert begun.state.generation == 2
+    assert begun.state.finished == "1 rounds are done"
+
+
+def test_a_walker_keeps_its_random_start_whatever_the_others_do(world):
+    few = replace(world.RULES, exploring=Exploring(2, 25, 2, 10))
+    narrow = {
+        w.index: w for w in world.game(few).to("explore").asked(e.Explore)[0].walkers
+    }
+    wide = {
+        w.index: w
+        for x in world.game().to("explore").asked(e.Explore)
+        for w in x.walkers
+    }
+    assert isinstance(wide[1], Walker)
+    assert all(world.same(narrow[i], wide[i]) for i in narrow)

@@ -1,0 +1,76 @@
+"""Pairs of atoms against a direct count and against ASE's neighbour list."""
+
+import numpy as np
+import pytest
+from ase.build import bulk, molecule
+from ase.neighborlist import neighbor_list
+
+from alloop.core.atoms import from_atoms, to_atoms
+from alloop.core.batch import pack
+from alloop.core.frame import Frame
+from alloop.models.pairs import LARGE, Pairs, is_static, pairs
+
+WATER = from_atoms(molecule("H2O"))
+ETHANOL = from_atoms(molecule("CH3CH2OH"))
+
+
+def crystal() -> Frame:
+    atoms = bulk("Si") * (2, 1, 1)
+    atoms.rattle(0.05, seed=1)
+    return from_atoms(atoms)
+
+
+def slab() -> Frame:
+    atoms = bulk("Cu", cubic=True)
+    atoms.pbc = (True, True, False)
+    return from_atoms(atoms)
+
+
+def cloud(atoms: int) -> Frame:
+    rng = np.random.default_rng(0)
+    return Frame(np.ones(atoms), rng.uniform(0, 12, (atoms, 3)))
+
+
+def as_rows(found: Pairs) -> list[tuple[float, ...]]:
+    shifts = np.round(found.shifts, 6) + 0.0
+    rows = zip(found.centres, found.neighbours, *shifts.T, strict=True)
+    return sorted(tuple(map(float, row)) for row in rows)
+
+
+def test_small_molecules_list_all_pairs_both_ways() -> None:
+    batch = pack([WATER, ETHANOL])
+    found = pairs(batch, cutoff=1.0)
+    assert is_static(batch)
+    expected = {(i, j) for i in range(3) for j in range(3) if i != j}
+    expected |= {(i, j) for i in range(3, 12) for j in range(3, 12) if i != j}
+    rows = list(zip(found.centres.tolist(), found.neighbours.tolist(), strict=True))
+    assert len(rows) == len(set(rows))
+    assert set(rows) == expected
+    assert not found.shifts.any()
+
+
+@pytest.mark.parametrize("frame", [crystal(), slab(), cloud(LARGE + 6)])
+def test_a_search_finds_what_ase_finds(frame: Frame) -> None:
+    found = pairs(pack([frame]), cutoff=4.2)
+    i, j, S = neighbor_list("ijS", to_atoms(frame), 4.2)
+    expected = Pairs(i, j, S @ frame.cell)
+    assert not is_static(pack([frame]))
+    assert as_rows(found) == as_rows(expected)
+
+
+def test_frames_of_both_kinds_mix() -> None:
+    mixed = pairs(pack([WATER, crystal(), ETHANOL]), cutoff=4.0)
+    alone = pairs(pack([crystal()]), cutoff=4.0)
+    middle = (mixed.centres >= 3) & (mixed.centres < 7)
+    np.testing.assert_array_equal(mixed.centres[middle], alone.centres + 3)
+    np.testing.assert_array_equal(mixed.neighbours[middle], alone.neighbours + 3)
+    np.testing.assert_array_equal(mixed.shifts[middle], alone.shifts)
+    assert (~middle).sum() == 6 + 72
+
+
+def test_no_frames_and_single_atoms_have_no_pairs() -> None:
+    atom = Frame(np.array([1]), np.zeros((1, 3)))
+    for batch in (pack([]), pack([atom, atom])):
+        found = pairs(batch, cutoff=5.0)
+        assert len(found.centres) == 0
+        assert found.shifts.shape == (0, 3)

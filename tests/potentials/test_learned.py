@@ -1,0 +1,150 @@
+"""LearnedPotential: the laws on every network, and what it adds to a network."""
+
+import numpy as np
+import pytest
+import torch
+from ase.build import molecule
+
+import alloop.potentials.learned as learned
+from alloop.core.atoms import from_atoms
+from alloop.core.batch import pack
+from alloop.core.errors import InputError
+from alloop.core.frame import Frame
+from alloop.models.checkpoint import dumps, identity, loads
+from alloop.models.graph import to_graph
+from alloop.models.network import NETWORKS, Network, build
+from alloop.potentials.learned import LearnedPotential, Storable, from_checkpoint
+from alloop.testing import check_potential, check_rotation
+
+REFERENCES = {1: -13.6, 6: -1029.4, 8: -2041.8}
+every_network = pytest.mark.parametrize("kind", sorted(NETWORKS))
+
+
+def lively(kind: str, dtype: torch.dtype = torch.float64) -> Network:
+    """Random weights twice as large as at birth: curved enough to break a law."""
+    network = build(kind, {"channels": 12, "layers": 2, "cutoff": 4.0}, 5, dtype)
+    with torch.no_grad():
+        for weight in network.parameters():
+            weight.mul_(2.0)
+    return network
+
+
+def frames(*names: str) -> list[Frame]:
+    rng = np.random.default_rng(1)
+    made = []
+    for name in names:
+        atoms = molecule(name)
+        atoms.positions += rng.normal(0.0, 0.08, atoms.positions.shape)
+        made.append(from_atoms(atoms))
+    return made
+
+
+MOLECULES = frames("H2O", "CH3OH", "H2CO", "H2O")
+
+
+@every_network
+def test_networks_keep_all_laws_in_float64(kind: str) -> None:
+    potential = LearnedPotential(lively(kind), REFERENCES, scale=0.7)
+    check_potential(potential, MOLECULES, tolerance=1e-7)
+
+
+@every_network
+def test_networks_keep_all_laws_in_float32(kind: str) -> None:
+    network = lively(kind, torch.float32)
+    potential = LearnedPotential(network, REFERENCES, scale=0.7)
+    check_potential(potential, MOLECULES, tolerance=1e-3)
+
+
+@every_network
+def test_networks_keep_symmetry_in_a_cell(kind: str) -> None:
+    water = molecule("H2O", cell=[4.0, 4.5, 5.0], pbc=True)
+    water.positions += 0.3
+    potential = LearnedPotential(lively(kind), REFERENCES)
+    check_rotation(potential, [from_atoms(water)], tolerance=1e-7)
+
+
+@every_network
+def test_the_random_networks_of_these_tests_are_no_constants(kind: str) -> None:
+    said = LearnedPotential(lively(kind), REFERENCES).predict(pack(MOLECULES))
+    assert np.abs(said.forces).mean() > 0.02
+
+
+def test_energies_are_scaled_and_get_references_in_double_precision() -> None:
+    network = lively("painn", torch.float32)
+    batch = pack(MOLECULES)
+    raw = network(to_graph(batch, network.cutoff)).energies.detach().numpy()
+    references = {z: 1e9 * e for z, e in REFERENCES.items()}
+    plain = LearnedPotential(network, dict.fromkeys(REFERENCES, 0.0), 3.0)
+    heavy = LearnedPotential(network, references, 3.0)
+    np.testing.assert_array_equal(
+        plain.predict(batch).energies, 3.0 * raw.astype(np.float64)
+    )
+    expected = [sum(references[int(z)] for z in f.numbers) for f in MOLECULES]
+    shift = heavy.predict(batch).energies - plain.predict(batch).energies
+    np.testing.assert_allclose(shift, expected, rtol=1e-15)
+    np.testing.assert_array_equal(
+        heavy.predict(batch).forces, plain.predict(batch).forces
+    )
+
+
+def test_an_element_that_was_not_trained_on_is_refused_by_name() -> None:
+    potential = LearnedPotential(lively("painn"), {1: 0.0, 8: 0.0})
+    with pytest.raises(InputError, match=r"trained on \(H, O\), got C; train it"):
+        potential.predict(pack(MOLECULES))
+    heavy = Frame(np.array([118, 1]), np.eye(2, 3))
+    with pytest.raises(InputError, match="got Og"):
+        potential.predict(pack([heavy]))
+
+
+@every_network
+def test_a_checkpoint_brings_the_same_bits_back(kind: str) -> None:
+    potential = LearnedPotential(lively(kind, torch.float32), REFERENCES, 0.3)
+    checkpoint = potential.checkpoint()
+    again = from_checkpoint(loads(dumps(checkpoint)))
+    assert isinstance(again, Storable)
+    assert again.references == potential.references
+    assert again.scale == 0.3
+    assert identity(again.checkpoint()) == identity(checkpoint)
+    batch = pack(MOLECULES)
+    one = potential.predict(batch, descriptors=True)
+    two = again.predict(batch, descriptors=True)
+    np.testing.assert_array_equal(one.energies, two.energies)
+    np.testing.assert_array_equal(one.forces, two.forces)
+    assert one.descriptors is not None
+    assert two.descriptors is not None
+    np.testing.assert_array_equal(one.descriptors, two.descriptors)
+
+
+def test_the_network_inside_is_out_of_reach_and_its_copy_can_be_trained() -> None:
+    network = lively("painn")
+    potential = LearnedPotential(network, REFERENCES)
+    before = potential.predict(pack(MOLECULES)).energies
+    for copy in (network, potential.network):
+        assert all(weight.requires_grad for weight in copy.parameters())
+        with torch.no_grad():
+            next(copy.parameters()).add_(1.0)
+    np.testing.assert_array_equal(potential.predict(pack(MOLECULES)).energies, before)
+
+
+def test_large_batches_go_in_whole_frames(monkeypatch: pytest.MonkeyPatch) -> None:
+    potential = LearnedPotential(lively("painn"), REFERENCES)
+    molecules = frames(*["H2O", "CH3CH2OH", "H2O", "CH3OH"] * 3)
+    whole = potential.predict(pack(molecules), descriptors=True)
+    monkeypatch.setattr(learned, "_CHUNK", 8)
+    parts = potential.predict(pack(molecules), descriptors=True)
+    again = potential.predict(pack(molecules), descriptors=True)
+    np.testing.assert_allclose(parts.energies, whole.energies, rtol=1e-12)
+    np.testing.assert_allclose(parts.forces, whole.forces, atol=1e-10)
+    assert parts.descriptors is not None
+    assert parts.descriptors.shape == (len(pack(molecules).numbers), 12)
+    np.testing.assert_array_equal(parts.forces, again.forces)
+
+
+def test_no_frames_give_no_predictions() -> None:
+    said = LearnedPotential(lively("painn"), REFERENCES).predict(
+        pack([]), descriptors=True
+    )
+    assert said.energies.shape == (0,)
+    assert said.forces.shape == (0, 3)
+    assert said.descriptors is not None
+    assert said.descriptors.shape == (0, 12)

@@ -1,0 +1,50 @@
+"""Checkpoints find their potential, and torch stays away where it is not needed."""
+
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+from alloop.core.errors import InputError
+from alloop.models.checkpoint import Checkpoint
+from alloop.models.network import build
+from alloop.potentials.learned import LearnedPotential
+from alloop.potentials.pairwise import PairBasis, PairwisePotential
+from alloop.potentials.restore import restore
+
+
+@pytest.mark.parametrize("kind", ["painn", "egnn"])
+def test_networks_are_restored_as_learned_potentials(kind: str) -> None:
+    potential = LearnedPotential(build(kind, {"channels": 4, "layers": 1}), {1: 0.0})
+    restored = restore(potential.checkpoint())
+    assert isinstance(restored, LearnedPotential)
+    assert restored.network.kind == kind
+
+
+def test_a_pair_potential_is_restored() -> None:
+    basis = PairBasis((1, 8), radial=3)
+    coefficients = np.arange(float(basis.size))
+    restored = restore(PairwisePotential(basis, coefficients).checkpoint())
+    assert isinstance(restored, PairwisePotential)
+    assert restored.basis == basis
+    np.testing.assert_array_equal(restored.coefficients, coefficients)
+
+
+def test_an_unknown_kind_is_refused() -> None:
+    with pytest.raises(InputError, match="got 'gemnet'; use a newer alloop"):
+        restore(Checkpoint("gemnet", {}, {}))
+
+
+def test_pair_potentials_oracles_and_laws_do_not_import_torch() -> None:
+    code = """
+import sys
+import numpy as np
+import alloop.testing, alloop.potentials.ase, alloop.potentials.oracle
+from alloop.potentials.pairwise import PairBasis, PairwisePotential
+from alloop.potentials.restore import restore
+basis = PairBasis((1,))
+restore(PairwisePotential(basis, np.zeros(basis.size)).checkpoint())
+sys.exit("torch" in sys.modules)
+"""
+    subprocess.run([sys.executable, "-c", code], check=True)

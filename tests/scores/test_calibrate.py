@@ -1,0 +1,89 @@
+"""Thresholds and their promise, ranks against scipy."""
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from scipy import stats
+
+from alloop.core.errors import InputError
+from alloop.core.seeds import stream
+from alloop.scores.calibrate import (
+    LEAST,
+    auroc,
+    calibrate,
+    conformal_quantile,
+    ranks,
+    spearman,
+    threshold,
+)
+
+VALUES = st.lists(st.integers(-5, 5), min_size=3, max_size=40).map(
+    lambda values: np.array(values, dtype=float)
+)
+
+
+def test_a_new_score_exceeds_the_conformal_quantile_as_seldom_as_promised() -> None:
+    rng = stream(0, "coverage")
+    draws = rng.gamma(1.0, size=(20_000, 40))
+    below = [row[-1] <= conformal_quantile(row[:-1], 0.9) for row in draws]
+    assert np.mean(below) == pytest.approx(0.9, abs=0.007)
+
+
+def test_the_conformal_quantile_is_an_order_statistic_or_infinite() -> None:
+    scores = np.arange(1.0, 100.0)
+    assert conformal_quantile(scores, 0.99) == 99.0
+    assert conformal_quantile(scores, 0.5) == 50.0
+    assert conformal_quantile(scores[:-1], 0.99) == np.inf
+
+
+def test_calibration_says_how_it_was_done_and_how_many_it_needs() -> None:
+    rng = stream(1, "held out")
+    many = calibrate(rng.standard_normal(99), 0.99)
+    assert (many.method, many.n, many.needed) == ("conformal", 99, 99)
+    assert many.reason == "conformal on 99 held-out frames"
+    some = calibrate(rng.standard_normal(98), 0.99)
+    assert some.method == "quantile"
+    assert "99 would promise" in some.reason
+    few = calibrate(rng.standard_normal(LEAST - 1), 0.99)
+    assert few.value is None
+    assert few.reason.startswith("not calibrated: 9 held-out frames")
+
+
+def test_the_threshold_is_the_calibrations_value() -> None:
+    scores = stream(2, "held out").standard_normal(50)
+    assert threshold(scores, 0.9) == conformal_quantile(scores, 0.9)
+    assert threshold(scores, 0.99) == pytest.approx(np.quantile(scores, 0.99))
+    assert threshold(scores[:3], 0.99) is None
+
+
+@pytest.mark.parametrize("level", [0.0, 1.0, 99.0])
+def test_a_quantile_outside_zero_and_one_is_refused(level: float) -> None:
+    with pytest.raises(InputError, match="between 0 and 1"):
+        calibrate(np.zeros(20), level)
+
+
+@given(VALUES)
+def test_ranks_share_ties(values: np.ndarray) -> None:
+    np.testing.assert_array_equal(ranks(values), stats.rankdata(values))
+
+
+@given(VALUES, st.integers(0, 1000))
+def test_spearman_is_scipys(values: np.ndarray, seed: int) -> None:
+    other = values + stream(seed, "noise").integers(-4, 5, len(values)).astype(float)
+    if np.ptp(values) == 0.0 or np.ptp(other) == 0.0:
+        assert np.isnan(spearman(values, other))
+    else:
+        expected = stats.spearmanr(values, other).statistic
+        assert spearman(values, other) == pytest.approx(expected, abs=1e-12)
+
+
+@given(VALUES, st.integers(0, 1000))
+def test_auroc_counts_pairs(values: np.ndarray, seed: int) -> None:
+    positive = stream(seed, "classes").random(len(values)) < 0.4
+    if positive.all() or not positive.any():
+        assert np.isnan(auroc(values, positive))
+        return
+    gaps = values[positive][:, None] - values[~positive]
+    expected = (gaps > 0).mean() + 0.5 * (gaps == 0).mean()
+    assert auroc(values, positive) == pytest.approx(expected)

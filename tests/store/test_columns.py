@@ -1,0 +1,259 @@
+"""Columns are read by plain zarr, and never seen half-written."""
+
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import zarr
+
+from alloop.core.errors import StoreError
+from alloop.store import columns, schema
+from alloop.store.archive import Archive
+from alloop.store.codec import Codec
+from alloop.store.doctor import verify
+
+MAKE = '''
+import numpy as np
+from alloop.store import schema
+
+NAMES = ("structures", "labels/cheap", "scores", "walkers")
+
+def table(name, rows):
+    """Columns of `rows` rows that are a function of the row, with 0 to 2 atoms each."""
+    offsets = np.concatenate([[0], np.cumsum(np.arange(rows) % 3)]).astype(int)
+    lengths = {"row": rows, "bound": rows + 1, "atom": int(offsets[-1])}
+    out = {}
+    for key, column in schema.columns(name).items():
+        first = np.arange(lengths[column.along]) + 1
+        shape = (-1, *(1 for _ in column.tail))
+        full = (len(first), *column.tail)
+        values = np.broadcast_to(first.reshape(shape) % 250 + 1, full)
+        out[key] = values.astype(column.dtype)
+    return out | ({"offsets": offsets} if "offsets" in out else {})
+
+def tables(rows):
+    return {name: table(name, rows) for name in NAMES}
+'''
+WRITER = (
+    MAKE
+    + """
+import os
+from alloop.store import columns
+from alloop.store.archive import Archive
+from alloop.store.codec import Codec
+def work(path):
+    with Archive.open(path, Codec([]), "w") as archive:
+        rows = columns.mark(archive.path) + 1
+        while True:
+            rows += 700
+            columns.write(archive, tables(rows), rows)
+            with open(path + ".done", "a") as done:
+                done.write(f"{rows}\\n")
+"""
+)
+READER = (
+    MAKE
+    + """
+import sys, warnings, zarr
+warnings.simplefilter("error")
+path, reads, last = sys.argv[1], 0, 0
+print("ready", flush=True)
+import select
+while not select.select([sys.stdin], [], [], 0)[0]:
+    root = zarr.open_group(path, mode="r")
+    present = dict(root.members(max_depth=None))
+    for name in NAMES:
+        if name not in present:
+            continue
+        if name == "walkers":
+            (name,) = (f"walkers/{key}" for key in root["walkers"])
+        rows = present[name].attrs["rows"]
+        assert rows >= last or name != "structures", "the store went back"
+        last = rows if name == "structures" else last
+        for key, expected in table(name, rows).items():
+            found = root[f"{name}/{key}"][:]
+            assert np.array_equal(found, expected), (name, key, rows)
+    reads += 1
+print(reads, last)
+"""
+)
+space: dict[str, Any] = {}
+exec(MAKE, space)
+tables: Callable[[int], Any] = space["tables"]
+
+
+def read(path: Path, **options: Any) -> Any:
+    return zarr.open_group(path, mode="r", **options)
+
+
+def assert_holds(path: Path, rows: int, **options: Any) -> None:
+    root = read(path, **options)
+    for name, table in tables(rows).items():
+        place = f"{name}/{rows:08d}" if name == "walkers" else name
+        for key, expected in table.items():
+            found = root[place][key]
+            assert np.array_equal(found[:], expected), (name, key)
+            assert found.dtype == schema.columns(name)[key].dtype
+
+
+@pytest.mark.parametrize("consolidated", [None, False])
+def test_plain_zarr_reads_what_was_written(
+    archive: Archive, consolidated: bool | None
+) -> None:
+    for rows in (0, 1024, 1500):
+        columns.write(archive, tables(rows), rows)
+        assert_holds(archive.path, rows, use_consolidated=consolidated)
+        assert columns.mark(archive.path) == rows
+
+
+def test_arrays_tell_units_codes_and_dimensions(archive: Archive) -> None:
+    columns.write(archive, tables(3), 3, {"labels/cheap": {"level": "HF/STO-3G"}})
+    labels = read(archive.path)["labels/cheap"]
+    assert labels.attrs["level"] == "HF/STO-3G"
+    assert (labels.attrs["rows"], labels.attrs["mark"]) == (3, 3)
+    forces = labels["forces"]
+    assert forces.attrs["units"] == "eV/angstrom"
+    assert forces.metadata.dimension_names == ("label_atom", "xyz")
+    assert labels["failure"].attrs["codes"][4] == "GATE"
+    assert "checks of forces" not in labels["failure"].attrs["advice"][1]
+
+
+def test_xarray_opens_a_table(archive: Archive) -> None:
+    xarray = pytest.importorskip("xarray")
+    columns.write(archive, tables(4), 4)
+    with xarray.open_zarr(archive.path, group="structures", chunks=None) as data:
+        assert data.sizes["structure"] == 4
+        assert data["positions"].attrs["units"] == "angstrom"
+
+
+def test_models_stay_visible_beside_columns(archive: Archive) -> None:
+    archive.put_model("m", b"weights")
+    columns.write(archive, tables(2), 2)
+    archive.put_model("n", b"other")
+    columns.rebuild(archive, tables(3), 3)
+    assert set(read(archive.path)["models"]) == {"m", "n"}
+    assert_holds(archive.path, 3)
+
+
+def test_writing_the_same_again_changes_nothing(archive: Archive) -> None:
+    columns.write(archive, tables(9), 9)
+    before = {p: p.read_bytes() for p in archive.path.rglob("*") if p.is_file()}
+    columns.write(archive, tables(9), 9)
+    after = {p: p.read_bytes() for p in archive.path.rglob("*") if p.is_file()}
+    assert before == after
+
+
+def test_a_table_may_come_alone(archive: Archive) -> None:
+    columns.write(archive, tables(5), 5)
+    columns.write(archive, {"scores": tables(7)["scores"]}, 7)
+    root = read(archive.path)
+    assert root["scores/structure"].shape == (7,)
+    assert list(root["walkers"]) == ["00000005"]
+    assert columns.mark(archive.path) == 5
+
+
+def test_the_last_walkers_outlive_one_write_for_who_still_reads(
+    archive: Archive,
+) -> None:
+    columns.write(archive, tables(5), 5)
+    reader = read(archive.path)["walkers/00000005"]
+    columns.write(archive, tables(6), 6)
+    assert np.array_equal(reader["step"][:], tables(5)["walkers"]["step"])
+    assert list(read(archive.path)["walkers"]) == ["00000006"]
+    columns.write(archive, tables(7), 7)
+    folders = sorted(p.name for p in (archive.path / "walkers").glob("0*"))
+    assert folders == ["00000006", "00000007"]
+
+
+def test_columns_that_do_not_fit_the_tables_are_made_anew(archive: Archive) -> None:
+    columns.write(archive, tables(2000), 2000)
+    columns.write(archive, tables(30), 30)
+    assert_holds(archive.path, 30)
+    assert verify_columns(archive) == ["columns"]  # the journal is empty here
+
+
+def verify_columns(archive: Archive) -> list[str]:
+    return [finding.where for finding in verify(archive.path, Codec([]))]
+
+
+@pytest.mark.parametrize("what", ["zarr.json", "c.0"])
+def test_a_lost_or_damaged_file_is_healed(archive: Archive, what: str) -> None:
+    columns.write(archive, tables(50), 50)
+    (archive.path / "structures" / "id" / what).write_bytes(b"x")
+    shutil.rmtree(archive.path / "scores")
+    columns.rebuild(archive, tables(50), 50)
+    assert_holds(archive.path, 50)
+    assert_holds(archive.path, 50, use_consolidated=False)
+
+
+def test_a_damaged_last_chunk_does_not_hinder_the_next_write(archive: Archive) -> None:
+    columns.write(archive, tables(50), 50)
+    for chunk in (archive.path / "labels").rglob("c.0*"):
+        chunk.write_bytes(b"x")
+    columns.write(archive, tables(60), 60)
+    assert_holds(archive.path, 60)
+
+
+@pytest.mark.parametrize("late", [False, True], ids=["before", "after"])
+def test_whatever_fails_a_reader_sees_one_moment(
+    archive: Archive, codec: Codec, faulty: Any, late: bool
+) -> None:
+    small = {name: tables(40)[name] for name in ("scores", "walkers")}
+    large = {name: tables(50)[name] for name in ("scores", "walkers")}
+    columns.write(archive, small, 40)
+    archive.close()
+    for fail_at in range(0, 200, 5):
+        files = faulty(fail_at, late=late)
+        with Archive.open(archive.path, codec, "w", files=files) as writer:
+            try:
+                columns.write(writer, large, 50)
+            except StoreError:
+                pass
+            else:
+                break
+        root = read(archive.path)
+        rows = root["scores"].attrs["rows"]
+        assert rows in (40, 50)
+        assert list(root["walkers"]) == [f"{rows:08d}"]
+        for key in small["scores"]:
+            assert np.array_equal(root["scores"][key][:], tables(rows)["scores"][key])
+    assert read(archive.path)["scores"].attrs["rows"] == 50
+
+
+def test_a_reader_beside_a_killed_writer_never_sees_half(
+    archive: Archive, nursery: Callable[[str], Any], tmp_path: Path
+) -> None:
+    archive.close()
+    path, done = archive.path, Path(f"{archive.path}.done")
+    done.touch()
+    born, rng = nursery(WRITER), np.random.default_rng(3)
+    reader = subprocess.Popen(
+        [sys.executable, "-c", READER, str(path)],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    assert reader.stdout is not None
+    reader.stdout.readline()
+    for kill in range(22):
+        pid = born.spawn(path)
+        if kill % 7 == 6:
+            before = done.stat().st_size
+            while done.stat().st_size == before:
+                time.sleep(0.002)
+        time.sleep(rng.uniform(0.01, 0.25))
+        born.kill(pid)
+    out, _ = reader.communicate("stop\n")
+    assert reader.returncode == 0
+    reads, rows = map(int, out.split())
+    assert reads >= 3
+    assert rows >= 2100
+    with Archive.open(path, Codec([]), "w") as again:
+        columns.write(again, tables(rows + 10000), rows + 10000)
+    assert_holds(path, rows + 10000)

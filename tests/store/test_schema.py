@@ -1,0 +1,77 @@
+"""What the columns promise to their readers."""
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+from alloop.core.records import Failure
+from alloop.store import schema
+
+ENERGY = {"eV", "eV/angstrom", "angstrom", "angstrom/fs", "e", "s"}
+
+
+def labels() -> dict[str, Any]:
+    """Two labels of water, the second one failed."""
+    return {
+        "structure": [0, 1],
+        "offsets": [0, 3, 3],
+        "energy": [-75.0, np.nan],
+        "forces": np.ones((3, 3)),
+        "status": schema.coded(["ok", "failed"], schema.STATES),
+        "failure": schema.failure_codes([None, Failure.GATE]),
+        "cpu_seconds": [1.0, 2.0],
+        "purpose": schema.coded(["seed", "test"], schema.PURPOSES),
+    }
+
+
+def test_every_failure_has_a_number_that_never_changes() -> None:
+    assert {*schema.FAILURES[1:]} == {failure.name for failure in Failure}
+    assert schema.FAILURES[:5] == (
+        "",
+        "GEOMETRY",
+        "NOT_CONVERGED",
+        "CC_NOT_CONVERGED",
+        "GATE",
+    )
+
+
+def test_every_float_column_but_surprise_has_a_unit_of_alloop() -> None:
+    for columns in schema.TABLES.values():
+        for name, column in columns.items():
+            if column.dtype == "f8" and name not in ("surprise", "threshold"):
+                assert column.units in ENERGY
+
+
+def test_ids_go_to_digits_and_back() -> None:
+    ids = ["0123456789abcdef" * 2, "f" * 32]
+    assert schema.texts(schema.digits(ids)) == ids
+    assert schema.digits([]).shape == (0, 32)
+
+
+def test_a_table_is_brought_to_the_types_of_the_schema() -> None:
+    arrays = schema.checked("labels/cheap", labels())
+    assert arrays["structure"].dtype == np.int64
+    assert arrays["energy"].dtype == np.float64
+    assert list(arrays["failure"]) == [0, schema.FAILURES.index("GATE")]
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"energy": [1.0]}, r"energy has shape \(1,\), expected \(2,\)"),
+        ({"offsets": [0, 3]}, r"offsets has shape \(2,\), expected \(3,\)"),
+        ({"forces": np.ones((3, 2))}, r"forces has shape \(3, 2\)"),
+        ({"offsets": [0, 4, 3]}, "offsets do not fit the atoms"),
+        ({"offsets": [0, 1, 2]}, "offsets do not fit the atoms"),
+        ({"extra": [1, 2]}, "needs the columns"),
+    ],
+)
+def test_a_table_that_does_not_fit_is_refused(change: Any, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        schema.checked("labels/cheap", labels() | change)
+
+
+def test_an_unknown_word_has_no_number() -> None:
+    with pytest.raises(ValueError, match="not in tuple"):
+        schema.coded(["whim"], schema.PURPOSES)

@@ -1,0 +1,497 @@
+"""Configurations: what a minimal one means, and every mistake with its cure."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from ase import Atoms
+from ase.build import molecule
+from ase.io import write
+from hypothesis import given
+from hypothesis import strategies as st
+
+from alloop.config import (
+    ConfigError,
+    Setup,
+    changed,
+    differences,
+    load,
+    loads,
+    schema,
+)
+from alloop.config.merge import merge
+from alloop.config.text import parse
+from alloop.config.validate import kinds
+from alloop.core.records import Label
+from alloop.labels.levels import pyscf_level, toy_level
+from alloop.loop import events as e
+from alloop.loop.history import CODEC
+from alloop.store.archive import Archive
+
+ROOT = Path(__file__).parents[1]
+TOY = """
+name: toy
+start: [{molecule: H2O}]
+levels: {cheap: {kind: toy, stiffness: 0.9}, expensive: {kind: toy}}
+"""
+
+
+def problems(text: str, base: Path) -> dict[str, str]:
+    """What is wrong with a configuration, by path."""
+    with pytest.raises(ConfigError) as caught:
+        loads(text, base)
+    assert caught.value.exit_code == 2
+    return {problem.path: problem.text for problem in caught.value.problems}
+
+
+def opening(setup: Setup) -> e.Opened:
+    levels = {name: level.id for name, level in setup.levels.items()}
+    return e.Opened(setup.seed, levels, setup.start, setup.given, setup.model_id)
+
+
+def labelled(frames: list[Atoms], path: Path) -> Path:
+    """An extxyz file with the toy level's own labels."""
+    from alloop.core.atoms import from_atoms
+    from alloop.labels.toy import label_with_toy
+
+    for atoms in frames:
+        result = label_with_toy(from_atoms(atoms), toy_level().settings)
+        atoms.info["REF_energy"] = result.energy
+        atoms.arrays["REF_forces"] = result.forces
+    write(path, frames, format="extxyz")
+    return path
+
+
+def rattled(count: int, seed: int) -> list[Atoms]:
+    rng = np.random.default_rng(seed)
+    frames = [molecule("H2O") for _ in range(count)]
+    for atoms in frames:
+        atoms.positions += 0.05 * rng.standard_normal((3, 3))
+    return frames
+
+
+# --- what is right -------------------------------------------------------------------
+
+
+def test_name_start_and_levels_are_enough(tmp_path: Path) -> None:
+    setup = loads(TOY, tmp_path)
+    assert setup.name == "toy"
+    assert setup.molecules == ("H2O",)
+    assert setup.store == tmp_path / "runs/toy.zarr"
+    assert (setup.rules.budget.cheap, setup.rules.budget.expensive) == (200, 30)
+    assert (setup.rules.seeding.cheap, setup.rules.seeding.expensive) == (60, 10)
+    assert setup.rules.seeding.test == 30
+    assert not setup.rules.single
+    assert setup.plan.training is not None
+    assert setup.plan.training.kind == "asteroid"
+
+
+def test_without_a_cheap_level_there_is_one_fidelity(tmp_path: Path) -> None:
+    text = "name: x\nstart: [{molecule: H2O}]\nlevels: {expensive: {kind: toy}}"
+    setup = loads(text, tmp_path)
+    assert setup.rules.single
+    assert setup.plan.training is not None
+    assert setup.plan.training.kind == "standard"
+    assert list(setup.levels) == ["expensive"]
+    assert setup.kit.levels["cheap"] == setup.levels["expensive"]
+
+
+def test_every_number_reaches_the_loop_in_its_own_units(tmp_path: Path) -> None:
+    text = TOY + (
+        "seed: 4\n"
+        "test: {frames: 8, temperature: 300, timestep: 0.25, each: 2, spacing: 7}\n"
+        "seeds: {kind: rattle, cheap: 5, expensive: 4, sigma: 0.02}\n"
+        "explore: {kind: verlet, temperature: 350, timestep: 1, walkers: 3, steps: 90,\n"
+        "          batch: 2, piece: 30, stride: 3, guards: {force: null, heat: 4}}\n"
+        "flag: {components: 8, quantile: 0.9, control: 0.2, selection: random}\n"
+        "training: {every: 6}\n"
+        "budget: {cheap: 50, expensive: 12, cpu_hours: 2}\n"
+        "stop: {target: 25, patience: 2, rounds: 9}\n"
+        "limits: {label_time: 60, label_memory: 900, isolate: false}\n"
+        "cluster: {kind: local, workers: 3}\n"
+    )
+    setup = loads(text, tmp_path)
+    rules, kit = setup.rules, setup.kit
+    assert rules.stopping.target == pytest.approx(0.025)  # eV/Å
+    assert (rules.every, rules.control, rules.selection) == (6, 0.2, "random")
+    assert (rules.seeding.test, rules.seeding.per_walker) == (8, 2)
+    assert (rules.exploring.piece, rules.exploring.walkers) == (30, 3)
+    assert rules.budget.cpu_hours == 2
+    assert (kit.seed, kit.isolate, kit.scoring.components) == (4, False, 8)
+    assert (kit.dynamics.kind, kit.dynamics.timestep) == ("verlet", 1.0)
+    assert (kit.dynamics.guards.force, kit.dynamics.guards.heat) == (None, 4.0)
+    assert (kit.beginning.test.temperature, kit.beginning.spacing) == (300, 7)
+    assert (kit.limits.seconds, kit.limits.memory_mb) == (60, 900)
+    assert (setup.cluster.kind, setup.cluster.workers) == ("local", 3)
+
+
+def test_spin_defaults_to_that_of_the_molecule(tmp_path: Path) -> None:
+    text = TOY.replace("{molecule: H2O}", "{molecule: O2}, {molecule: NO}")
+    setup = loads(text, tmp_path)
+    assert [frame.spin for frame in setup.start] == [2, 1]
+
+
+def test_nitric_oxide_is_no_boolean_and_1e3_a_number() -> None:
+    tree = parse("a: NO\nb: 1e-3\nc: 12:30\nd: on\ne: 2024-01-01\nf: true\ng: .5", "x")
+    assert list(tree.values()) == ["NO", 1e-3, "12:30", "on", "2024-01-01", True, 0.5]
+
+
+@given(
+    st.integers(1, 500),
+    st.floats(1, 2000),
+    st.sampled_from(["langevin", "verlet"]),
+    st.one_of(st.none(), st.floats(0.1, 100)),
+)
+def test_the_stored_text_restores_the_same_campaign(
+    steps: int, temperature: float, kind: str, target: float | None
+) -> None:
+    text = TOY + (
+        f"explore: {{kind: {kind}, steps: {steps}, temperature: {temperature!r}}}\n"
+        f"stop: {{target: {'null' if target is None else target}}}\n"
+    )
+    setup = loads(text, Path.cwd())
+    again = Setup.restored(setup.text, opening(setup), setup.store)
+    assert again.text == setup.text
+    assert again.rules == setup.rules
+    assert again.levels == setup.levels
+    assert differences(again, opening(setup)) == []
+    assert changed(setup.text, again.text) == ()
+
+
+def test_checking_creates_nothing(tmp_path: Path) -> None:
+    loads(TOY, tmp_path)
+    problems(TOY + "budget: {expensive: -1}", tmp_path)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_schema_says_units() -> None:
+    found = schema()
+    assert "fs" in found["$defs"]["Langevin"]["properties"]["timestep"]["description"]
+    assert "extends" in found["properties"]
+
+
+@pytest.mark.parametrize("path", sorted(ROOT.glob("campaigns/*.yaml")), ids=str)
+def test_each_campaign_that_we_ship_is_right(path: Path) -> None:
+    setup = load(path)
+    assert setup.name == path.stem
+    assert setup.store == ROOT / "runs" / f"{path.stem}.zarr"
+
+
+@pytest.mark.parametrize("path", sorted(ROOT.glob("configs/**/*.yaml")), ids=str)
+def test_each_fragment_that_we_ship_can_be_extended(path: Path) -> None:
+    own = "" if path.parent.name == "levels" else TOY.split("levels")[1]
+    text = f"extends: {path}\nname: x\nstart: [{{molecule: H2O}}]\n"
+    loads(text + (f"levels{own}" if own else ""), ROOT)
+
+
+# --- extends -------------------------------------------------------------------------
+
+
+def test_later_fragments_win_and_the_campaign_wins_over_all(tmp_path: Path) -> None:
+    (tmp_path / "a.yaml").write_text("seed: 1\nexplore: {steps: 10, walkers: 2}\n")
+    (tmp_path / "b.yaml").write_text("seed: 2\nexplore: {steps: 20}\n")
+    text = "extends: [a.yaml, b.yaml]\n" + TOY + "explore: {stride: 4}"
+    setup = loads(text, tmp_path)
+    assert setup.seed == 2
+    explore = setup.plan.explore
+    assert (explore.steps, explore.walkers, explore.stride) == (20, 2, 4)
+
+
+def test_paths_in_a_fragment_are_relative_to_the_fragment(tmp_path: Path) -> None:
+    (tmp_path / "far/deep").mkdir(parents=True)
+    (tmp_path / "far/deep/x.yaml").write_text(
+        "extends: ../y.yaml\nstart: [{file: w.xyz}]\n"
+    )
+    (tmp_path / "far/y.yaml").write_text("store: s.zarr\n")
+    write(tmp_path / "far/deep/w.xyz", molecule("H2O"))
+    text = TOY.replace("start: [{molecule: H2O}]\n", "") + "extends: far/deep/x.yaml"
+    setup = loads(text, tmp_path)
+    assert setup.store == tmp_path / "far/s.zarr"
+    assert setup.molecules == ("H2O",)
+
+
+def test_another_kind_keeps_only_the_keys_that_it_knows() -> None:
+    below = {"explore": {"kind": "langevin", "friction": 0.1, "steps": 7}}
+    above = {"explore": {"kind": "verlet"}}
+    assert merge(below, above, kinds()) == {"explore": {"kind": "verlet", "steps": 7}}
+
+
+def test_a_circle_of_fragments_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "a.yaml").write_text("extends: b.yaml")
+    (tmp_path / "b.yaml").write_text("extends: a.yaml")
+    assert "never end" in problems("extends: a.yaml\n" + TOY, tmp_path)["extends"]
+
+
+def test_a_missing_fragment_is_named(tmp_path: Path) -> None:
+    assert "`no.yaml` is not" in problems("extends: no.yaml", tmp_path)["extends"]
+    assert "list of files" in problems("extends: [3]", tmp_path)["extends"]
+
+
+# --- mistakes ------------------------------------------------------------------------
+
+
+def test_all_mistakes_are_shown_at_once_with_the_nearest_right_key(
+    tmp_path: Path,
+) -> None:
+    found = problems(
+        """
+        name: my water
+        sed: 7
+        start: [{molecule: H2O, spn: 1}, {molecul: CO}, {file: no.xyz}, {molecule: H2Q}]
+        test: {frames: -3, temprature: 400}
+        levels:
+          cheap: {kind: pyscff, method: hf}
+          expensive: {kind: toy, stifness: 2}
+        explore: {kind: langevn}
+        potential: 5
+        training: {kind: standard, pretrain: 4}
+        budget: {cheap: -3, expensive: many, walkers: 4}
+        flag: {quantile: 2, selection: randm, fill: 1}
+        store: 3
+        """,
+        tmp_path,
+    )
+    right = {
+        "name": "expected letters, digits",
+        "sed": "did you mean `seed`?",
+        "start.0.spn": "did you mean `spin`?",
+        "start.1": "expected molecule | file | labels | store, got the keys molecul",
+        "start.3": "expected a structure file, no.xyz is not there",
+        "start.4": "there is no element `Q` in `H2Q`",
+        "test.frames": "at least 0 (frames",
+        "test.temprature": "did you mean `temperature`?",
+        "levels.cheap": "there is no kind `pyscff`; did you mean `pyscf`?",
+        "levels.expensive.stifness": "did you mean `stiffness`?",
+        "explore": "there is no kind `langevn`; did you mean `langevin`?",
+        "potential": "expected keys and values",
+        "training.pretrain": "only `kind: asteroid` has it",
+        "budget.cheap": "expected a number of at least 0 (labels",
+        "budget.expensive": "expected a whole number",
+        "budget.walkers": "did you mean `explore.walkers`?",
+        "flag.quantile": "below 1",
+        "flag.selection": "did you mean `random`?",
+        "flag.fill": "expected true or false",
+        "store": "expected text",
+    }
+    right["start.2"], right["start.3"] = right.pop("start.3"), right.pop("start.4")
+    assert found.keys() == right.keys()
+    for path, text in right.items():
+        assert text in found[path], path
+
+
+def test_a_mistake_in_one_section_does_not_hide_what_is_missing(
+    tmp_path: Path,
+) -> None:
+    found = problems("budget: {expensive: 3.5}", tmp_path)
+    assert set(found) == {"budget.expensive", "name", "start", "levels"}
+    assert found["levels"].startswith("is missing")
+
+
+@pytest.mark.parametrize(
+    ("text", "word"),
+    [
+        ("a: [1", "line 2, column 1"),
+        ("a: 1\na: 2", "`a` stands twice"),
+        ("[1, 2]", "expected keys such as"),
+        ("", "got nothing"),
+    ],
+)
+def test_what_is_no_yaml_is_told_with_its_line(
+    text: str, word: str, tmp_path: Path
+) -> None:
+    assert word in problems(text, tmp_path)[""]
+
+
+def test_a_missing_file_is_one_sentence(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="No such file"):
+        load(tmp_path / "no.yaml")
+
+
+def test_methods_basis_sets_and_levels_that_cannot_be(tmp_path: Path) -> None:
+    levels = (
+        "{cheap: {kind: pyscf, method: b3lip, basis: sto-3g},"
+        " expensive: {kind: pyscf, method: ccsd(t), basis: cc-pvdzz}}"
+    )
+    text = f"name: x\nstart: [{{molecule: OH, spin: 0}}]\nlevels: {levels}"
+    found = problems(text, tmp_path)
+    assert "B3LYP" in found["levels.cheap"].upper()
+    assert "cc-pVDZ".lower() in found["levels.expensive"].lower()
+    assert "9 electrons need an odd spin" in found["start.0"]
+
+
+def test_two_equal_levels_are_a_mistake(tmp_path: Path) -> None:
+    text = TOY.replace("stiffness: 0.9", "stiffness: 1")
+    assert "both are toy 1/0" in problems(text, tmp_path)["levels"]
+
+
+def test_atoms_on_top_of_each_other_are_refused(tmp_path: Path) -> None:
+    write(tmp_path / "x.xyz", Atoms("OHH", [[0, 0, 0], [0, 0, 0.1], [1, 0, 0]]))
+    text = TOY.replace("{molecule: H2O}", "{file: x.xyz}")
+    found = problems(text, tmp_path)["start.0"]
+    assert "covalent radii" in found
+    assert "H2O cannot be a molecule" in found
+
+
+def test_an_unknown_element_in_a_file_is_named(tmp_path: Path) -> None:
+    (tmp_path / "x.xyz").write_text("1\n\nXq 0 0 0\n")
+    (tmp_path / "y.xyz").write_text("1\n\nO 0 0\n")
+    text = TOY.replace("{molecule: H2O}", "{file: x.xyz}, {file: y.xyz}")
+    found = problems(text, tmp_path)
+    assert "an atom `Xq`, which is no element; did you mean" in found["start.0"]
+    assert "y.xyz is not" in found["start.1"]
+
+
+def test_molecules_are_found_by_name_or_the_nearest_one_is_told(tmp_path: Path) -> None:
+    assert loads(TOY.replace("H2O", "methanol"), tmp_path).molecules == ("CH4O",)
+    found = problems(TOY.replace("H2O", "methanal"), tmp_path)["start.0"]
+    assert "did you mean `methanol`?" in found
+
+
+@pytest.mark.parametrize("store", ["taken", "taken/x.zarr", "/proc/alloop/x.zarr"])
+def test_a_store_that_cannot_be_written_is_refused(store: str, tmp_path: Path) -> None:
+    (tmp_path / "taken").write_text("")
+    assert set(problems(f"{TOY}store: {store}\n", tmp_path)) == {"store"}
+
+
+@pytest.mark.parametrize(
+    ("lines", "path"),
+    [
+        ("seeds: {cheap: 300}", "seeds.cheap"),
+        ("seeds: {expensive: 31}", "seeds.expensive"),
+        ("training: {every: 31}", "training.every"),
+        ("training: {gamma: [1, 2]}", "training.validation"),
+        ("explore: {walkers: 1}\nstart: [{molecule: H2O}, {molecule: CO}]", "explore"),
+        ("seeds: {expensive: 1}\nstart: [{molecule: H2O}, {molecule: CO}]", "seeds"),
+        ("test: {frames: 0}\nstop: {target: 5}", "stop.target"),
+        ("potential: {kind: file, path: no.model}", "potential.path"),
+        ("start: [{labels: no.xyz, level: cheap, energy_unit: eV}]", "start.0"),
+    ],
+)
+def test_sections_must_agree(lines: str, path: str, tmp_path: Path) -> None:
+    text = TOY.replace("start: [{molecule: H2O}]\n", "") if "start" in lines else TOY
+    found = problems(f"{text}{lines}\n", tmp_path)
+    assert [key for key in found if key.startswith(path)]
+
+
+def test_what_needs_a_cheap_level_says_so(tmp_path: Path) -> None:
+    text = (
+        "name: x\nstart: [{molecule: H2O}]\nlevels: {expensive: {kind: toy}}\n"
+        "budget: {cheap: 5}\nseeds: {cheap: 3}\ntraining: {kind: asteroid}\n"
+    )
+    found = problems(text, tmp_path)
+    assert set(found) == {"budget.cheap", "seeds.cheap", "training.kind"}
+
+
+# --- data that comes along -----------------------------------------------------------
+
+UNITS = "energy_unit: eV, length_unit: angstrom"
+
+
+def test_labels_come_along_and_bring_their_molecule(tmp_path: Path) -> None:
+    labelled(rattled(6, 1), tmp_path / "old.extxyz")
+    labelled(rattled(5, 2), tmp_path / "test.extxyz")
+    text = TOY.replace("{molecule: H2O}", "{labels: old.extxyz, level: expensive, %s}")
+    text = text % UNITS + f"test: {{file: test.extxyz, {UNITS}}}\n"
+    setup = loads(text, tmp_path)
+    train = [item for item in setup.given if not item.test]
+    assert (len(train), len(setup.given)) == (6, 11)
+    assert {item.label.level for item in setup.given} == {setup.levels["expensive"].id}
+    lowest = min(train, key=lambda item: item.label.energy)
+    assert setup.start == (lowest.frame,)
+    assert setup.rules.seeding.test == 0
+
+
+def test_a_test_frame_that_is_trained_on_is_refused(tmp_path: Path) -> None:
+    frames = rattled(4, 1)
+    labelled(frames, tmp_path / "old.extxyz")
+    turned = frames[2].copy()
+    turned.rotate(40, "x")
+    labelled([*rattled(2, 5), turned], tmp_path / "test.extxyz")
+    text = TOY.replace("{molecule: H2O}", "{labels: old.extxyz, level: cheap, %s}")
+    text = text % UNITS + f"test: {{file: test.extxyz, {UNITS}}}\n"
+    assert "2 (= 2 of training)" in problems(text, tmp_path)["test"]
+
+
+def test_a_unit_that_cannot_be_right_is_warned_about(tmp_path: Path) -> None:
+    labelled(rattled(8, 1), tmp_path / "old.extxyz")
+    item = "{labels: old.extxyz, level: cheap, energy_unit: eV, length_unit: bohr}"
+    setup = loads(TOY.replace("{molecule: H2O}", item), tmp_path)
+    assert any("lengths" in warning for warning in setup.warnings)
+
+
+def test_one_frame_with_two_energies_is_refused(tmp_path: Path) -> None:
+    frames = rattled(2, 1)
+    labelled(frames, tmp_path / "a.extxyz")
+    frames[0].info["REF_energy"] += 1.0
+    write(tmp_path / "b.extxyz", frames, format="extxyz")
+    item = f"{{labels: a.extxyz, level: cheap, {UNITS}}}"
+    both = f"{item}, {item.replace('a.ext', 'b.ext')}"
+    assert (
+        "two cheap energies"
+        in problems(TOY.replace("{molecule: H2O}", both), tmp_path)["start.1"]
+    )
+
+
+def test_a_test_set_of_another_molecule_is_refused(tmp_path: Path) -> None:
+    labelled([molecule("CO")], tmp_path / "test.extxyz")
+    text = TOY + f"test: {{file: test.extxyz, {UNITS}}}\n"
+    assert "CO is tested" in problems(text, tmp_path)["test"]
+
+
+def test_another_store_lends_labels_only_of_the_same_levels(tmp_path: Path) -> None:
+    setup = loads(TOY, tmp_path)
+    frame, level = setup.start[0], setup.levels["cheap"]
+    label = Label(frame.id, level.id, -9.0, np.zeros((3, 3)))
+    brought = e.Given(frame, 0, "cheap", label)
+    levels = {name: level.id for name, level in setup.levels.items()}
+    opened = e.Opened(0, levels, setup.start, (brought,))
+    attrs = {"config": setup.text, "name": "old"}
+    with Archive.create(tmp_path / "old.zarr", attrs=attrs, codec=CODEC) as archive:
+        archive.append(e.Turn(opened))
+    text = TOY.replace("{molecule: H2O}", "{store: old.zarr}")
+    other = text.replace("0.9", "0.8").replace("kind: toy}}", "kind: toy, offset: 1}}")
+    assert "other levels" in problems(other, tmp_path)["start.0"]
+
+
+# --- what a store remembers ----------------------------------------------------------
+
+
+def test_seed_start_and_levels_are_fixed_for_a_store(tmp_path: Path) -> None:
+    opened = opening(loads(TOY, tmp_path))
+    assert differences(loads(TOY, tmp_path), opened) == []
+    other = TOY.replace("0.9", "0.8").replace("H2O", "CO") + "seed: 5\n"
+    found = differences(loads(other, tmp_path), opened)
+    assert len(found) == 3
+    assert found[0] == "its seed is 0, not 5"
+    assert "cheap level" in found[1]
+    assert "starts from H2O" in found[2]
+
+
+def test_a_new_budget_is_a_change_and_a_moved_store_is_none(tmp_path: Path) -> None:
+    old = loads(TOY, tmp_path).text
+    new = loads(TOY + "budget: {expensive: 40}\nstore: b.zarr\n", tmp_path).text
+    assert changed(old, new) == ("budget.expensive",)
+
+
+def test_a_control_changes_what_it_says_and_keeps_the_rest(tmp_path: Path) -> None:
+    setup = loads(TOY + "training: {every: 5, teacher: 7}\n", tmp_path)
+    changes = {"budget": {"cheap": 0, "expensive": 44}, "seeds": {"cheap": 0}}
+    control = setup.varied(
+        {**changes, "training": {"kind": "standard"}},
+        tmp_path / "c.zarr",
+        opening(setup),
+    )
+    assert control.rules.single
+    assert (control.rules.budget.expensive, control.rules.every) == (44, 5)
+    assert control.plan.training is not None
+    assert setup.plan.training is not None
+    assert control.plan.training.total == setup.plan.training.total
+    assert control.store == tmp_path / "c.zarr"
+    assert differences(control, opening(setup)) == []
+
+
+def test_a_level_of_a_newer_program_is_another_level(tmp_path: Path) -> None:
+    setup = loads(TOY, tmp_path)
+    other = {"cheap": setup.levels["cheap"].id, "expensive": pyscf_level("hf", "x").id}
+    opened = e.Opened(0, other, setup.start)
+    assert "expensive level" in differences(setup, opened)[0]

@@ -1,0 +1,237 @@
+"""Labels to files and back, through ASE and through our own intake."""
+
+from pathlib import Path
+
+import ase.db
+import ase.io
+import numpy as np
+import pytest
+
+from alloop.core.errors import InputError
+from alloop.core.frame import Frame
+from alloop.core.records import Failure, Label, Unlabelled
+from alloop.core.seeds import stream
+from alloop.export import write, write_ase_db, write_extxyz
+from alloop.intake import read_labels
+from alloop.loop import events as e
+from alloop.loop.history import Entry, History
+from alloop.loop.ledger import Ledger
+from alloop.loop.state import replay
+
+CHEAP, EXPENSIVE = "1" * 16, "2e" + "2" * 14  # ids that look like numbers
+LEVELS = {"cheap": CHEAP, "expensive": EXPENSIVE}
+ATTRS = {
+    "levels": {
+        "cheap": {"title": "HF/STO-3G"},
+        "expensive": {"title": "CCSD(T)/CC-PVDZ"},
+    }
+}
+
+
+def frame(name, charge=0, spin=0):
+    positions = stream(1, name).normal(0, 1, (3, 3))
+    return Frame([8, 1, 1], positions, charge=charge, spin=spin)
+
+
+def label(of, level):
+    rng = stream(2, of.id + level)
+    details = {"program": "pyscf 2.14", "gap": 0.4, "stable": True, "note": None}
+    return Label(
+        of.id, level, -2078.1 + rng.normal(), rng.normal(size=(3, 3)), 1.5, details
+    )
+
+
+def ask(of, fidelity, purpose, reason="bias 0.1 eV/Å, said “x”"):
+    return e.LabelFrame(of, LEVELS[fidelity], fidelity, purpose, 0, reason)
+
+
+FRAMES = {
+    "given": frame("given"),
+    "seed": frame("seed", charge=1, spin=1),
+    "test": frame("test"),
+    "later": frame("later"),
+    "failed": frame("failed"),
+}
+
+
+@pytest.fixture
+def turns():
+    given = FRAMES["given"]
+    first = [
+        ask(FRAMES["seed"], "cheap", "seed"),
+        ask(FRAMES["seed"], "expensive", "seed"),
+        ask(FRAMES["test"], "expensive", "test"),
+    ]
+    second = [
+        ask(FRAMES["later"], "cheap", "flagged"),
+        ask(FRAMES["failed"], "cheap", "flagged"),
+    ]
+    seed = FRAMES["seed"].id
+    train = e.Train(1, (seed,), (given.id, seed), (FRAMES["test"].id,))
+    explore = e.Explore(1, 0, 0, 1, "m" * 32, (), 10, 1, 1)
+    trained = e.Trained("train/1", 1, "m" * 32, 0.5, None, np.zeros((0, 0)))
+    brought = e.Given(given, 0, "expensive", label(given, EXPENSIVE))
+    opened = e.Opened(7, LEVELS, (given,), (brought,))
+    unlabelled = Unlabelled(FRAMES["failed"].id, CHEAP, Failure.CRASHED)
+    events = [
+        (opened, first),
+        *((e.Labelled(x.name, label(x.frame, x.level)), ()) for x in first[:2]),
+        (e.Labelled(first[2].name, label(first[2].frame, EXPENSIVE)), [train]),
+        (trained, [explore]),
+        (e.Explored(explore.name, (), (), (), 1), second),
+        (e.Labelled(second[0].name, label(second[0].frame, CHEAP)), ()),
+        (e.NotLabelled(second[1].name, unlabelled), ()),
+    ]
+    return [e.Turn(event, tuple(commands)) for event, commands in events]
+
+
+def told(turns):
+    ledger = Ledger()
+    for turn in turns:
+        ledger.add(turn)
+    entries = tuple(Entry(seq, 0.0, turn) for seq, turn in enumerate(turns))
+    return History(Path("x.zarr"), ATTRS, entries, replay(turns), ledger)
+
+
+@pytest.fixture
+def history(turns):
+    return told(turns)
+
+
+def labels(history, out, fidelity=None, at=None):
+    """(frame, fidelity) of what is written."""
+    images = ase.io.read(write_extxyz(history, out, fidelity, at), index=":")
+    found = [
+        (x.info["frame"].removeprefix("frame/"), x.info["fidelity"]) for x in images
+    ]
+    names = {frame.id: name for name, frame in FRAMES.items()}
+    return sorted((names[frame], fidelity) for frame, fidelity in found)
+
+
+def test_every_good_label_is_a_configuration(history, tmp_path):
+    assert labels(history, tmp_path / "all.xyz") == [
+        ("given", "expensive"),
+        ("later", "cheap"),
+        ("seed", "cheap"),
+        ("seed", "expensive"),
+        ("test", "expensive"),
+    ]
+    expensive = labels(history, tmp_path / "few.xyz", "expensive")
+    assert expensive == [(x, "expensive") for x in ("given", "seed", "test")]
+
+
+def test_a_generation_is_exported_as_it_was_trained(turns, tmp_path):
+    turns.append(e.Turn(e.Excluded(FRAMES["seed"].id, "cheap", "odd")))
+    assert labels(told(turns), tmp_path / "one.xyz", at=1) == [
+        ("given", "expensive"),
+        ("seed", "cheap"),
+        ("seed", "expensive"),
+    ]
+
+
+def test_excluded_labels_are_left_out(turns, tmp_path):
+    turns.append(e.Turn(e.Excluded(FRAMES["seed"].id, "cheap", "odd")))
+    turns.append(e.Turn(e.Excluded(FRAMES["test"].id, None, "odd")))
+    assert labels(told(turns), tmp_path / "x.xyz") == [
+        ("given", "expensive"),
+        ("later", "cheap"),
+        ("seed", "expensive"),
+    ]
+
+
+@pytest.mark.parametrize("name", ["out.xyz", "out.extxyz"])
+def test_trainers_and_ase_find_energy_and_forces(history, tmp_path, name):
+    out = write(history, tmp_path / name, "expensive")
+    for image in ase.io.read(out, index=":"):
+        level, of = EXPENSIVE, image.info["frame"].removeprefix("frame/")
+        expected = history.ledger.labels[level, of]
+        for energy in (image.info["REF_energy"], image.get_potential_energy()):
+            assert energy == expected.energy
+        for forces in (image.arrays["REF_forces"], image.get_forces()):
+            np.testing.assert_allclose(forces, expected.forces, rtol=0, atol=1e-8)
+
+
+def test_the_keys_tell_where_a_label_comes_from(history, tmp_path):
+    images = ase.io.read(write(history, tmp_path / "x.xyz"), index=":")
+    seed = next(x for x in images if x.info["purpose"] == "seed")
+    assert {k: v for k, v in seed.info.items() if k != "REF_energy"} == {
+        "charge": 1,
+        "spin": 1,
+        "total_charge": 1,
+        "total_spin": 2,
+        "config_type": "cheap",
+        "split": "train",
+        "fidelity": "cheap",
+        "frame": f"frame/{FRAMES['seed'].id}",
+        "level": f"level/{CHEAP}",
+        "level_title": "HF/STO-3G",
+        "purpose": "seed",
+        "reason": "bias 0.1 eV/Å, said “x”",
+        "round": 0,
+        "generation": 0,
+        "molecule": 0,
+        "cpu_seconds": 1.5,
+        "program": "pyscf 2.14",
+    }
+    test = next(x for x in images if x.info["purpose"] == "test")
+    assert (test.info["config_type"], test.info["split"]) == ("test", "test")
+    later = next(x for x in images if x.info["purpose"] == "flagged")
+    assert (later.info["round"], later.info["generation"]) == (1, 1)
+
+
+def test_a_database_holds_labels_bit_for_bit(history, tmp_path):
+    out = write(history, tmp_path / "x.db")
+    with ase.db.connect(out) as database:
+        rows = list(database.select("split=train,fidelity=expensive"))
+    assert len(rows) == 2
+    for row in rows:
+        expected = history.ledger.labels[row.data["level_id"], row.data["frame_id"]]
+        assert row.energy == row.REF_energy == expected.energy
+        np.testing.assert_array_equal(row.forces, expected.forces)
+        np.testing.assert_array_equal(row.data["REF_forces"], expected.forces)
+        frame = history.ledger.frames[row.data["frame_id"]]
+        np.testing.assert_array_equal(row.positions, frame.positions)
+        assert row.total_charge == frame.charge
+        assert row.data["details"] == expected.details
+        assert row.data["journal"]["answered"] >= row.data["journal"]["asked"]
+
+
+@pytest.mark.parametrize("name", ["x.xyz", "x.db"])
+def test_what_is_written_can_be_read_as_labels(history, tmp_path, name):
+    out = write(history, tmp_path / name, "expensive")
+    intake = read_labels(out)
+    level = EXPENSIVE
+    assert {frame.id for frame in intake.frames} == {
+        FRAMES[x].id for x in ("given", "seed", "test")
+    }
+    for frame, energy, forces in zip(
+        intake.frames, intake.energies, intake.forces, strict=True
+    ):
+        expected = history.ledger.labels[level, frame.id]
+        assert energy == expected.energy
+        np.testing.assert_allclose(forces, expected.forces, rtol=0, atol=1e-8)
+
+
+@pytest.mark.parametrize("writer", [write_extxyz, write_ase_db])
+def test_an_older_file_is_replaced_as_a_whole(history, tmp_path, writer):
+    out = tmp_path / ("x.db" if writer is write_ase_db else "x.xyz")
+    writer(history, out)
+    writer(history, out, "cheap")
+    assert len(ase.io.read(out, index=":")) == 2
+    assert [path.name for path in tmp_path.iterdir()] == [out.name]
+
+
+@pytest.mark.parametrize("name", ["nowhere/x.xyz", "nowhere/x.db"])
+def test_a_place_that_cannot_be_written_is_one_sentence(history, tmp_path, name):
+    with pytest.raises(InputError, match=r"can be written at .*nowhere"):
+        write(history, tmp_path / name)
+
+
+def test_what_is_not_there_cannot_be_exported(history, turns, tmp_path):
+    with pytest.raises(InputError, match="one of cheap, expensive, got dear"):
+        write(history, tmp_path / "x.xyz", "dear")
+    with pytest.raises(InputError, match=r"\(there are: 1\), got 2"):
+        write(history, tmp_path / "x.xyz", at=2)
+    with pytest.raises(InputError, match="no such labels yet"):
+        write(told(turns[:1]), tmp_path / "x.xyz", "cheap")
+    assert list(tmp_path.iterdir()) == []

@@ -1,0 +1,73 @@
+"""ASTEROID's bias and weights against hand-made numbers and laws."""
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from alloop.training.weights import (
+    Gamma,
+    bias_weights,
+    effective_size,
+    frame_bias,
+    guarded_weights,
+)
+
+BIASES = st.lists(st.floats(0.0, 10.0), min_size=2, max_size=40).map(np.array)
+
+
+def test_the_bias_is_the_mean_over_a_frames_components() -> None:
+    label = np.zeros((3, 3))
+    predicted = np.array([[1.0, -2.0, 3.0], [0.0, 0.0, 0.0], [-0.6, 0.6, 0.3]])
+    found = frame_bias(predicted, label, np.array([0, 2, 3]))
+    np.testing.assert_allclose(found, [1.0, 0.5])
+
+
+def test_no_frames_have_no_bias() -> None:
+    none = frame_bias(np.zeros((0, 3)), np.zeros((0, 3)), np.array([0]))
+    assert none.shape == (0,)
+
+
+@given(BIASES, st.floats(0.05, 10.0))
+def test_weights_have_mean_one_and_the_ratio_of_asteroid(
+    bias: np.ndarray, gamma: float
+) -> None:
+    w = bias_weights(bias, gamma)
+    assert w.mean() == pytest.approx(1.0)
+    expected = np.exp(-(bias - bias.min()) / gamma)
+    np.testing.assert_allclose(w / w.max(), expected, rtol=1e-9)
+
+
+@given(BIASES, st.floats(-5.0, 5.0))
+def test_a_bias_common_to_all_frames_weighs_nothing(
+    bias: np.ndarray, constant: float
+) -> None:
+    np.testing.assert_allclose(
+        bias_weights(bias + constant, 0.3), bias_weights(bias, 0.3), rtol=1e-9
+    )
+
+
+def test_the_effective_size_counts_the_frames_that_count() -> None:
+    assert effective_size(np.ones(7)) == pytest.approx(7.0)
+    assert effective_size(np.array([1.0, 0.0, 0.0])) == pytest.approx(1.0)
+
+
+@given(BIASES, st.floats(0.001, 5.0), st.floats(0.1, 0.95))
+def test_gamma_is_raised_until_enough_frames_count(
+    bias: np.ndarray, multiple: float, least: float
+) -> None:
+    weights, gamma = guarded_weights(bias, Gamma(multiple), least)
+    assert effective_size(weights) >= least * len(bias)
+    assert gamma >= Gamma(multiple).resolve(bias)
+
+
+def test_a_gamma_that_is_wide_enough_is_left_alone() -> None:
+    bias = np.linspace(0.1, 0.2, 20)
+    weights, gamma = guarded_weights(bias, Gamma(0.5, of_spread=False), 0.5)
+    assert gamma == 0.5
+    assert weights[0] > weights[-1]
+
+
+def test_biases_that_are_alike_give_uniform_weights() -> None:
+    weights, _ = guarded_weights(np.full(5, 0.7), Gamma(2.0), 0.5)
+    np.testing.assert_array_equal(weights, np.ones(5))
