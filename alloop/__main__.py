@@ -1,6 +1,8 @@
 """`python -m alloop`."""
 
+import sys
+
 from alloop.cli import main
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

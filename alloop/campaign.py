@@ -33,8 +33,8 @@ class Outcome:
 
     @property
     def exit_code(self) -> int:
-        """0 done, 3 stopped early but resumable."""
-        return 0 if self.finished else 3
+        """0 done, 3 stopped early or stuck, but resumable."""
+        return 0 if self.finished and not self.state.broken else 3
 
 
 class Campaign:

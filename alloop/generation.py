@@ -13,8 +13,8 @@ from alloop.core.records import Predictions
 from alloop.core.units import Floats
 from alloop.models.checkpoint import Checkpoint, dumps, identity, loads
 from alloop.potentials.ase import PotentialCalculator
-from alloop.potentials.storable import Storable
 from alloop.potentials.restore import restore
+from alloop.potentials.storable import Storable
 from alloop.scores.qresidual import QResidual
 
 _SCORER = "scorer/"

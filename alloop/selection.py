@@ -6,29 +6,14 @@ never counts.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol, TypeAlias
 
 import numpy as np
 
 from alloop.core.records import Candidate
+from alloop.core.roles import Selector
 from alloop.core.units import Floats, Integers
 
-Known: TypeAlias = Sequence[Candidate] | Floats  # or descriptors (frames, features)
 _ORDINARY = ("surprise", "control")  # other origins are guard rails
-
-
-class Chooser(Protocol):
-    """A Selector that also takes bare descriptors of what is known."""
-
-    def select(
-        self,
-        candidates: Sequence[Candidate],
-        known: Known,
-        quota: int,
-        rng: np.random.Generator,
-    ) -> tuple[int, ...]:
-        """Indices of at most `quota` candidates, best first."""
-        ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,17 +36,17 @@ class MostSurprising:
     def select(
         self,
         candidates: Sequence[Candidate],
-        known: Known,
+        known: Floats,
         quota: int,
         rng: np.random.Generator,  # noqa: ARG002
     ) -> tuple[int, ...]:
         """Indices of at most `quota` candidates, best first."""
-        order = _fresh(candidates, known)
+        order = _fresh(candidates)
         if not order:
             return ()
         pool = [candidates[index] for index in order]
         alarmed = np.array([self._alarmed(candidate) for candidate in pool])
-        greedy = _Greedy(self, pool, _descriptors(known))
+        greedy = _Greedy(self, pool, known)
         greedy.choose(alarmed, quota)
         if self.fill:
             greedy.choose(~alarmed, quota)
@@ -79,20 +64,20 @@ class RandomChoice:
     def select(
         self,
         candidates: Sequence[Candidate],
-        known: Known,
+        known: Floats,  # noqa: ARG002
         quota: int,
         rng: np.random.Generator,
     ) -> tuple[int, ...]:
         """Indices of at most `quota` candidates, in the order of the draw."""
-        order = _fresh(candidates, known)
+        order = _fresh(candidates)
         drawn = rng.permutation(len(order))[: max(quota, 0)]
         return tuple(order[index] for index in drawn)
 
 
 def by_molecule(
-    selector: Chooser,
+    selector: Selector,
     candidates: Sequence[Candidate],
-    known: Known,
+    known: Floats,
     quota: int,
     rng: np.random.Generator,
 ) -> tuple[int, ...]:
@@ -118,9 +103,9 @@ def by_molecule(
 
 
 def _of_molecule(
-    selector: Chooser,
+    selector: Selector,
     candidates: Sequence[Candidate],
-    known: Known,
+    known: Floats,
     molecule: int,
     quota: int,
     rng: np.random.Generator,
@@ -169,9 +154,9 @@ class _Greedy:
         self._distance = np.minimum(self._distance, away)
 
 
-def _fresh(candidates: Sequence[Candidate], known: Known) -> list[int]:
-    """Indices sorted by frame id, each frame once, without known frames."""
-    seen = set() if isinstance(known, np.ndarray) else {c.frame.id for c in known}
+def _fresh(candidates: Sequence[Candidate]) -> list[int]:
+    """Indices sorted by frame id, each frame once."""
+    seen: set[str] = set()
     order = []
     for index in sorted(range(len(candidates)), key=lambda i: _key(candidates[i])):
         if candidates[index].frame.id not in seen:
@@ -187,12 +172,6 @@ def _key(candidate: Candidate) -> tuple[str, float, int, int]:
         candidate.walker,
         candidate.step,
     )
-
-
-def _descriptors(known: Known) -> Floats:
-    if isinstance(known, np.ndarray):
-        return known
-    return np.array([candidate.descriptor for candidate in known])
 
 
 def _standing(surprise: Sequence[float]) -> Floats:

@@ -1,8 +1,9 @@
 """One run of a campaign: store, cluster and loop, opened together and put away."""
 
 import contextlib
+import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from alloop.config import Setup, changed, differences
@@ -18,6 +19,7 @@ from alloop.store.archive import Archive
 from alloop.store.cache import LabelCache
 from alloop.store.columns import write
 
+_COMPACT = 30.0  # s: columns need not be younger while the campaign runs
 Observe = Callable[[LoopState, e.Turn], None]
 
 
@@ -41,6 +43,7 @@ class Session:
     pool: Pool
     watch: Watch
     caches: tuple[Labels, ...] = ()
+    _compacted: float = field(default_factory=time.monotonic)
 
     def run(self) -> LoopState:
         """Drive the loop to its end or until asked to stop, and fill the columns."""
@@ -54,9 +57,8 @@ class Session:
             tick=self.watch.tick,
             stop=self.watch.stop,
         )
-        state = self._begin(driver)
         try:
-            return driver.run(state)
+            return driver.run(self.history.state, self._first())
         finally:
             self.compact()
 
@@ -65,23 +67,25 @@ class Session:
         history = history_of(self.archive)
         mark = history.entries[-1].seq if history.entries else -1
         write(self.archive, tables(history), mark)
+        self._compacted = time.monotonic()
 
-    def _begin(self, driver: Driver) -> LoopState:
-        """Open a new campaign, or note what changed since the last run."""
+    def _first(self) -> e.Event | None:
+        """A new campaign opens; one whose rules changed, or which waits, is amended."""
         state, setup = self.history.state, self.setup
         if not self.history.entries:
             if setup.model is not None and setup.model_id is not None:
                 self.archive.put_model(setup.model_id, setup.model)
-            return driver.turn(state, opening(setup))
+            return opening(setup)
         names = changed(self.history.config, setup.text)
         idle = not (state.open or state.finished)  # as a fork is
         if names or state.broken or idle:
-            return driver.turn(state, e.Amended(setup.text, names))
-        return state
+            return e.Amended(setup.text, names)
+        return None
 
     def _observe(self, state: LoopState, turn: e.Turn) -> None:
         self.watch.observe(state, turn)
-        if isinstance(turn.event, e.Trained):
+        due = time.monotonic() - self._compacted > _COMPACT
+        if due and isinstance(turn.event, e.Trained):
             self.compact()
 
 

@@ -1,4 +1,4 @@
-"""A campaign that ends in a second: toy levels, least-squares potential, one process."""
+"""A campaign that ends in a second: toy levels, a least-squares potential."""
 
 import hashlib
 from pathlib import Path

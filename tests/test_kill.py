@@ -12,9 +12,8 @@ from pathlib import Path
 import psutil
 import pytest
 
-from tests.conftest import fingerprint_of, write_toy
-
 from alloop.loop.history import read
+from tests.conftest import fingerprint_of, write_toy
 
 BURN = {"burn": 0.03}  # CPU seconds a label, so that kills meet work
 LEVELS = {
@@ -132,7 +131,7 @@ def test_a_kill_on_real_chemistry_changes_nothing(tmp_path: Path) -> None:
         "training": {
             "kind": "asteroid",
             "every": 4,
-            "first": 30,
+            "teacher": 30,
             "pretrain": 30,
             "finetune": 30,
         },

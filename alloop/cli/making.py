@@ -8,7 +8,7 @@ import typer
 from rich.table import Table
 
 from alloop.cli.console import complain, say
-from alloop.cli.places import short
+from alloop.cli.places import existing, short
 from alloop.cli.template import template
 from alloop.core.errors import InputError
 
@@ -70,7 +70,7 @@ def _checked(file: Path) -> "Setup":
     from alloop.config import differences, load
     from alloop.config.gather import opened
 
-    setup = load(file)
+    setup = load(existing(file))
     if setup.store.exists():
         wrong = differences(setup, opened(setup.store))
         if wrong:

@@ -20,13 +20,11 @@ def store_of(place: Path) -> Path:
     """The store that a path means; InputError where there is none."""
     from alloop.config.load import store_path
 
-    if place.is_file():
+    if existing(place).is_file():
         store = store_path(place)
         if not store.exists():
             raise InputError(f"{place} has not been run yet: `alloop run {place}`")
         return store
-    if not place.is_dir():
-        raise InputError(_missing(place))
     return place
 
 
@@ -42,6 +40,13 @@ def campaign_of(place: Path) -> "Campaign":
     from alloop.campaign import Campaign
 
     return Campaign.from_store(store_of(place))
+
+
+def existing(place: Path) -> Path:
+    """The path itself; InputError, with the nearest name, where nothing is there."""
+    if not place.exists():
+        raise InputError(_missing(place))
+    return place
 
 
 def short(path: Path) -> str:

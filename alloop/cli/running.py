@@ -11,6 +11,7 @@ import typer
 from rich.console import Console
 
 from alloop.cli.console import complain, out, say
+from alloop.cli.places import existing
 
 if TYPE_CHECKING:
     from alloop.campaign import Campaign, Outcome
@@ -40,12 +41,14 @@ def run(
 
     Ctrl-C ends it within seconds; the same command goes on.
     """
-    from alloop.campaign import Campaign
 
-    campaign = (Campaign.from_store if file.is_dir() else Campaign.from_yaml)(file)
-    for warning in campaign.setup.warnings:
-        complain(f"warning: {warning}")
-    return _drive(campaign, f"alloop run {file}", controls, quiet)
+    def opened() -> "Campaign":
+        from alloop.campaign import Campaign
+
+        kind = Campaign.from_store if file.is_dir() else Campaign.from_yaml
+        return kind(existing(file))
+
+    return _drive(opened, f"alloop run {file}", controls, quiet)
 
 
 def resume(
@@ -54,10 +57,13 @@ def resume(
     quiet: Quiet = False,
 ) -> int:
     """Go on with a campaign from its store alone."""
-    from alloop.campaign import Campaign
 
-    campaign = Campaign.from_store(store)
-    return _drive(campaign, f"alloop resume {store}", controls, quiet)
+    def opened() -> "Campaign":
+        from alloop.campaign import Campaign
+
+        return Campaign.from_store(existing(store))
+
+    return _drive(opened, f"alloop resume {store}", controls, quiet)
 
 
 @contextlib.contextmanager
@@ -79,13 +85,22 @@ def stopping() -> Iterator[Event]:
             signal.signal(number, handler)
 
 
-def _drive(campaign: "Campaign", again: str, controls: bool, quiet: bool) -> int:
+def _drive(
+    opened: Callable[[], "Campaign"], again: str, controls: bool, quiet: bool
+) -> int:
     again += " --controls" if controls else ""
     with stopping() as asked:
         try:
+            campaign = opened()
+            for warning in campaign.setup.warnings:
+                complain(f"warning: {warning}")
             outcomes = list(_outcomes(campaign, asked.is_set, controls, quiet))
         except KeyboardInterrupt:
             return _stopped(again)
+        return _ended(campaign, outcomes, again)
+
+
+def _ended(campaign: "Campaign", outcomes: "list[Outcome]", again: str) -> int:
     for outcome in outcomes:
         if outcome.state.broken:
             complain(f"{outcome.state.broken}; mend it and go on with: {again}")
@@ -103,7 +118,7 @@ def _outcomes(
         first = campaign.run(watch=watch)
     yield first
     if controls and first.finished and not first.state.broken:
-        with _controlling(stop, quiet) as watch:
+        with _controlling(campaign, stop, quiet) as watch:
             yield from campaign.run_controls(watch=watch).values()
 
 
@@ -111,31 +126,47 @@ def _outcomes(
 def _watch(
     campaign: "Campaign", stop: Callable[[], bool], quiet: bool
 ) -> Iterator["Watch"]:
-    from alloop.cli.logbook import Log
+    from alloop.report.live import Live
     from alloop.session import Watch
 
-    log = Log(campaign.store.with_suffix(".log"))
-    if quiet:
-        yield Watch(observe=log.observe, stop=stop)
-        return
-    from alloop.report.live import Live
-
-    with Live(campaign.setup, out()) as live:
+    console = Console(quiet=True) if quiet else out()
+    with (
+        _log(campaign) as log,
+        Live(campaign.setup.name, campaign.setup.rules, console) as live,
+    ):
 
         def observe(state: "LoopState", turn: "Turn") -> None:
-            log.observe(state, turn)
+            log(state, turn)
             live.observe(state, turn)
 
         yield Watch(observe=observe, tick=live.tick, stop=stop)
 
 
 @contextlib.contextmanager
-def _controlling(stop: Callable[[], bool], quiet: bool) -> Iterator["Watch"]:
+def _controlling(
+    campaign: "Campaign", stop: Callable[[], bool], quiet: bool
+) -> Iterator["Watch"]:
     from alloop.session import Watch
 
     console = Console(quiet=True) if quiet else out()
-    with console.status("running the controls"):
-        yield Watch(stop=stop)
+    with _log(campaign) as log, console.status("running the controls"):
+        yield Watch(observe=log, stop=stop)
+
+
+@contextlib.contextmanager
+def _log(campaign: "Campaign") -> Iterator[Callable[["LoopState", "Turn"], None]]:
+    """Writes beside the store, once there is something to write."""
+    from alloop.report.logfile import LogFile
+
+    path, opened = campaign.store.with_suffix(".log"), list[LogFile]()
+    with contextlib.ExitStack() as stack:
+
+        def observe(state: "LoopState", turn: "Turn") -> None:
+            if not opened:
+                opened.append(stack.enter_context(LogFile(path)))
+            opened[0].observe(state, turn)
+
+        yield observe
 
 
 def _stopped(again: str) -> int:
@@ -150,7 +181,7 @@ def _show_end(campaign: "Campaign") -> None:
 
     history = campaign.history()
     controls = {name: read(path) for name, path in campaign.controls().items()}
-    report = write(history, campaign.store.with_suffix(".html"))
+    report = write(history, campaign.store.with_suffix(".html"), controls)
     say(end_table(history, controls))
     for line in end_lines(history, controls, report):
         say(line)

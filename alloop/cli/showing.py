@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
+from rich.table import Table
 
 from alloop.cli.console import say
 from alloop.cli.places import Place, history_of, short
@@ -18,14 +19,15 @@ def status(
     ] = False,
 ) -> None:
     """How far a campaign is: round, labels, cost, error."""
-    from alloop.report import story
+    from alloop.report.status import status
 
-    told = story.status(history_of(place))
+    told = status(history_of(place))
     if as_json:
         typer.echo(json.dumps(told, indent=2))
         return
-    for key, value in _flat(told):
-        say(f"{key:<32} {value}")
+    for name, value in _facts(told):
+        say(f"{name:<12} {value}")
+    say(_labels(told["labels"]))
 
 
 def why(
@@ -33,9 +35,9 @@ def why(
     frame: Annotated[str, typer.Argument(help="a frame's id, or how it begins")],
 ) -> None:
     """One frame's story: where it was born, why it was labelled, what came of it."""
-    from alloop.report import story
+    from alloop.report.story import why
 
-    for line in story.why(history_of(place), frame):
+    for line in why(history_of(place), frame):
         say(line)
 
 
@@ -46,9 +48,9 @@ def log(
     ] = 0,
 ) -> None:
     """Everything that happened, a line each."""
-    from alloop.report import story
+    from alloop.report.story import log_lines
 
-    lines = list(story.log_lines(history_of(place)))
+    lines = list(log_lines(history_of(place)))
     for line in lines[-last:]:
         say(line)
 
@@ -67,9 +69,32 @@ def report(
     say(f"report: {short(written)}")
 
 
-def _flat(told: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    for key, value in told.items():
-        if isinstance(value, dict):
-            yield from _flat(value, f"{prefix}{key} ")
-        else:
-            yield f"{prefix}{key}", value
+def _facts(told: dict[str, Any]) -> Iterator[tuple[str, str]]:
+    from alloop.report.words import STAGES, duration, milli
+
+    stage = STAGES.get(told["stage"], told["stage"])
+    now = f"stopped: {told['broken']}" if told["broken"] else f"{stage}, resumable"
+    done = f"finished: {told['finished']}" if told["finished"] else now
+    walkers, stopped = told["walkers"], _counted(told["walkers"]["stopped"])
+    errors = " → ".join(milli(x) for x in told["errors"] if x is not None) or "none yet"
+    yield told["name"], f"{done} (round {told['round']})"
+    yield "test error", f"{errors} meV/Å, by generation"
+    yield "walkers", f"{walkers['walking']} walking, {stopped or 'none'} stopped"
+    yield "CPU", duration(told["cpu_seconds"])
+    if not told["finished"]:
+        yield "under way", _counted(told["open"]) or "nothing"
+        yield "time left", f"about {duration(told['time_left'])}"
+    yield "store", f"{short(Path(told['store']))}, last commit {told['last_commit']}"
+
+
+def _labels(told: dict[str, dict[str, Any]]) -> Table:
+    table = Table("labels", "level", "good", "failed", "of budget", "CPU s", box=None)
+    for kind, each in told.items():
+        budget = "" if each["budget"] is None else f"{each['used']}/{each['budget']}"
+        counts = (str(each["good"]), str(each["failed"]), budget)
+        table.add_row(kind, each["level"], *counts, f"{each['cpu_seconds']:.1f}")
+    return table
+
+
+def _counted(counts: dict[str, int]) -> str:
+    return ", ".join(f"{many} {what}" for what, many in counts.items())

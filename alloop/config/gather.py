@@ -1,6 +1,6 @@
 """What a campaign begins with: molecules, labels that came along, a test set."""
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -9,7 +9,7 @@ from alloop.config.molecules import by_name, composition, flaws, from_file
 from alloop.config.plan import Plan
 from alloop.config.problems import Problem
 from alloop.core.atoms import formula
-from alloop.core.errors import InputError
+from alloop.core.errors import AlloopError, InputError
 from alloop.core.frame import Frame
 from alloop.core.levels import Level
 from alloop.core.records import Label
@@ -60,14 +60,15 @@ def gather(plan: Plan, folder: Path, levels: Mapping[str, Level]) -> Gathered:
         path = f"start.{index}"
         try:
             _add(found, item, path, folder, levels)
-        except InputError as error:
+        except AlloopError as error:
             found.refuse(path, str(error))
     try:
         _add_test(found, plan, folder, levels)
-    except InputError as error:
+    except AlloopError as error:
         found.refuse("test", str(error))
     found.train = _distinct(found.train, found)
-    found.start += _new_starts(found)
+    for brought in _new_starts(found):
+        _start(found, [brought.frame], brought.path, levels)
     _refuse_strangers(found)
     _refuse_twins(found)
     return found
@@ -186,7 +187,7 @@ def _distinct(items: Iterable[Brought], found: Gathered) -> list[Brought]:
     return list(kept.values())
 
 
-def _new_starts(found: Gathered) -> Iterator[Frame]:
+def _new_starts(found: Gathered) -> list[Brought]:
     """The labelled frame of lowest energy, for each molecule without a start."""
     known = {composition(frame) for frame in found.start}
     lowest: dict[tuple[object, ...], Brought] = {}
@@ -195,7 +196,7 @@ def _new_starts(found: Gathered) -> Iterator[Frame]:
         best = lowest.setdefault(key, item)
         if item.fidelity == best.fidelity and item.label.energy < best.label.energy:
             lowest[key] = item
-    return (item.frame for key, item in lowest.items() if key not in known)
+    return [item for key, item in lowest.items() if key not in known]
 
 
 def _refuse_strangers(found: Gathered) -> None:

@@ -118,13 +118,11 @@ def flaws(frame: Frame, levels: Sequence[Level]) -> list[str]:
 
 def _unknown(name: str) -> str:
     for token in re.findall(r"[A-Z][a-z]?", name):
-        if token not in chemical_symbols and not token[1:]:
-            return f"there is no element `{token}` in `{name}`{_near_element(token)}"
-        if token not in chemical_symbols and token[:1] not in chemical_symbols:
+        if token not in chemical_symbols and token[0] not in chemical_symbols:
             return f"there is no element `{token}` in `{name}`{_near_element(token)}"
     close = nearest(name, [*NAMES, *g2.names])
-    hint = f"; did you mean `{close}`?" if close else ""
-    return f"no molecule is known as `{name}`{hint} Or give its structure as `file:`"
+    hint = f"did you mean `{close}`, or" if close else "give its structure as"
+    return f"no molecule is known as `{name}`; {hint} `file: {name}.xyz`?"
 
 
 def _no_element(file: str, token: str) -> str:
@@ -134,5 +132,5 @@ def _no_element(file: str, token: str) -> str:
 
 
 def _near_element(token: str) -> str:
-    close = nearest(token, chemical_symbols[1:])
+    close = nearest(token, chemical_symbols[1:], cutoff=0.5)
     return f"; did you mean `{close}`?" if close else ""

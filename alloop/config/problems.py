@@ -30,10 +30,10 @@ class ConfigError(InputError):
         super().__init__("\n".join([head, *(f"  {p}" for p in self.problems)]))
 
 
-def nearest(word: str, known: Collection[str]) -> str | None:
+def nearest(word: str, known: Collection[str], cutoff: float = 0.6) -> str | None:
     """The known word that looks most like this one, in any case; None if none does."""
     lower = {name.lower(): name for name in known}
-    close = get_close_matches(str(word).lower(), lower, n=1, cutoff=0.6)
+    close = get_close_matches(str(word).lower(), lower, n=1, cutoff=cutoff)
     return lower[close[0]] if close else None
 
 

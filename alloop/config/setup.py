@@ -116,7 +116,10 @@ def differences(setup: Setup, opened: Opened) -> list[str]:
     for name in sorted({*ours, *opened.levels}):
         if ours.get(name) != opened.levels.get(name):
             title = setup.levels[name].title if name in ours else "none"
-            found.append(f"its {name} level is not {title} as it is defined here")
+            found.append(
+                f"its {name} level differs from {title} here, in settings or in the "
+                "program's version"
+            )
     if [frame.id for frame in setup.start] != [frame.id for frame in opened.start]:
         theirs = ", ".join(names(opened.start))
         found.append(f"it starts from {theirs} in other structures than here")

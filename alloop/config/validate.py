@@ -192,7 +192,9 @@ def _prune(tree: Tree, mistakes: list[ErrorDetails]) -> None:
             _put(tree, loc, copy.deepcopy(STAND_INS[loc]))
         else:
             _put(tree, loc[:-1] if mistake["type"] == "missing" else loc, None)
-    tree["start"] = [item for item in tree.get("start", ()) if item is not None]
+    start = tree.get("start")
+    if isinstance(start, list):  # a stand-in keeps the others' places
+        tree["start"] = [{"molecule": "H2"} if x is None else x for x in start]
 
 
 def _put(tree: Any, loc: Loc, value: Any) -> None:

@@ -48,11 +48,14 @@ class Selector(Protocol):
     def select(
         self,
         candidates: Sequence[Candidate],
-        known: Sequence[Candidate],
+        known: Floats,
         quota: int,
         rng: np.random.Generator,
     ) -> tuple[int, ...]:
-        """Indices of at most `quota` candidates, best first, unlike `known` ones."""
+        """Indices of at most `quota` candidates, best first, unlike `known` ones.
+
+        known: (frames, features) mean descriptors of frames that are labelled already.
+        """
         ...
 
 

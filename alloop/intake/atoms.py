@@ -8,8 +8,7 @@ from typing import Any
 import numpy as np
 from ase import Atoms
 from ase.db import connect
-from ase.io import read
-from ase.io import ParseError
+from ase.io import ParseError, read
 from ase.io.formats import UnknownFileTypeError
 
 from alloop.core.errors import InputError

@@ -10,7 +10,9 @@ import os
 import queue
 import signal
 import warnings
+from collections.abc import Iterator
 from dataclasses import dataclass
+from multiprocessing.resource_tracker import ensure_running
 from typing import Any
 
 from alloop.core.errors import InputError
@@ -118,7 +120,7 @@ def _connect(plan: ClusterPlan) -> tuple[Any, Any]:
                 f"expected a Dask scheduler at {plan.address}, nothing answered there "
                 f"({error}); start one, or use `cluster: {{kind: local}}`"
             ) from error
-    with _quiet():
+    with _quiet(), _deaf():
         cluster = LocalCluster(
             n_workers=plan.workers or cores(),
             threads_per_worker=1,
@@ -128,6 +130,18 @@ def _connect(plan: ClusterPlan) -> tuple[Any, Any]:
             silence_logs=logging.CRITICAL,
         )
     return cluster, Client(cluster, set_as_default=False)
+
+
+@contextlib.contextmanager
+def _deaf() -> Iterator[None]:
+    """Ctrl-C in a terminal reaches every process of the group. Threads and processes
+    that start here inherit a blocked SIGINT: the driver alone decides what to do."""
+    ensure_running()  # of multiprocessing: it would unblock the signal on its first use
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def _worker_pids(cluster: Any) -> list[int]:

@@ -63,9 +63,15 @@ class Driver:
     tick: Callable[[], None] = lambda: None
     _ready: list[e.Answer] = field(default_factory=list)
 
-    def run(self, state: LoopState) -> LoopState:
-        """Go on from the state until nothing is open, or until asked to stop."""
-        self._submit(state, state.open.values())
+    def run(self, state: LoopState, first: e.Event | None = None) -> LoopState:
+        """Go on from the state until nothing is open, or until asked to stop.
+
+        first: what happened before anything else, such as a change of the rules.
+        """
+        waiting = list(state.open.values())
+        if first is not None:
+            state = self.turn(state, first)
+        self._submit(state, waiting)
         while (state.open or self._ready) and not state.finished and not self.stop():
             event = self._next(state)
             if event is not None:
@@ -140,7 +146,8 @@ class Driver:
                 return Cargo()
 
     def _lessons(self, state: LoopState, command: e.Train) -> Cargo:
-        cheap, expensive = state.levels["cheap"], state.levels["expensive"]
+        expensive = state.levels["expensive"]
+        cheap = state.levels.get("cheap", expensive)  # one fidelity: no cheap ids
         sets = self.ledger.label_set
         return Cargo(
             model=None if command.parent is None else self.book.model(command.parent),

@@ -8,7 +8,7 @@ import numpy as np
 from alloop.core.records import Label, LabelSet
 from alloop.core.units import Floats
 from alloop.loop.history import History
-from alloop.report.evidence import first_proposals, test_labels
+from alloop.report.evidence import first_proposals, labels_of_test
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -82,7 +82,7 @@ def _level_differences(history: History) -> Floats:
 def parity(history: History) -> Parity | None:
     """The last generation against the test labels, None without a test set."""
     for trained in history.trained()[-1:]:
-        labels, test = test_labels(history, trained), trained.evaluation
+        labels, test = labels_of_test(history, trained), trained.evaluation
         if labels is not None and test is not None:
             zero = _composition_means(labels)
             model = test.energies - (test.energies - labels.energies).mean()

@@ -53,7 +53,7 @@ _STYLE: dict[Any, Any] = {
     "lines.linewidth": 1.8,
     "lines.markersize": 6.0,
 }
-_SUBS = ((20.0, (1.0, 2.0, 3.0, 5.0, 7.0)), (1000.0, (1.0, 2.0, 5.0)))
+_SUBS = ((8.0, (1.0, 2.0, 3.0, 5.0, 7.0)), (1000.0, (1.0, 2.0, 5.0)))
 _FONT = r"font: (?:(\w+) )?([\d.]+)px [^;\"]*"
 _VARIABLES = {INK: "currentColor", FAINT: "var(--line)"}
 _NO_METADATA = dict.fromkeys(("Date", "Creator", "Format", "Type"))

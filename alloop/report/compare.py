@@ -8,7 +8,7 @@ import numpy as np
 from alloop.core.units import Floats
 from alloop.loop import events as e
 from alloop.loop.history import History
-from alloop.report.evidence import test_labels
+from alloop.report.evidence import labels_of_test
 from alloop.report.facts import Stand, generations
 from alloop.report.words import duration, milli
 
@@ -108,7 +108,7 @@ def _frame_errors(history: History, generation: int) -> dict[str, float]:
 def _by_frame(
     history: History, trained: e.Trained, test: e.Evaluation
 ) -> dict[str, float]:
-    labels = test_labels(history, trained)
+    labels = labels_of_test(history, trained)
     if labels is None:
         return {}
     errors: Floats = np.abs(test.forces - labels.forces)

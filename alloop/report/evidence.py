@@ -143,7 +143,7 @@ def largest(batch: Batch, predicted: Floats, labelled: Floats) -> Floats:
     return out
 
 
-def test_labels(history: History, trained: e.Trained) -> LabelSet | None:
+def labels_of_test(history: History, trained: e.Trained) -> LabelSet | None:
     """The labels that the generation was evaluated on."""
     test = trained.evaluation
     if test is None or not test.frames:
@@ -152,7 +152,7 @@ def test_labels(history: History, trained: e.Trained) -> LabelSet | None:
 
 
 def _test_errors(history: History, trained: e.Trained) -> Floats:
-    labels = test_labels(history, trained)
+    labels = labels_of_test(history, trained)
     if labels is None or trained.evaluation is None:
         return np.zeros(0)
     return largest(labels.batch, trained.evaluation.forces, labels.forces)

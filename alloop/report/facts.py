@@ -75,6 +75,11 @@ def title(history: History, fidelity: str) -> str:
     return str(known.get("title") or fidelity)
 
 
+def level(history: History, kind: Made) -> str:
+    """The name of the level that labels of this kind are made at."""
+    return title(history, "cheap" if kind.kind == "cheap" else "expensive")
+
+
 def setting(history: History, *path: str) -> Any:
     """A value of the configuration in force, None where it is not written down."""
     tree: Any = yaml.safe_load(history.config)

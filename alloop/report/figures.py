@@ -12,7 +12,9 @@ from alloop.report.compare import TITLES
 from alloop.report.evidence import Point
 from alloop.report.facts import Stand
 from alloop.report.gantt import Bar, Lane, Shift, lanes, shifts
+from alloop.report.words import duration
 
+_MOST = 4000  # points of a figure
 _ROWS = 6  # generations that the bias figure shows
 _LINES = (("#2f6fd0", "o", "-"), ("#e07b39", "s", "--"), ("#8a8f98", "^", ":"))
 _GROUPS = {
@@ -131,12 +133,7 @@ def bias(biases: Biases) -> str:
     ]
     if len(biases.levels):
         rows.append(("cheap − expensive", biases.levels, COLOURS["expensive"]))
-    every = np.concatenate([values for _, values, _ in rows])
-    positive = every[every > 0]
-    low, high = (
-        (positive.min(), positive.max() * 1.001) if len(positive) else (1e-4, 1e-3)
-    )
-    bins = np.geomspace(low, max(high, 1.5 * low), 30)
+    bins = _bins(np.concatenate([values for _, values, _ in rows]))
 
     def paint(axes: list[Axes]) -> None:
         for ax, (name, values, colour) in zip(axes, rows, strict=True):
@@ -144,7 +141,6 @@ def bias(biases: Biases) -> str:
             middle = float(np.median(values))
             ax.axvline(middle, color=INK, linewidth=1.0)
             ax.set_title(f"{name}: n = {len(values)}, median {middle:.3g} eV/Å")
-            ax.set_xscale("log")
             log_axis(ax, "x", bins.tolist())
             ax.set_xlim(bins[0], bins[-1])
             ax.locator_params(axis="y", nbins=3, integer=True)
@@ -156,10 +152,28 @@ def bias(biases: Biases) -> str:
     return draw("bias", about, (len(rows), 1, 0.5 + 0.95 * len(rows)), paint)
 
 
+def _bins(values: Floats) -> Floats:
+    """Edges of bins, in equal ratios where the values span more than a factor."""
+    positive = values[values > 0]
+    if not len(positive):
+        return np.linspace(0.0, 1e-3, 31)
+    low, high = float(positive.min()), 1.001 * float(values.max())
+    if high > 3.0 * low and len(positive) == len(values):
+        return np.geomspace(low, high, 31)
+    pad = 0.0 if low < 0.5 * high else 0.5 * (high - low)
+    return np.linspace(max(0.0, float(values.min()) - pad), high + pad, 31)
+
+
 def _some(numbers: Sequence[int]) -> list[int]:
     """At most so many of them, first and last among them."""
     picks = np.linspace(0, len(numbers) - 1, min(_ROWS, len(numbers)))
     return [numbers[round(pick)] for pick in picks]
+
+
+def thinned(parity: Parity) -> str:
+    """What the caption says of points that are not drawn."""
+    step = _step(parity.forces[0])
+    return f" Of the force components, one in {step} is drawn." if step > 1 else ""
 
 
 def agreement(parity: Parity) -> str:
@@ -180,7 +194,7 @@ def agreement(parity: Parity) -> str:
 
 
 def _parity(axes: Axes, pair: tuple[Floats, Floats], size: float, colour: str) -> None:
-    label, model = pair
+    label, model = (values[:: _step(values)] for values in pair)
     both = np.concatenate(pair)
     pad = 0.05 * float(np.ptp(both)) or 0.1
     ends = [float(both.min()) - pad, float(both.max()) + pad]
@@ -190,6 +204,10 @@ def _parity(axes: Axes, pair: tuple[Floats, Floats], size: float, colour: str) -
     axes.set_ylim(*ends)
     axes.set_aspect("equal")
     axes.locator_params(nbins=5)
+
+
+def _step(values: Floats) -> int:
+    return 1 + len(values) // _MOST
 
 
 def spending(parts: Mapping[str, float]) -> str:
@@ -203,7 +221,7 @@ def spending(parts: Mapping[str, float]) -> str:
         values = [shown[name] for name in names]
         colours = [COLOURS[_PARTS.get(name, "preparation")] for name in names]
         bars = ax.barh(names, values, color=colours, height=0.62)
-        notes = [f"{value:,.0f} s · {value / total:.0%}" for value in values]
+        notes = [f"{duration(value)} · {value / total:.0%}" for value in values]
         ax.bar_label(bars, labels=notes, padding=5)
         ax.set_xlim(0.0, 1.25 * max(values))
         ax.set_xlabel("CPU seconds")

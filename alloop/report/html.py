@@ -44,10 +44,7 @@ def render(history: History, controls: Mapping[str, History] = NO_CONTROLS) -> s
     links = " ".join(
         f'<a href="#{part.anchor}">{escape(part.title)}</a>' for part in parts
     )
-    body = "\n".join(
-        f'<section id="{part.anchor}"><h2>{escape(part.title)}</h2>{part.body}</section>'
-        for part in parts
-    )
+    body = "\n".join(_section(part) for part in parts)
     return (
         '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
         '<meta name="viewport" content="width=device-width, initial-scale=1">'
@@ -69,6 +66,11 @@ def _sections(history: History, controls: Mapping[str, History]) -> Iterator[Sec
     yield methods.weak(history, controls)
     yield methods.methods(history)
     yield methods.reading(history)
+
+
+def _section(part: Section) -> str:
+    title = escape(part.title)
+    return f'<section id="{part.anchor}"><h2>{title}</h2>{part.body}</section>'
 
 
 def _summary(history: History, controls: Mapping[str, History]) -> str:

@@ -30,7 +30,7 @@ def code(text: str) -> str:
 
 
 def folded(title: str, body: str) -> str:
-    """Something to open with a click; open on paper."""
+    """Something to open with a click."""
     return f"<details><summary>{escape(title)}</summary>{body}</details>"
 
 
@@ -49,7 +49,10 @@ def missing(what: str) -> str:
 
 def table(head: Sequence[str], rows: Iterable[Sequence[str]], words: int = 1) -> str:
     """A table whose first `words` columns are text and whose others are numbers."""
-    top = "".join(f'<th scope="col">{escape(cell)}</th>' for cell in head)
+    top = "".join(
+        f'<th scope="col"{_class("" if place < words else "n")}>{escape(cell)}</th>'
+        for place, cell in enumerate(head)
+    )
     body = "".join(f"<tr>{_cells(row, words)}</tr>" for row in rows)
     return (
         '<div class="wide"><table>'
@@ -108,18 +111,22 @@ nav a:hover { text-decoration: underline; }
   font-variant-numeric: tabular-nums; }
 .tiles dt { color: var(--soft); font-size: .84rem; line-height: 1.35; }
 figure { margin: 1.2rem 0; }
-figure svg { display: block; width: 100%; height: auto; color: var(--ink);
-  font-family: inherit; }
+figure svg { display: block; width: 100%; min-width: 32rem; height: auto;
+  color: var(--ink); font-family: inherit; }
 figcaption { color: var(--soft); font-size: .9rem; margin-top: .5rem;
   max-width: 46rem; }
 .wide { overflow-x: auto; margin: 1rem 0; }
 table { border-collapse: collapse; font-size: .9rem; width: 100%;
   font-variant-numeric: tabular-nums; }
+.plot { overflow-x: auto; }
 th { text-align: left; color: var(--soft); font-weight: 600; font-size: .82rem;
   vertical-align: bottom; }
+th.n { text-align: right; }
 th, td { padding: .38rem .8rem .38rem 0; border-bottom: 1px solid var(--line); }
 td { vertical-align: top; }
 td.n { white-space: nowrap; }
+.n { text-align: right; }
+th:last-child, td:last-child { padding-right: 0; }
 pre { background: var(--panel); border-radius: .5rem; padding: .9rem 1rem;
   overflow-x: auto; font-size: .84rem; line-height: 1.5; }
 code { font-family: ui-monospace, SFMono-Regular, Menlo, Consolas, monospace; }
@@ -128,6 +135,7 @@ summary { cursor: pointer; color: var(--accent); }
 footer { color: var(--soft); font-size: .84rem; margin-top: 3rem; }
 @media print { :root { color-scheme: light; --ink: #000; --soft: #444; --line: #bbb;
   --paper: #fff; --panel: #f3f3f3; --accent: #000; }
-  main { max-width: none; padding: 0; } body { font-size: 10.5pt; } nav { display: none; }
+  main { max-width: none; padding: 0; } body { font-size: 10.5pt; }
+  nav { display: none; }
   figure, table, .tiles { break-inside: avoid; } h2, h3 { break-after: avoid; } }
 """

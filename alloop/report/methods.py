@@ -31,7 +31,7 @@ def methods(history: History) -> Section:
             "share of random control frames gets both, whatever their surprise. Units "
             "are eV, Å, fs and K."
         )
-        + paragraph(test_set(history))
+        + paragraph(about_test_set(history))
         + levels(history)
         + paragraph(_versions(history))
         + folded("Configuration in force", code(history.config.strip()))
@@ -39,7 +39,7 @@ def methods(history: History) -> Section:
     return Section("methods", "Methods", body)
 
 
-def test_set(history: History) -> str:
+def about_test_set(history: History) -> str:
     """Where the test set comes from."""
     samples = [x for _, x in history.events() if isinstance(x, e.Sampled)]
     frames = len(history.state.test())
@@ -149,9 +149,9 @@ def _weak_test(history: History) -> Iterator[str]:
     trajectories = sum(isinstance(x, e.Sampled) for _, x in history.events())
     if trajectories:
         yield (
-            f"Test frames come from {plural(trajectories, 'trajectory start')} of MD at "
-            "the cheap level and at one temperature; errors farther out, such as at "
-            "broken bonds, are not measured."
+            f"Test frames come from {trajectories} runs of MD at the cheap level and "
+            "at one temperature; errors farther out, such as at broken bonds, are not "
+            "measured."
         )
     yield (
         f"One seed ({history.opened.seed}): how much the outcome varies from seed to "

@@ -20,7 +20,7 @@ from alloop.report.evidence import (
     rankings,
     verdict,
 )
-from alloop.report.facts import generations, is_single, made, title
+from alloop.report.facts import generations, is_single, level, made, title
 from alloop.report.gantt import axis_length, bars, lanes, shifts
 from alloop.report.markup import (
     Section,
@@ -57,9 +57,11 @@ def _learning(history: History, controls: Mapping[str, History]) -> str:
         )
         for x in stands
     ]
-    head = ("generation", "cheap labels", "expensive labels", "forces MAE, meV/Å")
-    head += ("forces RMSE, meV/Å", "energies MAE, meV", "flag threshold")
-    head += ("training, CPU", "labels so far, CPU")
+    head = [
+        *("generation", "cheap labels", "expensive labels"),
+        *("forces MAE, meV/Å", "forces RMSE, meV/Å", "energies MAE, meV"),
+        *("flag threshold", "training, CPU", "labels so far, CPU"),
+    ]
     judged = [each.sentence for each in comparisons(history, controls)]
     return _curve(history, controls) + items(judged) * bool(judged) + table(head, rows)
 
@@ -94,7 +96,7 @@ def agreement(history: History) -> Section:
         f"{title(history, 'expensive')}; a perfect model lies on the line. Energies "
         "are relative to the mean label of their composition, and the model's mean "
         "difference is removed, since only differences of energy move atoms."
-    )
+    ) + figures.thinned(found)
     body = figure(figures.agreement(found), how)
     return Section("parity", name, body + _errors(found))
 
@@ -117,11 +119,11 @@ def _errors(found: Parity) -> str:
 def surprise(history: History) -> Section:
     """Surprise against true error, and the flag threshold's hits and misses."""
     name = "Does it know what it does not know?"
-    found = points(history)
+    found = tuple(x for x in points(history) if np.isfinite(x.surprise))
     if not found:
         why = (
-            "No frame has both a surprise and an expensive label yet: there must be a "
-            "generation with a test set, or proposed frames that were labelled."
+            "No frame has both a surprise and a true error yet: that takes a "
+            "generation with a scorer, and a test set or labels of proposed frames."
         )
         return Section("surprise", name, missing(why))
     how = (
@@ -143,11 +145,11 @@ def _rankings(found: tuple[Point, ...]) -> str:
     ]
     head = ("frames", "n", "Spearman's ρ", "AUROC")
     note = paragraph(
-        "Spearman's ρ is the rank correlation of surprise and error: 1 is perfect, 0 is "
-        "none. AUROC is the chance that a bad frame surprises more than a good one: 1 "
-        f"is perfect, 0.5 is guessing. Neither is given below {ENOUGH} frames. A frame "
-        f"is bad if its error exceeds that of {WORST:.0%} of the test frames under the "
-        "same generation."
+        "Spearman's ρ is the rank correlation of surprise and error: 1 is perfect, 0 "
+        "is none. AUROC is the chance that a bad frame surprises more than a good one: "
+        f"1 is perfect, 0.5 is guessing. Below {ENOUGH} frames neither is given. A "
+        f"frame is bad if its error exceeds that of {WORST:.0%} of the test frames "
+        "under the same generation."
     )
     return table(head, rows) + note
 
@@ -202,8 +204,8 @@ def bias(history: History) -> Section:
     how = (
         "B is the mean absolute difference between the model's forces and the cheap "
         f"label of a frame, {source}; the line is the median. The last row needs no "
-        "model: it compares cheap and expensive labels of the same frames. B well above "
-        "that row is the model's own error, B near it is the cheap level's."
+        "model: it compares cheap and expensive labels of the same frames. B well "
+        "above that row is the model's own error, B near it is the cheap level's."
     )
     return Section("bias", name, figure(figures.bias(found), how))
 
@@ -212,7 +214,7 @@ def labels(history: History) -> Section:
     """Labels by level, and every kind of failure."""
     rows = [
         (
-            f"{x.kind}: {title(history, 'cheap' if x.kind == 'cheap' else 'expensive')}",
+            f"{x.kind}: {level(history, x)}",
             *(str(x.good), str(x.cached), str(x.brought), str(x.failed)),
             "–" if x.kind == "test" else f"{x.used} / {x.budget or '–'}",
             duration(x.price) if x.price is not None else "–",
@@ -220,8 +222,10 @@ def labels(history: History) -> Section:
         )
         for x in made(history)
     ]
-    head = ("labels", "good", "of these cached", "brought", "failed", "used / budget")
-    head += ("price, CPU", "spent here, CPU")
+    head = [
+        *("labels", "good", "of these cached", "brought", "failed", "used / budget"),
+        *("price, CPU", "spent here, CPU"),
+    ]
     note = paragraph(
         "Good labels passed every check: converged, and net force, torque and largest "
         "force within the level's tolerance. Cached ones were paid for by another "

@@ -3,27 +3,30 @@
 from collections.abc import Mapping
 from pathlib import Path
 
+from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
 from alloop.loop.history import History
 from alloop.loop.prices import by_part, utilisation
 from alloop.report.compare import TITLES, comparisons
-from alloop.report.facts import Made, Stand, generations, made, title
+from alloop.report.facts import Made, Stand, generations, level, made, title
 from alloop.report.words import STAGES, duration, failures, milli, number, plural
 
+_COLUMNS = (
+    *("cheap\nlabels", "exp.\nlabels", "forces\nmeV/Å", "RMSE\nmeV/Å"),
+    *("energy\nmeV", "flag\nabove", "train\nCPU", "labels\nCPU"),
+)
 NO_CONTROLS: Mapping[str, History] = {}
 
 
 def end_table(history: History, controls: Mapping[str, History] = NO_CONTROLS) -> Table:
     """Generations with their labels, test errors and costs; controls below."""
-    table = Table(title=f"{history.attrs['name']}: generations", title_justify="left")
-    table.add_column("generation")
-    for column in ("cheap", "expensive", "forces MAE\nmeV/Å", "forces RMSE\nmeV/Å"):
-        table.add_column(column, justify="right")
-    for column in ("energies MAE\nmeV", "threshold", "training\nCPU", "labels\nCPU"):
+    table = Table(box=SIMPLE_HEAD, padding=0)
+    table.add_column(str(history.attrs["name"]), no_wrap=True)
+    for column in _COLUMNS:
         table.add_column(column, justify="right")
     for stand in generations(history):
-        table.add_row(str(stand.generation), *_row(stand))
+        table.add_row(f"generation {stand.generation}", *_row(stand))
     for name, control in controls.items():
         table.add_section()
         for stand in generations(control)[-1:]:
@@ -89,8 +92,8 @@ def error_sentence(history: History) -> str:
     last = stands[-1]
     if last.force_mae is None:
         return (
-            f"Generation {last.generation} was not tested: there is no test set, so its "
-            "error is not known."
+            f"Generation {last.generation} was not tested: there is no test set, so "
+            "its error is not known."
         )
     return (
         f"Generation {last.generation} errs by {milli(last.force_mae)} meV/Å in forces "
@@ -112,14 +115,13 @@ def _learned(history: History) -> str:
 
 
 def _labels(history: History, each: Made) -> str:
-    level = title(history, "cheap" if each.kind == "cheap" else "expensive")
-    what = "test" if each.kind == "test" else each.kind
     budget = "" if each.budget is None else f" of {each.budget}"
     used = "" if each.kind == "test" else f"{each.used}{budget} used, "
     price = f", {duration(each.price)} of CPU time each" if each.price else ""
     taken = f" ({each.cached} from a cache)" if each.cached else ""
     lost = f", failed: {failures(each.failures)}" if each.failed else ", none failed"
-    return f"{what} labels ({level}): {used}{each.good} good{taken}{price}{lost}"
+    name = f"{each.kind} labels ({level(history, each)})"
+    return f"{name}: {used}{each.good} good{taken}{price}{lost}"
 
 
 def _money(history: History) -> str:

@@ -26,9 +26,11 @@ def plural(count: int, noun: str) -> str:
 
 
 def duration(seconds: float | None) -> str:
-    """`12 s`, `3 min 20 s`, `2 h 5 min`, `4 d 3 h`; `?` where it is not known."""
+    """`12 ms`, `12 s`, `3 min 20 s`, `2 h 5 min`, `4 d 3 h`; `?` if not known."""
     if seconds is None or not isfinite(seconds):
         return "?"
+    if 0 < seconds < 0.1:
+        return f"{1e3 * seconds:.2g} ms"
     if seconds < 10:
         return f"{seconds:.1f} s"
     whole = round(seconds)
@@ -39,6 +41,15 @@ def duration(seconds: float | None) -> str:
     if whole < _DAY:
         return f"{whole // _HOUR} h {whole % _HOUR // _MINUTE} min"
     return f"{whole // _DAY} d {whole % _DAY // _HOUR} h"
+
+
+def roughly(seconds: float | None) -> str:
+    """A guess: `less than a minute`, `about 5 min`; `?` where there is none."""
+    if seconds is None or not isfinite(seconds):
+        return "?"
+    if seconds < _MINUTE:
+        return "less than a minute"
+    return f"about {duration(seconds)}"
 
 
 def milli(value: float | None) -> str:

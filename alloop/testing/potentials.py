@@ -80,7 +80,7 @@ def check_forces(
 
     Along random directions u, -F·u against the five-point difference of E(x + t u).
     """
-    step = round(0.1 * tolerance**0.25 / _GRAIN) * _GRAIN  # Å: truncation meets noise
+    step = round(0.05 * tolerance**0.25 / _GRAIN) * _GRAIN  # Å: truncation meets noise
     rng = stream(0, "testing/forces")
     for frame in frames:
         forces = potential.predict(pack([frame])).forces

@@ -63,7 +63,8 @@ def check_selector(selector: Selector, candidates: Sequence[Candidate]) -> None:
     """At most the quota, each once, all in range, the same for the same random stream;
     with none known, and with a third of the candidates known."""
     third = len(candidates) // 3
-    for known, new in (((), candidates), (candidates[:third], candidates[third:])):
+    points = np.array([candidate.descriptor for candidate in candidates])
+    for known, new in ((points[:0], candidates), (points[:third], candidates[third:])):
         for quota in (0, 1, len(new) // 2, len(new), len(new) + 3):
             picks = [
                 selector.select(new, known, quota, stream(0, "testing/selector"))

@@ -10,7 +10,7 @@ from typing import Any
 from alloop.training.staged import StagedTrainer
 from alloop.training.stages import Schedule, Stage
 
-STEPS = (300, 1700, 2000)  # θ0, pretraining, fine-tuning
+STEPS = (200, 2200, 800)  # θ0, pretraining, fine-tuning
 SCHEDULE = Schedule()
 FINE_TUNING = 1e-3  # Adam's peak step where labels are few and the start is good
 

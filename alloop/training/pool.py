@@ -8,12 +8,12 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 import torch
-from torch_geometric.data import Data
 
 from alloop.core.batch import take_atoms
 from alloop.core.records import LabelSet
 from alloop.core.seeds import stream
 from alloop.core.units import Floats, Integers
+from alloop.models.geometric import Data
 from alloop.models.graph import Graph, to_graph
 from alloop.training.losses import Targets
 

@@ -18,7 +18,7 @@ class Schedule:
     stops when they have not fallen for so long, and keeps the best weights.
     """
 
-    lr: float = 3e-3
+    lr: float = 5e-3
     batch: int = 10
     warmup: int = 50
     ema: float = 0.99

@@ -82,9 +82,8 @@ def test_least_squares_on_the_rows_learns_a_pair_potential() -> None:
     coefficients, *_ = np.linalg.lstsq(A, y, rcond=1e-8)
     said = PairwisePotential(basis, coefficients).predict(test)
     truth = Morse().predict(test)
-    assert (
-        np.abs(said.forces - truth.forces).mean() < 0.01 * np.abs(truth.forces).mean()
-    )
+    error = np.abs(said.forces - truth.forces).mean()
+    assert error < 0.01 * np.abs(truth.forces).mean()
 
 
 def test_descriptors_sum_the_functions_by_the_neighbours_element() -> None:

@@ -153,9 +153,7 @@ class Synthetic:
         stretch = 0.04 if command.fidelity == "cheap" else 0.0
         energy, forces = springs(command.frame, stretch)
         details = {"rung": "default", "gap": 0.42, "program": "pyscf 2.14"}
-        label = Label(
-            command.frame.id, command.level, energy, forces, seconds, details
-        )
+        label = Label(command.frame.id, command.level, energy, forces, seconds, details)
         return e.Labelled(command.name, label, timing)
 
     def _prepare(self, command: e.Prepare) -> e.Prepared:
@@ -207,9 +205,7 @@ class Synthetic:
             stopped = "force" if walker.index == 1 else None
             step = walker.step + command.steps
             walkers.append(
-                Walker(
-                    walker.index, 0, frames[-1], walker.velocities, step, stopped
-                )
+                Walker(walker.index, 0, frames[-1], walker.velocities, step, stopped)
             )
         best = sorted(found, key=lambda x: -x.surprise)
         controls = tuple(
@@ -275,7 +271,8 @@ def config_of(rules: Rules) -> str:
         "explore: {kind: langevin, temperature: 450.0, timestep: 0.5}\n"
         f"training: {{kind: asteroid, every: {rules.every}}}\n"
         "flag: {heldout: 0.15, quantile: 0.99}\n"
-        f"budget: {{cheap: {rules.budget.cheap}, expensive: {rules.budget.expensive}}}\n"
+        f"budget: {{cheap: {rules.budget.cheap}, "
+        f"expensive: {rules.budget.expensive}}}\n"
         "cluster: {kind: local, workers: 2}\n"
     )
 

@@ -1,0 +1,242 @@
+"""The campaign while it runs: a panel on a terminal, plain lines elsewhere."""
+
+import time
+from collections.abc import Callable, Iterator
+from math import isfinite
+from types import TracebackType
+from typing import Self
+
+from rich.console import Console, Group
+from rich.live import Live as Display
+from rich.padding import Padding
+from rich.progress_bar import ProgressBar
+from rich.table import Table
+from rich.text import Text
+
+from alloop.loop import events as e
+from alloop.loop.rules import Rules
+from alloop.loop.state import LoopState
+from alloop.loop.stopping import left
+from alloop.report.facts import foretell, kinds, rounds_left
+from alloop.report.logfile import LogFile as LogFile
+from alloop.report.tally import Count, Tally
+from alloop.report.words import (
+    STAGES,
+    duration,
+    failures,
+    happened,
+    milli,
+    plural,
+    roughly,
+    stops,
+    trained,
+)
+
+_REFRESH = 0.25  # s between two looks at the panel
+_SHOWN = 6  # generations whose errors fit on a line
+
+
+class Live:
+    """Shows a campaign on a console; a context manager.
+
+    Call `observe` after each commit and `tick` in between. clock: seconds, for tests.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        rules: Rules,
+        console: Console,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._name = name
+        self._rules = rules
+        self._console = console
+        self._clock = clock
+        self._tally = Tally()
+        self._state = LoopState()
+        self._trained: list[float] = []
+        self._began = self._looked = clock()
+        self._display: Display | None = None
+
+    def __enter__(self) -> Self:
+        self._began = self._clock()
+        if self._console.is_terminal:
+            self._display = Display(
+                self._panel(), console=self._console, auto_refresh=False
+            )
+            self._display.start(refresh=True)
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        if self._display is not None:
+            self._display.update(self._panel(), refresh=True)
+            self._display.stop()
+            self._display = None
+
+    def observe(self, state: LoopState, turn: e.Turn) -> None:
+        """Take in a turn that has been committed, and the state it led to."""
+        before, self._state = self._state, state
+        self._tally.add(state, turn.event)
+        if isinstance(turn.event, e.Trained):
+            self._trained.append(self._clock())
+        if not self._console.is_terminal:
+            for line in _closed(before, state, turn, self._tally):
+                self._say(line)
+        self.tick()
+
+    def tick(self) -> None:
+        """Refresh what is shown, a few times a second at most."""
+        now = self._clock()
+        if self._display is not None and now - self._looked >= _REFRESH:
+            self._looked = now
+            self._display.update(self._panel(), refresh=True)
+
+    def left(self) -> float | None:
+        """Seconds until the budget is spent, as rounds went so far; None if unknown."""
+        state, rules = self._state, self._rules
+        if state.finished:
+            return 0.0
+        labels = left(state, rules, "expensive")
+        rounds = rounds_left(labels, rules.every, state.round, rules.stopping.rounds)
+        return foretell(self._trained, rounds, self._clock())
+
+    def _say(self, line: str) -> None:
+        text = f"[{duration(self._clock() - self._began)}] {line}"
+        self._console.print(text, markup=False, highlight=False, soft_wrap=True)
+
+    def _panel(self) -> Group:
+        head = Text.assemble((self._name, "bold"), f"  {_where(self._state)}")
+        facts = Table.grid(padding=(0, 2))
+        facts.add_column(style="dim")
+        facts.add_column()
+        for name, value in _facts(self._state, self._tally):
+            facts.add_row(name, value)
+        facts.add_row("time", self._time())
+        parts = (head, self._labels(), facts)
+        return Group(*(Padding(part, (0, 0, 0, 1)) for part in parts))
+
+    def _time(self) -> str:
+        elapsed = duration(self._clock() - self._began)
+        if self._state.finished:
+            return elapsed
+        return f"{elapsed}, {roughly(self.left())} left"
+
+    def _labels(self) -> Table:
+        budgets = {
+            "cheap": self._rules.budget.cheap,
+            "expensive": self._rules.budget.expensive,
+            "test": 0,
+        }
+        grid = Table.grid(padding=(0, 2))
+        grid.add_column(style="dim")
+        grid.add_column(justify="right")
+        grid.add_column(width=24)
+        grid.add_column()
+        for kind, count in self._tally.labels.items():
+            budget = budgets[kind]
+            if budget or count.good or count.failed:
+                grid.add_row(
+                    f"{kind} labels", *_spent(self._state, kind, budget, count)
+                )
+        return grid
+
+
+def _spent(
+    state: LoopState, kind: str, budget: int, count: Count
+) -> tuple[str, ProgressBar | str, str]:
+    made = "" if not count.cached else f", {count.cached} from a cache"
+    words = f"{count.good} good{made}{_bad(count)}"
+    if not budget:
+        return str(count.good), "", words
+    used = state.used(kind)
+    bar = ProgressBar(
+        total=budget,
+        completed=min(used, budget),
+        width=24,
+        complete_style="cyan",
+        finished_style="green",
+    )
+    return f"{used}/{budget}", bar, words
+
+
+def _bad(count: Count) -> str:
+    if not count.failed:
+        return ""
+    known = failures(count.reasons)
+    return f", {count.failed} failed ({known})" if known else f", {count.failed} failed"
+
+
+def _where(state: LoopState) -> str:
+    if state.finished:
+        return f"finished: {state.finished}"
+    stage = STAGES.get(state.stage, state.stage)
+    return f"round {state.round}: {stage} · generation {state.generation}"
+
+
+def _facts(state: LoopState, tally: Tally) -> Iterator[tuple[str, str]]:
+    yield "walkers", _walkers(state)
+    yield "test error", _errors(state)
+    yield "under way", _open(state)
+    yield (
+        "CPU",
+        f"{duration(tally.label_seconds)} labels, "
+        f"{duration(tally.task_seconds)} MD and training of this run",
+    )
+
+
+def _walkers(state: LoopState) -> str:
+    if not state.walkers:
+        return "none yet"
+    stopped = stops(state.walkers.values())
+    walking = len(state.walkers) - stopped.total()
+    reasons = ", ".join(f"{count} {why}" for why, count in sorted(stopped.items()))
+    words = f"{walking} walking, {stopped.total()} stopped"
+    return f"{words} ({reasons})" if reasons else words
+
+
+def _errors(state: LoopState) -> str:
+    errors = [milli(error) for error in state.errors if isfinite(error)]
+    if not errors:
+        return "?"
+    more = "… → " if len(errors) > _SHOWN else ""
+    return f"{more}{' → '.join(errors[-_SHOWN:])} meV/Å"
+
+
+def _open(state: LoopState) -> str:
+    counts = kinds(state.open.values())
+    return ", ".join(plural(n, kind) for kind, n in sorted(counts.items())) or "nothing"
+
+
+def _closed(
+    before: LoopState, state: LoopState, turn: e.Turn, tally: Tally
+) -> Iterator[str]:
+    """Lines for what this turn has closed."""
+    if isinstance(turn.event, e.Opened | e.Amended):
+        yield happened(turn.event, state.levels)
+    elif isinstance(turn.event, e.Trained):
+        yield trained(turn.event)
+    elif state.stage != before.stage and before.stage in _STEPS:
+        done = f"{STAGES[before.stage]} done"
+        explored = before.stage == "explore"
+        what = f"walkers: {_walkers(state)}" if explored else _made(tally)
+        yield f"round {state.round}: {done}: {what}"
+    for command in turn.commands:
+        if isinstance(command, e.Stop):
+            yield f"finished: {command.reason}"
+
+
+_STEPS = ("seed", "explore", "flag", "bias")
+
+
+def _made(tally: Tally) -> str:
+    return "; ".join(
+        f"{count.good} {kind} labels{_bad(count)}"
+        for kind, count in tally.labels.items()
+        if count.good or count.failed
+    )

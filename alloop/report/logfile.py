@@ -1,0 +1,59 @@
+"""The log file: one line for every committed event, by standard `logging`."""
+
+import logging
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+from alloop.core.errors import InputError
+from alloop.loop import events as e
+from alloop.loop.state import LoopState
+from alloop.report.words import sentence
+
+LOGGER = logging.getLogger("alloop")
+_FORM = "%(asctime)s %(levelname)-7s %(message)s"
+
+
+class LogFile:
+    """Appends to the file at `path` while it is open; a context manager.
+
+    Whatever else is logged to `alloop` meanwhile goes there too. Raises InputError
+    where the file cannot be written.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def __enter__(self) -> Self:
+        try:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            self._handler = logging.FileHandler(self.path, encoding="utf-8")
+        except OSError as error:
+            raise InputError(
+                f"expected a log file that can be written at {self.path} ({error}); "
+                "choose another place for the store"
+            ) from error
+        self._handler.setFormatter(logging.Formatter(_FORM))
+        self._level = LOGGER.level
+        LOGGER.setLevel(logging.INFO)
+        LOGGER.addHandler(self._handler)
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        LOGGER.removeHandler(self._handler)
+        LOGGER.setLevel(self._level)
+        self._handler.close()
+
+    def observe(self, state: LoopState, turn: e.Turn) -> None:
+        """Log a turn that has been committed."""
+        bad = isinstance(turn.event, e.NotLabelled | e.TaskLost)
+        LOGGER.log(
+            logging.WARNING if bad else logging.INFO,
+            "%s",
+            sentence(turn, state.levels),
+        )

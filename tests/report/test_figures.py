@@ -1,0 +1,92 @@
+"""Figures and the timeline behind one of them."""
+
+import matplotlib
+import numpy as np
+import pytest
+
+from alloop.report.agreement import Biases, Parity
+from alloop.report.evidence import Point
+from alloop.report.figures import agreement, bias, gantt, surprise, thinned
+from alloop.report.gantt import Bar, axis_length, bars, lanes, placed, shifts
+
+
+def test_bars_are_the_tasks_of_the_journal(finished):
+    found = bars(finished)
+    assert len(found) == sum(
+        getattr(event, "timing", None) is not None
+        and event.timing.ended > event.timing.started
+        for _, event in finished.events()
+    )
+    parts = {bar.part for bar in found}
+    assert parts == {
+        *("cheap labels", "expensive labels", "test labels"),
+        *("training", "MD", "preparation"),
+    }
+
+
+def test_a_pause_between_two_runs_is_cut_out():
+    found = shifts([Bar("MD", "a", 0.0, 10.0), Bar("MD", "b", 7210.0, 7230.0)])
+    assert [shift.at for shift in found] == [0.0, 10.0]
+    assert found[1].paused == "2 h 0 min"
+    assert axis_length(found) == 30.0
+    assert placed(7215.0, found) == 15.0
+
+
+def test_short_gaps_stay():
+    found = shifts([Bar("MD", "a", 0.0, 10.0), Bar("MD", "a", 50.0, 60.0)])
+    assert len(found) == 1
+    assert axis_length(found) == 60.0
+
+
+def test_workers_that_follow_each_other_share_a_lane():
+    found = lanes(
+        [
+            Bar("MD", "h:1", 0.0, 10.0),
+            Bar("MD", "h:2", 0.0, 20.0),
+            Bar("MD", "h:3", 30.0, 40.0),
+        ]
+    )
+    assert [len(lane.bars) for lane in found] == [2, 1]
+
+
+def test_many_short_tasks_become_few_bars():
+    many = [Bar("MD", "a", 0.1 * i, 0.1 * i + 0.1) for i in range(20_000)]
+    (lane,) = lanes(many)
+    spans = lane.spans(shifts(many))["MD"]
+    assert len(spans) < 1600
+    assert sum(length for _, length in spans) == pytest.approx(2000.0)
+
+
+def test_drawing_leaves_the_global_style_alone():
+    before = dict(matplotlib.rcParams)
+    gantt([Bar("MD", "a", 0.0, 1.0)])
+    assert dict(matplotlib.rcParams) == before
+
+
+def test_a_large_test_set_is_thinned_and_the_caption_says_so():
+    rng = np.random.default_rng(0)
+    forces = rng.standard_normal(90_000)
+    parity = Parity(1, (np.zeros(2), np.zeros(2)), (forces, forces))
+    assert len(agreement(parity)) < 600_000
+    assert "one in 23 is drawn" in thinned(parity)
+
+
+@pytest.mark.parametrize("values", [[0.0, 0.0], [0.1], [1e-9, 10.0]])
+def test_bias_of_any_size_can_be_drawn(values):
+    assert bias(Biases({1: np.array(values)})).startswith("<svg")
+
+
+def test_many_generations_are_sampled_first_and_last_among_them():
+    every = {number: np.array([0.1, 0.2]) for number in range(1, 41)}
+    text = bias(Biases(every))
+    assert "generation 1:" in text
+    assert "generation 40:" in text
+    assert text.count("generation ") < 10
+
+
+def test_negative_surprise_and_an_infinite_threshold_can_be_drawn():
+    found = [
+        Point(str(i), "test", 1, surprise=i - 3.0, error=0.1, threshold=np.inf)
+        for i in range(6)
+    ]
+    assert surprise(found).startswith("<svg")

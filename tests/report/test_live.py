@@ -1,0 +1,138 @@
+"""The live display on a recorded console, with a terminal and without."""
+
+import io
+import re
+from itertools import count
+
+import pytest
+from rich.console import Console
+
+from alloop.core.records import Failure
+from alloop.loop import events as e
+from alloop.loop.state import ATTEMPTS, LoopState, absorb, ask, learn
+from alloop.report.live import Live
+from alloop.report.tally import Tally
+
+
+def _console(terminal):
+    return Console(file=io.StringIO(), force_terminal=terminal, width=100)
+
+
+def _shown(history, rules, terminal, turns=None):
+    console, ticks = _console(terminal), count()
+    state = LoopState()
+    with Live("springs", rules, console, clock=lambda: 0.3 * next(ticks)) as live:
+        for entry in history.entries[:turns]:
+            state = learn(state, entry.turn.event, entry.turn.commands)
+            live.observe(state, entry.turn)
+    return console.file.getvalue()
+
+
+def _last_panel(text):
+    plain = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", text)
+    return plain[plain.rindex("springs  ") :]
+
+
+def test_a_file_gets_plain_lines_one_for_each_closed_step(finished, rules):
+    text = _shown(finished, rules, terminal=False)
+    assert "\x1b" not in text
+    assert "\r" not in text
+    lines = [line.split("] ", 1)[1] for line in text.splitlines()]
+    assert lines[0] == "campaign opened: H2O, seed 7"
+    assert lines[1].startswith("round 0: first labels and test set done: 20 cheap")
+    assert lines[2].startswith("generation 1 trained: test forces ")
+    assert (
+        lines[3] == "round 1: exploring done: walkers: 3 walking, 1 stopped (1 force)"
+    )
+    assert "3 failed (3 not converged)" in lines[4]
+    assert lines[5].startswith("round 1: labelling biased frames done: 37 cheap")
+    assert lines[-1] == "finished: the budget of expensive labels is spent"
+    assert len(lines) == 12
+
+
+def test_a_terminal_gets_a_panel_with_everything_in_it(finished, rules):
+    at = next(
+        i
+        for i, entry in enumerate(finished.entries)
+        if isinstance(entry.turn.event, e.Trained) and entry.turn.event.generation == 2
+    )
+    panel = _last_panel(_shown(finished, rules, terminal=True, turns=at + 1))
+    assert "round 2: exploring · generation 2" in panel
+    assert re.search(r"cheap labels +40/60 .*37 good, 3 failed \(3 not conv", panel)
+    assert re.search(r"expensive labels +11/16 .*11 good", panel)
+    assert re.search(r"test labels +12 +12 good", panel)
+    assert re.search(r"walkers +4 walking, 0 stopped", panel)
+    assert re.search(r"test error +30.7 → 18.9 meV/Å", panel)
+    assert re.search(r"under way +2 MD", panel)
+    assert re.search(r"CPU +1 min 52 s labels, .* MD and training", panel)
+    assert re.search(r"time +1 min \d+ s, less than a minute left", panel)
+
+
+def test_time_left_is_a_question_mark_until_a_round_has_passed(finished, rules):
+    panel = _last_panel(_shown(finished, rules, terminal=True, turns=50))
+    assert re.search(r"time +\d+ s, \? left", panel)
+    assert "test error" in panel
+
+
+def test_at_the_end_the_panel_says_why(finished, rules):
+    panel = _last_panel(_shown(finished, rules, terminal=True))
+    assert panel.startswith(
+        "springs  finished: the budget of expensive labels is spent"
+    )
+    assert " left" not in panel
+
+
+def test_a_panel_of_nothing_can_be_shown(rules):
+    console = _console(terminal=True)
+    with Live("springs", rules, console) as live:
+        live.tick()
+    assert "none yet" in console.file.getvalue()
+
+
+def test_the_screen_is_refreshed_a_few_times_a_second_at_most(finished, rules):
+    console = _console(terminal=True)
+    with Live("springs", rules, console, clock=lambda: 0.0) as live:
+        before = len(console.file.getvalue())
+        for _ in range(100):
+            live.tick()
+        assert len(console.file.getvalue()) == before
+
+
+@pytest.mark.parametrize("start", [0, 1, 50, 90])
+def test_a_display_that_starts_in_the_middle_counts_the_same_labels(finished, start):
+    tally, state = Tally(), LoopState()
+    for number, entry in enumerate(finished.entries):
+        state = learn(state, entry.turn.event, entry.turn.commands)
+        if number >= start:
+            tally.add(state, entry.turn.event)
+    good = {kind: count.good for kind, count in tally.labels.items()}
+    failed = {kind: count.failed for kind, count in tally.labels.items()}
+    assert good == {"cheap": 55, "expensive": 16, "test": 12}
+    assert failed == {"cheap": 5, "expensive": 0, "test": 0}
+    assert tally.label_seconds == pytest.approx(finished.state.cpu_seconds())
+
+
+def test_cached_labels_are_counted_among_the_good_ones(control):
+    tally, state = Tally(), LoopState()
+    for entry in control.entries:
+        state = learn(state, entry.turn.event, entry.turn.commands)
+        tally.add(state, entry.turn.event)
+    events = [event for _, event in control.events() if isinstance(event, e.Labelled)]
+    cached = sum(count.cached for count in tally.labels.values())
+    assert cached == sum(event.cached for event in events) > 0
+
+
+def test_a_label_that_was_lost_too_often_is_a_failure(finished):
+    tally, state = Tally(), LoopState()
+    for entry in finished.entries[:2]:
+        state = learn(state, entry.turn.event, entry.turn.commands)
+        tally.add(state, entry.turn.event)
+    name = next(name for name in state.open if name.startswith("label/"))
+    for attempt in range(1, ATTEMPTS + 1):
+        event = e.TaskLost(name, attempt, "the worker died")
+        command = state.open[name]
+        state = absorb(state, event)
+        state = ask(state, (command,)) if name in state.open else state
+        tally.add(state, event)
+    assert tally.labels["expensive"].failed == 1
+    assert tally.labels["expensive"].reasons == {Failure.LOST: 1}

@@ -1,0 +1,206 @@
+"""One frame's story, the log and the status of a campaign."""
+
+import json
+from dataclasses import replace
+from datetime import datetime
+
+import pytest
+
+from alloop.core.errors import InputError
+from alloop.core.records import Unlabelled
+from alloop.core.seeds import share
+from alloop.loop import events as e
+from alloop.loop.history import Entry
+from alloop.loop.told import told
+from alloop.report.story import log_lines, status, why
+
+
+def _story(history, frame):
+    return "\n".join(why(history, frame))
+
+
+def _of(history, purpose, fidelity="expensive", good=True):
+    return next(
+        label.frame.id
+        for label in told(history)
+        if (label.purpose, label.fidelity) == (purpose, fidelity)
+        and isinstance(label.record, Unlabelled) is not good
+    )
+
+
+def test_the_story_of_a_chosen_frame_is_told_from_birth_to_learning(finished):
+    frame = _of(finished, "bias")
+    label = finished.ledger.labels[finished.opened.levels["expensive"], frame]
+    story = _story(finished, frame[:10])
+    assert story.startswith(f"Frame {frame}: H2O, 3 atoms.\nBorn on walker ")
+    assert "in round 1 on generation 1, among the most surprising" in story
+    assert "above the threshold of 1.5." in story
+    assert "for the cheap label (HF/STO-3G) as `flagged`: surprise" in story
+    assert "for the expensive label (CCSD(T)/cc-pVDZ) as `bias`: bias" in story
+    assert f"Expensive label made: {label.energy:.6f} eV, largest force" in story
+    assert "4.0 s of CPU time (rung default, gap 0.42 eV, program pyscf 2.14)" in story
+    assert "differed from the cheap label by B = " in story
+    assert "Generation 1 was wrong by " in story
+    assert "Its expensive label taught generations 2–3." in story
+
+
+def test_the_story_of_a_failure_gives_the_reason_and_the_advice(finished):
+    story = _story(finished, _of(finished, "flagged", "cheap", good=False))
+    assert "No cheap label, not converged: the SCF did not converge; try" in story
+    assert "(after 4 rungs); 0.5 s of CPU time (rung none)." in story
+    assert "taught" not in story
+
+
+def test_first_frames_are_drawn_around_the_minimum(finished):
+    story = _story(finished, _of(finished, "seed"))
+    assert "Drawn around the minimum of the cheap level, as a first frame." in story
+    assert "Chosen before the first round for the expensive label" in story
+    assert "Its expensive label taught generations 1–3." in story
+
+
+def test_test_frames_teach_nobody(finished):
+    story = _story(finished, _of(finished, "test"))
+    assert "Made by MD at the cheap level, for the frozen test set." in story
+    assert "In the test set: generations 1–3 were measured on it." in story
+    assert "taught" not in story
+
+
+def test_control_frames_were_drawn_at_random(finished):
+    story = _story(finished, _of(finished, "control"))
+    assert "drawn at random, whatever its surprise." in story
+    assert "as `control`: random control frame." in story
+
+
+def test_held_out_frames_say_that_no_training_saw_them(finished):
+    held = next(
+        label.frame.id
+        for label in told(finished)
+        if label.fidelity == "cheap"
+        and not isinstance(label.record, Unlabelled)
+        and share(7, f"heldout/{label.frame.id}") < 0.15
+    )
+    story = _story(finished, held)
+    assert "Its cheap label was held out from the training of generations" in story
+
+
+def test_the_minimum_has_a_story_too(finished):
+    story = why(finished, finished.opened.start[0].id)
+    assert story[1] == "The minimum of its molecule at the cheap level."
+    assert story[-1] == "It was not chosen for a label."
+
+
+def test_a_frame_that_nobody_chose_says_so(finished):
+    labelled = {label.frame.id for label in told(finished)}
+    frame = next(
+        candidate.frame.id
+        for _, event in finished.events()
+        if isinstance(event, e.Explored)
+        for candidate in event.candidates
+        if candidate.frame.id not in labelled
+    )
+    story = why(finished, frame)
+    assert story[1].startswith("Born on walker ")
+    assert story[-1] == "It was not chosen for a label."
+
+
+def test_exclusions_by_hand_are_told_with_their_reason(finished, remade):
+    frame = _of(finished, "bias")
+    event = e.Excluded(frame, "expensive", "the wrong state")
+    entry = Entry(len(finished.entries), finished.entries[-1].time, e.Turn(event))
+    story = why(remade([*finished.entries, entry]), frame)
+    when = datetime.fromtimestamp(entry.time).astimezone()
+    assert story[-1] == (
+        f"Its expensive label was excluded by hand on {when:%Y-%m-%d %H:%M:%S}: "
+        "the wrong state."
+    )
+
+
+def test_brought_labels_have_no_price_and_nobody_chose_them(finished, synthetic, rules):
+    label = next(x for x in told(finished) if x.fidelity == "expensive")
+    given = e.Given(label.frame, 0, "expensive", label.record)
+    opened = replace(finished.opened, given=(given,))
+    story = _story(synthetic().history(opened, turns=1), label.frame.id)
+    assert "Brought by the user." in story
+    assert "Expensive label brought: " in story
+    assert "CPU time" not in story
+    assert "Chosen" not in story
+
+
+@pytest.mark.parametrize("prefix", ["zzzz", ""])
+def test_a_prefix_must_fit_one_frame(finished, prefix):
+    with pytest.raises(InputError, match="the beginning of one frame's id"):
+        why(finished, prefix)
+
+
+def test_the_log_has_a_line_for_every_record(finished):
+    lines = list(log_lines(finished))
+    assert len(lines) == len(finished.entries)
+    assert "campaign opened: H2O, seed 7 → 1 × prepare" in lines[0]
+    assert "no cheap label of frame " in "".join(lines)
+    assert lines[-1].endswith("→ finished: the budget of expensive labels is spent")
+    assert "generation 3 trained: test forces 12.1 meV/Å" in lines[-1]
+
+
+def test_the_log_words_what_people_and_accidents_do(finished, remade):
+    name = "label/x/0123456789"
+    events = [
+        e.TaskLost(name, 1, "the worker died"),
+        e.Amended("name: springs\n", ("budget.cheap",)),
+        e.Amended("name: springs\n"),
+        e.Excluded("0123456789", None, "twin"),
+    ]
+    entries = [Entry(i, 0.0, e.Turn(event)) for i, event in enumerate(events)]
+    text = "\n".join(log_lines(remade([*finished.entries[:1], *entries])))
+    assert f"{name} was lost (attempt 1): the worker died" in text
+    assert "configuration changed: budget.cheap" in text
+    assert "taken up again" in text
+    assert "frame 01234567 excluded by hand: twin" in text
+
+
+def test_status_is_plain_json_and_says_where_the_campaign_stands(finished):
+    told_ = json.loads(json.dumps(status(finished), allow_nan=False))
+    assert told_["name"] == "springs"
+    assert told_["finished"] == "the budget of expensive labels is spent"
+    assert (told_["round"], told_["generation"]) == (2, 3)
+    assert told_["labels"]["cheap"]["failures"] == {
+        "NOT_CONVERGED": told_["labels"]["cheap"]["failed"]
+    }
+    assert told_["labels"]["expensive"]["budget"] == 16
+    assert told_["walkers"] == {"walking": 3, "stopped": {"force": 1}}
+    assert told_["errors"] == list(finished.state.errors)
+    assert told_["threshold"] == 1.5
+    assert told_["open"] == {}
+    assert told_["time_left"] == 0.0
+    assert datetime.fromisoformat(told_["last_commit"]).timestamp() == pytest.approx(
+        finished.entries[-1].time
+    )
+
+
+def test_status_counts_open_work_of_a_campaign_under_way(finished, remade):
+    told_ = status(remade(list(finished.entries[:2])))
+    assert told_["stage"] == "seed"
+    assert told_["open"] == {
+        "cheap label": 20,
+        "expensive label": 6,
+        "preparation": 4,
+    }
+    assert told_["time_left"] is None
+    json.dumps(told_, allow_nan=False)
+
+
+def test_status_of_an_empty_store_is_empty(remade):
+    told_ = status(remade([]))
+    assert told_["last_commit"] is None
+    assert told_["errors"] == []
+
+
+def test_an_untested_generation_is_null_in_json(finished, remade):
+    entries = [
+        replace(x, turn=replace(x.turn, event=replace(x.turn.event, evaluation=None)))
+        if isinstance(x.turn.event, e.Trained)
+        else x
+        for x in finished.entries
+    ]
+    told_ = status(remade(entries))
+    assert told_["errors"] == [None, None, None]
+    json.dumps(told_, allow_nan=False)

@@ -1,0 +1,334 @@
+"""Whole campaigns on toy levels: run, go on, refuse, share, take out, compare."""
+
+import subprocess
+import sys
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import pytest
+from ase.calculators.calculator import Calculator
+
+import alloop
+from alloop.campaign import Campaign
+from alloop.core.atoms import to_atoms
+from alloop.core.errors import InputError, LockedError
+from alloop.core.records import Failure, Label
+from alloop.loop import events as e
+from alloop.loop.history import read
+from alloop.loop.state import LoopState, replay
+from alloop.session import Watch
+from tests.conftest import fingerprint_of, write_toy
+
+BUDGET = {"cheap": 26, "expensive": 10}
+
+
+@dataclass
+class Onlooker:
+    """Remembers what was committed, and may ask to stop after so many turns."""
+
+    limit: int = 10**9
+    turns: list[e.Turn] = field(default_factory=list)
+
+    def observe(self, _state: LoopState, turn: e.Turn) -> None:
+        self.turns.append(turn)
+
+    def watch(self) -> Watch:
+        return Watch(self.observe, stop=lambda: len(self.turns) >= self.limit)
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A finished toy campaign, for tests that only read it."""
+    path = write_toy(tmp_path_factory.mktemp("finished"), budget=BUDGET)
+    assert Campaign.from_yaml(path).run().exit_code == 0
+    return path
+
+
+def test_a_campaign_ends_with_labels_generations_and_a_reason(finished: Path) -> None:
+    history = Campaign.from_yaml(finished).history()
+    state = history.state
+    assert state.finished == "the budget of expensive labels is spent"
+    assert (state.used("cheap"), state.used("expensive")) == (26, 10)
+    assert len(state.test()) == 6
+    assert len(history.trained()) == 2
+    assert set(state.test()).isdisjoint(state.trained_on("expensive"))
+    assert set(state.test()).isdisjoint(state.trained_on("cheap"))
+
+
+def test_state_is_the_fold_of_the_journal(tmp_path: Path) -> None:
+    states: list[LoopState] = []
+    onlooker = Watch(lambda state, _turn: states.append(state))
+    campaign = Campaign.from_yaml(write_toy(tmp_path, budget=BUDGET))
+    campaign.run(watch=onlooker)
+    turns = [entry.turn for entry in campaign.history().entries]
+    assert len(states) == len(turns)
+    for number in (1, len(turns) // 2, len(turns)):
+        replayed, live = replay(turns[:number]), states[number - 1]
+        assert list(replayed.entries()) == list(live.entries())
+        assert replayed.open.keys() == live.open.keys()
+        assert (replayed.stage, replayed.round) == (live.stage, live.round)
+
+
+def test_running_a_finished_campaign_does_nothing(finished: Path) -> None:
+    onlooker = Onlooker()
+    outcome = Campaign.from_yaml(finished).run(watch=onlooker.watch())
+    assert outcome.exit_code == 0
+    assert onlooker.turns == []
+
+
+def test_a_campaign_goes_on_from_its_store_alone(tmp_path: Path) -> None:
+    path = write_toy(tmp_path, budget=BUDGET)
+    outcome = Campaign.from_yaml(path).run(watch=Onlooker(limit=25).watch())
+    assert outcome.exit_code == 3
+    path.unlink()
+    assert Campaign.from_store(tmp_path / "toy.zarr").run().exit_code == 0
+    alone = write_toy(tmp_path / "alone", budget=BUDGET)
+    Campaign.from_yaml(alone).run()
+    assert fingerprint_of(tmp_path / "toy.zarr") == fingerprint_of(
+        tmp_path / "alone" / "toy.zarr"
+    )
+
+
+def test_a_raised_budget_goes_on_where_the_campaign_ended(tmp_path: Path) -> None:
+    Campaign.from_yaml(write_toy(tmp_path, budget=BUDGET)).run()
+    more = Campaign.from_yaml(write_toy(tmp_path))
+    outcome = more.run()
+    assert outcome.state.used("expensive") == 14
+    amended = [x for _, x in more.history().events() if isinstance(x, e.Amended)]
+    assert [set(event.changed) for event in amended] == [
+        {"budget.cheap", "budget.expensive"}
+    ]
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"seed": 8}, "seed"),
+        ({"start": [{"molecule": "NH3"}]}, "start"),
+        ({"levels": {"cheap": {"kind": "toy", "stiffness": 0.5}}}, "level"),
+    ],
+)
+def test_a_store_of_another_campaign_is_refused(
+    finished: Path, tmp_path: Path, changes: dict[str, object], said: str
+) -> None:
+    if "levels" in changes:
+        changes = {"levels": {"expensive": {"kind": "toy"}, **changes["levels"]}}  # type: ignore[dict-item]
+    store = str(finished.with_name("toy.zarr"))
+    path = write_toy(tmp_path, budget=BUDGET, store=store, **changes)
+    before = fingerprint_of(finished.with_name("toy.zarr"))
+    with pytest.raises(InputError, match=said):
+        Campaign.from_yaml(path).run()
+    assert fingerprint_of(finished.with_name("toy.zarr")) == before
+
+
+HOLD = """
+import sys
+from alloop.loop.history import CODEC
+from alloop.store.archive import Archive
+with Archive.open(sys.argv[1], CODEC, mode="w"):
+    print("held", flush=True)
+    sys.stdin.read()
+"""
+
+
+def test_a_second_driver_is_refused_in_one_sentence(finished: Path) -> None:
+    store = str(finished.with_name("toy.zarr"))
+    pipe = subprocess.PIPE
+    command = [sys.executable, "-c", HOLD, store]
+    with subprocess.Popen(command, stdin=pipe, stdout=pipe, text=True) as holder:
+        assert holder.stdout is not None
+        assert holder.stdout.readline() == "held\n"
+        with pytest.raises(LockedError) as refused:
+            Campaign.from_yaml(finished).run()
+        assert str(holder.pid) in str(refused.value)
+        assert "\n" not in str(refused.value)
+        holder.communicate()
+
+
+def test_labels_that_a_cache_holds_are_never_made_again(tmp_path: Path) -> None:
+    cache = str(tmp_path / "cache")
+    first = write_toy(tmp_path / "first", budget=BUDGET, cache=cache)
+    second = write_toy(tmp_path / "second", budget=BUDGET, cache=cache)
+    Campaign.from_yaml(first).run()
+    campaign = Campaign.from_yaml(second)
+    campaign.run()
+    labelled = [x for _, x in campaign.history().events() if isinstance(x, e.Labelled)]
+    assert labelled
+    assert all(event.cached for event in labelled)
+    assert fingerprint_of(first.with_name("toy.zarr")) == fingerprint_of(
+        second.with_name("toy.zarr")
+    )
+
+
+def test_an_excluded_frame_leaves_later_training(tmp_path: Path) -> None:
+    campaign = Campaign.from_yaml(write_toy(tmp_path, budget=BUDGET))
+    campaign.run()
+    seeds = [x for x in campaign.history().state.entries() if x.purpose == "seed"]
+    frame = next(x.frame for x in seeds if x.fidelity == "expensive")
+    assert campaign.exclude(frame[:10], None, "looked wrong") == frame
+    more = Campaign.from_yaml(write_toy(tmp_path))
+    more.run()
+    history = more.history()
+    assert frame not in history.state.trained_on("expensive")
+    trains = [
+        command
+        for entry in history.entries
+        for command in entry.turn.commands
+        if isinstance(command, e.Train)
+    ]
+    assert frame in trains[0].expensive
+    assert frame not in trains[-1].expensive
+    with pytest.raises(InputError, match="none"):
+        more.exclude("feedbeef", None, "not there")
+
+
+def test_failed_labels_are_values_and_the_campaign_goes_on(tmp_path: Path) -> None:
+    levels = {
+        "cheap": {"kind": "toy", "stiffness": 0.9, "stretch": 0.02},
+        "expensive": {"kind": "toy", "fail_above": 1.6},
+    }
+    campaign = Campaign.from_yaml(write_toy(tmp_path, levels=levels))
+    assert campaign.run().exit_code == 0
+    records = campaign.history().ledger.labels.values()
+    failures = [record for record in records if not isinstance(record, Label)]
+    assert failures
+    assert {record.failure for record in failures} == {Failure.NOT_CONVERGED}
+    failed = {record.frame for record in failures}
+    assert failed.isdisjoint(campaign.history().state.trained_on("expensive"))
+
+
+def test_controls_share_first_labels_and_label_cost(tmp_path: Path) -> None:
+    levels = {
+        "cheap": {"kind": "toy", "stiffness": 0.9, "stretch": 0.02, "burn": 0.002},
+        "expensive": {"kind": "toy", "burn": 0.02},
+    }
+    path = write_toy(tmp_path, budget=BUDGET, levels=levels)
+    campaign = Campaign.from_yaml(path)
+    campaign.run()
+    outcomes = campaign.run_controls()
+    assert {name: x.exit_code for name, x in outcomes.items()} == {
+        "standard": 0,
+        "random": 0,
+    }
+    main = campaign.history()
+    for name, store in campaign.controls().items():
+        control = read(store)
+        assert control.state.test() == main.state.test()
+        seeds = {x.frame for x in main.state.entries() if x.purpose == "seed"}
+        assert seeds <= {x.frame for x in control.state.entries()}, name
+    standard = outcomes["standard"].state
+    assert 10 < standard.used("expensive") <= 10 + 26
+    trains = [
+        command
+        for entry in read(campaign.controls()["standard"]).entries
+        for command in entry.turn.commands
+        if isinstance(command, e.Train)
+    ]
+    assert trains
+    assert all(command.cheap == () for command in trains)
+    random = [x.reason for x in _asked(read(campaign.controls()["random"]))]
+    assert "random" in random
+    again = campaign.run_controls()
+    assert again["random"].state.errors == outcomes["random"].state.errors
+
+
+def _asked(history: object) -> list[e.LabelFrame]:
+    return [
+        command
+        for entry in history.entries  # type: ignore[attr-defined]
+        for command in entry.turn.commands
+        if isinstance(command, e.LabelFrame)
+    ]
+
+
+def test_the_calculator_and_the_model_file_agree(
+    finished: Path, tmp_path: Path
+) -> None:
+    campaign = Campaign.from_yaml(finished)
+    file = campaign.export_model(tmp_path / "water.model")
+    frame = next(iter(campaign.history().ledger.frames.values()))
+    results = []
+    for calculator in (campaign.calculator(), alloop.load(file).calculator()):
+        atoms = to_atoms(frame)
+        atoms.calc = calculator
+        assert isinstance(calculator, Calculator)
+        energy, forces = atoms.get_potential_energy(), atoms.get_forces()
+        results.append((energy, forces, calculator.results["surprise"]))
+    assert results[0][0] == results[1][0]
+    np.testing.assert_array_equal(results[0][1], results[1][1])
+    assert results[0][2] == results[1][2] > 0
+    assert campaign.model(1).facts["expensive_labels"] == 6
+    with pytest.raises(InputError, match="1, 2"):
+        campaign.model(9)
+
+
+def test_the_dataset_is_ase_atoms_with_labels(finished: Path) -> None:
+    frames = Campaign.from_yaml(finished).dataset("expensive")
+    assert len(frames) == 16
+    assert all(atoms.arrays["REF_forces"].shape == (3, 3) for atoms in frames)
+
+
+def test_a_campaign_starts_from_labels_that_the_user_brings(
+    finished: Path, tmp_path: Path
+) -> None:
+    old = Campaign.from_yaml(finished)
+    units = {"energy_unit": "eV", "length_unit": "angstrom"}
+    keys = {"energy_key": "REF_energy", "forces_key": "REF_forces"}
+    old.export(tmp_path / "cheap.xyz", "cheap")
+    old.export(tmp_path / "expensive.xyz", "expensive", at=2)
+    start = [
+        {"labels": "cheap.xyz", "level": "cheap", **units, **keys},
+        {"labels": "expensive.xyz", "level": "expensive", **units, **keys},
+    ]
+    campaign = Campaign.from_yaml(write_toy(tmp_path, start=start, budget=BUDGET))
+    assert campaign.run().exit_code == 0
+    history = campaign.history()
+    given = [x for x in history.state.entries() if x.purpose == "given"]
+    assert len(given) == 26 + 10
+    assert len(history.trained()[0].history["bias"]) > 0  # type: ignore[arg-type]
+    assert history.state.used("expensive") == 10
+
+
+def test_a_users_model_is_generation_zero(finished: Path, tmp_path: Path) -> None:
+    file = Campaign.from_yaml(finished).export_model(tmp_path / "old.model")
+    potential = {"kind": "file", "path": file.name}
+    campaign = Campaign.from_yaml(
+        write_toy(tmp_path, potential=potential, budget=BUDGET)
+    )
+    assert campaign.run().exit_code == 0
+    trains = [
+        command
+        for entry in campaign.history().entries
+        for command in entry.turn.commands
+        if isinstance(command, e.Train)
+    ]
+    assert trains[0].parent == Campaign.from_yaml(finished).history().state.model
+
+
+def test_work_that_always_fails_ends_the_run_with_its_reason(tmp_path: Path) -> None:
+    levels = {"cheap": {"kind": "toy", "fail_above": 0.5}, "expensive": {"kind": "toy"}}
+    campaign = Campaign.from_yaml(write_toy(tmp_path, levels=levels))
+    for _ in range(2):
+        outcome = campaign.run()
+        assert outcome.exit_code == 3
+        assert outcome.finished is not None
+        assert "prepare/0 was tried 3 times" in outcome.finished
+    lost = [x for _, x in campaign.history().events() if isinstance(x, e.TaskLost)]
+    assert [event.attempt for event in lost] == [1, 2, 3, 1, 2, 3]
+
+
+def test_a_campaign_of_one_fidelity_labels_what_surprises(tmp_path: Path) -> None:
+    campaign = Campaign.from_yaml(
+        write_toy(
+            tmp_path,
+            levels={"expensive": {"kind": "toy"}},
+            seeds={"expensive": 6, "temperature": 400},
+            training={"kind": "standard", "every": 4},
+            budget={"expensive": 14},
+        )
+    )
+    assert campaign.run().exit_code == 0
+    state = campaign.history().state
+    assert state.used("cheap") == 0
+    assert state.used("expensive") == 14
