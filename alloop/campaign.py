@@ -17,6 +17,7 @@ from alloop.core.records import Label
 from alloop.export import write
 from alloop.generation import Generation, from_bytes
 from alloop.loop import events as e
+from alloop.loop.driver import Labels
 from alloop.loop.history import CODEC, History, history_of, read
 from alloop.loop.state import LoopState
 from alloop.potentials.ase import PotentialCalculator
@@ -43,8 +44,9 @@ class Campaign:
     Open one with `from_yaml` or `from_store`; then `run()`, as often as you like.
     """
 
-    def __init__(self, setup: config.Setup) -> None:
+    def __init__(self, setup: config.Setup, caches: tuple[Labels, ...] = ()) -> None:
         self.setup = setup
+        self._caches = caches
         self.store = setup.store
 
     @classmethod
@@ -66,25 +68,19 @@ class Campaign:
         Raises InputError where the store belongs to another campaign (seed, start or
         levels differ), LockedError where another driver runs it.
         """
-        with session(self.setup, watch or Watch(), client) as running:
+        with session(self.setup, watch or Watch(), client, self._caches) as running:
             state = running.run()
         return Outcome(state.finished, state)
 
-    def run_controls(
-        self, client: Any = None, watch: Watch | None = None
-    ) -> dict[str, Outcome]:
-        """Run the control campaigns at the label cost of this one, which is finished.
+    def control(self, name: str) -> "Campaign":
+        """A control campaign at the label cost of this one, which is finished.
 
-        "standard": expensive labels alone. "random": random selection. Both start from
-        this campaign's first labels and share all labels that they have in common.
+        name: "standard" (expensive labels alone) or "random" (random selection). It
+        starts from this campaign's first labels and takes from it what both need.
         """
-        outcomes = {}
-        for name, setup in controls.prepare(self.setup, self.history()).items():
-            shared = (controls.Shared(self.history().ledger),)
-            with session(setup, watch or Watch(), client, shared) as running:
-                state = running.run()
-            outcomes[name] = Outcome(state.finished, state)
-        return outcomes
+        history = self.history()
+        setup = controls.prepare(name, self.setup, history)
+        return Campaign(setup, (controls.Shared(history.ledger),))
 
     def history(self) -> History:
         """All that the store says; may be read while a driver runs."""

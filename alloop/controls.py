@@ -41,23 +41,22 @@ def stores(store: Path) -> dict[str, Path]:
     return {name: _store(store, name) for name in NAMES if _store(store, name).exists()}
 
 
-def prepare(setup: Setup, history: History) -> dict[str, Setup]:
-    """The controls' configurations; forks their stores where they are not there yet."""
-    out = {}
-    for name in NAMES:
-        changes = _changes(name, setup, history)
-        own = setup.varied(changes, _store(setup.store, name), history.opened)
-        if not own.store.exists():
-            _fork(history, own, name)
-        out[name] = own
-    return out
+def prepare(name: str, setup: Setup, history: History) -> Setup:
+    """A control's configuration; its store is forked where it is not there yet."""
+    changes = _changes(name, setup, history)
+    own = setup.varied(changes, _store(setup.store, name), history.opened)
+    if not own.store.exists():
+        _fork(history, own, name)
+    return own
 
 
 def _changes(name: str, setup: Setup, history: History) -> dict[str, Any]:
+    title = {"name": f"{setup.name}-{name}"}
     if name == "random":
-        return {"flag": {"selection": "random"}}
+        return {**title, "flag": {"selection": "random"}}
     budget = setup.rules.budget.expensive + round(cheap_in_expensive(history))
     return {
+        **title,
         "budget": {"cheap": 0, "expensive": budget},
         "seeds": {"cheap": 0},
         "training": {"kind": "standard"},

@@ -114,12 +114,18 @@ def _ended(campaign: "Campaign", outcomes: "list[Outcome]", again: str) -> int:
 def _outcomes(
     campaign: "Campaign", stop: Callable[[], bool], controls: bool, quiet: bool
 ) -> Iterator["Outcome"]:
+    from alloop.controls import NAMES
+
     with _watch(campaign, stop, quiet) as watch:
-        first = campaign.run(watch=watch)
-    yield first
-    if controls and first.finished and not first.state.broken:
-        with _controlling(campaign, stop, quiet) as watch:
-            yield from campaign.run_controls(watch=watch).values()
+        outcome = campaign.run(watch=watch)
+    yield outcome
+    for name in NAMES if controls else ():
+        if outcome.exit_code != 0:
+            return
+        control = campaign.control(name)
+        with _watch(control, stop, quiet) as watch:
+            outcome = control.run(watch=watch)
+        yield outcome
 
 
 @contextlib.contextmanager
@@ -130,27 +136,14 @@ def _watch(
     from alloop.session import Watch
 
     console = Console(quiet=True) if quiet else out()
-    with (
-        _log(campaign) as log,
-        Live(campaign.setup.name, campaign.setup.rules, console) as live,
-    ):
+    setup = campaign.setup
+    with _log(campaign) as log, Live(setup.name, setup.rules, console) as live:
 
         def observe(state: "LoopState", turn: "Turn") -> None:
             log(state, turn)
             live.observe(state, turn)
 
         yield Watch(observe=observe, tick=live.tick, stop=stop)
-
-
-@contextlib.contextmanager
-def _controlling(
-    campaign: "Campaign", stop: Callable[[], bool], quiet: bool
-) -> Iterator["Watch"]:
-    from alloop.session import Watch
-
-    console = Console(quiet=True) if quiet else out()
-    with _log(campaign) as log, console.status("running the controls"):
-        yield Watch(observe=log, stop=stop)
 
 
 @contextlib.contextmanager

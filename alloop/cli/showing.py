@@ -62,10 +62,13 @@ def report(
     ] = None,
 ) -> None:
     """Write the self-contained HTML report."""
+    from alloop.controls import stores
+    from alloop.loop.history import read
     from alloop.report.html import write
 
     history = history_of(place)
-    written = write(history, out or history.path.with_suffix(".html"))
+    controls = {name: read(path) for name, path in stores(history.path).items()}
+    written = write(history, out or history.path.with_suffix(".html"), controls)
     say(f"report: {short(written)}")
 
 
@@ -83,6 +86,7 @@ def _facts(told: dict[str, Any]) -> Iterator[tuple[str, str]]:
     yield "CPU", duration(told["cpu_seconds"])
     if not told["finished"]:
         yield "under way", _counted(told["open"]) or "nothing"
+    if told["time_left"]:
         yield "time left", f"about {duration(told['time_left'])}"
     yield "store", f"{short(Path(told['store']))}, last commit {told['last_commit']}"
 

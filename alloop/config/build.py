@@ -78,6 +78,7 @@ def rules(plan: Plan, tested: bool) -> Rules:
         stopping=Stopping(target, stop.patience, stop.improvement, stop.rounds),
         every=10 if plan.training is None else plan.training.every,
         control=plan.flag.control,
+        heldout=plan.flag.heldout,
         selection="random" if plan.flag.selection == "random" else "flagged",
         fill=plan.flag.fill,
     )
@@ -96,7 +97,6 @@ def kit(plan: Plan, levels: Mapping[str, Level]) -> Kit:
             kind="q",
             components=components if components < 1 else round(components),
             quantile=plan.flag.quantile,
-            heldout=plan.flag.heldout,
         ),
         limits=Limits(plan.limits.label_time, plan.limits.label_memory),
         isolate=plan.limits.isolate,
@@ -170,7 +170,7 @@ def _stages(plan: Plan) -> "tuple[Stage, ...]":
     match training:
         case Asteroid():
             steps = (training.teacher, training.pretrain, training.finetune)
-            stages = asteroid_stages(steps, schedule)
+            stages = asteroid_stages(steps, schedule, training.finetune_lr)
         case Standard():
             stages = standard_stages(training.steps, schedule)
     if not isinstance(plan.potential, Ready):

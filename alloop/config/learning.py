@@ -74,7 +74,9 @@ class Flag(Section):
     quantile: Annotated[float, Field(gt=0, lt=1)] = Field(
         0.99, description="of held-out surprise, above which a frame is flagged"
     )
-    heldout: Share = Field(0.15, description="share of cheap frames kept from training")
+    heldout: Share = Field(
+        0.25, description="share of the first cheap frames kept from training"
+    )
     control: Share = Field(0.1, description="share of labels for random frames")
     selection: Literal["surprise", "random"] = Field(
         "surprise", description="how frames are picked"
@@ -88,7 +90,7 @@ class Optimiser(Section):
     """How a network walks downhill, the same in all stages."""
 
     every: Count = Field(10, description="expensive labels between two generations")
-    lr: Positive = Field(3e-3, description="Adam's peak step")
+    lr: Positive = Field(5e-3, description="Adam's peak step")
     batch: Count = Field(10, description="frames a step")
     energy: Share = Field(0.05, description="weight of energies against forces")
 
@@ -98,8 +100,9 @@ class Asteroid(Optimiser):
 
     kind: Literal["asteroid"]
     teacher: Count = Field(300, description="steps on expensive labels, for the bias")
-    pretrain: Count = Field(1700, description="steps on cheap labels, by bias weights")
-    finetune: Count = Field(2000, description="steps on expensive labels")
+    pretrain: Count = Field(2700, description="steps on cheap labels, by bias weights")
+    finetune: Count = Field(1000, description="steps on expensive labels")
+    finetune_lr: Positive = Field(1e-3, description="Adam's peak step in fine-tuning")
     gamma: Annotated[tuple[Positive, ...], Loose] = Field(
         (2.0,), min_length=1, description="bias scales, in spreads of the bias"
     )

@@ -4,6 +4,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
+from alloop.core.batch import pack
 from alloop.core.records import Failure, Label, TrainingData, Unlabelled
 from alloop.loop import events as e
 from alloop.loop.kit import Cargo
@@ -156,6 +157,7 @@ class Driver:
                 expensive=sets(expensive, command.expensive),
             ),
             test=sets(expensive, command.test),
+            heldout=pack([self.ledger.frames[frame] for frame in command.heldout]),
         )
 
     def _remember(self, event: e.Event) -> None:

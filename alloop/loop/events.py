@@ -103,13 +103,17 @@ class Explore:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Train:
-    """Train generation `generation` on the labels of these frames (sorted ids)."""
+    """Train generation `generation` on the labels of these frames (sorted ids).
+
+    heldout: frames that no training sees, on which surprise is calibrated.
+    """
 
     generation: int
     cheap: tuple[FrameId, ...]
     expensive: tuple[FrameId, ...]
     test: tuple[FrameId, ...]
     parent: ModelId | None = None
+    heldout: tuple[FrameId, ...] = ()
 
     @property
     def name(self) -> str:

@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from alloop.core.batch import Batch
 from alloop.core.levels import Level
 from alloop.core.records import LabelSet, TrainingData
 from alloop.core.roles import Trainer
@@ -15,14 +16,13 @@ class Scoring:
     """How the scorer of a generation is fitted.
 
     components: principal components, as a count or a share of the variance. quantile:
-    of held-out surprise, above which a frame is flagged. heldout: share of the cheap
-    frames that no training sees. landmarks: frames kept to be different from.
+    of held-out surprise, above which a frame is flagged. landmarks: frames kept to be
+    different from.
     """
 
     kind: str = "q"
     components: float | int = 0.99
     quantile: float = 0.99
-    heldout: float = 0.15
     landmarks: int = 512
 
 
@@ -67,3 +67,4 @@ class Cargo:
     model: bytes | None = None
     data: TrainingData | None = None
     test: LabelSet | None = None
+    heldout: Batch | None = None

@@ -109,9 +109,18 @@ def _train(state: LoopState, rules: Rules) -> Commands:
     expensive = state.trained_on("expensive")
     if not expensive:
         return (e.Stop("no expensive label succeeded: `alloop log` tells why"),)
-    cheap = () if rules.single else state.trained_on("cheap")
-    generation = state.generation + 1
-    return (e.Train(generation, cheap, expensive, state.test(), state.model),)
+    heldout = () if rules.single else state.heldout(rules.heldout)
+    cheap = set() if rules.single else set(state.trained_on("cheap")) - set(heldout)
+    return (
+        e.Train(
+            generation=state.generation + 1,
+            cheap=tuple(sorted(cheap)),
+            expensive=expensive,
+            test=state.test(),
+            parent=state.model,
+            heldout=heldout,
+        ),
+    )
 
 
 def _stop(state: LoopState, rules: Rules) -> Commands:

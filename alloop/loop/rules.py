@@ -55,8 +55,10 @@ class Rules:
     """How the loop decides.
 
     every: expensive labels between two generations. control: share of them that goes to
-    random frames. selection: "flagged" or "random". fill: spend a round's quota even on
-    frames below the threshold. single: no cheap labels at all.
+    random frames. heldout: share of the first cheap frames that no training sees: they
+    calibrate surprise, which flagged frames, chosen for theirs, could not. selection:
+    "flagged" or "random". fill: spend a round's quota even on frames below the
+    threshold. single: no cheap labels at all.
     """
 
     budget: Budget
@@ -65,6 +67,7 @@ class Rules:
     stopping: Stopping = Stopping()
     every: int = 10
     control: float = 0.1
+    heldout: float = 0.25
     selection: str = "flagged"
     fill: bool = True
 

@@ -1,14 +1,14 @@
 """From labels to a generation: train, fit the scorer, set the threshold, evaluate."""
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import numpy as np
 
 from alloop.core.batch import Batch, pack
 from alloop.core.records import LabelSet, Predictions, TrainingData
 from alloop.core.roles import Potential
-from alloop.core.seeds import share, stream, torch_seed
-from alloop.core.units import Floats, Integers
+from alloop.core.seeds import stream, torch_seed
+from alloop.core.units import Floats
 from alloop.generation import Generation, from_bytes, to_bytes
 from alloop.loop import events as e
 from alloop.loop.kit import Cargo, Kit, Scoring
@@ -16,28 +16,19 @@ from alloop.potentials.storable import Storable
 from alloop.scores.calibrate import threshold
 from alloop.scores.qresidual import QResidual, fit
 
-_LEAST_HELDOUT = 8  # below this, the scorer is standardised on training frames
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Split:
-    """What training sees and what only the scorer's standardisation sees."""
-
-    train: TrainingData
-    heldout: Batch
-
 
 def teach(command: e.Train, cargo: Cargo, kit: Kit) -> tuple[e.Trained, bytes]:
     """Train on the cargo's labels; the event without its timing, and the blob."""
     if cargo.data is None:
         raise TypeError("Train needs labels in its cargo")
-    split = hold_out(cargo.data, kit)
     parent = None if cargo.model is None else from_bytes(cargo.model).potential
     seed = torch_seed(kit.seed, command.name)
-    potential, history = kit.trainer.train(split.train, parent, seed)
+    potential, history = kit.trainer.train(cargo.data, parent, seed)
     if not isinstance(potential, Storable):
         raise TypeError("the trainer's potential has no checkpoint()")
-    scorer, limit, landmarks = _scorer(potential, split, kit)
+    scorer, limit, landmarks = _scorer(
+        potential, cargo.data, cargo.heldout or pack(()), kit
+    )
     generation = Generation(potential, scorer, limit, facts={})
     evaluation = _evaluate(generation, cargo.test)
     generation = _with_facts(generation, command, evaluation)
@@ -54,41 +45,13 @@ def teach(command: e.Train, cargo: Cargo, kit: Kit) -> tuple[e.Trained, bytes]:
     return event, blob
 
 
-def hold_out(data: TrainingData, kit: Kit) -> Split:
-    """Keep a share of the cheap frames from training; a frame's side never changes."""
-    frames = data.cheap.batch.frames()
-    out = np.array(
-        [
-            share(kit.seed, f"heldout/{frame.id}") < kit.scoring.heldout
-            for frame in frames
-        ],
-        dtype=np.bool_,
-    )
-    cheap = _subset(data.cheap, np.flatnonzero(~out))
-    heldout = data.cheap.batch.take(np.flatnonzero(out))
-    return Split(TrainingData(cheap, data.expensive), heldout)
-
-
-def _subset(labels: LabelSet, rows: Integers) -> LabelSet:
-    atoms = np.concatenate(
-        [np.zeros(0, dtype=np.int64)]
-        + [np.arange(*labels.batch.offsets[row : row + 2]) for row in rows]
-    )
-    return LabelSet(
-        batch=labels.batch.take(rows),
-        energies=labels.energies[rows],
-        forces=labels.forces[atoms],
-    )
-
-
 def _scorer(
-    potential: Potential, split: Split, kit: Kit
+    potential: Potential, data: TrainingData, heldout: Batch, kit: Kit
 ) -> tuple[QResidual, float | None, Floats]:
     """The scorer, the flagging threshold, and the landmarks for diversity."""
     scoring = kit.scoring
-    train = split.train
-    seen = pack([*train.cheap.batch.frames(), *train.expensive.batch.frames()])
-    seen, heldout = _reference(seen, split.heldout, kit)
+    seen = pack([*data.cheap.batch.frames(), *data.expensive.batch.frames()])
+    seen, heldout = _reference(seen, heldout, kit)
     described = _describe(potential, seen)
     apart = _describe(potential, heldout)
     scorer = fit(
@@ -105,8 +68,8 @@ def _scorer(
 
 
 def _reference(seen: Batch, heldout: Batch, kit: Kit) -> tuple[Batch, Batch]:
-    """Where too few frames are held out, half of the training frames stand in."""
-    if len(heldout) >= _LEAST_HELDOUT:
+    """Where no frames are held out, half of the training frames stand in."""
+    if len(heldout):
         return seen, heldout
     order = stream(kit.seed, "scorer").permutation(len(seen))
     half = max(1, len(seen) // 2)

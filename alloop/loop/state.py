@@ -12,11 +12,13 @@ import numpy as np
 
 from alloop.core.frame import Frame, FrameId
 from alloop.core.records import Candidate, Walker
+from alloop.core.seeds import share
 from alloop.core.units import Floats
 from alloop.loop import events as e
 
 ATTEMPTS = 3  # how often a lost command is tried
 _TEST = "test"
+_LEAST_HELDOUT = 8
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,6 +85,18 @@ class LoopState:
             if entry.good and entry.fidelity == fidelity and entry.purpose != _TEST
         )
         return tuple(sorted(set(wanted) - self._excluded(fidelity)))
+
+    def heldout(self, share_: float) -> tuple[FrameId, ...]:
+        """Sorted ids of the first cheap frames that are kept from training; a frame's
+        side never changes. None at all where they are too few to calibrate on."""
+        ordinary = {x.frame for x in self.entries() if x.purpose in ("seed", "given")}
+        eligible = ordinary - set(self.trained_on("expensive"))
+        out = tuple(
+            frame
+            for frame in self.trained_on("cheap")
+            if frame in eligible and share(self.seed, f"heldout/{frame}") < share_
+        )
+        return out if len(out) >= _LEAST_HELDOUT else ()
 
     def test(self) -> tuple[FrameId, ...]:
         """Sorted ids of the frozen test set."""

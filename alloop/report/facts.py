@@ -149,7 +149,7 @@ def _stand(event: e.Trained, asked: e.Train, labels: Iterable[Told]) -> Stand:
     paid = [x for x in labels if asked.cheap or x.fidelity == "expensive"]
     return Stand(
         generation=event.generation,
-        cheap=len(asked.cheap),
+        cheap=len(asked.cheap) + len(asked.heldout),
         expensive=len(asked.expensive),
         label_cost=sum(label.cpu_seconds for label in paid),
         cpu_seconds=event.timing.cpu_seconds,

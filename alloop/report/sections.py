@@ -275,9 +275,9 @@ def timeline(history: History) -> Section:
         return Section("timeline", name, missing("Nothing has run yet."))
     busy = utilisation(history)
     how = (
-        "A bar is a task on a worker; white is waiting: for a round to close, for "
+        "A bar is a task on a worker, a gap is waiting: for a round to close, for "
         "training, or for a task to be sent. Pauses of more than a minute between two "
-        "runs are cut out. "
+        "runs are cut out."
     )
     words = (
         f"{len(lanes(found))} workers for {duration(axis_length(shifts(found)))}; "

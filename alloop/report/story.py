@@ -9,12 +9,11 @@ from alloop.core.atoms import formula
 from alloop.core.errors import InputError
 from alloop.core.frame import Frame, FrameId
 from alloop.core.records import Detail, Label, Unlabelled
-from alloop.core.seeds import share
 from alloop.loop import events as e
 from alloop.loop.history import Entry, History
 from alloop.loop.told import Told, told
 from alloop.report.evidence import Proposal, control_frames, first_proposals
-from alloop.report.facts import setting, title, trainings
+from alloop.report.facts import title, trainings
 from alloop.report.status import status as status
 from alloop.report.words import duration, number, reason, sentence, spans
 
@@ -197,23 +196,20 @@ def _judged(history: History, proposal: Proposal, labels: list[Told]) -> Iterato
 def _learned(history: History, frame: FrameId) -> Iterator[str]:
     done = {event.name for event in history.trained()}
     asked = [x for name, x in trainings(history).items() if name in done]
-    held = setting(history, "flag", "heldout") or 0.0
     for fidelity in ("cheap", "expensive", "test"):
         found = [x.generation for x in asked if frame in getattr(x, fidelity)]
         if not found:
             continue
         if fidelity == "test":
             yield f"In the test set: generations {spans(found)} were measured on it."
-        elif (
-            fidelity == "cheap"
-            and share(history.opened.seed, f"heldout/{frame}") < held
-        ):
-            yield (
-                f"Its cheap label was held out from the training of generations "
-                f"{spans(found)}: it calibrates the scorer."
-            )
         else:
             yield f"Its {fidelity} label taught generations {spans(found)}."
+    held = [x.generation for x in asked if frame in x.heldout]
+    if held:
+        yield (
+            f"Held out from the training of generations {spans(held)}: it calibrates "
+            "their surprise."
+        )
 
 
 def _excluded(history: History, frame: FrameId) -> Iterator[str]:

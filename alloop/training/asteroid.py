@@ -10,16 +10,19 @@ from typing import Any
 from alloop.training.staged import StagedTrainer
 from alloop.training.stages import Schedule, Stage
 
-STEPS = (200, 2200, 800)  # θ0, pretraining, fine-tuning
+STEPS = (300, 2700, 1000)  # θ0, pretraining, fine-tuning
 SCHEDULE = Schedule()
 FINE_TUNING = 1e-3  # Adam's peak step where labels are few and the start is good
 
 
 def asteroid_stages(
-    steps: tuple[int, int, int] = STEPS, schedule: Schedule = SCHEDULE
+    steps: tuple[int, int, int] = STEPS,
+    schedule: Schedule = SCHEDULE,
+    fine_tuning: float = FINE_TUNING,
 ) -> tuple[Stage, Stage, Stage]:
-    """θ0 on expensive labels; weighed pretraining on cheap ones; fine-tuning."""
-    gentle = replace(schedule, lr=min(FINE_TUNING, schedule.lr))
+    """θ0 on expensive labels; weighed pretraining on cheap ones; fine-tuning, whose
+    peak step is `fine_tuning`."""
+    gentle = replace(schedule, lr=fine_tuning)
     return (
         Stage("teacher", "expensive", steps[0], "scratch", schedule=schedule),
         Stage("pretraining", "cheap", steps[1], "scratch", "bias", schedule),

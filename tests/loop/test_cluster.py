@@ -35,7 +35,7 @@ def test_a_campaign_runs_on_a_cluster_of_the_users_and_leaves_it_running(
 def test_a_scheduler_that_is_not_there_is_named_in_one_sentence(tmp_path: Path) -> None:
     setup = Campaign.from_yaml(write_toy(tmp_path)).setup
     plan = ClusterPlan("address", address="tcp://127.0.0.1:9")
-    with pytest.raises(InputError, match="127.0.0.1:9") as refused:
+    with pytest.raises(InputError, match=r"127\.0\.0\.1:9") as refused:
         open_pool(plan, setup.kit)
     assert "\n" not in str(refused.value)
     assert cores() >= 1

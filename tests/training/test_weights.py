@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from alloop.training.weights import (
@@ -12,6 +12,9 @@ from alloop.training.weights import (
     frame_bias,
     guarded_weights,
 )
+
+# A busy machine is no failure of these laws.
+unhurried = settings(deadline=None)
 
 BIASES = st.lists(st.floats(0.0, 10.0), min_size=2, max_size=40).map(np.array)
 
@@ -28,6 +31,7 @@ def test_no_frames_have_no_bias() -> None:
     assert none.shape == (0,)
 
 
+@unhurried
 @given(BIASES, st.floats(0.05, 10.0))
 def test_weights_have_mean_one_and_the_ratio_of_asteroid(
     bias: np.ndarray, gamma: float
@@ -38,6 +42,7 @@ def test_weights_have_mean_one_and_the_ratio_of_asteroid(
     np.testing.assert_allclose(w / w.max(), expected, rtol=1e-9)
 
 
+@unhurried
 @given(BIASES, st.floats(-5.0, 5.0))
 def test_a_bias_common_to_all_frames_weighs_nothing(
     bias: np.ndarray, constant: float
@@ -52,6 +57,7 @@ def test_the_effective_size_counts_the_frames_that_count() -> None:
     assert effective_size(np.array([1.0, 0.0, 0.0])) == pytest.approx(1.0)
 
 
+@unhurried
 @given(BIASES, st.floats(0.001, 5.0), st.floats(0.1, 0.95))
 def test_gamma_is_raised_until_enough_frames_count(
     bias: np.ndarray, multiple: float, least: float
