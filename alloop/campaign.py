@@ -4,7 +4,7 @@ Here everything is put together: configuration, store, cluster and loop. The com
 line calls these methods and nothing else.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,11 +17,11 @@ from alloop.core.records import Label
 from alloop.export import write
 from alloop.generation import Generation, from_bytes
 from alloop.loop import events as e
-from alloop.loop.driver import Labels
 from alloop.loop.history import CODEC, History, history_of, read
+from alloop.loop.kit import OwnPotential
 from alloop.loop.state import LoopState
 from alloop.potentials.ase import PotentialCalculator
-from alloop.session import Watch, session
+from alloop.session import Guests, Watch, session
 from alloop.store.archive import Archive
 
 
@@ -44,22 +44,30 @@ class Campaign:
     Open one with `from_yaml` or `from_store`; then `run()`, as often as you like.
     """
 
-    def __init__(self, setup: config.Setup, caches: tuple[Labels, ...] = ()) -> None:
+    def __init__(self, setup: config.Setup, guests: Guests | None = None) -> None:
         self.setup = setup
-        self._caches = caches
+        self._guests = guests or Guests()
         self.store = setup.store
 
     @classmethod
-    def from_yaml(cls, path: str | Path) -> "Campaign":
-        """The campaign that a YAML file describes; InputError lists every mistake."""
-        return cls(config.load(Path(path)))
+    def from_yaml(
+        cls, path: str | Path, potential: OwnPotential | None = None
+    ) -> "Campaign":
+        """The campaign that a YAML file describes; InputError lists every mistake.
+
+        potential: one's own, in place of the one that the file names.
+        """
+        return cls(config.load(Path(path)), Guests(potential=potential))
 
     @classmethod
-    def from_store(cls, path: str | Path) -> "Campaign":
+    def from_store(
+        cls, path: str | Path, potential: OwnPotential | None = None
+    ) -> "Campaign":
         """The campaign that a store holds; needs nothing but the store."""
         history = read(Path(path))
         text, opened = history.config, history.opened
-        return cls(config.Setup.restored(text, opened, Path(path)))
+        setup = config.Setup.restored(text, opened, Path(path))
+        return cls(setup, Guests(potential=potential))
 
     def run(self, client: Any = None, watch: Watch | None = None) -> Outcome:
         """Start or continue, until the budget is spent, the target met or `watch.stop`.
@@ -68,7 +76,8 @@ class Campaign:
         Raises InputError where the store belongs to another campaign (seed, start or
         levels differ), LockedError where another driver runs it.
         """
-        with session(self.setup, watch or Watch(), client, self._caches) as running:
+        guests = replace(self._guests, client=client)
+        with session(self.setup, watch or Watch(), guests) as running:
             state = running.run()
         return Outcome(state.finished, state)
 
@@ -80,7 +89,8 @@ class Campaign:
         """
         history = self.history()
         setup = controls.prepare(name, self.setup, history)
-        return Campaign(setup, (controls.Shared(history.ledger),))
+        shared = (controls.Shared(history.ledger),)
+        return Campaign(setup, replace(self._guests, caches=shared))
 
     def history(self) -> History:
         """All that the store says; may be read while a driver runs."""
@@ -98,7 +108,9 @@ class Campaign:
                 f"got {wanted}"
             )
         with Archive.open(self.store, CODEC) as archive:
-            return from_bytes(archive.model(trained[wanted]))
+            own = self._guests.potential
+            blob = archive.model(trained[wanted])
+            return from_bytes(blob) if own is None else from_bytes(blob, own.restore)
 
     def calculator(self, generation: int | None = None) -> PotentialCalculator:
         """An ASE calculator of energy, forces and surprise."""

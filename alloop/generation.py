@@ -3,6 +3,7 @@
 It travels as one blob of named tensors (no pickle), whose identity is its content.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -64,8 +65,13 @@ def to_bytes(generation: Generation) -> tuple[str, bytes]:
     return identity(checkpoint), dumps(checkpoint)
 
 
-def from_bytes(blob: bytes) -> Generation:
-    """The generation in a blob; InputError or DamagedError where it is none."""
+def from_bytes(
+    blob: bytes, restore: Callable[[Checkpoint], Storable] = restore
+) -> Generation:
+    """The generation in a blob; InputError or DamagedError where it is none.
+
+    restore: who brings the potential back, where it is not one of alloop's own.
+    """
     whole = loads(blob)
     settings = whole.settings
     if "potential" not in settings:
@@ -84,9 +90,11 @@ def from_bytes(blob: bytes) -> Generation:
     )
 
 
-def load(path: str | Path) -> Generation:
+def load(
+    path: str | Path, restore: Callable[[Checkpoint], Storable] = restore
+) -> Generation:
     """The model in a file that `alloop export --model` wrote."""
     file = Path(path)
     if not file.is_file():
         raise InputError(f"expected an alloop model file, {file} is not there")
-    return from_bytes(file.read_bytes())
+    return from_bytes(file.read_bytes(), restore)

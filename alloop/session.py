@@ -3,7 +3,7 @@
 import contextlib
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from alloop.config import Setup, changed, differences
@@ -12,6 +12,7 @@ from alloop.loop import events as e
 from alloop.loop.cluster import DaskPool, open_pool
 from alloop.loop.driver import Driver, Labels
 from alloop.loop.history import CODEC, History, history_of
+from alloop.loop.kit import OwnPotential
 from alloop.loop.pools import Pool
 from alloop.loop.state import LoopState
 from alloop.loop.tables import tables
@@ -89,10 +90,18 @@ class Session:
             self.compact()
 
 
+@dataclass(frozen=True, slots=True)
+class Guests:
+    """What a caller may bring to a run: a distributed.Client, more label caches, a
+    potential of one's own."""
+
+    client: Any = None
+    caches: tuple[Labels, ...] = ()
+    potential: OwnPotential | None = None
+
+
 @contextlib.contextmanager
-def session(
-    setup: Setup, watch: Watch, client: Any = None, caches: tuple[Labels, ...] = ()
-) -> Iterator[Session]:
+def session(setup: Setup, watch: Watch, guests: Guests) -> Iterator[Session]:
     """Open store and cluster, and close both whatever happens.
 
     Raises InputError where the store holds another campaign, LockedError where another
@@ -102,15 +111,21 @@ def session(
     with _archive(setup) as archive:
         history = history_of(archive)
         refuse_another(setup, history)
-        pool = (
-            open_pool(setup.cluster, setup.kit)
-            if client is None
-            else DaskPool(setup.cluster, setup.kit, client)
-        )
+        pool = _pool(setup, guests)
         try:
-            yield Session(setup, archive, history, pool, watch, (*own, *caches))
+            caches = (*own, *guests.caches)
+            yield Session(setup, archive, history, pool, watch, caches)
         finally:
             pool.close()
+
+
+def _pool(setup: Setup, guests: Guests) -> Pool:
+    kit, own = setup.kit, guests.potential
+    if own is not None:
+        kit = replace(kit, trainer=own.trainer, restore=own.restore)
+    if guests.client is not None:
+        return DaskPool(setup.cluster, kit, guests.client)
+    return open_pool(setup.cluster, kit)
 
 
 def opening(setup: Setup) -> e.Opened:

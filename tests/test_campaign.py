@@ -2,7 +2,7 @@
 
 import subprocess
 import sys
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -12,12 +12,18 @@ from ase.calculators.calculator import Calculator
 import alloop
 from alloop.campaign import Campaign
 from alloop.core.atoms import to_atoms
+from alloop.core.batch import Batch
 from alloop.core.errors import InputError, LockedError
-from alloop.core.records import Failure, Label
+from alloop.core.records import Failure, Label, Predictions, TrainingData
+from alloop.core.roles import Potential
 from alloop.loop import events as e
 from alloop.loop.history import read
+from alloop.loop.kit import OwnPotential
 from alloop.loop.state import LoopState, replay
+from alloop.models.checkpoint import Checkpoint
+from alloop.potentials.pairwise import PairwisePotential, from_checkpoint
 from alloop.session import Watch
+from alloop.training.pairwise import PairwiseTrainer
 from tests.conftest import fingerprint_of, write_toy
 
 BUDGET = {"cheap": 26, "expensive": 10}
@@ -332,3 +338,43 @@ def test_a_campaign_of_one_fidelity_labels_what_surprises(tmp_path: Path) -> Non
     state = campaign.history().state
     assert state.used("cheap") == 0
     assert state.used("expensive") == 14
+
+
+@dataclass(frozen=True)
+class Renamed:
+    """A potential of one's own: pairs under another name."""
+
+    inner: PairwisePotential
+
+    def predict(self, batch: Batch, *, descriptors: bool = False) -> Predictions:
+        return self.inner.predict(batch, descriptors=descriptors)
+
+    def checkpoint(self) -> Checkpoint:
+        return replace(self.inner.checkpoint(), kind="mine")
+
+
+@dataclass(frozen=True)
+class OwnTrainer:
+    def train(
+        self, data: TrainingData, parent: Potential | None, seed: int
+    ) -> tuple[Renamed, dict[str, object]]:
+        assert parent is None or isinstance(parent, Renamed)
+        potential, history = PairwiseTrainer().train(data, None, seed)
+        return Renamed(potential), history
+
+
+def restore_own(checkpoint: Checkpoint) -> Renamed:
+    assert checkpoint.kind == "mine"
+    return Renamed(from_checkpoint(replace(checkpoint, kind="pairwise")))
+
+
+def test_a_potential_of_ones_own_runs_a_campaign(tmp_path: Path) -> None:
+    own = OwnPotential(OwnTrainer(), restore_own)
+    path = write_toy(tmp_path, budget=BUDGET)
+    campaign = Campaign.from_yaml(path, potential=own)
+    assert campaign.run().exit_code == 0
+    assert isinstance(campaign.model().potential, Renamed)
+    file = campaign.export_model(tmp_path / "own.model")
+    assert alloop.load(file, restore_own).facts["expensive_labels"] == 10
+    with pytest.raises(InputError, match="mine"):
+        alloop.load(file)

@@ -126,7 +126,7 @@ def _connect(plan: ClusterPlan) -> tuple[Any, Any]:
             threads_per_worker=1,
             processes=True,
             host="127.0.0.1",
-            dashboard_address=None,
+            dashboard_address="127.0.0.1:0",
             silence_logs=logging.CRITICAL,
         )
     return cluster, Client(cluster, set_as_default=False)

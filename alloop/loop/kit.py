@@ -1,6 +1,6 @@
 """What a worker needs besides the command: settings that travel with every task."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 from alloop.core.batch import Batch
@@ -9,6 +9,9 @@ from alloop.core.records import LabelSet, TrainingData
 from alloop.core.roles import Trainer
 from alloop.labels.isolated import Limits
 from alloop.md.run import Dynamics
+from alloop.models.checkpoint import Checkpoint
+from alloop.potentials.restore import restore
+from alloop.potentials.storable import Storable
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +46,17 @@ class Beginning:
 
 
 @dataclass(frozen=True, slots=True)
+class OwnPotential:
+    """A user's own potential: who trains it, and who brings it back from a checkpoint.
+
+    Both travel to the workers, so they must be importable there.
+    """
+
+    trainer: Trainer
+    restore: Callable[[Checkpoint], Storable]
+
+
+@dataclass(frozen=True, slots=True)
 class Kit:
     """Everything that turns a command into its event, on any worker."""
 
@@ -54,6 +68,7 @@ class Kit:
     scoring: Scoring = Scoring()
     limits: Limits = field(default_factory=Limits)
     isolate: bool = True
+    restore: Callable[[Checkpoint], Storable] = restore
 
     def level(self, level_id: str) -> Level:
         """The level with this id."""

@@ -21,7 +21,9 @@ def teach(command: e.Train, cargo: Cargo, kit: Kit) -> tuple[e.Trained, bytes]:
     """Train on the cargo's labels; the event without its timing, and the blob."""
     if cargo.data is None:
         raise TypeError("Train needs labels in its cargo")
-    parent = None if cargo.model is None else from_bytes(cargo.model).potential
+    parent = (
+        None if cargo.model is None else from_bytes(cargo.model, kit.restore).potential
+    )
     seed = torch_seed(kit.seed, command.name)
     potential, history = kit.trainer.train(cargo.data, parent, seed)
     if not isinstance(potential, Storable):

@@ -69,7 +69,7 @@ def _label(command: e.LabelFrame, kit: Kit, clock: _Clock) -> Done:
 
 
 def _explore(command: e.Explore, cargo: Cargo, kit: Kit, clock: _Clock) -> Done:
-    generation = _generation(cargo)
+    generation = _generation(cargo, kit)
     rngs = [
         stream(kit.seed, f"explore/{command.round}/{command.piece}/{walker.index}")
         for walker in command.walkers
@@ -120,9 +120,9 @@ def _sample(command: e.Sample, kit: Kit, clock: _Clock) -> Done:
 _models: dict[bytes, Generation] = {}  # the worker's last generation, opened once
 
 
-def _generation(cargo: Cargo) -> Generation:
+def _generation(cargo: Cargo, kit: Kit) -> Generation:
     blob = cargo.model or b""
     if blob not in _models:
         _models.clear()
-        _models[blob] = from_bytes(blob)
+        _models[blob] = from_bytes(blob, kit.restore)
     return _models[blob]

@@ -16,7 +16,7 @@ def test_a_campaign_runs_on_a_cluster_of_the_users_and_leaves_it_running(
 ) -> None:
     alone = write_toy(tmp_path / "alone")
     Campaign.from_yaml(alone).run()
-    settings = {"host": "127.0.0.1", "dashboard_address": None}
+    settings = {"host": "127.0.0.1", "dashboard_address": "127.0.0.1:0"}
     with (
         LocalCluster(n_workers=1, threads_per_worker=1, **settings) as cluster,
         Client(cluster) as client,

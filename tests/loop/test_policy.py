@@ -594,3 +594,28 @@ def test_a_walker_keeps_its_random_start_whatever_the_others_do(world):
     }
     assert isinstance(wide[1], Walker)
     assert all(world.same(narrow[i], wide[i]) for i in narrow)
+
+
+def test_held_out_frames_are_first_ones_and_never_change_side(world):
+    rules = replace(
+        world.RULES,
+        seeding=Seeding(cheap=40, expensive=3, test=4, per_walker=2),
+        budget=Budget(cheap=60, expensive=12),
+        heldout=0.4,
+    )
+    begun = world.game(rules=rules)
+    begun.play(lambda g: g.state.finished)
+    trains = begun.asked(e.Train)
+    assert len(trains) >= 2
+    assert len(trains[0].heldout) >= 8
+    assert all(train.heldout == trains[0].heldout for train in trains)
+    for train in trains:
+        assert not set(train.heldout) & {*train.cheap, *train.expensive}
+    seeds = ids(begun.asked(e.LabelFrame, purpose="seed"))
+    assert set(trains[0].heldout) <= set(seeds)
+
+
+def test_too_few_frames_to_calibrate_on_are_not_held_out(world):
+    begun = world.game().to("train")
+    (train,) = begun.state.open.values()
+    assert train.heldout == ()
