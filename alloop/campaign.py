@@ -21,7 +21,7 @@ from alloop.loop.history import CODEC, History, history_of, read
 from alloop.loop.kit import OwnPotential
 from alloop.loop.state import LoopState
 from alloop.potentials.ase import PotentialCalculator
-from alloop.session import Guests, Watch, session
+from alloop.running import Guests, Watch, running
 from alloop.store.archive import Archive
 
 
@@ -77,8 +77,8 @@ class Campaign:
         levels differ), LockedError where another driver runs it.
         """
         guests = replace(self._guests, client=client)
-        with session(self.setup, watch or Watch(), guests) as running:
-            state = running.run()
+        with running(self.setup, watch or Watch(), guests) as run:
+            state = run.drive()
         return Outcome(state.finished, state)
 
     def control(self, name: str) -> "Campaign":

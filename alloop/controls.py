@@ -16,7 +16,7 @@ from alloop.loop import events as e
 from alloop.loop.history import CODEC, History
 from alloop.loop.ledger import Ledger
 from alloop.loop.prices import cheap_in_expensive
-from alloop.session import attributes
+from alloop.running import attributes
 from alloop.store.archive import Archive
 
 NAMES = ("standard", "random")

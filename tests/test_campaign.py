@@ -22,7 +22,7 @@ from alloop.loop.kit import OwnPotential
 from alloop.loop.state import LoopState, replay
 from alloop.models.checkpoint import Checkpoint
 from alloop.potentials.pairwise import PairwisePotential, from_checkpoint
-from alloop.session import Watch
+from alloop.running import Watch
 from alloop.training.pairwise import PairwiseTrainer
 from tests.conftest import fingerprint_of, write_toy
 

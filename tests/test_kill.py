@@ -117,27 +117,36 @@ def test_killed_workers_and_driver_on_a_real_cluster_change_nothing(
     assert finish(campaign) == alone
 
 
-@pytest.mark.slow
-def test_a_kill_on_real_chemistry_changes_nothing(tmp_path: Path) -> None:
+NETWORK = {
+    "potential": {"kind": "painn", "channels": 8, "layers": 1},
+    "training": {
+        "kind": "asteroid",
+        "every": 4,
+        "teacher": 30,
+        "pretrain": 30,
+        "finetune": 30,
+    },
+}
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        pytest.param({}, id="pairwise"),
+        pytest.param(NETWORK, id="painn", marks=pytest.mark.slow),
+    ],
+)
+def test_a_kill_on_real_chemistry_changes_nothing(
+    tmp_path: Path, changes: dict[str, object]
+) -> None:
     levels = {
         "cheap": {"kind": "pyscf", "method": "hf", "basis": "sto-3g"},
         "expensive": {"kind": "pyscf", "method": "mp2", "basis": "6-31g"},
     }
-    changes = {
-        "levels": levels,
-        "limits": {},
-        "cluster": {"kind": "local", "workers": 2},
-        "potential": {"kind": "painn", "channels": 8, "layers": 1},
-        "training": {
-            "kind": "asteroid",
-            "every": 4,
-            "teacher": 30,
-            "pretrain": 30,
-            "finetune": 30,
-        },
-    }
-    alone = finish(write_toy(tmp_path / "alone", **changes))
-    campaign = write_toy(tmp_path / "hit", **changes)
+    cluster = {"kind": "local", "workers": 2}
+    real = {"levels": levels, "limits": {}, "cluster": cluster, **changes}
+    alone = finish(write_toy(tmp_path / "alone", **real))
+    campaign = write_toy(tmp_path / "hit", **real)
     process = start(campaign)
     assert wait_for(lambda: journal_length(campaign) > 30, 120)
     process.kill()

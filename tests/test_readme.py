@@ -26,8 +26,8 @@ def blocks(language: str) -> list[str]:
 
 @pytest.mark.usefixtures("clone")
 def test_the_examples_give_the_output_that_stands_there() -> None:
-    session = "".join(blocks("pycon"))
-    test = doctest.DocTestParser().get_doctest(session, {}, "README", "README.md", 0)
+    text = "".join(blocks("pycon"))
+    test = doctest.DocTestParser().get_doctest(text, {}, "README", "README.md", 0)
     flags = doctest.ELLIPSIS | doctest.NORMALIZE_WHITESPACE
     runner = doctest.DocTestRunner(optionflags=flags)
     runner.run(test)

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from alloop.campaign import Campaign, Outcome
     from alloop.loop.events import Turn
     from alloop.loop.state import LoopState
-    from alloop.session import Watch
+    from alloop.running import Watch
 
 RESUMABLE = 3
 
@@ -133,7 +133,7 @@ def _watch(
     campaign: "Campaign", stop: Callable[[], bool], quiet: bool
 ) -> Iterator["Watch"]:
     from alloop.report.live import Live
-    from alloop.session import Watch
+    from alloop.running import Watch
 
     console = Console(quiet=True) if quiet else out()
     setup = campaign.setup

@@ -80,6 +80,7 @@ def rules(plan: Plan, tested: bool) -> Rules:
         control=plan.flag.control,
         heldout=plan.flag.heldout,
         selection="random" if plan.flag.selection == "random" else "flagged",
+        triage=plan.flag.triage,
         fill=plan.flag.fill,
     )
 

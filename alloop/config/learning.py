@@ -81,6 +81,9 @@ class Flag(Section):
     selection: Literal["surprise", "random"] = Field(
         "surprise", description="how frames are picked"
     )
+    triage: Literal["bias", "surprise", "both"] = Field(
+        "both", description="what decides who gets an expensive label too"
+    )
     fill: bool = Field(
         True, description="spend the quota on frames below the limit too"
     )

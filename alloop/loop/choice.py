@@ -7,11 +7,16 @@ from collections.abc import Collection
 from dataclasses import dataclass, replace
 from math import ceil
 
+import numpy as np
+
 from alloop.core.records import Candidate
 from alloop.core.seeds import stream
+from alloop.core.units import Floats
 from alloop.loop.rules import Rules
 from alloop.loop.state import LoopState
 from alloop.loop.stopping import left
+from alloop.scores.bias import unexplained
+from alloop.scores.calibrate import ranks
 from alloop.selection import MostSurprising, RandomChoice, by_molecule
 
 Chosen = list[tuple[Candidate, str]]
@@ -68,7 +73,7 @@ def flagged(
 
 
 def of_bias(state: LoopState, rules: Rules, quota: int) -> Chosen:
-    """The flagged frames whose cheap label disagrees most with the model."""
+    """The flagged frames most worth an expensive label, by `rules.triage`."""
     bias = {
         entry.frame: entry.bias
         for entry in state.recent
@@ -77,15 +82,39 @@ def of_bias(state: LoopState, rules: Rules, quota: int) -> Chosen:
     random = rules.selection == "random"
     barred = {frame for frame, _ in state.excluded}
     pool = [
-        replace(candidate, surprise=float(bias[candidate.frame.id] or 0.0))
+        candidate
         for candidate in _pool(state, controls=random, taken=barred)
         if candidate.frame.id in bias
     ]
+    told = np.array([float(bias[candidate.frame.id] or 0.0) for candidate in pool])
+    worth = _worth(pool, told, rules.triage)
+    rated = [replace(c, surprise=float(w)) for c, w in zip(pool, worth, strict=True)]
     rng = stream(state.seed, f"bias/{state.round}")
     selector = RandomChoice() if random else MostSurprising(None, fill=True)
-    chosen = by_molecule(selector, pool, state.landmarks, quota, rng)
+    chosen = by_molecule(selector, rated, state.landmarks, quota, rng)
     why = "random" if random else "bias {:.3f} eV/Å against the cheap label"
-    return [(pool[index], why.format(pool[index].surprise)) for index in chosen]
+    return [(pool[index], why.format(told[index])) for index in chosen]
+
+
+def _worth(pool: list[Candidate], bias: Floats, triage: str) -> Floats:
+    """Larger is more worth an expensive label: by bias, by surprise, or by both, as the
+    product of the ranks of surprise and of the bias that geometry does not explain."""
+    surprise = np.array([candidate.surprise for candidate in pool])
+    if triage == "bias" or not pool:
+        return bias
+    if triage == "surprise":
+        return surprise
+    return ranks(surprise) * ranks(_odd(pool, bias))
+
+
+def _odd(pool: list[Candidate], bias: Floats) -> Floats:
+    """The unexplained bias, molecule by molecule."""
+    out = np.zeros(len(pool))
+    molecules = np.array([candidate.molecule for candidate in pool])
+    for molecule in np.unique(molecules):
+        own = np.flatnonzero(molecules == molecule)
+        out[own] = unexplained(bias[own], np.array([pool[i].descriptor for i in own]))
+    return out
 
 
 def _pool(

@@ -57,8 +57,9 @@ class Rules:
     every: expensive labels between two generations. control: share of them that goes to
     random frames. heldout: share of the first cheap frames that no training sees: they
     calibrate surprise, which flagged frames, chosen for theirs, could not. selection:
-    "flagged" or "random". fill: spend a round's quota even on frames below the
-    threshold. single: no cheap labels at all.
+    "flagged" or "random". triage: what decides which flagged frames get an expensive
+    label too, "bias", "surprise" or "both". fill: spend a round's quota even on frames
+    below the threshold. single: no cheap labels at all.
     """
 
     budget: Budget
@@ -69,6 +70,7 @@ class Rules:
     control: float = 0.1
     heldout: float = 0.25
     selection: str = "flagged"
+    triage: str = "both"
     fill: bool = True
 
     @property

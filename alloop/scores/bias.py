@@ -33,3 +33,19 @@ def scaled_bias(model: Floats, cheap: Floats, offsets: Integers) -> Floats:
     """B after the best common factor: what is left when a cheap level that is merely
     too stiff or too soft everywhere is forgiven, (frames,) eV/Å."""
     return bias(model, best_scale(model, cheap) * cheap, offsets)
+
+
+def unexplained(bias: Floats, descriptors: Floats, components: int = 3) -> Floats:
+    """How far each frame's bias lies from what its geometry explains (frames,).
+
+    Most of the bias is the difference between two levels, which is smooth: a linear
+    function of the descriptors' (frames, features) leading principal components is
+    fitted to it and taken away. What is left tells of the model, not of the levels.
+    """
+    kept = max(0, min(components, len(bias) - 2, descriptors.shape[1]))
+    centred = descriptors - descriptors.mean(axis=0)
+    modes, spread, _ = np.linalg.svd(centred, full_matrices=False)
+    design = np.column_stack([np.ones(len(bias)), (modes * spread)[:, :kept]])
+    fitted = design @ np.linalg.lstsq(design, bias)[0]
+    left: Floats = np.abs(bias - fitted)
+    return left

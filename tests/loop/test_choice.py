@@ -150,8 +150,11 @@ def test_bias_ranks_the_frames_with_good_cheap_labels(world, state, pool):
         entry(x.frame, bias=0.1 * (i + 1), good=i != 7) for i, x in enumerate(pool[0])
     )
     flag = replace(state, stage="flag", found=found, recent=recent)
-    chosen = of_bias(flag, world.RULES, 3)
+    chosen = of_bias(flag, replace(world.RULES, triage="bias"), 3)
     assert [x.frame for x, _ in chosen] == [pool[0][i].frame for i in (6, 5, 4)]
+    by_surprise = of_bias(flag, replace(world.RULES, triage="surprise"), 2)
+    ranked = sorted(pool[0][:7], key=lambda x: x.surprise, reverse=True)
+    assert [x.frame for x, _ in by_surprise] == [x.frame for x in ranked[:2]]
     assert chosen[0][1] == "bias 0.700 eV/Å against the cheap label"
 
 

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from alloop.core.seeds import stream
-from alloop.scores.bias import best_scale, bias, scaled_bias
+from alloop.scores.bias import best_scale, bias, scaled_bias, unexplained
 
 OFFSETS = np.array([0, 2, 3])
 MODEL = np.array([[1.0, -2.0, 3.0], [0.0, 0.0, 0.0], [-0.6, 0.6, 0.3]])
@@ -37,3 +37,22 @@ def test_the_best_scale_is_that_of_least_squares() -> None:
 
 def test_cheap_forces_that_vanish_are_left_alone() -> None:
     assert best_scale(MODEL, np.zeros_like(MODEL)) == 1.0
+
+
+def test_bias_that_geometry_explains_is_taken_away() -> None:
+    rng = stream(1, "unexplained")
+    descriptors = rng.normal(size=(40, 3)) @ rng.normal(size=(3, 12))
+    smooth = 0.5 + 0.3 * descriptors[:, 0]
+    assert unexplained(smooth, descriptors) == pytest.approx(np.zeros(40), abs=1e-10)
+    odd = smooth.copy()
+    odd[17] += 0.4
+    left = unexplained(odd, descriptors)
+    assert left.argmax() == 17
+    assert left[17] > 0.25
+
+
+@pytest.mark.parametrize("frames", [1, 2, 3])
+def test_few_frames_explain_little(frames: int) -> None:
+    bias = np.arange(float(frames))
+    left = unexplained(bias, np.ones((frames, 4)))
+    assert left == pytest.approx(np.abs(bias - bias.mean()))

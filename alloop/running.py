@@ -35,7 +35,7 @@ class Watch:
 
 
 @dataclass(slots=True)
-class Session:
+class Run:
     """The open resources of a run."""
 
     setup: Setup
@@ -46,7 +46,7 @@ class Session:
     caches: tuple[Labels, ...] = ()
     _compacted: float = field(default_factory=time.monotonic)
 
-    def run(self) -> LoopState:
+    def drive(self) -> LoopState:
         """Drive the loop to its end or until asked to stop, and fill the columns."""
         driver = Driver(
             book=self.archive,
@@ -101,7 +101,7 @@ class Guests:
 
 
 @contextlib.contextmanager
-def session(setup: Setup, watch: Watch, guests: Guests) -> Iterator[Session]:
+def running(setup: Setup, watch: Watch, guests: Guests) -> Iterator[Run]:
     """Open store and cluster, and close both whatever happens.
 
     Raises InputError where the store holds another campaign, LockedError where another
@@ -114,7 +114,7 @@ def session(setup: Setup, watch: Watch, guests: Guests) -> Iterator[Session]:
         pool = _pool(setup, guests)
         try:
             caches = (*own, *guests.caches)
-            yield Session(setup, archive, history, pool, watch, caches)
+            yield Run(setup, archive, history, pool, watch, caches)
         finally:
             pool.close()
 
