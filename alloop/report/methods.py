@@ -20,6 +20,17 @@ _FEW = 50  # test frames below which an error bar is wide
 _LIBRARIES = ("numpy", "torch", "torch-geometric", "pyscf", "ase", "matplotlib")
 
 
+_TRIAGE = {
+    "bias": "the bias against that label",
+    "surprise": "surprise again",
+    "both": "surprise, with the part of the bias that geometry does not explain,",
+}
+
+
+def _triage(history: History) -> str:
+    return _TRIAGE.get(setting(history, "flag", "triage") or "both", "its bias")
+
+
 def methods(history: History) -> Section:
     """Levels with all settings, test set, seed, versions, configuration."""
     opened = history.opened
@@ -27,9 +38,9 @@ def methods(history: History) -> Section:
     body = (
         paragraph(
             f"Molecules: {molecules}. Seed {opened.seed}. Surprise decides who gets a "
-            "cheap label, the bias against that label who gets an expensive one, and a "
-            "share of random control frames gets both, whatever their surprise. Units "
-            "are eV, Å, fs and K."
+            f"cheap label; {_triage(history)} decides who gets an expensive one; and "
+            "a share of random control frames gets both, whatever their surprise. "
+            "Units are eV, Å, fs and K."
         )
         + paragraph(about_test_set(history))
         + levels(history)
