@@ -19,7 +19,8 @@ from alloop.core.roles import Potential
 from alloop.loop import events as e
 from alloop.loop.history import read
 from alloop.loop.kit import OwnPotential
-from alloop.loop.state import LoopState, replay
+from alloop.loop.learning import replay
+from alloop.loop.state import LoopState
 from alloop.models.checkpoint import Checkpoint
 from alloop.potentials.pairwise import PairwisePotential, from_checkpoint
 from alloop.running import Watch

@@ -15,8 +15,8 @@ from alloop.export import write, write_ase_db, write_extxyz
 from alloop.intake import read_labels
 from alloop.loop import events as e
 from alloop.loop.history import Entry, History
+from alloop.loop.learning import replay
 from alloop.loop.ledger import Ledger
-from alloop.loop.state import replay
 
 CHEAP, EXPENSIVE = "1" * 16, "2e" + "2" * 14  # ids that look like numbers
 LEVELS = {"cheap": CHEAP, "expensive": EXPENSIVE}

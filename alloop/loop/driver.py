@@ -8,11 +8,12 @@ from alloop.core.batch import pack
 from alloop.core.records import Failure, Label, TrainingData, Unlabelled
 from alloop.loop import events as e
 from alloop.loop.kit import Cargo
+from alloop.loop.learning import absorb, ask
 from alloop.loop.ledger import Ledger
 from alloop.loop.policy import decide
 from alloop.loop.pools import Loss, Outcome, Pool, Task
 from alloop.loop.rules import Rules
-from alloop.loop.state import LoopState, absorb, ask
+from alloop.loop.state import LoopState
 
 _PASSING = (Failure.TIMEOUT, Failure.MEMORY, Failure.CRASHED, Failure.LOST)
 _TICK = 0.25  # s: how soon a stop request is noticed

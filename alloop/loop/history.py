@@ -9,8 +9,9 @@ from alloop.core import batch, frame, levels, records
 from alloop.core.errors import InputError
 from alloop.core.frame import Frame
 from alloop.loop import events as e
+from alloop.loop.learning import replay
 from alloop.loop.ledger import Ledger
-from alloop.loop.state import LoopState, replay
+from alloop.loop.state import LoopState
 from alloop.store.archive import Archive
 from alloop.store.codec import Codec
 

@@ -8,7 +8,7 @@ from alloop.core.levels import LevelId
 from alloop.core.records import Failure, Label, Unlabelled
 from alloop.loop import events as e
 from alloop.loop.history import Entry, History
-from alloop.loop.state import ATTEMPTS
+from alloop.loop.learning import ATTEMPTS
 
 
 @dataclass(frozen=True, slots=True, eq=False)

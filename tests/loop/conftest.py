@@ -14,10 +14,11 @@ from alloop.core.records import Candidate, Failure, Label, Unlabelled, Walker
 from alloop.core.seeds import share, stream
 from alloop.loop import events as e
 from alloop.loop.history import Entry, History
+from alloop.loop.learning import absorb, ask, replay
 from alloop.loop.ledger import Ledger
 from alloop.loop.policy import decide
 from alloop.loop.rules import Budget, Exploring, Rules, Seeding
-from alloop.loop.state import LoopState, absorb, ask, replay
+from alloop.loop.state import LoopState
 
 LEVELS = {"cheap": "c" * 16, "expensive": "e" * 16}
 STIFF = {"c" * 16: 9.0, "e" * 16: 10.0}  # eV/Å²

@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 
 from alloop.core.records import Walker
 from alloop.loop import events as e
+from alloop.loop.learning import ATTEMPTS
 from alloop.loop.rules import Budget, Exploring, Seeding, Stopping
-from alloop.loop.state import ATTEMPTS
 
 
 def ids(commands):

@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 
 from alloop.core.records import Walker
 from alloop.loop import events as e
-from alloop.loop.state import ATTEMPTS, LoopState, absorb, ask, learn, replay
+from alloop.loop.learning import ATTEMPTS, absorb, ask, learn, replay
+from alloop.loop.state import LoopState
 
 
 def test_replaying_the_turns_gives_the_live_state_field_by_field(world):

@@ -6,7 +6,7 @@ import pytest
 from alloop.core.batch import split
 from alloop.core.records import Label
 from alloop.loop import events as e
-from alloop.loop.state import ATTEMPTS
+from alloop.loop.learning import ATTEMPTS
 from alloop.loop.tables import tables
 from alloop.store.schema import FAILURES, FIDELITIES, PURPOSES, checked, texts
 

@@ -4,7 +4,7 @@ from dataclasses import replace
 
 from alloop.core.records import Failure, Label, Unlabelled
 from alloop.loop import events as e
-from alloop.loop.state import ATTEMPTS
+from alloop.loop.learning import ATTEMPTS
 from alloop.loop.told import told
 
 

@@ -18,10 +18,11 @@ from alloop.core.seeds import stream
 from alloop.core.units import Floats
 from alloop.loop import events as e
 from alloop.loop.history import Entry, History
+from alloop.loop.learning import absorb, ask, replay
 from alloop.loop.ledger import Ledger
 from alloop.loop.policy import decide
 from alloop.loop.rules import Budget, Exploring, Rules, Seeding
-from alloop.loop.state import LoopState, absorb, ask, replay
+from alloop.loop.state import LoopState
 
 CHEAP = level("pyscf", {"method": "hf", "basis": "sto-3g", "title": "HF/STO-3G"})
 EXPENSIVE = level(

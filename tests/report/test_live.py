@@ -9,7 +9,8 @@ from rich.console import Console
 
 from alloop.core.records import Failure
 from alloop.loop import events as e
-from alloop.loop.state import ATTEMPTS, LoopState, absorb, ask, learn
+from alloop.loop.learning import ATTEMPTS, absorb, ask, learn
+from alloop.loop.state import LoopState
 from alloop.report.live import Live
 from alloop.report.tally import Tally
 

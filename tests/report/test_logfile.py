@@ -5,7 +5,8 @@ import logging
 import pytest
 
 from alloop.core.errors import InputError
-from alloop.loop.state import LoopState, learn
+from alloop.loop.learning import learn
+from alloop.loop.state import LoopState
 from alloop.report.live import LogFile
 
 
