@@ -80,7 +80,7 @@ def _fork(history: History, setup: Setup, name: str) -> None:
     ):
         for entry in history.entries:
             turn = entry.turn
-            if isinstance(turn.event, e.Trained):
+            if isinstance(turn.event, e.Trained | e.Opened) and turn.event.model:
                 child.put_model(turn.event.model, parent.model(turn.event.model))
             if any(isinstance(command, parting) for command in turn.commands):
                 child.append(e.Turn(turn.event))

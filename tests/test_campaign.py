@@ -311,6 +311,7 @@ def test_a_users_model_is_generation_zero(finished: Path, tmp_path: Path) -> Non
         if isinstance(command, e.Train)
     ]
     assert trains[0].parent == Campaign.from_yaml(finished).history().state.model
+    assert campaign.control("standard").run().exit_code == 0
 
 
 def test_work_that_always_fails_ends_the_run_with_its_reason(tmp_path: Path) -> None:
