@@ -9,7 +9,7 @@ from typing import Any
 from alloop.config import Setup, changed, differences
 from alloop.core.errors import InputError
 from alloop.loop import events as e
-from alloop.loop.cluster import DaskPool, open_pool
+from alloop.loop.cluster import open_pool
 from alloop.loop.driver import Driver, Labels
 from alloop.loop.history import CODEC, History, history_of
 from alloop.loop.kit import OwnPotential
@@ -123,9 +123,7 @@ def _pool(setup: Setup, guests: Guests) -> Pool:
     kit, own = setup.kit, guests.potential
     if own is not None:
         kit = replace(kit, trainer=own.trainer, restore=own.restore)
-    if guests.client is not None:
-        return DaskPool(setup.cluster, kit, guests.client)
-    return open_pool(setup.cluster, kit)
+    return open_pool(setup.cluster, kit, guests.client)
 
 
 def opening(setup: Setup) -> e.Opened:

@@ -34,11 +34,12 @@ class ClusterPlan:
     address: str | None = None
 
 
-def open_pool(plan: ClusterPlan, kit: Kit) -> Pool:
-    """The pool that the plan describes; InputError where it cannot be reached."""
-    if plan.kind == "inline":
+def open_pool(plan: ClusterPlan, kit: Kit, client: Any = None) -> Pool:
+    """The pool of a given client, or else the one that the plan describes; InputError
+    where that cannot be reached."""
+    if client is None and plan.kind == "inline":
         return InlinePool(kit)
-    return DaskPool(plan, kit)
+    return DaskPool(plan, kit, client)
 
 
 def cores() -> int:
@@ -62,7 +63,6 @@ class DaskPool:
         self._kit = kit
         self._done: queue.SimpleQueue[Any] = queue.SimpleQueue()
         self._tasks: dict[str, tuple[Task, Any]] = {}
-        self.workers = len(self._client.scheduler_info()["workers"])
 
     def submit(self, task: Task) -> None:
         """Send the task to the scheduler."""

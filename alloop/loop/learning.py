@@ -135,24 +135,35 @@ def _label(state: LoopState, event: e.Labelled | e.NotLabelled) -> LoopState:
     command = state.open.get(event.name)
     if not isinstance(command, e.LabelFrame):
         return state
-    record = event.label if isinstance(event, e.Labelled) else event.unlabelled
+    if isinstance(event, e.NotLabelled):
+        return _note(state, command, False, event.unlabelled.cpu_seconds)
+    bias = _bias(state, event, command)
+    return _note(state, command, True, event.label.cpu_seconds, bias)
+
+
+def _note(
+    state: LoopState,
+    command: e.LabelFrame,
+    good: bool,
+    cpu_seconds: float = 0.0,
+    bias: float | None = None,
+) -> LoopState:
+    """Enter how a label ended."""
     entry = Entry(
         frame=command.frame.id,
         fidelity=command.fidelity,
         purpose=command.purpose,
         molecule=command.molecule,
-        good=isinstance(event, e.Labelled),
-        cpu_seconds=record.cpu_seconds,
-        bias=_bias(state, event, command),
+        good=good,
+        cpu_seconds=cpu_seconds,
+        bias=bias,
     )
     return replace(state, recent=(*state.recent, entry))
 
 
-def _bias(
-    state: LoopState, event: e.Labelled | e.NotLabelled, command: e.LabelFrame
-) -> float | None:
+def _bias(state: LoopState, event: e.Labelled, command: e.LabelFrame) -> float | None:
     """ASTEROID's B, with the forces that the model predicted before the label came."""
-    if not isinstance(event, e.Labelled) or command.fidelity != "cheap":
+    if command.fidelity != "cheap":
         return None
     for _, found in sorted(state.found.items(), key=lambda item: item[0]):
         for candidate in (*found.candidates, *found.controls):
@@ -188,21 +199,9 @@ def _lost(state: LoopState, event: e.TaskLost) -> LoopState:
         return state
     command = state.open[event.name]
     if isinstance(command, e.LabelFrame):
-        return _close(_forsaken(state, command), event.name)
+        return _close(_note(state, command, good=False), event.name)
     broken = f"{event.name} was tried {ATTEMPTS} times and failed: {event.reason}"
     return replace(state, broken=broken)
-
-
-def _forsaken(state: LoopState, command: e.LabelFrame) -> LoopState:
-    entry = Entry(
-        frame=command.frame.id,
-        fidelity=command.fidelity,
-        purpose=command.purpose,
-        molecule=command.molecule,
-        good=False,
-        cpu_seconds=0.0,
-    )
-    return replace(state, recent=(*state.recent, entry))
 
 
 def _close(state: LoopState, name: str) -> LoopState:

@@ -56,8 +56,6 @@ Outcome = Done | Loss
 class Pool(Protocol):
     """What the driver needs of a cluster."""
 
-    workers: int
-
     def submit(self, task: Task) -> None:
         """Start the task when there is room."""
         ...
@@ -73,8 +71,6 @@ class Pool(Protocol):
 
 class InlinePool:
     """Runs tasks one after the other in this process: for tests and small machines."""
-
-    workers = 1
 
     def __init__(self, kit: Kit, work: Callable[..., Done] = perform) -> None:
         self._kit = kit
