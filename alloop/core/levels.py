@@ -4,6 +4,7 @@ import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from importlib.metadata import PackageNotFoundError, version
 from typing import Any, TypeAlias
 
 LevelId: TypeAlias = str  # 16 hexadecimal digits
@@ -14,7 +15,8 @@ class Level:
     """How labels are made.
 
     kind names the program ("pyscf", "ase", ...); `text` is the canonical JSON of its
-    settings, program version included. Two levels are the same if their ids are.
+    settings, program version included. Two levels are the same if their ids are. A
+    setting named `path` says where something lies, not what it is: it is not in the id.
     """
 
     kind: str
@@ -22,7 +24,7 @@ class Level:
     id: LevelId = field(init=False)
 
     def __post_init__(self) -> None:
-        payload = f"alloop level 1|{self.kind}|{self.text}".encode()
+        payload = f"alloop level 1|{self.kind}|{_placeless(self.text)}".encode()
         object.__setattr__(self, "id", hashlib.sha256(payload).hexdigest()[:16])
 
     @property
@@ -45,3 +47,19 @@ class Level:
 def level(kind: str, settings: Mapping[str, Any]) -> Level:
     """The level of these settings; the order of keys does not matter."""
     return Level(kind, json.dumps(settings, sort_keys=True, separators=(",", ":")))
+
+
+def installed(package: str) -> str:
+    """`pyscf 2.14`: the answer may change with the minor version, not with a patch."""
+    try:
+        return f"{package} {'.'.join(version(package).split('.')[:2])}"
+    except PackageNotFoundError:
+        return package
+
+
+def _placeless(text: str) -> str:
+    settings: dict[str, Any] = json.loads(text)
+    if "path" not in settings:
+        return text
+    settings.pop("path")
+    return json.dumps(settings, sort_keys=True, separators=(",", ":"))

@@ -29,6 +29,8 @@ class Failure(StrEnum):
     MEMORY = "the label ran into its memory limit; raise `limits`"
     CRASHED = "the child process died; see the details"
     LOST = "the worker was lost too often; see the log"
+    UNSTABLE = "the SCF ended on a saddle point and no rung led away from it"
+    MISSING = "the table holds no label of this frame"
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -106,6 +108,23 @@ class Unlabelled:
     message: str = ""
     cpu_seconds: float = 0.0
     details: Mapping[str, Detail] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Noise:
+    """How far a label moved when it was made again, at tighter settings and turned.
+
+    level: the label's own; energy in eV (absolute difference), force_rms and force_max
+    over components in eV/Å. failure tells why there is no second label.
+    """
+
+    frame: FrameId
+    level: LevelId
+    energy: float = float("nan")
+    force_rms: float = float("nan")
+    force_max: float = float("nan")
+    cpu_seconds: float = 0.0
+    failure: Failure | None = None
 
 
 @dataclass(frozen=True, slots=True, eq=False)

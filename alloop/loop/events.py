@@ -8,9 +8,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TypeAlias
 
+from alloop.core.cost import Cost
 from alloop.core.frame import Frame, FrameId
 from alloop.core.levels import LevelId
-from alloop.core.records import Candidate, Detail, Label, Unlabelled, Walker
+from alloop.core.records import Candidate, Detail, Label, Noise, Unlabelled, Walker
 from alloop.core.units import Floats
 
 ModelId: TypeAlias = str  # 32 hexadecimal digits, of the generation's content
@@ -118,6 +119,30 @@ class Train:
     @property
     def name(self) -> str:
         return f"train/{self.generation}"
+
+
+@dataclass(frozen=True, slots=True)
+class Recheck:
+    """Make a label again at tighter settings, with the frame turned at random."""
+
+    frame: FrameId
+    level: LevelId
+    fidelity: str
+
+    @property
+    def name(self) -> str:
+        return f"recheck/{self.level}/{self.frame}"
+
+
+@dataclass(frozen=True, slots=True)
+class Price:
+    """Fit what labels cost to all that were made so far."""
+
+    generation: int
+
+    @property
+    def name(self) -> str:
+        return f"price/{self.generation}"
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -254,6 +279,34 @@ class Trained:
     landmarks: Floats
     history: Mapping[str, Detail | list[Detail]] = field(default_factory=dict)
     timing: Timing = Timing()
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Rechecked:
+    """How far the label moved."""
+
+    name: str
+    noise: Noise
+    timing: Timing = Timing()
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Priced:
+    """What labels cost, by level id: all that decisions may know of prices.
+
+    Written down once, since a measured time never comes again.
+    """
+
+    name: str
+    costs: Mapping[LevelId, Cost]
+    timing: Timing = Timing()
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Retried:
+    """Somebody asked for lost labels again: time-outs, memory, crashes."""
+
+    labels: tuple[LabelFrame, ...]
 
 
 @dataclass(frozen=True, slots=True, eq=False)

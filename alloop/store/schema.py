@@ -41,6 +41,8 @@ FAILURES = (
     "MEMORY",
     "CRASHED",
     "LOST",
+    "UNSTABLE",
+    "MISSING",
 )
 
 

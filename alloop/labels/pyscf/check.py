@@ -11,9 +11,9 @@ from pyscf.lib.exceptions import BasisNotFoundError
 
 from alloop.core.frame import Frame
 from alloop.labels.gate import WAVE_FUNCTIONS
-from alloop.labels.levels import BASES, FUNCTIONALS
 from alloop.labels.outcome import Refused
 from alloop.labels.pyscf.label import label_with_pyscf
+from alloop.labels.pyscf.level import BASES, FUNCTIONALS
 from alloop.labels.pyscf.scf import RUNGS, Settings
 
 _COMMON = ("H", "He", "C", "O", "Cl", "Fe", "I")

@@ -1,0 +1,27 @@
+"""Why a converged label may still be the wrong physics: signs, not failures."""
+
+from collections.abc import Iterable, Mapping
+from enum import StrEnum
+
+from alloop.core.records import Detail
+
+KEY = "doubts"  # among a label's details
+
+
+class Doubt(StrEnum):
+    """A sign that the method does not fit the frame; the value tells what it is."""
+
+    INSTABILITY = "externally unstable: a solution with broken spin symmetry lies lower"
+    MULTIREFERENCE = "one determinant is not enough here (T1 diagnostic, small gap)"
+    CONTAMINATION = "the spin state is mixed: <S²> is off"
+
+
+def written(doubts: Iterable[Doubt]) -> str:
+    """The doubts as one detail of a label; "" for none."""
+    return ",".join(sorted(doubt.name.lower() for doubt in doubts))
+
+
+def read(details: Mapping[str, Detail]) -> frozenset[Doubt]:
+    """The doubts that a label's details tell of."""
+    names = str(details.get(KEY) or "").upper()
+    return frozenset(Doubt[name] for name in names.split(",") if name)
