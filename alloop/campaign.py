@@ -4,6 +4,7 @@ Here everything is put together: configuration, store, cluster and loop. The com
 line calls these methods and nothing else.
 """
 
+from collections.abc import Collection
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -12,13 +13,17 @@ from ase import Atoms
 
 from alloop import config, controls
 from alloop.core.atoms import to_atoms
+from alloop.core.doubts import Doubt
 from alloop.core.errors import InputError
 from alloop.core.records import Label
 from alloop.export import write
+from alloop.forking import fork
 from alloop.generation import Generation, from_bytes
 from alloop.loop import events as e
+from alloop.loop.fold import beginning
 from alloop.loop.history import CODEC, History, history_of, read
 from alloop.loop.kit import OwnPotential
+from alloop.loop.retries import lost
 from alloop.loop.state import LoopState
 from alloop.potentials.ase import PotentialCalculator
 from alloop.running import Guests, Watch, running
@@ -64,22 +69,29 @@ class Campaign:
         cls, path: str | Path, potential: OwnPotential | None = None
     ) -> "Campaign":
         """The campaign that a store holds; needs nothing but the store."""
-        history = read(Path(path))
-        text, opened = history.config, history.opened
+        text, opened = beginning(Path(path))
         setup = config.Setup.restored(text, opened, Path(path))
         return cls(setup, Guests(potential=potential))
 
-    def run(self, client: Any = None, watch: Watch | None = None) -> Outcome:
+    def run(
+        self, client: Any = None, watch: Watch | None = None, retry: bool = False
+    ) -> Outcome:
         """Start or continue, until the budget is spent, the target met or `watch.stop`.
 
         client: a distributed.Client to run on, instead of the configured cluster.
+        retry: ask again, once, for labels that a limit or a crash cost (`lost`).
         Raises InputError where the store belongs to another campaign (seed, start or
         levels differ), LockedError where another driver runs it.
         """
         guests = replace(self._guests, client=client)
         with running(self.setup, watch or Watch(), guests) as run:
-            state = run.drive()
+            state = run.drive(retry)
         return Outcome(state.finished, state)
+
+    def lost(self) -> int:
+        """How many labels a limit, a crash or a lost worker cost: `run(retry=True)`
+        asks for them again."""
+        return len(lost(self.history())) if self.store.exists() else 0
 
     def control(self, name: str) -> "Campaign":
         """A control campaign at the label cost of this one, which is finished.
@@ -91,6 +103,18 @@ class Campaign:
         setup = controls.prepare(name, self.setup, history)
         shared = (controls.Shared(history.ledger),)
         return Campaign(setup, replace(self._guests, caches=shared))
+
+    def fork(
+        self, out: str | Path, at: int | None = None, rules: str | Path | None = None
+    ) -> "Campaign":
+        """A new campaign in the store `out` that goes on from generation `at` of this
+        one, by default the newest; this one stays as it is.
+
+        rules: a YAML file that decides from here on, with the same seed, start and
+        levels. InputError where there is no such generation or `out` is taken.
+        """
+        fork(self.store, Path(out), at, None if rules is None else Path(rules))
+        return Campaign.from_store(out, self._guests.potential)
 
     def history(self) -> History:
         """All that the store says; may be read while a driver runs."""
@@ -130,13 +154,18 @@ class Campaign:
         return out
 
     def export(
-        self, out: str | Path, fidelity: str | None = None, at: int | None = None
+        self,
+        out: str | Path,
+        fidelity: str | None = None,
+        at: int | None = None,
+        without: Collection[Doubt] = (),
     ) -> Path:
         """Write the labels as extxyz or, if `out` ends in .db, as an ASE database.
 
-        at: only what this generation was trained on.
+        at: only what this generation was trained on; without: no label with these
+        doubts.
         """
-        return write(self.history(), Path(out), fidelity, at)
+        return write(self.history(), Path(out), fidelity, at, without)
 
     def export_model(self, out: str | Path, generation: int | None = None) -> Path:
         """Write a standalone model file that `alloop.load` opens without the store."""

@@ -14,13 +14,21 @@ Keys of a configuration (in a database: key-value pairs, and `data` for the rest
                              number, and be read as one), and the level's name
     purpose, reason, round, generation, molecule   who asked for it, and why
     cpu_seconds, program     what it cost and which program made it
+    rung                     what made the SCF converge; "default" needed no help
+    doubts                   "instability", "multireference", "contamination", joined by
+                             commas: signs that the method does not fit the frame
+    gap, t1, s2              HOMO-LUMO gap in eV, T1 diagnostic, <S²>
+    noise_energy, noise_forces   how far energy (eV) and forces (eV/Å, RMS) moved when
+                             the label was made again at tighter settings and turned
+
+What is not known of a label is left out: most are made only once, a table knows no gap.
 """
 
 import sqlite3
 import uuid
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 from ase import Atoms
 from ase.calculators.singlepoint import SinglePointCalculator
@@ -28,17 +36,25 @@ from ase.db import connect
 from ase.io import write as write_atoms
 
 from alloop.core.atoms import to_atoms
+from alloop.core.doubts import KEY, Doubt, read
 from alloop.core.errors import InputError
-from alloop.core.records import Label
+from alloop.core.frame import FrameId
+from alloop.core.levels import LevelId
+from alloop.core.records import Label, Noise
 from alloop.loop import events as e
 from alloop.loop.history import History
 from alloop.loop.told import Told, told
 
 _FIDELITIES = ("cheap", "expensive")
+_DETAILS = ("program", "rung", "doubts", "gap", "t1", "s2")
 
 
 def write(
-    history: History, out: Path, fidelity: str | None = None, at: int | None = None
+    history: History,
+    out: Path,
+    fidelity: str | None = None,
+    at: int | None = None,
+    without: Collection[Doubt] = (),
 ) -> Path:
     """Write labels as extended XYZ or, if `out` ends in .db, as an ASE database.
 
@@ -49,25 +65,22 @@ def write(
     at
         Only what this generation was trained on; by default all good labels that are
         not excluded, the test set among them.
+    without
+        Leave out labels on which one of these doubts is cast.
 
-    A file that is there already is replaced, as a whole and only when the new one is
-    complete. InputError where there is nothing to write, or nowhere.
+    Extended XYZ round-trips positions exactly (8 decimals), as energies; forces are
+    rounded to 1e-8 eV/Å. A database (SQLite) holds numbers bit for bit, keys as
+    `key_value_pairs`; forces, ids and all details of the label in `data`. A file that
+    is there already is replaced, as a whole and only when the new one is complete.
+    InputError where there is nothing to write, or nowhere.
     """
-    out = Path(out)
-    return (write_ase_db if out.suffix == ".db" else write_extxyz)(
-        history, out, fidelity, at
-    )
-
-
-def write_extxyz(
-    history: History, out: Path, fidelity: str | None = None, at: int | None = None
-) -> Path:
-    """Extended XYZ, whose positions round-trip exactly (8 decimals), as energies do;
-    forces are rounded to 1e-8 eV/Å."""
-    images = [_atoms(history, label) for label in _chosen(history, fidelity, at)]
+    chosen = _chosen(history, fidelity, at)
+    kept = [x for x in chosen if not read(x.record.details) & set(without)]
+    if not kept:
+        raise InputError(f"{history.path} holds no such labels yet; run it further")
     partial = _partial(out)
     try:
-        write_atoms(partial, images, format="extxyz")
+        (_database if out.suffix == ".db" else _extxyz)(history, kept, partial)
         partial.replace(out)
     except (OSError, sqlite3.Error) as error:
         raise _cannot(out, error) from error
@@ -76,28 +89,42 @@ def write_extxyz(
     return out
 
 
-def write_ase_db(
-    history: History, out: Path, fidelity: str | None = None, at: int | None = None
-) -> Path:
-    """An ASE database (SQLite): numbers bit for bit, keys as `key_value_pairs`, forces,
-    ids and details of the label in `data`."""
-    labels = _chosen(history, fidelity, at)
-    partial = _partial(out)
+def doubts(names: str) -> frozenset[Doubt]:
+    """The doubts of a list such as "instability,multireference"; InputError where one
+    is not known."""
     try:
-        with connect(partial, use_lock_file=False) as database:
-            for label in labels:
-                atoms = _atoms(history, label)
-                keys, atoms.info = atoms.info, {}
-                del keys["charge"]  # ASE keeps a column of this name for itself
-                forces = atoms.arrays.pop("REF_forces")
-                data = _data(label) | {"REF_forces": forces}
-                database.write(atoms, key_value_pairs=keys, data=data)
-        partial.replace(out)
-    except (OSError, sqlite3.Error) as error:
-        raise _cannot(out, error) from error
-    finally:
-        partial.unlink(missing_ok=True)
-    return out
+        return read({KEY: names.replace(" ", "")})
+    except KeyError as error:
+        known = ", ".join(doubt.name.lower() for doubt in Doubt)
+        raise InputError(
+            f"expected some of {known}, joined by commas, got `{names}`"
+        ) from error
+
+
+def _extxyz(history: History, labels: Sequence[Told], out: Path) -> None:
+    noise = _noise(history)
+    images = [_atoms(history, label, noise) for label in labels]
+    write_atoms(out, images, format="extxyz")
+
+
+def _database(history: History, labels: Sequence[Told], out: Path) -> None:
+    noise = _noise(history)
+    with connect(out, use_lock_file=False) as database:
+        for label in labels:
+            atoms = _atoms(history, label, noise)
+            keys, atoms.info = atoms.info, {}
+            del keys["charge"]  # ASE keeps a column of this name for itself
+            forces = atoms.arrays.pop("REF_forces")
+            data = _data(label) | {"REF_forces": forces}
+            database.write(atoms, key_value_pairs=keys, data=data)
+
+
+_Noises: TypeAlias = Mapping[tuple[LevelId, FrameId], Noise]
+
+
+def _noise(history: History) -> _Noises:
+    found = (x.noise for x in history.rechecked() if x.noise.failure is None)
+    return {(noise.level, noise.frame): noise for noise in found}
 
 
 def _chosen(history: History, fidelity: str | None, at: int | None) -> Sequence[Told]:
@@ -114,8 +141,6 @@ def _chosen(history: History, fidelity: str | None, at: int | None) -> Sequence[
         found = [label for label in found if not label.excluded]
     else:
         found = list(_learned(history, found, at))
-    if not found:
-        raise InputError(f"{history.path} holds no such labels yet; run it further")
     return found
 
 
@@ -137,12 +162,13 @@ def _learned(history: History, labels: Iterable[Told], at: int) -> Iterable[Told
     return (label for label in labels if label.frame.id in ids[label.fidelity])
 
 
-def _atoms(history: History, label: Told) -> Atoms:
+def _atoms(history: History, label: Told, noises: _Noises) -> Atoms:
     record = label.record
     if not isinstance(record, Label):
         raise TypeError("only a label can be exported")
     atoms = to_atoms(label.frame)
-    atoms.info |= _keys(history, label) | {"REF_energy": record.energy}
+    noise = noises.get((label.level, label.frame.id))
+    atoms.info |= _keys(history, label, noise) | {"REF_energy": record.energy}
     atoms.arrays["REF_forces"] = record.forces
     atoms.calc = SinglePointCalculator(
         atoms, energy=record.energy, forces=record.forces
@@ -150,7 +176,7 @@ def _atoms(history: History, label: Told) -> Atoms:
     return atoms
 
 
-def _keys(history: History, label: Told) -> dict[str, Any]:
+def _keys(history: History, label: Told, noise: Noise | None) -> dict[str, Any]:
     frame, details = label.frame, label.record.details
     test = label.purpose == "test"
     title = history.attrs.get("levels", {}).get(label.fidelity, {}).get("title")
@@ -169,7 +195,9 @@ def _keys(history: History, label: Told) -> dict[str, Any]:
         "generation": label.generation,
         "molecule": label.molecule,
         "cpu_seconds": label.cpu_seconds,
-        "program": details.get("program"),
+        "noise_energy": noise and noise.energy,
+        "noise_forces": noise and noise.force_rms,
+        **{key: details.get(key) for key in _DETAILS},
     }
     return {key: value for key, value in keys.items() if value not in (None, "")}
 

@@ -4,7 +4,7 @@ It travels as one blob of named tensors (no pickle), whose identity is its conte
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -14,11 +14,9 @@ from alloop.core.records import Predictions
 from alloop.core.units import Floats
 from alloop.models.checkpoint import Checkpoint, dumps, identity, loads
 from alloop.potentials.ase import PotentialCalculator
-from alloop.potentials.restore import restore
+from alloop.potentials.restore import SCORER, inner, restore
 from alloop.potentials.storable import Storable
 from alloop.scores.qresidual import QResidual
-
-_SCORER = "scorer/"
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -60,7 +58,7 @@ def to_bytes(generation: Generation) -> tuple[str, bytes]:
         "threshold": generation.threshold,
         "facts": generation.facts,
     }
-    tensors = {**potential.tensors, **{_SCORER + k: v for k, v in arrays.items()}}
+    tensors = {**potential.tensors, **{SCORER + k: v for k, v in arrays.items()}}
     checkpoint = Checkpoint(potential.kind, settings, tensors)
     return identity(checkpoint), dumps(checkpoint)
 
@@ -73,17 +71,14 @@ def from_bytes(
     restore: who brings the potential back, where it is not one of alloop's own.
     """
     whole = loads(blob)
-    settings = whole.settings
-    if "potential" not in settings:
-        raise InputError("expected an alloop model file, got tensors of another kind")
-    own = {k: v for k, v in whole.tensors.items() if not k.startswith(_SCORER)}
+    settings, potential = whole.settings, restore(inner(whole))
     scorer = {
-        k.removeprefix(_SCORER): v
+        k.removeprefix(SCORER): v
         for k, v in whole.tensors.items()
-        if k.startswith(_SCORER)
+        if k.startswith(SCORER)
     }
     return Generation(
-        potential=restore(replace(whole, settings=settings["potential"], tensors=own)),
+        potential=potential,
         scorer=QResidual.from_arrays(scorer) if settings["scored"] else None,
         threshold=settings["threshold"],
         facts=dict(settings["facts"]),

@@ -11,15 +11,19 @@ from alloop.core.errors import InputError
 from alloop.loop import events as e
 from alloop.loop.cluster import open_pool
 from alloop.loop.driver import Driver, Labels
-from alloop.loop.history import CODEC, History, history_of
+from alloop.loop.due import Due, of_run
+from alloop.loop.history import CODEC, history_of, opened
+from alloop.loop.keeping import Keeper
 from alloop.loop.kit import OwnPotential
 from alloop.loop.pools import Pool
+from alloop.loop.retries import lost
+from alloop.loop.spool import Spool
 from alloop.loop.state import LoopState
-from alloop.loop.tables import tables
+from alloop.loop.times import Times
 from alloop.store.archive import Archive
 from alloop.store.cache import LabelCache
-from alloop.store.columns import write
 
+_RECENT = 1000  # journal records that tell how long things take
 _COMPACT = 30.0  # s: columns need not be younger while the campaign runs
 Observe = Callable[[LoopState, e.Turn], None]
 
@@ -40,50 +44,76 @@ class Run:
 
     setup: Setup
     archive: Archive
-    history: History
+    keeper: Keeper
     pool: Pool
     watch: Watch
     caches: tuple[Labels, ...] = ()
+    spool: Spool | None = None
+    due: Due | None = None
+    _turns: int = 0
     _compacted: float = field(default_factory=time.monotonic)
 
-    def drive(self) -> LoopState:
-        """Drive the loop to its end or until asked to stop, and fill the columns."""
+    def drive(self, retry: bool = False) -> LoopState:
+        """Drive the loop to its end or until asked to stop, and fill the columns.
+
+        retry: ask again for labels that a limit, a crash or a lost worker cost.
+        """
+        labels = lost(history_of(self.archive)) if retry else ()
+        again = (e.Retried(labels),) if labels else ()
         driver = Driver(
             book=self.archive,
-            ledger=self.history.ledger,
+            ledger=self.keeper.known.ledger,
             rules=self.setup.rules,
             pool=self.pool,
+            levels=self.setup.levels,
             caches=self.caches,
             observe=self._observe,
             tick=self.watch.tick,
             stop=self.watch.stop,
+            due=self.due,
+            times=self._times(),
+            spool=self.spool,
         )
+        first = (*self._first(), *again)
         try:
-            return driver.run(self.history.state, self._first())
+            state = driver.run(self.keeper.known.state, first)
         finally:
-            self.compact()
+            self.keeper.fill()
+        self.keeper.close()
+        stays = self.setup.cluster.kind == "address"  # labels go on without us
+        if driver.late(state) and not stays and self._turns == len(first):
+            raise InputError(_too_short(state))
+        if state.finished and not state.broken and self.spool is not None:
+            self.spool.clear()
+        return state
+
+    def _times(self) -> Times:
+        times = Times(self.setup.levels.values(), self.setup.kit.limits.seconds)
+        for event in self.keeper.last(_RECENT):
+            times.note(event)
+        return times
 
     def compact(self) -> None:
         """Bring the columns that others read up to the journal."""
-        history = history_of(self.archive)
-        mark = history.entries[-1].seq if history.entries else -1
-        write(self.archive, tables(history), mark)
+        self.keeper.compact()
         self._compacted = time.monotonic()
 
-    def _first(self) -> e.Event | None:
+    def _first(self) -> tuple[e.Event, ...]:
         """A new campaign opens; one whose rules changed, or which waits, is amended."""
-        state, setup = self.history.state, self.setup
-        if not self.history.entries:
+        state, setup = self.keeper.known.state, self.setup
+        if self.keeper.known.seq < 0:
             if setup.model is not None and setup.model_id is not None:
                 self.archive.put_model(setup.model_id, setup.model)
-            return opening(setup)
-        names = changed(self.history.config, setup.text)
+            return (opening(setup),)
+        names = changed(self.keeper.config, setup.text)
         idle = not (state.open or state.finished)  # as a fork is
         if names or state.broken or idle:
-            return e.Amended(setup.text, names)
-        return None
+            return (e.Amended(setup.text, names),)
+        return ()
 
     def _observe(self, state: LoopState, turn: e.Turn) -> None:
+        self._turns += 1
+        self.keeper.note(turn, state)
         self.watch.observe(state, turn)
         due = time.monotonic() - self._compacted > _COMPACT
         if due and isinstance(turn.event, e.Trained):
@@ -108,22 +138,34 @@ def running(setup: Setup, watch: Watch, guests: Guests) -> Iterator[Run]:
     driver runs it, StoreError where it cannot be written.
     """
     own = () if setup.cache is None else (LabelCache(setup.cache),)
+    due = of_run(setup.plan.limits.walltime)
     with _archive(setup) as archive:
-        history = history_of(archive)
-        refuse_another(setup, history)
-        pool = _pool(setup, guests)
+        refuse_another(setup, opened(archive))
+        keeper = Keeper(archive)
+        spool = Spool(setup.store)
+        pool = _pool(setup, guests, spool)
         try:
             caches = (*own, *guests.caches)
-            yield Run(setup, archive, history, pool, watch, caches)
+            yield Run(setup, archive, keeper, pool, watch, caches, spool, due)
         finally:
             pool.close()
 
 
-def _pool(setup: Setup, guests: Guests) -> Pool:
-    kit, own = setup.kit, guests.potential
+def _too_short(state: LoopState) -> str:
+    return (
+        "nothing could be finished within the time limit of this run; "
+        f"{len(state.open)} tasks are open, {min(state.open)} among them: give "
+        "`limits: walltime` or the batch job more time"
+    )
+
+
+def _pool(setup: Setup, guests: Guests, spool: Spool) -> Pool:
+    kit, own = replace(setup.kit, spool=spool.folder), guests.potential
     if own is not None:
         kit = replace(kit, trainer=own.trainer, restore=own.restore)
-    return open_pool(setup.cluster, kit, guests.client)
+    folder = setup.store.absolute()
+    folder = folder.with_name(folder.name + ".jobs")
+    return open_pool(replace(setup.cluster, folder=folder), kit, guests.client)
 
 
 def opening(setup: Setup) -> e.Opened:
@@ -137,11 +179,12 @@ def opening(setup: Setup) -> e.Opened:
     )
 
 
-def refuse_another(setup: Setup, history: History) -> None:
-    """InputError where the store was begun with another seed, start or levels."""
-    if not history.entries:
-        return
-    wrong = differences(setup, history.opened)
+def refuse_another(setup: Setup, first: e.Opened | None) -> None:
+    """InputError where a store was begun with another seed, start or levels.
+
+    first: its first event, None where it has none yet.
+    """
+    wrong = [] if first is None else differences(setup, first)
     if wrong:
         raise InputError(
             f"{setup.store} belongs to another campaign: {'; '.join(wrong)}. "

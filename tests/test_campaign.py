@@ -17,13 +17,15 @@ from alloop.core.errors import InputError, LockedError
 from alloop.core.records import Failure, Label, Predictions, TrainingData
 from alloop.core.roles import Potential
 from alloop.loop import events as e
-from alloop.loop.history import read
+from alloop.loop.history import History, read
 from alloop.loop.kit import OwnPotential
 from alloop.loop.learning import replay
+from alloop.loop.prices import by_part
 from alloop.loop.state import LoopState
 from alloop.models.checkpoint import Checkpoint
 from alloop.potentials.pairwise import PairwisePotential, from_checkpoint
 from alloop.running import Watch
+from alloop.store.cache import LabelCache
 from alloop.training.pairwise import PairwiseTrainer
 from tests.conftest import fingerprint_of, write_toy
 
@@ -61,6 +63,18 @@ def test_a_campaign_ends_with_labels_generations_and_a_reason(finished: Path) ->
     assert len(history.trained()) == 2
     assert set(state.test()).isdisjoint(state.trained_on("expensive"))
     assert set(state.test()).isdisjoint(state.trained_on("cheap"))
+
+
+def test_some_labels_of_each_level_are_made_again(finished: Path) -> None:
+    history = Campaign.from_yaml(finished).history()
+    found = [x.noise for x in history.rechecked()]
+    levels = history.state.levels.values()
+    counts = [sum(x.level == level for x in found) for level in levels]
+    assert counts == [3, 3]
+    assert all(0 <= x.force_max < 1e-6 for x in found)  # toys are exact
+    assert {x.failure for x in found} == {None}
+    assert set(history.priced()[-1].costs) == set(levels)
+    assert by_part(history)["noise floor"] > 0
 
 
 def test_state_is_the_fold_of_the_journal(tmp_path: Path) -> None:
@@ -168,6 +182,30 @@ def test_labels_that_a_cache_holds_are_never_made_again(tmp_path: Path) -> None:
     )
 
 
+def test_two_campaigns_may_share_a_cache_at_the_same_time(
+    finished: Path, tmp_path: Path
+) -> None:
+    cache = tmp_path / "cache"
+    paths = [
+        write_toy(tmp_path / name, budget=BUDGET, cache=str(cache))
+        for name in ("one", "two")
+    ]
+    command = (sys.executable, "-m", "alloop", "run", "--quiet")
+    quiet = subprocess.DEVNULL
+    runs = [subprocess.Popen([*command, str(path)], stdout=quiet) for path in paths]
+    assert [run.wait(timeout=200) for run in runs] == [0, 0]
+    alone = fingerprint_of(finished.with_name("toy.zarr"))
+    for path in paths:
+        assert fingerprint_of(path.with_name("toy.zarr")) == alone
+    labels = read(paths[0].with_name("toy.zarr")).ledger.labels
+    kept = LabelCache(cache)
+    for (level, frame), label in labels.items():
+        again = kept.get(level, frame)
+        assert isinstance(again, Label)
+        assert isinstance(label, Label)
+        assert again.forces.tobytes() == label.forces.tobytes()
+
+
 def test_an_excluded_frame_leaves_later_training(tmp_path: Path) -> None:
     campaign = Campaign.from_yaml(write_toy(tmp_path, budget=BUDGET))
     campaign.run()
@@ -224,6 +262,11 @@ def test_controls_share_first_labels_and_label_cost(tmp_path: Path) -> None:
         assert control.state.test() == main.state.test()
         seeds = {x.frame for x in main.state.entries() if x.purpose == "seed"}
         assert seeds <= {x.frame for x in control.state.entries()}, name
+        asked = [x.generation for x in control.trained()]
+        assert len(control.priced()) == len(asked)
+        assert {x.frame for x in _rechecks(control)} <= {
+            x.frame for x in _rechecks(main)
+        }
     standard = outcomes["standard"].state
     assert 10 < standard.used("expensive") <= 10 + 26
     trains = [
@@ -238,6 +281,15 @@ def test_controls_share_first_labels_and_label_cost(tmp_path: Path) -> None:
     assert "random" in random
     again = campaign.control("random").run()
     assert again.state.errors == outcomes["random"].state.errors
+
+
+def _rechecks(history: History) -> list[e.Recheck]:
+    return [
+        command
+        for entry in history.entries
+        for command in entry.turn.commands
+        if isinstance(command, e.Recheck)
+    ]
 
 
 def _asked(history: object) -> list[e.LabelFrame]:

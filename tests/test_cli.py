@@ -9,6 +9,7 @@ import time
 from pathlib import Path
 
 import ase.io
+import numpy as np
 import psutil
 import pytest
 
@@ -16,6 +17,8 @@ import alloop
 from alloop.cli import main
 from alloop.cli.pricing import duration
 from alloop.config import load
+from alloop.core.records import Label
+from alloop.store.cache import LabelCache
 from tests.conftest import write_toy
 
 COMMAND = (sys.executable, "-m", "alloop")
@@ -307,10 +310,78 @@ def test_plan_prices_labels_in_a_child(
     toy: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     out = said(capsys, "plan", toy)
-    assert "of CPU, at least" in out
+    assert "of CPU (" in out
+    assert "at least" in out
     assert "on 1 cores" in out
+    assert "prices: from 2 labels made now" in out
+    assert "MB for toy" in out
     assert "not priced" in said(capsys, "plan", toy, "--no-measure")
     assert [path.name for path in toy.parent.iterdir()] == ["toy.yaml"]
+
+
+def test_planning_a_campaign_that_has_begun_costs_no_label(
+    done: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = said(capsys, "plan", done)
+    assert "labels of the store; range" in out
+    assert "made now" not in out
+    assert said(capsys, "plan", done, "--no-measure") == out
+
+
+def test_plan_takes_prices_from_a_label_cache(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = write_toy(tmp_path, cache="cache")
+    setup = load(path)
+    (start,) = setup.start
+    for level in setup.levels.values():
+        price = Label(start.id, level.id, 0.0, np.zeros((3, 3)), 100.0)
+        LabelCache(tmp_path / "cache").put(price)
+    out = said(capsys, "plan", path)
+    assert "prices: from 2 labels of the label cache" in out
+    assert " 100 " in out
+
+
+def test_plan_says_which_level_gives_no_label(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    emt = {"kind": "ase", "calculator": "ase.calculators.emt.EMT"}
+    path = write_toy(
+        tmp_path,
+        start=[{"molecule": "SiH4"}],
+        levels={"cheap": {"kind": "toy"}, "expensive": emt},
+    )
+    out = said(capsys, "plan", path)
+    assert "not priced" in out
+    assert "EMT gives no label of H4Si" in out
+
+
+def test_plan_counts_labels_that_are_made_again(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    levels = {
+        "cheap": {"kind": "toy", "stiffness": 0.9, "recheck": 0.0},
+        "expensive": {"kind": "toy", "recheck": 0.25},
+    }
+    path = write_toy(tmp_path, levels=levels)
+    out = said(capsys, "plan", path, "--no-measure")
+    (line,) = [line for line in out.splitlines() if "made again" in line]
+    assert line.split()[4] == "5"  # a quarter of 14 and 6
+
+
+@pytest.mark.slow
+def test_plan_extrapolates_what_would_take_long_to_measure(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    triples = {"kind": "pyscf", "method": "ccsd(t)", "basis": "6-31g"}
+    path = write_toy(
+        tmp_path,
+        start=[{"molecule": "C6H6"}],
+        levels={"cheap": {"kind": "toy"}, "expensive": triples},
+    )
+    out = said(capsys, "plan", path)
+    assert "CCSD(T)/6-31G of C6H6: not measured, extrapolated from H2O" in out
+    assert "above `limits: label_memory`" in out
 
 
 @pytest.mark.parametrize("example", ["water", "methanol", "toy"])

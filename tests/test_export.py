@@ -1,5 +1,6 @@
 """Labels to files and back, through ASE and through our own intake."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import ase.db
@@ -9,9 +10,9 @@ import pytest
 
 from alloop.core.errors import InputError
 from alloop.core.frame import Frame
-from alloop.core.records import Failure, Label, Unlabelled
+from alloop.core.records import Failure, Label, Noise, Unlabelled
 from alloop.core.seeds import stream
-from alloop.export import write, write_ase_db, write_extxyz
+from alloop.export import doubts, write
 from alloop.intake import read_labels
 from alloop.loop import events as e
 from alloop.loop.history import Entry, History
@@ -100,7 +101,7 @@ def history(turns):
 
 def labels(history, out, fidelity=None, at=None):
     """(frame, fidelity) of what is written."""
-    images = ase.io.read(write_extxyz(history, out, fidelity, at), index=":")
+    images = ase.io.read(write(history, out, fidelity, at), index=":")
     found = [
         (x.info["frame"].removeprefix("frame/"), x.info["fidelity"]) for x in images
     ]
@@ -172,6 +173,7 @@ def test_the_keys_tell_where_a_label_comes_from(history, tmp_path):
         "molecule": 0,
         "cpu_seconds": 1.5,
         "program": "pyscf 2.14",
+        "gap": 0.4,
     }
     test = next(x for x in images if x.info["purpose"] == "test")
     assert (test.info["config_type"], test.info["split"]) == ("test", "test")
@@ -212,13 +214,70 @@ def test_what_is_written_can_be_read_as_labels(history, tmp_path, name):
         np.testing.assert_allclose(forces, expected.forces, rtol=0, atol=1e-8)
 
 
-@pytest.mark.parametrize("writer", [write_extxyz, write_ase_db])
-def test_an_older_file_is_replaced_as_a_whole(history, tmp_path, writer):
-    out = tmp_path / ("x.db" if writer is write_ase_db else "x.xyz")
-    writer(history, out)
-    writer(history, out, "cheap")
+@pytest.mark.parametrize("name", ["x.xyz", "x.db"])
+def test_an_older_file_is_replaced_as_a_whole(history, tmp_path, name):
+    out = tmp_path / name
+    write(history, out)
+    write(history, out, "cheap")
     assert len(ase.io.read(out, index=":")) == 2
     assert [path.name for path in tmp_path.iterdir()] == [out.name]
+
+
+@pytest.fixture
+def doubted(turns):
+    """As the history, but the test label is rescued, doubtful and rechecked."""
+    level, of = EXPENSIVE, FRAMES["test"]
+    at = next(
+        i
+        for i, turn in enumerate(turns)
+        if isinstance(turn.event, e.Labelled) and turn.event.label.frame == of.id
+    )
+    details = {"rung": "damping", "doubts": "instability", "t1": 0.01, "s2": 0.75}
+    sure = label(of, level)
+    made = replace(sure, details={**sure.details, **details})
+    turns[at] = replace(turns[at], event=replace(turns[at].event, label=made))
+    noise = Noise(of.id, level, energy=1e-5, force_rms=2e-4, force_max=1e-3)
+    lost = Noise(FRAMES["seed"].id, level, failure=Failure.TIMEOUT)
+    return told(
+        [
+            *turns,
+            *(
+                e.Turn(e.Rechecked(f"recheck/{x.level}/{x.frame}", x))
+                for x in (noise, lost)
+            ),
+        ]
+    )
+
+
+def test_a_third_party_can_filter_by_what_labels_say_of_themselves(doubted, tmp_path):
+    images = ase.io.read(write(doubted, tmp_path / "x.xyz", "expensive"), index=":")
+    keys = ("rung", "doubts", "t1", "s2", "noise_energy", "noise_forces")
+    by_frame = {
+        image.info["frame"].removeprefix("frame/"): [image.info.get(x) for x in keys]
+        for image in images
+    }
+    expected = ["damping", "instability", 0.01, 0.75, 1e-5, 2e-4]
+    assert by_frame[FRAMES["test"].id] == expected
+    assert by_frame[FRAMES["seed"].id] == [None] * 6
+    with ase.db.connect(write(doubted, tmp_path / "x.db")) as database:
+        (row,) = database.select("doubts=instability,noise_forces<1e-3")
+    assert [row.get(key) for key in keys] == expected
+
+
+def test_doubtful_labels_can_be_left_out(doubted, tmp_path):
+    out = tmp_path / "x.xyz"
+    write(doubted, out, without=doubts("multireference, instability"))
+    images = ase.io.read(out, index=":")
+    assert len(images) == 4
+    assert not any("doubts" in image.info for image in images)
+    write(doubted, out, without=doubts("multireference"))
+    assert len(ase.io.read(out, index=":")) == 5
+
+
+def test_a_doubt_that_there_is_not_is_one_sentence():
+    assert doubts("") == frozenset()
+    with pytest.raises(InputError, match=r"instability, .*, got `unstable`"):
+        doubts("unstable")
 
 
 @pytest.mark.parametrize("name", ["nowhere/x.xyz", "nowhere/x.db"])

@@ -1,120 +1,83 @@
-"""SIGKILL at random instants: the campaign ends as one that was left alone."""
+"""Signals at random instants: the campaign ends as one that was left alone."""
 
+import contextlib
 import os
 import random
 import signal
-import subprocess
-import sys
 import time
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-import psutil
 import pytest
 
-from alloop.loop.history import read
+from alloop.campaign import Campaign
+from benchmarks.kills import (
+    THEIRS,
+    VICTIMS,
+    alone,
+    finish,
+    hunted,
+    records,
+    start,
+    wait_for,
+)
+from benchmarks.toys import Noted, Print
+from benchmarks.trials import Trial
 from tests.conftest import fingerprint_of, write_toy
+from tests.store.conftest import Nursery
 
-BURN = {"burn": 0.03}  # CPU seconds a label, so that kills meet work
-LEVELS = {
-    "cheap": {"kind": "toy", "stiffness": 0.9, "stretch": 0.02, **BURN},
-    "expensive": {"kind": "toy", **BURN},
-}
-COMMAND = (sys.executable, "-m", "alloop", "run")
-
-
-def start(campaign: Path) -> subprocess.Popen[bytes]:
-    return subprocess.Popen(
-        [*COMMAND, str(campaign), "--quiet"],
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.PIPE,
-        start_new_session=True,
-    )
+ALL = [*VICTIMS, *(f"their {victim}" for victim in THEIRS)]
+IN_FLIGHT = 4  # labels: at work on two workers, and done but not committed
+DRIVER = """
+import os, sys
+from alloop.campaign import Campaign
+def work(path):
+    Campaign.from_yaml(path).run()
+"""
 
 
-def finish(campaign: Path) -> dict[str, str]:
-    process = start(campaign)
-    _, errors = process.communicate(timeout=200)
-    assert process.returncode == 0, errors.decode()
-    return fingerprint_of(campaign.with_name("toy.zarr"))
-
-
-def kill_driver(campaign: Path, delay: float) -> bool:
-    """Start, wait, SIGKILL; whether the driver was still at work."""
-    process = start(campaign)
+def test_twenty_kills_of_a_driver_change_nothing(tmp_path: Path) -> None:
+    """Forked drivers, which begin at once: a kill costs no start of Python."""
+    quiet = write_toy(tmp_path / "alone")
+    Campaign.from_yaml(quiet).run()
+    expected = fingerprint_of(quiet.with_name("toy.zarr"))
+    rng, nursery, met, folder = random.Random(4), Nursery(DRIVER), 0, 0
     try:
-        process.wait(timeout=delay)
-    except subprocess.TimeoutExpired:
-        os.kill(process.pid, signal.SIGKILL)
-        process.wait()
-        return True
+        while met < 20:
+            campaign = write_toy(tmp_path / str(folder := folder + 1))
+            for at in sorted(rng.sample(range(60), 10)):
+                pid = nursery.spawn(campaign)
+                wait_for(lambda at=at, path=campaign: records(path) > at)
+                time.sleep(rng.uniform(0, 0.01))
+                with contextlib.suppress(ProcessLookupError):  # it may have ended
+                    os.kill(pid, signal.SIGKILL)
+                nursery.wait()
+                met += 1
+            Campaign.from_yaml(campaign).run()
+            assert fingerprint_of(campaign.with_name("toy.zarr")) == expected
     finally:
-        process.stderr.close()
-    return False
+        nursery.close()
 
 
-def journal_length(campaign: Path) -> int:
-    store = campaign.with_name("toy.zarr")
-    return len(read(store).entries) if store.exists() else 0
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> tuple[Print, Noted]:
+    return alone(tmp_path_factory.mktemp("alone"))
 
 
-def kill_often(folder: Path, seed: int, kills: int) -> tuple[int, dict[str, str]]:
-    """Kill a campaign until it has met so many kills, begun anew where it finished."""
-    rng = random.Random(seed)
-    met, round_ = 0, 0
-    while True:
-        campaign = write_toy(folder / str(round_), levels=LEVELS)
-        while met < kills and kill_driver(campaign, rng.uniform(0.8, 2.5)):
-            met += 1
-        result = finish(campaign)
-        if met >= kills:
-            return met, result
-        round_ += 1
-
-
-def test_twenty_kills_of_the_driver_change_nothing(tmp_path: Path) -> None:
-    alone = finish(write_toy(tmp_path / "alone", levels=LEVELS))
-    with ThreadPoolExecutor(2) as pool:
-        jobs = [
-            pool.submit(kill_often, tmp_path / str(seed), seed, 10) for seed in (1, 2)
-        ]
-        results = [job.result() for job in jobs]
-    assert sum(met for met, _ in results) >= 20
-    for _, result in results:
-        assert result == alone
-
-
-def workers_of(process: subprocess.Popen[bytes]) -> list[psutil.Process]:
-    children = psutil.Process(process.pid).children(recursive=True)
-    return [child for child in children if "spawn_main" in " ".join(child.cmdline())]
-
-
-def wait_for(condition: object, seconds: float) -> bool:
-    end = time.monotonic() + seconds
-    while time.monotonic() < end:
-        if condition():  # type: ignore[operator]
-            return True
-        time.sleep(0.05)
-    return False
-
-
-def test_killed_workers_and_driver_on_a_real_cluster_change_nothing(
-    tmp_path: Path,
+@pytest.mark.parametrize(
+    ("victim", "kills"),
+    [
+        ("term", 1),
+        ("their all", 1),
+        *(pytest.param(each, 3, marks=pytest.mark.slow) for each in ALL),
+    ],
+)
+def test_signals_on_a_real_cluster_change_nothing(
+    tmp_path: Path, victim: str, kills: int, undisturbed: tuple[Print, Noted]
 ) -> None:
-    cluster = {"kind": "local", "workers": 2}
-    alone = finish(write_toy(tmp_path / "alone", levels=LEVELS, cluster=cluster))
-    campaign = write_toy(tmp_path / "hit", levels=LEVELS, cluster=cluster)
-    process = start(campaign)
-    assert wait_for(lambda: journal_length(campaign) > 12, 60)
-    victims = workers_of(process)
-    assert victims
-    victims[0].kill()
-    assert wait_for(lambda: journal_length(campaign) > 25, 60)
-    everyone = psutil.Process(process.pid).children(recursive=True)
-    process.kill()
-    process.communicate()
-    assert wait_for(lambda: not any(child.is_running() for child in everyone), 20)
-    assert finish(campaign) == alone
+    found = list(hunted(tmp_path, victim, 11, kills, undisturbed))
+    first: Trial = found[0]
+    assert (len(found), first.wrong, first.twice) == (kills, "", 0)
+    assert first.redone <= IN_FLIGHT * kills
 
 
 NETWORK = {
@@ -129,13 +92,8 @@ NETWORK = {
 }
 
 
-@pytest.mark.parametrize(
-    "changes",
-    [
-        pytest.param({}, id="pairwise"),
-        pytest.param(NETWORK, id="painn", marks=pytest.mark.slow),
-    ],
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("changes", [{}, NETWORK], ids=["pairwise", "painn"])
 def test_a_kill_on_real_chemistry_changes_nothing(
     tmp_path: Path, changes: dict[str, object]
 ) -> None:
@@ -145,10 +103,13 @@ def test_a_kill_on_real_chemistry_changes_nothing(
     }
     cluster = {"kind": "local", "workers": 2}
     real = {"levels": levels, "limits": {}, "cluster": cluster, **changes}
-    alone = finish(write_toy(tmp_path / "alone", **real))
+    quiet = write_toy(tmp_path / "alone", **real)
+    assert finish(quiet) == ""
     campaign = write_toy(tmp_path / "hit", **real)
     process = start(campaign)
-    assert wait_for(lambda: journal_length(campaign) > 30, 120)
+    assert wait_for(lambda: records(campaign) > 30, 200)
     process.kill()
     process.communicate()
-    assert finish(campaign) == alone
+    assert finish(campaign) == ""
+    expected = fingerprint_of(quiet.with_name("toy.zarr"))
+    assert fingerprint_of(campaign.with_name("toy.zarr")) == expected

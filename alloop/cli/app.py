@@ -6,7 +6,7 @@ from typing import Any
 
 import typer
 
-from alloop.cli import doctor, making, running, showing, taking
+from alloop.cli import doctor, labelling, making, running, showing, taking
 from alloop.cli.console import complain
 from alloop.core.errors import AlloopError
 
@@ -34,7 +34,8 @@ def _exiting(command: Callable[..., int | None]) -> Callable[..., None]:
 _COMMANDS = (
     *(making.init, making.check, making.plan, running.run, running.resume),
     *(showing.status, showing.why, showing.log, showing.report),
-    *(taking.export, taking.exclude, doctor.doctor, doctor.version),
+    *(taking.export, taking.exclude, taking.fork, labelling.label),
+    *(doctor.doctor, doctor.version),
 )
 for _command in _COMMANDS:
     app.command()(_exiting(_command))
@@ -43,7 +44,7 @@ for _command in _COMMANDS:
 def run(arguments: Sequence[str]) -> int:
     """Run one command and return its exit code; users' mistakes become sentences."""
     try:
-        app(args=list(arguments), prog_name="alloop")
+        app(args=list(arguments), prog_name="alloop", obj=list(arguments))
     except AlloopError as error:
         complain(str(error))
         return error.exit_code

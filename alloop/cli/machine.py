@@ -9,6 +9,7 @@ from importlib.metadata import PackageNotFoundError, version
 import psutil
 
 PACKAGES = ("alloop", "torch", "torch-geometric", "pyscf", "ase", "zarr", "distributed")
+EXTRAS = {"tblite": "xtb", "dask-jobqueue": "jobqueue"}  # not everybody wants them
 _COMPILERS = ("cc", "gcc", "clang")
 
 
@@ -24,7 +25,10 @@ def facts() -> Iterator[tuple[str, str]]:
     memory, disk = psutil.virtual_memory(), shutil.disk_usage(".")
     yield "python", f"{platform.python_version()} on {platform.system()}"
     for package in PACKAGES:
-        yield package, _version(package)
+        yield package, _version(package) or "missing: install alloop again"
+    for package, extra in EXTRAS.items():
+        hint = f"missing: pip install alloop[{extra}]"
+        yield package, _version(package) or hint
     yield "cores", f"{cores()} usable of {os.cpu_count()}"
     yield "memory", f"{memory.available / 1e9:.1f} of {memory.total / 1e9:.1f} GB free"
     yield "disk", f"{disk.free / 1e9:.1f} GB free here"
@@ -33,8 +37,8 @@ def facts() -> Iterator[tuple[str, str]]:
     yield "compiler", compiler or "none (only torch.compile would want one)"
 
 
-def _version(package: str) -> str:
+def _version(package: str) -> str | None:
     try:
         return version(package)
     except PackageNotFoundError:
-        return "missing: install alloop again"
+        return None

@@ -1,14 +1,16 @@
 """`init`, `check`, `plan`: before anything runs."""
 
 import re
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 from rich.table import Table
 
-from alloop.cli.console import complain, say
+from alloop.cli.console import complain, out, say
 from alloop.cli.places import existing, short
+from alloop.cli.scripts import job_script, script_name
 from alloop.cli.template import template
 from alloop.core.errors import InputError
 
@@ -24,6 +26,10 @@ def init(
         Literal["water", "methanol", "toy"],
         typer.Option(help="what to begin with; toy needs no quantum chemistry"),
     ] = "water",
+    cluster: Annotated[
+        Literal["slurm", "pbs"] | None,
+        typer.Option(help="write for a batch system, with a job script beside it"),
+    ] = None,
 ) -> None:
     """Write a commented campaign to NAME.yaml."""
     file = Path(name if name.endswith((".yaml", ".yml")) else f"{name}.yaml")
@@ -31,12 +37,20 @@ def init(
         raise InputError(
             f"expected a name of letters, digits, `.`, `_` and `-`, got `{file.stem}`"
         )
+    _write(file, template(file.stem, example, cluster))
+    say(f"wrote {file}; next: alloop check {file}")
+    if cluster is not None:
+        script = Path(script_name(cluster, file.stem))
+        _write(script, job_script(cluster, file.name, sys.executable))
+        say(f"wrote {script}; it runs the campaign, job after job, until it is done")
+
+
+def _write(file: Path, text: str) -> None:
     try:
         with file.open("x", encoding="utf-8") as stream:
-            stream.write(template(file.stem, example))
+            stream.write(text)
     except FileExistsError:
         raise InputError(f"{file} is there already; choose another name") from None
-    say(f"wrote {file}; next: alloop check {file}")
 
 
 def check(file: File) -> None:
@@ -54,14 +68,17 @@ def check(file: File) -> None:
 def plan(
     file: File,
     measure: Annotated[
-        bool, typer.Option(help="label each molecule once at each level, to price it")
+        bool,
+        typer.Option(help="label each molecule that has no price yet once, if cheap"),
     ] = True,
 ) -> None:
     """Say what a campaign will cost: labels, CPU time, wall time, storage."""
     from alloop.cli.pricing import table
 
     setup = _checked(file)
-    for part in table(setup, measure):
+    with out().status("reading prices") as status:
+        parts = list(table(setup, measure, status.update))
+    for part in parts:
         say(part)
 
 

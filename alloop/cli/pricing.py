@@ -1,6 +1,6 @@
-"""`plan`: what a campaign will cost, from one label of each kind."""
+"""`plan`: what a campaign will cost, by what its labels cost."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from math import ceil
 from statistics import mean
@@ -9,13 +9,12 @@ from typing import Any
 from rich.table import Table
 
 from alloop.cli.machine import cores
+from alloop.cli.measuring import Prices, prices
 from alloop.config import Setup
+from alloop.config.clusters import Inline, Local, Pbs, Slurm
 from alloop.config.data import Sampled
-from alloop.config.plan import Inline, Local
+from alloop.core.cost import Cost, molecule
 from alloop.core.frame import Frame
-from alloop.core.levels import Level
-from alloop.core.records import Label
-from alloop.labels.isolated import IsolatedLabeller, Limits
 
 _RELAXING = 30  # force calls until a molecule is relaxed, roughly
 _FRAME = 400  # bytes an atom of a labelled frame takes, journal and columns together
@@ -24,87 +23,138 @@ _PROPOSED = 4  # frames that are kept for each one that is labelled
 
 @dataclass(frozen=True, slots=True)
 class Count:
-    """Labels of one purpose at one level; seconds is the CPU price of one, or None."""
+    """Labels of one purpose at one level, molecule by molecule."""
 
     purpose: str
     fidelity: str
-    labels: int
-    seconds: float | None = None
+    shares: tuple[float, ...]
 
     @property
-    def total(self) -> float | None:
-        """CPU seconds of all of them."""
-        return None if self.seconds is None else self.seconds * self.labels
+    def labels(self) -> int:
+        """All molecules together."""
+        return round(sum(self.shares))
+
+    def seconds(self, cost: Cost, start: tuple[Frame, ...]) -> tuple[float, ...]:
+        """CPU seconds of all of them: at least, likely, at most (in two of three
+        cases)."""
+        totals = []
+        for sign in (-1, 0, 1):
+            each = [cost.seconds(frame) * cost.spread(frame) ** sign for frame in start]
+            totals.append(sum(n * s for n, s in zip(self.shares, each, strict=True)))
+        return tuple(totals)
 
 
-def counts(setup: Setup) -> list[tuple[str, str, int]]:
-    """Purpose, fidelity and number of the labels that the campaign will ask for."""
+def counts(setup: Setup) -> list[Count]:
+    """The labels that the campaign will ask for, molecules sharing them evenly."""
     rules, test = setup.rules, setup.rules.seeding.test
     cheap = "cheap" if "cheap" in setup.levels else "expensive"
-    modes = sum(_RELAXING + 6 * len(frame) for frame in setup.start)
+    molecules = len(setup.start)
     spacing = setup.plan.test.spacing if isinstance(setup.plan.test, Sampled) else 0
-    rows = [
+    even = [
         ("training", "cheap", rules.budget.cheap),
         ("training", "expensive", rules.budget.expensive),
         ("test set", "expensive", test),
         ("test set's MD", cheap, spacing * test),
-        ("first frames", cheap, modes),
     ]
-    return [row for row in rows if row[2]]
+    again = [
+        ("made again", f, round(share * sum(n for p, at, n in even[:3] if at == f)))
+        for f, share in sorted(rules.recheck.items())
+    ]
+    modes = tuple(float(_RELAXING + 6 * len(frame)) for frame in setup.start)
+    rows = [
+        Count(p, f, (n / molecules,) * molecules) for p, f, n in (*even, *again) if n
+    ]
+    return [*rows, Count("first frames", cheap, modes)]
 
 
-def measured(level: Level, frames: tuple[Frame, ...], seconds: float) -> list[float]:
-    """CPU seconds of a label at the level for each frame; the second try counts, as
-    the first one pays for imports."""
-    with IsolatedLabeller(level, Limits(seconds=seconds)) as labeller:
-        labeller.label(frames[0])
-        records = [labeller.label(frame) for frame in frames]
-    return [record.cpu_seconds for record in records if isinstance(record, Label)]
+def table(
+    setup: Setup, measure: bool, tell: Callable[[str], None] = lambda _text: None
+) -> Iterator[Any]:
+    """What to show: a table of labels, then sentences; `tell` hears of progress."""
+    found = prices(setup, measure, tell)
+    rows = counts(setup)
+    yield _table(setup, rows, found)
+    yield from _sentences(setup, rows, found)
+    yield from found.problems
 
 
-def table(setup: Setup, measure: bool) -> Iterator[Any]:
-    """What to show: a table of labels, then sentences."""
-    prices: dict[str, float | None] = dict.fromkeys(setup.levels)
-    if measure:
-        for name, level in setup.levels.items():
-            found = measured(level, setup.start, setup.plan.limits.label_time)
-            prices[name] = mean(found) if found else None
-    rows = [Count(p, f, n, prices.get(f)) for p, f, n in counts(setup)]
-    yield _table(setup, rows)
-    yield from _sentences(setup, rows)
-
-
-def _table(setup: Setup, rows: list[Count]) -> Table:
-    shown = Table("labels for", "level", "labels", "CPU s each", "CPU", box=None)
+def _table(setup: Setup, rows: list[Count], found: Prices) -> Table:
+    heads = ("labels for", "level", "labels", "CPU s each", "within", "CPU")
+    shown = Table(*heads, f"wall, {_workers(setup)} cores", box=None)
     for row in rows:
         title = setup.levels[row.fidelity].title
-        price = "?" if row.seconds is None else f"{row.seconds:.3g}"
-        cost = "?" if row.total is None else duration(row.total)
-        shown.add_row(row.purpose, title, str(row.labels), price, cost)
+        cost = found.costs.get(row.fidelity)
+        shown.add_row(row.purpose, title, str(row.labels), *_cells(setup, row, cost))
     return shown
 
 
-def _sentences(setup: Setup, rows: list[Count]) -> Iterator[str]:
-    totals = [row.total for row in rows if row.total is not None]
-    workers = _workers(setup)
-    if len(totals) == len(rows):
-        spent = sum(totals)
-        wall = duration(spent / workers)
+def _cells(setup: Setup, row: Count, cost: Cost | None) -> list[str]:
+    if cost is None:
+        return ["?"] * 4
+    least, likely, most = row.seconds(cost, setup.start)
+    each, within = likely / row.labels, f"× {(most / least) ** 0.5:.2g}"
+    return [
+        f"{each:.2g}" if each < 10 else f"{each:.0f}",
+        within,
+        duration(likely),
+        duration(likely / _workers(setup)),
+    ]
+
+
+def _sentences(setup: Setup, rows: list[Count], found: Prices) -> Iterator[str]:
+    if all(row.fidelity in found.costs for row in rows):
+        spent = [row.seconds(found.costs[row.fidelity], setup.start) for row in rows]
+        least, likely, most = (duration(sum(each)) for each in zip(*spent, strict=True))
+        wall = duration(sum(x for _, x, _ in spent) / _workers(setup))
         yield (
-            f"labels: {duration(spent)} of CPU, at least {wall} on {workers} cores; "
-            "training and MD come on top"
+            f"labels: {likely} of CPU ({least} to {most}), at least {wall} on "
+            f"{_workers(setup)} cores; training and MD come on top"
         )
     else:
         yield "labels: not priced (measuring is off, or a level gave no label)"
+    yield from _assumed(setup, found)
+    yield from _memory(setup, found)
     atoms = mean(len(frame) for frame in setup.start)
     frames = _PROPOSED * sum(row.labels for row in rows if "first" not in row.purpose)
     yield f"store: about {max(0.1, frames * atoms * _FRAME / 1e6):.1f} MB beside models"
+
+
+def _assumed(setup: Setup, found: Prices) -> Iterator[str]:
+    sources = [f"{n} labels {source}" for source, n in found.sources.items() if n]
+    if sources:
+        yield f"prices: from {', '.join(sources)}; range: two labels of three"
+    for fidelity, cost in found.costs.items():
+        names = {molecule(frame) for frame in setup.start} - {*cost.known}
+        if names:
+            title = setup.levels[fidelity].title
+            yield (
+                f"{title} of {', '.join(sorted(names))}: not measured, extrapolated "
+                f"from {', '.join(cost.known)} by what is usual for the method"
+            )
+
+
+def _memory(setup: Setup, found: Prices) -> Iterator[str]:
+    """The label that takes most, and what that means."""
+    peaks = [
+        (cost.megabytes(frame), f"{setup.levels[fidelity].title} of {molecule(frame)}")
+        for fidelity, cost in found.costs.items()
+        for frame in setup.start
+    ]
+    if not peaks:
+        return
+    peak, label = max(peaks)
+    limit = setup.plan.limits.label_memory
+    text = f"memory: about {round(peak, -1):.0f} MB for {label}"
+    yield text if peak < limit else f"{text}, above `limits: label_memory` ({limit:g})"
 
 
 def _workers(setup: Setup) -> int:
     cluster = setup.plan.cluster
     if isinstance(cluster, Local):
         return cluster.workers or cores()
+    if isinstance(cluster, Slurm | Pbs):
+        labels = cluster.labels
+        return labels.jobs.most * (labels.tasks or labels.cores)
     return 1 if isinstance(cluster, Inline) else cores()
 
 

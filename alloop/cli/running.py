@@ -3,6 +3,7 @@
 import contextlib
 import signal
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from threading import Event
 from typing import TYPE_CHECKING, Annotated, Any
@@ -30,11 +31,28 @@ Controls = Annotated[
         "random selection",
     ),
 ]
+Retry = Annotated[
+    bool,
+    typer.Option(
+        "--retry",
+        help="ask again for labels that a limit, a crash or a lost worker cost",
+    ),
+]
+
+
+@dataclass(frozen=True, slots=True)
+class _How:
+    """How somebody wants a campaign to run."""
+
+    controls: bool
+    quiet: bool
+    retry: bool
 
 
 def run(
     file: Annotated[Path, typer.Argument(help="a campaign's YAML file, or its store")],
     controls: Controls = False,
+    retry: Retry = False,
     quiet: Quiet = False,
 ) -> int:
     """Start a campaign, or go on with it.
@@ -48,12 +66,13 @@ def run(
         kind = Campaign.from_store if file.is_dir() else Campaign.from_yaml
         return kind(existing(file))
 
-    return _drive(opened, f"alloop run {file}", controls, quiet)
+    return _drive(opened, f"alloop run {file}", _How(controls, quiet, retry))
 
 
 def resume(
     store: Annotated[Path, typer.Argument(help="a store; nothing else is needed")],
     controls: Controls = False,
+    retry: Retry = False,
     quiet: Quiet = False,
 ) -> int:
     """Go on with a campaign from its store alone."""
@@ -63,12 +82,13 @@ def resume(
 
         return Campaign.from_store(existing(store))
 
-    return _drive(opened, f"alloop resume {store}", controls, quiet)
+    return _drive(opened, f"alloop resume {store}", _How(controls, quiet, retry))
 
 
 @contextlib.contextmanager
 def stopping() -> Iterator[Event]:
-    """An event that the first Ctrl-C or SIGTERM sets; the second one interrupts."""
+    """An event that the first Ctrl-C or SIGTERM sets, or a batch system's SIGUSR1; the
+    second one interrupts."""
     asked = Event()
 
     def ask(_number: int, _frame: Any) -> None:
@@ -76,7 +96,7 @@ def stopping() -> Iterator[Event]:
             raise KeyboardInterrupt
         asked.set()
 
-    wanted = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+    wanted = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1)
     before = {number: signal.signal(number, ask) for number in wanted}
     try:
         yield asked
@@ -85,19 +105,25 @@ def stopping() -> Iterator[Event]:
             signal.signal(number, handler)
 
 
-def _drive(
-    opened: Callable[[], "Campaign"], again: str, controls: bool, quiet: bool
-) -> int:
-    again += " --controls" if controls else ""
+def _drive(opened: Callable[[], "Campaign"], again: str, how: _How) -> int:
+    again += " --controls" if how.controls else ""
     with stopping() as asked:
         try:
             campaign = opened()
             for warning in campaign.setup.warnings:
                 complain(f"warning: {warning}")
-            outcomes = list(_outcomes(campaign, asked.is_set, controls, quiet))
+            if how.retry:
+                say(_second_chances(campaign.lost()))
+            outcomes = list(_outcomes(campaign, asked.is_set, how))
         except KeyboardInterrupt:
             return _stopped(again)
         return _ended(campaign, outcomes, again)
+
+
+def _second_chances(lost: int) -> str:
+    if not lost:
+        return "nothing to retry: no label was lost to a limit or a crash"
+    return f"asking again for {lost} label{'s' * (lost > 1)} that were lost"
 
 
 def _ended(campaign: "Campaign", outcomes: "list[Outcome]", again: str) -> int:
@@ -112,18 +138,18 @@ def _ended(campaign: "Campaign", outcomes: "list[Outcome]", again: str) -> int:
 
 
 def _outcomes(
-    campaign: "Campaign", stop: Callable[[], bool], controls: bool, quiet: bool
+    campaign: "Campaign", stop: Callable[[], bool], how: _How
 ) -> Iterator["Outcome"]:
     from alloop.controls import NAMES
 
-    with _watch(campaign, stop, quiet) as watch:
-        outcome = campaign.run(watch=watch)
+    with _watch(campaign, stop, how.quiet) as watch:
+        outcome = campaign.run(watch=watch, retry=how.retry)
     yield outcome
-    for name in NAMES if controls else ():
+    for name in NAMES if how.controls else ():
         if outcome.exit_code != 0:
             return
         control = campaign.control(name)
-        with _watch(control, stop, quiet) as watch:
+        with _watch(control, stop, how.quiet) as watch:
             outcome = control.run(watch=watch)
         yield outcome
 

@@ -81,9 +81,14 @@ def _facts(told: dict[str, Any]) -> Iterator[tuple[str, str]]:
     walkers, stopped = told["walkers"], _counted(told["walkers"]["stopped"])
     errors = " → ".join(milli(x) for x in told["errors"] if x is not None) or "none yet"
     yield told["name"], f"{done} (round {told['round']})"
+    if told["parent"]:
+        origin = told["parent"]
+        yield "forked", f"from {origin['store']}, generation {origin['generation']}"
     yield "test error", f"{errors} meV/Å, by generation"
     yield "walkers", f"{walkers['walking']} walking, {stopped or 'none'} stopped"
     yield "CPU", duration(told["cpu_seconds"])
+    if told["quarantined"]["labels"]:
+        yield "quarantine", _quarantine(told)
     if not told["finished"]:
         yield "under way", _counted(told["open"]) or "nothing"
     if told["time_left"]:
@@ -91,12 +96,23 @@ def _facts(told: dict[str, Any]) -> Iterator[tuple[str, str]]:
     yield "store", f"{short(Path(told['store']))}, last commit {told['last_commit']}"
 
 
+def _quarantine(told: dict[str, Any]) -> str:
+    from alloop.report.words import plural
+
+    labels, retry = told["quarantined"]["labels"], told["quarantined"]["retry"]
+    store = short(Path(told["store"]))
+    hint = f"; `alloop resume {store} --retry` tries {retry} again" if retry else ""
+    return f"{plural(labels, 'label')} failed{hint}"
+
+
 def _labels(told: dict[str, dict[str, Any]]) -> Table:
-    table = Table("labels", "level", "good", "failed", "of budget", "CPU s", box=None)
+    head = ("labels", "level", "good", "doubtful", "failed", "of budget", "CPU s")
+    table = Table(*head, box=None)
     for kind, each in told.items():
         budget = "" if each["budget"] is None else f"{each['used']}/{each['budget']}"
-        counts = (str(each["good"]), str(each["failed"]), budget)
-        table.add_row(kind, each["level"], *counts, f"{each['cpu_seconds']:.1f}")
+        counts = (str(each[key]) for key in ("good", "doubtful", "failed"))
+        spent = f"{each['cpu_seconds']:.1f}"
+        table.add_row(kind, each["level"], *counts, budget, spent)
     return table
 
 

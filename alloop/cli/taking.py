@@ -1,4 +1,4 @@
-"""`export` and `exclude`: data out, and a frame taken out of training by hand."""
+"""`export`, `exclude`, `fork`: data out, a frame out of training, a way of its own."""
 
 from pathlib import Path
 from typing import Annotated, Literal, TypeAlias
@@ -6,7 +6,7 @@ from typing import Annotated, Literal, TypeAlias
 import typer
 
 from alloop.cli.console import say
-from alloop.cli.places import Place, campaign_of, short
+from alloop.cli.places import Place, campaign_of, existing, short, store_of
 from alloop.core.errors import InputError
 
 Fidelity: TypeAlias = Literal["cheap", "expensive"]
@@ -27,15 +27,21 @@ def export(
         int | None,
         typer.Option(min=1, help="as of this generation; the last one by default"),
     ] = None,
+    without: Annotated[
+        str,
+        typer.Option(help="leave out labels with these doubts, joined by commas"),
+    ] = "",
 ) -> None:
     """Write labels (eV, Å, eV/Å) or a model to a file that other programs read."""
     if (out is None) == (model is None):
         raise InputError("expected a file to write to: either OUT or --model FILE")
+    from alloop.export import doubts
+
     campaign = campaign_of(place)
     if model is not None:
         say(f"model: {short(campaign.export_model(model, at))}")
     if out is not None:
-        say(f"labels: {short(campaign.export(out, level, at))}")
+        say(f"labels: {short(campaign.export(out, level, at, doubts(without)))}")
 
 
 def exclude(
@@ -49,3 +55,22 @@ def exclude(
     """Take a frame or one of its labels out of all later training."""
     found = campaign_of(place).exclude(frame, level, reason)
     say(f"excluded {found}{f' at the {level} level' if level else ''}: {reason}")
+
+
+def fork(
+    place: Place,
+    out: Annotated[Path, typer.Argument(help="the new store")],
+    at: Annotated[
+        int | None,
+        typer.Option(min=1, help="from this generation on; the last one by default"),
+    ] = None,
+    config: Annotated[
+        Path | None,
+        typer.Option(help="a YAML file with other rules; seed, start, levels stay"),
+    ] = None,
+) -> None:
+    """Begin a new campaign from a generation of this one, with rules of its own."""
+    from alloop.forking import fork
+
+    fork(store_of(place), out, at, None if config is None else existing(config))
+    say(f"forked; go on with: alloop resume {out}")

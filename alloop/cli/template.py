@@ -45,13 +45,25 @@ training: {training}         # expensive labels between generations
 budget: {{cheap: 200, expensive: 30}}   # labels, test set aside
 # stop: {{target: 20, patience: 3}}     # meV/Å on the test set; generations
 
-cluster: {{kind: local}}                # or {{kind: address, address: "tcp://..."}}
+{cluster}
+# limits: {{walltime: 24 h}}            # of one run; a batch job's own limit counts too
 store: runs/{name}.zarr               # relative to this file
 """
 
 
-def template(name: str, example: str) -> str:
-    """The text of a campaign that is ready to run."""
+_LOCAL = (
+    'cluster: {kind: local}                # or {kind: address, address: "tcp://..."}'
+)
+_JOBS = """\
+cluster:                              # workers are jobs: pip install alloop[jobqueue]
+  kind: {system}
+  walltime: 4 h                       # of a job; queue, account, interface (ib0), ...
+  labels: {{cores: 16, memory: 64 GB, jobs: {{most: 8}}}}    # a core a label
+  learning: {{cores: 4, memory: 16 GB, jobs: {{most: 1}}}}   # training, MD; gpus: 1"""
+
+
+def template(name: str, example: str, system: str | None = None) -> str:
+    """The text of a campaign that is ready to run, here or by a batch system."""
     start, cheap, expensive = _LEVELS[example]
     network = "{kind: painn, channels: 64, cutoff: 5.0}"
     return _TEXT.format(
@@ -61,4 +73,5 @@ def template(name: str, example: str) -> str:
         expensive=expensive,
         potential="{kind: pairwise}" if example == "toy" else network,
         training="{kind: asteroid, every: 10}",
+        cluster=_LOCAL if system is None else _JOBS.format(system=system),
     )

@@ -4,9 +4,10 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
+from alloop.config.clusters import Address, Inline, Local, Pbs, Slurm, Workers
 from alloop.config.data import Sampled
 from alloop.config.learning import Asteroid, Ready, Standard
-from alloop.config.plan import Address, Explore, Inline, Langevin, Local, Plan
+from alloop.config.plan import Explore, Langevin, Plan
 from alloop.core.levels import Level
 from alloop.core.roles import Trainer
 from alloop.labels.isolated import Limits
@@ -16,7 +17,7 @@ from alloop.md.guards import Guards
 from alloop.md.run import Dynamics
 
 if TYPE_CHECKING:
-    from alloop.loop.cluster import ClusterPlan
+    from alloop.loop.places import Batch, ClusterPlan, Group
     from alloop.training.stages import Stage
 
 _SEEDS = {"cheap": 60, "expensive": 10}
@@ -62,6 +63,7 @@ def rules(plan: Plan, tested: bool) -> Rules:
     moves, stop = plan.explore, plan.stop
     sampled = plan.test if isinstance(plan.test, Sampled) else None
     target = None if stop.target is None else stop.target * 1e-3  # meV/Å -> eV/Å
+    fidelities = ("cheap", "expensive") if plan.levels.cheap else ("expensive",)
     return Rules(
         budget=Budget(
             plan.budget.cheap or 0, plan.budget.expensive, plan.budget.cpu_hours
@@ -82,6 +84,9 @@ def rules(plan: Plan, tested: bool) -> Rules:
         selection="random" if plan.flag.selection == "random" else "flagged",
         triage=plan.flag.triage,
         fill=plan.flag.fill,
+        staleness=0 if plan.training is None else plan.training.staleness,
+        recheck={fidelity: plan.levels.recheck(fidelity) for fidelity in fidelities},
+        doubts={fidelity: plan.levels.doubts(fidelity) for fidelity in fidelities},
     )
 
 
@@ -105,16 +110,43 @@ def kit(plan: Plan, levels: Mapping[str, Level]) -> Kit:
 
 
 def cluster(plan: Plan) -> "ClusterPlan":
-    """Where the work runs. Imports what runs it, torch included."""
-    from alloop.loop.cluster import ClusterPlan
+    """Where the work runs."""
+    from alloop.loop.places import ClusterPlan, Credentials
 
     match plan.cluster:
         case Local(workers=workers):
             return ClusterPlan("local", workers)
         case Inline():
             return ClusterPlan("inline")
-        case Address(address=address):
-            return ClusterPlan("address", address=address)
+        case Address(address=address, tls=tls, separate=apart):
+            files = None if tls is None else Credentials(tls.ca, tls.cert, tls.key)
+            return ClusterPlan("address", address=address, tls=files, apart=apart)
+        case Slurm() | Pbs() as jobs:
+            return ClusterPlan(jobs.kind, batch=_batch(jobs))
+
+
+def _batch(jobs: Slurm | Pbs) -> "Batch":
+    """Labels take a core each, so that many run side by side; a training takes all."""
+    from alloop.loop.places import LABEL, LEARN, Batch
+
+    groups = {LABEL: _group(jobs.labels, jobs.labels.cores)}
+    if jobs.learning is not None:
+        groups[LEARN] = _group(jobs.learning, 1)
+    said = jobs.model_dump(exclude={"kind", "labels", "learning"})
+    return Batch(system=jobs.kind, groups=groups, **said)
+
+
+def _group(workers: Workers, tasks: int) -> "Group":
+    from alloop.loop.places import Group
+
+    return Group(
+        cores=workers.cores,
+        memory=workers.memory,
+        tasks=workers.tasks or tasks,
+        gpus=workers.gpus,
+        least=workers.jobs.least,
+        most=workers.jobs.most,
+    )
 
 
 def dynamics(explore: Explore) -> Dynamics:

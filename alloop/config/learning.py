@@ -10,6 +10,7 @@ from alloop.config.base import (
     Positive,
     Section,
     Share,
+    Whole,
     by_kind,
     tag,
 )
@@ -93,6 +94,9 @@ class Optimiser(Section):
     """How a network walks downhill, the same in all stages."""
 
     every: Count = Field(10, description="expensive labels between two generations")
+    staleness: Whole = Field(
+        0, description="generations that MD lags behind: from 1 on they train beside it"
+    )
     lr: Positive = Field(5e-3, description="Adam's peak step")
     batch: Count = Field(10, description="frames a step")
     energy: Share = Field(0.05, description="weight of energies against forces")

@@ -48,6 +48,9 @@ def schema() -> dict[str, Any]:
         "description": "files whose keys stand beneath these",
         "anyOf": [{"type": "string"}, {"type": "array", "items": {"type": "string"}}],
     }
+    for level in found["$defs"]["Levels"]["properties"].values():
+        mappings = level.pop("anyOf", [{"oneOf": level.pop("oneOf", [])}])
+        level["anyOf"] = [{"type": "string"}, *mappings]
     return found
 
 

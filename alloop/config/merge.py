@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, TypeAlias
 
 from alloop.config.problems import ConfigError, Problem
+from alloop.config.spelled import BASE, placed
 from alloop.config.text import Tree, parse, read
 
 Kinds: TypeAlias = Mapping[str, set[str]]  # the keys that each `kind` knows
@@ -38,12 +39,13 @@ def collect(tree: Tree, folder: Path, name: str, kinds: Kinds) -> Tree:
 def merge(below: Tree, above: Tree, kinds: Kinds) -> Tree:
     """`above` over `below`, mapping by mapping; lists and values replace.
 
-    Where `kind` differs, only those keys of `below` stay that the new kind knows too.
+    Where `kind` differs, only those keys of `below` stay that the new kind knows too. A
+    level's short name or file is its kind.
     """
-    kind = above.get("kind")
+    kind = _kind(above)
     merged = dict(below)
-    if kind is not None and kind != below.get("kind", kind):
-        known = kinds.get(str(kind), set())
+    if kind is not None and kind != (_kind(below) or kind):
+        known = kinds.get(str(kind), kinds.get(BASE, set()))
         merged = {key: value for key, value in below.items() if key in known}
     for key, value in above.items():
         old = merged.get(key)
@@ -66,7 +68,11 @@ def _collect(tree: Tree, place: _Place, kinds: Kinds) -> Tree:
         whole = _collect(parse(read(path), str(path)), below, kinds)
         merged = merge(merged, _moved(whole, path.parent, place.folder), kinds)
     own = {key: value for key, value in tree.items() if key != "extends"}
-    return merge(merged, own, kinds)
+    return merge(merged, placed(own, place.folder), kinds)
+
+
+def _kind(tree: Tree) -> Any:
+    return tree.get("kind", tree.get(BASE))
 
 
 def _extended(tree: Tree, place: _Place) -> list[str]:

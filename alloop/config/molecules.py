@@ -42,6 +42,7 @@ NAMES = {
     "CH4O": "CH3OH",
     "H3N": "NH3",
 }
+_LANTHANOIDS = (57, 71)  # atomic numbers
 _UNREADABLE = (UnknownFileTypeError, ValueError, IndexError, OSError, RuntimeError)
 
 
@@ -108,12 +109,28 @@ def flaws(frame: Frame, levels: Sequence[Level]) -> list[str]:
     close = None if strange else check_geometry(frame, Tolerances())
     if close is not None:
         found.append(f"{formula(frame)} cannot be a molecule: {close}")
-    if any(level.kind == "pyscf" for level in levels):
+    if any(_counts_electrons(level, frame) for level in levels):
         odd = check_electrons(frame)
         found += [] if odd is None else [f"{formula(frame)}: {odd}; set charge or spin"]
-        if any(frame.pbc):
-            found.append(f"{formula(frame)} is periodic, PySCF levels treat molecules")
-    return found
+    return [*found, *(text for level in levels for text in _of_cell(frame, level))]
+
+
+def _counts_electrons(level: Level, frame: Frame) -> bool:
+    """xTB leaves the f electrons of lanthanoids out: its count is not ours."""
+    inner = any(_LANTHANOIDS[0] <= z <= _LANTHANOIDS[1] for z in frame.numbers)
+    return level.kind == "pyscf" or (level.kind == "xtb" and not inner)
+
+
+def _of_cell(frame: Frame, level: Level) -> list[str]:
+    if level.kind not in ("pyscf", "xtb"):
+        return []
+    name, cell = formula(frame), any(frame.pbc)
+    if level.kind == "xtb" or level.settings.get("kpoints"):
+        if cell and not all(frame.pbc):
+            return [f"{name} is periodic in part, {level.title} needs all directions"]
+        molecule = level.kind == "pyscf" and not cell
+        return [f"{name} is a molecule, {level.title} treats cells"] * molecule
+    return [f"{name} is periodic, {level.title} treats molecules"] * cell
 
 
 def _unknown(name: str) -> str:

@@ -13,9 +13,11 @@ from alloop.config.base import (
     by_kind,
     tag,
 )
+from alloop.config.clusters import Cluster, Local
 from alloop.config.data import Sampled, Start, Test
 from alloop.config.learning import Flag, Painn, Potential, Training
-from alloop.config.levels import Levels
+from alloop.config.theory import Levels
+from alloop.config.units import Duration
 
 Timestep: TypeAlias = Annotated[float, Field(gt=0, le=5)]
 
@@ -96,40 +98,15 @@ class Stop(Section):
     rounds: Count | None = Field(None, description="explorations at most")
 
 
-class Local(Section):
-    """Processes on this machine."""
-
-    kind: Literal["local"] = "local"
-    workers: Count | None = Field(None, description="processes; one a core by default")
-
-
-class Inline(Section):
-    """This process, one thing after the other."""
-
-    kind: Literal["inline"]
-
-
-class Address(Section):
-    """A Dask scheduler that runs already."""
-
-    kind: Literal["address"]
-    address: str = Field(description="such as tcp://10.0.0.1:8786")
-
-
-Cluster: TypeAlias = Annotated[
-    Annotated[Local, tag("local")]
-    | Annotated[Inline, tag("inline")]
-    | Annotated[Address, tag("address")],
-    by_kind("local"),
-]
-
-
 class Limits(Section):
-    """What one label may cost before it is given up."""
+    """What one label may cost before it is given up, and how long a run may last."""
 
     label_time: Positive = Field(3600.0, description="wall time, s")
     label_memory: Positive = Field(8000.0, description="memory, MB")
     isolate: bool = Field(True, description="label in a child process")
+    walltime: Duration | None = Field(
+        None, description="of one run, such as 24 h; plain number: s"
+    )
 
 
 class Plan(Section):

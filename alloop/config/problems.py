@@ -2,10 +2,10 @@
 
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass
-from difflib import get_close_matches
 from typing import Any
 
 from alloop.core.errors import InputError
+from alloop.core.spelling import nearest as nearest
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,13 +28,6 @@ class ConfigError(InputError):
         many = len(self.problems)
         head = f"{where} has {many} mistake{'s' if many != 1 else ''}:"
         super().__init__("\n".join([head, *(f"  {p}" for p in self.problems)]))
-
-
-def nearest(word: str, known: Collection[str], cutoff: float = 0.6) -> str | None:
-    """The known word that looks most like this one, in any case; None if none does."""
-    lower = {name.lower(): name for name in known}
-    close = get_close_matches(str(word).lower(), lower, n=1, cutoff=cutoff)
-    return lower[close[0]] if close else None
 
 
 def suggestion(word: str, known: Collection[str]) -> str:

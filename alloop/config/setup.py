@@ -19,8 +19,8 @@ from alloop.loop.events import Given, Opened
 from alloop.loop.rules import Rules
 
 if TYPE_CHECKING:
-    from alloop.loop.cluster import ClusterPlan
     from alloop.loop.kit import Kit
+    from alloop.loop.places import ClusterPlan
 
 
 @dataclass(frozen=True)

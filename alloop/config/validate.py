@@ -11,7 +11,9 @@ from pydantic_core import ErrorDetails
 from alloop.config.base import Section, members
 from alloop.config.plan import Plan
 from alloop.config.problems import Problem, nearest, shown, suggestion
+from alloop.config.spelled import BASE
 from alloop.config.text import Tree
+from alloop.config.trust import OF_TRUST
 
 Loc: TypeAlias = tuple[int | str, ...]
 
@@ -70,12 +72,13 @@ def _with_training_kind(tree: Tree) -> Tree:
 
 
 def kinds() -> dict[str, set[str]]:
-    """The keys that each `kind` knows."""
-    return {
+    """The keys that each `kind` knows; a level that is only named has `BASE`'s."""
+    found = {
         tag.strip("<>"): set(section.model_fields)
         for _, section, tag in _sections(Plan)
         if "kind" in section.model_fields
     }
+    return {**found, BASE: set(OF_TRUST)}
 
 
 def _echo(mistake: ErrorDetails, mistakes: list[ErrorDetails]) -> bool:
@@ -103,6 +106,8 @@ def _sentence(mistake: ErrorDetails) -> str:
         return _no_such_kind(mistake)
     if kind == "literal_error":
         return _no_such_choice(mistake)
+    if kind == "value_error":
+        return str(mistake["ctx"]["error"])
     return f"expected {_expected(mistake)}{_described(loc)}, got {shown(given)}"
 
 

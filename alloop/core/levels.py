@@ -41,6 +41,8 @@ class Level:
             return str(settings["title"])
         if "basis" in settings:
             return f"{settings['method']}/{settings['basis']}".upper()
+        if "path" in settings:
+            return f"{self.kind} {settings['path'].rpartition('/')[2]}"
         return str(settings.get("calculator", self.kind))
 
 

@@ -5,8 +5,8 @@ print(intake.warnings)
 duplicates(test.frames, intake.frames)
 """
 
+from alloop.files.facts import Intake, Units
 from alloop.intake.doubts import unit_warnings
-from alloop.intake.facts import Intake, Units
 from alloop.intake.read import read_labels
 from alloop.intake.twins import duplicates
 

@@ -11,7 +11,7 @@ from ase.data import covalent_radii
 
 from alloop.core.frame import Frame
 from alloop.core.units import ENERGY_UNITS, HARTREE, LENGTH_UNITS
-from alloop.intake.facts import FORCE_UNITS, Intake
+from alloop.files.facts import FORCE_UNITS, Intake
 from alloop.intake.slope import slope
 
 _SAMPLE = 100  # frames that are looked at

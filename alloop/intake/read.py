@@ -4,18 +4,13 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-import numpy as np
-
 from alloop.core.errors import InputError
 from alloop.core.frame import Frame
-from alloop.intake.arrays import read_npz
-from alloop.intake.atoms import read_ase
+from alloop.files.facts import Intake, Units
+from alloop.files.raw import Keys, Raw
+from alloop.files.read import converted, listed, read_file
 from alloop.intake.doubts import unit_warnings
-from alloop.intake.facts import Intake, Units
-from alloop.intake.raw import Keys, Raw
 from alloop.intake.stores import read_store
-
-_SHOWN = 3  # frames that a message names
 
 
 def read_labels(  # noqa: PLR0913 - one keyword for each fact that a file cannot say
@@ -66,10 +61,10 @@ def read_labels(  # noqa: PLR0913 - one keyword for each fact that a file cannot
             )
         found = read_store(path, fidelity)
     else:
-        found = read_npz(path, keys) if path.suffix == ".npz" else read_ase(path, keys)
-    if not found:
-        raise InputError(f"expected labelled frames in {path}, found none")
-    return _intake(path, [_stated(raw, charge, spin) for raw in found], units)
+        found = read_file(path, keys)
+    intake = converted(path, [_stated(raw, charge, spin) for raw in found], units)
+    doubts = (*_odd_electrons(path, intake.frames), *unit_warnings(intake))
+    return replace(intake, warnings=doubts)
 
 
 def _stated(raw: Raw, charge: int | None, spin: int | None) -> Raw:
@@ -78,60 +73,6 @@ def _stated(raw: Raw, charge: int | None, spin: int | None) -> Raw:
         charge=raw.charge if charge is None else charge,
         spin=raw.spin if spin is None else spin,
     )
-
-
-def _intake(path: Path, found: Sequence[Raw], units: Units) -> Intake:
-    intake = Intake(
-        frames=tuple(_frame(path, i, raw, units) for i, raw in enumerate(found)),
-        energies=np.array([raw.energy for raw in found]) * units.to_ev,
-        forces=tuple(_forces(path, i, raw, units) for i, raw in enumerate(found)),
-        units=units,
-    )
-    _refuse_not_finite(path, intake)
-    doubts = (*_odd_electrons(path, intake.frames), *unit_warnings(intake))
-    return replace(intake, warnings=doubts)
-
-
-def _frame(path: Path, index: int, raw: Raw, units: Units) -> Frame:
-    numbers, positions = np.asarray(raw.numbers), np.asarray(raw.positions)
-    if positions.shape != (len(numbers), 3):
-        raise InputError(
-            f"expected positions of shape ({len(numbers)}, 3) in frame {index} of "
-            f"{path}, got {positions.shape}"
-        )
-    return Frame(
-        numbers=numbers,
-        positions=positions * units.to_angstrom,
-        charge=raw.charge,
-        spin=raw.spin,
-        cell=raw.cell * units.to_angstrom,
-        pbc=raw.pbc,
-    )
-
-
-def _forces(path: Path, index: int, raw: Raw, units: Units) -> np.ndarray:
-    forces = np.asarray(raw.forces, dtype=np.float64)
-    if forces.shape != (len(raw.numbers), 3):
-        raise InputError(
-            f"expected forces of shape ({len(raw.numbers)}, 3) in frame {index} of "
-            f"{path}, got {forces.shape}"
-        )
-    return forces * units.to_ev_per_angstrom
-
-
-def _refuse_not_finite(path: Path, intake: Intake) -> None:
-    bad = [
-        index
-        for index, (energy, forces) in enumerate(
-            zip(intake.energies, intake.forces, strict=True)
-        )
-        if not (np.isfinite(energy) and np.isfinite(forces).all())
-    ]
-    if bad:
-        raise InputError(
-            f"expected finite energies and forces in {path}, {_listed(bad)} "
-            "have others; take them out"
-        )
 
 
 def _odd_electrons(path: Path, frames: Sequence[Frame]) -> tuple[str, ...]:
@@ -146,12 +87,6 @@ def _odd_electrons(path: Path, frames: Sequence[Frame]) -> tuple[str, ...]:
     frame = frames[odd[0]]
     return (
         f"charge {frame.charge} and spin {frame.spin} (2S, the number of unpaired "
-        f"electrons) do not fit the electrons of {_listed(odd)} in {path}; give "
+        f"electrons) do not fit the electrons of {listed(odd)} in {path}; give "
         "`charge` and `spin`",
     )
-
-
-def _listed(indices: Sequence[int]) -> str:
-    shown = ", ".join(str(index) for index in indices[:_SHOWN])
-    more = f" and {len(indices) - _SHOWN} more" if len(indices) > _SHOWN else ""
-    return f"frames {shown}{more}"

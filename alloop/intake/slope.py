@@ -9,7 +9,7 @@ from collections import defaultdict
 import numpy as np
 
 from alloop.core.units import Booleans, Floats, Integers
-from alloop.intake.facts import Intake
+from alloop.files.facts import Intake
 from alloop.intake.superpose import centred, distances, rotation
 
 _FRAMES = 1000  # of one molecule, that are compared with each other

@@ -4,7 +4,7 @@ from pathlib import Path
 
 from alloop.core.errors import InputError
 from alloop.core.records import Label
-from alloop.intake.raw import Raw
+from alloop.files.raw import Raw
 from alloop.loop.history import History, read
 
 

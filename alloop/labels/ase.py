@@ -1,42 +1,58 @@
-"""Labels by any ASE calculator, named by its import path."""
+"""Labels by any ASE calculator, named by its import path.
+
+What a calculator raises, and what is no label in what it returns, ends as a named
+failure. Errors of its own invention end the child process, which is one too.
+"""
 
 import inspect
 import json
 from collections.abc import Callable, Mapping, Sequence
-from difflib import get_close_matches
 from functools import lru_cache
 from importlib import import_module
+from subprocess import SubprocessError
 from typing import Any, cast
 
 import numpy as np
+from ase import Atoms
 from ase.calculators.calculator import Calculator, SCFError
 
 from alloop.core.atoms import to_atoms
 from alloop.core.frame import Frame
-from alloop.core.records import Failure
+from alloop.core.records import Detail, Failure
+from alloop.core.spelling import nearest
 from alloop.labels.outcome import Refused, Result
+from alloop.labels.stress import stress_details
 
-# What calculators raise for a frame they cannot do; ASE's own errors are RuntimeErrors.
-_FAULTS = (ArithmeticError, LookupError, RuntimeError, ValueError)
+# What calculators raise for a frame they cannot do; ASE's own errors are RuntimeErrors,
+# programs of their own that are missing or fail are OSErrors and SubprocessErrors.
+_FAULTS = (
+    *(ArithmeticError, AssertionError, AttributeError, LookupError, OSError),
+    *(RuntimeError, SubprocessError, TypeError, ValueError),
+)
 
 
 def label_with_ase(frame: Frame, settings: Mapping[str, Any]) -> Result:
-    """Energy and forces by the calculator; what it raises becomes a refusal."""
+    """Energy and forces by the calculator; what it raises becomes a refusal.
+
+    The energy is the one whose gradient the forces are: where a calculator smears
+    electrons it is the free energy. A cell's stress stands in the details, if the
+    calculator has it.
+    """
     text = json.dumps(settings["arguments"], sort_keys=True)
-    calculator = _calculator(settings["calculator"], text)
-    _forget(calculator)
-    atoms = to_atoms(frame)
-    atoms.calc = calculator
     try:
-        energy = float(atoms.get_potential_energy())
+        calculator = _calculator(settings["calculator"], text)
+        _forget(calculator)
+        atoms = to_atoms(frame)
+        atoms.calc = calculator
         forces = np.array(atoms.get_forces(), dtype=np.float64)
+        details = {"program": settings["program"], **_stress(atoms)}
+        return Result(_energy(atoms), forces, details)
     except SCFError as error:
         raise Refused(Failure.NOT_CONVERGED, _text(error)) from error
-    except NotImplementedError as error:
+    except (NotImplementedError, ImportError) as error:
         raise Refused(Failure.UNSUPPORTED, _text(error)) from error
     except _FAULTS as error:
         raise Refused(Failure.CRASHED, _text(error)) from error
-    return Result(energy, forces, {"program": settings["program"]})
 
 
 def problems(settings: Mapping[str, Any], _elements: Sequence[str]) -> list[str]:
@@ -54,7 +70,7 @@ def problems(settings: Mapping[str, Any], _elements: Sequence[str]) -> list[str]
         return strange
     try:
         factory(**arguments)
-    except (TypeError, AttributeError, ImportError, OSError, *_FAULTS) as error:
+    except (ImportError, *_FAULTS) as error:
         return [f"{settings['calculator']} refuses its arguments: {_text(error)}"]
     return []
 
@@ -70,8 +86,8 @@ def _unknown(factory: Callable[..., Calculator], given: Mapping[str, Any]) -> li
 
 
 def _nearest(key: str, known: list[str]) -> str:
-    close = get_close_matches(key, known, n=1)
-    hint = f"did you mean {close[0]!r}?" if close else f"it takes {', '.join(known)}"
+    close = nearest(key, known)
+    hint = f"did you mean {close!r}?" if close else f"it takes {', '.join(known)}"
     return f"the calculator has no argument {key!r}; {hint}"
 
 
@@ -90,6 +106,24 @@ def _forget(calculator: Calculator) -> None:
     reset = getattr(calculator, "reset", None)
     if reset is not None:
         reset()
+
+
+def _energy(atoms: Atoms) -> float:
+    """The free energy where the calculator tells it, or the energy, in eV."""
+    energy = float(atoms.get_potential_energy())
+    results = getattr(atoms.calc, "results", {})
+    return float(results.get("free_energy", energy))
+
+
+def _stress(atoms: Atoms) -> Mapping[str, Detail]:
+    known = getattr(atoms.calc, "implemented_properties", ())
+    if not all(atoms.pbc) or "stress" not in known:
+        return {}
+    try:
+        stress = atoms.get_stress(voigt=True)
+    except NotImplementedError:
+        return {}
+    return stress_details(np.asarray(stress, dtype=np.float64))
 
 
 def _text(error: Exception) -> str:

@@ -1,38 +1,38 @@
-"""The child process, asked and answered by pipe: `-m alloop.labels.child PARENT`.
+"""The child process that makes labels, asked and answered by pipe.
 
 It reads requests from standard input and answers on a private copy of standard output;
 the public one leads to standard error, so that no library can write into an answer.
-It ends when its pipe closes or its parent dies, and never imports torch, whose OpenMP
-would share the process with PySCF's. An exception nobody foresaw ends it too: its
-traceback is what the parent reports.
+It ends when its pipe closes or its parent dies (`alloop.labels.supervisor`), and never
+imports torch by itself, whose OpenMP would share the process with PySCF's. An exception
+nobody foresaw ends it too: its traceback is what the worker reports.
 """
 
-import ctypes
 import os
-import signal
 import sys
-import threading
-import time
 from collections.abc import Callable
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 from alloop.core.errors import InputError
+from alloop.core.frame import Frame
 from alloop.core.levels import Level
-from alloop.core.records import Failure, Unlabelled
+from alloop.core.records import Failure, Label, Unlabelled
 from alloop.labels.direct import label_frame, located, program
+from alloop.labels.gate import gate_problems
+from alloop.labels.scratch import disk_trouble
 from alloop.labels.wire import Message, asked, encode, receive, tell
 
 CHECKS = {
     "pyscf": "alloop.labels.pyscf.check:problems",
+    "xtb": "alloop.labels.xtb:problems",
     "ase": "alloop.labels.ase:problems",
+    "table": "alloop.labels.table:problems",
+    "model": "alloop.labels.model:problems",
     "toy": "alloop.labels.toy:problems",
 }
-_PR_SET_PDEATHSIG = 1  # prctl(2)
 
 
-def main() -> None:
-    """Serve until the pipe closes."""
-    die_with(int(sys.argv[1]))
+def serve() -> None:
+    """Answer until the pipe closes."""
     requests, answers = _private_streams()
 
     def say(message: Message) -> None:
@@ -57,25 +57,40 @@ def answer(request: Message, say: Callable[[Message], None]) -> None:
         say(tell(Unlabelled(frame.id, level.id, *why)))
         return
     say(Message({"say": "began"}))
-    say(tell(label_frame(level, frame)))
+    say(tell(_labelled(level, frame)))
 
 
-def die_with(parent: int) -> None:
-    """Tie the life of this process to the process `parent`."""
-    if sys.platform == "linux":
-        libc = ctypes.CDLL(None, use_errno=True)
-        libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
-    else:
-        threading.Thread(target=watch, args=(parent,), daemon=True).start()
-    if os.getppid() != parent:  # it died before we could ask for the signal
-        os._exit(1)
+def _labelled(level: Level, frame: Frame) -> Label | Unlabelled:
+    """The label; a disk that fails is a reason for none, also where it failed unheard.
+
+    All else that a program raises and does not explain is a bug, and ends the child.
+    """
+    unheard: list[str] = []
+    usual, sys.unraisablehook = sys.unraisablehook, _listener(unheard)
+    try:
+        outcome = label_frame(level, frame)
+        trouble = next(iter(unheard), None)
+    except (OSError, RuntimeError) as error:
+        trouble = disk_trouble(str(error))
+        if trouble is None:
+            raise
+    finally:
+        sys.unraisablehook = usual
+    if trouble is None:
+        return outcome
+    return Unlabelled(frame.id, level.id, Failure.DISK, trouble)
 
 
-def watch(parent: int, seconds: float = 1.0) -> None:
-    """End this process once `parent` is no longer its parent, for want of a signal."""
-    while os.getppid() == parent:
-        time.sleep(seconds)
-    os._exit(1)
+def _listener(heard: list[str]) -> Callable[[Any], None]:
+    """A hook for exceptions in destructors that keeps those of the disk."""
+    usual = sys.unraisablehook
+
+    def listen(what: Any) -> None:
+        usual(what)
+        if trouble := disk_trouble(f"{what.exc_value}"):
+            heard.append(trouble)
+
+    return listen
 
 
 def _problems(request: Message) -> list[str]:
@@ -84,10 +99,10 @@ def _problems(request: Message) -> list[str]:
         program(level.kind)
     except InputError as error:
         return [str(error)]
-    if level.kind not in CHECKS:
-        return []
-    check = located(CHECKS[level.kind])
-    found: list[str] = check(level.settings, request.header["elements"])
+    found = gate_problems(level.settings)
+    if level.kind in CHECKS:
+        check = located(CHECKS[level.kind])
+        found += check(level.settings, request.header["elements"])
     return found
 
 
@@ -97,7 +112,3 @@ def _private_streams() -> tuple[BinaryIO, BinaryIO]:
     os.dup2(nothing, 0)
     os.dup2(2, 1)
     return requests, answers
-
-
-if __name__ == "__main__":
-    main()

@@ -13,11 +13,15 @@ from alloop.core.records import Failure, Label, Unlabelled
 from alloop.labels.gate import refuse_frame, refuse_result
 from alloop.labels.memory import peak_mb, reset_peak
 from alloop.labels.outcome import Program, Refused, Result
+from alloop.labels.slope import confirmed
 
 # A kind that is not named here is itself the path of a program, "package.module:name".
 PROGRAMS = {
     "pyscf": "alloop.labels.pyscf.label:label_with_pyscf",
+    "xtb": "alloop.labels.xtb:label_with_xtb",
     "ase": "alloop.labels.ase:label_with_ase",
+    "table": "alloop.labels.table:label_with_table",
+    "model": "alloop.labels.model:label_with_model",
     "toy": "alloop.labels.toy:label_with_toy",
 }
 
@@ -70,6 +74,7 @@ def _outcome(run: Program, level: Level, frame: Frame) -> Result | Refused:
         refuse_frame(frame, level)
         result = run(frame, level.settings)
         refuse_result(frame, result, level)
+        result = confirmed(run, level, frame, result)
     except Refused as refused:
         return refused
     except MemoryError as error:

@@ -1,5 +1,19 @@
-"""Labels from one warm child process: whatever happens there, the worker lives on."""
+"""Labels from one warm child process: whatever happens there, the worker lives on.
 
+| what happens in the child                             | what the label becomes |
+|-------------------------------------------------------|------------------------|
+| no answer in time; stopped                             | TIMEOUT               |
+| its processes exceed the limit; an allocation fails;   | MEMORY                |
+| SIGKILL by the kernel's OOM killer, or near the limit  |                       |
+| signal, exit, exception; cannot start; garbled answer  | CRASHED               |
+| the scratch disk is full                               | DISK                  |
+
+A child that did not answer, or answered MEMORY or DISK, is not asked again. A label
+must not depend on what its child did before: so a crash, or too much memory, of a child
+that had made labels already is believed only once a fresh child has repeated it.
+"""
+
+import errno
 import os
 import threading
 import weakref
@@ -8,11 +22,14 @@ from collections.abc import Sequence
 from alloop.core.frame import Frame
 from alloop.core.levels import Level
 from alloop.core.records import Failure, Label, Unlabelled
-from alloop.labels.process import ChildProcess, Ended
-from alloop.labels.process import Limits as Limits
-from alloop.labels.wire import Message, ask_label, told
+from alloop.labels.ends import Ended
+from alloop.labels.process import ChildProcess
+from alloop.labels.start import Limits as Limits
+from alloop.labels.wire import Garbled, Message, ask_label, told
 
 _WORN = 0.5  # of the memory limit, resident between two labels: time for a new child
+_AGAIN = (Failure.CRASHED, Failure.MEMORY)  # what a child's past may have caused
+_SPENT = (Failure.MEMORY.name, Failure.DISK.name)  # answers that leave a child in ruins
 
 
 class Child:
@@ -23,34 +40,28 @@ class Child:
         self._lock = threading.Lock()
         # By process id: a fork must not share the pipes.
         self._held: dict[int, ChildProcess] = {}
-        self._answered = 0
         self._finalizer = weakref.finalize(self, _close, self._held)
 
     @property
     def pid(self) -> int | None:
-        """The process id of the child, None while there is none."""
+        """The process id of the child's supervisor, None while there is no child."""
         child = self._held.get(os.getpid())
-        return child.pid if child is not None and child.alive else None
+        return child.pid if child is not None and child.sound else None
 
     def labeller(self, level: Level) -> "IsolatedLabeller":
         """A labeller at the level through this child."""
         return IsolatedLabeller(level, child=self)
 
     def ask(self, request: Message) -> Message:
-        """The answer; raises `Ended` where the child did not live to give one."""
+        """The answer; raises `Ended` where no child lived to give one."""
         with self._lock:
-            answered = False
             try:
-                answer = self._child().exchange(request, self.limits)
-                answered = True
-            except OSError as error:
-                text = f"the child could not be started or reached: {error}"
-                raise Ended(Failure.CRASHED, text, 0.0) from error
-            finally:
-                if not answered:  # an interrupted child would answer the next question
-                    self._drop()
-            self._answered += 1
-            return answer
+                return self._asked(request)
+            except Ended as ended:
+                if ended.fresh or ended.failure not in _AGAIN:
+                    raise
+                lost = ended.cpu_seconds
+            return self._repeated(request, lost)
 
     def close(self) -> None:
         """End the child; the next question starts another."""
@@ -61,6 +72,27 @@ class Child:
 
     def __exit__(self, *_raised: object) -> None:
         self.close()
+
+    def _repeated(self, request: Message, lost: float) -> Message:
+        try:
+            return self._asked(request)
+        except Ended as ended:
+            spent = ended.cpu_seconds + lost
+            raise Ended(ended.failure, ended.message, spent) from None
+
+    def _asked(self, request: Message) -> Message:
+        answered = False
+        try:
+            answer = self._child().exchange(request)
+            answered = answer.header.get("failure") not in _SPENT
+            return answer
+        except OSError as error:
+            failure = Failure.DISK if error.errno == errno.ENOSPC else Failure.CRASHED
+            text = f"the child could not be started or reached: {error}"
+            raise Ended(failure, text) from error
+        finally:
+            if not answered:  # an interrupted child would answer the next question
+                self._drop()
 
     def _drop(self) -> None:
         child = self._held.pop(os.getpid(), None)
@@ -73,12 +105,11 @@ class Child:
             self.close()
             child = None
         if child is None:
-            child = self._held[os.getpid()] = ChildProcess()
-            self._answered = 0
+            child = self._held[os.getpid()] = ChildProcess(self.limits)
         return child
 
     def _worn(self, child: ChildProcess) -> bool:
-        if not child.alive or self._answered >= self.limits.labels:
+        if not child.sound or child.answers >= self.limits.labels:
             return True
         return child.memory_mb > _WORN * self.limits.memory_mb
 
@@ -103,10 +134,13 @@ class IsolatedLabeller:
         """The label, or the reason why there is none."""
         try:
             answer = self.child.ask(ask_label(self.level, frame))
+            return told(answer, frame, self.level)
         except Ended as ended:
             why = (ended.failure, ended.message, ended.cpu_seconds)
-            return Unlabelled(frame.id, self.level.id, *why)
-        return told(answer, frame, self.level)
+        except Garbled as error:
+            self.close()
+            why = (Failure.CRASHED, str(error), 0.0)
+        return Unlabelled(frame.id, self.level.id, *why)
 
     def problems(self, elements: Sequence[str]) -> list[str]:
         """What is wrong with the level for these elements, one sentence each."""

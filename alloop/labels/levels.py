@@ -1,24 +1,54 @@
-"""The kinds of levels, one maker each, and what is wrong with a level."""
+"""The kinds of levels, their short names, and what is wrong with a level."""
 
-from collections.abc import Mapping, Sequence
+import re
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from alloop.core.levels import Level, installed, level
+from alloop.core.errors import InputError
+from alloop.core.levels import Level
+from alloop.core.spelling import nearest
+from alloop.labels.gate import WAVE_FUNCTIONS
 from alloop.labels.gate import check_electrons as check_electrons
 from alloop.labels.isolated import IsolatedLabeller
+from alloop.labels.makers import ase_level as ase_level
+from alloop.labels.makers import model_level as model_level
+from alloop.labels.makers import table_level as table_level
+from alloop.labels.makers import xtb_level as xtb_level
 from alloop.labels.pyscf.level import pyscf_level as pyscf_level
+from alloop.labels.pyscf.names import FUNCTIONALS
 from alloop.labels.toy import toy_level as toy_level
 
+EXAMPLES = ("hf/sto-3g", "b3lyp-d4/def2-svp", "ccsd(t)/cc-pvdz", "gfn2-xtb", "gfn1-xtb")
+_XTB = re.compile(r"(sp)?(gfn[12])(?:-?xtb)?")
+_MAKERS: Mapping[str, Callable[..., Level]] = {
+    "pyscf": pyscf_level,
+    "xtb": xtb_level,
+}
 
-def ase_level(calculator: str, arguments: Mapping[str, Any] | None = None) -> Level:
-    """A level of an ASE calculator by its import path, made with these arguments."""
-    settings = {
-        "title": calculator.rpartition(".")[2],
-        "program": installed(calculator.partition(".")[0]),
-        "calculator": calculator,
-        "arguments": dict(arguments or {}),
-    }
-    return level("ase", settings)
+
+def named(text: str) -> Level:
+    """The level that a short name stands for: METHOD/BASIS of PySCF, or an xTB method.
+
+    `hf/sto-3g`, `B3LYP-D3BJ/def2-SVP`, `ccsd(t)/cc-pVDZ`, `gfn2-xtb`, `spgfn2-xtb`:
+    case does not matter, a dispersion correction stands at the functional's end, all
+    else has its default. Raises InputError for what is no such name; whether PySCF
+    knows method and basis, `check_level` tells.
+    """
+    settings = spelled_out(text)
+    return _MAKERS[settings.pop("kind")](**settings)
+
+
+def spelled_out(text: str) -> dict[str, Any]:
+    """What a short name says, as a mapping with `kind`; InputError where it is none."""
+    word = text.strip().lower()
+    if xtb := _XTB.fullmatch(word):
+        polarized = {"spin_polarized": True} if xtb[1] else {}
+        return {"kind": "xtb", "method": f"{xtb[2]}-xtb", **polarized}
+    method, _, basis = (part.strip() for part in word.partition("/"))
+    if method and basis and "/" not in basis:
+        method = method.replace("(bj)", "bj")  # as papers write D3(BJ)
+        return {"kind": "pyscf", "method": method, "basis": basis}
+    raise InputError(f"{text!r} is no level: {_advice(word)}")
 
 
 def check_level(
@@ -27,9 +57,18 @@ def check_level(
     """What is wrong with a level for molecules of these elements, before it runs.
 
     One sentence a problem, with the nearest valid spelling. Programs are imported in a
-    child process only: that of `within`, or one started for this question.
+    child process only: that of `within` if it serves this kind, or one started for
+    this question.
     """
-    if within is not None:
+    if within is not None and within.level.kind == level.kind:
         return within.labeller(level).problems(elements)
     with IsolatedLabeller(level) as child:
         return child.problems(elements)
+
+
+def _advice(word: str) -> str:
+    if nearest(word, (*WAVE_FUNCTIONS, *FUNCTIONALS), cutoff=0.9):
+        return f"a method needs a basis, as in '{word}/def2-svp'"
+    close = nearest(word, EXAMPLES)
+    hint = f"did you mean {close!r}?" if close else "as in 'hf/sto-3g'"
+    return f"expected METHOD/BASIS, an xTB method or the path of a YAML file, {hint}"

@@ -4,58 +4,36 @@ import os
 import selectors
 import signal
 import subprocess
-import sys
 import time
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
-from dataclasses import dataclass
-from pathlib import Path
 from typing import IO
 
-import psutil
-
 from alloop.core.records import Failure
-from alloop.labels.scratch import EMPTY, Scratch
-from alloop.labels.wire import Message, decode, encode
+from alloop.labels import memory
+from alloop.labels.ends import Ended, Remains, cause
+from alloop.labels.scratch import Scratch
+from alloop.labels.start import Limits as Limits
+from alloop.labels.start import started
+from alloop.labels.wire import Garbled, Message, decode, encode
 
-_POLL = 0.05  # s between two looks at memory and clock while a label runs
+_POLL = 0.1  # s between two looks at memory and clock while a label runs
 _TAIL = 4000  # bytes of standard error that are kept
-_ONE_THREAD = ("OMP", "MKL", "OPENBLAS", "VECLIB_MAXIMUM", "NUMEXPR")
-
-
-@dataclass(frozen=True, slots=True)
-class Limits:
-    """What one label may cost, and how long a child lives.
-
-    seconds of wall time and memory_mb of resident memory a label; start_seconds for
-    starting the child and importing its program; labels a child makes before it is
-    replaced (quantum chemistry leaks).
-    """
-
-    seconds: float = 3600.0
-    memory_mb: float = 8000.0
-    start_seconds: float = 300.0
-    labels: int = 500
-
-
-class Ended(Exception):
-    """The child died or was killed while it was asked something."""
-
-    def __init__(self, failure: Failure, message: str, cpu_seconds: float) -> None:
-        super().__init__(message)
-        self.failure = failure
-        self.message = message
-        self.cpu_seconds = cpu_seconds
+_PATIENCE = 5.0  # s for an orderly end
 
 
 class ChildProcess:
-    """A running child process."""
+    """A running child beneath its supervisor, and the pipes to it."""
 
-    def __init__(self) -> None:
+    def __init__(self, limits: Limits) -> None:
         self._scratch = Scratch()
-        self._process = _started(self._scratch.folder)
-        self._usage = psutil.Process(self._process.pid)
-        self._cpu = 0.0  # s, when last looked at
+        try:
+            self._process = started(self._scratch.folder, limits)
+        except BaseException:
+            self._scratch.remove()
+            raise
+        self.answers = 0
+        self._limits = limits
+        self._cpu = self._memory_mb = 0.0  # s and MB, when last looked at
         self._inbox = bytearray()
         self._said = b""
         self._outbox = b""
@@ -68,66 +46,79 @@ class ChildProcess:
 
     @property
     def pid(self) -> int:
-        """The process id, which is also that of its group."""
+        """The supervisor's process id, which is also that of the child's group."""
         return self._process.pid
 
     @property
-    def alive(self) -> bool:
-        """Whether the process still runs."""
-        return self._process.poll() is None
+    def sound(self) -> bool:
+        """Whether it lives and has said nothing that it was not asked."""
+        if self._process.poll() is not None or self._inbox:
+            return False
+        ready = self._selector.select(0)
+        return not any(key.fileobj is self._stdout for key, _ in ready)
 
     @property
     def memory_mb(self) -> float:
-        """Resident memory in MB; 0 of a process that has ended."""
-        try:
-            return float(self._usage.memory_info().rss) / 1e6
-        except psutil.Error:
-            return 0.0
+        """Resident memory of all its processes in MB; 0 once they have ended."""
+        return memory.used(self._family())[0]
 
-    def exchange(self, request: Message, limits: Limits) -> Message:
+    def exchange(self, request: Message) -> Message:
         """The answer to a request; raises `Ended` if none comes: then kill the child.
 
         The time of the label runs from the moment when the child says that it began.
         """
-        self._outbox = encode(request)
-        started, before, seconds = time.monotonic(), 0.0, limits.start_seconds
+        self._stderr.read()  # what was said of earlier questions
+        self._outbox, self._said = encode(request), b""
+        self._oom = memory.oom_kills()
+        before, seconds = 0.0, self._limits.start_seconds
         try:
             while True:
-                message = self._next(started + seconds, seconds, limits)
-                if message.header["say"] != "began":
+                message = self._next(time.monotonic() + seconds, seconds)
+                if message.header.get("say") != "began":
+                    self.answers += 1
                     return message
-                started, before, seconds = time.monotonic(), self._cpu, limits.seconds
+                before, seconds = self._cpu, self._limits.seconds
         except Ended as ended:
-            cost = max(0.0, self._cpu - before)
-            raise Ended(ended.failure, ended.message, cost) from None
+            cost, fresh = max(0.0, self._cpu - before), self.answers == 0
+            raise Ended(ended.failure, ended.message, cost, fresh) from None
 
     def close(self) -> None:
         """Ask the child to end, and make it end."""
         self._stdin.close()
         with suppress(subprocess.TimeoutExpired):
-            self._process.wait(timeout=5.0)
+            self._process.wait(timeout=_PATIENCE)
         self.kill()
 
     def kill(self) -> None:
         """End the child and whatever it started, now."""
+        for number in (signal.SIGTERM, signal.SIGCONT):  # it may have been stopped
+            self._process.send_signal(number)
         try:
-            os.killpg(self._process.pid, signal.SIGKILL)
-        except (ProcessLookupError, PermissionError):
-            self._process.kill()
-        self._process.wait()
+            self._process.wait(timeout=_PATIENCE)
+        except subprocess.TimeoutExpired:  # the supervisor too is in trouble
+            for pid in (*memory.descendants(self.pid), self.pid):
+                with suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGKILL)
+            self._process.wait()
         self._selector.close()
         for pipe in (self._stdin, self._stdout, self._stderr):
             pipe.close()
         self._scratch.remove()
 
-    def _next(self, deadline: float, seconds: float, limits: Limits) -> Message:
-        while (found := decode(self._inbox)) is None:
+    def _next(self, deadline: float, seconds: float) -> Message:
+        while (found := self._decoded()) is None:
             self._write()
             self._read()
-            self._look(deadline, seconds, limits)
+            self._look(deadline, seconds)
         message, size = found
         del self._inbox[:size]
         return message
+
+    def _decoded(self) -> tuple[Message, int] | None:
+        try:
+            return decode(self._inbox)
+        except Garbled as error:
+            raise Ended(Failure.CRASHED, f"the child's pipe: {error}") from error
 
     def _write(self) -> None:
         if not self._outbox:
@@ -153,29 +144,30 @@ class ChildProcess:
             else:
                 raise self._death()
 
-    def _look(self, deadline: float, seconds: float, limits: Limits) -> None:
-        try:
-            with self._usage.oneshot():
-                times, memory = self._usage.cpu_times(), self.memory_mb
-        except psutil.Error:
-            return  # it has died; the closed pipe tells how
-        self._cpu = times.user + times.system
-        if memory > limits.memory_mb:
-            text = f"{memory:.0f} MB of memory, the limit is {limits.memory_mb:.0f} MB"
-            raise Ended(Failure.MEMORY, text, 0.0)
+    def _look(self, deadline: float, seconds: float) -> None:
+        family, limit = self._family(), self._limits.memory_mb
+        used, cpu = memory.used(family)
+        if used:  # nothing once it has died; the closed pipe tells how
+            self._memory_mb, self._cpu = used, max(cpu, self._cpu)
+        if used > limit and (used := memory.own_mb(family)) > limit:
+            text = f"{used:.0f} MB of memory, the limit is {limit:.0f} MB"
+            raise Ended(Failure.MEMORY, text)
         if time.monotonic() > deadline:
-            text = f"no answer within {seconds:g} s"
-            raise Ended(Failure.TIMEOUT, text, 0.0)
+            raise Ended(Failure.TIMEOUT, f"no answer within {seconds:g} s")
+
+    def _family(self) -> list[int]:
+        return [self.pid, *memory.descendants(self.pid)]
 
     def _death(self) -> Ended:
         try:
             code = self._process.wait(timeout=2.0)
         except subprocess.TimeoutExpired:
-            return Ended(Failure.CRASHED, "the child closed its pipe", 0.0)
-        rest = self._stderr.read() or b""
-        lines = (self._said + rest)[-_TAIL:].decode(errors="replace").splitlines()
-        how = signal.Signals(-code).name if code < 0 else f"exit code {code}"
-        return Ended(Failure.CRASHED, " | ".join([how, *lines[-12:]]), 0.0)
+            return Ended(Failure.CRASHED, "the child closed its pipe and lived on")
+        said = (self._said + (self._stderr.read() or b""))[-_TAIL:]
+        lines = said.decode(errors="replace").splitlines()
+        oom = memory.oom_kills() - self._oom
+        here = Remains(code, lines, self._memory_mb, self._limits.memory_mb, oom)
+        return Ended(*cause(here))
 
 
 def _pipe(stream: IO[bytes] | None) -> IO[bytes]:
@@ -183,45 +175,3 @@ def _pipe(stream: IO[bytes] | None) -> IO[bytes]:
         raise ValueError("expected a process that was started with pipes")
     os.set_blocking(stream.fileno(), False)
     return stream
-
-
-_starters: dict[int, ThreadPoolExecutor] = {}
-
-
-def _started(folder: Path) -> "subprocess.Popen[bytes]":
-    """Start a child from the one long-lived thread of this process.
-
-    Linux's death signal follows the thread that started the child: tied to a pool's
-    short-lived thread, the child would die with that.
-    """
-    starter = _starters.get(os.getpid())
-    if starter is None:
-        starter = ThreadPoolExecutor(1, thread_name_prefix="alloop-starter")
-        _starters[os.getpid()] = starter
-    return starter.submit(_start, folder).result()
-
-
-def _start(folder: Path) -> "subprocess.Popen[bytes]":
-    command = [sys.executable, "-P", "-m", "alloop.labels.child", str(os.getpid())]
-    return subprocess.Popen(
-        command,
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        bufsize=0,
-        env={**os.environ, **_environment(folder)},
-        start_new_session=True,
-    )
-
-
-def _environment(folder: Path) -> dict[str, str]:
-    """One thread, our import path, a private scratch folder, PySCF as it came."""
-    threads = {f"{name}_NUM_THREADS": "1" for name in _ONE_THREAD}
-    return {
-        **threads,
-        "PYTHONPATH": os.pathsep.join(str(Path(p).resolve()) for p in sys.path),
-        "PYTHONFAULTHANDLER": "1",
-        "PYSCF_CONFIG_FILE": str(folder / EMPTY),
-        "PYSCF_TMPDIR": str(folder),
-        "TMPDIR": str(folder),
-    }

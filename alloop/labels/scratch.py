@@ -1,5 +1,6 @@
 """A child's scratch folder, swept up by a later one if its owner was killed."""
 
+import errno
 import fcntl
 import os
 import shutil
@@ -8,6 +9,23 @@ from pathlib import Path
 
 EMPTY = "settings.py"  # PySCF runs the user's configuration file unless it is given one
 _PREFIX = "alloop-label-"
+# HDF5 writes these words into errors of many kinds, and does not always set errno.
+_TROUBLES = [
+    os.strerror(number)
+    for number in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO)
+]
+
+
+def disk_trouble(text: str) -> str | None:
+    """What a program's words tell of a disk that is full or failing; None for nothing.
+
+    Worth a look at whatever goes wrong: HDF5 loses data without an exception where a
+    flush fails in a destructor, and PySCF then takes coupled-cluster gradients of zeros
+    (seen: forces wrong by a factor of 2, without net force or torque).
+    """
+    found = [trouble for trouble in _TROUBLES if trouble in text]
+    where = os.environ.get("PYSCF_TMPDIR") or tempfile.gettempdir()
+    return f"{found[0]} (scratch folder {where})" if found else None
 
 
 class Scratch:
@@ -17,7 +35,11 @@ class Scratch:
         base = os.environ.get("PYSCF_TMPDIR") or tempfile.gettempdir()
         _sweep(Path(base))
         unlocked = Path(tempfile.mkdtemp(prefix=f"new-{_PREFIX}", dir=base))
-        self._lock = (unlocked / EMPTY).open("w")
+        try:
+            self._lock = (unlocked / EMPTY).open("w")
+        except OSError:
+            unlocked.rmdir()
+            raise
         fcntl.flock(self._lock, fcntl.LOCK_EX)
         # Only now may others see it: they sweep what is not locked.
         self.folder = unlocked.rename(unlocked.with_name(unlocked.name[4:]))

@@ -6,8 +6,6 @@ spring at the distance found in water, so that it holds angles open. Two toy lev
 differ by a smooth bias, as two real levels do.
 """
 
-import os
-import signal
 import time
 from collections.abc import Mapping, Sequence
 from importlib.metadata import version
@@ -21,6 +19,7 @@ from alloop.core.frame import Frame
 from alloop.core.levels import Level, level
 from alloop.core.records import Failure
 from alloop.core.units import Floats
+from alloop.labels.faults import DEEDS, SPOILS, spoiled, suffer
 from alloop.labels.outcome import Refused, Result
 
 # D in eV, a in 1/Å, r_0 in Å
@@ -31,7 +30,7 @@ PAIRS: dict[str, tuple[float, float, float]] = {
     "C-O": (5.0, 2.0, 1.42),
     "C-C": (4.0, 1.9, 1.53),
 }
-FAULTS = ("", "segv", "hang", "hog", "noise", "bug", "push", "nan")
+FAULTS = ("", *DEEDS, *SPOILS)
 
 
 def toy_level(
@@ -64,7 +63,7 @@ def toy_level(
 
 def label_with_toy(frame: Frame, settings: Mapping[str, Any]) -> Result:
     """Energy and forces of the Morse pairs; raises Refused where too stretched."""
-    _suffer(settings["fault"])
+    suffer(settings["fault"])
     _burn(settings["burn"])
     i, j = np.triu_indices(len(frame), k=1)
     apart = frame.positions[j] - frame.positions[i]  # (pairs, 3) Å
@@ -82,7 +81,7 @@ def label_with_toy(frame: Frame, settings: Mapping[str, Any]) -> Result:
     forces = np.zeros((len(frame), 3))
     np.add.at(forces, i, pull)
     np.add.at(forces, j, -pull)
-    return Result(energy, _spoiled(forces, settings["fault"]), {"program": "toy"})
+    return Result(energy, spoiled(forces, settings["fault"]), {"program": "toy"})
 
 
 def problems(settings: Mapping[str, Any], _elements: Sequence[str]) -> list[str]:
@@ -115,31 +114,3 @@ def _burn(seconds: float) -> None:
     end = time.process_time() + seconds
     while time.process_time() < end:
         pass
-
-
-def _suffer(fault: str) -> None:
-    if fault == "segv":
-        os.kill(os.getpid(), signal.SIGSEGV)
-    if fault == "hang":
-        time.sleep(3600)
-    if fault == "hog":
-        _hoard()
-    if fault == "noise":
-        os.write(1, b"a library that talks\n" * 1000)
-    if fault == "bug":
-        raise AssertionError("a bug in a program")
-
-
-def _hoard() -> None:
-    hoard = []
-    while True:
-        hoard.append(np.ones(1_000_000))  # 8 MB at a time
-        time.sleep(1e-3)
-
-
-def _spoiled(forces: Floats, fault: str) -> Floats:
-    if fault == "push":
-        forces[0, 0] += 1.0
-    if fault == "nan":
-        forces[0, 0] = np.nan
-    return forces

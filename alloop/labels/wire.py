@@ -1,10 +1,12 @@
 """Messages between a worker and its child: a JSON header and raw arrays, no pickle.
 
-A message is two little-endian 8-byte lengths, the header, then the arrays in a row.
+A message is a mark, a checksum (CRC-32 of what follows), two little-endian lengths,
+the header, then the arrays in a row.
 """
 
 import json
 import struct
+import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, BinaryIO
@@ -16,7 +18,12 @@ from alloop.core.frame import Frame
 from alloop.core.levels import Level
 from alloop.core.records import Failure, Label, Unlabelled
 
-_LENGTHS = struct.Struct("<QQ")
+_HEAD = struct.Struct("<8sIQQ")
+_MARK = b"alloop 1"
+
+
+class Garbled(Exception):
+    """Bytes that are no message: a stray pointer, or somebody else in the pipe."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -33,30 +40,37 @@ def encode(message: Message) -> bytes:
     layout = [(name, a.dtype.str, a.shape) for name, a in arrays.items()]
     header = json.dumps({**message.header, "arrays": layout}).encode()
     body = b"".join(a.tobytes() for a in arrays.values())
-    return _LENGTHS.pack(len(header), len(body)) + header + body
+    rest = header + body
+    return _HEAD.pack(_MARK, zlib.crc32(rest), len(header), len(body)) + rest
 
 
 def decode(data: bytes | bytearray) -> tuple[Message, int] | None:
-    """The first message in `data` and its size; None while it is incomplete."""
-    if len(data) < _LENGTHS.size:
+    """The first message in `data` and its size; None while it is incomplete.
+
+    Raises `Garbled` as soon as the bytes cannot become a message.
+    """
+    if not _MARK.startswith(data[: len(_MARK)]):
+        raise Garbled(f"expected a message, got {bytes(data[:40])!r}")
+    if len(data) < _HEAD.size:
         return None
-    head, body = _LENGTHS.unpack_from(data)
-    size = _LENGTHS.size + head + body
+    _, checksum, head, body = _HEAD.unpack_from(data)
+    size = _HEAD.size + head + body
     if len(data) < size:
         return None
-    header = json.loads(bytes(data[_LENGTHS.size : _LENGTHS.size + head]))
-    return Message(
-        header, _arrays(header.pop("arrays"), data[size - body : size])
-    ), size
+    rest = bytes(data[_HEAD.size : size])
+    if zlib.crc32(rest) != checksum:
+        raise Garbled("a message whose checksum is wrong")
+    header = json.loads(rest[:head])
+    return Message(header, _arrays(header.pop("arrays"), rest[head:])), size
 
 
 def receive(stream: BinaryIO) -> Message | None:
     """The next message of a blocking stream; None where the stream has ended."""
-    lengths = stream.read(_LENGTHS.size)
-    if len(lengths) < _LENGTHS.size:
+    top = stream.read(_HEAD.size)
+    if len(top) < _HEAD.size:
         return None
-    rest = stream.read(sum(_LENGTHS.unpack(lengths)))
-    found = decode(lengths + rest)
+    _, _, head, body = _HEAD.unpack(top)
+    found = decode(top + stream.read(head + body))
     return None if found is None else found[0]
 
 
@@ -101,23 +115,26 @@ def tell(outcome: Label | Unlabelled) -> Message:
 
 
 def told(message: Message, frame: Frame, level: Level) -> Label | Unlabelled:
-    """The outcome in an answer; whose it is, the asker knows."""
+    """The outcome in an answer; whose it is, the asker knows. Raises `Garbled`."""
     header = message.header
-    rest = (header["cpu_seconds"], header["details"])
-    if header["say"] == "label":
-        forces = message.arrays["forces"]
-        return Label(frame.id, level.id, header["energy"], forces, *rest)
-    failure = Failure[header["failure"]]
-    return Unlabelled(frame.id, level.id, failure, header["message"], *rest)
+    try:
+        rest = (header["cpu_seconds"], header["details"])
+        if header["say"] == "label":
+            forces = message.arrays["forces"]
+            return Label(frame.id, level.id, header["energy"], forces, *rest)
+        failure = Failure[header["failure"]]
+        return Unlabelled(frame.id, level.id, failure, header["message"], *rest)
+    except KeyError as error:
+        raise Garbled(f"an answer without a known {error}") from error
 
 
 def _arrays(
-    layout: list[tuple[str, str, list[int]]], body: bytes | bytearray
+    layout: list[tuple[str, str, list[int]]], body: bytes
 ) -> dict[str, npt.NDArray[Any]]:
     arrays, at = {}, 0
     for name, dtype, shape in layout:
         count = int(np.prod(shape, dtype=np.int64))
-        flat = np.frombuffer(bytes(body), dtype=dtype, count=count, offset=at)
+        flat = np.frombuffer(body, dtype=dtype, count=count, offset=at)
         arrays[name] = flat.reshape(shape).copy()
         at += flat.nbytes
     return arrays

@@ -8,16 +8,19 @@ from alloop.labels.isolated import Child, Limits
 from alloop.labels.open import DirectLabeller
 from alloop.loop.kit import Kit
 
-_children: dict[Limits, Child] = {}
+# By kind of level: torch of a model and OpenMP of quantum chemistry share no process.
+_children: dict[tuple[Limits, str], Child] = {}
 
 
 def labeller(kit: Kit, level: Level) -> Labeller:
-    """This process's labeller for the level; isolated ones share one warm child."""
+    """This process's labeller for the level; isolated ones of one kind share
+    a warm child."""
     if not kit.isolate:
         return DirectLabeller(level)
-    if kit.limits not in _children:
-        _children[kit.limits] = Child(kit.limits)
-    return _children[kit.limits].labeller(level)
+    key = (kit.limits, level.kind)
+    if key not in _children:
+        _children[key] = Child(kit.limits)
+    return _children[key].labeller(level)
 
 
 def close() -> None:

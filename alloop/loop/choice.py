@@ -5,7 +5,7 @@ Order of arrival never counts: candidates are sorted by frame id before anything
 
 from collections.abc import Collection
 from dataclasses import dataclass, replace
-from math import ceil
+from math import ceil, floor
 
 import numpy as np
 
@@ -14,7 +14,7 @@ from alloop.core.seeds import stream
 from alloop.core.units import Floats
 from alloop.loop.rules import Rules
 from alloop.loop.state import LoopState
-from alloop.loop.stopping import left
+from alloop.loop.stopping import left, price
 from alloop.scores.bias import unexplained
 from alloop.scores.calibrate import ranks
 from alloop.selection import MostSurprising, RandomChoice, by_molecule
@@ -37,16 +37,32 @@ class Picks:
 
     @classmethod
     def of(cls, state: LoopState, rules: Rules) -> "Picks":
-        """Deal what is left of the budget out to the rounds that are left."""
+        """Deal what is left of the budget out to the rounds that are left; never more
+        than the CPU hours that are left pay for, at the prices written down last."""
         opened = [x for x in state.recent if state.stage == "flag"]
         spent = sum(entry.fidelity == "cheap" for entry in opened)
         few = sum(entry.fidelity == "expensive" for entry in opened)
         expensive = left(state, rules, "expensive") + few
         rounds = max(1, ceil(expensive / rules.every))
         now = min(rules.every, expensive)
-        controls = min(now, ceil(rules.control * now))
         many = (left(state, rules, "cheap") + spent) // rounds
+        paid = sum(entry.cpu_seconds for entry in opened)
+        part = _affordable(state, rules, paid, many, now)
+        now, many = floor(part * now), floor(part * many)
+        controls = min(now, ceil(rules.control * now))
         return cls(max(0, many - controls), now - controls, controls)
+
+
+def _affordable(
+    state: LoopState, rules: Rules, paid: float, cheap: int, expensive: int
+) -> float:
+    """The share of a round's labels that the CPU hours pay for; `paid` seconds of the
+    open step belong to the round itself."""
+    hours = rules.budget.cpu_hours
+    cost = cheap * price(state, "cheap") + expensive * price(state, "expensive")
+    if hours is None or cost == 0.0:
+        return 1.0
+    return min(1.0, max(0.0, 3600 * hours - state.cpu_seconds() + paid) / cost)
 
 
 def controls(state: LoopState, quota: int) -> list[Candidate]:
@@ -73,11 +89,19 @@ def flagged(
 
 
 def of_bias(state: LoopState, rules: Rules, quota: int) -> Chosen:
-    """The flagged frames most worth an expensive label, by `rules.triage`."""
+    """The flagged frames most worth an expensive label, by `rules.triage`.
+
+    Worth is not divided by price: within a molecule all labels cost the same, and
+    between molecules a price would take labels from the large ones, which need them.
+    """
+    doubted = rules.barred("cheap")
     bias = {
         entry.frame: entry.bias
         for entry in state.recent
-        if entry.purpose == "flagged" and entry.good and entry.bias is not None
+        if entry.purpose == "flagged"
+        and entry.good
+        and entry.bias is not None
+        and not entry.doubts & doubted
     }
     random = rules.selection == "random"
     barred = {frame for frame, _ in state.excluded}

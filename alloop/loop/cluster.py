@@ -4,34 +4,28 @@ Dask is disposable: results are committed by the driver and released at once, an
 dead cluster forgets is submitted again from the journal.
 """
 
-import contextlib
 import logging
-import os
 import queue
-import signal
-import warnings
-from collections.abc import Iterator
-from dataclasses import dataclass
-from multiprocessing.resource_tracker import ensure_running
+import time
+from collections import Counter
+from collections.abc import Mapping
+from concurrent.futures import CancelledError
+from hashlib import sha256
 from typing import Any
+from uuid import uuid4
 
 from alloop.core.errors import InputError
-from alloop.loop.kit import Kit
-from alloop.loop.pools import InlinePool, Loss, Outcome, Pool, Task
-from alloop.loop.workshop import perform
+from alloop.loop import due
+from alloop.loop import events as e
+from alloop.loop.connect import Link, connect
+from alloop.loop.kit import Cargo, Kit
+from alloop.loop.places import LABEL, LEARN, ClusterPlan
+from alloop.loop.pools import InlinePool, Late, Loss, Outcome, Pool, Task
+from alloop.loop.workshop import Done, perform
 
-
-@dataclass(frozen=True, slots=True)
-class ClusterPlan:
-    """Where the work runs.
-
-    kind: "local" (embedded processes), "inline" (this process) or "address" (a running
-    scheduler). workers: processes of a local cluster, None for one a core.
-    """
-
-    kind: str = "local"
-    workers: int | None = None
-    address: str | None = None
+_PATIENCE = 60.0  # s for somebody's scheduler to come back
+_BREAKDOWNS = 5  # of a cluster, without any outcome between two of them
+_log = logging.getLogger(__name__)
 
 
 def open_pool(plan: ClusterPlan, kit: Kit, client: Any = None) -> Pool:
@@ -42,123 +36,187 @@ def open_pool(plan: ClusterPlan, kit: Kit, client: Any = None) -> Pool:
     return DaskPool(plan, kit, client)
 
 
-def cores() -> int:
-    """Cores that this process may use."""
-    return (
-        len(os.sched_getaffinity(0))
-        if hasattr(os, "sched_getaffinity")
-        else (os.cpu_count() or 1)
-    )
+class _Refused(Exception):
+    """The worker's job ends too soon for the task; without a worker, the run does."""
+
+    def __init__(self, worker: str | None = None) -> None:
+        super().__init__(worker)
+        self.worker = worker
+
+
+def _begin(
+    command: e.Command, cargo: Cargo, kit: Kit, limits: tuple[due.Span, due.Due | None]
+) -> Done:
+    """Do what the command says, if it can be done in time. Runs on a worker."""
+    span, run = limits
+    if run is not None and not run.fits(span):
+        raise _Refused
+    job = due.of_worker()
+    if job is None or job.fits(span):
+        return perform(command, cargo, kit)
+    from distributed import get_worker
+
+    raise _Refused(get_worker().address)
 
 
 class DaskPool:
-    """Commands as Dask tasks, one thread a worker process."""
+    """Commands as Dask tasks, one thread a worker process.
+
+    Labels at somebody's scheduler go on while the driver is away: their keys are the
+    same in the next run, which so finds them, and what ended meanwhile is in the spool.
+    """
 
     def __init__(self, plan: ClusterPlan, kit: Kit, client: Any = None) -> None:
-        self._cluster: Any = None
-        self._client = client
-        if client is None:
-            self._cluster, self._client = _connect(plan)
+        self._plan, self._kit = plan, kit
         self._owns = client is None
-        self._kit = kit
+        self._link = connect(plan) if client is None else Link(client)
+        self._stays = self._owns and plan.kind == "address" and kit.spool is not None
+        self._run = uuid4().hex[:12]  # other campaigns may use the same scheduler
+        self._campaign = sha256(str(kit.spool).encode()).hexdigest()[:12]
         self._done: queue.SimpleQueue[Any] = queue.SimpleQueue()
         self._tasks: dict[str, tuple[Task, Any]] = {}
+        self._sent: Counter[str] = Counter()
+        self._breakdowns = 0
 
     def submit(self, task: Task) -> None:
-        """Send the task to the scheduler."""
-        future = self._client.submit(
-            perform,
+        """Send the task to the scheduler; InputError for one that outlasts any job."""
+        _refuse_endless(task, self._plan)
+        key, stays = self._key(task), self._stays and _is_label(task)
+        future = self._link.client.submit(
+            _begin,
             task.command,
             task.cargo,
             self._kit,
-            key=task.key,
+            (task.span, None if stays else task.due),
+            key=key,
             priority=task.priority,
+            resources=self._resources(task),
             pure=False,
         )
-        self._tasks[task.key] = (task, future)
+        if stays:
+            from distributed import fire_and_forget
+
+            fire_and_forget(future)
+        self._tasks[key] = (task, future)
         future.add_done_callback(self._done.put)
 
     def next(self, timeout: float) -> Outcome | None:
         """The next outcome, or None after `timeout` seconds."""
+        self._link.tend(self._waiting())
         try:
             future = self._done.get(timeout=timeout)
         except queue.Empty:
             return None
-        task, _ = self._tasks.pop(future.key, (None, None))
-        if task is None:  # a released future reports once more
+        task, known = self._tasks.get(future.key, (None, None))
+        if task is None or known is not future:  # released ones report once more
             return None
-        try:
-            if future.status == "finished":
-                done: Outcome = future.result(timeout=60)
-                return done
-            return Loss(task, _reason(future))
-        finally:
-            future.release()
+        return self._outcome(task, future)
 
     def close(self) -> None:
         """Leave a foreign cluster; end an own one with all its processes, at once."""
         self._tasks.clear()
-        if not self._owns:
-            return
-        with _quiet():
-            for pid in _worker_pids(self._cluster):
-                with contextlib.suppress(ProcessLookupError):
-                    os.kill(pid, signal.SIGKILL)
-            self._client.close(timeout=5)
-            if self._cluster is not None:
-                self._cluster.close(timeout=5)
+        if self._owns:
+            self._link.end()
 
-
-def _connect(plan: ClusterPlan) -> tuple[Any, Any]:
-    from distributed import Client, LocalCluster
-
-    if plan.kind == "address":
+    def _outcome(self, task: Task, future: Any) -> Outcome | None:
+        if future.status not in ("finished", "error"):
+            self._mend(future.key)
+            return None
         try:
-            return None, Client(plan.address, timeout=10, set_as_default=False)
-        except (OSError, TimeoutError) as error:
+            done, error = _fetched(future)
+        except (OSError, TimeoutError, CancelledError):  # it died while it told
+            self._mend(future.key)
+            return None
+        del self._tasks[future.key]
+        self._breakdowns = 0
+        if done is not None:
+            return done
+        if isinstance(error, _Refused):
+            return self._refused(task, error.worker)
+        return Loss(task, f"{type(error).__name__}: {error}")
+
+    def _refused(self, task: Task, worker: str | None) -> Late | None:
+        """A worker too short of time for the most urgent task is let go."""
+        if worker is None:
+            return Late(task)
+        self._link.client.retire_workers([worker], close_workers=True)
+        self.submit(task)
+        return None
+
+    def _mend(self, key: str) -> None:
+        """The scheduler dropped a task, or is gone: nobody's fault, so none pays for it
+        with one of its attempts."""
+        if self._link.sound:
+            dropped = [self._tasks.pop(key)]
+        else:
+            self._reconnect()
+            dropped = list(self._tasks.values())
+            self._tasks.clear()
+        for task, _ in dropped:
+            self.submit(task)
+
+    def _reconnect(self) -> None:
+        """Start an own cluster anew; wait for somebody's."""
+        self._breakdowns += 1
+        if not self._owns or self._breakdowns > _BREAKDOWNS:
             raise InputError(
-                f"expected a Dask scheduler at {plan.address}, nothing answered there "
-                f"({error}); start one, or use `cluster: {{kind: local}}`"
-            ) from error
-    with _quiet(), _deaf():
-        cluster = LocalCluster(
-            n_workers=plan.workers or cores(),
-            threads_per_worker=1,
-            processes=True,
-            host="127.0.0.1",
-            dashboard_address="127.0.0.1:0",
-            silence_logs=logging.CRITICAL,
-        )
-    return cluster, Client(cluster, set_as_default=False)
+                "the Dask scheduler stopped answering; nothing is lost: start it again "
+                "and run the campaign again"
+            )
+        _log.warning("the scheduler is gone; %d tasks are sent again", len(self._tasks))
+        self._link.end()
+        until = time.monotonic() + _PATIENCE
+        while True:
+            try:
+                self._link = connect(self._plan)
+            except InputError:
+                if self._plan.kind != "address" or time.monotonic() > until:
+                    raise
+                time.sleep(1)
+            else:
+                return
+
+    def _key(self, task: Task) -> str:
+        whose = self._campaign if self._stays and _is_label(task) else self._run
+        key = f"{whose}/{task.key}"
+        self._sent[key] += 1
+        return key if self._sent[key] == 1 else f"{key}~{self._sent[key]}"
+
+    def _resources(self, task: Task) -> dict[str, int] | None:
+        return {_resource(task): 1} if self._plan.separate else None
+
+    def _waiting(self) -> Mapping[str, int]:
+        """Tasks that wait or run, by resource; one group of workers does them all."""
+        groups = [] if self._plan.batch is None else list(self._plan.batch.groups)
+        if len(groups) == 1:
+            return {groups[0]: len(self._tasks)}
+        return Counter(_resource(task) for task, _ in self._tasks.values())
 
 
-@contextlib.contextmanager
-def _deaf() -> Iterator[None]:
-    """Ctrl-C in a terminal reaches every process of the group. Threads and processes
-    that start here inherit a blocked SIGINT: the driver alone decides what to do."""
-    ensure_running()  # of multiprocessing: it would unblock the signal on its first use
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
-    try:
-        yield
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+def _fetched(future: Any) -> tuple[Done | None, BaseException | None]:
+    """What a task gave or raised; OSError and the like where the scheduler is gone."""
+    if future.status == "finished":
+        done, error = future.result(timeout=60), None
+    else:
+        done, error = None, future.exception(timeout=60)
+    future.release()
+    return done, error
 
 
-def _worker_pids(cluster: Any) -> list[int]:
-    nannies = [] if cluster is None else list(cluster.workers.values())
-    return [nanny.pid for nanny in nannies if getattr(nanny, "pid", None)]
+def _refuse_endless(task: Task, plan: ClusterPlan) -> None:
+    batch = plan.batch
+    if batch is None or task.span.likely < due.Due(0.0, batch.walltime).useful:
+        return
+    raise InputError(
+        f"{task.command.name} will take about {task.span.likely:.0f} s, more than a "
+        f"job's {batch.walltime:.0f} s allow: raise `cluster: walltime`"
+    )
 
 
-def _reason(future: Any) -> str:
-    if future.status == "cancelled":
-        return "the scheduler dropped it"
-    error = future.exception(timeout=60)
-    return f"{type(error).__name__}: {error}"
+def _is_label(task: Task) -> bool:
+    return isinstance(task.command, e.LabelFrame)
 
 
-@contextlib.contextmanager
-def _quiet() -> Any:
-    """Dask warns about ports and tells of every worker it closes; nobody asked."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        yield
+def _resource(task: Task) -> str:
+    learns = isinstance(task.command, e.Train | e.Explore)
+    return LEARN if learns else LABEL

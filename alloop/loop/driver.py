@@ -1,21 +1,26 @@
 """The impure centre: submit, wait, commit, act. Few lines, no decisions."""
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
 from alloop.core.batch import pack
-from alloop.core.records import Failure, Label, TrainingData, Unlabelled
+from alloop.core.levels import Level
+from alloop.core.records import Label, TrainingData, Unlabelled
 from alloop.loop import events as e
+from alloop.loop.costs import costs, expected
+from alloop.loop.due import Due
 from alloop.loop.kit import Cargo
 from alloop.loop.learning import absorb, ask
 from alloop.loop.ledger import Ledger
 from alloop.loop.policy import decide
-from alloop.loop.pools import Loss, Outcome, Pool, Task
+from alloop.loop.pools import Late, Loss, Outcome, Pool, Task
+from alloop.loop.retries import lasting
 from alloop.loop.rules import Rules
+from alloop.loop.spool import Spool
 from alloop.loop.state import LoopState
+from alloop.loop.times import Times
 
-_PASSING = (Failure.TIMEOUT, Failure.MEMORY, Failure.CRASHED, Failure.LOST)
 _TICK = 0.25  # s: how soon a stop request is noticed
 
 
@@ -51,35 +56,51 @@ class Labels(Protocol):
 class Driver:
     """One run of a campaign: the only writer of its store.
 
-    observe is called after every commit, with the state and the turn; `stop` asks
-    whether to end early.
+    levels: by fidelity, to know what labels cost. observe is called after every commit,
+    with the state and the turn; `stop` asks whether to end early. due: when the run
+    must have ended; times: how long tasks take. spool: labels that workers left behind.
     """
 
     book: Book
     ledger: Ledger
     rules: Rules
     pool: Pool
+    levels: Mapping[str, Level] = field(default_factory=dict)
     caches: Sequence[Labels] = ()
     observe: Callable[[LoopState, e.Turn], None] = lambda _state, _turn: None
     stop: Callable[[], bool] = lambda: False
     tick: Callable[[], None] = lambda: None
+    due: Due | None = None
+    times: Times = field(default_factory=Times)
+    spool: Spool | None = None
+    _held: set[str] = field(default_factory=set)
     _ready: list[e.Answer] = field(default_factory=list)
 
-    def run(self, state: LoopState, first: e.Event | None = None) -> LoopState:
+    def run(self, state: LoopState, first: Iterable[e.Event] = ()) -> LoopState:
         """Go on from the state until nothing is open, or until asked to stop.
 
         first: what happened before anything else, such as a change of the rules.
         """
         waiting = list(state.open.values())
-        if first is not None:
-            state = self.turn(state, first)
+        for begun in first:
+            state = self.turn(state, begun)
         self._submit(state, waiting)
-        while (state.open or self._ready) and not state.finished and not self.stop():
+        while self._goes_on(state) and not self.stop():
             event = self._next(state)
             if event is not None:
                 state = self.turn(state, event)
             self.tick()
         return state
+
+    def _goes_on(self, state: LoopState) -> bool:
+        """Whether something is under way that can end in time."""
+        if state.finished or (self.due is not None and self.due.left() <= 0):
+            return False
+        return bool(self._ready) or len(self._held) < len(state.open)
+
+    def late(self, state: LoopState) -> bool:
+        """Whether the run's time limit alone keeps the campaign from going on."""
+        return not (state.finished or self.stop()) and self.due is not None
 
     def turn(self, state: LoopState, event: e.Event) -> LoopState:
         """Learn, decide, commit: only then does anyone act on the commands."""
@@ -90,6 +111,7 @@ class Driver:
         self.ledger.add(turn)
         state = ask(seen, commands)
         self._remember(event)
+        self.times.note(event)
         self.observe(state, turn)
         self._submit(state, commands)
         return state
@@ -101,6 +123,9 @@ class Driver:
         return None if outcome is None else self._event(state, outcome)
 
     def _event(self, state: LoopState, outcome: Outcome) -> e.Event | None:
+        if isinstance(outcome, Late):
+            self._held.add(outcome.task.command.name)
+            return None
         if isinstance(outcome, Loss):
             task = outcome.task
             return e.TaskLost(task.command.name, task.attempt, outcome.reason)
@@ -112,31 +137,60 @@ class Driver:
         return event
 
     def _submit(self, state: LoopState, commands: Iterable[e.Command]) -> None:
+        """Send what nobody has answered before, long tasks first."""
+        tasks = []
         for command in commands:
-            if isinstance(command, e.Stop):
-                continue
             known = self._known(command)
-            if known is None:
-                attempt = state.attempts.get(command.name, 0) + 1
-                self.pool.submit(Task(command, attempt, self._cargo(state, command)))
-            else:
+            if known is not None:
                 self._ready.append(known)
+            elif not isinstance(command, e.Stop):
+                tasks.append(self._task(state, command))
+        for task in sorted(tasks, key=lambda task: (-task.priority, task.command.name)):
+            self.pool.submit(task)
+
+    def _task(self, state: LoopState, command: e.Command) -> Task:
+        attempt = state.attempts.get(command.name, 0) + 1
+        levels = self.levels.values()
+        seconds = expected(command, self.ledger, levels, state.costs)
+        span = self.times.span(command, self.ledger, state.costs)
+        cargo = self._cargo(state, command)
+        return Task(command, attempt, cargo, seconds, span, self.due)
 
     def _known(self, command: e.Command) -> e.Answer | None:
-        """The answer to a label command that somebody has paid for already."""
-        if not isinstance(command, e.LabelFrame):
-            return None
-        key = (command.level, command.frame.id)
-        record = self.ledger.labels.get(key)
-        for cache in self.caches:
-            record = cache.get(*key) if record is None else record
-        match record:
-            case Label():
-                return e.Labelled(command.name, record, cached=True)
-            case Unlabelled():
-                return e.NotLabelled(command.name, record)
-            case None:
+        """The answer to a question of prices, which the driver knows itself, or to a
+        label command that somebody has paid for already."""
+        match command:
+            case e.Price():
+                return e.Priced(command.name, costs(self.ledger, self.levels.values()))
+            case e.LabelFrame():
+                return self._found(command)
+            case _:
                 return None
+
+    def _found(self, command: e.LabelFrame) -> e.Answer | None:
+        """A label, or a refusal that another try would meet too; one from the spool was
+        made here."""
+        left = None if self.spool is None else self._spooled(command)
+        if left is not None:
+            return left
+        for look in (self.ledger.get, *(cache.get for cache in self.caches)):
+            match look(command.level, command.frame.id):
+                case Label() as label:
+                    return e.Labelled(command.name, label, cached=True)
+                case Unlabelled() as refused if lasting(refused):
+                    return e.NotLabelled(command.name, refused)
+        return None
+
+    def _spooled(self, command: e.LabelFrame) -> e.Answer | None:
+        assert self.spool is not None
+        if self.ledger.get(command.level, command.frame.id) is not None:
+            return None
+        match self.spool.get(command.level, command.frame.id):
+            case Label() as label:
+                return e.Labelled(command.name, label)
+            case Unlabelled() as refused:
+                return e.NotLabelled(command.name, refused)
+        return None
 
     def _cargo(self, state: LoopState, command: e.Command) -> Cargo:
         match command:
@@ -144,6 +198,10 @@ class Driver:
                 return Cargo(model=self.book.model(command.model))
             case e.Train():
                 return self._lessons(state, command)
+            case e.Recheck(frame=frame, level=level):
+                label = self.ledger.labels[level, frame]
+                assert isinstance(label, Label)
+                return Cargo(frame=self.ledger.frames[frame], label=label)
             case _:
                 return Cargo()
 
@@ -171,8 +229,5 @@ class Driver:
                 return
         for cache in self.caches:
             cache.put(record)
-
-
-def lasting(unlabelled: Unlabelled) -> bool:
-    """Whether another machine or another try would fail just so."""
-    return unlabelled.failure not in _PASSING
+        if self.spool is not None:
+            self.spool.drop(record)

@@ -123,7 +123,8 @@ class Train:
 
 @dataclass(frozen=True, slots=True)
 class Recheck:
-    """Make a label again at tighter settings, with the frame turned at random."""
+    """Make a label again at tighter settings, with the frame turned at random; asked
+    for beside a training, it decides nothing."""
 
     frame: FrameId
     level: LevelId
@@ -156,7 +157,9 @@ class Stop:
         return "stop"
 
 
-Command: TypeAlias = Prepare | Sample | LabelFrame | Explore | Train | Stop
+Command: TypeAlias = (
+    Prepare | Sample | LabelFrame | Explore | Train | Recheck | Price | Stop
+)
 
 
 # --- events --------------------------------------------------------------------------
@@ -197,6 +200,20 @@ class Amended:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
+class Forked:
+    """Here another store ends and this one, its copy so far, goes on by itself.
+
+    seq: the last record taken from `parent`; generation: the newest one then; config:
+    the rules from here on (YAML text).
+    """
+
+    parent: str
+    seq: int
+    generation: int
+    config: str
+
+
+@dataclass(frozen=True, slots=True, eq=False)
 class Prepared:
     """The relaxed molecule and frames drawn around it, `seeds` for training and
     `starts` for the walkers of the test set."""
@@ -231,7 +248,7 @@ class Labelled:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class NotLabelled:
-    """There is no label, for a reason; it is not asked for again."""
+    """There is no label, for a reason; only `Retried` asks for it again."""
 
     name: str
     unlabelled: Unlabelled
@@ -304,7 +321,10 @@ class Priced:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Retried:
-    """Somebody asked for lost labels again: time-outs, memory, crashes."""
+    """Somebody asked for lost labels again: time-outs, memory, crashes.
+
+    They are sent once the open step is resolved, and learned by the next training.
+    """
 
     labels: tuple[LabelFrame, ...]
 
@@ -328,8 +348,17 @@ class Excluded:
     reason: str
 
 
-Answer: TypeAlias = Prepared | Sampled | Labelled | NotLabelled | Explored | Trained
-Event: TypeAlias = Opened | Amended | Excluded | TaskLost | Answer
+Answer: TypeAlias = (
+    Prepared
+    | Sampled
+    | Labelled
+    | NotLabelled
+    | Explored
+    | Trained
+    | Rechecked
+    | Priced
+)
+Event: TypeAlias = Opened | Amended | Forked | Excluded | Retried | TaskLost | Answer
 
 
 @dataclass(frozen=True, slots=True, eq=False)

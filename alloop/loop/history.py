@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from alloop.core import batch, frame, levels, records
+from alloop.core import batch, cost, curve, frame, levels, records
 from alloop.core.errors import InputError
 from alloop.core.frame import Frame
 from alloop.loop import events as e
@@ -16,15 +16,18 @@ from alloop.store.archive import Archive
 from alloop.store.codec import Codec
 
 _EVENTS = (
-    *(e.Prepare, e.Sample, e.LabelFrame, e.Explore, e.Train, e.Stop),
+    *(e.Prepare, e.Sample, e.LabelFrame, e.Explore, e.Train, e.Stop, e.Forked),
     *(e.Opened, e.Given, e.Amended, e.Prepared, e.Sampled, e.Labelled, e.NotLabelled),
     *(e.Explored, e.Evaluation, e.Trained, e.TaskLost, e.Excluded, e.Timing, e.Turn),
+    *(e.Recheck, e.Rechecked, e.Price, e.Priced, e.Retried),
 )
 _FACTS = (
     *(frame.Frame, batch.Batch, levels.Level, records.Walker, records.Candidate),
-    *(records.Label, records.Unlabelled, records.Failure),
+    *(records.Label, records.Unlabelled, records.Failure, records.Noise),
+    *(cost.Cost, curve.Curve),
 )
-CODEC = Codec((*_EVENTS, *_FACTS))
+CLASSES = (*_EVENTS, *_FACTS)
+CODEC = Codec(CLASSES)
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,11 +60,8 @@ class History:
     @property
     def config(self) -> str:
         """The resolved configuration in force (YAML)."""
-        text = str(self.attrs["config"])
-        for entry in self.entries:
-            if isinstance(entry.turn.event, e.Amended) and entry.turn.event.config:
-                text = entry.turn.event.config
-        return text
+        texts = [configured(event) for _, event in self.events()]
+        return next(filter(None, reversed(texts)), str(self.attrs["config"]))
 
     def events(self) -> Iterator[tuple[Entry, e.Event]]:
         """Every event, in order."""
@@ -71,6 +71,14 @@ class History:
     def trained(self) -> list[e.Trained]:
         """The generations, in order."""
         return [x for _, x in self.events() if isinstance(x, e.Trained)]
+
+    def rechecked(self) -> list[e.Rechecked]:
+        """How far labels moved when they were made again, in order."""
+        return [x for _, x in self.events() if isinstance(x, e.Rechecked)]
+
+    def priced(self) -> list[e.Priced]:
+        """What labels were known to cost, in order; the last one is in force."""
+        return [x for _, x in self.events() if isinstance(x, e.Priced)]
 
     def frame(self, prefix: str) -> Frame:
         """The frame whose id starts so; InputError where none or several do."""
@@ -84,10 +92,22 @@ class History:
         return self.ledger.frames[found[0]]
 
 
+def configured(event: e.Event) -> str:
+    """The configuration that the event puts in force; "" where it changes nothing."""
+    return event.config if isinstance(event, e.Amended | e.Forked) else ""
+
+
 def read(path: Path) -> History:
     """Read a store, which may be in use by a driver."""
     with Archive.open(path, CODEC) as archive:
         return history_of(archive)
+
+
+def opened(archive: Archive) -> e.Opened | None:
+    """How the campaign of an open archive began; None where it has not."""
+    for _, _, turn in archive.records():
+        return turn.event if isinstance(turn.event, e.Opened) else None
+    return None
 
 
 def history_of(archive: Archive) -> History:

@@ -2,10 +2,12 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 
 from alloop.core.batch import Batch
+from alloop.core.frame import Frame
 from alloop.core.levels import Level
-from alloop.core.records import LabelSet, TrainingData
+from alloop.core.records import Label, LabelSet, TrainingData
 from alloop.core.roles import Trainer
 from alloop.labels.isolated import Limits
 from alloop.md.run import Dynamics
@@ -58,7 +60,10 @@ class OwnPotential:
 
 @dataclass(frozen=True, slots=True)
 class Kit:
-    """Everything that turns a command into its event, on any worker."""
+    """Everything that turns a command into its event, on any worker.
+
+    spool: folder where finished long labels wait until they are committed.
+    """
 
     seed: int
     levels: Mapping[str, Level]  # by fidelity
@@ -68,6 +73,7 @@ class Kit:
     scoring: Scoring = Scoring()
     limits: Limits = field(default_factory=Limits)
     isolate: bool = True
+    spool: Path | None = None
     restore: Callable[[Checkpoint], Storable] = restore
 
     def level(self, level_id: str) -> Level:
@@ -83,3 +89,5 @@ class Cargo:
     data: TrainingData | None = None
     test: LabelSet | None = None
     heldout: Batch | None = None
+    frame: Frame | None = None
+    label: Label | None = None

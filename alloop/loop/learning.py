@@ -10,8 +10,9 @@ from functools import reduce
 
 import numpy as np
 
+from alloop.core import doubts
 from alloop.loop import events as e
-from alloop.loop.state import TEST, Entry, Found, LoopState
+from alloop.loop.state import TEST, Entry, Found, Insight, LoopState
 
 ATTEMPTS = 3  # how often a lost command is tried
 
@@ -34,11 +35,13 @@ def absorb(state: LoopState, event: e.Event) -> LoopState:
     match event:
         case e.Opened():
             return _opened(state, event)
-        case e.Amended():
+        case e.Amended() | e.Forked():
             return replace(state, finished=None, broken=None, attempts={})
         case e.Excluded():
             pair = (event.frame, event.fidelity or "all")
             return replace(state, excluded=state.excluded | {pair})
+        case e.Retried():
+            return _retried(state, event)
         case e.TaskLost():
             return _lost(state, event)
         case _:
@@ -56,7 +59,9 @@ def _answered(state: LoopState, event: e.Answer) -> LoopState:
         case e.Prepared():
             seeds = (*state.seeds.get(event.molecule, ()), *event.seeds)
             return replace(state, seeds={**state.seeds, event.molecule: seeds})
-        case e.Sampled():
+        case e.Priced():
+            return replace(state, costs=dict(event.costs))
+        case e.Sampled() | e.Rechecked():
             return state
 
 
@@ -70,15 +75,50 @@ def ask(state: LoopState, commands: Iterable[e.Command]) -> LoopState:
 def _ask(state: LoopState, command: e.Command) -> LoopState:
     if isinstance(command, e.Stop):
         return replace(state, finished=command.reason)
+    if command.name in state.open:  # lost, and sent again
+        return state
     stage = _stage(command)
-    if stage != state.stage:
+    if stage != state.stage and not _is_late(state, command):
         state = _enter(state, stage)
-    if isinstance(command, e.Explore):
-        walkers = {walker.index: walker for walker in command.walkers}
-        state = replace(
-            state, round=command.round, walkers={**state.walkers, **walkers}
-        )
-    return replace(state, open={**state.open, command.name: command})
+    state = replace(state, open={**state.open, command.name: command})
+    match command:
+        case e.Explore():
+            return _explore(state, command)
+        case e.Train(generation=number):
+            waiting = {k: v for k, v in state.waiting.items() if k != number}
+            lesson = max(state.lesson, number)
+            return replace(state, lesson=lesson, waiting=waiting, unlearned=False)
+        case e.Price(generation=number) if number > state.lesson:
+            waiting = {**state.waiting, number: len(state.blocks)}
+            return replace(state, lesson=number, waiting=waiting)
+        case e.Recheck():
+            return replace(state, rechecks=state.rechecks | {command.name})
+        case _:
+            return state
+
+
+def _is_late(state: LoopState, command: e.Command) -> bool:
+    """Whether it belongs to a step that is over: a label that was lost, a lesson that
+    had to wait."""
+    if isinstance(command, e.Train):
+        return command.generation in state.waiting
+    return command.name in state.retries
+
+
+def _explore(state: LoopState, command: e.Explore) -> LoopState:
+    """Older generations are forgotten: none of them will explore any more."""
+    number = command.generation
+    state = replace(
+        state,
+        round=command.round,
+        walkers={**state.walkers, **{each.index: each for each in command.walkers}},
+        explorer=number,
+        insights={k: v for k, v in state.insights.items() if k >= number},
+    )
+    insight = state.insights.get(number)
+    if insight is None:
+        return state
+    return replace(state, threshold=insight.threshold, landmarks=insight.landmarks)
 
 
 def _enter(state: LoopState, stage: str) -> LoopState:
@@ -111,6 +151,8 @@ def _opened(state: LoopState, event: e.Opened) -> LoopState:
             molecule=given.molecule,
             good=True,
             cpu_seconds=0.0,
+            doubts=doubts.read(given.label.details),
+            brought=True,
         )
         for given in event.given
     )
@@ -136,29 +178,50 @@ def _label(state: LoopState, event: e.Labelled | e.NotLabelled) -> LoopState:
     if not isinstance(command, e.LabelFrame):
         return state
     if isinstance(event, e.NotLabelled):
-        return _note(state, command, False, event.unlabelled.cpu_seconds)
-    bias = _bias(state, event, command)
-    return _note(state, command, True, event.label.cpu_seconds, bias)
+        return _note(state, command, _failed(command, event.unlabelled.cpu_seconds))
+    entry = replace(
+        _failed(command, event.label.cpu_seconds),
+        good=True,
+        bias=_bias(state, event, command),
+        doubts=doubts.read(event.label.details),
+    )
+    return _note(state, command, entry)
 
 
-def _note(
-    state: LoopState,
-    command: e.LabelFrame,
-    good: bool,
-    cpu_seconds: float = 0.0,
-    bias: float | None = None,
-) -> LoopState:
-    """Enter how a label ended."""
-    entry = Entry(
+def _failed(command: e.LabelFrame, cpu_seconds: float = 0.0) -> Entry:
+    return Entry(
         frame=command.frame.id,
         fidelity=command.fidelity,
         purpose=command.purpose,
         molecule=command.molecule,
-        good=good,
+        good=False,
         cpu_seconds=cpu_seconds,
-        bias=bias,
     )
-    return replace(state, recent=(*state.recent, entry))
+
+
+def _note(state: LoopState, command: e.LabelFrame, entry: Entry) -> LoopState:
+    """Enter how a label ended; one that was asked for again takes the place of its
+    failure, so that it counts once."""
+    if command.name not in state.retries:
+        return replace(state, recent=(*state.recent, entry))
+    return replace(
+        state,
+        blocks=tuple(_mended(block, entry) for block in state.blocks),
+        recent=_mended(state.recent, entry),
+        retries={k: v for k, v in state.retries.items() if k != command.name},
+        unlearned=state.unlearned or entry.good,
+    )
+
+
+def _mended(block: tuple[Entry, ...], entry: Entry) -> tuple[Entry, ...]:
+    """The block with the entry in place of its failure; both tries were paid for."""
+    key = (entry.frame, entry.fidelity, False)
+    places = [i for i, x in enumerate(block) if (x.frame, x.fidelity, x.good) == key]
+    if not places:
+        return block
+    place = places[0]
+    paid = block[place].cpu_seconds + entry.cpu_seconds
+    return (*block[:place], replace(entry, cpu_seconds=paid), *block[place + 1 :])
 
 
 def _bias(state: LoopState, event: e.Labelled, command: e.LabelFrame) -> float | None:
@@ -172,6 +235,17 @@ def _bias(state: LoopState, event: e.Labelled, command: e.LabelFrame) -> float |
     return None
 
 
+def _retried(state: LoopState, event: e.Retried) -> LoopState:
+    """The labels wait until the open step is resolved; an end is none any more."""
+    labels = {command.name: command for command in event.labels}
+    return replace(
+        state,
+        retries={**state.retries, **labels},
+        attempts={k: v for k, v in state.attempts.items() if k not in labels},
+        finished=None,
+    )
+
+
 def _explored(state: LoopState, event: e.Explored) -> LoopState:
     walkers = {walker.index: walker for walker in event.walkers}
     found = {**state.found, event.name: Found(event.candidates, event.controls)}
@@ -180,12 +254,12 @@ def _explored(state: LoopState, event: e.Explored) -> LoopState:
 
 def _trained(state: LoopState, event: e.Trained) -> LoopState:
     error = float("nan") if event.evaluation is None else event.evaluation.force_mae
+    insight = Insight(event.model, event.threshold, event.landmarks)
     return replace(
         state,
         generation=event.generation,
         model=event.model,
-        threshold=event.threshold,
-        landmarks=event.landmarks,
+        insights={**state.insights, event.generation: insight},
         errors=(*state.errors, error),
     )
 
@@ -199,7 +273,9 @@ def _lost(state: LoopState, event: e.TaskLost) -> LoopState:
         return state
     command = state.open[event.name]
     if isinstance(command, e.LabelFrame):
-        return _close(_note(state, command, good=False), event.name)
+        return _close(_note(state, command, _failed(command)), event.name)
+    if isinstance(command, e.Recheck):  # its noise stays unknown
+        return _close(state, event.name)
     broken = f"{event.name} was tried {ATTEMPTS} times and failed: {event.reason}"
     return replace(state, broken=broken)
 

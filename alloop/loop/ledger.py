@@ -1,7 +1,7 @@
 """All frames and labels of a campaign by id: what the journal said, indexed."""
 
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
@@ -14,12 +14,16 @@ from alloop.loop import events as e
 
 @dataclass(slots=True)
 class Ledger:
-    """Grows by `add`, turn by turn; the journal is the truth, this is its index."""
+    """Grows by `add`, turn by turn; the journal is the truth, this is its index.
+
+    made: which labels this campaign computed itself, no cache and no user.
+    """
 
     frames: dict[FrameId, Frame] = field(default_factory=dict)
     labels: dict[tuple[LevelId, FrameId], Label | Unlabelled] = field(
         default_factory=dict
     )
+    made: set[tuple[LevelId, FrameId]] = field(default_factory=set)
 
     def add(self, turn: e.Turn) -> None:
         """Take in what the turn brought."""
@@ -27,7 +31,13 @@ class Ledger:
             if frame is not None:
                 self.frames[frame.id] = frame
             if label is not None:
-                self.labels[label.level, label.frame] = label
+                self.labels[label.level, label.frame] = _lean(label)
+        if isinstance(turn.event, e.Labelled) and not turn.event.cached:
+            self.made.add((turn.event.label.level, turn.event.label.frame))
+
+    def get(self, level: LevelId, frame: FrameId) -> Label | Unlabelled | None:
+        """The label under this key, or why there is none; None if not known."""
+        return self.labels.get((level, frame))
 
     def label_set(self, level: LevelId, ids: Iterable[FrameId]) -> LabelSet:
         """The labels of these frames at the level, in the order given."""
@@ -40,6 +50,13 @@ class Ledger:
             energies=np.array([label.energy for label in labels]),
             forces=np.concatenate(forces) if forces else np.zeros((0, 3)),
         )
+
+
+def _lean(label: Label | Unlabelled) -> Label | Unlabelled:
+    """The label without the record that its forces are a part of."""
+    if isinstance(label, Unlabelled) or label.forces.base is None:
+        return label
+    return replace(label, forces=label.forces.copy())
 
 
 def _brought(turn: e.Turn) -> Iterator[tuple[Frame | None, Label | Unlabelled | None]]:

@@ -5,9 +5,16 @@
 A step closes when all that it asked for is resolved; nothing depends on the order in
 which answers came. Surprise decides who gets a cheap label (flag); the bias against
 that label decides who gets an expensive one (bias).
+
+With `staleness: k` training is no step to wait for: round r explores on generation
+r - k (at least 1), so that up to k trainings run beside MD and labels. The lag is
+fixed; no round ever uses "the newest". A round that closes fixes its lesson, which
+frames the next generation learns; trainings follow one another, each from its parent.
+The end waits for all of them: the last generation has learned every label.
 """
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from math import ceil
 
 from alloop.core.frame import Frame
@@ -15,9 +22,10 @@ from alloop.core.records import Walker
 from alloop.core.seeds import stream
 from alloop.loop import events as e
 from alloop.loop.choice import Picks, controls, flagged, of_bias
+from alloop.loop.noise import rechecks
 from alloop.loop.rules import Rules
 from alloop.loop.state import LoopState
-from alloop.loop.stopping import left, reason_to_stop
+from alloop.loop.stopping import explorer, left, reason_to_stop
 from alloop.md.integrate import maxwell_boltzmann
 
 Commands = tuple[e.Command, ...]
@@ -52,14 +60,31 @@ def _follow_up(state: LoopState, event: e.Event, rules: Rules) -> Commands:
 
 
 def _advance(state: LoopState, rules: Rules) -> Commands:
+    """A training that had to wait, and the next step; but what was lost and asked for
+    again has its second chance first, when all else is resolved."""
+    if state.retries:
+        again = tuple(state.retries[name] for name in sorted(state.retries))
+        return () if state.open else again
+    return _waiting(state, rules) + _next_step(state, rules)
+
+
+def _next_step(state: LoopState, rules: Rules) -> Commands:
     """The first step that has something to do, once the open one is resolved."""
-    if state.open:
+    beside = (e.Train, e.Recheck) if rules.staleness else ()
+    if not all(isinstance(command, beside) for command in state.open.values()):
         return ()
     for step in _STEPS[state.stage]:
         commands = step(state, rules)
         if commands:
             return commands
-    return (e.Stop("nothing is left to label or to learn"),)
+    return _end(state, rules, "nothing is left to label or to learn")
+
+
+def _end(state: LoopState, rules: Rules, reason: str) -> Commands:
+    """Stop when all is answered; but what came late is learned from before."""
+    if state.open or state.waiting:
+        return ()
+    return _learn(state, rules) if state.unlearned else (e.Stop(reason),)
 
 
 def _prepare(state: LoopState, rules: Rules) -> Commands:
@@ -105,30 +130,59 @@ def _samples(event: e.Prepared, rules: Rules) -> Commands:
     return tuple(e.Sample(walker, frames=frames) for walker in event.starts)
 
 
+def _learn(state: LoopState, rules: Rules) -> Commands:
+    """The next lesson, and its training if the generation before it is there; beside
+    it, on cores that it leaves idle, some labels are made again, and what labels cost
+    is written down."""
+    lesson = state.lesson + 1
+    train = _train(state, rules) if state.generation + 1 == lesson else ()
+    if any(isinstance(command, e.Stop) for command in train):
+        return train
+    return (*train, *rechecks(state, rules), e.Price(lesson))
+
+
+def _waiting(state: LoopState, rules: Rules) -> Commands:
+    """The training of the next lesson that is fixed, on the labels of its day."""
+    blocks = state.waiting.get(state.generation + 1)
+    return () if blocks is None else _train(state.before(blocks), rules)
+
+
 def _train(state: LoopState, rules: Rules) -> Commands:
-    expensive = state.trained_on("expensive")
+    costly, doubted = rules.barred("expensive"), rules.barred("cheap")
+    expensive = state.trained_on("expensive", costly)
     if not expensive:
         return (e.Stop("no expensive label succeeded: `alloop log` tells why"),)
-    heldout = () if rules.single else state.heldout(rules.heldout)
-    cheap = set() if rules.single else set(state.trained_on("cheap")) - set(heldout)
-    return (
-        e.Train(
-            generation=state.generation + 1,
-            cheap=tuple(sorted(cheap)),
-            expensive=expensive,
-            test=state.test(),
-            parent=state.model,
-            heldout=heldout,
-        ),
+    heldout = () if rules.single else state.heldout(rules.heldout, doubted)
+    cheap = () if rules.single else state.trained_on("cheap", doubted)
+    train = e.Train(
+        generation=state.generation + 1,
+        cheap=tuple(sorted(set(cheap) - set(heldout))),
+        expensive=expensive,
+        test=state.test(costly),
+        parent=state.model,
+        heldout=heldout,
     )
+    return (train,)
 
 
-def _stop(state: LoopState, rules: Rules) -> Commands:
+def _enough(state: LoopState, rules: Rules) -> str | None:
+    """Why no further round follows, or None."""
+    picks = Picks.of(state, rules)
     reason = reason_to_stop(state, rules)
-    return (e.Stop(reason),) if reason else ()
+    if reason is None and picks.expensive + picks.controls == 0:
+        hours = rules.budget.cpu_hours
+        reason = f"the budget of {hours} CPU hours for labels pays for no further round"
+    return reason
 
 
 def _explore(state: LoopState, rules: Rules) -> Commands:
+    """A round, unless enough is known, once the generation that explores is there."""
+    state = replace(state, explorer=explorer(state, rules))
+    if state.explorer > state.generation:
+        return ()
+    reason = _enough(state, rules)
+    if reason is not None:
+        return _end(state, rules, reason)
     walkers = [_walker(state, index, rules) for index in range(rules.exploring.walkers)]
     size = rules.exploring.batch
     batches = [walkers[i : i + size] for i in range(0, len(walkers), size)]
@@ -161,8 +215,8 @@ def _piece(
         round=round_,
         piece=piece,
         batch=batch,
-        generation=state.generation,
-        model=state.model or "",
+        generation=state.explorer,
+        model=state.insights[state.explorer].model,
         walkers=tuple(walkers),
         steps=steps,
         keep=3 * max(picks.cheap, picks.expensive),
@@ -227,10 +281,10 @@ def _part(total: int, index: int, parts: int) -> int:
 
 
 _STEPS: dict[str, tuple[Callable[[LoopState, Rules], Commands], ...]] = {
-    "opened": (_prepare, _train),
-    "seed": (_train,),
-    "train": (_stop, _explore),
+    "opened": (_prepare, _learn),
+    "seed": (_learn,),
+    "train": (_explore,),
     "explore": (_flag,),
-    "flag": (_bias, _train),
-    "bias": (_train,),
+    "flag": (_bias, _learn),
+    "bias": (_learn,),
 }

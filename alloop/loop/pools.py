@@ -11,17 +11,25 @@ from typing import Protocol
 
 from alloop.loop import bench
 from alloop.loop import events as e
+from alloop.loop.due import Due, Span
 from alloop.loop.kit import Cargo, Kit
 from alloop.loop.workshop import Done, perform
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Task:
-    """A command on its way, with the data it names."""
+    """A command on its way, with the data it names; seconds it will take, or any
+    number that grows with them, 0 where nobody knows.
+
+    span: how long it will take, due: until when it must have ended.
+    """
 
     command: e.Command
     attempt: int
     cargo: Cargo = field(default_factory=Cargo)
+    seconds: float = 0.0
+    span: Span = field(default_factory=Span)
+    due: Due | None = None
 
     @property
     def key(self) -> str:
@@ -29,17 +37,22 @@ class Task:
         return f"{self.command.name}#{self.attempt}"
 
     @property
-    def priority(self) -> int:
-        """Expensive labels first, then cheap ones, then training, then MD."""
-        match self.command:
-            case e.LabelFrame(fidelity="expensive"):
-                return 4
-            case e.LabelFrame():
-                return 3
-            case e.Train():
-                return 2
-            case _:
-                return 1
+    def priority(self) -> float:
+        """Expensive labels first, then cheap ones, then training, then all else; among
+        equals what takes longest, so that none begins when the others end."""
+        return _rank(self.command) + self.seconds / (1.0 + self.seconds)
+
+
+def _rank(command: e.Command) -> int:
+    match command:
+        case e.LabelFrame(fidelity="expensive"):
+            return 4
+        case e.LabelFrame():
+            return 3
+        case e.Train():
+            return 2
+        case _:
+            return 1
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -50,7 +63,14 @@ class Loss:
     reason: str
 
 
-Outcome = Done | Loss
+@dataclass(frozen=True, slots=True, eq=False)
+class Late:
+    """A task that did not start, since it could not have ended in time."""
+
+    task: Task
+
+
+Outcome = Done | Loss | Late
 
 
 class Pool(Protocol):
@@ -75,7 +95,7 @@ class InlinePool:
     def __init__(self, kit: Kit, work: Callable[..., Done] = perform) -> None:
         self._kit = kit
         self._work = work
-        self._queue: list[tuple[int, int, Task]] = []
+        self._queue: list[tuple[float, int, Task]] = []
         self._order = count()
 
     def submit(self, task: Task) -> None:
@@ -87,6 +107,8 @@ class InlinePool:
         if not self._queue:
             return None
         _, _, task = heapq.heappop(self._queue)
+        if task.due is not None and not task.due.fits(task.span):
+            return Late(task)
         try:
             return self._work(task.command, task.cargo, self._kit)
         except Exception as error:  # noqa: BLE001 - any bug of a task is a lost task

@@ -60,17 +60,20 @@ def cheap_in_expensive(history: History) -> float:
 def by_part(history: History) -> Mapping[str, float]:
     """CPU seconds spent here by part; labels that a cache gave cost nothing.
 
-    Parts: "cheap labels", "expensive labels", "test labels", "training", "MD",
-    "preparation".
+    Parts: "cheap labels", "expensive labels", "test labels", "noise floor" (labels made
+    a second time), "training", "MD", "preparation".
     """
     spent = dict.fromkeys(("cheap labels", "expensive labels", "test labels"), 0.0)
     for label in told(history):
         if not label.cached:
             part = "test" if label.purpose == "test" else label.fidelity
             spent[f"{part} labels"] += label.cpu_seconds
-    spent |= dict.fromkeys(("training", "MD", "preparation"), 0.0)
+    parts = ("noise floor", "training", "MD", "preparation")
+    spent |= dict.fromkeys(parts, 0.0)
     for _, event in history.events():
         match event:
+            case e.Rechecked():
+                spent["noise floor"] += event.timing.cpu_seconds
             case e.Trained():
                 spent["training"] += event.timing.cpu_seconds
             case e.Explored():
@@ -98,7 +101,7 @@ def utilisation(history: History, workers: int | None = None) -> float | None:
 def _timings(history: History) -> Iterator[e.Timing]:
     for _, event in history.events():
         match event:
-            case e.Opened() | e.Amended() | e.Excluded():
+            case e.Opened() | e.Amended() | e.Forked() | e.Excluded() | e.Retried():
                 continue
             case _ if event.timing.ended > event.timing.started:
                 yield event.timing

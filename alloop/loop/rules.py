@@ -1,11 +1,15 @@
 """What the user may change between two runs: budgets, quotas, when to stop."""
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from alloop.core.doubts import Doubt
 
 
 @dataclass(frozen=True, slots=True)
 class Budget:
-    """Labels a campaign may spend, test set aside; cpu_hours covers labels alone."""
+    """Labels a campaign may spend, test set aside; cpu_hours covers all labels, those
+    made a second time to know their noise aside."""
 
     cheap: int
     expensive: int
@@ -59,7 +63,12 @@ class Rules:
     calibrate surprise, which flagged frames, chosen for theirs, could not. selection:
     "flagged" or "random". triage: what decides which flagged frames get an expensive
     label too, "bias", "surprise" or "both". fill: spend a round's quota even on frames
-    below the threshold. single: no cheap labels at all.
+    below the threshold. single: no cheap labels at all. staleness: how many generations
+    exploration lags behind the labels; 0 is a barrier between rounds.
+
+    recheck: by fidelity, the share of labels that is made again to know how noisy they
+    are. doubts: by fidelity, what becomes of a label with this doubt, "accept", "flag"
+    or "exclude".
     """
 
     budget: Budget
@@ -72,6 +81,14 @@ class Rules:
     selection: str = "flagged"
     triage: str = "both"
     fill: bool = True
+    staleness: int = 0
+    recheck: Mapping[str, float] = field(default_factory=dict)
+    doubts: Mapping[str, Mapping[Doubt, str]] = field(default_factory=dict)
+
+    def barred(self, fidelity: str) -> frozenset[Doubt]:
+        """The doubts that keep a label of the fidelity out of all learning."""
+        verdicts = self.doubts.get(fidelity, {})
+        return frozenset(doubt for doubt, what in verdicts.items() if what == "exclude")
 
     @property
     def single(self) -> bool:

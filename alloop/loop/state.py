@@ -1,10 +1,12 @@
 """What the loop knows, as frozen facts; `alloop.loop.learning` makes new ones. Pure."""
 
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Mapping, Set
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
+from alloop.core.cost import Cost
+from alloop.core.doubts import Doubt
 from alloop.core.frame import Frame, FrameId
 from alloop.core.records import Candidate, Walker
 from alloop.core.seeds import share
@@ -17,7 +19,8 @@ _LEAST_HELDOUT = 8
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """A label that was asked for and how it ended; bias is ASTEROID's B in eV/Å."""
+    """A label that was asked for (or brought by the user) and how it ended; bias is
+    ASTEROID's B in eV/Å."""
 
     frame: FrameId
     fidelity: str
@@ -26,6 +29,8 @@ class Entry:
     good: bool
     cpu_seconds: float
     bias: float | None = None
+    doubts: frozenset[Doubt] = frozenset()
+    brought: bool = False
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -37,11 +42,26 @@ class Found:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
+class Insight:
+    """A generation as exploration and choice need it, see `events.Trained`."""
+
+    model: e.ModelId
+    threshold: float | None
+    landmarks: Floats
+
+
+@dataclass(frozen=True, slots=True, eq=False)
 class LoopState:
     """Open work, counters and ids; never all frames.
 
     Entries of closed steps lie in blocks, so that an event costs the size of the open
-    step, however long the campaign is.
+    step, however long the campaign is. retries: lost labels asked for again, until they
+    are answered; unlearned: one of them came back good, and no training has seen it.
+
+    generation, model: the newest. explorer: the generation that the last exploration
+    used, with its threshold and landmarks; insights: those of all generations since.
+    lesson: the newest generation whose labels are fixed; waiting: those of them whose
+    training is yet to be asked for, with the number of blocks that they learn from.
     """
 
     stage: str = "new"
@@ -58,10 +78,18 @@ class LoopState:
     round: int = 0
     generation: int = 0
     model: e.ModelId | None = None
+    lesson: int = 0
+    waiting: Mapping[int, int] = field(default_factory=dict)
+    insights: Mapping[int, Insight] = field(default_factory=dict)
+    explorer: int = 0
     threshold: float | None = None
     landmarks: Floats = field(default_factory=lambda: np.zeros((0, 0)))
     errors: tuple[float, ...] = ()  # test force MAE by generation, eV/Å
     excluded: frozenset[tuple[FrameId, str]] = frozenset()
+    costs: Mapping[str, Cost] = field(default_factory=dict)  # by level id
+    rechecks: frozenset[str] = frozenset()  # names of all that were asked for
+    retries: Mapping[str, e.LabelFrame] = field(default_factory=dict)
+    unlearned: bool = False
     finished: str | None = None
     broken: str | None = None
 
@@ -71,31 +99,50 @@ class LoopState:
             yield from block
         yield from self.recent
 
-    def trained_on(self, fidelity: str) -> tuple[FrameId, ...]:
-        """Sorted ids of the good labels that training may use."""
+    def trained_on(
+        self, fidelity: str, barred: Set[Doubt] = frozenset()
+    ) -> tuple[FrameId, ...]:
+        """Sorted ids of the good labels that training may use; none with a barred
+        doubt."""
         wanted = (
             entry.frame
             for entry in self.entries()
-            if entry.good and entry.fidelity == fidelity and entry.purpose != TEST
+            if entry.good
+            and entry.fidelity == fidelity
+            and entry.purpose != TEST
+            and not entry.doubts & barred
         )
         return tuple(sorted(set(wanted) - self._excluded(fidelity)))
 
-    def heldout(self, share_: float) -> tuple[FrameId, ...]:
+    def heldout(
+        self, share_: float, barred: Set[Doubt] = frozenset()
+    ) -> tuple[FrameId, ...]:
         """Sorted ids of the first cheap frames that are kept from training; a frame's
-        side never changes. None at all where they are too few to calibrate on."""
+        side never changes. None at all where they are too few to calibrate on.
+
+        barred: the doubts that a cheap label must not have.
+        """
         ordinary = {x.frame for x in self.entries() if x.purpose in ("seed", "given")}
         eligible = ordinary - set(self.trained_on("expensive"))
         out = tuple(
             frame
-            for frame in self.trained_on("cheap")
+            for frame in self.trained_on("cheap", barred)
             if frame in eligible and share(self.seed, f"heldout/{frame}") < share_
         )
         return out if len(out) >= _LEAST_HELDOUT else ()
 
-    def test(self) -> tuple[FrameId, ...]:
-        """Sorted ids of the frozen test set."""
-        frames = {x.frame for x in self.entries() if x.purpose == TEST and x.good}
+    def test(self, barred: Set[Doubt] = frozenset()) -> tuple[FrameId, ...]:
+        """Sorted ids of the frozen test set; no label with a barred doubt."""
+        frames = {
+            entry.frame
+            for entry in self.entries()
+            if entry.purpose == TEST and entry.good and not entry.doubts & barred
+        }
         return tuple(sorted(frames - self._excluded("expensive")))
+
+    def before(self, blocks: int) -> "LoopState":
+        """The state with the first so many blocks of entries only."""
+        return replace(self, blocks=self.blocks[:blocks], recent=())
 
     def used(self, fidelity: str) -> int:
         """Labels spent at the fidelity, failed ones included, test set aside."""

@@ -12,6 +12,21 @@ def left(state: LoopState, rules: Rules, fidelity: str) -> int:
     return max(0, budget - state.used(fidelity))
 
 
+def price(state: LoopState, fidelity: str) -> float:
+    """CPU seconds of a label at the fidelity, mean over the start molecules; 0 while
+    nothing is known."""
+    cost = state.costs.get(state.levels.get(fidelity, ""))
+    if cost is None or not state.start:
+        return 0.0
+    return sum(cost.seconds(frame) for frame in state.start) / len(state.start)
+
+
+def explorer(state: LoopState, rules: Rules) -> int:
+    """The generation that explores next: `staleness` behind the newest lesson, whatever
+    is trained by now. After a change of the rules too, none goes back in time."""
+    return max(1, state.explorer, state.lesson - rules.staleness)
+
+
 def reason_to_stop(state: LoopState, rules: Rules) -> str | None:
     """Why no further round is worth it, or None."""
     stopping, budget = rules.stopping, rules.budget
@@ -27,7 +42,9 @@ def reason_to_stop(state: LoopState, rules: Rules) -> str | None:
 
 def _error_is_good_enough(state: LoopState, rules: Rules) -> str | None:
     stopping = rules.stopping
-    errors = [error for error in state.errors if isfinite(error)]
+    early = max(0, state.generation - explorer(state, rules))  # not waited for
+    told = state.errors[: len(state.errors) - early]
+    errors = [error for error in told if isfinite(error)]
     if not errors:
         return None
     if stopping.target is not None and errors[-1] <= stopping.target:

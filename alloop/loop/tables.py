@@ -1,23 +1,29 @@
 """The journal as row tables, for the columns that others read. Pure.
 
-Rows stand in the order of the journal, so that more journal only adds rows; but for
-`walkers`, which are where they are now.
+Rows stand in the order of the journal, and no row that was written ever changes: so
+more journal only adds rows, and `Rows` makes those of a part of it alone. `walkers` are
+the exception, they are where they are now.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 
 import numpy as np
 
+from alloop.core import doubts
 from alloop.core.batch import Batch, pack
 from alloop.core.frame import Frame, FrameId
-from alloop.core.records import Candidate, Label
+from alloop.core.records import Candidate, Detail, Label, Noise, Unlabelled
 from alloop.loop import events as e
 from alloop.loop.history import History
-from alloop.loop.told import Told, told
+from alloop.loop.learning import learn
+from alloop.loop.state import LoopState
+from alloop.loop.told import outcome
 from alloop.store.record import Array
 from alloop.store.schema import (
     FIDELITIES,
     PURPOSES,
+    RUNGS,
     STATES,
     coded,
     digits,
@@ -28,39 +34,134 @@ _Table = dict[str, Array]
 
 
 def tables(history: History) -> Mapping[str, Mapping[str, Array]]:
-    """All tables of `alloop.store.schema`, from the first row on.
+    """All tables of `alloop.store.schema`, from the first row on; see `Rows`."""
+    rows, state = Rows(), LoopState()
+    for entry in history.entries:
+        rows.add(state, entry.turn)
+        state = learn(state, entry.turn.event, entry.turn.commands)
+    return rows.tables(state)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Row:
+    """A label or a failure, and why it was asked for."""
+
+    row: int
+    purpose: str
+    record: Label | Unlabelled
+    cached: bool
+
+
+@dataclass(slots=True)
+class _Fresh:
+    """What turns brought; whole numbers in front are rows of frames."""
+
+    frames: list[Frame] = field(default_factory=list)
+    molecules: list[int] = field(default_factory=list)
+    labels: dict[str, list[_Row]] = field(default_factory=dict)
+    noise: list[tuple[int, str, Noise]] = field(default_factory=list)
+    scores: list[tuple[int, Candidate, e.Explore, float | None]] = field(
+        default_factory=list
+    )
+    selections: list[tuple[int, e.LabelFrame, int]] = field(default_factory=list)
+    generations: list[tuple[e.Trained, e.Train]] = field(default_factory=list)
+
+
+class Rows:
+    """Rows of all tables of `alloop.store.schema`, from turn after turn.
 
     structures: every frame that the journal names, candidates without a label too;
-    labels/<fidelity>: labels and failures; scores: what models said of candidates and
-    control frames; selections: what was asked for; walkers; generations.
+    labels/<fidelity>: labels and failures, one that was asked for again once more;
+    noise: labels that were made a second time; scores: what models said of candidates
+    and control frames; selections: what was asked for; walkers; generations.
+
+    known: rows of the frames before the first turn, by the bytes of their ids.
     """
-    frames, molecules = _frames(history)
-    rows = {frame: row for row, frame in enumerate(frames)}
-    labels = told(history)
-    return {
-        "structures": _structures(list(frames.values()), molecules),
-        **{
-            f"labels/{fidelity}": _labels(
-                [label for label in labels if label.fidelity == fidelity], rows
-            )
-            for fidelity in FIDELITIES
-        },
-        "scores": _scores(history, rows),
-        "selections": _selections(history, rows),
-        "walkers": _walkers(history),
-        "generations": _generations(history),
-    }
 
+    def __init__(self, known: dict[bytes, int] | None = None) -> None:
+        self._known = {} if known is None else known
+        self._fresh = _Fresh()
 
-def _frames(history: History) -> tuple[dict[FrameId, Frame], list[int]]:
-    frames: dict[FrameId, Frame] = {}
-    molecules = []
-    for entry in history.entries:
-        for frame, molecule in _named(entry.turn):
-            if frame.id not in frames:
-                frames[frame.id] = frame
-                molecules.append(molecule)
-    return frames, molecules
+    def add(self, before: LoopState, turn: e.Turn) -> None:
+        """Take in a turn, in the state before it."""
+        for frame, molecule in _named(turn):
+            key = bytes.fromhex(frame.id)
+            if key not in self._known:
+                self._known[key] = len(self._known)
+                self._fresh.frames.append(frame)
+                self._fresh.molecules.append(molecule)
+        self._add_event(before, turn.event)
+        self._add_selections(before, turn.commands)
+
+    def tables(self, state: LoopState) -> Mapping[str, Mapping[str, Array]]:
+        """The rows of all turns since `clear`, and the walkers of the state after them.
+
+        `structure` counts from the first row of the store.
+        """
+        fresh = self._fresh
+        labels = {x: _labels(fresh.labels.get(x, ())) for x in FIDELITIES}
+        return {
+            "structures": _structures(fresh.frames, fresh.molecules),
+            **{f"labels/{fidelity}": table for fidelity, table in labels.items()},
+            "noise": _noise(fresh.noise),
+            "scores": _scores(fresh.scores),
+            "selections": _selections(fresh.selections),
+            "walkers": _walkers(state),
+            "generations": _generations(fresh.generations),
+        }
+
+    def clear(self) -> None:
+        """Forget the rows, which somebody has; later ones follow them."""
+        self._fresh = _Fresh()
+
+    def _add_event(self, before: LoopState, event: e.Event) -> None:
+        match event:
+            case e.Opened(given=given):
+                for item in given:
+                    purpose = "test" if item.test else "given"
+                    row = _Row(self._row(item.frame.id), purpose, item.label, False)
+                    self._fresh.labels.setdefault(item.fidelity, []).append(row)
+            case e.Explored(name=name) if name in before.open:
+                self._add_scores(before, event)
+            case e.Trained(name=name):
+                asked = before.open.get(name)
+                if isinstance(asked, e.Train):
+                    self._fresh.generations.append((event, asked))
+            case e.Rechecked(noise=noise):
+                found = {level: fidelity for fidelity, level in before.levels.items()}
+                row_ = self._row(noise.frame)
+                self._fresh.noise.append((row_, found[noise.level], noise))
+            case _:
+                self._add_label(before, event)
+
+    def _add_scores(self, before: LoopState, event: e.Explored) -> None:
+        asked = before.open[event.name]
+        assert isinstance(asked, e.Explore)
+        judge = before.insights.get(asked.generation)
+        threshold = None if judge is None else judge.threshold
+        for found in (*event.candidates, *event.controls):
+            row = self._row(found.frame.id)
+            self._fresh.scores.append((row, found, asked, threshold))
+
+    def _add_label(self, before: LoopState, event: e.Event) -> None:
+        found = outcome(event)
+        asked = None if found is None else before.open.get(found.name)
+        if found is None or not isinstance(asked, e.LabelFrame):
+            return
+        row = self._row(asked.frame.id)
+        label = _Row(row, asked.purpose, found.record, found.cached)
+        self._fresh.labels.setdefault(asked.fidelity, []).append(label)
+
+    def _add_selections(self, before: LoopState, commands: Sequence[e.Command]) -> None:
+        """What is asked for the first time; not what was lost and is sent again."""
+        asked = {x.name: x for x in commands if isinstance(x, e.LabelFrame)}
+        for name, command in asked.items():
+            if name not in before.open and name not in before.retries:
+                row = self._row(command.frame.id)
+                self._fresh.selections.append((row, command, before.round))
+
+    def _row(self, frame: FrameId) -> int:
+        return self._known[bytes.fromhex(frame)]
 
 
 def _named(turn: e.Turn) -> Iterator[tuple[Frame, int]]:
@@ -95,78 +196,91 @@ def _geometry(batch: Batch) -> _Table:
     }
 
 
-def _labels(labels: Sequence[Told], rows: Mapping[FrameId, int]) -> _Table:
+def _labels(labels: Sequence[_Row]) -> _Table:
     good = [x.record if isinstance(x.record, Label) else None for x in labels]
     failures = [
         None if isinstance(x.record, Label) else x.record.failure for x in labels
     ]
     forces = [np.zeros((0, 3)) if label is None else label.forces for label in good]
     return {
-        "structure": _whole([rows[x.frame.id] for x in labels]),
+        "structure": _whole([x.row for x in labels]),
         "offsets": _whole(np.cumsum([0, *map(len, forces)])),
         "energy": _real([None if x is None else x.energy for x in good]),
         "forces": np.concatenate([np.zeros((0, 3)), *forces]),
         "status": coded((STATES[x is None] for x in good), STATES),
         "failure": failure_codes(failures),
-        "cpu_seconds": _real([x.cpu_seconds for x in labels]),
+        "cpu_seconds": _real([x.record.cpu_seconds for x in labels]),
         "purpose": coded((x.purpose for x in labels), PURPOSES),
+        "cached": _true([x.cached for x in labels]),
+        **_signs([x.record.details for x in labels]),
     }
 
 
-def _scores(history: History, rows: Mapping[FrameId, int]) -> _Table:
-    judged = list(_judged(history))
-    found = [candidate for _, candidate in judged]
-    thresholds = {x.generation: x.threshold for x in history.trained()}
-    generations = [explore.generation for explore, _ in judged]
+def _signs(told: Sequence[Mapping[str, Detail]]) -> _Table:
+    """What labels said of themselves."""
+    keys = ("peak_mb", "gap", "s2", "t1", "internal", "external")
+    rungs = (str(details.get("rung") or "") for details in told)
+    doubted = [doubts.read(details) for details in told]
     return {
-        "structure": _whole([rows[x.frame.id] for x in found]),
-        "generation": _whole(generations),
-        "surprise": _real([x.surprise for x in found]),
-        "threshold": _real([thresholds.get(number) for number in generations]),
+        **{key: _real([_number(details.get(key)) for details in told]) for key in keys},
+        "rung": coded((x if x in RUNGS else "other" for x in rungs), RUNGS),
+        **{
+            doubt.name.lower(): _true([doubt in found for found in doubted])
+            for doubt in doubts.Doubt
+        },
+    }
+
+
+def _number(detail: Detail) -> float | None:
+    return float(detail) if isinstance(detail, int | float) else None
+
+
+def _noise(rows: Sequence[tuple[int, str, Noise]]) -> _Table:
+    found = [noise for _, _, noise in rows]
+    return {
+        "structure": _whole([row for row, _, _ in rows]),
+        "fidelity": coded((fidelity for _, fidelity, _ in rows), FIDELITIES),
         "energy": _real([x.energy for x in found]),
-        "round": _whole([explore.round for explore, _ in judged]),
+        "force_rms": _real([x.force_rms for x in found]),
+        "force_max": _real([x.force_max for x in found]),
+        "cpu_seconds": _real([x.cpu_seconds for x in found]),
+        "failure": failure_codes([x.failure for x in found]),
+    }
+
+
+def _scores(
+    rows: Sequence[tuple[int, Candidate, e.Explore, float | None]],
+) -> _Table:
+    found = [candidate for _, candidate, _, _ in rows]
+    return {
+        "structure": _whole([row for row, _, _, _ in rows]),
+        "generation": _whole([asked.generation for _, _, asked, _ in rows]),
+        "surprise": _real([x.surprise for x in found]),
+        "threshold": _real([threshold for _, _, _, threshold in rows]),
+        "energy": _real([x.energy for x in found]),
+        "round": _whole([asked.round for _, _, asked, _ in rows]),
         "walker": _whole([x.walker for x in found]),
         "step": _whole([x.step for x in found]),
     }
 
 
-def _judged(history: History) -> Iterator[tuple[e.Explore, Candidate]]:
-    asked: dict[str, e.Explore] = {}
-    for entry in history.entries:
-        event = entry.turn.event
-        if isinstance(event, e.Explored) and event.name in asked:
-            for candidate in (*event.candidates, *event.controls):
-                yield asked[event.name], candidate
-        explores = (x for x in entry.turn.commands if isinstance(x, e.Explore))
-        asked |= {explore.name: explore for explore in explores}
-
-
-def _selections(history: History, rows: Mapping[FrameId, int]) -> _Table:
-    asked: dict[str, tuple[e.LabelFrame, int]] = {}
-    round_ = 0
-    for entry in history.entries:
-        for command in entry.turn.commands:
-            match command:
-                case e.Explore():
-                    round_ = command.round
-                case e.LabelFrame():
-                    asked.setdefault(command.name, (command, round_))
-    commands = [command for command, _ in asked.values()]
+def _selections(rows: Sequence[tuple[int, e.LabelFrame, int]]) -> _Table:
+    asked = [command for _, command, _ in rows]
     return {
-        "structure": _whole([rows[x.frame.id] for x in commands]),
-        "fidelity": coded((x.fidelity for x in commands), FIDELITIES),
-        "purpose": coded((x.purpose for x in commands), PURPOSES),
-        "round": _whole([number for _, number in asked.values()]),
+        "structure": _whole([row for row, _, _ in rows]),
+        "fidelity": coded((x.fidelity for x in asked), FIDELITIES),
+        "purpose": coded((x.purpose for x in asked), PURPOSES),
+        "round": _whole([number for _, _, number in rows]),
     }
 
 
-def _walkers(history: History) -> _Table:
-    walkers = [history.state.walkers[key] for key in sorted(history.state.walkers)]
+def _walkers(state: LoopState) -> _Table:
+    walkers = [state.walkers[key] for key in sorted(state.walkers)]
     return {
         "walker": _whole([walker.index for walker in walkers]),
         "molecule": _whole([walker.molecule for walker in walkers]),
         "step": _whole([walker.step for walker in walkers]),
-        "stopped": np.array([x.stopped is not None for x in walkers], dtype=np.bool_),
+        "stopped": _true([walker.stopped is not None for walker in walkers]),
         **_geometry(pack([walker.frame for walker in walkers])),
         "velocities": np.concatenate(
             [np.zeros((0, 3)), *(x.velocities for x in walkers)]
@@ -174,9 +288,8 @@ def _walkers(history: History) -> _Table:
     }
 
 
-def _generations(history: History) -> _Table:
-    asked = _trainings(history)
-    trained = history.trained()
+def _generations(rows: Sequence[tuple[e.Trained, e.Train]]) -> _Table:
+    trained = [event for event, _ in rows]
     tests = [x.evaluation for x in trained]
     return {
         "generation": _whole([x.generation for x in trained]),
@@ -185,23 +298,18 @@ def _generations(history: History) -> _Table:
         "energy_mae": _real([None if x is None else x.energy_mae for x in tests]),
         "force_mae": _real([None if x is None else x.force_mae for x in tests]),
         "force_rmse": _real([None if x is None else x.force_rmse for x in tests]),
-        "cheap": _whole([len(asked[x.name].cheap) for x in trained]),
-        "expensive": _whole([len(asked[x.name].expensive) for x in trained]),
+        "cheap": _whole([len(asked.cheap) for _, asked in rows]),
+        "expensive": _whole([len(asked.expensive) for _, asked in rows]),
         "cpu_seconds": _real([x.timing.cpu_seconds for x in trained]),
-    }
-
-
-def _trainings(history: History) -> dict[str, e.Train]:
-    return {
-        command.name: command
-        for entry in history.entries
-        for command in entry.turn.commands
-        if isinstance(command, e.Train)
     }
 
 
 def _whole(values: Sequence[int] | Array) -> Array:
     return np.asarray(values, dtype=np.int64)
+
+
+def _true(values: Sequence[bool]) -> Array:
+    return np.array(values, dtype=np.bool_)
 
 
 def _real(values: Sequence[float | None]) -> Array:

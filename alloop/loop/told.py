@@ -16,8 +16,9 @@ class Told:
     """A label, or why there is none, with its provenance.
 
     asked and answered: sequence numbers of the journal records. round and generation:
-    those of the loop when it was asked for. cached: somebody else had paid for it.
-    excluded: taken out by hand since.
+    the last exploration and its generation when it was asked for. cached: somebody else
+    had paid for it. excluded: taken out by hand since. retry: it was lost before and
+    asked for again.
     """
 
     frame: Frame
@@ -34,6 +35,7 @@ class Told:
     timing: e.Timing
     cached: bool
     excluded: bool
+    retry: bool = False
 
     @property
     def cpu_seconds(self) -> float:
@@ -52,27 +54,30 @@ class _Question:
     seq: int
     round: int
     generation: int
+    retry: bool
 
 
 def told(history: History) -> tuple[Told, ...]:
     """All labels and failures, in the order in which the journal got them.
 
     A label that the user brought has purpose "given", or "test"; one that was lost too
-    often is told as `Failure.LOST`.
+    often is told as `Failure.LOST`. One that was asked for again is told again.
     """
     open_: dict[str, _Question] = {}
+    retries: set[str] = set()
     round_ = generation = 0
     out: list[Told] = []
     for entry in history.entries:
         out.extend(_told(entry, open_, history.state.excluded))
-        if isinstance(entry.turn.event, e.Trained):
-            generation = entry.turn.event.generation
+        if isinstance(entry.turn.event, e.Retried):
+            retries |= {command.name for command in entry.turn.event.labels}
         for command in entry.turn.commands:
             match command:
                 case e.Explore():
-                    round_ = command.round
+                    round_, generation = command.round, command.generation
                 case e.LabelFrame():
-                    question = _Question(command, entry.seq, round_, generation)
+                    again = command.name in retries
+                    question = _Question(command, entry.seq, round_, generation, again)
                     open_.setdefault(command.name, question)
     return tuple(out)
 
@@ -80,35 +85,44 @@ def told(history: History) -> tuple[Told, ...]:
 _Excluded = frozenset[tuple[str, str]]
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class Outcome:
+    """How the label command `name` ended; cached: somebody else had paid for it."""
+
+    name: str
+    record: Label | Unlabelled
+    timing: e.Timing
+    cached: bool = False
+
+
+def outcome(event: e.Event) -> Outcome | None:
+    """The end of a label that the event tells of; being lost too often is one too."""
+    match event:
+        case e.Labelled(name=name, label=label, timing=timing, cached=cached):
+            return Outcome(name, label, timing, cached)
+        case e.NotLabelled(name=name, unlabelled=unlabelled, timing=timing):
+            return Outcome(name, unlabelled, timing)
+        case e.TaskLost(name=name) if event.attempt >= ATTEMPTS:
+            kind, _, key = name.partition("/")
+            level, _, frame = key.partition("/")
+            lost = Unlabelled(frame, level, Failure.LOST, event.reason)
+            return Outcome(name, lost, e.Timing()) if kind == "label" else None
+        case _:
+            return None
+
+
 def _told(
     entry: Entry, open_: dict[str, _Question], excluded: _Excluded
 ) -> Iterator[Told]:
-    match entry.turn.event:
-        case e.Opened(given=given):
-            yield from (_given(item, entry.seq, excluded) for item in given)
-        case e.Labelled(name=name, label=label, timing=timing, cached=cached):
-            if name in open_:
-                yield _answer(
-                    open_.pop(name), entry.seq, label, timing, cached, excluded
-                )
-        case e.NotLabelled(name=name, unlabelled=unlabelled, timing=timing):
-            if name in open_:
-                yield _answer(
-                    open_.pop(name), entry.seq, unlabelled, timing, False, excluded
-                )
-        case e.TaskLost(name=name, attempt=attempt) if attempt >= ATTEMPTS:
-            if name in open_:
-                yield _lost(open_.pop(name), entry, excluded)
+    if isinstance(entry.turn.event, e.Opened):
+        given = entry.turn.event.given
+        yield from (_given(item, entry.seq, excluded) for item in given)
+    found = outcome(entry.turn.event)
+    if found is not None and found.name in open_:
+        yield _answer(open_.pop(found.name), entry.seq, found, excluded)
 
 
-def _answer(
-    question: _Question,
-    seq: int,
-    record: Label | Unlabelled,
-    timing: e.Timing,
-    cached: bool,
-    excluded: _Excluded,
-) -> Told:
+def _answer(question: _Question, seq: int, found: Outcome, excluded: _Excluded) -> Told:
     command = question.command
     return Told(
         frame=command.frame,
@@ -121,19 +135,12 @@ def _answer(
         generation=question.generation,
         asked=question.seq,
         answered=seq,
-        record=record,
-        timing=timing,
-        cached=cached,
+        record=found.record,
+        timing=found.timing,
+        cached=found.cached,
         excluded=_is_out(excluded, command.frame.id, command.fidelity),
+        retry=question.retry,
     )
-
-
-def _lost(question: _Question, entry: Entry, excluded: _Excluded) -> Told:
-    event = entry.turn.event
-    reason = event.reason if isinstance(event, e.TaskLost) else ""
-    command = question.command
-    record = Unlabelled(command.frame.id, command.level, Failure.LOST, reason)
-    return _answer(question, entry.seq, record, e.Timing(), False, excluded)
 
 
 def _given(item: e.Given, seq: int, excluded: _Excluded) -> Told:

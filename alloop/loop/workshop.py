@@ -1,6 +1,7 @@
 """A command becomes its event: plain functions that run on a worker.
 
-Nothing here knows the store, the scheduler or what is decided next.
+Nothing here knows the store, the scheduler or what is decided next. A label that took
+long is left in the spool before it travels, in case nobody is there to take it.
 """
 
 import os
@@ -11,12 +12,17 @@ from dataclasses import dataclass, replace
 from alloop.core.records import Label, Unlabelled
 from alloop.core.seeds import stream
 from alloop.generation import Generation, from_bytes
+from alloop.labels.noise import recheck, tighter
 from alloop.loop import events as e
 from alloop.loop.bench import Metered, labeller
 from alloop.loop.kit import Cargo, Kit
+from alloop.loop.retries import lasting
 from alloop.loop.schooling import teach
 from alloop.loop.sources import first_frames, sample
+from alloop.loop.spool import leave
 from alloop.md.run import run
+
+LONG = 2.0  # s of a label, from which on a file is little beside it
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -37,12 +43,14 @@ def perform(command: e.Command, cargo: Cargo, kit: Kit) -> Done:
             return _explore(command, cargo, kit, clock)
         case e.Train():
             return _train(command, cargo, kit, clock)
+        case e.Recheck():
+            return _recheck(command, cargo, kit, clock)
         case e.Prepare():
             return _prepare(command, kit, clock)
         case e.Sample():
             return _sample(command, kit, clock)
-        case e.Stop():
-            raise TypeError("Stop is not performed: it is the end")
+        case e.Price() | e.Stop():
+            raise TypeError(f"{command.name} is the driver's to answer")
 
 
 class _Clock:
@@ -61,6 +69,9 @@ class _Clock:
 def _label(command: e.LabelFrame, kit: Kit, clock: _Clock) -> Done:
     record = labeller(kit, kit.level(command.level)).label(command.frame)
     timing = clock.timing(record.cpu_seconds if kit.isolate else 0.0)
+    long = timing.ended - timing.started > LONG
+    if kit.spool is not None and long and lasting(record):
+        leave(kit.spool, record)
     match record:
         case Label():
             return Done(e.Labelled(command.name, record, timing))
@@ -100,6 +111,16 @@ def _explore(command: e.Explore, cargo: Cargo, kit: Kit, clock: _Clock) -> Done:
 def _train(command: e.Train, cargo: Cargo, kit: Kit, clock: _Clock) -> Done:
     event, blob = teach(command, cargo, kit)
     return Done(replace(event, timing=clock.timing()), blob)
+
+
+def _recheck(command: e.Recheck, cargo: Cargo, kit: Kit, clock: _Clock) -> Done:
+    if cargo.frame is None or cargo.label is None:
+        raise TypeError("Recheck needs a frame and its label in its cargo")
+    bench = labeller(kit, tighter(kit.level(command.level)))
+    rng = stream(kit.seed, command.name)
+    noise = recheck(cargo.frame, cargo.label, bench, rng)
+    timing = clock.timing(noise.cpu_seconds if kit.isolate else 0.0)
+    return Done(e.Rechecked(command.name, noise, timing))
 
 
 def _prepare(command: e.Prepare, kit: Kit, clock: _Clock) -> Done:

@@ -23,6 +23,7 @@ COLOURS = {
     "test": "#8a7fe0",
     "training": "#e07b39",
     "MD": "#c2487f",
+    "noise": "#8a9a2e",
     "preparation": "#9a9489",
     "warn": "#d1495b",
 }

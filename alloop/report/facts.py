@@ -10,6 +10,7 @@ from typing import Any
 
 import yaml
 
+from alloop.core.doubts import read
 from alloop.core.records import Failure, Unlabelled
 from alloop.loop import events as e
 from alloop.loop.history import History
@@ -22,14 +23,15 @@ _RECENT = 5  # rounds whose median length foretells the rest
 class Made:
     """How the labels of one kind ended.
 
-    good includes cached; used counts against the budget; cpu_seconds was spent here,
-    worth is what all good ones cost whoever made them.
+    good includes cached, brought and doubtful ones; used counts against the budget;
+    cpu_seconds was spent here, worth is what all good ones cost whoever made them.
     """
 
     kind: str
     good: int = 0
     cached: int = 0
     brought: int = 0
+    doubtful: int = 0
     used: int = 0
     budget: int | None = None
     failures: Mapping[Failure, int] = field(default_factory=dict)
@@ -103,15 +105,22 @@ def made(history: History) -> tuple[Made, ...]:
     return tuple(_made(history, kind, labels) for kind, labels in groups.items())
 
 
+def latest(labels: Iterable[Told]) -> tuple[Told, ...]:
+    """The labels without the failures that were tried again since."""
+    return tuple({(label.level, label.frame.id): label for label in labels}.values())
+
+
 def _made(history: History, kind: str, labels: Sequence[Told]) -> Made:
-    good = [x for x in labels if not isinstance(x.record, Unlabelled)]
-    bad = [x.record for x in labels if isinstance(x.record, Unlabelled)]
+    last = latest(labels)
+    good = [x for x in last if not isinstance(x.record, Unlabelled)]
+    bad = [x.record for x in last if isinstance(x.record, Unlabelled)]
     return Made(
         kind=kind,
         good=len(good),
         cached=sum(x.cached for x in good),
         brought=sum(x.brought for x in good),
-        used=0 if kind == "test" else sum(not x.brought for x in labels),
+        doubtful=sum(bool(read(x.record.details)) for x in good),
+        used=0 if kind == "test" else sum(not x.brought for x in last),
         budget=None if kind == "test" else _whole(setting(history, "budget", kind)),
         failures=Counter(record.failure for record in bad),
         cpu_seconds=sum(x.cpu_seconds for x in labels if not x.cached),
@@ -208,5 +217,7 @@ def _kind(command: e.Command) -> str:
             return "MD"
         case e.Train():
             return "training"
+        case e.Recheck():
+            return "recheck"
         case _:
             return "preparation"

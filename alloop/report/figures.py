@@ -11,7 +11,7 @@ from alloop.report.canvas import COLOURS, FAINT, INK, draw, legend, log_axis
 from alloop.report.compare import TITLES
 from alloop.report.evidence import Point
 from alloop.report.facts import Stand
-from alloop.report.gantt import Bar, Lane, Shift, lanes, shifts
+from alloop.report.gantt import Bar, Lane, Shift, lanes, placed, rounds, shifts
 from alloop.report.words import duration
 
 _MOST = 4000  # points of a figure
@@ -28,6 +28,7 @@ _PARTS = {
     "test labels": "test",
     "training": "training",
     "MD": "MD",
+    "noise floor": "noise",
     "preparation": "preparation",
 }
 
@@ -241,6 +242,7 @@ def gantt(bars: Sequence[Bar]) -> str:
         (ax,) = axes
         for lane in rows:
             _lane(ax, lane, found)
+        _rounds(ax, bars, found)
         _clock(ax, found)
         ax.set_ylim(len(rows) - 0.5, -0.5)
         ax.set_yticks(range(len(rows)), [lane.worker for lane in rows])
@@ -249,7 +251,7 @@ def gantt(bars: Sequence[Bar]) -> str:
         handles = {bar.part for bar in bars}
         for part in (x for x in _PARTS if x in handles):
             ax.barh([0], [0], color=COLOURS[_PARTS[part]], label=part)
-        legend(ax, ncols=6, handlelength=0.9, columnspacing=1.2)
+        legend(ax, ncols=7, handlelength=0.9, columnspacing=1.2)
 
     about = "What ran when on each worker"
     return draw("gantt", about, (1, 1, 1.0 + 0.3 * min(len(rows), 24)), paint)
@@ -259,6 +261,19 @@ def _lane(axes: Axes, lane: Lane, found: Sequence[Shift]) -> None:
     for part, spans in lane.spans(found).items():
         colour = COLOURS[_PARTS.get(part, "preparation")]
         axes.broken_barh(spans, (lane.row - 0.36, 0.72), color=colour, linewidth=0.0)
+    for bar in lane.bars:
+        if bar.part == "training":
+            middle = (placed(bar.started, found) + placed(bar.ended, found)) / 2
+            said = axes.text(middle, lane.row, str(bar.number), color="white")
+            said.set(ha="center", va="center", clip_on=True)
+
+
+def _rounds(axes: Axes, bars: Sequence[Bar], found: Sequence[Shift]) -> None:
+    begun = rounds(bars)
+    ticks = [placed(begun[number], found) for number in _some(sorted(begun))]
+    above = axes.secondary_xaxis("top")
+    above.set_xticks(ticks, [f"round {number}" for number in _some(sorted(begun))])
+    above.tick_params(labelsize="x-small", length=3)
 
 
 def _clock(axes: Axes, found: Sequence[Shift]) -> None:

@@ -15,12 +15,16 @@ _FINEST = 1500  # pixels of a lane: closer bars of one part become one
 
 @dataclass(frozen=True, slots=True)
 class Bar:
-    """A task: its part of the campaign, when (seconds since 1970) and where it ran."""
+    """A task: its part of the campaign, when (seconds since 1970) and where it ran.
+
+    number: of the round of MD, of the generation of a training, else 0.
+    """
 
     part: str
     worker: str
     started: float
     ended: float
+    number: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,8 +67,28 @@ def bars(history: History) -> tuple[Bar, ...]:
         timing = getattr(event, "timing", e.Timing())
         if timing.ended > timing.started:
             part = _part(event, labels.get(entry.seq, ""), levels)
-            out.append(Bar(part, timing.worker, timing.started, timing.ended))
+            number = _number(event)
+            out.append(Bar(part, timing.worker, timing.started, timing.ended, number))
     return tuple(out)
+
+
+def _number(event: e.Event) -> int:
+    match event:
+        case e.Trained(generation=generation):
+            return generation
+        case e.Explored(name=name):
+            return int(name.split("/")[1])
+        case _:
+            return 0
+
+
+def rounds(found: Sequence[Bar]) -> Mapping[int, float]:
+    """When the MD of each round began."""
+    out: dict[int, float] = {}
+    for bar in found:
+        if bar.part == "MD":
+            out[bar.number] = min(bar.started, out.get(bar.number, bar.started))
+    return out
 
 
 def _part(event: e.Event, purpose: str, levels: Mapping[str, str]) -> str:
@@ -77,6 +101,8 @@ def _part(event: e.Event, purpose: str, levels: Mapping[str, str]) -> str:
             return "training"
         case e.Explored():
             return "MD"
+        case e.Rechecked():
+            return "noise floor"
         case _:
             return "preparation"
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from alloop.core.errors import InputError
 from alloop.loop.history import History
-from alloop.report import methods, sections
+from alloop.report import labelling, methods, sections, spending
 from alloop.report.facts import generations, made
 from alloop.report.markup import STYLE, Section, escape, paragraph, tiles
 from alloop.report.summary import NO_CONTROLS, headline
@@ -60,8 +60,9 @@ def _sections(history: History, controls: Mapping[str, History]) -> Iterator[Sec
     yield sections.agreement(history)
     yield sections.surprise(history)
     yield sections.bias(history)
-    yield sections.labels(history)
-    yield sections.spending(history)
+    yield labelling.labels(history)
+    yield labelling.noise(history)
+    yield spending.spending(history)
     yield sections.timeline(history)
     yield methods.weak(history, controls)
     yield methods.methods(history)

@@ -19,17 +19,16 @@ from alloop.loop.state import LoopState
 from alloop.loop.stopping import left
 from alloop.report.facts import foretell, kinds, rounds_left
 from alloop.report.logfile import LogFile as LogFile
+from alloop.report.phrases import happened, trained
 from alloop.report.tally import Count, Tally
 from alloop.report.words import (
     STAGES,
     duration,
     failures,
-    happened,
     milli,
     plural,
     roughly,
     stops,
-    trained,
 )
 
 _REFRESH = 0.25  # s between two looks at the panel
@@ -138,7 +137,7 @@ class Live:
         grid.add_column(justify="right")
         grid.add_column(width=24)
         grid.add_column()
-        for kind, count in self._tally.labels.items():
+        for kind, count in self._tally.labels(self._state).items():
             budget = budgets[kind]
             if budget or count.good or count.failed:
                 grid.add_row(
@@ -151,7 +150,7 @@ def _spent(
     state: LoopState, kind: str, budget: int, count: Count
 ) -> tuple[str, ProgressBar | str, str]:
     made = "" if not count.cached else f", {count.cached} from a cache"
-    words = f"{count.good} good{made}{_bad(count)}"
+    words = f"{count.good} good{made}{_doubtful(count)}{_bad(count)}"
     if not budget:
         return str(count.good), "", words
     used = state.used(kind)
@@ -163,6 +162,10 @@ def _spent(
         finished_style="green",
     )
     return f"{used}/{budget}", bar, words
+
+
+def _doubtful(count: Count) -> str:
+    return f", {count.doubtful} doubtful" if count.doubtful else ""
 
 
 def _bad(count: Count) -> str:
@@ -185,8 +188,8 @@ def _facts(state: LoopState, tally: Tally) -> Iterator[tuple[str, str]]:
     yield "under way", _open(state)
     yield (
         "CPU",
-        f"{duration(tally.label_seconds)} labels, "
-        f"{duration(tally.task_seconds)} MD and training of this run",
+        f"{duration(state.cpu_seconds())} labels, "
+        f"{duration(tally.task_seconds)} MD, training and the rest of this run",
     )
 
 
@@ -224,7 +227,7 @@ def _closed(
     elif state.stage != before.stage and before.stage in _STEPS:
         done = f"{STAGES[before.stage]} done"
         explored = before.stage == "explore"
-        what = f"walkers: {_walkers(state)}" if explored else _made(tally)
+        what = f"walkers: {_walkers(state)}" if explored else _made(state, tally)
         yield f"round {state.round}: {done}: {what}"
     for command in turn.commands:
         if isinstance(command, e.Stop):
@@ -234,9 +237,9 @@ def _closed(
 _STEPS = ("seed", "explore", "flag", "bias")
 
 
-def _made(tally: Tally) -> str:
+def _made(state: LoopState, tally: Tally) -> str:
     return "; ".join(
-        f"{count.good} {kind} labels{_bad(count)}"
-        for kind, count in tally.labels.items()
+        f"{count.good} {kind} labels{_doubtful(count)}{_bad(count)}"
+        for kind, count in tally.labels(state).items()
         if count.good or count.failed
     )

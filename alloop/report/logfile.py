@@ -1,6 +1,8 @@
 """The log file: one line for every committed event, by standard `logging`."""
 
+import contextlib
 import logging
+import sys
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -8,10 +10,24 @@ from typing import Self
 from alloop.core.errors import InputError
 from alloop.loop import events as e
 from alloop.loop.state import LoopState
-from alloop.report.words import sentence
+from alloop.report.phrases import sentence
 
 LOGGER = logging.getLogger("alloop")
 _FORM = "%(asctime)s %(levelname)-7s %(message)s"
+
+
+class _Handler(logging.FileHandler):
+    """Goes without the lines that a full disk refuses: the journal holds it all."""
+
+    def handleError(self, record: logging.LogRecord) -> None:
+        """Called where a line could not be written."""
+        if not isinstance(sys.exc_info()[1], OSError):
+            super().handleError(record)
+
+    def close(self) -> None:
+        """Close the file, what it still held or not."""
+        with contextlib.suppress(OSError):
+            super().close()
 
 
 class LogFile:
@@ -27,7 +43,7 @@ class LogFile:
     def __enter__(self) -> Self:
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
-            self._handler = logging.FileHandler(self.path, encoding="utf-8")
+            self._handler = _Handler(self.path, encoding="utf-8")
         except OSError as error:
             raise InputError(
                 f"expected a log file that can be written at {self.path} ({error}); "

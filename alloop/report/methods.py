@@ -10,10 +10,12 @@ from alloop.loop import events as e
 from alloop.loop.history import History
 from alloop.loop.prices import utilisation
 from alloop.loop.told import told
+from alloop.report.checks import checks
 from alloop.report.compare import comparisons
 from alloop.report.evidence import ENOUGH, points, verdict
 from alloop.report.facts import generations, made, setting, title
 from alloop.report.markup import Section, code, folded, items, paragraph, table
+from alloop.report.phrases import happened
 from alloop.report.words import listed, plural
 
 _FEW = 50  # test frames below which an error bar is wide
@@ -42,12 +44,21 @@ def methods(history: History) -> Section:
             "a share of random control frames gets both, whatever their surprise. "
             "Units are eV, Å, fs and K."
         )
+        + "".join(paragraph(text) for text in _origin(history))
         + paragraph(about_test_set(history))
         + levels(history)
+        + items(checks(history))
         + paragraph(_versions(history))
         + folded("Configuration in force", code(history.config.strip()))
     )
     return Section("methods", "Methods", body)
+
+
+def _origin(history: History) -> Iterator[str]:
+    """Which campaign this one was before it went its own way."""
+    for _, event in history.events():
+        if isinstance(event, e.Forked):
+            yield f"This campaign was {happened(event, {})}."
 
 
 def about_test_set(history: History) -> str:
@@ -93,7 +104,9 @@ def levels(history: History) -> str:
 def _value(value: Any) -> str:
     if isinstance(value, list):
         return ", ".join(map(str, value))
-    return {True: "yes", False: "no", None: "none"}.get(value, str(value))
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    return "none" if value in (None, "") else str(value)
 
 
 def _versions(history: History) -> str:

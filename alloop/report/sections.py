@@ -4,10 +4,8 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from alloop.core.records import Failure, Unlabelled
 from alloop.loop.history import History
-from alloop.loop.prices import by_part, utilisation
-from alloop.loop.told import told
+from alloop.loop.prices import utilisation
 from alloop.report import figures
 from alloop.report.agreement import Parity, biases, parity
 from alloop.report.compare import comparisons
@@ -20,7 +18,7 @@ from alloop.report.evidence import (
     rankings,
     verdict,
 )
-from alloop.report.facts import generations, is_single, level, made, title
+from alloop.report.facts import generations, is_single, title
 from alloop.report.gantt import axis_length, bars, lanes, shifts
 from alloop.report.markup import (
     Section,
@@ -30,7 +28,7 @@ from alloop.report.markup import (
     paragraph,
     table,
 )
-from alloop.report.words import duration, milli, number, reason
+from alloop.report.words import duration, milli, number, plural
 
 _NO_GENERATION = "There is no generation yet: nothing has been learned so far."
 _NO_TEST = (
@@ -210,63 +208,6 @@ def bias(history: History) -> Section:
     return Section("bias", name, figure(figures.bias(found), how))
 
 
-def labels(history: History) -> Section:
-    """Labels by level, and every kind of failure."""
-    rows = [
-        (
-            f"{x.kind}: {level(history, x)}",
-            *(str(x.good), str(x.cached), str(x.brought), str(x.failed)),
-            "–" if x.kind == "test" else f"{x.used} / {x.budget or '–'}",
-            duration(x.price) if x.price is not None else "–",
-            duration(x.cpu_seconds),
-        )
-        for x in made(history)
-    ]
-    head = [
-        *("labels", "good", "of these cached", "brought", "failed", "used / budget"),
-        *("price, CPU", "spent here, CPU"),
-    ]
-    note = paragraph(
-        "Good labels passed every check: converged, and net force, torque and largest "
-        "force within the level's tolerance. Cached ones were paid for by another "
-        "campaign. Failed ones count against the budget and are never learned from."
-    )
-    return Section(
-        "labels", "Labels and failures", table(head, rows) + note + _bad(history)
-    )
-
-
-def _bad(history: History) -> str:
-    found: dict[tuple[str, Failure], list[str]] = {}
-    for label in told(history):
-        if isinstance(label.record, Unlabelled):
-            key = (label.fidelity, label.record.failure)
-            found.setdefault(key, []).append(label.frame.id[:8])
-    if not found:
-        return paragraph("No label failed.")
-    rows = [
-        (reason(failure), fidelity, str(failure), ids[0], str(len(ids)))
-        for (fidelity, failure), ids in sorted(found.items())
-    ]
-    head = ("failure", "level", "advice", "for example", "count")
-    more = "`alloop why STORE FRAME` tells the story of a frame."
-    return table(head, rows, words=4) + paragraph(more)
-
-
-def spending(history: History) -> Section:
-    """CPU seconds by part."""
-    name = "Where the CPU seconds went"
-    parts = by_part(history)
-    if not sum(parts.values()):
-        return Section("cpu", name, missing("Nothing has been computed yet."))
-    how = (
-        "CPU seconds spent by this campaign, child processes included; labels from a "
-        "cache cost nothing. Preparation is relaxing the molecules and the MD that "
-        "made the test set, at the cheap level."
-    )
-    return Section("cpu", name, figure(figures.spending(parts), how))
-
-
 def timeline(history: History) -> Section:
     """What ran when, and how busy the workers were."""
     name = "What ran when"
@@ -277,10 +218,12 @@ def timeline(history: History) -> Section:
     how = (
         "A bar is a task on a worker, a gap is waiting: for a round to close, for "
         "training, or for a task to be sent. Pauses of more than a minute between two "
-        "runs are cut out."
+        "runs are cut out. Above it stands where the MD of a round begins, in a bar of "
+        "training the number of its generation."
     )
+    crew = plural(len(lanes(found)), "worker")
     words = (
-        f"{len(lanes(found))} workers for {duration(axis_length(shifts(found)))}; "
+        f"{crew} for {duration(axis_length(shifts(found)))}; "
         f"their tasks used {busy or 0.0:.0%} of that CPU time."
     )
     body = figure(figures.gantt(found), how) + paragraph(words)

@@ -5,23 +5,38 @@ from datetime import UTC, datetime
 from math import isfinite
 from typing import Any
 
+from alloop.loop import events as e
 from alloop.loop.history import History
 from alloop.loop.prices import by_part
+from alloop.loop.retries import lost
 from alloop.report.facts import Made, kinds, level, made, time_left
+from alloop.report.noise import Floor, floors
+from alloop.report.quality import quarantined
 from alloop.report.words import stops
+
+_UNITS = {
+    "errors": "eV/Å",
+    "noise": "eV/Å",
+    "cpu_seconds": "s",
+    "time_left": "s",
+}
 
 
 def status(history: History) -> dict[str, Any]:
     """Stage, counts, errors and time left; every value is fit for `json.dumps`.
 
     errors: test force MAE by generation in eV/Å, null where it was not tested;
+    quarantined: failed labels, and how many of them `alloop resume --retry` tries
+    again; noise: labels made again by fidelity, RMS of their forces' change in eV/Å;
     cpu_seconds: spent by this campaign on everything; time_left in seconds, null while
     it is not known; last_commit: ISO 8601, UTC.
     """
     state = history.state
+    newest = state.insights.get(state.generation)
     return {
         "name": str(history.attrs["name"]),
         "store": str(history.path),
+        "parent": _parent(history),
         "stage": state.stage,
         "finished": state.finished,
         "broken": state.broken,
@@ -31,12 +46,27 @@ def status(history: History) -> dict[str, Any]:
         "labels": {each.kind: _labels(history, each) for each in made(history)},
         "cpu_seconds": sum(by_part(history).values()),
         "errors": [_real(error) for error in state.errors],
-        "threshold": _real(state.threshold),
+        "threshold": _real(None if newest is None else newest.threshold),
         "open": dict(sorted(kinds(state.open.values()).items())),
         "excluded": len(state.excluded),
+        "quarantined": _quarantined(history),
+        "noise": {x.fidelity: _noise(x) for x in floors(history)},
         "last_commit": _last(history),
         "time_left": _real(time_left(history)),
-        "units": {"errors": "eV/Å", "cpu_seconds": "s", "time_left": "s"},
+        "units": _UNITS,
+    }
+
+
+def _parent(history: History) -> dict[str, Any] | None:
+    """The store that this one was forked from, and its generation and record then."""
+    forked = [x for _, x in history.events() if isinstance(x, e.Forked)]
+    if not forked:
+        return None
+    last = forked[-1]
+    return {
+        "store": last.parent,
+        "generation": last.generation,
+        "record": last.seq,
     }
 
 
@@ -53,12 +83,21 @@ def _labels(history: History, each: Made) -> dict[str, Any]:
         "good": each.good,
         "cached": each.cached,
         "brought": each.brought,
+        "doubtful": each.doubtful,
         "failed": each.failed,
         "failures": {key.name: n for key, n in sorted(each.failures.items())},
         "used": each.used,
         "budget": each.budget,
         "cpu_seconds": each.cpu_seconds,
     }
+
+
+def _quarantined(history: History) -> dict[str, int]:
+    return {"labels": len(quarantined(history)), "retry": len(lost(history))}
+
+
+def _noise(found: Floor) -> dict[str, Any]:
+    return {"labels": found.n, "force_rms": _real(found.force_rms)}
 
 
 def _real(value: float | None) -> float | None:

@@ -1,6 +1,6 @@
 """One frame's story, the whole log, and where a campaign stands: from the journal."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from datetime import datetime
 
 import numpy as np
@@ -8,17 +8,16 @@ import numpy as np
 from alloop.core.atoms import formula
 from alloop.core.errors import InputError
 from alloop.core.frame import Frame, FrameId
-from alloop.core.records import Detail, Label, Unlabelled
+from alloop.core.records import Label
 from alloop.loop import events as e
 from alloop.loop.history import Entry, History
 from alloop.loop.told import Told, told
 from alloop.report.evidence import Proposal, control_frames, first_proposals
-from alloop.report.facts import title, trainings
+from alloop.report.facts import latest, title, trainings
+from alloop.report.phrases import sentence
 from alloop.report.status import status as status
-from alloop.report.words import duration, number, reason, sentence, spans
-
-_UNITS = {"gap": " eV", "peak_mb": " MB"}
-_TOLD = ("rung", "cycles", "gap", "s2", "t1", "program", "peak_mb")
+from alloop.report.tale import tale
+from alloop.report.words import spans
 
 
 def log_lines(history: History) -> Iterator[str]:
@@ -36,15 +35,16 @@ def why(history: History, prefix: str) -> list[str]:
     frame = _find(history, prefix)
     proposal = first_proposals(history).get(frame.id)
     labels = [label for label in told(history) if label.frame.id == frame.id]
+    last = latest(labels)
     lines = [_introduced(frame), *_born(history, frame.id, proposal, labels)]
     for label in labels:
-        lines += _labelled(history, label)
+        lines += tale(history, label, label in last)
     if proposal is not None:
         lines += _judged(history, proposal, labels)
     if not labels:
         lines.append("It was not chosen for a label.")
     lines += _learned(history, frame.id)
-    lines += _excluded(history, frame.id)
+    lines += _by_hand(history, frame.id)
     return lines
 
 
@@ -128,54 +128,6 @@ def _surprise(history: History, proposal: Proposal) -> str:
     return f"Its surprise was {surprise:.3g}, {side} the threshold of {threshold:.3g}."
 
 
-def _labelled(history: History, label: Told) -> Iterator[str]:
-    if not label.brought:
-        level = title(history, label.fidelity)
-        when = f"in round {label.round}" if label.round else "before the first round"
-        yield (
-            f"Chosen {when} for the {label.fidelity} label ({level}) as "
-            f"`{label.purpose}`: {label.reason or 'no reason given'}."
-        )
-    record = label.record
-    if isinstance(record, Unlabelled):
-        yield _failed(label, record)
-    else:
-        yield _made(label, record)
-
-
-def _made(label: Told, record: Label) -> str:
-    source = "brought" if label.brought else "from a cache" if label.cached else "made"
-    cost = "" if label.brought else f", {duration(label.cpu_seconds)} of CPU time"
-    largest = float(np.linalg.norm(record.forces, axis=1).max())
-    return (
-        f"{label.fidelity.capitalize()} label {source}: {record.energy:.6f} eV, "
-        f"largest force {largest:.3f} eV/Å{cost}{_details(record.details)}."
-    )
-
-
-def _failed(label: Told, record: Unlabelled) -> str:
-    message = f" ({record.message})" if record.message else ""
-    return (
-        f"No {label.fidelity} label, {reason(record.failure)}: {record.failure}"
-        f"{message}; {duration(record.cpu_seconds)} of CPU time"
-        f"{_details(record.details)}."
-    )
-
-
-def _details(known: Mapping[str, Detail]) -> str:
-    told = (
-        f"{key} {_value(known[key])}{_UNITS.get(key, '')}"
-        for key in _TOLD
-        if key in known
-    )
-    text = ", ".join(told)
-    return f" ({text})" if text else ""
-
-
-def _value(value: Detail) -> str:
-    return number(value) if isinstance(value, float) else str(value)
-
-
 def _judged(history: History, proposal: Proposal, labels: list[Told]) -> Iterator[str]:
     """How wrong the generation was that proposed it, once a label tells."""
     for label in labels:
@@ -201,21 +153,31 @@ def _learned(history: History, frame: FrameId) -> Iterator[str]:
         if not found:
             continue
         if fidelity == "test":
-            yield f"In the test set: generations {spans(found)} were measured on it."
+            yield f"In the test set, to measure {_generations(found)}."
         else:
-            yield f"Its {fidelity} label taught generations {spans(found)}."
+            yield f"Its {fidelity} label taught {_generations(found)}."
     held = [x.generation for x in asked if frame in x.heldout]
     if held:
         yield (
-            f"Held out from the training of generations {spans(held)}: it calibrates "
-            "their surprise."
+            f"Held out from the training of {_generations(held)}: it calibrates their "
+            "surprise."
         )
 
 
-def _excluded(history: History, frame: FrameId) -> Iterator[str]:
+def _generations(numbers: list[int]) -> str:
+    return f"generation{'s' * (len(numbers) > 1)} {spans(numbers)}"
+
+
+def _by_hand(history: History, frame: FrameId) -> Iterator[str]:
     for entry, event in history.events():
-        if isinstance(event, e.Excluded) and event.frame == frame:
-            yield _taken_out(entry, event)
+        match event:
+            case e.Excluded() if event.frame == frame:
+                yield _taken_out(entry, event)
+            case e.Retried(labels=labels):
+                for command in labels:
+                    if command.frame.id == frame:
+                        what = f"Its {command.fidelity} label was asked for again"
+                        yield f"{what} by hand on {_local(entry.time)}."
 
 
 def _taken_out(entry: Entry, event: e.Excluded) -> str:

@@ -10,6 +10,7 @@ from alloop.loop.history import History
 from alloop.loop.prices import by_part, utilisation
 from alloop.report.compare import TITLES, comparisons
 from alloop.report.facts import Made, Stand, generations, level, made, title
+from alloop.report.noise import floors
 from alloop.report.words import STAGES, duration, failures, milli, number, plural
 
 _COLUMNS = (
@@ -55,6 +56,7 @@ def end_lines(
     """Labels, money, controls, and where everything lies; a line each."""
     lines = [how_it_stands(history)]
     lines += [_labels(history, each) for each in made(history)]
+    lines += [found.sentence for found in floors(history)]
     lines += [_money(history)]
     lines += [comparison.sentence for comparison in comparisons(history, controls)]
     lines += [f"store: {history.path}"]
@@ -118,7 +120,9 @@ def _labels(history: History, each: Made) -> str:
     budget = "" if each.budget is None else f" of {each.budget}"
     used = "" if each.kind == "test" else f"{each.used}{budget} used, "
     price = f", {duration(each.price)} of CPU time each" if each.price else ""
-    taken = f" ({each.cached} from a cache)" if each.cached else ""
+    counts = {"from a cache": each.cached, "doubtful": each.doubtful}
+    among = ", ".join(f"{n} {what}" for what, n in counts.items() if n)
+    taken = f" ({among})" if among else ""
     lost = f", failed: {failures(each.failures)}" if each.failed else ", none failed"
     name = f"{each.kind} labels ({level(history, each)})"
     return f"{name}: {used}{each.good} good{taken}{price}{lost}"

@@ -1,8 +1,9 @@
-"""What a live display counts, turn by turn; may start in the middle of a campaign."""
+"""What a live display counts; may start in the middle of a campaign."""
 
-from collections import Counter
-from collections.abc import Iterable
+from collections import Counter, defaultdict
+from collections.abc import Iterator
 from dataclasses import dataclass, field
+from itertools import chain
 
 from alloop.core.records import Failure
 from alloop.loop import events as e
@@ -13,71 +14,70 @@ KINDS = ("cheap", "expensive", "test")
 
 @dataclass(slots=True)
 class Count:
-    """Labels of one kind: good ones (cached among them), failed ones by reason."""
+    """Labels of one kind: good ones (cached and doubtful among them), failed ones and
+    why."""
 
     good: int = 0
     cached: int = 0
+    doubtful: int = 0
     failed: int = 0
     reasons: Counter[Failure] = field(default_factory=Counter)
 
 
 @dataclass(slots=True)
 class Tally:
-    """Counts since the campaign began; reasons, cached and task seconds since the
-    display did."""
+    """What the state does not hold: reasons, cached labels and the CPU seconds of all
+    that is no label, since the display began."""
 
-    labels: dict[str, Count] = field(
-        default_factory=lambda: {kind: Count() for kind in KINDS}
-    )
-    label_seconds: float = 0.0
     task_seconds: float = 0.0
-    _begun: bool = False
+    _cached: Counter[str] = field(default_factory=Counter)
+    _reasons: dict[str, Counter[Failure]] = field(
+        default_factory=lambda: defaultdict(Counter)
+    )
 
     def add(self, state: LoopState, event: e.Event) -> None:
         """Take in an event and the state that it led to."""
-        if self._begun:
-            self._count(_newest(state, event))
-        else:
-            self._count(state.entries())
-            self._begun = True
-        self._note(state, event)
-
-    def _count(self, entries: Iterable[Entry]) -> None:
-        for entry in entries:
-            count = self.labels[_kind(entry)]
-            count.good += entry.good
-            count.failed += not entry.good
-            self.label_seconds += entry.cpu_seconds
-
-    def _note(self, state: LoopState, event: e.Event) -> None:
         match event:
             case e.Labelled(cached=True):
-                for entry in _newest(state, event):
-                    self.labels[_kind(entry)].cached += 1
+                self._cached.update(_kinds(state, event.name))
             case e.NotLabelled(unlabelled=unlabelled):
-                for entry in _newest(state, event):
-                    self.labels[_kind(entry)].reasons[unlabelled.failure] += 1
-            case e.TaskLost():
-                for entry in _newest(state, event):
-                    self.labels[_kind(entry)].reasons[Failure.LOST] += 1
-            case e.Explored() | e.Trained() | e.Prepared() | e.Sampled():
+                self._because(unlabelled.failure, state, event.name)
+            case e.TaskLost() if event.name not in state.open:
+                self._because(Failure.LOST, state, event.name)
+            case (
+                e.Explored() | e.Trained() | e.Prepared() | e.Sampled() | e.Rechecked()
+            ):
                 self.task_seconds += event.timing.cpu_seconds
+
+    def _because(self, failure: Failure, state: LoopState, name: str) -> None:
+        for kind in _kinds(state, name):
+            self._reasons[kind][failure] += 1
+
+    def labels(self, state: LoopState) -> dict[str, Count]:
+        """All labels of the campaign by kind."""
+        counts = {kind: Count(cached=self._cached[kind]) for kind in KINDS}
+        for entry in state.entries():
+            count = counts[_kind(entry)]
+            count.good += entry.good
+            count.doubtful += entry.good and bool(entry.doubts)
+            count.failed += not entry.good
+        for kind, reasons in self._reasons.items():
+            counts[kind].reasons = reasons
+        return counts
 
 
 def _kind(entry: Entry) -> str:
     return "test" if entry.purpose == "test" else entry.fidelity
 
 
-def _newest(state: LoopState, event: e.Event) -> tuple[Entry, ...]:
-    """The entry that the event has just added, if it added one."""
-    if not isinstance(event, e.Labelled | e.NotLabelled | e.TaskLost):
-        return ()
-    if isinstance(event, e.TaskLost) and not _forsaken(state, event):
-        return ()
-    entries = state.recent or (state.blocks[-1] if state.blocks else ())
-    return entries[-1:]
-
-
-def _forsaken(state: LoopState, event: e.TaskLost) -> bool:
-    """Whether a label was given up because it was lost too often."""
-    return event.name.startswith("label/") and event.name not in state.open
+def _kinds(state: LoopState, name: str) -> Iterator[str]:
+    """The kind of the label of that name, once it is entered; nothing for the rest."""
+    what, *rest = name.split("/")
+    if what != "label":
+        return
+    level, frame = rest
+    newest = chain(reversed(state.recent), *map(reversed, reversed(state.blocks)))
+    for entry in newest:
+        if entry.frame == frame and state.levels[entry.fidelity] == level:
+            yield _kind(entry)
+            return

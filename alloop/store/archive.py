@@ -13,15 +13,17 @@ from types import TracebackType
 from typing import Any, Literal, NamedTuple, Self
 
 from alloop.core.errors import DamagedError, StoreError
-from alloop.store import root
+from alloop.store import packs, root
 from alloop.store.codec import Codec
 from alloop.store.files import Files, explained, make_folders, remove_folders
+from alloop.store.folds import read_fold, write_fold
 from alloop.store.journal import FOLDER, NODE, STAGING, Entry, Journal
 from alloop.store.lock import Lock
 from alloop.store.models import model_ids, read_model, write_model
 
 Mode = Literal["r", "w"]
 LOCK = "lock"
+_FEW = 64  # loose records that a clean stop leaves alone
 
 
 class Stored(NamedTuple):
@@ -49,12 +51,14 @@ class Archive:
             self.attrs = root.attributes(root.read(path))
             self._lock = Lock(path / FOLDER / LOCK, path) if mode == "w" else None
         with contextlib.ExitStack() as undo:
-            undo.callback(self.close)
+            undo.callback(self.release)
             with explained(path):
                 self._journal = Journal(
                     path / FOLDER, writable=mode == "w", files=files
                 )
                 self._next = self._end() if mode == "w" else 0
+                if mode == "w":
+                    root.upgrade(path, files)
             undo.pop_all()
 
     @classmethod
@@ -104,14 +108,27 @@ class Archive:
 
     def append(self, record: object) -> int:
         """Commit a record and return its number; on return it survives a power loss."""
-        self._writing()
+        lock = self._writing()
         seq, encoded = self._next, self._codec.encode(record)
         self._failed = True
         with explained(self.path):
             self._journal.append(seq, encoded, time.time())
+            lock.confirm()  # its name was free, perhaps only because another sealed it
         self._failed = False
         self._next = seq + 1
+        if self._next % packs.RECORDS == 0:
+            self.seal()
         return seq
+
+    def seal(self, least: int = 1) -> None:
+        """Put loose records into packs, unless there are fewer than `least`.
+
+        It happens by itself every `packs.RECORDS` records and at a clean stop. What the
+        file system refuses is left for another time: the records are safe as they are.
+        """
+        self._writing()
+        with contextlib.suppress(OSError):
+            self._journal.seal(least)
 
     def records(self, start: int = 0) -> Iterator[Stored]:
         """All records from `start` on, those that a live writer adds meanwhile too."""
@@ -143,7 +160,31 @@ class Archive:
         with explained(self.path):
             return model_ids(self.path)
 
+    def put_fold(self, name: str, version: str, seq: int, blob: bytes) -> None:
+        """Keep what somebody made of the records up to `seq`, in the place of older.
+
+        name: letters and digits; version: of the code that made it.
+        """
+        self._writing()
+        with explained(self.path):
+            said = (version, seq, self._journal.read(seq).digest.hex())
+            write_fold(self.path, name, said, blob, self.files)
+
+    def fold(self, name: str, version: str) -> tuple[int, bytes] | None:
+        """The last record that a kept fold holds, and its bytes.
+
+        None where there is none, or it is damaged, of another version, or of a journal
+        that went on differently: then begin at the first record.
+        """
+        return read_fold(self.path, name, version, self._journal)
+
     def close(self) -> None:
+        """Seal what is worth it and give the lock back."""
+        if self._lock is not None and not self._failed:
+            self.seal(_FEW)
+        self.release()
+
+    def release(self) -> None:
         """Give the lock back."""
         if self._lock is not None:
             self._lock.release()
@@ -158,7 +199,10 @@ class Archive:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        self.close()
+        if error is None:
+            self.close()
+        else:
+            self.release()
 
     def _end(self) -> int:
         missing = self._journal.missing()
@@ -169,13 +213,14 @@ class Archive:
             )
         return self._journal.last() + 1
 
-    def _writing(self) -> None:
+    def _writing(self) -> Lock:
         if self._lock is None:
             raise ValueError(f"{self.path} is not open for writing")
         if self._failed:
             raise StoreError(
                 f"an earlier write to {self.path} failed; open it again to go on"
             )
+        return self._lock
 
     def _decoded(self, entry: Entry) -> Stored:
         try:

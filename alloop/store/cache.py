@@ -55,6 +55,12 @@ class LabelCache:
                 if self.get(record.level, record.frame) is None:
                     put(self._files, path, data, staging)
 
+    def discard(self, level: LevelId, frame: FrameId) -> None:
+        """Forget a label, if it is there."""
+        path = self._path(level, frame)
+        with explained(path):
+            path.unlink(missing_ok=True)
+
     def _path(self, level: LevelId, frame: FrameId) -> Path:
         return self._folder / level / frame[:2] / frame
 

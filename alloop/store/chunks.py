@@ -7,6 +7,7 @@ memory, and what it made can be written in an order that no reader sees half of.
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,6 +15,7 @@ import zarr
 from zarr.codecs import BloscCodec, Crc32cCodec
 from zarr.storage import MemoryStore
 
+from alloop.core.errors import DamagedError
 from alloop.store.record import Array
 from alloop.store.root import NODE_FILE, Node
 
@@ -31,33 +33,75 @@ class Layout:
 
 
 def encode(
-    values: Array, layout: Layout, start: int = 0
+    values: Array, layout: Layout, first: int = 0
 ) -> tuple[Node, dict[str, bytes]]:
-    """Metadata of the array, and the chunks that hold its rows from `start` on.
+    """Metadata of an array, and the chunks that hold its rows from `first` on.
 
-    Chunks are made whole from `values`, never from what is on the disk. The keys are
-    relative to the array's folder.
+    values: these rows; `first` is where a chunk begins. The keys are relative to the
+    array's folder.
     """
-    whole = -(-len(values) // layout.rows) * layout.rows
-    begin = start // layout.rows * layout.rows
+    length = first + len(values)
+    whole = -(-length // layout.rows) * layout.rows
     memory: dict[str, Any] = {}
-    array = zarr.create_array(
+    array = _array(memory, (whole, *values.shape[1:]), values, layout)
+    if whole > first:
+        array[first:whole] = _padded(values, whole - first)
+    node: Node = json.loads(memory.pop(NODE_FILE).to_bytes())
+    node["shape"][0] = length
+    return node, {key: buffer.to_bytes() for key, buffer in memory.items()}
+
+
+def begin(length: int, layout: Layout) -> int:
+    """The first row of the chunk that is open in an array of this length."""
+    return length // layout.rows * layout.rows
+
+
+def open_rows(folder: Path, length: int, layout: Layout) -> Array:
+    """The rows of the chunk that is open in an array in `folder`, of this length.
+
+    The files may hold more, of a write that was never shown. Raises DamagedError where
+    they are not there or not as they were written.
+    """
+    first = begin(length, layout)
+    try:
+        array: Any = zarr.open_array(folder, mode="r")
+        chunk = folder / chunk_name(first // layout.rows, array.ndim)
+        if length > first and not chunk.is_file():
+            raise FileNotFoundError(chunk.name)  # zarr would read it as fill values
+        rows = np.asarray(array[first:length])
+    except (OSError, ValueError, RuntimeError) as error:
+        raise _damaged(folder, str(error)) from error
+    if len(rows) != length - first:
+        raise _damaged(folder, f"it ends at row {first + len(rows)}")
+    return rows
+
+
+def chunk_name(index: int, dimensions: int) -> str:
+    """The file of a chunk; `index` counts along the first axis, others are whole."""
+    return f"c.{index}" + ".0" * (dimensions - 1)
+
+
+def _damaged(folder: Path, what: str) -> DamagedError:
+    return DamagedError(
+        f"{folder} cannot be read ({what}); columns are rebuilt from the journal"
+    )
+
+
+def _array(
+    memory: dict[str, Any], shape: tuple[int, ...], like: Array, layout: Layout
+) -> Any:
+    return zarr.create_array(
         MemoryStore(memory),
-        shape=(whole, *values.shape[1:]),
-        chunks=(layout.rows, *values.shape[1:]),
-        dtype=values.dtype,
-        fill_value=_fill(values),
+        shape=shape,
+        chunks=(layout.rows, *shape[1:]),
+        dtype=like.dtype,
+        fill_value=_fill(like),
         compressors=_SHUFFLED if layout.compressed else (Crc32cCodec(),),
         dimension_names=layout.dimensions,
         chunk_key_encoding={"name": "default", "separator": "."},
         attributes=dict(layout.attributes),
         config={"write_empty_chunks": True},
     )
-    if whole > begin:
-        array[begin:whole] = _padded(values[begin:], whole - begin)
-    node: Node = json.loads(memory.pop(NODE_FILE).to_bytes())
-    node["shape"][0] = len(values)
-    return node, {key: buffer.to_bytes() for key, buffer in memory.items()}
 
 
 def _padded(values: Array, rows: int) -> Array:

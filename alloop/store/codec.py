@@ -196,32 +196,42 @@ class _Decoder:
         return self.value(self.encoded.tree)
 
     def value(self, tree: Any) -> Any:
-        match tree:
-            case list():
-                return tuple(self.value(each) for each in tree)
-            case {"#": str(kind)}:
-                named = {k: self.value(v) for k, v in tree.items() if k != "#"}
-                return self.record(kind, named)
-            case {"#array": int(index)}:
-                return self.arrays[index]
-            case {"#frame": int(index)}:
-                return self.frames[index]
-        return self.rare(tree) if isinstance(tree, dict) else tree
+        # Journals are long and this is their inner loop: types, not patterns.
+        kind = type(tree)
+        if kind is list:
+            return tuple([self.value(each) for each in tree])
+        if kind is not dict:
+            return tree
+        if "#" in tree:
+            return self.record(tree)
+        tag: str = ""
+        content: Any = None
+        if len(tree) == 1:
+            ((tag, content),) = tree.items()
+        match tag:
+            case "#array":
+                return self.arrays[content]
+            case "#frame":
+                return self.frames[content]
+        return self.rare(tree, tag, content)
 
-    def rare(self, tree: dict[str, Any]) -> Any:
-        match tree:
-            case {"#map": dict(named)}:
-                return {key: self.value(each) for key, each in named.items()}
-            case {"#list": list(items)}:
-                return [self.value(each) for each in items]
-            case {"#float": str(text)}:
-                return float(text)
-            case {"#enum": [str(kind), str(name)]}:
-                return self.member(kind, name)
+    def rare(self, tree: dict[str, Any], tag: str, content: Any) -> Any:
+        match tag:
+            case "#map":
+                return {key: self.value(each) for key, each in content.items()}
+            case "#list":
+                return [self.value(each) for each in content]
+            case "#float":
+                return float(content)
+            case "#enum":
+                return self.member(*content)
         raise StoreError(f"it holds {sorted(tree)}, which is not alloop's")
 
-    def record(self, kind: str, named: Fields) -> Any:
+    def record(self, tree: dict[str, Any]) -> Any:
+        kind = tree["#"]
         cls, current = self.registry[kind]
+        value = self.value
+        named = {key: value(each) for key, each in tree.items() if key != "#"}
         for version in range(self.encoded.versions[kind], current):
             upcast = self.upcasters.get((kind, version))
             named = upcast(named) if upcast else named

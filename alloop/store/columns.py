@@ -3,69 +3,105 @@
 Order of writing: chunks, then each array's own metadata (the row-counting column last),
 then the root `zarr.json`, whose consolidated metadata is what a reader opens. A crash
 in between leaves longer chunks that nobody sees; the next write makes the last chunks
-of every array anew from the tables. All columns can be rebuilt from the journal.
+of every array anew, from rows that were shown and from new ones. All columns can be
+rebuilt from the journal.
 """
 
 import shutil
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
+from alloop.core.errors import DamagedError
 from alloop.store import root
 from alloop.store.archive import Archive
-from alloop.store.chunks import Layout, encode
+from alloop.store.changes import MARK, SCHEMA, Change, change, cut, grown, tails
 from alloop.store.files import explained, write_many
-from alloop.store.record import Array
 from alloop.store.root import NODE_FILE, Node, dump
-from alloop.store.schema import (
-    REPLACED,
-    ROW,
-    TABLES,
-    VERSION,
-    Column,
-    Tables,
-    attributes,
-    checked,
-    columns,
-)
+from alloop.store.schema import REPLACED, TABLES, VERSION, Tables, checked
 
-Attributes = Mapping[str, Mapping[str, Any]]
-_MARK, _SCHEMA = "mark", "schema"
+Attributes: TypeAlias = Mapping[str, Mapping[str, Any]]
+Rows: TypeAlias = Callable[[int], Tables]
 
 
-@dataclass(frozen=True, slots=True)
-class _Change:
-    """What a table adds: chunks to write, and nodes to write and show."""
-
-    chunks: dict[str, bytes]
-    nodes: dict[str, Node]
-
-
-def write(
-    archive: Archive, tables: Tables, mark: int, attrs: Attributes | None = None
+def fill(
+    archive: Archive, rows: Rows, mark: int, attrs: Attributes | None = None
 ) -> None:
-    """Bring the columns up to these tables.
+    """Bring the columns up to record `mark`, adding only what is new.
+
+    Costs what is new and one chunk an array, however long the columns are.
 
     Parameters
     ----------
     archive
         The store, open for writing.
-    tables
-        All rows of each table from the first on; `alloop.store.schema` says which
-        columns. Tables only grow, but for those in `schema.REPLACED`.
+    rows
+        `rows(after)` is, for every table, the rows that records after number `after`
+        brought, up to record `mark`: -1 asks for all rows. Offsets begin at 0;
+        `structure` counts from the first row of the store. A table of
+        `schema.REPLACED` comes whole each time.
     mark
-        The number of the last journal record that the tables hold.
+        The number of the last journal record that the rows hold.
     attrs
         More attributes of a table's group, such as a level's settings.
     """
+    after = end(archive.path)
+    if after >= 0:
+        try:
+            return _append(archive, rows(after), mark, attrs)
+        except DamagedError:
+            pass  # the journal knows better
+    clear(archive)
+    return _append(archive, rows(-1), mark, attrs)
+
+
+def end(path: Path) -> int:
+    """The number of the record after whose rows more can be appended, else -1."""
+    shown = root.members(root.read(path))
+    present = names(shown)
+    marks = {shown[name]["attributes"][MARK] for name in present}
+    versions = {shown[name]["attributes"].get(SCHEMA) for name in present}
+    return int(marks.pop()) if len(marks) == 1 and versions == {VERSION} else -1
+
+
+def _append(
+    archive: Archive, rows: Tables, mark: int, attrs: Attributes | None
+) -> None:
+    arrays = {name: checked(name, table) for name, table in rows.items()}
+    shown = root.members(root.read(archive.path))
+    with explained(archive.path):
+        changes = [
+            change(
+                shown,
+                name,
+                tails(archive.path, shown, name, each),
+                {**(attrs or {}).get(name, {}), MARK: mark},
+            )
+            for name, each in arrays.items()
+        ]
+        _commit(archive, shown, changes)
+
+
+def write(
+    archive: Archive, tables: Tables, mark: int, attrs: Attributes | None = None
+) -> None:
+    """Bring the columns up to these tables, which hold all rows from the first on.
+
+    Reads nothing of the columns, and makes their last chunks anew. For the parameters
+    see `fill`; tables only grow, but for those in `schema.REPLACED`.
+    """
     arrays = {name: checked(name, table) for name, table in tables.items()}
     shown = root.members(root.read(archive.path))
-    if not all(_grown(shown, name, each) for name, each in arrays.items()):
+    if not all(grown(shown, name, each) for name, each in arrays.items()):
         clear(archive)
         shown = root.members(root.read(archive.path))
     changes = [
-        _change(shown, name, each, {**(attrs or {}).get(name, {}), _MARK: mark})
+        change(
+            shown,
+            name,
+            cut(shown, name, each),
+            {**(attrs or {}).get(name, {}), MARK: mark},
+        )
         for name, each in arrays.items()
     ]
     with explained(archive.path):
@@ -93,75 +129,20 @@ def clear(archive: Archive) -> None:
 def mark(path: Path) -> int:
     """The number of the last journal record that every table holds, -1 without any."""
     shown = root.members(root.read(path))
-    return min((shown[name]["attributes"][_MARK] for name in names(shown)), default=-1)
+    return min((shown[name]["attributes"][MARK] for name in names(shown)), default=-1)
 
 
 def names(shown: Mapping[str, Node]) -> list[str]:
     """The tables among a store's members."""
     columns = (path for path in shown if _is_column(path))
-    return sorted(path for path in columns if _MARK in shown[path]["attributes"])
+    return sorted(path for path in columns if MARK in shown[path]["attributes"])
 
 
 def _is_column(path: str) -> bool:
     return path.split("/")[0] in TABLES
 
 
-def _place(name: str, mark: int) -> str:
-    # Another mark, another place: who still reads the last states never sees them mixed
-    # with newer ones.
-    return f"{name}/{mark:08d}" if name in REPLACED else name
-
-
-def _grown(shown: Mapping[str, Node], name: str, arrays: Mapping[str, Array]) -> bool:
-    """Whether what is shown of a table can be the beginning of these arrays."""
-    if name in REPLACED or name not in shown:
-        return True
-    return shown[name]["attributes"].get(_SCHEMA) == VERSION and all(
-        _length(shown, f"{name}/{key}") <= len(array) for key, array in arrays.items()
-    )
-
-
-def _length(shown: Mapping[str, Node], path: str) -> int:
-    return int(shown[path]["shape"][0]) if path in shown else 0
-
-
-def _change(
-    shown: Mapping[str, Node],
-    name: str,
-    arrays: Mapping[str, Array],
-    said: dict[str, Any],
-) -> _Change:
-    place = _place(name, said[_MARK])
-    wanted = columns(name)
-    chunks: dict[str, bytes] = {}
-    nodes: dict[str, Node] = {}
-    for key in [*list(wanted)[1:], next(iter(wanted))]:
-        path = f"{place}/{key}"
-        node, made = encode(
-            arrays[key], _layout(name, wanted[key]), _length(shown, path)
-        )
-        if node != shown.get(path):
-            nodes[path] = node
-            chunks |= {f"{path}/{chunk}": data for chunk, data in made.items()}
-    said |= {_SCHEMA: VERSION, "rows": len(arrays[next(iter(wanted))])}
-    return _Change(chunks, {**nodes, **dict(_groups(place, said))})
-
-
-def _groups(place: str, said: dict[str, Any]) -> Iterator[tuple[str, Node]]:
-    above, _, _ = place.rpartition("/")
-    if above:
-        yield above, root.group()
-    yield place, root.group(said)
-
-
-def _layout(table: str, column: Column) -> Layout:
-    row = table.split("/")[0].removesuffix("s")
-    first = row if column.along == ROW else f"{row}_{column.along}"
-    dimensions = (first, *(axis for axis, _ in column.axes))
-    return Layout(column.chunk, dimensions, True, attributes(column))
-
-
-def _commit(archive: Archive, shown: dict[str, Node], changes: list[_Change]) -> None:
+def _commit(archive: Archive, shown: dict[str, Node], changes: list[Change]) -> None:
     store, files = archive.path, archive.files
     chunks = {key: data for each in changes for key, data in each.chunks.items()}
     nodes = {key: node for each in changes for key, node in each.nodes.items()}

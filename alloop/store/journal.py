@@ -2,10 +2,12 @@
 
 `journal/00000012` is record 12. A record that has a name is complete and on the disk,
 and its name can be taken only once: a second writer that slipped past the lock fails at
-its first append. The folder is at the same time a Zarr array of shape (0,), whose
-members nobody lists, so that the store stays a proper Zarr hierarchy.
+its first append. Old records are sealed into packs, see `alloop.store.sealing`. The
+folder is at the same time a Zarr array of shape (0,), whose members nobody lists, so
+that the store stays a proper Zarr hierarchy.
 """
 
+import contextlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,7 +16,9 @@ from typing import Any
 from alloop.core.errors import DamagedError, LockedError
 from alloop.store.codec import Encoded
 from alloop.store.files import Files, create, sweep
-from alloop.store.record import pack, unpack
+from alloop.store.packs import DIGITS, Listing, Pack, listing, read
+from alloop.store.record import DIGEST, pack, unpack
+from alloop.store.sealing import mend, seal
 
 FOLDER = "journal"
 STAGING = "staging"
@@ -27,19 +31,22 @@ NODE: dict[str, Any] = {
     "chunk_key_encoding": {"name": "default", "configuration": {"separator": "/"}},
     "fill_value": 0,
     "codecs": [{"name": "bytes"}],
-    "attributes": {"about": "alloop's journal: one file a record, not chunks of Zarr"},
+    "attributes": {"about": "alloop's journal: files of records, not chunks of Zarr"},
     "storage_transformers": [],
 }
-_DIGITS = 8
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Entry:
-    """Record `seq` of the journal, written at `time` (seconds since 1970)."""
+    """Record `seq` of the journal, written at `time` (seconds since 1970).
+
+    digest: the checksum of its bytes, which names its content.
+    """
 
     seq: int
     time: float
     record: Encoded
+    digest: bytes
 
 
 class Journal:
@@ -54,6 +61,7 @@ class Journal:
         self._writable = writable
         if writable:
             sweep(self._staging)
+            mend(folder, self._files)
 
     def append(self, seq: int, record: Encoded, time: float) -> None:
         """Commit record `seq`: on return it survives a loss of power.
@@ -84,6 +92,13 @@ class Journal:
                 "only one may run, so stop one of the two"
             ) from error
 
+    def seal(self, least: int = 1) -> None:
+        """Put loose records away into packs, unless there are fewer than `least`.
+
+        Raises OSError where the file system refused; nothing is lost.
+        """
+        seal(self._folder, self._staging, self._files, least)
+
     def read(self, seq: int) -> Entry:
         """Record `seq`.
 
@@ -92,46 +107,87 @@ class Journal:
         DamagedError
             It is missing, or its bytes are not those that were written.
         """
-        entry = self._read(seq)
-        if entry is None:
-            raise DamagedError(f"{self._path(seq)} is missing")
-        return entry
+        for entry in self.iterate(seq):
+            return entry
+        raise self._absent(seq)
 
     def iterate(self, start: int = 0) -> Iterator[Entry]:
-        """Records from `start` on, as far as they go; a live writer may go on."""
+        """Records from `start` on, as far as they go.
+
+        A live writer may go on meanwhile, and seal what it wrote.
+        """
+        seen: Listing | None = None
         while True:
-            entry = self._read(start)
-            if entry is None and start > self.last():
+            found, begin = self.listing(), start
+            for entry in self._run(start, found):
+                yield entry
+                start = entry.seq + 1
+            if start == begin and start > found.last:
                 return
-            # A record that appeared in between is there now; a gap raises.
-            yield entry or self.read(start)
-            start += 1
+            # What a listing shows and nobody can open was sealed meanwhile: look again.
+            if start == begin and (start in found.missing() or found == seen):
+                raise self._absent(start)
+            seen = found
 
     def last(self) -> int:
         """The number of the last record, -1 where there is none."""
-        return max(self._numbers(), default=-1)
+        return self.listing().last
 
     def missing(self) -> list[int]:
         """Numbers below the last whose record is not there."""
-        found = set(self._numbers())
-        return [seq for seq in range(max(found, default=-1)) if seq not in found]
+        return self.listing().missing()
 
-    def _numbers(self) -> Iterator[int]:
-        return (int(p.name) for p in self._folder.iterdir() if p.name.isdigit())
+    def listing(self) -> Listing:
+        """Which records lie where."""
+        return listing(self._folder)
+
+    def _run(self, seq: int, found: Listing) -> Iterator[Entry]:
+        """Records from `seq` on, until one is not where it is looked for."""
+        with contextlib.suppress(FileNotFoundError):
+            while True:
+                span = found.pack(seq)
+                if span is None:
+                    yield self._loose(seq)
+                    seq += 1
+                else:
+                    yield from self._sealed(seq, read(self._folder, span), found)
+                    seq = span.last + 1
+
+    def _loose(self, seq: int) -> Entry:
+        path = self._path(seq)
+        return _entry(seq, path.read_bytes(), str(path))
+
+    def _sealed(self, start: int, pack: Pack, found: Listing) -> Iterator[Entry]:
+        name = str(self._folder / pack.span.name)
+        for seq in range(start, pack.span.last + 1):
+            try:
+                yield _entry(seq, pack.raw(seq), f"record {seq} in {name}")
+            except DamagedError:
+                spare = self._spare(seq, found)
+                if spare is None:
+                    raise
+                yield spare
+
+    def _spare(self, seq: int, found: Listing) -> Entry | None:
+        """The record from a file that the pack has not replaced yet."""
+        for span in found.inner:
+            if seq in span:
+                data = read(self._folder, span).raw(seq)
+                return _entry(seq, data, f"record {seq} in {span.name}")
+        return self._loose(seq) if seq in found.loose else None
 
     def _path(self, seq: int) -> Path:
-        return self._folder / f"{seq:0{_DIGITS}d}"
+        return self._folder / f"{seq:0{DIGITS}d}"
 
-    def _read(self, seq: int) -> Entry | None:
-        path = self._path(seq)
-        try:
-            data = path.read_bytes()
-        except FileNotFoundError:
-            return None
-        header, arrays = unpack(data, str(path))
-        if header["seq"] != seq:
-            raise DamagedError(f"{path} holds record {header['seq']}")
-        record = Encoded(
-            header["record"], tuple(arrays), tuple(header["frames"]), header["versions"]
-        )
-        return Entry(seq, header["time"], record)
+    def _absent(self, seq: int) -> DamagedError:
+        return DamagedError(f"{self._path(seq)} is missing")
+
+
+def _entry(seq: int, data: bytes, name: str) -> Entry:
+    header, arrays = unpack(data, name)
+    if header["seq"] != seq:
+        raise DamagedError(f"{name} holds record {header['seq']}")
+    record = Encoded(
+        header["record"], tuple(arrays), tuple(header["frames"]), header["versions"]
+    )
+    return Entry(seq, header["time"], record, data[-DIGEST:])

@@ -49,7 +49,21 @@ class Lock:
         except StoreError:
             os.close(self._handle)
             raise
+        self._path, self._store = path, store
+        self._signature = _read(self._handle)
         _held.add(self._handle)
+
+    def confirm(self) -> None:
+        """LockedError if another driver has signed since, as on a broken file system.
+
+        Names of records become free again where they are sealed, so that who comes late
+        is not refused by the names alone.
+        """
+        if _read(self._handle) != self._signature:
+            raise LockedError(
+                f"{self._store} was taken over by {_holder(self._path)}; only one "
+                "driver may run, so stop one of the two"
+            )
 
     def release(self) -> None:
         """Give the lock back; a second call does nothing."""
@@ -80,6 +94,10 @@ def _sign(handle: int) -> None:
     with contextlib.suppress(OSError):
         os.ftruncate(handle, 0)
         os.pwrite(handle, json.dumps(holder).encode(), 0)
+
+
+def _read(handle: int) -> bytes:
+    return os.pread(handle, 4096, 0)
 
 
 def _holder(path: Path) -> str:

@@ -29,7 +29,8 @@ def write_model(store: Path, model_id: str, blob: bytes, files: Files) -> Node:
 
 def _write(store: Path, target: Path, blob: bytes, files: Files) -> None:
     digest = hashlib.sha256(blob).hexdigest()
-    layout = Layout(_CHUNK, ("byte",), False, {"sha256": digest})
+    rows = min(_CHUNK, max(1, len(blob)))  # a chunk is filled up to its end
+    layout = Layout(rows, ("byte",), False, {"sha256": digest})
     node, chunks = encode(np.frombuffer(blob, np.uint8), layout)
     folder = staging(store) / uuid.uuid4().hex
     files.make(folder)

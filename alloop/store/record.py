@@ -8,8 +8,10 @@ that a record can be read without this file.
 
 import hashlib
 import json
+import math
 import struct
 from collections.abc import Mapping, Sequence
+from functools import cache
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -21,7 +23,7 @@ Array: TypeAlias = npt.NDArray[Any]
 
 MAGIC = b"alloop01"
 _PREFIX = struct.Struct("<8sQ")
-_DIGEST = 32
+DIGEST = 32
 _ALIGN = 64
 _KINDS = "biufc"
 
@@ -46,29 +48,57 @@ def unpack(data: bytes, name: str) -> tuple[dict[str, Any], list[Array]]:
     StoreError
         A newer alloop wrote them.
     """
-    body, digest = data[:-_DIGEST], data[-_DIGEST:]
-    if len(data) < _PREFIX.size + _DIGEST or hashlib.sha256(body).digest() != digest:
+    if not whole(data):
         raise DamagedError(
             f"{name} does not match its checksum; run `alloop doctor` on the store"
         )
-    magic, length = _PREFIX.unpack_from(body)
+    magic, size = _PREFIX.unpack_from(data)
     if magic != MAGIC:
         raise StoreError(
             f"{name} begins with {magic!r}, this alloop reads {MAGIC!r}; upgrade alloop"
         )
-    start = _PREFIX.size + length
-    header: dict[str, Any] = json.loads(body[_PREFIX.size : start])
-    return header, _cut(body, start, header.pop("arrays"))
+    start = _PREFIX.size + size
+    header: dict[str, Any] = json.loads(data[_PREFIX.size : start].decode())
+    return header, _cut(data, start, header.pop("arrays"))
 
 
-def _cut(body: bytes, start: int, described: list[dict[str, Any]]) -> list[Array]:
+def whole(data: bytes) -> bool:
+    """Whether a record's bytes are those that were written."""
+    body = memoryview(data)[:-DIGEST]
+    enough = len(data) >= _PREFIX.size + DIGEST
+    return enough and hashlib.sha256(body).digest() == data[-DIGEST:]
+
+
+def length(data: bytes, start: int) -> int:
+    """The size in bytes of the record that begins at `start`, from its own words.
+
+    Raises DamagedError where these cannot be understood; the checksum is not looked at.
+    """
+    try:
+        magic, size = _PREFIX.unpack_from(data, start)
+        text = data[start + _PREFIX.size : start + _PREFIX.size + size]
+        described = json.loads(text)["arrays"]
+        sizes = [math.prod(x["shape"]) * _dtype(x["dtype"]).itemsize for x in described]
+    except (struct.error, ValueError, KeyError, TypeError) as error:
+        raise DamagedError(f"no record begins at byte {start}") from error
+    if magic != MAGIC:
+        raise DamagedError(f"no record begins at byte {start}")
+    return _PREFIX.size + len(text) + sum(map(_rounded, sizes)) + DIGEST
+
+
+def _cut(data: bytes, start: int, described: list[dict[str, Any]]) -> list[Array]:
     arrays = []
     for each in described:
-        dtype, shape = np.dtype(each["dtype"]), tuple(each["shape"])
-        count = int(np.prod(shape, dtype=np.int64))
-        arrays.append(np.frombuffer(body, dtype, count, start).reshape(shape))
+        dtype, shape = _dtype(each["dtype"]), each["shape"]
+        count = math.prod(shape)
+        arrays.append(np.frombuffer(data, dtype, count, start).reshape(shape))
         start += _rounded(count * dtype.itemsize)
     return arrays
+
+
+@cache
+def _dtype(text: str) -> np.dtype[Any]:
+    return np.dtype(text)
 
 
 def _describe(array: Array) -> dict[str, Any]:

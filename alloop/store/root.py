@@ -14,7 +14,7 @@ from alloop.core.errors import DamagedError, StoreError
 from alloop.store.files import Files, put
 from alloop.store.journal import FOLDER, STAGING
 
-FORMAT = 1
+FORMAT = 2  # 1 had no packs in its journal
 MODELS = "models"
 NODE_FILE = "zarr.json"
 _FORMAT_KEY = "alloop_format"
@@ -98,6 +98,14 @@ def publish(store: Path, present: Mapping[str, Node], files: Files) -> None:
     """Show exactly these members from now on."""
     node = root(attributes(read(store)), present)
     put(files, store / NODE_FILE, dump(node), staging(store))
+
+
+def upgrade(store: Path, files: Files) -> None:
+    """Mark a store of an older format as one that older alloops cannot read."""
+    node = read(store)
+    if attributes(node)[_FORMAT_KEY] < FORMAT:
+        node["attributes"][_FORMAT_KEY] = FORMAT
+        put(files, store / NODE_FILE, dump(node), staging(store))
 
 
 def staging(store: Path) -> Path:

@@ -13,13 +13,14 @@ from typing import Any, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
+from alloop.core.doubts import Doubt
 from alloop.core.records import Failure
 from alloop.store.record import Array
 
 Table: TypeAlias = Mapping[str, Array]
 Tables: TypeAlias = Mapping[str, Table]
 
-VERSION = 1  # of everything below; a store's older columns are made anew
+VERSION = 2  # of everything below; a store's older columns are made anew
 ROW, ATOM, BOUND = "row", "atom", "bound"
 ROWS_A_CHUNK = 1024
 ATOMS_A_CHUNK = 8192
@@ -43,7 +44,9 @@ FAILURES = (
     "LOST",
     "UNSTABLE",
     "MISSING",
+    "DISK",
 )
+RUNGS = ("", "default", "damping", "level shift", "second order", "other")
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,6 +84,7 @@ _POSITIONS = Column("f8", "positions", "angstrom", ATOM, _XYZ)
 _STRUCTURE = Column("i8", "row of the frame in `structures`")
 _MOLECULE = Column("i8", "the start molecule it descends from")
 _STEP = Column("i8", "MD steps that the walker had taken")
+_CURVATURE = "lowest curvature of the SCF energy, NaN if not checked,"
 _PURPOSE = Column("u1", "why it was asked for", codes=PURPOSES)
 _FIDELITY = Column("u1", "the role of the level", codes=FIDELITIES)
 
@@ -105,6 +109,26 @@ LABELS: dict[str, Column] = {
     "failure": Column("u1", "why there is no label", codes=FAILURES),
     "cpu_seconds": Column("f8", "what it cost", "s"),
     "purpose": _PURPOSE,
+    "cached": Column("bool", "somebody else had paid for it"),
+    "peak_mb": Column("f8", "memory of its process at most, NaN if not known", "MB"),
+    "rung": Column("u1", "of the ladder, where the SCF converged", codes=RUNGS),
+    "gap": Column("f8", "HOMO-LUMO gap, NaN where not known", "eV"),
+    "s2": Column("f8", "<S²>, NaN where not known", "1"),
+    "t1": Column("f8", "T1 diagnostic, NaN where not known", "1"),
+    "internal": Column("f8", f"{_CURVATURE} within its spin symmetry", "hartree"),
+    "external": Column("f8", f"{_CURVATURE} that breaks spin symmetry", "hartree"),
+    "instability": Column("bool", Doubt.INSTABILITY.value),
+    "multireference": Column("bool", Doubt.MULTIREFERENCE.value),
+    "contamination": Column("bool", Doubt.CONTAMINATION.value),
+}
+NOISE: dict[str, Column] = {
+    "structure": _STRUCTURE,
+    "fidelity": _FIDELITY,
+    "energy": Column("f8", "how far it moved, NaN where it failed", "eV"),
+    "force_rms": Column("f8", "likewise, over components", "eV/angstrom"),
+    "force_max": Column("f8", "likewise, the largest component", "eV/angstrom"),
+    "cpu_seconds": Column("f8", "what the second label cost", "s"),
+    "failure": Column("u1", "why there is no second label", codes=FAILURES),
 }
 SCORES: dict[str, Column] = {
     "structure": _STRUCTURE,
@@ -146,6 +170,7 @@ GENERATIONS: dict[str, Column] = {
 TABLES = {
     "structures": STRUCTURES,
     "labels": LABELS,
+    "noise": NOISE,
     "scores": SCORES,
     "selections": SELECTIONS,
     "walkers": WALKERS,

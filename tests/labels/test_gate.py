@@ -5,15 +5,19 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
 from alloop.core.frame import Frame
-from alloop.core.records import Failure
+from alloop.core.levels import Level, level
+from alloop.core.records import Failure, Label, Unlabelled
+from alloop.labels.direct import DirectLabeller
 from alloop.labels.gate import (
     Tolerances,
     check_electrons,
     check_geometry,
     check_result,
+    gate_problems,
     refuse_frame,
     tolerances,
 )
+from alloop.labels.isolated import IsolatedLabeller
 from alloop.labels.levels import ase_level, pyscf_level
 from alloop.labels.outcome import Refused, Result
 from alloop.labels.toy import toy_level
@@ -65,6 +69,7 @@ def test_contacts_are_seen_through_the_walls_of_a_cell() -> None:
         (1, 0, "odd"),
         (2, 0, "leaves 0"),
         (0, 4, "cannot have"),
+        (0, -2, "cannot have"),
     ],
 )
 def test_charge_and_spin_must_fit_the_electrons(
@@ -110,9 +115,87 @@ def test_results_that_cannot_be_forces_of_the_frame_are_refused() -> None:
 def test_the_gate_is_tighter_where_there_is_no_grid() -> None:
     exact = tolerances(pyscf_level("ccsd(t)", "cc-pvdz"))
     grid = tolerances(pyscf_level("pbe", "def2-svp"))
+    fixed = tolerances(pyscf_level("pbe", "def2-svp", grid_response=False))
     foreign = tolerances(ase_level("ase.calculators.emt.EMT"))
-    assert exact.net_force < grid.net_force < foreign.net_force
-    assert exact.torque < grid.torque < foreign.torque
+    assert exact.net_force == grid.net_force < fixed.net_force < foreign.net_force
+    assert exact.torque < grid.torque == fixed.torque < foreign.torque
+
+
+def gated(plain: Level, **gate: float) -> Level:
+    return level(plain.kind, {**plain.settings, "gate": gate})
+
+
+def test_a_level_moves_its_own_thresholds_and_is_another_level_then() -> None:
+    plain = pyscf_level("pbe", "def2-svp")
+    moved = gated(plain, net_force=0.3, slope=0.02)
+    assert (tolerances(moved).net_force, tolerances(moved).slope) == (0.3, 0.02)
+    assert tolerances(moved).torque == tolerances(plain).torque
+    assert moved.id != plain.id
+
+
+def test_a_gate_that_cannot_work_is_told_with_the_nearest_name() -> None:
+    wrong = {"net_forc": 1.0, "torque": "much", "slope": 2, "force": True}
+    problems = gate_problems({"gate": wrong})
+    for words in ("net_force", "'much'", "0 to 1", "True"):
+        assert any(words in problem for problem in problems)
+    assert len(problems) == 4
+    assert gate_problems({"gate": {"slope": 0.02}}) == gate_problems({}) == []
+    with IsolatedLabeller(gated(toy_level(), sloep=1.0)) as labeller:
+        assert "slope" in labeller.problems(["H"])[0]
+
+
+@pytest.mark.parametrize("fault", ["scale", "flip"])
+def test_sums_do_not_see_a_wrong_scale_or_sign_and_slopes_do(fault: str) -> None:
+    frame = Frame(np.array([8, 1, 1]), np.array([[0, 0, 0], [0, 0.8, 0.5], [0, -1, 0]]))
+    spoiled = toy_level(fault=fault)
+    assert isinstance(DirectLabeller(spoiled).label(frame), Label)
+    outcome = DirectLabeller(gated(spoiled, slope=1.0)).label(frame)
+    assert isinstance(outcome, Unlabelled)
+    assert outcome.failure is Failure.GATE
+    assert "disagree" in outcome.message
+    good = DirectLabeller(gated(toy_level(), slope=1.0)).label(frame)
+    assert good.details["slope_error"] < 1e-3
+
+
+def test_the_share_of_tested_slopes_is_that_of_the_level_and_repeats() -> None:
+    labeller = DirectLabeller(gated(toy_level(), slope=0.2))
+    frames = [pair(0.7 + 1e-3 * n) for n in range(200)]
+    tested = ["slope_error" in labeller.label(frame).details for frame in frames]
+    assert 20 <= sum(tested) <= 60
+    again = ["slope_error" in labeller.label(frame).details for frame in frames]
+    assert tested == again
+
+
+def test_what_may_be_off_in_the_table_is_off_that_much() -> None:
+    noise = np.random.default_rng(1).normal(0, 0.05, (3, 3))
+    rest = np.array([[0, 0, 0], [0, 0.76, 0.59], [0, -0.8, 0.5]])
+    frame = Frame(np.array([8, 1, 1]), rest + noise)
+    sums = {}
+    for name, asked in {
+        "exact": pyscf_level("hf", "def2-svp", density_fit=True),
+        "grid": pyscf_level("b3lyp", "6-31g", grid=1),
+        "fixed": pyscf_level("b3lyp", "6-31g", grid=1, grid_response=False),
+    }.items():
+        forces = DirectLabeller(asked).label(frame).forces
+        x = frame.positions - frame.positions.mean(axis=0)
+        net, torque = forces.sum(axis=0), np.cross(x, forces).sum(axis=0)
+        sums[name] = (np.linalg.norm(net), np.linalg.norm(torque))
+    assert sums["exact"][0] < 1e-10 > sums["grid"][0]
+    assert sums["exact"][1] < 1e-4
+    assert 1e-4 < sums["fixed"][0] < 0.02
+    assert 1e-4 < sums["grid"][1] < 0.05
+
+
+def test_a_hopeless_molecule_is_refused_before_anything_runs() -> None:
+    side = np.arange(4.0) * 3.0
+    places = np.stack(np.meshgrid(side, side, side), axis=-1).reshape(-1, 3)
+    neon = Frame(np.full(64, 10), places)
+    asked = pyscf_level("ccsd", "cc-pvdz")
+    outcome = DirectLabeller(asked).label(neon)
+    assert isinstance(outcome, Unlabelled)
+    assert outcome.failure is Failure.MEMORY
+    assert "64 atoms with 896 functions" in outcome.message
+    assert outcome.cpu_seconds < 10.0
 
 
 def test_what_is_no_element_is_unsupported() -> None:

@@ -1,4 +1,5 @@
 import os
+import resource
 import signal
 import subprocess
 import sys
@@ -7,6 +8,7 @@ import time
 from pathlib import Path
 
 import numpy as np
+import psutil
 import pytest
 
 from alloop.core.errors import InputError
@@ -15,10 +17,12 @@ from alloop.core.levels import level
 from alloop.core.records import Failure, Label, Unlabelled
 from alloop.core.roles import Labeller
 from alloop.labels.direct import DirectLabeller
+from alloop.labels.ends import Ended, Remains, cause
 from alloop.labels.isolated import Child, IsolatedLabeller, Limits
 from alloop.labels.levels import pyscf_level
 from alloop.labels.open import labeller
 from alloop.labels.toy import toy_level
+from alloop.labels.wire import ask_label
 
 LONG = Limits(seconds=120.0)
 linux_only = pytest.mark.skipif(sys.platform != "linux", reason="needs /proc")
@@ -104,7 +108,7 @@ def test_a_crash_names_its_signal_and_the_next_label_is_fine(water: Frame) -> No
         assert isinstance(outcome, Unlabelled)
         assert outcome.failure is Failure.CRASHED
         assert "SIGSEGV" in outcome.message
-        assert "toy.py" in outcome.message  # where it happened
+        assert "faults.py" in outcome.message  # where it happened
         assert isinstance(fragile.labeller(toy_level()).label(water), Label)
 
 
@@ -348,20 +352,183 @@ def test_no_child_outlives_a_parent_that_forgot_to_close_it() -> None:
 
 
 @linux_only
-def test_where_there_is_no_death_signal_the_child_watches_its_parent() -> None:
+def test_where_there_is_no_death_signal_the_supervisor_looks_for_its_parent() -> None:
     watcher = (
-        "import os; from alloop.labels.child import watch; p = os.getppid();"
-        "print(os.getpid(), flush=True); watch(p, 0.05)"
+        "import os, time; from alloop.labels.supervisor import follow;"
+        "follow(os.getppid(), 0.05, by_signal=False); print(os.getpid(), flush=True);"
+        "time.sleep(600)"
     )
     script = (
         "import subprocess, sys;"
         f"subprocess.Popen([sys.executable, '-c', {watcher!r}]).wait(600)"
     )
-    parent = subprocess.Popen(
-        [sys.executable, "-c", script], stdout=subprocess.PIPE, text=True
-    )
+    quiet = subprocess.DEVNULL
+    command = [sys.executable, "-c", script]
+    parent = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=quiet, text=True)
     with parent:
         pid = int(parent.stdout.readline())
         assert running(pid)
         parent.kill()
     assert ended(pid)
+
+
+def grandchildren(pid: int) -> list[int]:
+    return [p.pid for p in psutil.Process(pid).children(recursive=True)]
+
+
+def test_a_daemon_of_a_program_ends_with_the_child(water: Frame) -> None:
+    with Child(LONG) as fertile:
+        fertile.labeller(toy_level(fault="daemon")).label(water)
+        family = grandchildren(fertile.pid)
+        assert len(family) == 2  # the child, and the daemon in a session of its own
+    assert all(ended(pid) for pid in family)
+
+
+BEARER = """
+import sys, time
+import numpy as np
+from alloop.core.frame import Frame
+from alloop.labels.isolated import Child, Limits
+from alloop.labels.toy import toy_level
+frame = Frame(np.array([1, 1]), np.array([[0, 0, 0], [0, 0, 0.8]]))
+child = Child(Limits())
+child.labeller(toy_level(fault="daemon")).label(frame)
+print(child.pid, flush=True)
+child.labeller(toy_level(fault="hang")).label(frame)
+"""
+
+
+@linux_only
+def test_a_daemon_of_a_program_does_not_outlive_a_killed_worker() -> None:
+    worker = subprocess.Popen(
+        [sys.executable, "-c", BEARER], stdout=subprocess.PIPE, text=True
+    )
+    with worker:
+        pid = int(worker.stdout.readline())
+        family = [pid, *grandchildren(pid)]
+        assert len(family) == 3
+        worker.kill()
+    assert all(ended(pid) for pid in family)
+
+
+@linux_only
+def test_a_supervisor_that_is_killed_takes_the_child_along(water: Frame) -> None:
+    with Child(LONG) as shared:
+        shared.labeller(toy_level()).label(water)
+        (child,) = grandchildren(shared.pid)
+        os.kill(shared.pid, signal.SIGKILL)
+        assert ended(child)
+        assert isinstance(shared.labeller(toy_level()).label(water), Label)
+
+
+# Dies at its second label in one process, or at each.
+FRAGILE = """
+import os
+import numpy as np
+from alloop.labels.outcome import Result
+
+made = []
+
+def label(frame, settings):
+    made.append(frame)
+    if len(made) > settings["good"]:
+        os.abort()
+    return Result(0.0, np.zeros((len(frame), 3)))
+"""
+
+
+def test_a_crash_of_a_worn_child_is_believed_only_from_a_fresh_one(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, water: Frame
+) -> None:
+    (tmp_path / "fragile.py").write_text(FRAGILE)
+    monkeypatch.syspath_prepend(tmp_path)
+    with Child(LONG) as shared:
+        wears = shared.labeller(level("fragile:label", {"good": 1}))
+        assert isinstance(wears.label(water), Label)
+        first = shared.pid
+        assert isinstance(wears.label(water), Label)
+        assert shared.pid != first
+        always = shared.labeller(level("fragile:label", {"good": 0}))
+        outcome = always.label(water)
+    assert isinstance(outcome, Unlabelled)
+    assert outcome.failure is Failure.CRASHED
+    assert "SIGABRT" in outcome.message
+
+
+def test_a_child_that_cannot_start_is_a_crash_with_its_reason(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, water: Frame
+) -> None:
+    broken = tmp_path / "python"
+    for text, words in (("", "could not be started"), ("#!/bin/sh\nexit 7\n", "7")):
+        broken.write_text(text)
+        broken.chmod(0o755 if text else 0o644)
+        with monkeypatch.context() as patched, Child(LONG) as unborn:
+            patched.setattr(sys, "executable", str(broken))
+            outcome = unborn.labeller(toy_level()).label(water)
+        assert isinstance(outcome, Unlabelled)
+        assert outcome.failure is Failure.CRASHED
+        assert words in outcome.message
+
+
+def test_a_scratch_folder_that_is_not_there_is_a_failure(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, water: Frame
+) -> None:
+    monkeypatch.setenv("PYSCF_TMPDIR", str(tmp_path / "nowhere"))
+    with Child(LONG) as unborn:
+        outcome = unborn.labeller(toy_level()).label(water)
+    assert isinstance(outcome, Unlabelled)
+    assert "nowhere" in outcome.message
+
+
+@linux_only
+@pytest.mark.parametrize("room", [100_000, 300_000, 900_000])
+def test_coupled_cluster_on_a_full_disk_gives_no_label(room: int, water: Frame) -> None:
+    # HDF5 reports some failed writes to nobody: PySCF then reads zeros.
+    with Child(LONG) as cramped:
+        cramped.labeller(pyscf_level("hf", "sto-3g")).label(water)
+        (child,) = grandchildren(cramped.pid)
+        resource.prlimit(child, resource.RLIMIT_FSIZE, (room, room))
+        outcome = cramped.labeller(pyscf_level("ccsd(t)", "cc-pvdz")).label(water)
+    assert isinstance(outcome, Unlabelled), outcome
+    assert outcome.failure is Failure.DISK
+
+
+@pytest.mark.parametrize(
+    ("remains", "failure", "words"),
+    [
+        (Remains(128 + 11), Failure.CRASHED, "SIGSEGV"),
+        (Remains(3, ["Error: no"]), Failure.CRASHED, "exit code 3 | Error: no"),
+        (Remains(128 + 9, [], 100.0, 8000.0), Failure.CRASHED, "from outside"),
+        (Remains(128 + 9, [], 7500.0, 8000.0), Failure.MEMORY, "near the limit"),
+        (Remains(128 + 9, [], 100.0, 8000.0, oom=1), Failure.MEMORY, "by the kernel"),
+        (Remains(1, ["OSError: No space left on device"]), Failure.DISK, "No space"),
+    ],
+)
+def test_what_is_left_of_a_child_tells_why_it_died(
+    remains: Remains, failure: Failure, words: str
+) -> None:
+    found, message = cause(remains)
+    assert found is failure
+    assert words in message
+
+
+@linux_only
+def test_the_kernel_s_own_kill_for_memory_is_told_from_others(water: Frame) -> None:
+    group = Path("/sys/fs/cgroup/memory/alloop-test")
+    try:
+        group.mkdir()
+        (group / "memory.limit_in_bytes").write_text("300000000")
+    except OSError:
+        pytest.skip("needs the right to make a memory cgroup (v1)")
+    try:
+        with Child(LONG) as capped:
+            capped.labeller(toy_level()).label(water)
+            (child,) = grandchildren(capped.pid)
+            (group / "cgroup.procs").write_text(str(child))
+            message = capped._held[os.getpid()].exchange  # of this child, no other
+            with pytest.raises(Ended) as caught:
+                message(ask_label(toy_level(fault="hog"), water))
+    finally:
+        group.rmdir()
+    assert caught.value.failure is Failure.MEMORY
+    assert "by the kernel" in caught.value.message

@@ -5,7 +5,13 @@ import pytest
 
 from alloop.core.errors import InputError
 from alloop.labels.isolated import Child
-from alloop.labels.levels import ase_level, check_level, pyscf_level
+from alloop.labels.levels import (
+    ase_level,
+    check_level,
+    named,
+    pyscf_level,
+    xtb_level,
+)
 from alloop.labels.toy import toy_level
 
 
@@ -22,6 +28,13 @@ from alloop.labels.toy import toy_level
         ),
         (pyscf_level("pbe", "pc-1", grid=1), "PBE/pc-1 (grid 1)"),
         (ase_level("ase.calculators.lj.LennardJones"), "LennardJones"),
+        (xtb_level(), "GFN2-xTB"),
+        (xtb_level("GFN1-xtb", temperature=5000), "GFN1-xTB (5000 K)"),
+        (named("HF/sto-3G"), "HF/STO-3G"),
+        (named("wb97x-d3bj/def2-tzvp"), "wB97X-D3BJ/def2-TZVP"),
+        (named("PBE0-D4/6-31g*"), "PBE0-D4/6-31G*"),
+        (named("spGFN2-xTB"), "spGFN2-xTB"),
+        (named("gfn1"), "GFN1-xTB"),
     ],
 )
 def test_levels_have_the_names_people_use(level, title: str) -> None:
@@ -51,6 +64,19 @@ def test_every_setting_that_changes_the_answer_makes_another_level() -> None:
         pyscf_level("mp2", "sto-3g", frozen_core=True),
     ]
     assert len({level.id for level in levels}) == len(levels)
+
+
+def test_every_setting_of_tight_binding_makes_another_level() -> None:
+    levels = [
+        xtb_level(),
+        xtb_level("gfn1-xtb"),
+        xtb_level(spin_polarized=True),
+        xtb_level(accuracy=0.1),
+        xtb_level(temperature=400),
+        xtb_level(max_cycle=100),
+    ]
+    assert len({level.id for level in levels}) == len(levels)
+    assert xtb_level("GFN2-xTB", temperature=300) == xtb_level()
 
 
 def test_every_default_is_spelled_out_with_the_program_and_its_minor_version() -> None:
@@ -85,6 +111,9 @@ def test_an_unknown_setting_names_the_nearest_one() -> None:
         (ase_level("ase.nowhere.Calculator"), "H", "import path"),
         (ase_level("ase.calculators.lj.LennardJones", {"sigm": 1}), "H", "'sigma'"),
         (toy_level(fault="segfault"), "H", "segv"),
+        (named("b3lpy-d4/def2-svp"), "HO", "did you mean 'b3lyp'"),
+        (xtb_level(), ["H", "U"], "ends with radon"),
+        (xtb_level(accuracy=-1.0), "H", "expected `accuracy` above 0"),
     ],
 )
 def test_a_level_that_cannot_work_is_refused_with_the_nearest_spelling(
@@ -104,6 +133,7 @@ def test_a_level_that_cannot_work_is_refused_with_the_nearest_spelling(
         pyscf_level("wb97x-d3bj", "def2-svp"),
         ase_level("ase.calculators.lj.LennardJones", {"sigma": 1.0, "rc": 4.0}),
         toy_level(),
+        xtb_level("gfn1-xtb", spin_polarized=True),
     ],
 )
 def test_a_sound_level_has_no_problems(child: Child, level) -> None:
@@ -113,6 +143,7 @@ def test_a_sound_level_has_no_problems(child: Child, level) -> None:
 def test_describing_and_opening_levels_imports_neither_pyscf_nor_torch() -> None:
     script = (
         "import sys, alloop.labels.levels, alloop.labels.open, alloop.labels.child;"
-        "assert not {'pyscf', 'torch'} & set(sys.modules)"
+        "import alloop.labels.xtb, alloop.labels.table, alloop.labels.model;"
+        "assert not {'pyscf', 'torch', 'tblite'} & set(sys.modules)"
     )
     subprocess.run([sys.executable, "-c", script], check=True)

@@ -235,7 +235,7 @@ def test_frames_that_the_level_cannot_treat_are_refused_by_name(
         ),
         (foreign, water, Failure.UNSUPPORTED, "pyscf 1.7"),
         (fitted, water, Failure.UNSUPPORTED, "density_fit"),
-        (pyscf_level("b3lpy", "6-31g"), water, Failure.UNSUPPORTED, "B3LPY"),
+        (pyscf_level("b3lpy", "6-31g"), water, Failure.UNSUPPORTED, "'b3lpy'"),
     ]
     for theory, frame, failure, words in cases:
         outcome = refused(child, theory, frame)

@@ -19,7 +19,7 @@ def energy(positions: np.ndarray, **parameters: float) -> float:
     return label.energy
 
 
-@settings(max_examples=20)
+@settings(max_examples=20, deadline=None)
 @given(arrays(float, (3, 3), elements=st.floats(-0.1, 0.1)))
 def test_forces_are_minus_the_energy_gradient(wiggle: np.ndarray) -> None:
     positions = REST + wiggle

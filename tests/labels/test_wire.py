@@ -10,6 +10,7 @@ from alloop.core.frame import Frame
 from alloop.core.records import Failure, Label, Unlabelled
 from alloop.labels.toy import toy_level
 from alloop.labels.wire import (
+    Garbled,
     Message,
     ask_label,
     asked,
@@ -61,6 +62,18 @@ def test_a_refusal_arrives_with_its_reason() -> None:
     assert isinstance(got, Unlabelled)
     assert (got.failure, got.message, got.cpu_seconds) == (Failure.GATE, "why", 0.5)
     assert got.details == {"rung": "damping"}
+
+
+def test_bytes_that_are_no_message_are_told_at_once() -> None:
+    whole = encode(Message({"say": "label"}, {"forces": np.ones((2, 3))}))
+    flipped = whole[:-1] + bytes([whole[-1] ^ 1])
+    for wrong in (b"garbage", b"\0" * 9, flipped):
+        with pytest.raises(Garbled):
+            decode(wrong)
+    level, frame = toy_level(), Frame(np.array([1]), np.zeros((1, 3)))
+    for header in ({"say": "label"}, {"say": "none"}, {}):
+        with pytest.raises(Garbled):
+            told(Message(header), frame, level)
 
 
 @pytest.mark.parametrize("length", [0, 7, 16, 40])

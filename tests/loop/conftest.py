@@ -9,8 +9,10 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
+from alloop.core.cost import Cost
+from alloop.core.curve import Curve
 from alloop.core.frame import Frame
-from alloop.core.records import Candidate, Failure, Label, Unlabelled, Walker
+from alloop.core.records import Candidate, Failure, Label, Noise, Unlabelled, Walker
 from alloop.core.seeds import share, stream
 from alloop.loop import events as e
 from alloop.loop.history import Entry, History
@@ -30,6 +32,12 @@ RULES = Rules(
     every=4,
     control=0.25,
 )
+
+
+def cost(level: str, seconds: float) -> Cost:
+    """A level whose labels all cost the same."""
+    flat = Curve(seconds, 1e12, 1.0, 1.0)
+    return Cost(level, time=flat, memory=flat)
 
 
 def frame(name: str, molecule: int = 0) -> Frame:
@@ -94,6 +102,11 @@ def answer(command: e.Command) -> e.Answer:
             return explored(command, timing)
         case e.Train():
             return trained(command, timing)
+        case e.Recheck(name=name, frame=where, level=level):
+            noise = Noise(where, level, 1e-4, 2e-3, 5e-3, 3 * COST[level])
+            return e.Rechecked(name, noise, e.Timing(1.0, 4.0, noise.cpu_seconds))
+        case e.Price(name=name):
+            return e.Priced(name, {})
     raise AssertionError(command)
 
 
@@ -259,6 +272,7 @@ def world() -> SimpleNamespace:
         RULES=RULES,
         answer=answer,
         candidate=candidate,
+        cost=cost,
         explored=explored,
         failed=failed,
         frame=frame,

@@ -182,3 +182,32 @@ def test_random_selection_does_not_look_at_the_bias(world, state, pool):
 
     assert chosen(0.1) == chosen(-0.1)
     assert len(chosen(0.1)) == 3
+
+
+def test_a_round_asks_for_no_more_than_the_cpu_hours_left_pay_for(world):
+    start = (world.frame("start"),)
+    prices = {"cheap": 1.0, "expensive": 20.0}
+    costs = {world.LEVELS[x]: world.cost(world.LEVELS[x], s) for x, s in prices.items()}
+    state = LoopState(levels=world.LEVELS, start=start, costs=costs)
+    for seconds in (0.0, 19.0, 45.0, 70.0, 87.0, 1000.0):
+        budget = Budget(cheap=20, expensive=12, cpu_hours=seconds / 3600)
+        picks = Picks.of(state, replace(world.RULES, budget=budget))
+        cheap, expensive = (
+            picks.cheap + picks.controls,
+            picks.expensive + picks.controls,
+        )
+        assert cheap * 1.0 + expensive * 20.0 <= seconds
+        if seconds >= 87.0:  # 6 cheap labels and 4 expensive ones
+            assert picks == Picks(20 // 3 - 1, 3, 1)
+    spent = replace(state, blocks=(spent_on(world.frame, 5, 10.0),))
+    budget = Budget(cheap=20, expensive=12, cpu_hours=100.0 / 3600)
+    assert Picks.of(spent, replace(world.RULES, budget=budget)).expensive == 1
+    unpriced = replace(spent, costs={})
+    assert Picks.of(unpriced, replace(world.RULES, budget=budget)).expensive == 3
+
+
+def spent_on(frames, count, seconds):
+    return tuple(
+        entry(frames(f"t{i}"), "expensive", "test", cpu_seconds=seconds)
+        for i in range(count)
+    )

@@ -1,14 +1,42 @@
-"""Real clusters: a foreign one, one that is not there, and losses."""
+"""Real clusters: an own one, a foreign one, one that is not there."""
 
+import logging
+import subprocess
+import sys
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
+import psutil
 import pytest
 from distributed import Client, LocalCluster
 
 from alloop.campaign import Campaign
+from alloop.config import build
 from alloop.core.errors import InputError
-from alloop.loop.cluster import ClusterPlan, cores, open_pool
+from alloop.core.records import Walker
+from alloop.loop import due
+from alloop.loop import events as e
+from alloop.loop.cluster import DaskPool, open_pool
+from alloop.loop.connect import cores, secured
+from alloop.loop.jobs import credentials, job
+from alloop.loop.places import LABEL, LEARN, ClusterPlan, Credentials
+from alloop.loop.pools import Task
+from alloop.running import Watch
 from tests.conftest import fingerprint, fingerprint_of, write_toy
+
+LOCAL = {"host": "127.0.0.1", "dashboard_address": "127.0.0.1:0"}
+PBS = {
+    "kind": "pbs",
+    "queue": "workq",
+    "account": "chemistry",
+    "walltime": "2 h",
+    "interface": "lo",
+    "labels": {"cores": 8, "memory": "32 GB", "jobs": {"least": 1, "most": 4}},
+    "learning": {"cores": 4, "memory": "16 GB", "gpus": 1},
+    "directives": ["-l place=scatter"],
+    "prologue": ["module load gcc"],
+}
 
 
 def test_a_campaign_runs_on_a_cluster_of_the_users_and_leaves_it_running(
@@ -16,9 +44,8 @@ def test_a_campaign_runs_on_a_cluster_of_the_users_and_leaves_it_running(
 ) -> None:
     alone = write_toy(tmp_path / "alone")
     Campaign.from_yaml(alone).run()
-    settings = {"host": "127.0.0.1", "dashboard_address": "127.0.0.1:0"}
     with (
-        LocalCluster(n_workers=1, threads_per_worker=1, **settings) as cluster,
+        LocalCluster(n_workers=1, threads_per_worker=1, **LOCAL) as cluster,
         Client(cluster) as client,
     ):
         campaign = Campaign.from_yaml(write_toy(tmp_path / "theirs"))
@@ -39,3 +66,198 @@ def test_a_scheduler_that_is_not_there_is_named_in_one_sentence(tmp_path: Path) 
         open_pool(plan, setup.kit)
     assert "\n" not in str(refused.value)
     assert cores() >= 1
+
+
+def test_a_dead_scheduler_is_replaced_and_no_task_pays_for_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """On the way, nothing of the cluster can be reached from other machines."""
+    alone = write_toy(tmp_path / "alone")
+    Campaign.from_yaml(alone).run()
+    pools: list[DaskPool] = []
+    opened = DaskPool.__init__
+
+    def seen(pool: DaskPool, *arguments: object) -> None:
+        opened(pool, *arguments)
+        pools.append(pool)
+
+    monkeypatch.setattr(DaskPool, "__init__", seen)
+    turns, places = [], set()
+
+    def kill(_state: object, turn: e.Turn) -> None:
+        turns.append(turn)
+        if len(turns) == 20:
+            places.update(listening())
+            cluster = pools[0]._link.cluster
+            cluster.sync(cluster.scheduler.close)
+
+    one = {"kind": "local", "workers": 1}
+    campaign = Campaign.from_yaml(write_toy(tmp_path / "hit", cluster=one))
+    with caplog.at_level(logging.WARNING, "alloop"):
+        assert campaign.run(watch=Watch(observe=kill)).exit_code == 0
+    assert "the scheduler is gone" in caplog.text
+    assert not any(isinstance(turn.event, e.TaskLost) for turn in turns)
+    assert fingerprint(campaign.history()) == fingerprint_of(
+        alone.with_name("toy.zarr")
+    )
+    assert places == {"127.0.0.1"}
+
+
+def listening() -> set[str]:
+    """Where this process and its children listen."""
+    me = psutil.Process()
+    return {
+        connection.laddr.ip
+        for process in (me, *me.children(recursive=True))
+        for connection in process.net_connections("tcp")
+        if connection.status == psutil.CONN_LISTEN
+    }
+
+
+def test_what_a_worker_refuses_for_want_of_time_goes_to_another(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The refusal retires the worker; the task is no worse for it."""
+    setup = Campaign.from_yaml(write_toy(tmp_path)).setup
+    settings = {"n_workers": 1, "processes": False, "protocol": "tcp://"}
+    with LocalCluster(**settings, **LOCAL) as cluster, Client(cluster) as client:
+        pool = DaskPool(ClusterPlan("address"), setup.kit, client)
+        monkeypatch.setenv(due.LIFE, "100")
+        monkeypatch.setenv(due.UNTIL, "0")  # over long ago
+        level = setup.levels["cheap"].id
+        command = e.LabelFrame(setup.start[0], level, "cheap", "seed", 0)
+        pool.submit(Task(command, 1, span=due.Span(1.0, 2.0)))
+        old = set(client.scheduler_info()["workers"])
+        assert pool.next(20.0) is None
+        assert old & set(client.scheduler_info()["workers"]) == set()
+        monkeypatch.delenv(due.UNTIL)
+        cluster.scale(2)
+        done = pool.next(30.0)
+        assert isinstance(done.event, e.Labelled)  # type: ignore[union-attr]
+        pool.close()
+
+
+def test_labels_and_learning_ask_for_workers_of_their_own(tmp_path: Path) -> None:
+    setup = Campaign.from_yaml(write_toy(tmp_path)).setup
+    cheap = setup.levels["cheap"].id
+    label = e.LabelFrame(setup.start[0], cheap, "cheap", "seed", 0)
+    walker = Walker(0, 0, setup.start[0], setup.start[0].positions)
+    explore = e.Explore(1, 0, 0, 1, "m", (walker,), 1, 1, 0)
+    tasks = [Task(label, 1), Task(e.Train(1, (), (), ()), 1), Task(explore, 1)]
+    sent: list[object] = []
+
+    class Client:
+        def submit(self, *_: object, resources: object, **__: object) -> "Client":
+            sent.append(resources)
+            return self
+
+        def add_done_callback(self, _: object) -> None:
+            return
+
+    for plan in (ClusterPlan("address", apart=True), ClusterPlan("address")):
+        pool = DaskPool(plan, setup.kit, Client())
+        for task in tasks:
+            pool.submit(task)
+    assert sent == [{LABEL: 1}, {LEARN: 1}, {LEARN: 1}, None, None, None]
+
+
+def test_a_label_longer_than_any_job_is_refused_before_it_is_sent(
+    tmp_path: Path,
+) -> None:
+    setup = Campaign.from_yaml(write_toy(tmp_path, cluster=PBS)).setup
+    command = e.LabelFrame(setup.start[0], "x", "cheap", "seed", 0)
+    pool = DaskPool(setup.cluster, setup.kit, client=object())
+    with pytest.raises(InputError, match="raise `cluster: walltime`"):
+        pool.submit(Task(command, 1, span=due.Span(1e5, 1e5)))
+
+
+def test_only_who_has_the_credentials_may_talk_to_a_scheduler(tmp_path: Path) -> None:
+    security = credentials(tmp_path)
+    files = [tmp_path / "tls" / f"{name}.pem" for name in ("ca", "cert", "key")]
+    assert all(file.stat().st_mode & 0o077 == 0 for file in files)
+    right = Credentials(*map(str, files))
+    wrong = replace(right, ca="", cert="", key="")
+    settings = {"n_workers": 1, "processes": False, "protocol": "tls://"}
+    setup = Campaign.from_yaml(write_toy(tmp_path)).setup
+    with LocalCluster(**settings, **LOCAL, security=security) as cluster:
+        address = cluster.scheduler_address
+        assert address.startswith("tls://")
+        plan = ClusterPlan("address", address=address, tls=right)
+        pool = open_pool(plan, setup.kit)
+        pool.close()
+        with pytest.raises(InputError, match="give its `tls:` files"):
+            open_pool(replace(plan, tls=None), setup.kit)
+    assert secured(wrong).require_encryption
+
+
+def made(spec: dict[str, Any], resource: str) -> str:
+    """The text of a job's script."""
+    address, name = "tls://10.0.0.1:8786", f"{resource}-1"
+    script: str = spec["cls"](address, name=name, **spec["options"]).job_script()
+    return script
+
+
+def test_a_pbs_job_script_asks_for_what_the_campaign_says(tmp_path: Path) -> None:
+    setup = Campaign.from_yaml(write_toy(tmp_path, cluster=PBS)).setup
+    batch = setup.cluster.batch
+    assert batch is not None
+    security = credentials(tmp_path)
+    scripts = {}
+    for resource in (LABEL, LEARN):
+        spec = job(batch, resource, tmp_path, security)
+        made = spec["cls"](
+            "tls://10.0.0.1:8786", name=f"{resource}-1", **spec["options"]
+        )
+        scripts[resource] = made.job_script()
+        check = ["bash", "-n"]
+        subprocess.run(check, input=scripts[resource], text=True, check=True)
+    label, learn = scripts[LABEL], scripts[LEARN]
+    assert "#PBS -l select=1:ncpus=8:mem=32000mb\n" in label
+    assert "#PBS -l select=1:ncpus=4:mem=16000mb:ngpus=1\n" in learn
+    for line in (
+        "-q workq",
+        "-A chemistry",
+        "-l walltime=02:00:00",
+        "-l place=scatter",
+    ):
+        assert f"#PBS {line}\n" in label
+    assert "module load gcc\n" in label
+    assert "export ALLOOP_UNTIL=$(( $(date +%s) + 7200 ))" in label
+    command = label.splitlines()[-1]
+    for words in (
+        "--nworkers 8",
+        "--nthreads 1",
+        "--resources LABEL=1",
+        "--interface lo",
+    ):
+        assert words in command
+    assert f"--tls-key {tmp_path}/tls/key.pem" in command
+    assert "--nworkers" not in learn  # one task at a time, on all cores
+    assert "--lifetime 7110s --lifetime-stagger 30s" in command
+    assert sys.executable in command
+
+
+def test_one_group_of_workers_does_everything(tmp_path: Path) -> None:
+    one = {key: value for key, value in PBS.items() if key != "learning"}
+    setup = Campaign.from_yaml(write_toy(tmp_path, cluster=one)).setup
+    plan = build.cluster(setup.plan)
+    assert plan.batch is not None
+    assert not plan.separate
+    spec = job(plan.batch, LABEL, tmp_path)
+    assert "--resources" not in made(spec, LABEL)
+    assert "--tls" not in made(spec, LABEL).splitlines()[-1]
+
+
+def test_a_batch_system_that_refuses_is_quoted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    refusing = tmp_path / "sbatch"
+    refusing.write_text("#!/bin/sh\necho 'no such partition' >&2\nexit 1\n")
+    refusing.chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=":")
+    monkeypatch.setattr("alloop.loop.connect._TEND", 0.0)
+    slurm = {key: value for key, value in PBS.items()} | {"kind": "slurm"}
+    campaign = Campaign.from_yaml(write_toy(tmp_path, cluster=slurm))
+    with pytest.raises(InputError, match="no such partition") as refused:
+        campaign.run()
+    assert "\n" not in str(refused.value)

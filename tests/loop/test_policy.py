@@ -7,10 +7,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from alloop.core.doubts import Doubt, written
 from alloop.core.records import Walker
 from alloop.loop import events as e
 from alloop.loop.learning import ATTEMPTS
 from alloop.loop.rules import Budget, Exploring, Seeding, Stopping
+from alloop.loop.state import Entry, LoopState
+
+NOISE = {"cheap": 0.1, "expensive": 0.3}
 
 
 def ids(commands):
@@ -65,7 +69,7 @@ def test_the_first_training_waits_for_the_last_answer(world):
     begun.play(lambda g: len(g.state.open) == 1 and g.state.seeds)
     assert begun.asked(e.Train) == []
     begun.play(lambda g: g.state.stage == "train")
-    (train,) = begun.state.open.values()
+    (train,) = begun.asked(e.Train)
     assert train.generation == 1
     assert train.parent is None
     assert train.cheap == tuple(ids(begun.asked(e.LabelFrame, fidelity="cheap")))
@@ -351,7 +355,7 @@ def test_the_last_label_of_a_step_may_be_forsaken(world):
     (name,) = begun.state.open
     for attempt in range(1, ATTEMPTS + 1):
         commands = begun.turn(e.TaskLost(name, attempt, "killed"))
-    assert [type(command) for command in commands] == [e.Train]
+    assert [type(command) for command in commands] == [e.Train, e.Price]
 
 
 @pytest.mark.parametrize("stage", ["seed", "train", "explore"])
@@ -437,8 +441,9 @@ def test_with_labels_and_a_test_set_given_training_comes_first(world):
         *(world.given(f"t{i}", "expensive", test=True) for i in range(3)),
     )
     begun = world.Game()
-    (train,) = begun.turn(world.opened(given=brought))
+    train, price = begun.turn(world.opened(given=brought))
     assert isinstance(train, e.Train)
+    assert price == e.Price(train.generation)
     assert (len(train.cheap), len(train.expensive), len(train.test)) == (4, 2, 3)
     assert begun.state.used("cheap") == begun.state.used("expensive") == 0
     begun.play()
@@ -530,14 +535,16 @@ def outcome(game):
     trains = {
         x.name: (x.cheap, x.expensive, x.test, x.parent) for x in game.asked(e.Train)
     }
-    return asked, trains, game.state.model, game.state.errors, game.state.finished
+    rechecks = sorted(x.name for x in game.asked(e.Recheck))
+    end = (game.state.model, game.state.errors, game.state.finished)
+    return asked, trains, set(rechecks), end
 
 
 @pytest.mark.parametrize("selection", ["flagged", "random"])
 @settings(max_examples=15, deadline=None, derandomize=True)
 @given(data=st.data())
 def test_the_order_of_arrival_changes_nothing(world, selection, data):
-    rules = replace(world.RULES, selection=selection)
+    rules = replace(world.RULES, selection=selection, recheck=NOISE)
     ordered = world.game(rules, molecules=2).play()
     seed = data.draw(st.integers(0, 2**32 - 1))
     rng = np.random.default_rng(seed)
@@ -552,8 +559,9 @@ def test_the_order_of_arrival_changes_nothing(world, selection, data):
 def test_lost_tasks_and_restarts_change_nothing(world, seed):
     """Any task may be lost twice, and the driver may begin again at any time."""
     rng = np.random.default_rng(seed)
-    calm = world.game().play()
-    rough = world.game()
+    rules = replace(world.RULES, recheck=NOISE)
+    calm = world.game(rules).play()
+    rough = world.game(rules)
     while rough.state.open:
         pending = [rough.state.open[name] for name in sorted(rough.state.open)]
         command = pending[rng.integers(len(pending))]
@@ -617,5 +625,64 @@ def test_held_out_frames_are_first_ones_and_never_change_side(world):
 
 def test_too_few_frames_to_calibrate_on_are_not_held_out(world):
     begun = world.game().to("train")
-    (train,) = begun.state.open.values()
+    (train,) = begun.asked(e.Train)
     assert train.heldout == ()
+
+
+def test_labels_with_an_excluded_doubt_are_never_learned_from(world):
+    """Every third label is doubted: a change of the verdict counts from the next
+    training on."""
+
+    def reply(command):
+        event = world.answer(command)
+        if isinstance(event, e.Labelled) and int(event.label.frame, 16) % 3 == 0:
+            details = {"doubts": written([Doubt.MULTIREFERENCE])}
+            return replace(event, label=replace(event.label, details=details))
+        return event
+
+    strict = {fidelity: {Doubt.MULTIREFERENCE: "exclude"} for fidelity in world.LEVELS}
+    begun = world.game(replace(world.RULES, doubts=strict), reply=reply).play()
+    doubted = {entry.frame for entry in begun.state.entries() if entry.doubts}
+    learned = [
+        {*x.cheap, *x.expensive, *x.test, *x.heldout} for x in begun.asked(e.Train)
+    ]
+    assert doubted
+    assert learned
+    assert not any(doubted & frames for frames in learned)
+    assert not doubted & set(ids(begun.asked(e.LabelFrame, purpose="bias")))
+    mild = {"expensive": {Doubt.MULTIREFERENCE: "flag"}}
+    begun.rules = replace(world.RULES, doubts=mild, budget=Budget(40, 16))
+    begun.turn(e.Amended(""))
+    begun.play()
+    again = begun.asked(e.Train)[-1]
+    assert doubted & set(again.test)
+    assert doubted & set(again.expensive)
+
+
+def test_another_doubt_or_another_fidelity_bars_nothing(world):
+    rules = replace(world.RULES, doubts={"cheap": {Doubt.INSTABILITY: "exclude"}})
+    assert rules.barred("cheap") == {Doubt.INSTABILITY}
+    assert rules.barred("expensive") == frozenset()
+    doubted = Entry("f", "cheap", "seed", 0, True, 1.0, None, {Doubt.CONTAMINATION})
+    state = LoopState(recent=(doubted,))
+    assert state.trained_on("cheap", rules.barred("cheap")) == ("f",)
+
+
+def test_cpu_hours_are_not_overshot_by_a_round_and_their_end_has_its_reason(world):
+    """Labels cost 1 s and 20 s here; seeds and test set cost 146 s, a round 84 s."""
+
+    def reply(command):
+        if isinstance(command, e.Price):
+            levels = world.LEVELS.values()
+            prices = zip(levels, (1.0, 20.0), strict=True)
+            costs = {level: world.cost(level, seconds) for level, seconds in prices}
+            return e.Priced(command.name, costs)
+        return world.answer(command)
+
+    for seconds in (160.0, 200.0, 240.0, 300.0):
+        budget = Budget(cheap=20, expensive=12, cpu_hours=seconds / 3600)
+        rules = replace(world.RULES, budget=budget)
+        begun = world.game(rules, reply=reply).play()
+        assert begun.state.cpu_seconds() <= seconds
+        assert begun.state.cpu_seconds() > seconds - 2 * 26.0
+        assert "CPU hours" in begun.state.finished

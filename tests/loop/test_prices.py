@@ -10,7 +10,8 @@ from alloop.loop.prices import Price, by_part, cheap_in_expensive, prices, utili
 
 @pytest.fixture(scope="module")
 def game(world):
-    return world.game(molecules=2).play()
+    rules = replace(world.RULES, recheck={"expensive": 0.2})
+    return world.game(rules, molecules=2).play()
 
 
 @pytest.fixture(scope="module")
@@ -88,6 +89,7 @@ def test_all_cpu_seconds_belong_to_one_part(game, history):
         }.items()
     }
     assert parts == {
+        "noise floor": len(game.asked(e.Recheck)) * 60.0,
         "cheap labels": count["cheap"] * 1.0,
         "expensive labels": (count["expensive"] - count["test"]) * 20.0,
         "test labels": count["test"] * 20.0,

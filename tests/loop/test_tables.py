@@ -1,5 +1,7 @@
 """The journal as rows that others read."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -8,7 +10,23 @@ from alloop.core.records import Label
 from alloop.loop import events as e
 from alloop.loop.learning import ATTEMPTS
 from alloop.loop.tables import tables
-from alloop.store.schema import FAILURES, FIDELITIES, PURPOSES, checked, texts
+from alloop.store.schema import (
+    FAILURES,
+    FIDELITIES,
+    PURPOSES,
+    RUNGS,
+    checked,
+    texts,
+)
+
+DETAILS = {
+    "gap": 9.5,
+    "t1": 0.03,
+    "external": -0.1,
+    "peak_mb": 133.0,
+    "rung": "level shift",
+    "doubts": "instability,multireference",
+}
 
 
 @pytest.fixture(scope="module")
@@ -18,7 +36,15 @@ def played(world):
         world.given("a", "expensive"),
         world.given("t", "expensive", test=True),
     )
-    game = world.game(molecules=2, given=items).to("flag")
+
+    def reply(command):
+        event = world.answer(command)
+        if isinstance(event, e.Labelled) and command.purpose == "bias":
+            return replace(event, label=replace(event.label, details=DETAILS))
+        return event
+
+    rules = replace(world.RULES, recheck={"cheap": 0.1, "expensive": 0.1})
+    game = world.game(rules, molecules=2, reply=reply, given=items).to("flag")
     failing, lost, *_ = sorted(game.state.open)
     game.turn(world.failed(game.state.open[failing]))
     for attempt in range(1, ATTEMPTS + 1):
@@ -38,7 +64,7 @@ def rows(history):
 
 def test_every_table_fits_the_schema(rows):
     assert set(rows) == {
-        *("structures", "labels/cheap", "labels/expensive", "scores"),
+        *("structures", "labels/cheap", "labels/expensive", "noise", "scores"),
         *("selections", "walkers", "generations"),
     }
     for name, table in rows.items():
@@ -95,6 +121,34 @@ def test_labels_are_those_of_the_ledger_bit_for_bit(history, rows, fidelity, wor
         else:
             assert np.isnan(table["energy"][row])
             assert len(forces[row]) == 0
+
+
+def test_what_labels_say_of_themselves_is_in_columns(rows):
+    table = rows["labels/expensive"]
+    made = np.array([PURPOSES[code] == "bias" for code in table["purpose"]])
+    assert made.any()
+    for key in ("gap", "t1", "external", "peak_mb"):
+        assert set(table[key][made]) == {DETAILS[key]}
+        assert np.isnan(table[key][~made]).all()
+    assert np.isnan(table["s2"]).all()
+    assert {RUNGS[code] for code in table["rung"][made]} == {"level shift"}
+    assert table["instability"][made].all()
+    assert table["multireference"][made].all()
+    assert not table["contamination"].any()
+    assert not table["instability"][~made].any()
+    assert not table["cached"].any()
+
+
+def test_noise_tells_how_far_labels_moved(played, rows):
+    table, ids = rows["noise"], texts(rows["structures"]["id"])
+    found = {
+        (ids[row], FIDELITIES[fidelity])
+        for row, fidelity in zip(table["structure"], table["fidelity"], strict=True)
+    }
+    asked = {(x.frame, x.fidelity) for x in played.asked(e.Recheck)}
+    assert found == asked
+    assert set(table["force_max"]) == {5e-3}
+    assert {FAILURES[code] for code in table["failure"]} == {""}
 
 
 def test_failures_and_lost_labels_are_rows_with_their_reason(rows):

@@ -5,15 +5,23 @@ is wrong by (how far a frame is displaced) / g, and its surprise knows that dist
 """
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from alloop.core.cost import fit
 from alloop.core.frame import Frame
 from alloop.core.levels import level
-from alloop.core.records import Candidate, Failure, Label, Unlabelled, Walker
+from alloop.core.records import (
+    Candidate,
+    Failure,
+    Label,
+    Noise,
+    Unlabelled,
+    Walker,
+)
 from alloop.core.seeds import stream
 from alloop.core.units import Floats
 from alloop.loop import events as e
@@ -30,6 +38,7 @@ EXPENSIVE = level(
 )
 LEVELS = {"cheap": CHEAP, "expensive": EXPENSIVE}
 PRICES = {"cheap": 0.5, "expensive": 4.0}
+NOISES = {"cheap": 1e-8, "expensive": 3e-4}  # eV/Å
 BEGAN = 1_790_000_000.0  # s since 1970
 FAULT = Failure.NOT_CONVERGED
 WATER = Frame(
@@ -61,6 +70,23 @@ def springs(frame: Frame, stretch: float = 0.0) -> tuple[float, Floats]:
     return energy, forces
 
 
+def signs(command: e.LabelFrame) -> dict:
+    """What a label says of itself, by the frame's id."""
+    number = int(command.frame.id, 16)
+    out = {"gap": 5.0 + number % 7, "cycles": 9 + number % 5, "peak_mb": 140.5}
+    if number % 5 == 0:
+        rescue = {"rung": "damping", "rungs": "default,damping", "lost_seconds": 0.25}
+        out |= rescue
+    if command.fidelity == "expensive":
+        broken = number % 4 == 0
+        out |= {
+            "external": -0.02 if broken else 0.1,
+            "t1": (6 + number % 9) / 1000,
+        }
+        out["doubts"] = "instability" if broken else ""
+    return out
+
+
 def displaced(frame: Frame, rng: np.random.Generator, sigma: float) -> Frame:
     """The frame with every coordinate moved by a normal random number."""
     moved = frame.positions + sigma * rng.standard_normal((len(frame), 3))
@@ -85,14 +111,19 @@ class Clock:
 
 @dataclass
 class Synthetic:
-    """Answers commands as a campaign would."""
+    """Answers commands as a campaign would.
+
+    trouble: labels have their frames' signs, and every fifth one had to be rescued.
+    """
 
     rules: Rules = RULES
     fail: Callable[[e.LabelFrame], bool] = lambda _command: False
     cached: Mapping[tuple[str, str], Label | Unlabelled] = field(default_factory=dict)
     quality: float = 1.0
+    trouble: bool = False
     clock: Clock = field(default_factory=Clock)
     frames: dict[str, Frame] = field(default_factory=dict)
+    labels: list[tuple[Frame, Label]] = field(default_factory=list)
 
     def history(self, opened: e.Opened, turns: int | None = None) -> History:
         """Run until the end, or until so many turns are committed."""
@@ -137,6 +168,10 @@ class Synthetic:
                 return self._explore(command)
             case e.Train():
                 return self._train(command)
+            case e.Recheck():
+                return self._recheck(command)
+            case e.Price():
+                return self._price(command)
         raise TypeError(command)
 
     def _label(self, command: e.LabelFrame) -> e.Labelled | e.NotLabelled:
@@ -154,8 +189,24 @@ class Synthetic:
         stretch = 0.04 if command.fidelity == "cheap" else 0.0
         energy, forces = springs(command.frame, stretch)
         details = {"rung": "default", "gap": 0.42, "program": "pyscf 2.14"}
+        if self.trouble:
+            details |= signs(command)
         label = Label(command.frame.id, command.level, energy, forces, seconds, details)
+        self.labels.append((command.frame, label))
         return e.Labelled(command.name, label, timing)
+
+    def _recheck(self, command: e.Recheck) -> e.Rechecked:
+        seconds, rms = 2 * PRICES[command.fidelity], NOISES[command.fidelity]
+        rms *= 1 + int(command.frame, 16) % 3
+        noise = Noise(command.frame, command.level, rms / 2, rms, 3 * rms, seconds)
+        return e.Rechecked(command.name, noise, self.clock.spend(seconds))
+
+    def _price(self, command: e.Price) -> e.Priced:
+        costs = {
+            each.id: fit(each, [x for x in self.labels if x[1].level == each.id])
+            for each in LEVELS.values()
+        }
+        return e.Priced(command.name, costs)
 
     def _prepare(self, command: e.Prepare) -> e.Prepared:
         rng = stream(1, command.name)
@@ -336,6 +387,14 @@ def remade() -> Callable[..., History]:
 def finished() -> History:
     """A whole campaign: two rounds after the first labels, some labels failed."""
     return Synthetic(fail=every_eighth).history(opening())
+
+
+@pytest.fixture(scope="session")
+def troubled() -> History:
+    """A campaign some of whose labels were lost, rescued or doubtful; of each level a
+    tenth, three at least, was made again."""
+    rules = replace(RULES, recheck={"cheap": 0.1, "expensive": 0.1})
+    return Synthetic(rules=rules, fail=every_eighth, trouble=True).history(opening())
 
 
 @pytest.fixture(scope="session")

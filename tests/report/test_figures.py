@@ -7,7 +7,7 @@ import pytest
 from alloop.report.agreement import Biases, Parity
 from alloop.report.evidence import Point
 from alloop.report.figures import agreement, bias, gantt, surprise, thinned
-from alloop.report.gantt import Bar, axis_length, bars, lanes, placed, shifts
+from alloop.report.gantt import Bar, axis_length, bars, lanes, placed, rounds, shifts
 
 
 def test_bars_are_the_tasks_of_the_journal(finished):
@@ -90,3 +90,28 @@ def test_negative_surprise_and_an_infinite_threshold_can_be_drawn():
         for i in range(6)
     ]
     assert surprise(found).startswith("<svg")
+
+
+def test_the_chart_of_a_run_names_rounds_and_generations_that_overlap():
+    """Training of generation 2 runs beside round 2, on another worker."""
+    ran = [
+        Bar("training", "a", 0.0, 9.0, 1),
+        Bar("MD", "b", 9.0, 12.0, 1),
+        Bar("MD", "a", 9.5, 13.0, 1),
+        Bar("training", "a", 13.0, 24.0, 2),
+        Bar("MD", "b", 13.0, 15.0, 2),
+    ]
+    assert rounds(ran) == {1: 9.0, 2: 13.0}
+    drawn = gantt(ran)
+    for words in ("round 1", "round 2", "worker 2", "training"):
+        assert words in drawn
+
+
+def test_bars_of_a_journal_know_their_round_and_generation(finished):
+    found = bars(finished)
+    numbers = {
+        part: {bar.number for bar in found if bar.part == part}
+        for part in ("MD", "training", "cheap labels")
+    }
+    assert numbers["cheap labels"] == {0}
+    assert min(numbers["training"]) == min(numbers["MD"]) == 1

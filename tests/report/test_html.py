@@ -8,11 +8,13 @@ import numpy as np
 import pytest
 
 from alloop.core.errors import InputError
+from alloop.core.records import Failure, Unlabelled
 from alloop.loop import events as e
 from alloop.loop.history import CODEC, Entry
 from alloop.loop.prices import by_part, utilisation
 from alloop.loop.rules import Budget, Seeding
 from alloop.loop.tables import tables
+from alloop.loop.told import told
 from alloop.report.html import render, write
 from alloop.report.methods import about_test_set, snippet, weak
 from alloop.report.sections import learning
@@ -20,8 +22,8 @@ from alloop.report.words import duration
 from alloop.store.archive import Archive
 from alloop.store.columns import write as write_columns
 
-SECTIONS = ("learning", "parity", "surprise", "bias", "labels", "cpu", "timeline")
-SECTIONS += ("weak", "methods", "store")
+SECTIONS = ("learning", "parity", "surprise", "bias", "labels", "noise", "cpu")
+SECTIONS += ("timeline", "weak", "methods", "store")
 VOID = {"meta", "br", "path", "use", "image"}
 
 
@@ -102,6 +104,37 @@ def test_the_numbers_of_the_campaign_are_on_the_page(finished, read):
 
 def test_failures_stand_there_with_reason_level_and_advice(read):
     assert re.search(r"not converged\s+cheap\s+the SCF did not converge", read.words)
+
+
+def test_frames_in_quarantine_are_listed_with_what_a_retry_would_do(
+    finished, remade, read
+):
+    bad = [x for x in told(finished) if isinstance(x.record, Unlabelled)]
+    for label in bad:
+        assert f"{label.frame.id[:8]} H2O cheap not converged after 4 rungs" in (
+            read.words
+        )
+    assert "--retry" not in read.words
+    entries = list(finished.entries)
+    turn = entries[bad[0].answered].turn
+    lost = replace(bad[0].record, failure=Failure.TIMEOUT)
+    turn = replace(turn, event=replace(turn.event, unlabelled=lost))
+    entries[bad[0].answered] = replace(entries[bad[0].answered], turn=turn)
+    words = Page(render(remade(entries))).words
+    assert f"{lost.frame[:8]} H2O cheap timeout after 4 rungs yes" in words
+    assert "`alloop resume STORE --retry` tries 1 label again." in words
+
+
+def test_noise_rescues_doubts_and_prices_are_on_the_page(troubled):
+    words = Page(render(troubled)).words
+    assert "8 expensive labels did not converge at once: 8 by damping in" in words
+    assert "6 expensive labels in doubt: externally unstable: a solution with" in words
+    assert "T1 diagnostic external stability, hartree" in words
+    assert "CCSD(T)/cc-pVDZ 3 0.3 (0.45) 0.714 (2.7)" in words
+    assert "The expensive labels' own noise is 1/22 of the model's error" in words
+    assert re.search(r"HF/STO-3G H2O 55 0.5 s 0.5 s 140 1 \(n = 35\)", words)
+    assert "noise floor" in words
+    assert "6 of HF/STO-3G and 3 of CCSD(T)/cc-pVDZ" in words
 
 
 def test_the_methods_name_every_setting(read):

@@ -57,7 +57,7 @@ def test_a_terminal_gets_a_panel_with_everything_in_it(finished, rules):
         for i, entry in enumerate(finished.entries)
         if isinstance(entry.turn.event, e.Trained) and entry.turn.event.generation == 2
     )
-    panel = _last_panel(_shown(finished, rules, terminal=True, turns=at + 1))
+    panel = _last_panel(_shown(finished, rules, terminal=True, turns=at + 2))
     assert "round 2: exploring · generation 2" in panel
     assert re.search(r"cheap labels +40/60 .*37 good, 3 failed \(3 not conv", panel)
     assert re.search(r"expensive labels +11/16 .*11 good", panel)
@@ -65,8 +65,14 @@ def test_a_terminal_gets_a_panel_with_everything_in_it(finished, rules):
     assert re.search(r"walkers +4 walking, 0 stopped", panel)
     assert re.search(r"test error +30.7 → 18.9 meV/Å", panel)
     assert re.search(r"under way +2 MD", panel)
-    assert re.search(r"CPU +1 min 52 s labels, .* MD and training", panel)
+    assert re.search(r"CPU +1 min 52 s labels, .* MD, training and the rest", panel)
     assert re.search(r"time +1 min \d+ s, less than a minute left", panel)
+
+
+def test_doubtful_labels_are_counted_on_the_panel(troubled, rules):
+    panel = _last_panel(_shown(troubled, rules, terminal=True))
+    assert re.search(r"expensive labels +16/16 .*16 good, \d doubtful", panel)
+    assert "doubtful" not in next(x for x in panel.splitlines() if "cheap" in x)
 
 
 def test_time_left_is_a_question_mark_until_a_round_has_passed(finished, rules):
@@ -106,11 +112,14 @@ def test_a_display_that_starts_in_the_middle_counts_the_same_labels(finished, st
         state = learn(state, entry.turn.event, entry.turn.commands)
         if number >= start:
             tally.add(state, entry.turn.event)
-    good = {kind: count.good for kind, count in tally.labels.items()}
-    failed = {kind: count.failed for kind, count in tally.labels.items()}
+    labels = tally.labels(state)
+    good = {kind: count.good for kind, count in labels.items()}
+    failed = {kind: count.failed for kind, count in labels.items()}
     assert good == {"cheap": 55, "expensive": 16, "test": 12}
     assert failed == {"cheap": 5, "expensive": 0, "test": 0}
-    assert tally.label_seconds == pytest.approx(finished.state.cpu_seconds())
+    seen = [x.turn.event for x in finished.entries[start:]]
+    lost = sum(isinstance(event, e.NotLabelled) for event in seen)
+    assert labels["cheap"].reasons.total() == lost
 
 
 def test_cached_labels_are_counted_among_the_good_ones(control):
@@ -119,7 +128,7 @@ def test_cached_labels_are_counted_among_the_good_ones(control):
         state = learn(state, entry.turn.event, entry.turn.commands)
         tally.add(state, entry.turn.event)
     events = [event for _, event in control.events() if isinstance(event, e.Labelled)]
-    cached = sum(count.cached for count in tally.labels.values())
+    cached = sum(count.cached for count in tally.labels(state).values())
     assert cached == sum(event.cached for event in events) > 0
 
 
@@ -135,5 +144,6 @@ def test_a_label_that_was_lost_too_often_is_a_failure(finished):
         state = absorb(state, event)
         state = ask(state, (command,)) if name in state.open else state
         tally.add(state, event)
-    assert tally.labels["expensive"].failed == 1
-    assert tally.labels["expensive"].reasons == {Failure.LOST: 1}
+    count = tally.labels(state)["expensive"]
+    assert count.failed == 1
+    assert count.reasons == {Failure.LOST: 1}

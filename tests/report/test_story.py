@@ -7,11 +7,13 @@ from datetime import datetime
 import pytest
 
 from alloop.core.errors import InputError
-from alloop.core.records import Unlabelled
+from alloop.core.records import Failure, Noise, Unlabelled
 from alloop.loop import events as e
 from alloop.loop.history import Entry
 from alloop.loop.told import told
 from alloop.report.story import log_lines, status, why
+
+_LOST = Failure.LOST
 
 
 def _story(history, frame):
@@ -37,7 +39,7 @@ def test_the_story_of_a_chosen_frame_is_told_from_birth_to_learning(finished):
     assert "for the cheap label (HF/STO-3G) as `flagged`: surprise" in story
     assert "for the expensive label (CCSD(T)/cc-pVDZ) as `bias`: bias" in story
     assert f"Expensive label made: {label.energy:.6f} eV, largest force" in story
-    assert "4.0 s of CPU time (rung default, gap 0.42 eV, program pyscf 2.14)" in story
+    assert "4.0 s of CPU time (gap 0.42 eV, program pyscf 2.14)" in story
     assert "differed from the cheap label by B = " in story
     assert "Generation 1 was wrong by " in story
     assert "Its expensive label taught generations 2–3." in story
@@ -46,7 +48,8 @@ def test_the_story_of_a_chosen_frame_is_told_from_birth_to_learning(finished):
 def test_the_story_of_a_failure_gives_the_reason_and_the_advice(finished):
     story = _story(finished, _of(finished, "flagged", "cheap", good=False))
     assert "No cheap label, not converged: the SCF did not converge; try" in story
-    assert "(after 4 rungs); 0.5 s of CPU time (rung none)." in story
+    assert "(after 4 rungs); 0.5 s of CPU time." in story
+    assert "It is in quarantine; another try would end just so." in story
     assert "taught" not in story
 
 
@@ -60,7 +63,7 @@ def test_first_frames_are_drawn_around_the_minimum(finished):
 def test_test_frames_teach_nobody(finished):
     story = _story(finished, _of(finished, "test"))
     assert "Made by MD at the cheap level, for the frozen test set." in story
-    assert "In the test set: generations 1–3 were measured on it." in story
+    assert "In the test set, to measure generations 1–3." in story
     assert "taught" not in story
 
 
@@ -100,6 +103,69 @@ def test_a_frame_that_nobody_chose_says_so(finished):
     assert story[-1] == "It was not chosen for a label."
 
 
+def _with_sign(history, key, value):
+    return next(
+        label
+        for label in told(history)
+        if label.fidelity == "expensive" and label.record.details.get(key) == value
+    )
+
+
+def test_a_rescued_label_names_its_rung_and_what_the_others_cost(troubled):
+    story = _story(troubled, _with_sign(troubled, "rung", "damping").frame.id)
+    assert (
+        "Rescued by the rung `damping` (default, damping); 0.2 s went to the others."
+        in story
+    )
+    story = _story(troubled, _with_sign(troubled, "rung", "default").frame.id)
+    assert "Rescued" not in story
+
+
+def test_a_doubtful_label_says_why_and_what_becomes_of_it(troubled):
+    doubtful = _with_sign(troubled, "doubts", "instability")
+    story = _story(troubled, doubtful.frame.id)
+    assert "external stability -0.02 hartree" in story
+    assert "Doubtful: externally unstable: a solution with broken" in story
+    assert "lies lower. It is kept, with a mark." in story
+    sure = _with_sign(troubled, "doubts", "")
+    assert "Doubtful" not in _story(troubled, sure.frame.id)
+
+
+def test_a_rechecked_label_says_how_far_it_moved(troubled):
+    noise = troubled.rechecked()[-1].noise
+    story = _story(troubled, noise.frame)
+    assert "The cheap label was made again to know its noise: energy" in story
+    assert "<0.001 meV/Å (RMS; at most <0.001)" in story
+    assert story.count("made again") == 1
+
+
+def test_a_lost_label_may_be_retried_and_the_story_tells_when(finished, remade):
+    frame = _of(finished, "flagged", "cheap", good=False)
+    label = next(
+        x for x in told(finished) if x.frame.id == frame and x.fidelity == "cheap"
+    )
+    entries = list(finished.entries)
+    turn = entries[label.answered].turn
+    lost = replace(label.record, failure=Failure.TIMEOUT)
+    turn = replace(turn, event=replace(turn.event, unlabelled=lost))
+    entries[label.answered] = replace(entries[label.answered], turn=turn)
+    story = _story(remade(entries), frame)
+    assert "It is in quarantine; `alloop resume STORE --retry` tries it" in story
+    command = e.LabelFrame(label.frame, label.level, "cheap", "flagged", 0)
+    again = e.Turn(e.Retried((command,)), (command,))
+    refused = replace(lost, failure=Failure.UNSTABLE)
+    turns = (again, e.Turn(e.NotLabelled(command.name, refused)))
+    late = entries[-1].time
+    entries += [Entry(len(entries) + i, late, turn) for i, turn in enumerate(turns)]
+    story = _story(remade(entries), frame)
+    assert "Tried again in round" in story
+    assert "Its cheap label was asked for again by hand on 20" in story
+    assert story.count("quarantine") == 1
+    assert "another try would end just so" in story
+    lines = "\n".join(log_lines(remade(entries)))
+    assert "1 lost label asked for again by hand → 1 × label cheap" in lines
+
+
 def test_exclusions_by_hand_are_told_with_their_reason(finished, remade):
     frame = _of(finished, "bias")
     event = e.Excluded(frame, "expensive", "the wrong state")
@@ -135,7 +201,8 @@ def test_the_log_has_a_line_for_every_record(finished):
     assert "campaign opened: H2O, seed 7 → 1 × prepare" in lines[0]
     assert "no cheap label of frame " in "".join(lines)
     assert lines[-1].endswith("→ finished: the budget of expensive labels is spent")
-    assert "generation 3 trained: test forces 12.1 meV/Å" in lines[-1]
+    assert "prices of labels fitted: cheap from 55 labels and exp" in lines[-1]
+    assert "generation 3 trained: test forces 12.1 meV/Å" in lines[-2]
 
 
 def test_the_log_words_what_people_and_accidents_do(finished, remade):
@@ -145,6 +212,8 @@ def test_the_log_words_what_people_and_accidents_do(finished, remade):
         e.Amended("name: springs\n", ("budget.cheap",)),
         e.Amended("name: springs\n"),
         e.Excluded("0123456789", None, "twin"),
+        e.Rechecked("recheck/x/0123456789", Noise("0123456789", "x", failure=_LOST)),
+        e.Priced("price/1", {}),
     ]
     entries = [Entry(i, 0.0, e.Turn(event)) for i, event in enumerate(events)]
     text = "\n".join(log_lines(remade([*finished.entries[:1], *entries])))
@@ -152,6 +221,8 @@ def test_the_log_words_what_people_and_accidents_do(finished, remade):
     assert "configuration changed: budget.cheap" in text
     assert "taken up again" in text
     assert "frame 01234567 excluded by hand: twin" in text
+    assert "x label of frame 01234567 could not be made again: lost" in text
+    assert "prices of labels fitted: none known" in text
 
 
 def test_status_is_plain_json_and_says_where_the_campaign_stands(finished):
@@ -167,10 +238,19 @@ def test_status_is_plain_json_and_says_where_the_campaign_stands(finished):
     assert told_["errors"] == list(finished.state.errors)
     assert told_["threshold"] == 1.5
     assert told_["open"] == {}
+    failed = told_["labels"]["cheap"]["failed"]
+    assert told_["quarantined"] == {"labels": failed, "retry": 0}
+    assert told_["noise"] == {}
     assert told_["time_left"] == 0.0
     assert datetime.fromisoformat(told_["last_commit"]).timestamp() == pytest.approx(
         finished.entries[-1].time
     )
+
+
+def test_status_tells_noise_in_units_of_forces(troubled):
+    noise = status(troubled)["noise"]
+    assert noise["cheap"]["labels"] == 6
+    assert noise["expensive"] == {"labels": 3, "force_rms": pytest.approx(7.1e-4, 0.02)}
 
 
 def test_status_counts_open_work_of_a_campaign_under_way(finished, remade):

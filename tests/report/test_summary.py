@@ -5,6 +5,7 @@ from pathlib import Path
 
 from rich.console import Console
 
+from alloop.loop.told import told
 from alloop.report.summary import end_lines, end_table, headline
 
 
@@ -42,6 +43,19 @@ def test_the_lines_say_what_was_spent_and_where_it_lies(finished):
     assert "test labels (CCSD(T)/cc-pVDZ): 12 good, 4.0 s of CPU time each" in text
     assert "the workers were busy 8" in text
     assert text.endswith("store: runs/springs.zarr\nreport: runs/springs.html")
+
+
+def test_doubtful_labels_are_told_at_the_end(troubled):
+    text = "\n".join(end_lines(troubled))
+    doubtful = sum(
+        label.fidelity == "expensive"
+        and label.purpose != "test"
+        and label.record.details.get("doubts") == "instability"
+        for label in told(troubled)
+    )
+    assert doubtful > 0
+    assert f"16 of 16 used, 16 good ({doubtful} doubtful), 4.0 s" in text
+    assert "noise floor 12%" in text
 
 
 def test_a_lost_comparison_is_not_hidden(finished, control):

@@ -2,8 +2,8 @@
 
 import contextlib
 import errno
-import inspect
 import os
+import random
 import signal
 import subprocess
 import sys
@@ -15,13 +15,25 @@ import pytest
 
 from alloop.core.frame import Frame
 from alloop.core.records import Label, Walker
-from alloop.loop import events
+from alloop.loop.history import CODEC
+from alloop.store import packs
 from alloop.store.archive import Archive
 from alloop.store.codec import Codec
 from alloop.store.files import Files
 
 
-class Faulty(Files):
+class Quick(Files):
+    """A file system that promises nothing about power; for tests of order alone."""
+
+    def write(self, path: Path, data: bytes) -> None:
+        with path.open("xb") as file:
+            file.write(data)
+
+    def sync(self, folder: Path) -> None:
+        assert folder.is_dir()
+
+
+class Faulty(Quick):
     """A file system whose operation `fail_at` fails, before or after its deed."""
 
     def __init__(self, fail_at: int, code: int = errno.ENOSPC, late: bool = False):
@@ -61,6 +73,140 @@ class Faulty(Files):
     def sync(self, folder: Path) -> None:
         with self._step():
             super().sync(folder)
+
+
+class Death(BaseException):
+    """The end of a process: nobody handles it."""
+
+
+class Dying(Quick):
+    """The process dies before operation `at`."""
+
+    def __init__(self, at: int) -> None:
+        self.left = at
+
+    def _step(self) -> None:
+        if self.left == 0:
+            raise Death
+        self.left -= 1
+
+    def write(self, path: Path, data: bytes) -> None:
+        if self.left == 0:
+            path.write_bytes(data[: len(data) // 2])
+        self._step()
+        super().write(path, data)
+
+    def link(self, source: Path, target: Path) -> None:
+        self._step()
+        super().link(source, target)
+
+    def replace(self, source: Path, target: Path) -> None:
+        self._step()
+        super().replace(source, target)
+
+    def remove(self, path: Path) -> None:
+        self._step()
+        super().remove(path)
+
+    def make(self, folder: Path) -> None:
+        self._step()
+        super().make(folder)
+
+    def sync(self, folder: Path) -> None:
+        self._step()
+        super().sync(folder)
+
+
+class Folder:
+    """A folder of the model: what it holds, and which changes are not synced yet."""
+
+    def __init__(self) -> None:
+        self.live: dict[str, Folder | bytes] = {}
+        self.durable: dict[str, Folder | bytes] = {}
+        self.pending: list[tuple[str, Folder | bytes | None]] = []
+
+    def set(self, name: str, node: "Folder | bytes | None") -> None:
+        self.live.pop(name, None)
+        if node is not None:
+            self.live[name] = node
+        self.pending.append((name, node))
+
+    def sync(self) -> None:
+        self.durable = dict(self.live)
+        self.pending = []
+
+    def survive(self, path: Path, rng: random.Random) -> None:
+        """Write what a power loss leaves: of the changes not synced, any."""
+        path.mkdir()
+        left = dict(self.durable)
+        for name, node in self.pending:
+            if rng.random() < 0.5:
+                left.pop(name, None)
+                if node is not None:
+                    left[name] = node
+        for name, node in left.items():
+            if isinstance(node, Folder):
+                node.survive(path / name, rng)
+            else:
+                (path / name).write_bytes(node)
+
+
+class Volatile(Quick):
+    """A file system whose power may fail after any operation, beneath one folder.
+
+    Contents are on the disk from `write` on, as Files promises; names only when their
+    folder was synced. `after` is called after each operation.
+    """
+
+    def __init__(self, root: Path, after: Callable[[], None]) -> None:
+        self.root = root
+        self.top = Folder()
+        self.after = after
+
+    def _folder(self, path: Path) -> Folder:
+        found = self.top
+        for part in path.relative_to(self.root).parts:
+            inner = found.live[part]
+            assert isinstance(inner, Folder)
+            found = inner
+        return found
+
+    def _set(self, path: Path, node: Folder | bytes | None) -> None:
+        self._folder(path.parent).set(path.name, node)
+
+    def _get(self, path: Path) -> Folder | bytes:
+        return self._folder(path.parent).live[path.name]
+
+    def write(self, path: Path, data: bytes) -> None:
+        super().write(path, data)
+        self._set(path, data)
+        self.after()
+
+    def link(self, source: Path, target: Path) -> None:
+        super().link(source, target)
+        self._set(target, self._get(source))
+        self.after()
+
+    def replace(self, source: Path, target: Path) -> None:
+        super().replace(source, target)
+        self._set(target, self._get(source))
+        self._set(source, None)
+        self.after()
+
+    def remove(self, path: Path) -> None:
+        super().remove(path)
+        self._set(path, None)
+        self.after()
+
+    def make(self, folder: Path) -> None:
+        super().make(folder)
+        self._set(folder, Folder())
+        self.after()
+
+    def sync(self, folder: Path) -> None:
+        super().sync(folder)
+        self._folder(folder).sync()
+        self.after()
 
 
 class Nursery:
@@ -125,13 +271,36 @@ def faulty() -> type[Faulty]:
     return Faulty
 
 
+@pytest.fixture
+def dying() -> type[Dying]:
+    return Dying
+
+
+@pytest.fixture
+def quick() -> Quick:
+    return Quick()
+
+
+@pytest.fixture
+def death() -> type[BaseException]:
+    return Death
+
+
+@pytest.fixture
+def volatile() -> type[Volatile]:
+    return Volatile
+
+
+@pytest.fixture
+def small_packs(monkeypatch: pytest.MonkeyPatch) -> int:
+    """Packs of so many records."""
+    monkeypatch.setattr(packs, "RECORDS", 4)
+    return 4
+
+
 @pytest.fixture(scope="session")
 def codec() -> Codec:
-    return Codec(
-        cls
-        for _, cls in inspect.getmembers(events, inspect.isclass)
-        if cls.__module__ == events.__name__
-    )
+    return CODEC
 
 
 def _water(shift: float = 0.0) -> Frame:

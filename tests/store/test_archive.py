@@ -64,7 +64,7 @@ def test_records_come_back_to_writer_and_reader(
 
 def test_a_store_says_what_it_is(archive: Archive, codec: Codec) -> None:
     with Archive.open(archive.path, codec) as reader:
-        assert reader.attrs["alloop_format"] == 1
+        assert reader.attrs["alloop_format"] == 2
         assert reader.attrs["config"] == "name: water\n"
     assert zarr.open_group(archive.path, mode="r").attrs["name"] == "water"
 
@@ -111,12 +111,18 @@ def test_a_reader_cannot_write(archive: Archive, codec: Codec) -> None:
 
 def test_a_reader_changes_no_file(archive: Archive, codec: Codec, faulty: Any) -> None:
     archive.append(None)
+    archive.seal()
+    archive.append(None)
     archive.put_model("m", b"weights")
+    archive.put_fold("state", "1", 1, b"fold")
     files = faulty(0)
+    before = {p: p.stat().st_mtime_ns for p in archive.path.rglob("*")}
     with Archive.open(archive.path, codec, files=files) as reader:
-        assert [stored.record for stored in reader.records()] == [None]
+        assert [stored.record for stored in reader.records()] == [None, None]
         assert reader.model("m") == b"weights"
+        assert reader.fold("state", "1") == (1, b"fold")
     assert files.count == 0
+    assert before == {p: p.stat().st_mtime_ns for p in archive.path.rglob("*")}
 
 
 def test_a_newer_format_is_refused(archive: Archive, codec: Codec) -> None:
@@ -125,7 +131,7 @@ def test_a_newer_format_is_refused(archive: Archive, codec: Codec) -> None:
     node["attributes"]["alloop_format"] = 7
     file.write_text(json.dumps(node))
     with pytest.raises(
-        StoreError, match=r"holds format 7, this alloop reads up to 1; upgrade alloop$"
+        StoreError, match=r"holds format 7, this alloop reads up to 2; upgrade alloop$"
     ):
         Archive.open(archive.path, codec)
 

@@ -4,7 +4,7 @@ import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -147,6 +147,92 @@ def test_writing_the_same_again_changes_nothing(archive: Archive) -> None:
     columns.write(archive, tables(9), 9)
     after = {p: p.read_bytes() for p in archive.path.rglob("*") if p.is_file()}
     assert before == after
+
+
+def rows_of(name: str, begin: int, end: int) -> Any:
+    """Rows `begin` to `end` of a table as if there were no others."""
+    whole, out = tables(end)[name], {}
+    offsets = whole.get("offsets", [0] * (end + 1))
+    for key, column in schema.columns(name).items():
+        first = offsets[begin] if column.along == schema.ATOM else begin
+        out[key] = whole[key][first:]
+    return out | (
+        {"offsets": out["offsets"] - offsets[begin]} if "offsets" in out else {}
+    )
+
+
+def grown(begin: int, end: int) -> Any:
+    """What the records from `begin` to `end` brought."""
+    names = ("structures", "labels/cheap", "scores")
+    new = {name: rows_of(name, begin, end) for name in names}
+    return new | {"walkers": tables(end)["walkers"]}
+
+
+@pytest.fixture
+def swift(archive: Archive, codec: Codec, quick: Any) -> Iterator[Archive]:
+    """The store, on a file system that syncs nothing."""
+    archive.close()
+    with Archive.open(archive.path, codec, "w", files=quick) as opened:
+        yield opened
+
+
+def test_new_rows_alone_make_the_columns_that_all_rows_make(swift: Archive) -> None:
+    asked: list[int] = []
+
+    def more(end: int) -> None:
+        def rows(after: int) -> Any:
+            asked.append(after)
+            return grown(max(after, 0), end)
+
+        columns.fill(swift, rows, end)
+        assert_holds(swift.path, end)
+
+    for end in (0, 3, 1024, 1025, 1025, 4100):
+        more(end)
+    assert asked == [-1, 0, 3, 1024, 1025, 1025]
+    assert_holds(swift.path, 4100, use_consolidated=False)
+    columns.write(swift, tables(4105), 4105)  # the two ways go together
+    more(4110)
+
+
+def test_adding_rows_writes_only_the_chunks_they_are_in(swift: Archive) -> None:
+    def chunks() -> dict[str, int]:
+        folder = swift.path / "scores" / "surprise"
+        return {path.name: path.stat().st_ino for path in folder.glob("c.*")}
+
+    columns.fill(swift, lambda _: grown(0, 4000), 4000)
+    before = chunks()
+    columns.fill(swift, lambda _: grown(4000, 4100), 4100)
+    changed = {name for name, inode in chunks().items() if before.get(name) != inode}
+    assert set(before) == {"c.0", "c.1", "c.2", "c.3"}
+    assert changed == {"c.3", "c.4"}
+
+
+@pytest.mark.parametrize("what", ["damaged", "missing", "other schema", "apart"])
+def test_columns_that_cannot_be_added_to_are_made_anew(
+    swift: Archive, monkeypatch: pytest.MonkeyPatch, what: str
+) -> None:
+    columns.fill(swift, lambda _: grown(0, 50), 50)
+    chunk = swift.path / "labels/cheap/forces/c.0.0"
+    match what:
+        case "damaged":
+            chunk.write_bytes(chunk.read_bytes()[:-9] + b"x" * 9)
+        case "missing":
+            chunk.unlink()
+        case "other schema":
+            monkeypatch.setattr(columns, "VERSION", 99)
+            monkeypatch.setattr("alloop.store.changes.VERSION", 99)
+        case "apart":
+            columns.write(swift, {"scores": tables(55)["scores"]}, 55)
+    asked: list[int] = []
+
+    def rows(after: int) -> Any:
+        asked.append(after)
+        return grown(max(after, 0), 60)
+
+    columns.fill(swift, rows, 60)
+    assert asked[-1] == -1
+    assert_holds(swift.path, 60)
 
 
 def test_a_table_may_come_alone(archive: Archive) -> None:

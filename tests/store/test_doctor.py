@@ -52,6 +52,27 @@ def test_damaged_and_missing_records_are_named(store: Path) -> None:
     assert "does not match its checksum" in second
 
 
+def test_damage_in_a_pack_is_named_to_the_record(store: Path) -> None:
+    with Archive.open(store, Codec([]), "w") as archive:
+        archive.seal()
+    (pack,) = (store / "journal").glob("0*-0*")
+    whole = pack.read_bytes()
+    third = whole.index(b'{"seq":3')
+    pack.write_bytes(whole[:third] + b"x" + whole[third + 1 :])
+    (line,) = said(store)
+    assert line.startswith("record 3: record 3 in")
+    assert line.endswith("records 0 to 2 are whole and stay readable")
+    pack.write_bytes(whole[:20] + b"x" + whole[21:])
+    (line,) = said(store)
+    assert line.startswith("pack 00000000-00000004: its index does not match")
+    assert "nothing is lost" in line
+    pack.write_bytes(b"")
+    assert [line.split(":")[0] for line in said(store)] == [
+        *(f"record {seq}" for seq in range(5)),
+        "pack 00000000-00000004",
+    ]
+
+
 def test_an_unknown_kind_of_record_is_named(archive: Archive, codec: Codec) -> None:
     from alloop.loop.events import Stop
 

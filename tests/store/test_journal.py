@@ -10,6 +10,7 @@ from alloop.core.errors import DamagedError, LockedError
 from alloop.store.codec import Encoded
 from alloop.store.files import Files
 from alloop.store.journal import STAGING, Journal
+from alloop.store.packs import Listing
 
 
 @pytest.fixture
@@ -118,10 +119,11 @@ def test_a_reader_is_not_fooled_by_a_record_that_came_between(folder: Path) -> N
     aside = hidden.rename(folder.parent / "aside")
 
     class Late(Journal):
-        def last(self) -> int:
+        def listing(self) -> Listing:
+            found = super().listing()
             if aside.exists():
                 aside.rename(hidden)
-            return super().last()
+            return found
 
     assert numbers(Late(folder)) == [0, 1]
 

@@ -5,10 +5,16 @@ from typing import Any
 import numpy as np
 import pytest
 
+from alloop.core.doubts import Doubt
 from alloop.core.records import Failure
 from alloop.store import schema
 
-ENERGY = {"eV", "eV/angstrom", "angstrom", "angstrom/fs", "e", "s"}
+UNITS = {
+    *("eV", "eV/angstrom", "angstrom", "angstrom/fs", "e", "s", "MB", "hartree", "1")
+}
+
+
+DOUBTS = [doubt.name.lower() for doubt in Doubt]
 
 
 def labels() -> dict[str, Any]:
@@ -22,6 +28,10 @@ def labels() -> dict[str, Any]:
         "failure": schema.failure_codes([None, Failure.GATE]),
         "cpu_seconds": [1.0, 2.0],
         "purpose": schema.coded(["seed", "test"], schema.PURPOSES),
+        "rung": schema.coded(["second order", ""], schema.RUNGS),
+        **{key: [np.nan, 0.1] for key in ("gap", "s2", "t1", "internal", "external")},
+        "peak_mb": [100.0, np.nan],
+        **{key: [False, True] for key in ("cached", *DOUBTS)},
     }
 
 
@@ -36,11 +46,16 @@ def test_every_failure_has_a_number_that_never_changes() -> None:
     )
 
 
+def test_every_doubt_has_its_column_that_tells_what_it_means() -> None:
+    for doubt in Doubt:
+        assert schema.LABELS[doubt.name.lower()].about == doubt.value
+
+
 def test_every_float_column_but_surprise_has_a_unit_of_alloop() -> None:
     for columns in schema.TABLES.values():
         for name, column in columns.items():
             if column.dtype == "f8" and name not in ("surprise", "threshold"):
-                assert column.units in ENERGY
+                assert column.units in UNITS
 
 
 def test_ids_go_to_digits_and_back() -> None:

@@ -1,23 +1,38 @@
 """What is wrong with a PySCF level, found before any label is asked for."""
 
-import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from difflib import get_close_matches
+from typing import Any
 
 import numpy as np
-from pyscf import dft
 from pyscf.gto import basis as basis_sets
-from pyscf.lib.exceptions import BasisNotFoundError
 
 from alloop.core.frame import Frame
 from alloop.labels.gate import WAVE_FUNCTIONS
 from alloop.labels.outcome import Refused
-from alloop.labels.pyscf.label import label_with_pyscf
-from alloop.labels.pyscf.level import BASES, FUNCTIONALS
-from alloop.labels.pyscf.scf import RUNGS, Settings
+from alloop.labels.pyscf.elements import (
+    OF_THE_BASIS,
+    has_core,
+    has_functions,
+    has_pseudo,
+    without_core,
+)
+from alloop.labels.pyscf.functionals import (
+    dispersion_problem,
+    known,
+    known_functionals,
+)
+from alloop.labels.pyscf.label import label_with_pyscf, refuse_level
+from alloop.labels.pyscf.names import BASES, DISPERSIONS, FUNCTIONALS, RUNGS
+from alloop.labels.pyscf.periodic import PSEUDOS, cell_problem
+from alloop.labels.pyscf.scf import Settings, no_core
 
 _COMMON = ("H", "He", "C", "O", "Cl", "Fe", "I")
-_DISPERSIONS = ("d3bj", "d3zero", "d4")
+_CHOICES: Mapping[str, tuple[str, ...]] = {
+    "reference": ("auto", "unrestricted"),
+    "stability": ("auto", "always", "never"),
+    "init_guess": ("minao", "atom", "huckel", "mod_huckel", "1e", "sap"),
+}
 
 
 def problems(settings: Settings, elements: Sequence[str]) -> list[str]:
@@ -27,72 +42,109 @@ def problems(settings: Settings, elements: Sequence[str]) -> list[str]:
         *_basis(settings["basis"], elements),
         *_dispersion(settings["dispersion"]),
         *_ladder(settings["ladder"]),
+        *_choices(settings),
     ]
+    if found:
+        return found
+    if "kpoints" in settings:
+        problem = cell_problem(settings)
+        found = [problem] if problem else []
+        return [*found, *_pseudo(settings["pseudo"], elements)]
+    found = [*_cores(settings, elements), *_auxiliary(settings, elements)]
+    if problem := dispersion_problem(settings["method"], settings["dispersion"]):
+        found.append(problem)
     return found or _trial(settings)
 
 
 def _method(method: str) -> list[str]:
     if method in WAVE_FUNCTIONS:
         return []
-    try:
-        dft.libxc.parse_xc(method)
-    except (KeyError, ValueError):
-        known = [*WAVE_FUNCTIONS, *(f.lower() for f in FUNCTIONALS), *_functionals()]
-        hint = _nearest(method, known, "try hf, b3lyp, wb97x-d3bj, mp2 or ccsd(t)")
-        return [f"PySCF knows no method or functional {method!r}; {hint}"]
-    return []
+    if known(method):
+        return []
+    names = [*WAVE_FUNCTIONS, *(f.lower() for f in FUNCTIONALS), *known_functionals()]
+    hint = _nearest(method, names, "try hf, b3lyp, wb97x-d3bj, mp2 or ccsd(t)")
+    return [f"PySCF knows no method or functional {method!r}; {hint}"]
 
 
 def _basis(basis: str, elements: Sequence[str]) -> list[str]:
-    if not any(_has(basis, element) for element in (*elements, *_COMMON)):
-        known = [*(b.lower() for b in BASES), *basis_sets.ALIAS]
-        hint = _nearest(basis, known, "try def2-svp")
+    if not any(has_functions(basis, element) for element in (*elements, *_COMMON)):
+        names = [*(b.lower() for b in BASES), *basis_sets.ALIAS, *basis_sets.GTH_ALIAS]
+        hint = _nearest(basis, names, "try def2-svp")
         return [f"PySCF knows no basis {basis!r}; {hint}"]
-    missing = [element for element in elements if not _has(basis, element)]
-    if not missing:
+    lacks = ", ".join(e for e in elements if not has_functions(basis, e))
+    if not lacks:
         return []
-    lacks = ", ".join(missing)
     return [f"the basis {basis!r} has no functions for {lacks}; try def2-svp"]
 
 
-def _dispersion(dispersion: str | None) -> list[str]:
-    if dispersion is None or dispersion in _DISPERSIONS:
+def _cores(settings: Settings, elements: Sequence[str]) -> list[str]:
+    name = settings["ecp"]
+    if name != OF_THE_BASIS and not any(
+        has_core(name, element) for element in (*elements, "Cu", "I", "Au")
+    ):
+        names = [*(b.lower() for b in BASES), *basis_sets.ALIAS]
+        hint = _nearest(name, names, "try def2-svp")
+        return [f"PySCF knows no effective core {name!r}; {hint}"]
+    lacking = without_core(settings, list(elements))
+    return [no_core(settings, lacking)] if lacking else []
+
+
+def _auxiliary(settings: Settings, elements: Sequence[str]) -> list[str]:
+    name = settings.get("aux_basis", OF_THE_BASIS)
+    lacks = [e for e in elements if name != OF_THE_BASIS and not has_functions(name, e)]
+    if not lacks:
         return []
-    hint = _nearest(dispersion, _DISPERSIONS, "try d3bj")
+    fits = [n for n in basis_sets.ALIAS if n.endswith("fit")]
+    hint = _nearest(name, fits, "try def2-universal-jkfit")
+    return [f"the fitting basis {name!r} has nothing for {', '.join(lacks)}; {hint}"]
+
+
+def _pseudo(name: str, elements: Sequence[str]) -> list[str]:
+    lacks = [element for element in elements if not has_pseudo(name, element)]
+    if not lacks:
+        return []
+    hint = _nearest(name, PSEUDOS, "try gth-pbe")
+    return [f"the pseudopotential {name!r} has nothing for {', '.join(lacks)}; {hint}"]
+
+
+def _dispersion(dispersion: str | None) -> list[str]:
+    if dispersion is None or dispersion in DISPERSIONS:
+        return []
+    hint = _nearest(dispersion, DISPERSIONS, "try d3bj")
     return [f"there is no dispersion correction {dispersion!r}; {hint}"]
 
 
 def _ladder(ladder: Sequence[str]) -> list[str]:
+    if not ladder:
+        return [f"the ladder has no rung; give some of {', '.join(RUNGS)}"]
     strange = [rung for rung in ladder if rung not in RUNGS]
     return [
-        f"the ladder has no rung {rung!r}; {_nearest(rung, list(RUNGS), '')}"
+        f"the ladder has no rung {rung!r}; {_nearest(rung, RUNGS, ', '.join(RUNGS))}"
         for rung in strange
+    ]
+
+
+def _choices(settings: Settings) -> list[str]:
+    return [
+        f"`{key}` is one of {', '.join(allowed)}, got {settings[key]!r}; "
+        f"{_nearest(str(settings[key]), allowed, f'try {allowed[0]}')}"
+        for key, allowed in _CHOICES.items()
+        if key in settings and settings[key] not in allowed
     ]
 
 
 def _trial(settings: Settings) -> list[str]:
     """Label a hydrogen molecule in the smallest basis: is there a gradient at all?"""
     frame = Frame(np.array([1, 1]), np.array([[0.0, 0.0, 0.0], [0.0, 0.0, 0.74]]))
+    small: dict[str, Any] = {**settings, "basis": "sto-3g", "ecp": OF_THE_BASIS}
     try:
-        label_with_pyscf(frame, {**settings, "basis": "sto-3g", "grid": 0})
+        refuse_level(settings)
+        label_with_pyscf(frame, {**small, "aux_basis": OF_THE_BASIS, "grid": 0})
     except Refused as refused:
         return [f"the level cannot be used: {refused.message}"]
     except (ArithmeticError, LookupError, RuntimeError, TypeError, ValueError) as error:
         return [f"PySCF cannot do this level: {type(error).__name__}: {error}"]
     return []
-
-
-def _has(basis: str, element: str) -> bool:
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # its advice to install another package
-        try:
-            return bool(basis_sets.load(basis, element))
-        except (BasisNotFoundError, KeyError, OSError):
-            return False
-
-
-def _functionals() -> list[str]:
-    return [str(name).lower() for name in dft.libxc.XC_ALIAS]
 
 
 def _nearest(name: str, known: Sequence[str], otherwise: str) -> str:

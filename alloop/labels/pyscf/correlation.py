@@ -1,40 +1,52 @@
 """Electron correlation on a converged mean field: MP2, CCSD and CCSD(T)."""
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any, TypeAlias
 
 import numpy as np
 from pyscf import cc, mp
-from pyscf.cc import ccsd_t_lambda, uccsd_t_lambda
+from pyscf.cc import (
+    ccsd_t_lambda,
+    uccsd_rdm,
+    uccsd_t_lambda,
+    uccsd_t_rdm,
+)
 from pyscf.data.elements import chemcore
 from pyscf.grad import ccsd_t as ccsd_t_grad
-from pyscf.grad import uccsd_t as uccsd_t_grad
+from pyscf.grad import uccsd as uccsd_grad
 
 from alloop.core.records import Detail, Failure
 from alloop.core.units import HARTREE, Floats
 from alloop.labels.outcome import Refused
 from alloop.labels.pyscf.scf import Settings, scf_gradient
+from alloop.labels.pyscf.stability import unrestricted
 
 Details: TypeAlias = dict[str, Detail]
 Answer: TypeAlias = tuple[float, Floats]  # hartree, hartree/bohr
+Solved: TypeAlias = list[tuple[Any, Any, Details]]
 
 
-def answer(mf: Any, settings: Settings, details: Details) -> Answer:
-    """Energy and gradient of the level's method; fills in `details` on the way."""
+def answer(mf: Any, settings: Settings, details: Details, solved: Solved) -> Answer:
+    """Energy and gradient of the level's method; fills in `details` on the way.
+
+    solved: the amplitudes of a CCSD label on the same mean field, for CCSD(T) to go on
+    from; empty where there are none, and filled in here.
+    """
     method = _METHODS.get(settings["method"])
     if method is None or _uncorrelated(mf, settings):
         return mf.e_tot, scf_gradient(mf, settings)
-    return method(mf, settings, details)
+    return method(mf, settings, details, solved)
 
 
-def _mp2(mf: Any, settings: Settings, _details: Details) -> Answer:
+def _mp2(mf: Any, settings: Settings, _details: Details, _solved: Solved) -> Answer:
     pt = mp.MP2(mf, frozen=_frozen(mf.mol, settings))
     pt.kernel()
     return pt.e_tot, _gradient(mf, pt.nuc_grad_method().kernel)
 
 
-def _ccsd(mf: Any, settings: Settings, details: Details) -> Answer:
-    solver, eris = _amplitudes(mf, settings, details)
+def _ccsd(mf: Any, settings: Settings, details: Details, solved: Solved) -> Answer:
+    solver, eris = _amplitudes(mf, settings, details, solved)
     solver.solve_lambda(eris=eris)
     _refuse_unless(solver.converged_lambda, "lambda equations", details)
     amplitudes = (solver.t1, solver.t2, solver.l1, solver.l2)
@@ -42,38 +54,75 @@ def _ccsd(mf: Any, settings: Settings, details: Details) -> Answer:
     return solver.e_tot, _gradient(mf, kernel, *amplitudes, eris=eris)
 
 
-def _ccsd_t(mf: Any, settings: Settings, details: Details) -> Answer:
+def _ccsd_t(mf: Any, settings: Settings, details: Details, solved: Solved) -> Answer:
     """CCSD(T): lambda and gradient of its own, PySCF's default ones leave (T) out."""
-    solver, eris = _amplitudes(mf, settings, details)
+    solver, eris = _amplitudes(mf, settings, details, solved)
     triples = solver.ccsd_t(eris=eris)  # hartree
     t1, t2 = solver.t1, solver.t2
-    equations = uccsd_t_lambda if mf.mol.spin else ccsd_t_lambda
+    equations = uccsd_t_lambda if unrestricted(mf) else ccsd_t_lambda
     steps, tol = settings["cc_max_cycle"], settings["cc_conv_tol_normt"]
     converged, l1, l2 = equations.kernel(
         solver, eris, t1, t2, max_cycle=steps, tol=tol, verbose=0
     )
     _refuse_unless(converged, "(T) lambda equations", details)
-    gradients = uccsd_t_grad if mf.mol.spin else ccsd_t_grad
-    kernel = gradients.Gradients(solver).kernel
+    restricted = ccsd_t_grad.Gradients(solver).kernel
+    kernel = partial(_uccsd_t_gradient, solver) if unrestricted(mf) else restricted
     return solver.e_tot + triples, _gradient(mf, kernel, t1, t2, l1, l2, eris=eris)
 
 
-def _amplitudes(mf: Any, settings: Settings, details: Details) -> tuple[Any, Any]:
+def _uccsd_t_gradient(solver: Any, *amplitudes: Any, eris: Any) -> Floats:
+    """PySCF's UCCSD(T) gradient with the virtual block of its density put right.
+
+    Up to 2.14.0 that block counts opposite spins twice (its issue 3305), which makes
+    forces wrong by 0.01 eV/Å and more. (T) adds nothing to the block: UCCSD's serves.
+    """
+    d1 = uccsd_t_rdm._gamma1_intermediates(solver, *amplitudes, eris, for_grad=True)
+    d2 = list(uccsd_t_rdm._gamma2_outcore(solver, *amplitudes, eris, None, True))
+    d2[1] = uccsd_rdm._gamma2_outcore(solver, *amplitudes, None, True)[1]
+    gradient = uccsd_grad.Gradients(solver)
+    electrons = gradient.grad_elec(*amplitudes, eris, d1=d1, d2=tuple(d2))
+    total: Floats = electrons + gradient.grad_nuc()
+    return total
+
+
+def _amplitudes(
+    mf: Any, settings: Settings, details: Details, solved: Solved
+) -> tuple[Any, Any]:
+    if not solved:
+        solved.append(_solved(mf, settings, details))
+    solver, eris, found = solved[0]
+    details |= found
+    return solver, eris
+
+
+def _solved(mf: Any, settings: Settings, details: Details) -> tuple[Any, Any, Details]:
     solver = cc.CCSD(mf, frozen=_frozen(mf.mol, settings))
     solver.conv_tol = settings["cc_conv_tol"]
     solver.conv_tol_normt = settings["cc_conv_tol_normt"]
     solver.max_cycle = settings["cc_max_cycle"]
     eris = solver.ao2mo()
     solver.kernel(eris=eris)
-    details |= {
+    found: Details = {
         "energy_mp2": float(mf.e_tot + solver.emp2) * HARTREE,
         "cc_cycles": int(solver.cycles),
     }
-    _refuse_unless(solver.converged, "amplitude equations", details)
-    details["energy_ccsd"] = float(solver.e_tot) * HARTREE
-    if not mf.mol.spin:  # Lee and Taylor's diagnostic is for closed shells
-        details["t1"] = float(solver.get_t1_diagnostic())
-    return solver, eris
+    _refuse_unless(solver.converged, "amplitude equations", {**details, **found})
+    found["energy_ccsd"] = float(solver.e_tot) * HARTREE
+    found["t1"] = _t1(solver.t1)
+    return solver, eris, found
+
+
+def _t1(t1: Any) -> float:
+    """The norm of the single excitations over the root of the correlated electrons.
+
+    Closed shells: Lee & Taylor, Int. J. Quantum Chem. Symp. 23, 199 (1989). Open ones:
+    half the squared norm over both spins in its place, as of Jayatilaka & Lee, J. Chem.
+    Phys. 98, 9734 (1993), which is the same number for a closed shell.
+    """
+    spins = t1 if isinstance(t1, tuple) else (t1, t1)
+    electrons = sum(spin.shape[0] for spin in spins)
+    squares = sum(float(np.vdot(spin, spin)) for spin in spins) / 2
+    return float(np.sqrt(squares / electrons))
 
 
 def _gradient(mf: Any, kernel: Callable[..., Any], *args: Any, **kwargs: Any) -> Floats:

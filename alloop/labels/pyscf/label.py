@@ -6,11 +6,12 @@ work by the memory that its process uses; here each label gets fresh objects, on
 and a fixed memory, so that its bits do not depend on what ran before.
 """
 
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import Any, TypeVar
 
 import numpy as np
 import pyscf
-from pyscf import lib
+from pyscf import df, lib
 from pyscf.lib.exceptions import BasisNotFoundError
 
 from alloop.core.frame import Frame
@@ -18,55 +19,115 @@ from alloop.core.records import Failure
 from alloop.core.units import BOHR, HARTREE
 from alloop.labels.gate import WAVE_FUNCTIONS
 from alloop.labels.outcome import Refused, Result
-from alloop.labels.pyscf.correlation import Details, answer
-from alloop.labels.pyscf.scf import Settings, converged_scf, gap, molecule
+from alloop.labels.pyscf.correlation import Details, Solved, answer
+from alloop.labels.pyscf.elements import OF_THE_BASIS
+from alloop.labels.pyscf.functionals import dispersion_problem
+from alloop.labels.pyscf.ladder import converged_scf
+from alloop.labels.pyscf.level import contains
+from alloop.labels.pyscf.periodic import cell_problem, label_of_cell
+from alloop.labels.pyscf.scf import Settings, molecule
+from alloop.labels.pyscf.signs import mean_field_signs, with_doubts
+from alloop.labels.pyscf.size import refuse_hopeless
 
+Made = TypeVar("Made")
 NO_EXACT_GRADIENT = (
     "PySCF's density-fitted {method} has no exact gradient; set density_fit to false"
 )
 
 
 def label_with_pyscf(frame: Frame, settings: Settings) -> Result:
-    """Energy and forces of a molecule; raises Refused where they cannot be trusted."""
+    """Energy and forces of a frame; raises Refused where they cannot be trusted."""
+    return labels_with_pyscf(frame, settings, ())[0]
+
+
+def labels_with_pyscf(
+    frame: Frame, settings: Settings, also: Sequence[Settings]
+) -> list[Result]:
+    """The label and, from the same run, those of levels inside it (see `contains`).
+
+    Each has the very bits that it has alone. Raises Refused where any of them would
+    not be made, and ValueError for a level that is not inside.
+    """
+    if not all(contains(settings, cheap) for cheap in also):
+        raise ValueError("a label from the same run needs the same settings")
     lib.num_threads(1)
     lib.current_memory = _nothing_used
     refuse_foreign(frame, settings)
+    if "kpoints" in settings:
+        return [_honest(lambda: label_of_cell(frame, settings))]
+    return _honest(lambda: _labels(frame, settings, also))
+
+
+def _labels(frame: Frame, settings: Settings, also: Sequence[Settings]) -> list[Result]:
+    mol = molecule(frame, settings)
+    refuse_hopeless(mol, settings)
+    mf, details = converged_scf(mol, settings)
+    solved: Solved = []
+    return [_label(mf, level, details, solved) for level in (settings, *also)]
+
+
+def _label(mf: Any, settings: Settings, known: Details, solved: Solved) -> Result:
+    details = {**known, **_facts(mf, settings), **mean_field_signs(mf, settings)}
+    energy, gradient = answer(mf, settings, details, solved)
+    forces = -np.asarray(gradient, dtype=np.float64) * (HARTREE / BOHR)  # (atoms, 3)
+    if settings["method"] == "mp2":
+        details["energy_mp2"] = float(energy) * HARTREE
+    signed = with_doubts(details, mf.mol.spin)
+    return Result(float(energy) * HARTREE, forces, signed)
+
+
+def _honest(make: Callable[[], Made]) -> Made:
+    """What is made; raises Refused where linear algebra or PySCF gives up."""
     try:
-        mf, rung = converged_scf(molecule(frame, settings), settings)
-        details = _details(mf, rung, settings)
-        energy, gradient = answer(mf, settings, details)
+        return make()
     except np.linalg.LinAlgError as error:
         raise Refused(Failure.NOT_CONVERGED, f"the SCF broke down: {error}") from error
     except (BasisNotFoundError, NotImplementedError) as error:
         raise Refused(Failure.UNSUPPORTED, str(error)) from error
-    forces = -np.asarray(gradient, dtype=np.float64) * (HARTREE / BOHR)  # (atoms, 3)
-    return Result(float(energy) * HARTREE, forces, details)
 
 
-def _details(mf: Any, rung: str, settings: Settings) -> Details:
-    details: Details = {
-        "program": settings["program"],
-        "rung": rung,
-        "cycles": int(mf.cycles),
-        "gap": gap(mf),
-    }
-    if mf.mol.spin:
-        details["s2"] = float(mf.spin_square()[0])
+def _facts(mf: Any, settings: Settings) -> Details:
+    facts: Details = {"program": settings["program"], "functions": int(mf.mol.nao)}
     if settings["method"] in WAVE_FUNCTIONS[1:]:
-        details["energy_hf"] = float(mf.e_tot) * HARTREE
-    return details
+        facts["energy_hf"] = float(mf.e_tot) * HARTREE
+    if settings["density_fit"]:
+        facts["aux_basis"] = _auxiliary(mf, settings)
+    return facts
+
+
+def _auxiliary(mf: Any, settings: Settings) -> str:
+    """The names of the fitting basis, one for all elements or by element."""
+    if settings["aux_basis"] != OF_THE_BASIS:
+        return str(settings["aux_basis"])
+    chosen = df.make_auxbasis(mf.mol, xc=getattr(mf, "xc", "HF"))
+    names = {e: b if isinstance(b, str) else "even-tempered" for e, b in chosen.items()}
+    if len(set(names.values())) == 1:
+        return next(iter(names.values()))
+    return ",".join(f"{element}:{names[element]}" for element in sorted(names))
 
 
 def refuse_foreign(frame: Frame, settings: Settings) -> None:
+    """Raise Refused where this PySCF cannot do such a frame at such a level at all."""
     here = f"pyscf {'.'.join(pyscf.__version__.split('.')[:2])}"
     if settings["program"] != here:
         text = f"this level belongs to {settings['program']}, {here} is installed"
         raise Refused(Failure.UNSUPPORTED, text)
-    if any(frame.pbc):
-        raise Refused(Failure.UNSUPPORTED, "PySCF levels are for molecules, not cells")
-    if settings["density_fit"] and settings["method"] in WAVE_FUNCTIONS[1:]:
-        text = NO_EXACT_GRADIENT.format(method=settings["method"].upper())
+    if any(frame.pbc) and "kpoints" not in settings:
+        text = "a PySCF level without `kpoints` is for molecules, not cells"
         raise Refused(Failure.UNSUPPORTED, text)
+    refuse_level(settings)
+
+
+def refuse_level(settings: Settings) -> None:
+    """Raise Refused where the level promises what PySCF does not keep."""
+    if "kpoints" in settings:
+        problem = cell_problem(settings)
+    elif settings["density_fit"] and settings["method"] in WAVE_FUNCTIONS[1:]:
+        problem = NO_EXACT_GRADIENT.format(method=settings["method"].upper())
+    else:
+        problem = dispersion_problem(settings["method"], settings["dispersion"])
+    if problem:
+        raise Refused(Failure.UNSUPPORTED, problem)
 
 
 def _nothing_used() -> tuple[float, float]:

@@ -1,6 +1,5 @@
 """Levels of PySCF with every default spelled out. Imports no PySCF."""
 
-import re
 from collections.abc import Mapping
 from difflib import get_close_matches
 from typing import Any
@@ -8,25 +7,28 @@ from typing import Any
 from alloop.core.errors import InputError
 from alloop.core.levels import Level, installed, level
 from alloop.labels.gate import WAVE_FUNCTIONS
-
-BASES = (
-    *("STO-3G", "3-21G", "6-31G", "6-31G*", "6-31G**", "6-31+G*", "6-31++G**"),
-    *("6-311G", "6-311G*", "6-311G**", "6-311+G**", "6-311++G**"),
-    *("def2-SVP", "def2-SVPD", "def2-TZVP", "def2-TZVPD", "def2-TZVPP", "def2-TZVPPD"),
-    *("def2-QZVP", "def2-QZVPP", "pc-0", "pc-1", "pc-2", "pcseg-1", "pcseg-2"),
-    *("cc-pVDZ", "cc-pVTZ", "cc-pVQZ", "cc-pV5Z", "cc-pCVDZ", "cc-pCVTZ"),
-    *("aug-cc-pVDZ", "aug-cc-pVTZ", "aug-cc-pVQZ", "LANL2DZ"),
+from alloop.labels.pyscf.names import (
+    RUNGS,
+    basis_name,
+    functional_name,
+    split_dispersion,
 )
-FUNCTIONALS = (
-    *("SVWN", "PBE", "PBE0", "revPBE", "BLYP", "BP86", "B3LYP", "CAM-B3LYP", "HSE06"),
-    *("TPSS", "TPSSh", "SCAN", "r2SCAN", "r2SCAN0", "M06", "M06-L", "M06-2X"),
-    *("wB97X-V", "wB97M-V", "wB97X-D3BJ", "wB97M-D3BJ", "B97M-V"),
-)
-RUNGS = ("default", "damping", "level shift", "second order")
 
-_SCF = {"conv_tol": 1e-9, "max_cycle": 50, "ladder": list(RUNGS), "init_guess": "minao"}
+_SCF = {
+    **{"conv_tol": 1e-9, "conv_tol_grad": None, "max_cycle": 50, "max_memory": 4000},
+    **{"ladder": list(RUNGS), "init_guess": "minao", "reference": "auto"},
+}
+_MOLECULE = {"ecp": "of the basis", "stability": "auto"}
+_FIT = {"aux_basis": "of the basis"}
 _KS = {"grid": 3, "grid_response": True}
 _CC = {"cc_conv_tol": 1e-8, "cc_conv_tol_normt": 1e-6, "cc_max_cycle": 100}
+_CELL = {"kpoints": None, "pseudo": "gth-pbe", "ke_cutoff": 140.0}
+_KNOWN = {**_SCF, **_MOLECULE, **_FIT, **_KS, **_CC, **_CELL}
+
+_TIGHT = {
+    **{"conv_tol": 1e-12, "conv_tol_grad": 1e-6},
+    **{"cc_conv_tol": 1e-11, "cc_conv_tol_normt": 1e-9},
+}
 
 
 def pyscf_level(
@@ -40,30 +42,87 @@ def pyscf_level(
 ) -> Level:
     """A level of PySCF: hf, a Kohn-Sham functional, mp2, ccsd or ccsd(t).
 
-    dispersion: "d3bj" or "d4". tuning: grid (PySCF's level 0 to 9), grid_response,
-    conv_tol and max_cycle of the SCF, ladder (some of `RUNGS`), init_guess, max_memory
-    (MB), cc_conv_tol, cc_conv_tol_normt, cc_max_cycle. Only settings that the method
-    uses become part of the level, so that they alone tell levels apart.
+    dispersion: "d3bj", "d3zero" or "d4", or at the functional's end, `b3lyp-d3bj`.
+    tuning: reference ("auto": restricted for spin 0; "unrestricted": spin symmetry is
+    broken where that is lower), stability ("auto", "always" or "never" on the first
+    rung), ladder (some of `RUNGS`), ecp and aux_basis (names; "of the basis"), grid
+    (PySCF's level 0 to 9), grid_response, conv_tol (hartree), conv_tol_grad
+    (its root), max_cycle, init_guess, max_memory (MB), cc_conv_tol, cc_conv_tol_normt,
+    cc_max_cycle. With kpoints, such as [2, 1, 1], the level is for cells: pseudo is
+    the pseudopotential, ke_cutoff that of the plane-wave grid in hartree. Only
+    settings that the method uses become part of the level, so that they alone tell
+    levels apart. Raises InputError for a setting that there is not.
     """
-    method, basis = method.strip().lower(), _basis(basis).lower()
-    defaults: dict[str, Any] = {**_SCF, "max_memory": 4000}
+    _refuse_unknown(tuning, _KNOWN)
+    method, suffix = split_dispersion(method.strip().lower())
     settings: dict[str, Any] = {
         "program": installed("pyscf"),
         "method": method,
-        "basis": basis,
-        "ecp": "of the basis",
+        "basis": basis_name(basis).lower(),
         "density_fit": density_fit,
-        "dispersion": dispersion.lower() if dispersion else None,
+        "dispersion": _one(suffix, dispersion.lower() if dispersion else None),
     }
-    if method not in WAVE_FUNCTIONS:
-        defaults |= _KS
     if method in WAVE_FUNCTIONS[1:]:
         settings["frozen_core"] = frozen_core
-    if method in WAVE_FUNCTIONS[2:]:
-        defaults |= _CC
-    _refuse_unknown(tuning, {**_SCF, **_KS, **_CC, "max_memory": 0})
+    defaults = _defaults(settings, bool(tuning.get("kpoints")))
     settings |= {key: tuning.get(key, value) for key, value in defaults.items()}
+    settings["conv_tol_grad"] = settings["conv_tol_grad"] or settings["conv_tol"] ** 0.5
     return level("pyscf", {**settings, "title": _title(settings)})
+
+
+def tighter(loose: Level) -> Level:
+    """The same physics with thresholds so tight that what still moves is noise.
+
+    Energies to 1e-12 hartree, gradients of the SCF to 1e-6, coupled-cluster energies
+    to 1e-11 and amplitudes to 1e-9, the quadrature grid two levels up, the plane-wave
+    cutoff by half, cycles doubled. Basis, k-points and ladder stay.
+    """
+    old = loose.settings
+    new = {key: min(old[key], value) for key, value in _TIGHT.items() if key in old}
+    new |= {key: 2 * old[key] for key in ("max_cycle", "cc_max_cycle") if key in old}
+    if "grid" in old:
+        new["grid"] = min(old["grid"] + 2, 9)
+    if "ke_cutoff" in old:
+        new["ke_cutoff"] = 1.5 * old["ke_cutoff"]
+    return level(loose.kind, {**old, **new, "title": f"{loose.title}, tight"})
+
+
+def contains(expensive: Mapping[str, Any], cheap: Mapping[str, Any]) -> bool:
+    """Whether a label with the settings `expensive` has the `cheap` one inside it.
+
+    It has if the cheap method is a step on the way, hf < mp2 < ccsd < ccsd(t), and all
+    that the cheap level sets is set the same; then the bits are the same too.
+    """
+    if not {expensive.get("method"), cheap.get("method")} <= set(WAVE_FUNCTIONS):
+        return False
+    inner, outer = map(WAVE_FUNCTIONS.index, (cheap["method"], expensive["method"]))
+    same = cheap.keys() - {"method", "title"}
+    return inner < outer and all(
+        key in expensive and expensive[key] == cheap[key] for key in same
+    )
+
+
+def _defaults(settings: Mapping[str, Any], cell: bool) -> dict[str, Any]:
+    method = settings["method"]
+    if cell:
+        pseudo = "gth-pade" if method in ("lda", "svwn") else _CELL["pseudo"]
+        return {**_SCF, **_CELL, "pseudo": pseudo, "ladder": list(RUNGS[:-1])}
+    return {
+        **_SCF,
+        **_MOLECULE,
+        **(_FIT if settings["density_fit"] else {}),
+        **(_KS if method not in WAVE_FUNCTIONS else {}),
+        **(_CC if method in WAVE_FUNCTIONS[2:] else {}),
+    }
+
+
+def _one(suffix: str | None, dispersion: str | None) -> str | None:
+    if suffix and dispersion and suffix != dispersion:
+        raise InputError(
+            f"expected one dispersion correction, got {suffix!r} with the method and "
+            f"{dispersion!r} as `dispersion`; leave one out"
+        )
+    return suffix or dispersion
 
 
 def _refuse_unknown(given: Mapping[str, Any], known: Mapping[str, Any]) -> None:
@@ -76,26 +135,16 @@ def _refuse_unknown(given: Mapping[str, Any], known: Mapping[str, Any]) -> None:
 
 def _title(settings: Mapping[str, Any]) -> str:
     method = settings["method"]
-    name = method.upper() if method in WAVE_FUNCTIONS else _functional(method)
+    name = method.upper() if method in WAVE_FUNCTIONS else functional_name(method)
     if settings["dispersion"]:
         name += f"-{settings['dispersion'].upper()}"
+    mesh = "×".join(map(str, settings.get("kpoints") or ()))
     notes = [
+        *(["unrestricted"] if settings["reference"] == "unrestricted" else []),
         *(["DF"] if settings["density_fit"] else []),
         *(["frozen core"] if settings.get("frozen_core") else []),
         *([f"grid {settings['grid']}"] if settings.get("grid", 3) != 3 else []),
+        *([f"{mesh} k-points"] if mesh else []),
     ]
     note = f" ({', '.join(notes)})" if notes else ""
-    return f"{name}/{_basis(settings['basis'])}{note}"
-
-
-def _plain(name: str) -> str:
-    return re.sub(r"[-_ ]", "", name).lower()
-
-
-def _basis(name: str) -> str:
-    return {_plain(known): known for known in BASES}.get(_plain(name), name.strip())
-
-
-def _functional(name: str) -> str:
-    known = {functional.lower(): functional for functional in FUNCTIONALS}
-    return known.get(name, name.upper())
+    return f"{name}/{basis_name(settings['basis'])}{note}"

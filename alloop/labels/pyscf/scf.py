@@ -1,11 +1,10 @@
-"""The mean field: a fresh molecule, and a ladder of ways to converge it."""
+"""The mean field: a fresh molecule, a fresh HF or Kohn-Sham object, its gradient."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any, TypeAlias
 
 import numpy as np
 from pyscf import dft, gto, scf
-from pyscf.gto import basis as basis_sets
 
 from alloop.core.atoms import symbol
 from alloop.core.frame import Frame
@@ -13,18 +12,33 @@ from alloop.core.records import Failure
 from alloop.core.units import BOHR, HARTREE, Floats
 from alloop.labels.gate import WAVE_FUNCTIONS
 from alloop.labels.outcome import Refused
+from alloop.labels.pyscf.elements import (
+    OF_THE_BASIS,
+    core_name,
+    has_core,
+    without_core,
+)
 
 Settings: TypeAlias = Mapping[str, Any]
 
 
-def molecule(frame: Frame, settings: Settings) -> Any:
-    """A fresh Mole, in bohr by our own constant, with its basis' effective cores."""
+def atoms(frame: Frame) -> list[tuple[str, list[float]]]:
+    """Elements and positions in bohr by our own constant, as PySCF takes them."""
     elements = [symbol(int(z)) for z in frame.numbers]
+    return list(zip(elements, (frame.positions / BOHR).tolist(), strict=True))
+
+
+def molecule(frame: Frame, settings: Settings) -> Any:
+    """A fresh Mole with its effective cores; raises Refused where one is missing."""
+    elements = sorted({symbol(int(z)) for z in frame.numbers})
+    if lacking := without_core(settings, elements):
+        raise Refused(Failure.UNSUPPORTED, no_core(settings, lacking))
+    name = core_name(settings)
     return gto.M(
-        atom=list(zip(elements, (frame.positions / BOHR).tolist(), strict=True)),
+        atom=atoms(frame),
         unit="Bohr",
         basis=settings["basis"],
-        ecp={e: settings["basis"] for e in set(elements) if has_core(settings, e)},
+        ecp={element: name for element in elements if has_core(name, element)},
         charge=frame.charge,
         spin=frame.spin,
         max_memory=settings["max_memory"],
@@ -32,95 +46,36 @@ def molecule(frame: Frame, settings: Settings) -> Any:
     )
 
 
-def has_core(settings: Settings, element: str) -> bool:
-    """Whether the basis comes with an effective core potential for the element.
-
-    Without being told, PySCF would put all electrons into a valence-only basis.
-    """
-    return bool(basis_sets.load_ecp(settings["basis"], element))
-
-
-def mean_field(mol: Any, settings: Settings) -> Any:
-    """A fresh HF or Kohn-Sham object: restricted for spin 0, unrestricted otherwise."""
-    if settings["method"] in WAVE_FUNCTIONS:
-        mf = scf.UHF(mol) if mol.spin else scf.RHF(mol)
-    else:
-        mf = _kohn_sham(mol, settings)
-    if settings["density_fit"]:
-        mf = mf.density_fit()
-    if settings["dispersion"]:
-        mf.disp = settings["dispersion"]
-    mf.conv_tol = settings["conv_tol"]  # hartree
-    mf.max_cycle = settings["max_cycle"]
-    mf.init_guess = settings["init_guess"]
-    mf.chkfile = None
-    return mf
-
-
-def converged_scf(mol: Any, settings: Settings) -> tuple[Any, str]:
-    """The mean field of the first rung that converges; raises Refused if none does."""
-    mf = None
-    for rung in settings["ladder"]:
-        mf = RUNGS[rung](mol, settings, mf)
-        if mf.converged:
-            return mf, rung
-    rungs = ", ".join(settings["ladder"])
-    raise Refused(
-        Failure.NOT_CONVERGED,
-        f"the SCF did not converge on any rung ({rungs})",
-        {"rung": settings["ladder"][-1], "cycles": int(mf.cycles) if mf else 0},
+def no_core(settings: Settings, elements: list[str]) -> str:
+    """The sentence about elements whose core electrons have no place."""
+    return (
+        f"the basis {settings['basis']!r} has no functions for the core electrons of "
+        f"{', '.join(elements)} and no effective core; set `ecp`, or try def2-svp"
     )
 
 
-def _default(mol: Any, settings: Settings, _last: Any) -> Any:
-    mf = mean_field(mol, settings)
-    mf.kernel()
-    return mf
+def mean_field(mol: Any, settings: Settings) -> Any:
+    """A fresh HF or Kohn-Sham object: restricted for spin 0 unless told otherwise."""
+    open_shell = mol.spin or settings["reference"] == "unrestricted"
+    if settings["method"] in WAVE_FUNCTIONS:
+        mf = scf.UHF(mol) if open_shell else scf.RHF(mol)
+    else:
+        mf = _kohn_sham(dft.UKS(mol) if open_shell else dft.RKS(mol), settings)
+    if settings["density_fit"]:
+        auxiliary = settings["aux_basis"]
+        mf = mf.density_fit(None if auxiliary == OF_THE_BASIS else auxiliary)
+    if settings["dispersion"]:
+        mf.disp = settings["dispersion"]
+    return tuned(mf, settings)
 
 
-def _damping(mol: Any, settings: Settings, _last: Any) -> Any:
-    mf = mean_field(mol, settings)
-    mf.damp, mf.diis_start_cycle = 0.5, 4
-    mf.max_cycle *= 2
-    mf.kernel()
-    return mf
-
-
-def _level_shift(mol: Any, settings: Settings, _last: Any) -> Any:
-    mf = mean_field(mol, settings)
-    mf.level_shift = 0.3  # hartree
-    mf.max_cycle *= 3
-    mf.kernel()
-    return mf
-
-
-def _second_order(mol: Any, settings: Settings, last: Any) -> Any:
-    """Newton steps from the last rung's orbitals: from a guess they go astray."""
-    mf = mean_field(mol, settings)
-    solver = mf.newton()
-    start = (None, None) if last is None else (last.mo_coeff, last.mo_occ)
-    solver.kernel(*start)
-    for name in ("mo_energy", "mo_coeff", "mo_occ", "e_tot", "converged"):
-        setattr(mf, name, getattr(solver, name))
-    return mf
-
-
-RUNGS: dict[str, Callable[[Any, Settings, Any], Any]] = {
-    "default": _default,
-    "damping": _damping,
-    "level shift": _level_shift,
-    "second order": _second_order,
-}
-
-
-def _kohn_sham(mol: Any, settings: Settings) -> Any:
-    try:
-        dft.libxc.parse_xc(settings["method"])
-    except (KeyError, ValueError) as error:
-        raise Refused(Failure.UNSUPPORTED, str(error)) from error
-    mf = dft.UKS(mol) if mol.spin else dft.RKS(mol)
-    mf.xc = settings["method"]
-    mf.grids.level = settings["grid"]
+def tuned(mf: Any, settings: Settings) -> Any:
+    """The object with the level's thresholds, and no file of its own."""
+    mf.conv_tol = settings["conv_tol"]  # hartree
+    mf.conv_tol_grad = settings["conv_tol_grad"]
+    mf.max_cycle = settings["max_cycle"]
+    mf.init_guess = settings["init_guess"]
+    mf.chkfile = None
     return mf
 
 
@@ -144,3 +99,20 @@ def gap(mf: Any) -> float | None:
         if f.any() and not f.all()
     ]
     return float(min(gaps)) * HARTREE if gaps else None
+
+
+def exact_exchange(method: str) -> float:
+    """The share of exact exchange, 1 for wave functions; the larger of two ranges."""
+    if method in WAVE_FUNCTIONS:
+        return 1.0
+    _, far, near = dft.numint.NumInt().rsh_and_hybrid_coeff(method)
+    return float(max(far, near))
+
+
+def _kohn_sham(mf: Any, settings: Settings) -> Any:
+    mf.xc = settings["method"]
+    mf.grids.level = settings["grid"]
+    # The cost of VV10 goes with the square of its grid, and it is smooth: every
+    # program takes a coarser one for it.
+    mf.nlcgrids.level = max(settings["grid"] - 2, 0)
+    return mf

@@ -1,0 +1,92 @@
+"""`label`: frames in, labels out, without a campaign."""
+
+import shlex
+from pathlib import Path
+from threading import Event
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from alloop.cli.console import say
+from alloop.cli.running import RESUMABLE, Quiet, stopping
+from alloop.core.errors import Interrupted
+
+if TYPE_CHECKING:
+    from alloop.labelling.job import Job
+    from alloop.labelling.many import Progress
+
+
+def label(  # noqa: PLR0913 - one for each option
+    context: typer.Context,
+    frames: Annotated[
+        list[str],
+        typer.Argument(help="files that ASE reads; `file.xyz@0:10` takes some of one"),
+    ],
+    level: Annotated[
+        str, typer.Option(help="`b3lyp/def2-svp`, a YAML file, or a mapping in YAML")
+    ],
+    out: Annotated[Path, typer.Option(help="file.extxyz, file.xyz or file.db (ASE)")],
+    workers: Annotated[
+        int | None, typer.Option(min=1, help="processes; one a core by default")
+    ] = None,
+    cache: Annotated[
+        Path | None, typer.Option(help="folder of labels, shared with others")
+    ] = None,
+    time_limit: Annotated[
+        float, typer.Option(min=1e-3, help="of one label, wall seconds")
+    ] = 3600.0,
+    memory_limit: Annotated[
+        float, typer.Option(min=1.0, help="of one label, MB")
+    ] = 8000.0,
+    charge: Annotated[
+        int | None, typer.Option(help="of every frame, e; the files' by default")
+    ] = None,
+    spin: Annotated[
+        int | None, typer.Option(help="of every frame, 2S; the files' by default")
+    ] = None,
+    retry: Annotated[
+        bool, typer.Option("--retry", help="try what a limit or a crash cost again")
+    ] = False,
+    quiet: Quiet = False,
+) -> int:
+    """Label frames at a level of theory: energies (eV) and forces (eV/Å).
+
+    Ctrl-C is safe, as a kill is: the same command goes on. Frames without a label are
+    listed beside OUT; they do not change the exit code.
+    """
+    from alloop.config.levels import level_of
+    from alloop.files.frames import read_frames
+    from alloop.labelling.job import Job
+    from alloop.labels.isolated import Limits
+
+    with stopping() as asked:
+        given = tuple(read_frames(frames, charge, spin))
+        limits = Limits(seconds=time_limit, memory_mb=memory_limit)
+        job = Job(given, level_of(level), out, limits, workers, cache)
+        try:
+            _carry_out(job, asked, retry, quiet)
+        except (KeyboardInterrupt, Interrupted):
+            say(f"stopped; go on with: {shlex.join(['alloop', *context.obj])}")
+            return RESUMABLE
+    return 0
+
+
+def _carry_out(job: "Job", asked: Event, retry: bool, quiet: bool) -> None:
+    from alloop.cli.labelled import Display, done_before, summary
+
+    before = job.done(retry)
+    if before is not None:
+        for part in done_before(job, before):
+            say(part)
+        return
+    job.refuse()
+    with Display(job.level.title, quiet) as display:
+
+        def observe(progress: "Progress") -> None:
+            display.show(progress)
+            if asked.is_set():
+                raise Interrupted("stopped")
+
+        records = job.run(observe)
+    for part in summary(job, records, display.last):
+        say(part)

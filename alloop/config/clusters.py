@@ -1,0 +1,94 @@
+"""Where the work runs: one block of YAML for each kind of cluster."""
+
+from typing import Annotated, Literal, TypeAlias
+
+from pydantic import Field
+
+from alloop.config.base import Count, Loose, Section, Whole, by_kind, tag
+from alloop.config.units import Duration, Memory
+
+Lines: TypeAlias = Annotated[tuple[str, ...], Loose]
+
+
+class Local(Section):
+    """Processes on this machine."""
+
+    kind: Literal["local"] = "local"
+    workers: Count | None = Field(None, description="processes; one a core by default")
+
+
+class Inline(Section):
+    """This process, one thing after the other."""
+
+    kind: Literal["inline"]
+
+
+class Tls(Section):
+    """Files that open a scheduler which speaks TLS."""
+
+    ca: str = Field(description="PEM file of the authority")
+    cert: str = Field(description="PEM file of the certificate")
+    key: str = Field(description="PEM file of the private key")
+
+
+class Address(Section):
+    """A Dask scheduler that runs already."""
+
+    kind: Literal["address"]
+    address: str = Field(description="such as tcp://10.0.0.1:8786")
+    tls: Tls | None = Field(None, description="ca, cert and key, where it speaks TLS")
+    separate: bool = Field(
+        False, description="workers carry the resources LABEL=1 or LEARN=1"
+    )
+
+
+class Jobs(Section):
+    """How many jobs of a batch system there may be."""
+
+    least: Whole = Field(0, description="kept even without work")
+    most: Count = Field(1, description="at most")
+
+
+class Workers(Section):
+    """Jobs of one kind, each with worker processes for one task at a time."""
+
+    cores: Count = Field(1, description="of a job")
+    memory: Memory = Field(description="of a job, such as 64 GB; plain number: MB")
+    tasks: Count | None = Field(None, description="side by side in a job")
+    gpus: Whole = Field(0, description="of a job")
+    jobs: Jobs = Jobs()
+
+
+class _Batch(Section):
+    queue: str | None = Field(None, description="Slurm's partition, PBS's queue")
+    account: str | None = Field(None, description="who pays")
+    walltime: Duration = Field(description="of a job, such as 4 h; plain number: s")
+    labels: Workers = Field(description="jobs that label, and do all else too, if ...")
+    learning: Workers | None = Field(None, description="... there are none for it")
+    interface: str | None = Field(None, description="of the network, such as ib0")
+    tls: bool = Field(True, description="encrypted, with credentials of this run")
+    idle: Duration = Field(300.0, description="until an idle job is given back")
+    directives: Lines = Field((), description="more options of the job script")
+    prologue: Lines = Field((), description="shell lines before a worker starts")
+
+
+class Slurm(_Batch):
+    """Jobs of Slurm."""
+
+    kind: Literal["slurm"]
+
+
+class Pbs(_Batch):
+    """Jobs of PBS."""
+
+    kind: Literal["pbs"]
+
+
+Cluster: TypeAlias = Annotated[
+    Annotated[Local, tag("local")]
+    | Annotated[Inline, tag("inline")]
+    | Annotated[Address, tag("address")]
+    | Annotated[Slurm, tag("slurm")]
+    | Annotated[Pbs, tag("pbs")],
+    by_kind("local"),
+]

@@ -1,0 +1,1 @@
+"""Files of labelled frames: extxyz, ASE databases, npz."""

@@ -1,0 +1,86 @@
+"""Structures without labels, from whatever ASE reads."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from ase import Atoms
+from ase.io import read
+from ase.io.formats import string2index
+
+from alloop.core.errors import InputError
+from alloop.core.frame import Frame
+from alloop.files.atoms import DATABASES, UNREADABLE, charge_of, rows, spin_of
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Given:
+    """A structure as its file has it, and the frame that it is."""
+
+    atoms: Atoms
+    frame: Frame
+
+
+def read_frames(
+    sources: Sequence[str], charge: int | None = None, spin: int | None = None
+) -> list[Given]:
+    """All structures of some files, in order.
+
+    A source is a path, or a path with ASE's index: `file.xyz@0:10`. charge (e) and
+    spin (2S) of every frame default to what the files say, then to 0. Raises InputError
+    where a file cannot be read.
+    """
+    return [
+        Given(atoms, _frame(atoms, charge, spin))
+        for source in sources
+        for atoms in _structures(source)
+    ]
+
+
+def _structures(source: str) -> list[Atoms]:
+    file, index = _split(source)
+    if not file.is_file():
+        raise InputError(f"expected a file of structures, {file} is not there")
+    try:
+        whole = file.suffix in DATABASES  # ASE's reader leaves the keys behind
+        found = rows(file)[index] if whole else _read(file, index)
+    except UNREADABLE as error:
+        raise InputError(
+            f"expected structures that ASE can read, {source} cannot be read "
+            f"({type(error).__name__}: {error})"
+        ) from error
+    return [found] if isinstance(found, Atoms) else found
+
+
+def _split(source: str) -> tuple[Path, int | slice]:
+    """The file, and which of its structures; a file's name may contain an `@`."""
+    name, at, index = source.rpartition("@")
+    if Path(source).exists() or not at:
+        return Path(source), slice(None)
+    try:
+        found = string2index(index)
+    except ValueError:
+        found = index
+    if isinstance(found, str):
+        raise InputError(
+            f"expected an index such as 5, 0:10 or ::2 behind the `@` of {source}, "
+            f"got {index}"
+        )
+    return Path(name), found
+
+
+def _read(file: Path, index: int | slice) -> Atoms | list[Atoms]:
+    return read(file, index=index, do_not_split_by_at_sign=True)
+
+
+def _frame(atoms: Atoms, charge: int | None, spin: int | None) -> Frame:
+    a, b, c = (bool(periodic) for periodic in atoms.pbc)
+    return Frame(
+        numbers=atoms.numbers,
+        positions=atoms.positions,
+        charge=charge_of(atoms.info) if charge is None else charge,
+        spin=spin_of(atoms.info) if spin is None else spin,
+        cell=np.asarray(atoms.cell.array, dtype=np.float64),
+        pbc=(a, b, c),
+    )

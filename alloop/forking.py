@@ -1,0 +1,178 @@
+"""A fork: a new store with another's history up to some record, that goes on by itself.
+
+Records are copied as they are, with their times; of the last one only the event is
+taken, since other rules decide what follows it. What was under way in the parent is not
+waited for: where the fork wants it still, it asks for it again. The parent may be
+running; nothing is written to it.
+"""
+
+import shutil
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, TypeAlias
+
+from alloop import config
+from alloop.config import Setup, differences
+from alloop.core.errors import InputError
+from alloop.loop import events as e
+from alloop.loop.history import CODEC, configured
+from alloop.running import attributes
+from alloop.store.archive import Archive
+from alloop.store.files import Files, make_folders
+from alloop.store.journal import FOLDER, Journal
+
+_NOTABLE = {"Opened", "Amended", "Forked", "Trained"}
+_Turns: TypeAlias = list[tuple[int, e.Turn]]
+
+
+def fork(
+    parent: Path, out: Path, at: int | None = None, rules: Path | None = None
+) -> None:
+    """A new store `out` that goes on from generation `at` of the store `parent`.
+
+    Parameters
+    ----------
+    at
+        By default the newest generation.
+    rules
+        A campaign's YAML file that decides from here on, in place of the rules in force
+        in the parent. Its seed, start and levels must be the parent's; its `store:`
+        does not count.
+
+    Raises
+    ------
+    InputError
+        There is no such generation, something is at `out` already, or the file is of
+        another campaign.
+    """
+    _refuse(parent, out)
+    with Archive.open(parent, CODEC) as archive:
+        text = str(archive.attrs["config"])
+    turns = list(_notable(parent))
+    cut = _cut(parent, turns, at)
+    branch(parent, _setup(parent, out, turns, text, rules), cut)
+
+
+def branch(
+    parent: Path, setup: Setup, cut: int, more: Mapping[str, Any] | None = None
+) -> None:
+    """The store of a configuration, with the records of `parent` up to number `cut`.
+
+    more: attributes besides those of every store. It appears whole or not at all; what
+    a killed fork leaves beside it ends in `.partial`, and the next one removes it.
+    """
+    out, files = setup.store, Files()
+    partial = out.with_name(f"{out.name}.partial")
+    shutil.rmtree(partial, ignore_errors=True)
+    make_folders(files, out.parent)
+    said = {"parent": str(parent.absolute()), "parent_record": cut}
+    attrs = attributes(setup) | said | dict(more or {})
+    Archive.create(partial, attrs=attrs, codec=CODEC).close()
+    try:
+        _copy(parent, partial, cut, files)
+        _complete(parent, partial, cut, setup.text)
+        files.replace(partial, out)
+        files.sync(out.parent)
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+
+
+def _copy(parent: Path, partial: Path, cut: int, files: Files) -> None:
+    old = Journal(parent / FOLDER)
+    begin = _copy_packs(parent, partial, cut, files)
+    new = Journal(partial / FOLDER, writable=True, files=files)
+    for entry in old.iterate(begin):
+        if entry.seq == cut:
+            turn = CODEC.decode(entry.record)
+            return new.append(cut, CODEC.encode(e.Turn(turn.event)), entry.time)
+        new.append(entry.seq, entry.record, entry.time)
+    raise ValueError(f"{parent} ends before record {cut}")
+
+
+def _copy_packs(parent: Path, partial: Path, cut: int, files: Files) -> int:
+    """Copy packs that lie before the cut as they are; the first record beyond them.
+
+    Not the last one, which a running parent may replace meanwhile.
+    """
+    begin = 0
+    for span in Journal(parent / FOLDER).listing().packs[:-1]:
+        if span.first != begin or span.last >= cut:
+            break
+        data = (parent / FOLDER / span.name).read_bytes()
+        files.write(partial / FOLDER / span.name, data)
+        begin = span.last + 1
+    return begin
+
+
+def _complete(parent: Path, partial: Path, cut: int, text: str) -> None:
+    """Add the models of the records, and where they came from."""
+    with (
+        Archive.open(parent, CODEC) as old,
+        Archive.open(partial, CODEC, "w") as new,
+    ):
+        generation = 0
+        for _, turn in _notable(partial):
+            match turn.event:
+                case e.Opened(model=str(model)):
+                    new.put_model(model, old.model(model))
+                case e.Trained(model=model):
+                    new.put_model(model, old.model(model))
+                    generation = turn.event.generation
+        origin = str(parent.absolute())
+        new.append(e.Turn(e.Forked(origin, cut, generation, text)))
+        new.seal()
+
+
+def _notable(store: Path) -> Iterator[tuple[int, e.Turn]]:
+    """Records that may say how the campaign began, is configured, or what it learned;
+    the others are only looked at for damage."""
+    for entry in Journal(store / FOLDER).iterate():
+        if _NOTABLE & entry.record.versions.keys():
+            yield entry.seq, CODEC.decode(entry.record)
+
+
+def _cut(parent: Path, turns: _Turns, at: int | None) -> int:
+    trained = {
+        turn.event.generation: seq
+        for seq, turn in turns
+        if isinstance(turn.event, e.Trained)
+    }
+    chosen = max(trained, default=0) if at is None else at
+    if chosen not in trained:
+        known = ", ".join(map(str, sorted(trained))) or "none yet"
+        raise InputError(
+            f"expected a generation of {parent} (there are: {known}), got {chosen}"
+        )
+    return trained[chosen]
+
+
+def _setup(
+    parent: Path, out: Path, turns: _Turns, text: str, rules: Path | None
+) -> Setup:
+    (_, first), *_ = turns
+    assert isinstance(first.event, e.Opened)  # else there were no generation
+    if rules is None:
+        for _, turn in turns:
+            text = configured(turn.event) or text
+        setup = Setup.restored(text, first.event, out)
+    else:
+        setup = replace(config.load(rules), store=out)
+    wrong = differences(setup, first.event)
+    if wrong:
+        raise InputError(
+            f"a fork of {parent} keeps its seed, start and levels, but "
+            f"{'; '.join(wrong)}"
+        )
+    return setup
+
+
+def _refuse(parent: Path, out: Path) -> None:
+    if out.exists():
+        raise InputError(
+            f"expected a place for a new store, {out} exists already; choose another"
+        )
+    if parent.resolve() in out.resolve().parents:
+        raise InputError(
+            f"expected a place beside {parent}, {out} lies in it; choose another"
+        )

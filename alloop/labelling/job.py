@@ -1,0 +1,80 @@
+"""Frames of some files to a file of labels: running a job twice is resuming it."""
+
+import shutil
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from alloop.core.errors import InputError
+from alloop.core.levels import Level
+from alloop.files.atoms import DATABASES
+from alloop.files.frames import Given
+from alloop.labelling.many import Outcome, Progress, label_frames
+from alloop.labelling.out import Failed, read_before, write
+from alloop.labels.isolated import Limits
+from alloop.loop.retries import lasting
+
+_ENDINGS = (".extxyz", ".xyz", *DATABASES)
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """What is to be labelled, how, and where the labels go.
+
+    out ends in .extxyz, .xyz or .db. cache: a folder of labels shared with others; by
+    default one beside `out`, for as long as labels are missing. Where several processes
+    run the same job at once, they share the work.
+    """
+
+    given: tuple[Given, ...]
+    level: Level
+    out: Path
+    limits: Limits = field(default_factory=Limits)
+    workers: int | None = None
+    cache: Path | None = None
+
+    @property
+    def kept(self) -> Path:
+        """Where each label goes as soon as it is made."""
+        return self.cache or self.out.with_name(f"{self.out.name}.labels")
+
+    def done(self, retry: bool = False) -> Failed | None:
+        """The failures (maybe none) of a job that is done; None where it is not.
+
+        With `retry`, a job that lost labels to limits or crashes is not done. Raises
+        InputError where `out` is the answer to another question.
+        """
+        before = read_before(self.out, self.given, self.level, part=retry)
+        if retry and before and any(why.passing for why in before.values()):
+            return None
+        return before
+
+    def refuse(self) -> None:
+        """InputError where there is nothing to label, or nowhere to write."""
+        if not self.given:
+            raise InputError("expected structures to label, the files hold none")
+        if self.out.suffix not in _ENDINGS:
+            raise InputError(
+                f"expected a file that ends in {', '.join(_ENDINGS)}, got {self.out}"
+            )
+        if not self.out.parent.is_dir():
+            raise InputError(f"expected {self.out.parent} to be there, for {self.out}")
+
+    def run(self, observe: Callable[[Progress], None]) -> list[Outcome]:
+        """Label what has no label yet, and write the file: an outcome for each frame.
+
+        observe: see `label_frames`. Raises InputError where the level cannot work or
+        `out` cannot be written, StoreError where the cache cannot; labels are kept.
+        """
+        records = label_frames(
+            [each.frame for each in self.given],
+            self.level,
+            workers=self.workers,
+            limits=self.limits,
+            cache=self.kept,
+            observe=observe,
+        )
+        write(self.out, self.given, self.level, records)
+        if self.cache is None and all(map(lasting, records)):
+            shutil.rmtree(self.kept, ignore_errors=True)
+        return records

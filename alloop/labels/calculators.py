@@ -1,0 +1,86 @@
+"""Any level, any labeller, as an ASE calculator."""
+
+from collections.abc import Sequence
+from typing import Self
+
+from ase import Atoms
+from ase.calculators.calculator import CalculationFailed, Calculator, all_changes
+
+from alloop.core.atoms import from_atoms
+from alloop.core.levels import Level
+from alloop.core.records import Detail, Unlabelled
+from alloop.core.roles import Labeller
+from alloop.labels.isolated import IsolatedLabeller, Limits
+from alloop.labels.levels import named
+from alloop.labels.stress import stress_of
+
+
+class LabelCalculator(Calculator):  # type: ignore[misc]
+    """Energy (eV), forces (atoms, 3) in eV/Å and, of a cell at a level that gives it,
+    stress (6,) in eV/Å³ of a labeller; a failed label is CalculationFailed.
+
+    charge and spin (2S) default to those in `atoms.info`, then to 0. A context manager:
+    at its end, or when nothing refers to it any more, its child process ends.
+    """
+
+    implemented_properties = ("energy", "free_energy", "forces", "stress")
+
+    def __init__(
+        self, labeller: Labeller, charge: int | None = None, spin: int | None = None
+    ) -> None:
+        super().__init__()
+        self.labeller = labeller
+        self.charge = charge
+        self.spin = spin
+        self.details: dict[str, Detail] = {}
+
+    def calculate(
+        self,
+        atoms: Atoms | None = None,
+        properties: Sequence[str] = ("energy",),
+        system_changes: Sequence[str] = tuple(all_changes),
+    ) -> None:
+        """Label the atoms; the label's details stand in `details`."""
+        super().calculate(atoms, properties, system_changes)
+        label = self.labeller.label(from_atoms(self.atoms, self.charge, self.spin))
+        if isinstance(label, Unlabelled):
+            advice = label.message or str(label.failure)
+            raise CalculationFailed(f"{label.failure.name}: {advice}")
+        self.details = dict(label.details)
+        energy, stress = label.energy, stress_of(label.details)
+        self.results = {"energy": energy, "free_energy": energy, "forces": label.forces}
+        if stress is not None:
+            self.results["stress"] = stress
+
+    def close(self) -> None:
+        """End the child process, if there is one; the next call starts another."""
+        close = getattr(self.labeller, "close", None)
+        if close is not None:
+            close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_raised: object) -> None:
+        self.close()
+
+
+def calculator(
+    level: str | Level | Labeller,
+    *,
+    charge: int | None = None,
+    spin: int | None = None,
+    limits: Limits | None = None,
+) -> LabelCalculator:
+    """An ASE calculator of a level: `atoms.calc = calculator("hf/sto-3g")`.
+
+    level: a short name such as `b3lyp/def2-svp` or `gfn2-xtb`, a Level, or any object
+    with the method of a Labeller. charge (e) and spin (2S) default to those in
+    `atoms.info`. A level runs in a child process within limits of time and memory.
+    Raises InputError for a name that is no level's.
+    """
+    if isinstance(level, str):
+        level = named(level)
+    if isinstance(level, Level):
+        level = IsolatedLabeller(level, limits)
+    return LabelCalculator(level, charge, spin)

@@ -1,0 +1,77 @@
+"""What a basis set knows of an element: functions, effective core, innermost shell."""
+
+import warnings
+from collections.abc import Callable, Mapping
+from functools import cache
+from typing import Any
+
+import scipy.linalg
+from pyscf import gto
+from pyscf.gto import basis as basis_sets
+from pyscf.lib.exceptions import BasisNotFoundError
+
+OF_THE_BASIS = "of the basis"
+_BOUND = 0.9  # of the innermost electron's energy beside a bare nucleus
+_HELIUM = 2
+
+
+def core_name(settings: Mapping[str, Any]) -> str:
+    """The name under which PySCF keeps the level's effective cores."""
+    ecp: str = settings["ecp"]
+    return settings["basis"] if ecp == OF_THE_BASIS else ecp
+
+
+def has_functions(basis: str, element: str) -> bool:
+    """Whether there is such a basis, with functions for the element."""
+    return bool(_loaded(basis_sets.load, basis, element))
+
+
+def has_core(name: str, element: str) -> bool:
+    """Whether the name stands for an effective core potential of the element.
+
+    Without being told, PySCF would put all electrons into a valence-only basis.
+    """
+    return bool(_loaded(basis_sets.load_ecp, name, element))
+
+
+def has_pseudo(name: str, element: str) -> bool:
+    """Whether there is such a GTH pseudopotential for the element."""
+    from pyscf.pbc.gto import pseudo
+
+    return bool(_loaded(pseudo.load, name, element))
+
+
+@cache
+def holds_all_electrons(basis: str, element: str) -> bool:
+    """Whether the innermost electrons fit in, so that no effective core is needed.
+
+    An electron beside the bare nucleus has -Z²/2 hartree. The all-electron basis sets
+    of PySCF reach at least 0.93 of it, H to I, the valence-only ones at most 0.76.
+    """
+    charge = gto.charge(element)
+    if charge <= _HELIUM:
+        return True
+    mol = gto.M(atom=[(element, (0, 0, 0))], basis=basis, spin=charge % 2, verbose=0)
+    one = mol.intor("int1e_kin") + mol.intor("int1e_nuc")
+    lowest = scipy.linalg.eigh(one, mol.intor("int1e_ovlp"), eigvals_only=True)[0]
+    return bool(lowest < -_BOUND * charge**2 / 2)
+
+
+def without_core(settings: Mapping[str, Any], elements: list[str]) -> list[str]:
+    """The elements whose core electrons the level has no place for."""
+    name = core_name(settings)
+    return [
+        element
+        for element in elements
+        if not has_core(name, element)
+        and not holds_all_electrons(settings["basis"], element)
+    ]
+
+
+def _loaded(load: Callable[..., Any], name: str, element: str) -> Any:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # its advice to install another package
+        try:
+            return load(name, element)
+        except (BasisNotFoundError, KeyError, RuntimeError, OSError, TypeError):
+            return None

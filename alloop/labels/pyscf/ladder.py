@@ -1,0 +1,184 @@
+"""A ladder of ways to converge a mean field, and to a minimum rather than a saddle.
+
+The first rung is trusted where the gap is wide (see `signs`); on every other rung, and
+where the gap is small, the solution is checked for internal stability. An instability
+is followed downhill; what stays unstable is left for the next rung. Where anything went
+wrong, the minimum found has rivals from other starts, and the lowest of all is kept:
+any way alone may end some eV above the others.
+"""
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from alloop.core.records import Detail, Failure
+from alloop.core.units import HARTREE, Floats
+from alloop.labels.outcome import Refused
+from alloop.labels.pyscf import stability
+from alloop.labels.pyscf.names import RUNGS
+from alloop.labels.pyscf.scf import Settings, gap, mean_field
+from alloop.labels.pyscf.signs import SIGNS, internal_doubtful
+
+_OTHER_GUESSES = ("atom", "1e")
+_FOLLOWED = 4  # times at most that an instability is followed
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Solution:
+    """A mean field; internal: its lowest curvature (hartree) where that was checked."""
+
+    mf: Any
+    internal: float | None = None
+    followed: int = 0
+
+    @property
+    def stable(self) -> bool:
+        """Whether it has converged and no rotation is known to lower its energy."""
+        saddle = self.internal is not None and self.internal < SIGNS.unstable
+        return bool(self.mf.converged and not saddle)
+
+
+def converged_scf(mol: Any, settings: Settings) -> tuple[Any, dict[str, Detail]]:
+    """The mean field of the first rung that gives a minimum, and how it came about.
+
+    Raises Refused: UNSTABLE where a rung converged, to a saddle; else NOT_CONVERGED.
+    """
+    ladder, last, saddle = settings["ladder"], None, False
+    started = lost = time.process_time()
+    for at, rung in enumerate(ladder, 1):
+        tries = _TRIES[rung](mol, settings, last)
+        found = [_settled(mf, settings, rung) for mf in tries]
+        if _wants_rival(found, rung):
+            found += [
+                _settled(mf, settings, RUNGS[-1]) for mf in _rivals(mol, settings)
+            ]
+        details: dict[str, Detail] = {"rung": rung, "rungs": ",".join(ladder[:at])}
+        details["lost_seconds"] = lost - started
+        stable = [solution for solution in found if solution.stable]
+        if stable:
+            best, *others = sorted(stable, key=lambda solution: solution.mf.e_tot)
+            return best.mf, details | _told(best, others)
+        last, lost = found[-1].mf, time.process_time()
+        saddle = saddle or any(solution.mf.converged for solution in found)
+    raise _refusal(saddle, details | {"lost_seconds": lost - started}, last)
+
+
+def _settled(mf: Any, settings: Settings, rung: str) -> Solution:
+    """The solution, checked if need be and led downhill while it is a saddle."""
+    if not mf.converged or not (rung != RUNGS[0] or internal_doubtful(mf, settings)):
+        return Solution(mf)
+    for followed in range(_FOLLOWED + 1):
+        curvature = stability.internal(mf, SIGNS.unstable)
+        if curvature is None:
+            return Solution(mf, None, followed)
+        value, rotation = curvature
+        if value > SIGNS.unstable or followed == _FOLLOWED:
+            break
+        lower = _followed(mf, settings, rotation)
+        if lower is None:
+            break
+        mf = lower
+    return Solution(mf, value, followed)
+
+
+def _followed(mf: Any, settings: Settings, rotation: Floats) -> Any | None:
+    """The lower of the solutions on both sides of the saddle `mf`; None if neither."""
+    sides = [_led(mf, settings, side * rotation) for side in (1.0, -1.0)]
+    found = [solution for solution in sides if solution is not None]
+    return min(found, key=lambda solution: float(solution.e_tot), default=None)
+
+
+def _led(mf: Any, settings: Settings, rotation: Floats) -> Any | None:
+    """A solution below the saddle `mf`, by DIIS or Newton steps; None if neither."""
+    orbitals = stability.downhill(mf, rotation)
+    fresh = mean_field(mf.mol, settings)
+    fresh.kernel(mf.make_rdm1(orbitals, mf.mo_occ))
+    if _below(fresh, mf):
+        return fresh
+    solver = _newton(mf.mol, settings, (orbitals, mf.mo_occ))
+    return solver if _below(solver, mf) else None
+
+
+def _below(mf: Any, saddle: Any) -> bool:
+    """Whether it has converged to less; Newton's way may lead uphill to the saddle."""
+    return bool(mf.converged and mf.e_tot < saddle.e_tot)
+
+
+def _wants_rival(found: list[Solution], rung: str) -> bool:
+    """Whether a minimum came about so that another start may find a lower one."""
+    clean = rung == RUNGS[0] and not any(solution.followed for solution in found)
+    there = any(solution.stable for solution in found)
+    return there and not clean and rung != RUNGS[-1]
+
+
+def _rivals(mol: Any, settings: Settings) -> list[Any]:
+    """Solutions that owe nothing to the first: by Newton steps, by other guesses."""
+    others = [mean_field(mol, {**settings, "init_guess": x}) for x in _OTHER_GUESSES]
+    for other in others:
+        other.kernel()
+    return [_newton(mol, settings, (None, None)), *others]
+
+
+def _told(best: Solution, others: list[Solution]) -> dict[str, Detail]:
+    details: dict[str, Detail] = {"cycles": int(best.mf.cycles), "gap": gap(best.mf)}
+    if best.internal is not None:
+        details |= {"internal": best.internal, "followed": best.followed}
+    if others:  # how far above, eV
+        details["rival"] = float(others[0].mf.e_tot - best.mf.e_tot) * HARTREE
+    return details
+
+
+def _refusal(saddle: bool, details: dict[str, Detail], last: Any) -> Refused:
+    rungs = str(details["rungs"]).replace(",", ", ")
+    if saddle:
+        text = f"the SCF found only saddle points on the rungs {rungs}"
+        return Refused(Failure.UNSTABLE, text, details)
+    text = f"the SCF did not converge on any rung ({rungs})"
+    cycles = int(last.cycles)
+    return Refused(Failure.NOT_CONVERGED, text, {**details, "cycles": cycles})
+
+
+def _default(mol: Any, settings: Settings, _last: Any) -> list[Any]:
+    mf = mean_field(mol, settings)
+    mf.kernel()
+    return [mf]
+
+
+def _damping(mol: Any, settings: Settings, _last: Any) -> list[Any]:
+    mf = mean_field(mol, settings)
+    mf.damp, mf.diis_start_cycle = 0.5, 4
+    mf.max_cycle *= 2
+    mf.kernel()
+    return [mf]
+
+
+def _level_shift(mol: Any, settings: Settings, _last: Any) -> list[Any]:
+    mf = mean_field(mol, settings)
+    mf.level_shift = 0.3  # hartree
+    mf.max_cycle *= 3
+    mf.kernel()
+    return [mf]
+
+
+def _second_order(mol: Any, settings: Settings, last: Any) -> list[Any]:
+    """Newton steps from the last rung's orbitals and, as a rival, from a guess."""
+    starts = [] if last is None else [(last.mo_coeff, last.mo_occ)]
+    return [_newton(mol, settings, start) for start in [*starts, (None, None)]]
+
+
+def _newton(mol: Any, settings: Settings, start: tuple[Any, Any]) -> Any:
+    """A mean field converged by second-order steps from orbitals and occupations."""
+    mf = mean_field(mol, settings)
+    solver, steps = mf.newton(), []
+    solver.callback = lambda _state: steps.append(1)
+    solver.kernel(*start)
+    for name in ("mo_energy", "mo_coeff", "mo_occ", "e_tot", "converged"):
+        setattr(mf, name, getattr(solver, name))
+    mf.cycles = len(steps) - 1  # it reports the last step twice
+    return mf
+
+
+_TRIES: dict[str, Callable[[Any, Settings, Any], list[Any]]] = dict(
+    zip(RUNGS, (_default, _damping, _level_shift, _second_order), strict=True)
+)

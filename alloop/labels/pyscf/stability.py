@@ -1,0 +1,145 @@
+"""Is a converged mean field a minimum? The lowest curvature along orbital rotations.
+
+Curvatures are eigenvalues of A + B (Seeger & Pople, J. Chem. Phys. 66, 3045 (1977)) in
+hartree: twice the energy's second derivative along a rotation of unit length is four
+times that. For orbitals without response they are orbital-energy differences. The
+nonlocal (VV10) part of the response is left out.
+"""
+
+from collections.abc import Callable
+from typing import Any, TypeAlias
+
+import numpy as np
+import scipy.linalg
+from pyscf import dft, lib, scf
+from pyscf.soscf import newton_ah
+
+from alloop.core.units import Floats
+
+Hop: TypeAlias = Callable[[Floats], Floats]
+_ROOTS, _CYCLES = 3, 60
+_NEAR = 3e-3  # hartree: from the limit, where a coarse grid does not decide
+_ANGLES = (0.3, 0.7, 1.1)  # radian
+
+
+def unrestricted(mf: Any) -> bool:
+    """Whether alpha and beta electrons have orbitals of their own."""
+    return isinstance(mf, scf.uhf.UHF)
+
+
+def internal(mf: Any, limit: float) -> tuple[float, Floats] | None:
+    """The lowest curvature within the reference, and the rotation that it belongs to.
+
+    limit: where a decision is drawn (hartree). None where there is nothing to rotate:
+    no empty or no filled orbital.
+    """
+    if not _rotations(mf.mo_occ):
+        return None
+    value, rotation = _internal(_coarse(mf))
+    near = _gridded(mf) and abs(value - limit) < _NEAR
+    return _internal(mf) if near else (value, rotation)
+
+
+def external(mf: Any, limit: float) -> float | None:
+    """The lowest curvature from a restricted solution to an unrestricted one.
+
+    limit: where a decision is drawn (hartree). None without an empty or filled orbital.
+    """
+    if not _rotations(mf.mo_occ):
+        return None
+    value = _external(_coarse(mf))
+    return _external(mf) if _gridded(mf) and abs(value - limit) < _NEAR else value
+
+
+def _gridded(mf: Any) -> bool:
+    return isinstance(mf, dft.rks.KohnShamDFT)
+
+
+def _coarse(mf: Any) -> Any:
+    """The mean field with a coarse grid for the functional; itself without one."""
+    if not _gridded(mf):
+        return mf
+    coarse = mf.copy()
+    coarse.grids = type(mf.grids)(mf.mol)
+    coarse.grids.level = 0
+    return coarse
+
+
+def _internal(mf: Any) -> tuple[float, Floats]:
+    if unrestricted(mf):
+        make, scale = newton_ah.gen_g_hop_uhf, 1.0
+    else:  # PySCF's restricted Hessian counts both spins
+        make, scale = newton_ah.gen_g_hop_rhf, 0.5
+    _, hop, diagonal = make(mf, mf.mo_coeff, mf.mo_occ)
+    return _lowest(lambda x: hop(x) * scale, diagonal * scale)
+
+
+def downhill(mf: Any, rotation: Floats) -> Any:
+    """Orbitals turned along the rotation, by the angle that lowers the energy most."""
+    turned = [_turned(mf.mo_coeff, mf.mo_occ, angle * rotation) for angle in _ANGLES]
+    return min(turned, key=lambda c: float(mf.energy_tot(mf.make_rdm1(c, mf.mo_occ))))
+
+
+def _external(mf: Any) -> float:
+    filled = mf.mo_occ > 0
+    orbo, orbv = mf.mo_coeff[:, filled], mf.mo_coeff[:, ~filled]
+    gaps = mf.mo_energy[~filled][:, None] - mf.mo_energy[filled]  # (virtual, occupied)
+    response = mf.gen_response(singlet=False, hermi=1)
+
+    def hop(x: Floats) -> Floats:
+        change = orbv @ x.reshape(gaps.shape) @ orbo.T * 2
+        answer = orbv.T @ response(change + change.T) @ orbo
+        return np.ravel(gaps * x.reshape(gaps.shape) + answer)
+
+    return _lowest(hop, gaps.ravel())[0]
+
+
+def _lowest(hop: Hop, diagonal: Floats) -> tuple[float, Floats]:
+    """The lowest eigenvalue and its vector, by Davidson's method."""
+
+    def precondition(residual: Floats, value: float, _x: Floats) -> Floats:
+        divisor = diagonal - value
+        divisor[np.abs(divisor) < 1e-8] = 1e-8
+        return residual / divisor
+
+    roots = min(_ROOTS, len(diagonal))
+    starts = np.eye(len(diagonal))[np.argsort(diagonal, kind="stable")[:roots]]
+    # Of no symmetry: what a start is orthogonal to, Davidson does not find.
+    noise = np.random.default_rng(0).standard_normal(starts.shape)
+    starts += 0.3 * noise / np.linalg.norm(noise, axis=1, keepdims=True)
+    values, vectors = lib.davidson(
+        hop,
+        list(starts),
+        precondition,
+        tol=1e-6,
+        nroots=roots,
+        max_cycle=_CYCLES,
+        verbose=0,
+    )
+    one = roots == 1
+    return float(np.atleast_1d(values)[0]), np.ravel(vectors if one else vectors[0])
+
+
+def _rotations(occupations: Any) -> int:
+    filled = np.atleast_2d(occupations) > 0
+    return int((filled.sum(axis=1) * (~filled).sum(axis=1)).sum())
+
+
+def _turned(orbitals: Any, occupations: Any, vector: Floats) -> Any:
+    if np.ndim(occupations) == 1:
+        return _rotated(orbitals, occupations > 0, vector)
+    sizes = [_rotations(spin) for spin in occupations]
+    parts = np.split(vector, [sizes[0]])
+    return np.array(
+        [
+            _rotated(c, occupied > 0, part)
+            for c, occupied, part in zip(orbitals, occupations, parts, strict=True)
+        ]
+    )
+
+
+def _rotated(orbitals: Floats, filled: Any, vector: Floats) -> Floats:
+    turn = np.zeros((len(filled), len(filled)))
+    turn[np.ix_(~filled, filled)] = vector.reshape((~filled).sum(), filled.sum())
+    rotated: Floats = orbitals @ scipy.linalg.expm(turn - turn.T)
+    return rotated

@@ -1,0 +1,151 @@
+"""Labels by GFN1- and GFN2-xTB through tblite, for molecules and for cells.
+
+GFN1-xTB: Grimme, Bannwarth and Shushkov, JCTC 13, 1989 (2017). GFN2-xTB: Bannwarth,
+Ehlert and Grimme, JCTC 15, 1652 (2019). The energy is the free energy at the electronic
+temperature: its gradient are the forces. A cell is treated at the Gamma point alone, so
+it must be large. Every label gets a fresh calculator and one thread: with two, tblite's
+sums change from run to run.
+"""
+
+import ctypes
+import math
+from collections.abc import Mapping, Sequence
+from functools import cache
+from typing import Any
+
+import numpy as np
+
+from alloop.core.atoms import number
+from alloop.core.frame import Frame
+from alloop.core.levels import installed
+from alloop.core.records import Detail, Failure
+from alloop.core.units import BOHR, BOLTZMANN, HARTREE
+from alloop.labels.outcome import Refused, Result
+from alloop.labels.stress import stress_details
+
+METHODS = {"gfn1-xtb": "GFN1-xTB", "gfn2-xtb": "GFN2-xTB"}
+MISSING = "xTB levels need tblite, which is not installed: pip install alloop[xtb]"
+_LAST = 86  # the heaviest element with parameters
+_SAID = (  # what tblite says, and what it means
+    ("not converged", Failure.NOT_CONVERGED),
+    ("eigenvalue problem", Failure.NOT_CONVERGED),
+    ("not compatible", Failure.ELECTRONS),
+    ("No support for elements", Failure.UNSUPPORTED),
+    ("interatomic distances", Failure.GEOMETRY),
+)
+
+
+def label_with_xtb(frame: Frame, settings: Mapping[str, Any]) -> Result:
+    """Free energy and forces, and the stress of a cell; raises Refused without."""
+    _refuse(frame, settings)
+    from tblite.exceptions import TBLiteRuntimeError, TBLiteValueError
+
+    _one_thread()
+    try:
+        answer = _calculator(frame, settings).singlepoint()
+    except TBLiteRuntimeError as error:
+        raise Refused(_meaning(str(error)), f"tblite: {error}") from error
+    except TBLiteValueError as error:
+        raise Refused(Failure.UNSUPPORTED, f"tblite: {error}") from error
+    details = {"program": settings["program"], **_orbitals(frame, answer)}
+    if any(frame.pbc):
+        volume = abs(np.linalg.det(frame.cell))  # Å³
+        details |= stress_details(answer.get("virial") * HARTREE / volume)
+    forces = -np.asarray(answer.get("gradient")) * (HARTREE / BOHR)  # (atoms, 3)
+    return Result(float(answer.get("energy")) * HARTREE, forces, details)
+
+
+def problems(settings: Mapping[str, Any], elements: Sequence[str]) -> list[str]:
+    """What cannot work with this level and these elements, one sentence each."""
+    if _here() == "tblite":
+        return [MISSING]
+    heavy = [element for element in elements if number(element) > _LAST]
+    title, found = settings["title"], []
+    if heavy:
+        found.append(f"{title} ends with radon, it cannot do {', '.join(heavy)}")
+    for key in ("accuracy", "max_cycle"):
+        if not settings[key] > 0:
+            found.append(f"expected `{key}` above 0, got {settings[key]}")
+    if not (settings["temperature"] >= 0 and math.isfinite(settings["temperature"])):
+        found.append(f"expected a temperature in K, got {settings['temperature']}")
+    return found
+
+
+def _refuse(frame: Frame, settings: Mapping[str, Any]) -> None:
+    if _here() == "tblite":
+        raise Refused(Failure.UNSUPPORTED, MISSING)
+    if settings["program"] != _here():
+        text = f"this level belongs to {settings['program']}, {_here()} is installed"
+        raise Refused(Failure.UNSUPPORTED, text)
+    if any(frame.pbc) and not all(frame.pbc):  # it would not say so
+        text = "tblite repeats a cell in all three directions or in none"
+        raise Refused(Failure.UNSUPPORTED, f"{text}, got pbc {frame.pbc}")
+
+
+def _calculator(frame: Frame, settings: Mapping[str, Any]) -> Any:
+    from tblite.interface import Calculator
+
+    periodic = any(frame.pbc)
+    calculator = Calculator(
+        METHODS[settings["method"]],
+        frame.numbers,
+        frame.positions / BOHR,
+        charge=float(frame.charge),
+        uhf=frame.spin,
+        lattice=frame.cell / BOHR if periodic else None,
+        periodic=np.array(frame.pbc) if periodic else None,
+        logger=_silent,
+    )
+    calculator.set("verbosity", 0)
+    calculator.set("accuracy", settings["accuracy"])
+    calculator.set("temperature", settings["temperature"] * BOLTZMANN / HARTREE)
+    calculator.set("max-iter", settings["max_cycle"])
+    if settings["spin_polarized"]:
+        calculator.add("spin-polarization", 1.0)
+    return calculator
+
+
+def _orbitals(frame: Frame, answer: Any) -> dict[str, Detail]:
+    """Number of functions, and the gap (eV) of a closed shell.
+
+    Raises Refused where the electrons do not fit: tblite fills what orbitals there are
+    without a word.
+    """
+    energies = np.atleast_2d(answer.get("orbital-energies"))[0] * HARTREE  # eV
+    electrons = round(float(answer.get("orbital-occupations").sum()))
+    if electrons < max(1, frame.spin) or (electrons - frame.spin) % 2:
+        text = f"{electrons} valence electrons cannot have spin {frame.spin} (2S)"
+        raise Refused(Failure.ELECTRONS, f"{text} with charge {frame.charge}")
+    facts: dict[str, Detail] = {"functions": len(energies)}
+    filled = electrons // 2
+    if frame.spin == 0 and filled < len(energies):
+        facts["gap"] = float(energies[filled] - energies[filled - 1])
+    return facts
+
+
+def _meaning(said: str) -> Failure:
+    return next((why for part, why in _SAID if part in said), Failure.CRASHED)
+
+
+@cache
+def _here() -> str:
+    """The installed tblite; without a version where there is none."""
+    return installed("tblite")
+
+
+def _one_thread() -> None:
+    """Tell the OpenMP that tblite was linked with, if any, whatever the environment."""
+    library = _library()
+    if hasattr(library, "omp_set_num_threads"):
+        library.omp_set_num_threads(1)
+
+
+@cache
+def _library() -> ctypes.CDLL:
+    from tblite import _libtblite
+
+    return ctypes.CDLL(_libtblite.__file__)
+
+
+def _silent(_text: str) -> None:
+    """tblite prints through a callback."""

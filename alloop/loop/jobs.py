@@ -1,0 +1,239 @@
+"""Workers as jobs of Slurm or PBS: one scheduler in this process, one kind of job for
+each group, as many jobs as there is work for.
+
+dask-jobqueue writes and submits a job's script; it knows one kind of job a cluster, so
+the groups share a `SpecCluster`, whose workers may differ. A worker is taken away only
+once it has been idle for a while: never in the middle of a label.
+"""
+
+import asyncio
+import getpass
+import logging
+import time
+from collections.abc import Iterable, Mapping
+from math import ceil
+from pathlib import Path
+from typing import Any
+
+from dask_jobqueue.pbs import PBSJob
+from dask_jobqueue.slurm import SLURMJob
+from distributed import Scheduler, Security
+from distributed.core import Status
+from distributed.deploy.spec import SpecCluster
+
+from alloop.core.errors import InputError
+from alloop.loop.connect import secured
+from alloop.loop.due import LIFE, UNTIL, Due
+from alloop.loop.places import Batch, Credentials, Group
+
+_ASK = 20.0  # s between two questions to the batch system
+_REFUSALS = 5  # submissions that fail one after the other, before we give up
+_JOIN = 120  # s that a worker looks for its scheduler
+
+
+class _Closed:
+    """A job that says so once it is cancelled."""
+
+    async def close(self) -> None:
+        await super().close()  # type: ignore[misc]
+        self.status = Status.closed
+
+
+class _Slurm(_Closed, SLURMJob):  # type: ignore[misc]
+    """A Slurm job with workers."""
+
+
+class _Pbs(_Closed, PBSJob):  # type: ignore[misc]
+    """A PBS job with workers."""
+
+
+def start(batch: Batch, folder: Path) -> "Jobs":
+    """A scheduler without any job yet; logs and credentials go to the folder."""
+    folder.mkdir(parents=True, exist_ok=True)
+    security = credentials(folder) if batch.tls else None
+    return Jobs(batch, folder, security)
+
+
+def credentials(folder: Path) -> Security:
+    """New credentials for one run, in files that only this user may read."""
+    made = Security.temporary()
+    private = folder / "tls"
+    private.mkdir(mode=0o700, exist_ok=True)
+    texts = {"ca": made.tls_ca_file, "cert": made.tls_client_cert}
+    for name, text in {**texts, "key": made.tls_client_key}.items():
+        path = private / f"{name}.pem"
+        path.unlink(missing_ok=True)
+        path.touch(mode=0o600)
+        path.write_text(text)
+    files = (str(private / f"{name}.pem") for name in ("ca", "cert", "key"))
+    return secured(Credentials(*files))
+
+
+def job(
+    batch: Batch, resource: str, folder: Path, security: Security | None = None
+) -> dict[str, Any]:
+    """A group's jobs, for a SpecCluster: `cls`, and the `options` it is made with."""
+    group = batch.groups[resource]
+    options = {
+        "queue": batch.queue,
+        "account": batch.account,
+        "walltime": _clock(batch.walltime),
+        "cores": group.tasks,  # a thread each
+        "processes": group.tasks,
+        "memory": f"{group.memory:.0f}MB",
+        "interface": batch.interface,
+        "job_name": f"alloop-{resource.lower()}",
+        "log_directory": str(folder),
+        "death_timeout": _JOIN,
+        "job_script_prologue": [*_limits(batch.walltime), *batch.prologue],
+        "worker_extra_args": _arguments(batch, resource),
+        "security": security,
+        "protocol": None if security is None else "tls://",
+    }
+    kind = _Slurm if batch.system == "slurm" else _Pbs
+    return {"cls": kind, "options": options | _asked(batch, group)}
+
+
+def _asked(batch: Batch, group: Group) -> dict[str, Any]:
+    """What the batch system is asked for, in its own words."""
+    extra = list(batch.directives)
+    if batch.system == "slurm":
+        extra += [f"--gres=gpu:{group.gpus}"] * bool(group.gpus)
+        return {"job_cpu": group.cores, "job_extra_directives": extra}
+    asked = f"select=1:ncpus={group.cores}:mem={group.memory:.0f}mb"
+    asked += f":ngpus={group.gpus}" * bool(group.gpus)
+    return {"resource_spec": asked, "job_extra_directives": extra}
+
+
+def _arguments(batch: Batch, resource: str) -> list[str]:
+    useful = Due(0.0, batch.walltime).useful
+    spare = batch.walltime - useful
+    arguments = ["--no-dashboard", "--dashboard-address", "127.0.0.1:0"]
+    arguments += ["--lifetime", f"{useful + spare / 4:.0f}s"]
+    arguments += ["--lifetime-stagger", f"{spare / 4:.0f}s"]
+    apart = len(batch.groups) > 1
+    return arguments + ["--resources", f"{resource}=1"] * apart
+
+
+def _limits(walltime: float) -> list[str]:
+    """What tells a worker when its job ends."""
+    return [
+        f"export {LIFE}={walltime:.0f}",
+        f"export {UNTIL}=$(( $(date +%s) + {walltime:.0f} ))",
+    ]
+
+
+def _clock(seconds: float) -> str:
+    minutes, rest = divmod(round(seconds), 60)
+    return f"{minutes // 60:02d}:{minutes % 60:02d}:{rest:02d}"
+
+
+class Jobs(SpecCluster):  # type: ignore[misc]
+    """A scheduler and its jobs."""
+
+    def __init__(self, batch: Batch, folder: Path, security: Security | None) -> None:
+        self._batch, self._number = batch, 0
+        self._specs = {
+            resource: job(batch, resource, folder, security)
+            for resource in batch.groups
+        }
+        self._busy: dict[str, float] = {}  # when a job was last seen at work
+        self._asked, self._refused = time.monotonic(), 0
+        scheduler = {
+            "interface": batch.interface,
+            "protocol": "tcp://" if security is None else "tls://",
+            "security": security,
+            "dashboard": False,
+            "dashboard_address": "127.0.0.1:0",
+        }
+        super().__init__(
+            scheduler={"cls": Scheduler, "options": scheduler},
+            security=security,
+            silence_logs=logging.CRITICAL,
+            name="alloop",
+        )
+
+    def tend(self, tasks: Mapping[str, int]) -> None:
+        """Submit jobs for so many tasks by resource, give back those that idle, forget
+        those that are gone; InputError where the batch system goes on refusing."""
+        try:
+            self.sync(self._tend, dict(tasks))
+            self._refused = 0
+        except RuntimeError as error:
+            self._refused += 1
+            self.sync(self._forget_refused)
+            if self._refused >= _REFUSALS:
+                raise InputError(
+                    f"expected {self._batch.system} to take a job, it refused: "
+                    f"{_last_line(error)}; see `cluster:` in the campaign"
+                ) from error
+
+    async def _tend(self, tasks: Mapping[str, int]) -> None:
+        await self.scale_down(await self._gone())
+        for resource, group in self._batch.groups.items():
+            need = ceil(tasks.get(resource, 0) / group.tasks)
+            await self._fit(resource, min(group.most, max(group.least, need)))
+        await self
+
+    async def _fit(self, resource: str, wanted: int) -> None:
+        own = [name for name in self.worker_spec if name.startswith(f"{resource}-")]
+        for _ in range(wanted - len(own)):
+            self._number += 1
+            self.worker_spec[f"{resource}-{self._number}"] = self._specs[resource]
+        spare = len(own) - wanted
+        if spare > 0:
+            await self.scale_down(self._idle(own)[:spare])
+
+    def _idle(self, names: Iterable[str]) -> list[str]:
+        """Jobs that wait in the queue, then those that did nothing for long."""
+        now, waiting, idle = time.monotonic(), [], []
+        for name in names:
+            workers = [w for w in self.scheduler.workers.values() if _of(w.name, name)]
+            if any(worker.processing for worker in workers):
+                self._busy[name] = now
+            elif not workers:
+                waiting.append(name)
+            elif now - self._busy.setdefault(name, now) > self._batch.idle:
+                idle.append(name)
+        return [*waiting, *idle]
+
+    async def _gone(self) -> list[str]:
+        """Jobs that ended: by their walltime, by a cancellation, by a crash."""
+        gone = [name for name in self.worker_spec if name not in self.workers]
+        if time.monotonic() - self._asked < _ASK:
+            return gone
+        self._asked = time.monotonic()
+        for name, worker in self.workers.items():
+            if not await self._there(worker.job_id):
+                gone.append(name)
+        return gone
+
+    async def _there(self, job_id: str) -> bool:
+        """Whether the batch system still knows the job; yes where it does not say."""
+        slurm = self._batch.system == "slurm"
+        ask = ("squeue", "-h", "-o", "%A", "-u", getpass.getuser())
+        command = ask if slurm else ("qstat", job_id)
+        process = await asyncio.create_subprocess_exec(
+            *command,
+            stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.DEVNULL,
+        )
+        out, _ = await process.communicate()
+        if not slurm:
+            return process.returncode == 0
+        return process.returncode != 0 or job_id in out.decode().split()
+
+    async def _forget_refused(self) -> None:
+        for name, worker in list(self.workers.items()):
+            if worker.job_id is None:
+                worker.status = Status.failed
+                self.worker_spec.pop(name, None)
+                del self.workers[name]
+
+
+def _of(worker: Any, job_name: str) -> bool:
+    return str(worker) == job_name or str(worker).startswith(f"{job_name}-")
+
+
+def _last_line(error: Exception) -> str:
+    return str(error).strip().splitlines()[-1]

@@ -1,0 +1,70 @@
+"""What a driver knows of its journal, and what it keeps beside it for the next one."""
+
+from collections.abc import Iterator
+
+from alloop.loop import events as e
+from alloop.loop.filling import Filler
+from alloop.loop.fold import Known, keep, kept
+from alloop.loop.history import configured
+from alloop.loop.state import LoopState
+from alloop.store.archive import Archive
+
+_FEW, _PART = 64, 0.1  # records, and of all: so many may lie beyond the kept fold
+
+
+class Keeper:
+    """The fold of a journal that grows, its columns and the kept fold.
+
+    Opening replays only the records beyond the kept fold, which is none at all after a
+    clean end, and a tenth of the journal at most after a kill.
+    """
+
+    def __init__(self, archive: Archive) -> None:
+        """archive: open for writing."""
+        self._archive = archive
+        self.known: Known = kept(archive)
+        self._kept = self.known.seq
+        self._filler = Filler(archive, self.known.seq, self.known.state)
+        for _, _, turn in archive.records(self.known.seq + 1):
+            self.known.add(turn)
+            self._filler.add(turn, self.known.state)
+
+    @property
+    def config(self) -> str:
+        """The configuration in force (YAML)."""
+        return self.known.config or str(self._archive.attrs["config"])
+
+    def note(self, turn: e.Turn, state: LoopState) -> None:
+        """A turn was committed; the driver has entered it in the ledger."""
+        known = self.known
+        known.seq += 1
+        known.state = state
+        known.config = configured(turn.event) or known.config
+        self._filler.add(turn, state)
+
+    def last(self, count: int) -> Iterator[e.Event]:
+        """The last events, so many of them."""
+        for _, _, turn in self._archive.records(max(0, self.known.seq + 1 - count)):
+            yield turn.event
+
+    def fill(self) -> None:
+        """Fill the columns."""
+        self._filler.fill()
+
+    def compact(self) -> None:
+        """Fill the columns, and keep the fold where much is new.
+
+        A fold is as large as what it holds; written each time the journal has grown by
+        a part, it costs a multiple of the journal in all, however long that is.
+        """
+        self.fill()
+        self._keep(max(_FEW, int(_PART * self.known.seq)))
+
+    def close(self) -> None:
+        """Keep the fold, as a run ends as it should."""
+        self._keep(_FEW)
+
+    def _keep(self, least: int) -> None:
+        if self.known.seq - self._kept >= least:
+            keep(self._archive, self.known)
+            self._kept = self.known.seq

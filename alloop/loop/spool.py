@@ -1,0 +1,50 @@
+"""Finished long labels, kept by the worker that made them until they are committed.
+
+A spool is a label cache of one campaign, beside its store, in a folder that workers see
+too. Where they do not, there is no spool, and nothing else changes.
+"""
+
+import contextlib
+import shutil
+from pathlib import Path
+
+from alloop.core.errors import StoreError
+from alloop.core.records import Label, Unlabelled
+from alloop.store.cache import LabelCache
+
+
+class Spool:
+    """The spool of the campaign whose store lies at `store`; made by its driver."""
+
+    def __init__(self, store: Path) -> None:
+        self.folder = folder_of(store.absolute())
+        self._cache = LabelCache(self.folder)
+        with contextlib.suppress(OSError):
+            self.folder.mkdir(exist_ok=True)
+
+    def get(self, level: str, frame: str) -> Label | Unlabelled | None:
+        """The record that a worker left, or None."""
+        with contextlib.suppress(StoreError):
+            return self._cache.get(level, frame)
+        return None
+
+    def drop(self, record: Label | Unlabelled) -> None:
+        """Forget what has been committed."""
+        with contextlib.suppress(StoreError):
+            self._cache.discard(record.level, record.frame)
+
+    def clear(self) -> None:
+        """Forget everything: the campaign is at its end."""
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+
+def folder_of(store: Path) -> Path:
+    """Where the spool of a store lies: STORE.spool."""
+    return store.with_name(store.name + ".spool")
+
+
+def leave(folder: Path, record: Label | Unlabelled) -> None:
+    """On a worker: keep the record, if the driver's folder can be seen from here."""
+    if folder.is_dir():
+        with contextlib.suppress(StoreError):
+            LabelCache(folder).put(record)

@@ -1,0 +1,168 @@
+"""Events in human words: a phrase for everything that can happen. Pure."""
+
+from collections import Counter
+from collections.abc import Iterable, Mapping
+
+from alloop.core.atoms import formula
+from alloop.core.doubts import read
+from alloop.core.records import Noise
+from alloop.loop import events as e
+from alloop.report.words import (
+    duration,
+    listed,
+    milli,
+    number,
+    plural,
+    reason,
+    stops,
+    tiny,
+)
+
+
+def sentence(turn: e.Turn, levels: Mapping[str, str]) -> str:
+    """One journal record as a line; levels: level id by fidelity."""
+    asked = _asked(turn.commands)
+    line = happened(turn.event, levels)
+    return f"{line} → {asked}" if asked else line
+
+
+def happened(event: e.Event, levels: Mapping[str, str]) -> str:
+    """One event as a phrase."""
+    match event:
+        case e.Opened():
+            return _opened(event)
+        case e.Amended():
+            keys = ", ".join(event.changed)
+            return f"configuration changed: {keys}" if keys else "taken up again"
+        case e.Forked():
+            return (
+                f"forked from {event.parent} after generation {event.generation}, "
+                f"its record {event.seq}"
+            )
+        case e.Excluded():
+            what = f"{event.fidelity} label of frame" if event.fidelity else "frame"
+            return f"{what} {event.frame[:8]} excluded by hand: {event.reason}"
+        case e.Retried():
+            return f"{plural(len(event.labels), 'lost label')} asked for again by hand"
+        case e.TaskLost():
+            return f"{event.name} was lost (attempt {event.attempt}): {event.reason}"
+        case _:
+            return _answered(event, levels)
+
+
+def _answered(event: e.Answer, levels: Mapping[str, str]) -> str:
+    match event:
+        case e.Prepared():
+            return (
+                f"molecule {event.molecule} ({formula(event.minimum)}) relaxed, "
+                f"{plural(len(event.seeds), 'first frame')} drawn"
+            )
+        case e.Sampled():
+            return f"{plural(len(event.frames), 'test frame')} drawn by MD"
+        case e.Labelled() | e.NotLabelled():
+            return _label(event, levels)
+        case e.Explored():
+            return _explored(event)
+        case e.Trained():
+            return trained(event)
+        case e.Rechecked():
+            return f"{_which(event.name, levels)} {moved(event.noise)}"
+        case e.Priced():
+            return _priced(event, levels)
+
+
+def trained(event: e.Trained) -> str:
+    """A generation and what it is worth."""
+    test = event.evaluation
+    error = "no test set" if test is None else _errors(test)
+    return (
+        f"generation {event.generation} trained: {error}, "
+        f"threshold {number(event.threshold)}, {duration(event.timing.cpu_seconds)} CPU"
+    )
+
+
+def _errors(test: e.Evaluation) -> str:
+    return (
+        f"test forces {milli(test.force_mae)} meV/Å (RMSE {milli(test.force_rmse)}), "
+        f"energies {milli(test.energy_mae)} meV on {len(test.frames)} frames"
+    )
+
+
+def _opened(event: e.Opened) -> str:
+    molecules = listed(formula(frame) for frame in event.start)
+    brought = f", {plural(len(event.given), 'label')} brought" if event.given else ""
+    return f"campaign opened: {molecules}, seed {event.seed}{brought}"
+
+
+def _label(event: e.Labelled | e.NotLabelled, levels: Mapping[str, str]) -> str:
+    what = _which(event.name, levels)
+    if isinstance(event, e.NotLabelled):
+        said = event.unlabelled
+        details = f" ({said.message})" if said.message else ""
+        return f"no {what}: {said.failure}{details}"
+    cost = "from a cache" if event.cached else duration(event.label.cpu_seconds)
+    signs = ", ".join(sorted(doubt.name.lower() for doubt in read(event.label.details)))
+    doubt = f", doubtful: {signs}" if signs else ""
+    return f"{what}: {event.label.energy:.4f} eV, {cost}{doubt}"
+
+
+def _which(name: str, levels: Mapping[str, str]) -> str:
+    """`cheap label of frame 01234567`, from the name of what was asked for."""
+    _, level, frame = name.split("/")
+    return f"{_fidelity(level, levels)} label of frame {frame[:8]}"
+
+
+def _fidelity(level: str, levels: Mapping[str, str]) -> str:
+    return next((key for key, value in levels.items() if value == level), level)
+
+
+def moved(noise: Noise) -> str:
+    """What came of making a label again."""
+    if noise.failure is not None:
+        return f"could not be made again: {reason(noise.failure)}"
+    return (
+        f"was made again to know its noise: energy moved by {tiny(noise.energy)} meV, "
+        f"forces by {tiny(noise.force_rms)} meV/Å (RMS; at most "
+        f"{tiny(noise.force_max)})"
+    )
+
+
+def _priced(event: e.Priced, levels: Mapping[str, str]) -> str:
+    known = sorted(
+        f"{_fidelity(level, levels)} from {plural(cost.labels, 'label')}"
+        for level, cost in event.costs.items()
+    )
+    return f"prices of labels fitted: {listed(known) or 'none known'}"
+
+
+def _explored(event: e.Explored) -> str:
+    _, round_, batch, piece = event.name.split("/")
+    found = len(event.candidates)
+    stopped = "".join(
+        f", {plural(count, 'walker')} stopped: {why}"
+        for why, count in sorted(stops(event.walkers).items())
+    )
+    return (
+        f"round {round_}, batch {batch}, piece {piece}: "
+        f"{plural(len(event.walkers), 'walker')}, {event.scored} frames scored, "
+        f"{plural(found, 'candidate')}, {plural(len(event.controls), 'control frame')}"
+        f"{stopped}"
+    )
+
+
+def _asked(commands: Iterable[e.Command]) -> str:
+    counts = Counter(_kind(command) for command in commands)
+    return ", ".join(
+        kind if kind.startswith("finished") else f"{count} × {kind}"
+        for kind, count in sorted(counts.items())
+    )
+
+
+def _kind(command: e.Command) -> str:
+    match command:
+        case e.LabelFrame():
+            return f"label {command.fidelity} ({command.purpose})"
+        case e.Stop():
+            return f"finished: {command.reason}"
+        case _:
+            return type(command).__name__.lower()

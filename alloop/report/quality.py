@@ -1,0 +1,110 @@
+"""What labels say of themselves: rescues, doubts, ranges, failures. Pure."""
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from math import isfinite
+
+from alloop.core.doubts import Doubt, read
+from alloop.core.records import Detail, Label, Unlabelled
+from alloop.loop.history import History
+from alloop.loop.told import Told, told
+from alloop.report.facts import latest, setting
+
+FIRST = "default"  # the rung that rescues nothing
+_VERDICTS = {
+    "accept": "accepted like any other label",
+    "flag": "kept, with a mark",
+    "exclude": "kept out of all learning",
+}
+RANGES = ("gap", "t1", "s2", "internal", "external")
+
+
+@dataclass(frozen=True, slots=True)
+class Quality:
+    """The good labels of one fidelity.
+
+    rescued: how many by the rung that gave them, the first rung left out; followed: how
+    many were led downhill from a saddle point.
+    lost_seconds: CPU time of the rungs that failed before, failed labels included.
+    doubts: the ids of the frames that show each sign. ranges: least and largest value
+    of what they tell (gap in eV, t1, s2, stability eigenvalues in hartree), and how
+    many tell it.
+    """
+
+    fidelity: str
+    good: int
+    rescued: Mapping[str, int]
+    followed: int
+    lost_seconds: float
+    doubts: Mapping[Doubt, Sequence[str]]
+    ranges: Mapping[str, tuple[float, float, int]]
+
+
+def qualities(history: History) -> tuple[Quality, ...]:
+    """The quality of each fidelity that has labels, cheap before expensive."""
+    labels = told(history)
+    fidelities = sorted({label.fidelity for label in labels})
+    return tuple(
+        _quality(fidelity, [x for x in labels if x.fidelity == fidelity])
+        for fidelity in fidelities
+    )
+
+
+def _quality(fidelity: str, labels: Sequence[Told]) -> Quality:
+    good = [label for label in labels if isinstance(label.record, Label)]
+    lost = [real(label.record.details.get("lost_seconds")) for label in labels]
+    rungs = Counter(filter(None, (rescuer(x.record.details) for x in good)))
+    return Quality(
+        fidelity=fidelity,
+        good=len(good),
+        rescued=dict(rungs.most_common()),
+        followed=sum(bool(label.record.details.get("followed")) for label in good),
+        lost_seconds=sum(seconds for seconds in lost if seconds is not None),
+        doubts=_doubts(good),
+        ranges=_ranges(good),
+    )
+
+
+def rescuer(details: Mapping[str, Detail]) -> str | None:
+    """The rung that gave the label, None if it was the first one or is not told."""
+    rung = details.get("rung")
+    return None if rung in (None, FIRST) else str(rung)
+
+
+def _doubts(good: Sequence[Told]) -> dict[Doubt, list[str]]:
+    out: dict[Doubt, list[str]] = {}
+    for label in good:
+        for doubt in read(label.record.details):
+            out.setdefault(doubt, []).append(label.frame.id)
+    return dict(sorted(out.items()))
+
+
+def _ranges(good: Sequence[Told]) -> dict[str, tuple[float, float, int]]:
+    out = {}
+    for key in RANGES:
+        values = [real(label.record.details.get(key)) for label in good]
+        known = [value for value in values if value is not None]
+        if known:
+            out[key] = (min(known), max(known), len(known))
+    return out
+
+
+def real(value: Detail) -> float | None:
+    """A detail that is a finite number, None otherwise."""
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return None
+    return float(value) if isfinite(value) else None
+
+
+def policy(history: History, fidelity: str, doubt: Doubt) -> str:
+    """What becomes of a label on which the doubt is cast, in words."""
+    said = setting(history, "levels", fidelity, "doubts")
+    verdict = said.get(doubt.name.lower()) if isinstance(said, dict) else said
+    return _VERDICTS.get(str(verdict), _VERDICTS["flag"])
+
+
+def quarantined(history: History) -> tuple[tuple[Told, Unlabelled], ...]:
+    """The labels that there are not, and why, in the order of the journal."""
+    labels = ((label, label.record) for label in latest(told(history)))
+    return tuple((x, why) for x, why in labels if isinstance(why, Unlabelled))

@@ -1,0 +1,164 @@
+"""Many sealed records as one file: their bytes as they were, behind an index.
+
+    magic (8) | records (8) | offsets (8 each, records + 1) | sha256 | records
+
+`journal/00000000-00001023` holds records 0 to 1023; offsets count from the first
+record's first byte and the checksum is of all before it, numbers are little-endian.
+Every record keeps its own checksum, so damage spoils the records that it hits and no
+others. An index that is damaged is made anew: records tell their own length.
+"""
+
+import hashlib
+import os
+import struct
+from bisect import bisect_right
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from alloop.core.errors import DamagedError
+from alloop.store.record import length
+
+RECORDS = 1024  # in a full pack
+BYTES = 16 * 2**20  # a pack is full, too, where it has grown to this
+DIGITS = 8
+MAGIC = b"alpack01"
+_PREFIX = struct.Struct("<8sQ")
+_DIGEST = 32
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class Span:
+    """A pack by its name: it holds records `first` to `last`."""
+
+    first: int
+    last: int
+
+    @property
+    def name(self) -> str:
+        """Its file's name."""
+        return f"{self.first:0{DIGITS}d}-{self.last:0{DIGITS}d}"
+
+    def __contains__(self, seq: int) -> bool:
+        return self.first <= seq <= self.last
+
+    def __len__(self) -> int:
+        return self.last - self.first + 1
+
+
+@dataclass(frozen=True, slots=True)
+class Listing:
+    """What lies in a journal's folder.
+
+    packs: in order, none within another; loose: records with a file of their own, those
+    that lie in a pack too included; inner: packs that lie within another, left by a
+    writer that died before it removed them.
+    """
+
+    packs: tuple[Span, ...]
+    loose: frozenset[int]
+    inner: tuple[Span, ...] = ()
+
+    @property
+    def last(self) -> int:
+        """The number of the last record, -1 where there is none."""
+        return max([*(span.last for span in self.packs[-1:]), *self.loose], default=-1)
+
+    def pack(self, seq: int) -> Span | None:
+        """The pack that holds a record."""
+        place = bisect_right(self.packs, seq, key=lambda span: span.first) - 1
+        return self.packs[place] if place >= 0 and seq in self.packs[place] else None
+
+    def missing(self) -> list[int]:
+        """Numbers below the last that nothing holds."""
+        gaps, begin = [], 0
+        for span in (*self.packs, Span(self.last + 1, self.last + 1)):
+            gaps += [seq for seq in range(begin, span.first) if seq not in self.loose]
+            begin = max(begin, span.last + 1)
+        return gaps
+
+
+def listing(folder: Path) -> Listing:
+    """What lies in the folder, while a writer may be sealing.
+
+    A pack appears before the files that it replaces go, so a look that lost nothing
+    since the one before has seen all records that there were.
+    """
+    names = _names(folder)
+    spans = sorted(_spans(names), key=lambda span: (span.first, -span.last))
+    outer: list[Span] = []
+    inner: list[Span] = []
+    for span in spans:
+        within = bool(outer) and span.last <= outer[-1].last
+        (inner if within else outer).append(span)
+    loose = frozenset(int(name) for name in names if name.isdigit())
+    return Listing(tuple(outer), loose, tuple(inner))
+
+
+def _names(folder: Path) -> set[str]:
+    before = _look(folder)
+    while not before <= (names := _look(folder)):
+        before = names
+    return names
+
+
+def _look(folder: Path) -> set[str]:
+    with os.scandir(folder) as entries:
+        return {entry.name for entry in entries}
+
+
+def _spans(names: Iterable[str]) -> Iterator[Span]:
+    for name in names:
+        first, dash, last = name.partition("-")
+        if dash and first.isdigit() and last.isdigit():
+            yield Span(int(first), int(last))
+
+
+def joined(records: Sequence[bytes]) -> bytes:
+    """The bytes of a pack of these records."""
+    offsets = np.cumsum([0, *map(len, records)], dtype="<i8")
+    head = _PREFIX.pack(MAGIC, len(records)) + offsets.tobytes()
+    return b"".join([head, hashlib.sha256(head).digest(), *records])
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Pack:
+    """A pack in memory: where each record begins, the end of the last one included.
+
+    spoilt: the index did not match its checksum and was made anew.
+    """
+
+    span: Span
+    data: bytes
+    offsets: tuple[int, ...]
+    spoilt: bool = False
+
+    def raw(self, seq: int) -> bytes:
+        """The bytes of a record; empty where the damage left no trace of it."""
+        index = seq - self.span.first
+        begin, end = (*self.offsets[index : index + 2], 0, 0)[:2]
+        return self.data[begin:end]
+
+
+def read(folder: Path, span: Span) -> Pack:
+    """The pack of this name; FileNotFoundError where it has gone into a larger one."""
+    data = (folder / span.name).read_bytes()
+    start = _PREFIX.size + 8 * (len(span) + 1)
+    head, digest = data[:start], data[start : start + _DIGEST]
+    if hashlib.sha256(head).digest() == digest:
+        offsets = np.frombuffer(head, "<i8", offset=_PREFIX.size) + start + _DIGEST
+        return Pack(span, data, tuple(offsets.tolist()))
+    return Pack(span, data, tuple(_walk(data, start + _DIGEST, len(span))), True)
+
+
+def _walk(data: bytes, start: int, count: int) -> Iterator[int]:
+    """Where records begin, from their own words, as far as these can be understood."""
+    yield start
+    for _ in range(count):
+        try:
+            start += length(data, start)
+        except DamagedError:
+            return
+        yield start

@@ -1,0 +1,1 @@
+"""What makes each figure that is claimed: `python -m benchmarks.NAME --help`."""

@@ -1,0 +1,89 @@
+"""What all benchmarks share: arguments, rows that survive a kill, medians, tables."""
+
+import json
+import os
+from argparse import ArgumentParser, RawDescriptionHelpFormatter
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+Row = dict[str, Any]
+_CONSOLE = Console(highlight=False, width=100)
+
+
+def arguments(doc: str | None) -> ArgumentParser:
+    """A parser with the options that every benchmark has; `doc` is its help."""
+    parser = ArgumentParser(
+        description=doc, formatter_class=RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--quick", action="store_true", help="under two minutes")
+    parser.add_argument("--json", type=Path, help="write the figures to this file too")
+    return parser
+
+
+def say(*parts: Any) -> None:
+    """A line or a table."""
+    _CONSOLE.print(*parts, markup=False)
+
+
+def table(title: str, rows: Sequence[Mapping[str, Any]]) -> Table:
+    """A table of rows with equal keys; numbers with three digits."""
+    found = Table(
+        *(rows[0] if rows else ()), title=title, box=None, title_justify="left"
+    )
+    for row in rows:
+        found.add_row(*(_shown(value) for value in row.values()))
+    return found
+
+
+def spread(values: Iterable[float]) -> dict[str, float]:
+    """Median, smallest and largest of some values."""
+    found = sorted(values)
+    return {"median": median(found), "low": found[0], "high": found[-1]}
+
+
+def write_json(path: Path | None, figures: Mapping[str, Any]) -> None:
+    """The figures as a JSON file, if one is wanted."""
+    if path is not None:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(json.dumps(figures, indent=1) + "\n", encoding="utf-8")
+
+
+class Rows:
+    """Rows by key in a file of JSON lines: what is added is on the disk, and a killed
+    benchmark goes on with what is there."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._rows: dict[str, Row] = {}
+        path.parent.mkdir(parents=True, exist_ok=True)
+        text = path.read_text(encoding="utf-8") if path.exists() else ""
+        for line in text.splitlines(keepends=True):
+            if line.endswith("\n"):  # a kill may tear the last one
+                row = json.loads(line)
+                self._rows[row.pop("key")] = row
+        if text and not text.endswith("\n"):
+            os.truncate(path, len(text[: text.rfind("\n") + 1].encode()))
+
+    def __contains__(self, key: str) -> bool:
+        return key in self._rows
+
+    def __getitem__(self, key: str) -> Row:
+        return self._rows[key]
+
+    def __setitem__(self, key: str, row: Row) -> None:
+        self._rows[key] = row
+        with self._path.open("a", encoding="utf-8") as file:
+            file.write(json.dumps({"key": key, **row}) + "\n")
+            file.flush()
+            os.fsync(file.fileno())
+
+
+def _shown(value: Any) -> str:
+    if isinstance(value, float):
+        return f"{value:.3g}"
+    return "" if value is None else str(value)

@@ -1,0 +1,207 @@
+"""The ladder's judgement: minima instead of saddles, the lower of two, and doubts."""
+
+import numpy as np
+import pytest
+
+from alloop.core.doubts import Doubt, read
+from alloop.core.frame import Frame
+from alloop.core.levels import Level
+from alloop.core.records import Failure, Label
+from alloop.core.units import HARTREE
+from alloop.labels.isolated import Child
+from alloop.labels.levels import pyscf_level
+from alloop.labels.outcome import Refused
+from alloop.labels.pyscf import ladder
+from alloop.labels.pyscf.label import label_with_pyscf
+
+MINIMAL = pyscf_level("hf", "sto-3g")
+
+
+def pair(a: int, b: int, distance: float, charge: int = 0, spin: int = 0) -> Frame:
+    positions = np.array([[0.0, 0.0, 0.0], [0.0, 0.0, distance]])
+    return Frame(np.array([a, b]), positions, charge, spin)
+
+
+def labelled(child: Child, level: Level, frame: Frame) -> Label:
+    label = child.labeller(level).label(frame)
+    assert isinstance(label, Label), label
+    return label
+
+
+def test_an_instability_of_the_first_rung_is_followed_to_the_minimum(
+    child: Child,
+) -> None:
+    nitrogen = pair(7, 7, 2.2)
+    blind = pyscf_level("hf", "6-31g", stability="never")
+    saddle = labelled(child, blind, nitrogen)
+    minimum = labelled(child, pyscf_level("hf", "6-31g"), nitrogen)
+    assert "internal" not in saddle.details
+    assert minimum.details["rung"] == saddle.details["rung"] == "default"
+    assert minimum.details["followed"] >= 1
+    assert minimum.details["internal"] > -2e-3
+    assert minimum.energy < saddle.energy - 0.5
+
+
+@pytest.mark.parametrize("distance", [1.5, 2.2])
+def test_the_lower_of_two_minima_is_kept(child: Child, distance: float) -> None:
+    # NO and OH: downhill from the first rung ends 1 eV above Newton from a guess.
+    other = {1.5: pair(7, 8, 1.5, spin=1), 2.2: pair(8, 1, 2.2, spin=1)}
+    frame = other[distance]
+    label = labelled(child, pyscf_level("hf", "6-31g"), frame)
+    assert label.details["rival"] >= 0.0
+    guesses = [
+        child.labeller(pyscf_level("hf", "6-31g", init_guess=guess)).label(frame)
+        for guess in ("atom", "huckel", "1e")
+    ]
+    found = [other.energy for other in guesses if isinstance(other, Label)]
+    assert found
+    assert label.energy < min(found) + 1e-3
+
+
+def test_a_frame_that_only_later_rungs_converge_ends_in_the_lowest_state(
+    child: Child,
+) -> None:
+    cation = Frame(
+        np.array([8, 1, 1]),
+        np.array([[0, 0, 0], [0, 0, 0.96], [2.904, 0.01, -0.751]]),
+        charge=1,
+        spin=1,
+    )
+    level = pyscf_level("hf", "6-31g")
+    label = labelled(child, level, cation)
+    assert label.details["rung"] != "default"
+    assert label.details["lost_seconds"] > 0.0
+    assert label.details["rungs"].startswith("default,damping")
+    newton = labelled(
+        child, pyscf_level("hf", "6-31g", ladder=["second order"]), cation
+    )
+    assert label.energy < newton.energy + 1e-3
+    damped = pyscf_level("hf", "6-31g", ladder=["damping"], stability="never")
+    assert label.energy <= labelled(child, damped, cation).energy + 1e-6
+
+
+def test_where_only_saddles_are_found_the_failure_says_so(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    # No frame was found from which no way leads down: it is barred here.
+    monkeypatch.setattr(ladder, "_followed", lambda *_: None)
+    settings = pyscf_level("hf", "sto-3g", reference="unrestricted").settings
+    with pytest.raises(Refused) as caught:
+        label_with_pyscf(pair(1, 1, 3.5), {**settings, "ladder": ["default"]})
+    assert caught.value.failure is Failure.UNSTABLE
+    assert "saddle" in caught.value.message
+    assert caught.value.details["rungs"] == "default"
+    assert caught.value.details["lost_seconds"] > 0.0
+
+
+def test_ordinary_frames_cost_no_check(child: Child, water: Frame) -> None:
+    details = labelled(child, MINIMAL, water).details
+    assert "internal" not in details
+    assert "external" not in details
+    assert details["doubts"] == ""
+    assert details["rungs"] == "default"
+    assert details["functions"] == 7
+
+
+def test_always_checks_and_never_does_not(child: Child, water: Frame) -> None:
+    always = pyscf_level("hf", "sto-3g", stability="always")
+    checked = labelled(child, always, water)
+    assert checked.details["internal"] > 0.1
+    assert checked.details["external"] > 0.1
+    apart = pair(1, 1, 2.5)
+    never = pyscf_level("hf", "sto-3g", stability="never")
+    assert "external" not in labelled(child, never, apart).details
+
+
+def test_the_curvature_of_hydrogen_is_that_of_the_textbook(child: Child) -> None:
+    # Szabo & Ostlund, Modern Quantum Chemistry, table 3.15 and what precedes it, H2 at
+    # 1.4 bohr in STO-3G: e1 -0.578, e2 0.670, J12 0.6636, K12 0.1813 hartree. Towards
+    # broken spin symmetry: e2 - e1 - J12 - K12; within the pair: e2 - e1 - J12 + 3 K12.
+    always = pyscf_level("hf", "sto-3g", stability="always")
+    details = labelled(child, always, pair(1, 1, 1.4 * 0.529177)).details
+    assert details["external"] == pytest.approx(0.403, abs=2e-3)
+    assert details["internal"] == pytest.approx(1.128, abs=2e-3)
+
+
+def test_a_broken_bond_is_doubted_and_an_unrestricted_reference_breaks_it(
+    child: Child,
+) -> None:
+    apart = pair(1, 1, 3.5)
+    restricted = labelled(child, MINIMAL, apart)
+    assert restricted.details["external"] < -0.1
+    assert read(restricted.details) == {Doubt.INSTABILITY}
+    free = pyscf_level("hf", "sto-3g", reference="unrestricted")
+    broken = labelled(child, free, apart)
+    atoms = 2 * -0.466582 * HARTREE  # of the exact radial function in STO-3G
+    assert broken.energy == pytest.approx(atoms, abs=0.02)
+    assert broken.details["s2"] == pytest.approx(1.0, abs=0.02)
+    assert read(broken.details) == {Doubt.CONTAMINATION}
+    assert broken.energy < restricted.energy - 3.0
+
+
+def test_an_unrestricted_reference_changes_nothing_where_nothing_breaks(
+    child: Child, water: Frame
+) -> None:
+    free = pyscf_level("b3lyp", "sto-3g", reference="unrestricted", grid=1)
+    bound = labelled(child, pyscf_level("b3lyp", "sto-3g", grid=1), water)
+    label = labelled(child, free, water)
+    assert label.energy == pytest.approx(bound.energy, abs=1e-6)
+    assert label.details["s2"] == pytest.approx(0.0, abs=1e-6)
+    assert label.details["internal"] > 0.0
+
+
+def test_correlated_labels_are_always_checked_and_show_their_diagnostics(
+    child: Child, water: Frame
+) -> None:
+    level = pyscf_level("ccsd", "6-31g", frozen_core=True)
+    sound = labelled(child, level, water).details
+    assert sound["external"] > 0.1
+    assert sound["t1"] < 0.02
+    assert sound["doubts"] == ""
+    broken = labelled(child, level, pair(9, 9, 2.0)).details
+    assert read(broken) >= {Doubt.INSTABILITY}
+
+
+def test_t1_of_a_closed_shell_is_the_same_for_either_reference(child: Child) -> None:
+    fluoride = pair(9, 1, 0.95)
+    closed = labelled(child, pyscf_level("ccsd", "6-31g"), fluoride)
+    free = pyscf_level("ccsd", "6-31g", reference="unrestricted")
+    label = labelled(child, free, fluoride)
+    assert label.energy == pytest.approx(closed.energy, abs=1e-6)
+    assert label.details["t1"] == pytest.approx(closed.details["t1"], abs=1e-5)
+
+
+def test_many_reference_molecules_are_doubted_by_t1(child: Child) -> None:
+    ozone = Frame(
+        np.array([8, 8, 8]),
+        np.array([[0, 0, 0.44], [0, 1.09, -0.22], [0, -1.09, -0.22]]),
+    )
+    level = pyscf_level("ccsd", "sto-3g", frozen_core=True)
+    details = labelled(child, level, ozone).details
+    assert details["t1"] > 0.02
+    assert Doubt.MULTIREFERENCE in read(details)
+
+
+@pytest.mark.parametrize(
+    ("frame", "s2"),
+    [
+        (pair(8, 8, 1.21, spin=2), 2.0),
+        (pair(8, 1, 0.97, spin=1), 0.75),
+        (pair(8, 1, 0.97, charge=-1), None),
+        (pair(8, 8, 1.35, charge=-1, spin=1), 0.75),
+        (Frame(np.array([8]), np.zeros((1, 3)), spin=2), 2.0),
+        (Frame(np.array([17]), np.zeros((1, 3)), charge=-1), None),
+    ],
+)
+@pytest.mark.parametrize("method", ["hf", "pbe"])
+def test_open_shells_and_ions_end_in_pure_stable_states(
+    child: Child, method: str, frame: Frame, s2: float | None
+) -> None:
+    grid = {} if method == "hf" else {"grid": 1}
+    label = labelled(child, pyscf_level(method, "6-31g", **grid), frame)
+    if s2 is None:
+        assert "s2" not in label.details
+    else:
+        assert label.details["s2"] == pytest.approx(s2, abs=0.05)
+        assert label.details.get("internal", 0.0) > -2e-3
+    assert label.details["doubts"] in ("", "instability")

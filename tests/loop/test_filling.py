@@ -1,0 +1,144 @@
+"""Columns that grow with the journal: as if all rows had been made at once."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import zarr
+
+from alloop.loop import events as e
+from alloop.loop import filling
+from alloop.loop.filling import Filler
+from alloop.loop.fold import Known
+from alloop.loop.history import CODEC
+from alloop.loop.keeping import Keeper
+from alloop.loop.learning import ATTEMPTS
+from alloop.loop.tables import Rows, tables
+from alloop.store import columns
+from alloop.store.archive import Archive
+from alloop.store.doctor import verify
+
+
+@pytest.fixture(scope="module")
+def turns(world):
+    """A campaign in which labels fail, are lost and are asked for again."""
+    rules = replace(world.RULES, staleness=1, recheck={"cheap": 0.1})
+    game = world.game(rules, given=(world.given("a", "expensive"),)).to("flag")
+    failing, lost, *_ = sorted(k for k in game.state.open if k.startswith("label"))
+    asked = game.state.open[failing]
+    game.turn(world.failed(asked))
+    for attempt in range(1, ATTEMPTS + 1):
+        game.turn(e.TaskLost(lost, attempt, "killed"))
+    game.turn(e.Retried((asked,)))
+    game.turn(e.Excluded(asked.frame.id, None, "odd"))
+    return game.play().turns
+
+
+@pytest.fixture
+def store(turns, tmp_path):
+    """A store of these turns, without columns."""
+    with Archive.create(tmp_path / "a.zarr", attrs={}, codec=CODEC) as archive:
+        for turn in turns:
+            archive.append(turn)
+    return tmp_path / "a.zarr"
+
+
+def check(world, path, turns):
+    """The columns of a store are those of a history of these turns."""
+    shown = zarr.open_group(path, mode="r")
+    for name, table in tables(world.history(turns)).items():
+        home = shown[name]
+        if name == "walkers":
+            (_, home), *_ = home.groups()
+        for key, array in table.items():
+            np.testing.assert_array_equal(home[key][:], array, err_msg=f"{name}/{key}")
+    assert columns.end(path) == len(turns) - 1
+
+
+def follow(archive, turns, every=10**9):
+    """Follow the turns, and fill after every so many."""
+    known = Known()
+    filler = Filler(archive, known.seq, known.state)
+    for number, turn in enumerate(turns, 1):
+        known.add(turn)
+        filler.add(turn, known.state)
+        if number % every == 0:
+            filler.fill()
+    filler.fill()
+
+
+def test_columns_filled_piece_by_piece_are_those_of_the_whole(world, turns, store):
+    with Archive.open(store, CODEC, "w") as archive:
+        follow(archive, turns, every=len(turns) // 3)
+    check(world, store, turns)
+    assert verify(store, CODEC) == []
+
+
+def test_a_new_driver_adds_only_what_is_new(world, turns, store, monkeypatch):
+    cut = len(turns) // 2
+    with Archive.open(store, CODEC, "w") as archive:
+        follow(archive, turns[:cut])
+        monkeypatch.setattr(Filler, "_again", lambda _: pytest.fail("made anew"))
+        keeper = Keeper(archive)
+        keeper.compact()
+        keeper.compact()
+    check(world, store, turns)
+    with Archive.open(store, CODEC, "w") as archive:
+        assert world.same(Keeper(archive).known, keeper.known)
+
+
+def test_the_fold_that_a_driver_keeps_spares_the_next_one_the_replay(
+    world, store, monkeypatch
+):
+    with Archive.open(store, CODEC, "w") as archive:
+        keeper = Keeper(archive)
+        keeper.close()
+    monkeypatch.setattr(Known, "add", lambda *_: pytest.fail("replayed"))
+    with Archive.open(store, CODEC, "w") as archive:
+        assert world.same(Keeper(archive).known, keeper.known)
+
+
+@pytest.mark.parametrize("name", ["structures/id", "labels/cheap/energy"])
+def test_damaged_columns_are_made_anew_in_pieces(
+    world, turns, store, monkeypatch, name
+):
+    monkeypatch.setattr(filling, "_PIECE", len(turns) // 2 + 1)
+    with Archive.open(store, CODEC, "w") as archive:
+        follow(archive, turns[:-9])
+        chunk = next((store / name).glob("c.*"))
+        chunk.write_bytes(chunk.read_bytes()[:-1])
+        Keeper(archive).compact()
+    check(world, store, turns)
+
+
+def test_columns_that_know_less_or_more_than_the_fold_are_made_anew(
+    world, turns, store
+):
+    with Archive.open(store, CODEC, "w") as archive:
+        Keeper(archive).close()
+        columns.write(archive, tables(world.history(turns)), len(turns) + 5)
+        Keeper(archive).compact()
+        check(world, store, turns)
+        columns.clear(archive)
+        Keeper(archive).compact()
+    check(world, store, turns)
+
+
+def test_rows_of_a_turn_that_was_cut_short_are_made_anew(
+    world, turns, store, monkeypatch
+):
+    def cut_short(*_):
+        raise KeyboardInterrupt
+
+    with Archive.open(store, CODEC, "w") as archive:
+        known = Known()
+        filler = Filler(archive, known.seq, known.state)
+        for turn in turns[:-1]:
+            known.add(turn)
+            filler.add(turn, known.state)
+        with monkeypatch.context() as patch:
+            patch.setattr(Rows, "_add_event", cut_short)
+            with pytest.raises(KeyboardInterrupt):
+                filler.add(turns[-1], known.state)
+        filler.fill()
+    check(world, store, turns)

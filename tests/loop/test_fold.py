@@ -1,0 +1,128 @@
+"""The fold that a driver keeps: fold and rest make what a full replay makes."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from alloop.core.doubts import KEY
+from alloop.core.errors import InputError
+from alloop.core.records import Label
+from alloop.loop import events as e
+from alloop.loop import fold
+from alloop.loop.fold import Known
+from alloop.loop.history import CODEC, read
+from alloop.loop.learning import ATTEMPTS
+from alloop.store.archive import Archive
+
+
+@pytest.fixture(scope="module")
+def turns(world):
+    """A campaign with all that can happen to a label, and several changes by hand."""
+
+    def reply(command):
+        event = world.answer(command)
+        if isinstance(event, e.Labelled) and command.purpose == "bias":
+            details = {KEY: "instability", "gap": float("inf"), "cycles": 9}
+            label = replace(event.label, energy=-0.0, details=details)
+            return replace(event, label=label, cached=True)
+        return event
+
+    rules = replace(world.RULES, staleness=1, recheck={"cheap": 0.1})
+    game = world.game(
+        rules, molecules=2, reply=reply, given=(world.given("a", "expensive"),)
+    )
+    game = game.to("flag")
+    failing, lost, *_ = sorted(k for k in game.state.open if k.startswith("label"))
+    asked = game.state.open[failing]
+    game.turn(world.failed(asked))
+    for attempt in range(1, ATTEMPTS + 1):
+        game.turn(e.TaskLost(lost, attempt, "killed"))
+    game.turn(e.Retried((asked,)))
+    game.turn(e.Excluded(asked.frame.id, "cheap", "odd"))
+    game.turn(e.Amended("name: other", ("name",)))
+    return game.play().turns
+
+
+def _replayed(turns):
+    known = Known()
+    for turn in turns:
+        known.add(turn)
+    return known
+
+
+def test_fold_and_rest_are_a_full_replay_at_every_cut(world, turns):
+    whole = _replayed(turns)
+    for cut in range(len(turns) + 1):
+        before = _replayed(turns[:cut])
+        again = fold.load(before.seq, fold.dump(before))
+        assert world.same(again, before), cut
+        for turn in turns[cut:]:
+            again.add(turn)
+        assert world.same(again, whole), cut
+
+
+def test_a_fold_is_what_the_store_gives_back(world, turns, tmp_path):
+    with Archive.create(tmp_path / "a.zarr", attrs={}, codec=CODEC) as archive:
+        assert world.same(fold.kept(archive), Known())
+        for turn in turns:
+            archive.append(turn)
+        read = _replayed(stored.record for stored in archive.records())
+        fold.keep(archive, read)
+        assert world.same(fold.kept(archive), read)
+        assert world.same(read, _replayed(turns))
+
+
+def test_a_damaged_fold_is_none(world, turns, tmp_path):
+    with Archive.create(tmp_path / "a.zarr", attrs={}, codec=CODEC) as archive:
+        for turn in turns:
+            archive.append(turn)
+        fold.keep(archive, _replayed(turns))
+        (path,) = (archive.path / "journal" / "folds").iterdir()
+        data = bytearray(path.read_bytes())
+        for place in range(0, len(data), len(data) // 20):
+            spoilt = data.copy()
+            spoilt[place] ^= 1
+            path.write_bytes(spoilt)
+            assert world.same(fold.kept(archive), Known())
+        path.write_bytes(b"")
+        assert world.same(fold.kept(archive), Known())
+
+
+def test_a_fold_of_other_code_is_none(world, turns, tmp_path, monkeypatch):
+    with Archive.create(tmp_path / "a.zarr", attrs={}, codec=CODEC) as archive:
+        for turn in turns:
+            archive.append(turn)
+        fold.keep(archive, _replayed(turns))
+        monkeypatch.setattr(fold, "version", lambda: "of other code")
+        assert world.same(fold.kept(archive), Known())
+
+
+def test_the_ledger_keeps_no_record_alive_for_the_forces_in_it(turns, tmp_path):
+    with Archive.create(tmp_path / "a.zarr", attrs={}, codec=CODEC) as archive:
+        for turn in turns:
+            archive.append(turn)
+        ledger = _replayed(stored.record for stored in archive.records()).ledger
+    labels = [x for x in ledger.labels.values() if isinstance(x, Label)]
+    assert labels
+    assert all(isinstance(x.forces, np.ndarray) for x in labels)
+    assert all(x.forces.base is None for x in labels)
+
+
+def test_a_store_says_how_it_began_and_what_is_in_force(world, turns, tmp_path):
+    path, attrs = tmp_path / "a.zarr", {"config": "name: first"}
+    with Archive.create(path, attrs=attrs, codec=CODEC) as archive:
+        with pytest.raises(InputError, match="no campaign yet"):
+            fold.beginning(path)
+        archive.append(turns[0])
+        assert fold.beginning(path)[0] == "name: first"
+        for turn in turns[1:]:
+            archive.append(turn)
+        for last in (None, e.Amended("name: third"), e.Forked("b", 1, 1, "name: 4")):
+            if last is not None:
+                archive.append(e.Turn(last))
+            text, opened = fold.beginning(path)
+            assert text == read(path).config
+            assert world.same(opened, turns[0].event)
+            fold.keep(archive, _replayed(x.record for x in archive.records()))
+            assert fold.beginning(path)[0] == text

@@ -1,0 +1,116 @@
+"""Labels that are made again, to know how noisy they are."""
+
+from dataclasses import replace
+from math import ceil
+
+import pytest
+
+from alloop.loop import events as e
+from alloop.loop.learning import ATTEMPTS
+from alloop.loop.rules import Seeding
+
+SHARES = {"cheap": 0.1, "expensive": 0.3}
+
+
+@pytest.fixture
+def rules(world):
+    return replace(world.RULES, recheck=SHARES)
+
+
+def good(turns, fidelity):
+    """Frames with a good label before each training."""
+    asked, frames, out = {}, set(), []
+    for turn in turns:
+        asked |= {x.name: x for x in turn.commands if isinstance(x, e.LabelFrame)}
+        if isinstance(turn.event, e.Labelled):
+            command = asked[turn.event.name]
+            if command.fidelity == fidelity:
+                frames.add(command.frame.id)
+        if any(isinstance(x, e.Train) for x in turn.commands):
+            out.append(set(frames))
+    return out
+
+
+@pytest.mark.parametrize("fidelity", ["cheap", "expensive"])
+def test_each_training_brings_the_rechecked_share_up_to_date(world, rules, fidelity):
+    begun = world.game(rules, molecules=2).play()
+    labelled = good(begun.turns, fidelity)
+    trainings = [
+        [x for x in turn.commands if isinstance(x, e.Recheck)]
+        for turn in begun.turns
+        if any(isinstance(x, e.Train) for x in turn.commands)
+    ]
+    done = set()
+    for frames, commands in zip(labelled, trainings, strict=True):
+        asked = {x.frame for x in commands if x.fidelity == fidelity}
+        assert asked <= frames
+        assert not asked & done
+        done |= asked
+        assert len(done) == max(3, ceil(SHARES[fidelity] * len(frames)))
+    assert len(trainings) > 1
+
+
+def test_where_there_are_fewer_than_three_labels_all_are_rechecked(world, rules):
+    few = replace(rules, seeding=Seeding(cheap=2, expensive=1, test=0))
+    begun = world.game(few).to("train")
+    assert len(begun.asked(e.Recheck, fidelity="cheap")) == 2
+    assert len(begun.asked(e.Recheck, fidelity="expensive")) == 1
+
+
+def test_failed_labels_and_those_of_the_user_are_not_rechecked(world, rules):
+    def reply(command):
+        if isinstance(command, e.LabelFrame) and command.fidelity == "cheap":
+            return world.failed(command)
+        return world.answer(command)
+
+    brought = (
+        *(world.given(f"x{i}", "expensive") for i in range(5)),
+        *(world.given(f"t{i}", "expensive", test=True) for i in range(5)),
+    )
+    begun = world.game(rules, reply=reply, given=brought).to("train")
+    assert begun.asked(e.Train)
+    assert begun.asked(e.Recheck) == []
+
+
+def test_a_share_of_none_switches_rechecking_off(world):
+    begun = world.game(replace(world.RULES, recheck={"cheap": 0.0})).play()
+    assert begun.asked(e.Recheck) == []
+
+
+def test_the_step_waits_for_the_last_recheck(world, rules):
+    begun = world.game(rules).to("train")
+    for name in sorted(begun.state.open, key=lambda x: x.startswith("recheck")):
+        assert begun.asked(e.Explore) == []
+        begun.turn(world.answer(begun.state.open[name]))
+    assert begun.state.stage == "explore"
+
+
+def test_a_recheck_that_is_lost_too_often_stops_nothing(world, rules):
+    begun = world.game(rules).to("train")
+    name = next(x for x in begun.state.open if x.startswith("recheck"))
+    for attempt in range(1, ATTEMPTS + 1):
+        begun.turn(e.TaskLost(name, attempt, "killed"))
+    assert name not in begun.state.open
+    begun.play()
+    assert begun.state.finished == "the budget of expensive labels is spent"
+    assert [x.name for x in begun.asked(e.Recheck)].count(name) == ATTEMPTS
+
+
+def test_rechecks_decide_nothing(world, rules):
+    plain, noisy = world.game().play(), world.game(rules).play()
+    assert noisy.state.errors == plain.state.errors
+    assert noisy.state.model == plain.state.model
+    names = [[x.name for x in game.asked(e.LabelFrame)] for game in (plain, noisy)]
+    assert sorted(names[0]) == sorted(names[1])
+    assert noisy.state.cpu_seconds() == plain.state.cpu_seconds()
+
+
+def test_histories_tell_how_labels_moved_and_what_they_cost(world, rules):
+    begun = world.game(rules).play()
+    history = world.history(begun.turns)
+    asked = {x.name for x in begun.asked(e.Recheck)}
+    assert {x.name for x in history.rechecked()} == asked
+    assert {x.noise.force_max for x in history.rechecked()} == {5e-3}
+    assert [x.name for x in history.priced()] == [
+        f"price/{x.generation}" for x in begun.asked(e.Train)
+    ]

@@ -1,0 +1,160 @@
+"""What labels say of themselves, and what they cost, against a campaign made up."""
+
+from collections import Counter
+from dataclasses import replace
+
+import pytest
+
+from alloop.core.doubts import Doubt
+from alloop.core.records import Failure, Label
+from alloop.loop import events as e
+from alloop.loop.history import Entry
+from alloop.loop.told import told
+from alloop.report.bills import bills
+from alloop.report.checks import checks
+from alloop.report.facts import made
+from alloop.report.quality import policy, qualities, quarantined
+
+
+def _details(history, fidelity, key):
+    return [
+        x.record.details[key]
+        for x in told(history)
+        if x.fidelity == fidelity
+        and isinstance(x.record, Label)
+        and key in x.record.details
+    ]
+
+
+def test_rescues_are_counted_by_the_rung_that_gave_the_label(troubled):
+    for quality in qualities(troubled):
+        rungs = Counter(_details(troubled, quality.fidelity, "rung"))
+        assert quality.rescued == {"damping": rungs["damping"]}
+        assert rungs["damping"] > 0
+        assert quality.lost_seconds == pytest.approx(0.25 * rungs["damping"])
+
+
+def test_doubts_name_their_frames(troubled):
+    cheap, expensive = qualities(troubled)
+    signs = _details(troubled, "expensive", "doubts")
+    assert cheap.doubts == {}
+    assert list(expensive.doubts) == [Doubt.INSTABILITY]
+    frames = expensive.doubts[Doubt.INSTABILITY]
+    assert len(frames) == len(set(frames)) == signs.count("instability") > 0
+
+
+def test_ranges_span_what_the_labels_tell(troubled):
+    cheap, expensive = qualities(troubled)
+    values = _details(troubled, "expensive", "t1")
+    assert expensive.ranges["t1"] == (min(values), max(values), len(values))
+    assert expensive.ranges["external"] == (-0.02, 0.1, 28)
+    assert set(cheap.ranges) == {"gap"}
+
+
+def test_labels_that_tell_nothing_are_no_trouble(finished):
+    for quality in qualities(finished):
+        assert quality.rescued == {}
+        assert quality.doubts == {}
+
+
+def test_the_policy_is_that_of_the_configuration(finished):
+    text = finished.config + (
+        "levels:\n  cheap: {doubts: {contamination: exclude}}\n"
+        "  expensive: {doubts: accept}\n"
+    )
+    history = replace(
+        finished, attrs={**finished.attrs, "config": text}, entries=finished.entries[:1]
+    )
+    assert "out of all learning" in policy(history, "cheap", Doubt.CONTAMINATION)
+    assert "kept, with a mark" in policy(history, "cheap", Doubt.MULTIREFERENCE)
+    assert "accepted" in policy(history, "expensive", Doubt.CONTAMINATION)
+
+
+def _retried(history, remade):
+    """The first failed label as if lost to its time limit, then made on a retry."""
+    label, _ = quarantined(history)[0]
+    entries = list(history.entries)
+    lost = entries[label.answered].turn.event
+    record = replace(lost.unlabelled, failure=Failure.TIMEOUT)
+    entries[label.answered] = replace(
+        entries[label.answered],
+        turn=replace(
+            entries[label.answered].turn, event=replace(lost, unlabelled=record)
+        ),
+    )
+    command = next(
+        x
+        for entry in entries
+        for x in entry.turn.commands
+        if isinstance(x, e.LabelFrame) and x.name == lost.name
+    )
+    good = next(x.record for x in told(history) if isinstance(x.record, Label))
+    good = replace(good, frame=command.frame.id, level=command.level)
+    turns = (
+        e.Turn(e.Retried((command,)), (command,)),
+        e.Turn(e.Labelled(command.name, good)),
+    )
+    after = [Entry(len(entries) + i, 0.0, turn) for i, turn in enumerate(turns)]
+    return remade([*entries, *after[:1]]), remade([*entries, *after]), label
+
+
+def test_a_label_that_came_on_a_retry_is_out_of_quarantine_and_counts_once(
+    finished, remade
+):
+    before, after, label = _retried(finished, remade)
+    assert label.frame.id in {x.frame.id for x, _ in quarantined(before)}
+    assert len(quarantined(after)) == len(quarantined(before)) - 1
+    assert label.frame.id not in {x.frame.id for x, _ in quarantined(after)}
+    was, now = made(before)[0], made(after)[0]
+    assert (now.good, now.failed) == (was.good + 1, was.failed - 1)
+    assert now.used == was.used
+    assert now.cpu_seconds > was.cpu_seconds
+
+
+def test_bills_tell_what_came_and_what_had_been_foretold(troubled):
+    cheap, expensive = bills(troubled)
+    assert (cheap.fidelity, cheap.molecule, cheap.labels) == ("cheap", "H2O", 55)
+    assert (expensive.labels, expensive.each, expensive.most) == (28, 4.0, 4.0)
+    assert expensive.peak_mb == 140.5
+    later = [x for x in told(troubled) if x.round > 0 and isinstance(x.record, Label)]
+    assert cheap.foretold + expensive.foretold == len(later)
+    assert 1.0 <= cheap.factor < 1.01
+    assert 1.0 <= expensive.factor < 1.01
+
+
+def test_a_wrong_prediction_is_a_factor_above_one_whichever_way(troubled, remade):
+    def dear(event):
+        if not isinstance(event, e.Labelled):
+            return event
+        label = replace(event.label, cpu_seconds=event.label.cpu_seconds / 3)
+        return replace(event, label=label)
+
+    entries = [
+        replace(x, turn=replace(x.turn, event=dear(x.turn.event)))
+        for x in troubled.entries
+    ]
+    assert bills(remade(entries))[1].factor == pytest.approx(3.0, rel=0.02)
+
+
+def test_without_predictions_there_is_no_factor(finished, remade):
+    young = remade(list(finished.entries[:30]))
+    assert all(bill.factor is None and bill.peak_mb is None for bill in bills(young))
+
+
+def test_the_methods_name_only_checks_that_the_levels_have(finished, troubled):
+    cheap = finished.attrs["levels"]["cheap"]
+    ladder = ["default", "damping"]
+    settings = {**cheap["settings"], "ladder": ladder, "stability": "auto"}
+    levels = {
+        "cheap": {**cheap, "settings": settings},
+        "expensive": {"title": "toy", "kind": "toy", "settings": {}},
+    }
+    first, second = checks(replace(finished, attrs={"levels": levels}))
+    assert "closer than 0.5 of the sum" in first
+    assert "net force 0.0001 eV/Å" in first
+    assert "Until the SCF converges: default and damping." in first
+    assert "where the gap is small and on every later rung" in first
+    assert "SCF" not in second
+    assert "compared" not in second
+    noise = list(checks(troubled))[-1]
+    assert "6 of HF/STO-3G and 3 of CCSD(T)/cc-pVDZ" in noise

@@ -1,0 +1,86 @@
+"""Stores of the past stay readable: each was made by the alloop of its time.
+
+`golden/formatN.tar.xz` holds the store of a small toy campaign.
+"""
+
+import shutil
+import tarfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+import zarr
+from ase.io import read as read_atoms
+
+from alloop.core.records import Label
+from alloop.export import write
+from alloop.loop.history import CODEC, read
+from alloop.loop.learning import replay
+from alloop.store import columns
+from alloop.store.archive import Archive
+from alloop.store.doctor import verify
+
+GOLDEN = Path(__file__).parent / "golden"
+ALL = sorted(path.name.removesuffix(".tar.xz") for path in GOLDEN.glob("*.tar.xz"))
+
+
+@pytest.fixture(params=ALL)
+def store(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
+    with tarfile.open(GOLDEN / f"{request.param}.tar.xz") as tar:
+        tar.extractall(tmp_path, filter="data")
+    return tmp_path / f"{request.param}.zarr"
+
+
+def test_there_are_stores_of_every_format() -> None:
+    assert ALL[:2] == ["format1", "format2"]
+
+
+def test_an_old_store_opens_and_replays(store: Path) -> None:
+    history = read(store)
+    labels = list(history.ledger.labels.values())
+    assert (len(history.entries), len(labels)) == (28, 21)
+    assert all(isinstance(label, Label) for label in labels)
+    assert history.state.finished == "the budget of expensive labels is spent"
+    assert replay(x.turn for x in history.entries).generation == 2
+    assert [x.generation for x in history.trained()] == [1, 2]
+
+
+def test_an_old_store_is_whole_and_shows_its_columns(store: Path) -> None:
+    assert verify(store, CODEC) == []
+    root = zarr.open_group(store, mode="r")
+    assert root["labels/cheap/energy"].shape == (14,)
+    assert columns.mark(store) == 27
+    with Archive.open(store, CODEC) as archive:
+        assert all(archive.model(each) for each in archive.model_ids())
+        assert len(archive.model_ids()) == 2
+
+
+def test_an_old_store_exports(store: Path, tmp_path: Path) -> None:
+    out = write(read(store), tmp_path / "out.xyz", "expensive", None)
+    frames = read_atoms(out, ":")
+    energies = sorted(frame.info["REF_energy"] for frame in frames)
+    column = zarr.open_group(store, mode="r")["labels/expensive/energy"]
+    assert np.allclose(energies, np.sort(column[:]), rtol=0, atol=1e-8)
+
+
+def test_an_old_store_is_written_on_and_refused_by_older_alloops(store: Path) -> None:
+    before = [entry.time for entry in read(store).entries]
+    with Archive.open(store, CODEC, "w") as archive:
+        archive.seal()
+        archive.append(read(store).entries[-1].turn)
+    after = [entry.time for entry in read(store).entries]
+    assert after[:-1] == before
+    with Archive.open(store, CODEC) as archive:
+        assert archive.attrs["alloop_format"] == 2
+    assert verify(store, CODEC) == []
+
+
+def test_a_store_may_move(store: Path, tmp_path: Path) -> None:
+    before = read(store)
+    moved = tmp_path / "elsewhere" / "renamed.zarr"
+    moved.parent.mkdir()
+    shutil.move(store, moved)
+    after = read(moved)
+    assert [x.time for x in after.entries] == [x.time for x in before.entries]
+    assert after.ledger.labels.keys() == before.ledger.labels.keys()
+    Archive.open(moved, CODEC, "w").close()

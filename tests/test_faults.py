@@ -1,0 +1,195 @@
+"""Whatever happens to the disk or the machine, the campaign is the one left alone."""
+
+import contextlib
+import shutil
+import subprocess
+from collections.abc import Iterable, Iterator
+from itertools import count
+from pathlib import Path
+
+import pytest
+
+from alloop.campaign import Campaign
+from alloop.cli import main
+from alloop.running import Watch
+from benchmarks.trials import Trial, deaths, full_disks, left_alone, power_losses
+from tests.conftest import fingerprint_of, write_toy
+
+
+def check(trials: Iterable[Trial], least: int) -> None:
+    """No wrong dataset, no label twice, at most the one in flight made again."""
+    found = list(trials)
+    assert [trial for trial in found if trial.wrong] == []
+    assert [trial for trial in found if trial.twice] == []
+    assert [trial for trial in found if trial.redone > 1] == []
+    assert len(found) >= least
+
+
+@pytest.mark.parametrize(
+    ("staleness", "count", "least"),
+    [
+        (1, 5, 20),
+        pytest.param(0, None, 1000, marks=pytest.mark.slow),
+        pytest.param(1, None, 1000, marks=pytest.mark.slow),
+    ],
+)
+def test_dead_before_an_operation_or_within_a_write_the_campaign_ends_the_same(
+    tmp_path: Path, staleness: int, count: int | None, least: int
+) -> None:
+    check(deaths(left_alone(tmp_path, staleness, each=4), count), least)
+
+
+@pytest.mark.parametrize(
+    ("share", "least"),
+    [(0.005, 5), pytest.param(0.5, 400, marks=pytest.mark.slow)],
+)
+def test_a_loss_of_power_takes_nothing_that_was_committed(
+    tmp_path: Path, share: float, least: int
+) -> None:
+    check(power_losses(left_alone(tmp_path, 1), share, seed=3), least)
+
+
+@pytest.mark.parametrize(
+    ("step", "least"), [(150, 9), pytest.param(1, 500, marks=pytest.mark.slow)]
+)
+def test_a_full_disk_is_one_sentence_and_costs_nothing_once_there_is_room(
+    tmp_path: Path, step: int, least: int
+) -> None:
+    alone = left_alone(tmp_path, 0)
+    check(full_disks(alone, lambda left: left < 6 or left % step == 0), least)
+
+
+@pytest.fixture(scope="module")
+def ended(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The file of a campaign that came to its end; copy it before you harm it."""
+    path = write_toy(tmp_path_factory.mktemp("ended"))
+    Campaign.from_yaml(path).run()
+    return path
+
+
+def copied(ended: Path, folder: Path) -> Path:
+    return Path(shutil.copytree(ended.parent, folder)) / "toy.yaml"
+
+
+@contextlib.contextmanager
+def mounted(folder: Path, *options: str) -> Iterator[None]:
+    """Something mounted at a folder; skips where this machine forbids that."""
+    folder.mkdir(exist_ok=True)
+    done = subprocess.run(["mount", *options, str(folder)], capture_output=True)
+    if done.returncode:
+        pytest.skip(f"nothing can be mounted here: {done.stderr.decode().strip()}")
+    try:
+        yield
+    finally:
+        subprocess.run(["umount", "--lazy", str(folder)], check=True)
+
+
+@pytest.mark.parametrize("kilobytes", [24, 200, 900])
+def test_a_disk_that_is_really_full_is_one_sentence_and_costs_nothing(
+    tmp_path: Path,
+    ended: Path,
+    kilobytes: int,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    disk = tmp_path / "disk"
+    with mounted(disk, "-t", "tmpfs", "-o", f"size={kilobytes}k", "none"):
+        path = write_toy(disk)
+        assert main(["run", str(path), "--quiet"]) == 2
+        said = capsys.readouterr().err
+        assert "space" in said
+        assert said.count("\n") == 1, said
+        shutil.copytree(disk, tmp_path / "room")
+    Campaign.from_yaml(tmp_path / "room" / "toy.yaml").run()
+    found = fingerprint_of(tmp_path / "room" / "toy.zarr")
+    assert found == fingerprint_of(ended.with_name("toy.zarr"))
+
+
+@pytest.mark.parametrize("harm", ["flipped bit", "nothing left", "gone"])
+def test_a_damaged_record_is_named_in_one_sentence_by_run_and_doctor(
+    tmp_path: Path, ended: Path, harm: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = write_toy(tmp_path)
+    stop = count()
+    Campaign.from_yaml(path).run(watch=Watch(stop=lambda: next(stop) > 30))
+    record = tmp_path / "toy.zarr" / "journal" / "00000017"
+    data = bytearray(record.read_bytes())
+    data[len(data) // 2] ^= 4
+    if harm == "gone":
+        record.unlink()
+    else:
+        record.write_bytes(data if harm == "flipped bit" else b"")
+    for command in (["run", str(path)], ["resume", str(tmp_path / "toy.zarr")]):
+        assert main([*command, "--quiet"]) == 2
+        said = capsys.readouterr().err
+        assert said.count("\n") == 1, said
+        assert "17" in said
+    assert main(["doctor", str(tmp_path / "toy.zarr")]) == 2
+    told = capsys.readouterr()
+    assert "record 17" in told.out + told.err
+    whole = ended.with_name("toy.zarr") / "journal" / "00000017"
+    assert whole.exists() or list(whole.parent.glob("*-*"))
+
+
+def test_a_clock_that_jumps_back_changes_nothing(
+    tmp_path: Path, ended: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hours = count(2_000_000_000, -3600)
+    monkeypatch.setattr("time.time", lambda: float(next(hours)))
+    path = write_toy(tmp_path)
+    seen = count()
+    Campaign.from_yaml(path).run(watch=Watch(stop=lambda: next(seen) > 30))
+    assert main(["run", str(path), "--quiet"]) == 0
+    monkeypatch.undo()
+    history = Campaign.from_yaml(path).history()
+    times = [entry.time for entry in history.entries]
+    assert times == sorted(times, reverse=True)
+    assert fingerprint_of(tmp_path / "toy.zarr") == fingerprint_of(
+        ended.with_name("toy.zarr")
+    )
+
+
+def test_a_second_driver_is_refused_in_one_sentence_and_harms_nothing(
+    tmp_path: Path, ended: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path, turns = write_toy(tmp_path), count()
+
+    def intrude(_state: object, _turn: object) -> None:
+        if next(turns) == 15:
+            assert main(["run", str(path), "--quiet"]) == 2
+
+    Campaign.from_yaml(path).run(watch=Watch(intrude))
+    said = capsys.readouterr().err
+    assert "is in use by process" in said
+    assert said.count("\n") == 1, said
+    assert fingerprint_of(tmp_path / "toy.zarr") == fingerprint_of(
+        ended.with_name("toy.zarr")
+    )
+
+
+def test_a_store_that_was_moved_between_two_runs_goes_on(
+    tmp_path: Path, ended: Path
+) -> None:
+    path, seen = write_toy(tmp_path / "here"), count()
+    Campaign.from_yaml(path).run(watch=Watch(stop=lambda: next(seen) > 30))
+    there = tmp_path / "there" / "other.zarr"
+    there.parent.mkdir()
+    path.with_name("toy.zarr").rename(there)
+    shutil.rmtree(path.parent)
+    assert main(["resume", str(there), "--quiet"]) == 0
+    assert fingerprint_of(there) == fingerprint_of(ended.with_name("toy.zarr"))
+
+
+def test_a_store_that_cannot_be_written_is_read_and_refused_in_one_sentence(
+    tmp_path: Path, ended: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = copied(ended, tmp_path / "copy").parent
+    place = tmp_path / "place"
+    with mounted(place, "--bind", "-o", "ro", str(folder)):
+        store = str(place / "toy.zarr")
+        for command in (["status", store], ["log", store], ["doctor", store]):
+            assert main(command) == 0
+        assert main(["export", store, str(tmp_path / "out.xyz")]) == 0
+        capsys.readouterr()
+        assert main(["resume", store, "--quiet"]) == 2
+        said = capsys.readouterr().err
+        assert said.count("\n") == 1, said

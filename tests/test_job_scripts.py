@@ -1,0 +1,77 @@
+"""What `alloop init --cluster` writes: a campaign, and a script that goes on and on."""
+
+import stat
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from alloop.cli import main
+from alloop.cli.scripts import job_script
+from alloop.config import load
+
+ALLOOP = """#!/bin/bash
+echo "$@" >> calls
+trap 'exit 3' USR1
+test -e endless && { touch ready; while :; do sleep 0.05; done; }
+exit $(cat code)
+"""
+
+
+@pytest.mark.parametrize("system", ["slurm", "pbs"])
+def test_init_writes_a_campaign_for_a_batch_system_and_its_job_script(
+    system: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert main(["init", "mine", "--example", "toy", "--cluster", system]) == 0
+    setup = load(Path("mine.yaml"))
+    assert setup.cluster.kind == system
+    script = Path(f"mine.{system}.sh").read_text()
+    subprocess.run(["bash", "-n"], input=script, text=True, check=True)
+    assert script.startswith("#!/bin/bash\n")
+    assert "alloop run mine.yaml" in script
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """A folder with a script whose alloop and sbatch only say what they are told."""
+    for name, text in (
+        ("python", ALLOOP),
+        ("sbatch", "#!/bin/sh\necho $@ >> sent\n"),
+    ):
+        path = tmp_path / name
+        path.write_text(text)
+        path.chmod(path.stat().st_mode | stat.S_IXUSR)
+    (tmp_path / "job.sh").write_text(job_script("slurm", "a.yml", "./python"))
+    return tmp_path
+
+
+def start(folder: Path) -> subprocess.Popen[str]:
+    env = {"PATH": f"{folder}:/usr/bin:/bin"}
+    pipe = subprocess.PIPE
+    command = ["bash", "job.sh"]
+    return subprocess.Popen(command, cwd=folder, env=env, stderr=pipe, text=True)
+
+
+@pytest.mark.parametrize(("code", "sent"), [(0, False), (3, True), (2, False)])
+def test_only_a_run_that_stopped_early_is_submitted_again(
+    folder: Path, code: int, sent: bool
+) -> None:
+    (folder / "code").write_text(str(code))
+    process = start(folder)
+    _, errors = process.communicate(timeout=20)
+    assert (folder / "sent").exists() == sent
+    assert process.returncode == (0 if sent else code)
+    assert ("mend it" in errors) == (code == 2)
+    assert (folder / "calls").read_text() == "-m alloop run a.yml --quiet\n"
+
+
+def test_a_warning_reaches_alloop_and_its_clean_end_is_awaited(folder: Path) -> None:
+    (folder / "endless").touch()
+    process = start(folder)
+    while not (folder / "ready").exists():
+        assert process.poll() is None
+    process.send_signal(10)  # SIGUSR1
+    process.communicate(timeout=20)
+    assert process.returncode == 0
+    assert (folder / "sent").read_text() == "a.slurm.sh\n"

@@ -1,0 +1,235 @@
+"""Finished long labels outlive the driver, and running ones go on without it."""
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from alloop.campaign import Campaign
+from alloop.core.records import Failure, Label, Unlabelled
+from alloop.loop import events as e
+from alloop.loop import workshop
+from alloop.loop.history import read
+from alloop.loop.kit import Cargo
+from alloop.loop.spool import Spool, folder_of
+from tests.conftest import fingerprint_of, write_toy
+
+BUDGET = {"cheap": 16, "expensive": 12}
+SMALL = {
+    "budget": BUDGET,
+    "seeds": {"cheap": 16, "expensive": 12, "temperature": 400},
+    "test": {"frames": 4, "temperature": 400, "each": 2, "spacing": 5},
+    "training": {"kind": "asteroid", "every": 12},
+}
+
+
+@pytest.fixture
+def long(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every label counts as a long one."""
+    monkeypatch.setattr(workshop, "LONG", 0.0)
+
+
+def test_a_long_label_is_left_where_the_driver_finds_it(
+    tmp_path: Path, long: None
+) -> None:
+    setup = Campaign.from_yaml(write_toy(tmp_path)).setup
+    spool = Spool(tmp_path / "toy.zarr")
+    kit = replace(setup.kit, spool=spool.folder)
+    level = setup.levels["cheap"].id
+    command = e.LabelFrame(setup.start[0], level, "cheap", "seed", 0)
+    done = workshop.perform(command, Cargo(), kit)
+    assert isinstance(done.event, e.Labelled)
+    found = spool.get(level, command.frame.id)
+    assert isinstance(found, Label)
+    assert found.forces.tobytes() == done.event.label.forces.tobytes()
+    spool.drop(found)
+    assert spool.get(level, command.frame.id) is None
+
+
+def test_without_a_folder_there_is_no_spool_and_no_failure(
+    tmp_path: Path, long: None
+) -> None:
+    setup = Campaign.from_yaml(write_toy(tmp_path)).setup
+    kit = replace(setup.kit, spool=tmp_path / "nowhere")
+    level = setup.levels["cheap"].id
+    command = e.LabelFrame(setup.start[0], level, "cheap", "seed", 0)
+    assert isinstance(workshop.perform(command, Cargo(), kit).event, e.Labelled)
+    assert not (tmp_path / "nowhere").exists()
+
+
+def test_failures_that_may_pass_and_short_labels_are_not_spooled(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    setup = Campaign.from_yaml(write_toy(tmp_path)).setup
+    spool = Spool(tmp_path / "toy.zarr")
+    kit = replace(setup.kit, spool=spool.folder)
+    level = setup.levels["cheap"].id
+    command = e.LabelFrame(setup.start[0], level, "cheap", "seed", 0)
+    workshop.perform(command, Cargo(), kit)  # shorter than LONG
+    monkeypatch.setattr(workshop, "LONG", 0.0)
+    late = Unlabelled(command.frame.id, level, Failure.TIMEOUT)
+    monkeypatch.setattr(workshop, "labeller", lambda *_: _Answers(late))
+    workshop.perform(command, Cargo(), kit)
+    assert spool.get(level, command.frame.id) is None
+
+
+class _Answers:
+    """A labeller with one answer."""
+
+    def __init__(self, record: Unlabelled) -> None:
+        self._record = record
+
+    def label(self, _frame: object) -> Unlabelled:
+        return self._record
+
+
+def test_a_finished_campaign_leaves_no_spool(tmp_path: Path, long: None) -> None:
+    campaign = Campaign.from_yaml(write_toy(tmp_path))
+    assert campaign.run().exit_code == 0
+    assert not folder_of(campaign.store).exists()
+
+
+# --- a scheduler and workers of somebody else's ---------------------------------------
+
+WORKER = """
+from distributed.cli.dask_worker import main
+from alloop.loop import workshop
+workshop.LONG = 0.05
+main()
+"""
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+@contextmanager
+def foreign(workers: int, port: int | None = None) -> Iterator[str]:
+    """A scheduler and its workers as processes of their own; the address."""
+    address = f"tcp://127.0.0.1:{port or free_port()}"
+    here = ["--host", "127.0.0.1", "--no-dashboard"]
+    scheduler = ["-m", "distributed.cli.dask_scheduler", *here]
+    door = ["--port", address.rpartition(":")[2]]
+    worker = ["-c", WORKER, address, "--nthreads", "1", "--no-nanny", *here]
+    quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+    env = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[1])}
+    web = ["--dashboard-address", "127.0.0.1:0"]
+    commands = [[*scheduler, *door, *web], *([*worker, *web] for _ in range(workers))]
+    running = [
+        subprocess.Popen([sys.executable, *command], env=env, **quiet)
+        for command in commands
+    ]
+    try:
+        wait_for(lambda: _answers(address), 40)
+        yield address
+    finally:
+        for process in running:
+            process.kill()
+        for process in running:
+            process.wait(20)
+
+
+def _answers(address: str) -> bool:
+    host, _, port = address.removeprefix("tcp://").partition(":")
+    with socket.socket() as probe:
+        return probe.connect_ex((host, int(port))) == 0
+
+
+def wait_for(condition: object, seconds: float) -> None:
+    end = time.monotonic() + seconds
+    while not condition():  # type: ignore[operator]
+        assert time.monotonic() < end
+        time.sleep(0.05)
+
+
+def drive(campaign: Path) -> subprocess.Popen[str]:
+    command = [sys.executable, "-m", "alloop", "run", str(campaign), "--quiet"]
+    env = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[1])}
+    return subprocess.Popen(
+        command,
+        env=env,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def counted(folder: Path, burn: float, **changes: object) -> tuple[Path, Path]:
+    """A campaign whose expensive labels leave a line each, and where."""
+    folder.mkdir(parents=True)
+    lines = folder.parent / "lines"
+    settings = {"path": str(lines), "burn": burn}
+    level = {"kind": "tests.counted:label_counted", "settings": settings}
+    cheap = {"kind": "toy", "stiffness": 0.9, "stretch": 0.02}
+    levels = {"cheap": cheap, "expensive": level}
+    return write_toy(folder, levels=levels, **{**SMALL, **changes}), lines
+
+
+def test_labels_go_on_while_the_driver_is_away_and_none_is_made_twice(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.syspath_prepend(Path(__file__).parents[1])
+    with foreign(workers=1) as address:
+        cluster = {"kind": "address", "address": address}
+        campaign, lines = counted(tmp_path / "hit", 0.3, cluster=cluster)
+        process = drive(campaign)
+        wait_for(lambda: lines.exists() and len(lines.read_text().split()) >= 3, 60)
+        process.send_signal(signal.SIGKILL)
+        process.communicate()
+        committed = _made(campaign)
+        wait_for(lambda: len(lines.read_text().split()) >= 8, 60)  # nobody listens
+        assert len(_made(campaign)) == len(committed) < 8
+        process = drive(campaign)
+        _, errors = process.communicate(timeout=120)
+        assert process.returncode == 0, errors
+    made = Counter(lines.read_text().split())
+    assert set(made.values()) == {1}  # no label was computed twice
+    assert set(made) >= set(_made(campaign))  # rechecks leave lines too
+    assert not folder_of(campaign.with_name("toy.zarr")).exists()
+    lines.unlink()
+    alone, _ = counted(tmp_path / "alone", 0.3)
+    assert Campaign.from_yaml(alone).run().exit_code == 0
+    ours, theirs = (fingerprint_of(x.with_name("toy.zarr")) for x in (campaign, alone))
+    assert ours == theirs
+
+
+@pytest.mark.slow
+def test_a_foreign_scheduler_may_die_if_it_comes_back(tmp_path: Path) -> None:
+    port, process = free_port(), None
+    cluster = {"kind": "address", "address": f"tcp://127.0.0.1:{port}"}
+    levels = {
+        "cheap": {"kind": "toy", "stiffness": 0.9, "stretch": 0.02},
+        "expensive": {"kind": "toy", "burn": 0.3},
+    }
+    campaign = write_toy(tmp_path / "hit", levels=levels, cluster=cluster, **SMALL)
+    with foreign(1, port):
+        process = drive(campaign)
+        store = campaign.with_name("toy.zarr")
+        wait_for(lambda: store.exists() and len(read(store).entries) > 8, 60)
+    assert process.poll() is None
+    with foreign(1, port):
+        _, errors = process.communicate(timeout=200)
+        assert process.returncode == 0, errors
+    alone = write_toy(tmp_path / "alone", levels=levels, **SMALL)
+    assert Campaign.from_yaml(alone).run().exit_code == 0
+    assert fingerprint_of(store) == fingerprint_of(alone.with_name("toy.zarr"))
+    lost = [x for _, x in read(store).events() if isinstance(x, e.TaskLost)]
+    assert lost == []
+
+
+def _made(campaign: Path) -> list[str]:
+    history = read(campaign.with_name("toy.zarr"))
+    level = history.state.levels["expensive"]
+    return [frame for (where, frame) in history.ledger.labels if where == level]
