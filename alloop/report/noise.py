@@ -14,7 +14,7 @@ from alloop.core.frame import FrameId
 from alloop.core.records import Noise
 from alloop.loop.history import History
 from alloop.report.facts import generations, title
-from alloop.report.words import milli, number, plural, tiny
+from alloop.report.words import milli, plural, tiny
 
 FEW = 10  # rechecked labels below which the noise is only an order of magnitude
 _CLOSE = 3.0  # times the noise: no model can be told to be better
@@ -77,7 +77,8 @@ class Floor:
 def _part(error: float, noise: float) -> str:
     if error >= 1000 * noise:
         return "less than a thousandth"
-    return f"1/{number(error / noise, 2)}"
+    times = float(f"{error / noise:.2g}")
+    return f"1/{times:.0f}"
 
 
 def floors(history: History) -> tuple[Floor, ...]:
