@@ -8,16 +8,11 @@ from importlib.metadata import PackageNotFoundError, version
 
 import psutil
 
+from alloop.loop.places import cores
+
 PACKAGES = ("alloop", "torch", "torch-geometric", "pyscf", "ase", "zarr", "distributed")
 EXTRAS = {"tblite": "xtb", "dask-jobqueue": "jobqueue"}  # not everybody wants them
 _COMPILERS = ("cc", "gcc", "clang")
-
-
-def cores() -> int:
-    """Cores that this process may use."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
 
 
 def facts() -> Iterator[tuple[str, str]]:

@@ -8,13 +8,13 @@ from typing import Any
 
 from rich.table import Table
 
-from alloop.cli.machine import cores
 from alloop.cli.measuring import Prices, prices
 from alloop.config import Setup
 from alloop.config.clusters import Inline, Local, Pbs, Slurm
 from alloop.config.data import Sampled
 from alloop.core.cost import Cost, molecule
 from alloop.core.frame import Frame
+from alloop.loop.places import cores
 
 _RELAXING = 30  # force calls until a molecule is relaxed, roughly
 _FRAME = 400  # bytes an atom of a labelled frame takes, journal and columns together

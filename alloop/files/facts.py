@@ -2,8 +2,8 @@
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field
-from difflib import get_close_matches
 
+from alloop.core import spelling
 from alloop.core.errors import InputError
 from alloop.core.frame import Frame
 from alloop.core.levels import LevelId
@@ -82,9 +82,8 @@ class Intake:
 
 def nearest(word: str, known: Iterable[str]) -> str:
     """`, did you mean "..."?` where a known word is near, nothing otherwise."""
-    by_lower = {each.lower(): each for each in known}
-    found = get_close_matches(word.lower(), by_lower, n=1, cutoff=0.5)
-    return f", did you mean `{by_lower[found[0]]}`?" if found else ""
+    found = spelling.nearest(word, known, cutoff=0.5)
+    return f", did you mean `{found}`?" if found else ""
 
 
 def _known(key: str, word: str, units: Iterable[str]) -> None:

@@ -17,6 +17,7 @@ from alloop.core.levels import Level
 from alloop.core.records import Failure, Label, Unlabelled
 from alloop.labelling.crew import Crew
 from alloop.labels.isolated import Limits
+from alloop.loop.places import cores
 from alloop.store.cache import LabelCache
 
 Outcome: TypeAlias = Label | Unlabelled
@@ -90,13 +91,6 @@ def label_frames(
                     tally.add(record)
                 tally.tell()
     return [found[frame.id] for frame in frames]
-
-
-def cores() -> int:
-    """Cores that this process may use."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
 
 
 def _known(

@@ -12,7 +12,7 @@ from multiprocessing.resource_tracker import ensure_running
 from typing import Any
 
 from alloop.core.errors import InputError
-from alloop.loop.places import ClusterPlan, Credentials
+from alloop.loop.places import ClusterPlan, Credentials, cores
 
 _HERE = "127.0.0.1"
 _TEND = 10.0  # s between two looks at the jobs of a batch system
@@ -73,15 +73,6 @@ def connect(plan: ClusterPlan) -> Link:
             return _batch(plan)
         case _:
             return _local(plan)
-
-
-def cores() -> int:
-    """Cores that this process may use."""
-    return (
-        len(os.sched_getaffinity(0))
-        if hasattr(os, "sched_getaffinity")
-        else (os.cpu_count() or 1)
-    )
 
 
 def _client(plan: ClusterPlan) -> Any:

@@ -1,5 +1,6 @@
 """Where the work runs: the plan of a cluster, as facts."""
 
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -78,3 +79,10 @@ class ClusterPlan:
     def separate(self) -> bool:
         """Whether labels and learning have workers of their own."""
         return self.apart or (self.batch is not None and len(self.batch.groups) > 1)
+
+
+def cores() -> int:
+    """Cores that this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1

@@ -18,9 +18,9 @@ from alloop.core.records import Walker
 from alloop.loop import due
 from alloop.loop import events as e
 from alloop.loop.cluster import DaskPool, open_pool
-from alloop.loop.connect import cores, secured
+from alloop.loop.connect import secured
 from alloop.loop.jobs import credentials, job
-from alloop.loop.places import LABEL, LEARN, ClusterPlan, Credentials
+from alloop.loop.places import LABEL, LEARN, ClusterPlan, Credentials, cores
 from alloop.loop.pools import Task
 from alloop.running import Watch
 from tests.conftest import fingerprint, fingerprint_of, write_toy

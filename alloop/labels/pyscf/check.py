@@ -1,13 +1,13 @@
 """What is wrong with a PySCF level, found before any label is asked for."""
 
 from collections.abc import Mapping, Sequence
-from difflib import get_close_matches
 from typing import Any
 
 import numpy as np
 from pyscf.gto import basis as basis_sets
 
 from alloop.core.frame import Frame
+from alloop.core.spelling import nearest
 from alloop.labels.gate import WAVE_FUNCTIONS
 from alloop.labels.outcome import Refused
 from alloop.labels.pyscf.elements import (
@@ -148,5 +148,5 @@ def _trial(settings: Settings) -> list[str]:
 
 
 def _nearest(name: str, known: Sequence[str], otherwise: str) -> str:
-    close = get_close_matches(name, known, n=1)
-    return f"did you mean {close[0]!r}?" if close else otherwise
+    close = nearest(name, known)
+    return f"did you mean {close!r}?" if close else otherwise

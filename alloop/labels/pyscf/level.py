@@ -1,11 +1,11 @@
 """Levels of PySCF with every default spelled out. Imports no PySCF."""
 
 from collections.abc import Mapping
-from difflib import get_close_matches
 from typing import Any
 
 from alloop.core.errors import InputError
 from alloop.core.levels import Level, installed, level
+from alloop.core.spelling import nearest
 from alloop.labels.gate import WAVE_FUNCTIONS
 from alloop.labels.pyscf.names import (
     RUNGS,
@@ -128,8 +128,8 @@ def _one(suffix: str | None, dispersion: str | None) -> str | None:
 def _refuse_unknown(given: Mapping[str, Any], known: Mapping[str, Any]) -> None:
     for key in given:
         if key not in known:
-            close = get_close_matches(key, known, n=1)
-            hint = f"did you mean {close[0]!r}?" if close else ", ".join(known)
+            close = nearest(key, known)
+            hint = f"did you mean {close!r}?" if close else ", ".join(known)
             raise InputError(f"a PySCF level has no setting {key!r}; {hint}")
 
 
