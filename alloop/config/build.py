@@ -1,15 +1,14 @@
 """A plan's sections as the loop's own settings."""
 
 from collections.abc import Mapping
-from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from alloop.config.clusters import Address, Inline, Local, Pbs, Slurm, Workers
 from alloop.config.data import Sampled
-from alloop.config.learning import Asteroid, Ready, Standard
 from alloop.config.plan import Explore, Langevin, Plan
+from alloop.config.teacher import trainer
+from alloop.config.training import Asteroid, Standard
 from alloop.core.levels import Level
-from alloop.core.roles import Trainer
 from alloop.labels.isolated import Limits
 from alloop.loop.kit import Beginning, Kit, Scoring
 from alloop.loop.rules import Budget, Exploring, Rules, Seeding, Stopping
@@ -18,7 +17,6 @@ from alloop.md.run import Dynamics
 
 if TYPE_CHECKING:
     from alloop.loop.places import Batch, ClusterPlan, Group
-    from alloop.training.stages import Stage
 
 _SEEDS = {"cheap": 60, "expensive": 10}
 _CHEAP = 200  # labels
@@ -159,67 +157,6 @@ def dynamics(explore: Explore) -> Dynamics:
         stride=explore.stride,
         guards=Guards(**explore.guards.model_dump()),
     )
-
-
-def trainer(plan: Plan) -> Trainer:
-    """Who makes a potential of the labels. Imports torch, if the potential does."""
-    kind, settings = network(plan)
-    if kind == "pairwise":
-        return _pairwise(plan, settings)
-    return _staged(plan, kind, settings)
-
-
-def _pairwise(plan: Plan, settings: Mapping[str, Any]) -> Trainer:
-    from alloop.training.pairwise import PairwiseTrainer
-    from alloop.training.weights import Gamma
-
-    basis = {key: settings[key] for key in ("radial", "cutoff") if key in settings}
-    if not isinstance(plan.training, Asteroid):
-        return PairwiseTrainer(**basis, pretrain=False)
-    gamma, least = Gamma(plan.training.gamma[0]), plan.training.least
-    return PairwiseTrainer(**basis, gamma=gamma, least=least)
-
-
-def _staged(plan: Plan, kind: str, settings: dict[str, Any]) -> Trainer:
-    from alloop.training.staged import StagedTrainer
-    from alloop.training.weights import Gamma
-
-    training = plan.training
-    options: dict[str, Any] = {}
-    if isinstance(training, Asteroid):
-        options["gammas"] = tuple(Gamma(value) for value in training.gamma)
-        options["least"] = training.least
-        options["validation"] = training.validation
-    return StagedTrainer(kind, settings, _stages(plan), **options)
-
-
-def _stages(plan: Plan) -> "tuple[Stage, ...]":
-    from alloop.training.asteroid import asteroid_stages, standard_stages
-    from alloop.training.stages import Schedule
-
-    training = plan.training or Standard(kind="standard")
-    schedule = Schedule(training.lr, training.batch, energy=training.energy)
-    stages: tuple[Stage, ...]
-    match training:
-        case Asteroid():
-            steps = (training.teacher, training.pretrain, training.finetune)
-            stages = asteroid_stages(steps, schedule, training.finetune_lr)
-        case Standard():
-            stages = standard_stages(training.steps, schedule)
-    if not isinstance(plan.potential, Ready):
-        return stages
-    return tuple(
-        replace(stage, start="parent") if stage.start == "scratch" else stage
-        for stage in stages
-    )
-
-
-def network(plan: Plan) -> tuple[str, dict[str, Any]]:
-    """Kind and settings of the network that is trained."""
-    if isinstance(plan.potential, Ready):
-        own = plan.potential.network or {}
-        return str(own["kind"]), dict(own["settings"])
-    return plan.potential.kind, plan.potential.model_dump(exclude={"kind"})
 
 
 def _beginning(plan: Plan) -> Beginning:

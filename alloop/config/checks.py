@@ -8,9 +8,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 from alloop.config.data import Sampled
-from alloop.config.learning import Asteroid
 from alloop.config.plan import Plan
 from alloop.config.problems import Problem
+from alloop.config.training import Asteroid
 from alloop.core.frame import Frame
 from alloop.core.levels import Level
 from alloop.labels.isolated import IsolatedLabeller

@@ -6,10 +6,10 @@ from typing import Any, TypeAlias
 from alloop.config import build
 from alloop.config.checks import agreement, crowding, of_levels, of_store
 from alloop.config.gather import gather
-from alloop.config.learning import Ready
 from alloop.config.merge import collect
 from alloop.config.molecules import elements
 from alloop.config.plan import Plan
+from alloop.config.potentials import Ready
 from alloop.config.problems import ConfigError, Problem
 from alloop.config.setup import Setup
 from alloop.config.text import parse, read

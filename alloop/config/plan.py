@@ -15,8 +15,10 @@ from alloop.config.base import (
 )
 from alloop.config.clusters import Cluster, Local
 from alloop.config.data import Sampled, Start, Test
-from alloop.config.learning import Flag, Painn, Potential, Training
+from alloop.config.flagging import Flag
+from alloop.config.potentials import Painn, Potential
 from alloop.config.theory import Levels
+from alloop.config.training import Training
 from alloop.config.units import Duration
 
 Timestep: TypeAlias = Annotated[float, Field(gt=0, le=5)]

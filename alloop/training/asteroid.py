@@ -7,11 +7,11 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
+from alloop.training.schedule import Schedule
 from alloop.training.staged import StagedTrainer
-from alloop.training.stages import Schedule, Stage
+from alloop.training.stages import SCHEDULE, Stage
 
 STEPS = (300, 2700, 1000)  # θ0, pretraining, fine-tuning
-SCHEDULE = Schedule()
 FINE_TUNING = 1e-3  # Adam's peak step where labels are few and the start is good
 
 

@@ -17,7 +17,8 @@ from alloop.core.units import Integers
 from alloop.models.network import Network, energy_and_forces
 from alloop.training.losses import total_loss
 from alloop.training.pool import Order, Pool
-from alloop.training.stages import Schedule, Stage
+from alloop.training.schedule import Schedule
+from alloop.training.stages import Stage
 
 Progress: TypeAlias = Callable[[str, int, int, float], None]  # stage, step, steps, loss
 

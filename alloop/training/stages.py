@@ -3,30 +3,11 @@
 from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
+from alloop.training.schedule import Schedule
+
+SCHEDULE = Schedule()
+
 Fidelity: TypeAlias = Literal["cheap", "expensive"]
-
-
-@dataclass(frozen=True, slots=True)
-class Schedule:
-    """How one stage walks downhill.
-
-    lr is Adam's peak step, reached after `warmup` steps and cosined to 0 at the last;
-    ema is the decay of the averaged weights, which are the result; clip bounds the
-    gradient's norm; energy is ρ of ASTEROID's Eq. 1; norm is the force loss, "l2"
-    (mean length of an atom's error) or "l1" (mean of its components). With validation
-    frames, errors are taken each `every` steps; with a patience (in steps) the stage
-    stops when they have not fallen for so long, and keeps the best weights.
-    """
-
-    lr: float = 5e-3
-    batch: int = 10
-    warmup: int = 50
-    ema: float = 0.99
-    clip: float = 5.0
-    energy: float = 0.05
-    norm: Literal["l2", "l1"] = "l2"
-    every: int = 100
-    patience: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,4 +24,4 @@ class Stage:
     steps: int
     start: Literal["scratch", "previous", "parent"] = "previous"
     weights: Literal["uniform", "bias"] = "uniform"
-    schedule: Schedule = Schedule()
+    schedule: Schedule = SCHEDULE

@@ -15,7 +15,8 @@ from alloop.models.graph import to_graph
 from alloop.models.network import Network, build, energy_and_forces
 from alloop.training.fit import averaging, fit, force_error, learning_rate
 from alloop.training.pool import Order, Pool, force_scale, make_pool
-from alloop.training.stages import Schedule, Stage
+from alloop.training.schedule import Schedule
+from alloop.training.stages import Stage
 
 SMALL = {"channels": 8, "layers": 1, "radial": 6, "cutoff": 4.0}
 STAGE = Stage("spring", "expensive", 60, schedule=Schedule(batch=4, every=20))

@@ -22,8 +22,9 @@ from alloop.training.asteroid import (
     standard,
     standard_stages,
 )
+from alloop.training.schedule import Schedule
 from alloop.training.staged import StagedTrainer, held_out_split, runnable
-from alloop.training.stages import Schedule, Stage
+from alloop.training.stages import Stage
 from alloop.training.weights import Gamma
 
 SMALL = {"channels": 8, "layers": 1, "radial": 6, "cutoff": 4.0}
