@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from alloop.core.errors import AlloopError as AlloopError
     from alloop.core.frame import Frame as Frame
     from alloop.generation import load as load
+    from alloop.teaching import train as train
 
 __version__ = "0.1.0"
 _HOMES = {
@@ -19,6 +20,7 @@ _HOMES = {
     "Campaign": "alloop.campaign",
     "Frame": "alloop.core.frame",
     "load": "alloop.generation",
+    "train": "alloop.teaching",
 }
 __all__ = [*_HOMES, "__version__"]
 

@@ -123,7 +123,7 @@ class Campaign:
     def model(self, generation: int | None = None) -> Generation:
         """A generation, the last one by default."""
         history = self.history()
-        trained = {event.generation: event.model for event in history.trained()}
+        trained = {event.generation: event.model for _, event in history.generations}
         wanted = max(trained, default=0) if generation is None else generation
         if wanted not in trained:
             known = ", ".join(map(str, sorted(trained))) or "none yet"

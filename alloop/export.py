@@ -42,8 +42,9 @@ from alloop.core.frame import FrameId
 from alloop.core.levels import LevelId
 from alloop.core.records import Label, Noise
 from alloop.loop import events as e
+from alloop.loop.chronicle import Told
 from alloop.loop.history import History
-from alloop.loop.told import Told, told
+from alloop.loop.told import told
 
 _FIDELITIES = ("cheap", "expensive")
 _DETAILS = ("program", "rung", "doubts", "gap", "t1", "s2")
@@ -103,8 +104,9 @@ def doubts(names: str) -> frozenset[Doubt]:
 
 def _extxyz(history: History, labels: Sequence[Told], out: Path) -> None:
     noise = _noise(history)
-    images = [_atoms(history, label, noise) for label in labels]
-    write_atoms(out, images, format="extxyz")
+    with out.open("w") as file:
+        for label in labels:  # one at a time: there may be a hundred thousand
+            write_atoms(file, _atoms(history, label, noise), format="extxyz")
 
 
 def _database(history: History, labels: Sequence[Told], out: Path) -> None:
@@ -146,18 +148,16 @@ def _chosen(history: History, fidelity: str | None, at: int | None) -> Sequence[
 
 def _learned(history: History, labels: Iterable[Told], at: int) -> Iterable[Told]:
     """The labels that the Train command of generation `at` names."""
-    trainings = {
-        command.generation: command
-        for entry in history.entries
-        for command in entry.turn.commands
-        if isinstance(command, e.Train)
-    }
-    if at not in {event.generation for event in history.trained()}:
-        known = ", ".join(str(x.generation) for x in history.trained()) or "none yet"
+    lesson = {x.generation: x for x in history.chronicle.lessons}.get(at)
+    done = [event.generation for _, event in history.generations]
+    if lesson is None or at not in done:
+        known = ", ".join(map(str, done)) or "none yet"
         raise InputError(
             f"expected a generation of {history.path} (there are: {known}), got {at}"
         )
-    command = trainings[at]
+    (entry,) = history.pick([lesson.seq])
+    asked = {x.name: x for x in entry.turn.commands if isinstance(x, e.Train)}
+    command = asked[lesson.name]
     ids = {"cheap": set(command.cheap), "expensive": set(command.expensive)}
     return (label for label in labels if label.frame.id in ids[label.fidelity])
 

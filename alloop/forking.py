@@ -16,7 +16,7 @@ from alloop import config
 from alloop.config import Setup, differences
 from alloop.core.errors import InputError
 from alloop.loop import events as e
-from alloop.loop.history import CODEC, configured
+from alloop.loop.codec import CODEC, configured
 from alloop.running import attributes
 from alloop.store.archive import Archive
 from alloop.store.files import Files, make_folders

@@ -10,9 +10,9 @@ from alloop.config import Setup, changed, differences
 from alloop.core.errors import InputError
 from alloop.loop import events as e
 from alloop.loop.cluster import open_pool
+from alloop.loop.codec import CODEC, opened
 from alloop.loop.driver import Driver, Labels
 from alloop.loop.due import Due, of_run
-from alloop.loop.history import CODEC, history_of, opened
 from alloop.loop.keeping import Keeper
 from alloop.loop.kit import OwnPotential
 from alloop.loop.pools import Pool
@@ -58,7 +58,7 @@ class Run:
 
         retry: ask again for labels that a limit, a crash or a lost worker cost.
         """
-        labels = lost(history_of(self.archive)) if retry else ()
+        labels = lost(self.keeper.history()) if retry else ()
         again = (e.Retried(labels),) if labels else ()
         driver = Driver(
             book=self.archive,

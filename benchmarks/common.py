@@ -3,7 +3,7 @@
 import json
 import os
 from argparse import ArgumentParser, RawDescriptionHelpFormatter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -71,6 +71,9 @@ class Rows:
 
     def __contains__(self, key: str) -> bool:
         return key in self._rows
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._rows)
 
     def __getitem__(self, key: str) -> Row:
         return self._rows[key]

@@ -2,7 +2,8 @@
 
 Python tells of every file that is opened, named or removed (`sys.audit`), whoever does
 it. So one undisturbed run yields all states that a SIGKILL could leave behind: before
-each operation, and with each new file cut in half. A full disk is played the same way.
+each operation, and with each new file, or what is added to one, cut in half. A full
+disk is played the same way.
 """
 
 import contextlib
@@ -17,12 +18,14 @@ from pathlib import Path
 from typing import Any, TypeAlias
 
 from alloop.store import archive, cache, journal
+from alloop.store.archive import LOCK
 from alloop.store.files import Files
 from alloop.store.schema import TABLES
 
 Tree: TypeAlias = dict[str, bytes | None]  # a folder's files, and folders as None
 Listener: TypeAlias = Callable[[str, str], None]
 _DEEDS = {"os.rename", "os.remove", "os.mkdir", "os.rmdir", "os.link", "os.truncate"}
+_FREEING = {"remove", "rmdir", "truncate"}
 _TWO = ("os.rename", "os.link")  # the new name comes second
 _WRITES = os.O_WRONLY | os.O_RDWR | os.O_CREAT
 _listeners: list[Listener] = []
@@ -61,7 +64,9 @@ def _writes(path: Any, mode: str | None, flags: int) -> bool:
 
 
 def _within(folder: str, listener: Listener, deed: str, path: str) -> None:
-    if path.startswith(folder) or not path.startswith("/"):  # rmtree gives bare names
+    if path.startswith(f"{folder}/") or not path.startswith(
+        "/"
+    ):  # rmtree gives bare names
         listener(deed, path)
 
 
@@ -88,8 +93,8 @@ def moments(
     def look(deed: str, path: str) -> None:
         nonlocal opened
         tree, place = tree_of(folder, known), path.removeprefix(f"{folder}/")
-        if found and opened in tree and opened not in found[-1].tree:
-            found.append(_torn(found[-1], opened, tree[opened]))
+        if found and _size(tree, opened) > _size(found[-1].tree, opened):
+            found.append(_torn(found[-1], opened, tree[opened] or b""))
         if not found or found[-1].tree != tree:
             found.append(Moment(f"{deed} {_part(place)}", tree, seen()))
         opened = place if deed == "open" else ""
@@ -100,10 +105,14 @@ def moments(
     return found
 
 
-def _torn(before: Moment, name: str, data: bytes | None) -> Moment:
-    """As if the process had died while it wrote the file."""
-    half = (data or b"")[: len(data or b"") // 2]
+def _torn(before: Moment, name: str, data: bytes) -> Moment:
+    """As if the process had died while it wrote the file, or the end of it."""
+    half = data[: (_size(before.tree, name) + len(data)) // 2]
     return Moment(f"write {_part(name)}", {**before.tree, name: half}, before.seen)
+
+
+def _size(tree: Tree, name: str) -> int:
+    return len(tree.get(name) or b"")
 
 
 def _part(path: str) -> str:
@@ -166,17 +175,19 @@ def disk(files: Files) -> Iterator[None]:
 
 
 class Space:
-    """A disk with room for so many more names of files, then for none."""
+    """A disk with room for so many more files and ends of files, then for none."""
 
     def __init__(self, left: int) -> None:
         self.left = left
 
     def take(self, deed: str, path: str) -> None:
         """OSError where there is no room; what was begun lies there, in part."""
-        if deed in ("remove", "rmdir", "truncate") or Path(path).exists():
+        grows = deed == "open" and Path(path).name != LOCK
+        if deed in _FREEING or (Path(path).exists() and not grows):
             return
         self.left -= 1
         if self.left < 0:
             if deed == "open":
-                Path(path).write_bytes(b"half")
+                with Path(path).open("ab") as file:
+                    file.write(b"half")
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), path)

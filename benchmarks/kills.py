@@ -10,27 +10,28 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any
 
 import psutil
 
 from alloop.loop.history import read
 from alloop.store.journal import FOLDER
 from alloop.store.packs import listing
+from benchmarks.ruins import Trial
+from benchmarks.theirs import Driver, Theirs, workers_of
 from benchmarks.toys import (
     TALLY,
     Noted,
     Print,
     committed_twice,
+    labelled,
     made,
     made_in,
     redone,
     tally,
     write_tiny,
 )
-from benchmarks.trials import Trial
 
-Driver: TypeAlias = subprocess.Popen[bytes]
 WAIT = 0.05  # s a label, so that kills meet some
 LOCAL = {"kind": "local", "workers": 2}
 VICTIMS = ("driver", "worker", "all", "term", "int")  # with a cluster of one's own
@@ -72,73 +73,8 @@ def wait_for(condition: Callable[[], bool], seconds: float = _LIMIT) -> bool:
     while not condition():
         if time.monotonic() > end:
             return False
-        time.sleep(0.005)
+        time.sleep(0.03)
     return True
-
-
-# --- schedulers ----------------------------------------------------------------------
-
-
-@dataclass(slots=True)
-class Theirs:
-    """A scheduler and two workers with nannies, each a process of its own."""
-
-    notes: Path
-    port: int
-    processes: dict[str, Driver] = field(default_factory=dict)
-
-    @property
-    def address(self) -> str:
-        """Where it listens."""
-        return f"tcp://127.0.0.1:{self.port}"
-
-    def ensure(self) -> None:
-        """Start what is not there."""
-        here = ("--host", "127.0.0.1", "--no-dashboard")
-        self._ensure("scheduler", (*here, "--port", str(self.port)))
-        one = ("--nworkers", "1", "--nthreads", "1", "--no-dashboard")
-        for name in ("nanny0", "nanny1"):
-            self._ensure(name, (self.address, "--host", "127.0.0.1", *one))
-
-    def _ensure(self, name: str, options: Sequence[str]) -> None:
-        process = self.processes.get(name)
-        if process is None or process.poll() is not None:
-            kind = "scheduler" if name == "scheduler" else "worker"
-            module = f"distributed.cli.dask_{kind}"
-            self.processes[name] = subprocess.Popen(
-                [sys.executable, "-m", module, *options],
-                stdout=subprocess.DEVNULL,
-                stderr=subprocess.DEVNULL,
-                env={**os.environ, TALLY: str(self.notes), "OMP_NUM_THREADS": "1"},
-            )
-
-    def kill(self, names: Sequence[str]) -> None:
-        """SIGKILL some; the worker of a nanny goes with it or is left to itself."""
-        for name in names:
-            self.processes[name].kill()
-            self.processes[name].wait()
-
-    def workers(self) -> list[psutil.Process]:
-        """The worker processes beneath the nannies."""
-        nannies = (self.processes[name] for name in ("nanny0", "nanny1"))
-        return [child for nanny in nannies for child in workers_of(nanny)]
-
-    def end(self) -> None:
-        """Kill all."""
-        family = self.workers()
-        self.kill(list(self.processes))
-        for each in family:
-            with contextlib.suppress(psutil.NoSuchProcess):
-                each.kill()
-
-
-def workers_of(process: Driver) -> list[psutil.Process]:
-    """The Dask workers among a process's children."""
-    try:
-        children = psutil.Process(process.pid).children(recursive=True)
-        return [each for each in children if "spawn_main" in " ".join(each.cmdline())]
-    except psutil.NoSuchProcess:
-        return []
 
 
 # --- hits ----------------------------------------------------------------------------
@@ -260,18 +196,25 @@ def hunted(
     finally:
         if theirs is not None:
             theirs.end()
-    yield from _told(hunt, victim, "; ".join(filter(None, wrong)), expected)
+    said = "; ".join(filter(None, wrong))
+    yield from told(campaign, victim, said, hunt.lost, expected)
 
 
-def _told(
-    hunt: Hunt, victim: str, wrong: str, expected: tuple[Print, Noted]
+def told(
+    campaign: Path,
+    victim: str,
+    wrong: str,
+    lost: Sequence[float],
+    expected: tuple[Print, Noted],
 ) -> Iterator[Trial]:
-    history = read(hunt.campaign.with_name("toy.zarr"))
-    noted = tally(hunt.campaign.with_name("tally"))
+    """A trial for each hit, by the seconds that it cost; the first tells what became of
+    the campaign."""
+    history = read(campaign.with_name("toy.zarr"))
+    noted = tally(campaign.with_name("tally"))
     differs = wrong or "another dataset" * (made(history) != expected[0])
-    again = redone(noted, expected[1], history)
+    again = redone(noted, expected[1], labelled(history))
     first = Trial(victim, "", differs, committed_twice(history), again)
-    for index, seconds in enumerate(hunt.lost):
+    for index, seconds in enumerate(lost):
         later = Trial(victim, f"kill {index}", seconds=seconds)
         yield later if index else _timed(first, seconds)
 

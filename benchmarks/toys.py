@@ -7,7 +7,7 @@ can be counted; `staleness` and `cluster` are the caller's.
 import os
 import time
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -121,9 +121,14 @@ def tally(path: Path, since: int = 0) -> Noted:
     return Counter(path.read_bytes()[since:].decode().splitlines())
 
 
-def redone(found: Noted, alone: Noted, history: History) -> int:
-    """Labels of the campaign that were begun more often than in one left alone."""
-    frames = {frame for _, frame in history.ledger.labels}
+def labelled(history: History) -> frozenset[str]:
+    """The frames that have labels."""
+    return frozenset(frame for _, frame in history.ledger.labels)
+
+
+def redone(found: Noted, alone: Noted, frames: Collection[str]) -> int:
+    """Labels of these frames that were begun more often than in a campaign left
+    alone."""
     more = found - alone
     return sum(
         count

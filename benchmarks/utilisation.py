@@ -1,6 +1,7 @@
 """How busy a campaign keeps its workers, with a barrier between rounds and without.
 
     python -m benchmarks.utilisation [--quick] [--json FILE] [--workers N] [--real]
+                                     [--rounds N] [--folder KEEP]
 
 runs one campaign at `staleness` 0 and 1 on a cluster of N worker processes, and
 measures from the journal, between the first exploration of round 2 and that of the last
@@ -17,16 +18,17 @@ round (a whole number of rounds, begin and end set aside):
 
 Labels take a second or more. They are toys that burn CPU time: honest for what the
 scheduler does, since it sees only how long a task takes; `--real` labels methanol with
-PySCF instead. Networks and MD are real. Numbers count on an idle machine only: what
-others take away lowers `used`, not `busy`.
+PySCF instead. Networks and MD are real. Numbers count on an idle machine only, and with
+no more workers than cores: what others take away lowers `used`, not `busy`. With
+`--folder` a campaign that has ended is not run again; one that was interrupted begins
+anew, since the pause would count as idleness.
 """
 
-import heapq
+import contextlib
+import shutil
 import tempfile
+import time
 from argparse import Namespace
-from collections.abc import Iterator
-from dataclasses import dataclass, field
-from itertools import count
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -38,6 +40,7 @@ from ase.io import write
 
 from alloop import Campaign
 from alloop.core.atoms import from_atoms
+from alloop.core.errors import StoreError
 from alloop.core.levels import Level
 from alloop.core.records import Label
 from alloop.labels.levels import pyscf_level
@@ -45,12 +48,10 @@ from alloop.labels.open import DirectLabeller
 from alloop.labels.toy import toy_level
 from alloop.loop import events as e
 from alloop.loop.history import History
-from alloop.loop.learning import absorb, ask
-from alloop.loop.policy import decide
-from alloop.loop.pools import Task
+from alloop.loop.places import cores
 from alloop.loop.rules import Rules
-from alloop.loop.state import LoopState
 from benchmarks.common import arguments, say, table, write_json
+from benchmarks.steady import FOREVER, inside, length, measured, simulated
 
 # Molecule, the two levels, and the same without burning for what is brought along.
 TOYS = (
@@ -69,118 +70,17 @@ REAL = (  # about 1 and 4 CPU seconds a label
     ),
     (pyscf_level("hf", "def2-svp"), pyscf_level("ccsd", "cc-pvdz")),
 )
-_FOREVER = 10**9  # workers: only what waits for one another takes time
-
-
-@dataclass(frozen=True, slots=True)
-class Ran:
-    """A task: when it ran, s, and the CPU seconds spent inside what it was for."""
-
-    started: float
-    ended: float
-    inside: float
-
-
-@dataclass(slots=True)
-class Trace:
-    """What ran, and when the first exploration of each round was asked for."""
-
-    tasks: list[Ran] = field(default_factory=list)
-    rounds: dict[int, float] = field(default_factory=dict)
-
-    def note(self, commands: tuple[e.Command, ...], now: float) -> None:
-        """Take in what was asked for."""
-        for command in commands:
-            if isinstance(command, e.Explore):
-                self.rounds.setdefault(command.round, now)
-
-    @property
-    def wall(self) -> float:
-        """Seconds of the steady rounds."""
-        return self.rounds[max(self.rounds)] - self.rounds[2]
-
-    def steady(self) -> Iterator[tuple[float, float]]:
-        """Seconds and CPU seconds of each task in the steady rounds."""
-        begin, end = self.rounds[2], self.rounds[max(self.rounds)]
-        for task in self.tasks:
-            within = min(task.ended, end) - max(task.started, begin)
-            if within > 0:
-                yield within, task.inside * within / (task.ended - task.started)
-
-
-def inside(event: e.Event) -> float:
-    """CPU seconds in PySCF (or its toy), in training or in MD."""
-    match event:
-        case e.Labelled(label=label):
-            return label.cpu_seconds
-        case e.NotLabelled(unlabelled=unlabelled):
-            return unlabelled.cpu_seconds
-        case e.Rechecked(noise=noise):
-            return noise.cpu_seconds
-    return float(getattr(event, "timing", e.Timing()).cpu_seconds)
-
-
-def measured(history: History) -> Trace:
-    """What the journal says."""
-    trace = Trace()
-    for entry, event in history.events():
-        if isinstance(event, e.Answer) and length(event) > 0:
-            timing = event.timing
-            trace.tasks.append(Ran(timing.started, timing.ended, inside(event)))
-        trace.note(entry.turn.commands, entry.time)
-    return trace
-
-
-def simulated(history: History, rules: Rules, workers: int) -> Trace:
-    """The campaign again, by its own rules: each task gets the answer that it got, as
-    long after its start as it took, and nothing else takes time."""
-    known = {x.name: x for _, x in history.events() if isinstance(x, e.Answer)}
-    trace, now, order, running = Trace(), 0.0, count(), 0
-    state = LoopState()
-    queue: list[tuple[float, int, e.Answer]] = []
-    ends: list[tuple[float, int, e.Answer]] = []
-    events: list[e.Event] = [history.opened]
-    while events or ends:
-        if not events:
-            now, _, event = heapq.heappop(ends)
-            running -= 1
-            events = [event]
-        seen = absorb(state, events[0])
-        commands = decide(seen, events.pop(0), rules)
-        state = ask(seen, commands)
-        trace.note(commands, now)
-        for command in (x for x in commands if not isinstance(x, e.Stop)):
-            answer = known[command.name]
-            seconds = length(answer)
-            if seconds == 0:  # the driver answered
-                events.append(answer)
-                continue
-            task = Task(command, 1, seconds=seconds)
-            heapq.heappush(queue, (-task.priority, next(order), answer))
-        while queue and running < workers and not events:
-            _, _, answer = heapq.heappop(queue)
-            end = now + length(answer)
-            trace.tasks.append(Ran(now, end, inside(answer)))
-            heapq.heappush(ends, (end, next(order), answer))
-            running += 1
-    return trace
-
-
-def length(event: e.Event) -> float:
-    """Seconds that the event's task took, 0 where there was none."""
-    timing = getattr(event, "timing", e.Timing())
-    return float(timing.ended - timing.started)
 
 
 def figures(history: History, rules: Rules, workers: int) -> dict[str, Any]:
     """A row of the table."""
     trace = measured(history)
     greedy = simulated(history, rules, workers)
-    chain = simulated(history, rules, _FOREVER)
+    chain = simulated(history, rules, FOREVER)
     steady = list(trace.steady())
-    seconds = sum(within for within, _ in steady)
+    seconds = trace.work
     place = workers * trace.wall
-    waste = place - seconds - (workers * greedy.wall - _work(greedy))
+    waste = place - seconds - (workers * greedy.wall - greedy.work)
     lags = [
         entry.time - event.timing.ended
         for entry, event in history.events()
@@ -193,15 +93,11 @@ def figures(history: History, rules: Rules, workers: int) -> dict[str, Any]:
         "wall s": trace.wall,
         "used": sum(cpu for _, cpu in steady) / place,
         "busy": seconds / place,
-        "greedy": _work(greedy) / (workers * greedy.wall),
-        "packed": min(1.0, _work(chain) / (workers * chain.wall)),
+        "greedy": greedy.work / (workers * greedy.wall),
+        "packed": min(1.0, chain.work / (workers * chain.wall)),
         "overhead ms": 1e3 * waste / len(steady),
         "commit ms": 1e3 * median(lags),
     }
-
-
-def _work(trace: Trace) -> float:
-    return sum(within for within, _ in trace.steady())
 
 
 def spent(history: History) -> dict[str, float]:
@@ -236,9 +132,10 @@ def labelled(path: Path, name: str, level: Level, frames: int) -> dict[str, str]
 def campaign(folder: Path, staleness: int, chosen: Namespace) -> Campaign:
     """Rounds of so many labels, a training of a network, MD of some seconds; what
     comes before the first round is brought along."""
-    rounds, every, steps = (3, 2, 100) if chosen.quick else (8, 8, 1000)
+    rounds, every, steps = (3, 2, 100) if chosen.quick else (6, 8, 1000)
+    rounds = chosen.rounds or rounds
     name, levels, own = REAL if chosen.real else TOYS
-    folder.mkdir()
+    folder.mkdir(parents=True)
     sizes = {"cheap": 4 * every, "expensive": every, "test": 2}
     files = {
         each: labelled(folder / f"{each}.xyz", name, own[each != "cheap"], frames)
@@ -268,18 +165,35 @@ def campaign(folder: Path, staleness: int, chosen: Namespace) -> Campaign:
     return Campaign.from_yaml(file)
 
 
+def ended(folder: Path, staleness: int, chosen: Namespace) -> Campaign:
+    """A campaign that has run to its end without a pause, earlier or now."""
+    path = folder / str(staleness)
+    with contextlib.suppress(StoreError):
+        earlier = Campaign.from_store(path / "run.zarr")
+        if earlier.history().state.finished:
+            return earlier
+    shutil.rmtree(path, ignore_errors=True)
+    own = campaign(path, staleness, chosen)
+    begun = time.monotonic()
+    outcome = own.run()
+    say(f"staleness {staleness}: {outcome.finished}, {time.monotonic() - begun:.0f} s")
+    return own
+
+
 def main() -> None:
     """Run, measure, and show."""
     parser = arguments(__doc__)
     parser.add_argument("--workers", type=int, default=2, help="worker processes")
     parser.add_argument("--real", action="store_true", help="labels by PySCF")
+    parser.add_argument("--rounds", type=int, help="how many, the first and last too")
+    parser.add_argument("--folder", type=Path, help="keep what was run here")
     chosen = parser.parse_args()
+    if chosen.workers > cores():
+        say(f"{chosen.workers} workers on {cores()} cores: `used` will be low")
     rows, shares = [], []
-    with tempfile.TemporaryDirectory() as folder:
+    with tempfile.TemporaryDirectory() as spare:
         for staleness in (0, 1):
-            own = campaign(Path(folder) / str(staleness), staleness, chosen)
-            outcome = own.run()
-            say(f"staleness {staleness}: {outcome.finished}")
+            own = ended(chosen.folder or Path(spare), staleness, chosen)
             history = own.history()
             rows.append(figures(history, own.setup.rules, chosen.workers))
             shares.append({"staleness": staleness, **spent(history)})

@@ -16,8 +16,6 @@ from alloop.export import doubts, write
 from alloop.intake import read_labels
 from alloop.loop import events as e
 from alloop.loop.history import Entry, History
-from alloop.loop.learning import replay
-from alloop.loop.ledger import Ledger
 
 CHEAP, EXPENSIVE = "1" * 16, "2e" + "2" * 14  # ids that look like numbers
 LEVELS = {"cheap": CHEAP, "expensive": EXPENSIVE}
@@ -87,11 +85,8 @@ def turns():
 
 
 def told(turns):
-    ledger = Ledger()
-    for turn in turns:
-        ledger.add(turn)
     entries = tuple(Entry(seq, 0.0, turn) for seq, turn in enumerate(turns))
-    return History(Path("x.zarr"), ATTRS, entries, replay(turns), ledger)
+    return History.of(Path("x.zarr"), ATTRS, entries)
 
 
 @pytest.fixture

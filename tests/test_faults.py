@@ -12,7 +12,10 @@ import pytest
 from alloop.campaign import Campaign
 from alloop.cli import main
 from alloop.running import Watch
-from benchmarks.trials import Trial, deaths, full_disks, left_alone, power_losses
+from alloop.store import packs
+from alloop.store.journal import FOLDER
+from benchmarks.ruins import Trial, left_alone
+from benchmarks.trials import deaths, full_disks, power_losses
 from tests.conftest import fingerprint_of, write_toy
 
 
@@ -104,30 +107,46 @@ def test_a_disk_that_is_really_full_is_one_sentence_and_costs_nothing(
     assert found == fingerprint_of(ended.with_name("toy.zarr"))
 
 
-@pytest.mark.parametrize("harm", ["flipped bit", "nothing left", "gone"])
+@pytest.mark.parametrize(
+    ("harm", "number"), [("flipped bit", 17), ("zeros", 17), ("gone", 16)]
+)
 def test_a_damaged_record_is_named_in_one_sentence_by_run_and_doctor(
-    tmp_path: Path, ended: Path, harm: str, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path,
+    harm: str,
+    number: int,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    monkeypatch.setattr(packs, "RECORDS", 16)
     path = write_toy(tmp_path)
     stop = count()
-    Campaign.from_yaml(path).run(watch=Watch(stop=lambda: next(stop) > 30))
-    record = tmp_path / "toy.zarr" / "journal" / "00000017"
-    data = bytearray(record.read_bytes())
-    data[len(data) // 2] ^= 4
-    if harm == "gone":
-        record.unlink()
-    else:
-        record.write_bytes(data if harm == "flipped bit" else b"")
+    Campaign.from_yaml(path).run(watch=Watch(stop=lambda: next(stop) > 40))
+    harmed(tmp_path / "toy.zarr" / FOLDER, 17, harm)
     for command in (["run", str(path)], ["resume", str(tmp_path / "toy.zarr")]):
         assert main([*command, "--quiet"]) == 2
         said = capsys.readouterr().err
         assert said.count("\n") == 1, said
-        assert "17" in said
+        assert str(number) in said
     assert main(["doctor", str(tmp_path / "toy.zarr")]) == 2
     told = capsys.readouterr()
-    assert "record 17" in told.out + told.err
-    whole = ended.with_name("toy.zarr") / "journal" / "00000017"
-    assert whole.exists() or list(whole.parent.glob("*-*"))
+    assert f"record {number}" in told.out + told.err
+
+
+def harmed(journal: Path, number: int, harm: str) -> None:
+    """Harm the bytes of a record, wherever it lies, or its whole file."""
+    span = packs.listing(journal).pack(number)
+    assert span is not None
+    record, file = packs.read(journal, span).raw(number), journal / span.name
+    data = bytearray(file.read_bytes())
+    begin = data.index(record)
+    if harm == "gone":
+        file.unlink()
+    elif harm == "zeros":
+        data[begin : begin + len(record)] = bytes(len(record))
+        file.write_bytes(data)
+    else:
+        data[begin + len(record) // 2] ^= 4
+        file.write_bytes(data)
 
 
 def test_a_clock_that_jumps_back_changes_nothing(

@@ -1,15 +1,11 @@
 """Signals at random instants: the campaign ends as one that was left alone."""
 
 import contextlib
-import os
-import random
-import signal
-import time
 from pathlib import Path
 
 import pytest
 
-from alloop.campaign import Campaign
+from benchmarks.forks import forked, nursery
 from benchmarks.kills import (
     THEIRS,
     VICTIMS,
@@ -20,47 +16,30 @@ from benchmarks.kills import (
     start,
     wait_for,
 )
+from benchmarks.ruins import Trial
 from benchmarks.toys import Noted, Print
-from benchmarks.trials import Trial
 from tests.conftest import fingerprint_of, write_toy
-from tests.store.conftest import Nursery
 
 ALL = [*VICTIMS, *(f"their {victim}" for victim in THEIRS)]
 IN_FLIGHT = 4  # labels: at work on two workers, and done but not committed
-DRIVER = """
-import os, sys
-from alloop.campaign import Campaign
-def work(path):
-    Campaign.from_yaml(path).run()
-"""
-
-
-def test_twenty_kills_of_a_driver_change_nothing(tmp_path: Path) -> None:
-    """Forked drivers, which begin at once: a kill costs no start of Python."""
-    quiet = write_toy(tmp_path / "alone")
-    Campaign.from_yaml(quiet).run()
-    expected = fingerprint_of(quiet.with_name("toy.zarr"))
-    rng, nursery, met, folder = random.Random(4), Nursery(DRIVER), 0, 0
-    try:
-        while met < 20:
-            campaign = write_toy(tmp_path / str(folder := folder + 1))
-            for at in sorted(rng.sample(range(60), 10)):
-                pid = nursery.spawn(campaign)
-                wait_for(lambda at=at, path=campaign: records(path) > at)
-                time.sleep(rng.uniform(0, 0.01))
-                with contextlib.suppress(ProcessLookupError):  # it may have ended
-                    os.kill(pid, signal.SIGKILL)
-                nursery.wait()
-                met += 1
-            Campaign.from_yaml(campaign).run()
-            assert fingerprint_of(campaign.with_name("toy.zarr")) == expected
-    finally:
-        nursery.close()
 
 
 @pytest.fixture(scope="module")
 def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> tuple[Print, Noted]:
     return alone(tmp_path_factory.mktemp("alone"))
+
+
+def test_twenty_kills_of_a_driver_change_nothing(
+    tmp_path: Path, undisturbed: tuple[Print, Noted]
+) -> None:
+    """Forked drivers, which begin at once: a kill costs no start of Python."""
+    with contextlib.closing(nursery()) as drivers:
+        for seed in (4, 5):
+            folder = tmp_path / str(seed)
+            found = list(forked(drivers, folder, seed, 10, undisturbed))
+            first: Trial = found[0]
+            assert (len(found), first.wrong, first.twice) == (10, "", 0)
+            assert first.redone <= 10  # the one in hand, at each kill
 
 
 @pytest.mark.parametrize(

@@ -3,6 +3,7 @@
 import subprocess
 import sys
 import time
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -12,6 +13,7 @@ from alloop.cli.scripts import job_script
 from alloop.loop import events as e
 from alloop.loop.history import read
 from tests.conftest import fingerprint_of, write_toy
+from tests.test_spool import DASKS_PATIENCE, counted
 from tests.tiny_slurm import missing, slurm
 
 pytestmark = pytest.mark.slow
@@ -91,6 +93,33 @@ def test_a_cancelled_job_costs_a_campaign_nothing_but_time(
     assert f"JOB {victim}" in "".join(x.read_text() for x in logs.glob("*.err"))
     assert not jobs(env, "alloop-label")
     assert not jobs(env, "alloop-learn")
+
+
+def test_a_dead_driver_takes_no_label_along(
+    env: dict[str, str], tmp_path: Path
+) -> None:
+    """The scheduler dies with it; the job ends the label in hand and leaves."""
+    cluster = {"kind": "slurm", "walltime": "10 min", "interface": "lo"}
+    cluster |= {"labels": {"cores": 1, "memory": "1 GB", "jobs": {"most": 1}}}
+    campaign, lines = counted(tmp_path / "hit", 0.1, cluster=cluster)
+    hold, held = (Path(f"{lines}.{word}") for word in ("hold", "held"))
+    there = {**env, "PYTHONPATH": str(Path(__file__).parents[1])}
+    process = run(campaign, there)
+    wait_for(lambda: lines.exists() and len(lines.read_text().split()) >= 3, 200)
+    hold.touch()
+    wait_for(held.exists, 60)
+    process.kill()
+    process.communicate()
+    time.sleep(DASKS_PATIENCE)
+    assert jobs(env, "alloop-label")
+    hold.unlink()
+    frame = held.read_text()
+    wait_for(lambda: frame in lines.read_text().split(), 30)
+    wait_for(lambda: not jobs(env, "alloop-label"), 60)
+    process = run(campaign, there)
+    _, errors = process.communicate(timeout=400)
+    assert process.returncode == 0, errors
+    assert set(Counter(lines.read_text().split()).values()) == {1}
 
 
 def test_a_driver_in_a_job_stops_before_its_limit_and_submits_itself_until_done(

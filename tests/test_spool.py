@@ -1,5 +1,6 @@
 """Finished long labels outlive the driver, and running ones go on without it."""
 
+import asyncio
 import os
 import signal
 import socket
@@ -17,7 +18,7 @@ import pytest
 from alloop.campaign import Campaign
 from alloop.core.records import Failure, Label, Unlabelled
 from alloop.loop import events as e
-from alloop.loop import workshop
+from alloop.loop import linger, spool, workshop
 from alloop.loop.history import read
 from alloop.loop.kit import Cargo
 from alloop.loop.spool import Spool, folder_of
@@ -82,6 +83,39 @@ def test_failures_that_may_pass_and_short_labels_are_not_spooled(
     assert spool.get(level, command.frame.id) is None
 
 
+def test_a_worker_ends_only_when_no_label_is_in_hand() -> None:
+    done: list[str] = []
+
+    async def end() -> None:
+        await linger.dask_teardown(None)
+        done.append("ended")
+
+    async def label() -> None:
+        ending = asyncio.create_task(end())
+        with spool.in_hand():
+            await asyncio.sleep(0.5)
+            done.append("labelled")
+        await ending
+
+    asyncio.run(label())
+    assert done == ["labelled", "ended"]
+
+
+def test_a_label_that_was_left_while_its_task_waited_is_not_made_again(
+    tmp_path: Path, long: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    setup = Campaign.from_yaml(write_toy(tmp_path)).setup
+    kit = replace(setup.kit, spool=Spool(tmp_path / "toy.zarr").folder)
+    level = setup.levels["cheap"].id
+    command = e.LabelFrame(setup.start[0], level, "cheap", "seed", 0)
+    first = workshop.perform(command, Cargo(), kit).event
+    monkeypatch.delattr(workshop, "labeller")
+    again = workshop.perform(command, Cargo(), kit).event
+    assert isinstance(first, e.Labelled)
+    assert isinstance(again, e.Labelled)
+    assert again.label.forces.tobytes() == first.label.forces.tobytes()
+
+
 class _Answers:
     """A labeller with one answer."""
 
@@ -100,6 +134,7 @@ def test_a_finished_campaign_leaves_no_spool(tmp_path: Path, long: None) -> None
 
 # --- a scheduler and workers of somebody else's ---------------------------------------
 
+DASKS_PATIENCE = 75.0  # s, more than it waits for the thread of a worker that ends
 WORKER = """
 from distributed.cli.dask_worker import main
 from alloop.loop import workshop
@@ -116,13 +151,20 @@ def free_port() -> int:
 
 
 @contextmanager
-def foreign(workers: int, port: int | None = None) -> Iterator[str]:
-    """A scheduler and its workers as processes of their own; the address."""
+def foreign(
+    workers: int, port: int | None = None, orphaned: Path | None = None
+) -> Iterator[str]:
+    """A scheduler and its workers as processes of their own; the address.
+
+    orphaned: a file; at the end the scheduler alone dies, and workers end by themselves
+    once that file is gone.
+    """
     address = f"tcp://127.0.0.1:{port or free_port()}"
     here = ["--host", "127.0.0.1", "--no-dashboard"]
     scheduler = ["-m", "distributed.cli.dask_scheduler", *here]
     door = ["--port", address.rpartition(":")[2]]
-    worker = ["-c", WORKER, address, "--nthreads", "1", "--no-nanny", *here]
+    worker = ["-c", WORKER, address, "--nthreads", "1", *here]
+    worker += ["--no-nanny"] if orphaned is None else ["--preload", linger.__name__]
     quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
     env = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[1])}
     web = ["--dashboard-address", "127.0.0.1:0"]
@@ -134,6 +176,12 @@ def foreign(workers: int, port: int | None = None) -> Iterator[str]:
     try:
         wait_for(lambda: _answers(address), 40)
         yield address
+        if orphaned is not None:
+            running[0].kill()
+            time.sleep(DASKS_PATIENCE)
+            assert all(process.poll() is None for process in running[1:])
+            orphaned.unlink()
+            wait_for(lambda: all(x.poll() is not None for x in running), 60)
     finally:
         for process in running:
             process.kill()
@@ -183,7 +231,7 @@ def test_labels_go_on_while_the_driver_is_away_and_none_is_made_twice(
     monkeypatch.syspath_prepend(Path(__file__).parents[1])
     with foreign(workers=1) as address:
         cluster = {"kind": "address", "address": address}
-        campaign, lines = counted(tmp_path / "hit", 0.3, cluster=cluster)
+        campaign, lines = counted(tmp_path / "hit", 0.1, cluster=cluster)
         process = drive(campaign)
         wait_for(lambda: lines.exists() and len(lines.read_text().split()) >= 3, 60)
         process.send_signal(signal.SIGKILL)
@@ -191,15 +239,13 @@ def test_labels_go_on_while_the_driver_is_away_and_none_is_made_twice(
         committed = _made(campaign)
         wait_for(lambda: len(lines.read_text().split()) >= 8, 60)  # nobody listens
         assert len(_made(campaign)) == len(committed) < 8
-        process = drive(campaign)
-        _, errors = process.communicate(timeout=120)
-        assert process.returncode == 0, errors
+        assert Campaign.from_yaml(campaign).run().exit_code == 0
     made = Counter(lines.read_text().split())
     assert set(made.values()) == {1}  # no label was computed twice
     assert set(made) >= set(_made(campaign))  # rechecks leave lines too
     assert not folder_of(campaign.with_name("toy.zarr")).exists()
     lines.unlink()
-    alone, _ = counted(tmp_path / "alone", 0.3)
+    alone, _ = counted(tmp_path / "alone", 0.1)
     assert Campaign.from_yaml(alone).run().exit_code == 0
     ours, theirs = (fingerprint_of(x.with_name("toy.zarr")) for x in (campaign, alone))
     assert ours == theirs
@@ -227,6 +273,35 @@ def test_a_foreign_scheduler_may_die_if_it_comes_back(tmp_path: Path) -> None:
     assert fingerprint_of(store) == fingerprint_of(alone.with_name("toy.zarr"))
     lost = [x for _, x in read(store).events() if isinstance(x, e.TaskLost)]
     assert lost == []
+
+
+@pytest.mark.slow
+def test_a_label_in_hand_is_ended_though_driver_and_scheduler_are_dead(
+    tmp_path: Path,
+) -> None:
+    port = free_port()
+    cluster = {"kind": "address", "address": f"tcp://127.0.0.1:{port}"}
+    campaign, lines = counted(tmp_path / "hit", 0.1, cluster=cluster)
+    hold, held = (Path(f"{lines}.{word}") for word in ("hold", "held"))
+    with foreign(1, port, orphaned=hold):
+        process = drive(campaign)
+        wait_for(lambda: lines.exists() and len(lines.read_text().split()) >= 3, 90)
+        hold.touch()
+        wait_for(held.exists, 30)
+        process.send_signal(signal.SIGKILL)
+        process.communicate()
+        frame = held.read_text()
+        assert frame not in _made(campaign)
+    assert frame in lines.read_text().split()
+    assert frame not in _made(campaign)
+    level = read(campaign.with_name("toy.zarr")).state.levels["expensive"]
+    assert Spool(campaign.with_name("toy.zarr")).get(level, frame) is not None
+    with foreign(1, port):
+        process = drive(campaign)
+        _, errors = process.communicate(timeout=200)
+        assert process.returncode == 0, errors
+    assert set(Counter(lines.read_text().split()).values()) == {1}
+    assert frame in _made(campaign)
 
 
 def _made(campaign: Path) -> list[str]:

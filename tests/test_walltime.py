@@ -23,28 +23,38 @@ from alloop.loop.history import read
 from alloop.loop.ledger import Ledger
 from alloop.loop.pools import InlinePool, Late, Task
 from alloop.loop.times import Times
+from tests import counted
 from tests.conftest import fingerprint_of, write_toy
 
-LEVELS = {
-    "cheap": {"kind": "toy", "stiffness": 0.9, "stretch": 0.02, "burn": 0.02},
-    "expensive": {"kind": "toy", "burn": 0.2},
-}
 WATER = Frame([8, 1, 1], [[0.0, 0.0, 0.0], [0.0, 0.8, 0.6], [0.0, -0.8, 0.6]])
 
 
 def test_a_campaign_cut_into_short_runs_ends_as_one_that_was_left_alone(
-    tmp_path: Path,
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    whole = write_toy(tmp_path / "whole", levels=LEVELS)
+    """Labels take minutes of a clock that they move on themselves."""
+    clock = counted.Clock(time.time)
+    monkeypatch.setattr(counted, "CLOCK", clock)
+    monkeypatch.setattr("time.time", clock)
+    kind = "tests.counted:label_minutes"
+    levels = {
+        "cheap": {"kind": kind, "settings": {"minutes": 0.1, "stiffness": 0.9}},
+        "expensive": {"kind": kind, "settings": {"minutes": 1.5, "stiffness": 1.0}},
+    }
+    whole = write_toy(tmp_path / "whole", levels=levels)
     assert Campaign.from_yaml(whole).run().exit_code == 0
-    limits = {"isolate": False, "walltime": "4 s"}
-    cut = write_toy(tmp_path / "cut", levels=LEVELS, limits=limits)
-    codes, starts = [], time.monotonic()
+    limits = {"isolate": False, "walltime": "15 min"}
+    cut = write_toy(tmp_path / "cut", levels=levels, limits=limits)
+    codes, lasted = [], list[float]()
     while not codes or codes[-1] == 3:
+        begun = clock()
         codes.append(Campaign.from_yaml(cut).run().exit_code)
-        assert time.monotonic() - starts < 120
+        lasted.append(clock() - begun)
+        assert len(codes) < 12
     assert codes[-1] == 0
     assert len(codes) >= 2
+    assert max(lasted) < 15 * 60
+    assert min(lasted[:-1]) > 10 * 60  # a run is not ended long before its limit
     assert fingerprint_of(cut.with_name("toy.zarr")) == fingerprint_of(
         whole.with_name("toy.zarr")
     )
@@ -59,7 +69,7 @@ def test_a_limit_in_which_nothing_ends_is_told_in_one_sentence(tmp_path: Path) -
 
 
 def test_a_batch_systems_warning_ends_a_run_cleanly(tmp_path: Path) -> None:
-    levels = {**LEVELS, "expensive": {"kind": "toy", "burn": 1.0}}
+    levels = {"cheap": {"kind": "toy"}, "expensive": {"kind": "toy", "burn": 0.5}}
     campaign = write_toy(tmp_path, levels=levels)
     process = subprocess.Popen(
         [sys.executable, "-m", "alloop", "run", str(campaign), "--quiet"],
@@ -67,7 +77,7 @@ def test_a_batch_systems_warning_ends_a_run_cleanly(tmp_path: Path) -> None:
         text=True,
     )
     store, end = campaign.with_name("toy.zarr"), time.monotonic() + 60
-    while not (store.exists() and len(read(store).entries) > 2):
+    while not (store.exists() and len(read(store).entries) > 2):  # labels began
         assert time.monotonic() < end
         time.sleep(0.1)
     process.send_signal(signal.SIGUSR1)

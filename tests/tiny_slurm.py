@@ -34,6 +34,7 @@ SchedulerType=sched/builtin
 SelectType=select/cons_tres
 SelectTypeParameters=CR_Core
 MpiDefault=none
+CommunicationParameters=NoInAddrAny,NoCtldInAddrAny
 KillWait=5
 ReturnToService=2
 SlurmdParameters=config_overrides
@@ -77,8 +78,8 @@ def slurm(folder: Path) -> Iterator[dict[str, str]]:
     conf.write_text(text)
     env = {**os.environ, "SLURM_CONF": str(conf)}
     munge = [f"--{x}={folder}/{y}" for x, y in _munge_files()]
-    _start(["munged", "--force", *munge], env)
     try:
+        _start(["munged", "--force", *munge], env)
         _start(["slurmctld"], env)
         _start(["slurmd", "-c"], env)
         _idle(env)

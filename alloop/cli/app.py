@@ -6,7 +6,16 @@ from typing import Any
 
 import typer
 
-from alloop.cli import doctor, labelling, making, running, showing, taking
+from alloop.cli import (
+    doctor,
+    labelling,
+    making,
+    running,
+    showing,
+    taking,
+    teaching,
+    walking,
+)
 from alloop.cli.console import complain
 from alloop.core.errors import AlloopError
 
@@ -34,7 +43,8 @@ def _exiting(command: Callable[..., int | None]) -> Callable[..., None]:
 _COMMANDS = (
     *(making.init, making.check, making.plan, running.run, running.resume),
     *(showing.status, showing.why, showing.log, showing.report),
-    *(taking.export, taking.exclude, taking.fork, labelling.label),
+    *(taking.export, taking.exclude, taking.fork, labelling.label, walking.md),
+    teaching.train,
     *(doctor.doctor, doctor.version),
 )
 for _command in _COMMANDS:

@@ -50,8 +50,7 @@ def log(
     """Everything that happened, a line each."""
     from alloop.report.story import log_lines
 
-    lines = list(log_lines(history_of(place)))
-    for line in lines[-last:]:
+    for line in log_lines(history_of(place), last):
         say(line)
 
 

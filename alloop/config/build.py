@@ -90,20 +90,33 @@ def rules(plan: Plan, tested: bool) -> Rules:
 
 def kit(plan: Plan, levels: Mapping[str, Level]) -> Kit:
     """What workers need; the only level of a campaign makes the first frames too."""
-    components = plan.flag.components
     return Kit(
         seed=plan.seed,
         levels={"cheap": levels.get("cheap", levels["expensive"]), **levels},
         dynamics=dynamics(plan.explore),
         beginning=_beginning(plan),
         trainer=trainer(plan),
-        scoring=Scoring(
-            kind="q",
-            components=components if components < 1 else round(components),
-            quantile=plan.flag.quantile,
-        ),
+        scoring=scoring(plan),
         limits=Limits(plan.limits.label_time, plan.limits.label_memory),
         isolate=plan.limits.isolate,
+        compile=compiles(plan.explore),
+    )
+
+
+def compiles(explore: Explore) -> bool:
+    """Whether force calls run as compiled code: a matter of the configuration alone, so
+    that a campaign does not depend on how often it was stopped. Code costs up to a
+    minute once for a machine and a kind of network, and saves some ms a call."""
+    return explore.steps >= 5000 if explore.compile == "auto" else explore.compile
+
+
+def scoring(plan: Plan) -> Scoring:
+    """How the scorer of a generation is fitted."""
+    components = plan.flag.components
+    return Scoring(
+        kind="q",
+        components=components if components < 1 else round(components),
+        quantile=plan.flag.quantile,
     )
 
 

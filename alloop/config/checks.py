@@ -8,9 +8,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 from alloop.config.data import Sampled
+from alloop.config.learning import of_training
 from alloop.config.plan import Plan
 from alloop.config.problems import Problem
-from alloop.config.training import Asteroid
 from alloop.core.frame import Frame
 from alloop.core.levels import Level
 from alloop.labels.isolated import IsolatedLabeller
@@ -23,8 +23,8 @@ def agreement(plan: Plan, broken: set[str]) -> Iterator[Problem]:
     resolved one."""
     checks = (
         (_of_budget, {"budget", "seeds", "training"}),
-        (_of_fidelity, {"budget", "seeds", "training", "levels"}),
-        (_of_gammas, {"training"}),
+        (_of_fidelity, {"budget", "seeds", "levels"}),
+        (of_training, {"training", "levels", "potential"}),
         (_of_stopping, {"stop", "test"}),
     )
     for check, sections in checks:
@@ -109,17 +109,6 @@ def _of_fidelity(plan: Plan) -> Iterator[Problem]:
         yield Problem("budget.cheap", f"{missing}, or set this to 0")
     if plan.seeds.cheap:
         yield Problem("seeds.cheap", f"{missing}, or set this to 0")
-    if isinstance(plan.training, Asteroid):
-        yield Problem("training.kind", f"{missing}, or choose `standard`")
-
-
-def _of_gammas(plan: Plan) -> Iterator[Problem]:
-    training = plan.training
-    if not isinstance(training, Asteroid) or len(training.gamma) == 1:
-        return
-    if training.validation == 0:
-        text = f"expected a share above 0 to choose among {len(training.gamma)} gammas"
-        yield Problem("training.validation", text)
 
 
 def _of_stopping(plan: Plan) -> Iterator[Problem]:

@@ -6,6 +6,7 @@ from typing import Any, TypeAlias
 from alloop.config import build
 from alloop.config.checks import agreement, crowding, of_levels, of_store
 from alloop.config.gather import gather
+from alloop.config.learning import of_references
 from alloop.config.merge import collect
 from alloop.config.molecules import elements
 from alloop.config.plan import Plan
@@ -60,9 +61,10 @@ def _assembled(
     levels = build.levels(plan)
     found = gather(plan, folder, levels)
     store = (folder / (plan.store or "")).resolve()
-    plan, model, flaws = _model(plan, folder)
+    plan, model, flaws = own_model(plan, folder)
     problems = [*agreement(plan, broken), *found.problems, *flaws, *of_store(store)]
     problems += of_levels(levels, elements(found.start))
+    problems += of_references(plan.training, elements(found.start))
     if not {"seeds", "explore", "start"} & broken and not found.problems:
         problems += crowding(plan, found.start)
     setup = Setup(
@@ -79,7 +81,7 @@ def _assembled(
     return setup, problems
 
 
-def _model(plan: Plan, folder: Path) -> tuple[Plan, Model | None, list[Problem]]:
+def own_model(plan: Plan, folder: Path) -> tuple[Plan, Model | None, list[Problem]]:
     """The user's model, and the plan that knows what network it is."""
     if not isinstance(plan.potential, Ready):
         return plan, None, []

@@ -59,6 +59,9 @@ class Moves(Section):
     batch: Count = Field(8, description="walkers that move together")
     piece: Count = Field(500, description="MD steps a task")
     stride: Count = Field(10, description="MD steps between two scored frames")
+    compile: bool | Literal["auto"] = Field(
+        "auto", description="force calls: on, off, or auto: on from 5000 `steps`"
+    )
     guards: Guards = Guards()
 
 

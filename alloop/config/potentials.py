@@ -1,8 +1,8 @@
 """The `potential:` section: which network, or which model to start from."""
 
-from typing import Annotated, Any, Literal, TypeAlias
+from typing import Annotated, Any, Literal, Self, TypeAlias
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from alloop.config.base import Count, Section, by_kind, tag
 
@@ -29,12 +29,77 @@ class Egnn(Section):
     cutoff: Cutoff = Field(5.0, description="how far atoms see, Å")
 
 
+class Tensornet(Section):
+    """TensorNet, equivariant messages of 3x3 tensors (Simeon, De Fabritiis, 2023)."""
+
+    kind: Literal["tensornet"]
+    channels: Count = Field(64, description="tensors of an atom")
+    layers: Count = Field(2, description="rounds of messages")
+    radial: Count = Field(8, description="radial functions")
+    cutoff: Cutoff = Field(5.0, description="how far atoms see, Å")
+
+
+class Gemnet(Section):
+    """GemNet-T, messages of edges that know the angles around (Gasteiger et al., 2021).
+
+    The paper has channels 128, narrow 64 and layers 4.
+    """
+
+    kind: Literal["gemnet"]
+    channels: Count = Field(64, description="features of an atom and of an edge")
+    narrow: Count = Field(32, description="features of a triplet")
+    layers: Count = Field(3, description="rounds of messages")
+    spherical: Count = Field(7, description="angular functions")
+    radial: Count = Field(6, description="radial functions")
+    cutoff: Cutoff = Field(5.0, description="how far atoms see, Å")
+
+
+class Schnet(Section):
+    """SchNet, from torch-geometric (Schütt et al., 2017)."""
+
+    kind: Literal["schnet"]
+    channels: Count = Field(128, description="features of an atom")
+    layers: Count = Field(6, description="rounds of messages")
+    radial: Annotated[int, Field(ge=2)] = Field(25, description="radial functions")
+    cutoff: Cutoff = Field(5.0, description="how far atoms see, Å")
+
+
+class Visnet(Section):
+    """ViSNet, from torch-geometric (Wang et al., 2024)."""
+
+    kind: Literal["visnet"]
+    channels: Count = Field(64, description="features of an atom, a multiple of heads")
+    heads: Count = Field(8, description="heads of the attention")
+    layers: Count = Field(4, description="rounds of messages")
+    radial: Count = Field(32, description="radial functions")
+    cutoff: Cutoff = Field(5.0, description="how far atoms see, Å")
+
+    @model_validator(mode="after")
+    def _divides(self) -> Self:
+        if self.channels % self.heads:
+            raise ValueError(
+                f"expected channels to be a multiple of heads ({self.heads}), "
+                f"got {self.channels}"
+            )
+        return self
+
+
 class Pairwise(Section):
     """Pair functions fitted by least squares: to try things out in seconds."""
 
     kind: Literal["pairwise"] = "pairwise"
     radial: Annotated[int, Field(ge=2)] = Field(12, description="functions a pair")
     cutoff: Cutoff = Field(5.0, description="how far atoms see, Å")
+
+
+class Chgnet(Section):
+    """CHGNet, a universal potential to fine-tune (Deng et al., 2023)."""
+
+    kind: Literal["chgnet"]
+    version: Literal["0.3.0", "r2scan"] = Field("0.3.0", description="of its weights")
+    freeze: Literal["nothing", "embeddings", "body"] = Field(
+        "nothing", description="what training leaves alone"
+    )
 
 
 class Ready(Section):
@@ -50,7 +115,12 @@ class Ready(Section):
 Potential: TypeAlias = Annotated[
     Annotated[Painn, tag("painn")]
     | Annotated[Egnn, tag("egnn")]
+    | Annotated[Tensornet, tag("tensornet")]
+    | Annotated[Gemnet, tag("gemnet")]
+    | Annotated[Schnet, tag("schnet")]
+    | Annotated[Visnet, tag("visnet")]
     | Annotated[Pairwise, tag("pairwise")]
+    | Annotated[Chgnet, tag("chgnet")]
     | Annotated[Ready, tag("file")],
     by_kind("painn"),
 ]

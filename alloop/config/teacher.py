@@ -6,11 +6,12 @@ from typing import TYPE_CHECKING, Any
 
 from alloop.config.plan import Plan
 from alloop.config.potentials import Ready
-from alloop.config.training import Asteroid, Standard
+from alloop.config.training import Asteroid, Optimiser, Stages, Standard, Weighed
+from alloop.core.atoms import number
 from alloop.core.roles import Trainer
 
 if TYPE_CHECKING:
-    from alloop.training.stages import Stage
+    from alloop.training.stages import Fidelity, Stage
 
 
 def trainer(plan: Plan) -> Trainer:
@@ -34,34 +35,77 @@ def _pairwise(plan: Plan, settings: Mapping[str, Any]) -> Trainer:
 
 def _staged(plan: Plan, kind: str, settings: dict[str, Any]) -> Trainer:
     from alloop.training.staged import StagedTrainer
+    from alloop.training.universal import PRETRAINED, UniversalTrainer
     from alloop.training.weights import Gamma
 
     training = plan.training
     options: dict[str, Any] = {}
-    if isinstance(training, Asteroid):
+    if training is not None:
+        options["given"] = _given(training)
+    if isinstance(training, Weighed):
         options["gammas"] = tuple(Gamma(value) for value in training.gamma)
         options["least"] = training.least
         options["validation"] = training.validation
-    return StagedTrainer(kind, settings, _stages(plan), **options)
+    staged = StagedTrainer(kind, settings, _stages(plan), **options)
+    return UniversalTrainer(staged) if kind in PRETRAINED else staged
+
+
+def _given(training: Optimiser) -> "dict[Fidelity, dict[int, float]]":
+    """Reference energies by atomic number of the levels that have some."""
+    levels: tuple[Fidelity, ...] = ("cheap", "expensive")
+    said = {level: getattr(training.references, level) for level in levels}
+    return {
+        level: {number(element): float(e) for element, e in energies.items()}
+        for level, energies in said.items()
+        if energies != "fitted"
+    }
 
 
 def _stages(plan: Plan) -> "tuple[Stage, ...]":
+    training = plan.training or Standard(kind="standard")
+    stages = _list(training)
+    warm = isinstance(training, Asteroid) and training.start == "parent"
+    if not warm and not isinstance(plan.potential, Ready):
+        return stages
+    return tuple(
+        replace(stage, start="parent") if stage.start == "scratch" else stage
+        for stage in stages
+    )
+
+
+def _list(training: Asteroid | Standard | Stages) -> "tuple[Stage, ...]":
     from alloop.training.asteroid import asteroid_stages, standard_stages
     from alloop.training.schedule import Schedule
+    from alloop.training.stages import Stage
 
-    training = plan.training or Standard(kind="standard")
     schedule = Schedule(training.lr, training.batch, energy=training.energy)
-    stages: tuple[Stage, ...]
     match training:
         case Asteroid():
             steps = (training.teacher, training.pretrain, training.finetune)
             stages = asteroid_stages(steps, schedule, training.finetune_lr)
+            return _forgiving(stages) if training.bias == "scaled" else stages
         case Standard():
-            stages = standard_stages(training.steps, schedule)
-    if not isinstance(plan.potential, Ready):
-        return stages
+            return standard_stages(training.steps, schedule)
+        case Stages():
+            return tuple(
+                Stage(
+                    name=step.name,
+                    on=step.on,
+                    steps=step.steps,
+                    start=step.start,
+                    weights=step.weights,
+                    schedule=replace(schedule, **step.overrides),
+                    labels=step.labels,
+                    mix=step.mix,
+                )
+                for step in training.stages
+            )
+
+
+def _forgiving(stages: "tuple[Stage, ...]") -> "tuple[Stage, ...]":
+    """The same stages with weights that forgive a common factor between the levels."""
     return tuple(
-        replace(stage, start="parent") if stage.start == "scratch" else stage
+        replace(stage, weights="scaled") if stage.weights == "bias" else stage
         for stage in stages
     )
 

@@ -1,12 +1,15 @@
 """The `training:` section: how a generation learns."""
 
-from typing import Annotated, Literal, TypeAlias
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal, TypeAlias
 
-from pydantic import Field
+from ase.data import atomic_numbers
+from pydantic import BeforeValidator, Field
 
 from alloop.config.base import (
     Count,
     Loose,
+    NotNegative,
     Positive,
     Section,
     Share,
@@ -14,6 +17,40 @@ from alloop.config.base import (
     by_kind,
     tag,
 )
+from alloop.config.problems import shown
+
+
+def _energies(value: Any) -> Any:
+    """Reference energies as they stand; ValueError with the cure."""
+    if value == "fitted":
+        return value
+    if not isinstance(value, Mapping) or not value:
+        raise ValueError(
+            "expected `fitted`, or an energy in eV for each element such as "
+            f"{{H: -13.6}}, got {shown(value)}"
+        )
+    for element, energy in value.items():
+        if element not in atomic_numbers:
+            raise ValueError(
+                f"there is no element `{element}`; expected chemical symbols"
+            )
+        if isinstance(energy, bool) or not isinstance(energy, int | float):
+            raise ValueError(
+                f"expected the energy of {element} in eV, got {shown(energy)}"
+            )
+    return value
+
+
+Energies: TypeAlias = Annotated[
+    Literal["fitted"] | dict[str, float], BeforeValidator(_energies)
+]
+
+
+class References(Section):
+    """What an atom counts at each level before it counts a bond."""
+
+    cheap: Energies = Field("fitted", description="eV by element, or fitted")
+    expensive: Energies = Field("fitted", description="eV by element, or fitted")
 
 
 class Optimiser(Section):
@@ -26,16 +63,12 @@ class Optimiser(Section):
     lr: Positive = Field(5e-3, description="Adam's peak step")
     batch: Count = Field(10, description="frames a step")
     energy: Share = Field(0.05, description="weight of energies against forces")
+    references: References = References()
 
 
-class Asteroid(Optimiser):
-    """ASTEROID (Bukharin et al., 2023): expensive, all cheap by bias, expensive."""
+class Weighed(Optimiser):
+    """Training that may weigh cheap labels by their bias."""
 
-    kind: Literal["asteroid"]
-    teacher: Count = Field(300, description="steps on expensive labels, for the bias")
-    pretrain: Count = Field(2700, description="steps on cheap labels, by bias weights")
-    finetune: Count = Field(1000, description="steps on expensive labels")
-    finetune_lr: Positive = Field(1e-3, description="Adam's peak step in fine-tuning")
     gamma: Annotated[tuple[Positive, ...], Loose] = Field(
         (2.0,), min_length=1, description="bias scales, in spreads of the bias"
     )
@@ -44,6 +77,22 @@ class Asteroid(Optimiser):
     )
     least: Annotated[float, Field(ge=0, lt=1)] = Field(
         0.3, description="least share of cheap frames that stay effective"
+    )
+
+
+class Asteroid(Weighed):
+    """ASTEROID (Bukharin et al., 2023): expensive, all cheap by bias, expensive."""
+
+    kind: Literal["asteroid"]
+    teacher: Count = Field(300, description="steps on expensive labels, for the bias")
+    pretrain: Count = Field(2700, description="steps on cheap labels, by bias weights")
+    finetune: Count = Field(1000, description="steps on expensive labels")
+    finetune_lr: Positive = Field(1e-3, description="Adam's peak step in fine-tuning")
+    bias: Literal["plain", "scaled"] = Field(
+        "plain", description="of labels as they are, or after the best common factor"
+    )
+    start: Literal["scratch", "parent"] = Field(
+        "scratch", description="parent: go on from the last generation's network"
     )
 
     @property
@@ -64,7 +113,70 @@ class Standard(Optimiser):
         return self.steps
 
 
+class Step(Section):
+    """One stage of a list of one's own; what it leaves out is the section's."""
+
+    name: Annotated[str, Field(min_length=1, pattern=r"^[\w.-]+$")] = Field(
+        description="letters, digits, `.`, `_`, `-`"
+    )
+    on: Literal["cheap", "expensive", "both"] = Field(description="whose labels")
+    steps: Count = Field(description="of the optimiser")
+    start: Literal["scratch", "previous", "parent"] = Field(
+        "previous", description="a new network, the last stage's, or generation's"
+    )
+    weights: Literal["uniform", "bias", "scaled"] = Field(
+        "uniform", description="of cheap frames: by their bias, plain or scaled"
+    )
+    labels: Literal["plain", "scaled", "difference", "corrected"] = Field(
+        "plain", description="as they are, or changed by what other stages learned"
+    )
+    mix: Annotated[float, Field(gt=0, lt=1)] = Field(
+        0.5, description="share of expensive frames, `on: both`"
+    )
+    lr: Positive | None = Field(None, description="Adam's peak step")
+    batch: Count | None = Field(None, description="frames a step")
+    energy: Share | None = Field(None, description="weight of energies")
+    norm: Literal["l1", "l2"] | None = Field(None, description="of force errors")
+    warmup: Whole | None = Field(None, description="steps to the peak")
+    ema: Share | None = Field(None, description="decay of the weights' average")
+    clip: Positive | None = Field(None, description="of the gradient's norm")
+    decay: Literal["cosine", "wsd"] | None = Field(
+        None, description="of the step: wsd stays at the peak first"
+    )
+    hold: Annotated[float, Field(ge=0, lt=1)] | None = Field(
+        None, description="share of the steps at the peak, `decay: wsd`"
+    )
+    weight_decay: NotNegative | None = Field(None, description="AdamW's")
+    layer_decay: Annotated[float, Field(gt=0, le=1)] | None = Field(
+        None, description="of the step, from each layer to the one below"
+    )
+
+    @property
+    def overrides(self) -> dict[str, Any]:
+        """What it says of its schedule."""
+        own = ("name", "on", "steps", "start", "weights", "labels", "mix")
+        names = [name for name in type(self).model_fields if name not in own]
+        said = {name: getattr(self, name) for name in names}
+        return {name: value for name, value in said.items() if value is not None}
+
+
+class Stages(Weighed):
+    """A list of stages of one's own."""
+
+    kind: Literal["stages"]
+    stages: Annotated[tuple[Step, ...], Loose] = Field(
+        min_length=1, description="in their order; the last one's network is the result"
+    )
+
+    @property
+    def total(self) -> int:
+        """Steps of a generation."""
+        return sum(stage.steps for stage in self.stages)
+
+
 Training: TypeAlias = Annotated[
-    Annotated[Asteroid, tag("asteroid")] | Annotated[Standard, tag("standard")],
+    Annotated[Asteroid, tag("asteroid")]
+    | Annotated[Standard, tag("standard")]
+    | Annotated[Stages, tag("stages")],
     by_kind(),
 ]

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from typing import Self
 
 from ase import Atoms
-from ase.calculators.calculator import CalculationFailed, Calculator, all_changes
+from ase.calculators.calculator import CalculationFailed, all_changes
 
 from alloop.core.atoms import from_atoms
 from alloop.core.levels import Level
@@ -13,9 +13,10 @@ from alloop.core.roles import Labeller
 from alloop.labels.isolated import IsolatedLabeller, Limits
 from alloop.labels.levels import named
 from alloop.labels.stress import stress_of
+from alloop.potentials.ase import StatefulCalculator
 
 
-class LabelCalculator(Calculator):  # type: ignore[misc]
+class LabelCalculator(StatefulCalculator):
     """Energy (eV), forces (atoms, 3) in eV/Å and, of a cell at a level that gives it,
     stress (6,) in eV/Å³ of a labeller; a failed label is CalculationFailed.
 

@@ -265,6 +265,7 @@ class Explored:
     controls: tuple[Candidate, ...]
     scored: int
     timing: Timing = Timing()
+    note: str = ""  # why force calls are not compiled, told once
 
 
 @dataclass(frozen=True, slots=True, eq=False)

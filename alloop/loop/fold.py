@@ -7,9 +7,8 @@ other code made counts as absent (`version`), and the journal is replayed.
 """
 
 import hashlib
-import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import dataclass, fields, replace
 from functools import cache
 from itertools import pairwise
 from pathlib import Path
@@ -21,9 +20,12 @@ from alloop.core import batch, cost, curve, doubts, frame, records
 from alloop.core.batch import Batch, pack
 from alloop.core.errors import InputError
 from alloop.core.records import Label, Unlabelled
+from alloop.loop import chronicle, known, learning, ledger, sheets, state
+from alloop.loop import codec as classes
 from alloop.loop import events as e
-from alloop.loop import history, learning, ledger, state
-from alloop.loop.history import CLASSES, CODEC, configured, opened
+from alloop.loop.chronicle import Chronicle, Lesson, Question
+from alloop.loop.codec import CLASSES, CODEC, configured, opened
+from alloop.loop.known import Known
 from alloop.loop.ledger import Ledger
 from alloop.loop.state import Entry, Found, Insight, LoopState
 from alloop.store import codec, record
@@ -33,30 +35,14 @@ from alloop.store.record import Array
 
 NAME = "driver"
 _GROWING = ("blocks", "recent")
+_REST = (
+    *("lessons", "rechecked", "questions", "retries"),
+    *("explorers", "round", "generation"),
+)
 _MADE_OF = (
     *(batch, cost, curve, doubts, frame, records),
-    *(e, history, learning, ledger, state, codec, record),
+    *(chronicle, classes, e, known, learning, ledger, sheets, state, codec, record),
 )
-
-
-@dataclass(slots=True)
-class Known:
-    """The fold of a journal up to record `seq`, and what is added to it since.
-
-    config: the configuration in force (YAML), "" while it is that of the store.
-    """
-
-    seq: int = -1
-    config: str = ""
-    state: LoopState = field(default_factory=LoopState)
-    ledger: Ledger = field(default_factory=Ledger)
-
-    def add(self, turn: e.Turn) -> None:
-        """Take in the next turn."""
-        self.seq += 1
-        self.config = configured(turn.event) or self.config
-        self.state = learning.learn(self.state, turn.event, turn.commands)
-        self.ledger.add(turn)
 
 
 @cache
@@ -123,14 +109,19 @@ class _Kept:
     labels: Array
     forces: Array
     failures: tuple[Unlabelled, ...]
+    told: Array
+    others: tuple[Label | Unlabelled, ...]
+    deeds: Array
+    rest: _Pairs
 
 
-_CODEC = Codec((*CLASSES, Found, Insight, _Pairs, _Set, _Kept))
+_CODEC = Codec((*CLASSES, Found, Insight, Question, Lesson, _Pairs, _Set, _Kept))
 
 
 def dump(known: Known) -> bytes:
     """The fold as bytes."""
-    now, book = known.state, known.ledger
+    now, book, story = known.state, known.ledger, known.chronicle
+    told, others = sheets.labels(story.told, book)
     small = {f.name: getattr(now, f.name) for f in fields(now)}
     good = [x for x in book.labels.values() if isinstance(x, Label)]
     encoded = _CODEC.encode(
@@ -145,6 +136,10 @@ def dump(known: Known) -> bytes:
             failures=tuple(
                 x for x in book.labels.values() if isinstance(x, Unlabelled)
             ),
+            told=told,
+            others=others,
+            deeds=sheets.deeds(story.deeds),
+            rest=_out({name: getattr(story, name) for name in _REST}),
         )
     )
     header = {"versions": encoded.versions, "frames": encoded.frames}
@@ -158,7 +153,8 @@ def load(seq: int, data: bytes) -> Known:
     *blocks, recent = (_first(entries, count) for count in found.blocks)
     small = LoopState(**_in(found.state))
     now = replace(small, blocks=tuple(blocks), recent=recent)
-    return Known(seq, found.config, now, _ledger(found))
+    book = _ledger(found)
+    return Known(seq, found.config, now, book, _chronicle(found, book))
 
 
 def _unpacked(data: bytes) -> _Kept:
@@ -176,7 +172,7 @@ def _out(value: Any) -> Any:
     match value:
         case Mapping():
             return _Pairs(tuple((key, _out(each)) for key, each in value.items()))
-        case frozenset():
+        case frozenset() | set():
             return _Set(tuple(sorted(value)))
         case _:
             return value
@@ -196,11 +192,11 @@ def _entries(entries: Sequence[Entry]) -> Array:
     names = [f.name for f in fields(Entry)]
     columns = {name: [getattr(x, name) for x in entries] for name in names}
     columns["doubts"] = [doubts.written(found) for found in columns["doubts"]]
-    return _text(columns)
+    return sheets.text(columns)
 
 
-def _entries_of(text: Array) -> Iterator[Entry]:
-    columns = _json(text)
+def _entries_of(sheet: Array) -> Iterator[Entry]:
+    columns = sheets.tree(sheet)
     known = {text: doubts.read({doubts.KEY: text}) for text in {*columns["doubts"]}}
     columns["doubts"] = [known[text] for text in columns["doubts"]]
     for values in zip(*columns.values(), strict=True):
@@ -211,19 +207,19 @@ def _labels(book: Ledger, good: Iterable[Label]) -> Array:
     """Keys of all labels and failures in their order, and the columns of the good."""
     columns = ("energy", "cpu_seconds", "details")
     values = {name: [getattr(x, name) for x in good] for name in columns}
-    return _text(
+    return sheets.text(
         {
             "keys": [list(key) for key in book.labels],
             "good": [isinstance(x, Label) for x in book.labels.values()],
             "made": [key in book.made for key in book.labels],
             "sizes": [len(x.forces) for x in good],
-            **{name: [_plain(x) for x in each] for name, each in values.items()},
+            **{name: [sheets.plain(x) for x in each] for name, each in values.items()},
         }
     )
 
 
 def _ledger(found: _Kept) -> Ledger:
-    told = _json(found.labels)
+    told = sheets.tree(found.labels)
     keys = [(level, frame) for level, frame in told["keys"]]
     ends = np.cumsum([0, *told["sizes"]]).tolist()
     forces = (found.forces[a:b] for a, b in pairwise(ends))
@@ -239,16 +235,16 @@ def _ledger(found: _Kept) -> Ledger:
     return Ledger({x.id: x for x in found.frames.frames()}, labels, made)
 
 
-def _text(tree: Any) -> Array:
-    return np.frombuffer(json.dumps(tree, default=_plain).encode(), np.uint8)
-
-
-def _plain(value: Any) -> Any:
-    """What JSON takes, of numpy's numbers and of mappings."""
-    if isinstance(value, np.generic):
-        return value.item()
-    return dict(value) if isinstance(value, Mapping) else value
-
-
-def _json(text: Array) -> Any:
-    return json.loads(text.tobytes())
+def _chronicle(found: _Kept, book: Ledger) -> Chronicle:
+    rest = _in(found.rest)
+    return Chronicle(
+        told=list(sheets.labels_of(found.told, found.others, book)),
+        deeds=list(sheets.deeds_of(found.deeds)),
+        lessons=list(rest["lessons"]),
+        rechecked=list(rest["rechecked"]),
+        questions=rest["questions"],
+        retries=set(rest["retries"]),
+        explorers=rest["explorers"],
+        round=rest["round"],
+        generation=rest["generation"],
+    )

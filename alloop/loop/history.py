@@ -1,33 +1,31 @@
-"""A campaign as readers see it: the journal, replayed. Works beside a live driver."""
+"""A campaign as readers see it: the fold of its journal, and the records behind it.
 
-from collections.abc import Iterator
-from dataclasses import dataclass
+The fold is the one that the driver keeps, with what came since; the journal is replayed
+from its first record only where there is none. Records are read from the disk when they
+are looked at, and none is kept. Works beside a live driver.
+"""
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple, TypeVar, overload
 
-from alloop.core import batch, cost, curve, frame, levels, records
+import numpy as np
+
 from alloop.core.errors import InputError
 from alloop.core.frame import Frame
 from alloop.loop import events as e
-from alloop.loop.learning import replay
+from alloop.loop.chronicle import Chronicle
+from alloop.loop.codec import CODEC as CODEC
+from alloop.loop.fold import kept
+from alloop.loop.known import Known
 from alloop.loop.ledger import Ledger
 from alloop.loop.state import LoopState
 from alloop.store.archive import Archive
-from alloop.store.codec import Codec
 
-_EVENTS = (
-    *(e.Prepare, e.Sample, e.LabelFrame, e.Explore, e.Train, e.Stop, e.Forked),
-    *(e.Opened, e.Given, e.Amended, e.Prepared, e.Sampled, e.Labelled, e.NotLabelled),
-    *(e.Explored, e.Evaluation, e.Trained, e.TaskLost, e.Excluded, e.Timing, e.Turn),
-    *(e.Recheck, e.Rechecked, e.Price, e.Priced, e.Retried),
-)
-_FACTS = (
-    *(frame.Frame, batch.Batch, levels.Level, records.Walker, records.Candidate),
-    *(records.Label, records.Unlabelled, records.Failure, records.Noise),
-    *(cost.Cost, curve.Curve),
-)
-CLASSES = (*_EVENTS, *_FACTS)
-CODEC = Codec(CLASSES)
+_Event = TypeVar("_Event")
+_NONE = np.zeros((0, 0))
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,45 +38,140 @@ class Entry:
 
 
 @dataclass(frozen=True, slots=True)
+class Records(Sequence[Entry]):
+    """The first `length` records of the store at `path`, read whenever they are asked
+    for."""
+
+    path: Path
+    length: int
+
+    def __len__(self) -> int:
+        return self.length
+
+    def __iter__(self) -> Iterator[Entry]:
+        return self.since(0)
+
+    @overload
+    def __getitem__(self, key: int) -> Entry: ...
+    @overload
+    def __getitem__(self, key: slice) -> tuple[Entry, ...]: ...
+    def __getitem__(self, key: int | slice) -> Entry | tuple[Entry, ...]:
+        if isinstance(key, slice):
+            return tuple(self.pick(range(self.length)[key]))
+        return next(self.pick([range(self.length)[key]]))
+
+    def since(self, start: int) -> Iterator[Entry]:
+        """The records from number `start` on."""
+        with Archive.open(self.path, CODEC) as archive:
+            for seq, time, turn in archive.records(start):
+                if seq >= self.length:  # a live driver went on
+                    return
+                yield Entry(seq, time, turn)
+
+    def pick(self, numbers: Iterable[int]) -> Iterator[Entry]:
+        """The records of these numbers, which rise."""
+        with Archive.open(self.path, CODEC) as archive:
+            for seq, time, turn in archive.pick(numbers):
+                yield Entry(seq, time, turn)
+
+
+class Generation(NamedTuple):
+    """A generation and the number of its record."""
+
+    seq: int
+    event: e.Trained
+
+
+@dataclass(frozen=True, eq=False)
 class History:
-    """Everything that a store says: attributes, turns, the state they lead to."""
+    """Everything that a store says: attributes, records, and what is known of them."""
 
     path: Path
     attrs: dict[str, Any]
-    entries: tuple[Entry, ...]
-    state: LoopState
-    ledger: Ledger
+    entries: Sequence[Entry]
+    known: Known
+
+    @classmethod
+    def of(
+        cls, path: Path, attrs: dict[str, Any], entries: Sequence[Entry]
+    ) -> "History":
+        """The history of these entries, the first one on."""
+        known = Known()
+        for entry in entries:
+            known.add(entry.turn)
+        return cls(path, attrs, entries, known)
 
     @property
+    def state(self) -> LoopState:
+        """The state that the turns lead to."""
+        return self.known.state
+
+    @property
+    def ledger(self) -> Ledger:
+        """Frames and labels by id."""
+        return self.known.ledger
+
+    @property
+    def chronicle(self) -> Chronicle:
+        """Labels and tasks, as they came."""
+        return self.known.chronicle
+
+    @cached_property
     def opened(self) -> e.Opened:
         """The first event: start molecules, levels, what the user brought."""
-        for entry in self.entries:
-            if isinstance(entry.turn.event, e.Opened):
-                return entry.turn.event
+        for _, event in self.of_kind(e.Opened):
+            return event
         raise InputError(f"{self.path} holds no campaign yet; run it first")
 
     @property
     def config(self) -> str:
         """The resolved configuration in force (YAML)."""
-        texts = [configured(event) for _, event in self.events()]
-        return next(filter(None, reversed(texts)), str(self.attrs["config"]))
+        return self.known.config or str(self.attrs["config"])
 
     def events(self) -> Iterator[tuple[Entry, e.Event]]:
-        """Every event, in order."""
+        """Every event, in order; reads the whole journal."""
         for entry in self.entries:
             yield entry, entry.turn.event
 
-    def trained(self) -> list[e.Trained]:
-        """The generations, in order."""
-        return [x for _, x in self.events() if isinstance(x, e.Trained)]
+    def of_kind(
+        self, kind: type[_Event], last: int | None = None
+    ) -> Iterator[tuple[Entry, _Event]]:
+        """The events of a kind that tells of no label, or the last few; reads their
+        records and no others."""
+        numbers = [x.seq for x in self.chronicle.deeds if x.kind == kind.__name__]
+        for entry in self.pick(numbers if last is None else numbers[-last:]):
+            if isinstance(entry.turn.event, kind):
+                yield entry, entry.turn.event
 
-    def rechecked(self) -> list[e.Rechecked]:
+    def pick(self, numbers: Sequence[int]) -> Iterator[Entry]:
+        """The records of these numbers, which rise."""
+        if isinstance(self.entries, Records):
+            return self.entries.pick(numbers)
+        return (self.entries[number] for number in numbers)
+
+    @cached_property
+    def generations(self) -> tuple[Generation, ...]:
+        """The generations in order, with the numbers of their records.
+
+        Without landmarks and the course of training, which grow with the labels: see
+        `trained`.
+        """
+        return tuple(
+            Generation(entry.seq, replace(event, landmarks=_NONE, history={}))
+            for entry, event in self.of_kind(e.Trained)
+        )
+
+    def trained(self) -> list[e.Trained]:
+        """All that is said of the generations, in order; read from the journal."""
+        return [event for _, event in self.of_kind(e.Trained)]
+
+    def rechecked(self) -> Sequence[e.Rechecked]:
         """How far labels moved when they were made again, in order."""
-        return [x for _, x in self.events() if isinstance(x, e.Rechecked)]
+        return self.chronicle.rechecked
 
     def priced(self) -> list[e.Priced]:
         """What labels were known to cost, in order; the last one is in force."""
-        return [x for _, x in self.events() if isinstance(x, e.Priced)]
+        return [event for _, event in self.of_kind(e.Priced)]
 
     def frame(self, prefix: str) -> Frame:
         """The frame whose id starts so; InputError where none or several do."""
@@ -92,29 +185,16 @@ class History:
         return self.ledger.frames[found[0]]
 
 
-def configured(event: e.Event) -> str:
-    """The configuration that the event puts in force; "" where it changes nothing."""
-    return event.config if isinstance(event, e.Amended | e.Forked) else ""
-
-
 def read(path: Path) -> History:
     """Read a store, which may be in use by a driver."""
     with Archive.open(path, CODEC) as archive:
         return history_of(archive)
 
 
-def opened(archive: Archive) -> e.Opened | None:
-    """How the campaign of an open archive began; None where it has not."""
-    for _, _, turn in archive.records():
-        return turn.event if isinstance(turn.event, e.Opened) else None
-    return None
-
-
 def history_of(archive: Archive) -> History:
     """The history of an open archive."""
-    entries = tuple(Entry(seq, time, turn) for seq, time, turn in archive.records())
-    ledger = Ledger()
-    for entry in entries:
-        ledger.add(entry.turn)
-    state = replay(entry.turn for entry in entries)
-    return History(archive.path, dict(archive.attrs), entries, state, ledger)
+    known = kept(archive)
+    for _, _, turn in archive.records(known.seq + 1):
+        known.add(turn)
+    entries = Records(archive.path, known.seq + 1)
+    return History(archive.path, dict(archive.attrs), entries, known)

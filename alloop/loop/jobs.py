@@ -22,6 +22,7 @@ from distributed.core import Status
 from distributed.deploy.spec import SpecCluster
 
 from alloop.core.errors import InputError
+from alloop.loop import linger
 from alloop.loop.connect import secured
 from alloop.loop.due import LIFE, UNTIL, Due
 from alloop.loop.places import Batch, Credentials, Group
@@ -109,6 +110,7 @@ def _arguments(batch: Batch, resource: str) -> list[str]:
     useful = Due(0.0, batch.walltime).useful
     spare = batch.walltime - useful
     arguments = ["--no-dashboard", "--dashboard-address", "127.0.0.1:0"]
+    arguments += ["--preload", linger.__name__]
     arguments += ["--lifetime", f"{useful + spare / 4:.0f}s"]
     arguments += ["--lifetime-stagger", f"{spare / 4:.0f}s"]
     apart = len(batch.groups) > 1

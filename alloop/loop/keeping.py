@@ -4,8 +4,9 @@ from collections.abc import Iterator
 
 from alloop.loop import events as e
 from alloop.loop.filling import Filler
-from alloop.loop.fold import Known, keep, kept
-from alloop.loop.history import configured
+from alloop.loop.fold import keep, kept
+from alloop.loop.history import History, Records
+from alloop.loop.known import Known
 from alloop.loop.state import LoopState
 from alloop.store.archive import Archive
 
@@ -36,11 +37,14 @@ class Keeper:
 
     def note(self, turn: e.Turn, state: LoopState) -> None:
         """A turn was committed; the driver has entered it in the ledger."""
-        known = self.known
-        known.seq += 1
-        known.state = state
-        known.config = configured(turn.event) or known.config
+        self.known.note(turn, state)
         self._filler.add(turn, state)
+
+    def history(self) -> History:
+        """What readers see of the journal now."""
+        archive = self._archive
+        entries = Records(archive.path, self.known.seq + 1)
+        return History(archive.path, dict(archive.attrs), entries, self.known)
 
     def last(self, count: int) -> Iterator[e.Event]:
         """The last events, so many of them."""

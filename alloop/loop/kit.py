@@ -9,26 +9,12 @@ from alloop.core.frame import Frame
 from alloop.core.levels import Level
 from alloop.core.records import Label, LabelSet, TrainingData
 from alloop.core.roles import Trainer
+from alloop.grading import Scoring as Scoring
 from alloop.labels.isolated import Limits
 from alloop.md.run import Dynamics
 from alloop.models.checkpoint import Checkpoint
 from alloop.potentials.restore import restore
 from alloop.potentials.storable import Storable
-
-
-@dataclass(frozen=True, slots=True)
-class Scoring:
-    """How the scorer of a generation is fitted.
-
-    components: principal components, as a count or a share of the variance. quantile:
-    of held-out surprise, above which a frame is flagged. landmarks: frames kept to be
-    different from.
-    """
-
-    kind: str = "q"
-    components: float | int = 0.99
-    quantile: float = 0.99
-    landmarks: int = 512
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,11 +56,12 @@ class Kit:
     dynamics: Dynamics
     beginning: Beginning
     trainer: Trainer
-    scoring: Scoring = Scoring()
+    scoring: Scoring = field(default_factory=Scoring)
     limits: Limits = field(default_factory=Limits)
     isolate: bool = True
     spool: Path | None = None
     restore: Callable[[Checkpoint], Storable] = restore
+    compile: bool = False  # force calls in exploration
 
     def level(self, level_id: str) -> Level:
         """The level with this id."""

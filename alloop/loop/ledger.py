@@ -29,7 +29,7 @@ class Ledger:
         """Take in what the turn brought."""
         for frame, label in _brought(turn):
             if frame is not None:
-                self.frames[frame.id] = frame
+                self.frames.setdefault(frame.id, frame)
             if label is not None:
                 self.labels[label.level, label.frame] = _lean(label)
         if isinstance(turn.event, e.Labelled) and not turn.event.cached:

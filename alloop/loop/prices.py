@@ -1,16 +1,22 @@
 """What things cost, as measured: CPU seconds by label, by molecule, by part. Pure."""
 
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from alloop.core.atoms import formula
 from alloop.core.records import Label
-from alloop.loop import events as e
 from alloop.loop.history import History
-from alloop.loop.told import told
+from alloop.loop.told import deeds, told
 
 _PAUSE = 60.0  # s without any work: nobody was running the campaign
+PARTS = {
+    "Rechecked": "noise floor",
+    "Trained": "training",
+    "Explored": "MD",
+    "Prepared": "preparation",
+    "Sampled": "preparation",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,18 +74,10 @@ def by_part(history: History) -> Mapping[str, float]:
         if not label.cached:
             part = "test" if label.purpose == "test" else label.fidelity
             spent[f"{part} labels"] += label.cpu_seconds
-    parts = ("noise floor", "training", "MD", "preparation")
-    spent |= dict.fromkeys(parts, 0.0)
-    for _, event in history.events():
-        match event:
-            case e.Rechecked():
-                spent["noise floor"] += event.timing.cpu_seconds
-            case e.Trained():
-                spent["training"] += event.timing.cpu_seconds
-            case e.Explored():
-                spent["MD"] += event.timing.cpu_seconds
-            case e.Prepared() | e.Sampled():
-                spent["preparation"] += event.timing.cpu_seconds
+    spent |= dict.fromkeys(PARTS.values(), 0.0)
+    for deed in history.chronicle.deeds:
+        if deed.kind in PARTS:
+            spent[PARTS[deed.kind]] += deed.timing.cpu_seconds
     return spent
 
 
@@ -90,21 +88,12 @@ def utilisation(history: History, workers: int | None = None) -> float | None:
     from the first task to the last, without pauses of more than a minute in which
     nothing ran: those lie between two runs.
     """
-    timings = list(_timings(history))
+    timings = [x.timing for x in deeds(history) if x.timing.ended > x.timing.started]
     wall = _wall((timing.started, timing.ended) for timing in timings)
     crew = workers or len({timing.worker for timing in timings})
     if wall <= 0 or crew == 0:
         return None
     return sum(timing.cpu_seconds for timing in timings) / (crew * wall)
-
-
-def _timings(history: History) -> Iterator[e.Timing]:
-    for _, event in history.events():
-        match event:
-            case e.Opened() | e.Amended() | e.Forked() | e.Excluded() | e.Retried():
-                continue
-            case _ if event.timing.ended > event.timing.started:
-                yield event.timing
 
 
 def _wall(spans: Iterable[tuple[float, float]]) -> float:

@@ -2,8 +2,9 @@
 
 from alloop.core.records import Failure, Label, Unlabelled
 from alloop.loop import events as e
+from alloop.loop.chronicle import Told
 from alloop.loop.history import History
-from alloop.loop.told import Told, told
+from alloop.loop.told import told
 
 _PASSING = (
     *(Failure.TIMEOUT, Failure.MEMORY, Failure.CRASHED, Failure.LOST),

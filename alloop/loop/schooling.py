@@ -5,16 +5,14 @@ from dataclasses import replace
 import numpy as np
 
 from alloop.core.batch import Batch, pack
-from alloop.core.records import LabelSet, Predictions, TrainingData
-from alloop.core.roles import Potential
-from alloop.core.seeds import stream, torch_seed
+from alloop.core.records import LabelSet, Predictions
+from alloop.core.seeds import torch_seed
 from alloop.core.units import Floats
 from alloop.generation import Generation, from_bytes, to_bytes
+from alloop.grading import errors, fit_scorer
 from alloop.loop import events as e
-from alloop.loop.kit import Cargo, Kit, Scoring
+from alloop.loop.kit import Cargo, Kit
 from alloop.potentials.storable import Storable
-from alloop.scores.calibrate import threshold
-from alloop.scores.qresidual import QResidual, fit
 
 
 def teach(command: e.Train, cargo: Cargo, kit: Kit) -> tuple[e.Trained, bytes]:
@@ -28,10 +26,9 @@ def teach(command: e.Train, cargo: Cargo, kit: Kit) -> tuple[e.Trained, bytes]:
     potential, history = kit.trainer.train(cargo.data, parent, seed)
     if not isinstance(potential, Storable):
         raise TypeError("the trainer's potential has no checkpoint()")
-    scorer, limit, landmarks = _scorer(
-        potential, cargo.data, cargo.heldout or pack(()), kit
-    )
-    generation = Generation(potential, scorer, limit, facts={})
+    heldout = cargo.heldout or pack(())
+    scored = fit_scorer(potential, cargo.data, heldout, kit.scoring, kit.seed)
+    generation = Generation(potential, scored.scorer, scored.threshold, facts={})
     evaluation = _evaluate(generation, cargo.test)
     generation = _with_facts(generation, command, evaluation)
     model, blob = to_bytes(generation)
@@ -39,79 +36,27 @@ def teach(command: e.Train, cargo: Cargo, kit: Kit) -> tuple[e.Trained, bytes]:
         name=command.name,
         generation=command.generation,
         model=model,
-        threshold=limit,
+        threshold=scored.threshold,
         evaluation=evaluation,
-        landmarks=landmarks,
+        landmarks=scored.landmarks,
         history=history,
     )
     return event, blob
-
-
-def _scorer(
-    potential: Potential, data: TrainingData, heldout: Batch, kit: Kit
-) -> tuple[QResidual, float | None, Floats]:
-    """The scorer, the flagging threshold, and the landmarks for diversity."""
-    scoring = kit.scoring
-    seen = pack([*data.cheap.batch.frames(), *data.expensive.batch.frames()])
-    seen, heldout = _reference(seen, heldout, kit)
-    described = _describe(potential, seen)
-    apart = _describe(potential, heldout)
-    scorer = fit(
-        seen,
-        described,
-        heldout,
-        apart,
-        components=scoring.components,
-        kind=scoring.kind,
-    )
-    surprise = scorer.score(heldout, potential.predict(heldout, descriptors=True))
-    limit = threshold(surprise, scoring.quantile)
-    return scorer, limit, _landmarks(seen, described, scoring)
-
-
-def _reference(seen: Batch, heldout: Batch, kit: Kit) -> tuple[Batch, Batch]:
-    """Where no frames are held out, half of the training frames stand in."""
-    if len(heldout):
-        return seen, heldout
-    order = stream(kit.seed, "scorer").permutation(len(seen))
-    half = max(1, len(seen) // 2)
-    return seen.take(np.sort(order[:half])), seen.take(np.sort(order[half:]))
-
-
-def _describe(potential: Potential, batch: Batch) -> Floats:
-    described = potential.predict(batch, descriptors=True).descriptors
-    if described is None:
-        raise TypeError("the potential gave no descriptors")
-    return described
-
-
-def frame_means(batch: Batch, per_atom: Floats) -> Floats:
-    """Mean over the atoms of each frame: (atoms, d) -> (frames, d)."""
-    sums = np.add.reduceat(per_atom, batch.offsets[:-1], axis=0)
-    means: Floats = sums / batch.sizes[:, None]
-    return means
-
-
-def _landmarks(seen: Batch, described: Floats, scoring: Scoring) -> Floats:
-    means = frame_means(seen, described)
-    step = max(1, -(-len(means) // scoring.landmarks))
-    return means[::step]
 
 
 def _evaluate(generation: Generation, test: LabelSet | None) -> e.Evaluation | None:
     if test is None or len(test) == 0:
         return None
     said = generation.predict(test.batch, descriptors=True)
-    errors = said.forces - test.forces
-    offset = said.energies - test.energies
+    found = errors(said, test)
     return e.Evaluation(
         frames=tuple(frame.id for frame in test.batch.frames()),
         energies=said.energies,
         forces=said.forces,
         surprise=_surprise(generation, test.batch, said),
-        energy_mae=float(np.abs(offset - offset.mean()).mean()),
-        force_mae=float(np.abs(errors).mean()),
-        force_rmse=float(np.sqrt((errors**2).mean())),
+        energy_mae=found.energy_spread,
+        force_mae=found.force_mae,
+        force_rmse=found.force_rmse,
     )
 
 

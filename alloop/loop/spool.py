@@ -6,11 +6,15 @@ too. Where they do not, there is no spool, and nothing else changes.
 
 import contextlib
 import shutil
+import threading
+from collections.abc import Iterator
 from pathlib import Path
 
 from alloop.core.errors import StoreError
 from alloop.core.records import Label, Unlabelled
 from alloop.store.cache import LabelCache
+
+_hand = threading.Event()  # a worker has one thread for tasks
 
 
 class Spool:
@@ -24,9 +28,7 @@ class Spool:
 
     def get(self, level: str, frame: str) -> Label | Unlabelled | None:
         """The record that a worker left, or None."""
-        with contextlib.suppress(StoreError):
-            return self._cache.get(level, frame)
-        return None
+        return find(self.folder, level, frame)
 
     def drop(self, record: Label | Unlabelled) -> None:
         """Forget what has been committed."""
@@ -41,6 +43,28 @@ class Spool:
 def folder_of(store: Path) -> Path:
     """Where the spool of a store lies: STORE.spool."""
     return store.with_name(store.name + ".spool")
+
+
+def find(folder: Path, level: str, frame: str) -> Label | Unlabelled | None:
+    """The record that a worker left in the folder, or None."""
+    with contextlib.suppress(StoreError):
+        return LabelCache(folder).get(level, frame)
+    return None
+
+
+@contextlib.contextmanager
+def in_hand() -> Iterator[None]:
+    """On a worker: a label is made meanwhile, see `alloop.loop.linger`."""
+    _hand.set()
+    try:
+        yield
+    finally:
+        _hand.clear()
+
+
+def at_hand() -> bool:
+    """On a worker: whether a label is being made."""
+    return _hand.is_set()
 
 
 def leave(folder: Path, record: Label | Unlabelled) -> None:

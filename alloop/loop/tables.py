@@ -15,10 +15,10 @@ from alloop.core.batch import Batch, pack
 from alloop.core.frame import Frame, FrameId
 from alloop.core.records import Candidate, Detail, Label, Noise, Unlabelled
 from alloop.loop import events as e
+from alloop.loop.chronicle import outcome
 from alloop.loop.history import History
 from alloop.loop.learning import learn
 from alloop.loop.state import LoopState
-from alloop.loop.told import outcome
 from alloop.store.record import Array
 from alloop.store.schema import (
     FIDELITIES,

@@ -8,8 +8,11 @@ import os
 import socket
 import time
 from dataclasses import dataclass, replace
+from typing import TypeAlias
 
+from alloop.core.batch import pack
 from alloop.core.records import Label, Unlabelled
+from alloop.core.roles import Potential
 from alloop.core.seeds import stream
 from alloop.generation import Generation, from_bytes
 from alloop.labels.noise import recheck, tighter
@@ -19,9 +22,10 @@ from alloop.loop.kit import Cargo, Kit
 from alloop.loop.retries import lasting
 from alloop.loop.schooling import teach
 from alloop.loop.sources import first_frames, sample
-from alloop.loop.spool import leave
+from alloop.loop.spool import find, in_hand, leave
 from alloop.md.run import run
 
+_Told: TypeAlias = tuple[Label | Unlabelled, e.Timing]
 LONG = 2.0  # s of a label, from which on a file is little beside it
 
 
@@ -67,16 +71,31 @@ class _Clock:
 
 
 def _label(command: e.LabelFrame, kit: Kit, clock: _Clock) -> Done:
-    record = labeller(kit, kit.level(command.level)).label(command.frame)
-    timing = clock.timing(record.cpu_seconds if kit.isolate else 0.0)
-    long = timing.ended - timing.started > LONG
-    if kit.spool is not None and long and lasting(record):
-        leave(kit.spool, record)
+    with in_hand():
+        record, timing = _left(command, kit) or _made(command, kit, clock)
     match record:
         case Label():
             return Done(e.Labelled(command.name, record, timing))
         case Unlabelled():
             return Done(e.NotLabelled(command.name, record, timing))
+
+
+def _left(command: e.LabelFrame, kit: Kit) -> _Told | None:
+    """What a worker of an earlier run, which went on without its driver, left behind
+    since this one asked."""
+    if kit.spool is None:
+        return None
+    record = find(kit.spool, command.level, command.frame.id)
+    return None if record is None else (record, e.Timing())
+
+
+def _made(command: e.LabelFrame, kit: Kit, clock: _Clock) -> _Told:
+    record = labeller(kit, kit.level(command.level)).label(command.frame)
+    timing = clock.timing(record.cpu_seconds if kit.isolate else 0.0)
+    long = timing.ended - timing.started > LONG
+    if kit.spool is not None and long and lasting(record):
+        leave(kit.spool, record)
+    return record, timing
 
 
 def _explore(command: e.Explore, cargo: Cargo, kit: Kit, clock: _Clock) -> Done:
@@ -85,9 +104,10 @@ def _explore(command: e.Explore, cargo: Cargo, kit: Kit, clock: _Clock) -> Done:
         stream(kit.seed, f"explore/{command.round}/{command.piece}/{walker.index}")
         for walker in command.walkers
     ]
+    potential, note = _potential(command, generation, kit)
     exploration = run(
         command.walkers,
-        generation.potential,
+        potential,
         kit.dynamics,
         command.steps,
         rngs,
@@ -104,8 +124,24 @@ def _explore(command: e.Explore, cargo: Cargo, kit: Kit, clock: _Clock) -> Done:
         controls=exploration.controls,
         scored=exploration.scored,
         timing=clock.timing(),
+        note=note,
     )
     return Done(event)
+
+
+def _potential(
+    command: e.Explore, generation: Generation, kit: Kit
+) -> tuple[Potential, str]:
+    """Who predicts, as compiled code where that is wanted; and, the first time, why
+    not where it cannot be had."""
+    if not kit.compile:
+        return generation.potential, ""
+    from alloop.potentials.compiled import compiled_for
+
+    batch = pack([walker.frame for walker in command.walkers])
+    potential, why = compiled_for(generation.potential, batch)
+    first = (command.round, command.batch, command.piece) == (1, 0, 0)
+    return potential, (why or "") if first else ""
 
 
 def _train(command: e.Train, cargo: Cargo, kit: Kit, clock: _Clock) -> Done:

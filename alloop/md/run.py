@@ -5,7 +5,7 @@ positions rounded to the frame's decimals, so where a run is cut into pieces is 
 what it computes; the same pieces give the same bits.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -52,10 +52,12 @@ class _Judge:
     scorer: Scorer | None
     threshold: float | None
     harvest: Harvest
+    observe: Callable[[Scored], None] | None = None
 
     def sits(self, step: int, stride: int) -> bool:
         """Whether frames are scored at this step."""
         wanted = self.scorer is not None or self.harvest.controls > 0
+        wanted = wanted or self.observe is not None
         return wanted and step % stride == 0
 
     def score(self, arena: Arena, positions: Floats, said: Predictions) -> Floats:
@@ -83,13 +85,15 @@ def run(  # noqa: PLR0913 - the package's door: five nouns, then what to bring h
     keep: int = 0,
     controls: int = 0,
     lottery: np.random.Generator | None = None,
+    observe: Callable[[Scored], None] | None = None,
 ) -> Exploration:
     """Move walkers by `steps` MD steps.
 
     rngs: one stream for each walker. keep: how many of the most surprising frames come
     back, besides those that guard rails picked. controls: how many uniformly random
-    ones, drawn by `lottery`. Without a scorer there are no candidates, and the surprise
-    of a control is 0. ValueError where streams or the lottery are missing.
+    ones, drawn by `lottery`. observe: is shown every scoring step; walkers that move
+    are eligible. Without a scorer there are no candidates, and all surprise is 0.
+    ValueError where streams or the lottery are missing.
     """
     if len(rngs) != len(walkers):
         raise ValueError(f"expected {len(walkers)} random streams, got {len(rngs)}")
@@ -98,7 +102,7 @@ def run(  # noqa: PLR0913 - the package's door: five nouns, then what to bring h
     if not walkers:
         return Exploration((), (), (), 0, 0.0)
     harvest = Harvest(0 if scorer is None else keep, controls, lottery)
-    judge = _Judge(scorer, threshold, harvest)
+    judge = _Judge(scorer, threshold, harvest, observe)
     arena = enter(tuple(walkers), potential, dynamics)
     last, mean_heat = _walk(arena, judge, noise(arena, steps, rngs))
     return Exploration(
@@ -135,9 +139,10 @@ def _judged(arena: Arena, judge: _Judge, now: Moment, older: Moment) -> Moment:
     after = look(arena, now, older, judge.relative(surprise))
     batch = arena.batch.moved(positions)
     eligible = after.moving & np.isfinite(surprise)
-    judge.harvest.offer(
-        Scored(arena.walkers, batch, said, surprise, eligible, now.step)
-    )
+    found = Scored(arena.walkers, batch, said, surprise, eligible, now.step)
+    judge.harvest.offer(found)
+    if judge.observe is not None:
+        judge.observe(found)
     return after
 
 

@@ -42,7 +42,7 @@ class Layer(MessagePassing):  # type: ignore[misc]
             x=(other, own),
             radial=self.edges(basis),
             end=end,
-            size=(len(h), len(h)),
+            size=(h.shape[0], h.shape[0]),
         )
         update: Tensor = self.phi_h(torch.cat([h, m], dim=-1))  # Eq. 6
         return h + update

@@ -8,5 +8,6 @@ with warnings.catch_warnings():
     from torch_geometric.data import Batch as GraphBatch
     from torch_geometric.data import Data
     from torch_geometric.nn import MessagePassing
+    from torch_geometric.nn.models import schnet, visnet
 
-__all__ = ["Data", "GraphBatch", "MessagePassing"]
+__all__ = ["Data", "GraphBatch", "MessagePassing", "schnet", "visnet"]

@@ -45,6 +45,13 @@ def envelope(r: Tensor, cutoff: float) -> Tensor:
     return torch.relu(1.0 - x) ** 3 * (1.0 + 3.0 * x + 6.0 * x**2)
 
 
+def late_envelope(r: Tensor, cutoff: float) -> Tensor:
+    """The same polynomial for p = 5, which stays near 1 for longer."""
+    x = r / cutoff
+    rest = 1.0 + x * (3.0 + x * (6.0 + x * (10.0 + x * 15.0)))
+    return torch.relu(1.0 - x) ** 3 * rest
+
+
 class BesselBasis(nn.Module):
     """sqrt(2/c) sin(n π r/c)/r, n = 1...radial (DimeNet, Eq. 7), for r (edges,)."""
 

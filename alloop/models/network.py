@@ -9,10 +9,15 @@ import torch
 from torch import Tensor
 
 from alloop.core.errors import InputError
+from alloop.models.chgnet import CHGNet
 from alloop.models.egnn import EGNN
+from alloop.models.gemnet import GemNet
 from alloop.models.graph import Graph
 from alloop.models.layers import Network, NetworkOutput
 from alloop.models.painn import PaiNN
+from alloop.models.schnet import SchNet
+from alloop.models.tensornet import TensorNet
+from alloop.models.visnet import ViSNet
 
 __all__ = [
     "NETWORKS",
@@ -23,7 +28,10 @@ __all__ = [
     "energy_and_forces",
 ]
 
-NETWORKS: dict[str, type[Network]] = {"painn": PaiNN, "egnn": EGNN}
+NETWORKS: dict[str, type[Network]] = {
+    network.kind: network
+    for network in (PaiNN, EGNN, TensorNet, GemNet, SchNet, ViSNet, CHGNet)
+}
 
 
 class Evaluated(NamedTuple):

@@ -39,7 +39,7 @@ class Message(MessagePassing):  # type: ignore[misc]
         self.phi = mlp(channels, channels, 3 * channels)
 
     def forward(self, x: Features, W: Tensor, unit: Tensor, edges: Tensor) -> Features:
-        atoms = len(x.s)
+        atoms = x.s.shape[0]
         ds, dv = self.propagate(
             edges, phi=self.phi(x.s), v=x.v, W=W, unit=unit, size=(atoms, atoms)
         )
@@ -112,7 +112,7 @@ class PaiNN(Network):
         unit = vectors / r.unsqueeze(-1)
         W = self.filters(self.basis(r)) * envelope(r, self.cutoff).unsqueeze(-1)
         s = self.embedding(graph)
-        x = Features(s, s.new_zeros(len(s), 3, s.shape[1]))
+        x = Features(s, s.new_zeros(s.shape[0], 3, s.shape[1]))
         filters = W.chunk(len(self.messages), dim=-1)
         for message, update, w in zip(
             self.messages, self.updates, filters, strict=True

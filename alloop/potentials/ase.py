@@ -44,7 +44,19 @@ class AsePotential:
         return float(atoms.get_potential_energy()), forces
 
 
-class PotentialCalculator(Calculator):  # type: ignore[misc]
+class StatefulCalculator(Calculator):  # type: ignore[misc]
+    """A calculator whose results depend on charge and spin in `atoms.info`."""
+
+    def check_state(self, atoms: Atoms, tol: float = 1e-15) -> list[str]:
+        """What changed since the last calculation; charge and spin count too."""
+        changes: list[str] = super().check_state(atoms, tol)
+        if self.atoms is not None:
+            old, new = self.atoms.info, atoms.info
+            changes += [key for key in _STATE if old.get(key, 0) != new.get(key, 0)]
+        return changes
+
+
+class PotentialCalculator(StatefulCalculator):
     """An ASE calculator of energy, free_energy (eV) and forces (eV/Å).
 
     With a scorer also "surprise", by `get_property` or in `results`. Charge and spin
@@ -59,14 +71,6 @@ class PotentialCalculator(Calculator):  # type: ignore[misc]
         self.scorer = scorer
         if scorer is not None:
             self.implemented_properties = (*self.implemented_properties, "surprise")
-
-    def check_state(self, atoms: Atoms, tol: float = 1e-15) -> list[str]:
-        """What changed since the last calculation; charge and spin count too."""
-        changes: list[str] = super().check_state(atoms, tol)
-        if self.atoms is not None:
-            old, new = self.atoms.info, atoms.info
-            changes += [key for key in _STATE if old.get(key, 0) != new.get(key, 0)]
-        return changes
 
     def calculate(
         self,

@@ -1,7 +1,7 @@
 """A trained network as a Potential: units, reference energies and memory are added."""
 
 import copy
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -20,7 +20,7 @@ from alloop.potentials.storable import Storable
 
 __all__ = ["LearnedPotential", "Storable", "from_checkpoint"]
 
-_CHUNK = 4096  # atoms handed to the network at a time
+CHUNK = 4096  # atoms handed to the network at a time
 
 
 class LearnedPotential:
@@ -51,6 +51,16 @@ class LearnedPotential:
         return copy.deepcopy(self._network).requires_grad_(True).train()
 
     @property
+    def frozen(self) -> Network:
+        """The network itself: not to be trained or changed."""
+        return self._network
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """The type of its weights."""
+        return self._dtype
+
+    @property
     def references(self) -> dict[int, float]:
         """Reference energies in eV by atomic number."""
         return dict(self._elements.values)
@@ -65,8 +75,18 @@ class LearnedPotential:
 
         Raises InputError for an element that the model was never trained on.
         """
-        references = self._elements.per_frame(batch)
+        references = self.reference_energies(batch)
         parts = [self._evaluate(part) for part in _chunks(batch)]
+        return self.assembled(references, parts, descriptors)
+
+    def reference_energies(self, batch: Batch) -> Floats:
+        """What elements add to each frame (frames,) eV; InputError for a stranger."""
+        return self._elements.per_frame(batch)
+
+    def assembled(
+        self, references: Floats, parts: Sequence[Evaluated], descriptors: bool
+    ) -> Predictions:
+        """What the network says of a batch's parts, with units and references."""
         energies = np.concatenate([_array(part.energies) for part in parts])
         forces = np.concatenate([_array(part.forces) for part in parts])
         return Predictions(
@@ -85,6 +105,10 @@ class LearnedPotential:
         state = self._network.state_dict()
         tensors = {name: tensor.cpu().numpy().copy() for name, tensor in state.items()}
         return Checkpoint(self._network.kind, settings, tensors)
+
+    def tensor(self, values: Floats) -> torch.Tensor:
+        """Numbers as the network takes them."""
+        return torch.tensor(values, dtype=self._dtype, device=self.device)
 
     def _evaluate(self, batch: Batch) -> Evaluated:
         graph = to_graph(batch, self.cutoff, self._dtype, self.device)
@@ -106,13 +130,13 @@ def from_checkpoint(checkpoint: Checkpoint, device: str = "cpu") -> LearnedPoten
 
 
 def _chunks(batch: Batch) -> Iterator[Batch]:
-    """Whole frames, as many as fit into `_CHUNK` atoms; at least one chunk."""
-    if len(batch.numbers) <= _CHUNK:
+    """Whole frames, as many as fit into `CHUNK` atoms; at least one chunk."""
+    if len(batch.numbers) <= CHUNK:
         yield batch
         return
     start = 0
     while start < len(batch):
-        limit = batch.offsets[start] + _CHUNK
+        limit = batch.offsets[start] + CHUNK
         stop = int(np.searchsorted(batch.offsets, limit, side="right")) - 1
         stop = max(stop, start + 1)  # a frame larger than a chunk is its own
         yield _slice(batch, start, stop)
@@ -138,6 +162,6 @@ def _array(tensor: torch.Tensor) -> Floats:
     return out
 
 
-def _descriptors(parts: list[Evaluated]) -> Floats:
+def _descriptors(parts: Sequence[Evaluated]) -> Floats:
     out: Floats = np.concatenate([_array(part.descriptors) for part in parts])
     return out

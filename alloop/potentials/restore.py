@@ -7,7 +7,7 @@ from alloop.models.checkpoint import Checkpoint
 from alloop.potentials.storable import Storable
 
 SCORER = "scorer/"  # what the names of a scorer's tensors begin with
-_LEARNED = ("painn", "egnn")
+_LEARNED = ("painn", "egnn", "tensornet", "gemnet", "schnet", "visnet", "chgnet")
 KINDS = (*_LEARNED, "pairwise")
 
 

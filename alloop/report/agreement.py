@@ -5,10 +5,12 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from alloop.core.records import Label, LabelSet
+from alloop.core.records import LabelSet
 from alloop.core.units import Floats
+from alloop.loop import events as e
 from alloop.loop.history import History
-from alloop.report.evidence import first_proposals, labels_of_test
+from alloop.report.evidence import labels_of_test
+from alloop.report.proposals import labelled, proposals
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -39,7 +41,7 @@ def biases(history: History) -> Biases:
     """Biases of cheap labels, as training found them or else as the labels came."""
     trained = {
         x.generation: np.asarray(x.history["bias"], dtype=np.float64)
-        for x in history.trained()
+        for _, x in history.of_kind(e.Trained)
         if isinstance(x.history.get("bias"), list) and x.history["bias"]
     }
     return Biases(
@@ -50,38 +52,32 @@ def biases(history: History) -> Biases:
 
 
 def _biases_when_labelled(history: History) -> dict[int, Floats]:
-    level = history.opened.levels.get("cheap", "")
+    labels = labelled(history, "cheap")
     found: dict[int, list[float]] = {}
-    for frame, proposal in first_proposals(history).items():
-        label = history.ledger.labels.get((level, frame))
-        if isinstance(label, Label):
-            bias = float(np.abs(proposal.candidate.forces - label.forces).mean())
-            found.setdefault(proposal.generation, []).append(bias)
+    for proposal in proposals(history, labels):
+        candidate = proposal.candidate
+        apart = candidate.forces - labels[candidate.frame.id].forces
+        found.setdefault(proposal.generation, []).append(float(np.abs(apart).mean()))
     return {number: np.array(values) for number, values in sorted(found.items())}
 
 
 def _level_differences(history: History) -> Floats:
-    levels, labels = history.opened.levels, history.ledger.labels
-    cheap, expensive = levels.get("cheap"), levels.get("expensive")
-    if cheap is None or cheap == expensive:
+    levels = history.opened.levels
+    if levels.get("cheap") in (None, levels.get("expensive")):
         return np.zeros(0)
-    pairs = [
-        (label, labels.get((str(expensive), frame)))
-        for (level, frame), label in labels.items()
-        if level == cheap
-    ]
+    others = labelled(history, "expensive")
     return np.array(
         [
-            float(np.abs(one.forces - other.forces).mean())
-            for one, other in pairs
-            if isinstance(one, Label) and isinstance(other, Label)
+            float(np.abs(label.forces - others[frame].forces).mean())
+            for frame, label in labelled(history, "cheap").items()
+            if frame in others
         ]
     )
 
 
 def parity(history: History) -> Parity | None:
     """The last generation against the test labels, None without a test set."""
-    for trained in history.trained()[-1:]:
+    for _, trained in history.generations[-1:]:
         labels, test = labels_of_test(history, trained), trained.evaluation
         if labels is not None and test is not None:
             zero = _composition_means(labels)

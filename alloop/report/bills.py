@@ -7,8 +7,9 @@ from statistics import mean, median
 from alloop.core.cost import molecule
 from alloop.core.records import Label
 from alloop.loop import events as e
+from alloop.loop.chronicle import Told
 from alloop.loop.history import History
-from alloop.loop.told import Told, told
+from alloop.loop.told import told
 from alloop.report.quality import real
 
 
@@ -51,8 +52,7 @@ _Priced = Sequence[tuple[int, e.Priced]]
 
 
 def _priced(history: History) -> _Priced:
-    found = ((entry.seq, event) for entry, event in history.events())
-    return [(seq, event) for seq, event in found if isinstance(event, e.Priced)]
+    return [(entry.seq, event) for entry, event in history.of_kind(e.Priced)]
 
 
 def _bill(key: tuple[str, str], labels: Sequence[Told], priced: _Priced) -> Bill:

@@ -99,7 +99,7 @@ def _noise(
 
 def _frame_errors(history: History, generation: int) -> dict[str, float]:
     """Mean absolute force error by test frame, eV/Å."""
-    for trained in history.trained():
+    for _, trained in history.generations:
         if trained.generation == generation and trained.evaluation is not None:
             return _by_frame(history, trained, trained.evaluation)
     return {}

@@ -5,34 +5,22 @@ label can flatter them.
 """
 
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 from alloop.core.batch import Batch
 from alloop.core.frame import FrameId
-from alloop.core.records import Candidate, Label, LabelSet
+from alloop.core.records import LabelSet
 from alloop.core.units import Floats
 from alloop.loop import events as e
 from alloop.loop.history import History
+from alloop.report.proposals import control_frames, labelled, proposals
 from alloop.scores.calibrate import auroc, spearman
 
 WORST = 0.9  # a frame is bad if its error is above this quantile of the test errors
 ENOUGH = 10  # frames below which no rank correlation is given
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Proposal:
-    """A frame that a generation proposed, with its prediction made before any label.
-
-    round 0 and generation 0 where the exploration is not in the journal.
-    """
-
-    candidate: Candidate
-    generation: int
-    round: int
-    control: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,33 +68,11 @@ class Verdict:
         return self.hits + self.misses + self.false_alarms + self.quiet
 
 
-def proposals(history: History) -> tuple[Proposal, ...]:
-    """All that MD proposed, in order."""
-    asked: dict[str, e.Explore] = {}
-    out: list[Proposal] = []
-    for entry in history.entries:
-        if isinstance(entry.turn.event, e.Explored):
-            out.extend(_proposals(entry.turn.event, asked))
-        for command in entry.turn.commands:
-            if isinstance(command, e.Explore):
-                asked[command.name] = command
-    return tuple(out)
-
-
-def _proposals(event: e.Explored, asked: Mapping[str, e.Explore]) -> Iterator[Proposal]:
-    command = asked.get(event.name)
-    generation = 0 if command is None else command.generation
-    round_ = 0 if command is None else command.round
-    for control, found in ((False, event.candidates), (True, event.controls)):
-        for candidate in found:
-            yield Proposal(candidate, generation, round_, control)
-
-
 def points(history: History) -> tuple[Point, ...]:
     """Frames with surprise and true error: the test set under the last generation, and
     every frame that got an expensive label after it was proposed."""
     limits = bars(history)
-    thresholds = {x.generation: x.threshold for x in history.trained()}
+    thresholds = {x.generation: x.threshold for _, x in history.generations}
     found = [*_test_points(history), *_proposed_points(history)]
     return tuple(
         Point(
@@ -128,7 +94,7 @@ def _above(error: float, limit: float | None) -> bool | None:
 
 def bars(history: History) -> dict[int, float]:
     """By generation, the force error above which a frame counts as bad, eV/Å."""
-    errors = ((x.generation, _test_errors(history, x)) for x in history.trained())
+    errors = ((x.generation, _test_errors(history, x)) for _, x in history.generations)
     return {
         generation: float(np.quantile(found, WORST))
         for generation, found in errors
@@ -159,7 +125,7 @@ def _test_errors(history: History, trained: e.Trained) -> Floats:
 
 
 def _test_points(history: History) -> Iterator[Point]:
-    for trained in history.trained()[-1:]:
+    for _, trained in history.generations[-1:]:
         test = trained.evaluation
         if test is None:
             continue
@@ -172,35 +138,15 @@ def _test_points(history: History) -> Iterator[Point]:
 
 
 def _proposed_points(history: History) -> Iterator[Point]:
-    level = history.opened.levels["expensive"]
-    controls = control_frames(history)
-    for frame, proposal in first_proposals(history).items():
-        label = history.ledger.labels.get((level, frame))
-        if isinstance(label, Label):
-            candidate = proposal.candidate
-            lengths = np.linalg.norm(candidate.forces - label.forces, axis=1)
-            group = "control" if frame in controls else "chosen"
-            error = float(lengths.max())
-            number = proposal.generation
-            yield Point(frame, group, number, float(candidate.surprise), error)
-
-
-def first_proposals(history: History) -> dict[FrameId, Proposal]:
-    """The first proposal of each frame: at most that one was before any label."""
-    out: dict[FrameId, Proposal] = {}
-    for proposal in proposals(history):
-        out.setdefault(proposal.candidate.frame.id, proposal)
-    return out
-
-
-def control_frames(history: History) -> frozenset[FrameId]:
-    """Frames that were labelled at random, whatever their surprise."""
-    return frozenset(
-        command.frame.id
-        for entry in history.entries
-        for command in entry.turn.commands
-        if isinstance(command, e.LabelFrame) and command.purpose == "control"
-    )
+    controls, labels = control_frames(history), labelled(history, "expensive")
+    for proposal in proposals(history, labels):
+        candidate = proposal.candidate
+        frame = candidate.frame.id
+        label = labels[frame]
+        lengths = np.linalg.norm(candidate.forces - label.forces, axis=1)
+        group = "control" if frame in controls else "chosen"
+        number, error = proposal.generation, float(lengths.max())
+        yield Point(frame, group, number, float(candidate.surprise), error)
 
 
 def rankings(found: Sequence[Point]) -> tuple[Ranking, ...]:

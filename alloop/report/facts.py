@@ -1,10 +1,11 @@
 """What a report counts: labels, generations, walkers, money. From the journal alone."""
 
 import math
+from bisect import bisect_left
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from itertools import pairwise
+from itertools import accumulate, pairwise
 from statistics import median
 from typing import Any
 
@@ -13,8 +14,9 @@ import yaml
 from alloop.core.doubts import read
 from alloop.core.records import Failure, Unlabelled
 from alloop.loop import events as e
+from alloop.loop.chronicle import Lesson, Told
 from alloop.loop.history import History
-from alloop.loop.told import Told, told
+from alloop.loop.told import told
 
 _RECENT = 5  # rounds whose median length foretells the rest
 
@@ -134,33 +136,40 @@ def _whole(value: Any) -> int | None:
 
 def generations(history: History) -> tuple[Stand, ...]:
     """All generations, in order."""
-    asked = trainings(history)
+    asked = {lesson.name: lesson for lesson in history.chronicle.lessons}
     labels = [label for label in told(history) if label.purpose != "test"]
+    dear = [label for label in labels if label.fidelity == "expensive"]
+    both, alone = _costs(labels), _costs(dear)
     return tuple(
-        _stand(event, asked[event.name], [x for x in labels if x.answered < entry.seq])
-        for entry, event in history.events()
-        if isinstance(event, e.Trained)
+        _stand(event, asked[event.name], costs(seq))
+        for seq, event in history.generations
+        for costs in [both if asked[event.name].learned else alone]
     )
 
 
-def trainings(history: History) -> dict[str, e.Train]:
-    """The training commands by name."""
-    return {
-        command.name: command
-        for entry in history.entries
-        for command in entry.turn.commands
-        if isinstance(command, e.Train)
-    }
+def trainings(history: History, lessons: Iterable[Lesson]) -> Iterator[e.Train]:
+    """The commands of these trainings, with the frames that they learn from."""
+    last = {lesson.name: lesson.seq for lesson in lessons}
+    for entry in history.pick(sorted({*last.values()})):
+        for command in entry.turn.commands:
+            if isinstance(command, e.Train) and last.get(command.name) == entry.seq:
+                yield command
 
 
-def _stand(event: e.Trained, asked: e.Train, labels: Iterable[Told]) -> Stand:
+def _costs(labels: Sequence[Told]) -> Callable[[int], float]:
+    """What labels had cost, as a function of the record; CPU seconds."""
+    ends = [label.answered for label in labels]
+    sums = [0.0, *accumulate(label.cpu_seconds for label in labels)]
+    return lambda seq: sums[bisect_left(ends, seq)]
+
+
+def _stand(event: e.Trained, asked: Lesson, cost: float) -> Stand:
     test = event.evaluation
-    paid = [x for x in labels if asked.cheap or x.fidelity == "expensive"]
     return Stand(
         generation=event.generation,
-        cheap=len(asked.cheap) + len(asked.heldout),
-        expensive=len(asked.expensive),
-        label_cost=sum(label.cpu_seconds for label in paid),
+        cheap=asked.cheap,
+        expensive=asked.expensive,
+        label_cost=cost,
         cpu_seconds=event.timing.cpu_seconds,
         threshold=event.threshold,
         force_mae=None if test is None else test.force_mae,
@@ -174,7 +183,7 @@ def time_left(history: History) -> float | None:
     """Seconds until the budget is spent, as rounds went so far; None if unknown."""
     if history.state.finished:
         return 0.0
-    times = [x.time for x, event in history.events() if isinstance(event, e.Trained)]
+    times = [entry.time for entry, _ in history.of_kind(e.Trained, _RECENT + 1)]
     every = _whole(setting(history, "training", "every"))
     budget = _whole(setting(history, "budget", "expensive"))
     if not times or every is None or budget is None:

@@ -4,12 +4,14 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
-from alloop.loop import events as e
+from alloop.loop.chronicle import Deed
 from alloop.loop.history import History
-from alloop.loop.told import told
+from alloop.loop.prices import PARTS
+from alloop.loop.told import deeds, told
 from alloop.report.words import duration
 
 _PAUSE = 60.0  # s without any task: nobody was running the campaign
+_NUMBERED = ("training", "MD")  # `train/<generation>`, `explore/<round>/...`
 _FINEST = 1500  # pixels of a lane: closer bars of one part become one
 
 
@@ -63,23 +65,13 @@ def bars(history: History) -> tuple[Bar, ...]:
     labels = {label.answered: label.purpose for label in told(history)}
     levels = {level: name for name, level in history.opened.levels.items()}
     out = []
-    for entry, event in history.events():
-        timing = getattr(event, "timing", e.Timing())
+    for deed in deeds(history):
+        timing = deed.timing
         if timing.ended > timing.started:
-            part = _part(event, labels.get(entry.seq, ""), levels)
-            number = _number(event)
+            part = _part(deed, labels.get(deed.seq, ""), levels)
+            number = int(deed.name.split("/")[1]) if part in _NUMBERED else 0
             out.append(Bar(part, timing.worker, timing.started, timing.ended, number))
     return tuple(out)
-
-
-def _number(event: e.Event) -> int:
-    match event:
-        case e.Trained(generation=generation):
-            return generation
-        case e.Explored(name=name):
-            return int(name.split("/")[1])
-        case _:
-            return 0
 
 
 def rounds(found: Sequence[Bar]) -> Mapping[int, float]:
@@ -91,20 +83,12 @@ def rounds(found: Sequence[Bar]) -> Mapping[int, float]:
     return out
 
 
-def _part(event: e.Event, purpose: str, levels: Mapping[str, str]) -> str:
-    match event:
-        case e.Labelled() | e.NotLabelled():
-            level = event.name.split("/")[1]
-            kind = "test" if purpose == "test" else levels.get(level, "expensive")
-            return f"{kind} labels"
-        case e.Trained():
-            return "training"
-        case e.Explored():
-            return "MD"
-        case e.Rechecked():
-            return "noise floor"
-        case _:
-            return "preparation"
+def _part(deed: Deed, purpose: str, levels: Mapping[str, str]) -> str:
+    if deed.kind in ("Labelled", "NotLabelled"):
+        level = deed.name.split("/")[1]
+        kind = "test" if purpose == "test" else levels.get(level, "expensive")
+        return f"{kind} labels"
+    return PARTS.get(deed.kind, "preparation")
 
 
 def lanes(found: Sequence[Bar]) -> tuple[Lane, ...]:

@@ -8,6 +8,7 @@ from pathlib import Path
 from alloop.core.errors import InputError
 from alloop.loop.history import History
 from alloop.report import labelling, methods, sections, spending
+from alloop.report.evidence import points
 from alloop.report.facts import generations, made
 from alloop.report.markup import STYLE, Section, escape, paragraph, tiles
 from alloop.report.summary import NO_CONTROLS, headline
@@ -56,15 +57,16 @@ def render(history: History, controls: Mapping[str, History] = NO_CONTROLS) -> s
 
 
 def _sections(history: History, controls: Mapping[str, History]) -> Iterator[Section]:
+    found = points(history)
     yield sections.learning(history, controls)
     yield sections.agreement(history)
-    yield sections.surprise(history)
+    yield sections.surprise(found)
     yield sections.bias(history)
     yield labelling.labels(history)
     yield labelling.noise(history)
     yield spending.spending(history)
     yield sections.timeline(history)
-    yield methods.weak(history, controls)
+    yield methods.weak(history, controls, found)
     yield methods.methods(history)
     yield methods.reading(history)
 

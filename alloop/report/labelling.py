@@ -5,9 +5,9 @@ from collections.abc import Iterator, Sequence
 
 from alloop.core.atoms import formula
 from alloop.core.records import Unlabelled
+from alloop.loop.chronicle import Told
 from alloop.loop.history import History
 from alloop.loop.retries import lasting, lost
-from alloop.loop.told import Told
 from alloop.report.facts import level, made, title
 from alloop.report.markup import (
     Section,

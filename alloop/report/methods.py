@@ -1,6 +1,6 @@
 """The parts of the report that say how the numbers were made, and what is weak."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from importlib.metadata import PackageNotFoundError, version
 from math import isfinite
 from typing import Any
@@ -12,7 +12,7 @@ from alloop.loop.prices import utilisation
 from alloop.loop.told import told
 from alloop.report.checks import checks
 from alloop.report.compare import comparisons
-from alloop.report.evidence import ENOUGH, points, verdict
+from alloop.report.evidence import ENOUGH, Point, verdict
 from alloop.report.facts import generations, made, setting, title
 from alloop.report.markup import Section, code, folded, items, paragraph, table
 from alloop.report.phrases import happened
@@ -56,14 +56,13 @@ def methods(history: History) -> Section:
 
 def _origin(history: History) -> Iterator[str]:
     """Which campaign this one was before it went its own way."""
-    for _, event in history.events():
-        if isinstance(event, e.Forked):
-            yield f"This campaign was {happened(event, {})}."
+    for _, event in history.of_kind(e.Forked):
+        yield f"This campaign was {happened(event, {})}."
 
 
 def about_test_set(history: History) -> str:
     """Where the test set comes from."""
-    samples = [x for _, x in history.events() if isinstance(x, e.Sampled)]
+    samples = list(history.of_kind(e.Sampled))
     frames = len(history.state.test())
     brought = sum(given.test for given in history.opened.given)
     if brought:
@@ -154,10 +153,12 @@ def reading(history: History) -> Section:
     return Section("store", "How to read the store", body)
 
 
-def weak(history: History, controls: Mapping[str, History]) -> Section:
+def weak(
+    history: History, controls: Mapping[str, History], points: Sequence[Point]
+) -> Section:
     """What not to conclude from this report."""
-    found = [*_weak_test(history), *_weak_flags(history), *_weak_run(history, controls)]
-    return Section("weak", "What is weak", items(found))
+    flags, run = _weak_flags(history, points), _weak_run(history, controls)
+    return Section("weak", "What is weak", items([*_weak_test(history), *flags, *run]))
 
 
 def _weak_test(history: History) -> Iterator[str]:
@@ -170,7 +171,7 @@ def _weak_test(history: History) -> Iterator[str]:
             f"The test set has n = {frames} frames: differences of a few per cent "
             "between generations or campaigns are noise."
         )
-    trajectories = sum(isinstance(x, e.Sampled) for _, x in history.events())
+    trajectories = sum(x.kind == e.Sampled.__name__ for x in history.chronicle.deeds)
     if trajectories:
         yield (
             f"Test frames come from {trajectories} runs of MD at the cheap level and "
@@ -183,14 +184,14 @@ def _weak_test(history: History) -> Iterator[str]:
     )
 
 
-def _weak_flags(history: History) -> Iterator[str]:
-    bare = [x.generation for x in history.trained() if x.threshold is None]
+def _weak_flags(history: History, points: Sequence[Point]) -> Iterator[str]:
+    bare = [x.generation for _, x in history.generations if x.threshold is None]
     if bare:
         yield (
             f"The flag threshold of {plural(len(bare), 'generation')} is not "
             "calibrated: too few frames were held out."
         )
-    said = verdict(points(history))
+    said = verdict(points)
     if said.n < 3 * ENOUGH:
         yield (
             f"Hits and misses rest on {plural(said.n, 'control frame')}; a rate takes "

@@ -146,7 +146,7 @@ def _explored(event: e.Explored) -> str:
         f"round {round_}, batch {batch}, piece {piece}: "
         f"{plural(len(event.walkers), 'walker')}, {event.scored} frames scored, "
         f"{plural(found, 'candidate')}, {plural(len(event.controls), 'control frame')}"
-        f"{stopped}"
+        f"{stopped}{f'; {event.note}' if event.note else ''}"
     )
 
 

@@ -7,8 +7,9 @@ from math import isfinite
 
 from alloop.core.doubts import Doubt, read
 from alloop.core.records import Detail, Label, Unlabelled
+from alloop.loop.chronicle import Told
 from alloop.loop.history import History
-from alloop.loop.told import Told, told
+from alloop.loop.told import told
 from alloop.report.facts import latest, setting
 
 FIRST = "default"  # the rung that rescues nothing

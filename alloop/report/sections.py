@@ -1,6 +1,6 @@
 """The parts of the report that show results: what to see and how to read it."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
@@ -14,7 +14,6 @@ from alloop.report.evidence import (
     WORST,
     Point,
     Verdict,
-    points,
     rankings,
     verdict,
 )
@@ -84,7 +83,7 @@ def _curve(history: History, controls: Mapping[str, History]) -> str:
 def agreement(history: History) -> Section:
     """Energies and forces against labels."""
     name = "Energies and forces against labels"
-    if not history.trained():
+    if not history.generations:
         return Section("parity", name, missing(_NO_GENERATION))
     found = parity(history)
     if found is None:
@@ -114,10 +113,10 @@ def _errors(found: Parity) -> str:
     return table(head, rows)
 
 
-def surprise(history: History) -> Section:
+def surprise(points: Sequence[Point]) -> Section:
     """Surprise against true error, and the flag threshold's hits and misses."""
     name = "Does it know what it does not know?"
-    found = tuple(x for x in points(history) if np.isfinite(x.surprise))
+    found = tuple(x for x in points if np.isfinite(x.surprise))
     if not found:
         why = (
             "No frame has both a surprise and a true error yet: that takes a "

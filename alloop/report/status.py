@@ -59,7 +59,7 @@ def status(history: History) -> dict[str, Any]:
 
 def _parent(history: History) -> dict[str, Any] | None:
     """The store that this one was forked from, and its generation and record then."""
-    forked = [x for _, x in history.events() if isinstance(x, e.Forked)]
+    forked = [event for _, event in history.of_kind(e.Forked, 1)]
     if not forked:
         return None
     last = forked[-1]

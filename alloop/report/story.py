@@ -6,24 +6,34 @@ from datetime import datetime
 import numpy as np
 
 from alloop.core.atoms import formula
-from alloop.core.errors import InputError
 from alloop.core.frame import Frame, FrameId
 from alloop.core.records import Label
 from alloop.loop import events as e
+from alloop.loop.chronicle import Told
+from alloop.loop.finding import Sighting, find
 from alloop.loop.history import Entry, History
-from alloop.loop.told import Told, told
-from alloop.report.evidence import Proposal, control_frames, first_proposals
+from alloop.loop.told import told
 from alloop.report.facts import latest, title, trainings
 from alloop.report.phrases import sentence
-from alloop.report.status import status as status
+from alloop.report.proposals import Proposal, control_frames, proposed
 from alloop.report.tale import tale
 from alloop.report.words import spans
 
+_ROLES = {
+    "cheap": "Its cheap label taught {}.",
+    "expensive": "Its expensive label taught {}.",
+    "test": "In the test set, to measure {}.",
+    "heldout": "Held out from the training of {}: it calibrates their surprise.",
+}
 
-def log_lines(history: History) -> Iterator[str]:
-    """One line for each journal record: number, local time, what happened."""
+
+def log_lines(history: History, last: int = 0) -> Iterator[str]:
+    """One line for each journal record: number, local time, what happened.
+
+    last: only so many records at the end; 0 for all.
+    """
     levels = history.state.levels
-    for entry in history.entries:
+    for entry in history.entries[-last:] if last else history.entries:
         yield f"{entry.seq:>6}  {_local(entry.time)}  {sentence(entry.turn, levels)}"
 
 
@@ -32,8 +42,8 @@ def why(history: History, prefix: str) -> list[str]:
 
     Raises InputError where no frame, or several, have such an id.
     """
-    frame = _find(history, prefix)
-    proposal = first_proposals(history).get(frame.id)
+    found = find(history, prefix)
+    frame, proposal = found.frame, _proposal(history, found)
     labels = [label for label in told(history) if label.frame.id == frame.id]
     last = latest(labels)
     lines = [_introduced(frame), *_born(history, frame.id, proposal, labels)]
@@ -52,30 +62,11 @@ def _local(moment: float) -> str:
     return f"{datetime.fromtimestamp(moment).astimezone():%Y-%m-%d %H:%M:%S}"
 
 
-def _find(history: History, prefix: str) -> Frame:
-    known = {frame.id: frame for frame in _frames(history)}
-    found = [key for key in known if key.startswith(prefix)]
-    if len(found) != 1:
-        what = "no frame" if not found else f"{len(found)} frames"
-        raise InputError(
-            f"expected the beginning of one frame's id, `{prefix}` fits {what}; "
-            "`alloop log STORE` shows the ids"
-        )
-    return known[found[0]]
-
-
-def _frames(history: History) -> Iterator[Frame]:
-    """Every frame that the journal names, labelled or not."""
-    yield from history.ledger.frames.values()
-    for _, event in history.events():
-        match event:
-            case e.Prepared():
-                yield event.minimum
-                yield from event.seeds
-            case e.Sampled():
-                yield from event.frames
-            case e.Explored():
-                yield from (x.frame for x in (*event.candidates, *event.controls))
+def _proposal(history: History, found: Sighting) -> Proposal | None:
+    if found.explored is None:
+        return None
+    made = proposed(history, found.explored)
+    return next(x for x in made if x.candidate.frame.id == found.frame.id)
 
 
 def _introduced(frame: Frame) -> str:
@@ -93,14 +84,14 @@ def _born(
         return
     if any(label.brought for label in labels):
         yield "Brought by the user."
-    for _, event in history.events():
-        match event:
-            case e.Prepared() if frame == event.minimum.id:
-                yield "The minimum of its molecule at the cheap level."
-            case e.Prepared() if frame in {x.id for x in event.seeds}:
-                yield "Drawn around the minimum of the cheap level, as a first frame."
-            case e.Sampled() if frame in {x.id for x in event.frames}:
-                yield "Made by MD at the cheap level, for the frozen test set."
+    for _, prepared in history.of_kind(e.Prepared):
+        if frame == prepared.minimum.id:
+            yield "The minimum of its molecule at the cheap level."
+        elif frame in {x.id for x in prepared.seeds}:
+            yield "Drawn around the minimum of the cheap level, as a first frame."
+    for _, sampled in history.of_kind(e.Sampled):
+        if frame in {x.id for x in sampled.frames}:
+            yield "Made by MD at the cheap level, for the frozen test set."
 
 
 def _proposed(proposal: Proposal, control: bool) -> str:
@@ -117,9 +108,9 @@ def _proposed(proposal: Proposal, control: bool) -> str:
 
 
 def _surprise(history: History, proposal: Proposal) -> str:
-    surprise = proposal.candidate.surprise
+    surprise, number = proposal.candidate.surprise, proposal.generation
     threshold = next(
-        (x.threshold for x in history.trained() if x.generation == proposal.generation),
+        (x.threshold for _, x in history.generations if x.generation == number),
         None,
     )
     if threshold is None:
@@ -146,22 +137,16 @@ def _judged(history: History, proposal: Proposal, labels: list[Told]) -> Iterato
 
 
 def _learned(history: History, frame: FrameId) -> Iterator[str]:
-    done = {event.name for event in history.trained()}
-    asked = [x for name, x in trainings(history).items() if name in done]
-    for fidelity in ("cheap", "expensive", "test"):
-        found = [x.generation for x in asked if frame in getattr(x, fidelity)]
-        if not found:
-            continue
-        if fidelity == "test":
-            yield f"In the test set, to measure {_generations(found)}."
-        else:
-            yield f"Its {fidelity} label taught {_generations(found)}."
-    held = [x.generation for x in asked if frame in x.heldout]
-    if held:
-        yield (
-            f"Held out from the training of {_generations(held)}: it calibrates their "
-            "surprise."
-        )
+    done = {event.name for _, event in history.generations}
+    lessons = [x for x in history.chronicle.lessons if x.name in done]
+    found: dict[str, list[int]] = {role: [] for role in _ROLES}
+    for asked in trainings(history, lessons):
+        for role in _ROLES:
+            if frame in getattr(asked, role):
+                found[role].append(asked.generation)
+    for role, said in _ROLES.items():
+        if found[role]:
+            yield said.format(_generations(found[role]))
 
 
 def _generations(numbers: list[int]) -> str:
@@ -169,9 +154,11 @@ def _generations(numbers: list[int]) -> str:
 
 
 def _by_hand(history: History, frame: FrameId) -> Iterator[str]:
-    for entry, event in history.events():
-        match event:
-            case e.Excluded() if event.frame == frame:
+    deeds = history.chronicle.deeds
+    numbers = [x.seq for x in deeds if x.kind in ("Excluded", "Retried")]
+    for entry in history.pick(numbers):
+        match entry.turn.event:
+            case e.Excluded() as event if event.frame == frame:
                 yield _taken_out(entry, event)
             case e.Retried(labels=labels):
                 for command in labels:

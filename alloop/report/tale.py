@@ -6,9 +6,9 @@ import numpy as np
 
 from alloop.core.doubts import read
 from alloop.core.records import Detail, Label, Unlabelled
+from alloop.loop.chronicle import Told
 from alloop.loop.history import History
 from alloop.loop.retries import lasting
-from alloop.loop.told import Told
 from alloop.report.facts import title
 from alloop.report.noise import noises
 from alloop.report.phrases import moved

@@ -4,26 +4,26 @@ One writer, any number of readers beside it at any time.
 """
 
 import contextlib
-import shutil
 import time
-import uuid
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Literal, NamedTuple, Self
 
 from alloop.core.errors import DamagedError, StoreError
 from alloop.store import packs, root
+from alloop.store.building import build
 from alloop.store.codec import Codec
-from alloop.store.files import Files, explained, make_folders, remove_folders
+from alloop.store.files import Files, explained
 from alloop.store.folds import read_fold, write_fold
-from alloop.store.journal import FOLDER, NODE, STAGING, Entry, Journal
+from alloop.store.journal import FOLDER, Entry, Journal
 from alloop.store.lock import Lock
 from alloop.store.models import model_ids, read_model, write_model
 
 Mode = Literal["r", "w"]
 LOCK = "lock"
 _FEW = 64  # loose records that a clean stop leaves alone
+_NEAR = 16  # records that are read over rather than skipped
 
 
 class Stored(NamedTuple):
@@ -81,7 +81,7 @@ class Archive:
         with explained(path):
             if path.is_file() or (path.is_dir() and any(path.iterdir())):
                 raise StoreError(f"{path} exists already; choose another place")
-            _build(path, dict(attrs), files)
+            build(path, dict(attrs), files)
         return cls.open(path, codec, "w", files=files)
 
     @classmethod
@@ -134,6 +134,13 @@ class Archive:
         """All records from `start` on, those that a live writer adds meanwhile too."""
         with explained(self.path):
             for entry in self._journal.iterate(start):
+                yield self._decoded(entry)
+
+    def pick(self, numbers: Iterable[int]) -> Iterator[Stored]:
+        """The records of these numbers, which rise; those in between are not decoded,
+        and where there are many of them not read."""
+        with explained(self.path):
+            for entry in self._picked(numbers):
                 yield self._decoded(entry)
 
     def last(self) -> int:
@@ -204,6 +211,14 @@ class Archive:
         else:
             self.release()
 
+    def _picked(self, numbers: Iterable[int]) -> Iterator[Entry]:
+        last, run = -1 - _NEAR, self._journal.iterate(0)
+        for number in numbers:
+            if number - last > _NEAR:
+                run = self._journal.iterate(number)
+            yield next(entry for entry in run if entry.seq == number)
+            last = number
+
     def _end(self) -> int:
         missing = self._journal.missing()
         if missing:
@@ -228,24 +243,3 @@ class Archive:
         except StoreError as error:
             raise type(error)(f"record {entry.seq} of {self.path}: {error}") from error
         return Stored(entry.seq, entry.time, record)
-
-
-def _build(path: Path, attrs: dict[str, Any], files: Files) -> None:
-    members = {FOLDER: NODE, root.MODELS: root.group()}
-    with contextlib.ExitStack() as undo:
-        undo.callback(remove_folders, make_folders(files, path.parent))
-        growing = path.parent / f".{path.name}.{uuid.uuid4().hex}"
-        undo.callback(shutil.rmtree, growing, ignore_errors=True)
-        files.make(growing)
-        files.make(growing / FOLDER)
-        files.make(growing / FOLDER / STAGING)
-        files.make(growing / root.MODELS)
-        for name, node in members.items():
-            files.write(growing / name / root.NODE_FILE, root.dump(node))
-        files.write(growing / root.NODE_FILE, root.dump(root.fresh(attrs, members)))
-        for folder in (FOLDER, root.MODELS, "."):
-            files.sync(growing / folder)
-        files.replace(growing, path)
-        undo.callback(shutil.rmtree, path, ignore_errors=True)
-        files.sync(path.parent)
-        undo.pop_all()

@@ -16,6 +16,7 @@ import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, fields, is_dataclass
 from enum import Enum
+from functools import cache
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -53,6 +54,7 @@ CORE: tuple[type, ...] = (
 )
 _FRAME_ARRAYS = len(fields(Batch))
 _PLAIN = (str, bool, int, type(None))
+_EXACTLY = frozenset(_PLAIN)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -136,6 +138,8 @@ class _Encoder:
         )
 
     def value(self, value: Any) -> Any:
+        if type(value) in _EXACTLY:  # most values are, and each commit waits for this
+            return value
         if isinstance(value, np.generic):
             value = value.item()
         if isinstance(value, Enum):
@@ -167,8 +171,9 @@ class _Encoder:
     def record(self, value: Any) -> Any:
         if not is_dataclass(value) or isinstance(value, type):
             raise TypeError(f"a {type(value).__name__} cannot be stored")
-        named = {f.name: self.value(getattr(value, f.name)) for f in _settable(value)}
-        return {"#": self.kind(type(value)), **named}
+        kind = type(value)
+        named = {name: self.value(getattr(value, name)) for name in _settable(kind)}
+        return {"#": self.kind(kind), **named}
 
     def kind(self, cls: type) -> str:
         known, version = self.registry.get(cls.__name__, (None, 0))
@@ -270,8 +275,9 @@ def _columns(batch: Batch) -> tuple[Array, ...]:
     return tuple(getattr(batch, f.name) for f in fields(Batch))
 
 
-def _settable(value: Any) -> list[Any]:
-    return [f for f in fields(value) if f.init]
+@cache
+def _settable(cls: type) -> tuple[str, ...]:
+    return tuple(f.name for f in fields(cls) if f.init)
 
 
 def _key(key: object) -> str:

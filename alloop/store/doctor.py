@@ -20,6 +20,7 @@ from alloop.store.packs import read
 from alloop.store.record import unpack
 from alloop.store.schema import ATOM, VERSION, bounded, columns, mismatch
 
+_CHUNKS = 32  # of an array, read at once
 _JOURNAL = "restore it from a copy"
 _INDEX = "nothing is lost, records are found without it"
 _FOLD = "nothing is lost, it is made anew"
@@ -81,7 +82,8 @@ def _records(journal: Journal, codec: Codec) -> Iterator[tuple[int, str]]:
 
 def _packs(store: Path) -> Iterator[Finding]:
     folder = store / FOLDER
-    for span in Journal(folder).listing().packs:
+    found = Journal(folder).listing()
+    for span in (*found.packs, *found.tails):
         if read(folder, span).spoilt:
             what = "its index does not match its checksum"
             yield Finding(f"pack {span.name}", what, _INDEX)
@@ -107,14 +109,17 @@ def _columns(store: Path, shown: dict[str, root.Node]) -> Iterator[Finding]:
     if mark(store) > last:
         what = f"they hold record {mark(store)}, the journal ends at {last}"
         yield Finding("columns", what, _COLUMNS)
+    group: Any = zarr.open_group(store, mode="r")
     for name in names(shown):
         if shown[name]["attributes"].get("schema") != VERSION:
             continue  # of another alloop: the next run makes them anew
-        for what in _table(store, shown, name):
+        for what in _table(store, group, shown, name):
             yield Finding(name, what, _COLUMNS)
 
 
-def _table(store: Path, shown: dict[str, root.Node], name: str) -> Iterator[str]:
+def _table(
+    store: Path, group: Any, shown: dict[str, root.Node], name: str
+) -> Iterator[str]:
     wanted = columns(name)
     absent = [key for key in wanted if f"{name}/{key}" not in shown]
     if absent:
@@ -127,22 +132,27 @@ def _table(store: Path, shown: dict[str, root.Node], name: str) -> Iterator[str]
         return
     atoms = {nodes[key]["shape"][0] for key, c in wanted.items() if c.along == ATOM}
     for key in wanted:
-        yield from _array(store, f"{name}/{key}", nodes[key], max(atoms, default=0))
+        path = f"{name}/{key}"
+        lost = [x for x in _chunks(nodes[key]) if not (store / path / x).is_file()]
+        if lost:
+            yield f"{path} lacks its chunk {lost[0]}"
+        else:
+            yield from _array(group[path], path, max(atoms, default=0))
 
 
-def _array(store: Path, path: str, node: root.Node, atoms: int) -> Iterator[str]:
-    lost = [name for name in _chunks(node) if not (store / path / name).is_file()]
-    if lost:
-        yield f"{path} lacks its chunk {lost[0]}"
-        return
+def _array(array: Any, path: str, atoms: int) -> Iterator[str]:
+    """What is wrong with an array; few of its rows are in memory at a time, but of
+    offsets, which are read whole."""
     try:
-        root_group: Any = zarr.open_group(store, mode="r")
-        values = np.asarray(root_group[path][:])
+        if path.endswith("/offsets"):
+            if not bounded(np.asarray(array[:]), atoms):
+                yield f"{path} does not fit the {atoms} atoms"
+            return
+        step = _CHUNKS * array.chunks[0]
+        for first in range(0, array.shape[0], step):
+            array[first : first + step]
     except (ValueError, RuntimeError) as error:
         yield f"{path} cannot be read ({error})"
-        return
-    if path.endswith("/offsets") and not bounded(values, atoms):
-        yield f"{path} does not fit the {atoms} atoms"
 
 
 def _chunks(node: root.Node) -> Iterator[str]:

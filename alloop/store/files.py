@@ -2,7 +2,8 @@
 
 `Files` is the seam at which tests make any single operation fail; `create` and `put`
 give the two promises that everything else rests on: a file that appears is complete and
-on the disk, and a file that must be new never replaces another.
+on the disk, and a file that must be new never replaces another. What is appended is on
+the disk too, but a death may leave its first part alone: `alloop.store.tails`.
 """
 
 import contextlib
@@ -10,11 +11,13 @@ import errno
 import os
 import shutil
 import uuid
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 from alloop.core.errors import StoreError
 
+# A sync of the bytes and the size alone, without the dates, where the system has it.
+_sync: Callable[[int], None] = getattr(os, "fdatasync", os.fsync)
 _FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 _FORBIDDEN = {errno.EACCES, errno.EPERM, errno.EROFS}
 
@@ -27,6 +30,22 @@ class Files:
         with path.open("xb") as file:
             file.write(data)
             file.flush()
+            os.fsync(file.fileno())
+
+    def append(self, path: Path, data: bytes, end: int) -> None:
+        """More bytes at the end of a file, synced; FileExistsError if it has not `end`
+        bytes, FileNotFoundError if there is none."""
+        with path.open("r+b") as file:
+            if file.seek(0, os.SEEK_END) != end:
+                raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), path)
+            file.write(data)
+            file.flush()
+            _sync(file.fileno())
+
+    def cut(self, path: Path, end: int) -> None:
+        """Keep the first `end` bytes of a file alone, synced."""
+        with path.open("r+b") as file:
+            file.truncate(end)
             os.fsync(file.fileno())
 
     def link(self, source: Path, target: Path) -> None:

@@ -1,10 +1,12 @@
-"""The commit point: one immutable, checksummed file a record, created exclusively.
+"""The commit point: one immutable, checksummed record, appended to a file and synced.
 
-`journal/00000012` is record 12. A record that has a name is complete and on the disk,
-and its name can be taken only once: a second writer that slipped past the lock fails at
-its first append. Old records are sealed into packs, see `alloop.store.sealing`. The
-folder is at the same time a Zarr array of shape (0,), whose members nobody lists, so
-that the store stays a proper Zarr hierarchy.
+`journal/00000012-` holds record 12 and those that follow it, see `alloop.store.tails`.
+A number can be taken only once: a second writer that slipped past the lock finds a file
+that has grown, or gone, and fails at its first append. Old records are sealed into
+packs, see `alloop.store.sealing`. Stores of format 2 had a file for each new record,
+`journal/00000012`; these are read and sealed as they are found. The folder is at the
+same time a Zarr array of shape (0,), whose members nobody lists, so that the store
+stays a proper Zarr hierarchy.
 """
 
 import contextlib
@@ -14,11 +16,13 @@ from pathlib import Path
 from typing import Any
 
 from alloop.core.errors import DamagedError, LockedError
+from alloop.store import packs
 from alloop.store.codec import Encoded
 from alloop.store.files import Files, create, sweep
-from alloop.store.packs import DIGITS, Listing, Pack, listing, read
+from alloop.store.packs import DIGITS, Listing, Pack, Span, listing, read
 from alloop.store.record import DIGEST, pack, unpack
 from alloop.store.sealing import mend, seal
+from alloop.store.tails import framed, layout
 
 FOLDER = "journal"
 STAGING = "staging"
@@ -49,6 +53,15 @@ class Entry:
     digest: bytes
 
 
+@dataclass(frozen=True, slots=True)
+class _Tail:
+    """The file that the next record is appended to: its size, and that record."""
+
+    path: Path
+    size: int
+    next: int
+
+
 class Journal:
     """The records beneath one folder, numbered from 0 without a gap."""
 
@@ -59,9 +72,11 @@ class Journal:
         self._staging = folder / STAGING
         self._files = files or Files()
         self._writable = writable
+        self._tail: _Tail | None = None
         if writable:
             sweep(self._staging)
             mend(folder, self._files)
+            self._tail = _resumed(folder, self._files)
 
     def append(self, seq: int, record: Encoded, time: float) -> None:
         """Commit record `seq`: on return it survives a loss of power.
@@ -83,21 +98,31 @@ class Journal:
             "frames": record.frames,
             "record": record.tree,
         }
-        data = pack(header, record.arrays)
+        data = framed(seq, pack(header, record.arrays))
+        tail = self._tail
         try:
-            create(self._files, self._path(seq), data, self._staging)
-        except FileExistsError as error:
+            if tail is None or tail.next != seq or tail.size >= packs.BYTES:
+                tail = _Tail(self._folder / Span(seq, seq, True).name, 0, seq)
+                create(self._files, tail.path, data, self._staging)
+            else:
+                self._files.append(tail.path, data, tail.size)
+        except (FileExistsError, FileNotFoundError) as error:
             raise LockedError(
                 f"record {seq} of {self._folder.parent} was written by another driver; "
                 "only one may run, so stop one of the two"
             ) from error
+        self._tail = _Tail(tail.path, tail.size + len(data), seq + 1)
 
     def seal(self, least: int = 1) -> None:
         """Put loose records away into packs, unless there are fewer than `least`.
 
         Raises OSError where the file system refused; nothing is lost.
         """
-        seal(self._folder, self._staging, self._files, least)
+        try:
+            seal(self._folder, self._staging, self._files, least)
+        finally:
+            if self._tail is not None and not self._tail.path.exists():
+                self._tail = None
 
     def read(self, seq: int) -> Entry:
         """Record `seq`.
@@ -170,7 +195,7 @@ class Journal:
 
     def _spare(self, seq: int, found: Listing) -> Entry | None:
         """The record from a file that the pack has not replaced yet."""
-        for span in found.inner:
+        for span in (*found.inner, *found.tails):
             if seq in span:
                 data = read(self._folder, span).raw(seq)
                 return _entry(seq, data, f"record {seq} in {span.name}")
@@ -181,6 +206,24 @@ class Journal:
 
     def _absent(self, seq: int) -> DamagedError:
         return DamagedError(f"{self._path(seq)} is missing")
+
+
+def _resumed(folder: Path, files: Files) -> _Tail | None:
+    """The tail to go on with, without what a death left at its end.
+
+    Not one that is damaged: what is appended to it might not be found again.
+    """
+    found = listing(folder)
+    if not found.tails or found.tails[-1].last != found.last:
+        return None
+    last = found.tails[-1]
+    data = (folder / last.name).read_bytes()
+    there = layout(data, last.first)
+    if there.spoilt:
+        return None
+    if there.end < len(data):
+        files.cut(folder / last.name, there.end)
+    return _Tail(folder / last.name, there.end, last.last + 1)
 
 
 def _entry(seq: int, data: bytes, name: str) -> Entry:

@@ -5,21 +5,25 @@
 `journal/00000000-00001023` holds records 0 to 1023; offsets count from the first
 record's first byte and the checksum is of all before it, numbers are little-endian.
 Every record keeps its own checksum, so damage spoils the records that it hits and no
-others. An index that is damaged is made anew: records tell their own length.
+others. An index that is damaged is made anew: records tell their own length. The newest
+records lie in a pack that still grows, a tail: see `alloop.store.tails`.
 """
 
+import contextlib
 import hashlib
 import os
 import struct
 from bisect import bisect_right
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
 
 from alloop.core.errors import DamagedError
 from alloop.store.record import length
+from alloop.store.tails import layout
 
 RECORDS = 1024  # in a full pack
 BYTES = 16 * 2**20  # a pack is full, too, where it has grown to this
@@ -31,15 +35,17 @@ _DIGEST = 32
 
 @dataclass(frozen=True, slots=True, order=True)
 class Span:
-    """A pack by its name: it holds records `first` to `last`."""
+    """A pack by its name: it holds records `first` to `last`; grows: it is a tail."""
 
     first: int
     last: int
+    grows: bool = False
 
     @property
     def name(self) -> str:
         """Its file's name."""
-        return f"{self.first:0{DIGITS}d}-{self.last:0{DIGITS}d}"
+        last = "" if self.grows else f"{self.last:0{DIGITS}d}"
+        return f"{self.first:0{DIGITS}d}-{last}"
 
     def __contains__(self, seq: int) -> bool:
         return self.first <= seq <= self.last
@@ -54,30 +60,38 @@ class Listing:
 
     packs: in order, none within another; loose: records with a file of their own, those
     that lie in a pack too included; inner: packs that lie within another, left by a
-    writer that died before it removed them.
+    writer that died before it removed them; tails: in order, none within another, those
+    whose records lie in a pack too included.
     """
 
     packs: tuple[Span, ...]
     loose: frozenset[int]
     inner: tuple[Span, ...] = ()
+    tails: tuple[Span, ...] = ()
 
     @property
     def last(self) -> int:
         """The number of the last record, -1 where there is none."""
-        return max([*(span.last for span in self.packs[-1:]), *self.loose], default=-1)
+        ends = [span.last for span in (*self.packs[-1:], *self.tails[-1:])]
+        return max([*ends, *self.loose], default=-1)
 
     def pack(self, seq: int) -> Span | None:
-        """The pack that holds a record."""
-        place = bisect_right(self.packs, seq, key=lambda span: span.first) - 1
-        return self.packs[place] if place >= 0 and seq in self.packs[place] else None
+        """The pack that holds a record, a tail where no other does."""
+        return _holding(self.packs, seq) or _holding(self.tails, seq)
 
     def missing(self) -> list[int]:
         """Numbers below the last that nothing holds."""
         gaps, begin = [], 0
-        for span in (*self.packs, Span(self.last + 1, self.last + 1)):
+        end = Span(self.last + 1, self.last + 1)
+        for span in (*sorted((*self.packs, *self.tails)), end):
             gaps += [seq for seq in range(begin, span.first) if seq not in self.loose]
             begin = max(begin, span.last + 1)
         return gaps
+
+
+def _holding(spans: Sequence[Span], seq: int) -> Span | None:
+    place = bisect_right(spans, seq, key=lambda span: span.first) - 1
+    return spans[place] if place >= 0 and seq in spans[place] else None
 
 
 def listing(folder: Path) -> Listing:
@@ -86,7 +100,7 @@ def listing(folder: Path) -> Listing:
     A pack appears before the files that it replaces go, so a look that lost nothing
     since the one before has seen all records that there were.
     """
-    names = _names(folder)
+    names, tails = _sight(folder)
     spans = sorted(_spans(names), key=lambda span: (span.first, -span.last))
     outer: list[Span] = []
     inner: list[Span] = []
@@ -94,7 +108,28 @@ def listing(folder: Path) -> Listing:
         within = bool(outer) and span.last <= outer[-1].last
         (inner if within else outer).append(span)
     loose = frozenset(int(name) for name in names if name.isdigit())
-    return Listing(tuple(outer), loose, tuple(inner))
+    return Listing(tuple(outer), loose, tuple(inner), tails)
+
+
+def _sight(folder: Path) -> tuple[set[str], tuple[Span, ...]]:
+    """All names, and the tails among them."""
+    while True:
+        names = _names(folder)
+        with contextlib.suppress(FileNotFoundError):  # it was sealed meanwhile
+            return names, _tails(folder, names)
+
+
+def _tails(folder: Path, names: set[str]) -> tuple[Span, ...]:
+    found = (name.partition("-") for name in names if name.endswith("-"))
+    firsts = sorted(int(first) for first, _, _ in found if first.isdigit())
+    if not firsts:
+        return ()
+    # The last one grows: its end is not known without a look into it.
+    cuts = layout((folder / Span(firsts[-1], 0, True).name).read_bytes(), firsts[-1])
+    ends = [*firsts[1:], firsts[-1] + len(cuts.cuts)]
+    return tuple(
+        Span(first, end - 1, True) for first, end in zip(firsts, ends, strict=True)
+    )
 
 
 def _names(folder: Path) -> set[str]:
@@ -125,32 +160,36 @@ def joined(records: Sequence[bytes]) -> bytes:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Pack:
-    """A pack in memory: where each record begins, the end of the last one included.
+    """A pack in memory: where each record begins and ends.
 
     spoilt: the index did not match its checksum and was made anew.
     """
 
     span: Span
     data: bytes
-    offsets: tuple[int, ...]
+    cuts: tuple[tuple[int, int], ...]
     spoilt: bool = False
 
     def raw(self, seq: int) -> bytes:
         """The bytes of a record; empty where the damage left no trace of it."""
         index = seq - self.span.first
-        begin, end = (*self.offsets[index : index + 2], 0, 0)[:2]
+        begin, end = self.cuts[index] if index < len(self.cuts) else (0, 0)
         return self.data[begin:end]
 
 
 def read(folder: Path, span: Span) -> Pack:
     """The pack of this name; FileNotFoundError where it has gone into a larger one."""
     data = (folder / span.name).read_bytes()
+    if span.grows:
+        found = layout(data, span.first)
+        return Pack(span, data, found.cuts, found.spoilt)
     start = _PREFIX.size + 8 * (len(span) + 1)
     head, digest = data[:start], data[start : start + _DIGEST]
     if hashlib.sha256(head).digest() == digest:
         offsets = np.frombuffer(head, "<i8", offset=_PREFIX.size) + start + _DIGEST
-        return Pack(span, data, tuple(offsets.tolist()))
-    return Pack(span, data, tuple(_walk(data, start + _DIGEST, len(span))), True)
+        return Pack(span, data, tuple(pairwise(offsets.tolist())))
+    ends = _walk(data, start + _DIGEST, len(span))
+    return Pack(span, data, tuple(pairwise(ends)), True)
 
 
 def _walk(data: bytes, start: int, count: int) -> Iterator[int]:

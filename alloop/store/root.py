@@ -14,7 +14,7 @@ from alloop.core.errors import DamagedError, StoreError
 from alloop.store.files import Files, put
 from alloop.store.journal import FOLDER, STAGING
 
-FORMAT = 2  # 1 had no packs in its journal
+FORMAT = 3  # 1 had no packs in its journal, 2 no tails
 MODELS = "models"
 NODE_FILE = "zarr.json"
 _FORMAT_KEY = "alloop_format"

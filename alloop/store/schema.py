@@ -20,10 +20,10 @@ from alloop.store.record import Array
 Table: TypeAlias = Mapping[str, Array]
 Tables: TypeAlias = Mapping[str, Table]
 
-VERSION = 2  # of everything below; a store's older columns are made anew
+VERSION = 3  # of everything below; a store's older columns are made anew
 ROW, ATOM, BOUND = "row", "atom", "bound"
-ROWS_A_CHUNK = 1024
-ATOMS_A_CHUNK = 8192
+ROWS_A_CHUNK = 8192
+ATOMS_A_CHUNK = 65536
 DIGITS = 32
 
 FIDELITIES = ("cheap", "expensive")

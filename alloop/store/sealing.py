@@ -7,6 +7,7 @@ a reader finds each record in one place at least.
 """
 
 from collections.abc import Iterator
+from itertools import takewhile
 from pathlib import Path
 
 from alloop.store import packs
@@ -29,11 +30,13 @@ def seal(folder: Path, staging: Path, files: Files, least: int = 1) -> None:
     partial = _partial(folder, found)
     records = [partial.raw(seq) for seq in _numbers(partial.span)] if partial else []
     first = begin - len(records)
-    for group in _groups([*records], _loose(folder, begin, found.last)):
+    for group in _groups([*records], _whole(folder, found, begin)):
         span = Span(first, first + len(group) - 1)
         create(files, folder / span.name, joined(group), staging)
-        _remove(folder, files, span, partial)
+        for name in _replaced(found, span, partial):
+            files.remove(folder / name)
         first = span.last + 1
+    _clear(folder, files)
 
 
 def _partial(folder: Path, found: Listing) -> Pack | None:
@@ -45,12 +48,21 @@ def _partial(folder: Path, found: Listing) -> Pack | None:
     return pack if small and _sound(pack, pack.span) else None
 
 
-def _loose(folder: Path, begin: int, last: int) -> Iterator[bytes]:
-    for seq in range(begin, last + 1):
-        data = (folder / f"{seq:0{DIGITS}d}").read_bytes()
-        if not whole(data):
-            return
-        yield data
+def _whole(folder: Path, found: Listing, begin: int) -> Iterator[bytes]:
+    """Records from `begin` on, up to the first that is damaged."""
+    return takewhile(whole, _loose(folder, found, begin))
+
+
+def _loose(folder: Path, found: Listing, seq: int) -> Iterator[bytes]:
+    while seq <= found.last:
+        tail = found.pack(seq)
+        if tail is None:
+            yield (folder / f"{seq:0{DIGITS}d}").read_bytes()
+            seq += 1
+        else:
+            pack = read(folder, tail)
+            yield from map(pack.raw, range(seq, tail.last + 1))
+            seq = tail.last + 1
 
 
 def _groups(group: list[bytes], records: Iterator[bytes]) -> Iterator[list[bytes]]:
@@ -66,12 +78,11 @@ def _groups(group: list[bytes], records: Iterator[bytes]) -> Iterator[list[bytes
         yield group
 
 
-def _remove(folder: Path, files: Files, span: Span, partial: Pack | None) -> None:
+def _replaced(found: Listing, span: Span, partial: Pack | None) -> Iterator[str]:
+    """The files whose records a new pack holds, tails aside."""
     if partial is not None and partial.span.first in span:
-        files.remove(folder / partial.span.name)
-    begin = span.first if partial is None else max(span.first, partial.span.last + 1)
-    for seq in range(begin, span.last + 1):
-        files.remove(folder / f"{seq:0{DIGITS}d}")
+        yield partial.span.name
+    yield from (f"{seq:0{DIGITS}d}" for seq in sorted(found.loose) if seq in span)
 
 
 def mend(folder: Path, files: Files) -> None:
@@ -79,6 +90,7 @@ def mend(folder: Path, files: Files) -> None:
 
     A copy that differs from the pack's is no exception: who made it was refused.
     """
+    _clear(folder, files)
     found = listing(folder)
     for span in found.packs:
         inner = [each for each in found.inner if each.first in span]
@@ -89,6 +101,24 @@ def mend(folder: Path, files: Files) -> None:
             names += [f"{seq:0{DIGITS}d}" for seq in loose if whole(pack.raw(seq))]
             for name in names:
                 files.remove(folder / name)
+
+
+def _clear(folder: Path, files: Files) -> None:
+    """Remove the tails that packs have made superfluous."""
+    found = listing(folder)
+    for tail in found.tails:
+        if _settled(folder, found, tail):
+            files.remove(folder / tail.name)
+
+
+def _settled(folder: Path, found: Listing, tail: Span) -> bool:
+    """Whether all records of a tail lie whole in packs."""
+    count = 0
+    for span in found.packs:
+        both = range(max(span.first, tail.first), min(span.last, tail.last) + 1)
+        pack = read(folder, span) if both else None
+        count += sum(whole(pack.raw(seq)) for seq in both) if pack else 0
+    return count == len(tail)
 
 
 def _sound(pack: Pack, span: Span) -> bool:

@@ -1,29 +1,23 @@
 """Where the stages of one training run: pools made once, a network handed along."""
 
-import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from alloop.core.records import LabelSet
 from alloop.core.seeds import torch_seed
-from alloop.core.units import Floats
 from alloop.models.network import Network, build
 from alloop.potentials.learned import LearnedPotential
-from alloop.training.fit import Course, Progress, fit, force_error
+from alloop.training.engine import cpu_seconds
+from alloop.training.fit import Aids, Course, Progress, fit_with, force_error
+from alloop.training.lessons import Desk, Known, Weighing
+from alloop.training.losses import Objective
 from alloop.training.pool import Pool, make_pool
 from alloop.training.references import References, shifted
-from alloop.training.stages import Fidelity, Stage
-from alloop.training.weights import Gamma, effective_size, frame_bias, guarded_weights
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Weighing:
-    """Bias (cheap frames,) in eV/Å, the γ in eV/Å used, effective share of frames."""
-
-    bias: Floats
-    gamma: float
-    effective: float
+from alloop.training.resume import Keeper
+from alloop.training.score import Scored, thermal_energy
+from alloop.training.stages import Fidelity, Stage, served
+from alloop.training.weights import Gamma
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -38,11 +32,11 @@ class Done:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Path:
-    """How far a training has come: the network, the last one that saw expensive
-    labels (the teacher, who judges cheap ones), and the stages behind it."""
+    """How far a training has come: the network, those that later stages ask, and the
+    stages behind it."""
 
     network: Network
-    teacher: Network | None = None
+    known: Known = field(default_factory=Known)
     done: tuple[Done, ...] = ()
 
 
@@ -51,7 +45,9 @@ class Bench:
     """What all stages of one training share.
 
     labels and references by level; held_out are expensive ones. scale is the network's
-    unit in eV. parent is the network to start from where a stage says so.
+    unit in eV. parent is the network to start from where a stage says so. keeper keeps
+    states of trainings, to go on after a kill. stages are those of the whole training,
+    from which a stage learns whether compiling pays.
     """
 
     kind: str
@@ -64,6 +60,8 @@ class Bench:
     least: float
     seed: int
     progress: Progress | None = None
+    keeper: Keeper | None = None
+    stages: tuple[Stage, ...] = ()
 
     def walk(self, path: Path, stages: Sequence[Stage], gamma: Gamma) -> Path:
         """The path after these stages."""
@@ -88,24 +86,38 @@ class Bench:
         An element that only the other level knows keeps that level's reference: its
         molecules' energies are then off by a constant, their forces are not.
         """
-        last = path.done[-1].stage.on
+        last = path.done[-1].stage.levels[-1]
         other: Fidelity = "cheap" if last == "expensive" else "expensive"
         known = {**self.references[other], **self.references[last]}
         return LearnedPotential(path.network, known, self.scale)
 
     def _step(self, path: Path, stage: Stage, gamma: Gamma) -> Path:
-        began = time.process_time()
+        began = cpu_seconds()
+        lesson = self._desk(gamma).lesson(stage, path.known)
         start = self._start(path, stage)
-        pool = self._pool(stage.on, self.labels[stage.on], start)
-        weighing = None
-        if stage.weights == "bias" and path.teacher is not None:
-            weights, weighing = self._weigh(path.teacher, gamma)
-            pool = pool.weighed(weights)
-        held_out = self._validation(start)
-        network, course = fit(start, pool, stage, self.seed, held_out, self.progress)
-        done = Done(stage, course, time.process_time() - began, weighing)
-        teacher = network if stage.on == "expensive" else path.teacher
-        return Path(network, teacher, (*path.done, done))
+        pool = self._pool(lesson.labels, start).weighed(lesson.weights)
+        before = cpu_seconds() - began
+        network, course = fit_with(
+            start, pool, stage, self.seed, self._aids(stage, start)
+        )
+        done = Done(stage, course, before + course.cpu_seconds, lesson.weighing)
+        known = _learned(path.known, stage, network)
+        aside = stage.labels == "difference"
+        return Path(path.network if aside else network, known, (*path.done, done))
+
+    def _aids(self, stage: Stage, start: Network) -> Aids:
+        aside = stage.labels == "difference"
+        objective: Objective | None = None
+        if stage.loss == "score":
+            kT = thermal_energy(stage.temperature) / self.scale
+            objective = Scored(kT, stage.noise)
+        return Aids(
+            validation=None if aside else self._validation(start),
+            progress=self.progress,
+            objective=objective,
+            keeper=self.keeper,
+            ahead=served(stage, self.stages),
+        )
 
     def _start(self, path: Path, stage: Stage) -> Network:
         if stage.start == "previous":
@@ -114,21 +126,28 @@ class Bench:
             return self.parent
         return self.fresh(stage.name)
 
-    def _weigh(self, teacher: Network, gamma: Gamma) -> tuple[Floats, Weighing]:
-        cheap = self.labels["cheap"]
-        judge = LearnedPotential(teacher, self.references["cheap"], self.scale)
-        forces = judge.predict(cheap.batch).forces
-        bias = frame_bias(forces, cheap.forces, cheap.batch.offsets)
-        weights, value = guarded_weights(bias, gamma, self.least)
-        share = effective_size(weights) / len(weights)
-        return weights, Weighing(bias, value, share)
+    def _desk(self, gamma: Gamma) -> Desk:
+        rest = {
+            level: shifted(labels, self.references[level])
+            for level, labels in self.labels.items()
+        }
+        return Desk(rest, self.scale, gamma, self.least)
 
     def _validation(self, network: Network) -> Pool | None:
         if self.held_out is None:
             return None
-        return self._pool("expensive", self.held_out, network)
+        rest = shifted(self.held_out, self.references["expensive"])
+        return self._pool(rest, network)
 
-    def _pool(self, level: Fidelity, labels: LabelSet, network: Network) -> Pool:
+    def _pool(self, labels: LabelSet, network: Network) -> Pool:
         dtype = next(network.parameters()).dtype
-        rest = shifted(labels, self.references[level])
-        return make_pool(rest, self.scale, network.cutoff, dtype)
+        return make_pool(labels, self.scale, network.cutoff, dtype)
+
+
+def _learned(known: Known, stage: Stage, network: Network) -> Known:
+    """What is known after a stage has made a network."""
+    if stage.labels == "difference":
+        return replace(known, change=network)
+    if stage.on == "cheap" and stage.labels != "corrected":
+        return replace(known, pupil=network)
+    return known if stage.on == "cheap" else replace(known, teacher=network)

@@ -1,136 +1,60 @@
 """The one optimisation loop: every stage of every training of a network runs here.
 
-Adam with a linear warm-up and a cosine to zero, gradients clipped, weights averaged.
-How long it runs is fixed before it starts; no decision looks at a clock.
+AdamW with a warm-up and a decay, gradients clipped, weights averaged. How long it runs
+is fixed before it starts; no later decision looks at a clock.
 """
 
-import copy
 import math
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TypeAlias
 
-import torch
-from torch import Tensor, nn
-
-from alloop.core.units import Integers
-from alloop.models.network import Network, energy_and_forces
-from alloop.training.losses import total_loss
-from alloop.training.pool import Order, Pool
-from alloop.training.schedule import Schedule
+from alloop.models.network import Network
+from alloop.training.engine import Lessons, Planner, cpu_seconds, engine
+from alloop.training.losses import Labelled, Objective
+from alloop.training.pool import Pool
+from alloop.training.resume import (
+    Keeper,
+    Progressed,
+    pack_state,
+    training_name,
+    unpack_state,
+)
+from alloop.training.schedule import averaging, learning_rate
+from alloop.training.slopes import Slopes
 from alloop.training.stages import Stage
+from alloop.training.walk import Walk
+from alloop.training.watch import Course, Watch, force_error
+
+__all__ = [
+    "Aids",
+    "Course",
+    "Progress",
+    "averaging",
+    "fit",
+    "fit_with",
+    "force_error",
+    "learning_rate",
+]
 
 Progress: TypeAlias = Callable[[str, int, int, float], None]  # stage, step, steps, loss
 
 
-@dataclass(frozen=True, slots=True)
-class Course:
-    """What a stage recorded: at each of `steps`, the mean loss since the last one and,
-    where there are validation frames, the mean absolute force error in eV/Å."""
+@dataclass(frozen=True, slots=True, eq=False)
+class Aids:
+    """What a stage may have beside its labels.
 
-    steps: tuple[int, ...]
-    losses: tuple[float, ...]
-    validation: tuple[float, ...]
+    validation: frames to take errors on. progress is told stage, step, steps and mean
+    loss. objective: what to make small, the schedule's labelled loss where it is None.
+    keeper: where states are kept, to go on after a kill. ahead: steps of the whole
+    training that the same compiled program serves, this stage's own where it is 0.
+    """
 
-
-def learning_rate(step: int, steps: int, schedule: Schedule) -> float:
-    """Linear warm-up to the peak, then half a cosine to zero."""
-    warm = min((step + 1) / max(schedule.warmup, 1), 1.0)
-    return schedule.lr * warm * 0.5 * (1.0 + math.cos(math.pi * step / steps))
-
-
-def averaging(step: int, decay: float) -> float:
-    """The decay of the weights' average; shorter at first, to forget the start."""
-    return min(decay, (step + 1) / (step + 10))
-
-
-def force_error(network: Network, pool: Pool) -> float:
-    """Mean absolute error of the force components over a pool, eV/Å."""
-    error = energy_and_forces(network, pool.graph).forces - pool.target.forces
-    return float(error.abs().mean()) * pool.scale
-
-
-@dataclass(slots=True)
-class Walk:
-    """The state of one optimisation: the network, its average and Adam's moments."""
-
-    network: Network
-    stage: Stage
-    average: Network = field(init=False)
-    adam: torch.optim.Adam = field(init=False)
-    weights: list[Tensor] = field(init=False)
-    averages: list[Tensor] = field(init=False)
-
-    def __post_init__(self) -> None:
-        self.network = copy.deepcopy(self.network)
-        self.average = copy.deepcopy(self.network)
-        self.weights = list(self.network.parameters())
-        self.averages = list(self.average.parameters())
-        self.adam = torch.optim.Adam(self.weights, fused=True)
-
-    def step(self, index: int, pool: Pool, frames: Integers) -> float:
-        """One step downhill on these frames; the loss before it."""
-        schedule = self.stage.schedule
-        for group in self.adam.param_groups:
-            group["lr"] = learning_rate(index, self.stage.steps, schedule)
-        graph, target = pool.take(frames)
-        said = energy_and_forces(self.network, graph, create_graph=True)
-        loss = total_loss(
-            said.energies, said.forces, target, schedule.energy, schedule.norm
-        )
-        self.adam.zero_grad()
-        loss.backward()  # type: ignore[no-untyped-call]
-        nn.utils.clip_grad_norm_(self.weights, schedule.clip)
-        self.adam.step()
-        self._remember(averaging(index, schedule.ema))
-        return _finite(loss.item(), self.stage.name, index)
-
-    @torch.no_grad()
-    def _remember(self, decay: float) -> None:
-        torch._foreach_lerp_(self.averages, self.weights, 1.0 - decay)
-
-
-@dataclass(slots=True)
-class Watch:
-    """What a stage has shown so far, and the best weights where errors are taken."""
-
-    every: int
-    patience: int | None
-    validation: Pool | None
-    steps: list[int] = field(default_factory=list)
-    losses: list[float] = field(default_factory=list)
-    errors: list[float] = field(default_factory=list)
-    best: dict[str, Tensor] | None = None
-    recent: list[float] = field(default_factory=list)
-
-    def note(self, step: int, loss: float, last: bool, network: Network) -> bool:
-        """Take the loss of a step; True where one was recorded."""
-        self.recent.append(loss)
-        if not last and step % self.every:
-            return False
-        self.steps.append(step)
-        self.losses.append(math.fsum(self.recent) / len(self.recent))
-        self.recent = []
-        if self.validation is not None:
-            self._judge(force_error(network, self.validation), network)
-        return True
-
-    def _judge(self, error: float, network: Network) -> None:
-        if not self.errors or error < min(self.errors):
-            self.best = copy.deepcopy(network.state_dict())
-        self.errors.append(error)
-
-    @property
-    def patient(self) -> bool:
-        """Whether the error fell recently enough to go on."""
-        if self.patience is None or not self.errors:
-            return True
-        lowest = self.steps[self.errors.index(min(self.errors))]
-        return self.steps[-1] - lowest < self.patience
-
-    @property
-    def course(self) -> Course:
-        return Course(tuple(self.steps), tuple(self.losses), tuple(self.errors))
+    validation: Pool | None = None
+    progress: Progress | None = None
+    objective: Objective | None = None
+    keeper: Keeper | None = None
+    ahead: int = 0
 
 
 def fit(
@@ -141,25 +65,113 @@ def fit(
     validation: Pool | None = None,
     progress: Progress | None = None,
 ) -> tuple[Network, Course]:
-    """Run one stage and return the averaged network and its course.
+    """Run one stage on labelled frames and return the averaged network and its course.
 
     The network that comes in is left as it is. Without a patience the last average is
     the result, with one the best. On one thread the same call gives the same bits.
     """
+    return fit_with(network, pool, stage, seed, Aids(validation, progress))
+
+
+def fit_with(
+    network: Network, pool: Pool, stage: Stage, seed: int, aids: Aids
+) -> tuple[Network, Course]:
+    """As `fit`, with everything that a stage may have beside its labels.
+
+    With a keeper a training that was killed goes on from the last state that was kept,
+    bit for bit, and one that was finished is not run again. Raises FloatingPointError
+    where the loss is not finite.
+    """
+    run = Run(network, Lessons(pool, stage, seed, _objective(stage, aids)), aids)
+    run.begin()
+    run.go_on()
+    return run.result()
+
+
+def _objective(stage: Stage, aids: Aids) -> Objective:
     schedule = stage.schedule
-    walk = Walk(network, stage)
-    watch = Watch(schedule.every, schedule.patience, validation)
-    order = Order(seed, f"{stage.name}/batches", len(pool), schedule.batch)
-    for index in range(stage.steps):
-        loss = walk.step(index, pool, order.at(index))
-        noted = watch.note(index + 1, loss, index + 1 == stage.steps, walk.average)
-        if noted and progress is not None:
-            progress(stage.name, index + 1, stage.steps, watch.losses[-1])
-        if noted and not watch.patient:
-            break
-    if schedule.patience is not None and watch.best is not None:
-        walk.average.load_state_dict(watch.best)
-    return walk.average, watch.course
+    return aids.objective or Labelled(schedule.energy, schedule.norm)
+
+
+class Run:
+    """One stage under way: begun or taken up again, walked, and read."""
+
+    def __init__(self, network: Network, lessons: Lessons, aids: Aids) -> None:
+        schedule = lessons.stage.schedule
+        self._lessons = lessons
+        self._aids = aids
+        self._name = "" if aids.keeper is None else _name(network, lessons, aids)
+        self._walk = Walk(network, schedule)
+        self._watch = Watch(schedule.every, schedule.patience, aids.validation)
+        self._at = Progressed()
+        self._clock = cpu_seconds()
+
+    def begin(self) -> None:
+        """Go where the kept state is, or plan the stage."""
+        keeper = self._aids.keeper
+        state = None if keeper is None else keeper.load(self._name)
+        if state is not None:
+            self._at = unpack_state(state, self._walk, self._watch)
+            return
+        planner = Planner(self._walk, self._lessons, self._aids.ahead)
+        self._at.planned, self._at.compile = planner.plan()
+        if self._lessons.stage.schedule.seconds is not None:
+            self._keep()  # the plan was measured, and must be the same ever after
+
+    def go_on(self) -> None:
+        """Take the steps that are left, unless the stage's patience is over."""
+        if not self._goes_on():
+            return
+        slopes, self._at.engine = engine(
+            self._walk.network, self._lessons, self._at.compile
+        )
+        while self._goes_on():
+            self._step(slopes)
+            if self._aids.keeper is not None and self._aids.keeper.due():
+                self._keep()
+        self._keep()
+
+    def result(self) -> tuple[Network, Course]:
+        """The averaged network, or the best where there is a patience."""
+        watch, at, network = self._watch, self._at, self._walk.average
+        if watch.patience is not None and watch.best is not None:
+            network.load_state_dict(watch.best)
+        return network, Course(
+            steps=tuple(watch.steps),
+            losses=tuple(watch.losses),
+            validation=tuple(watch.errors),
+            planned=at.planned,
+            engine=at.engine,
+            cpu_seconds=at.cpu_seconds + cpu_seconds() - self._clock,
+        )
+
+    def _goes_on(self) -> bool:
+        return self._at.step < self._at.planned and self._watch.patient
+
+    def _step(self, slopes: Slopes) -> None:
+        at, stage = self._at, self._lessons.stage.name
+        slope = slopes(*self._lessons.at(at.step))
+        self._walk.step(at.step, at.planned, slope)
+        loss = _finite(slope.loss.item(), stage, at.step)
+        at.step += 1
+        last = at.step == at.planned
+        noted = self._watch.note(at.step, loss, last, self._walk.average)
+        if noted and self._aids.progress is not None:
+            self._aids.progress(stage, at.step, at.planned, self._watch.losses[-1])
+
+    def _keep(self) -> None:
+        if self._aids.keeper is None:
+            return
+        now = cpu_seconds()
+        self._at.cpu_seconds += now - self._clock
+        self._clock = now
+        state = pack_state(self._walk, self._watch, self._at)
+        self._aids.keeper.save(self._name, state)
+
+
+def _name(network: Network, lessons: Lessons, aids: Aids) -> str:
+    decisive = (lessons.stage, lessons.seed, lessons.objective, aids.ahead)
+    return training_name(network, (lessons.pool, aids.validation), decisive)
 
 
 def _finite(loss: float, stage: str, step: int) -> float:

@@ -6,7 +6,8 @@ from alloop.training.bench import Bench, Done, Path
 
 
 def history(path: Path, bench: Bench) -> dict[str, Any]:
-    """stages, steps, loss, validation (eV/Å or None), cpu_seconds: lists by stage.
+    """stages, steps, loss, validation (eV/Å or None), engine (how steps were computed),
+    cpu_seconds: lists by stage.
 
     bias (eV/Å, by cheap frame), gamma (eV/Å) and effective (share of the cheap frames)
     where frames were weighed; curve/STAGE/{step,loss,validation}; scale in eV/Å.
@@ -16,6 +17,7 @@ def history(path: Path, bench: Bench) -> dict[str, Any]:
         "steps": [done.course.steps[-1] for done in path.done],
         "loss": [done.course.losses[-1] for done in path.done],
         "validation": [_last(done.course.validation) for done in path.done],
+        "engine": [done.course.engine for done in path.done],
         "cpu_seconds": [done.cpu_seconds for done in path.done],
         "scale": bench.scale,
     }

@@ -5,10 +5,17 @@ eV/Å (energies by scale x 1 Å), so that ρ and the learning rate mean the same
 molecule.
 """
 
+from collections.abc import Hashable
 from dataclasses import dataclass
+from typing import Protocol, TypeAlias
 
 import torch
 from torch import Tensor
+
+from alloop.models.graph import Graph
+from alloop.models.network import Network, energy_and_forces
+
+Drawn: TypeAlias = tuple[Tensor, ...]  # the random numbers of one step
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -23,6 +30,46 @@ class Targets:
     forces: Tensor
     weights: Tensor
     owner: Tensor
+
+
+class Objective(Hashable, Protocol):
+    """What a step makes small: a pure function of its arguments.
+
+    It must be hashable, and its repr must tell it from every other, as a frozen
+    dataclass of numbers does: compiled programs and checkpoints go by it. It may use
+    nothing random but what `draw` gave.
+    """
+
+    def draw(self, graph: Graph, generator: torch.Generator) -> Drawn:
+        """The random numbers that a step on this graph needs, of fixed shapes."""
+
+    def __call__(
+        self, network: Network, graph: Graph, target: Targets, drawn: Drawn
+    ) -> Tensor:
+        """The loss, a scalar that can be differentiated by the network's weights."""
+
+
+@dataclass(frozen=True, slots=True)
+class Labelled:
+    """The labelled loss: ρ is energy, norm that of `force_errors`."""
+
+    energy: float
+    norm: str = "l2"
+
+    def draw(self, graph: Graph, generator: torch.Generator) -> Drawn:  # noqa: ARG002
+        """Nothing: labels leave nothing to chance."""
+        return ()
+
+    def __call__(
+        self,
+        network: Network,
+        graph: Graph,
+        target: Targets,
+        drawn: Drawn,  # noqa: ARG002
+    ) -> Tensor:
+        """(1 - ρ) ℓ_f + ρ ℓ_e of what the network says."""
+        said = energy_and_forces(network, graph, create_graph=True)
+        return total_loss(said.energies, said.forces, target, self.energy, self.norm)
 
 
 def force_errors(predicted: Tensor, target: Tensor, norm: str = "l2") -> Tensor:

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from alloop.core.bias import frame_bias
 from alloop.core.errors import InputError
 from alloop.core.records import LabelSet, TrainingData
 from alloop.core.roles import Potential
@@ -19,7 +20,6 @@ from alloop.training.weights import (
     DEFAULT,
     Gamma,
     effective_size,
-    frame_bias,
     guarded_weights,
 )
 

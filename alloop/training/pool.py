@@ -4,10 +4,12 @@ Positions do not move while a network learns, so a frame's neighbours are looked
 the pool is made, and a step only gathers rows.
 """
 
+from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from alloop.core.batch import take_atoms
 from alloop.core.records import LabelSet
@@ -52,6 +54,7 @@ class Pool:
     graph: Graph
     target: Targets
     edges: Integers = field(repr=False)  # (frames + 1,) offsets of the frames' edges
+    alike: bool = False  # the same atoms and neighbours, in the same order
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -64,6 +67,8 @@ class Pool:
 
     def take(self, frames: Integers) -> tuple[Graph, Targets]:
         """The graph and the targets of some frames, in that order."""
+        if self.alike and len(frames) <= len(self):
+            return self._rows(frames)
         offsets = self.labels.batch.offsets
         atoms = torch.from_numpy(take_atoms(offsets, frames))
         edges = torch.from_numpy(take_atoms(self.edges, frames))
@@ -91,6 +96,41 @@ class Pool:
         )
         return graph, target
 
+    def chunks(self, edges: int) -> Iterator[Integers]:
+        """All frames in order, in pieces of about so many edges at most."""
+        piece = self.edges[:-1] // max(edges, 1)
+        yield from np.split(np.arange(len(self)), np.flatnonzero(np.diff(piece)) + 1)
+
+    def _rows(self, frames: Integers) -> tuple[Graph, Targets]:
+        """`take` where frames differ in positions and states alone: what names atoms
+        is that of the first frames."""
+        count, total = len(frames), len(self)
+        atoms = count * (len(self.graph.z) // total)
+        edges = count * int(self.edges[1])
+        chosen = torch.from_numpy(frames)
+        whole, owner = self.graph, self.graph.batch[:atoms]
+
+        def of(rows: Tensor) -> Tensor:
+            return rows.view(total, -1, 3).index_select(0, chosen).view(-1, 3)
+
+        graph = Data(
+            z=whole.z[:atoms],
+            pos=of(whole.pos),
+            edge_index=whole.edge_index[:, :edges].contiguous(),
+            shift=of(whole.shift),
+            batch=owner,
+            charge=whole.charge[chosen],
+            spin=whole.spin[chosen],
+        )
+        graph.num_graphs = count
+        target = self.target
+        return graph, Targets(
+            energies=target.energies[chosen],
+            forces=of(target.forces),
+            weights=target.weights[chosen],
+            owner=owner,
+        )
+
 
 def force_scale(labels: LabelSet) -> float:
     """Root mean square of the force components in eV/Å; 1 where all are zero."""
@@ -111,4 +151,22 @@ def make_pool(
         owner=graph.batch,
     )
     edges = np.concatenate([[0], np.cumsum(counts)]).astype(np.int64)
-    return Pool(labels, scale, graph, target, edges)
+    return Pool(labels, scale, graph, target, edges, _alike(labels, graph, edges))
+
+
+def _alike(labels: LabelSet, graph: Graph, edges: Integers) -> bool:
+    """Whether all frames have the atoms of the first one, and its neighbours."""
+    frames, atoms, pairs = len(labels), len(graph.z), int(edges[-1])
+    first = int(edges[1]) if frames else 0
+    if not first or atoms % frames or frames * first != pairs:
+        return False
+    size = atoms // frames
+    z = graph.z.view(frames, size)
+    begins = size * torch.arange(frames).view(1, frames, 1)
+    local = graph.edge_index.view(2, frames, first) - begins
+    return bool(
+        (labels.batch.sizes == size).all()
+        and (np.diff(edges) == first).all()
+        and (z == z[0]).all()
+        and (local == local[:, :1]).all()
+    )

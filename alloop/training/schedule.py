@@ -1,19 +1,39 @@
 """How one stage walks downhill: facts, so that a YAML file can say them."""
 
+import math
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, TypeAlias
+
+from alloop.core.errors import InputError
+
+Decay: TypeAlias = Literal["cosine", "exponential", "wsd"]
+Compile: TypeAlias = Literal["auto", "always", "never"]
+
+# CPU seconds, measured on PaiNN: what compiling costs without anything to build on, and
+# what each step then saves, of itself and for each edge in its batch.
+COMPILING = 80.0
+SAVED, SAVED_EDGE = 7e-3, 2e-5
 
 
 @dataclass(frozen=True, slots=True)
 class Schedule:
     """How one stage walks downhill.
 
-    lr is Adam's peak step, reached after `warmup` steps and cosined to 0 at the last;
-    ema is the decay of the averaged weights, which are the result; clip bounds the
-    gradient's norm; energy is ρ of ASTEROID's Eq. 1; norm is the force loss, "l2"
-    (mean length of an atom's error) or "l1" (mean of its components). With validation
-    frames, errors are taken each `every` steps; with a patience (in steps) the stage
-    stops when they have not fallen for so long, and keeps the best weights.
+    lr is AdamW's peak step, reached after `warmup` steps; ema is the decay of the
+    averaged weights, which are the result; clip bounds the gradient's norm; energy is ρ
+    of ASTEROID's Eq. 1; norm is the force loss, "l2" (mean length of an atom's error)
+    or "l1" (mean of its components). With validation frames, errors are taken each
+    `every` steps; with a patience (in steps) the stage stops when they have not fallen
+    for so long, and keeps the best weights.
+
+    decay leads from the peak to `floor` times the peak at the last step: "cosine",
+    "exponential", or "wsd" (warm up, stay, decay: constant for the share `hold` of the
+    steps, then half a cosine). weight_decay is AdamW's, on matrices only. layer_decay
+    is the factor of the step from each layer to the one below it. epochs and seconds
+    shorten the stage: passes over its frames, and CPU seconds, which a measurement at
+    the start turns into steps. compile: "auto" where it pays (see `compiles`).
+
+    Raises InputError for an exponential decay to nothing.
     """
 
     lr: float = 5e-3
@@ -25,3 +45,58 @@ class Schedule:
     norm: Literal["l2", "l1"] = "l2"
     every: int = 100
     patience: int | None = None
+    decay: Decay = "cosine"
+    floor: float = 0.0
+    hold: float = 0.8
+    weight_decay: float = 0.0
+    layer_decay: float = 1.0
+    epochs: int | None = None
+    seconds: float | None = None
+    compile: Compile = "auto"
+
+    def __post_init__(self) -> None:
+        if self.decay == "exponential" and not self.floor > 0.0:
+            raise InputError(
+                f"expected a floor above 0 for an exponential decay, got {self.floor}; "
+                "set floor: 0.01, or decay: cosine"
+            )
+
+
+def learning_rate(step: int, steps: int, schedule: Schedule) -> float:
+    """Linear warm-up to the peak, times the decay."""
+    warm = min((step + 1) / max(schedule.warmup, 1), 1.0)
+    return schedule.lr * warm * decayed(step / steps, schedule)
+
+
+def decayed(x: float, schedule: Schedule) -> float:
+    """The share of the peak that is left after the share x of the steps."""
+    if schedule.decay == "exponential":
+        return math.pow(schedule.floor, x)
+    hold = schedule.hold if schedule.decay == "wsd" else 0.0
+    late = 0.0 if x <= hold else (x - hold) / (1.0 - hold)
+    half = 0.5 * (1.0 + math.cos(math.pi * late))
+    return schedule.floor + (1.0 - schedule.floor) * half
+
+
+def averaging(step: int, decay: float) -> float:
+    """The decay of the weights' average; shorter at first, to forget the start."""
+    return min(decay, (step + 1) / (step + 10))
+
+
+def bounded(steps: int, frames: int, schedule: Schedule) -> int:
+    """The steps of a stage, no more than its epochs allow."""
+    if schedule.epochs is None:
+        return steps
+    return min(steps, schedule.epochs * max(1, frames // schedule.batch))
+
+
+def compiles(steps: int, edges: int, schedule: Schedule) -> bool:
+    """Whether to compile a program that serves so many steps on so many edges.
+
+    The one rule: asked for, or worth more than it costs by the figures above. It looks
+    at no clock and at nothing that was compiled before, since compiled and plain steps
+    differ in their last bits, and a resumed training must decide alike.
+    """
+    if schedule.compile == "auto":
+        return steps * (SAVED + SAVED_EDGE * edges) >= COMPILING
+    return schedule.compile == "always"

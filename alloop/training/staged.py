@@ -10,18 +10,18 @@ from typing import Any
 
 import numpy as np
 
-from alloop.core.batch import take_atoms
 from alloop.core.errors import InputError
 from alloop.core.records import LabelSet, TrainingData
 from alloop.core.roles import Potential
 from alloop.core.seeds import share
-from alloop.core.units import Integers
 from alloop.potentials.learned import LearnedPotential
 from alloop.training.bench import Bench, Path
+from alloop.training.correct import rows
 from alloop.training.fit import Progress
 from alloop.training.history import history
 from alloop.training.pool import force_scale
 from alloop.training.references import references
+from alloop.training.resume import Keeper
 from alloop.training.stages import Fidelity, Stage
 from alloop.training.weights import DEFAULT, Gamma
 
@@ -35,7 +35,8 @@ class StagedTrainer:
     share of the cheap frames that the weights must leave effective. validation: the
     share of the expensive frames that is held out, by the hash of their ids. given:
     reference energies (eV) by fidelity and atomic number; fitted where there are none.
-    progress is called with stage, step, steps and mean loss.
+    progress is called with stage, step, steps and mean loss. With a keeper a training
+    that was killed goes on where its last state was kept.
     """
 
     kind: str
@@ -46,6 +47,7 @@ class StagedTrainer:
     validation: float = 0.0
     given: Mapping[Fidelity, Mapping[int, float]] = field(default_factory=dict)
     progress: Progress | None = None
+    keeper: Keeper | None = None
 
     def __post_init__(self) -> None:
         if len(self.gammas) > 1 and self.validation <= 0.0:
@@ -64,14 +66,8 @@ class StagedTrainer:
         """
         stages = runnable(self.stages, data)
         bench = self._bench(data, parent, seed)
-        weighed = [i for i, stage in enumerate(stages) if stage.weights == "bias"]
-        parting = weighed[0] if weighed else len(stages)
-        start = Path(bench.fresh(stages[0].name))
-        common = bench.walk(start, stages[:parting], self.gammas[0])
-        gammas = self.gammas if weighed else self.gammas[:1]
-        paths = [bench.walk(common, stages[parting:], gamma) for gamma in gammas]
-        best = min(paths, key=bench.error)
-        return bench.potential(best), history(best, bench)
+        path = best_path(bench, stages, self.gammas)
+        return bench.potential(path), history(path, bench)
 
     def _bench(self, data: TrainingData, parent: Potential | None, seed: int) -> Bench:
         training, held_out = held_out_split(data.expensive, self.validation)
@@ -94,28 +90,48 @@ class StagedTrainer:
             least=self.least,
             seed=seed,
             progress=self.progress,
+            keeper=self.keeper,
         )
+
+
+def best_path(bench: Bench, stages: Sequence[Stage], gammas: Sequence[Gamma]) -> Path:
+    """The path through all stages; of several γ the one whose last stage errs least on
+    the held-out frames. Stages before the first weighed one run once."""
+    bench = replace(bench, stages=tuple(stages))
+    weighed = [i for i, stage in enumerate(stages) if stage.weights != "uniform"]
+    parting = weighed[0] if weighed else len(stages)
+    start = Path(bench.fresh(stages[0].name))
+    common = bench.walk(start, stages[:parting], gammas[0])
+    tried = gammas if weighed else gammas[:1]
+    paths = [bench.walk(common, stages[parting:], gamma) for gamma in tried]
+    return min(paths, key=bench.error)
 
 
 def runnable(stages: Sequence[Stage], data: TrainingData) -> tuple[Stage, ...]:
     """The stages with steps that these labels allow.
 
-    Where a level has no labels, the first stage of the other level gets all steps:
-    ASTEROID without cheap labels is standard training.
+    Where a level has no labels, the first stage that the other level serves gets all
+    steps: ASTEROID without cheap labels is standard training.
     """
-    present = {"cheap": len(data.cheap) > 0, "expensive": len(data.expensive) > 0}
-    wanted = [stage for stage in stages if stage.steps > 0]
-    kept = [stage for stage in wanted if present[stage.on]]
+    present: list[Fidelity] = ["cheap"] if len(data.cheap) else []
+    present += ["expensive"] if len(data.expensive) else []
+    wanted = tuple(stage for stage in stages if stage.steps > 0)
+    if all(level in present for stage in wanted for level in stage.levels):
+        return wanted
+    kept = [stage for stage in wanted if set(stage.levels) & set(present)]
     if not kept:
         raise InputError(
             f"expected labels for one of the stages {[s.name for s in stages]}, got "
             "none; label some frames first"
         )
-    if kept == wanted:
-        return tuple(kept)
-    steps = sum(stage.steps for stage in stages)
-    start = "scratch" if kept[0].start == "previous" else kept[0].start
-    return (replace(kept[0], steps=steps, weights="uniform", start=start),)
+    return (_alone(kept[0], present[0], sum(stage.steps for stage in stages)),)
+
+
+def _alone(stage: Stage, level: Fidelity, steps: int) -> Stage:
+    start = "scratch" if stage.start == "previous" else stage.start
+    return replace(
+        stage, on=level, steps=steps, start=start, weights="uniform", labels="plain"
+    )
 
 
 def held_out_split(
@@ -131,10 +147,4 @@ def held_out_split(
     )
     if not out.any() or out.all():
         return labels, None
-    return _pick(labels, np.flatnonzero(~out)), _pick(labels, np.flatnonzero(out))
-
-
-def _pick(labels: LabelSet, frames: Integers) -> LabelSet:
-    batch = labels.batch
-    atoms = take_atoms(batch.offsets, frames)
-    return LabelSet(batch.take(frames), labels.energies[frames], labels.forces[atoms])
+    return rows(labels, np.flatnonzero(~out)), rows(labels, np.flatnonzero(out))

@@ -1,5 +1,6 @@
 """A training as a list of stages: frozen facts, so that a YAML file can list them."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
@@ -8,6 +9,11 @@ from alloop.training.schedule import Schedule
 SCHEDULE = Schedule()
 
 Fidelity: TypeAlias = Literal["cheap", "expensive"]
+Source: TypeAlias = Literal["cheap", "expensive", "both"]
+Start: TypeAlias = Literal["scratch", "previous", "parent"]
+Weights: TypeAlias = Literal["uniform", "bias", "scaled"]
+Targets: TypeAlias = Literal["plain", "scaled", "difference", "corrected"]
+Loss: TypeAlias = Literal["labels", "score"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -15,13 +21,46 @@ class Stage:
     """One optimisation: on which labels, from where, with which weights, how long.
 
     start: "scratch" (a new network), "previous" (the stage before), "parent" (the last
-    generation's network; scratch where there is none). weights: "bias" weighs cheap
-    frames by their disagreement with the last stage that saw expensive labels.
+    generation's network; scratch where there is none).
+
+    weights: "bias" weighs cheap frames by their disagreement with the last stage that
+    saw expensive labels, "scaled" likewise, after the best common factor between them.
+
+    labels: "plain"; "scaled": cheap labels times that factor; "corrected": cheap labels
+    plus what expensive ones changed; "difference": expensive labels less the network
+    so far, learned by a network of its own that only serves to correct.
+
+    mix: on both, the share of expensive frames in an epoch.
+
+    loss: "score" learns from where frames lie and not from labels: they must be drawn
+    from the level's equilibrium at `temperature` (K); noise (Å) smooths them.
     """
 
     name: str
-    on: Fidelity
+    on: Source
     steps: int
-    start: Literal["scratch", "previous", "parent"] = "previous"
-    weights: Literal["uniform", "bias"] = "uniform"
+    start: Start = "previous"
+    weights: Weights = "uniform"
     schedule: Schedule = SCHEDULE
+    labels: Targets = "plain"
+    mix: float = 0.5
+    loss: Loss = "labels"
+    temperature: float = 0.0
+    noise: float = 0.0
+
+    @property
+    def levels(self) -> tuple[Fidelity, ...]:
+        """The levels whose labels it needs."""
+        return ("cheap", "expensive") if self.on == "both" else (self.on,)
+
+    @property
+    def program(self) -> tuple[object, ...]:
+        """What stages have in common that one compiled program serves."""
+        schedule = self.schedule
+        scored = (self.temperature, self.noise) if self.loss == "score" else ()
+        return (schedule.batch, schedule.energy, schedule.norm, self.loss, *scored)
+
+
+def served(stage: Stage, stages: Sequence[Stage]) -> int:
+    """Steps of all stages that share a stage's program, its own among them."""
+    return sum(other.steps for other in stages if other.program == stage.program)

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from alloop.core.units import Floats, Integers
+from alloop.core.units import Floats
 
 _RAISE = 1.1  # factor by which γ grows until enough frames count
 
@@ -30,18 +30,6 @@ class Gamma:
 
 
 DEFAULT = Gamma(2.0)
-
-
-def frame_bias(predicted: Floats, label: Floats, offsets: Integers) -> Floats:
-    """B = mean abs(F_model - F_cheap) over the components of a frame, (frames,) eV/Å.
-
-    predicted and label are (atoms, 3). The paper prints the sum; its code takes the
-    mean, and only that leaves weights which do not vanish.
-    """
-    per_atom = np.abs(predicted - label).mean(axis=1)  # (atoms,)
-    totals = np.add.reduceat(per_atom, offsets[:-1]) if len(per_atom) else per_atom
-    out: Floats = totals / np.diff(offsets)
-    return out
 
 
 def bias_weights(bias: Floats, gamma: float) -> Floats:

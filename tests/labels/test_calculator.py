@@ -53,6 +53,10 @@ def test_charge_and_spin_come_from_the_atoms_or_from_the_call(water: Frame) -> N
     atoms.info |= {"charge": 1, "spin": 1}
     atoms.calc = calculator(Echo())
     assert atoms.get_potential_energy() == 11.0
+    atoms.info["charge"] = 2
+    assert atoms.get_potential_energy() == 21.0
+    atoms.info["spin"] = 0
+    assert atoms.get_potential_energy() == 20.0
     atoms.calc = calculator(Echo(), charge=-1, spin=3)
     assert atoms.get_potential_energy() == -7.0
 

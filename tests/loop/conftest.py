@@ -16,8 +16,7 @@ from alloop.core.records import Candidate, Failure, Label, Noise, Unlabelled, Wa
 from alloop.core.seeds import share, stream
 from alloop.loop import events as e
 from alloop.loop.history import Entry, History
-from alloop.loop.learning import absorb, ask, replay
-from alloop.loop.ledger import Ledger
+from alloop.loop.learning import absorb, ask
 from alloop.loop.policy import decide
 from alloop.loop.rules import Budget, Exploring, Rules, Seeding
 from alloop.loop.state import LoopState
@@ -248,11 +247,8 @@ def same(one: object, other: object) -> bool:
 
 def history(turns: Sequence[e.Turn]) -> History:
     """The history of these turns, one a second."""
-    ledger = Ledger()
-    for turn in turns:
-        ledger.add(turn)
     entries = tuple(Entry(seq, 100.0 + seq, turn) for seq, turn in enumerate(turns))
-    return History(Path("world.zarr"), {}, entries, replay(turns), ledger)
+    return History.of(Path("world.zarr"), {}, entries)
 
 
 def game(

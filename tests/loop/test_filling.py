@@ -9,9 +9,9 @@ import zarr
 from alloop.loop import events as e
 from alloop.loop import filling
 from alloop.loop.filling import Filler
-from alloop.loop.fold import Known
 from alloop.loop.history import CODEC
 from alloop.loop.keeping import Keeper
+from alloop.loop.known import Known
 from alloop.loop.learning import ATTEMPTS
 from alloop.loop.tables import Rows, tables
 from alloop.store import columns

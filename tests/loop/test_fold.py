@@ -10,8 +10,8 @@ from alloop.core.errors import InputError
 from alloop.core.records import Label
 from alloop.loop import events as e
 from alloop.loop import fold
-from alloop.loop.fold import Known
 from alloop.loop.history import CODEC, read
+from alloop.loop.known import Known
 from alloop.loop.learning import ATTEMPTS
 from alloop.store.archive import Archive
 

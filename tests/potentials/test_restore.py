@@ -12,11 +12,12 @@ from alloop.models.network import build
 from alloop.potentials.learned import LearnedPotential
 from alloop.potentials.pairwise import PairBasis, PairwisePotential
 from alloop.potentials.restore import restore
+from tests.models.kinds import LEAST
 
 
-@pytest.mark.parametrize("kind", ["painn", "egnn"])
+@pytest.mark.parametrize("kind", sorted(LEAST))
 def test_networks_are_restored_as_learned_potentials(kind: str) -> None:
-    potential = LearnedPotential(build(kind, {"channels": 4, "layers": 1}), {1: 0.0})
+    potential = LearnedPotential(build(kind, LEAST[kind]), {1: 0.0})
     restored = restore(potential.checkpoint())
     assert isinstance(restored, LearnedPotential)
     assert restored.network.kind == kind
@@ -32,8 +33,8 @@ def test_a_pair_potential_is_restored() -> None:
 
 
 def test_an_unknown_kind_is_refused() -> None:
-    with pytest.raises(InputError, match="got 'gemnet'; use a newer alloop"):
-        restore(Checkpoint("gemnet", {}, {}))
+    with pytest.raises(InputError, match="got 'mace'; use a newer alloop"):
+        restore(Checkpoint("mace", {}, {}))
 
 
 def test_pair_potentials_oracles_and_laws_do_not_import_torch() -> None:

@@ -26,8 +26,7 @@ from alloop.core.seeds import stream
 from alloop.core.units import Floats
 from alloop.loop import events as e
 from alloop.loop.history import Entry, History
-from alloop.loop.learning import absorb, ask, replay
-from alloop.loop.ledger import Ledger
+from alloop.loop.learning import absorb, ask
 from alloop.loop.policy import decide
 from alloop.loop.rules import Budget, Exploring, Rules, Seeding
 from alloop.loop.state import LoopState
@@ -331,9 +330,6 @@ def config_of(rules: Rules) -> str:
 
 def history_of(entries: list[Entry], rules: Rules = RULES) -> History:
     """A history of these entries, as if read from a store."""
-    ledger = Ledger()
-    for entry in entries:
-        ledger.add(entry.turn)
     attrs = {
         "name": "springs",
         "seed": 7,
@@ -349,8 +345,7 @@ def history_of(entries: list[Entry], rules: Rules = RULES) -> History:
             for key, each in LEVELS.items()
         },
     }
-    state = replay(entry.turn for entry in entries)
-    return History(Path("runs/springs.zarr"), attrs, tuple(entries), state, ledger)
+    return History.of(Path("runs/springs.zarr"), attrs, tuple(entries))
 
 
 def opening() -> e.Opened:

@@ -10,12 +10,11 @@ from alloop.loop import events as e
 from alloop.report.agreement import biases, parity
 from alloop.report.evidence import (
     Point,
-    first_proposals,
     points,
-    proposals,
     rankings,
     verdict,
 )
+from alloop.report.proposals import proposals
 
 
 def test_every_test_frame_and_every_labelled_proposal_is_a_point(finished):
@@ -29,7 +28,7 @@ def test_every_test_frame_and_every_labelled_proposal_is_a_point(finished):
 
 def test_the_error_of_a_point_is_the_largest_force_error_on_an_atom(finished):
     point = next(x for x in points(finished) if x.group == "chosen")
-    candidate = first_proposals(finished)[point.frame].candidate
+    candidate = next(proposals(finished, {point.frame})).candidate
     level = finished.opened.levels["expensive"]
     label = finished.ledger.labels[level, point.frame]
     assert isinstance(label, Label)
@@ -42,7 +41,8 @@ def test_the_error_of_a_point_is_the_largest_force_error_on_an_atom(finished):
 
 
 def test_proposals_know_the_generation_that_made_them(finished):
-    found = proposals(finished)
+    asked = {x.frame.id for x in finished.chronicle.told}
+    found = list(proposals(finished, asked))
     assert {x.generation for x in found} == {1, 2}
     assert {x.round for x in found} == {1, 2}
     assert all(x.candidate.origin == "control" for x in found if x.control)

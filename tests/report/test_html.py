@@ -155,7 +155,7 @@ def test_a_lost_comparison_stands_beside_the_curve_and_among_what_is_weak(
 ):
     lost = "The campaign did not beat random selection"
     assert lost in learning(control, {"random": finished}).body
-    assert lost in weak(control, {"random": finished}).body
+    assert lost in weak(control, {"random": finished}, ()).body
 
 
 def test_figures_follow_the_page_in_ink_and_font(page):

@@ -11,7 +11,8 @@ from alloop.core.records import Failure, Noise, Unlabelled
 from alloop.loop import events as e
 from alloop.loop.history import Entry
 from alloop.loop.told import told
-from alloop.report.story import log_lines, status, why
+from alloop.report.status import status
+from alloop.report.story import log_lines, why
 
 _LOST = Failure.LOST
 

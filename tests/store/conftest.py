@@ -20,6 +20,7 @@ from alloop.store import packs
 from alloop.store.archive import Archive
 from alloop.store.codec import Codec
 from alloop.store.files import Files
+from alloop.store.packs import listing, read
 
 
 class Quick(Files):
@@ -28,6 +29,15 @@ class Quick(Files):
     def write(self, path: Path, data: bytes) -> None:
         with path.open("xb") as file:
             file.write(data)
+
+    def append(self, path: Path, data: bytes, end: int) -> None:
+        if path.stat().st_size != end:
+            raise FileExistsError(path)
+        with path.open("ab") as file:
+            file.write(data)
+
+    def cut(self, path: Path, end: int) -> None:
+        os.truncate(path, end)
 
     def sync(self, folder: Path) -> None:
         assert folder.is_dir()
@@ -58,6 +68,16 @@ class Faulty(Quick):
         with self._step():
             super().write(path, data)
 
+    def append(self, path: Path, data: bytes, end: int) -> None:
+        if self.count == self.fail_at and not self.late:
+            super().append(path, data[: len(data) // 2], end)
+        with self._step():
+            super().append(path, data, end)
+
+    def cut(self, path: Path, end: int) -> None:
+        with self._step():
+            super().cut(path, end)
+
     def link(self, source: Path, target: Path) -> None:
         with self._step():
             super().link(source, target)
@@ -84,6 +104,7 @@ class Dying(Quick):
 
     def __init__(self, at: int) -> None:
         self.left = at
+        self.torn = at % 4  # quarters of what is appended that are there
 
     def _step(self) -> None:
         if self.left == 0:
@@ -95,6 +116,16 @@ class Dying(Quick):
             path.write_bytes(data[: len(data) // 2])
         self._step()
         super().write(path, data)
+
+    def append(self, path: Path, data: bytes, end: int) -> None:
+        if self.left == 0:
+            super().append(path, data[: self.torn * len(data) // 4], end)
+        self._step()
+        super().append(path, data, end)
+
+    def cut(self, path: Path, end: int) -> None:
+        self._step()
+        super().cut(path, end)
 
     def link(self, source: Path, target: Path) -> None:
         self._step()
@@ -121,11 +152,11 @@ class Folder:
     """A folder of the model: what it holds, and which changes are not synced yet."""
 
     def __init__(self) -> None:
-        self.live: dict[str, Folder | bytes] = {}
-        self.durable: dict[str, Folder | bytes] = {}
-        self.pending: list[tuple[str, Folder | bytes | None]] = []
+        self.live: dict[str, Folder | bytearray] = {}
+        self.durable: dict[str, Folder | bytearray] = {}
+        self.pending: list[tuple[str, Folder | bytearray | None]] = []
 
-    def set(self, name: str, node: "Folder | bytes | None") -> None:
+    def set(self, name: str, node: "Folder | bytearray | None") -> None:
         self.live.pop(name, None)
         if node is not None:
             self.live[name] = node
@@ -171,15 +202,30 @@ class Volatile(Quick):
             found = inner
         return found
 
-    def _set(self, path: Path, node: Folder | bytes | None) -> None:
+    def _set(self, path: Path, node: Folder | bytearray | None) -> None:
         self._folder(path.parent).set(path.name, node)
 
-    def _get(self, path: Path) -> Folder | bytes:
+    def _get(self, path: Path) -> Folder | bytearray:
         return self._folder(path.parent).live[path.name]
 
     def write(self, path: Path, data: bytes) -> None:
         super().write(path, data)
-        self._set(path, data)
+        self._set(path, bytearray(data))
+        self.after()
+
+    def append(self, path: Path, data: bytes, end: int) -> None:
+        super().append(path, data, end)
+        node = self._get(path)
+        assert isinstance(node, bytearray)
+        for part in (data[: len(data) // 2], data[len(data) // 2 :]):
+            node += part  # the same bytes under all their names, durable or not
+            self.after()
+
+    def cut(self, path: Path, end: int) -> None:
+        super().cut(path, end)
+        node = self._get(path)
+        assert isinstance(node, bytearray)
+        del node[end:]
         self.after()
 
     def link(self, source: Path, target: Path) -> None:
@@ -296,6 +342,20 @@ def small_packs(monkeypatch: pytest.MonkeyPatch) -> int:
     """Packs of so many records."""
     monkeypatch.setattr(packs, "RECORDS", 4)
     return 4
+
+
+def _loosened(folder: Path) -> None:
+    for tail in listing(folder).tails:
+        pack = read(folder, tail)
+        for seq in range(tail.first, tail.last + 1):
+            (folder / f"{seq:08d}").write_bytes(pack.raw(seq))
+        (folder / tail.name).unlink()
+
+
+@pytest.fixture
+def loosened() -> Callable[[Path], None]:
+    """Gives the records of a journal's tails a file each, as format 2 had them."""
+    return _loosened
 
 
 @pytest.fixture(scope="session")

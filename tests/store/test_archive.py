@@ -20,6 +20,7 @@ from alloop.core.errors import DamagedError, LockedError, StoreError
 from alloop.loop.events import Stop
 from alloop.store.archive import Archive
 from alloop.store.codec import Codec
+from alloop.store.root import FORMAT
 
 ATTRS = {"name": "water", "seed": 7, "levels": {"cheap": "HF/STO-3G"}}
 WRITER = """
@@ -64,7 +65,7 @@ def test_records_come_back_to_writer_and_reader(
 
 def test_a_store_says_what_it_is(archive: Archive, codec: Codec) -> None:
     with Archive.open(archive.path, codec) as reader:
-        assert reader.attrs["alloop_format"] == 2
+        assert reader.attrs["alloop_format"] == FORMAT
         assert reader.attrs["config"] == "name: water\n"
     assert zarr.open_group(archive.path, mode="r").attrs["name"] == "water"
 
@@ -131,7 +132,7 @@ def test_a_newer_format_is_refused(archive: Archive, codec: Codec) -> None:
     node["attributes"]["alloop_format"] = 7
     file.write_text(json.dumps(node))
     with pytest.raises(
-        StoreError, match=r"holds format 7, this alloop reads up to 2; upgrade alloop$"
+        StoreError, match=r"holds format 7, this alloop reads up to 3; upgrade alloop$"
     ):
         Archive.open(archive.path, codec)
 
@@ -221,7 +222,7 @@ def test_a_failed_append_stops_the_writer_and_loses_nothing(
         with Archive.open(archive.path, codec) as reader:
             assert [s.seq for s in reader.records()] == list(range(reader.last() + 1))
             assert reader.last() >= acknowledged
-    assert fail_at == files.count
+    assert files.count <= fail_at
 
 
 def test_what_cannot_be_stored_does_not_stop_the_writer(
@@ -251,11 +252,12 @@ def test_a_file_size_limit_is_a_sentence_and_the_store_goes_on(
 
 
 def test_a_missing_record_stops_a_writer_at_the_door(
-    archive: Archive, codec: Codec, turn: Callable[[int], Any]
+    archive: Archive, codec: Codec, turn: Callable[[int], Any], loosened: Any
 ) -> None:
     for i in range(3):
         archive.append(turn(i))
     archive.close()
+    loosened(archive.path / "journal")
     (archive.path / "journal" / "00000001").unlink()
     with pytest.raises(DamagedError, match=r"record 1 of .* is missing"):
         Archive.open(archive.path, codec, "w")

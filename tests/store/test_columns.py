@@ -40,10 +40,19 @@ def table(name, rows):
 def tables(rows):
     return {name: table(name, rows) for name in NAMES}
 '''
+
+
+@pytest.fixture(autouse=True)
+def small_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(schema, "ROWS_A_CHUNK", 1024)
+    monkeypatch.setattr(schema, "ATOMS_A_CHUNK", 8192)
+
+
 WRITER = (
     MAKE
     + """
 import os
+schema.ROWS_A_CHUNK, schema.ATOMS_A_CHUNK = 1024, 8192
 from alloop.store import columns
 from alloop.store.archive import Archive
 from alloop.store.codec import Codec

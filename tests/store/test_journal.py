@@ -52,9 +52,9 @@ def test_a_number_is_taken_only_once(folder: Path) -> None:
     assert not list((folder / STAGING).iterdir())
 
 
-def test_the_name_of_a_record_has_eight_digits(folder: Path) -> None:
-    filled(folder, 1)
-    assert (folder / "00000000").is_file()
+def test_records_lie_in_one_file_named_by_the_first(folder: Path) -> None:
+    filled(folder, 3)
+    assert (folder / "00000000-").is_file()
 
 
 def test_what_a_killed_writer_left_is_swept(folder: Path) -> None:
@@ -66,8 +66,9 @@ def test_what_a_killed_writer_left_is_swept(folder: Path) -> None:
     assert not list((folder / STAGING).iterdir())
 
 
-def test_a_damaged_record_is_named(folder: Path) -> None:
+def test_a_damaged_record_is_named(folder: Path, loosened: Any) -> None:
     journal = filled(folder, 5)
+    loosened(folder)
     path = folder / "00000002"
     path.write_bytes(path.read_bytes()[:-1] + b"x")
     with pytest.raises(DamagedError, match="journal/00000002 does not match"):
@@ -76,23 +77,26 @@ def test_a_damaged_record_is_named(folder: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["00000000", "00000002"])
-def test_an_empty_record_is_damage(folder: Path, name: str) -> None:
+def test_an_empty_record_is_damage(folder: Path, name: str, loosened: Any) -> None:
     journal = filled(folder, 3)
+    loosened(folder)
     (folder / name).write_bytes(b"")
     with pytest.raises(DamagedError, match=name):
         numbers(journal)
 
 
-def test_a_missing_record_is_named(folder: Path) -> None:
+def test_a_missing_record_is_named(folder: Path, loosened: Any) -> None:
     journal = filled(folder, 5)
+    loosened(folder)
     (folder / "00000002").unlink()
     with pytest.raises(DamagedError, match="journal/00000002 is missing"):
         numbers(journal)
     assert journal.missing() == [2]
 
 
-def test_a_record_under_another_number_is_damage(folder: Path) -> None:
+def test_a_record_under_another_number_is_damage(folder: Path, loosened: Any) -> None:
     journal = filled(folder, 3)
+    loosened(folder)
     (folder / "00000001").unlink()
     (folder / "00000001").write_bytes((folder / "00000002").read_bytes())
     with pytest.raises(DamagedError, match="00000001 holds record 2"):
@@ -112,9 +116,12 @@ def test_a_reader_goes_on_into_what_is_appended_meanwhile(folder: Path) -> None:
     assert [entry.seq for entry in reading] == [1, 2]
 
 
-def test_a_reader_is_not_fooled_by_a_record_that_came_between(folder: Path) -> None:
+def test_a_reader_is_not_fooled_by_a_record_that_came_between(
+    folder: Path, loosened: Any
+) -> None:
     """A listing may show record 1 when record 0 was not yet there a moment before."""
     filled(folder, 2)
+    loosened(folder)
     hidden = folder / "00000000"
     aside = hidden.rename(folder.parent / "aside")
 

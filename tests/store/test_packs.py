@@ -62,9 +62,10 @@ def test_sealed_records_come_back_as_they_were(journal: Journal, folder: Path) -
 
 
 def test_a_pack_holds_the_bytes_of_the_loose_files(
-    journal: Journal, folder: Path
+    journal: Journal, folder: Path, loosened: Any
 ) -> None:
     fill(journal, 0, 4)
+    loosened(folder)
     loose = b"".join((folder / f"{seq:08d}").read_bytes() for seq in range(4))
     journal.seal()
     assert (folder / "00000000-00000003").read_bytes().endswith(loose)
@@ -95,7 +96,7 @@ def test_large_records_make_a_pack_full_early(
 def test_few_loose_records_may_stay(journal: Journal, folder: Path) -> None:
     fill(journal, 0, 3)
     journal.seal(least=4)
-    assert names(folder) == ["00000000", "00000001", "00000002"]
+    assert names(folder) == ["00000000-"]
 
 
 def test_a_reader_that_listed_before_the_sealing_goes_on(
@@ -138,9 +139,10 @@ def test_records_that_lie_twice_are_read_once_and_mended(
 
 
 def test_a_copy_outside_saves_a_record_that_the_pack_lost(
-    journal: Journal, folder: Path, tmp_path: Path
+    journal: Journal, folder: Path, tmp_path: Path, loosened: Any
 ) -> None:
     fill(journal, 0, 4)
+    loosened(folder)
     shutil.copy(folder / "00000002", tmp_path)
     journal.seal()
     data = (folder / "00000000-00000003").read_bytes()
@@ -156,7 +158,7 @@ def test_damage_spoils_one_record_of_a_pack(journal: Journal, folder: Path) -> N
     fill(journal, 0, 4)
     journal.seal()
     pack = read(folder, Span(0, 3))
-    flip(folder / "00000000-00000003", pack.offsets[2] + 50)
+    flip(folder / "00000000-00000003", pack.cuts[2][0] + 50)
     found = []
     with pytest.raises(DamagedError, match="record 2 in"):
         found.extend(entry.seq for entry in journal.iterate())
@@ -189,8 +191,11 @@ def test_a_pack_cut_short_keeps_its_beginning(journal: Journal, folder: Path) ->
         journal.read(0)
 
 
-def test_a_damaged_record_is_not_sealed(journal: Journal, folder: Path) -> None:
+def test_a_damaged_record_is_not_sealed(
+    journal: Journal, folder: Path, loosened: Any
+) -> None:
     fill(journal, 0, 4)
+    loosened(folder)
     flip(folder / "00000002", 50)
     journal.seal()
     assert names(folder) == ["00000000-00000001", "00000002", "00000003"]
@@ -212,7 +217,7 @@ def test_an_archive_seals_as_it_goes_and_at_a_clean_stop(
     folder = archive.path / "journal"
     for i in range(5):
         archive.append(turn(i))
-    assert names(folder) == ["00000000-00000003", "00000004"]
+    assert names(folder) == ["00000000-00000003", "00000004-"]
     archive.append(turn(5))
     archive.close()
     assert names(folder) == ["00000000-00000003", "00000004-00000005"]
@@ -230,7 +235,7 @@ def test_a_stop_by_an_error_leaves_the_journal_alone(
     archive.append(turn(0))
     with pytest.raises(ZeroDivisionError), archive:
         raise ZeroDivisionError
-    assert names(archive.path / "journal") == ["00000000"]
+    assert names(archive.path / "journal") == ["00000000-"]
 
 
 @pytest.mark.parametrize("late", [False, True], ids=["before", "after"])

@@ -13,7 +13,7 @@ from alloop.core.records import LabelSet
 from alloop.core.seeds import stream
 from alloop.models.graph import to_graph
 from alloop.models.network import Network, build, energy_and_forces
-from alloop.training.fit import averaging, fit, force_error, learning_rate
+from alloop.training.fit import fit, force_error
 from alloop.training.pool import Order, Pool, force_scale, make_pool
 from alloop.training.schedule import Schedule
 from alloop.training.stages import Stage
@@ -113,20 +113,6 @@ def test_labels_that_are_not_finite_are_refused(expensive) -> None:
     labels.forces[0, 0] = np.nan
     with pytest.raises(FloatingPointError, match="stage spring at step 0"):
         fit(network(), make_pool(labels, 1.0, 4.0), STAGE, 0)
-
-
-def test_the_learning_rate_warms_up_and_ends_at_zero() -> None:
-    schedule = Schedule(lr=1.0, warmup=10)
-    rates = [learning_rate(step, 100, schedule) for step in range(101)]
-    assert rates[0] == pytest.approx(0.1)
-    assert max(rates) == pytest.approx(rates[9])
-    assert rates[50] == pytest.approx(0.5)
-    assert rates[100] == pytest.approx(0.0)
-
-
-def test_the_average_forgets_its_start() -> None:
-    assert averaging(0, 0.99) == pytest.approx(0.1)
-    assert averaging(10_000, 0.99) == 0.99
 
 
 def test_an_epoch_shows_every_frame_once() -> None:

@@ -11,7 +11,8 @@ import torch
 from alloop.core.errors import InputError
 from alloop.core.records import LabelSet, TrainingData
 from alloop.core.roles import Trainer
-from alloop.core.seeds import torch_seed
+from alloop.core.seeds import stream, torch_seed
+from alloop.core.units import BOLTZMANN
 from alloop.models.checkpoint import identity
 from alloop.models.network import build
 from alloop.potentials.learned import LearnedPotential
@@ -22,6 +23,7 @@ from alloop.training.asteroid import (
     standard,
     standard_stages,
 )
+from alloop.training.keeping import FolderKeeper
 from alloop.training.schedule import Schedule
 from alloop.training.staged import StagedTrainer, held_out_split, runnable
 from alloop.training.stages import Stage
@@ -211,3 +213,70 @@ def test_frames_that_are_all_alike_are_weighed_alike(expensive) -> None:
     )
     _, told = quick((5, 5, 5)).train(TrainingData(same, expensive(4)), None, seed=1)
     assert told["effective"] == pytest.approx(1.0, abs=1e-6)
+
+
+def test_a_stage_on_both_levels_takes_the_one_that_is_there(expensive, none) -> None:
+    stages = (Stage("both", "both", 4, labels="corrected"), Stage("x", "cheap", 3))
+    (alone,) = runnable(stages, TrainingData(none, expensive(3)))
+    assert (alone.on, alone.steps, alone.labels) == ("expensive", 7, "plain")
+    assert runnable(stages, TrainingData(expensive(3), expensive(3))) == stages
+
+
+def test_a_difference_corrects_and_is_not_the_result(cheap, expensive) -> None:
+    data = TrainingData(cheap(30), expensive(6))
+    stages = (
+        Stage("cheap", "cheap", 60, "scratch", schedule=QUICK),
+        Stage("difference", "expensive", 40, "scratch", "uniform", QUICK, "difference"),
+        Stage("both", "both", 60, schedule=QUICK, labels="corrected"),
+    )
+    potential, told = StagedTrainer("painn", SMALL, stages).train(data, None, seed=1)
+    assert told["stages"] == ["cheap", "difference", "both"]
+    test = expensive(20, "test")
+    said = potential.predict(test.batch)
+    assert np.abs(said.forces - test.forces).mean() < 0.2 * np.abs(test.forces).mean()
+    assert np.abs(said.energies - test.energies).max() < 0.1
+
+
+def test_frames_alone_teach_the_shape_of_a_well(cheap, expensive) -> None:
+    """Bonds drawn from exp(-k/2 (r - r0)²/kT) of the cheap spring, labels unread."""
+    kT = 500.0 * BOLTZMANN
+    frames = cheap(200)
+    r = 0.83 + np.sqrt(kT / 3.0) * stream(0, "thermal").standard_normal(200)
+    positions = np.zeros((200, 2, 3))
+    positions[:, :, 0] = np.stack([-r / 2, r / 2], axis=1)
+    blind = LabelSet(
+        frames.batch.moved(positions.reshape(-1, 3)), np.zeros(200), np.zeros((400, 3))
+    )
+    schedule = Schedule(lr=5e-3, batch=20, warmup=5)
+    stage = Stage(
+        "frames", "cheap", 250, schedule=schedule, loss="score", temperature=500.0
+    )
+    trainer = StagedTrainer("painn", SMALL, (stage,))
+    potential, _ = trainer.train(TrainingData(blind, expensive(1)), None, seed=1)
+    ends = blind.batch.take([0, 1])
+    there = np.zeros((2, 2, 3))
+    there[:, 1, 0] = (0.78, 0.98)
+    said = potential.predict(ends.moved(there.reshape(-1, 3))).forces
+    slope = (said[1, 0] - said[3, 0]) / 0.2  # eV/Å², of the bond
+    assert 1.5 < slope < 6.0
+
+
+def test_a_killed_training_goes_on_where_it_was(cheap, expensive, tmp_path) -> None:
+    data = TrainingData(cheap(12), expensive(5))
+    whole, _ = quick().train(data, None, seed=1)
+
+    class Killed(Exception):
+        pass
+
+    def kill(stage: str, step: int, *_: object) -> None:
+        if (stage, step) == ("fine-tuning", 10):
+            raise Killed
+
+    keeper = FolderKeeper(tmp_path, every=0.0)
+    with pytest.raises(Killed):
+        quick(progress=kill, keeper=keeper).train(data, None, seed=1)
+    told: list[str] = []
+    again = quick(keeper=keeper, progress=lambda stage, *_: told.append(stage))
+    resumed, _ = again.train(data, None, seed=1)
+    assert name_of(resumed) == name_of(whole)
+    assert set(told) == {"fine-tuning"}

@@ -1,4 +1,4 @@
-"""ASTEROID's bias and weights against hand-made numbers and laws."""
+"""ASTEROID's weights against hand-made numbers and laws."""
 
 import numpy as np
 import pytest
@@ -9,7 +9,6 @@ from alloop.training.weights import (
     Gamma,
     bias_weights,
     effective_size,
-    frame_bias,
     guarded_weights,
 )
 
@@ -17,18 +16,6 @@ from alloop.training.weights import (
 unhurried = settings(deadline=None)
 
 BIASES = st.lists(st.floats(0.0, 10.0), min_size=2, max_size=40).map(np.array)
-
-
-def test_the_bias_is_the_mean_over_a_frames_components() -> None:
-    label = np.zeros((3, 3))
-    predicted = np.array([[1.0, -2.0, 3.0], [0.0, 0.0, 0.0], [-0.6, 0.6, 0.3]])
-    found = frame_bias(predicted, label, np.array([0, 2, 3]))
-    np.testing.assert_allclose(found, [1.0, 0.5])
-
-
-def test_no_frames_have_no_bias() -> None:
-    none = frame_bias(np.zeros((0, 3)), np.zeros((0, 3)), np.array([0]))
-    assert none.shape == (0,)
 
 
 @unhurried

@@ -1,0 +1,109 @@
+"""Whether a `training:` section says something that can be done."""
+
+from collections.abc import Iterator, Sequence
+from importlib.util import find_spec
+
+from alloop.config.plan import Plan
+from alloop.config.potentials import Chgnet, Pairwise
+from alloop.config.problems import Problem
+from alloop.config.training import Asteroid, Optimiser, Stages, Step, Weighed
+
+
+def of_training(plan: Plan) -> Iterator[Problem]:
+    """Stages in an order that works, levels that are there, frames to choose by."""
+    training = plan.training
+    if isinstance(training, Stages):
+        yield from of_stages(training.stages)
+        if isinstance(plan.potential, Pairwise):
+            text = (
+                "pair functions are solved, not stepped; choose `asteroid` or a network"
+            )
+            yield Problem("training.kind", text)
+    if isinstance(plan.potential, Chgnet) and find_spec("chgnet") is None:
+        text = "chgnet is not installed; pip install 'alloop[chgnet]'"
+        yield Problem("potential.kind", text)
+    if plan.levels.cheap is None:
+        yield from _without_cheap(training)
+    if isinstance(training, Weighed):
+        yield from _of_gammas(training)
+
+
+def of_references(training: Optimiser | None, elements: Sequence[str]) -> list[Problem]:
+    """Elements that given reference energies leave out."""
+    if training is None:
+        return []
+    found = []
+    for fidelity in ("cheap", "expensive"):
+        given = getattr(training.references, fidelity)
+        missing = [] if given == "fitted" else [x for x in elements if x not in given]
+        if missing:
+            text = f"expected an energy in eV for {', '.join(missing)} too, or `fitted`"
+            found.append(Problem(f"training.references.{fidelity}", text))
+    return found
+
+
+def of_stages(stages: Sequence[Step]) -> Iterator[Problem]:
+    """What a stage asks of those before it, and what they do not give."""
+    for index, stage in enumerate(stages):
+        path, before = f"training.stages.{index}", stages[:index]
+        if any(stage.name == other.name for other in before):
+            text = f"another stage is called `{stage.name}`; choose another name"
+            yield Problem(f"{path}.name", text)
+        yield from _of_weights(stage, before, path)
+        yield from _of_labels(stage, before, path)
+    if stages[-1].labels == "difference":
+        text = "the last stage makes the result, which is no difference; add another"
+        yield Problem(f"training.stages.{len(stages) - 1}.labels", text)
+
+
+def _of_weights(stage: Step, before: Sequence[Step], path: str) -> Iterator[Problem]:
+    if stage.weights == "uniform":
+        return
+    if stage.on == "expensive":
+        text = f"`{stage.weights}` weighs cheap labels; leave it out `on: expensive`"
+        yield Problem(f"{path}.weights", text)
+    elif not _teachers(before):
+        text = f"`{stage.weights}` needs a stage `on: expensive` before this one"
+        yield Problem(f"{path}.weights", text)
+
+
+def _of_labels(stage: Step, before: Sequence[Step], path: str) -> Iterator[Problem]:
+    place = f"{path}.labels"
+    pupils = [x for x in before if x.on == "cheap" and x.labels != "corrected"]
+    if stage.labels == "plain":
+        return
+    if (stage.on == "expensive") != (stage.labels == "difference"):
+        fits = "expensive" if stage.labels == "difference" else "cheap` or `on: both"
+        yield Problem(place, f"`{stage.labels}` goes with `on: {fits}`")
+    elif stage.labels != "scaled" and not pupils:
+        yield Problem(place, f"`{stage.labels}` needs a stage `on: cheap` before it")
+    elif stage.labels == "corrected" and not (_teachers(before) or _changes(before)):
+        text = "`corrected` needs a stage `on: expensive` before it"
+        yield Problem(place, text)
+    elif stage.labels == "scaled" and not _teachers(before):
+        yield Problem(place, "`scaled` needs a stage `on: expensive` before it")
+
+
+def _teachers(stages: Sequence[Step]) -> list[Step]:
+    return [x for x in stages if x.on != "cheap" and x.labels != "difference"]
+
+
+def _changes(stages: Sequence[Step]) -> list[Step]:
+    return [x for x in stages if x.labels == "difference"]
+
+
+def _without_cheap(training: Optimiser | None) -> Iterator[Problem]:
+    missing = "`levels.cheap` is missing; add it"
+    if isinstance(training, Asteroid):
+        yield Problem("training.kind", f"{missing}, or choose `standard`")
+    if isinstance(training, Stages):
+        for index, stage in enumerate(training.stages):
+            if stage.on != "expensive":
+                text = f"{missing}, or train `on: expensive`"
+                yield Problem(f"training.stages.{index}.on", text)
+
+
+def _of_gammas(training: Weighed) -> Iterator[Problem]:
+    if len(training.gamma) > 1 and training.validation == 0:
+        text = f"expected a share above 0 to choose among {len(training.gamma)} gammas"
+        yield Problem("training.validation", text)

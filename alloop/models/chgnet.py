@@ -1,0 +1,192 @@
+"""CHGNet, a universal potential: 94 elements, pretrained on crystals (GGA and GGA+U).
+
+Deng et al., Nature Machine Intelligence 5, 1031 (2023); `pip install 'alloop[chgnet]'`
+brings the package, which carries its weights. Only its layers and weights are used: the
+graph is ours, so that molecules need no box (the network sees nothing but distances and
+angles), neighbours are found once, and float64 is open to it. Its reference energies
+are left out; `alloop.training.universal` fits those of each level. Its
+forces are exact gradients of a surface that is rough on the scale of 0.01 Å.
+
+Another universal model comes in the same way: a `Network` that takes over the foreign
+layers and weights, reads our graph and gives eV without references. It joins NETWORKS
+(`alloop.models.network`), the sections of `alloop.config.potentials` and PRETRAINED
+(`alloop.training.universal`); trainer, checkpoints, MD and scorer need nothing more.
+"""
+
+import contextlib
+import importlib.util
+import io
+from functools import lru_cache
+from pathlib import Path
+from typing import Any, ClassVar, NamedTuple, Self
+
+import torch
+from torch import Tensor, nn
+
+from alloop.core.errors import InputError
+from alloop.models.bonds import angles, bonds
+from alloop.models.gated import Part, gated
+from alloop.models.graph import Graph, edge_vectors, sum_frames
+from alloop.models.layers import Network, NetworkOutput
+
+HEAVIEST = 94  # atomic number
+_WEIGHTS = {
+    "0.3.0": "chgnet_0.3.0_e29f68s314m37.pth.tar",  # PBE and PBE+U
+    "r2scan": "chgnet_r2scan_transfer_learning_e15f36s161m23.pth.tar",
+}
+_EMBEDDINGS = (
+    *("atom_embedding", "bond_embedding", "bond_weights_ag", "bond_weights_bg"),
+    *("angle_embedding", "bond_basis_expansion", "angle_basis_expansion"),
+)
+_FROZEN = {
+    "nothing": (),
+    "embeddings": _EMBEDDINGS,
+    "body": (*_EMBEDDINGS, "bond_conv_layers", "angle_layers", "atom_conv_layers"),
+}
+_SOFT = 1.0 - 1e-6  # keeps acos off ±1, as it did when the weights were trained
+
+
+class _Sight(NamedTuple):
+    """What the network sees of a graph.
+
+    edges (2, edges) [neighbour, centre]; bond (edges,) of each edge; length (bonds,) Å;
+    corner, one, other (angles,): the centre and the two bonds; turn (angles,) radian.
+    """
+
+    edges: Tensor
+    bond: Tensor
+    length: Tensor
+    corner: Tensor
+    one: Tensor
+    other: Tensor
+    turn: Tensor
+
+
+class CHGNet(Network):
+    """The pretrained network; energies in eV, 64 descriptors an atom.
+
+    version: which of its weights, "0.3.0" (PBE) or "r2scan". freeze: what training
+    leaves alone: "nothing", "embeddings", or the "body" (all but the last convolution
+    and the readout). It knows no charge and no spin. Raises InputError where the
+    package is missing.
+    """
+
+    kind: ClassVar[str] = "chgnet"
+    net: Any  # their module, whose layers are called here
+
+    def __init__(self, version: str = "0.3.0", freeze: str = "nothing") -> None:
+        super().__init__()
+        self.settings = {"version": version, "freeze": freeze}
+        self.frozen: tuple[str, ...] = _known("freeze", freeze, _FROZEN)
+        arguments, state = _pretrained(_known("version", version, _WEIGHTS))
+        self.net = _built(arguments)
+        self.net.load_state_dict(state)
+        self.cutoff = float(arguments["atom_graph_cutoff"])
+        self.reach = float(arguments["bond_graph_cutoff"])  # Å, of bonds with angles
+        self.requires_grad_()
+
+    def requires_grad_(self, requires_grad: bool = True) -> Self:
+        """As ever, but what is frozen stays so."""
+        super().requires_grad_(requires_grad)
+        for name in self.frozen:
+            getattr(self.net, name).requires_grad_(False)
+        if "atom_conv_layers" in self.frozen:
+            self.net.atom_conv_layers[-1].requires_grad_(requires_grad)
+        return self
+
+    def forward(self, graph: Graph) -> NetworkOutput:
+        net, sight = self.net, self._look(graph)
+        basis = net.bond_basis_expansion.rbf_expansion_ag(sight.length)
+        near = net.bond_weights_bg(
+            net.bond_basis_expansion.rbf_expansion_bg(sight.length)
+        )
+        around = near[sight.one] * near[sight.other]
+        weights = net.bond_weights_ag(basis)[sight.bond]
+        v = net.atom_embedding(graph.z - 1)  # (atoms, 64)
+        e = net.bond_embedding(basis)  # (bonds, 64)
+        a = net.angle_embedding(net.angle_basis_expansion.fourier_expansion(sight.turn))
+        last = len(net.bond_conv_layers) - 1
+        for index, bending in enumerate(net.bond_conv_layers):
+            v = _atoms(net.atom_conv_layers[index], v, e, weights, sight)
+            e = _bonds(bending, v, e, a, around, sight)
+            if index < last:  # nobody reads the angles after that
+                a = a + gated(
+                    net.angle_layers[index].twoBody_bond, _fan(v, e, a, sight)
+                )
+        v = net.readout_norm(_atoms(net.atom_conv_layers[-1], v, e, weights, sight))
+        return NetworkOutput(sum_frames(net.mlp(v).squeeze(-1), graph), v)
+
+    def _look(self, graph: Graph) -> _Sight:
+        vectors = edge_vectors(graph)
+        r = torch.linalg.vector_norm(vectors, dim=-1)
+        seen = torch.nonzero(r.detach() < self.cutoff).squeeze(-1)
+        vectors, r = vectors[seen], r[seen]
+        edges = graph.edge_index[:, seen]
+        found = bonds(edges, graph.shift[seen])
+        close = torch.nonzero(r.detach() < self.reach).squeeze(-1)
+        i, j = angles(edges[1, close])
+        i, j = close[i], close[j]
+        unit = vectors / r.unsqueeze(-1)
+        turn = torch.acos((unit[i] * unit[j]).sum(dim=-1) * _SOFT)
+        ends = (edges[1, i], found.of[i], found.of[j])
+        return _Sight(edges, found.of, r[found.edge], *ends, turn)
+
+
+def _atoms(layer: Any, v: Tensor, e: Tensor, weights: Tensor, sight: _Sight) -> Tensor:
+    """Atoms (atoms, 64) after a convolution over their neighbours."""
+    neighbour, centre = sight.edges
+    parts = (Part(v, centre), Part(e, sight.bond), Part(v, neighbour))
+    messages = gated(layer.twoBody_atom, parts) * weights
+    new: Tensor = layer.mlp_out(torch.zeros_like(v).index_add(0, centre, messages))
+    return v + new
+
+
+def _bonds(
+    layer: Any, v: Tensor, e: Tensor, a: Tensor, around: Tensor, sight: _Sight
+) -> Tensor:
+    """Bonds (bonds, 64) after a convolution over their angles."""
+    messages = gated(layer.twoBody_bond, _fan(v, e, a, sight)) * around
+    new: Tensor = layer.mlp_out(torch.zeros_like(e).index_add(0, sight.one, messages))
+    return e + new
+
+
+def _fan(v: Tensor, e: Tensor, a: Tensor, sight: _Sight) -> tuple[Part, ...]:
+    return (Part(e, sight.one), Part(e, sight.other), Part(a), Part(v, sight.corner))
+
+
+def _known(setting: str, given: str, known: dict[str, Any]) -> Any:
+    if given not in known:
+        raise InputError(
+            f"expected {setting} of chgnet to be {' or '.join(known)}, got {given!r}"
+        )
+    return known[given]
+
+
+def require_package() -> None:
+    """InputError where the package chgnet is not installed."""
+    if importlib.util.find_spec("chgnet") is None:
+        raise InputError(
+            "expected the package chgnet, which is not installed; "
+            "pip install 'alloop[chgnet]'"
+        )
+
+
+@lru_cache
+def _pretrained(name: str) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    """The network's arguments and its tensors; nothing of the file is executed."""
+    require_package()
+    found = importlib.util.find_spec("chgnet")
+    folders = [] if found is None else found.submodule_search_locations or []
+    (file,) = [x for folder in folders for x in Path(folder).rglob(name)]
+    whole = torch.load(file, map_location="cpu", weights_only=True)["model"]
+    state = whole["state_dict"].items()
+    own = {k: v.float() for k, v in state if not k.startswith("composition_model.")}
+    return {**whole["model_args"], "composition_model": None}, own
+
+
+def _built(arguments: dict[str, Any]) -> nn.Module:
+    from chgnet.model import CHGNet as Theirs  # it takes seconds to import
+
+    with contextlib.redirect_stdout(io.StringIO()):  # it prints its size
+        network: nn.Module = Theirs(**arguments)
+    return network

@@ -1,0 +1,219 @@
+"""GemNet-T: Gasteiger, Becker, Günnemann, NeurIPS 2021, Figure 2 without quadruplets.
+
+Directed edges carry messages m (edges, F). A message learns from all that arrive at the
+same atom, by distance and angle (triplets), and what it learns goes to both directions
+of its edge. Forces are the gradient of the energy. GemNet-Q (dihedral angles) is not
+here.
+
+Two things differ from the paper. Sums are scaled by constants instead of factors fitted
+to data: `_EDGES` and `_TRIPLETS` keep the variance of features near 1 in small organic
+molecules when training begins. And the radial functions' frequencies are fixed. Angles
+enter as polynomials of their cosine: forces are smooth for atoms in a line too.
+"""
+
+from typing import Any, ClassVar, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from alloop.models.arrivals import Arrivals, arrivals
+from alloop.models.graph import Graph, edge_vectors, sum_frames
+from alloop.models.layers import (
+    AtomEmbedding,
+    BesselBasis,
+    Network,
+    NetworkOutput,
+    late_envelope,
+)
+from alloop.models.scaled import HALF, Residual, Swish, active, dense
+from alloop.models.spherical import SphericalBessel, legendre
+
+_BASIS = 16  # features of a distance, made once for all blocks
+_EDGES = 1.1
+_TRIPLETS = 7.0
+
+
+class Edges(NamedTuple):
+    """What all blocks read; what depends on a distance is zero beyond the cutoff.
+
+    gates, atoms and outs (edges, 16): distances for the messages of a triplet, for
+    sums over an atom's edges and for the energy. circles (edges, 16, spherical) and
+    angles (atoms, width * spherical, width): the two factors of the circular basis.
+    """
+
+    senders: Tensor
+    receivers: Tensor
+    arrivals: Arrivals
+    gates: Tensor
+    atoms: Tensor
+    outs: Tensor
+    circles: Tensor
+    angles: Tensor
+
+
+class Geometry(nn.Module):
+    """Distances and angles of a graph as features."""
+
+    def __init__(self, spherical: int, radial: int, cutoff: float) -> None:
+        super().__init__()
+        self.cutoff = cutoff
+        self.spherical = spherical
+        self.bessel = BesselBasis(radial, cutoff)
+        self.sphere = SphericalBessel(spherical, radial, cutoff)
+        self.radial = nn.ModuleList(dense(radial, _BASIS) for _ in range(3))
+        self.circle = nn.ModuleList(dense(radial, _BASIS) for _ in range(spherical))
+
+    def forward(self, graph: Graph) -> tuple[Tensor, Edges]:
+        """Radial functions (edges, radial), and what the blocks read."""
+        vectors = edge_vectors(graph)
+        r = torch.linalg.vector_norm(vectors, dim=-1)  # (edges,) Å
+        end = late_envelope(r, self.cutoff).unsqueeze(-1)
+        basis = self.bessel(r) * end
+        rows = arrivals(graph)
+        gates, atoms, outs = (layer(basis) for layer in self.radial)
+        circles = self._circles(self.sphere(r) * end.unsqueeze(-1))
+        angles = self._angles(rows.spread(vectors / r.unsqueeze(-1)))
+        senders, receivers = graph.edge_index
+        return basis, Edges(
+            senders, receivers, rows, gates, atoms, outs, circles, angles
+        )
+
+    def _circles(self, functions: Tensor) -> Tensor:
+        """(edges, spherical, radial) -> (edges, 16, spherical)."""
+        each = zip(self.circle, functions.unbind(dim=1), strict=True)
+        return torch.stack([layer(f) for layer, f in each], dim=2)
+
+    def _angles(self, units: Tensor) -> Tensor:
+        """Directions (atoms, width, 3) -> (atoms, width * spherical, width)."""
+        cosines = units @ units.transpose(1, 2)
+        others = 1.0 - torch.eye(units.shape[1], dtype=units.dtype, device=units.device)
+        found = torch.stack(legendre(cosines, self.spherical), dim=2)
+        return (found * others.unsqueeze(1)).flatten(1, 2)  # no edge with itself
+
+
+class EdgeUpdate(nn.Module):
+    """σ(W (h_i, h_j, x_ij)): the atoms' part is made once an atom."""
+
+    def __init__(self, channels: int, inside: int) -> None:
+        super().__init__()
+        self.sizes = [channels, channels, inside]
+        self.map = dense(sum(self.sizes), channels)
+        self.inner = Swish()
+
+    def forward(self, h: Tensor, x: Tensor, edges: Edges) -> Tensor:
+        W_i, W_j, W = torch.split(self.map.weight, self.sizes, dim=1)
+        own = (h @ W_i.T).index_select(0, edges.receivers)
+        other = (h @ W_j.T).index_select(0, edges.senders)
+        out: Tensor = self.inner(torch.addmm(own + other, x, W.T))
+        return out
+
+
+class AtomUpdate(nn.Module):
+    """An MLP of Σ_j m_ij W(r_ij)."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.gate = dense(_BASIS, channels)
+        self.inner = nn.Sequential(
+            active(channels, channels), Residual(channels), Residual(channels)
+        )
+
+    def forward(self, m: Tensor, basis: Tensor, edges: Edges) -> Tensor:
+        zero = m.new_zeros(edges.arrivals.atoms, m.shape[1])
+        sums = zero.index_add(0, edges.receivers, m * self.gate(basis))
+        out: Tensor = self.inner(sums * _EDGES)
+        return out
+
+
+class Triplets(nn.Module):
+    """Σ_k over the edges that arrive at the same atom, by the efficient bilinear layer
+    (Eqs. 8 and 9 for triplets): angles are summed over before weights are applied."""
+
+    def __init__(self, channels: int, narrow: int) -> None:
+        super().__init__()
+        self.before = active(channels, channels)
+        self.gate = dense(_BASIS, channels)
+        self.down = active(channels, narrow)
+        self.bilinear = dense(_BASIS * narrow, narrow)
+        self.there = active(narrow, channels)
+        self.back = active(narrow, channels)
+
+    def forward(self, m: Tensor, edges: Edges) -> Tensor:
+        rows, sent = edges.arrivals, self.before(m) * self.gate(edges.gates)
+        around = edges.angles @ rows.spread(self.down(sent))
+        shape = (rows.atoms, rows.width, edges.circles.shape[2], around.shape[2])
+        around = rows.collect(around.view(shape))  # (edges, spherical, narrow)
+        both = edges.circles @ around  # (edges, 16, narrow)
+        x = self.bilinear(both.flatten(1)) * _TRIPLETS
+        back = self.back(x).index_select(0, rows.back)
+        out: Tensor = (self.there(x) + back) * HALF
+        return out
+
+
+class Block(nn.Module):
+    """Messages by triplets, then atoms by messages, then messages by atoms."""
+
+    def __init__(self, channels: int, narrow: int) -> None:
+        super().__init__()
+        self.skip = active(channels, channels)
+        self.triplets = Triplets(channels, narrow)
+        self.before, self.after = Residual(channels), Residual(channels)
+        self.atoms = AtomUpdate(channels)
+        self.edges = EdgeUpdate(channels, channels)
+        self.last = Residual(channels)
+
+    def forward(self, h: Tensor, m: Tensor, edges: Edges) -> tuple[Tensor, Tensor]:
+        x = (self.skip(m) + self.triplets(m, edges)) * HALF
+        m = self.after((m + self.before(x)) * HALF)
+        h = (h + self.atoms(m, edges.atoms, edges)) * HALF
+        m = (m + self.last(self.edges(h, m, edges))) * HALF
+        return h, m
+
+
+class GemNet(Network):
+    """Energies are sums over atoms and blocks; descriptors are the last h.
+
+    channels is the width of atoms and messages, narrow that of triplets, layers the
+    number of blocks, spherical and radial those of the angular and radial functions,
+    cutoff in Å. The paper has channels 128, narrow 64, layers 4.
+    """
+
+    kind: ClassVar[str] = "gemnet"
+
+    def __init__(
+        self,
+        channels: int = 64,
+        narrow: int = 32,
+        layers: int = 3,
+        spherical: int = 7,
+        radial: int = 6,
+        cutoff: float = 5.0,
+    ) -> None:
+        super().__init__()
+        self.settings: dict[str, Any] = {
+            "channels": channels,
+            "narrow": narrow,
+            "layers": layers,
+            "spherical": spherical,
+            "radial": radial,
+            "cutoff": cutoff,
+        }
+        self.cutoff = cutoff
+        self.elements = AtomEmbedding(channels)
+        self.geometry = Geometry(spherical, radial, cutoff)
+        self.start = EdgeUpdate(channels, radial)
+        self.blocks = nn.ModuleList(Block(channels, narrow) for _ in range(layers))
+        self.outs = nn.ModuleList(AtomUpdate(channels) for _ in range(layers + 1))
+        self.energies = nn.ModuleList(dense(channels, 1) for _ in range(layers + 1))
+
+    def forward(self, graph: Graph) -> NetworkOutput:
+        basis, edges = self.geometry(graph)
+        h = self.elements(graph)
+        m = self.start(h, basis, edges)
+        found = [m]
+        for block in self.blocks:
+            h, m = block(h, m, edges)
+            found.append(m)
+        heads = zip(self.outs, self.energies, found, strict=True)
+        per_atom = sum(last(out(m, edges.outs, edges)) for out, last, m in heads)
+        return NetworkOutput(sum_frames(per_atom.squeeze(-1), graph), h)

@@ -1,0 +1,167 @@
+"""TensorNet: Simeon and De Fabritiis, NeurIPS 2023, Section 3.
+
+An atom carries 3x3 tensors X = I + A + S, a channel each: a multiple of the identity,
+an antisymmetric and a symmetric traceless part. They are kept as nine numbers
+(`alloop.models.tensors`); matrices are made only where two tensors are multiplied, once
+an atom and layer. Radial functions are few Bessel functions under our envelope.
+"""
+
+from typing import Any, ClassVar, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from alloop.models.graph import Graph, edge_vectors, sum_frames
+from alloop.models.layers import (
+    AtomEmbedding,
+    BesselBasis,
+    Network,
+    NetworkOutput,
+    envelope,
+    mlp,
+)
+from alloop.models.tensors import (
+    anticommutator,
+    directed,
+    gated,
+    parts,
+    square,
+    squares,
+)
+
+
+class Edges(NamedTuple):
+    """senders and receivers (edges,), radial functions (edges, radial), the envelope
+    (edges, 1) and the tensors of the directions (edges, 9)."""
+
+    senders: Tensor
+    receivers: Tensor
+    basis: Tensor
+    end: Tensor
+    tensors: Tensor
+
+
+class Mix(nn.Module):
+    """New channels of I, A and S, each from its own."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.maps = nn.ModuleList(
+            nn.Linear(channels, channels, bias=False) for _ in range(3)
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        each = zip(self.maps, parts(x), strict=True)
+        return torch.cat([W(part) for W, part in each], dim=1)
+
+
+class Embedding(nn.Module):
+    """X_i = Σ_j φ(r) Z_ij (f_I I + f_A A + f_S S), gated by a function of |X_i|²."""
+
+    def __init__(self, channels: int, radial: int) -> None:
+        super().__init__()
+        # Z_ij is linear in the elements of i and j.
+        self.atoms = nn.Linear(channels, 2 * channels)
+        self.radial = nn.Linear(radial, 3 * channels)
+        self.norm = nn.LayerNorm(channels)
+        self.gates = mlp(channels, 2 * channels, 3 * channels)
+        self.mix = Mix(channels)
+
+    def forward(self, z: Tensor, edges: Edges) -> Tensor:
+        own, other = self.atoms(z).chunk(2, dim=-1)
+        Z = own.index_select(0, edges.receivers) + other.index_select(0, edges.senders)
+        f = _three(self.radial(edges.basis) * edges.end) * Z.unsqueeze(1)
+        pairs = gated(edges.tensors.unsqueeze(2), f)  # (edges, 9, F)
+        x = _sum(pairs, edges.receivers, z.shape[0])
+        gates = nn.functional.silu(self.gates(self.norm(squares(x).sum(dim=1))))
+        return gated(self.mix(x), _three(gates))
+
+
+class Layer(nn.Module):
+    """X + ΔX + ΔX², ΔX from YM + MY, M_i = Σ_j φ(r) (f_I I_j + f_A A_j + f_S S_j).
+
+    M is made of Y, and Y is X with mixed channels. X and YM + MY are divided by
+    1 + |·|² before their channels mix.
+    """
+
+    def __init__(self, channels: int, radial: int) -> None:
+        super().__init__()
+        self.radial = mlp(radial, channels, 3 * channels)
+        self.inside = Mix(channels)
+        self.outside = Mix(channels)
+
+    def forward(self, x: Tensor, edges: Edges) -> Tensor:
+        x = _tamed(x)
+        y = self.inside(x)
+        f = nn.functional.silu(self.radial(edges.basis)) * edges.end
+        sent = gated(y.index_select(0, edges.senders), _three(f))
+        message = _sum(sent, edges.receivers, x.shape[0])
+        change = self.outside(_tamed(anticommutator(y, message)))
+        out: Tensor = x + change + square(change)
+        return out
+
+
+class TensorNet(Network):
+    """Energies are sums over atoms of an MLP of |I|², |A|² and |S|²; descriptors are
+    what that MLP reads.
+
+    channels is the width F, radial the number of Bessel functions, cutoff in Å.
+    """
+
+    kind: ClassVar[str] = "tensornet"
+
+    def __init__(
+        self,
+        channels: int = 64,
+        layers: int = 2,
+        radial: int = 8,
+        cutoff: float = 5.0,
+    ) -> None:
+        super().__init__()
+        self.settings: dict[str, Any] = {
+            "channels": channels,
+            "layers": layers,
+            "radial": radial,
+            "cutoff": cutoff,
+        }
+        self.cutoff = cutoff
+        self.elements = AtomEmbedding(channels)
+        self.basis = BesselBasis(radial, cutoff)
+        self.embedding = Embedding(channels, radial)
+        self.layers = nn.ModuleList(Layer(channels, radial) for _ in range(layers))
+        self.scalars = nn.Sequential(
+            nn.LayerNorm(3 * channels), nn.Linear(3 * channels, channels), nn.SiLU()
+        )
+        self.readout = mlp(channels, max(channels // 2, 1), 1)
+
+    def forward(self, graph: Graph) -> NetworkOutput:
+        edges = self._edges(graph)
+        x = self.embedding(self.elements(graph), edges)
+        for layer in self.layers:
+            x = layer(x, edges)
+        scalars = self.scalars(squares(x).flatten(1))
+        energies = sum_frames(self.readout(scalars).squeeze(-1), graph)
+        return NetworkOutput(energies, scalars)
+
+    def _edges(self, graph: Graph) -> Edges:
+        vectors = edge_vectors(graph)
+        r = torch.linalg.vector_norm(vectors, dim=-1)  # (edges,) Å
+        end = envelope(r, self.cutoff).unsqueeze(-1)
+        tensors = directed(vectors / r.unsqueeze(-1))
+        senders, receivers = graph.edge_index
+        return Edges(senders, receivers, self.basis(r), end, tensors)
+
+
+def _three(x: Tensor) -> Tensor:
+    """(n, 3F) -> (n, 3, F)."""
+    return x.view(x.shape[0], 3, x.shape[1] // 3)
+
+
+def _tamed(x: Tensor) -> Tensor:
+    return x / (squares(x).sum(dim=1, keepdim=True) + 1.0)
+
+
+def _sum(per_edge: Tensor, receivers: Tensor, atoms: int) -> Tensor:
+    """Sum over the edges that arrive at an atom."""
+    zero = per_edge.new_zeros(atoms, *per_edge.shape[1:])
+    return zero.index_add(0, receivers, per_edge)

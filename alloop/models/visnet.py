@@ -1,0 +1,135 @@
+"""ViSNet: Wang et al., Nature Communications 15, 313 (2024), by torch-geometric.
+
+Its neighbours are ours, without the loop from each atom to itself, and charge and spin
+join the elements. Three things differ from what is shipped, so that forces are smooth:
+edges end under our envelope instead of half a cosine; s_proj, which reads the silenced
+message, has no bias, which would speak for atoms beyond the cutoff; and the lengths of
+vector features are softened as in `alloop.models.painn`, for atoms alone or in a line.
+"""
+
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor, nn
+
+from alloop.core.errors import InputError
+from alloop.models.geometric import visnet
+from alloop.models.graph import Graph, edge_vectors, sum_frames
+from alloop.models.layers import (
+    ELEMENTS,
+    AtomEmbedding,
+    Network,
+    NetworkOutput,
+    envelope,
+)
+
+_SOFT = 1e-4  # added to a vector feature's squared length
+
+
+class Envelope(nn.Module):
+    """`envelope` in the place of a cosine cutoff."""
+
+    def __init__(self, cutoff: float) -> None:
+        super().__init__()
+        self.cutoff = cutoff
+
+    def forward(self, r: Tensor) -> Tensor:
+        return envelope(r, self.cutoff)
+
+
+class Neighbours(visnet.NeighborEmbedding):  # type: ignore[misc]
+    """Elements around each atom; as shipped, an atom's own images in a cell are left
+    out."""
+
+    def forward(
+        self, z: Tensor, x: Tensor, edges: Tensor, r: Tensor, basis: Tensor
+    ) -> Tensor:
+        W = self.distance_proj(basis) * self.cutoff(r).unsqueeze(-1)
+        around = self.propagate(edges, x=self.embedding(z), W=W)
+        out: Tensor = self.combine(torch.cat([x, around], dim=1))
+        return out
+
+
+class Gated(visnet.GatedEquivariantBlock):  # type: ignore[misc]
+    """Scalars and vectors after a gate that reads the vectors' softened lengths."""
+
+    def forward(self, x: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
+        length = torch.sqrt(self.vec1_proj(v).square().sum(dim=-2) + _SOFT)
+        out = self.update_net(torch.cat([x, length], dim=-1))
+        x, gate = out.split(self.out_channels, dim=-1)
+        v = gate.unsqueeze(1) * self.vec2_proj(v)
+        return (x if self.act is None else self.act(x)), v
+
+
+class ViSNet(Network):
+    """Energies are sums over atoms of gated scalars; descriptors are the last scalars.
+
+    channels is the width, a multiple of heads; radial the number of radial functions,
+    cutoff in Å. Directions enter as vectors (l = 1). torch-geometric's own defaults are
+    channels 128 and layers 6. Raises InputError for channels that are no multiple.
+    """
+
+    kind: ClassVar[str] = "visnet"
+
+    def __init__(
+        self,
+        channels: int = 64,
+        heads: int = 8,
+        layers: int = 4,
+        radial: int = 32,
+        cutoff: float = 5.0,
+    ) -> None:
+        super().__init__()
+        if channels % heads:
+            raise InputError(
+                f"expected channels to be a multiple of heads ({heads}), got {channels}"
+            )
+        self.settings: dict[str, Any] = {
+            "channels": channels,
+            "heads": heads,
+            "layers": layers,
+            "radial": radial,
+            "cutoff": cutoff,
+        }
+        self.cutoff = cutoff
+        self.embedding = AtomEmbedding(channels)
+        self.basis = visnet.ExpNormalSmearing(cutoff, radial, trainable=False)
+        self.neighbours = Neighbours(channels, radial, cutoff, max_z=ELEMENTS + 1)
+        self.edges = visnet.EdgeEmbedding(radial, channels)
+        self.layers = nn.ModuleList(
+            layer(channels, heads, cutoff, last=n == layers)
+            for n in range(1, layers + 1)
+        )
+        self.norm = nn.LayerNorm(channels)
+        half = max(channels // 2, 1)
+        self.gates = nn.ModuleList(
+            [Gated(channels, half, scalar_activation=True), Gated(half, 1)]
+        )
+        self.basis.cutoff_fn = self.neighbours.cutoff = Envelope(cutoff)
+
+    def forward(self, graph: Graph) -> NetworkOutput:
+        vectors = edge_vectors(graph)
+        r = torch.linalg.vector_norm(vectors, dim=-1)  # (edges,) Å
+        units = vectors / r.unsqueeze(-1)
+        basis, edges = self.basis(r), graph.edge_index
+        x = self.neighbours(graph.z, self.embedding(graph), edges, r, basis)
+        v = x.new_zeros(x.shape[0], 3, x.shape[1])
+        f = self.edges(edges, basis, x)
+        for message in self.layers:
+            dx, dv, df = message(x, v, edges, r, f, units)
+            x, v = x + dx, v + dv
+            f = f if df is None else f + df
+        x = self.norm(x)
+        y = x
+        for gate in self.gates:
+            y, v = gate(y, v)
+        return NetworkOutput(sum_frames(y.squeeze(-1), graph), x)
+
+
+def layer(channels: int, heads: int, cutoff: float, last: bool) -> nn.Module:
+    """A round of messages that are silent beyond the cutoff."""
+    made = visnet.ViS_MP(heads, channels, cutoff, None, False, last_layer=last)
+    made.cutoff = Envelope(cutoff)
+    made.s_proj = nn.Linear(channels, 2 * channels, bias=False)
+    out: nn.Module = made
+    return out

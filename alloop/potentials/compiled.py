@@ -1,0 +1,213 @@
+"""Force calls of a trained network as compiled code, for a batch that only moves.
+
+MD asks for the same molecules again and again: everything but the positions stays. The
+code belongs to a network's settings, neither to its weights nor to the molecules, so
+that it is made once and the next generation runs through it.
+"""
+
+import copy
+import json
+from collections import OrderedDict
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, TypeAlias
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from alloop.core.batch import Batch, pack
+from alloop.core.frame import Frame
+from alloop.core.records import Predictions
+from alloop.core.roles import Potential
+from alloop.models.compiling import Code, NotCompiled, compiled
+from alloop.models.graph import Graph, to_graph
+from alloop.models.layers import Network
+from alloop.models.network import Evaluated, energy_and_forces
+from alloop.models.pairs import is_static
+from alloop.potentials.learned import CHUNK, LearnedPotential
+
+_KEPT = 32  # codes, or answers to whether one fits a batch, that a process keeps
+_AGREE = 1e-4  # of the largest value: code that strays farther is not used
+_MOVE = 0.05  # Å, between the positions that were traced and those that are checked
+
+_Key: TypeAlias = tuple[Any, ...]
+_codes: OrderedDict[_Key, Code | NotCompiled] = OrderedDict()
+
+
+class CompiledPotential:
+    """A learned potential with code for one batch; other batches it predicts as ever.
+
+    Energies, forces and descriptors agree with the potential's own within rounding of
+    the network's type (1e-5 of their size for float32), not bit by bit.
+    """
+
+    def __init__(self, potential: LearnedPotential, batch: Batch, code: Code) -> None:
+        self.potential = potential
+        self._batch, self._code = batch, code
+        self._given = _inputs(potential, batch).given
+        self._references = potential.reference_energies(batch)
+
+    def predict(self, batch: Batch, *, descriptors: bool = False) -> Predictions:
+        """Energies eV, forces eV/Å, and the network's last scalar features."""
+        if not _same(batch, self._batch):
+            return self.potential.predict(batch, descriptors=descriptors)
+        positions = self.potential.tensor(batch.positions)
+        parts = [Evaluated(*self._code(positions, *self._given))]
+        return self.potential.assembled(self._references, parts, descriptors)
+
+
+def compiled_for(potential: Potential, batch: Batch) -> tuple[Potential, str | None]:
+    """The potential with code for this batch at any positions; else the potential as it
+    is, and in one sentence why.
+
+    Only learned potentials of small molecules without a cell are compiled: there the
+    edges do not change. The code is checked against the network before it is used.
+    Raises InputError for an element that the model was never trained on.
+    """
+    if not isinstance(potential, LearnedPotential):
+        return potential, "only learned potentials are compiled"
+    if not is_static(batch) or len(batch.numbers) > CHUNK or not len(batch):
+        return potential, "only small molecules without a cell are compiled"
+    potential.reference_energies(batch)  # raises for a stranger
+    code = _code(potential, batch)
+    if isinstance(code, NotCompiled):
+        return potential, f"force calls are not compiled: {code}"
+    return CompiledPotential(potential, batch, code), None
+
+
+def _code(potential: LearnedPotential, batch: Batch) -> Code | NotCompiled:
+    """The code of such a network for all batches if it works for this one, else code
+    for this batch alone."""
+    code = _kept(_key(potential), lambda: _compiled(potential, _sample(), True))
+    if not isinstance(code, NotCompiled):
+        fits = _kept(_key(potential, batch), lambda: _checked(code, potential, batch))
+        if not isinstance(fits, NotCompiled):
+            return fits
+    own = (*_key(potential, batch), "alone")
+    return _kept(own, lambda: _alone(potential, batch))
+
+
+def _alone(potential: LearnedPotential, batch: Batch) -> Code:
+    return _checked(_compiled(potential, batch, False), potential, batch)
+
+
+def _kept(key: _Key, make: Callable[[], Code]) -> Code | NotCompiled:
+    """What was made before; a failure is kept too, so that it costs its time once."""
+    if key not in _codes:
+        try:
+            _codes[key] = make()
+        except NotCompiled as why:
+            _codes[key] = why
+        while len(_codes) > _KEPT:
+            _codes.popitem(last=False)
+    _codes.move_to_end(key)
+    return _codes[key]
+
+
+def _key(potential: LearnedPotential, batch: Batch | None = None) -> _Key:
+    network = potential.frozen
+    settings = json.dumps(network.settings, sort_keys=True)
+    names = ("numbers", "offsets", "charges", "spins") if batch is not None else ()
+    molecules = tuple(getattr(batch, name).tobytes() for name in names)
+    return (network.kind, settings, potential.dtype, potential.device, *molecules)
+
+
+def _sample() -> Batch:
+    """What general code is traced on, always the same: seven frames, 61
+    atoms, 520 edges, lengths that few networks have among their own."""
+    rng = np.random.default_rng(0)
+    frames = [
+        Frame(np.ones(size, np.int64), 3.0 * rng.standard_normal((size, 3)))
+        for size in (11, 7, 13, 5, 10, 9, 6)
+    ]
+    return pack(frames)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Inputs:
+    """The graph of a batch, and what code takes besides positions: `fields` of the
+    graph, then the network's tensors by name."""
+
+    graph: Graph
+    names: tuple[str, ...]
+    given: tuple[Tensor, ...]
+
+
+_FIELDS = ("z", "edge_index", "shift", "batch", "charge", "spin")
+
+
+def _inputs(potential: LearnedPotential, batch: Batch) -> _Inputs:
+    network = potential.frozen
+    graph = to_graph(batch, network.cutoff, potential.dtype, potential.device)
+    state = dict(network.named_parameters()) | dict(network.named_buffers())
+    fields = [graph[name] for name in _FIELDS]
+    tensors = [tensor.detach() for tensor in state.values()]
+    return _Inputs(graph, tuple(state), (*fields, *tensors))
+
+
+def _compiled(potential: LearnedPotential, batch: Batch, general: bool) -> Code:
+    inputs = _inputs(potential, batch)
+    function = _function(potential.frozen, inputs)
+    return compiled(function, (inputs.graph.pos, *inputs.given), general=general)
+
+
+def _checked(code: Code, potential: LearnedPotential, batch: Batch) -> Code:
+    """The code, once it has said of the batch what the network says."""
+    inputs = _inputs(potential, batch)
+    rng = np.random.default_rng(0)
+    moved = batch.positions + _MOVE * rng.standard_normal(batch.positions.shape)
+    tensors = (potential.tensor(moved), *inputs.given)
+    own = _function(potential.frozen, inputs)(*tensors)
+    try:
+        off = _off(code(*tensors), own)
+    except (AssertionError, RuntimeError) as error:
+        raise NotCompiled("the code is for other shapes") from error
+    if not off < _AGREE:
+        raise NotCompiled(f"the code strays by {off:.1e} from the network")
+    return code
+
+
+def _function(network: Network, inputs: _Inputs) -> Code:
+    """Energies, forces and descriptors as a function of tensors alone."""
+
+    def evaluate(positions: Tensor, *given: Tensor) -> tuple[Tensor, ...]:
+        graph = copy.copy(inputs.graph)
+        graph.pos = positions
+        for name, field in zip(_FIELDS, given, strict=False):
+            graph[name] = field
+        graph.num_graphs = graph.charge.shape[0]
+        weights = dict(zip(inputs.names, given[len(_FIELDS) :], strict=True))
+        return tuple(energy_and_forces(_With(network, weights), graph))
+
+    return evaluate
+
+
+class _With(torch.nn.Module):
+    """A network with these tensors in the place of its own."""
+
+    def __init__(self, network: Network, tensors: dict[str, Tensor]) -> None:
+        super().__init__()
+        self._call, self._tensors = (network,), tensors  # hidden from torch
+
+    def forward(self, graph: Graph) -> Any:
+        """Energies and descriptors."""
+        return torch.func.functional_call(self._call[0], self._tensors, (graph,))
+
+
+def _off(found: Sequence[Tensor], own: Sequence[Tensor]) -> float:
+    """The largest difference, as a share of the largest value of its kind."""
+    pairs = zip(found, own, strict=True)
+    return max(
+        float((a - b).abs().max() / b.abs().max().clamp(min=1e-6)) for a, b in pairs
+    )
+
+
+def _same(batch: Batch, other: Batch) -> bool:
+    """Whether two batches are the same molecules; in MD they share their arrays."""
+    if batch.numbers is other.numbers and batch.offsets is other.offsets:
+        return True
+    return all(
+        np.array_equal(getattr(batch, name), getattr(other, name))
+        for name in ("numbers", "offsets", "charges", "spins", "pbc")
+    )

@@ -1,0 +1,168 @@
+"""The labels of a training, split into what is learned from and what is not."""
+
+from collections.abc import Collection, Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from alloop.config.data import Labelled, Labels, Store, Units
+from alloop.config.gather import opened
+from alloop.config.lesson import sources
+from alloop.config.plan import Plan
+from alloop.core.batch import pack
+from alloop.core.errors import InputError
+from alloop.core.frame import Frame, FrameId
+from alloop.core.records import LabelSet
+from alloop.core.seeds import share
+from alloop.core.units import Floats
+from alloop.files.facts import Intake
+from alloop.intake import duplicates, read_labels
+from alloop.training.staged import held_out_split
+
+_SAME = 1e-6  # eV: energies of one frame that differ by more are two labels
+
+
+@dataclass(frozen=True, slots=True)
+class Shares:
+    """Shares of the expensive frames that are not learned from.
+
+    validation: looked at while learning, and what surprise is calibrated on. test:
+    looked at only at the end, where no test set is brought. A frame's id decides, so
+    that a frame stays where it is when others come.
+    """
+
+    validation: float = 0.1
+    test: float = 0.0
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Material:
+    """Labels of both levels (cheap ones may be missing), and those held back.
+
+    Frames of `validation` and `test` have no cheap label in `cheap`. warnings: what
+    looks wrong and is not refused.
+    """
+
+    cheap: LabelSet
+    expensive: LabelSet
+    validation: LabelSet
+    test: LabelSet
+    warnings: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Told:
+    """A labelled frame; forces (atoms, 3) in eV/Å, energy in eV."""
+
+    frame: Frame
+    energy: float
+    forces: Floats
+
+
+def material(plan: Plan, shares: Shares) -> Material:
+    """Read and split what a training names; paths are relative to the working folder.
+
+    Raises InputError where labels cannot be read, disagree, or test what they teach.
+    """
+    warnings: list[str] = []
+    cheap, expensive = (
+        _distinct(_read(sources(plan), level, warnings), level)
+        for level in ("cheap", "expensive")
+    )
+    if not expensive:
+        raise InputError("expected expensive labels to learn from, got none")
+    test = _distinct(_brought(plan, warnings), "test")
+    taught = [*cheap.values(), *expensive.values()]
+    _refuse_twins([x.frame for x in test.values()], [x.frame for x in taught])
+    if not test:
+        test = {i: x for i, x in expensive.items() if _drawn(i, shares.test)}
+        expensive = {i: x for i, x in expensive.items() if i not in test}
+    if not expensive:
+        raise InputError("all expensive labels became the test set; lower its share")
+    training, aside = held_out_split(_set(expensive.values()), shares.validation)
+    validation = _set(()) if aside is None else aside
+    held = {*test, *(frame.id for frame in validation.batch.frames())}
+    return Material(
+        cheap=_set(x for i, x in cheap.items() if i not in held),
+        expensive=training,
+        validation=validation,
+        test=_set(test.values()),
+        warnings=tuple(warnings),
+    )
+
+
+def _drawn(frame: FrameId, fraction: float) -> bool:
+    return share(0, f"test/{frame}") < fraction
+
+
+def _read(
+    items: Iterable[Labels | Store], level: str, warnings: list[str]
+) -> Iterable[_Told]:
+    for item in items:
+        match item:
+            case Labels() if item.level == level:
+                yield from _told(_intake(item.labels, item), item.labels, warnings)
+            case Store() if level in opened(Path(item.store)).levels:
+                yield from _told(_of_store(item.store, level), item.store, warnings)
+
+
+def _brought(plan: Plan, warnings: list[str]) -> Iterable[_Told]:
+    match plan.test:
+        case Labelled(file=path):
+            yield from _told(_intake(path, plan.test), path, warnings)
+        case Store(store=path):
+            yield from _told(_of_store(path, "test"), path, warnings)
+
+
+def _intake(path: str, units: Units) -> Intake:
+    return read_labels(path, **units.model_dump(include=set(Units.model_fields)))
+
+
+def _of_store(path: str, fidelity: str) -> Intake | None:
+    """What a store has of a kind of labels, which may be nothing."""
+    from alloop.loop.history import read
+
+    state = read(Path(path)).state
+    wanted = state.test() if fidelity == "test" else state.trained_on(fidelity)
+    return read_labels(path, fidelity=fidelity) if wanted else None
+
+
+def _told(intake: Intake | None, path: str, warnings: list[str]) -> Iterable[_Told]:
+    if intake is None:
+        return
+    warnings += [f"{path}: {text}" for text in intake.warnings]
+    yield from map(_Told, intake.frames, map(float, intake.energies), intake.forces)
+
+
+def _distinct(found: Iterable[_Told], level: str) -> dict[FrameId, _Told]:
+    kept: dict[FrameId, _Told] = {}
+    for told in found:
+        first = kept.setdefault(told.frame.id, told)
+        if abs(first.energy - told.energy) > _SAME:
+            raise InputError(
+                f"one frame has two {level} energies, {first.energy:.6f} and "
+                f"{told.energy:.6f} eV; keep the right one"
+            )
+    return kept
+
+
+def _refuse_twins(test: Sequence[Frame], taught: Sequence[Frame]) -> None:
+    twins = duplicates(test, taught)
+    if twins:
+        first, other = twins[0]
+        raise InputError(
+            f"{len({i for i, _ in twins})} of {len(test)} test frames are trained on "
+            f"too (the first is frame {first}, frame {other} of the labels); take them "
+            "out of one of the two"
+        )
+
+
+def _set(found: Iterable[_Told] | Collection[_Told]) -> LabelSet:
+    all_ = list(found)
+    forces = [x.forces for x in all_]
+    return LabelSet(
+        pack([x.frame for x in all_]),
+        np.array([x.energy for x in all_]),
+        np.concatenate(forces) if forces else np.zeros((0, 3)),
+    )

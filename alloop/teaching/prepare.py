@@ -1,0 +1,75 @@
+"""From what somebody says to a training that can run."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from alloop.config.lesson import lesson
+from alloop.config.training import Weighed
+from alloop.teaching.job import Job, Taught
+from alloop.teaching.material import Shares, material
+from alloop.training.fit import Progress
+
+_VALIDATION = 0.1  # share of the expensive frames, where nothing is said
+
+
+def prepare(
+    said: str | Path | Mapping[str, Any],
+    out: str | Path,
+    validation: float | None = None,
+    test_share: float = 0.0,
+) -> Job:
+    """The training that a YAML file, a store or a mapping of sections describes.
+
+    Arguments are those of `train`. Creates nothing; raises InputError for all that is
+    wrong with the sections and their labels.
+    """
+    sections = said if isinstance(said, Mapping) else opened(Path(said))
+    plan, model = lesson(dict(sections))
+    own = plan.training.validation if isinstance(plan.training, Weighed) else 0.0
+    share = own or _VALIDATION if validation is None else validation
+    shares = Shares(share, test_share)
+    job = Job(plan, material(plan, shares), shares, Path(out), model)
+    job.refuse()
+    return job
+
+
+def opened(path: Path) -> dict[str, Any]:
+    """The sections that a YAML file or a store stands for."""
+    if path.is_dir():
+        store = {"store": str(path)}
+        return {"start": [store], "test": store}
+    return {"extends": [str(path)]}
+
+
+def train(
+    said: str | Path | Mapping[str, Any],
+    out: str | Path,
+    *,
+    validation: float | None = None,
+    test_share: float = 0.0,
+    observe: Progress | None = None,
+) -> Taught:
+    """Train a potential on labels that are there: a model file and its history.
+
+    Parameters
+    ----------
+    said
+        A YAML file, a campaign's store, or sections as in `alloop.config.lesson`.
+    out
+        The model file, which `alloop.load` opens; its history goes to `out`.json.
+    validation
+        Share of the expensive frames that is looked at but not learned from; by default
+        the `training` section's, or a tenth.
+    test_share
+        Share that is only looked at when all is done, where there is no test set.
+    observe
+        Called with stage, step, steps and mean loss; what it raises ends the training.
+
+    Raises InputError for what is wrong with the sections, the labels or `out`.
+    """
+    return prepare(said, out, validation, test_share).run(observe or _nobody)
+
+
+def _nobody(_stage: str, _step: int, _steps: int, _loss: float) -> None:
+    pass

@@ -1,0 +1,81 @@
+"""Delta learning: a network learns what the expensive level adds to the cheap one.
+
+The baseline of Bukharin et al., ICML 2023, Eq. 4 (Ramakrishnan et al., J. Chem. Theory
+Comput. 11, 2087, 2015). It needs labels of both levels at the same geometries, and a
+cheap label of every frame that it predicts.
+"""
+
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+
+from alloop.core.batch import Batch, pack
+from alloop.core.errors import InputError
+from alloop.core.records import LabelSet, Predictions, TrainingData
+from alloop.core.roles import Potential, Trainer
+from alloop.training.correct import plus, rows
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class DeltaPotential:
+    """E = E_cheap + ΔE, and so the forces; implements Potential.
+
+    cheap: who says what the cheap level gives, such as
+    `alloop.potentials.oracle.OraclePotential` of its labeller. Descriptors are those of
+    the difference.
+    """
+
+    cheap: Potential
+    difference: Potential
+
+    def predict(self, batch: Batch, *, descriptors: bool = False) -> Predictions:
+        """Energies eV, forces eV/Å."""
+        base = self.cheap.predict(batch)
+        added = self.difference.predict(batch, descriptors=descriptors)
+        return replace(
+            added,
+            energies=base.energies + added.energies,
+            forces=base.forces + added.forces,
+        )
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class DeltaTrainer:
+    """Trains a difference with another trainer; implements Trainer.
+
+    trainer gets the differences as its expensive labels and no cheap ones. cheap labels
+    what is predicted later.
+    """
+
+    trainer: Trainer
+    cheap: Potential
+
+    def train(
+        self, data: TrainingData, parent: Potential | None, seed: int
+    ) -> tuple[DeltaPotential, dict[str, Any]]:
+        """The potential and the history of its difference. Raises InputError where no
+        expensive frame has a cheap label too."""
+        heir = parent.difference if isinstance(parent, DeltaPotential) else None
+        nothing = LabelSet(pack([]), np.zeros(0), np.zeros((0, 3)))
+        differences = difference(data.expensive, data.cheap)
+        found, history = self.trainer.train(
+            TrainingData(nothing, differences), heir, seed
+        )
+        return DeltaPotential(self.cheap, found), history
+
+
+def difference(expensive: LabelSet, cheap: LabelSet) -> LabelSet:
+    """Expensive less cheap labels (eV, eV/Å) of the frames that have both, in the order
+    of the expensive ones. Raises InputError where there are none."""
+    place = {frame.id: row for row, frame in enumerate(cheap.batch.frames())}
+    ids = [frame.id for frame in expensive.batch.frames()]
+    both = np.array([row for row, i in enumerate(ids) if i in place], dtype=np.int64)
+    if len(both) == 0:
+        raise InputError(
+            f"expected expensive frames with cheap labels too, got none of {len(ids)}; "
+            "label the expensive frames at the cheap level"
+        )
+    twins = rows(cheap, np.array([place[ids[row]] for row in both]))
+    said = Predictions(twins.energies, twins.forces)
+    return plus(rows(expensive, both), said, -1.0)

@@ -1,0 +1,54 @@
+"""States of trainings in a folder: one file a training, replaced as a whole."""
+
+import os
+import time
+import uuid
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from alloop.core.errors import DamagedError, InputError
+from alloop.models.checkpoint import Checkpoint, dumps, loads
+
+
+@dataclass(slots=True)
+class FolderKeeper:
+    """Keeps states as safetensors files in a folder; implements Keeper.
+
+    every: seconds of the clock between two saves. A file that is not a whole state of
+    ours is passed over, and the training starts again. The states of finished stages
+    stay, so that a training of several stages goes on where it was: whoever has the
+    trained model removes the folder.
+    """
+
+    folder: Path
+    every: float = 30.0
+    _last: float = field(default_factory=time.monotonic)
+
+    def due(self) -> bool:
+        """Whether the last save is long enough ago."""
+        return time.monotonic() - self._last >= self.every
+
+    def save(self, name: str, state: Checkpoint) -> None:
+        """Write beside the file, sync, and rename over it."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        path = self._path(name)
+        partial = path.with_name(f".{uuid.uuid4().hex}")
+        try:
+            with partial.open("xb") as file:
+                file.write(dumps(state))
+                file.flush()
+                os.fsync(file.fileno())
+            partial.replace(path)
+        finally:
+            partial.unlink(missing_ok=True)
+        self._last = time.monotonic()
+
+    def load(self, name: str) -> Checkpoint | None:
+        """The state of that name, where a whole one is there."""
+        try:
+            return loads(self._path(name).read_bytes())
+        except (FileNotFoundError, InputError, DamagedError):
+            return None
+
+    def _path(self, name: str) -> Path:
+        return self.folder / f"{name}.safetensors"

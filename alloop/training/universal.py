@@ -1,0 +1,104 @@
+"""Training that starts from a universal potential instead of from nothing.
+
+"scratch" means the pretrained weights here, in every stage and every generation, so
+that a generation depends on its labels alone. The network's unit stays the eV that it
+was pretrained in. Its zero of energy is another program's, so each level gets reference
+energies that are fitted to what the pretrained network leaves of its labels.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+
+from alloop.core.atoms import formula, symbol
+from alloop.core.batch import Batch
+from alloop.core.errors import InputError
+from alloop.core.records import LabelSet, TrainingData
+from alloop.core.roles import Potential
+from alloop.models.chgnet import HEAVIEST
+from alloop.models.network import Network, build
+from alloop.potentials.learned import LearnedPotential
+from alloop.training.correct import plus
+from alloop.training.references import References, fit_references
+from alloop.training.staged import StagedTrainer, held_out_split
+from alloop.training.stages import Fidelity, Stage
+
+PRETRAINED = ("chgnet",)  # kinds of networks that `build` gives with trained weights
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class UniversalTrainer:
+    """Fine-tunes a pretrained network through a list of stages; implements Trainer.
+
+    Stages that start from a "parent" take over the last generation's weights, where
+    there is one. Reference energies that the stages' trainer was given stay as given.
+    """
+
+    staged: StagedTrainer
+
+    def train(
+        self, data: TrainingData, parent: Potential | None, seed: int
+    ) -> tuple[LearnedPotential, dict[str, Any]]:
+        """As StagedTrainer's. Raises InputError for frames that no such network can
+        tell apart (the same atoms with several charges or spins) or does not know."""
+        for labels in (data.cheap, data.expensive):
+            refuse(labels.batch)
+        staged = self.staged
+        stages, network = staged.stages, build(staged.kind, staged.settings)
+        heirs = any(stage.start == "parent" for stage in stages)
+        if heirs and isinstance(parent, LearnedPotential):
+            network = parent.network
+        else:
+            stages = tuple(map(_from_pretrained, stages))
+        training, _ = held_out_split(data.expensive, staged.validation)
+        given: dict[Fidelity, Mapping[int, float]] = {
+            **({"cheap": fitted(network, data.cheap)} if len(data.cheap) else {}),
+            **({"expensive": fitted(network, training)} if len(training) else {}),
+            **staged.given,
+        }
+        start = LearnedPotential(
+            network, {z: e for x in given.values() for z, e in x.items()}
+        )
+        whole = replace(staged, stages=stages, given=given)
+        return whole.train(data, start, seed)
+
+
+def _from_pretrained(stage: Stage) -> Stage:
+    """A stage that gets the pretrained network as its parent, and with it the eV."""
+    return replace(stage, start="parent") if stage.start == "scratch" else stage
+
+
+def untouched(
+    kind: str, settings: Mapping[str, Any], labels: LabelSet
+) -> LearnedPotential:
+    """The universal potential as it comes, with references fitted to these labels."""
+    network = build(kind, settings)
+    return LearnedPotential(network, fitted(network, labels))
+
+
+def fitted(network: Network, labels: LabelSet) -> References:
+    """Reference energies of what a network in eV leaves of the labels' energies."""
+    nothing = dict.fromkeys(labels.batch.numbers.tolist(), 0.0)
+    said = LearnedPotential(network, nothing).predict(labels.batch)
+    return fit_references(plus(labels, said, -1.0))
+
+
+def refuse(batch: Batch) -> None:
+    """InputError for frames that a network without charge and spin cannot learn."""
+    if len(batch.numbers) and (heaviest := int(batch.numbers.max())) > HEAVIEST:
+        raise InputError(
+            f"expected elements up to {symbol(HEAVIEST)}, which this potential knows, "
+            f"got {symbol(heaviest)}; choose a `potential` that starts anew"
+        )
+    states: dict[bytes, tuple[int, int]] = {}
+    for frame in batch.frames():
+        state = (frame.charge, frame.spin)
+        atoms = np.sort(frame.numbers).tobytes()
+        if states.setdefault(atoms, state) != state:
+            raise InputError(
+                f"expected one charge and spin of {formula(frame)}, as this potential "
+                f"knows neither, got {states[atoms]} and {state}; choose a "
+                "`potential` that starts anew"
+            )

@@ -1,0 +1,149 @@
+"""Walkers on a trained model, from start structures to a trajectory.
+
+MD goes in pieces. Behind each the walkers and the length of the trajectory are put on
+the disk together, and each piece draws its noise from a stream of its own name: a run
+that is killed goes on from the last piece and ends with the same bytes.
+"""
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from alloop.core.batch import pack
+from alloop.core.errors import InputError
+from alloop.core.frame import Frame
+from alloop.core.records import Walker
+from alloop.core.roles import Potential
+from alloop.core.seeds import stream
+from alloop.generation import Generation, to_bytes
+from alloop.md.dynamics import Dynamics
+from alloop.md.integrate import maxwell_boltzmann
+from alloop.md.run import run
+from alloop.walking.halfway import Halfway, State
+from alloop.walking.trajectory import Trajectory, convert, written
+
+_PIECE = 200  # MD steps, about, between two states on the disk
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """How far all walkers are: MD steps of `steps`, `moving` walkers of `walkers`;
+    taken: steps of this run alone, in `seconds` of wall time."""
+
+    done: int
+    steps: int
+    moving: int
+    walkers: int
+    taken: int
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Walk:
+    """MD of `walkers` walkers, which begin at the start frames in turn.
+
+    steps: MD steps of each walker. A frame of each walker is written every
+    `dynamics.stride` steps. model: where it has a scorer, frames tell their surprise.
+    compile: force calls as compiled code, where that works.
+    """
+
+    model: Generation
+    start: Sequence[Frame]
+    dynamics: Dynamics
+    steps: int
+    walkers: int
+    out: Path
+    seed: int = 0
+    compile: bool = False
+    notes: list[str] = field(default_factory=list)
+
+    def run(self, observe: Callable[[Progress], None] | None = None) -> list[Walker]:
+        """The walkers at the end, stopped ones with their reason.
+
+        Running it twice is resuming it; more `steps` go on. observe: told the progress
+        behind each piece; what it raises ends the run, which can be resumed. Raises
+        InputError where `out` is taken by another run or nothing can be started.
+        """
+        path = written(self.out)
+        halfway = Halfway(path, self._request())
+        state = halfway.read(self._beginning())
+        potential = self._potential(state.walkers)
+        with Trajectory(
+            path, state.length, self.model.scorer is not None
+        ) as trajectory:
+            began, first = time.monotonic(), state.step
+            while state.step < self.steps and _moving(state.walkers):
+                state = self._piece(state, potential, trajectory)
+                halfway.write(state)
+                if observe is not None:
+                    taken, seconds = state.step - first, time.monotonic() - began
+                    moving = _moving(state.walkers)
+                    done = (state.step, self.steps, moving, self.walkers)
+                    observe(Progress(*done, taken, seconds))
+        if path != self.out:
+            convert(path, self.out)
+        return list(state.walkers)
+
+    def _piece(
+        self, state: State, potential: Potential, trajectory: Trajectory
+    ) -> State:
+        steps = min(self._size(), self.steps - state.step)
+        rngs = [
+            stream(self.seed, f"md/{state.step}/{walker.index}")
+            for walker in state.walkers
+        ]
+        found = run(
+            state.walkers,
+            potential,
+            self.dynamics,
+            steps,
+            rngs,
+            scorer=self.model.scorer,
+            threshold=self.model.threshold,
+            observe=lambda scored: trajectory.add(scored, self.dynamics.timestep),
+        )
+        return State(state.step + steps, found.walkers, trajectory.sync())
+
+    def _size(self) -> int:
+        """Steps of a piece: whole strides, so that frames keep their distance."""
+        stride = self.dynamics.stride
+        return stride * max(1, _PIECE // stride)
+
+    def _beginning(self) -> tuple[Walker, ...]:
+        if not self.start:
+            raise InputError("expected a start structure, got none")
+        return tuple(self._walker(index) for index in range(self.walkers))
+
+    def _walker(self, index: int) -> Walker:
+        frame = self.start[index % len(self.start)]
+        rng = stream(self.seed, f"walker/{index}")
+        velocities = maxwell_boltzmann(frame, self.dynamics.temperature, rng)
+        molecule = index % len(self.start)
+        return Walker(
+            index=index, molecule=molecule, frame=frame, velocities=velocities
+        )
+
+    def _potential(self, walkers: Sequence[Walker]) -> Potential:
+        if not self.compile:
+            return self.model.potential
+        from alloop.potentials.compiled import compiled_for
+
+        batch = pack([walker.frame for walker in walkers])
+        potential, why = compiled_for(self.model.potential, batch)
+        self.notes.extend([] if why is None else [why])
+        return potential
+
+    def _request(self) -> dict[str, str]:
+        """What must be equal for a run to go on; `steps` may grow."""
+        return {
+            "model": to_bytes(self.model)[0],
+            "start": ",".join(frame.id for frame in self.start),
+            "dynamics": repr(self.dynamics),
+            "walkers": str(self.walkers),
+            "seed": str(self.seed),
+        }
+
+
+def _moving(walkers: Sequence[Walker]) -> int:
+    return sum(walker.stopped is None for walker in walkers)

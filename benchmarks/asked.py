@@ -1,0 +1,109 @@
+"""One question to a store, and what the process took that asked it.
+
+    python -m benchmarks.asked NAME STORE
+
+prints its CPU seconds and its memory at most, start and imports included.
+"""
+
+import json
+import os
+import resource
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import zarr
+
+from alloop.export import write as export
+from alloop.loop.fold import beginning
+from alloop.loop.history import CODEC, read
+from alloop.loop.keeping import Keeper
+from alloop.loop.known import Known
+from alloop.loop.retries import lost
+from alloop.report import html
+from alloop.report.status import status
+from alloop.report.story import log_lines, why
+from alloop.store.archive import Archive
+from alloop.store.doctor import verify
+from alloop.store.schema import texts
+
+
+def _open(path: Path) -> object:
+    beginning(path)
+    with Archive.open(path, CODEC, "w") as archive:
+        return Keeper(archive).known.seq
+
+
+def _replay(path: Path) -> object:
+    known = Known()
+    with Archive.open(path, CODEC) as archive:
+        for _, _, turn in archive.records():
+            known.add(turn)
+    return known.seq
+
+
+def _middle(path: Path) -> str:
+    """The id of a frame in the middle of the campaign."""
+    ids: Any = zarr.open_group(path, mode="r")["structures/id"]
+    row = ids.shape[0] // 2
+    return texts(ids[row : row + 1])[0]
+
+
+def _exclude(path: Path) -> object:
+    history = read(path)
+    return history.frame(history.chronicle.told[-1].frame.id[:12])
+
+
+def _export(path: Path) -> object:
+    out = export(read(path), path.with_suffix(".xyz"))
+    size = out.stat().st_size
+    out.unlink()
+    return size
+
+
+def _report(path: Path) -> object:
+    out = html.write(read(path), path.with_suffix(".html"))
+    size = out.stat().st_size
+    out.unlink()
+    return size
+
+
+_ASKED: dict[str, Callable[[Path], object]] = {
+    "import": lambda path: path.name,
+    "open": _open,
+    "replay": _replay,
+    "status": lambda path: len(json.dumps(status(read(path)))),
+    "lost": lambda path: len(lost(read(path))),
+    "exclude": _exclude,
+    "why": lambda path: len(why(read(path), _middle(path))),
+    "log 20": lambda path: sum(1 for _ in log_lines(read(path), 20)),
+    "log": lambda path: sum(1 for _ in log_lines(read(path))),
+    "export": _export,
+    "report": _report,
+    "doctor": lambda path: len(verify(path, CODEC)),
+}
+NAMES = tuple(_ASKED)
+
+
+def main() -> None:
+    """Ask, and tell."""
+    name, path = sys.argv[1:]
+    answer = _ASKED[name](Path(path))
+    took = {
+        "cpu s": time.process_time(),
+        "wall s": time.clock_gettime(time.CLOCK_BOOTTIME) - _started(),
+        "peak MB": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e3,
+    }
+    sys.stdout.write(json.dumps({**took, "answer": str(answer)}) + "\n")
+
+
+def _started() -> float:
+    """When this process began, s since the machine did (Linux)."""
+    fields = Path("/proc/self/stat").read_text().rpartition(")")[2].split()
+    return int(fields[19]) / os.sysconf("SC_CLK_TCK")
+
+
+if __name__ == "__main__":
+    main()

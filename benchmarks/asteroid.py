@@ -1,0 +1,126 @@
+"""ASTEROID against standard training on published labels, at equal CPU time.
+
+    python -m benchmarks.asteroid --data DIR --molecule ethanol --out FOLDER
+    python -m benchmarks.asteroid --out FOLDER --table
+
+DIR holds md17_ccsd/MOLECULE.npz (MD17 and MD17@CCSD(T), sgdml.org) and h2co/*.npz.
+Standard training sees 250 expensive labels, every other arm 200 and 50 R cheap ones,
+where R is what an expensive label costs in cheap ones. A row (one arm, one seed) is one
+file in FOLDER, written when it is done: what is there is skipped, and many processes
+may work on one folder. Errors are mean absolute force components in kcal/mol/Å; the
+test set is looked at with --test only, and each look is a line in FOLDER/test.log.
+"""
+
+import json
+from argparse import ArgumentParser, Namespace, RawDescriptionHelpFormatter
+from pathlib import Path
+
+import torch
+
+from alloop.models.checkpoint import loads
+from alloop.models.network import NETWORKS
+from alloop.potentials.learned import from_checkpoint
+from alloop.training.schedule import Schedule
+from benchmarks import asteroid_rows as files
+from benchmarks.asteroid_arms import ARMS, equipped
+from benchmarks.asteroid_data import MOLECULES, Sets, load
+from benchmarks.asteroid_job import Job, Task, tested, trained
+from benchmarks.asteroid_table import lines
+
+
+def main() -> None:
+    """Make the rows that are missing, or show the table."""
+    given = _parser().parse_args()
+    torch.set_num_threads(1)
+    given.out.mkdir(parents=True, exist_ok=True)
+    if given.table:
+        say("\n".join(lines(files.rows(given.out))))
+        return
+    if given.data is None:
+        raise SystemExit("expected --data DIR, the folder of md17_ccsd/ and h2co/")
+    sets = load(given.data, given.molecule, given.ratio, multi=given.multi)
+    for job in _jobs(given, sets):
+        _make(job, sets, given.out)
+        if given.test:
+            _test(job, sets, given.out)
+
+
+def _parser() -> ArgumentParser:
+    parser = ArgumentParser(
+        description=__doc__, formatter_class=RawDescriptionHelpFormatter
+    )
+    add = parser.add_argument
+    add("--data", type=Path, help="the folder of md17_ccsd/ and h2co/")
+    add("--out", type=Path, required=True, help="the folder of the rows")
+    add("--molecule", choices=MOLECULES, default="ethanol")
+    add("--network", choices=sorted(NETWORKS), default="painn")
+    add("--settings", type=json.loads, default={}, help="of the network, as JSON")
+    add("--ratio", type=int, default=20, help="cheap labels an expensive one costs")
+    add("--seed", type=int, nargs="+", default=[0])
+    add("--arms", default="standard,no-ft,no-bat,asteroid", help=", ".join(ARMS))
+    add("--minutes", type=float, default=5.0, help="CPU time of a row")
+    add("--steps", type=int, help="steps of a row, instead of time")
+    add("--lr", type=float, default=5e-3, help="Adam's peak step")
+    add("--fine", type=float, default=1e-3, help="Adam's peak step in fine-tuning")
+    add("--ema", type=float, default=0.99)
+    add("--batch", type=int, default=10)
+    add("--multi", action="store_true", help="cheap labels of all three molecules")
+    add("--test", action="store_true", help="look at the test set")
+    add("--table", action="store_true", help="show what the folder holds")
+    return parser
+
+
+def _jobs(given: Namespace, sets: Sets) -> list[Job]:
+    names = given.arms.split(",")
+    unknown = sorted(set(names) - set(ARMS))
+    if unknown:
+        raise SystemExit(f"there is no arm {unknown}; known are {', '.join(ARMS)}")
+    if "delta" in names and not sets.twins:
+        raise SystemExit("delta needs cheap labels of the same frames: h2co has them")
+    schedule = Schedule(lr=given.lr, batch=given.batch, ema=given.ema)
+    arms = {name: equipped(ARMS[name], schedule, given.fine) for name in names}
+    task = _task(given)
+    return [
+        Job(task, name, arm, seed) for seed in given.seed for name, arm in arms.items()
+    ]
+
+
+def _task(given: Namespace) -> Task:
+    return Task(
+        molecule=given.molecule,
+        network=given.network,
+        settings=tuple(sorted(given.settings.items())),
+        ratio=given.ratio,
+        multi=given.multi,
+        minutes=given.minutes,
+        steps=given.steps,
+    )
+
+
+def _make(job: Job, sets: Sets, folder: Path) -> None:
+    file = folder / f"{job.file}.json"
+    with files.claimed(file) as free:
+        if free:
+            row, model = trained(job, sets)
+            files.keep(file, row, model)
+            errors = f"{row['stopping']:.3f} {row['choosing']:.3f} kcal/mol/Å"
+            say(f"{job.file}: {errors}, {row['cpu_seconds']:.0f} CPU s")
+
+
+def _test(job: Job, sets: Sets, folder: Path) -> None:
+    file = folder / f"{job.file}.json"
+    row = json.loads(file.read_text("utf-8")) if file.exists() else {"test": 0.0}
+    if row["test"] is not None:
+        return
+    model = from_checkpoint(loads(file.with_suffix(".model").read_bytes()))
+    files.looked(folder, job.file)
+    files.replace(file, {**row, "test": tested(job, model, sets)})
+
+
+def say(text: str) -> None:
+    """A line at once, also into a pipe."""
+    print(text, flush=True)  # noqa: T201
+
+
+if __name__ == "__main__":
+    main()

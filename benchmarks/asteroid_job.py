@@ -1,0 +1,206 @@
+"""One row of the benchmark: an arm trained within its CPU time, and its errors."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+
+from alloop.core.batch import Batch, take_atoms
+from alloop.core.records import LabelSet, Predictions
+from alloop.core.roles import Potential
+from alloop.core.units import KCAL_PER_MOL
+from alloop.models.checkpoint import dumps
+from alloop.training.bench import Bench, Path
+from alloop.training.correct import rows
+from alloop.training.delta import DeltaPotential, difference
+from alloop.training.engine import cpu_seconds
+from alloop.training.history import history
+from alloop.training.pool import force_scale
+from alloop.training.references import References, fit_references
+from alloop.training.schedule import Compile, compiles
+from alloop.training.staged import best_path
+from alloop.training.stages import Fidelity, Stage
+from alloop.training.weights import DEFAULT
+from benchmarks.asteroid_arms import Arm, digest, mean_cost, sized
+from benchmarks.asteroid_data import Sets
+from benchmarks.asteroid_rows import Row, machine
+
+WAYS: tuple[Compile, ...] = ("never", "always")
+_PROBE = 20  # steps that are timed before a row
+_RESERVE = 0.97  # share of the time for steps; the rest judges
+
+
+@dataclass(frozen=True, slots=True)
+class Task:
+    """What all arms of one comparison share."""
+
+    molecule: str
+    network: str
+    settings: tuple[tuple[str, Any], ...]
+    ratio: int
+    multi: bool
+    minutes: float
+    steps: int | None  # instead of minutes
+
+    @property
+    def budget(self) -> str:
+        """How long a row may take."""
+        if self.steps is not None:
+            return f"{self.steps} steps"
+        return f"{self.minutes:g} CPU min"
+
+    @property
+    def name(self) -> str:
+        """What the files of its rows begin with."""
+        multi = "-multi" if self.multi else ""
+        start = f"{self.molecule}-{self.network}-r{self.ratio}{multi}"
+        return f"{start}-{self.budget.replace(' ', '')}"
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """One row: everything that its result depends on, but for the machine."""
+
+    task: Task
+    name: str
+    arm: Arm
+    seed: int
+
+    @property
+    def facts(self) -> str:
+        """What tells rows of one arm apart that were made in other ways."""
+        return digest(self.arm, self.task.settings)
+
+    @property
+    def file(self) -> str:
+        """The row's file, without its ending."""
+        return f"{self.task.name}-{self.name}-{self.facts}-s{self.seed}"
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Remembered:
+    """Labels that are there already, as a potential: delta learning's cheap level."""
+
+    labels: Mapping[str, LabelSet]
+
+    def predict(self, batch: Batch, *, descriptors: bool = False) -> Predictions:
+        """The stored labels of these frames; there are no descriptors."""
+        assert not descriptors
+        for labels in self.labels.values():
+            place = {frame.id: i for i, frame in enumerate(labels.batch.frames())}
+            found = np.array([place.get(frame.id, -1) for frame in batch.frames()])
+            if (found >= 0).all():
+                atoms = take_atoms(labels.batch.offsets, found)
+                return Predictions(labels.energies[found], labels.forces[atoms])
+        raise KeyError("expected frames of one set, got others")
+
+
+def trained(job: Job, sets: Sets) -> tuple[Row, bytes]:
+    """The row and the model's bytes."""
+    began = cpu_seconds()
+    bench = _bench(job, sets)
+    steps = job.task.steps or _affordable(job, bench, began)
+    arm = sized(job.arm, steps)
+    path = best_path(bench, arm.stages, arm.weighed)
+    seconds = cpu_seconds() - began
+    told = {k: v for k, v in history(path, bench).items() if k != "bias"}
+    potential = bench.potential(path)
+    whole = _whole(potential, job.arm, sets)
+    return {
+        **_names(job),
+        "steps": steps,
+        "cpu_seconds": seconds,
+        "stopping": error(whole, sets.stopping),
+        "choosing": error(whole, sets.choosing),
+        "test": None,
+        "stages": [repr(stage) for stage in arm.stages],
+        "history": told,
+        **machine(),
+    }, dumps(potential.checkpoint())
+
+
+def tested(job: Job, model: Potential, sets: Sets) -> float:
+    """The error of a kept model on the test set, kcal/mol/Å."""
+    return error(_whole(model, job.arm, sets), sets.test)
+
+
+def error(potential: Potential, labels: LabelSet) -> float:
+    """Mean absolute force component, kcal/mol/Å."""
+    said = potential.predict(labels.batch).forces
+    return float(np.abs(said - labels.forces).mean()) / KCAL_PER_MOL
+
+
+def _names(job: Job) -> Row:
+    return {
+        "molecule": job.task.molecule,
+        "network": job.task.network,
+        "settings": dict(job.task.settings),
+        "ratio": job.task.ratio,
+        "multi": job.task.multi,
+        "budget": job.task.budget,
+        "arm": job.name,
+        "facts": job.facts,
+        "seed": job.seed,
+    }
+
+
+def _whole(network: Potential, arm: Arm, sets: Sets) -> Potential:
+    return DeltaPotential(Remembered(sets.twins), network) if arm.delta else network
+
+
+def _bench(job: Job, sets: Sets) -> Bench:
+    expensive = rows(sets.expensive, np.arange(job.arm.expensive))
+    held_out = sets.choosing
+    if job.arm.delta:
+        expensive = difference(expensive, sets.twins["expensive"])
+        held_out = difference(held_out, sets.twins["choosing"])
+    labels: dict[Fidelity, LabelSet] = {"cheap": sets.cheap, "expensive": expensive}
+    references: dict[Fidelity, References] = {
+        level: fit_references(known) for level, known in labels.items()
+    }
+    return Bench(
+        kind=job.task.network,
+        settings=dict(job.task.settings),
+        labels=labels,
+        references=references,
+        held_out=held_out,
+        scale=force_scale(expensive),
+        parent=None,
+        least=0.3,
+        seed=job.seed,
+    )
+
+
+def _affordable(job: Job, bench: Bench, began: float) -> int:
+    """The steps that fit into the row's time, by the time that a few of them take; as
+    torch is and, where so many are worth it, compiled."""
+    bench, arm = replace(bench, held_out=None), job.arm
+    steps = 0
+    for way in WAYS:
+        each: dict[str, float] = {}
+        for stage in arm.stages:
+            each[stage.on] = each.get(stage.on) or _probed(bench, stage, way)
+        left = 60.0 * job.task.minutes - (cpu_seconds() - began)
+        steps = max(int(_RESERVE * left / mean_cost(arm, each)), len(arm.stages))
+        schedule = arm.stages[0].schedule
+        if not compiles(steps, _edges(bench, schedule.batch), schedule):
+            break
+    return steps
+
+
+def _edges(bench: Bench, frames: int) -> int:
+    """Pairs of atoms in so many expensive frames."""
+    atoms = int(bench.labels["expensive"].batch.sizes[0])
+    return frames * atoms * (atoms - 1)
+
+
+def _probed(bench: Bench, stage: Stage, way: Compile) -> float:
+    """CPU seconds of a step on a stage's labels."""
+    schedule = replace(stage.schedule, compile=way)
+    probe = Stage("probe", stage.on, 2, "scratch", schedule=schedule)
+    start = Path(bench.fresh("probe"))
+    bench.walk(start, [probe], DEFAULT)  # what happens once only: compiling
+    began = cpu_seconds()
+    bench.walk(start, [replace(probe, steps=_PROBE)], DEFAULT)
+    return (cpu_seconds() - began) / _PROBE

@@ -1,0 +1,150 @@
+"""A synthetic campaign of any length, made record by record, with equal seeds equal.
+
+Shaped like a real one: most records are labels, one in ten is an exploration with a
+hundred candidates, one in a thousand a training. Nine candidates of each exploration
+get a label: eight a cheap one, the first an expensive one too. A training names all
+labels that it learns from and tells the bias of each cheap one, as real ones do; in
+that alone the journal grows as labels times generations.
+"""
+
+from collections.abc import Iterator
+
+import numpy as np
+
+from alloop.core.frame import Frame, FrameId
+from alloop.core.levels import level
+from alloop.core.records import Candidate, Detail, Failure, Label, Unlabelled, Walker
+from alloop.loop import events as e
+
+NUMBERS = np.array([6, 6, 8, 1, 1, 1, 1, 1, 1])
+CANDIDATES = 100  # in an exploration: ten frames a record
+EXPLORE, TRAIN, FAIL = 10, 1000, 501  # one of so many records
+TEST = 40  # records before this one are labels of the test set
+LEVELS = {
+    "cheap": level("toy", {"stiffness": 0.9, "title": "toy 0.9"}),
+    "expensive": level("toy", {"stiffness": 1.0, "title": "toy 1"}),
+}
+CONFIG = """
+name: scale
+training: {every: 100}
+budget: {cheap: 1000000, expensive: 100000}
+"""
+_BEGAN = 1_790_000_000.0
+_DESCRIPTOR = np.zeros(64)
+_DETAILS: dict[str, Detail] = {
+    "program": "pyscf 2.14",
+    "rung": "default",
+    "cycles": 9,
+    "gap": 12.5,
+}
+
+
+class Played:
+    """A campaign that goes on for as long as somebody asks for turns."""
+
+    def __init__(self) -> None:
+        self._seq = 0
+        self._ids: dict[str, list[FrameId]] = {"test": [], "cheap": [], "expensive": []}
+        self._found: tuple[Candidate, ...] = ()
+        self._fresh = 0  # candidates that have no label yet begin here
+        self._asked: e.Command = self._ask(1)
+
+    def turns(self, count: int) -> Iterator[e.Turn]:
+        """The next turns: the answer to what the one before asked for, and the next
+        question."""
+        for _ in range(count):
+            event = self._answer(self._asked) if self._seq else _opened()
+            self._seq += 1
+            if self._seq > 1:
+                self._asked = self._ask(self._seq)
+            yield e.Turn(event, (self._asked,))
+
+    def _ask(self, seq: int) -> e.Command:
+        """What record `seq` answers."""
+        rng = np.random.default_rng((0, seq))
+        if seq % TRAIN == TRAIN - 1:
+            cheap, expensive, test = (
+                tuple(sorted(self._ids[x])) for x in ("cheap", "expensive", "test")
+            )
+            return e.Train(1 + seq // TRAIN, cheap, expensive, test)
+        if seq % EXPLORE == EXPLORE - 1:
+            where, rest = _frame(rng), np.zeros((len(NUMBERS), 3))
+            crew = tuple(Walker(i, 0, where, rest, seq) for i in range(8))
+            number, model = seq // TRAIN, "0" * 32
+            return e.Explore(seq, 0, 0, number, model, crew, 100, CANDIDATES, 1)
+        return self._label(seq, rng)
+
+    def _label(self, seq: int, rng: np.random.Generator) -> e.LabelFrame:
+        if seq < TEST or not self._found:
+            kind, purpose, frame = "expensive", "test", _frame(rng)
+            self._ids["test"].append(frame.id)
+        elif seq % EXPLORE == EXPLORE - 2:
+            kind, purpose, frame = "expensive", "bias", self._found[self._fresh].frame
+            self._ids["expensive"].append(frame.id)
+            self._fresh += EXPLORE
+        else:
+            kind, purpose = "cheap", "flagged"
+            frame = self._found[self._fresh + seq % EXPLORE].frame
+            self._ids["cheap"].append(frame.id)
+        why = f"surprise {12 + rng.random():.4f} above 4.5"
+        return e.LabelFrame(frame, LEVELS[kind].id, kind, purpose, 0, why)
+
+    def _answer(self, asked: e.Command) -> e.Event:
+        rng, seq = np.random.default_rng((1, self._seq)), self._seq
+        timing = _timing(seq)
+        match asked:
+            case e.Train():
+                return _trained(asked, rng, timing)
+            case e.Explore(name=name, walkers=walkers):
+                self._found = tuple(_candidate(rng, seq) for _ in range(CANDIDATES))
+                self._fresh = 0
+                found = self._found[:-1], self._found[-1:]
+                return e.Explored(name, walkers, *found, 1000, timing)
+            case e.LabelFrame(name=name) if seq % FAIL == 0:
+                lost = Unlabelled(asked.frame.id, asked.level, Failure.TIMEOUT)
+                return e.NotLabelled(name, lost, timing)
+            case e.LabelFrame(name=name, level=key, frame=frame):
+                forces = rng.normal(size=(len(NUMBERS), 3))
+                label = Label(frame.id, key, -4000.0, forces, 1.0, dict(_DETAILS))
+                return e.Labelled(name, label, timing)
+        raise AssertionError(asked)
+
+
+def _opened() -> e.Opened:
+    levels = {fidelity: each.id for fidelity, each in LEVELS.items()}
+    return e.Opened(7, levels, (_frame(np.random.default_rng(0)),))
+
+
+def _frame(rng: np.random.Generator) -> Frame:
+    return Frame(NUMBERS, rng.normal(size=(len(NUMBERS), 3)))
+
+
+def _timing(seq: int) -> e.Timing:
+    began = _BEGAN + 0.25 * seq
+    return e.Timing(began, began + 1.0, 1.0, f"worker {seq % 4}")
+
+
+def _candidate(rng: np.random.Generator, seq: int) -> Candidate:
+    forces = rng.normal(size=(len(NUMBERS), 3))
+    surprise = float(rng.lognormal())
+    return Candidate(_frame(rng), 0, 3, seq, surprise, -4e3, forces, _DESCRIPTOR)
+
+
+def _trained(asked: e.Train, rng: np.random.Generator, timing: e.Timing) -> e.Trained:
+    number, test = asked.generation, asked.test
+    shape = (len(test) * len(NUMBERS), 3)
+    evaluation = e.Evaluation(
+        frames=test,
+        energies=rng.normal(size=len(test)),
+        forces=rng.normal(size=shape),
+        surprise=rng.lognormal(size=len(test)),
+        energy_mae=0.01,
+        force_mae=0.1,
+        force_rmse=0.13,
+    )
+    landmarks = rng.normal(size=(200, len(_DESCRIPTOR)))
+    course: dict[str, Detail | list[Detail]] = {
+        "bias": rng.lognormal(size=len(asked.cheap)).tolist()
+    }
+    facts = (number, f"{number:032x}", 4.5, evaluation, landmarks, course, timing)
+    return e.Trained(asked.name, *facts)

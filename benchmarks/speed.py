@@ -1,0 +1,284 @@
+"""MD, inference and training of the same networks, ours and others', on one core.
+
+    python -m benchmarks.speed [--quick] [--rival-python PATH] [--json FILE]
+
+Everybody takes turns in one run, and is timed by the CPU seconds of its own process:
+rates are medians (low to high) over the rounds, ratios are taken round by round.
+
+MD: 32 walkers of ethanol in Langevin dynamics, walker-steps a second. Rivals are ASE,
+one walker at a time with the same network as its calculator, and TorchSim with the same
+network, where it is installed (`pip install torch-sim-atomistic==0.3.0`).
+Inference: energies and forces of 32 frames of ethanol, frames a second. Training: steps
+on 10 frames with energies and forces, frames a second. The rival is SchNetPack's PaiNN
+of the same size, run by the Python of --rival-python, which must have schnetpack.
+"""
+
+import os
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # before torch: one core for everybody
+
+import json
+import subprocess
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack
+from dataclasses import dataclass, replace
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any, Self
+
+import numpy as np
+import torch
+from ase import units
+from ase.build import molecule
+from ase.md.langevin import Langevin
+
+from alloop.core.atoms import from_atoms, to_atoms
+from alloop.core.batch import Batch, pack
+from alloop.core.records import LabelSet, Walker
+from alloop.core.roles import Potential
+from alloop.core.seeds import stream
+from alloop.md.dynamics import Dynamics
+from alloop.md.guards import Guards
+from alloop.md.integrate import maxwell_boltzmann
+from alloop.md.run import run
+from alloop.models.network import build
+from alloop.potentials.ase import PotentialCalculator
+from alloop.potentials.compiled import compiled_for
+from alloop.potentials.learned import LearnedPotential
+from alloop.training.fit import fit
+from alloop.training.pool import make_pool
+from alloop.training.schedule import Compile, Schedule
+from alloop.training.stages import Stage
+from benchmarks.common import arguments, say, spread, table, write_json
+from benchmarks.torchsim import torchsim
+
+WALKERS = 32
+FRAMES = 10  # of a training step
+SIZE = {"channels": 64, "layers": 3}
+NETWORKS = ("painn", "egnn")
+STEP = 0.5  # fs
+
+Turn = Callable[[], float]  # does some work: units of it a CPU second
+
+
+@dataclass(frozen=True)
+class Amount:
+    """How much is done in a turn, and how often everybody has one."""
+
+    rounds: int
+    steps: int
+    repeats: int
+    training: int
+
+
+FULL = Amount(rounds=7, steps=100, repeats=20, training=60)
+QUICK = Amount(rounds=3, steps=20, repeats=5, training=15)
+
+
+# --- what is timed -------------------------------------------------------------------
+
+
+def ethanol(count: int) -> Batch:
+    """Frames of ethanol, each a little displaced."""
+    rest = from_atoms(molecule("CH3CH2OH"))
+    rng = np.random.default_rng(1)
+    moves = 0.03 * rng.standard_normal((count, len(rest), 3))
+    return pack([replace(rest, positions=rest.positions + move) for move in moves])
+
+
+def potential(kind: str) -> LearnedPotential:
+    """A network of the common size that was never trained: its forces are small."""
+    network = build(kind, SIZE, seed=1)
+    return LearnedPotential(network, {1: 0.0, 6: 0.0, 8: 0.0}, scale=0.1)
+
+
+def walking(model: Potential, amount: Amount) -> Turn:
+    """All walkers side by side."""
+    frames = ethanol(WALKERS).frames()
+    rng = np.random.default_rng(2)
+    walkers = [
+        Walker(i, 0, frame, maxwell_boltzmann(frame, 300.0, rng))
+        for i, frame in enumerate(frames)
+    ]
+    plain = Dynamics(timestep=STEP, guards=Guards(bond=None, contact=None))
+    rngs = [stream(0, str(i)) for i in range(WALKERS)]
+
+    def turn() -> float:
+        began = time.process_time()
+        run(walkers, model, plain, amount.steps, rngs)
+        return WALKERS * amount.steps / (time.process_time() - began)
+
+    return turn
+
+
+def one_by_one(model: LearnedPotential, amount: Amount) -> Turn:
+    """ASE moves one walker at a time; some walkers tell the rate of all."""
+    atoms = to_atoms(ethanol(1).frame(0))
+    atoms.calc = PotentialCalculator(model)
+    bath = {"temperature_K": 300.0, "friction": 0.01 / units.fs}
+    moves = Langevin(
+        atoms, STEP * units.fs, **bath, rng=np.random.RandomState(0), fixcm=False
+    )
+
+    def turn() -> float:
+        began = time.process_time()
+        moves.run(amount.steps)
+        return amount.steps / (time.process_time() - began)
+
+    return turn
+
+
+def predicting(model: Potential, amount: Amount) -> Turn:
+    """Energies and forces of all frames at once."""
+    batch = ethanol(WALKERS)
+
+    def turn() -> float:
+        began = time.process_time()
+        for _ in range(amount.repeats):
+            model.predict(batch)
+        return WALKERS * amount.repeats / (time.process_time() - began)
+
+    return turn
+
+
+def training(kind: str, amount: Amount, compile_: Compile) -> Turn:
+    """Steps of alloop's optimisation loop on random labels."""
+    batch, rng = ethanol(20 * FRAMES), np.random.default_rng(3)
+    forces = 0.1 * rng.standard_normal(batch.positions.shape)
+    labels = LabelSet(batch, np.zeros(len(batch)), forces)
+    network = build(kind, SIZE)
+    pool = make_pool(labels, 1.0, network.cutoff)
+    schedule = Schedule(lr=1e-4, batch=FRAMES, every=10**9, compile=compile_)
+    stage = Stage("speed", "expensive", amount.training, schedule=schedule)
+    fit(network, pool, replace(stage, steps=2), 0)  # code is made before the first turn
+
+    def turn() -> float:
+        began = time.process_time()
+        fit(network, pool, stage, 0)
+        return FRAMES * amount.training / (time.process_time() - began)
+
+    return turn
+
+
+class Rival:
+    """SchNetPack in another process, which tells its own rates; a context manager."""
+
+    def __init__(self, python: Path, amount: Amount) -> None:
+        script = Path(__file__).with_name("schnet.py")
+        counts = (WALKERS, amount.repeats, FRAMES, amount.training)
+        command = [str(python), str(script), *map(str, counts)]
+        pipes: Any = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
+        self._process = subprocess.Popen(
+            command, text=True, stderr=subprocess.DEVNULL, **pipes
+        )
+        self.there = self._told() == "ready"
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_raised: object) -> None:
+        assert self._process.stdin is not None
+        self._process.stdin.close()
+        self._process.wait()
+
+    def turn(self, what: str) -> Turn:
+        """Its rate of `predict` or `train`."""
+
+        def turn() -> float:
+            assert self._process.stdin is not None
+            self._process.stdin.write(f"{what}\n")
+            self._process.stdin.flush()
+            return float(self._told())
+
+        return turn
+
+    def _told(self) -> str:
+        assert self._process.stdout is not None
+        line: str = self._process.stdout.readline()
+        return line.strip()
+
+
+# --- rounds --------------------------------------------------------------------------
+
+
+def contests(
+    amount: Amount, rival: Rival | None
+) -> Iterator[tuple[str, dict[str, Turn]]]:
+    """What is compared, and by whom; alloop's own come first."""
+    for kind in NETWORKS:
+        eager = potential(kind)
+        fast, why = compiled_for(eager, ethanol(WALKERS))
+        ours: dict[str, Potential] = {"alloop": eager}
+        if why is None:
+            ours = {"alloop, compiled": fast, **ours}
+        else:
+            say(why)
+        moving = {name: walking(model, amount) for name, model in ours.items()}
+        moving["ASE, one by one"] = one_by_one(eager, amount)
+        if find_spec("torch_sim"):
+            moving["TorchSim 0.3"] = torchsim(eager, ethanol(WALKERS), amount.steps)
+        yield f"MD, {kind}, walker-steps/s", moving
+        saying = {name: predicting(model, amount) for name, model in ours.items()}
+        theirs = rival if kind == "painn" else None
+        if theirs is not None:
+            saying["SchNetPack"] = theirs.turn("predict")
+        yield f"inference, {kind}, frames/s", saying
+        learning = {
+            "alloop, compiled": training(kind, amount, "always"),
+            "alloop": training(kind, amount, "never"),
+        }
+        if theirs is not None:
+            learning["SchNetPack"] = theirs.turn("train")
+        yield f"training, {kind}, frames/s", learning
+
+
+def rounds(turns: Mapping[str, Turn], count: int) -> dict[str, list[float]]:
+    """Each one's rates; all have a turn in each round, the first not counted."""
+    rates: dict[str, list[float]] = {name: [] for name in turns}
+    for number in range(count + 1):
+        for name, turn in turns.items():
+            rate = turn()
+            if number:
+                rates[name].append(rate)
+    return rates
+
+
+def told(rates: Mapping[str, list[float]]) -> list[dict[str, Any]]:
+    """A row for each: its rates, and how many times as fast the first one is."""
+    first = next(iter(rates.values()))
+    rows = []
+    for name, own in rates.items():
+        ratio = spread(a / b for a, b in zip(first, own, strict=True))
+        times = {f"times, {key}": value for key, value in ratio.items()}
+        rows.append({"who": name, **spread(own), **times})
+    return rows
+
+
+def main() -> None:
+    """Measure in turns, show, keep."""
+    parser = arguments(__doc__)
+    parser.add_argument("--rival-python", type=Path, help="a Python with schnetpack")
+    options = parser.parse_args()
+    torch.set_num_threads(1)
+    amount = QUICK if options.quick else FULL
+    if not find_spec("torch_sim"):
+        say("TorchSim is left out: torch-sim-atomistic is not installed")
+    figures: dict[str, Any] = {}
+    with ExitStack() as stack:
+        rival = None
+        if options.rival_python is None:
+            say("SchNetPack is left out: no --rival-python")
+        else:
+            rival = stack.enter_context(Rival(options.rival_python, amount))
+            if not rival.there:
+                say(f"SchNetPack is left out: {options.rival_python} lacks it")
+                rival = None
+        for title, turns in contests(amount, rival):
+            figures[title] = told(rounds(turns, amount.rounds))
+            say(table(title, figures[title]))
+    write_json(options.json, json.loads(json.dumps(figures)))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,136 @@
+"""Compiled force calls: the same physics, other batches untouched, honest refusals."""
+
+from collections.abc import Iterator
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from ase.build import bulk, molecule
+
+from alloop.core.atoms import from_atoms
+from alloop.core.batch import Batch, pack
+from alloop.core.errors import InputError
+from alloop.models import compiling
+from alloop.models.network import build
+from alloop.potentials import compiled
+from alloop.potentials.analytic import Morse
+from alloop.potentials.compiled import CompiledPotential, compiled_for
+from alloop.potentials.learned import LearnedPotential
+
+REFERENCES = {1: -13.6, 6: -1029.0, 8: -2041.0}
+
+
+@pytest.fixture
+def forgotten() -> Iterator[None]:
+    """No code of another test's, and none for another test."""
+    before = compiled._codes.copy()
+    compiled._codes.clear()
+    yield
+    compiled._codes.clear()
+    compiled._codes.update(before)
+
+
+def small(kind: str = "egnn", seed: int = 0) -> LearnedPotential:
+    network = build(kind, {"channels": 8, "layers": 1}, seed=seed)
+    return LearnedPotential(network, REFERENCES, scale=2.0)
+
+
+def waters(count: int = 2) -> Batch:
+    return pack([from_atoms(molecule("H2O"))] * count)
+
+
+def moved(batch: Batch, seed: int = 0) -> Batch:
+    rng = np.random.default_rng(seed)
+    return batch.moved(batch.positions + 0.1 * rng.standard_normal((6, 3)))
+
+
+def fast(potential: LearnedPotential, batch: Batch) -> CompiledPotential:
+    found, why = compiled_for(potential, batch)
+    assert why is None
+    assert isinstance(found, CompiledPotential)
+    return found
+
+
+def agree(potential: CompiledPotential, batch: Batch) -> None:
+    own = potential.potential.predict(batch, descriptors=True)
+    said = potential.predict(batch, descriptors=True)
+    assert said.descriptors is not None
+    assert own.descriptors is not None
+    np.testing.assert_allclose(said.energies, own.energies, rtol=0, atol=1e-5)
+    np.testing.assert_allclose(said.forces, own.forces, rtol=0, atol=1e-5)
+    np.testing.assert_allclose(said.descriptors, own.descriptors, rtol=0, atol=1e-5)
+    assert potential.predict(batch).descriptors is None
+
+
+def made_again(*_: object, **__: object) -> compiling.Code:
+    pytest.fail("code was made again")
+
+
+def test_code_agrees_with_the_network_and_new_weights_run_through_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    first = fast(small(), waters())
+    for seed in range(3):
+        agree(first, moved(waters(), seed))
+    monkeypatch.setattr(compiled, "compiled", made_again)
+    second = fast(small(seed=1), waters())
+    agree(second, moved(waters()))
+    there = moved(waters())
+    assert not np.allclose(first.predict(there).forces, second.predict(there).forces)
+    again = first.predict(there)
+    np.testing.assert_array_equal(again.forces, first.predict(there).forces)
+
+
+def test_other_batches_are_predicted_as_ever() -> None:
+    potential = fast(small(), waters())
+    ions = replace(waters(), charges=np.array([1, 0]))
+    for batch in (waters(3), pack([]), ions):
+        own = potential.potential.predict(batch)
+        np.testing.assert_array_equal(potential.predict(batch).forces, own.forces)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ["egnn", "painn"])
+def test_code_agrees_for_every_size_of_network(kind: str) -> None:
+    network = build(kind, {"channels": 32, "layers": 3})
+    potential = LearnedPotential(network, REFERENCES)
+    frames = [from_atoms(molecule(name)) for name in ("CH3OH", "H2O", "C6H6")]
+    batch = pack(frames)
+    rng = np.random.default_rng(3)
+    there = batch.moved(batch.positions + 0.1 * rng.standard_normal((21, 3)))
+    agree(fast(potential, batch), there)
+
+
+def test_what_cannot_be_compiled_stays_as_it_is(
+    monkeypatch: pytest.MonkeyPatch, forgotten: None
+) -> None:
+    crystal = pack([from_atoms(bulk("Cu"))])
+    network = small()
+    for potential, batch, reason in (
+        (Morse(), waters(), "only learned"),
+        (network, crystal, "without a cell"),
+        (network, pack([]), "small molecules"),
+    ):
+        found, why = compiled_for(potential, batch)
+        assert found is potential
+        assert why is not None
+        assert reason in why
+    with pytest.raises(InputError, match="got Cu"):
+        compiled_for(network, pack([replace(crystal.frame(0), pbc=(False,) * 3)]))
+    monkeypatch.setattr(compiling.shutil, "which", lambda _: None)
+    assert "C++ compiler" in str(compiled_for(network, waters())[1])
+
+
+def test_code_that_strays_is_not_used(
+    monkeypatch: pytest.MonkeyPatch, forgotten: None
+) -> None:
+    def frozen(
+        function: compiling.Code, example: list[object], **_: object
+    ) -> compiling.Code:
+        said = function(*example)  # a network that looks at the positions while traced
+        return lambda *_: said
+
+    monkeypatch.setattr(compiled, "compiled", frozen)
+    found, why = compiled_for(small(), waters())
+    assert not isinstance(found, CompiledPotential)
+    assert "strays" in str(why)

@@ -1,0 +1,174 @@
+"""The `training:` section: stages as data, reference energies, and their mistakes."""
+
+from pathlib import Path
+
+import pytest
+
+from alloop.config import ConfigError, loads
+from alloop.training.schedule import Schedule
+from alloop.training.staged import StagedTrainer
+from alloop.training.stages import Stage
+from alloop.training.weights import Gamma
+
+TOY = """
+name: toy
+start: [{molecule: H2O}]
+levels: {cheap: {kind: toy, stiffness: 0.9}, expensive: {kind: toy}}
+potential: {kind: painn, channels: 8, layers: 1}
+"""
+ALONE = TOY.replace("cheap: {kind: toy, stiffness: 0.9}, ", "")
+
+
+def trainer(text: str, base: Path) -> StagedTrainer:
+    found = loads(text, base).kit.trainer
+    assert isinstance(found, StagedTrainer)
+    return found
+
+
+def problems(text: str, base: Path) -> dict[str, str]:
+    with pytest.raises(ConfigError) as caught:
+        loads(text, base)
+    return {problem.path: problem.text for problem in caught.value.problems}
+
+
+def test_stages_of_ones_own_are_the_trainers(tmp_path: Path) -> None:
+    text = (
+        TOY
+        + """
+training:
+  kind: stages
+  lr: 4.0e-3
+  batch: 6
+  gamma: [0.5, 2]
+  validation: 0.2
+  stages:
+    - {name: teacher, on: expensive, steps: 30, start: scratch}
+    - {name: pretraining, on: cheap, steps: 70, start: parent, weights: scaled,
+       warmup: 9}
+    - {name: both, on: both, steps: 40, labels: corrected, mix: 0.3, lr: 1.0e-3,
+       norm: l1, decay: wsd, hold: 0.5, layer_decay: 0.8}
+"""
+    )
+    found = trainer(text, tmp_path)
+    usual = Schedule(4e-3, 6)
+    slow = Schedule(1e-3, 6, norm="l1", decay="wsd", hold=0.5, layer_decay=0.8)
+    assert found.stages == (
+        Stage("teacher", "expensive", 30, "scratch", schedule=usual),
+        Stage("pretraining", "cheap", 70, "parent", "scaled", Schedule(4e-3, 6, 9)),
+        Stage("both", "both", 40, schedule=slow, labels="corrected", mix=0.3),
+    )
+    assert found.gammas == (Gamma(0.5), Gamma(2.0))
+    assert found.validation == 0.2
+    plan = loads(text, tmp_path).plan
+    assert plan.training is not None
+    assert plan.training.total == 140
+
+
+def test_what_is_written_down_again_means_the_same(tmp_path: Path) -> None:
+    text = TOY + (
+        "training: {kind: stages, references: {cheap: {H: -13, O: -2e3}},\n"
+        "           stages: [{name: a, on: cheap, steps: 5, norm: l1}]}\n"
+    )
+    again = loads(text, tmp_path).text
+    assert loads(again, tmp_path).text == again
+    ours, theirs = trainer(text, tmp_path), trainer(again, tmp_path)
+    assert (ours.stages, ours.given) == (theirs.stages, theirs.given)
+
+
+def test_reference_energies_of_one_level_leave_the_others_fitted(
+    tmp_path: Path,
+) -> None:
+    text = TOY + "training: {references: {cheap: {H: -13, O: -2000.5}}}\n"
+    assert trainer(text, tmp_path).given == {"cheap": {1: -13.0, 8: -2000.5}}
+    assert trainer(TOY, tmp_path).given == {}
+
+
+@pytest.mark.parametrize(
+    ("option", "starts", "weights"),
+    [
+        ("start: scratch", ["scratch", "scratch", "previous"], "bias"),
+        ("start: parent", ["parent", "parent", "previous"], "bias"),
+        ("bias: scaled", ["scratch", "scratch", "previous"], "scaled"),
+    ],
+)
+def test_options_of_asteroid_change_its_stages(
+    option: str, starts: list[str], weights: str, tmp_path: Path
+) -> None:
+    text = f"{TOY}training: {{kind: asteroid, {option}}}\n"
+    stages = trainer(text, tmp_path).stages
+    assert [stage.start for stage in stages] == starts
+    assert [stage.weights for stage in stages] == ["uniform", weights, "uniform"]
+
+
+def test_all_mistakes_of_the_fields_are_told_at_once(tmp_path: Path) -> None:
+    text = (
+        TOY
+        + """
+training:
+  kind: stages
+  references: {cheap: {H: -13, Q: 3}, expensive: isolated}
+  stages:
+    - {name: a, on: cheap, steps: 0}
+    - {name: a b, on: cheep, steps: 3, lr: 0, mixx: 1}
+"""
+    )
+    found = problems(text, tmp_path)
+    right = {
+        "training.references.cheap": "there is no element `Q`",
+        "training.references.expensive": "expected `fitted`, or an energy in eV",
+        "training.stages.0.steps": "at least 1",
+        "training.stages.1.name": "letters, digits",
+        "training.stages.1.on": "did you mean `cheap`?",
+        "training.stages.1.lr": "above 0",
+        "training.stages.1.mixx": "did you mean `mix`?",
+    }
+    assert found.keys() == right.keys()
+    for path, text in right.items():
+        assert text in found[path], path
+
+
+def test_all_mistakes_between_the_stages_are_told_at_once(tmp_path: Path) -> None:
+    text = (
+        TOY
+        + """
+training:
+  kind: stages
+  gamma: [1, 2]
+  references: {cheap: {H: -13}}
+  stages:
+    - {name: a, on: cheap, steps: 5, weights: bias, labels: corrected}
+    - {name: a, on: expensive, steps: 5, weights: bias, labels: scaled}
+    - {name: c, on: both, steps: 5, labels: difference}
+    - {name: d, on: expensive, steps: 5, labels: difference}
+"""
+    )
+    found = problems(text, tmp_path)
+    right = {
+        "training.validation": "choose among 2 gammas",
+        "training.references.cheap": "for O too",
+        "training.stages.0.weights": "needs a stage `on: expensive` before",
+        "training.stages.0.labels": "needs a stage `on: cheap` before",
+        "training.stages.1.name": "another stage is called `a`",
+        "training.stages.1.weights": "weighs cheap labels",
+        "training.stages.1.labels": "goes with `on: cheap` or `on: both`",
+        "training.stages.2.labels": "goes with `on: expensive`",
+        "training.stages.3.labels": "the last stage makes the result",
+    }
+    assert found.keys() == right.keys()
+    for path, text in right.items():
+        assert text in found[path], path
+
+
+def test_stages_on_cheap_labels_need_a_cheap_level(tmp_path: Path) -> None:
+    text = ALONE + (
+        "training: {kind: stages, stages: [{name: a, on: cheap, steps: 5},\n"
+        "  {name: b, on: both, steps: 5}, {name: c, on: expensive, steps: 5}]}\n"
+    )
+    found = problems(text, tmp_path)
+    assert set(found) == {"training.stages.0.on", "training.stages.1.on"}
+
+
+def test_pair_functions_have_no_stages(tmp_path: Path) -> None:
+    text = TOY.replace("{kind: painn, channels: 8, layers: 1}", "{kind: pairwise}")
+    stages = "training: {kind: stages, stages: [{name: a, on: cheap, steps: 5}]}\n"
+    assert "not stepped" in problems(text + stages, tmp_path)["training.kind"]

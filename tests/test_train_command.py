@@ -1,0 +1,255 @@
+"""`alloop train`: labels in, a model out, whatever the labels came in."""
+
+import json
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+import ase.io
+import numpy as np
+import pytest
+from ase import Atoms
+from ase.units import kcal, mol
+
+import alloop
+from alloop.cli import main
+from alloop.core.atoms import from_atoms
+from alloop.core.batch import pack
+from alloop.core.records import Label
+from alloop.labels.direct import DirectLabeller
+from alloop.labels.toy import toy_level
+
+WATER = np.array([[0.0, 0.0, 0.0], [0.0, 0.757, 0.587], [0.0, -0.757, 0.587]])
+LEVELS = {"cheap": toy_level(), "expensive": toy_level(stretch=0.02, offset=1.0)}
+UNITS = ("--energy-unit", "eV", "--length-unit", "angstrom")
+PAIRS = ("--potential", "pairwise", "--quiet")
+PAINN = "{kind: painn, channels: 8, layers: 1, cutoff: 3.0}"
+STEPS = "{kind: asteroid, teacher: 20, pretrain: 60, finetune: 40}"
+
+
+def labelled(count: int, seed: int, level: str = "expensive") -> list[Atoms]:
+    """Frames of water with labels."""
+    made = []
+    for noise in np.random.default_rng(seed).normal(0.0, 0.05, (count, 3, 3)):
+        atoms = Atoms("OHH", WATER + noise)
+        label = DirectLabeller(LEVELS[level]).label(from_atoms(atoms))
+        assert isinstance(label, Label)
+        atoms.info["REF_energy"] = label.energy
+        atoms.arrays["REF_forces"] = label.forces
+        made.append(atoms)
+    return made
+
+
+@pytest.fixture
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The working folder, with labels of two levels (the same frames) and a test."""
+    monkeypatch.chdir(tmp_path)
+    ase.io.write("exp.xyz", labelled(40, 1))
+    ase.io.write("cheap.xyz", labelled(40, 1, "cheap"))
+    ase.io.write("test.xyz", labelled(10, 2))
+    return tmp_path
+
+
+def train(*arguments: str) -> int:
+    return main(["train", "--out", "m.alloop", *arguments])
+
+
+def story() -> dict[str, dict[str, dict[str, float]]]:
+    found: dict[str, dict[str, dict[str, float]]] = json.loads(
+        Path("m.alloop.json").read_text()
+    )
+    return found
+
+
+def deviations(frames: Sequence[Atoms], file: str) -> tuple[float, float]:
+    """Mean absolute errors of energies and forces of the model in a file."""
+    said = alloop.load(file).predict(pack([from_atoms(atoms) for atoms in frames]))
+    energies = np.array([atoms.info["REF_energy"] for atoms in frames])
+    forces = np.concatenate([atoms.arrays["REF_forces"] for atoms in frames])
+    both = np.abs(said.energies - energies), np.abs(said.forces - forces)
+    return float(both[0].mean()), float(both[1].mean())
+
+
+def test_a_network_is_trained_in_a_process_of_its_own(here: Path) -> None:
+    words = ("--expensive", "exp.xyz", "--cheap", "cheap.xyz", "--test", "test.xyz")
+    choice = ("--potential", PAINN, "--training", STEPS, "--validation", "0.5")
+    line = [sys.executable, "-m", "alloop", "train", *words, *choice, *UNITS]
+    done = subprocess.run(
+        [*line, "--out", "m.alloop"], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    assert "test, expensive" in done.stdout
+    assert "a frame surprises above" in done.stdout
+    model = alloop.load("m.alloop")
+    assert model.threshold is not None
+    found = story()
+    assert deviations(labelled(10, 2), "m.alloop") == pytest.approx(
+        (found["errors"]["test"]["energy_mae"], found["errors"]["test"]["force_mae"])
+    )
+    assert found["history"]["stages"] == ["teacher", "pretraining", "fine-tuning"]
+    assert len(found["history"]["bias"]) == found["labels"]["cheap"]
+
+
+def test_frames_that_are_held_back_are_learned_from_at_no_level(here: Path) -> None:
+    both = ("--expensive", "exp.xyz", "--cheap", "cheap.xyz", *UNITS, *PAIRS)
+    assert train(*both, "--validation", "0.2", "--test-share", "0.2") == 0
+    labels = story()["labels"]
+    assert labels["validation"] > 0
+    assert labels["test"] > 0
+    assert sum(labels[x] for x in ("expensive", "validation", "test")) == 40
+    assert labels["cheap"] == labels["expensive"]  # the same frames were drawn
+
+
+def test_units_are_converted_and_known_files_need_none(here: Path) -> None:
+    frames = labelled(40, 1)
+    arrays = {
+        "R": np.array([atoms.positions for atoms in frames]),
+        "E": np.array([atoms.info["REF_energy"] for atoms in frames]) * mol / kcal,
+        "F": np.array([atoms.arrays["REF_forces"] for atoms in frames]) * mol / kcal,
+    }
+    np.savez("exp.npz", z=np.array([8, 1, 1]), **arrays)
+    units = ("--energy-unit", "kcal/mol", "--length-unit", "angstrom")
+    assert train("--expensive", "exp.npz", *units, *PAIRS) == 0
+    converted = deviations(labelled(10, 2), "m.alloop")
+    assert train("--expensive", "exp.xyz", *UNITS, *PAIRS) == 0
+    assert deviations(labelled(10, 2), "m.alloop") == pytest.approx(converted, rel=1e-4)
+    ours = ["label", "exp.xyz", "--level", "{kind: toy}", "--out", "ours.xyz"]
+    assert main([*ours, "--quiet", "--workers", "1"]) == 0
+    assert train("--expensive", "ours.xyz", *PAIRS) == 0
+
+
+def test_a_yaml_file_and_a_store_say_what_to_train_on(
+    here: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = here / "inside"
+    folder.mkdir()
+    labels = "labels: ../exp.xyz, level: expensive"
+    (folder / "t.yaml").write_text(
+        f"start: [{{{labels}, energy_unit: eV, length_unit: angstrom}}]\n"
+        "test: {file: ../test.xyz, energy_unit: eV, length_unit: angstrom}\n"
+        "potential: {kind: pairwise, radial: 6}\n"
+    )
+    assert train("inside/t.yaml", "--quiet") == 0
+    six = deviations(labelled(10, 2), "m.alloop")
+    assert train("inside/t.yaml", "--potential", "{radial: 12}", "--quiet") == 0
+    assert deviations(labelled(10, 2), "m.alloop")[1] < six[1]
+    (folder / "t.yaml").write_text((folder / "t.yaml").read_text() + "trainig: {}\n")
+    assert train("inside/t.yaml", "--quiet") == 2
+    assert "did you mean `training`" in capsys.readouterr().err
+
+
+def test_a_campaign_s_store_is_trained_on_with_its_test_set(
+    here: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (here / "toy.yaml").write_text(
+        "name: toy\nseed: 3\nstart: [{molecule: H2O}]\n"
+        "levels: {cheap: {kind: toy}, expensive: {kind: toy, stretch: 0.02}}\n"
+        "potential: {kind: pairwise}\nseeds: {cheap: 12, expensive: 6}\n"
+        "test: {frames: 6, each: 2}\nbudget: {cheap: 12, expensive: 6}\n"
+        "cluster: {kind: inline}\nlimits: {isolate: false}\nstore: toy.zarr\n"
+    )
+    assert main(["run", "toy.yaml", "--quiet"]) == 0
+    capsys.readouterr()
+    assert train("toy.zarr", *PAIRS) == 0
+    labels = story()["labels"]
+    assert (labels["cheap"] > 0, labels["test"]) == (True, 6)
+    assert labels["expensive"] + labels["validation"] == 6
+
+
+@pytest.mark.parametrize(
+    ("words", "sentence"),
+    [
+        (("--expensive", "exp.xyz"), "units of exp.xyz"),
+        (("--expensive", "exp.xyz", "--energy-unit", "eV"), "give --length-unit"),
+        (("--expensive", "none.xyz", *UNITS), "none.xyz is not there"),
+        (("--cheap", "cheap.xyz", *UNITS), "expected expensive labels"),
+        ((), "expected labels"),
+        (("--expensive", "exp.xyz", "--test", "exp.xyz", *UNITS), "are trained on too"),
+        (("--expensive", "exp.xyz", *UNITS, "--potential", "pain"), "`painn`"),
+        (("--expensive", "exp.xyz", *UNITS, "--training", "{step: 3}"), "training"),
+    ],
+)
+def test_a_mistake_is_one_sentence_and_leaves_nothing(
+    here: Path,
+    capsys: pytest.CaptureFixture[str],
+    words: tuple[str, ...],
+    sentence: str,
+) -> None:
+    assert train(*words, "--quiet") == 2
+    assert sentence in capsys.readouterr().err
+    assert not (here / "m.alloop").exists()
+
+
+def test_python_trains_as_the_command_does(here: Path) -> None:
+    units = {"energy_unit": "eV", "length_unit": "angstrom"}
+    sections = {
+        "start": [{"labels": "exp.xyz", "level": "expensive", **units}],
+        "potential": {"kind": "pairwise"},
+    }
+    taught = alloop.train(sections, "python.alloop")
+    assert train("--expensive", "exp.xyz", *UNITS, *PAIRS) == 0
+    assert Path("python.alloop").read_bytes() == Path("m.alloop").read_bytes()
+    assert taught.errors["validation"].frames == story()["labels"]["validation"]
+
+
+def test_a_killed_training_goes_on_and_ends_alike(here: Path) -> None:
+    steps = {"kind": "asteroid", "teacher": 20, "pretrain": 700, "finetune": 20}
+    units = {"energy_unit": "eV", "length_unit": "angstrom"}
+    sections = {
+        "start": [
+            {"labels": "exp.xyz", "level": "expensive", **units},
+            {"labels": "cheap.xyz", "level": "cheap", **units},
+        ],
+        "potential": {"kind": "painn", "channels": 8, "layers": 1, "cutoff": 3.0},
+        "training": steps,
+    }
+    Path("t.yaml").write_text(json.dumps(sections))  # which is YAML too
+    line = [sys.executable, "-m", "alloop", "train", "t.yaml", "--out", "m.alloop"]
+    process = subprocess.Popen(line, stdout=subprocess.DEVNULL)
+    kept = here / "m.alloop.training"
+    for _ in range(1200):
+        if process.poll() is not None or any(kept.glob("*.safetensors")):
+            break
+        time.sleep(0.05)
+    process.kill()
+    process.wait()
+    assert any(kept.glob("*.safetensors"))
+    assert not (here / "m.alloop").exists()
+    seen = []
+    alloop.train(sections, "m.alloop", observe=lambda *said: seen.append(said[0]))
+    assert set(seen) == {"pretraining", "fine-tuning"}  # the teacher was there
+    assert not kept.exists()
+    alloop.train(sections, "whole.alloop")
+    assert Path("whole.alloop").read_bytes() == Path("m.alloop").read_bytes()
+
+
+def test_a_stopped_training_says_how_to_go_on(here: Path) -> None:
+    words = ["--expensive", "exp.xyz", *UNITS, "--potential", PAINN]
+    steps = ["--training", "{kind: standard, steps: 3900}"]
+    line = [sys.executable, "-m", "alloop", "train", *words, *steps, "--out", "m"]
+    process = subprocess.Popen(line, stdout=subprocess.PIPE, text=True)
+    assert process.stdout is not None
+    first = process.stdout.readline()  # a sign of life, after a few seconds
+    process.send_signal(signal.SIGTERM)
+    said = process.communicate()[0]
+    assert "painn, standard: " in first
+    assert process.returncode == 3, said
+    assert "go on with: alloop train --expensive exp.xyz" in said
+    assert not (here / "m").exists()
+
+
+@pytest.mark.slow
+def test_a_universal_potential_is_compared_with_itself_as_it_came(
+    here: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pytest.importorskip("chgnet")
+    steps = "{kind: standard, steps: 120, lr: 0.003}"
+    words = ("--expensive", "exp.xyz", "--test", "test.xyz", *UNITS, "--quiet")
+    assert train(*words, "--potential", "chgnet", "--training", steps) == 0
+    assert "chgnet as it comes" in capsys.readouterr().out
+    found = story()
+    before, after = found["errors_before"]["test"], found["errors"]["test"]
+    assert after["force_mae"] < 0.6 * before["force_mae"]

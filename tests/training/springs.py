@@ -1,0 +1,51 @@
+"""Small trainings on springs, and a process that runs one until somebody kills it."""
+
+import sys
+from pathlib import Path
+
+import torch
+
+from alloop.models.network import Network, build
+from alloop.training.fit import Aids, fit_with
+from alloop.training.keeping import FolderKeeper
+from alloop.training.pool import Pool, force_scale, make_pool
+from alloop.training.schedule import Compile, Schedule
+from alloop.training.stages import Stage
+from tests.training.conftest import spring_labels
+
+SETTINGS = {"channels": 8, "layers": 1, "radial": 6, "cutoff": 4.0}
+
+
+def network(seed: int = 0) -> Network:
+    return build("painn", SETTINGS, seed=seed)
+
+
+def pool(count: int = 12, name: str = "train") -> Pool:
+    labels = spring_labels(count, 4.0, 0.8, 0.0, name)
+    return make_pool(labels, force_scale(labels), cutoff=4.0)
+
+
+def stage(steps: int = 60, compile: Compile = "never", **settings: object) -> Stage:
+    schedule = Schedule(
+        **{"batch": 4, "every": 5, "patience": 1000, "compile": compile, **settings}
+    )
+    return Stage("spring", "expensive", steps, schedule=schedule)
+
+
+def bits(network: Network) -> bytes:
+    return b"".join(p.detach().numpy().tobytes() for p in network.parameters())
+
+
+def main(folder: str, steps: str, compile: Compile) -> None:
+    """Train, keep each step's state, say each step that is done."""
+    torch.set_num_threads(1)
+    aids = Aids(
+        validation=pool(4, "test"),
+        progress=lambda _, step, *__: print(step, flush=True),  # noqa: T201
+        keeper=FolderKeeper(Path(folder), every=0.0),
+    )
+    fit_with(network(), pool(), stage(int(steps), compile, every=1), 5, aids)
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])

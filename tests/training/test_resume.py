@@ -1,0 +1,171 @@
+"""Trainings that are killed go on bit for bit, and nobody takes up another's."""
+
+import random
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+import pytest
+import torch
+
+from alloop.models.checkpoint import Checkpoint
+from alloop.training.fit import Aids, Course, fit_with
+from alloop.training.keeping import FolderKeeper
+from alloop.training.schedule import Compile
+from tests.training.springs import bits, network, pool, stage
+
+
+@pytest.fixture(autouse=True)
+def _one_thread() -> Iterator[None]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+class Halted(Exception):
+    """A training was broken off."""
+
+
+@dataclass
+class Memory:
+    """Keeps the last state at each step, and breaks off after some."""
+
+    halt: int | None = None
+    saves: int = 0
+    kept: dict[str, Checkpoint] = field(default_factory=dict)
+
+    def due(self) -> bool:
+        return True
+
+    def save(self, name: str, state: Checkpoint) -> None:
+        self.kept[name] = state
+        self.saves += 1
+        if self.saves == self.halt:
+            raise Halted
+
+    def load(self, name: str) -> Checkpoint | None:
+        return self.kept.get(name)
+
+
+def trained(
+    keeper: object = None, steps: int = 30, **settings: object
+) -> tuple[bytes, Course]:
+    aids = Aids(validation=pool(4, "test"), keeper=keeper)
+    found, course = fit_with(network(), pool(), stage(steps, **settings), 5, aids)
+    return bits(found), course
+
+
+def killed(folder: Path, steps: int, compile: Compile = "never") -> int:
+    """Kill a training's process after a random step; the step."""
+    last = random.randrange(2, steps - 5)
+    command = [sys.executable, "-m", "tests.training.springs", str(folder)]
+    process = subprocess.Popen(
+        [*command, str(steps), compile], stdout=subprocess.PIPE, text=True
+    )
+    assert process.stdout is not None
+    with process, process.stdout as said:
+        for line in said:
+            if int(line) >= last:
+                process.kill()
+                break
+    return last
+
+
+def undisturbed(steps: int, compile: Compile = "never") -> tuple[bytes, Course]:
+    return trained(None, steps, compile=compile, every=1)
+
+
+def gone_on(folder: Path, steps: int, compile: Compile = "never") -> tuple:
+    keeper = FolderKeeper(folder, every=0.0)
+    return trained(keeper, steps, compile=compile, every=1)
+
+
+def test_a_killed_training_goes_on_bit_for_bit(tmp_path) -> None:
+    last = killed(tmp_path, 60)
+    assert len(list(tmp_path.glob("*.safetensors"))) == 1
+    assert gone_on(tmp_path, 60) == undisturbed(60), f"killed after step {last}"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("compile", ["never", "always"])
+def test_a_training_that_is_killed_again_and_again_ends_alike(
+    tmp_path, compile: Compile
+) -> None:
+    steps = [killed(tmp_path, 300, compile) for _ in range(4)]
+    found, course = gone_on(tmp_path, 300, compile)
+    assert course.engine == ("compiled" if compile == "always" else "plain")
+    assert (found, course) == undisturbed(300, compile), f"killed after {steps}"
+
+
+@pytest.mark.parametrize("halt", [1, 2, 7, 29])
+def test_every_state_holds_all_that_the_rest_depends_on(halt: int) -> None:
+    settings = {"weight_decay": 0.01, "layer_decay": 0.5, "patience": 12}
+    memory = Memory(halt)
+    with pytest.raises(Halted):
+        trained(memory, **settings)
+    memory.halt = None
+    assert trained(memory, **settings) == trained(**settings)
+
+
+def test_a_finished_training_is_not_run_again() -> None:
+    memory = Memory()
+    first = trained(memory)
+    saves = memory.saves
+    assert trained(memory) == first
+    assert memory.saves == saves
+
+
+def test_another_trainings_state_is_not_taken_up() -> None:
+    memory = Memory()
+    trained(memory)
+    for other in ({"steps": 29}, {"lr": 1e-3}, {"compile": "auto"}):
+        trained(memory, **other)
+    aids = Aids(keeper=memory)
+    fit_with(network(), pool(), stage(30), 5, aids)  # without validation
+    fit_with(network(), pool(), stage(30), 6, aids)
+    fit_with(network(1), pool(), stage(30), 6, aids)
+    fit_with(network(), pool(12, "other"), stage(30), 6, aids)
+    heavy = pool().weighed(torch.linspace(0.5, 1.5, 12).numpy())
+    fit_with(network(), heavy, stage(30), 6, aids)
+    fit_with(network(), pool(), replace(stage(30), name="other"), 6, aids)
+    assert len(memory.kept) == 10
+
+
+def test_a_damaged_state_is_passed_over(tmp_path) -> None:
+    expected = trained()
+    assert trained(FolderKeeper(tmp_path, every=0.0)) == expected
+    (path,) = tmp_path.iterdir()
+    whole = path.read_bytes()
+    for bad in (b"", whole[:100], whole[:-1], whole[:-1] + bytes([whole[-1] ^ 1])):
+        path.write_bytes(bad)
+        assert trained(FolderKeeper(tmp_path)) == expected
+
+
+def test_states_are_kept_as_often_as_was_asked(tmp_path) -> None:
+    assert FolderKeeper(tmp_path, every=0.0).due()
+    assert not FolderKeeper(tmp_path, every=1000.0).due()
+
+
+def test_a_time_budget_is_measured_once(monkeypatch) -> None:
+    settings = {"seconds": 0.2, "every": 1}
+    memory = Memory(halt=4)
+    with pytest.raises(Halted):
+        trained(memory, 10_000, **settings)
+    (state,) = memory.kept.values()
+    planned = state.settings["progressed"]["planned"]
+    assert 4 < planned < 10_000
+    memory.halt = None
+    monkeypatch.setattr(  # a machine on which not one step would fit
+        "alloop.training.engine.Planner.plan", lambda _: (1, False)
+    )
+    _, course = trained(memory, 10_000, **settings)
+    assert course.planned == course.steps[-1] == planned
+
+
+def test_a_time_budget_holds() -> None:
+    _, course = trained(None, 10_000, seconds=0.5, patience=None, every=1000)
+    assert 0.1 < course.cpu_seconds < 2.0
+    assert course.steps[-1] == course.planned

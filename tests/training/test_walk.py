@@ -1,0 +1,87 @@
+"""The optimiser against torch's own, and its groups."""
+
+import copy
+
+import pytest
+import torch
+
+from alloop.models.network import build
+from alloop.training.schedule import Schedule, learning_rate
+from alloop.training.slopes import Slope
+from alloop.training.walk import Walk, clipped, parameter_groups
+
+SMALL = {"channels": 4, "layers": 2, "radial": 3, "cutoff": 4.0}
+
+
+def gradients(network: torch.nn.Module, seed: int) -> tuple[torch.Tensor, ...]:
+    generator = torch.Generator().manual_seed(seed)
+    return tuple(
+        torch.randn(weight.shape, generator=generator)
+        for weight in network.parameters()
+    )
+
+
+def test_a_walk_is_adam_on_clipped_gradients_with_an_average() -> None:
+    schedule = Schedule(lr=1e-2, warmup=2, clip=3.0, ema=0.5)
+    walk = Walk(build("painn", SMALL, seed=1), schedule)
+    twin = copy.deepcopy(walk.network)
+    mean = [weight.detach().clone() for weight in twin.parameters()]
+    adam = torch.optim.Adam(twin.parameters())
+    for step in range(20):
+        found = gradients(twin, step)
+        walk.step(step, 20, Slope(torch.tensor(0.0), found))
+        adam.param_groups[0]["lr"] = learning_rate(step, 20, schedule)
+        for weight, gradient in zip(twin.parameters(), found, strict=True):
+            weight.grad = gradient.clone()
+        torch.nn.utils.clip_grad_norm_(twin.parameters(), 3.0)
+        adam.step()
+        keep = min(0.5, (step + 1) / (step + 10))
+        for average, weight in zip(mean, twin.parameters(), strict=True):
+            average.mul_(keep).add_(weight.detach(), alpha=1.0 - keep)
+    for ours, true in zip(walk.network.parameters(), twin.parameters(), strict=True):
+        torch.testing.assert_close(ours, true)
+    for ours, true in zip(walk.average.parameters(), mean, strict=True):
+        torch.testing.assert_close(ours, true)
+
+
+def test_short_gradients_are_left_alone() -> None:
+    found = (torch.tensor([3.0]), torch.tensor([[4.0]]))
+    assert clipped(found, 10.0) == found
+    for ours, true in zip(clipped(found, 1.0), (0.6, 0.8), strict=True):
+        assert ours.item() == pytest.approx(true)
+
+
+def test_a_lower_layer_moves_less() -> None:
+    network = build("painn", SMALL, seed=1)
+    groups = parameter_groups(network, Schedule(layer_decay=0.5))
+    factor = {id(w): group["factor"] for group in groups for w in group["params"]}
+    by_name = {name: factor[id(w)] for name, w in network.named_parameters()}
+    expected = {
+        "embedding.element.weight": 0.125,
+        "filters.weight": 0.125,
+        "messages.0.phi.0.weight": 0.25,
+        "updates.0.UV.weight": 0.25,
+        "messages.1.phi.0.weight": 0.5,
+        "readout.0.weight": 1.0,
+    }
+    assert {name: by_name[name] for name in expected} == expected
+
+
+def test_matrices_alone_decay() -> None:
+    network = build("painn", SMALL, seed=1)
+    groups = parameter_groups(network, Schedule(weight_decay=0.1))
+    decay = {id(w): group["weight_decay"] for group in groups for w in group["params"]}
+    for weight in network.parameters():
+        assert decay[id(weight)] == (0.1 if weight.ndim > 1 else 0.0)
+
+
+def test_a_frozen_weight_stays() -> None:
+    network = build("painn", SMALL, seed=1)
+    network.filters.weight.requires_grad_(False)
+    before = network.filters.weight.clone()
+    walk = Walk(network, Schedule(warmup=1, weight_decay=0.1))
+    free = [w for w in network.parameters() if w.requires_grad]
+    walk.step(0, 10, Slope(torch.tensor(0.0), tuple(map(torch.ones_like, free))))
+    assert torch.equal(walk.network.filters.weight, before)
+    assert not torch.equal(walk.network.filters.bias, network.filters.bias)
+    assert set(walk.tensors) & {"weight/filters.weight"} == set()

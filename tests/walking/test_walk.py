@@ -1,0 +1,169 @@
+"""MD with a model on its own: what is written, what stops, what a kill leaves."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from ase.build import molecule
+from ase.io import read, write
+
+from alloop.cli.app import run as alloop
+from alloop.core.atoms import from_atoms
+from alloop.core.batch import pack
+from alloop.core.errors import InputError
+from alloop.core.frame import Frame
+from alloop.core.units import Floats
+from alloop.generation import Generation, load, to_bytes
+from alloop.md.dynamics import Dynamics
+from alloop.md.guards import Guards
+from alloop.potentials.analytic import Morse
+from alloop.potentials.pairwise import PairBasis, PairwisePotential
+from alloop.walking import Progress, Walk
+
+BASIS = PairBasis((1,), radial=8, cutoff=4.0)
+
+
+def hydrogen() -> Frame:
+    return from_atoms(molecule("H2"))
+
+
+def generation(sign: float = 1.0) -> Generation:
+    """Pair functions fitted to a Morse bond; sign -1 drives it apart."""
+    rng = np.random.default_rng(0)
+    batch = pack([hydrogen()] * 100)
+    batch = batch.moved(batch.positions + 0.1 * rng.standard_normal((200, 3)))
+    rows = BASIS.design(batch).forces.reshape(-1, BASIS.size)
+    truth = Morse(depth=4.5, width=1.9, length=0.74).predict(batch).forces
+    found = np.linalg.lstsq(rows, truth.ravel(), rcond=1e-6)[0]
+    return Generation(PairwisePotential(BASIS, sign * found), None, None, {})
+
+
+@pytest.fixture
+def model(tmp_path: Path) -> Path:
+    file = tmp_path / "pair.model"
+    file.write_bytes(to_bytes(generation())[1])
+    return file
+
+
+@pytest.fixture
+def start(tmp_path: Path) -> Path:
+    file = tmp_path / "start.xyz"
+    write(file, molecule("H2"))
+    return file
+
+
+def walk(out: Path, **changes: object) -> Walk:
+    dynamics = Dynamics(temperature=300.0, timestep=0.25, stride=5)
+    plain = Walk(generation(), [hydrogen()], dynamics, steps=40, walkers=2, out=out)
+    return replace(plain, **changes)  # type: ignore[arg-type]
+
+
+def test_frames_hold_what_the_model_says_of_them(tmp_path: Path) -> None:
+    found = walk(tmp_path / "a.extxyz").run()
+    assert [walker.step for walker in found] == [40, 40]
+    frames = read(tmp_path / "a.extxyz", index=":")
+    assert [(a.info["walker"], a.info["step"]) for a in frames[:4]] == [
+        *((0, 5), (1, 5), (0, 10), (1, 10))
+    ]
+    assert len(frames) == 16
+    assert frames[-1].info["time"] == 10.0
+    own = generation().predict(pack([from_atoms(a) for a in frames]))
+    energies = [atoms.get_potential_energy() for atoms in frames]
+    forces: Floats = np.concatenate([atoms.get_forces() for atoms in frames])
+    np.testing.assert_allclose(energies, own.energies, atol=1e-6)
+    np.testing.assert_allclose(forces, own.forces, atol=1e-6)
+
+
+def test_more_steps_go_on_and_a_run_in_two_parts_is_the_same_run(
+    tmp_path: Path,
+) -> None:
+    whole, parts = tmp_path / "whole.xyz", tmp_path / "parts.xyz"
+    walk(whole, steps=600).run()
+    walk(parts, steps=200).run()
+
+    def stop(progress: Progress) -> None:
+        assert (progress.done, progress.taken) == (400, 200)
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        walk(parts, steps=600).run(stop)
+    with parts.open("ab") as file:
+        file.write(b"torn")
+    walk(parts, steps=600).run()
+    assert parts.read_bytes() == whole.read_bytes()
+
+
+def test_another_run_never_writes_over_this_one(tmp_path: Path) -> None:
+    out = tmp_path / "a.xyz"
+    walk(out).run()
+    before = out.read_bytes()
+    with pytest.raises(InputError, match="another dynamics, seed"):
+        walk(out, seed=1, dynamics=Dynamics(temperature=20.0)).run()
+    foreign = tmp_path / "mine.xyz"
+    foreign.write_text("precious")
+    with pytest.raises(InputError, match="is there already"):
+        walk(foreign).run()
+    assert (out.read_bytes(), foreign.read_text()) == (before, "precious")
+    with pytest.raises(InputError, match="that ends in"):
+        walk(tmp_path / "a.pdb").run()
+
+
+@pytest.mark.parametrize("suffix", [".traj", ".db"])
+def test_other_files_are_written_at_the_end(tmp_path: Path, suffix: str) -> None:
+    out = tmp_path / f"a{suffix}"
+    walk(out).run()
+    walk(out, steps=60).run()
+    frames = read(out, index=":")
+    assert len(frames) == 24
+    assert np.isfinite(frames[-1].get_potential_energy())
+    assert frames[-1].get_forces().shape == (2, 3)
+
+
+def test_a_walker_stops_before_it_breaks_and_says_why(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], start: Path
+) -> None:
+    pushed = tmp_path / "push.model"
+    pushed.write_bytes(to_bytes(generation(sign=-1.0))[1])
+    out = tmp_path / "a.xyz"
+    command = ["md", str(pushed), str(start), "--out", str(out), "--steps", "500"]
+    assert alloop([*command, "--walkers", "2"]) == 0
+    said = capsys.readouterr().out
+    assert "walker 1 stopped at step" in said
+    assert "0 walkers of 2 walked to the end" in said
+    found = walk(
+        tmp_path / "b.xyz",
+        model=generation(sign=-1.0),
+        dynamics=Dynamics(guards=Guards(None, None, None, None), stride=5),
+    ).run()
+    assert [walker.stopped for walker in found] == [None, None]
+
+
+def test_a_kill_costs_nothing_but_time(
+    tmp_path: Path, model: Path, start: Path
+) -> None:
+    whole, killed = tmp_path / "whole.xyz", tmp_path / "killed.xyz"
+
+    def command(out: Path) -> list[str]:
+        options = ["--steps", "3000", "--compile", "off", "--timestep", "0.25"]
+        return ["md", str(model), str(start), "--out", str(out), *options]
+
+    assert alloop(command(whole)) == 0
+    code = "import sys; from alloop.cli.app import run; sys.exit(run(sys.argv[1:]))"
+    kills = 0
+    while not kills:
+        child = subprocess.Popen([sys.executable, "-c", code, *command(killed)])
+        while not killed.with_name("killed.xyz.state").exists():
+            assert child.poll() is None
+            time.sleep(0.01)
+        os.kill(child.pid, signal.SIGKILL)
+        kills += child.wait() == -signal.SIGKILL
+    assert killed.read_bytes() != whole.read_bytes()
+    assert alloop(command(killed)) == 0
+    assert killed.read_bytes() == whole.read_bytes()
+    assert load(model).threshold is None
