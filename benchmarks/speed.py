@@ -225,8 +225,8 @@ def contests(
             saying["SchNetPack"] = theirs.turn("predict")
         yield f"inference, {kind}, frames/s", saying
         learning = {
-            "alloop, compiled": training(kind, amount, "always"),
-            "alloop": training(kind, amount, "never"),
+            "alloop, compiled": training(kind, amount, True),
+            "alloop": training(kind, amount, False),
         }
         if theirs is not None:
             learning["SchNetPack"] = theirs.turn("train")

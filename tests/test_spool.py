@@ -16,12 +16,19 @@ from pathlib import Path
 import pytest
 
 from alloop.campaign import Campaign
-from alloop.core.records import Failure, Label, Unlabelled
+from alloop.core.batch import pack
+from alloop.core.frame import Frame
+from alloop.core.records import Failure, Label, LabelSet, TrainingData, Unlabelled
 from alloop.loop import events as e
 from alloop.loop import linger, spool, workshop
 from alloop.loop.history import read
 from alloop.loop.kit import Cargo
+from alloop.loop.schooling import teach
 from alloop.loop.spool import Spool, folder_of
+from alloop.potentials.analytic import Morse
+from alloop.training.schedule import Schedule
+from alloop.training.staged import StagedTrainer
+from alloop.training.stages import Stage
 from tests.conftest import fingerprint_of, write_toy
 
 BUDGET = {"cheap": 16, "expensive": 12}
@@ -31,6 +38,16 @@ SMALL = {
     "test": {"frames": 4, "temperature": 400, "each": 2, "spacing": 5},
     "training": {"kind": "asteroid", "every": 12},
 }
+
+
+def training(frames: list[Frame]) -> tuple[e.Train, Cargo]:
+    """A training on toy labels of these frames."""
+    batch = pack(frames)
+    said = Morse().predict(batch)
+    labels = LabelSet(batch, said.energies, said.forces)
+    ids = tuple(frame.id for frame in frames)
+    command = e.Train(generation=1, cheap=ids, expensive=ids, test=())
+    return command, Cargo(data=TrainingData(labels, labels))
 
 
 @pytest.fixture
@@ -54,6 +71,34 @@ def test_a_long_label_is_left_where_the_driver_finds_it(
     assert found.forces.tobytes() == done.event.label.forces.tobytes()
     spool.drop(found)
     assert spool.get(level, command.frame.id) is None
+
+
+def test_a_training_that_was_killed_goes_on_and_is_forgotten_once_committed(
+    tmp_path: Path,
+) -> None:
+    setup = Campaign.from_yaml(write_toy(tmp_path)).setup
+    spool, steps = Spool(tmp_path / "toy.zarr"), []
+    stages = (
+        Stage("first", "cheap", 4, "scratch", schedule=Schedule(every=1)),
+        Stage("second", "expensive", 4, schedule=Schedule(every=1)),
+    )
+
+    def told(stage: str, step: int, _steps: int, _loss: float) -> None:
+        steps.append((stage, step))
+        if len(steps) == 6:
+            raise KeyboardInterrupt  # in the second stage
+
+    trainer = StagedTrainer("painn", {"channels": 4, "layers": 1}, stages)
+    kit = replace(setup.kit, spool=spool.folder, trainer=trainer)
+    alone, _ = teach(*(lesson := training(list(setup.start))), replace(kit, spool=None))
+    with pytest.raises(KeyboardInterrupt):
+        teach(*lesson, replace(kit, trainer=replace(trainer, progress=told)))
+    event, _ = teach(*lesson, replace(kit, trainer=replace(trainer, progress=told)))
+    assert event.model == alone.model
+    assert [stage for stage, _ in steps[6:]] == ["second"] * 4
+    assert list((spool.folder / "training").glob("*/*.safetensors"))
+    spool.drop_training(event.name)
+    assert not list((spool.folder / "training").iterdir())
 
 
 def test_without_a_folder_there_is_no_spool_and_no_failure(

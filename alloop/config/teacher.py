@@ -78,7 +78,9 @@ def _list(training: Asteroid | Standard | Stages) -> "tuple[Stage, ...]":
     from alloop.training.schedule import Schedule
     from alloop.training.stages import Stage
 
-    schedule = Schedule(training.lr, training.batch, energy=training.energy)
+    schedule = Schedule(
+        training.lr, training.batch, energy=training.energy, compile=training.compile
+    )
     match training:
         case Asteroid():
             steps = (training.teacher, training.pretrain, training.finetune)

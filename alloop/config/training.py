@@ -63,6 +63,9 @@ class Optimiser(Section):
     lr: Positive = Field(5e-3, description="Adam's peak step")
     batch: Count = Field(10, description="frames a step")
     energy: Share = Field(0.05, description="weight of energies against forces")
+    compile: bool | Literal["auto"] = Field(
+        "auto", description="stages as machine code: auto where they are long enough"
+    )
     references: References = References()
 
 

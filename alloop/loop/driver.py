@@ -225,6 +225,9 @@ class Driver:
                 record: Label | Unlabelled = label
             case e.NotLabelled(unlabelled=unlabelled) if lasting(unlabelled):
                 record = unlabelled
+            case e.Trained(name=name) if self.spool is not None:
+                self.spool.drop_training(name)
+                return
             case _:
                 return
         for cache in self.caches:

@@ -6,13 +6,16 @@ import numpy as np
 
 from alloop.core.batch import Batch, pack
 from alloop.core.records import LabelSet, Predictions
+from alloop.core.roles import Trainer
 from alloop.core.seeds import torch_seed
 from alloop.core.units import Floats
 from alloop.generation import Generation, from_bytes, to_bytes
 from alloop.grading import errors, fit_scorer
 from alloop.loop import events as e
 from alloop.loop.kit import Cargo, Kit
+from alloop.loop.spool import training_folder
 from alloop.potentials.storable import Storable
+from alloop.training.keeping import FolderKeeper, Resumable
 
 
 def teach(command: e.Train, cargo: Cargo, kit: Kit) -> tuple[e.Trained, bytes]:
@@ -23,7 +26,8 @@ def teach(command: e.Train, cargo: Cargo, kit: Kit) -> tuple[e.Trained, bytes]:
         None if cargo.model is None else from_bytes(cargo.model, kit.restore).potential
     )
     seed = torch_seed(kit.seed, command.name)
-    potential, history = kit.trainer.train(cargo.data, parent, seed)
+    trainer = _trainer(command, kit)
+    potential, history = trainer.train(cargo.data, parent, seed)
     if not isinstance(potential, Storable):
         raise TypeError("the trainer's potential has no checkpoint()")
     heldout = cargo.heldout or pack(())
@@ -42,6 +46,15 @@ def teach(command: e.Train, cargo: Cargo, kit: Kit) -> tuple[e.Trained, bytes]:
         history=history,
     )
     return event, blob
+
+
+def _trainer(command: e.Train, kit: Kit) -> Trainer:
+    """The trainer; one that goes on where a kill stopped it, if it can and this worker
+    sees the spool."""
+    trainer, spool = kit.trainer, kit.spool
+    if spool is None or not spool.is_dir() or not isinstance(trainer, Resumable):
+        return trainer
+    return trainer.keeping(FolderKeeper(training_folder(spool, command.name)))
 
 
 def _evaluate(generation: Generation, test: LabelSet | None) -> e.Evaluation | None:

@@ -1,7 +1,8 @@
-"""Finished long labels, kept by the worker that made them until they are committed.
+"""What workers keep until it is committed: finished long labels, trainings under way.
 
 A spool is a label cache of one campaign, beside its store, in a folder that workers see
-too. Where they do not, there is no spool, and nothing else changes.
+too; the states of a training lie beneath it. Where workers do not see it, there is no
+spool, and nothing else changes.
 """
 
 import contextlib
@@ -35,6 +36,10 @@ class Spool:
         with contextlib.suppress(StoreError):
             self._cache.discard(record.level, record.frame)
 
+    def drop_training(self, name: str) -> None:
+        """Forget the states of a training whose model has been committed."""
+        shutil.rmtree(training_folder(self.folder, name), ignore_errors=True)
+
     def clear(self) -> None:
         """Forget everything: the campaign is at its end."""
         shutil.rmtree(self.folder, ignore_errors=True)
@@ -43,6 +48,11 @@ class Spool:
 def folder_of(store: Path) -> Path:
     """Where the spool of a store lies: STORE.spool."""
     return store.with_name(store.name + ".spool")
+
+
+def training_folder(folder: Path, name: str) -> Path:
+    """Where a spool keeps the states of the training that a command names."""
+    return folder / "training" / name.replace("/", "-")
 
 
 def find(folder: Path, level: str, frame: str) -> Label | Unlabelled | None:

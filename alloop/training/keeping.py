@@ -5,9 +5,23 @@ import time
 import uuid
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 from alloop.core.errors import DamagedError, InputError
+from alloop.core.roles import Trainer
 from alloop.models.checkpoint import Checkpoint, dumps, loads
+
+if TYPE_CHECKING:
+    from alloop.training.resume import Keeper
+
+
+@runtime_checkable
+class Resumable(Protocol):
+    """A trainer whose trainings can go on where they were killed."""
+
+    def keeping(self, keeper: "Keeper") -> Trainer:
+        """The same trainer, which goes on from what the keeper has."""
+        ...
 
 
 @dataclass(slots=True)

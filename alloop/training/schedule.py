@@ -7,7 +7,7 @@ from typing import Literal, TypeAlias
 from alloop.core.errors import InputError
 
 Decay: TypeAlias = Literal["cosine", "exponential", "wsd"]
-Compile: TypeAlias = Literal["auto", "always", "never"]
+Compile: TypeAlias = bool | Literal["auto"]
 
 # CPU seconds, measured on PaiNN: what compiling costs without anything to build on, and
 # what each step then saves, of itself and for each edge in its batch.
@@ -99,4 +99,4 @@ def compiles(steps: int, edges: int, schedule: Schedule) -> bool:
     """
     if schedule.compile == "auto":
         return steps * (SAVED + SAVED_EDGE * edges) >= COMPILING
-    return schedule.compile == "always"
+    return schedule.compile

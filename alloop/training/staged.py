@@ -56,6 +56,10 @@ class StagedTrainer:
                 "got validation = 0; set a share of frames, or give one gamma"
             )
 
+    def keeping(self, keeper: Keeper) -> "StagedTrainer":
+        """The same trainer, which goes on from what the keeper has."""
+        return replace(self, keeper=keeper)
+
     def train(
         self, data: TrainingData, parent: Potential | None, seed: int
     ) -> tuple[LearnedPotential, dict[str, Any]]:

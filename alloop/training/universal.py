@@ -22,6 +22,7 @@ from alloop.models.network import Network, build
 from alloop.potentials.learned import LearnedPotential
 from alloop.training.correct import plus
 from alloop.training.references import References, fit_references
+from alloop.training.resume import Keeper
 from alloop.training.staged import StagedTrainer, held_out_split
 from alloop.training.stages import Fidelity, Stage
 
@@ -37,6 +38,10 @@ class UniversalTrainer:
     """
 
     staged: StagedTrainer
+
+    def keeping(self, keeper: Keeper) -> "UniversalTrainer":
+        """The same trainer, which goes on from what the keeper has."""
+        return UniversalTrainer(self.staged.keeping(keeper))
 
     def train(
         self, data: TrainingData, parent: Potential | None, seed: int

@@ -25,7 +25,7 @@ def pool(count: int = 12, name: str = "train") -> Pool:
     return make_pool(labels, force_scale(labels), cutoff=4.0)
 
 
-def stage(steps: int = 60, compile: Compile = "never", **settings: object) -> Stage:
+def stage(steps: int = 60, compile: Compile = False, **settings: object) -> Stage:
     schedule = Schedule(
         **{"batch": 4, "every": 5, "patience": 1000, "compile": compile, **settings}
     )
@@ -36,7 +36,7 @@ def bits(network: Network) -> bytes:
     return b"".join(p.detach().numpy().tobytes() for p in network.parameters())
 
 
-def main(folder: str, steps: str, compile: Compile) -> None:
+def main(folder: str, steps: str, compile: str) -> None:
     """Train, keep each step's state, say each step that is done."""
     torch.set_num_threads(1)
     aids = Aids(
@@ -44,7 +44,7 @@ def main(folder: str, steps: str, compile: Compile) -> None:
         progress=lambda _, step, *__: print(step, flush=True),  # noqa: T201
         keeper=FolderKeeper(Path(folder), every=0.0),
     )
-    fit_with(network(), pool(), stage(int(steps), compile, every=1), 5, aids)
+    fit_with(network(), pool(), stage(int(steps), bool(compile), every=1), 5, aids)
 
 
 if __name__ == "__main__":

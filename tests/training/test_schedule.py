@@ -64,5 +64,5 @@ def test_only_much_work_is_compiled_unless_one_says_so() -> None:
     assert not compiles(3000, ethanol, Schedule())
     assert not compiles(4000, water, Schedule())
     assert compiles(12_000, water, Schedule())
-    assert compiles(1, 0, Schedule(compile="always"))
-    assert not compiles(10**9, ethanol, Schedule(compile="never"))
+    assert compiles(1, 0, Schedule(compile=True))
+    assert not compiles(10**9, ethanol, Schedule(compile=False))
