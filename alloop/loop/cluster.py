@@ -11,7 +11,7 @@ from collections import Counter
 from collections.abc import Mapping
 from concurrent.futures import CancelledError
 from hashlib import sha256
-from typing import Any
+from typing import Any, TypeAlias
 from uuid import uuid4
 
 from alloop.core.errors import InputError
@@ -59,6 +59,11 @@ def _begin(
     raise _Refused(get_worker().address)
 
 
+# All tasks of a run are one group to the scheduler: of a group it hands out as many as
+# there are threads and keeps the others, in the order of their priorities.
+Key: TypeAlias = tuple[str, str]
+
+
 class DaskPool:
     """Commands as Dask tasks, one thread a worker process.
 
@@ -74,8 +79,8 @@ class DaskPool:
         self._run = uuid4().hex[:12]  # other campaigns may use the same scheduler
         self._campaign = sha256(str(kit.spool).encode()).hexdigest()[:12]
         self._done: queue.SimpleQueue[Any] = queue.SimpleQueue()
-        self._tasks: dict[str, tuple[Task, Any]] = {}
-        self._sent: Counter[str] = Counter()
+        self._tasks: dict[Key, tuple[Task, Any]] = {}
+        self._sent: Counter[Key] = Counter()
         self._breakdowns = 0
 
     def submit(self, task: Task) -> None:
@@ -143,7 +148,7 @@ class DaskPool:
         self.submit(task)
         return None
 
-    def _mend(self, key: str) -> None:
+    def _mend(self, key: Key) -> None:
         """The scheduler dropped a task, or is gone: nobody's fault, so none pays for it
         with one of its attempts."""
         if self._link.sound:
@@ -176,11 +181,12 @@ class DaskPool:
             else:
                 return
 
-    def _key(self, task: Task) -> str:
+    def _key(self, task: Task) -> Key:
         whose = self._campaign if self._stays and _is_label(task) else self._run
-        key = f"{whose}/{task.key}"
+        key = (f"alloop-{whose}", task.key)
         self._sent[key] += 1
-        return key if self._sent[key] == 1 else f"{key}~{self._sent[key]}"
+        many = self._sent[key]
+        return key if many == 1 else (key[0], f"{task.key}~{many}")
 
     def _resources(self, task: Task) -> dict[str, int] | None:
         return {_resource(task): 1} if self._plan.separate else None

@@ -106,7 +106,7 @@ def secured(tls: Credentials) -> Any:
 def _local(plan: ClusterPlan) -> Link:
     from distributed import Client, LocalCluster
 
-    with _quiet(), deaf():
+    with _quiet(), _at_hand(), deaf():
         cluster = LocalCluster(
             n_workers=plan.workers or cores(),
             threads_per_worker=1,
@@ -130,7 +130,7 @@ def _batch(plan: ClusterPlan) -> Link:
             "is not here: pip install 'alloop[jobqueue]'"
         ) from error
     assert plan.batch is not None
-    with _quiet(), deaf():
+    with _quiet(), _at_hand(), deaf():
         cluster = start(plan.batch, plan.folder)
     return Link(Client(cluster, set_as_default=False), cluster)
 
@@ -154,6 +154,16 @@ def deaf() -> Iterator[None]:
 def _worker_pids(cluster: Any) -> list[int]:
     nannies = [] if cluster is None else list(cluster.workers.values())
     return [nanny.pid for nanny in nannies if getattr(nanny, "pid", None)]
+
+
+@contextlib.contextmanager
+def _at_hand() -> Iterator[None]:
+    """A scheduler that starts here gives a worker no task before it is free: one that
+    waits behind an expensive label would be idle elsewhere."""
+    import dask
+
+    with dask.config.set({"distributed.scheduler.worker-saturation": 1.0}):
+        yield
 
 
 @contextlib.contextmanager
