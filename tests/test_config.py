@@ -174,6 +174,8 @@ def test_the_schema_says_units() -> None:
 
 @pytest.mark.parametrize("path", sorted(ROOT.glob("campaigns/*.yaml")), ids=str)
 def test_each_campaign_that_we_ship_is_right(path: Path) -> None:
+    if path.stem.startswith("chgnet"):
+        pytest.importorskip("chgnet")
     setup = load(path)
     assert setup.name == path.stem
     assert setup.store == ROOT / "runs" / f"{path.stem}.zarr"
