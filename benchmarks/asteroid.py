@@ -13,6 +13,7 @@ test set is looked at with --test only, and each look is a line in FOLDER/test.l
 
 import json
 from argparse import ArgumentParser, Namespace, RawDescriptionHelpFormatter
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -60,8 +61,10 @@ def _parser() -> ArgumentParser:
     add("--arms", default="standard,no-ft,no-bat,asteroid", help=", ".join(ARMS))
     add("--minutes", type=float, default=5.0, help="CPU time of a row")
     add("--steps", type=int, help="steps of a row, instead of time")
-    add("--lr", type=float, default=5e-3, help="Adam's peak step")
-    add("--fine", type=float, default=1e-3, help="Adam's peak step in fine-tuning")
+    add("--expensive", type=int, help="expensive labels of every arm, up to 400")
+    add("--optimiser", choices=("muon", "adamw"), default="muon")
+    add("--lr", type=float, default=5e-3, help="the optimiser's peak step")
+    add("--fine", type=float, default=4e-4, help="the same in fine-tuning")
     add("--ema", type=float, default=0.99)
     add("--batch", type=int, default=10)
     add("--multi", action="store_true", help="cheap labels of all three molecules")
@@ -77,8 +80,12 @@ def _jobs(given: Namespace, sets: Sets) -> list[Job]:
         raise SystemExit(f"there is no arm {unknown}; known are {', '.join(ARMS)}")
     if "delta" in names and not sets.twins:
         raise SystemExit("delta needs cheap labels of the same frames: h2co has them")
-    schedule = Schedule(lr=given.lr, batch=given.batch, ema=given.ema)
+    schedule = Schedule(
+        lr=given.lr, batch=given.batch, ema=given.ema, optimiser=given.optimiser
+    )
     arms = {name: equipped(ARMS[name], schedule, given.fine) for name in names}
+    if given.expensive:
+        arms = {k: replace(v, expensive=given.expensive) for k, v in arms.items()}
     task = _task(given)
     return [
         Job(task, name, arm, seed) for seed in given.seed for name, arm in arms.items()

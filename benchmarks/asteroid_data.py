@@ -16,11 +16,12 @@ from alloop.training.correct import joined, rows
 
 MD17 = ("ethanol", "benzene", "aspirin")
 MOLECULES = (*MD17, "h2co")
+MOST = 400  # expensive labels that training may see
 PER_RATIO = 50  # cheap frames for each unit of the cost ratio: 50 expensive labels less
 _TWIN = 1e-4  # Å between sorted distances: the same geometry
 _LEVELS = ("h2co_B3LYP_cc-pVDZ_4001.npz", "h2co_ccsdt_avtz_4001.npz")
 _PLACES = {  # of ASTEROID's shuffle of 1000, and a test set beyond them
-    "expensive": slice(250),
+    "expensive": slice(MOST),
     "choosing": slice(400, 450),
     "stopping": slice(950, 1000),
     "test": slice(1000, 1500),
@@ -31,7 +32,7 @@ _PLACES = {  # of ASTEROID's shuffle of 1000, and a test set beyond them
 class Sets:
     """What one row of the benchmark sees, but for the test set.
 
-    expensive: 250 labels, of which all but standard training take 200. twins: cheap
+    expensive: of these standard training takes 250 and the others 200. twins: cheap
     labels of the same geometries, set by set, where there are any. stopping and
     choosing judge: the paper's validation frames, and 50 more for γ and ideas.
     """
@@ -72,7 +73,7 @@ def _md17(folder: Path, molecule: str, ratio: int) -> Sets:
     test = labels("cctest") if "cctest_R" in data else rows(cc, order[450:950])
     return Sets(
         cheap=rows(cheap, apart[: PER_RATIO * ratio]),
-        expensive=rows(cc, order[:250]),
+        expensive=rows(cc, order[:MOST]),
         stopping=rows(cc, order[950:1000]),
         choosing=rows(cc, order[400:450]),
         test=test,

@@ -142,6 +142,8 @@ def _names(job: Job) -> Row:
         "arm": job.name,
         "facts": job.facts,
         "seed": job.seed,
+        "expensive": job.arm.expensive,
+        "optimiser": job.arm.stages[-1].schedule.optimiser,
     }
 
 

@@ -79,7 +79,11 @@ def _list(training: Asteroid | Standard | Stages) -> "tuple[Stage, ...]":
     from alloop.training.stages import Stage
 
     schedule = Schedule(
-        training.lr, training.batch, energy=training.energy, compile=training.compile
+        training.lr,
+        training.batch,
+        energy=training.energy,
+        compile=training.compile,
+        optimiser=training.optimiser,
     )
     match training:
         case Asteroid():

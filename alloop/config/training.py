@@ -60,7 +60,10 @@ class Optimiser(Section):
     staleness: Whole = Field(
         0, description="generations that MD lags behind: from 1 on they train beside it"
     )
-    lr: Positive = Field(5e-3, description="Adam's peak step")
+    optimiser: Literal["muon", "adamw"] = Field(
+        "muon", description="of the matrices that mix features; AdamW moves the rest"
+    )
+    lr: Positive = Field(5e-3, description="the optimiser's peak step")
     batch: Count = Field(10, description="frames a step")
     energy: Share = Field(0.05, description="weight of energies against forces")
     compile: bool | Literal["auto"] = Field(
@@ -90,7 +93,7 @@ class Asteroid(Weighed):
     teacher: Count = Field(300, description="steps on expensive labels, for the bias")
     pretrain: Count = Field(2700, description="steps on cheap labels, by bias weights")
     finetune: Count = Field(1000, description="steps on expensive labels")
-    finetune_lr: Positive = Field(1e-3, description="Adam's peak step in fine-tuning")
+    finetune_lr: Positive = Field(1e-3, description="peak step in fine-tuning")
     bias: Literal["plain", "scaled"] = Field(
         "plain", description="of labels as they are, or after the best common factor"
     )
@@ -136,7 +139,10 @@ class Step(Section):
     mix: Annotated[float, Field(gt=0, lt=1)] = Field(
         0.5, description="share of expensive frames, `on: both`"
     )
-    lr: Positive | None = Field(None, description="Adam's peak step")
+    optimiser: Literal["muon", "adamw"] | None = Field(
+        None, description="of the matrices that mix features"
+    )
+    lr: Positive | None = Field(None, description="the optimiser's peak step")
     batch: Count | None = Field(None, description="frames a step")
     energy: Share | None = Field(None, description="weight of energies")
     norm: Literal["l1", "l2"] | None = Field(None, description="of force errors")
@@ -149,7 +155,7 @@ class Step(Section):
     hold: Annotated[float, Field(ge=0, lt=1)] | None = Field(
         None, description="share of the steps at the peak, `decay: wsd`"
     )
-    weight_decay: NotNegative | None = Field(None, description="AdamW's")
+    weight_decay: NotNegative | None = Field(None, description="of matrices, decoupled")
     layer_decay: Annotated[float, Field(gt=0, le=1)] | None = Field(
         None, description="of the step, from each layer to the one below"
     )

@@ -1,7 +1,7 @@
 """The one optimisation loop: every stage of every training of a network runs here.
 
-AdamW with a warm-up and a decay, gradients clipped, weights averaged. How long it runs
-is fixed before it starts; no later decision looks at a clock.
+Muon or AdamW with a warm-up and a decay, gradients clipped, weights averaged. How long
+it runs is fixed before it starts; no later decision looks at a clock.
 """
 
 import math

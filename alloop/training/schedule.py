@@ -19,12 +19,13 @@ SAVED, SAVED_EDGE = 7e-3, 2e-5
 class Schedule:
     """How one stage walks downhill.
 
-    lr is AdamW's peak step, reached after `warmup` steps; ema is the decay of the
-    averaged weights, which are the result; clip bounds the gradient's norm; energy is ρ
-    of ASTEROID's Eq. 1; norm is the force loss, "l2" (mean length of an atom's error)
-    or "l1" (mean of its components). With validation frames, errors are taken each
-    `every` steps; with a patience (in steps) the stage stops when they have not fallen
-    for so long, and keeps the best weights.
+    optimiser: "muon" for the matrices that mix features and AdamW for the rest, or
+    "adamw" for all (`alloop.training.walk`). lr is the peak step of both, reached after
+    `warmup` steps; ema is the decay of the averaged weights, which are the result; clip
+    bounds the gradient's norm; energy is ρ of ASTEROID's Eq. 1; norm is the force loss,
+    "l2" (mean length of an atom's error) or "l1" (mean of its components). With
+    validation frames, errors are taken each `every` steps; with a patience (in steps)
+    the stage stops when they have not fallen for so long, and keeps the best weights.
 
     decay leads from the peak to `floor` times the peak at the last step: "cosine",
     "exponential", or "wsd" (warm up, stay, decay: constant for the share `hold` of the
@@ -53,6 +54,7 @@ class Schedule:
     epochs: int | None = None
     seconds: float | None = None
     compile: Compile = "auto"
+    optimiser: Literal["muon", "adamw"] = "muon"
 
     def __post_init__(self) -> None:
         if self.decay == "exponential" and not self.floor > 0.0:

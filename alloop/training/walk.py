@@ -1,7 +1,11 @@
-"""The optimiser: AdamW on clipped gradients, and an average of the weights."""
+"""The optimiser on clipped gradients, and an average of the weights.
+
+Muon moves the matrices that mix features, AdamW what is left: vectors, embeddings of
+elements, narrow matrices.
+"""
 
 import copy
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -10,15 +14,17 @@ from torch import Tensor, nn
 from torch.nn.utils import get_total_norm
 
 from alloop.models.network import Network
+from alloop.training.muon import Muon
 from alloop.training.schedule import Schedule, averaging, learning_rate
 from alloop.training.slopes import Slope
 
-_MOMENTS = ("step", "exp_avg", "exp_avg_sq")  # AdamW's own names
+_NARROW = 16  # rows or columns below which a matrix is AdamW's
+_STATE = "state"
 
 
 @dataclass(slots=True)
 class Walk:
-    """The state of one optimisation: the network, its average and AdamW's moments.
+    """The state of one optimisation: the network, its average, the optimisers' own.
 
     The network that comes in is left as it is.
     """
@@ -26,7 +32,7 @@ class Walk:
     network: Network
     schedule: Schedule
     average: Network = field(init=False)
-    adam: torch.optim.AdamW = field(init=False)
+    optimisers: tuple[torch.optim.Optimizer, ...] = field(init=False)
     weights: dict[str, Tensor] = field(init=False)
     averages: list[Tensor] = field(init=False)
 
@@ -35,18 +41,18 @@ class Walk:
         self.average = copy.deepcopy(self.network)
         self.weights = _free(self.network)
         self.averages = list(_free(self.average).values())
-        groups = parameter_groups(self.network, self.schedule)
-        self.adam = torch.optim.AdamW(groups, fused=True)
+        self.optimisers = _optimisers(self.network, self.schedule)
 
     def step(self, index: int, steps: int, slope: Slope) -> None:
         """Step number `index` of so many, down this slope."""
         rate = learning_rate(index, steps, self.schedule)
-        for group in self.adam.param_groups:
-            group["lr"] = rate * group["factor"]
         gradients = clipped(slope.gradients, self.schedule.clip)
         for weight, gradient in zip(self.weights.values(), gradients, strict=True):
             weight.grad = gradient
-        self.adam.step()
+        for optimiser in self.optimisers:
+            for group in optimiser.param_groups:
+                group["lr"] = rate * group["factor"]
+            optimiser.step()
         self._remember(averaging(index, self.schedule.ema))
 
     @torch.no_grad()
@@ -62,8 +68,8 @@ class Walk:
             self.weights.items(), self.averages, strict=True
         ):
             out |= {f"weight/{name}": weight, f"average/{name}": mean}
-            moments = self.adam.state[weight]
-            out |= {f"{key}/{name}": moments[key] for key in _MOMENTS if moments}
+            state = self._state(weight)
+            out |= {f"{_STATE}/{name}/{key}": tensor for key, tensor in state.items()}
         return out
 
     @torch.no_grad()
@@ -74,10 +80,19 @@ class Walk:
         ):
             weight.copy_(tensors[f"weight/{name}"])
             mean.copy_(tensors[f"average/{name}"])
-            if f"step/{name}" in tensors:
-                self.adam.state[weight] = {
-                    key: tensors[f"{key}/{name}"].clone() for key in _MOMENTS
-                }
+            start = f"{_STATE}/{name}/"
+            own = [key for key in tensors if key.startswith(start)]
+            state = {key.removeprefix(start): tensors[key].clone() for key in own}
+            self._state(weight).update(state)
+
+    def _state(self, weight: Tensor) -> dict[str, Tensor]:
+        """What the optimiser of a weight keeps of it."""
+        for optimiser in self.optimisers:
+            groups = optimiser.param_groups
+            if any(weight is own for group in groups for own in group["params"]):
+                state: dict[str, Tensor] = optimiser.state[weight]
+                return state
+        raise KeyError("expected a weight of this walk")
 
 
 def clipped(gradients: tuple[Tensor, ...], most: float) -> tuple[Tensor, ...]:
@@ -86,12 +101,41 @@ def clipped(gradients: tuple[Tensor, ...], most: float) -> tuple[Tensor, ...]:
     return torch._foreach_mul(gradients, factor)
 
 
-def parameter_groups(network: Network, schedule: Schedule) -> list[dict[str, Any]]:
-    """AdamW's groups: weights of equal decay and equal factor on the learning rate."""
+def _optimisers(
+    network: Network, schedule: Schedule
+) -> tuple[torch.optim.Optimizer, ...]:
+    mixing = [] if schedule.optimiser == "adamw" else mixers(network)
+    rest = [name for name in _free(network) if name not in mixing]
+    made: list[torch.optim.Optimizer] = []
+    if mixing:
+        made.append(Muon(parameter_groups(network, schedule, mixing)))
+    if rest:
+        groups = parameter_groups(network, schedule, rest)
+        made.append(torch.optim.AdamW(groups, fused=True))
+    return tuple(made)
+
+
+def mixers(network: Network) -> list[str]:
+    """The weights that mix features with features: Muon's."""
+    tables = {id(m.weight) for m in network.modules() if isinstance(m, nn.Embedding)}
+    return [
+        name
+        for name, weight in _free(network).items()
+        if weight.ndim == 2 and min(weight.shape) >= _NARROW
+        if id(weight) not in tables
+    ]
+
+
+def parameter_groups(
+    network: Network, schedule: Schedule, names: Collection[str]
+) -> list[dict[str, Any]]:
+    """Groups of these weights: of equal decay and equal factor on the learning rate."""
     depths = dict(_depths(network))
     top = max(depths.values(), default=0)
     groups: dict[tuple[float, float], list[Tensor]] = {}
     for name, weight in _free(network).items():
+        if name not in names:
+            continue
         factor = schedule.layer_decay ** (top - depths[name])
         decay = schedule.weight_decay if weight.ndim > 1 else 0.0
         groups.setdefault((factor, decay), []).append(weight)

@@ -1,4 +1,4 @@
-"""The optimiser against torch's own, and its groups."""
+"""The optimisers against torch's own, and their groups."""
 
 import copy
 
@@ -8,8 +8,9 @@ import torch
 from alloop.models.network import build
 from alloop.training.schedule import Schedule, learning_rate
 from alloop.training.slopes import Slope
-from alloop.training.walk import Walk, clipped, parameter_groups
+from alloop.training.walk import Walk, clipped, mixers, parameter_groups
 
+WIDE = {"channels": 16, "layers": 2, "radial": 3, "cutoff": 4.0}
 SMALL = {"channels": 4, "layers": 2, "radial": 3, "cutoff": 4.0}
 
 
@@ -22,7 +23,7 @@ def gradients(network: torch.nn.Module, seed: int) -> tuple[torch.Tensor, ...]:
 
 
 def test_a_walk_is_adam_on_clipped_gradients_with_an_average() -> None:
-    schedule = Schedule(lr=1e-2, warmup=2, clip=3.0, ema=0.5)
+    schedule = Schedule(lr=1e-2, warmup=2, clip=3.0, ema=0.5, optimiser="adamw")
     walk = Walk(build("painn", SMALL, seed=1), schedule)
     twin = copy.deepcopy(walk.network)
     mean = [weight.detach().clone() for weight in twin.parameters()]
@@ -53,7 +54,8 @@ def test_short_gradients_are_left_alone() -> None:
 
 def test_a_lower_layer_moves_less() -> None:
     network = build("painn", SMALL, seed=1)
-    groups = parameter_groups(network, Schedule(layer_decay=0.5))
+    names = [name for name, _ in network.named_parameters()]
+    groups = parameter_groups(network, Schedule(layer_decay=0.5), names)
     factor = {id(w): group["factor"] for group in groups for w in group["params"]}
     by_name = {name: factor[id(w)] for name, w in network.named_parameters()}
     expected = {
@@ -69,7 +71,8 @@ def test_a_lower_layer_moves_less() -> None:
 
 def test_matrices_alone_decay() -> None:
     network = build("painn", SMALL, seed=1)
-    groups = parameter_groups(network, Schedule(weight_decay=0.1))
+    names = [name for name, _ in network.named_parameters()]
+    groups = parameter_groups(network, Schedule(weight_decay=0.1), names)
     decay = {id(w): group["weight_decay"] for group in groups for w in group["params"]}
     for weight in network.parameters():
         assert decay[id(weight)] == (0.1 if weight.ndim > 1 else 0.0)
@@ -85,3 +88,33 @@ def test_a_frozen_weight_stays() -> None:
     assert torch.equal(walk.network.filters.weight, before)
     assert not torch.equal(walk.network.filters.bias, network.filters.bias)
     assert set(walk.tensors) & {"weight/filters.weight"} == set()
+
+
+def test_muon_moves_what_mixes_features_and_adam_the_rest() -> None:
+    network = build("painn", WIDE, seed=1)
+    walk = Walk(network, Schedule(lr=1e-2, warmup=1, ema=0.0))
+    found = gradients(network, 3)
+    walk.step(0, 10, Slope(torch.tensor(0.0), found))
+    rate = learning_rate(0, 10, walk.schedule)
+    moved = dict(walk.network.named_parameters())
+    for (name, before), slope in zip(network.named_parameters(), found, strict=True):
+        step = (before - moved[name]).detach() / rate
+        if name in mixers(network):
+            values = torch.linalg.svdvals(step) / (0.2 * max(step.shape) ** 0.5)
+            assert values.min() > 0.5
+            assert values.max() < 1.3
+        else:
+            assert step.abs().max() < 1.001
+            assert step.abs().median() == pytest.approx(1.0, abs=1e-2)
+        assert (step * slope).sum() > 0.0
+
+
+def test_what_mixes_features() -> None:
+    names = mixers(build("painn", WIDE, seed=1))
+    assert "updates.0.UV.weight" in names
+    assert "messages.1.phi.2.weight" in names
+    assert "embedding.element.weight" not in names  # a table
+    assert "filters.weight" not in names  # from three functions of a distance
+    assert "readout.2.weight" not in names  # to one energy
+    assert not any(name.endswith("bias") for name in names)
+    assert mixers(build("painn", SMALL, seed=1)) == []
