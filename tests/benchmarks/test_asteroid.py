@@ -1,0 +1,131 @@
+"""The comparison of trainings: budgets, rows that are kept, the table."""
+
+import json
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from alloop.core.units import KCAL_PER_MOL
+from alloop.training.schedule import Schedule
+from benchmarks import asteroid
+from benchmarks.asteroid_arms import ARMS, digest, equipped, mean_cost, sized, times
+from benchmarks.asteroid_data import load
+from benchmarks.asteroid_rows import claimed
+from benchmarks.asteroid_table import lines
+
+WATER = np.array([8, 1, 1])
+SMALL = '{"channels": 4, "layers": 1, "radial": 3}'
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Springs at two stiffnesses as if they were ethanol at two levels, kcal/mol."""
+    folder = tmp_path_factory.mktemp("data") / "md17_ccsd"
+    folder.mkdir()
+    rng = np.random.default_rng(1)
+    rest = np.array([[0.0, 0.0, 0.0], [0.96, 0.0, 0.0], [-0.24, 0.93, 0.0]])
+
+    def level(count: int, stiffness: float, prefix: str) -> dict[str, np.ndarray]:
+        moved = 0.05 * rng.normal(size=(count, 3, 3))
+        energies = 0.5 * stiffness * (moved**2).sum(axis=(1, 2))
+        fields = {"R": rest + moved, "E": energies, "F": -stiffness * moved}
+        return {f"{prefix}_{name}": value for name, value in fields.items()}
+
+    labels = level(1000, 100.0, "cc") | level(60, 90.0, "dft")
+    np.savez(
+        folder / "ethanol.npz",
+        z=WATER,
+        asteroid_shuffle=rng.permutation(1000),
+        **labels,
+    )
+    return folder.parent
+
+
+def run(monkeypatch: pytest.MonkeyPatch, *options: object) -> None:
+    monkeypatch.setattr(sys, "argv", ["asteroid", *map(str, options)])
+    asteroid.main()
+
+
+def test_an_arm_takes_the_steps_of_its_row() -> None:
+    for name, arm in ARMS.items():
+        whole = sized(arm, 1000)
+        cost = [3 if stage.loss == "score" else 1 for stage in whole.stages]
+        spent = sum(
+            n * c * stage.steps
+            for n, c, stage in zip(times(arm), cost, whole.stages, strict=True)
+        )
+        assert spent == pytest.approx(1000, abs=8), name
+
+
+def test_gammas_share_the_budget() -> None:
+    assert times(ARMS["asteroid"]) == [1, 1, 1]
+    assert times(ARMS["gammas"]) == [1, 4, 4]
+    assert mean_cost(ARMS["no-bat"], {"cheap": 1.0, "expensive": 3.0}) == 1.5
+
+
+def test_other_facts_another_name() -> None:
+    arm = equipped(ARMS["asteroid"], Schedule(), 1e-3)
+    assert digest(arm) == digest(equipped(ARMS["asteroid"], Schedule(), 1e-3))
+    assert digest(arm) != digest(equipped(ARMS["asteroid"], Schedule(lr=1e-3), 1e-3))
+
+
+def test_who_trains_does_not_judge(data: Path) -> None:
+    sets = load(data, "ethanol", ratio=1)
+    assert [len(sets.cheap), len(sets.expensive), len(sets.stopping)] == [50, 400, 50]
+    groups = (sets.expensive, sets.stopping, sets.choosing, sets.test)
+    ids = [frame.id for labels in groups for frame in labels.batch.frames()]
+    assert len(set(ids)) == len(ids)
+    assert np.abs(sets.cheap.forces).max() < 90.0 * KCAL_PER_MOL
+
+
+def test_rows_are_made_once_and_shown(
+    data: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    where = ("--data", data, "--out", tmp_path, "--ratio", 1, "--steps", 8)
+    what = ("--arms", "standard,asteroid", "--settings", SMALL, "--seed", 3)
+    run(monkeypatch, *where, *what)
+    made = {path: path.stat().st_mtime_ns for path in tmp_path.glob("*.json")}
+    rows = [json.loads(path.read_text()) for path in made]
+    assert sorted(row["arm"] for row in rows) == ["asteroid", "standard"]
+    assert sorted(row["expensive"] for row in rows) == [200, 250]
+    assert all(row["test"] is None for row in rows)
+    assert not (tmp_path / "test.log").exists()
+    run(monkeypatch, *where, *what, "--test")
+    assert len((tmp_path / "test.log").read_text().splitlines()) == 2
+    tested = [json.loads(path.read_text()) for path in made]
+    assert [row | {"test": None} for row in tested] == rows
+    assert all(row["test"] > 0.0 for row in tested)
+    capsys.readouterr()
+    run(monkeypatch, "--out", tmp_path, "--table")
+    shown = capsys.readouterr().out
+    assert "ethanol, painn, ratio 1, 8 steps" in shown
+    assert "paper: asteroid" in shown
+
+
+def test_a_row_belongs_to_one_process(tmp_path: Path) -> None:
+    with claimed(tmp_path / "row.json") as first, claimed(tmp_path / "row.json") as two:
+        assert first
+        assert not two
+    with claimed(tmp_path / "row.json") as again:
+        assert again
+
+
+def test_medians_stand_beside_their_spread() -> None:
+    task = {"molecule": "benzene", "network": "painn", "ratio": 20, "multi": False}
+    rows = [
+        task
+        | {"budget": "5 CPU min", "arm": arm, "facts": "0", "seed": seed, "test": None}
+        | {"stopping": error, "choosing": error, "steps": 10, "cpu_seconds": 300.0}
+        for arm, errors in {
+            "standard": (2.0, 3.0, 4.0),
+            "ours": (1.5, 1.0, 9.0),
+        }.items()
+        for seed, error in enumerate(errors)
+    ]
+    (ours,) = [line for line in lines(rows) if line.startswith("  ours")]
+    assert "1.500 (1.000-9.000) -50 %" in ours
