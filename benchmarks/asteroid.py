@@ -2,6 +2,7 @@
 
     python -m benchmarks.asteroid --data DIR --molecule ethanol --out FOLDER
     python -m benchmarks.asteroid --out FOLDER --table
+    python -m benchmarks.asteroid --out FOLDER --figures FILE.png
 
 DIR holds md17_ccsd/MOLECULE.npz (MD17 and MD17@CCSD(T), sgdml.org) and h2co/*.npz.
 Standard training sees 250 expensive labels, every other arm 200 and 50 R cheap ones,
@@ -15,6 +16,7 @@ import json
 from argparse import ArgumentParser, Namespace, RawDescriptionHelpFormatter
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -25,6 +27,7 @@ from alloop.training.schedule import Schedule
 from benchmarks import asteroid_rows as files
 from benchmarks.asteroid_arms import ARMS, equipped
 from benchmarks.asteroid_data import MOLECULES, Sets, load
+from benchmarks.asteroid_figures import draw
 from benchmarks.asteroid_job import Job, Task, tested, trained
 from benchmarks.asteroid_table import lines
 
@@ -34,8 +37,8 @@ def main() -> None:
     given = _parser().parse_args()
     torch.set_num_threads(1)
     given.out.mkdir(parents=True, exist_ok=True)
-    if given.table:
-        say("\n".join(lines(files.rows(given.out))))
+    if given.table or given.figures:
+        _show(files.rows(given.out), given)
         return
     if given.data is None:
         raise SystemExit("expected --data DIR, the folder of md17_ccsd/ and h2co/")
@@ -62,15 +65,24 @@ def _parser() -> ArgumentParser:
     add("--minutes", type=float, default=5.0, help="CPU time of a row")
     add("--steps", type=int, help="steps of a row, instead of time")
     add("--expensive", type=int, help="expensive labels of every arm, up to 400")
+    add("--gamma", type=float, help="of the arms with weights, in spreads of the bias")
     add("--optimiser", choices=("muon", "adamw"), default="muon")
-    add("--lr", type=float, default=5e-3, help="the optimiser's peak step")
+    add("--lr", type=float, default=2.5e-3, help="the optimiser's peak step")
     add("--fine", type=float, default=4e-4, help="the same in fine-tuning")
     add("--ema", type=float, default=0.99)
     add("--batch", type=int, default=10)
     add("--multi", action="store_true", help="cheap labels of all three molecules")
     add("--test", action="store_true", help="look at the test set")
     add("--table", action="store_true", help="show what the folder holds")
+    add("--figures", type=Path, help="draw what the folder holds to this .png or .svg")
     return parser
+
+
+def _show(rows: list[files.Row], given: Namespace) -> None:
+    if given.table:
+        say("\n".join(lines(rows)))
+    if given.figures:
+        draw(rows, given.figures)
 
 
 def _jobs(given: Namespace, sets: Sets) -> list[Job]:
@@ -84,8 +96,12 @@ def _jobs(given: Namespace, sets: Sets) -> list[Job]:
         lr=given.lr, batch=given.batch, ema=given.ema, optimiser=given.optimiser
     )
     arms = {name: equipped(ARMS[name], schedule, given.fine) for name in names}
+    asked: dict[str, Any] = {}
     if given.expensive:
-        arms = {k: replace(v, expensive=given.expensive) for k, v in arms.items()}
+        asked["expensive"] = given.expensive
+    if given.gamma:
+        asked["gammas"] = (given.gamma,)
+    arms = {name: replace(arm, **asked) for name, arm in arms.items()}
     task = _task(given)
     return [
         Job(task, name, arm, seed) for seed in given.seed for name, arm in arms.items()

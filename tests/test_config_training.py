@@ -5,6 +5,9 @@ from pathlib import Path
 import pytest
 
 from alloop.config import ConfigError, loads
+from alloop.config.lesson import lesson
+from alloop.config.teacher import trainer as teacher
+from alloop.config.text import parse
 from alloop.training.schedule import Schedule
 from alloop.training.staged import StagedTrainer
 from alloop.training.stages import Stage
@@ -46,12 +49,24 @@ training:
     - {name: pretraining, on: cheap, steps: 70, start: parent, weights: scaled,
        warmup: 9}
     - {name: both, on: both, steps: 40, labels: corrected, mix: 0.3, lr: 1.0e-3,
-       norm: l1, decay: wsd, hold: 0.5, layer_decay: 0.8}
+       norm: l1, decay: wsd, hold: 0.5, layer_decay: 0.8, epochs: 9, patience: 20,
+       every: 5, optimiser: adamw}
 """
     )
     found = trainer(text, tmp_path)
     usual = Schedule(4e-3, 6)
-    slow = Schedule(1e-3, 6, norm="l1", decay="wsd", hold=0.5, layer_decay=0.8)
+    slow = Schedule(
+        1e-3,
+        6,
+        norm="l1",
+        every=5,
+        patience=20,
+        decay="wsd",
+        hold=0.5,
+        layer_decay=0.8,
+        epochs=9,
+        optimiser="adamw",
+    )
     assert found.stages == (
         Stage("teacher", "expensive", 30, "scratch", schedule=usual),
         Stage("pretraining", "cheap", 70, "parent", "scaled", Schedule(4e-3, 6, 9)),
@@ -172,3 +187,52 @@ def test_pair_functions_have_no_stages(tmp_path: Path) -> None:
     text = TOY.replace("{kind: painn, channels: 8, layers: 1}", "{kind: pairwise}")
     stages = "training: {kind: stages, stages: [{name: a, on: cheap, steps: 5}]}\n"
     assert "not stepped" in problems(text + stages, tmp_path)["training.kind"]
+
+
+SCORED = """
+potential: {kind: painn, channels: 8, layers: 1}
+training:
+  kind: stages
+  stages:
+    - {name: frames, on: cheap, steps: 5, loss: score, temperature: 500, noise: 0.01}
+    - {name: fine-tuning, on: expensive, steps: 5}
+"""
+
+
+def test_frames_without_labels_are_learned_from_outside_campaigns(
+    tmp_path: Path,
+) -> None:
+    units = {"energy_unit": "eV", "length_unit": "angstrom"}
+    start = [
+        {"labels": str(tmp_path / f"{level}.xyz"), "level": level, **units}
+        for level in ("cheap", "expensive")
+    ]
+    plan, _ = lesson({**parse(SCORED, "a text"), "start": start})
+    trainer = teacher(plan)
+    assert isinstance(trainer, StagedTrainer)
+    first, last = trainer.stages
+    assert (first.loss, first.temperature, first.noise) == ("score", 500.0, 0.01)
+    assert (last.loss, last.temperature) == ("labels", 0.0)
+    campaign = TOY.replace("potential: {kind: painn, channels: 8, layers: 1}", SCORED)
+    found = problems(campaign, tmp_path)
+    assert list(found) == ["training.stages.0.loss"]
+    assert "use `alloop train`" in found["training.stages.0.loss"]
+
+
+def test_what_does_not_go_with_a_stages_loss(tmp_path: Path) -> None:
+    text = TOY + (
+        "training: {kind: stages, stages: [\n"
+        "  {name: a, on: expensive, steps: 5, temperature: 300, patience: 9},\n"
+        "  {name: b, on: cheap, steps: 5, loss: score, weights: bias}]}\n"
+    )
+    right = {
+        "training.validation": "the errors of `patience` on, in stage a",
+        "training.stages.0.temperature": "goes with `loss: score`",
+        "training.stages.1.temperature": "that the frames were drawn at",
+        "training.stages.1.weights": "learns from no labels",
+        "training.stages.1.loss": "drawn by its own model",
+    }
+    found = problems(text, tmp_path)
+    assert found.keys() == right.keys()
+    for path, said in right.items():
+        assert said in found[path], path

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 from alloop.config.data import Sampled
-from alloop.config.learning import of_training
+from alloop.config.learning import of_scores, of_training
 from alloop.config.plan import Plan
 from alloop.config.problems import Problem
 from alloop.core.frame import Frame
@@ -25,6 +25,7 @@ def agreement(plan: Plan, broken: set[str]) -> Iterator[Problem]:
         (_of_budget, {"budget", "seeds", "training"}),
         (_of_fidelity, {"budget", "seeds", "levels"}),
         (of_training, {"training", "levels", "potential"}),
+        (of_scores, {"training"}),
         (_of_stopping, {"stop", "test"}),
     )
     for check, sections in checks:

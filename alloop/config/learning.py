@@ -24,8 +24,20 @@ def of_training(plan: Plan) -> Iterator[Problem]:
         yield Problem("potential.kind", text)
     if plan.levels.cheap is None:
         yield from _without_cheap(training)
-    if isinstance(training, Weighed):
-        yield from _of_gammas(training)
+    if isinstance(training, Weighed) and training.validation == 0:
+        yield from _of_validation(training)
+
+
+def of_scores(plan: Plan) -> Iterator[Problem]:
+    """Stages without labels, which a campaign's own frames cannot teach."""
+    stages = plan.training.stages if isinstance(plan.training, Stages) else ()
+    for index, stage in enumerate(stages):
+        if stage.loss == "score":
+            text = (
+                "a campaign's frames are drawn by its own model, from which no score "
+                "can be learned; use `alloop train` on MD of a level of theory"
+            )
+            yield Problem(f"training.stages.{index}.loss", text)
 
 
 def of_references(training: Optimiser | None, elements: Sequence[str]) -> list[Problem]:
@@ -51,6 +63,7 @@ def of_stages(stages: Sequence[Step]) -> Iterator[Problem]:
             yield Problem(f"{path}.name", text)
         yield from _of_weights(stage, before, path)
         yield from _of_labels(stage, before, path)
+        yield from _of_loss(stage, path)
     if stages[-1].labels == "difference":
         text = "the last stage makes the result, which is no difference; add another"
         yield Problem(f"training.stages.{len(stages) - 1}.labels", text)
@@ -84,6 +97,21 @@ def _of_labels(stage: Step, before: Sequence[Step], path: str) -> Iterator[Probl
         yield Problem(place, "`scaled` needs a stage `on: expensive` before it")
 
 
+def _of_loss(stage: Step, path: str) -> Iterator[Problem]:
+    if stage.loss == "labels":
+        if stage.temperature is not None:
+            text = "goes with `loss: score`; leave it out, or add that"
+            yield Problem(f"{path}.temperature", text)
+        return
+    if stage.temperature is None:
+        text = "expected the K that the frames were drawn at, got none; add it"
+        yield Problem(f"{path}.temperature", text)
+    for name, usual in (("weights", "uniform"), ("labels", "plain")):
+        if getattr(stage, name) != usual:
+            text = f"`loss: score` learns from no labels; leave `{name}` out"
+            yield Problem(f"{path}.{name}", text)
+
+
 def _teachers(stages: Sequence[Step]) -> list[Step]:
     return [x for x in stages if x.on != "cheap" and x.labels != "difference"]
 
@@ -103,7 +131,13 @@ def _without_cheap(training: Optimiser | None) -> Iterator[Problem]:
                 yield Problem(f"training.stages.{index}.on", text)
 
 
-def _of_gammas(training: Weighed) -> Iterator[Problem]:
-    if len(training.gamma) > 1 and training.validation == 0:
-        text = f"expected a share above 0 to choose among {len(training.gamma)} gammas"
-        yield Problem("training.validation", text)
+def _of_validation(training: Weighed) -> Iterator[Problem]:
+    """What needs held-out frames where there are none."""
+    text = "expected a share above 0 to"
+    if (many := len(training.gamma)) > 1:
+        yield Problem("training.validation", f"{text} choose among {many} gammas")
+    stages = training.stages if isinstance(training, Stages) else ()
+    for stage in stages:
+        if stage.patience is not None:
+            text = f"{text} take the errors of `patience` on, in stage {stage.name}"
+            yield Problem("training.validation", text)

@@ -103,6 +103,9 @@ def _list(training: Asteroid | Standard | Stages) -> "tuple[Stage, ...]":
                     schedule=replace(schedule, **step.overrides),
                     labels=step.labels,
                     mix=step.mix,
+                    loss=step.loss,
+                    temperature=step.temperature or 0.0,
+                    noise=step.noise,
                 )
                 for step in training.stages
             )

@@ -119,6 +119,12 @@ class Standard(Optimiser):
         return self.steps
 
 
+_STAGE = {  # what a step says of its stage; the rest is of its schedule
+    *("name", "on", "steps", "start", "weights", "labels", "mix"),
+    *("loss", "temperature", "noise"),
+}
+
+
 class Step(Section):
     """One stage of a list of one's own; what it leaves out is the section's."""
 
@@ -139,6 +145,18 @@ class Step(Section):
     mix: Annotated[float, Field(gt=0, lt=1)] = Field(
         0.5, description="share of expensive frames, `on: both`"
     )
+    loss: Literal["labels", "score"] = Field(
+        "labels", description="score: from where frames lie, `alloop train` alone"
+    )
+    temperature: Positive | None = Field(
+        None, description="K that the frames were drawn at, `loss: score`"
+    )
+    noise: NotNegative = Field(0.0, description="Å that smooths them, `loss: score`")
+    epochs: Count | None = Field(None, description="at most, through its frames")
+    patience: Count | None = Field(
+        None, description="steps without a better validation error that end the stage"
+    )
+    every: Count | None = Field(None, description="steps between validation errors")
     optimiser: Literal["muon", "adamw"] | None = Field(
         None, description="of the matrices that mix features"
     )
@@ -163,10 +181,8 @@ class Step(Section):
     @property
     def overrides(self) -> dict[str, Any]:
         """What it says of its schedule."""
-        own = ("name", "on", "steps", "start", "weights", "labels", "mix")
-        names = [name for name in type(self).model_fields if name not in own]
-        said = {name: getattr(self, name) for name in names}
-        return {name: value for name, value in said.items() if value is not None}
+        said = {name: getattr(self, name) for name in type(self).model_fields}
+        return {k: v for k, v in said.items() if v is not None and k not in _STAGE}
 
 
 class Stages(Weighed):

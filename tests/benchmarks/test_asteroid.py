@@ -12,7 +12,8 @@ from alloop.training.schedule import Schedule
 from benchmarks import asteroid
 from benchmarks.asteroid_arms import ARMS, digest, equipped, mean_cost, sized, times
 from benchmarks.asteroid_data import load
-from benchmarks.asteroid_rows import claimed
+from benchmarks.asteroid_figures import by_gamma, by_labels, by_ratio, draw, slope
+from benchmarks.asteroid_rows import Row, claimed
 from benchmarks.asteroid_table import lines
 
 WATER = np.array([8, 1, 1])
@@ -115,17 +116,39 @@ def test_a_row_belongs_to_one_process(tmp_path: Path) -> None:
         assert again
 
 
-def test_medians_stand_beside_their_spread() -> None:
+def made(arm: str, seed: int = 0, error: float = 1.0, **others: object) -> Row:
     task = {"molecule": "benzene", "network": "painn", "ratio": 20, "multi": False}
+    facts = {"budget": "5 CPU min", "arm": arm, "facts": "0", "seed": seed}
+    told = {"steps": 10, "cpu_seconds": 300.0, "test": None, "optimiser": "muon"}
+    seen = {"expensive": 250 if arm == "standard" else 200, "gammas": [2.0]}
+    errors = {"stopping": error, "choosing": error}
+    return {**task, **facts, **told, **seen, **errors, **others}
+
+
+def test_medians_stand_beside_their_spread() -> None:
     rows = [
-        task
-        | {"budget": "5 CPU min", "arm": arm, "facts": "0", "seed": seed, "test": None}
-        | {"stopping": error, "choosing": error, "steps": 10, "cpu_seconds": 300.0}
+        made(arm, seed, error)
         for arm, errors in {
             "standard": (2.0, 3.0, 4.0),
             "ours": (1.5, 1.0, 9.0),
         }.items()
         for seed, error in enumerate(errors)
     ]
-    (ours,) = [line for line in lines(rows) if line.startswith("  ours")]
-    assert "1.500 (1.000-9.000) -50 %" in ours
+    rows += [made("ours", ratio=40, error=0.3), made("standard", expensive=50)]
+    found = [line for line in lines(rows) if line.startswith("  ours")]
+    assert "1.500 (1.000-9.000) -50 %" in found[0]
+    assert "0.300 -90 %" in found[1]  # standard training is the same at every ratio
+
+
+def test_curves_of_what_was_changed(tmp_path: Path) -> None:
+    rows = [made("standard", expensive=n, error=100.0 / n) for n in (50, 100, 200, 250)]
+    rows += [made("no-bat", ratio=ratio, error=10.0 / ratio) for ratio in (20, 40)]
+    rows += [made("asteroid", gammas=[g], error=g) for g in (0.5, 2.0)]
+    (curve,) = by_labels(rows).items()
+    assert curve[0].endswith("standard, slope -1.00")
+    assert slope(curve[1]) == pytest.approx(-1.0)
+    ratios = {name.split(", ")[-1]: curve for name, curve in by_ratio(rows).items()}
+    assert ratios == {"no-bat": {20.0: [0.5], 40.0: [0.25]}, "asteroid": {20.0: [2.0]}}
+    assert list(by_gamma(rows).values()) == [{0.5: [0.5], 2.0: [2.0]}]
+    draw(rows, tmp_path / "figures.svg")
+    assert (tmp_path / "figures.svg").read_text().count("<svg") == 1
