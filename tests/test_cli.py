@@ -18,7 +18,9 @@ from alloop.cli import main
 from alloop.cli.pricing import duration
 from alloop.config import load
 from alloop.core.records import Label
+from alloop.loop.spool import training_folder
 from alloop.store.cache import LabelCache
+from alloop.training.telling import Told, tell
 from tests.conftest import write_toy
 
 COMMAND = (sys.executable, "-m", "alloop")
@@ -142,6 +144,11 @@ def test_ctrl_c_ends_a_run_at_once_and_the_same_command_goes_on(tmp_path: Path) 
     told = json.loads(ended.stdout)
     assert told["finished"] is None
     assert told["open"]
+    assert told["training"] == []
+    training = training_folder(tmp_path / "toy.zarr.spool", "round1/train")
+    tell(training, Told("fine-tuning", 20, 100, 0.01))
+    shown = call("status", "toy.yaml", folder=tmp_path).stdout
+    assert "fine-tuning 20 of 100, loss 0.01" in shown
 
 
 # --- in this process -----------------------------------------------------------------

@@ -24,7 +24,7 @@ from alloop.loop import linger, spool, workshop
 from alloop.loop.history import read
 from alloop.loop.kit import Cargo
 from alloop.loop.schooling import teach
-from alloop.loop.spool import Spool, folder_of
+from alloop.loop.spool import Spool, folder_of, trainings
 from alloop.potentials.analytic import Morse
 from alloop.training.schedule import Schedule
 from alloop.training.staged import StagedTrainer
@@ -97,8 +97,11 @@ def test_a_training_that_was_killed_goes_on_and_is_forgotten_once_committed(
     assert event.model == alone.model
     assert [stage for stage, _ in steps[6:]] == ["second"] * 4
     assert list((spool.folder / "training").glob("*/*.safetensors"))
+    (told,) = trainings(spool.folder)
+    assert told.startswith("second 4 of 4, loss ")
     spool.drop_training(event.name)
     assert not list((spool.folder / "training").iterdir())
+    assert trainings(spool.folder) == []
 
 
 def test_without_a_folder_there_is_no_spool_and_no_failure(

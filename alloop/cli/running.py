@@ -158,12 +158,15 @@ def _outcomes(
 def _watch(
     campaign: "Campaign", stop: Callable[[], bool], quiet: bool
 ) -> Iterator["Watch"]:
+    from alloop.loop.spool import folder_of
     from alloop.report.live import Live
     from alloop.running import Watch
 
     console = Console(quiet=True) if quiet else out()
     setup = campaign.setup
-    with _log(campaign) as log, Live(setup.name, setup.rules, console) as live:
+    spool = folder_of(campaign.store)
+    live = Live(setup.name, setup.rules, console, spool=spool)
+    with _log(campaign) as log, live:
 
         def observe(state: "LoopState", turn: "Turn") -> None:
             log(state, turn)

@@ -90,6 +90,8 @@ def _facts(told: dict[str, Any]) -> Iterator[tuple[str, str]]:
         yield "quarantine", _quarantine(told)
     if not told["finished"]:
         yield "under way", _counted(told["open"]) or "nothing"
+    for training in told["training"]:
+        yield "training", training
     if told["time_left"]:
         yield "time left", f"about {duration(told['time_left'])}"
     yield "store", f"{short(Path(told['store']))}, last commit {told['last_commit']}"

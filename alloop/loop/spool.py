@@ -14,6 +14,7 @@ from pathlib import Path
 from alloop.core.errors import StoreError
 from alloop.core.records import Label, Unlabelled
 from alloop.store.cache import LabelCache
+from alloop.training.telling import heard
 
 _hand = threading.Event()  # a worker has one thread for tasks
 
@@ -53,6 +54,12 @@ def folder_of(store: Path) -> Path:
 def training_folder(folder: Path, name: str) -> Path:
     """Where a spool keeps the states of the training that a command names."""
     return folder / "training" / name.replace("/", "-")
+
+
+def trainings(folder: Path) -> list[str]:
+    """How far the trainings are that keep their states in a spool."""
+    found = [heard(each) for each in sorted(folder.glob("training/*"))]
+    return [str(told) for told in found if told is not None]
 
 
 def find(folder: Path, level: str, frame: str) -> Label | Unlabelled | None:

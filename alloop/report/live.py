@@ -3,6 +3,7 @@
 import time
 from collections.abc import Callable, Iterator
 from math import isfinite
+from pathlib import Path
 from types import TracebackType
 from typing import Self
 
@@ -15,6 +16,7 @@ from rich.text import Text
 
 from alloop.loop import events as e
 from alloop.loop.rules import Rules
+from alloop.loop.spool import trainings
 from alloop.loop.state import LoopState
 from alloop.loop.stopping import left
 from alloop.report.facts import foretell, kinds, rounds_left
@@ -39,6 +41,7 @@ class Live:
     """Shows a campaign on a console; a context manager.
 
     Call `observe` after each commit and `tick` in between. clock: seconds, for tests.
+    spool: where trainings say how far they are.
     """
 
     def __init__(
@@ -47,11 +50,13 @@ class Live:
         rules: Rules,
         console: Console,
         clock: Callable[[], float] = time.monotonic,
+        spool: Path | None = None,
     ) -> None:
         self._name = name
         self._rules = rules
         self._console = console
         self._clock = clock
+        self._spool = spool
         self._tally = Tally()
         self._state = LoopState()
         self._trained: list[float] = []
@@ -116,6 +121,8 @@ class Live:
         facts.add_column()
         for name, value in _facts(self._state, self._tally):
             facts.add_row(name, value)
+        for told in [] if self._spool is None else trainings(self._spool):
+            facts.add_row("training", told)
         facts.add_row("time", self._time())
         parts = (head, self._labels(), facts)
         return Group(*(Padding(part, (0, 0, 0, 1)) for part in parts))

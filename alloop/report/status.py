@@ -9,6 +9,7 @@ from alloop.loop import events as e
 from alloop.loop.history import History
 from alloop.loop.prices import by_part
 from alloop.loop.retries import lost
+from alloop.loop.spool import folder_of, trainings
 from alloop.report.facts import Made, kinds, level, made, time_left
 from alloop.report.noise import Floor, floors
 from alloop.report.quality import quarantined
@@ -27,9 +28,10 @@ def status(history: History) -> dict[str, Any]:
 
     errors: test force MAE by generation in eV/Å, null where it was not tested;
     quarantined: failed labels, and how many of them `alloop resume --retry` tries
-    again; noise: labels made again by fidelity, RMS of their forces' change in eV/Å;
-    cpu_seconds: spent by this campaign on everything; time_left in seconds, null while
-    it is not known; last_commit: ISO 8601, UTC.
+    again; training: how far those under way are; noise: labels made again by
+    fidelity, RMS of their forces' change in eV/Å; cpu_seconds: spent by this campaign
+    on everything; time_left in seconds, null while it is not known; last_commit: ISO
+    8601, UTC.
     """
     state = history.state
     newest = state.insights.get(state.generation)
@@ -47,6 +49,7 @@ def status(history: History) -> dict[str, Any]:
         "cpu_seconds": sum(by_part(history).values()),
         "errors": [_real(error) for error in state.errors],
         "threshold": _real(None if newest is None else newest.threshold),
+        "training": trainings(folder_of(history.path)),
         "open": dict(sorted(kinds(state.open.values()).items())),
         "excluded": len(state.excluded),
         "quarantined": _quarantined(history),

@@ -23,6 +23,7 @@ from alloop.training.resume import (
 from alloop.training.schedule import averaging, learning_rate
 from alloop.training.slopes import Slopes
 from alloop.training.stages import Stage
+from alloop.training.telling import Told
 from alloop.training.walk import Walk
 from alloop.training.watch import Course, Watch, force_error
 
@@ -155,9 +156,14 @@ class Run:
         loss = _finite(slope.loss.item(), stage, at.step)
         at.step += 1
         last = at.step == at.planned
-        noted = self._watch.note(at.step, loss, last, self._walk.average)
-        if noted and self._aids.progress is not None:
-            self._aids.progress(stage, at.step, at.planned, self._watch.losses[-1])
+        if self._watch.note(at.step, loss, last, self._walk.average):
+            self._tell(Told(stage, at.step, at.planned, self._watch.losses[-1]))
+
+    def _tell(self, told: Told) -> None:
+        if self._aids.progress is not None:
+            self._aids.progress(told.stage, told.step, told.steps, told.loss)
+        if self._aids.keeper is not None:
+            self._aids.keeper.tell(told)
 
     def _keep(self) -> None:
         if self._aids.keeper is None:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Protocol, runtime_checkable
 from alloop.core.errors import DamagedError, InputError
 from alloop.core.roles import Trainer
 from alloop.models.checkpoint import Checkpoint, dumps, loads
+from alloop.training.telling import Told, tell
 
 if TYPE_CHECKING:
     from alloop.training.resume import Keeper
@@ -63,6 +64,10 @@ class FolderKeeper:
             return loads(self._path(name).read_bytes())
         except (FileNotFoundError, InputError, DamagedError):
             return None
+
+    def tell(self, told: Told) -> None:
+        """Say in the folder how far the training is."""
+        tell(self.folder, told)
 
     def _path(self, name: str) -> Path:
         return self.folder / f"{name}.safetensors"

@@ -13,6 +13,7 @@ from alloop.core.units import Floats
 from alloop.models.checkpoint import Checkpoint, identity
 from alloop.models.network import Network
 from alloop.training.pool import Pool
+from alloop.training.telling import Told
 from alloop.training.walk import Walk
 from alloop.training.watch import Watch
 
@@ -34,6 +35,9 @@ class Keeper(Protocol):
 
     def load(self, name: str) -> Checkpoint | None:
         """The last state of that name; None where there is none."""
+
+    def tell(self, told: Told) -> None:
+        """Be told how far the training is, each time that a loss is recorded."""
 
 
 @dataclass(slots=True)

@@ -10,9 +10,11 @@ from rich.console import Console
 from alloop.core.records import Failure
 from alloop.loop import events as e
 from alloop.loop.learning import ATTEMPTS, absorb, ask, learn
+from alloop.loop.spool import training_folder
 from alloop.loop.state import LoopState
 from alloop.report.live import Live
 from alloop.report.tally import Tally
+from alloop.training.telling import Told, tell
 
 
 def _console(terminal):
@@ -67,6 +69,17 @@ def test_a_terminal_gets_a_panel_with_everything_in_it(finished, rules):
     assert re.search(r"under way +2 MD", panel)
     assert re.search(r"CPU +1 min 52 s labels, .* MD, training and the rest", panel)
     assert re.search(r"time +1 min \d+ s, less than a minute left", panel)
+
+
+def test_a_terminal_shows_how_far_a_training_is(finished, rules, tmp_path):
+    told = Told("pretraining", 300, 2700, 0.0217)
+    tell(training_folder(tmp_path, "round2/train"), told)
+    console = _console(terminal=True)
+    with Live("springs", rules, console, spool=tmp_path):
+        pass
+    panel = _last_panel(console.file.getvalue())
+    assert re.search(r"training +pretraining 300 of 2700, loss 0.0217", panel)
+    assert "pretraining" not in _last_panel(_shown(finished, rules, terminal=True))
 
 
 def test_doubtful_labels_are_counted_on_the_panel(troubled, rules):

@@ -13,7 +13,7 @@ from alloop.training.schedule import Compile, Schedule
 from alloop.training.stages import Stage
 from tests.training.conftest import spring_labels
 
-SETTINGS = {"channels": 8, "layers": 1, "radial": 6, "cutoff": 4.0}
+SETTINGS = {"channels": 16, "layers": 1, "radial": 6, "cutoff": 4.0}
 
 
 def network(seed: int = 0) -> Network:

@@ -14,6 +14,7 @@ from alloop.models.checkpoint import Checkpoint
 from alloop.training.fit import Aids, Course, fit_with
 from alloop.training.keeping import FolderKeeper
 from alloop.training.schedule import Compile
+from alloop.training.telling import Told, heard
 from tests.training.springs import bits, network, pool, stage
 
 
@@ -36,6 +37,7 @@ class Memory:
     halt: int | None = None
     saves: int = 0
     kept: dict[str, Checkpoint] = field(default_factory=dict)
+    told: list[Told] = field(default_factory=list)
 
     def due(self) -> bool:
         return True
@@ -48,6 +50,9 @@ class Memory:
 
     def load(self, name: str) -> Checkpoint | None:
         return self.kept.get(name)
+
+    def tell(self, told: Told) -> None:
+        self.told.append(told)
 
 
 def trained(
@@ -137,11 +142,29 @@ def test_another_trainings_state_is_not_taken_up() -> None:
 def test_a_damaged_state_is_passed_over(tmp_path) -> None:
     expected = trained()
     assert trained(FolderKeeper(tmp_path, every=0.0)) == expected
-    (path,) = tmp_path.iterdir()
+    (path,) = tmp_path.glob("*.safetensors")
     whole = path.read_bytes()
     for bad in (b"", whole[:100], whole[:-1], whole[:-1] + bytes([whole[-1] ^ 1])):
         path.write_bytes(bad)
         assert trained(FolderKeeper(tmp_path)) == expected
+
+
+def test_how_far_it_is_can_be_heard(tmp_path) -> None:
+    memory = Memory()
+    _, course = trained(memory)
+    assert [told.step for told in memory.told] == list(course.steps)
+    assert [told.loss for told in memory.told] == list(course.losses)
+    assert {(told.stage, told.steps) for told in memory.told} == {("spring", 30)}
+    assert heard(tmp_path / "training") is None
+    keeper = FolderKeeper(tmp_path / "training")
+    keeper.tell(memory.told[0])
+    keeper.tell(memory.told[-1])
+    assert heard(tmp_path / "training") == memory.told[-1]
+    assert str(memory.told[-1]).startswith("spring 30 of 30, loss ")
+    (file,) = (tmp_path / "training").iterdir()
+    for broken in ("", "{", "[1]", '{"stage": "spring"}'):
+        file.write_text(broken)
+        assert heard(tmp_path / "training") is None
 
 
 def test_states_are_kept_as_often_as_was_asked(tmp_path) -> None:

@@ -1,0 +1,37 @@
+"""How far a training is: told by its process in a file, read by whoever shows it."""
+
+import json
+import os
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+_FILE = "progress.json"
+
+
+@dataclass(frozen=True, slots=True)
+class Told:
+    """The stage under way, its steps so far and in all, its mean loss of late."""
+
+    stage: str
+    step: int
+    steps: int
+    loss: float
+
+    def __str__(self) -> str:
+        return f"{self.stage} {self.step} of {self.steps}, loss {self.loss:.3g}"
+
+
+def tell(folder: Path, told: Told) -> None:
+    """Replace what the folder says. It need not last: nothing depends on it."""
+    part = folder / f".{_FILE}.{os.getpid()}"
+    folder.mkdir(parents=True, exist_ok=True)
+    part.write_text(json.dumps(asdict(told)), encoding="utf-8")
+    part.replace(folder / _FILE)
+
+
+def heard(folder: Path) -> Told | None:
+    """What a training said last in its folder, if it has said anything."""
+    try:
+        return Told(**json.loads((folder / _FILE).read_text("utf-8")))
+    except (OSError, ValueError, TypeError):
+        return None
