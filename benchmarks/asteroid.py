@@ -20,9 +20,8 @@ from typing import Any
 
 import torch
 
-from alloop.models.checkpoint import loads
+from alloop.generation import load as load_model
 from alloop.models.network import NETWORKS
-from alloop.potentials.learned import from_checkpoint
 from alloop.training.schedule import Schedule
 from benchmarks import asteroid_rows as files
 from benchmarks.asteroid_arms import ARMS, equipped
@@ -135,7 +134,7 @@ def _test(job: Job, sets: Sets, folder: Path) -> None:
     row = json.loads(file.read_text("utf-8")) if file.exists() else {"test": 0.0}
     if row["test"] is not None:
         return
-    model = from_checkpoint(loads(file.with_suffix(".model").read_bytes()))
+    model = load_model(file.with_suffix(".model")).potential
     files.looked(folder, job.file)
     files.replace(file, {**row, "test": tested(job, model, sets)})
 

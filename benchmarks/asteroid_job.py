@@ -10,7 +10,7 @@ from alloop.core.batch import Batch, take_atoms
 from alloop.core.records import LabelSet, Predictions
 from alloop.core.roles import Potential
 from alloop.core.units import KCAL_PER_MOL
-from alloop.models.checkpoint import dumps
+from alloop.generation import Generation, to_bytes
 from alloop.training.bench import Bench, Path
 from alloop.training.correct import rows
 from alloop.training.delta import DeltaPotential, difference
@@ -97,7 +97,7 @@ class Remembered:
 
 
 def trained(job: Job, sets: Sets) -> tuple[Row, bytes]:
-    """The row and the model's bytes.
+    """The row and the bytes of a model file.
 
     Its time begins when the step is compiled: torch keeps machine code, and the first
     row of a machine would pay for all others.
@@ -123,7 +123,7 @@ def trained(job: Job, sets: Sets) -> tuple[Row, bytes]:
         "stages": [repr(stage) for stage in arm.stages],
         "history": told,
         **machine(),
-    }, dumps(potential.checkpoint())
+    }, to_bytes(Generation(potential, None, None, facts=_names(job)))[1]
 
 
 def tested(job: Job, model: Potential, sets: Sets) -> float:
