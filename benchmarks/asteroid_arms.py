@@ -17,12 +17,14 @@ _THIRD = 3  # what a step of score matching costs in steps of forces
 @dataclass(frozen=True, slots=True)
 class Arm:
     """Stages whose `steps` are shares of the row's time; expensive labels seen; γ in
-    spreads of the bias, several are tried; delta: cheap forces are added at the end."""
+    spreads of the bias, several are tried; delta: cheap forces are added at the end;
+    gentler: the factor on the steps of stages that go on."""
 
     stages: tuple[Stage, ...]
     expensive: int = LESS
     gammas: tuple[float, ...] = (2.0,)
     delta: bool = False
+    gentler: float = 1.0
 
     @property
     def weighed(self) -> tuple[Gamma, ...]:
@@ -64,14 +66,17 @@ ARMS: Mapping[str, Arm] = {
             _FINE,
         )
     ),
-    "ours": Arm((replace(_PLAIN, steps=750), _FINE)),
+    "ours": Arm(
+        (replace(_PLAIN, steps=920), replace(_FINE, steps=80)),
+        gentler=0.5,
+    ),
     "delta": Arm((Stage("delta", "expensive", 1000, "scratch"),), delta=True),
 }
 
 
 def equipped(arm: Arm, schedule: Schedule, fine: float) -> Arm:
     """The arm with this schedule; `fine` is the peak step of stages that go on."""
-    gentle = replace(schedule, lr=fine)
+    gentle = replace(schedule, lr=fine * arm.gentler)
     stages = tuple(
         replace(stage, schedule=gentle if stage.start == "previous" else schedule)
         for stage in arm.stages

@@ -70,7 +70,8 @@ def main() -> None:
 def compared(count: int, size: Size) -> list[Row]:
     """Three potentials of the same labels."""
     taught, test = labelled(count, "taught"), labelled(50, "test")
-    (gentle,) = standard_stages(size.tuning, Schedule(3e-3, warmup=20, ema=0.95))
+    schedule = Schedule(3e-3, warmup=20, ema=0.95, optimiser="adamw")
+    (gentle,) = standard_stages(size.tuning, schedule)
     (usual,) = standard_stages(size.scratch)
     tuner = UniversalTrainer(StagedTrainer("chgnet", {}, (gentle,)))
     anew = StagedTrainer("painn", {"channels": 32}, (usual,))

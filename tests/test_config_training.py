@@ -236,3 +236,29 @@ def test_what_does_not_go_with_a_stages_loss(tmp_path: Path) -> None:
     assert found.keys() == right.keys()
     for path, said in right.items():
         assert said in found[path], path
+
+
+@pytest.mark.parametrize(
+    ("potential", "option", "optimiser"),
+    [
+        ("{kind: painn}", "", "muon"),
+        ("{kind: painn}", ", optimiser: adamw", "adamw"),
+        ("{kind: chgnet}", "", "adamw"),  # few steps from weights that are good
+        ("{kind: chgnet}", ", optimiser: muon", "muon"),
+    ],
+)
+def test_the_optimiser_is_the_networks_own_or_as_asked(
+    potential: str, option: str, optimiser: str, tmp_path: Path
+) -> None:
+    if "chgnet" in potential:
+        pytest.importorskip("chgnet")
+    text = TOY.replace("{kind: painn, channels: 8, layers: 1}", potential)
+    plan = loads(f"{text}training: {{kind: standard{option}}}\n", tmp_path).plan
+    (stage,) = trainer_stages(teacher(plan))
+    assert stage.schedule.optimiser == optimiser
+
+
+def trainer_stages(found: object) -> tuple[Stage, ...]:
+    staged = getattr(found, "staged", found)
+    assert isinstance(staged, StagedTrainer)
+    return staged.stages

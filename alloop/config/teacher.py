@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from alloop.config.plan import Plan
 from alloop.config.potentials import Ready
@@ -63,7 +63,7 @@ def _given(training: Optimiser) -> "dict[Fidelity, dict[int, float]]":
 
 def _stages(plan: Plan) -> "tuple[Stage, ...]":
     training = plan.training or Standard(kind="standard")
-    stages = _list(training)
+    stages = _list(training, network(plan)[0])
     warm = isinstance(training, Asteroid) and training.start == "parent"
     if not warm and not isinstance(plan.potential, Ready):
         return stages
@@ -73,17 +73,19 @@ def _stages(plan: Plan) -> "tuple[Stage, ...]":
     )
 
 
-def _list(training: Asteroid | Standard | Stages) -> "tuple[Stage, ...]":
+def _list(training: Asteroid | Standard | Stages, kind: str) -> "tuple[Stage, ...]":
     from alloop.training.asteroid import asteroid_stages, standard_stages
     from alloop.training.schedule import Schedule
     from alloop.training.stages import Stage
+    from alloop.training.universal import PRETRAINED
 
+    usual: Literal["adamw", "muon"] = "adamw" if kind in PRETRAINED else "muon"
     schedule = Schedule(
         training.lr,
         training.batch,
         energy=training.energy,
         compile=training.compile,
-        optimiser=training.optimiser,
+        optimiser=training.optimiser or usual,
     )
     match training:
         case Asteroid():

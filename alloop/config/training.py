@@ -60,8 +60,10 @@ class Optimiser(Section):
     staleness: Whole = Field(
         0, description="generations that MD lags behind: from 1 on they train beside it"
     )
-    optimiser: Literal["muon", "adamw"] = Field(
-        "muon", description="of the matrices that mix features; AdamW moves the rest"
+    optimiser: Literal["muon", "adamw"] | None = Field(
+        None,
+        description="of the matrices that mix features, AdamW moves the rest: muon, "
+        "or adamw from a universal potential",
     )
     lr: Positive = Field(5e-3, description="the optimiser's peak step")
     batch: Count = Field(10, description="frames a step")

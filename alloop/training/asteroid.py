@@ -12,7 +12,7 @@ from alloop.training.staged import StagedTrainer
 from alloop.training.stages import SCHEDULE, Stage
 
 STEPS = (300, 2700, 1000)  # θ0, pretraining, fine-tuning
-FINE_TUNING = 1e-3  # Adam's peak step where labels are few and the start is good
+FINE_TUNING = 1e-3  # the peak step where labels are few and the start is good
 
 
 def asteroid_stages(
