@@ -29,6 +29,7 @@ from benchmarks.asteroid_data import MOLECULES, Sets, load
 from benchmarks.asteroid_figures import draw
 from benchmarks.asteroid_job import Job, Task, tested, trained
 from benchmarks.asteroid_table import lines
+from benchmarks.labelsets import labelled
 
 
 def main() -> None:
@@ -42,6 +43,9 @@ def main() -> None:
     if given.data is None:
         raise SystemExit("expected --data DIR, the folder of md17_ccsd/ and h2co/")
     sets = load(given.data, given.molecule, given.ratio, multi=given.multi)
+    if given.level:
+        frames = list(sets.cheap.batch.frames())
+        sets = replace(sets, cheap=labelled(frames, given.level))
     for job in _jobs(given, sets):
         _make(job, sets, given.out)
         if given.test:
@@ -71,6 +75,7 @@ def _parser() -> ArgumentParser:
     add("--ema", type=float, default=0.99)
     add("--batch", type=int, default=10)
     add("--multi", action="store_true", help="cheap labels of all three molecules")
+    add("--level", default="", help="cheap labels of this level instead: gfn2-xtb, ...")
     add("--test", action="store_true", help="look at the test set")
     add("--table", action="store_true", help="show what the folder holds")
     add("--figures", type=Path, help="draw what the folder holds to this .png or .svg")
@@ -114,6 +119,7 @@ def _task(given: Namespace) -> Task:
         settings=tuple(sorted(given.settings.items())),
         ratio=given.ratio,
         multi=given.multi,
+        level=given.level,
         minutes=given.minutes,
         steps=given.steps,
     )

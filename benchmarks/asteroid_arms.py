@@ -45,7 +45,6 @@ ARMS: Mapping[str, Arm] = {
     "gammas": Arm((_TEACHER, _PRE, _FINE), gammas=(0.5, 1.0, 2.0, 4.0)),
     "scaled-bias": Arm((_TEACHER, replace(_PRE, weights="scaled"), _FINE)),
     "scaled-labels": Arm((_TEACHER, replace(_PRE, labels="scaled"), _FINE)),
-    "both": Arm((_PLAIN, replace(_FINE, on="both", mix=0.5, steps=325))),
     "corrected": Arm(
         (
             _CHEAP,

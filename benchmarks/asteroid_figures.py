@@ -86,7 +86,9 @@ def _panel(axes: Axes, label: str, curves: Mapping[str, Curve]) -> None:
 
 def _name(row: Row) -> str:
     parts = (row["molecule"], row["network"], row["budget"], row["arm"])
-    return ", ".join([*parts, *(["AdamW"] if row["optimiser"] == "adamw" else [])])
+    optimiser = row["optimiser"].removeprefix("muon")
+    extra = (row.get("level"), "multi" * row["multi"], optimiser)
+    return ", ".join([*parts, *filter(None, extra)])
 
 
 def _labelled(row: Row) -> bool:

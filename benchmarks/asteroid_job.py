@@ -40,6 +40,7 @@ class Task:
     settings: tuple[tuple[str, Any], ...]
     ratio: int
     multi: bool
+    level: str  # of the cheap labels; "" for the published ones
     minutes: float
     steps: int | None  # instead of minutes
 
@@ -53,8 +54,8 @@ class Task:
     @property
     def name(self) -> str:
         """What the files of its rows begin with."""
-        multi = "-multi" if self.multi else ""
-        start = f"{self.molecule}-{self.network}-r{self.ratio}{multi}"
+        more = "-multi" * self.multi + f"-{self.level}" * bool(self.level)
+        start = f"{self.molecule}-{self.network}-r{self.ratio}{more.replace('/', '_')}"
         return f"{start}-{self.budget.replace(' ', '')}"
 
 
@@ -144,6 +145,7 @@ def _names(job: Job) -> Row:
         "settings": dict(job.task.settings),
         "ratio": job.task.ratio,
         "multi": job.task.multi,
+        "level": job.task.level,
         "budget": job.task.budget,
         "arm": job.name,
         "facts": job.facts,

@@ -37,7 +37,7 @@ PAPER: Mapping[str, Mapping[str, float]] = {
     },
 }
 FIGURES = ("stopping", "choosing", "test")  # force MAE on these sets
-_TASK = ("molecule", "network", "ratio", "budget", "multi")
+_TASK = ("molecule", "network", "ratio", "budget", "multi", "level")
 
 
 def lines(rows: Sequence[Row]) -> Iterable[str]:
@@ -45,8 +45,9 @@ def lines(rows: Sequence[Row]) -> Iterable[str]:
     for task, members in groupby(sorted(rows, key=_order), key=_task):
         found = list(members)
         standard = [row for row in rows if _baseline(row, found[0])]
-        molecule, network, ratio, budget, multi = task
-        yield f"{molecule}, {network}, ratio {ratio}, {budget}{', multi' * multi}"
+        molecule, network, ratio, budget, multi, level = task
+        more = ", multi" * multi + f", {level}" * bool(level)
+        yield f"{molecule}, {network}, ratio {ratio}, {budget}{more}"
         yield (
             "  arm                 facts    seeds  stopping [950:1000]   "
             "choosing [400:450]    test                    steps   CPU s"
@@ -100,7 +101,7 @@ def _papers(molecule: str) -> Iterable[str]:
 
 
 def _task(row: Row) -> tuple[Any, ...]:
-    return tuple(row[name] for name in _TASK)
+    return tuple(row.get(name, "") for name in _TASK)
 
 
 def _order(row: Row) -> tuple[Any, ...]:

@@ -24,12 +24,10 @@ from ase.build import molecule
 
 from alloop.core.atoms import from_atoms
 from alloop.core.batch import pack
-from alloop.core.records import Label, LabelSet, TrainingData
+from alloop.core.records import LabelSet, TrainingData
 from alloop.core.roles import Potential, Trainer
 from alloop.core.seeds import stream
 from alloop.grading import errors
-from alloop.labels.direct import DirectLabeller
-from alloop.labels.levels import named
 from alloop.models.graph import to_graph
 from alloop.models.network import build, energy_and_forces
 from alloop.training.asteroid import standard_stages
@@ -37,6 +35,7 @@ from alloop.training.schedule import Schedule
 from alloop.training.staged import StagedTrainer
 from alloop.training.universal import UniversalTrainer, untouched
 from benchmarks.common import Row, arguments, say, spread, table, write_json
+from benchmarks.labelsets import labelled
 
 _NOTHING = LabelSet(pack(()), np.zeros(0), np.zeros((0, 3)))
 _FRAMES = 10  # in a training step, and of the timings
@@ -69,7 +68,7 @@ def main() -> None:
 
 def compared(count: int, size: Size) -> list[Row]:
     """Three potentials of the same labels."""
-    taught, test = labelled(count, "taught"), labelled(50, "test")
+    taught, test = rattled(count, "taught"), rattled(50, "test")
     schedule = Schedule(3e-3, warmup=20, ema=0.95, optimiser="adamw")
     (gentle,) = standard_stages(size.tuning, schedule)
     (usual,) = standard_stages(size.scratch)
@@ -82,21 +81,16 @@ def compared(count: int, size: Size) -> list[Row]:
     ]
 
 
-def labelled(count: int, name: str) -> LabelSet:
+def rattled(count: int, name: str) -> LabelSet:
     """Rattled methanols with labels."""
-    atoms, labeller = molecule("CH3OH"), DirectLabeller(named("gfn2-xtb"))
+    atoms = molecule("CH3OH")
     shifts = stream(0, name).normal(0.0, 0.06, (count, len(atoms), 3))
     frames = []
     for shift in shifts:
         moved = atoms.copy()
         moved.positions += shift
         frames.append(from_atoms(moved))
-    made = [labeller.label(frame) for frame in frames]
-    good = [label for label in made if isinstance(label, Label)]
-    if len(good) < len(made):
-        raise RuntimeError("expected labels of all frames, some failed")
-    energies = np.array([label.energy for label in good])
-    return LabelSet(pack(frames), energies, np.concatenate([x.forces for x in good]))
+    return labelled(frames, "gfn2-xtb")
 
 
 def _trained(name: str, trainer: Trainer, taught: LabelSet, test: LabelSet) -> Row:

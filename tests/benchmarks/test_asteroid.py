@@ -108,6 +108,26 @@ def test_rows_are_made_once_and_shown(
     assert "paper: asteroid" in shown
 
 
+def test_the_cheap_level_may_be_another(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    where = ("--data", data, "--out", tmp_path, "--ratio", 1, "--steps", 4)
+    run(monkeypatch, *where, "--arms", "no-bat", "--settings", SMALL)
+    run(
+        monkeypatch,
+        *where,
+        "--arms",
+        "no-bat",
+        "--settings",
+        SMALL,
+        "--level",
+        "hf/sto-3g",
+    )
+    rows = [json.loads(path.read_text()) for path in tmp_path.glob("*.json")]
+    assert sorted(row["level"] for row in rows) == ["", "hf/sto-3g"]
+    assert rows[0]["stopping"] != rows[1]["stopping"]
+
+
 def test_a_row_belongs_to_one_process(tmp_path: Path) -> None:
     with claimed(tmp_path / "row.json") as first, claimed(tmp_path / "row.json") as two:
         assert first
