@@ -49,8 +49,8 @@ def lines(rows: Sequence[Row]) -> Iterable[str]:
         more = ", multi" * multi + f", {level}" * bool(level)
         yield f"{molecule}, {network}, ratio {ratio}, {budget}{more}"
         yield (
-            "  arm                 facts    seeds  stopping [950:1000]   "
-            "choosing [400:450]    test                    steps   CPU s"
+            "  arm                 facts    seeds  stopping [950:1000]       "
+            "choosing [400:450]        test                       steps   CPU s"
         )
         yield from _arms(found, standard)
         yield from _papers(molecule)
@@ -59,16 +59,21 @@ def lines(rows: Sequence[Row]) -> Iterable[str]:
 
 def _baseline(row: Row, other: Row) -> bool:
     """Whether it is what the other one's error is compared with: standard training
-    with 250 labels, which sees no cheap ones and so is the same at every ratio."""
-    same = all(row[name] == other[name] for name in ("molecule", "network", "budget"))
+    with 250 labels, which sees no cheap ones and so is the same at every ratio; and
+    with Muon, since it is to be the best that there is."""
+    names = ("molecule", "network", "budget")
+    same = (
+        all(row[name] == other[name] for name in names) and row["optimiser"] == "muon"
+    )
     return same and (row["arm"], row["expensive"]) == ("standard", FULL)
 
 
 def _arms(rows: list[Row], standard: list[Row]) -> Iterable[str]:
     key = lambda row: (row["arm"], row["facts"])  # noqa: E731
-    for (arm, facts), members in groupby(rows, key=key):
+    for (name, facts), members in groupby(rows, key=key):
         found = list(members)
-        cells = "".join(f"{_cell(found, standard, name):22}" for name in FIGURES)
+        arm = name + " adamw" * (found[0]["optimiser"] == "adamw")
+        cells = "".join(f"{_cell(found, standard, what):26}" for what in FIGURES)
         steps = median(row["steps"] for row in found)
         seconds = median(row["cpu_seconds"] for row in found)
         yield (
@@ -81,12 +86,17 @@ def _cell(rows: list[Row], standard: list[Row], name: str) -> str:
     ours, theirs = (_values(x, name) for x in (rows, standard))
     if not ours:
         return ""
-    text = f"{median(ours):.3f}"
+    text = _number(median(ours))
     if len(ours) > 1:
-        text += f" ({min(ours):.3f}-{max(ours):.3f})"
+        text += f" ({_number(min(ours))}-{_number(max(ours))})"
     if theirs:
         text += f" {100 * (median(ours) / median(theirs) - 1):+.0f} %"
     return text
+
+
+def _number(error: float) -> str:
+    """Three digits, for errors from a few to some thousandths."""
+    return f"{error:.3f}" if error >= 0.1 else f"{error:.4f}"
 
 
 def _values(rows: list[Row], name: str) -> list[float]:
