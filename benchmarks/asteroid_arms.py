@@ -65,10 +65,11 @@ ARMS: Mapping[str, Arm] = {
             _FINE,
         )
     ),
-    "ours": Arm(
+    "brief": Arm(
         (replace(_PLAIN, steps=920), replace(_FINE, steps=80)),
         gentler=0.5,
     ),
+    "ours": Arm((replace(_PLAIN, steps=850), replace(_FINE, steps=150))),
     "delta": Arm((Stage("delta", "expensive", 1000, "scratch"),), delta=True),
 }
 
