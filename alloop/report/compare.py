@@ -1,5 +1,6 @@
 """A campaign against its controls at equal label cost. Pure."""
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -12,13 +13,13 @@ from alloop.report.evidence import labels_of_test
 from alloop.report.facts import Stand, generations
 from alloop.report.words import duration, milli
 
-_SLACK = 1.05  # a control may have cost so much more and still be called equal
+_INSTANT = 1e-9  # s: labels that cost nothing that could be measured
 TITLES = {"standard": "standard training", "random": "random selection"}
 
 
 @dataclass(frozen=True, slots=True)
 class Comparison:
-    """The campaign's last generation and the control's best affordable last one.
+    """The campaign's last generation and the control's whose labels cost most alike.
 
     Errors are test force MAEs in eV/Å; costs CPU seconds of labels; noise is twice the
     standard error of the mean difference over the shared test frames, None where the
@@ -73,9 +74,13 @@ def compare(history: History, name: str, control: History) -> Comparison | None:
     if not tested or not theirs:
         return None
     ours = tested[-1]
-    equal = [x for x in theirs if x.label_cost <= _SLACK * ours.label_cost]
-    other = (equal or theirs[:1])[-1]
+    other = min(reversed(theirs), key=lambda x: _apart(x.label_cost, ours.label_cost))
     return Comparison(name, ours, other, _noise(history, ours, control, other))
+
+
+def _apart(one: float, other: float) -> float:
+    """By which factor two costs differ, as a logarithm."""
+    return abs(math.log(max(one, _INSTANT) / max(other, _INSTANT)))
 
 
 def comparisons(

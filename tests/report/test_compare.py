@@ -1,6 +1,7 @@
 """Campaign against controls: who won is said as it is."""
 
 from dataclasses import replace
+from math import log
 
 import pytest
 
@@ -36,8 +37,10 @@ def test_equal_campaigns_differ_by_noise(finished):
 def test_a_control_is_judged_at_equal_label_cost(finished, remade, control):
     young = remade(_until(finished, generation=2))
     found = compare(young, "random", control)
-    assert found.theirs.label_cost <= 1.05 * found.ours.label_cost
     assert found.theirs.generation == 2 < generations(control)[-1].generation
+    ours = found.ours.label_cost
+    apart = [abs(log(each.label_cost / ours)) for each in generations(control)]
+    assert abs(log(found.theirs.label_cost / ours)) == min(apart)
 
 
 def test_nothing_is_compared_without_tests(finished, remade):
