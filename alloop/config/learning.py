@@ -139,5 +139,5 @@ def _of_validation(training: Weighed) -> Iterator[Problem]:
     stages = training.stages if isinstance(training, Stages) else ()
     for stage in stages:
         if stage.patience is not None:
-            text = f"{text} take the errors of `patience` on, in stage {stage.name}"
-            yield Problem("training.validation", text)
+            why = f"take the errors of `patience` on, in stage {stage.name}"
+            yield Problem("training.validation", f"{text} {why}")
