@@ -1,5 +1,6 @@
 """How far a training is: told by its process in a file, read by whoever shows it."""
 
+import contextlib
 import json
 import os
 from dataclasses import asdict, dataclass
@@ -22,11 +23,12 @@ class Told:
 
 
 def tell(folder: Path, told: Told) -> None:
-    """Replace what the folder says. It need not last: nothing depends on it."""
+    """Replace what the folder says, if the disk allows: nothing depends on it."""
     part = folder / f".{_FILE}.{os.getpid()}"
-    folder.mkdir(parents=True, exist_ok=True)
-    part.write_text(json.dumps(asdict(told)), encoding="utf-8")
-    part.replace(folder / _FILE)
+    with contextlib.suppress(OSError):
+        folder.mkdir(parents=True, exist_ok=True)
+        part.write_text(json.dumps(asdict(told)), encoding="utf-8")
+        part.replace(folder / _FILE)
 
 
 def heard(folder: Path) -> Told | None:

@@ -167,6 +167,12 @@ def test_how_far_it_is_can_be_heard(tmp_path) -> None:
         assert heard(tmp_path / "training") is None
 
 
+def test_a_training_does_not_depend_on_being_heard(tmp_path) -> None:
+    (tmp_path / "file").write_text("in the way")
+    FolderKeeper(tmp_path / "file").tell(Told("spring", 1, 2, 0.5))
+    assert heard(tmp_path / "file") is None
+
+
 def test_states_are_kept_as_often_as_was_asked(tmp_path) -> None:
     assert FolderKeeper(tmp_path, every=0.0).due()
     assert not FolderKeeper(tmp_path, every=1000.0).due()
