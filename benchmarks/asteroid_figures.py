@@ -10,7 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from benchmarks.asteroid_arms import FULL, LESS
-from benchmarks.asteroid_rows import Row
+from benchmarks.asteroid_rows import Row, judged
 
 Curve = Mapping[float, Sequence[float]]  # errors of all seeds, by what was changed
 _USUAL = {"standard": FULL}
@@ -54,11 +54,6 @@ def slope(curve: Curve) -> float:
     return float(np.polyfit(np.log(x), np.log(y), 1)[0])
 
 
-def judged(row: Row) -> float:
-    """The validation error of a row, kcal/mol/Å: the mean of its two sets."""
-    return 0.5 * (float(row["stopping"]) + float(row["choosing"]))
-
-
 def _curves(rows: list[Row], of: Callable[[Row], float]) -> dict[str, Curve]:
     """What was changed against errors, by molecule, network, budget and arm."""
     found: dict[str, Curve] = {}
@@ -85,10 +80,10 @@ def _panel(axes: Axes, label: str, curves: Mapping[str, Curve]) -> None:
 
 
 def _name(row: Row) -> str:
-    parts = (row["molecule"], row["network"], row["budget"], row["arm"])
+    parts = (row["molecule"], row["network"], row["budget"], f"batch {row['batch']}")
     optimiser = row["optimiser"].removeprefix("muon")
     extra = (row.get("level"), "multi" * row["multi"], optimiser)
-    return ", ".join([*parts, *filter(None, extra)])
+    return ", ".join([*parts, *filter(None, extra), row["arm"]])
 
 
 def _labelled(row: Row) -> bool:

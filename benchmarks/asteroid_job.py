@@ -152,6 +152,7 @@ def _names(job: Job) -> Row:
         "seed": job.seed,
         "expensive": job.arm.expensive,
         "gammas": job.arm.gammas,
+        "batch": job.arm.stages[-1].schedule.batch,
         "optimiser": job.arm.stages[-1].schedule.optimiser,
     }
 

@@ -45,6 +45,11 @@ def rows(folder: Path) -> list[Row]:
     return [json.loads(x.read_text("utf-8")) for x in sorted(folder.glob("*.json"))]
 
 
+def judged(row: Row) -> float:
+    """The validation error of a row, kcal/mol/Å: the mean of its two sets."""
+    return 0.5 * (float(row["stopping"]) + float(row["choosing"]))
+
+
 def looked(folder: Path, name: str) -> None:
     """Note that the test set was looked at for a row."""
     line = f"{time.strftime('%Y-%m-%d %H:%M:%S')} {name}\n"

@@ -140,6 +140,7 @@ def made(arm: str, seed: int = 0, error: float = 1.0, **others: object) -> Row:
     task = {"molecule": "benzene", "network": "painn", "ratio": 20, "multi": False}
     facts = {"budget": "5 CPU min", "arm": arm, "facts": "0", "seed": seed}
     told = {"steps": 10, "cpu_seconds": 300.0, "test": None, "optimiser": "muon"}
+    told["batch"] = 10
     seen = {"expensive": 250 if arm == "standard" else 200, "gammas": [2.0]}
     errors = {"stopping": error, "choosing": error}
     return {**task, **facts, **told, **seen, **errors, **others}
@@ -155,7 +156,8 @@ def test_medians_stand_beside_their_spread() -> None:
         for seed, error in enumerate(errors)
     ]
     rows += [made("ours", ratio=40, error=0.3), made("standard", expensive=50)]
-    found = [line for line in lines(rows) if line.startswith("  ours")]
+    rows += [made("standard", facts="1", batch=5, error=3.5)]  # a worse way of it
+    found = [line for line in lines(rows) if line.startswith("  ours 10")]
     assert "1.500 (1.000-9.000) -50 %" in found[0]
     assert "0.300 -90 %" in found[1]  # standard training is the same at every ratio
 
