@@ -115,6 +115,19 @@ def test_options_of_asteroid_change_its_stages(
     assert [stage.weights for stage in stages] == ["uniform", weights, "uniform"]
 
 
+def test_without_weights_pretraining_gets_the_steps_of_the_teacher(
+    tmp_path: Path,
+) -> None:
+    text = f"{TOY}training: {{kind: asteroid, bias: none}}\n"
+    usual = trainer(f"{TOY}training: {{kind: asteroid}}\n", tmp_path).stages
+    plain = trainer(text, tmp_path).stages
+    assert [(x.name, x.weights) for x in plain] == [
+        ("pretraining", "uniform"),
+        ("fine-tuning", "uniform"),
+    ]
+    assert sum(x.steps for x in plain) == sum(x.steps for x in usual)
+
+
 def test_all_mistakes_of_the_fields_are_told_at_once(tmp_path: Path) -> None:
     text = (
         TOY

@@ -11,7 +11,13 @@ from alloop.core.atoms import number
 from alloop.core.roles import Trainer
 
 if TYPE_CHECKING:
-    from alloop.training.stages import Fidelity, Stage
+    from alloop.training.stages import Fidelity, Stage, Weights
+
+_WEIGHTS: "Mapping[str, Weights]" = {
+    "plain": "bias",
+    "scaled": "scaled",
+    "none": "uniform",
+}
 
 
 def trainer(plan: Plan) -> Trainer:
@@ -29,8 +35,8 @@ def _pairwise(plan: Plan, settings: Mapping[str, Any]) -> Trainer:
     basis = {key: settings[key] for key in ("radial", "cutoff") if key in settings}
     if not isinstance(plan.training, Asteroid):
         return PairwiseTrainer(**basis, pretrain=False)
-    gamma, least = Gamma(plan.training.gamma[0]), plan.training.least
-    return PairwiseTrainer(**basis, gamma=gamma, least=least)
+    gamma = None if plan.training.bias == "none" else Gamma(plan.training.gamma[0])
+    return PairwiseTrainer(**basis, gamma=gamma, least=plan.training.least)
 
 
 def _staged(plan: Plan, kind: str, settings: dict[str, Any]) -> Trainer:
@@ -90,8 +96,8 @@ def _list(training: Asteroid | Standard | Stages, kind: str) -> "tuple[Stage, ..
     match training:
         case Asteroid():
             steps = (training.teacher, training.pretrain, training.finetune)
-            stages = asteroid_stages(steps, schedule, training.finetune_lr)
-            return _forgiving(stages) if training.bias == "scaled" else stages
+            weights = _WEIGHTS[training.bias]
+            return asteroid_stages(steps, schedule, training.finetune_lr, weights)
         case Standard():
             return standard_stages(training.steps, schedule)
         case Stages():
@@ -111,14 +117,6 @@ def _list(training: Asteroid | Standard | Stages, kind: str) -> "tuple[Stage, ..
                 )
                 for step in training.stages
             )
-
-
-def _forgiving(stages: "tuple[Stage, ...]") -> "tuple[Stage, ...]":
-    """The same stages with weights that forgive a common factor between the levels."""
-    return tuple(
-        replace(stage, weights="scaled") if stage.weights == "bias" else stage
-        for stage in stages
-    )
 
 
 def network(plan: Plan) -> tuple[str, dict[str, Any]]:

@@ -96,8 +96,10 @@ class Asteroid(Weighed):
     pretrain: Count = Field(2700, description="steps on cheap labels, by bias weights")
     finetune: Count = Field(1000, description="steps on expensive labels")
     finetune_lr: Positive = Field(1e-3, description="peak step in fine-tuning")
-    bias: Literal["plain", "scaled"] = Field(
-        "plain", description="of labels as they are, or after the best common factor"
+    bias: Literal["plain", "scaled", "none"] = Field(
+        "plain",
+        description="that weighs cheap labels: as it is, after the best common factor, "
+        "or none, whose steps go into pretraining",
     )
     start: Literal["scratch", "parent"] = Field(
         "scratch", description="parent: go on from the last generation's network"

@@ -9,7 +9,7 @@ from typing import Any
 
 from alloop.training.schedule import Schedule
 from alloop.training.staged import StagedTrainer
-from alloop.training.stages import SCHEDULE, Stage
+from alloop.training.stages import SCHEDULE, Stage, Weights
 
 STEPS = (300, 2700, 1000)  # θ0, pretraining, fine-tuning
 FINE_TUNING = 1e-3  # the peak step where labels are few and the start is good
@@ -19,15 +19,19 @@ def asteroid_stages(
     steps: tuple[int, int, int] = STEPS,
     schedule: Schedule = SCHEDULE,
     fine_tuning: float = FINE_TUNING,
-) -> tuple[Stage, Stage, Stage]:
+    weights: Weights = "bias",
+) -> tuple[Stage, ...]:
     """θ0 on expensive labels; weighed pretraining on cheap ones; fine-tuning, whose
-    peak step is `fine_tuning`."""
+    peak step is `fine_tuning`. Uniform weights need no θ0: pretraining gets its steps.
+    """
     gentle = replace(schedule, lr=fine_tuning)
-    return (
-        Stage("teacher", "expensive", steps[0], "scratch", schedule=schedule),
-        Stage("pretraining", "cheap", steps[1], "scratch", "bias", schedule),
+    teacher = Stage("teacher", "expensive", steps[0], "scratch", schedule=schedule)
+    more = steps[0] if weights == "uniform" else 0
+    rest = (
+        Stage("pretraining", "cheap", steps[1] + more, "scratch", weights, schedule),
         Stage("fine-tuning", "expensive", steps[2], schedule=gentle),
     )
+    return rest if weights == "uniform" else (teacher, *rest)
 
 
 def standard_stages(

@@ -28,15 +28,15 @@ from alloop.training.weights import (
 class PairwiseTrainer:
     """Fits a pair potential to forces and energies; implements Trainer.
 
-    pretrain False leaves the cheap labels out (standard training). energy is ρ of
-    ASTEROID's Eq. 1, with squared errors; ridge holds the coefficients near zero, pull
-    (fine-tuning) near those of the cheap level.
+    pretrain False leaves the cheap labels out (standard training); without a gamma
+    they all count alike. energy is ρ of ASTEROID's Eq. 1, with squared errors; ridge
+    holds the coefficients near zero, pull (fine-tuning) near those of the cheap level.
     """
 
     radial: int = 12
     cutoff: float = 5.0
     pretrain: bool = True
-    gamma: Gamma = DEFAULT
+    gamma: Gamma | None = DEFAULT
     least: float = 0.3
     energy: float = 0.05
     ridge: float = 1e-6
@@ -85,11 +85,14 @@ class PairwiseTrainer:
         weights, story = self._weigh(basis, teacher, cheap)
         pretrained = self._solve(basis, cheap, weights)
         found = self._solve(basis, expensive, uniform, pretrained)
-        return found, {"stages": ["teacher", "pretraining", "fine-tuning"], **story}
+        stages = [*["teacher"] * bool(story), "pretraining", "fine-tuning"]
+        return found, {"stages": stages, **story}
 
     def _weigh(
         self, basis: PairBasis, teacher: Floats, cheap: LabelSet
     ) -> tuple[Floats, dict[str, Any]]:
+        if self.gamma is None:
+            return np.ones(len(cheap)), {}
         forces = PairwisePotential(basis, teacher).predict(cheap.batch).forces
         bias = frame_bias(forces, cheap.forces, cheap.batch.offsets)
         weights, gamma = guarded_weights(bias, self.gamma, self.least)

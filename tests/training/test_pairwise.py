@@ -46,6 +46,15 @@ def test_the_bias_is_that_of_the_springs(cheap, expensive) -> None:
     assert json.loads(json.dumps(told)) == told
 
 
+def test_without_a_gamma_cheap_labels_count_alike(cheap, expensive) -> None:
+    data = TrainingData(cheap(30), expensive(12))
+    plain, told = PairwiseTrainer(gamma=None).train(data, None, seed=0)
+    weighed, _ = PairwiseTrainer().train(data, None, seed=0)
+    assert told["stages"] == ["pretraining", "fine-tuning"]
+    assert "bias" not in told
+    assert not np.array_equal(plain.coefficients, weighed.coefficients)
+
+
 def test_the_same_labels_give_the_same_bits(cheap, expensive) -> None:
     data = TrainingData(cheap(10), expensive(5))
     first, again = (PairwiseTrainer().train(data, None, s)[0] for s in (0, 1))
