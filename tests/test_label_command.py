@@ -12,6 +12,7 @@ import ase.io
 import numpy as np
 import psutil
 import pytest
+import yaml
 from ase import Atoms
 from ase.calculators.singlepoint import SinglePointCalculator
 from ase.db import connect
@@ -19,6 +20,7 @@ from ase.db import connect
 from alloop.cli import main
 from alloop.core.atoms import from_atoms
 from alloop.core.records import Label
+from alloop.core.units import HARTREE
 from alloop.labels.direct import DirectLabeller
 from alloop.labels.levels import named
 from alloop.labels.toy import toy_level
@@ -268,3 +270,25 @@ def test_two_commands_at_once_share_a_cache(here: Path) -> None:
     assert len(kept(here / "labels")) == 8
     assert content(here / "a.xyz") == content(here / "b.xyz")
     assert (here / "a.xyz").read_text() == (here / "b.xyz").read_text()  # costs too
+
+
+def test_free_atoms_are_references(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["atoms", "O", "H", "H", "--level", "hf/sto-3g"]) == 0
+    found = yaml.safe_load(capsys.readouterr().out)
+    assert list(found) == ["H", "O"]
+    assert found["H"] == pytest.approx(-0.46658 * HARTREE, abs=1e-3)  # known
+    assert found["O"] == pytest.approx(-73.80415 * HARTREE, abs=1e-2)  # the triplet's
+
+
+@pytest.mark.parametrize(
+    ("elements", "level", "text"),
+    [
+        (["H", "Q", "X"], "hf/sto-3g", "got Q, X"),
+        (["He"], "{kind: toy, fault: nan}", "no label for the atom He"),
+    ],
+)
+def test_what_is_no_atom_or_has_no_label_is_told(
+    elements: list[str], level: str, text: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["atoms", *elements, "--level", level]) == 2
+    assert text in capsys.readouterr().err

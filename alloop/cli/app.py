@@ -43,8 +43,8 @@ def _exiting(command: Callable[..., int | None]) -> Callable[..., None]:
 _COMMANDS = (
     *(making.init, making.check, making.plan, running.run, running.resume),
     *(showing.status, showing.why, showing.log, showing.report),
-    *(taking.export, taking.exclude, taking.fork, labelling.label, walking.md),
-    teaching.train,
+    *(taking.export, taking.exclude, taking.fork, labelling.label, labelling.atoms),
+    *(teaching.train, walking.md),
     *(doctor.doctor, doctor.version),
 )
 for _command in _COMMANDS:

@@ -1,4 +1,4 @@
-"""`label`: frames in, labels out, without a campaign."""
+"""`label` and `atoms`: frames or elements in, labels out, without a campaign."""
 
 import shlex
 from pathlib import Path
@@ -69,6 +69,24 @@ def label(  # noqa: PLR0913 - one for each option
             say(f"stopped; go on with: {shlex.join(['alloop', *context.obj])}")
             return RESUMABLE
     return 0
+
+
+def atoms(
+    elements: Annotated[list[str], typer.Argument(help="chemical symbols: H C O")],
+    level: Annotated[
+        str, typer.Option(help="`b3lyp/def2-svp`, a YAML file, or a mapping in YAML")
+    ],
+) -> None:
+    """Energies (eV) of free atoms at a level, for `references:` in `training:`."""
+    from alloop.config.levels import level_of
+    from alloop.core.atoms import elements as numbers_of
+    from alloop.labels.atoms import free_energies
+    from alloop.labels.direct import DirectLabeller
+
+    numbers = numbers_of(elements)
+    energies = free_energies(DirectLabeller(level_of(level)), numbers)
+    each = ", ".join(f"{name}: {energy:.6f}" for name, energy in energies.items())
+    say(f"{{{each}}}")
 
 
 def _carry_out(job: "Job", asked: Event, retry: bool, quiet: bool) -> None:

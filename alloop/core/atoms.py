@@ -1,9 +1,12 @@
 """Frames to ase.Atoms and back."""
 
+from collections.abc import Iterable
+
 import numpy as np
 from ase import Atoms
 from ase.data import atomic_masses, atomic_numbers, chemical_symbols
 
+from alloop.core.errors import InputError
 from alloop.core.frame import Frame
 from alloop.core.units import Floats, Integers
 
@@ -48,6 +51,17 @@ def symbol(number: int) -> str:
 def number(element: str) -> int:
     """The atomic number of a chemical symbol; KeyError where there is none."""
     return int(atomic_numbers[element])
+
+
+def elements(symbols: Iterable[str]) -> list[int]:
+    """Atomic numbers of chemical symbols; InputError for what is none."""
+    given = list(symbols)
+    wrong = [name for name in given if not atomic_numbers.get(name)]
+    if wrong:
+        raise InputError(
+            f"expected chemical symbols such as H or Cl, got {', '.join(wrong)}"
+        )
+    return [number(name) for name in given]
 
 
 def formula(frame: Frame) -> str:
