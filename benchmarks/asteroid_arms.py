@@ -71,7 +71,7 @@ ARMS: Mapping[str, Arm] = {
         (replace(_PLAIN, steps=920), replace(_FINE, steps=80)),
         gentler=0.5,
     ),
-    "ours": Arm((replace(_PLAIN, steps=920), replace(_FINE, steps=80)), epochs=100),
+    "ours": Arm((replace(_PLAIN, steps=920), replace(_FINE, steps=80)), epochs=60),
     "delta": Arm((Stage("delta", "expensive", 1000, "scratch"),), delta=True),
 }
 

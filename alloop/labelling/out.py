@@ -16,11 +16,8 @@ the frame came with stand in `data`.
 """
 
 import csv
-import os
 import sqlite3
-import uuid
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -38,6 +35,7 @@ from alloop.core.levels import Level
 from alloop.core.records import Failure, Label, Unlabelled
 from alloop.files.atoms import DATABASES, UNREADABLE, rows
 from alloop.files.frames import Given
+from alloop.files.whole import whole
 from alloop.labels.stress import stress_of
 from alloop.loop.retries import lasting
 
@@ -89,7 +87,7 @@ def write(
     try:
         _write_failures(failures_file(out), given, failed(records))
         if good:
-            with _whole(out) as partial:
+            with whole(out) as partial:
                 _write_labels(partial, level, good)
     except (OSError, sqlite3.Error) as error:
         raise InputError(
@@ -200,7 +198,7 @@ def _write_failures(path: Path, given: Sequence[Given], failures: Failed) -> Non
     if not failures:
         path.unlink(missing_ok=True)
         return
-    with _whole(path) as partial, partial.open("w", newline="") as file:
+    with whole(path) as partial, partial.open("w", newline="") as file:
         lines = csv.writer(file)
         lines.writerow(_COLUMNS)
         for index, why in failures.items():
@@ -218,19 +216,6 @@ def _read_failures(path: Path) -> Failed:
             )
             for row in csv.DictReader(file)
         }
-
-
-@contextmanager
-def _whole(path: Path) -> Iterator[Path]:
-    """A place to write to; what is there afterwards replaces `path`, synced."""
-    partial = path.with_name(f".{uuid.uuid4().hex}{path.suffix}")
-    try:
-        yield partial
-        with partial.open("rb") as file:
-            os.fsync(file.fileno())
-        partial.replace(path)
-    finally:
-        partial.unlink(missing_ok=True)
 
 
 def _another(out: Path, why: str) -> InputError:

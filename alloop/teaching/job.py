@@ -2,7 +2,6 @@
 
 import json
 import shutil
-import uuid
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -15,6 +14,7 @@ from alloop.core.errors import InputError
 from alloop.core.records import LabelSet, TrainingData
 from alloop.core.roles import Potential, Trainer
 from alloop.core.seeds import torch_seed
+from alloop.files.whole import whole
 from alloop.generation import Generation, from_bytes, to_bytes
 from alloop.grading import Errors, errors, fit_scorer
 from alloop.potentials.storable import Storable
@@ -80,9 +80,11 @@ class Job:
         training. Raises InputError where the labels cannot be learned from.
         """
         taught = self._taught(observe)
-        _write(self.out, to_bytes(taught.generation)[1])
+        with whole(self.out) as partial:
+            partial.write_bytes(to_bytes(taught.generation)[1])
         text = json.dumps(self._told(taught), indent=1, sort_keys=True)
-        _write(self.story, text.encode())
+        with whole(self.story) as partial:
+            partial.write_text(text, encoding="utf-8")
         shutil.rmtree(self.kept, ignore_errors=True)
         return taught
 
@@ -174,13 +176,3 @@ def _facts(material: Material, graded: Rows) -> dict[str, int | float]:
         facts["test_force_mae_eV_per_A"] = graded["test"].force_mae
         facts["test_frames"] = graded["test"].frames
     return facts
-
-
-def _write(path: Path, content: bytes) -> None:
-    """The file as a whole or not at all."""
-    partial = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
-    try:
-        partial.write_bytes(content)
-        partial.replace(path)
-    finally:
-        partial.unlink(missing_ok=True)

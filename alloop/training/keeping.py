@@ -1,14 +1,13 @@
 """States of trainings in a folder: one file a training, replaced as a whole."""
 
-import os
 import time
-import uuid
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 from alloop.core.errors import DamagedError, InputError
 from alloop.core.roles import Trainer
+from alloop.files.whole import whole
 from alloop.models.checkpoint import Checkpoint, dumps, loads
 from alloop.training.telling import Told, tell
 
@@ -46,16 +45,8 @@ class FolderKeeper:
     def save(self, name: str, state: Checkpoint) -> None:
         """Write beside the file, sync, and rename over it."""
         self.folder.mkdir(parents=True, exist_ok=True)
-        path = self._path(name)
-        partial = path.with_name(f".{uuid.uuid4().hex}")
-        try:
-            with partial.open("xb") as file:
-                file.write(dumps(state))
-                file.flush()
-                os.fsync(file.fileno())
-            partial.replace(path)
-        finally:
-            partial.unlink(missing_ok=True)
+        with whole(self._path(name)) as partial:
+            partial.write_bytes(dumps(state))
         self._last = time.monotonic()
 
     def load(self, name: str) -> Checkpoint | None:

@@ -1,7 +1,6 @@
 """Where a run of MD is, beside its trajectory: read it, and the run goes on."""
 
 import json
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -15,6 +14,7 @@ from alloop.core.batch import pack
 from alloop.core.errors import InputError
 from alloop.core.records import Walker
 from alloop.core.units import Floats
+from alloop.files.whole import whole
 
 _KEY = "alloop"
 _VERSION = 1
@@ -69,12 +69,8 @@ class Halfway:
         v = np.concatenate([walker.velocities for walker in state.walkers])
         tensors = {"positions": batch.positions, "velocities": v}
         text = json.dumps(facts, sort_keys=True)
-        partial = self.path.with_name(f".{self.path.name}.partial")
-        with partial.open("wb") as file:
-            file.write(safetensors_numpy.save(tensors, {_KEY: text}))
-            file.flush()
-            os.fsync(file.fileno())
-        partial.replace(self.path)
+        with whole(self.path) as partial:
+            partial.write_bytes(safetensors_numpy.save(tensors, {_KEY: text}))
 
     def _opened(self) -> tuple[dict[str, Any], dict[str, Floats]]:
         try:
