@@ -11,84 +11,18 @@ molecules when training begins. And the radial functions' frequencies are fixed.
 enter as polynomials of their cosine: forces are smooth for atoms in a line too.
 """
 
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
 
-from alloop.models.arrivals import Arrivals, arrivals
-from alloop.models.graph import Graph, edge_vectors, sum_frames
-from alloop.models.layers import (
-    AtomEmbedding,
-    BesselBasis,
-    Network,
-    NetworkOutput,
-    late_envelope,
-)
+from alloop.models.angles import WIDTH, Edges, Geometry
+from alloop.models.graph import Graph, sum_frames
+from alloop.models.layers import AtomEmbedding, Network, NetworkOutput
 from alloop.models.scaled import HALF, Residual, Swish, active, dense
-from alloop.models.spherical import SphericalBessel, legendre
 
-_BASIS = 16  # features of a distance, made once for all blocks
 _EDGES = 1.1
 _TRIPLETS = 7.0
-
-
-class Edges(NamedTuple):
-    """What all blocks read; what depends on a distance is zero beyond the cutoff.
-
-    gates, atoms and outs (edges, 16): distances for the messages of a triplet, for
-    sums over an atom's edges and for the energy. circles (edges, 16, spherical) and
-    angles (atoms, width * spherical, width): the two factors of the circular basis.
-    """
-
-    senders: Tensor
-    receivers: Tensor
-    arrivals: Arrivals
-    gates: Tensor
-    atoms: Tensor
-    outs: Tensor
-    circles: Tensor
-    angles: Tensor
-
-
-class Geometry(nn.Module):
-    """Distances and angles of a graph as features."""
-
-    def __init__(self, spherical: int, radial: int, cutoff: float) -> None:
-        super().__init__()
-        self.cutoff = cutoff
-        self.spherical = spherical
-        self.bessel = BesselBasis(radial, cutoff)
-        self.sphere = SphericalBessel(spherical, radial, cutoff)
-        self.radial = nn.ModuleList(dense(radial, _BASIS) for _ in range(3))
-        self.circle = nn.ModuleList(dense(radial, _BASIS) for _ in range(spherical))
-
-    def forward(self, graph: Graph) -> tuple[Tensor, Edges]:
-        """Radial functions (edges, radial), and what the blocks read."""
-        vectors = edge_vectors(graph)
-        r = torch.linalg.vector_norm(vectors, dim=-1)  # (edges,) Å
-        end = late_envelope(r, self.cutoff).unsqueeze(-1)
-        basis = self.bessel(r) * end
-        rows = arrivals(graph)
-        gates, atoms, outs = (layer(basis) for layer in self.radial)
-        circles = self._circles(self.sphere(r) * end.unsqueeze(-1))
-        angles = self._angles(rows.spread(vectors / r.unsqueeze(-1)))
-        senders, receivers = graph.edge_index
-        return basis, Edges(
-            senders, receivers, rows, gates, atoms, outs, circles, angles
-        )
-
-    def _circles(self, functions: Tensor) -> Tensor:
-        """(edges, spherical, radial) -> (edges, 16, spherical)."""
-        each = zip(self.circle, functions.unbind(dim=1), strict=True)
-        return torch.stack([layer(f) for layer, f in each], dim=2)
-
-    def _angles(self, units: Tensor) -> Tensor:
-        """Directions (atoms, width, 3) -> (atoms, width * spherical, width)."""
-        cosines = units @ units.transpose(1, 2)
-        others = 1.0 - torch.eye(units.shape[1], dtype=units.dtype, device=units.device)
-        found = torch.stack(legendre(cosines, self.spherical), dim=2)
-        return (found * others.unsqueeze(1)).flatten(1, 2)  # no edge with itself
 
 
 class EdgeUpdate(nn.Module):
@@ -113,7 +47,7 @@ class AtomUpdate(nn.Module):
 
     def __init__(self, channels: int) -> None:
         super().__init__()
-        self.gate = dense(_BASIS, channels)
+        self.gate = dense(WIDTH, channels)
         self.inner = nn.Sequential(
             active(channels, channels), Residual(channels), Residual(channels)
         )
@@ -132,9 +66,9 @@ class Triplets(nn.Module):
     def __init__(self, channels: int, narrow: int) -> None:
         super().__init__()
         self.before = active(channels, channels)
-        self.gate = dense(_BASIS, channels)
+        self.gate = dense(WIDTH, channels)
         self.down = active(channels, narrow)
-        self.bilinear = dense(_BASIS * narrow, narrow)
+        self.bilinear = dense(WIDTH * narrow, narrow)
         self.there = active(narrow, channels)
         self.back = active(narrow, channels)
 
