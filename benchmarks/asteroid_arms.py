@@ -18,15 +18,13 @@ _THIRD = 3  # what a step of score matching costs in steps of forces
 class Arm:
     """Stages whose `steps` are shares of the row's time; expensive labels seen; γ in
     spreads of the bias, several are tried; delta: cheap forces are added at the end;
-    gentler: the factor on the steps of stages that go on; epochs: passes over the
-    cheap labels at most, after which the last stage gets the time."""
+    gentler: the factor on the steps of stages that go on."""
 
     stages: tuple[Stage, ...]
     expensive: int = LESS
     gammas: tuple[float, ...] = (2.0,)
     delta: bool = False
     gentler: float = 1.0
-    epochs: int | None = None
 
     @property
     def weighed(self) -> tuple[Gamma, ...]:
@@ -71,7 +69,6 @@ ARMS: Mapping[str, Arm] = {
         (replace(_PLAIN, steps=920), replace(_FINE, steps=80)),
         gentler=0.5,
     ),
-    "ours": Arm((replace(_PLAIN, steps=920), replace(_FINE, steps=80)), epochs=60),
     "delta": Arm((Stage("delta", "expensive", 1000, "scratch"),), delta=True),
 }
 
@@ -86,33 +83,19 @@ def equipped(arm: Arm, schedule: Schedule, fine: float) -> Arm:
     return replace(arm, stages=stages)
 
 
-def sized(arm: Arm, steps: int, cheap: int, evaluations: int = 8) -> Arm:
+def sized(arm: Arm, steps: int, evaluations: int = 8) -> Arm:
     """The arm with its shares turned into steps, all of them together `steps`; what
-    several γ repeat is counted as often. cheap: how many cheap labels there are."""
+    several γ repeat is counted as often."""
     counts = times(arm)
     whole = sum(n * stage.steps for n, stage in zip(counts, arm.stages, strict=True))
-    owns = []
+    stages = []
     for stage in arm.stages:
         cost = _THIRD if stage.loss == "score" else 1
-        owns.append(max(1, round(stage.steps / whole * steps / cost)))
-    owns = _capped(arm, owns, cheap)
-    pairs = zip(arm.stages, owns, strict=True)
-    return replace(arm, stages=tuple(_lasting(*pair, evaluations) for pair in pairs))
-
-
-def _capped(arm: Arm, steps: list[int], cheap: int) -> list[int]:
-    """The steps of the stages where the first is one of so many epochs at most."""
-    if arm.epochs is None:
-        return steps
-    first, *between, last = steps
-    most = arm.epochs * (cheap // arm.stages[0].schedule.batch)
-    kept = min(first, most)
-    return [kept, *between, last + first - kept]
-
-
-def _lasting(stage: Stage, steps: int, evaluations: int) -> Stage:
-    schedule = replace(stage.schedule, every=max(1, steps // evaluations))
-    return replace(stage, steps=steps, schedule=schedule)
+        own = max(1, round(stage.steps / whole * steps / cost))
+        every = max(1, own // evaluations)
+        schedule = replace(stage.schedule, every=every)
+        stages.append(replace(stage, steps=own, schedule=schedule))
+    return replace(arm, stages=tuple(stages))
 
 
 def times(arm: Arm) -> list[int]:

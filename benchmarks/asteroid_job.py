@@ -106,7 +106,7 @@ def trained(job: Job, sets: Sets) -> tuple[Row, bytes]:
     started = cpu_seconds()
     bench = _bench(job, sets)
     steps = job.task.steps or _affordable(job, bench)
-    arm = sized(job.arm, steps, len(sets.cheap))
+    arm = sized(job.arm, steps)
     began = cpu_seconds()
     path = best_path(bench, arm.stages, arm.weighed)
     seconds = cpu_seconds() - began
