@@ -20,7 +20,7 @@ test: {frames: 6, temperature: 400, each: 2, spacing: 5}
 seeds: {cheap: 16, expensive: 6, temperature: 400}
 explore: {walkers: 4, batch: 2, steps: 40, piece: 20, stride: 5, temperature: 400}
 potential: {kind: pairwise}
-training: {kind: asteroid, every: 4}
+training: {kind: asteroid, bias: plain, every: 4}
 budget: {cheap: 36, expensive: 14}
 cluster: {kind: inline}
 limits: {isolate: false}

@@ -101,8 +101,8 @@ def test_reference_energies_of_one_level_leave_the_others_fitted(
 @pytest.mark.parametrize(
     ("option", "starts", "weights"),
     [
-        ("start: scratch", ["scratch", "scratch", "previous"], "bias"),
-        ("start: parent", ["parent", "parent", "previous"], "bias"),
+        ("bias: plain", ["scratch", "scratch", "previous"], "bias"),
+        ("bias: plain, start: parent", ["parent", "parent", "previous"], "bias"),
         ("bias: scaled", ["scratch", "scratch", "previous"], "scaled"),
     ],
 )
@@ -118,9 +118,9 @@ def test_options_of_asteroid_change_its_stages(
 def test_without_weights_pretraining_gets_the_steps_of_the_teacher(
     tmp_path: Path,
 ) -> None:
-    text = f"{TOY}training: {{kind: asteroid, bias: none}}\n"
-    usual = trainer(f"{TOY}training: {{kind: asteroid}}\n", tmp_path).stages
-    plain = trainer(text, tmp_path).stages
+    text = f"{TOY}training: {{kind: asteroid, bias: plain}}\n"
+    usual = trainer(text, tmp_path).stages
+    plain = trainer(f"{TOY}training: {{kind: asteroid}}\n", tmp_path).stages
     assert [(x.name, x.weights) for x in plain] == [
         ("pretraining", "uniform"),
         ("fine-tuning", "uniform"),

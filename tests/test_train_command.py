@@ -27,7 +27,7 @@ LEVELS = {"cheap": toy_level(), "expensive": toy_level(stretch=0.02, offset=1.0)
 UNITS = ("--energy-unit", "eV", "--length-unit", "angstrom")
 PAIRS = ("--potential", "pairwise", "--quiet")
 PAINN = "{kind: painn, channels: 8, layers: 1, cutoff: 3.0}"
-STEPS = "{kind: asteroid, teacher: 20, pretrain: 60, finetune: 40}"
+STEPS = "{kind: asteroid, bias: plain, teacher: 20, pretrain: 60, finetune: 40}"
 
 
 def labelled(count: int, seed: int, level: str = "expensive") -> list[Atoms]:
@@ -196,7 +196,8 @@ def test_python_trains_as_the_command_does(here: Path) -> None:
 
 
 def test_a_killed_training_goes_on_and_ends_alike(here: Path) -> None:
-    steps = {"kind": "asteroid", "teacher": 20, "pretrain": 700, "finetune": 20}
+    steps = {"kind": "asteroid", "bias": "plain", "pretrain": 700, "finetune": 20}
+    steps["teacher"] = 20
     units = {"energy_unit": "eV", "length_unit": "angstrom"}
     sections = {
         "start": [

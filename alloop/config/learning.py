@@ -24,7 +24,9 @@ def of_training(plan: Plan) -> Iterator[Problem]:
         yield Problem("potential.kind", text)
     if plan.levels.cheap is None:
         yield from _without_cheap(training)
-    if isinstance(training, Weighed) and training.validation == 0:
+    if isinstance(training, Asteroid) and training.bias == "none":
+        yield from _of_gamma(training)
+    elif isinstance(training, Weighed) and training.validation == 0:
         yield from _of_validation(training)
 
 
@@ -129,6 +131,14 @@ def _without_cheap(training: Optimiser | None) -> Iterator[Problem]:
             if stage.on != "expensive":
                 text = f"{missing}, or train `on: expensive`"
                 yield Problem(f"training.stages.{index}.on", text)
+
+
+def _of_gamma(training: Asteroid) -> Iterator[Problem]:
+    """What says how to weigh where nothing is weighed."""
+    for name in ("gamma", "least"):
+        if getattr(training, name) != Asteroid.model_fields[name].default:
+            text = "without weights it says nothing; leave it out, or add `bias: plain`"
+            yield Problem(f"training.{name}", text)
 
 
 def _of_validation(training: Weighed) -> Iterator[Problem]:

@@ -89,17 +89,17 @@ class Weighed(Optimiser):
 
 
 class Asteroid(Weighed):
-    """ASTEROID (Bukharin et al., 2023): expensive, all cheap by bias, expensive."""
+    """ASTEROID (Bukharin et al., 2023): all cheap labels, then the expensive ones."""
 
     kind: Literal["asteroid"]
     teacher: Count = Field(300, description="steps on expensive labels, for the bias")
-    pretrain: Count = Field(2700, description="steps on cheap labels, by bias weights")
+    pretrain: Count = Field(2700, description="steps on cheap labels")
     finetune: Count = Field(1000, description="steps on expensive labels")
     finetune_lr: Positive = Field(1e-3, description="peak step in fine-tuning")
     bias: Literal["plain", "scaled", "none"] = Field(
-        "plain",
+        "none",
         description="that weighs cheap labels: as it is, after the best common factor, "
-        "or none, whose steps go into pretraining",
+        "or none, and pretraining gets the teacher's steps",
     )
     start: Literal["scratch", "parent"] = Field(
         "scratch", description="parent: go on from the last generation's network"

@@ -1,7 +1,7 @@
 """States of trainings in a folder: one file a training, replaced as a whole."""
 
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
@@ -28,19 +28,21 @@ class Resumable(Protocol):
 class FolderKeeper:
     """Keeps states as safetensors files in a folder; implements Keeper.
 
-    every: seconds of the clock between two saves. A file that is not a whole state of
-    ours is passed over, and the training starts again. The states of finished stages
-    stay, so that a training of several stages goes on where it was: whoever has the
-    trained model removes the folder.
+    every: seconds of the clock between two saves, from the first step on. A file that
+    is not a whole state of ours is passed over, and the training starts again. The
+    states of finished stages stay, so that a training of several stages goes on where
+    it was: whoever has the trained model removes the folder.
     """
 
     folder: Path
     every: float = 30.0
-    _last: float = field(default_factory=time.monotonic)
+    _last: float | None = None
 
     def due(self) -> bool:
         """Whether the last save is long enough ago."""
-        return time.monotonic() - self._last >= self.every
+        now = time.monotonic()
+        self._last = now if self._last is None else self._last
+        return now - self._last >= self.every
 
     def save(self, name: str, state: Checkpoint) -> None:
         """Write beside the file, sync, and rename over it."""
