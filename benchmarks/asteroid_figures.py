@@ -42,7 +42,7 @@ def by_gamma(rows: Iterable[Row]) -> Mapping[str, Curve]:
 
 def by_labels(rows: Iterable[Row]) -> Mapping[str, Curve]:
     """Learning curves, with their slopes on logarithmic axes in the names."""
-    plain = [row for row in rows if row["arm"] in ("standard", "ours", "no-bat")]
+    plain = [row for row in rows if row["arm"] in ("standard", "no-bat")]
     curves = _curves(plain, lambda row: float(row["expensive"]))
     long = {name: x for name, x in curves.items() if len(x) > 2}
     return {f"{name}, slope {slope(curve):.2f}": curve for name, curve in long.items()}

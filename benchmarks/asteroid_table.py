@@ -73,7 +73,8 @@ def _arms(rows: list[Row], standard: list[Row]) -> Iterable[str]:
     key = lambda row: (row["arm"], row["facts"])  # noqa: E731
     for (name, facts), members in groupby(rows, key=key):
         found = list(members)
-        arm = f"{name} {found[0]['batch']}" + " adamw" * _adamw(found[0])
+        optimiser = found[0]["optimiser"]
+        arm = f"{name} {found[0]['batch']}" + " adamw" * (optimiser == "adamw")
         cells = "".join(f"{_cell(found, standard, what):26}" for what in FIGURES)
         steps = median(row["steps"] for row in found)
         seconds = median(row["cpu_seconds"] for row in found)
@@ -93,10 +94,6 @@ def _cell(rows: list[Row], standard: list[Row], name: str) -> str:
     if theirs:
         text += f" {100 * (median(ours) / median(theirs) - 1):+.0f} %"
     return text
-
-
-def _adamw(row: Row) -> bool:
-    return bool(row["optimiser"] == "adamw")
 
 
 def _number(error: float) -> str:

@@ -79,12 +79,12 @@ def atoms(
 ) -> None:
     """Energies (eV) of free atoms at a level, for `references:` in `training:`."""
     from alloop.config.levels import level_of
-    from alloop.core.atoms import elements as numbers_of
+    from alloop.core.atoms import numbers
     from alloop.labels.atoms import free_energies
     from alloop.labels.direct import DirectLabeller
 
-    numbers = numbers_of(elements)
-    energies = free_energies(DirectLabeller(level_of(level)), numbers)
+    labeller = DirectLabeller(level_of(level))
+    energies = free_energies(labeller, numbers(elements))
     each = ", ".join(f"{name}: {energy:.6f}" for name, energy in energies.items())
     say(f"{{{each}}}")
 

@@ -53,7 +53,7 @@ def number(element: str) -> int:
     return int(atomic_numbers[element])
 
 
-def elements(symbols: Iterable[str]) -> list[int]:
+def numbers(symbols: Iterable[str]) -> list[int]:
     """Atomic numbers of chemical symbols; InputError for what is none."""
     given = list(symbols)
     wrong = [name for name in given if not atomic_numbers.get(name)]

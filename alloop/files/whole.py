@@ -13,7 +13,7 @@ def whole(path: Path) -> Iterator[Path]:
 
     It has the ending of `path`, by which some writers choose a format.
     """
-    partial = path.with_name(f".{uuid.uuid4().hex}{path.suffix}")
+    partial = path.with_name(f".{path.stem}.{uuid.uuid4().hex}{path.suffix}")
     try:
         yield partial
         with partial.open("rb") as file:

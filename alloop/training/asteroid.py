@@ -26,12 +26,11 @@ def asteroid_stages(
     """
     gentle = replace(schedule, lr=fine_tuning)
     teacher = Stage("teacher", "expensive", steps[0], "scratch", schedule=schedule)
-    more = steps[0] if weights == "uniform" else 0
-    rest = (
-        Stage("pretraining", "cheap", steps[1] + more, "scratch", weights, schedule),
-        Stage("fine-tuning", "expensive", steps[2], schedule=gentle),
-    )
-    return rest if weights == "uniform" else (teacher, *rest)
+    cheap = Stage("pretraining", "cheap", steps[1], "scratch", weights, schedule)
+    fine = Stage("fine-tuning", "expensive", steps[2], schedule=gentle)
+    if weights == "uniform":
+        return replace(cheap, steps=steps[0] + steps[1]), fine
+    return teacher, cheap, fine
 
 
 def standard_stages(

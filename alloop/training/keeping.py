@@ -39,7 +39,7 @@ class FolderKeeper:
     _last: float | None = None
 
     def due(self) -> bool:
-        """Whether the last save is long enough ago."""
+        """Whether the last save is long enough ago; the first question starts time."""
         now = time.monotonic()
         self._last = now if self._last is None else self._last
         return now - self._last >= self.every

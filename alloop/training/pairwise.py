@@ -79,25 +79,27 @@ class PairwiseTrainer:
             found = self._solve(basis, cheap, np.ones(len(cheap)))
             return found, {"stages": ["pretraining"]}
         uniform = np.ones(len(expensive))
-        teacher = self._solve(basis, expensive, uniform)
         if len(cheap) == 0 or not self.pretrain:
-            return teacher, {"stages": ["standard"]}
-        weights, story = self._weigh(basis, teacher, cheap)
+            found = self._solve(basis, expensive, uniform)
+            return found, {"stages": ["standard"]}
+        stages, weights = ["pretraining", "fine-tuning"], np.ones(len(cheap))
+        story: dict[str, Any] = {}
+        if self.gamma is not None:
+            teacher = self._solve(basis, expensive, uniform)
+            weights, story = self._weigh(basis, teacher, cheap, self.gamma)
+            stages = ["teacher", *stages]
         pretrained = self._solve(basis, cheap, weights)
         found = self._solve(basis, expensive, uniform, pretrained)
-        stages = [*["teacher"] * bool(story), "pretraining", "fine-tuning"]
         return found, {"stages": stages, **story}
 
     def _weigh(
-        self, basis: PairBasis, teacher: Floats, cheap: LabelSet
+        self, basis: PairBasis, teacher: Floats, cheap: LabelSet, gamma: Gamma
     ) -> tuple[Floats, dict[str, Any]]:
-        if self.gamma is None:
-            return np.ones(len(cheap)), {}
         forces = PairwisePotential(basis, teacher).predict(cheap.batch).forces
         bias = frame_bias(forces, cheap.forces, cheap.batch.offsets)
-        weights, gamma = guarded_weights(bias, self.gamma, self.least)
+        weights, value = guarded_weights(bias, gamma, self.least)
         share = effective_size(weights) / len(weights)
-        return weights, {"bias": bias.tolist(), "gamma": gamma, "effective": share}
+        return weights, {"bias": bias.tolist(), "gamma": value, "effective": share}
 
     def _solve(
         self,
