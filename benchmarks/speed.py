@@ -9,8 +9,11 @@ MD: 32 walkers of ethanol in Langevin dynamics, walker-steps a second. Rivals ar
 one walker at a time with the same network as its calculator, and TorchSim with the same
 network, where it is installed (`pip install torch-sim-atomistic==0.3.0`).
 Inference: energies and forces of 32 frames of ethanol, frames a second. Training: steps
-on 10 frames with energies and forces, frames a second. The rival is SchNetPack's PaiNN
-of the same size, run by the Python of --rival-python, which must have schnetpack.
+on 10 frames with energies and forces, frames a second, by AdamW as the rivals do, and
+by Muon, alloop's default. The rivals are networks of the same size: SchNetPack's PaiNN
+and the E(n)-GNN of egnn-pytorch, run by the Python of --rival-python, which must have
+both (`pip install schnetpack==2.1.1 egnn-pytorch==0.2.8`); SchNetPack and graph-pes
+have no E(n)-GNN.
 """
 
 import os
@@ -48,7 +51,7 @@ from alloop.potentials.compiled import compiled_for
 from alloop.potentials.learned import LearnedPotential
 from alloop.training.fit import fit
 from alloop.training.pool import make_pool
-from alloop.training.schedule import Compile, Schedule
+from alloop.training.schedule import Schedule
 from alloop.training.stages import Stage
 from benchmarks.common import arguments, say, spread, table, write_json
 from benchmarks.torchsim import torchsim
@@ -56,7 +59,7 @@ from benchmarks.torchsim import torchsim
 WALKERS = 32
 FRAMES = 10  # of a training step
 SIZE = {"channels": 64, "layers": 3}
-NETWORKS = ("painn", "egnn")
+NETWORKS = {"painn": "SchNetPack", "egnn": "egnn-pytorch"}
 STEP = 0.5  # fs
 
 Turn = Callable[[], float]  # does some work: units of it a CPU second
@@ -142,14 +145,14 @@ def predicting(model: Potential, amount: Amount) -> Turn:
     return turn
 
 
-def training(kind: str, amount: Amount, compile_: Compile) -> Turn:
+def training(kind: str, amount: Amount, **how: Any) -> Turn:
     """Steps of alloop's optimisation loop on random labels."""
     batch, rng = ethanol(20 * FRAMES), np.random.default_rng(3)
     forces = 0.1 * rng.standard_normal(batch.positions.shape)
     labels = LabelSet(batch, np.zeros(len(batch)), forces)
     network = build(kind, SIZE)
     pool = make_pool(labels, 1.0, network.cutoff)
-    schedule = Schedule(lr=1e-4, batch=FRAMES, every=10**9, compile=compile_)
+    schedule = Schedule(lr=1e-4, batch=FRAMES, every=10**9, **how)
     stage = Stage("speed", "expensive", amount.training, schedule=schedule)
     fit(network, pool, replace(stage, steps=2), 0)  # code is made before the first turn
 
@@ -162,12 +165,13 @@ def training(kind: str, amount: Amount, compile_: Compile) -> Turn:
 
 
 class Rival:
-    """SchNetPack in another process, which tells its own rates; a context manager."""
+    """A published network in another process, which tells its own rates; a context
+    manager."""
 
-    def __init__(self, python: Path, amount: Amount) -> None:
-        script = Path(__file__).with_name("schnet.py")
+    def __init__(self, python: Path, kind: str, amount: Amount) -> None:
+        script = Path(__file__).with_name("peers.py")
         counts = (WALKERS, amount.repeats, FRAMES, amount.training)
-        command = [str(python), str(script), *map(str, counts)]
+        command = [str(python), str(script), kind, *map(str, counts)]
         pipes: Any = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
         self._process = subprocess.Popen(
             command, text=True, stderr=subprocess.DEVNULL, **pipes
@@ -203,10 +207,10 @@ class Rival:
 
 
 def contests(
-    amount: Amount, rival: Rival | None
+    amount: Amount, rivals: Mapping[str, Rival]
 ) -> Iterator[tuple[str, dict[str, Turn]]]:
     """What is compared, and by whom; alloop's own come first."""
-    for kind in NETWORKS:
+    for kind, theirs in NETWORKS.items():
         eager = potential(kind)
         fast, why = compiled_for(eager, ethanol(WALKERS))
         ours: dict[str, Potential] = {"alloop": eager}
@@ -220,17 +224,34 @@ def contests(
             moving["TorchSim 0.3"] = torchsim(eager, ethanol(WALKERS), amount.steps)
         yield f"MD, {kind}, walker-steps/s", moving
         saying = {name: predicting(model, amount) for name, model in ours.items()}
-        theirs = rival if kind == "painn" else None
-        if theirs is not None:
-            saying["SchNetPack"] = theirs.turn("predict")
+        if kind in rivals:
+            saying[theirs] = rivals[kind].turn("predict")
         yield f"inference, {kind}, frames/s", saying
         learning = {
-            "alloop, compiled": training(kind, amount, True),
-            "alloop": training(kind, amount, False),
+            "alloop, AdamW, compiled": training(
+                kind, amount, optimiser="adamw", compile=True
+            ),
+            "alloop, AdamW": training(kind, amount, optimiser="adamw", compile=False),
+            "alloop, Muon, compiled": training(kind, amount, compile=True),
         }
-        if theirs is not None:
-            learning["SchNetPack"] = theirs.turn("train")
+        if kind in rivals:
+            learning[theirs] = rivals[kind].turn("train")
         yield f"training, {kind}, frames/s", learning
+
+
+def opened(python: Path | None, amount: Amount, stack: ExitStack) -> dict[str, Rival]:
+    """The rivals that this Python has; says which are left out."""
+    if python is None:
+        say("published networks are left out: no --rival-python")
+        return {}
+    found = {}
+    for kind, name in NETWORKS.items():
+        rival = stack.enter_context(Rival(python, kind, amount))
+        if rival.there:
+            found[kind] = rival
+        else:
+            say(f"{name} is left out: {python} lacks it")
+    return found
 
 
 def rounds(turns: Mapping[str, Turn], count: int) -> dict[str, list[float]]:
@@ -258,7 +279,7 @@ def told(rates: Mapping[str, list[float]]) -> list[dict[str, Any]]:
 def main() -> None:
     """Measure in turns, show, keep."""
     parser = arguments(__doc__)
-    parser.add_argument("--rival-python", type=Path, help="a Python with schnetpack")
+    parser.add_argument("--rival-python", type=Path, help="a Python with those")
     options = parser.parse_args()
     torch.set_num_threads(1)
     amount = QUICK if options.quick else FULL
@@ -266,15 +287,8 @@ def main() -> None:
         say("TorchSim is left out: torch-sim-atomistic is not installed")
     figures: dict[str, Any] = {}
     with ExitStack() as stack:
-        rival = None
-        if options.rival_python is None:
-            say("SchNetPack is left out: no --rival-python")
-        else:
-            rival = stack.enter_context(Rival(options.rival_python, amount))
-            if not rival.there:
-                say(f"SchNetPack is left out: {options.rival_python} lacks it")
-                rival = None
-        for title, turns in contests(amount, rival):
+        rivals = opened(options.rival_python, amount, stack)
+        for title, turns in contests(amount, rivals):
             figures[title] = told(rounds(turns, amount.rounds))
             say(table(title, figures[title]))
     write_json(options.json, json.loads(json.dumps(figures)))
