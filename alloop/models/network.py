@@ -12,6 +12,7 @@ from alloop.core.errors import InputError
 from alloop.models.chgnet import CHGNet
 from alloop.models.egnn import EGNN
 from alloop.models.gemnet import GemNet
+from alloop.models.geometric import sweep
 from alloop.models.graph import Graph
 from alloop.models.layers import Network, NetworkOutput
 from alloop.models.painn import PaiNN
@@ -75,6 +76,7 @@ def build(
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(seed)
         network = _checked(kind, given)(**given)
+    sweep()
     return network.to(dtype)
 
 

@@ -1,6 +1,10 @@
 """Building networks, and what holds for every network beyond the potential's laws."""
 
+import os
+import subprocess
+import sys
 from inspect import signature
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -216,3 +220,14 @@ def test_channels_of_visnet_are_a_multiple_of_its_heads() -> None:
         build("visnet", {"channels": 12})
     with pytest.raises(ValidationError, match=r"multiple of heads \(8\), got 12"):
         TypeAdapter(Potential).validate_python({"kind": "visnet", "channels": 12})
+
+
+def test_building_leaves_no_file_in_the_temporary_folder(tmp_path: Path) -> None:
+    script = "from alloop.models.network import build; build('painn'); build('visnet')"
+    given = {k: v for k, v in os.environ.items() if k != "PYTHONDONTWRITEBYTECODE"}
+    subprocess.run(
+        [sys.executable, "-c", script],
+        env=given | {"TMPDIR": str(tmp_path)},
+        check=True,
+    )
+    assert [file for file in tmp_path.rglob("*") if file.is_file()] == []
