@@ -134,7 +134,7 @@ def test_all_mistakes_of_the_fields_are_told_at_once(tmp_path: Path) -> None:
         + """
 training:
   kind: stages
-  references: {cheap: {H: -13, Q: 3}, expensive: isolated}
+  references: {cheap: {H: -13, X: 3}, expensive: isolated}
   stages:
     - {name: a, on: cheap, steps: 0}
     - {name: a b, on: cheep, steps: 3, lr: 0, mixx: 1}
@@ -142,7 +142,7 @@ training:
     )
     found = problems(text, tmp_path)
     right = {
-        "training.references.cheap": "there is no element `Q`",
+        "training.references.cheap": "there is no element `X`",
         "training.references.expensive": "expected `fitted`, or an energy in eV",
         "training.stages.0.steps": "at least 1",
         "training.stages.1.name": "letters, digits",

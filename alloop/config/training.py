@@ -30,7 +30,7 @@ def _energies(value: Any) -> Any:
             f"{{H: -13.6}}, got {shown(value)}"
         )
     for element, energy in value.items():
-        if element not in atomic_numbers:
+        if not atomic_numbers.get(element):  # ASE counts X, which is none
             raise ValueError(
                 f"there is no element `{element}`; expected chemical symbols"
             )
