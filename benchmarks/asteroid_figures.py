@@ -18,34 +18,37 @@ _USUAL = {"standard": FULL}
 
 def draw(rows: Sequence[Row], file: Path) -> None:
     """The figures, side by side, in one file; its ending says which kind."""
-    figure = Figure(figsize=(12, 4), layout="constrained")
+    figure = Figure(figsize=(13, 4.5), layout="constrained")
     ratios, gammas, labels = figure.subplots(1, 3)
     _panel(ratios, "cost of an expensive label in cheap ones", by_ratio(rows))
     _panel(gammas, "γ / spread of the bias", by_gamma(rows))
     _panel(labels, "expensive labels", by_labels(rows))
     labels.set_yscale("log")
+    ratios.set_ylabel("force MAE on validation frames, kcal/mol/Å")
     file.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(file)
 
 
 def by_ratio(rows: Iterable[Row]) -> Mapping[str, Curve]:
-    """Errors by cost ratio; standard training sees no cheap labels."""
-    usual = [row for row in rows if _usual(row) and row["arm"] != "standard"]
-    return _curves(usual, lambda row: float(row["ratio"]))
+    """Errors by cost ratio; standard training sees no cheap labels: its are the same
+    at all."""
+    usual = _everywhere([row for row in rows if _usual(row)], "standard", "ratio")
+    return _beside("standard", _curves(usual, lambda row: float(row["ratio"])))
 
 
 def by_gamma(rows: Iterable[Row]) -> Mapping[str, Curve]:
-    """Errors of bias-aware weights by γ."""
-    weighed = [row for row in rows if row["arm"] == "asteroid" and _labelled(row)]
-    return _curves(weighed, lambda row: float(row["gammas"][0]))
+    """Errors of bias-aware weights by γ, beside those without weights."""
+    kinds = ("asteroid", "no-bat")
+    seen = [row for row in rows if row["arm"] in kinds and _labelled(row)]
+    seen = _everywhere(seen, "no-bat", "gammas")
+    return _beside("no-bat", _curves(seen, _gamma, ratio=True))
 
 
 def by_labels(rows: Iterable[Row]) -> Mapping[str, Curve]:
     """Learning curves, with their slopes on logarithmic axes in the names."""
     plain = [row for row in rows if row["arm"] in ("standard", "no-bat")]
-    curves = _curves(plain, lambda row: float(row["expensive"]))
-    long = {name: x for name, x in curves.items() if len(x) > 2}
-    return {f"{name}, slope {slope(curve):.2f}": curve for name, curve in long.items()}
+    curves = _curves(plain, lambda x: float(x["expensive"]), ratio=True)
+    return {f"{name}, slope {slope(x):.2f}": x for name, x in curves.items()}
 
 
 def slope(curve: Curve) -> float:
@@ -54,14 +57,37 @@ def slope(curve: Curve) -> float:
     return float(np.polyfit(np.log(x), np.log(y), 1)[0])
 
 
-def _curves(rows: list[Row], of: Callable[[Row], float]) -> dict[str, Curve]:
-    """What was changed against errors, by molecule, network, budget and arm."""
+def _everywhere(rows: Sequence[Row], arm: str, fact: str) -> list[Row]:
+    """The rows, those of an arm once for each value of a fact that it does not feel."""
+    others = [row for row in rows if row["arm"] != arm]
+    values = {str(row[fact]): row[fact] for row in others}.values()
+    same = [row | {fact: x} for row in rows if row["arm"] == arm for x in values]
+    return [*others, *same]
+
+
+def _beside(arm: str, curves: Mapping[str, Curve]) -> Mapping[str, Curve]:
+    """The curves but for those of an arm that no other arm stands beside."""
+    tasks = {name: name.partition(", ")[2] for name in curves}
+    others = {task for name, task in tasks.items() if not name.startswith(f"{arm},")}
+    return {name: x for name, x in curves.items() if tasks[name] in others}
+
+
+def _curves(
+    rows: Iterable[Row], of: Callable[[Row], float], *, ratio: bool = False
+) -> dict[str, Curve]:
+    """What was changed against errors, of all that was made in one way but for that;
+    with `ratio` the cost ratio is part of the way. Nothing changed, no curve."""
+
+    def name(row: Row) -> str:
+        return f"{_name(row)}, ratio {row['ratio']}" if ratio else _name(row)
+
     found: dict[str, Curve] = {}
-    for name, members in groupby(sorted(rows, key=_name), key=_name):
+    for way, members in groupby(sorted(rows, key=name), key=name):
         points: dict[float, list[float]] = {}
         for row in sorted(members, key=of):
             points.setdefault(of(row), []).append(judged(row))
-        found[name] = points
+        if len(points) > 1:
+            found[way] = points
     return found
 
 
@@ -73,17 +99,23 @@ def _panel(axes: Axes, label: str, curves: Mapping[str, Curve]) -> None:
         dots = [(x, error) for x in places for error in curve[x]]
         axes.plot(*zip(*dots, strict=True), "o", ms=4, color=line.get_color())
     axes.set_xscale("log")
+    ticks = sorted({x for curve in curves.values() for x in curve})
+    axes.set_xticks(ticks, [f"{x:g}" for x in ticks])
+    axes.minorticks_off()
     axes.set_xlabel(label)
-    axes.set_ylabel("force MAE on validation frames, kcal/mol/Å")
     if curves:
         axes.legend(fontsize="x-small")
 
 
 def _name(row: Row) -> str:
-    parts = (row["molecule"], row["network"], row["budget"], f"batch {row['batch']}")
+    parts = (row["arm"], row["molecule"], row["network"], row["budget"])
     optimiser = row["optimiser"].removeprefix("muon")
     extra = (row.get("level"), "multi" * row["multi"], optimiser)
-    return ", ".join([*parts, *filter(None, extra), row["arm"]])
+    return ", ".join([*parts, f"batch {row['batch']}", *filter(None, extra)])
+
+
+def _gamma(row: Row) -> float:
+    return float(row["gammas"][0])
 
 
 def _labelled(row: Row) -> bool:

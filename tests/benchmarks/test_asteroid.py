@@ -167,10 +167,20 @@ def test_curves_of_what_was_changed(tmp_path: Path) -> None:
     rows += [made("no-bat", ratio=ratio, error=10.0 / ratio) for ratio in (20, 40)]
     rows += [made("asteroid", gammas=[g], error=g) for g in (0.5, 2.0)]
     (curve,) = by_labels(rows).items()
-    assert curve[0].endswith("standard, slope -1.00")
+    assert (
+        curve[0]
+        == "standard, benzene, painn, 5 CPU min, batch 10, ratio 20, slope -1.00"
+    )
     assert slope(curve[1]) == pytest.approx(-1.0)
-    ratios = {name.split(", ")[-1]: curve for name, curve in by_ratio(rows).items()}
-    assert ratios == {"no-bat": {20.0: [0.5], 40.0: [0.25]}, "asteroid": {20.0: [2.0]}}
-    assert list(by_gamma(rows).values()) == [{0.5: [0.5], 2.0: [2.0]}]
+    ratios = {name.split(", ")[0]: curve for name, curve in by_ratio(rows).items()}
+    assert ratios == {
+        "no-bat": {20.0: [0.5], 40.0: [0.25]},
+        "standard": {20.0: [0.4], 40.0: [0.4]},  # whatever the ratio
+    }
+    gammas = {tuple(x.split(", ")[0::5]): curve for x, curve in by_gamma(rows).items()}
+    assert gammas == {
+        ("asteroid", "ratio 20"): {0.5: [0.5], 2.0: [2.0]},
+        ("no-bat", "ratio 20"): {0.5: [0.5], 2.0: [0.5]},  # whatever γ
+    }
     draw(rows, tmp_path / "figures.svg")
     assert (tmp_path / "figures.svg").read_text().count("<svg") == 1
