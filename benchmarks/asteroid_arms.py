@@ -11,6 +11,7 @@ from alloop.training.weights import Gamma
 
 FULL, LESS = 250, 200  # expensive labels of standard training, and with cheap ones
 TEMPERATURE = 500.0  # K, of MD17's trajectories
+_NOISE = 0.02  # Å: without any, a thousand frames are learned by heart
 _THIRD = 3  # what a step of score matching costs in steps of forces
 
 
@@ -61,9 +62,12 @@ ARMS: Mapping[str, Arm] = {
     ),
     "score": Arm(
         (
-            replace(_PLAIN, steps=750, loss="score", temperature=TEMPERATURE),
-            _FINE,
-        )
+            replace(
+                _PLAIN, steps=300, loss="score", temperature=TEMPERATURE, noise=_NOISE
+            ),
+            replace(_FINE, steps=700),
+        ),
+        gentler=6.25,  # forces from where frames lie are far off: whole steps
     ),
     "brief": Arm(
         (replace(_PLAIN, steps=920), replace(_FINE, steps=80)),

@@ -104,7 +104,7 @@ def _panel(axes: Axes, label: str, curves: Mapping[str, Curve]) -> None:
     axes.minorticks_off()
     axes.set_xlabel(label)
     if curves:
-        axes.legend(fontsize="x-small")
+        axes.legend(fontsize="x-small", loc="lower center", bbox_to_anchor=(0.5, 1.0))
 
 
 def _name(row: Row) -> str:
