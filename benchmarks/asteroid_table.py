@@ -5,7 +5,7 @@ from itertools import groupby
 from statistics import median
 from typing import Any
 
-from benchmarks.asteroid_arms import FULL
+from benchmarks.asteroid_arms import FULL, LESS
 from benchmarks.asteroid_rows import Row, judged
 
 # Bukharin et al., ICML 2023: GemNet, test error in kcal/mol/Å with 200 CC labels.
@@ -37,6 +37,7 @@ PAPER: Mapping[str, Mapping[str, float]] = {
     },
 }
 FIGURES = ("stopping", "choosing", "test")  # force MAE on these sets
+HEADS = ("stopping [950:1000]", "choosing [400:450]", "test")
 _TASK = ("molecule", "network", "ratio", "budget", "multi", "level")
 
 
@@ -48,10 +49,8 @@ def lines(rows: Sequence[Row]) -> Iterable[str]:
         molecule, network, ratio, budget, multi, level = task
         more = ", multi" * multi + f", {level}" * bool(level)
         yield f"{molecule}, {network}, ratio {ratio}, {budget}{more}"
-        yield (
-            "  arm, batch          facts    seeds  stopping [950:1000]       "
-            "choosing [400:450]        test                       steps   CPU s"
-        )
+        heads = "".join(f"{head:28}" for head in HEADS)
+        yield f"  {'arm, batch':24}  facts    seeds   {heads}   steps   CPU s"
         yield from _arms(found, standard)
         yield from _papers(molecule)
         yield ""
@@ -71,16 +70,26 @@ def _baseline(rows: Sequence[Row], other: Row) -> list[Row]:
 
 def _arms(rows: list[Row], standard: list[Row]) -> Iterable[str]:
     key = lambda row: (row["arm"], row["facts"])  # noqa: E731
-    for (name, facts), members in groupby(rows, key=key):
+    for (_, facts), members in groupby(rows, key=key):
         found = list(members)
-        optimiser = found[0]["optimiser"]
-        arm = f"{name} {found[0]['batch']}" + " adamw" * (optimiser == "adamw")
-        cells = "".join(f"{_cell(found, standard, what):26}" for what in FIGURES)
+        arm = _named(found[0])
+        cells = "".join(f"{_cell(found, standard, what):28}" for what in FIGURES)
         steps = median(row["steps"] for row in found)
         seconds = median(row["cpu_seconds"] for row in found)
         yield (
-            f"  {arm:18}  {facts}  {len(found):3}   {cells}{steps:8.0f} {seconds:7.0f}"
+            f"  {arm:24}  {facts}  {len(found):3}   {cells}{steps:8.0f} {seconds:7.0f}"
         )
+
+
+def _named(row: Row) -> str:
+    """The arm with its batch, and what is not as usual in it."""
+    usual = [2.0] if row["arm"] == "asteroid" else row["gammas"]
+    extras = (
+        row["optimiser"].removeprefix("muon"),
+        f"γ {row['gammas'][0]:g}" * (row["gammas"] != usual),
+        f"{row['expensive']} labels" * (row["expensive"] not in (FULL, LESS)),
+    )
+    return " ".join([row["arm"], str(row["batch"]), *filter(None, extras)])
 
 
 def _cell(rows: list[Row], standard: list[Row], name: str) -> str:
