@@ -101,9 +101,9 @@ def test_reference_energies_of_one_level_leave_the_others_fitted(
 @pytest.mark.parametrize(
     ("option", "starts", "weights"),
     [
-        ("bias: plain", ["scratch", "scratch", "previous"], "bias"),
-        ("bias: plain, start: parent", ["parent", "parent", "previous"], "bias"),
-        ("bias: scaled", ["scratch", "scratch", "previous"], "scaled"),
+        ("bias: plain", ["parent", "parent", "previous"], "bias"),
+        ("bias: plain, start: scratch", ["scratch", "scratch", "previous"], "bias"),
+        ("bias: scaled", ["parent", "parent", "previous"], "scaled"),
     ],
 )
 def test_options_of_asteroid_change_its_stages(

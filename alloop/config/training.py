@@ -46,6 +46,12 @@ Energies: TypeAlias = Annotated[
 ]
 
 
+Start: TypeAlias = Annotated[
+    Literal["parent", "scratch"],
+    Field(description="parent: go on from the last generation's network"),
+]
+
+
 class References(Section):
     """What an atom counts at each level before it counts a bond."""
 
@@ -101,9 +107,7 @@ class Asteroid(Weighed):
         description="that weighs cheap labels: as it is, after the best common factor, "
         "or none, and pretraining gets the teacher's steps",
     )
-    start: Literal["scratch", "parent"] = Field(
-        "scratch", description="parent: go on from the last generation's network"
-    )
+    start: Start = "parent"
 
     @property
     def total(self) -> int:
@@ -116,6 +120,7 @@ class Standard(Optimiser):
 
     kind: Literal["standard"]
     steps: Count = Field(4000, description="steps a generation")
+    start: Start = "parent"
 
     @property
     def total(self) -> int:
