@@ -21,6 +21,7 @@ from alloop.config import (
 )
 from alloop.config.merge import collect, merge
 from alloop.config.text import parse
+from alloop.config.training import Standard
 from alloop.config.validate import kinds, validate
 from alloop.core.records import Label
 from alloop.labels.levels import pyscf_level, toy_level
@@ -482,7 +483,7 @@ def test_a_new_budget_is_a_change_and_a_moved_store_is_none(tmp_path: Path) -> N
 
 
 def test_a_control_changes_what_it_says_and_keeps_the_rest(tmp_path: Path) -> None:
-    setup = loads(TOY + "training: {every: 5, teacher: 7}\n", tmp_path)
+    setup = loads(TOY + "training: {every: 5, teacher: 7, start: parent}\n", tmp_path)
     changes = {"budget": {"cheap": 0, "expensive": 44}, "seeds": {"cheap": 0}}
     control = setup.varied(
         {**changes, "training": {"kind": "standard"}},
@@ -491,9 +492,10 @@ def test_a_control_changes_what_it_says_and_keeps_the_rest(tmp_path: Path) -> No
     )
     assert control.rules.single
     assert (control.rules.budget.expensive, control.rules.every) == (44, 5)
-    assert control.plan.training is not None
+    assert isinstance(control.plan.training, Standard)
     assert setup.plan.training is not None
     assert control.plan.training.total == setup.plan.training.total
+    assert control.plan.training.start == "parent"
     assert control.store == tmp_path / "c.zarr"
     assert differences(control, opening(setup)) == []
 

@@ -101,9 +101,9 @@ def test_reference_energies_of_one_level_leave_the_others_fitted(
 @pytest.mark.parametrize(
     ("option", "starts", "weights"),
     [
-        ("bias: plain", ["parent", "parent", "previous"], "bias"),
-        ("bias: plain, start: scratch", ["scratch", "scratch", "previous"], "bias"),
-        ("bias: scaled", ["parent", "parent", "previous"], "scaled"),
+        ("bias: plain", ["scratch", "scratch", "previous"], "bias"),
+        ("bias: plain, start: parent", ["parent", "parent", "previous"], "bias"),
+        ("bias: scaled", ["scratch", "scratch", "previous"], "scaled"),
     ],
 )
 def test_options_of_asteroid_change_its_stages(
@@ -113,6 +113,12 @@ def test_options_of_asteroid_change_its_stages(
     stages = trainer(text, tmp_path).stages
     assert [stage.start for stage in stages] == starts
     assert [stage.weights for stage in stages] == ["uniform", weights, "uniform"]
+
+
+@pytest.mark.parametrize("start", ["scratch", "parent"])
+def test_standard_training_starts_where_it_is_told(start: str, tmp_path: Path) -> None:
+    text = f"{TOY}training: {{kind: standard, start: {start}}}\n"
+    assert [stage.start for stage in trainer(text, tmp_path).stages] == [start]
 
 
 def test_without_weights_pretraining_gets_the_steps_of_the_teacher(

@@ -12,6 +12,7 @@ from alloop.config.molecules import names
 from alloop.config.plan import Plan
 from alloop.config.problems import ConfigError
 from alloop.config.text import Tree, dump, parse
+from alloop.config.training import Stages
 from alloop.config.validate import kinds, validate
 from alloop.core.frame import Frame
 from alloop.core.levels import Level
@@ -60,11 +61,13 @@ class Setup:
         )
 
     def varied(self, changes: Tree, store: Path, opened: Opened) -> "Setup":
-        """The same campaign with some values changed, in another store."""
+        """The same campaign with some values changed, in another store; standard
+        training takes as many steps as its own, from the same start."""
         training = self.plan.training
         if changes.get("training") == {"kind": "standard"} and training is not None:
-            steps = training.total
-            changes = {**changes, "training": {"kind": "standard", "steps": steps}}
+            start = "scratch" if isinstance(training, Stages) else training.start
+            own = {"kind": "standard", "steps": training.total, "start": start}
+            changes = {**changes, "training": own}
         tree = merge(parse(self.text, str(store)), changes, kinds())
         varied = Setup.restored(dump(tree), opened, store)
         return replace(varied, cache=self.cache, model=self.model)

@@ -107,7 +107,7 @@ class Asteroid(Weighed):
         description="that weighs cheap labels: as it is, after the best common factor, "
         "or none, and pretraining gets the teacher's steps",
     )
-    start: Start = "parent"
+    start: Start = "scratch"
 
     @property
     def total(self) -> int:
@@ -120,7 +120,7 @@ class Standard(Optimiser):
 
     kind: Literal["standard"]
     steps: Count = Field(4000, description="steps a generation")
-    start: Start = "parent"
+    start: Start = "scratch"
 
     @property
     def total(self) -> int:
