@@ -77,6 +77,11 @@ ARMS: Mapping[str, Arm] = {
 }
 
 
+def usual_labels(arm: str) -> int:
+    """Expensive labels that an arm sees where nothing else was asked for."""
+    return FULL if arm == "standard" else LESS
+
+
 def equipped(arm: Arm, schedule: Schedule, fine: float) -> Arm:
     """The arm with this schedule; `fine` is the peak step of stages that go on."""
     gentle = replace(schedule, lr=fine * arm.gentler)

@@ -9,11 +9,10 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from benchmarks.asteroid_arms import FULL, LESS
+from benchmarks.asteroid_arms import usual_labels
 from benchmarks.asteroid_rows import Row, judged
 
 Curve = Mapping[float, Sequence[float]]  # errors of all seeds, by what was changed
-_USUAL = {"standard": FULL}
 
 
 def draw(rows: Sequence[Row], file: Path) -> None:
@@ -120,7 +119,7 @@ def _gamma(row: Row) -> float:
 
 def _labelled(row: Row) -> bool:
     """Whether a row saw as many expensive labels as the paper's."""
-    return bool(row["expensive"] == _USUAL.get(row["arm"], LESS))
+    return bool(row["expensive"] == usual_labels(row["arm"]))
 
 
 def _usual(row: Row) -> bool:

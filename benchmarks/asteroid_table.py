@@ -5,7 +5,7 @@ from itertools import groupby
 from statistics import median
 from typing import Any
 
-from benchmarks.asteroid_arms import FULL, LESS
+from benchmarks.asteroid_arms import FULL, usual_labels
 from benchmarks.asteroid_rows import Row, judged
 
 # Bukharin et al., ICML 2023: GemNet, test error in kcal/mol/Å with 200 CC labels.
@@ -87,7 +87,7 @@ def _named(row: Row) -> str:
     extras = (
         row["optimiser"].removeprefix("muon"),
         f"γ {row['gammas'][0]:g}" * (row["gammas"] != usual),
-        f"{row['expensive']} labels" * (row["expensive"] not in (FULL, LESS)),
+        f"{row['expensive']} labels" * (row["expensive"] != usual_labels(row["arm"])),
     )
     return " ".join([row["arm"], str(row["batch"]), *filter(None, extras)])
 

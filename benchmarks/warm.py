@@ -30,7 +30,7 @@ from alloop.training.staged import StagedTrainer
 from alloop.training.stages import Stage
 from benchmarks.asteroid_data import MD17, Sets, load
 from benchmarks.asteroid_job import error
-from benchmarks.common import Row, Rows, arguments, say, table, write_json
+from benchmarks.common import Row, Rows, arguments, say, spread, table, write_json
 
 GENERATIONS = (50, 100, 150, 200)  # expensive labels
 CHEAP = 5  # cheap labels for each of them
@@ -90,7 +90,7 @@ def told(done: Rows, keys: dict[Way, list[str]]) -> list[dict[str, Any]]:
 
 
 def _range(values: tuple[float, ...]) -> str:
-    return f"{median(values):.3f} ({min(values):.3f} to {max(values):.3f})"
+    return "{median:.3f} ({low:.3f} to {high:.3f})".format(**spread(values))
 
 
 def main() -> None:

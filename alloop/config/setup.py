@@ -12,7 +12,6 @@ from alloop.config.molecules import names
 from alloop.config.plan import Plan
 from alloop.config.problems import ConfigError
 from alloop.config.text import Tree, dump, parse
-from alloop.config.training import Stages
 from alloop.config.validate import kinds, validate
 from alloop.core.frame import Frame
 from alloop.core.levels import Level
@@ -65,9 +64,8 @@ class Setup:
         training takes as many steps as its own, from the same start."""
         training = self.plan.training
         if changes.get("training") == {"kind": "standard"} and training is not None:
-            start = "scratch" if isinstance(training, Stages) else training.start
-            own = {"kind": "standard", "steps": training.total, "start": start}
-            changes = {**changes, "training": own}
+            own = {"steps": training.total, "start": training.start}
+            changes = {**changes, "training": {"kind": "standard", **own}}
         tree = merge(parse(self.text, str(store)), changes, kinds())
         varied = Setup.restored(dump(tree), opened, store)
         return replace(varied, cache=self.cache, model=self.model)

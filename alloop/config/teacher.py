@@ -70,8 +70,7 @@ def _given(training: Optimiser) -> "dict[Fidelity, dict[int, float]]":
 def _stages(plan: Plan) -> "tuple[Stage, ...]":
     training = plan.training or Standard(kind="standard")
     stages = _list(training, network(plan)[0])
-    warm = not isinstance(training, Stages) and training.start == "parent"
-    if not warm and not isinstance(plan.potential, Ready):
+    if training.start == "scratch" and not isinstance(plan.potential, Ready):
         return stages
     return tuple(
         replace(stage, start="parent") if stage.start == "scratch" else stage

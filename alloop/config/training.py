@@ -207,6 +207,11 @@ class Stages(Weighed):
         """Steps of a generation."""
         return sum(stage.steps for stage in self.stages)
 
+    @property
+    def start(self) -> Literal["parent", "scratch"]:
+        """As they are: each stage says for itself where it starts."""
+        return "scratch"
+
 
 Training: TypeAlias = Annotated[
     Annotated[Asteroid, tag("asteroid")]

@@ -25,8 +25,10 @@ def sweep() -> None:
     hundreds after some days of workers.
     """
     folder = Path(tempfile.gettempdir())
-    made = [x for name, x in sys.modules.copy().items() if name.endswith(_WRITTEN)]
-    for spec in filter(None, (module.__spec__ for module in made)):
-        for file in map(Path, filter(None, (spec.origin, spec.cached))):
-            if folder in file.parents:
-                file.unlink(missing_ok=True)
+    made = [x for x in sys.modules.copy() if x.endswith(_WRITTEN)]
+    for name, spec in ((name, sys.modules[name].__spec__) for name in made):
+        source = Path(spec.origin if spec and spec.origin else "")
+        # Nobody else's module: its own lies right there, under its name and more.
+        if spec and source.parent == folder and source.name.startswith(f"{name}_"):
+            for file in filter(None, (spec.origin, spec.cached)):
+                Path(file).unlink(missing_ok=True)

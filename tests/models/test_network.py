@@ -3,6 +3,8 @@
 import os
 import subprocess
 import sys
+import tempfile
+from importlib import import_module
 from inspect import signature
 from pathlib import Path
 
@@ -231,3 +233,18 @@ def test_building_leaves_no_file_in_the_temporary_folder(tmp_path: Path) -> None
         check=True,
     )
     assert [file for file in tmp_path.rglob("*") if file.is_file()] == []
+
+
+def test_a_module_of_the_users_stays_wherever_it_lies(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / "project"
+    folder.mkdir()
+    files = [tmp_path / "my_propagate.py", folder / "their_propagate.py"]
+    for file in files:
+        file.write_text("x = 1\n")
+        monkeypatch.syspath_prepend(file.parent)
+        import_module(file.stem)
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    build("painn")
+    assert all(file.exists() for file in files)
