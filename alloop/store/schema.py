@@ -20,14 +20,14 @@ from alloop.store.record import Array
 Table: TypeAlias = Mapping[str, Array]
 Tables: TypeAlias = Mapping[str, Table]
 
-VERSION = 3  # of everything below; a store's older columns are made anew
+VERSION = 4  # of everything below; a store's older columns are made anew
 ROW, ATOM, BOUND = "row", "atom", "bound"
 ROWS_A_CHUNK = 8192
 ATOMS_A_CHUNK = 65536
 DIGITS = 32
 
 FIDELITIES = ("cheap", "expensive")
-PURPOSES = ("seed", "test", "flagged", "control", "bias", "given")
+PURPOSES = ("seed", "test", "flagged", "control", "bias", "given", "examination")
 STATES = ("ok", "failed")
 # Appended to, never reordered: the numbers are in the stores.
 FAILURES = (

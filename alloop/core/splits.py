@@ -1,0 +1,22 @@
+"""Which labels teach, which steer the campaign and which only test. Pure."""
+
+from typing import Literal, TypeAlias
+
+Split: TypeAlias = Literal["train", "validation", "test"]
+
+FROZEN = "test"  # purpose: the frozen set, made by MD or brought by the user
+EXAMINATION = "examination"  # purpose: frames of MD on the finished model
+
+
+def split_of(purpose: str, brought: bool = False) -> Split:
+    """Return the split that a label belongs to, by the purpose it was asked for.
+
+    The frozen set that a campaign makes for itself decides when to stop and which
+    generation is best, so it is "validation"; one that the user brought, and the final
+    examination, are "test". All else is "train": models may learn from it.
+    """
+    if purpose == EXAMINATION:
+        return "test"
+    if purpose == FROZEN:
+        return "test" if brought else "validation"
+    return "train"
