@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from alloop.config import Setup, changed, differences
+from alloop.core.counting import plural
 from alloop.core.errors import InputError
 from alloop.loop import events as e
 from alloop.loop.cluster import open_pool
@@ -22,8 +23,10 @@ from alloop.loop.state import LoopState
 from alloop.loop.times import Times
 from alloop.store.archive import Archive
 from alloop.store.cache import LabelCache
+from alloop.store.requests import stop_requested, withdraw_stop
 
 _RECENT = 1000  # journal records that tell how long things take
+_ASKED = 0.5  # s between two looks for a request to stop
 _COMPACT = 30.0  # s: columns need not be younger while the campaign runs
 Observe = Callable[[LoopState, e.Turn], None]
 
@@ -52,6 +55,8 @@ class Run:
     due: Due | None = None
     _turns: int = 0
     _compacted: float = field(default_factory=time.monotonic)
+    _looked: float = -_ASKED
+    _asked: bool = False
 
     def drive(self, retry: bool = False) -> LoopState:
         """Drive the loop to its end or until asked to stop, and fill the columns.
@@ -69,7 +74,7 @@ class Run:
             caches=self.caches,
             observe=self._observe,
             tick=self.watch.tick,
-            stop=self.watch.stop,
+            stop=self._stop,
             due=self.due,
             times=self._times(),
             spool=self.spool,
@@ -97,6 +102,15 @@ class Run:
         """Bring the columns that others read up to the journal."""
         self.keeper.compact()
         self._compacted = time.monotonic()
+
+    def _stop(self) -> bool:
+        """True once the one who looks on, or `alloop stop`, wants an early end."""
+        now = time.monotonic()
+        if not self._asked and now - self._looked >= _ASKED:
+            self._looked = now
+            signature = self.archive.signature
+            self._asked = stop_requested(self.archive.path, signature)
+        return self._asked or self.watch.stop()
 
     def _first(self) -> tuple[e.Event, ...]:
         """A new campaign opens; one whose rules changed, or which waits, is amended."""
@@ -149,12 +163,13 @@ def running(setup: Setup, watch: Watch, guests: Guests) -> Iterator[Run]:
             yield Run(setup, archive, keeper, pool, watch, caches, spool, due)
         finally:
             pool.close()
+            withdraw_stop(setup.store)
 
 
 def _too_short(state: LoopState) -> str:
     return (
         "nothing could be finished within the time limit of this run; "
-        f"{len(state.open)} tasks are open, {min(state.open)} among them: give "
+        f"{plural(len(state.open), 'task')} open, {min(state.open)} among them: give "
         "`limits: walltime` or the batch job more time"
     )
 

@@ -246,6 +246,8 @@ def test_all_mistakes_are_shown_at_once_with_the_nearest_right_key(
         """
         name: my water
         sed: 7
+        timestep: 0.5
+        walltme: 3 h
         start: [{molecule: H2O, spn: 1}, {molecul: CO}, {file: no.xyz}, {molecule: H2Q}]
         test: {frames: -3, temprature: 400}
         levels:
@@ -276,7 +278,9 @@ def test_all_mistakes_are_shown_at_once_with_the_nearest_right_key(
         "training.pretrain": "only `kind: asteroid` has it",
         "budget.cheap": "expected a number of at least 0 (labels",
         "budget.expensive": "expected a whole number",
-        "budget.walkers": "did you mean `explore.walkers`?",
+        "budget.walkers": "it belongs under `explore:`",
+        "timestep": "no such key here; it belongs under `test:` or `explore:`",
+        "walltme": "did you mean `walltime` under `cluster:` or `limits:`?",
         "flag.quantile": "below 1",
         "flag.selection": "did you mean `random`?",
         "flag.fill": "expected true or false",

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from functools import wraps
-from typing import Any
+from typing import Annotated, Any
 
 import typer
 
@@ -12,6 +12,7 @@ from alloop.cli import (
     making,
     running,
     showing,
+    stopping,
     taking,
     teaching,
     walking,
@@ -24,7 +25,6 @@ app = typer.Typer(
     help="Active-learning molecular dynamics: two-fidelity data and a force field with "
     "a known error. Units are eV, Å, fs, K.",
     no_args_is_help=True,
-    add_completion=False,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
@@ -40,8 +40,30 @@ def _exiting(command: Callable[..., int | None]) -> Callable[..., None]:
     return exiting
 
 
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        doctor.version()
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    version: Annotated[
+        bool,
+        typer.Option(
+            "--version",
+            callback=_print_version,
+            is_eager=True,
+            help="Print the version and exit.",
+        ),
+    ] = False,
+) -> None:
+    pass
+
+
 _COMMANDS = (
     *(making.init, making.check, making.plan, running.run, running.resume),
+    *(stopping.stop,),
     *(showing.status, showing.why, showing.log, showing.report),
     *(taking.export, taking.exclude, taking.fork, labelling.label, labelling.atoms),
     *(teaching.train, walking.md),

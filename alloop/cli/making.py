@@ -12,6 +12,7 @@ from alloop.cli.console import complain, out, say
 from alloop.cli.places import existing, short
 from alloop.cli.scripts import job_script, script_name
 from alloop.cli.template import template
+from alloop.core.counting import plural
 from alloop.core.errors import InputError
 
 if TYPE_CHECKING:
@@ -103,7 +104,7 @@ def _rows(setup: "Setup") -> list[tuple[str, str]]:
     rules = setup.rules
     levels = [(f"{name} level", level.title) for name, level in setup.levels.items()]
     first = f"{rules.seeding.cheap} cheap, {rules.seeding.expensive} expensive"
-    budget = f"{rules.budget.cheap} cheap, {rules.budget.expensive} expensive labels"
+    budget = f"{rules.budget.cheap} cheap, {rules.budget.expensive} expensive"
     given = sum(not item.test for item in setup.given)
     tests = sum(item.test for item in setup.given) or rules.seeding.test
     exists = "exists; run goes on with it" if setup.store.exists() else "new"
@@ -115,8 +116,8 @@ def _rows(setup: "Setup") -> list[tuple[str, str]]:
             "first labels",
             first,
         ),
-        *([("brought along", f"{given} labels")] if given else []),
-        ("test set", f"{tests} frames"),
+        *([("brought along", plural(given, "label"))] if given else []),
+        ("test set", plural(tests, "frame")),
         ("potential", setup.plan.potential.kind),
         ("training", setup.plan.training.kind if setup.plan.training else ""),
         ("store", f"{short(setup.store)} ({exists})"),

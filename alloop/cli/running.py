@@ -13,6 +13,7 @@ from rich.console import Console
 
 from alloop.cli.console import complain, out, say
 from alloop.cli.places import existing
+from alloop.core.counting import plural
 
 if TYPE_CHECKING:
     from alloop.campaign import Campaign, Outcome
@@ -123,7 +124,7 @@ def _drive(opened: Callable[[], "Campaign"], again: str, how: _How) -> int:
 def _second_chances(lost: int) -> str:
     if not lost:
         return "nothing to retry: no label was lost to a limit or a crash"
-    return f"asking again for {lost} label{'s' * (lost > 1)} that were lost"
+    return f"asking again for {plural(lost, 'lost label')}"
 
 
 def _ended(campaign: "Campaign", outcomes: "list[Outcome]", again: str) -> int:

@@ -72,29 +72,48 @@ def report(
 
 
 def _facts(told: dict[str, Any]) -> Iterator[tuple[str, str]]:
-    from alloop.report.words import STAGES, duration, milli
+    from alloop.report.words import STAGES, duration, milli, tasks
 
     stage = STAGES.get(told["stage"], told["stage"])
-    now = f"stopped: {told['broken']}" if told["broken"] else f"{stage}, resumable"
-    done = f"finished: {told['finished']}" if told["finished"] else now
     walkers, stopped = told["walkers"], _counted(told["walkers"]["stopped"])
-    errors = " → ".join(milli(x) for x in told["errors"] if x is not None) or "none yet"
-    yield told["name"], f"{done} (round {told['round']})"
+    yield told["name"], f"{_now(told, stage)} (round {told['round']})"
+    yield "driver", _driver(told)
     if told["parent"]:
         origin = told["parent"]
         yield "forked", f"from {origin['store']}, generation {origin['generation']}"
-    yield "test error", f"{errors} meV/Å, by generation"
+    errors = [milli(x) for x in told["errors"] if x is not None]
+    shown = f"{' → '.join(errors)} meV/Å, by generation"
+    yield "test error", shown if errors else "none yet"
     yield "walkers", f"{walkers['walking']} walking, {stopped or 'none'} stopped"
     yield "CPU", duration(told["cpu_seconds"])
     if told["quarantined"]["labels"]:
         yield "quarantine", _quarantine(told)
     if not told["finished"]:
-        yield "under way", _counted(told["open"]) or "nothing"
+        yield "under way", tasks(told["open"])
     for training in told["training"]:
         yield "training", training
     if told["time_left"]:
         yield "time left", f"about {duration(told['time_left'])}"
     yield "store", f"{short(Path(told['store']))}, last commit {told['last_commit']}"
+
+
+def _now(told: dict[str, Any], stage: str) -> str:
+    """Finished, stopped and why, or what is being done."""
+    if told["finished"]:
+        return f"finished: {told['finished']}"
+    if told["broken"]:
+        return f"stopped: {told['broken']}"
+    return stage if told["running"] else f"paused: {stage}"
+
+
+def _driver(told: dict[str, Any]) -> str:
+    """Who runs the campaign, and how to go on where nobody does."""
+    driver = told["running"]
+    if driver is not None:
+        who = f"process {driver['pid']} on {driver['host']} since {driver['since']}"
+        return f"running: {who if driver['pid'] else 'another driver'}"
+    again = f"; go on with: alloop resume {short(Path(told['store']))}"
+    return f"none is running{'' if told['finished'] else again}"
 
 
 def _quarantine(told: dict[str, Any]) -> str:

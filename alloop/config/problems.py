@@ -4,6 +4,7 @@ from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from typing import Any
 
+from alloop.core.counting import plural
 from alloop.core.errors import InputError
 from alloop.core.spelling import nearest as nearest
 
@@ -25,8 +26,7 @@ class ConfigError(InputError):
     def __init__(self, where: str, problems: Iterable[Problem]) -> None:
         self.where = where
         self.problems = tuple(problems)
-        many = len(self.problems)
-        head = f"{where} has {many} mistake{'s' if many != 1 else ''}:"
+        head = f"{where} has {plural(len(self.problems), 'mistake')}:"
         super().__init__("\n".join([head, *(f"  {p}" for p in self.problems)]))
 
 

@@ -2,7 +2,7 @@
 rest, so that one mistake does not hide the others."""
 
 import copy
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, TypeAlias
 
 from pydantic import BaseModel, ValidationError
@@ -41,6 +41,7 @@ _BOUNDS = {
     "too_short": ("min_length", "a list of at least {}"),
     "string_too_short": ("min_length", "text of at least {} letter"),
 }
+_CLOSE = 0.8  # likeness of a word with a slip of the finger
 _PASSES = 5  # removing a mistake may lay open that something needed is gone
 
 
@@ -130,18 +131,31 @@ def _no_such_choice(mistake: ErrorDetails) -> str:
 
 
 def _no_such_key(loc: Loc) -> str:
+    """A sentence about an unknown key: where it belongs, or what it may have been."""
     key, here, owner = str(loc[-1]), _dotted(loc[:-1]), _owner(loc)
-    known = [*owner.model_fields, *(["extends"] if owner is Plan else [])]
-    if nearest(key, known):
-        return f"no such key; {suggestion(key, known)}"
-    homes = [x for x in _sections(Plan) if key in x[1].model_fields]
+    sections = list(_sections(Plan))
+    homes = [x for x in sections if key in x[1].model_fields]
     kinds = [tag.strip("<>") for path, _, tag in homes if path == f"{here}."]
     if kinds:
         return f"no such key here; only `kind: {kinds[0]}` has it"
+    known = [*owner.model_fields, *(["extends"] if owner is Plan else [])]
+    if nearest(key, known, cutoff=_CLOSE):
+        return f"no such key; {suggestion(key, known)}"
     if homes:
-        others = dict.fromkeys(f"`{path}{key}`" for path, _, _ in homes)
-        return f"no such key here; did you mean {' or '.join(others)}?"
-    return f"no such key; {suggestion(key, known)}"
+        return f"no such key here; it belongs under {_under(homes)}"
+    names = {name for _, section, _ in sections for name in section.model_fields}
+    close = nearest(key, names, cutoff=_CLOSE)
+    if close is None:
+        return f"no such key; {suggestion(key, known)}"
+    homes = [x for x in sections if close in x[1].model_fields]
+    return f"no such key; did you mean `{close}` under {_under(homes)}?"
+
+
+def _under(homes: Iterable[tuple[str, type[BaseModel], str]]) -> str:
+    """`seeds:`, `test:` or `explore:`, each section once, the shallowest first."""
+    paths = dict.fromkeys(path.rstrip(".") for path, _, _ in homes)
+    *most, last = (f"`{path}:`" for path in sorted(paths, key=lambda x: x.count(".")))
+    return f"{', '.join(most)} or {last}" if most else last
 
 
 def _no_such_kind(mistake: ErrorDetails) -> str:

@@ -2,6 +2,7 @@
 
 from math import isfinite
 
+from alloop.core.counting import plural
 from alloop.loop.rules import Rules, Stopping
 from alloop.loop.state import LoopState
 
@@ -34,9 +35,9 @@ def reason_to_stop(state: LoopState, rules: Rules) -> str | None:
         return "the budget of expensive labels is spent"
     hours = state.cpu_seconds() / 3600
     if budget.cpu_hours is not None and hours >= budget.cpu_hours:
-        return f"the budget of {budget.cpu_hours} CPU hours for labels is spent"
+        return f"the budget of {budget.cpu_hours:g} CPU h for labels is spent"
     if stopping.rounds is not None and state.round >= stopping.rounds:
-        return f"{stopping.rounds} rounds are done"
+        return f"the limit of {plural(stopping.rounds, 'round')} is reached"
     return _error_is_good_enough(state, rules)
 
 
@@ -53,7 +54,9 @@ def _error_is_good_enough(state: LoopState, rules: Rules) -> str | None:
             f"{stopping.target * 1e3:.1f} asked for"
         )
     if stopping.patience is not None and _flat(errors, stopping):
-        return f"the error has not improved for {stopping.patience} generations"
+        return (
+            f"the error has not improved for {plural(stopping.patience, 'generation')}"
+        )
     return None
 
 

@@ -11,7 +11,7 @@ from alloop.loop import events as e
 from alloop.loop.history import History
 from alloop.report.evidence import labels_of_test
 from alloop.report.facts import Stand, generations
-from alloop.report.words import duration, milli
+from alloop.report.words import duration, milli, plural
 
 _INSTANT = 1e-9  # s: labels that cost nothing that could be measured
 TITLES = {"standard": "standard training", "random": "random selection"}
@@ -60,7 +60,8 @@ class Comparison:
 def _doubt(comparison: Comparison) -> str:
     if comparison.noise is None:
         return "; the two were tested on different frames"
-    return f"; a difference within the noise of {comparison.ours.test} test frames"
+    frames = plural(comparison.ours.test, "test frame")
+    return f"; a difference within the noise of {frames}"
 
 
 def _error(stand: Stand) -> float:

@@ -2,10 +2,10 @@
 
 import os
 from collections.abc import Iterator, Mapping
-from datetime import UTC, datetime
 from pathlib import Path
 
 from alloop.core.errors import InputError
+from alloop.core.moments import local_time
 from alloop.loop.history import History
 from alloop.report import labelling, methods, sections, spending
 from alloop.report.evidence import points
@@ -100,9 +100,8 @@ def _where(history: History) -> str:
 def _last(history: History) -> str:
     if not history.entries:
         return "nothing committed yet"
-    moment = datetime.fromtimestamp(history.entries[-1].time, UTC)
     count = len(history.entries)
-    return f"journal record {count - 1} of {moment:%Y-%m-%d %H:%M:%S} UTC"
+    return f"journal record {count - 1} of {local_time(history.entries[-1].time)}"
 
 
 def _foot(history: History) -> str:

@@ -31,6 +31,7 @@ from alloop.report.words import (
     plural,
     roughly,
     stops,
+    tasks,
 )
 
 _REFRESH = 0.25  # s between two looks at the panel
@@ -192,7 +193,7 @@ def _where(state: LoopState) -> str:
 def _facts(state: LoopState, tally: Tally) -> Iterator[tuple[str, str]]:
     yield "walkers", _walkers(state)
     yield "test error", _errors(state)
-    yield "under way", _open(state)
+    yield "under way", tasks(kinds(state.open.values()))
     yield (
         "CPU",
         f"{duration(state.cpu_seconds())} labels, "
@@ -213,14 +214,9 @@ def _walkers(state: LoopState) -> str:
 def _errors(state: LoopState) -> str:
     errors = [milli(error) for error in state.errors if isfinite(error)]
     if not errors:
-        return "?"
+        return "none yet"
     more = "… → " if len(errors) > _SHOWN else ""
     return f"{more}{' → '.join(errors[-_SHOWN:])} meV/Å"
-
-
-def _open(state: LoopState) -> str:
-    counts = kinds(state.open.values())
-    return ", ".join(plural(n, kind) for kind, n in sorted(counts.items())) or "nothing"
 
 
 def _closed(
@@ -246,7 +242,7 @@ _STEPS = ("seed", "explore", "flag", "bias")
 
 def _made(state: LoopState, tally: Tally) -> str:
     return "; ".join(
-        f"{count.good} {kind} labels{_doubtful(count)}{_bad(count)}"
+        f"{plural(count.good, f'{kind} label')}{_doubtful(count)}{_bad(count)}"
         for kind, count in tally.labels(state).items()
         if count.good or count.failed
     )

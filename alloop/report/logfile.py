@@ -8,12 +8,22 @@ from types import TracebackType
 from typing import Self
 
 from alloop.core.errors import InputError
+from alloop.core.moments import local_time
 from alloop.loop import events as e
 from alloop.loop.state import LoopState
 from alloop.report.phrases import sentence
 
 LOGGER = logging.getLogger("alloop")
 _FORM = "%(asctime)s %(levelname)-7s %(message)s"
+
+
+class _Formatter(logging.Formatter):
+    """Writes times as all of alloop does, with the offset of their zone."""
+
+    def formatTime(self, record: logging.LogRecord, datefmt: str | None = None) -> str:
+        """The local time of a record."""
+        del datefmt
+        return local_time(record.created)
 
 
 class _Handler(logging.FileHandler):
@@ -49,7 +59,7 @@ class LogFile:
                 f"expected a log file that can be written at {self.path} ({error}); "
                 "choose another place for the store"
             ) from error
-        self._handler.setFormatter(logging.Formatter(_FORM))
+        self._handler.setFormatter(_Formatter(_FORM))
         self._level = LOGGER.level
         LOGGER.setLevel(logging.INFO)
         LOGGER.addHandler(self._handler)

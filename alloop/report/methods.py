@@ -168,8 +168,8 @@ def _weak_test(history: History) -> Iterator[str]:
         yield "There is no test set: no error in this report is measured."
     elif frames < _FEW:
         yield (
-            f"The test set has n = {frames} frames: differences of a few per cent "
-            "between generations or campaigns are noise."
+            f"The test set has n = {plural(frames, 'frame')}: differences of a few per "
+            "cent between generations or campaigns are noise."
         )
     trajectories = sum(x.kind == e.Sampled.__name__ for x in history.chronicle.deeds)
     if trajectories:

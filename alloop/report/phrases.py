@@ -84,7 +84,7 @@ def trained(event: e.Trained) -> str:
 def _errors(test: e.Evaluation) -> str:
     return (
         f"test forces {milli(test.force_mae)} meV/Å (RMSE {milli(test.force_rmse)}), "
-        f"energies {milli(test.energy_mae)} meV on {len(test.frames)} frames"
+        f"energies {milli(test.energy_mae)} meV on {plural(len(test.frames), 'frame')}"
     )
 
 
@@ -144,7 +144,8 @@ def _explored(event: e.Explored) -> str:
     )
     return (
         f"round {round_}, batch {batch}, piece {piece}: "
-        f"{plural(len(event.walkers), 'walker')}, {event.scored} frames scored, "
+        f"{plural(len(event.walkers), 'walker')}, "
+        f"{plural(event.scored, 'frame')} scored, "
         f"{plural(found, 'candidate')}, {plural(len(event.controls), 'control frame')}"
         f"{stopped}{f'; {event.note}' if event.note else ''}"
     )

@@ -1,10 +1,10 @@
 """Where a campaign stands, for scripts: plain JSON values."""
 
 from collections import Counter
-from datetime import UTC, datetime
 from math import isfinite
 from typing import Any
 
+from alloop.core.moments import local_time
 from alloop.loop import events as e
 from alloop.loop.history import History
 from alloop.loop.prices import by_part
@@ -14,6 +14,7 @@ from alloop.report.facts import Made, kinds, level, made, time_left
 from alloop.report.noise import Floor, floors
 from alloop.report.quality import quarantined
 from alloop.report.words import stops
+from alloop.store.lock import holder
 
 _UNITS = {
     "errors": "eV/Å",
@@ -31,7 +32,8 @@ def status(history: History) -> dict[str, Any]:
     again; training: how far those under way are; noise: labels made again by
     fidelity, RMS of their forces' change in eV/Å; cpu_seconds: spent by this campaign
     on everything; time_left in seconds, null while it is not known; last_commit: ISO
-    8601, UTC.
+    8601, local time with its offset. running: who runs it (pid, host, since), null
+    where nobody does.
     """
     state = history.state
     newest = state.insights.get(state.generation)
@@ -42,6 +44,7 @@ def status(history: History) -> dict[str, Any]:
         "stage": state.stage,
         "finished": state.finished,
         "broken": state.broken,
+        "running": _running(history),
         "round": state.round,
         "generation": state.generation,
         "walkers": _walkers(history),
@@ -71,6 +74,14 @@ def _parent(history: History) -> dict[str, Any] | None:
         "generation": last.generation,
         "record": last.seq,
     }
+
+
+def _running(history: History) -> dict[str, Any] | None:
+    found = holder(history.path)
+    if found is None:
+        return None
+    since = None if found.since is None else local_time(found.since)
+    return {"pid": found.pid, "host": found.host, "since": since}
 
 
 def _walkers(history: History) -> dict[str, Any]:
@@ -110,4 +121,4 @@ def _real(value: float | None) -> float | None:
 def _last(history: History) -> str | None:
     if not history.entries:
         return None
-    return datetime.fromtimestamp(history.entries[-1].time, UTC).isoformat()
+    return local_time(history.entries[-1].time)

@@ -1,12 +1,12 @@
 """One frame's story, the whole log, and where a campaign stands: from the journal."""
 
 from collections.abc import Iterator
-from datetime import datetime
 
 import numpy as np
 
 from alloop.core.atoms import formula
 from alloop.core.frame import Frame, FrameId
+from alloop.core.moments import local_time
 from alloop.core.records import Label
 from alloop.loop import events as e
 from alloop.loop.chronicle import Told
@@ -17,7 +17,7 @@ from alloop.report.facts import latest, title, trainings
 from alloop.report.phrases import sentence
 from alloop.report.proposals import Proposal, control_frames, proposed
 from alloop.report.tale import tale
-from alloop.report.words import spans
+from alloop.report.words import plural, spans
 
 _ROLES = {
     "cheap": "Its cheap label taught {}.",
@@ -34,7 +34,8 @@ def log_lines(history: History, last: int = 0) -> Iterator[str]:
     """
     levels = history.state.levels
     for entry in history.entries[-last:] if last else history.entries:
-        yield f"{entry.seq:>6}  {_local(entry.time)}  {sentence(entry.turn, levels)}"
+        told = sentence(entry.turn, levels)
+        yield f"{entry.seq:>6}  {local_time(entry.time)}  {told}"
 
 
 def why(history: History, prefix: str) -> list[str]:
@@ -58,10 +59,6 @@ def why(history: History, prefix: str) -> list[str]:
     return lines
 
 
-def _local(moment: float) -> str:
-    return f"{datetime.fromtimestamp(moment).astimezone():%Y-%m-%d %H:%M:%S}"
-
-
 def _proposal(history: History, found: Sighting) -> Proposal | None:
     if found.explored is None:
         return None
@@ -72,7 +69,8 @@ def _proposal(history: History, found: Sighting) -> Proposal | None:
 def _introduced(frame: Frame) -> str:
     charge = f", charge {frame.charge:+d}" if frame.charge else ""
     spin = f", spin {frame.spin} (2S)" if frame.spin else ""
-    return f"Frame {frame.id}: {formula(frame)}, {len(frame)} atoms{charge}{spin}."
+    size = plural(len(frame), "atom")
+    return f"Frame {frame.id}: {formula(frame)}, {size}{charge}{spin}."
 
 
 def _born(
@@ -164,9 +162,9 @@ def _by_hand(history: History, frame: FrameId) -> Iterator[str]:
                 for command in labels:
                     if command.frame.id == frame:
                         what = f"Its {command.fidelity} label was asked for again"
-                        yield f"{what} by hand on {_local(entry.time)}."
+                        yield f"{what} by hand on {local_time(entry.time)}."
 
 
 def _taken_out(entry: Entry, event: e.Excluded) -> str:
     what = f"Its {event.fidelity} label was" if event.fidelity else "It was"
-    return f"{what} excluded by hand on {_local(entry.time)}: {event.reason}."
+    return f"{what} excluded by hand on {local_time(entry.time)}: {event.reason}."

@@ -100,7 +100,7 @@ def error_sentence(history: History) -> str:
     return (
         f"Generation {last.generation} errs by {milli(last.force_mae)} meV/Å in forces "
         f"(MAE; RMSE {milli(last.force_rmse)}) and by {milli(last.energy_mae)} meV in "
-        f"energies on {last.test} frozen test frames."
+        f"energies on {plural(last.test, 'frozen test frame')}."
     )
 
 

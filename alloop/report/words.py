@@ -4,6 +4,7 @@ from collections import Counter
 from collections.abc import Iterable, Mapping
 from math import isfinite
 
+from alloop.core.counting import plural as plural
 from alloop.core.records import Failure, Walker
 
 STAGES = {
@@ -18,9 +19,11 @@ STAGES = {
 _MINUTE, _HOUR, _DAY = 60, 3600, 86400
 
 
-def plural(count: int, noun: str) -> str:
-    """`1 label`, `2 labels`."""
-    return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
+def tasks(counts: Mapping[str, int]) -> str:
+    """`3 cheap labels, 1 piece of MD`, from open tasks by kind."""
+    nouns = {"MD": "piece of MD"}
+    named = (plural(n, nouns.get(kind, kind)) for kind, n in sorted(counts.items()))
+    return ", ".join(named) or "nothing"
 
 
 def duration(seconds: float | None) -> str:

@@ -17,11 +17,11 @@ from alloop.store.codec import Codec
 from alloop.store.files import Files, explained
 from alloop.store.folds import read_fold, write_fold
 from alloop.store.journal import FOLDER, Entry, Journal
+from alloop.store.lock import LOCK as LOCK
 from alloop.store.lock import Lock
 from alloop.store.models import model_ids, read_model, write_model
 
 Mode = Literal["r", "w"]
-LOCK = "lock"
 _FEW = 64  # loose records that a clean stop leaves alone
 _NEAR = 16  # records that are read over rather than skipped
 
@@ -105,6 +105,11 @@ class Archive:
             A record is missing ("w" only; a reader meets it on its way).
         """
         return cls(Path(path), codec, mode, files or Files())
+
+    @property
+    def signature(self) -> bytes:
+        """What this writer wrote into the lock, nobody else's; b"" for a reader."""
+        return b"" if self._lock is None else self._lock.signature
 
     def append(self, record: object) -> int:
         """Commit a record and return its number; on return it survives a power loss."""

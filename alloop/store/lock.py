@@ -7,13 +7,19 @@ import json
 import os
 import socket
 import time
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from alloop.core.errors import LockedError, StoreError
+from alloop.core.moments import local_time
 from alloop.store.files import explained
+from alloop.store.journal import FOLDER
+
+LOCK = "lock"
 
 _UNSUPPORTED = {errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.EINVAL}
+_TRIES, _PAUSE = 4, 0.05  # s: for as long as somebody only looks whether it is held
 _held: set[int] = set()
 
 
@@ -27,6 +33,43 @@ def _forget() -> None:
 
 
 os.register_at_fork(after_in_child=_forget)
+
+
+@dataclass(frozen=True, slots=True)
+class Holder:
+    """The driver that holds a store's lock: its process, its host, since when (seconds
+    since 1970), each None where it could not say; signature: its bytes in the lock."""
+
+    pid: int | None
+    host: str | None
+    since: float | None
+    signature: bytes
+
+    def __str__(self) -> str:
+        if self.pid is None or self.host is None or self.since is None:
+            return "another driver"
+        return f"process {self.pid} on {self.host} since {local_time(self.since)}"
+
+
+def holder(store: Path) -> Holder | None:
+    """Return who is writing to a store now; None where nobody is, or nobody can tell.
+
+    Changes nothing and needs no right to write. Drivers on other hosts are seen where
+    the file system shares its locks.
+    """
+    try:
+        handle = os.open(store / FOLDER / LOCK, os.O_RDONLY | os.O_NOFOLLOW)
+    except OSError:
+        return None
+    try:
+        fcntl.flock(handle, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return _parsed(_read(handle))
+    except OSError:
+        return None
+    finally:
+        os.close(handle)
+    return None
 
 
 class Lock:
@@ -53,6 +96,11 @@ class Lock:
         self._signature = _read(self._handle)
         _held.add(self._handle)
 
+    @property
+    def signature(self) -> bytes:
+        """What it wrote into the file of the lock."""
+        return self._signature
+
     def confirm(self) -> None:
         """LockedError if another driver has signed since, as on a broken file system.
 
@@ -74,10 +122,11 @@ class Lock:
 
 def _lock(handle: int, path: Path, store: Path) -> None:
     try:
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        _insist(handle)
     except BlockingIOError:
         raise LockedError(
-            f"{store} is in use by {_holder(path)}; wait until it ends, or stop it"
+            f"{store} is in use by {_holder(path)}; wait until it ends, or stop "
+            f"it: alloop stop {store}"
         ) from None
     except OSError as error:
         if error.errno not in _UNSUPPORTED:
@@ -86,6 +135,19 @@ def _lock(handle: int, path: Path, store: Path) -> None:
             f"the file system of {store} has no file locks ({error.strerror}); put the "
             "store on one that has"
         ) from error
+
+
+def _insist(handle: int) -> None:
+    """Take the lock, or raise BlockingIOError where somebody keeps it."""
+    for attempt in range(_TRIES):
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            if attempt == _TRIES - 1:
+                raise
+            time.sleep(_PAUSE)
+        else:
+            return
 
 
 def _sign(handle: int) -> None:
@@ -100,10 +162,17 @@ def _read(handle: int) -> bytes:
     return os.pread(handle, 4096, 0)
 
 
-def _holder(path: Path) -> str:
+def _holder(path: Path) -> Holder:
     try:
-        holder: dict[str, Any] = json.loads(path.read_text())
-        since = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(holder["since"]))
-        return f"process {holder['pid']} on {holder['host']} since {since}"
-    except (OSError, ValueError, KeyError):
-        return "another driver"
+        return _parsed(path.read_bytes())
+    except OSError:
+        return _parsed(b"")
+
+
+def _parsed(signature: bytes) -> Holder:
+    try:
+        said: dict[str, Any] = json.loads(signature)
+        pid, host, since = int(said["pid"]), str(said["host"]), float(said["since"])
+    except (ValueError, KeyError, TypeError):
+        return Holder(None, None, None, signature)
+    return Holder(pid, host, since, signature)

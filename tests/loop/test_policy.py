@@ -587,7 +587,7 @@ def test_stopping_rules_are_asked_after_each_training(world):
     begun = world.game(early).play()
     assert begun.state.round == 1
     assert begun.state.generation == 2
-    assert begun.state.finished == "1 rounds are done"
+    assert begun.state.finished == "the limit of 1 round is reached"
 
 
 def test_a_walker_keeps_its_random_start_whatever_the_others_do(world):

@@ -56,13 +56,13 @@ def test_cpu_hours_count_labels_of_both_levels_and_of_the_test_set(stops):
         blocks=(entries(2, "cheap", cost=600.0), entries(3, purpose="test", cost=800.0))
     )
     one = Budget(cheap=20, expensive=12, cpu_hours=1.0)
-    assert stops(state, one) == "the budget of 1.0 CPU hours for labels is spent"
+    assert stops(state, one) == "the budget of 1 CPU h for labels is spent"
     assert stops(state, replace(one, cpu_hours=1.1)) is None
 
 
 def test_rounds_end_a_campaign(stops):
     assert stops(LoopState(round=2), rounds=3) is None
-    assert stops(LoopState(round=3), rounds=3) == "3 rounds are done"
+    assert stops(LoopState(round=3), rounds=3) == "the limit of 3 rounds is reached"
 
 
 def test_the_target_is_asked_of_the_last_error(stops):

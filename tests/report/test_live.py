@@ -66,7 +66,7 @@ def test_a_terminal_gets_a_panel_with_everything_in_it(finished, rules):
     assert re.search(r"test labels +12 +12 good", panel)
     assert re.search(r"walkers +4 walking, 0 stopped", panel)
     assert re.search(r"test error +30.7 → 18.9 meV/Å", panel)
-    assert re.search(r"under way +2 MD", panel)
+    assert re.search(r"under way +2 pieces of MD", panel)
     assert re.search(r"CPU +1 min 52 s labels, .* MD, training and the rest", panel)
     assert re.search(r"time +1 min \d+ s, less than a minute left", panel)
 

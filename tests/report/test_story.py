@@ -7,6 +7,7 @@ from datetime import datetime
 import pytest
 
 from alloop.core.errors import InputError
+from alloop.core.moments import local_time
 from alloop.core.records import Failure, Noise, Unlabelled
 from alloop.loop import events as e
 from alloop.loop.history import Entry
@@ -172,10 +173,9 @@ def test_exclusions_by_hand_are_told_with_their_reason(finished, remade):
     event = e.Excluded(frame, "expensive", "the wrong state")
     entry = Entry(len(finished.entries), finished.entries[-1].time, e.Turn(event))
     story = why(remade([*finished.entries, entry]), frame)
-    when = datetime.fromtimestamp(entry.time).astimezone()
+    when = local_time(entry.time)
     assert story[-1] == (
-        f"Its expensive label was excluded by hand on {when:%Y-%m-%d %H:%M:%S}: "
-        "the wrong state."
+        f"Its expensive label was excluded by hand on {when}: the wrong state."
     )
 
 
