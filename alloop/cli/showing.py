@@ -1,15 +1,19 @@
 """`status`, `why`, `log`, `report`: what a store tells, also while it is in use."""
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.table import Table
 
 from alloop.cli.console import say
 from alloop.cli.places import Place, history_of, short
+from alloop.core.errors import InputError
+
+if TYPE_CHECKING:
+    from alloop.loop.history import History
 
 
 def status(
@@ -55,20 +59,51 @@ def log(
 
 
 def report(
-    place: Place,
+    places: Annotated[
+        list[Path],
+        typer.Argument(metavar="STORE", help="a store, or the campaign's YAML file"),
+    ],
+    compare: Annotated[
+        bool, typer.Option("--compare", help="several stores side by side, on one page")
+    ] = False,
     out: Annotated[
-        Path | None, typer.Option(help="HTML file; beside the store by default")
+        Path | None,
+        typer.Option(help="HTML file; beside the store (the first one) by default"),
     ] = None,
 ) -> None:
     """Write the self-contained HTML report."""
-    from alloop.controls import stores
-    from alloop.loop.history import read
+    histories = [history_of(place) for place in places]
+    if compare:
+        say(f"comparison: {short(_comparison(histories, out))}")
+        return
+    if len(histories) > 1:
+        raise InputError(
+            f"expected one store to report on, got {len(histories)}; `alloop report "
+            "--compare` sets several side by side"
+        )
+    say(f"report: {short(_report(histories[0], out))}")
+
+
+def _report(history: "History", out: Path | None) -> Path:
     from alloop.report.html import write
 
-    history = history_of(place)
-    controls = {name: read(path) for name, path in stores(history.path).items()}
-    written = write(history, out or history.path.with_suffix(".html"), controls)
-    say(f"report: {short(written)}")
+    where = out or history.path.with_suffix(".html")
+    return write(history, where, _controls(history))
+
+
+def _comparison(histories: Sequence["History"], out: Path | None) -> Path:
+    from alloop.report.html import write_page
+    from alloop.report.side_by_side import Compared, side_by_side
+
+    page = side_by_side([Compared(each, _controls(each)) for each in histories])
+    return write_page(page, out or histories[0].path.with_name("comparison.html"))
+
+
+def _controls(history: "History") -> dict[str, "History"]:
+    from alloop.controls import stores
+    from alloop.loop.history import read
+
+    return {name: read(path) for name, path in stores(history.path).items()}
 
 
 def _facts(told: dict[str, Any]) -> Iterator[tuple[str, str]]:

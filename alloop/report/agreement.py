@@ -5,22 +5,27 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from alloop.core.frame import FrameId
 from alloop.core.records import LabelSet
-from alloop.core.units import Floats
+from alloop.core.units import Floats, Integers
 from alloop.loop import events as e
 from alloop.loop.history import History
 from alloop.report.evidence import labels_of_test
-from alloop.report.proposals import labelled, proposals
+from alloop.report.explorations import Explorations
+from alloop.report.proposals import labelled
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Parity:
     """The last generation on the test set: energies (frames,) in eV relative to the
-    mean label of the composition, forces (3 atoms,) in eV/Å."""
+    mean label of the composition, forces (3 atoms,) in eV/Å; frames (frames,) with
+    atoms offsets[i] to offsets[i + 1]."""
 
     generation: int
     energies: tuple[Floats, Floats]  # label, model
     forces: tuple[Floats, Floats]
+    frames: tuple[FrameId, ...] = ()
+    offsets: Integers = field(default_factory=lambda: np.zeros(1, dtype=np.int64))
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -37,7 +42,7 @@ class Biases:
     levels: Floats = field(default_factory=lambda: np.zeros(0))
 
 
-def biases(history: History) -> Biases:
+def biases(history: History, brought: Explorations) -> Biases:
     """Biases of cheap labels, as training found them or else as the labels came."""
     trained = {
         x.generation: np.asarray(x.history["bias"], dtype=np.float64)
@@ -45,19 +50,18 @@ def biases(history: History) -> Biases:
         if isinstance(x.history.get("bias"), list) and x.history["bias"]
     }
     return Biases(
-        generation=trained or _biases_when_labelled(history),
+        generation=trained or _biases_when_labelled(brought),
         trained=bool(trained),
         levels=_level_differences(history),
     )
 
 
-def _biases_when_labelled(history: History) -> dict[int, Floats]:
-    labels = labelled(history, "cheap")
+def _biases_when_labelled(brought: Explorations) -> dict[int, Floats]:
     found: dict[int, list[float]] = {}
-    for proposal in proposals(history, labels):
-        candidate = proposal.candidate
-        apart = candidate.forces - labels[candidate.frame.id].forces
-        found.setdefault(proposal.generation, []).append(float(np.abs(apart).mean()))
+    for origin in brought.origins.values():
+        if "cheap" in origin.apart:
+            mean, _ = origin.apart["cheap"]
+            found.setdefault(origin.generation, []).append(mean)
     return {number: np.array(values) for number, values in sorted(found.items())}
 
 
@@ -86,6 +90,8 @@ def parity(history: History) -> Parity | None:
                 generation=trained.generation,
                 energies=(labels.energies - zero, model - zero),
                 forces=(labels.forces.ravel(), test.forces.ravel()),
+                frames=test.frames,
+                offsets=labels.batch.offsets,
             )
     return None
 

@@ -5,18 +5,23 @@ No pyplot, no global state, and the same figure gives the same bytes.
 
 import io
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
 from typing import Any, TypeAlias
 
 import matplotlib
+import numpy as np
+from markupsafe import Markup, escape
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
 
-Draw: TypeAlias = Callable[[list[Axes]], None]
+from alloop.core.frame import FrameId
+from alloop.core.units import Floats
 
 INK, FAINT = "#010203", "#040506"  # stand for the page's own colours
-WIDTH = 7.4  # inch
+PANEL, WIDE = 4.3, 7.4  # inch
+_SHAPES = {"dot": "o", "small": "o", "triangle": "^", "diamond": "D"}
 COLOURS = {
     "expensive": "#2f6fd0",
     "cheap": "#1a9e8f",
@@ -27,12 +32,30 @@ COLOURS = {
     "preparation": "#9a9489",
     "warn": "#d1495b",
 }
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Marks:
+    """Points of one kind: x and y (points,) in data units, the ids of their frames or
+    none, and how they look (`dot`, `small`, `triangle`, `diamond`)."""
+
+    axes: Axes
+    x: Floats
+    y: Floats
+    colour: str
+    shape: str = "dot"
+    frames: Sequence[FrameId] = ()
+    label: str = ""
+
+
+Draw: TypeAlias = Callable[[list[Axes]], Iterable[Marks] | None]
+
 # Matplotlib's own words for what stands in the report's colour table.
 _STYLE: dict[Any, Any] = {
     "svg.fonttype": "none",
     "svg.hashsalt": "alloop",
-    "font.size": 9.0,
-    "axes.titlesize": 9.0,
+    "font.size": 9.5,
+    "axes.titlesize": 9.5,
     "axes.titlelocation": "left",
     "axes.titleweight": "bold",
     "axes.labelcolor": INK,
@@ -50,7 +73,7 @@ _STYLE: dict[Any, Any] = {
     "xtick.major.size": 0.0,
     "ytick.major.size": 0.0,
     "legend.frameon": False,
-    "legend.fontsize": 9.0,
+    "legend.fontsize": 9.5,
     "lines.linewidth": 1.8,
     "lines.markersize": 6.0,
 }
@@ -60,7 +83,14 @@ _VARIABLES = {INK: "currentColor", FAINT: "var(--line)"}
 _NO_METADATA = dict.fromkeys(("Date", "Creator", "Format", "Type"))
 
 
-def draw(name: str, about: str, shape: tuple[int, int, float], paint: Draw) -> str:
+def draw(
+    name: str,
+    about: str,
+    height: float,
+    paint: Draw,
+    width: float = PANEL,
+    rows: int = 1,
+) -> Markup:
     """A figure as an <svg> element.
 
     Parameters
@@ -69,22 +99,70 @@ def draw(name: str, about: str, shape: tuple[int, int, float], paint: Draw) -> s
         Prefix of the ids inside, different for each figure of a page.
     about
         What it shows, for those who do not see it.
-    shape
-        Rows and columns of axes, and the height in inches.
+    height, width
+        In inches. A PANEL is as wide as a phone, and two of them as a page.
     paint
-        Draws on the axes, row after row.
+        Draws on the axes, and returns the points that lead to frames.
+    rows
+        Of axes.
     """
-    rows, columns, height = shape
     with matplotlib.rc_context(_STYLE):
-        figure = Figure(figsize=(WIDTH, height), layout="constrained")
+        figure = Figure(figsize=(width, height), layout="constrained")
         figure.patch.set_alpha(0.0)
-        axes = figure.subplots(rows, columns, squeeze=False).ravel().tolist()
+        axes = figure.subplots(rows, 1, squeeze=False).ravel().tolist()
         for each in axes:
             each.patch.set_alpha(0.0)
-        paint(axes)
+        marks = list(paint(axes) or ())
+        _lay_out(figure)
         out = io.StringIO()
         figure.savefig(out, format="svg", metadata=_NO_METADATA)
-    return _inline(out.getvalue(), name, about)
+        drawn = "".join(_marks(figure, each) for each in marks)
+    svg = _inline(out.getvalue(), name, about)
+    return Markup(svg.replace("</svg>", f"{drawn}</svg>"))
+
+
+def _lay_out(figure: Figure) -> None:
+    """Find room for all texts, once: left to `savefig`, it would draw twice."""
+    engine = figure.get_layout_engine()
+    if engine is not None:
+        engine.execute(figure)
+        figure.set_layout_engine("none")
+
+
+def mark(axes: Axes, points: Marks) -> Marks:
+    """Make room for points on their axes, and name them in the legend."""
+    axes.plot(points.x, points.y, linestyle="none", marker="none")
+    if points.label:
+        axes.scatter(
+            [],
+            [],
+            s=24,
+            marker=_SHAPES[points.shape],
+            color=points.colour,
+            linewidths=0.0,
+            label=points.label,
+        )
+    return points
+
+
+def _marks(figure: Figure, points: Marks) -> str:
+    """Points as <use> elements, whose `data-f` begins the id of their frame."""
+    if not len(points.x):
+        return ""
+    places = points.axes.transData.transform(np.column_stack([points.x, points.y]))
+    share = figure.transFigure.inverted().transform(places)
+    width, height = 72.0 * figure.get_size_inches()
+    frames = points.frames or [""] * len(share)
+    uses = "".join(
+        f'<use href="#shape-{points.shape}" x="{width * x:.1f}" '
+        f'y="{height * (1.0 - y):.1f}"{_leads(frame)}/>'
+        for (x, y), frame in zip(share, frames, strict=True)
+    )
+    return f'<g class="marks" fill="{points.colour}">{uses}</g>'
+
+
+def _leads(frame: str) -> str:
+    return f' data-f="{escape(frame[:12])}"' if frame else ""
 
 
 def _inline(text: str, name: str, about: str) -> str:
@@ -98,8 +176,7 @@ def _inline(text: str, name: str, about: str) -> str:
     svg = re.sub(r' (width|height)="[\d.]+pt"', "", svg, count=2)
     for colour, variable in _VARIABLES.items():
         svg = svg.replace(colour, variable)
-    label = about.replace("&", "&amp;").replace('"', "&quot;").replace("<", "&lt;")
-    return svg.replace("<svg", f'<svg role="img" aria-label="{label}"', 1)
+    return svg.replace("<svg", f'<svg role="img" aria-label="{escape(about)}"', 1)
 
 
 def log_axis(axes: Axes, which: str, values: Sequence[float]) -> None:
@@ -125,5 +202,5 @@ def legend(axes: Axes, **options: Any) -> None:
     handles, labels = axes.get_legend_handles_labels()
     figure = axes.get_figure(root=True)
     if len(labels) > 1 and figure is not None:
-        place = {"loc": "outside upper left", "ncols": 4, "borderaxespad": 0.2}
+        place = {"loc": "outside upper left", "ncols": 2, "borderaxespad": 0.2}
         figure.legend(handles, labels, **{**place, **options})

@@ -16,7 +16,8 @@ from alloop.core.records import LabelSet
 from alloop.core.units import Floats
 from alloop.loop import events as e
 from alloop.loop.history import History
-from alloop.report.proposals import control_frames, labelled, proposals
+from alloop.report.explorations import Explorations
+from alloop.report.proposals import control_frames, labelled
 from alloop.scores.calibrate import auroc, spearman
 
 WORST = 0.9  # a frame is bad if its error is above this quantile of the test errors
@@ -68,12 +69,12 @@ class Verdict:
         return self.hits + self.misses + self.false_alarms + self.quiet
 
 
-def points(history: History) -> tuple[Point, ...]:
+def points(history: History, brought: Explorations) -> tuple[Point, ...]:
     """Frames with surprise and true error: the test set under the last generation, and
     every frame that got an expensive label after it was proposed."""
     limits = bars(history)
     thresholds = {x.generation: x.threshold for _, x in history.generations}
-    found = [*_test_points(history), *_proposed_points(history)]
+    found = [*_test_points(history), *_proposed_points(history, brought)]
     return tuple(
         Point(
             frame=point.frame,
@@ -137,16 +138,13 @@ def _test_points(history: History) -> Iterator[Point]:
             yield Point(frame, group, number, float(surprise), float(error))
 
 
-def _proposed_points(history: History) -> Iterator[Point]:
+def _proposed_points(history: History, brought: Explorations) -> Iterator[Point]:
     controls, labels = control_frames(history), labelled(history, "expensive")
-    for proposal in proposals(history, labels):
-        candidate = proposal.candidate
-        frame = candidate.frame.id
-        label = labels[frame]
-        lengths = np.linalg.norm(candidate.forces - label.forces, axis=1)
-        group = "control" if frame in controls else "chosen"
-        number, error = proposal.generation, float(lengths.max())
-        yield Point(frame, group, number, float(candidate.surprise), error)
+    for frame, origin in brought.origins.items():
+        if frame in labels:
+            group = "control" if frame in controls else "chosen"
+            _, error = origin.apart["expensive"]
+            yield Point(frame, group, origin.generation, origin.surprise, error)
 
 
 def rankings(found: Sequence[Point]) -> tuple[Ranking, ...]:

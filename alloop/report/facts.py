@@ -5,6 +5,7 @@ from bisect import bisect_left
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache
 from itertools import accumulate, pairwise
 from statistics import median
 from typing import Any
@@ -86,10 +87,15 @@ def level(history: History, kind: Made) -> str:
 
 def setting(history: History, *path: str) -> Any:
     """A value of the configuration in force, None where it is not written down."""
-    tree: Any = yaml.safe_load(history.config)
+    tree = _tree(history.config)
     for key in path:
         tree = tree.get(key) if isinstance(tree, dict) else None
     return tree
+
+
+@lru_cache(maxsize=8)
+def _tree(config: str) -> Any:
+    return yaml.safe_load(config)
 
 
 def is_single(history: History) -> bool:

@@ -3,24 +3,51 @@
 from collections.abc import Mapping, Sequence
 
 import numpy as np
+import numpy.typing as npt
+from markupsafe import Markup
 from matplotlib.axes import Axes
 
 from alloop.core.units import Floats
 from alloop.report.agreement import Biases, Parity
-from alloop.report.canvas import COLOURS, FAINT, INK, draw, legend, log_axis
+from alloop.report.canvas import (
+    COLOURS,
+    FAINT,
+    INK,
+    PANEL,
+    WIDE,
+    Marks,
+    draw,
+    legend,
+    log_axis,
+    mark,
+)
 from alloop.report.compare import TITLES
+from alloop.report.costed_curves import CampaignCurve
+from alloop.report.descriptor_map import DescriptorMap
 from alloop.report.evidence import Point
+from alloop.report.explorations import Energy, Moment
 from alloop.report.facts import Stand
 from alloop.report.gantt import Bar, Lane, Shift, lanes, placed, rounds, shifts
 from alloop.report.words import duration
 
-_MOST = 4000  # points of a figure
+_MOST = 2000  # points of a figure
 _ROWS = 6  # generations that the bias figure shows
 _LINES = (("#2f6fd0", "o", "-"), ("#e07b39", "s", "--"), ("#8a8f98", "^", ":"))
-_GROUPS = {
-    "test": ("test set", "o", COLOURS["test"]),
-    "chosen": ("chosen for surprise or bias", "^", COLOURS["training"]),
-    "control": ("random control frames", "D", COLOURS["cheap"]),
+GROUPS = {
+    "test": ("test set", "dot", COLOURS["test"]),
+    "chosen": ("chosen for surprise or bias", "triangle", COLOURS["training"]),
+    "control": ("random control frames", "diamond", COLOURS["cheap"]),
+}
+MAP_GROUPS = {
+    "proposed": ("proposed, no label", "small", "#8a8f98"),
+    "labelled": ("first labels", "small", COLOURS["expensive"]),
+    "flagged": ("flagged", "triangle", COLOURS["training"]),
+    "control": ("random control", "diamond", COLOURS["cheap"]),
+    "test": ("test set", "dot", COLOURS["test"]),
+}
+_PARITIES = {
+    "energies": (" − mean", "dot", COLOURS["test"]),
+    "forces": ("", "small", COLOURS["expensive"]),
 }
 _PARTS = {
     "cheap labels": "cheap",
@@ -33,19 +60,25 @@ _PARTS = {
 }
 
 
-def learning_curve(curves: Mapping[str, Sequence[Stand]]) -> str:
-    """Test force error against expensive labels and against the cost of labels."""
+def learning_curve(curves: Mapping[str, Sequence[Stand]]) -> list[Markup]:
+    """Test force error against expensive labels, and against the cost of labels."""
+    what = {
+        "expensive": "expensive labels learned from",
+        "label_cost": "CPU seconds of all labels",
+    }
+    return [_learning(curves, key, name) for key, name in what.items()]
 
+
+def _learning(curves: Mapping[str, Sequence[Stand]], what: str, name: str) -> Markup:
     def paint(axes: list[Axes]) -> None:
-        for each, what in zip(axes, ("expensive", "label_cost"), strict=True):
-            _curves(each, curves, what)
-        axes[0].set_xlabel("expensive labels learned from")
-        axes[1].set_xlabel("CPU seconds of all labels")
-        axes[0].set_ylabel("test force MAE, meV/Å")
-        legend(axes[0])
+        (ax,) = axes
+        _curves(ax, curves, what)
+        ax.set_xlabel(name)
+        ax.set_ylabel("test force MAE, meV/Å")
+        legend(ax)
 
-    about = "Learning curve: test force error by generation"
-    return draw("learning", about, (1, 2, 2.9), paint)
+    about = f"Learning curve: test force error against {name}"
+    return draw(f"learning-{what}", about, 2.9, paint)
 
 
 def _curves(axes: Axes, curves: Mapping[str, Sequence[Stand]], what: str) -> None:
@@ -81,34 +114,37 @@ def _numbered(
         )
 
 
-def surprise(points: Sequence[Point]) -> str:
+def surprise(points: Sequence[Point]) -> Markup:
     """Largest force error against surprise, by group, with the flag threshold."""
+    shown = [x for x in points if np.isfinite(x.surprise) and np.isfinite(x.error)]
 
-    def paint(axes: list[Axes]) -> None:
+    def paint(axes: list[Axes]) -> list[Marks]:
         (ax,) = axes
-        shown = [x for x in points if np.isfinite(x.surprise) and np.isfinite(x.error)]
-        for group, (label, marker, colour) in _GROUPS.items():
-            chosen = [x for x in shown if x.group == group]
-            if chosen:
-                ax.scatter(
-                    [x.surprise for x in chosen],
-                    [1e3 * x.error for x in chosen],
-                    s=26,
-                    marker=marker,
-                    color=colour,
-                    alpha=0.75,
-                    linewidths=0.0,
+        marks = [
+            mark(
+                ax,
+                Marks(
+                    axes=ax,
+                    x=np.array([x.surprise for x in chosen]),
+                    y=np.array([1e3 * x.error for x in chosen]),
+                    colour=colour,
+                    shape=shape,
+                    frames=[x.frame for x in chosen],
                     label=f"{label} ({len(chosen)})",
-                )
+                ),
+            )
+            for group, (label, shape, colour) in GROUPS.items()
+            if (chosen := [x for x in shown if x.group == group])
+        ]
         log_axis(ax, "y", [1e3 * x.error for x in shown])
         log_axis(ax, "x", [x.surprise for x in shown])
         _threshold(ax, points)
         ax.set_xlabel("surprise, as it was before the label came")
         ax.set_ylabel("largest force error on an atom, meV/Å")
-        legend(ax)
+        legend(ax, ncols=1)
+        return marks
 
-    about = "Surprise against true force error"
-    return draw("surprise", about, (1, 1, 3.5), paint)
+    return draw("surprise", "Surprise against true force error", 3.9, paint)
 
 
 def _threshold(axes: Axes, points: Sequence[Point]) -> None:
@@ -118,7 +154,7 @@ def _threshold(axes: Axes, points: Sequence[Point]) -> None:
     last = max(known, key=lambda point: point.generation)
     axes.axvline(float(last.threshold or 0.0), color=INK, linewidth=1.0, dashes=(4, 3))
     axes.annotate(
-        f" flag threshold of generation {last.generation}",
+        f" threshold, generation {last.generation}",
         (float(last.threshold or 0.0), 0.0),
         xycoords=("data", "axes fraction"),
         xytext=(2, 4),
@@ -126,7 +162,7 @@ def _threshold(axes: Axes, points: Sequence[Point]) -> None:
     )
 
 
-def bias(biases: Biases) -> str:
+def bias(biases: Biases) -> Markup:
     """Histograms of bias, a row each generation, and of the levels' difference."""
     rows = [
         (f"generation {number}", biases.generation[number], COLOURS["cheap"])
@@ -150,7 +186,7 @@ def bias(biases: Biases) -> str:
         axes[-1].set_xlabel("mean absolute force difference of a frame, eV/Å")
 
     about = "Histograms of the bias of cheap labels by generation"
-    return draw("bias", about, (len(rows), 1, 0.5 + 0.95 * len(rows)), paint)
+    return draw("bias", about, 0.5 + 0.95 * len(rows), paint, rows=len(rows))
 
 
 def _bins(values: Floats) -> Floats:
@@ -173,45 +209,55 @@ def _some(numbers: Sequence[int]) -> list[int]:
 
 def thinned(parity: Parity) -> str:
     """What the caption says of points that are not drawn."""
-    step = _step(parity.forces[0])
-    return f" Of the force components, one in {step} is drawn." if step > 1 else ""
+    steps = {"frames": _step(parity.energies[0]), "components": _step(parity.forces[0])}
+    return "".join(
+        f" Of the {what}, one in {step} is drawn."
+        for what, step in steps.items()
+        if step > 1
+    )
 
 
-def agreement(parity: Parity) -> str:
+def agreement(parity: Parity) -> list[Markup]:
     """Model against label on the test set: energies and force components."""
-
-    def paint(axes: list[Axes]) -> None:
-        _parity(axes[0], parity.energies, 22, COLOURS["test"])
-        _parity(axes[1], parity.forces, 9, COLOURS["expensive"])
-        axes[0].set_title("energies")
-        axes[0].set_xlabel("label − mean, eV")
-        axes[0].set_ylabel("model − mean, eV")
-        axes[1].set_title("force components")
-        axes[1].set_xlabel("label, eV/Å")
-        axes[1].set_ylabel("model, eV/Å")
-
-    about = "Energies and forces of the model against the labels of the test set"
-    return draw("parity", about, (1, 2, 3.5), paint)
+    atoms = np.repeat(np.arange(len(parity.frames)), 3 * np.diff(parity.offsets))
+    frames = np.array(parity.frames, dtype=np.str_)
+    return [
+        _parity("energies", "eV", parity.energies, frames),
+        _parity("forces", "eV/Å", parity.forces, frames[atoms]),
+    ]
 
 
-def _parity(axes: Axes, pair: tuple[Floats, Floats], size: float, colour: str) -> None:
+def _parity(
+    what: str, unit: str, pair: tuple[Floats, Floats], frames: npt.NDArray[np.str_]
+) -> Markup:
     label, model = (values[:: _step(values)] for values in pair)
-    both = np.concatenate(pair)
-    pad = 0.05 * float(np.ptp(both)) or 0.1
-    ends = [float(both.min()) - pad, float(both.max()) + pad]
-    axes.plot(ends, ends, color=FAINT, linewidth=1.2)
-    axes.scatter(label, model, s=size, color=colour, alpha=0.6, linewidths=0.0)
-    axes.set_xlim(*ends)
-    axes.set_ylim(*ends)
-    axes.set_aspect("equal")
-    axes.locator_params(nbins=5)
+    leads = [str(frame) for frame in frames[:: _step(pair[0])]]
+    zero, shape, colour = _PARITIES[what]
+
+    def paint(axes: list[Axes]) -> list[Marks]:
+        (ax,) = axes
+        both = np.concatenate(pair)
+        pad = 0.05 * float(np.ptp(both)) or 0.1
+        ends = [float(both.min()) - pad, float(both.max()) + pad]
+        ax.plot(ends, ends, color=FAINT, linewidth=1.2)
+        ax.set_xlim(*ends)
+        ax.set_ylim(*ends)
+        ax.set_aspect("equal")
+        ax.locator_params(nbins=5)
+        ax.set_title(what)
+        ax.set_xlabel(f"label{zero}, {unit}")
+        ax.set_ylabel(f"model{zero}, {unit}")
+        return [mark(ax, Marks(ax, label, model, colour, shape, leads))]
+
+    about = f"{what.capitalize()} of the model against the labels of the test set"
+    return draw(f"parity-{what}", about, 3.9, paint)
 
 
 def _step(values: Floats) -> int:
     return 1 + len(values) // _MOST
 
 
-def spending(parts: Mapping[str, float]) -> str:
+def spending(parts: Mapping[str, float]) -> Markup:
     """CPU seconds by part."""
     shown = {name: value for name, value in parts.items() if value > 0}
     total = sum(shown.values())
@@ -224,17 +270,24 @@ def spending(parts: Mapping[str, float]) -> str:
         bars = ax.barh(names, values, color=colours, height=0.62)
         notes = [f"{duration(value)} · {value / total:.0%}" for value in values]
         ax.bar_label(bars, labels=notes, padding=5)
-        ax.set_xlim(0.0, 1.25 * max(values))
+        ax.set_xlim(0.0, 1.45 * max(values))
         ax.set_xlabel("CPU seconds")
         ax.grid(visible=False)
         ax.spines["left"].set_visible(False)
 
     about = "CPU seconds by part of the campaign"
-    return draw("spending", about, (1, 1, 0.7 + 0.32 * len(shown)), paint)
+    return draw("spending", about, 0.6 + 0.3 * len(shown), paint)
 
 
-def gantt(bars: Sequence[Bar]) -> str:
-    """What each worker did when; pauses between runs are cut out."""
+def gantt(bars: Sequence[Bar]) -> list[Markup]:
+    """What each worker did when, as a wide drawing for pages and a narrow one for
+    phones; pauses between runs are cut out."""
+    wide, narrow = _gantt(bars, WIDE, 7), _gantt(bars, PANEL, 3)
+    shown = (("page-only", wide), ("phone-only", narrow))
+    return [Markup('<div class="{}">{}</div>').format(*each) for each in shown]
+
+
+def _gantt(bars: Sequence[Bar], width: float, columns: int) -> Markup:
     found = shifts(bars)
     rows = lanes(bars)
 
@@ -251,10 +304,11 @@ def gantt(bars: Sequence[Bar]) -> str:
         handles = {bar.part for bar in bars}
         for part in (x for x in _PARTS if x in handles):
             ax.barh([0], [0], color=COLOURS[_PARTS[part]], label=part)
-        legend(ax, ncols=7, handlelength=0.9, columnspacing=1.2)
+        legend(ax, ncols=columns, handlelength=0.9, columnspacing=1.2)
 
     about = "What ran when on each worker"
-    return draw("gantt", about, (1, 1, 1.0 + 0.3 * min(len(rows), 24)), paint)
+    height = 1.0 + 0.3 * min(len(rows), 24) + 0.4 * (width < WIDE)
+    return draw(f"gantt-{columns}", about, height, paint, width=width)
 
 
 def _lane(axes: Axes, lane: Lane, found: Sequence[Shift]) -> None:
@@ -287,3 +341,150 @@ def _clock(axes: Axes, found: Sequence[Shift]) -> None:
             textcoords="offset points",
         )
     axes.set_xlabel("wall time of the runs, s")
+
+
+def descriptor_map(found: DescriptorMap) -> Markup:
+    """Frames in the plane of the first two principal components."""
+    names = np.array(found.groups)
+
+    def paint(axes: list[Axes]) -> list[Marks]:
+        (ax,) = axes
+        ax.set_xlabel(f"first component, {found.explained[0]:.0%} of the variance")
+        ax.set_ylabel(f"second component, {found.explained[1]:.0%}")
+        ax.set_xticklabels([])
+        ax.set_yticklabels([])
+        marks = []
+        for group, (label, shape, colour) in MAP_GROUPS.items():
+            rows = np.flatnonzero(names == group)
+            if len(rows):
+                leads = group != "proposed"  # of those only the descriptors are known
+                frames = [found.frames[row] for row in rows] if leads else ()
+                x, y = found.xy[rows].T
+                text = f"{label} ({len(rows)})"
+                marks.append(mark(ax, Marks(ax, x, y, colour, shape, frames, text)))
+        legend(ax)
+        return marks
+
+    return draw("map", "Map of descriptors", 4.0, paint)
+
+
+def temperatures(
+    moments: Sequence[Moment], bath: float | None, timestep: float
+) -> Markup:
+    """Kinetic temperature of each walker at the end of each piece of MD, with the
+    thermostat's and the spread that it allows; timestep in fs."""
+    picks = moments[:: 1 + len(moments) // _MOST]
+    times = {step: _ps(step, timestep) for step in {x.step for x in picks}}
+
+    def paint(axes: list[Axes]) -> list[Marks]:
+        (ax,) = axes
+        if bath is not None:
+            spread = bath * np.sqrt(2.0 / max(1, 3 * max(x.atoms for x in moments) - 3))
+            ax.axhspan(bath - spread, bath + spread, color=COLOURS["cheap"], alpha=0.12)
+            ax.axhline(bath, color=INK, linewidth=1.0, dashes=(4, 3))
+        walking = [x for x in picks if not x.stopped]
+        stopped = [x for x in moments if x.stopped and np.isfinite(x.temperature)]
+        marks = [
+            _walked(ax, walking, times, "walking", "small", COLOURS["expensive"]),
+            _walked(
+                ax,
+                stopped,
+                {x.step: _ps(x.step, timestep) for x in stopped},
+                "stopped by a guard",
+                "diamond",
+                COLOURS["warn"],
+            ),
+        ]
+        ax.set_ylim(bottom=0.0)
+        ax.set_xlabel("time walked, ps")
+        ax.set_ylabel("kinetic temperature, K")
+        legend(ax)
+        return marks
+
+    return draw("temperature", "Kinetic temperature of the walkers", 3.0, paint)
+
+
+def _ps(step: int, timestep: float) -> float:
+    return 1e-3 * timestep * step
+
+
+def _walked(
+    axes: Axes,
+    moments: Sequence[Moment],
+    times: Mapping[int, float],
+    name: str,
+    shape: str,
+    colour: str,
+) -> Marks:
+    return mark(
+        axes,
+        Marks(
+            axes=axes,
+            x=np.array([times[x.step] for x in moments]),
+            y=np.array([x.temperature for x in moments]),
+            colour=colour,
+            shape=shape,
+            label=f"{name} ({len(moments)})" if moments else "",
+        ),
+    )
+
+
+def energies(found: Sequence[Energy], atoms: Sequence[int], timestep: float) -> Markup:
+    """The model's energies of the frames that came back from MD, an atom, above the
+    lowest of the same molecule and generation; atoms: of each molecule."""
+    lowest: dict[tuple[int, int], float] = {}
+    for x in found:
+        key = (x.molecule, x.generation)
+        lowest[key] = min(x.energy, lowest.get(key, x.energy))
+
+    def paint(axes: list[Axes]) -> list[Marks]:
+        (ax,) = axes
+        marks = []
+        kinds = {False: ("most surprising", "small", COLOURS["training"])}
+        kinds |= {True: ("drawn at random", "diamond", COLOURS["cheap"])}
+        for random, (name, shape, colour) in kinds.items():
+            chosen = [x for x in found if x.random is random]
+            chosen = chosen[:: 1 + len(chosen) // _MOST]
+            above = [x.energy - lowest[x.molecule, x.generation] for x in chosen]
+            sizes = [atoms[x.molecule] for x in chosen]
+            label = f"{name} ({len(chosen)})" if chosen else ""
+            times = np.array([_ps(x.step, timestep) for x in chosen])
+            y = 1e3 * np.array(above) / np.array(sizes)
+            marks.append(mark(ax, Marks(ax, times, y, colour, shape, (), label)))
+        ax.set_ylim(bottom=0.0)
+        ax.set_xlabel("time walked, ps")
+        ax.set_ylabel("energy above lowest, meV/atom")
+        legend(ax)
+        return marks
+
+    return draw("energies", "Energies of the frames that MD brought", 3.0, paint)
+
+
+def several_curves(curves: Sequence[CampaignCurve]) -> list[Markup]:
+    """Test force error of several campaigns against labels and against costs."""
+    what = {
+        "expensive": "expensive labels learned from",
+        "label_cost": "CPU seconds of all labels",
+        "all_cost": "CPU seconds of everything",
+    }
+    return [_several(curves, key, name) for key, name in what.items()]
+
+
+def _several(curves: Sequence[CampaignCurve], what: str, name: str) -> Markup:
+    def paint(axes: list[Axes]) -> None:
+        (ax,) = axes
+        xs, ys = [], []
+        for curve in curves:
+            x = [float(getattr(stand, what)) for stand in curve.stands]
+            y = [1e3 * stand.force_mae for stand in curve.stands]
+            ax.plot(x, y, color=curve.colour, marker="o", ms=4.5, linestyle=curve.dash)
+            xs += x
+            ys += y
+        log_axis(ax, "x", xs)
+        log_axis(ax, "y", ys)
+        ax.margins(0.1)
+        ax.set_xlabel(name)
+        ax.set_ylabel("test force MAE, meV/Å")
+
+    about = f"Learning curves: test force error against {name}"
+    return draw(f"several-{what}", about, 3.0, paint)

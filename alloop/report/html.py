@@ -1,18 +1,39 @@
 """The report: one self-contained HTML file, from the store alone."""
 
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from math import isfinite
 from pathlib import Path
 
+from markupsafe import Markup
+
 from alloop.core.errors import InputError
+from alloop.core.frame import FrameId
 from alloop.core.moments import local_time
 from alloop.loop.history import History
-from alloop.report import labelling, methods, sections, spending
-from alloop.report.evidence import points
+from alloop.loop.prices import by_part
+from alloop.report import (
+    labelling,
+    methods,
+    sections,
+    spending,
+    walkers,
+    weaknesses,
+)
+from alloop.report.descriptor_map import DescriptorMap, descriptor_map
+from alloop.report.error_groups import error_groups
+from alloop.report.evidence import Point, points
+from alloop.report.explorations import Explorations, explorations
 from alloop.report.facts import generations, made
-from alloop.report.markup import STYLE, Section, escape, paragraph, tiles
-from alloop.report.summary import NO_CONTROLS, headline
+from alloop.report.frame_cards import cards, carried
+from alloop.report.markup import Section, page, paragraph, resource, tiles, verdict
+from alloop.report.quality import qualities, quarantined
+from alloop.report.short_verdict import short_verdict
+from alloop.report.summary import NO_CONTROLS, how_it_stands
 from alloop.report.words import duration, milli
+
+_MOST_LISTED = 200  # frames of stopped walkers, and of failed labels
 
 
 def write(
@@ -23,7 +44,14 @@ def write(
     controls: histories of control campaigns by name. Raises InputError where there is
     nothing to report, or where the file cannot be written.
     """
-    page = render(history, controls)
+    return write_page(render(history, controls), out)
+
+
+def write_page(page: str, out: Path) -> Path:
+    """Write a page to `out` and return it; an older one is replaced as a whole.
+
+    Raises InputError where the file cannot be written.
+    """
     partial = out.with_name(f".{out.name}.{os.getpid()}")
     try:
         partial.write_text(page, encoding="utf-8")
@@ -40,45 +68,82 @@ def write(
 
 def render(history: History, controls: Mapping[str, History] = NO_CONTROLS) -> str:
     """The page as text; the same history gives the same text."""
-    parts = list(_sections(history, controls))
-    name = escape(str(history.attrs["name"]))
-    links = " ".join(
-        f'<a href="#{part.anchor}">{escape(part.title)}</a>' for part in parts
-    )
-    body = "\n".join(_section(part) for part in parts)
-    return (
-        '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
-        '<meta name="viewport" content="width=device-width, initial-scale=1">'
-        f"<title>{name}: campaign report</title><style>{STYLE}</style></head>\n"
-        f"<body><main><header><h1>{name}</h1>{_where(history)}"
-        f"{_summary(history, controls)}<nav>{links}</nav></header>\n{body}\n"
-        f"<footer>{_foot(history)}</footer></main></body></html>\n"
+    brought, found = explorations(history), descriptor_map(history)
+    known = points(history, brought)
+    sections = tuple(_sections(history, controls, _Drawn(brought, found, known)))
+    wanted = [*_wanted(history, brought, known), *(found.frames if found else ())]
+    frames = carried(history, brought, wanted)
+    lead = paragraph(how_it_stands(history), "lead")
+    lead += tiles(_key_figures(history)) + verdict(short_verdict(history, controls))
+    return page(
+        scripts=[resource("3Dmol/3Dmol-min.js"), resource("page.js")] if frames else [],
+        data=cards(history, brought, frames),
+        title=str(history.attrs["name"]),
+        kind="campaign report",
+        where=f"{history.path} · {_last(history)}",
+        lead=lead + _how_to_click(frames, wanted),
+        sections=sections,
+        foot=f"Written from the store {history.path} alone; `alloop report` writes it "
+        "anew.",
     )
 
 
-def _sections(history: History, controls: Mapping[str, History]) -> Iterator[Section]:
-    found = points(history)
+@dataclass(frozen=True, slots=True, eq=False)
+class _Drawn:
+    """What takes long to find, for all sections."""
+
+    brought: Explorations
+    map: DescriptorMap | None
+    points: tuple[Point, ...]
+
+
+def _sections(
+    history: History, controls: Mapping[str, History], drawn: _Drawn
+) -> Iterator[Section]:
+    yield weaknesses.weak(history, controls, drawn.points)
+    yield spending.spending(history)
     yield sections.learning(history, controls)
+    yield sections.errors(history)
     yield sections.agreement(history)
-    yield sections.surprise(found)
-    yield sections.bias(history)
+    yield sections.surprise(drawn.points)
+    yield walkers.descriptors(drawn.map)
+    yield walkers.walkers(history, drawn.brought)
+    yield sections.bias(history, drawn.brought)
     yield labelling.labels(history)
     yield labelling.noise(history)
-    yield spending.spending(history)
     yield sections.timeline(history)
-    yield methods.weak(history, controls, found)
     yield methods.methods(history)
     yield methods.reading(history)
 
 
-def _section(part: Section) -> str:
-    title = escape(part.title)
-    return f'<section id="{part.anchor}"><h2>{title}</h2>{part.body}</section>'
+def _wanted(
+    history: History, brought: Explorations, known: Sequence[Point]
+) -> Iterator[FrameId]:
+    """Frames that the page leads to, the most telling first."""
+    groups = error_groups(history)
+    if groups is not None:
+        yield from (x.worst for x in (*groups.molecules, *groups.elements))
+    yield from (frames[0] for x in qualities(history) for frames in x.doubts.values())
+    yield from list(brought.stopping)[:_MOST_LISTED]
+    yield from (label.frame.id for label, _ in quarantined(history)[:_MOST_LISTED])
+    worst = sorted(known, key=lambda point: -point.error)
+    yield from (point.frame for point in worst if isfinite(point.error))
 
 
-def _summary(history: History, controls: Mapping[str, History]) -> str:
-    lines = paragraph(" ".join(headline(history, controls)), "lead")
-    return lines + tiles(_key_figures(history))
+def _how_to_click(frames: Collection[FrameId], wanted: Iterable[FrameId]) -> Markup:
+    if not frames:
+        return Markup("")
+    text = (
+        "A click on a point, or on the underlined id of a frame, shows the structure "
+        "in 3D and its story; ‹ and › go on to the next one."
+    )
+    count = len(set(wanted))
+    if len(frames) < count:
+        text += (
+            f" This page carries {len(frames)} of the {count} frames that are drawn; "
+            "`alloop why STORE FRAME` tells of the others."
+        )
+    return paragraph(text, "where")
 
 
 def _key_figures(history: History) -> Iterator[tuple[str, str]]:
@@ -87,14 +152,9 @@ def _key_figures(history: History) -> Iterator[tuple[str, str]]:
         last = stands[-1]
         yield milli(last.force_mae), "meV/Å, test force MAE"
         yield milli(last.energy_mae), "meV, test energy MAE"
-        yield str(last.generation), "generations"
     for each in made(history):
         yield str(each.good), f"{each.kind} labels"
-    yield duration(history.state.cpu_seconds()), "CPU time of all labels"
-
-
-def _where(history: History) -> str:
-    return paragraph(f"{history.path} · {_last(history)}", "where")
+    yield duration(sum(by_part(history).values())), "CPU time in all"
 
 
 def _last(history: History) -> str:
@@ -102,10 +162,3 @@ def _last(history: History) -> str:
         return "nothing committed yet"
     count = len(history.entries)
     return f"journal record {count - 1} of {local_time(history.entries[-1].time)}"
-
-
-def _foot(history: History) -> str:
-    return escape(
-        f"Written from the journal of {history.path} alone; `alloop report` writes it "
-        "anew."
-    )

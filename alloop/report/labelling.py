@@ -3,6 +3,8 @@
 from collections import Counter
 from collections.abc import Iterator, Sequence
 
+from markupsafe import Markup
+
 from alloop.core.atoms import formula
 from alloop.core.records import Unlabelled
 from alloop.loop.chronicle import Told
@@ -11,7 +13,9 @@ from alloop.loop.retries import lasting, lost
 from alloop.report.facts import level, made, title
 from alloop.report.markup import (
     Section,
+    Text,
     folded,
+    frame_link,
     items,
     missing,
     paragraph,
@@ -39,12 +43,13 @@ def labels(history: History) -> Section:
     )
     found = qualities(history)
     said = [line for each in found for line in _said(history, each)]
-    body = _counts(history) + paragraph(note) + items(said) * bool(said)
+    body = _counts(history) + paragraph(note)
+    body += items(said) if said else Markup("")
     body += _ranges(history, found) + _quarantine(history)
     return Section("labels", "Labels and their quality", body)
 
 
-def _counts(history: History) -> str:
+def _counts(history: History) -> Markup:
     rows = [
         (
             f"{x.kind}: {level(history, x)}",
@@ -68,7 +73,7 @@ def _without_zeros(
     return [head[i] for i in kept], [[row[i] for i in kept] for row in rows]
 
 
-def _said(history: History, found: Quality) -> Iterator[str]:
+def _said(history: History, found: Quality) -> Iterator[Text]:
     what = f"{found.fidelity} label"
     if found.rescued:
         rungs = listed(f"{n} by {rung}" for rung, n in found.rescued.items())
@@ -84,16 +89,19 @@ def _said(history: History, found: Quality) -> Iterator[str]:
             "attempts that failed."
         )
     for doubt, frames in found.doubts.items():
-        yield (
-            f"{plural(len(frames), what)} in doubt: {doubt}. Policy: "
-            f"{policy(history, found.fidelity, doubt)}. For example {frames[0][:8]}."
+        text = "{} in doubt: {}. Policy: {}. For example {}."
+        yield Markup(text).format(
+            plural(len(frames), what),
+            doubt,
+            policy(history, found.fidelity, doubt),
+            frame_link(frames[0]),
         )
 
 
-def _ranges(history: History, found: Sequence[Quality]) -> str:
+def _ranges(history: History, found: Sequence[Quality]) -> Markup:
     keys = [key for key in _NAMES if any(key in each.ranges for each in found)]
     if not keys:
-        return ""
+        return Markup("")
     rows = [
         (title(history, x.fidelity), *(_range(x, key) for key in keys)) for x in found
     ]
@@ -108,7 +116,7 @@ def _range(found: Quality, key: str) -> str:
     return " to ".join(ends) + f" (n = {n})" * (n < found.good)
 
 
-def _quarantine(history: History) -> str:
+def _quarantine(history: History) -> Markup:
     found = quarantined(history)
     if not found:
         return paragraph("No label failed.")
@@ -130,18 +138,20 @@ def _retry(history: History) -> str:
     return what if again else ""
 
 
-def _frames(found: Sequence[tuple[Told, Unlabelled]]) -> str:
+def _frames(found: Sequence[tuple[Told, Unlabelled]]) -> Markup:
     rows = [
         (
-            *(x.frame.id[:8], formula(x.frame), x.fidelity, reason(why.failure)),
+            *(frame_link(x.frame.id), formula(x.frame), x.fidelity),
+            reason(why.failure),
             *(why.message, "no" if lasting(why) else "yes"),
         )
         for x, why in found[:_MOST]
     ]
     head = ("frame", "molecule", "level", "failure", "message", "retry")
     more = len(found) - _MOST
-    rest = paragraph(f"And {more} more; `alloop log STORE` lists all.") * (more > 0)
-    return table(head, rows, words=len(head)) + rest
+    shown = table(head, rows, words=len(head))
+    rest = paragraph(f"And {more} more; `alloop log STORE` lists all.")
+    return shown + rest if more > 0 else shown
 
 
 def noise(history: History) -> Section:

@@ -1,24 +1,29 @@
-"""The parts of the report that say how the numbers were made, and what is weak."""
+"""The parts of the report that say how the numbers were made."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from importlib.metadata import PackageNotFoundError, version
-from math import isfinite
 from typing import Any
+
+from markupsafe import Markup
 
 from alloop.core.atoms import formula
 from alloop.loop import events as e
 from alloop.loop.history import History
-from alloop.loop.prices import utilisation
 from alloop.loop.told import told
 from alloop.report.checks import checks
-from alloop.report.compare import comparisons
-from alloop.report.evidence import ENOUGH, Point, verdict
-from alloop.report.facts import generations, made, setting, title
-from alloop.report.markup import Section, code, folded, items, paragraph, table
+from alloop.report.facts import setting, title
+from alloop.report.markup import (
+    Section,
+    code,
+    folded,
+    items,
+    joined,
+    paragraph,
+    table,
+)
 from alloop.report.phrases import happened
 from alloop.report.words import listed, plural
 
-_FEW = 50  # test frames below which an error bar is wide
 _LIBRARIES = ("numpy", "torch", "torch-geometric", "pyscf", "ase", "matplotlib")
 
 
@@ -44,7 +49,7 @@ def methods(history: History) -> Section:
             "a share of random control frames gets both, whatever their surprise. "
             "Units are eV, Å, fs and K."
         )
-        + "".join(paragraph(text) for text in _origin(history))
+        + joined(paragraph(text) for text in _origin(history))
         + paragraph(about_test_set(history))
         + levels(history)
         + items(checks(history))
@@ -83,7 +88,7 @@ def about_test_set(history: History) -> str:
     )
 
 
-def levels(history: History) -> str:
+def levels(history: History) -> Markup:
     """A table of all settings of both levels."""
     known: Mapping[str, Any] = history.attrs.get("levels", {})
     settings = {name: each.get("settings", {}) for name, each in known.items()}
@@ -151,67 +156,3 @@ def reading(history: History) -> Section:
         )
     )
     return Section("store", "How to read the store", body)
-
-
-def weak(
-    history: History, controls: Mapping[str, History], points: Sequence[Point]
-) -> Section:
-    """What not to conclude from this report."""
-    flags, run = _weak_flags(history, points), _weak_run(history, controls)
-    return Section("weak", "What is weak", items([*_weak_test(history), *flags, *run]))
-
-
-def _weak_test(history: History) -> Iterator[str]:
-    state = history.state
-    frames = len(state.test())
-    if frames == 0:
-        yield "There is no test set: no error in this report is measured."
-    elif frames < _FEW:
-        yield (
-            f"The test set has n = {plural(frames, 'frame')}: differences of a few per "
-            "cent between generations or campaigns are noise."
-        )
-    trajectories = sum(x.kind == e.Sampled.__name__ for x in history.chronicle.deeds)
-    if trajectories:
-        yield (
-            f"Test frames come from {trajectories} runs of MD at the cheap level and "
-            "at one temperature; errors farther out, such as at broken bonds, are not "
-            "measured."
-        )
-    yield (
-        f"One seed ({history.opened.seed}): how much the outcome varies from seed to "
-        "seed is not known."
-    )
-
-
-def _weak_flags(history: History, points: Sequence[Point]) -> Iterator[str]:
-    bare = [x.generation for _, x in history.generations if x.threshold is None]
-    if bare:
-        yield (
-            f"The flag threshold of {plural(len(bare), 'generation')} is not "
-            "calibrated: too few frames were held out."
-        )
-    said = verdict(points)
-    if said.n < 3 * ENOUGH:
-        yield (
-            f"Hits and misses rest on {plural(said.n, 'control frame')}; a rate takes "
-            f"some {3 * ENOUGH}."
-        )
-
-
-def _weak_run(history: History, controls: Mapping[str, History]) -> Iterator[str]:
-    tested = [x for x in generations(history) if x.force_mae is not None]
-    if len(tested) > 1 and (tested[-1].force_mae or 0) > (tested[-2].force_mae or 0):
-        yield "The last generation is worse than the one before it."
-    if not controls:
-        yield "Without controls nothing says that choosing frames paid off."
-    for each in comparisons(history, controls):
-        if each.gain <= 0 or not each.certain:
-            yield each.sentence
-    asked = sum(each.good + each.failed for each in made(history))
-    lost = sum(each.failed for each in made(history))
-    if asked and lost / asked > 0.05:
-        yield f"{lost / asked:.0%} of the labels failed; the frames there are missing."
-    busy = utilisation(history)
-    if busy is not None and isfinite(busy) and busy < 0.8:
-        yield f"The workers computed only {busy:.0%} of the time."

@@ -3,12 +3,14 @@
 from collections.abc import Mapping, Sequence
 
 import numpy as np
+from markupsafe import Markup
 
 from alloop.loop.history import History
 from alloop.loop.prices import utilisation
 from alloop.report import figures
 from alloop.report.agreement import Parity, biases, parity
 from alloop.report.compare import comparisons
+from alloop.report.error_groups import GroupError, error_groups
 from alloop.report.evidence import (
     ENOUGH,
     WORST,
@@ -17,11 +19,15 @@ from alloop.report.evidence import (
     rankings,
     verdict,
 )
+from alloop.report.explorations import Explorations
 from alloop.report.facts import generations, is_single, title
 from alloop.report.gantt import axis_length, bars, lanes, shifts
 from alloop.report.markup import (
     Section,
+    Text,
     figure,
+    frame_link,
+    heading,
     items,
     missing,
     paragraph,
@@ -40,7 +46,7 @@ def learning(history: History, controls: Mapping[str, History]) -> Section:
     return Section("learning", "Learning curve", _learning(history, controls))
 
 
-def _learning(history: History, controls: Mapping[str, History]) -> str:
+def _learning(history: History, controls: Mapping[str, History]) -> Markup:
     stands = generations(history)
     if not stands:
         return missing(_NO_GENERATION)
@@ -60,17 +66,18 @@ def _learning(history: History, controls: Mapping[str, History]) -> str:
         *("flag threshold", "training, CPU", "labels so far, CPU"),
     ]
     judged = [each.sentence for each in comparisons(history, controls)]
-    return _curve(history, controls) + items(judged) * bool(judged) + table(head, rows)
+    said = items(judged) if judged else Markup("")
+    return _curve(history, controls) + said + table(head, rows)
 
 
-def _curve(history: History, controls: Mapping[str, History]) -> str:
+def _curve(history: History, controls: Mapping[str, History]) -> Markup:
     own = {"this campaign": generations(history)}
     curves = own | {name: generations(each) for name, each in controls.items()}
     if not any(x.force_mae is not None for x in own["this campaign"]):
         return missing(_NO_TEST)
     how = (
         "Each point is a generation, tested on frames that no training saw; lower is "
-        "better. Left: against the expensive labels it learned from. Right: against "
+        "better. First: against the expensive labels it learned from. Second: against "
         "what all labels had cost by then, which is the fair comparison between "
         "campaigns. A campaign that still falls at its right end would gain from a "
         "larger budget."
@@ -98,7 +105,7 @@ def agreement(history: History) -> Section:
     return Section("parity", name, body + _errors(found))
 
 
-def _errors(found: Parity) -> str:
+def _errors(found: Parity) -> Markup:
     rows = []
     for name, unit, (label, model) in (
         ("energies", "meV", found.energies),
@@ -111,6 +118,47 @@ def _errors(found: Parity) -> str:
         rows.append((f"{name}, {unit}", str(len(label)), *cells))
     head = ("test set", "n", "MAE", "RMSE", "spread of the labels")
     return table(head, rows)
+
+
+def errors(history: History) -> Section:
+    """Errors by molecule and by element."""
+    name = "Errors by molecule and element"
+    found = error_groups(history)
+    if found is None:
+        why = _NO_TEST if history.generations else _NO_GENERATION
+        return Section("errors", name, missing(why))
+    how = paragraph(
+        f"Generation {found.generation} on {plural(found.frames, 'test frame')}, the "
+        "worst first; forces in meV/Å. MAE and RMSE are over force components, the "
+        "largest error is the length of one atom's, and stands beside its frame. "
+        "Typical is the RMS of the labels themselves: what a model that says zero "
+        "errs by. Energies in meV, after the mean difference over the whole test set "
+        "was removed; offset is what then remains on average of a molecule."
+    )
+    head: tuple[str, ...] = ("forces: MAE", "RMSE", "largest", "in frame", "typical")
+    more = ("energies: MAE", "offset")
+    first = [(x.name, str(x.count), *_group(x)) for x in found.molecules]
+    energies = [(milli(x.energy_mae), _offset(x)) for x in found.molecules]
+    rows = [(*a, *b) for a, b in zip(first, energies, strict=True)]
+    elements = [(x.name, str(x.count), *_group(x)) for x in found.elements]
+    return Section(
+        "errors",
+        name,
+        how
+        + table(("molecule", "test frames", *head, *more), rows)
+        + table(("element", "atoms", *head), elements),
+    )
+
+
+def _offset(found: GroupError) -> str:
+    return "0" if abs(found.offset or 0.0) < 1e-9 else milli(found.offset)
+
+
+def _group(found: GroupError) -> tuple[Text, ...]:
+    return (
+        *(milli(found.mae), milli(found.rmse), milli(found.largest)),
+        *(frame_link(found.worst), milli(found.typical)),
+    )
 
 
 def surprise(points: Sequence[Point]) -> Section:
@@ -135,7 +183,7 @@ def surprise(points: Sequence[Point]) -> Section:
     return Section("surprise", name, body)
 
 
-def _rankings(found: tuple[Point, ...]) -> str:
+def _rankings(found: tuple[Point, ...]) -> Markup:
     rows = [
         (x.group, str(x.n), number(x.spearman, 2), number(x.auroc, 2))
         for x in rankings(found)
@@ -151,9 +199,9 @@ def _rankings(found: tuple[Point, ...]) -> str:
     return table(head, rows) + note
 
 
-def _verdict(found: tuple[Point, ...]) -> str:
+def _verdict(found: tuple[Point, ...]) -> Markup:
     said = verdict(found)
-    title_ = "<h3>Hits and misses of the flag threshold</h3>"
+    title_ = heading("Hits and misses of the flag threshold")
     if said.n == 0:
         why = "No control frame was proposed under a threshold and a test set yet."
         return title_ + missing(why) + _enriched(said)
@@ -171,9 +219,9 @@ def _verdict(found: tuple[Point, ...]) -> str:
     return title_ + table(head, rows) + paragraph(words) + _enriched(said)
 
 
-def _enriched(said: Verdict) -> str:
+def _enriched(said: Verdict) -> Markup:
     if said.enrichment is None:
-        return ""
+        return Markup("")
     return paragraph(
         f"Chosen frames erred {said.enrichment:.1f} times as much as control frames "
         "(mean of the largest force errors). What active learning gains is another "
@@ -181,10 +229,10 @@ def _enriched(said: Verdict) -> str:
     )
 
 
-def bias(history: History) -> Section:
+def bias(history: History, brought: Explorations) -> Section:
     """The bias of cheap labels."""
     name = "Bias of the cheap labels"
-    found = biases(history)
+    found = biases(history, brought)
     if is_single(history):
         why = (
             "This campaign has one fidelity only: there is no cheap label to be biased."

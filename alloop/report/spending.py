@@ -2,6 +2,8 @@
 
 from collections.abc import Sequence
 
+from markupsafe import Markup
+
 from alloop.loop.history import History
 from alloop.loop.prices import by_part
 from alloop.report import figures
@@ -13,7 +15,7 @@ from alloop.report.words import duration, number
 
 def spending(history: History) -> Section:
     """CPU seconds by part, and the price of a label."""
-    name = "Where the CPU seconds went"
+    name = "What it cost"
     parts = by_part(history)
     if not sum(parts.values()):
         return Section("cpu", name, missing("Nothing has been computed yet."))
@@ -26,9 +28,9 @@ def spending(history: History) -> Section:
     return Section("cpu", name, body)
 
 
-def _bills(history: History, found: Sequence[Bill]) -> str:
+def _bills(history: History, found: Sequence[Bill]) -> Markup:
     if not found:
-        return ""
+        return Markup("")
     rows = [
         (
             *(title(history, x.fidelity), x.molecule, str(x.labels)),
@@ -45,4 +47,5 @@ def _bills(history: History, found: Sequence[Bill]) -> str:
         "Predictions are those of the cost model in force when the label was asked "
         "for; the factor is a median, 1 is perfect."
     )
-    return table(head, rows, words=2) + paragraph(note) * any(x.factor for x in found)
+    shown = table(head, rows, words=2)
+    return shown + paragraph(note) if any(x.factor for x in found) else shown

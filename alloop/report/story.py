@@ -1,21 +1,29 @@
 """One frame's story, the whole log, and where a campaign stands: from the journal."""
 
-from collections.abc import Iterator
-
-import numpy as np
+from collections import defaultdict
+from collections.abc import Container, Iterable, Iterator, Mapping
+from collections.abc import Set as AbstractSet
+from dataclasses import dataclass
 
 from alloop.core.atoms import formula
 from alloop.core.frame import Frame, FrameId
 from alloop.core.moments import local_time
-from alloop.core.records import Label
+from alloop.core.records import Noise
 from alloop.loop import events as e
 from alloop.loop.chronicle import Told
 from alloop.loop.finding import Sighting, find
 from alloop.loop.history import Entry, History
 from alloop.loop.told import told
+from alloop.report.explorations import Origin, origin_of
 from alloop.report.facts import latest, title, trainings
+from alloop.report.noise import noises
 from alloop.report.phrases import sentence
-from alloop.report.proposals import Proposal, control_frames, proposed
+from alloop.report.proposals import (
+    Proposal,
+    control_frames,
+    labelled,
+    proposed,
+)
 from alloop.report.tale import tale
 from alloop.report.words import plural, spans
 
@@ -45,18 +53,89 @@ def why(history: History, prefix: str) -> list[str]:
     """
     found = find(history, prefix)
     frame, proposal = found.frame, _proposal(history, found)
-    labels = [label for label in told(history) if label.frame.id == frame.id]
-    last = latest(labels)
-    lines = [_introduced(frame), *_born(history, frame.id, proposal, labels)]
-    for label in labels:
-        lines += tale(history, label, label in last)
-    if proposal is not None:
-        lines += _judged(history, proposal, labels)
-    if not labels:
-        lines.append("It was not chosen for a label.")
-    lines += _learned(history, frame.id)
-    lines += _by_hand(history, frame.id)
-    return lines
+    labels = {
+        fidelity: labelled(history, fidelity).get(frame.id)
+        for fidelity in ("cheap", "expensive")
+    }
+    origin = {} if proposal is None else {frame.id: origin_of(proposal, labels)}
+    return stories(history, [frame], origin)[frame.id]
+
+
+def stories(
+    history: History, frames: Iterable[Frame], origins: Mapping[FrameId, Origin]
+) -> dict[FrameId, list[str]]:
+    """The stories of these frames by id, a sentence a line; origins: of those that MD
+    brought."""
+    wanted = {frame.id: frame for frame in frames}
+    book = _Book.of(history, wanted)
+    return {key: book.story(x, origins.get(key)) for key, x in wanted.items()}
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Book:
+    """All that the journal says of some frames, each part read once.
+
+    labels: what was asked for, in order; last: what no retry came after; births: of
+    frames that no MD of the campaign brought; lessons: by frame and role, the
+    generations; hands: what people did.
+    """
+
+    history: History
+    labels: Mapping[FrameId, list[Told]]
+    last: AbstractSet[int]
+    noise: Mapping[tuple[str, FrameId], Noise]
+    controls: AbstractSet[FrameId]
+    thresholds: Mapping[int, float | None]
+    births: Mapping[FrameId, str]
+    lessons: Mapping[FrameId, Mapping[str, list[int]]]
+    hands: Mapping[FrameId, list[str]]
+
+    @classmethod
+    def of(cls, history: History, frames: Container[FrameId]) -> "_Book":
+        """What there is of these frames."""
+        labels: dict[FrameId, list[Told]] = defaultdict(list)
+        for label in told(history):
+            if label.frame.id in frames:
+                labels[label.frame.id].append(label)
+        last = latest(x for each in labels.values() for x in each)
+        return cls(
+            history=history,
+            labels=labels,
+            last={id(label) for label in last},
+            noise=noises(history),
+            controls=control_frames(history),
+            thresholds={x.generation: x.threshold for _, x in history.generations},
+            births=_births(history, frames),
+            lessons=_lessons(history, frames),
+            hands=_by_hand(history, frames),
+        )
+
+    def story(self, frame: Frame, origin: Origin | None) -> list[str]:
+        """The story of one of them."""
+        labels = self.labels.get(frame.id, [])
+        lines = [_introduced(frame), *self._born(frame.id, origin, labels)]
+        for label in labels:
+            lines += tale(self.history, label, id(label) in self.last, self.noise)
+        if origin is not None:
+            lines += _judged(self.history, origin)
+        if not labels:
+            lines.append("It was not chosen for a label.")
+        for role, said in _ROLES.items():
+            numbers = self.lessons.get(frame.id, {}).get(role)
+            lines += [said.format(_generations(numbers))] if numbers else []
+        return lines + self.hands.get(frame.id, [])
+
+    def _born(
+        self, frame: FrameId, origin: Origin | None, labels: list[Told]
+    ) -> Iterator[str]:
+        if origin is not None:
+            yield _proposed(origin, frame in self.controls)
+            yield _surprise(origin, self.thresholds.get(origin.generation))
+            return
+        if any(label.brought for label in labels):
+            yield "Brought by the user."
+        if frame in self.births:
+            yield self.births[frame]
 
 
 def _proposal(history: History, found: Sighting) -> Proposal | None:
@@ -73,96 +152,88 @@ def _introduced(frame: Frame) -> str:
     return f"Frame {frame.id}: {formula(frame)}, {size}{charge}{spin}."
 
 
-def _born(
-    history: History, frame: FrameId, proposal: Proposal | None, labels: list[Told]
-) -> Iterator[str]:
-    if proposal is not None:
-        yield _proposed(proposal, frame in control_frames(history))
-        yield _surprise(history, proposal)
-        return
-    if any(label.brought for label in labels):
-        yield "Brought by the user."
-    for _, prepared in history.of_kind(e.Prepared):
-        if frame == prepared.minimum.id:
-            yield "The minimum of its molecule at the cheap level."
-        elif frame in {x.id for x in prepared.seeds}:
-            yield "Drawn around the minimum of the cheap level, as a first frame."
+def _births(history: History, frames: Container[FrameId]) -> dict[FrameId, str]:
+    """Where frames come from that no MD of the campaign brought."""
+    out: dict[FrameId, str] = {}
     for _, sampled in history.of_kind(e.Sampled):
-        if frame in {x.id for x in sampled.frames}:
-            yield "Made by MD at the cheap level, for the frozen test set."
+        text = "Made by MD at the cheap level, for the frozen test set."
+        out |= {x.id: text for x in sampled.frames if x.id in frames}
+    for _, prepared in history.of_kind(e.Prepared):
+        text = "Drawn around the minimum of the cheap level, as a first frame."
+        out |= {x.id: text for x in prepared.seeds if x.id in frames}
+        if prepared.minimum.id in frames:
+            out[prepared.minimum.id] = "The minimum of its molecule at the cheap level."
+    return out
 
 
-def _proposed(proposal: Proposal, control: bool) -> str:
-    candidate = proposal.candidate
-    origin = "control" if control else candidate.origin
+def _proposed(origin: Origin, control: bool) -> str:
+    source = "control" if control else origin.origin
     why = {
         "surprise": "among the most surprising frames there",
         "control": "drawn at random, whatever its surprise",
-    }.get(origin, f"just before the guard rail `{origin}` stopped it")
+    }.get(source, f"just before the guard rail `{source}` stopped it")
     return (
-        f"Born on walker {candidate.walker} at step {candidate.step}, in round "
-        f"{proposal.round} on generation {proposal.generation}, {why}."
+        f"Born on walker {origin.walker} at step {origin.step}, in round "
+        f"{origin.round} on generation {origin.generation}, {why}."
     )
 
 
-def _surprise(history: History, proposal: Proposal) -> str:
-    surprise, number = proposal.candidate.surprise, proposal.generation
-    threshold = next(
-        (x.threshold for _, x in history.generations if x.generation == number),
-        None,
-    )
+def _surprise(origin: Origin, threshold: float | None) -> str:
+    surprise = origin.surprise
     if threshold is None:
         return f"Its surprise was {surprise:.3g}; there was no calibrated threshold."
     side = "above" if surprise > threshold else "not above"
     return f"Its surprise was {surprise:.3g}, {side} the threshold of {threshold:.3g}."
 
 
-def _judged(history: History, proposal: Proposal, labels: list[Told]) -> Iterator[str]:
+def _judged(history: History, origin: Origin) -> Iterator[str]:
     """How wrong the generation was that proposed it, once a label tells."""
-    for label in labels:
-        if not isinstance(label.record, Label):
-            continue
-        apart = proposal.candidate.forces - label.record.forces
-        mean, worst = np.abs(apart).mean(), np.linalg.norm(apart, axis=1).max()
-        who = f"Generation {proposal.generation}"
-        if label.fidelity == "cheap":
+    who = f"Generation {origin.generation}"
+    for fidelity, (mean, worst) in origin.apart.items():
+        if fidelity == "cheap":
             yield f"{who} differed from the cheap label by B = {mean:.4f} eV/Å."
         else:
             yield (
                 f"{who} was wrong by {mean:.4f} eV/Å on average and by {worst:.4f} "
-                f"eV/Å at the worst atom, against {title(history, label.fidelity)}."
+                f"eV/Å at the worst atom, against {title(history, fidelity)}."
             )
 
 
-def _learned(history: History, frame: FrameId) -> Iterator[str]:
+def _lessons(
+    history: History, frames: Container[FrameId]
+) -> dict[FrameId, dict[str, list[int]]]:
+    """By frame and role, the generations that were trained with it or tested on it."""
     done = {event.name for _, event in history.generations}
     lessons = [x for x in history.chronicle.lessons if x.name in done]
-    found: dict[str, list[int]] = {role: [] for role in _ROLES}
+    out: dict[FrameId, dict[str, list[int]]] = {}
     for asked in trainings(history, lessons):
         for role in _ROLES:
-            if frame in getattr(asked, role):
-                found[role].append(asked.generation)
-    for role, said in _ROLES.items():
-        if found[role]:
-            yield said.format(_generations(found[role]))
+            for frame in getattr(asked, role):
+                if frame in frames:
+                    roles = out.setdefault(frame, {})
+                    roles.setdefault(role, []).append(asked.generation)
+    return out
 
 
 def _generations(numbers: list[int]) -> str:
     return f"generation{'s' * (len(numbers) > 1)} {spans(numbers)}"
 
 
-def _by_hand(history: History, frame: FrameId) -> Iterator[str]:
+def _by_hand(history: History, frames: Container[FrameId]) -> dict[FrameId, list[str]]:
     deeds = history.chronicle.deeds
     numbers = [x.seq for x in deeds if x.kind in ("Excluded", "Retried")]
+    out: dict[FrameId, list[str]] = defaultdict(list)
     for entry in history.pick(numbers):
         match entry.turn.event:
-            case e.Excluded() as event if event.frame == frame:
-                yield _taken_out(entry, event)
+            case e.Excluded() as event if event.frame in frames:
+                out[event.frame].append(_taken_out(entry, event))
             case e.Retried(labels=labels):
                 for command in labels:
-                    if command.frame.id == frame:
+                    if command.frame.id in frames:
                         what = f"Its {command.fidelity} label was asked for again"
-                        yield f"{what} by hand on {local_time(entry.time)}."
+                        line = f"{what} by hand on {local_time(entry.time)}."
+                        out[command.frame.id].append(line)
+    return dict(out)
 
 
 def _taken_out(entry: Entry, event: e.Excluded) -> str:

@@ -5,12 +5,11 @@ from collections.abc import Iterator, Mapping
 import numpy as np
 
 from alloop.core.doubts import read
-from alloop.core.records import Detail, Label, Unlabelled
+from alloop.core.records import Detail, Label, Noise, Unlabelled
 from alloop.loop.chronicle import Told
 from alloop.loop.history import History
 from alloop.loop.retries import lasting
 from alloop.report.facts import title
-from alloop.report.noise import noises
 from alloop.report.phrases import moved
 from alloop.report.quality import policy, rescuer
 from alloop.report.words import duration, number, reason
@@ -33,8 +32,11 @@ _TOLD = {
 }
 
 
-def tale(history: History, label: Told, last: bool) -> Iterator[str]:
-    """What is known of a label, a sentence each; last: it was not tried again since."""
+def tale(
+    history: History, label: Told, last: bool, noise: Mapping[tuple[str, str], Noise]
+) -> Iterator[str]:
+    """What is known of a label, a sentence each; last: it was not tried again since;
+    noise: of the labels that were made again, by level and frame."""
     if not label.brought:
         yield _chosen(history, label)
     record = label.record
@@ -45,7 +47,7 @@ def tale(history: History, label: Told, last: bool) -> Iterator[str]:
         yield _made(label, record)
         yield from _rescued(record)
         yield from _doubtful(history, label)
-        yield from _rechecked(history, label)
+        yield from _rechecked(label, noise)
 
 
 def _chosen(history: History, label: Told) -> str:
@@ -102,10 +104,10 @@ def _doubtful(history: History, label: Told) -> Iterator[str]:
         yield f"Doubtful: {doubt}. It is {policy(history, label.fidelity, doubt)}."
 
 
-def _rechecked(history: History, label: Told) -> Iterator[str]:
-    noise = noises(history).get((label.level, label.frame.id))
-    if noise is not None:
-        yield f"The {label.fidelity} label {moved(noise)}."
+def _rechecked(label: Told, noise: Mapping[tuple[str, str], Noise]) -> Iterator[str]:
+    found = noise.get((label.level, label.frame.id))
+    if found is not None:
+        yield f"The {label.fidelity} label {moved(found)}."
 
 
 def _details(known: Mapping[str, Detail]) -> str:

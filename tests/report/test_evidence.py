@@ -14,11 +14,20 @@ from alloop.report.evidence import (
     rankings,
     verdict,
 )
+from alloop.report.explorations import explorations
 from alloop.report.proposals import proposals
 
 
+def _points_of(history):
+    return points(history, explorations(history))
+
+
+def _biases(history):
+    return biases(history, explorations(history))
+
+
 def test_every_test_frame_and_every_labelled_proposal_is_a_point(finished):
-    found = points(finished)
+    found = _points_of(finished)
     groups = [x.group for x in found]
     assert groups.count("test") == 12
     assert groups.count("control") == 4
@@ -27,7 +36,7 @@ def test_every_test_frame_and_every_labelled_proposal_is_a_point(finished):
 
 
 def test_the_error_of_a_point_is_the_largest_force_error_on_an_atom(finished):
-    point = next(x for x in points(finished) if x.group == "chosen")
+    point = next(x for x in _points_of(finished) if x.group == "chosen")
     candidate = next(proposals(finished, {point.frame})).candidate
     level = finished.opened.levels["expensive"]
     label = finished.ledger.labels[level, point.frame]
@@ -49,7 +58,7 @@ def test_proposals_know_the_generation_that_made_them(finished):
 
 
 def test_a_tenth_of_the_test_frames_is_bad_by_definition(finished):
-    bad = [x.bad for x in points(finished) if x.group == "test"]
+    bad = [x.bad for x in _points_of(finished) if x.group == "test"]
     assert sum(bad) == 2  # above the 0.9 quantile of 12
 
 
@@ -94,7 +103,7 @@ def test_without_a_threshold_there_are_no_hits():
 
 
 def test_bias_is_that_of_training_where_it_is_known(finished):
-    found = biases(finished)
+    found = _biases(finished)
     assert found.trained
     assert list(found.generation) == [1, 2, 3]
     assert found.generation[1] == pytest.approx(0.1 + 0.01 * np.arange(20))
@@ -105,7 +114,7 @@ def test_bias_is_taken_from_predictions_where_training_tells_none(finished, rema
         replace(entry, turn=replace(entry.turn, event=_mute(entry.turn.event)))
         for entry in finished.entries
     ]
-    found = biases(remade(entries))
+    found = _biases(remade(entries))
     assert not found.trained
     good = [x for x in finished.state.entries() if x.bias is not None]
     expected = sorted(float(x.bias or 0.0) for x in good)
@@ -118,12 +127,12 @@ def _mute(event):
 
 
 def test_levels_are_compared_on_frames_that_have_both_labels(finished):
-    assert len(biases(finished).levels) == 16
+    assert len(_biases(finished).levels) == 16
     level = finished.opened.levels
     frame = finished.state.trained_on("expensive")[0]
     one = finished.ledger.labels[level["cheap"], frame].forces
     other = finished.ledger.labels[level["expensive"], frame].forces
-    assert np.isclose(biases(finished).levels, np.abs(one - other).mean()).any()
+    assert np.isclose(_biases(finished).levels, np.abs(one - other).mean()).any()
 
 
 def test_parity_repeats_the_errors_of_the_evaluation(finished):

@@ -1,30 +1,47 @@
 """The report: one file that needs nothing else, right numbers, any state."""
 
+import json
 import re
+from base64 import b64encode
 from dataclasses import replace
+from hashlib import sha256
+from html import unescape
 from html.parser import HTMLParser
 
 import numpy as np
 import pytest
+from ase.units import fs
+from scipy.spatial.distance import pdist
 
+from alloop.core.atoms import to_atoms
 from alloop.core.errors import InputError
-from alloop.core.records import Failure, Unlabelled
+from alloop.core.frame import Frame
+from alloop.core.records import Failure, Unlabelled, Walker
 from alloop.loop import events as e
 from alloop.loop.history import CODEC, Entry
 from alloop.loop.prices import by_part, utilisation
 from alloop.loop.rules import Budget, Seeding
 from alloop.loop.tables import tables
 from alloop.loop.told import told
+from alloop.md.integrate import maxwell_boltzmann
+from alloop.report import frame_cards, walkers
+from alloop.report.descriptor_map import descriptor_map, principal
+from alloop.report.error_groups import error_groups
+from alloop.report.explorations import _temperatures, explorations
 from alloop.report.html import render, write
-from alloop.report.methods import about_test_set, snippet, weak
+from alloop.report.markup import resource
+from alloop.report.methods import about_test_set, snippet
 from alloop.report.sections import learning
+from alloop.report.story import why
+from alloop.report.weaknesses import weak
 from alloop.report.words import duration
 from alloop.store.archive import Archive
 from alloop.store.columns import write as write_columns
 
-SECTIONS = ("learning", "parity", "surprise", "bias", "labels", "noise", "cpu")
-SECTIONS += ("timeline", "weak", "methods", "store")
+SECTIONS = ("weak", "cpu", "learning", "errors", "parity", "surprise", "map")
+SECTIONS += ("walkers", "bias", "labels", "noise", "timeline", "methods", "store")
 VOID = {"meta", "br", "path", "use", "image"}
+VIEWER = resource("3Dmol/3Dmol-min.js")
 
 
 class Page(HTMLParser):
@@ -33,7 +50,7 @@ class Page(HTMLParser):
     def __init__(self, text):
         super().__init__()
         self.open, self.ids, self.links, self.text = [], [], [], []
-        self.figures = 0
+        self.figures, self.leads, self.scripts = 0, set(), []
         self.feed(text)
         assert self.open == []
 
@@ -42,6 +59,8 @@ class Page(HTMLParser):
         self.ids += [found["id"]] if "id" in found else []
         self.links += [v for k, v in attrs if k in ("src", "href", "xlink:href")]
         self.figures += tag == "figure"
+        self.leads |= {found["data-f"]} if "data-f" in found else set()
+        self.scripts += [""] if tag == "script" else []
         if tag not in VOID or tag == "path":
             self.open.append(tag)
 
@@ -54,7 +73,14 @@ class Page(HTMLParser):
         assert self.open.pop() == tag
 
     def handle_data(self, data):
-        self.text.append(data)
+        if self.open[-1:] == ["script"]:
+            self.scripts[-1] += data
+        elif self.open[-1:] != ["style"]:
+            self.text.append(data)
+
+    @property
+    def frames(self):
+        return json.loads(self.scripts[0])
 
     @property
     def words(self):
@@ -73,9 +99,122 @@ def read(page):
 
 def test_the_page_needs_nothing_from_elsewhere(page, read):
     assert all(link.startswith("#") for link in read.links)
-    addresses = set(re.findall(r"https?://[^\s\"'<]+", page))
+    assert page.count(VIEWER) == 1
+    own = page.replace(VIEWER, "")
+    addresses = set(re.findall(r"https?://[^\s\"'<]+", own))
     assert addresses <= {"http://www.w3.org/2000/svg", "http://www.w3.org/1999/xlink"}
-    assert not re.search(r"<script|@import|url\((?!#)", page)
+    assert not re.search(r"@import|url\((?!#)|fetch\(|XMLHttpRequest|<script src", own)
+
+
+def test_a_browser_runs_the_two_scripts_of_the_page_and_fetches_nothing(page, read):
+    policy = re.search(r'Content-Security-Policy" content="([^"]+)"', page)[1]
+    rules = dict(rule.strip().split(" ", 1) for rule in unescape(policy).split(";"))
+    assert rules["default-src"] == "'none'"
+    assert "connect-src" not in rules
+    _, *scripts = read.scripts
+    assert len(scripts) == 2
+    assert rules["script-src"].split() == [
+        f"'sha256-{b64encode(sha256(text.encode()).digest()).decode()}'"
+        for text in scripts
+    ]
+
+
+def test_the_viewer_is_the_one_of_its_package_with_its_licence():
+    assert sha256(VIEWER.encode()).hexdigest() in resource("3Dmol/README.md")
+    assert "Redistribution and use in source and binary" in resource("3Dmol/LICENSE")
+    assert "</script" not in VIEWER.lower()
+
+
+def test_points_lead_to_frames_that_the_page_carries(finished, read):
+    assert len(read.leads) >= 40
+    assert read.leads <= read.frames.keys()
+    for frame in finished.state.test():
+        card = read.frames[frame[:12]]
+        assert card["w"] == why(finished, frame)
+        known = finished.ledger.frames[frame]
+        assert card["s"] == ["O", "H", "H"]
+        places = np.array(card["x"]).reshape(-1, 3) / 1000.0
+        assert np.abs(places - known.positions).max() <= 5.01e-4
+    chosen = next(x for x in told(finished) if x.purpose == "bias").frame.id
+    assert read.frames[chosen[:12]]["w"] == why(finished, chosen)
+
+
+def test_text_of_a_store_breaks_out_of_nothing(finished, remade):
+    evil = "</script><script>alert(1)</script><img src=x onerror=alert(1)>\u2028'\""
+    bad = next(x for x in told(finished) if isinstance(x.record, Unlabelled))
+    entries = list(finished.entries)
+    turn = entries[bad.answered].turn
+    said = replace(bad.record, message=evil)
+    turn = replace(turn, event=replace(turn.event, unlabelled=said))
+    entries[bad.answered] = replace(entries[bad.answered], turn=turn)
+    broken = remade(entries)
+    page = render(replace(broken, attrs={**broken.attrs, "name": evil}))
+    assert "<img" not in page
+    assert page.count("<script") == page.count("</script>") == 3
+    read = Page(page)
+    assert any(evil in line for line in read.frames[bad.frame.id[:12]]["w"])
+    assert evil.split("\u2028")[0] in read.words
+
+
+def test_the_page_stays_small(page):
+    assert len(page.encode()) < len(VIEWER) + 400_000
+
+
+def test_more_frames_than_fit_are_left_out_and_the_page_says_so(finished, monkeypatch):
+    monkeypatch.setattr(frame_cards, "MOST_FRAMES", 20)
+    read = Page(render(finished))
+    assert len(read.frames) == 20
+    assert re.search(r"carries 20 of the \d+ frames", read.words)
+
+
+def test_errors_by_molecule_and_element_add_up(finished):
+    found, test = error_groups(finished), finished.trained()[-1].evaluation
+    (molecule,) = found.molecules
+    assert (molecule.name, molecule.count) == ("H2O", 12)
+    assert molecule.mae == pytest.approx(test.force_mae)
+    assert molecule.rmse == pytest.approx(test.force_rmse)
+    assert molecule.energy_mae == pytest.approx(test.energy_mae)
+    assert {x.name: x.count for x in found.elements} == {"O": 12, "H": 24}
+    mean = sum(x.count * x.mae for x in found.elements) / 36
+    assert mean == pytest.approx(test.force_mae)
+    level = finished.opened.levels["expensive"]
+    at = test.frames.index(molecule.worst)
+    label = finished.ledger.labels[level, molecule.worst].forces
+    apart = np.linalg.norm(test.forces[3 * at : 3 * at + 3] - label, axis=1)
+    assert apart.max() == pytest.approx(molecule.largest)
+
+
+def test_walkers_have_their_temperature_and_the_guard_that_stopped_them(finished):
+    brought = explorations(finished)
+    stopped = [x for x in brought.moments if x.stopped]
+    assert {(x.walker, x.stopped) for x in stopped} == {(1, "force")}
+    assert {x.round for x in stopped} == {1, 2}
+    rng = np.random.default_rng(5)
+    frame = Frame(np.array([8, 1, 1]), rng.standard_normal((3, 3)))
+    velocities = maxwell_boltzmann(frame, 300.0, rng)
+    walker = Walker(0, 0, frame, velocities, 10)
+    atoms = to_atoms(frame)
+    atoms.set_velocities(velocities / fs)
+    event = e.Explored("explore/1/0/0", (walker,), (), (), 1)
+    (kelvin,) = _temperatures(event)
+    assert kelvin == pytest.approx(atoms.get_temperature() * 9 / 6, rel=1e-6)
+
+
+def test_the_plane_of_a_map_is_that_of_the_largest_variance():
+    rng = np.random.default_rng(2)
+    flat = rng.standard_normal((200, 2)) * [5.0, 2.0]
+    turn = np.linalg.qr(rng.standard_normal((6, 6)))[0][:2]
+    xy, explained = principal(flat @ turn + 7.0)
+    assert sum(explained) == pytest.approx(1.0)
+    assert explained[0] > explained[1]
+    assert pdist(xy) == pytest.approx(pdist(flat))
+
+
+def test_the_map_shows_what_the_journal_holds_where_no_model_opens(finished):
+    found = descriptor_map(finished)
+    assert not found.complete
+    assert {"control", "flagged"} <= set(found.groups)
+    assert "drawn are the frames that it proposed" in walkers.descriptors(found).body
 
 
 def test_ids_are_unique_and_links_lead_somewhere(read):
@@ -85,15 +224,22 @@ def test_ids_are_unique_and_links_lead_somewhere(read):
 
 def test_every_section_is_there_with_its_figure(page, read):
     assert [x for x in read.ids if x in SECTIONS] == list(SECTIONS)
-    assert read.figures == 6
-    assert page.count("<figcaption>") == 6
-    assert page.count('role="img"') == 6
+    assert read.figures == 8
+    assert page.count("<figcaption>") == 8
+    assert page.count('role="img"') == 12
 
 
 def test_the_numbers_of_the_campaign_are_on_the_page(finished, read):
     error = 1e3 * finished.state.errors[-1]
-    assert f"Generation 3 errs by {error:.1f} meV/Å in forces" in read.words
+    assert f"Forces {error:.1f} meV/Å (MAE; RMSE" in read.words
+    assert (
+        "on n = 12 frames of MD at the cheap level (HF/STO-3G) at 500 K" in read.words
+    )
     assert "The campaign beat random selection: 12.1 against 24.2" in read.words
+    assert "Better than random selection at equal label cost (12.1" in read.words
+    assert "against 24.2 meV/Å" in read.words
+    spent = sum(by_part(finished).values())
+    assert f"{spent:.4g} CPU seconds" in read.words
     assert "n = 16, median" in read.words
     total = sum(by_part(finished).values())
     labels = by_part(finished)["expensive labels"]
@@ -174,7 +320,8 @@ def test_the_same_history_gives_the_same_page(finished, control, page):
 def test_names_are_escaped(finished, remade):
     young = remade(list(finished.entries[:1]))
     text = render(replace(young, attrs={**young.attrs, "name": "<b>&"}))
-    assert "<b>" not in text
+    assert "<b>&" not in text
+    assert "<b>" not in text.replace(VIEWER, "")
     assert "&lt;b&gt;&amp;" in text
 
 
@@ -222,7 +369,7 @@ def test_a_campaign_without_test_set_has_a_page_that_says_so(synthetic, rules, o
 def test_a_campaign_whose_labels_all_failed_has_a_page(synthetic, opened):
     words = Page(render(synthetic(fail=lambda _: True).history(opened))).words
     assert "no expensive label succeeded" in words
-    assert "100% of the labels failed" in words
+    assert re.search(r"(\d+) of \1 cheap labels \(\1 not converged\)", words)
 
 
 def test_generations_without_scorer_or_threshold_have_a_page(finished, remade):
@@ -279,4 +426,4 @@ def test_lost_tasks_and_hands_do_not_upset_the_page(finished, remade):
     late = finished.entries[-1].time
     out = e.Excluded(finished.state.test()[0], None, "twin")
     extra = [Entry(999 + i, late, e.Turn(x)) for i, x in enumerate((lost, out))]
-    assert Page(render(remade([*finished.entries, *extra]))).figures == 6
+    assert Page(render(remade([*finished.entries, *extra]))).figures == 8

@@ -1,0 +1,118 @@
+"""The top of the report: what the campaign is worth, where it is weak, what it cost."""
+
+from collections.abc import Iterator, Mapping
+
+from markupsafe import Markup
+
+from alloop.loop import events as e
+from alloop.loop.history import History
+from alloop.loop.prices import by_part
+from alloop.report.compare import TITLES, comparisons
+from alloop.report.error_groups import ErrorGroups, GroupError, error_groups
+from alloop.report.facts import generations, made, setting, title
+from alloop.report.markup import Text, frame_link
+from alloop.report.quality import qualities
+from alloop.report.words import duration, failures, listed, milli, plural
+
+
+def short_verdict(
+    history: History, controls: Mapping[str, History]
+) -> Iterator[tuple[str, Text]]:
+    """Names and texts, a line each."""
+    yield "Error", _error(history)
+    found = error_groups(history)
+    if found is not None:
+        yield "Weakest", _weakest(found)
+    yield "Doubts", _doubts(history)
+    yield "Failures", _failures(history)
+    judged = [_judged(history, name, each) for name, each in controls.items()]
+    if any(judged):
+        told = listed(filter(None, judged))
+        yield "Controls", f"{told[0].upper()}{told[1:]}."
+    yield "Cost", _cost(history)
+
+
+def tested_on(history: History) -> str:
+    """Where the test frames come from."""
+    if any(given.test for given in history.opened.given):
+        return "brought by the user"
+    if not any(x.kind == e.Sampled.__name__ for x in history.chronicle.deeds):
+        return "of unknown origin"
+    kelvin = setting(history, "test", "temperature")
+    warm = f" at {kelvin:g} K" if isinstance(kelvin, int | float) else ""
+    return f"of MD at the cheap level ({title(history, 'cheap')}){warm}"
+
+
+def _error(history: History) -> str:
+    stands = generations(history)
+    if not stands:
+        return "Not known: there is no generation yet."
+    last = stands[-1]
+    if last.force_mae is None:
+        return (
+            f"Not known: generation {last.generation} was not tested, since there is "
+            "no test set."
+        )
+    return (
+        f"Forces {milli(last.force_mae)} meV/Å (MAE; RMSE {milli(last.force_rmse)}), "
+        f"energies {milli(last.energy_mae)} meV (MAE, mean difference removed), "
+        f"against {title(history, 'expensive')} on n = {plural(last.test, 'frame')} "
+        f"{tested_on(history)}, by generation {last.generation}."
+    )
+
+
+def _weakest(found: ErrorGroups) -> Text:
+    worst = [
+        _worst(kind)
+        for kind in (found.molecules, found.elements)
+        if len(kind) > 1  # among one alone there is no worst
+    ]
+    frame = max(found.molecules, key=lambda x: x.largest)
+    link = Markup("{} meV/Å on one atom of frame {}").format(
+        milli(frame.largest), frame_link(frame.worst)
+    )
+    return Markup("; ").join([*worst, link]) + "."
+
+
+def _worst(kind: tuple[GroupError, ...]) -> str:
+    return f"{kind[0].name}, {milli(kind[0].mae)} meV/Å (n = {kind[0].count})"
+
+
+def _doubts(history: History) -> str:
+    told = [
+        f"{plural(len(frames), f'{each.fidelity} label')} {doubt}"
+        for each in qualities(history)
+        for doubt, frames in each.doubts.items()
+    ]
+    return "; ".join(told) + "." if told else "No label is in doubt."
+
+
+def _failures(history: History) -> str:
+    lost = [each for each in made(history) if each.failed]
+    told = (
+        f"{each.failed} of {each.good + each.failed} {each.kind} labels "
+        f"({failures(each.failures)})"
+        for each in lost
+    )
+    return f"{listed(told)}." if lost else "No label failed."
+
+
+def _judged(history: History, name: str, control: History) -> str:
+    who = TITLES.get(name, name)
+    found = comparisons(history, {name: control})
+    if not found:
+        return ""
+    (each,) = found
+    verb = "better than" if each.gain > 0 else "worse than"
+    doubt = "" if each.certain else ", within the noise"
+    errors = f"{milli(each.ours.force_mae)} against {milli(each.theirs.force_mae)}"
+    return f"{verb} {who} at equal label cost ({errors} meV/Å{doubt})"
+
+
+def _cost(history: History) -> str:
+    parts = {part: spent for part, spent in by_part(history).items() if spent > 0}
+    if not parts:
+        return "Nothing has been computed yet."
+    total = sum(parts.values())
+    said = listed(f"{part} {duration(spent)}" for part, spent in parts.items())
+    return f"{total:.4g} CPU seconds ({duration(total)}): {said}."

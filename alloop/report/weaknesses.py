@@ -1,0 +1,125 @@
+"""The part of the report that says what is weak, the worst first."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from math import isfinite
+
+from markupsafe import Markup
+
+from alloop.loop import events as e
+from alloop.loop.history import History
+from alloop.loop.prices import utilisation
+from alloop.report.compare import comparisons
+from alloop.report.error_groups import error_groups
+from alloop.report.evidence import ENOUGH, Point, verdict
+from alloop.report.facts import generations, made
+from alloop.report.markup import Section, Text, frame_link, items
+from alloop.report.quality import policy, qualities
+from alloop.report.words import failures, milli, plural
+
+_FEW = 50  # test frames below which an error bar is wide
+
+
+def weak(
+    history: History, controls: Mapping[str, History], points: Sequence[Point]
+) -> Section:
+    """Where the campaign is worst, and what not to conclude from its report."""
+    said: list[Text] = [*_worst(history), *_lost(history), *_doubted(history)]
+    said += [*_weak_test(history), *_weak_flags(history, points)]
+    return Section(
+        "weak", "What is weak", items([*said, *_weak_run(history, controls)], "weak")
+    )
+
+
+def _worst(history: History) -> Iterator[Text]:
+    """The molecule, the element and the frame with the largest errors."""
+    found = error_groups(history)
+    if found is None:
+        return
+    for kind, noun in ((found.molecules, "frame"), (found.elements, "atom")):
+        if len(kind) > 1:
+            worst, best = kind[0], kind[-1]
+            yield (
+                f"Forces are worst on {worst.name}: {milli(worst.mae)} meV/Å (MAE, n = "
+                f"{plural(worst.count, noun)} of the test set), best on {best.name}: "
+                f"{milli(best.mae)} (n = {best.count})."
+            )
+    worst = max(found.molecules, key=lambda x: x.largest)
+    text = "The worst of {} test frames is {}: {} meV/Å off on one of its atoms."
+    link = frame_link(worst.worst)
+    yield Markup(text).format(found.frames, link, milli(worst.largest))
+
+
+def _lost(history: History) -> Iterator[str]:
+    """Labels that there are not."""
+    for each in made(history):
+        if each.failed:
+            asked = each.good + each.failed
+            yield (
+                f"{each.failed} of {asked} {each.kind} labels failed "
+                f"({failures(each.failures)}); the frames there are missing."
+            )
+
+
+def _doubted(history: History) -> Iterator[Text]:
+    """Labels that may be wrong."""
+    for each in qualities(history):
+        for doubt, frames in each.doubts.items():
+            text = "{} in doubt, {}: {}; for example {}."
+            yield Markup(text).format(
+                plural(len(frames), f"{each.fidelity} label"),
+                policy(history, each.fidelity, doubt),
+                doubt,
+                frame_link(frames[0]),
+            )
+
+
+def _weak_test(history: History) -> Iterator[str]:
+    state = history.state
+    frames = len(state.test())
+    if frames == 0:
+        yield "There is no test set: no error in this report is measured."
+    elif frames < _FEW:
+        yield (
+            f"The test set has n = {plural(frames, 'frame')}: differences of a few per "
+            "cent between generations or campaigns are noise."
+        )
+    trajectories = sum(x.kind == e.Sampled.__name__ for x in history.chronicle.deeds)
+    if trajectories:
+        yield (
+            f"Test frames come from {trajectories} runs of MD at the cheap level and "
+            "at one temperature; errors farther out, such as at broken bonds, are not "
+            "measured."
+        )
+    yield (
+        f"One seed ({history.opened.seed}): how much the outcome varies from seed to "
+        "seed is not known."
+    )
+
+
+def _weak_flags(history: History, points: Sequence[Point]) -> Iterator[str]:
+    bare = [x.generation for _, x in history.generations if x.threshold is None]
+    if bare:
+        yield (
+            f"The flag threshold of {plural(len(bare), 'generation')} is not "
+            "calibrated: too few frames were held out."
+        )
+    said = verdict(points)
+    if said.n < 3 * ENOUGH:
+        yield (
+            f"Hits and misses rest on {plural(said.n, 'control frame')}; a rate takes "
+            f"some {3 * ENOUGH}."
+        )
+
+
+def _weak_run(history: History, controls: Mapping[str, History]) -> Iterator[str]:
+    tested = [x for x in generations(history) if x.force_mae is not None]
+    if len(tested) > 1 and (tested[-1].force_mae or 0) > (tested[-2].force_mae or 0):
+        yield "The last generation is worse than the one before it."
+    if not controls:
+        yield "Without controls nothing says that choosing frames paid off."
+    for each in comparisons(history, controls):
+        if each.gain <= 0 or not each.certain:
+            yield each.sentence
+    busy = utilisation(history)
+    if busy is not None and isfinite(busy) and busy < 0.8:
+        yield f"The workers computed only {busy:.0%} of the time."
