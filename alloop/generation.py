@@ -3,6 +3,7 @@
 It travels as one blob of named tensors (no pickle), whose identity is its content.
 """
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,7 +13,14 @@ from alloop.core.batch import Batch
 from alloop.core.errors import InputError
 from alloop.core.records import Predictions
 from alloop.core.units import Floats
-from alloop.models.checkpoint import Checkpoint, dumps, identity, loads
+from alloop.models.checkpoint import (
+    Checkpoint,
+    dumps,
+    identity,
+    loads,
+    malformed,
+    understood,
+)
 from alloop.potentials.ase import PotentialCalculator
 from alloop.potentials.restore import SCORER, inner, restore
 from alloop.potentials.storable import Storable
@@ -66,23 +74,38 @@ def to_bytes(generation: Generation) -> tuple[str, bytes]:
 def from_bytes(
     blob: bytes, restore: Callable[[Checkpoint], Storable] = restore
 ) -> Generation:
-    """The generation in a blob; InputError or DamagedError where it is none.
+    """The generation in a blob; InputError or DamagedError where it is none, or one
+    whose tensors and settings make no model.
 
     restore: who brings the potential back, where it is not one of alloop's own.
     """
     whole = loads(blob)
-    settings, potential = whole.settings, restore(inner(whole))
-    scorer = {
-        k.removeprefix(SCORER): v
-        for k, v in whole.tensors.items()
-        if k.startswith(SCORER)
-    }
-    return Generation(
-        potential=potential,
-        scorer=QResidual.from_arrays(scorer) if settings["scored"] else None,
-        threshold=settings["threshold"],
-        facts=dict(settings["facts"]),
+    potential = restore(inner(whole))
+    with understood():
+        return Generation(
+            potential=potential,
+            scorer=_scorer(whole),
+            threshold=_threshold(whole.settings["threshold"]),
+            facts=dict(whole.settings["facts"]),
+        )
+
+
+def _scorer(whole: Checkpoint) -> QResidual | None:
+    if not whole.settings["scored"]:
+        return None
+    return QResidual.from_arrays(
+        {
+            name.removeprefix(SCORER): array
+            for name, array in whole.tensors.items()
+            if name.startswith(SCORER)
+        }
     )
+
+
+def _threshold(given: Any) -> float | None:
+    if given is None or (isinstance(given, int | float) and not math.isnan(given)):
+        return given
+    raise malformed(f"its threshold is {given!r}")
 
 
 def load(

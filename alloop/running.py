@@ -156,6 +156,7 @@ def running(setup: Setup, watch: Watch, guests: Guests) -> Iterator[Run]:
     with _archive(setup) as archive:
         refuse_another(setup, opened(archive))
         keeper = Keeper(archive)
+        _verify_models(archive, keeper.known.state)
         spool = Spool(setup.store)
         pool = _pool(setup, guests, spool)
         try:
@@ -164,6 +165,14 @@ def running(setup: Setup, watch: Watch, guests: Guests) -> Iterator[Run]:
         finally:
             pool.close()
             withdraw_stop(setup.store)
+
+
+def _verify_models(archive: Archive, state: LoopState) -> None:
+    """DamagedError where a model that the campaign goes on with is not the one that
+    the journal names."""
+    used = {state.model, *(insight.model for insight in state.insights.values())}
+    for model in sorted(used - {None}, key=str):
+        archive.model(str(model))
 
 
 def _too_short(state: LoopState) -> str:

@@ -95,14 +95,15 @@ def own_model(plan: Plan, folder: Path) -> tuple[Plan, Model | None, list[Proble
 
 
 def _opened(path: Path) -> tuple[bytes, str, dict[str, Any], str]:
+    from alloop.generation import from_bytes
     from alloop.models.checkpoint import identity, loads
 
     if not path.is_file():
         raise InputError(f"expected an alloop model file, {path} is not there")
     blob = path.read_bytes()
-    checkpoint = loads(blob)
-    inner = checkpoint.settings.get("potential", {})
-    return blob, checkpoint.kind, dict(inner.get("network", {})), identity(checkpoint)
+    own = from_bytes(blob).potential.checkpoint()  # refuses what cannot be used
+    network = dict(own.settings.get("network", {}))
+    return blob, own.kind, network, identity(loads(blob))
 
 
 def store_path(path: str | Path) -> Path:

@@ -22,7 +22,7 @@ from alloop.core.records import Failure
 from alloop.core.roles import Potential
 from alloop.labels.outcome import Refused, Result
 from alloop.labels.stored import unchanged
-from alloop.models.checkpoint import Checkpoint, loads
+from alloop.models.checkpoint import Checkpoint, loads, understood
 from alloop.potentials.restore import KINDS, inner, restore
 
 
@@ -42,15 +42,16 @@ def problems(settings: Mapping[str, Any], elements: Sequence[str]) -> list[str]:
     """What is wrong with the file, and elements that it was not trained on."""
     try:
         checkpoint = _checkpoint(settings)
+        if checkpoint.kind not in KINDS:
+            known = ", ".join(KINDS)
+            return [f"a level's model is one of {known}, not {checkpoint.kind}"]
+        known_elements = _elements(checkpoint)
     except AlloopError as error:
         return [str(error)]
-    if checkpoint.kind not in KINDS:
-        return [f"a level's model is one of {', '.join(KINDS)}, not {checkpoint.kind}"]
-    known = _elements(checkpoint)
-    strange = [element for element in elements if number(element) not in known]
+    strange = [element for element in elements if number(element) not in known_elements]
     if not strange:
         return []
-    trained = ", ".join(symbol(z) for z in sorted(known))
+    trained = ", ".join(symbol(z) for z in sorted(known_elements))
     return [f"the model was trained on {trained}, it knows no {', '.join(strange)}"]
 
 
@@ -65,8 +66,9 @@ def _checkpoint(settings: Mapping[str, Any]) -> Checkpoint:
 
 def _elements(checkpoint: Checkpoint) -> set[int]:
     settings = checkpoint.settings
-    named = settings["references"] if "references" in settings else settings["elements"]
-    return {int(z) for z in named}
+    with understood():
+        named = "references" if "references" in settings else "elements"
+        return {int(z) for z in settings[named]}
 
 
 @contextmanager

@@ -4,9 +4,10 @@ The bytes are a safetensors file whose metadata carries one JSON header (format,
 version, kind, settings, identity), so that any safetensors reader opens the tensors.
 """
 
+import contextlib
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,11 +17,17 @@ import safetensors
 from safetensors import numpy as safetensors_numpy
 
 from alloop.core.errors import DamagedError, InputError
+from alloop.core.printable import printable
 
 _KEY = "alloop"
 _FORMAT = "alloop model"
 _VERSION = 1
 _FIELDS = {"format", "version", "kind", "settings", "identity"}
+_TYPES = {"version": int, "kind": str, "settings": dict, "identity": str}
+MALFORMED = (  # what reading a file raises that somebody else made
+    *(ArithmeticError, AssertionError, AttributeError, LookupError, MemoryError),
+    *(RuntimeError, StopIteration, TypeError, ValueError),
+)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -76,6 +83,44 @@ def loads(data: bytes) -> Checkpoint:
     DamagedError
         They are one, and do not match their identity.
     """
+    checkpoint, stated = _read(data)
+    with understood():
+        whole = identity(checkpoint) == stated
+    if not whole:
+        raise _damaged()
+    return checkpoint
+
+
+def content_identity(data: bytes) -> str:
+    """Return the identity of the model in these bytes, computed from its content.
+
+    Raises InputError where they are no model of ours, or one of a newer version.
+    """
+    with understood():
+        return identity(_read(data)[0])
+
+
+@contextlib.contextmanager
+def understood() -> Iterator[None]:
+    """Turn what malformed settings or tensors raise into an InputError."""
+    try:
+        yield
+    except MALFORMED as error:
+        reason = printable(f"{type(error).__name__}: {error}".splitlines()[0][:200])
+        raise malformed(reason) from error
+
+
+def malformed(reason: str) -> InputError:
+    """Return the error for a model file whose checksum holds and whose content does
+    not make a model."""
+    return InputError(
+        f"expected a model that alloop wrote, got one that cannot be used ({reason}); "
+        "export the model again"
+    )
+
+
+def _read(data: bytes) -> tuple[Checkpoint, str]:
+    """The checkpoint, unverified, and the identity that the file states."""
     header = _header(data)
     if header["version"] > _VERSION:
         raise InputError(
@@ -84,12 +129,9 @@ def loads(data: bytes) -> Checkpoint:
         )
     try:
         tensors = safetensors_numpy.load(data)
-    except safetensors.SafetensorError as error:
+    except (safetensors.SafetensorError, *MALFORMED) as error:
         raise _damaged() from error
-    checkpoint = Checkpoint(header["kind"], header["settings"], tensors)
-    if identity(checkpoint) != header["identity"]:
-        raise _damaged()
-    return checkpoint
+    return Checkpoint(header["kind"], header["settings"], tensors), header["identity"]
 
 
 def _header(data: bytes) -> dict[str, Any]:
@@ -97,12 +139,13 @@ def _header(data: bytes) -> dict[str, Any]:
         size = int.from_bytes(data[:8], "little")
         metadata = json.loads(data[8 : 8 + size]).get("__metadata__", {})
         header = json.loads(metadata[_KEY])
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        whole = isinstance(header, dict) and _FIELDS.issubset(header)
+    except MALFORMED as error:
         raise InputError(
             "expected an alloop model file, got something else; "
             "`alloop export --model FILE` writes one"
         ) from error
-    if not _FIELDS.issubset(header):
+    if not (whole and all(isinstance(header[k], t) for k, t in _TYPES.items())):
         raise _damaged()
     return dict(header)
 

@@ -9,11 +9,16 @@ from alloop.core.batch import Batch
 from alloop.core.errors import InputError
 from alloop.core.units import Floats
 
+_LAST = 118  # the heaviest atomic number
+
 
 class ElementTable:
     """A number per element (eV, say), looked up for all atoms of a batch at once."""
 
     def __init__(self, values: Mapping[int, float]) -> None:
+        """ValueError for what is no atomic number."""
+        if not all(1 <= z <= _LAST for z in values):
+            raise ValueError(f"expected atomic numbers, got {sorted(values)}")
         self.values = {int(z): float(values[z]) for z in sorted(values)}
         self._table = np.full(max(self.values, default=0) + 1, np.nan)
         self._table[list(self.values)] = list(self.values.values())

@@ -49,6 +49,13 @@ class PairBasis:
     radial: int = 12
     cutoff: float = 5.0
 
+    def __post_init__(self) -> None:
+        elements = ElementTable(dict.fromkeys(self.elements, 0.0)).values
+        if self.elements != tuple(elements) or self.radial < 1:
+            raise ValueError(
+                f"expected ascending elements and radial functions, got {self}"
+            )
+
     @property
     def couples(self) -> tuple[tuple[int, int], ...]:
         """Unordered pairs of elements."""

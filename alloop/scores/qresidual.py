@@ -20,6 +20,7 @@ from alloop.scores.subspace import Subspace, principal_subspace
 
 KINDS = ("q", "ppca")
 UNSEEN = 1e6  # surprise of an element that was not in training: large, yet finite
+_PER_ELEMENT = ("elements", "centre", "spread", "components", "rest", "total")
 _ENOUGH = 16  # held-out atoms of an element that speak for themselves
 _NARROW = 0.1  # of the mean residual: no spread is taken to be smaller
 
@@ -54,6 +55,12 @@ class QResidual:
 
     def per_atom(self, batch: Batch, descriptors: Floats) -> Floats:
         """Standardised residual (atoms,) of descriptors (atoms, features)."""
+        features = self.subspaces[0].mean.shape[0] if self.subspaces else 0
+        if descriptors.shape[1] != features:
+            raise InputError(
+                f"expected the {features} descriptors that the scorer was fitted to, "
+                f"got {descriptors.shape[1]}; export the model again"
+            )
         z: Floats = np.full(len(batch.numbers), UNSEEN)
         for index, element in enumerate(self.elements):
             atoms = np.flatnonzero(batch.numbers == element)
@@ -80,7 +87,8 @@ class QResidual:
 
     @classmethod
     def from_arrays(cls, arrays: Mapping[str, np.ndarray[Any, Any]]) -> "QResidual":
-        """The scorer that gave these arrays."""
+        """The scorer that gave these arrays; ValueError where they do not fit."""
+        _refuse_misfits(arrays)
         cuts = np.cumsum(arrays["components"])[:-1]
         columns = zip(
             arrays["mean"],
@@ -129,6 +137,20 @@ def fit(
     scales = [space.total if kind == "q" else 1.0 for space in spaces]
     centre, spread = _standard(residuals, np.array(scales))
     return QResidual(kind, elements, spaces, centre, spread)
+
+
+def _refuse_misfits(arrays: Mapping[str, np.ndarray[Any, Any]]) -> None:
+    """ValueError where arrays are not of a scorer: their shapes, kind or numbers."""
+    count, features = arrays["mean"].shape
+    rows = int(arrays["components"].sum())
+    shapes: dict[str, tuple[int, ...]] = dict.fromkeys(_PER_ELEMENT, (count,))
+    shapes |= {"kind": (1,), "axes": (rows, features), "variances": (rows,)}
+    wrong = [name for name, shape in shapes.items() if arrays[name].shape != shape]
+    wrong += [name for name, x in arrays.items() if not np.isfinite(x).all()]
+    if arrays["kind"][0] not in range(len(KINDS)) or (arrays["components"] < 0).any():
+        wrong.append("kind or components")
+    if wrong or not count:
+        raise ValueError(f"the scorer's arrays do not fit ({', '.join(wrong)})")
 
 
 def _check(train: Batch, kind: str) -> None:

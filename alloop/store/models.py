@@ -9,13 +9,15 @@ from pathlib import Path
 import numpy as np
 import zarr
 
-from alloop.core.errors import DamagedError, StoreError
+from alloop.core.errors import AlloopError, DamagedError, StoreError
+from alloop.models.checkpoint import content_identity
 from alloop.store.chunks import Layout, encode
 from alloop.store.files import Files
 from alloop.store.root import MODELS, NODE_FILE, Node, dump, staging
 
 _CHUNK = 4 * 2**20  # bytes
 _ID = re.compile(r"[0-9A-Za-z_-]+")
+_HASH = re.compile(r"[0-9a-f]{32}")  # what `alloop.models.checkpoint.identity` gives
 
 
 def write_model(store: Path, model_id: str, blob: bytes, files: Files) -> Node:
@@ -50,7 +52,7 @@ def read_model(store: Path, model_id: str) -> bytes:
     StoreError
         There is no such model.
     DamagedError
-        Its bytes are not those that were written.
+        Its bytes are not those that were written, or they are another model's.
     """
     folder = _folder(store, model_id)
     if not folder.exists():
@@ -69,7 +71,24 @@ def read_model(store: Path, model_id: str) -> bytes:
             f"model {model_id} in {folder} does not match its checksum; "
             "run `alloop doctor` on the store"
         )
+    if _HASH.fullmatch(model_id):
+        _refuse_another(folder, model_id, blob)
     return blob
+
+
+def _refuse_another(folder: Path, model_id: str, blob: bytes) -> None:
+    """DamagedError where an id that is a content's hash stands over other content."""
+    try:
+        found = content_identity(blob)
+    except AlloopError:
+        found = "no model"
+    if found != model_id:
+        raise DamagedError(
+            f"expected model {model_id} in {folder}, got "
+            f"{'a file that is no model' if found == 'no model' else f'model {found}'};"
+            f" bring the right one back from a copy of the store, or go on from an "
+            "earlier generation with `alloop fork STORE OUT --at GENERATION`"
+        )
 
 
 def model_ids(store: Path) -> tuple[str, ...]:
