@@ -4,7 +4,6 @@ Here everything is put together: configuration, store, cluster and loop. The com
 line calls these methods and nothing else.
 """
 
-from collections.abc import Collection
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -12,11 +11,10 @@ from typing import Any
 from ase import Atoms
 
 from alloop import config, controls
-from alloop.core.atoms import to_atoms
-from alloop.core.doubts import Doubt
 from alloop.core.errors import InputError
-from alloop.core.records import Label
-from alloop.export import write
+from alloop.export import USUAL, Choice, Exported, Levels, Splits, dataset, write
+from alloop.files.targets import MODELS, refuse_target
+from alloop.files.whole import whole
 from alloop.forking import fork
 from alloop.generation import Generation, from_bytes
 from alloop.loop import events as e
@@ -140,39 +138,44 @@ class Campaign:
         """An ASE calculator of energy, forces and surprise."""
         return self.model(generation).calculator()
 
-    def dataset(self, fidelity: str = "expensive") -> list[Atoms]:
-        """Labelled frames as ase.Atoms: `REF_energy` (eV), `REF_forces` (eV/Å)."""
-        history = self.history()
-        level = history.state.levels[fidelity]
-        out = []
-        for (key, frame), label in history.ledger.labels.items():
-            if key == level and isinstance(label, Label):
-                atoms = to_atoms(history.ledger.frames[frame])
-                atoms.info |= {"frame": frame, "REF_energy": label.energy}
-                atoms.arrays["REF_forces"] = label.forces
-                out.append(atoms)
-        return out
+    def dataset(
+        self,
+        level: Levels = "expensive",
+        split: Splits = "train",
+        at: int | None = None,
+    ) -> list[Atoms]:
+        """Return labelled frames as ase.Atoms: `REF_energy` (eV), `REF_forces` (eV/Å).
+
+        By default what the last generation was trained on at the expensive level;
+        `info` tells `level`, `split` and where a label comes from. Parameters as in
+        `export`; with level "both" the keys name their level (`REF_energy_cheap`, ...).
+        """
+        return dataset(self.history(), Choice(level, split, at))
 
     def export(
-        self,
-        out: str | Path,
-        fidelity: str | None = None,
-        at: int | None = None,
-        without: Collection[Doubt] = (),
-    ) -> Path:
-        """Write the labels as extxyz or, if `out` ends in .db, as an ASE database.
+        self, out: str | Path, choice: Choice = USUAL, *, force: bool = False
+    ) -> tuple[Exported, ...]:
+        """Write labels as extxyz or, if `out` ends in .db, as an ASE database.
 
-        at: only what this generation was trained on; without: no label with these
-        doubts.
+        choice: of which level, split and generation; force: replace what is there.
+        Returns a file for each level.
         """
-        return write(self.history(), Path(out), fidelity, at, without)
+        return write(self.history(), Path(out), choice, force=force)
 
-    def export_model(self, out: str | Path, generation: int | None = None) -> Path:
-        """Write a standalone model file that `alloop.load` opens without the store."""
+    def export_model(
+        self, out: str | Path, generation: int | None = None, *, force: bool = False
+    ) -> Path:
+        """Write a standalone model file that `alloop.load` opens without the store.
+
+        force: replace what is there, as a whole.
+        """
         from alloop.generation import to_bytes
 
         path = Path(out)
-        path.write_bytes(to_bytes(self.model(generation))[1])
+        refuse_target(path, MODELS, force=force)
+        blob = to_bytes(self.model(generation))[1]
+        with whole(path) as partial:
+            partial.write_bytes(blob)
         return path
 
     def exclude(self, frame: str, fidelity: str | None, reason: str) -> str:

@@ -1,17 +1,19 @@
 """Labels to files that other programs read: extended XYZ and ASE databases.
 
-Every label is one configuration, so a frame that has both labels stands there twice,
-with the fidelity in `config_type`. Energies in eV, forces in eV/Å, positions in Å.
+A file holds labels of one level, one configuration each. Energies in eV, forces in
+eV/Å, positions in Å.
 
 Keys of a configuration (in a database: key-value pairs, and `data` for the rest):
 
     REF_energy, REF_forces   for trainers; ASE's energy and forces say the same
-    config_type              "cheap", "expensive", or "test" for the frozen test set
-    split                    "train" or "test"
+    level (also fidelity)    "cheap" or "expensive"
+    split                    "train", "validation" or "test" (`alloop.core.splits`)
+    config_type              the level of what may be trained on, else the split
     charge, spin             total charge (e; in a database total_charge alone), 2S
     total_charge, total_spin the same as MACE names them: total_spin is 2S + 1
-    frame, level, level_title   "frame/<id>", "level/<id>" (an id alone may look like a
-                             number, and be read as one), and the level's name
+    frame, level_id          "frame/<id>", "level/<id>" (an id alone may look like a
+                             number, and be read as one)
+    level_title              the level's name
     purpose, reason, round, generation, molecule   who asked for it, and why
     cpu_seconds, program     what it cost and which program made it
     rung                     what made the SCF converge; "default" needed no help
@@ -26,9 +28,11 @@ What is not known of a label is left out: most are made only once, a table knows
 
 import sqlite3
 import uuid
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections import Counter
+from collections.abc import Collection, Mapping, Sequence, Set
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any, Literal, TypeAlias, get_args
 
 from ase import Atoms
 from ase.calculators.singlepoint import SinglePointCalculator
@@ -41,53 +45,127 @@ from alloop.core.errors import InputError
 from alloop.core.frame import FrameId
 from alloop.core.levels import LevelId
 from alloop.core.records import Label, Noise
+from alloop.core.splits import Split, split_of
+from alloop.files.targets import LABELS, refuse_target
 from alloop.loop import events as e
 from alloop.loop.chronicle import Told
 from alloop.loop.history import History
 from alloop.loop.told import told
 
-_FIDELITIES = ("cheap", "expensive")
+Level: TypeAlias = Literal["cheap", "expensive"]
+Levels: TypeAlias = Literal["cheap", "expensive", "both"]
+Splits: TypeAlias = Literal["train", "validation", "test", "all"]
+_LEVELS: tuple[Level, ...] = get_args(Level)
 _DETAILS = ("program", "rung", "doubts", "gap", "t1", "s2")
 
 
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """Which labels of a campaign: of one level or both, of one split or all.
+
+    split: "train" is what a generation was trained on, "validation" what steered the
+    campaign (its frozen test set, and cheap frames held out to calibrate surprise),
+    "test" what only examines it. at: as of this generation; by default the last one,
+    without labels that were excluded since. without: no label with these doubts.
+    """
+
+    level: Levels = "expensive"
+    split: Splits = "train"
+    at: int | None = None
+    without: Collection[Doubt] = ()
+
+    @property
+    def levels(self) -> tuple[Level, ...]:
+        """The levels asked for, one by one."""
+        return _LEVELS if self.level == "both" else (self.level,)
+
+
+USUAL = Choice()
+
+
+@dataclass(frozen=True, slots=True)
+class Exported:
+    """A file of labels of one level, and how many of each split it holds."""
+
+    path: Path
+    level: Level
+    counts: Mapping[Split, int]
+
+    def __str__(self) -> str:
+        each = ", ".join(f"{n} {split}" for split, n in self.counts.items() if n)
+        return f"{sum(self.counts.values())} {self.level} labels ({each})"
+
+
+@dataclass(frozen=True, slots=True)
+class _Chosen:
+    """A label and the split that it belongs to."""
+
+    told: Told
+    split: Split
+
+
 def write(
-    history: History,
-    out: Path,
-    fidelity: str | None = None,
-    at: int | None = None,
-    without: Collection[Doubt] = (),
-) -> Path:
+    history: History, out: Path, choice: Choice = USUAL, *, force: bool = False
+) -> tuple[Exported, ...]:
     """Write labels as extended XYZ or, if `out` ends in .db, as an ASE database.
 
-    Parameters
-    ----------
-    fidelity
-        "cheap" or "expensive"; both by default.
-    at
-        Only what this generation was trained on; by default all good labels that are
-        not excluded, the test set among them.
-    without
-        Leave out labels on which one of these doubts is cast.
+    Each level has a file of its own: with both, `out` is `NAME-cheap.ENDING` and
+    `NAME-expensive.ENDING`, so that no file mixes energies of two levels.
 
     Extended XYZ round-trips positions exactly (8 decimals), as energies; forces are
     rounded to 1e-8 eV/Å. A database (SQLite) holds numbers bit for bit, keys as
     `key_value_pairs`; forces, ids and all details of the label in `data`. A file that
-    is there already is replaced, as a whole and only when the new one is complete.
-    InputError where there is nothing to write, or nowhere.
+    is there already is refused or, with `force`, replaced as a whole and only when the
+    new one is complete. InputError where there is nothing to write, or nowhere.
     """
-    chosen = _chosen(history, fidelity, at)
-    kept = [x for x in chosen if not read(x.record.details) & set(without)]
-    if not kept:
-        raise InputError(f"{history.path} holds no such labels yet; run it further")
+    found = _chosen(history, choice)
+    parts = {level: [x for x in found if x.told.fidelity == level] for level in _LEVELS}
+    files = {level: _file(out, level, choice) for level in _LEVELS if parts[level]}
+    for file in files.values():
+        refuse_target(file, LABELS, force=force)
+    for level, file in files.items():
+        _write_whole(history, parts[level], file)
+    return tuple(
+        Exported(file, level, Counter(x.split for x in parts[level]))
+        for level, file in files.items()
+    )
+
+
+def dataset(history: History, choice: Choice = USUAL) -> list[Atoms]:
+    """Return labelled frames with the keys that files have (see above).
+
+    With both levels the keys of energy and forces name theirs (`REF_energy_cheap`,
+    `REF_forces_expensive`, ...), and there is no calculator to ask for an energy.
+    """
+    noise = _noise(history)
+    found = [_atoms(history, label, noise) for label in _chosen(history, choice)]
+    if choice.level == "both":
+        for atoms in found:
+            _name_level(atoms)
+    return found
+
+
+def _name_level(atoms: Atoms) -> None:
+    level, atoms.calc = atoms.info["level"], None
+    atoms.info[f"REF_energy_{level}"] = atoms.info.pop("REF_energy")
+    atoms.arrays[f"REF_forces_{level}"] = atoms.arrays.pop("REF_forces")
+
+
+def _file(out: Path, level: Level, choice: Choice) -> Path:
+    if choice.level != "both":
+        return out
+    return out.with_name(f"{out.stem}-{level}{out.suffix}")
+
+
+def _write_whole(history: History, labels: Sequence[_Chosen], out: Path) -> None:
     partial = _partial(out)
     try:
-        (_database if out.suffix == ".db" else _extxyz)(history, kept, partial)
+        (_database if out.suffix == ".db" else _extxyz)(history, labels, partial)
         partial.replace(out)
     except (OSError, sqlite3.Error) as error:
         raise _cannot(out, error) from error
     finally:
         partial.unlink(missing_ok=True)
-    return out
 
 
 def doubts(names: str) -> frozenset[Doubt]:
@@ -102,14 +180,14 @@ def doubts(names: str) -> frozenset[Doubt]:
         ) from error
 
 
-def _extxyz(history: History, labels: Sequence[Told], out: Path) -> None:
+def _extxyz(history: History, labels: Sequence[_Chosen], out: Path) -> None:
     noise = _noise(history)
     with out.open("w") as file:
         for label in labels:  # one at a time: there may be a hundred thousand
             write_atoms(file, _atoms(history, label, noise), format="extxyz")
 
 
-def _database(history: History, labels: Sequence[Told], out: Path) -> None:
+def _database(history: History, labels: Sequence[_Chosen], out: Path) -> None:
     noise = _noise(history)
     with connect(out, use_lock_file=False) as database:
         for label in labels:
@@ -117,7 +195,7 @@ def _database(history: History, labels: Sequence[Told], out: Path) -> None:
             keys, atoms.info = atoms.info, {}
             del keys["charge"]  # ASE keeps a column of this name for itself
             forces = atoms.arrays.pop("REF_forces")
-            data = _data(label) | {"REF_forces": forces}
+            data = _data(label.told) | {"REF_forces": forces}
             database.write(atoms, key_value_pairs=keys, data=data)
 
 
@@ -129,46 +207,95 @@ def _noise(history: History) -> _Noises:
     return {(noise.level, noise.frame): noise for noise in found}
 
 
-def _chosen(history: History, fidelity: str | None, at: int | None) -> Sequence[Told]:
-    if fidelity not in (None, *_FIDELITIES):
-        raise InputError(
-            f"expected fidelity to be one of {', '.join(_FIDELITIES)}, got {fidelity}"
-        )
+def _chosen(history: History, choice: Choice) -> list[_Chosen]:
+    """The labels of a choice in the order of the journal; InputError for none."""
+    _refuse_unknown(choice)
+    lesson = _lesson(history, choice)
     found = [
-        label
+        _Chosen(label, _split(label, lesson))
         for label in told(history)
-        if isinstance(label.record, Label) and fidelity in (None, label.fidelity)
+        if isinstance(label.record, Label)
+        and label.fidelity in choice.levels
+        and not read(label.record.details) & set(choice.without)
+        and _counts(label, choice, lesson)
     ]
-    if at is None:
-        found = [label for label in found if not label.excluded]
-    else:
-        found = list(_learned(history, found, at))
+    if not found:
+        what = "" if choice.split == "all" else f"{choice.split} "
+        raise InputError(
+            f"{history.path} holds no such {what}labels yet; run it further, or choose "
+            "another `--level` or `--split`"
+        )
     return found
 
 
-def _learned(history: History, labels: Iterable[Told], at: int) -> Iterable[Told]:
-    """The labels that the Train command of generation `at` names."""
-    lesson = {x.generation: x for x in history.chronicle.lessons}.get(at)
+def _refuse_unknown(choice: Choice) -> None:
+    for name, given, known in (
+        ("level", choice.level, get_args(Levels)),
+        ("split", choice.split, get_args(Splits)),
+    ):
+        if given not in known:
+            raise InputError(
+                f"expected {name} to be one of {', '.join(known)}, got {given}"
+            )
+
+
+@dataclass(frozen=True, slots=True)
+class _Lesson:
+    """What a generation was trained on and calibrated with, and the number of the
+    journal record that asked for it."""
+
+    seq: int
+    trained: Mapping[str, Set[FrameId]]
+    heldout: Set[FrameId]
+
+
+def _lesson(history: History, choice: Choice) -> _Lesson | None:
+    """The Train command of the generation asked for; None where there is none yet and
+    none is needed."""
     done = [event.generation for _, event in history.generations]
-    if lesson is None or at not in done:
+    at = max(done, default=None) if choice.at is None else choice.at
+    asked = {x.generation: x for x in history.chronicle.lessons}.get(at or 0)
+    if asked is None or at not in done:
+        if choice.at is None and choice.split != "train":
+            return None
         known = ", ".join(map(str, done)) or "none yet"
+        got = "" if choice.at is None else f", got {choice.at}"
         raise InputError(
-            f"expected a generation of {history.path} (there are: {known}), got {at}"
+            f"expected a generation of {history.path} (there are: {known}){got}; "
+            "`--split all` takes all labels"
         )
-    (entry,) = history.pick([lesson.seq])
-    asked = {x.name: x for x in entry.turn.commands if isinstance(x, e.Train)}
-    command = asked[lesson.name]
-    ids = {"cheap": set(command.cheap), "expensive": set(command.expensive)}
-    return (label for label in labels if label.frame.id in ids[label.fidelity])
+    (entry,) = history.pick([asked.seq])
+    commands = {x.name: x for x in entry.turn.commands if isinstance(x, e.Train)}
+    command = commands[asked.name]
+    trained = {"cheap": set(command.cheap), "expensive": set(command.expensive)}
+    return _Lesson(asked.seq, trained, set(command.heldout))
 
 
-def _atoms(history: History, label: Told, noises: _Noises) -> Atoms:
-    record = label.record
+def _split(label: Told, lesson: _Lesson | None) -> Split:
+    if lesson and label.fidelity == "cheap" and label.frame.id in lesson.heldout:
+        return "validation"
+    return split_of(label.purpose, label.brought)
+
+
+def _counts(label: Told, choice: Choice, lesson: _Lesson | None) -> bool:
+    """Whether a label belongs to the split and the generation asked for."""
+    if choice.at is None and label.excluded:
+        return False
+    if choice.split == "train":
+        assert lesson is not None
+        return label.frame.id in lesson.trained[label.fidelity]
+    if choice.at is not None and lesson is not None and label.answered > lesson.seq:
+        return False
+    return choice.split in ("all", _split(label, lesson))
+
+
+def _atoms(history: History, chosen: _Chosen, noises: _Noises) -> Atoms:
+    label, record = chosen.told, chosen.told.record
     if not isinstance(record, Label):
         raise TypeError("only a label can be exported")
     atoms = to_atoms(label.frame)
     noise = noises.get((label.level, label.frame.id))
-    atoms.info |= _keys(history, label, noise) | {"REF_energy": record.energy}
+    atoms.info |= _keys(history, chosen, noise) | {"REF_energy": record.energy}
     atoms.arrays["REF_forces"] = record.forces
     atoms.calc = SinglePointCalculator(
         atoms, energy=record.energy, forces=record.forces
@@ -176,18 +303,19 @@ def _atoms(history: History, label: Told, noises: _Noises) -> Atoms:
     return atoms
 
 
-def _keys(history: History, label: Told, noise: Noise | None) -> dict[str, Any]:
+def _keys(history: History, chosen: _Chosen, noise: Noise | None) -> dict[str, Any]:
+    label = chosen.told
     frame, details = label.frame, label.record.details
-    test = label.purpose == "test"
     title = history.attrs.get("levels", {}).get(label.fidelity, {}).get("title")
     keys = {
-        "config_type": "test" if test else label.fidelity,
-        "split": "test" if test else "train",
+        "config_type": label.fidelity if chosen.split == "train" else chosen.split,
+        "split": chosen.split,
+        "level": label.fidelity,
         "fidelity": label.fidelity,
         "total_charge": frame.charge,
         "total_spin": frame.spin + 1,
         "frame": f"frame/{frame.id}",
-        "level": f"level/{label.level}",
+        "level_id": f"level/{label.level}",
         "level_title": title,
         "purpose": label.purpose,
         "reason": label.reason,

@@ -41,3 +41,13 @@ def label_minutes(frame: Frame, settings: Mapping[str, Any]) -> Result:
     """Morse pairs, after so many minutes of the clock."""
     CLOCK.moved += 60.0 * settings["minutes"]
     return label_with_toy(frame, toy_level(stiffness=settings["stiffness"]).settings)
+
+
+RUDE = "\x1b[2J\x1b]0;title\x07\x9b31m[bold]rude[/bold]\r\nsecond line"
+
+
+def label_rude(frame: Frame, settings: Mapping[str, Any]) -> Result:
+    """Morse pairs; of one frame in four a failure that writes to the terminal."""
+    if frame.id[0] in "0123":
+        raise RuntimeError(RUDE)
+    return label_with_toy(frame, toy_level(**settings).settings)

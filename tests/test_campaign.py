@@ -16,6 +16,7 @@ from alloop.core.batch import Batch
 from alloop.core.errors import InputError, LockedError
 from alloop.core.records import Failure, Label, Predictions, TrainingData
 from alloop.core.roles import Potential
+from alloop.export import Choice
 from alloop.loop import events as e
 from alloop.loop.history import History, read
 from alloop.loop.kit import OwnPotential
@@ -323,9 +324,17 @@ def test_the_calculator_and_the_model_file_agree(
 
 
 def test_the_dataset_is_ase_atoms_with_labels(finished: Path) -> None:
-    frames = Campaign.from_yaml(finished).dataset("expensive")
-    assert len(frames) == 16
+    campaign = Campaign.from_yaml(finished)
+    frames = campaign.dataset("expensive")
+    assert len(frames) == 10
     assert all(atoms.arrays["REF_forces"].shape == (3, 3) for atoms in frames)
+    assert {x.info["split"] for x in frames} == {"train"}
+    assert len(campaign.dataset(split="validation")) == 6  # it decides when to stop
+    assert len(campaign.dataset(split="all")) == 16
+    cheap = campaign.dataset("cheap")
+    held = campaign.dataset("cheap", split="validation")
+    assert {x.info["level"] for x in cheap} == {"cheap"}
+    assert len(cheap) + len(held) == 26
 
 
 def test_a_campaign_starts_from_labels_that_the_user_brings(
@@ -334,8 +343,8 @@ def test_a_campaign_starts_from_labels_that_the_user_brings(
     old = Campaign.from_yaml(finished)
     units = {"energy_unit": "eV", "length_unit": "angstrom"}
     keys = {"energy_key": "REF_energy", "forces_key": "REF_forces"}
-    old.export(tmp_path / "cheap.xyz", "cheap")
-    old.export(tmp_path / "expensive.xyz", "expensive", at=2)
+    old.export(tmp_path / "cheap.xyz", Choice("cheap", "all"))
+    old.export(tmp_path / "expensive.xyz", Choice("expensive", at=2))
     start = [
         {"labels": "cheap.xyz", "level": "cheap", **units, **keys},
         {"labels": "expensive.xyz", "level": "expensive", **units, **keys},

@@ -245,6 +245,10 @@ def test_labels_and_models_are_exported(
     done: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     said(capsys, "export", done, tmp_path / "x.extxyz", "--level", "cheap")
+    both = tmp_path / "both.xyz"
+    out = said(capsys, "export", done, both, "--level", "both", "--split", "all")
+    assert "both-cheap.xyz" in out
+    assert "both-expensive.xyz" in out
     frames = ase.io.read(tmp_path / "x.extxyz", index=":")
     assert {atoms.info["config_type"] for atoms in frames} == {"cheap"}
     said(capsys, "export", done, "--model", tmp_path / "m.alloop", "--at", "1")
@@ -254,7 +258,7 @@ def test_labels_and_models_are_exported(
     err = refused(capsys, "export", done)
     assert "either OUT or --model FILE" in err
     assert "there are: 1, 2, 3" in refused(
-        capsys, "export", done, "--model", tmp_path / "n", "--at", "9"
+        capsys, "export", done, "--model", tmp_path / "n.model", "--at", "9"
     )
 
 

@@ -12,7 +12,7 @@ from alloop.core.errors import InputError
 from alloop.core.frame import Frame
 from alloop.core.records import Failure, Label, Noise, Unlabelled
 from alloop.core.seeds import stream
-from alloop.export import doubts, write
+from alloop.export import Choice, dataset, doubts, write
 from alloop.intake import read_labels
 from alloop.loop import events as e
 from alloop.loop.history import Entry, History
@@ -94,41 +94,106 @@ def history(turns):
     return told(turns)
 
 
-def labels(history, out, fidelity=None, at=None):
-    """(frame, fidelity) of what is written."""
-    images = ase.io.read(write(history, out, fidelity, at), index=":")
-    found = [
-        (x.info["frame"].removeprefix("frame/"), x.info["fidelity"]) for x in images
-    ]
+ALL = Choice("expensive", "all")
+
+
+def labels(history, out, **choice):
+    """(frame, level) of what is written."""
+    files = write(history, out, Choice(**choice), force=True)
+    images = [x for file in files for x in ase.io.read(file.path, index=":")]
+    found = [(x.info["frame"].removeprefix("frame/"), x.info["level"]) for x in images]
     names = {frame.id: name for name, frame in FRAMES.items()}
-    return sorted((names[frame], fidelity) for frame, fidelity in found)
+    assert len(found) == sum(sum(file.counts.values()) for file in files)
+    return sorted((names[frame], level) for frame, level in found)
 
 
-def test_every_good_label_is_a_configuration(history, tmp_path):
-    assert labels(history, tmp_path / "all.xyz") == [
+def test_the_default_is_what_the_last_generation_learned_at_the_expensive_level(
+    history, tmp_path
+):
+    (file,) = write(history, tmp_path / "x.xyz")
+    assert labels(history, tmp_path / "x.xyz") == [
+        ("given", "expensive"),
+        ("seed", "expensive"),
+    ]
+    assert (file.level, dict(file.counts)) == ("expensive", {"train": 2})
+    assert str(file) == "2 expensive labels (2 train)"
+
+
+def test_splits_do_not_overlap_and_all_is_all(history, tmp_path):
+    out = tmp_path / "x.xyz"
+    assert labels(history, out, split="validation") == [("test", "expensive")]
+    assert labels(history, out, level="cheap") == [("seed", "cheap")]
+    assert labels(history, out, split="all") == [
+        (x, "expensive") for x in ("given", "seed", "test")
+    ]
+    with pytest.raises(InputError, match="no such test labels"):
+        labels(history, out, split="test")
+
+
+def test_both_levels_have_files_of_their_own(history, tmp_path):
+    assert labels(history, tmp_path / "x.xyz", level="both", split="all") == [
         ("given", "expensive"),
         ("later", "cheap"),
         ("seed", "cheap"),
         ("seed", "expensive"),
         ("test", "expensive"),
     ]
-    expensive = labels(history, tmp_path / "few.xyz", "expensive")
-    assert expensive == [(x, "expensive") for x in ("given", "seed", "test")]
+    names = [path.name for path in sorted(tmp_path.iterdir())]
+    assert names == ["x-cheap.xyz", "x-expensive.xyz"]
+    for path in tmp_path.iterdir():
+        levels = {x.info["level"] for x in ase.io.read(path, index=":")}
+        assert len(levels) == 1
+
+
+def test_a_dataset_is_what_the_file_holds(history):
+    (given, seed) = dataset(history)
+    assert {x.info["split"] for x in (given, seed)} == {"train"}
+    assert {x.info["level"] for x in (given, seed)} == {"expensive"}
+    assert seed.info["REF_energy"] == seed.get_potential_energy()
+    assert seed.arrays["REF_forces"].shape == (3, 3)
+    both = dataset(history, Choice("both", "all"))
+    assert len(both) == 5
+    for atoms in both:
+        level = atoms.info["level"]
+        assert {x for x in atoms.info if "REF_" in x} == {f"REF_energy_{level}"}
+        assert {x for x in atoms.arrays if "REF_" in x} == {f"REF_forces_{level}"}
+        assert atoms.calc is None
 
 
 def test_a_generation_is_exported_as_it_was_trained(turns, tmp_path):
     turns.append(e.Turn(e.Excluded(FRAMES["seed"].id, "cheap", "odd")))
-    assert labels(told(turns), tmp_path / "one.xyz", at=1) == [
+    now = {"level": "both", "split": "train"}
+    assert labels(told(turns), tmp_path / "one.xyz", at=1, **now) == [
         ("given", "expensive"),
         ("seed", "cheap"),
         ("seed", "expensive"),
     ]
+    assert ("seed", "cheap") not in labels(told(turns), tmp_path / "one.xyz", **now)
+    then = labels(told(turns), tmp_path / "one.xyz", level="both", split="all", at=1)
+    assert ("later", "cheap") not in then
+    assert ("seed", "cheap") in then
+
+
+def test_before_the_first_generation_there_is_no_training_set(turns, tmp_path):
+    early = told(turns[:4])
+    with pytest.raises(InputError, match=r"there are: none yet.*--split all"):
+        write(early, tmp_path / "x.xyz")
+    assert labels(early, tmp_path / "x.xyz", split="all")
+
+
+def test_frames_held_out_to_calibrate_are_validation(turns, tmp_path):
+    at = next(i for i, x in enumerate(turns) if x.commands and i > 1)
+    (train,) = turns[at].commands
+    held = replace(train, cheap=(), heldout=train.cheap)
+    turns[at] = replace(turns[at], commands=(held,))
+    steering = labels(told(turns), tmp_path / "x.xyz", level="both", split="validation")
+    assert steering == [("seed", "cheap"), ("test", "expensive")]
 
 
 def test_excluded_labels_are_left_out(turns, tmp_path):
     turns.append(e.Turn(e.Excluded(FRAMES["seed"].id, "cheap", "odd")))
     turns.append(e.Turn(e.Excluded(FRAMES["test"].id, None, "odd")))
-    assert labels(told(turns), tmp_path / "x.xyz") == [
+    assert labels(told(turns), tmp_path / "x.xyz", level="both", split="all") == [
         ("given", "expensive"),
         ("later", "cheap"),
         ("seed", "expensive"),
@@ -137,7 +202,8 @@ def test_excluded_labels_are_left_out(turns, tmp_path):
 
 @pytest.mark.parametrize("name", ["out.xyz", "out.extxyz"])
 def test_trainers_and_ase_find_energy_and_forces(history, tmp_path, name):
-    out = write(history, tmp_path / name, "expensive")
+    ((file),) = write(history, tmp_path / name, ALL)
+    out = file.path
     for image in ase.io.read(out, index=":"):
         level, of = EXPENSIVE, image.info["frame"].removeprefix("frame/")
         expected = history.ledger.labels[level, of]
@@ -148,8 +214,11 @@ def test_trainers_and_ase_find_energy_and_forces(history, tmp_path, name):
 
 
 def test_the_keys_tell_where_a_label_comes_from(history, tmp_path):
-    images = ase.io.read(write(history, tmp_path / "x.xyz"), index=":")
-    seed = next(x for x in images if x.info["purpose"] == "seed")
+    files = write(history, tmp_path / "x.xyz", Choice("both", "all"))
+    images = [x for file in files for x in ase.io.read(file.path, index=":")]
+    seed = next(
+        x for x in images if x.info["purpose"] == "seed" and x.info["level"] == "cheap"
+    )
     assert {k: v for k, v in seed.info.items() if k != "REF_energy"} == {
         "charge": 1,
         "spin": 1,
@@ -157,9 +226,10 @@ def test_the_keys_tell_where_a_label_comes_from(history, tmp_path):
         "total_spin": 2,
         "config_type": "cheap",
         "split": "train",
+        "level": "cheap",
         "fidelity": "cheap",
         "frame": f"frame/{FRAMES['seed'].id}",
-        "level": f"level/{CHEAP}",
+        "level_id": f"level/{CHEAP}",
         "level_title": "HF/STO-3G",
         "purpose": "seed",
         "reason": "bias 0.1 eV/Å, said “x”",
@@ -171,14 +241,14 @@ def test_the_keys_tell_where_a_label_comes_from(history, tmp_path):
         "gap": 0.4,
     }
     test = next(x for x in images if x.info["purpose"] == "test")
-    assert (test.info["config_type"], test.info["split"]) == ("test", "test")
+    assert (test.info["config_type"], test.info["split"]) == ("validation",) * 2
     later = next(x for x in images if x.info["purpose"] == "flagged")
     assert (later.info["round"], later.info["generation"]) == (1, 1)
 
 
 def test_a_database_holds_labels_bit_for_bit(history, tmp_path):
-    out = write(history, tmp_path / "x.db")
-    with ase.db.connect(out) as database:
+    (file,) = write(history, tmp_path / "x.db", ALL)
+    with ase.db.connect(file.path) as database:
         rows = list(database.select("split=train,fidelity=expensive"))
     assert len(rows) == 2
     for row in rows:
@@ -195,8 +265,8 @@ def test_a_database_holds_labels_bit_for_bit(history, tmp_path):
 
 @pytest.mark.parametrize("name", ["x.xyz", "x.db"])
 def test_what_is_written_can_be_read_as_labels(history, tmp_path, name):
-    out = write(history, tmp_path / name, "expensive")
-    intake = read_labels(out)
+    (file,) = write(history, tmp_path / name, ALL)
+    intake = read_labels(file.path)
     level = EXPENSIVE
     assert {frame.id for frame in intake.frames} == {
         FRAMES[x].id for x in ("given", "seed", "test")
@@ -210,11 +280,15 @@ def test_what_is_written_can_be_read_as_labels(history, tmp_path, name):
 
 
 @pytest.mark.parametrize("name", ["x.xyz", "x.db"])
-def test_an_older_file_is_replaced_as_a_whole(history, tmp_path, name):
+def test_an_older_file_is_replaced_by_force_and_as_a_whole(history, tmp_path, name):
     out = tmp_path / name
     write(history, out)
-    write(history, out, "cheap")
-    assert len(ase.io.read(out, index=":")) == 2
+    before = out.read_bytes()
+    with pytest.raises(InputError, match=r"is there already.*--force"):
+        write(history, out, ALL)
+    assert out.read_bytes() == before
+    write(history, out, ALL, force=True)
+    assert len(ase.io.read(out, index=":")) == 3
     assert [path.name for path in tmp_path.iterdir()] == [out.name]
 
 
@@ -245,7 +319,8 @@ def doubted(turns):
 
 
 def test_a_third_party_can_filter_by_what_labels_say_of_themselves(doubted, tmp_path):
-    images = ase.io.read(write(doubted, tmp_path / "x.xyz", "expensive"), index=":")
+    (file,) = write(doubted, tmp_path / "x.xyz", ALL)
+    images = ase.io.read(file.path, index=":")
     keys = ("rung", "doubts", "t1", "s2", "noise_energy", "noise_forces")
     by_frame = {
         image.info["frame"].removeprefix("frame/"): [image.info.get(x) for x in keys]
@@ -254,19 +329,21 @@ def test_a_third_party_can_filter_by_what_labels_say_of_themselves(doubted, tmp_
     expected = ["damping", "instability", 0.01, 0.75, 1e-5, 2e-4]
     assert by_frame[FRAMES["test"].id] == expected
     assert by_frame[FRAMES["seed"].id] == [None] * 6
-    with ase.db.connect(write(doubted, tmp_path / "x.db")) as database:
+    (file,) = write(doubted, tmp_path / "x.db", ALL)
+    with ase.db.connect(file.path) as database:
         (row,) = database.select("doubts=instability,noise_forces<1e-3")
     assert [row.get(key) for key in keys] == expected
 
 
 def test_doubtful_labels_can_be_left_out(doubted, tmp_path):
     out = tmp_path / "x.xyz"
-    write(doubted, out, without=doubts("multireference, instability"))
+    write(doubted, out, replace(ALL, without=doubts("multireference, instability")))
     images = ase.io.read(out, index=":")
-    assert len(images) == 4
+    assert len(images) == 2
     assert not any("doubts" in image.info for image in images)
-    write(doubted, out, without=doubts("multireference"))
-    assert len(ase.io.read(out, index=":")) == 5
+    more = replace(ALL, without=doubts("multireference"))
+    write(doubted, out, more, force=True)
+    assert len(ase.io.read(out, index=":")) == 3
 
 
 def test_a_doubt_that_there_is_not_is_one_sentence():
@@ -282,10 +359,12 @@ def test_a_place_that_cannot_be_written_is_one_sentence(history, tmp_path, name)
 
 
 def test_what_is_not_there_cannot_be_exported(history, turns, tmp_path):
-    with pytest.raises(InputError, match="one of cheap, expensive, got dear"):
-        write(history, tmp_path / "x.xyz", "dear")
+    with pytest.raises(InputError, match="one of cheap, expensive, both, got dear"):
+        write(history, tmp_path / "x.xyz", Choice("dear"))
+    with pytest.raises(InputError, match=r"one of train, .*, got exam"):
+        write(history, tmp_path / "x.xyz", Choice(split="exam"))
     with pytest.raises(InputError, match=r"\(there are: 1\), got 2"):
-        write(history, tmp_path / "x.xyz", at=2)
+        write(history, tmp_path / "x.xyz", Choice(at=2))
     with pytest.raises(InputError, match="no such labels yet"):
-        write(told(turns[:1]), tmp_path / "x.xyz", "cheap")
+        write(told(turns[:1]), tmp_path / "x.xyz", Choice("cheap", "all"))
     assert list(tmp_path.iterdir()) == []

@@ -54,7 +54,7 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def train(*arguments: str) -> int:
-    return main(["train", "--out", "m.alloop", *arguments])
+    return main(["train", "--out", "m.alloop", "--force", *arguments])
 
 
 def story() -> dict[str, dict[str, dict[str, float]]]:
@@ -230,7 +230,7 @@ def test_a_killed_training_goes_on_and_ends_alike(here: Path) -> None:
 def test_a_stopped_training_says_how_to_go_on(here: Path) -> None:
     words = ["--expensive", "exp.xyz", *UNITS, "--potential", PAINN]
     steps = ["--training", "{kind: standard, steps: 3900}"]
-    line = [sys.executable, "-m", "alloop", "train", *words, *steps, "--out", "m"]
+    line = [sys.executable, "-m", "alloop", "train", *words, *steps, "--out", "m.model"]
     process = subprocess.Popen(line, stdout=subprocess.PIPE, text=True)
     assert process.stdout is not None
     first = process.stdout.readline()  # a sign of life, after a few seconds
@@ -239,7 +239,7 @@ def test_a_stopped_training_says_how_to_go_on(here: Path) -> None:
     assert "painn, standard: " in first
     assert process.returncode == 3, said
     assert "go on with: alloop train --expensive exp.xyz" in said
-    assert not (here / "m").exists()
+    assert not (here / "m.model").exists()
 
 
 @pytest.mark.slow

@@ -14,6 +14,7 @@ from rich.table import Table
 from alloop.cli.console import out, say
 from alloop.cli.places import short
 from alloop.core import doubts
+from alloop.core.printable import printable_line
 from alloop.core.records import Failure, Label
 from alloop.labelling.job import Job
 from alloop.labelling.many import Outcome, Progress
@@ -29,9 +30,14 @@ class Display:
 
     def __init__(self, title: str, quiet: bool) -> None:
         self.last = Progress(0)
+        title = printable_line(title)
         self._quiet, self._title, self._said = quiet, title, time.monotonic()
         console = Console(quiet=True) if quiet else out()
-        columns = (TextColumn("{task.description}"), BarColumn(24), _STATE)
+        columns = (
+            TextColumn("{task.description}", markup=False),
+            BarColumn(24),
+            _STATE,
+        )
         hidden = not console.is_terminal
         self._bar = Bar(*columns, console=console, transient=True, disable=hidden)
         self._task = self._bar.add_task(title, total=None, state="")
@@ -60,7 +66,7 @@ class Display:
             say(f"{self._title}: {text}")
 
 
-_STATE = TextColumn("{task.fields[state]}")
+_STATE = TextColumn("{task.fields[state]}", markup=False)
 
 
 def state(progress: Progress) -> str:

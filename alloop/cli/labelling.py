@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from alloop.cli.console import say
+from alloop.cli.places import Force
 from alloop.cli.running import RESUMABLE, Quiet, stopping
 from alloop.core.errors import Interrupted
 
@@ -47,6 +48,7 @@ def label(  # noqa: PLR0913 - one for each option
     retry: Annotated[
         bool, typer.Option("--retry", help="try what a limit or a crash cost again")
     ] = False,
+    force: Force = False,
     quiet: Quiet = False,
 ) -> int:
     """Label frames at a level of theory: energies (eV) and forces (eV/Å).
@@ -62,7 +64,7 @@ def label(  # noqa: PLR0913 - one for each option
     with stopping() as asked:
         given = tuple(read_frames(frames, charge, spin))
         limits = Limits(seconds=time_limit, memory_mb=memory_limit)
-        job = Job(given, level_of(level), out, limits, workers, cache)
+        job = Job(given, level_of(level), out, limits, workers, cache, force)
         try:
             _carry_out(job, asked, retry, quiet)
         except (KeyboardInterrupt, Interrupted):

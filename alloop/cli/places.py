@@ -15,6 +15,10 @@ Place: TypeAlias = Annotated[
     Path, typer.Argument(metavar="STORE", help="a store, or the campaign's YAML file")
 ]
 
+Force: TypeAlias = Annotated[
+    bool, typer.Option("--force", help="replace a file that is there already")
+]
+
 
 def store_of(place: Path) -> Path:
     """The store that a path means; InputError where there is none."""

@@ -9,7 +9,7 @@ import typer
 from rich.table import Table
 
 from alloop.cli.console import say
-from alloop.cli.places import Place, history_of, short
+from alloop.cli.places import Force, Place, history_of, short
 from alloop.core.errors import InputError
 
 if TYPE_CHECKING:
@@ -70,8 +70,13 @@ def report(
         Path | None,
         typer.Option(help="HTML file; beside the store (the first one) by default"),
     ] = None,
+    force: Force = False,
 ) -> None:
     """Write the self-contained HTML report."""
+    from alloop.files.targets import PAGES, refuse_target
+
+    if out is not None:
+        refuse_target(out, PAGES, force=force)
     histories = [history_of(place) for place in places]
     if compare:
         say(f"comparison: {short(_comparison(histories, out))}")

@@ -6,13 +6,13 @@ from typing import Annotated, Literal, TypeAlias
 import typer
 
 from alloop.cli.console import say
-from alloop.cli.places import Place, campaign_of, existing, short, store_of
+from alloop.cli.places import Force, Place, campaign_of, existing, short, store_of
 from alloop.core.errors import InputError
 
 Fidelity: TypeAlias = Literal["cheap", "expensive"]
 
 
-def export(
+def export(  # noqa: PLR0913 - one for each option
     place: Place,
     out: Annotated[
         Path | None, typer.Argument(help="file.extxyz, file.xyz or file.db (ASE)")
@@ -21,8 +21,13 @@ def export(
         Path | None, typer.Option(help="write a standalone model to this file instead")
     ] = None,
     level: Annotated[
-        Fidelity | None, typer.Option(help="labels of one level only")
-    ] = None,
+        Literal["cheap", "expensive", "both"],
+        typer.Option(help="both: two files, OUT-cheap and OUT-expensive"),
+    ] = "expensive",
+    split: Annotated[
+        Literal["train", "validation", "test", "all"],
+        typer.Option(help="what was learned from, what steered, what only examines"),
+    ] = "train",
     at: Annotated[
         int | None,
         typer.Option(min=1, help="as of this generation; the last one by default"),
@@ -31,17 +36,20 @@ def export(
         str,
         typer.Option(help="leave out labels with these doubts, joined by commas"),
     ] = "",
+    force: Force = False,
 ) -> None:
     """Write labels (eV, Å, eV/Å) or a model to a file that other programs read."""
     if (out is None) == (model is None):
         raise InputError("expected a file to write to: either OUT or --model FILE")
-    from alloop.export import doubts
+    from alloop.export import Choice, doubts
 
     campaign = campaign_of(place)
     if model is not None:
-        say(f"model: {short(campaign.export_model(model, at))}")
+        say(f"model: {short(campaign.export_model(model, at, force=force))}")
     if out is not None:
-        say(f"labels: {short(campaign.export(out, level, at, doubts(without)))}")
+        choice = Choice(level, split, at, doubts(without))
+        for file in campaign.export(out, choice, force=force):
+            say(f"labels: {short(file.path)}, {file}")
 
 
 def exclude(
@@ -70,7 +78,9 @@ def fork(
     ] = None,
 ) -> None:
     """Begin a new campaign from a generation of this one, with rules of its own."""
+    from alloop.files.targets import refuse_inside_store
     from alloop.forking import fork
 
+    refuse_inside_store(out)
     fork(store_of(place), out, at, None if config is None else existing(config))
     say(f"forked; go on with: alloop resume {out}")

@@ -12,6 +12,7 @@ from rich.table import Table
 
 from alloop.cli.console import out, say
 from alloop.cli.places import short
+from alloop.core.printable import printable_line
 from alloop.grading import Errors
 from alloop.report.words import milli, number, plural
 from alloop.teaching import Job, Taught
@@ -34,7 +35,11 @@ class Display:
     def __init__(self, title: str, quiet: bool) -> None:
         self._quiet, self._title, self._said = quiet, title, time.monotonic()
         console = Console(quiet=True) if quiet else out()
-        columns = (TextColumn("{task.description}"), BarColumn(24), _STATE)
+        columns = (
+            TextColumn("{task.description}", markup=False),
+            BarColumn(24),
+            _STATE,
+        )
         hidden = not console.is_terminal
         self._bar = Progress(
             *columns, TimeRemainingColumn(), console=console, disable=hidden
@@ -56,7 +61,8 @@ class Display:
     def show(self, stage: str, step: int, steps: int, loss: float) -> None:
         """How far a stage is now."""
         if stage not in self._tasks:
-            self._tasks[stage] = self._bar.add_task(stage, total=steps, state="")
+            name = printable_line(stage)
+            self._tasks[stage] = self._bar.add_task(name, total=steps, state="")
         text = f"{step} of {steps}, loss {number(loss)}"
         self._bar.update(self._tasks[stage], total=steps, completed=step, state=text)
         plain = self._bar.disable and not self._quiet
@@ -65,7 +71,7 @@ class Display:
             say(f"{self._title}, {stage}: {text}")
 
 
-_STATE = TextColumn("{task.fields[state]}")
+_STATE = TextColumn("{task.fields[state]}", markup=False)
 
 
 def summary(job: Job, taught: Taught) -> Iterator[Any]:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from alloop.cli.console import complain, say
-from alloop.cli.places import existing
+from alloop.cli.places import Force, existing, short
 from alloop.cli.running import RESUMABLE, Quiet, stopping
 
 if TYPE_CHECKING:
@@ -51,6 +51,7 @@ def train(  # noqa: PLR0913 - one for each option
         str | None, typer.Option(help="`asteroid`, a mapping in YAML, or a YAML file")
     ] = None,
     seed: Annotated[int | None, typer.Option(min=0, help="of all chance")] = None,
+    force: Force = False,
     quiet: Quiet = False,
 ) -> int:
     """Train a potential on labels: a model file, and its history beside it.
@@ -66,6 +67,10 @@ def train(  # noqa: PLR0913 - one for each option
     with stopping() as asked:
         try:
             job = prepare({**tree, **files.tree()}, out, validation, test_share)
+            if job.done():
+                say(f"{short(out)} is done: the model of these labels and options")
+                return 0
+            job.refuse(force)
             _carry_out(job, asked, quiet)
         except KeyboardInterrupt:
             say(f"stopped; go on with: {shlex.join(['alloop', *context.obj])}")

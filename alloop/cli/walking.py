@@ -14,7 +14,7 @@ from rich.progress import Progress as Bar
 
 from alloop.cli.console import out as terminal
 from alloop.cli.console import say
-from alloop.cli.places import campaign_of, existing, short
+from alloop.cli.places import Force, campaign_of, existing, short
 from alloop.cli.running import RESUMABLE, Quiet, stopping
 from alloop.core.errors import Interrupted
 
@@ -63,6 +63,7 @@ def md(  # noqa: PLR0913 - one for each option
         Literal["auto", "on", "off"],
         typer.Option("--compile", help=f"force calls; auto: from {_LONG} steps on"),
     ] = "auto",
+    force: Force = False,
     quiet: Quiet = False,
 ) -> int:
     """Move walkers with a trained model: energies, forces and surprise as they go.
@@ -92,6 +93,7 @@ def md(  # noqa: PLR0913 - one for each option
         out=out,
         seed=seed,
         compile=compile_ == "on" or (compile_ == "auto" and steps >= _LONG),
+        force=force,
     )
     with stopping() as asked:
         try:

@@ -19,5 +19,10 @@ def printable(text: str) -> str:
     return _UNPRINTABLE.sub(_written_out, text.replace("\r\n", "\n"))
 
 
+def printable_line(text: str) -> str:
+    """Return printable text on one line, its line breaks written out too."""
+    return printable(text).replace("\n", "\\n")
+
+
 def _written_out(found: re.Match[str]) -> str:
     return found.group().encode("unicode_escape").decode("ascii")

@@ -9,8 +9,9 @@ from alloop.core.errors import InputError
 from alloop.core.levels import Level
 from alloop.files.atoms import DATABASES
 from alloop.files.frames import Given
+from alloop.files.targets import refuse_inside_store, refuse_target
 from alloop.labelling.many import Outcome, Progress, label_frames
-from alloop.labelling.out import Failed, read_before, write
+from alloop.labelling.out import Failed, failures_file, read_before, write
 from alloop.labels.isolated import Limits
 from alloop.loop.retries import lasting
 
@@ -23,7 +24,8 @@ class Job:
 
     out ends in .extxyz, .xyz or .db. cache: a folder of labels shared with others; by
     default one beside `out`, for as long as labels are missing. Where several processes
-    run the same job at once, they share the work.
+    run the same job at once, they share the work. force: replace what something else
+    left at `out`.
     """
 
     given: tuple[Given, ...]
@@ -32,6 +34,7 @@ class Job:
     limits: Limits = field(default_factory=Limits)
     workers: int | None = None
     cache: Path | None = None
+    force: bool = False
 
     @property
     def kept(self) -> Path:
@@ -44,7 +47,12 @@ class Job:
         With `retry`, a job that lost labels to limits or crashes is not done. Raises
         InputError where `out` is the answer to another question.
         """
-        before = read_before(self.out, self.given, self.level, part=retry)
+        try:
+            before = read_before(self.out, self.given, self.level, part=retry)
+        except InputError:
+            if not self.force:
+                raise
+            return None
         if retry and before and any(why.passing for why in before.values()):
             return None
         return before
@@ -53,12 +61,12 @@ class Job:
         """InputError where there is nothing to label, or nowhere to write."""
         if not self.given:
             raise InputError("expected structures to label, the files hold none")
-        if self.out.suffix not in _ENDINGS:
-            raise InputError(
-                f"expected a file that ends in {', '.join(_ENDINGS)}, got {self.out}"
-            )
-        if not self.out.parent.is_dir():
-            raise InputError(f"expected {self.out.parent} to be there, for {self.out}")
+        refuse_target(self.out, _ENDINGS, taken=False)  # `done` looks at what is there
+        failures = failures_file(self.out)
+        own = self.force or self.out.exists() or self.kept.is_dir()
+        refuse_target(failures, (".csv",), taken=not own)
+        if self.cache is not None:
+            refuse_inside_store(self.cache)
 
     def run(self, observe: Callable[[Progress], None]) -> list[Outcome]:
         """Label what has no label yet, and write the file: an outcome for each frame.

@@ -32,6 +32,7 @@ from ase.io import write as write_atoms
 from alloop.core import doubts
 from alloop.core.errors import InputError
 from alloop.core.levels import Level
+from alloop.core.printable import printable
 from alloop.core.records import Failure, Label, Unlabelled
 from alloop.files.atoms import DATABASES, UNREADABLE, rows
 from alloop.files.frames import Given
@@ -202,7 +203,7 @@ def _write_failures(path: Path, given: Sequence[Given], failures: Failed) -> Non
         lines = csv.writer(file)
         lines.writerow(_COLUMNS)
         for index, why in failures.items():
-            facts = (why.failure.name, why.message, why.passing)
+            facts = (why.failure.name, printable(why.message), why.passing)
             lines.writerow([index, given[index].frame.id, *facts])
 
 
@@ -220,5 +221,6 @@ def _read_failures(path: Path) -> Failed:
 
 def _another(out: Path, why: str) -> InputError:
     return InputError(
-        f"{out} is there already and {why}; choose another --out, or remove it"
+        f"{out} is there already and {why}; choose another --out, or add --force "
+        "to replace it"
     )

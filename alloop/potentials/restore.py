@@ -66,28 +66,26 @@ def _refuse_malformed(checkpoint: Checkpoint) -> None:
             raise malformed(f"{name} holds a number that is not finite")
     widest = max((n for array in tensors.values() for n in array.shape), default=0)
     most = max(_USUAL, len(tensors), widest)
-    for key, value in _numbers(checkpoint.settings):
-        if not math.isfinite(value):
+    for key, value in _leaves(checkpoint.settings):
+        number = isinstance(value, int | float) and not isinstance(value, bool)
+        if number and not math.isfinite(value):
             raise malformed(f"{key} is {value}")
-        if isinstance(value, int) and abs(value) > most:
+        if number and isinstance(value, int) and abs(value) > most:
             raise malformed(f"{key} is {value}, its tensors are smaller")
-        if key == "cutoff" and not 0.0 < value <= _FARTHEST:
-            raise malformed(f"its cutoff is {value} Å")
+        if key == "cutoff" and not (number and 0.0 < value <= _FARTHEST):
+            raise malformed(f"its cutoff is {value!r} Å")
 
 
-def _numbers(settings: Any, key: str = "") -> Iterator[tuple[str, int | float]]:
-    """All numbers within settings, each with the name that it goes by."""
-    match settings:
-        case bool():
-            return
-        case int() | float():
-            yield key, settings
-        case dict():
-            for name, value in settings.items():
-                yield from _numbers(value, str(name))
-        case list():
-            for value in settings:
-                yield from _numbers(value, key)
+def _leaves(settings: Any, key: str = "") -> Iterator[tuple[str, Any]]:
+    """All plain values within settings, each with the name that it goes by."""
+    if isinstance(settings, dict) and settings:
+        for name, value in settings.items():
+            yield from _leaves(value, str(name))
+    elif isinstance(settings, list) and settings:
+        for value in settings:
+            yield from _leaves(value, key)
+    else:
+        yield key, settings
 
 
 def _refuse_changed(given: Checkpoint, restored: Checkpoint) -> None:

@@ -14,6 +14,7 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
+from alloop.core.printable import printable, printable_line
 from alloop.loop import events as e
 from alloop.loop.rules import Rules
 from alloop.loop.spool import trainings
@@ -112,18 +113,19 @@ class Live:
         return foretell(self._trained, rounds, self._clock())
 
     def _say(self, line: str) -> None:
-        text = f"[{duration(self._clock() - self._began)}] {line}"
+        text = f"[{duration(self._clock() - self._began)}] {printable(line)}"
         self._console.print(text, markup=False, highlight=False, soft_wrap=True)
 
     def _panel(self) -> Group:
-        head = Text.assemble((self._name, "bold"), f"  {_where(self._state)}")
+        where = printable_line(_where(self._state))
+        head = Text.assemble((printable_line(self._name), "bold"), f"  {where}")
         facts = Table.grid(padding=(0, 2))
         facts.add_column(style="dim")
         facts.add_column()
         for name, value in _facts(self._state, self._tally):
-            facts.add_row(name, value)
+            facts.add_row(name, printable(value))
         for told in [] if self._spool is None else trainings(self._spool):
-            facts.add_row("training", told)
+            facts.add_row("training", printable(told))
         facts.add_row("time", self._time())
         parts = (head, self._labels(), facts)
         return Group(*(Padding(part, (0, 0, 0, 1)) for part in parts))

@@ -9,6 +9,7 @@ from typing import Self
 
 from alloop.core.errors import InputError
 from alloop.core.moments import local_time
+from alloop.core.printable import printable_line
 from alloop.loop import events as e
 from alloop.loop.state import LoopState
 from alloop.report.phrases import sentence
@@ -81,5 +82,5 @@ class LogFile:
         LOGGER.log(
             logging.WARNING if bad else logging.INFO,
             "%s",
-            sentence(turn, state.levels),
+            printable_line(sentence(turn, state.levels)),
         )

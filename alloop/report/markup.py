@@ -12,6 +12,8 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
+from alloop.core.printable import printable
+
 Text = str | Markup
 _UNSAFE = {"<": "\\u003c", ">": "\\u003e", "&": "\\u0026"}
 
@@ -31,7 +33,15 @@ def _templates() -> Environment:
         loader=PackageLoader("alloop.report", "page"),
         autoescape=True,
         undefined=StrictUndefined,
+        finalize=_plain,
     )
+
+
+def _plain(value: Any) -> Any:
+    """Text from elsewhere without control characters; pieces of the page as they are."""
+    if isinstance(value, str) and not isinstance(value, Markup):
+        return printable(value)
+    return value
 
 
 def _piece(name: str, *arguments: Any) -> Markup:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from alloop.core.atoms import formula
 from alloop.core.frame import Frame, FrameId
 from alloop.core.moments import local_time
+from alloop.core.printable import printable_line
 from alloop.core.records import Noise
 from alloop.loop import events as e
 from alloop.loop.chronicle import Told
@@ -42,7 +43,7 @@ def log_lines(history: History, last: int = 0) -> Iterator[str]:
     """
     levels = history.state.levels
     for entry in history.entries[-last:] if last else history.entries:
-        told = sentence(entry.turn, levels)
+        told = printable_line(sentence(entry.turn, levels))
         yield f"{entry.seq:>6}  {local_time(entry.time)}  {told}"
 
 

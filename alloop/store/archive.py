@@ -11,6 +11,7 @@ from types import TracebackType
 from typing import Any, Literal, NamedTuple, Self
 
 from alloop.core.errors import DamagedError, StoreError
+from alloop.files.targets import refuse_inside_store
 from alloop.store import packs, root
 from alloop.store.building import build
 from alloop.store.codec import Codec
@@ -76,11 +77,14 @@ class Archive:
         ------
         StoreError
             There is something at `path`, or it cannot be written.
+        InputError
+            `path` is within another store.
         """
         path, files = Path(path), files or Files()
         with explained(path):
             if path.is_file() or (path.is_dir() and any(path.iterdir())):
                 raise StoreError(f"{path} exists already; choose another place")
+            refuse_inside_store(path)
             build(path, dict(attrs), files)
         return cls.open(path, codec, "w", files=files)
 

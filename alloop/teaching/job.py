@@ -1,5 +1,6 @@
 """One training: labels to a model file, a history and a table of errors."""
 
+import hashlib
 import json
 import shutil
 from collections.abc import Mapping
@@ -7,13 +8,15 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, TypeAlias
 
+import numpy as np
+
 from alloop.config.build import scoring
 from alloop.config.plan import Plan
 from alloop.config.teacher import network, trainer
-from alloop.core.errors import InputError
 from alloop.core.records import LabelSet, TrainingData
 from alloop.core.roles import Potential, Trainer
 from alloop.core.seeds import torch_seed
+from alloop.files.targets import MODELS, refuse_target
 from alloop.files.whole import whole
 from alloop.generation import Generation, from_bytes, to_bytes
 from alloop.grading import Errors, errors, fit_scorer
@@ -65,12 +68,39 @@ class Job:
         """Where the training is kept until it is done, to go on after a kill."""
         return self.out.with_name(f"{self.out.name}.training")
 
-    def refuse(self) -> None:
-        """InputError where there is nowhere to write."""
-        if not self.out.parent.is_dir():
-            raise InputError(f"expected {self.out.parent} to be there, for {self.out}")
-        if self.out.is_dir():
-            raise InputError(f"expected a file to write at {self.out}, got a folder")
+    @property
+    def request(self) -> str:
+        """32 hexadecimal digits of what is asked for: plan, labels and start."""
+        digest = hashlib.sha256(self.plan.model_dump_json().encode())
+        digest.update(repr(self.shares).encode())
+        digest.update(self.model or b"")
+        for labels in sets(self.material).values():
+            for part in (*(frame.id for frame in labels.batch.frames()), "end"):
+                digest.update(part.encode())
+            for array in (labels.energies, labels.forces):
+                digest.update(np.ascontiguousarray(array).tobytes())
+        return digest.hexdigest()[:32]
+
+    def done(self) -> bool:
+        """Whether the model is there already and is the answer to this request."""
+        return self.out.is_file() and self._answered()
+
+    def refuse(self, force: bool = False) -> None:
+        """InputError where there is nowhere to write, or something else is there.
+
+        force: replace it. What an ended run of the same request left is its own.
+        """
+        refuse_target(self.out, MODELS, force=force)
+        taken = not (self.kept.is_dir() or self._answered())
+        refuse_target(self.story, (".json",), force=force, taken=taken)
+
+    def _answered(self) -> bool:
+        """Whether the history beside the model is that of this request."""
+        try:
+            told = json.loads(self.story.read_text("utf-8"))
+        except (OSError, ValueError):
+            return False
+        return isinstance(told, dict) and told.get("request") == self.request
 
     def run(self, observe: Progress) -> Taught:
         """Train, write the model and its history, and say how good it is.
@@ -80,11 +110,11 @@ class Job:
         training. Raises InputError where the labels cannot be learned from.
         """
         taught = self._taught(observe)
-        with whole(self.out) as partial:
-            partial.write_bytes(to_bytes(taught.generation)[1])
         text = json.dumps(self._told(taught), indent=1, sort_keys=True)
         with whole(self.story) as partial:
             partial.write_text(text, encoding="utf-8")
+        with whole(self.out) as partial:  # last: what is there is done
+            partial.write_bytes(to_bytes(taught.generation)[1])
         shutil.rmtree(self.kept, ignore_errors=True)
         return taught
 
@@ -135,6 +165,7 @@ class Job:
     def _told(self, taught: Taught) -> dict[str, Any]:
         """The history's JSON: energies in eV, forces in eV/Å."""
         return {
+            "request": self.request,
             "potential": self.plan.potential.model_dump(mode="json"),
             "training": self.plan.training
             and self.plan.training.model_dump(mode="json"),

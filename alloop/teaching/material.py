@@ -10,6 +10,7 @@ from alloop.config.data import Labelled, Labels, Store, Units
 from alloop.config.gather import opened
 from alloop.config.lesson import sources
 from alloop.config.plan import Plan
+from alloop.config.training import Asteroid, Optimiser, Stages
 from alloop.core.batch import pack
 from alloop.core.errors import InputError
 from alloop.core.frame import Frame, FrameId
@@ -83,13 +84,28 @@ def material(plan: Plan, shares: Shares) -> Material:
     training, aside = held_out_split(_set(expensive.values()), shares.validation)
     validation = _set(()) if aside is None else aside
     held = {*test, *(frame.id for frame in validation.batch.frames())}
+    cheap = {i: x for i, x in cheap.items() if i not in held}
+    if not cheap and _needs_cheap(plan.training):
+        raise InputError(
+            "expected cheap labels for the stages that learn from them, got none "
+            "beside frames held back; bring some, or choose `--training standard`"
+        )
     return Material(
-        cheap=_set(x for i, x in cheap.items() if i not in held),
+        cheap=_set(cheap.values()),
         expensive=training,
         validation=validation,
         test=_set(test.values()),
         warnings=tuple(warnings),
     )
+
+
+def _needs_cheap(training: Optimiser | None) -> bool:
+    match training:
+        case Asteroid():
+            return True
+        case Stages(stages=stages):
+            return any(stage.on != "expensive" for stage in stages)
+    return False
 
 
 def _drawn(frame: FrameId, fraction: float) -> bool:

@@ -29,9 +29,7 @@ def prepare(
     own = plan.training.validation if isinstance(plan.training, Weighed) else 0.0
     share = own or _VALIDATION if validation is None else validation
     shares = Shares(share, test_share)
-    job = Job(plan, material(plan, shares), shares, Path(out), model)
-    job.refuse()
-    return job
+    return Job(plan, material(plan, shares), shares, Path(out), model)
 
 
 def opened(path: Path) -> dict[str, Any]:
@@ -48,6 +46,7 @@ def train(
     *,
     validation: float | None = None,
     test_share: float = 0.0,
+    force: bool = False,
     observe: Progress | None = None,
 ) -> Taught:
     """Train a potential on labels that are there: a model file and its history.
@@ -63,12 +62,16 @@ def train(
         the `training` section's, or a tenth.
     test_share
         Share that is only looked at when all is done, where there is no test set.
+    force
+        Replace files that are there.
     observe
         Called with stage, step, steps and mean loss; what it raises ends the training.
 
     Raises InputError for what is wrong with the sections, the labels or `out`.
     """
-    return prepare(said, out, validation, test_share).run(observe or _nobody)
+    job = prepare(said, out, validation, test_share)
+    job.refuse(force)
+    return job.run(observe or _nobody)
 
 
 def _nobody(_stage: str, _step: int, _steps: int, _loss: float) -> None:

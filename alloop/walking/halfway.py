@@ -30,17 +30,31 @@ class State:
 
 
 class Halfway:
-    """The state file of a run, `OUT.state`, and the request that it answers."""
+    """The state file of a run, `OUT.state`, and the request that it answers.
 
-    def __init__(self, out: Path, request: Mapping[str, str]) -> None:
-        self._out, self._request = out, dict(request)
+    force: begin anew where `out` belongs to something else.
+    """
+
+    def __init__(
+        self, out: Path, request: Mapping[str, str], force: bool = False
+    ) -> None:
+        self._out, self._request, self._force = out, dict(request), force
         self.path = out.with_name(f"{out.name}.state")
 
     def read(self, beginning: Sequence[Walker]) -> State:
         """Where the run is; `beginning` where it has not begun.
 
-        Raises InputError where `out` belongs to something else.
+        Raises InputError where `out` belongs to something else, unless by force.
         """
+        try:
+            return self._read(beginning)
+        except InputError:
+            if not self._force:
+                raise
+        self.path.unlink(missing_ok=True)
+        return State(0, tuple(beginning), 0)
+
+    def _read(self, beginning: Sequence[Walker]) -> State:
         if not self.path.exists():
             if self._out.exists():
                 raise self._another("was not left by a run that can go on")
@@ -81,7 +95,7 @@ class Halfway:
         except (safetensors.SafetensorError, KeyError, ValueError) as error:
             raise InputError(
                 f"expected the state of a run of MD, {self.path} cannot be read; "
-                f"remove it and {self._out}, and start again"
+                "add --force to start again"
             ) from error
         return facts, tensors
 
@@ -90,8 +104,8 @@ class Halfway:
 
     def _another(self, why: str) -> InputError:
         return InputError(
-            f"{self._out} is there already and {why}; choose another --out, or remove "
-            f"it and {self.path.name}"
+            f"{self._out} is there already and {why}; choose another --out, or add "
+            "--force to replace it"
         )
 
 

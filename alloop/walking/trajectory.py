@@ -20,10 +20,12 @@ from ase.io.trajectory import TrajectoryWriter
 
 from alloop.core.atoms import to_atoms
 from alloop.core.errors import InputError
+from alloop.files.whole import whole
 from alloop.md.harvest import Scored
 
 _PLAIN = (".extxyz", ".xyz")
 _WHOLE = (".traj", ".db")  # what ASE cannot cut after a kill is written at the end
+KINDS = (*_PLAIN, *_WHOLE)
 
 
 def written(out: Path) -> Path:
@@ -32,22 +34,23 @@ def written(out: Path) -> Path:
         return out
     if out.suffix in _WHOLE:
         return out.with_name(f"{out.name}.extxyz")
-    kinds = ", ".join((*_PLAIN, *_WHOLE))
-    raise InputError(f"expected a trajectory that ends in {kinds}, got {out}")
+    raise InputError(
+        f"expected a trajectory that ends in {', '.join(KINDS)}, got {out}"
+    )
 
 
 def convert(source: Path, out: Path) -> None:
     """Write all frames of an extended XYZ file as `out` (.traj or .db), anew."""
-    out.unlink(missing_ok=True)
-    if out.suffix == ".db":
-        with connect(out, use_lock_file=False) as database:
+    with whole(out) as partial:
+        if out.suffix == ".db":
+            with connect(partial, use_lock_file=False) as database:
+                for atoms in iread(source, format="extxyz"):
+                    facts = {k: v for k, v in atoms.info.items() if k != "charge"}
+                    database.write(atoms, key_value_pairs=facts)
+            return
+        with TrajectoryWriter(partial, mode="w") as file:
             for atoms in iread(source, format="extxyz"):
-                facts = {k: v for k, v in atoms.info.items() if k != "charge"}
-                database.write(atoms, key_value_pairs=facts)
-        return
-    with TrajectoryWriter(out, mode="w") as file:
-        for atoms in iread(source, format="extxyz"):
-            file.write(atoms)
+                file.write(atoms)
 
 
 class Trajectory:

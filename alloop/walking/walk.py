@@ -16,12 +16,13 @@ from alloop.core.frame import Frame
 from alloop.core.records import Walker
 from alloop.core.roles import Potential
 from alloop.core.seeds import stream
+from alloop.files.targets import refuse_target
 from alloop.generation import Generation, to_bytes
 from alloop.md.dynamics import Dynamics
 from alloop.md.integrate import maxwell_boltzmann
 from alloop.md.run import run
 from alloop.walking.halfway import Halfway, State
-from alloop.walking.trajectory import Trajectory, convert, written
+from alloop.walking.trajectory import KINDS, Trajectory, convert, written
 
 _PIECE = 200  # MD steps, about, between two states on the disk
 
@@ -45,7 +46,8 @@ class Walk:
 
     steps: MD steps of each walker. A frame of each walker is written every
     `dynamics.stride` steps. model: where it has a scorer, frames tell their surprise.
-    compile: force calls as compiled code, where that works.
+    compile: force calls as compiled code, where that works. force: replace what another
+    run or program left at `out`.
     """
 
     model: Generation
@@ -56,6 +58,7 @@ class Walk:
     out: Path
     seed: int = 0
     compile: bool = False
+    force: bool = False
     notes: list[str] = field(default_factory=list)
 
     def run(self, observe: Callable[[Progress], None] | None = None) -> list[Walker]:
@@ -66,7 +69,9 @@ class Walk:
         InputError where `out` is taken by another run or nothing can be started.
         """
         path = written(self.out)
-        halfway = Halfway(path, self._request())
+        halfway = Halfway(path, self._request(), self.force)
+        own = path == self.out or halfway.path.exists()
+        refuse_target(self.out, KINDS, force=self.force, taken=not own)
         state = halfway.read(self._beginning())
         potential = self._potential(state.walkers)
         with Trajectory(

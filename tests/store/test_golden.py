@@ -13,7 +13,7 @@ import zarr
 from ase.io import read as read_atoms
 
 from alloop.core.records import Label
-from alloop.export import write
+from alloop.export import Choice, write
 from alloop.loop.history import CODEC, read
 from alloop.loop.learning import replay
 from alloop.store import columns
@@ -58,8 +58,8 @@ def test_an_old_store_is_whole_and_shows_its_columns(store: Path) -> None:
 
 
 def test_an_old_store_exports(store: Path, tmp_path: Path) -> None:
-    out = write(read(store), tmp_path / "out.xyz", "expensive", None)
-    frames = read_atoms(out, ":")
+    (file,) = write(read(store), tmp_path / "out.xyz", Choice("expensive", "all"))
+    frames = read_atoms(file.path, ":")
     energies = sorted(frame.info["REF_energy"] for frame in frames)
     column = zarr.open_group(store, mode="r")["labels/expensive/energy"]
     assert np.allclose(energies, np.sort(column[:]), rtol=0, atol=1e-8)
