@@ -1,6 +1,8 @@
-"""ASTEROID against standard training on published labels, at equal CPU time.
+"""ASTEROID against standard training on published labels, at equal steps.
 
     python -m benchmarks.asteroid --data DIR --molecule ethanol --out FOLDER
+    python -m benchmarks.asteroid --data DIR --molecule ethanol --out FOLDER \\
+        --arms standard --grid
     python -m benchmarks.asteroid --out FOLDER --table
     python -m benchmarks.asteroid --out FOLDER --figures FILE.png
 
@@ -8,23 +10,35 @@ DIR holds md17_ccsd/MOLECULE.npz (MD17 and MD17@CCSD(T), sgdml.org) and h2co/*.n
 Standard training sees 250 expensive labels, every other arm 200 and 50 R cheap ones,
 where R is what an expensive label costs in cheap ones. A row (one arm, one seed) is one
 file in FOLDER, written when it is done: what is there is skipped, and many processes
-may work on one folder. Errors are mean absolute force components in kcal/mol/Å; the
-test set is looked at with --test only, and each look is a line in FOLDER/test.log.
+may work on one folder. With --grid an arm is made with every peak step and weight decay
+of `benchmarks.asteroid_arms.GRID`; the table takes the one that errs least on the
+validation frames, and --test looks at no other. Frames whose geometry stands in two
+sets are left out of one of them, and told. Errors are mean absolute force components in
+kcal/mol/Å; the test set is looked at with --test only, and each look is a line in
+FOLDER/test.log.
 """
 
 import json
 from argparse import ArgumentParser, Namespace, RawDescriptionHelpFormatter
 from dataclasses import replace
+from math import inf
 from pathlib import Path
-from typing import Any
 
 import torch
 
+from alloop.core.errors import InputError
 from alloop.generation import load as load_model
 from alloop.models.network import NETWORKS
 from alloop.training.schedule import Schedule
 from benchmarks import asteroid_rows as files
-from benchmarks.asteroid_arms import ARMS, equipped
+from benchmarks.asteroid_arms import (
+    ARMS,
+    GRID,
+    Arm,
+    equipped,
+    usual_steps,
+    without_cheap_energies,
+)
 from benchmarks.asteroid_data import MOLECULES, Sets, load
 from benchmarks.asteroid_figures import draw
 from benchmarks.asteroid_job import Job, Task, tested, trained
@@ -42,14 +56,20 @@ def main() -> None:
         return
     if given.data is None:
         raise SystemExit("expected --data DIR, the folder of md17_ccsd/ and h2co/")
-    sets = load(given.data, given.molecule, given.ratio, multi=given.multi)
+    try:
+        sets = load(given.data, given.molecule, given.ratio, multi=given.multi)
+    except InputError as error:
+        raise SystemExit(str(error)) from error
+    for name, many in sets.left_out.items():
+        say(f"{name}: {many} frames left out, their geometry stands in another set")
     if given.level:
         frames = list(sets.cheap.batch.frames())
-        sets = replace(sets, cheap=labelled(frames, given.level))
-    for job in _jobs(given, sets):
+        sets = replace(sets, cheap=labelled(frames, given.level), approximate=False)
+    made = _jobs(given, sets)
+    for job in made:
         _make(job, sets, given.out)
-        if given.test:
-            _test(job, sets, given.out)
+    for job in _chosen(made, given.out) if given.test else ():
+        _test(job, sets, given.out)
 
 
 def _parser() -> ArgumentParser:
@@ -65,12 +85,13 @@ def _parser() -> ArgumentParser:
     add("--ratio", type=int, default=20, help="cheap labels an expensive one costs")
     add("--seed", type=int, nargs="+", default=[0])
     add("--arms", default="standard,no-ft,no-bat,asteroid", help=", ".join(ARMS))
-    add("--minutes", type=float, default=5.0, help="CPU time of a row")
-    add("--steps", type=int, help="steps of a row, instead of time")
+    add("--steps", type=int, help="of a row; by default what five minutes gave")
+    add("--grid", action="store_true", help="with every step and decay of GRID")
     add("--expensive", type=int, help="expensive labels of every arm, up to 400")
     add("--gamma", type=float, help="of the arms with weights, in spreads of the bias")
     add("--optimiser", choices=("muon", "adamw"), default="muon")
     add("--lr", type=float, default=2.5e-3, help="the optimiser's peak step")
+    add("--decay", type=float, default=0.0, help="weight decay")
     add("--fine", type=float, default=4e-4, help="the same in fine-tuning")
     add("--ema", type=float, default=0.99)
     add("--batch", type=int, default=10)
@@ -96,20 +117,33 @@ def _jobs(given: Namespace, sets: Sets) -> list[Job]:
         raise SystemExit(f"there is no arm {unknown}; known are {', '.join(ARMS)}")
     if "delta" in names and not sets.twins:
         raise SystemExit("delta needs cheap labels of the same frames: h2co has them")
-    schedule = Schedule(
-        lr=given.lr, batch=given.batch, ema=given.ema, optimiser=given.optimiser
-    )
-    arms = {name: equipped(ARMS[name], schedule, given.fine) for name in names}
-    asked: dict[str, Any] = {}
-    if given.expensive:
-        asked["expensive"] = given.expensive
-    if given.gamma:
-        asked["gammas"] = (given.gamma,)
-    arms = {name: replace(arm, **asked) for name, arm in arms.items()}
+    ways = GRID if given.grid else ((given.lr, given.decay),)
     task = _task(given)
     return [
-        Job(task, name, arm, seed) for seed in given.seed for name, arm in arms.items()
+        Job(task, name, _arm(given, sets, name, *way), seed)
+        for seed in given.seed
+        for name in names
+        for way in ways
     ]
+
+
+def _arm(given: Namespace, sets: Sets, name: str, lr: float, decay: float) -> Arm:
+    """An arm as it is asked for; stages that go on keep their share of the peak."""
+    schedule = Schedule(
+        lr=lr,
+        batch=given.batch,
+        ema=given.ema,
+        optimiser=given.optimiser,
+        weight_decay=decay,
+    )
+    arm = equipped(ARMS[name], schedule, given.fine * lr / given.lr)
+    if sets.approximate:
+        arm = without_cheap_energies(arm)
+    return replace(
+        arm,
+        expensive=given.expensive or arm.expensive,
+        gammas=(given.gamma,) if given.gamma else arm.gammas,
+    )
 
 
 def _task(given: Namespace) -> Task:
@@ -120,9 +154,22 @@ def _task(given: Namespace) -> Task:
         ratio=given.ratio,
         multi=given.multi,
         level=given.level,
-        minutes=given.minutes,
-        steps=given.steps,
+        steps=given.steps or usual_steps(given.molecule, given.batch),
     )
+
+
+def _chosen(made: list[Job], folder: Path) -> list[Job]:
+    """Of each arm and seed the way that errs least on the validation frames."""
+
+    def judged(job: Job) -> float:
+        file = folder / f"{job.file}.json"
+        row = json.loads(file.read_text("utf-8")) if file.exists() else None
+        return inf if row is None else files.judged(row)
+
+    groups: dict[tuple[str, int], list[Job]] = {}
+    for job in made:
+        groups.setdefault((job.name, job.seed), []).append(job)
+    return [min(ways, key=judged) for ways in groups.values()]
 
 
 def _make(job: Job, sets: Sets, folder: Path) -> None:

@@ -6,8 +6,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from scipy.spatial import cKDTree
 
 from alloop.core.batch import pack
+from alloop.core.errors import InputError
 from alloop.core.frame import Frame
 from alloop.core.records import LabelSet
 from alloop.core.seeds import stream
@@ -35,6 +37,9 @@ class Sets:
     expensive: of these standard training takes 250 and the others 200. twins: cheap
     labels of the same geometries, set by set, where there are any. stopping and
     choosing judge: the paper's validation frames, and 50 more for γ and ideas.
+    approximate: the data call the cheap energies so, and no loss may see them.
+    left_out: how many frames of which set are not used, since their geometry stands in
+    a set that judges (or, of a set that judges, in one that teaches).
     """
 
     cheap: LabelSet
@@ -43,19 +48,26 @@ class Sets:
     choosing: LabelSet
     test: LabelSet
     twins: Mapping[str, LabelSet] = field(default_factory=dict)
+    approximate: bool = False
+    left_out: Mapping[str, int] = field(default_factory=dict)
 
 
 def load(folder: Path, molecule: str, ratio: int, multi: bool = False) -> Sets:
     """The sets of a molecule at a cost ratio; with multi, cheap labels of all three
-    molecules of MD17."""
+    molecules of MD17. InputError where there are fewer cheap frames than the ratio
+    stands for."""
     if molecule == "h2co":
         return _h2co(folder / "h2co", ratio)
     sets = _md17(folder / "md17_ccsd", molecule, ratio)
     if not multi:
         return sets
-    others = [name for name in MD17 if name != molecule]
-    more = [_md17(folder / "md17_ccsd", name, ratio).cheap for name in others]
-    return replace(sets, cheap=joined(sets.cheap, *more))
+    names = [name for name in MD17 if name != molecule]
+    others = [_md17(folder / "md17_ccsd", name, ratio) for name in names]
+    return replace(
+        sets,
+        cheap=joined(sets.cheap, *(other.cheap for other in others)),
+        approximate=sets.approximate or any(other.approximate for other in others),
+    )
 
 
 def _md17(folder: Path, molecule: str, ratio: int) -> Sets:
@@ -64,20 +76,52 @@ def _md17(folder: Path, molecule: str, ratio: int) -> Sets:
     z, unit = data["z"], KCAL_PER_MOL
 
     def labels(prefix: str) -> LabelSet:
+        if f"{prefix}_R" not in data:
+            return rows(labels("cc"), np.zeros(0, np.int64))
         R, E, F = (data[f"{prefix}_{name}"] for name in "REF")
         return _labels(np.tile(z, (len(R), 1)), R, E * unit, F * unit)
 
     cc, order = labels("cc"), data["asteroid_shuffle"]
-    cheap = labels("dft2" if "dft2_R" in data else "dft")
-    apart = _unlike(cheap, cc)
-    test = labels("cctest") if "cctest_R" in data else rows(cc, order[450:950])
+    official = "cctest_R" in data
+    given = {
+        "stopping": rows(cc, order[950:1000]),
+        "choosing": rows(cc, order[400:450]),
+        "test": labels("cctest") if official else rows(cc, order[450:950]),
+    }
+    expensive = rows(cc, order[:MOST])
+    judges: dict[str, LabelSet] = {}
+    left_out: dict[str, int] = {}
+    for name, labels_ in given.items():
+        apart = unlike(labels_, expensive, *judges.values())
+        judges[name], left_out[name] = rows(labels_, apart), len(labels_) - len(apart)
+    source = "dft2" if "dft2_R" in data else "dft"
+    cheap = labels(source)
+    apart = unlike(cheap, cc, *judges.values())
+    left_out["cheap"] = len(cheap) - len(apart)
     return Sets(
-        cheap=rows(cheap, apart[: PER_RATIO * ratio]),
-        expensive=rows(cc, order[:MOST]),
-        stopping=rows(cc, order[950:1000]),
-        choosing=rows(cc, order[400:450]),
-        test=test,
+        cheap=_enough(rows(cheap, apart), molecule, ratio),
+        expensive=expensive,
+        stopping=judges["stopping"],
+        choosing=judges["choosing"],
+        test=judges["test"],
+        approximate="approximate" in str(data.get(f"{source}_kind", "")),
+        left_out={name: many for name, many in left_out.items() if many},
     )
+
+
+def _enough(cheap: LabelSet, molecule: str, ratio: int) -> LabelSet:
+    """As many cheap frames as a ratio stands for; InputError where there are fewer."""
+    wanted = PER_RATIO * ratio
+    if len(cheap) < wanted:
+        raise InputError(
+            f"expected {wanted} cheap frames of {molecule} for ratio {ratio}, the data "
+            f"have {len(cheap)} that are not judged on; choose --ratio "
+            f"{len(cheap) // PER_RATIO} or lower"
+            if len(cheap) >= PER_RATIO
+            else f"expected cheap frames of {molecule}, the data have {len(cheap)} "
+            "that are not judged on; bring some"
+        )
+    return rows(cheap, np.arange(wanted))
 
 
 def _h2co(folder: Path, ratio: int) -> Sets:
@@ -89,8 +133,14 @@ def _h2co(folder: Path, ratio: int) -> Sets:
     twins, own = (
         {k: rows(x, order[v]) for k, v in _PLACES.items()} for x in (cheap, expensive)
     )
+    spare = rows(cheap, order[1500:])
     return Sets(
-        cheap=rows(cheap, order[1500 : 1500 + PER_RATIO * ratio]), twins=twins, **own
+        cheap=_enough(spare, "h2co", ratio),
+        expensive=own["expensive"],
+        stopping=own["stopping"],
+        choosing=own["choosing"],
+        test=own["test"],
+        twins=twins,
     )
 
 
@@ -101,11 +151,18 @@ def _labels(Z: Integers, R: Floats, E: Floats, F: Floats) -> LabelSet:
     )
 
 
-def _unlike(labels: LabelSet, known: LabelSet) -> Integers:
-    """Frames of a molecule whose geometry does not occur among the known ones."""
-    ours, theirs = (_distances(x) for x in (labels, known))
-    apart = [float(np.abs(theirs - row).max(axis=1).min()) for row in ours]
-    return np.flatnonzero(np.array(apart) > _TWIN)
+def unlike(labels: LabelSet, *known: LabelSet) -> Integers:
+    """Return the frames of a molecule whose geometry occurs neither in the known sets
+    nor earlier in their own, as indices; turned and mirrored ones are the same."""
+    if not len(labels):
+        return np.zeros(0, np.int64)
+    ours = _distances(labels)
+    fresh = np.ones(len(ours), dtype=np.bool_)
+    for other in known:
+        nearest, _ = cKDTree(_distances(other)).query(ours, p=np.inf)
+        fresh &= nearest > _TWIN
+    fresh[[j for _, j in sorted(cKDTree(ours).query_pairs(_TWIN, p=np.inf))]] = False
+    return np.flatnonzero(fresh)
 
 
 def _distances(labels: LabelSet) -> Floats:

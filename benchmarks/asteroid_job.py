@@ -1,7 +1,7 @@
-"""One row of the benchmark: an arm trained within its CPU time, and its errors."""
+"""One row of the benchmark: an arm trained for its steps, and its errors."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -11,24 +11,18 @@ from alloop.core.records import LabelSet, Predictions
 from alloop.core.roles import Potential
 from alloop.core.units import KCAL_PER_MOL
 from alloop.generation import Generation, to_bytes
-from alloop.training.bench import Bench, Path
+from alloop.training.bench import Bench
 from alloop.training.correct import rows
 from alloop.training.delta import DeltaPotential, difference
 from alloop.training.engine import cpu_seconds
 from alloop.training.history import history
 from alloop.training.pool import force_scale
 from alloop.training.references import References, fit_references
-from alloop.training.schedule import Compile, compiles
 from alloop.training.staged import best_path
-from alloop.training.stages import Fidelity, Stage
-from alloop.training.weights import DEFAULT
-from benchmarks.asteroid_arms import Arm, digest, mean_cost, sized
+from alloop.training.stages import Fidelity
+from benchmarks.asteroid_arms import Arm, digest, sized, times
 from benchmarks.asteroid_data import Sets
 from benchmarks.asteroid_rows import Row, machine
-
-WAYS: tuple[Compile, ...] = (False, True)
-_PROBE = 200  # steps that are timed before a row
-_RESERVE = 0.97  # share of the time for steps; the rest judges
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,15 +35,12 @@ class Task:
     ratio: int
     multi: bool
     level: str  # of the cheap labels; "" for the published ones
-    minutes: float
-    steps: int | None  # instead of minutes
+    steps: int  # of all stages of a row together
 
     @property
     def budget(self) -> str:
-        """How long a row may take."""
-        if self.steps is not None:
-            return f"{self.steps} steps"
-        return f"{self.minutes:g} CPU min"
+        """How long a row is: steps, whatever else the machine does meanwhile."""
+        return f"{self.steps} steps"
 
     @property
     def name(self) -> str:
@@ -98,15 +89,9 @@ class Remembered:
 
 
 def trained(job: Job, sets: Sets) -> tuple[Row, bytes]:
-    """The row and the bytes of a model file.
-
-    Its time begins when the step is compiled: torch keeps machine code, and the first
-    row of a machine would pay for all others.
-    """
-    started = cpu_seconds()
+    """The row and the bytes of a model file."""
     bench = _bench(job, sets)
-    steps = job.task.steps or _affordable(job, bench)
-    arm = sized(job.arm, steps)
+    arm = sized(job.arm, job.task.steps)
     began = cpu_seconds()
     path = best_path(bench, arm.stages, arm.weighed)
     seconds = cpu_seconds() - began
@@ -115,9 +100,11 @@ def trained(job: Job, sets: Sets) -> tuple[Row, bytes]:
     whole = _whole(potential, job.arm, sets)
     return {
         **_names(job),
-        "steps": steps,
+        "steps": sum(
+            n * stage.steps for n, stage in zip(times(arm), arm.stages, strict=True)
+        ),
         "cpu_seconds": seconds,
-        "preparing": began - started,
+        "left_out": dict(sets.left_out),
         "stopping": error(whole, sets.stopping),
         "choosing": error(whole, sets.choosing),
         "test": None,
@@ -138,6 +125,11 @@ def error(potential: Potential, labels: LabelSet) -> float:
     return float(np.abs(said - labels.forces).mean()) / KCAL_PER_MOL
 
 
+def _steps(arm: Arm) -> int:
+    """The steps of all stages, those that several γ repeat counted as often."""
+    return sum(n * x.steps for n, x in zip(times(arm), arm.stages, strict=True))
+
+
 def _names(job: Job) -> Row:
     return {
         "molecule": job.task.molecule,
@@ -153,6 +145,8 @@ def _names(job: Job) -> Row:
         "expensive": job.arm.expensive,
         "gammas": job.arm.gammas,
         "batch": job.arm.stages[-1].schedule.batch,
+        "lr": job.arm.stages[0].schedule.lr,
+        "weight_decay": job.arm.stages[0].schedule.weight_decay,
         "optimiser": job.arm.stages[-1].schedule.optimiser,
     }
 
@@ -182,38 +176,3 @@ def _bench(job: Job, sets: Sets) -> Bench:
         least=0.3,
         seed=job.seed,
     )
-
-
-def _affordable(job: Job, bench: Bench) -> int:
-    """The steps that fit into the row's time, by the time that a few of them take; as
-    torch is and, where so many are worth it, compiled."""
-    bench, arm = replace(bench, held_out=None), job.arm
-    steps = 0
-    for way in WAYS:
-        each: dict[str, float] = {}
-        for stage in arm.stages:
-            each[stage.on] = each.get(stage.on) or _probed(bench, stage, way)
-        seconds = _RESERVE * 60.0 * job.task.minutes
-        steps = max(int(seconds / mean_cost(arm, each)), len(arm.stages))
-        schedule = arm.stages[0].schedule
-        if not compiles(steps, _edges(bench, schedule.batch), schedule):
-            break
-    return steps
-
-
-def _edges(bench: Bench, frames: int) -> int:
-    """Pairs of atoms in so many expensive frames."""
-    atoms = int(bench.labels["expensive"].batch.sizes[0])
-    return frames * atoms * (atoms - 1)
-
-
-def _probed(bench: Bench, stage: Stage, way: Compile) -> float:
-    """CPU seconds of a step on a stage's labels."""
-    many = _PROBE if way else _PROBE // 10
-    schedule = replace(stage.schedule, compile=way)
-    probe = Stage("probe", stage.on, 2, "scratch", schedule=schedule)
-    start = Path(bench.fresh("probe"))
-    bench.walk(start, [probe], DEFAULT)  # what happens once only: compiling
-    began = cpu_seconds()
-    bench.walk(start, [replace(probe, steps=many)], DEFAULT)
-    return (cpu_seconds() - began) / many

@@ -10,10 +10,19 @@ import pytest
 from alloop.core.units import KCAL_PER_MOL
 from alloop.training.schedule import Schedule
 from benchmarks import asteroid
-from benchmarks.asteroid_arms import ARMS, digest, equipped, mean_cost, sized, times
+from benchmarks.asteroid_arms import (
+    ARMS,
+    GRID,
+    digest,
+    equipped,
+    sized,
+    times,
+    usual_steps,
+    without_cheap_energies,
+)
 from benchmarks.asteroid_data import load
 from benchmarks.asteroid_figures import by_gamma, by_labels, by_ratio, draw, slope
-from benchmarks.asteroid_rows import Row, claimed
+from benchmarks.asteroid_rows import Row, claimed, judged
 from benchmarks.asteroid_table import lines
 
 WATER = np.array([8, 1, 1])
@@ -63,7 +72,6 @@ def test_an_arm_takes_the_steps_of_its_row() -> None:
 def test_gammas_share_the_budget() -> None:
     assert times(ARMS["asteroid"]) == [1, 1, 1]
     assert times(ARMS["gammas"]) == [1, 4, 4]
-    assert mean_cost(ARMS["no-bat"], {"cheap": 1.0, "expensive": 3.0}) == 1.5
 
 
 def test_other_facts_another_name() -> None:
@@ -79,6 +87,70 @@ def test_who_trains_does_not_judge(data: Path) -> None:
     ids = [frame.id for labels in groups for frame in labels.batch.frames()]
     assert len(set(ids)) == len(ids)
     assert np.abs(sets.cheap.forces).max() < 90.0 * KCAL_PER_MOL
+
+
+def npz(folder: Path, **changes: np.ndarray) -> Path:
+    """The data of a folder with some arrays replaced or added, in a folder beside."""
+    with np.load(folder / "md17_ccsd" / "ethanol.npz") as file:
+        data = dict(file) | changes
+    other = folder.parent / f"{folder.name}-{'-'.join(changes)}" / "md17_ccsd"
+    other.mkdir(parents=True, exist_ok=True)
+    np.savez(other / "ethanol.npz", **data)
+    return other.parent
+
+
+def test_what_the_name_of_a_row_promises_is_there_or_it_is_refused(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    where = ("--out", tmp_path, "--steps", 4, "--settings", SMALL)
+    with pytest.raises(SystemExit, match=r"expected 100 cheap frames .* have 60"):
+        run(monkeypatch, "--data", data, "--ratio", 2, *where)
+    none = np.zeros((0, 3, 3))
+    empty = npz(data, dft_R=none, dft_F=none, dft_E=np.zeros(0))
+    with pytest.raises(SystemExit, match="have 0 that are not judged on; bring"):
+        run(monkeypatch, "--data", empty, "--ratio", 1, *where)
+    assert list(tmp_path.glob("*.json")) == []
+
+
+def test_no_geometry_stands_in_two_sets(data: Path) -> None:
+    with np.load(data / "md17_ccsd" / "ethanol.npz") as file:
+        known = dict(file)
+    order, turn = known["asteroid_shuffle"], np.diag([-1.0, 1.0, 1.0])
+    dft, cc = known["dft_R"].copy(), known["cc_R"].copy()
+    dft[3] = cc[order[600]] @ turn  # a test frame, mirrored
+    dft[4] = dft[5]
+    cc[order[700]], cc[order[960]] = cc[order[10]], cc[order[420]]
+    sets = load(npz(data, dft_R=dft, cc_R=cc), "ethanol", ratio=1)
+    assert dict(sets.left_out) == {"test": 1, "choosing": 1, "cheap": 2}
+    groups = (sets.cheap, sets.expensive, sets.stopping, sets.choosing, sets.test)
+    found = np.concatenate([x.batch.positions.reshape(-1, 3, 3) for x in groups])
+    shape = np.linalg.norm(found - np.roll(found, 1, axis=1), axis=2)
+    apart = np.abs(shape[:, None] - shape[None]).max(axis=2) + 9.0 * np.eye(len(shape))
+    assert apart.min() > 1e-4
+
+
+def test_energies_that_the_data_call_approximate_are_not_learned(data: Path) -> None:
+    marked = npz(data, dft_kind=np.array("recovered from a model (E approximate)"))
+    assert load(marked, "ethanol", ratio=1).approximate
+    assert not load(data, "ethanol", ratio=1).approximate
+    arm = without_cheap_energies(equipped(ARMS["asteroid"], Schedule(), 1e-3))
+    weights = {stage.name: stage.schedule.energy for stage in arm.stages}
+    usual = Schedule().energy
+    assert weights == {"teacher": usual, "pretraining": 0.0, "fine-tuning": usual}
+
+
+def test_a_grid_is_made_and_only_its_best_row_is_tested(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    where = ("--data", data, "--out", tmp_path, "--ratio", 1, "--steps", 6)
+    what = ("--arms", "standard", "--settings", SMALL, "--grid", "--test")
+    run(monkeypatch, *where, *what)
+    rows = [json.loads(path.read_text()) for path in tmp_path.glob("*.json")]
+    assert {(row["lr"], row["weight_decay"]) for row in rows} == set(GRID)
+    (tested,) = [row for row in rows if row["test"] is not None]
+    assert judged(tested) == min(map(judged, rows))
+    assert {row["steps"] for row in rows} == {6}
+    assert usual_steps("ethanol", 10) * 10 == usual_steps("ethanol", 5) * 5
 
 
 def test_rows_are_made_once_and_shown(
