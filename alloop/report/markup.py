@@ -38,7 +38,7 @@ def _templates() -> Environment:
 
 
 def _plain(value: Any) -> Any:
-    """Text from elsewhere without control characters; pieces of the page as they are."""
+    """Text with its control characters written out; pieces of the page as they are."""
     if isinstance(value, str) and not isinstance(value, Markup):
         return printable(value)
     return value
