@@ -97,13 +97,17 @@ def own_model(plan: Plan, folder: Path) -> tuple[Plan, Model | None, list[Proble
 def _opened(path: Path) -> tuple[bytes, str, dict[str, Any], str]:
     from alloop.generation import from_bytes
     from alloop.models.checkpoint import identity, loads
+    from alloop.potentials.restore import KINDS, inner
 
     if not path.is_file():
         raise InputError(f"expected an alloop model file, {path} is not there")
     blob = path.read_bytes()
-    own = from_bytes(blob).potential.checkpoint()  # refuses what cannot be used
-    network = dict(own.settings.get("network", {}))
-    return blob, own.kind, network, identity(loads(blob))
+    checkpoint = loads(blob)
+    settings = inner(checkpoint).settings
+    if checkpoint.kind in KINDS:
+        from_bytes(blob)  # refuses what cannot be used, before labels are paid for
+    network = dict(settings.get("network") or {})
+    return blob, checkpoint.kind, network, identity(checkpoint)
 
 
 def store_path(path: str | Path) -> Path:
