@@ -119,6 +119,12 @@ def write(
     new one is complete. InputError where there is nothing to write, or nowhere.
     """
     found = _chosen(history, choice)
+    if not found:
+        what = "" if choice.split == "all" else f"{choice.split} "
+        raise InputError(
+            f"{history.path} holds no such {what}labels yet; run it further, or choose "
+            "another `--level` or `--split`"
+        )
     parts = {level: [x for x in found if x.told.fidelity == level] for level in _LEVELS}
     files = {level: _file(out, level, choice) for level in _LEVELS if parts[level]}
     for file in files.values():
@@ -208,10 +214,10 @@ def _noise(history: History) -> _Noises:
 
 
 def _chosen(history: History, choice: Choice) -> list[_Chosen]:
-    """The labels of a choice in the order of the journal; InputError for none."""
+    """The labels of a choice in the order of the journal."""
     _refuse_unknown(choice)
     lesson = _lesson(history, choice)
-    found = [
+    return [
         _Chosen(label, _split(label, lesson))
         for label in told(history)
         if isinstance(label.record, Label)
@@ -219,13 +225,6 @@ def _chosen(history: History, choice: Choice) -> list[_Chosen]:
         and not read(label.record.details) & set(choice.without)
         and _counts(label, choice, lesson)
     ]
-    if not found:
-        what = "" if choice.split == "all" else f"{choice.split} "
-        raise InputError(
-            f"{history.path} holds no such {what}labels yet; run it further, or choose "
-            "another `--level` or `--split`"
-        )
-    return found
 
 
 def _refuse_unknown(choice: Choice) -> None:

@@ -332,9 +332,9 @@ def test_the_dataset_is_ase_atoms_with_labels(finished: Path) -> None:
     assert len(campaign.dataset(split="validation")) == 6  # it decides when to stop
     assert len(campaign.dataset(split="all")) == 16
     cheap = campaign.dataset("cheap")
-    held = campaign.dataset("cheap", split="validation")
     assert {x.info["level"] for x in cheap} == {"cheap"}
-    assert len(cheap) + len(held) == 26
+    assert len(cheap) == 26
+    assert campaign.dataset("cheap", split="test") == []
 
 
 def test_a_campaign_starts_from_labels_that_the_user_brings(

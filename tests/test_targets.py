@@ -67,6 +67,7 @@ def test_what_is_there_is_replaced_by_force_alone(
         out = target(command)
         out.write_bytes(PRECIOUS)
         before = files(tmp_path)
+        capsys.readouterr()
         assert run(command) == 2, command
         said = capsys.readouterr().err
         assert "is there already" in said
