@@ -17,8 +17,10 @@ from alloop.cli import (
     teaching,
     walking,
 )
-from alloop.cli.console import complain
+from alloop.cli.console import complain, prepare, unwritten
 from alloop.core.errors import AlloopError
+
+USER = 2  # the exit code of a mistake of the user's
 
 app = typer.Typer(
     name="alloop",
@@ -75,16 +77,23 @@ for _command in _COMMANDS:
 
 def run(arguments: Sequence[str]) -> int:
     """Run one command and return its exit code; users' mistakes become sentences."""
+    prepare()
+    code = _run(arguments)
+    lost = unwritten()
+    if lost is not None:
+        complain(f"standard output cannot be written: {lost}")
+    return code or (USER if lost else 0)
+
+
+def _run(arguments: Sequence[str]) -> int:
     try:
         app(args=list(arguments), prog_name="alloop", obj=list(arguments))
     except AlloopError as error:
         complain(str(error))
         return error.exit_code
     except OSError as error:
-        if error.filename is None:
-            raise
-        complain(f"{error.filename} cannot be used: {error.strerror}")
-        return 2
+        complain(f"{error.filename or 'the output'} cannot be used: {error.strerror}")
+        return USER
     except SystemExit as end:
         return int(end.code or 0)
     return 0

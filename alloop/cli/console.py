@@ -1,6 +1,15 @@
 """The only place that writes to the terminal; what it writes cannot command it."""
 
-from typing import Any
+import codecs
+import contextlib
+import errno
+import io
+import json
+import os
+import sys
+import unicodedata
+from collections.abc import Iterator
+from typing import IO, Any, cast
 
 from rich.console import Console
 from rich.text import Text
@@ -8,6 +17,57 @@ from rich.text import Text
 from alloop.core.printable import printable
 
 _WIDTH = 88  # where the output is not a terminal
+_ASCII = {"→": "->", "–": "-", "…": "...", "×": "x", "·": "|", "─": "-", "γ": "gamma"}
+_lost: list[OSError] = []  # why output was lost
+
+
+class _Kept:
+    """A stream whose failures end nothing: what cannot be written is dropped."""
+
+    def __init__(self, stream: IO[str]) -> None:
+        self._stream = stream
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)
+
+    def write(self, text: str) -> int:
+        """Write, or drop the text."""
+        with _forgiving(self._stream):
+            self._stream.write(text)
+        return len(text)
+
+    def flush(self) -> None:
+        """Flush, or drop what is left."""
+        with _forgiving(self._stream):
+            self._stream.flush()
+
+
+@contextlib.contextmanager
+def _forgiving(stream: IO[str]) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        _lost.append(error)
+        with contextlib.suppress(OSError, ValueError):  # or Python meets it again
+            os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
+
+
+def prepare() -> None:
+    """Make the standard streams take every text.
+
+    A letter that the terminal does not know is written in ASCII; where a stream is
+    closed, a device that swallows all takes its number, or the next file would.
+    """
+    _lost.clear()
+    codecs.register_error("alloop", _transliterated)
+    for number in range(3):
+        try:
+            os.fstat(number)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="alloop")
 
 
 class PlainConsole(Console):
@@ -23,10 +83,8 @@ class PlainConsole(Console):
 
 def out() -> Console:
     """Standard output, as it is now."""
-    console = PlainConsole(highlight=False)
-    if console.is_terminal:
-        return console
-    return PlainConsole(highlight=False, width=_WIDTH)
+    console = _console(sys.stdout)
+    return console if console.is_terminal else _console(sys.stdout, _WIDTH)
 
 
 def say(*parts: Any) -> None:
@@ -34,6 +92,41 @@ def say(*parts: Any) -> None:
     out().print(*parts, markup=False, soft_wrap=all(isinstance(p, str) for p in parts))
 
 
+def say_json(value: Any, indent: int | None = 2) -> None:
+    """A value as JSON, for scripts."""
+    say(json.dumps(value, indent=indent))
+
+
 def complain(text: str) -> None:
     """What went wrong, on standard error."""
-    PlainConsole(stderr=True, highlight=False).print(text, markup=False, soft_wrap=True)
+    _console(sys.stderr).print(text, markup=False, soft_wrap=True)
+
+
+def unheard() -> bool:
+    """True once nobody reads standard output any more."""
+    return bool(_lost)
+
+
+def unwritten() -> str | None:
+    """Why output was lost, where somebody still wanted it."""
+    causes = [error for error in _lost if error.errno != errno.EPIPE]
+    return causes[0].strerror if causes else None
+
+
+def _console(stream: IO[str] | None, width: int | None = None) -> Console:
+    if stream is None:  # it was closed before Python began
+        return PlainConsole(quiet=True)
+    kept = cast(IO[str], _Kept(stream))
+    return PlainConsole(file=kept, highlight=False, width=width)
+
+
+def _transliterated(error: UnicodeError) -> tuple[str, int]:
+    if not isinstance(error, UnicodeEncodeError):
+        raise error
+    text = error.object[error.start : error.end]
+    return "".join(map(_plain, text)), error.end
+
+
+def _plain(letter: str) -> str:
+    bare = unicodedata.normalize("NFKD", letter).encode("ascii", "ignore").decode()
+    return _ASCII.get(letter) or bare or "?"

@@ -26,7 +26,7 @@ def doctor(
 
 def version() -> None:
     """Print the version."""
-    typer.echo(f"alloop {__version__}")
+    say(f"alloop {__version__}")
 
 
 def _machine() -> int:

@@ -1,6 +1,5 @@
 """`status`, `why`, `log`, `report`: what a store tells, also while it is in use."""
 
-import json
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -8,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.table import Table
 
-from alloop.cli.console import say
+from alloop.cli.console import say, say_json
 from alloop.cli.places import Force, Place, history_of, short
 from alloop.core.errors import InputError
 
@@ -27,7 +26,7 @@ def status(
 
     told = status(history_of(place))
     if as_json:
-        typer.echo(json.dumps(told, indent=2))
+        say_json(told)
         return
     for name, value in _facts(told):
         say(f"{name:<12} {value}")
