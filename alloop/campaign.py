@@ -189,6 +189,28 @@ class Campaign:
             archive.append(e.Turn(e.Excluded(found, fidelity, reason)))
         return found
 
+    def include(self, frame: str, fidelity: str | None, reason: str = "") -> str:
+        """Undo an exclusion by hand, at one fidelity or all of the frame's.
+
+        Returns the id. Journalled. Raises InputError where nothing is excluded so.
+        """
+        with Archive.open(self.store, CODEC, mode="w") as archive:
+            history = history_of(archive)
+            found = history.frame(frame).id
+            out = sorted(what for name, what in history.state.excluded if name == found)
+            if not out or fidelity not in (None, *out):
+                said = f"excluded at {' and '.join(out)}" if out else "not excluded"
+                raise InputError(
+                    f"expected a frame that is excluded{_at(fidelity)}, "
+                    f"{found[:8]} is {said}"
+                )
+            archive.append(e.Turn(e.Included(found, fidelity, reason)))
+        return found
+
     def controls(self) -> dict[str, Path]:
         """Where the stores of the control campaigns lie, finished or not."""
         return controls.stores(self.store)
+
+
+def _at(fidelity: str | None) -> str:
+    return "" if fidelity is None else f" at {fidelity}"

@@ -16,7 +16,7 @@ from alloop import config
 from alloop.config import Setup, differences
 from alloop.core.errors import InputError
 from alloop.loop import events as e
-from alloop.loop.codec import CODEC, configured
+from alloop.loop.codec import CODEC, configured, first_configuration
 from alloop.running import attributes
 from alloop.store.archive import Archive
 from alloop.store.files import Files, make_folders
@@ -48,7 +48,7 @@ def fork(
     """
     _refuse(parent, out)
     with Archive.open(parent, CODEC) as archive:
-        text = str(archive.attrs["config"])
+        text = first_configuration(archive.attrs, parent)
     turns = list(_notable(parent))
     cut = _cut(parent, turns, at)
     branch(parent, _setup(parent, out, turns, text, rules), cut)

@@ -305,7 +305,25 @@ def test_a_frame_is_excluded_by_hand(
     after = alloop.Campaign.from_yaml(path).history().state
     assert frame not in after.trained_on("expensive")
     assert "excluded" in said(capsys, "why", path, frame)
-    refused(capsys, "exclude", path, frame)  # no reason given
+    assert "expected why" in refused(capsys, "exclude", path, frame)
+
+
+def test_an_exclusion_by_hand_is_undone(
+    done: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = copied(done, tmp_path)
+    before = alloop.Campaign.from_yaml(path).history().state
+    frame = before.trained_on("expensive")[0]
+    refused(capsys, "exclude", path, frame, "--undo")
+    said(capsys, "exclude", path, frame, "--reason", "odd", "--level", "expensive")
+    err = refused(capsys, "exclude", path, frame, "--undo", "--level", "cheap")
+    assert "is excluded at expensive" in err
+    assert frame in said(capsys, "exclude", path, frame[:10], "--undo")
+    after = alloop.Campaign.from_yaml(path).history().state
+    assert after.excluded == frozenset()
+    assert after.trained_on("expensive") == before.trained_on("expensive")
+    assert "was undone by hand" in said(capsys, "why", path, frame)
+    assert "no longer excluded" in said(capsys, "log", path, "--last", "1")
 
 
 def test_check_shows_what_will_happen(

@@ -9,8 +9,9 @@ import os
 import sys
 import unicodedata
 from collections.abc import Iterator
-from typing import IO, Any, cast
+from typing import IO, Annotated, Any, TypeAlias, cast
 
+import typer
 from rich.console import Console
 from rich.text import Text
 
@@ -95,6 +96,11 @@ def say(*parts: Any) -> None:
 def say_json(value: Any, indent: int | None = 2) -> None:
     """A value as JSON, for scripts."""
     say(json.dumps(value, indent=indent))
+
+
+AsJson: TypeAlias = Annotated[
+    bool, typer.Option("--json", help="for scripts; eV, Å, seconds")
+]
 
 
 def complain(text: str) -> None:

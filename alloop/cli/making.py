@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 from rich.table import Table
 
-from alloop.cli.console import complain, out, say
+from alloop.cli.console import AsJson, complain, out, say, say_json
 from alloop.cli.places import existing, short
 from alloop.cli.scripts import job_script, script_name
 from alloop.cli.template import template
@@ -54,8 +54,10 @@ def _write(file: Path, text: str) -> None:
         raise InputError(f"{file} is there already; choose another name") from None
 
 
-def check(file: File) -> None:
+def check(file: File, as_json: AsJson = False) -> int:
     """Find every mistake in a campaign before it costs anything. Creates nothing."""
+    if as_json:
+        return _check_for_scripts(file)
     setup = _checked(file)
     for warning in setup.warnings:
         complain(f"warning: {warning}")
@@ -64,6 +66,22 @@ def check(file: File) -> None:
         table.add_row(*row)
     say(table)
     say(f"{file} is ok")
+    return 0
+
+
+def _check_for_scripts(file: Path) -> int:
+    """Print mistakes, warnings and what will be done, as JSON."""
+    from alloop.config import ConfigError
+
+    try:
+        setup = _checked(file)
+    except ConfigError as error:
+        mistakes = [{"key": each.path, "text": each.text} for each in error.problems]
+        say_json({"ok": False, "mistakes": mistakes, "warnings": []})
+        return error.exit_code
+    told = {"ok": True, "mistakes": [], "warnings": list(setup.warnings)}
+    say_json({**told, "campaign": dict(_rows(setup))})
+    return 0
 
 
 def plan(

@@ -1,13 +1,15 @@
 """`status`, `why`, `log`, `report`: what a store tells, also while it is in use."""
 
+import contextlib
 from collections.abc import Iterator, Sequence
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.table import Table
 
-from alloop.cli.console import say, say_json
+from alloop.cli.console import AsJson, say, say_json, unheard
 from alloop.cli.places import Force, Place, history_of, short
 from alloop.core.errors import InputError
 
@@ -17,9 +19,7 @@ if TYPE_CHECKING:
 
 def status(
     place: Place,
-    as_json: Annotated[
-        bool, typer.Option("--json", help="for scripts; eV, Å, CPU seconds")
-    ] = False,
+    as_json: AsJson = False,
 ) -> None:
     """How far a campaign is: round, labels, cost, error."""
     from alloop.report.status import status
@@ -36,11 +36,16 @@ def status(
 def why(
     place: Place,
     frame: Annotated[str, typer.Argument(help="a frame's id, or how it begins")],
+    as_json: AsJson = False,
 ) -> None:
     """One frame's story: where it was born, why it was labelled, what came of it."""
-    from alloop.report.story import why
+    from alloop.report.story import facts, why
 
-    for line in why(history_of(place), frame):
+    history = history_of(place)
+    if as_json:
+        say_json(facts(history, frame))
+        return
+    for line in why(history, frame):
         say(line)
 
 
@@ -49,12 +54,27 @@ def log(
     last: Annotated[
         int, typer.Option(min=0, help="only so many lines at the end; 0 for all")
     ] = 0,
+    follow: Annotated[
+        bool, typer.Option("--follow", help="wait for what comes; Ctrl-C ends it")
+    ] = False,
+    as_json: AsJson = False,
 ) -> None:
-    """Everything that happened, a line each."""
-    from alloop.report.story import log_lines
+    """Everything that happened, a line each; with --json an object each."""
+    from alloop.loop.history import following
+    from alloop.report.story import log_entry, log_line
 
-    for line in log_lines(history_of(place), last):
-        say(line)
+    history = history_of(place)
+    levels = history.state.levels
+    entries = iter(history.entries[-last:] if last else history.entries)
+    coming = following(history.path, len(history.entries)) if follow else ()
+    with contextlib.suppress(KeyboardInterrupt):
+        for entry in chain(entries, coming):
+            if as_json:
+                say_json(log_entry(entry, levels), indent=None)
+            else:
+                say(log_line(entry, levels))
+            if unheard():
+                return
 
 
 def report(

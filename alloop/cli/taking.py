@@ -55,14 +55,25 @@ def export(  # noqa: PLR0913 - one for each option
 def exclude(
     place: Place,
     frame: Annotated[str, typer.Argument(help="a frame's id, or how it begins")],
-    reason: Annotated[str, typer.Option(help="why; it is kept in the journal")],
+    reason: Annotated[
+        str, typer.Option(help="why; kept in the journal, needed to exclude")
+    ] = "",
     level: Annotated[
         Fidelity | None, typer.Option(help="only its label at this level")
     ] = None,
+    undo: Annotated[
+        bool, typer.Option("--undo", help="undo an exclusion instead")
+    ] = False,
 ) -> None:
     """Take a frame or one of its labels out of all later training."""
-    found = campaign_of(place).exclude(frame, level, reason)
-    say(f"excluded {found}{f' at the {level} level' if level else ''}: {reason}")
+    campaign = campaign_of(place)
+    at = f" at the {level} level" if level else ""
+    if undo:
+        say(f"no longer excluded{at}: {campaign.include(frame, level, reason)}")
+        return
+    if not reason.strip():
+        raise InputError("expected why: --reason TEXT, which is kept in the journal")
+    say(f"excluded {campaign.exclude(frame, level, reason)}{at}: {reason}")
 
 
 def fork(

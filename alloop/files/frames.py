@@ -50,10 +50,14 @@ def _structures(source: str) -> list[Atoms]:
             f"expected structures that ASE can read, {source} cannot be read "
             f"({type(error).__name__}: {error})"
         ) from error
-    return [found] if isinstance(found, Atoms) else found
+    if not found:
+        raise InputError(
+            f"expected structures, {source} names none that {file} has; count from 0"
+        )
+    return found
 
 
-def _split(source: str) -> tuple[Path, int | slice]:
+def _split(source: str) -> tuple[Path, slice]:
     """The file, and which of its structures; a file's name may contain an `@`."""
     name, at, index = source.rpartition("@")
     if Path(source).exists() or not at:
@@ -67,11 +71,17 @@ def _split(source: str) -> tuple[Path, int | slice]:
             f"expected an index such as 5, 0:10 or ::2 behind the `@` of {source}, "
             f"got {index}"
         )
+    if isinstance(found, int):
+        found = slice(found, found + 1 or None)
     return Path(name), found
 
 
-def _read(file: Path, index: int | slice) -> Atoms | list[Atoms]:
-    return read(file, index=index, do_not_split_by_at_sign=True)
+def _read(file: Path, index: slice) -> list[Atoms]:
+    """Some structures of a file; all are read where some are counted from its end."""
+    if min(index.start or 0, index.stop or 0, index.step or 1) < 0:
+        return _read(file, slice(None))[index]
+    found: list[Atoms] = read(file, index=index, do_not_split_by_at_sign=True)
+    return found
 
 
 def _frame(atoms: Atoms, charge: int | None, spin: int | None) -> Frame:

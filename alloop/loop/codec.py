@@ -1,6 +1,11 @@
 """The codec of the journal, and the first event of a campaign."""
 
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
 from alloop.core import batch, cost, curve, frame, levels, records
+from alloop.core.errors import DamagedError
 from alloop.loop import events as e
 from alloop.store.archive import Archive
 from alloop.store.codec import Codec
@@ -9,7 +14,7 @@ _EVENTS = (
     *(e.Prepare, e.Sample, e.LabelFrame, e.Explore, e.Train, e.Stop, e.Forked),
     *(e.Opened, e.Given, e.Amended, e.Prepared, e.Sampled, e.Labelled, e.NotLabelled),
     *(e.Explored, e.Evaluation, e.Trained, e.TaskLost, e.Excluded, e.Timing, e.Turn),
-    *(e.Recheck, e.Rechecked, e.Price, e.Priced, e.Retried),
+    *(e.Recheck, e.Rechecked, e.Price, e.Priced, e.Retried, e.Included),
 )
 _FACTS = (
     *(frame.Frame, batch.Batch, levels.Level, records.Walker, records.Candidate),
@@ -30,3 +35,40 @@ def opened(archive: Archive) -> e.Opened | None:
 def configured(event: e.Event) -> str:
     """The configuration that the event puts in force; "" where it changes nothing."""
     return event.config if isinstance(event, e.Amended | e.Forked) else ""
+
+
+def described(archive: Archive) -> dict[str, Any]:
+    """Return the attributes of an open store, with a name and levels in any case.
+
+    Raises DamagedError where one of them is of a wrong kind.
+    """
+    attrs = {"name": archive.path.stem, "levels": {}} | archive.attrs
+    levels = attrs["levels"]
+    kinds = {
+        "name": isinstance(attrs["name"], str),
+        "config": isinstance(attrs.get("config", ""), str),
+        "levels": isinstance(levels, dict)
+        and all(isinstance(level, dict) for level in levels.values()),
+    }
+    for name, right in kinds.items():
+        if not right:
+            raise _damaged(archive.path, name, f"is {str(attrs[name])[:40]!r}")
+    return attrs
+
+
+def first_configuration(attrs: Mapping[str, Any], path: Path) -> str:
+    """Return the configuration (YAML) that the store at `path` was made with.
+
+    Raises DamagedError where the store has lost it.
+    """
+    text = attrs.get("config")
+    if not isinstance(text, str):
+        raise _damaged(path, "config", "is not there")
+    return text
+
+
+def _damaged(path: Path, name: str, what: str) -> DamagedError:
+    return DamagedError(
+        f"the attribute `{name}` in {path / 'zarr.json'} {what}; restore that file "
+        "from a copy"
+    )

@@ -349,6 +349,16 @@ class Excluded:
     reason: str
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class Included:
+    """An exclusion by hand was undone: of a label at one fidelity, or all of a frame's
+    exclusions."""
+
+    frame: FrameId
+    fidelity: str | None
+    reason: str
+
+
 Answer: TypeAlias = (
     Prepared
     | Sampled
@@ -359,7 +369,9 @@ Answer: TypeAlias = (
     | Rechecked
     | Priced
 )
-Event: TypeAlias = Opened | Amended | Forked | Excluded | Retried | TaskLost | Answer
+Event: TypeAlias = (
+    Opened | Amended | Forked | Excluded | Included | Retried | TaskLost | Answer
+)
 
 
 @dataclass(frozen=True, slots=True, eq=False)

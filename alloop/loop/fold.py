@@ -24,7 +24,7 @@ from alloop.loop import chronicle, known, learning, ledger, sheets, state
 from alloop.loop import codec as classes
 from alloop.loop import events as e
 from alloop.loop.chronicle import Chronicle, Lesson, Question
-from alloop.loop.codec import CLASSES, CODEC, configured, opened
+from alloop.loop.codec import CLASSES, CODEC, configured, first_configuration, opened
 from alloop.loop.known import Known
 from alloop.loop.ledger import Ledger
 from alloop.loop.state import Entry, Found, Insight, LoopState
@@ -80,7 +80,7 @@ def beginning(path: Path) -> tuple[str, e.Opened]:
         )
         for _, _, turn in archive.records(seq + 1):
             text = configured(turn.event) or text
-        return text or str(archive.attrs["config"]), first
+        return text or first_configuration(archive.attrs, path), first
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -9,6 +9,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
+from time import sleep
 from typing import Any, NamedTuple, TypeVar, overload
 
 import numpy as np
@@ -18,6 +19,7 @@ from alloop.core.frame import Frame
 from alloop.loop import events as e
 from alloop.loop.chronicle import Chronicle
 from alloop.loop.codec import CODEC as CODEC
+from alloop.loop.codec import described, first_configuration
 from alloop.loop.fold import kept
 from alloop.loop.known import Known
 from alloop.loop.ledger import Ledger
@@ -25,6 +27,7 @@ from alloop.loop.state import LoopState
 from alloop.store.archive import Archive
 
 _Event = TypeVar("_Event")
+_LOOK = 0.5  # s between two looks for what was committed
 _NONE = np.zeros((0, 0))
 
 
@@ -126,7 +129,7 @@ class History:
     @property
     def config(self) -> str:
         """The resolved configuration in force (YAML)."""
-        return self.known.config or str(self.attrs["config"])
+        return self.known.config or first_configuration(self.attrs, self.path)
 
     def events(self) -> Iterator[tuple[Entry, e.Event]]:
         """Every event, in order; reads the whole journal."""
@@ -191,10 +194,20 @@ def read(path: Path) -> History:
         return history_of(archive)
 
 
+def following(path: Path, start: int) -> Iterator[Entry]:
+    """The records from number `start` on, those that are yet to come too: endless."""
+    with Archive.open(path, CODEC) as archive:
+        while True:
+            for seq, time, turn in archive.records(start):
+                yield Entry(seq, time, turn)
+                start = seq + 1
+            sleep(_LOOK)
+
+
 def history_of(archive: Archive) -> History:
     """The history of an open archive."""
     known = kept(archive)
     for _, _, turn in archive.records(known.seq + 1):
         known.add(turn)
     entries = Records(archive.path, known.seq + 1)
-    return History(archive.path, dict(archive.attrs), entries, known)
+    return History(archive.path, described(archive), entries, known)

@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 
 from alloop.loop import events as e
+from alloop.loop.codec import described, first_configuration
 from alloop.loop.filling import Filler
 from alloop.loop.fold import keep, kept
 from alloop.loop.history import History, Records
@@ -33,7 +34,8 @@ class Keeper:
     @property
     def config(self) -> str:
         """The configuration in force (YAML)."""
-        return self.known.config or str(self._archive.attrs["config"])
+        archive = self._archive
+        return self.known.config or first_configuration(archive.attrs, archive.path)
 
     def note(self, turn: e.Turn, state: LoopState) -> None:
         """A turn was committed; the driver has entered it in the ledger."""
@@ -44,7 +46,7 @@ class Keeper:
         """What readers see of the journal now."""
         archive = self._archive
         entries = Records(archive.path, self.known.seq + 1)
-        return History(archive.path, dict(archive.attrs), entries, self.known)
+        return History(archive.path, described(archive), entries, self.known)
 
     def last(self, count: int) -> Iterator[e.Event]:
         """The last events, so many of them."""

@@ -40,12 +40,19 @@ def absorb(state: LoopState, event: e.Event) -> LoopState:
         case e.Excluded():
             pair = (event.frame, event.fidelity or "all")
             return replace(state, excluded=state.excluded | {pair})
+        case e.Included():
+            gone = {x for x in state.excluded if _readmits(event, *x)}
+            return replace(state, excluded=state.excluded - gone)
         case e.Retried():
             return _retried(state, event)
         case e.TaskLost():
             return _lost(state, event)
         case _:
             return _close(_answered(state, event), event.name)
+
+
+def _readmits(event: e.Included, frame: str, fidelity: str) -> bool:
+    return frame == event.frame and event.fidelity in (None, fidelity)
 
 
 def _answered(state: LoopState, event: e.Answer) -> LoopState:

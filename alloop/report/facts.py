@@ -95,7 +95,10 @@ def setting(history: History, *path: str) -> Any:
 
 @lru_cache(maxsize=8)
 def _tree(config: str) -> Any:
-    return yaml.safe_load(config)
+    try:
+        return yaml.safe_load(config)
+    except yaml.YAMLError:
+        return None
 
 
 def is_single(history: History) -> bool:

@@ -42,6 +42,10 @@ def happened(event: e.Event, levels: Mapping[str, str]) -> str:
         case e.Excluded():
             what = f"{event.fidelity} label of frame" if event.fidelity else "frame"
             return f"{what} {event.frame[:8]} excluded by hand: {event.reason}"
+        case e.Included():
+            what = f"{event.fidelity} label of frame" if event.fidelity else "frame"
+            why = f": {event.reason}" if event.reason else ""
+            return f"{what} {event.frame[:8]} no longer excluded, by hand{why}"
         case e.Retried():
             return f"{plural(len(event.labels), 'lost label')} asked for again by hand"
         case e.TaskLost():

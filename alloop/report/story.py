@@ -4,12 +4,13 @@ from collections import defaultdict
 from collections.abc import Container, Iterable, Iterator, Mapping
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
+from typing import Any
 
 from alloop.core.atoms import formula
 from alloop.core.frame import Frame, FrameId
 from alloop.core.moments import local_time
 from alloop.core.printable import printable_line
-from alloop.core.records import Noise
+from alloop.core.records import Label, Noise
 from alloop.loop import events as e
 from alloop.loop.chronicle import Told
 from alloop.loop.finding import Sighting, find
@@ -28,6 +29,7 @@ from alloop.report.proposals import (
 from alloop.report.tale import tale
 from alloop.report.words import plural, spans
 
+_BY_HAND = ("Excluded", "Included", "Retried")
 _ROLES = {
     "cheap": "Its cheap label taught {}.",
     "expensive": "Its expensive label taught {}.",
@@ -43,8 +45,58 @@ def log_lines(history: History, last: int = 0) -> Iterator[str]:
     """
     levels = history.state.levels
     for entry in history.entries[-last:] if last else history.entries:
-        told = printable_line(sentence(entry.turn, levels))
-        yield f"{entry.seq:>6}  {local_time(entry.time)}  {told}"
+        yield log_line(entry, levels)
+
+
+def log_line(entry: Entry, levels: Mapping[str, str]) -> str:
+    """A journal record as a line; levels: level id by fidelity."""
+    told = printable_line(sentence(entry.turn, levels))
+    return f"{entry.seq:>6}  {local_time(entry.time)}  {told}"
+
+
+def log_entry(entry: Entry, levels: Mapping[str, str]) -> dict[str, Any]:
+    """A journal record for scripts: its number, local time, kind of event, sentence."""
+    return {
+        "record": entry.seq,
+        "time": local_time(entry.time),
+        "event": type(entry.turn.event).__name__,
+        "text": sentence(entry.turn, levels),
+    }
+
+
+def facts(history: History, prefix: str) -> dict[str, Any]:
+    """The frame whose id begins so, for scripts: its labels (eV, CPU seconds) and its
+    story; every value is fit for `json.dumps`.
+
+    Raises InputError where no frame, or several, have such an id.
+    """
+    frame = find(history, prefix).frame
+    labels = [label for label in told(history) if label.frame.id == frame.id]
+    return {
+        "frame": frame.id,
+        "formula": formula(frame),
+        "charge": frame.charge,
+        "spin": frame.spin,
+        "labels": [_label(history, label) for label in labels],
+        "story": why(history, frame.id),
+        "units": {"energy": "eV", "cpu_seconds": "s"},
+    }
+
+
+def _label(history: History, label: Told) -> dict[str, Any]:
+    record = label.record
+    return {
+        "fidelity": label.fidelity,
+        "level": title(history, label.fidelity),
+        "purpose": label.purpose,
+        "round": label.round,
+        "good": isinstance(record, Label),
+        "energy": record.energy if isinstance(record, Label) else None,
+        "failure": None if isinstance(record, Label) else record.failure.name,
+        "cpu_seconds": label.cpu_seconds,
+        "cached": label.cached,
+        "excluded": label.excluded,
+    }
 
 
 def why(history: History, prefix: str) -> list[str]:
@@ -222,12 +274,14 @@ def _generations(numbers: list[int]) -> str:
 
 def _by_hand(history: History, frames: Container[FrameId]) -> dict[FrameId, list[str]]:
     deeds = history.chronicle.deeds
-    numbers = [x.seq for x in deeds if x.kind in ("Excluded", "Retried")]
+    numbers = [x.seq for x in deeds if x.kind in _BY_HAND]
     out: dict[FrameId, list[str]] = defaultdict(list)
     for entry in history.pick(numbers):
         match entry.turn.event:
             case e.Excluded() as event if event.frame in frames:
                 out[event.frame].append(_taken_out(entry, event))
+            case e.Included() as event if event.frame in frames:
+                out[event.frame].append(_taken_back(entry, event))
             case e.Retried(labels=labels):
                 for command in labels:
                     if command.frame.id in frames:
@@ -235,6 +289,13 @@ def _by_hand(history: History, frames: Container[FrameId]) -> dict[FrameId, list
                         line = f"{what} by hand on {local_time(entry.time)}."
                         out[command.frame.id].append(line)
     return dict(out)
+
+
+def _taken_back(entry: Entry, event: e.Included) -> str:
+    what = f" of its {event.fidelity} label" if event.fidelity else ""
+    why = f": {event.reason}" if event.reason else ""
+    when = local_time(entry.time)
+    return f"The exclusion{what} was undone by hand on {when}{why}."
 
 
 def _taken_out(entry: Entry, event: e.Excluded) -> str:
