@@ -1,6 +1,7 @@
 """Which of the frames that MD scores are kept: memory is flat, order never counts."""
 
 import heapq
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import TypeAlias
 
@@ -17,7 +18,11 @@ _Heap: TypeAlias = list[tuple[_Rank, Candidate]]
 @dataclass(frozen=True, slots=True, eq=False)
 class Scored:
     """One scoring step: the frames (unmoved walkers too), what the potential says of
-    them, surprise (walkers,), eligible (walkers,), and MD steps since the walkers."""
+    them, surprise (walkers,), eligible (walkers,), and MD steps since the walkers.
+
+    velocities: (atoms, 3) in Å/fs, where somebody looks on; stopped: why a guard stops
+    walkers just here, by their place among the walkers.
+    """
 
     walkers: tuple[Walker, ...]
     batch: Batch
@@ -25,6 +30,8 @@ class Scored:
     surprise: Floats
     eligible: Booleans
     step: int
+    velocities: Floats | None = None
+    stopped: Mapping[int, str] = field(default_factory=dict)
 
     def candidate(self, index: int, origin: str, step: int | None = None) -> Candidate:
         """The candidate of walker `index`; its descriptor is the mean over atoms."""

@@ -27,7 +27,7 @@ from alloop.md.arena import (
 from alloop.md.dynamics import Dynamics
 from alloop.md.harvest import Harvest, Scored
 
-__all__ = ["Dynamics", "Exploration", "run"]
+__all__ = ["Dynamics", "Exploration", "run", "snapshot"]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -91,9 +91,10 @@ def run(  # noqa: PLR0913 - the package's door: five nouns, then what to bring h
 
     rngs: one stream for each walker. keep: how many of the most surprising frames come
     back, besides those that guard rails picked. controls: how many uniformly random
-    ones, drawn by `lottery`. observe: is shown every scoring step; walkers that move
-    are eligible. Without a scorer there are no candidates, and all surprise is 0.
-    ValueError where streams or the lottery are missing.
+    ones, drawn by `lottery`. observe: is shown every scoring step, where walkers that
+    move are eligible, and where guards stop walkers, these alone. Without a scorer
+    there are no candidates, and all surprise is 0. ValueError where streams or the
+    lottery are missing.
     """
     if len(rngs) != len(walkers):
         raise ValueError(f"expected {len(walkers)} random streams, got {len(rngs)}")
@@ -124,7 +125,10 @@ def _walk(arena: Arena, judge: _Judge, kicks: Iterator[Floats]) -> tuple[Moment,
             break
         scoring = judge.sits(now.step + 1, arena.dynamics.stride)
         now = advance(arena, now, random, scoring)
+        there = now
         now = _judged(arena, judge, now, older) if scoring else look(arena, now, older)
+        if judge.observe is not None and len(now.halted) > len(there.halted):
+            judge.observe(_stopped(arena, judge, there, now))
         total += float(heat(arena, now)[now.moving].sum())
         seen += int(now.moving.sum())
         if now.step % arena.dynamics.guards.back == 0:
@@ -139,11 +143,46 @@ def _judged(arena: Arena, judge: _Judge, now: Moment, older: Moment) -> Moment:
     after = look(arena, now, older, judge.relative(surprise))
     batch = arena.batch.moved(positions)
     eligible = after.moving & np.isfinite(surprise)
-    found = Scored(arena.walkers, batch, said, surprise, eligible, now.step)
+    v = now.phase.velocities
+    found = Scored(arena.walkers, batch, said, surprise, eligible, now.step, v)
     judge.harvest.offer(found)
     if judge.observe is not None:
         judge.observe(found)
     return after
+
+
+def _stopped(arena: Arena, judge: _Judge, there: Moment, after: Moment) -> Scored:
+    """The frames at which guards stop walkers, before these are put back."""
+    why = {i: x.trip.reason for i, x in after.halted.items() if i not in there.halted}
+    found = _shown(arena, judge, there)
+    stopping = np.isin(np.arange(len(arena.walkers)), list(why))
+    eligible = stopping & np.isfinite(found.said.energies) & np.isfinite(found.surprise)
+    return replace(found, eligible=eligible, stopped=why)
+
+
+def _shown(arena: Arena, judge: _Judge, now: Moment) -> Scored:
+    """What there is to say of a moment, whether it is a scoring step or not."""
+    positions = now.phase.positions
+    said = predict(arena, positions, descriptors=judge.scorer is not None)
+    surprise = judge.score(arena, positions, said)
+    batch, v = arena.batch.moved(positions), now.phase.velocities
+    eligible = now.moving & np.isfinite(surprise) & np.isfinite(said.energies)
+    return Scored(arena.walkers, batch, said, surprise, eligible, now.step, v)
+
+
+def snapshot(
+    walkers: Sequence[Walker],
+    potential: Potential,
+    dynamics: Dynamics,
+    scorer: Scorer | None = None,
+) -> Scored:
+    """The walkers as they are, those that move eligible; as `run` shows a scoring step.
+
+    Velocities are those that MD would begin with.
+    """
+    arena = enter(tuple(walkers), potential, dynamics)
+    judge = _Judge(scorer, None, Harvest(0, 0, None))
+    return _shown(arena, judge, begin(arena))
 
 
 def _arrived(arena: Arena, last: Moment, index: int) -> Walker:

@@ -1,8 +1,9 @@
 """The trajectory as extended XYZ, appended to while walkers walk.
 
 Each frame tells in its comment: walker, step, time (fs), energy (eV), surprise where
-the model has a scorer, charge, spin (2S); and for each atom species, position (Å) and
-forces (eV/Å).
+the model has a scorer, charge, spin (2S), and `stopped`, the reason, where a guard rail
+stopped the walker; and for each atom species, position (Å), momentum (in ASE's units,
+so that `get_velocities` works) and forces (eV/Å).
 """
 
 import io
@@ -20,6 +21,7 @@ from ase.io.trajectory import TrajectoryWriter
 
 from alloop.core.atoms import to_atoms
 from alloop.core.errors import InputError
+from alloop.core.units import ASE_VELOCITY
 from alloop.files.whole import whole
 from alloop.md.harvest import Scored
 
@@ -103,5 +105,9 @@ def _atoms(found: Scored, index: int, timestep: float, scored: bool) -> object:
     if scored:
         atoms.info["surprise"] = float(found.surprise[index])
     energy, forces = float(found.said.energies[index]), found.said.forces[span]
+    if found.velocities is not None:
+        atoms.set_velocities(found.velocities[span] * ASE_VELOCITY)
+    if index in found.stopped:
+        atoms.info["stopped"] = found.stopped[index].replace("Å", "A")  # ASCII alone
     atoms.calc = SinglePointCalculator(atoms, energy=energy, forces=forces)
     return atoms

@@ -20,7 +20,7 @@ from alloop.files.targets import refuse_target
 from alloop.generation import Generation, to_bytes
 from alloop.md.dynamics import Dynamics
 from alloop.md.integrate import maxwell_boltzmann
-from alloop.md.run import run
+from alloop.md.run import run, snapshot
 from alloop.walking.halfway import Halfway, State
 from alloop.walking.trajectory import KINDS, Trajectory, convert, written
 
@@ -44,8 +44,9 @@ class Progress:
 class Walk:
     """MD of `walkers` walkers, which begin at the start frames in turn.
 
-    steps: MD steps of each walker. A frame of each walker is written every
-    `dynamics.stride` steps. model: where it has a scorer, frames tell their surprise.
+    steps: MD steps of each walker. A frame of each walker is written at its beginning,
+    every `dynamics.stride` steps, at its end, and where a guard stops it. model: where
+    it has a scorer, frames tell their surprise.
     compile: force calls as compiled code, where that works. force: replace what another
     run or program left at `out`.
     """
@@ -98,6 +99,8 @@ class Walk:
             stream(self.seed, f"md/{state.step}/{walker.index}")
             for walker in state.walkers
         ]
+        if state.step == 0:
+            self._add(state.walkers, potential, trajectory)
         found = run(
             state.walkers,
             potential,
@@ -108,7 +111,17 @@ class Walk:
             threshold=self.model.threshold,
             observe=lambda scored: trajectory.add(scored, self.dynamics.timestep),
         )
-        return State(state.step + steps, found.walkers, trajectory.sync())
+        end = state.step + steps
+        if end == self.steps and steps % self.dynamics.stride:
+            self._add(found.walkers, potential, trajectory)
+        return State(end, found.walkers, trajectory.sync())
+
+    def _add(
+        self, walkers: Sequence[Walker], potential: Potential, trajectory: Trajectory
+    ) -> None:
+        """Write the walkers as they are."""
+        scored = snapshot(walkers, potential, self.dynamics, self.model.scorer)
+        trajectory.add(scored, self.dynamics.timestep)
 
     def _size(self) -> int:
         """Steps of a piece: whole strides, so that frames keep their distance."""

@@ -18,7 +18,7 @@ from alloop.core.atoms import from_atoms
 from alloop.core.batch import pack
 from alloop.core.errors import InputError
 from alloop.core.frame import Frame
-from alloop.core.units import Floats
+from alloop.core.units import ASE_VELOCITY, Floats
 from alloop.generation import Generation, load, to_bytes
 from alloop.md.dynamics import Dynamics
 from alloop.md.guards import Guards
@@ -58,6 +58,9 @@ def start(tmp_path: Path) -> Path:
     return file
 
 
+_NVE = Dynamics("verlet", temperature=300.0, timestep=0.1, stride=5)
+
+
 def walk(out: Path, **changes: object) -> Walk:
     dynamics = Dynamics(temperature=300.0, timestep=0.25, stride=5)
     plain = Walk(generation(), [hydrogen()], dynamics, steps=40, walkers=2, out=out)
@@ -68,16 +71,35 @@ def test_frames_hold_what_the_model_says_of_them(tmp_path: Path) -> None:
     found = walk(tmp_path / "a.extxyz").run()
     assert [walker.step for walker in found] == [40, 40]
     frames = read(tmp_path / "a.extxyz", index=":")
-    assert [(a.info["walker"], a.info["step"]) for a in frames[:4]] == [
-        *((0, 5), (1, 5), (0, 10), (1, 10))
+    assert [(a.info["walker"], a.info["step"]) for a in frames[:6]] == [
+        *((0, 0), (1, 0), (0, 5), (1, 5), (0, 10), (1, 10))
     ]
-    assert len(frames) == 16
+    assert len(frames) == 18
     assert frames[-1].info["time"] == 10.0
     own = generation().predict(pack([from_atoms(a) for a in frames]))
     energies = [atoms.get_potential_energy() for atoms in frames]
     forces: Floats = np.concatenate([atoms.get_forces() for atoms in frames])
     np.testing.assert_allclose(energies, own.energies, atol=1e-6)
     np.testing.assert_allclose(forces, own.forces, atol=1e-6)
+
+
+def test_velocities_first_and_last_frame_are_in_the_trajectory(tmp_path: Path) -> None:
+    found = walk(tmp_path / "a.xyz", steps=43, dynamics=_NVE).run()
+    frames = read(tmp_path / "a.xyz", index=":")[::2]  # of the first walker
+    assert [a.info["step"] for a in frames] == [*range(0, 41, 5), 43]
+    total = [a.get_total_energy() for a in frames]
+    assert np.ptp(total) < 0.05 * np.ptp([a.get_kinetic_energy() for a in frames])
+    last = frames[-1].get_velocities() / ASE_VELOCITY
+    np.testing.assert_allclose(last, found[0].velocities, atol=1e-7)
+
+
+def test_the_frame_where_a_guard_stops_a_walker_is_written(tmp_path: Path) -> None:
+    model = generation(sign=-1.0)
+    (walker,) = walk(tmp_path / "a.xyz", model=model, steps=500, walkers=1).run()
+    frames = read(tmp_path / "a.xyz", index=":")
+    assert "stopped" not in frames[-2].info
+    assert frames[-1].info["stopped"] == str(walker.stopped).replace("Å", "A")
+    assert frames[-1].info["step"] > walker.step
 
 
 def test_more_steps_go_on_and_a_run_in_two_parts_is_the_same_run(
@@ -120,7 +142,8 @@ def test_other_files_are_written_at_the_end(tmp_path: Path, suffix: str) -> None
     walk(out).run()
     walk(out, steps=60).run()
     frames = read(out, index=":")
-    assert len(frames) == 24
+    assert len(frames) == 26
+    assert frames[-1].get_kinetic_energy() > 0.0
     assert np.isfinite(frames[-1].get_potential_energy())
     assert frames[-1].get_forces().shape == (2, 3)
 
