@@ -54,7 +54,7 @@ def write_page(page: str, out: Path) -> Path:
     """
     partial = out.with_name(f".{out.name}.{os.getpid()}")
     try:
-        partial.write_text(page, encoding="utf-8")
+        partial.write_text(page, encoding="utf-8", errors="backslashreplace")
         partial.replace(out)
     except OSError as error:
         raise InputError(

@@ -156,6 +156,14 @@ def test_text_of_a_store_breaks_out_of_nothing(finished, remade):
     assert evil.split("\u2028")[0] in read.words
 
 
+def test_control_characters_of_a_store_are_written_out(finished, remade, tmp_path):
+    young = remade(list(finished.entries[:1]))
+    named = replace(young, attrs={**young.attrs, "name": "\x1b[31m\u202eevil\ud800"})
+    page = write(named, tmp_path / "report.html").read_text(encoding="utf-8")
+    assert "\\x1b[31m\\u202eevil\\ud800" in page
+    assert not re.search("[\x1b\u202e]", page)
+
+
 def test_the_page_stays_small(page):
     assert len(page.encode()) < len(VIEWER) + 400_000
 
