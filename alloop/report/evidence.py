@@ -147,6 +147,16 @@ def _proposed_points(history: History, brought: Explorations) -> Iterator[Point]
             yield Point(frame, group, origin.generation, origin.surprise, error)
 
 
+def some_points(found: Sequence[Point], most: int) -> tuple[Point, ...]:
+    """Return at most so many points: those with the largest errors, and an even sample
+    of the others."""
+    if len(found) <= most:
+        return tuple(found)
+    worst = sorted(found, key=lambda point: -point.error)[: most // 4]
+    step = 1 + len(found) // (most - len(worst))
+    return tuple(dict.fromkeys([*worst, *found[::step]]))
+
+
 def rankings(found: Sequence[Point]) -> tuple[Ranking, ...]:
     """Rank correlations by group, and of all frames proposed and then labelled."""
     groups = {

@@ -18,7 +18,7 @@ from alloop.report.proposals import Proposal, labelled, proposed
 
 _OTHERS = ("surprise", "control")  # origins of frames whose walker went on
 _MOST_STOPS = 300  # frames of stopped walkers that are kept
-_MOST_MOMENTS = 20_000
+_MOST_POINTS = 20_000  # moments, and energies, that are kept
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,8 +73,8 @@ class Explorations:
     """What MD brought.
 
     origins: of labelled frames, and of those from which stopped walkers came;
-    stopping: the latter, with their structures. left_out: moments and energies that
-    were not kept, since there were too many.
+    stopping: the latter, with their structures. left_out: moments that were not kept,
+    since there were too many; all stops are kept.
     """
 
     origins: Mapping[FrameId, Origin] = field(default_factory=dict)
@@ -102,14 +102,15 @@ def explorations(history: History) -> Explorations:
         at = list(_moments(history, event, stopped))
         keep = _kept(number, count, len(event.walkers))
         moments += at if keep else [x for x in at if x.stopped]
-        energies += [_energy(x) for x in found] if keep else []
         left_out += 0 if keep else len(at)
+        if _kept(number, count, len(found)):
+            energies += [_energy(x) for x in found]
     return Explorations(origins, stopping, tuple(moments), tuple(energies), left_out)
 
 
-def _kept(number: int, count: int, walkers: int) -> bool:
-    """Whether this exploration is one of those that are drawn."""
-    return number % (1 + count * walkers // _MOST_MOMENTS) == 0
+def _kept(number: int, count: int, points: int) -> bool:
+    """Return whether this one of `count` explorations is drawn; points: that it has."""
+    return number % (1 + count * points // _MOST_POINTS) == 0
 
 
 def _add(

@@ -30,7 +30,7 @@ from alloop.report.facts import Stand
 from alloop.report.gantt import Bar, Lane, Shift, lanes, placed, rounds, shifts
 from alloop.report.words import duration
 
-_MOST = 2000  # points of a figure
+MOST = 2000  # points of a figure
 _ROWS = 6  # generations that the bias figure shows
 _LINES = (("#2f6fd0", "o", "-"), ("#e07b39", "s", "--"), ("#8a8f98", "^", ":"))
 GROUPS = {
@@ -254,7 +254,7 @@ def _parity(
 
 
 def _step(values: Floats) -> int:
-    return 1 + len(values) // _MOST
+    return 1 + len(values) // MOST
 
 
 def spending(parts: Mapping[str, float]) -> Markup:
@@ -373,7 +373,7 @@ def temperatures(
 ) -> Markup:
     """Kinetic temperature of each walker at the end of each piece of MD, with the
     thermostat's and the spread that it allows; timestep in fs."""
-    picks = moments[:: 1 + len(moments) // _MOST]
+    picks = moments[:: 1 + len(moments) // MOST]
     times = {step: _ps(step, timestep) for step in {x.step for x in picks}}
 
     def paint(axes: list[Axes]) -> list[Marks]:
@@ -444,7 +444,7 @@ def energies(found: Sequence[Energy], atoms: Sequence[int], timestep: float) -> 
         kinds |= {True: ("drawn at random", "diamond", COLOURS["cheap"])}
         for random, (name, shape, colour) in kinds.items():
             chosen = [x for x in found if x.random is random]
-            chosen = chosen[:: 1 + len(chosen) // _MOST]
+            chosen = chosen[:: 1 + len(chosen) // MOST]
             above = [x.energy - lowest[x.molecule, x.generation] for x in chosen]
             sizes = [atoms[x.molecule] for x in chosen]
             label = f"{name} ({len(chosen)})" if chosen else ""

@@ -9,7 +9,7 @@ from alloop.loop.history import History
 from alloop.report.explorations import Explorations
 from alloop.report.story import stories
 
-MOST_FRAMES, MOST_ATOMS = 1000, 30_000
+MOST_FRAMES, MOST_ATOMS, MOST_GENERATIONS = 1000, 30_000, 50
 
 
 def carried(
@@ -35,7 +35,7 @@ def cards(
 ) -> dict[str, Any]:
     """JSON values by the first 12 digits of a frame's id: title, elements, positions in
     mÅ, cell in Å where there is one, and the story."""
-    told = stories(history, frames.values(), brought.origins)
+    told = stories(history, frames.values(), brought.origins, MOST_GENERATIONS)
     return {key[:12]: _card(frame, told[key]) for key, frame in frames.items()}
 
 

@@ -14,6 +14,7 @@ from alloop.core.moments import local_time
 from alloop.loop.history import History
 from alloop.loop.prices import by_part
 from alloop.report import (
+    figures,
     labelling,
     methods,
     sections,
@@ -23,7 +24,7 @@ from alloop.report import (
 )
 from alloop.report.descriptor_map import DescriptorMap, descriptor_map
 from alloop.report.error_groups import error_groups
-from alloop.report.evidence import Point, points
+from alloop.report.evidence import Point, points, some_points
 from alloop.report.explorations import Explorations, explorations
 from alloop.report.facts import generations, made
 from alloop.report.frame_cards import cards, carried
@@ -126,8 +127,8 @@ def _wanted(
     yield from (frames[0] for x in qualities(history) for frames in x.doubts.values())
     yield from list(brought.stopping)[:_MOST_LISTED]
     yield from (label.frame.id for label, _ in quarantined(history)[:_MOST_LISTED])
-    worst = sorted(known, key=lambda point: -point.error)
-    yield from (point.frame for point in worst if isfinite(point.error))
+    drawn = some_points([x for x in known if isfinite(x.error)], figures.MOST)
+    yield from (x.frame for x in sorted(drawn, key=lambda point: -point.error))
 
 
 def _how_to_click(frames: Collection[FrameId], wanted: Iterable[FrameId]) -> Markup:

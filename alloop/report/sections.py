@@ -17,6 +17,7 @@ from alloop.report.evidence import (
     Point,
     Verdict,
     rankings,
+    some_points,
     verdict,
 )
 from alloop.report.explorations import Explorations
@@ -179,7 +180,13 @@ def surprise(points: Sequence[Point]) -> Section:
         "frames that it missed. Control frames were drawn at random: they alone say "
         "how often that happens."
     )
-    body = figure(figures.surprise(found), how) + _rankings(found) + _verdict(found)
+    drawn = some_points(found, figures.MOST)
+    if len(drawn) < len(found):
+        how += (
+            f" Of {len(found)} frames {len(drawn)} are drawn: those with the largest "
+            "errors, and an even sample of the others."
+        )
+    body = figure(figures.surprise(drawn), how) + _rankings(found) + _verdict(found)
     return Section("surprise", name, body)
 
 

@@ -115,12 +115,16 @@ def why(history: History, prefix: str) -> list[str]:
 
 
 def stories(
-    history: History, frames: Iterable[Frame], origins: Mapping[FrameId, Origin]
+    history: History,
+    frames: Iterable[Frame],
+    origins: Mapping[FrameId, Origin],
+    most: int | None = None,
 ) -> dict[FrameId, list[str]]:
     """The stories of these frames by id, a sentence a line; origins: of those that MD
-    brought."""
+    brought. most: how many of the last generations are looked at for what they learned
+    from, all by default; a training names each of its frames."""
     wanted = {frame.id: frame for frame in frames}
-    book = _Book.of(history, wanted)
+    book = _Book.of(history, wanted, most)
     return {key: book.story(x, origins.get(key)) for key, x in wanted.items()}
 
 
@@ -141,10 +145,13 @@ class _Book:
     thresholds: Mapping[int, float | None]
     births: Mapping[FrameId, str]
     lessons: Mapping[FrameId, Mapping[str, list[int]]]
+    most: int | None
     hands: Mapping[FrameId, list[str]]
 
     @classmethod
-    def of(cls, history: History, frames: Container[FrameId]) -> "_Book":
+    def of(
+        cls, history: History, frames: Container[FrameId], most: int | None
+    ) -> "_Book":
         """What there is of these frames."""
         labels: dict[FrameId, list[Told]] = defaultdict(list)
         for label in told(history):
@@ -159,7 +166,8 @@ class _Book:
             controls=control_frames(history),
             thresholds={x.generation: x.threshold for _, x in history.generations},
             births=_births(history, frames),
-            lessons=_lessons(history, frames),
+            lessons=_lessons(history, frames, most),
+            most=most if most and most < len(history.generations) else None,
             hands=_by_hand(history, frames),
         )
 
@@ -175,8 +183,12 @@ class _Book:
             lines.append("It was not chosen for a label.")
         for role, said in _ROLES.items():
             numbers = self.lessons.get(frame.id, {}).get(role)
-            lines += [said.format(_generations(numbers))] if numbers else []
+            lines += [said.format(self._taught(numbers))] if numbers else []
         return lines + self.hands.get(frame.id, [])
+
+    def _taught(self, numbers: list[int]) -> str:
+        looked = f" (of the last {self.most} looked at)" if self.most else ""
+        return f"{_generations(numbers)}{looked}"
 
     def _born(
         self, frame: FrameId, origin: Origin | None, labels: list[Told]
@@ -253,13 +265,13 @@ def _judged(history: History, origin: Origin) -> Iterator[str]:
 
 
 def _lessons(
-    history: History, frames: Container[FrameId]
+    history: History, frames: Container[FrameId], most: int | None
 ) -> dict[FrameId, dict[str, list[int]]]:
     """By frame and role, the generations that were trained with it or tested on it."""
     done = {event.name for _, event in history.generations}
     lessons = [x for x in history.chronicle.lessons if x.name in done]
     out: dict[FrameId, dict[str, list[int]]] = {}
-    for asked in trainings(history, lessons):
+    for asked in trainings(history, lessons[-most:] if most else lessons):
         for role in _ROLES:
             for frame in getattr(asked, role):
                 if frame in frames:

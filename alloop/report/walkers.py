@@ -92,8 +92,8 @@ def _figures(history: History, brought: Explorations) -> Text:
             "keeps no other frames' energies: those drawn at random are a fair "
             "sample, those that surprised are not."
         )
-    if brought.left_out:
-        how += f" {brought.left_out} points are left out, evenly."
+    if max(len(brought.moments), len(brought.energies)) > figures.MOST:
+        how += " An even sample of the points is drawn, and all stops."
     return figure(drawn, how)
 
 

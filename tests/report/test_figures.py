@@ -8,6 +8,7 @@ from alloop.report.agreement import Biases, Parity
 from alloop.report.evidence import Point
 from alloop.report.figures import agreement, bias, gantt, surprise, thinned
 from alloop.report.gantt import Bar, axis_length, bars, lanes, placed, rounds, shifts
+from alloop.report.sections import surprise as section
 
 
 def test_bars_are_the_tasks_of_the_journal(finished):
@@ -69,6 +70,17 @@ def test_a_large_test_set_is_thinned_and_the_caption_says_so():
     parity = Parity(1, (np.zeros(2), np.zeros(2)), (forces, forces))
     assert sum(map(len, agreement(parity))) < 200_000
     assert "Of the components, one in 46 is drawn." in thinned(parity)
+
+
+def test_of_many_points_the_worst_are_drawn_and_the_caption_says_so():
+    rng = np.random.default_rng(3)
+    errors = rng.exponential(size=90_000)
+    many = [Point(f"{i:012x}", "chosen", 1, 1.0, x) for i, x in enumerate(errors)]
+    body = section(many).body
+    assert 1500 < body.count("<use href=") <= 2000
+    assert f'data-f="{many[errors.argmax()].frame[:12]}"' in body
+    assert "Of 90000 frames" in body
+    assert len(body) < 250_000
 
 
 @pytest.mark.parametrize("values", [[0.0, 0.0], [0.1], [1e-9, 10.0]])

@@ -13,7 +13,7 @@ from alloop.loop import events as e
 from alloop.loop.history import Entry
 from alloop.loop.told import told
 from alloop.report.status import status
-from alloop.report.story import log_lines, why
+from alloop.report.story import log_lines, stories, why
 
 _LOST = Failure.LOST
 
@@ -53,6 +53,13 @@ def test_the_story_of_a_failure_gives_the_reason_and_the_advice(finished):
     assert "(after 4 rungs); 0.5 s of CPU time." in story
     assert "It is in quarantine; another try would end just so." in story
     assert "taught" not in story
+
+
+def test_a_story_may_look_at_the_last_trainings_alone_and_says_so(finished):
+    frame = finished.ledger.frames[_of(finished, "bias")]
+    lines = stories(finished, [frame], {}, most=2)[frame.id]
+    said = "Its expensive label taught generations 2–3 (of the last 2 looked at)."
+    assert said in lines
 
 
 def test_first_frames_are_drawn_around_the_minimum(finished):
