@@ -341,7 +341,7 @@ def test_plan_prices_labels_in_a_child(
     out = said(capsys, "plan", toy)
     assert "of CPU (" in out
     assert "at least" in out
-    assert "on 1 cores" in out
+    assert "on 1 core;" in out
     assert "prices: from 2 labels made now" in out
     assert "MB for toy" in out
     assert "not priced" in said(capsys, "plan", toy, "--no-measure")

@@ -4,7 +4,6 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.table import Table
 
 from alloop import __version__
 from alloop.cli.console import complain, say
@@ -30,7 +29,9 @@ def version() -> None:
 
 
 def _machine() -> int:
-    table = Table("", "", show_header=False, box=None)
+    from alloop.report.fitting import FittingTable
+
+    table = FittingTable("", "", show_header=False, box=None)
     for name, value in facts():
         table.add_row(name, value)
     say(table)

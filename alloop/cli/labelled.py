@@ -9,7 +9,6 @@ from typing import Any, Self
 from rich.console import Console
 from rich.progress import BarColumn, TextColumn
 from rich.progress import Progress as Bar
-from rich.table import Table
 
 from alloop.cli.console import out, say
 from alloop.cli.places import short
@@ -19,6 +18,7 @@ from alloop.core.records import Failure, Label
 from alloop.labelling.job import Job
 from alloop.labelling.many import Outcome, Progress
 from alloop.labelling.out import Failed, failed, failures_file
+from alloop.report.fitting import FittingTable
 from alloop.report.words import duration, failures, plural, reason, spans
 
 _EVERY = 30.0  # s between two lines where there is no terminal
@@ -111,7 +111,7 @@ def _listed(job: Job, missing: Failed) -> Iterator[Any]:
     frames = defaultdict[Failure, list[int]](list)
     for index, why in missing.items():
         frames[why.failure].append(index)
-    table = Table("no label", "frames", "which", "what to do", box=None)
+    table = FittingTable("no label", "frames", "which", "what to do", box=None)
     for failure, indices in sorted(frames.items(), key=lambda item: -len(item[1])):
         which = _cut(spans(indices))
         table.add_row(reason(failure), str(len(indices)), which, str(failure))

@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
-from rich.table import Table
 
 from alloop.cli.console import AsJson, complain, out, say, say_json
 from alloop.cli.places import existing, short
@@ -61,7 +60,9 @@ def check(file: File, as_json: AsJson = False) -> int:
     setup = _checked(file)
     for warning in setup.warnings:
         complain(f"warning: {warning}")
-    table = Table("", "", show_header=False, box=None)
+    from alloop.report.fitting import FittingTable
+
+    table = FittingTable("", "", show_header=False, box=None)
     for row in _rows(setup):
         table.add_row(*row)
     say(table)

@@ -15,6 +15,8 @@ from alloop.config.data import Sampled
 from alloop.core.cost import Cost, molecule
 from alloop.core.frame import Frame
 from alloop.loop.places import cores
+from alloop.report.fitting import FittingTable
+from alloop.report.words import plural
 
 _RELAXING = 30  # force calls until a molecule is relaxed, roughly
 _FRAME = 400  # bytes an atom of a labelled frame takes, journal and columns together
@@ -80,7 +82,8 @@ def table(
 
 def _table(setup: Setup, rows: list[Count], found: Prices) -> Table:
     heads = ("labels for", "level", "labels", "CPU s each", "within", "CPU")
-    shown = Table(*heads, f"wall, {_workers(setup)} cores", box=None)
+    wall = f"wall, {plural(_workers(setup), 'core')}"
+    shown = FittingTable(*heads, wall, box=None, first_out=("within", "level"))
     for row in rows:
         title = setup.levels[row.fidelity].title
         cost = found.costs.get(row.fidelity)
@@ -108,7 +111,7 @@ def _sentences(setup: Setup, rows: list[Count], found: Prices) -> Iterator[str]:
         wall = duration(sum(x for _, x, _ in spent) / _workers(setup))
         yield (
             f"labels: {likely} of CPU ({least} to {most}), at least {wall} on "
-            f"{_workers(setup)} cores; training and MD come on top"
+            f"{plural(_workers(setup), 'core')}; training and MD come on top"
         )
     else:
         yield "labels: not priced (measuring is off, or a level gave no label)"
@@ -120,7 +123,8 @@ def _sentences(setup: Setup, rows: list[Count], found: Prices) -> Iterator[str]:
 
 
 def _assumed(setup: Setup, found: Prices) -> Iterator[str]:
-    sources = [f"{n} labels {source}" for source, n in found.sources.items() if n]
+    counted = found.sources.items()
+    sources = [f"{plural(n, 'label')} {source}" for source, n in counted if n]
     if sources:
         yield f"prices: from {', '.join(sources)}; range: two labels of three"
     for fidelity, cost in found.costs.items():

@@ -7,13 +7,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from rich.table import Table
 
 from alloop.cli.console import AsJson, say, say_json, unheard
 from alloop.cli.places import Force, Place, history_of, short
 from alloop.core.errors import InputError
 
 if TYPE_CHECKING:
+    from rich.table import Table
+
     from alloop.loop.history import History
 
 
@@ -184,9 +185,11 @@ def _quarantine(told: dict[str, Any]) -> str:
     return f"{plural(labels, 'label')} failed{hint}"
 
 
-def _labels(told: dict[str, dict[str, Any]]) -> Table:
+def _labels(told: dict[str, dict[str, Any]]) -> "Table":
+    from alloop.report.fitting import FittingTable
+
     head = ("labels", "level", "good", "doubtful", "failed", "of budget", "CPU s")
-    table = Table(*head, box=None)
+    table = FittingTable(*head, box=None, first_out=("CPU s", "level", "doubtful"))
     for kind, each in told.items():
         budget = "" if each["budget"] is None else f"{each['used']}/{each['budget']}"
         counts = (str(each[key]) for key in ("good", "doubtful", "failed"))

@@ -14,6 +14,7 @@ from alloop.cli.console import out, say
 from alloop.cli.places import short
 from alloop.core.printable import printable_line
 from alloop.grading import Errors
+from alloop.report.fitting import FittingTable
 from alloop.report.words import milli, number, plural
 from alloop.teaching import Job, Taught
 
@@ -93,7 +94,7 @@ def summary(job: Job, taught: Taught) -> Iterator[Any]:
 
 
 def _table(title: str, rows: Mapping[str, Errors]) -> Table:
-    table = Table(box=SIMPLE_HEAD, padding=0)
+    table = FittingTable(box=SIMPLE_HEAD, padding=0)
     table.add_column(title, no_wrap=True)
     for column in _COLUMNS:
         table.add_column(column, justify="right")

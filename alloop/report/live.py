@@ -21,6 +21,7 @@ from alloop.loop.spool import trainings
 from alloop.loop.state import LoopState
 from alloop.loop.stopping import left
 from alloop.report.facts import foretell, kinds, rounds_left
+from alloop.report.fitting import FittingTable
 from alloop.report.logfile import LogFile as LogFile
 from alloop.report.phrases import happened, trained
 from alloop.report.tally import Count, Tally
@@ -142,10 +143,18 @@ class Live:
             "expensive": self._rules.budget.expensive,
             "test": 0,
         }
-        grid = Table.grid(padding=(0, 2))
-        grid.add_column(style="dim")
+        grid = FittingTable(
+            box=None,
+            padding=(0, 2),
+            collapse_padding=True,
+            pad_edge=False,
+            show_header=False,
+            first_out=("bar",),
+            told=False,
+        )
+        grid.add_column(style="dim", no_wrap=True)
         grid.add_column(justify="right")
-        grid.add_column(width=24)
+        grid.add_column("bar", width=24)
         grid.add_column()
         for kind, count in self._tally.labels(self._state).items():
             budget = budgets[kind]

@@ -10,6 +10,7 @@ from alloop.loop.history import History
 from alloop.loop.prices import by_part, utilisation
 from alloop.report.compare import TITLES, comparisons
 from alloop.report.facts import Made, Stand, generations, level, made, title
+from alloop.report.fitting import FittingTable
 from alloop.report.noise import floors
 from alloop.report.words import STAGES, duration, failures, milli, number, plural
 
@@ -17,12 +18,13 @@ _COLUMNS = (
     *("cheap\nlabels", "exp.\nlabels", "forces\nmeV/Å", "RMSE\nmeV/Å"),
     *("energy\nmeV", "flag\nabove", "train\nCPU", "labels\nCPU"),
 )
+_FIRST_OUT = ("train\nCPU", "flag\nabove", "energy\nmeV", "RMSE\nmeV/Å")
 NO_CONTROLS: Mapping[str, History] = {}
 
 
 def end_table(history: History, controls: Mapping[str, History] = NO_CONTROLS) -> Table:
     """Generations with their labels, test errors and costs; controls below."""
-    table = Table(box=SIMPLE_HEAD, padding=0)
+    table = FittingTable(box=SIMPLE_HEAD, padding=0, first_out=_FIRST_OUT)
     table.add_column(str(history.attrs["name"]), no_wrap=True)
     for column in _COLUMNS:
         table.add_column(column, justify="right")

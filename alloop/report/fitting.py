@@ -1,0 +1,95 @@
+"""Tables that fit their terminal: columns are wrapped or left out, never cut."""
+
+from collections.abc import Sequence
+from copy import copy
+from dataclasses import replace
+from typing import Any
+
+from rich.console import Console, ConsoleOptions, RenderResult
+from rich.measure import Measurement
+from rich.table import Column, Table
+
+_LEAST = 2  # columns that are never left out
+_ENDLESS = 10_000  # characters
+
+
+class FittingTable(Table):
+    """A table whose cells wrap between words and, where that is not enough, whose least
+    important columns are left out and named below.
+
+    Parameters
+    ----------
+    first_out
+        Headers of the columns that are left out first, in this order; then the last
+        column, and so on.
+    told
+        Name them below the table.
+    """
+
+    def __init__(
+        self,
+        *headers: str,
+        first_out: Sequence[str] = (),
+        told: bool = True,
+        **options: Any,
+    ) -> None:
+        super().__init__(*headers, **options)
+        self._first_out, self._told = tuple(first_out), told
+
+    def __rich_console__(
+        self, console: Console, options: ConsoleOptions
+    ) -> RenderResult:
+        """The table in the width that there is."""
+        shown = [replace(column, overflow="fold") for column in self.columns]
+        gone: list[str] = []
+        while len(shown) > _LEAST and self._room(console, options, shown) < 0:
+            column = self._dispensable(shown)
+            shown = [each for each in shown if each is not column]
+            gone.append(" ".join(str(column.header).split()))
+        yield from Table.__rich_console__(
+            self._of(self._spread(console, options, shown)), console, options
+        )
+        if gone and self._told:
+            yield f"left out here: {', '.join(gone)}"
+
+    def _dispensable(self, shown: Sequence[Column]) -> Column:
+        named = {str(column.header): column for column in shown}
+        return next((named[x] for x in self._first_out if x in named), shown[-1])
+
+    def _of(self, columns: Sequence[Column]) -> Table:
+        table = copy(self)
+        table.columns = [replace(x, _index=i) for i, x in enumerate(columns)]
+        return table
+
+    def _room(
+        self, console: Console, options: ConsoleOptions, columns: Sequence[Column]
+    ) -> int:
+        """Characters that are left over where no word is cut."""
+        narrow = [replace(x, width=_measured(console, x).minimum) for x in columns]
+        wide = options.update(width=_ENDLESS)
+        return options.max_width - self._of(narrow).__rich_measure__(console, wide)[0]
+
+    def _spread(
+        self, console: Console, options: ConsoleOptions, columns: Sequence[Column]
+    ) -> list[Column]:
+        """The columns with their widths: what is left over goes to those that wrap."""
+        room = max(0, self._room(console, options, columns))
+        out = []
+        for column in columns:
+            wanted = _measured(console, column)
+            more = min(room, wanted.maximum - wanted.minimum)
+            room -= more
+            out.append(replace(column, width=wanted.minimum + more))
+        return out
+
+
+def _measured(console: Console, column: Column) -> Measurement:
+    """The widest word and the widest line of a column, its header among them."""
+    if column.width is not None:
+        return Measurement(column.width, column.width)
+    texts = [console.render_str(str(x)) for x in (column.header, *column.cells)]
+    each = [Measurement.get(console, console.options, text) for text in texts]
+    widest = max(x.maximum for x in each)
+    return Measurement(
+        widest if column.no_wrap else max(x.minimum for x in each), widest
+    )
