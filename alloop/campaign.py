@@ -150,7 +150,7 @@ class Campaign:
         `info` tells `level`, `split` and where a label comes from. Parameters as in
         `export`; with level "both" the keys name their level (`REF_energy_cheap`, ...).
         """
-        return dataset(self.history(), Choice(level, split, at))
+        return dataset(self.history(), self._chosen(Choice(level, split, at)))
 
     def export(
         self, out: str | Path, choice: Choice = USUAL, *, force: bool = False
@@ -160,7 +160,12 @@ class Campaign:
         choice: of which level, split and generation; force: replace what is there.
         Returns a file for each level.
         """
-        return write(self.history(), Path(out), choice, force=force)
+        return write(self.history(), Path(out), self._chosen(choice), force=force)
+
+    def _chosen(self, choice: Choice) -> Choice:
+        """The choice with the share of frames that the campaign's trainer holds out."""
+        share = getattr(self.setup.plan.training, "validation", 0.0)
+        return replace(choice, validation=share)
 
     def export_model(
         self, out: str | Path, generation: int | None = None, *, force: bool = False

@@ -45,7 +45,7 @@ from alloop.core.errors import InputError
 from alloop.core.frame import FrameId
 from alloop.core.levels import LevelId
 from alloop.core.records import Label, Noise
-from alloop.core.splits import Split, split_of
+from alloop.core.splits import Split, held_out, split_of
 from alloop.files.targets import LABELS, refuse_target
 from alloop.loop import events as e
 from alloop.loop.chronicle import Told
@@ -64,8 +64,9 @@ class Choice:
     """Which labels of a campaign: of one level or both, of one split or all.
 
     split: "train" is what a generation was trained on, "validation" what steered the
-    campaign (its frozen test set, and cheap frames held out to calibrate surprise),
-    "test" what only examines it. at: as of this generation; by default the last one,
+    campaign (its frozen test set, cheap frames held out to calibrate surprise, and the
+    share `validation` of the expensive ones that its trainer held out, if any), "test"
+    what only examines it. at: as of this generation; by default the last one,
     without labels that were excluded since. without: no label with these doubts.
     """
 
@@ -73,6 +74,7 @@ class Choice:
     split: Splits = "train"
     at: int | None = None
     without: Collection[Doubt] = ()
+    validation: float = 0.0
 
     @property
     def levels(self) -> tuple[Level, ...]:
@@ -245,7 +247,7 @@ class _Lesson:
 
     seq: int
     trained: Mapping[str, Set[FrameId]]
-    heldout: Set[FrameId]
+    heldout: Mapping[str, Set[FrameId]]
 
 
 def _lesson(history: History, choice: Choice) -> _Lesson | None:
@@ -266,12 +268,14 @@ def _lesson(history: History, choice: Choice) -> _Lesson | None:
     (entry,) = history.pick([asked.seq])
     commands = {x.name: x for x in entry.turn.commands if isinstance(x, e.Train)}
     command = commands[asked.name]
-    trained = {"cheap": set(command.cheap), "expensive": set(command.expensive)}
-    return _Lesson(asked.seq, trained, set(command.heldout))
+    aside = held_out(command.expensive, choice.validation)
+    trained = {"cheap": set(command.cheap), "expensive": {*command.expensive} - aside}
+    heldout = {"cheap": set(command.heldout), "expensive": aside}
+    return _Lesson(asked.seq, trained, heldout)
 
 
 def _split(label: Told, lesson: _Lesson | None) -> Split:
-    if lesson and label.fidelity == "cheap" and label.frame.id in lesson.heldout:
+    if lesson and label.frame.id in lesson.heldout[label.fidelity]:
         return "validation"
     return split_of(label.purpose, label.brought)
 

@@ -12,6 +12,7 @@ from alloop.core.errors import InputError
 from alloop.core.frame import Frame
 from alloop.core.records import Failure, Label, Noise, Unlabelled
 from alloop.core.seeds import stream
+from alloop.core.splits import held_out
 from alloop.export import Choice, dataset, doubts, write
 from alloop.intake import read_labels
 from alloop.loop import events as e
@@ -95,6 +96,7 @@ def history(turns):
 
 
 ALL = Choice("expensive", "all")
+IDS = [FRAMES[name].id for name in ("given", "seed")]  # what is trained on
 
 
 def labels(history, out, **choice):
@@ -188,6 +190,20 @@ def test_frames_held_out_to_calibrate_are_validation(turns, tmp_path):
     turns[at] = replace(turns[at], commands=(held,))
     steering = labels(told(turns), tmp_path / "x.xyz", level="both", split="validation")
     assert steering == [("seed", "cheap"), ("test", "expensive")]
+
+
+def test_frames_that_the_trainer_held_out_are_validation(history, tmp_path):
+    fraction = next(x / 100 for x in range(101) if held_out(IDS, x / 100))
+    (aside,) = held_out(IDS, fraction)
+    sets = {
+        split: {
+            x.info["frame"].removeprefix("frame/")
+            for x in dataset(history, Choice(split=split, validation=fraction))
+        }
+        for split in ("train", "validation")
+    }
+    assert sets["train"] == {*IDS} - {aside}
+    assert sets["validation"] == {aside, FRAMES["test"].id}
 
 
 def test_excluded_labels_are_left_out(turns, tmp_path):

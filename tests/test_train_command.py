@@ -19,8 +19,10 @@ from alloop.cli import main
 from alloop.core.atoms import from_atoms
 from alloop.core.batch import pack
 from alloop.core.records import Label
+from alloop.core.splits import held_out
 from alloop.labels.direct import DirectLabeller
 from alloop.labels.toy import toy_level
+from alloop.teaching import prepare
 
 WATER = np.array([[0.0, 0.0, 0.0], [0.0, 0.757, 0.587], [0.0, -0.757, 0.587]])
 LEVELS = {"cheap": toy_level(), "expensive": toy_level(stretch=0.02, offset=1.0)}
@@ -101,6 +103,40 @@ def test_frames_that_are_held_back_are_learned_from_at_no_level(here: Path) -> N
     assert labels["test"] > 0
     assert sum(labels[x] for x in ("expensive", "validation", "test")) == 40
     assert labels["cheap"] == labels["expensive"]  # the same frames were drawn
+
+
+def test_stages_on_cheap_labels_are_refused_where_none_are_left(
+    here: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    frames = [from_atoms(atoms) for atoms in labelled(40, 1)]
+    aside = held_out([frame.id for frame in frames], 0.3)
+    cheap = [
+        atoms
+        for atoms, frame in zip(labelled(40, 1, "cheap"), frames, strict=True)
+        if frame.id in aside
+    ]
+    ase.io.write("few.xyz", cheap)
+    words = ("--expensive", "exp.xyz", "--cheap", "few.xyz", *UNITS, *PAIRS)
+    assert train(*words, "--validation", "0.3") == 2
+    said = capsys.readouterr().err
+    assert "expected cheap labels" in said
+    assert said.count("\n") == 1
+    assert train(*words, "--validation", "0.3", "--training", "standard") == 0
+
+
+def test_validation_frames_that_are_learned_from_are_told(here: Path) -> None:
+    frames = labelled(40, 1)
+    turned = [atoms.copy() for atoms in frames]
+    for atoms, old in zip(turned, frames, strict=True):
+        atoms.rotate(40.0, "z", rotate_cell=False)
+        atoms.info |= old.info
+        atoms.set_array("REF_forces", np.zeros((len(atoms), 3)))
+    ase.io.write("twice.xyz", [*frames, *turned])
+    units = {"energy_unit": "eV", "length_unit": "angstrom"}
+    start = [{"labels": "twice.xyz", "level": "expensive", **units}]
+    job = prepare({"start": start, "potential": {"kind": "pairwise"}}, "m.alloop", 0.3)
+    told = " ".join(job.material.warnings)
+    assert "validation frames are learned from too" in told
 
 
 def test_units_are_converted_and_known_files_need_none(here: Path) -> None:

@@ -1,6 +1,10 @@
 """Which labels teach, which steer the campaign and which only test. Pure."""
 
+from collections.abc import Iterable
 from typing import Literal, TypeAlias
+
+from alloop.core.frame import FrameId
+from alloop.core.seeds import share
 
 Split: TypeAlias = Literal["train", "validation", "test"]
 
@@ -20,3 +24,15 @@ def split_of(purpose: str, brought: bool = False) -> Split:
     if purpose == FROZEN:
         return "test" if brought else "validation"
     return "train"
+
+
+def held_out(frames: Iterable[FrameId], fraction: float) -> frozenset[FrameId]:
+    """Return the frames that a trainer holds out for validation, about so large a
+    fraction of them.
+
+    A frame's id decides, whatever the other frames. None at all where one side would be
+    empty.
+    """
+    known = frozenset(frames)
+    out = frozenset(x for x in known if share(0, f"validation/{x}") < fraction)
+    return frozenset() if out == known else out

@@ -83,6 +83,7 @@ def material(plan: Plan, shares: Shares) -> Material:
         raise InputError("all expensive labels became the test set; lower its share")
     training, aside = held_out_split(_set(expensive.values()), shares.validation)
     validation = _set(()) if aside is None else aside
+    warnings += _validation_twins(validation, training)
     held = {*test, *(frame.id for frame in validation.batch.frames())}
     cheap = {i: x for i, x in cheap.items() if i not in held}
     if not cheap and _needs_cheap(plan.training):
@@ -172,6 +173,17 @@ def _refuse_twins(test: Sequence[Frame], taught: Sequence[Frame]) -> None:
             f"too (the first is frame {first}, frame {other} of the labels); take them "
             "out of one of the two"
         )
+
+
+def _validation_twins(validation: LabelSet, training: LabelSet) -> list[str]:
+    """A warning where frames that are learned from steer the training too."""
+    known = duplicates([*validation.batch.frames()], [*training.batch.frames()])
+    if not known:
+        return []
+    return [
+        f"{len({i for i, _ in known})} of {len(validation)} validation frames are "
+        "learned from too, turned or moved; take them out of the labels"
+    ]
 
 
 def _set(found: Iterable[_Told] | Collection[_Told]) -> LabelSet:

@@ -13,7 +13,7 @@ import numpy as np
 from alloop.core.errors import InputError
 from alloop.core.records import LabelSet, TrainingData
 from alloop.core.roles import Potential
-from alloop.core.seeds import share
+from alloop.core.splits import held_out
 from alloop.potentials.learned import LearnedPotential
 from alloop.training.bench import Bench, Path
 from alloop.training.correct import rows
@@ -146,9 +146,8 @@ def held_out_split(
     Nothing is held out where one side would be empty.
     """
     ids = [frame.id for frame in labels.batch.frames()] if fraction > 0.0 else []
-    out = np.array(
-        [share(0, f"validation/{i}") < fraction for i in ids], dtype=np.bool_
-    )
-    if not out.any() or out.all():
+    chosen = held_out(ids, fraction)
+    if not chosen:
         return labels, None
+    out = np.array([each in chosen for each in ids], dtype=np.bool_)
     return rows(labels, np.flatnonzero(~out)), rows(labels, np.flatnonzero(out))
