@@ -100,7 +100,8 @@ class Campaign:
         history = self.history()
         setup = controls.prepare(name, self.setup, history)
         shared = (controls.Shared(history.ledger),)
-        return Campaign(setup, replace(self._guests, caches=shared))
+        posed = controls.posed(history)
+        return Campaign(setup, replace(self._guests, caches=shared, posed=posed))
 
     def fork(
         self, out: str | Path, at: int | None = None, rules: str | Path | None = None
@@ -119,10 +120,11 @@ class Campaign:
         return read(self.store)
 
     def model(self, generation: int | None = None) -> Generation:
-        """A generation, the last one by default."""
+        """A generation, by default the best one: the one that errs least on the frozen
+        set, the newest where none was tested."""
         history = self.history()
         trained = {event.generation: event.model for _, event in history.generations}
-        wanted = max(trained, default=0) if generation is None else generation
+        wanted = history.state.best if generation is None else generation
         if wanted not in trained:
             known = ", ".join(map(str, sorted(trained))) or "none yet"
             raise InputError(
@@ -135,7 +137,8 @@ class Campaign:
             return from_bytes(blob) if own is None else from_bytes(blob, own.restore)
 
     def calculator(self, generation: int | None = None) -> PotentialCalculator:
-        """An ASE calculator of energy, forces and surprise."""
+        """An ASE calculator of energy, forces and surprise, by default of the best
+        generation, as `model` has it."""
         return self.model(generation).calculator()
 
     def dataset(
@@ -170,7 +173,8 @@ class Campaign:
     def export_model(
         self, out: str | Path, generation: int | None = None, *, force: bool = False
     ) -> Path:
-        """Write a standalone model file that `alloop.load` opens without the store.
+        """Write a standalone model file that `alloop.load` opens without the store;
+        by default the best generation, as `model` has it.
 
         force: replace what is there, as a whole.
         """

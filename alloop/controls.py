@@ -2,7 +2,8 @@
 
 "standard" trains on expensive labels alone, and gets as many more of them as the cheap
 labels cost. "random" picks its frames at random. Each is a fork of the finished
-campaign before their paths part: first labels and test set are the same.
+campaign before their paths part: first labels and frozen set are the same. Each is
+examined on the frames and labels of the campaign's own examination.
 """
 
 from dataclasses import dataclass
@@ -13,6 +14,7 @@ from alloop.config import Setup
 from alloop.core.records import Label, Unlabelled
 from alloop.forking import branch
 from alloop.loop import events as e
+from alloop.loop.events import Posed
 from alloop.loop.history import History
 from alloop.loop.ledger import Ledger
 from alloop.loop.prices import cheap_in_expensive
@@ -51,7 +53,8 @@ def prepare(name: str, setup: Setup, history: History) -> Setup:
 def _changes(name: str, setup: Setup, history: History) -> dict[str, Any]:
     # The campaign has told how noisy the levels are.
     levels = {fidelity: {"recheck": 0.0} for fidelity in setup.levels}
-    both = {"name": f"{setup.name}-{name}", "levels": levels}
+    test = {"examination": 0}  # the campaign's own frames are posed instead
+    both = {"name": f"{setup.name}-{name}", "levels": levels, "test": test}
     if name == "random":
         return {**both, "flag": {"selection": "random"}}
     budget = setup.rules.budget.expensive + round(cheap_in_expensive(history))
@@ -61,6 +64,27 @@ def _changes(name: str, setup: Setup, history: History) -> dict[str, Any]:
         "seeds": {"cheap": 0},
         "training": {"kind": "standard"},
     }
+
+
+def posed(history: History) -> Posed | None:
+    """Return the labelled frames of the campaign's last examination, for its controls;
+    None where there are none."""
+    numbers = history.chronicle.examinations
+    if not numbers:
+        return None
+    begun = f"examine/{max(numbers)}/"
+    level = history.state.levels["expensive"]
+    found = {
+        x.frame.id: (x.frame, x.molecule)
+        for _, event in history.of_kind(e.Examined)
+        if event.name.startswith(begun)
+        for x in event.frames
+        if isinstance(history.ledger.get(level, x.frame.id), Label)
+    }
+    frames = [found[key] for key in sorted(found)]
+    if not frames:
+        return None
+    return Posed(tuple(f for f, _ in frames), tuple(m for _, m in frames))
 
 
 def _parting(name: str, history: History) -> int:

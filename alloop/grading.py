@@ -31,11 +31,13 @@ class Scoring:
 @dataclass(frozen=True, slots=True, eq=False)
 class Scored:
     """A scorer fitted to a potential, the threshold above which a frame is flagged
-    (None: not calibrated), and landmarks (frames, features) to be different from."""
+    (None: not calibrated), and landmarks (frames, features) to be different from.
+    calibrated_on: frames whose surprise the threshold was taken from."""
 
     scorer: QResidual
     threshold: float | None
     landmarks: Floats
+    calibrated_on: int = 0
 
 
 def fit_scorer(
@@ -63,7 +65,8 @@ def fit_scorer(
     )
     surprise = scorer.score(heldout, potential.predict(heldout, descriptors=True))
     limit = threshold(surprise, scoring.quantile)
-    return Scored(scorer, limit, _landmarks(seen, described, scoring))
+    landmarks = _landmarks(seen, described, scoring)
+    return Scored(scorer, limit, landmarks, len(heldout))
 
 
 def _reference(seen: Batch, heldout: Batch, seed: int) -> tuple[Batch, Batch]:

@@ -53,6 +53,7 @@ class Run:
     caches: tuple[Labels, ...] = ()
     spool: Spool | None = None
     due: Due | None = None
+    posed: e.Posed | None = None
     _turns: int = 0
     _compacted: float = field(default_factory=time.monotonic)
     _looked: float = -_ASKED
@@ -121,9 +122,17 @@ class Run:
             return (opening(setup),)
         names = changed(self.keeper.config, setup.text)
         idle = not (state.open or state.finished)  # as a fork is
-        if names or state.broken or idle:
-            return (e.Amended(setup.text, names),)
-        return ()
+        amended = names or state.broken or idle
+        first = (e.Amended(setup.text, names),) if amended else ()
+        return (*self._posed(state), *first)
+
+    def _posed(self, state: LoopState) -> tuple[e.Posed, ...]:
+        """The examination of another campaign, where it was not taken over yet."""
+        asked = () if self.posed is None else self.posed.frames
+        known = {frame.id for frame in state.posed}
+        if self.posed is None or {frame.id for frame in asked} == known:
+            return ()
+        return (self.posed,)
 
     def _observe(self, state: LoopState, turn: e.Turn) -> None:
         self._turns += 1
@@ -137,11 +146,12 @@ class Run:
 @dataclass(frozen=True, slots=True)
 class Guests:
     """What a caller may bring to a run: a distributed.Client, more label caches, a
-    potential of one's own."""
+    potential of one's own, frames to be examined on in place of its own."""
 
     client: Any = None
     caches: tuple[Labels, ...] = ()
     potential: OwnPotential | None = None
+    posed: e.Posed | None = None
 
 
 @contextlib.contextmanager
@@ -161,7 +171,9 @@ def running(setup: Setup, watch: Watch, guests: Guests) -> Iterator[Run]:
         pool = _pool(setup, guests, spool)
         try:
             caches = (*own, *guests.caches)
-            yield Run(setup, archive, keeper, pool, watch, caches, spool, due)
+            yield Run(
+                setup, archive, keeper, pool, watch, caches, spool, due, guests.posed
+            )
         finally:
             pool.close()
             withdraw_stop(setup.store)

@@ -28,7 +28,8 @@ _TINY: dict[str, Any] = {
     "name": "chaos",
     "seed": 7,
     "start": [{"molecule": "H2O"}],
-    "test": {"frames": 2, "temperature": 400, "each": 1, "spacing": 5},
+    "test": {"frames": 2, "temperature": 400, "each": 1, "spacing": 5}
+    | {"examination": 3, "examination_spacing": 10},
     "seeds": {"cheap": 8, "expensive": 3, "temperature": 400},
     "explore": {"walkers": 2, "batch": 2, "steps": 20, "piece": 10, "stride": 5}
     | {"temperature": 400},

@@ -222,7 +222,7 @@ def test_why_tells_a_frames_story_by_the_beginning_of_its_id(
 ) -> None:
     history = alloop.Campaign.from_yaml(done).history()
     frame = history.trained()[-1].evaluation.frames[0]
-    assert "test set" in said(capsys, "why", done, frame[:12])
+    assert "frozen set" in said(capsys, "why", done, frame[:12])
     assert "fits no frame" in refused(capsys, "why", done, "xyz")
 
 

@@ -55,11 +55,12 @@ def counts(setup: Setup) -> list[Count]:
     even = [
         ("training", "cheap", rules.budget.cheap),
         ("training", "expensive", rules.budget.expensive),
-        ("test set", "expensive", test),
-        ("test set's MD", cheap, spacing * test),
+        ("frozen set", "expensive", test),
+        ("examination", "expensive", rules.examining.frames),
+        ("frozen set's MD", cheap, spacing * test),
     ]
     again = [
-        ("made again", f, round(share * sum(n for p, at, n in even[:3] if at == f)))
+        ("made again", f, round(share * sum(n for p, at, n in even[:4] if at == f)))
         for f, share in sorted(rules.recheck.items())
     ]
     modes = tuple(float(_RELAXING + 6 * len(frame)) for frame in setup.start)

@@ -30,7 +30,7 @@ def status(
         say_json(told)
         return
     for name, value in _facts(told):
-        say(f"{name:<12} {value}")
+        say(f"{name:<16} {value}")
     say(_labels(told["labels"]))
 
 
@@ -141,9 +141,13 @@ def _facts(told: dict[str, Any]) -> Iterator[tuple[str, str]]:
     if told["parent"]:
         origin = told["parent"]
         yield "forked", f"from {origin['store']}, generation {origin['generation']}"
+    if told["examination"]:
+        yield "examination", " ".join(told["examination"]["sentences"])
     errors = [milli(x) for x in told["errors"] if x is not None]
-    shown = f"{' → '.join(errors)} meV/Å, by generation"
-    yield "test error", shown if errors else "none yet"
+    shown = f"{' → '.join(errors)}{_best(told)}"
+    yield f"{told['tested_on']} error", shown if errors else "none yet"
+    if told["calibration"]:
+        yield "threshold", " ".join(told["calibration"])
     yield "walkers", f"{walkers['walking']} walking, {stopped or 'none'} stopped"
     yield "CPU", duration(told["cpu_seconds"])
     if told["quarantined"]["labels"]:
@@ -157,12 +161,19 @@ def _facts(told: dict[str, Any]) -> Iterator[tuple[str, str]]:
     yield "store", f"{short(Path(told['store']))}, last commit {told['last_commit']}"
 
 
+def _best(told: dict[str, Any]) -> str:
+    """What the list of errors means, and which of them is used."""
+    words = " meV/Å, by generation"
+    last = len(told["errors"])
+    return words if told["best"] == last else f"{words}; {told['best']} is the best"
+
+
 def _now(told: dict[str, Any], stage: str) -> str:
     """Finished, stopped and why, or what is being done."""
-    if told["finished"]:
-        return f"finished: {told['finished']}"
     if told["broken"]:
         return f"stopped: {told['broken']}"
+    if told["finished"]:
+        return f"finished: {told['finished']}"
     return stage if told["running"] else f"paused: {stage}"
 
 

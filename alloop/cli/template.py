@@ -28,7 +28,7 @@ start:                                # molecules, by name or from a file
   # - {{file: start.xyz, charge: 0, spin: 0}}             # spin is 2S
   # - {{labels: old.extxyz, level: cheap, energy_unit: eV, length_unit: angstrom}}
 
-test: {{frames: 30, temperature: 500}}  # MD at the cheap level, labelled expensively
+test: {{frames: 30, examination: 20}}   # steers; MD on the model at the end
 # test: {{file: test.extxyz, energy_unit: eV, length_unit: angstrom}}
 
 levels:

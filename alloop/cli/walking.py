@@ -107,7 +107,7 @@ def md(  # noqa: PLR0913 - one for each option
 
 
 def _generation(place: Path) -> "Generation":
-    """A model file's, or the last one of a store."""
+    """A model file's, or the best one of a store."""
     from alloop.generation import load
 
     yaml = place.suffix in (".yaml", ".yml")

@@ -11,7 +11,14 @@ from alloop.config.training import Asteroid, Standard
 from alloop.core.levels import Level
 from alloop.labels.isolated import Limits
 from alloop.loop.kit import Beginning, Kit, Scoring
-from alloop.loop.rules import Budget, Exploring, Rules, Seeding, Stopping
+from alloop.loop.rules import (
+    Budget,
+    Examining,
+    Exploring,
+    Rules,
+    Seeding,
+    Stopping,
+)
 from alloop.md.guards import Guards
 from alloop.md.run import Dynamics
 
@@ -40,8 +47,12 @@ def resolved(plan: Plan) -> Plan:
         if single
         else Asteroid(kind="asteroid", every=every)
     )
+    test = plan.test
+    if isinstance(test, Sampled) and test.temperature is None:
+        test = test.model_copy(update={"temperature": plan.explore.temperature})
     return plan.model_copy(
         update={
+            "test": test,
             "budget": budget,
             "seeds": plan.seeds.model_copy(update=seeds),
             "training": plan.training or default,
@@ -73,9 +84,17 @@ def rules(plan: Plan, tested: bool) -> Rules:
             per_walker=1 if sampled is None else sampled.each,
         ),
         exploring=Exploring(
-            moves.walkers, moves.steps, moves.batch, moves.piece, moves.temperature
+            moves.walkers,
+            moves.steps,
+            moves.batch,
+            moves.piece,
+            moves.temperature,
+            moves.timestep,
         ),
         stopping=Stopping(target, stop.patience, stop.improvement, stop.rounds),
+        examining=Examining(
+            plan.test.examination, plan.test.examination_spacing, _kelvin(plan)
+        ),
         every=10 if plan.training is None else plan.training.every,
         control=plan.flag.control,
         heldout=plan.flag.heldout,
@@ -86,6 +105,12 @@ def rules(plan: Plan, tested: bool) -> Rules:
         recheck={fidelity: plan.levels.recheck(fidelity) for fidelity in fidelities},
         doubts={fidelity: plan.levels.doubts(fidelity) for fidelity in fidelities},
     )
+
+
+def _kelvin(plan: Plan) -> float:
+    """The temperature that a campaign is tested at."""
+    asked = plan.test.temperature if isinstance(plan.test, Sampled) else None
+    return plan.explore.temperature if asked is None else asked
 
 
 def kit(plan: Plan, levels: Mapping[str, Level]) -> Kit:
@@ -174,7 +199,7 @@ def dynamics(explore: Explore) -> Dynamics:
 
 def _beginning(plan: Plan) -> Beginning:
     test = plan.test if isinstance(plan.test, Sampled) else Sampled()
-    walk = Dynamics("langevin", test.temperature, test.timestep, test.friction)
+    walk = Dynamics("langevin", _kelvin(plan), test.timestep, test.friction)
     return Beginning(
         test=walk,
         kind=plan.seeds.kind,

@@ -61,18 +61,37 @@ class Store(Section):
     store: str = Field(description="path of a store, relative to this YAML file")
 
 
-class Sampled(Section):
-    """A test set made by MD at the cheap level, labelled at the expensive one."""
+class Examined(Section):
+    """The final examination: MD on the best generation, labelled at the expensive
+    level, never trained on."""
+
+    examination: Whole = Field(0, description="frames of the final examination")
+    examination_spacing: Count = Field(
+        1000, description="MD steps before each of a walker's two frames there"
+    )
+
+
+class Sampled(Examined):
+    """A frozen set made by MD at the cheap level, labelled at the expensive one."""
 
     frames: Whole = Field(30, description="frames, all molecules together; 0: none")
-    temperature: Positive = Field(500.0, description="of the MD, K")
+    examination: Whole = Field(
+        20, description="frames of the final examination, MD on the model; 0: none"
+    )
+    temperature: Positive | None = Field(
+        None, description="of both MDs, K; by default that of `explore`"
+    )
     timestep: Annotated[float, Field(gt=0, le=5)] = Field(0.5, description="fs")
     friction: Positive = Field(0.02, description="1/fs")
     each: Count = Field(3, description="frames from one trajectory")
     spacing: Count = Field(20, description="MD steps between two of them")
 
 
-class Labelled(Units):
+class Tested(Store, Examined):
+    """The test set of another campaign, where its levels are the same."""
+
+
+class Labelled(Units, Examined):
     """A test set of one's own, labelled at the expensive level: never trained on."""
 
     file: str = Field(description="path, relative to this YAML file")
@@ -88,6 +107,6 @@ Start: TypeAlias = Annotated[
 Test: TypeAlias = Annotated[
     Annotated[Sampled, tag("sampled")]
     | Annotated[Labelled, tag("file")]
-    | Annotated[Store, tag("store")],
+    | Annotated[Tested, tag("store")],
     by_key("file", "store", otherwise="sampled"),
 ]

@@ -14,7 +14,7 @@ from alloop.core.seeds import stream
 from alloop.core.units import Floats
 from alloop.loop.rules import Rules
 from alloop.loop.state import LoopState
-from alloop.loop.stopping import left, price
+from alloop.loop.stopping import left, price, reserved
 from alloop.scores.bias import unexplained
 from alloop.scores.calibrate import ranks
 from alloop.selection import MostSurprising, RandomChoice, by_molecule
@@ -62,7 +62,8 @@ def _affordable(
     cost = cheap * price(state, "cheap") + expensive * price(state, "expensive")
     if hours is None or cost == 0.0:
         return 1.0
-    return min(1.0, max(0.0, 3600 * hours - state.cpu_seconds() + paid) / cost)
+    spare = 3600 * hours - state.cpu_seconds() - reserved(state, rules) + paid
+    return min(1.0, max(0.0, spare) / cost)
 
 
 def controls(state: LoopState, quota: int) -> list[Candidate]:

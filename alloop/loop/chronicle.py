@@ -6,7 +6,7 @@ whose numbers it holds.
 """
 
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from alloop.core.frame import Frame
 from alloop.core.levels import LevelId
@@ -68,7 +68,8 @@ class Deed:
 class Lesson:
     """A training that was asked for: in which record, and how many labels it has.
 
-    cheap: those held out included; learned: it learns from cheap labels at all.
+    heldout: cheap ones besides, which it does not learn from; learned: it learns from
+    cheap labels at all.
     """
 
     name: str
@@ -77,6 +78,7 @@ class Lesson:
     cheap: int
     expensive: int
     learned: bool
+    heldout: int = 0
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -123,7 +125,8 @@ class Chronicle:
     told: labels and failures in the order in which the journal got them; one that was
     asked for again is told again. deeds: all other records. rechecked: labels that were
     made a second time. explorers: the generation of each exploration that was asked
-    for, by its name; round, generation: of the last one.
+    for, by its name; round, generation: of the last one. examinations: what was asked
+    for, without walkers, by number.
     """
 
     told: list[Told] = field(default_factory=list)
@@ -133,6 +136,7 @@ class Chronicle:
     questions: dict[str, Question] = field(default_factory=dict)
     retries: set[str] = field(default_factory=set)
     explorers: dict[str, int] = field(default_factory=dict)
+    examinations: dict[int, e.Examine] = field(default_factory=dict)
     round: int = 0
     generation: int = 0
 
@@ -164,6 +168,9 @@ class Chronicle:
                     self.round, self.generation = round_, generation
                 case e.LabelFrame():
                     self._ask(seq, command)
+                case e.Examine(number=number):
+                    asked = replace(command, walkers=())
+                    self.examinations.setdefault(number, asked)
                 case e.Train():
                     self.lessons.append(_lesson(seq, command))
 
@@ -178,9 +185,10 @@ def _lesson(seq: int, asked: e.Train) -> Lesson:
         name=asked.name,
         seq=seq,
         generation=asked.generation,
-        cheap=len(asked.cheap) + len(asked.heldout),
+        cheap=len(asked.cheap),
         expensive=len(asked.expensive),
         learned=bool(asked.cheap),
+        heldout=len(asked.heldout),
     )
 
 

@@ -224,5 +224,5 @@ def _is_label(task: Task) -> bool:
 
 
 def _resource(task: Task) -> str:
-    learns = isinstance(task.command, e.Train | e.Explore)
+    learns = isinstance(task.command, e.Train | e.Explore | e.Examine)
     return LEARN if learns else LABEL

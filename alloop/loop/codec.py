@@ -12,6 +12,7 @@ from alloop.store.codec import Codec
 
 _EVENTS = (
     *(e.Prepare, e.Sample, e.LabelFrame, e.Explore, e.Train, e.Stop, e.Forked),
+    *(e.Examine, e.Examined, e.Posed),
     *(e.Opened, e.Given, e.Amended, e.Prepared, e.Sampled, e.Labelled, e.NotLabelled),
     *(e.Explored, e.Evaluation, e.Trained, e.TaskLost, e.Excluded, e.Timing, e.Turn),
     *(e.Recheck, e.Rechecked, e.Price, e.Priced, e.Retried, e.Included),

@@ -194,7 +194,7 @@ class Driver:
 
     def _cargo(self, state: LoopState, command: e.Command) -> Cargo:
         match command:
-            case e.Explore():
+            case e.Explore() | e.Examine():
                 return Cargo(model=self.book.model(command.model))
             case e.Train():
                 return self._lessons(state, command)

@@ -63,8 +63,8 @@ class Sample:
 class LabelFrame:
     """Label the frame at the level.
 
-    fidelity: "cheap" or "expensive". purpose: "seed", "test", "flagged", "control",
-    "bias". reason: one phrase for people.
+    fidelity: "cheap" or "expensive". purpose: "seed", "test" (the frozen set),
+    "flagged", "control", "bias", "examination". reason: one phrase for people.
     """
 
     frame: Frame
@@ -121,6 +121,32 @@ class Train:
         return f"train/{self.generation}"
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class Examine:
+    """Move walkers on a finished model and bring home a frame of each at the end of the
+    piece, whatever its surprise, with what the model says of it before any label.
+
+    number: of the examination, from 1 on; wanted: its frames, all batches and pieces
+    together; temperature in K; steps: MD steps of this piece, 0 where the frames are
+    given and nothing moves; reason: why the campaign ends.
+    """
+
+    number: int
+    batch: int
+    piece: int
+    generation: int
+    model: ModelId
+    walkers: tuple[Walker, ...]
+    steps: int
+    wanted: int
+    temperature: float
+    reason: str
+
+    @property
+    def name(self) -> str:
+        return f"examine/{self.number}/{self.batch}/{self.piece}"
+
+
 @dataclass(frozen=True, slots=True)
 class Recheck:
     """Make a label again at tighter settings, with the frame turned at random; asked
@@ -148,9 +174,10 @@ class Price:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Stop:
-    """Nothing more to do, and why."""
+    """Nothing more to do, and why; broken: not as it should end, and resumable."""
 
     reason: str
+    broken: bool = False
 
     @property
     def name(self) -> str:
@@ -158,7 +185,7 @@ class Stop:
 
 
 Command: TypeAlias = (
-    Prepare | Sample | LabelFrame | Explore | Train | Recheck | Price | Stop
+    Prepare | Sample | LabelFrame | Explore | Train | Examine | Recheck | Price | Stop
 )
 
 
@@ -211,6 +238,15 @@ class Forked:
     seq: int
     generation: int
     config: str
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Posed:
+    """Frames of another campaign's examination: this one ends with the same, in place
+    of MD of its own. molecules: the start that each frame belongs to."""
+
+    frames: tuple[Frame, ...]
+    molecules: tuple[int, ...]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -270,7 +306,7 @@ class Explored:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Evaluation:
-    """A generation's predictions on the frozen test set, frame after frame."""
+    """A generation's predictions on the frozen set, frame after frame."""
 
     frames: tuple[FrameId, ...]
     energies: Floats
@@ -279,6 +315,7 @@ class Evaluation:
     energy_mae: float  # eV, after removing the mean difference
     force_mae: float  # eV/Å, mean over components
     force_rmse: float  # eV/Å
+    energy_absolute: float | None = None  # eV, nothing removed; None: not measured
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -286,7 +323,8 @@ class Trained:
     """A new generation: model, scorer and threshold under one id.
 
     landmarks: (frames, features) mean descriptors of frames it was trained on, which
-    new candidates should differ from.
+    new candidates should differ from. calibrated_on: frames whose surprise the
+    threshold was taken from, None where it was not written down.
     """
 
     name: str
@@ -296,6 +334,17 @@ class Trained:
     evaluation: Evaluation | None
     landmarks: Floats
     history: Mapping[str, Detail | list[Detail]] = field(default_factory=dict)
+    timing: Timing = Timing()
+    calibrated_on: int | None = None
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Examined:
+    """Where the walkers of an examination are, and the frames of those that walk."""
+
+    name: str
+    walkers: tuple[Walker, ...]
+    frames: tuple[Candidate, ...]
     timing: Timing = Timing()
 
 
@@ -366,11 +415,20 @@ Answer: TypeAlias = (
     | NotLabelled
     | Explored
     | Trained
+    | Examined
     | Rechecked
     | Priced
 )
 Event: TypeAlias = (
-    Opened | Amended | Forked | Excluded | Included | Retried | TaskLost | Answer
+    Opened
+    | Amended
+    | Forked
+    | Posed
+    | Excluded
+    | Included
+    | Retried
+    | TaskLost
+    | Answer
 )
 
 

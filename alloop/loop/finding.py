@@ -22,7 +22,7 @@ from alloop.store import columns
 from alloop.store.schema import DIGITS, texts
 
 _SLAB = 65536  # ids that are compared at once
-_MAKING = ("Prepared", "Sampled")
+_MAKING = ("Prepared", "Sampled", "Examined")
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -83,6 +83,8 @@ def _named(event: e.Event) -> Iterator[Frame]:
             yield from event.seeds
         case e.Sampled():
             yield from event.frames
+        case e.Examined():
+            yield from (x.frame for x in event.frames)
         case e.Explored():
             yield from (x.frame for x in (*event.candidates, *event.controls))
 

@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from alloop.core import batch, cost, curve, doubts, frame, records
+from alloop.core import batch, cost, curve, doubts, frame, records, splits
 from alloop.core.batch import Batch, pack
 from alloop.core.errors import InputError
 from alloop.core.records import Label, Unlabelled
@@ -37,10 +37,10 @@ NAME = "driver"
 _GROWING = ("blocks", "recent")
 _REST = (
     *("lessons", "rechecked", "questions", "retries"),
-    *("explorers", "round", "generation"),
+    *("explorers", "examinations", "round", "generation"),
 )
 _MADE_OF = (
-    *(batch, cost, curve, doubts, frame, records),
+    *(batch, cost, curve, doubts, frame, records, splits),
     *(chronicle, classes, e, known, learning, ledger, sheets, state, codec, record),
 )
 
@@ -245,6 +245,7 @@ def _chronicle(found: _Kept, book: Ledger) -> Chronicle:
         questions=rest["questions"],
         retries=set(rest["retries"]),
         explorers=rest["explorers"],
+        examinations=rest["examinations"],
         round=rest["round"],
         generation=rest["generation"],
     )

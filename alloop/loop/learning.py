@@ -11,6 +11,7 @@ from functools import reduce
 import numpy as np
 
 from alloop.core import doubts
+from alloop.core.splits import EXAMINATION
 from alloop.loop import events as e
 from alloop.loop.state import TEST, Entry, Found, Insight, LoopState
 
@@ -36,7 +37,16 @@ def absorb(state: LoopState, event: e.Event) -> LoopState:
         case e.Opened():
             return _opened(state, event)
         case e.Amended() | e.Forked():
-            return replace(state, finished=None, broken=None, attempts={})
+            return _amended(state)
+        case e.Posed():
+            return replace(
+                state,
+                posed=event.frames,
+                posed_molecules=event.molecules,
+                examined={},
+                ending=None,
+                finished=None,
+            )
         case e.Excluded():
             pair = (event.frame, event.fidelity or "all")
             return replace(state, excluded=state.excluded | {pair})
@@ -63,6 +73,8 @@ def _answered(state: LoopState, event: e.Answer) -> LoopState:
             return _explored(state, event)
         case e.Trained():
             return _trained(state, event)
+        case e.Examined():
+            return _examined(state, event)
         case e.Prepared():
             seeds = (*state.seeds.get(event.molecule, ()), *event.seeds)
             return replace(state, seeds={**state.seeds, event.molecule: seeds})
@@ -81,13 +93,18 @@ def ask(state: LoopState, commands: Iterable[e.Command]) -> LoopState:
 
 def _ask(state: LoopState, command: e.Command) -> LoopState:
     if isinstance(command, e.Stop):
-        return replace(state, finished=command.reason)
+        broken = command.reason if command.broken else state.broken
+        return replace(state, finished=command.reason, broken=broken)
     if command.name in state.open:  # lost, and sent again
         return state
     stage = _stage(command)
     if stage != state.stage and not _is_late(state, command):
         state = _enter(state, stage)
-    state = replace(state, open={**state.open, command.name: command})
+    return _noted(replace(state, open={**state.open, command.name: command}), command)
+
+
+def _noted(state: LoopState, command: e.Command) -> LoopState:
+    """The state that remembers of a command what outlives its answer."""
     match command:
         case e.Explore():
             return _explore(state, command)
@@ -98,6 +115,9 @@ def _ask(state: LoopState, command: e.Command) -> LoopState:
         case e.Price(generation=number) if number > state.lesson:
             waiting = {**state.waiting, number: len(state.blocks)}
             return replace(state, lesson=number, waiting=waiting)
+        case e.Examine(reason=reason):
+            last = replace(command, walkers=())
+            return replace(state, examination=last, ending=reason)
         case e.Recheck():
             return replace(state, rechecks=state.rechecks | {command.name})
         case _:
@@ -131,8 +151,11 @@ def _explore(state: LoopState, command: e.Explore) -> LoopState:
 def _enter(state: LoopState, stage: str) -> LoopState:
     """Close the step that ended: its entries become a block."""
     blocks = (*state.blocks, state.recent) if state.recent else state.blocks
-    found = {} if stage == "explore" else state.found
-    return replace(state, stage=stage, blocks=blocks, recent=(), found=found)
+    if state.stage == "explore":
+        state = replace(state, stalled=state.stalled + 1 if state.died else 0)
+    if stage == "explore":
+        state = replace(state, found={}, moved={})
+    return replace(state, stage=stage, blocks=blocks, recent=())
 
 
 def _stage(command: e.Command) -> str:
@@ -141,12 +164,29 @@ def _stage(command: e.Command) -> str:
             return "seed"
         case e.LabelFrame(purpose="bias"):
             return "bias"
+        case e.LabelFrame(purpose="examination") | e.Examine():
+            return "examine"
         case e.LabelFrame():
             return "flag"
         case e.Explore():
             return "explore"
         case _:
             return "train"
+
+
+def _amended(state: LoopState) -> LoopState:
+    """The campaign goes on under other rules, or is taken up again; a round whose
+    walkers got nowhere is walked again."""
+    again = state.broken is not None and state.stage == "explore" and not state.open
+    return replace(
+        state,
+        stage="train" if again else state.stage,
+        stalled=0,
+        ending=None,
+        finished=None,
+        broken=None,
+        attempts={},
+    )
 
 
 def _opened(state: LoopState, event: e.Opened) -> LoopState:
@@ -216,7 +256,7 @@ def _note(state: LoopState, command: e.LabelFrame, entry: Entry) -> LoopState:
         blocks=tuple(_mended(block, entry) for block in state.blocks),
         recent=_mended(state.recent, entry),
         retries={k: v for k, v in state.retries.items() if k != command.name},
-        unlearned=state.unlearned or entry.good,
+        unlearned=state.unlearned or (entry.good and entry.purpose != EXAMINATION),
     )
 
 
@@ -256,7 +296,24 @@ def _retried(state: LoopState, event: e.Retried) -> LoopState:
 def _explored(state: LoopState, event: e.Explored) -> LoopState:
     walkers = {walker.index: walker for walker in event.walkers}
     found = {**state.found, event.name: Found(event.candidates, event.controls)}
-    return replace(state, walkers={**state.walkers, **walkers}, found=found)
+    command = state.open.get(event.name)
+    begun = command.walkers if isinstance(command, e.Explore) else ()
+    steps = {
+        before.index: walkers[before.index].step - before.step
+        for before in begun
+        if before.index in walkers
+    }
+    moved = {**state.moved, **{k: state.moved.get(k, 0) + n for k, n in steps.items()}}
+    walkers = {**state.walkers, **walkers}
+    return replace(state, walkers=walkers, found=found, moved=moved)
+
+
+def _examined(state: LoopState, event: e.Examined) -> LoopState:
+    command = state.open.get(event.name)
+    if not isinstance(command, e.Examine) or not event.frames:
+        return state
+    asked = max(command.wanted, state.examined.get(command.model, 0))
+    return replace(state, examined={**state.examined, command.model: asked})
 
 
 def _trained(state: LoopState, event: e.Trained) -> LoopState:
@@ -268,6 +325,7 @@ def _trained(state: LoopState, event: e.Trained) -> LoopState:
         model=event.model,
         insights={**state.insights, event.generation: insight},
         errors=(*state.errors, error),
+        models=(*state.models, event.model),
     )
 
 

@@ -10,7 +10,9 @@ With `staleness: k` training is no step to wait for: round r explores on generat
 r - k (at least 1), so that up to k trainings run beside MD and labels. The lag is
 fixed; no round ever uses "the newest". A round that closes fixes its lesson, which
 frames the next generation learns; trainings follow one another, each from its parent.
-The end waits for all of them: the last generation has learned every label.
+The end waits for all of them: the last generation has learned every label. Then the
+best generation is examined, on frames of its own MD that nothing has learned from or
+chosen by.
 """
 
 from collections.abc import Callable, Sequence
@@ -20,12 +22,14 @@ from math import ceil
 from alloop.core.frame import Frame
 from alloop.core.records import Walker
 from alloop.core.seeds import stream
+from alloop.core.splits import EXAMINATION
 from alloop.loop import events as e
 from alloop.loop.choice import Picks, controls, flagged, of_bias
+from alloop.loop.examining import examine, examined, next_piece
 from alloop.loop.noise import rechecks
 from alloop.loop.rules import Rules
 from alloop.loop.state import LoopState
-from alloop.loop.stopping import explorer, left, reason_to_stop
+from alloop.loop.stopping import explorer, left, lost_walkers, reason_to_stop
 from alloop.md.integrate import maxwell_boltzmann
 
 Commands = tuple[e.Command, ...]
@@ -50,11 +54,13 @@ def _follow_up(state: LoopState, event: e.Event, rules: Rules) -> Commands:
             return _seed_labels(state, event, rules) + _samples(event, rules)
         case e.Sampled():
             return tuple(
-                _label(state, frame, event.molecule, "expensive", "test", "test set")
+                _label(state, frame, event.molecule, "expensive", "test", "frozen set")
                 for frame in event.frames
             )
         case e.Explored():
             return _next_piece(state, event, rules)
+        case e.Examined():
+            return (*_papers(state, event), *next_piece(state, event))
         case _:
             return ()
 
@@ -81,10 +87,39 @@ def _next_step(state: LoopState, rules: Rules) -> Commands:
 
 
 def _end(state: LoopState, rules: Rules, reason: str) -> Commands:
-    """Stop when all is answered; but what came late is learned from before."""
+    """Stop when all is answered; but what came late is learned from before, and the
+    best generation is examined."""
     if state.open or state.waiting:
         return ()
-    return _learn(state, rules) if state.unlearned else (e.Stop(reason),)
+    if state.unlearned:
+        return _learn(state, rules)
+    if state.ending is None:
+        return examine(state, rules, reason) or (e.Stop(reason),)
+    return (e.Stop(reason),) if examined(state) else (_unexamined(rules, reason),)
+
+
+def _conclude(state: LoopState, rules: Rules) -> Commands:
+    """The end that the examination was taken for, where nothing changed since."""
+    return () if state.ending is None else _end(state, rules, state.ending)
+
+
+def _stalled(state: LoopState, rules: Rules) -> Commands:
+    """Stop where walkers got nowhere in two rounds, one after the other."""
+    return _walkers_lost(rules) if state.stalled > 1 else ()
+
+
+def _died(state: LoopState, rules: Rules) -> Commands:
+    """Stop where walkers got nowhere and left no frame to label."""
+    return _walkers_lost(rules) if state.died else ()
+
+
+def _walkers_lost(rules: Rules) -> Commands:
+    return (e.Stop(lost_walkers(rules.exploring), broken=True),)
+
+
+def _unexamined(rules: Rules, reason: str) -> e.Stop:
+    """The end of a campaign whose examination gave no frame."""
+    return e.Stop(f"{reason}, but {lost_walkers(rules.exploring)}", broken=True)
 
 
 def _prepare(state: LoopState, rules: Rules) -> Commands:
@@ -237,6 +272,15 @@ def _walker(state: LoopState, index: int, rules: Rules) -> Walker:
     return Walker(index, molecule, frame, velocities)
 
 
+def _papers(state: LoopState, event: e.Examined) -> Commands:
+    """Labels of an examination's frames, whose predictions are in the journal now."""
+    why = f"final examination {event.name.split('/')[1]}"
+    return tuple(
+        _label(state, x.frame, x.molecule, "expensive", EXAMINATION, why)
+        for x in event.frames
+    )
+
+
 def _flag(state: LoopState, rules: Rules) -> Commands:
     """Control frames get both labels, whatever their surprise; flagged ones a cheap one
     (or, where there is no cheap level or budget, an expensive one at once)."""
@@ -283,8 +327,9 @@ def _part(total: int, index: int, parts: int) -> int:
 _STEPS: dict[str, tuple[Callable[[LoopState, Rules], Commands], ...]] = {
     "opened": (_prepare, _learn),
     "seed": (_learn,),
-    "train": (_explore,),
-    "explore": (_flag,),
+    "train": (_stalled, _explore),
+    "explore": (_flag, _died),
     "flag": (_bias, _learn),
     "bias": (_learn,),
+    "examine": (_conclude, _explore),
 }

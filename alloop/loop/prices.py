@@ -6,6 +6,8 @@ from dataclasses import dataclass
 
 from alloop.core.atoms import formula
 from alloop.core.records import Label
+from alloop.core.splits import EXAMINATION, FROZEN, split_of
+from alloop.loop.chronicle import Told
 from alloop.loop.history import History
 from alloop.loop.told import deeds, told
 
@@ -16,7 +18,23 @@ PARTS = {
     "Explored": "MD",
     "Prepared": "preparation",
     "Sampled": "preparation",
+    "Examined": "examination",
 }
+
+
+LABELS = ("cheap labels", "expensive labels", "frozen set", "examination")
+
+
+def label_part(purpose: str, fidelity: str) -> str:
+    """Return the part of the costs that a label belongs to."""
+    return {FROZEN: "frozen set", EXAMINATION: "examination"}.get(
+        purpose, f"{fidelity} labels"
+    )
+
+
+def is_learned(label: Told) -> bool:
+    """Return whether models may learn from the label."""
+    return split_of(label.purpose, label.brought) == "train"
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,22 +77,22 @@ def cheap_in_expensive(history: History) -> float:
     return sum(
         label.cpu_seconds / price.get(formula(label.frame), typical)
         for label in told(history)
-        if label.fidelity == "cheap" and label.purpose != "test"
+        if label.fidelity == "cheap" and is_learned(label)
     )
 
 
 def by_part(history: History) -> Mapping[str, float]:
     """CPU seconds spent here by part; labels that a cache gave cost nothing.
 
-    Parts: "cheap labels", "expensive labels", "test labels", "noise floor" (labels made
-    a second time), "training", "MD", "preparation".
+    Parts: "cheap labels", "expensive labels", "frozen set" (labels only),
+    "examination" (labels and MD), "noise floor" (labels made a second time),
+    "training", "MD", "preparation".
     """
-    spent = dict.fromkeys(("cheap labels", "expensive labels", "test labels"), 0.0)
+    spent = dict.fromkeys(LABELS, 0.0)
     for label in told(history):
         if not label.cached:
-            part = "test" if label.purpose == "test" else label.fidelity
-            spent[f"{part} labels"] += label.cpu_seconds
-    spent |= dict.fromkeys(PARTS.values(), 0.0)
+            spent[label_part(label.purpose, label.fidelity)] += label.cpu_seconds
+    spent |= {part: 0.0 for part in PARTS.values() if part not in spent}
     for deed in history.chronicle.deeds:
         if deed.kind in PARTS:
             spent[PARTS[deed.kind]] += deed.timing.cpu_seconds

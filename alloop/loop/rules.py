@@ -8,8 +8,9 @@ from alloop.core.doubts import Doubt
 
 @dataclass(frozen=True, slots=True)
 class Budget:
-    """Labels a campaign may spend, test set aside; cpu_hours covers all labels, those
-    made a second time to know their noise aside."""
+    """Labels a campaign may spend, those that only test set aside; cpu_hours covers all
+    labels, those of the examination too, those made a second time to know their noise
+    aside."""
 
     cheap: int
     expensive: int
@@ -18,9 +19,9 @@ class Budget:
 
 @dataclass(frozen=True, slots=True)
 class Seeding:
-    """The first labels and the test set's size, shared out over the molecules.
+    """The first labels and the frozen set's size, shared out over the molecules.
 
-    per_walker: test frames that one MD run gives.
+    per_walker: frozen frames that one MD run gives.
     """
 
     cheap: int = 40
@@ -38,14 +39,26 @@ class Exploring:
     batch: int = 8
     piece: int = 500
     temperature: float = 500.0  # K
+    timestep: float = 0.5  # fs
+
+
+@dataclass(frozen=True, slots=True)
+class Examining:
+    """The final examination: `frames` of MD on the best generation, 0 for none, each
+    `spacing` MD steps after the walker's last."""
+
+    frames: int = 0
+    spacing: int = 1000
+    temperature: float = 500.0  # K
 
 
 @dataclass(frozen=True, slots=True)
 class Stopping:
     """Reasons to stop before the budget is spent; None means never.
 
-    target: test force error, eV/Å. patience: generations in a row that improve the best
-    error by less than `improvement` (a fraction). rounds: explorations at most.
+    target: force error on the frozen set, eV/Å. patience: generations in a row that
+    improve the best error by less than `improvement` (a fraction). rounds: explorations
+    at most.
     """
 
     target: float | None = None
@@ -75,6 +88,7 @@ class Rules:
     seeding: Seeding = Seeding()
     exploring: Exploring = Exploring()
     stopping: Stopping = Stopping()
+    examining: Examining = Examining()
     every: int = 10
     control: float = 0.1
     heldout: float = 0.25

@@ -44,6 +44,7 @@ def teach(command: e.Train, cargo: Cargo, kit: Kit) -> tuple[e.Trained, bytes]:
         evaluation=evaluation,
         landmarks=scored.landmarks,
         history=history,
+        calibrated_on=scored.calibrated_on,
     )
     return event, blob
 
@@ -70,6 +71,7 @@ def _evaluate(generation: Generation, test: LabelSet | None) -> e.Evaluation | N
         energy_mae=found.energy_spread,
         force_mae=found.force_mae,
         force_rmse=found.force_rmse,
+        energy_absolute=found.energy_mae,
     )
 
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Mapping, Set
 from dataclasses import dataclass, field, replace
+from math import isfinite
 
 import numpy as np
 
@@ -10,11 +11,13 @@ from alloop.core.doubts import Doubt
 from alloop.core.frame import Frame, FrameId
 from alloop.core.records import Candidate, Walker
 from alloop.core.seeds import share
+from alloop.core.splits import EXAMINATION, split_of
 from alloop.core.units import Floats
 from alloop.loop import events as e
 
 TEST = "test"
 _LEAST_HELDOUT = 8
+_FIRST_STEPS = 20  # MD steps: whoever stops before has not walked
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,6 +65,11 @@ class LoopState:
     used, with its threshold and landmarks; insights: those of all generations since.
     lesson: the newest generation whose labels are fixed; waiting: those of them whose
     training is yet to be asked for, with the number of blocks that they learn from.
+
+    moved: MD steps of each walker in the last round; stalled: rounds in a row in which
+    none got anywhere. ending: why the campaign ends, once its examination has begun;
+    examination: the last one, without walkers; examined: frames asked for, by the model
+    that gave at least one; posed: those of another campaign's.
     """
 
     stage: str = "new"
@@ -84,12 +92,20 @@ class LoopState:
     explorer: int = 0
     threshold: float | None = None
     landmarks: Floats = field(default_factory=lambda: np.zeros((0, 0)))
-    errors: tuple[float, ...] = ()  # test force MAE by generation, eV/Å
+    errors: tuple[float, ...] = ()  # force MAE by generation on the frozen set, eV/Å
+    models: tuple[e.ModelId, ...] = ()  # by generation
     excluded: frozenset[tuple[FrameId, str]] = frozenset()
     costs: Mapping[str, Cost] = field(default_factory=dict)  # by level id
     rechecks: frozenset[str] = frozenset()  # names of all that were asked for
     retries: Mapping[str, e.LabelFrame] = field(default_factory=dict)
     unlearned: bool = False
+    moved: Mapping[int, int] = field(default_factory=dict)
+    stalled: int = 0
+    ending: str | None = None
+    examination: e.Examine | None = None
+    examined: Mapping[e.ModelId, int] = field(default_factory=dict)
+    posed: tuple[Frame, ...] = ()
+    posed_molecules: tuple[int, ...] = ()
     finished: str | None = None
     broken: str | None = None
 
@@ -109,7 +125,7 @@ class LoopState:
             for entry in self.entries()
             if entry.good
             and entry.fidelity == fidelity
-            and entry.purpose != TEST
+            and split_of(entry.purpose, entry.brought) == "train"
             and not entry.doubts & barred
         )
         return tuple(sorted(set(wanted) - self._excluded(fidelity)))
@@ -140,13 +156,30 @@ class LoopState:
         }
         return tuple(sorted(frames - self._excluded("expensive")))
 
+    @property
+    def best(self) -> int:
+        """The generation with the least error on the frozen set, of equal ones the
+        newest; the newest one where none was tested, 0 where there is none."""
+        tested = [(x, -n) for n, x in enumerate(self.errors, 1) if isfinite(x)]
+        return -min(tested)[1] if tested else len(self.models)
+
+    @property
+    def died(self) -> bool:
+        """Whether the last round got nowhere: guard rails stopped every walker within
+        its first steps."""
+        stopped = (self.walkers[index].stopped is not None for index in self.moved)
+        farthest = max(self.moved.values(), default=_FIRST_STEPS)
+        return farthest < _FIRST_STEPS and all(stopped)
+
     def before(self, blocks: int) -> "LoopState":
         """The state with the first so many blocks of entries only."""
         return replace(self, blocks=self.blocks[:blocks], recent=())
 
     def used(self, fidelity: str) -> int:
-        """Labels spent at the fidelity, failed ones included, test set aside."""
-        spent = (x for x in self.entries() if x.purpose not in (TEST, "given"))
+        """Labels spent at the fidelity, failed ones included; those that only test set
+        aside."""
+        free = (TEST, EXAMINATION, "given")
+        spent = (x for x in self.entries() if x.purpose not in free)
         return sum(entry.fidelity == fidelity for entry in spent)
 
     def cpu_seconds(self) -> float:

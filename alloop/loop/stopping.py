@@ -3,7 +3,7 @@
 from math import isfinite
 
 from alloop.core.counting import plural
-from alloop.loop.rules import Rules, Stopping
+from alloop.loop.rules import Exploring, Rules, Stopping
 from alloop.loop.state import LoopState
 
 
@@ -22,6 +22,21 @@ def price(state: LoopState, fidelity: str) -> float:
     return sum(cost.seconds(frame) for frame in state.start) / len(state.start)
 
 
+def reserved(state: LoopState, rules: Rules) -> float:
+    """CPU seconds of labels that are kept for the final examination."""
+    return rules.examining.frames * price(state, "expensive")
+
+
+def lost_walkers(exploring: Exploring) -> str:
+    """Why MD that gets nowhere ends a campaign, and what to do."""
+    return (
+        "guard rails stopped every walker within its first MD steps: lower `explore: "
+        f"timestep` ({exploring.timestep:g} fs) or `temperature` "
+        f"({exploring.temperature:g} K), or give more first labels; "
+        "`alloop log` tells which guard rail it was"
+    )
+
+
 def explorer(state: LoopState, rules: Rules) -> int:
     """The generation that explores next: `staleness` behind the newest lesson, whatever
     is trained by now. After a change of the rules too, none goes back in time."""
@@ -33,7 +48,7 @@ def reason_to_stop(state: LoopState, rules: Rules) -> str | None:
     stopping, budget = rules.stopping, rules.budget
     if left(state, rules, "expensive") == 0:
         return "the budget of expensive labels is spent"
-    hours = state.cpu_seconds() / 3600
+    hours = (state.cpu_seconds() + reserved(state, rules)) / 3600
     if budget.cpu_hours is not None and hours >= budget.cpu_hours:
         return f"the budget of {budget.cpu_hours:g} CPU h for labels is spent"
     if stopping.rounds is not None and state.round >= stopping.rounds:
@@ -50,7 +65,7 @@ def _error_is_good_enough(state: LoopState, rules: Rules) -> str | None:
         return None
     if stopping.target is not None and errors[-1] <= stopping.target:
         return (
-            f"the target is met: {errors[-1] * 1e3:.1f} meV/Å on the test set, "
+            f"the target is met: {errors[-1] * 1e3:.1f} meV/Å on the frozen set, "
             f"{stopping.target * 1e3:.1f} asked for"
         )
     if stopping.patience is not None and _flat(errors, stopping):

@@ -18,6 +18,7 @@ _ANSWERS: dict[type, str] = {
     e.Sampled: "sample",
     e.Explored: "explore",
     e.Trained: "train",
+    e.Examined: "examine",
 }
 
 

@@ -7,13 +7,17 @@ long is left in the spool before it travels, in case nobody is there to take it.
 import os
 import socket
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import TypeAlias
 
+import numpy as np
+
 from alloop.core.batch import pack
-from alloop.core.records import Label, Unlabelled
+from alloop.core.records import Candidate, Label, Unlabelled, Walker
 from alloop.core.roles import Potential
 from alloop.core.seeds import stream
+from alloop.core.splits import EXAMINATION
 from alloop.generation import Generation, from_bytes
 from alloop.labels.noise import recheck, tighter
 from alloop.loop import events as e
@@ -23,6 +27,7 @@ from alloop.loop.retries import lasting
 from alloop.loop.schooling import teach
 from alloop.loop.sources import first_frames, sample
 from alloop.loop.spool import find, in_hand, leave
+from alloop.md.harvest import Scored
 from alloop.md.run import run
 
 _Told: TypeAlias = tuple[Label | Unlabelled, e.Timing]
@@ -43,8 +48,8 @@ def perform(command: e.Command, cargo: Cargo, kit: Kit) -> Done:
     match command:
         case e.LabelFrame():
             return _label(command, kit, clock)
-        case e.Explore():
-            return _explore(command, cargo, kit, clock)
+        case e.Explore() | e.Examine():
+            return _move(command, cargo, kit, clock)
         case e.Train():
             return _train(command, cargo, kit, clock)
         case e.Recheck():
@@ -98,13 +103,22 @@ def _made(command: e.LabelFrame, kit: Kit, clock: _Clock) -> _Told:
     return record, timing
 
 
+def _move(
+    command: e.Explore | e.Examine, cargo: Cargo, kit: Kit, clock: _Clock
+) -> Done:
+    if isinstance(command, e.Examine):
+        return _examine(command, cargo, kit, clock)
+    return _explore(command, cargo, kit, clock)
+
+
 def _explore(command: e.Explore, cargo: Cargo, kit: Kit, clock: _Clock) -> Done:
     generation = _generation(cargo, kit)
     rngs = [
         stream(kit.seed, f"explore/{command.round}/{command.piece}/{walker.index}")
         for walker in command.walkers
     ]
-    potential, note = _potential(command, generation, kit)
+    potential, why = _potential(command.walkers, generation, kit)
+    first = (command.round, command.batch, command.piece) == (1, 0, 0)
     exploration = run(
         command.walkers,
         potential,
@@ -124,24 +138,52 @@ def _explore(command: e.Explore, cargo: Cargo, kit: Kit, clock: _Clock) -> Done:
         controls=exploration.controls,
         scored=exploration.scored,
         timing=clock.timing(),
-        note=note,
+        note=why if first else "",
     )
     return Done(event)
 
 
+def _examine(command: e.Examine, cargo: Cargo, kit: Kit, clock: _Clock) -> Done:
+    """MD with all guard rails but that on surprise, which must not choose the frames;
+    what is predicted is predicted for the frames as they will be labelled."""
+    generation = _generation(cargo, kit)
+    walkers = command.walkers
+    if command.steps:
+        guards = replace(kit.dynamics.guards, surprise=None)
+        dynamics = replace(kit.dynamics, temperature=command.temperature, guards=guards)
+        name = f"examine/{command.number}/{command.piece}"
+        rngs = [stream(kit.seed, f"{name}/{walker.index}") for walker in walkers]
+        potential, _ = _potential(walkers, generation, kit)
+        walkers = run(walkers, potential, dynamics, command.steps, rngs).walkers
+    frames = _said(generation, tuple(x for x in walkers if x.stopped is None))
+    return Done(e.Examined(command.name, walkers, frames, clock.timing()))
+
+
+def _said(generation: Generation, walkers: tuple[Walker, ...]) -> tuple[Candidate, ...]:
+    """Where the walkers are, with what the generation says of it."""
+    if not walkers:
+        return ()
+    batch = pack([walker.frame for walker in walkers])
+    said = generation.predict(batch, descriptors=True)
+    scorer = generation.scorer
+    none = np.full(len(batch), np.nan)
+    surprise = none if scorer is None else scorer.score(batch, said)
+    found = Scored(walkers, batch, said, surprise, np.isfinite(surprise), step=0)
+    return tuple(found.candidate(i, EXAMINATION) for i in range(len(walkers)))
+
+
 def _potential(
-    command: e.Explore, generation: Generation, kit: Kit
+    walkers: Sequence[Walker], generation: Generation, kit: Kit
 ) -> tuple[Potential, str]:
-    """Who predicts, as compiled code where that is wanted; and, the first time, why
-    not where it cannot be had."""
+    """Who predicts, as compiled code where that is wanted; and why not where it cannot
+    be had."""
     if not kit.compile:
         return generation.potential, ""
     from alloop.potentials.compiled import compiled_for
 
-    batch = pack([walker.frame for walker in command.walkers])
+    batch = pack([walker.frame for walker in walkers])
     potential, why = compiled_for(generation.potential, batch)
-    first = (command.round, command.batch, command.piece) == (1, 0, 0)
-    return potential, (why or "") if first else ""
+    return potential, why or ""
 
 
 def _train(command: e.Train, cargo: Cargo, kit: Kit, clock: _Clock) -> Done:

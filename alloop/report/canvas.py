@@ -21,11 +21,12 @@ from alloop.core.units import Floats
 
 INK, FAINT = "#010203", "#040506"  # stand for the page's own colours
 PANEL, WIDE = 4.3, 7.4  # inch
-_SHAPES = {"dot": "o", "small": "o", "triangle": "^", "diamond": "D"}
+_SHAPES = {"dot": "o", "small": "o", "triangle": "^", "diamond": "D", "square": "s"}
 COLOURS = {
     "expensive": "#2f6fd0",
     "cheap": "#1a9e8f",
     "test": "#8a7fe0",
+    "examination": "#5a4fb0",
     "training": "#e07b39",
     "MD": "#c2487f",
     "noise": "#8a9a2e",

@@ -10,73 +10,130 @@ from alloop.core.units import Floats
 from alloop.loop import events as e
 from alloop.loop.history import History
 from alloop.report.evidence import labels_of_test
-from alloop.report.facts import Stand, generations
+from alloop.report.examination import examination, where
+from alloop.report.facts import Stand, best, brought_test, generations, set_name
 from alloop.report.words import duration, milli, plural
 
 _INSTANT = 1e-9  # s: labels that cost nothing that could be measured
+_SAME = 1e-6  # relative difference of two errors that is none
 TITLES = {"standard": "standard training", "random": "random selection"}
 
 
 @dataclass(frozen=True, slots=True)
-class Comparison:
-    """The campaign's last generation and the control's whose labels cost most alike.
+class Duel:
+    """Two force MAEs on the same frames, eV/Å.
 
-    Errors are test force MAEs in eV/Å; costs CPU seconds of labels; noise is twice the
-    standard error of the mean difference over the shared test frames, None where the
-    two were not tested on the same frames.
+    noise: twice the standard error of the mean difference over the n frames, None where
+    the two were not tested on the same ones.
     """
 
-    name: str
-    ours: Stand
-    theirs: Stand
+    where: str
+    ours: float
+    theirs: float
+    n: int
     noise: float | None
 
     @property
     def gain(self) -> float:
         """How much smaller our error is, as a share of theirs."""
-        return 1.0 - _error(self.ours) / _error(self.theirs)
+        return 1.0 - self.ours / self.theirs
 
     @property
     def certain(self) -> bool:
-        """Whether the difference exceeds the noise of the test set."""
-        apart = abs(_error(self.ours) - _error(self.theirs))
-        return self.noise is not None and apart > self.noise
+        """Whether the difference exceeds the noise of the frames."""
+        apart = abs(self.ours - self.theirs)
+        return self.noise is not None and apart > max(self.noise, _SAME * self.theirs)
+
+    @property
+    def phrase(self) -> str:
+        """`0.49 against 0.93 meV/Å on ...`."""
+        doubt = "" if self.certain else _doubt(self)
+        numbers = f"{milli(self.ours)} against {milli(self.theirs)}"
+        return f"{numbers} meV/Å on {self.where}{doubt}"
+
+
+@dataclass(frozen=True, slots=True)
+class Comparison:
+    """The campaign's best generation and the control's whose labels cost most alike.
+
+    duels: on the frames that lead, the final examination unless the user brought a test
+    set, and on the others. Costs are CPU seconds of labels.
+    """
+
+    name: str
+    ours: Stand
+    theirs: Stand
+    duels: tuple[Duel, ...]
+
+    @property
+    def gain(self) -> float:
+        """How much smaller our error is on the frames that lead."""
+        return self.duels[0].gain
+
+    @property
+    def certain(self) -> bool:
+        """Whether the difference exceeds the noise of the frames that lead."""
+        return self.duels[0].certain
+
+    @property
+    def noise(self) -> float | None:
+        """That noise, eV/Å."""
+        return self.duels[0].noise
 
     @property
     def sentence(self) -> str:
         """Who won, honestly."""
-        won = self.gain > 0
-        verb = "beat" if won else "did not beat"
-        numbers = f"{milli(self.ours.force_mae)} against {milli(self.theirs.force_mae)}"
+        verb = "beat" if self.gain > 0 else "did not beat"
         who = TITLES.get(self.name, self.name)
-        doubt = "" if self.certain else _doubt(self)
         return (
-            f"The campaign {verb} {who}: {numbers} meV/Å on the test set, for "
-            f"{duration(self.ours.label_cost)} and {duration(self.theirs.label_cost)} "
-            f"of labels{doubt}."
+            f"The campaign {verb} {who}: {'; '.join(x.phrase for x in self.duels)}; "
+            f"for {duration(self.ours.label_cost)} and "
+            f"{duration(self.theirs.label_cost)} of labels."
         )
 
 
-def _doubt(comparison: Comparison) -> str:
-    if comparison.noise is None:
-        return "; the two were tested on different frames"
-    frames = plural(comparison.ours.test, "test frame")
-    return f"; a difference within the noise of {frames}"
-
-
-def _error(stand: Stand) -> float:
-    return float("nan") if stand.force_mae is None else stand.force_mae
+def _doubt(duel: Duel) -> str:
+    if duel.noise is None:
+        return " (the two were tested on different frames)"
+    return f" (a difference within the noise of {plural(duel.n, 'frame')})"
 
 
 def compare(history: History, name: str, control: History) -> Comparison | None:
     """The comparison, None where either has no tested generation."""
-    tested = [x for x in generations(history) if x.force_mae is not None]
-    theirs = [x for x in generations(control) if x.force_mae is not None]
-    if not tested or not theirs:
+    ours, stands = best(history), generations(control)
+    if ours is None or not stands:
         return None
-    ours = tested[-1]
-    other = min(reversed(theirs), key=lambda x: _apart(x.label_cost, ours.label_cost))
-    return Comparison(name, ours, other, _noise(history, ours, control, other))
+    tested = [x for x in stands if x.force_mae is not None] or stands
+    other = min(reversed(tested), key=lambda x: _apart(x.label_cost, ours.label_cost))
+    found = (_examined(history, control), _frozen(history, ours, control, other))
+    duels = [duel for duel in found if duel is not None]
+    if brought_test(history):
+        duels.reverse()
+    return Comparison(name, ours, other, tuple(duels)) if duels else None
+
+
+def _examined(history: History, control: History) -> Duel | None:
+    """On the final examination, where both had it."""
+    ours, theirs = examination(history), examination(control)
+    if ours is None or theirs is None or not (ours.errors and theirs.errors):
+        return None
+    noise = _noise(ours.by_frame, theirs.by_frame)
+    one, other = ours.errors.force_mae, theirs.errors.force_mae
+    frames = where(ours, "the campaign's model") + " (final examination)"
+    return Duel(frames, one, other, ours.frames, noise)
+
+
+def _frozen(
+    history: History, ours: Stand, control: History, theirs: Stand
+) -> Duel | None:
+    """On the frozen set."""
+    if ours.force_mae is None or theirs.force_mae is None:
+        return None
+    one = _frame_errors(history, ours.generation)
+    other = _frame_errors(control, theirs.generation)
+    frames = f"{plural(ours.test, 'frame')} of the {set_name(history)} set"
+    noise = _noise(one, other)
+    return Duel(frames, ours.force_mae, theirs.force_mae, ours.test, noise)
 
 
 def _apart(one: float, other: float) -> float:
@@ -92,11 +149,7 @@ def comparisons(
     return tuple(x for x in found if x is not None)
 
 
-def _noise(
-    history: History, ours: Stand, control: History, theirs: Stand
-) -> float | None:
-    one = _frame_errors(history, ours.generation)
-    other = _frame_errors(control, theirs.generation)
+def _noise(one: Mapping[str, float], other: Mapping[str, float]) -> float | None:
     if one.keys() != other.keys() or len(one) < 2:
         return None
     apart = np.array([one[frame] - other[frame] for frame in sorted(one)])

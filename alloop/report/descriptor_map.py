@@ -9,6 +9,7 @@ from alloop.core.batch import pack
 from alloop.core.errors import AlloopError
 from alloop.core.frame import Frame, FrameId
 from alloop.core.roles import Potential
+from alloop.core.splits import EXAMINATION, FROZEN
 from alloop.core.units import Floats
 from alloop.generation import from_bytes
 from alloop.loop import events as e
@@ -26,7 +27,8 @@ _CHUNK = 2000  # atoms that are described together
 class DescriptorMap:
     """Frames in the plane in which mean descriptors differ most.
 
-    groups: of each frame "labelled", "flagged", "control", "test" or "proposed" (no
+    groups: of each frame "labelled", "flagged", "control", "test" (the frozen
+    set), "examination" or "proposed" (no
     label). xy (frames, 2) in units of the descriptors. explained: the share of all
     variance along x and y. generation: whose descriptors; complete: all kinds of frames
     are there, else only those whose descriptors the journal holds. of: frames that
@@ -58,8 +60,8 @@ def frame_groups(history: History) -> dict[FrameId, str]:
     controls, out = control_frames(history), {}
     for label in told(history):
         frame = label.frame.id
-        if label.purpose == "test":
-            out[frame] = "test"
+        if label.purpose in (FROZEN, EXAMINATION):
+            out[frame] = label.purpose
         elif frame in controls:
             out[frame] = "control"
         elif label.purpose in ("flagged", "bias"):

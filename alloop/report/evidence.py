@@ -16,6 +16,7 @@ from alloop.core.records import LabelSet
 from alloop.core.units import Floats
 from alloop.loop import events as e
 from alloop.loop.history import History
+from alloop.report.examination import examined_frames
 from alloop.report.explorations import Explorations
 from alloop.report.proposals import control_frames, labelled
 from alloop.scores.calibrate import auroc, spearman
@@ -28,7 +29,8 @@ ENOUGH = 10  # frames below which no rank correlation is given
 class Point:
     """A frame whose true error is known.
 
-    group: "test", "control" or "chosen" (for its surprise or its bias). error: length
+    group: "test" (the frozen set), "examination", "control" or "chosen" (for its
+    surprise or its bias). error: length
     of the largest error of the forces on an atom, eV/Å; bad: that is above the WORST
     quantile of the same generation's test errors, None where there are none.
     """
@@ -70,11 +72,16 @@ class Verdict:
 
 
 def points(history: History, brought: Explorations) -> tuple[Point, ...]:
-    """Frames with surprise and true error: the test set under the last generation, and
-    every frame that got an expensive label after it was proposed."""
+    """Frames with surprise and true error: the frozen set under the last generation,
+    the final examination, and every frame that got an expensive label after it was
+    proposed."""
     limits = bars(history)
     thresholds = {x.generation: x.threshold for _, x in history.generations}
-    found = [*_test_points(history), *_proposed_points(history, brought)]
+    found = [
+        *_test_points(history),
+        *_examined_points(history),
+        *_proposed_points(history, brought),
+    ]
     return tuple(
         Point(
             frame=point.frame,
@@ -138,6 +145,15 @@ def _test_points(history: History) -> Iterator[Point]:
             yield Point(frame, group, number, float(surprise), float(error))
 
 
+def _examined_points(history: History) -> Iterator[Point]:
+    asked = history.chronicle.examinations
+    number = asked[max(asked)].generation if asked else 0
+    for candidate, label in examined_frames(history):
+        lengths = np.linalg.norm(candidate.forces - label.forces, axis=1)
+        frame, error = candidate.frame.id, float(lengths.max())
+        yield Point(frame, "examination", number, float(candidate.surprise), error)
+
+
 def _proposed_points(history: History, brought: Explorations) -> Iterator[Point]:
     controls, labels = control_frames(history), labelled(history, "expensive")
     for frame, origin in brought.origins.items():
@@ -160,9 +176,12 @@ def some_points(found: Sequence[Point], most: int) -> tuple[Point, ...]:
 def rankings(found: Sequence[Point]) -> tuple[Ranking, ...]:
     """Rank correlations by group, and of all frames proposed and then labelled."""
     groups = {
-        "test set": [x for x in found if x.group == "test"],
+        "frozen set": [x for x in found if x.group == "test"],
+        "final examination": [x for x in found if x.group == "examination"],
         "control frames": [x for x in found if x.group == "control"],
-        "all labelled after being proposed": [x for x in found if x.group != "test"],
+        "all labelled after being proposed": [
+            x for x in found if x.group in ("control", "chosen")
+        ],
     }
     return tuple(_ranking(group, chosen) for group, chosen in groups.items())
 

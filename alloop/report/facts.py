@@ -14,11 +14,15 @@ import yaml
 
 from alloop.core.doubts import read
 from alloop.core.records import Failure, Unlabelled
+from alloop.core.splits import EXAMINATION, FROZEN, split_of
 from alloop.loop import events as e
 from alloop.loop.chronicle import Lesson, Told
 from alloop.loop.history import History
+from alloop.loop.prices import is_learned
 from alloop.loop.told import told
 
+BUDGETED = ("cheap", "expensive")  # kinds of labels that the budget pays for
+KINDS = (*BUDGETED, "validation", "test", EXAMINATION)
 _RECENT = 5  # rounds whose median length foretells the rest
 
 
@@ -55,9 +59,11 @@ class Made:
 
 @dataclass(frozen=True, slots=True)
 class Stand:
-    """A generation: what it learned from, and how good it is (eV, eV/Å; None without a
-    test set).
+    """A generation: what it learned from, and how good it is on the frozen set (eV,
+    eV/Å; None without one).
 
+    heldout: cheap labels besides, which calibrate its surprise. energy_mae: after the
+    mean difference is removed; energy_absolute: with it, None where it is not known.
     label_cost: CPU seconds of all labels so far, failures too, whoever paid for them;
     test set aside, and cheap ones where the generation learned from none.
     """
@@ -72,6 +78,8 @@ class Stand:
     force_rmse: float | None
     energy_mae: float | None
     test: int
+    heldout: int = 0
+    energy_absolute: float | None = None
 
 
 def title(history: History, fidelity: str) -> str:
@@ -107,13 +115,26 @@ def is_single(history: History) -> bool:
 
 
 def made(history: History) -> tuple[Made, ...]:
-    """Labels by kind: "cheap" (where there are any), "expensive", "test"."""
-    groups: dict[str, list[Told]] = {"cheap": [], "expensive": [], "test": []}
+    """Labels by kind, see `label_kind`; "expensive" always, others where there are
+    any."""
+    groups: dict[str, list[Told]] = {kind: [] for kind in KINDS}
     for label in told(history):
-        groups["test" if label.purpose == "test" else label.fidelity].append(label)
-    if is_single(history):
-        del groups["cheap"]
-    return tuple(_made(history, kind, labels) for kind, labels in groups.items())
+        kind = label_kind(label.purpose, label.fidelity, label.brought)
+        groups[kind].append(label)
+    return tuple(
+        _made(history, kind, labels)
+        for kind, labels in groups.items()
+        if labels or kind == "expensive" or (kind == "cheap" and not is_single(history))
+    )
+
+
+def label_kind(purpose: str, fidelity: str, brought: bool) -> str:
+    """Return what people call a label: "cheap", "expensive", "validation" (the frozen
+    set), "test" (a frozen set that the user brought), "examination"."""
+    split = split_of(purpose, brought)
+    if split == "train":
+        return fidelity
+    return EXAMINATION if purpose == EXAMINATION else split
 
 
 def latest(labels: Iterable[Told]) -> tuple[Told, ...]:
@@ -131,8 +152,8 @@ def _made(history: History, kind: str, labels: Sequence[Told]) -> Made:
         cached=sum(x.cached for x in good),
         brought=sum(x.brought for x in good),
         doubtful=sum(bool(read(x.record.details)) for x in good),
-        used=0 if kind == "test" else sum(not x.brought for x in last),
-        budget=None if kind == "test" else _whole(setting(history, "budget", kind)),
+        used=sum(not x.brought for x in last) if kind in BUDGETED else 0,
+        budget=(_whole(setting(history, "budget", kind)) if kind in BUDGETED else None),
         failures=Counter(record.failure for record in bad),
         cpu_seconds=sum(x.cpu_seconds for x in labels if not x.cached),
         worth=sum(x.cpu_seconds for x in good if not x.brought),
@@ -146,7 +167,7 @@ def _whole(value: Any) -> int | None:
 def generations(history: History) -> tuple[Stand, ...]:
     """All generations, in order."""
     asked = {lesson.name: lesson for lesson in history.chronicle.lessons}
-    labels = [label for label in told(history) if label.purpose != "test"]
+    labels = [label for label in told(history) if is_learned(label)]
     dear = [label for label in labels if label.fidelity == "expensive"]
     both, alone = _costs(labels), _costs(dear)
     return tuple(
@@ -154,6 +175,24 @@ def generations(history: History) -> tuple[Stand, ...]:
         for seq, event in history.generations
         for costs in [both if asked[event.name].learned else alone]
     )
+
+
+def best(history: History) -> Stand | None:
+    """Return the generation that is used where none is named, see `LoopState.best`."""
+    number = history.state.best
+    return next((x for x in generations(history) if x.generation == number), None)
+
+
+def brought_test(history: History) -> bool:
+    """Return whether the frozen set is a test set that the user brought."""
+    entries = history.state.entries()
+    return any(x.brought and x.purpose == FROZEN for x in entries)
+
+
+def set_name(history: History) -> str:
+    """Return what the frozen set is to the campaign: "validation", or "test" where the
+    user brought it."""
+    return "test" if brought_test(history) else "validation"
 
 
 def trainings(history: History, lessons: Iterable[Lesson]) -> Iterator[e.Train]:
@@ -185,6 +224,8 @@ def _stand(event: e.Trained, asked: Lesson, cost: float) -> Stand:
         force_rmse=None if test is None else test.force_rmse,
         energy_mae=None if test is None else test.energy_mae,
         test=0 if test is None else len(test.frames),
+        heldout=asked.heldout,
+        energy_absolute=None if test is None else test.energy_absolute,
     )
 
 
@@ -229,10 +270,11 @@ def kinds(commands: Iterable[e.Command]) -> Counter[str]:
 def _kind(command: e.Command) -> str:
     match command:
         case e.LabelFrame():
-            test = command.purpose == "test"
-            return f"{'test' if test else command.fidelity} label"
+            return f"{label_kind(command.purpose, command.fidelity, False)} label"
         case e.Explore():
             return "MD"
+        case e.Examine():
+            return "examination"
         case e.Train():
             return "training"
         case e.Recheck():

@@ -34,7 +34,8 @@ MOST = 2000  # points of a figure
 _ROWS = 6  # generations that the bias figure shows
 _LINES = (("#2f6fd0", "o", "-"), ("#e07b39", "s", "--"), ("#8a8f98", "^", ":"))
 GROUPS = {
-    "test": ("test set", "dot", COLOURS["test"]),
+    "test": ("frozen set", "dot", COLOURS["test"]),
+    "examination": ("final examination", "square", COLOURS["examination"]),
     "chosen": ("chosen for surprise or bias", "triangle", COLOURS["training"]),
     "control": ("random control frames", "diamond", COLOURS["cheap"]),
 }
@@ -43,7 +44,8 @@ MAP_GROUPS = {
     "labelled": ("first labels", "small", COLOURS["expensive"]),
     "flagged": ("flagged", "triangle", COLOURS["training"]),
     "control": ("random control", "diamond", COLOURS["cheap"]),
-    "test": ("test set", "dot", COLOURS["test"]),
+    "test": ("frozen set", "dot", COLOURS["test"]),
+    "examination": ("final examination", "square", COLOURS["examination"]),
 }
 _PARITIES = {
     "energies": (" − mean", "dot", COLOURS["test"]),
@@ -52,7 +54,8 @@ _PARITIES = {
 _PARTS = {
     "cheap labels": "cheap",
     "expensive labels": "expensive",
-    "test labels": "test",
+    "frozen set": "test",
+    "examination": "examination",
     "training": "training",
     "MD": "MD",
     "noise floor": "noise",

@@ -6,7 +6,7 @@ from itertools import pairwise
 
 from alloop.loop.chronicle import Deed
 from alloop.loop.history import History
-from alloop.loop.prices import PARTS
+from alloop.loop.prices import PARTS, label_part
 from alloop.loop.told import deeds, told
 from alloop.report.words import duration
 
@@ -86,8 +86,7 @@ def rounds(found: Sequence[Bar]) -> Mapping[int, float]:
 def _part(deed: Deed, purpose: str, levels: Mapping[str, str]) -> str:
     if deed.kind in ("Labelled", "NotLabelled"):
         level = deed.name.split("/")[1]
-        kind = "test" if purpose == "test" else levels.get(level, "expensive")
-        return f"{kind} labels"
+        return label_part(purpose, levels.get(level, "expensive"))
     return PARTS.get(deed.kind, "preparation")
 
 

@@ -25,8 +25,9 @@ from alloop.report import (
 from alloop.report.descriptor_map import DescriptorMap, descriptor_map
 from alloop.report.error_groups import error_groups
 from alloop.report.evidence import Point, points, some_points
+from alloop.report.examination import examination
 from alloop.report.explorations import Explorations, explorations
-from alloop.report.facts import generations, made
+from alloop.report.facts import best, generations, made, set_name
 from alloop.report.frame_cards import cards, carried
 from alloop.report.markup import Section, page, paragraph, resource, tiles, verdict
 from alloop.report.quality import qualities, quarantined
@@ -101,6 +102,7 @@ class _Drawn:
 def _sections(
     history: History, controls: Mapping[str, History], drawn: _Drawn
 ) -> Iterator[Section]:
+    yield sections.examined(history)
     yield weaknesses.weak(history, controls, drawn.points)
     yield spending.spending(history)
     yield sections.learning(history, controls)
@@ -148,14 +150,23 @@ def _how_to_click(frames: Collection[FrameId], wanted: Iterable[FrameId]) -> Mar
 
 
 def _key_figures(history: History) -> Iterator[tuple[str, str]]:
-    stands = generations(history)
-    if stands:
-        last = stands[-1]
-        yield milli(last.force_mae), "meV/Å, test force MAE"
-        yield milli(last.energy_mae), "meV, test energy MAE"
+    yield from _examined_figures(history)
+    chosen = best(history)
+    if chosen is not None:
+        what = set_name(history)
+        yield milli(chosen.force_mae), f"meV/Å, {what} force MAE"
+        yield milli(chosen.energy_mae), f"meV, {what} energy MAE, offset removed"
+        yield str(len(generations(history))), "generations"
     for each in made(history):
         yield str(each.good), f"{each.kind} labels"
     yield duration(sum(by_part(history).values())), "CPU time in all"
+
+
+def _examined_figures(history: History) -> Iterator[tuple[str, str]]:
+    found = examination(history)
+    if found is not None and found.errors is not None:
+        yield milli(found.errors.force_mae), "meV/Å, forces in the final examination"
+        yield f"{found.alarms} of {found.scored}", "alarms in the final examination"
 
 
 def _last(history: History) -> str:

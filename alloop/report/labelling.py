@@ -10,7 +10,7 @@ from alloop.core.records import Unlabelled
 from alloop.loop.chronicle import Told
 from alloop.loop.history import History
 from alloop.loop.retries import lasting, lost
-from alloop.report.facts import level, made, title
+from alloop.report.facts import BUDGETED, level, made, title
 from alloop.report.markup import (
     Section,
     Text,
@@ -54,7 +54,7 @@ def _counts(history: History) -> Markup:
         (
             f"{x.kind}: {level(history, x)}",
             *map(str, (x.good, x.cached, x.brought, x.doubtful, x.failed)),
-            "–" if x.kind == "test" else f"{x.used} / {x.budget or '–'}",
+            f"{x.used} / {x.budget or '–'}" if x.kind in BUDGETED else "–",
         )
         for x in made(history)
     ]

@@ -15,6 +15,7 @@ from rich.table import Table
 from rich.text import Text
 
 from alloop.core.printable import printable, printable_line
+from alloop.core.splits import FROZEN
 from alloop.loop import events as e
 from alloop.loop.rules import Rules
 from alloop.loop.spool import trainings
@@ -141,7 +142,6 @@ class Live:
         budgets = {
             "cheap": self._rules.budget.cheap,
             "expensive": self._rules.budget.expensive,
-            "test": 0,
         }
         grid = FittingTable(
             box=None,
@@ -157,7 +157,7 @@ class Live:
         grid.add_column("bar", width=24)
         grid.add_column()
         for kind, count in self._tally.labels(self._state).items():
-            budget = budgets[kind]
+            budget = budgets.get(kind, 0)
             if budget or count.good or count.failed:
                 grid.add_row(
                     f"{kind} labels", *_spent(self._state, kind, budget, count)
@@ -195,6 +195,8 @@ def _bad(count: Count) -> str:
 
 
 def _where(state: LoopState) -> str:
+    if state.broken:
+        return f"came to a stop: {state.broken}"
     if state.finished:
         return f"finished: {state.finished}"
     stage = STAGES.get(state.stage, state.stage)
@@ -203,13 +205,27 @@ def _where(state: LoopState) -> str:
 
 def _facts(state: LoopState, tally: Tally) -> Iterator[tuple[str, str]]:
     yield "walkers", _walkers(state)
-    yield "test error", _errors(state)
+    if tally.examined:
+        yield "examination", examined(tally)
+    yield f"{_set_name(state)} error", _errors(state)
     yield "under way", tasks(kinds(state.open.values()))
     yield (
         "CPU",
         f"{duration(state.cpu_seconds())} labels, "
         f"{duration(tally.task_seconds)} MD, training and the rest of this run",
     )
+
+
+def _set_name(state: LoopState) -> str:
+    brought = any(x.brought and x.purpose == FROZEN for x in state.entries())
+    return "test" if brought else "validation"
+
+
+def examined(tally: Tally) -> str:
+    """Return the force error of the final examination so far, in words."""
+    errors = list(tally.examined.values())
+    frames = plural(len(errors), "frame")
+    return f"{milli(sum(errors) / len(errors))} meV/Å on {frames} of MD on the model"
 
 
 def _walkers(state: LoopState) -> str:
@@ -245,7 +261,10 @@ def _closed(
         yield f"round {state.round}: {done}: {what}"
     for command in turn.commands:
         if isinstance(command, e.Stop):
-            yield f"finished: {command.reason}"
+            if tally.examined:
+                yield f"final examination: forces {examined(tally)}"
+            said = "came to a stop" if command.broken else "finished"
+            yield f"{said}: {command.reason}"
 
 
 _STEPS = ("seed", "explore", "flag", "bias")

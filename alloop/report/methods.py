@@ -11,6 +11,7 @@ from alloop.loop import events as e
 from alloop.loop.history import History
 from alloop.loop.told import told
 from alloop.report.checks import checks
+from alloop.report.examination import examination
 from alloop.report.facts import setting, title
 from alloop.report.markup import (
     Section,
@@ -66,7 +67,30 @@ def _origin(history: History) -> Iterator[str]:
 
 
 def about_test_set(history: History) -> str:
-    """Where the test set comes from."""
+    """Where the frozen set comes from, and what the examination is."""
+    return f"{_about_frozen(history)} {_about_examination(history)}"
+
+
+def _about_examination(history: History) -> str:
+    found = examination(history)
+    if found is None:
+        return "There was no final examination."
+    if found.steps == 0:
+        return (
+            "Final examination: the frames and labels of that of the campaign which "
+            "this one is a control of; predicted before the labels were looked up."
+        )
+    return (
+        f"Final examination {found.number}: {plural(found.walkers, 'walker')} from "
+        f"first frames on generation {found.generation}, the best on the frozen set, "
+        f"at {found.temperature:g} K; a frame of each after every {found.steps} MD "
+        "steps, whatever its surprise, predicted first and then labelled at the "
+        "expensive level. No training sees them, nothing is chosen by them, and their "
+        "labels are outside the budget."
+    )
+
+
+def _about_frozen(history: History) -> str:
     samples = list(history.of_kind(e.Sampled))
     frames = len(history.state.test())
     brought = sum(given.test for given in history.opened.given)
@@ -76,15 +100,16 @@ def about_test_set(history: History) -> str:
             "training sees them."
         )
     if not samples:
-        return "Test set: none so far."
+        return "Frozen set: none so far."
     kelvin = setting(history, "test", "temperature")
     warm = f" at {kelvin:g} K" if isinstance(kelvin, int | float) else ""
     return (
-        f"Test set: {plural(frames, 'frame')} from {len(samples)} trajectories of "
-        f"Langevin MD at the cheap level ({title(history, 'cheap')}){warm}, labelled "
-        f"at the expensive level ({title(history, 'expensive')}), frozen before the "
-        "first training; no training sees them, and their labels are outside the "
-        "budget."
+        f"Validation set: {plural(frames, 'frame')} from {len(samples)} trajectories "
+        f"of Langevin MD at the cheap level ({title(history, 'cheap')}){warm}, "
+        f"labelled at the expensive level ({title(history, 'expensive')}), frozen "
+        "before the first training; no training sees them, and their labels are "
+        "outside the budget. It decides when to stop and which generation is best, so "
+        "that its error is no test."
     )
 
 

@@ -5,7 +5,7 @@ from collections.abc import Iterable, Mapping
 
 from alloop.core.atoms import formula
 from alloop.core.doubts import read
-from alloop.core.records import Noise
+from alloop.core.records import Noise, Walker
 from alloop.loop import events as e
 from alloop.report.words import (
     duration,
@@ -39,6 +39,11 @@ def happened(event: e.Event, levels: Mapping[str, str]) -> str:
                 f"forked from {event.parent} after generation {event.generation}, "
                 f"its record {event.seq}"
             )
+        case e.Posed():
+            return (
+                f"{plural(len(event.frames), 'frame')} of another campaign's "
+                "examination taken over"
+            )
         case e.Excluded():
             what = f"{event.fidelity} label of frame" if event.fidelity else "frame"
             return f"{what} {event.frame[:8]} excluded by hand: {event.reason}"
@@ -65,8 +70,8 @@ def _answered(event: e.Answer, levels: Mapping[str, str]) -> str:
             return f"{plural(len(event.frames), 'test frame')} drawn by MD"
         case e.Labelled() | e.NotLabelled():
             return _label(event, levels)
-        case e.Explored():
-            return _explored(event)
+        case e.Explored() | e.Examined():
+            return _moved(event)
         case e.Trained():
             return trained(event)
         case e.Rechecked():
@@ -78,7 +83,7 @@ def _answered(event: e.Answer, levels: Mapping[str, str]) -> str:
 def trained(event: e.Trained) -> str:
     """A generation and what it is worth."""
     test = event.evaluation
-    error = "no test set" if test is None else _errors(test)
+    error = "no frozen set" if test is None else _errors(test)
     return (
         f"generation {event.generation} trained: {error}, "
         f"threshold {number(event.threshold)}, {duration(event.timing.cpu_seconds)} CPU"
@@ -87,9 +92,21 @@ def trained(event: e.Trained) -> str:
 
 def _errors(test: e.Evaluation) -> str:
     return (
-        f"test forces {milli(test.force_mae)} meV/Å (RMSE {milli(test.force_rmse)}), "
-        f"energies {milli(test.energy_mae)} meV on {plural(len(test.frames), 'frame')}"
+        f"frozen set: forces {milli(test.force_mae)} meV/Å (RMSE "
+        f"{milli(test.force_rmse)}), energies {energy_error(test)} on "
+        f"{plural(len(test.frames), 'frame')}"
     )
+
+
+def energy_error(test: e.Evaluation) -> str:
+    """The error of energies (MAE) with and, where it is known, without its mean."""
+    return energies(test.energy_mae, test.energy_absolute)
+
+
+def energies(removed: float | None, absolute: float | None) -> str:
+    """`0.31 meV (MAE, mean offset removed; 2.4 with it)`."""
+    whole = "" if absolute is None else f"; {milli(absolute)} with it"
+    return f"{milli(removed)} meV (MAE, mean offset removed{whole})"
 
 
 def _opened(event: e.Opened) -> str:
@@ -142,16 +159,35 @@ def _priced(event: e.Priced, levels: Mapping[str, str]) -> str:
 def _explored(event: e.Explored) -> str:
     _, round_, batch, piece = event.name.split("/")
     found = len(event.candidates)
-    stopped = "".join(
-        f", {plural(count, 'walker')} stopped: {why}"
-        for why, count in sorted(stops(event.walkers).items())
-    )
+    stopped = stopped_walkers(event.walkers)
     return (
         f"round {round_}, batch {batch}, piece {piece}: "
         f"{plural(len(event.walkers), 'walker')}, "
         f"{plural(event.scored, 'frame')} scored, "
         f"{plural(found, 'candidate')}, {plural(len(event.controls), 'control frame')}"
         f"{stopped}{f'; {event.note}' if event.note else ''}"
+    )
+
+
+def _moved(event: e.Explored | e.Examined) -> str:
+    return _explored(event) if isinstance(event, e.Explored) else _examined(event)
+
+
+def stopped_walkers(walkers: Iterable[Walker]) -> str:
+    """`, 2 walkers stopped: force 31.0 eV/Å above 30`, or nothing."""
+    return "".join(
+        f", {plural(count, 'walker')} stopped: {why}"
+        for why, count in sorted(stops(walkers).items())
+    )
+
+
+def _examined(event: e.Examined) -> str:
+    _, number, batch, piece = event.name.split("/")
+    stopped = stopped_walkers(event.walkers)
+    return (
+        f"final examination {number}, batch {batch}, piece {piece}: "
+        f"{plural(len(event.walkers), 'walker')}, {plural(len(event.frames), 'frame')} "
+        f"predicted before their labels{stopped}"
     )
 
 

@@ -105,6 +105,11 @@ def policy(history: History, fidelity: str, doubt: Doubt) -> str:
     return _VERDICTS.get(str(verdict), _VERDICTS["flag"])
 
 
+def is_barred(history: History, fidelity: str, doubt: Doubt) -> bool:
+    """Return whether labels on which the doubt is cast are kept out of all learning."""
+    return policy(history, fidelity, doubt) == _VERDICTS["exclude"]
+
+
 def quarantined(history: History) -> tuple[tuple[Told, Unlabelled], ...]:
     """The labels that there are not, and why, in the order of the journal."""
     labels = ((label, label.record) for label in latest(told(history)))

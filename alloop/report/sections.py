@@ -20,6 +20,7 @@ from alloop.report.evidence import (
     some_points,
     verdict,
 )
+from alloop.report.examination import examination, sentences, threshold_sentences
 from alloop.report.explorations import Explorations
 from alloop.report.facts import generations, is_single, title
 from alloop.report.gantt import axis_length, bars, lanes, shifts
@@ -42,6 +43,16 @@ _NO_TEST = (
 )
 
 
+def examined(history: History) -> Section:
+    """The final examination, and what alarms are worth there."""
+    found = [*sentences(history), *threshold_sentences(history)]
+    name = "Final examination"
+    if examination(history) is None:
+        why = "There was none: no error on MD of the model itself is known."
+        return Section("examination", name, missing(why) + items(found) * bool(found))
+    return Section("examination", name, items(found))
+
+
 def learning(history: History, controls: Mapping[str, History]) -> Section:
     """The learning curve and the table of generations."""
     return Section("learning", "Learning curve", _learning(history, controls))
@@ -55,15 +66,18 @@ def _learning(history: History, controls: Mapping[str, History]) -> Markup:
         (
             str(x.generation),
             str(x.cheap),
+            str(x.heldout),
             str(x.expensive),
-            *(milli(x.force_mae), milli(x.force_rmse), milli(x.energy_mae)),
+            *(milli(x.force_mae), milli(x.force_rmse)),
+            *(milli(x.energy_mae), milli(x.energy_absolute)),
             *(number(x.threshold), duration(x.cpu_seconds), duration(x.label_cost)),
         )
         for x in stands
     ]
     head = [
-        *("generation", "cheap labels", "expensive labels"),
-        *("forces MAE, meV/Å", "forces RMSE, meV/Å", "energies MAE, meV"),
+        *("generation", "cheap labels", "held out", "expensive labels"),
+        *("forces MAE, meV/Å", "forces RMSE, meV/Å"),
+        *("energies MAE, mean offset removed, meV", "with it"),
         *("flag threshold", "training, CPU", "labels so far, CPU"),
     ]
     judged = [each.sentence for each in comparisons(history, controls)]
@@ -77,7 +91,7 @@ def _curve(history: History, controls: Mapping[str, History]) -> Markup:
     if not any(x.force_mae is not None for x in own["this campaign"]):
         return missing(_NO_TEST)
     how = (
-        "Each point is a generation, tested on frames that no training saw; lower is "
+        "Each point is a generation on the frozen set, which no training saw; lower is "
         "better. First: against the expensive labels it learned from. Second: against "
         "what all labels had cost by then, which is the fair comparison between "
         "campaigns. A campaign that still falls at its right end would gain from a "
@@ -117,7 +131,7 @@ def _errors(found: Parity) -> Markup:
         spread = float(label.std())
         cells = (milli(float(mae)), milli(float(rmse)), milli(spread))
         rows.append((f"{name}, {unit}", str(len(label)), *cells))
-    head = ("test set", "n", "MAE", "RMSE", "spread of the labels")
+    head = ("frozen set", "n", "MAE", "RMSE", "spread of the labels")
     return table(head, rows)
 
 

@@ -9,8 +9,18 @@ from alloop.loop.history import History
 from alloop.loop.prices import by_part
 from alloop.report.compare import TITLES, comparisons
 from alloop.report.error_groups import ErrorGroups, GroupError, error_groups
-from alloop.report.facts import generations, made, setting, title
+from alloop.report.examination import sentences
+from alloop.report.facts import (
+    Stand,
+    best,
+    brought_test,
+    made,
+    set_name,
+    setting,
+    title,
+)
 from alloop.report.markup import Text, frame_link
+from alloop.report.phrases import energies
 from alloop.report.quality import qualities
 from alloop.report.words import duration, failures, listed, milli, plural
 
@@ -34,7 +44,7 @@ def short_verdict(
 
 def tested_on(history: History) -> str:
     """Where the test frames come from."""
-    if any(given.test for given in history.opened.given):
+    if brought_test(history):
         return "brought by the user"
     if not any(x.kind == e.Sampled.__name__ for x in history.chronicle.deeds):
         return "of unknown origin"
@@ -44,20 +54,25 @@ def tested_on(history: History) -> str:
 
 
 def _error(history: History) -> str:
-    stands = generations(history)
-    if not stands:
+    last, examined = best(history), list(sentences(history))
+    if last is None:
         return "Not known: there is no generation yet."
-    last = stands[-1]
+    found = [*examined, _frozen(history, last)]
+    return " ".join(found[::-1] if brought_test(history) else found)
+
+
+def _frozen(history: History, last: Stand) -> str:
     if last.force_mae is None:
         return (
-            f"Not known: generation {last.generation} was not tested, since there is "
-            "no test set."
+            f"Not known on a frozen set: generation {last.generation} was not tested, "
+            "since there is none."
         )
     return (
         f"Forces {milli(last.force_mae)} meV/Å (MAE; RMSE {milli(last.force_rmse)}), "
-        f"energies {milli(last.energy_mae)} meV (MAE, mean difference removed), "
+        f"energies {energies(last.energy_mae, last.energy_absolute)}, "
         f"against {title(history, 'expensive')} on n = {plural(last.test, 'frame')} "
-        f"{tested_on(history)}, by generation {last.generation}."
+        f"{tested_on(history)} (the {set_name(history)} set), by "
+        f"generation {last.generation}."
     )
 
 
@@ -105,8 +120,9 @@ def _judged(history: History, name: str, control: History) -> str:
     (each,) = found
     verb = "better than" if each.gain > 0 else "worse than"
     doubt = "" if each.certain else ", within the noise"
-    errors = f"{milli(each.ours.force_mae)} against {milli(each.theirs.force_mae)}"
-    return f"{verb} {who} at equal label cost ({errors} meV/Å{doubt})"
+    lead = each.duels[0]
+    errors = f"{milli(lead.ours)} against {milli(lead.theirs)} meV/Å on {lead.where}"
+    return f"{verb} {who} at equal label cost ({errors}{doubt})"
 
 
 def _cost(history: History) -> str:

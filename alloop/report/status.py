@@ -10,7 +10,8 @@ from alloop.loop.history import History
 from alloop.loop.prices import by_part
 from alloop.loop.retries import lost
 from alloop.loop.spool import folder_of, trainings
-from alloop.report.facts import Made, kinds, level, made, time_left
+from alloop.report.examination import examination, sentences, threshold_sentences
+from alloop.report.facts import Made, kinds, level, made, set_name, time_left
 from alloop.report.noise import Floor, floors
 from alloop.report.quality import quarantined
 from alloop.report.words import stops
@@ -27,7 +28,11 @@ _UNITS = {
 def status(history: History) -> dict[str, Any]:
     """Stage, counts, errors and time left; every value is fit for `json.dumps`.
 
-    errors: test force MAE by generation in eV/Å, null where it was not tested;
+    errors: force MAE by generation on the frozen set in eV/Å, null where it was not
+    tested; tested_on: "validation", or "test" where the user brought that set; best:
+    the generation that errs least there; examination: the last one, null without; its
+    errors in eV and eV/Å, alarms: frames above the flag threshold; calibration: what
+    the threshold rests on, in sentences;
     quarantined: failed labels, and how many of them `alloop resume --retry` tries
     again; training: how far those under way are; noise: labels made again by
     fidelity, RMS of their forces' change in eV/Å; cpu_seconds: spent by this campaign
@@ -51,6 +56,10 @@ def status(history: History) -> dict[str, Any]:
         "labels": {each.kind: _labels(history, each) for each in made(history)},
         "cpu_seconds": sum(by_part(history).values()),
         "errors": [_real(error) for error in state.errors],
+        "tested_on": set_name(history),
+        "best": state.best,
+        "examination": _examination(history),
+        "calibration": list(threshold_sentences(history)),
         "threshold": _real(None if newest is None else newest.threshold),
         "training": trainings(folder_of(history.path)),
         "open": dict(sorted(kinds(state.open.values()).items())),
@@ -82,6 +91,31 @@ def _running(history: History) -> dict[str, Any] | None:
         return None
     since = None if found.since is None else local_time(found.since)
     return {"pid": found.pid, "host": found.host, "since": since}
+
+
+def _examination(history: History) -> dict[str, Any] | None:
+    found = examination(history)
+    if found is None:
+        return None
+    errors = found.errors
+    return {
+        "number": found.number,
+        "generation": found.generation,
+        "temperature": found.temperature,
+        "frames": found.frames,
+        "wanted": found.wanted,
+        "waiting": found.waiting,
+        "missing": dict(sorted(found.missing.items())),
+        "walkers": found.walkers,
+        "stopped": dict(sorted(found.stopped.items())),
+        "force_mae": None if errors is None else errors.force_mae,
+        "force_rmse": None if errors is None else errors.force_rmse,
+        "energy_mae": None if errors is None else errors.energy_mae,
+        "energy_mae_offset_removed": None if errors is None else errors.energy_spread,
+        "alarms": found.alarms,
+        "scored": found.scored,
+        "sentences": list(sentences(history)),
+    }
 
 
 def _walkers(history: History) -> dict[str, Any]:

@@ -6,16 +6,19 @@ from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
+
 from alloop.core.atoms import formula
 from alloop.core.frame import Frame, FrameId
 from alloop.core.moments import local_time
 from alloop.core.printable import printable_line
-from alloop.core.records import Label, Noise
+from alloop.core.records import Candidate, Label, Noise
 from alloop.loop import events as e
 from alloop.loop.chronicle import Told
 from alloop.loop.finding import Sighting, find
 from alloop.loop.history import Entry, History
 from alloop.loop.told import told
+from alloop.report.examination import rests_on
 from alloop.report.explorations import Origin, origin_of
 from alloop.report.facts import latest, title, trainings
 from alloop.report.noise import noises
@@ -33,7 +36,7 @@ _BY_HAND = ("Excluded", "Included", "Retried")
 _ROLES = {
     "cheap": "Its cheap label taught {}.",
     "expensive": "Its expensive label taught {}.",
-    "test": "In the test set, to measure {}.",
+    "test": "In the frozen set, to measure {}.",
     "heldout": "Held out from the training of {}: it calibrates their surprise.",
 }
 
@@ -142,7 +145,7 @@ class _Book:
     last: AbstractSet[int]
     noise: Mapping[tuple[str, FrameId], Noise]
     controls: AbstractSet[FrameId]
-    thresholds: Mapping[int, float | None]
+    thresholds: Mapping[int, tuple[float, str]]
     births: Mapping[FrameId, str]
     lessons: Mapping[FrameId, Mapping[str, list[int]]]
     most: int | None
@@ -164,7 +167,7 @@ class _Book:
             last={id(label) for label in last},
             noise=noises(history),
             controls=control_frames(history),
-            thresholds={x.generation: x.threshold for _, x in history.generations},
+            thresholds=_thresholds(history),
             births=_births(history, frames),
             lessons=_lessons(history, frames, most),
             most=most if most and most < len(history.generations) else None,
@@ -195,7 +198,8 @@ class _Book:
     ) -> Iterator[str]:
         if origin is not None:
             yield _proposed(origin, frame in self.controls)
-            yield _surprise(origin, self.thresholds.get(origin.generation))
+            known = self.thresholds.get(origin.generation)
+            yield _surprise(origin.surprise, known)
             return
         if any(label.brought for label in labels):
             yield "Brought by the user."
@@ -221,14 +225,42 @@ def _births(history: History, frames: Container[FrameId]) -> dict[FrameId, str]:
     """Where frames come from that no MD of the campaign brought."""
     out: dict[FrameId, str] = {}
     for _, sampled in history.of_kind(e.Sampled):
-        text = "Made by MD at the cheap level, for the frozen test set."
+        text = "Made by MD at the cheap level, for the frozen set."
         out |= {x.id: text for x in sampled.frames if x.id in frames}
+    for _, examined in history.of_kind(e.Examined):
+        papers = (x for x in examined.frames if x.frame.id in frames)
+        out |= {x.frame.id: _examined(history, examined, x) for x in papers}
     for _, prepared in history.of_kind(e.Prepared):
         text = "Drawn around the minimum of the cheap level, as a first frame."
         out |= {x.id: text for x in prepared.seeds if x.id in frames}
         if prepared.minimum.id in frames:
             out[prepared.minimum.id] = "The minimum of its molecule at the cheap level."
     return out
+
+
+def _examined(history: History, event: e.Examined, candidate: Candidate) -> str:
+    number = int(event.name.split("/")[1])
+    asked = history.chronicle.examinations[number]
+    surprise = _surprise(candidate.surprise, _thresholds(history).get(asked.generation))
+    text = (
+        f"Taken by final examination {number} of generation {asked.generation}, on its "
+        f"walker {candidate.walker} at step {candidate.step}, whatever its surprise; "
+        f"nothing learns from it. {surprise}"
+    )
+    label = history.ledger.get(history.state.levels["expensive"], candidate.frame.id)
+    if not isinstance(label, Label):
+        return text
+    apart = candidate.forces - label.forces
+    mean, worst = np.abs(apart).mean(), np.linalg.norm(apart, axis=1).max()
+    who = f"Generation {asked.generation}"
+    return f"{text} {_wrong(history, who, 'expensive', float(mean), float(worst))}"
+
+
+def _wrong(history: History, who: str, fidelity: str, mean: float, worst: float) -> str:
+    return (
+        f"{who} was wrong by {mean:.4f} eV/Å on average and by {worst:.4f} eV/Å at the "
+        f"worst atom, against {title(history, fidelity)}."
+    )
 
 
 def _proposed(origin: Origin, control: bool) -> str:
@@ -243,12 +275,24 @@ def _proposed(origin: Origin, control: bool) -> str:
     )
 
 
-def _surprise(origin: Origin, threshold: float | None) -> str:
-    surprise = origin.surprise
-    if threshold is None:
-        return f"Its surprise was {surprise:.3g}; there was no calibrated threshold."
+def _thresholds(history: History) -> dict[int, tuple[float, str]]:
+    """Thresholds by generation, and what they rest on."""
+    return {
+        x.generation: (x.threshold, rests_on(history, x))
+        for _, x in history.generations
+        if x.threshold is not None
+    }
+
+
+def _surprise(surprise: float, known: tuple[float, str] | None) -> str:
+    if known is None:
+        return f"Its surprise was {surprise:.3g}; there was no threshold."
+    threshold, rests = known
     side = "above" if surprise > threshold else "not above"
-    return f"Its surprise was {surprise:.3g}, {side} the threshold of {threshold:.3g}."
+    return (
+        f"Its surprise was {surprise:.3g}, {side} the threshold of {threshold:.3g}, "
+        f"which is not calibrated for MD: {rests}."
+    )
 
 
 def _judged(history: History, origin: Origin) -> Iterator[str]:
@@ -258,10 +302,7 @@ def _judged(history: History, origin: Origin) -> Iterator[str]:
         if fidelity == "cheap":
             yield f"{who} differed from the cheap label by B = {mean:.4f} eV/Å."
         else:
-            yield (
-                f"{who} was wrong by {mean:.4f} eV/Å on average and by {worst:.4f} "
-                f"eV/Å at the worst atom, against {title(history, fidelity)}."
-            )
+            yield _wrong(history, who, fidelity, mean, worst)
 
 
 def _lessons(

@@ -5,11 +5,14 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from itertools import chain
 
+import numpy as np
+
+from alloop.core.frame import FrameId
 from alloop.core.records import Failure
+from alloop.core.units import Floats
 from alloop.loop import events as e
 from alloop.loop.state import Entry, LoopState
-
-KINDS = ("cheap", "expensive", "test")
+from alloop.report.facts import KINDS, label_kind
 
 
 @dataclass(slots=True)
@@ -27,9 +30,14 @@ class Count:
 @dataclass(slots=True)
 class Tally:
     """What the state does not hold: reasons, cached labels and the CPU seconds of all
-    that is no label, since the display began."""
+    that is no label, since the display began.
+
+    examined: force errors of the last examination by frame, as its labels come, eV/Å.
+    """
 
     task_seconds: float = 0.0
+    examined: dict[FrameId, float] = field(default_factory=dict)
+    _predicted: dict[FrameId, Floats] = field(default_factory=dict)
     _cached: Counter[str] = field(default_factory=Counter)
     _reasons: dict[str, Counter[Failure]] = field(
         default_factory=lambda: defaultdict(Counter)
@@ -37,6 +45,7 @@ class Tally:
 
     def add(self, state: LoopState, event: e.Event) -> None:
         """Take in an event and the state that it led to."""
+        self._examine(event)
         match event:
             case e.Labelled(cached=True):
                 self._cached.update(_kinds(state, event.name))
@@ -45,9 +54,24 @@ class Tally:
             case e.TaskLost() if event.name not in state.open:
                 self._because(Failure.LOST, state, event.name)
             case (
-                e.Explored() | e.Trained() | e.Prepared() | e.Sampled() | e.Rechecked()
+                e.Explored()
+                | e.Trained()
+                | e.Prepared()
+                | e.Sampled()
+                | e.Rechecked()
+                | e.Examined()
             ):
                 self.task_seconds += event.timing.cpu_seconds
+
+    def _examine(self, event: e.Event) -> None:
+        match event:
+            case e.Examined(frames=frames):
+                if event.name.endswith("/0/0"):  # a new one begins
+                    self.examined, self._predicted = {}, {}
+                self._predicted |= {x.frame.id: x.forces for x in frames}
+            case e.Labelled(label=label) if label.frame in self._predicted:
+                apart = np.abs(self._predicted[label.frame] - label.forces)
+                self.examined[label.frame] = float(apart.mean())
 
     def _because(self, failure: Failure, state: LoopState, name: str) -> None:
         for kind in _kinds(state, name):
@@ -67,7 +91,7 @@ class Tally:
 
 
 def _kind(entry: Entry) -> str:
-    return "test" if entry.purpose == "test" else entry.fidelity
+    return label_kind(entry.purpose, entry.fidelity, entry.brought)
 
 
 def _kinds(state: LoopState, name: str) -> Iterator[str]:

@@ -11,7 +11,8 @@ from alloop.loop.prices import utilisation
 from alloop.report.compare import comparisons
 from alloop.report.error_groups import error_groups
 from alloop.report.evidence import ENOUGH, Point, verdict
-from alloop.report.facts import generations, made
+from alloop.report.examination import examination, threshold_sentences
+from alloop.report.facts import brought_test, generations, made, set_name
 from alloop.report.markup import Section, Text, frame_link, items
 from alloop.report.quality import policy, qualities
 from alloop.report.words import failures, milli, plural
@@ -77,23 +78,41 @@ def _weak_test(history: History) -> Iterator[str]:
     state = history.state
     frames = len(state.test())
     if frames == 0:
-        yield "There is no test set: no error in this report is measured."
+        yield "There is no frozen set: errors by generation are not known."
     elif frames < _FEW:
         yield (
-            f"The test set has n = {plural(frames, 'frame')}: differences of a few per "
-            "cent between generations or campaigns are noise."
+            f"The {set_name(history)} set has n = {plural(frames, 'frame')}: differences "
+            "of a few per cent between generations or campaigns are noise."
         )
     trajectories = sum(x.kind == e.Sampled.__name__ for x in history.chronicle.deeds)
     if trajectories:
         yield (
-            f"Test frames come from {trajectories} runs of MD at the cheap level and "
-            "at one temperature; errors farther out, such as at broken bonds, are not "
+            f"Frames of the validation set come from {trajectories} runs of MD at the "
+            "cheap level and at one temperature; errors farther out, such as at broken bonds, are not "
             "measured."
         )
+    yield from _weak_examination(history)
     yield (
         f"One seed ({history.opened.seed}): how much the outcome varies from seed to "
         "seed is not known."
     )
+
+
+def _weak_examination(history: History) -> Iterator[str]:
+    found = examination(history)
+    if found is None:
+        if not brought_test(history):
+            yield (
+                "There was no final examination: the only error known is that on the "
+                "validation set, which steered the campaign."
+            )
+    elif found.frames < _FEW:
+        yield f"The final examination has n = {plural(found.frames, 'frame')}."
+    if found is not None and found.stopped:
+        yield (
+            f"{sum(found.stopped.values())} of {plural(found.walkers, 'walker')} of "
+            "the examination were stopped; what lies beyond is in no error."
+        )
 
 
 def _weak_flags(history: History, points: Sequence[Point]) -> Iterator[str]:
@@ -103,6 +122,7 @@ def _weak_flags(history: History, points: Sequence[Point]) -> Iterator[str]:
             f"The flag threshold of {plural(len(bare), 'generation')} is not "
             "calibrated: too few frames were held out."
         )
+    yield from threshold_sentences(history)
     said = verdict(points)
     if said.n < 3 * ENOUGH:
         yield (
@@ -113,8 +133,11 @@ def _weak_flags(history: History, points: Sequence[Point]) -> Iterator[str]:
 
 def _weak_run(history: History, controls: Mapping[str, History]) -> Iterator[str]:
     tested = [x for x in generations(history) if x.force_mae is not None]
-    if len(tested) > 1 and (tested[-1].force_mae or 0) > (tested[-2].force_mae or 0):
-        yield "The last generation is worse than the one before it."
+    if tested and tested[-1].generation != history.state.best:
+        yield (
+            f"The last generation is worse than generation {history.state.best}, the "
+            "best, which is the one that is used."
+        )
     if not controls:
         yield "Without controls nothing says that choosing frames paid off."
     for each in comparisons(history, controls):

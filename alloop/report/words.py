@@ -10,11 +10,12 @@ from alloop.core.records import Failure, Walker
 STAGES = {
     "new": "starting",
     "opened": "starting",
-    "seed": "first labels and test set",
+    "seed": "first labels and frozen set",
     "train": "training",
     "explore": "exploring",
     "flag": "labelling flagged frames",
     "bias": "labelling biased frames",
+    "examine": "final examination",
 }
 _MINUTE, _HOUR, _DAY = 60, 3600, 86400
 

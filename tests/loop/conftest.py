@@ -97,8 +97,8 @@ def answer(command: e.Command) -> e.Answer:
             return e.Sampled(name, walker.molecule, tuple(frames), timing)
         case e.LabelFrame():
             return e.Labelled(command.name, label(command.frame, command.level), timing)
-        case e.Explore():
-            return explored(command, timing)
+        case e.Explore() | e.Examine():
+            return moved(command, timing)
         case e.Train():
             return trained(command, timing)
         case e.Recheck(name=name, frame=where, level=level):
@@ -111,6 +111,12 @@ def answer(command: e.Command) -> e.Answer:
 
 def still() -> np.ndarray:
     return np.zeros((2, 3))
+
+
+def moved(command: e.Explore | e.Examine, timing: e.Timing) -> e.Answer:
+    if isinstance(command, e.Examine):
+        return examined(command, timing)
+    return explored(command, timing)
 
 
 def explored(command: e.Explore, timing: e.Timing) -> e.Explored:
@@ -138,6 +144,24 @@ def explored(command: e.Explore, timing: e.Timing) -> e.Explored:
         scored=command.steps,
         timing=timing,
     )
+
+
+def examined(command: e.Examine, timing: e.Timing) -> e.Examined:
+    walkers = tuple(
+        replace(
+            walker,
+            step=walker.step + command.steps,
+            frame=frame(f"{command.name}/{walker.index}", walker.molecule)
+            if command.steps
+            else walker.frame,
+        )
+        for walker in command.walkers
+    )
+    frames = tuple(
+        replace(candidate(command.name, x, "examination"), frame=x.frame)
+        for x in walkers
+    )
+    return e.Examined(command.name, walkers, frames, timing)
 
 
 def trained(command: e.Train, timing: e.Timing) -> e.Trained:
@@ -267,6 +291,7 @@ def world() -> SimpleNamespace:
         LEVELS=LEVELS,
         RULES=RULES,
         answer=answer,
+        examined=examined,
         candidate=candidate,
         cost=cost,
         explored=explored,

@@ -28,7 +28,7 @@ from alloop.loop import events as e
 from alloop.loop.history import Entry, History
 from alloop.loop.learning import absorb, ask
 from alloop.loop.policy import decide
-from alloop.loop.rules import Budget, Exploring, Rules, Seeding
+from alloop.loop.rules import Budget, Examining, Exploring, Rules, Seeding
 from alloop.loop.state import LoopState
 
 CHEAP = level("pyscf", {"method": "hf", "basis": "sto-3g", "title": "HF/STO-3G"})
@@ -163,8 +163,8 @@ class Synthetic:
                 )
                 spent = self.clock.spend(3.0)
                 return e.Sampled(command.name, command.walker.molecule, frames, spent)
-            case e.Explore():
-                return self._explore(command)
+            case e.Explore() | e.Examine():
+                return self._move(command)
             case e.Train():
                 return self._train(command)
             case e.Recheck():
@@ -232,6 +232,38 @@ class Synthetic:
         energy, forces = springs(frame)
         error = self.quality * (0.02 + 0.3 * away) / generation
         return energy + 0.5 + error * noise[0, 0], forces + error * noise, 10 * away
+
+    def _move(self, command: e.Explore | e.Examine) -> e.Answer:
+        if isinstance(command, e.Explore):
+            return self._explore(command)
+        going = command.walkers
+        if command.steps:
+            going = tuple(self._examined(command, walker) for walker in going)
+        found = [self._paper(x, command.generation) for x in going if not x.stopped]
+        spent = self.clock.spend(2.0)
+        return e.Examined(command.name, going, tuple(found), spent)
+
+    def _examined(self, command: e.Examine, walker: Walker) -> Walker:
+        """The first walker is stopped in the second piece."""
+        rng = stream(command.number, f"{command.name}/{walker.index}")
+        stopped = "force" if walker.index == 0 and command.piece else None
+        frame = displaced(WATER, rng, 0.05)
+        step = walker.step + command.steps
+        return Walker(walker.index, 0, frame, walker.velocities, step, stopped)
+
+    def _paper(self, walker: Walker, generation: int) -> Candidate:
+        energy, forces, surprise = self.predict(walker.frame, generation)
+        return Candidate(
+            frame=walker.frame,
+            molecule=0,
+            walker=walker.index,
+            step=walker.step,
+            surprise=surprise,
+            energy=energy,
+            forces=forces,
+            descriptor=walker.frame.positions.ravel().copy(),
+            origin="examination",
+        )
 
     def _explore(self, command: e.Explore) -> e.Explored:
         found: list[Candidate] = []
@@ -304,6 +336,7 @@ class Synthetic:
             energy_mae=float(np.abs(offset - offset.mean()).mean()),
             force_mae=float(np.abs(errors).mean()),
             force_rmse=float(np.sqrt((errors**2).mean())),
+            energy_absolute=float(np.abs(offset).mean()),
         )
 
     def _now(self, event: e.Event) -> float:
@@ -382,6 +415,13 @@ def remade() -> Callable[..., History]:
 def finished() -> History:
     """A whole campaign: two rounds after the first labels, some labels failed."""
     return Synthetic(fail=every_eighth).history(opening())
+
+
+@pytest.fixture(scope="session")
+def examined() -> History:
+    """The same, with a final examination of 11 frames; a walker was stopped in it."""
+    rules = replace(RULES, examining=Examining(12, 200, 450.0), heldout=0.7)
+    return Synthetic(rules=rules, fail=every_eighth).history(opening())
 
 
 @pytest.fixture(scope="session")

@@ -31,7 +31,7 @@ def test_equal_campaigns_differ_by_noise(finished):
     found = compare(finished, "random", finished)
     assert found.gain == 0.0
     assert not found.certain
-    assert "within the noise of 12 test frames" in found.sentence
+    assert "within the noise of 12 frames" in found.sentence
 
 
 def test_a_control_is_judged_at_equal_label_cost(finished, remade, control):

@@ -71,13 +71,13 @@ def _points(group, pairs, threshold=None, limit=None):
 
 def test_a_perfect_ranking_is_called_perfect():
     pairs = [(float(i), float(i**2)) for i in range(20)]
-    test, _, _ = rankings(_points("test", pairs, limit=300.0))
+    test, *_ = rankings(_points("test", pairs, limit=300.0))
     assert (test.n, test.spearman, test.auroc) == (20, pytest.approx(1.0), 1.0)
 
 
 def test_nothing_is_said_of_too_few_frames():
     pairs = [(float(i), float(i)) for i in range(9)]
-    test, control, _ = rankings(_points("test", pairs))
+    test, _, control, _ = rankings(_points("test", pairs))
     assert test.n == 9
     assert np.isnan(test.spearman)
     assert control.n == 0
@@ -85,7 +85,7 @@ def test_nothing_is_said_of_too_few_frames():
 
 def test_frames_without_a_surprise_are_not_ranked():
     pairs = [(float("nan"), 1.0)] * 12
-    test, _, _ = rankings(_points("test", pairs))
+    test, *_ = rankings(_points("test", pairs))
     assert test.n == 0
 
 

@@ -21,7 +21,11 @@ from alloop.report.facts import (
 
 def test_labels_are_counted_by_kind_and_by_how_they_ended(finished):
     cheap, expensive, test = made(finished)
-    assert (cheap.kind, expensive.kind, test.kind) == ("cheap", "expensive", "test")
+    assert (cheap.kind, expensive.kind, test.kind) == (
+        "cheap",
+        "expensive",
+        "validation",
+    )
     assert cheap.failures == {Failure.NOT_CONVERGED: cheap.failed}
     assert cheap.failed > 0
     assert (cheap.good + cheap.failed, cheap.used, cheap.budget) == (60, 60, 60)

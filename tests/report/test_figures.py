@@ -20,7 +20,7 @@ def test_bars_are_the_tasks_of_the_journal(finished):
     )
     parts = {bar.part for bar in found}
     assert parts == {
-        *("cheap labels", "expensive labels", "test labels"),
+        *("cheap labels", "expensive labels", "frozen set"),
         *("training", "MD", "preparation"),
     }
 

@@ -42,8 +42,8 @@ def test_a_file_gets_plain_lines_one_for_each_closed_step(finished, rules):
     assert "\r" not in text
     lines = [line.split("] ", 1)[1] for line in text.splitlines()]
     assert lines[0] == "campaign opened: H2O, seed 7"
-    assert lines[1].startswith("round 0: first labels and test set done: 20 cheap")
-    assert lines[2].startswith("generation 1 trained: test forces ")
+    assert lines[1].startswith("round 0: first labels and frozen set done: 20 cheap")
+    assert lines[2].startswith("generation 1 trained: frozen set: forces ")
     assert (
         lines[3] == "round 1: exploring done: walkers: 3 walking, 1 stopped (1 force)"
     )
@@ -63,9 +63,9 @@ def test_a_terminal_gets_a_panel_with_everything_in_it(finished, rules):
     assert "round 2: exploring · generation 2" in panel
     assert re.search(r"cheap labels +40/60 .*37 good, 3 failed \(3 not conv", panel)
     assert re.search(r"expensive labels +11/16 .*11 good", panel)
-    assert re.search(r"test labels +12 +12 good", panel)
+    assert re.search(r"validation labels +12 +12 good", panel)
     assert re.search(r"walkers +4 walking, 0 stopped", panel)
-    assert re.search(r"test error +30.7 → 18.9 meV/Å", panel)
+    assert re.search(r"validation error +30.7 → 18.9 meV/Å", panel)
     assert re.search(r"under way +2 pieces of MD", panel)
     assert re.search(r"CPU +1 min 52 s labels, .* MD, training and the rest", panel)
     assert re.search(r"time +1 min \d+ s, less than a minute left", panel)
@@ -91,7 +91,7 @@ def test_doubtful_labels_are_counted_on_the_panel(troubled, rules):
 def test_time_left_is_a_question_mark_until_a_round_has_passed(finished, rules):
     panel = _last_panel(_shown(finished, rules, terminal=True, turns=50))
     assert re.search(r"time +\d+ s, \? left", panel)
-    assert "test error" in panel
+    assert "validation error" in panel
 
 
 def test_at_the_end_the_panel_says_why(finished, rules):
@@ -126,10 +126,11 @@ def test_a_display_that_starts_in_the_middle_counts_the_same_labels(finished, st
         if number >= start:
             tally.add(state, entry.turn.event)
     labels = tally.labels(state)
+    none = {"test": 0, "examination": 0}
     good = {kind: count.good for kind, count in labels.items()}
     failed = {kind: count.failed for kind, count in labels.items()}
-    assert good == {"cheap": 55, "expensive": 16, "test": 12}
-    assert failed == {"cheap": 5, "expensive": 0, "test": 0}
+    assert good == {"cheap": 55, "expensive": 16, "validation": 12} | none
+    assert failed == {"cheap": 5, "expensive": 0, "validation": 0} | none
     seen = [x.turn.event for x in finished.entries[start:]]
     lost = sum(isinstance(event, e.NotLabelled) for event in seen)
     assert labels["cheap"].reasons.total() == lost

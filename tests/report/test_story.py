@@ -37,7 +37,7 @@ def test_the_story_of_a_chosen_frame_is_told_from_birth_to_learning(finished):
     story = _story(finished, frame[:10])
     assert story.startswith(f"Frame {frame}: H2O, 3 atoms.\nBorn on walker ")
     assert "in round 1 on generation 1, among the most surprising" in story
-    assert "above the threshold of 1.5." in story
+    assert "above the threshold of 1.5, which is not calibrated for MD: " in story
     assert "for the cheap label (HF/STO-3G) as `flagged`: surprise" in story
     assert "for the expensive label (CCSD(T)/cc-pVDZ) as `bias`: bias" in story
     assert f"Expensive label made: {label.energy:.6f} eV, largest force" in story
@@ -71,8 +71,8 @@ def test_first_frames_are_drawn_around_the_minimum(finished):
 
 def test_test_frames_teach_nobody(finished):
     story = _story(finished, _of(finished, "test"))
-    assert "Made by MD at the cheap level, for the frozen test set." in story
-    assert "In the test set, to measure generations 1–3." in story
+    assert "Made by MD at the cheap level, for the frozen set." in story
+    assert "In the frozen set, to measure generations 1–3." in story
     assert "taught" not in story
 
 
@@ -210,7 +210,7 @@ def test_the_log_has_a_line_for_every_record(finished):
     assert "no cheap label of frame " in "".join(lines)
     assert lines[-1].endswith("→ finished: the budget of expensive labels is spent")
     assert "prices of labels fitted: cheap from 55 labels and exp" in lines[-1]
-    assert "generation 3 trained: test forces 12.1 meV/Å" in lines[-2]
+    assert "generation 3 trained: frozen set: forces 12.1 meV/Å" in lines[-2]
 
 
 def test_the_log_words_what_people_and_accidents_do(finished, remade):

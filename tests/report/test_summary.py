@@ -19,11 +19,12 @@ def test_the_table_shows_each_generation_and_fits_eighty_columns(finished, contr
     text = _printed(end_table(finished, {"random": control}))
     rows = [line.split() for line in text.splitlines() if "generation" in line]
     error, rmse = (1e3 * x for x in (finished.state.errors[-1], _rmse(finished)))
-    assert rows[-1][:6] == [
+    assert rows[-1][:7] == [
         "generation",
         "3",
         "55",
         "16",
+        "–",
         f"{error:.1f}",
         f"{rmse:.1f}",
     ]
@@ -40,7 +41,9 @@ def test_the_lines_say_what_was_spent_and_where_it_lies(finished):
     assert "springs finished after 2 rounds: the budget of expensive" in text
     assert "cheap labels (HF/STO-3G): 60 of 60 used, 55 good, 0.5 s of CPU" in text
     assert "failed: 5 not converged" in text
-    assert "test labels (CCSD(T)/cc-pVDZ): 12 good, 4.0 s of CPU time each" in text
+    assert (
+        "validation labels (CCSD(T)/cc-pVDZ): 12 good, 4.0 s of CPU time each" in text
+    )
     assert "the workers were busy 8" in text
     assert text.endswith("store: runs/springs.zarr\nreport: runs/springs.html")
 
@@ -66,7 +69,7 @@ def test_a_lost_comparison_is_not_hidden(finished, control):
 def test_the_headline_names_the_error_and_its_test_set(finished):
     text = " ".join(headline(finished))
     assert "errs by 12.1 meV/Å in forces (MAE; RMSE 15.6)" in text
-    assert "on 12 frozen test frames" in text
+    assert "on 12 frames of the frozen validation set" in text
     assert "55 cheap (HF/STO-3G) and 16 expensive (CCSD(T)/cc-pVDZ) labels" in text
     assert "5 labels failed" in text
 
@@ -74,7 +77,7 @@ def test_the_headline_names_the_error_and_its_test_set(finished):
 def test_a_young_campaign_says_how_far_it_is(finished, remade):
     lines = headline(remade(list(finished.entries[:2])))
     assert lines[0] == (
-        "springs is not finished: first labels and test set, 0 rounds begun, "
+        "springs is not finished: first labels and frozen set, 0 rounds begun, "
         "30 tasks open."
     )
     assert lines[1] == "There is no generation yet."

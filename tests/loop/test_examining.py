@@ -1,0 +1,294 @@
+"""The final examination, and rounds that get nowhere."""
+
+from dataclasses import replace
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from alloop.loop import events as e
+from alloop.loop.learning import replay
+from alloop.loop.retries import lost
+from alloop.loop.rules import Budget, Examining, Stopping
+from alloop.loop.state import LoopState
+
+SPENT = "the budget of expensive labels is spent"
+
+
+@pytest.fixture
+def rules(world):
+    return replace(world.RULES, examining=Examining(5, 100, 350.0))
+
+
+def papers(begun):
+    return begun.asked(e.LabelFrame, purpose="examination")
+
+
+def test_the_end_waits_for_an_examination(world, rules):
+    begun = world.game(rules).play()
+    assert begun.state.finished == SPENT
+    examines = begun.asked(e.Examine)
+    # 5 frames are 3 walkers, in batches of 2; two of them give a second frame.
+    assert [x.name for x in examines] == [
+        "examine/1/0/0",
+        "examine/1/1/0",
+        "examine/1/0/1",
+    ]
+    assert {(x.steps, x.temperature, x.wanted) for x in examines} == {(100, 350.0, 5)}
+    assert len(papers(begun)) == 5
+    assert {x.fidelity for x in papers(begun)} == {"expensive"}
+    last = begun.turns[-1]
+    assert [command.name for command in last.commands] == ["stop"]
+
+
+def test_predictions_are_committed_before_labels_are_asked_for(world, rules):
+    begun = world.game(rules).play()
+    for turn in begun.turns:
+        asked = {
+            x.frame.id
+            for x in turn.commands
+            if isinstance(x, e.LabelFrame) and x.purpose == "examination"
+        }
+        if asked:
+            assert isinstance(turn.event, e.Examined)
+            assert asked == {x.frame.id for x in turn.event.frames}
+
+
+def test_the_best_generation_is_examined_not_the_last(world, rules):
+    """The error grows from the second generation on."""
+
+    def reply(command):
+        event = world.answer(command)
+        if isinstance(event, e.Trained) and event.generation > 1:
+            worse = replace(event.evaluation, force_mae=9.0 + event.generation)
+            return replace(event, evaluation=worse)
+        return event
+
+    begun = world.game(rules, reply=reply).play()
+    assert begun.state.generation > 1
+    assert begun.state.best == 1
+    assert {x.generation for x in begun.asked(e.Examine)} == {1}
+    assert {x.model for x in begun.asked(e.Examine)} == {begun.state.models[0]}
+
+
+def test_walkers_are_independent_and_start_from_first_frames(world, rules):
+    begun = world.game(rules, molecules=2).play()
+    walkers = [w for x in begun.asked(e.Examine, piece=0) for w in x.walkers]
+    assert [w.molecule for w in walkers] == [0, 1, 0]
+    assert all(w.frame in begun.state.seeds[w.molecule] for w in walkers)
+    assert len({w.velocities.tobytes() for w in walkers}) == 3
+    assert set(begun.state.walkers) == {0, 1, 2, 3}  # explorers are left alone
+
+
+def test_examined_frames_are_never_learned_and_never_paid_from_the_budget(world, rules):
+    more = replace(rules, budget=Budget(cheap=40, expensive=24))
+    begun = world.game(rules).play()
+    frames = {x.frame.id for x in papers(begun)}
+    assert begun.state.used("expensive") == 12
+    begun.rules = more
+    begun.turn(e.Amended("more"))
+    begun.play()
+    assert begun.state.finished == SPENT
+    assert begun.state.used("expensive") == 24
+    for train in begun.asked(e.Train):
+        used = {*train.cheap, *train.expensive, *train.test, *train.heldout}
+        assert not used & frames
+    assert {x.number for x in begun.asked(e.Examine)} == {1, 2}
+    again = {x.frame.id for x in papers(begun)} - frames
+    assert len(again) == 5
+
+
+def test_an_examination_follows_every_reason_to_end(world, rules):
+    for stopping, said in [
+        (Stopping(rounds=1), "1 round"),
+        (Stopping(target=1.0), "target"),
+        (Stopping(patience=1, improvement=0.9), "improved"),
+    ]:
+        begun = world.game(replace(rules, stopping=stopping)).play()
+        assert said in begun.state.finished
+        assert len(papers(begun)) == 5
+
+
+def test_a_target_that_is_met_twice_is_examined_once_a_model(world, rules):
+    begun = world.game(rules).play()
+    before = len(begun.turns)
+    begun.turn(e.Amended("the same"))
+    begun.play()
+    assert begun.state.finished == SPENT
+    assert len(begun.turns) == before + 1
+
+
+def test_a_campaign_that_ended_before_there_were_examinations_gets_its(world, rules):
+    begun = world.game().play()
+    assert begun.asked(e.Examine) == []
+    begun.rules = rules
+    begun.turn(e.Amended("a newer alloop"))
+    begun.play()
+    assert begun.state.finished == SPENT
+    assert len(papers(begun)) == 5
+
+
+def test_a_stopped_walker_gives_no_further_frame(world, rules):
+    def reply(command):
+        event = world.answer(command)
+        if isinstance(event, e.Examined) and command.name == "examine/1/0/0":
+            dead = replace(event.walkers[0], stopped="force")
+            rest = event.walkers[1:]
+            return replace(event, walkers=(dead, *rest), frames=event.frames[1:])
+        return event
+
+    begun = world.game(rules, reply=reply).play()
+    (second,) = begun.asked(e.Examine, piece=1)
+    assert [w.index for w in second.walkers] == [1]
+    assert len(papers(begun)) == 3
+    assert begun.state.finished == SPENT
+
+
+def test_an_examination_without_a_frame_is_no_success(world, rules):
+    def reply(command):
+        event = world.answer(command)
+        if isinstance(event, e.Examined) and alive[0] is False:
+            dead = tuple(replace(x, stopped="force") for x in event.walkers)
+            return replace(event, walkers=dead, frames=())
+        return event
+
+    alive = [False]
+    begun = world.game(rules, reply=reply).play()
+    assert "timestep" in begun.state.broken
+    assert begun.state.finished.startswith(SPENT)
+    alive[0] = True
+    begun.turn(e.Amended("a smaller time step"))
+    begun.play()
+    assert (begun.state.finished, begun.state.broken) == (SPENT, None)
+    assert len(papers(begun)) == 5
+
+
+def test_a_lost_examination_label_is_tried_again_and_teaches_nothing(world, rules):
+    def reply(command):
+        if isinstance(command, e.LabelFrame) and command.purpose == "examination":
+            bad = world.failed(command)
+            return replace(bad, unlabelled=replace(bad.unlabelled, failure=TIMEOUT))
+        return world.answer(command)
+
+    from alloop.core.records import Failure
+
+    TIMEOUT = Failure.TIMEOUT
+    begun = world.game(rules, reply=reply).play()
+    assert begun.state.finished == SPENT
+    trained = len(begun.asked(e.Train))
+    begun.reply = world.answer
+    begun.turn(e.Retried(lost(world.history(begun.turns))))
+    begun.play()
+    assert begun.state.finished == SPENT
+    good = [x for x in begun.state.entries() if x.purpose == "examination" and x.good]
+    assert len(good) == 5
+    assert len(begun.asked(e.Train)) == trained
+
+
+def test_posed_frames_are_predicted_where_they_are(world, rules):
+    begun = world.game().play()
+    frames = tuple(world.frame(f"posed/{i}") for i in range(3))
+    begun.turn(e.Posed(frames, (0, 0, 0)))
+    begun.play()
+    examines = begun.asked(e.Examine)
+    assert {x.steps for x in examines} == {0}
+    assert [w.frame for x in examines for w in x.walkers] == list(frames)
+    assert [x.frame for x in papers(begun)] == list(frames)
+    assert begun.state.finished == SPENT
+
+
+@settings(max_examples=20, deadline=None)
+@given(st.lists(st.integers(0, 10**6), min_size=60, max_size=60))
+def test_the_order_of_arrival_changes_nothing(world, order):
+    rules = replace(world.RULES, examining=Examining(5, 100, 350.0))
+    numbers = iter(order * 3)
+    first = world.game(rules).play()
+    other = world.game(rules).play(choose=lambda n: next(numbers) % n)
+    assert other.state.finished == first.state.finished
+    assert {x.name for x in papers(other)} == {x.name for x in papers(first)}
+    assert other.state.models == first.state.models
+
+
+def test_a_run_may_end_after_every_record(world, rules):
+    """State is the fold: what is open after any prefix leads to the same end."""
+    whole = world.game(rules).play()
+    for length in range(1, len(whole.turns)):
+        again = world.Game(rules)
+        again.turns = list(whole.turns[:length])
+        again.state = replay(again.turns)
+        again.play()
+        assert again.state.finished == whole.state.finished
+        assert {x.name for x in papers(again)} == {x.name for x in papers(whole)}
+
+
+def stuck(world, steps, candidates=True):
+    """Answers by which guard rails stop every explorer after so many steps."""
+
+    def reply(command):
+        event = world.answer(command)
+        if not isinstance(event, e.Explored):
+            return event
+        walkers = tuple(
+            replace(x, step=before.step + (steps if not before.stopped else 0))
+            for x, before in zip(event.walkers, command.walkers, strict=True)
+        )
+        walkers = tuple(replace(x, stopped="force") for x in walkers)
+        found = event.candidates if candidates else ()
+        return replace(event, walkers=walkers, candidates=found, controls=())
+
+    return reply
+
+
+def test_walkers_that_get_nowhere_are_no_success(world, rules):
+    begun = world.game(rules, reply=stuck(world, 0, candidates=False)).play()
+    assert begun.state.round == 1
+    assert begun.state.finished == begun.state.broken
+    assert "timestep` (0.5 fs)" in begun.state.broken
+    begun.reply = world.answer
+    begun.turn(e.Amended("a smaller time step"))
+    begun.play()
+    assert (begun.state.finished, begun.state.broken) == (SPENT, None)
+
+
+def test_a_round_that_got_nowhere_may_still_teach_but_not_twice(world, rules):
+    begun = world.game(rules, reply=stuck(world, 3)).play()
+    assert begun.state.round == 2
+    assert "timestep" in begun.state.broken
+    assert begun.asked(e.LabelFrame, purpose="flagged")
+
+
+def test_walkers_that_walk_a_while_before_they_stop_are_ordinary(world, rules):
+    begun = world.game(rules, reply=stuck(world, 30)).play()
+    assert begun.state.finished
+    assert begun.state.broken is None
+
+
+@pytest.mark.parametrize(
+    ("errors", "best"),
+    [
+        ((), 2),
+        ((0.3, 0.2), 2),
+        ((0.2, 0.3), 1),
+        ((0.2, 0.2), 2),
+        ((0.2, float("nan")), 1),
+        ((float("nan"), float("nan")), 2),
+    ],
+)
+def test_the_best_generation_errs_least(errors, best):
+    assert LoopState(errors=errors, models=("a", "b")).best == best
+
+
+def test_cpu_hours_leave_room_for_the_examination(world, rules):
+    hours = 60.0 / 3600  # 3 labels of 20 s, less than the examination takes
+    costs = {
+        x: world.cost(x, s) for x, s in zip(world.LEVELS.values(), (1, 20), strict=True)
+    }
+
+    def reply(command):
+        event = world.answer(command)
+        return replace(event, costs=costs) if isinstance(event, e.Priced) else event
+
+    poor = replace(rules, budget=Budget(20, 12, cpu_hours=hours * 5))
+    rich = replace(poor, examining=Examining())
+    spent = [world.game(x, reply=reply).play().state for x in (poor, rich)]
+    assert spent[0].used("expensive") < spent[1].used("expensive")

@@ -1,0 +1,178 @@
+"""The final examination as it is told: errors, survivors, alarms."""
+
+import io
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from rich.console import Console
+
+from alloop.core.records import Failure, Unlabelled
+from alloop.loop import events as e
+from alloop.loop.told import told
+from alloop.report.compare import compare
+from alloop.report.examination import examination, sentences, threshold_sentences
+from alloop.report.live import Live
+from alloop.report.status import status
+from alloop.report.story import why
+from alloop.report.summary import end_table, headline
+
+
+def _papers(history):
+    return [x for x in told(history) if x.purpose == "examination"]
+
+
+def test_errors_are_those_of_predictions_made_before_the_labels(examined):
+    found = examination(examined)
+    predicted = {
+        x.frame.id: x for _, event in examined.of_kind(e.Examined) for x in event.frames
+    }
+    apart = [predicted[x.frame.id].forces - x.record.forces for x in _papers(examined)]
+    energies = np.array(
+        [predicted[x.frame.id].energy - x.record.energy for x in _papers(examined)]
+    )
+    assert found.frames == len(apart) == 11
+    assert found.errors.force_mae == pytest.approx(np.abs(apart).mean())
+    assert found.errors.energy_mae == pytest.approx(np.abs(energies).mean())
+    spread = np.abs(energies - energies.mean()).mean()
+    assert found.errors.energy_spread == pytest.approx(spread)
+    assert found.errors.energy_mae > 0.3 > 0.1 > found.errors.energy_spread
+
+
+def test_those_who_were_stopped_are_a_result(examined):
+    found = examination(examined)
+    assert (found.walkers, dict(found.stopped), found.wanted) == (6, {"force": 1}, 12)
+    assert "1 of the 6 walkers of the examination were stopped (1 force)" in " ".join(
+        sentences(examined)
+    )
+
+
+def test_alarms_are_counted_against_the_threshold(examined):
+    found = examination(examined)
+    surprise = [x.surprise for _, y in examined.of_kind(e.Examined) for x in y.frames]
+    assert found.threshold == 1.5
+    assert found.alarms == sum(x > 1.5 for x in surprise) > 0
+    text = " ".join(threshold_sentences(examined))
+    assert "not calibrated for MD" in text
+    assert f"{found.alarms} of 11 frames of MD" in text
+
+
+def test_a_quantile_is_promised_only_where_frames_give_it(examined, remade):
+    def resting_on(count):
+        entries = [
+            replace(entry, turn=replace(entry.turn, event=_on(entry.turn.event, count)))
+            for entry in examined.entries
+        ]
+        return " ".join(threshold_sentences(remade(entries)))
+
+    few, many = resting_on(15), resting_on(200)
+    assert "15 frames" in few
+    assert "0.94" in few
+    assert "promised" not in few
+    assert "200 frames" in many
+    assert "0.01 of them were promised" in many
+
+
+def _on(event, count):
+    return (
+        replace(event, calibrated_on=count) if isinstance(event, e.Trained) else event
+    )
+
+
+def test_frames_without_a_label_that_counts_are_told_and_left_out(examined, remade):
+    lost, out = (x.frame.id for x in _papers(examined)[:2])
+    entries = [
+        replace(x, turn=replace(x.turn, event=_refused(x.turn.event, lost)))
+        for x in examined.entries
+    ]
+    entries[-1] = replace(
+        entries[-1], turn=e.Turn(entries[-1].turn.event, ())
+    )  # not finished yet
+    by_hand = e.Turn(e.Excluded(out, None, "odd"), ())
+    found = examination(remade([*entries, replace(entries[-1], turn=by_hand)]))
+    assert dict(found.missing) == {"not converged": 1, "excluded by hand": 1}
+    assert found.frames == 9
+    assert not {lost, out} & found.by_frame.keys()
+
+
+def _refused(event, frame):
+    if isinstance(event, e.Labelled) and event.label.frame == frame:
+        label = event.label
+        bad = Unlabelled(frame, label.level, Failure.NOT_CONVERGED, "", 1.0)
+        return e.NotLabelled(event.name, bad)
+    return event
+
+
+def test_summary_status_and_table_lead_with_the_examination(examined):
+    found, lines = examination(examined), headline(examined)
+    mae = f"{1e3 * found.errors.force_mae:.3g}"
+    places = [lines.index(x) for x in sentences(examined)]
+    frozen = next(i for i, x in enumerate(lines) if "frozen validation set" in x)
+    assert min(places) == 1
+    assert max(places) < frozen
+    assert mae in lines[1]
+    told_ = status(examined)
+    assert told_["examination"]["force_mae"] == found.errors.force_mae
+    assert told_["examination"]["alarms"] == found.alarms
+    assert told_["best"] == found.generation
+    console = Console(file=io.StringIO(), width=80)
+    console.print(end_table(examined))
+    assert mae in console.file.getvalue()
+
+
+def test_without_an_examination_nothing_is_made_up(finished):
+    assert examination(finished) is None
+    assert list(sentences(finished)) == []
+    assert status(finished)["examination"] is None
+
+
+def test_why_tells_what_a_frame_was_for(examined):
+    frame = _papers(examined)[0].frame.id
+    text = "\n".join(why(examined, frame))
+    assert "final examination 1 of generation 3" in text
+    assert "was wrong by" in text
+    assert "taught" not in text
+
+
+def test_the_live_display_shows_it_as_labels_come(examined, rules):
+    console = Console(file=io.StringIO(), width=200)
+    state = examined.state
+    with Live("springs", rules, console) as live:
+        for entry in examined.entries:
+            live.observe(state, entry.turn)
+    found = examination(examined)
+    mae = f"{1e3 * found.errors.force_mae:.3g}"
+    text = console.file.getvalue()
+    assert f"final examination: forces {mae} meV/Å on 11 frames" in text
+
+
+def test_what_was_learned_and_what_it_cost_are_the_true_numbers(examined):
+    (lesson,) = [x for x in examined.chronicle.lessons if x.generation == 3]
+    text = " ".join(headline(examined))
+    assert lesson.heldout > 0
+    assert f"learned from {lesson.cheap} cheap" in text
+    assert f"{lesson.heldout} more cheap ones are held out" in text
+    for part in ("labels", "training", "MD", "examination"):
+        assert part in text.partition("In all it cost")[2]
+
+
+def test_the_last_generation_is_not_taken_where_it_is_worse(examined, remade):
+    def worse(event):
+        if isinstance(event, e.Trained) and event.generation == 3:
+            return replace(event, evaluation=replace(event.evaluation, force_mae=1.0))
+        return event
+
+    entries = [
+        replace(x, turn=replace(x.turn, event=worse(x.turn.event)))
+        for x in examined.entries
+    ]
+    grown = remade(entries)
+    assert grown.state.best == 2
+    assert "Generation 2, not the last one" in " ".join(headline(grown))
+    assert "not the last one" not in " ".join(headline(examined))
+
+
+def test_a_control_is_compared_on_the_examination_first(examined):
+    found = compare(examined, "random", examined)
+    assert [x.n for x in found.duels] == [11, 12]
+    assert not found.certain

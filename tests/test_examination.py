@@ -1,0 +1,162 @@
+"""The final examination of real campaigns on toy levels."""
+
+import tarfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from alloop import controls
+from alloop.campaign import Campaign
+from alloop.cli import main
+from alloop.core.records import Label
+from alloop.core.splits import split_of
+from alloop.loop.history import History, read
+from alloop.loop.told import told
+from alloop.report.compare import comparisons
+from alloop.report.examination import examination
+from tests.conftest import fingerprint_of, write_toy
+
+BUDGET = {"cheap": 26, "expensive": 10}
+TEST = {"frames": 6, "each": 2, "spacing": 5}
+EXAMINED = {**TEST, "examination": 5, "examination_spacing": 20}
+GOLDEN = Path(__file__).parent / "store" / "golden"
+
+
+@pytest.fixture(scope="module")
+def campaign(tmp_path_factory: pytest.TempPathFactory) -> Campaign:
+    """A finished campaign, examined."""
+    folder = tmp_path_factory.mktemp("examined")
+    campaign = Campaign.from_yaml(write_toy(folder, budget=BUDGET, test=EXAMINED))
+    assert campaign.run().exit_code == 0
+    return campaign
+
+
+def _papers(history: History) -> set[str]:
+    return {x.frame.id for x in told(history) if x.purpose == "examination"}
+
+
+def test_the_test_is_md_on_the_model_at_the_temperature_of_exploration(
+    campaign: Campaign,
+) -> None:
+    history = campaign.history()
+    found = examination(history)
+    assert found is not None
+    assert (found.frames, found.temperature, found.walkers) == (5, 400.0, 3)
+    model = campaign.model()
+    assert found.generation == history.state.best == model.facts["generation"]
+    labels = [x for x in told(history) if x.purpose == "examination"]
+    apart = []
+    for label in labels:
+        assert isinstance(label.record, Label)
+        from alloop.core.batch import pack
+
+        said = model.predict(pack([label.frame]))
+        apart.append(said.forces - label.record.forces)
+    assert found.errors is not None
+    assert found.errors.force_mae == pytest.approx(np.abs(apart).mean(), rel=1e-6)
+    assert {split_of(x.purpose, x.brought) for x in labels} == {"test"}
+
+
+def test_examined_frames_are_outside_budget_and_training(campaign: Campaign) -> None:
+    history = campaign.history()
+    papers = _papers(history)
+    assert history.state.used("expensive") == 10
+    for fidelity in ("cheap", "expensive"):
+        assert not papers & set(history.state.trained_on(fidelity))
+    assert not papers & set(history.state.test())
+
+
+def test_a_raised_budget_is_examined_anew_and_learns_from_no_old_frame(
+    tmp_path: Path,
+) -> None:
+    test = {**EXAMINED, "frames": 0}  # without a frozen set the newest is the best
+    Campaign.from_yaml(write_toy(tmp_path, budget=BUDGET, test=test)).run()
+    before = _papers(read(tmp_path / "toy.zarr"))
+    more = Campaign.from_yaml(write_toy(tmp_path, test=test))
+    assert more.run().exit_code == 0
+    history = more.history()
+    assert len(_papers(history)) == 10
+    assert not before & set(history.state.trained_on("expensive"))
+    found = examination(history)
+    assert found is not None
+    assert (found.number, found.generation) == (2, history.state.generation)
+    assert not before & found.by_frame.keys()
+
+
+def test_controls_are_judged_on_the_same_frames_without_new_labels(
+    campaign: Campaign,
+) -> None:
+    papers = _papers(campaign.history())
+    for name in controls.NAMES:
+        own = campaign.control(name)
+        assert own.run().exit_code == 0
+        history = own.history()
+        assert _papers(history) == papers
+        made = [x for x in told(history) if x.purpose == "examination"]
+        assert all(x.cached for x in made)
+        assert not papers & set(history.state.trained_on("expensive"))
+        before = fingerprint_of(own.store)
+        campaign.control(name).run()
+        assert fingerprint_of(own.store) == before
+    histories = {name: read(path) for name, path in campaign.controls().items()}
+    found = comparisons(campaign.history(), histories)
+    assert [[duel.n for duel in x.duels] for x in found] == [[5, 6], [5, 6]]
+
+
+def test_an_old_finished_store_gets_its_examination(tmp_path: Path) -> None:
+    with tarfile.open(GOLDEN / "format3.tar.xz") as tar:
+        tar.extractall(tmp_path, filter="data")
+    store = tmp_path / "format3.zarr"
+    assert Campaign.from_store(store).run().exit_code == 0
+    history = read(store)
+    found = examination(history)
+    assert found is not None
+    assert found.frames == 20
+    assert history.state.generation == 2
+
+
+def test_a_users_test_set_leads_and_may_have_an_examination_beside(
+    campaign: Campaign, tmp_path: Path
+) -> None:
+    campaign.export(tmp_path / "test.xyz", "expensive", at=1)
+    units = {"energy_unit": "eV", "length_unit": "angstrom"}
+    keys = {"energy_key": "REF_energy", "forces_key": "REF_forces"}
+    test = {"file": "test.xyz", **units, **keys}
+    told_ = {**test, "examination": 4, "examination_spacing": 20}
+    own = Campaign.from_yaml(write_toy(tmp_path, seed=8, budget=BUDGET, test=told_))
+    assert own.run().exit_code == 0
+    history = own.history()
+    found = examination(history)
+    assert found is not None
+    assert found.frames == 4
+    from alloop.report.summary import headline
+
+    lines = headline(history)
+    assert "frozen test set" in lines[1]
+    assert "Final examination" in lines[2]
+    bare = Campaign.from_yaml(write_toy(tmp_path / "bare", budget=BUDGET))
+    assert bare.setup.rules.examining.frames == 0
+
+
+@pytest.mark.parametrize("explore", [{"temperature": 1e6}, {"timestep": 5.0}])
+def test_walkers_that_all_die_at_once_are_no_success(
+    tmp_path: Path, explore: dict[str, float], capsys: pytest.CaptureFixture[str]
+) -> None:
+    moves = {"walkers": 4, "batch": 2, "steps": 40, "piece": 20, "stride": 5}
+    path = write_toy(tmp_path, explore={**moves, "temperature": 400, **explore})
+    assert main(["run", str(path), "--quiet"]) == 3
+    said = "".join(capsys.readouterr())
+    assert "timestep" in said
+    assert "temperature" in said
+    good = write_toy(tmp_path, explore={**moves, "temperature": 400}, budget=BUDGET)
+    assert main(["run", str(good), "--quiet"]) == 0
+
+
+def test_examination_labels_are_priced_apart(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = write_toy(tmp_path, test=EXAMINED)
+    assert main(["plan", str(path), "--no-measure"]) == 0
+    row = next(x for x in capsys.readouterr().out.splitlines() if "examination" in x)
+    assert " 5 " in row
