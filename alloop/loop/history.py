@@ -164,6 +164,13 @@ class History:
             for entry, event in self.of_kind(e.Trained)
         )
 
+    @property
+    def best(self) -> tuple[Generation, ...]:
+        """The generation that is used where none is named, see `LoopState.best`; none
+        before the first."""
+        number = self.state.best
+        return tuple(x for x in self.generations if x.event.generation == number)
+
     def trained(self) -> list[e.Trained]:
         """All that is said of the generations, in order; read from the journal."""
         return [event for _, event in self.of_kind(e.Trained)]

@@ -17,7 +17,7 @@ from alloop.report.proposals import labelled
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Parity:
-    """The last generation on the test set: energies (frames,) in eV relative to the
+    """The best generation on the frozen set: energies (frames,) in eV relative to the
     mean label of the composition, forces (3 atoms,) in eV/Å; frames (frames,) with
     atoms offsets[i] to offsets[i + 1]."""
 
@@ -80,8 +80,8 @@ def _level_differences(history: History) -> Floats:
 
 
 def parity(history: History) -> Parity | None:
-    """The last generation against the test labels, None without a test set."""
-    for _, trained in history.generations[-1:]:
+    """The best generation against the labels of the frozen set, None without one."""
+    for _, trained in history.best:
         labels, test = labels_of_test(history, trained), trained.evaluation
         if labels is not None and test is not None:
             zero = _composition_means(labels)

@@ -60,7 +60,7 @@ class _Test:
 
 def error_groups(history: History) -> ErrorGroups | None:
     """Errors of the last generation, None where it was not tested."""
-    for _, trained in history.generations[-1:]:
+    for _, trained in history.best:
         labels, said = labels_of_test(history, trained), trained.evaluation
         if labels is not None and said is not None:
             test = _test(labels, said)

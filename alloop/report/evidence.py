@@ -72,7 +72,7 @@ class Verdict:
 
 
 def points(history: History, brought: Explorations) -> tuple[Point, ...]:
-    """Frames with surprise and true error: the frozen set under the last generation,
+    """Frames with surprise and true error: the frozen set under the best generation,
     the final examination, and every frame that got an expensive label after it was
     proposed."""
     limits = bars(history)
@@ -133,7 +133,7 @@ def _test_errors(history: History, trained: e.Trained) -> Floats:
 
 
 def _test_points(history: History) -> Iterator[Point]:
-    for _, trained in history.generations[-1:]:
+    for _, trained in history.best:
         test = trained.evaluation
         if test is None:
             continue

@@ -81,15 +81,15 @@ def _weak_test(history: History) -> Iterator[str]:
         yield "There is no frozen set: errors by generation are not known."
     elif frames < _FEW:
         yield (
-            f"The {set_name(history)} set has n = {plural(frames, 'frame')}: differences "
-            "of a few per cent between generations or campaigns are noise."
+            f"The {set_name(history)} set has n = {plural(frames, 'frame')}: "
+            "differences of a few per cent between generations or campaigns are noise."
         )
     trajectories = sum(x.kind == e.Sampled.__name__ for x in history.chronicle.deeds)
     if trajectories:
         yield (
             f"Frames of the validation set come from {trajectories} runs of MD at the "
-            "cheap level and at one temperature; errors farther out, such as at broken bonds, are not "
-            "measured."
+            "cheap level and at one temperature; errors farther out, such as "
+            "at broken bonds, are not measured."
         )
     yield from _weak_examination(history)
     yield (
