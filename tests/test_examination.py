@@ -11,6 +11,7 @@ from alloop.campaign import Campaign
 from alloop.cli import main
 from alloop.core.records import Label
 from alloop.core.splits import split_of
+from alloop.export import Choice
 from alloop.loop.history import History, read
 from alloop.loop.told import told
 from alloop.report.compare import comparisons
@@ -119,7 +120,7 @@ def test_an_old_finished_store_gets_its_examination(tmp_path: Path) -> None:
 def test_a_users_test_set_leads_and_may_have_an_examination_beside(
     campaign: Campaign, tmp_path: Path
 ) -> None:
-    campaign.export(tmp_path / "test.xyz", "expensive", at=1)
+    campaign.export(tmp_path / "test.xyz", Choice("expensive", "train", 1))
     units = {"energy_unit": "eV", "length_unit": "angstrom"}
     keys = {"energy_key": "REF_energy", "forces_key": "REF_forces"}
     test = {"file": "test.xyz", **units, **keys}

@@ -299,7 +299,7 @@ def test_the_methods_name_every_setting(read):
 
 
 def test_what_is_weak_is_said(read):
-    assert "The test set has n = 12 frames" in read.words
+    assert "The validation set has n = 12 frames" in read.words
     assert "Hits and misses rest on 4 control frames" in read.words
     assert "One seed (7)" in read.words
 
