@@ -44,19 +44,21 @@ def happened(event: e.Event, levels: Mapping[str, str]) -> str:
                 f"{plural(len(event.frames), 'frame')} of another campaign's "
                 "examination taken over"
             )
-        case e.Excluded():
-            what = f"{event.fidelity} label of frame" if event.fidelity else "frame"
-            return f"{what} {event.frame[:8]} excluded by hand: {event.reason}"
-        case e.Included():
-            what = f"{event.fidelity} label of frame" if event.fidelity else "frame"
-            why = f": {event.reason}" if event.reason else ""
-            return f"{what} {event.frame[:8]} no longer excluded, by hand{why}"
+        case e.Excluded() | e.Included():
+            return _by_hand(event)
         case e.Retried():
             return f"{plural(len(event.labels), 'lost label')} asked for again by hand"
         case e.TaskLost():
             return f"{event.name} was lost (attempt {event.attempt}): {event.reason}"
         case _:
             return _answered(event, levels)
+
+
+def _by_hand(event: e.Excluded | e.Included) -> str:
+    what = f"{event.fidelity} label of frame" if event.fidelity else "frame"
+    done = "excluded" if isinstance(event, e.Excluded) else "no longer excluded,"
+    why = f": {event.reason}" if event.reason else ""
+    return f"{what} {event.frame[:8]} {done} by hand{why}"
 
 
 def _answered(event: e.Answer, levels: Mapping[str, str]) -> str:
@@ -67,7 +69,7 @@ def _answered(event: e.Answer, levels: Mapping[str, str]) -> str:
                 f"{plural(len(event.seeds), 'first frame')} drawn"
             )
         case e.Sampled():
-            return f"{plural(len(event.frames), 'test frame')} drawn by MD"
+            return f"{plural(len(event.frames), 'frozen frame')} drawn by MD"
         case e.Labelled() | e.NotLabelled():
             return _label(event, levels)
         case e.Explored() | e.Examined():
