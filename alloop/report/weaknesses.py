@@ -78,7 +78,10 @@ def _weak_test(history: History) -> Iterator[str]:
     state = history.state
     frames = len(state.test())
     if frames == 0:
-        yield "There is no frozen set: errors by generation are not known."
+        none = "no error in this report is measured"
+        known = "errors by generation are not known"
+        what = none if examination(history) is None else known
+        yield f"There is no frozen set: {what}."
     elif frames < _FEW:
         yield (
             f"The {set_name(history)} set has n = {plural(frames, 'frame')}: "
