@@ -341,8 +341,9 @@ def test_plan_prices_labels_in_a_child(
     out = said(capsys, "plan", toy)
     assert "of CPU (" in out
     assert "at least" in out
-    assert "on 1 core;" in out
+    assert "on 1 core" in out
     assert "prices: from 2 labels made now" in out
+    assert "training: 3 generations; its price is known once" in out
     assert "MB for toy" in out
     assert "not priced" in said(capsys, "plan", toy, "--no-measure")
     assert [path.name for path in toy.parent.iterdir()] == ["toy.yaml"]
@@ -355,6 +356,9 @@ def test_planning_a_campaign_that_has_begun_costs_no_label(
     assert "labels of the store; range" in out
     assert "made now" not in out
     assert said(capsys, "plan", done, "--no-measure") == out
+    assert "training: 3 generations, " in out
+    assert "MD: 2 rounds of 4 walkers over 40 steps, " in out
+    assert "done already, and counted above: 36 of 36 cheap and 14 of 14" in out
 
 
 def test_plan_takes_prices_from_a_label_cache(

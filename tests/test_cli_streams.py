@@ -69,6 +69,9 @@ def test_json_is_json_everywhere(done: Path, capsys: Capture) -> None:
 
     assert told("status", str(done))["running"] is None
     assert told("check", str(done))["ok"] is True
+    assert told("doctor", str(done))["findings"] == []
+    priced = told("plan", str(done))["labels"]
+    assert priced[0]["cpu_seconds"]["likely"] > 0
     capsys.readouterr()
     assert main(["log", str(done), "--last", "2", "--json"]) == 0
     lines = [json.loads(line) for line in capsys.readouterr().out.splitlines()]

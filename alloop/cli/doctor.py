@@ -1,12 +1,13 @@
 """`doctor` and `version`: what this machine can do, and whether a store is whole."""
 
+from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from alloop import __version__
-from alloop.cli.console import complain, say
+from alloop.cli.console import AsJson, complain, say, say_json
 from alloop.cli.machine import facts
 from alloop.cli.places import short, store_of
 
@@ -18,14 +19,31 @@ def doctor(
         Path | None,
         typer.Argument(metavar="[STORE]", help="a store, or its YAML file, to verify"),
     ] = None,
+    as_json: AsJson = False,
 ) -> int:
     """Tell what this machine can do, or verify every byte of a store."""
+    if as_json:
+        return _for_scripts(None if place is None else store_of(place))
     return _machine() if place is None else _store(store_of(place))
 
 
 def version() -> None:
     """Print the version."""
     say(f"alloop {__version__}")
+
+
+def _for_scripts(store: Path | None) -> int:
+    """Print what the machine has, or what is damaged in a store, as JSON."""
+    if store is None:
+        problem = _trial()
+        say_json({"ok": not problem, "machine": dict(facts()), "label": problem})
+        return USER if problem else 0
+    from alloop.loop.history import CODEC
+    from alloop.store.doctor import verify
+
+    findings = [asdict(each) for each in verify(store, CODEC)]
+    say_json({"ok": not findings, "store": str(store), "findings": findings})
+    return USER if findings else 0
 
 
 def _machine() -> int:

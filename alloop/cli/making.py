@@ -91,11 +91,15 @@ def plan(
         bool,
         typer.Option(help="label each molecule that has no price yet once, if cheap"),
     ] = True,
+    as_json: AsJson = False,
 ) -> None:
     """Say what a campaign will cost: labels, CPU time, wall time, storage."""
-    from alloop.cli.pricing import table
+    from alloop.cli.pricing import facts, table
 
     setup = _checked(file)
+    if as_json:
+        say_json(facts(setup, measure))
+        return
     with out().status("reading prices") as status:
         parts = list(table(setup, measure, status.update))
     for part in parts:

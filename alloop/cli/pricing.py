@@ -9,6 +9,7 @@ from typing import Any
 from rich.table import Table
 
 from alloop.cli.measuring import Prices, prices
+from alloop.cli.remaining import sentences as remaining
 from alloop.config import Setup
 from alloop.config.clusters import Inline, Local, Pbs, Slurm
 from alloop.config.data import Sampled
@@ -81,6 +82,30 @@ def table(
     yield from found.problems
 
 
+def facts(setup: Setup, measure: bool) -> dict[str, Any]:
+    """The plan for scripts: labels by purpose with the CPU seconds of all of them, null
+    where nobody knows, and the sentences; every value is fit for `json.dumps`."""
+    found, rows = prices(setup, measure, lambda _text: None), counts(setup)
+    return {
+        "labels": [_fact(setup, row, found.costs.get(row.fidelity)) for row in rows],
+        "cores": _workers(setup),
+        "text": [*_sentences(setup, rows, found), *found.problems],
+        "units": {"cpu_seconds": "s"},
+    }
+
+
+def _fact(setup: Setup, row: Count, cost: Cost | None) -> dict[str, Any]:
+    seconds = (None,) * 3 if cost is None else row.seconds(cost, setup.start)
+    named = zip(("least", "likely", "most"), seconds, strict=True)
+    return {
+        "purpose": row.purpose,
+        "fidelity": row.fidelity,
+        "level": setup.levels[row.fidelity].title,
+        "labels": row.labels,
+        "cpu_seconds": dict(named),
+    }
+
+
 def _table(setup: Setup, rows: list[Count], found: Prices) -> Table:
     heads = ("labels for", "level", "labels", "CPU s each", "within", "CPU")
     wall = f"wall, {plural(_workers(setup), 'core')}"
@@ -112,10 +137,11 @@ def _sentences(setup: Setup, rows: list[Count], found: Prices) -> Iterator[str]:
         wall = duration(sum(x for _, x, _ in spent) / _workers(setup))
         yield (
             f"labels: {likely} of CPU ({least} to {most}), at least {wall} on "
-            f"{plural(_workers(setup), 'core')}; training and MD come on top"
+            f"{plural(_workers(setup), 'core')}"
         )
     else:
         yield "labels: not priced (measuring is off, or a level gave no label)"
+    yield from remaining(setup, found.costs)
     yield from _assumed(setup, found)
     yield from _memory(setup, found)
     atoms = mean(len(frame) for frame in setup.start)
