@@ -17,8 +17,9 @@ Keys of a configuration (in a database: key-value pairs, and `data` for the rest
     purpose, reason, round, generation, molecule   who asked for it, and why
     cpu_seconds, program     what it cost and which program made it
     rung                     what made the SCF converge; "default" needed no help
-    doubts                   "instability", "multireference", "contamination", joined by
-                             commas: signs that the method does not fit the frame
+    doubts                   "instability", "multireference", "contamination",
+                             "unbound", "rival", joined by commas: signs that the method
+                             does not fit the frame
     gap, t1, s2              HOMO-LUMO gap in eV, T1 diagnostic, <S²>
     noise_energy, noise_forces   how far energy (eV) and forces (eV/Å, RMS) moved when
                              the label was made again at tighter settings and turned

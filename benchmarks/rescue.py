@@ -154,16 +154,22 @@ def lowest(frame: Frame, level: Level) -> float | None:
     energies = []
     for guess in GUESSES:
         with suppress(np.linalg.LinAlgError):
-            energies.append(_solved(frame, level.settings, guess))
+            mf = mean_field(frame, level.settings)
+            energies.append(made_stable(mf, frame, level.settings, guess))
     good = [energy for energy in energies if energy is not None]
     return min(good) * HARTREE if good else None
 
 
-def _solved(frame: Frame, settings: dict[str, Any], guess: str) -> float | None:
-    """Energy in hartree of one start, followed to a minimum."""
-    mf = _mean_field(frame, settings)
+def made_stable(
+    mf: Any,
+    frame: Frame,
+    settings: dict[str, Any],
+    guess: str,
+    density: Any = None,
+) -> float | None:
+    """Energy in hartree of one start, followed to a minimum; None if it is lost."""
     mf.init_guess, mf.max_cycle, mf.conv_tol = guess, 100, 1e-10
-    mf.kernel()
+    mf.kernel(density)
     stable = False
     for _ in range(5):
         if not mf.converged:
@@ -173,12 +179,13 @@ def _solved(frame: Frame, settings: dict[str, Any], guess: str) -> float | None:
         orbitals, _, stable, _ = mf.stability(return_status=True)
         if stable:
             break
-        filled, mf = mf.mo_occ, _mean_field(frame, settings).newton()
+        filled, mf = mf.mo_occ, mean_field(frame, settings).newton()
         mf.kernel(orbitals, filled)
     return float(mf.e_tot) if stable and mf.converged else None
 
 
-def _mean_field(frame: Frame, settings: dict[str, Any]) -> Any:
+def mean_field(frame: Frame, settings: dict[str, Any]) -> Any:
+    """A fresh mean field of plain PySCF at the level's settings."""
     from pyscf import dft, gto, scf
 
     atoms = [

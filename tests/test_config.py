@@ -344,6 +344,14 @@ def test_atoms_on_top_of_each_other_are_refused(tmp_path: Path) -> None:
     assert "H2O cannot be a molecule" in found
 
 
+def test_a_single_atom_is_no_start(tmp_path: Path) -> None:
+    (tmp_path / "atom.xyz").write_text("1\n\nO 0 0 0\n")
+    text = TOY.replace("{molecule: H2O}", "{molecule: H2O}, {file: atom.xyz}")
+    found = problems(text, tmp_path)
+    assert "single O" in found["start.1"]
+    assert "start.0" not in found
+
+
 def test_an_unknown_element_in_a_file_is_named(tmp_path: Path) -> None:
     (tmp_path / "x.xyz").write_text("1\n\nXq 0 0 0\n")
     (tmp_path / "y.xyz").write_text("1\n\nO 0 0\n")

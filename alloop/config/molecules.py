@@ -106,6 +106,8 @@ def flaws(frame: Frame, levels: Sequence[Level]) -> list[str]:
     strange = [int(z) for z in frame.numbers if not 0 < z < len(chemical_symbols)]
     if strange:
         found.append(f"expected chemical elements, got atomic number {strange[0]}")
+    if len(frame) == 1 and not strange:
+        found.append(_single_atom(frame))
     close = None if strange else check_geometry(frame, Tolerances())
     if close is not None:
         found.append(f"{formula(frame)} cannot be a molecule: {close}")
@@ -113,6 +115,14 @@ def flaws(frame: Frame, levels: Sequence[Level]) -> list[str]:
         odd = check_electrons(frame)
         found += [] if odd is None else [f"{formula(frame)}: {odd}; set charge or spin"]
     return [*found, *(text for level in levels for text in _of_cell(frame, level))]
+
+
+def _single_atom(frame: Frame) -> str:
+    return (
+        f"expected molecules or cells of two atoms or more, got a single "
+        f"{formula(frame)}: no force ever acts on it, so that MD has nothing to learn; "
+        "leave it out (`alloop atoms` gives its energy)"
+    )
 
 
 def _counts_electrons(level: Level, frame: Frame) -> bool:

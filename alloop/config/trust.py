@@ -20,6 +20,8 @@ class Doubts(Section):
     instability: Verdict = Field("flag", description="a lower, broken solution")
     multireference: Verdict = Field("flag", description="T1 diagnostic, small gap")
     contamination: Verdict = Field("flag", description="<S²> is off")
+    unbound: Verdict = Field("flag", description="an electron is not bound")
+    rival: Verdict = Field("flag", description="several SCF solutions compete")
 
 
 def _word_or_mapping(value: object) -> str:

@@ -14,6 +14,8 @@ class Doubt(StrEnum):
     INSTABILITY = "externally unstable: a solution with broken spin symmetry lies lower"
     MULTIREFERENCE = "one determinant is not enough here (T1 diagnostic, small gap)"
     CONTAMINATION = "the spin state is mixed: <S²> is off"
+    UNBOUND = "an electron is not bound: the highest occupied orbital lies above zero"
+    RIVAL = "several SCF solutions compete: forces may jump from one to another"
 
 
 def written(doubts: Iterable[Doubt]) -> str:

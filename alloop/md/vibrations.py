@@ -55,14 +55,15 @@ def hessian(frame: Frame, potential: Potential, step: float = 0.01) -> Floats:
 def normal_modes(frame: Frame, hessian: Floats) -> Modes:
     """Diagonalise the mass-weighted Hessian across translations and rotations.
 
-    A linear molecule has five of them and an atom three, by rank; a periodic frame
-    turns nowhere. Wilson, Decius & Cross, Molecular Vibrations, chapter 2.
+    A linear molecule has five of them and an atom three, by rank: an atom has no modes.
+    A periodic frame turns nowhere. Wilson, Decius & Cross, Molecular Vibrations,
+    chapter 2.
     """
     root = np.repeat(np.sqrt(masses(frame.numbers)), 3)
     weighted = FORCE_TO_ACCELERATION * hessian / np.outer(root, root)  # 1/fs²
     inner = _vibrations(frame)  # (3 atoms, modes)
     squares, mixing = np.linalg.eigh(inner.T @ weighted @ inner)
-    vectors = (inner @ mixing).T.reshape(len(squares), -1, 3)
+    vectors = (inner @ mixing).T.reshape(len(squares), len(frame), 3)
     return Modes(squares, vectors)
 
 

@@ -120,6 +120,8 @@ LABELS: dict[str, Column] = {
     "instability": Column("bool", Doubt.INSTABILITY.value),
     "multireference": Column("bool", Doubt.MULTIREFERENCE.value),
     "contamination": Column("bool", Doubt.CONTAMINATION.value),
+    "unbound": Column("bool", Doubt.UNBOUND.value),
+    "rival": Column("bool", Doubt.RIVAL.value),
 }
 NOISE: dict[str, Column] = {
     "structure": _STRUCTURE,

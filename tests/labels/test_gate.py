@@ -203,3 +203,13 @@ def test_what_is_no_element_is_unsupported() -> None:
     with pytest.raises(Refused) as caught:
         refuse_frame(ghost, toy_level())
     assert caught.value.failure is Failure.UNSUPPORTED
+
+
+def test_a_single_atom_has_no_slope_to_test() -> None:
+    # A quadrature grid sees how an open p shell lies, by 10 µeV: divided by the step,
+    # that was a slope.
+    level = gated(pyscf_level("b3lyp", "6-31g", grid=1), slope=1.0)
+    atom = Frame(np.array([8]), np.array([[0.1, 0.2, 0.3]]), spin=2)
+    label = DirectLabeller(level).label(atom)
+    assert isinstance(label, Label)
+    assert not label.forces.any()

@@ -1,5 +1,7 @@
 """The ladder's judgement: minima instead of saddles, the lower of two, and doubts."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -205,3 +207,29 @@ def test_open_shells_and_ions_end_in_pure_stable_states(
         assert label.details["s2"] == pytest.approx(s2, abs=0.05)
         assert label.details.get("internal", 0.0) > -2e-3
     assert label.details["doubts"] in ("", "instability")
+
+
+def test_an_electron_that_is_not_bound_is_doubted(child: Child, water: Frame) -> None:
+    level = pyscf_level("hf", "6-31g")
+    anion = replace(water, charge=-1, spin=1)
+    assert Doubt.UNBOUND in read(labelled(child, level, anion).details)
+    chloride = Frame(np.array([17]), np.zeros((1, 3)), charge=-1)
+    assert Doubt.UNBOUND not in read(labelled(child, level, chloride).details)
+
+
+def test_solutions_close_by_with_other_forces_are_doubted(child: Child) -> None:
+    # The π shells of O2 break their symmetry beyond 1.235 Å: at 1.24 Å the solution
+    # that keeps it is 0.7 meV higher, and its forces differ by 0.26 eV/Å.
+    level = pyscf_level("hf", "6-31g")
+    broken = labelled(child, level, pair(8, 8, 1.24, spin=2)).details
+    assert 1e-4 < broken["apart"] < 3e-3
+    assert read(broken) == {Doubt.RIVAL}
+    assert not read(labelled(child, level, pair(8, 8, 1.18, spin=2)).details)
+
+
+def test_correlation_on_the_lower_but_broken_reference_is_doubted(child: Child) -> None:
+    broken = pair(8, 8, 1.3, spin=2)
+    level = pyscf_level("ccsd(t)", "sto-3g")
+    assert Doubt.RIVAL in read(labelled(child, level, broken).details)
+    whole = pair(8, 8, 1.1, spin=2)
+    assert Doubt.RIVAL not in read(labelled(child, level, whole).details)

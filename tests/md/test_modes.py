@@ -205,3 +205,14 @@ def test_thermal_walkers_are_numbered_hot_and_reproducible(
 
     assert make() == make()
     assert len(set(make())) == 4
+
+
+def test_an_atom_has_no_modes_and_stays_where_it_is() -> None:
+    atom = Frame(np.array([18]), np.array([[0.1, 0.2, 0.3]]))
+    modes = normal_modes(atom, np.zeros((3, 3)))
+    assert modes.squares.shape == (0,)
+    assert modes.vectors.shape == (0, 1, 3)
+    frames = harmonic_frames(atom, modes, 300.0, 2, stream(1, "atom"))
+    assert [frame.id for frame in frames] == [atom.id] * 2
+    walkers = thermal_walkers(atom, modes, 300.0, 1, stream(1, "atom"))
+    assert np.abs(walkers[0].velocities).max() < 1e-12

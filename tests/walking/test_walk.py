@@ -190,3 +190,11 @@ def test_a_kill_costs_nothing_but_time(
     assert alloop(command(killed)) == 0
     assert killed.read_bytes() == whole.read_bytes()
     assert load(model).threshold is None
+
+
+def test_a_single_atom_walks_nowhere(model: Path, tmp_path: Path) -> None:
+    start, out = tmp_path / "atom.xyz", tmp_path / "md.xyz"
+    start.write_text("1\n\nH 0 0 0\n")
+    command = ["md", str(model), str(start), "--out", str(out), "--steps", "20"]
+    assert alloop(command) == 0
+    assert all(np.abs(frame.positions).max() < 1e-6 for frame in read(out, ":"))

@@ -72,7 +72,7 @@ def _label(mf: Any, settings: Settings, known: Details, solved: Solved) -> Resul
     forces = -np.asarray(gradient, dtype=np.float64) * (HARTREE / BOHR)  # (atoms, 3)
     if settings["method"] == "mp2":
         details["energy_mp2"] = float(energy) * HARTREE
-    signed = with_doubts(details, mf.mol.spin)
+    signed = with_doubts(details, mf.mol.spin, settings)
     return Result(float(energy) * HARTREE, forces, signed)
 
 

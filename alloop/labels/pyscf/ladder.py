@@ -3,8 +3,10 @@
 The first rung is trusted where the gap is wide (see `signs`); on every other rung, and
 where the gap is small, the solution is checked for internal stability. An instability
 is followed downhill; what stays unstable is left for the next rung. Where anything went
-wrong, the minimum found has rivals from other starts, and the lowest of all is kept:
-any way alone may end some eV above the others.
+wrong, where d or f shells are open, and where an open shell has a narrow gap, the
+minimum found has rivals from other starts, and the lowest of all is kept: any way alone
+may end some eV above the others. Where they disagree in a way that forces may jump, the
+label says that solutions compete.
 """
 
 import time
@@ -12,25 +14,33 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
+from pyscf.data.elements import charge
+
 from alloop.core.records import Detail, Failure
-from alloop.core.units import HARTREE, Floats
+from alloop.core.units import BOHR, HARTREE, Floats
 from alloop.labels.outcome import Refused
 from alloop.labels.pyscf import stability
 from alloop.labels.pyscf.names import RUNGS
-from alloop.labels.pyscf.scf import Settings, gap, mean_field
-from alloop.labels.pyscf.signs import SIGNS, internal_doubtful
+from alloop.labels.pyscf.scf import Settings, gap, mean_field, scf_gradient
+from alloop.labels.pyscf.signs import SIGNS, internal_doubtful, narrow
 
 _OTHER_GUESSES = ("atom", "1e")
+_MORE_GUESSES = ("huckel",)  # for open d and f shells
 _FOLLOWED = 4  # times at most that an instability is followed
+_OPEN_BLOCKS = ((21, 29), (39, 47), (57, 79), (89, 111))  # atomic numbers, d and f
+_MIXED = 0.6  # radian, between the frontier orbitals of a mixed start
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Solution:
-    """A mean field; internal: its lowest curvature (hartree) where that was checked."""
+    """A mean field; internal: its lowest curvature (hartree) where that was checked;
+    saddle: where it was led downhill from, `followed` times."""
 
     mf: Any
     internal: float | None = None
     followed: int = 0
+    saddle: Any | None = None
 
     @property
     def stable(self) -> bool:
@@ -49,16 +59,17 @@ def converged_scf(mol: Any, settings: Settings) -> tuple[Any, dict[str, Detail]]
     for at, rung in enumerate(ladder, 1):
         tries = _TRIES[rung](mol, settings, last)
         found = [_settled(mf, settings, rung) for mf in tries]
-        if _wants_rival(found, rung):
-            found += [
-                _settled(mf, settings, RUNGS[-1]) for mf in _rivals(mol, settings)
-            ]
+        if _wants_rivals(mol, settings, found, rung):
+            rivals = _rivals(mol, settings)
+            found += [_settled(mf, settings, RUNGS[-1]) for mf in rivals]
         details: dict[str, Detail] = {"rung": rung, "rungs": ",".join(ladder[:at])}
         details["lost_seconds"] = lost - started
         stable = [solution for solution in found if solution.stable]
         if stable:
             best, *others = sorted(stable, key=lambda solution: solution.mf.e_tot)
-            return best.mf, details | _told(best, others)
+            return best.mf, details | _told(best, others) | _apart(
+                best, others, settings
+            )
         last, lost = found[-1].mf, time.process_time()
         saddle = saddle or any(solution.mf.converged for solution in found)
     raise _refusal(saddle, details | {"lost_seconds": lost - started}, last)
@@ -68,10 +79,11 @@ def _settled(mf: Any, settings: Settings, rung: str) -> Solution:
     """The solution, checked if need be and led downhill while it is a saddle."""
     if not mf.converged or not (rung != RUNGS[0] or internal_doubtful(mf, settings)):
         return Solution(mf)
+    start = mf
     for followed in range(_FOLLOWED + 1):
         curvature = stability.internal(mf, SIGNS.unstable)
         if curvature is None:
-            return Solution(mf, None, followed)
+            break
         value, rotation = curvature
         if value > SIGNS.unstable or followed == _FOLLOWED:
             break
@@ -79,7 +91,8 @@ def _settled(mf: Any, settings: Settings, rung: str) -> Solution:
         if lower is None:
             break
         mf = lower
-    return Solution(mf, value, followed)
+    lowest = None if curvature is None else curvature[0]
+    return Solution(mf, lowest, followed, start if followed else None)
 
 
 def _followed(mf: Any, settings: Settings, rotation: Floats) -> Any | None:
@@ -105,19 +118,76 @@ def _below(mf: Any, saddle: Any) -> bool:
     return bool(mf.converged and mf.e_tot < saddle.e_tot)
 
 
-def _wants_rival(found: list[Solution], rung: str) -> bool:
+def open_block(mol: Any) -> bool:
+    """Whether an element has a d or f shell that may be filled in many ways."""
+    numbers = [charge(mol.atom_pure_symbol(atom)) for atom in range(mol.natm)]
+    return any(low <= z <= high for z in numbers for low, high in _OPEN_BLOCKS)
+
+
+def _wants_rivals(
+    mol: Any, settings: Settings, found: list[Solution], rung: str
+) -> bool:
     """Whether a minimum came about so that another start may find a lower one."""
-    clean = rung == RUNGS[0] and not any(solution.followed for solution in found)
-    there = any(solution.stable for solution in found)
-    return there and not clean and rung != RUNGS[-1]
+    if rung == RUNGS[-1] or not any(solution.stable for solution in found):
+        return False
+    if rung != RUNGS[0] or any(solution.followed for solution in found):
+        return True
+    if settings["stability"] == "never":
+        return False
+    return open_block(mol) or any(narrow(x.mf, settings) for x in found)
 
 
 def _rivals(mol: Any, settings: Settings) -> list[Any]:
-    """Solutions that owe nothing to the first: by Newton steps, by other guesses."""
-    others = [mean_field(mol, {**settings, "init_guess": x}) for x in _OTHER_GUESSES]
+    """Solutions that owe nothing to the first: by Newton steps, by other guesses, and
+    for open d and f shells by still others and by mixed frontier orbitals."""
+    many = open_block(mol)
+    guesses = _OTHER_GUESSES + (_MORE_GUESSES if many else ())
+    others = [mean_field(mol, {**settings, "init_guess": guess}) for guess in guesses]
     for other in others:
         other.kernel()
-    return [_newton(mol, settings, (None, None)), *others]
+    mixed = [_mixed(mol, settings)] if many else []
+    return [_newton(mol, settings, (None, None)), *others, *mixed]
+
+
+def _mixed(mol: Any, settings: Settings) -> Any:
+    """The solution that grows from a guess whose highest occupied and lowest empty
+    orbitals are turned into each other: it has no symmetry to keep."""
+    mf = mean_field(mol, settings)
+    fock = mf.get_fock(dm=mf.get_init_guess(mol, settings["init_guess"]))
+    energies, orbitals = mf.eig(fock, mf.get_ovlp())
+    filled = mf.get_occ(energies, orbitals)
+    turned = stability.frontier_turned(orbitals, filled, _MIXED)
+    mf.kernel(mf.make_rdm1(turned, filled))
+    return mf
+
+
+def _apart(
+    best: Solution, others: list[Solution], settings: Settings
+) -> dict[str, Detail]:
+    """How far apart (eV) the solutions are, the saddle that led here among them, and
+    whether a neighbouring frame may well end in another one of them.
+
+    So it is where starts disagree about an open d or f shell, and where a solution
+    almost as low has other forces.
+    """
+    found = [other.mf for other in others]
+    found += [] if best.saddle is None else [best.saddle]
+    apart = [float(mf.e_tot - best.mf.e_tot) * HARTREE for mf in found]
+    farthest = max(apart, default=0.0)
+    if farthest < SIGNS.equal:
+        return {}
+    disagree = farthest > SIGNS.same and open_block(best.mf.mol)
+    near = [
+        mf for mf, x in zip(found, apart, strict=True) if SIGNS.equal < x < SIGNS.near
+    ]
+    compete = disagree or any(_forces_apart(best.mf, mf, settings) for mf in near)
+    return {"apart": farthest, "compete": compete}
+
+
+def _forces_apart(one: Any, other: Any, settings: Settings) -> bool:
+    both = scf_gradient(one, settings), scf_gradient(other, settings)
+    largest = float(np.abs(both[0] - both[1]).max())
+    return largest * HARTREE / BOHR > SIGNS.jump
 
 
 def _told(best: Solution, others: list[Solution]) -> dict[str, Detail]:

@@ -101,6 +101,12 @@ def gap(mf: Any) -> float | None:
     return float(min(gaps)) * HARTREE if gaps else None
 
 
+def homo(mf: Any) -> float:
+    """Energy in eV of the highest occupied orbital, of either spin."""
+    energies, filled = np.atleast_2d(mf.mo_energy), np.atleast_2d(mf.mo_occ) > 0
+    return float(energies[filled].max()) * HARTREE
+
+
 def exact_exchange(method: str) -> float:
     """The share of exact exchange, 1 for wave functions; the larger of two ranges."""
     if method in WAVE_FUNCTIONS:

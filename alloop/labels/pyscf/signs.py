@@ -8,7 +8,7 @@ from alloop.core.doubts import KEY, Doubt, written
 from alloop.core.records import Detail
 from alloop.labels.gate import WAVE_FUNCTIONS
 from alloop.labels.pyscf import stability
-from alloop.labels.pyscf.scf import Settings, exact_exchange, gap
+from alloop.labels.pyscf.scf import Settings, exact_exchange, gap, homo
 
 _MOSTLY_EXACT = 0.5  # of the exchange: gaps like those of Hartree-Fock
 
@@ -46,6 +46,12 @@ class Signs:
     Rienstra-Kiracofe, Allen & Schaefer, J. Phys. Chem. A 104, 9823 (2000).
     contamination: of <S²> over S(S+1); the tenth of Young, Computational Chemistry
     (Wiley 2001), chapter 27, taken absolutely.
+    narrow: gaps of open shells below which other starts are tried, a third of those
+    for internal stability.
+    equal, same: how far apart (eV) solutions may lie that are one and the same; `same`
+    where the grid sees how an open d or f shell is turned, and beneath correlation.
+    near, jump: a solution less than `near` eV above the lowest is a rival if its forces
+    differ by more than `jump` eV/Å.
     """
 
     unstable: float = -2e-3
@@ -55,6 +61,11 @@ class Signs:
     t1_closed: float = 0.02
     t1_open: float = 0.044
     contamination: float = 0.1
+    narrow: Gaps = Gaps(0.8, 2.0, 7.0)
+    equal: float = 1e-5
+    same: float = 1e-3
+    near: float = 0.05
+    jump: float = 0.05
 
 
 SIGNS = Signs()
@@ -68,24 +79,43 @@ def internal_doubtful(mf: Any, settings: Settings) -> bool:
     return _asked(mf, settings, SIGNS.restricted)
 
 
+def narrow(mf: Any, settings: Settings) -> bool:
+    """Whether an open shell's gap is so narrow that other starts are to be tried."""
+    width = gap(mf)
+    if width is None or not mf.mol.spin:
+        return False
+    return width < SIGNS.narrow.of(settings["method"])
+
+
 def mean_field_signs(mf: Any, settings: Settings) -> dict[str, Detail]:
-    """<S²> of an unrestricted solution, external stability of a restricted one."""
+    """<S²> of an unrestricted solution, external stability of a restricted one; the
+    HOMO's energy (eV) where that is above zero."""
+    highest = homo(mf)
+    found: dict[str, Detail] = {"homo": highest} if highest > 0.0 else {}
     if stability.unrestricted(mf):
-        return {"s2": float(mf.spin_square()[0])}
-    correlated = settings["method"] in WAVE_FUNCTIONS[1:]
-    always = correlated and settings["stability"] == "auto"
+        return {**found, "s2": float(mf.spin_square()[0])}
+    always = correlated(settings) and settings["stability"] == "auto"
     if not always and not _asked(mf, settings, SIGNS.external):
-        return {}
+        return found
     curvature = stability.external(mf, SIGNS.unstable)
-    return {} if curvature is None else {"external": curvature}
+    return found if curvature is None else {**found, "external": curvature}
 
 
-def with_doubts(details: Mapping[str, Detail], spin: int) -> dict[str, Detail]:
+def correlated(settings: Settings) -> bool:
+    """Whether the method builds on a Hartree-Fock reference: MP2, CCSD, CCSD(T)."""
+    return settings["method"] in WAVE_FUNCTIONS[1:]
+
+
+def with_doubts(
+    details: Mapping[str, Detail], spin: int, settings: Settings
+) -> dict[str, Detail]:
     """The details with the doubts that they raise. spin: 2S of the frame."""
     doubts = {
         Doubt.INSTABILITY: _number(details, "external") < SIGNS.unstable,
         Doubt.CONTAMINATION: _contaminated(details, spin / 2),
         Doubt.MULTIREFERENCE: _number(details, "t1") > _t1_limit(details),
+        Doubt.UNBOUND: _number(details, "homo") > 0.0,
+        Doubt.RIVAL: bool(details.get("compete")) or _broken(details, settings),
     }
     return {**details, KEY: written(doubt for doubt, there in doubts.items() if there)}
 
@@ -95,6 +125,12 @@ def _asked(mf: Any, settings: Settings, gaps: Gaps) -> bool:
     if policy != "auto":
         return bool(policy == "always")
     return width is not None and width < gaps.of(settings["method"])
+
+
+def _broken(details: Mapping[str, Detail], settings: Settings) -> bool:
+    """Whether correlation stands on the lower but broken one of several references."""
+    unrestricted = correlated(settings) and "s2" in details
+    return unrestricted and _number(details, "apart") > SIGNS.same
 
 
 def _contaminated(details: Mapping[str, Detail], s: float) -> bool:

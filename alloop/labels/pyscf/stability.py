@@ -80,6 +80,17 @@ def downhill(mf: Any, rotation: Floats) -> Any:
     return min(turned, key=lambda c: float(mf.energy_tot(mf.make_rdm1(c, mf.mo_occ))))
 
 
+def frontier_turned(orbitals: Any, occupations: Any, angle: float) -> Any:
+    """Orbitals with the highest occupied and the lowest empty one of each spin turned
+    into each other by `angle` (radian); in order of energy."""
+    vectors = []
+    for filled in np.atleast_2d(occupations) > 0:
+        turn = np.zeros(((~filled).sum(), filled.sum()))  # (virtual, occupied)
+        turn[:1, -1:] = angle
+        vectors.append(turn.ravel())
+    return _turned(orbitals, occupations, np.concatenate(vectors))
+
+
 def _external(mf: Any) -> float:
     filled = mf.mo_occ > 0
     orbo, orbv = mf.mo_coeff[:, filled], mf.mo_coeff[:, ~filled]
