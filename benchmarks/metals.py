@@ -76,7 +76,7 @@ def main() -> None:
         for level in LEVELS[: 1 if given.quick else None]
         for name in chosen
     ]
-    found = [_case(*case, rows) for case in cases]
+    found = [compared(*case, rows) for case in cases]
     say(table("labels beside the lowest of five starts, meV", found))
     say(table("in all", [_summary(found)]))
     write_json(given.json, {"cases": found, **_summary(found)})
@@ -89,7 +89,8 @@ def _given() -> Namespace:
     return parser.parse_args()
 
 
-def _case(name: str, level: Level, rows: Rows) -> Row:
+def compared(name: str, level: Level, rows: Rows) -> Row:
+    """A label beside the lowest of the starts; what `rows` hold is not made again."""
     frame = CHAINS[name].frame(STRETCH)
     for start in STARTS:
         key = f"{level.id}/{frame.id}/{start}"

@@ -29,17 +29,16 @@ def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> tuple[Print, Noted]
     return alone(tmp_path_factory.mktemp("alone"))
 
 
-def test_twenty_kills_of_a_driver_change_nothing(
-    tmp_path: Path, undisturbed: tuple[Print, Noted]
+@pytest.mark.parametrize("seed", [4, pytest.param(5, marks=pytest.mark.slow)])
+def test_ten_kills_of_a_driver_change_nothing(
+    tmp_path: Path, undisturbed: tuple[Print, Noted], seed: int
 ) -> None:
     """Forked drivers, which begin at once: a kill costs no start of Python."""
     with contextlib.closing(nursery()) as drivers:
-        for seed in (4, 5):
-            folder = tmp_path / str(seed)
-            found = list(forked(drivers, folder, seed, 10, undisturbed))
-            first: Trial = found[0]
-            assert (len(found), first.wrong, first.twice) == (10, "", 0)
-            assert first.redone <= 10  # the one in hand, at each kill
+        found = list(forked(drivers, tmp_path, seed, 10, undisturbed))
+    first: Trial = found[0]
+    assert (len(found), first.wrong, first.twice) == (10, "", 0)
+    assert first.redone <= 10  # the one in hand, at each kill
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,7 @@
 """The ladder's judgement: minima instead of saddles, the lower of two, and doubts."""
 
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -15,6 +16,8 @@ from alloop.labels.levels import pyscf_level
 from alloop.labels.outcome import Refused
 from alloop.labels.pyscf import ladder
 from alloop.labels.pyscf.label import label_with_pyscf
+from benchmarks.common import Rows
+from benchmarks.metals import CHAINS, LEVELS, compared
 
 MINIMAL = pyscf_level("hf", "sto-3g")
 
@@ -233,3 +236,22 @@ def test_correlation_on_the_lower_but_broken_reference_is_doubted(child: Child) 
     assert Doubt.RIVAL in read(labelled(child, level, broken).details)
     whole = pair(8, 8, 1.1, spin=2)
     assert Doubt.RIVAL not in read(labelled(child, level, whole).details)
+
+
+def test_starts_that_disagree_about_a_d_shell_are_doubted(child: Child) -> None:
+    oxide = pair(26, 8, 1.78, spin=4)
+    label = labelled(child, pyscf_level("hf", "sto-3g"), oxide)
+    assert label.details["apart"] > 1.0
+    assert Doubt.RIVAL in read(label.details)
+    blind = pyscf_level("hf", "sto-3g", stability="never")
+    first = labelled(child, blind, oxide)
+    assert label.energy < first.energy - 1.0
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", CHAINS)
+@pytest.mark.parametrize("level", LEVELS, ids=lambda level: level.title)
+def test_a_transition_metal_has_the_lowest_of_five_starts_or_a_doubt(
+    tmp_path: Path, name: str, level: Level
+) -> None:
+    assert not compared(name, level, Rows(tmp_path / "rows.jsonl"))["silent"]
