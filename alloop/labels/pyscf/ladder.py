@@ -35,7 +35,7 @@ _MIXED = 0.6  # radian, between the frontier orbitals of a mixed start
 @dataclass(frozen=True, slots=True, eq=False)
 class Solution:
     """A mean field; internal: its lowest curvature (hartree) where that was checked;
-    saddle: where it was led downhill from, `followed` times."""
+    saddle: the last of those that it was led down from, `followed` times."""
 
     mf: Any
     internal: float | None = None
@@ -60,16 +60,16 @@ def converged_scf(mol: Any, settings: Settings) -> tuple[Any, dict[str, Detail]]
         tries = _TRIES[rung](mol, settings, last)
         found = [_settled(mf, settings, rung) for mf in tries]
         if _wants_rivals(mol, settings, found, rung):
-            rivals = _rivals(mol, settings)
-            found += [_settled(mf, settings, RUNGS[-1]) for mf in rivals]
+            for mf in _rivals(mol, settings):
+                twin = _twin(mf, found)
+                found.append(twin or _settled(mf, settings, RUNGS[-1]))
         details: dict[str, Detail] = {"rung": rung, "rungs": ",".join(ladder[:at])}
         details["lost_seconds"] = lost - started
         stable = [solution for solution in found if solution.stable]
         if stable:
             best, *others = sorted(stable, key=lambda solution: solution.mf.e_tot)
-            return best.mf, details | _told(best, others) | _apart(
-                best, others, settings
-            )
+            apart = _apart(best, others, settings)
+            return best.mf, details | _told(best, others) | apart
         last, lost = found[-1].mf, time.process_time()
         saddle = saddle or any(solution.mf.converged for solution in found)
     raise _refusal(saddle, details | {"lost_seconds": lost - started}, last)
@@ -79,7 +79,7 @@ def _settled(mf: Any, settings: Settings, rung: str) -> Solution:
     """The solution, checked if need be and led downhill while it is a saddle."""
     if not mf.converged or not (rung != RUNGS[0] or internal_doubtful(mf, settings)):
         return Solution(mf)
-    start = mf
+    saddle = None
     for followed in range(_FOLLOWED + 1):
         curvature = stability.internal(mf, SIGNS.unstable)
         if curvature is None:
@@ -90,9 +90,18 @@ def _settled(mf: Any, settings: Settings, rung: str) -> Solution:
         lower = _followed(mf, settings, rotation)
         if lower is None:
             break
-        mf = lower
+        mf, saddle = lower, mf
     lowest = None if curvature is None else curvature[0]
-    return Solution(mf, lowest, followed, start if followed else None)
+    return Solution(mf, lowest, followed, saddle)
+
+
+def _twin(mf: Any, found: list[Solution]) -> Solution | None:
+    """The minimum of an open shell that `mf` has come to as well: it needs no check."""
+    if not mf.converged or not (mf.mol.spin or open_block(mf.mol)):
+        return None
+    stable = [solution for solution in found if solution.stable]
+    off = [abs(float(mf.e_tot - twin.mf.e_tot)) * HARTREE for twin in stable]
+    return next((s for s, x in zip(stable, off, strict=True) if x < SIGNS.equal), None)
 
 
 def _followed(mf: Any, settings: Settings, rotation: Floats) -> Any | None:
