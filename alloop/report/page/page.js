@@ -47,6 +47,7 @@
     } catch (error) {
       if (!failed) view.textContent = "This browser shows no 3D (WebGL is off).";
       failed = true;
+      card.querySelector("details").open = true; // the positions, instead
     }
   }
 
