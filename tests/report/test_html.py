@@ -24,7 +24,7 @@ from alloop.loop.rules import Budget, Seeding
 from alloop.loop.tables import tables
 from alloop.loop.told import told
 from alloop.md.integrate import maxwell_boltzmann
-from alloop.report import frame_cards, walkers
+from alloop.report import figures, frame_cards, walkers
 from alloop.report.descriptor_map import descriptor_map, principal
 from alloop.report.error_groups import error_groups
 from alloop.report.explorations import _temperatures, explorations
@@ -228,6 +228,11 @@ def test_the_map_shows_what_the_journal_holds_where_no_model_opens(finished):
 def test_ids_are_unique_and_links_lead_somewhere(read):
     assert len(read.ids) == len(set(read.ids))
     assert {link[1:] for link in read.links} <= set(read.ids)
+
+
+def test_the_page_has_every_shape_of_its_points(read):
+    groups = [*figures.GROUPS.values(), *figures.MAP_GROUPS.values()]
+    assert {f"shape-{shape}" for _, shape, _ in groups} <= set(read.ids)
 
 
 def test_every_section_is_there_with_its_figure(page, read):
