@@ -163,3 +163,40 @@ def test_an_index_names_structures_that_are_there(
     assert len(found) == count
     for given, atoms in zip(found, wanted, strict=True):
         assert given.frame.positions == pytest.approx(atoms.positions, abs=1e-6)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        b"",
+        bytes(range(256)),
+        b"[1, 2]",
+        b"? [a]\n: 3\n",
+        b"name: !!python/object:os.system x",
+        b'name: x\nstore: "a\\0b.zarr"',
+        b"name: null\nlevels: null",
+        b"name: x\nbudget: {cheap: 1" + 400 * b"0" + b"}",
+        b"name: x\nstore: " + 300 * b"x",
+        b"1: 2\n3: {4: 5}",
+    ],
+)
+def test_no_yaml_file_ends_a_command_in_a_traceback(
+    tmp_path: Path, text: bytes, capsys: Capture
+) -> None:
+    file = tmp_path / "é ü.yaml"
+    file.write_bytes(text)
+    for verb in ("check", "status"):
+        assert main([verb, str(file)]) == 2
+        told = capsys.readouterr()
+        assert told.err
+        assert told.out == ""
+
+
+def test_a_store_may_be_named_from_within(
+    store: Path, monkeypatch: pytest.MonkeyPatch, capsys: Capture
+) -> None:
+    monkeypatch.chdir(store)
+    for verb in ("status", "stop"):
+        assert main([verb, "."]) == 0
+    assert main(["stop", ".."]) == 2
+    assert "is not an alloop store" in capsys.readouterr().err

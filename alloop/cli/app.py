@@ -91,6 +91,9 @@ def _run(arguments: Sequence[str]) -> int:
     except AlloopError as error:
         complain(str(error))
         return error.exit_code
+    except UnicodeEncodeError as error:
+        complain(f"expected text in UTF-8, got {error.object[:60]!r}")
+        return USER
     except OSError as error:
         complain(f"{error.filename or 'the output'} cannot be used: {error.strerror}")
         return USER

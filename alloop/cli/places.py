@@ -24,7 +24,8 @@ def store_of(place: Path) -> Path:
     """The store that a path means; InputError where there is none."""
     from alloop.config.load import store_path
 
-    if existing(place).is_file():
+    place = existing(place)
+    if place.is_file():
         store = store_path(place)
         if not store.exists():
             raise InputError(f"{place} has not been run yet: `alloop run {place}`")
@@ -50,7 +51,7 @@ def existing(place: Path) -> Path:
     """The path itself; InputError, with the nearest name, where nothing is there."""
     if not place.exists():
         raise InputError(_missing(place))
-    return place
+    return place if place.name not in ("", "..") else place.resolve()
 
 
 def short(path: Path) -> str:

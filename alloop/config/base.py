@@ -8,8 +8,9 @@ from pydantic import BaseModel, ConfigDict, Discriminator, Field, Strict, Tag
 Positive: TypeAlias = Annotated[float, Field(gt=0)]
 NotNegative: TypeAlias = Annotated[float, Field(ge=0)]
 Share: TypeAlias = Annotated[float, Field(ge=0, le=1)]
-Count: TypeAlias = Annotated[int, Field(ge=1)]
-Whole: TypeAlias = Annotated[int, Field(ge=0)]
+_MOST = 2**63 - 1  # what arrays count to
+Count: TypeAlias = Annotated[int, Field(ge=1, le=_MOST)]
+Whole: TypeAlias = Annotated[int, Field(ge=0, le=_MOST)]
 Loose = Strict(False)  # a YAML list becomes a tuple; its items stay strict
 
 
