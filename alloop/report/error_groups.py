@@ -1,4 +1,4 @@
-"""Test errors of the last generation by molecule, by element and by frame. Pure."""
+"""Errors of the best generation by molecule, by element and by frame. Pure."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -10,14 +10,15 @@ from alloop.core.cost import molecule
 from alloop.core.frame import FrameId
 from alloop.core.records import LabelSet
 from alloop.core.units import Booleans, Floats
-from alloop.loop import events as e
 from alloop.loop.history import History
 from alloop.report.evidence import labels_of_test
+from alloop.report.examination import examination, examined_frames
+from alloop.report.facts import brought_test, set_name
 
 
 @dataclass(frozen=True, slots=True)
 class GroupError:
-    """Force errors of a molecule or of an element on the test set, eV/Å.
+    """Force errors of a molecule or of an element, eV/Å.
 
     count: frames of the molecule, atoms of the element. mae and rmse over components;
     largest: length of the largest error on an atom, in the frame `worst`. typical: RMS
@@ -38,9 +39,11 @@ class GroupError:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class ErrorGroups:
-    """Errors of one generation by molecule and by element, the worst first."""
+    """Errors of one generation by molecule and by element, the worst first; where: on
+    so many frames of what."""
 
     generation: int
+    where: str
     frames: int
     molecules: tuple[GroupError, ...]
     elements: tuple[GroupError, ...]
@@ -59,25 +62,49 @@ class _Test:
 
 
 def error_groups(history: History) -> ErrorGroups | None:
-    """Errors of the last generation, None where it was not tested."""
-    for _, trained in history.best:
-        labels, said = labels_of_test(history, trained), trained.evaluation
-        if labels is not None and said is not None:
-            test = _test(labels, said)
-            return ErrorGroups(
-                trained.generation,
-                len(said.frames),
-                tuple(sorted(_molecules(history, test), key=lambda x: -x.mae)),
-                tuple(sorted(_elements(test), key=lambda x: -x.mae)),
-            )
+    """Errors of the best generation on the final examination or, without one or with a
+    test set that the user brought, on the frozen set; None where it was not tested."""
+    found = (_examined(history), _frozen(history))
+    known = [each for each in found if each is not None]
+    for generation, where, test in reversed(known) if brought_test(history) else known:
+        return ErrorGroups(
+            generation,
+            where,
+            len(test.frames),
+            tuple(sorted(_molecules(history, test), key=lambda x: -x.mae)),
+            tuple(sorted(_elements(test), key=lambda x: -x.mae)),
+        )
     return None
 
 
-def _test(labels: LabelSet, said: e.Evaluation) -> _Test:
-    apart = said.forces - labels.forces
-    energies = said.energies - labels.energies
+def _examined(history: History) -> tuple[int, str, _Test] | None:
+    found, said = examination(history), list(examined_frames(history))
+    if found is None or not said:
+        return None
+    level = history.state.levels["expensive"]
+    frames = tuple(candidate.frame.id for candidate, _ in said)
+    labels = history.ledger.label_set(level, frames)
+    forces = np.concatenate([candidate.forces for candidate, _ in said])
+    energies = np.array([candidate.energy for candidate, _ in said])
+    test = _test(labels, frames, energies, forces)
+    return found.generation, "the final examination", test
+
+
+def _frozen(history: History) -> tuple[int, str, _Test] | None:
+    for _, trained in history.best:
+        labels, said = labels_of_test(history, trained), trained.evaluation
+        if labels is not None and said is not None:
+            test = _test(labels, said.frames, said.energies, said.forces)
+            return trained.generation, f"the {set_name(history)} set", test
+    return None
+
+
+def _test(
+    labels: LabelSet, frames: tuple[FrameId, ...], energies: Floats, forces: Floats
+) -> _Test:
+    apart, off = forces - labels.forces, energies - labels.energies
     lengths = np.linalg.norm(apart, axis=1)
-    return _Test(labels, said.frames, apart, lengths, energies - energies.mean())
+    return _Test(labels, frames, apart, lengths, off - off.mean())
 
 
 def _molecules(history: History, test: _Test) -> Iterator[GroupError]:

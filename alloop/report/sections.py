@@ -143,12 +143,12 @@ def errors(history: History) -> Section:
         why = _NO_TEST if history.generations else _NO_GENERATION
         return Section("errors", name, missing(why))
     how = paragraph(
-        f"Generation {found.generation} on {plural(found.frames, 'test frame')}, the "
-        "worst first; forces in meV/Å. MAE and RMSE are over force components, the "
-        "largest error is the length of one atom's, and stands beside its frame. "
-        "Typical is the RMS of the labels themselves: what a model that says zero "
-        "errs by. Energies in meV, after the mean difference over the whole test set "
-        "was removed; offset is what then remains on average of a molecule."
+        f"Generation {found.generation} on {plural(found.frames, 'frame')} of "
+        f"{found.where}, the worst first; forces in meV/Å. MAE and RMSE are over force "
+        "components, the largest error is the length of one atom's, and stands beside "
+        "its frame. Typical is the RMS of the labels themselves: what a model that "
+        "says zero errs by. Energies in meV, after the mean difference over all these "
+        "frames was removed; offset is what then remains on average of a molecule."
     )
     head: tuple[str, ...] = ("forces: MAE", "RMSE", "largest", "in frame", "typical")
     more = ("energies: MAE", "offset")
@@ -160,7 +160,7 @@ def errors(history: History) -> Section:
         "errors",
         name,
         how
-        + table(("molecule", "test frames", *head, *more), rows)
+        + table(("molecule", "frames", *head, *more), rows)
         + table(("element", "atoms", *head), elements),
     )
 

@@ -86,7 +86,7 @@ def _weakest(found: ErrorGroups) -> Text:
     link = Markup("{} meV/Å on one atom of frame {}").format(
         milli(frame.largest), frame_link(frame.worst)
     )
-    return Markup("; ").join([*worst, link]) + "."
+    return Markup("; ").join([*worst, link]) + f", in {found.where}."
 
 
 def _worst(kind: tuple[GroupError, ...]) -> str:

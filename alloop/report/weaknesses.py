@@ -41,13 +41,13 @@ def _worst(history: History) -> Iterator[Text]:
             worst, best = kind[0], kind[-1]
             yield (
                 f"Forces are worst on {worst.name}: {milli(worst.mae)} meV/Å (MAE, n = "
-                f"{plural(worst.count, noun)} of the test set), best on {best.name}: "
+                f"{plural(worst.count, noun)} of {found.where}), best on {best.name}: "
                 f"{milli(best.mae)} (n = {best.count})."
             )
     worst = max(found.molecules, key=lambda x: x.largest)
-    text = "The worst of {} test frames is {}: {} meV/Å off on one of its atoms."
+    text = "The worst of {} frames of {} is {}: {} meV/Å off on one of its atoms."
     link = frame_link(worst.worst)
-    yield Markup(text).format(found.frames, link, milli(worst.largest))
+    yield Markup(text).format(found.frames, found.where, link, milli(worst.largest))
 
 
 def _lost(history: History) -> Iterator[str]:

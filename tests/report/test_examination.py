@@ -11,7 +11,9 @@ from alloop.core.records import Failure, Unlabelled
 from alloop.loop import events as e
 from alloop.loop.told import told
 from alloop.report.compare import compare
+from alloop.report.error_groups import error_groups
 from alloop.report.examination import examination, sentences, threshold_sentences
+from alloop.report.html import render
 from alloop.report.live import Live
 from alloop.report.status import status
 from alloop.report.story import why
@@ -37,6 +39,16 @@ def test_errors_are_those_of_predictions_made_before_the_labels(examined):
     spread = np.abs(energies - energies.mean()).mean()
     assert found.errors.energy_spread == pytest.approx(spread)
     assert found.errors.energy_mae > 0.3 > 0.1 > found.errors.energy_spread
+
+
+def test_molecules_and_elements_are_judged_by_the_examination(examined):
+    found, groups = examination(examined), error_groups(examined)
+    assert (groups.where, groups.frames) == ("the final examination", 11)
+    assert groups.molecules[0].mae == pytest.approx(found.errors.force_mae)
+    assert groups.molecules[0].energy_mae == pytest.approx(found.errors.energy_spread)
+    page = render(examined)
+    assert "of the final examination, the worst first" in page
+    assert 'href="#shape-square"' in page
 
 
 def test_those_who_were_stopped_are_a_result(examined):
