@@ -10,12 +10,14 @@ from alloop.config import Setup, changed, differences
 from alloop.core.counting import plural
 from alloop.core.errors import InputError
 from alloop.loop import events as e
+from alloop.loop.answers import Answers
 from alloop.loop.cluster import open_pool
 from alloop.loop.codec import CODEC, opened
 from alloop.loop.driver import Driver, Labels
 from alloop.loop.due import Due, of_run
 from alloop.loop.keeping import Keeper
 from alloop.loop.kit import OwnPotential
+from alloop.loop.lost_labels import set_aside
 from alloop.loop.pools import Pool
 from alloop.loop.retries import lost
 from alloop.loop.spool import Spool
@@ -79,6 +81,7 @@ class Run:
             due=self.due,
             times=self._times(),
             spool=self.spool,
+            answers=Answers(self.keeper.history(), self.archive).find,
         )
         first = (*self._first(), *again)
         try:
@@ -170,7 +173,7 @@ def running(setup: Setup, watch: Watch, guests: Guests) -> Iterator[Run]:
         spool = Spool(setup.store)
         pool = _pool(setup, guests, spool)
         try:
-            caches = (*own, *guests.caches)
+            caches = (*own, *guests.caches, *set_aside(keeper.history()))
             yield Run(
                 setup, archive, keeper, pool, watch, caches, spool, due, guests.posed
             )

@@ -20,12 +20,12 @@ from alloop import config
 from alloop.campaign import Campaign
 from alloop.core.errors import AlloopError
 from alloop.loop import events as e
+from alloop.loop.checking import check
 from alloop.loop.history import CODEC, read
 from alloop.loop.state import LoopState
 from alloop.running import Watch
 from alloop.store import packs
 from alloop.store.archive import LOCK, Archive
-from alloop.store.doctor import verify
 from benchmarks.crashes import disk, tree_of
 from benchmarks.toys import (
     TALLY,
@@ -177,7 +177,7 @@ def _ended(alone: Alone, name: str) -> End:
 
 def _difference(alone: Alone, store: Path) -> str:
     found, doubtful = made(read(store)), next(alone.numbers) % alone.each == 0
-    damage = verify(store, CODEC) if doubtful else []
+    damage = check(store) if doubtful else []
     if found != alone.made:
         return f"{len(found.items() ^ alone.made.items())} entries differ"
     staged = len(list((store / "journal" / "staging").iterdir()))

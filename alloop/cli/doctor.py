@@ -10,6 +10,7 @@ from alloop import __version__
 from alloop.cli.console import AsJson, complain, say, say_json
 from alloop.cli.machine import facts
 from alloop.cli.places import short, store_of
+from alloop.core.errors import InputError
 
 USER = 2
 
@@ -20,8 +21,19 @@ def doctor(
         typer.Argument(metavar="[STORE]", help="a store, or its YAML file, to verify"),
     ] = None,
     as_json: AsJson = False,
+    repair: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="OUT",
+            help="make a new store of all that is whole in STORE, which stays as it is",
+        ),
+    ] = None,
 ) -> int:
-    """Tell what this machine can do, or verify every byte of a store."""
+    """Tell what this machine can do, or verify every byte of a store, or repair it."""
+    if place is None and repair is not None:
+        raise InputError("expected the STORE to repair: doctor STORE --repair OUT")
+    if place is not None and repair is not None:
+        return _repair(place, repair)
     if as_json:
         return _for_scripts(None if place is None else store_of(place))
     return _machine() if place is None else _store(store_of(place))
@@ -38,10 +50,9 @@ def _for_scripts(store: Path | None) -> int:
         problem = _trial()
         say_json({"ok": not problem, "machine": dict(facts()), "label": problem})
         return USER if problem else 0
-    from alloop.loop.history import CODEC
-    from alloop.store.doctor import verify
+    from alloop.loop.checking import check
 
-    findings = [asdict(each) for each in verify(store, CODEC)]
+    findings = [asdict(each) for each in check(store)]
     say_json({"ok": not findings, "store": str(store), "findings": findings})
     return USER if findings else 0
 
@@ -78,13 +89,22 @@ def _trial() -> str | None:
 
 
 def _store(store: Path) -> int:
-    from alloop.loop.history import CODEC
-    from alloop.store.doctor import verify
+    from alloop.loop.checking import check
 
-    findings = verify(store, CODEC)
+    findings = check(store)
     for finding in findings:
         complain(str(finding))
     if findings:
         return USER
     say(f"{short(store)} is whole")
+    return 0
+
+
+def _repair(place: Path, out: Path) -> int:
+    from alloop.repairing import lines
+    from alloop.repairing import repair as repaired
+
+    for line in lines(repaired(store_of(place), out)):
+        say(line)
+    say(f"{short(out)} is made; go on with: alloop resume {short(out)}")
     return 0

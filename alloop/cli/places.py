@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Annotated, TypeAlias
 
 import typer
 
+from alloop.cli.console import complain
 from alloop.core.errors import InputError
 
 if TYPE_CHECKING:
@@ -37,14 +38,35 @@ def history_of(place: Path) -> "History":
     """All that a store says; it may be in use."""
     from alloop.loop.history import read
 
-    return read(store_of(place))
+    history = read(store_of(place))
+    _warn(history)
+    return history
 
 
 def campaign_of(place: Path) -> "Campaign":
     """The campaign of a store or a YAML file that has been run."""
     from alloop.campaign import Campaign
 
-    return Campaign.from_store(store_of(place))
+    store = store_of(place)
+    warn_of_lost(store)
+    return Campaign.from_store(store)
+
+
+def warn_of_lost(store: Path) -> None:
+    """Say so where the columns of a store hold labels that its journal has lost."""
+    from alloop.loop.history import read
+    from alloop.loop.lost_labels import ahead
+
+    if ahead(store):
+        _warn(read(store))
+
+
+def _warn(history: "History") -> None:
+    from alloop.loop.lost_labels import warning
+
+    told = warning(history)
+    if told:
+        complain(f"warning: {told}")
 
 
 def existing(place: Path) -> Path:

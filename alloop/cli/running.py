@@ -12,7 +12,7 @@ import typer
 from rich.console import Console
 
 from alloop.cli.console import complain, out, say
-from alloop.cli.places import existing
+from alloop.cli.places import existing, warn_of_lost
 from alloop.core.counting import plural
 
 if TYPE_CHECKING:
@@ -113,6 +113,7 @@ def _drive(opened: Callable[[], "Campaign"], again: str, how: _How) -> int:
             campaign = opened()
             for warning in campaign.setup.warnings:
                 complain(f"warning: {warning}")
+            warn_of_lost(campaign.store)
             if how.retry:
                 say(_second_chances(campaign.lost()))
             outcomes = list(_outcomes(campaign, asked.is_set, how))

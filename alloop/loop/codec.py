@@ -15,7 +15,8 @@ _EVENTS = (
     *(e.Examine, e.Examined, e.Posed),
     *(e.Opened, e.Given, e.Amended, e.Prepared, e.Sampled, e.Labelled, e.NotLabelled),
     *(e.Explored, e.Evaluation, e.Trained, e.TaskLost, e.Excluded, e.Timing, e.Turn),
-    *(e.Recheck, e.Rechecked, e.Price, e.Priced, e.Retried, e.Included),
+    *(e.Recheck, e.Rechecked, e.Price, e.Priced, e.Retried),
+    *(e.Included, e.Restored),
 )
 _FACTS = (
     *(frame.Frame, batch.Batch, levels.Level, records.Walker, records.Candidate),
@@ -24,6 +25,15 @@ _FACTS = (
 )
 CLASSES = (*_EVENTS, *_FACTS)
 CODEC = Codec(CLASSES)
+
+
+def identical(one: e.Command, other: e.Command) -> bool:
+    """True where two commands ask for the same, down to the bits of their arrays."""
+    first, second = CODEC.encode(one), CODEC.encode(other)
+    return (first.tree, first.frames) == (second.tree, second.frames) and all(
+        a.dtype == b.dtype and a.shape == b.shape and a.tobytes() == b.tobytes()
+        for a, b in zip(first.arrays, second.arrays, strict=True)
+    )
 
 
 def opened(archive: Archive) -> e.Opened | None:

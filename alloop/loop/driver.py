@@ -59,6 +59,7 @@ class Driver:
     levels: by fidelity, to know what labels cost. observe is called after every commit,
     with the state and the turn; `stop` asks whether to end early. due: when the run
     must have ended; times: how long tasks take. spool: labels that workers left behind.
+    answers: what is known of a command already, after a repair of the store.
     """
 
     book: Book
@@ -73,8 +74,9 @@ class Driver:
     due: Due | None = None
     times: Times = field(default_factory=Times)
     spool: Spool | None = None
+    answers: Callable[[e.Command], e.Answer | e.TaskLost | None] = lambda _command: None
     _held: set[str] = field(default_factory=set)
-    _ready: list[e.Answer] = field(default_factory=list)
+    _ready: list[e.Answer | e.TaskLost] = field(default_factory=list)
 
     def run(self, state: LoopState, first: Iterable[e.Event] = ()) -> LoopState:
         """Go on from the state until nothing is open, or until asked to stop.
@@ -156,9 +158,13 @@ class Driver:
         cargo = self._cargo(state, command)
         return Task(command, attempt, cargo, seconds, span, self.due)
 
-    def _known(self, command: e.Command) -> e.Answer | None:
-        """The answer to a question of prices, which the driver knows itself, or to a
-        label command that somebody has paid for already."""
+    def _known(self, command: e.Command) -> e.Answer | e.TaskLost | None:
+        """An answer from before a repair of the store; to a question of prices, which
+        the driver knows itself; to a label command that somebody has paid for
+        already."""
+        found = self.answers(command)
+        if found is not None:
+            return found
         match command:
             case e.Price():
                 return e.Priced(command.name, costs(self.ledger, self.levels.values()))

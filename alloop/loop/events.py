@@ -408,6 +408,19 @@ class Included:
     reason: str
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class Restored:
+    """An answer that a repair took over from a store whose records before it are lost.
+
+    Readers find its label at once; otherwise it counts for nothing until its command is
+    asked again, and then nothing is computed. asked: that command, None where it is
+    lost too.
+    """
+
+    answer: "Answer | TaskLost"
+    asked: Command | None = None
+
+
 Answer: TypeAlias = (
     Prepared
     | Sampled
@@ -427,6 +440,7 @@ Event: TypeAlias = (
     | Excluded
     | Included
     | Retried
+    | Restored
     | TaskLost
     | Answer
 )

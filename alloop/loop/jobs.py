@@ -26,6 +26,7 @@ from alloop.loop import linger
 from alloop.loop.connect import secured
 from alloop.loop.due import LIFE, UNTIL, Due
 from alloop.loop.places import Batch, Credentials, Group
+from alloop.store.links import refuse_link, refuse_links
 
 _ASK = 20.0  # s between two questions to the batch system
 _REFUSALS = 5  # submissions that fail one after the other, before we give up
@@ -50,7 +51,9 @@ class _Pbs(_Closed, PBSJob):  # type: ignore[misc]
 
 def start(batch: Batch, folder: Path) -> "Jobs":
     """A scheduler without any job yet; logs and credentials go to the folder."""
+    refuse_link(folder)
     folder.mkdir(parents=True, exist_ok=True)
+    refuse_links(folder)
     security = credentials(folder) if batch.tls else None
     return Jobs(batch, folder, security)
 

@@ -47,14 +47,12 @@ def absorb(state: LoopState, event: e.Event) -> LoopState:
                 ending=None,
                 finished=None,
             )
-        case e.Excluded():
-            pair = (event.frame, event.fidelity or "all")
-            return replace(state, excluded=state.excluded | {pair})
-        case e.Included():
-            gone = {x for x in state.excluded if _readmits(event, *x)}
-            return replace(state, excluded=state.excluded - gone)
+        case e.Excluded() | e.Included():
+            return _chosen(state, event)
         case e.Retried():
             return _retried(state, event)
+        case e.Restored():
+            return state
         case e.TaskLost():
             return _lost(state, event)
         case _:
@@ -63,6 +61,15 @@ def absorb(state: LoopState, event: e.Event) -> LoopState:
 
 def _readmits(event: e.Included, frame: str, fidelity: str) -> bool:
     return frame == event.frame and event.fidelity in (None, fidelity)
+
+
+def _chosen(state: LoopState, event: e.Excluded | e.Included) -> LoopState:
+    """The state after somebody took a label out by hand, or back in."""
+    if isinstance(event, e.Excluded):
+        pair = (event.frame, event.fidelity or "all")
+        return replace(state, excluded=state.excluded | {pair})
+    gone = {x for x in state.excluded if _readmits(event, *x)}
+    return replace(state, excluded=state.excluded - gone)
 
 
 def _answered(state: LoopState, event: e.Answer) -> LoopState:

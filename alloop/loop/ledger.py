@@ -68,6 +68,8 @@ def _brought(turn: e.Turn) -> Iterator[tuple[Frame | None, Label | Unlabelled | 
         case e.Opened(given=given):
             for item in given:
                 yield item.frame, item.label
-    for command in turn.commands:
-        if isinstance(command, e.LabelFrame):
-            yield command.frame, None
+        case e.Restored(
+            asked=e.LabelFrame(frame=frame), answer=e.Labelled(label=label)
+        ):
+            yield frame, label
+    yield from ((x.frame, None) for x in turn.commands if isinstance(x, e.LabelFrame))

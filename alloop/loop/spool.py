@@ -14,16 +14,22 @@ from pathlib import Path
 from alloop.core.errors import StoreError
 from alloop.core.records import Label, Unlabelled
 from alloop.store.cache import LabelCache
+from alloop.store.links import refuse_link, refuse_links
 from alloop.training.telling import heard
 
 _hand = threading.Event()  # a worker has one thread for tasks
 
 
 class Spool:
-    """The spool of the campaign whose store lies at `store`; made by its driver."""
+    """The spool of the campaign whose store lies at `store`; made by its driver.
+
+    Raises StoreError where it is a link or holds one.
+    """
 
     def __init__(self, store: Path) -> None:
         self.folder = folder_of(store.absolute())
+        refuse_link(self.folder)
+        refuse_links(self.folder)
         self._cache = LabelCache(self.folder)
         with contextlib.suppress(OSError):
             self.folder.mkdir(exist_ok=True)

@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 
 from alloop.core.records import Label
+from alloop.loop import events as e
 from alloop.loop.chronicle import Deed, Told
 from alloop.loop.history import History
 
@@ -12,15 +13,43 @@ def told(history: History) -> tuple[Told, ...]:
     """All labels and failures, in the order in which the journal got them.
 
     A label that the user brought has purpose "given", or "test"; one that was lost too
-    often is told as `Failure.LOST`. One that was asked for again is told again.
+    often is told as `Failure.LOST`. One that was asked for again is told again. Last
+    come those that a repair took over (`Restored`), in no record asked for.
     """
-    excluded, labels = history.state.excluded, history.chronicle.told
+    excluded = history.state.excluded
+    labels = (*history.chronicle.told, *_restored(history))
     if not excluded:
         return tuple(labels)
     return tuple(
         replace(label, excluded=_is_out(excluded, label.frame.id, label.fidelity))
         for label in labels
     )
+
+
+def _restored(history: History) -> Iterator[Told]:
+    """Labels that a repair took over and that have not been asked for again since."""
+    known = {(x.level, x.frame.id) for x in history.chronicle.told}
+    for entry, event in history.of_kind(e.Restored):
+        asked, answer = event.asked, event.answer
+        if isinstance(answer, e.Labelled) and isinstance(asked, e.LabelFrame):
+            if (asked.level, asked.frame.id) in known:
+                continue
+            known.add((asked.level, asked.frame.id))
+            yield Told(
+                frame=asked.frame,
+                fidelity=asked.fidelity,
+                level=asked.level,
+                purpose=asked.purpose,
+                molecule=asked.molecule,
+                reason=asked.reason,
+                round=0,
+                generation=0,
+                asked=-1,
+                answered=entry.seq,
+                record=answer.label,
+                timing=answer.timing,
+                cached=answer.cached,
+            )
 
 
 def deeds(history: History) -> Iterator[Deed]:

@@ -1,6 +1,5 @@
 """The report: one self-contained HTML file, from the store alone."""
 
-import os
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from math import isfinite
@@ -11,6 +10,7 @@ from markupsafe import Markup
 from alloop.core.errors import InputError
 from alloop.core.frame import FrameId
 from alloop.core.moments import local_time
+from alloop.files.whole import whole
 from alloop.loop.history import History
 from alloop.loop.prices import by_part
 from alloop.report import (
@@ -54,17 +54,14 @@ def write_page(page: str, out: Path) -> Path:
 
     Raises InputError where the file cannot be written.
     """
-    partial = out.with_name(f".{out.name}.{os.getpid()}")
     try:
-        partial.write_text(page, encoding="utf-8", errors="backslashreplace")
-        partial.replace(out)
+        with whole(out) as partial:
+            partial.write_text(page, encoding="utf-8", errors="backslashreplace")
     except OSError as error:
         raise InputError(
             f"expected a file that can be written at {out} ({error}); choose another "
             "place"
         ) from error
-    finally:
-        partial.unlink(missing_ok=True)
     return out
 
 

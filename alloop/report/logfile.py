@@ -2,10 +2,12 @@
 
 import contextlib
 import logging
+import os
 import sys
+from io import TextIOWrapper
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import Any, Self
 
 from alloop.core.errors import InputError
 from alloop.core.moments import local_time
@@ -34,6 +36,12 @@ class _Handler(logging.FileHandler):
         """Called where a line could not be written."""
         if not isinstance(sys.exc_info()[1], OSError):
             super().handleError(record)
+
+    def _open(self) -> "TextIOWrapper[Any]":
+        """Open the file to append to it, never through a link."""
+        flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW | os.O_NONBLOCK
+        handle = os.open(self.baseFilename, flags, 0o666)
+        return os.fdopen(handle, "a", encoding=self.encoding)
 
     def close(self) -> None:
         """Close the file, what it still held or not."""

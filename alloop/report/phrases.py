@@ -39,11 +39,8 @@ def happened(event: e.Event, levels: Mapping[str, str]) -> str:
                 f"forked from {event.parent} after generation {event.generation}, "
                 f"its record {event.seq}"
             )
-        case e.Posed():
-            return (
-                f"{plural(len(event.frames), 'frame')} of another campaign's "
-                "examination taken over"
-            )
+        case e.Posed() | e.Restored():
+            return _taken_over(event)
         case e.Excluded() | e.Included():
             return _by_hand(event)
         case e.Retried():
@@ -52,6 +49,13 @@ def happened(event: e.Event, levels: Mapping[str, str]) -> str:
             return f"{event.name} was lost (attempt {event.attempt}): {event.reason}"
         case _:
             return _answered(event, levels)
+
+
+def _taken_over(event: e.Posed | e.Restored) -> str:
+    if isinstance(event, e.Restored):
+        return f"{event.answer.name} taken over by a repair"
+    many = plural(len(event.frames), "frame")
+    return f"{many} of another campaign's examination taken over"
 
 
 def _by_hand(event: e.Excluded | e.Included) -> str:

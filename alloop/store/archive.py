@@ -18,9 +18,11 @@ from alloop.store.codec import Codec
 from alloop.store.files import Files, explained
 from alloop.store.folds import read_fold, write_fold
 from alloop.store.journal import FOLDER, Entry, Journal
+from alloop.store.links import refuse_link, refuse_links
 from alloop.store.lock import LOCK as LOCK
 from alloop.store.lock import Lock
 from alloop.store.models import model_ids, read_model, write_model
+from alloop.store.set_aside import foreign, set_aside
 
 Mode = Literal["r", "w"]
 _FEW = 64  # loose records that a clean stop leaves alone
@@ -49,7 +51,11 @@ class Archive:
         self.files = files
         self._failed = False
         with explained(path):
-            self.attrs = root.attributes(root.read(path))
+            refuse_link(path / root.NODE_FILE)
+            node = root.read(path)
+            refuse_links(path)
+            root.refuse_altered(path, node)
+            self.attrs = root.attributes(node)
             self._lock = Lock(path / FOLDER / LOCK, path) if mode == "w" else None
         with contextlib.ExitStack() as undo:
             undo.callback(self.release)
@@ -60,6 +66,9 @@ class Archive:
                 self._next = self._end() if mode == "w" else 0
                 if mode == "w":
                     root.upgrade(path, files)
+                    with contextlib.suppress(OSError):  # it is there in case
+                        root.keep_copy(path, files)
+                    self._set_aside()
             undo.pop_all()
 
     @classmethod
@@ -102,11 +111,12 @@ class Archive:
         Raises
         ------
         StoreError
-            It is not a store, or of a newer format.
+            It is not a store, of a newer format, or holds links.
         LockedError
             Another driver is running on it.
         DamagedError
-            A record is missing ("w" only; a reader meets it on its way).
+            Its attributes were altered, or a record is missing ("w" only; a reader
+            meets it on its way).
         """
         return cls(Path(path), codec, mode, files or Files())
 
@@ -151,6 +161,13 @@ class Archive:
         with explained(self.path):
             for entry in self._picked(numbers):
                 yield self._decoded(entry)
+
+    def digest(self, seq: int) -> str | None:
+        """The checksum of a record, which names its content; None where it is not
+        there or damaged."""
+        with contextlib.suppress(StoreError, OSError):
+            return self._journal.read(seq).digest.hex() if seq >= 0 else None
+        return None
 
     def last(self) -> int:
         """The number of the last record, -1 where there is none."""
@@ -236,6 +253,13 @@ class Archive:
                 "run `alloop doctor` on the store"
             )
         return self._journal.last() + 1
+
+    def _set_aside(self) -> None:
+        """Columns of another history must not be continued, nor be lost."""
+        shown = root.members(root.read(self.path))
+        mark = foreign(shown, self._journal)
+        if mark >= 0:
+            set_aside(self.path, shown, mark, self.files)
 
     def _writing(self) -> Lock:
         if self._lock is None:

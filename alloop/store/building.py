@@ -24,7 +24,9 @@ def build(path: Path, attrs: dict[str, Any], files: Files) -> None:
         files.make(growing / root.MODELS)
         for name, node in members.items():
             files.write(growing / name / root.NODE_FILE, root.dump(node))
-        files.write(growing / root.NODE_FILE, root.dump(root.fresh(attrs, members)))
+        node = root.fresh(attrs, members)
+        files.write(growing / FOLDER / root.COPY, root.copy_of(node))
+        files.write(growing / root.NODE_FILE, root.dump(node))
         for folder in (FOLDER, root.MODELS, "."):
             files.sync(growing / folder)
         files.replace(growing, path)

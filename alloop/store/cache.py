@@ -5,19 +5,22 @@ was asked before. A file whose checksum fails counts as absent, and is replaced.
 """
 
 import contextlib
+import re
 from pathlib import Path
 from typing import TypeAlias
 
-from alloop.core.errors import DamagedError
+from alloop.core.errors import DamagedError, StoreError
 from alloop.core.frame import FrameId
 from alloop.core.levels import LevelId
 from alloop.core.records import Label, Unlabelled
 from alloop.store.codec import Codec, Encoded
 from alloop.store.files import Files, create, explained, make_folders, put
+from alloop.store.links import refuse_link
 from alloop.store.record import pack, unpack
 
 Outcome: TypeAlias = Label | Unlabelled
 _STAGING = "staging"
+_ID = re.compile(r"[0-9A-Za-z_]+")  # of a level or a frame: no path leads elsewhere
 
 
 class LabelCache:
@@ -62,7 +65,13 @@ class LabelCache:
             path.unlink(missing_ok=True)
 
     def _path(self, level: LevelId, frame: FrameId) -> Path:
-        return self._folder / level / frame[:2] / frame
+        """Where a label lies; StoreError where a link would lead it elsewhere."""
+        if not (_ID.fullmatch(level) and _ID.fullmatch(frame)):
+            raise StoreError(f"expected ids of hexadecimal digits, got {level}/{frame}")
+        path = self._folder / level / frame[:2] / frame
+        for each in (path.parents[1], path.parent, path, self._folder / _STAGING):
+            refuse_link(each)
+        return path
 
     def _encoded(self, record: Outcome) -> bytes:
         encoded = self._codec.encode(record)

@@ -26,7 +26,7 @@ from alloop.store.schema import (
     columns,
 )
 
-MARK, SCHEMA = "mark", "schema"
+MARK, RECORD, SCHEMA = "mark", "record", "schema"  # last record, its checksum
 Tail: TypeAlias = tuple[int, Array]  # where a chunk begins, and all rows from there on
 
 

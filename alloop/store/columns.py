@@ -15,7 +15,7 @@ from typing import Any, TypeAlias
 from alloop.core.errors import DamagedError
 from alloop.store import root
 from alloop.store.archive import Archive
-from alloop.store.changes import MARK, SCHEMA, Change, change, cut, grown, tails
+from alloop.store.changes import MARK, RECORD, SCHEMA, Change, change, cut, grown, tails
 from alloop.store.files import explained, write_many
 from alloop.store.root import NODE_FILE, Node, dump
 from alloop.store.schema import REPLACED, TABLES, VERSION, Tables, checked
@@ -69,13 +69,14 @@ def _append(
 ) -> None:
     arrays = {name: checked(name, table) for name, table in rows.items()}
     shown = root.members(root.read(archive.path))
+    said = _said(archive, mark)
     with explained(archive.path):
         changes = [
             change(
                 shown,
                 name,
                 tails(archive.path, shown, name, each),
-                {**(attrs or {}).get(name, {}), MARK: mark},
+                {**(attrs or {}).get(name, {}), **said},
             )
             for name, each in arrays.items()
         ]
@@ -95,17 +96,24 @@ def write(
     if not all(grown(shown, name, each) for name, each in arrays.items()):
         clear(archive)
         shown = root.members(root.read(archive.path))
+    said = _said(archive, mark)
     changes = [
         change(
             shown,
             name,
             cut(shown, name, each),
-            {**(attrs or {}).get(name, {}), MARK: mark},
+            {**(attrs or {}).get(name, {}), **said},
         )
         for name, each in arrays.items()
     ]
     with explained(archive.path):
         _commit(archive, shown, changes)
+
+
+def _said(archive: Archive, mark: int) -> dict[str, Any]:
+    """Which record the rows go up to, by number and by content."""
+    digest = archive.digest(mark)
+    return {MARK: mark} | ({} if digest is None else {RECORD: digest})
 
 
 def rebuild(

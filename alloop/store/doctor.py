@@ -1,30 +1,39 @@
 """What is damaged in a store: its records, its models, its columns, to the byte."""
 
-from collections.abc import Callable, Iterator
+import json
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import zarr
 
-from alloop.core.errors import StoreError
+from alloop.core.errors import DamagedError, StoreError
 from alloop.store import root
+from alloop.store.changes import MARK, RECORD
 from alloop.store.chunks import chunk_name
 from alloop.store.codec import Codec
-from alloop.store.columns import mark, names
+from alloop.store.columns import names
 from alloop.store.folds import FOLDS
 from alloop.store.journal import FOLDER, Journal
+from alloop.store.links import links
 from alloop.store.models import model_ids, read_model
 from alloop.store.packs import read
 from alloop.store.record import unpack
-from alloop.store.schema import ATOM, VERSION, bounded, columns, mismatch
+from alloop.store.schema import ATOM, TABLES, VERSION, bounded, columns, mismatch
+from alloop.store.set_aside import foreign, parts
 
 _CHUNKS = 32  # of an array, read at once
-_JOURNAL = "restore it from a copy"
+_LINK = "put the file itself in its place, or remove it"
 _INDEX = "nothing is lost, records are found without it"
 _FOLD = "nothing is lost, it is made anew"
 _MODEL = "it can be trained again from the labels"
+_BEYOND = "the next run sets them aside; `--repair OUT` makes a store with their labels"
+_PART = "`--repair OUT` makes a store with their labels, else remove it"
+_REPAIR = "`--repair OUT` makes a new store of all that is whole"
+_GROWING = {MARK, RECORD, "rows"}
 _COLUMNS = "nothing is lost, columns are rebuilt from the journal"
 
 
@@ -49,35 +58,52 @@ def verify(path: Path | str, codec: Codec) -> list[Finding]:
         There is no store, or a newer alloop made it.
     """
     store = Path(path)
+    if not (store / root.NODE_FILE).is_symlink():
+        try:
+            root.read(store)
+        except DamagedError as error:
+            return [Finding(root.NODE_FILE, str(error), _REPAIR)]
+    led_out = [Finding(str(x), f"it is {kind}", _LINK) for x, kind in links(store)]
+    if led_out:  # nothing is read through them
+        return led_out
     shown = root.members(root.read(store))
+    models, arrays = list(_models(store, shown)), list(_columns(store, shown))
+    said = {  # once is enough
+        path: node
+        for path, node in shown.items()
+        if not (arrays if _is_column(path) else models)
+    }
     return [
         *_journal(store, codec),
         *_packs(store),
         *_folds(store),
-        *_models(store, shown),
-        *_columns(store, shown),
+        *models,
+        *_copy(store),
+        *_metadata(store, said),
+        *arrays,
     ]
 
 
 def _journal(store: Path, codec: Codec) -> Iterator[Finding]:
     damaged = list(_records(Journal(store / FOLDER), codec))
-    for seq, what in damaged:
-        before = f"records 0 to {damaged[0][0] - 1} are whole and stay readable"
-        saved = before if damaged[0][0] else "no record is before it"
-        yield Finding(f"record {seq}", what, f"{_JOURNAL}; {saved}")
+    for run in runs(damaged):
+        (first, what), (last, _) = run[0], run[-1]
+        where = f"record {first}" if first == last else f"records {first} to {last}"
+        yield Finding(where, what, _REPAIR)
+
+
+def runs(damaged: Sequence[tuple[int, str]]) -> Iterator[list[tuple[int, str]]]:
+    """Damaged records, those with consecutive numbers together."""
+    numbered = groupby(enumerate(damaged), lambda item: item[1][0] - item[0])
+    return ([each for _, each in group] for _, group in numbered)
 
 
 def _records(journal: Journal, codec: Codec) -> Iterator[tuple[int, str]]:
-    found, seq = journal.listing(), 0
-    gaps = set(found.missing())
-    while seq <= found.last:
-        try:
-            for entry in journal.iterate(seq):
-                codec.decode(entry.record)
-                seq = entry.seq + 1
-        except StoreError as error:
-            yield seq, "it is missing" if seq in gaps else str(error)
-            seq += 1
+    for seq, found in journal.survey():
+        if isinstance(found, StoreError):
+            yield seq, str(found)
+        elif said := _trouble(codec.decode, found.record):
+            yield seq, said
 
 
 def _packs(store: Path) -> Iterator[Finding]:
@@ -104,11 +130,58 @@ def _models(store: Path, shown: dict[str, root.Node]) -> Iterator[Finding]:
             yield Finding(f"model {each}", said, _MODEL)
 
 
+def _copy(store: Path) -> Iterator[Finding]:
+    """What the store says of itself, and its second copy, which older stores lack."""
+    node, said = root.read(store), root.copied(store)
+    there = (store / FOLDER / root.COPY).exists()
+    if there and said is None:
+        yield Finding("attributes", "their copy does not match its checksum", _FOLD)
+    elif altered := _trouble(root.refuse_altered, store, node):
+        yield Finding("attributes", altered, _REPAIR)
+    if node != root.root(node["attributes"], root.members(node)):
+        yield Finding(root.NODE_FILE, "it is not as alloop writes it", _REPAIR)
+
+
+def _metadata(store: Path, shown: dict[str, root.Node]) -> Iterator[Finding]:
+    """Every array's and group's own metadata against what the root shows of them."""
+    for path, node in shown.items():
+        try:
+            own = json.loads((store / path / root.NODE_FILE).read_bytes())
+            same = _plain(own) == _plain(node) and _reach(own) >= _reach(node)
+        except (OSError, ValueError, TypeError, KeyError, AttributeError):
+            same = False
+        if not same:
+            what = "its metadata are not what the store shows of it"
+            yield Finding(path, what, _COLUMNS if _is_column(path) else _REPAIR)
+
+
+def _is_column(path: str) -> bool:
+    return path.split("/")[0] in TABLES
+
+
+def _plain(node: root.Node) -> root.Node:
+    """Metadata without what a writer that died may have brought on already."""
+    said = {k: v for k, v in node["attributes"].items() if k not in _GROWING}
+    shape = node.get("shape", [])[1:]
+    return {**node, "attributes": said, "shape": shape}
+
+
+def _reach(node: root.Node) -> int:
+    """How far an array or a table goes."""
+    return int(node["shape"][0] if "shape" in node else node["attributes"].get(MARK, 0))
+
+
 def _columns(store: Path, shown: dict[str, root.Node]) -> Iterator[Finding]:
-    last = Journal(store / FOLDER).last()
-    if mark(store) > last:
-        what = f"they hold record {mark(store)}, the journal ends at {last}"
-        yield Finding("columns", what, _COLUMNS)
+    journal = Journal(store / FOLDER)
+    beyond = foreign(shown, journal)
+    if beyond >= 0:
+        what = f"they hold record {beyond}, the journal ends at {journal.last()}"
+        if beyond <= journal.last():
+            what = f"they hold another record {beyond} than the journal does"
+        yield Finding("columns", what, _BEYOND)
+    for part in parts(store):
+        what = "columns of a journal that lost its end were set aside there"
+        yield Finding(part.name, what, _PART)
     group: Any = zarr.open_group(store, mode="r")
     for name in names(shown):
         if shown[name]["attributes"].get("schema") != VERSION:
@@ -164,6 +237,6 @@ def _chunks(node: root.Node) -> Iterator[str]:
 def _trouble(attempt: Callable[..., object], *args: object) -> str:
     try:
         attempt(*args)
-    except StoreError as error:
+    except (StoreError, ValueError) as error:  # an id that is none, too
         return str(error)
     return ""

@@ -139,12 +139,24 @@ def remove_folders(folders: list[Path]) -> None:
 
 
 def sweep(folder: Path) -> None:
-    """Empty a staging folder of what a killed writer left."""
-    for path in folder.iterdir():
-        if path.is_dir():
-            shutil.rmtree(path)
-        else:
-            path.unlink(missing_ok=True)
+    """Empty a staging folder of what a killed writer left.
+
+    The folder itself must be none that a link leads to, and links in it are removed,
+    not followed. One that is missing is made: not every copy keeps empty folders.
+    """
+    with contextlib.suppress(FileExistsError):
+        folder.mkdir()
+    handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
+    try:
+        with os.scandir(handle) as entries:
+            found = [(x.name, x.is_dir(follow_symlinks=False)) for x in entries]
+        for name, is_folder in found:
+            if is_folder:
+                shutil.rmtree(name, dir_fd=handle)
+            else:
+                os.unlink(name, dir_fd=handle)
+    finally:
+        os.close(handle)
 
 
 @contextlib.contextmanager

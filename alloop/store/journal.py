@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from alloop.core.errors import DamagedError, LockedError
+from alloop.core.errors import DamagedError, LockedError, StoreError
 from alloop.store import packs
 from alloop.store.codec import Encoded
 from alloop.store.files import Files, create, sweep
@@ -153,6 +153,19 @@ class Journal:
             if start == begin and (start in found.missing() or found == seen):
                 raise self._absent(start)
             seen = found
+
+    def survey(self) -> Iterator[tuple[int, "Entry | StoreError"]]:
+        """Every number up to the last, with its record or with what is wrong there."""
+        found, seq = self.listing(), 0
+        gaps = set(found.missing())
+        while seq <= found.last:
+            try:
+                for entry in self.iterate(seq):
+                    yield entry.seq, entry
+                    seq = entry.seq + 1
+            except StoreError as error:
+                yield seq, DamagedError("it is missing") if seq in gaps else error
+                seq += 1
 
     def last(self) -> int:
         """The number of the last record, -1 where there is none."""

