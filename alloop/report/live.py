@@ -4,6 +4,7 @@ import time
 from collections.abc import Callable, Iterator
 from math import isfinite
 from pathlib import Path
+from statistics import fmean
 from types import TracebackType
 from typing import Self
 
@@ -64,6 +65,7 @@ class Live:
         self._tally = Tally()
         self._state = LoopState()
         self._trained: list[float] = []
+        self._paid = 0.0  # CPU seconds of labels in this run
         self._began = self._looked = clock()
         self._display: Display | None = None
 
@@ -91,6 +93,8 @@ class Live:
         """Take in a turn that has been committed, and the state it led to."""
         before, self._state = self._state, state
         self._tally.add(state, turn.event)
+        if isinstance(turn.event, e.Labelled) and not turn.event.cached:
+            self._paid += turn.event.label.cpu_seconds
         if isinstance(turn.event, e.Trained):
             self._trained.append(self._clock())
         if not self._console.is_terminal:
@@ -114,6 +118,22 @@ class Live:
         rounds = rounds_left(labels, rules.every, state.round, rules.stopping.rounds)
         return foretell(self._trained, rounds, self._clock())
 
+    def labels_left(self) -> float | None:
+        """Seconds that the labels left in the budget take, by what labels cost so far
+        and how fast this run pays for them; None if unknown."""
+        state, elapsed = self._state, self._clock() - self._began
+        if not self._paid or elapsed <= 0.0:
+            return None
+        seconds = 0.0
+        for fidelity in state.levels:
+            count = left(state, self._rules, fidelity)
+            paid = [x for x in state.entries() if x.fidelity == fidelity and x.good]
+            prices = [x.cpu_seconds for x in paid if x.cpu_seconds > 0.0]
+            if count and not prices:
+                return None
+            seconds += count * fmean(prices or [0.0])
+        return seconds * elapsed / self._paid
+
     def _say(self, line: str) -> None:
         text = f"[{duration(self._clock() - self._began)}] {printable(line)}"
         self._console.print(text, markup=False, highlight=False, soft_wrap=True)
@@ -136,7 +156,12 @@ class Live:
         elapsed = duration(self._clock() - self._began)
         if self._state.finished:
             return elapsed
-        return f"{elapsed}, {roughly(self.left())} left"
+        known = self.left()
+        if known is not None:
+            return f"{elapsed}, {roughly(known)} left"
+        labels = self.labels_left()
+        guess = "?" if labels is None else f"at least {duration(labels)}"
+        return f"{elapsed}, {guess} left"
 
     def _labels(self) -> Table:
         budgets = {

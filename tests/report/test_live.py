@@ -88,9 +88,11 @@ def test_doubtful_labels_are_counted_on_the_panel(troubled, rules):
     assert "doubtful" not in next(x for x in panel.splitlines() if "cheap" in x)
 
 
-def test_time_left_is_a_question_mark_until_a_round_has_passed(finished, rules):
+def test_before_a_round_has_passed_labels_tell_the_least_time_left(finished, rules):
+    panel = _last_panel(_shown(finished, rules, terminal=True, turns=2))
+    assert re.search(r"time +[\d.]+ s, \? left", panel)
     panel = _last_panel(_shown(finished, rules, terminal=True, turns=50))
-    assert re.search(r"time +\d+ s, \? left", panel)
+    assert re.search(r"time +[^,]+, at least [\d.]+ \w+.* left", panel)
     assert "validation error" in panel
 
 
