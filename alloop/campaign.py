@@ -11,7 +11,10 @@ from typing import Any
 from ase import Atoms
 
 from alloop import config, controls
+from alloop.core.batch import pack
 from alloop.core.errors import InputError
+from alloop.core.records import Label
+from alloop.core.species import Domain
 from alloop.export import USUAL, Choice, Exported, Levels, Splits, dataset, write
 from alloop.files.targets import MODELS, refuse_target
 from alloop.files.whole import whole
@@ -136,10 +139,34 @@ class Campaign:
             blob = archive.model(trained[wanted])
             return from_bytes(blob) if own is None else from_bytes(blob, own.restore)
 
-    def calculator(self, generation: int | None = None) -> PotentialCalculator:
-        """An ASE calculator of energy, forces and surprise, by default of the best
-        generation, as `model` has it."""
-        return self.model(generation).calculator()
+    def calculator(
+        self,
+        generation: int | None = None,
+        *,
+        outside: bool = False,
+        threads: int = 1,
+        compile: bool = False,
+    ) -> PotentialCalculator:
+        """An ASE calculator of energy, forces, the stress of cells and surprise, by
+        default of the best generation, as `model` has it.
+
+        outside: also of charges, spins and compositions that the model was not trained
+        on, which raise InputError otherwise. threads: of torch, in each call. compile:
+        for long MD of one system, see PotentialCalculator.
+        """
+        model = self.model(generation)
+        told = replace(model, domain=self.domain(model))
+        return told.calculator(outside=outside, threads=threads, compile=compile)
+
+    def domain(self, model: Generation) -> Domain:
+        """What a generation was trained on: in its own words, or, for one of an older
+        alloop, all that the store has labels of."""
+        if model.domain is not None:
+            return model.domain
+        ledger = self.history().ledger
+        good = (x for x in ledger.labels.values() if isinstance(x, Label))
+        ids = dict.fromkeys(label.frame for label in good)
+        return Domain.of(pack([ledger.frames[frame] for frame in ids]))
 
     def dataset(
         self,

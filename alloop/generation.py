@@ -4,6 +4,7 @@ It travels as one blob of named tensors (no pickle), whose identity is its conte
 """
 
 import math
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +13,7 @@ from typing import Any
 from alloop.core.batch import Batch
 from alloop.core.errors import InputError
 from alloop.core.records import Predictions
+from alloop.core.species import Domain
 from alloop.core.units import Floats
 from alloop.models.checkpoint import (
     Checkpoint,
@@ -22,9 +24,14 @@ from alloop.models.checkpoint import (
     understood,
 )
 from alloop.potentials.ase import PotentialCalculator
-from alloop.potentials.restore import SCORER, inner, restore
+from alloop.potentials.restore import DOMAIN, SCORER, domain, inner, restore
 from alloop.potentials.storable import Storable
 from alloop.scores.qresidual import QResidual
+
+UNKNOWN = (
+    "this model is from an older alloop and does not say what it was trained on: "
+    "charge, spin and composition are not checked"
+)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -33,12 +40,14 @@ class Generation:
 
     threshold: surprise above which a frame is not trusted, None where it is not
     calibrated. facts: JSON-able, what the model is and how large its test error is.
+    domain: what it was trained on; None where an older alloop did not say.
     """
 
     potential: Storable
     scorer: QResidual | None
     threshold: float | None
     facts: dict[str, Any]
+    domain: Domain | None = None
 
     def predict(self, batch: Batch, *, descriptors: bool = False) -> Predictions:
         """Energies (frames,) eV and forces (atoms, 3) eV/Å."""
@@ -50,9 +59,26 @@ class Generation:
             raise InputError("this model has no scorer: it cannot tell its surprise")
         return self.scorer.score(batch, self.predict(batch, descriptors=True))
 
-    def calculator(self) -> PotentialCalculator:
-        """An ASE calculator of energy, forces and, where it is fitted, surprise."""
-        return PotentialCalculator(self.potential, self.scorer)
+    def calculator(
+        self, *, outside: bool = False, threads: int = 1, compile: bool = False
+    ) -> PotentialCalculator:
+        """An ASE calculator of energy, forces, the stress of cells and, where it is
+        fitted, surprise.
+
+        outside: also of charges, spins and compositions that the model was not trained
+        on, which raise InputError otherwise. threads: of torch, in each call. compile:
+        for long MD of one system, see PotentialCalculator.
+        """
+        if self.domain is None and not outside:
+            warnings.warn(UNKNOWN, stacklevel=2)
+        domain = None if outside else self.domain
+        return PotentialCalculator(
+            self.potential,
+            self.scorer,
+            domain=domain,
+            threads=threads,
+            compile=compile,
+        )
 
 
 def to_bytes(generation: Generation) -> tuple[str, bytes]:
@@ -66,6 +92,8 @@ def to_bytes(generation: Generation) -> tuple[str, bytes]:
         "threshold": generation.threshold,
         "facts": generation.facts,
     }
+    if generation.domain is not None:
+        settings[DOMAIN] = generation.domain.rows
     tensors = {**potential.tensors, **{SCORER + k: v for k, v in arrays.items()}}
     checkpoint = Checkpoint(potential.kind, settings, tensors)
     return identity(checkpoint), dumps(checkpoint)
@@ -87,6 +115,7 @@ def from_bytes(
             scorer=_scorer(whole),
             threshold=_threshold(whole.settings["threshold"]),
             facts=dict(whole.settings["facts"]),
+            domain=domain(whole),
         )
 
 

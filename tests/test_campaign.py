@@ -319,6 +319,13 @@ def test_the_calculator_and_the_model_file_agree(
     np.testing.assert_array_equal(results[0][1], results[1][1])
     assert results[0][2] == results[1][2] > 0
     assert campaign.model(1).facts["expensive_labels"] == 6
+    atoms.info["charge"] = 1
+    for strict in (campaign.calculator(), alloop.load(file).calculator()):
+        atoms.calc = strict
+        with pytest.raises(InputError, match=r"H2O \(charge 0, 2S 0\)"):
+            atoms.get_forces()
+    atoms.calc = campaign.calculator(outside=True)
+    assert np.isfinite(atoms.get_forces()).all()
     with pytest.raises(InputError, match="1, 2"):
         campaign.model(9)
 

@@ -27,7 +27,9 @@ from alloop.core.records import Label
 from alloop.labels.levels import pyscf_level, toy_level
 from alloop.loop import events as e
 from alloop.loop.history import CODEC
+from alloop.potentials.repulsion import ZBL
 from alloop.store.archive import Archive
+from alloop.training.staged import StagedTrainer
 
 ROOT = Path(__file__).parents[1]
 TOY = """
@@ -159,6 +161,20 @@ def test_the_stored_text_restores_the_same_campaign(
     assert again.levels == setup.levels
     assert differences(again, opening(setup)) == []
     assert changed(setup.text, again.text) == ()
+
+
+def test_networks_of_older_stores_go_on_without_repulsion(tmp_path: Path) -> None:
+    setup = loads(TOY, tmp_path)
+    assert "repulsion: zbl" in setup.text
+    trainer = setup.kit.trainer
+    assert isinstance(trainer, StagedTrainer)
+    assert trainer.repulsion == ZBL
+    older = setup.text.replace("repulsion: zbl", "")
+    again = Setup.restored(older, opening(setup), setup.store)
+    trainer = again.kit.trainer
+    assert isinstance(trainer, StagedTrainer)
+    assert trainer.repulsion is None
+    assert "repulsion: none" in again.text
 
 
 def test_checking_creates_nothing(tmp_path: Path) -> None:

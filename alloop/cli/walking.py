@@ -20,6 +20,7 @@ from alloop.core.errors import Interrupted
 
 if TYPE_CHECKING:
     from alloop.core.records import Walker
+    from alloop.core.species import Domain
     from alloop.generation import Generation
     from alloop.walking import Progress, Walk
 
@@ -64,6 +65,13 @@ def md(  # noqa: PLR0913 - one for each option
         typer.Option("--compile", help=f"force calls; auto: from {_LONG} steps on"),
     ] = "auto",
     force: Force = False,
+    outside: Annotated[
+        bool,
+        typer.Option(
+            "--outside",
+            help="also charges, spins and compositions that it was not trained on",
+        ),
+    ] = False,
     quiet: Quiet = False,
 ) -> int:
     """Move walkers with a trained model: energies, forces and surprise as they go.
@@ -77,8 +85,9 @@ def md(  # noqa: PLR0913 - one for each option
     from alloop.md.guards import Guards
     from alloop.walking import Walk
 
+    found, domain = _generation(model)
     walk = Walk(
-        model=_generation(model),
+        model=found,
         start=[given.frame for given in read_frames([start])],
         dynamics=Dynamics(
             kind,
@@ -94,26 +103,31 @@ def md(  # noqa: PLR0913 - one for each option
         seed=seed,
         compile=compile_ == "on" or (compile_ == "auto" and steps >= _LONG),
         force=force,
+        domain=domain,
+        outside=outside,
     )
     with stopping() as asked:
         try:
-            found = _walked(walk, asked, quiet)
+            ended = _walked(walk, asked, quiet)
         except (KeyboardInterrupt, Interrupted):
             say(f"stopped; go on with: {shlex.join(['alloop', *context.obj])}")
             return RESUMABLE
-    for line in _summary(walk, found):
+    for line in _summary(walk, ended):
         say(line)
     return 0
 
 
-def _generation(place: Path) -> "Generation":
-    """A model file's, or the best one of a store."""
+def _generation(place: Path) -> "tuple[Generation, Domain | None]":
+    """A model file's, or the best one of a store, and what it was trained on."""
     from alloop.generation import load
 
     yaml = place.suffix in (".yaml", ".yml")
     if existing(place).is_dir() or yaml:
-        return campaign_of(place).model()
-    return load(place)
+        campaign = campaign_of(place)
+        model = campaign.model()
+        return model, campaign.domain(model)
+    model = load(place)
+    return model, model.domain
 
 
 def _walked(walk: "Walk", asked: Event, quiet: bool) -> "list[Walker]":

@@ -86,15 +86,15 @@ def own_model(plan: Plan, folder: Path) -> tuple[Plan, Model | None, list[Proble
     if not isinstance(plan.potential, Ready):
         return plan, None, []
     try:
-        blob, kind, settings, identity = _opened(folder / plan.potential.path)
+        blob, own, identity = _opened(folder / plan.potential.path)
     except AlloopError as error:
         return plan, None, [Problem("potential.path", str(error))]
-    own = {"network": {"kind": kind, "settings": settings}}
-    potential = plan.potential.model_copy(update=own)
+    potential = plan.potential.model_copy(update={"network": own})
     return plan.model_copy(update={"potential": potential}), (blob, identity), []
 
 
-def _opened(path: Path) -> tuple[bytes, str, dict[str, Any], str]:
+def _opened(path: Path) -> tuple[bytes, dict[str, Any], str]:
+    """A model file, its network in words, and its identity."""
     from alloop.generation import from_bytes
     from alloop.models.checkpoint import identity, loads
     from alloop.potentials.restore import KINDS, inner
@@ -106,8 +106,10 @@ def _opened(path: Path) -> tuple[bytes, str, dict[str, Any], str]:
     settings = inner(checkpoint).settings
     if checkpoint.kind in KINDS:
         from_bytes(blob)  # refuses what cannot be used, before labels are paid for
-    network = dict(settings.get("network") or {})
-    return blob, checkpoint.kind, network, identity(checkpoint)
+    own = {"kind": checkpoint.kind, "settings": dict(settings.get("network") or {})}
+    if "repulsion" in settings:
+        own["repulsion"] = settings["repulsion"]
+    return blob, own, identity(checkpoint)
 
 
 def store_path(path: str | Path) -> Path:

@@ -9,7 +9,15 @@ from alloop.config.base import Count, Section, by_kind, tag
 Cutoff: TypeAlias = Annotated[float, Field(gt=0, le=20)]
 
 
-class Painn(Section):
+class Network(Section):
+    """What every network that starts untrained has."""
+
+    repulsion: Literal["zbl", "none"] = Field(
+        "zbl", description="of atoms far closer than bonds, known and not learned"
+    )
+
+
+class Painn(Network):
     """PaiNN, an equivariant message-passing network (Schütt et al., 2021)."""
 
     kind: Literal["painn"] = "painn"
@@ -19,7 +27,7 @@ class Painn(Section):
     cutoff: Cutoff = Field(5.0, description="how far atoms see, Å")
 
 
-class Egnn(Section):
+class Egnn(Network):
     """E(n)-equivariant network (Satorras et al., 2021)."""
 
     kind: Literal["egnn"] = "egnn"
@@ -29,7 +37,7 @@ class Egnn(Section):
     cutoff: Cutoff = Field(5.0, description="how far atoms see, Å")
 
 
-class Tensornet(Section):
+class Tensornet(Network):
     """TensorNet, equivariant messages of 3x3 tensors (Simeon, De Fabritiis, 2023)."""
 
     kind: Literal["tensornet"]
@@ -39,7 +47,7 @@ class Tensornet(Section):
     cutoff: Cutoff = Field(5.0, description="how far atoms see, Å")
 
 
-class Gemnet(Section):
+class Gemnet(Network):
     """GemNet-T, messages of edges that know the angles around (Gasteiger et al., 2021).
 
     The paper has channels 128, narrow 64 and layers 4.
@@ -54,7 +62,7 @@ class Gemnet(Section):
     cutoff: Cutoff = Field(5.0, description="how far atoms see, Å")
 
 
-class Schnet(Section):
+class Schnet(Network):
     """SchNet, from torch-geometric (Schütt et al., 2017)."""
 
     kind: Literal["schnet"]
@@ -64,7 +72,7 @@ class Schnet(Section):
     cutoff: Cutoff = Field(5.0, description="how far atoms see, Å")
 
 
-class Visnet(Section):
+class Visnet(Network):
     """ViSNet, from torch-geometric (Wang et al., 2024)."""
 
     kind: Literal["visnet"]

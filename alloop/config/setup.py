@@ -18,6 +18,8 @@ from alloop.core.levels import Level
 from alloop.loop.events import Given, Opened
 from alloop.loop.rules import Rules
 
+_NETWORKS = ("painn", "egnn", "tensornet", "gemnet", "schnet", "visnet")
+
 if TYPE_CHECKING:
     from alloop.loop.kit import Kit
     from alloop.loop.places import ClusterPlan
@@ -45,7 +47,7 @@ class Setup:
     @classmethod
     def restored(cls, text: str, opened: Opened, store: Path) -> "Setup":
         """The configuration that a store keeps: needs none of the original files."""
-        plan, problems = validate(parse(text, str(store)))
+        plan, problems = validate(_as_it_was(parse(text, str(store))))
         if plan is None or problems:
             raise ConfigError(f"the configuration in {store}", problems)
         cache = None if plan.cache is None else Path(plan.cache)
@@ -134,6 +136,17 @@ def differences(setup: Setup, opened: Opened) -> list[str]:
 
 def _content(given: tuple[Given, ...], test: bool) -> set[tuple[str, str, float]]:
     return {(x.frame.id, x.fidelity, x.label.energy) for x in given if x.test == test}
+
+
+def _as_it_was(tree: Tree) -> Tree:
+    """The configuration of a store, older ones told as today's: their networks have no
+    repulsion."""
+    potential = tree.get("potential")
+    if not isinstance(potential, dict) or "repulsion" in potential:
+        return tree
+    if potential.get("kind") not in _NETWORKS:
+        return tree
+    return {**tree, "potential": {**potential, "repulsion": "none"}}
 
 
 def _kind_first(tree: Any) -> Any:

@@ -5,12 +5,13 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Literal
 
 from alloop.config.plan import Plan
-from alloop.config.potentials import Ready
+from alloop.config.potentials import Network, Ready
 from alloop.config.training import Asteroid, Optimiser, Stages, Standard, Weighed
 from alloop.core.atoms import number
 from alloop.core.roles import Trainer
 
 if TYPE_CHECKING:
+    from alloop.potentials.repulsion import Zbl
     from alloop.training.stages import Fidelity, Stage, Weights
 
 _WEIGHTS: "Mapping[str, Weights]" = {
@@ -52,8 +53,22 @@ def _staged(plan: Plan, kind: str, settings: dict[str, Any]) -> Trainer:
         options["gammas"] = tuple(Gamma(value) for value in training.gamma)
         options["least"] = training.least
         options["validation"] = training.validation
+    options["repulsion"] = _repulsion(plan)
     staged = StagedTrainer(kind, settings, _stages(plan), **options)
     return UniversalTrainer(staged) if kind in PRETRAINED else staged
+
+
+def _repulsion(plan: Plan) -> "Zbl | None":
+    """What the network is put on top of: universal potentials have their own, and what
+    comes in a file goes on as it was."""
+    from alloop.potentials.repulsion import ZBL, repulsion
+
+    match plan.potential:
+        case Ready(network=own):
+            return repulsion((own or {}).get("repulsion"))
+        case Network(repulsion="zbl"):
+            return ZBL
+    return None
 
 
 def _given(training: Optimiser) -> "dict[Fidelity, dict[int, float]]":
@@ -123,4 +138,5 @@ def network(plan: Plan) -> tuple[str, dict[str, Any]]:
     if isinstance(plan.potential, Ready):
         own = plan.potential.network or {}
         return str(own["kind"]), dict(own["settings"])
-    return plan.potential.kind, plan.potential.model_dump(exclude={"kind"})
+    settings = plan.potential.model_dump(exclude={"kind", "repulsion"})
+    return plan.potential.kind, settings

@@ -154,10 +154,13 @@ class Model(_Stored):
     """A trained alloop model, such as `alloop export --model` writes."""
 
     kind: Literal["model"]
+    outside: bool = Field(
+        False, description="also charges, spins, compositions it was not trained on"
+    )
 
     def made(self) -> Level:
         """The level, addressed by the file's content."""
-        return model_level(self.path, content=self.content)
+        return model_level(self.path, content=self.content, outside=self.outside)
 
 
 class Toy(Trusted):

@@ -39,12 +39,15 @@ class Predictions:
     """What a potential says of a batch.
 
     energies (frames,) in eV, forces (atoms, 3) in eV/Å, descriptors (atoms, features)
-    or None where they were not asked for.
+    or None where they were not asked for. stress (frames, 6) in eV/Å³, in Voigt's order
+    and with ASE's sign, NaN for frames without a cell; None where the potential tells
+    none.
     """
 
     energies: Floats
     forces: Floats
     descriptors: Floats | None = None
+    stress: Floats | None = None
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -88,7 +91,9 @@ class Label:
     """Energy (eV) and forces (atoms, 3) in eV/Å of a frame at a level.
 
     cpu_seconds is what it cost; details are columns worth keeping (rung of the ladder,
-    HOMO-LUMO gap, <S²>, T1, energies of cheaper methods inside, program, host).
+    HOMO-LUMO gap, <S²>, T1, energies of cheaper methods inside, program, host). stress
+    (6,) in eV/Å³, in Voigt's order and with ASE's sign, of a cell at a level that gives
+    it.
     """
 
     frame: FrameId
@@ -97,6 +102,7 @@ class Label:
     forces: Floats
     cpu_seconds: float = 0.0
     details: Mapping[str, Detail] = field(default_factory=dict)
+    stress: Floats | None = None
 
 
 @dataclass(frozen=True, slots=True, eq=False)

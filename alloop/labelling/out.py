@@ -137,7 +137,7 @@ def labelled(given: Given, level: Level, label: Label) -> Atoms:
     for name, values in columns.items():
         atoms.set_array(f"input_{name}", values)
     atoms.set_array("REF_forces", label.forces)
-    stress = stress_of(label.details)
+    stress = stress_of(label)
     known = {"energy": label.energy, "forces": label.forces}
     known |= {} if stress is None else {"stress": stress}
     atoms.calc = SinglePointCalculator(atoms, **known)

@@ -18,10 +18,11 @@ from ase.calculators.calculator import Calculator, SCFError
 
 from alloop.core.atoms import to_atoms
 from alloop.core.frame import Frame
-from alloop.core.records import Detail, Failure
+from alloop.core.records import Failure
 from alloop.core.spelling import nearest
+from alloop.core.units import Floats
 from alloop.labels.outcome import Refused, Result
-from alloop.labels.stress import stress_details
+from alloop.labels.stress import voigt
 
 # What calculators raise for a frame they cannot do; ASE's own errors are RuntimeErrors,
 # programs of their own that are missing or fail are OSErrors and SubprocessErrors.
@@ -35,8 +36,8 @@ def label_with_ase(frame: Frame, settings: Mapping[str, Any]) -> Result:
     """Energy and forces by the calculator; what it raises becomes a refusal.
 
     The energy is the one whose gradient the forces are: where a calculator smears
-    electrons it is the free energy. A cell's stress stands in the details, if the
-    calculator has it.
+    electrons it is the free energy. A cell has its stress, if the calculator tells
+    it.
     """
     text = json.dumps(settings["arguments"], sort_keys=True)
     try:
@@ -45,8 +46,8 @@ def label_with_ase(frame: Frame, settings: Mapping[str, Any]) -> Result:
         atoms = to_atoms(frame)
         atoms.calc = calculator
         forces = np.array(atoms.get_forces(), dtype=np.float64)
-        details = {"program": settings["program"], **_stress(atoms)}
-        return Result(_energy(atoms), forces, details)
+        details = {"program": settings["program"]}
+        return Result(_energy(atoms), forces, details, _stress(atoms))
     except SCFError as error:
         raise Refused(Failure.NOT_CONVERGED, _text(error)) from error
     except (NotImplementedError, ImportError) as error:
@@ -115,15 +116,14 @@ def _energy(atoms: Atoms) -> float:
     return float(results.get("free_energy", energy))
 
 
-def _stress(atoms: Atoms) -> Mapping[str, Detail]:
+def _stress(atoms: Atoms) -> Floats | None:
     known = getattr(atoms.calc, "implemented_properties", ())
     if not all(atoms.pbc) or "stress" not in known:
-        return {}
+        return None
     try:
-        stress = atoms.get_stress(voigt=True)
+        return voigt(atoms.get_stress(voigt=True))
     except NotImplementedError:
-        return {}
-    return stress_details(np.asarray(stress, dtype=np.float64))
+        return None
 
 
 def _text(error: Exception) -> str:

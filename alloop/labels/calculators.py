@@ -48,7 +48,7 @@ class LabelCalculator(StatefulCalculator):
             advice = label.message or str(label.failure)
             raise CalculationFailed(f"{label.failure.name}: {advice}")
         self.details = dict(label.details)
-        energy, stress = label.energy, stress_of(label.details)
+        energy, stress = label.energy, stress_of(label)
         self.results = {"energy": energy, "free_energy": energy, "forces": label.forces}
         if stress is not None:
             self.results["stress"] = stress

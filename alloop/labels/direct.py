@@ -48,7 +48,8 @@ def label_frame(level: Level, frame: Frame) -> Label | Unlabelled:
     if isinstance(outcome, Refused):
         failure, message = outcome.failure, outcome.message
         return Unlabelled(frame.id, level.id, failure, message, cost, details)
-    return Label(frame.id, level.id, outcome.energy, outcome.forces, cost, details)
+    energy, forces, stress = outcome.energy, outcome.forces, outcome.stress
+    return Label(frame.id, level.id, energy, forces, cost, details, stress)
 
 
 def program(kind: str) -> Program:

@@ -93,14 +93,18 @@ def table_level(  # noqa: PLR0913 - one keyword for each fact a file cannot say
     return level("table", settings)
 
 
-def model_level(path: str | Path, *, content: str | None = None) -> Level:
+def model_level(
+    path: str | Path, *, content: str | None = None, outside: bool = False
+) -> Level:
     """A level of a trained alloop model, such as `alloop export --model` writes.
 
     content: the hash of the file, read where it is not given; it is the level, the
-    path only tells where the file lies. Raises InputError without a file.
+    path only tells where the file lies. outside: also of charges, spins and
+    compositions that the model was not trained on. Raises InputError without a file.
     """
     file = Path(path).absolute()
-    settings = {
+    settings: dict[str, Any] = {"outside": True} if outside else {}
+    settings |= {
         "program": f"{installed('alloop')}, {installed('torch')}",
         "content": content or content_of(file),
         "path": str(file),

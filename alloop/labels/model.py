@@ -8,11 +8,12 @@ beside it. A frame is a batch of its own on one thread, so that its bits do not 
 on what came before.
 """
 
-import sys
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
+
+import numpy as np
 
 from alloop.core.atoms import number, symbol
 from alloop.core.batch import pack
@@ -20,22 +21,29 @@ from alloop.core.errors import AlloopError
 from alloop.core.frame import Frame
 from alloop.core.records import Failure
 from alloop.core.roles import Potential
+from alloop.core.species import Domain
 from alloop.labels.outcome import Refused, Result
 from alloop.labels.stored import unchanged
 from alloop.models.checkpoint import Checkpoint, loads, understood
-from alloop.potentials.restore import KINDS, inner, restore
+from alloop.potentials.restore import KINDS, domain, inner, restore
+from alloop.potentials.threads import torch_threads
 
 
 def label_with_model(frame: Frame, settings: Mapping[str, Any]) -> Result:
-    """The model's energy and forces; raises Refused for elements that it lacks."""
+    """The model's energy and forces; raises Refused for what it was not trained on."""
     try:
-        potential = _potential(settings["path"], settings["content"])
-        with _one_thread():
-            said = potential.predict(pack([frame]))
+        model = _model(settings["path"], settings["content"])
+        if model.domain is not None and not settings.get("outside"):
+            model.domain.require(pack([frame]))
+        with torch_threads(1):
+            said = model.potential.predict(pack([frame]))
     except AlloopError as error:
         raise Refused(Failure.UNSUPPORTED, str(error)) from error
     details = {"program": settings["program"]}
-    return Result(float(said.energies[0]), said.forces, details)
+    stress = None if said.stress is None else said.stress[0]
+    if stress is not None and not np.isfinite(stress).all():
+        stress = None  # not periodic in all directions
+    return Result(float(said.energies[0]), said.forces, details, stress)
 
 
 def problems(settings: Mapping[str, Any], elements: Sequence[str]) -> list[str]:
@@ -55,9 +63,18 @@ def problems(settings: Mapping[str, Any], elements: Sequence[str]) -> list[str]:
     return [f"the model was trained on {trained}, it knows no {', '.join(strange)}"]
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class _Model:
+    """A potential, and what it was trained on where the file says so."""
+
+    potential: Potential
+    domain: Domain | None
+
+
 @lru_cache(maxsize=2)
-def _potential(path: str, content: str) -> Potential:
-    return restore(_checkpoint({"path": path, "content": content}))
+def _model(path: str, content: str) -> _Model:
+    whole = loads(unchanged({"path": path, "content": content}).read_bytes())
+    return _Model(restore(inner(whole)), domain(whole))
 
 
 def _checkpoint(settings: Mapping[str, Any]) -> Checkpoint:
@@ -69,18 +86,3 @@ def _elements(checkpoint: Checkpoint) -> set[int]:
     with understood():
         named = "references" if "references" in settings else "elements"
         return {int(z) for z in settings[named]}
-
-
-@contextmanager
-def _one_thread() -> Iterator[None]:
-    """Hold torch to one thread, where the model brought it in."""
-    torch = sys.modules.get("torch")
-    if torch is None:
-        yield
-        return
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)

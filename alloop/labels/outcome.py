@@ -11,11 +11,13 @@ from alloop.core.units import Floats
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Result:
-    """Energy in eV, forces (atoms, 3) in eV/Å, and columns worth keeping."""
+    """Energy in eV, forces (atoms, 3) in eV/Å, columns worth keeping, and the stress of
+    a cell (6,) in eV/Å³, in Voigt's order and with ASE's sign."""
 
     energy: float
     forces: Floats
     details: Mapping[str, Detail] = field(default_factory=dict)
+    stress: Floats | None = None
 
 
 class Refused(Exception):

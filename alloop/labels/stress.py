@@ -1,30 +1,31 @@
-"""The stress of a cell among a label's details."""
+"""The stress of a cell as labels carry it."""
 
 from collections.abc import Mapping
 
 import numpy as np
 
-from alloop.core.records import Detail
+from alloop.core.records import Detail, Label
 from alloop.core.units import Floats
 
-_VOIGT = {"xx": 0, "yy": 4, "zz": 8, "yz": 5, "xz": 2, "xy": 1}
+_VOIGT = ("xx", "yy", "zz", "yz", "xz", "xy")
+_ORDER = ((0, 0), (1, 1), (2, 2), (1, 2), (0, 2), (0, 1))
 
 
-def stress_details(stress: Floats) -> dict[str, Detail]:
-    """`stress_xx` to `stress_xy` in eV/Å³ of a stress (3, 3) or (6,) in Voigt's order.
-
-    Stress is the derivative of the energy by the strain over the volume, as in ASE.
-    """
-    flat = np.asarray(stress, dtype=np.float64).ravel()
-    rows = _VOIGT.values() if flat.size == 9 else range(6)
-    return {
-        f"stress_{name}": float(flat[row])
-        for name, row in zip(_VOIGT, rows, strict=True)
-    }
+def voigt(stress: Floats) -> Floats:
+    """The stress (6,) in Voigt's order of one (3, 3), made symmetric, or (6,)."""
+    given = np.asarray(stress, dtype=np.float64)
+    if given.shape != (3, 3):
+        return given.reshape(6)
+    return np.array([(given[a, b] + given[b, a]) / 2 for a, b in _ORDER])
 
 
-def stress_of(details: Mapping[str, Detail]) -> Floats | None:
-    """The stress (6,) in eV/Å³, in Voigt's order, that details tell of, if they do."""
+def stress_of(label: Label) -> Floats | None:
+    """The stress (6,) in eV/Å³ of a label, in Voigt's order, where it has one; labels
+    of older stores tell it among their details."""
+    return label.stress if label.stress is not None else _told(label.details)
+
+
+def _told(details: Mapping[str, Detail]) -> Floats | None:
     values = [details.get(f"stress_{name}") for name in _VOIGT]
     if any(not isinstance(value, float) for value in values):
         return None

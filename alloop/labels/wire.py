@@ -109,7 +109,8 @@ def tell(outcome: Label | Unlabelled) -> Message:
     header = {"cpu_seconds": outcome.cpu_seconds, "details": dict(outcome.details)}
     if isinstance(outcome, Label):
         told = {"say": "label", "energy": outcome.energy, **header}
-        return Message(told, {"forces": outcome.forces})
+        stress = {} if outcome.stress is None else {"stress": outcome.stress}
+        return Message(told, {"forces": outcome.forces, **stress})
     failure, message = outcome.failure.name, outcome.message
     return Message({"say": "none", "failure": failure, "message": message, **header})
 
@@ -121,7 +122,8 @@ def told(message: Message, frame: Frame, level: Level) -> Label | Unlabelled:
         rest = (header["cpu_seconds"], header["details"])
         if header["say"] == "label":
             forces = message.arrays["forces"]
-            return Label(frame.id, level.id, header["energy"], forces, *rest)
+            stress = message.arrays.get("stress")
+            return Label(frame.id, level.id, header["energy"], forces, *rest, stress)
         failure = Failure[header["failure"]]
         return Unlabelled(frame.id, level.id, failure, header["message"], *rest)
     except KeyError as error:

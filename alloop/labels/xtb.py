@@ -21,7 +21,7 @@ from alloop.core.levels import installed
 from alloop.core.records import Detail, Failure
 from alloop.core.units import BOHR, BOLTZMANN, HARTREE
 from alloop.labels.outcome import Refused, Result
-from alloop.labels.stress import stress_details
+from alloop.labels.stress import voigt
 
 METHODS = {"gfn1-xtb": "GFN1-xTB", "gfn2-xtb": "GFN2-xTB"}
 MISSING = "xTB levels need tblite, which is not installed: pip install alloop[xtb]"
@@ -48,11 +48,12 @@ def label_with_xtb(frame: Frame, settings: Mapping[str, Any]) -> Result:
     except TBLiteValueError as error:
         raise Refused(Failure.UNSUPPORTED, f"tblite: {error}") from error
     details = {"program": settings["program"], **_orbitals(frame, answer)}
+    stress = None
     if any(frame.pbc):
         volume = abs(np.linalg.det(frame.cell))  # Å³
-        details |= stress_details(answer.get("virial") * HARTREE / volume)
+        stress = voigt(answer.get("virial") * HARTREE / volume)
     forces = -np.asarray(answer.get("gradient")) * (HARTREE / BOHR)  # (atoms, 3)
-    return Result(float(answer.get("energy")) * HARTREE, forces, details)
+    return Result(float(answer.get("energy")) * HARTREE, forces, details, stress)
 
 
 def problems(settings: Mapping[str, Any], elements: Sequence[str]) -> list[str]:

@@ -213,6 +213,7 @@ def _labels(book: Ledger, good: Iterable[Label]) -> Array:
             "good": [isinstance(x, Label) for x in book.labels.values()],
             "made": [key in book.made for key in book.labels],
             "sizes": [len(x.forces) for x in good],
+            "stress": [None if x.stress is None else x.stress.tolist() for x in good],
             **{name: [sheets.plain(x) for x in each] for name, each in values.items()},
         }
     )
@@ -223,9 +224,9 @@ def _ledger(found: _Kept) -> Ledger:
     keys = [(level, frame) for level, frame in told["keys"]]
     ends = np.cumsum([0, *told["sizes"]]).tolist()
     forces = (found.forces[a:b] for a, b in pairwise(ends))
-    facts = zip(
-        told["energy"], forces, told["cpu_seconds"], told["details"], strict=True
-    )
+    stresses = (None if x is None else np.array(x) for x in told["stress"])
+    numbers = (told["energy"], forces, told["cpu_seconds"])
+    facts = zip(*numbers, told["details"], stresses, strict=True)
     failures = iter(found.failures)
     labels: dict[tuple[str, str], Label | Unlabelled] = {
         (level, frame): Label(frame, level, *next(facts)) if good else next(failures)

@@ -56,7 +56,8 @@ def _lean(label: Label | Unlabelled) -> Label | Unlabelled:
     """The label without the record that its forces are a part of."""
     if isinstance(label, Unlabelled) or label.forces.base is None:
         return label
-    return replace(label, forces=label.forces.copy())
+    stress = None if label.stress is None else label.stress.copy()
+    return replace(label, forces=label.forces.copy(), stress=stress)
 
 
 def _brought(turn: e.Turn) -> Iterator[tuple[Frame | None, Label | Unlabelled | None]]:

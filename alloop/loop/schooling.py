@@ -8,6 +8,7 @@ from alloop.core.batch import Batch, pack
 from alloop.core.records import LabelSet, Predictions
 from alloop.core.roles import Trainer
 from alloop.core.seeds import torch_seed
+from alloop.core.species import Domain
 from alloop.core.units import Floats
 from alloop.generation import Generation, from_bytes, to_bytes
 from alloop.grading import errors, fit_scorer
@@ -32,7 +33,10 @@ def teach(command: e.Train, cargo: Cargo, kit: Kit) -> tuple[e.Trained, bytes]:
         raise TypeError("the trainer's potential has no checkpoint()")
     heldout = cargo.heldout or pack(())
     scored = fit_scorer(potential, cargo.data, heldout, kit.scoring, kit.seed)
-    generation = Generation(potential, scored.scorer, scored.threshold, facts={})
+    domain = Domain.of(cargo.data.cheap.batch, cargo.data.expensive.batch)
+    generation = Generation(
+        potential, scored.scorer, scored.threshold, facts={}, domain=domain
+    )
     evaluation = _evaluate(generation, cargo.test)
     generation = _with_facts(generation, command, evaluation)
     model, blob = to_bytes(generation)

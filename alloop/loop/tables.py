@@ -14,6 +14,7 @@ from alloop.core import doubts
 from alloop.core.batch import Batch, pack
 from alloop.core.frame import Frame, FrameId
 from alloop.core.records import Candidate, Detail, Label, Noise, Unlabelled
+from alloop.labels.stress import stress_of
 from alloop.loop import events as e
 from alloop.loop.chronicle import outcome
 from alloop.loop.history import History
@@ -207,6 +208,7 @@ def _labels(labels: Sequence[_Row]) -> _Table:
         "offsets": _whole(np.cumsum([0, *map(len, forces)])),
         "energy": _real([None if x is None else x.energy for x in good]),
         "forces": np.concatenate([np.zeros((0, 3)), *forces]),
+        "stress": _stresses(good),
         "status": coded((STATES[x is None] for x in good), STATES),
         "failure": failure_codes(failures),
         "cpu_seconds": _real([x.record.cpu_seconds for x in labels]),
@@ -214,6 +216,12 @@ def _labels(labels: Sequence[_Row]) -> _Table:
         "cached": _true([x.cached for x in labels]),
         **_signs([x.record.details for x in labels]),
     }
+
+
+def _stresses(labels: Sequence[Label | None]) -> Array:
+    found = [None if label is None else stress_of(label) for label in labels]
+    rows = [np.full(6, np.nan) if stress is None else stress for stress in found]
+    return np.array(rows, dtype=np.float64).reshape(-1, 6)
 
 
 def _signs(told: Sequence[Mapping[str, Detail]]) -> _Table:

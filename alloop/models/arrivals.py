@@ -39,7 +39,7 @@ class Arrivals(NamedTuple):
 def arrivals(graph: Graph) -> Arrivals:
     """Sort the edges of a graph, in which every edge comes both ways."""
     senders, receivers = graph.edge_index.cpu().numpy()
-    shift = graph.shift.cpu().numpy().T
+    shift = graph.shift.detach().cpu().numpy().T
     atoms = len(graph.z)
     degree = np.bincount(receivers, minlength=atoms)
     width = int(degree.max(initial=0))

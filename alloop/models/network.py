@@ -13,7 +13,7 @@ from alloop.models.chgnet import CHGNet
 from alloop.models.egnn import EGNN
 from alloop.models.gemnet import GemNet
 from alloop.models.geometric import sweep
-from alloop.models.graph import Graph
+from alloop.models.graph import Graph, edge_vectors
 from alloop.models.layers import Network, NetworkOutput
 from alloop.models.painn import PaiNN
 from alloop.models.schnet import SchNet
@@ -27,6 +27,7 @@ __all__ = [
     "NetworkOutput",
     "build",
     "energy_and_forces",
+    "energy_forces_virial",
 ]
 
 NETWORKS: dict[str, type[Network]] = {
@@ -60,6 +61,28 @@ def energy_and_forces(
     if not create_graph:
         energies = energies.detach()
     return Evaluated(energies, -gradient, descriptors.detach())
+
+
+def energy_forces_virial(
+    network: torch.nn.Module, graph: Graph
+) -> tuple[Evaluated, Tensor]:
+    """The same as `energy_and_forces`, and the virial dE/dstrain (frames, 3, 3)."""
+    graph = copy.copy(graph)
+    graph.pos = graph.pos.detach().requires_grad_()
+    graph.shift = graph.shift.detach().requires_grad_()
+    energies, descriptors = network(graph)
+    gradient, edges = torch.autograd.grad(energies.sum(), (graph.pos, graph.shift))
+    said = Evaluated(energies.detach(), -gradient, descriptors.detach())
+    return said, _virial(graph, edges)
+
+
+def _virial(graph: Graph, slopes: Tensor) -> Tensor:
+    """dE/dstrain (frames, 3, 3) of the slopes by lattice shifts (edges, 3): one shift
+    moves one edge, so that they are the slopes by edge vectors too."""
+    products = edge_vectors(graph).detach().unsqueeze(2) * slopes.unsqueeze(1)
+    owner = graph.batch.index_select(0, graph.edge_index[1])
+    total = slopes.new_zeros(graph.num_graphs, 3, 3)
+    return total.index_add(0, owner, products)
 
 
 def build(

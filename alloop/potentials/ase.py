@@ -1,5 +1,6 @@
 """ASE in both directions: a calculator as a potential, a potential as a calculator."""
 
+import warnings
 from collections.abc import Sequence
 from typing import Any
 
@@ -13,7 +14,9 @@ from alloop.core.errors import InputError
 from alloop.core.frame import Frame
 from alloop.core.records import Predictions
 from alloop.core.roles import Potential, Scorer
+from alloop.core.species import Domain
 from alloop.core.units import Floats
+from alloop.potentials.threads import torch_threads
 
 _STATE = ("charge", "spin")
 
@@ -57,18 +60,40 @@ class StatefulCalculator(Calculator):  # type: ignore[misc]
 
 
 class PotentialCalculator(StatefulCalculator):
-    """An ASE calculator of energy, free_energy (eV) and forces (eV/Å).
+    """An ASE calculator of energy, free_energy (eV), forces (eV/Å) and, of a cell where
+    the potential tells it, stress (eV/Å³).
 
     With a scorer also "surprise", by `get_property` or in `results`. Charge and spin
-    (2S) are read from `atoms.info`.
+    (2S) are read from `atoms.info`. domain: what the potential was trained on; all else
+    raises InputError, and a molecule that it never saw is warned of. threads: of torch,
+    in each call; the caller's are given back. compile: make machine code for a system
+    when it first comes, which takes up to a minute and pays in long MD.
     """
 
-    implemented_properties: tuple[str, ...] = ("energy", "free_energy", "forces")
+    implemented_properties: tuple[str, ...] = (
+        "energy",
+        "free_energy",
+        "forces",
+        "stress",
+    )
 
-    def __init__(self, potential: Potential, scorer: Scorer | None = None) -> None:
+    def __init__(
+        self,
+        potential: Potential,
+        scorer: Scorer | None = None,
+        *,
+        domain: Domain | None = None,
+        threads: int = 1,
+        compile: bool = False,
+    ) -> None:
         super().__init__()
         self.potential = potential
         self.scorer = scorer
+        self.domain = domain
+        self.threads = threads
+        self.compile = compile
+        self._system: Batch | None = None  # that of the last call
+        self._fast: Potential = potential
         if scorer is not None:
             self.implemented_properties = (*self.implemented_properties, "surprise")
 
@@ -78,16 +103,50 @@ class PotentialCalculator(StatefulCalculator):
         properties: Sequence[str] = ("energy",),
         system_changes: Sequence[str] = tuple(all_changes),
     ) -> None:
-        """Fill `results` for the atoms."""
+        """Fill `results` for the atoms; InputError for what is outside the domain."""
         super().calculate(atoms, properties, system_changes)
-        batch = pack([from_atoms(self.atoms)])
-        scored = self.scorer is not None
-        predictions = self.potential.predict(batch, descriptors=scored)
-        energy = float(predictions.energies[0])
-        self.results = {
-            "energy": energy,
-            "free_energy": energy,
-            "forces": predictions.forces,
-        }
-        if self.scorer is not None:
-            self.results["surprise"] = float(self.scorer.score(batch, predictions)[0])
+        with torch_threads(self.threads):
+            batch = self._prepared(self.atoms)
+            scored = self.scorer is not None
+            predictions = self._fast.predict(batch, descriptors=scored)
+            self.results = _results(predictions)
+            if self.scorer is not None:
+                surprise = self.scorer.score(batch, predictions)
+                self.results["surprise"] = float(surprise[0])
+
+    def _prepared(self, atoms: Atoms) -> Batch:
+        """The atoms as a batch; one of the same system as the last shares its arrays,
+        by which compiled code knows it again."""
+        batch, last = pack([from_atoms(atoms)]), self._system
+        if last is not None and _same_system(batch, last):
+            return last.moved(batch.positions)
+        self._allow(batch)
+        self._fast = self._compiled(batch) if self.compile else self.potential
+        self._system = batch
+        return batch
+
+    def _allow(self, batch: Batch) -> None:
+        if self.domain is None:
+            return
+        self.domain.require(batch)
+        strange = self.domain.strange(batch)
+        if strange is not None:
+            warnings.warn(strange, stacklevel=2)
+
+    def _compiled(self, batch: Batch) -> Potential:
+        from alloop.potentials.compiled import compiled_for
+
+        return compiled_for(self.potential, batch)[0]
+
+
+def _same_system(batch: Batch, other: Batch) -> bool:
+    names = ("numbers", "charges", "spins", "cells", "pbc")
+    return all(np.array_equal(getattr(batch, x), getattr(other, x)) for x in names)
+
+
+def _results(said: Predictions) -> dict[str, Any]:
+    energy = float(said.energies[0])
+    results = {"energy": energy, "free_energy": energy, "forces": said.forces}
+    if said.stress is not None and np.isfinite(said.stress[0]).all():
+        results["stress"] = said.stress[0]
+    return results

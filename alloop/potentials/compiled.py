@@ -54,7 +54,7 @@ class CompiledPotential:
             return self.potential.predict(batch, descriptors=descriptors)
         positions = self.potential.tensor(batch.positions)
         parts = [Evaluated(*self._code(positions, *self._given))]
-        return self.potential.assembled(self._references, parts, descriptors)
+        return self.potential.assembled(batch, self._references, parts, descriptors)
 
 
 def compiled_for(potential: Potential, batch: Batch) -> tuple[Potential, str | None]:

@@ -1,4 +1,4 @@
-"""A trained network as a Potential: units, reference energies and memory are added."""
+"""A trained network as a Potential: units, references and repulsion are added."""
 
 import copy
 from collections.abc import Iterator, Mapping, Sequence
@@ -12,11 +12,18 @@ from alloop.core.batch import Batch
 from alloop.core.records import Predictions
 from alloop.core.units import Floats
 from alloop.models.checkpoint import Checkpoint
-from alloop.models.graph import to_graph
+from alloop.models.graph import Graph, to_graph
 from alloop.models.layers import Network
-from alloop.models.network import Evaluated, build, energy_and_forces
+from alloop.models.network import (
+    Evaluated,
+    build,
+    energy_and_forces,
+    energy_forces_virial,
+)
 from alloop.potentials.elements import ElementTable
+from alloop.potentials.repulsion import Zbl, added, repulsion
 from alloop.potentials.storable import Storable
+from alloop.potentials.stress import voigt
 
 __all__ = ["LearnedPotential", "Storable", "from_checkpoint"]
 
@@ -24,10 +31,11 @@ CHUNK = 4096  # atoms handed to the network at a time
 
 
 class LearnedPotential:
-    """E = scale * network + Σ references, with the references kept in float64.
+    """E = scale * network + Σ references + repulsion, the latter two in float64.
 
     references: eV by atomic number, one for every element that the network was trained
-    on. scale: eV by unit of the network. The network runs in the type of its weights.
+    on. scale: eV by unit of the network. repulsion: what was taken off the labels that
+    the network learned. The network runs in the type of its weights.
     Frames go to the network in chunks that depend on their sizes alone, so that the
     same batch gives the same bits.
     """
@@ -38,12 +46,14 @@ class LearnedPotential:
         references: Mapping[int, float],
         scale: float = 1.0,
         device: str = "cpu",
+        repulsion: Zbl | None = None,
     ) -> None:
         self._network = copy.deepcopy(network).to(device).requires_grad_(False).eval()
         self._dtype = next(self._network.parameters()).dtype
         self._elements = ElementTable(references)
         self.scale = float(scale)
         self.device = device
+        self.repulsion = repulsion
 
     @property
     def network(self) -> Network:
@@ -71,29 +81,41 @@ class LearnedPotential:
         return self._network.cutoff
 
     def predict(self, batch: Batch, *, descriptors: bool = False) -> Predictions:
-        """Energies eV, forces eV/Å, and the network's last scalar features.
+        """Energies eV, forces eV/Å, the stress of cells, and the network's last scalar
+        features.
 
         Raises InputError for an element that the model was never trained on.
         """
         references = self.reference_energies(batch)
-        parts = [self._evaluate(part) for part in _chunks(batch)]
-        return self.assembled(references, parts, descriptors)
+        if batch.pbc.any():
+            return self._of_cells(batch, references, descriptors)
+        parts = [energy_and_forces(self._network, x) for x in self._graphs(batch)]
+        return self.assembled(batch, references, parts, descriptors)
 
     def reference_energies(self, batch: Batch) -> Floats:
         """What elements add to each frame (frames,) eV; InputError for a stranger."""
         return self._elements.per_frame(batch)
 
     def assembled(
-        self, references: Floats, parts: Sequence[Evaluated], descriptors: bool
+        self,
+        batch: Batch,
+        references: Floats,
+        parts: Sequence[Evaluated],
+        descriptors: bool,
+        stress: Floats | None = None,
     ) -> Predictions:
-        """What the network says of a batch's parts, with units and references."""
+        """What the network says of a batch's parts, with units, references and
+        repulsion."""
         energies = np.concatenate([_array(part.energies) for part in parts])
         forces = np.concatenate([_array(part.forces) for part in parts])
-        return Predictions(
+        said = Predictions(
             energies=references + self.scale * energies,
             forces=self.scale * forces,
             descriptors=_descriptors(parts) if descriptors else None,
+            stress=stress,
         )
+        rest = self.repulsion
+        return said if rest is None else added(said, rest.predict(batch))
 
     def checkpoint(self) -> Checkpoint:
         """Settings and tensors that rebuild this potential exactly."""
@@ -102,6 +124,8 @@ class LearnedPotential:
             "scale": self.scale,
             "references": {str(z): e for z, e in self.references.items()},
         }
+        if self.repulsion is not None:
+            settings["repulsion"] = self.repulsion.settings
         state = self._network.state_dict()
         tensors = {name: tensor.cpu().numpy().copy() for name, tensor in state.items()}
         return Checkpoint(self._network.kind, settings, tensors)
@@ -110,9 +134,18 @@ class LearnedPotential:
         """Numbers as the network takes them."""
         return torch.tensor(values, dtype=self._dtype, device=self.device)
 
-    def _evaluate(self, batch: Batch) -> Evaluated:
-        graph = to_graph(batch, self.cutoff, self._dtype, self.device)
-        return energy_and_forces(self._network, graph)
+    def _of_cells(
+        self, batch: Batch, references: Floats, descriptors: bool
+    ) -> Predictions:
+        found = [energy_forces_virial(self._network, x) for x in self._graphs(batch)]
+        virial = np.concatenate([_array(virial) for _, virial in found])
+        stress = voigt(batch, self.scale * virial)
+        parts = [part for part, _ in found]
+        return self.assembled(batch, references, parts, descriptors, stress)
+
+    def _graphs(self, batch: Batch) -> Iterator[Graph]:
+        for part in _chunks(batch):
+            yield to_graph(part, self.cutoff, self._dtype, self.device)
 
 
 def from_checkpoint(checkpoint: Checkpoint, device: str = "cpu") -> LearnedPotential:
@@ -126,7 +159,8 @@ def from_checkpoint(checkpoint: Checkpoint, device: str = "cpu") -> LearnedPoten
     network = build(checkpoint.kind, settings["network"], dtype=dtype)
     network.load_state_dict(state)
     references = {int(z): e for z, e in settings["references"].items()}
-    return LearnedPotential(network, references, settings["scale"], device)
+    rest = repulsion(settings.get("repulsion"))
+    return LearnedPotential(network, references, settings["scale"], device, rest)
 
 
 def _chunks(batch: Batch) -> Iterator[Batch]:

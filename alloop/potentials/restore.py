@@ -8,10 +8,12 @@ from typing import Any
 import numpy as np
 
 from alloop.core.errors import InputError
+from alloop.core.species import Domain
 from alloop.models.checkpoint import Checkpoint, malformed, understood
 from alloop.potentials.storable import Storable
 
 SCORER = "scorer/"  # what the names of a scorer's tensors begin with
+DOMAIN = "trained_on"  # the setting that tells the species of the training
 _LEARNED = ("painn", "egnn", "tensornet", "gemnet", "schnet", "visnet", "chgnet")
 KINDS = (*_LEARNED, "pairwise")
 _USUAL = 1000  # no setting of a usual model is a larger whole number
@@ -27,6 +29,16 @@ def inner(whole: Checkpoint) -> Checkpoint:
         raise InputError("expected an alloop model file, got tensors of another kind")
     own = {k: v for k, v in whole.tensors.items() if not k.startswith(SCORER)}
     return replace(whole, settings=whole.settings["potential"], tensors=own)
+
+
+def domain(whole: Checkpoint) -> Domain | None:
+    """What the model of a generation's checkpoint was trained on, where that says so.
+
+    Raises InputError where it says so in other words than alloop's.
+    """
+    rows = whole.settings.get(DOMAIN)
+    with understood():
+        return None if rows is None else Domain.from_rows(rows)
 
 
 def restore(checkpoint: Checkpoint) -> Storable:

@@ -105,6 +105,12 @@ LABELS: dict[str, Column] = {
     "offsets": _OFFSETS,
     "energy": Column("f8", "energy, NaN where it failed", "eV"),
     "forces": Column("f8", "none where it failed", "eV/angstrom", ATOM, _XYZ),
+    "stress": Column(
+        "f8",
+        "xx yy zz yz xz xy, negative under pressure, NaN where there is none",
+        "eV/angstrom^3",
+        axes=(("voigt", 6),),
+    ),
     "status": Column("u1", "how it ended", codes=STATES),
     "failure": Column("u1", "why there is no label", codes=FAILURES),
     "cpu_seconds": Column("f8", "what it cost", "s"),

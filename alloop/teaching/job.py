@@ -16,6 +16,7 @@ from alloop.config.teacher import network, trainer
 from alloop.core.records import LabelSet, TrainingData
 from alloop.core.roles import Potential, Trainer
 from alloop.core.seeds import torch_seed
+from alloop.core.species import Domain
 from alloop.files.targets import MODELS, refuse_target
 from alloop.files.whole import whole
 from alloop.generation import Generation, from_bytes, to_bytes
@@ -131,8 +132,9 @@ class Job:
             potential, seen, data.validation.batch, scoring(self.plan), self.plan.seed
         )
         graded = grades(potential, data)
+        domain = Domain.of(data.cheap.batch, data.expensive.batch)
         generation = Generation(
-            potential, scored.scorer, scored.threshold, _facts(data, graded)
+            potential, scored.scorer, scored.threshold, _facts(data, graded), domain
         )
         return Taught(generation, history, graded, self._before())
 

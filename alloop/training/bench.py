@@ -8,6 +8,7 @@ from alloop.core.records import LabelSet
 from alloop.core.seeds import torch_seed
 from alloop.models.network import Network, build
 from alloop.potentials.learned import LearnedPotential
+from alloop.potentials.repulsion import Zbl
 from alloop.training.engine import cpu_seconds
 from alloop.training.fit import Aids, Course, Progress, fit_with, force_error
 from alloop.training.lessons import Desk, Known, Weighing
@@ -44,10 +45,10 @@ class Path:
 class Bench:
     """What all stages of one training share.
 
-    labels and references by level; held_out are expensive ones. scale is the network's
-    unit in eV. parent is the network to start from where a stage says so. keeper keeps
-    states of trainings, to go on after a kill. stages are those of the whole training,
-    from which a stage learns whether compiling pays.
+    labels (less the repulsion) and references by level; held_out are expensive ones.
+    scale is the network's unit in eV. parent is the network to start from where a stage
+    says so. keeper keeps states of trainings, to go on after a kill. stages are those
+    of the whole training, from which a stage learns whether compiling pays.
     """
 
     kind: str
@@ -62,6 +63,7 @@ class Bench:
     progress: Progress | None = None
     keeper: Keeper | None = None
     stages: tuple[Stage, ...] = ()
+    repulsion: Zbl | None = None
 
     def walk(self, path: Path, stages: Sequence[Stage], gamma: Gamma) -> Path:
         """The path after these stages."""
@@ -89,7 +91,9 @@ class Bench:
         last = path.done[-1].stage.levels[-1]
         other: Fidelity = "cheap" if last == "expensive" else "expensive"
         known = {**self.references[other], **self.references[last]}
-        return LearnedPotential(path.network, known, self.scale)
+        return LearnedPotential(
+            path.network, known, self.scale, repulsion=self.repulsion
+        )
 
     def _step(self, path: Path, stage: Stage, gamma: Gamma) -> Path:
         began = cpu_seconds()

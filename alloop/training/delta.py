@@ -15,6 +15,7 @@ from alloop.core.errors import InputError
 from alloop.core.records import LabelSet, Predictions, TrainingData
 from alloop.core.roles import Potential, Trainer
 from alloop.training.correct import plus, rows
+from alloop.training.staged import StagedTrainer
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -59,9 +60,10 @@ class DeltaTrainer:
         heir = parent.difference if isinstance(parent, DeltaPotential) else None
         nothing = LabelSet(pack([]), np.zeros(0), np.zeros((0, 3)))
         differences = difference(data.expensive, data.cheap)
-        found, history = self.trainer.train(
-            TrainingData(nothing, differences), heir, seed
-        )
+        trainer = self.trainer
+        if isinstance(trainer, StagedTrainer):  # the cheap level repels as it should
+            trainer = replace(trainer, repulsion=None)
+        found, history = trainer.train(TrainingData(nothing, differences), heir, seed)
         return DeltaPotential(self.cheap, found), history
 
 

@@ -15,6 +15,7 @@ from alloop.core.records import LabelSet, TrainingData
 from alloop.core.roles import Potential
 from alloop.core.splits import held_out
 from alloop.potentials.learned import LearnedPotential
+from alloop.potentials.repulsion import ZBL, Zbl
 from alloop.training.bench import Bench, Path
 from alloop.training.correct import rows
 from alloop.training.fit import Progress
@@ -36,7 +37,8 @@ class StagedTrainer:
     share of the expensive frames that is held out, by the hash of their ids. given:
     reference energies (eV) by fidelity and atomic number; fitted where there are none.
     progress is called with stage, step, steps and mean loss. With a keeper a training
-    that was killed goes on where its last state was kept.
+    that was killed goes on where its last state was kept. repulsion: what the network
+    is put on top of; it learns what that leaves of the labels.
     """
 
     kind: str
@@ -48,6 +50,7 @@ class StagedTrainer:
     given: Mapping[Fidelity, Mapping[int, float]] = field(default_factory=dict)
     progress: Progress | None = None
     keeper: Keeper | None = None
+    repulsion: Zbl | None = ZBL
 
     def __post_init__(self) -> None:
         if len(self.gammas) > 1 and self.validation <= 0.0:
@@ -69,6 +72,9 @@ class StagedTrainer:
         labels of one level the other's first stage gets all steps.
         """
         stages = runnable(self.stages, data)
+        if self.repulsion is not None:
+            without = self.repulsion.without
+            data = TrainingData(without(data.cheap), without(data.expensive))
         bench = self._bench(data, parent, seed)
         path = best_path(bench, stages, self.gammas)
         return bench.potential(path), history(path, bench)
@@ -95,6 +101,7 @@ class StagedTrainer:
             seed=seed,
             progress=self.progress,
             keeper=self.keeper,
+            repulsion=self.repulsion,
         )
 
 

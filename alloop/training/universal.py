@@ -3,7 +3,8 @@
 "scratch" means the pretrained weights here, in every stage and every generation, so
 that a generation depends on its labels alone. The network's unit stays the eV that it
 was pretrained in. Its zero of energy is another program's, so each level gets reference
-energies that are fitted to what the pretrained network leaves of its labels.
+energies that are fitted to what the pretrained network leaves of its labels. It has
+learned its own short-range repulsion, and gets no other.
 """
 
 from collections.abc import Mapping
@@ -66,7 +67,7 @@ class UniversalTrainer:
         start = LearnedPotential(
             network, {z: e for x in given.values() for z, e in x.items()}
         )
-        whole = replace(staged, stages=stages, given=given)
+        whole = replace(staged, stages=stages, given=given, repulsion=None)
         return whole.train(data, start, seed)
 
 

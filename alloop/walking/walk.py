@@ -16,8 +16,9 @@ from alloop.core.frame import Frame
 from alloop.core.records import Walker
 from alloop.core.roles import Potential
 from alloop.core.seeds import stream
+from alloop.core.species import Domain
 from alloop.files.targets import refuse_target
-from alloop.generation import Generation, to_bytes
+from alloop.generation import UNKNOWN, Generation, to_bytes
 from alloop.md.dynamics import Dynamics
 from alloop.md.integrate import maxwell_boltzmann
 from alloop.md.run import run, snapshot
@@ -48,7 +49,8 @@ class Walk:
     every `dynamics.stride` steps, at its end, and where a guard stops it. model: where
     it has a scorer, frames tell their surprise.
     compile: force calls as compiled code, where that works. force: replace what another
-    run or program left at `out`.
+    run or program left at `out`. domain: what the model was trained on, where it does
+    not say so itself; outside: whether start frames may lie outside of it.
     """
 
     model: Generation
@@ -60,6 +62,8 @@ class Walk:
     seed: int = 0
     compile: bool = False
     force: bool = False
+    domain: Domain | None = None
+    outside: bool = False
     notes: list[str] = field(default_factory=list)
 
     def run(self, observe: Callable[[Progress], None] | None = None) -> list[Walker]:
@@ -67,8 +71,10 @@ class Walk:
 
         Running it twice is resuming it; more `steps` go on. observe: told the progress
         behind each piece; what it raises ends the run, which can be resumed. Raises
-        InputError where `out` is taken by another run or nothing can be started.
+        InputError where `out` is taken by another run, nothing can be started, or a
+        start frame is not of what the model was trained on.
         """
+        self._check()
         path = written(self.out)
         halfway = Halfway(path, self._request(), self.force)
         own = path == self.out or halfway.path.exists()
@@ -90,6 +96,18 @@ class Walk:
         if path != self.out:
             convert(path, self.out)
         return list(state.walkers)
+
+    def _check(self) -> None:
+        domain = self.model.domain or self.domain
+        if self.outside or not self.start:
+            return
+        if domain is None:
+            self.notes.append(UNKNOWN)
+            return
+        batch = pack(self.start)
+        domain.require(batch)
+        strange = domain.strange(batch)
+        self.notes.extend([] if strange is None else [strange])
 
     def _piece(
         self, state: State, potential: Potential, trajectory: Trajectory

@@ -14,6 +14,7 @@ from alloop.core.batch import pack
 from alloop.core.errors import InputError
 from alloop.core.frame import Frame
 from alloop.core.records import Failure, Label, Unlabelled
+from alloop.core.species import Domain
 from alloop.generation import Generation, to_bytes
 from alloop.labels.direct import DirectLabeller
 from alloop.labels.isolated import Child, IsolatedLabeller
@@ -71,6 +72,24 @@ def test_labels_are_what_the_opened_file_predicts_whatever_came_before(
                 record.energy,
                 record.forces.tobytes(),
             )
+
+
+def test_what_a_model_was_not_trained_on_gets_no_label_unless_asked_for(
+    tmp_path: Path,
+) -> None:
+    basis = PairBasis((1, 8))
+    potential = PairwisePotential(basis, np.zeros(basis.size))
+    domain = Domain.of(pack([frame()]))
+    file = tmp_path / "water.model"
+    known = Generation(potential, None, None, {}, domain)
+    file.write_bytes(to_bytes(known)[1])
+    ion = from_atoms(molecule("H2O"), charge=1, spin=1)
+    assert isinstance(DirectLabeller(model_level(file)).label(frame()), Label)
+    refused = DirectLabeller(model_level(file)).label(ion)
+    assert isinstance(refused, Unlabelled)
+    assert refused.failure is Failure.UNSUPPORTED
+    asked = DirectLabeller(model_level(file, outside=True)).label(ion)
+    assert isinstance(asked, Label)
 
 
 def test_a_pair_potential_is_a_level_without_torch(pairs: Path) -> None:

@@ -24,7 +24,8 @@ def turns(world):
         event = world.answer(command)
         if isinstance(event, e.Labelled) and command.purpose == "bias":
             details = {KEY: "instability", "gap": float("inf"), "cycles": 9}
-            label = replace(event.label, energy=-0.0, details=details)
+            stress = np.arange(6.0) / 7.0
+            label = replace(event.label, energy=-0.0, details=details, stress=stress)
             return replace(event, label=label, cached=True)
         return event
 

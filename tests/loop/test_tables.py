@@ -27,6 +27,7 @@ DETAILS = {
     "rung": "level shift",
     "doubts": "instability,multireference",
 }
+STRESS = np.arange(6.0) / 7.0
 
 
 @pytest.fixture(scope="module")
@@ -40,7 +41,8 @@ def played(world):
     def reply(command):
         event = world.answer(command)
         if isinstance(event, e.Labelled) and command.purpose == "bias":
-            return replace(event, label=replace(event.label, details=DETAILS))
+            label = replace(event.label, details=DETAILS, stress=STRESS)
+            return replace(event, label=label)
         return event
 
     rules = replace(world.RULES, recheck={"cheap": 0.1, "expensive": 0.1})
@@ -130,6 +132,8 @@ def test_what_labels_say_of_themselves_is_in_columns(rows):
     for key in ("gap", "t1", "external", "peak_mb"):
         assert set(table[key][made]) == {DETAILS[key]}
         assert np.isnan(table[key][~made]).all()
+    assert (table["stress"][made] == STRESS).all()
+    assert np.isnan(table["stress"][~made]).all()
     assert np.isnan(table["s2"]).all()
     assert {RUNGS[code] for code in table["rung"][made]} == {"level shift"}
     assert table["instability"][made].all()

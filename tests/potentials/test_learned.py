@@ -1,5 +1,7 @@
 """LearnedPotential: the laws on every network, and what it adds to a network."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -14,6 +16,7 @@ from alloop.models.checkpoint import dumps, identity, loads
 from alloop.models.graph import to_graph
 from alloop.models.network import Network, build
 from alloop.potentials.learned import LearnedPotential, Storable, from_checkpoint
+from alloop.potentials.repulsion import Zbl
 from alloop.testing import check_potential, check_rotation
 from tests.models.kinds import SMALL
 
@@ -71,6 +74,43 @@ def test_networks_keep_symmetry_in_a_cell(kind: str) -> None:
     water.positions += 0.3
     potential = LearnedPotential(lively(kind), REFERENCES)
     check_rotation(potential, [from_atoms(water)], tolerance=1e-7)
+
+
+@every_network
+def test_stress_is_the_slope_of_the_energy_under_strain(kind: str) -> None:
+    water = molecule("H2O", cell=[3.0, 3.3, 3.6], pbc=True)
+    water.set_cell(water.cell + 0.2 * np.eye(3, k=-1), scale_atoms=False)
+    water.positions[1] = water.positions[0] + [0.0, 0.5, 0.3]  # repulsion too
+    potential = LearnedPotential(lively(kind), REFERENCES, 0.7, repulsion=Zbl())
+    (found,) = potential.predict(pack([from_atoms(water)])).stress
+    step = 1e-5
+    for place, (a, b) in enumerate([(0, 0), (1, 1), (2, 2), (1, 2), (0, 2), (0, 1)]):
+        energies = []
+        for sign in (-1.0, 1.0):
+            strain = np.zeros((3, 3))
+            strain[a, b] += sign * step / 2
+            strain[b, a] += sign * step / 2
+            moved = water.copy()
+            moved.set_cell(water.cell @ (np.eye(3) + strain), scale_atoms=True)
+            batch = replace(
+                pack([from_atoms(water)]),  # not rounded, as a frame would be
+                positions=moved.positions,
+                cells=moved.cell.array[None],
+            )
+            energies.append(potential.predict(batch).energies[0])
+        slope = (energies[1] - energies[0]) / (2 * step) / water.get_volume()
+        assert found[place] == pytest.approx(slope, abs=1e-7, rel=1e-5)
+
+
+def test_only_cells_have_a_stress() -> None:
+    potential = LearnedPotential(lively("painn"), REFERENCES)
+    free, slab, cell = (molecule("H2O", cell=[4.0, 4.5, 5.0]) for _ in range(3))
+    slab.pbc, cell.pbc = [True, True, False], True
+    assert potential.predict(pack([from_atoms(free)])).stress is None
+    mixed = potential.predict(pack([from_atoms(x) for x in (free, slab, cell)]))
+    assert mixed.stress is not None
+    assert np.isnan(mixed.stress[:2]).all()
+    assert np.isfinite(mixed.stress[2]).all()
 
 
 @every_network

@@ -10,7 +10,18 @@ from alloop.core.records import Failure
 from alloop.store import schema
 
 UNITS = {
-    *("eV", "eV/angstrom", "angstrom", "angstrom/fs", "e", "s", "MB", "hartree", "1")
+    *(
+        "eV",
+        "eV/angstrom",
+        "eV/angstrom^3",
+        "angstrom",
+        "angstrom/fs",
+        "e",
+        "s",
+        "MB",
+        "hartree",
+        "1",
+    )
 }
 
 
@@ -24,6 +35,7 @@ def labels() -> dict[str, Any]:
         "offsets": [0, 3, 3],
         "energy": [-75.0, np.nan],
         "forces": np.ones((3, 3)),
+        "stress": np.full((2, 6), np.nan),
         "status": schema.coded(["ok", "failed"], schema.STATES),
         "failure": schema.failure_codes([None, Failure.GATE]),
         "cpu_seconds": [1.0, 2.0],

@@ -18,6 +18,7 @@ from alloop.core.atoms import from_atoms
 from alloop.core.batch import pack
 from alloop.core.errors import InputError
 from alloop.core.frame import Frame
+from alloop.core.species import Domain
 from alloop.core.units import ASE_VELOCITY, Floats
 from alloop.generation import Generation, load, to_bytes
 from alloop.md.dynamics import Dynamics
@@ -65,6 +66,32 @@ def walk(out: Path, **changes: object) -> Walk:
     dynamics = Dynamics(temperature=300.0, timestep=0.25, stride=5)
     plain = Walk(generation(), [hydrogen()], dynamics, steps=40, walkers=2, out=out)
     return replace(plain, **changes)  # type: ignore[arg-type]
+
+
+def test_only_what_the_model_learned_walks_unless_asked_for_by_name(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    domain = Domain.of(pack([hydrogen()]))
+    file = tmp_path / "known.model"
+    file.write_bytes(to_bytes(replace(generation(), domain=domain))[1])
+    start, out = tmp_path / "ion.xyz", tmp_path / "out.extxyz"
+    ion = molecule("H2")
+    ion.info = {"charge": 1, "spin": 1}
+    write(start, ion)
+    command = ["md", str(file), str(start), "--out", str(out), "--steps", "10"]
+    assert alloop(command) == 2
+    assert "H2 (charge 0, 2S 0)" in capsys.readouterr().err
+    assert not out.exists()
+    assert alloop([*command, "--outside"]) == 0
+    assert read(out, index="-1").info["step"] == 10
+
+
+def test_an_older_model_says_that_it_cannot_be_checked(tmp_path: Path) -> None:
+    run = walk(tmp_path / "a.extxyz")
+    run.run()
+    assert any("older alloop" in note for note in run.notes)
+    with pytest.warns(UserWarning, match="older alloop"):
+        generation().calculator()
 
 
 def test_frames_hold_what_the_model_says_of_them(tmp_path: Path) -> None:

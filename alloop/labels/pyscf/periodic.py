@@ -14,15 +14,14 @@ from pyscf.pbc.gto.pseudo import ALIAS
 
 from alloop.core.frame import Frame
 from alloop.core.records import Detail, Failure
-from alloop.core.units import BOHR, HARTREE, Floats
+from alloop.core.units import BOHR, HARTREE
 from alloop.labels.gate import WAVE_FUNCTIONS
 from alloop.labels.outcome import Refused, Result
 from alloop.labels.pyscf.functionals import known
 from alloop.labels.pyscf.scf import Settings, atoms, tuned
+from alloop.labels.stress import voigt
 
 PSEUDOS = tuple(f"gth-{str(name).removeprefix('gth')}" for name in ALIAS)
-_VOIGT = {"xx": (0, 0), "yy": (1, 1), "zz": (2, 2), "yz": (1, 2), "xz": (0, 2)}
-_VOIGT |= {"xy": (0, 1)}
 _SETTINGS = {  # of the rungs that k-points have
     "default": {},
     "damping": {"damp": 0.5, "diis_start_cycle": 4},
@@ -31,7 +30,7 @@ _SETTINGS = {  # of the rungs that k-points have
 
 
 def label_of_cell(frame: Frame, settings: Settings) -> Result:
-    """Energy and forces of a cell; stress_xx and so on (eV/Å³) among the details.
+    """Energy, forces and stress of a cell.
 
     The stress is dE/dstrain over the volume, as ASE has it: negative under pressure.
     Raises Refused where it does not converge or the frame is no neutral cell.
@@ -44,8 +43,7 @@ def label_of_cell(frame: Frame, settings: Settings) -> Result:
     forces = -np.asarray(gradient.kernel(), dtype=np.float64) * (HARTREE / BOHR)
     stress = np.asarray(gradient.get_stress()) * (HARTREE / BOHR**3)  # (3, 3) eV/Å³
     details |= {"program": settings["program"], "functions": int(cell.nao)}
-    details |= {f"stress_{name}": _mean(stress, at) for name, at in _VOIGT.items()}
-    return Result(float(mf.e_tot) * HARTREE, forces, details)
+    return Result(float(mf.e_tot) * HARTREE, forces, details, voigt(stress))
 
 
 def cell_problem(settings: Settings) -> str | None:
@@ -60,7 +58,7 @@ def cell_problem(settings: Settings) -> str | None:
 
 
 def _mesh_problem(mesh: Any) -> str | None:
-    whole = isinstance(mesh, list) and len(mesh) == len(_VOIGT) // 2
+    whole = isinstance(mesh, list) and len(mesh) == 3
     if not whole or not all(isinstance(n, int) and n > 0 for n in mesh):
         return f"`kpoints` are three numbers such as [2, 1, 1], got {mesh!r}"
     if np.prod(mesh) == 1:
@@ -127,7 +125,3 @@ def _mean_field(cell: Any, settings: Settings) -> Any:
     mf = kind(cell, kpoints)
     mf.xc = settings["method"]
     return tuned(mf, settings)
-
-
-def _mean(stress: Floats, at: tuple[int, int]) -> float:
-    return float(stress[at] + stress[at[::-1]]) / 2

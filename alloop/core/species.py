@@ -1,0 +1,148 @@
+"""What a model was trained on: compositions with their charge and spin.
+
+A network answers whatever it is asked. Energies of another charge, another spin or of a
+fragment mean nothing where no such label was learned, so they are refused unless they
+are asked for by name.
+"""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from math import gcd
+from typing import Any
+
+import numpy as np
+
+from alloop.core.atoms import formula
+from alloop.core.batch import Batch, pack
+from alloop.core.errors import InputError
+from alloop.core.frame import Frame
+
+_SHOWN = 5  # species in a sentence
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class Species:
+    """A composition with its charge in e and its spin (2S).
+
+    formula: Hill's; of a cell that of the smallest unit, since cells differ in size.
+    fits: the spin goes with the number of electrons, as some levels do not ask for; of
+    a cell, whose size says nothing, always.
+    """
+
+    formula: str
+    charge: int = 0
+    spin: int = 0
+    periodic: bool = False
+    fits: bool = True
+
+    def __str__(self) -> str:
+        cell = " in a cell" if self.periodic else ""
+        return f"{self.formula}{cell} (charge {self.charge}, 2S {self.spin})"
+
+    @property
+    def state(self) -> tuple[int, int, bool]:
+        """Charge, spin, and whether that goes with the electrons."""
+        return self.charge, self.spin, self.fits
+
+
+@dataclass(frozen=True, slots=True)
+class Domain:
+    """The species that a model was trained on."""
+
+    species: tuple[Species, ...]
+
+    @classmethod
+    def of(cls, *batches: Batch) -> "Domain":
+        """The domain of a model that learned from these frames."""
+        found = {each for batch in batches for each in species(batch)}
+        return cls(tuple(sorted(found)))
+
+    @classmethod
+    def from_rows(cls, rows: Iterable[Sequence[Any]]) -> "Domain":
+        """The domain that `rows` tells of."""
+        return cls(tuple(Species(*row) for row in rows))
+
+    @property
+    def rows(self) -> list[list[Any]]:
+        """JSON values: formula, charge, spin, periodic, fits of each species."""
+        return [[x.formula, x.charge, x.spin, x.periodic, x.fits] for x in self.species]
+
+    def refusal(self, batch: Batch) -> str | None:
+        """Why the model should not be asked, in one sentence; None where it may.
+
+        A model of several molecules may be asked about another one of their elements,
+        in a state that some of them had: see `strange`.
+        """
+        outside = [x for x in species(batch) if not self._allowed(x)]
+        if not outside:
+            return None
+        return (
+            f"expected what the model was trained on, {_listed(self.species)}, got "
+            f"{_listed(outside)}; train it on such labels first, or ask for it by name "
+            "(`outside=True`, `--outside`)"
+        )
+
+    def strange(self, batch: Batch) -> str | None:
+        """A sentence about allowed species that the model never saw; None without."""
+        new = [x for x in species(batch) if x not in self.species and self._allowed(x)]
+        if not new:
+            return None
+        return (
+            f"the model was never trained on {_listed(new)}, only on other molecules "
+            f"of these elements: {_listed(self.species)}"
+        )
+
+    def require(self, batch: Batch) -> None:
+        """Raise InputError for frames that `refusal` tells of."""
+        why = self.refusal(batch)
+        if why is not None:
+            raise InputError(why)
+
+    def _allowed(self, wanted: Species) -> bool:
+        if wanted in self.species:
+            return True
+        kinds = {(x.formula, x.periodic) for x in self.species}
+        if len(kinds) < 2 or (wanted.formula, wanted.periodic) in kinds:
+            return False
+        return wanted.state in {x.state for x in self.species}
+
+
+def species(batch: Batch) -> list[Species]:
+    """The species of a batch, each once, in the order in which they first come."""
+    seen: dict[bytes, Species] = {}
+    states = np.stack([batch.charges, batch.spins, batch.pbc.any(axis=1)], axis=1)
+    for index, span in enumerate(batch.spans()):
+        key = np.sort(batch.numbers[span]).tobytes() + states[index].tobytes()
+        if key not in seen:
+            seen[key] = _species(batch.frame(index))
+    return list(dict.fromkeys(seen.values()))
+
+
+def species_of(frames: Sequence[Frame]) -> list[Species]:
+    """The species of frames; see `species`."""
+    return species(pack(frames))
+
+
+def _species(frame: Frame) -> Species:
+    periodic = any(frame.pbc)
+    electrons = int(frame.numbers.sum()) - frame.charge
+    return Species(
+        formula=_unit(frame) if periodic else formula(frame),
+        charge=frame.charge,
+        spin=frame.spin,
+        periodic=periodic,
+        fits=periodic or (electrons - frame.spin) % 2 == 0,
+    )
+
+
+def _unit(frame: Frame) -> str:
+    elements, counts = np.unique(frame.numbers, return_counts=True)
+    counts = counts // max(gcd(*counts.tolist()), 1)
+    numbers = np.repeat(elements, counts)
+    return formula(Frame(numbers, np.zeros((len(numbers), 3))))
+
+
+def _listed(found: Sequence[Species]) -> str:
+    shown = ", ".join(map(str, found[:_SHOWN]))
+    more = len(found) - _SHOWN
+    return f"{shown} and {more} more" if more > 0 else shown
