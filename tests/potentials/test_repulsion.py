@@ -175,6 +175,7 @@ def test_every_network_pushes_atoms_apart_after_a_short_training(kind: str) -> N
 def test_where_labels_are_the_network_is_as_it_would_be_alone() -> None:
     batch = labels_of_water().batch
     above, alone = trained("painn", ZBL), trained("painn", None)
+    assert (closing(alone) < 0.0).any()
     np.testing.assert_array_equal(
         above.predict(batch).forces, alone.predict(batch).forces
     )
