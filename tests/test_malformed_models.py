@@ -258,7 +258,7 @@ def test_a_model_under_anothers_id_is_noticed(
     for command in (
         ["run", str(more), "--quiet"],
         ["resume", str(store), "--quiet"],
-        ["export", str(store), "--model", str(tmp_path / "out.model")],
+        ["export", str(store), "--model", str(tmp_path / "out.model"), "--at", "2"],
     ):
         assert run(command) == 2
         assert capsys.readouterr().err.count("\n") == 1
@@ -269,6 +269,6 @@ def test_a_model_under_anothers_id_is_noticed(
 
 
 def test_a_whole_model_still_loads(finished: Path, tmp_path: Path) -> None:
-    file = Campaign.from_store(finished).export_model(tmp_path / "m.model")
+    file = Campaign.from_store(finished).export_model(tmp_path / "m.model", 2)
     assert load(file).facts["generation"] == 2
     assert verify(finished, CODEC) == []
