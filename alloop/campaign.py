@@ -11,6 +11,7 @@ from typing import Any
 from ase import Atoms
 
 from alloop import config, controls
+from alloop.config.trusting import code_named
 from alloop.core.batch import pack
 from alloop.core.errors import InputError
 from alloop.core.records import Label
@@ -50,9 +51,12 @@ class Campaign:
     Open one with `from_yaml` or `from_store`; then `run()`, as often as you like.
     """
 
-    def __init__(self, setup: config.Setup, guests: Guests | None = None) -> None:
+    def __init__(
+        self, setup: config.Setup, guests: Guests | None = None, trust: bool = True
+    ) -> None:
         self.setup = setup
         self._guests = guests or Guests()
+        self._trust = trust
         self.store = setup.store
 
     @classmethod
@@ -67,12 +71,18 @@ class Campaign:
 
     @classmethod
     def from_store(
-        cls, path: str | Path, potential: OwnPotential | None = None
+        cls,
+        path: str | Path,
+        potential: OwnPotential | None = None,
+        trust: bool = False,
     ) -> "Campaign":
-        """The campaign that a store holds; needs nothing but the store."""
+        """The campaign that a store holds; needs nothing but the store.
+
+        trust: let `run` execute code that the store's configuration names.
+        """
         text, opened = beginning(Path(path))
         setup = config.Setup.restored(text, opened, Path(path))
-        return cls(setup, Guests(potential=potential))
+        return cls(setup, Guests(potential=potential), trust)
 
     def run(
         self, client: Any = None, watch: Watch | None = None, retry: bool = False
@@ -82,12 +92,25 @@ class Campaign:
         client: a distributed.Client to run on, instead of the configured cluster.
         retry: ask again, once, for labels that a limit or a crash cost (`lost`).
         Raises InputError where the store belongs to another campaign (seed, start or
-        levels differ), LockedError where another driver runs it.
+        levels differ) or names code and is not trusted, LockedError where another
+        driver runs it.
         """
+        self.refuse_distrusted()
         guests = replace(self._guests, client=client)
         with running(self.setup, watch or Watch(), guests) as run:
             state = run.drive(retry)
         return Outcome(state.finished, state)
+
+    def refuse_distrusted(self) -> None:
+        """InputError where the store's configuration names code, and nobody said that
+        it may run."""
+        named = [] if self._trust else code_named(self.setup)
+        if named:
+            raise InputError(
+                f"{self.store} has a configuration that runs code of its own "
+                f"({'; '.join(named)}): if you trust whoever wrote it, add `--trust` "
+                "(in Python: `Campaign.from_store(store, trust=True)`)"
+            )
 
     def lost(self) -> int:
         """How many labels a limit, a crash or a lost worker cost: `run(retry=True)`
@@ -104,7 +127,8 @@ class Campaign:
         setup = controls.prepare(name, self.setup, history)
         shared = (controls.Shared(history.ledger),)
         posed = controls.posed(history)
-        return Campaign(setup, replace(self._guests, caches=shared, posed=posed))
+        guests = replace(self._guests, caches=shared, posed=posed)
+        return Campaign(setup, guests, self._trust)
 
     def fork(
         self, out: str | Path, at: int | None = None, rules: str | Path | None = None
@@ -116,7 +140,7 @@ class Campaign:
         levels. InputError where there is no such generation or `out` is taken.
         """
         fork(self.store, Path(out), at, None if rules is None else Path(rules))
-        return Campaign.from_store(out, self._guests.potential)
+        return Campaign.from_store(out, self._guests.potential, self._trust)
 
     def history(self) -> History:
         """All that the store says; may be read while a driver runs."""

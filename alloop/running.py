@@ -1,14 +1,19 @@
 """One run of a campaign: store, cluster and loop, opened together and put away."""
 
 import contextlib
+import logging
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 from alloop.config import Setup, changed, differences
+from alloop.config.molecules import elements
+from alloop.config.problems import ConfigError, Problem
 from alloop.core.counting import plural
 from alloop.core.errors import InputError
+from alloop.labels.levels import check_level
+from alloop.labels.named_code import named_code
 from alloop.loop import events as e
 from alloop.loop.answers import Answers
 from alloop.loop.cluster import open_pool
@@ -20,6 +25,7 @@ from alloop.loop.kit import OwnPotential
 from alloop.loop.lost_labels import set_aside
 from alloop.loop.pools import Pool
 from alloop.loop.retries import lost
+from alloop.loop.spared import SparedCache
 from alloop.loop.spool import Spool
 from alloop.loop.state import LoopState
 from alloop.loop.times import Times
@@ -27,6 +33,7 @@ from alloop.store.archive import Archive
 from alloop.store.cache import LabelCache
 from alloop.store.requests import stop_requested, withdraw_stop
 
+_log = logging.getLogger(__name__)
 _RECENT = 1000  # journal records that tell how long things take
 _ASKED = 0.5  # s between two looks for a request to stop
 _COMPACT = 30.0  # s: columns need not be younger while the campaign runs
@@ -36,11 +43,13 @@ Observe = Callable[[LoopState, e.Turn], None]
 @dataclass(frozen=True, slots=True)
 class Watch:
     """How somebody looks on: after each commit, in between, and with a say in when to
-    stop early."""
+    stop early; hears what is begun, and of trouble that the run goes on without."""
 
     observe: Observe = lambda _state, _turn: None
     tick: Callable[[], None] = lambda: None
     stop: Callable[[], bool] = lambda: False
+    begin: Callable[[str], None] = lambda _text: None
+    warn: Callable[[str], None] = _log.warning
 
 
 @dataclass(slots=True)
@@ -164,13 +173,17 @@ def running(setup: Setup, watch: Watch, guests: Guests) -> Iterator[Run]:
     Raises InputError where the store holds another campaign, LockedError where another
     driver runs it, StoreError where it cannot be written.
     """
-    own = () if setup.cache is None else (LabelCache(setup.cache),)
+    cache = setup.cache
+    own = () if cache is None else (SparedCache(LabelCache(cache), watch.warn),)
     due = of_run(setup.plan.limits.walltime)
+    refuse_code(setup)
+    watch.begin("opening the store")
     with _archive(setup) as archive:
         refuse_another(setup, opened(archive))
         keeper = Keeper(archive)
         _verify_models(archive, keeper.known.state)
         spool = Spool(setup.store)
+        watch.begin("starting the workers")
         pool = _pool(setup, guests, spool)
         try:
             caches = (*own, *guests.caches, *set_aside(keeper.history()))
@@ -188,6 +201,20 @@ def _verify_models(archive: Archive, state: LoopState) -> None:
     used = {state.model, *(insight.model for insight in state.insights.values())}
     for model in sorted(used - {None}, key=str):
         archive.model(str(model))
+
+
+def refuse_code(setup: Setup) -> None:
+    """InputError where code that a level names cannot make labels: imported and tried
+    in a child process, which `check` never does."""
+    within = elements(setup.start)
+    problems = [
+        Problem(f"levels.{name}", text)
+        for name, level in setup.levels.items()
+        if named_code(level)
+        for text in check_level(level, within)
+    ]
+    if problems:
+        raise ConfigError("the campaign", problems)
 
 
 def _too_short(state: LoopState) -> str:

@@ -35,6 +35,8 @@ def test_init_writes_a_campaign_for_a_batch_system_and_its_job_script(
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
     """A folder with a script whose alloop and sbatch only say what they are told."""
+    tmp_path = tmp_path / "a $(touch hit) 'b' \"c\""
+    tmp_path.mkdir()
     for name, text in (
         ("python", ALLOOP),
         ("sbatch", "#!/bin/sh\necho $@ >> sent\n"),
@@ -42,7 +44,9 @@ def folder(tmp_path: Path) -> Path:
         path = tmp_path / name
         path.write_text(text)
         path.chmod(path.stat().st_mode | stat.S_IXUSR)
-    (tmp_path / "job.sh").write_text(job_script("slurm", "a.yml", "./python"))
+    (tmp_path / "job.sh").write_text(
+        job_script("slurm", "a.yml", str(tmp_path / "python"))
+    )
     return tmp_path
 
 
@@ -64,6 +68,25 @@ def test_only_a_run_that_stopped_early_is_submitted_again(
     assert process.returncode == (0 if sent else code)
     assert ("mend it" in errors) == (code == 2)
     assert (folder / "calls").read_text() == "-m alloop run a.yml --quiet\n"
+    assert not [*folder.parent.rglob("hit")]
+
+
+def test_a_script_of_pbs_goes_to_its_folder_whatever_that_is_called(
+    folder: Path,
+) -> None:
+    (folder / "code").write_text("0")
+    text = job_script("pbs", "a b.yml", str(folder / "python"))
+    env = {"PATH": "/usr/bin:/bin", "PBS_O_WORKDIR": str(folder)}
+    subprocess.run(["bash"], input=text, text=True, cwd="/", env=env, check=True)
+    assert (folder / "calls").read_text() == "-m alloop run a b.yml --quiet\n"
+
+
+def test_a_name_that_would_be_an_option_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert main(["init", "--cluster", "pbs", "--", "-rf"]) == 2
+    assert not [*tmp_path.iterdir()]
 
 
 def test_a_warning_reaches_alloop_and_its_clean_end_is_awaited(folder: Path) -> None:

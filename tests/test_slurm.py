@@ -78,7 +78,8 @@ def test_a_cancelled_job_costs_a_campaign_nothing_but_time(
         "labels": {**job, "jobs": {"most": 2}},
         "learning": job,
     }
-    campaign = write_toy(tmp_path / "hit", levels=levels(1.0), cluster=cluster)
+    odd = tmp_path / "it's $(a) %J place"
+    campaign = write_toy(odd, levels=levels(1.0), cluster=cluster)
     process = run(campaign, env)
     wait_for(lambda: length(campaign) > 12, 120)
     victim = jobs(env, "alloop-label")[0]

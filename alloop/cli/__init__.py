@@ -11,6 +11,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; 0 done, 2 the user's mistake, 3 stopped early but resumable."""
     for name in _THREADS:  # before numpy or torch look: processes fill the machine
         os.environ.setdefault(name, "1")
-    from alloop.cli.app import run
+    try:
+        from alloop.cli.app import run
 
-    return run(sys.argv[1:] if arguments is None else arguments)
+        return run(sys.argv[1:] if arguments is None else arguments)
+    except KeyboardInterrupt:  # before a command has begun
+        print("stopped", file=sys.stderr)  # noqa: T201 - nothing is imported yet
+        return 3

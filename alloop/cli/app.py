@@ -18,8 +18,10 @@ from alloop.cli import (
     walking,
 )
 from alloop.cli.console import complain, prepare, unwritten
+from alloop.cli.running import RESUMABLE
 from alloop.core.errors import AlloopError
 
+_INTERRUPTED = 130
 USER = 2  # the exit code of a mistake of the user's
 
 app = typer.Typer(
@@ -37,7 +39,12 @@ def _exiting(command: Callable[..., int | None]) -> Callable[..., None]:
 
     @wraps(command)
     def exiting(*arguments: Any, **options: Any) -> None:
-        raise typer.Exit(command(*arguments, **options) or 0)
+        try:
+            code = command(*arguments, **options)
+        except KeyboardInterrupt:
+            complain("stopped")
+            code = RESUMABLE
+        raise typer.Exit(code or 0)
 
     return exiting
 
@@ -98,5 +105,6 @@ def _run(arguments: Sequence[str]) -> int:
         complain(f"{error.filename or 'the output'} cannot be used: {error.strerror}")
         return USER
     except SystemExit as end:
-        return int(end.code or 0)
+        # typer's own for a Ctrl-C before the command has begun
+        return RESUMABLE if end.code == _INTERRUPTED else int(end.code or 0)
     return 0

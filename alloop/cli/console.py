@@ -8,7 +8,8 @@ import json
 import os
 import sys
 import unicodedata
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import IO, Annotated, Any, TypeAlias, cast
 
 import typer
@@ -101,6 +102,20 @@ def say_json(value: Any, indent: int | None = 2) -> None:
 AsJson: TypeAlias = Annotated[
     bool, typer.Option("--json", help="for scripts; eV, Å, seconds")
 ]
+
+
+@contextmanager
+def busy(text: str, quiet: bool = False) -> Iterator[Callable[[str], None]]:
+    """A line on a terminal that says what is being done, until the end; gives the
+    function that changes it."""
+    console = Console(quiet=True) if quiet else out()
+    with console.status(text) as status:
+        yield status.update
+
+
+def warn(text: str) -> None:
+    """What went wrong and stops nothing, on standard error."""
+    complain(f"warning: {text}")
 
 
 def complain(text: str) -> None:

@@ -8,7 +8,6 @@ import typer
 
 from alloop import __version__
 from alloop.cli.console import AsJson, complain, say, say_json
-from alloop.cli.machine import facts
 from alloop.cli.places import short, store_of
 from alloop.core.errors import InputError
 
@@ -47,6 +46,8 @@ def version() -> None:
 def _for_scripts(store: Path | None) -> int:
     """Print what the machine has, or what is damaged in a store, as JSON."""
     if store is None:
+        from alloop.cli.machine import facts
+
         problem = _trial()
         say_json({"ok": not problem, "machine": dict(facts()), "label": problem})
         return USER if problem else 0
@@ -58,6 +59,7 @@ def _for_scripts(store: Path | None) -> int:
 
 
 def _machine() -> int:
+    from alloop.cli.machine import facts
     from alloop.report.fitting import FittingTable
 
     table = FittingTable("", "", show_header=False, box=None)

@@ -3,11 +3,12 @@
 import re
 import sys
 from pathlib import Path
+from shlex import quote
 from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from alloop.cli.console import AsJson, complain, out, say, say_json
+from alloop.cli.console import AsJson, busy, complain, out, say, say_json
 from alloop.cli.places import existing, short
 from alloop.cli.scripts import job_script, script_name
 from alloop.cli.template import template
@@ -33,12 +34,13 @@ def init(
 ) -> None:
     """Write a commented campaign to NAME.yaml."""
     file = Path(name if name.endswith((".yaml", ".yml")) else f"{name}.yaml")
-    if not re.fullmatch(r"[\w.-]+", file.stem):
+    if not re.fullmatch(r"[\w.][\w.-]*", file.stem):
         raise InputError(
-            f"expected a name of letters, digits, `.`, `_` and `-`, got `{file.stem}`"
+            "expected a name of letters, digits, `.`, `_` and `-`, without `-` at its "
+            f"beginning, got `{file.stem}`"
         )
     _write(file, template(file.stem, example, cluster))
-    say(f"wrote {file}; next: alloop check {file}")
+    say(f"wrote {file}; next: alloop check {quote(str(file))}")
     if cluster is not None:
         script = Path(script_name(cluster, file.stem))
         _write(script, job_script(cluster, file.name, sys.executable))
@@ -54,14 +56,21 @@ def _write(file: Path, text: str) -> None:
 
 
 def check(file: File, as_json: AsJson = False) -> int:
-    """Find every mistake in a campaign before it costs anything. Creates nothing."""
+    """Find every mistake in a campaign before it costs anything.
+
+    Creates nothing, and runs no code that the file names.
+    """
     if as_json:
         return _check_for_scripts(file)
+    from alloop.labels.named_code import named_code
+    from alloop.report.fitting import FittingTable
+
     setup = _checked(file)
     for warning in setup.warnings:
         complain(f"warning: {warning}")
-    from alloop.report.fitting import FittingTable
-
+    for name, level in setup.levels.items():
+        if code := named_code(level):
+            say(f"levels.{name}: {code} is not checked here, `alloop run` imports it")
     table = FittingTable("", "", show_header=False, box=None)
     for row in _rows(setup):
         table.add_row(*row)
@@ -111,7 +120,8 @@ def _checked(file: Path) -> "Setup":
     from alloop.config import differences, load
     from alloop.config.gather import opened
 
-    setup = load(existing(file))
+    with busy(f"checking {file}"):
+        setup = load(existing(file))
     if setup.store.exists():
         wrong = differences(setup, opened(setup.store))
         if wrong:

@@ -13,6 +13,7 @@ from alloop.core.frame import Frame
 from alloop.core.levels import Level
 from alloop.core.records import Label, Unlabelled
 from alloop.labels.isolated import IsolatedLabeller, Limits
+from alloop.labels.named_code import named_code
 from alloop.store.cache import LabelCache
 
 _DEAR = 20.0  # CPU s: what is likely to cost more is extrapolated instead
@@ -47,7 +48,12 @@ def prices(setup: Setup, measure: bool, tell: Callable[[str], None]) -> Prices:
     with IsolatedLabeller(first, limits) as child:
         for fidelity, level in setup.levels.items():
             labels = _known(setup, level, found)
-            if measure:
+            code = named_code(level)
+            if measure and code and not labels:
+                found.problems.append(
+                    f"{level.title} is not priced: only a run calls {code}"
+                )
+            elif measure and not code:
                 labels += _made(setup, child.labeller(level), labels, found, tell)
             if labels:
                 found.costs[fidelity] = fit(level, labels)

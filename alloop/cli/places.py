@@ -1,6 +1,7 @@
 """A campaign file or a store: commands take either."""
 
 from pathlib import Path
+from shlex import quote
 from typing import TYPE_CHECKING, Annotated, TypeAlias
 
 import typer
@@ -23,13 +24,15 @@ Force: TypeAlias = Annotated[
 
 def store_of(place: Path) -> Path:
     """The store that a path means; InputError where there is none."""
-    from alloop.config.load import store_path
-
     place = existing(place)
     if place.is_file():
+        from alloop.config.load import store_path
+
         store = store_path(place)
         if not store.exists():
-            raise InputError(f"{place} has not been run yet: `alloop run {place}`")
+            raise InputError(
+                f"{place} has not been run yet: `alloop run {quote(str(place))}`"
+            )
         return store
     return place
 

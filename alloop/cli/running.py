@@ -1,6 +1,7 @@
 """`run` and `resume`: the loop, with a way to end it early."""
 
 import contextlib
+import shlex
 import signal
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -11,9 +12,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.console import Console
 
-from alloop.cli.console import complain, out, say
+from alloop.cli.console import busy, complain, out, say, warn
 from alloop.cli.places import existing, warn_of_lost
 from alloop.core.counting import plural
+from alloop.core.errors import InputError
 
 if TYPE_CHECKING:
     from alloop.campaign import Campaign, Outcome
@@ -41,6 +43,12 @@ Retry = Annotated[
 ]
 
 
+Trust = Annotated[
+    bool,
+    typer.Option("--trust", help="run code that the store's configuration names"),
+]
+
+
 @dataclass(frozen=True, slots=True)
 class _How:
     """How somebody wants a campaign to run."""
@@ -54,26 +62,31 @@ def run(
     file: Annotated[Path, typer.Argument(help="a campaign's YAML file, or its store")],
     controls: Controls = False,
     retry: Retry = False,
+    trust: Trust = False,
     quiet: Quiet = False,
 ) -> int:
     """Start a campaign, or go on with it.
 
-    Ctrl-C ends it within seconds; the same command goes on.
+    Runs the code that a YAML file names; of a store, only with --trust. Ctrl-C ends it
+    within seconds; the same command goes on.
     """
 
     def opened() -> "Campaign":
         from alloop.campaign import Campaign
 
-        kind = Campaign.from_store if file.is_dir() else Campaign.from_yaml
-        return kind(existing(file))
+        if existing(file).is_dir():
+            return Campaign.from_store(file, trust=trust)
+        return Campaign.from_yaml(file)
 
-    return _drive(opened, f"alloop run {file}", _How(controls, quiet, retry))
+    again = _again("run", file, controls, trust)
+    return _drive(opened, again, _How(controls, quiet, retry))
 
 
 def resume(
     store: Annotated[Path, typer.Argument(help="a store; nothing else is needed")],
     controls: Controls = False,
     retry: Retry = False,
+    trust: Trust = False,
     quiet: Quiet = False,
 ) -> int:
     """Go on with a campaign from its store alone."""
@@ -81,19 +94,37 @@ def resume(
     def opened() -> "Campaign":
         from alloop.campaign import Campaign
 
-        return Campaign.from_store(existing(store))
+        return Campaign.from_store(existing(store), trust=trust)
 
-    return _drive(opened, f"alloop resume {store}", _How(controls, quiet, retry))
+    again = _again("resume", store, controls, trust)
+    return _drive(opened, again, _How(controls, quiet, retry))
+
+
+def _again(verb: str, place: Path, controls: bool, trust: bool) -> str:
+    """The command that goes on."""
+    words = ["alloop", verb, str(place)]
+    return shlex.join([*words, *["--controls"] * controls, *["--trust"] * trust])
+
+
+class Asked(Event):
+    """An event that interrupts as long as nobody looks at it."""
+
+    looked_at = False
+
+    def is_set(self) -> bool:
+        """Whether it is set; from now on it is looked at."""
+        self.looked_at = True
+        return super().is_set()
 
 
 @contextlib.contextmanager
 def stopping() -> Iterator[Event]:
     """An event that the first Ctrl-C or SIGTERM sets, or a batch system's SIGUSR1; the
-    second one interrupts."""
-    asked = Event()
+    second one interrupts, and so does the first one before anybody looks at it."""
+    asked = Asked()
 
     def ask(_number: int, _frame: Any) -> None:
-        if asked.is_set():
+        if not asked.looked_at or asked.is_set():
             raise KeyboardInterrupt
         asked.set()
 
@@ -107,10 +138,11 @@ def stopping() -> Iterator[Event]:
 
 
 def _drive(opened: Callable[[], "Campaign"], again: str, how: _How) -> int:
-    again += " --controls" if how.controls else ""
     with stopping() as asked:
         try:
-            campaign = opened()
+            with busy("reading the campaign", how.quiet):
+                campaign = opened()
+            campaign.refuse_distrusted()
             for warning in campaign.setup.warnings:
                 complain(f"warning: {warning}")
             warn_of_lost(campaign.store)
@@ -168,13 +200,23 @@ def _watch(
     setup = campaign.setup
     spool = folder_of(campaign.store)
     live = Live(setup.name, setup.rules, console, spool=spool)
-    with _log(campaign) as log, live:
+    with contextlib.ExitStack() as shown:
+        log = shown.enter_context(_log(campaign))
+        start = contextlib.ExitStack()
+        begin = shown.enter_context(start).enter_context(busy("", quiet))
 
         def observe(state: "LoopState", turn: "Turn") -> None:
             log(state, turn)
             live.observe(state, turn)
 
-        yield Watch(observe=observe, tick=live.tick, stop=stop)
+        def go_on() -> bool:
+            """The loop asks this first: the live display takes over."""
+            if not live.shown:
+                start.close()
+                shown.enter_context(live)
+            return stop()
+
+        yield Watch(observe, live.tick, go_on, begin, warn)
 
 
 @contextlib.contextmanager
@@ -182,13 +224,21 @@ def _log(campaign: "Campaign") -> Iterator[Callable[["LoopState", "Turn"], None]
     """Writes beside the store, once there is something to write."""
     from alloop.report.logfile import LogFile
 
-    path, opened = campaign.store.with_suffix(".log"), list[LogFile]()
+    path, opened = campaign.store.with_suffix(".log"), list[LogFile | None]()
     with contextlib.ExitStack() as stack:
+
+        def begun() -> LogFile | None:
+            try:
+                return stack.enter_context(LogFile(path))
+            except InputError as error:
+                warn(f"no log is written: {error}")
+                return None
 
         def observe(state: "LoopState", turn: "Turn") -> None:
             if not opened:
-                opened.append(stack.enter_context(LogFile(path)))
-            opened[0].observe(state, turn)
+                opened.append(begun())
+            if opened[0] is not None:
+                opened[0].observe(state, turn)
 
         yield observe
 
@@ -205,7 +255,11 @@ def _show_end(campaign: "Campaign") -> None:
 
     history = campaign.history()
     controls = {name: read(path) for name, path in campaign.controls().items()}
-    report = write(history, campaign.store.with_suffix(".html"), controls)
+    report = None
+    try:
+        report = write(history, campaign.store.with_suffix(".html"), controls)
+    except (InputError, OSError) as error:
+        warn(f"no report is written: {error}; `alloop report --out FILE` writes one")
     say(end_table(history, controls))
     for line in end_lines(history, controls, report):
         say(line)

@@ -1,5 +1,7 @@
 """The job script that `alloop init --cluster` writes beside a campaign."""
 
+import shlex
+
 _SCRIPT = """\
 #!/bin/bash
 # Runs the campaign {file} as a {system} job that submits itself again until it is done.
@@ -36,7 +38,7 @@ _PBS = """\
 #PBS -l select=1:ncpus=2:mem=8gb
 #PBS -j oe
 """
-_HEADS = {"slurm": (_SLURM, "sbatch", ""), "pbs": (_PBS, "qsub", "cd $PBS_O_WORKDIR")}
+_HEADS = {"slurm": (_SLURM, "sbatch", ""), "pbs": (_PBS, "qsub", 'cd "$PBS_O_WORKDIR"')}
 
 
 def job_script(system: str, file: str, python: str) -> str:
@@ -48,10 +50,10 @@ def job_script(system: str, file: str, python: str) -> str:
         system={"slurm": "Slurm", "pbs": "PBS"}[system],
         head=head.format(name=name),
         enter=enter,
-        file=file,
+        file=shlex.quote(file),
         script=script_name(system, name),
         submit=submit,
-        python=python,
+        python=shlex.quote(python),
     ).replace("\n\n\n", "\n\n")
 
 

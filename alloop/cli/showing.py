@@ -4,6 +4,7 @@ import contextlib
 from collections.abc import Iterator, Sequence
 from itertools import chain
 from pathlib import Path
+from shlex import quote
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -183,7 +184,7 @@ def _driver(told: dict[str, Any]) -> str:
     if driver is not None:
         who = f"process {driver['pid']} on {driver['host']} since {driver['since']}"
         return f"running: {who if driver['pid'] else 'another driver'}"
-    again = f"; go on with: alloop resume {short(Path(told['store']))}"
+    again = f"; go on with: alloop resume {quote(short(Path(told['store'])))}"
     return f"none is running{'' if told['finished'] else again}"
 
 
@@ -192,7 +193,9 @@ def _quarantine(told: dict[str, Any]) -> str:
 
     labels, retry = told["quarantined"]["labels"], told["quarantined"]["retry"]
     store = short(Path(told["store"]))
-    hint = f"; `alloop resume {store} --retry` tries {retry} again" if retry else ""
+    hint = (
+        f"; `alloop resume {quote(store)} --retry` tries {retry} again" if retry else ""
+    )
     return f"{plural(labels, 'label')} failed{hint}"
 
 

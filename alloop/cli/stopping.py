@@ -2,6 +2,7 @@
 
 import time
 from pathlib import Path
+from shlex import quote
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -62,4 +63,4 @@ def _tell(store: Path, seconds: float | None) -> None:
         say(f"{short(store)} has finished: {finished}")
         return
     took = "is not running" if seconds is None else f"stopped after {seconds:.1f} s"
-    say(f"{short(store)} {took}; go on with: alloop resume {short(store)}")
+    say(f"{short(store)} {took}; go on with: alloop resume {quote(short(store))}")

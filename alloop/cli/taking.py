@@ -1,6 +1,7 @@
 """`export`, `exclude`, `fork`: data out, a frame out of training, a way of its own."""
 
 from pathlib import Path
+from shlex import quote
 from typing import Annotated, Literal, TypeAlias
 
 import typer
@@ -94,4 +95,4 @@ def fork(
 
     refuse_inside_store(out)
     fork(store_of(place), out, at, None if config is None else existing(config))
-    say(f"forked; go on with: alloop resume {out}")
+    say(f"forked; go on with: alloop resume {quote(str(out))}")

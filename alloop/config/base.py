@@ -9,8 +9,17 @@ Positive: TypeAlias = Annotated[float, Field(gt=0)]
 NotNegative: TypeAlias = Annotated[float, Field(ge=0)]
 Share: TypeAlias = Annotated[float, Field(ge=0, le=1)]
 _MOST = 2**63 - 1  # what arrays count to
-Count: TypeAlias = Annotated[int, Field(ge=1, le=_MOST)]
+# No campaign has more than these: what says so is a slip, which would take hours to
+# count through, or all memory. At once: walkers, processes, jobs.
+Count: TypeAlias = Annotated[int, Field(ge=1, le=1_000_000_000)]
 Whole: TypeAlias = Annotated[int, Field(ge=0, le=_MOST)]
+ParallelCount: TypeAlias = Annotated[int, Field(ge=1, le=100_000)]
+LabelsOrNone: TypeAlias = Annotated[int, Field(ge=0, le=10_000_000)]
+LabelCount: TypeAlias = Annotated[int, Field(ge=1, le=10_000_000)]
+LayerSize: TypeAlias = Annotated[int, Field(ge=1, le=4096)]  # of a network
+# Text that ends up in a script: a word of it, or a line of the user's own.
+Word: TypeAlias = Annotated[str, Field(pattern=r"^\w[\w.@+:,/=-]*$", max_length=200)]
+Line: TypeAlias = Annotated[str, Field(pattern=r"^[^\x00-\x08\x0a-\x1f\x7f]*$")]
 Loose = Strict(False)  # a YAML list becomes a tuple; its items stay strict
 
 

@@ -15,6 +15,7 @@ from alloop.core.frame import Frame
 from alloop.core.levels import Level
 from alloop.labels.isolated import IsolatedLabeller
 from alloop.labels.levels import check_level
+from alloop.labels.named_code import named_code, unread_problems
 from alloop.labels.toy import problems as toy_problems
 
 
@@ -48,7 +49,10 @@ def crowding(plan: Plan, start: Sequence[Frame]) -> Iterator[Problem]:
 
 
 def of_levels(levels: Mapping[str, Level], elements: Sequence[str]) -> list[Problem]:
-    """Levels that cannot be done for these elements, or that are one and the same."""
+    """Levels that cannot be done for these elements, or that are one and the same.
+
+    Code that a level names is neither imported nor called.
+    """
     found = [
         Problem(f"levels.{name}", text) for name, text in _impossible(levels, elements)
     ]
@@ -60,6 +64,9 @@ def of_levels(levels: Mapping[str, Level], elements: Sequence[str]) -> list[Prob
 
 def of_store(path: Path) -> list[Problem]:
     """Why the store cannot be written there."""
+    if not str(path).isprintable() or "\\" in str(path):  # batch systems eat these
+        text = "expected a path without control characters and backslashes, got "
+        return [Problem("store", f"{text}{str(path)!r}")]
     if path.is_file():
         return [Problem("store", f"expected a folder for the store, {path} is a file")]
     near = next(folder for folder in (path, *path.parents) if folder.exists())
@@ -77,10 +84,14 @@ def of_store(path: Path) -> list[Problem]:
 def _impossible(
     levels: Mapping[str, Level], elements: Sequence[str]
 ) -> Iterator[tuple[str, str]]:
-    real = {name: level for name, level in levels.items() if level.kind != "toy"}
-    for name in levels.keys() - real.keys():
-        for text in toy_problems(levels[name].settings, elements):
-            yield name, text
+    real = {}
+    for name, level in levels.items():
+        if level.kind == "toy":
+            yield from ((name, x) for x in toy_problems(level.settings, elements))
+        elif named_code(level):
+            yield from ((name, x) for x in unread_problems(level))
+        else:
+            real[name] = level
     if not real:
         return
     with IsolatedLabeller(next(iter(real.values()))) as child:

@@ -4,17 +4,29 @@ from typing import Annotated, Literal, TypeAlias
 
 from pydantic import Field
 
-from alloop.config.base import Count, Loose, Section, Whole, by_kind, tag
+from alloop.config.base import (
+    Line,
+    Loose,
+    ParallelCount,
+    Section,
+    Whole,
+    Word,
+    by_kind,
+    tag,
+)
 from alloop.config.units import Duration, Memory
 
-Lines: TypeAlias = Annotated[tuple[str, ...], Loose]
+ProcessCount: TypeAlias = Annotated[int, Field(ge=1, le=4096)]  # of one machine
+Lines: TypeAlias = Annotated[tuple[Line, ...], Loose]
 
 
 class Local(Section):
     """Processes on this machine."""
 
     kind: Literal["local"] = "local"
-    workers: Count | None = Field(None, description="processes; one a core by default")
+    workers: ProcessCount | None = Field(
+        None, description="processes; one a core by default"
+    )
 
 
 class Inline(Section):
@@ -45,27 +57,29 @@ class Address(Section):
 class Jobs(Section):
     """How many jobs of a batch system there may be."""
 
-    least: Whole = Field(0, description="kept even without work")
-    most: Count = Field(1, description="at most")
+    least: Annotated[int, Field(ge=0, le=100_000)] = Field(
+        0, description="kept even without work"
+    )
+    most: ParallelCount = Field(1, description="at most")
 
 
 class Workers(Section):
     """Jobs of one kind, each with worker processes for one task at a time."""
 
-    cores: Count = Field(1, description="of a job")
+    cores: ProcessCount = Field(1, description="of a job")
     memory: Memory = Field(description="of a job, such as 64 GB; plain number: MB")
-    tasks: Count | None = Field(None, description="side by side in a job")
+    tasks: ProcessCount | None = Field(None, description="side by side in a job")
     gpus: Whole = Field(0, description="of a job")
     jobs: Jobs = Jobs()
 
 
 class _Batch(Section):
-    queue: str | None = Field(None, description="Slurm's partition, PBS's queue")
-    account: str | None = Field(None, description="who pays")
+    queue: Word | None = Field(None, description="Slurm's partition, PBS's queue")
+    account: Word | None = Field(None, description="who pays")
     walltime: Duration = Field(description="of a job, such as 4 h; plain number: s")
     labels: Workers = Field(description="jobs that label, and do all else too, if ...")
     learning: Workers | None = Field(None, description="... there are none for it")
-    interface: str | None = Field(None, description="of the network, such as ib0")
+    interface: Word | None = Field(None, description="of the network, such as ib0")
     tls: bool = Field(True, description="encrypted, with credentials of this run")
     idle: Duration = Field(300.0, description="until an idle job is given back")
     directives: Lines = Field((), description="more options of the job script")

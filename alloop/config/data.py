@@ -4,7 +4,16 @@ from typing import Annotated, Any, Literal, TypeAlias
 
 from pydantic import BeforeValidator, Field
 
-from alloop.config.base import Count, Positive, Section, Whole, by_key, tag
+from alloop.config.base import (
+    Count,
+    LabelsOrNone,
+    ParallelCount,
+    Positive,
+    Section,
+    Whole,
+    by_key,
+    tag,
+)
 
 Energy: TypeAlias = Literal["eV", "meV", "hartree", "kcal/mol", "kJ/mol"]
 Length: TypeAlias = Literal["angstrom", "bohr", "nm"]
@@ -65,7 +74,7 @@ class Examined(Section):
     """The final examination: MD on the best generation, labelled at the expensive
     level, never trained on."""
 
-    examination: Whole = Field(0, description="frames of the final examination")
+    examination: LabelsOrNone = Field(0, description="frames of the final examination")
     examination_spacing: Count = Field(
         1000, description="MD steps before each of a walker's two frames there"
     )
@@ -74,8 +83,10 @@ class Examined(Section):
 class Sampled(Examined):
     """A frozen set made by MD at the cheap level, labelled at the expensive one."""
 
-    frames: Whole = Field(30, description="frames, all molecules together; 0: none")
-    examination: Whole = Field(
+    frames: LabelsOrNone = Field(
+        30, description="frames, all molecules together; 0: none"
+    )
+    examination: LabelsOrNone = Field(
         20, description="frames of the final examination, MD on the model; 0: none"
     )
     temperature: Positive | None = Field(
@@ -83,7 +94,7 @@ class Sampled(Examined):
     )
     timestep: Annotated[float, Field(gt=0, le=5)] = Field(0.5, description="fs")
     friction: Positive = Field(0.02, description="1/fs")
-    each: Count = Field(3, description="frames from one trajectory")
+    each: ParallelCount = Field(3, description="frames from one trajectory")
     spacing: Count = Field(20, description="MD steps between two of them")
 
 

@@ -3,6 +3,7 @@
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from alloop.config.data import File, Labelled, Labels, Molecule, Sampled, Store, Units
 from alloop.config.molecules import by_name, composition, flaws, from_file
@@ -13,8 +14,10 @@ from alloop.core.errors import AlloopError, InputError
 from alloop.core.frame import Frame
 from alloop.core.levels import Level
 from alloop.core.records import Label
-from alloop.intake import Intake, duplicates, read_labels
 from alloop.loop.events import Given, Opened
+
+if TYPE_CHECKING:
+    from alloop.intake import Intake
 
 _SHOWN = 3
 
@@ -126,6 +129,8 @@ def _add_test(
             intake = _read(folder / plan.test.file, plan.test)
             found.warnings += [f"test: {text}" for text in intake.warnings]
         case Store():
+            from alloop.intake import read_labels
+
             path = folder / plan.test.store
             _same_level(path, "expensive", levels["expensive"])
             intake = read_labels(path, fidelity="test")
@@ -136,7 +141,9 @@ def _add_test(
     )
 
 
-def _read(path: Path, units: Units) -> Intake:
+def _read(path: Path, units: Units) -> "Intake":
+    from alloop.intake import read_labels  # zarr and all else of stores comes with it
+
     return read_labels(
         path,
         energy_unit=units.energy_unit,
@@ -150,6 +157,8 @@ def _read(path: Path, units: Units) -> Intake:
 
 
 def _from_store(path: Path, where: str, levels: Mapping[str, Level]) -> list[Brought]:
+    from alloop.intake import read_labels
+
     theirs = opened(path).levels
     same = [name for name in levels if theirs.get(name) == levels[name].id]
     if not same:
@@ -168,7 +177,7 @@ def _same_level(path: Path, fidelity: str, level: Level) -> None:
         raise InputError(f"{path} has another {fidelity} level than this campaign")
 
 
-def _brought(path: str, fidelity: str, intake: Intake, level: Level) -> list[Brought]:
+def _brought(path: str, fidelity: str, intake: "Intake", level: Level) -> list[Brought]:
     pairs = zip(intake.frames, intake.labels(level.id), strict=True)
     return [Brought(path, fidelity, frame, label) for frame, label in pairs]
 
@@ -211,6 +220,10 @@ def _refuse_strangers(found: Gathered) -> None:
 
 
 def _refuse_twins(found: Gathered) -> None:
+    if not (found.test and found.train):
+        return
+    from alloop.intake import duplicates
+
     train = [item.frame for item in found.train]
     twins = duplicates([item.frame for item in found.test], train)
     if twins:

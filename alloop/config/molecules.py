@@ -6,10 +6,8 @@ from pathlib import Path
 
 import numpy as np
 from ase import Atoms
-from ase.collections import g2
 from ase.data import chemical_symbols
-from ase.io import read
-from ase.io.formats import UnknownFileTypeError
+from ase.data.g2 import data as g2
 
 from alloop.config.data import File, Molecule
 from alloop.config.problems import nearest
@@ -43,7 +41,7 @@ NAMES = {
     "H3N": "NH3",
 }
 _LANTHANOIDS = (57, 71)  # atomic numbers
-_UNREADABLE = (UnknownFileTypeError, ValueError, IndexError, OSError, RuntimeError)
+_UNREADABLE = (ValueError, IndexError, OSError, RuntimeError)
 
 
 def by_name(item: Molecule) -> Frame:
@@ -52,16 +50,20 @@ def by_name(item: Molecule) -> Frame:
     Raises InputError for a name that is not known.
     """
     name = NAMES.get(item.molecule, NAMES.get(item.molecule.lower(), item.molecule))
-    if name not in g2.names:
+    if name not in g2:
         raise InputError(_unknown(item.molecule))
-    atoms = g2[name]
-    unpaired = round(float(atoms.get_initial_magnetic_moments().sum()))
+    known = g2[name]
+    atoms = Atoms(known["symbols"], positions=known["positions"])
+    unpaired = round(sum(known["magmoms"] or (0,)))
     spin = unpaired if item.spin is None else item.spin
     return from_atoms(atoms, charge=item.charge, spin=spin)
 
 
 def from_file(item: File, folder: Path) -> list[Frame]:
     """The structures in a file; InputError where it cannot be read."""
+    from ase.io import read  # scipy comes with it
+    from ase.io.formats import UnknownFileTypeError
+
     path = folder / item.file
     if not path.is_file():
         raise InputError(f"expected a structure file, {item.file} is not there")
@@ -69,7 +71,7 @@ def from_file(item: File, folder: Path) -> list[Frame]:
         found = read(path, index=item.index)
     except KeyError as error:
         raise InputError(_no_element(item.file, str(error.args[0]))) from error
-    except _UNREADABLE as error:
+    except (UnknownFileTypeError, *_UNREADABLE) as error:
         raise InputError(
             f"expected structures that ASE can read, {item.file} is not "
             f"({type(error).__name__}: {error})"
@@ -147,7 +149,7 @@ def _unknown(name: str) -> str:
     for token in re.findall(r"[A-Z][a-z]?", name):
         if token not in chemical_symbols and token[0] not in chemical_symbols:
             return f"there is no element `{token}` in `{name}`{_near_element(token)}"
-    close = nearest(name, [*NAMES, *g2.names])
+    close = nearest(name, [*NAMES, *g2])
     hint = f"did you mean `{close}`, or" if close else "give its structure as"
     return f"no molecule is known as `{name}`; {hint} `file: {name}.xyz`?"
 

@@ -6,7 +6,10 @@ from pydantic import Field
 
 from alloop.config.base import (
     Count,
+    LabelCount,
+    LabelsOrNone,
     Loose,
+    ParallelCount,
     Positive,
     Section,
     Whole,
@@ -30,10 +33,10 @@ class Seeds(Section):
     kind: Literal["modes", "rattle"] = Field(
         "modes", description="thermal normal modes, or random displacements"
     )
-    cheap: Whole | None = Field(
+    cheap: LabelsOrNone | None = Field(
         None, description="cheap labels, all molecules together"
     )
-    expensive: Count | None = Field(None, description="expensive labels, likewise")
+    expensive: LabelCount | None = Field(None, description="expensive labels, likewise")
     temperature: Positive = Field(500.0, description="of the modes, K")
     sigma: Positive = Field(0.05, description="of the rattling, Å")
 
@@ -54,9 +57,9 @@ class Moves(Section):
 
     temperature: Positive = Field(500.0, description="of thermostat or start, K")
     timestep: Timestep = Field(0.5, description="MD time step, fs")
-    walkers: Count = Field(16, description="trajectories side by side")
+    walkers: ParallelCount = Field(16, description="trajectories side by side")
     steps: Count = Field(500, description="MD steps of each walker a round")
-    batch: Count = Field(8, description="walkers that move together")
+    batch: ParallelCount = Field(8, description="walkers that move together")
     piece: Count = Field(500, description="MD steps a task")
     stride: Count = Field(10, description="MD steps between two scored frames")
     compile: bool | Literal["auto"] = Field(
@@ -87,8 +90,8 @@ Explore: TypeAlias = Annotated[
 class Budget(Section):
     """What the campaign may spend, test set aside."""
 
-    cheap: Whole | None = Field(None, description="labels at the cheap level")
-    expensive: Count = Field(30, description="labels at the expensive level")
+    cheap: LabelsOrNone | None = Field(None, description="labels at the cheap level")
+    expensive: LabelCount = Field(30, description="labels at the expensive level")
     cpu_hours: Positive | None = Field(None, description="CPU time of all labels, h")
 
 

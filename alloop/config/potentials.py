@@ -4,7 +4,7 @@ from typing import Annotated, Any, Literal, Self, TypeAlias
 
 from pydantic import Field, model_validator
 
-from alloop.config.base import Count, Section, by_kind, tag
+from alloop.config.base import LayerSize, Section, by_kind, tag
 
 Cutoff: TypeAlias = Annotated[float, Field(gt=0, le=20)]
 
@@ -21,9 +21,9 @@ class Painn(Network):
     """PaiNN, an equivariant message-passing network (Schütt et al., 2021)."""
 
     kind: Literal["painn"] = "painn"
-    channels: Count = Field(64, description="features of an atom")
-    layers: Count = Field(3, description="rounds of messages")
-    radial: Count = Field(8, description="radial functions")
+    channels: LayerSize = Field(64, description="features of an atom")
+    layers: LayerSize = Field(3, description="rounds of messages")
+    radial: LayerSize = Field(8, description="radial functions")
     cutoff: Cutoff = Field(5.0, description="how far atoms see, Å")
 
 
@@ -31,9 +31,9 @@ class Egnn(Network):
     """E(n)-equivariant network (Satorras et al., 2021)."""
 
     kind: Literal["egnn"] = "egnn"
-    channels: Count = Field(128, description="features of an atom")
-    layers: Count = Field(5, description="rounds of messages")
-    radial: Count = Field(8, description="radial functions")
+    channels: LayerSize = Field(128, description="features of an atom")
+    layers: LayerSize = Field(5, description="rounds of messages")
+    radial: LayerSize = Field(8, description="radial functions")
     cutoff: Cutoff = Field(5.0, description="how far atoms see, Å")
 
 
@@ -41,9 +41,9 @@ class Tensornet(Network):
     """TensorNet, equivariant messages of 3x3 tensors (Simeon, De Fabritiis, 2023)."""
 
     kind: Literal["tensornet"]
-    channels: Count = Field(64, description="tensors of an atom")
-    layers: Count = Field(2, description="rounds of messages")
-    radial: Count = Field(8, description="radial functions")
+    channels: LayerSize = Field(64, description="tensors of an atom")
+    layers: LayerSize = Field(2, description="rounds of messages")
+    radial: LayerSize = Field(8, description="radial functions")
     cutoff: Cutoff = Field(5.0, description="how far atoms see, Å")
 
 
@@ -54,11 +54,11 @@ class Gemnet(Network):
     """
 
     kind: Literal["gemnet"]
-    channels: Count = Field(64, description="features of an atom and of an edge")
-    narrow: Count = Field(32, description="features of a triplet")
-    layers: Count = Field(3, description="rounds of messages")
-    spherical: Count = Field(7, description="angular functions")
-    radial: Count = Field(6, description="radial functions")
+    channels: LayerSize = Field(64, description="features of an atom and of an edge")
+    narrow: LayerSize = Field(32, description="features of a triplet")
+    layers: LayerSize = Field(3, description="rounds of messages")
+    spherical: LayerSize = Field(7, description="angular functions")
+    radial: LayerSize = Field(6, description="radial functions")
     cutoff: Cutoff = Field(5.0, description="how far atoms see, Å")
 
 
@@ -66,9 +66,11 @@ class Schnet(Network):
     """SchNet, from torch-geometric (Schütt et al., 2017)."""
 
     kind: Literal["schnet"]
-    channels: Count = Field(128, description="features of an atom")
-    layers: Count = Field(6, description="rounds of messages")
-    radial: Annotated[int, Field(ge=2)] = Field(25, description="radial functions")
+    channels: LayerSize = Field(128, description="features of an atom")
+    layers: LayerSize = Field(6, description="rounds of messages")
+    radial: Annotated[int, Field(ge=2, le=4096)] = Field(
+        25, description="radial functions"
+    )
     cutoff: Cutoff = Field(5.0, description="how far atoms see, Å")
 
 
@@ -76,10 +78,12 @@ class Visnet(Network):
     """ViSNet, from torch-geometric (Wang et al., 2024)."""
 
     kind: Literal["visnet"]
-    channels: Count = Field(64, description="features of an atom, a multiple of heads")
-    heads: Count = Field(8, description="heads of the attention")
-    layers: Count = Field(4, description="rounds of messages")
-    radial: Count = Field(32, description="radial functions")
+    channels: LayerSize = Field(
+        64, description="features of an atom, a multiple of heads"
+    )
+    heads: LayerSize = Field(8, description="heads of the attention")
+    layers: LayerSize = Field(4, description="rounds of messages")
+    radial: LayerSize = Field(32, description="radial functions")
     cutoff: Cutoff = Field(5.0, description="how far atoms see, Å")
 
     @model_validator(mode="after")
@@ -96,7 +100,9 @@ class Pairwise(Section):
     """Pair functions fitted by least squares: to try things out in seconds."""
 
     kind: Literal["pairwise"] = "pairwise"
-    radial: Annotated[int, Field(ge=2)] = Field(12, description="functions a pair")
+    radial: Annotated[int, Field(ge=2, le=4096)] = Field(
+        12, description="functions a pair"
+    )
     cutoff: Cutoff = Field(5.0, description="how far atoms see, Å")
 
 

@@ -11,6 +11,8 @@ from alloop.config.problems import ConfigError, Problem
 
 Tree: TypeAlias = dict[str, Any]
 
+_HEAVY = 200_000  # values of a configuration; lists of frames stand in files
+_DEEP = 100  # of them inside each other
 _PLAIN = {
     "bool": (r"true|True|TRUE|false|False|FALSE", "tTfF"),
     "int": (r"[-+]?(?:0|[1-9]\d*)", "-+0123456789"),
@@ -56,14 +58,56 @@ for _tag, (_pattern, _first) in _PLAIN.items():
 def parse(text: str, where: str) -> Tree:
     """The mapping that a YAML text holds; ConfigError where it holds none."""
     try:
-        tree = yaml.load(text, Loader=_Loader)
+        tree = _loaded(text)
     except yaml.YAMLError as error:
         raise ConfigError(where, [Problem("", _syntax(error))]) from error
+    except RecursionError:
+        message = f"expected keys and values, got {_DEEP} or more inside each other"
+        raise ConfigError(where, [Problem("", message)]) from None
     if not isinstance(tree, dict):
         found = "nothing" if tree is None else f"`{str(tree)[:40]}`"
         message = f"expected keys such as `name:` and `levels:`, got {found}"
         raise ConfigError(where, [Problem("", message)])
     return {str(key): value for key, value in tree.items()}
+
+
+def _loaded(text: str) -> Any:
+    loader = _Loader(text)
+    try:
+        node = loader.get_single_node()
+        if node is None:
+            return None
+        _weigh(node, {}, 0)
+        return loader.construct_document(node)
+    finally:
+        loader.dispose()
+
+
+def _weigh(node: yaml.Node, known: dict[int, int], depth: int) -> int:
+    """How many values a node stands for once its aliases are written out; refuses what
+    has no end, or is far more than its text."""
+    if depth > _DEEP:
+        raise RecursionError
+    if id(node) in known:
+        if known[id(node)] == 0:  # it is being weighed
+            problem = "an alias that stands inside what it means has no end"
+            raise yaml.MarkedYAMLError(problem=problem, problem_mark=node.start_mark)
+        return known[id(node)]
+    known[id(node)] = 0
+    weight = 1 + sum(_weigh(x, known, depth + 1) for x in _inside(node))
+    if weight > _HEAVY:
+        problem = f"aliases make more than {_HEAVY} values of this; write them out"
+        raise yaml.MarkedYAMLError(problem=problem, problem_mark=node.start_mark)
+    known[id(node)] = weight
+    return weight
+
+
+def _inside(node: yaml.Node) -> Iterator[yaml.Node]:
+    if isinstance(node, yaml.SequenceNode):
+        yield from node.value
+    elif isinstance(node, yaml.MappingNode):
+        for pair in node.value:
+            yield from pair
 
 
 def dump(tree: Mapping[str, Any]) -> str:

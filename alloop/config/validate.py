@@ -118,7 +118,7 @@ def _expected(mistake: ErrorDetails) -> str:
         name, phrase = _BOUNDS[kind]
         return phrase.format(context[name])
     if kind == "string_pattern_mismatch":
-        return "text of the right form"
+        return "text of letters, digits and signs that fit there, on one line"
     words = _EXPECTED.get(kind.split("_")[0])
     return words or f"something else: {mistake['msg'].lower()}"
 

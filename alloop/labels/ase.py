@@ -14,7 +14,7 @@ from typing import Any, cast
 
 import numpy as np
 from ase import Atoms
-from ase.calculators.calculator import Calculator, SCFError
+from ase.calculators.calculator import BaseCalculator, Calculator, SCFError
 
 from alloop.core.atoms import to_atoms
 from alloop.core.frame import Frame
@@ -60,9 +60,9 @@ def problems(settings: Mapping[str, Any], _elements: Sequence[str]) -> list[str]
     """What can be refused before anything runs: a wrong path, a wrong argument."""
     try:
         factory = _factory(settings["calculator"])
-    except (ImportError, AttributeError, ValueError) as error:
+    except (ImportError, AttributeError, TypeError, ValueError) as error:
         return [
-            "expected the import path of an ASE calculator such as "
+            "expected the import path of an ASE calculator class such as "
             f"ase.calculators.lj.LennardJones, got {settings['calculator']!r}: {error}"
         ]
     arguments = settings["arguments"]
@@ -93,8 +93,12 @@ def _nearest(key: str, known: list[str]) -> str:
 
 
 def _factory(path: str) -> Callable[..., Calculator]:
+    """The class at a path; TypeError for all else, which nobody knows."""
     module, _, name = path.rpartition(".")
-    return cast("Callable[..., Calculator]", getattr(import_module(module), name))
+    found = getattr(import_module(module), name)
+    if not (isinstance(found, type) and issubclass(found, BaseCalculator)):
+        raise TypeError(f"{name} is no class of ASE calculators")
+    return cast("Callable[..., Calculator]", found)
 
 
 @lru_cache(maxsize=4)

@@ -16,7 +16,7 @@ from alloop.core.errors import InputError
 from alloop.core.frame import Frame
 from alloop.core.levels import Level
 from alloop.core.records import Failure, Label, Unlabelled
-from alloop.labels.direct import label_frame, located, program
+from alloop.labels.direct import label_frame, located, program, takes
 from alloop.labels.gate import gate_problems
 from alloop.labels.scratch import disk_trouble
 from alloop.labels.wire import Message, asked, encode, receive, tell
@@ -96,9 +96,11 @@ def _listener(heard: list[str]) -> Callable[[Any], None]:
 def _problems(request: Message) -> list[str]:
     level = Level(request.header["kind"], request.header["text"])
     try:
-        program(level.kind)
+        run = program(level.kind)
     except InputError as error:
         return [str(error)]
+    if not takes(run, 2):
+        return [f"expected a function (frame, settings) -> Result, got {level.kind}"]
     found = gate_problems(level.settings)
     if level.kind in CHECKS:
         check = located(CHECKS[level.kind])

@@ -1,5 +1,6 @@
 """Label one frame in this process: gate, program, gate."""
 
+import inspect
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -68,6 +69,17 @@ def located(path: str) -> Callable[..., Any]:
             f"`package.module:function` of one, got {path!r}: {error}"
         ) from error
     return cast("Callable[..., Any]", found)
+
+
+def takes(function: Callable[..., Any], many: int) -> bool:
+    """Whether it can be called with so many values; True where it does not say."""
+    try:
+        inspect.signature(function).bind(*range(many))
+    except TypeError:
+        return False
+    except ValueError:
+        return callable(function)
+    return True
 
 
 def _outcome(run: Program, level: Level, frame: Frame) -> Result | Refused:

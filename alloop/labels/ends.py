@@ -8,6 +8,7 @@ from alloop.core.records import Failure
 from alloop.labels.scratch import disk_trouble
 from alloop.labels.supervisor import SIGNALLED
 
+EXITED = "exit code"  # how the message of a child begins that no signal ended
 _HIGH = 0.8  # of the memory limit: who kills at that means the memory
 _LINES = 12  # of the last words
 _FATAL = "Fatal Python error"  # faulthandler: the innermost call comes first
@@ -79,4 +80,4 @@ def _how(code: int) -> str:
     try:
         return signal.Signals(code - SIGNALLED).name
     except ValueError:
-        return f"exit code {code}"
+        return f"{EXITED} {code}"

@@ -37,7 +37,6 @@ from typing import Any
 
 import numpy as np
 from ase.data import covalent_radii
-from scipy.spatial import cKDTree
 
 from alloop.core.atoms import symbol
 from alloop.core.frame import Frame
@@ -49,6 +48,7 @@ from alloop.labels.outcome import Refused, Result
 WAVE_FUNCTIONS = ("hf", "mp2", "ccsd", "ccsd(t)")
 ELEMENTS = range(1, 119)
 _FARTHEST = 1e6  # Å
+_FEW = 300  # places whose pairs are all looked at
 _THINNEST = 0.1  # Å
 
 
@@ -192,12 +192,24 @@ def _excess(net: float, torque: float, largest: float, at: Tolerances) -> str | 
     return None
 
 
+def _near(places: Floats, reach: float) -> tuple[Integers, Integers]:
+    """Pairs that are at most so far apart, each once."""
+    if len(places) > _FEW:
+        from scipy.spatial import cKDTree  # which takes longer to import than few pairs
+
+        i, j = cKDTree(places).query_pairs(reach, output_type="ndarray").T
+        return i, j
+    i, j = np.triu_indices(len(places), 1)
+    near = np.linalg.norm(places[i] - places[j], axis=1) <= reach
+    return i[near], j[near]
+
+
 def _closest(frame: Frame, limit: float) -> tuple[float, int, int] | None:
     """The closest contact below `limit`, over the sum of radii, and whose it is."""
     images, owners = _images(frame)
     radii = covalent_radii[frame.numbers[owners]]  # (images,) Å
     reach = 2 * limit * float(radii.max())  # Å
-    i, j = cKDTree(images).query_pairs(reach, output_type="ndarray").T
+    i, j = _near(images, reach)
     i, j = i[i < len(frame)], j[i < len(frame)]  # the first images are the atoms
     distances = np.linalg.norm(images[i] - images[j], axis=1)  # (pairs,) Å
     ratios = distances / (radii[i] + radii[j])

@@ -19,10 +19,11 @@ import threading
 import weakref
 from collections.abc import Sequence
 
+from alloop.core.errors import Interrupted
 from alloop.core.frame import Frame
 from alloop.core.levels import Level
 from alloop.core.records import Failure, Label, Unlabelled
-from alloop.labels.ends import Ended
+from alloop.labels.ends import EXITED, Ended
 from alloop.labels.process import ChildProcess
 from alloop.labels.start import Limits as Limits
 from alloop.labels.wire import Garbled, Message, ask_label, told
@@ -143,7 +144,10 @@ class IsolatedLabeller:
         return Unlabelled(frame.id, self.level.id, *why)
 
     def problems(self, elements: Sequence[str]) -> list[str]:
-        """What is wrong with the level for these elements, one sentence each."""
+        """What is wrong with the level for these elements, one sentence each.
+
+        Interrupted where the child died or was killed before it could tell.
+        """
         question = {
             "ask": "check",
             "kind": self.level.kind,
@@ -153,7 +157,12 @@ class IsolatedLabeller:
         try:
             answer = self.child.ask(Message(question))
         except Ended as ended:
-            return [f"level {self.level.title} could not be checked: {ended.message}"]
+            if ended.message.startswith(EXITED):  # what it imported raised something
+                return [f"{self.level.title} cannot be used: {ended.message}"]
+            raise Interrupted(
+                f"{self.level.title} could not be checked: the process that looked at "
+                f"it ended ({ended.message}); nothing was begun, try again"
+            ) from ended
         return [str(problem) for problem in answer.header["problems"]]
 
     def close(self) -> None:

@@ -14,6 +14,7 @@ from alloop.labels.makers import ase_level as ase_level
 from alloop.labels.makers import model_level as model_level
 from alloop.labels.makers import table_level as table_level
 from alloop.labels.makers import xtb_level as xtb_level
+from alloop.labels.named_code import unread_problems
 from alloop.labels.pyscf.level import pyscf_level as pyscf_level
 from alloop.labels.pyscf.names import FUNCTIONALS
 from alloop.labels.toy import toy_level as toy_level
@@ -60,6 +61,8 @@ def check_level(
     child process only: that of `within` if it serves this kind, or one started for
     this question.
     """
+    if unread := unread_problems(level):
+        return unread
     if within is not None and within.level.kind == level.kind:
         return within.labeller(level).problems(elements)
     with IsolatedLabeller(level) as child:

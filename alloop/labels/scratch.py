@@ -7,7 +7,9 @@ import shutil
 import tempfile
 from pathlib import Path
 
-EMPTY = "settings.py"  # PySCF runs the user's configuration file unless it is given one
+SETTINGS = (
+    "settings.py"  # PySCF runs the user's configuration file unless it is given one
+)
 _PREFIX = "alloop-label-"
 # HDF5 writes these words into errors of many kinds, and does not always set errno.
 _TROUBLES = [
@@ -36,7 +38,9 @@ class Scratch:
         _sweep(Path(base))
         unlocked = Path(tempfile.mkdtemp(prefix=f"new-{_PREFIX}", dir=base))
         try:
-            self._lock = (unlocked / EMPTY).open("w")
+            self._lock = (unlocked / SETTINGS).open("w")
+            self._lock.write("DISABLE_EVAL = True\n")  # of what a basis set's text says
+            self._lock.flush()
         except OSError:
             unlocked.rmdir()
             raise
@@ -52,7 +56,7 @@ class Scratch:
 
 def _sweep(base: Path) -> None:
     """Remove what killed processes left: coupled cluster leaves gigabytes."""
-    for file in base.glob(f"{_PREFIX}*/{EMPTY}"):
+    for file in base.glob(f"{_PREFIX}*/{SETTINGS}"):
         try:
             with file.open("r") as lock:
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)

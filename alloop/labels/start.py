@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from alloop.labels.memory import ALLOWED
-from alloop.labels.scratch import EMPTY
+from alloop.labels.scratch import SETTINGS
 
 _ONE_THREAD = ("OMP", "MKL", "OPENBLAS", "VECLIB_MAXIMUM", "NUMEXPR")
 
@@ -49,7 +49,7 @@ def _environment(scratch: Path, limits: Limits) -> dict[str, str]:
         ALLOWED: f"{limits.memory_mb:g}",
         "PYTHONPATH": os.pathsep.join(str(Path(p).resolve()) for p in sys.path),
         "PYTHONFAULTHANDLER": "1",
-        "PYSCF_CONFIG_FILE": str(scratch / EMPTY),
+        "PYSCF_CONFIG_FILE": str(scratch / SETTINGS),
         "PYSCF_TMPDIR": str(scratch),
         "TMPDIR": str(scratch),
     }

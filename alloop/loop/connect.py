@@ -2,19 +2,33 @@
 
 import contextlib
 import logging
+import multiprocessing
 import os
 import signal
+import tempfile
+import threading
 import time
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from copy import deepcopy
 from dataclasses import dataclass
 from multiprocessing.resource_tracker import ensure_running
-from typing import Any
+from pathlib import Path
+from typing import Any, TypeVar
 
-from alloop.core.errors import InputError
+from alloop.core.errors import InputError, Interrupted
 from alloop.loop.places import ClusterPlan, Credentials, cores
+from alloop.models.own_folder import own_folder
 
+_Made = TypeVar("_Made")
 _HERE = "127.0.0.1"
+# Dask opens a port for web pages on each process; without routes it shows nothing.
+NO_PAGES: dict[str, list[str]] = {
+    "distributed.scheduler.http.routes": [],
+    "distributed.worker.http.routes": [],
+}
+_LOOK = 0.1  # s between two looks at what starts
+_GIVE_UP = 1.0  # s for what was interrupted while it started
 _TEND = 10.0  # s between two looks at the jobs of a batch system
 
 
@@ -104,18 +118,40 @@ def secured(tls: Credentials) -> Any:
 
 
 def _local(plan: ClusterPlan) -> Link:
-    from distributed import Client, LocalCluster
+    """Processes that only this run can talk to: keys are made for it, and leave the
+    memory of its processes never."""
+    import dask
+    from distributed import Client, LocalCluster, Security
 
-    with _quiet(), _at_hand(), deaf():
-        cluster = LocalCluster(
+    # What does not fit into memory goes there, and is unpickled from there.
+    folder = own_folder(Path(tempfile.gettempdir()) / f"alloop-workers-{os.getuid()}")
+
+    def start() -> LocalCluster:
+        settings = deepcopy(dask.config.get("distributed"))
+        return LocalCluster(
             n_workers=plan.workers or cores(),
             threads_per_worker=1,
             processes=True,
             host=_HERE,
+            protocol="tls://",
+            security=Security.temporary(),
             dashboard_address=f"{_HERE}:0",
-            worker_dashboard_address=f"{_HERE}:0",
+            scheduler_kwargs={"dashboard": False},
+            worker_dashboard_address=None,
+            local_directory=str(folder),
+            config={"distributed": settings},  # of workers that are started again, too
             silence_logs=logging.CRITICAL,
         )
+
+    with _quiet(), _at_hand(), dask.config.set(NO_PAGES):
+        try:
+            cluster = started(start)
+        except (OSError, RuntimeError, TimeoutError) as error:
+            raise Interrupted(
+                f"a worker process ended while it was started ({_short(error)}); "
+                "nothing is lost: see that memory and processes are not short, and "
+                "run it again"
+            ) from error
     return Link(Client(cluster, set_as_default=False), cluster)
 
 
@@ -130,8 +166,9 @@ def _batch(plan: ClusterPlan) -> Link:
             "is not here: pip install 'alloop[jobqueue]'"
         ) from error
     assert plan.batch is not None
-    with _quiet(), _at_hand(), deaf():
-        cluster = start(plan.batch, plan.folder)
+    batch = plan.batch
+    with _quiet(), _at_hand():
+        cluster = started(lambda: start(batch, plan.folder))
     return Link(Client(cluster, set_as_default=False), cluster)
 
 
@@ -139,16 +176,45 @@ def _serves(scheduler: Any) -> bool:
     return bool(scheduler.status.name == "running")
 
 
-@contextlib.contextmanager
-def deaf() -> Iterator[None]:
-    """Ctrl-C in a terminal reaches every process of the group. Threads and processes
-    that start here inherit a blocked SIGINT: the driver alone decides what to do."""
+def started(make: Callable[[], _Made]) -> _Made:
+    """What `make` returns or raises, from a thread of its own.
+
+    Ctrl-C in a terminal reaches every process of the group: threads and processes that
+    start there inherit a blocked SIGINT, while the caller goes on hearing it and alone
+    decides what to do. Where that interrupts, the processes begun so far are killed.
+    """
+    made: list[_Made] = []
+    raised: list[BaseException] = []
+
+    def run() -> None:
+        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+        try:
+            made.append(make())
+        except BaseException as error:  # noqa: BLE001 - the caller's to raise
+            raised.append(error)
+
     ensure_running()  # of multiprocessing: it would unblock the signal on its first use
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    before = set(multiprocessing.active_children())
+    thread = threading.Thread(target=run, name="alloop-cluster", daemon=True)
+    thread.start()
     try:
-        yield
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+        while thread.is_alive():
+            thread.join(_LOOK)
+    except KeyboardInterrupt:
+        _kill_new(before, thread)
+        raise
+    if raised:
+        raise raised[0]
+    return made[0]
+
+
+def _kill_new(before: set[Any], thread: threading.Thread) -> None:
+    """Kill what starts until the thread has given up."""
+    until = time.monotonic() + _GIVE_UP
+    while thread.is_alive() and time.monotonic() < until:
+        for process in set(multiprocessing.active_children()) - before:
+            process.kill()
+        thread.join(_LOOK)
 
 
 def _worker_pids(cluster: Any) -> list[int]:

@@ -9,12 +9,16 @@ once it has been idle for a while: never in the middle of a label.
 import asyncio
 import getpass
 import logging
+import shlex
+import shutil
+import sys
 import time
 from collections.abc import Iterable, Mapping
 from math import ceil
 from pathlib import Path
 from typing import Any
 
+import dask
 from dask_jobqueue.pbs import PBSJob
 from dask_jobqueue.slurm import SLURMJob
 from distributed import Scheduler, Security
@@ -23,11 +27,12 @@ from distributed.deploy.spec import SpecCluster
 
 from alloop.core.errors import InputError
 from alloop.loop import linger
-from alloop.loop.connect import secured
+from alloop.loop.connect import NO_PAGES, secured
 from alloop.loop.due import LIFE, UNTIL, Due
 from alloop.loop.places import Batch, Credentials, Group
 from alloop.store.links import refuse_link, refuse_links
 
+KEYS = "tls"  # the folder of a run's credentials
 _ASK = 20.0  # s between two questions to the batch system
 _REFUSALS = 5  # submissions that fail one after the other, before we give up
 _JOIN = 120  # s that a worker looks for its scheduler
@@ -59,18 +64,28 @@ def start(batch: Batch, folder: Path) -> "Jobs":
 
 
 def credentials(folder: Path) -> Security:
-    """New credentials for one run, in files that only this user may read."""
+    """New credentials for one run, in files that only this user may read; those of a
+    run that was killed are removed first."""
     made = Security.temporary()
-    private = folder / "tls"
-    private.mkdir(mode=0o700, exist_ok=True)
+    private = folder / KEYS
+    forget(folder)
+    private.mkdir(mode=0o700)
     texts = {"ca": made.tls_ca_file, "cert": made.tls_client_cert}
     for name, text in {**texts, "key": made.tls_client_key}.items():
         path = private / f"{name}.pem"
-        path.unlink(missing_ok=True)
-        path.touch(mode=0o600)
+        path.touch(mode=0o600, exist_ok=False)
         path.write_text(text)
     files = (str(private / f"{name}.pem") for name in ("ca", "cert", "key"))
     return secured(Credentials(*files))
+
+
+def forget(folder: Path) -> None:
+    """Remove a run's credentials, or whatever else stands in their place."""
+    private = folder / KEYS
+    if private.is_dir() and not private.is_symlink():
+        shutil.rmtree(private)
+    else:
+        private.unlink(missing_ok=True)
 
 
 def job(
@@ -87,20 +102,40 @@ def job(
         "memory": f"{group.memory:.0f}MB",
         "interface": batch.interface,
         "job_name": f"alloop-{resource.lower()}",
-        "log_directory": str(folder),
         "death_timeout": _JOIN,
         "job_script_prologue": [*_limits(batch.walltime), *batch.prologue],
-        "worker_extra_args": _arguments(batch, resource),
-        "security": security,
+        "python": shlex.quote(sys.executable),
+        "worker_extra_args": [*_arguments(batch, resource), *_keys(security)],
         "protocol": None if security is None else "tls://",
     }
     kind = _Slurm if batch.system == "slurm" else _Pbs
-    return {"cls": kind, "options": options | _asked(batch, group)}
+    lines = [*_logs(batch, resource, folder), *batch.directives]
+    return {"cls": kind, "options": options | _asked(batch, group, lines)}
 
 
-def _asked(batch: Batch, group: Group) -> dict[str, Any]:
-    """What the batch system is asked for, in its own words."""
-    extra = list(batch.directives)
+def _keys(security: Security | None) -> list[str]:
+    """What lets a worker in, as words of a shell's line."""
+    if security is None:
+        return []
+    files = security.get_tls_config_for_role("worker")
+    names = ("ca_file", "cert", "key")
+    pairs = [(f"--tls-{name.replace('_', '-')}", files[name]) for name in names]
+    return [shlex.quote(word) for pair in pairs for word in pair]
+
+
+def _logs(batch: Batch, resource: str, folder: Path) -> list[str]:
+    """Where the output goes, as options in the head of a job script: no shell reads
+    these, but quotes count, and % is Slurm's own unless it is doubled."""
+    place = shlex.quote(str(folder.absolute()))
+    if batch.system == "pbs":
+        return [f"-e {place}/", f"-o {place}/"]
+    name = place.replace("%", "%%") + f"/alloop-{resource.lower()}-%J"
+    return [f"-e {name}.err", f"-o {name}.out"]
+
+
+def _asked(batch: Batch, group: Group, lines: list[str]) -> dict[str, Any]:
+    """What the batch system is asked for, in its own words, with more such lines."""
+    extra = list(lines)
     if batch.system == "slurm":
         extra += [f"--gres=gpu:{group.gpus}"] * bool(group.gpus)
         return {"job_cpu": group.cores, "job_extra_directives": extra}
@@ -125,6 +160,7 @@ def _limits(walltime: float) -> list[str]:
     return [
         f"export {LIFE}={walltime:.0f}",
         f"export {UNTIL}=$(( $(date +%s) + {walltime:.0f} ))",
+        "export DASK_DISTRIBUTED__WORKER__HTTP__ROUTES='[]'",  # see NO_PAGES
     ]
 
 
@@ -137,7 +173,7 @@ class Jobs(SpecCluster):  # type: ignore[misc]
     """A scheduler and its jobs."""
 
     def __init__(self, batch: Batch, folder: Path, security: Security | None) -> None:
-        self._batch, self._number = batch, 0
+        self._batch, self._folder, self._number = batch, folder, 0
         self._specs = {
             resource: job(batch, resource, folder, security)
             for resource in batch.groups
@@ -151,12 +187,13 @@ class Jobs(SpecCluster):  # type: ignore[misc]
             "dashboard": False,
             "dashboard_address": "127.0.0.1:0",
         }
-        super().__init__(
-            scheduler={"cls": Scheduler, "options": scheduler},
-            security=security,
-            silence_logs=logging.CRITICAL,
-            name="alloop",
-        )
+        with dask.config.set(NO_PAGES):
+            super().__init__(
+                scheduler={"cls": Scheduler, "options": scheduler},
+                security=security,
+                silence_logs=logging.CRITICAL,
+                name="alloop",
+            )
 
     def tend(self, tasks: Mapping[str, int]) -> None:
         """Submit jobs for so many tasks by resource, give back those that idle, forget
@@ -227,6 +264,10 @@ class Jobs(SpecCluster):  # type: ignore[misc]
         if not slurm:
             return process.returncode == 0
         return process.returncode != 0 or job_id in out.decode().split()
+
+    async def _close(self) -> None:
+        await super()._close()
+        forget(self._folder)
 
     async def _forget_refused(self) -> None:
         for name, worker in list(self.workers.items()):

@@ -6,13 +6,17 @@ there. torch keeps the code on the disk (`TORCHINDUCTOR_CACHE_DIR`, by default i
 temporary folder): the next process takes it from there within seconds.
 """
 
+import os
 import shutil
 import threading
 import warnings
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any, TypeAlias
 
 from torch import Tensor
+
+from alloop.models.own_folder import own_folder
 
 Code: TypeAlias = Callable[..., tuple[Tensor, ...]]
 
@@ -64,6 +68,7 @@ def _compiled(function: Code, example: Sequence[Tensor], general: bool) -> Code:
     # Compiling in this process alone: no pool of helpers that outlives it. One thread
     # in the code: sums must not depend on how many there are.
     settings = {"compile_threads": 1, "cpp.threads": 1}
+    _keep_code_to_ourselves()
     try:
         traced = _traced(function, general)(*example)
         with config.patch(settings), torch.no_grad():
@@ -80,6 +85,15 @@ def _compiled(function: Code, example: Sequence[Tensor], general: bool) -> Code:
             return tuple(code(*tensors))
 
     return run
+
+
+def _keep_code_to_ourselves() -> None:
+    """Where torch would take code from a folder that others can write in, another."""
+    from torch._inductor.runtime.cache_dir_utils import default_cache_dir
+
+    if "TORCHINDUCTOR_CACHE_DIR" not in os.environ:
+        folder = own_folder(Path(default_cache_dir()))
+        os.environ["TORCHINDUCTOR_CACHE_DIR"] = str(folder)
 
 
 def _traced(function: Code, general: bool) -> Callable[..., Any]:

@@ -68,15 +68,21 @@ class Live:
         self._paid = 0.0  # CPU seconds of labels in this run
         self._began = self._looked = clock()
         self._display: Display | None = None
+        self._shown = False
 
     def __enter__(self) -> Self:
-        self._began = self._clock()
+        self._shown, self._began = True, self._clock()
         if self._console.is_terminal:
             self._display = Display(
                 self._panel(), console=self._console, auto_refresh=False
             )
             self._display.start(refresh=True)
         return self
+
+    @property
+    def shown(self) -> bool:
+        """Whether it has been shown."""
+        return self._shown
 
     def __exit__(
         self,

@@ -11,15 +11,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import zarr
-from zarr.codecs import BloscCodec, Crc32cCodec
-from zarr.storage import MemoryStore
 
 from alloop.core.errors import DamagedError
 from alloop.store.record import Array
 from alloop.store.root import NODE_FILE, Node
-
-_SHUFFLED = (BloscCodec(cname="zstd", clevel=3, shuffle="shuffle"), Crc32cCodec())
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,6 +57,8 @@ def open_rows(folder: Path, length: int, layout: Layout) -> Array:
     The files may hold more, of a write that was never shown. Raises DamagedError where
     they are not there or not as they were written.
     """
+    import zarr  # which takes longer than reading a journal
+
     first = begin(length, layout)
     try:
         array: Any = zarr.open_array(folder, mode="r")
@@ -90,13 +87,18 @@ def _damaged(folder: Path, what: str) -> DamagedError:
 def _array(
     memory: dict[str, Any], shape: tuple[int, ...], like: Array, layout: Layout
 ) -> Any:
+    import zarr
+    from zarr.codecs import BloscCodec, Crc32cCodec
+    from zarr.storage import MemoryStore
+
+    packed = (BloscCodec(cname="zstd", clevel=3, shuffle="shuffle"),)
     return zarr.create_array(
         MemoryStore(memory),
         shape=shape,
         chunks=(layout.rows, *shape[1:]),
         dtype=like.dtype,
         fill_value=_fill(like),
-        compressors=_SHUFFLED if layout.compressed else (Crc32cCodec(),),
+        compressors=(*(packed if layout.compressed else ()), Crc32cCodec()),
         dimension_names=layout.dimensions,
         chunk_key_encoding={"name": "default", "separator": "."},
         attributes=dict(layout.attributes),

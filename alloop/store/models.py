@@ -7,7 +7,6 @@ import uuid
 from pathlib import Path
 
 import numpy as np
-import zarr
 
 from alloop.core.errors import AlloopError, DamagedError, StoreError
 from alloop.models.checkpoint import content_identity
@@ -60,6 +59,8 @@ def read_model(store: Path, model_id: str) -> bytes:
             f"{store} holds no model {model_id}; it holds "
             f"{', '.join(model_ids(store)) or 'none'}"
         )
+    import zarr  # which takes longer than reading a journal
+
     try:
         array = zarr.open_array(folder, mode="r")
         blob = np.asarray(array[:], dtype=np.uint8).tobytes()

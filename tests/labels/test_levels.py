@@ -4,6 +4,7 @@ import sys
 import pytest
 
 from alloop.core.errors import InputError
+from alloop.core.levels import level
 from alloop.labels.isolated import Child
 from alloop.labels.levels import (
     ase_level,
@@ -109,6 +110,8 @@ def test_an_unknown_setting_names_the_nearest_one() -> None:
         (pyscf_level("hf", "6-31g", ladder=["damp"]), "HO", "did you mean 'damping'"),
         (ase_level("ase.calculators.lj.LenardJones"), "H", "import path"),
         (ase_level("ase.nowhere.Calculator"), "H", "import path"),
+        (ase_level("ase.build.molecule"), "H", "import path"),
+        (level("os:system", {}), "H", "Python's own"),
         (ase_level("ase.calculators.lj.LennardJones", {"sigm": 1}), "H", "'sigma'"),
         (toy_level(fault="segfault"), "H", "segv"),
         (named("b3lpy-d4/def2-svp"), "HO", "did you mean 'b3lyp'"),

@@ -1,8 +1,13 @@
 """Real clusters: an own one, a foreign one, one that is not there."""
 
+import json
 import logging
+import os
+import shlex
+import signal
 import subprocess
 import sys
+import time
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -18,7 +23,7 @@ from alloop.core.records import Walker
 from alloop.loop import due
 from alloop.loop import events as e
 from alloop.loop.cluster import DaskPool, open_pool
-from alloop.loop.connect import secured
+from alloop.loop.connect import _worker_pids, connect, secured
 from alloop.loop.jobs import credentials, job
 from alloop.loop.places import LABEL, LEARN, ClusterPlan, Credentials, cores
 from alloop.loop.pools import Task
@@ -87,7 +92,7 @@ def test_a_dead_scheduler_is_replaced_and_no_task_pays_for_it(
     def kill(_state: object, turn: e.Turn) -> None:
         turns.append(turn)
         if len(turns) == 20:
-            places.update(listening())
+            places.update(ip for ip, _ in listening())
             cluster = pools[0]._link.cluster
             cluster.sync(cluster.scheduler.close)
 
@@ -103,15 +108,79 @@ def test_a_dead_scheduler_is_replaced_and_no_task_pays_for_it(
     assert places == {"127.0.0.1"}
 
 
-def listening() -> set[str]:
-    """Where this process and its children listen."""
+def listening() -> set[tuple[str, int]]:
+    """Addresses and ports where this process and its children listen."""
     me = psutil.Process()
     return {
-        connection.laddr.ip
+        (connection.laddr.ip, connection.laddr.port)
         for process in (me, *me.children(recursive=True))
         for connection in process.net_connections("tcp")
         if connection.status == psutil.CONN_LISTEN
     }
+
+
+INTRUDER = """
+import asyncio, json, sys, urllib.error, urllib.request
+from distributed import Security
+from distributed.core import connect
+
+async def opened(address, **security):
+    try:
+        comm = await connect(address, timeout=1, **security)
+    except Exception:
+        return None
+    await comm.close()
+    return address
+
+def page(port):
+    try:
+        urllib.request.urlopen(f"http://127.0.0.1:{port}/health", timeout=1)
+    except (OSError, ValueError):
+        return None
+    return f"http:{port}"
+
+strange = Security.temporary().get_connection_args("client")
+async def main(ports):
+    tries = [opened(f"tcp://127.0.0.1:{port}") for port in ports]
+    tries += [opened(f"tls://127.0.0.1:{port}", **strange) for port in ports]
+    return [*await asyncio.gather(*tries), *map(page, ports)]
+
+print(json.dumps([x for x in asyncio.run(main(sys.argv[1:])) if x]))
+"""
+
+
+def intruder(ports: list[str]) -> list[str]:
+    """What a process of this machine can open without this run's keys."""
+    command = [sys.executable, "-W", "ignore", "-c", INTRUDER, *ports]
+    env, pipe = {"HOME": "/"}, subprocess.PIPE
+    done = subprocess.run(command, env=env, stdout=pipe, check=True, timeout=60)
+    return list(json.loads(done.stdout))
+
+
+def test_nobody_without_the_run_s_keys_can_talk_to_an_own_cluster() -> None:
+    link = connect(ClusterPlan("local", 1))
+    try:
+        assert link.client.submit(sum, [1, 2]).result(timeout=30) == 3
+        (worker,) = _worker_pids(link.cluster)
+        os.kill(worker, signal.SIGKILL)  # its successor is no more open
+        until = time.monotonic() + 30
+        while _worker_pids(link.cluster) in ([], [worker], [None]):
+            assert time.monotonic() < until
+            time.sleep(0.05)
+        assert link.client.submit(sum, [2, 2]).result(timeout=30) == 4
+        ports = sorted({str(port) for _, port in listening()})
+        scheduler = link.cluster.scheduler_address.rpartition(":")[2]
+        assert scheduler in ports
+        assert intruder(ports) == []
+    finally:
+        link.end()
+
+
+def test_the_intruder_does_open_what_has_no_keys() -> None:
+    settings = {"n_workers": 0, "processes": False, "protocol": "tcp://"}
+    with LocalCluster(**settings, **LOCAL) as cluster:
+        port = cluster.scheduler_address.rpartition(":")[2]
+        assert intruder([port]) == [f"tcp://127.0.0.1:{port}"]
 
 
 def test_what_a_worker_refuses_for_want_of_time_goes_to_another(
@@ -232,9 +301,76 @@ def test_a_pbs_job_script_asks_for_what_the_campaign_says(tmp_path: Path) -> Non
     ):
         assert words in command
     assert f"--tls-key {tmp_path}/tls/key.pem" in command
+    assert "export DASK_DISTRIBUTED__WORKER__HTTP__ROUTES='[]'" in label
     assert "--nworkers" not in learn  # one task at a time, on all cores
     assert "--lifetime 7110s --lifetime-stagger 30s" in command
     assert sys.executable in command
+
+
+STUB = """#!/bin/sh
+mkdir -p ran && cd ran && exec bash "$1"
+"""
+
+
+@pytest.mark.parametrize("system", ["slurm", "pbs"])
+def test_a_job_script_takes_any_folder_and_python_word_for_word(
+    tmp_path: Path, system: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    odd = tmp_path / "a $(touch hit) `touch hit`;'b' \"c\" %J"
+    odd.mkdir()
+    python = odd / "python"
+    python.write_text('#!/bin/sh\nfor word in "$@"; do echo "$word"; done > words\n')
+    python.chmod(0o755)
+    monkeypatch.setattr("sys.executable", str(python))
+    said = {**PBS, "kind": system, "directives": ["--comment hello"]}
+    said["prologue"] = ["echo hello > said"]
+    setup = Campaign.from_yaml(write_toy(odd, cluster=said)).setup
+    assert setup.cluster.batch is not None
+    folder = odd / "toy.zarr.jobs"
+    folder.mkdir()
+    spec = job(setup.cluster.batch, LABEL, folder, credentials(folder))
+    script = made(spec, LABEL)
+    stub, file = tmp_path / "submit", tmp_path / "job"
+    stub.write_text(STUB)
+    stub.chmod(0o755)
+    file.write_text(script)
+    subprocess.run([stub, file], cwd=tmp_path, check=True)
+    words = (tmp_path / "ran" / "words").read_text().split("\n")
+    for name in ("ca", "cert", "key"):
+        assert str(folder / "tls" / f"{name}.pem") in words
+    assert (tmp_path / "ran" / "said").exists()
+    assert not [*tmp_path.rglob("hit")]
+    mark = "#SBATCH " if system == "slurm" else "#PBS "
+    lines = [x.removeprefix(mark) for x in script.splitlines() if x.startswith(mark)]
+    logs = [shlex.split(x)[1] for x in lines if x[:2] in ("-e", "-o")]
+    places = [x.partition("/alloop-label-%J")[0].rstrip("/") for x in logs]
+    expected = str(folder).replace("%", "%%" if system == "slurm" else "%")
+    assert places == [expected, expected]
+
+
+def test_keys_of_a_batch_cluster_go_with_it_and_those_of_a_dead_one_before(
+    tmp_path: Path,
+) -> None:
+    setup = Campaign.from_yaml(write_toy(tmp_path, cluster=PBS)).setup
+    folder, elsewhere = tmp_path / "jobs", tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    (elsewhere / "key.pem").write_text("of somebody")
+    folder.mkdir()
+    keys = folder / "tls"
+    keys.symlink_to(elsewhere)  # as a folder from elsewhere might have it
+    link = connect(replace(setup.cluster, folder=folder))
+    assert not keys.is_symlink()
+    assert keys.stat().st_mode & 0o777 == 0o700
+    old = (keys / "key.pem").read_text()
+    assert all(x.stat().st_mode & 0o777 == 0o600 for x in keys.iterdir())
+    assert intruder(sorted({str(port) for _, port in listening()})) == []
+    link.end()
+    assert not keys.exists()
+    keys.mkdir()
+    (keys / "key.pem").write_text(old)  # of a run that was killed
+    credentials(folder)
+    assert (keys / "key.pem").read_text() != old
+    assert (elsewhere / "key.pem").read_text() == "of somebody"
 
 
 def test_one_group_of_workers_does_everything(tmp_path: Path) -> None:

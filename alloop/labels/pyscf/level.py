@@ -1,6 +1,7 @@
 """Levels of PySCF with every default spelled out. Imports no PySCF."""
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 from alloop.core.errors import InputError
@@ -67,7 +68,21 @@ def pyscf_level(
     defaults = _defaults(settings, bool(tuning.get("kpoints")))
     settings |= {key: tuning.get(key, value) for key, value in defaults.items()}
     settings["conv_tol_grad"] = settings["conv_tol_grad"] or settings["conv_tol"] ** 0.5
+    _refuse_files(settings)
     return level("pyscf", {**settings, "title": _title(settings)})
+
+
+def _refuse_files(settings: Mapping[str, Any]) -> None:
+    """InputError for what PySCF would read as a file or a text: it may hold code, and
+    the name alone would not tell two levels apart."""
+    for key in ("basis", "ecp", "aux_basis", "pseudo"):
+        name = str(settings.get(key, ""))
+        text = "\n" in name
+        if text or Path(name).is_file():
+            raise InputError(
+                f"expected the name of a set for `{key}`, {name[:40]!r} is a "
+                f"{'text' if text else 'file'}; take one that PySCF has"
+            )
 
 
 def tighter(loose: Level) -> Level:
