@@ -171,7 +171,7 @@ def test_the_intruder_does_open_what_has_no_keys() -> None:
     settings = {"n_workers": 0, "processes": False, "protocol": "tcp://"}
     with LocalCluster(**settings, **LOCAL) as cluster:
         port = cluster.scheduler_address.rpartition(":")[2]
-        assert intruder([port]) == [f"plain:{port}"]
+        assert f"plain:{port}" in intruder([port])
 
 
 def test_what_a_worker_refuses_for_want_of_time_goes_to_another(
