@@ -50,7 +50,7 @@ def test_quick_commands_load_nothing_that_is_slow(tmp_path: Path) -> None:
     )
     loaded = json.loads(done.stdout.rpartition("LOADED ")[2])
     assert set(loaded) == {"--help", "version", "check", "status", "log"}
-    assert loaded["status"] == []
+    assert set(loaded["status"]) <= {"zarr"}
     assert set(loaded["log"]) <= {"zarr"}
 
 
