@@ -182,7 +182,11 @@ def _columns(store: Path, shown: dict[str, root.Node]) -> Iterator[Finding]:
     for part in parts(store):
         what = "columns of a journal that lost its end were set aside there"
         yield Finding(part.name, what, _PART)
-    group: Any = zarr.open_group(store, mode="r")
+    try:
+        group: Any = zarr.open_group(store, mode="r")
+    except (KeyError, TypeError, ValueError) as error:  # of an unknown codec, say
+        yield Finding("columns", f"zarr cannot open them ({error})", _COLUMNS)
+        return
     for name in names(shown):
         if shown[name]["attributes"].get("schema") != VERSION:
             continue  # of another alloop: the next run makes them anew

@@ -37,7 +37,7 @@ def test_all_that_was_spent_is_in_the_last_point_of_a_curve(finished):
     assert [x.force_mae for x in costed] == [x.force_mae for x in stands]
     assert [x.label_cost for x in costed] == [x.label_cost for x in stands]
     parts = by_part(finished)
-    labels = ("cheap labels", "expensive labels", "test labels")
+    labels = ("cheap labels", "expensive labels", "frozen set")
     others = sum(spent for part, spent in parts.items() if part not in labels)
     assert costed[-1].all_cost == pytest.approx(costed[-1].label_cost + others)
     assert sorted(x.all_cost for x in costed) == [x.all_cost for x in costed]
