@@ -1,6 +1,7 @@
 """A campaign that ends in a second: toy levels, a least-squares potential."""
 
 import hashlib
+import os
 from pathlib import Path
 
 import pytest
@@ -8,6 +9,9 @@ import yaml
 
 from alloop.core.records import Label
 from alloop.loop.history import History, read
+
+# Before torch is imported: threads of several test processes wait for each other.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 TOY = """
 name: toy

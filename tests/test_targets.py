@@ -33,12 +33,13 @@ def commands(store: Path, out: Path) -> list[list[str]]:
     model, water = store.with_name("toy.model"), store.with_name("water.xyz")
     level = ["--level", "{kind: toy}", "--workers", "1"]
     steps = ["--steps", "20", "--quiet"]
+    pairs = ["--potential", "pairwise", "--quiet"]
     return [
         ["export", str(store), str(out.with_suffix(".xyz"))],
         ["export", str(store), str(out.with_suffix(".db"))],
         ["export", str(store), "--model", str(out.with_suffix(".model"))],
         ["report", str(store), "--out", str(out.with_suffix(".html"))],
-        ["train", str(store), "--out", str(out.with_suffix(".model")), "--quiet"],
+        ["train", str(store), "--out", str(out.with_suffix(".model")), *pairs],
         ["label", str(water), *level, "--out", str(out.with_suffix(".xyz"))],
         ["md", str(model), str(water), "--out", str(out.with_suffix(".xyz")), *steps],
         ["md", str(model), str(water), "--out", str(out.with_suffix(".traj")), *steps],

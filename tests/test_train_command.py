@@ -29,7 +29,7 @@ LEVELS = {"cheap": toy_level(), "expensive": toy_level(stretch=0.02, offset=1.0)
 UNITS = ("--energy-unit", "eV", "--length-unit", "angstrom")
 PAIRS = ("--potential", "pairwise", "--quiet")
 PAINN = "{kind: painn, channels: 8, layers: 1, cutoff: 3.0}"
-STEPS = "{kind: asteroid, bias: plain, teacher: 20, pretrain: 60, finetune: 40}"
+STEPS = "{kind: asteroid, bias: plain, teacher: 5, pretrain: 15, finetune: 10}"
 
 
 def labelled(count: int, seed: int, level: str = "expensive") -> list[Atoms]:
