@@ -71,8 +71,8 @@ def _options(
 
 
 _COMMANDS = (
-    *(making.init, making.check, making.plan, running.run, running.resume),
-    *(stopping.stop,),
+    *(making.init, making.check, making.plan, making.schema),
+    *(running.run, running.resume, stopping.stop),
     *(showing.status, showing.why, showing.log, showing.report),
     *(taking.export, taking.exclude, taking.fork, labelling.label, labelling.atoms),
     *(teaching.train, walking.md),

@@ -1,5 +1,6 @@
-"""`init`, `check`, `plan`: before anything runs."""
+"""`init`, `check`, `plan`, `schema`: before anything runs."""
 
+import json
 import re
 import sys
 from pathlib import Path
@@ -113,6 +114,13 @@ def plan(
         parts = list(table(setup, measure, status.update))
     for part in parts:
         say(part)
+
+
+def schema() -> None:
+    """Print the JSON schema of campaign files, for editors."""
+    from alloop.config.load import schema as campaign_schema
+
+    say(json.dumps(campaign_schema(), indent=1))
 
 
 def _checked(file: Path) -> "Setup":

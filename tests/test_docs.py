@@ -1,0 +1,90 @@
+"""What the documentation shows is what happens."""
+
+import doctest
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+PAGES = sorted((ROOT / "docs").rglob("*.md"))
+EXAMPLES = {
+    "python_api.py": "energy drift",
+    "own_level.py": "12 expensive labels to learn from",
+    "read_store.py": "largest force component",
+}
+
+
+@pytest.fixture(scope="module")
+def clone(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The part of a clone that the examples touch."""
+    folder = tmp_path_factory.mktemp("clone")
+    for name in ("campaigns", "configs", "examples"):
+        shutil.copytree(ROOT / name, folder / name)
+    return folder
+
+
+def test_the_examples_in_the_pages_give_the_output_that_stands_there(
+    clone: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(clone)
+    found = {page: _examples(page) for page in PAGES if _examples(page)}
+    first = ROOT / "docs" / "guide" / "exporting.md"  # makes the store others read
+    flags = doctest.ELLIPSIS | doctest.NORMALIZE_WHITESPACE
+    for page in sorted(found, key=lambda page: page != first):
+        test = doctest.DocTestParser().get_doctest(
+            found[page], {}, page.name, str(page), 0
+        )
+        runner = doctest.DocTestRunner(optionflags=flags)
+        runner.run(test)
+        assert test.examples
+        assert runner.failures == 0, page
+    assert first in found
+
+
+def test_every_example_is_tested() -> None:
+    assert {x.name for x in (ROOT / "examples").glob("*.py")} == set(EXAMPLES)
+
+
+@pytest.mark.parametrize("name", EXAMPLES)
+def test_examples_run(clone: Path, name: str) -> None:
+    if not (clone / "runs" / "toy.zarr").exists():
+        _python(clone, "-m", "alloop", "run", "campaigns/toy.yaml", "--quiet")
+    arguments = ["../runs/toy.zarr"] if name == "read_store.py" else []
+    shown = _python(clone / "examples", name, *arguments)
+    assert EXAMPLES[name] in shown
+
+
+def test_the_schema_for_editors_is_valid_json_and_knows_all_top_level_keys() -> None:
+    schema = json.loads(_python(ROOT, "-m", "alloop", "schema"))
+    assert {"name", "start", "levels", "budget", "extends"} <= set(schema["properties"])
+
+
+def test_links_between_pages_lead_somewhere() -> None:
+    for page in [*PAGES, ROOT / "README.md", ROOT / "CONTRIBUTING.md"]:
+        for target in re.findall(r"\]\(([^)#:]+\.\w+)(?:#[^)]*)?\)", page.read_text()):
+            if "generated" not in target:
+                assert (page.parent / target).exists(), f"{page}: {target}"
+
+
+def _examples(page: Path) -> str:
+    return "".join(re.findall(r"^```pycon\n(.*?)^```", page.read_text(), re.M | re.S))
+
+
+def _python(folder: Path, *arguments: str) -> str:
+    environment = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(
+        [sys.executable, *arguments],
+        cwd=folder,
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout
