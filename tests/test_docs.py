@@ -65,6 +65,16 @@ def test_the_schema_for_editors_is_valid_json_and_knows_all_top_level_keys() -> 
     assert {"name", "start", "levels", "budget", "extends"} <= set(schema["properties"])
 
 
+def test_the_tree_in_the_architecture_is_the_tree() -> None:
+    page = (ROOT / "docs" / "design" / "architecture.md").read_text()
+    tree = re.search(r"^```text\nalloop/\n(.*?)^```", page, re.M | re.S)
+    assert tree is not None
+    named = {line.split()[0].rstrip("/") for line in tree.group(1).splitlines()}
+    packages = {x.parent.name for x in (ROOT / "alloop").glob("*/__init__.py")}
+    modules = {x.name for x in (ROOT / "alloop").glob("[a-z]*.py")}
+    assert named == packages | modules
+
+
 def test_links_between_pages_lead_somewhere() -> None:
     for page in [*PAGES, ROOT / "README.md", ROOT / "CONTRIBUTING.md"]:
         for target in re.findall(r"\]\(([^)#:]+\.\w+)(?:#[^)]*)?\)", page.read_text()):

@@ -43,14 +43,5 @@ def test_the_first_two_commands_install_run_and_test() -> None:
     assert "pytest" in check
 
 
-def test_every_place_in_the_tree_exists() -> None:
-    tree = next(block for block in blocks("text") if block.startswith("alloop/"))
-    lines = [line for line in tree.splitlines() if line.strip()]
-    assert len(lines) > 15
-    for line in lines:
-        base = ROOT / "alloop" if line.startswith(" ") else ROOT
-        assert (base / line.split()[0]).exists(), line
-
-
 def test_names_of_machines_and_work_stay_out_of_the_text() -> None:
     assert not re.search(r"(^|[^A-Za-z.])/(root|home|work)/", README)
