@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from alloop.core.errors import AlloopError as AlloopError
     from alloop.core.frame import Frame as Frame
     from alloop.generation import load as load
-    from alloop.teaching import train as train
+    from alloop.jobs.train_setup import train as train
 
 __version__ = "0.1.0"
 _HOMES = {
@@ -20,7 +20,7 @@ _HOMES = {
     "Campaign": "alloop.campaign",
     "Frame": "alloop.core.frame",
     "load": "alloop.generation",
-    "train": "alloop.teaching",
+    "train": "alloop.jobs.train_setup",
 }
 __all__ = [*_HOMES, "__version__"]
 

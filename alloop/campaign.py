@@ -11,25 +11,25 @@ from typing import Any
 from ase import Atoms
 
 from alloop import config, controls
-from alloop.config.trusting import code_named
-from alloop.core.batch import pack
+from alloop.config.named_code import code_named
+from alloop.core.batch import pack_frames
 from alloop.core.errors import InputError
 from alloop.core.records import Label
 from alloop.core.species import Domain
-from alloop.export import USUAL, Choice, Exported, Levels, Splits, dataset, write
+from alloop.driver.run import CallerParts, RunObserver, open_run
+from alloop.export import USUAL, Choice, Exported, Levels, Splits, dataset, write_export
+from alloop.files.atomic_write import replace_atomically
 from alloop.files.targets import MODELS, refuse_target
-from alloop.files.whole import whole
-from alloop.forking import fork
+from alloop.forking import fork_store
 from alloop.generation import Generation, from_bytes
+from alloop.history.lost_requests import lost_labels
+from alloop.history.reader import CODEC, History, history_of, read_history
+from alloop.history.saved_fold import campaign_beginning
 from alloop.loop import events as e
-from alloop.loop.fold import beginning
-from alloop.loop.history import CODEC, History, history_of, read
-from alloop.loop.kit import OwnPotential
-from alloop.loop.retries import lost
 from alloop.loop.state import LoopState
-from alloop.potentials.ase import PotentialCalculator
-from alloop.running import Guests, Watch, running
+from alloop.potentials.ase_calculator import PotentialCalculator
 from alloop.store.archive import Archive
+from alloop.workers.settings import OwnPotential
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,10 +52,10 @@ class Campaign:
     """
 
     def __init__(
-        self, setup: config.Setup, guests: Guests | None = None, trust: bool = True
+        self, setup: config.Setup, guests: CallerParts | None = None, trust: bool = True
     ) -> None:
         self.setup = setup
-        self._guests = guests or Guests()
+        self._guests = guests or CallerParts()
         self._trust = trust
         self.store = setup.store
 
@@ -67,7 +67,7 @@ class Campaign:
 
         potential: one's own, in place of the one that the file names.
         """
-        return cls(config.load(Path(path)), Guests(potential=potential))
+        return cls(config.load_campaign(Path(path)), CallerParts(potential=potential))
 
     @classmethod
     def from_store(
@@ -80,12 +80,12 @@ class Campaign:
 
         trust: let `run` execute code that the store's configuration names.
         """
-        text, opened = beginning(Path(path))
-        setup = config.Setup.restored(text, opened, Path(path))
-        return cls(setup, Guests(potential=potential), trust)
+        text, opened = campaign_beginning(Path(path))
+        setup = config.Setup.from_store(text, opened, Path(path))
+        return cls(setup, CallerParts(potential=potential), trust)
 
     def run(
-        self, client: Any = None, watch: Watch | None = None, retry: bool = False
+        self, client: Any = None, watch: RunObserver | None = None, retry: bool = False
     ) -> Outcome:
         """Start or continue, until the budget is spent, the target met or `watch.stop`.
 
@@ -97,8 +97,8 @@ class Campaign:
         """
         self.refuse_distrusted()
         guests = replace(self._guests, client=client)
-        with running(self.setup, watch or Watch(), guests) as run:
-            state = run.drive(retry)
+        with open_run(self.setup, watch or RunObserver(), guests) as run:
+            state = run.run_loop(retry)
         return Outcome(state.finished, state)
 
     def refuse_distrusted(self) -> None:
@@ -115,7 +115,7 @@ class Campaign:
     def lost(self) -> int:
         """How many labels a limit, a crash or a lost worker cost: `run(retry=True)`
         asks for them again."""
-        return len(lost(self.history())) if self.store.exists() else 0
+        return len(lost_labels(self.history())) if self.store.exists() else 0
 
     def control(self, name: str) -> "Campaign":
         """A control campaign at the label cost of this one, which is finished.
@@ -124,8 +124,8 @@ class Campaign:
         starts from this campaign's first labels and takes from it what both need.
         """
         history = self.history()
-        setup = controls.prepare(name, self.setup, history)
-        shared = (controls.Shared(history.ledger),)
+        setup = controls.prepare_control(name, self.setup, history)
+        shared = (controls.FinishedLabels(history.ledger),)
         posed = controls.posed(history)
         guests = replace(self._guests, caches=shared, posed=posed)
         return Campaign(setup, guests, self._trust)
@@ -139,12 +139,12 @@ class Campaign:
         rules: a YAML file that decides from here on, with the same seed, start and
         levels. InputError where there is no such generation or `out` is taken.
         """
-        fork(self.store, Path(out), at, None if rules is None else Path(rules))
+        fork_store(self.store, Path(out), at, None if rules is None else Path(rules))
         return Campaign.from_store(out, self._guests.potential, self._trust)
 
     def history(self) -> History:
         """All that the store says; may be read while a driver runs."""
-        return read(self.store)
+        return read_history(self.store)
 
     def model(self, generation: int | None = None) -> Generation:
         """A generation, by default the best one: the one that errs least on the frozen
@@ -190,7 +190,7 @@ class Campaign:
         ledger = self.history().ledger
         good = (x for x in ledger.labels.values() if isinstance(x, Label))
         ids = dict.fromkeys(label.frame for label in good)
-        return Domain.of(pack([ledger.frames[frame] for frame in ids]))
+        return Domain.of(pack_frames([ledger.frames[frame] for frame in ids]))
 
     def dataset(
         self,
@@ -214,7 +214,9 @@ class Campaign:
         choice: of which level, split and generation; force: replace what is there.
         Returns a file for each level.
         """
-        return write(self.history(), Path(out), self._chosen(choice), force=force)
+        return write_export(
+            self.history(), Path(out), self._chosen(choice), force=force
+        )
 
     def _chosen(self, choice: Choice) -> Choice:
         """The choice with the share of frames that the campaign's trainer holds out."""
@@ -234,7 +236,7 @@ class Campaign:
         path = Path(out)
         refuse_target(path, MODELS, force=force)
         blob = to_bytes(self.model(generation))[1]
-        with whole(path) as partial:
+        with replace_atomically(path) as partial:
             partial.write_bytes(blob)
         return path
 
@@ -269,7 +271,7 @@ class Campaign:
 
     def controls(self) -> dict[str, Path]:
         """Where the stores of the control campaigns lie, finished or not."""
-        return controls.stores(self.store)
+        return controls.control_stores(self.store)
 
 
 def _at(fidelity: str | None) -> str:

@@ -12,21 +12,21 @@ from typing import Any
 
 from alloop.config import Setup
 from alloop.core.records import Label, Unlabelled
-from alloop.forking import branch
+from alloop.forking import branch_store
+from alloop.history.label_index import LabelIndex
+from alloop.history.measured_costs import cheap_in_expensive
+from alloop.history.reader import History
 from alloop.loop import events as e
 from alloop.loop.events import Posed
-from alloop.loop.history import History
-from alloop.loop.ledger import Ledger
-from alloop.loop.prices import cheap_in_expensive
 
 NAMES = ("standard", "random")
 
 
 @dataclass(frozen=True, slots=True)
-class Shared:
+class FinishedLabels:
     """The labels of the finished campaign, as a cache that is only read."""
 
-    ledger: Ledger
+    ledger: LabelIndex
 
     def get(self, level: str, frame: str) -> Label | Unlabelled | None:
         """The record under this key, or None."""
@@ -36,21 +36,25 @@ class Shared:
         """Nothing: the finished campaign is closed."""
 
 
-def stores(store: Path) -> dict[str, Path]:
+def control_stores(store: Path) -> dict[str, Path]:
     """The control stores that exist beside a campaign's store."""
-    return {name: _store(store, name) for name in NAMES if _store(store, name).exists()}
+    return {
+        name: _control_store(store, name)
+        for name in NAMES
+        if _control_store(store, name).exists()
+    }
 
 
-def prepare(name: str, setup: Setup, history: History) -> Setup:
+def prepare_control(name: str, setup: Setup, history: History) -> Setup:
     """A control's configuration; its store is forked where it is not there yet."""
-    changes = _changes(name, setup, history)
-    own = setup.varied(changes, _store(setup.store, name), history.opened)
+    changes = _control_changes(name, setup, history)
+    own = setup.with_changes(changes, _control_store(setup.store, name), history.opened)
     if not own.store.exists():
-        branch(history.path, own, _parting(name, history), {"control": name})
+        branch_store(history.path, own, _fork_record(name, history), {"control": name})
     return own
 
 
-def _changes(name: str, setup: Setup, history: History) -> dict[str, Any]:
+def _control_changes(name: str, setup: Setup, history: History) -> dict[str, Any]:
     # The campaign has told how noisy the levels are.
     levels = {fidelity: {"recheck": 0.0} for fidelity in setup.levels}
     test = {"examination": 0}  # the campaign's own frames are posed instead
@@ -87,7 +91,7 @@ def posed(history: History) -> Posed | None:
     return Posed(tuple(f for f, _ in frames), tuple(m for _, m in frames))
 
 
-def _parting(name: str, history: History) -> int:
+def _fork_record(name: str, history: History) -> int:
     """The record after whose event the control goes its own way."""
     parting = e.Train if name == "standard" else e.Explore
     return next(
@@ -97,5 +101,5 @@ def _parting(name: str, history: History) -> int:
     )
 
 
-def _store(store: Path, name: str) -> Path:
+def _control_store(store: Path, name: str) -> Path:
     return store.with_suffix(".controls") / f"{name}.zarr"

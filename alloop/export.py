@@ -41,17 +41,17 @@ from ase.db import connect
 from ase.io import write as write_atoms
 
 from alloop.core.atoms import to_atoms
-from alloop.core.doubts import KEY, Doubt, read
+from alloop.core.doubts import KEY, Doubt, doubts_of_details
 from alloop.core.errors import InputError
 from alloop.core.frame import FrameId
 from alloop.core.levels import LevelId
 from alloop.core.records import Label, Noise
 from alloop.core.splits import Split, held_out, split_of
 from alloop.files.targets import LABELS, refuse_target
+from alloop.history.label_entries import label_entries
+from alloop.history.reader import History
+from alloop.history.record_index import LabelEntry
 from alloop.loop import events as e
-from alloop.loop.chronicle import Told
-from alloop.loop.history import History
-from alloop.loop.told import told
 
 Level: TypeAlias = Literal["cheap", "expensive"]
 Levels: TypeAlias = Literal["cheap", "expensive", "both"]
@@ -103,11 +103,11 @@ class Exported:
 class _Chosen:
     """A label and the split that it belongs to."""
 
-    told: Told
+    told: LabelEntry
     split: Split
 
 
-def write(
+def write_export(
     history: History, out: Path, choice: Choice = USUAL, *, force: bool = False
 ) -> tuple[Exported, ...]:
     """Write labels as extended XYZ or, if `out` ends in .db, as an ASE database.
@@ -121,7 +121,7 @@ def write(
     is there already is refused or, with `force`, replaced as a whole and only when the
     new one is complete. InputError where there is nothing to write, or nowhere.
     """
-    found = _chosen(history, choice)
+    found = _chosen_labels(history, choice)
     if not found:
         what = "" if choice.split == "all" else f"{choice.split} "
         raise InputError(
@@ -146,8 +146,11 @@ def dataset(history: History, choice: Choice = USUAL) -> list[Atoms]:
     With both levels the keys of energy and forces name theirs (`REF_energy_cheap`,
     `REF_forces_expensive`, ...), and there is no calculator to ask for an energy.
     """
-    noise = _noise(history)
-    found = [_atoms(history, label, noise) for label in _chosen(history, choice)]
+    noise = _noise_by_label(history)
+    found = [
+        _labelled_atoms(history, label, noise)
+        for label in _chosen_labels(history, choice)
+    ]
     if choice.level == "both":
         for atoms in found:
             _name_level(atoms)
@@ -167,21 +170,23 @@ def _file(out: Path, level: Level, choice: Choice) -> Path:
 
 
 def _write_whole(history: History, labels: Sequence[_Chosen], out: Path) -> None:
-    partial = _partial(out)
+    partial = _partial_file(out)
     try:
-        (_database if out.suffix == ".db" else _extxyz)(history, labels, partial)
+        (_write_database if out.suffix == ".db" else _write_extxyz)(
+            history, labels, partial
+        )
         partial.replace(out)
     except (OSError, sqlite3.Error) as error:
-        raise _cannot(out, error) from error
+        raise _write_error(out, error) from error
     finally:
         partial.unlink(missing_ok=True)
 
 
-def doubts(names: str) -> frozenset[Doubt]:
+def parse_doubts(names: str) -> frozenset[Doubt]:
     """The doubts of a list such as "instability,multireference"; InputError where one
     is not known."""
     try:
-        return read({KEY: names.replace(" ", "")})
+        return doubts_of_details({KEY: names.replace(" ", "")})
     except KeyError as error:
         known = ", ".join(doubt.name.lower() for doubt in Doubt)
         raise InputError(
@@ -189,43 +194,43 @@ def doubts(names: str) -> frozenset[Doubt]:
         ) from error
 
 
-def _extxyz(history: History, labels: Sequence[_Chosen], out: Path) -> None:
-    noise = _noise(history)
+def _write_extxyz(history: History, labels: Sequence[_Chosen], out: Path) -> None:
+    noise = _noise_by_label(history)
     with out.open("w") as file:
         for label in labels:  # one at a time: there may be a hundred thousand
-            write_atoms(file, _atoms(history, label, noise), format="extxyz")
+            write_atoms(file, _labelled_atoms(history, label, noise), format="extxyz")
 
 
-def _database(history: History, labels: Sequence[_Chosen], out: Path) -> None:
-    noise = _noise(history)
+def _write_database(history: History, labels: Sequence[_Chosen], out: Path) -> None:
+    noise = _noise_by_label(history)
     with connect(out, use_lock_file=False) as database:
         for label in labels:
-            atoms = _atoms(history, label, noise)
+            atoms = _labelled_atoms(history, label, noise)
             keys, atoms.info = atoms.info, {}
             del keys["charge"]  # ASE keeps a column of this name for itself
             forces = atoms.arrays.pop("REF_forces")
-            data = _data(label.told) | {"REF_forces": forces}
+            data = _database_data(label.told) | {"REF_forces": forces}
             database.write(atoms, key_value_pairs=keys, data=data)
 
 
 _Noises: TypeAlias = Mapping[tuple[LevelId, FrameId], Noise]
 
 
-def _noise(history: History) -> _Noises:
+def _noise_by_label(history: History) -> _Noises:
     found = (x.noise for x in history.rechecked() if x.noise.failure is None)
     return {(noise.level, noise.frame): noise for noise in found}
 
 
-def _chosen(history: History, choice: Choice) -> list[_Chosen]:
+def _chosen_labels(history: History, choice: Choice) -> list[_Chosen]:
     """The labels of a choice in the order of the journal."""
     _refuse_unknown(choice)
     lesson = _lesson(history, choice)
     return [
         _Chosen(label, _split(label, lesson))
-        for label in told(history)
+        for label in label_entries(history)
         if isinstance(label.record, Label)
         and label.fidelity in choice.levels
-        and not read(label.record.details) & set(choice.without)
+        and not doubts_of_details(label.record.details) & set(choice.without)
         and _counts(label, choice, lesson)
     ]
 
@@ -266,7 +271,7 @@ def _lesson(history: History, choice: Choice) -> _Lesson | None:
             f"expected a generation of {history.path} (there are: {known}){got}; "
             "`--split all` takes all labels"
         )
-    (entry,) = history.pick([asked.seq])
+    (entry,) = history.select([asked.seq])
     commands = {x.name: x for x in entry.turn.commands if isinstance(x, e.Train)}
     command = commands[asked.name]
     aside = held_out(command.expensive, choice.validation)
@@ -275,13 +280,13 @@ def _lesson(history: History, choice: Choice) -> _Lesson | None:
     return _Lesson(asked.seq, trained, heldout)
 
 
-def _split(label: Told, lesson: _Lesson | None) -> Split:
+def _split(label: LabelEntry, lesson: _Lesson | None) -> Split:
     if lesson and label.frame.id in lesson.heldout[label.fidelity]:
         return "validation"
-    return split_of(label.purpose, label.brought)
+    return split_of(label.purpose, label.is_given)
 
 
-def _counts(label: Told, choice: Choice, lesson: _Lesson | None) -> bool:
+def _counts(label: LabelEntry, choice: Choice, lesson: _Lesson | None) -> bool:
     """Whether a label belongs to the split and the generation asked for."""
     if choice.at is None and label.excluded:
         return False
@@ -293,13 +298,13 @@ def _counts(label: Told, choice: Choice, lesson: _Lesson | None) -> bool:
     return choice.split in ("all", _split(label, lesson))
 
 
-def _atoms(history: History, chosen: _Chosen, noises: _Noises) -> Atoms:
+def _labelled_atoms(history: History, chosen: _Chosen, noises: _Noises) -> Atoms:
     label, record = chosen.told, chosen.told.record
     if not isinstance(record, Label):
         raise TypeError("only a label can be exported")
     atoms = to_atoms(label.frame)
     noise = noises.get((label.level, label.frame.id))
-    atoms.info |= _keys(history, chosen, noise) | {"REF_energy": record.energy}
+    atoms.info |= _database_keys(history, chosen, noise) | {"REF_energy": record.energy}
     atoms.arrays["REF_forces"] = record.forces
     atoms.calc = SinglePointCalculator(
         atoms, energy=record.energy, forces=record.forces
@@ -307,7 +312,9 @@ def _atoms(history: History, chosen: _Chosen, noises: _Noises) -> Atoms:
     return atoms
 
 
-def _keys(history: History, chosen: _Chosen, noise: Noise | None) -> dict[str, Any]:
+def _database_keys(
+    history: History, chosen: _Chosen, noise: Noise | None
+) -> dict[str, Any]:
     label = chosen.told
     frame, details = label.frame, label.record.details
     title = history.attrs.get("levels", {}).get(label.fidelity, {}).get("title")
@@ -334,7 +341,7 @@ def _keys(history: History, chosen: _Chosen, noise: Noise | None) -> dict[str, A
     return {key: value for key, value in keys.items() if value not in (None, "")}
 
 
-def _data(label: Told) -> dict[str, Any]:
+def _database_data(label: LabelEntry) -> dict[str, Any]:
     return {
         "frame_id": label.frame.id,
         "level_id": label.level,
@@ -343,12 +350,12 @@ def _data(label: Told) -> dict[str, Any]:
     }
 
 
-def _partial(out: Path) -> Path:
+def _partial_file(out: Path) -> Path:
     """Where the file grows up; its ending tells ASE the format."""
     return out.with_name(f".{out.stem}.{uuid.uuid4().hex}{out.suffix}")
 
 
-def _cannot(out: Path, error: Exception) -> InputError:
+def _write_error(out: Path, error: Exception) -> InputError:
     return InputError(
         f"expected a file that can be written at {out} ({error}); choose another place"
     )

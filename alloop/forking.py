@@ -13,20 +13,20 @@ from pathlib import Path
 from typing import Any, TypeAlias
 
 from alloop import config
-from alloop.config import Setup, differences
+from alloop.config import Setup, fixed_differences
 from alloop.core.errors import InputError
+from alloop.driver.run import store_attributes
+from alloop.history.journal_codec import CODEC, event_config, first_configuration
 from alloop.loop import events as e
-from alloop.loop.codec import CODEC, configured, first_configuration
-from alloop.running import attributes
 from alloop.store.archive import Archive
-from alloop.store.files import Files, make_folders
+from alloop.store.files import FileSystem, make_folders
 from alloop.store.journal import FOLDER, Journal
 
 _NOTABLE = {"Opened", "Amended", "Forked", "Trained"}
 _Turns: TypeAlias = list[tuple[int, e.Turn]]
 
 
-def fork(
+def fork_store(
     parent: Path, out: Path, at: int | None = None, rules: Path | None = None
 ) -> None:
     """A new store `out` that goes on from generation `at` of the store `parent`.
@@ -46,15 +46,15 @@ def fork(
         There is no such generation, something is at `out` already, or the file is of
         another campaign.
     """
-    _refuse(parent, out)
+    _refuse_target(parent, out)
     with Archive.open(parent, CODEC) as archive:
         text = first_configuration(archive.attrs, parent)
-    turns = list(_notable(parent))
-    cut = _cut(parent, turns, at)
-    branch(parent, _setup(parent, out, turns, text, rules), cut)
+    turns = list(_notable_turns(parent))
+    cut = _cut_record(parent, turns, at)
+    branch_store(parent, _fork_setup(parent, out, turns, text, rules), cut)
 
 
-def branch(
+def branch_store(
     parent: Path, setup: Setup, cut: int, more: Mapping[str, Any] | None = None
 ) -> None:
     """The store of a configuration, with the records of `parent` up to number `cut`.
@@ -62,23 +62,23 @@ def branch(
     more: attributes besides those of every store. It appears whole or not at all; what
     a killed fork leaves beside it ends in `.partial`, and the next one removes it.
     """
-    out, files = setup.store, Files()
+    out, files = setup.store, FileSystem()
     partial = out.with_name(f"{out.name}.partial")
     shutil.rmtree(partial, ignore_errors=True)
     make_folders(files, out.parent)
     said = {"parent": str(parent.absolute()), "parent_record": cut}
-    attrs = attributes(setup) | said | dict(more or {})
+    attrs = store_attributes(setup) | said | dict(more or {})
     Archive.create(partial, attrs=attrs, codec=CODEC).close()
     try:
-        _copy(parent, partial, cut, files)
-        _complete(parent, partial, cut, setup.text)
+        _copy_records(parent, partial, cut, files)
+        _complete_store(parent, partial, cut, setup.text)
         files.replace(partial, out)
         files.sync(out.parent)
     finally:
         shutil.rmtree(partial, ignore_errors=True)
 
 
-def _copy(parent: Path, partial: Path, cut: int, files: Files) -> None:
+def _copy_records(parent: Path, partial: Path, cut: int, files: FileSystem) -> None:
     old = Journal(parent / FOLDER)
     begin = _copy_packs(parent, partial, cut, files)
     new = Journal(partial / FOLDER, writable=True, files=files)
@@ -90,7 +90,7 @@ def _copy(parent: Path, partial: Path, cut: int, files: Files) -> None:
     raise ValueError(f"{parent} ends before record {cut}")
 
 
-def _copy_packs(parent: Path, partial: Path, cut: int, files: Files) -> int:
+def _copy_packs(parent: Path, partial: Path, cut: int, files: FileSystem) -> int:
     """Copy packs that lie before the cut as they are; the first record beyond them.
 
     Not the last one, which a running parent may replace meanwhile.
@@ -105,14 +105,14 @@ def _copy_packs(parent: Path, partial: Path, cut: int, files: Files) -> int:
     return begin
 
 
-def _complete(parent: Path, partial: Path, cut: int, text: str) -> None:
+def _complete_store(parent: Path, partial: Path, cut: int, text: str) -> None:
     """Add the models of the records, and where they came from."""
     with (
         Archive.open(parent, CODEC) as old,
         Archive.open(partial, CODEC, "w") as new,
     ):
         generation = 0
-        for _, turn in _notable(partial):
+        for _, turn in _notable_turns(partial):
             match turn.event:
                 case e.Opened(model=str(model)):
                     new.put_model(model, old.model(model))
@@ -124,7 +124,7 @@ def _complete(parent: Path, partial: Path, cut: int, text: str) -> None:
         new.seal()
 
 
-def _notable(store: Path) -> Iterator[tuple[int, e.Turn]]:
+def _notable_turns(store: Path) -> Iterator[tuple[int, e.Turn]]:
     """Records that may say how the campaign began, is configured, or what it learned;
     the others are only looked at for damage."""
     for entry in Journal(store / FOLDER).iterate():
@@ -132,7 +132,7 @@ def _notable(store: Path) -> Iterator[tuple[int, e.Turn]]:
             yield entry.seq, CODEC.decode(entry.record)
 
 
-def _cut(parent: Path, turns: _Turns, at: int | None) -> int:
+def _cut_record(parent: Path, turns: _Turns, at: int | None) -> int:
     trained = {
         turn.event.generation: seq
         for seq, turn in turns
@@ -147,18 +147,18 @@ def _cut(parent: Path, turns: _Turns, at: int | None) -> int:
     return trained[chosen]
 
 
-def _setup(
+def _fork_setup(
     parent: Path, out: Path, turns: _Turns, text: str, rules: Path | None
 ) -> Setup:
     (_, first), *_ = turns
     assert isinstance(first.event, e.Opened)  # else there were no generation
     if rules is None:
         for _, turn in turns:
-            text = configured(turn.event) or text
-        setup = Setup.restored(text, first.event, out)
+            text = event_config(turn.event) or text
+        setup = Setup.from_store(text, first.event, out)
     else:
-        setup = replace(config.load(rules), store=out)
-    wrong = differences(setup, first.event)
+        setup = replace(config.load_campaign(rules), store=out)
+    wrong = fixed_differences(setup, first.event)
     if wrong:
         raise InputError(
             f"a fork of {parent} keeps its seed, start and levels, but "
@@ -167,7 +167,7 @@ def _setup(
     return setup
 
 
-def _refuse(parent: Path, out: Path) -> None:
+def _refuse_target(parent: Path, out: Path) -> None:
     if out.exists():
         raise InputError(
             f"expected a place for a new store, {out} exists already; choose another"

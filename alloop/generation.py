@@ -17,14 +17,20 @@ from alloop.core.species import Domain
 from alloop.core.units import Floats
 from alloop.models.checkpoint import (
     Checkpoint,
-    dumps,
-    identity,
-    loads,
+    checkpoint_from_bytes,
+    checkpoint_to_bytes,
+    content_id,
     malformed,
     understood,
 )
-from alloop.potentials.ase import PotentialCalculator
-from alloop.potentials.restore import DOMAIN, SCORER, domain, inner, restore
+from alloop.potentials.ase_calculator import PotentialCalculator
+from alloop.potentials.restore import (
+    DOMAIN,
+    SCORER,
+    domain,
+    inner_checkpoint,
+    restore_potential,
+)
 from alloop.potentials.storable import Storable
 from alloop.scores.qresidual import QResidual
 
@@ -96,19 +102,19 @@ def to_bytes(generation: Generation) -> tuple[str, bytes]:
         settings[DOMAIN] = generation.domain.rows
     tensors = {**potential.tensors, **{SCORER + k: v for k, v in arrays.items()}}
     checkpoint = Checkpoint(potential.kind, settings, tensors)
-    return identity(checkpoint), dumps(checkpoint)
+    return content_id(checkpoint), checkpoint_to_bytes(checkpoint)
 
 
 def from_bytes(
-    blob: bytes, restore: Callable[[Checkpoint], Storable] = restore
+    blob: bytes, restore: Callable[[Checkpoint], Storable] = restore_potential
 ) -> Generation:
     """The generation in a blob; InputError or DamagedError where it is none, or one
     whose tensors and settings make no model.
 
     restore: who brings the potential back, where it is not one of alloop's own.
     """
-    whole = loads(blob)
-    potential = restore(inner(whole))
+    whole = checkpoint_from_bytes(blob)
+    potential = restore(inner_checkpoint(whole))
     with understood():
         return Generation(
             potential=potential,
@@ -138,7 +144,7 @@ def _threshold(given: Any) -> float | None:
 
 
 def load(
-    path: str | Path, restore: Callable[[Checkpoint], Storable] = restore
+    path: str | Path, restore: Callable[[Checkpoint], Storable] = restore_potential
 ) -> Generation:
     """The model in a file that `alloop export --model` wrote."""
     file = Path(path)

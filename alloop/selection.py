@@ -41,18 +41,18 @@ class MostSurprising:
         rng: np.random.Generator,  # noqa: ARG002
     ) -> tuple[int, ...]:
         """Indices of at most `quota` candidates, best first."""
-        order = _fresh(candidates)
+        order = _unique_candidates(candidates)
         if not order:
             return ()
         pool = [candidates[index] for index in order]
-        alarmed = np.array([self._alarmed(candidate) for candidate in pool])
-        greedy = _Greedy(self, pool, known)
+        alarmed = np.array([self._is_above_threshold(candidate) for candidate in pool])
+        greedy = _GreedySelection(self, pool, known)
         greedy.choose(alarmed, quota)
         if self.fill:
             greedy.choose(~alarmed, quota)
         return tuple(order[index] for index in greedy.chosen)
 
-    def _alarmed(self, candidate: Candidate) -> bool:
+    def _is_above_threshold(self, candidate: Candidate) -> bool:
         above = self.threshold is not None and candidate.surprise > self.threshold
         return above or candidate.origin not in _ORDINARY
 
@@ -69,12 +69,12 @@ class RandomChoice:
         rng: np.random.Generator,
     ) -> tuple[int, ...]:
         """Indices of at most `quota` candidates, in the order of the draw."""
-        order = _fresh(candidates)
+        order = _unique_candidates(candidates)
         drawn = rng.permutation(len(order))[: max(quota, 0)]
         return tuple(order[index] for index in drawn)
 
 
-def by_molecule(
+def share_by_molecule(
     selector: Selector,
     candidates: Sequence[Candidate],
     known: Floats,
@@ -115,7 +115,7 @@ def _of_molecule(
     return tuple(own[index] for index in chosen)
 
 
-class _Greedy:
+class _GreedySelection:
     """The pool while it is being chosen from."""
 
     def __init__(
@@ -123,9 +123,9 @@ class _Greedy:
     ) -> None:
         self._rule = rule
         self._points = np.stack([candidate.descriptor for candidate in pool])
-        self._standing = _standing([candidate.surprise for candidate in pool])
-        self._scale = _spread(self._points)
-        self._distance = _nearest(self._points, known) / self._scale
+        self._standing = _surprise_ranks([candidate.surprise for candidate in pool])
+        self._scale = _point_spread(self._points)
+        self._distance = _nearest_distances(self._points, known) / self._scale
         self._left = np.ones(len(pool), dtype=np.bool_)
         self.chosen: list[int] = []
 
@@ -135,9 +135,11 @@ class _Greedy:
             open_ = among & self._left & (self._distance >= self._rule.duplicate)
             if not open_.any():
                 return
-            self._take(int(np.argmax(np.where(open_, self._worth(open_), -1.0))))
+            self._take(
+                int(np.argmax(np.where(open_, self._candidate_worth(open_), -1.0)))
+            )
 
-    def _worth(self, open_: Integers) -> Floats:
+    def _candidate_worth(self, open_: Integers) -> Floats:
         far = self._distance[open_].max()
         b = self._rule.balance
         known = 0.0 < far < np.inf
@@ -154,18 +156,20 @@ class _Greedy:
         self._distance = np.minimum(self._distance, away)
 
 
-def _fresh(candidates: Sequence[Candidate]) -> list[int]:
+def _unique_candidates(candidates: Sequence[Candidate]) -> list[int]:
     """Indices sorted by frame id, each frame once."""
     seen: set[str] = set()
     order = []
-    for index in sorted(range(len(candidates)), key=lambda i: _key(candidates[i])):
+    for index in sorted(
+        range(len(candidates)), key=lambda i: _candidate_key(candidates[i])
+    ):
         if candidates[index].frame.id not in seen:
             seen.add(candidates[index].frame.id)
             order.append(index)
     return order
 
 
-def _key(candidate: Candidate) -> tuple[str, float, int, int]:
+def _candidate_key(candidate: Candidate) -> tuple[str, float, int, int]:
     return (
         candidate.frame.id,
         -candidate.surprise,
@@ -174,21 +178,21 @@ def _key(candidate: Candidate) -> tuple[str, float, int, int]:
     )
 
 
-def _standing(surprise: Sequence[float]) -> Floats:
+def _surprise_ranks(surprise: Sequence[float]) -> Floats:
     """Ranks of surprise over n, in (0, 1]; equal surprise stands equally."""
     _, where = np.unique(np.nan_to_num(surprise, nan=-np.inf), return_inverse=True)
     out: Floats = (where + 1.0) / (where.max() + 1.0)
     return out
 
 
-def _spread(points: Floats) -> float:
+def _point_spread(points: Floats) -> float:
     """Root mean square distance from the mean; 1 where all points are equal."""
     away = points - points.mean(axis=0)
     spread = float(np.sqrt((away**2).sum(axis=1).mean()))
     return spread if spread > 0.0 else 1.0
 
 
-def _nearest(points: Floats, known: Floats) -> Floats:
+def _nearest_distances(points: Floats, known: Floats) -> Floats:
     """Distance from the nearest known point (points,); inf where none compares."""
     if known.ndim != 2 or known.shape[1:] != points.shape[1:] or not len(known):
         return np.full(len(points), np.inf)

@@ -17,31 +17,31 @@ from typing import Any
 import zarr
 
 from alloop.export import Choice
-from alloop.export import write as export
-from alloop.loop.fold import beginning
-from alloop.loop.history import CODEC, read
-from alloop.loop.keeping import Keeper
-from alloop.loop.known import Known
-from alloop.loop.retries import lost
-from alloop.report import html
-from alloop.report.status import status
-from alloop.report.story import log_lines, why
+from alloop.export import write_export as export
+from alloop.history.fold_keeper import FoldKeeper
+from alloop.history.journal_fold import JournalFold
+from alloop.history.lost_requests import lost_labels
+from alloop.history.reader import CODEC, read_history
+from alloop.history.saved_fold import campaign_beginning
+from alloop.report.sections import page
+from alloop.report.status import campaign_status
+from alloop.report.text.frame_text import frame_story, log_lines
 from alloop.store.archive import Archive
-from alloop.store.doctor import verify
-from alloop.store.schema import texts
+from alloop.store.doctor import verify_store
+from alloop.store.schema import id_texts
 
 
 def _open(path: Path) -> object:
-    beginning(path)
+    campaign_beginning(path)
     with Archive.open(path, CODEC, "w") as archive:
-        return Keeper(archive).known.seq
+        return FoldKeeper(archive).known.seq
 
 
 def _replay(path: Path) -> object:
-    known = Known()
+    known = JournalFold()
     with Archive.open(path, CODEC) as archive:
         for _, _, turn in archive.records():
-            known.add(turn)
+            known.add_turn(turn)
     return known.seq
 
 
@@ -49,17 +49,17 @@ def _middle(path: Path) -> str:
     """The id of a frame in the middle of the campaign."""
     ids: Any = zarr.open_group(path, mode="r")["structures/id"]
     row = ids.shape[0] // 2
-    return texts(ids[row : row + 1])[0]
+    return id_texts(ids[row : row + 1])[0]
 
 
 def _exclude(path: Path) -> object:
-    history = read(path)
+    history = read_history(path)
     return history.frame(history.chronicle.told[-1].frame.id[:12])
 
 
 def _export(path: Path) -> object:
     everything = Choice("expensive", "all")
-    (made,) = export(read(path), path.with_suffix(".xyz"), everything)
+    (made,) = export(read_history(path), path.with_suffix(".xyz"), everything)
     out = made.path
     size = out.stat().st_size
     out.unlink()
@@ -67,7 +67,7 @@ def _export(path: Path) -> object:
 
 
 def _report(path: Path) -> object:
-    out = html.write(read(path), path.with_suffix(".html"))
+    out = page.write_report(read_history(path), path.with_suffix(".html"))
     size = out.stat().st_size
     out.unlink()
     return size
@@ -77,15 +77,15 @@ _ASKED: dict[str, Callable[[Path], object]] = {
     "import": lambda path: path.name,
     "open": _open,
     "replay": _replay,
-    "status": lambda path: len(json.dumps(status(read(path)))),
-    "lost": lambda path: len(lost(read(path))),
+    "status": lambda path: len(json.dumps(campaign_status(read_history(path)))),
+    "lost": lambda path: len(lost_labels(read_history(path))),
     "exclude": _exclude,
-    "why": lambda path: len(why(read(path), _middle(path))),
-    "log 20": lambda path: sum(1 for _ in log_lines(read(path), 20)),
-    "log": lambda path: sum(1 for _ in log_lines(read(path))),
+    "why": lambda path: len(frame_story(read_history(path), _middle(path))),
+    "log 20": lambda path: sum(1 for _ in log_lines(read_history(path), 20)),
+    "log": lambda path: sum(1 for _ in log_lines(read_history(path))),
     "export": _export,
     "report": _report,
-    "doctor": lambda path: len(verify(path, CODEC)),
+    "doctor": lambda path: len(verify_store(path, CODEC)),
 }
 NAMES = tuple(_ASKED)
 

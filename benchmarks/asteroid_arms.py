@@ -6,9 +6,9 @@ from dataclasses import dataclass, fields, is_dataclass, replace
 from itertools import product
 from typing import Any
 
+from alloop.training.bias_weights import Gamma
 from alloop.training.schedule import Schedule
 from alloop.training.stages import Stage
-from alloop.training.weights import Gamma
 
 FULL, LESS = 250, 200  # expensive labels of standard training, and with cheap ones
 TEMPERATURE = 500.0  # K, of MD17's trajectories

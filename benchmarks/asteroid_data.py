@@ -8,13 +8,13 @@ from typing import Any
 import numpy as np
 from scipy.spatial import cKDTree
 
-from alloop.core.batch import pack
+from alloop.core.batch import pack_frames
 from alloop.core.errors import InputError
 from alloop.core.frame import Frame
 from alloop.core.records import LabelSet
-from alloop.core.seeds import stream
+from alloop.core.seeds import random_stream
 from alloop.core.units import KCAL_PER_MOL, Floats, Integers
-from alloop.training.correct import joined, rows
+from alloop.training.label_changes import joined_labels, select_labels
 
 MD17 = ("ethanol", "benzene", "aspirin")
 MOLECULES = (*MD17, "h2co")
@@ -65,7 +65,7 @@ def load(folder: Path, molecule: str, ratio: int, multi: bool = False) -> Sets:
     others = [_md17(folder / "md17_ccsd", name, ratio) for name in names]
     return replace(
         sets,
-        cheap=joined(sets.cheap, *(other.cheap for other in others)),
+        cheap=joined_labels(sets.cheap, *(other.cheap for other in others)),
         approximate=sets.approximate or any(other.approximate for other in others),
     )
 
@@ -77,29 +77,32 @@ def _md17(folder: Path, molecule: str, ratio: int) -> Sets:
 
     def labels(prefix: str) -> LabelSet:
         if f"{prefix}_R" not in data:
-            return rows(labels("cc"), np.zeros(0, np.int64))
+            return select_labels(labels("cc"), np.zeros(0, np.int64))
         R, E, F = (data[f"{prefix}_{name}"] for name in "REF")
         return _labels(np.tile(z, (len(R), 1)), R, E * unit, F * unit)
 
     cc, order = labels("cc"), data["asteroid_shuffle"]
     official = "cctest_R" in data
     given = {
-        "stopping": rows(cc, order[950:1000]),
-        "choosing": rows(cc, order[400:450]),
-        "test": labels("cctest") if official else rows(cc, order[450:950]),
+        "stopping": select_labels(cc, order[950:1000]),
+        "choosing": select_labels(cc, order[400:450]),
+        "test": labels("cctest") if official else select_labels(cc, order[450:950]),
     }
-    expensive = rows(cc, order[:MOST])
+    expensive = select_labels(cc, order[:MOST])
     judges: dict[str, LabelSet] = {}
     left_out: dict[str, int] = {}
     for name, labels_ in given.items():
         apart = unlike(labels_, expensive, *judges.values())
-        judges[name], left_out[name] = rows(labels_, apart), len(labels_) - len(apart)
+        judges[name], left_out[name] = (
+            select_labels(labels_, apart),
+            len(labels_) - len(apart),
+        )
     source = "dft2" if "dft2_R" in data else "dft"
     cheap = labels(source)
     apart = unlike(cheap, cc, *judges.values())
     left_out["cheap"] = len(cheap) - len(apart)
     return Sets(
-        cheap=_enough(rows(cheap, apart), molecule, ratio),
+        cheap=_enough(select_labels(cheap, apart), molecule, ratio),
         expensive=expensive,
         stopping=judges["stopping"],
         choosing=judges["choosing"],
@@ -121,7 +124,7 @@ def _enough(cheap: LabelSet, molecule: str, ratio: int) -> LabelSet:
             else f"expected cheap frames of {molecule}, the data have {len(cheap)} "
             "that are not judged on; bring some"
         )
-    return rows(cheap, np.arange(wanted))
+    return select_labels(cheap, np.arange(wanted))
 
 
 def _h2co(folder: Path, ratio: int) -> Sets:
@@ -129,11 +132,12 @@ def _h2co(folder: Path, ratio: int) -> Sets:
         # The geometries differ in their last bit, which a rounding may make visible.
         Z, R = high["Z"], high["R"]
         cheap, expensive = (_labels(Z, R, x["E"], x["F"]) for x in (low, high))
-    order = stream(0, "h2co").permutation(len(cheap))
+    order = random_stream(0, "h2co").permutation(len(cheap))
     twins, own = (
-        {k: rows(x, order[v]) for k, v in _PLACES.items()} for x in (cheap, expensive)
+        {k: select_labels(x, order[v]) for k, v in _PLACES.items()}
+        for x in (cheap, expensive)
     )
-    spare = rows(cheap, order[1500:])
+    spare = select_labels(cheap, order[1500:])
     return Sets(
         cheap=_enough(spare, "h2co", ratio),
         expensive=own["expensive"],
@@ -147,7 +151,7 @@ def _h2co(folder: Path, ratio: int) -> Sets:
 def _labels(Z: Integers, R: Floats, E: Floats, F: Floats) -> LabelSet:
     frames = [Frame(z, x) for z, x in zip(Z, R.astype(np.float64), strict=True)]
     return LabelSet(
-        pack(frames), E.astype(np.float64), F.astype(np.float64).reshape(-1, 3)
+        pack_frames(frames), E.astype(np.float64), F.astype(np.float64).reshape(-1, 3)
     )
 
 

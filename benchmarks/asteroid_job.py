@@ -11,15 +11,15 @@ from alloop.core.records import LabelSet, Predictions
 from alloop.core.roles import Potential
 from alloop.core.units import KCAL_PER_MOL
 from alloop.generation import Generation, to_bytes
-from alloop.training.bench import Bench
-from alloop.training.correct import rows
-from alloop.training.delta import DeltaPotential, difference
-from alloop.training.engine import cpu_seconds
-from alloop.training.history import history
-from alloop.training.pool import force_scale
+from alloop.training.delta import DeltaPotential, label_difference
+from alloop.training.graph_pool import force_scale
+from alloop.training.history import training_history
+from alloop.training.label_changes import select_labels
 from alloop.training.references import References, fit_references
-from alloop.training.staged import best_path
+from alloop.training.stage_runner import StageRunner
+from alloop.training.staged_trainer import best_training
 from alloop.training.stages import Fidelity
+from alloop.training.step_engine import cpu_seconds
 from benchmarks.asteroid_arms import Arm, digest, sized, times
 from benchmarks.asteroid_data import Sets
 from benchmarks.asteroid_rows import Row, machine
@@ -93,10 +93,10 @@ def trained(job: Job, sets: Sets) -> tuple[Row, bytes]:
     bench = _bench(job, sets)
     arm = sized(job.arm, job.task.steps)
     began = cpu_seconds()
-    path = best_path(bench, arm.stages, arm.weighed)
+    path = best_training(bench, arm.stages, arm.weighed)
     seconds = cpu_seconds() - began
-    told = {k: v for k, v in history(path, bench).items() if k != "bias"}
-    potential = bench.potential(path)
+    told = {k: v for k, v in training_history(path, bench).items() if k != "bias"}
+    potential = bench.final_potential(path)
     whole = _whole(potential, job.arm, sets)
     return {
         **_names(job),
@@ -155,17 +155,17 @@ def _whole(network: Potential, arm: Arm, sets: Sets) -> Potential:
     return DeltaPotential(Remembered(sets.twins), network) if arm.delta else network
 
 
-def _bench(job: Job, sets: Sets) -> Bench:
-    expensive = rows(sets.expensive, np.arange(job.arm.expensive))
+def _bench(job: Job, sets: Sets) -> StageRunner:
+    expensive = select_labels(sets.expensive, np.arange(job.arm.expensive))
     held_out = sets.choosing
     if job.arm.delta:
-        expensive = difference(expensive, sets.twins["expensive"])
-        held_out = difference(held_out, sets.twins["choosing"])
+        expensive = label_difference(expensive, sets.twins["expensive"])
+        held_out = label_difference(held_out, sets.twins["choosing"])
     labels: dict[Fidelity, LabelSet] = {"cheap": sets.cheap, "expensive": expensive}
     references: dict[Fidelity, References] = {
         level: fit_references(known) for level, known in labels.items()
     }
-    return Bench(
+    return StageRunner(
         kind=job.task.network,
         settings=dict(job.task.settings),
         labels=labels,

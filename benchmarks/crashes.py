@@ -19,7 +19,7 @@ from typing import Any, TypeAlias
 
 from alloop.store import archive, cache, journal
 from alloop.store.archive import LOCK
-from alloop.store.files import Files
+from alloop.store.files import FileSystem
 from alloop.store.schema import TABLES
 
 Tree: TypeAlias = dict[str, bytes | None]  # a folder's files, and folders as None
@@ -162,7 +162,7 @@ def sample(found: list[Moment], number: int) -> list[Moment]:
 
 
 @contextlib.contextmanager
-def disk(files: Files) -> Iterator[None]:
+def disk(files: FileSystem) -> Iterator[None]:
     """Whoever writes to a store or a label cache writes through this one."""
     places: tuple[Any, ...] = (archive, cache, journal)
     for place in places:
@@ -171,7 +171,7 @@ def disk(files: Files) -> Iterator[None]:
         yield
     finally:
         for place in places:
-            place.Files = Files
+            place.Files = FileSystem
 
 
 class Space:

@@ -33,12 +33,12 @@ from math import log10
 from pathlib import Path
 from typing import TypeVar
 
+from alloop.history.fold_keeper import FoldKeeper
+from alloop.history.reader import CODEC
 from alloop.loop import events as e
-from alloop.loop.history import CODEC
-from alloop.loop.keeping import Keeper
-from alloop.loop.learning import learn
+from alloop.loop.reducer import next_state
 from alloop.store.archive import Archive
-from alloop.store.files import Files
+from alloop.store.files import FileSystem
 from benchmarks.asked import NAMES
 from benchmarks.common import Row, Rows, arguments, say, table, write_json
 from benchmarks.played import CONFIG, LEVELS, Played
@@ -60,7 +60,7 @@ _ATTRS = {
 _T = TypeVar("_T")
 
 
-class Unsynced(Files):
+class Unsynced(FileSystem):
     """A file system call for each, none of which waits for the disk."""
 
     def write(self, path: Path, data: bytes) -> None:
@@ -84,11 +84,11 @@ def _append(archive: Archive, made: Sequence[e.Turn]) -> None:
         archive.append(turn)
 
 
-def _learn(keeper: Keeper, made: Sequence[e.Turn]) -> None:
+def _learn(keeper: FoldKeeper, made: Sequence[e.Turn]) -> None:
     for turn in made:
         known = keeper.known
-        known.ledger.add(turn)
-        keeper.note(turn, learn(known.state, turn.event, turn.commands))
+        known.ledger.add_turn(turn)
+        keeper.add_turn(turn, next_state(known.state, turn.event, turn.commands))
 
 
 def grow(path: Path, count: int) -> dict[str, float]:
@@ -96,12 +96,12 @@ def grow(path: Path, count: int) -> dict[str, float]:
     spent = dict.fromkeys(("commit", "learn", "columns", "folds"), 0.0)
     played = Played()
     with Archive.create(path, attrs=_ATTRS, codec=CODEC, files=Unsynced()) as archive:
-        keeper = Keeper(archive)
+        keeper = FoldKeeper(archive)
         for begin in range(0, count, STEP):
             made = list(played.turns(min(STEP, count - begin)))
             spent["commit"] += cpu(partial(_append, archive, made))[0]
             spent["learn"] += cpu(partial(_learn, keeper, made))[0]
-            spent["columns"] += cpu(keeper.fill)[0]
+            spent["columns"] += cpu(keeper.fill_columns)[0]
             spent["folds"] += cpu(keeper.compact)[0]
         keeper.close()
     return spent

@@ -31,12 +31,12 @@ from typing import Any
 import numpy as np
 
 from alloop.core.frame import Frame
-from alloop.core.levels import Level, level
+from alloop.core.levels import Level, make_level
 from alloop.core.records import Label
 from alloop.core.units import BOHR, HARTREE, Floats
-from alloop.labelling import label_frames
-from alloop.labels.outcome import Result
+from alloop.jobs.label_frames import label_frames
 from alloop.labels.pyscf.level import pyscf_level
+from alloop.labels.result import Result
 from benchmarks.common import Row, arguments, say, table, write_json
 
 
@@ -78,7 +78,7 @@ def sources() -> tuple[Source, ...]:
         "VWN5 (Molpro, Turbomole)": pyscf_level("b3lyp5", dz),
         "VWN5, finer grid": pyscf_level("b3lyp5", dz, grid=6),
         "VWN5, no grid response": pyscf_level("b3lyp5", dz, grid_response=False),
-        "VWN5, Cartesian d": level("benchmarks.h2co:cartesian", own),
+        "VWN5, Cartesian d": make_level("benchmarks.h2co:cartesian", own),
     }
     mp2 = {
         "all electrons": pyscf_level("mp2", tz),

@@ -14,9 +14,9 @@ from typing import Any
 
 import psutil
 
-from alloop.loop.history import read
+from alloop.history.reader import read_history
 from alloop.store.journal import FOLDER
-from alloop.store.packs import listing
+from alloop.store.packs import list_journal
 from benchmarks.ruins import Trial
 from benchmarks.theirs import Driver, Theirs, workers_of
 from benchmarks.toys import (
@@ -63,7 +63,7 @@ def records(campaign: Path) -> int:
     """How many records the campaign's journal has."""
     folder = campaign.with_name("toy.zarr") / FOLDER
     with contextlib.suppress(FileNotFoundError):
-        return listing(folder).last + 1
+        return list_journal(folder).last + 1
     return 0
 
 
@@ -209,7 +209,7 @@ def told(
 ) -> Iterator[Trial]:
     """A trial for each hit, by the seconds that it cost; the first tells what became of
     the campaign."""
-    history = read(campaign.with_name("toy.zarr"))
+    history = read_history(campaign.with_name("toy.zarr"))
     noted = tally(campaign.with_name("tally"))
     differs = wrong or "another dataset" * (made(history) != expected[0])
     again = redone(noted, expected[1], labelled(history))

@@ -36,13 +36,13 @@ import numpy as np
 import psutil
 from ase.build import molecule
 
-from alloop.core.atoms import symbol
+from alloop.core.atoms import chemical_symbol
 from alloop.core.frame import Frame
 from alloop.core.records import Label
 from alloop.core.units import BOHR, HARTREE, Floats
+from alloop.labels.child.labeller import IsolatedLabeller
 from alloop.labels.direct import DirectLabeller
-from alloop.labels.isolated import IsolatedLabeller
-from alloop.labels.levels import named
+from alloop.labels.levels import level_from_name
 from alloop.labels.toy import toy_level
 from alloop.store.cache import LabelCache
 from benchmarks.common import Row, arguments, say, spread, table, write_json
@@ -92,7 +92,7 @@ def plain(level: str, frames: Sequence[Frame]) -> list[Numbers]:
     found = []
     for frame in frames:
         atoms = [
-            (symbol(int(z)), x)
+            (chemical_symbol(int(z)), x)
             for z, x in zip(frame.numbers, frame.positions, strict=True)
         ]
         mol = gto.M(atom=atoms, basis=basis, verbose=0, max_memory=4000)
@@ -213,7 +213,7 @@ def _arms(case: Case, stack: ExitStack) -> dict[str, Arm]:
     plains, ours = list[Loop](), list[Loop]()
     for _ in range(PROCESSES):
         pool = stack.enter_context(ProcessPoolExecutor(1, context))
-        child = stack.enter_context(IsolatedLabeller(named(case.level)))
+        child = stack.enter_context(IsolatedLabeller(level_from_name(case.level)))
         plains.append(partial(_elsewhere, pool, case.level))
         ours.append(partial(_ours, child, cache))
     return {"ours": Arm(ours, threads), "plain": Arm(plains, threads)}

@@ -24,19 +24,19 @@ from typing import Any
 import numpy as np
 from ase import units
 
-from alloop.core.batch import pack
+from alloop.core.batch import pack_frames
 from alloop.core.errors import InputError
 from alloop.core.frame import Frame
 from alloop.core.records import Walker
 from alloop.core.roles import Potential
-from alloop.core.seeds import stream
+from alloop.core.seeds import random_stream
 from alloop.core.units import Floats
 from alloop.generation import load, to_bytes
-from alloop.md.dynamics import Dynamics
+from alloop.md.dynamics import DynamicsSettings
+from alloop.md.exploration import run_dynamics
+from alloop.md.frame_collector import ScoredFrames
 from alloop.md.guards import Guards
-from alloop.md.harvest import Scored
 from alloop.md.integrate import maxwell_boltzmann
-from alloop.md.run import run
 from alloop.potentials.compiled import compiled_for
 from benchmarks.common import Row, Rows, arguments, say, table, write_json
 
@@ -86,7 +86,7 @@ class Holding:
     timestep: float
     lost: dict[int, float] = field(default_factory=dict)
 
-    def look(self, found: Scored) -> None:
+    def look(self, found: ScoredFrames) -> None:
         """Measure the walkers that move."""
         for index in map(int, np.flatnonzero(found.eligible)):
             span = slice(*found.batch.offsets[index : index + 2])
@@ -115,7 +115,7 @@ def walkers(of: Molecule, count: int, seed: int) -> list[Walker]:
     """Walkers at reference frames drawn at random, hot as the thermostat."""
     found = []
     for index in range(count):
-        rng = stream(seed, f"run/{index}")
+        rng = random_stream(seed, f"run/{index}")
         frame = of.frames[int(rng.integers(len(of.frames)))]
         velocities = maxwell_boltzmann(frame, TEMPERATURE, rng)
         found.append(Walker(index, 0, frame, velocities))
@@ -125,9 +125,9 @@ def walkers(of: Molecule, count: int, seed: int) -> list[Walker]:
 def held(model: Potential, of: Molecule, timestep: float, steps: int, runs: int) -> Row:
     """How many runs hold, when the first was lost, how many guards would stop."""
     begin = walkers(of, runs, seed=0)
-    potential, _ = compiled_for(model, pack([walker.frame for walker in begin]))
+    potential, _ = compiled_for(model, pack_frames([walker.frame for walker in begin]))
     stride = max(1, min(10, int(LOOK / timestep)))
-    plain = Dynamics("langevin", TEMPERATURE, timestep, FRICTION, stride)
+    plain = DynamicsSettings("langevin", TEMPERATURE, timestep, FRICTION, stride)
     holding = Holding(of.limit, timestep)
     found = _run(begin, potential, replace(plain, guards=_OFF), steps, holding)
     for walker in found:
@@ -147,13 +147,13 @@ def held(model: Potential, of: Molecule, timestep: float, steps: int, runs: int)
 def _run(
     begin: Sequence[Walker],
     potential: Potential,
-    dynamics: Dynamics,
+    dynamics: DynamicsSettings,
     steps: int,
     holding: Holding,
 ) -> tuple[Walker, ...]:
-    rngs = [stream(1, f"noise/{walker.index}") for walker in begin]
+    rngs = [random_stream(1, f"noise/{walker.index}") for walker in begin]
     with np.errstate(all="ignore"):  # what explodes overflows
-        return run(
+        return run_dynamics(
             begin, potential, dynamics, steps, rngs, observe=holding.look
         ).walkers
 

@@ -140,7 +140,9 @@ def _label(frame: Frame, level: Level) -> Row:
     return {
         "energy": record.energy if isinstance(record, Label) else None,
         "failure": "" if isinstance(record, Label) else record.failure.name,
-        "doubts": doubts.written(doubts.read(record.details)) if good else "",
+        "doubts": doubts.doubts_to_text(doubts.doubts_of_details(record.details))
+        if good
+        else "",
         "cpu": record.cpu_seconds,
         "details": dict(record.details),
     }

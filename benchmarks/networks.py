@@ -19,9 +19,9 @@ import torch
 from ase.build import molecule
 
 from alloop.core.atoms import from_atoms
-from alloop.core.batch import pack
+from alloop.core.batch import pack_frames
 from alloop.models.graph import Graph, to_graph
-from alloop.models.network import NETWORKS, Network, build, energy_and_forces
+from alloop.models.network import NETWORKS, Network, build_network, energy_and_forces
 from benchmarks.common import Row, arguments, say, spread, table, write_json
 
 Task = Callable[[], object]
@@ -34,7 +34,7 @@ def graph(frames: int, cutoff: float) -> Graph:
         atoms = molecule("CH3CH2OH")
         atoms.positions += rng.normal(0.0, 0.05, atoms.positions.shape)
         made.append(from_atoms(atoms))
-    return to_graph(pack(made), cutoff)
+    return to_graph(pack_frames(made), cutoff)
 
 
 def forces(network: Network, frames: int) -> Task:
@@ -60,9 +60,9 @@ def step(network: Network, frames: int) -> Task:
 def tasks(kind: str) -> dict[str, Task]:
     """What is timed of a network."""
     return {
-        "one": forces(build(kind), 1),
-        "many": forces(build(kind), 32),
-        "step": step(build(kind), 10),
+        "one": forces(build_network(kind), 1),
+        "many": forces(build_network(kind), 32),
+        "step": step(build_network(kind), 10),
     }
 
 
@@ -94,7 +94,7 @@ def measured(kinds: Sequence[str], turns: int, repeats: int) -> list[Row]:
 
 def weights(kind: str) -> int:
     """How many numbers a network learns."""
-    return sum(weight.numel() for weight in build(kind).parameters())
+    return sum(weight.numel() for weight in build_network(kind).parameters())
 
 
 def main() -> None:

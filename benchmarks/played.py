@@ -12,7 +12,7 @@ from collections.abc import Iterator
 import numpy as np
 
 from alloop.core.frame import Frame, FrameId
-from alloop.core.levels import level
+from alloop.core.levels import make_level
 from alloop.core.records import Candidate, Detail, Failure, Label, Unlabelled, Walker
 from alloop.loop import events as e
 
@@ -21,8 +21,8 @@ CANDIDATES = 100  # in an exploration: ten frames a record
 EXPLORE, TRAIN, FAIL = 10, 1000, 501  # one of so many records
 TEST = 40  # records before this one are labels of the test set
 LEVELS = {
-    "cheap": level("toy", {"stiffness": 0.9, "title": "toy 0.9"}),
-    "expensive": level("toy", {"stiffness": 1.0, "title": "toy 1"}),
+    "cheap": make_level("toy", {"stiffness": 0.9, "title": "toy 0.9"}),
+    "expensive": make_level("toy", {"stiffness": 1.0, "title": "toy 1"}),
 }
 CONFIG = """
 name: scale

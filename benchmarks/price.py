@@ -14,8 +14,8 @@ from typing import TypeAlias
 
 import numpy as np
 
-from alloop.core.cost import fit
 from alloop.core.frame import Frame
+from alloop.core.label_cost import fit_cost
 from alloop.core.levels import Level
 from alloop.core.records import Label
 from benchmarks.common import arguments, say, table, write_json
@@ -43,7 +43,7 @@ def given_power(level: Level, labels: Labels) -> Price:
 def free_power(level: Level, labels: Labels) -> Price:
     """A power law in functions of the basis, pulled towards what is usual: ridge
     regression in logarithms."""
-    size = fit(level, labels).size
+    size = fit_cost(level, labels).size
     usual = {"hf": 2.6, "mp2": 3.4, "ccsd": 3.8, "ccsd(t)": 5.3}
     mean = usual.get(level.settings["method"], 2.2)
     x = np.log([size(at) for at, _ in labels])
@@ -55,7 +55,7 @@ def free_power(level: Level, labels: Labels) -> Price:
 
 def overhead_and_power(level: Level, labels: Labels) -> Price:
     """alloop's own: an overhead and a power law, both with priors."""
-    return fit(level, labels).seconds
+    return fit_cost(level, labels).seconds
 
 
 FORMS = {

@@ -10,10 +10,10 @@ from ase.build import molecule as molecule_of
 from rich.progress import track
 
 from alloop.core.atoms import from_atoms
-from alloop.core.cost import fit
 from alloop.core.frame import Frame
+from alloop.core.label_cost import fit_cost
 from alloop.core.records import Label
-from alloop.labels.isolated import IsolatedLabeller
+from alloop.labels.child.labeller import IsolatedLabeller
 from alloop.labels.levels import pyscf_level, xtb_level
 from benchmarks.common import Rows
 
@@ -118,7 +118,7 @@ def _wanted(there: list[Priced], effort: Effort, molecule: str, index: int) -> b
     spent = sum(x.seconds or 0.0 for x in there if x.molecule == molecule)
     if not there:
         return True
-    cost = fit(LEVELS[there[0].level], [x.known for x in there])
+    cost = fit_cost(LEVELS[there[0].level], [x.known for x in there])
     dear = cost.seconds(frame(molecule, index)) > effort.label
     return not dear and spent <= effort.molecule
 

@@ -17,14 +17,14 @@ from typing import Any
 import yaml
 
 from alloop import config
-from alloop.loop.connect import Link, connect
-from alloop.loop.history import CODEC
-from alloop.loop.keeping import Keeper
-from alloop.loop.places import ClusterPlan
-from alloop.loop.pools import InlinePool
-from alloop.loop.workshop import Done, perform
-from alloop.running import Run, Watch, attributes
+from alloop.driver.run import CampaignRun, RunObserver, store_attributes
+from alloop.history.fold_keeper import FoldKeeper
+from alloop.history.reader import CODEC
 from alloop.store.archive import Archive
+from alloop.workers.cluster_plan import ClusterPlan
+from alloop.workers.connection import Connection, connect
+from alloop.workers.pools import InlinePool
+from alloop.workers.tasks import TaskResult, perform_command
 from benchmarks.common import Row, arguments, say, table, write_json
 from benchmarks.toys import write_tiny
 
@@ -48,10 +48,10 @@ class _Clock:
     def __init__(self) -> None:
         self._begun, self.out = _now(), (0.0, 0.0)
 
-    def work(self, *args: Any) -> Done:
+    def work(self, *args: Any) -> TaskResult:
         """What a worker does; not counted."""
         begun = _now()
-        done = perform(*args)
+        done = perform_command(*args)
         cpu, wall = _since(begun)
         self.out = (self.out[0] + cpu, self.out[1] + wall)
         return done
@@ -83,12 +83,12 @@ def _driver(folder: Path, count: int) -> Row:
     tree = yaml.safe_load(path.read_text())
     tree["seeds"]["cheap"], tree["budget"] = count, {"cheap": count, "expensive": 3}
     path.write_text(yaml.safe_dump(tree))
-    setup = config.load(path)
-    archive = Archive.create(setup.store, attrs=attributes(setup), codec=CODEC)
+    setup = config.load_campaign(path)
+    archive = Archive.create(setup.store, attrs=store_attributes(setup), codec=CODEC)
     with archive:
-        keeper, clock = Keeper(archive), _Clock()
+        keeper, clock = FoldKeeper(archive), _Clock()
         pool = InlinePool(setup.kit, work=clock.work)
-        Run(setup, archive, keeper, pool, Watch()).drive()
+        CampaignRun(setup, archive, keeper, pool, RunObserver()).run_loop()
         return clock.row("driver: labels", count)
 
 
@@ -104,10 +104,10 @@ def _scheduler(count: int) -> Row:
         _round(link, count)
         return clock.row("scheduler: tasks", count)
     finally:
-        link.end()
+        link.close()
 
 
-def _round(link: Link, count: int) -> None:
+def _round(link: Connection, count: int) -> None:
     from distributed import as_completed
 
     ask = (link.client.submit(_nothing, i, pure=False) for i in range(count))

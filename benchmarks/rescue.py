@@ -28,13 +28,13 @@ from ase.build import molecule
 from ase.data import covalent_radii
 
 from alloop.core import doubts
-from alloop.core.atoms import symbol
+from alloop.core.atoms import chemical_symbol
 from alloop.core.frame import Frame
 from alloop.core.levels import Level
 from alloop.core.records import Label, Unlabelled
 from alloop.core.units import HARTREE, Floats
-from alloop.labelling import label_frames
-from alloop.labels.isolated import Limits
+from alloop.jobs.label_frames import label_frames
+from alloop.labels.child.labeller import Limits
 from alloop.labels.levels import pyscf_level
 from benchmarks.common import Row, Rows, arguments, say, table, write_json
 
@@ -189,7 +189,8 @@ def mean_field(frame: Frame, settings: dict[str, Any]) -> Any:
     from pyscf import dft, gto, scf
 
     atoms = [
-        (symbol(int(z)), x) for z, x in zip(frame.numbers, frame.positions, strict=True)
+        (chemical_symbol(int(z)), x)
+        for z, x in zip(frame.numbers, frame.positions, strict=True)
     ]
     state = {"charge": frame.charge, "spin": frame.spin}
     mol = gto.M(atom=atoms, basis=settings["basis"], verbose=0, **state)
@@ -233,7 +234,9 @@ def _row(name: str, records: Sequence[Label | Unlabelled]) -> Row:
     labels = [record for record in records if isinstance(record, Label)]
     refused = [record for record in records if isinstance(record, Unlabelled)]
     rungs = Counter(str(label.details["rung"]) for label in labels)
-    signs = Counter(x.name for label in labels for x in doubts.read(label.details))
+    signs = Counter(
+        x.name for label in labels for x in doubts.doubts_of_details(label.details)
+    )
     lost = sum(float(x.details.get("lost_seconds") or 0.0) for x in records)
     return {
         "level": name,

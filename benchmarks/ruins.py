@@ -19,11 +19,11 @@ from pathlib import Path
 from alloop import config
 from alloop.campaign import Campaign
 from alloop.core.errors import AlloopError
+from alloop.driver.run import RunObserver
+from alloop.history.column_check import check_columns
+from alloop.history.reader import CODEC, read_history
 from alloop.loop import events as e
-from alloop.loop.checking import check
-from alloop.loop.history import CODEC, read
 from alloop.loop.state import LoopState
-from alloop.running import Watch
 from alloop.store import packs
 from alloop.store.archive import LOCK, Archive
 from benchmarks.crashes import disk, tree_of
@@ -95,7 +95,7 @@ class Alone:
 
 def left_alone(folder: Path, staleness: int, each: int = 1) -> Alone:
     """Run the campaign undisturbed."""
-    setup = config.load(write_tiny(folder / "alone", staleness=staleness))
+    setup = config.load_campaign(write_tiny(folder / "alone", staleness=staleness))
     with counted(folder / "tally"), disk(Quick()):
         sit(Campaign(setup), FIRST)
         sit(Campaign(setup))
@@ -110,7 +110,7 @@ def sit(campaign: Campaign, turns: int | None = None) -> float:
     def observe(_state: LoopState, _turn: e.Turn) -> None:
         done.append(time.perf_counter() - begun)
 
-    stop = Watch(observe, stop=lambda: turns is not None and len(done) >= turns)
+    stop = RunObserver(observe, stop=lambda: turns is not None and len(done) >= turns)
     campaign.run(watch=stop)
     return done[0] if done else 0.0
 
@@ -176,8 +176,8 @@ def _ended(alone: Alone, name: str) -> End:
 
 
 def _difference(alone: Alone, store: Path) -> str:
-    found, doubtful = made(read(store)), next(alone.numbers) % alone.each == 0
-    damage = check(store) if doubtful else []
+    found, doubtful = made(read_history(store)), next(alone.numbers) % alone.each == 0
+    damage = check_columns(store) if doubtful else []
     if found != alone.made:
         return f"{len(found.items() ^ alone.made.items())} entries differ"
     staged = len(list((store / "journal" / "staging").iterdir()))

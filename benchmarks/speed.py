@@ -37,20 +37,20 @@ from ase.build import molecule
 from ase.md.langevin import Langevin
 
 from alloop.core.atoms import from_atoms, to_atoms
-from alloop.core.batch import Batch, pack
+from alloop.core.batch import Batch, pack_frames
 from alloop.core.records import LabelSet, Walker
 from alloop.core.roles import Potential
-from alloop.core.seeds import stream
-from alloop.md.dynamics import Dynamics
+from alloop.core.seeds import random_stream
+from alloop.md.dynamics import DynamicsSettings
+from alloop.md.exploration import run_dynamics
 from alloop.md.guards import Guards
 from alloop.md.integrate import maxwell_boltzmann
-from alloop.md.run import run
-from alloop.models.network import build
-from alloop.potentials.ase import PotentialCalculator
+from alloop.models.network import build_network
+from alloop.potentials.ase_calculator import PotentialCalculator
 from alloop.potentials.compiled import compiled_for
 from alloop.potentials.learned import LearnedPotential
-from alloop.training.fit import fit
-from alloop.training.pool import make_pool
+from alloop.training.fit import fit_network
+from alloop.training.graph_pool import make_graph_pool
 from alloop.training.schedule import Schedule
 from alloop.training.stages import Stage
 from benchmarks.common import arguments, say, spread, table, write_json
@@ -87,12 +87,14 @@ def ethanol(count: int) -> Batch:
     rest = from_atoms(molecule("CH3CH2OH"))
     rng = np.random.default_rng(1)
     moves = 0.03 * rng.standard_normal((count, len(rest), 3))
-    return pack([replace(rest, positions=rest.positions + move) for move in moves])
+    return pack_frames(
+        [replace(rest, positions=rest.positions + move) for move in moves]
+    )
 
 
 def potential(kind: str) -> LearnedPotential:
     """A network of the common size that was never trained: its forces are small."""
-    network = build(kind, SIZE, seed=1)
+    network = build_network(kind, SIZE, seed=1)
     return LearnedPotential(network, {1: 0.0, 6: 0.0, 8: 0.0}, scale=0.1)
 
 
@@ -104,12 +106,12 @@ def walking(model: Potential, amount: Amount) -> Turn:
         Walker(i, 0, frame, maxwell_boltzmann(frame, 300.0, rng))
         for i, frame in enumerate(frames)
     ]
-    plain = Dynamics(timestep=STEP, guards=Guards(bond=None, contact=None))
-    rngs = [stream(0, str(i)) for i in range(WALKERS)]
+    plain = DynamicsSettings(timestep=STEP, guards=Guards(bond=None, contact=None))
+    rngs = [random_stream(0, str(i)) for i in range(WALKERS)]
 
     def turn() -> float:
         began = time.process_time()
-        run(walkers, model, plain, amount.steps, rngs)
+        run_dynamics(walkers, model, plain, amount.steps, rngs)
         return WALKERS * amount.steps / (time.process_time() - began)
 
     return turn
@@ -150,15 +152,17 @@ def training(kind: str, amount: Amount, **how: Any) -> Turn:
     batch, rng = ethanol(20 * FRAMES), np.random.default_rng(3)
     forces = 0.1 * rng.standard_normal(batch.positions.shape)
     labels = LabelSet(batch, np.zeros(len(batch)), forces)
-    network = build(kind, SIZE)
-    pool = make_pool(labels, 1.0, network.cutoff)
+    network = build_network(kind, SIZE)
+    pool = make_graph_pool(labels, 1.0, network.cutoff)
     schedule = Schedule(lr=1e-4, batch=FRAMES, every=10**9, **how)
     stage = Stage("speed", "expensive", amount.training, schedule=schedule)
-    fit(network, pool, replace(stage, steps=2), 0)  # code is made before the first turn
+    fit_network(
+        network, pool, replace(stage, steps=2), 0
+    )  # code is made before the first turn
 
     def turn() -> float:
         began = time.process_time()
-        fit(network, pool, stage, 0)
+        fit_network(network, pool, stage, 0)
         return FRAMES * amount.training / (time.process_time() - began)
 
     return turn

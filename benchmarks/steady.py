@@ -7,13 +7,13 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from itertools import count
 
+from alloop.history.reader import History
 from alloop.loop import events as e
-from alloop.loop.history import History
-from alloop.loop.learning import absorb, ask
 from alloop.loop.policy import decide
-from alloop.loop.pools import Task
+from alloop.loop.reducer import apply_commands, apply_event
 from alloop.loop.rules import Rules
 from alloop.loop.state import LoopState
+from alloop.workers.pools import Task
 
 FOREVER = 10**9  # workers: only what waits for one another takes time
 
@@ -96,9 +96,9 @@ def simulated(history: History, rules: Rules, workers: int) -> Trace:
             now, _, event = heapq.heappop(ends)
             running -= 1
             events = [event]
-        seen = absorb(state, events[0])
+        seen = apply_event(state, events[0])
         commands = decide(seen, events.pop(0), rules)
-        state = ask(seen, commands)
+        state = apply_commands(seen, commands)
         trace.note(commands, now)
         for command in (x for x in commands if not isinstance(x, e.Stop)):
             answer = known[command.name]

@@ -31,7 +31,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from alloop.store.files import Files
+from alloop.store.files import FileSystem
 from benchmarks.common import arguments, say, spread, table, write_json
 from benchmarks.rivals import Database, Extxyz, Hdf5, Icechunk, Item, items
 from benchmarks.stores import Alloop, Replayed
@@ -65,7 +65,7 @@ def timed(deed: Callable[[], Any]) -> Times:
 
 def sync_times(folder: Path, count: int = 50) -> dict[str, float]:
     """Median milliseconds until a new file of 2 kB, and 2 kB more, are on the disk."""
-    files, news, mores = Files(), list[float](), list[float]()
+    files, news, mores = FileSystem(), list[float](), list[float]()
     data = bytes(2000)
     for index in range(count):
         path = folder / f"sync{index}"

@@ -7,11 +7,11 @@ from typing import Any
 import numpy as np
 import zarr
 
-from alloop.core.batch import pack
+from alloop.core.batch import pack_frames
 from alloop.core.frame import Frame
 from alloop.core.records import Label
+from alloop.history.reader import CODEC
 from alloop.loop import events as e
-from alloop.loop.history import CODEC
 from alloop.store import columns, schema
 from alloop.store.archive import Archive
 from benchmarks.rivals import Item
@@ -37,7 +37,7 @@ class Alloop:
         frames = [turn.commands[0].frame for turn in turns]
         labels = [turn.event.label for turn in turns]
         tables = _tables(frames, labels)
-        columns.fill(self.archive, lambda _: tables, self.archive.last())
+        columns.fill_columns(self.archive, lambda _: tables, self.archive.last())
         self.archive.close()
 
     def read(self) -> Iterator[Item]:
@@ -77,9 +77,9 @@ def _turns(archive: Archive) -> Iterator[Any]:
 
 
 def _tables(frames: Sequence[Frame], labels: Sequence[Label]) -> dict[str, Any]:
-    batch, rows = pack(frames), np.arange(len(frames))
+    batch, rows = pack_frames(frames), np.arange(len(frames))
     known = {
-        "id": schema.digits(frame.id for frame in frames),
+        "id": schema.id_digits(frame.id for frame in frames),
         "offsets": batch.offsets,
         "numbers": batch.numbers,
         "positions": batch.positions,
@@ -93,7 +93,7 @@ def _tables(frames: Sequence[Frame], labels: Sequence[Label]) -> dict[str, Any]:
     return {
         table: {
             key: known.get(key, np.zeros((len(rows), *column.tail)))
-            for key, column in schema.columns(table).items()
+            for key, column in schema.table_columns(table).items()
         }
         for table in wanted
     }

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from ase import units
 
-from alloop.core.atoms import masses
+from alloop.core.atoms import frame_masses
 from alloop.core.batch import Batch
 from alloop.models.graph import to_graph
 from alloop.models.network import energy_and_forces
@@ -25,7 +25,7 @@ def torchsim(
     """
     interface: Any = import_module("torch_sim.models.interface").ModelInterface
     graph = to_graph(batch, potential.cutoff, potential.dtype)
-    network = potential.frozen
+    network = potential.frozen_network
 
     class Model(interface):  # type: ignore[misc]
         def __init__(self) -> None:
@@ -46,7 +46,7 @@ def torchsim(
 
     state = import_module("torch_sim.state").SimState(
         positions=potential.tensor(batch.positions),
-        masses=potential.tensor(masses(batch.numbers)),
+        masses=potential.tensor(frame_masses(batch.numbers)),
         cell=50.0 * torch.eye(3, dtype=potential.dtype).repeat(len(batch), 1, 1),
         pbc=False,
         atomic_numbers=torch.as_tensor(batch.numbers.copy()),

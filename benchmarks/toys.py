@@ -15,10 +15,10 @@ import yaml
 
 from alloop.core.frame import Frame
 from alloop.core.records import Label
-from alloop.labels.outcome import Result
+from alloop.history.reader import History, read_history
+from alloop.labels.result import Result
 from alloop.labels.toy import label_with_toy, toy_level
 from alloop.loop import events as e
-from alloop.loop.history import History, read
 
 TALLY = "CHAOS_TALLY"  # the file in which labels are noted
 Print = dict[str, object]
@@ -102,7 +102,7 @@ def made(history: History) -> Print:
 
 def made_in(store: Path) -> Print:
     """The same of a store."""
-    return made(read(store))
+    return made(read_history(store))
 
 
 def committed_twice(history: History) -> int:

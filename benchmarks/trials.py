@@ -13,9 +13,9 @@ from itertools import count
 from pathlib import Path
 
 from alloop.core.errors import AlloopError
+from alloop.driver.run import RunObserver
+from alloop.history.reader import read_history
 from alloop.loop import events as e
-from alloop.loop.history import read
-from alloop.running import Watch
 from benchmarks.crashes import Space, disk, listening, moments, restore, sample
 from benchmarks.ruins import FIRST, Alone, Trial, counted, go_on, sit, trial
 from benchmarks.toys import Noted, tally
@@ -76,9 +76,9 @@ def power_losses(
             left.append((f"lost{len(left)}", len(turns), _size(notes)))
             files.top.survive(alone.folder / left[-1][0], rng)
 
-    def watch(most: int) -> Watch:
+    def watch(most: int) -> RunObserver:
         observe = lambda _state, turn: turns.append(turn)  # noqa: E731
-        return Watch(observe, stop=lambda: len(turns) >= most)
+        return RunObserver(observe, stop=lambda: len(turns) >= most)
 
     files = Volatile(campaign.store.parent, lose)
     with counted(notes), disk(files):
@@ -94,7 +94,7 @@ def power_losses(
 
 
 def _records(store: Path) -> int:
-    return len(read(store).entries) if store.exists() else 0
+    return len(read_history(store).entries) if store.exists() else 0
 
 
 # --- a full disk ---------------------------------------------------------------------

@@ -23,21 +23,21 @@ import torch
 from ase.build import molecule
 
 from alloop.core.atoms import from_atoms
-from alloop.core.batch import pack
+from alloop.core.batch import pack_frames
 from alloop.core.records import LabelSet, TrainingData
 from alloop.core.roles import Potential, Trainer
-from alloop.core.seeds import stream
-from alloop.grading import errors
+from alloop.core.seeds import random_stream
+from alloop.evaluation import prediction_errors
 from alloop.models.graph import to_graph
-from alloop.models.network import build, energy_and_forces
+from alloop.models.network import build_network, energy_and_forces
 from alloop.training.asteroid import standard_stages
 from alloop.training.schedule import Schedule
-from alloop.training.staged import StagedTrainer
-from alloop.training.universal import UniversalTrainer, untouched
+from alloop.training.staged_trainer import StagedTrainer
+from alloop.training.universal import UniversalTrainer, untrained_potential
 from benchmarks.common import Row, arguments, say, spread, table, write_json
 from benchmarks.labelsets import labelled
 
-_NOTHING = LabelSet(pack(()), np.zeros(0), np.zeros((0, 3)))
+_NOTHING = LabelSet(pack_frames(()), np.zeros(0), np.zeros((0, 3)))
 _FRAMES = 10  # in a training step, and of the timings
 
 
@@ -75,7 +75,13 @@ def compared(count: int, size: Size) -> list[Row]:
     tuner = UniversalTrainer(StagedTrainer("chgnet", {}, (gentle,)))
     anew = StagedTrainer("painn", {"channels": 32}, (usual,))
     return [
-        _row("chgnet as it comes", count, untouched("chgnet", {}, taught), test, 0.0),
+        _row(
+            "chgnet as it comes",
+            count,
+            untrained_potential("chgnet", {}, taught),
+            test,
+            0.0,
+        ),
         _trained("chgnet fine-tuned", tuner, taught, test),
         _trained("painn from nothing", anew, taught, test),
     ]
@@ -84,7 +90,7 @@ def compared(count: int, size: Size) -> list[Row]:
 def rattled(count: int, name: str) -> LabelSet:
     """Rattled methanols with labels."""
     atoms = molecule("CH3OH")
-    shifts = stream(0, name).normal(0.0, 0.06, (count, len(atoms), 3))
+    shifts = random_stream(0, name).normal(0.0, 0.06, (count, len(atoms), 3))
     frames = []
     for shift in shifts:
         moved = atoms.copy()
@@ -102,7 +108,7 @@ def _trained(name: str, trainer: Trainer, taught: LabelSet, test: LabelSet) -> R
 def _row(
     name: str, count: int, potential: Potential, test: LabelSet, seconds: float
 ) -> Row:
-    found = errors(potential.predict(test.batch), test)
+    found = prediction_errors(potential.predict(test.batch), test)
     return {
         "potential": name,
         "labels": count,
@@ -134,8 +140,11 @@ def _clock(call: Callable[[], Any]) -> float:
 
 
 def _ours(atoms: Any) -> dict[str, Callable[[], Any]]:
-    network, still = build("chgnet"), build("chgnet").requires_grad_(False)
-    batch = pack([from_atoms(atoms)] * _FRAMES)
+    network, still = (
+        build_network("chgnet"),
+        build_network("chgnet").requires_grad_(False),
+    )
+    batch = pack_frames([from_atoms(atoms)] * _FRAMES)
 
     def step() -> None:
         said = energy_and_forces(network, to_graph(batch, 6.0), create_graph=True)

@@ -43,13 +43,13 @@ from alloop.core.atoms import from_atoms
 from alloop.core.errors import StoreError
 from alloop.core.levels import Level
 from alloop.core.records import Label
+from alloop.history.reader import History
 from alloop.labels.levels import pyscf_level
 from alloop.labels.open import DirectLabeller
 from alloop.labels.toy import toy_level
 from alloop.loop import events as e
-from alloop.loop.history import History
-from alloop.loop.places import cores
 from alloop.loop.rules import Rules
+from alloop.workers.cluster_plan import available_cores
 from benchmarks.common import arguments, say, table, write_json
 from benchmarks.steady import FOREVER, inside, length, measured, simulated
 
@@ -188,8 +188,10 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, help="how many, the first and last too")
     parser.add_argument("--folder", type=Path, help="keep what was run here")
     chosen = parser.parse_args()
-    if chosen.workers > cores():
-        say(f"{chosen.workers} workers on {cores()} cores: `used` will be low")
+    if chosen.workers > available_cores():
+        say(
+            f"{chosen.workers} workers on {available_cores()} cores: `used` will be low"
+        )
     rows, shares = [], []
     with tempfile.TemporaryDirectory() as spare:
         for staleness in (0, 1):

@@ -24,10 +24,10 @@ import torch
 from alloop.core.records import LabelSet, TrainingData
 from alloop.potentials.learned import LearnedPotential
 from alloop.training.asteroid import STEPS, asteroid_stages
-from alloop.training.correct import joined, rows
-from alloop.training.engine import cpu_seconds
-from alloop.training.staged import StagedTrainer
+from alloop.training.label_changes import joined_labels, select_labels
+from alloop.training.staged_trainer import StagedTrainer
 from alloop.training.stages import Stage
+from alloop.training.step_engine import cpu_seconds
 from benchmarks.asteroid_data import MD17, Sets, load
 from benchmarks.asteroid_job import error
 from benchmarks.common import Row, Rows, arguments, say, spread, table, write_json
@@ -51,7 +51,7 @@ WAYS = (Way("scratch", False), Way("parent", True), Way("parent, half", True, 0.
 
 def chain(sets: Sets, way: Way, seed: int, fewer: int) -> Row:
     """Errors (kcal/mol/Å) and CPU seconds of all generations, one after the other."""
-    judges = joined(sets.stopping, sets.choosing)
+    judges = joined_labels(sets.stopping, sets.choosing)
     parent: LearnedPotential | None = None
     errors, seconds = [], []
     for count in GENERATIONS:
@@ -73,7 +73,7 @@ def _stages(way: Way, parent: LearnedPotential | None, fewer: int) -> Iterator[S
 
 def _labels(sets: Sets, count: int) -> TrainingData:
     def first(labels: LabelSet, most: int) -> LabelSet:
-        return rows(labels, np.arange(most))
+        return select_labels(labels, np.arange(most))
 
     return TrainingData(first(sets.cheap, CHEAP * count), first(sets.expensive, count))
 

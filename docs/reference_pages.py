@@ -8,7 +8,7 @@ from typing import Any
 import typer
 
 from alloop.cli.app import app
-from alloop.config.base import Section, members
+from alloop.config.base import Section, section_members
 from alloop.config.plan import Plan
 from alloop.store.schema import TABLES, Column
 
@@ -80,7 +80,7 @@ def _sections(
 ) -> Iterator[tuple[str, str, type[Section]]]:
     """Yield all sections beneath one, with their dotted path and kind."""
     for name, field in owner.model_fields.items():
-        for tag, section in members(field.annotation).items():
+        for tag, section in section_members(field.annotation).items():
             yield f"{path}{name}", tag.strip("<>"), section
             yield from _sections(section, f"{path}{name}.")
 

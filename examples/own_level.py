@@ -15,7 +15,7 @@ import numpy as np
 
 from alloop import Campaign
 from alloop.core.frame import Frame
-from alloop.labels.outcome import Result
+from alloop.labels.result import Result
 
 CAMPAIGN = """
 name: springs

@@ -8,7 +8,7 @@ import pytest
 import yaml
 
 from alloop.core.records import Label
-from alloop.loop.history import History, read
+from alloop.history.reader import History, read_history
 
 # Before torch is imported: threads of several test processes wait for each other.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -62,7 +62,7 @@ def fingerprint(history: History) -> dict[str, str]:
 
 def fingerprint_of(store: Path) -> dict[str, str]:
     """The fingerprint of a store."""
-    return fingerprint(read(store))
+    return fingerprint(read_history(store))
 
 
 @pytest.fixture

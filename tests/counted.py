@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from alloop.core.frame import Frame
-from alloop.labels.outcome import Result
+from alloop.labels.result import Result
 from alloop.labels.toy import label_with_toy, toy_level
 
 

@@ -6,7 +6,7 @@ from typing import Any
 
 from alloop.core.frame import Frame
 from alloop.core.records import Failure
-from alloop.labels.outcome import Refused, Result
+from alloop.labels.result import Refused, Result
 from alloop.labels.toy import label_with_toy, toy_level
 
 

@@ -16,18 +16,18 @@ from alloop.core.batch import Batch
 from alloop.core.errors import InputError, LockedError
 from alloop.core.records import Failure, Label, Predictions, TrainingData
 from alloop.core.roles import Potential
+from alloop.driver.run import RunObserver
 from alloop.export import Choice
+from alloop.history.measured_costs import cpu_seconds_by_part
+from alloop.history.reader import History, read_history
 from alloop.loop import events as e
-from alloop.loop.history import History, read
-from alloop.loop.kit import OwnPotential
-from alloop.loop.learning import replay
-from alloop.loop.prices import by_part
+from alloop.loop.reducer import replay
 from alloop.loop.state import LoopState
 from alloop.models.checkpoint import Checkpoint
 from alloop.potentials.pairwise import PairwisePotential, from_checkpoint
-from alloop.running import Watch
 from alloop.store.cache import LabelCache
 from alloop.training.pairwise import PairwiseTrainer
+from alloop.workers.settings import OwnPotential
 from tests.conftest import fingerprint_of, write_toy
 
 BUDGET = {"cheap": 26, "expensive": 10}
@@ -43,8 +43,8 @@ class Onlooker:
     def observe(self, _state: LoopState, turn: e.Turn) -> None:
         self.turns.append(turn)
 
-    def watch(self) -> Watch:
-        return Watch(self.observe, stop=lambda: len(self.turns) >= self.limit)
+    def watch(self) -> RunObserver:
+        return RunObserver(self.observe, stop=lambda: len(self.turns) >= self.limit)
 
 
 @pytest.fixture(scope="module")
@@ -59,11 +59,11 @@ def test_a_campaign_ends_with_labels_generations_and_a_reason(finished: Path) ->
     history = Campaign.from_yaml(finished).history()
     state = history.state
     assert state.finished == "the budget of expensive labels is spent"
-    assert (state.used("cheap"), state.used("expensive")) == (26, 10)
-    assert len(state.test()) == 6
+    assert (state.labels_used("cheap"), state.labels_used("expensive")) == (26, 10)
+    assert len(state.test_frames()) == 6
     assert len(history.trained()) == 2
-    assert set(state.test()).isdisjoint(state.trained_on("expensive"))
-    assert set(state.test()).isdisjoint(state.trained_on("cheap"))
+    assert set(state.test_frames()).isdisjoint(state.trained_on("expensive"))
+    assert set(state.test_frames()).isdisjoint(state.trained_on("cheap"))
 
 
 def test_some_labels_of_each_level_are_made_again(finished: Path) -> None:
@@ -75,12 +75,12 @@ def test_some_labels_of_each_level_are_made_again(finished: Path) -> None:
     assert all(0 <= x.force_max < 1e-6 for x in found)  # toys are exact
     assert {x.failure for x in found} == {None}
     assert set(history.priced()[-1].costs) == set(levels)
-    assert by_part(history)["noise floor"] > 0
+    assert cpu_seconds_by_part(history)["noise floor"] > 0
 
 
 def test_state_is_the_fold_of_the_journal(tmp_path: Path) -> None:
     states: list[LoopState] = []
-    onlooker = Watch(lambda state, _turn: states.append(state))
+    onlooker = RunObserver(lambda state, _turn: states.append(state))
     campaign = Campaign.from_yaml(write_toy(tmp_path, budget=BUDGET))
     campaign.run(watch=onlooker)
     turns = [entry.turn for entry in campaign.history().entries]
@@ -116,7 +116,7 @@ def test_a_raised_budget_goes_on_where_the_campaign_ended(tmp_path: Path) -> Non
     Campaign.from_yaml(write_toy(tmp_path, budget=BUDGET)).run()
     more = Campaign.from_yaml(write_toy(tmp_path))
     outcome = more.run()
-    assert outcome.state.used("expensive") == 14
+    assert outcome.state.labels_used("expensive") == 14
     amended = [x for _, x in more.history().events() if isinstance(x, e.Amended)]
     assert [set(event.changed) for event in amended] == [
         {"budget.cheap", "budget.expensive"}
@@ -146,7 +146,7 @@ def test_a_store_of_another_campaign_is_refused(
 
 HOLD = """
 import sys
-from alloop.loop.history import CODEC
+from alloop.history.reader import CODEC
 from alloop.store.archive import Archive
 with Archive.open(sys.argv[1], CODEC, mode="w"):
     print("held", flush=True)
@@ -198,7 +198,7 @@ def test_two_campaigns_may_share_a_cache_at_the_same_time(
     alone = fingerprint_of(finished.with_name("toy.zarr"))
     for path in paths:
         assert fingerprint_of(path.with_name("toy.zarr")) == alone
-    labels = read(paths[0].with_name("toy.zarr")).ledger.labels
+    labels = read_history(paths[0].with_name("toy.zarr")).ledger.labels
     kept = LabelCache(cache)
     for (level, frame), label in labels.items():
         again = kept.get(level, frame)
@@ -259,8 +259,8 @@ def test_controls_share_first_labels_and_label_cost(tmp_path: Path) -> None:
     }
     main = campaign.history()
     for name, store in campaign.controls().items():
-        control = read(store)
-        assert control.state.test() == main.state.test()
+        control = read_history(store)
+        assert control.state.test_frames() == main.state.test_frames()
         seeds = {x.frame for x in main.state.entries() if x.purpose == "seed"}
         assert seeds <= {x.frame for x in control.state.entries()}, name
         asked = [x.generation for x in control.trained()]
@@ -269,16 +269,16 @@ def test_controls_share_first_labels_and_label_cost(tmp_path: Path) -> None:
             x.frame for x in _rechecks(main)
         }
     standard = outcomes["standard"].state
-    assert 10 < standard.used("expensive") <= 10 + 26
+    assert 10 < standard.labels_used("expensive") <= 10 + 26
     trains = [
         command
-        for entry in read(campaign.controls()["standard"]).entries
+        for entry in read_history(campaign.controls()["standard"]).entries
         for command in entry.turn.commands
         if isinstance(command, e.Train)
     ]
     assert trains
     assert all(command.cheap == () for command in trains)
-    random = [x.reason for x in _asked(read(campaign.controls()["random"]))]
+    random = [x.reason for x in _asked(read_history(campaign.controls()["random"]))]
     assert "random" in random
     again = campaign.control("random").run()
     assert again.state.errors == outcomes["random"].state.errors
@@ -362,7 +362,7 @@ def test_a_campaign_starts_from_labels_that_the_user_brings(
     given = [x for x in history.state.entries() if x.purpose == "given"]
     assert len(given) == 26 + 10
     assert len(history.trained()[0].history["bias"]) > 0  # type: ignore[arg-type]
-    assert history.state.used("expensive") == 10
+    assert history.state.labels_used("expensive") == 10
 
 
 def test_a_users_model_is_generation_zero(finished: Path, tmp_path: Path) -> None:
@@ -407,8 +407,8 @@ def test_a_campaign_of_one_fidelity_labels_what_surprises(tmp_path: Path) -> Non
     )
     assert campaign.run().exit_code == 0
     state = campaign.history().state
-    assert state.used("cheap") == 0
-    assert state.used("expensive") == 14
+    assert state.labels_used("cheap") == 0
+    assert state.labels_used("expensive") == 14
 
 
 @dataclass(frozen=True)

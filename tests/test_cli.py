@@ -15,12 +15,12 @@ import pytest
 
 import alloop
 from alloop.cli import main
-from alloop.cli.pricing import duration
-from alloop.config import load
+from alloop.cli.plan_table import duration
+from alloop.config import load_campaign
 from alloop.core.records import Label
-from alloop.loop.spool import training_folder
 from alloop.store.cache import LabelCache
-from alloop.training.telling import Told, tell
+from alloop.training.progress import TrainingProgress, write_progress
+from alloop.workers.spool import training_folder
 from tests.conftest import write_toy
 
 COMMAND = (sys.executable, "-m", "alloop")
@@ -146,7 +146,7 @@ def test_ctrl_c_ends_a_run_at_once_and_the_same_command_goes_on(tmp_path: Path) 
     assert told["open"]
     assert told["training"] == []
     training = training_folder(tmp_path / "toy.zarr.spool", "round1/train")
-    tell(training, Told("fine-tuning", 20, 100, 0.01))
+    write_progress(training, TrainingProgress("fine-tuning", 20, 100, 0.01))
     shown = call("status", "toy.yaml", folder=tmp_path).stdout
     assert "fine-tuning 20 of 100, loss 0.01" in shown
 
@@ -273,7 +273,7 @@ def test_an_exported_model_begins_another_campaign(
         budget=budget,
         seeds=seeds,
     )
-    setup = load(path)
+    setup = load_campaign(path)
     assert setup.model == (tmp_path / "m.alloop").read_bytes()
     said(capsys, "run", path, "--quiet")
     (tmp_path / "m.alloop").unlink()
@@ -283,7 +283,7 @@ def test_an_exported_model_begins_another_campaign(
 def test_a_store_lends_its_labels_and_its_test_set(done: Path, tmp_path: Path) -> None:
     store = str(done.with_name("toy.zarr"))
     path = write_toy(tmp_path, start=[{"store": store}], test={"store": store})
-    setup = load(path)
+    setup = load_campaign(path)
     counts = {(item.fidelity, item.test): 0 for item in setup.given}
     for item in setup.given:
         counts[item.fidelity, item.test] += 1
@@ -365,7 +365,7 @@ def test_plan_takes_prices_from_a_label_cache(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     path = write_toy(tmp_path, cache="cache")
-    setup = load(path)
+    setup = load_campaign(path)
     (start,) = setup.start
     for level in setup.levels.values():
         price = Label(start.id, level.id, 0.0, np.zeros((3, 3)), 100.0)
@@ -426,7 +426,7 @@ def test_init_writes_a_campaign_that_is_right(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     said(capsys, "init", "mine", "--example", example)
-    assert load("mine.yaml").name == "mine"
+    assert load_campaign("mine.yaml").name == "mine"
     before = (tmp_path / "mine.yaml").read_text()
     assert "mine.yaml is there already" in refused(capsys, "init", "mine")
     assert (tmp_path / "mine.yaml").read_text() == before
@@ -478,7 +478,7 @@ def test_a_store_of_a_newer_format_is_refused(
 def test_a_second_driver_is_refused_in_one_sentence(
     done: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    from alloop.loop.history import CODEC
+    from alloop.history.reader import CODEC
     from alloop.store.archive import Archive
 
     path = copied(done, tmp_path)

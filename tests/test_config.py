@@ -13,23 +13,23 @@ from hypothesis import strategies as st
 from alloop.config import (
     ConfigError,
     Setup,
-    changed,
-    differences,
-    load,
-    loads,
-    schema,
+    campaign_schema,
+    changed_keys,
+    fixed_differences,
+    load_campaign,
+    parse_campaign,
 )
-from alloop.config.merge import collect, merge
-from alloop.config.text import parse
+from alloop.config.merge import collect_fragments, merge_trees
 from alloop.config.training import Standard
-from alloop.config.validate import kinds, validate
+from alloop.config.validate import known_kinds, validate_tree
+from alloop.config.yaml_text import parse_yaml
 from alloop.core.records import Label
+from alloop.history.reader import CODEC
 from alloop.labels.levels import pyscf_level, toy_level
 from alloop.loop import events as e
-from alloop.loop.history import CODEC
 from alloop.potentials.repulsion import ZBL
 from alloop.store.archive import Archive
-from alloop.training.staged import StagedTrainer
+from alloop.training.staged_trainer import StagedTrainer
 
 ROOT = Path(__file__).parents[1]
 TOY = """
@@ -42,7 +42,7 @@ levels: {cheap: {kind: toy, stiffness: 0.9}, expensive: {kind: toy}}
 def problems(text: str, base: Path) -> dict[str, str]:
     """What is wrong with a configuration, by path."""
     with pytest.raises(ConfigError) as caught:
-        loads(text, base)
+        parse_campaign(text, base)
     assert caught.value.exit_code == 2
     return {problem.path: problem.text for problem in caught.value.problems}
 
@@ -77,22 +77,22 @@ def rattled(count: int, seed: int) -> list[Atoms]:
 
 
 def test_name_start_and_levels_are_enough(tmp_path: Path) -> None:
-    setup = loads(TOY, tmp_path)
+    setup = parse_campaign(TOY, tmp_path)
     assert setup.name == "toy"
     assert setup.molecules == ("H2O",)
     assert setup.store == tmp_path / "runs/toy.zarr"
     assert (setup.rules.budget.cheap, setup.rules.budget.expensive) == (200, 30)
     assert (setup.rules.seeding.cheap, setup.rules.seeding.expensive) == (60, 10)
     assert setup.rules.seeding.test == 30
-    assert not setup.rules.single
+    assert not setup.rules.is_single_fidelity
     assert setup.plan.training is not None
     assert setup.plan.training.kind == "asteroid"
 
 
 def test_without_a_cheap_level_there_is_one_fidelity(tmp_path: Path) -> None:
     text = "name: x\nstart: [{molecule: H2O}]\nlevels: {expensive: {kind: toy}}"
-    setup = loads(text, tmp_path)
-    assert setup.rules.single
+    setup = parse_campaign(text, tmp_path)
+    assert setup.rules.is_single_fidelity
     assert setup.plan.training is not None
     assert setup.plan.training.kind == "standard"
     assert list(setup.levels) == ["expensive"]
@@ -114,7 +114,7 @@ def test_every_number_reaches_the_loop_in_its_own_units(tmp_path: Path) -> None:
         "limits: {label_time: 60, label_memory: 900, isolate: false}\n"
         "cluster: {kind: local, workers: 3}\n"
     )
-    setup = loads(text, tmp_path)
+    setup = parse_campaign(text, tmp_path)
     rules, kit = setup.rules, setup.kit
     assert rules.stopping.target == pytest.approx(0.025)  # eV/Å
     assert (rules.every, rules.control, rules.selection) == (6, 0.2, "random")
@@ -131,12 +131,14 @@ def test_every_number_reaches_the_loop_in_its_own_units(tmp_path: Path) -> None:
 
 def test_spin_defaults_to_that_of_the_molecule(tmp_path: Path) -> None:
     text = TOY.replace("{molecule: H2O}", "{molecule: O2}, {molecule: NO}")
-    setup = loads(text, tmp_path)
+    setup = parse_campaign(text, tmp_path)
     assert [frame.spin for frame in setup.start] == [2, 1]
 
 
 def test_nitric_oxide_is_no_boolean_and_1e3_a_number() -> None:
-    tree = parse("a: NO\nb: 1e-3\nc: 12:30\nd: on\ne: 2024-01-01\nf: true\ng: .5", "x")
+    tree = parse_yaml(
+        "a: NO\nb: 1e-3\nc: 12:30\nd: on\ne: 2024-01-01\nf: true\ng: .5", "x"
+    )
     assert list(tree.values()) == ["NO", 1e-3, "12:30", "on", "2024-01-01", True, 0.5]
 
 
@@ -154,23 +156,23 @@ def test_the_stored_text_restores_the_same_campaign(
         f"explore: {{kind: {kind}, steps: {steps}, temperature: {temperature!r}}}\n"
         f"stop: {{target: {'null' if target is None else target}}}\n"
     )
-    setup = loads(text, Path.cwd())
-    again = Setup.restored(setup.text, opening(setup), setup.store)
+    setup = parse_campaign(text, Path.cwd())
+    again = Setup.from_store(setup.text, opening(setup), setup.store)
     assert again.text == setup.text
     assert again.rules == setup.rules
     assert again.levels == setup.levels
-    assert differences(again, opening(setup)) == []
-    assert changed(setup.text, again.text) == ()
+    assert fixed_differences(again, opening(setup)) == []
+    assert changed_keys(setup.text, again.text) == ()
 
 
 def test_networks_of_older_stores_go_on_without_repulsion(tmp_path: Path) -> None:
-    setup = loads(TOY, tmp_path)
+    setup = parse_campaign(TOY, tmp_path)
     assert "repulsion: zbl" in setup.text
     trainer = setup.kit.trainer
     assert isinstance(trainer, StagedTrainer)
     assert trainer.repulsion == ZBL
     older = setup.text.replace("repulsion: zbl", "")
-    again = Setup.restored(older, opening(setup), setup.store)
+    again = Setup.from_store(older, opening(setup), setup.store)
     trainer = again.kit.trainer
     assert isinstance(trainer, StagedTrainer)
     assert trainer.repulsion is None
@@ -178,13 +180,13 @@ def test_networks_of_older_stores_go_on_without_repulsion(tmp_path: Path) -> Non
 
 
 def test_checking_creates_nothing(tmp_path: Path) -> None:
-    loads(TOY, tmp_path)
+    parse_campaign(TOY, tmp_path)
     problems(TOY + "budget: {expensive: -1}", tmp_path)
     assert list(tmp_path.iterdir()) == []
 
 
 def test_the_schema_says_units() -> None:
-    found = schema()
+    found = campaign_schema()
     assert "fs" in found["$defs"]["Langevin"]["properties"]["timestep"]["description"]
     assert "extends" in found["properties"]
 
@@ -193,7 +195,7 @@ def test_the_schema_says_units() -> None:
 def test_each_campaign_that_we_ship_is_right(path: Path) -> None:
     if path.stem.startswith("chgnet"):
         pytest.importorskip("chgnet")
-    setup = load(path)
+    setup = load_campaign(path)
     assert setup.name == path.stem
     assert setup.store == ROOT / "runs" / f"{path.stem}.zarr"
 
@@ -203,8 +205,8 @@ FRAGMENTS = [*ROOT.glob("configs/*.yaml"), *ROOT.glob("configs/potentials/*.yaml
 
 @pytest.mark.parametrize("path", sorted(FRAGMENTS), ids=str)
 def test_each_fragment_that_we_ship_can_be_extended(path: Path) -> None:
-    tree = {"extends": str(path), **parse(TOY, "toy")}
-    plan, mistakes = validate(collect(tree, ROOT, "x", kinds()))
+    tree = {"extends": str(path), **parse_yaml(TOY, "toy")}
+    plan, mistakes = validate_tree(collect_fragments(tree, ROOT, "x", known_kinds()))
     assert plan is not None
     assert mistakes == []
 
@@ -216,7 +218,7 @@ def test_later_fragments_win_and_the_campaign_wins_over_all(tmp_path: Path) -> N
     (tmp_path / "a.yaml").write_text("seed: 1\nexplore: {steps: 10, walkers: 2}\n")
     (tmp_path / "b.yaml").write_text("seed: 2\nexplore: {steps: 20}\n")
     text = "extends: [a.yaml, b.yaml]\n" + TOY + "explore: {stride: 4}"
-    setup = loads(text, tmp_path)
+    setup = parse_campaign(text, tmp_path)
     assert setup.seed == 2
     explore = setup.plan.explore
     assert (explore.steps, explore.walkers, explore.stride) == (20, 2, 4)
@@ -230,7 +232,7 @@ def test_paths_in_a_fragment_are_relative_to_the_fragment(tmp_path: Path) -> Non
     (tmp_path / "far/y.yaml").write_text("store: s.zarr\n")
     write(tmp_path / "far/deep/w.xyz", molecule("H2O"))
     text = TOY.replace("start: [{molecule: H2O}]\n", "") + "extends: far/deep/x.yaml"
-    setup = loads(text, tmp_path)
+    setup = parse_campaign(text, tmp_path)
     assert setup.store == tmp_path / "far/s.zarr"
     assert setup.molecules == ("H2O",)
 
@@ -238,7 +240,9 @@ def test_paths_in_a_fragment_are_relative_to_the_fragment(tmp_path: Path) -> Non
 def test_another_kind_keeps_only_the_keys_that_it_knows() -> None:
     below = {"explore": {"kind": "langevin", "friction": 0.1, "steps": 7}}
     above = {"explore": {"kind": "verlet"}}
-    assert merge(below, above, kinds()) == {"explore": {"kind": "verlet", "steps": 7}}
+    assert merge_trees(below, above, known_kinds()) == {
+        "explore": {"kind": "verlet", "steps": 7}
+    }
 
 
 def test_a_circle_of_fragments_is_refused(tmp_path: Path) -> None:
@@ -332,7 +336,7 @@ def test_what_is_no_yaml_is_told_with_its_line(
 
 def test_a_missing_file_is_one_sentence(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="No such file"):
-        load(tmp_path / "no.yaml")
+        load_campaign(tmp_path / "no.yaml")
 
 
 def test_methods_basis_sets_and_levels_that_cannot_be(tmp_path: Path) -> None:
@@ -378,7 +382,9 @@ def test_an_unknown_element_in_a_file_is_named(tmp_path: Path) -> None:
 
 
 def test_molecules_are_found_by_name_or_the_nearest_one_is_told(tmp_path: Path) -> None:
-    assert loads(TOY.replace("H2O", "methanol"), tmp_path).molecules == ("CH4O",)
+    assert parse_campaign(TOY.replace("H2O", "methanol"), tmp_path).molecules == (
+        "CH4O",
+    )
     found = problems(TOY.replace("H2O", "methanal"), tmp_path)["start.0"]
     assert "did you mean `methanol`" in found
 
@@ -429,7 +435,7 @@ def test_labels_come_along_and_bring_their_molecule(tmp_path: Path) -> None:
     labelled(rattled(5, 2), tmp_path / "test.extxyz")
     text = TOY.replace("{molecule: H2O}", "{labels: old.extxyz, level: expensive, %s}")
     text = text % UNITS + f"test: {{file: test.extxyz, {UNITS}}}\n"
-    setup = loads(text, tmp_path)
+    setup = parse_campaign(text, tmp_path)
     train = [item for item in setup.given if not item.test]
     assert (len(train), len(setup.given)) == (6, 11)
     assert {item.label.level for item in setup.given} == {setup.levels["expensive"].id}
@@ -452,7 +458,7 @@ def test_a_test_frame_that_is_trained_on_is_refused(tmp_path: Path) -> None:
 def test_a_unit_that_cannot_be_right_is_warned_about(tmp_path: Path) -> None:
     labelled(rattled(8, 1), tmp_path / "old.extxyz")
     item = "{labels: old.extxyz, level: cheap, energy_unit: eV, length_unit: bohr}"
-    setup = loads(TOY.replace("{molecule: H2O}", item), tmp_path)
+    setup = parse_campaign(TOY.replace("{molecule: H2O}", item), tmp_path)
     assert any("lengths" in warning for warning in setup.warnings)
 
 
@@ -476,7 +482,7 @@ def test_a_test_set_of_another_molecule_is_refused(tmp_path: Path) -> None:
 
 
 def test_another_store_lends_labels_only_of_the_same_levels(tmp_path: Path) -> None:
-    setup = loads(TOY, tmp_path)
+    setup = parse_campaign(TOY, tmp_path)
     frame, level = setup.start[0], setup.levels["cheap"]
     label = Label(frame.id, level.id, -9.0, np.zeros((3, 3)))
     brought = e.Given(frame, 0, "cheap", label)
@@ -494,10 +500,10 @@ def test_another_store_lends_labels_only_of_the_same_levels(tmp_path: Path) -> N
 
 
 def test_seed_start_and_levels_are_fixed_for_a_store(tmp_path: Path) -> None:
-    opened = opening(loads(TOY, tmp_path))
-    assert differences(loads(TOY, tmp_path), opened) == []
+    opened = opening(parse_campaign(TOY, tmp_path))
+    assert fixed_differences(parse_campaign(TOY, tmp_path), opened) == []
     other = TOY.replace("0.9", "0.8").replace("H2O", "CO") + "seed: 5\n"
-    found = differences(loads(other, tmp_path), opened)
+    found = fixed_differences(parse_campaign(other, tmp_path), opened)
     assert len(found) == 3
     assert found[0] == "its seed is 0, not 5"
     assert "cheap level" in found[1]
@@ -505,34 +511,38 @@ def test_seed_start_and_levels_are_fixed_for_a_store(tmp_path: Path) -> None:
 
 
 def test_a_new_budget_is_a_change_and_a_moved_store_is_none(tmp_path: Path) -> None:
-    old = loads(TOY, tmp_path).text
-    new = loads(TOY + "budget: {expensive: 40}\nstore: b.zarr\n", tmp_path).text
-    assert changed(old, new) == ("budget.expensive",)
+    old = parse_campaign(TOY, tmp_path).text
+    new = parse_campaign(
+        TOY + "budget: {expensive: 40}\nstore: b.zarr\n", tmp_path
+    ).text
+    assert changed_keys(old, new) == ("budget.expensive",)
 
 
 def test_a_control_changes_what_it_says_and_keeps_the_rest(tmp_path: Path) -> None:
-    setup = loads(TOY + "training: {every: 5, teacher: 7, start: parent}\n", tmp_path)
+    setup = parse_campaign(
+        TOY + "training: {every: 5, teacher: 7, start: parent}\n", tmp_path
+    )
     changes = {"budget": {"cheap": 0, "expensive": 44}, "seeds": {"cheap": 0}}
-    control = setup.varied(
+    control = setup.with_changes(
         {**changes, "training": {"kind": "standard"}},
         tmp_path / "c.zarr",
         opening(setup),
     )
-    assert control.rules.single
+    assert control.rules.is_single_fidelity
     assert (control.rules.budget.expensive, control.rules.every) == (44, 5)
     assert isinstance(control.plan.training, Standard)
     assert setup.plan.training is not None
     assert control.plan.training.total == setup.plan.training.total
     assert control.plan.training.start == "parent"
     assert control.store == tmp_path / "c.zarr"
-    assert differences(control, opening(setup)) == []
+    assert fixed_differences(control, opening(setup)) == []
 
 
 def test_a_level_of_a_newer_program_is_another_level(tmp_path: Path) -> None:
-    setup = loads(TOY, tmp_path)
+    setup = parse_campaign(TOY, tmp_path)
     other = {"cheap": setup.levels["cheap"].id, "expensive": pyscf_level("hf", "x").id}
     opened = e.Opened(0, other, setup.start)
-    assert "expensive level" in differences(setup, opened)[0]
+    assert "expensive level" in fixed_differences(setup, opened)[0]
 
 
 def test_a_store_that_is_none_is_told_by_its_place(tmp_path: Path) -> None:

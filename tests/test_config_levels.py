@@ -9,20 +9,27 @@ import pytest
 from ase.build import bulk, molecule
 from ase.io import write
 
-from alloop.config import ConfigError, Setup, build, differences, loads, schema
+from alloop.config import (
+    ConfigError,
+    Setup,
+    build,
+    campaign_schema,
+    fixed_differences,
+    parse_campaign,
+)
+from alloop.config.level_base import Gate
+from alloop.config.level_sections import Pyscf
 from alloop.config.levels import level_of
-from alloop.config.merge import collect
-from alloop.config.molecules import flaws
-from alloop.config.text import parse
-from alloop.config.theory import Pyscf
-from alloop.config.trust import Gate
-from alloop.config.validate import kinds, validate
+from alloop.config.merge import collect_fragments
+from alloop.config.molecules import start_problems
+from alloop.config.validate import known_kinds, validate_tree
+from alloop.config.yaml_text import parse_yaml
 from alloop.core.atoms import from_atoms
 from alloop.core.doubts import Doubt
 from alloop.core.errors import InputError
+from alloop.labels.child.labeller import IsolatedLabeller
 from alloop.labels.gate import Tolerances
-from alloop.labels.isolated import IsolatedLabeller
-from alloop.labels.levels import check_level, named, pyscf_level, xtb_level
+from alloop.labels.levels import check_level, level_from_name, pyscf_level, xtb_level
 from alloop.loop import events as e
 
 ROOT = Path(__file__).parents[1]
@@ -32,23 +39,25 @@ START = "name: x\nstart: [{molecule: H2O}]\n"
 
 def problems(text: str, base: Path) -> dict[str, str]:
     with pytest.raises(ConfigError) as caught:
-        loads(text, base)
+        parse_campaign(text, base)
     return {problem.path: problem.text for problem in caught.value.problems}
 
 
 def described(text: str, base: Path) -> Setup:
     """A campaign as its text describes it, without asking programs about levels."""
-    plan, mistakes = validate(collect(parse(text, "x"), base, "x", kinds()))
+    plan, mistakes = validate_tree(
+        collect_fragments(parse_yaml(text, "x"), base, "x", known_kinds())
+    )
     assert mistakes == []
-    plan = build.resolved(plan)
-    return Setup(plan, (), build.levels(plan), base / "x.zarr")
+    plan = build.resolve_defaults(plan)
+    return Setup(plan, (), build.build_levels(plan), base / "x.zarr")
 
 
 def restored(setup: Setup) -> Setup:
     levels = {name: level.id for name, level in setup.levels.items()}
     opened = e.Opened(setup.seed, levels, setup.start, setup.given, setup.model_id)
-    again = Setup.restored(setup.text, opened, setup.store)
-    assert differences(again, opened) == []
+    again = Setup.from_store(setup.text, opened, setup.store)
+    assert fixed_differences(again, opened) == []
     return again
 
 
@@ -111,7 +120,10 @@ def test_a_name_a_mapping_and_a_file_are_one_level(
     name: str, mapping: str, file: str, tmp_path: Path
 ) -> None:
     path = ROOT / "configs/levels" / f"{file}.yaml"
-    ids = {named(name).id, *(level_of(text).id for text in (name, mapping, str(path)))}
+    ids = {
+        level_from_name(name).id,
+        *(level_of(text).id for text in (name, mapping, str(path))),
+    }
     for text in (name, mapping, str(path)):
         setup = described(f"{START}levels: {{expensive: {text!s}}}", tmp_path)
         ids |= {setup.levels["expensive"].id, restored(setup).levels["expensive"].id}
@@ -149,10 +161,11 @@ def test_a_table_that_moves_is_no_change_and_one_that_changes_is(
     opened = e.Opened(0, {"expensive": setup.levels["expensive"].id}, setup.start)
     (tmp_path / "a.extxyz").rename(tmp_path / "b.extxyz")
     assert (
-        differences(described(text.replace("a.ext", "b.ext"), tmp_path), opened) == []
+        fixed_differences(described(text.replace("a.ext", "b.ext"), tmp_path), opened)
+        == []
     )
     stored(tmp_path / "a.extxyz", shift=0.1)
-    assert "expensive level" in differences(described(text, tmp_path), opened)[0]
+    assert "expensive level" in fixed_differences(described(text, tmp_path), opened)[0]
     content = setup.levels["expensive"].settings["content"]
     old = text.replace("a.extxyz", f"a.extxyz, content: '{content}'")
     assert "has changed" in problems(old, tmp_path)["levels.expensive"]
@@ -294,12 +307,12 @@ def test_molecules_and_cells_go_to_levels_that_treat_them(
     atoms = bulk("NaCl", "rocksalt", 5.6) if name == "cell" else molecule(name)
     atoms.pbc = pbc
     text = level if "gth" not in level else str(ROOT / f"configs/levels/{level}.yaml")
-    found = flaws(from_atoms(atoms), [level_of(text)])
+    found = start_problems(from_atoms(atoms), [level_of(text)])
     assert [words in flaw for flaw in found] == [True] * bool(words)
 
 
 def test_editors_know_that_a_level_may_be_a_name() -> None:
-    levels = schema()["$defs"]["Levels"]["properties"]
+    levels = campaign_schema()["$defs"]["Levels"]["properties"]
     for fidelity in ("cheap", "expensive"):
         assert {"type": "string"} in levels[fidelity]["anyOf"]
         assert "oneOf" not in levels[fidelity]

@@ -4,14 +4,14 @@ from pathlib import Path
 
 import pytest
 
-from alloop.config import ConfigError, loads
-from alloop.config.lesson import lesson
-from alloop.config.teacher import trainer as teacher
-from alloop.config.text import parse
+from alloop.config import ConfigError, parse_campaign
+from alloop.config.train_sections import training_plan
+from alloop.config.trainer import make_trainer as teacher
+from alloop.config.yaml_text import parse_yaml
+from alloop.training.bias_weights import Gamma
 from alloop.training.schedule import Schedule
-from alloop.training.staged import StagedTrainer
+from alloop.training.staged_trainer import StagedTrainer
 from alloop.training.stages import Stage
-from alloop.training.weights import Gamma
 
 TOY = """
 name: toy
@@ -23,14 +23,14 @@ ALONE = TOY.replace("cheap: {kind: toy, stiffness: 0.9}, ", "")
 
 
 def trainer(text: str, base: Path) -> StagedTrainer:
-    found = loads(text, base).kit.trainer
+    found = parse_campaign(text, base).kit.trainer
     assert isinstance(found, StagedTrainer)
     return found
 
 
 def problems(text: str, base: Path) -> dict[str, str]:
     with pytest.raises(ConfigError) as caught:
-        loads(text, base)
+        parse_campaign(text, base)
     return {problem.path: problem.text for problem in caught.value.problems}
 
 
@@ -74,7 +74,7 @@ training:
     )
     assert found.gammas == (Gamma(0.5), Gamma(2.0))
     assert found.validation == 0.2
-    plan = loads(text, tmp_path).plan
+    plan = parse_campaign(text, tmp_path).plan
     assert plan.training is not None
     assert plan.training.total == 140
 
@@ -84,8 +84,8 @@ def test_what_is_written_down_again_means_the_same(tmp_path: Path) -> None:
         "training: {kind: stages, references: {cheap: {H: -13, O: -2e3}},\n"
         "           stages: [{name: a, on: cheap, steps: 5, norm: l1}]}\n"
     )
-    again = loads(text, tmp_path).text
-    assert loads(again, tmp_path).text == again
+    again = parse_campaign(text, tmp_path).text
+    assert parse_campaign(again, tmp_path).text == again
     ours, theirs = trainer(text, tmp_path), trainer(again, tmp_path)
     assert (ours.stages, ours.given) == (theirs.stages, theirs.given)
 
@@ -226,7 +226,7 @@ def test_frames_without_labels_are_learned_from_outside_campaigns(
         {"labels": str(tmp_path / f"{level}.xyz"), "level": level, **units}
         for level in ("cheap", "expensive")
     ]
-    plan, _ = lesson({**parse(SCORED, "a text"), "start": start})
+    plan, _ = training_plan({**parse_yaml(SCORED, "a text"), "start": start})
     trainer = teacher(plan)
     assert isinstance(trainer, StagedTrainer)
     first, last = trainer.stages
@@ -272,7 +272,9 @@ def test_the_optimiser_is_the_networks_own_or_as_asked(
     if "chgnet" in potential:
         pytest.importorskip("chgnet")
     text = TOY.replace("{kind: painn, channels: 8, layers: 1}", potential)
-    plan = loads(f"{text}training: {{kind: standard{option}}}\n", tmp_path).plan
+    plan = parse_campaign(
+        f"{text}training: {{kind: standard{option}}}\n", tmp_path
+    ).plan
     (stage,) = trainer_stages(teacher(plan))
     assert stage.schedule.optimiser == optimiser
 

@@ -12,10 +12,10 @@ from alloop.cli import main
 from alloop.core.records import Label
 from alloop.core.splits import split_of
 from alloop.export import Choice
-from alloop.loop.history import History, read
-from alloop.loop.told import told
-from alloop.report.compare import comparisons
-from alloop.report.examination import examination
+from alloop.history.label_entries import label_entries
+from alloop.history.reader import History, read_history
+from alloop.report.analysis.comparison import compare_controls
+from alloop.report.analysis.examination import examination
 from tests.conftest import fingerprint_of, write_toy
 
 BUDGET = {"cheap": 26, "expensive": 10}
@@ -34,7 +34,7 @@ def campaign(tmp_path_factory: pytest.TempPathFactory) -> Campaign:
 
 
 def _papers(history: History) -> set[str]:
-    return {x.frame.id for x in told(history) if x.purpose == "examination"}
+    return {x.frame.id for x in label_entries(history) if x.purpose == "examination"}
 
 
 def test_the_test_is_md_on_the_model_at_the_temperature_of_exploration(
@@ -46,26 +46,26 @@ def test_the_test_is_md_on_the_model_at_the_temperature_of_exploration(
     assert (found.frames, found.temperature, found.walkers) == (5, 400.0, 3)
     model = campaign.model()
     assert found.generation == history.state.best == model.facts["generation"]
-    labels = [x for x in told(history) if x.purpose == "examination"]
+    labels = [x for x in label_entries(history) if x.purpose == "examination"]
     apart = []
     for label in labels:
         assert isinstance(label.record, Label)
-        from alloop.core.batch import pack
+        from alloop.core.batch import pack_frames
 
-        said = model.predict(pack([label.frame]))
+        said = model.predict(pack_frames([label.frame]))
         apart.append(said.forces - label.record.forces)
     assert found.errors is not None
     assert found.errors.force_mae == pytest.approx(np.abs(apart).mean(), rel=1e-6)
-    assert {split_of(x.purpose, x.brought) for x in labels} == {"test"}
+    assert {split_of(x.purpose, x.is_given) for x in labels} == {"test"}
 
 
 def test_examined_frames_are_outside_budget_and_training(campaign: Campaign) -> None:
     history = campaign.history()
     papers = _papers(history)
-    assert history.state.used("expensive") == 10
+    assert history.state.labels_used("expensive") == 10
     for fidelity in ("cheap", "expensive"):
         assert not papers & set(history.state.trained_on(fidelity))
-    assert not papers & set(history.state.test())
+    assert not papers & set(history.state.test_frames())
 
 
 def test_a_raised_budget_is_examined_anew_and_learns_from_no_old_frame(
@@ -73,7 +73,7 @@ def test_a_raised_budget_is_examined_anew_and_learns_from_no_old_frame(
 ) -> None:
     test = {**EXAMINED, "frames": 0}  # without a frozen set the newest is the best
     Campaign.from_yaml(write_toy(tmp_path, budget=BUDGET, test=test)).run()
-    before = _papers(read(tmp_path / "toy.zarr"))
+    before = _papers(read_history(tmp_path / "toy.zarr"))
     more = Campaign.from_yaml(write_toy(tmp_path, test=test))
     assert more.run().exit_code == 0
     history = more.history()
@@ -94,14 +94,14 @@ def test_controls_are_judged_on_the_same_frames_without_new_labels(
         assert own.run().exit_code == 0
         history = own.history()
         assert _papers(history) == papers
-        made = [x for x in told(history) if x.purpose == "examination"]
+        made = [x for x in label_entries(history) if x.purpose == "examination"]
         assert all(x.cached for x in made)
         assert not papers & set(history.state.trained_on("expensive"))
         before = fingerprint_of(own.store)
         campaign.control(name).run()
         assert fingerprint_of(own.store) == before
-    histories = {name: read(path) for name, path in campaign.controls().items()}
-    found = comparisons(campaign.history(), histories)
+    histories = {name: read_history(path) for name, path in campaign.controls().items()}
+    found = compare_controls(campaign.history(), histories)
     assert [[duel.n for duel in x.duels] for x in found] == [[5, 6], [5, 6]]
 
 
@@ -110,7 +110,7 @@ def test_an_old_finished_store_gets_its_examination(tmp_path: Path) -> None:
         tar.extractall(tmp_path, filter="data")
     store = tmp_path / "format3.zarr"
     assert Campaign.from_store(store).run().exit_code == 0
-    history = read(store)
+    history = read_history(store)
     found = examination(history)
     assert found is not None
     assert found.frames == 20
@@ -131,7 +131,7 @@ def test_a_users_test_set_leads_and_may_have_an_examination_beside(
     found = examination(history)
     assert found is not None
     assert found.frames == 4
-    from alloop.report.summary import headline
+    from alloop.report.text.summary import headline
 
     lines = headline(history)
     assert "frozen test set" in lines[1]

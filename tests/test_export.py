@@ -11,12 +11,12 @@ import pytest
 from alloop.core.errors import InputError
 from alloop.core.frame import Frame
 from alloop.core.records import Failure, Label, Noise, Unlabelled
-from alloop.core.seeds import stream
+from alloop.core.seeds import random_stream
 from alloop.core.splits import held_out
-from alloop.export import Choice, dataset, doubts, write
+from alloop.export import Choice, dataset, parse_doubts, write_export
+from alloop.history.reader import History, JournalEntry
 from alloop.intake import read_labels
 from alloop.loop import events as e
-from alloop.loop.history import Entry, History
 
 CHEAP, EXPENSIVE = "1" * 16, "2e" + "2" * 14  # ids that look like numbers
 LEVELS = {"cheap": CHEAP, "expensive": EXPENSIVE}
@@ -29,12 +29,12 @@ ATTRS = {
 
 
 def frame(name, charge=0, spin=0):
-    positions = stream(1, name).normal(0, 1, (3, 3))
+    positions = random_stream(1, name).normal(0, 1, (3, 3))
     return Frame([8, 1, 1], positions, charge=charge, spin=spin)
 
 
 def label(of, level):
-    rng = stream(2, of.id + level)
+    rng = random_stream(2, of.id + level)
     details = {"program": "pyscf 2.14", "gap": 0.4, "stable": True, "note": None}
     return Label(
         of.id, level, -2078.1 + rng.normal(), rng.normal(size=(3, 3)), 1.5, details
@@ -86,8 +86,8 @@ def turns():
 
 
 def told(turns):
-    entries = tuple(Entry(seq, 0.0, turn) for seq, turn in enumerate(turns))
-    return History.of(Path("x.zarr"), ATTRS, entries)
+    entries = tuple(JournalEntry(seq, 0.0, turn) for seq, turn in enumerate(turns))
+    return History.from_entries(Path("x.zarr"), ATTRS, entries)
 
 
 @pytest.fixture
@@ -101,7 +101,7 @@ IDS = [FRAMES[name].id for name in ("given", "seed")]  # what is trained on
 
 def labels(history, out, **choice):
     """(frame, level) of what is written."""
-    files = write(history, out, Choice(**choice), force=True)
+    files = write_export(history, out, Choice(**choice), force=True)
     images = [x for file in files for x in ase.io.read(file.path, index=":")]
     found = [(x.info["frame"].removeprefix("frame/"), x.info["level"]) for x in images]
     names = {frame.id: name for name, frame in FRAMES.items()}
@@ -112,7 +112,7 @@ def labels(history, out, **choice):
 def test_the_default_is_what_the_last_generation_learned_at_the_expensive_level(
     history, tmp_path
 ):
-    (file,) = write(history, tmp_path / "x.xyz")
+    (file,) = write_export(history, tmp_path / "x.xyz")
     assert labels(history, tmp_path / "x.xyz") == [
         ("given", "expensive"),
         ("seed", "expensive"),
@@ -179,7 +179,7 @@ def test_a_generation_is_exported_as_it_was_trained(turns, tmp_path):
 def test_before_the_first_generation_there_is_no_training_set(turns, tmp_path):
     early = told(turns[:4])
     with pytest.raises(InputError, match=r"there are: none yet.*--split all"):
-        write(early, tmp_path / "x.xyz")
+        write_export(early, tmp_path / "x.xyz")
     assert labels(early, tmp_path / "x.xyz", split="all")
 
 
@@ -218,7 +218,7 @@ def test_excluded_labels_are_left_out(turns, tmp_path):
 
 @pytest.mark.parametrize("name", ["out.xyz", "out.extxyz"])
 def test_trainers_and_ase_find_energy_and_forces(history, tmp_path, name):
-    ((file),) = write(history, tmp_path / name, ALL)
+    ((file),) = write_export(history, tmp_path / name, ALL)
     out = file.path
     for image in ase.io.read(out, index=":"):
         level, of = EXPENSIVE, image.info["frame"].removeprefix("frame/")
@@ -230,7 +230,7 @@ def test_trainers_and_ase_find_energy_and_forces(history, tmp_path, name):
 
 
 def test_the_keys_tell_where_a_label_comes_from(history, tmp_path):
-    files = write(history, tmp_path / "x.xyz", Choice("both", "all"))
+    files = write_export(history, tmp_path / "x.xyz", Choice("both", "all"))
     images = [x for file in files for x in ase.io.read(file.path, index=":")]
     seed = next(
         x for x in images if x.info["purpose"] == "seed" and x.info["level"] == "cheap"
@@ -263,7 +263,7 @@ def test_the_keys_tell_where_a_label_comes_from(history, tmp_path):
 
 
 def test_a_database_holds_labels_bit_for_bit(history, tmp_path):
-    (file,) = write(history, tmp_path / "x.db", ALL)
+    (file,) = write_export(history, tmp_path / "x.db", ALL)
     with ase.db.connect(file.path) as database:
         rows = list(database.select("split=train,fidelity=expensive"))
     assert len(rows) == 2
@@ -281,7 +281,7 @@ def test_a_database_holds_labels_bit_for_bit(history, tmp_path):
 
 @pytest.mark.parametrize("name", ["x.xyz", "x.db"])
 def test_what_is_written_can_be_read_as_labels(history, tmp_path, name):
-    (file,) = write(history, tmp_path / name, ALL)
+    (file,) = write_export(history, tmp_path / name, ALL)
     intake = read_labels(file.path)
     level = EXPENSIVE
     assert {frame.id for frame in intake.frames} == {
@@ -298,12 +298,12 @@ def test_what_is_written_can_be_read_as_labels(history, tmp_path, name):
 @pytest.mark.parametrize("name", ["x.xyz", "x.db"])
 def test_an_older_file_is_replaced_by_force_and_as_a_whole(history, tmp_path, name):
     out = tmp_path / name
-    write(history, out)
+    write_export(history, out)
     before = out.read_bytes()
     with pytest.raises(InputError, match=r"is there already.*--force"):
-        write(history, out, ALL)
+        write_export(history, out, ALL)
     assert out.read_bytes() == before
-    write(history, out, ALL, force=True)
+    write_export(history, out, ALL, force=True)
     assert len(ase.io.read(out, index=":")) == 3
     assert [path.name for path in tmp_path.iterdir()] == [out.name]
 
@@ -335,7 +335,7 @@ def doubted(turns):
 
 
 def test_a_third_party_can_filter_by_what_labels_say_of_themselves(doubted, tmp_path):
-    (file,) = write(doubted, tmp_path / "x.xyz", ALL)
+    (file,) = write_export(doubted, tmp_path / "x.xyz", ALL)
     images = ase.io.read(file.path, index=":")
     keys = ("rung", "doubts", "t1", "s2", "noise_energy", "noise_forces")
     by_frame = {
@@ -345,7 +345,7 @@ def test_a_third_party_can_filter_by_what_labels_say_of_themselves(doubted, tmp_
     expected = ["damping", "instability", 0.01, 0.75, 1e-5, 2e-4]
     assert by_frame[FRAMES["test"].id] == expected
     assert by_frame[FRAMES["seed"].id] == [None] * 6
-    (file,) = write(doubted, tmp_path / "x.db", ALL)
+    (file,) = write_export(doubted, tmp_path / "x.db", ALL)
     with ase.db.connect(file.path) as database:
         (row,) = database.select("doubts=instability,noise_forces<1e-3")
     assert [row.get(key) for key in keys] == expected
@@ -353,34 +353,36 @@ def test_a_third_party_can_filter_by_what_labels_say_of_themselves(doubted, tmp_
 
 def test_doubtful_labels_can_be_left_out(doubted, tmp_path):
     out = tmp_path / "x.xyz"
-    write(doubted, out, replace(ALL, without=doubts("multireference, instability")))
+    write_export(
+        doubted, out, replace(ALL, without=parse_doubts("multireference, instability"))
+    )
     images = ase.io.read(out, index=":")
     assert len(images) == 2
     assert not any("doubts" in image.info for image in images)
-    more = replace(ALL, without=doubts("multireference"))
-    write(doubted, out, more, force=True)
+    more = replace(ALL, without=parse_doubts("multireference"))
+    write_export(doubted, out, more, force=True)
     assert len(ase.io.read(out, index=":")) == 3
 
 
 def test_a_doubt_that_there_is_not_is_one_sentence():
-    assert doubts("") == frozenset()
+    assert parse_doubts("") == frozenset()
     with pytest.raises(InputError, match=r"instability, .*, got `unstable`"):
-        doubts("unstable")
+        parse_doubts("unstable")
 
 
 @pytest.mark.parametrize("name", ["nowhere/x.xyz", "nowhere/x.db"])
 def test_a_place_that_cannot_be_written_is_one_sentence(history, tmp_path, name):
     with pytest.raises(InputError, match=r"can be written at .*nowhere"):
-        write(history, tmp_path / name)
+        write_export(history, tmp_path / name)
 
 
 def test_what_is_not_there_cannot_be_exported(history, turns, tmp_path):
     with pytest.raises(InputError, match="one of cheap, expensive, both, got dear"):
-        write(history, tmp_path / "x.xyz", Choice("dear"))
+        write_export(history, tmp_path / "x.xyz", Choice("dear"))
     with pytest.raises(InputError, match=r"one of train, .*, got exam"):
-        write(history, tmp_path / "x.xyz", Choice(split="exam"))
+        write_export(history, tmp_path / "x.xyz", Choice(split="exam"))
     with pytest.raises(InputError, match=r"\(there are: 1\), got 2"):
-        write(history, tmp_path / "x.xyz", Choice(at=2))
+        write_export(history, tmp_path / "x.xyz", Choice(at=2))
     with pytest.raises(InputError, match="no such labels yet"):
-        write(told(turns[:1]), tmp_path / "x.xyz", Choice("cheap", "all"))
+        write_export(told(turns[:1]), tmp_path / "x.xyz", Choice("cheap", "all"))
     assert list(tmp_path.iterdir()) == []

@@ -12,7 +12,7 @@ import pytest
 
 from alloop.campaign import Campaign
 from alloop.cli import main
-from alloop.running import Watch
+from alloop.driver.run import RunObserver
 from alloop.store import packs
 from alloop.store.journal import FOLDER
 from benchmarks.ruins import Trial, left_alone
@@ -129,7 +129,7 @@ def test_a_damaged_record_is_named_in_one_sentence_by_run_and_doctor(
     monkeypatch.setattr(packs, "RECORDS", 16)
     path = write_toy(tmp_path)
     stop = count()
-    Campaign.from_yaml(path).run(watch=Watch(stop=lambda: next(stop) > 40))
+    Campaign.from_yaml(path).run(watch=RunObserver(stop=lambda: next(stop) > 40))
     harmed(tmp_path / "toy.zarr" / FOLDER, 17, harm)
     for command in (["run", str(path)], ["resume", str(tmp_path / "toy.zarr")]):
         assert main([*command, "--quiet"]) == 2
@@ -143,9 +143,12 @@ def test_a_damaged_record_is_named_in_one_sentence_by_run_and_doctor(
 
 def harmed(journal: Path, number: int, harm: str) -> None:
     """Harm the bytes of a record, wherever it lies, or its whole file."""
-    span = packs.listing(journal).pack(number)
+    span = packs.list_journal(journal).span_of(number)
     assert span is not None
-    record, file = packs.read(journal, span).raw(number), journal / span.name
+    record, file = (
+        packs.read_pack(journal, span).record_bytes(number),
+        journal / span.name,
+    )
     data = bytearray(file.read_bytes())
     begin = data.index(record)
     if harm == "gone":
@@ -165,7 +168,7 @@ def test_a_clock_that_jumps_back_changes_nothing(
     monkeypatch.setattr("time.time", lambda: float(next(hours)))
     path = write_toy(tmp_path)
     seen = count()
-    Campaign.from_yaml(path).run(watch=Watch(stop=lambda: next(seen) > 30))
+    Campaign.from_yaml(path).run(watch=RunObserver(stop=lambda: next(seen) > 30))
     assert main(["run", str(path), "--quiet"]) == 0
     monkeypatch.undo()
     history = Campaign.from_yaml(path).history()
@@ -185,7 +188,7 @@ def test_a_second_driver_is_refused_in_one_sentence_and_harms_nothing(
         if next(turns) == 15:
             assert main(["run", str(path), "--quiet"]) == 2
 
-    Campaign.from_yaml(path).run(watch=Watch(intrude))
+    Campaign.from_yaml(path).run(watch=RunObserver(intrude))
     said = capsys.readouterr().err
     assert "is in use by process" in said
     assert said.count("\n") == 1, said
@@ -198,7 +201,7 @@ def test_a_store_that_was_moved_between_two_runs_goes_on(
     tmp_path: Path, ended: Path
 ) -> None:
     path, seen = write_toy(tmp_path / "here"), count()
-    Campaign.from_yaml(path).run(watch=Watch(stop=lambda: next(seen) > 30))
+    Campaign.from_yaml(path).run(watch=RunObserver(stop=lambda: next(seen) > 30))
     there = tmp_path / "there" / "other.zarr"
     there.parent.mkdir()
     path.with_name("toy.zarr").rename(there)

@@ -7,18 +7,18 @@ import pytest
 
 from alloop.campaign import Campaign
 from alloop.cli import main
-from alloop.config import load
+from alloop.config import load_campaign
 from alloop.core.errors import InputError
 from alloop.core.records import Unlabelled
+from alloop.labels.child.labeller import IsolatedLabeller
 from alloop.labels.direct import DirectLabeller
-from alloop.labels.isolated import IsolatedLabeller
 from alloop.labels.levels import ase_level, pyscf_level, toy_level
 from alloop.labels.named_code import unread_problems
 from tests.conftest import write_toy
 
 OWN = """
 from pathlib import Path
-from alloop.labels.outcome import Result
+from alloop.labels.result import Result
 from alloop.labels.toy import label_with_toy, toy_level
 Path({mark!r}).touch()
 
@@ -129,7 +129,7 @@ def test_a_run_looks_at_the_code_before_it_begins(
 def test_only_classes_of_calculators_are_called(tmp_path: Path) -> None:
     command = {"cmd": f"touch {tmp_path}/ran"}
     level = ase_level("subprocess.getoutput", command)
-    frame = load(write_toy(tmp_path)).start[0]
+    frame = load_campaign(write_toy(tmp_path)).start[0]
     outcome = DirectLabeller(level).label(frame)
     assert isinstance(outcome, Unlabelled)
     assert "no class of ASE calculators" in outcome.message
@@ -175,10 +175,10 @@ def test_a_store_s_scheduler_and_shell_lines_are_its_code_too(
     tmp_path: Path, cluster: dict[str, object], named: str
 ) -> None:
     Campaign.from_yaml(write_toy(tmp_path, cluster=cluster)).refuse_distrusted()
-    setup = load(write_toy(tmp_path, cluster=cluster))
+    setup = load_campaign(write_toy(tmp_path, cluster=cluster))
     with pytest.raises(InputError, match=named):
         Campaign(setup, trust=False).refuse_distrusted()
-    Campaign(load(write_toy(tmp_path)), trust=False).refuse_distrusted()
+    Campaign(load_campaign(write_toy(tmp_path)), trust=False).refuse_distrusted()
 
 
 @pytest.mark.parametrize(

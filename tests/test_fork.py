@@ -10,15 +10,15 @@ from pathlib import Path
 import pytest
 
 from alloop.campaign import Campaign
-from alloop.cli.app import run
+from alloop.cli.app import run_command
 from alloop.core.errors import InputError
+from alloop.history.reader import CODEC, read_history
 from alloop.loop import events as e
-from alloop.loop.history import CODEC, read
-from alloop.report.status import status
-from alloop.report.story import log_lines
+from alloop.report.status import campaign_status
+from alloop.report.text.frame_text import log_lines
 from alloop.store import packs
 from alloop.store.archive import Archive
-from alloop.store.doctor import verify
+from alloop.store.doctor import verify_store
 from tests.conftest import fingerprint_of, write_toy
 
 BUDGET = {"cheap": 26, "expensive": 10}
@@ -49,19 +49,19 @@ def test_a_fork_with_a_larger_budget_runs_to_its_own_end(
     rules = write_toy(tmp_path, budget=MORE, explore={"steps": 60, "walkers": 4})
     out = tmp_path / "deeper" / "fork.zarr"
     command = ["fork", str(parent), str(out), "--at", "1", "--config", str(rules)]
-    assert run(command) == 0
-    assert [x.generation for x in read(out).trained()] == [1]
+    assert run_command(command) == 0
+    assert [x.generation for x in read_history(out).trained()] == [1]
     rules.unlink()
     assert Campaign.from_store(out).run().exit_code == 0
-    state = read(out).state
+    state = read_history(out).state
     assert state.finished == "the budget of expensive labels is spent"
-    assert (state.used("cheap"), state.used("expensive")) == (36, 14)
+    assert (state.labels_used("cheap"), state.labels_used("expensive")) == (36, 14)
     old, new = fingerprint_of(parent), fingerprint_of(out)
     first = {k for k in old if k.startswith("seed/") or k == "model/1"}
     assert {k: old[k] for k in first} == {k: new[k] for k in first}
     assert old["model/2"] != new["model/2"]
     assert contents(parent) == before
-    assert verify(out, CODEC) == []
+    assert verify_store(out, CODEC) == []
 
 
 def test_a_fork_of_the_last_generation_is_the_parent_gone_on(
@@ -79,7 +79,7 @@ def test_a_fork_has_the_records_and_models_of_its_past_alone(
     parent: Path, tmp_path: Path
 ) -> None:
     fork = Campaign.from_store(parent).fork(tmp_path / "fork.zarr", at=1).history()
-    old = read(parent)
+    old = read_history(parent)
     cut = next(x.seq for x, event in old.events() if isinstance(event, e.Trained))
     assert len(fork.entries) == cut + 2
     times = [entry.time for entry in fork.entries[: cut + 1]]
@@ -109,7 +109,7 @@ def test_long_journals_are_copied_pack_by_pack(
     fork = Campaign.from_store(many).fork(tmp_path / "fork.zarr", at=2)
     names = {path.name for path in (fork.store / "journal").iterdir()}
     assert "00000000-00000007" in names
-    assert verify(fork.store, CODEC) == []
+    assert verify_store(fork.store, CODEC) == []
     direct = Campaign.from_store(parent).fork(tmp_path / "direct.zarr", at=2)
     assert fingerprint_of(fork.store) == fingerprint_of(direct.store)
 
@@ -119,13 +119,13 @@ def test_a_fork_says_where_it_came_from(
 ) -> None:
     out = tmp_path / "fork.zarr"
     Campaign.from_store(parent).fork(out, at=1)
-    history = read(out)
+    history = read_history(out)
     (line,) = [x for x in log_lines(history) if "forked from" in x]
     assert str(parent) in line
     assert "generation 1" in line
-    assert status(history)["parent"]["generation"] == 1
-    assert status(read(parent))["parent"] is None
-    assert run(["status", str(out)]) == 0
+    assert campaign_status(history)["parent"]["generation"] == 1
+    assert campaign_status(read_history(parent))["parent"] is None
+    assert run_command(["status", str(out)]) == 0
     assert f"from {parent}" in " ".join(capsys.readouterr().out.split())
 
 
@@ -162,9 +162,9 @@ def test_a_generation_that_is_not_there_and_a_place_that_is_taken_are_refused(
 KILLED = """
 import sys
 from pathlib import Path
-from alloop.forking import fork
+from alloop.forking import fork_store
 print("ready", flush=True)
-fork(Path(sys.argv[1]), Path(sys.argv[2]))
+fork_store(Path(sys.argv[1]), Path(sys.argv[2]))
 """
 
 
@@ -181,6 +181,6 @@ def test_a_killed_fork_leaves_nothing_half_made(parent: Path, tmp_path: Path) ->
         process.kill()
     assert not out.exists()
     fork = Campaign.from_store(parent).fork(out)
-    assert verify(fork.store, CODEC) == []
+    assert verify_store(fork.store, CODEC) == []
     assert [path.name for path in tmp_path.iterdir()] == ["fork.zarr"]
     assert contents(parent) == before

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from alloop.cli import main
-from alloop.cli.scripts import job_script
-from alloop.config import load
+from alloop.cli.job_scripts import job_script
+from alloop.config import load_campaign
 
 ALLOOP = """#!/bin/bash
 echo "$@" >> calls
@@ -24,7 +24,7 @@ def test_init_writes_a_campaign_for_a_batch_system_and_its_job_script(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     assert main(["init", "mine", "--example", "toy", "--cluster", system]) == 0
-    setup = load(Path("mine.yaml"))
+    setup = load_campaign(Path("mine.yaml"))
     assert setup.cluster.kind == system
     script = Path(f"mine.{system}.sh").read_text()
     subprocess.run(["bash", "-n"], input=script, text=True, check=True)

@@ -22,7 +22,7 @@ from alloop.core.atoms import from_atoms
 from alloop.core.records import Label
 from alloop.core.units import HARTREE
 from alloop.labels.direct import DirectLabeller
-from alloop.labels.levels import named
+from alloop.labels.levels import level_from_name
 from alloop.labels.toy import toy_level
 from alloop.store.cache import LabelCache
 
@@ -162,7 +162,7 @@ def test_a_database_holds_bits_keys_and_the_rest(here: Path) -> None:
     assert label("in.db@:2", "--level", "hf/sto-3g", "--out", "out.db") == 0
     assert label("in.db@:2", "--level", "hf/sto-3g", "--out", "out.db") == 0
     for row, atoms in zip(connect("out.db").select(), frames, strict=True):
-        alone = DirectLabeller(named("hf/sto-3g")).label(from_atoms(atoms))
+        alone = DirectLabeller(level_from_name("hf/sto-3g")).label(from_atoms(atoms))
         assert isinstance(alone, Label)
         assert row.REF_energy == row.energy == alone.energy
         np.testing.assert_array_equal(row.data["REF_forces"], alone.forces)

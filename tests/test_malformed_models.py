@@ -15,34 +15,38 @@ from ase.io import write as write_atoms
 from safetensors.numpy import save
 
 from alloop.campaign import Campaign
-from alloop.cli.app import run
-from alloop.config import load as load_campaign
+from alloop.cli.app import run_command
+from alloop.config import load_campaign as load_campaign
 from alloop.core.atoms import from_atoms
-from alloop.core.batch import pack
+from alloop.core.batch import pack_frames
 from alloop.core.errors import AlloopError, DamagedError, InputError
 from alloop.core.frame import Frame
 from alloop.generation import Generation, from_bytes, load, to_bytes
-from alloop.loop.history import CODEC
-from alloop.models.checkpoint import Checkpoint, dumps, loads
-from alloop.models.network import build
+from alloop.history.reader import CODEC
+from alloop.models.checkpoint import (
+    Checkpoint,
+    checkpoint_from_bytes,
+    checkpoint_to_bytes,
+)
+from alloop.models.network import build_network
 from alloop.potentials.learned import LearnedPotential
 from alloop.potentials.pairwise import PairBasis, PairwisePotential
-from alloop.scores.qresidual import fit
-from alloop.store.doctor import verify
+from alloop.scores.qresidual import fit_qresidual
+from alloop.store.doctor import verify_store
 from tests.conftest import write_toy
 
 WATER = from_atoms(molecule("H2O"))
 MOVES = np.random.default_rng(0).normal(0, 0.1, (6, 3, 3))
-BATCH = pack([Frame(WATER.numbers, WATER.positions + move) for move in MOVES])
+BATCH = pack_frames([Frame(WATER.numbers, WATER.positions + move) for move in MOVES])
 STRANGE = (None, "x", [], {}, -1, 10**9, math.nan, 1e300, True)
 
 
 def learned() -> Generation:
     small = {"channels": 4, "layers": 1, "radial": 3, "cutoff": 4.0}
-    potential = LearnedPotential(build("painn", small), {1: -1.0, 8: -2.0})
+    potential = LearnedPotential(build_network("painn", small), {1: -1.0, 8: -2.0})
     described = potential.predict(BATCH, descriptors=True).descriptors
     assert described is not None
-    scorer = fit(BATCH, described, BATCH, described)
+    scorer = fit_qresidual(BATCH, described, BATCH, described)
     return Generation(potential, scorer, 3.0, {"generation": 1})
 
 
@@ -53,7 +57,7 @@ def pairwise() -> Generation:
 
 @pytest.fixture(scope="module", params=[learned, pairwise])
 def whole(request: pytest.FixtureRequest) -> Checkpoint:
-    return loads(to_bytes(request.param())[1])
+    return checkpoint_from_bytes(to_bytes(request.param())[1])
 
 
 def places(tree: Any, path: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
@@ -89,7 +93,7 @@ def refused(checkpoint: Checkpoint) -> bool:
     """Whether the model is refused; only the errors of users may come out of it."""
     said = []
     try:
-        used(dumps(checkpoint))
+        used(checkpoint_to_bytes(checkpoint))
     except AlloopError as error:
         said = str(error).splitlines()
     assert len(said) <= 1
@@ -131,7 +135,7 @@ def test_every_setting_may_be_missing_or_anything(whole: Checkpoint) -> None:
     ],
 )
 def test_what_makes_no_network_is_refused(path: tuple[str, ...], value: Any) -> None:
-    own = loads(to_bytes(learned())[1])
+    own = checkpoint_from_bytes(to_bytes(learned())[1])
     settings = changed(own.settings, path, value)
     assert refused(Checkpoint(own.kind, settings, own.tensors))
 
@@ -157,7 +161,7 @@ def test_every_tensor_must_be_there_and_finite(whole: Checkpoint) -> None:
 
 @pytest.mark.parametrize("kind", ["egnn", "tensornet", "schnet", "pairwise", "magic"])
 def test_a_model_of_another_kind_is_refused(kind: str) -> None:
-    own = loads(to_bytes(learned())[1])
+    own = checkpoint_from_bytes(to_bytes(learned())[1])
     assert refused(Checkpoint(kind, own.settings, own.tensors))
 
 
@@ -185,34 +189,36 @@ def test_headers_of_other_types_are_refused(header: Any) -> None:
     said = {**usual, **header} if header and isinstance(header, dict) else header
     blob = save({"w": np.ones(2)}, {"alloop": json.dumps(said)})
     with pytest.raises((InputError, DamagedError)):
-        loads(bytes(blob))
+        checkpoint_from_bytes(bytes(blob))
 
 
 def test_deeply_nested_headers_are_refused() -> None:
     nested = b'{"__metadata__":' + b"[" * 100_000
     with pytest.raises(InputError):
-        loads(len(nested).to_bytes(8, "little") + nested)
+        checkpoint_from_bytes(len(nested).to_bytes(8, "little") + nested)
 
 
 def test_commands_refuse_them_in_a_sentence(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     write_atoms(tmp_path / "water.xyz", molecule("H2O"))
-    own = loads(to_bytes(learned())[1])
+    own = checkpoint_from_bytes(to_bytes(learned())[1])
     name = min(own.tensors)
     unknown = np.full_like(own.tensors[name], np.nan)
     blobs = {
-        "settings": dumps(Checkpoint(own.kind, {"potential": {}}, own.tensors)),
-        "nan": dumps(
+        "settings": checkpoint_to_bytes(
+            Checkpoint(own.kind, {"potential": {}}, own.tensors)
+        ),
+        "nan": checkpoint_to_bytes(
             Checkpoint(own.kind, own.settings, {**own.tensors, name: unknown})
         ),
-        "cut": dumps(own)[:-9],
+        "cut": checkpoint_to_bytes(own)[:-9],
     }
     for what, blob in blobs.items():
         file, out = tmp_path / f"{what}.model", tmp_path / f"{what}.xyz"
         file.write_bytes(blob)
         command = ["md", str(file), str(tmp_path / "water.xyz"), "--out", str(out)]
-        assert run(command) == 2
+        assert run_command(command) == 2
         assert capsys.readouterr().err.count("\n") == 1
         assert not out.exists()
         campaign = write_toy(tmp_path, potential={"kind": "file", "path": str(file)})
@@ -250,7 +256,7 @@ def test_a_model_under_anothers_id_is_noticed(
     if how == "swapped":
         shutil.rmtree(store / "models" / first)
         kept.rename(store / "models" / first)
-    found = [str(finding) for finding in verify(store, CODEC)]
+    found = [str(finding) for finding in verify_store(store, CODEC)]
     assert len(found) == (2 if how == "swapped" else 1)
     assert any(f"got model {first}" in line for line in found)
     before = {p: p.read_bytes() for p in store.rglob("*") if p.is_file()}
@@ -260,7 +266,7 @@ def test_a_model_under_anothers_id_is_noticed(
         ["resume", str(store), "--quiet"],
         ["export", str(store), "--model", str(tmp_path / "out.model"), "--at", "2"],
     ):
-        assert run(command) == 2
+        assert run_command(command) == 2
         assert capsys.readouterr().err.count("\n") == 1
     assert not (tmp_path / "out.model").exists()
     after = {p: p.read_bytes() for p in store.rglob("*") if p.is_file()}
@@ -271,4 +277,4 @@ def test_a_model_under_anothers_id_is_noticed(
 def test_a_whole_model_still_loads(finished: Path, tmp_path: Path) -> None:
     file = Campaign.from_store(finished).export_model(tmp_path / "m.model", 2)
     assert load(file).facts["generation"] == 2
-    assert verify(finished, CODEC) == []
+    assert verify_store(finished, CODEC) == []

@@ -9,11 +9,11 @@ from rich.table import Table
 
 from alloop.campaign import Campaign
 from alloop.cli import console
-from alloop.cli.app import run
+from alloop.cli.app import run_command
 from alloop.core.printable import printable, printable_line
-from alloop.loop.history import read
-from alloop.report.live import Live
-from alloop.running import Watch
+from alloop.driver.run import RunObserver
+from alloop.history.reader import read_history
+from alloop.report.text.live import LiveDisplay
 from tests.conftest import write_toy
 from tests.counted import RUDE
 
@@ -53,17 +53,17 @@ def test_a_rude_failure_reaches_no_display(
     file = write_toy(tmp_path, levels=levels)
     campaign, shown = Campaign.from_yaml(file), io.StringIO()
     rich = Console(file=shown, force_terminal=True, color_system=None, width=100)
-    with Live("toy\x1b[2J", campaign.setup.rules, rich) as live:
-        campaign.run(watch=Watch(observe=live.observe, tick=live.tick))
+    with LiveDisplay("toy\x1b[2J", campaign.setup.rules, rich) as live:
+        campaign.run(watch=RunObserver(observe=live.observe, tick=live.tick))
     assert "\x1b[2J" not in shown.getvalue()
     store = campaign.store
-    failed = [x for x in read(store).chronicle.told if "rude" in str(x.record)]
+    failed = [x for x in read_history(store).chronicle.told if "rude" in str(x.record)]
     assert failed
     frame = failed[0].frame.id
-    assert run(["run", str(file), "--retry"]) in (0, 3)
+    assert run_command(["run", str(file), "--retry"]) in (0, 3)
     for command in (["status"], ["log"], ["why"], ["report"], ["doctor"]):
         more = [frame] if command == ["why"] else []
-        run([*command, str(store), *more])
+        run_command([*command, str(store), *more])
         said = capsys.readouterr()
         assert unsafe(said.out + said.err) == set(), command
         assert ("rude" in said.out) or command not in (["why"], ["log"])
@@ -79,7 +79,7 @@ def test_mistakes_repeat_foreign_text_safely(
 ) -> None:
     file = tmp_path / "x.yaml"
     file.write_text('"na\\e[2Jme": 3\n')
-    assert run(["check", str(file)]) == 2
+    assert run_command(["check", str(file)]) == 2
     said = capsys.readouterr()
     assert unsafe(said.out + said.err) == set()
     assert "\\x1b[2J" in said.err

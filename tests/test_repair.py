@@ -15,17 +15,17 @@ from alloop.campaign import Campaign
 from alloop.cli import main
 from alloop.core.errors import InputError
 from alloop.core.records import Label
+from alloop.history.column_check import check_columns
+from alloop.history.reader import CODEC, read_history
 from alloop.loop import events as e
-from alloop.loop.checking import check
-from alloop.loop.history import CODEC, read
-from alloop.repairing import repair
 from alloop.store import columns, packs
 from alloop.store.archive import Archive
 from alloop.store.codec import Codec
-from alloop.store.doctor import verify
+from alloop.store.doctor import verify_store
 from alloop.store.journal import FOLDER, Journal
 from alloop.store.set_aside import parts
-from alloop.store.tails import framed
+from alloop.store.tails import frame_record
+from alloop.store_repair import repair_store
 from tests.conftest import fingerprint_of, write_toy
 from tests.test_faults import harmed
 
@@ -53,19 +53,19 @@ def store(ended: Path, tmp_path: Path) -> Path:
 def rolled_back(store: Path, length: int) -> None:
     """Leave the first so many records in the journal, as an older copy of it has."""
     journal = store / FOLDER
-    found = packs.listing(journal)
+    found = packs.list_journal(journal)
     raw = {}
     for span in (*found.packs, *found.tails):
-        pack = packs.read(journal, span)
-        raw |= {seq: pack.raw(seq) for seq in range(span.first, span.last + 1)}
+        pack = packs.read_pack(journal, span)
+        raw |= {seq: pack.record_bytes(seq) for seq in range(span.first, span.last + 1)}
         (journal / span.name).unlink()
     shutil.rmtree(journal / "folds", ignore_errors=True)
-    kept = b"".join(framed(seq, raw[seq]) for seq in range(length))
+    kept = b"".join(frame_record(seq, raw[seq]) for seq in range(length))
     (journal / "00000000-").write_bytes(kept)
 
 
 def labels_of(store: Path) -> dict[tuple[str, str], tuple[float, bytes]]:
-    labels = read(store).ledger.labels
+    labels = read_history(store).ledger.labels
     return {
         key: (x.energy, x.forces.tobytes())
         for key, x in labels.items()
@@ -100,38 +100,38 @@ def test_a_writer_sets_aside_what_the_columns_hold_and_goes_on_without_a_mixture
 ) -> None:
     rolled_back(store, 12)
     energies = zarr.open_group(store, mode="r")["labels/cheap/energy"][:]
-    frame = next(iter(read(store).ledger.frames))
+    frame = next(iter(read_history(store).ledger.frames))
     command = ["exclude", str(store), frame, "--reason", "odd", "--level", "cheap"]
     assert main(command) == 0
     (part,) = parts(store)
     kept = zarr.open_group(part, mode="r")["labels/cheap/energy"][:]
     np.testing.assert_array_equal(kept, energies)
-    assert columns.mark(store) == -1
-    assert "to" not in {finding.where for finding in check(store)}
+    assert columns.column_mark(store) == -1
+    assert "to" not in {finding.where for finding in check_columns(store)}
     capsys.readouterr()
     assert main(["resume", str(store), "--quiet"]) == 0
     assert part.name in capsys.readouterr().err
-    assert [finding.where for finding in check(store)] == [part.name]
+    assert [finding.where for finding in check_columns(store)] == [part.name]
     made = labels_of(store)
     assert {k: made[k] for k in labels_of(ended) if k in made}.items() <= made.items()
-    history = read(store)
+    history = read_history(store)
     rows = zarr.open_group(store, mode="r")["labels/cheap/energy"].shape[0]
     entries = [x for x in history.state.entries() if x.fidelity == "cheap"]
     assert rows == len(entries)
 
 
 def test_another_history_of_the_same_length_is_noticed(store: Path) -> None:
-    length = len(read(store).entries)
+    length = len(read_history(store).entries)
     rolled_back(store, length - 3)
-    frames = list(read(store).ledger.frames)
+    frames = list(read_history(store).ledger.frames)
     journal = Journal(store / FOLDER, writable=True)
     for seq, frame in zip(range(length - 3, length), frames, strict=False):
         turn = e.Turn(e.Excluded(frame, None, "another history"))
         journal.append(seq, CODEC.encode(turn), 0.0)
-    assert "columns" in {finding.where for finding in check(store)}
+    assert "columns" in {finding.where for finding in check_columns(store)}
     Archive.open(store, CODEC, "w").release()
     assert len(parts(store)) == 1
-    assert columns.mark(store) == -1
+    assert columns.column_mark(store) == -1
     Archive.open(store, CODEC, "w").release()
     assert len(parts(store)) == 1
 
@@ -141,7 +141,7 @@ def test_a_repair_takes_what_was_set_aside_back(
 ) -> None:
     rolled_back(store, 12)
     Archive.open(store, CODEC, "w").release()
-    done = repair(store, tmp_path / "new.zarr")
+    done = repair_store(store, tmp_path / "new.zarr")
     assert done.labels == len(labels_of(ended))
     assert labels_of(tmp_path / "new.zarr") == labels_of(ended)
 
@@ -152,18 +152,18 @@ def test_without_any_journal_the_columns_give_their_labels_back(
     for file in (store / FOLDER).glob("0*-*"):
         file.unlink()
     out = tmp_path / "new.zarr"
-    repair(store, out)
+    repair_store(store, out)
     assert labels_of(out) == labels_of(ended)
     Campaign.from_store(out).run()
     assert fingerprint_of(out) == fingerprint_of(ended)
 
 
 def test_energies_that_the_journal_does_not_have_are_told(store: Path) -> None:
-    assert check(store) == []
+    assert check_columns(store) == []
     array = zarr.open_group(store, mode="r+")["labels/expensive/energy"]
     array[1:3] = array[1:3] + 0.5
-    assert verify(store, CODEC) == []
-    (finding,) = check(store)
+    assert verify_store(store, CODEC) == []
+    (finding,) = check_columns(store)
     assert finding.where == "labels/expensive/energy"
 
 
@@ -172,7 +172,7 @@ def test_energies_that_the_journal_does_not_have_are_told(store: Path) -> None:
 
 def first_of(store: Path, kind: str) -> int:
     """The first record of a kind of event."""
-    kinds = [type(x.turn.event).__name__ for x in read(store).entries]
+    kinds = [type(x.turn.event).__name__ for x in read_history(store).entries]
     return kinds.index(kind)
 
 
@@ -183,13 +183,13 @@ def mended(ended: Path, folder: Path, number: int) -> None:
     harmed(store / FOLDER, number, "flipped bit")
     before = contents(store)
     out = store.with_name("new.zarr")
-    repair(store, out)
+    repair_store(store, out)
     assert contents(store) == before
     assert labels_of(out) == labels_of(ended)
-    assert check(out) == []
+    assert check_columns(out) == []
     Campaign.from_store(out).run()
     assert fingerprint_of(out) == fingerprint_of(ended), number
-    assert check(out) == []
+    assert check_columns(out) == []
 
 
 def contents(folder: Path) -> dict[Path, bytes]:
@@ -205,7 +205,7 @@ def test_whatever_record_is_lost_the_campaign_ends_as_if_it_were_not(
 
 @pytest.mark.slow
 def test_each_record_lost_in_turn(ended: Path, tmp_path: Path) -> None:
-    for number in range(len(read(ended).entries)):
+    for number in range(len(read_history(ended).entries)):
         mended(ended, tmp_path, number)
 
 
@@ -248,10 +248,10 @@ def repaired_after_a_flip(
     files = sorted(p for p in store.rglob("*") if p.is_file() and p.stat().st_size)
     for path in choose(files):
         whole, out = flipped(path, rng), store.with_name("new.zarr")
-        repair(store, out)
+        repair_store(store, out)
         after = labels_of(out)
         assert after == before, path
-        assert check(out) == []
+        assert check_columns(out) == []
         Campaign.from_store(out)
         shutil.rmtree(out)
         path.write_bytes(whole)
@@ -278,7 +278,7 @@ def test_old_stores_are_repaired_and_go_on(name: str, tmp_path: Path) -> None:
 
     assert repaired_after_a_flip(store, some, seed=5) == 1
     flipped(next(store.glob("models/*/c.0")), random.Random(1))
-    repair(store, tmp_path / "new.zarr")
+    repair_store(store, tmp_path / "new.zarr")
     Campaign.from_store(tmp_path / "new.zarr").run()
     assert labels_of(store).items() <= labels_of(tmp_path / "new.zarr").items()
 
@@ -300,17 +300,17 @@ def test_an_altered_configuration_is_noticed_and_put_back(
         assert "not those that were written" in capsys.readouterr().err
     assert main(["doctor", str(store)]) == 2
     out = store.with_name("new.zarr")
-    repair(store, out)
+    repair_store(store, out)
     with Archive.open(out, Codec([])) as archive:
         assert "temperature: 500" not in archive.attrs["config"]
     file.write_text(file.read_text()[:-99])
     shutil.rmtree(out)
-    repair(store, out)
+    repair_store(store, out)
     assert Campaign.from_store(out).run().finished
 
 
 def test_a_repair_needs_a_place_of_its_own(store: Path, tmp_path: Path) -> None:
     for out in (store, store / "inner", tmp_path):
         with pytest.raises(InputError, match="expected a place"):
-            repair(store, out)
+            repair_store(store, out)
     assert main(["doctor", "--repair", str(tmp_path / "x")]) == 2

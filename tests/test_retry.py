@@ -12,10 +12,10 @@ import pytest
 from alloop.campaign import Campaign
 from alloop.cli import main
 from alloop.core.records import Failure, Unlabelled
+from alloop.driver.run import RunObserver
+from alloop.history.label_entries import label_entries
+from alloop.history.reader import History, read_history
 from alloop.loop import events as e
-from alloop.loop.history import History, read
-from alloop.loop.told import told
-from alloop.running import Watch
 from tests.conftest import fingerprint_of, write_toy
 
 BUDGET = {"cheap": 26, "expensive": 10}
@@ -52,10 +52,12 @@ def test_after_the_end_lost_labels_are_made_and_learned_from(tmp_path: Path) -> 
     assert outcome.finished == ended.finished == history.state.finished
     assert failures(history) == []
     assert campaign.lost() == 0
-    assert outcome.state.used("expensive") == ended.used("expensive") == 10
+    assert (
+        outcome.state.labels_used("expensive") == ended.labels_used("expensive") == 10
+    )
     assert len(outcome.state.trained_on("expensive")) == 10
     assert outcome.state.generation == ended.generation + 1
-    assert sum(x.retry for x in told(history)) == len(missing)
+    assert sum(x.retry for x in label_entries(history)) == len(missing)
     length = len(history.entries)
     assert campaign.run(retry=True).exit_code == 0
     assert len(campaign.history().entries) == length
@@ -67,7 +69,9 @@ def test_before_the_end_lost_labels_are_learned_by_the_next_training(
     path = slow_campaign(tmp_path / "slow")
     campaign = Campaign.from_yaml(path)
     turns: list[e.Turn] = []
-    watch = Watch(lambda _, turn: turns.append(turn), stop=lambda: len(turns) > 45)
+    watch = RunObserver(
+        lambda _, turn: turns.append(turn), stop=lambda: len(turns) > 45
+    )
     assert campaign.run(watch=watch).finished is None
     assert campaign.lost()
     (path.parent / "slow").unlink()
@@ -76,7 +80,7 @@ def test_before_the_end_lost_labels_are_learned_by_the_next_training(
     assert failures(campaign.history()) == []
     keys = [(x.frame, x.fidelity, x.purpose) for x in outcome.state.entries()]
     assert len(keys) == len(set(keys))
-    assert outcome.state.used("expensive") == 10
+    assert outcome.state.labels_used("expensive") == 10
 
 
 def command(path: Path) -> "subprocess.Popen[bytes]":
@@ -91,9 +95,9 @@ def command(path: Path) -> "subprocess.Popen[bytes]":
 def killed_after(path: Path, records: int) -> bool:
     """Run until so many more records are there, SIGKILL; False if it ended before."""
     store = path.with_name("toy.zarr")
-    begun = len(read(store).entries)
+    begun = len(read_history(store).entries)
     process = command(path)
-    while process.poll() is None and len(read(store).entries) < begun + records:
+    while process.poll() is None and len(read_history(store).entries) < begun + records:
         time.sleep(0.1)
     alive = process.poll() is None
     process.kill()
@@ -128,14 +132,17 @@ def test_a_real_time_limit_is_raised_and_its_labels_are_made(
     }
     path = write_toy(tmp_path, **facts, limits={"label_time": 0.5})
     assert main(["run", str(path), "--quiet"]) == 0
-    assert "no expensive label succeeded" in read(tmp_path / "toy.zarr").state.finished  # type: ignore[operator]
+    assert (
+        "no expensive label succeeded"
+        in read_history(tmp_path / "toy.zarr").state.finished
+    )  # type: ignore[operator]
     write_toy(tmp_path, **facts, limits={"label_time": 60.0})
     capsys.readouterr()
     assert main(["run", str(path), "--quiet", "--retry"]) == 0
     assert "asking again for 3 lost labels" in capsys.readouterr().out
-    state = read(tmp_path / "toy.zarr").state
+    state = read_history(tmp_path / "toy.zarr").state
     assert state.finished == "the budget of expensive labels is spent"
     assert len(state.trained_on("expensive")) == 2
-    assert len(state.test()) == 1
+    assert len(state.test_frames()) == 1
     assert main(["resume", str(tmp_path / "toy.zarr"), "--quiet", "--retry"]) == 0
     assert "nothing to retry" in capsys.readouterr().out

@@ -10,9 +10,9 @@ from hypothesis import strategies as st
 from alloop.core.frame import Frame
 from alloop.core.records import Candidate
 from alloop.core.roles import Selector
-from alloop.core.seeds import stream
+from alloop.core.seeds import random_stream
 from alloop.core.units import Floats
-from alloop.selection import MostSurprising, RandomChoice, by_molecule
+from alloop.selection import MostSurprising, RandomChoice, share_by_molecule
 
 NOTHING = np.zeros((0, 0))
 SEEDS = st.integers(0, 10_000)
@@ -39,7 +39,7 @@ def candidate(
 
 
 def some(seed: int, count: int = 25, molecules: int = 1) -> list[Candidate]:
-    rng = stream(seed, "candidates")
+    rng = random_stream(seed, "candidates")
     return [
         candidate(
             i,
@@ -52,7 +52,7 @@ def some(seed: int, count: int = 25, molecules: int = 1) -> list[Candidate]:
 
 
 def rng() -> np.random.Generator:
-    return stream(0, "selection")
+    return random_stream(0, "selection")
 
 
 def ids(candidates: list[Candidate], chosen: tuple[int, ...]) -> list[str]:
@@ -164,7 +164,7 @@ def test_a_surprise_that_is_no_number_stands_last() -> None:
 def test_random_choice_is_uniform() -> None:
     pool, counts = some(4, 10), np.zeros(10)
     for number in range(1500):
-        chosen = RandomChoice().select(pool, NOTHING, 3, stream(number, "draw"))
+        chosen = RandomChoice().select(pool, NOTHING, 3, random_stream(number, "draw"))
         counts[list(chosen)] += 1
     assert ((counts - 450) ** 2 / 450).sum() < 27.9  # 9 degrees of freedom, p = 0.001
 
@@ -173,7 +173,7 @@ def test_random_choice_is_uniform() -> None:
 def test_every_molecule_gets_its_share(seed: int, quota: int) -> None:
     pool = some(seed, molecules=3)
     selector = MostSurprising(None, duplicate=0.0)
-    chosen = by_molecule(selector, pool, NOTHING, quota, rng())
+    chosen = share_by_molecule(selector, pool, NOTHING, quota, rng())
     assert len(chosen) == len(set(chosen)) == min(quota, len(pool))
     shares = [sum(pool[i].molecule == m for i in chosen) for m in range(3)]
     have = [sum(c.molecule == m for c in pool) for m in range(3)]
@@ -189,15 +189,15 @@ def test_shares_do_not_depend_on_the_order_of_candidates(
     pool = some(seed, molecules=3)
     shuffled = [pool[index] for index in order]
     for selector in (MostSurprising(1.0), RandomChoice()):
-        one = by_molecule(selector, pool, NOTHING, 7, rng())
-        other = by_molecule(selector, shuffled, NOTHING, 7, rng())
+        one = share_by_molecule(selector, pool, NOTHING, 7, rng())
+        other = share_by_molecule(selector, shuffled, NOTHING, 7, rng())
         assert ids(pool, one) == ids(shuffled, other)
 
 
 def test_nothing_is_chosen_from_nothing() -> None:
     for selector in (MostSurprising(1.0), RandomChoice()):
         assert selector.select([], NOTHING, 3, rng()) == ()
-        assert by_molecule(selector, [], NOTHING, 3, rng()) == ()
+        assert share_by_molecule(selector, [], NOTHING, 3, rng()) == ()
 
 
 def test_both_are_selectors() -> None:
@@ -210,4 +210,4 @@ def test_a_candidates_molecule_does_not_change_its_rank_within_it() -> None:
     moved = [replace(c, molecule=4) for c in pool]
     selector = MostSurprising(1.0)
     plain = selector.select(pool, NOTHING, 8, rng())
-    assert by_molecule(selector, moved, NOTHING, 8, rng()) == plain
+    assert share_by_molecule(selector, moved, NOTHING, 8, rng()) == plain

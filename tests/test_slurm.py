@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from alloop.cli.scripts import job_script
+from alloop.cli.job_scripts import job_script
+from alloop.history.reader import read_history
 from alloop.loop import events as e
-from alloop.loop.history import read
 from tests.conftest import fingerprint_of, write_toy
 from tests.test_spool import DASKS_PATIENCE, counted
 from tests.tiny_slurm import missing, slurm
@@ -56,7 +56,7 @@ def jobs(env: dict[str, str], name: str) -> list[str]:
 
 def length(campaign: Path) -> int:
     store = campaign.with_name("toy.zarr")
-    return len(read(store).entries) if store.exists() else 0
+    return len(read_history(store).entries) if store.exists() else 0
 
 
 def wait_for(condition: object, seconds: float) -> None:
@@ -86,7 +86,7 @@ def test_a_cancelled_job_costs_a_campaign_nothing_but_time(
     subprocess.run(["scancel", victim], env=env, check=True)
     _, errors = process.communicate(timeout=400)
     assert process.returncode == 0, errors
-    history = read(campaign.with_name("toy.zarr"))
+    history = read_history(campaign.with_name("toy.zarr"))
     lost = [x for _, x in history.events() if isinstance(x, e.TaskLost)]
     assert lost == []  # no label pays for the job it ran in
     assert fingerprint_of(campaign.with_name("toy.zarr")) == alone(tmp_path, 1.0)

@@ -16,19 +16,19 @@ from pathlib import Path
 import pytest
 
 from alloop.campaign import Campaign
-from alloop.core.batch import pack
+from alloop.core.batch import pack_frames
 from alloop.core.frame import Frame
 from alloop.core.records import Failure, Label, LabelSet, TrainingData, Unlabelled
+from alloop.history.reader import read_history
 from alloop.loop import events as e
-from alloop.loop import linger, spool, workshop
-from alloop.loop.history import read
-from alloop.loop.kit import Cargo
-from alloop.loop.schooling import teach
-from alloop.loop.spool import Spool, folder_of, trainings
 from alloop.potentials.analytic import Morse
 from alloop.training.schedule import Schedule
-from alloop.training.staged import StagedTrainer
+from alloop.training.staged_trainer import StagedTrainer
 from alloop.training.stages import Stage
+from alloop.workers import finish_labels, spool, tasks
+from alloop.workers.settings import TaskData
+from alloop.workers.spool import Spool, spool_folder, training_progress
+from alloop.workers.training_task import train_generation
 from tests.conftest import fingerprint_of, write_toy
 
 BUDGET = {"cheap": 16, "expensive": 12}
@@ -40,20 +40,20 @@ SMALL = {
 }
 
 
-def training(frames: list[Frame]) -> tuple[e.Train, Cargo]:
+def training(frames: list[Frame]) -> tuple[e.Train, TaskData]:
     """A training on toy labels of these frames."""
-    batch = pack(frames)
+    batch = pack_frames(frames)
     said = Morse().predict(batch)
     labels = LabelSet(batch, said.energies, said.forces)
     ids = tuple(frame.id for frame in frames)
     command = e.Train(generation=1, cheap=ids, expensive=ids, test=())
-    return command, Cargo(data=TrainingData(labels, labels))
+    return command, TaskData(data=TrainingData(labels, labels))
 
 
 @pytest.fixture
 def long(monkeypatch: pytest.MonkeyPatch) -> None:
     """Every label counts as a long one."""
-    monkeypatch.setattr(workshop, "LONG", 0.0)
+    monkeypatch.setattr(tasks, "LONG", 0.0)
 
 
 def test_a_long_label_is_left_where_the_driver_finds_it(
@@ -64,12 +64,12 @@ def test_a_long_label_is_left_where_the_driver_finds_it(
     kit = replace(setup.kit, spool=spool.folder)
     level = setup.levels["cheap"].id
     command = e.LabelFrame(setup.start[0], level, "cheap", "seed", 0)
-    done = workshop.perform(command, Cargo(), kit)
+    done = tasks.perform_command(command, TaskData(), kit)
     assert isinstance(done.event, e.Labelled)
     found = spool.get(level, command.frame.id)
     assert isinstance(found, Label)
     assert found.forces.tobytes() == done.event.label.forces.tobytes()
-    spool.drop(found)
+    spool.drop_label(found)
     assert spool.get(level, command.frame.id) is None
 
 
@@ -90,18 +90,22 @@ def test_a_training_that_was_killed_goes_on_and_is_forgotten_once_committed(
 
     trainer = StagedTrainer("painn", {"channels": 4, "layers": 1}, stages)
     kit = replace(setup.kit, spool=spool.folder, trainer=trainer)
-    alone, _ = teach(*(lesson := training(list(setup.start))), replace(kit, spool=None))
+    alone, _ = train_generation(
+        *(lesson := training(list(setup.start))), replace(kit, spool=None)
+    )
     with pytest.raises(KeyboardInterrupt):
-        teach(*lesson, replace(kit, trainer=replace(trainer, progress=told)))
-    event, _ = teach(*lesson, replace(kit, trainer=replace(trainer, progress=told)))
+        train_generation(*lesson, replace(kit, trainer=replace(trainer, progress=told)))
+    event, _ = train_generation(
+        *lesson, replace(kit, trainer=replace(trainer, progress=told))
+    )
     assert event.model == alone.model
     assert [stage for stage, _ in steps[6:]] == ["second"] * 4
     assert list((spool.folder / "training").glob("*/*.safetensors"))
-    (told,) = trainings(spool.folder)
+    (told,) = training_progress(spool.folder)
     assert told.startswith("second 4 of 4, loss ")
     spool.drop_training(event.name)
     assert not list((spool.folder / "training").iterdir())
-    assert trainings(spool.folder) == []
+    assert training_progress(spool.folder) == []
 
 
 def test_without_a_folder_there_is_no_spool_and_no_failure(
@@ -111,7 +115,7 @@ def test_without_a_folder_there_is_no_spool_and_no_failure(
     kit = replace(setup.kit, spool=tmp_path / "nowhere")
     level = setup.levels["cheap"].id
     command = e.LabelFrame(setup.start[0], level, "cheap", "seed", 0)
-    assert isinstance(workshop.perform(command, Cargo(), kit).event, e.Labelled)
+    assert isinstance(tasks.perform_command(command, TaskData(), kit).event, e.Labelled)
     assert not (tmp_path / "nowhere").exists()
 
 
@@ -123,11 +127,11 @@ def test_failures_that_may_pass_and_short_labels_are_not_spooled(
     kit = replace(setup.kit, spool=spool.folder)
     level = setup.levels["cheap"].id
     command = e.LabelFrame(setup.start[0], level, "cheap", "seed", 0)
-    workshop.perform(command, Cargo(), kit)  # shorter than LONG
-    monkeypatch.setattr(workshop, "LONG", 0.0)
+    tasks.perform_command(command, TaskData(), kit)  # shorter than LONG
+    monkeypatch.setattr(tasks, "LONG", 0.0)
     late = Unlabelled(command.frame.id, level, Failure.TIMEOUT)
-    monkeypatch.setattr(workshop, "labeller", lambda *_: _Answers(late))
-    workshop.perform(command, Cargo(), kit)
+    monkeypatch.setattr(tasks, "labeller_for", lambda *_: _Answers(late))
+    tasks.perform_command(command, TaskData(), kit)
     assert spool.get(level, command.frame.id) is None
 
 
@@ -135,12 +139,12 @@ def test_a_worker_ends_only_when_no_label_is_in_hand() -> None:
     done: list[str] = []
 
     async def end() -> None:
-        await linger.dask_teardown(None)
+        await finish_labels.dask_teardown(None)
         done.append("ended")
 
     async def label() -> None:
         ending = asyncio.create_task(end())
-        with spool.in_hand():
+        with spool.label_in_progress():
             await asyncio.sleep(0.5)
             done.append("labelled")
         await ending
@@ -156,9 +160,9 @@ def test_a_label_that_was_left_while_its_task_waited_is_not_made_again(
     kit = replace(setup.kit, spool=Spool(tmp_path / "toy.zarr").folder)
     level = setup.levels["cheap"].id
     command = e.LabelFrame(setup.start[0], level, "cheap", "seed", 0)
-    first = workshop.perform(command, Cargo(), kit).event
-    monkeypatch.delattr(workshop, "labeller")
-    again = workshop.perform(command, Cargo(), kit).event
+    first = tasks.perform_command(command, TaskData(), kit).event
+    monkeypatch.delattr(tasks, "labeller_for")
+    again = tasks.perform_command(command, TaskData(), kit).event
     assert isinstance(first, e.Labelled)
     assert isinstance(again, e.Labelled)
     assert again.label.forces.tobytes() == first.label.forces.tobytes()
@@ -177,7 +181,7 @@ class _Answers:
 def test_a_finished_campaign_leaves_no_spool(tmp_path: Path, long: None) -> None:
     campaign = Campaign.from_yaml(write_toy(tmp_path))
     assert campaign.run().exit_code == 0
-    assert not folder_of(campaign.store).exists()
+    assert not spool_folder(campaign.store).exists()
 
 
 # --- a scheduler and workers of somebody else's ---------------------------------------
@@ -185,7 +189,7 @@ def test_a_finished_campaign_leaves_no_spool(tmp_path: Path, long: None) -> None
 DASKS_PATIENCE = 75.0  # s, more than it waits for the thread of a worker that ends
 WORKER = """
 from distributed.cli.dask_worker import main
-from alloop.loop import workshop
+from alloop.workers import tasks
 workshop.LONG = 0.05
 main()
 """
@@ -212,7 +216,9 @@ def foreign(
     scheduler = ["-m", "distributed.cli.dask_scheduler", *here]
     door = ["--port", address.rpartition(":")[2]]
     worker = ["-c", WORKER, address, "--nthreads", "1", *here]
-    worker += ["--no-nanny"] if orphaned is None else ["--preload", linger.__name__]
+    worker += (
+        ["--no-nanny"] if orphaned is None else ["--preload", finish_labels.__name__]
+    )
     quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
     env = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[1])}
     web = ["--dashboard-address", "127.0.0.1:0"]
@@ -291,7 +297,7 @@ def test_labels_go_on_while_the_driver_is_away_and_none_is_made_twice(
     made = Counter(lines.read_text().split())
     assert set(made.values()) == {1}  # no label was computed twice
     assert set(made) >= set(_made(campaign))  # rechecks leave lines too
-    assert not folder_of(campaign.with_name("toy.zarr")).exists()
+    assert not spool_folder(campaign.with_name("toy.zarr")).exists()
     lines.unlink()
     alone, _ = counted(tmp_path / "alone", 0.1)
     assert Campaign.from_yaml(alone).run().exit_code == 0
@@ -311,7 +317,7 @@ def test_a_foreign_scheduler_may_die_if_it_comes_back(tmp_path: Path) -> None:
     with foreign(1, port):
         process = drive(campaign)
         store = campaign.with_name("toy.zarr")
-        wait_for(lambda: store.exists() and len(read(store).entries) > 8, 60)
+        wait_for(lambda: store.exists() and len(read_history(store).entries) > 8, 60)
     assert process.poll() is None
     with foreign(1, port):
         _, errors = process.communicate(timeout=200)
@@ -319,7 +325,7 @@ def test_a_foreign_scheduler_may_die_if_it_comes_back(tmp_path: Path) -> None:
     alone = write_toy(tmp_path / "alone", levels=levels, **SMALL)
     assert Campaign.from_yaml(alone).run().exit_code == 0
     assert fingerprint_of(store) == fingerprint_of(alone.with_name("toy.zarr"))
-    lost = [x for _, x in read(store).events() if isinstance(x, e.TaskLost)]
+    lost = [x for _, x in read_history(store).events() if isinstance(x, e.TaskLost)]
     assert lost == []
 
 
@@ -342,7 +348,7 @@ def test_a_label_in_hand_is_ended_though_driver_and_scheduler_are_dead(
         assert frame not in _made(campaign)
     assert frame in lines.read_text().split()
     assert frame not in _made(campaign)
-    level = read(campaign.with_name("toy.zarr")).state.levels["expensive"]
+    level = read_history(campaign.with_name("toy.zarr")).state.levels["expensive"]
     assert Spool(campaign.with_name("toy.zarr")).get(level, frame) is not None
     with foreign(1, port):
         process = drive(campaign)
@@ -353,6 +359,6 @@ def test_a_label_in_hand_is_ended_though_driver_and_scheduler_are_dead(
 
 
 def _made(campaign: Path) -> list[str]:
-    history = read(campaign.with_name("toy.zarr"))
+    history = read_history(campaign.with_name("toy.zarr"))
     level = history.state.levels["expensive"]
     return [frame for (where, frame) in history.ledger.labels if where == level]

@@ -13,11 +13,11 @@ import psutil
 import pytest
 
 from alloop.cli import main
-from alloop.config import load
+from alloop.config import load_campaign
 from alloop.config.problems import ConfigError
-from alloop.config.text import parse
+from alloop.config.yaml_text import parse_yaml
 from alloop.core.errors import Interrupted
-from alloop.labels.isolated import IsolatedLabeller
+from alloop.labels.child.labeller import IsolatedLabeller
 from alloop.labels.levels import pyscf_level
 from tests.conftest import write_toy
 
@@ -168,14 +168,14 @@ BOMB = "a0: &a0 [x, x]\n" + "".join(
 def test_a_text_that_never_ends_is_refused_at_once(text: str, words: str) -> None:
     begun = time.process_time()
     with pytest.raises(ConfigError, match=words):
-        parse(text, "it")
+        parse_yaml(text, "it")
     assert time.process_time() - begun < 20
 
 
 def test_aliases_that_save_typing_are_fine() -> None:
     text = "a: &a {b: [1, 2]}\nc: *a\nd: {<<: *a, e: 3}\n"
     same = {"b": [1, 2]}
-    assert parse(text, "it") == {"a": same, "c": same, "d": {**same, "e": 3}}
+    assert parse_yaml(text, "it") == {"a": same, "c": same, "d": {**same, "e": 3}}
 
 
 @pytest.mark.parametrize(
@@ -196,4 +196,4 @@ def test_a_count_that_no_machine_could_serve_is_refused(
     kind = {"kind": "local"} if section == "cluster" else {}
     file = write_toy(tmp_path, **{section: {**kind, key: 10**9}})
     with pytest.raises(ConfigError, match=rf"{section}.{key}: expected .* at most"):
-        load(file)
+        load_campaign(file)

@@ -16,7 +16,7 @@ from threading import Timer
 import pytest
 
 from alloop.cli import main
-from alloop.loop.history import CODEC
+from alloop.history.reader import CODEC
 from alloop.store.archive import Archive
 from alloop.store.lock import holder
 from alloop.store.requests import request_stop, stop_file, stop_requested

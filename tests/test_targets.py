@@ -8,7 +8,7 @@ from ase.build import molecule
 from ase.io import read, write
 
 from alloop.campaign import Campaign
-from alloop.cli.app import run
+from alloop.cli.app import run_command
 from alloop.core.errors import InputError
 from alloop.files.targets import LABELS, refuse_target
 from tests.conftest import write_toy
@@ -69,15 +69,15 @@ def test_what_is_there_is_replaced_by_force_alone(
         out.write_bytes(PRECIOUS)
         before = files(tmp_path)
         capsys.readouterr()
-        assert run(command) == 2, command
+        assert run_command(command) == 2, command
         said = capsys.readouterr().err
         assert "is there already" in said
         assert said.count("\n") == 1
         assert files(tmp_path) == before
-        assert run([*command, "--force"]) == 0, command
+        assert run_command([*command, "--force"]) == 0, command
         assert out.read_bytes() != PRECIOUS
         made = out.read_bytes()
-        again = run(command)  # finished jobs are done, other commands refuse
+        again = run_command(command)  # finished jobs are done, other commands refuse
         assert again == (0 if command[0] in ("train", "label", "md") else 2)
         assert out.read_bytes() == made
 
@@ -91,10 +91,10 @@ def test_links_to_nowhere_and_folders_are_no_targets(
         out.unlink(missing_ok=True)
         out.symlink_to(elsewhere)
         if command[0] in ("export", "report", "train"):
-            assert run(command) == 2, command
+            assert run_command(command) == 2, command
         out.unlink()
         out.mkdir()
-        assert run([*command, "--force"]) == 2, command
+        assert run_command([*command, "--force"]) == 2, command
         out.rmdir()
         assert not elsewhere.exists()
 
@@ -106,12 +106,15 @@ def test_nothing_is_written_into_a_store(
     (tmp_path / "alias").symlink_to(finished)
     for folder in (finished, finished / "journal", tmp_path / "alias" / "models"):
         for command in commands(finished, folder / "x"):
-            assert run([*command, "--force"]) == 2, command
+            assert run_command([*command, "--force"]) == 2, command
             assert "within" in capsys.readouterr().err
-    assert run(["export", str(finished), "--model", str(finished / "zarr.json")]) == 2
-    assert run(["fork", str(finished), str(finished / "fork.zarr")]) == 2
+    assert (
+        run_command(["export", str(finished), "--model", str(finished / "zarr.json")])
+        == 2
+    )
+    assert run_command(["fork", str(finished), str(finished / "fork.zarr")]) == 2
     inside = write_toy(tmp_path, store=str(finished / "another.zarr"))
-    assert run(["run", str(inside), "--quiet"]) == 2
+    assert run_command(["run", str(inside), "--quiet"]) == 2
     assert files(finished) == before
 
 
@@ -121,7 +124,7 @@ def test_unknown_endings_are_refused_with_the_known_ones(
     for command in commands(finished, tmp_path / "x"):
         out = target(command)
         command[command.index(str(out))] = str(tmp_path / "x.odd")
-        assert run(command) == 2
+        assert run_command(command) == 2
         said = capsys.readouterr().err
         assert out.suffix in said
         assert said.count("\n") == 1
@@ -135,7 +138,7 @@ def test_what_lies_beside_a_target_is_kept_too(
     for command in commands(finished, tmp_path / "x"):
         if command[0] in beside:
             (tmp_path / beside[command[0]]).write_bytes(PRECIOUS)
-            assert run(command) == 2
+            assert run_command(command) == 2
             assert "is there already" in capsys.readouterr().err
     assert set(files(tmp_path).values()) == {PRECIOUS}
 
@@ -144,10 +147,10 @@ def test_a_job_that_went_on_by_force_goes_on(finished: Path, tmp_path: Path) -> 
     command = next(c for c in commands(finished, tmp_path / "x") if c[0] == "md")
     out = target(command)
     out.write_bytes(PRECIOUS)
-    assert run([*command, "--force"]) == 0
+    assert run_command([*command, "--force"]) == 0
     first = out.read_bytes()
     longer = [*command[: command.index("--steps")], "--steps", "40", "--quiet"]
-    assert run([*longer, "--force"]) == 0  # its own: it goes on, not anew
+    assert run_command([*longer, "--force"]) == 0  # its own: it goes on, not anew
     assert out.read_bytes().startswith(first)
     assert len(read(out, ":")) > 1
 

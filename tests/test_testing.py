@@ -12,7 +12,7 @@ from scipy.spatial.distance import pdist
 
 from alloop import testing
 from alloop.core.atoms import from_atoms
-from alloop.core.batch import Batch, pack
+from alloop.core.batch import Batch, pack_frames
 from alloop.core.frame import Frame
 from alloop.core.records import (
     Candidate,
@@ -61,7 +61,7 @@ def lazy_atom(batch: Batch, said: Predictions) -> Predictions:
 
 def slope(batch: Batch, said: Predictions) -> Predictions:
     """An outer field along x."""
-    slopes = np.bincount(batch.owner, 1e-3 * batch.positions[:, 0])
+    slopes = np.bincount(batch.frame_index, 1e-3 * batch.positions[:, 0])
     forces = said.forces - 1e-3 * np.array([1.0, 0.0, 0.0])
     return Predictions(said.energies + slopes, forces)
 
@@ -237,7 +237,7 @@ class Labels:
             return Unlabelled(frame.id, "morse", Failure.UNSUPPORTED)
         if self.fault == "gives up" and self.count % 2 == 0:
             return Unlabelled(frame.id, "morse", Failure.LOST)
-        said = Morse().predict(pack([frame]))
+        said = Morse().predict(pack_frames([frame]))
         energy, forces = float(said.energies[0]), said.forces
         if self.fault == "drifts":
             energy += 1e-9 * self.count
@@ -385,7 +385,7 @@ class LeastSquares:
     ) -> tuple[Potential, dict[str, Any]]:
         self.calls += 1
         labels = data.expensive
-        rows = BASIS.design(labels.batch).forces.reshape(-1, BASIS.size)
+        rows = BASIS.design_matrix(labels.batch).forces.reshape(-1, BASIS.size)
         target = labels.forces.ravel()
         if self.fault == "moody":
             target = target * (1.0 + 1e-9 * self.calls)
@@ -397,7 +397,7 @@ class LeastSquares:
 
 
 def training_data() -> TrainingData:
-    batch = pack(FRAMES)
+    batch = pack_frames(FRAMES)
     said = Morse().predict(batch)
     labels = LabelSet(batch, said.energies, said.forces)
     return TrainingData(cheap=labels, expensive=labels)

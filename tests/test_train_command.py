@@ -17,12 +17,12 @@ from ase.units import kcal, mol
 import alloop
 from alloop.cli import main
 from alloop.core.atoms import from_atoms
-from alloop.core.batch import pack
+from alloop.core.batch import pack_frames
 from alloop.core.records import Label
 from alloop.core.splits import held_out
+from alloop.jobs.train_setup import prepare_training
 from alloop.labels.direct import DirectLabeller
 from alloop.labels.toy import toy_level
-from alloop.teaching import prepare
 
 WATER = np.array([[0.0, 0.0, 0.0], [0.0, 0.757, 0.587], [0.0, -0.757, 0.587]])
 LEVELS = {"cheap": toy_level(), "expensive": toy_level(stretch=0.02, offset=1.0)}
@@ -68,7 +68,9 @@ def story() -> dict[str, dict[str, dict[str, float]]]:
 
 def deviations(frames: Sequence[Atoms], file: str) -> tuple[float, float]:
     """Mean absolute errors of energies and forces of the model in a file."""
-    said = alloop.load(file).predict(pack([from_atoms(atoms) for atoms in frames]))
+    said = alloop.load(file).predict(
+        pack_frames([from_atoms(atoms) for atoms in frames])
+    )
     energies = np.array([atoms.info["REF_energy"] for atoms in frames])
     forces = np.concatenate([atoms.arrays["REF_forces"] for atoms in frames])
     both = np.abs(said.energies - energies), np.abs(said.forces - forces)
@@ -134,7 +136,9 @@ def test_validation_frames_that_are_learned_from_are_told(here: Path) -> None:
     ase.io.write("twice.xyz", [*frames, *turned])
     units = {"energy_unit": "eV", "length_unit": "angstrom"}
     start = [{"labels": "twice.xyz", "level": "expensive", **units}]
-    job = prepare({"start": start, "potential": {"kind": "pairwise"}}, "m.alloop", 0.3)
+    job = prepare_training(
+        {"start": start, "potential": {"kind": "pairwise"}}, "m.alloop", 0.3
+    )
     told = " ".join(job.material.warnings)
     assert "validation frames are learned from too" in told
 

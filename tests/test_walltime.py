@@ -11,18 +11,18 @@ from pathlib import Path
 import pytest
 
 from alloop.campaign import Campaign
-from alloop.core.cost import fit
 from alloop.core.errors import InputError
 from alloop.core.frame import Frame
+from alloop.core.label_cost import fit_cost
 from alloop.core.records import Label
+from alloop.history.label_index import LabelIndex
+from alloop.history.reader import read_history
 from alloop.labels.toy import toy_level
-from alloop.loop import due
 from alloop.loop import events as e
-from alloop.loop.due import Due, Span
-from alloop.loop.history import read
-from alloop.loop.ledger import Ledger
-from alloop.loop.pools import InlinePool, Late, Task
-from alloop.loop.times import Times
+from alloop.workers import time_limits
+from alloop.workers.pools import InlinePool, LateTask, Task
+from alloop.workers.task_times import TaskTimes
+from alloop.workers.time_limits import TaskSpan, TimeLimit
 from tests import counted
 from tests.conftest import fingerprint_of, write_toy
 
@@ -77,7 +77,7 @@ def test_a_batch_systems_warning_ends_a_run_cleanly(tmp_path: Path) -> None:
         text=True,
     )
     store, end = campaign.with_name("toy.zarr"), time.monotonic() + 60
-    while not (store.exists() and len(read(store).entries) > 2):  # labels began
+    while not (store.exists() and len(read_history(store).entries) > 2):  # labels began
         assert time.monotonic() < end
         time.sleep(0.1)
     process.send_signal(signal.SIGUSR1)
@@ -98,7 +98,7 @@ def test_a_batch_systems_warning_ends_a_run_cleanly(tmp_path: Path) -> None:
     ],
 )
 def test_batch_systems_clocks_are_read(clock: str, seconds: float | None) -> None:
-    assert due.seconds(clock) == seconds
+    assert time_limits.parse_seconds(clock) == seconds
 
 
 def program(folder: Path, name: str, says: str) -> None:
@@ -115,33 +115,35 @@ def test_the_sooner_of_our_limit_and_the_jobs_own_counts(
     program(tmp_path, "qstat", pbs + "    Resource_List.walltime = 01:00:00\n")
     program(tmp_path, "squeue", "10:00")
     slurm, pbs = {"SLURM_JOB_ID": "7"}, {"PBS_JOBID": "7"}
-    assert due.of_batch({}) is None
-    assert due.of_batch(slurm) == 600
-    assert due.of_batch(pbs) == 2400
-    ours = due.of_run(60.0, slurm)
-    theirs = due.of_run(3600.0, slurm)
+    assert time_limits.batch_seconds_left({}) is None
+    assert time_limits.batch_seconds_left(slurm) == 600
+    assert time_limits.batch_seconds_left(pbs) == 2400
+    ours = time_limits.run_limit(60.0, slurm)
+    theirs = time_limits.run_limit(3600.0, slurm)
     assert ours is not None
     assert theirs is not None
     assert (ours.whole, theirs.whole) == (60, 600)
-    assert due.of_run(None, {}) is None
+    assert time_limits.run_limit(None, {}) is None
     program(tmp_path, "squeue", "UNLIMITED")
-    assert due.of_run(None, slurm) is None
+    assert time_limits.run_limit(None, slurm) is None
 
 
 def test_what_cannot_end_in_time_does_not_start() -> None:
-    run = Due.after(100.0, whole=1000.0)  # 900 s are gone; 100 s are kept for the end
-    assert not run.fits(Span(0.0, 1.0))
-    run = Due.after(300.0, whole=1000.0)
-    assert run.fits(Span(100.0, 190.0))
-    assert not run.fits(Span(100.0, 210.0))
+    run = TimeLimit.from_now(
+        100.0, whole=1000.0
+    )  # 900 s are gone; 100 s are kept for the end
+    assert not run.allows(TaskSpan(0.0, 1.0))
+    run = TimeLimit.from_now(300.0, whole=1000.0)
+    assert run.allows(TaskSpan(100.0, 190.0))
+    assert not run.allows(TaskSpan(100.0, 210.0))
 
 
 def test_what_may_outlast_any_run_starts_in_the_first_half_of_one() -> None:
-    early, late = Due.after(1000.0), Due.after(500.0, whole=1000.0)
-    assert early.fits(Span(0.0, 1e6))
-    assert not late.fits(Span(0.0, 1e6))
-    assert early.fits(Span(800.0, 1e6))
-    assert not early.fits(Span(1e4, 1e6))  # it would never end
+    early, late = TimeLimit.from_now(1000.0), TimeLimit.from_now(500.0, whole=1000.0)
+    assert early.allows(TaskSpan(0.0, 1e6))
+    assert not late.allows(TaskSpan(0.0, 1e6))
+    assert early.allows(TaskSpan(800.0, 1e6))
+    assert not early.allows(TaskSpan(1e4, 1e6))  # it would never end
 
 
 def test_an_inline_run_holds_back_what_is_late(tmp_path: Path) -> None:
@@ -149,8 +151,8 @@ def test_an_inline_run_holds_back_what_is_late(tmp_path: Path) -> None:
     done: list[object] = []
     pool = InlinePool(setup.kit, work=lambda *_: done.append(1))  # type: ignore[arg-type]
     command = e.LabelFrame(WATER, setup.levels["cheap"].id, "cheap", "seed", 0)
-    pool.submit(Task(command, 1, span=Span(5.0, 10.0), due=Due.after(3.0)))
-    assert isinstance(pool.next(0.0), Late)
+    pool.submit(Task(command, 1, span=TaskSpan(5.0, 10.0), due=TimeLimit.from_now(3.0)))
+    assert isinstance(pool.next(0.0), LateTask)
     assert done == []
 
 
@@ -170,36 +172,40 @@ def ended(event: type, seconds: float, **facts: object) -> e.Event:
 
 
 def test_a_label_takes_what_its_price_says_with_the_spread_on_top() -> None:
-    times, level = Times([toy_level()], limit=1000.0), toy_level()
-    cost = fit(level, [(WATER, label(20.0))] * 30)
-    span = times.span(asked(), Ledger(), {level.id: cost})
+    times, level = TaskTimes([toy_level()], limit=1000.0), toy_level()
+    cost = fit_cost(level, [(WATER, label(20.0))] * 30)
+    span = times.expected_span(asked(), LabelIndex(), {level.id: cost})
     assert span.likely == pytest.approx(20.0, rel=0.2)
     assert span.most == pytest.approx(span.likely * cost.spread(WATER) ** 2)
 
 
 def test_before_any_price_a_label_takes_what_the_last_ones_took() -> None:
-    times = Times([toy_level()], limit=100.0)
-    vague = times.span(asked(), Ledger(), {})
+    times = TaskTimes([toy_level()], limit=100.0)
+    vague = times.expected_span(asked(), LabelIndex(), {})
     assert vague.likely == 0.0
     assert 0.0 < vague.most <= 100.0
     for seconds in (3.0, 5.0, 4.0):
-        times.note(ended(e.Labelled, seconds, name="label/x", label=label(seconds)))
-    assert times.span(asked(), Ledger(), {}) == Span(4.0, 7.5)
+        times.note_event(
+            ended(e.Labelled, seconds, name="label/x", label=label(seconds))
+        )
+    assert times.expected_span(asked(), LabelIndex(), {}) == TaskSpan(4.0, 7.5)
 
 
 def test_no_label_takes_longer_than_it_may() -> None:
-    times, level = Times([toy_level()], limit=8.0), toy_level()
-    cost = fit(level, [(WATER, label(20.0))])
-    assert times.span(asked(), Ledger(), {level.id: cost}) == Span(8.0, 8.0)
+    times, level = TaskTimes([toy_level()], limit=8.0), toy_level()
+    cost = fit_cost(level, [(WATER, label(20.0))])
+    assert times.expected_span(asked(), LabelIndex(), {level.id: cost}) == TaskSpan(
+        8.0, 8.0
+    )
 
 
 def test_training_takes_what_the_last_one_took() -> None:
-    times, train = Times(), e.Train(2, (), (), ())
-    assert times.span(train, Ledger(), {}) == Span()
+    times, train = TaskTimes(), e.Train(2, (), (), ())
+    assert times.expected_span(train, LabelIndex(), {}) == TaskSpan()
     facts = {"name": "train/1", "generation": 1, "model": "m", "threshold": None}
     facts |= {"evaluation": None, "landmarks": WATER.positions}
-    times.note(ended(e.Trained, 40.0, **facts))
-    assert times.span(train, Ledger(), {}) == Span(40.0, 60.0)
+    times.note_event(ended(e.Trained, 40.0, **facts))
+    assert times.expected_span(train, LabelIndex(), {}) == TaskSpan(40.0, 60.0)
 
 
 @pytest.mark.parametrize(

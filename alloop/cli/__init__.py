@@ -12,9 +12,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     for name in _THREADS:  # before numpy or torch look: processes fill the machine
         os.environ.setdefault(name, "1")
     try:
-        from alloop.cli.app import run
+        from alloop.cli.app import run_command
 
-        return run(sys.argv[1:] if arguments is None else arguments)
+        return run_command(sys.argv[1:] if arguments is None else arguments)
     except KeyboardInterrupt:  # before a command has begun
         print("stopped", file=sys.stderr)  # noqa: T201 - nothing is imported yet
         return 3

@@ -7,18 +7,18 @@ from typing import Annotated, Any
 import typer
 
 from alloop.cli import (
-    doctor,
-    labelling,
-    making,
-    running,
-    showing,
-    stopping,
-    taking,
-    teaching,
-    walking,
+    data_commands,
+    doctor_command,
+    inspect_commands,
+    label_commands,
+    md_command,
+    prepare_commands,
+    run_commands,
+    stop_command,
+    train_command,
 )
 from alloop.cli.console import complain, prepare, unwritten
-from alloop.cli.running import RESUMABLE
+from alloop.cli.run_commands import RESUMABLE
 from alloop.core.errors import AlloopError
 
 _INTERRUPTED = 130
@@ -34,7 +34,7 @@ app = typer.Typer(
 )
 
 
-def _exiting(command: Callable[..., int | None]) -> Callable[..., None]:
+def _with_exit_code(command: Callable[..., int | None]) -> Callable[..., None]:
     """The command, whose return value becomes the exit code."""
 
     @wraps(command)
@@ -51,7 +51,7 @@ def _exiting(command: Callable[..., int | None]) -> Callable[..., None]:
 
 def _print_version(wanted: bool) -> None:
     if wanted:
-        doctor.version()
+        doctor_command.version()
         raise typer.Exit
 
 
@@ -71,18 +71,34 @@ def _options(
 
 
 _COMMANDS = (
-    *(making.init, making.check, making.plan, making.schema),
-    *(running.run, running.resume, stopping.stop),
-    *(showing.status, showing.why, showing.log, showing.report),
-    *(taking.export, taking.exclude, taking.fork, labelling.label, labelling.atoms),
-    *(teaching.train, walking.md),
-    *(doctor.doctor, doctor.version),
+    *(
+        prepare_commands.init,
+        prepare_commands.check,
+        prepare_commands.plan,
+        prepare_commands.schema,
+    ),
+    *(run_commands.run, run_commands.resume, stop_command.stop),
+    *(
+        inspect_commands.status,
+        inspect_commands.why,
+        inspect_commands.log,
+        inspect_commands.report,
+    ),
+    *(
+        data_commands.export,
+        data_commands.exclude,
+        data_commands.fork,
+        label_commands.label,
+        label_commands.atoms,
+    ),
+    *(train_command.train, md_command.md),
+    *(doctor_command.doctor, doctor_command.version),
 )
 for _command in _COMMANDS:
-    app.command()(_exiting(_command))
+    app.command()(_with_exit_code(_command))
 
 
-def run(arguments: Sequence[str]) -> int:
+def run_command(arguments: Sequence[str]) -> int:
     """Run one command and return its exit code; users' mistakes become sentences."""
     prepare()
     code = _run(arguments)

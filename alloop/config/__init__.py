@@ -3,18 +3,18 @@
 setup = load("campaigns/water.yaml")     # ConfigError lists every mistake at once
 """
 
-from alloop.config.load import load, loads, schema
+from alloop.config.load import campaign_schema, load_campaign, parse_campaign
 from alloop.config.problems import ConfigError, Problem
-from alloop.config.setup import Setup, differences
-from alloop.config.text import changed
+from alloop.config.setup import Setup, fixed_differences
+from alloop.config.yaml_text import changed_keys
 
 __all__ = [
     "ConfigError",
     "Problem",
     "Setup",
-    "changed",
-    "differences",
-    "load",
-    "loads",
-    "schema",
+    "campaign_schema",
+    "changed_keys",
+    "fixed_differences",
+    "load_campaign",
+    "parse_campaign",
 ]

@@ -31,7 +31,7 @@ class Section(BaseModel):
     )
 
 
-def tag(name: str) -> Tag:
+def union_tag(name: str) -> Tag:
     """How a member of a union is told apart; the brackets keep it off the paths."""
     return Tag(f"<{name}>")
 
@@ -67,14 +67,14 @@ def _discriminator(choose: Callable[[Any], str | None], name: str) -> Discrimina
     return Discriminator(choose)
 
 
-def members(annotation: Any) -> dict[str, type[Section]]:
+def section_members(annotation: Any) -> dict[str, type[Section]]:
     """The sections in an annotation, by tag; an untagged one has the tag ''."""
     if isinstance(annotation, type):
         return {"": annotation} if issubclass(annotation, Section) else {}
     found: dict[str, type[Section]] = {}
     parts = get_args(annotation)
     for part in parts:
-        inside = members(part)
+        inside = section_members(part)
         tags = [x.tag for x in parts if isinstance(x, Tag)]
         found |= {tags[0] if tags and not key else key: inside[key] for key in inside}
     return found

@@ -6,30 +6,30 @@ from typing import TYPE_CHECKING
 from alloop.config.clusters import Address, Inline, Local, Pbs, Slurm, Workers
 from alloop.config.data import Sampled
 from alloop.config.plan import Explore, Langevin, Plan
-from alloop.config.teacher import trainer
+from alloop.config.trainer import make_trainer
 from alloop.config.training import Asteroid, Standard
 from alloop.core.levels import Level
-from alloop.labels.isolated import Limits
-from alloop.loop.kit import Beginning, Kit, Scoring
+from alloop.labels.child.labeller import Limits
 from alloop.loop.rules import (
     Budget,
     Examining,
-    Exploring,
+    ExploreRules,
     Rules,
-    Seeding,
-    Stopping,
+    SeedRules,
+    StopRules,
 )
+from alloop.md.exploration import DynamicsSettings
 from alloop.md.guards import Guards
-from alloop.md.run import Dynamics
+from alloop.workers.settings import FirstFrames, ScorerSettings, WorkerSettings
 
 if TYPE_CHECKING:
-    from alloop.loop.places import Batch, ClusterPlan, Group
+    from alloop.workers.cluster_plan import BatchPlan, ClusterPlan, JobGroup
 
 _SEEDS = {"cheap": 60, "expensive": 10}
 _CHEAP = 200  # labels
 
 
-def resolved(plan: Plan) -> Plan:
+def resolve_defaults(plan: Plan) -> Plan:
     """The plan with every default that depends on other sections spelled out."""
     two = plan.levels.cheap is not None
     cheap = plan.budget.cheap if plan.budget.cheap is not None else _CHEAP * two
@@ -61,13 +61,13 @@ def resolved(plan: Plan) -> Plan:
     )
 
 
-def levels(plan: Plan) -> dict[str, Level]:
+def build_levels(plan: Plan) -> dict[str, Level]:
     """The levels by fidelity; InputError for settings that make none."""
     cheap = {} if plan.levels.cheap is None else {"cheap": plan.levels.cheap.build()}
     return {**cheap, "expensive": plan.levels.expensive.build()}
 
 
-def rules(plan: Plan, tested: bool) -> Rules:
+def build_rules(plan: Plan, tested: bool) -> Rules:
     """How the loop decides; tested: the user brought a test set."""
     moves, stop = plan.explore, plan.stop
     sampled = plan.test if isinstance(plan.test, Sampled) else None
@@ -77,13 +77,13 @@ def rules(plan: Plan, tested: bool) -> Rules:
         budget=Budget(
             plan.budget.cheap or 0, plan.budget.expensive, plan.budget.cpu_hours
         ),
-        seeding=Seeding(
+        seeding=SeedRules(
             cheap=plan.seeds.cheap or 0,
             expensive=plan.seeds.expensive or 0,
             test=0 if tested or sampled is None else sampled.frames,
             per_walker=1 if sampled is None else sampled.each,
         ),
-        exploring=Exploring(
+        exploring=ExploreRules(
             moves.walkers,
             moves.steps,
             moves.batch,
@@ -91,7 +91,7 @@ def rules(plan: Plan, tested: bool) -> Rules:
             moves.temperature,
             moves.timestep,
         ),
-        stopping=Stopping(target, stop.patience, stop.improvement, stop.rounds),
+        stopping=StopRules(target, stop.patience, stop.improvement, stop.rounds),
         examining=Examining(
             plan.test.examination, plan.test.examination_spacing, _kelvin(plan)
         ),
@@ -113,41 +113,41 @@ def _kelvin(plan: Plan) -> float:
     return plan.explore.temperature if asked is None else asked
 
 
-def kit(plan: Plan, levels: Mapping[str, Level]) -> Kit:
+def worker_settings(plan: Plan, levels: Mapping[str, Level]) -> WorkerSettings:
     """What workers need; the only level of a campaign makes the first frames too."""
-    return Kit(
+    return WorkerSettings(
         seed=plan.seed,
         levels={"cheap": levels.get("cheap", levels["expensive"]), **levels},
-        dynamics=dynamics(plan.explore),
-        beginning=_beginning(plan),
-        trainer=trainer(plan),
-        scoring=scoring(plan),
+        dynamics=dynamics_settings(plan.explore),
+        beginning=_first_frames(plan),
+        trainer=make_trainer(plan),
+        scoring=scorer_settings(plan),
         limits=Limits(plan.limits.label_time, plan.limits.label_memory),
         isolate=plan.limits.isolate,
-        compile=compiles(plan.explore),
+        compile=compiles_forces(plan.explore),
     )
 
 
-def compiles(explore: Explore) -> bool:
+def compiles_forces(explore: Explore) -> bool:
     """Whether force calls run as compiled code: a matter of the configuration alone, so
     that a campaign does not depend on how often it was stopped. Code costs up to a
     minute once for a machine and a kind of network, and saves some ms a call."""
     return explore.steps >= 5000 if explore.compile == "auto" else explore.compile
 
 
-def scoring(plan: Plan) -> Scoring:
+def scorer_settings(plan: Plan) -> ScorerSettings:
     """How the scorer of a generation is fitted."""
     components = plan.flag.components
-    return Scoring(
+    return ScorerSettings(
         kind="q",
         components=components if components < 1 else round(components),
         quantile=plan.flag.quantile,
     )
 
 
-def cluster(plan: Plan) -> "ClusterPlan":
+def cluster_plan(plan: Plan) -> "ClusterPlan":
     """Where the work runs."""
-    from alloop.loop.places import ClusterPlan, Credentials
+    from alloop.workers.cluster_plan import ClusterPlan, TlsFiles
 
     match plan.cluster:
         case Local(workers=workers):
@@ -155,27 +155,27 @@ def cluster(plan: Plan) -> "ClusterPlan":
         case Inline():
             return ClusterPlan("inline")
         case Address(address=address, tls=tls, separate=apart):
-            files = None if tls is None else Credentials(tls.ca, tls.cert, tls.key)
+            files = None if tls is None else TlsFiles(tls.ca, tls.cert, tls.key)
             return ClusterPlan("address", address=address, tls=files, apart=apart)
         case Slurm() | Pbs() as jobs:
-            return ClusterPlan(jobs.kind, batch=_batch(jobs))
+            return ClusterPlan(jobs.kind, batch=_batch_plan(jobs))
 
 
-def _batch(jobs: Slurm | Pbs) -> "Batch":
+def _batch_plan(jobs: Slurm | Pbs) -> "BatchPlan":
     """Labels take a core each, so that many run side by side; a training takes all."""
-    from alloop.loop.places import LABEL, LEARN, Batch
+    from alloop.workers.cluster_plan import LABEL, LEARN, BatchPlan
 
-    groups = {LABEL: _group(jobs.labels, jobs.labels.cores)}
+    groups = {LABEL: _job_group(jobs.labels, jobs.labels.cores)}
     if jobs.learning is not None:
-        groups[LEARN] = _group(jobs.learning, 1)
+        groups[LEARN] = _job_group(jobs.learning, 1)
     said = jobs.model_dump(exclude={"kind", "labels", "learning"})
-    return Batch(system=jobs.kind, groups=groups, **said)
+    return BatchPlan(system=jobs.kind, groups=groups, **said)
 
 
-def _group(workers: Workers, tasks: int) -> "Group":
-    from alloop.loop.places import Group
+def _job_group(workers: Workers, tasks: int) -> "JobGroup":
+    from alloop.workers.cluster_plan import JobGroup
 
-    return Group(
+    return JobGroup(
         cores=workers.cores,
         memory=workers.memory,
         tasks=workers.tasks or tasks,
@@ -185,9 +185,9 @@ def _group(workers: Workers, tasks: int) -> "Group":
     )
 
 
-def dynamics(explore: Explore) -> Dynamics:
+def dynamics_settings(explore: Explore) -> DynamicsSettings:
     """How walkers move."""
-    return Dynamics(
+    return DynamicsSettings(
         kind=explore.kind,
         temperature=explore.temperature,
         timestep=explore.timestep,
@@ -197,10 +197,10 @@ def dynamics(explore: Explore) -> Dynamics:
     )
 
 
-def _beginning(plan: Plan) -> Beginning:
+def _first_frames(plan: Plan) -> FirstFrames:
     test = plan.test if isinstance(plan.test, Sampled) else Sampled()
-    walk = Dynamics("langevin", _kelvin(plan), test.timestep, test.friction)
-    return Beginning(
+    walk = DynamicsSettings("langevin", _kelvin(plan), test.timestep, test.friction)
+    return FirstFrames(
         test=walk,
         kind=plan.seeds.kind,
         temperature=plan.seeds.temperature,

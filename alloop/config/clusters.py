@@ -12,7 +12,7 @@ from alloop.config.base import (
     Whole,
     Word,
     by_kind,
-    tag,
+    union_tag,
 )
 from alloop.config.units import Duration, Memory
 
@@ -99,10 +99,10 @@ class Pbs(_Batch):
 
 
 Cluster: TypeAlias = Annotated[
-    Annotated[Local, tag("local")]
-    | Annotated[Inline, tag("inline")]
-    | Annotated[Address, tag("address")]
-    | Annotated[Slurm, tag("slurm")]
-    | Annotated[Pbs, tag("pbs")],
+    Annotated[Local, union_tag("local")]
+    | Annotated[Inline, union_tag("inline")]
+    | Annotated[Address, union_tag("address")]
+    | Annotated[Slurm, union_tag("slurm")]
+    | Annotated[Pbs, union_tag("pbs")],
     by_kind("local"),
 ]

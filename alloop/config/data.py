@@ -12,7 +12,7 @@ from alloop.config.base import (
     Section,
     Whole,
     by_key,
-    tag,
+    union_tag,
 )
 
 Energy: TypeAlias = Literal["eV", "meV", "hartree", "kcal/mol", "kJ/mol"]
@@ -109,15 +109,15 @@ class Labelled(Units, Examined):
 
 
 Start: TypeAlias = Annotated[
-    Annotated[Molecule, tag("molecule")]
-    | Annotated[File, tag("file")]
-    | Annotated[Labels, tag("labels")]
-    | Annotated[Store, tag("store")],
+    Annotated[Molecule, union_tag("molecule")]
+    | Annotated[File, union_tag("file")]
+    | Annotated[Labels, union_tag("labels")]
+    | Annotated[Store, union_tag("store")],
     by_key("molecule", "file", "labels", "store"),
 ]
 Test: TypeAlias = Annotated[
-    Annotated[Sampled, tag("sampled")]
-    | Annotated[Labelled, tag("file")]
-    | Annotated[Tested, tag("store")],
+    Annotated[Sampled, union_tag("sampled")]
+    | Annotated[Labelled, union_tag("file")]
+    | Annotated[Tested, union_tag("store")],
     by_key("file", "store", otherwise="sampled"),
 ]

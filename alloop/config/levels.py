@@ -1,7 +1,7 @@
 """One level of theory out of what somebody typed."""
 
-from alloop.config.text import parse
-from alloop.config.validate import validate
+from alloop.config.validate import validate_tree
+from alloop.config.yaml_text import parse_yaml
 from alloop.core.errors import InputError
 from alloop.core.levels import Level
 
@@ -17,9 +17,9 @@ def level_of(text: str) -> Level:
     tells whether the level can work.
     """
     word = text.strip()
-    said = parse(word, "the level") if word.startswith("{") else word
+    said = parse_yaml(word, "the level") if word.startswith("{") else word
     frame = {"name": "level", "start": [{"molecule": "H2"}]}
-    plan, problems = validate({**frame, "levels": {"expensive": said}})
+    plan, problems = validate_tree({**frame, "levels": {"expensive": said}})
     if plan is None or problems:
         mistakes = [
             f"{problem.path.removeprefix(_AT).lstrip('.')}: {problem.text}"

@@ -4,45 +4,52 @@ from pathlib import Path
 from typing import Any, TypeAlias
 
 from alloop.config import build
-from alloop.config.checks import agreement, crowding, of_levels, of_store
-from alloop.config.gather import gather
-from alloop.config.learning import of_references
-from alloop.config.merge import collect
-from alloop.config.molecules import elements
+from alloop.config.merge import collect_fragments
+from alloop.config.molecules import element_symbols
 from alloop.config.plan import Plan
+from alloop.config.plan_checks import (
+    level_problems,
+    section_conflicts,
+    store_problems,
+    too_few_per_molecule,
+)
 from alloop.config.potentials import Ready
 from alloop.config.problems import ConfigError, Problem
 from alloop.config.setup import Setup
-from alloop.config.text import parse, read
-from alloop.config.validate import kinds, validate
+from alloop.config.starting_data import read_starting_data
+from alloop.config.training_checks import reference_problems
+from alloop.config.validate import known_kinds, validate_tree
+from alloop.config.yaml_text import parse_yaml, read_yaml_text
 from alloop.core.errors import AlloopError, InputError
 
 Model: TypeAlias = tuple[bytes, str]  # a blob and its identity
 
 
-def load(path: str | Path) -> Setup:
+def load_campaign(path: str | Path) -> Setup:
     """The campaign that a YAML file describes.
 
     Raises ConfigError with every mistake. Creates nothing.
     """
     file = Path(path)
-    return loads(read(file), file.parent, str(file))
+    return parse_campaign(read_yaml_text(file), file.parent, str(file))
 
 
-def loads(text: str, base: str | Path, name: str = "the configuration") -> Setup:
+def parse_campaign(
+    text: str, base: str | Path, name: str = "the configuration"
+) -> Setup:
     """The campaign that a YAML text describes; its paths are relative to `base`."""
-    tree = collect(parse(text, name), Path(base), name, kinds())
-    plan, problems = validate(tree)
+    tree = collect_fragments(parse_yaml(text, name), Path(base), name, known_kinds())
+    plan, problems = validate_tree(tree)
     if plan is None:
         raise ConfigError(name, problems)
     broken = {problem.path.split(".")[0] for problem in problems}
-    setup, more = _assembled(build.resolved(plan), Path(base), broken)
+    setup, more = _assemble_setup(build.resolve_defaults(plan), Path(base), broken)
     if problems or more:
         raise ConfigError(name, [*problems, *more])
     return setup
 
 
-def schema() -> dict[str, Any]:
+def campaign_schema() -> dict[str, Any]:
     """The JSON schema of a configuration, for editors."""
     found = Plan.model_json_schema()
     found["properties"]["extends"] = {
@@ -55,18 +62,23 @@ def schema() -> dict[str, Any]:
     return found
 
 
-def _assembled(
+def _assemble_setup(
     plan: Plan, folder: Path, broken: set[str]
 ) -> tuple[Setup, list[Problem]]:
-    levels = build.levels(plan)
-    found = gather(plan, folder, levels)
+    levels = build.build_levels(plan)
+    found = read_starting_data(plan, folder, levels)
     store = (folder / (plan.store or "")).resolve()
     plan, model, flaws = own_model(plan, folder)
-    problems = [*agreement(plan, broken), *found.problems, *flaws, *of_store(store)]
-    problems += of_levels(levels, elements(found.start))
-    problems += of_references(plan.training, elements(found.start))
+    problems = [
+        *section_conflicts(plan, broken),
+        *found.problems,
+        *flaws,
+        *store_problems(store),
+    ]
+    problems += level_problems(levels, element_symbols(found.start))
+    problems += reference_problems(plan.training, element_symbols(found.start))
     if not {"seeds", "explore", "start"} & broken and not found.problems:
-        problems += crowding(plan, found.start)
+        problems += too_few_per_molecule(plan, found.start)
     setup = Setup(
         plan=plan,
         start=tuple(found.start),
@@ -86,35 +98,40 @@ def own_model(plan: Plan, folder: Path) -> tuple[Plan, Model | None, list[Proble
     if not isinstance(plan.potential, Ready):
         return plan, None, []
     try:
-        blob, own, identity = _opened(folder / plan.potential.path)
+        blob, own, identity = _open_model(folder / plan.potential.path)
     except AlloopError as error:
         return plan, None, [Problem("potential.path", str(error))]
     potential = plan.potential.model_copy(update={"network": own})
     return plan.model_copy(update={"potential": potential}), (blob, identity), []
 
 
-def _opened(path: Path) -> tuple[bytes, dict[str, Any], str]:
+def _open_model(path: Path) -> tuple[bytes, dict[str, Any], str]:
     """A model file, its network in words, and its identity."""
     from alloop.generation import from_bytes
-    from alloop.models.checkpoint import identity, loads
-    from alloop.potentials.restore import KINDS, inner
+    from alloop.models.checkpoint import checkpoint_from_bytes, content_id
+    from alloop.potentials.restore import KINDS, inner_checkpoint
 
     if not path.is_file():
         raise InputError(f"expected an alloop model file, {path} is not there")
     blob = path.read_bytes()
-    checkpoint = loads(blob)
-    settings = inner(checkpoint).settings
+    checkpoint = checkpoint_from_bytes(blob)
+    settings = inner_checkpoint(checkpoint).settings
     if checkpoint.kind in KINDS:
         from_bytes(blob)  # refuses what cannot be used, before labels are paid for
     own = {"kind": checkpoint.kind, "settings": dict(settings.get("network") or {})}
     if "repulsion" in settings:
         own["repulsion"] = settings["repulsion"]
-    return blob, own, identity(checkpoint)
+    return blob, own, content_id(checkpoint)
 
 
 def store_path(path: str | Path) -> Path:
     """Where the campaign of a YAML file is kept; looks at nothing else."""
     file = Path(path)
-    tree = collect(parse(read(file), str(file)), file.parent, str(file), kinds())
+    tree = collect_fragments(
+        parse_yaml(read_yaml_text(file), str(file)),
+        file.parent,
+        str(file),
+        known_kinds(),
+    )
     name = tree.get("store") or f"runs/{tree.get('name')}.zarr"
     return (file.parent / str(name)).resolve()

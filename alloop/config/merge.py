@@ -6,9 +6,9 @@ from os.path import relpath
 from pathlib import Path
 from typing import Any, TypeAlias
 
+from alloop.config.level_text import BASE, place_levels
 from alloop.config.problems import ConfigError, Problem
-from alloop.config.spelled import BASE, placed
-from alloop.config.text import Tree, parse, read
+from alloop.config.yaml_text import Tree, parse_yaml, read_yaml_text
 
 Kinds: TypeAlias = Mapping[str, set[str]]  # the keys that each `kind` knows
 
@@ -16,7 +16,7 @@ _PATHS = ("store", "cache", "file", "labels", "path")  # keys that hold paths
 
 
 @dataclass(frozen=True, slots=True)
-class _Place:
+class _FragmentPlace:
     """A file on the way down: its folder, its name for people, the files above it."""
 
     folder: Path
@@ -27,55 +27,57 @@ class _Place:
         return ConfigError(self.name, [Problem("extends", message)])
 
 
-def collect(tree: Tree, folder: Path, name: str, kinds: Kinds) -> Tree:
+def collect_fragments(tree: Tree, folder: Path, name: str, kinds: Kinds) -> Tree:
     """The tree over all that it `extends`, itself winning; paths relative to `folder`.
 
     extends: a file or a list of files, relative to the file that names them; later ones
     win over earlier ones. Raises ConfigError for a missing file or a cycle.
     """
-    return _collect(tree, _Place(folder, name), kinds)
+    return _collect_from(tree, _FragmentPlace(folder, name), kinds)
 
 
-def merge(below: Tree, above: Tree, kinds: Kinds) -> Tree:
+def merge_trees(below: Tree, above: Tree, kinds: Kinds) -> Tree:
     """`above` over `below`, mapping by mapping; lists and values replace.
 
     Where `kind` differs, only those keys of `below` stay that the new kind knows too. A
     level's short name or file is its kind.
     """
-    kind = _kind(above)
+    kind = _tree_kind(above)
     merged = dict(below)
-    if kind is not None and kind != (_kind(below) or kind):
+    if kind is not None and kind != (_tree_kind(below) or kind):
         known = kinds.get(str(kind), kinds.get(BASE, set()))
         merged = {key: value for key, value in below.items() if key in known}
     for key, value in above.items():
         old = merged.get(key)
         if isinstance(old, dict) and isinstance(value, dict):
-            merged[key] = merge(old, value, kinds)
+            merged[key] = merge_trees(old, value, kinds)
         else:
             merged[key] = value
     return merged
 
 
-def _collect(tree: Tree, place: _Place, kinds: Kinds) -> Tree:
+def _collect_from(tree: Tree, place: _FragmentPlace, kinds: Kinds) -> Tree:
     merged: Tree = {}
-    for name in _extended(tree, place):
+    for name in _extended_paths(tree, place):
         path = (place.folder / name).resolve()
         if path in place.above:
             raise place.refuse(f"`{name}` extends this file, which would never end")
         if not path.is_file():
             raise place.refuse(f"expected a YAML file, `{name}` is not there")
-        below = _Place(path.parent, str(path), (*place.above, path))
-        whole = _collect(parse(read(path), str(path)), below, kinds)
-        merged = merge(merged, _moved(whole, path.parent, place.folder), kinds)
+        below = _FragmentPlace(path.parent, str(path), (*place.above, path))
+        whole = _collect_from(parse_yaml(read_yaml_text(path), str(path)), below, kinds)
+        merged = merge_trees(
+            merged, _move_paths(whole, path.parent, place.folder), kinds
+        )
     own = {key: value for key, value in tree.items() if key != "extends"}
-    return merge(merged, placed(own, place.folder), kinds)
+    return merge_trees(merged, place_levels(own, place.folder), kinds)
 
 
-def _kind(tree: Tree) -> Any:
+def _tree_kind(tree: Tree) -> Any:
     return tree.get("kind", tree.get(BASE))
 
 
-def _extended(tree: Tree, place: _Place) -> list[str]:
+def _extended_paths(tree: Tree, place: _FragmentPlace) -> list[str]:
     given = tree.get("extends", [])
     names = given if isinstance(given, list) else [given]
     wrong = [name for name in names if not isinstance(name, str)]
@@ -84,15 +86,15 @@ def _extended(tree: Tree, place: _Place) -> list[str]:
     return names
 
 
-def _moved(tree: Any, there: Path, here: Path) -> Any:
+def _move_paths(tree: Any, there: Path, here: Path) -> Any:
     """The tree with the paths of a file in `there` written as seen from `here`."""
     if isinstance(tree, list):
-        return [_moved(item, there, here) for item in tree]
+        return [_move_paths(item, there, here) for item in tree]
     if not isinstance(tree, dict) or there == here.resolve():
         return tree
     return {
         key: relpath(there / value, here.resolve())
         if key in _PATHS and isinstance(value, str) and not Path(value).is_absolute()
-        else _moved(value, there, here)
+        else _move_paths(value, there, here)
         for key, value in tree.items()
     }

@@ -10,8 +10,8 @@ from ase.data import chemical_symbols
 from ase.data.g2 import data as g2
 
 from alloop.config.data import File, Molecule
-from alloop.config.problems import nearest
-from alloop.core.atoms import formula, from_atoms, symbol
+from alloop.config.problems import nearest_word
+from alloop.core.atoms import chemical_symbol, from_atoms, hill_formula
 from alloop.core.errors import InputError
 from alloop.core.frame import Frame
 from alloop.core.levels import Level
@@ -44,14 +44,14 @@ _LANTHANOIDS = (57, 71)  # atomic numbers
 _UNREADABLE = (ValueError, IndexError, OSError, RuntimeError)
 
 
-def by_name(item: Molecule) -> Frame:
+def molecule_by_name(item: Molecule) -> Frame:
     """The equilibrium structure of a small molecule, from ASE's G2 set.
 
     Raises InputError for a name that is not known.
     """
     name = NAMES.get(item.molecule, NAMES.get(item.molecule.lower(), item.molecule))
     if name not in g2:
-        raise InputError(_unknown(item.molecule))
+        raise InputError(_unknown_molecule(item.molecule))
     known = g2[name]
     atoms = Atoms(known["symbols"], positions=known["positions"])
     unpaired = round(sum(known["magmoms"] or (0,)))
@@ -59,7 +59,7 @@ def by_name(item: Molecule) -> Frame:
     return from_atoms(atoms, charge=item.charge, spin=spin)
 
 
-def from_file(item: File, folder: Path) -> list[Frame]:
+def read_start_file(item: File, folder: Path) -> list[Frame]:
     """The structures in a file; InputError where it cannot be read."""
     from ase.io import read  # scipy comes with it
     from ase.io.formats import UnknownFileTypeError
@@ -82,27 +82,27 @@ def from_file(item: File, folder: Path) -> list[Frame]:
     return [from_atoms(atoms, item.charge, item.spin) for atoms in images]
 
 
-def names(frames: Sequence[Frame]) -> tuple[str, ...]:
+def molecule_names(frames: Sequence[Frame]) -> tuple[str, ...]:
     """A name for each start: its formula, numbered where several share it."""
-    formulas = [formula(frame) for frame in frames]
+    formulas = [hill_formula(frame) for frame in frames]
     return tuple(
         f"{name} {formulas[: i + 1].count(name)}" if formulas.count(name) > 1 else name
         for i, name in enumerate(formulas)
     )
 
 
-def elements(frames: Sequence[Frame]) -> list[str]:
+def element_symbols(frames: Sequence[Frame]) -> list[str]:
     """The symbols of all elements, sorted by number."""
     numbers = np.unique(np.concatenate([[], *(f.numbers for f in frames)]))
-    return [symbol(int(number)) for number in numbers]
+    return [chemical_symbol(int(number)) for number in numbers]
 
 
-def composition(frame: Frame) -> tuple[tuple[int, ...], int, int]:
+def molecule_composition(frame: Frame) -> tuple[tuple[int, ...], int, int]:
     """What makes two frames the same molecule: atoms, charge, spin."""
     return tuple(sorted(map(int, frame.numbers))), frame.charge, frame.spin
 
 
-def flaws(frame: Frame, levels: Sequence[Level]) -> list[str]:
+def start_problems(frame: Frame, levels: Sequence[Level]) -> list[str]:
     """Why a start cannot be used at these levels."""
     found = []
     strange = [int(z) for z in frame.numbers if not 0 < z < len(chemical_symbols)]
@@ -112,17 +112,20 @@ def flaws(frame: Frame, levels: Sequence[Level]) -> list[str]:
         found.append(_single_atom(frame))
     close = None if strange else check_geometry(frame, Tolerances())
     if close is not None:
-        found.append(f"{formula(frame)} cannot be a molecule: {close}")
+        found.append(f"{hill_formula(frame)} cannot be a molecule: {close}")
     if any(_counts_electrons(level, frame) for level in levels):
         odd = check_electrons(frame)
-        found += [] if odd is None else [f"{formula(frame)}: {odd}; set charge or spin"]
+        found += (
+            [] if odd is None else [f"{hill_formula(frame)}: {odd}; set charge or spin"]
+        )
     return [*found, *(text for level in levels for text in _of_cell(frame, level))]
 
 
 def _single_atom(frame: Frame) -> str:
     return (
         f"expected molecules or cells of two atoms or more, got a single "
-        f"{formula(frame)}: no force ever acts on it, so that MD has nothing to learn; "
+        f"{hill_formula(frame)}: no force ever acts on it, so that MD has nothing to "
+        "learn; "
         "leave it out (`alloop atoms` gives its energy)"
     )
 
@@ -136,7 +139,7 @@ def _counts_electrons(level: Level, frame: Frame) -> bool:
 def _of_cell(frame: Frame, level: Level) -> list[str]:
     if level.kind not in ("pyscf", "xtb"):
         return []
-    name, cell = formula(frame), any(frame.pbc)
+    name, cell = hill_formula(frame), any(frame.pbc)
     if level.kind == "xtb" or level.settings.get("kpoints"):
         if cell and not all(frame.pbc):
             return [f"{name} is periodic in part, {level.title} needs all directions"]
@@ -145,11 +148,11 @@ def _of_cell(frame: Frame, level: Level) -> list[str]:
     return [f"{name} is periodic, {level.title} treats molecules"] * cell
 
 
-def _unknown(name: str) -> str:
+def _unknown_molecule(name: str) -> str:
     for token in re.findall(r"[A-Z][a-z]?", name):
         if token not in chemical_symbols and token[0] not in chemical_symbols:
             return f"there is no element `{token}` in `{name}`{_near_element(token)}"
-    close = nearest(name, [*NAMES, *g2])
+    close = nearest_word(name, [*NAMES, *g2])
     hint = f"did you mean `{close}`, or" if close else "give its structure as"
     return f"no molecule is known as `{name}`; {hint} `file: {name}.xyz`?"
 
@@ -161,5 +164,5 @@ def _no_element(file: str, token: str) -> str:
 
 
 def _near_element(token: str) -> str:
-    close = nearest(token, chemical_symbols[1:], cutoff=0.5)
+    close = nearest_word(token, chemical_symbols[1:], cutoff=0.5)
     return f"; did you mean `{close}`?" if close else ""

@@ -14,13 +14,13 @@ from alloop.config.base import (
     Section,
     Whole,
     by_kind,
-    tag,
+    union_tag,
 )
 from alloop.config.clusters import Cluster, Local
 from alloop.config.data import Sampled, Start, Test
-from alloop.config.flagging import Flag
+from alloop.config.flag import Flag
+from alloop.config.level_sections import Levels
 from alloop.config.potentials import Painn, Potential
-from alloop.config.theory import Levels
 from alloop.config.training import Training
 from alloop.config.units import Duration
 
@@ -82,7 +82,7 @@ class Verlet(Moves):
 
 
 Explore: TypeAlias = Annotated[
-    Annotated[Langevin, tag("langevin")] | Annotated[Verlet, tag("verlet")],
+    Annotated[Langevin, union_tag("langevin")] | Annotated[Verlet, union_tag("verlet")],
     by_kind("langevin"),
 ]
 

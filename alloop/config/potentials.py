@@ -4,7 +4,7 @@ from typing import Annotated, Any, Literal, Self, TypeAlias
 
 from pydantic import Field, model_validator
 
-from alloop.config.base import LayerSize, Section, by_kind, tag
+from alloop.config.base import LayerSize, Section, by_kind, union_tag
 
 Cutoff: TypeAlias = Annotated[float, Field(gt=0, le=20)]
 
@@ -127,14 +127,14 @@ class Ready(Section):
 
 
 Potential: TypeAlias = Annotated[
-    Annotated[Painn, tag("painn")]
-    | Annotated[Egnn, tag("egnn")]
-    | Annotated[Tensornet, tag("tensornet")]
-    | Annotated[Gemnet, tag("gemnet")]
-    | Annotated[Schnet, tag("schnet")]
-    | Annotated[Visnet, tag("visnet")]
-    | Annotated[Pairwise, tag("pairwise")]
-    | Annotated[Chgnet, tag("chgnet")]
-    | Annotated[Ready, tag("file")],
+    Annotated[Painn, union_tag("painn")]
+    | Annotated[Egnn, union_tag("egnn")]
+    | Annotated[Tensornet, union_tag("tensornet")]
+    | Annotated[Gemnet, union_tag("gemnet")]
+    | Annotated[Schnet, union_tag("schnet")]
+    | Annotated[Visnet, union_tag("visnet")]
+    | Annotated[Pairwise, union_tag("pairwise")]
+    | Annotated[Chgnet, union_tag("chgnet")]
+    | Annotated[Ready, union_tag("file")],
     by_kind("painn"),
 ]

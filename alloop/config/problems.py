@@ -4,9 +4,9 @@ from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from typing import Any
 
-from alloop.core.counting import plural
 from alloop.core.errors import InputError
-from alloop.core.spelling import nearest as nearest
+from alloop.core.plurals import plural
+from alloop.core.spelling import nearest_word as nearest_word
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,15 +30,15 @@ class ConfigError(InputError):
         super().__init__("\n".join([head, *(f"  {p}" for p in self.problems)]))
 
 
-def suggestion(word: str, known: Collection[str]) -> str:
+def key_suggestion(word: str, known: Collection[str]) -> str:
     """`did you mean ...?`, or the list of what there is."""
-    close = nearest(word, known)
+    close = nearest_word(word, known)
     if close is not None:
         return f"did you mean `{close}`?"
     return f"known are {', '.join(f'`{name}`' for name in known)}"
 
 
-def shown(value: Any) -> str:
+def shown_value(value: Any) -> str:
     """A value as the user would recognise it."""
     text = repr(value) if isinstance(value, str) else str(value)
     return text if len(text) <= 60 else f"{text[:57]}..."

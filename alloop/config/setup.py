@@ -7,12 +7,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from alloop.config import build
-from alloop.config.merge import merge
-from alloop.config.molecules import names
+from alloop.config.merge import merge_trees
+from alloop.config.molecules import molecule_names
 from alloop.config.plan import Plan
 from alloop.config.problems import ConfigError
-from alloop.config.text import Tree, dump, parse
-from alloop.config.validate import kinds, validate
+from alloop.config.validate import known_kinds, validate_tree
+from alloop.config.yaml_text import Tree, dump_yaml, parse_yaml
 from alloop.core.frame import Frame
 from alloop.core.levels import Level
 from alloop.loop.events import Given, Opened
@@ -21,8 +21,8 @@ from alloop.loop.rules import Rules
 _NETWORKS = ("painn", "egnn", "tensornet", "gemnet", "schnet", "visnet")
 
 if TYPE_CHECKING:
-    from alloop.loop.kit import Kit
-    from alloop.loop.places import ClusterPlan
+    from alloop.workers.cluster_plan import ClusterPlan
+    from alloop.workers.settings import WorkerSettings
 
 
 @dataclass(frozen=True)
@@ -45,31 +45,31 @@ class Setup:
     warnings: tuple[str, ...] = ()
 
     @classmethod
-    def restored(cls, text: str, opened: Opened, store: Path) -> "Setup":
+    def from_store(cls, text: str, opened: Opened, store: Path) -> "Setup":
         """The configuration that a store keeps: needs none of the original files."""
-        plan, problems = validate(_as_it_was(parse(text, str(store))))
+        plan, problems = validate_tree(_as_it_was(parse_yaml(text, str(store))))
         if plan is None or problems:
             raise ConfigError(f"the configuration in {store}", problems)
         cache = None if plan.cache is None else Path(plan.cache)
         return cls(
-            plan=build.resolved(plan),
+            plan=build.resolve_defaults(plan),
             start=opened.start,
-            levels=build.levels(plan),
+            levels=build.build_levels(plan),
             store=store,
             given=opened.given,
             cache=cache if cache is not None and cache.is_absolute() else None,
             model_id=opened.model,
         )
 
-    def varied(self, changes: Tree, store: Path, opened: Opened) -> "Setup":
+    def with_changes(self, changes: Tree, store: Path, opened: Opened) -> "Setup":
         """The same campaign with some values changed, in another store; standard
         training takes as many steps as its own, from the same start."""
         training = self.plan.training
         if changes.get("training") == {"kind": "standard"} and training is not None:
             own = {"steps": training.total, "start": training.start}
             changes = {**changes, "training": {"kind": "standard", **own}}
-        tree = merge(parse(self.text, str(store)), changes, kinds())
-        varied = Setup.restored(dump(tree), opened, store)
+        tree = merge_trees(parse_yaml(self.text, str(store)), changes, known_kinds())
+        varied = Setup.from_store(dump_yaml(tree), opened, store)
         return replace(varied, cache=self.cache, model=self.model)
 
     @property
@@ -85,31 +85,31 @@ class Setup:
     @cached_property
     def molecules(self) -> tuple[str, ...]:
         """A name for each start."""
-        return names(self.start)
+        return molecule_names(self.start)
 
     @cached_property
     def rules(self) -> Rules:
         """How the loop decides."""
-        return build.rules(self.plan, any(given.test for given in self.given))
+        return build.build_rules(self.plan, any(given.test for given in self.given))
 
     @cached_property
-    def kit(self) -> "Kit":
+    def kit(self) -> "WorkerSettings":
         """What workers need besides commands. Imports torch."""
-        return build.kit(self.plan, self.levels)
+        return build.worker_settings(self.plan, self.levels)
 
     @cached_property
     def cluster(self) -> "ClusterPlan":
         """Where the work runs."""
-        return build.cluster(self.plan)
+        return build.cluster_plan(self.plan)
 
     @cached_property
     def text(self) -> str:
         """The whole configuration as YAML, fragments merged and defaults spelled out;
         paths are relative to the campaign's file."""
-        return dump(_kind_first(self.plan.model_dump(mode="json")))
+        return dump_yaml(_kind_first(self.plan.model_dump(mode="json")))
 
 
-def differences(setup: Setup, opened: Opened) -> list[str]:
+def fixed_differences(setup: Setup, opened: Opened) -> list[str]:
     """What a store was begun with and this configuration says otherwise; seed, start,
     levels and data that came along never change for a store."""
     found = []
@@ -124,17 +124,17 @@ def differences(setup: Setup, opened: Opened) -> list[str]:
                 "program's version"
             )
     if [frame.id for frame in setup.start] != [frame.id for frame in opened.start]:
-        theirs = ", ".join(names(opened.start))
+        theirs = ", ".join(molecule_names(opened.start))
         found.append(f"it starts from {theirs} in other structures than here")
     for test, what in ((False, "labels it was given"), (True, "its test set")):
-        if _content(setup.given, test) != _content(opened.given, test):
+        if _label_content(setup.given, test) != _label_content(opened.given, test):
             found.append(f"{what} are not those of `{'test' if test else 'start'}`")
     if setup.model_id != opened.model:
         found.append("it began with another model")
     return found
 
 
-def _content(given: tuple[Given, ...], test: bool) -> set[tuple[str, str, float]]:
+def _label_content(given: tuple[Given, ...], test: bool) -> set[tuple[str, str, float]]:
     return {(x.frame.id, x.fidelity, x.label.energy) for x in given if x.test == test}
 
 

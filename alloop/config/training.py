@@ -15,19 +15,19 @@ from alloop.config.base import (
     Share,
     Whole,
     by_kind,
-    tag,
+    union_tag,
 )
-from alloop.config.problems import shown
+from alloop.config.problems import shown_value
 
 
-def _energies(value: Any) -> Any:
+def _reference_energies(value: Any) -> Any:
     """Reference energies as they stand; ValueError with the cure."""
     if value == "fitted":
         return value
     if not isinstance(value, Mapping) or not value:
         raise ValueError(
             "expected `fitted`, or an energy in eV for each element such as "
-            f"{{H: -13.6}}, got {shown(value)}"
+            f"{{H: -13.6}}, got {shown_value(value)}"
         )
     for element, energy in value.items():
         if not atomic_numbers.get(element):  # ASE counts X, which is none
@@ -36,13 +36,13 @@ def _energies(value: Any) -> Any:
             )
         if isinstance(energy, bool) or not isinstance(energy, int | float):
             raise ValueError(
-                f"expected the energy of {element} in eV, got {shown(energy)}"
+                f"expected the energy of {element} in eV, got {shown_value(energy)}"
             )
     return value
 
 
 Energies: TypeAlias = Annotated[
-    Literal["fitted"] | dict[str, float], BeforeValidator(_energies)
+    Literal["fitted"] | dict[str, float], BeforeValidator(_reference_energies)
 ]
 
 
@@ -59,7 +59,7 @@ class References(Section):
     expensive: Energies = Field("fitted", description="eV by element, or fitted")
 
 
-class Optimiser(Section):
+class OptimiserSection(Section):
     """How a network walks downhill, the same in all stages."""
 
     every: Count = Field(10, description="expensive labels between two generations")
@@ -80,7 +80,7 @@ class Optimiser(Section):
     references: References = References()
 
 
-class Weighed(Optimiser):
+class BiasWeighedSection(OptimiserSection):
     """Training that may weigh cheap labels by their bias."""
 
     gamma: Annotated[tuple[Positive, ...], Loose] = Field(
@@ -94,7 +94,7 @@ class Weighed(Optimiser):
     )
 
 
-class Asteroid(Weighed):
+class Asteroid(BiasWeighedSection):
     """ASTEROID (Bukharin et al., 2023): all cheap labels, then the expensive ones."""
 
     kind: Literal["asteroid"]
@@ -115,7 +115,7 @@ class Asteroid(Weighed):
         return self.teacher + self.pretrain + self.finetune
 
 
-class Standard(Optimiser):
+class Standard(OptimiserSection):
     """Training on expensive labels alone."""
 
     kind: Literal["standard"]
@@ -134,7 +134,7 @@ _STAGE = {  # what a step says of its stage; the rest is of its schedule
 }
 
 
-class Step(Section):
+class StageSection(Section):
     """One stage of a list of one's own; what it leaves out is the section's."""
 
     name: Annotated[str, Field(min_length=1, pattern=r"^[\w.-]+$")] = Field(
@@ -194,11 +194,11 @@ class Step(Section):
         return {k: v for k, v in said.items() if v is not None and k not in _STAGE}
 
 
-class Stages(Weighed):
+class Stages(BiasWeighedSection):
     """A list of stages of one's own."""
 
     kind: Literal["stages"]
-    stages: Annotated[tuple[Step, ...], Loose] = Field(
+    stages: Annotated[tuple[StageSection, ...], Loose] = Field(
         min_length=1, description="in their order; the last one's network is the result"
     )
 
@@ -214,8 +214,8 @@ class Stages(Weighed):
 
 
 Training: TypeAlias = Annotated[
-    Annotated[Asteroid, tag("asteroid")]
-    | Annotated[Standard, tag("standard")]
-    | Annotated[Stages, tag("stages")],
+    Annotated[Asteroid, union_tag("asteroid")]
+    | Annotated[Standard, union_tag("standard")]
+    | Annotated[Stages, union_tag("stages")],
     by_kind(),
 ]

@@ -10,7 +10,7 @@ _MEGABYTES = {"MB": 1.0, "GB": 1e3, "TB": 1e6}
 _WRITTEN = re.compile(r"\s*(\d+(?:\.\d*)?)\s*([A-Za-z]+)\s*")
 
 
-def _measured(given: Any, units: dict[str, float]) -> Any:
+def _parse_quantity(given: Any, units: dict[str, float]) -> Any:
     if not isinstance(given, str):
         return given
     found = _WRITTEN.fullmatch(given)
@@ -20,13 +20,13 @@ def _measured(given: Any, units: dict[str, float]) -> Any:
     return float(found[1]) * units[found[2]]
 
 
-def _seconds(given: Any) -> Any:
-    return _measured(given, _SECONDS)
+def _parse_seconds(given: Any) -> Any:
+    return _parse_quantity(given, _SECONDS)
 
 
-def _megabytes(given: Any) -> Any:
-    return _measured(given, _MEGABYTES)
+def _parse_megabytes(given: Any) -> Any:
+    return _parse_quantity(given, _MEGABYTES)
 
 
-Duration: TypeAlias = Annotated[float, BeforeValidator(_seconds), Field(gt=0)]
-Memory: TypeAlias = Annotated[float, BeforeValidator(_megabytes), Field(gt=0)]
+Duration: TypeAlias = Annotated[float, BeforeValidator(_parse_seconds), Field(gt=0)]
+Memory: TypeAlias = Annotated[float, BeforeValidator(_parse_megabytes), Field(gt=0)]

@@ -8,12 +8,12 @@ from typing import Any, TypeAlias
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
-from alloop.config.base import Section, members
+from alloop.config.base import Section, section_members
+from alloop.config.level_base import OF_TRUST
+from alloop.config.level_text import BASE
 from alloop.config.plan import Plan
-from alloop.config.problems import Problem, nearest, shown, suggestion
-from alloop.config.spelled import BASE
-from alloop.config.text import Tree
-from alloop.config.trust import OF_TRUST
+from alloop.config.problems import Problem, key_suggestion, nearest_word, shown_value
+from alloop.config.yaml_text import Tree
 
 Loc: TypeAlias = tuple[int | str, ...]
 
@@ -45,7 +45,7 @@ _CLOSE = 0.8  # likeness of a word with a slip of the finger
 _PASSES = 5  # removing a mistake may lay open that something needed is gone
 
 
-def validate(tree: Tree) -> tuple[Plan | None, list[Problem]]:
+def validate_tree(tree: Tree) -> tuple[Plan | None, list[Problem]]:
     """The plan of what is right in a tree, and what is wrong in it.
 
     The plan is None only where nothing can be saved.
@@ -58,8 +58,8 @@ def validate(tree: Tree) -> tuple[Plan | None, list[Problem]]:
         except ValidationError as error:
             mistakes = error.errors(include_url=False)
         if attempt == 0:
-            problems = [_problem(m) for m in mistakes if not _echo(m, mistakes)]
-        _prune(rest, mistakes)
+            problems = [_make_problem(m) for m in mistakes if not _is_echo(m, mistakes)]
+        _prune_mistakes(rest, mistakes)
     return None, problems
 
 
@@ -72,47 +72,50 @@ def _with_training_kind(tree: Tree) -> Tree:
     return tree
 
 
-def kinds() -> dict[str, set[str]]:
+def known_kinds() -> dict[str, set[str]]:
     """The keys that each `kind` knows; a level that is only named has `BASE`'s."""
     found = {
         tag.strip("<>"): set(section.model_fields)
-        for _, section, tag in _sections(Plan)
+        for _, section, tag in _all_sections(Plan)
         if "kind" in section.model_fields
     }
     return {**found, BASE: set(OF_TRUST)}
 
 
-def _echo(mistake: ErrorDetails, mistakes: list[ErrorDetails]) -> bool:
+def _is_echo(mistake: ErrorDetails, mistakes: list[ErrorDetails]) -> bool:
     """True for a list that is too short only because its items are wrong."""
     loc = mistake["loc"]
     inside = (other["loc"][: len(loc)] == loc != other["loc"] for other in mistakes)
     return mistake["type"] == "too_short" and any(inside)
 
 
-def _problem(mistake: ErrorDetails) -> Problem:
-    return Problem(_dotted(mistake["loc"]), _sentence(mistake))
+def _make_problem(mistake: ErrorDetails) -> Problem:
+    return Problem(_dotted_path(mistake["loc"]), _mistake_sentence(mistake))
 
 
-def _dotted(loc: Loc) -> str:
+def _dotted_path(loc: Loc) -> str:
     return ".".join(str(part) for part in loc if not str(part).startswith("<"))
 
 
-def _sentence(mistake: ErrorDetails) -> str:
+def _mistake_sentence(mistake: ErrorDetails) -> str:
     kind, loc, given = mistake["type"], mistake["loc"], mistake["input"]
     if kind == "extra_forbidden":
         return _no_such_key(loc)
     if kind == "missing":
-        return f"is missing{_described(loc)}"
+        return f"is missing{_field_description(loc)}"
     if kind in ("union_tag_invalid", "union_tag_not_found"):
         return _no_such_kind(mistake)
     if kind == "literal_error":
         return _no_such_choice(mistake)
     if kind == "value_error":
         return str(mistake["ctx"]["error"])
-    return f"expected {_expected(mistake)}{_described(loc)}, got {shown(given)}"
+    return (
+        f"expected {_expected_value(mistake)}{_field_description(loc)}, got "
+        f"{shown_value(given)}"
+    )
 
 
-def _expected(mistake: ErrorDetails) -> str:
+def _expected_value(mistake: ErrorDetails) -> str:
     kind, context = mistake["type"], mistake.get("ctx", {})
     if kind in _BOUNDS:
         name, phrase = _BOUNDS[kind]
@@ -125,28 +128,28 @@ def _expected(mistake: ErrorDetails) -> str:
 
 def _no_such_choice(mistake: ErrorDetails) -> str:
     choices = str(mistake["ctx"]["expected"]).replace("'", "`")
-    close = nearest(str(mistake["input"]), choices.split("`")[1::2])
+    close = nearest_word(str(mistake["input"]), choices.split("`")[1::2])
     hint = f"; did you mean `{close}`?" if close else ""
-    return f"expected {choices}, got {shown(mistake['input'])}{hint}"
+    return f"expected {choices}, got {shown_value(mistake['input'])}{hint}"
 
 
 def _no_such_key(loc: Loc) -> str:
     """A sentence about an unknown key: where it belongs, or what it may have been."""
-    key, here, owner = str(loc[-1]), _dotted(loc[:-1]), _owner(loc)
-    sections = list(_sections(Plan))
+    key, here, owner = str(loc[-1]), _dotted_path(loc[:-1]), _owning_section(loc)
+    sections = list(_all_sections(Plan))
     homes = [x for x in sections if key in x[1].model_fields]
     kinds = [tag.strip("<>") for path, _, tag in homes if path == f"{here}."]
     if kinds:
         return f"no such key here; only `kind: {kinds[0]}` has it"
     known = [*owner.model_fields, *(["extends"] if owner is Plan else [])]
-    if nearest(key, known, cutoff=_CLOSE):
-        return f"no such key; {suggestion(key, known)}"
+    if nearest_word(key, known, cutoff=_CLOSE):
+        return f"no such key; {key_suggestion(key, known)}"
     if homes:
         return f"no such key here; it belongs under {_under(homes)}"
     names = {name for _, section, _ in sections for name in section.model_fields}
-    close = nearest(key, names, cutoff=_CLOSE)
+    close = nearest_word(key, names, cutoff=_CLOSE)
     if close is None:
-        return f"no such key; {suggestion(key, known)}"
+        return f"no such key; {key_suggestion(key, known)}"
     homes = [x for x in sections if close in x[1].model_fields]
     return f"no such key; did you mean `{close}` under {_under(homes)}?"
 
@@ -165,21 +168,21 @@ def _no_such_kind(mistake: ErrorDetails) -> str:
         known = str(context["expected_tags"]).replace("<", "").replace(">", "")
         choices = [x.strip(" '") for x in known.split(",")]
         tag = str(context["tag"]).strip("<>")
-        return f"there is no kind `{tag}`; {suggestion(tag, choices)}"
+        return f"there is no kind `{tag}`; {key_suggestion(tag, choices)}"
     if isinstance(given, Mapping):
         return f"expected {name}, got the keys {', '.join(map(str, given)) or 'none'}"
-    return f"expected keys and values ({name}: ...), got {shown(given)}"
+    return f"expected keys and values ({name}: ...), got {shown_value(given)}"
 
 
-def _described(loc: Loc) -> str:
+def _field_description(loc: Loc) -> str:
     """The unit and meaning of a field, in brackets."""
     if not loc or not isinstance(loc[-1], str):
         return ""
-    field = _owner(loc).model_fields.get(loc[-1])
+    field = _owning_section(loc).model_fields.get(loc[-1])
     return f" ({field.description})" if field is not None and field.description else ""
 
 
-def _owner(loc: Loc) -> type[BaseModel]:
+def _owning_section(loc: Loc) -> type[BaseModel]:
     """The section that holds the last part of a location."""
     owner: type[BaseModel] = Plan
     inside: dict[str, type[Section]] = {}
@@ -187,39 +190,39 @@ def _owner(loc: Loc) -> type[BaseModel]:
         if part in inside:
             owner = inside[str(part)]
         elif isinstance(part, str) and part in owner.model_fields:
-            inside = members(owner.model_fields[part].annotation)
+            inside = section_members(owner.model_fields[part].annotation)
             owner = inside.get("", owner)
     return owner
 
 
-def _sections(
+def _all_sections(
     owner: type[BaseModel], path: str = "", tag: str = ""
 ) -> Iterator[tuple[str, type[BaseModel], str]]:
     """All sections beneath one, with their dotted path and tag."""
     if path:
         yield path, owner, tag
     for name, field in owner.model_fields.items():
-        for inner, section in members(field.annotation).items():
-            yield from _sections(section, f"{path}{name}.", inner)
+        for inner, section in section_members(field.annotation).items():
+            yield from _all_sections(section, f"{path}{name}.", inner)
 
 
-def _prune(tree: Tree, mistakes: list[ErrorDetails]) -> None:
+def _prune_mistakes(tree: Tree, mistakes: list[ErrorDetails]) -> None:
     """Take out what is wrong; where something needed is missing, its whole section."""
     for mistake in mistakes:
         loc = tuple(part for part in mistake["loc"] if not str(part).startswith("<"))
         if loc in STAND_INS:
-            _put(tree, loc, copy.deepcopy(STAND_INS[loc]))
+            _set_at(tree, loc, copy.deepcopy(STAND_INS[loc]))
         else:
-            _put(tree, loc[:-1] if mistake["type"] == "missing" else loc, None)
+            _set_at(tree, loc[:-1] if mistake["type"] == "missing" else loc, None)
     start = tree.get("start")
     if isinstance(start, list):  # a stand-in keeps the others' places
         tree["start"] = [{"molecule": "H2"} if x is None else x for x in start]
 
 
-def _put(tree: Any, loc: Loc, value: Any) -> None:
+def _set_at(tree: Any, loc: Loc, value: Any) -> None:
     """Set what stands at a location, or take it away if the value is None."""
     for part in loc[:-1]:
-        tree = _child(tree, part)
+        tree = _child_at(tree, part)
     if isinstance(tree, list) and isinstance(loc[-1], int):
         tree[loc[-1]] = value
     elif isinstance(tree, dict) and loc:
@@ -227,7 +230,7 @@ def _put(tree: Any, loc: Loc, value: Any) -> None:
         tree |= {} if value is None else {loc[-1]: value}
 
 
-def _child(tree: Any, part: int | str) -> Any:
+def _child_at(tree: Any, part: int | str) -> Any:
     if isinstance(tree, list):
         return tree[int(part)]
     return tree.get(part) if isinstance(tree, dict) else None

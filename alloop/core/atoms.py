@@ -37,23 +37,23 @@ def from_atoms(
     )
 
 
-def masses(numbers: Integers) -> Floats:
+def frame_masses(numbers: Integers) -> Floats:
     """Standard atomic masses (atoms,) in amu."""
     out: Floats = np.asarray(atomic_masses[numbers], dtype=np.float64)
     return out
 
 
-def symbol(number: int) -> str:
+def chemical_symbol(number: int) -> str:
     """The chemical symbol of an atomic number."""
     return str(chemical_symbols[number])
 
 
-def number(element: str) -> int:
+def atomic_number(element: str) -> int:
     """The atomic number of a chemical symbol; KeyError where there is none."""
     return int(atomic_numbers[element])
 
 
-def numbers(symbols: Iterable[str]) -> list[int]:
+def atomic_numbers_of(symbols: Iterable[str]) -> list[int]:
     """Atomic numbers of chemical symbols; InputError for what is none."""
     given = list(symbols)
     wrong = [name for name in given if not atomic_numbers.get(name)]
@@ -61,9 +61,9 @@ def numbers(symbols: Iterable[str]) -> list[int]:
         raise InputError(
             f"expected chemical symbols such as H or Cl, got {', '.join(wrong)}"
         )
-    return [number(name) for name in given]
+    return [atomic_number(name) for name in given]
 
 
-def formula(frame: Frame) -> str:
+def hill_formula(frame: Frame) -> str:
     """The Hill formula, `CH4O` for methanol."""
     return str(Atoms(numbers=frame.numbers).get_chemical_formula())

@@ -37,12 +37,12 @@ class Batch:
         return out
 
     @property
-    def owner(self) -> Integers:
+    def frame_index(self) -> Integers:
         """The frame that each atom belongs to (atoms,)."""
         out: Integers = np.repeat(np.arange(len(self)), self.sizes)
         return out
 
-    def spans(self) -> Iterator[slice]:
+    def atom_slices(self) -> Iterator[slice]:
         """The slice of atoms of each frame, in order."""
         for start, stop in zip(self.offsets[:-1], self.offsets[1:], strict=True):
             yield slice(int(start), int(stop))
@@ -64,18 +64,18 @@ class Batch:
         """All frames, in order."""
         return tuple(self.frame(index) for index in range(len(self)))
 
-    def moved(self, positions: Floats) -> "Batch":
+    def with_positions(self, positions: Floats) -> "Batch":
         """The same molecules at other positions (atoms, 3) in Å."""
         return replace(self, positions=positions)
 
-    def take(self, indices: Sequence[int] | Integers) -> "Batch":
+    def select(self, indices: Sequence[int] | Integers) -> "Batch":
         """The batch of the frames at `indices`, in that order."""
         atoms = take_atoms(self.offsets, indices)
         chosen = np.asarray(indices, dtype=np.int64)
         return Batch(
             numbers=self.numbers[atoms],
             positions=self.positions[atoms],
-            offsets=_offsets(self.sizes[chosen]),
+            offsets=_frame_offsets(self.sizes[chosen]),
             charges=self.charges[chosen],
             spins=self.spins[chosen],
             cells=self.cells[chosen],
@@ -83,12 +83,16 @@ class Batch:
         )
 
 
-def pack(frames: Sequence[Frame]) -> Batch:
+def pack_frames(frames: Sequence[Frame]) -> Batch:
     """Pack frames into one batch; an empty sequence gives an empty batch."""
     return Batch(
-        numbers=_joined([frame.numbers for frame in frames], (0,), np.int64),
-        positions=_joined([frame.positions for frame in frames], (0, 3), np.float64),
-        offsets=_offsets(np.array([len(frame) for frame in frames], dtype=np.int64)),
+        numbers=_concatenated([frame.numbers for frame in frames], (0,), np.int64),
+        positions=_concatenated(
+            [frame.positions for frame in frames], (0, 3), np.float64
+        ),
+        offsets=_frame_offsets(
+            np.array([len(frame) for frame in frames], dtype=np.int64)
+        ),
         charges=np.array([frame.charge for frame in frames], dtype=np.int64),
         spins=np.array([frame.spin for frame in frames], dtype=np.int64),
         cells=np.array([frame.cell for frame in frames]).reshape(-1, 3, 3),
@@ -99,19 +103,19 @@ def pack(frames: Sequence[Frame]) -> Batch:
 def take_atoms(offsets: Integers, indices: Sequence[int] | Integers) -> Integers:
     """Atom indices of the frames at `indices`, frame after frame."""
     parts = [np.arange(offsets[i], offsets[i + 1]) for i in indices]
-    out: Integers = _joined(parts, (0,), np.int64)
+    out: Integers = _concatenated(parts, (0,), np.int64)
     return out
 
 
-def split(per_atom: Floats, offsets: Integers) -> list[Floats]:
+def split_by_frame(per_atom: Floats, offsets: Integers) -> list[Floats]:
     """Cut a per-atom array (atoms, ...) into one array a frame."""
     return list(np.split(per_atom, offsets[1:-1]))
 
 
-def _joined(parts: Sequence[Any], empty: tuple[int, ...], dtype: type) -> Any:
+def _concatenated(parts: Sequence[Any], empty: tuple[int, ...], dtype: type) -> Any:
     return np.concatenate(parts) if len(parts) else np.zeros(empty, dtype=dtype)
 
 
-def _offsets(sizes: Integers) -> Integers:
+def _frame_offsets(sizes: Integers) -> Integers:
     out: Integers = np.concatenate([[0], np.cumsum(sizes)]).astype(np.int64)
     return out

@@ -18,12 +18,12 @@ class Doubt(StrEnum):
     RIVAL = "several SCF solutions compete: forces may jump from one to another"
 
 
-def written(doubts: Iterable[Doubt]) -> str:
+def doubts_to_text(doubts: Iterable[Doubt]) -> str:
     """The doubts as one detail of a label; "" for none."""
     return ",".join(sorted(doubt.name.lower() for doubt in doubts))
 
 
-def read(details: Mapping[str, Detail]) -> frozenset[Doubt]:
+def doubts_of_details(details: Mapping[str, Detail]) -> frozenset[Doubt]:
     """The doubts that a label's details tell of."""
     names = str(details.get(KEY) or "").upper()
     return frozenset(Doubt[name] for name in names.split(",") if name)

@@ -15,7 +15,7 @@ _SCHEMA = b"alloop frame 1"
 _NO_CELL = np.zeros((3, 3))
 
 
-def rounded(values: Floats) -> Floats:
+def round_positions(values: Floats) -> Floats:
     """Round to `DECIMALS` and turn -0.0 into 0.0."""
     return np.asarray(np.round(values, DECIMALS) + 0.0, dtype=np.float64)
 
@@ -38,7 +38,7 @@ class Frame:
 
     def __post_init__(self) -> None:
         numbers = np.array(self.numbers, dtype=np.int64)
-        positions = rounded(self.positions)
+        positions = round_positions(self.positions)
         if positions.shape != (len(numbers), 3):
             raise ValueError(
                 f"expected positions of shape ({len(numbers)}, 3) for {len(numbers)} "
@@ -46,7 +46,7 @@ class Frame:
             )
         self._freeze("numbers", numbers)
         self._freeze("positions", positions)
-        self._freeze("cell", rounded(self.cell).reshape(3, 3))
+        self._freeze("cell", round_positions(self.cell).reshape(3, 3))
         a, b, c = (bool(periodic) for periodic in self.pbc)
         object.__setattr__(self, "pbc", (a, b, c))
         object.__setattr__(self, "id", self._digest())

@@ -24,7 +24,7 @@ class Level:
     id: LevelId = field(init=False)
 
     def __post_init__(self) -> None:
-        payload = f"alloop level 1|{self.kind}|{_placeless(self.text)}".encode()
+        payload = f"alloop level 1|{self.kind}|{_without_paths(self.text)}".encode()
         object.__setattr__(self, "id", hashlib.sha256(payload).hexdigest()[:16])
 
     @property
@@ -46,12 +46,12 @@ class Level:
         return str(settings.get("calculator", self.kind))
 
 
-def level(kind: str, settings: Mapping[str, Any]) -> Level:
+def make_level(kind: str, settings: Mapping[str, Any]) -> Level:
     """The level of these settings; the order of keys does not matter."""
     return Level(kind, json.dumps(settings, sort_keys=True, separators=(",", ":")))
 
 
-def installed(package: str) -> str:
+def installed_version(package: str) -> str:
     """`pyscf 2.14`: the answer may change with the minor version, not with a patch."""
     try:
         return f"{package} {'.'.join(version(package).split('.')[:2])}"
@@ -59,7 +59,7 @@ def installed(package: str) -> str:
         return package
 
 
-def _placeless(text: str) -> str:
+def _without_paths(text: str) -> str:
     settings: dict[str, Any] = json.loads(text)
     if "path" not in settings:
         return text

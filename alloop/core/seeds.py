@@ -5,20 +5,20 @@ import hashlib
 import numpy as np
 
 
-def stream(seed: int, name: str) -> np.random.Generator:
+def random_stream(seed: int, name: str) -> np.random.Generator:
     """The random stream called `name` of a campaign with this seed."""
-    return np.random.Generator(np.random.PCG64(_integer(seed, name)))
+    return np.random.Generator(np.random.PCG64(_hashed_integer(seed, name)))
 
 
 def torch_seed(seed: int, name: str) -> int:
     """A 63-bit seed for libraries that take an integer."""
-    return _integer(seed, name) & (2**63 - 1)
+    return _hashed_integer(seed, name) & (2**63 - 1)
 
 
-def share(seed: int, name: str) -> float:
+def name_share(seed: int, name: str) -> float:
     """A number in [0, 1) that belongs to the name: splits that never change."""
-    return (_integer(seed, name) & (2**53 - 1)) / 2**53
+    return (_hashed_integer(seed, name) & (2**53 - 1)) / 2**53
 
 
-def _integer(seed: int, name: str) -> int:
+def _hashed_integer(seed: int, name: str) -> int:
     return int.from_bytes(hashlib.sha256(f"{seed}/{name}".encode()).digest(), "little")

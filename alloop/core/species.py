@@ -12,8 +12,8 @@ from typing import Any
 
 import numpy as np
 
-from alloop.core.atoms import formula
-from alloop.core.batch import Batch, pack
+from alloop.core.atoms import hill_formula
+from alloop.core.batch import Batch, pack_frames
 from alloop.core.errors import InputError
 from alloop.core.frame import Frame
 
@@ -111,7 +111,7 @@ def species(batch: Batch) -> list[Species]:
     """The species of a batch, each once, in the order in which they first come."""
     seen: dict[bytes, Species] = {}
     states = np.stack([batch.charges, batch.spins, batch.pbc.any(axis=1)], axis=1)
-    for index, span in enumerate(batch.spans()):
+    for index, span in enumerate(batch.atom_slices()):
         key = np.sort(batch.numbers[span]).tobytes() + states[index].tobytes()
         if key not in seen:
             seen[key] = _species(batch.frame(index))
@@ -120,14 +120,14 @@ def species(batch: Batch) -> list[Species]:
 
 def species_of(frames: Sequence[Frame]) -> list[Species]:
     """The species of frames; see `species`."""
-    return species(pack(frames))
+    return species(pack_frames(frames))
 
 
 def _species(frame: Frame) -> Species:
     periodic = any(frame.pbc)
     electrons = int(frame.numbers.sum()) - frame.charge
     return Species(
-        formula=_unit(frame) if periodic else formula(frame),
+        formula=_unit(frame) if periodic else hill_formula(frame),
         charge=frame.charge,
         spin=frame.spin,
         periodic=periodic,
@@ -139,7 +139,7 @@ def _unit(frame: Frame) -> str:
     elements, counts = np.unique(frame.numbers, return_counts=True)
     counts = counts // max(gcd(*counts.tolist()), 1)
     numbers = np.repeat(elements, counts)
-    return formula(Frame(numbers, np.zeros((len(numbers), 3))))
+    return hill_formula(Frame(numbers, np.zeros((len(numbers), 3))))
 
 
 def _listed(found: Sequence[Species]) -> str:

@@ -6,24 +6,26 @@ from difflib import get_close_matches
 from alloop.core.errors import InputError
 
 
-def nearest(word: str, known: Iterable[str], cutoff: float = 0.6) -> str | None:
+def nearest_word(word: str, known: Iterable[str], cutoff: float = 0.6) -> str | None:
     """The known word that looks most like this one, in any case; None if none does."""
     lower = {name.lower(): name for name in known}
     close = get_close_matches(str(word).lower(), lower, n=1, cutoff=cutoff)
     return lower[close[0]] if close else None
 
 
-def hint(word: str, known: Iterable[str]) -> str:
+def spelling_hint(word: str, known: Iterable[str]) -> str:
     """`did you mean 'x'?`, or the list of what there is."""
     names = list(known)
-    close = nearest(word, names)
+    close = nearest_word(word, names)
     return f"did you mean {close!r}?" if close else f"known are {', '.join(names)}"
 
 
-def known_as(word: str, known: Iterable[str], what: str) -> str:
+def known_word(word: str, known: Iterable[str], what: str) -> str:
     """The known word that is this one in any case; InputError where there is none."""
     names = {name.lower(): name for name in known}
     found = names.get(word.strip().lower())
     if found is None:
-        raise InputError(f"there is no {what} {word!r}; {hint(word, names.values())}")
+        raise InputError(
+            f"there is no {what} {word!r}; {spelling_hint(word, names.values())}"
+        )
     return found

@@ -4,7 +4,7 @@ from collections.abc import Iterable
 from typing import Literal, TypeAlias
 
 from alloop.core.frame import FrameId
-from alloop.core.seeds import share
+from alloop.core.seeds import name_share
 
 Split: TypeAlias = Literal["train", "validation", "test"]
 
@@ -34,5 +34,5 @@ def held_out(frames: Iterable[FrameId], fraction: float) -> frozenset[FrameId]:
     empty.
     """
     known = frozenset(frames)
-    out = frozenset(x for x in known if share(0, f"validation/{x}") < fraction)
+    out = frozenset(x for x in known if name_share(0, f"validation/{x}") < fraction)
     return frozenset() if out == known else out

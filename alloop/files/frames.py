@@ -11,11 +11,17 @@ from ase.io.formats import string2index
 
 from alloop.core.errors import InputError
 from alloop.core.frame import Frame
-from alloop.files.atoms import DATABASES, UNREADABLE, charge_of, rows, spin_of
+from alloop.files.ase_files import (
+    DATABASES,
+    UNREADABLE,
+    charge_of,
+    database_rows,
+    spin_of,
+)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Given:
+class GivenStructure:
     """A structure as its file has it, and the frame that it is."""
 
     atoms: Atoms
@@ -24,7 +30,7 @@ class Given:
 
 def read_frames(
     sources: Sequence[str], charge: int | None = None, spin: int | None = None
-) -> list[Given]:
+) -> list[GivenStructure]:
     """All structures of some files, in order.
 
     A source is a path, or a path with ASE's index: `file.xyz@0:10`. charge (e) and
@@ -32,19 +38,19 @@ def read_frames(
     where a file cannot be read.
     """
     return [
-        Given(atoms, _frame(atoms, charge, spin))
+        GivenStructure(atoms, _make_frame(atoms, charge, spin))
         for source in sources
-        for atoms in _structures(source)
+        for atoms in _read_structures(source)
     ]
 
 
-def _structures(source: str) -> list[Atoms]:
-    file, index = _split(source)
+def _read_structures(source: str) -> list[Atoms]:
+    file, index = _split_index(source)
     if not file.is_file():
         raise InputError(f"expected a file of structures, {file} is not there")
     try:
         whole = file.suffix in DATABASES  # ASE's reader leaves the keys behind
-        found = rows(file)[index] if whole else _read(file, index)
+        found = database_rows(file)[index] if whole else _read_file(file, index)
     except UNREADABLE as error:
         raise InputError(
             f"expected structures that ASE can read, {source} cannot be read "
@@ -57,7 +63,7 @@ def _structures(source: str) -> list[Atoms]:
     return found
 
 
-def _split(source: str) -> tuple[Path, slice]:
+def _split_index(source: str) -> tuple[Path, slice]:
     """The file, and which of its structures; a file's name may contain an `@`."""
     name, at, index = source.rpartition("@")
     if Path(source).exists() or not at:
@@ -76,15 +82,15 @@ def _split(source: str) -> tuple[Path, slice]:
     return Path(name), found
 
 
-def _read(file: Path, index: slice) -> list[Atoms]:
+def _read_file(file: Path, index: slice) -> list[Atoms]:
     """Some structures of a file; all are read where some are counted from its end."""
     if min(index.start or 0, index.stop or 0, index.step or 1) < 0:
-        return _read(file, slice(None))[index]
+        return _read_file(file, slice(None))[index]
     found: list[Atoms] = read(file, index=index, do_not_split_by_at_sign=True)
     return found
 
 
-def _frame(atoms: Atoms, charge: int | None, spin: int | None) -> Frame:
+def _make_frame(atoms: Atoms, charge: int | None, spin: int | None) -> Frame:
     a, b, c = (bool(periodic) for periodic in atoms.pbc)
     return Frame(
         numbers=atoms.numbers,

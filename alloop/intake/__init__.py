@@ -5,9 +5,15 @@ print(intake.warnings)
 duplicates(test.frames, intake.frames)
 """
 
-from alloop.files.facts import Intake, Units
-from alloop.intake.doubts import unit_warnings
-from alloop.intake.read import read_labels
-from alloop.intake.twins import duplicates
+from alloop.files.units import FileUnits, LabelledFrames
+from alloop.intake.duplicates import duplicate_frames
+from alloop.intake.labelled_files import read_labels
+from alloop.intake.unit_checks import unit_warnings
 
-__all__ = ["Intake", "Units", "duplicates", "read_labels", "unit_warnings"]
+__all__ = [
+    "FileUnits",
+    "LabelledFrames",
+    "duplicate_frames",
+    "read_labels",
+    "unit_warnings",
+]

@@ -19,9 +19,9 @@ from ase.calculators.calculator import BaseCalculator, Calculator, SCFError
 from alloop.core.atoms import to_atoms
 from alloop.core.frame import Frame
 from alloop.core.records import Failure
-from alloop.core.spelling import nearest
+from alloop.core.spelling import nearest_word
 from alloop.core.units import Floats
-from alloop.labels.outcome import Refused, Result
+from alloop.labels.result import Refused, Result
 from alloop.labels.stress import voigt
 
 # What calculators raise for a frame they cannot do; ASE's own errors are RuntimeErrors,
@@ -41,58 +41,60 @@ def label_with_ase(frame: Frame, settings: Mapping[str, Any]) -> Result:
     """
     text = json.dumps(settings["arguments"], sort_keys=True)
     try:
-        calculator = _calculator(settings["calculator"], text)
-        _forget(calculator)
+        calculator = _make_calculator(settings["calculator"], text)
+        _reset_calculator(calculator)
         atoms = to_atoms(frame)
         atoms.calc = calculator
         forces = np.array(atoms.get_forces(), dtype=np.float64)
         details = {"program": settings["program"]}
-        return Result(_energy(atoms), forces, details, _stress(atoms))
+        return Result(_free_energy(atoms), forces, details, _stress(atoms))
     except SCFError as error:
-        raise Refused(Failure.NOT_CONVERGED, _text(error)) from error
+        raise Refused(Failure.NOT_CONVERGED, _error_text(error)) from error
     except (NotImplementedError, ImportError) as error:
-        raise Refused(Failure.UNSUPPORTED, _text(error)) from error
+        raise Refused(Failure.UNSUPPORTED, _error_text(error)) from error
     except _FAULTS as error:
-        raise Refused(Failure.CRASHED, _text(error)) from error
+        raise Refused(Failure.CRASHED, _error_text(error)) from error
 
 
 def problems(settings: Mapping[str, Any], _elements: Sequence[str]) -> list[str]:
     """What can be refused before anything runs: a wrong path, a wrong argument."""
     try:
-        factory = _factory(settings["calculator"])
+        factory = _calculator_class(settings["calculator"])
     except (ImportError, AttributeError, TypeError, ValueError) as error:
         return [
             "expected the import path of an ASE calculator class such as "
             f"ase.calculators.lj.LennardJones, got {settings['calculator']!r}: {error}"
         ]
     arguments = settings["arguments"]
-    strange = _unknown(factory, arguments)
+    strange = _unknown_arguments(factory, arguments)
     if strange:
         return strange
     try:
         factory(**arguments)
     except (ImportError, *_FAULTS) as error:
-        return [f"{settings['calculator']} refuses its arguments: {_text(error)}"]
+        return [f"{settings['calculator']} refuses its arguments: {_error_text(error)}"]
     return []
 
 
-def _unknown(factory: Callable[..., Calculator], given: Mapping[str, Any]) -> list[str]:
+def _unknown_arguments(
+    factory: Callable[..., Calculator], given: Mapping[str, Any]
+) -> list[str]:
     """Arguments that the calculator would swallow without using them."""
     named = inspect.signature(factory).parameters
     defaults = getattr(factory, "default_parameters", {})
     if not defaults and any(p.kind is p.VAR_KEYWORD for p in named.values()):
         return []
     known = [*named, *defaults]
-    return [_nearest(key, known) for key in given if key not in known]
+    return [_nearest_key(key, known) for key in given if key not in known]
 
 
-def _nearest(key: str, known: list[str]) -> str:
-    close = nearest(key, known)
+def _nearest_key(key: str, known: list[str]) -> str:
+    close = nearest_word(key, known)
     hint = f"did you mean {close!r}?" if close else f"it takes {', '.join(known)}"
     return f"the calculator has no argument {key!r}; {hint}"
 
 
-def _factory(path: str) -> Callable[..., Calculator]:
+def _calculator_class(path: str) -> Callable[..., Calculator]:
     """The class at a path; TypeError for all else, which nobody knows."""
     module, _, name = path.rpartition(".")
     found = getattr(import_module(module), name)
@@ -102,18 +104,18 @@ def _factory(path: str) -> Callable[..., Calculator]:
 
 
 @lru_cache(maxsize=4)
-def _calculator(path: str, arguments: str) -> Calculator:
-    return _factory(path)(**json.loads(arguments))
+def _make_calculator(path: str, arguments: str) -> Calculator:
+    return _calculator_class(path)(**json.loads(arguments))
 
 
-def _forget(calculator: Calculator) -> None:
+def _reset_calculator(calculator: Calculator) -> None:
     """Drop what the last frame left, so that labels do not depend on history."""
     reset = getattr(calculator, "reset", None)
     if reset is not None:
         reset()
 
 
-def _energy(atoms: Atoms) -> float:
+def _free_energy(atoms: Atoms) -> float:
     """The free energy where the calculator tells it, or the energy, in eV."""
     energy = float(atoms.get_potential_energy())
     results = getattr(atoms.calc, "results", {})
@@ -130,5 +132,5 @@ def _stress(atoms: Atoms) -> Floats | None:
         return None
 
 
-def _text(error: Exception) -> str:
+def _error_text(error: Exception) -> str:
     return f"{type(error).__name__}: {error}"

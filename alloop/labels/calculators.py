@@ -10,10 +10,10 @@ from alloop.core.atoms import from_atoms
 from alloop.core.levels import Level
 from alloop.core.records import Detail, Unlabelled
 from alloop.core.roles import Labeller
-from alloop.labels.isolated import IsolatedLabeller, Limits
-from alloop.labels.levels import named
-from alloop.labels.stress import stress_of
-from alloop.potentials.ase import StatefulCalculator
+from alloop.labels.child.labeller import IsolatedLabeller, Limits
+from alloop.labels.levels import level_from_name
+from alloop.labels.stress import stress_from_details
+from alloop.potentials.ase_calculator import StatefulCalculator
 
 
 class LabelCalculator(StatefulCalculator):
@@ -48,7 +48,7 @@ class LabelCalculator(StatefulCalculator):
             advice = label.message or str(label.failure)
             raise CalculationFailed(f"{label.failure.name}: {advice}")
         self.details = dict(label.details)
-        energy, stress = label.energy, stress_of(label)
+        energy, stress = label.energy, stress_from_details(label)
         self.results = {"energy": energy, "free_energy": energy, "forces": label.forces}
         if stress is not None:
             self.results["stress"] = stress
@@ -81,7 +81,7 @@ def calculator(
     Raises InputError for a name that is no level's.
     """
     if isinstance(level, str):
-        level = named(level)
+        level = level_from_name(level)
     if isinstance(level, Level):
         level = IsolatedLabeller(level, limits)
     return LabelCalculator(level, charge, spin)

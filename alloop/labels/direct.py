@@ -11,10 +11,10 @@ from alloop.core.errors import InputError
 from alloop.core.frame import Frame
 from alloop.core.levels import Level
 from alloop.core.records import Failure, Label, Unlabelled
+from alloop.labels.child.memory import peak_mb, reset_peak
 from alloop.labels.gate import refuse_frame, refuse_result
-from alloop.labels.memory import peak_mb, reset_peak
-from alloop.labels.outcome import Program, Refused, Result
-from alloop.labels.slope import confirmed
+from alloop.labels.result import Program, Refused, Result
+from alloop.labels.slope_check import confirm_slope
 
 # A kind that is not named here is itself the path of a program, "package.module:name".
 PROGRAMS = {
@@ -40,10 +40,10 @@ class DirectLabeller:
 
 def label_frame(level: Level, frame: Frame) -> Label | Unlabelled:
     """Label a frame; what the program refuses is returned, what is a bug is raised."""
-    run = program(level.kind)
+    run = level_program(level.kind)
     reset_peak()
     started = time.process_time()
-    outcome = _outcome(run, level, frame)
+    outcome = _run_program(run, level, frame)
     cost = time.process_time() - started  # s, without child processes
     details = {**outcome.details, "peak_mb": peak_mb()}
     if isinstance(outcome, Refused):
@@ -53,12 +53,12 @@ def label_frame(level: Level, frame: Frame) -> Label | Unlabelled:
     return Label(frame.id, level.id, energy, forces, cost, details, stress)
 
 
-def program(kind: str) -> Program:
+def level_program(kind: str) -> Program:
     """The program behind a kind of level."""
-    return cast("Program", located(PROGRAMS.get(kind, kind)))
+    return cast("Program", import_function(PROGRAMS.get(kind, kind)))
 
 
-def located(path: str) -> Callable[..., Any]:
+def import_function(path: str) -> Callable[..., Any]:
     """The function at `package.module:name`; InputError where there is none."""
     module, _, name = path.partition(":")
     try:
@@ -82,12 +82,12 @@ def takes(function: Callable[..., Any], many: int) -> bool:
     return True
 
 
-def _outcome(run: Program, level: Level, frame: Frame) -> Result | Refused:
+def _run_program(run: Program, level: Level, frame: Frame) -> Result | Refused:
     try:
         refuse_frame(frame, level)
         result = run(frame, level.settings)
         refuse_result(frame, result, level)
-        result = confirmed(run, level, frame, result)
+        result = confirm_slope(run, level, frame, result)
     except Refused as refused:
         return refused
     except MemoryError as error:

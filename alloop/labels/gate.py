@@ -26,7 +26,7 @@ The torque is taken about the centroid: it does not depend on where the molecule
 
 A level's setting `gate`, a mapping of some of `Tolerances`' names to numbers, moves its
 thresholds. Sums see a push on an atom, not a wrong scale or sign: `slope` does (see
-`alloop.labels.slope`).
+`alloop.labels.slope_check`).
 """
 
 from collections.abc import Mapping
@@ -38,12 +38,12 @@ from typing import Any
 import numpy as np
 from ase.data import covalent_radii
 
-from alloop.core.atoms import symbol
+from alloop.core.atoms import chemical_symbol
 from alloop.core.frame import Frame
 from alloop.core.levels import Level
 from alloop.core.records import Failure
 from alloop.core.units import Floats, Integers
-from alloop.labels.outcome import Refused, Result
+from alloop.labels.result import Refused, Result
 
 WAVE_FUNCTIONS = ("hf", "mp2", "ccsd", "ccsd(t)")
 ELEMENTS = range(1, 119)
@@ -75,10 +75,10 @@ _FIXED_GRID = Tolerances(net_force=0.02, torque=0.1)
 _FOREIGN = Tolerances()
 
 
-def tolerances(level: Level) -> Tolerances:
+def level_tolerances(level: Level) -> Tolerances:
     """The gate of a level: that of its class, moved by its setting `gate`."""
     settings = level.settings
-    return replace(_of_class(level.kind, settings), **settings.get("gate", {}))
+    return replace(_class_tolerances(level.kind, settings), **settings.get("gate", {}))
 
 
 def gate_problems(settings: Mapping[str, Any]) -> list[str]:
@@ -86,10 +86,12 @@ def gate_problems(settings: Mapping[str, Any]) -> list[str]:
     given = settings.get("gate", {})
     if not isinstance(given, Mapping):
         return [f"expected `gate` to map names to numbers, got {given!r}"]
-    return [text for key, value in given.items() if (text := _wrong(key, value))]
+    return [
+        text for key, value in given.items() if (text := _wrong_threshold(key, value))
+    ]
 
 
-def _of_class(kind: str, settings: Mapping[str, Any]) -> Tolerances:
+def _class_tolerances(kind: str, settings: Mapping[str, Any]) -> Tolerances:
     if kind in ("toy", "xtb"):
         return _EXACT
     if kind != "pyscf":
@@ -99,7 +101,7 @@ def _of_class(kind: str, settings: Mapping[str, Any]) -> Tolerances:
     return _GRID if settings.get("grid_response") else _FIXED_GRID
 
 
-def _wrong(key: str, value: object) -> str | None:
+def _wrong_threshold(key: str, value: object) -> str | None:
     names = [field.name for field in fields(Tolerances)]
     if key not in names:
         hint = get_close_matches(key, names, n=1) or names
@@ -138,10 +140,11 @@ def check_geometry(frame: Frame, limits: Tolerances) -> str | None:
         return f"coordinates beyond {_FARTHEST:g} Å lose their last digits"
     if any(np.linalg.norm(frame.cell[list(frame.pbc)], axis=1) < _THINNEST):
         return "a periodic direction has no cell vector"
-    if contact := _closest(frame, limits.closest):
+    if contact := _closest_contact(frame, limits.closest):
         ratio, i, j = contact
         pair = (
-            f"{symbol(int(frame.numbers[i]))}{i} and {symbol(int(frame.numbers[j]))}{j}"
+            f"{chemical_symbol(int(frame.numbers[i]))}{i} and "
+            f"{chemical_symbol(int(frame.numbers[j]))}{j}"
         )
         return (
             f"{pair} are at {ratio:.2f} of the sum of their covalent radii, "
@@ -161,7 +164,7 @@ def check_result(frame: Frame, result: Result, limits: Tolerances) -> str | None
     net = float(np.linalg.norm(F.sum(axis=0)))  # eV/Å
     torque = float(np.linalg.norm(np.cross(x, F).sum(axis=0)))  # eV
     turned = torque if not any(frame.pbc) else 0.0
-    return _excess(net, turned, float(np.abs(F).max()), limits)
+    return _force_excess(net, turned, float(np.abs(F).max()), limits)
 
 
 def refuse_frame(frame: Frame, level: Level) -> None:
@@ -169,7 +172,7 @@ def refuse_frame(frame: Frame, level: Level) -> None:
     strange = sorted({int(z) for z in frame.numbers if int(z) not in ELEMENTS})
     if strange:
         raise Refused(Failure.UNSUPPORTED, f"there is no element with number {strange}")
-    if problem := check_geometry(frame, tolerances(level)):
+    if problem := check_geometry(frame, level_tolerances(level)):
         raise Refused(Failure.GEOMETRY, problem)
     # xTB counts by itself: its lanthanoids have no f electrons.
     if level.kind == "pyscf" and (problem := check_electrons(frame)):
@@ -178,11 +181,13 @@ def refuse_frame(frame: Frame, level: Level) -> None:
 
 def refuse_result(frame: Frame, result: Result, level: Level) -> None:
     """Raise `Refused` where the result cannot be trusted."""
-    if problem := check_result(frame, result, tolerances(level)):
+    if problem := check_result(frame, result, level_tolerances(level)):
         raise Refused(Failure.GATE, problem, result.details)
 
 
-def _excess(net: float, torque: float, largest: float, at: Tolerances) -> str | None:
+def _force_excess(
+    net: float, torque: float, largest: float, at: Tolerances
+) -> str | None:
     if net > at.net_force:
         return f"net force {net:.2g} eV/Å, at most {at.net_force:g} is allowed"
     if torque > at.torque:
@@ -204,9 +209,9 @@ def _near(places: Floats, reach: float) -> tuple[Integers, Integers]:
     return i[near], j[near]
 
 
-def _closest(frame: Frame, limit: float) -> tuple[float, int, int] | None:
+def _closest_contact(frame: Frame, limit: float) -> tuple[float, int, int] | None:
     """The closest contact below `limit`, over the sum of radii, and whose it is."""
-    images, owners = _images(frame)
+    images, owners = _periodic_images(frame)
     radii = covalent_radii[frame.numbers[owners]]  # (images,) Å
     reach = 2 * limit * float(radii.max())  # Å
     i, j = _near(images, reach)
@@ -219,7 +224,7 @@ def _closest(frame: Frame, limit: float) -> tuple[float, int, int] | None:
     return float(ratios[at]), int(owners[i[at]]), int(owners[j[at]])
 
 
-def _images(frame: Frame) -> tuple[Floats, Integers]:
+def _periodic_images(frame: Frame) -> tuple[Floats, Integers]:
     """Positions of the atoms, then of their nearest periodic images, and whose."""
     steps = product(*[(0, 1, -1) if periodic else (0,) for periodic in frame.pbc])
     shifts = np.array(list(steps), dtype=np.float64) @ frame.cell  # (images, 3) Å

@@ -6,17 +6,17 @@ from typing import Any
 
 from alloop.core.errors import InputError
 from alloop.core.levels import Level
-from alloop.core.spelling import nearest
+from alloop.core.spelling import nearest_word
+from alloop.labels.child.labeller import IsolatedLabeller
 from alloop.labels.gate import WAVE_FUNCTIONS
 from alloop.labels.gate import check_electrons as check_electrons
-from alloop.labels.isolated import IsolatedLabeller
-from alloop.labels.makers import ase_level as ase_level
-from alloop.labels.makers import model_level as model_level
-from alloop.labels.makers import table_level as table_level
-from alloop.labels.makers import xtb_level as xtb_level
 from alloop.labels.named_code import unread_problems
+from alloop.labels.program_levels import ase_level as ase_level
+from alloop.labels.program_levels import model_level as model_level
+from alloop.labels.program_levels import table_level as table_level
+from alloop.labels.program_levels import xtb_level as xtb_level
 from alloop.labels.pyscf.level import pyscf_level as pyscf_level
-from alloop.labels.pyscf.names import FUNCTIONALS
+from alloop.labels.pyscf.spelling import FUNCTIONALS
 from alloop.labels.toy import toy_level as toy_level
 
 EXAMPLES = ("hf/sto-3g", "b3lyp-d4/def2-svp", "ccsd(t)/cc-pvdz", "gfn2-xtb", "gfn1-xtb")
@@ -27,7 +27,7 @@ _MAKERS: Mapping[str, Callable[..., Level]] = {
 }
 
 
-def named(text: str) -> Level:
+def level_from_name(text: str) -> Level:
     """The level that a short name stands for: METHOD/BASIS of PySCF, or an xTB method.
 
     `hf/sto-3g`, `B3LYP-D3BJ/def2-SVP`, `ccsd(t)/cc-pVDZ`, `gfn2-xtb`, `spgfn2-xtb`:
@@ -35,11 +35,11 @@ def named(text: str) -> Level:
     else has its default. Raises InputError for what is no such name; whether PySCF
     knows method and basis, `check_level` tells.
     """
-    settings = spelled_out(text)
+    settings = level_mapping(text)
     return _MAKERS[settings.pop("kind")](**settings)
 
 
-def spelled_out(text: str) -> dict[str, Any]:
+def level_mapping(text: str) -> dict[str, Any]:
     """What a short name says, as a mapping with `kind`; InputError where it is none."""
     word = text.strip().lower()
     if xtb := _XTB.fullmatch(word):
@@ -49,7 +49,7 @@ def spelled_out(text: str) -> dict[str, Any]:
     if method and basis and "/" not in basis:
         method = method.replace("(bj)", "bj")  # as papers write D3(BJ)
         return {"kind": "pyscf", "method": method, "basis": basis}
-    raise InputError(f"{text!r} is no level: {_advice(word)}")
+    raise InputError(f"{text!r} is no level: {_spelling_advice(word)}")
 
 
 def check_level(
@@ -69,9 +69,9 @@ def check_level(
         return child.problems(elements)
 
 
-def _advice(word: str) -> str:
-    if nearest(word, (*WAVE_FUNCTIONS, *FUNCTIONALS), cutoff=0.9):
+def _spelling_advice(word: str) -> str:
+    if nearest_word(word, (*WAVE_FUNCTIONS, *FUNCTIONALS), cutoff=0.9):
         return f"a method needs a basis, as in '{word}/def2-svp'"
-    close = nearest(word, EXAMPLES)
+    close = nearest_word(word, EXAMPLES)
     hint = f"did you mean {close!r}?" if close else "as in 'hf/sto-3g'"
     return f"expected METHOD/BASIS, an xTB method or the path of a YAML file, {hint}"

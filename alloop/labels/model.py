@@ -2,7 +2,8 @@
 
 A network runs on torch, whose OpenMP must not share a process with a program of quantum
 chemistry's. So models are labelled in a child process as all else is, under the same
-limits, and a child serves one kind of level only (`alloop.loop.bench`): the worker's
+limits, and a child serves one kind of level only (`alloop.workers.process_labellers`):
+the worker's
 own torch would be nearer, but its threads and settings are those of the training
 beside it. A frame is a batch of its own on one thread, so that its bits do not depend
 on what came before.
@@ -15,17 +16,17 @@ from typing import Any
 
 import numpy as np
 
-from alloop.core.atoms import number, symbol
-from alloop.core.batch import pack
+from alloop.core.atoms import atomic_number, chemical_symbol
+from alloop.core.batch import pack_frames
 from alloop.core.errors import AlloopError
 from alloop.core.frame import Frame
 from alloop.core.records import Failure
 from alloop.core.roles import Potential
 from alloop.core.species import Domain
-from alloop.labels.outcome import Refused, Result
-from alloop.labels.stored import unchanged
-from alloop.models.checkpoint import Checkpoint, loads, understood
-from alloop.potentials.restore import KINDS, domain, inner, restore
+from alloop.labels.file_levels import unchanged_file
+from alloop.labels.result import Refused, Result
+from alloop.models.checkpoint import Checkpoint, checkpoint_from_bytes, understood
+from alloop.potentials.restore import KINDS, domain, inner_checkpoint, restore_potential
 from alloop.potentials.threads import torch_threads
 
 
@@ -34,9 +35,9 @@ def label_with_model(frame: Frame, settings: Mapping[str, Any]) -> Result:
     try:
         model = _model(settings["path"], settings["content"])
         if model.domain is not None and not settings.get("outside"):
-            model.domain.require(pack([frame]))
+            model.domain.require(pack_frames([frame]))
         with torch_threads(1):
-            said = model.potential.predict(pack([frame]))
+            said = model.potential.predict(pack_frames([frame]))
     except AlloopError as error:
         raise Refused(Failure.UNSUPPORTED, str(error)) from error
     details = {"program": settings["program"]}
@@ -49,17 +50,19 @@ def label_with_model(frame: Frame, settings: Mapping[str, Any]) -> Result:
 def problems(settings: Mapping[str, Any], elements: Sequence[str]) -> list[str]:
     """What is wrong with the file, and elements that it was not trained on."""
     try:
-        checkpoint = _checkpoint(settings)
+        checkpoint = _load_checkpoint(settings)
         if checkpoint.kind not in KINDS:
             known = ", ".join(KINDS)
             return [f"a level's model is one of {known}, not {checkpoint.kind}"]
-        known_elements = _elements(checkpoint)
+        known_elements = _trained_elements(checkpoint)
     except AlloopError as error:
         return [str(error)]
-    strange = [element for element in elements if number(element) not in known_elements]
+    strange = [
+        element for element in elements if atomic_number(element) not in known_elements
+    ]
     if not strange:
         return []
-    trained = ", ".join(symbol(z) for z in sorted(known_elements))
+    trained = ", ".join(chemical_symbol(z) for z in sorted(known_elements))
     return [f"the model was trained on {trained}, it knows no {', '.join(strange)}"]
 
 
@@ -73,15 +76,19 @@ class _Model:
 
 @lru_cache(maxsize=2)
 def _model(path: str, content: str) -> _Model:
-    whole = loads(unchanged({"path": path, "content": content}).read_bytes())
-    return _Model(restore(inner(whole)), domain(whole))
+    whole = checkpoint_from_bytes(
+        unchanged_file({"path": path, "content": content}).read_bytes()
+    )
+    return _Model(restore_potential(inner_checkpoint(whole)), domain(whole))
 
 
-def _checkpoint(settings: Mapping[str, Any]) -> Checkpoint:
-    return inner(loads(unchanged(settings).read_bytes()))
+def _load_checkpoint(settings: Mapping[str, Any]) -> Checkpoint:
+    return inner_checkpoint(
+        checkpoint_from_bytes(unchanged_file(settings).read_bytes())
+    )
 
 
-def _elements(checkpoint: Checkpoint) -> set[int]:
+def _trained_elements(checkpoint: Checkpoint) -> set[int]:
     settings = checkpoint.settings
     with understood():
         named = "references" if "references" in settings else "elements"

@@ -2,9 +2,9 @@
 
 from alloop.core.levels import Level
 from alloop.core.roles import Labeller
+from alloop.labels.child.labeller import IsolatedLabeller as IsolatedLabeller
+from alloop.labels.child.start import Limits as Limits
 from alloop.labels.direct import DirectLabeller as DirectLabeller
-from alloop.labels.isolated import IsolatedLabeller as IsolatedLabeller
-from alloop.labels.start import Limits as Limits
 
 
 def labeller(

@@ -19,7 +19,7 @@ def voigt(stress: Floats) -> Floats:
     return np.array([(given[a, b] + given[b, a]) / 2 for a, b in _ORDER])
 
 
-def stress_of(label: Label) -> Floats | None:
+def stress_from_details(label: Label) -> Floats | None:
     """The stress (6,) in eV/Å³ of a label, in Voigt's order, where it has one; labels
     of older stores tell it among their details."""
     return label.stress if label.stress is not None else _told(label.details)

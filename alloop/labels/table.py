@@ -6,16 +6,16 @@ from dataclasses import replace
 from functools import lru_cache
 from typing import Any, TypeAlias
 
-from alloop.core.atoms import formula, number
+from alloop.core.atoms import atomic_number, hill_formula
 from alloop.core.errors import InputError
 from alloop.core.frame import Frame, FrameId
 from alloop.core.records import Failure
 from alloop.core.units import Floats
-from alloop.files.facts import Intake, Units
-from alloop.files.raw import Keys
-from alloop.files.read import converted, read_file
-from alloop.labels.outcome import Refused, Result
-from alloop.labels.stored import unchanged
+from alloop.files.label_files import convert_labels, read_file
+from alloop.files.raw_label import LabelKeys
+from alloop.files.units import FileUnits, LabelledFrames
+from alloop.labels.file_levels import unchanged_file
+from alloop.labels.result import Refused, Result
 
 _Rows: TypeAlias = dict[FrameId, tuple[float, Floats]]  # eV, (atoms, 3) eV/Å
 _SAME = 1e-6  # eV: two energies of one frame that differ by no more are one
@@ -24,12 +24,12 @@ _SAME = 1e-6  # eV: two energies of one frame that differ by no more are one
 def label_with_table(frame: Frame, settings: Mapping[str, Any]) -> Result:
     """The stored energy and forces; raises Refused where there are none."""
     try:
-        rows = _rows(json.dumps(settings, sort_keys=True))
+        rows = _table_rows(json.dumps(settings, sort_keys=True))
     except InputError as error:
         raise Refused(Failure.UNSUPPORTED, str(error)) from error
     found = rows.get(frame.id)
     if found is None:
-        text = f"none of the table's {len(rows)} frames is this {formula(frame)}"
+        text = f"none of the table's {len(rows)} frames is this {hill_formula(frame)}"
         raise Refused(Failure.MISSING, text)
     return Result(found[0], found[1].copy())
 
@@ -37,40 +37,40 @@ def label_with_table(frame: Frame, settings: Mapping[str, Any]) -> Result:
 def problems(settings: Mapping[str, Any], elements: Sequence[str]) -> list[str]:
     """What is wrong with the file, and elements that none of its frames has."""
     try:
-        intake = _intake(settings)
-        _indexed(intake)
+        intake = _read_table(settings)
+        _index_rows(intake)
     except InputError as error:
         return [str(error)]
     known = {int(z) for frame in intake.frames for z in frame.numbers}
-    lacking = [element for element in elements if number(element) not in known]
+    lacking = [element for element in elements if atomic_number(element) not in known]
     return [f"no frame of {settings['path']} holds {', '.join(lacking)}"] * bool(
         lacking
     )
 
 
 @lru_cache(maxsize=2)
-def _rows(text: str) -> _Rows:
-    return _indexed(_intake(json.loads(text)))
+def _table_rows(text: str) -> _Rows:
+    return _index_rows(_read_table(json.loads(text)))
 
 
-def _intake(settings: Mapping[str, Any]) -> Intake:
-    path = unchanged(settings)
-    keys = Keys(settings["energy_key"], settings["forces_key"])
+def _read_table(settings: Mapping[str, Any]) -> LabelledFrames:
+    path = unchanged_file(settings)
+    keys = LabelKeys(settings["energy_key"], settings["forces_key"])
     names = ("energy_unit", "length_unit", "force_unit")
-    units = Units(*(settings[name] for name in names))
+    units = FileUnits(*(settings[name] for name in names))
     said = {x: settings[x] for x in ("charge", "spin") if settings[x] is not None}
     raws = [replace(raw, **said) for raw in read_file(path, keys)]
-    return converted(path, raws, units)
+    return convert_labels(path, raws, units)
 
 
-def _indexed(intake: Intake) -> _Rows:
+def _index_rows(intake: LabelledFrames) -> _Rows:
     rows: _Rows = {}
     labels = zip(intake.frames, intake.energies, intake.forces, strict=True)
     for frame, energy, forces in labels:
         first, _ = rows.setdefault(frame.id, (float(energy), forces))
         if abs(first - energy) > _SAME:
             raise InputError(
-                f"one {formula(frame)} frame has two energies in the table, "
+                f"one {hill_formula(frame)} frame has two energies in the table, "
                 f"{first:.6f} and {energy:.6f} eV; keep the right one"
             )
     return rows

@@ -14,13 +14,13 @@ from typing import Any
 import numpy as np
 from ase.data import covalent_radii
 
-from alloop.core.atoms import symbol
+from alloop.core.atoms import chemical_symbol
 from alloop.core.frame import Frame
-from alloop.core.levels import Level, level
+from alloop.core.levels import Level, make_level
 from alloop.core.records import Failure
 from alloop.core.units import Floats
-from alloop.labels.faults import DEEDS, SPOILS, spoiled, suffer
-from alloop.labels.outcome import Refused, Result
+from alloop.labels.result import Refused, Result
+from alloop.testing.label_faults import DEEDS, SPOILS, cause_fault, spoil_forces
 
 # D in eV, a in 1/Å, r_0 in Å
 PAIRS: dict[str, tuple[float, float, float]] = {
@@ -58,13 +58,13 @@ def toy_level(
         "fail_above": fail_above,
         "fault": fault,
     }
-    return level("toy", settings)
+    return make_level("toy", settings)
 
 
 def label_with_toy(frame: Frame, settings: Mapping[str, Any]) -> Result:
     """Energy and forces of the Morse pairs; raises Refused where too stretched."""
-    suffer(settings["fault"])
-    _burn(settings["burn"])
+    cause_fault(settings["fault"])
+    _burn_cpu(settings["burn"])
     i, j = np.triu_indices(len(frame), k=1)
     apart = frame.positions[j] - frame.positions[i]  # (pairs, 3) Å
     r = np.linalg.norm(apart, axis=1)  # (pairs,) Å
@@ -73,7 +73,7 @@ def label_with_toy(frame: Frame, settings: Mapping[str, Any]) -> Result:
         raise Refused(
             Failure.NOT_CONVERGED, f"a pair is {r.max():.2f} Å apart, limit {limit:g}"
         )
-    D, a, r0 = _parameters(frame, settings)
+    D, a, r0 = _pair_parameters(frame, settings)
     e = np.exp(-a * (r - r0))
     energy = float((D * ((1 - e) ** 2 - 1)).sum()) + settings["offset"] * len(frame)
     slope = 2 * D * a * e * (1 - e)  # dE/dr (pairs,) eV/Å
@@ -81,7 +81,7 @@ def label_with_toy(frame: Frame, settings: Mapping[str, Any]) -> Result:
     forces = np.zeros((len(frame), 3))
     np.add.at(forces, i, pull)
     np.add.at(forces, j, -pull)
-    return Result(energy, spoiled(forces, settings["fault"]), {"program": "toy"})
+    return Result(energy, spoil_forces(forces, settings["fault"]), {"program": "toy"})
 
 
 def problems(settings: Mapping[str, Any], _elements: Sequence[str]) -> list[str]:
@@ -91,12 +91,12 @@ def problems(settings: Mapping[str, Any], _elements: Sequence[str]) -> list[str]
     return [f"expected a toy fault of {', '.join(FAULTS[1:])}, got {settings['fault']}"]
 
 
-def _parameters(
+def _pair_parameters(
     frame: Frame, settings: Mapping[str, Any]
 ) -> tuple[Floats, Floats, Floats]:
     n = len(frame)
     rows = [
-        _pair(int(frame.numbers[i]), int(frame.numbers[j]))
+        _element_pair(int(frame.numbers[i]), int(frame.numbers[j]))
         for i in range(n)
         for j in range(i + 1, n)
     ]
@@ -104,13 +104,13 @@ def _parameters(
     return D * settings["stiffness"], a, r0 + settings["stretch"]
 
 
-def _pair(z1: int, z2: int) -> tuple[float, float, float]:
-    name = "-".join(sorted((symbol(z1), symbol(z2))))
+def _element_pair(z1: int, z2: int) -> tuple[float, float, float]:
+    name = "-".join(sorted((chemical_symbol(z1), chemical_symbol(z2))))
     radii = float(covalent_radii[z1] + covalent_radii[z2])  # Å
     return PAIRS.get(name, (3.0, 2.0, radii))
 
 
-def _burn(seconds: float) -> None:
+def _burn_cpu(seconds: float) -> None:
     end = time.process_time() + seconds
     while time.process_time() < end:
         pass

@@ -15,12 +15,12 @@ from typing import Any
 
 import numpy as np
 
-from alloop.core.atoms import number
+from alloop.core.atoms import atomic_number
 from alloop.core.frame import Frame
-from alloop.core.levels import installed
+from alloop.core.levels import installed_version
 from alloop.core.records import Detail, Failure
 from alloop.core.units import BOHR, BOLTZMANN, HARTREE
-from alloop.labels.outcome import Refused, Result
+from alloop.labels.result import Refused, Result
 from alloop.labels.stress import voigt
 
 METHODS = {"gfn1-xtb": "GFN1-xTB", "gfn2-xtb": "GFN2-xTB"}
@@ -37,17 +37,17 @@ _SAID = (  # what tblite says, and what it means
 
 def label_with_xtb(frame: Frame, settings: Mapping[str, Any]) -> Result:
     """Free energy and forces, and the stress of a cell; raises Refused without."""
-    _refuse(frame, settings)
+    _refuse_frame(frame, settings)
     from tblite.exceptions import TBLiteRuntimeError, TBLiteValueError
 
     _one_thread()
     try:
-        answer = _calculator(frame, settings).singlepoint()
+        answer = _make_calculator(frame, settings).singlepoint()
     except TBLiteRuntimeError as error:
-        raise Refused(_meaning(str(error)), f"tblite: {error}") from error
+        raise Refused(_failure_of_message(str(error)), f"tblite: {error}") from error
     except TBLiteValueError as error:
         raise Refused(Failure.UNSUPPORTED, f"tblite: {error}") from error
-    details = {"program": settings["program"], **_orbitals(frame, answer)}
+    details = {"program": settings["program"], **_orbital_details(frame, answer)}
     stress = None
     if any(frame.pbc):
         volume = abs(np.linalg.det(frame.cell))  # Å³
@@ -58,9 +58,9 @@ def label_with_xtb(frame: Frame, settings: Mapping[str, Any]) -> Result:
 
 def problems(settings: Mapping[str, Any], elements: Sequence[str]) -> list[str]:
     """What cannot work with this level and these elements, one sentence each."""
-    if _here() == "tblite":
+    if _installed_tblite() == "tblite":
         return [MISSING]
-    heavy = [element for element in elements if number(element) > _LAST]
+    heavy = [element for element in elements if atomic_number(element) > _LAST]
     title, found = settings["title"], []
     if heavy:
         found.append(f"{title} ends with radon, it cannot do {', '.join(heavy)}")
@@ -72,18 +72,21 @@ def problems(settings: Mapping[str, Any], elements: Sequence[str]) -> list[str]:
     return found
 
 
-def _refuse(frame: Frame, settings: Mapping[str, Any]) -> None:
-    if _here() == "tblite":
+def _refuse_frame(frame: Frame, settings: Mapping[str, Any]) -> None:
+    if _installed_tblite() == "tblite":
         raise Refused(Failure.UNSUPPORTED, MISSING)
-    if settings["program"] != _here():
-        text = f"this level belongs to {settings['program']}, {_here()} is installed"
+    if settings["program"] != _installed_tblite():
+        text = (
+            f"this level belongs to {settings['program']}, {_installed_tblite()} is "
+            "installed"
+        )
         raise Refused(Failure.UNSUPPORTED, text)
     if any(frame.pbc) and not all(frame.pbc):  # it would not say so
         text = "tblite repeats a cell in all three directions or in none"
         raise Refused(Failure.UNSUPPORTED, f"{text}, got pbc {frame.pbc}")
 
 
-def _calculator(frame: Frame, settings: Mapping[str, Any]) -> Any:
+def _make_calculator(frame: Frame, settings: Mapping[str, Any]) -> Any:
     from tblite.interface import Calculator
 
     periodic = any(frame.pbc)
@@ -95,7 +98,7 @@ def _calculator(frame: Frame, settings: Mapping[str, Any]) -> Any:
         uhf=frame.spin,
         lattice=frame.cell / BOHR if periodic else None,
         periodic=np.array(frame.pbc) if periodic else None,
-        logger=_silent,
+        logger=_silent_logger,
     )
     calculator.set("verbosity", 0)
     calculator.set("accuracy", settings["accuracy"])
@@ -106,7 +109,7 @@ def _calculator(frame: Frame, settings: Mapping[str, Any]) -> Any:
     return calculator
 
 
-def _orbitals(frame: Frame, answer: Any) -> dict[str, Detail]:
+def _orbital_details(frame: Frame, answer: Any) -> dict[str, Detail]:
     """Number of functions, and the gap (eV) of a closed shell.
 
     Raises Refused where the electrons do not fit: tblite fills what orbitals there are
@@ -124,29 +127,29 @@ def _orbitals(frame: Frame, answer: Any) -> dict[str, Detail]:
     return facts
 
 
-def _meaning(said: str) -> Failure:
+def _failure_of_message(said: str) -> Failure:
     return next((why for part, why in _SAID if part in said), Failure.CRASHED)
 
 
 @cache
-def _here() -> str:
+def _installed_tblite() -> str:
     """The installed tblite; without a version where there is none."""
-    return installed("tblite")
+    return installed_version("tblite")
 
 
 def _one_thread() -> None:
     """Tell the OpenMP that tblite was linked with, if any, whatever the environment."""
-    library = _library()
+    library = _openmp_library()
     if hasattr(library, "omp_set_num_threads"):
         library.omp_set_num_threads(1)
 
 
 @cache
-def _library() -> ctypes.CDLL:
+def _openmp_library() -> ctypes.CDLL:
     from tblite import _libtblite
 
     return ctypes.CDLL(_libtblite.__file__)
 
 
-def _silent(_text: str) -> None:
+def _silent_logger(_text: str) -> None:
     """tblite prints through a callback."""

@@ -1,1 +1,1 @@
-"""Decide purely, commit, then act."""
+"""The decisions of a campaign: pure functions over frozen facts."""

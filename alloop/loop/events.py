@@ -8,8 +8,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TypeAlias
 
-from alloop.core.cost import Cost
 from alloop.core.frame import Frame, FrameId
+from alloop.core.label_cost import Cost
 from alloop.core.levels import LevelId
 from alloop.core.records import Candidate, Detail, Label, Noise, Unlabelled, Walker
 from alloop.core.units import Floats

@@ -18,7 +18,7 @@ class Budget:
 
 
 @dataclass(frozen=True, slots=True)
-class Seeding:
+class SeedRules:
     """The first labels and the frozen set's size, shared out over the molecules.
 
     per_walker: frozen frames that one MD run gives.
@@ -31,7 +31,7 @@ class Seeding:
 
 
 @dataclass(frozen=True, slots=True)
-class Exploring:
+class ExploreRules:
     """The walkers of a round: `steps` each, in batches of `batch`, `piece` a task."""
 
     walkers: int = 16
@@ -53,7 +53,7 @@ class Examining:
 
 
 @dataclass(frozen=True, slots=True)
-class Stopping:
+class StopRules:
     """Reasons to stop before the budget is spent; None means never.
 
     target: force error on the frozen set, eV/Å. patience: generations in a row that
@@ -85,9 +85,9 @@ class Rules:
     """
 
     budget: Budget
-    seeding: Seeding = Seeding()
-    exploring: Exploring = Exploring()
-    stopping: Stopping = Stopping()
+    seeding: SeedRules = SeedRules()
+    exploring: ExploreRules = ExploreRules()
+    stopping: StopRules = StopRules()
     examining: Examining = Examining()
     every: int = 10
     control: float = 0.1
@@ -99,12 +99,12 @@ class Rules:
     recheck: Mapping[str, float] = field(default_factory=dict)
     doubts: Mapping[str, Mapping[Doubt, str]] = field(default_factory=dict)
 
-    def barred(self, fidelity: str) -> frozenset[Doubt]:
+    def barred_doubts(self, fidelity: str) -> frozenset[Doubt]:
         """The doubts that keep a label of the fidelity out of all learning."""
         verdicts = self.doubts.get(fidelity, {})
         return frozenset(doubt for doubt, what in verdicts.items() if what == "exclude")
 
     @property
-    def single(self) -> bool:
+    def is_single_fidelity(self) -> bool:
         """True where the campaign has one fidelity only."""
         return self.budget.cheap == 0

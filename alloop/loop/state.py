@@ -1,4 +1,4 @@
-"""What the loop knows, as frozen facts; `alloop.loop.learning` makes new ones. Pure."""
+"""What the loop knows, as frozen facts; `alloop.loop.reducer` makes new ones. Pure."""
 
 from collections.abc import Iterable, Mapping, Set
 from dataclasses import dataclass, field, replace
@@ -6,11 +6,11 @@ from math import isfinite
 
 import numpy as np
 
-from alloop.core.cost import Cost
 from alloop.core.doubts import Doubt
 from alloop.core.frame import Frame, FrameId
+from alloop.core.label_cost import Cost
 from alloop.core.records import Candidate, Walker
-from alloop.core.seeds import share
+from alloop.core.seeds import name_share
 from alloop.core.splits import EXAMINATION, split_of
 from alloop.core.units import Floats
 from alloop.loop import events as e
@@ -21,7 +21,7 @@ _FIRST_STEPS = 20  # MD steps: whoever stops before has not walked
 
 
 @dataclass(frozen=True, slots=True)
-class Entry:
+class LabelState:
     """A label that was asked for (or brought by the user) and how it ended; bias is
     ASTEROID's B in eV/Å."""
 
@@ -37,7 +37,7 @@ class Entry:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Found:
+class FoundCandidates:
     """What one exploration task brought."""
 
     candidates: tuple[Candidate, ...]
@@ -45,7 +45,7 @@ class Found:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Insight:
+class GenerationSummary:
     """A generation as exploration and choice need it, see `events.Trained`."""
 
     model: e.ModelId
@@ -79,16 +79,16 @@ class LoopState:
     seeds: Mapping[int, tuple[Frame, ...]] = field(default_factory=dict)
     open: Mapping[str, e.Command] = field(default_factory=dict)
     attempts: Mapping[str, int] = field(default_factory=dict)
-    blocks: tuple[tuple[Entry, ...], ...] = ()
-    recent: tuple[Entry, ...] = ()
-    found: Mapping[str, Found] = field(default_factory=dict)
+    blocks: tuple[tuple[LabelState, ...], ...] = ()
+    recent: tuple[LabelState, ...] = ()
+    found: Mapping[str, FoundCandidates] = field(default_factory=dict)
     walkers: Mapping[int, Walker] = field(default_factory=dict)
     round: int = 0
     generation: int = 0
     model: e.ModelId | None = None
     lesson: int = 0
     waiting: Mapping[int, int] = field(default_factory=dict)
-    insights: Mapping[int, Insight] = field(default_factory=dict)
+    insights: Mapping[int, GenerationSummary] = field(default_factory=dict)
     explorer: int = 0
     threshold: float | None = None
     landmarks: Floats = field(default_factory=lambda: np.zeros((0, 0)))
@@ -109,7 +109,7 @@ class LoopState:
     finished: str | None = None
     broken: str | None = None
 
-    def entries(self) -> Iterable[Entry]:
+    def entries(self) -> Iterable[LabelState]:
         """All labels asked for, in journal order."""
         for block in self.blocks:
             yield from block
@@ -128,9 +128,9 @@ class LoopState:
             and split_of(entry.purpose, entry.brought) == "train"
             and not entry.doubts & barred
         )
-        return tuple(sorted(set(wanted) - self._excluded(fidelity)))
+        return tuple(sorted(set(wanted) - self._excluded_frames(fidelity)))
 
-    def heldout(
+    def held_out(
         self, share_: float, barred: Set[Doubt] = frozenset()
     ) -> tuple[FrameId, ...]:
         """Sorted ids of the first cheap frames that are kept from training; a frame's
@@ -143,18 +143,18 @@ class LoopState:
         out = tuple(
             frame
             for frame in self.trained_on("cheap", barred)
-            if frame in eligible and share(self.seed, f"heldout/{frame}") < share_
+            if frame in eligible and name_share(self.seed, f"heldout/{frame}") < share_
         )
         return out if len(out) >= _LEAST_HELDOUT else ()
 
-    def test(self, barred: Set[Doubt] = frozenset()) -> tuple[FrameId, ...]:
+    def test_frames(self, barred: Set[Doubt] = frozenset()) -> tuple[FrameId, ...]:
         """Sorted ids of the frozen test set; no label with a barred doubt."""
         frames = {
             entry.frame
             for entry in self.entries()
             if entry.purpose == TEST and entry.good and not entry.doubts & barred
         }
-        return tuple(sorted(frames - self._excluded("expensive")))
+        return tuple(sorted(frames - self._excluded_frames("expensive")))
 
     @property
     def best(self) -> int:
@@ -171,11 +171,11 @@ class LoopState:
         farthest = max(self.moved.values(), default=_FIRST_STEPS)
         return farthest < _FIRST_STEPS and all(stopped)
 
-    def before(self, blocks: int) -> "LoopState":
+    def first_blocks(self, blocks: int) -> "LoopState":
         """The state with the first so many blocks of entries only."""
         return replace(self, blocks=self.blocks[:blocks], recent=())
 
-    def used(self, fidelity: str) -> int:
+    def labels_used(self, fidelity: str) -> int:
         """Labels spent at the fidelity, failed ones included; those that only test set
         aside."""
         free = (TEST, EXAMINATION, "given")
@@ -186,5 +186,5 @@ class LoopState:
         """What all labels cost so far."""
         return sum(entry.cpu_seconds for entry in self.entries())
 
-    def _excluded(self, fidelity: str) -> set[FrameId]:
+    def _excluded_frames(self, fidelity: str) -> set[FrameId]:
         return {frame for frame, what in self.excluded if what in (fidelity, "all")}

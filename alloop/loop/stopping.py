@@ -2,18 +2,18 @@
 
 from math import isfinite
 
-from alloop.core.counting import plural
-from alloop.loop.rules import Exploring, Rules, Stopping
+from alloop.core.plurals import plural
+from alloop.loop.rules import ExploreRules, Rules, StopRules
 from alloop.loop.state import LoopState
 
 
-def left(state: LoopState, rules: Rules, fidelity: str) -> int:
+def labels_left(state: LoopState, rules: Rules, fidelity: str) -> int:
     """Labels that the budget still allows at the fidelity."""
     budget = rules.budget.cheap if fidelity == "cheap" else rules.budget.expensive
-    return max(0, budget - state.used(fidelity))
+    return max(0, budget - state.labels_used(fidelity))
 
 
-def price(state: LoopState, fidelity: str) -> float:
+def mean_label_cost(state: LoopState, fidelity: str) -> float:
     """CPU seconds of a label at the fidelity, mean over the start molecules; 0 while
     nothing is known."""
     cost = state.costs.get(state.levels.get(fidelity, ""))
@@ -24,10 +24,10 @@ def price(state: LoopState, fidelity: str) -> float:
 
 def reserved(state: LoopState, rules: Rules) -> float:
     """CPU seconds of labels that are kept for the final examination."""
-    return rules.examining.frames * price(state, "expensive")
+    return rules.examining.frames * mean_label_cost(state, "expensive")
 
 
-def lost_walkers(exploring: Exploring) -> str:
+def lost_walkers(exploring: ExploreRules) -> str:
     """Why MD that gets nowhere ends a campaign, and what to do."""
     return (
         "guard rails stopped every walker within its first MD steps: lower `explore: "
@@ -37,7 +37,7 @@ def lost_walkers(exploring: Exploring) -> str:
     )
 
 
-def explorer(state: LoopState, rules: Rules) -> int:
+def exploring_generation(state: LoopState, rules: Rules) -> int:
     """The generation that explores next: `staleness` behind the newest lesson, whatever
     is trained by now. After a change of the rules too, none goes back in time."""
     return max(1, state.explorer, state.lesson - rules.staleness)
@@ -46,7 +46,7 @@ def explorer(state: LoopState, rules: Rules) -> int:
 def reason_to_stop(state: LoopState, rules: Rules) -> str | None:
     """Why no further round is worth it, or None."""
     stopping, budget = rules.stopping, rules.budget
-    if left(state, rules, "expensive") == 0:
+    if labels_left(state, rules, "expensive") == 0:
         return "the budget of expensive labels is spent"
     hours = (state.cpu_seconds() + reserved(state, rules)) / 3600
     if budget.cpu_hours is not None and hours >= budget.cpu_hours:
@@ -58,7 +58,9 @@ def reason_to_stop(state: LoopState, rules: Rules) -> str | None:
 
 def _error_is_good_enough(state: LoopState, rules: Rules) -> str | None:
     stopping = rules.stopping
-    early = max(0, state.generation - explorer(state, rules))  # not waited for
+    early = max(
+        0, state.generation - exploring_generation(state, rules)
+    )  # not waited for
     told = state.errors[: len(state.errors) - early]
     errors = [error for error in told if isfinite(error)]
     if not errors:
@@ -68,14 +70,14 @@ def _error_is_good_enough(state: LoopState, rules: Rules) -> str | None:
             f"the target is met: {errors[-1] * 1e3:.1f} meV/Å on the frozen set, "
             f"{stopping.target * 1e3:.1f} asked for"
         )
-    if stopping.patience is not None and _flat(errors, stopping):
+    if stopping.patience is not None and _is_flat(errors, stopping):
         return (
             f"the error has not improved for {plural(stopping.patience, 'generation')}"
         )
     return None
 
 
-def _flat(errors: list[float], stopping: Stopping) -> bool:
+def _is_flat(errors: list[float], stopping: StopRules) -> bool:
     patience = max(1, stopping.patience or 0)
     if len(errors) <= patience:
         return False

@@ -5,13 +5,13 @@ from dataclasses import dataclass
 import numpy as np
 from ase.data import covalent_radii
 
-from alloop.core.batch import Batch, pack
+from alloop.core.batch import Batch, pack_frames
 from alloop.core.frame import Frame
 from alloop.core.units import Booleans, Floats, Integers
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Pairs:
+class WalkerPairs:
     """All pairs of atoms that share a walker.
 
     first, second, walker (pairs,); radii (pairs,): summed covalent radii in Å; cells
@@ -27,24 +27,24 @@ class Pairs:
     images: Floats | None
 
 
-def all_pairs(batch: Batch) -> Pairs:
+def all_pairs(batch: Batch) -> WalkerPairs:
     """The pairs of each frame of the batch, frame after frame."""
-    parts = [_triangle(size) + start for start, size in _blocks(batch)]
+    parts = [_triangle_pairs(size) + start for start, size in _size_blocks(batch)]
     both = np.concatenate([np.zeros((2, 0), dtype=np.int64), *parts], axis=1)
-    walker = batch.owner[both[0]]
+    walker = batch.frame_index[both[0]]
     radius = covalent_radii[batch.numbers]
     periodic = bool(batch.pbc.any())
-    return Pairs(
+    return WalkerPairs(
         first=both[0],
         second=both[1],
         walker=walker,
         radii=radius[both[0]] + radius[both[1]],
         cells=batch.cells[walker] if periodic else None,
-        images=_images(batch)[walker] if periodic else None,
+        images=_inverse_cells(batch)[walker] if periodic else None,
     )
 
 
-def relative_distances(pairs: Pairs, positions: Floats) -> Floats:
+def relative_distances(pairs: WalkerPairs, positions: Floats) -> Floats:
     """Distance over summed covalent radii (pairs,), between nearest images."""
     d = positions[pairs.first] - positions[pairs.second]
     if pairs.cells is not None and pairs.images is not None:
@@ -54,14 +54,16 @@ def relative_distances(pairs: Pairs, positions: Floats) -> Floats:
     return out
 
 
-def closest(pairs: Pairs, relative: Floats, walkers: int) -> Floats:
+def closest_distance(pairs: WalkerPairs, relative: Floats, walkers: int) -> Floats:
     """The smallest relative distance of each walker (walkers,); inf for one atom."""
     out = np.full(walkers, np.inf)
     np.minimum.at(out, pairs.walker, relative)
     return out
 
 
-def widest(pairs: Pairs, relative: Floats, among: Booleans, walkers: int) -> Floats:
+def widest_distance(
+    pairs: WalkerPairs, relative: Floats, among: Booleans, walkers: int
+) -> Floats:
     """The largest relative distance of the pairs `among` (pairs,); 0 without any."""
     out = np.zeros(walkers)
     np.maximum.at(out, pairs.walker[among], relative[among])
@@ -70,19 +72,21 @@ def widest(pairs: Pairs, relative: Floats, among: Booleans, walkers: int) -> Flo
 
 def closest_contact(frame: Frame) -> float:
     """The smallest distance in a frame over its summed covalent radii."""
-    pairs = all_pairs(pack([frame]))
-    return float(closest(pairs, relative_distances(pairs, frame.positions), 1)[0])
+    pairs = all_pairs(pack_frames([frame]))
+    return float(
+        closest_distance(pairs, relative_distances(pairs, frame.positions), 1)[0]
+    )
 
 
-def _blocks(batch: Batch) -> list[tuple[int, int]]:
-    return [(span.start, span.stop - span.start) for span in batch.spans()]
+def _size_blocks(batch: Batch) -> list[tuple[int, int]]:
+    return [(span.start, span.stop - span.start) for span in batch.atom_slices()]
 
 
-def _triangle(size: int) -> Integers:
+def _triangle_pairs(size: int) -> Integers:
     return np.array(np.triu_indices(size, 1), dtype=np.int64)
 
 
-def _images(batch: Batch) -> Floats:
+def _inverse_cells(batch: Batch) -> Floats:
     """Inverse cells (frames, 3, 3), zero along directions that do not repeat."""
     inverse = np.linalg.pinv(batch.cells)
     return np.where(batch.pbc[:, None, :], inverse, 0.0)

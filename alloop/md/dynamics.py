@@ -9,7 +9,7 @@ _KINDS = ("langevin", "verlet")
 
 
 @dataclass(frozen=True, slots=True)
-class Dynamics:
+class DynamicsSettings:
     """How walkers move.
 
     kind: "langevin" or "verlet" (NVE). temperature in K, timestep in fs, friction in

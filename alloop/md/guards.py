@@ -8,11 +8,11 @@ from alloop.core.batch import Batch
 from alloop.core.errors import InputError
 from alloop.core.units import Booleans, Floats
 from alloop.md.contacts import (
-    Pairs,
+    WalkerPairs,
     all_pairs,
-    closest,
+    closest_distance,
     relative_distances,
-    widest,
+    widest_distance,
 )
 
 # Generous, so that a bond that is being stretched when a piece begins is still watched;
@@ -46,7 +46,7 @@ class Guards:
 
 
 @dataclass(frozen=True, slots=True)
-class Trip:
+class GuardTrip:
     """A guard that tripped: its name (the candidate's origin) and a sentence."""
 
     guard: str
@@ -54,16 +54,16 @@ class Trip:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Watch:
+class GuardGeometry:
     """What the guards of a batch look at: its pairs, and which of them are bonds."""
 
-    pairs: Pairs
+    pairs: WalkerPairs
     bonds: Booleans
     walkers: int
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Readings:
+class GuardReadings:
     """One look at all walkers: positions and forces (atoms, 3), finite, heat, surprise
     (walkers,); heat and surprise as multiples of what they are compared with."""
 
@@ -75,69 +75,75 @@ class Readings:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class _Gauge:
+class _GuardCheck:
     guard: str
     values: Floats
     beyond: Booleans
     phrase: str
 
 
-def watch(batch: Batch) -> Watch:
+def guard_geometry(batch: Batch) -> GuardGeometry:
     """What to look at while these frames move; bonds are those that they have now."""
     pairs = all_pairs(batch)
     bonds = relative_distances(pairs, batch.positions) < _BONDED
-    return Watch(pairs, bonds, len(batch))
+    return GuardGeometry(pairs, bonds, len(batch))
 
 
-def trips(watch: Watch, guards: Guards, readings: Readings) -> dict[int, Trip]:
+def tripped_guards(
+    watch: GuardGeometry, guards: Guards, readings: GuardReadings
+) -> dict[int, GuardTrip]:
     """The walkers whose guard trips, each with the first guard that does."""
-    found: dict[int, Trip] = {}
-    for gauge in _gauges(watch, guards, readings):
+    found: dict[int, GuardTrip] = {}
+    for gauge in _guard_checks(watch, guards, readings):
         for walker in np.flatnonzero(gauge.beyond):
             reason = gauge.phrase.format(gauge.values[walker])
-            found.setdefault(int(walker), Trip(gauge.guard, reason))
+            found.setdefault(int(walker), GuardTrip(gauge.guard, reason))
     return found
 
 
-def _gauges(watch: Watch, guards: Guards, readings: Readings) -> list[_Gauge]:
+def _guard_checks(
+    watch: GuardGeometry, guards: Guards, readings: GuardReadings
+) -> list[_GuardCheck]:
     none = np.zeros(watch.walkers)
-    gauges = [_Gauge("not finite", none, ~readings.finite, "not finite")]
-    gauges += _mechanical(guards, readings)
-    gauges += _geometric(watch, guards, readings)
+    gauges = [_GuardCheck("not finite", none, ~readings.finite, "not finite")]
+    gauges += _mechanical_checks(guards, readings)
+    gauges += _geometric_checks(watch, guards, readings)
     if guards.surprise is not None and readings.surprise is not None:
         phrase = f"surprise {{:.2f}} times the threshold, above {guards.surprise:g}"
         gauges.append(
-            _above("surprise ceiling", readings.surprise, guards.surprise, phrase)
+            _above_limit("surprise ceiling", readings.surprise, guards.surprise, phrase)
         )
     return gauges
 
 
-def _mechanical(guards: Guards, readings: Readings) -> list[_Gauge]:
+def _mechanical_checks(guards: Guards, readings: GuardReadings) -> list[_GuardCheck]:
     gauges = []
     if guards.force is not None:
         squares = np.einsum("ai,ai->a", readings.forces, readings.forces)
         largest = np.sqrt(np.maximum.reduceat(squares, readings.batch.offsets[:-1]))
         phrase = f"force {{:.1f}} eV/Å above {guards.force:g}"
-        gauges.append(_above("force", largest, guards.force, phrase))
+        gauges.append(_above_limit("force", largest, guards.force, phrase))
     if guards.heat is not None:
         phrase = f"{{:.1f}} times as hot as the thermostat, above {guards.heat:g}"
-        gauges.append(_above("temperature", readings.heat, guards.heat, phrase))
+        gauges.append(_above_limit("temperature", readings.heat, guards.heat, phrase))
     return gauges
 
 
-def _geometric(watch: Watch, guards: Guards, readings: Readings) -> list[_Gauge]:
+def _geometric_checks(
+    watch: GuardGeometry, guards: Guards, readings: GuardReadings
+) -> list[_GuardCheck]:
     relative = relative_distances(watch.pairs, readings.batch.positions)
     gauges = []
     if guards.contact is not None:
-        near = closest(watch.pairs, relative, watch.walkers)
+        near = closest_distance(watch.pairs, relative, watch.walkers)
         phrase = f"atoms at {{:.2f}} of their covalent radii, below {guards.contact:g}"
-        gauges.append(_Gauge("contact", near, near < guards.contact, phrase))
+        gauges.append(_GuardCheck("contact", near, near < guards.contact, phrase))
     if guards.bond is not None:
-        far = widest(watch.pairs, relative, watch.bonds, watch.walkers)
+        far = widest_distance(watch.pairs, relative, watch.bonds, watch.walkers)
         phrase = f"a bond at {{:.2f}} of its covalent radii, above {guards.bond:g}"
-        gauges.append(_above("bond", far, guards.bond, phrase))
+        gauges.append(_above_limit("bond", far, guards.bond, phrase))
     return gauges
 
 
-def _above(guard: str, values: Floats, limit: float, phrase: str) -> _Gauge:
-    return _Gauge(guard, values, values > limit, phrase)
+def _above_limit(guard: str, values: Floats, limit: float, phrase: str) -> _GuardCheck:
+    return _GuardCheck(guard, values, values > limit, phrase)

@@ -16,7 +16,7 @@ from typing import TypeAlias
 
 import numpy as np
 
-from alloop.core.atoms import masses
+from alloop.core.atoms import frame_masses
 from alloop.core.batch import Batch
 from alloop.core.frame import Frame
 from alloop.core.records import Predictions
@@ -33,7 +33,7 @@ Predict: TypeAlias = Callable[[Floats], Predictions]  # of positions (atoms, 3) 
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Bodies:
+class BodyConstants:
     """What stays the same while walkers move.
 
     masses (atoms, 1) in amu; offsets (walkers + 1,), owner (atoms,); held (walkers,):
@@ -49,7 +49,7 @@ class Bodies:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Phase:
+class PhasePoint:
     """A point in phase space: positions (atoms, 3) in Å, velocities (atoms, 3) in Å/fs,
     and what the potential says of them."""
 
@@ -59,68 +59,72 @@ class Phase:
 
 
 @dataclass(frozen=True, slots=True)
-class Bath:
+class HeatBath:
     """A heat bath: temperature in K, friction in 1/fs."""
 
     temperature: float
     friction: float
 
 
-def bodies(batch: Batch, held: Booleans) -> Bodies:
+def body_constants(batch: Batch, held: Booleans) -> BodyConstants:
     """The bodies of a batch; held (walkers,) names the centres of mass at rest."""
-    return Bodies(
-        masses=masses(batch.numbers)[:, None],
+    return BodyConstants(
+        masses=frame_masses(batch.numbers)[:, None],
         offsets=batch.offsets,
-        owner=batch.owner,
+        owner=batch.frame_index,
         held=np.asarray(held, dtype=np.bool_),
         freedom=3 * batch.sizes - 3 * np.asarray(held, dtype=np.int64),
     )
 
 
-def verlet(phase: Phase, bodies: Bodies, timestep: float, predict: Predict) -> Phase:
+def verlet_step(
+    phase: PhasePoint, bodies: BodyConstants, timestep: float, predict: Predict
+) -> PhasePoint:
     """One step of velocity Verlet; timestep in fs."""
     h, m = timestep, bodies.masses
-    v = kick(phase.velocities, phase.said.forces, m, h / 2)
-    q = drift(phase.positions, v, h)
+    v = kick_velocities(phase.velocities, phase.said.forces, m, h / 2)
+    q = drift_positions(phase.positions, v, h)
     said = predict(q)
-    v = kick(v, said.forces, m, h / 2)
-    return Phase(q, without_drift(v, bodies), said)
+    v = kick_velocities(v, said.forces, m, h / 2)
+    return PhasePoint(q, without_drift(v, bodies), said)
 
 
-def baoab(
-    phase: Phase,
-    bodies: Bodies,
-    bath: Bath,
+def baoab_step(
+    phase: PhasePoint,
+    bodies: BodyConstants,
+    bath: HeatBath,
     timestep: float,
     noise: Floats,
     predict: Predict,
-) -> Phase:
+) -> PhasePoint:
     """One step of BAOAB; timestep in fs, noise (atoms, 3) standard normal.
 
     Where the centre of mass is held, its momentum is projected out behind O: what is
     left is the canonical distribution of the other 3N - 3 momenta.
     """
     h, m = timestep, bodies.masses
-    v = kick(phase.velocities, phase.said.forces, m, h / 2)  # B
-    q = drift(phase.positions, v, h / 2)  # A
-    v = without_drift(mix(v, noise, m, bath, h), bodies)  # O
-    q = drift(q, v, h / 2)  # A
+    v = kick_velocities(phase.velocities, phase.said.forces, m, h / 2)  # B
+    q = drift_positions(phase.positions, v, h / 2)  # A
+    v = without_drift(thermostat_velocities(v, noise, m, bath, h), bodies)  # O
+    q = drift_positions(q, v, h / 2)  # A
     said = predict(q)
-    v = kick(v, said.forces, m, h / 2)  # B
-    return Phase(q, v, said)
+    v = kick_velocities(v, said.forces, m, h / 2)  # B
+    return PhasePoint(q, v, said)
 
 
-def kick(v: Floats, force: Floats, mass: Floats, h: float) -> Floats:
+def kick_velocities(v: Floats, force: Floats, mass: Floats, h: float) -> Floats:
     """v + h F/m; force (atoms, 3) in eV/Å, mass (atoms, 1) in amu, h in fs."""
     return v + (h * FORCE_TO_ACCELERATION) * force / mass
 
 
-def drift(q: Floats, v: Floats, h: float) -> Floats:
+def drift_positions(q: Floats, v: Floats, h: float) -> Floats:
     """q + h v."""
     return q + h * v
 
 
-def mix(v: Floats, noise: Floats, mass: Floats, bath: Bath, h: float) -> Floats:
+def thermostat_velocities(
+    v: Floats, noise: Floats, mass: Floats, bath: HeatBath, h: float
+) -> Floats:
     """The exact Ornstein-Uhlenbeck step: friction and noise over h fs."""
     decay = np.exp(-bath.friction * h)
     spread = np.sqrt(
@@ -130,7 +134,7 @@ def mix(v: Floats, noise: Floats, mass: Floats, bath: Bath, h: float) -> Floats:
     return out
 
 
-def without_drift(velocities: Floats, bodies: Bodies) -> Floats:
+def without_drift(velocities: Floats, bodies: BodyConstants) -> Floats:
     """The velocities with the centre of mass at rest where it is held."""
     if not bodies.held.any():
         return velocities
@@ -162,20 +166,20 @@ def maxwell_boltzmann(
     temperature in K, over the 3N - 3 other degrees of freedom; without `rotation` the
     molecule does not turn either (3N - 6, or 3N - 5 where it is linear).
     """
-    m = masses(frame.numbers)[:, None]
+    m = frame_masses(frame.numbers)[:, None]
     drawn = rng.standard_normal((len(frame), 3))
     v = np.sqrt(_thermal_variance(m, temperature)) * drawn
     v = v - (m * v).sum(axis=0) / m.sum()
     return v if rotation else without_rotation(frame.positions, v, m)
 
 
-def kinetic_energy(velocities: Floats, bodies: Bodies) -> Floats:
+def kinetic_energy(velocities: Floats, bodies: BodyConstants) -> Floats:
     """Σ m v²/2 of each walker (walkers,) in eV."""
     per_atom = 0.5 * KINETIC * bodies.masses[:, 0] * (velocities**2).sum(axis=1)
     return _by_walker(per_atom, bodies)
 
 
-def temperature(velocities: Floats, bodies: Bodies) -> Floats:
+def velocity_temperature(velocities: Floats, bodies: BodyConstants) -> Floats:
     """2 E_kin / (f k_B) of each walker (walkers,) in K; 0 where f is 0."""
     f = np.maximum(bodies.freedom, 1)
     out: Floats = 2.0 * kinetic_energy(velocities, bodies) / (f * BOLTZMANN)
@@ -187,6 +191,6 @@ def _thermal_variance(mass: Floats, temperature: float) -> Floats:
     return BOLTZMANN * temperature * FORCE_TO_ACCELERATION / mass
 
 
-def _by_walker(per_atom: Floats, bodies: Bodies) -> Floats:
+def _by_walker(per_atom: Floats, bodies: BodyConstants) -> Floats:
     out: Floats = np.add.reduceat(per_atom, bodies.offsets[:-1], axis=0)
     return out

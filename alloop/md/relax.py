@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from alloop.core.batch import pack
+from alloop.core.batch import pack_frames
 from alloop.core.errors import InputError
 from alloop.core.frame import Frame
 from alloop.core.roles import Potential
@@ -14,7 +14,7 @@ _STIFFNESS = 70.0  # eV/Å², of the first Hessian: a soft bond's
 _STRIDE = 0.2  # Å, the farthest that an atom moves in one step
 
 
-def relax(
+def relax_frame(
     frame: Frame, potential: Potential, fmax: float = 0.01, steps: int = 200
 ) -> Frame:
     """The frame with no force above `fmax` eV/Å, or the best one after `steps`.
@@ -24,29 +24,29 @@ def relax(
     forces are not finite.
     """
     q, hessian = frame.positions, _STIFFNESS * np.eye(3 * len(frame))
-    force = _forces(frame, q, potential)
-    best = (_largest(force), q)
+    force = _forces_at(frame, q, potential)
+    best = (_largest_norm(force), q)
     for _ in range(steps):
         if best[0] < fmax:
             break
-        step = _step(hessian, force)
-        after = _forces(frame, q + step, potential)
-        hessian = _updated(hessian, step.ravel(), (force - after).ravel())
+        step = _newton_step(hessian, force)
+        after = _forces_at(frame, q + step, potential)
+        hessian = _bfgs_update(hessian, step.ravel(), (force - after).ravel())
         q, force = q + step, after
-        best = min(best, (_largest(force), q), key=lambda pair: pair[0])
+        best = min(best, (_largest_norm(force), q), key=lambda pair: pair[0])
     return replace(frame, positions=best[1])
 
 
-def _step(hessian: Floats, force: Floats) -> Floats:
+def _newton_step(hessian: Floats, force: Floats) -> Floats:
     """-|H|⁻¹ g, shortened so that no atom moves farther than the stride."""
     curvature, modes = np.linalg.eigh(hessian)
     along = modes.T @ force.ravel()
     step = (modes @ (along / np.abs(curvature))).reshape(-1, 3)
-    out: Floats = step * min(1.0, _STRIDE / max(_largest(step), 1e-12))
+    out: Floats = step * min(1.0, _STRIDE / max(_largest_norm(step), 1e-12))
     return out
 
 
-def _updated(hessian: Floats, s: Floats, y: Floats) -> Floats:
+def _bfgs_update(hessian: Floats, s: Floats, y: Floats) -> Floats:
     """H + y yᵀ/yᵀs - H s sᵀ H/sᵀHs; s is the step, y the change of the gradient."""
     hs = hessian @ s
     if abs(y @ s) < 1e-12 or abs(s @ hs) < 1e-12:
@@ -54,8 +54,10 @@ def _updated(hessian: Floats, s: Floats, y: Floats) -> Floats:
     return hessian + np.outer(y, y) / (y @ s) - np.outer(hs, hs) / (s @ hs)
 
 
-def _forces(frame: Frame, positions: Floats, potential: Potential) -> Floats:
-    forces = potential.predict(pack([replace(frame, positions=positions)])).forces
+def _forces_at(frame: Frame, positions: Floats, potential: Potential) -> Floats:
+    forces = potential.predict(
+        pack_frames([replace(frame, positions=positions)])
+    ).forces
     if not np.isfinite(forces).all():
         raise InputError(
             "expected finite forces while relaxing the start, got nan or inf; "
@@ -64,5 +66,5 @@ def _forces(frame: Frame, positions: Floats, potential: Potential) -> Floats:
     return forces
 
 
-def _largest(vectors: Floats) -> float:
+def _largest_norm(vectors: Floats) -> float:
     return float(np.sqrt((vectors**2).sum(axis=1)).max())

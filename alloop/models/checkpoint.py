@@ -43,37 +43,37 @@ class Checkpoint:
     tensors: Mapping[str, npt.NDArray[Any]]
 
 
-def identity(checkpoint: Checkpoint) -> str:
+def content_id(checkpoint: Checkpoint) -> str:
     """32 hexadecimal digits of the content: kind, settings, and every tensor's name,
     type, shape and bytes. The order of keys does not matter."""
-    digest = hashlib.sha256(_canonical([_FORMAT, checkpoint.kind]))
-    digest.update(_canonical(checkpoint.settings))
+    digest = hashlib.sha256(_canonical_json([_FORMAT, checkpoint.kind]))
+    digest.update(_canonical_json(checkpoint.settings))
     for name in sorted(checkpoint.tensors):
         array = np.asarray(checkpoint.tensors[name], order="C")
-        digest.update(_canonical([name, array.dtype.str, list(array.shape)]))
+        digest.update(_canonical_json([name, array.dtype.str, list(array.shape)]))
         digest.update(array.tobytes())
     return digest.hexdigest()[:32]
 
 
-def dumps(checkpoint: Checkpoint) -> bytes:
+def checkpoint_to_bytes(checkpoint: Checkpoint) -> bytes:
     """The checkpoint as bytes; equal checkpoints give equal bytes."""
     header = {
         "format": _FORMAT,
         "version": _VERSION,
         "kind": checkpoint.kind,
         "settings": checkpoint.settings,
-        "identity": identity(checkpoint),
+        "identity": content_id(checkpoint),
     }
     tensors = {
         name: np.asarray(array, order="C")
         for name, array in sorted(checkpoint.tensors.items())
     }
     # One key only: safetensors writes several in no fixed order.
-    metadata = {_KEY: _canonical(header).decode()}
+    metadata = {_KEY: _canonical_json(header).decode()}
     return bytes(safetensors_numpy.save(tensors, metadata))
 
 
-def loads(data: bytes) -> Checkpoint:
+def checkpoint_from_bytes(data: bytes) -> Checkpoint:
     """The checkpoint in these bytes.
 
     Raises
@@ -85,9 +85,9 @@ def loads(data: bytes) -> Checkpoint:
     """
     checkpoint, stated = _read(data)
     with understood():
-        whole = identity(checkpoint) == stated
+        whole = content_id(checkpoint) == stated
     if not whole:
-        raise _damaged()
+        raise _damaged_error()
     return checkpoint
 
 
@@ -97,7 +97,7 @@ def content_identity(data: bytes) -> str:
     Raises InputError where they are no model of ours, or one of a newer version.
     """
     with understood():
-        return identity(_read(data)[0])
+        return content_id(_read(data)[0])
 
 
 @contextlib.contextmanager
@@ -121,7 +121,7 @@ def malformed(reason: str) -> InputError:
 
 def _read(data: bytes) -> tuple[Checkpoint, str]:
     """The checkpoint, unverified, and the identity that the file states."""
-    header = _header(data)
+    header = _read_header(data)
     if header["version"] > _VERSION:
         raise InputError(
             f"expected a model file of version {_VERSION} or older, got version "
@@ -130,11 +130,11 @@ def _read(data: bytes) -> tuple[Checkpoint, str]:
     try:
         tensors = safetensors_numpy.load(data)
     except (safetensors.SafetensorError, *MALFORMED) as error:
-        raise _damaged() from error
+        raise _damaged_error() from error
     return Checkpoint(header["kind"], header["settings"], tensors), header["identity"]
 
 
-def _header(data: bytes) -> dict[str, Any]:
+def _read_header(data: bytes) -> dict[str, Any]:
     try:
         size = int.from_bytes(data[:8], "little")
         metadata = json.loads(data[8 : 8 + size]).get("__metadata__", {})
@@ -146,16 +146,16 @@ def _header(data: bytes) -> dict[str, Any]:
             "`alloop export --model FILE` writes one"
         ) from error
     if not (whole and all(isinstance(header[k], t) for k, t in _TYPES.items())):
-        raise _damaged()
+        raise _damaged_error()
     return dict(header)
 
 
-def _damaged() -> DamagedError:
+def _damaged_error() -> DamagedError:
     return DamagedError(
         "expected a whole alloop model file, got one that does not match its checksum; "
         "export the model again"
     )
 
 
-def _canonical(value: Any) -> bytes:
+def _canonical_json(value: Any) -> bytes:
     return json.dumps(value, sort_keys=True, separators=(",", ":")).encode()

@@ -24,8 +24,8 @@ import torch
 from torch import Tensor, nn
 
 from alloop.core.errors import InputError
-from alloop.models.bonds import angles, bonds
-from alloop.models.gated import Part, gated
+from alloop.models.bond_graph import bond_angles, bond_graph
+from alloop.models.gated_mlp import MLPPart, gated_mlp
 from alloop.models.graph import Graph, edge_vectors, sum_frames
 from alloop.models.layers import Network, NetworkOutput
 
@@ -46,7 +46,7 @@ _FROZEN = {
 _SOFT = 1.0 - 1e-6  # keeps acos off ±1, as it did when the weights were trained
 
 
-class _Sight(NamedTuple):
+class _GraphFeatures(NamedTuple):
     """What the network sees of a graph.
 
     edges (2, edges) [neighbour, centre]; bond (edges,) of each edge; length (bonds,) Å;
@@ -77,9 +77,11 @@ class CHGNet(Network):
     def __init__(self, version: str = "0.3.0", freeze: str = "nothing") -> None:
         super().__init__()
         self.settings = {"version": version, "freeze": freeze}
-        self.frozen: tuple[str, ...] = _known("freeze", freeze, _FROZEN)
-        arguments, state = _pretrained(_known("version", version, _WEIGHTS))
-        self.net = _built(arguments)
+        self.frozen: tuple[str, ...] = _known_setting("freeze", freeze, _FROZEN)
+        arguments, state = _pretrained_weights(
+            _known_setting("version", version, _WEIGHTS)
+        )
+        self.net = _build_network(arguments)
         self.net.load_state_dict(state)
         self.cutoff = float(arguments["atom_graph_cutoff"])
         self.reach = float(arguments["bond_graph_cutoff"])  # Å, of bonds with angles
@@ -95,7 +97,7 @@ class CHGNet(Network):
         return self
 
     def forward(self, graph: Graph) -> NetworkOutput:
-        net, sight = self.net, self._look(graph)
+        net, sight = self.net, self._graph_features(graph)
         basis = net.bond_basis_expansion.rbf_expansion_ag(sight.length)
         near = net.bond_weights_bg(
             net.bond_basis_expansion.rbf_expansion_bg(sight.length)
@@ -107,54 +109,65 @@ class CHGNet(Network):
         a = net.angle_embedding(net.angle_basis_expansion.fourier_expansion(sight.turn))
         last = len(net.bond_conv_layers) - 1
         for index, bending in enumerate(net.bond_conv_layers):
-            v = _atoms(net.atom_conv_layers[index], v, e, weights, sight)
-            e = _bonds(bending, v, e, a, around, sight)
+            v = _atom_convolution(net.atom_conv_layers[index], v, e, weights, sight)
+            e = _bond_convolution(bending, v, e, a, around, sight)
             if index < last:  # nobody reads the angles after that
-                a = a + gated(
-                    net.angle_layers[index].twoBody_bond, _fan(v, e, a, sight)
+                a = a + gated_mlp(
+                    net.angle_layers[index].twoBody_bond, _angle_parts(v, e, a, sight)
                 )
-        v = net.readout_norm(_atoms(net.atom_conv_layers[-1], v, e, weights, sight))
+        v = net.readout_norm(
+            _atom_convolution(net.atom_conv_layers[-1], v, e, weights, sight)
+        )
         return NetworkOutput(sum_frames(net.mlp(v).squeeze(-1), graph), v)
 
-    def _look(self, graph: Graph) -> _Sight:
+    def _graph_features(self, graph: Graph) -> _GraphFeatures:
         vectors = edge_vectors(graph)
         r = torch.linalg.vector_norm(vectors, dim=-1)
         seen = torch.nonzero(r.detach() < self.cutoff).squeeze(-1)
         vectors, r = vectors[seen], r[seen]
         edges = graph.edge_index[:, seen]
-        found = bonds(edges, graph.shift[seen])
+        found = bond_graph(edges, graph.shift[seen])
         close = torch.nonzero(r.detach() < self.reach).squeeze(-1)
-        i, j = angles(edges[1, close])
+        i, j = bond_angles(edges[1, close])
         i, j = close[i], close[j]
         unit = vectors / r.unsqueeze(-1)
         turn = torch.acos((unit[i] * unit[j]).sum(dim=-1) * _SOFT)
         ends = (edges[1, i], found.of[i], found.of[j])
-        return _Sight(edges, found.of, r[found.edge], *ends, turn)
+        return _GraphFeatures(edges, found.of, r[found.edge], *ends, turn)
 
 
-def _atoms(layer: Any, v: Tensor, e: Tensor, weights: Tensor, sight: _Sight) -> Tensor:
+def _atom_convolution(
+    layer: Any, v: Tensor, e: Tensor, weights: Tensor, sight: _GraphFeatures
+) -> Tensor:
     """Atoms (atoms, 64) after a convolution over their neighbours."""
     neighbour, centre = sight.edges
-    parts = (Part(v, centre), Part(e, sight.bond), Part(v, neighbour))
-    messages = gated(layer.twoBody_atom, parts) * weights
+    parts = (MLPPart(v, centre), MLPPart(e, sight.bond), MLPPart(v, neighbour))
+    messages = gated_mlp(layer.twoBody_atom, parts) * weights
     new: Tensor = layer.mlp_out(torch.zeros_like(v).index_add(0, centre, messages))
     return v + new
 
 
-def _bonds(
-    layer: Any, v: Tensor, e: Tensor, a: Tensor, around: Tensor, sight: _Sight
+def _bond_convolution(
+    layer: Any, v: Tensor, e: Tensor, a: Tensor, around: Tensor, sight: _GraphFeatures
 ) -> Tensor:
     """Bonds (bonds, 64) after a convolution over their angles."""
-    messages = gated(layer.twoBody_bond, _fan(v, e, a, sight)) * around
+    messages = gated_mlp(layer.twoBody_bond, _angle_parts(v, e, a, sight)) * around
     new: Tensor = layer.mlp_out(torch.zeros_like(e).index_add(0, sight.one, messages))
     return e + new
 
 
-def _fan(v: Tensor, e: Tensor, a: Tensor, sight: _Sight) -> tuple[Part, ...]:
-    return (Part(e, sight.one), Part(e, sight.other), Part(a), Part(v, sight.corner))
+def _angle_parts(
+    v: Tensor, e: Tensor, a: Tensor, sight: _GraphFeatures
+) -> tuple[MLPPart, ...]:
+    return (
+        MLPPart(e, sight.one),
+        MLPPart(e, sight.other),
+        MLPPart(a),
+        MLPPart(v, sight.corner),
+    )
 
 
-def _known(setting: str, given: str, known: dict[str, Any]) -> Any:
+def _known_setting(setting: str, given: str, known: dict[str, Any]) -> Any:
     if given not in known:
         raise InputError(
             f"expected {setting} of chgnet to be {' or '.join(known)}, got {given!r}"
@@ -172,7 +185,7 @@ def require_package() -> None:
 
 
 @lru_cache
-def _pretrained(name: str) -> tuple[dict[str, Any], dict[str, Tensor]]:
+def _pretrained_weights(name: str) -> tuple[dict[str, Any], dict[str, Tensor]]:
     """The network's arguments and its tensors; nothing of the file is executed."""
     require_package()
     found = importlib.util.find_spec("chgnet")
@@ -184,7 +197,7 @@ def _pretrained(name: str) -> tuple[dict[str, Any], dict[str, Tensor]]:
     return {**whole["model_args"], "composition_model": None}, own
 
 
-def _built(arguments: dict[str, Any]) -> nn.Module:
+def _build_network(arguments: dict[str, Any]) -> nn.Module:
     from chgnet.model import CHGNet as Theirs  # it takes seconds to import
 
     with contextlib.redirect_stdout(io.StringIO()):  # it prints its size

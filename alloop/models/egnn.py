@@ -10,16 +10,16 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
-from alloop.models.geometric import MessagePassing
 from alloop.models.graph import Graph, edge_vectors, sum_frames
 from alloop.models.layers import (
     AtomEmbedding,
     BesselBasis,
     Network,
     NetworkOutput,
-    envelope,
-    mlp,
+    cutoff_envelope,
+    two_layer_mlp,
 )
+from alloop.models.pyg import MessagePassing
 
 
 class Layer(MessagePassing):  # type: ignore[misc]
@@ -33,7 +33,7 @@ class Layer(MessagePassing):  # type: ignore[misc]
         self.edges = nn.Linear(radial, channels)
         self.phi_e = nn.Sequential(nn.SiLU(), nn.Linear(channels, channels), nn.SiLU())
         self.gate = nn.Linear(channels, 1)  # φ_inf
-        self.phi_h = mlp(2 * channels, channels, channels)
+        self.phi_h = two_layer_mlp(2 * channels, channels, channels)
 
     def forward(self, h: Tensor, basis: Tensor, end: Tensor, edges: Tensor) -> Tensor:
         own, other = self.atoms(h).chunk(2, dim=-1)  # (atoms, F) each
@@ -85,12 +85,12 @@ class EGNN(Network):
         self.embedding = AtomEmbedding(channels)
         self.basis = BesselBasis(radial, cutoff)
         self.layers = nn.ModuleList(Layer(channels, radial) for _ in range(layers))
-        self.readout = mlp(channels, channels, 1)
+        self.readout = two_layer_mlp(channels, channels, 1)
 
     def forward(self, graph: Graph) -> NetworkOutput:
         r = torch.linalg.vector_norm(edge_vectors(graph), dim=-1)  # (edges,) Å
         basis = self.basis(r)
-        end = envelope(r, self.cutoff).unsqueeze(-1)  # (edges, 1)
+        end = cutoff_envelope(r, self.cutoff).unsqueeze(-1)  # (edges, 1)
         h = self.embedding(graph)
         for layer in self.layers:
             h = layer(h, basis, end, graph.edge_index)

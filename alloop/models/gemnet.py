@@ -16,10 +16,16 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
-from alloop.models.angles import WIDTH, Edges, Geometry
+from alloop.models.gemnet_features import WIDTH, GemNetEdges, GemNetFeatures
 from alloop.models.graph import Graph, sum_frames
 from alloop.models.layers import AtomEmbedding, Network, NetworkOutput
-from alloop.models.scaled import HALF, Residual, Swish, active, dense
+from alloop.models.scaled_layers import (
+    HALF,
+    Residual,
+    Swish,
+    activated_linear,
+    scaled_linear,
+)
 
 _EDGES = 1.1
 _TRIPLETS = 7.0
@@ -31,10 +37,10 @@ class EdgeUpdate(nn.Module):
     def __init__(self, channels: int, inside: int) -> None:
         super().__init__()
         self.sizes = [channels, channels, inside]
-        self.map = dense(sum(self.sizes), channels)
+        self.map = scaled_linear(sum(self.sizes), channels)
         self.inner = Swish()
 
-    def forward(self, h: Tensor, x: Tensor, edges: Edges) -> Tensor:
+    def forward(self, h: Tensor, x: Tensor, edges: GemNetEdges) -> Tensor:
         W_i, W_j, W = torch.split(self.map.weight, self.sizes, dim=1)
         own = (h @ W_i.T).index_select(0, edges.receivers)
         other = (h @ W_j.T).index_select(0, edges.senders)
@@ -47,12 +53,12 @@ class AtomUpdate(nn.Module):
 
     def __init__(self, channels: int) -> None:
         super().__init__()
-        self.gate = dense(WIDTH, channels)
+        self.gate = scaled_linear(WIDTH, channels)
         self.inner = nn.Sequential(
-            active(channels, channels), Residual(channels), Residual(channels)
+            activated_linear(channels, channels), Residual(channels), Residual(channels)
         )
 
-    def forward(self, m: Tensor, basis: Tensor, edges: Edges) -> Tensor:
+    def forward(self, m: Tensor, basis: Tensor, edges: GemNetEdges) -> Tensor:
         zero = m.new_zeros(edges.arrivals.atoms, m.shape[1])
         sums = zero.index_add(0, edges.receivers, m * self.gate(basis))
         out: Tensor = self.inner(sums * _EDGES)
@@ -65,18 +71,18 @@ class Triplets(nn.Module):
 
     def __init__(self, channels: int, narrow: int) -> None:
         super().__init__()
-        self.before = active(channels, channels)
-        self.gate = dense(WIDTH, channels)
-        self.down = active(channels, narrow)
-        self.bilinear = dense(WIDTH * narrow, narrow)
-        self.there = active(narrow, channels)
-        self.back = active(narrow, channels)
+        self.before = activated_linear(channels, channels)
+        self.gate = scaled_linear(WIDTH, channels)
+        self.down = activated_linear(channels, narrow)
+        self.bilinear = scaled_linear(WIDTH * narrow, narrow)
+        self.there = activated_linear(narrow, channels)
+        self.back = activated_linear(narrow, channels)
 
-    def forward(self, m: Tensor, edges: Edges) -> Tensor:
+    def forward(self, m: Tensor, edges: GemNetEdges) -> Tensor:
         rows, sent = edges.arrivals, self.before(m) * self.gate(edges.gates)
-        around = edges.angles @ rows.spread(self.down(sent))
+        around = edges.angles @ rows.to_rows(self.down(sent))
         shape = (rows.atoms, rows.width, edges.circles.shape[2], around.shape[2])
-        around = rows.collect(around.view(shape))  # (edges, spherical, narrow)
+        around = rows.from_rows(around.view(shape))  # (edges, spherical, narrow)
         both = edges.circles @ around  # (edges, 16, narrow)
         x = self.bilinear(both.flatten(1)) * _TRIPLETS
         back = self.back(x).index_select(0, rows.back)
@@ -89,14 +95,16 @@ class Block(nn.Module):
 
     def __init__(self, channels: int, narrow: int) -> None:
         super().__init__()
-        self.skip = active(channels, channels)
+        self.skip = activated_linear(channels, channels)
         self.triplets = Triplets(channels, narrow)
         self.before, self.after = Residual(channels), Residual(channels)
         self.atoms = AtomUpdate(channels)
         self.edges = EdgeUpdate(channels, channels)
         self.last = Residual(channels)
 
-    def forward(self, h: Tensor, m: Tensor, edges: Edges) -> tuple[Tensor, Tensor]:
+    def forward(
+        self, h: Tensor, m: Tensor, edges: GemNetEdges
+    ) -> tuple[Tensor, Tensor]:
         x = (self.skip(m) + self.triplets(m, edges)) * HALF
         m = self.after((m + self.before(x)) * HALF)
         h = (h + self.atoms(m, edges.atoms, edges)) * HALF
@@ -134,11 +142,13 @@ class GemNet(Network):
         }
         self.cutoff = cutoff
         self.elements = AtomEmbedding(channels)
-        self.geometry = Geometry(spherical, radial, cutoff)
+        self.geometry = GemNetFeatures(spherical, radial, cutoff)
         self.start = EdgeUpdate(channels, radial)
         self.blocks = nn.ModuleList(Block(channels, narrow) for _ in range(layers))
         self.outs = nn.ModuleList(AtomUpdate(channels) for _ in range(layers + 1))
-        self.energies = nn.ModuleList(dense(channels, 1) for _ in range(layers + 1))
+        self.energies = nn.ModuleList(
+            scaled_linear(channels, 1) for _ in range(layers + 1)
+        )
 
     def forward(self, graph: Graph) -> NetworkOutput:
         basis, edges = self.geometry(graph)

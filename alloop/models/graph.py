@@ -8,8 +8,13 @@ import torch
 from torch import Tensor
 
 from alloop.core.batch import Batch
-from alloop.models.geometric import Data
-from alloop.models.pairs import Pairs, is_static, pairs, static_pairs
+from alloop.models.neighbours import (
+    NeighbourPairs,
+    is_static,
+    neighbour_pairs,
+    static_pairs,
+)
+from alloop.models.pyg import Data
 
 Graph: TypeAlias = Any  # torch_geometric.data.Data, which ships no types
 
@@ -27,15 +32,15 @@ def to_graph(
     sender's position, charge and spin (frames,), num_graphs. Small molecules get all
     pairs, so that edges longer than `cutoff` (Å) occur: the network must silence them.
     """
-    edge_index, shift, owner = _topology(batch, cutoff, dtype, device)
+    edge_index, shift, owner = _graph_topology(batch, cutoff, dtype, device)
     graph = Data(
         z=torch.as_tensor(batch.numbers.copy(), device=device),
-        pos=_floats(batch.positions, dtype, device),
+        pos=_float_tensor(batch.positions, dtype, device),
         edge_index=edge_index,
         shift=shift,
         batch=owner,
-        charge=_floats(batch.charges, dtype, device),
-        spin=_floats(batch.spins, dtype, device),
+        charge=_float_tensor(batch.charges, dtype, device),
+        spin=_float_tensor(batch.spins, dtype, device),
     )
     graph.num_graphs = len(batch)
     return graph
@@ -55,32 +60,34 @@ def sum_frames(per_atom: Tensor, graph: Graph) -> Tensor:
     return total.index_add(0, graph.batch, per_atom)
 
 
-def _topology(
+def _graph_topology(
     batch: Batch, cutoff: float, dtype: torch.dtype, device: str | torch.device
 ) -> tuple[Tensor, Tensor, Tensor]:
     if is_static(batch):
-        return _static(tuple(batch.sizes.tolist()), dtype, str(device))
-    return _tensors(pairs(batch, cutoff), batch.sizes, dtype, device)
+        return _static_topology(tuple(batch.sizes.tolist()), dtype, str(device))
+    return _pair_tensors(neighbour_pairs(batch, cutoff), batch.sizes, dtype, device)
 
 
 @lru_cache(maxsize=64)
-def _static(
+def _static_topology(
     sizes: tuple[int, ...], dtype: torch.dtype, device: str
 ) -> tuple[Tensor, Tensor, Tensor]:
-    return _tensors(static_pairs(sizes), np.array(sizes, np.int64), dtype, device)
+    return _pair_tensors(static_pairs(sizes), np.array(sizes, np.int64), dtype, device)
 
 
-def _tensors(
-    found: Pairs, sizes: Any, dtype: torch.dtype, device: str | torch.device
+def _pair_tensors(
+    found: NeighbourPairs, sizes: Any, dtype: torch.dtype, device: str | torch.device
 ) -> tuple[Tensor, Tensor, Tensor]:
     edges = np.stack([found.neighbours, found.centres])
     owner = np.repeat(np.arange(len(sizes)), sizes)
     return (
         torch.as_tensor(edges, device=device),
-        _floats(found.shifts, dtype, device),
+        _float_tensor(found.shifts, dtype, device),
         torch.as_tensor(owner, device=device),
     )
 
 
-def _floats(values: Any, dtype: torch.dtype, device: str | torch.device) -> Tensor:
+def _float_tensor(
+    values: Any, dtype: torch.dtype, device: str | torch.device
+) -> Tensor:
     return torch.tensor(values, dtype=dtype, device=device)

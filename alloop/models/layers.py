@@ -35,7 +35,7 @@ class Network(nn.Module, ABC):
         """Energies and descriptors of a graph (`alloop.models.graph.to_graph`)."""
 
 
-def envelope(r: Tensor, cutoff: float) -> Tensor:
+def cutoff_envelope(r: Tensor, cutoff: float) -> Tensor:
     """1 at r = 0 and 0 from the cutoff on, with two continuous derivatives.
 
     (1 - x)^3 (1 + 3x + 6x²), x = r/cutoff: the polynomial of DimeNet (Gasteiger et al.,
@@ -87,7 +87,7 @@ class AtomEmbedding(nn.Module):
         return out
 
 
-def mlp(inside: int, hidden: int, outside: int) -> nn.Sequential:
+def two_layer_mlp(inside: int, hidden: int, outside: int) -> nn.Sequential:
     """Two linear layers with a SiLU between them."""
     return nn.Sequential(
         nn.Linear(inside, hidden), nn.SiLU(), nn.Linear(hidden, outside)

@@ -12,20 +12,20 @@ from alloop.core.errors import InputError
 from alloop.models.chgnet import CHGNet
 from alloop.models.egnn import EGNN
 from alloop.models.gemnet import GemNet
-from alloop.models.geometric import sweep
 from alloop.models.graph import Graph, edge_vectors
 from alloop.models.layers import Network, NetworkOutput
 from alloop.models.painn import PaiNN
+from alloop.models.pyg import remove_generated_sources
 from alloop.models.schnet import SchNet
 from alloop.models.tensornet import TensorNet
 from alloop.models.visnet import ViSNet
 
 __all__ = [
     "NETWORKS",
-    "Evaluated",
+    "EvaluatedNetwork",
     "Network",
     "NetworkOutput",
-    "build",
+    "build_network",
     "energy_and_forces",
     "energy_forces_virial",
 ]
@@ -36,7 +36,7 @@ NETWORKS: dict[str, type[Network]] = {
 }
 
 
-class Evaluated(NamedTuple):
+class EvaluatedNetwork(NamedTuple):
     """energies (frames,), forces (atoms, 3) per Å, descriptors (atoms, features)."""
 
     energies: Tensor
@@ -46,7 +46,7 @@ class Evaluated(NamedTuple):
 
 def energy_and_forces(
     network: torch.nn.Module, graph: Graph, *, create_graph: bool = False
-) -> Evaluated:
+) -> EvaluatedNetwork:
     """Energies and forces F = -dE/dR by autograd; descriptors are detached.
 
     With create_graph energies and forces can be differentiated again, as training on
@@ -60,19 +60,19 @@ def energy_and_forces(
     )
     if not create_graph:
         energies = energies.detach()
-    return Evaluated(energies, -gradient, descriptors.detach())
+    return EvaluatedNetwork(energies, -gradient, descriptors.detach())
 
 
 def energy_forces_virial(
     network: torch.nn.Module, graph: Graph
-) -> tuple[Evaluated, Tensor]:
+) -> tuple[EvaluatedNetwork, Tensor]:
     """The same as `energy_and_forces`, and the virial dE/dstrain (frames, 3, 3)."""
     graph = copy.copy(graph)
     graph.pos = graph.pos.detach().requires_grad_()
     graph.shift = graph.shift.detach().requires_grad_()
     energies, descriptors = network(graph)
     gradient, edges = torch.autograd.grad(energies.sum(), (graph.pos, graph.shift))
-    said = Evaluated(energies.detach(), -gradient, descriptors.detach())
+    said = EvaluatedNetwork(energies.detach(), -gradient, descriptors.detach())
     return said, _virial(graph, edges)
 
 
@@ -85,7 +85,7 @@ def _virial(graph: Graph, slopes: Tensor) -> Tensor:
     return total.index_add(0, owner, products)
 
 
-def build(
+def build_network(
     kind: str,
     settings: Mapping[str, Any] | None = None,
     seed: int = 0,
@@ -98,12 +98,12 @@ def build(
     given = dict(settings or {})
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(seed)
-        network = _checked(kind, given)(**given)
-    sweep()
+        network = _network_class(kind, given)(**given)
+    remove_generated_sources()
     return network.to(dtype)
 
 
-def _checked(kind: str, settings: Mapping[str, Any]) -> type[Network]:
+def _network_class(kind: str, settings: Mapping[str, Any]) -> type[Network]:
     if kind not in NETWORKS:
         raise InputError(
             f"expected a network of kind {' or '.join(NETWORKS)}, got {kind!r}"

@@ -10,21 +10,21 @@ from typing import Any, ClassVar, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from alloop.models.geometric import MessagePassing
 from alloop.models.graph import Graph, edge_vectors, sum_frames
 from alloop.models.layers import (
     AtomEmbedding,
     BesselBasis,
     Network,
     NetworkOutput,
-    envelope,
-    mlp,
+    cutoff_envelope,
+    two_layer_mlp,
 )
+from alloop.models.pyg import MessagePassing
 
 _SOFT = 1e-4  # added to |Vv|²
 
 
-class Features(NamedTuple):
+class PaiNNFeatures(NamedTuple):
     """s (atoms, F) and v (atoms, 3, F)."""
 
     s: Tensor
@@ -36,25 +36,31 @@ class Message(MessagePassing):  # type: ignore[misc]
 
     def __init__(self, channels: int) -> None:
         super().__init__(node_dim=0)
-        self.phi = mlp(channels, channels, 3 * channels)
+        self.phi = two_layer_mlp(channels, channels, 3 * channels)
 
-    def forward(self, x: Features, W: Tensor, unit: Tensor, edges: Tensor) -> Features:
+    def forward(
+        self, x: PaiNNFeatures, W: Tensor, unit: Tensor, edges: Tensor
+    ) -> PaiNNFeatures:
         atoms = x.s.shape[0]
         ds, dv = self.propagate(
             edges, phi=self.phi(x.s), v=x.v, W=W, unit=unit, size=(atoms, atoms)
         )
-        return Features(x.s + ds, x.v + dv)
+        return PaiNNFeatures(x.s + ds, x.v + dv)
 
-    def message(self, phi_j: Tensor, v_j: Tensor, W: Tensor, unit: Tensor) -> Features:
+    def message(
+        self, phi_j: Tensor, v_j: Tensor, W: Tensor, unit: Tensor
+    ) -> PaiNNFeatures:
         """What each edge carries: (edges, F) and (edges, 3, F)."""
         ds, keep, turn = (phi_j * W).unsqueeze(1).chunk(3, dim=-1)  # (edges, 1, F)
         dv = torch.addcmul(v_j * keep, unit.unsqueeze(-1), turn)  # (edges, 3, F)
-        return Features(ds.squeeze(1), dv)
+        return PaiNNFeatures(ds.squeeze(1), dv)
 
-    def aggregate(self, inputs: Features, index: Tensor, dim_size: int) -> Features:
+    def aggregate(
+        self, inputs: PaiNNFeatures, index: Tensor, dim_size: int
+    ) -> PaiNNFeatures:
         """Sum over the edges that arrive at an atom."""
         s, v = inputs
-        return Features(
+        return PaiNNFeatures(
             s.new_zeros(dim_size, *s.shape[1:]).index_add(0, index, s),
             v.new_zeros(dim_size, *v.shape[1:]).index_add(0, index, v),
         )
@@ -66,14 +72,14 @@ class Update(nn.Module):
     def __init__(self, channels: int) -> None:
         super().__init__()
         self.UV = nn.Linear(channels, 2 * channels, bias=False)
-        self.a = mlp(2 * channels, channels, 3 * channels)
+        self.a = two_layer_mlp(2 * channels, channels, 3 * channels)
 
-    def forward(self, x: Features) -> Features:
+    def forward(self, x: PaiNNFeatures) -> PaiNNFeatures:
         Uv, Vv = self.UV(x.v).chunk(2, dim=-1)  # (atoms, 3, F) each
         length = torch.sqrt((Vv * Vv).sum(dim=1) + _SOFT)  # |Vv| (atoms, F)
         a_ss, a_sv, a_vv = self.a(torch.cat([x.s, length], dim=-1)).chunk(3, dim=-1)
         s = x.s + a_ss + a_sv * (Uv * Vv).sum(dim=1)
-        return Features(s, torch.addcmul(x.v, a_vv.unsqueeze(1), Uv))
+        return PaiNNFeatures(s, torch.addcmul(x.v, a_vv.unsqueeze(1), Uv))
 
 
 class PaiNN(Network):
@@ -104,15 +110,15 @@ class PaiNN(Network):
         self.filters = nn.Linear(radial, layers * 3 * channels)
         self.messages = nn.ModuleList(Message(channels) for _ in range(layers))
         self.updates = nn.ModuleList(Update(channels) for _ in range(layers))
-        self.readout = mlp(channels, max(channels // 2, 1), 1)
+        self.readout = two_layer_mlp(channels, max(channels // 2, 1), 1)
 
     def forward(self, graph: Graph) -> NetworkOutput:
         vectors = edge_vectors(graph)
         r = torch.linalg.vector_norm(vectors, dim=-1)  # (edges,) Å
         unit = vectors / r.unsqueeze(-1)
-        W = self.filters(self.basis(r)) * envelope(r, self.cutoff).unsqueeze(-1)
+        W = self.filters(self.basis(r)) * cutoff_envelope(r, self.cutoff).unsqueeze(-1)
         s = self.embedding(graph)
-        x = Features(s, s.new_zeros(s.shape[0], 3, s.shape[1]))
+        x = PaiNNFeatures(s, s.new_zeros(s.shape[0], 3, s.shape[1]))
         filters = W.chunk(len(self.messages), dim=-1)
         for message, update, w in zip(
             self.messages, self.updates, filters, strict=True

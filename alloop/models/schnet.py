@@ -10,9 +10,9 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
-from alloop.models.geometric import schnet
 from alloop.models.graph import Graph, edge_vectors, sum_frames
-from alloop.models.layers import AtomEmbedding, Network, NetworkOutput, envelope
+from alloop.models.layers import AtomEmbedding, Network, NetworkOutput, cutoff_envelope
+from alloop.models.pyg import schnet
 
 
 class Convolution(schnet.CFConv):  # type: ignore[misc]
@@ -52,7 +52,7 @@ class SchNet(Network):
         self.embedding = AtomEmbedding(channels)
         self.basis = schnet.GaussianSmearing(0.0, cutoff, radial)
         self.layers = nn.ModuleList(
-            interaction(channels, radial, cutoff) for _ in range(layers)
+            interaction_block(channels, radial, cutoff) for _ in range(layers)
         )
         half = max(channels // 2, 1)
         self.readout = nn.Sequential(
@@ -62,7 +62,7 @@ class SchNet(Network):
     def forward(self, graph: Graph) -> NetworkOutput:
         r = torch.linalg.vector_norm(edge_vectors(graph), dim=-1)  # (edges,) Å
         basis = self.basis(r)
-        end = envelope(r, self.cutoff).unsqueeze(-1)  # (edges, 1)
+        end = cutoff_envelope(r, self.cutoff).unsqueeze(-1)  # (edges, 1)
         x = self.embedding(graph)
         for layer in self.layers:
             x = x + layer(x, graph.edge_index, end, basis)
@@ -70,7 +70,7 @@ class SchNet(Network):
         return NetworkOutput(energies, x)
 
 
-def interaction(channels: int, radial: int, cutoff: float) -> nn.Module:
+def interaction_block(channels: int, radial: int, cutoff: float) -> nn.Module:
     """An interaction block whose convolution ends under our envelope."""
     block = schnet.InteractionBlock(channels, radial, channels, cutoff)
     block.conv = Convolution(channels, channels, channels, block.mlp, cutoff)

@@ -2,8 +2,9 @@
 
 An atom carries 3x3 tensors X = I + A + S, a channel each: a multiple of the identity,
 an antisymmetric and a symmetric traceless part. They are kept as nine numbers
-(`alloop.models.tensors`); matrices are made only where two tensors are multiplied, once
-an atom and layer. Radial functions are few Bessel functions under our envelope.
+(`alloop.models.cartesian_tensors`); matrices are made only where two tensors are
+multiplied, once an atom and layer. Radial functions are few Bessel functions under our
+envelope.
 """
 
 from typing import Any, ClassVar, NamedTuple
@@ -11,26 +12,26 @@ from typing import Any, ClassVar, NamedTuple
 import torch
 from torch import Tensor, nn
 
+from alloop.models.cartesian_tensors import (
+    anticommutator,
+    direction_tensors,
+    gated_parts,
+    irreducible_parts,
+    squared_norms,
+    tensor_square,
+)
 from alloop.models.graph import Graph, edge_vectors, sum_frames
 from alloop.models.layers import (
     AtomEmbedding,
     BesselBasis,
     Network,
     NetworkOutput,
-    envelope,
-    mlp,
-)
-from alloop.models.tensors import (
-    anticommutator,
-    directed,
-    gated,
-    parts,
-    square,
-    squares,
+    cutoff_envelope,
+    two_layer_mlp,
 )
 
 
-class Edges(NamedTuple):
+class TensorEdges(NamedTuple):
     """senders and receivers (edges,), radial functions (edges, radial), the envelope
     (edges, 1) and the tensors of the directions (edges, 9)."""
 
@@ -41,7 +42,7 @@ class Edges(NamedTuple):
     tensors: Tensor
 
 
-class Mix(nn.Module):
+class ChannelMix(nn.Module):
     """New channels of I, A and S, each from its own."""
 
     def __init__(self, channels: int) -> None:
@@ -51,7 +52,7 @@ class Mix(nn.Module):
         )
 
     def forward(self, x: Tensor) -> Tensor:
-        each = zip(self.maps, parts(x), strict=True)
+        each = zip(self.maps, irreducible_parts(x), strict=True)
         return torch.cat([W(part) for W, part in each], dim=1)
 
 
@@ -64,17 +65,17 @@ class Embedding(nn.Module):
         self.atoms = nn.Linear(channels, 2 * channels)
         self.radial = nn.Linear(radial, 3 * channels)
         self.norm = nn.LayerNorm(channels)
-        self.gates = mlp(channels, 2 * channels, 3 * channels)
-        self.mix = Mix(channels)
+        self.gates = two_layer_mlp(channels, 2 * channels, 3 * channels)
+        self.mix = ChannelMix(channels)
 
-    def forward(self, z: Tensor, edges: Edges) -> Tensor:
+    def forward(self, z: Tensor, edges: TensorEdges) -> Tensor:
         own, other = self.atoms(z).chunk(2, dim=-1)
         Z = own.index_select(0, edges.receivers) + other.index_select(0, edges.senders)
-        f = _three(self.radial(edges.basis) * edges.end) * Z.unsqueeze(1)
-        pairs = gated(edges.tensors.unsqueeze(2), f)  # (edges, 9, F)
-        x = _sum(pairs, edges.receivers, z.shape[0])
-        gates = nn.functional.silu(self.gates(self.norm(squares(x).sum(dim=1))))
-        return gated(self.mix(x), _three(gates))
+        f = _split_channels(self.radial(edges.basis) * edges.end) * Z.unsqueeze(1)
+        pairs = gated_parts(edges.tensors.unsqueeze(2), f)  # (edges, 9, F)
+        x = _sum_edges(pairs, edges.receivers, z.shape[0])
+        gates = nn.functional.silu(self.gates(self.norm(squared_norms(x).sum(dim=1))))
+        return gated_parts(self.mix(x), _split_channels(gates))
 
 
 class Layer(nn.Module):
@@ -86,18 +87,18 @@ class Layer(nn.Module):
 
     def __init__(self, channels: int, radial: int) -> None:
         super().__init__()
-        self.radial = mlp(radial, channels, 3 * channels)
-        self.inside = Mix(channels)
-        self.outside = Mix(channels)
+        self.radial = two_layer_mlp(radial, channels, 3 * channels)
+        self.inside = ChannelMix(channels)
+        self.outside = ChannelMix(channels)
 
-    def forward(self, x: Tensor, edges: Edges) -> Tensor:
-        x = _tamed(x)
+    def forward(self, x: Tensor, edges: TensorEdges) -> Tensor:
+        x = _normalised_tensor(x)
         y = self.inside(x)
         f = nn.functional.silu(self.radial(edges.basis)) * edges.end
-        sent = gated(y.index_select(0, edges.senders), _three(f))
-        message = _sum(sent, edges.receivers, x.shape[0])
-        change = self.outside(_tamed(anticommutator(y, message)))
-        out: Tensor = x + change + square(change)
+        sent = gated_parts(y.index_select(0, edges.senders), _split_channels(f))
+        message = _sum_edges(sent, edges.receivers, x.shape[0])
+        change = self.outside(_normalised_tensor(anticommutator(y, message)))
+        out: Tensor = x + change + tensor_square(change)
         return out
 
 
@@ -132,36 +133,36 @@ class TensorNet(Network):
         self.scalars = nn.Sequential(
             nn.LayerNorm(3 * channels), nn.Linear(3 * channels, channels), nn.SiLU()
         )
-        self.readout = mlp(channels, max(channels // 2, 1), 1)
+        self.readout = two_layer_mlp(channels, max(channels // 2, 1), 1)
 
     def forward(self, graph: Graph) -> NetworkOutput:
         edges = self._edges(graph)
         x = self.embedding(self.elements(graph), edges)
         for layer in self.layers:
             x = layer(x, edges)
-        scalars = self.scalars(squares(x).flatten(1))
+        scalars = self.scalars(squared_norms(x).flatten(1))
         energies = sum_frames(self.readout(scalars).squeeze(-1), graph)
         return NetworkOutput(energies, scalars)
 
-    def _edges(self, graph: Graph) -> Edges:
+    def _edges(self, graph: Graph) -> TensorEdges:
         vectors = edge_vectors(graph)
         r = torch.linalg.vector_norm(vectors, dim=-1)  # (edges,) Å
-        end = envelope(r, self.cutoff).unsqueeze(-1)
-        tensors = directed(vectors / r.unsqueeze(-1))
+        end = cutoff_envelope(r, self.cutoff).unsqueeze(-1)
+        tensors = direction_tensors(vectors / r.unsqueeze(-1))
         senders, receivers = graph.edge_index
-        return Edges(senders, receivers, self.basis(r), end, tensors)
+        return TensorEdges(senders, receivers, self.basis(r), end, tensors)
 
 
-def _three(x: Tensor) -> Tensor:
+def _split_channels(x: Tensor) -> Tensor:
     """(n, 3F) -> (n, 3, F)."""
     return x.view(x.shape[0], 3, x.shape[1] // 3)
 
 
-def _tamed(x: Tensor) -> Tensor:
-    return x / (squares(x).sum(dim=1, keepdim=True) + 1.0)
+def _normalised_tensor(x: Tensor) -> Tensor:
+    return x / (squared_norms(x).sum(dim=1, keepdim=True) + 1.0)
 
 
-def _sum(per_edge: Tensor, receivers: Tensor, atoms: int) -> Tensor:
+def _sum_edges(per_edge: Tensor, receivers: Tensor, atoms: int) -> Tensor:
     """Sum over the edges that arrive at an atom."""
     zero = per_edge.new_zeros(atoms, *per_edge.shape[1:])
     return zero.index_add(0, receivers, per_edge)

@@ -13,15 +13,15 @@ import torch
 from torch import Tensor, nn
 
 from alloop.core.errors import InputError
-from alloop.models.geometric import visnet
 from alloop.models.graph import Graph, edge_vectors, sum_frames
 from alloop.models.layers import (
     ELEMENTS,
     AtomEmbedding,
     Network,
     NetworkOutput,
-    envelope,
+    cutoff_envelope,
 )
+from alloop.models.pyg import visnet
 
 _SOFT = 1e-4  # added to a vector feature's squared length
 
@@ -34,7 +34,7 @@ class Envelope(nn.Module):
         self.cutoff = cutoff
 
     def forward(self, r: Tensor) -> Tensor:
-        return envelope(r, self.cutoff)
+        return cutoff_envelope(r, self.cutoff)
 
 
 class Neighbours(visnet.NeighborEmbedding):  # type: ignore[misc]
@@ -97,7 +97,7 @@ class ViSNet(Network):
         self.neighbours = Neighbours(channels, radial, cutoff, max_z=ELEMENTS + 1)
         self.edges = visnet.EdgeEmbedding(radial, channels)
         self.layers = nn.ModuleList(
-            layer(channels, heads, cutoff, last=n == layers)
+            visnet_layer(channels, heads, cutoff, last=n == layers)
             for n in range(1, layers + 1)
         )
         self.norm = nn.LayerNorm(channels)
@@ -126,7 +126,7 @@ class ViSNet(Network):
         return NetworkOutput(sum_frames(y.squeeze(-1), graph), x)
 
 
-def layer(channels: int, heads: int, cutoff: float, last: bool) -> nn.Module:
+def visnet_layer(channels: int, heads: int, cutoff: float, last: bool) -> nn.Module:
     """A round of messages that are silent beyond the cutoff."""
     made = visnet.ViS_MP(heads, channels, cutoff, None, False, last_layer=last)
     made.cutoff = Envelope(cutoff)

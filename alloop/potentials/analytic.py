@@ -8,7 +8,7 @@ import numpy as np
 from alloop.core.batch import Batch
 from alloop.core.records import Predictions
 from alloop.core.units import FORCE_TO_ACCELERATION, Floats, Integers
-from alloop.models.pairs import static_pairs
+from alloop.models.neighbours import static_pairs
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,5 +85,5 @@ class Morse:
 
 
 def _frame_sums(batch: Batch, per_atom: Floats) -> Floats:
-    sums = np.bincount(batch.owner, per_atom, minlength=len(batch))
+    sums = np.bincount(batch.frame_index, per_atom, minlength=len(batch))
     return np.asarray(sums, dtype=np.float64)

@@ -16,15 +16,15 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from alloop.core.batch import Batch, pack
+from alloop.core.batch import Batch, pack_frames
 from alloop.core.frame import Frame
 from alloop.core.records import Predictions
 from alloop.core.roles import Potential
-from alloop.models.compiling import Code, NotCompiled, compiled
+from alloop.models.compilation import Code, NotCompiled, compile_function
 from alloop.models.graph import Graph, to_graph
 from alloop.models.layers import Network
-from alloop.models.network import Evaluated, energy_and_forces
-from alloop.models.pairs import is_static
+from alloop.models.neighbours import is_static
+from alloop.models.network import EvaluatedNetwork, energy_and_forces
 from alloop.potentials.learned import CHUNK, LearnedPotential
 
 _KEPT = 32  # codes, or answers to whether one fits a batch, that a process keeps
@@ -45,16 +45,18 @@ class CompiledPotential:
     def __init__(self, potential: LearnedPotential, batch: Batch, code: Code) -> None:
         self.potential = potential
         self._batch, self._code = batch, code
-        self._given = _inputs(potential, batch).given
+        self._given = _graph_inputs(potential, batch).given
         self._references = potential.reference_energies(batch)
 
     def predict(self, batch: Batch, *, descriptors: bool = False) -> Predictions:
         """Energies eV, forces eV/Å, and the network's last scalar features."""
-        if not _same(batch, self._batch):
+        if not _same_molecules(batch, self._batch):
             return self.potential.predict(batch, descriptors=descriptors)
         positions = self.potential.tensor(batch.positions)
-        parts = [Evaluated(*self._code(positions, *self._given))]
-        return self.potential.assembled(batch, self._references, parts, descriptors)
+        parts = [EvaluatedNetwork(*self._code(positions, *self._given))]
+        return self.potential.assemble_predictions(
+            batch, self._references, parts, descriptors
+        )
 
 
 def compiled_for(potential: Potential, batch: Batch) -> tuple[Potential, str | None]:
@@ -70,29 +72,34 @@ def compiled_for(potential: Potential, batch: Batch) -> tuple[Potential, str | N
     if not is_static(batch) or len(batch.numbers) > CHUNK or not len(batch):
         return potential, "only small molecules without a cell are compiled"
     potential.reference_energies(batch)  # raises for a stranger
-    code = _code(potential, batch)
+    code = _potential_code(potential, batch)
     if isinstance(code, NotCompiled):
         return potential, f"force calls are not compiled: {code}"
     return CompiledPotential(potential, batch, code), None
 
 
-def _code(potential: LearnedPotential, batch: Batch) -> Code | NotCompiled:
+def _potential_code(potential: LearnedPotential, batch: Batch) -> Code | NotCompiled:
     """The code of such a network for all batches if it works for this one, else code
     for this batch alone."""
-    code = _kept(_key(potential), lambda: _compiled(potential, _sample(), True))
+    code = _cached_code(
+        _code_key(potential),
+        lambda: _compile_potential(potential, _sample_batch(), True),
+    )
     if not isinstance(code, NotCompiled):
-        fits = _kept(_key(potential, batch), lambda: _checked(code, potential, batch))
+        fits = _cached_code(
+            _code_key(potential, batch), lambda: _checked_code(code, potential, batch)
+        )
         if not isinstance(fits, NotCompiled):
             return fits
-    own = (*_key(potential, batch), "alone")
-    return _kept(own, lambda: _alone(potential, batch))
+    own = (*_code_key(potential, batch), "alone")
+    return _cached_code(own, lambda: _batch_code(potential, batch))
 
 
-def _alone(potential: LearnedPotential, batch: Batch) -> Code:
-    return _checked(_compiled(potential, batch, False), potential, batch)
+def _batch_code(potential: LearnedPotential, batch: Batch) -> Code:
+    return _checked_code(_compile_potential(potential, batch, False), potential, batch)
 
 
-def _kept(key: _Key, make: Callable[[], Code]) -> Code | NotCompiled:
+def _cached_code(key: _Key, make: Callable[[], Code]) -> Code | NotCompiled:
     """What was made before; a failure is kept too, so that it costs its time once."""
     if key not in _codes:
         try:
@@ -105,15 +112,15 @@ def _kept(key: _Key, make: Callable[[], Code]) -> Code | NotCompiled:
     return _codes[key]
 
 
-def _key(potential: LearnedPotential, batch: Batch | None = None) -> _Key:
-    network = potential.frozen
+def _code_key(potential: LearnedPotential, batch: Batch | None = None) -> _Key:
+    network = potential.frozen_network
     settings = json.dumps(network.settings, sort_keys=True)
     names = ("numbers", "offsets", "charges", "spins") if batch is not None else ()
     molecules = tuple(getattr(batch, name).tobytes() for name in names)
     return (network.kind, settings, potential.dtype, potential.device, *molecules)
 
 
-def _sample() -> Batch:
+def _sample_batch() -> Batch:
     """What general code is traced on, always the same: seven frames, 61
     atoms, 520 edges, lengths that few networks have among their own."""
     rng = np.random.default_rng(0)
@@ -121,11 +128,11 @@ def _sample() -> Batch:
         Frame(np.ones(size, np.int64), 3.0 * rng.standard_normal((size, 3)))
         for size in (11, 7, 13, 5, 10, 9, 6)
     ]
-    return pack(frames)
+    return pack_frames(frames)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class _Inputs:
+class _GraphInputs:
     """The graph of a batch, and what code takes besides positions: `fields` of the
     graph, then the network's tensors by name."""
 
@@ -137,30 +144,34 @@ class _Inputs:
 _FIELDS = ("z", "edge_index", "shift", "batch", "charge", "spin")
 
 
-def _inputs(potential: LearnedPotential, batch: Batch) -> _Inputs:
-    network = potential.frozen
+def _graph_inputs(potential: LearnedPotential, batch: Batch) -> _GraphInputs:
+    network = potential.frozen_network
     graph = to_graph(batch, network.cutoff, potential.dtype, potential.device)
     state = dict(network.named_parameters()) | dict(network.named_buffers())
     fields = [graph[name] for name in _FIELDS]
     tensors = [tensor.detach() for tensor in state.values()]
-    return _Inputs(graph, tuple(state), (*fields, *tensors))
+    return _GraphInputs(graph, tuple(state), (*fields, *tensors))
 
 
-def _compiled(potential: LearnedPotential, batch: Batch, general: bool) -> Code:
-    inputs = _inputs(potential, batch)
-    function = _function(potential.frozen, inputs)
-    return compiled(function, (inputs.graph.pos, *inputs.given), general=general)
+def _compile_potential(
+    potential: LearnedPotential, batch: Batch, general: bool
+) -> Code:
+    inputs = _graph_inputs(potential, batch)
+    function = _tensor_function(potential.frozen_network, inputs)
+    return compile_function(
+        function, (inputs.graph.pos, *inputs.given), general=general
+    )
 
 
-def _checked(code: Code, potential: LearnedPotential, batch: Batch) -> Code:
+def _checked_code(code: Code, potential: LearnedPotential, batch: Batch) -> Code:
     """The code, once it has said of the batch what the network says."""
-    inputs = _inputs(potential, batch)
+    inputs = _graph_inputs(potential, batch)
     rng = np.random.default_rng(0)
     moved = batch.positions + _MOVE * rng.standard_normal(batch.positions.shape)
     tensors = (potential.tensor(moved), *inputs.given)
-    own = _function(potential.frozen, inputs)(*tensors)
+    own = _tensor_function(potential.frozen_network, inputs)(*tensors)
     try:
-        off = _off(code(*tensors), own)
+        off = _relative_difference(code(*tensors), own)
     except (AssertionError, RuntimeError) as error:
         raise NotCompiled("the code is for other shapes") from error
     if not off < _AGREE:
@@ -168,7 +179,7 @@ def _checked(code: Code, potential: LearnedPotential, batch: Batch) -> Code:
     return code
 
 
-def _function(network: Network, inputs: _Inputs) -> Code:
+def _tensor_function(network: Network, inputs: _GraphInputs) -> Code:
     """Energies, forces and descriptors as a function of tensors alone."""
 
     def evaluate(positions: Tensor, *given: Tensor) -> tuple[Tensor, ...]:
@@ -178,12 +189,12 @@ def _function(network: Network, inputs: _Inputs) -> Code:
             graph[name] = field
         graph.num_graphs = graph.charge.shape[0]
         weights = dict(zip(inputs.names, given[len(_FIELDS) :], strict=True))
-        return tuple(energy_and_forces(_With(network, weights), graph))
+        return tuple(energy_and_forces(_NetworkWithTensors(network, weights), graph))
 
     return evaluate
 
 
-class _With(torch.nn.Module):
+class _NetworkWithTensors(torch.nn.Module):
     """A network with these tensors in the place of its own."""
 
     def __init__(self, network: Network, tensors: dict[str, Tensor]) -> None:
@@ -195,7 +206,7 @@ class _With(torch.nn.Module):
         return torch.func.functional_call(self._call[0], self._tensors, (graph,))
 
 
-def _off(found: Sequence[Tensor], own: Sequence[Tensor]) -> float:
+def _relative_difference(found: Sequence[Tensor], own: Sequence[Tensor]) -> float:
     """The largest difference, as a share of the largest value of its kind."""
     pairs = zip(found, own, strict=True)
     return max(
@@ -203,7 +214,7 @@ def _off(found: Sequence[Tensor], own: Sequence[Tensor]) -> float:
     )
 
 
-def _same(batch: Batch, other: Batch) -> bool:
+def _same_molecules(batch: Batch, other: Batch) -> bool:
     """Whether two batches are the same molecules; in MD they share their arrays."""
     if batch.numbers is other.numbers and batch.offsets is other.offsets:
         return True

@@ -15,12 +15,12 @@ from alloop.models.checkpoint import Checkpoint
 from alloop.models.graph import Graph, to_graph
 from alloop.models.layers import Network
 from alloop.models.network import (
-    Evaluated,
-    build,
+    EvaluatedNetwork,
+    build_network,
     energy_and_forces,
     energy_forces_virial,
 )
-from alloop.potentials.elements import ElementTable
+from alloop.potentials.element_table import ElementTable
 from alloop.potentials.repulsion import Zbl, added, repulsion
 from alloop.potentials.storable import Storable
 from alloop.potentials.stress import voigt
@@ -61,7 +61,7 @@ class LearnedPotential:
         return copy.deepcopy(self._network).requires_grad_(True).train()
 
     @property
-    def frozen(self) -> Network:
+    def frozen_network(self) -> Network:
         """The network itself: not to be trained or changed."""
         return self._network
 
@@ -90,28 +90,28 @@ class LearnedPotential:
         if batch.pbc.any():
             return self._of_cells(batch, references, descriptors)
         parts = [energy_and_forces(self._network, x) for x in self._graphs(batch)]
-        return self.assembled(batch, references, parts, descriptors)
+        return self.assemble_predictions(batch, references, parts, descriptors)
 
     def reference_energies(self, batch: Batch) -> Floats:
         """What elements add to each frame (frames,) eV; InputError for a stranger."""
         return self._elements.per_frame(batch)
 
-    def assembled(
+    def assemble_predictions(
         self,
         batch: Batch,
         references: Floats,
-        parts: Sequence[Evaluated],
+        parts: Sequence[EvaluatedNetwork],
         descriptors: bool,
         stress: Floats | None = None,
     ) -> Predictions:
         """What the network says of a batch's parts, with units, references and
         repulsion."""
-        energies = np.concatenate([_array(part.energies) for part in parts])
-        forces = np.concatenate([_array(part.forces) for part in parts])
+        energies = np.concatenate([_to_array(part.energies) for part in parts])
+        forces = np.concatenate([_to_array(part.forces) for part in parts])
         said = Predictions(
             energies=references + self.scale * energies,
             forces=self.scale * forces,
-            descriptors=_descriptors(parts) if descriptors else None,
+            descriptors=_joined_descriptors(parts) if descriptors else None,
             stress=stress,
         )
         rest = self.repulsion
@@ -138,13 +138,13 @@ class LearnedPotential:
         self, batch: Batch, references: Floats, descriptors: bool
     ) -> Predictions:
         found = [energy_forces_virial(self._network, x) for x in self._graphs(batch)]
-        virial = np.concatenate([_array(virial) for _, virial in found])
+        virial = np.concatenate([_to_array(virial) for _, virial in found])
         stress = voigt(batch, self.scale * virial)
         parts = [part for part, _ in found]
-        return self.assembled(batch, references, parts, descriptors, stress)
+        return self.assemble_predictions(batch, references, parts, descriptors, stress)
 
     def _graphs(self, batch: Batch) -> Iterator[Graph]:
-        for part in _chunks(batch):
+        for part in _batch_chunks(batch):
             yield to_graph(part, self.cutoff, self._dtype, self.device)
 
 
@@ -156,14 +156,14 @@ def from_checkpoint(checkpoint: Checkpoint, device: str = "cpu") -> LearnedPoten
         for name, array in checkpoint.tensors.items()
     }
     dtype = next(t.dtype for t in state.values() if t.is_floating_point())
-    network = build(checkpoint.kind, settings["network"], dtype=dtype)
+    network = build_network(checkpoint.kind, settings["network"], dtype=dtype)
     network.load_state_dict(state)
     references = {int(z): e for z, e in settings["references"].items()}
     rest = repulsion(settings.get("repulsion"))
     return LearnedPotential(network, references, settings["scale"], device, rest)
 
 
-def _chunks(batch: Batch) -> Iterator[Batch]:
+def _batch_chunks(batch: Batch) -> Iterator[Batch]:
     """Whole frames, as many as fit into `CHUNK` atoms; at least one chunk."""
     if len(batch.numbers) <= CHUNK:
         yield batch
@@ -173,11 +173,11 @@ def _chunks(batch: Batch) -> Iterator[Batch]:
         limit = batch.offsets[start] + CHUNK
         stop = int(np.searchsorted(batch.offsets, limit, side="right")) - 1
         stop = max(stop, start + 1)  # a frame larger than a chunk is its own
-        yield _slice(batch, start, stop)
+        yield _batch_slice(batch, start, stop)
         start = stop
 
 
-def _slice(batch: Batch, start: int, stop: int) -> Batch:
+def _batch_slice(batch: Batch, start: int, stop: int) -> Batch:
     first, last = batch.offsets[start], batch.offsets[stop]
     return replace(
         batch,
@@ -191,11 +191,11 @@ def _slice(batch: Batch, start: int, stop: int) -> Batch:
     )
 
 
-def _array(tensor: torch.Tensor) -> Floats:
+def _to_array(tensor: torch.Tensor) -> Floats:
     out: Floats = tensor.cpu().numpy().astype(np.float64)
     return out
 
 
-def _descriptors(parts: Sequence[Evaluated]) -> Floats:
-    out: Floats = np.concatenate([_array(part.descriptors) for part in parts])
+def _joined_descriptors(parts: Sequence[EvaluatedNetwork]) -> Floats:
+    out: Floats = np.concatenate([_to_array(part.descriptors) for part in parts])
     return out

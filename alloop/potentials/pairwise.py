@@ -14,11 +14,11 @@ from alloop.core.batch import Batch
 from alloop.core.records import Predictions
 from alloop.core.units import Floats, Integers
 from alloop.models.checkpoint import Checkpoint
-from alloop.models.pairs import pairs
-from alloop.potentials.elements import ElementTable
+from alloop.models.neighbours import neighbour_pairs
+from alloop.potentials.element_table import ElementTable
 
 
-class Design(NamedTuple):
+class DesignMatrix(NamedTuple):
     """energies (frames, size) and forces (atoms, 3, size): times the coefficients
     (size,) they give energies in eV and forces in eV/Å."""
 
@@ -26,7 +26,7 @@ class Design(NamedTuple):
     forces: Floats
 
 
-class _Bonds(NamedTuple):
+class _PairFunctions(NamedTuple):
     """Ordered pairs within the cutoff: every pair comes both ways."""
 
     centre: Integers  # (pairs,) atoms
@@ -57,16 +57,16 @@ class PairBasis:
             )
 
     @property
-    def couples(self) -> tuple[tuple[int, int], ...]:
+    def element_pairs(self) -> tuple[tuple[int, int], ...]:
         """Unordered pairs of elements."""
         return tuple((a, b) for a in self.elements for b in self.elements if a <= b)
 
     @property
     def size(self) -> int:
         """The number of coefficients."""
-        return len(self.elements) + len(self.couples) * self.radial
+        return len(self.elements) + len(self.element_pairs) * self.radial
 
-    def functions(self, r: Floats) -> tuple[Floats, Floats]:
+    def radial_functions(self, r: Floats) -> tuple[Floats, Floats]:
         """φ and dφ/dr at r (pairs,) in Å, both (pairs, radial)."""
         a = np.arange(1, self.radial + 1) * np.pi / self.cutoff  # (radial,) 1/Å
         r = r[:, None]
@@ -77,32 +77,34 @@ class PairBasis:
         du = -30 * x**2 * (1 - x) ** 2 / self.cutoff
         return b * u, db * u + b * du
 
-    def columns(self, batch: Batch) -> Integers:
+    def element_columns(self, batch: Batch) -> Integers:
         """Which element each atom is (atoms,); InputError for a stranger."""
         table = ElementTable({z: i for i, z in enumerate(self.elements)})
         out: Integers = table.per_atom(batch).astype(np.int64)
         return out
 
-    def design(self, batch: Batch) -> Design:
+    def design_matrix(self, batch: Batch) -> DesignMatrix:
         """The rows of the least-squares problem that a trainer solves."""
-        column = self.columns(batch)
-        bonds = self.bonds(batch, column)
+        column = self.element_columns(batch)
+        bonds = self.pair_functions(batch, column)
         first = len(self.elements)
         own = first + bonds.couple[:, None] * self.radial + np.arange(self.radial)
-        frame = batch.owner[bonds.centre][:, None]
-        energies = _sums((len(batch), self.size), (frame, own), bonds.phi / 2)
-        energies += _sums((len(batch), self.size), (batch.owner, column), 1.0)
+        frame = batch.frame_index[bonds.centre][:, None]
+        energies = _indexed_sums((len(batch), self.size), (frame, own), bonds.phi / 2)
+        energies += _indexed_sums(
+            (len(batch), self.size), (batch.frame_index, column), 1.0
+        )
         axis = 3 * bonds.centre[:, None, None] + np.arange(3)[:, None]
-        forces = _sums(
+        forces = _indexed_sums(
             (3 * len(batch.numbers), self.size),
             (axis, own[:, None, :]),
             bonds.unit[:, :, None] * bonds.slope[:, None, :],
         )
-        return Design(energies, forces.reshape(-1, 3, self.size))
+        return DesignMatrix(energies, forces.reshape(-1, 3, self.size))
 
-    def bonds(self, batch: Batch, column: Integers) -> _Bonds:
+    def pair_functions(self, batch: Batch, column: Integers) -> _PairFunctions:
         """The pairs within the cutoff and their functions; column as of `columns`."""
-        found = pairs(batch, self.cutoff)
+        found = neighbour_pairs(batch, self.cutoff)
         i, j = found.centres, found.neighbours
         apart = batch.positions[j] + found.shifts - batch.positions[i]  # (pairs, 3) Å
         r = np.sqrt(np.einsum("pd,pd->p", apart, apart))
@@ -112,7 +114,7 @@ class PairBasis:
         n = len(self.elements)
         couple = low * n - low * (low - 1) // 2 + high - low  # row-major upper triangle
         unit = apart[near] / r[:, None]
-        return _Bonds(i, column[j], couple, unit, *self.functions(r))
+        return _PairFunctions(i, column[j], couple, unit, *self.radial_functions(r))
 
 
 class PairwisePotential:
@@ -140,17 +142,17 @@ class PairwisePotential:
 
         Raises InputError for an element that the basis lacks.
         """
-        column = self.basis.columns(batch)
-        bonds = self.basis.bonds(batch, column)
+        column = self.basis.element_columns(batch)
+        bonds = self.basis.pair_functions(batch, column)
         c = self._radial[bonds.couple]  # (pairs, radial)
         pull = np.einsum("pk,pk->p", c, bonds.slope)  # dE/dr (pairs,) eV/Å
         atoms = len(batch.numbers)
-        per_atom = self.coefficients[column] + _sums(
+        per_atom = self.coefficients[column] + _indexed_sums(
             (atoms,), (bonds.centre,), np.einsum("pk,pk->p", c, bonds.phi) / 2
         )
         return Predictions(
-            energies=_sums((len(batch),), (batch.owner,), per_atom),
-            forces=_sums(
+            energies=_indexed_sums((len(batch),), (batch.frame_index,), per_atom),
+            forces=_indexed_sums(
                 (atoms, 3),
                 (bonds.centre[:, None], np.arange(3)),
                 pull[:, None] * bonds.unit,
@@ -168,11 +170,11 @@ class PairwisePotential:
         }
         return Checkpoint("pairwise", settings, {"coefficients": self.coefficients})
 
-    def _descriptors(self, bonds: _Bonds, atoms: int) -> Floats:
+    def _descriptors(self, bonds: _PairFunctions, atoms: int) -> Floats:
         radial, elements = self.basis.radial, len(self.basis.elements)
         own = bonds.neighbour[:, None] * radial + np.arange(radial)
         index = (bonds.centre[:, None], own)
-        return _sums((atoms, elements * radial), index, bonds.phi)
+        return _indexed_sums((atoms, elements * radial), index, bonds.phi)
 
 
 def from_checkpoint(checkpoint: Checkpoint) -> PairwisePotential:
@@ -184,7 +186,7 @@ def from_checkpoint(checkpoint: Checkpoint) -> PairwisePotential:
     return PairwisePotential(basis, checkpoint.tensors["coefficients"])
 
 
-def _sums(
+def _indexed_sums(
     shape: tuple[int, ...], index: tuple[Integers, ...], values: Floats | float
 ) -> Floats:
     """Zeros of this shape with the values added at the index; all are broadcast."""

@@ -17,7 +17,7 @@ from alloop.core.batch import Batch
 from alloop.core.errors import InputError
 from alloop.core.records import LabelSet, Predictions
 from alloop.core.units import BOHR, HARTREE, Floats, Integers
-from alloop.models.pairs import pairs
+from alloop.models.neighbours import neighbour_pairs
 from alloop.potentials.stress import voigt
 
 _WEIGHTS = np.array([0.18175, 0.50986, 0.28022, 0.02817])
@@ -59,7 +59,7 @@ class Zbl:
         near = self._near(batch)
         energy, slope = _screened(batch.numbers, near)
         pull = (slope / near.r)[:, None] * near.apart  # (pairs, 3) eV/Å
-        owner = batch.owner[near.centre]
+        owner = batch.frame_index[near.centre]
         return Predictions(
             energies=_added(owner, energy / 2, len(batch)),
             forces=_added(near.centre, pull, len(batch.numbers)),
@@ -85,7 +85,7 @@ class Zbl:
     def _near(self, batch: Batch) -> _Near:
         radii, light = covalent_radii[batch.numbers], batch.numbers == 1
         most = 2.0 * max(self.reach, self.hydrogen) * float(radii.max(initial=0.0))
-        found = pairs(batch, most)
+        found = neighbour_pairs(batch, most)
         i, j = found.centres, found.neighbours
         apart = batch.positions[j] - batch.positions[i]
         if batch.pbc.any():

@@ -20,7 +20,7 @@ _USUAL = 1000  # no setting of a usual model is a larger whole number
 _FARTHEST = 100.0  # Å: no potential sees farther
 
 
-def inner(whole: Checkpoint) -> Checkpoint:
+def inner_checkpoint(whole: Checkpoint) -> Checkpoint:
     """The potential's own checkpoint in that of a generation (`alloop.generation`).
 
     Raises InputError where there is none.
@@ -41,7 +41,7 @@ def domain(whole: Checkpoint) -> Domain | None:
         return None if rows is None else Domain.from_rows(rows)
 
 
-def restore(checkpoint: Checkpoint) -> Storable:
+def restore_potential(checkpoint: Checkpoint) -> Storable:
     """The potential in a checkpoint; torch is imported where it takes a network.
 
     Raises InputError for a kind that is not there, and for settings or tensors that

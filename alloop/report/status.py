@@ -4,18 +4,29 @@ from collections import Counter
 from math import isfinite
 from typing import Any
 
-from alloop.core.moments import local_time
+from alloop.core.local_time import local_time
+from alloop.history.lost_requests import lost_labels
+from alloop.history.measured_costs import cpu_seconds_by_part
+from alloop.history.reader import History
 from alloop.loop import events as e
-from alloop.loop.history import History
-from alloop.loop.prices import by_part
-from alloop.loop.retries import lost
-from alloop.loop.spool import folder_of, trainings
-from alloop.report.examination import examination, sentences, threshold_sentences
-from alloop.report.facts import Made, kinds, level, made, set_name, time_left
-from alloop.report.noise import Floor, floors
-from alloop.report.quality import quarantined
-from alloop.report.words import stops
+from alloop.report.analysis.examination import (
+    examination,
+    examination_sentences,
+    threshold_sentences,
+)
+from alloop.report.analysis.label_quality import quarantined_labels
+from alloop.report.analysis.noise_floor import NoiseFloor, noise_floors
+from alloop.report.analysis.summary_facts import (
+    LabelTally,
+    label_tallies,
+    level_name,
+    set_name,
+    task_kinds,
+    time_left,
+)
+from alloop.report.text.formatting import guard_stops
 from alloop.store.lock import holder
+from alloop.workers.spool import spool_folder, training_progress
 
 _UNITS = {
     "errors": "eV/Å",
@@ -25,7 +36,7 @@ _UNITS = {
 }
 
 
-def status(history: History) -> dict[str, Any]:
+def campaign_status(history: History) -> dict[str, Any]:
     """Stage, counts, errors and time left; every value is fit for `json.dumps`.
 
     errors: force MAE by generation on the frozen set in eV/Å, null where it was not
@@ -45,34 +56,36 @@ def status(history: History) -> dict[str, Any]:
     return {
         "name": str(history.attrs["name"]),
         "store": str(history.path),
-        "parent": _parent(history),
+        "parent": _fork_parent(history),
         "stage": state.stage,
         "finished": state.finished,
         "broken": state.broken,
-        "running": _running(history),
+        "running": _running_driver(history),
         "round": state.round,
         "generation": state.generation,
-        "walkers": _walkers(history),
-        "labels": {each.kind: _labels(history, each) for each in made(history)},
-        "cpu_seconds": sum(by_part(history).values()),
-        "errors": [_real(error) for error in state.errors],
+        "walkers": _walker_counts(history),
+        "labels": {
+            each.kind: _label_counts(history, each) for each in label_tallies(history)
+        },
+        "cpu_seconds": sum(cpu_seconds_by_part(history).values()),
+        "errors": [_finite_or_none(error) for error in state.errors],
         "tested_on": set_name(history),
         "best": state.best,
         "examination": _examination(history),
         "calibration": list(threshold_sentences(history)),
-        "threshold": _real(None if newest is None else newest.threshold),
-        "training": trainings(folder_of(history.path)),
-        "open": dict(sorted(kinds(state.open.values()).items())),
+        "threshold": _finite_or_none(None if newest is None else newest.threshold),
+        "training": training_progress(spool_folder(history.path)),
+        "open": dict(sorted(task_kinds(state.open.values()).items())),
         "excluded": len(state.excluded),
-        "quarantined": _quarantined(history),
-        "noise": {x.fidelity: _noise(x) for x in floors(history)},
-        "last_commit": _last(history),
-        "time_left": _real(time_left(history)),
+        "quarantined": _failure_counts(history),
+        "noise": {x.fidelity: _noise_values(x) for x in noise_floors(history)},
+        "last_commit": _last_commit(history),
+        "time_left": _finite_or_none(time_left(history)),
         "units": _UNITS,
     }
 
 
-def _parent(history: History) -> dict[str, Any] | None:
+def _fork_parent(history: History) -> dict[str, Any] | None:
     """The store that this one was forked from, and its generation and record then."""
     forked = [event for _, event in history.of_kind(e.Forked, 1)]
     if not forked:
@@ -85,7 +98,7 @@ def _parent(history: History) -> dict[str, Any] | None:
     }
 
 
-def _running(history: History) -> dict[str, Any] | None:
+def _running_driver(history: History) -> dict[str, Any] | None:
     found = holder(history.path)
     if found is None:
         return None
@@ -114,20 +127,20 @@ def _examination(history: History) -> dict[str, Any] | None:
         "energy_mae_offset_removed": None if errors is None else errors.energy_spread,
         "alarms": found.alarms,
         "scored": found.scored,
-        "sentences": list(sentences(history)),
+        "sentences": list(examination_sentences(history)),
     }
 
 
-def _walkers(history: History) -> dict[str, Any]:
+def _walker_counts(history: History) -> dict[str, Any]:
     walkers = history.state.walkers.values()
-    stopped: Counter[str] = stops(walkers)
+    stopped: Counter[str] = guard_stops(walkers)
     walking = len(walkers) - stopped.total()
     return {"walking": walking, "stopped": dict(sorted(stopped.items()))}
 
 
-def _labels(history: History, each: Made) -> dict[str, Any]:
+def _label_counts(history: History, each: LabelTally) -> dict[str, Any]:
     return {
-        "level": level(history, each),
+        "level": level_name(history, each),
         "good": each.good,
         "cached": each.cached,
         "brought": each.brought,
@@ -140,19 +153,22 @@ def _labels(history: History, each: Made) -> dict[str, Any]:
     }
 
 
-def _quarantined(history: History) -> dict[str, int]:
-    return {"labels": len(quarantined(history)), "retry": len(lost(history))}
+def _failure_counts(history: History) -> dict[str, int]:
+    return {
+        "labels": len(quarantined_labels(history)),
+        "retry": len(lost_labels(history)),
+    }
 
 
-def _noise(found: Floor) -> dict[str, Any]:
-    return {"labels": found.n, "force_rms": _real(found.force_rms)}
+def _noise_values(found: NoiseFloor) -> dict[str, Any]:
+    return {"labels": found.n, "force_rms": _finite_or_none(found.force_rms)}
 
 
-def _real(value: float | None) -> float | None:
+def _finite_or_none(value: float | None) -> float | None:
     return None if value is None or not isfinite(value) else float(value)
 
 
-def _last(history: History) -> str | None:
+def _last_commit(history: History) -> str | None:
     if not history.entries:
         return None
     return local_time(history.entries[-1].time)

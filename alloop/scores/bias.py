@@ -5,7 +5,7 @@ import numpy as np
 from alloop.core.units import Floats
 
 
-def unexplained(bias: Floats, descriptors: Floats, components: int = 3) -> Floats:
+def unexplained_bias(bias: Floats, descriptors: Floats, components: int = 3) -> Floats:
     """How far each frame's bias lies from what its geometry explains (frames,).
 
     Most of the bias is the difference between two levels, which is smooth: a linear

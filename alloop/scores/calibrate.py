@@ -37,9 +37,9 @@ class Calibration:
         return f"not calibrated: {self.n} held-out frames, at least {LEAST} are needed"
 
 
-def calibrate(surprise: Floats, quantile: float) -> Calibration:
+def calibrate_threshold(surprise: Floats, quantile: float) -> Calibration:
     """The threshold above which a share of 1 - quantile of ordinary frames lies."""
-    _check(quantile)
+    _check_quantile(quantile)
     n = len(surprise)
     needed = ceil(quantile / (1.0 - quantile) - 1e-9)
     if n < LEAST:
@@ -51,9 +51,9 @@ def calibrate(surprise: Floats, quantile: float) -> Calibration:
     return Calibration(value, "conformal", n, needed, quantile)
 
 
-def threshold(surprise: Floats, quantile: float) -> float | None:
+def surprise_threshold(surprise: Floats, quantile: float) -> float | None:
     """The threshold of `calibrate`, None where n is too small."""
-    return calibrate(surprise, quantile).value
+    return calibrate_threshold(surprise, quantile).value
 
 
 def conformal_quantile(scores: Floats, level: float) -> float:
@@ -62,7 +62,7 @@ def conformal_quantile(scores: Floats, level: float) -> float:
     Split conformal prediction (Lei et al., J. Am. Stat. Assoc. 2018, 113, 1094): a new
     exchangeable score does not exceed it with a probability of at least `level`.
     """
-    _check(level)
+    _check_quantile(level)
     rank = ceil((len(scores) + 1) * level - 1e-9)
     return float(np.sort(scores)[rank - 1]) if rank <= len(scores) else inf
 
@@ -95,6 +95,6 @@ def auroc(scores: Floats, positive: Booleans) -> float:
     return u / (many * few)
 
 
-def _check(level: float) -> None:
+def _check_quantile(level: float) -> None:
     if not 0.0 < level < 1.0:
         raise InputError(f"expected a quantile between 0 and 1, got {level}")

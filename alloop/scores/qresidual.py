@@ -64,7 +64,7 @@ class QResidual:
         z: Floats = np.full(len(batch.numbers), UNSEEN)
         for index, element in enumerate(self.elements):
             atoms = np.flatnonzero(batch.numbers == element)
-            raw = _raw(self.subspaces[index], self.kind, descriptors[atoms])
+            raw = _raw_residuals(self.subspaces[index], self.kind, descriptors[atoms])
             z[atoms] = (raw - self.centre[index]) / self.spread[index]
         out: Floats = np.minimum(z, UNSEEN)
         return out
@@ -109,7 +109,7 @@ class QResidual:
         )
 
 
-def fit(
+def fit_qresidual(
     train: Batch,
     train_descriptors: Floats,
     heldout: Batch,
@@ -123,19 +123,19 @@ def fit(
     ones stand in, which makes surprise too large. InputError without training frames or
     for an unknown kind.
     """
-    _check(train, kind)
+    _check_training(train, kind)
     if not len(heldout):
         heldout, heldout_descriptors = train, train_descriptors
     elements = np.unique(train.numbers)
     own = [train_descriptors[train.numbers == element] for element in elements]
-    typical = _typical(own)
+    typical = _typical_variance(own)
     spaces = tuple(principal_subspace(x, components, typical) for x in own)
     residuals = [
-        _raw(space, kind, heldout_descriptors[heldout.numbers == element])
+        _raw_residuals(space, kind, heldout_descriptors[heldout.numbers == element])
         for element, space in zip(elements, spaces, strict=True)
     ]
     scales = [space.total if kind == "q" else 1.0 for space in spaces]
-    centre, spread = _standard(residuals, np.array(scales))
+    centre, spread = _centre_and_spread(residuals, np.array(scales))
     return QResidual(kind, elements, spaces, centre, spread)
 
 
@@ -153,26 +153,28 @@ def _refuse_misfits(arrays: Mapping[str, np.ndarray[Any, Any]]) -> None:
         raise ValueError(f"the scorer's arrays do not fit ({', '.join(wrong)})")
 
 
-def _check(train: Batch, kind: str) -> None:
+def _check_training(train: Batch, kind: str) -> None:
     if kind not in KINDS:
         raise InputError(f"expected a residual of kind {KINDS}, got {kind!r}")
     if not len(train):
         raise InputError("expected training frames to fit a scorer, got none")
 
 
-def _raw(space: Subspace, kind: str, descriptors: Floats) -> Floats:
+def _raw_residuals(space: Subspace, kind: str, descriptors: Floats) -> Floats:
     of = space.residual if kind == "q" else space.distance
     return of(descriptors)
 
 
-def _typical(own: list[Floats]) -> float:
+def _typical_variance(own: list[Floats]) -> float:
     """The mean total variance of the elements that have one; 1 where none has."""
     totals = [float(x.var(axis=0).sum()) for x in own]
     some = [total for total in totals if total > 0.0]
     return float(np.mean(some)) if some else 1.0
 
 
-def _standard(residuals: list[Floats], scales: Floats) -> tuple[Floats, Floats]:
+def _centre_and_spread(
+    residuals: list[Floats], scales: Floats
+) -> tuple[Floats, Floats]:
     """Centre and spread of residuals (elements,).
 
     With fewer than `_ENOUGH` atoms n they are n/_ENOUGH the element's own and the rest
@@ -183,11 +185,11 @@ def _standard(residuals: list[Floats], scales: Floats) -> tuple[Floats, Floats]:
     if not len(pooled):
         pooled = np.ones(1)
     trust = np.array([min(1.0, len(r) / _ENOUGH) for r in alike])
-    mean = trust * _each(alike, np.mean) + (1.0 - trust) * pooled.mean()
-    deviation = trust * _each(alike, np.std) + (1.0 - trust) * pooled.std()
+    mean = trust * _per_element(alike, np.mean) + (1.0 - trust) * pooled.mean()
+    deviation = trust * _per_element(alike, np.std) + (1.0 - trust) * pooled.std()
     least = np.maximum(_NARROW * mean, 1e-12)
     return scales * mean, scales * np.maximum(deviation, least)
 
 
-def _each(samples: list[Floats], statistic: Any) -> Floats:
+def _per_element(samples: list[Floats], statistic: Any) -> Floats:
     return np.array([statistic(s) if len(s) else 0.0 for s in samples])

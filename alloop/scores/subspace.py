@@ -60,20 +60,22 @@ def principal_subspace(
     _, singular, axes = np.linalg.svd(descriptors - mean, full_matrices=False)
     variances = singular**2 / max(atoms - 1, 1)
     total = float(variances.sum()) or typical
-    kept = min(_count(variances, components), features - 1)
-    outside = max(float(variances[kept:].sum()), _unseen(total, atoms, features))
+    kept = min(_component_count(variances, components), features - 1)
+    outside = max(
+        float(variances[kept:].sum()), _unseen_variance(total, atoms, features)
+    )
     rest = outside / (features - kept)
     return Subspace(mean, axes[:kept], variances[:kept], rest, total)
 
 
-def _unseen(total: float, atoms: int, features: int) -> float:
+def _unseen_variance(total: float, atoms: int, features: int) -> float:
     """The least variance outside: fewer atoms than features leave directions unseen,
     about one atom's share of them."""
     share = 1.0 / atoms if atoms <= features else _TINY
     return max(share * total, float(np.finfo(np.float64).tiny))
 
 
-def _count(variances: Floats, components: float) -> int:
+def _component_count(variances: Floats, components: float) -> int:
     """How many axes, of those that are more than rounding."""
     total = variances.sum()
     real = int((variances > _TINY * total).sum())

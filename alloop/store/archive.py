@@ -13,14 +13,14 @@ from typing import Any, Literal, NamedTuple, Self
 from alloop.core.errors import DamagedError, StoreError
 from alloop.files.targets import refuse_inside_store
 from alloop.store import packs, root
-from alloop.store.building import build
 from alloop.store.codec import Codec
-from alloop.store.files import Files, explained
-from alloop.store.folds import read_fold, write_fold
-from alloop.store.journal import FOLDER, Entry, Journal
+from alloop.store.creation import build_store
+from alloop.store.files import FileSystem, explain_errors
+from alloop.store.fold_file import read_fold, write_fold
+from alloop.store.journal import FOLDER, Journal, RawEntry
 from alloop.store.links import refuse_link, refuse_links
 from alloop.store.lock import LOCK as LOCK
-from alloop.store.lock import Lock
+from alloop.store.lock import StoreLock
 from alloop.store.models import model_ids, read_model, write_model
 from alloop.store.set_aside import foreign, set_aside
 
@@ -29,7 +29,7 @@ _FEW = 64  # loose records that a clean stop leaves alone
 _NEAR = 16  # records that are read over rather than skipped
 
 
-class Stored(NamedTuple):
+class StoredRecord(NamedTuple):
     """A record with its number and the time (seconds since 1970) it was written."""
 
     seq: int
@@ -44,28 +44,28 @@ class Archive:
     file system calls it makes.
     """
 
-    def __init__(self, path: Path, codec: Codec, mode: Mode, files: Files) -> None:
+    def __init__(self, path: Path, codec: Codec, mode: Mode, files: FileSystem) -> None:
         self.path = path
         self.mode = mode
         self._codec = codec
         self.files = files
         self._failed = False
-        with explained(path):
+        with explain_errors(path):
             refuse_link(path / root.NODE_FILE)
-            node = root.read(path)
+            node = root.read_root(path)
             refuse_links(path)
             root.refuse_altered(path, node)
-            self.attrs = root.attributes(node)
-            self._lock = Lock(path / FOLDER / LOCK, path) if mode == "w" else None
+            self.attrs = root.node_attributes(node)
+            self._lock = StoreLock(path / FOLDER / LOCK, path) if mode == "w" else None
         with contextlib.ExitStack() as undo:
             undo.callback(self.release)
-            with explained(path):
+            with explain_errors(path):
                 self._journal = Journal(
                     path / FOLDER, writable=mode == "w", files=files
                 )
-                self._next = self._end() if mode == "w" else 0
+                self._next = self._last_record() if mode == "w" else 0
                 if mode == "w":
-                    root.upgrade(path, files)
+                    root.upgrade_format(path, files)
                     with contextlib.suppress(OSError):  # it is there in case
                         root.keep_copy(path, files)
                     self._set_aside()
@@ -78,7 +78,7 @@ class Archive:
         *,
         attrs: Mapping[str, Any],
         codec: Codec,
-        files: Files | None = None,
+        files: FileSystem | None = None,
     ) -> Self:
         """Make a store and open it for writing; on failure nothing is left behind.
 
@@ -89,12 +89,12 @@ class Archive:
         InputError
             `path` is within another store.
         """
-        path, files = Path(path), files or Files()
-        with explained(path):
+        path, files = Path(path), files or FileSystem()
+        with explain_errors(path):
             if path.is_file() or (path.is_dir() and any(path.iterdir())):
                 raise StoreError(f"{path} exists already; choose another place")
             refuse_inside_store(path)
-            build(path, dict(attrs), files)
+            build_store(path, dict(attrs), files)
         return cls.open(path, codec, "w", files=files)
 
     @classmethod
@@ -104,7 +104,7 @@ class Archive:
         codec: Codec,
         mode: Mode = "r",
         *,
-        files: Files | None = None,
+        files: FileSystem | None = None,
     ) -> Self:
         """Open a store; "w" takes the lock, "r" needs no right to write.
 
@@ -118,7 +118,7 @@ class Archive:
             Its attributes were altered, or a record is missing ("w" only; a reader
             meets it on its way).
         """
-        return cls(Path(path), codec, mode, files or Files())
+        return cls(Path(path), codec, mode, files or FileSystem())
 
     @property
     def signature(self) -> bytes:
@@ -127,10 +127,10 @@ class Archive:
 
     def append(self, record: object) -> int:
         """Commit a record and return its number; on return it survives a power loss."""
-        lock = self._writing()
+        lock = self._held_lock()
         seq, encoded = self._next, self._codec.encode(record)
         self._failed = True
-        with explained(self.path):
+        with explain_errors(self.path):
             self._journal.append(seq, encoded, time.time())
             lock.confirm()  # its name was free, perhaps only because another sealed it
         self._failed = False
@@ -145,22 +145,22 @@ class Archive:
         It happens by itself every `packs.RECORDS` records and at a clean stop. What the
         file system refuses is left for another time: the records are safe as they are.
         """
-        self._writing()
+        self._held_lock()
         with contextlib.suppress(OSError):
             self._journal.seal(least)
 
-    def records(self, start: int = 0) -> Iterator[Stored]:
+    def records(self, start: int = 0) -> Iterator[StoredRecord]:
         """All records from `start` on, those that a live writer adds meanwhile too."""
-        with explained(self.path):
+        with explain_errors(self.path):
             for entry in self._journal.iterate(start):
-                yield self._decoded(entry)
+                yield self._decode_entry(entry)
 
-    def pick(self, numbers: Iterable[int]) -> Iterator[Stored]:
+    def select(self, numbers: Iterable[int]) -> Iterator[StoredRecord]:
         """The records of these numbers, which rise; those in between are not decoded,
         and where there are many of them not read."""
-        with explained(self.path):
-            for entry in self._picked(numbers):
-                yield self._decoded(entry)
+        with explain_errors(self.path):
+            for entry in self._selected(numbers):
+                yield self._decode_entry(entry)
 
     def digest(self, seq: int) -> str | None:
         """The checksum of a record, which names its content; None where it is not
@@ -171,18 +171,18 @@ class Archive:
 
     def last(self) -> int:
         """The number of the last record, -1 where there is none."""
-        with explained(self.path):
+        with explain_errors(self.path):
             return self._journal.last()
 
     def put_model(self, model_id: str, blob: bytes) -> None:
         """Store a model durably; one that is there already is kept as it is."""
-        self._writing()
-        with explained(self.path):
+        self._held_lock()
+        with explain_errors(self.path):
             node = write_model(self.path, model_id, blob, self.files)
-            shown = root.members(root.read(self.path))
+            shown = root.node_members(root.read_root(self.path))
             name = f"{root.MODELS}/{model_id}"
             if name not in shown:
-                root.publish(self.path, {**shown, name: node}, self.files)
+                root.publish_members(self.path, {**shown, name: node}, self.files)
 
     def model(self, model_id: str) -> bytes:
         """The blob of a model; StoreError where there is none."""
@@ -190,7 +190,7 @@ class Archive:
 
     def model_ids(self) -> tuple[str, ...]:
         """The ids of all models, sorted."""
-        with explained(self.path):
+        with explain_errors(self.path):
             return model_ids(self.path)
 
     def put_fold(self, name: str, version: str, seq: int, blob: bytes) -> None:
@@ -198,8 +198,8 @@ class Archive:
 
         name: letters and digits; version: of the code that made it.
         """
-        self._writing()
-        with explained(self.path):
+        self._held_lock()
+        with explain_errors(self.path):
             said = (version, seq, self._journal.read(seq).digest.hex())
             write_fold(self.path, name, said, blob, self.files)
 
@@ -237,7 +237,7 @@ class Archive:
         else:
             self.release()
 
-    def _picked(self, numbers: Iterable[int]) -> Iterator[Entry]:
+    def _selected(self, numbers: Iterable[int]) -> Iterator[RawEntry]:
         last, run = -1 - _NEAR, self._journal.iterate(0)
         for number in numbers:
             if number - last > _NEAR:
@@ -245,7 +245,7 @@ class Archive:
             yield next(entry for entry in run if entry.seq == number)
             last = number
 
-    def _end(self) -> int:
+    def _last_record(self) -> int:
         missing = self._journal.missing()
         if missing:
             raise DamagedError(
@@ -256,12 +256,12 @@ class Archive:
 
     def _set_aside(self) -> None:
         """Columns of another history must not be continued, nor be lost."""
-        shown = root.members(root.read(self.path))
+        shown = root.node_members(root.read_root(self.path))
         mark = foreign(shown, self._journal)
         if mark >= 0:
             set_aside(self.path, shown, mark, self.files)
 
-    def _writing(self) -> Lock:
+    def _held_lock(self) -> StoreLock:
         if self._lock is None:
             raise ValueError(f"{self.path} is not open for writing")
         if self._failed:
@@ -270,9 +270,9 @@ class Archive:
             )
         return self._lock
 
-    def _decoded(self, entry: Entry) -> Stored:
+    def _decode_entry(self, entry: RawEntry) -> StoredRecord:
         try:
             record = self._codec.decode(entry.record)
         except StoreError as error:
             raise type(error)(f"record {entry.seq} of {self.path}: {error}") from error
-        return Stored(entry.seq, entry.time, record)
+        return StoredRecord(entry.seq, entry.time, record)

@@ -13,10 +13,16 @@ from alloop.core.errors import DamagedError, StoreError
 from alloop.core.frame import FrameId
 from alloop.core.levels import LevelId
 from alloop.core.records import Label, Unlabelled
-from alloop.store.codec import Codec, Encoded
-from alloop.store.files import Files, create, explained, make_folders, put
+from alloop.store.codec import Codec, EncodedRecord
+from alloop.store.files import (
+    FileSystem,
+    create_file,
+    explain_errors,
+    make_folders,
+    replace_file,
+)
 from alloop.store.links import refuse_link
-from alloop.store.record import pack, unpack
+from alloop.store.record import pack_record, unpack_record
 
 Outcome: TypeAlias = Label | Unlabelled
 _STAGING = "staging"
@@ -30,15 +36,15 @@ class LabelCache:
     the caller's to say. Every method raises StoreError where the folder cannot be used.
     """
 
-    def __init__(self, folder: Path | str, files: Files | None = None) -> None:
+    def __init__(self, folder: Path | str, files: FileSystem | None = None) -> None:
         self._folder = Path(folder)
-        self._files = files or Files()
+        self._files = files or FileSystem()
         self._codec = Codec(())
 
     def get(self, level: LevelId, frame: FrameId) -> Outcome | None:
         """The label of a frame at a level, or why there is none; None if not known."""
         path = self._path(level, frame)
-        with explained(path), contextlib.suppress(FileNotFoundError, DamagedError):
+        with explain_errors(path), contextlib.suppress(FileNotFoundError, DamagedError):
             outcome = self._decoded(path)
             if (outcome.level, outcome.frame) == (level, frame):
                 return outcome
@@ -49,19 +55,19 @@ class LabelCache:
         path = self._path(record.level, record.frame)
         staging = self._folder / _STAGING
         data = self._encoded(record)
-        with explained(path):
+        with explain_errors(path):
             make_folders(self._files, staging)
             make_folders(self._files, path.parent)
             try:
-                create(self._files, path, data, staging)
+                create_file(self._files, path, data, staging)
             except FileExistsError:
                 if self.get(record.level, record.frame) is None:
-                    put(self._files, path, data, staging)
+                    replace_file(self._files, path, data, staging)
 
     def discard(self, level: LevelId, frame: FrameId) -> None:
         """Forget a label, if it is there."""
         path = self._path(level, frame)
-        with explained(path):
+        with explain_errors(path):
             path.unlink(missing_ok=True)
 
     def _path(self, level: LevelId, frame: FrameId) -> Path:
@@ -76,10 +82,10 @@ class LabelCache:
     def _encoded(self, record: Outcome) -> bytes:
         encoded = self._codec.encode(record)
         header = {"versions": encoded.versions, "record": encoded.tree}
-        return pack(header, encoded.arrays)
+        return pack_record(header, encoded.arrays)
 
     def _decoded(self, path: Path) -> Outcome:
-        header, arrays = unpack(path.read_bytes(), str(path))
-        encoded = Encoded(header["record"], tuple(arrays), (), header["versions"])
+        header, arrays = unpack_record(path.read_bytes(), str(path))
+        encoded = EncodedRecord(header["record"], tuple(arrays), (), header["versions"])
         outcome: Outcome = self._codec.decode(encoded)
         return outcome

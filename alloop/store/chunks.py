@@ -18,7 +18,7 @@ from alloop.store.root import NODE_FILE, Node
 
 
 @dataclass(frozen=True, slots=True)
-class Layout:
+class ArrayLayout:
     """How an array is stored: chunks of `rows` rows, compressed or not."""
 
     rows: int
@@ -27,8 +27,8 @@ class Layout:
     attributes: Mapping[str, Any] = field(default_factory=dict)
 
 
-def encode(
-    values: Array, layout: Layout, first: int = 0
+def encode_chunks(
+    values: Array, layout: ArrayLayout, first: int = 0
 ) -> tuple[Node, dict[str, bytes]]:
     """Metadata of an array, and the chunks that hold its rows from `first` on.
 
@@ -38,20 +38,20 @@ def encode(
     length = first + len(values)
     whole = -(-length // layout.rows) * layout.rows
     memory: dict[str, Any] = {}
-    array = _array(memory, (whole, *values.shape[1:]), values, layout)
+    array = _memory_array(memory, (whole, *values.shape[1:]), values, layout)
     if whole > first:
-        array[first:whole] = _padded(values, whole - first)
+        array[first:whole] = _padded_rows(values, whole - first)
     node: Node = json.loads(memory.pop(NODE_FILE).to_bytes())
     node["shape"][0] = length
     return node, {key: buffer.to_bytes() for key, buffer in memory.items()}
 
 
-def begin(length: int, layout: Layout) -> int:
+def open_chunk_row(length: int, layout: ArrayLayout) -> int:
     """The first row of the chunk that is open in an array of this length."""
     return length // layout.rows * layout.rows
 
 
-def open_rows(folder: Path, length: int, layout: Layout) -> Array:
+def open_rows(folder: Path, length: int, layout: ArrayLayout) -> Array:
     """The rows of the chunk that is open in an array in `folder`, of this length.
 
     The files may hold more, of a write that was never shown. Raises DamagedError where
@@ -59,7 +59,7 @@ def open_rows(folder: Path, length: int, layout: Layout) -> Array:
     """
     import zarr  # which takes longer than reading a journal
 
-    first = begin(length, layout)
+    first = open_chunk_row(length, layout)
     try:
         array: Any = zarr.open_array(folder, mode="r")
         chunk = folder / chunk_name(first // layout.rows, array.ndim)
@@ -67,9 +67,9 @@ def open_rows(folder: Path, length: int, layout: Layout) -> Array:
             raise FileNotFoundError(chunk.name)  # zarr would read it as fill values
         rows = np.asarray(array[first:length])
     except (OSError, ValueError, RuntimeError) as error:
-        raise _damaged(folder, str(error)) from error
+        raise _damaged_error(folder, str(error)) from error
     if len(rows) != length - first:
-        raise _damaged(folder, f"it ends at row {first + len(rows)}")
+        raise _damaged_error(folder, f"it ends at row {first + len(rows)}")
     return rows
 
 
@@ -78,14 +78,14 @@ def chunk_name(index: int, dimensions: int) -> str:
     return f"c.{index}" + ".0" * (dimensions - 1)
 
 
-def _damaged(folder: Path, what: str) -> DamagedError:
+def _damaged_error(folder: Path, what: str) -> DamagedError:
     return DamagedError(
         f"{folder} cannot be read ({what}); columns are rebuilt from the journal"
     )
 
 
-def _array(
-    memory: dict[str, Any], shape: tuple[int, ...], like: Array, layout: Layout
+def _memory_array(
+    memory: dict[str, Any], shape: tuple[int, ...], like: Array, layout: ArrayLayout
 ) -> Any:
     import zarr
     from zarr.codecs import BloscCodec, Crc32cCodec
@@ -97,7 +97,7 @@ def _array(
         shape=shape,
         chunks=(layout.rows, *shape[1:]),
         dtype=like.dtype,
-        fill_value=_fill(like),
+        fill_value=_fill_value(like),
         compressors=(*(packed if layout.compressed else ()), Crc32cCodec()),
         dimension_names=layout.dimensions,
         chunk_key_encoding={"name": "default", "separator": "."},
@@ -106,12 +106,12 @@ def _array(
     )
 
 
-def _padded(values: Array, rows: int) -> Array:
-    out = np.full((rows, *values.shape[1:]), _fill(values), dtype=values.dtype)
+def _padded_rows(values: Array, rows: int) -> Array:
+    out = np.full((rows, *values.shape[1:]), _fill_value(values), dtype=values.dtype)
     out[: len(values)] = values
     return out
 
 
-def _fill(values: Array) -> Any:
+def _fill_value(values: Array) -> Any:
     # A chunk that got lost must not read as plausible numbers.
     return np.nan if values.dtype.kind == "f" else values.dtype.type(0).item()

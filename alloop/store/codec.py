@@ -21,7 +21,7 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
-from alloop.core.batch import Batch, pack
+from alloop.core.batch import Batch, pack_frames
 from alloop.core.errors import DamagedError, StoreError
 from alloop.core.frame import Frame, FrameId
 from alloop.core.levels import Level
@@ -58,7 +58,7 @@ _EXACTLY = frozenset(_PLAIN)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Encoded:
+class EncodedRecord:
     """A record as JSON tree and arrays; `versions` of the kinds of record inside."""
 
     tree: Any
@@ -94,11 +94,11 @@ class Codec:
         }
         self._upcasters = dict(upcasters or {})
 
-    def encode(self, record: object) -> Encoded:
+    def encode(self, record: object) -> EncodedRecord:
         """The record as tree and arrays; TypeError for what cannot be stored."""
         return _Encoder(self._registry).run(record)
 
-    def decode(self, encoded: Encoded) -> Any:
+    def decode(self, encoded: EncodedRecord) -> Any:
         """The record that was encoded, older versions brought up to date.
 
         Raises
@@ -129,11 +129,11 @@ class _Encoder:
         self.arrays: list[Array] = []
         self.frames: dict[FrameId, tuple[int, Frame]] = {}
 
-    def run(self, record: object) -> Encoded:
+    def run(self, record: object) -> EncodedRecord:
         tree = self.value(record)
         frames = [frame for _, frame in self.frames.values()]
-        packed = _columns(pack(frames)) if frames else ()
-        return Encoded(
+        packed = _frame_columns(pack_frames(frames)) if frames else ()
+        return EncodedRecord(
             tree, (*packed, *self.arrays), tuple(self.frames), dict(self.versions)
         )
 
@@ -162,7 +162,9 @@ class _Encoder:
             case list():
                 return {"#list": [self.value(each) for each in value]}
             case Mapping():
-                return {"#map": {_key(k): self.value(v) for k, v in value.items()}}
+                return {
+                    "#map": {_field_key(k): self.value(v) for k, v in value.items()}
+                }
         return self.record(value)
 
     def frame(self, frame: Frame) -> int:
@@ -172,7 +174,9 @@ class _Encoder:
         if not is_dataclass(value) or isinstance(value, type):
             raise TypeError(f"a {type(value).__name__} cannot be stored")
         kind = type(value)
-        named = {name: self.value(getattr(value, name)) for name in _settable(kind)}
+        named = {
+            name: self.value(getattr(value, name)) for name in _settable_fields(kind)
+        }
         return {"#": self.kind(kind), **named}
 
     def kind(self, cls: type) -> str:
@@ -188,13 +192,13 @@ class _Decoder:
         self,
         registry: Mapping[str, tuple[type, int]],
         upcasters: Mapping[tuple[str, int], Upcaster],
-        encoded: Encoded,
+        encoded: EncodedRecord,
     ) -> None:
         self.registry = registry
         self.upcasters = upcasters
         self.encoded = encoded
         skip = _FRAME_ARRAYS if encoded.frames else 0
-        self.frames = _frames(encoded.arrays[:skip], encoded.frames)
+        self.frames = _decode_frames(encoded.arrays[:skip], encoded.frames)
         self.arrays = encoded.arrays[skip:]
 
     def run(self) -> Any:
@@ -258,7 +262,9 @@ class _Decoder:
         return members[name]
 
 
-def _frames(arrays: Sequence[Array], ids: Sequence[FrameId]) -> tuple[Frame, ...]:
+def _decode_frames(
+    arrays: Sequence[Array], ids: Sequence[FrameId]
+) -> tuple[Frame, ...]:
     if not ids:
         return ()
     frames = Batch(*arrays).frames()
@@ -271,16 +277,16 @@ def _frames(arrays: Sequence[Array], ids: Sequence[FrameId]) -> tuple[Frame, ...
     return frames
 
 
-def _columns(batch: Batch) -> tuple[Array, ...]:
+def _frame_columns(batch: Batch) -> tuple[Array, ...]:
     return tuple(getattr(batch, f.name) for f in fields(Batch))
 
 
 @cache
-def _settable(cls: type) -> tuple[str, ...]:
+def _settable_fields(cls: type) -> tuple[str, ...]:
     return tuple(f.name for f in fields(cls) if f.init)
 
 
-def _key(key: object) -> str:
+def _field_key(key: object) -> str:
     if not isinstance(key, str):
         raise TypeError(f"a mapping's keys must be text to be stored, got {key!r}")
     return str(key)

@@ -15,16 +15,25 @@ from typing import Any, TypeAlias
 from alloop.core.errors import DamagedError
 from alloop.store import root
 from alloop.store.archive import Archive
-from alloop.store.changes import MARK, RECORD, SCHEMA, Change, change, cut, grown, tails
-from alloop.store.files import explained, write_many
-from alloop.store.root import NODE_FILE, Node, dump
-from alloop.store.schema import REPLACED, TABLES, VERSION, Tables, checked
+from alloop.store.column_changes import (
+    MARK,
+    RECORD,
+    SCHEMA,
+    ColumnChange,
+    appended_tails,
+    is_grown,
+    table_change,
+    whole_tails,
+)
+from alloop.store.files import explain_errors, write_many
+from alloop.store.root import NODE_FILE, Node, dump_node
+from alloop.store.schema import REPLACED, TABLES, VERSION, Tables, checked_table
 
 Attributes: TypeAlias = Mapping[str, Mapping[str, Any]]
 Rows: TypeAlias = Callable[[int], Tables]
 
 
-def fill(
+def fill_columns(
     archive: Archive, rows: Rows, mark: int, attrs: Attributes | None = None
 ) -> None:
     """Bring the columns up to record `mark`, adding only what is new.
@@ -45,45 +54,45 @@ def fill(
     attrs
         More attributes of a table's group, such as a level's settings.
     """
-    after = end(archive.path)
+    after = appendable_record(archive.path)
     if after >= 0:
         try:
-            return _append(archive, rows(after), mark, attrs)
+            return _append_rows(archive, rows(after), mark, attrs)
         except DamagedError:
             pass  # the journal knows better
-    clear(archive)
-    return _append(archive, rows(-1), mark, attrs)
+    clear_columns(archive)
+    return _append_rows(archive, rows(-1), mark, attrs)
 
 
-def end(path: Path) -> int:
+def appendable_record(path: Path) -> int:
     """The number of the record after whose rows more can be appended, else -1."""
-    shown = root.members(root.read(path))
-    present = names(shown)
+    shown = root.node_members(root.read_root(path))
+    present = table_names(shown)
     marks = {shown[name]["attributes"][MARK] for name in present}
     versions = {shown[name]["attributes"].get(SCHEMA) for name in present}
     return int(marks.pop()) if len(marks) == 1 and versions == {VERSION} else -1
 
 
-def _append(
+def _append_rows(
     archive: Archive, rows: Tables, mark: int, attrs: Attributes | None
 ) -> None:
-    arrays = {name: checked(name, table) for name, table in rows.items()}
-    shown = root.members(root.read(archive.path))
+    arrays = {name: checked_table(name, table) for name, table in rows.items()}
+    shown = root.node_members(root.read_root(archive.path))
     said = _said(archive, mark)
-    with explained(archive.path):
+    with explain_errors(archive.path):
         changes = [
-            change(
+            table_change(
                 shown,
                 name,
-                tails(archive.path, shown, name, each),
+                appended_tails(archive.path, shown, name, each),
                 {**(attrs or {}).get(name, {}), **said},
             )
             for name, each in arrays.items()
         ]
-        _commit(archive, shown, changes)
+        _commit_changes(archive, shown, changes)
 
 
-def write(
+def write_columns(
     archive: Archive, tables: Tables, mark: int, attrs: Attributes | None = None
 ) -> None:
     """Bring the columns up to these tables, which hold all rows from the first on.
@@ -91,23 +100,23 @@ def write(
     Reads nothing of the columns, and makes their last chunks anew. For the parameters
     see `fill`; tables only grow, but for those in `schema.REPLACED`.
     """
-    arrays = {name: checked(name, table) for name, table in tables.items()}
-    shown = root.members(root.read(archive.path))
-    if not all(grown(shown, name, each) for name, each in arrays.items()):
-        clear(archive)
-        shown = root.members(root.read(archive.path))
+    arrays = {name: checked_table(name, table) for name, table in tables.items()}
+    shown = root.node_members(root.read_root(archive.path))
+    if not all(is_grown(shown, name, each) for name, each in arrays.items()):
+        clear_columns(archive)
+        shown = root.node_members(root.read_root(archive.path))
     said = _said(archive, mark)
     changes = [
-        change(
+        table_change(
             shown,
             name,
-            cut(shown, name, each),
+            whole_tails(shown, name, each),
             {**(attrs or {}).get(name, {}), **said},
         )
         for name, each in arrays.items()
     ]
-    with explained(archive.path):
-        _commit(archive, shown, changes)
+    with explain_errors(archive.path):
+        _commit_changes(archive, shown, changes)
 
 
 def _said(archive: Archive, mark: int) -> dict[str, Any]:
@@ -116,31 +125,33 @@ def _said(archive: Archive, mark: int) -> dict[str, Any]:
     return {MARK: mark} | ({} if digest is None else {RECORD: digest})
 
 
-def rebuild(
+def rebuild_columns(
     archive: Archive, tables: Tables, mark: int, attrs: Attributes | None = None
 ) -> None:
     """Throw the columns away, whatever state they are in, and write them anew."""
-    clear(archive)
-    write(archive, tables, mark, attrs)
+    clear_columns(archive)
+    write_columns(archive, tables, mark, attrs)
 
 
-def clear(archive: Archive) -> None:
+def clear_columns(archive: Archive) -> None:
     """Remove all columns; a reader sees none from the first moment on."""
-    with explained(archive.path):
-        shown = root.members(root.read(archive.path))
+    with explain_errors(archive.path):
+        shown = root.node_members(root.read_root(archive.path))
         kept = {path: node for path, node in shown.items() if not _is_column(path)}
-        root.publish(archive.path, kept, archive.files)
+        root.publish_members(archive.path, kept, archive.files)
         for name in TABLES:
             shutil.rmtree(archive.path / name, ignore_errors=True)
 
 
-def mark(path: Path) -> int:
+def column_mark(path: Path) -> int:
     """The number of the last journal record that every table holds, -1 without any."""
-    shown = root.members(root.read(path))
-    return min((shown[name]["attributes"][MARK] for name in names(shown)), default=-1)
+    shown = root.node_members(root.read_root(path))
+    return min(
+        (shown[name]["attributes"][MARK] for name in table_names(shown)), default=-1
+    )
 
 
-def names(shown: Mapping[str, Node]) -> list[str]:
+def table_names(shown: Mapping[str, Node]) -> list[str]:
     """The tables among a store's members."""
     columns = (path for path in shown if _is_column(path))
     return sorted(path for path in columns if MARK in shown[path]["attributes"])
@@ -150,25 +161,27 @@ def _is_column(path: str) -> bool:
     return path.split("/")[0] in TABLES
 
 
-def _commit(archive: Archive, shown: dict[str, Node], changes: list[Change]) -> None:
+def _commit_changes(
+    archive: Archive, shown: dict[str, Node], changes: list[ColumnChange]
+) -> None:
     store, files = archive.path, archive.files
     chunks = {key: data for each in changes for key, data in each.chunks.items()}
     nodes = {key: node for each in changes for key, node in each.nodes.items()}
-    documents = {f"{key}/{NODE_FILE}": dump(node) for key, node in nodes.items()}
-    write_many(files, store, chunks, root.staging(store))
-    write_many(files, store, documents, root.staging(store))
-    kept = {path: node for path, node in shown.items() if not _stale(path, nodes)}
-    root.publish(store, {**kept, **nodes}, files)
-    _forget(store, {**shown, **nodes})
+    documents = {f"{key}/{NODE_FILE}": dump_node(node) for key, node in nodes.items()}
+    write_many(files, store, chunks, root.staging_folder(store))
+    write_many(files, store, documents, root.staging_folder(store))
+    kept = {path: node for path, node in shown.items() if not _is_stale(path, nodes)}
+    root.publish_members(store, {**kept, **nodes}, files)
+    _remove_unshown(store, {**shown, **nodes})
 
 
-def _stale(path: str, nodes: Mapping[str, Node]) -> bool:
+def _is_stale(path: str, nodes: Mapping[str, Node]) -> bool:
     """Whether a shown path belongs to a table that these nodes replace."""
     name, place = path.split("/")[0], "/".join(path.split("/")[:2])
     return name in REPLACED and name in nodes and place not in nodes
 
 
-def _forget(store: Path, known: Mapping[str, Node]) -> None:
+def _remove_unshown(store: Path, known: Mapping[str, Node]) -> None:
     """Remove replaced tables that were not shown even before this write."""
     for name in REPLACED:
         for folder in (store / name).glob("[0-9]*"):

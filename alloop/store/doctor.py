@@ -12,17 +12,24 @@ import zarr
 
 from alloop.core.errors import DamagedError, StoreError
 from alloop.store import root
-from alloop.store.changes import MARK, RECORD
 from alloop.store.chunks import chunk_name
 from alloop.store.codec import Codec
-from alloop.store.columns import names
-from alloop.store.folds import FOLDS
+from alloop.store.column_changes import MARK, RECORD
+from alloop.store.columns import table_names
+from alloop.store.fold_file import FOLDS
 from alloop.store.journal import FOLDER, Journal
 from alloop.store.links import links
 from alloop.store.models import model_ids, read_model
-from alloop.store.packs import read
-from alloop.store.record import unpack
-from alloop.store.schema import ATOM, TABLES, VERSION, bounded, columns, mismatch
+from alloop.store.packs import read_pack
+from alloop.store.record import unpack_record
+from alloop.store.schema import (
+    ATOM,
+    TABLES,
+    VERSION,
+    offsets_fit,
+    shape_mismatch,
+    table_columns,
+)
 from alloop.store.set_aside import foreign, parts
 
 _CHUNKS = 32  # of an array, read at once
@@ -38,7 +45,7 @@ _COLUMNS = "nothing is lost, columns are rebuilt from the journal"
 
 
 @dataclass(frozen=True, slots=True)
-class Finding:
+class DamageReport:
     """Something damaged: where, what, and what can be saved, each for people."""
 
     where: str
@@ -49,7 +56,7 @@ class Finding:
         return f"{self.where}: {self.what}; {self.advice}"
 
 
-def verify(path: Path | str, codec: Codec) -> list[Finding]:
+def verify_store(path: Path | str, codec: Codec) -> list[DamageReport]:
     """Check every byte of a store; an empty list if it is whole.
 
     Raises
@@ -60,13 +67,13 @@ def verify(path: Path | str, codec: Codec) -> list[Finding]:
     store = Path(path)
     if not (store / root.NODE_FILE).is_symlink():
         try:
-            root.read(store)
+            root.read_root(store)
         except DamagedError as error:
-            return [Finding(root.NODE_FILE, str(error), _REPAIR)]
-    led_out = [Finding(str(x), f"it is {kind}", _LINK) for x, kind in links(store)]
+            return [DamageReport(root.NODE_FILE, str(error), _REPAIR)]
+    led_out = [DamageReport(str(x), f"it is {kind}", _LINK) for x, kind in links(store)]
     if led_out:  # nothing is read through them
         return led_out
-    shown = root.members(root.read(store))
+    shown = root.node_members(root.read_root(store))
     models, arrays = list(_models(store, shown)), list(_columns(store, shown))
     said = {  # once is enough
         path: node
@@ -84,12 +91,12 @@ def verify(path: Path | str, codec: Codec) -> list[Finding]:
     ]
 
 
-def _journal(store: Path, codec: Codec) -> Iterator[Finding]:
+def _journal(store: Path, codec: Codec) -> Iterator[DamageReport]:
     damaged = list(_records(Journal(store / FOLDER), codec))
     for run in runs(damaged):
         (first, what), (last, _) = run[0], run[-1]
         where = f"record {first}" if first == last else f"records {first} to {last}"
-        yield Finding(where, what, _REPAIR)
+        yield DamageReport(where, what, _REPAIR)
 
 
 def runs(damaged: Sequence[tuple[int, str]]) -> Iterator[list[tuple[int, str]]]:
@@ -102,47 +109,49 @@ def _records(journal: Journal, codec: Codec) -> Iterator[tuple[int, str]]:
     for seq, found in journal.survey():
         if isinstance(found, StoreError):
             yield seq, str(found)
-        elif said := _trouble(codec.decode, found.record):
+        elif said := _error_text(codec.decode, found.record):
             yield seq, said
 
 
-def _packs(store: Path) -> Iterator[Finding]:
+def _packs(store: Path) -> Iterator[DamageReport]:
     folder = store / FOLDER
     found = Journal(folder).listing()
     for span in (*found.packs, *found.tails):
-        if read(folder, span).spoilt:
+        if read_pack(folder, span).spoilt:
             what = "its index does not match its checksum"
-            yield Finding(f"pack {span.name}", what, _INDEX)
+            yield DamageReport(f"pack {span.name}", what, _INDEX)
 
 
-def _folds(store: Path) -> Iterator[Finding]:
+def _folds(store: Path) -> Iterator[DamageReport]:
     for path in sorted((store / FOLDER / FOLDS).glob("*")):
-        said = _trouble(unpack, path.read_bytes(), str(path))
+        said = _error_text(unpack_record, path.read_bytes(), str(path))
         if said:
-            yield Finding(f"fold {path.name}", said, _FOLD)
+            yield DamageReport(f"fold {path.name}", said, _FOLD)
 
 
-def _models(store: Path, shown: dict[str, root.Node]) -> Iterator[Finding]:
+def _models(store: Path, shown: dict[str, root.Node]) -> Iterator[DamageReport]:
     listed = {p.rpartition("/")[2] for p in shown if p.startswith(f"{root.MODELS}/")}
     for each in sorted(listed | set(model_ids(store))):
-        said = _trouble(read_model, store, each)
+        said = _error_text(read_model, store, each)
         if said:
-            yield Finding(f"model {each}", said, _MODEL)
+            yield DamageReport(f"model {each}", said, _MODEL)
 
 
-def _copy(store: Path) -> Iterator[Finding]:
+def _copy(store: Path) -> Iterator[DamageReport]:
     """What the store says of itself, and its second copy, which older stores lack."""
-    node, said = root.read(store), root.copied(store)
+    node, said = root.read_root(store), root.copied(store)
     there = (store / FOLDER / root.COPY).exists()
     if there and said is None:
-        yield Finding("attributes", "their copy does not match its checksum", _FOLD)
-    elif altered := _trouble(root.refuse_altered, store, node):
-        yield Finding("attributes", altered, _REPAIR)
-    if node != root.root(node["attributes"], root.members(node)):
-        yield Finding(root.NODE_FILE, "it is not as alloop writes it", _REPAIR)
+        yield DamageReport(
+            "attributes", "their copy does not match its checksum", _FOLD
+        )
+    elif altered := _error_text(root.refuse_altered, store, node):
+        yield DamageReport("attributes", altered, _REPAIR)
+    if node != root.root_node(node["attributes"], root.node_members(node)):
+        yield DamageReport(root.NODE_FILE, "it is not as alloop writes it", _REPAIR)
 
 
-def _metadata(store: Path, shown: dict[str, root.Node]) -> Iterator[Finding]:
+def _metadata(store: Path, shown: dict[str, root.Node]) -> Iterator[DamageReport]:
     """Every array's and group's own metadata against what the root shows of them."""
     for path, node in shown.items():
         try:
@@ -152,7 +161,7 @@ def _metadata(store: Path, shown: dict[str, root.Node]) -> Iterator[Finding]:
             same = False
         if not same:
             what = "its metadata are not what the store shows of it"
-            yield Finding(path, what, _COLUMNS if _is_column(path) else _REPAIR)
+            yield DamageReport(path, what, _COLUMNS if _is_column(path) else _REPAIR)
 
 
 def _is_column(path: str) -> bool:
@@ -171,39 +180,41 @@ def _reach(node: root.Node) -> int:
     return int(node["shape"][0] if "shape" in node else node["attributes"].get(MARK, 0))
 
 
-def _columns(store: Path, shown: dict[str, root.Node]) -> Iterator[Finding]:
+def _columns(store: Path, shown: dict[str, root.Node]) -> Iterator[DamageReport]:
     journal = Journal(store / FOLDER)
     beyond = foreign(shown, journal)
     if beyond >= 0:
         what = f"they hold record {beyond}, the journal ends at {journal.last()}"
         if beyond <= journal.last():
             what = f"they hold another record {beyond} than the journal does"
-        yield Finding("columns", what, _BEYOND)
+        yield DamageReport("columns", what, _BEYOND)
     for part in parts(store):
         what = "columns of a journal that lost its end were set aside there"
-        yield Finding(part.name, what, _PART)
+        yield DamageReport(part.name, what, _PART)
     try:
         group: Any = zarr.open_group(store, mode="r")
     except (KeyError, TypeError, ValueError) as error:  # of an unknown codec, say
-        yield Finding("columns", f"zarr cannot open them ({error})", _COLUMNS)
+        yield DamageReport("columns", f"zarr cannot open them ({error})", _COLUMNS)
         return
-    for name in names(shown):
+    for name in table_names(shown):
         if shown[name]["attributes"].get("schema") != VERSION:
             continue  # of another alloop: the next run makes them anew
         for what in _table(store, group, shown, name):
-            yield Finding(name, what, _COLUMNS)
+            yield DamageReport(name, what, _COLUMNS)
 
 
 def _table(
     store: Path, group: Any, shown: dict[str, root.Node], name: str
 ) -> Iterator[str]:
-    wanted = columns(name)
+    wanted = table_columns(name)
     absent = [key for key in wanted if f"{name}/{key}" not in shown]
     if absent:
         yield f"it lacks {', '.join(absent)}"
         return
     nodes = {key: shown[f"{name}/{key}"] for key in wanted}
-    fault = mismatch(name, {key: tuple(node["shape"]) for key, node in nodes.items()})
+    fault = shape_mismatch(
+        name, {key: tuple(node["shape"]) for key, node in nodes.items()}
+    )
     if fault:
         yield fault
         return
@@ -222,7 +233,7 @@ def _array(array: Any, path: str, atoms: int) -> Iterator[str]:
     offsets, which are read whole."""
     try:
         if path.endswith("/offsets"):
-            if not bounded(np.asarray(array[:]), atoms):
+            if not offsets_fit(np.asarray(array[:]), atoms):
                 yield f"{path} does not fit the {atoms} atoms"
             return
         step = _CHUNKS * array.chunks[0]
@@ -238,7 +249,7 @@ def _chunks(node: root.Node) -> Iterator[str]:
     return (chunk_name(each, 1 + len(tail)) for each in range(-(-length // rows)))
 
 
-def _trouble(attempt: Callable[..., object], *args: object) -> str:
+def _error_text(attempt: Callable[..., object], *args: object) -> str:
     try:
         attempt(*args)
     except (StoreError, ValueError) as error:  # an id that is none, too

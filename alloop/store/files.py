@@ -22,7 +22,7 @@ _FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 _FORBIDDEN = {errno.EACCES, errno.EPERM, errno.EROFS}
 
 
-class Files:
+class FileSystem:
     """One method a system call; each raises OSError as the system does."""
 
     def write(self, path: Path, data: bytes) -> None:
@@ -73,35 +73,35 @@ class Files:
             os.close(handle)
 
 
-def create(files: Files, path: Path, data: bytes, staging: Path) -> None:
+def create_file(files: FileSystem, path: Path, data: bytes, staging: Path) -> None:
     """A new durable file that appears whole; FileExistsError if the name is taken."""
-    with _staged(files, data, staging) as temporary:
+    with _staged_file(files, data, staging) as temporary:
         files.link(temporary, path)
         files.remove(temporary)
     files.sync(path.parent)
 
 
-def put(files: Files, path: Path, data: bytes, staging: Path) -> None:
+def replace_file(files: FileSystem, path: Path, data: bytes, staging: Path) -> None:
     """A durable file that appears whole, in the place of the one that is there."""
-    with _staged(files, data, staging) as temporary:
+    with _staged_file(files, data, staging) as temporary:
         files.replace(temporary, path)
     files.sync(path.parent)
 
 
 def write_many(
-    files: Files, folder: Path, contents: Mapping[str, bytes], staging: Path
+    files: FileSystem, folder: Path, contents: Mapping[str, bytes], staging: Path
 ) -> None:
     """Many durable files beneath a folder, each appearing whole, in this order."""
     for key, data in contents.items():
         make_folders(files, (folder / key).parent)
-        with _staged(files, data, staging) as temporary:
+        with _staged_file(files, data, staging) as temporary:
             files.replace(temporary, folder / key)
     for parent in {(folder / key).parent: None for key in contents}:
         files.sync(parent)
 
 
 @contextlib.contextmanager
-def _staged(files: Files, data: bytes, staging: Path) -> Iterator[Path]:
+def _staged_file(files: FileSystem, data: bytes, staging: Path) -> Iterator[Path]:
     temporary = staging / uuid.uuid4().hex
     try:
         files.write(temporary, data)
@@ -112,7 +112,7 @@ def _staged(files: Files, data: bytes, staging: Path) -> Iterator[Path]:
         raise
 
 
-def make_folders(files: Files, folder: Path) -> list[Path]:
+def make_folders(files: FileSystem, folder: Path) -> list[Path]:
     """Make the folder and its missing parents durably; the ones made, outermost first.
 
     Another process may make them at the same time.
@@ -138,7 +138,7 @@ def remove_folders(folders: list[Path]) -> None:
             folder.rmdir()
 
 
-def sweep(folder: Path) -> None:
+def sweep_staging(folder: Path) -> None:
     """Empty a staging folder of what a killed writer left.
 
     The folder itself must be none that a link leads to, and links in it are removed,
@@ -160,15 +160,15 @@ def sweep(folder: Path) -> None:
 
 
 @contextlib.contextmanager
-def explained(path: Path) -> Iterator[None]:
+def explain_errors(path: Path) -> Iterator[None]:
     """Turn an OSError into a StoreError whose sentence names the path and the cure."""
     try:
         yield
     except OSError as error:
-        raise StoreError(sentence(error, path)) from error
+        raise StoreError(error_sentence(error, path)) from error
 
 
-def sentence(error: OSError, path: Path) -> str:
+def error_sentence(error: OSError, path: Path) -> str:
     """What went wrong with the path, and what to do."""
     if error.errno in _FULL:
         return (

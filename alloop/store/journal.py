@@ -17,12 +17,19 @@ from typing import Any
 
 from alloop.core.errors import DamagedError, LockedError, StoreError
 from alloop.store import packs
-from alloop.store.codec import Encoded
-from alloop.store.files import Files, create, sweep
-from alloop.store.packs import DIGITS, Listing, Pack, Span, listing, read
-from alloop.store.record import DIGEST, pack, unpack
-from alloop.store.sealing import mend, seal
-from alloop.store.tails import framed, layout
+from alloop.store.codec import EncodedRecord
+from alloop.store.files import FileSystem, create_file, sweep_staging
+from alloop.store.packs import (
+    DIGITS,
+    JournalListing,
+    Pack,
+    RecordSpan,
+    list_journal,
+    read_pack,
+)
+from alloop.store.record import DIGEST, pack_record, unpack_record
+from alloop.store.sealing import remove_packed_files, seal_records
+from alloop.store.tails import frame_record, tail_layout
 
 FOLDER = "journal"
 STAGING = "staging"
@@ -41,7 +48,7 @@ NODE: dict[str, Any] = {
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Entry:
+class RawEntry:
     """Record `seq` of the journal, written at `time` (seconds since 1970).
 
     digest: the checksum of its bytes, which names its content.
@@ -49,7 +56,7 @@ class Entry:
 
     seq: int
     time: float
-    record: Encoded
+    record: EncodedRecord
     digest: bytes
 
 
@@ -66,19 +73,19 @@ class Journal:
     """The records beneath one folder, numbered from 0 without a gap."""
 
     def __init__(
-        self, folder: Path, *, writable: bool = False, files: Files | None = None
+        self, folder: Path, *, writable: bool = False, files: FileSystem | None = None
     ) -> None:
         self._folder = folder
         self._staging = folder / STAGING
-        self._files = files or Files()
+        self._files = files or FileSystem()
         self._writable = writable
         self._tail: _Tail | None = None
         if writable:
-            sweep(self._staging)
-            mend(folder, self._files)
-            self._tail = _resumed(folder, self._files)
+            sweep_staging(self._staging)
+            remove_packed_files(folder, self._files)
+            self._tail = _resume_tail(folder, self._files)
 
-    def append(self, seq: int, record: Encoded, time: float) -> None:
+    def append(self, seq: int, record: EncodedRecord, time: float) -> None:
         """Commit record `seq`: on return it survives a loss of power.
 
         Raises
@@ -98,12 +105,12 @@ class Journal:
             "frames": record.frames,
             "record": record.tree,
         }
-        data = framed(seq, pack(header, record.arrays))
+        data = frame_record(seq, pack_record(header, record.arrays))
         tail = self._tail
         try:
             if tail is None or tail.next != seq or tail.size >= packs.BYTES:
-                tail = _Tail(self._folder / Span(seq, seq, True).name, 0, seq)
-                create(self._files, tail.path, data, self._staging)
+                tail = _Tail(self._folder / RecordSpan(seq, seq, True).name, 0, seq)
+                create_file(self._files, tail.path, data, self._staging)
             else:
                 self._files.append(tail.path, data, tail.size)
         except (FileExistsError, FileNotFoundError) as error:
@@ -119,12 +126,12 @@ class Journal:
         Raises OSError where the file system refused; nothing is lost.
         """
         try:
-            seal(self._folder, self._staging, self._files, least)
+            seal_records(self._folder, self._staging, self._files, least)
         finally:
             if self._tail is not None and not self._tail.path.exists():
                 self._tail = None
 
-    def read(self, seq: int) -> Entry:
+    def read(self, seq: int) -> RawEntry:
         """Record `seq`.
 
         Raises
@@ -134,27 +141,27 @@ class Journal:
         """
         for entry in self.iterate(seq):
             return entry
-        raise self._absent(seq)
+        raise self._absent_error(seq)
 
-    def iterate(self, start: int = 0) -> Iterator[Entry]:
+    def iterate(self, start: int = 0) -> Iterator[RawEntry]:
         """Records from `start` on, as far as they go.
 
         A live writer may go on meanwhile, and seal what it wrote.
         """
-        seen: Listing | None = None
+        seen: JournalListing | None = None
         while True:
             found, begin = self.listing(), start
-            for entry in self._run(start, found):
+            for entry in self._iterate_from(start, found):
                 yield entry
                 start = entry.seq + 1
             if start == begin and start > found.last:
                 return
             # What a listing shows and nobody can open was sealed meanwhile: look again.
             if start == begin and (start in found.missing() or found == seen):
-                raise self._absent(start)
+                raise self._absent_error(start)
             seen = found
 
-    def survey(self) -> Iterator[tuple[int, "Entry | StoreError"]]:
+    def survey(self) -> Iterator[tuple[int, "RawEntry | StoreError"]]:
         """Every number up to the last, with its record or with what is wrong there."""
         found, seq = self.listing(), 0
         gaps = set(found.missing())
@@ -175,63 +182,69 @@ class Journal:
         """Numbers below the last whose record is not there."""
         return self.listing().missing()
 
-    def listing(self) -> Listing:
+    def listing(self) -> JournalListing:
         """Which records lie where."""
-        return listing(self._folder)
+        return list_journal(self._folder)
 
-    def _run(self, seq: int, found: Listing) -> Iterator[Entry]:
+    def _iterate_from(self, seq: int, found: JournalListing) -> Iterator[RawEntry]:
         """Records from `seq` on, until one is not where it is looked for."""
         with contextlib.suppress(FileNotFoundError):
             while True:
-                span = found.pack(seq)
+                span = found.span_of(seq)
                 if span is None:
-                    yield self._loose(seq)
+                    yield self._loose_entry(seq)
                     seq += 1
                 else:
-                    yield from self._sealed(seq, read(self._folder, span), found)
+                    yield from self._sealed_entries(
+                        seq, read_pack(self._folder, span), found
+                    )
                     seq = span.last + 1
 
-    def _loose(self, seq: int) -> Entry:
-        path = self._path(seq)
-        return _entry(seq, path.read_bytes(), str(path))
+    def _loose_entry(self, seq: int) -> RawEntry:
+        path = self._record_path(seq)
+        return _decode_entry(seq, path.read_bytes(), str(path))
 
-    def _sealed(self, start: int, pack: Pack, found: Listing) -> Iterator[Entry]:
+    def _sealed_entries(
+        self, start: int, pack: Pack, found: JournalListing
+    ) -> Iterator[RawEntry]:
         name = str(self._folder / pack.span.name)
         for seq in range(start, pack.span.last + 1):
             try:
-                yield _entry(seq, pack.raw(seq), f"record {seq} in {name}")
+                yield _decode_entry(
+                    seq, pack.record_bytes(seq), f"record {seq} in {name}"
+                )
             except DamagedError:
-                spare = self._spare(seq, found)
+                spare = self._spare_entry(seq, found)
                 if spare is None:
                     raise
                 yield spare
 
-    def _spare(self, seq: int, found: Listing) -> Entry | None:
+    def _spare_entry(self, seq: int, found: JournalListing) -> RawEntry | None:
         """The record from a file that the pack has not replaced yet."""
         for span in (*found.inner, *found.tails):
             if seq in span:
-                data = read(self._folder, span).raw(seq)
-                return _entry(seq, data, f"record {seq} in {span.name}")
-        return self._loose(seq) if seq in found.loose else None
+                data = read_pack(self._folder, span).record_bytes(seq)
+                return _decode_entry(seq, data, f"record {seq} in {span.name}")
+        return self._loose_entry(seq) if seq in found.loose else None
 
-    def _path(self, seq: int) -> Path:
+    def _record_path(self, seq: int) -> Path:
         return self._folder / f"{seq:0{DIGITS}d}"
 
-    def _absent(self, seq: int) -> DamagedError:
-        return DamagedError(f"{self._path(seq)} is missing")
+    def _absent_error(self, seq: int) -> DamagedError:
+        return DamagedError(f"{self._record_path(seq)} is missing")
 
 
-def _resumed(folder: Path, files: Files) -> _Tail | None:
+def _resume_tail(folder: Path, files: FileSystem) -> _Tail | None:
     """The tail to go on with, without what a death left at its end.
 
     Not one that is damaged: what is appended to it might not be found again.
     """
-    found = listing(folder)
+    found = list_journal(folder)
     if not found.tails or found.tails[-1].last != found.last:
         return None
     last = found.tails[-1]
     data = (folder / last.name).read_bytes()
-    there = layout(data, last.first)
+    there = tail_layout(data, last.first)
     if there.spoilt:
         return None
     if there.end < len(data):
@@ -239,11 +252,11 @@ def _resumed(folder: Path, files: Files) -> _Tail | None:
     return _Tail(folder / last.name, there.end, last.last + 1)
 
 
-def _entry(seq: int, data: bytes, name: str) -> Entry:
-    header, arrays = unpack(data, name)
+def _decode_entry(seq: int, data: bytes, name: str) -> RawEntry:
+    header, arrays = unpack_record(data, name)
     if header["seq"] != seq:
         raise DamagedError(f"{name} holds record {header['seq']}")
-    record = Encoded(
+    record = EncodedRecord(
         header["record"], tuple(arrays), tuple(header["frames"]), header["versions"]
     )
-    return Entry(seq, header["time"], record, data[-DIGEST:])
+    return RawEntry(seq, header["time"], record, data[-DIGEST:])

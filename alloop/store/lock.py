@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import Any
 
 from alloop.core.errors import LockedError, StoreError
-from alloop.core.moments import local_time
-from alloop.store.files import explained
+from alloop.core.local_time import local_time
+from alloop.store.files import explain_errors
 from alloop.store.journal import FOLDER
 
 LOCK = "lock"
@@ -67,7 +67,7 @@ def holder(store: Path) -> Holder | None:
     try:
         fcntl.flock(handle, fcntl.LOCK_SH | fcntl.LOCK_NB)
     except BlockingIOError:
-        return _parsed(_read(handle))
+        return _parsed(_read_signature(handle))
     except OSError:
         return None
     finally:
@@ -75,7 +75,7 @@ def holder(store: Path) -> Holder | None:
     return None
 
 
-class Lock:
+class StoreLock:
     """An exclusive lock on a file, held from construction to `release`.
 
     Raises
@@ -87,17 +87,17 @@ class Lock:
     """
 
     def __init__(self, path: Path, store: Path) -> None:
-        with explained(path):
+        with explain_errors(path):
             self._handle = os.open(path, os.O_RDWR | os.O_CREAT | _SAFE, 0o666)
         try:
             _refuse_shared(self._handle, path)
-            _lock(self._handle, path, store)
-            _sign(self._handle)
+            _take_lock(self._handle, path, store)
+            _write_signature(self._handle)
         except StoreError:
             os.close(self._handle)
             raise
         self._path, self._store = path, store
-        self._signature = _read(self._handle)
+        self._signature = _read_signature(self._handle)
         _held.add(self._handle)
 
     @property
@@ -111,7 +111,7 @@ class Lock:
         Names of records become free again where they are sealed, so that who comes late
         is not refused by the names alone.
         """
-        if _read(self._handle) != self._signature:
+        if _read_signature(self._handle) != self._signature:
             raise LockedError(
                 f"{self._store} was taken over by {_holder(self._path)}; only one "
                 "driver may run, so stop one of the two"
@@ -134,7 +134,7 @@ def _refuse_shared(handle: int, path: Path) -> None:
         )
 
 
-def _lock(handle: int, path: Path, store: Path) -> None:
+def _take_lock(handle: int, path: Path, store: Path) -> None:
     try:
         _insist(handle)
     except BlockingIOError:
@@ -164,7 +164,7 @@ def _insist(handle: int) -> None:
             return
 
 
-def _sign(handle: int) -> None:
+def _write_signature(handle: int) -> None:
     holder = {"pid": os.getpid(), "host": socket.gethostname(), "since": time.time()}
     # A full disk must not refuse a lock: the signature only serves the other's message.
     with contextlib.suppress(OSError):
@@ -172,7 +172,7 @@ def _sign(handle: int) -> None:
         os.pwrite(handle, json.dumps(holder).encode(), 0)
 
 
-def _read(handle: int) -> bytes:
+def _read_signature(handle: int) -> bytes:
     return os.pread(handle, 4096, 0)
 
 

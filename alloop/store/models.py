@@ -10,34 +10,34 @@ import numpy as np
 
 from alloop.core.errors import AlloopError, DamagedError, StoreError
 from alloop.models.checkpoint import content_identity
-from alloop.store.chunks import Layout, encode
-from alloop.store.files import Files
-from alloop.store.root import MODELS, NODE_FILE, Node, dump, staging
+from alloop.store.chunks import ArrayLayout, encode_chunks
+from alloop.store.files import FileSystem
+from alloop.store.root import MODELS, NODE_FILE, Node, dump_node, staging_folder
 
 _CHUNK = 4 * 2**20  # bytes
 _ID = re.compile(r"[0-9A-Za-z_-]+")
 _HASH = re.compile(r"[0-9a-f]{32}")  # what `alloop.models.checkpoint.identity` gives
 
 
-def write_model(store: Path, model_id: str, blob: bytes, files: Files) -> Node:
+def write_model(store: Path, model_id: str, blob: bytes, files: FileSystem) -> Node:
     """Store a blob durably, unless there is one of this id; the array's metadata."""
-    target = _folder(store, model_id)
+    target = _model_folder(store, model_id)
     if not target.exists():
-        _write(store, target, blob, files)
+        _write_blob(store, target, blob, files)
     node: Node = json.loads((target / NODE_FILE).read_bytes())
     return node
 
 
-def _write(store: Path, target: Path, blob: bytes, files: Files) -> None:
+def _write_blob(store: Path, target: Path, blob: bytes, files: FileSystem) -> None:
     digest = hashlib.sha256(blob).hexdigest()
     rows = min(_CHUNK, max(1, len(blob)))  # a chunk is filled up to its end
-    layout = Layout(rows, ("byte",), False, {"sha256": digest})
-    node, chunks = encode(np.frombuffer(blob, np.uint8), layout)
-    folder = staging(store) / uuid.uuid4().hex
+    layout = ArrayLayout(rows, ("byte",), False, {"sha256": digest})
+    node, chunks = encode_chunks(np.frombuffer(blob, np.uint8), layout)
+    folder = staging_folder(store) / uuid.uuid4().hex
     files.make(folder)
     for key, data in chunks.items():
         files.write(folder / key, data)
-    files.write(folder / NODE_FILE, dump(node))
+    files.write(folder / NODE_FILE, dump_node(node))
     files.sync(folder)
     files.replace(folder, target)
     files.sync(target.parent)
@@ -53,7 +53,7 @@ def read_model(store: Path, model_id: str) -> bytes:
     DamagedError
         Its bytes are not those that were written, or they are another model's.
     """
-    folder = _folder(store, model_id)
+    folder = _model_folder(store, model_id)
     if not folder.exists():
         raise StoreError(
             f"{store} holds no model {model_id}; it holds "
@@ -98,7 +98,7 @@ def model_ids(store: Path) -> tuple[str, ...]:
     return tuple(sorted(p.name for p in folder.iterdir() if p.is_dir()))
 
 
-def _folder(store: Path, model_id: str) -> Path:
+def _model_folder(store: Path, model_id: str) -> Path:
     if not _ID.fullmatch(model_id):
         raise ValueError(f"a model's id is letters and digits, got {model_id!r}")
     return store / MODELS / model_id

@@ -22,8 +22,8 @@ from pathlib import Path
 import numpy as np
 
 from alloop.core.errors import DamagedError
-from alloop.store.record import length
-from alloop.store.tails import layout
+from alloop.store.record import record_length
+from alloop.store.tails import tail_layout
 
 RECORDS = 1024  # in a full pack
 BYTES = 16 * 2**20  # a pack is full, too, where it has grown to this
@@ -34,7 +34,7 @@ _DIGEST = 32
 
 
 @dataclass(frozen=True, slots=True, order=True)
-class Span:
+class RecordSpan:
     """A pack by its name: it holds records `first` to `last`; grows: it is a tail."""
 
     first: int
@@ -55,7 +55,7 @@ class Span:
 
 
 @dataclass(frozen=True, slots=True)
-class Listing:
+class JournalListing:
     """What lies in a journal's folder.
 
     packs: in order, none within another; loose: records with a file of their own, those
@@ -64,10 +64,10 @@ class Listing:
     whose records lie in a pack too included.
     """
 
-    packs: tuple[Span, ...]
+    packs: tuple[RecordSpan, ...]
     loose: frozenset[int]
-    inner: tuple[Span, ...] = ()
-    tails: tuple[Span, ...] = ()
+    inner: tuple[RecordSpan, ...] = ()
+    tails: tuple[RecordSpan, ...] = ()
 
     @property
     def last(self) -> int:
@@ -75,83 +75,86 @@ class Listing:
         ends = [span.last for span in (*self.packs[-1:], *self.tails[-1:])]
         return max([*ends, *self.loose], default=-1)
 
-    def pack(self, seq: int) -> Span | None:
+    def span_of(self, seq: int) -> RecordSpan | None:
         """The pack that holds a record, a tail where no other does."""
-        return _holding(self.packs, seq) or _holding(self.tails, seq)
+        return _holding_span(self.packs, seq) or _holding_span(self.tails, seq)
 
     def missing(self) -> list[int]:
         """Numbers below the last that nothing holds."""
         gaps, begin = [], 0
-        end = Span(self.last + 1, self.last + 1)
+        end = RecordSpan(self.last + 1, self.last + 1)
         for span in (*sorted((*self.packs, *self.tails)), end):
             gaps += [seq for seq in range(begin, span.first) if seq not in self.loose]
             begin = max(begin, span.last + 1)
         return gaps
 
 
-def _holding(spans: Sequence[Span], seq: int) -> Span | None:
+def _holding_span(spans: Sequence[RecordSpan], seq: int) -> RecordSpan | None:
     place = bisect_right(spans, seq, key=lambda span: span.first) - 1
     return spans[place] if place >= 0 and seq in spans[place] else None
 
 
-def listing(folder: Path) -> Listing:
+def list_journal(folder: Path) -> JournalListing:
     """What lies in the folder, while a writer may be sealing.
 
     A pack appears before the files that it replaces go, so a look that lost nothing
     since the one before has seen all records that there were.
     """
-    names, tails = _sight(folder)
-    spans = sorted(_spans(names), key=lambda span: (span.first, -span.last))
-    outer: list[Span] = []
-    inner: list[Span] = []
+    names, tails = _visible_names(folder)
+    spans = sorted(_name_spans(names), key=lambda span: (span.first, -span.last))
+    outer: list[RecordSpan] = []
+    inner: list[RecordSpan] = []
     for span in spans:
         within = bool(outer) and span.last <= outer[-1].last
         (inner if within else outer).append(span)
     loose = frozenset(int(name) for name in names if name.isdigit())
-    return Listing(tuple(outer), loose, tuple(inner), tails)
+    return JournalListing(tuple(outer), loose, tuple(inner), tails)
 
 
-def _sight(folder: Path) -> tuple[set[str], tuple[Span, ...]]:
+def _visible_names(folder: Path) -> tuple[set[str], tuple[RecordSpan, ...]]:
     """All names, and the tails among them."""
     while True:
-        names = _names(folder)
+        names = _all_names(folder)
         with contextlib.suppress(FileNotFoundError):  # it was sealed meanwhile
-            return names, _tails(folder, names)
+            return names, _tail_spans(folder, names)
 
 
-def _tails(folder: Path, names: set[str]) -> tuple[Span, ...]:
+def _tail_spans(folder: Path, names: set[str]) -> tuple[RecordSpan, ...]:
     found = (name.partition("-") for name in names if name.endswith("-"))
     firsts = sorted(int(first) for first, _, _ in found if first.isdigit())
     if not firsts:
         return ()
     # The last one grows: its end is not known without a look into it.
-    cuts = layout((folder / Span(firsts[-1], 0, True).name).read_bytes(), firsts[-1])
+    cuts = tail_layout(
+        (folder / RecordSpan(firsts[-1], 0, True).name).read_bytes(), firsts[-1]
+    )
     ends = [*firsts[1:], firsts[-1] + len(cuts.cuts)]
     return tuple(
-        Span(first, end - 1, True) for first, end in zip(firsts, ends, strict=True)
+        RecordSpan(first, end - 1, True)
+        for first, end in zip(firsts, ends, strict=True)
     )
 
 
-def _names(folder: Path) -> set[str]:
-    before = _look(folder)
-    while not before <= (names := _look(folder)):
+def _all_names(folder: Path) -> set[str]:
+    before = _file_names(folder)
+    while not before <= (names := _file_names(folder)):
         before = names
     return names
 
 
-def _look(folder: Path) -> set[str]:
+def _file_names(folder: Path) -> set[str]:
     with os.scandir(folder) as entries:
         return {entry.name for entry in entries}
 
 
-def _spans(names: Iterable[str]) -> Iterator[Span]:
+def _name_spans(names: Iterable[str]) -> Iterator[RecordSpan]:
     for name in names:
         first, dash, last = name.partition("-")
         if dash and first.isdigit() and last.isdigit():
-            yield Span(int(first), int(last))
+            yield RecordSpan(int(first), int(last))
 
 
-def joined(records: Sequence[bytes]) -> bytes:
+def join_records(records: Sequence[bytes]) -> bytes:
     """The bytes of a pack of these records."""
     offsets = np.cumsum([0, *map(len, records)], dtype="<i8")
     head = _PREFIX.pack(MAGIC, len(records)) + offsets.tobytes()
@@ -165,39 +168,39 @@ class Pack:
     spoilt: the index did not match its checksum and was made anew.
     """
 
-    span: Span
+    span: RecordSpan
     data: bytes
     cuts: tuple[tuple[int, int], ...]
     spoilt: bool = False
 
-    def raw(self, seq: int) -> bytes:
+    def record_bytes(self, seq: int) -> bytes:
         """The bytes of a record; empty where the damage left no trace of it."""
         index = seq - self.span.first
         begin, end = self.cuts[index] if index < len(self.cuts) else (0, 0)
         return self.data[begin:end]
 
 
-def read(folder: Path, span: Span) -> Pack:
+def read_pack(folder: Path, span: RecordSpan) -> Pack:
     """The pack of this name; FileNotFoundError where it has gone into a larger one."""
     data = (folder / span.name).read_bytes()
     if span.grows:
-        found = layout(data, span.first)
+        found = tail_layout(data, span.first)
         return Pack(span, data, found.cuts, found.spoilt)
     start = _PREFIX.size + 8 * (len(span) + 1)
     head, digest = data[:start], data[start : start + _DIGEST]
     if hashlib.sha256(head).digest() == digest:
         offsets = np.frombuffer(head, "<i8", offset=_PREFIX.size) + start + _DIGEST
         return Pack(span, data, tuple(pairwise(offsets.tolist())))
-    ends = _walk(data, start + _DIGEST, len(span))
+    ends = _walk_records(data, start + _DIGEST, len(span))
     return Pack(span, data, tuple(pairwise(ends)), True)
 
 
-def _walk(data: bytes, start: int, count: int) -> Iterator[int]:
+def _walk_records(data: bytes, start: int, count: int) -> Iterator[int]:
     """Where records begin, from their own words, as far as these can be understood."""
     yield start
     for _ in range(count):
         try:
-            start += length(data, start)
+            start += record_length(data, start)
         except DamagedError:
             return
         yield start

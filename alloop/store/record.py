@@ -28,17 +28,17 @@ _ALIGN = 64
 _KINDS = "biufc"
 
 
-def pack(header: Mapping[str, Any], arrays: Sequence[Array]) -> bytes:
+def pack_record(header: Mapping[str, Any], arrays: Sequence[Array]) -> bytes:
     """The bytes of a record; `header` is JSON without NaN."""
-    blobs = [_padded(_little(array).tobytes()) for array in arrays]
-    described = {**header, "arrays": [_describe(array) for array in arrays]}
+    blobs = [_padded_bytes(_little_endian(array).tobytes()) for array in arrays]
+    described = {**header, "arrays": [_describe_array(array) for array in arrays]}
     text = json.dumps(described, allow_nan=False, separators=(",", ":")).encode()
     text += b" " * (-(_PREFIX.size + len(text)) % _ALIGN)
     body = b"".join([_PREFIX.pack(MAGIC, len(text)), text, *blobs])
     return body + hashlib.sha256(body).digest()
 
 
-def unpack(data: bytes, name: str) -> tuple[dict[str, Any], list[Array]]:
+def unpack_record(data: bytes, name: str) -> tuple[dict[str, Any], list[Array]]:
     """Header and arrays (read-only) of a record.
 
     Raises
@@ -48,7 +48,7 @@ def unpack(data: bytes, name: str) -> tuple[dict[str, Any], list[Array]]:
     StoreError
         A newer alloop wrote them.
     """
-    if not whole(data):
+    if not is_whole(data):
         raise DamagedError(
             f"{name} does not match its checksum; run `alloop doctor` on the store"
         )
@@ -59,17 +59,17 @@ def unpack(data: bytes, name: str) -> tuple[dict[str, Any], list[Array]]:
         )
     start = _PREFIX.size + size
     header: dict[str, Any] = json.loads(data[_PREFIX.size : start].decode())
-    return header, _cut(data, start, header.pop("arrays"))
+    return header, _split_record(data, start, header.pop("arrays"))
 
 
-def whole(data: bytes) -> bool:
+def is_whole(data: bytes) -> bool:
     """Whether a record's bytes are those that were written."""
     body = memoryview(data)[:-DIGEST]
     enough = len(data) >= _PREFIX.size + DIGEST
     return enough and hashlib.sha256(body).digest() == data[-DIGEST:]
 
 
-def length(data: bytes, start: int) -> int:
+def record_length(data: bytes, start: int) -> int:
     """The size in bytes of the record that begins at `start`, from its own words.
 
     Raises DamagedError where these cannot be understood; the checksum is not looked at.
@@ -83,16 +83,18 @@ def length(data: bytes, start: int) -> int:
         raise DamagedError(f"no record begins at byte {start}") from error
     if magic != MAGIC:
         raise DamagedError(f"no record begins at byte {start}")
-    return _PREFIX.size + len(text) + sum(map(_rounded, sizes)) + DIGEST
+    return _PREFIX.size + len(text) + sum(map(_rounded_size, sizes)) + DIGEST
 
 
-def _cut(data: bytes, start: int, described: list[dict[str, Any]]) -> list[Array]:
+def _split_record(
+    data: bytes, start: int, described: list[dict[str, Any]]
+) -> list[Array]:
     arrays = []
     for each in described:
         dtype, shape = _dtype(each["dtype"]), each["shape"]
         count = math.prod(shape)
         arrays.append(np.frombuffer(data, dtype, count, start).reshape(shape))
-        start += _rounded(count * dtype.itemsize)
+        start += _rounded_size(count * dtype.itemsize)
     return arrays
 
 
@@ -101,19 +103,19 @@ def _dtype(text: str) -> np.dtype[Any]:
     return np.dtype(text)
 
 
-def _describe(array: Array) -> dict[str, Any]:
+def _describe_array(array: Array) -> dict[str, Any]:
     if array.dtype.kind not in _KINDS:
         raise TypeError(f"an array of {array.dtype} cannot be stored; use numbers")
     return {"dtype": array.dtype.newbyteorder("<").str, "shape": list(array.shape)}
 
 
-def _little(array: Array) -> Array:
+def _little_endian(array: Array) -> Array:
     return array.astype(array.dtype.newbyteorder("<"), copy=False)
 
 
-def _padded(blob: bytes) -> bytes:
+def _padded_bytes(blob: bytes) -> bytes:
     return blob + b"\0" * (-len(blob) % _ALIGN)
 
 
-def _rounded(size: int) -> int:
+def _rounded_size(size: int) -> int:
     return size + -size % _ALIGN

@@ -7,7 +7,7 @@ meant for and no later one.
 import contextlib
 from pathlib import Path
 
-from alloop.store.files import explained
+from alloop.store.files import explain_errors
 from alloop.store.lock import Holder
 
 
@@ -21,7 +21,7 @@ def request_stop(store: Path, holder: Holder) -> None:
     written there."""
     path = stop_file(store)
     partial = path.with_name(path.name + ".part")
-    with explained(path):
+    with explain_errors(path):
         partial.write_bytes(holder.signature)
         partial.replace(path)
 

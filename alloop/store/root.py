@@ -11,9 +11,9 @@ from pathlib import Path
 from typing import Any, TypeAlias
 
 from alloop.core.errors import DamagedError, StoreError
-from alloop.store.files import Files, put
+from alloop.store.files import FileSystem, replace_file
 from alloop.store.journal import FOLDER, STAGING
-from alloop.store.record import pack, unpack
+from alloop.store.record import pack_record, unpack_record
 
 FORMAT = 3  # 1 had no packs in its journal, 2 no tails
 MODELS = "models"
@@ -25,7 +25,7 @@ _VERSION_KEY = "alloop_version"
 Node: TypeAlias = dict[str, Any]
 
 
-def group(attributes: Mapping[str, Any] | None = None) -> Node:
+def group_node(attributes: Mapping[str, Any] | None = None) -> Node:
     """The metadata of a group."""
     return {
         "zarr_format": 3,
@@ -34,23 +34,26 @@ def group(attributes: Mapping[str, Any] | None = None) -> Node:
     }
 
 
-def dump(node: Node) -> bytes:
+def dump_node(node: Node) -> bytes:
     """The bytes of a `zarr.json`."""
     return json.dumps(node, allow_nan=False, indent=1).encode()
 
 
-def root(attributes: Mapping[str, Any], members: Mapping[str, Node]) -> Node:
+def root_node(attributes: Mapping[str, Any], members: Mapping[str, Node]) -> Node:
     """The root node with the metadata of all its members, by path."""
-    return {**group(attributes), "consolidated_metadata": _consolidated(members)}
+    return {
+        **group_node(attributes),
+        "consolidated_metadata": _consolidated_metadata(members),
+    }
 
 
-def fresh(attributes: Mapping[str, Any], members: Mapping[str, Node]) -> Node:
+def fresh_root(attributes: Mapping[str, Any], members: Mapping[str, Node]) -> Node:
     """The root node of a new store."""
     own = {_FORMAT_KEY: FORMAT, _VERSION_KEY: version("alloop")}
-    return root({**attributes, **own}, members)
+    return root_node({**attributes, **own}, members)
 
 
-def read(store: Path) -> Node:
+def read_root(store: Path) -> Node:
     """The root node of a store that this alloop can read.
 
     Raises
@@ -68,10 +71,10 @@ def read(store: Path) -> Node:
             f"{store / NODE_FILE} is not JSON ({error}); "
             "run `alloop doctor` on the store"
         ) from error
-    return _checked(node, store)
+    return _checked_root(node, store)
 
 
-def _checked(node: Any, store: Path) -> Node:
+def _checked_root(node: Any, store: Path) -> Node:
     said = node.get("attributes") if isinstance(node, dict) else None
     found = said.get(_FORMAT_KEY) if isinstance(said, dict) else None
     if not isinstance(found, int) and copied(store) is not None:
@@ -90,26 +93,31 @@ def _checked(node: Any, store: Path) -> Node:
     return checked
 
 
-def attributes(node: Node) -> dict[str, Any]:
+def node_attributes(node: Node) -> dict[str, Any]:
     """The attributes of a root node."""
     return dict(node["attributes"])
 
 
 def copy_of(node: Node) -> bytes:
     """The attributes of a root node as the bytes of their copy, with a checksum."""
-    return pack({"attributes": _own(node)}, ())
+    return pack_record({"attributes": _own(node)}, ())
 
 
-def keep_copy(store: Path, files: Files) -> None:
+def keep_copy(store: Path, files: FileSystem) -> None:
     """Keep the attributes a second time, where that is not done."""
     if copied(store) is None:
-        put(files, store / FOLDER / COPY, copy_of(read(store)), staging(store))
+        replace_file(
+            files,
+            store / FOLDER / COPY,
+            copy_of(read_root(store)),
+            staging_folder(store),
+        )
 
 
 def copied(store: Path) -> dict[str, Any] | None:
     """The attributes from their copy; None where there is none, or none whole."""
     try:
-        header, _ = unpack((store / FOLDER / COPY).read_bytes(), COPY)
+        header, _ = unpack_record((store / FOLDER / COPY).read_bytes(), COPY)
     except (OSError, StoreError):
         return None
     return dict(header["attributes"])
@@ -142,32 +150,34 @@ def rescued(store: Path) -> dict[str, Any] | None:
     return copied(store) or (said if isinstance(said, dict) else None)
 
 
-def members(node: Node) -> dict[str, Node]:
+def node_members(node: Node) -> dict[str, Node]:
     """The metadata of all members of a root node, by path."""
     found = dict((node.get("consolidated_metadata") or {}).get("metadata", {}))
-    return {path: _plain(member) for path, member in found.items()}
+    return {path: _plain_node(member) for path, member in found.items()}
 
 
-def publish(store: Path, present: Mapping[str, Node], files: Files) -> None:
+def publish_members(
+    store: Path, present: Mapping[str, Node], files: FileSystem
+) -> None:
     """Show exactly these members from now on."""
-    node = root(attributes(read(store)), present)
-    put(files, store / NODE_FILE, dump(node), staging(store))
+    node = root_node(node_attributes(read_root(store)), present)
+    replace_file(files, store / NODE_FILE, dump_node(node), staging_folder(store))
 
 
-def upgrade(store: Path, files: Files) -> None:
+def upgrade_format(store: Path, files: FileSystem) -> None:
     """Mark a store of an older format as one that older alloops cannot read."""
-    node = read(store)
-    if attributes(node)[_FORMAT_KEY] < FORMAT:
+    node = read_root(store)
+    if node_attributes(node)[_FORMAT_KEY] < FORMAT:
         node["attributes"][_FORMAT_KEY] = FORMAT
-        put(files, store / NODE_FILE, dump(node), staging(store))
+        replace_file(files, store / NODE_FILE, dump_node(node), staging_folder(store))
 
 
-def staging(store: Path) -> Path:
+def staging_folder(store: Path) -> Path:
     """Where files grow up before they get their names."""
     return store / FOLDER / STAGING
 
 
-def _consolidated(members: Mapping[str, Node]) -> Node:
+def _consolidated_metadata(members: Mapping[str, Node]) -> Node:
     nested = {"kind": "inline", "must_understand": False}
     empty = {**nested, "metadata": {}}
     inner = {
@@ -179,5 +189,5 @@ def _consolidated(members: Mapping[str, Node]) -> Node:
     return {**nested, "metadata": inner}
 
 
-def _plain(node: Node) -> Node:
+def _plain_node(node: Node) -> Node:
     return {key: value for key, value in node.items() if key != "consolidated_metadata"}

@@ -187,28 +187,28 @@ TABLES = {
 REPLACED = ("walkers",)  # only the last states count; the others grow
 
 
-def columns(table: str) -> dict[str, Column]:
+def table_columns(table: str) -> dict[str, Column]:
     """The columns of a table (`structures`, `labels/cheap`), the row-counting first."""
     return TABLES[table.split("/")[0]]
 
 
-def checked(name: str, table: Table) -> dict[str, Array]:
+def checked_table(name: str, table: Table) -> dict[str, Array]:
     """The table's arrays in the schema's types; ValueError where they do not fit."""
-    wanted = columns(name)
+    wanted = table_columns(name)
     if set(table) != set(wanted):
         raise ValueError(
             f"table {name} needs the columns {sorted(wanted)}, got {sorted(table)}"
         )
     out = {key: np.asarray(table[key], column.dtype) for key, column in wanted.items()}
-    fault = mismatch(name, {key: array.shape for key, array in out.items()})
+    fault = shape_mismatch(name, {key: array.shape for key, array in out.items()})
     if fault or not _bounded(out):
         raise ValueError(f"table {name}: {fault or 'the offsets do not fit the atoms'}")
     return out
 
 
-def mismatch(name: str, shapes: Mapping[str, tuple[int, ...]]) -> str:
+def shape_mismatch(name: str, shapes: Mapping[str, tuple[int, ...]]) -> str:
     """What is wrong with the shapes of a table's arrays, "" if nothing is."""
-    wanted = columns(name)
+    wanted = table_columns(name)
     rows = shapes[next(iter(wanted))][0]
     atoms = {shapes[key][0] for key, c in wanted.items() if c.along == ATOM}
     if len(atoms) > 1:
@@ -225,37 +225,37 @@ def _bounded(arrays: Mapping[str, Array]) -> bool:
     if "offsets" not in arrays:
         return True
     atoms = next(len(arrays[key]) for key in ("positions", "forces") if key in arrays)
-    return bounded(arrays["offsets"], atoms)
+    return offsets_fit(arrays["offsets"], atoms)
 
 
-def bounded(offsets: Array, atoms: int) -> bool:
+def offsets_fit(offsets: Array, atoms: int) -> bool:
     """Whether offsets begin at 0, never fall, and end at the number of atoms."""
     whole = int(offsets[0]) == 0 and int(offsets[-1]) == atoms
     return whole and bool(np.all(np.diff(offsets) >= 0))
 
 
-def digits(ids: Iterable[str]) -> npt.NDArray[np.uint8]:
+def id_digits(ids: Iterable[str]) -> npt.NDArray[np.uint8]:
     """Ids of 32 hexadecimal digits as rows of ASCII (n, 32)."""
     joined = "".join(ids).encode()
     return np.frombuffer(joined, np.uint8).reshape(-1, DIGITS)
 
 
-def texts(rows: npt.NDArray[np.uint8]) -> list[str]:
+def id_texts(rows: npt.NDArray[np.uint8]) -> list[str]:
     """The ids of rows of ASCII (n, 32)."""
     return [bytes(row).decode() for row in rows]
 
 
-def coded(words: Iterable[str], codes: tuple[str, ...]) -> npt.NDArray[np.uint8]:
+def word_codes(words: Iterable[str], codes: tuple[str, ...]) -> npt.NDArray[np.uint8]:
     """Words as their numbers in `codes` (n,); ValueError for a word not among them."""
     return np.array([codes.index(word) for word in words], dtype=np.uint8)
 
 
 def failure_codes(failures: Iterable[Failure | None]) -> npt.NDArray[np.uint8]:
     """Failures, None where there was none, as their numbers (n,)."""
-    return coded(("" if f is None else f.name for f in failures), FAILURES)
+    return word_codes(("" if f is None else f.name for f in failures), FAILURES)
 
 
-def attributes(column: Column) -> dict[str, Any]:
+def column_attributes(column: Column) -> dict[str, Any]:
     """What an array says of itself."""
     said: dict[str, Any] = {"about": column.about}
     if column.units:

@@ -11,61 +11,73 @@ from itertools import takewhile
 from pathlib import Path
 
 from alloop.store import packs
-from alloop.store.files import Files, create
-from alloop.store.packs import DIGITS, Listing, Pack, Span, joined, listing, read
-from alloop.store.record import whole
+from alloop.store.files import FileSystem, create_file
+from alloop.store.packs import (
+    DIGITS,
+    JournalListing,
+    Pack,
+    RecordSpan,
+    join_records,
+    list_journal,
+    read_pack,
+)
+from alloop.store.record import is_whole
 
 
-def seal(folder: Path, staging: Path, files: Files, least: int = 1) -> None:
+def seal_records(
+    folder: Path, staging: Path, files: FileSystem, least: int = 1
+) -> None:
     """Seal the loose records, unless there are fewer than `least`.
 
     A last pack that is not full goes into a new one with them, so that many short runs
     leave no more packs than a long one. A damaged record, and what follows it, stays as
     it is.
     """
-    found = listing(folder)
+    found = list_journal(folder)
     begin = found.packs[-1].last + 1 if found.packs else 0
     if found.last + 1 - begin < least:
         return
-    partial = _partial(folder, found)
-    records = [partial.raw(seq) for seq in _numbers(partial.span)] if partial else []
+    partial = _partial_pack(folder, found)
+    records = (
+        [partial.record_bytes(seq) for seq in _numbers(partial.span)] if partial else []
+    )
     first = begin - len(records)
-    for group in _groups([*records], _whole(folder, found, begin)):
-        span = Span(first, first + len(group) - 1)
-        create(files, folder / span.name, joined(group), staging)
-        for name in _replaced(found, span, partial):
+    for group in _pack_groups([*records], _whole_records(folder, found, begin)):
+        span = RecordSpan(first, first + len(group) - 1)
+        create_file(files, folder / span.name, join_records(group), staging)
+        for name in _replaced_files(found, span, partial):
             files.remove(folder / name)
         first = span.last + 1
-    _clear(folder, files)
+    _clear_tails(folder, files)
 
 
-def _partial(folder: Path, found: Listing) -> Pack | None:
+def _partial_pack(folder: Path, found: JournalListing) -> Pack | None:
     """The last pack, if it is not full and whole."""
     if not found.packs or len(found.packs[-1]) >= packs.RECORDS:
         return None
-    pack = read(folder, found.packs[-1])
+    pack = read_pack(folder, found.packs[-1])
     small = len(pack.data) < packs.BYTES
-    return pack if small and _sound(pack, pack.span) else None
+    return pack if small and _is_sound(pack, pack.span) else None
 
 
-def _whole(folder: Path, found: Listing, begin: int) -> Iterator[bytes]:
+def _whole_records(folder: Path, found: JournalListing, begin: int) -> Iterator[bytes]:
     """Records from `begin` on, up to the first that is damaged."""
-    return takewhile(whole, _loose(folder, found, begin))
+    return takewhile(is_whole, _loose_records(folder, found, begin))
 
 
-def _loose(folder: Path, found: Listing, seq: int) -> Iterator[bytes]:
+def _loose_records(folder: Path, found: JournalListing, seq: int) -> Iterator[bytes]:
     while seq <= found.last:
-        tail = found.pack(seq)
+        tail = found.span_of(seq)
         if tail is None:
             yield (folder / f"{seq:0{DIGITS}d}").read_bytes()
             seq += 1
         else:
-            pack = read(folder, tail)
-            yield from map(pack.raw, range(seq, tail.last + 1))
+            pack = read_pack(folder, tail)
+            yield from map(pack.record_bytes, range(seq, tail.last + 1))
             seq = tail.last + 1
 
 
-def _groups(group: list[bytes], records: Iterator[bytes]) -> Iterator[list[bytes]]:
+def _pack_groups(group: list[bytes], records: Iterator[bytes]) -> Iterator[list[bytes]]:
     """The records cut into packs; the first of them begins with `group`."""
     fresh, size = False, sum(map(len, group))
     for data in records:
@@ -78,52 +90,56 @@ def _groups(group: list[bytes], records: Iterator[bytes]) -> Iterator[list[bytes
         yield group
 
 
-def _replaced(found: Listing, span: Span, partial: Pack | None) -> Iterator[str]:
+def _replaced_files(
+    found: JournalListing, span: RecordSpan, partial: Pack | None
+) -> Iterator[str]:
     """The files whose records a new pack holds, tails aside."""
     if partial is not None and partial.span.first in span:
         yield partial.span.name
     yield from (f"{seq:0{DIGITS}d}" for seq in sorted(found.loose) if seq in span)
 
 
-def mend(folder: Path, files: Files) -> None:
+def remove_packed_files(folder: Path, files: FileSystem) -> None:
     """Remove the files whose records lie whole in a pack.
 
     A copy that differs from the pack's is no exception: who made it was refused.
     """
-    _clear(folder, files)
-    found = listing(folder)
+    _clear_tails(folder, files)
+    found = list_journal(folder)
     for span in found.packs:
         inner = [each for each in found.inner if each.first in span]
         loose = sorted(seq for seq in found.loose if seq in span)
         if inner or loose:
-            pack = read(folder, span)
-            names = [each.name for each in inner if _sound(pack, each)]
-            names += [f"{seq:0{DIGITS}d}" for seq in loose if whole(pack.raw(seq))]
+            pack = read_pack(folder, span)
+            names = [each.name for each in inner if _is_sound(pack, each)]
+            names += [
+                f"{seq:0{DIGITS}d}" for seq in loose if is_whole(pack.record_bytes(seq))
+            ]
             for name in names:
                 files.remove(folder / name)
 
 
-def _clear(folder: Path, files: Files) -> None:
+def _clear_tails(folder: Path, files: FileSystem) -> None:
     """Remove the tails that packs have made superfluous."""
-    found = listing(folder)
+    found = list_journal(folder)
     for tail in found.tails:
-        if _settled(folder, found, tail):
+        if _is_packed(folder, found, tail):
             files.remove(folder / tail.name)
 
 
-def _settled(folder: Path, found: Listing, tail: Span) -> bool:
+def _is_packed(folder: Path, found: JournalListing, tail: RecordSpan) -> bool:
     """Whether all records of a tail lie whole in packs."""
     count = 0
     for span in found.packs:
         both = range(max(span.first, tail.first), min(span.last, tail.last) + 1)
-        pack = read(folder, span) if both else None
-        count += sum(whole(pack.raw(seq)) for seq in both) if pack else 0
+        pack = read_pack(folder, span) if both else None
+        count += sum(is_whole(pack.record_bytes(seq)) for seq in both) if pack else 0
     return count == len(tail)
 
 
-def _sound(pack: Pack, span: Span) -> bool:
-    return all(whole(pack.raw(seq)) for seq in _numbers(span))
+def _is_sound(pack: Pack, span: RecordSpan) -> bool:
+    return all(is_whole(pack.record_bytes(seq)) for seq in _numbers(span))
 
 
-def _numbers(span: Span) -> range:
+def _numbers(span: RecordSpan) -> range:
     return range(span.first, span.last + 1)

@@ -12,8 +12,8 @@ from pathlib import Path
 
 from alloop.core.errors import StoreError
 from alloop.store import root
-from alloop.store.changes import MARK, RECORD
-from alloop.store.files import Files, make_folders, put
+from alloop.store.column_changes import MARK, RECORD
+from alloop.store.files import FileSystem, make_folders, replace_file
 from alloop.store.journal import Journal
 from alloop.store.root import NODE_FILE, Node
 from alloop.store.schema import TABLES
@@ -38,7 +38,9 @@ def foreign(shown: Mapping[str, Node], journal: Journal) -> int:
     return -1
 
 
-def set_aside(store: Path, shown: Mapping[str, Node], mark: int, files: Files) -> Path:
+def set_aside(
+    store: Path, shown: Mapping[str, Node], mark: int, files: FileSystem
+) -> Path:
     """Move the columns into a folder of their own; returns it.
 
     A crash in between leaves some tables moved: the next call moves the others, to the
@@ -50,18 +52,20 @@ def set_aside(store: Path, shown: Mapping[str, Node], mark: int, files: Files) -
     target = store / name
     make_folders(files, target)
     about = {"about": f"columns up to record {mark}, which the journal does not have"}
-    put(
+    replace_file(
         files,
         target / NODE_FILE,
-        root.dump(root.root(about, moved)),
-        root.staging(store),
+        root.dump_node(root.root_node(about, moved)),
+        root.staging_folder(store),
     )
     for table in TABLES:
         if (store / table).is_dir():
             files.replace(store / table, target / table)
     files.sync(target)
     files.sync(store)
-    root.publish(store, {k: v for k, v in shown.items() if k not in moved}, files)
+    root.publish_members(
+        store, {k: v for k, v in shown.items() if k not in moved}, files
+    )
     return target
 
 

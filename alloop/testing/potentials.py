@@ -5,17 +5,30 @@ from dataclasses import replace
 
 import numpy as np
 
-from alloop.core.batch import Batch, pack
+from alloop.core.batch import Batch, pack_frames
 from alloop.core.frame import Frame
 from alloop.core.records import Predictions
 from alloop.core.roles import Potential
-from alloop.core.seeds import stream
+from alloop.core.seeds import random_stream
 from alloop.core.units import Floats
-from alloop.models.checkpoint import dumps, loads
-from alloop.potentials.restore import restore
+from alloop.models.checkpoint import checkpoint_from_bytes, checkpoint_to_bytes
+from alloop.potentials.restore import restore_potential
 from alloop.potentials.storable import Storable
-from alloop.testing.moves import closed, pair, rotation, shuffled
-from alloop.testing.verdicts import bitwise, close, joined, require, same, scale, shaped
+from alloop.testing.moves import (
+    closed_shell_molecules,
+    fixed_rotation,
+    molecule_pair,
+    shuffled_atoms,
+)
+from alloop.testing.verdicts import (
+    force_scale,
+    joined_predictions,
+    require,
+    require_close,
+    require_equal_bits,
+    require_same,
+    require_shape,
+)
 
 FAR = 60.0  # Å between molecules that should not notice each other
 _GRAIN = 1e-8  # Å: a frame's positions are rounded to it
@@ -54,19 +67,19 @@ def check_predictions(
     potential: Potential, frames: Sequence[Frame], *, descriptors: bool = True
 ) -> None:
     """Shapes and types are right, the input is left alone, a repeat has equal bits."""
-    batch = pack(frames)
+    batch = pack_frames(frames)
     before = batch.positions.copy()
     said = potential.predict(batch, descriptors=descriptors)
     again = potential.predict(batch, descriptors=descriptors)
     kept = np.array_equal(batch.positions, before)
     require(kept, "predict changed the positions")
     atoms = len(batch.numbers)
-    shaped("energies", said.energies, (len(batch),))
-    shaped("forces", said.forces, (atoms, 3))
-    bitwise("a repeated prediction", said, again)
+    require_shape("energies", said.energies, (len(batch),))
+    require_shape("forces", said.forces, (atoms, 3))
+    require_equal_bits("a repeated prediction", said, again)
     if descriptors:
         found = np.zeros(0) if said.descriptors is None else said.descriptors
-        shaped("descriptors", found, (atoms, found.shape[-1]))
+        require_shape("descriptors", found, (atoms, found.shape[-1]))
 
 
 def check_forces(
@@ -81,23 +94,23 @@ def check_forces(
     Along random directions u, -F·u against the five-point difference of E(x + t u).
     """
     step = round(0.05 * tolerance**0.25 / _GRAIN) * _GRAIN  # Å: truncation meets noise
-    rng = stream(0, "testing/forces")
+    rng = random_stream(0, "testing/forces")
     for frame in frames:
-        forces = potential.predict(pack([frame])).forces
+        forces = potential.predict(pack_frames([frame])).forces
         u = rng.normal(size=(directions, len(frame), 3))
         u /= np.abs(u).max(axis=(1, 2), keepdims=True)
         u = np.round(u * step / _GRAIN) * _GRAIN  # as oracles round positions too
         steps = np.array([-2.0, -1.0, 1.0, 2.0])[:, None, None, None] * u
-        copies = pack([frame] * (4 * directions))
-        moved = copies.moved((frame.positions + steps).reshape(-1, 3))
+        copies = pack_frames([frame] * (4 * directions))
+        moved = copies.with_positions((frame.positions + steps).reshape(-1, 3))
         E = potential.predict(moved).energies.reshape(4, directions)
         slope = np.array([1.0, -8.0, 8.0, -1.0]) @ E / 12.0  # dE/dt, t in steps
         expected = -np.einsum("kad,ad->k", u, forces)
-        close(
+        require_close(
             "forces are not minus the energy's gradient",
             slope / step,
             expected / step,
-            tolerance * scale(forces) * np.sqrt(3 * len(frame)),
+            tolerance * force_scale(forces) * np.sqrt(3 * len(frame)),
         )
 
 
@@ -105,47 +118,49 @@ def check_translation(
     potential: Potential, frames: Sequence[Frame], *, tolerance: float = 1e-6
 ) -> None:
     """A molecule moved as a whole has the same energy and forces."""
-    batch = pack(frames)
-    shift = stream(0, "testing/translation").normal(size=3) * 3.0  # Å
-    moved = potential.predict(batch.moved(batch.positions + shift))
-    same("translation", moved, potential.predict(batch), tolerance)
+    batch = pack_frames(frames)
+    shift = random_stream(0, "testing/translation").normal(size=3) * 3.0  # Å
+    moved = potential.predict(batch.with_positions(batch.positions + shift))
+    require_same("translation", moved, potential.predict(batch), tolerance)
 
 
 def check_rotation(
     potential: Potential, frames: Sequence[Frame], *, tolerance: float = 1e-6
 ) -> None:
     """A rotated molecule has the same energy, and its forces rotate with it."""
-    Q = rotation()
-    _turned("rotation", potential, pack(frames), Q, tolerance)
+    Q = fixed_rotation()
+    _check_turned("rotation", potential, pack_frames(frames), Q, tolerance)
 
 
 def check_reflection(
     potential: Potential, frames: Sequence[Frame], *, tolerance: float = 1e-6
 ) -> None:
     """A mirrored molecule has the same energy, and its forces are mirrored too."""
-    Q = rotation() * np.array([-1.0, 1.0, 1.0])
-    _turned("reflection", potential, pack(frames), Q, tolerance)
+    Q = fixed_rotation() * np.array([-1.0, 1.0, 1.0])
+    _check_turned("reflection", potential, pack_frames(frames), Q, tolerance)
 
 
 def check_permutation(
     potential: Potential, frames: Sequence[Frame], *, tolerance: float = 1e-6
 ) -> None:
     """Atoms listed in another order have the same forces, and the frame its energy."""
-    batch, other, order = shuffled(frames)
+    batch, other, order = shuffled_atoms(frames)
     said, again = potential.predict(batch), potential.predict(other)
     forces = said.forces[order]
-    same("permutation", again, Predictions(said.energies, forces), tolerance)
+    require_same("permutation", again, Predictions(said.energies, forces), tolerance)
 
 
 def check_batching(
     potential: Potential, frames: Sequence[Frame], *, tolerance: float = 1e-6
 ) -> None:
     """A frame gets the same answer alone, among others, and whatever its place."""
-    single = [potential.predict(pack([frame])) for frame in frames]
-    alone = joined(single)
-    same("batching", potential.predict(pack(frames)), alone, tolerance)
-    backwards = potential.predict(pack(frames[::-1]))
-    same("the order of frames", backwards, joined(single[::-1]), tolerance)
+    single = [potential.predict(pack_frames([frame])) for frame in frames]
+    alone = joined_predictions(single)
+    require_same("batching", potential.predict(pack_frames(frames)), alone, tolerance)
+    backwards = potential.predict(pack_frames(frames[::-1]))
+    require_same(
+        "the order of frames", backwards, joined_predictions(single[::-1]), tolerance
+    )
 
 
 def check_far_molecules(
@@ -159,11 +174,11 @@ def check_far_molecules(
 
     Frames with a charge, a spin or a cell are passed over: there the sum need not hold.
     """
-    for frame in closed(frames):
-        one = potential.predict(pack([frame]))
-        two = potential.predict(pack([pair(frame, apart)]))
+    for frame in closed_shell_molecules(frames):
+        one = potential.predict(pack_frames([frame]))
+        two = potential.predict(pack_frames([molecule_pair(frame, apart)]))
         expected = Predictions(2 * one.energies, np.tile(one.forces, (2, 1)))
-        same("the distance between far molecules", two, expected, tolerance)
+        require_same("the distance between far molecules", two, expected, tolerance)
 
 
 def check_cutoff(
@@ -175,28 +190,30 @@ def check_cutoff(
 ) -> None:
     """Energy and forces do not jump when an atom crosses the cutoff (Å)."""
     gap = 1e-6  # Å
-    for frame in closed(frames):
-        inside = potential.predict(pack([pair(frame, cutoff - gap)]))
-        outside = potential.predict(pack([pair(frame, cutoff + gap)]))
-        slack = tolerance + 10 * gap * scale(inside.forces)
-        same("crossing the cutoff", inside, outside, slack)
+    for frame in closed_shell_molecules(frames):
+        inside = potential.predict(pack_frames([molecule_pair(frame, cutoff - gap)]))
+        outside = potential.predict(pack_frames([molecule_pair(frame, cutoff + gap)]))
+        slack = tolerance + 10 * gap * force_scale(inside.forces)
+        require_same("crossing the cutoff", inside, outside, slack)
 
 
 def check_stored(potential: Storable, frames: Sequence[Frame]) -> None:
     """A potential that was stored and restored predicts the same bits."""
-    batch = pack(frames)
-    blob = dumps(potential.checkpoint())
-    again = dumps(potential.checkpoint())
+    batch = pack_frames(frames)
+    blob = checkpoint_to_bytes(potential.checkpoint())
+    again = checkpoint_to_bytes(potential.checkpoint())
     require(blob == again, "two checkpoints of a potential differ")
-    restored = restore(loads(blob)).predict(batch, descriptors=True)
+    restored = restore_potential(checkpoint_from_bytes(blob)).predict(
+        batch, descriptors=True
+    )
     whole = potential.predict(batch, descriptors=True)
-    bitwise("the stored and restored potential", restored, whole)
+    require_equal_bits("the stored and restored potential", restored, whole)
 
 
-def _turned(
+def _check_turned(
     law: str, potential: Potential, batch: Batch, Q: Floats, tolerance: float
 ) -> None:
     said = potential.predict(batch)
     turned = replace(batch, positions=batch.positions @ Q.T, cells=batch.cells @ Q.T)
     expected = Predictions(said.energies, said.forces @ Q.T)
-    same(law, potential.predict(turned), expected, tolerance)
+    require_same(law, potential.predict(turned), expected, tolerance)

@@ -5,16 +5,21 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from alloop.core.batch import Batch, pack
+from alloop.core.batch import Batch, pack_frames
 from alloop.core.frame import Frame
 from alloop.core.records import Candidate, Label, TrainingData, Unlabelled
 from alloop.core.roles import Labeller, Potential, Scorer, Selector, Trainer
-from alloop.core.seeds import stream
+from alloop.core.seeds import random_stream
 from alloop.core.units import Floats
-from alloop.potentials.oracle import OraclePotential
-from alloop.testing.moves import shuffled
+from alloop.potentials.labeller_potential import LabellerPotential
+from alloop.testing.moves import shuffled_atoms
 from alloop.testing.potentials import check_forces
-from alloop.testing.verdicts import bitwise, close, require, shaped
+from alloop.testing.verdicts import (
+    require,
+    require_close,
+    require_equal_bits,
+    require_shape,
+)
 
 
 def check_labeller(
@@ -30,9 +35,9 @@ def check_labeller(
         require(label.frame == frame.id, f"{frame.id} was labelled as {label.frame}")
         require(label.level == again.level, "the level changed between two labels")
         if isinstance(label, Label) and isinstance(again, Label):
-            _labelled(label, again, frame)
+            _check_labelled(label, again, frame)
             labelled.append(frame)
-    oracle = OraclePotential(labeller)
+    oracle = LabellerPotential(labeller)
     check_forces(oracle, labelled, tolerance=tolerance, directions=2)
 
 
@@ -48,15 +53,17 @@ def check_scorer(
     def surprise(batch: Batch) -> Floats:
         return scorer.score(batch, potential.predict(batch, descriptors=True))
 
-    batch, other, _ = shuffled(frames)
+    batch, other, _ = shuffled_atoms(frames)
     found = surprise(batch)
-    shaped("surprise", found, (len(batch),))
+    require_shape("surprise", found, (len(batch),))
     limit = tolerance * max(1.0, float(np.abs(found).max(initial=0.0)))
-    single = np.array([surprise(pack([frame]))[0] for frame in frames])
-    close("surprise depends on the other frames", single, found, limit)
-    backwards = surprise(pack(frames[::-1]))[::-1]
-    close("surprise depends on the order of frames", backwards, found, limit)
-    close("surprise depends on the order of atoms", surprise(other), found, limit)
+    single = np.array([surprise(pack_frames([frame]))[0] for frame in frames])
+    require_close("surprise depends on the other frames", single, found, limit)
+    backwards = surprise(pack_frames(frames[::-1]))[::-1]
+    require_close("surprise depends on the order of frames", backwards, found, limit)
+    require_close(
+        "surprise depends on the order of atoms", surprise(other), found, limit
+    )
 
 
 def check_selector(selector: Selector, candidates: Sequence[Candidate]) -> None:
@@ -67,10 +74,10 @@ def check_selector(selector: Selector, candidates: Sequence[Candidate]) -> None:
     for known, new in ((points[:0], candidates), (points[:third], candidates[third:])):
         for quota in (0, 1, len(new) // 2, len(new), len(new) + 3):
             picks = [
-                selector.select(new, known, quota, stream(0, "testing/selector"))
+                selector.select(new, known, quota, random_stream(0, "testing/selector"))
                 for _ in range(2)
             ]
-            _selected(picks[0], quota, len(new))
+            _check_selected(picks[0], quota, len(new))
             require(picks[0] == picks[1], "the same call selected other candidates")
 
 
@@ -82,21 +89,23 @@ def check_trainer(trainer: Trainer, data: TrainingData, *, seed: int = 1) -> Non
     json.dumps(history)
     before = first.predict(frames)
     again, _ = trainer.train(data, None, seed)
-    bitwise("training with the same seed", again.predict(frames), before)
+    require_equal_bits("training with the same seed", again.predict(frames), before)
     child, _ = trainer.train(data, first, seed)
-    bitwise("the parent of a training", first.predict(frames), before)
+    require_equal_bits("the parent of a training", first.predict(frames), before)
     twin, _ = trainer.train(data, again, seed)
-    bitwise("training an equal parent", twin.predict(frames), child.predict(frames))
+    require_equal_bits(
+        "training an equal parent", twin.predict(frames), child.predict(frames)
+    )
 
 
-def _labelled(label: Label, again: Label, frame: Frame) -> None:
-    shaped("forces", label.forces, (len(frame), 3))
+def _check_labelled(label: Label, again: Label, frame: Frame) -> None:
+    require_shape("forces", label.forces, (len(frame), 3))
     require(np.isfinite(label.energy), f"the energy is {label.energy}")
     same = label.energy == again.energy and np.array_equal(label.forces, again.forces)
     require(same, "the same frame got two different labels")
 
 
-def _selected(picked: tuple[int, ...], quota: int, size: int) -> None:
+def _check_selected(picked: tuple[int, ...], quota: int, size: int) -> None:
     require(isinstance(picked, tuple), f"expected a tuple, got {type(picked).__name__}")
     require(len(picked) <= quota, f"selected {len(picked)} with a quota of {quota}")
     require(len(set(picked)) == len(picked), f"selected one candidate twice: {picked}")

@@ -15,7 +15,7 @@ def require(holds: bool | np.bool_, sentence: str) -> None:
         raise AssertionError(sentence)
 
 
-def joined(parts: Sequence[Predictions]) -> Predictions:
+def joined_predictions(parts: Sequence[Predictions]) -> Predictions:
     """Predictions of single frames as those of their batch."""
     return Predictions(
         energies=np.concatenate([part.energies for part in parts]),
@@ -23,12 +23,12 @@ def joined(parts: Sequence[Predictions]) -> Predictions:
     )
 
 
-def scale(forces: Floats) -> float:
+def force_scale(forces: Floats) -> float:
     """What tolerances are multiplied with: the largest force, at least 1."""
     return max(1.0, float(np.abs(forces).max(initial=0.0)))
 
 
-def shaped(name: str, array: Any, shape: tuple[int, ...]) -> None:
+def require_shape(name: str, array: Any, shape: tuple[int, ...]) -> None:
     """An array of this shape, in float64 and finite."""
     require(array.shape == shape, f"expected {name} {shape}, got {array.shape}")
     double = array.dtype == np.float64
@@ -36,20 +36,22 @@ def shaped(name: str, array: Any, shape: tuple[int, ...]) -> None:
     require(np.isfinite(array).all(), f"{name} are not all finite")
 
 
-def same(law: str, got: Predictions, want: Predictions, tolerance: float) -> None:
+def require_same(
+    law: str, got: Predictions, want: Predictions, tolerance: float
+) -> None:
     """Equal energies and forces within the tolerance."""
-    limit = tolerance * scale(want.forces)
-    close(f"the energy changes with {law}", got.energies, want.energies, limit)
-    close(f"forces do not follow {law}", got.forces, want.forces, limit)
+    limit = tolerance * force_scale(want.forces)
+    require_close(f"the energy changes with {law}", got.energies, want.energies, limit)
+    require_close(f"forces do not follow {law}", got.forces, want.forces, limit)
 
 
-def close(sentence: str, got: Floats, want: Floats, limit: float) -> None:
+def require_close(sentence: str, got: Floats, want: Floats, limit: float) -> None:
     """No element is off by more than the limit; nan is."""
     worst = float(np.abs(got - want).max(initial=0.0))
     require(worst <= limit, f"{sentence}: off by {worst:.3g}, {limit:.3g} allowed")
 
 
-def bitwise(what: str, got: Predictions, want: Predictions) -> None:
+def require_equal_bits(what: str, got: Predictions, want: Predictions) -> None:
     """Equal bits of energies, forces and descriptors."""
     equal = np.array_equal(got.energies, want.energies)
     equal = equal and np.array_equal(got.forces, want.forces)

@@ -8,7 +8,7 @@ from dataclasses import replace
 from typing import Any
 
 from alloop.training.schedule import Schedule
-from alloop.training.staged import StagedTrainer
+from alloop.training.staged_trainer import StagedTrainer
 from alloop.training.stages import SCHEDULE, Stage, Weights
 
 STEPS = (300, 2700, 1000)  # θ0, pretraining, fine-tuning
@@ -40,11 +40,15 @@ def standard_stages(
     return (Stage("standard", "expensive", steps, "scratch", schedule=schedule),)
 
 
-def asteroid(kind: str, settings: Mapping[str, Any], **options: Any) -> StagedTrainer:
+def asteroid_trainer(
+    kind: str, settings: Mapping[str, Any], **options: Any
+) -> StagedTrainer:
     """ASTEROID with its default stages; options are StagedTrainer's."""
     return StagedTrainer(kind, settings, asteroid_stages(), **options)
 
 
-def standard(kind: str, settings: Mapping[str, Any], **options: Any) -> StagedTrainer:
+def standard_trainer(
+    kind: str, settings: Mapping[str, Any], **options: Any
+) -> StagedTrainer:
     """Standard training with as many steps; options are StagedTrainer's."""
     return StagedTrainer(kind, settings, standard_stages(), **options)

@@ -10,12 +10,12 @@ from typing import Any
 
 import numpy as np
 
-from alloop.core.batch import Batch, pack
+from alloop.core.batch import Batch, pack_frames
 from alloop.core.errors import InputError
 from alloop.core.records import LabelSet, Predictions, TrainingData
 from alloop.core.roles import Potential, Trainer
-from alloop.training.correct import plus, rows
-from alloop.training.staged import StagedTrainer
+from alloop.training.label_changes import add_predictions, select_labels
+from alloop.training.staged_trainer import StagedTrainer
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -23,8 +23,8 @@ class DeltaPotential:
     """E = E_cheap + ΔE, and so the forces; implements Potential.
 
     cheap: who says what the cheap level gives, such as
-    `alloop.potentials.oracle.OraclePotential` of its labeller. Descriptors are those of
-    the difference.
+    `alloop.potentials.labeller_potential.OraclePotential` of its labeller. Descriptors
+    are those of the difference.
     """
 
     cheap: Potential
@@ -58,8 +58,8 @@ class DeltaTrainer:
         """The potential and the history of its difference. Raises InputError where no
         expensive frame has a cheap label too."""
         heir = parent.difference if isinstance(parent, DeltaPotential) else None
-        nothing = LabelSet(pack([]), np.zeros(0), np.zeros((0, 3)))
-        differences = difference(data.expensive, data.cheap)
+        nothing = LabelSet(pack_frames([]), np.zeros(0), np.zeros((0, 3)))
+        differences = label_difference(data.expensive, data.cheap)
         trainer = self.trainer
         if isinstance(trainer, StagedTrainer):  # the cheap level repels as it should
             trainer = replace(trainer, repulsion=None)
@@ -67,7 +67,7 @@ class DeltaTrainer:
         return DeltaPotential(self.cheap, found), history
 
 
-def difference(expensive: LabelSet, cheap: LabelSet) -> LabelSet:
+def label_difference(expensive: LabelSet, cheap: LabelSet) -> LabelSet:
     """Expensive less cheap labels (eV, eV/Å) of the frames that have both, in the order
     of the expensive ones. Raises InputError where there are none."""
     place = {frame.id: row for row, frame in enumerate(cheap.batch.frames())}
@@ -78,6 +78,6 @@ def difference(expensive: LabelSet, cheap: LabelSet) -> LabelSet:
             f"expected expensive frames with cheap labels too, got none of {len(ids)}; "
             "label the expensive frames at the cheap level"
         )
-    twins = rows(cheap, np.array([place[ids[row]] for row in both]))
+    twins = select_labels(cheap, np.array([place[ids[row]] for row in both]))
     said = Predictions(twins.energies, twins.forces)
-    return plus(rows(expensive, both), said, -1.0)
+    return add_predictions(select_labels(expensive, both), said, -1.0)

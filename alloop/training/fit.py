@@ -10,30 +10,35 @@ from dataclasses import dataclass
 from typing import TypeAlias
 
 from alloop.models.network import Network
-from alloop.training.engine import Lessons, Planner, cpu_seconds, engine
-from alloop.training.losses import Labelled, Objective
-from alloop.training.pool import Pool
-from alloop.training.resume import (
-    Keeper,
-    Progressed,
+from alloop.training.gradients import GradientFunction
+from alloop.training.graph_pool import GraphPool
+from alloop.training.losses import LabelLoss, Objective
+from alloop.training.monitor import LossCurve, TrainingMonitor, force_error
+from alloop.training.optimisation import Optimisation
+from alloop.training.progress import TrainingProgress
+from alloop.training.saved_state import (
+    StateKeeper,
+    TrainingPosition,
     pack_state,
     training_name,
     unpack_state,
 )
-from alloop.training.schedule import averaging, learning_rate
-from alloop.training.slopes import Slopes
+from alloop.training.schedule import averaging_decay, learning_rate
 from alloop.training.stages import Stage
-from alloop.training.telling import Told
-from alloop.training.walk import Walk
-from alloop.training.watch import Course, Watch, force_error
+from alloop.training.step_engine import (
+    StageBatches,
+    StepPlanner,
+    cpu_seconds,
+    gradient_engine,
+)
 
 __all__ = [
-    "Aids",
-    "Course",
+    "LossCurve",
     "Progress",
-    "averaging",
-    "fit",
-    "fit_with",
+    "StageOptions",
+    "averaging_decay",
+    "fit_network",
+    "fit_stage",
     "force_error",
     "learning_rate",
 ]
@@ -42,7 +47,7 @@ Progress: TypeAlias = Callable[[str, int, int, float], None]  # stage, step, ste
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Aids:
+class StageOptions:
     """What a stage may have beside its labels.
 
     validation: frames to take errors on. progress is told stage, step, steps and mean
@@ -51,79 +56,87 @@ class Aids:
     training that the same compiled program serves, this stage's own where it is 0.
     """
 
-    validation: Pool | None = None
+    validation: GraphPool | None = None
     progress: Progress | None = None
     objective: Objective | None = None
-    keeper: Keeper | None = None
+    keeper: StateKeeper | None = None
     ahead: int = 0
 
 
-def fit(
+def fit_network(
     network: Network,
-    pool: Pool,
+    pool: GraphPool,
     stage: Stage,
     seed: int,
-    validation: Pool | None = None,
+    validation: GraphPool | None = None,
     progress: Progress | None = None,
-) -> tuple[Network, Course]:
+) -> tuple[Network, LossCurve]:
     """Run one stage on labelled frames and return the averaged network and its course.
 
     The network that comes in is left as it is. Without a patience the last average is
     the result, with one the best. On one thread the same call gives the same bits.
     """
-    return fit_with(network, pool, stage, seed, Aids(validation, progress))
+    return fit_stage(network, pool, stage, seed, StageOptions(validation, progress))
 
 
-def fit_with(
-    network: Network, pool: Pool, stage: Stage, seed: int, aids: Aids
-) -> tuple[Network, Course]:
+def fit_stage(
+    network: Network, pool: GraphPool, stage: Stage, seed: int, aids: StageOptions
+) -> tuple[Network, LossCurve]:
     """As `fit`, with everything that a stage may have beside its labels.
 
     With a keeper a training that was killed goes on from the last state that was kept,
     bit for bit, and one that was finished is not run again. Raises FloatingPointError
     where the loss is not finite.
     """
-    run = Run(network, Lessons(pool, stage, seed, _objective(stage, aids)), aids)
-    run.begin()
-    run.go_on()
+    run = StageFit(
+        network, StageBatches(pool, stage, seed, _stage_objective(stage, aids)), aids
+    )
+    run.start()
+    run.run_steps()
     return run.result()
 
 
-def _objective(stage: Stage, aids: Aids) -> Objective:
+def _stage_objective(stage: Stage, aids: StageOptions) -> Objective:
     schedule = stage.schedule
-    return aids.objective or Labelled(schedule.energy, schedule.norm)
+    return aids.objective or LabelLoss(schedule.energy, schedule.norm)
 
 
-class Run:
+class StageFit:
     """One stage under way: begun or taken up again, walked, and read."""
 
-    def __init__(self, network: Network, lessons: Lessons, aids: Aids) -> None:
+    def __init__(
+        self, network: Network, lessons: StageBatches, aids: StageOptions
+    ) -> None:
         schedule = lessons.stage.schedule
         self._lessons = lessons
         self._aids = aids
-        self._name = "" if aids.keeper is None else _name(network, lessons, aids)
-        self._walk = Walk(network, schedule)
-        self._watch = Watch(schedule.every, schedule.patience, aids.validation)
-        self._at = Progressed()
+        self._name = (
+            "" if aids.keeper is None else _training_name(network, lessons, aids)
+        )
+        self._walk = Optimisation(network, schedule)
+        self._watch = TrainingMonitor(
+            schedule.every, schedule.patience, aids.validation
+        )
+        self._at = TrainingPosition()
         self._clock = cpu_seconds()
 
-    def begin(self) -> None:
+    def start(self) -> None:
         """Go where the kept state is, or plan the stage."""
         keeper = self._aids.keeper
         state = None if keeper is None else keeper.load(self._name)
         if state is not None:
             self._at = unpack_state(state, self._walk, self._watch)
             return
-        planner = Planner(self._walk, self._lessons, self._aids.ahead)
-        self._at.planned, self._at.compile = planner.plan()
+        planner = StepPlanner(self._walk, self._lessons, self._aids.ahead)
+        self._at.planned, self._at.compile = planner.plan_steps()
         if self._lessons.stage.schedule.seconds is not None:
             self._keep()  # the plan was measured, and must be the same ever after
 
-    def go_on(self) -> None:
+    def run_steps(self) -> None:
         """Take the steps that are left, unless the stage's patience is over."""
         if not self._goes_on():
             return
-        slopes, self._at.engine = engine(
+        slopes, self._at.engine = gradient_engine(
             self._walk.network, self._lessons, self._at.compile
         )
         while self._goes_on():
@@ -132,12 +145,12 @@ class Run:
                 self._keep()
         self._keep()
 
-    def result(self) -> tuple[Network, Course]:
+    def result(self) -> tuple[Network, LossCurve]:
         """The averaged network, or the best where there is a patience."""
         watch, at, network = self._watch, self._at, self._walk.average
         if watch.patience is not None and watch.best is not None:
             network.load_state_dict(watch.best)
-        return network, Course(
+        return network, LossCurve(
             steps=tuple(watch.steps),
             losses=tuple(watch.losses),
             validation=tuple(watch.errors),
@@ -147,19 +160,21 @@ class Run:
         )
 
     def _goes_on(self) -> bool:
-        return self._at.step < self._at.planned and self._watch.patient
+        return self._at.step < self._at.planned and self._watch.is_improving
 
-    def _step(self, slopes: Slopes) -> None:
+    def _step(self, slopes: GradientFunction) -> None:
         at, stage = self._at, self._lessons.stage.name
-        slope = slopes(*self._lessons.at(at.step))
+        slope = slopes(*self._lessons.batch_at(at.step))
         self._walk.step(at.step, at.planned, slope)
-        loss = _finite(slope.loss.item(), stage, at.step)
+        loss = _finite_loss(slope.loss.item(), stage, at.step)
         at.step += 1
         last = at.step == at.planned
-        if self._watch.note(at.step, loss, last, self._walk.average):
-            self._tell(Told(stage, at.step, at.planned, self._watch.losses[-1]))
+        if self._watch.add_step(at.step, loss, last, self._walk.average):
+            self._tell(
+                TrainingProgress(stage, at.step, at.planned, self._watch.losses[-1])
+            )
 
-    def _tell(self, told: Told) -> None:
+    def _tell(self, told: TrainingProgress) -> None:
         if self._aids.progress is not None:
             self._aids.progress(told.stage, told.step, told.steps, told.loss)
         if self._aids.keeper is not None:
@@ -175,12 +190,12 @@ class Run:
         self._aids.keeper.save(self._name, state)
 
 
-def _name(network: Network, lessons: Lessons, aids: Aids) -> str:
+def _training_name(network: Network, lessons: StageBatches, aids: StageOptions) -> str:
     decisive = (lessons.stage, lessons.seed, lessons.objective, aids.ahead)
     return training_name(network, (lessons.pool, aids.validation), decisive)
 
 
-def _finite(loss: float, stage: str, step: int) -> float:
+def _finite_loss(loss: float, stage: str, step: int) -> float:
     if not math.isfinite(loss):
         raise FloatingPointError(
             f"expected a finite loss, got {loss} in stage {stage} at step {step}; "

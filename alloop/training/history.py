@@ -2,10 +2,10 @@
 
 from typing import Any
 
-from alloop.training.bench import Bench, Done, Path
+from alloop.training.stage_runner import FinishedStage, StageRunner, TrainingState
 
 
-def history(path: Path, bench: Bench) -> dict[str, Any]:
+def training_history(path: TrainingState, bench: StageRunner) -> dict[str, Any]:
     """stages, steps, loss, validation (eV/Å or None), engine (how steps were computed),
     cpu_seconds: lists by stage.
 
@@ -16,17 +16,17 @@ def history(path: Path, bench: Bench) -> dict[str, Any]:
         "stages": [done.stage.name for done in path.done],
         "steps": [done.course.steps[-1] for done in path.done],
         "loss": [done.course.losses[-1] for done in path.done],
-        "validation": [_last(done.course.validation) for done in path.done],
+        "validation": [_last_error(done.course.validation) for done in path.done],
         "engine": [done.course.engine for done in path.done],
         "cpu_seconds": [done.cpu_seconds for done in path.done],
         "scale": bench.scale,
     }
     for done in path.done:
-        out |= _weighing(done) | _curve(done)
+        out |= _weighing_facts(done) | _loss_curve(done)
     return out
 
 
-def _weighing(done: Done) -> dict[str, Any]:
+def _weighing_facts(done: FinishedStage) -> dict[str, Any]:
     if done.weighing is None:
         return {}
     return {
@@ -36,7 +36,7 @@ def _weighing(done: Done) -> dict[str, Any]:
     }
 
 
-def _curve(done: Done) -> dict[str, Any]:
+def _loss_curve(done: FinishedStage) -> dict[str, Any]:
     name = f"curve/{done.stage.name}"
     return {
         f"{name}/step": list(done.course.steps),
@@ -45,5 +45,5 @@ def _curve(done: Done) -> dict[str, Any]:
     }
 
 
-def _last(errors: tuple[float, ...]) -> float | None:
+def _last_error(errors: tuple[float, ...]) -> float | None:
     return errors[-1] if errors else None

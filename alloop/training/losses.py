@@ -50,7 +50,7 @@ class Objective(Hashable, Protocol):
 
 
 @dataclass(frozen=True, slots=True)
-class Labelled:
+class LabelLoss:
     """The labelled loss: ρ is energy, norm that of `force_errors`."""
 
     energy: float

@@ -35,15 +35,15 @@ class Muon(torch.optim.Optimizer):
         """One step down the gradients of all weights."""
         assert closure is None
         for group in self.param_groups:
-            for weights in _alike(group["params"]):
+            for weights in _group_by_shape(group["params"]):
                 self._move(weights, group)
 
     def _move(self, weights: list[Tensor], group: dict[str, Any]) -> None:
         means = [self._mean(weight) for weight in weights]
-        gradients = [_gradient(weight) for weight in weights]
+        gradients = [_weight_gradient(weight) for weight in weights]
         torch._foreach_lerp_(means, gradients, 1.0 - group["momentum"])
         ahead = torch._foreach_lerp(gradients, means, group["momentum"])
-        steps = orthogonal(torch.stack(list(ahead)))
+        steps = orthogonalised(torch.stack(list(ahead)))
         rate = group["lr"] * _SIZE * math.sqrt(max(steps.shape[1:]))
         torch._foreach_mul_(weights, 1.0 - group["lr"] * group["weight_decay"])
         torch._foreach_add_(weights, list(steps.unbind()), alpha=-rate)
@@ -56,7 +56,7 @@ class Muon(torch.optim.Optimizer):
         return mean
 
 
-def orthogonal(matrices: Tensor) -> Tensor:
+def orthogonalised(matrices: Tensor) -> Tensor:
     """The matrices (count, rows, columns) with singular values of about one.
 
     Newton-Schulz iterations of fifth order; singular values below about 1e-3 of the
@@ -73,7 +73,7 @@ def orthogonal(matrices: Tensor) -> Tensor:
     return X.mT if rows > columns else X
 
 
-def _alike(weights: list[Tensor]) -> list[list[Tensor]]:
+def _group_by_shape(weights: list[Tensor]) -> list[list[Tensor]]:
     """The weights by shape."""
     shapes: dict[torch.Size, list[Tensor]] = {}
     for weight in weights:
@@ -81,6 +81,6 @@ def _alike(weights: list[Tensor]) -> list[list[Tensor]]:
     return list(shapes.values())
 
 
-def _gradient(weight: Tensor) -> Tensor:
+def _weight_gradient(weight: Tensor) -> Tensor:
     assert weight.grad is not None
     return weight.grad

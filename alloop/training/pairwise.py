@@ -15,13 +15,13 @@ from alloop.core.records import LabelSet, TrainingData
 from alloop.core.roles import Potential
 from alloop.core.units import Floats
 from alloop.potentials.pairwise import PairBasis, PairwisePotential
-from alloop.training.references import references, shifted
-from alloop.training.weights import (
+from alloop.training.bias_weights import (
     DEFAULT,
     Gamma,
     effective_size,
     guarded_weights,
 )
+from alloop.training.references import level_references, without_references
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,11 +52,11 @@ class PairwiseTrainer:
         other, and its history; neither parent nor seed matter."""
         began = time.process_time()
         known = {
-            "cheap": references(data.cheap),
-            "expensive": references(data.expensive),
+            "cheap": level_references(data.cheap),
+            "expensive": level_references(data.expensive),
         }
-        cheap = shifted(data.cheap, known["cheap"])
-        expensive = shifted(data.expensive, known["expensive"])
+        cheap = without_references(data.cheap, known["cheap"])
+        expensive = without_references(data.expensive, known["expensive"])
         basis = self._basis(data)
         found, story = self._stages(basis, cheap, expensive)
         atoms = {**known["cheap"], **known["expensive"]}
@@ -121,9 +121,11 @@ class PairwiseTrainer:
     def _rows(
         self, basis: PairBasis, labels: LabelSet, weights: Floats
     ) -> tuple[Floats, Floats]:
-        design = basis.design(labels.batch)
+        design = basis.design_matrix(labels.batch)
         atoms, frames = len(labels.batch.numbers), len(labels)
-        f = np.sqrt((1.0 - self.energy) * weights[labels.batch.owner] / (3 * atoms))
+        f = np.sqrt(
+            (1.0 - self.energy) * weights[labels.batch.frame_index] / (3 * atoms)
+        )
         e = np.sqrt(self.energy * weights / frames)
         forces = (f[:, None, None] * design.forces).reshape(3 * atoms, basis.size)
         rows = np.concatenate([forces, e[:, None] * design.energies])

@@ -10,7 +10,7 @@ from typing import TypeAlias
 
 import numpy as np
 
-from alloop.core.atoms import symbol
+from alloop.core.atoms import chemical_symbol
 from alloop.core.batch import Batch
 from alloop.core.errors import InputError
 from alloop.core.records import LabelSet
@@ -19,11 +19,11 @@ from alloop.core.units import Floats, Integers
 References: TypeAlias = dict[int, float]  # atomic number -> eV
 
 
-def compositions(batch: Batch, elements: Integers) -> Floats:
+def element_counts(batch: Batch, elements: Integers) -> Floats:
     """How many atoms of each element a frame has, (frames, elements)."""
     counts = np.zeros((len(batch), len(elements)))
     columns = np.searchsorted(elements, batch.numbers)
-    np.add.at(counts, (batch.owner, columns), 1.0)
+    np.add.at(counts, (batch.frame_index, columns), 1.0)
     return counts
 
 
@@ -34,12 +34,12 @@ def fit_references(labels: LabelSet) -> References:
     solution of least norm is taken: a constant for each composition.
     """
     elements = np.unique(labels.batch.numbers)
-    counts = compositions(labels.batch, elements)
+    counts = element_counts(labels.batch, elements)
     solution, *_ = np.linalg.lstsq(counts, labels.energies, rcond=None)
     return {int(z): float(e) for z, e in zip(elements, solution, strict=True)}
 
 
-def references(
+def level_references(
     labels: LabelSet, given: Mapping[int, float] | None = None
 ) -> References:
     """The given references (isolated atoms, say), or fitted ones where none are given.
@@ -53,7 +53,7 @@ def references(
         return fit_references(labels)
     missing = sorted({int(z) for z in labels.batch.numbers} - set(given))
     if missing:
-        names = ", ".join(symbol(z) for z in missing)
+        names = ", ".join(chemical_symbol(z) for z in missing)
         raise InputError(
             f"expected a reference energy for every element, got none for {names}; "
             "add it, or leave all out to have them fitted"
@@ -65,11 +65,11 @@ def reference_energies(batch: Batch, energies: Mapping[int, float]) -> Floats:
     """The sum of its atoms' references for each frame, (frames,) in eV."""
     elements = np.array(sorted(energies), dtype=np.int64)
     values = np.array([energies[int(z)] for z in elements])
-    out: Floats = compositions(batch, elements) @ values
+    out: Floats = element_counts(batch, elements) @ values
     return out
 
 
-def shifted(labels: LabelSet, energies: Mapping[int, float]) -> LabelSet:
+def without_references(labels: LabelSet, energies: Mapping[int, float]) -> LabelSet:
     """The labels with their references taken off the energies."""
     rest = labels.energies - reference_energies(labels.batch, energies)
     return LabelSet(labels.batch, rest, labels.forces)

@@ -20,12 +20,13 @@ class Schedule:
     """How one stage walks downhill.
 
     optimiser: "muon" for the matrices that mix features and AdamW for the rest, or
-    "adamw" for all (`alloop.training.walk`). lr is the peak step of both, reached after
-    `warmup` steps; ema is the decay of the averaged weights, which are the result; clip
-    bounds the gradient's norm; energy is ρ of ASTEROID's Eq. 1; norm is the force loss,
-    "l2" (mean length of an atom's error) or "l1" (mean of its components). With
-    validation frames, errors are taken each `every` steps; with a patience (in steps)
-    the stage stops when they have not fallen for so long, and keeps the best weights.
+    "adamw" for all (`alloop.training.optimisation`). lr is the peak step of both,
+    reached after `warmup` steps; ema is the decay of the averaged weights, which are
+    the result; clip bounds the gradient's norm; energy is ρ of ASTEROID's Eq. 1; norm
+    is the force loss, "l2" (mean length of an atom's error) or "l1" (mean of its
+    components). With validation frames, errors are taken each `every` steps; with a
+    patience (in steps) the stage stops when they have not fallen for so long, and keeps
+    the best weights.
 
     decay leads from the peak to `floor` times the peak at the last step: "cosine",
     "exponential", or "wsd" (warm up, stay, decay: constant for the share `hold` of the
@@ -67,10 +68,10 @@ class Schedule:
 def learning_rate(step: int, steps: int, schedule: Schedule) -> float:
     """Linear warm-up to the peak, times the decay."""
     warm = min((step + 1) / max(schedule.warmup, 1), 1.0)
-    return schedule.lr * warm * decayed(step / steps, schedule)
+    return schedule.lr * warm * decay_factor(step / steps, schedule)
 
 
-def decayed(x: float, schedule: Schedule) -> float:
+def decay_factor(x: float, schedule: Schedule) -> float:
     """The share of the peak that is left after the share x of the steps."""
     if schedule.decay == "exponential":
         return math.pow(schedule.floor, x)
@@ -80,19 +81,19 @@ def decayed(x: float, schedule: Schedule) -> float:
     return schedule.floor + (1.0 - schedule.floor) * half
 
 
-def averaging(step: int, decay: float) -> float:
+def averaging_decay(step: int, decay: float) -> float:
     """The decay of the weights' average; shorter at first, to forget the start."""
     return min(decay, (step + 1) / (step + 10))
 
 
-def bounded(steps: int, frames: int, schedule: Schedule) -> int:
+def bounded_steps(steps: int, frames: int, schedule: Schedule) -> int:
     """The steps of a stage, no more than its epochs allow."""
     if schedule.epochs is None:
         return steps
     return min(steps, schedule.epochs * max(1, frames // schedule.batch))
 
 
-def compiles(steps: int, edges: int, schedule: Schedule) -> bool:
+def worth_compiling(steps: int, edges: int, schedule: Schedule) -> bool:
     """Whether to compile a program that serves so many steps on so many edges.
 
     The one rule: asked for, or worth more than it costs by the figures above. It looks

@@ -61,6 +61,6 @@ class Stage:
         return (schedule.batch, schedule.energy, schedule.norm, self.loss, *scored)
 
 
-def served(stage: Stage, stages: Sequence[Stage]) -> int:
+def program_steps(stage: Stage, stages: Sequence[Stage]) -> int:
     """Steps of all stages that share a stage's program, its own among them."""
     return sum(other.steps for other in stages if other.program == stage.program)

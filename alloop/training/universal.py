@@ -13,18 +13,18 @@ from typing import Any
 
 import numpy as np
 
-from alloop.core.atoms import formula, symbol
+from alloop.core.atoms import chemical_symbol, hill_formula
 from alloop.core.batch import Batch
 from alloop.core.errors import InputError
 from alloop.core.records import LabelSet, TrainingData
 from alloop.core.roles import Potential
 from alloop.models.chgnet import HEAVIEST
-from alloop.models.network import Network, build
+from alloop.models.network import Network, build_network
 from alloop.potentials.learned import LearnedPotential
-from alloop.training.correct import plus
+from alloop.training.label_changes import add_predictions
 from alloop.training.references import References, fit_references
-from alloop.training.resume import Keeper
-from alloop.training.staged import StagedTrainer, held_out_split
+from alloop.training.saved_state import StateKeeper
+from alloop.training.staged_trainer import StagedTrainer, held_out_split
 from alloop.training.stages import Fidelity, Stage
 
 PRETRAINED = ("chgnet",)  # kinds of networks that `build` gives with trained weights
@@ -40,7 +40,7 @@ class UniversalTrainer:
 
     staged: StagedTrainer
 
-    def keeping(self, keeper: Keeper) -> "UniversalTrainer":
+    def keeping(self, keeper: StateKeeper) -> "UniversalTrainer":
         """The same trainer, which goes on from what the keeper has."""
         return UniversalTrainer(self.staged.keeping(keeper))
 
@@ -50,9 +50,9 @@ class UniversalTrainer:
         """As StagedTrainer's. Raises InputError for frames that no such network can
         tell apart (the same atoms with several charges or spins) or does not know."""
         for labels in (data.cheap, data.expensive):
-            refuse(labels.batch)
+            refuse_charged(labels.batch)
         staged = self.staged
-        stages, network = staged.stages, build(staged.kind, staged.settings)
+        stages, network = staged.stages, build_network(staged.kind, staged.settings)
         heirs = any(stage.start == "parent" for stage in stages)
         if heirs and isinstance(parent, LearnedPotential):
             network = parent.network
@@ -60,8 +60,16 @@ class UniversalTrainer:
             stages = tuple(map(_from_pretrained, stages))
         training, _ = held_out_split(data.expensive, staged.validation)
         given: dict[Fidelity, Mapping[int, float]] = {
-            **({"cheap": fitted(network, data.cheap)} if len(data.cheap) else {}),
-            **({"expensive": fitted(network, training)} if len(training) else {}),
+            **(
+                {"cheap": fitted_references(network, data.cheap)}
+                if len(data.cheap)
+                else {}
+            ),
+            **(
+                {"expensive": fitted_references(network, training)}
+                if len(training)
+                else {}
+            ),
             **staged.given,
         }
         start = LearnedPotential(
@@ -76,27 +84,28 @@ def _from_pretrained(stage: Stage) -> Stage:
     return replace(stage, start="parent") if stage.start == "scratch" else stage
 
 
-def untouched(
+def untrained_potential(
     kind: str, settings: Mapping[str, Any], labels: LabelSet
 ) -> LearnedPotential:
     """The universal potential as it comes, with references fitted to these labels."""
-    network = build(kind, settings)
-    return LearnedPotential(network, fitted(network, labels))
+    network = build_network(kind, settings)
+    return LearnedPotential(network, fitted_references(network, labels))
 
 
-def fitted(network: Network, labels: LabelSet) -> References:
+def fitted_references(network: Network, labels: LabelSet) -> References:
     """Reference energies of what a network in eV leaves of the labels' energies."""
     nothing = dict.fromkeys(labels.batch.numbers.tolist(), 0.0)
     said = LearnedPotential(network, nothing).predict(labels.batch)
-    return fit_references(plus(labels, said, -1.0))
+    return fit_references(add_predictions(labels, said, -1.0))
 
 
-def refuse(batch: Batch) -> None:
+def refuse_charged(batch: Batch) -> None:
     """InputError for frames that a network without charge and spin cannot learn."""
     if len(batch.numbers) and (heaviest := int(batch.numbers.max())) > HEAVIEST:
         raise InputError(
-            f"expected elements up to {symbol(HEAVIEST)}, which this potential knows, "
-            f"got {symbol(heaviest)}; choose a `potential` that starts anew"
+            f"expected elements up to {chemical_symbol(HEAVIEST)}, which this "
+            "potential knows, "
+            f"got {chemical_symbol(heaviest)}; choose a `potential` that starts anew"
         )
     states: dict[bytes, tuple[int, int]] = {}
     for frame in batch.frames():
@@ -104,7 +113,8 @@ def refuse(batch: Batch) -> None:
         atoms = np.sort(frame.numbers).tobytes()
         if states.setdefault(atoms, state) != state:
             raise InputError(
-                f"expected one charge and spin of {formula(frame)}, as this potential "
+                f"expected one charge and spin of {hill_formula(frame)}, as this "
+                "potential "
                 f"knows neither, got {states[atoms]} and {state}; choose a "
                 "`potential` that starts anew"
             )

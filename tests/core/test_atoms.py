@@ -7,7 +7,14 @@ from ase.build import molecule
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from alloop.core.atoms import formula, from_atoms, masses, number, symbol, to_atoms
+from alloop.core.atoms import (
+    atomic_number,
+    chemical_symbol,
+    frame_masses,
+    from_atoms,
+    hill_formula,
+    to_atoms,
+)
 from alloop.core.frame import Frame
 
 
@@ -42,14 +49,14 @@ def test_cells_and_periodicity_are_kept():
 
 
 def test_masses_and_symbols_are_the_periodic_tables():
-    np.testing.assert_allclose(masses(np.array([1, 8])), [1.008, 15.999])
-    assert (symbol(8), number("O")) == ("O", 8)
+    np.testing.assert_allclose(frame_masses(np.array([1, 8])), [1.008, 15.999])
+    assert (chemical_symbol(8), atomic_number("O")) == ("O", 8)
     with pytest.raises(KeyError):
-        number("Xx")
+        atomic_number("Xx")
 
 
 @pytest.mark.parametrize(
     ("name", "expected"), [("CH3OH", "CH4O"), ("H2O", "H2O"), ("C6H6", "C6H6")]
 )
 def test_formulas_are_hills(name, expected):
-    assert formula(from_atoms(molecule(name))) == expected
+    assert hill_formula(from_atoms(molecule(name))) == expected

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from alloop.core.bias import best_scale, frame_bias, scaled_bias
-from alloop.core.seeds import stream
+from alloop.core.seeds import random_stream
 
 OFFSETS = np.array([0, 2, 3])
 MODEL = np.array([[1.0, -2.0, 3.0], [0.0, 0.0, 0.0], [-0.6, 0.6, 0.3]])
@@ -30,7 +30,7 @@ def test_a_cheap_level_that_is_only_too_stiff_has_no_scaled_bias(factor: float) 
 
 
 def test_the_best_scale_is_that_of_least_squares() -> None:
-    rng = stream(0, "forces")
+    rng = random_stream(0, "forces")
     model, cheap = rng.standard_normal((2, 40, 3))
     (expected,) = np.linalg.lstsq(cheap.reshape(-1, 1), model.ravel())[0]
     assert best_scale(model, cheap) == pytest.approx(float(expected))

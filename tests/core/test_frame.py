@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from alloop.core.frame import DECIMALS, Frame, rounded
+from alloop.core.frame import DECIMALS, Frame, round_positions
 
 SEEDS = st.integers(0, 2**32 - 1)
 WATER = np.array([[0.0, 0.0, 0.1], [0.0, 0.8, -0.5], [0.0, -0.8, -0.5]])
@@ -56,8 +56,8 @@ def test_positions_are_rounded_at_birth():
 @given(seed=SEEDS)
 def test_rounding_twice_is_rounding_once(seed):
     values = np.random.default_rng(seed).normal(0, 100, 40)
-    once = rounded(values)
-    np.testing.assert_array_equal(rounded(once), once)
+    once = round_positions(values)
+    np.testing.assert_array_equal(round_positions(once), once)
     assert np.abs(once - values).max() <= 0.5 * 10**-DECIMALS * (1 + 1e-6)
 
 

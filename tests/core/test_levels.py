@@ -2,35 +2,35 @@
 
 import pytest
 
-from alloop.core.levels import Level, level
+from alloop.core.levels import Level, make_level
 
 SETTINGS = {"method": "ccsd(t)", "basis": "cc-pvdz", "conv_tol": 1e-9}
 
 
 def test_the_id_is_the_same_in_every_process_and_version():
     """Stores and label caches are full of these ids: they must never change."""
-    assert level("pyscf", SETTINGS).id == "cb7344918ca8561f"
+    assert make_level("pyscf", SETTINGS).id == "cb7344918ca8561f"
 
 
 def test_the_order_of_settings_does_not_count():
     turned = dict(reversed(SETTINGS.items()))
-    assert level("pyscf", turned) == level("pyscf", SETTINGS)
-    assert level("pyscf", turned).id == level("pyscf", SETTINGS).id
+    assert make_level("pyscf", turned) == make_level("pyscf", SETTINGS)
+    assert make_level("pyscf", turned).id == make_level("pyscf", SETTINGS).id
 
 
 @pytest.mark.parametrize(
     "change", [{"conv_tol": 1e-8}, {"basis": "cc-pvtz"}, {"frozen": 1}]
 )
 def test_every_setting_counts(change):
-    assert level("pyscf", SETTINGS | change).id != level("pyscf", SETTINGS).id
+    assert make_level("pyscf", SETTINGS | change).id != make_level("pyscf", SETTINGS).id
 
 
 def test_the_program_counts():
-    assert level("ase", SETTINGS).id != level("pyscf", SETTINGS).id
+    assert make_level("ase", SETTINGS).id != make_level("pyscf", SETTINGS).id
 
 
 def test_settings_come_back_as_they_were():
-    found = level("pyscf", SETTINGS)
+    found = make_level("pyscf", SETTINGS)
     assert found.settings == SETTINGS
     assert Level(found.kind, found.text) == found
 
@@ -45,4 +45,4 @@ def test_settings_come_back_as_they_were():
     ],
 )
 def test_a_title_is_for_people(kind, settings, title):
-    assert level(kind, settings).title == title
+    assert make_level(kind, settings).title == title

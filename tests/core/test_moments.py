@@ -5,8 +5,8 @@ from datetime import datetime
 
 import pytest
 
-from alloop.core.counting import plural
-from alloop.core.moments import local_time
+from alloop.core.local_time import local_time
+from alloop.core.plurals import plural
 
 
 def test_a_moment_is_local_time_with_its_offset(

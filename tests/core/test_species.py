@@ -7,13 +7,13 @@ from ase import Atoms
 from ase.build import bulk, molecule
 
 from alloop.core.atoms import from_atoms
-from alloop.core.batch import Batch, pack
+from alloop.core.batch import Batch, pack_frames
 from alloop.core.errors import InputError
 from alloop.core.species import Domain, Species
 
 
 def batch(*names: str, charge: int = 0, spin: int = 0) -> Batch:
-    return pack([from_atoms(molecule(name), charge, spin) for name in names])
+    return pack_frames([from_atoms(molecule(name), charge, spin) for name in names])
 
 
 WATER = Domain.of(batch("H2O", "H2O"))
@@ -29,7 +29,7 @@ def test_a_model_of_water_knows_neutral_water_alone() -> None:
         batch("O", spin=2),
         batch("H2"),
         batch("OH", spin=1),
-        pack([from_atoms(molecule("H2O", cell=[9.0] * 3, pbc=True))]),
+        pack_frames([from_atoms(molecule("H2O", cell=[9.0] * 3, pbc=True))]),
     ):
         with pytest.raises(InputError, match="trained on, H2O"):
             WATER.require(strange)
@@ -57,11 +57,11 @@ def test_states_that_were_learned_are_known_each_with_its_composition() -> None:
 
 def test_cells_differ_in_size() -> None:
     copper = bulk("Cu")
-    domain = Domain.of(pack([from_atoms(copper)]))
-    assert domain.refusal(pack([from_atoms(copper.repeat(2))])) is None
+    domain = Domain.of(pack_frames([from_atoms(copper)]))
+    assert domain.refusal(pack_frames([from_atoms(copper.repeat(2))])) is None
     assert (
         domain.refusal(
-            pack([from_atoms(Atoms("Cu2", positions=[[0, 0, 0], [0, 0, 2.2]]))])
+            pack_frames([from_atoms(Atoms("Cu2", positions=[[0, 0, 0], [0, 0, 2.2]]))])
         )
         is not None
     )

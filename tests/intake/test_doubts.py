@@ -12,7 +12,7 @@ from alloop.core.units import (
     KCAL_PER_MOL,
 )
 from alloop.intake import read_labels
-from alloop.intake.slope import slope
+from alloop.intake.force_work import energy_work_ratio
 
 DATA = Path(__file__).parents[3] / "shared" / "data"
 ETHANOL = DATA / "md17_ccsd" / "ethanol.npz"
@@ -27,7 +27,7 @@ def needs(path):
 def test_right_units_raise_no_doubt(saved):
     intake = read_labels(saved())
     assert intake.warnings == ()
-    assert slope(intake) == pytest.approx(1, abs=0.02)
+    assert energy_work_ratio(intake) == pytest.approx(1, abs=0.02)
 
 
 @pytest.mark.parametrize("unit", sorted(set(ENERGY_UNITS) - {"eV"}))
@@ -87,17 +87,17 @@ def test_gradients_in_place_of_forces_are_told(saved):
 
 def test_energies_of_other_frames_say_nothing_of_units(water, saved):
     shuffled = np.random.default_rng(1).permutation(water.energies)
-    assert slope(read_labels(saved(E=shuffled))) is None
+    assert energy_work_ratio(read_labels(saved(E=shuffled))) is None
 
 
 def test_few_frames_and_single_atoms_say_nothing(water, tmp_path):
     few = {"z": water.numbers, "R": water.positions[:3], "F": water.forces[:3]}
     np.savez(tmp_path / "few.npz", E=water.energies[:3], **few)
-    assert slope(read_labels(tmp_path / "few.npz")) is None
+    assert energy_work_ratio(read_labels(tmp_path / "few.npz")) is None
     atoms = {"z": [1], "R": np.zeros((9, 1, 3)), "F": np.ones((9, 1, 3))}
     np.savez(tmp_path / "atoms.npz", E=np.full(9, -13.6), **atoms)
     intake = read_labels(tmp_path / "atoms.npz", spin=1)
-    assert slope(intake) is None
+    assert energy_work_ratio(intake) is None
     assert intake.warnings == ()
 
 
@@ -105,7 +105,7 @@ def test_copies_of_one_frame_say_nothing(water, tmp_path):
     arrays = {"R": water.positions, "F": water.forces, "E": water.energies}
     same = {key: np.repeat(x[:1], 20, axis=0) for key, x in arrays.items()}
     np.savez(tmp_path / "same.npz", z=water.numbers, **same)
-    assert slope(read_labels(tmp_path / "same.npz")) is None
+    assert energy_work_ratio(read_labels(tmp_path / "same.npz")) is None
 
 
 def test_energies_relative_to_atoms_are_not_doubted(water, saved):
@@ -119,7 +119,7 @@ def test_ethanol_in_its_own_units_raises_no_doubt(name):
     keys = {"energy_key": f"{name}_E", "energy_unit": "kcal/mol"}
     intake = read_labels(ETHANOL, **keys)
     assert intake.warnings == ()
-    assert slope(intake) == pytest.approx(1, abs=0.06)
+    assert energy_work_ratio(intake) == pytest.approx(1, abs=0.06)
 
 
 @needs(ETHANOL)
@@ -153,7 +153,7 @@ def test_ethanol_in_wrong_units_is_found_out(units, explanations):
 def test_formaldehyde_in_its_own_units_raises_no_doubt():
     intake = read_labels(FORMALDEHYDE)
     assert intake.warnings == ()
-    assert slope(intake) == pytest.approx(1, abs=0.002)
+    assert energy_work_ratio(intake) == pytest.approx(1, abs=0.002)
 
 
 @needs(FORMALDEHYDE)

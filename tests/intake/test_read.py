@@ -11,9 +11,9 @@ from alloop.core.errors import InputError
 from alloop.core.frame import Frame
 from alloop.core.records import Label
 from alloop.core.units import BOHR, HARTREE, KCAL_PER_MOL
-from alloop.intake import Units, read_labels
+from alloop.history.reader import CODEC
+from alloop.intake import FileUnits, read_labels
 from alloop.loop import events as e
-from alloop.loop.history import CODEC
 from alloop.store.archive import Archive
 
 
@@ -125,8 +125,8 @@ def test_units_are_converted(water, saved):
 
 
 def test_forces_default_to_energy_over_length():
-    assert Units("hartree", "bohr").force == "hartree/bohr"
-    assert Units("hartree", "bohr").to_ev_per_angstrom == pytest.approx(
+    assert FileUnits("hartree", "bohr").force == "hartree/bohr"
+    assert FileUnits("hartree", "bohr").to_ev_per_angstrom == pytest.approx(
         51.422, abs=1e-3
     )
 

@@ -8,8 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from alloop.core.frame import Frame
-from alloop.intake import duplicates, read_labels
-from alloop.intake.superpose import largest_shift, rotation
+from alloop.intake import duplicate_frames, read_labels
+from alloop.intake.superposition import kabsch_rotation, largest_shift
 
 ETHANOL = Path(__file__).parents[3] / "shared" / "data" / "md17_ccsd" / "ethanol.npz"
 
@@ -25,7 +25,7 @@ def test_turned_shifted_and_mirrored_copies_are_duplicates(water, seed, mirrored
     shape = rng.normal(size=(4, 3))
     copy = water.turned(rng, shape) * np.array([-1.0 if mirrored else 1.0, 1, 1])
     noisy = copy + rng.uniform(-2e-4, 2e-4, (4, 3))
-    assert duplicates([molecule(shape)], [molecule(noisy)]) == [(0, 0)]
+    assert duplicate_frames([molecule(shape)], [molecule(noisy)]) == [(0, 0)]
 
 
 @settings(max_examples=50, deadline=None, derandomize=True)
@@ -37,8 +37,8 @@ def test_frames_that_differ_by_more_than_the_tolerance_are_not(water, seed):
     other = shape.copy()
     other[1] += 5e-3 * bond / np.linalg.norm(bond)
     turned = molecule(water.turned(rng, other))
-    assert duplicates([molecule(shape)], [turned]) == []
-    assert duplicates([molecule(shape)], [turned], tolerance=0.01) == [(0, 0)]
+    assert duplicate_frames([molecule(shape)], [turned]) == []
+    assert duplicate_frames([molecule(shape)], [turned], tolerance=0.01) == [(0, 0)]
 
 
 def test_all_pairs_are_found_among_many(water):
@@ -47,8 +47,8 @@ def test_all_pairs_are_found_among_many(water):
     copies = [
         Frame(water.numbers, water.turned(rng, water.positions[i])) for i in (7, 3, 7)
     ]
-    assert duplicates(copies, frames) == [(0, 7), (1, 3), (2, 7)]
-    assert duplicates(frames[:2], frames[2:]) == []
+    assert duplicate_frames(copies, frames) == [(0, 7), (1, 3), (2, 7)]
+    assert duplicate_frames(frames[:2], frames[2:]) == []
 
 
 def test_other_molecules_charges_and_orders_are_no_duplicates():
@@ -61,24 +61,24 @@ def test_other_molecules_charges_and_orders_are_no_duplicates():
         molecule(shape[[0, 1, 3, 2]]),
         molecule(shape[:3]),
     ]
-    assert duplicates(others, [known]) == []
+    assert duplicate_frames(others, [known]) == []
 
 
 def test_periodic_frames_are_compared_by_id():
     shape = np.random.default_rng(3).normal(size=(4, 3))
     facts = {"cell": 9 * np.eye(3), "pbc": (True, True, True)}
     frame, moved = molecule(shape, **facts), molecule(shape + 0.1, **facts)
-    assert duplicates([frame, moved], [frame]) == [(0, 0)]
+    assert duplicate_frames([frame, moved], [frame]) == [(0, 0)]
 
 
 def test_single_atoms_are_all_the_same():
     here, there = Frame([1], [[0, 0, 0]], spin=1), Frame([1], [[4, 5, 6]], spin=1)
-    assert duplicates([here], [there]) == [(0, 0)]
+    assert duplicate_frames([here], [there]) == [(0, 0)]
 
 
 def test_nothing_has_no_duplicates(water):
     frame = Frame(water.numbers, water.positions[0])
-    assert duplicates([], [frame]) == duplicates([frame], []) == []
+    assert duplicate_frames([], [frame]) == duplicate_frames([frame], []) == []
 
 
 def test_superposition_finds_the_rotation_that_was_applied(water):
@@ -87,7 +87,7 @@ def test_superposition_finds_the_rotation_that_was_applied(water):
     shape -= shape.mean(axis=0)
     turned = water.turned(rng, shape)
     turned -= turned.mean(axis=0)
-    matrix = rotation(shape, turned)
+    matrix = kabsch_rotation(shape, turned)
     np.testing.assert_allclose(turned @ matrix, shape, atol=1e-12)
     np.testing.assert_allclose(matrix @ matrix.T, np.eye(3), atol=1e-12)
     assert np.linalg.det(matrix) == pytest.approx(1)
@@ -97,10 +97,10 @@ def test_a_mirror_image_needs_a_mirror():
     shape = np.random.default_rng(5).normal(size=(5, 3))
     shape -= shape.mean(axis=0)
     image = shape * [1, 1, -1]
-    left = np.abs(image @ rotation(shape, image) - shape).max()
+    left = np.abs(image @ kabsch_rotation(shape, image) - shape).max()
     assert left > 0.1
     np.testing.assert_allclose(
-        image @ rotation(shape, image, mirror=True), shape, atol=1e-12
+        image @ kabsch_rotation(shape, image, mirror=True), shape, atol=1e-12
     )
     assert largest_shift(shape, image) < 1e-12
 
@@ -111,4 +111,4 @@ def test_frames_that_two_sets_of_ethanol_share_are_found():
         read_labels(ETHANOL, energy_unit="kcal/mol", energy_key=f"{name}_E").frames
         for name in ("cc", "dft2")
     )
-    assert len(duplicates(coupled, density)) == 6
+    assert len(duplicate_frames(coupled, density)) == 6

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from alloop.core.frame import Frame
-from alloop.labels.isolated import Child, Limits
+from alloop.labels.child.labeller import LabelChild, Limits
 
 
 @pytest.fixture
@@ -24,8 +24,8 @@ def hydrogen() -> Frame:
 
 
 @pytest.fixture(scope="session")
-def child() -> Iterator[Child]:
+def child() -> Iterator[LabelChild]:
     """One warm child for all tests that do not break it."""
-    shared = Child(Limits(seconds=120.0))
+    shared = LabelChild(Limits(seconds=120.0))
     yield shared
     shared.close()

@@ -12,8 +12,8 @@ from alloop.core.atoms import from_atoms, to_atoms
 from alloop.core.frame import Frame
 from alloop.core.records import Failure, Label, Unlabelled
 from alloop.labels.calculators import LabelCalculator
+from alloop.labels.child.labeller import IsolatedLabeller, LabelChild
 from alloop.labels.direct import DirectLabeller
-from alloop.labels.isolated import Child, IsolatedLabeller
 from alloop.labels.levels import ase_level, pyscf_level
 from alloop.labels.toy import toy_level
 
@@ -27,7 +27,7 @@ def cluster(seed: int) -> Frame:
 
 
 @pytest.mark.parametrize("isolated", [False, True])
-def test_labels_are_what_the_calculator_says(child: Child, isolated: bool) -> None:
+def test_labels_are_what_the_calculator_says(child: LabelChild, isolated: bool) -> None:
     labeller = child.labeller(ARGON) if isolated else DirectLabeller(ARGON)
     for seed in (1, 2, 1):  # the second visit must not remember the frame between
         label = labeller.label(cluster(seed))
@@ -159,7 +159,9 @@ def test_a_cell_has_its_stress_as_ase_tells_it() -> None:
     assert molecule.stress is None
 
 
-def test_a_labeller_serves_as_an_ase_calculator(child: Child, water: Frame) -> None:
+def test_a_labeller_serves_as_an_ase_calculator(
+    child: LabelChild, water: Frame
+) -> None:
     labeller = child.labeller(pyscf_level("hf", "sto-3g"))
     atoms = to_atoms(water)
     atoms.calc = LabelCalculator(labeller)
@@ -169,7 +171,7 @@ def test_a_labeller_serves_as_an_ase_calculator(child: Child, water: Frame) -> N
     assert atoms.calc.details["rung"] == "default"
 
 
-def test_the_calculator_takes_charge_and_spin(child: Child, water: Frame) -> None:
+def test_the_calculator_takes_charge_and_spin(child: LabelChild, water: Frame) -> None:
     labeller = child.labeller(pyscf_level("hf", "sto-3g"))
     atoms = to_atoms(water)
     atoms.calc = LabelCalculator(labeller, charge=1, spin=1)

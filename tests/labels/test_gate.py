@@ -5,8 +5,9 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
 from alloop.core.frame import Frame
-from alloop.core.levels import Level, level
+from alloop.core.levels import Level, make_level
 from alloop.core.records import Failure, Label, Unlabelled
+from alloop.labels.child.labeller import IsolatedLabeller
 from alloop.labels.direct import DirectLabeller
 from alloop.labels.gate import (
     Tolerances,
@@ -14,12 +15,11 @@ from alloop.labels.gate import (
     check_geometry,
     check_result,
     gate_problems,
+    level_tolerances,
     refuse_frame,
-    tolerances,
 )
-from alloop.labels.isolated import IsolatedLabeller
 from alloop.labels.levels import ase_level, pyscf_level
-from alloop.labels.outcome import Refused, Result
+from alloop.labels.result import Refused, Result
 from alloop.labels.toy import toy_level
 
 LIMITS = Tolerances()
@@ -113,23 +113,26 @@ def test_results_that_cannot_be_forces_of_the_frame_are_refused() -> None:
 
 
 def test_the_gate_is_tighter_where_there_is_no_grid() -> None:
-    exact = tolerances(pyscf_level("ccsd(t)", "cc-pvdz"))
-    grid = tolerances(pyscf_level("pbe", "def2-svp"))
-    fixed = tolerances(pyscf_level("pbe", "def2-svp", grid_response=False))
-    foreign = tolerances(ase_level("ase.calculators.emt.EMT"))
+    exact = level_tolerances(pyscf_level("ccsd(t)", "cc-pvdz"))
+    grid = level_tolerances(pyscf_level("pbe", "def2-svp"))
+    fixed = level_tolerances(pyscf_level("pbe", "def2-svp", grid_response=False))
+    foreign = level_tolerances(ase_level("ase.calculators.emt.EMT"))
     assert exact.net_force == grid.net_force < fixed.net_force < foreign.net_force
     assert exact.torque < grid.torque == fixed.torque < foreign.torque
 
 
 def gated(plain: Level, **gate: float) -> Level:
-    return level(plain.kind, {**plain.settings, "gate": gate})
+    return make_level(plain.kind, {**plain.settings, "gate": gate})
 
 
 def test_a_level_moves_its_own_thresholds_and_is_another_level_then() -> None:
     plain = pyscf_level("pbe", "def2-svp")
     moved = gated(plain, net_force=0.3, slope=0.02)
-    assert (tolerances(moved).net_force, tolerances(moved).slope) == (0.3, 0.02)
-    assert tolerances(moved).torque == tolerances(plain).torque
+    assert (level_tolerances(moved).net_force, level_tolerances(moved).slope) == (
+        0.3,
+        0.02,
+    )
+    assert level_tolerances(moved).torque == level_tolerances(plain).torque
     assert moved.id != plain.id
 
 

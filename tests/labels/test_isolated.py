@@ -13,16 +13,16 @@ import pytest
 
 from alloop.core.errors import InputError
 from alloop.core.frame import Frame
-from alloop.core.levels import level
+from alloop.core.levels import make_level
 from alloop.core.records import Failure, Label, Unlabelled
 from alloop.core.roles import Labeller
+from alloop.labels.child.exit_cause import ChildEnded, ChildRemains, exit_cause
+from alloop.labels.child.labeller import IsolatedLabeller, LabelChild, Limits
+from alloop.labels.child.messages import label_request
 from alloop.labels.direct import DirectLabeller
-from alloop.labels.ends import Ended, Remains, cause
-from alloop.labels.isolated import Child, IsolatedLabeller, Limits
 from alloop.labels.levels import pyscf_level
 from alloop.labels.open import labeller
 from alloop.labels.toy import toy_level
-from alloop.labels.wire import ask_label
 
 LONG = Limits(seconds=120.0)
 linux_only = pytest.mark.skipif(sys.platform != "linux", reason="needs /proc")
@@ -48,7 +48,7 @@ def ended(pid: int, seconds: float = 20.0) -> bool:
 PROGRAM = """
 import os, sys
 import numpy as np
-from alloop.labels.outcome import Result
+from alloop.labels.result import Result
 
 def look_around(frame, settings):
     heavy = [name for name in ("torch", "pyscf") if name in sys.modules]
@@ -74,8 +74,8 @@ def test_the_child_has_no_torch_and_one_thread(
 ) -> None:
     (tmp_path / "my_program.py").write_text(PROGRAM)
     monkeypatch.syspath_prepend(tmp_path)
-    ours = level("my_program:look_around", {})
-    with Child(LONG) as fresh:
+    ours = make_level("my_program:look_around", {})
+    with LabelChild(LONG) as fresh:
         assert isinstance(
             fresh.labeller(pyscf_level("ccsd(t)", "sto-3g")).label(water), Label
         )
@@ -85,7 +85,7 @@ def test_the_child_has_no_torch_and_one_thread(
     assert label.details["cwd"] == str(Path.cwd())
 
 
-def test_one_child_serves_several_levels(child: Child, water: Frame) -> None:
+def test_one_child_serves_several_levels(child: LabelChild, water: Frame) -> None:
     first = IsolatedLabeller(toy_level(), child=child)
     second = first.labeller(toy_level(stretch=0.02))
     assert first.label(water).level == first.level.id
@@ -95,7 +95,7 @@ def test_one_child_serves_several_levels(child: Child, water: Frame) -> None:
 
 
 def test_what_a_library_prints_does_not_reach_the_answer(
-    child: Child, water: Frame
+    child: LabelChild, water: Frame
 ) -> None:
     noisy = child.labeller(toy_level(fault="noise")).label(water)
     quiet = child.labeller(toy_level()).label(water)
@@ -103,7 +103,7 @@ def test_what_a_library_prints_does_not_reach_the_answer(
 
 
 def test_a_crash_names_its_signal_and_the_next_label_is_fine(water: Frame) -> None:
-    with Child(LONG) as fragile:
+    with LabelChild(LONG) as fragile:
         outcome = fragile.labeller(toy_level(fault="segv")).label(water)
         assert isinstance(outcome, Unlabelled)
         assert outcome.failure is Failure.CRASHED
@@ -113,7 +113,7 @@ def test_a_crash_names_its_signal_and_the_next_label_is_fine(water: Frame) -> No
 
 
 def test_a_bug_in_a_program_is_a_crash_with_its_traceback(water: Frame) -> None:
-    with Child(LONG) as fragile:
+    with LabelChild(LONG) as fragile:
         outcome = fragile.labeller(toy_level(fault="bug")).label(water)
     assert isinstance(outcome, Unlabelled)
     assert outcome.failure is Failure.CRASHED
@@ -121,7 +121,7 @@ def test_a_bug_in_a_program_is_a_crash_with_its_traceback(water: Frame) -> None:
 
 
 def test_a_child_that_dies_between_two_labels_is_replaced(water: Frame) -> None:
-    with Child(LONG) as fragile:
+    with LabelChild(LONG) as fragile:
         fragile.labeller(toy_level()).label(water)
         first = fragile.pid
         os.kill(first, signal.SIGKILL)
@@ -132,7 +132,7 @@ def test_a_child_that_dies_between_two_labels_is_replaced(water: Frame) -> None:
 
 @pytest.mark.parametrize("trouble", [{"fault": "hang"}, {"burn": 60.0}])
 def test_a_label_that_takes_too_long_is_killed(water: Frame, trouble: dict) -> None:
-    with Child(Limits(seconds=0.3)) as slow:
+    with LabelChild(Limits(seconds=0.3)) as slow:
         slow.labeller(toy_level()).label(water)
         pid = slow.pid
         outcome = slow.labeller(toy_level(**trouble)).label(water)
@@ -144,7 +144,7 @@ def test_a_label_that_takes_too_long_is_killed(water: Frame, trouble: dict) -> N
 
 
 def test_a_memory_hog_is_killed(water: Frame) -> None:
-    with Child(Limits(seconds=60.0, memory_mb=300.0)) as hungry:
+    with LabelChild(Limits(seconds=60.0, memory_mb=300.0)) as hungry:
         outcome = hungry.labeller(toy_level(fault="hog")).label(water)
         assert isinstance(outcome, Unlabelled)
         assert outcome.failure is Failure.MEMORY
@@ -158,7 +158,7 @@ def test_an_interrupted_question_leaves_no_answer_to_the_next(water: Frame) -> N
 
     usual = signal.signal(signal.SIGALRM, interrupt)
     try:
-        with Child(LONG) as shared:
+        with LabelChild(LONG) as shared:
             expected = shared.labeller(toy_level()).label(water).energy
             signal.setitimer(signal.ITIMER_REAL, 0.2)
             with pytest.raises(KeyboardInterrupt):
@@ -173,13 +173,13 @@ def test_a_user_s_pyscf_configuration_does_not_change_labels(
 ) -> None:
     (tmp_path / ".pyscf_conf.py").write_text("raise SystemExit('a user was here')")
     monkeypatch.setenv("HOME", str(tmp_path))
-    with Child(LONG) as fresh:
+    with LabelChild(LONG) as fresh:
         label = fresh.labeller(pyscf_level("hf", "sto-3g")).label(hydrogen)
     assert isinstance(label, Label)
 
 
 def test_a_child_is_replaced_after_so_many_labels(water: Frame) -> None:
-    with Child(Limits(seconds=60.0, labels=2)) as shortlived:
+    with LabelChild(Limits(seconds=60.0, labels=2)) as shortlived:
         pids = []
         for _ in range(4):
             shortlived.labeller(toy_level()).label(water)
@@ -210,20 +210,20 @@ def test_the_folder_of_a_killed_parent_is_swept_up_and_no_other(
     ) as parent:
         pid = int(parent.stdout.readline())
         orphan = set(tmp_path.iterdir())
-        with Child(LONG) as beside:
+        with LabelChild(LONG) as beside:
             beside.labeller(toy_level()).label(water)
             assert len(list(tmp_path.iterdir())) == 2
         assert set(tmp_path.iterdir()) == orphan
         parent.kill()
     assert ended(pid)
-    with Child(LONG) as later:
+    with LabelChild(LONG) as later:
         later.labeller(toy_level()).label(water)
         assert not orphan & set(tmp_path.iterdir())
     assert list(tmp_path.iterdir()) == []
 
 
 def test_a_child_survives_the_thread_that_first_asked(water: Frame) -> None:
-    with Child(LONG) as shared:
+    with LabelChild(LONG) as shared:
         answers: list[object] = []
 
         def ask() -> None:
@@ -239,23 +239,25 @@ def test_a_child_survives_the_thread_that_first_asked(water: Frame) -> None:
     assert all(isinstance(answer, Label) for answer in answers)
 
 
-def test_frames_larger_than_a_pipe_arrive(child: Child) -> None:
+def test_frames_larger_than_a_pipe_arrive(child: LabelChild) -> None:
     side = np.arange(12.0) * 2.0
     grid = np.stack(np.meshgrid(side, side, side), axis=-1).reshape(-1, 3)
     many = Frame(np.full(len(grid), 1), grid)  # 1728 atoms, 55 kB of numbers and places
     beside = grid + np.array([60.0, 0.0, 0.0])
     twice = Frame(np.full(2 * len(grid), 1), np.concatenate([grid, beside]))
     for frame in (many, twice):
-        gate = level("pyscf", {**pyscf_level("hf", "x").settings, "program": "none 0"})
+        gate = make_level(
+            "pyscf", {**pyscf_level("hf", "x").settings, "program": "none 0"}
+        )
         outcome = child.labeller(gate).label(frame)
         assert isinstance(outcome, Unlabelled)
         assert outcome.failure is Failure.UNSUPPORTED
 
 
 def test_an_unknown_kind_is_unsupported_in_the_child(
-    child: Child, water: Frame
+    child: LabelChild, water: Frame
 ) -> None:
-    strange = child.labeller(level("gaussian", {}))
+    strange = child.labeller(make_level("gaussian", {}))
     outcome = strange.label(water)
     assert isinstance(outcome, Unlabelled)
     assert outcome.failure is Failure.UNSUPPORTED
@@ -265,17 +267,17 @@ def test_an_unknown_kind_is_unsupported_in_the_child(
 
 def test_an_unknown_kind_is_an_input_error_in_this_process(water: Frame) -> None:
     with pytest.raises(InputError, match="or the path"):
-        DirectLabeller(level("gaussian", {})).label(water)
+        DirectLabeller(make_level("gaussian", {})).label(water)
 
 
 DAEMON = """
 import multiprocessing
 import numpy as np
 from alloop.core.frame import Frame
-from alloop.labels.isolated import Child, Limits
+from alloop.labels.child.labeller import LabelChild, Limits
 from alloop.labels.toy import toy_level
 frame = Frame(np.array([1, 1]), np.array([[0, 0, 0], [0, 0, 0.8]]))
-shared = Child(Limits())
+shared = LabelChild(Limits())
 
 def work():
     shared.labeller(toy_level()).label(frame)
@@ -312,10 +314,10 @@ PARENT = """
 import sys, time
 import numpy as np
 from alloop.core.frame import Frame
-from alloop.labels.isolated import Child, Limits
+from alloop.labels.child.labeller import LabelChild, Limits
 from alloop.labels.toy import toy_level
 frame = Frame(np.array([1, 1]), np.array([[0, 0, 0], [0, 0, 0.8]]))
-child = Child(Limits())
+child = LabelChild(Limits())
 child.labeller(toy_level()).label(frame)
 print(child.pid, flush=True)
 if sys.argv[1] == "busy":
@@ -354,7 +356,7 @@ def test_no_child_outlives_a_parent_that_forgot_to_close_it() -> None:
 @linux_only
 def test_where_there_is_no_death_signal_the_supervisor_looks_for_its_parent() -> None:
     watcher = (
-        "import os, time; from alloop.labels.supervisor import follow;"
+        "import os, time; from alloop.labels.child.supervisor import follow;"
         "follow(os.getppid(), 0.05, by_signal=False); print(os.getpid(), flush=True);"
         "time.sleep(600)"
     )
@@ -377,7 +379,7 @@ def grandchildren(pid: int) -> list[int]:
 
 
 def test_a_daemon_of_a_program_ends_with_the_child(water: Frame) -> None:
-    with Child(LONG) as fertile:
+    with LabelChild(LONG) as fertile:
         fertile.labeller(toy_level(fault="daemon")).label(water)
         family = grandchildren(fertile.pid)
         assert len(family) == 2  # the child, and the daemon in a session of its own
@@ -388,10 +390,10 @@ BEARER = """
 import sys, time
 import numpy as np
 from alloop.core.frame import Frame
-from alloop.labels.isolated import Child, Limits
+from alloop.labels.child.labeller import LabelChild, Limits
 from alloop.labels.toy import toy_level
 frame = Frame(np.array([1, 1]), np.array([[0, 0, 0], [0, 0, 0.8]]))
-child = Child(Limits())
+child = LabelChild(Limits())
 child.labeller(toy_level(fault="daemon")).label(frame)
 print(child.pid, flush=True)
 child.labeller(toy_level(fault="hang")).label(frame)
@@ -413,7 +415,7 @@ def test_a_daemon_of_a_program_does_not_outlive_a_killed_worker() -> None:
 
 @linux_only
 def test_a_supervisor_that_is_killed_takes_the_child_along(water: Frame) -> None:
-    with Child(LONG) as shared:
+    with LabelChild(LONG) as shared:
         shared.labeller(toy_level()).label(water)
         (child,) = grandchildren(shared.pid)
         os.kill(shared.pid, signal.SIGKILL)
@@ -425,7 +427,7 @@ def test_a_supervisor_that_is_killed_takes_the_child_along(water: Frame) -> None
 FRAGILE = """
 import os
 import numpy as np
-from alloop.labels.outcome import Result
+from alloop.labels.result import Result
 
 made = []
 
@@ -442,13 +444,13 @@ def test_a_crash_of_a_worn_child_is_believed_only_from_a_fresh_one(
 ) -> None:
     (tmp_path / "fragile.py").write_text(FRAGILE)
     monkeypatch.syspath_prepend(tmp_path)
-    with Child(LONG) as shared:
-        wears = shared.labeller(level("fragile:label", {"good": 1}))
+    with LabelChild(LONG) as shared:
+        wears = shared.labeller(make_level("fragile:label", {"good": 1}))
         assert isinstance(wears.label(water), Label)
         first = shared.pid
         assert isinstance(wears.label(water), Label)
         assert shared.pid != first
-        always = shared.labeller(level("fragile:label", {"good": 0}))
+        always = shared.labeller(make_level("fragile:label", {"good": 0}))
         outcome = always.label(water)
     assert isinstance(outcome, Unlabelled)
     assert outcome.failure is Failure.CRASHED
@@ -462,7 +464,7 @@ def test_a_child_that_cannot_start_is_a_crash_with_its_reason(
     for text, words in (("", "could not be started"), ("#!/bin/sh\nexit 7\n", "7")):
         broken.write_text(text)
         broken.chmod(0o755 if text else 0o644)
-        with monkeypatch.context() as patched, Child(LONG) as unborn:
+        with monkeypatch.context() as patched, LabelChild(LONG) as unborn:
             patched.setattr(sys, "executable", str(broken))
             outcome = unborn.labeller(toy_level()).label(water)
         assert isinstance(outcome, Unlabelled)
@@ -474,7 +476,7 @@ def test_a_scratch_folder_that_is_not_there_is_a_failure(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, water: Frame
 ) -> None:
     monkeypatch.setenv("PYSCF_TMPDIR", str(tmp_path / "nowhere"))
-    with Child(LONG) as unborn:
+    with LabelChild(LONG) as unborn:
         outcome = unborn.labeller(toy_level()).label(water)
     assert isinstance(outcome, Unlabelled)
     assert "nowhere" in outcome.message
@@ -484,7 +486,7 @@ def test_a_scratch_folder_that_is_not_there_is_a_failure(
 @pytest.mark.parametrize("room", [100_000, 300_000, 900_000])
 def test_coupled_cluster_on_a_full_disk_gives_no_label(room: int, water: Frame) -> None:
     # HDF5 reports some failed writes to nobody: PySCF then reads zeros.
-    with Child(LONG) as cramped:
+    with LabelChild(LONG) as cramped:
         cramped.labeller(pyscf_level("hf", "sto-3g")).label(water)
         (child,) = grandchildren(cramped.pid)
         resource.prlimit(child, resource.RLIMIT_FSIZE, (room, room))
@@ -496,18 +498,26 @@ def test_coupled_cluster_on_a_full_disk_gives_no_label(room: int, water: Frame) 
 @pytest.mark.parametrize(
     ("remains", "failure", "words"),
     [
-        (Remains(128 + 11), Failure.CRASHED, "SIGSEGV"),
-        (Remains(3, ["Error: no"]), Failure.CRASHED, "exit code 3 | Error: no"),
-        (Remains(128 + 9, [], 100.0, 8000.0), Failure.CRASHED, "from outside"),
-        (Remains(128 + 9, [], 7500.0, 8000.0), Failure.MEMORY, "near the limit"),
-        (Remains(128 + 9, [], 100.0, 8000.0, oom=1), Failure.MEMORY, "by the kernel"),
-        (Remains(1, ["OSError: No space left on device"]), Failure.DISK, "No space"),
+        (ChildRemains(128 + 11), Failure.CRASHED, "SIGSEGV"),
+        (ChildRemains(3, ["Error: no"]), Failure.CRASHED, "exit code 3 | Error: no"),
+        (ChildRemains(128 + 9, [], 100.0, 8000.0), Failure.CRASHED, "from outside"),
+        (ChildRemains(128 + 9, [], 7500.0, 8000.0), Failure.MEMORY, "near the limit"),
+        (
+            ChildRemains(128 + 9, [], 100.0, 8000.0, oom=1),
+            Failure.MEMORY,
+            "by the kernel",
+        ),
+        (
+            ChildRemains(1, ["OSError: No space left on device"]),
+            Failure.DISK,
+            "No space",
+        ),
     ],
 )
 def test_what_is_left_of_a_child_tells_why_it_died(
-    remains: Remains, failure: Failure, words: str
+    remains: ChildRemains, failure: Failure, words: str
 ) -> None:
-    found, message = cause(remains)
+    found, message = exit_cause(remains)
     assert found is failure
     assert words in message
 
@@ -521,13 +531,13 @@ def test_the_kernel_s_own_kill_for_memory_is_told_from_others(water: Frame) -> N
     except OSError:
         pytest.skip("needs the right to make a memory cgroup (v1)")
     try:
-        with Child(LONG) as capped:
+        with LabelChild(LONG) as capped:
             capped.labeller(toy_level()).label(water)
             (child,) = grandchildren(capped.pid)
             (group / "cgroup.procs").write_text(str(child))
             message = capped._held[os.getpid()].exchange  # of this child, no other
-            with pytest.raises(Ended) as caught:
-                message(ask_label(toy_level(fault="hog"), water))
+            with pytest.raises(ChildEnded) as caught:
+                message(label_request(toy_level(fault="hog"), water))
     finally:
         group.rmdir()
     assert caught.value.failure is Failure.MEMORY

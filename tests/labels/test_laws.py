@@ -1,8 +1,8 @@
 import numpy as np
 
 from alloop.core.frame import Frame
+from alloop.labels.child.labeller import LabelChild
 from alloop.labels.direct import DirectLabeller
-from alloop.labels.isolated import Child
 from alloop.labels.levels import ase_level, pyscf_level
 from alloop.labels.toy import toy_level
 from alloop.testing import check_labeller
@@ -15,7 +15,7 @@ def test_the_toy_keeps_the_laws(water: Frame, hydrogen: Frame) -> None:
 
 
 def test_hartree_fock_in_a_child_keeps_the_laws(
-    child: Child, water: Frame, hydroxyl: Frame
+    child: LabelChild, water: Frame, hydroxyl: Frame
 ) -> None:
     labeller = child.labeller(pyscf_level("hf", "sto-3g"))
     unconverged = child.labeller(pyscf_level("hf", "sto-3g", max_cycle=1))

@@ -4,12 +4,12 @@ import sys
 import pytest
 
 from alloop.core.errors import InputError
-from alloop.core.levels import level
-from alloop.labels.isolated import Child
+from alloop.core.levels import make_level
+from alloop.labels.child.labeller import LabelChild
 from alloop.labels.levels import (
     ase_level,
     check_level,
-    named,
+    level_from_name,
     pyscf_level,
     xtb_level,
 )
@@ -31,11 +31,11 @@ from alloop.labels.toy import toy_level
         (ase_level("ase.calculators.lj.LennardJones"), "LennardJones"),
         (xtb_level(), "GFN2-xTB"),
         (xtb_level("GFN1-xtb", temperature=5000), "GFN1-xTB (5000 K)"),
-        (named("HF/sto-3G"), "HF/STO-3G"),
-        (named("wb97x-d3bj/def2-tzvp"), "wB97X-D3BJ/def2-TZVP"),
-        (named("PBE0-D4/6-31g*"), "PBE0-D4/6-31G*"),
-        (named("spGFN2-xTB"), "spGFN2-xTB"),
-        (named("gfn1"), "GFN1-xTB"),
+        (level_from_name("HF/sto-3G"), "HF/STO-3G"),
+        (level_from_name("wb97x-d3bj/def2-tzvp"), "wB97X-D3BJ/def2-TZVP"),
+        (level_from_name("PBE0-D4/6-31g*"), "PBE0-D4/6-31G*"),
+        (level_from_name("spGFN2-xTB"), "spGFN2-xTB"),
+        (level_from_name("gfn1"), "GFN1-xTB"),
     ],
 )
 def test_levels_have_the_names_people_use(level, title: str) -> None:
@@ -111,16 +111,16 @@ def test_an_unknown_setting_names_the_nearest_one() -> None:
         (ase_level("ase.calculators.lj.LenardJones"), "H", "import path"),
         (ase_level("ase.nowhere.Calculator"), "H", "import path"),
         (ase_level("ase.build.molecule"), "H", "import path"),
-        (level("os:system", {}), "H", "Python's own"),
+        (make_level("os:system", {}), "H", "Python's own"),
         (ase_level("ase.calculators.lj.LennardJones", {"sigm": 1}), "H", "'sigma'"),
         (toy_level(fault="segfault"), "H", "segv"),
-        (named("b3lpy-d4/def2-svp"), "HO", "did you mean 'b3lyp'"),
+        (level_from_name("b3lpy-d4/def2-svp"), "HO", "did you mean 'b3lyp'"),
         (xtb_level(), ["H", "U"], "ends with radon"),
         (xtb_level(accuracy=-1.0), "H", "expected `accuracy` above 0"),
     ],
 )
 def test_a_level_that_cannot_work_is_refused_with_the_nearest_spelling(
-    child: Child, level, elements: str, words: str
+    child: LabelChild, level, elements: str, words: str
 ) -> None:
     problems = check_level(level, list(elements), child.labeller(level))
     assert len(problems) == 1
@@ -139,13 +139,14 @@ def test_a_level_that_cannot_work_is_refused_with_the_nearest_spelling(
         xtb_level("gfn1-xtb", spin_polarized=True),
     ],
 )
-def test_a_sound_level_has_no_problems(child: Child, level) -> None:
+def test_a_sound_level_has_no_problems(child: LabelChild, level) -> None:
     assert check_level(level, ["H", "O"], child.labeller(level)) == []
 
 
 def test_describing_and_opening_levels_imports_neither_pyscf_nor_torch() -> None:
     script = (
-        "import sys, alloop.labels.levels, alloop.labels.open, alloop.labels.child;"
+        "import sys, alloop.labels.levels, alloop.labels.open, "
+        "alloop.labels.child.server;"
         "import alloop.labels.xtb, alloop.labels.table, alloop.labels.model;"
         "assert not {'pyscf', 'torch', 'tblite'} & set(sys.modules)"
     )

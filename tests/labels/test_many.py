@@ -9,9 +9,9 @@ import pytest
 from alloop.core.errors import StoreError
 from alloop.core.frame import Frame
 from alloop.core.records import Failure, Label, Unlabelled
-from alloop.labelling import Progress, label_frames
+from alloop.jobs.label_frames import LabelProgress, label_frames
+from alloop.labels.child.labeller import Limits
 from alloop.labels.direct import DirectLabeller
-from alloop.labels.isolated import Limits
 from alloop.labels.toy import toy_level
 from alloop.store.cache import LabelCache
 
@@ -31,7 +31,7 @@ def children() -> set[int]:
 def test_labels_come_in_order_and_equal_frames_are_labelled_once(water: Frame) -> None:
     level, frames = toy_level(), shaken(water, 4)
     asked = [*frames, frames[1], frames[1]]
-    seen: list[Progress] = []
+    seen: list[LabelProgress] = []
     records = label_frames(asked, level, workers=2, observe=seen.append)
     for frame, record in zip(asked, records, strict=True):
         alone = DirectLabeller(level).label(frame)
@@ -48,7 +48,7 @@ def test_labels_come_in_order_and_equal_frames_are_labelled_once(water: Frame) -
 def test_what_the_cache_knows_is_not_made_again(water: Frame, tmp_path: Path) -> None:
     level, frames = toy_level(), shaken(water, 4)
     first = label_frames(frames[:3], level, workers=1, cache=tmp_path)
-    seen: list[Progress] = []
+    seen: list[LabelProgress] = []
     second = label_frames(
         frames, level, workers=1, cache=LabelCache(tmp_path), observe=seen.append
     )
@@ -85,7 +85,7 @@ def test_whoever_stops_looking_ends_the_children(water: Frame, tmp_path: Path) -
     class Enough(Exception):
         pass
 
-    def observe(progress: Progress) -> None:
+    def observe(progress: LabelProgress) -> None:
         if progress.seconds > 1.0:
             raise Enough
 

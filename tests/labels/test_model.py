@@ -8,21 +8,21 @@ import torch
 from ase.build import molecule
 
 import alloop
-from alloop.config import loads
+from alloop.config import parse_campaign
 from alloop.core.atoms import from_atoms
-from alloop.core.batch import pack
+from alloop.core.batch import pack_frames
 from alloop.core.errors import InputError
 from alloop.core.frame import Frame
 from alloop.core.records import Failure, Label, Unlabelled
 from alloop.core.species import Domain
 from alloop.generation import Generation, to_bytes
+from alloop.labels.child.labeller import IsolatedLabeller, LabelChild
 from alloop.labels.direct import DirectLabeller
-from alloop.labels.isolated import Child, IsolatedLabeller
 from alloop.labels.levels import check_level, model_level, pyscf_level
-from alloop.loop import bench
-from alloop.models.network import build
+from alloop.models.network import build_network
 from alloop.potentials.learned import LearnedPotential
 from alloop.potentials.pairwise import PairBasis, PairwisePotential
+from alloop.workers import process_labellers
 
 MODEL = {"channels": 8, "layers": 1, "radial": 6, "cutoff": 4.0}
 
@@ -32,7 +32,7 @@ def network(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """An untrained network in a file, as a campaign exports one."""
     torch.manual_seed(3)
     potential = LearnedPotential(
-        build("painn", MODEL, dtype=torch.float64), {1: -13.0, 8: -2000.0}
+        build_network("painn", MODEL, dtype=torch.float64), {1: -13.0, 8: -2000.0}
     )
     return _saved(potential, tmp_path_factory.mktemp("models") / "net.model")
 
@@ -64,7 +64,7 @@ def test_labels_are_what_the_opened_file_predicts_whatever_came_before(
         for seed, name in ((1, "H2O"), (2, "H2O2"), (1, "H2O")):
             record = labeller.label(frame(name, seed))
             assert isinstance(record, Label), record
-            said = opened.predict(pack([frame(name, seed)]))
+            said = opened.predict(pack_frames([frame(name, seed)]))
             assert record.energy == pytest.approx(said.energies[0], rel=1e-14)
             np.testing.assert_allclose(record.forces, said.forces, atol=1e-12)
             direct = DirectLabeller(model_level(network)).label(frame(name, seed))
@@ -79,7 +79,7 @@ def test_what_a_model_was_not_trained_on_gets_no_label_unless_asked_for(
 ) -> None:
     basis = PairBasis((1, 8))
     potential = PairwisePotential(basis, np.zeros(basis.size))
-    domain = Domain.of(pack([frame()]))
+    domain = Domain.of(pack_frames([frame()]))
     file = tmp_path / "water.model"
     known = Generation(potential, None, None, {}, domain)
     file.write_bytes(to_bytes(known)[1])
@@ -96,7 +96,7 @@ def test_a_pair_potential_is_a_level_without_torch(pairs: Path) -> None:
     record = DirectLabeller(model_level(pairs)).label(frame())
     assert isinstance(record, Label), record
     assert np.array_equal(
-        record.forces, alloop.load(pairs).predict(pack([frame()])).forces
+        record.forces, alloop.load(pairs).predict(pack_frames([frame()])).forces
     )
 
 
@@ -115,7 +115,7 @@ def test_the_file_s_content_is_the_level(pairs: Path, network: Path) -> None:
     [(b"no model", "expected an alloop model file"), (None, "has changed since")],
 )
 def test_a_file_that_is_not_the_model_is_refused_before_it_runs(
-    pairs: Path, child: Child, content: bytes | None, word: str
+    pairs: Path, child: LabelChild, content: bytes | None, word: str
 ) -> None:
     level = model_level(pairs)
     pairs.write_bytes(content or pairs.read_bytes() + b"x")
@@ -127,7 +127,7 @@ def test_a_file_that_is_not_the_model_is_refused_before_it_runs(
 
 
 def test_elements_that_the_model_never_saw_are_refused(
-    pairs: Path, child: Child
+    pairs: Path, child: LabelChild
 ) -> None:
     level = model_level(pairs)
     labeller = child.labeller(level)  # checking brings no torch into a shared child
@@ -144,14 +144,16 @@ def test_a_model_and_quantum_chemistry_never_share_a_process(
     pairs: Path, tmp_path: Path
 ) -> None:
     text = "name: x\nstart: [{molecule: H2O}]\nlevels: {expensive: {kind: toy}}"
-    kit = loads(text, tmp_path).kit
+    kit = parse_campaign(text, tmp_path).kit
     try:
         levels = (model_level(pairs), pyscf_level("hf", "sto-3g"))
-        model, quantum = (bench.labeller(kit, level) for level in levels)
-        other = bench.labeller(kit, pyscf_level("hf", "3-21g"))
+        model, quantum = (
+            process_labellers.labeller_for(kit, level) for level in levels
+        )
+        other = process_labellers.labeller_for(kit, pyscf_level("hf", "3-21g"))
         assert isinstance(model.label(frame()), Label)
         assert isinstance(quantum.label(frame()), Label)
         assert model.child.pid != quantum.child.pid
         assert other.child.pid == quantum.child.pid
     finally:
-        bench.close()
+        process_labellers.close_labellers()

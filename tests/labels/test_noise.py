@@ -8,21 +8,21 @@ import numpy as np
 import pytest
 
 from alloop.core.frame import Frame
-from alloop.core.levels import Level, level
+from alloop.core.levels import Level, make_level
 from alloop.core.records import Failure, Label
-from alloop.core.seeds import stream
+from alloop.core.seeds import random_stream
 from alloop.labels.direct import DirectLabeller
-from alloop.labels.makers import xtb_level
-from alloop.labels.noise import recheck, tighter
-from alloop.labels.outcome import Refused, Result
+from alloop.labels.program_levels import xtb_level
 from alloop.labels.pyscf.level import pyscf_level
+from alloop.labels.recheck import recheck_label, tighter_level
+from alloop.labels.result import Refused, Result
 from alloop.labels.toy import toy_level
 
 WATER = Frame(
     np.array([8, 1, 1]),
     np.array([[0.1, 0.0, 0.12], [0.0, 0.76, -0.47], [0.0, -0.79, -0.45]]),
 )
-FIELD = level(f"{__name__}:in_a_field", {"field": 0.3})
+FIELD = make_level(f"{__name__}:in_a_field", {"field": 0.3})
 
 
 def in_a_field(frame: Frame, settings: Mapping[str, Any]) -> Result:
@@ -48,7 +48,9 @@ class Ungated:
 def again(loose: Level, frame: Frame = WATER, name: str = "recheck"):
     label = DirectLabeller(loose).label(frame)
     assert isinstance(label, Label)
-    return recheck(frame, label, DirectLabeller(tighter(loose)), stream(7, name))
+    return recheck_label(
+        frame, label, DirectLabeller(tighter_level(loose)), random_stream(7, name)
+    )
 
 
 def test_an_exact_level_moves_by_no_more_than_positions_are_rounded() -> None:
@@ -60,17 +62,19 @@ def test_an_exact_level_moves_by_no_more_than_positions_are_rounded() -> None:
 
 def test_what_depends_on_direction_moves() -> None:
     label = Ungated(FIELD).label(WATER)
-    noise = recheck(WATER, label, Ungated(FIELD), stream(7, "a"))
+    noise = recheck_label(WATER, label, Ungated(FIELD), random_stream(7, "a"))
     assert noise.force_max > 0.05
     assert noise.energy > 0.01
     assert noise.cpu_seconds == 0.5
-    other = recheck(WATER, label, Ungated(FIELD), stream(7, "b"))
+    other = recheck_label(WATER, label, Ungated(FIELD), random_stream(7, "b"))
     assert other.force_max != noise.force_max
 
 
 def test_a_frame_with_a_cell_is_not_turned() -> None:
     cell = replace(WATER, cell=10 * np.eye(3), pbc=(True, True, True))
-    noise = recheck(cell, Ungated(FIELD).label(cell), Ungated(FIELD), stream(7, "a"))
+    noise = recheck_label(
+        cell, Ungated(FIELD).label(cell), Ungated(FIELD), random_stream(7, "a")
+    )
     assert (noise.energy, noise.force_max) == (0.0, 0.0)
 
 
@@ -86,7 +90,7 @@ def test_turns_are_proper_and_the_same_for_the_same_name() -> None:
     corner = Frame(np.array([6, 1, 1, 8]), np.array([[0, 0, 0], *np.eye(3)]))
     seen = Seen([])
     for name in ("a", "a", "b"):
-        recheck(corner, seen.label(corner), seen, stream(7, name))
+        recheck_label(corner, seen.label(corner), seen, random_stream(7, name))
     one, same, other = seen.frames[1::2]
     assert one.id == same.id != other.id
     arms = one.positions[1:] - one.positions[0]  # those of the corner are the axes
@@ -98,9 +102,9 @@ def test_turns_are_proper_and_the_same_for_the_same_name() -> None:
 
 
 def test_a_second_label_that_fails_says_why() -> None:
-    strong = level(FIELD.kind, {"field": 2.0})
+    strong = make_level(FIELD.kind, {"field": 2.0})
     label = Ungated(FIELD).label(WATER)
-    noise = recheck(WATER, label, DirectLabeller(strong), stream(7, "a"))
+    noise = recheck_label(WATER, label, DirectLabeller(strong), random_stream(7, "a"))
     assert noise.failure is Failure.NOT_CONVERGED
     assert np.isnan(noise.force_max)
 
@@ -125,9 +129,9 @@ def test_real_labels_have_a_small_noise_that_a_coarse_grid_makes_large(
 
 
 def test_kinds_without_known_settings_stay_as_they_are() -> None:
-    assert tighter(toy_level()) == toy_level()
+    assert tighter_level(toy_level()) == toy_level()
     xtb = xtb_level("gfn2-xtb")
-    assert tighter(xtb).settings["accuracy"] == xtb.settings["accuracy"] / 10
-    assert tighter(xtb).id != xtb.id
+    assert tighter_level(xtb).settings["accuracy"] == xtb.settings["accuracy"] / 10
+    assert tighter_level(xtb).id != xtb.id
     hf = pyscf_level("hf", "sto-3g")
-    assert tighter(hf).settings["conv_tol"] < hf.settings["conv_tol"]
+    assert tighter_level(hf).settings["conv_tol"] < hf.settings["conv_tol"]

@@ -5,10 +5,10 @@ import numpy as np
 import pytest
 
 from alloop.core.frame import Frame
-from alloop.core.levels import Level, level
+from alloop.core.levels import Level, make_level
 from alloop.core.records import Failure, Label, Unlabelled
 from alloop.core.units import HARTREE
-from alloop.labels.isolated import Child, Limits
+from alloop.labels.child.labeller import LabelChild, Limits
 from alloop.labels.levels import pyscf_level
 
 STEP = 1e-3  # Å
@@ -30,19 +30,21 @@ OPEN = {
 }
 
 
-def labelled(child: Child, level: Level, frame: Frame) -> Label:
+def labelled(child: LabelChild, level: Level, frame: Frame) -> Label:
     label = child.labeller(level).label(frame)
     assert isinstance(label, Label), label
     return label
 
 
-def refused(child: Child, level: Level, frame: Frame) -> Unlabelled:
+def refused(child: LabelChild, level: Level, frame: Frame) -> Unlabelled:
     outcome = child.labeller(level).label(frame)
     assert isinstance(outcome, Unlabelled), outcome
     return outcome
 
 
-def slope(child: Child, level: Level, frame: Frame, direction: np.ndarray) -> float:
+def slope(
+    child: LabelChild, level: Level, frame: Frame, direction: np.ndarray
+) -> float:
     energies = [
         labelled(
             child,
@@ -59,7 +61,7 @@ def slope(child: Child, level: Level, frame: Frame, direction: np.ndarray) -> fl
     return (energies[0] - energies[1]) / (2 * STEP)
 
 
-def assert_forces_are_the_slope(child: Child, level: Level, frame: Frame) -> None:
+def assert_forces_are_the_slope(child: LabelChild, level: Level, frame: Frame) -> None:
     direction = np.random.default_rng(3).standard_normal((len(frame), 3))
     direction /= np.linalg.norm(direction)
     forces = labelled(child, level, frame).forces
@@ -69,19 +71,21 @@ def assert_forces_are_the_slope(child: Child, level: Level, frame: Frame) -> Non
 
 @pytest.mark.parametrize("name", CLOSED)
 def test_forces_of_closed_shells_are_minus_the_slope_of_the_energy(
-    child: Child, water: Frame, name: str
+    child: LabelChild, water: Frame, name: str
 ) -> None:
     assert_forces_are_the_slope(child, CLOSED[name], water)
 
 
 @pytest.mark.parametrize("name", OPEN)
 def test_forces_of_open_shells_are_minus_the_slope_of_the_energy(
-    child: Child, hydroxyl: Frame, name: str
+    child: LabelChild, hydroxyl: Frame, name: str
 ) -> None:
     assert_forces_are_the_slope(child, OPEN[name], hydroxyl)
 
 
-def test_hydrogen_in_the_minimal_basis_has_the_textbook_energy(child: Child) -> None:
+def test_hydrogen_in_the_minimal_basis_has_the_textbook_energy(
+    child: LabelChild,
+) -> None:
     # Szabo and Ostlund, Modern Quantum Chemistry, table 3.11: -1.117 hartree.
     bohr, hartree = 0.529177, 27.2114
     pair = Frame(np.array([1, 1]), np.array([[0, 0, 0], [0, 0, 1.4 * bohr]]))
@@ -89,7 +93,7 @@ def test_hydrogen_in_the_minimal_basis_has_the_textbook_energy(child: Child) -> 
     assert energy == pytest.approx(-1.1167 * hartree, abs=2e-3)
 
 
-def test_far_ions_attract_each_other_as_coulomb_says(child: Child) -> None:
+def test_far_ions_attract_each_other_as_coulomb_says(child: LabelChild) -> None:
     # Li+ (1s²) and a bare proton, too far apart to overlap: F = 1/r² hartree/bohr.
     frame = Frame(np.array([3, 1]), np.array([[0, 0, 0], [0, 0, 12.0]]), charge=2)
     forces = labelled(child, pyscf_level("hf", "sto-3g"), frame).forces
@@ -98,7 +102,7 @@ def test_far_ions_attract_each_other_as_coulomb_says(child: Child) -> None:
 
 
 def test_a_coupled_cluster_label_keeps_the_energies_inside_it(
-    child: Child, water: Frame
+    child: LabelChild, water: Frame
 ) -> None:
     label = labelled(child, pyscf_level("ccsd(t)", "sto-3g"), water)
     for name in ("hf", "mp2", "ccsd"):
@@ -113,28 +117,32 @@ def test_a_coupled_cluster_label_keeps_the_energies_inside_it(
     assert label.details["peak_mb"] > 50.0
 
 
-def test_an_open_shell_label_keeps_its_spin_square(child: Child) -> None:
+def test_an_open_shell_label_keeps_its_spin_square(child: LabelChild) -> None:
     oxygen = Frame(np.array([8, 8]), np.array([[0, 0, 0], [0, 0, 1.2]]), spin=2)
     label = labelled(child, pyscf_level("hf", "sto-3g"), oxygen)
     assert label.details["s2"] == pytest.approx(2.0, abs=0.05)
 
 
 @pytest.mark.parametrize("method", ["hf", "mp2", "ccsd(t)"])
-def test_single_atoms_have_an_energy_and_no_force(child: Child, method: str) -> None:
+def test_single_atoms_have_an_energy_and_no_force(
+    child: LabelChild, method: str
+) -> None:
     atom = Frame(np.array([1]), np.zeros((1, 3)), spin=1)
     label = labelled(child, pyscf_level(method, "6-31g"), atom)
     assert label.energy == pytest.approx(-0.4982 * HARTREE, abs=1e-2)
     np.testing.assert_array_equal(label.forces, np.zeros((1, 3)))
 
 
-def test_heavy_elements_get_the_effective_core_of_their_basis(child: Child) -> None:
+def test_heavy_elements_get_the_effective_core_of_their_basis(
+    child: LabelChild,
+) -> None:
     frame = Frame(np.array([53, 1]), np.array([[0, 0, 0], [0, 0, 1.6]]))
     label = labelled(child, pyscf_level("hf", "def2-svp"), frame)
     assert -310 < label.energy / HARTREE < -290  # all electrons: below -6000
 
 
 def test_labels_do_not_depend_on_what_ran_before_or_where(
-    child: Child, water: Frame, hydroxyl: Frame
+    child: LabelChild, water: Frame, hydroxyl: Frame
 ) -> None:
     fitted = pyscf_level("b3lyp", "6-31g", density_fit=True, grid=1)
     levels = [fitted, pyscf_level("ccsd(t)", "sto-3g")]
@@ -149,15 +157,15 @@ def test_labels_do_not_depend_on_what_ran_before_or_where(
 
 
 class child_of_its_own:
-    def __enter__(self) -> Child:
-        self.child = Child(Limits(seconds=120.0))
+    def __enter__(self) -> LabelChild:
+        self.child = LabelChild(Limits(seconds=120.0))
         return self.child
 
     def __exit__(self, *_: object) -> None:
         self.child.close()
 
 
-def test_an_unconverged_scf_gives_no_label(child: Child, water: Frame) -> None:
+def test_an_unconverged_scf_gives_no_label(child: LabelChild, water: Frame) -> None:
     outcome = refused(child, pyscf_level("hf", "sto-3g", max_cycle=1), water)
     assert outcome.failure is Failure.NOT_CONVERGED
     assert "level shift" in outcome.message
@@ -169,7 +177,7 @@ def test_an_unconverged_scf_gives_no_label(child: Child, water: Frame) -> None:
     [(2, "second order"), (3, "level shift"), (4, "damping"), (50, "default")],
 )
 def test_each_rung_rescues_to_the_same_state_and_is_recorded(
-    child: Child, water: Frame, cycles: int, rung: str
+    child: LabelChild, water: Frame, cycles: int, rung: str
 ) -> None:
     label = labelled(child, pyscf_level("hf", "sto-3g", max_cycle=cycles), water)
     best = labelled(child, pyscf_level("hf", "sto-3g"), water)
@@ -180,7 +188,7 @@ def test_each_rung_rescues_to_the_same_state_and_is_recorded(
 
 @pytest.mark.parametrize("method", ["ccsd", "ccsd(t)"])
 def test_unconverged_amplitudes_give_no_label(
-    child: Child, water: Frame, method: str
+    child: LabelChild, water: Frame, method: str
 ) -> None:
     outcome = refused(child, pyscf_level(method, "sto-3g", cc_max_cycle=3), water)
     assert outcome.failure is Failure.CC_NOT_CONVERGED
@@ -216,13 +224,13 @@ def test_unconverged_lambda_equations_give_no_label() -> None:
 
 
 def test_frames_that_the_level_cannot_treat_are_refused_by_name(
-    child: Child, water: Frame
+    child: LabelChild, water: Frame
 ) -> None:
     minimal = pyscf_level("hf", "sto-3g")
     cell = Frame(water.numbers, water.positions, cell=np.eye(3) * 9, pbc=(True,) * 3)
     radical = Frame(water.numbers, water.positions, charge=1)
     iodine = Frame(np.array([53, 53]), np.array([[0, 0, 0], [0, 0, 2.7]]))
-    foreign = level("pyscf", {**minimal.settings, "program": "pyscf 1.7"})
+    foreign = make_level("pyscf", {**minimal.settings, "program": "pyscf 1.7"})
     fitted = pyscf_level("mp2", "6-31g", density_fit=True)
     cases = [
         (minimal, cell, Failure.UNSUPPORTED, "cells"),

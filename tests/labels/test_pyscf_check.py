@@ -7,7 +7,7 @@ from alloop.core.errors import InputError
 from alloop.core.frame import Frame
 from alloop.core.records import Failure, Label, Unlabelled
 from alloop.core.units import HARTREE
-from alloop.labels.isolated import Child
+from alloop.labels.child.labeller import LabelChild
 from alloop.labels.levels import check_level, pyscf_level
 
 
@@ -39,7 +39,7 @@ from alloop.labels.levels import check_level, pyscf_level
     ],
 )
 def test_a_level_that_cannot_work_is_refused_with_the_nearest_spelling(
-    child: Child, level, elements: str, words: str
+    child: LabelChild, level, elements: str, words: str
 ) -> None:
     problems = check_level(level, list(elements), child.labeller(level))
     assert len(problems) == 1, problems
@@ -58,7 +58,7 @@ def test_a_level_that_cannot_work_is_refused_with_the_nearest_spelling(
         (pyscf_level("ccsd", "cc-pvdz", reference="unrestricted"), "HO"),
     ],
 )
-def test_a_sound_level_has_no_problems(child: Child, level, elements: str) -> None:
+def test_a_sound_level_has_no_problems(child: LabelChild, level, elements: str) -> None:
     assert check_level(level, list(elements), child.labeller(level)) == []
 
 
@@ -78,7 +78,7 @@ def test_settings_that_do_not_apply_stay_out_of_the_level() -> None:
     assert cell.id == pyscf_level("pbe", "gth-szv", kpoints=[2, 1, 1]).id
 
 
-def test_an_effective_core_from_elsewhere_is_the_one_used(child: Child) -> None:
+def test_an_effective_core_from_elsewhere_is_the_one_used(child: LabelChild) -> None:
     frame = Frame(np.array([53, 1]), np.array([[0, 0, 0], [0, 0, 1.6]]))
     bare = child.labeller(pyscf_level("hf", "def2-mtzvp")).label(frame)
     assert isinstance(bare, Unlabelled)
@@ -90,7 +90,9 @@ def test_an_effective_core_from_elsewhere_is_the_one_used(child: Child) -> None:
     assert abs(cored.energy - own.energy) < 0.5 * HARTREE
 
 
-def test_the_fitting_basis_is_recorded_and_chosen(child: Child, water: Frame) -> None:
+def test_the_fitting_basis_is_recorded_and_chosen(
+    child: LabelChild, water: Frame
+) -> None:
     usual = pyscf_level("hf", "def2-svp", density_fit=True)
     other = pyscf_level("hf", "def2-svp", density_fit=True, aux_basis="weigend")
     first, second = (child.labeller(level).label(water) for level in (usual, other))

@@ -10,9 +10,9 @@ import pytest
 from alloop.core.frame import Frame
 from alloop.core.levels import Level
 from alloop.core.records import Label
-from alloop.labels.isolated import Child
+from alloop.labels.child.labeller import LabelChild
 from alloop.labels.levels import pyscf_level
-from alloop.labels.pyscf.level import tighter
+from alloop.labels.pyscf.level import tighter_level
 
 STEP = 1e-3  # Å
 SMOOTH, ROUGH = 5e-5, 4e-4  # eV/Å
@@ -32,14 +32,14 @@ def made(numbers, positions, charge=0, spin=0) -> Frame:
     return Frame(np.array(numbers), np.array(positions, float), charge, spin)
 
 
-def energy_and_forces(child: Child, level: Level, frame: Frame) -> Label:
+def energy_and_forces(child: LabelChild, level: Level, frame: Frame) -> Label:
     label = child.labeller(level).label(frame)
     assert isinstance(label, Label), label
     return label
 
 
 def assert_forces_are_the_slope(
-    child: Child, level: Level, frame: Frame, tolerance: float
+    child: LabelChild, level: Level, frame: Frame, tolerance: float
 ) -> None:
     direction = np.random.default_rng(3).standard_normal((len(frame), 3))
     direction /= np.linalg.norm(direction)
@@ -113,15 +113,15 @@ def title(case: tuple) -> str:
 
 @pytest.mark.parametrize("case", EXACT, ids=title)
 def test_without_a_grid_forces_are_the_slope_to_rounding(
-    child: Child, case: tuple
+    child: LabelChild, case: tuple
 ) -> None:
     (method, basis, more), molecule = case
-    level = tighter(pyscf_level(method, basis, **more))
+    level = tighter_level(pyscf_level(method, basis, **more))
     assert_forces_are_the_slope(child, level, made(*molecule), SMOOTH)
 
 
 @pytest.mark.parametrize("case", ON_A_GRID, ids=title)
-def test_forces_of_functionals_follow_the_grid(child: Child, case: tuple) -> None:
+def test_forces_of_functionals_follow_the_grid(child: LabelChild, case: tuple) -> None:
     (method, basis, more), molecule = case
     level = pyscf_level(method, basis, grid=0, **more)
     assert_forces_are_the_slope(child, level, made(*molecule), ROUGH)
@@ -130,7 +130,7 @@ def test_forces_of_functionals_follow_the_grid(child: Child, case: tuple) -> Non
 @pytest.mark.slow
 @pytest.mark.parametrize("case", SLOW, ids=title)
 def test_forces_of_costly_combinations_are_the_slope_too(
-    child: Child, case: tuple
+    child: LabelChild, case: tuple
 ) -> None:
     (method, basis, more), molecule = case
     level = pyscf_level(method, basis, **{"grid": 0, "conv_tol": 1e-11, **more})

@@ -6,11 +6,11 @@ import pytest
 from alloop.core.frame import Frame
 from alloop.core.levels import Level
 from alloop.core.records import Label
-from alloop.labels.isolated import Child
+from alloop.labels.child.labeller import LabelChild
 from alloop.labels.levels import pyscf_level
-from alloop.labels.outcome import Result
 from alloop.labels.pyscf.label import label_with_pyscf, labels_with_pyscf
-from alloop.labels.pyscf.level import contains, tighter
+from alloop.labels.pyscf.level import contains_level, tighter_level
+from alloop.labels.result import Result
 
 
 def level_of(method: str, **more: object) -> Level:
@@ -73,10 +73,10 @@ def test_only_identical_settings_put_one_level_into_another() -> None:
         level_of("b3lyp"),
         pyscf_level("hf", "sto-3g"),
     ]
-    assert all(contains(expensive, level.settings) for level in inside)
-    assert not any(contains(expensive, level.settings) for level in outside)
-    assert not contains(level_of("hf").settings, expensive)
-    assert not contains({"calculator": "ase.calculators.emt.EMT"}, expensive)
+    assert all(contains_level(expensive, level.settings) for level in inside)
+    assert not any(contains_level(expensive, level.settings) for level in outside)
+    assert not contains_level(level_of("hf").settings, expensive)
+    assert not contains_level({"calculator": "ase.calculators.emt.EMT"}, expensive)
 
 
 def test_a_level_that_is_not_inside_is_not_made(water: Frame) -> None:
@@ -96,7 +96,7 @@ def test_a_level_that_is_not_inside_is_not_made(water: Frame) -> None:
 def test_the_tighter_level_is_the_same_physics_with_tighter_thresholds(
     level: Level,
 ) -> None:
-    tight = tighter(level)
+    tight = tighter_level(level)
     changed = {k for k, v in tight.settings.items() if v != level.settings[k]}
     thresholds = {"conv_tol", "conv_tol_grad", "cc_conv_tol", "cc_conv_tol_normt"}
     assert changed - thresholds <= {
@@ -111,12 +111,12 @@ def test_the_tighter_level_is_the_same_physics_with_tighter_thresholds(
 
 
 def test_tighter_settings_move_a_label_by_little_and_a_coarse_grid_s_by_more(
-    child: Child, water: Frame
+    child: LabelChild, water: Frame
 ) -> None:
     moved = {}
     for level in (level_of("ccsd"), level_of("pbe", grid=1)):
         label, tight = (
-            child.labeller(one).label(water) for one in (level, tighter(level))
+            child.labeller(one).label(water) for one in (level, tighter_level(level))
         )
         assert isinstance(label, Label)
         assert isinstance(tight, Label)

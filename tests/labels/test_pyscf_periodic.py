@@ -6,10 +6,10 @@ import pytest
 from alloop.core.frame import Frame
 from alloop.core.levels import Level
 from alloop.core.records import Failure, Label, Unlabelled
-from alloop.labels.isolated import Child
+from alloop.labels.child.labeller import LabelChild
 from alloop.labels.levels import check_level, pyscf_level
-from alloop.labels.outcome import Result
 from alloop.labels.pyscf.label import label_with_pyscf
+from alloop.labels.result import Result
 
 # So coarse a plane-wave grid that forces do not add up to zero, yet are the slope.
 COARSE = {"kpoints": [2, 1, 1], "ke_cutoff": 15.0}
@@ -57,7 +57,7 @@ def test_the_stress_is_the_slope_over_strain_and_volume(
     assert stress[place] == pytest.approx(slope, abs=3e-5)
 
 
-def test_a_cell_with_a_fine_grid_passes_the_gate(child: Child) -> None:
+def test_a_cell_with_a_fine_grid_passes_the_gate(child: LabelChild) -> None:
     level = pyscf_level("svwn", "gth-szv", kpoints=[2, 1, 1])
     label = child.labeller(level).label(hydrogen())
     assert isinstance(label, Label), label
@@ -66,7 +66,7 @@ def test_a_cell_with_a_fine_grid_passes_the_gate(child: Child) -> None:
     assert level.title == "SVWN/gth-SZV (2×1×1 k-points)"
 
 
-def test_frames_that_are_no_neutral_cells_are_refused(child: Child) -> None:
+def test_frames_that_are_no_neutral_cells_are_refused(child: LabelChild) -> None:
     level = pyscf_level("pbe", "gth-szv", **COARSE)
     molecule = Frame(np.array([1, 1]), POSITIONS)
     slab = Frame(np.array([1, 1]), POSITIONS, cell=CELL, pbc=(True, True, False))
@@ -99,7 +99,7 @@ def test_frames_that_are_no_neutral_cells_are_refused(child: Child) -> None:
     ],
 )
 def test_what_cannot_be_differentiated_is_refused_in_one_sentence(
-    child: Child, method: str, more: dict, words: str
+    child: LabelChild, method: str, more: dict, words: str
 ) -> None:
     level = pyscf_level(method, "gth-szv", **{**COARSE, **more})
     problems = check_level(level, ["H"], child.labeller(level))
@@ -107,6 +107,6 @@ def test_what_cannot_be_differentiated_is_refused_in_one_sentence(
     assert words in problems[0]
 
 
-def test_a_sound_level_for_cells_has_no_problems(child: Child) -> None:
+def test_a_sound_level_for_cells_has_no_problems(child: LabelChild) -> None:
     level = pyscf_level("pbe", "gth-szv", kpoints=[2, 2, 2])
     assert check_level(level, ["H", "O"], child.labeller(level)) == []

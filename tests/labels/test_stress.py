@@ -4,9 +4,9 @@ import numpy as np
 
 from alloop.core.frame import Frame
 from alloop.core.records import Label
-from alloop.labels import wire
+from alloop.labels.child import messages
 from alloop.labels.levels import toy_level
-from alloop.labels.stress import stress_of, voigt
+from alloop.labels.stress import stress_from_details, voigt
 from alloop.store.codec import Codec
 
 STRESS = np.arange(6.0) / 7.0
@@ -21,7 +21,7 @@ def test_stress_crosses_a_pipe_and_a_journal() -> None:
     frame, level, codec = Frame(np.array([2]), np.zeros((1, 3))), toy_level(), Codec(())
     for given in (STRESS, None):
         made = label(frame, given)
-        answered = wire.told(wire.tell(made), frame, level)
+        answered = messages.parse_outcome(messages.outcome_message(made), frame, level)
         stored = codec.decode(codec.encode(made))
         for again in (answered, stored):
             assert isinstance(again, Label)
@@ -41,8 +41,8 @@ def test_a_label_of_an_older_store_tells_its_stress_among_its_details() -> None:
     }
     encoded.tree["details"] = {"#map": details}
     old = codec.decode(encoded)
-    np.testing.assert_array_equal(stress_of(old), STRESS)
-    assert stress_of(label(frame, None)) is None
+    np.testing.assert_array_equal(stress_from_details(old), STRESS)
+    assert stress_from_details(label(frame, None)) is None
 
 
 def test_a_matrix_becomes_voigt_s_six() -> None:

@@ -14,8 +14,8 @@ from alloop.core.atoms import from_atoms
 from alloop.core.errors import InputError
 from alloop.core.levels import Level
 from alloop.core.records import Failure, Label, Unlabelled
+from alloop.labels.child.labeller import LabelChild
 from alloop.labels.direct import DirectLabeller
-from alloop.labels.isolated import Child
 from alloop.labels.levels import check_level, table_level
 
 KCAL = 0.0433641  # eV
@@ -44,7 +44,7 @@ def good(level: Level, atoms: Atoms) -> Label:
 
 
 def test_an_extxyz_gives_back_the_labels_that_it_holds(
-    tmp_path: Path, child: Child
+    tmp_path: Path, child: LabelChild
 ) -> None:
     frames = waters()
     write(tmp_path / "water.extxyz", frames)
@@ -135,7 +135,7 @@ def test_a_file_that_moves_is_the_same_level_and_one_that_changes_is_another(
 
 
 def test_a_file_that_changed_meanwhile_is_refused_in_one_sentence(
-    tmp_path: Path, child: Child
+    tmp_path: Path, child: LabelChild
 ) -> None:
     frames = waters(2)
     file = tmp_path / "water.extxyz"
@@ -151,7 +151,7 @@ def test_a_file_that_changed_meanwhile_is_refused_in_one_sentence(
 
 
 def test_two_energies_of_one_frame_and_missing_elements_are_found_before(
-    tmp_path: Path, child: Child
+    tmp_path: Path, child: LabelChild
 ) -> None:
     frames = waters(2)
     file = tmp_path / "water.extxyz"

@@ -21,13 +21,13 @@ import pytest
 from ase.build import molecule as built
 from ase.data import chemical_symbols
 
-from alloop.core.doubts import Doubt, read
+from alloop.core.doubts import Doubt, doubts_of_details
 from alloop.core.frame import Frame
-from alloop.core.levels import Level, level
+from alloop.core.levels import Level, make_level
 from alloop.core.records import Failure as F
 from alloop.core.records import Label, Unlabelled
-from alloop.labels.isolated import Child, Limits
-from alloop.labels.levels import ase_level, named, pyscf_level, toy_level
+from alloop.labels.child.labeller import LabelChild, Limits
+from alloop.labels.levels import ase_level, level_from_name, pyscf_level, toy_level
 
 ENERGY, SLOPE, SHARE = 2e-4, 3e-3, 1e-3  # eV, eV/Å, of the slope
 LEAST = 40  # cases
@@ -111,10 +111,14 @@ def stretched_water(distance: float) -> Frame:
 
 WATER, METHANE = ready("H2O"), ready("CH4")
 OK = ("label",)
-HF, HF6 = named("hf/sto-3g"), named("hf/6-31g")
+HF, HF6 = level_from_name("hf/sto-3g"), level_from_name("hf/6-31g")
 PBE = pyscf_level("pbe", "6-31g", grid=2)
 B3LYP = pyscf_level("b3lyp", "6-31g", grid=2)
-MP2, CC, CCT = named("mp2/6-31g"), named("ccsd/6-31g"), named("ccsd(t)/6-31g")
+MP2, CC, CCT = (
+    level_from_name("mp2/6-31g"),
+    level_from_name("ccsd/6-31g"),
+    level_from_name("ccsd(t)/6-31g"),
+)
 # Which way a hard case ends may hang on a processor's last bits: any honest refusal
 # will do, and a label that the reference confirms.
 HARD = ("label", F.NOT_CONVERGED, F.UNSTABLE, F.GATE)
@@ -138,13 +142,13 @@ CASES = [
     Case(
         "contact through a wall",
         frame("H 0 0 0; H 0 0 4.9", cell=5 * np.eye(3), pbc=(True,) * 3),
-        named("gfn1-xtb"),
+        level_from_name("gfn1-xtb"),
         (F.GEOMETRY,),
     ),
     Case(
         "periodic without a cell",
         frame("H 0 0 0; H 0 0 0.8", pbc=(True,) * 3),
-        named("gfn1-xtb"),
+        level_from_name("gfn1-xtb"),
         (F.GEOMETRY,),
     ),
     Case(
@@ -163,7 +167,12 @@ CASES = [
     Case("a proton", frame("H 0 0 0", 1), HF, (F.ELECTRONS,)),
     Case("charge beyond all electrons", ready("H2O", 11), HF, (F.ELECTRONS,)),
     Case("more beta than alpha", ready("OH", 0, -1), HF, (F.ELECTRONS,)),
-    Case("xTB, wrong parity", ready("H2O", 0, 1), named("gfn2-xtb"), (F.ELECTRONS,)),
+    Case(
+        "xTB, wrong parity",
+        ready("H2O", 0, 1),
+        level_from_name("gfn2-xtb"),
+        (F.ELECTRONS,),
+    ),
     # few electrons, many electrons, unpaired electrons
     Case("H", frame("H 0 0 0", 0, 1), HF6, OK),
     Case("He", frame("He 0 0 0"), CCT, OK),
@@ -175,14 +184,14 @@ CASES = [
     Case("OH", pair("O", "H", 1.05, 0, 1), HF6, OK),
     Case("OH, MP2", pair("O", "H", 1.05, 0, 1), MP2, OK),
     Case("CH3", ready("CH3", 0, 1), HF6, OK),
-    Case("CH3, CCSD(T)", ready("CH3", 0, 1), named("ccsd(t)/sto-3g"), OK),
+    Case("CH3, CCSD(T)", ready("CH3", 0, 1), level_from_name("ccsd(t)/sto-3g"), OK),
     Case("NO, B3LYP", pair("N", "O", 1.2, 0, 1), B3LYP, HARD, slow=True),
     Case("NO2, PBE", ready("NO2", 0, 1), PBE, HARD, slow=True),
     Case("CN", pair("C", "N", 1.2, 0, 1), HF6, HARD, (Doubt.CONTAMINATION,)),
-    Case("OH-", pair("O", "H", 0.99, -1), named("hf/aug-cc-pvdz"), OK),
+    Case("OH-", pair("O", "H", 0.99, -1), level_from_name("hf/aug-cc-pvdz"), OK),
     Case("water anion", ready("H2O", -1, 1), HF6, OK, (Doubt.UNBOUND,)),
-    Case("F-", frame("F 0 0 0", -1), named("mp2/aug-cc-pvdz"), OK),
-    Case("H-", frame("H 0 0 0", -1), named("ccsd/aug-cc-pvdz"), OK),
+    Case("F-", frame("F 0 0 0", -1), level_from_name("mp2/aug-cc-pvdz"), OK),
+    Case("H-", frame("H 0 0 0", -1), level_from_name("ccsd/aug-cc-pvdz"), OK),
     Case("CN-", pair("C", "N", 1.2, -1), B3LYP, OK),
     Case("O2 2-", pair("O", "O", 1.5, -2), HF6, OK),
     Case("N3-", frame("N 0 0 0; N .1 0 1.2; N 0 .1 2.4", -1), HF6, HARD),
@@ -196,7 +205,13 @@ CASES = [
     Case("water triplet", ready("H2O", 0, 2), HF6, HARD),
     Case("N quartet", frame("N 0 0 0", 0, 3), PBE, OK),
     Case("N doublet", frame("N 0 0 0", 0, 1), HF6, HARD),
-    Case("Cr septet", frame("Cr 0 0 0", 0, 6), named("hf/3-21g"), HARD, slow=True),
+    Case(
+        "Cr septet",
+        frame("Cr 0 0 0", 0, 6),
+        level_from_name("hf/3-21g"),
+        HARD,
+        slow=True,
+    ),
     # bonds stretched and broken
     Case("H2 at 2.5 Å", pair("H", "H", 2.5), HF6, HARD, BROKEN),
     Case("H2 at 6 Å", pair("H", "H", 6.0), B3LYP, HARD, BROKEN),
@@ -234,7 +249,7 @@ CASES = [
         "two H2 60 Å apart", frame("H 0 0 0; H 0 .1 .8; H 60 0 0; H 60 .8 0"), HF6, OK
     ),
     Case("He and He 2000 Å apart", frame("He 0 0 0; He 2000 0 0"), MP2, OK),
-    Case("H8 ring", ring(8, 1.0), named("hf/aug-cc-pvdz"), HARD, slow=True),
+    Case("H8 ring", ring(8, 1.0), level_from_name("hf/aug-cc-pvdz"), HARD, slow=True),
     Case("methane, D4", METHANE, pyscf_level("b3lyp-d4", "6-31g", grid=1), OK),
     Case("water, r2SCAN", WATER, pyscf_level("r2scan", "6-31g", grid=2), OK),
     Case("water, grid 0", WATER, pyscf_level("b3lyp", "6-31g", grid=0), (*OK, F.GATE)),
@@ -253,22 +268,39 @@ CASES = [
     Case(
         "water, frozen core", WATER, pyscf_level("ccsd", "6-31g", frozen_core=True), OK
     ),
-    Case("water, xTB", WATER, named("gfn2-xtb"), OK),
-    Case("H2O+, xTB", ready("H2O", 1, 1), named("gfn1-xtb"), OK),
-    Case("N2 at 2.5 Å, xTB", pair("N", "N", 2.5), named("gfn2-xtb"), HARD),
-    Case("60 waters, CCSD(T)", waters(60), named("ccsd(t)/cc-pvdz"), (F.MEMORY,)),
-    Case("200 waters, MP2", waters(200), named("mp2/cc-pvdz"), (F.MEMORY,)),
+    Case("water, xTB", WATER, level_from_name("gfn2-xtb"), OK),
+    Case("H2O+, xTB", ready("H2O", 1, 1), level_from_name("gfn1-xtb"), OK),
+    Case("N2 at 2.5 Å, xTB", pair("N", "N", 2.5), level_from_name("gfn2-xtb"), HARD),
+    Case(
+        "60 waters, CCSD(T)",
+        waters(60),
+        level_from_name("ccsd(t)/cc-pvdz"),
+        (F.MEMORY,),
+    ),
+    Case("200 waters, MP2", waters(200), level_from_name("mp2/cc-pvdz"), (F.MEMORY,)),
     Case("3375 atoms", lattice(15, 1, 1.5), toy_level(), OK, slow=True),
     # heavy elements, missing functions
-    Case("HI", pair("H", "I", 1.65), named("hf/def2-svp"), OK),
-    Case("AuH", pair("Au", "H", 1.6), named("pbe/def2-svp"), OK, slow=True),
-    Case("CuH", pair("Cu", "H", 1.5), named("hf/3-21g"), HARD),
-    Case("I in cc-pVDZ", pair("H", "I", 1.65), named("hf/cc-pvdz"), (F.UNSUPPORTED,)),
-    Case("U in def2-SVP", frame("U 0 0 0"), named("hf/def2-svp"), (F.UNSUPPORTED,)),
-    Case("I, LANL2DZ", pair("H", "I", 1.65), named("hf/lanl2dz"), OK),
-    Case("fermium, xTB", frame("Fm 0 0 0"), named("gfn2-xtb"), (F.UNSUPPORTED,)),
-    Case("unknown basis", WATER, named("hf/cc-pvqq"), (F.UNSUPPORTED,)),
-    Case("unknown functional", WATER, named("b4lyp/6-31g"), (F.UNSUPPORTED,)),
+    Case("HI", pair("H", "I", 1.65), level_from_name("hf/def2-svp"), OK),
+    Case("AuH", pair("Au", "H", 1.6), level_from_name("pbe/def2-svp"), OK, slow=True),
+    Case("CuH", pair("Cu", "H", 1.5), level_from_name("hf/3-21g"), HARD),
+    Case(
+        "I in cc-pVDZ",
+        pair("H", "I", 1.65),
+        level_from_name("hf/cc-pvdz"),
+        (F.UNSUPPORTED,),
+    ),
+    Case(
+        "U in def2-SVP",
+        frame("U 0 0 0"),
+        level_from_name("hf/def2-svp"),
+        (F.UNSUPPORTED,),
+    ),
+    Case("I, LANL2DZ", pair("H", "I", 1.65), level_from_name("hf/lanl2dz"), OK),
+    Case(
+        "fermium, xTB", frame("Fm 0 0 0"), level_from_name("gfn2-xtb"), (F.UNSUPPORTED,)
+    ),
+    Case("unknown basis", WATER, level_from_name("hf/cc-pvqq"), (F.UNSUPPORTED,)),
+    Case("unknown functional", WATER, level_from_name("b4lyp/6-31g"), (F.UNSUPPORTED,)),
     Case(
         "density-fitted CCSD",
         WATER,
@@ -333,7 +365,7 @@ CASES = [
     Case("child: daemon", WATER, faulty("daemon"), OK),
 ]
 VERDICTS: dict[str, str] = {}
-_children: dict[Limits, Child] = {}
+_children: dict[Limits, LabelChild] = {}
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -350,11 +382,11 @@ def _ended() -> Iterator[None]:
 def checked(asked: Level) -> Level:
     """The level, all of whose forces are compared with energies."""
     settings = {**asked.settings, "gate": {"slope": 1.0}}
-    return level(asked.kind, settings)
+    return make_level(asked.kind, settings)
 
 
 def outcome_of(case: Case) -> Label | Unlabelled:
-    child = _children.setdefault(case.limits, Child(case.limits))
+    child = _children.setdefault(case.limits, LabelChild(case.limits))
     return child.labeller(checked(case.level)).label(case.frame)
 
 
@@ -396,7 +428,7 @@ def silent_error(case: Case, outcome: Label | Unlabelled) -> str | None:
         return None if right else f"expected {case.may} {case.words!r}, got {got}"
     if "label" not in case.may:
         return f"expected {case.may}, got a label of {outcome.energy:.6f} eV"
-    if missing := set(case.doubts) - read(outcome.details):
+    if missing := set(case.doubts) - doubts_of_details(outcome.details):
         return f"the label should raise {missing}, it has {dict(outcome.details)}"
     return wrong_numbers(case, outcome)
 

@@ -8,18 +8,18 @@ from hypothesis.extra.numpy import arrays
 
 from alloop.core.frame import Frame
 from alloop.core.records import Failure, Label, Unlabelled
-from alloop.labels.toy import toy_level
-from alloop.labels.wire import (
-    Garbled,
+from alloop.labels.child.messages import (
+    GarbledMessage,
     Message,
-    ask_label,
-    asked,
-    decode,
-    encode,
-    receive,
-    tell,
-    told,
+    decode_message,
+    encode_message,
+    label_request,
+    outcome_message,
+    parse_label_request,
+    parse_outcome,
+    receive_message,
 )
+from alloop.labels.toy import toy_level
 
 ANY = st.floats(-1e6, 1e6) | st.sampled_from([np.nan, np.inf, -np.inf])
 
@@ -33,12 +33,12 @@ def test_a_request_arrives_as_it_was_sent(
     positions: np.ndarray, charge: int, spin: int
 ) -> None:
     frame = Frame(np.ones(len(positions), dtype=int), positions, charge, spin)
-    stream = io.BytesIO(encode(ask_label(toy_level(), frame)))
-    level, again = asked(receive(stream))
+    stream = io.BytesIO(encode_message(label_request(toy_level(), frame)))
+    level, again = parse_label_request(receive_message(stream))
     assert level == toy_level()
     np.testing.assert_array_equal(again.positions, frame.positions)
     assert (again.charge, again.spin, again.pbc) == (charge, spin, frame.pbc)
-    assert receive(stream) is None
+    assert receive_message(stream) is None
 
 
 @given(st.floats(allow_nan=False), arrays(float, (2, 3), elements=ANY))
@@ -47,8 +47,8 @@ def test_a_label_arrives_bit_for_bit(energy: float, forces: np.ndarray) -> None:
     frame = Frame(np.array([1, 1]), np.zeros((2, 3)))
     details = {"rung": "default", "gap": 1 / 3, "s2": None}
     sent = Label(frame.id, level.id, energy, forces, 0.25, details)
-    message, _ = decode(encode(tell(sent)))
-    got = told(message, frame, level)
+    message, _ = decode_message(encode_message(outcome_message(sent)))
+    got = parse_outcome(message, frame, level)
     assert got.energy == energy
     assert got.forces.tobytes() == forces.tobytes()
     assert (got.frame, got.level) == (frame.id, level.id)
@@ -58,28 +58,30 @@ def test_a_label_arrives_bit_for_bit(energy: float, forces: np.ndarray) -> None:
 def test_a_refusal_arrives_with_its_reason() -> None:
     level, frame = toy_level(), Frame(np.array([1]), np.zeros((1, 3)))
     sent = Unlabelled(frame.id, level.id, Failure.GATE, "why", 0.5, {"rung": "damping"})
-    got = told(decode(encode(tell(sent)))[0], frame, level)
+    got = parse_outcome(
+        decode_message(encode_message(outcome_message(sent)))[0], frame, level
+    )
     assert isinstance(got, Unlabelled)
     assert (got.failure, got.message, got.cpu_seconds) == (Failure.GATE, "why", 0.5)
     assert got.details == {"rung": "damping"}
 
 
 def test_bytes_that_are_no_message_are_told_at_once() -> None:
-    whole = encode(Message({"say": "label"}, {"forces": np.ones((2, 3))}))
+    whole = encode_message(Message({"say": "label"}, {"forces": np.ones((2, 3))}))
     flipped = whole[:-1] + bytes([whole[-1] ^ 1])
     for wrong in (b"garbage", b"\0" * 9, flipped):
-        with pytest.raises(Garbled):
-            decode(wrong)
+        with pytest.raises(GarbledMessage):
+            decode_message(wrong)
     level, frame = toy_level(), Frame(np.array([1]), np.zeros((1, 3)))
     for header in ({"say": "label"}, {"say": "none"}, {}):
-        with pytest.raises(Garbled):
-            told(Message(header), frame, level)
+        with pytest.raises(GarbledMessage):
+            parse_outcome(Message(header), frame, level)
 
 
 @pytest.mark.parametrize("length", [0, 7, 16, 40])
 def test_an_incomplete_message_is_waited_for(length: int) -> None:
-    whole = encode(Message({"say": "label"}, {"forces": np.ones((2, 3))}))
-    assert decode(whole[:length]) is None
-    message, size = decode(whole + b"the next one")
+    whole = encode_message(Message({"say": "label"}, {"forces": np.ones((2, 3))}))
+    assert decode_message(whole[:length]) is None
+    message, size = decode_message(whole + b"the next one")
     assert size == len(whole)
     assert message.header == {"say": "label"}

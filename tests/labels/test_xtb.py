@@ -12,8 +12,8 @@ from alloop.core.atoms import from_atoms
 from alloop.core.frame import Frame
 from alloop.core.records import Failure, Label, Unlabelled
 from alloop.labels import xtb
+from alloop.labels.child.labeller import LabelChild
 from alloop.labels.direct import DirectLabeller
-from alloop.labels.isolated import Child
 from alloop.labels.levels import xtb_level
 from alloop.testing import check_labeller
 
@@ -92,7 +92,7 @@ def test_a_molecule_keeps_the_laws_and_a_cell_may_be_shifted() -> None:
     assert labelled(shifted).energy == pytest.approx(labelled(cell).energy, abs=2e-5)
 
 
-def test_a_child_gives_the_bits_that_this_process_gives(child: Child) -> None:
+def test_a_child_gives_the_bits_that_this_process_gives(child: LabelChild) -> None:
     frame, other = distorted("C6H6"), distorted("CH3OH")
     labeller = child.labeller(xtb_level())
     first, _, again = (labeller.label(x) for x in (frame, other, frame))
@@ -184,7 +184,9 @@ def test_another_version_of_tblite_makes_no_labels() -> None:
 def test_without_tblite_one_sentence_says_what_to_do(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(xtb, "_here", lambda: "tblite")  # it has no version then
+    monkeypatch.setattr(
+        xtb, "_installed_tblite", lambda: "tblite"
+    )  # it has no version then
     told = "pip install alloop[xtb]"
     assert xtb.problems(xtb_level().settings, ["H"]) == [xtb.MISSING]
     assert told in refused(distorted("H2O")).message

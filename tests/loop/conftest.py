@@ -9,16 +9,16 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from alloop.core.cost import Cost
-from alloop.core.curve import Curve
+from alloop.core.cost_curve import Curve
 from alloop.core.frame import Frame
+from alloop.core.label_cost import Cost
 from alloop.core.records import Candidate, Failure, Label, Noise, Unlabelled, Walker
-from alloop.core.seeds import share, stream
+from alloop.core.seeds import name_share, random_stream
+from alloop.history.reader import History, JournalEntry
 from alloop.loop import events as e
-from alloop.loop.history import Entry, History
-from alloop.loop.learning import absorb, ask
 from alloop.loop.policy import decide
-from alloop.loop.rules import Budget, Exploring, Rules, Seeding
+from alloop.loop.reducer import apply_commands, apply_event
+from alloop.loop.rules import Budget, ExploreRules, Rules, SeedRules
 from alloop.loop.state import LoopState
 
 LEVELS = {"cheap": "c" * 16, "expensive": "e" * 16}
@@ -26,8 +26,8 @@ STIFF = {"c" * 16: 9.0, "e" * 16: 10.0}  # eV/Å²
 COST = {"c" * 16: 1.0, "e" * 16: 20.0}  # CPU s
 RULES = Rules(
     budget=Budget(cheap=20, expensive=12),
-    seeding=Seeding(cheap=6, expensive=3, test=4, per_walker=2),
-    exploring=Exploring(walkers=4, steps=25, batch=2, piece=10),
+    seeding=SeedRules(cheap=6, expensive=3, test=4, per_walker=2),
+    exploring=ExploreRules(walkers=4, steps=25, batch=2, piece=10),
     every=4,
     control=0.25,
 )
@@ -42,7 +42,7 @@ def cost(level: str, seconds: float) -> Cost:
 def frame(name: str, molecule: int = 0) -> Frame:
     """A diatomic somewhere; molecule 0 is H2, 1 is He2, 2 is Li2."""
     straight = np.array([[0.0, 0.0, 0.0], [0.0, 0.0, 0.9]])
-    bent = straight + stream(1, name).normal(0, 0.05, (2, 3))
+    bent = straight + random_stream(1, name).normal(0, 0.05, (2, 3))
     return Frame(np.full(2, molecule + 1), bent)
 
 
@@ -66,10 +66,10 @@ def candidate(name: str, walker: Walker, origin: str = "surprise") -> Candidate:
         molecule=walker.molecule,
         walker=walker.index,
         step=walker.step,
-        surprise=share(2, where.id),
+        surprise=name_share(2, where.id),
         energy=energy,
         forces=forces,
-        descriptor=stream(3, where.id).normal(size=3),
+        descriptor=random_stream(3, where.id).normal(size=3),
         origin=origin,
     )
 
@@ -218,10 +218,10 @@ class Game:
 
     def turn(self, event: e.Event) -> tuple[e.Command, ...]:
         """Take the event in; the commands that follow from it."""
-        seen = absorb(self.state, event)
+        seen = apply_event(self.state, event)
         commands = decide(seen, event, self.rules)
         self.turns.append(e.Turn(event, commands))
-        self.state = ask(seen, commands)
+        self.state = apply_commands(seen, commands)
         return commands
 
     def play(
@@ -271,8 +271,10 @@ def same(one: object, other: object) -> bool:
 
 def history(turns: Sequence[e.Turn]) -> History:
     """The history of these turns, one a second."""
-    entries = tuple(Entry(seq, 100.0 + seq, turn) for seq, turn in enumerate(turns))
-    return History.of(Path("world.zarr"), {}, entries)
+    entries = tuple(
+        JournalEntry(seq, 100.0 + seq, turn) for seq, turn in enumerate(turns)
+    )
+    return History.from_entries(Path("world.zarr"), {}, entries)
 
 
 def game(

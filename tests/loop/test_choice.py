@@ -6,9 +6,14 @@ import numpy as np
 import pytest
 
 from alloop.core.records import Walker
-from alloop.loop.choice import Picks, controls, flagged, of_bias
+from alloop.loop.label_choice import (
+    RoundQuotas,
+    biased_frames,
+    control_frames,
+    flagged_frames,
+)
 from alloop.loop.rules import Budget
-from alloop.loop.state import Entry, Found, LoopState
+from alloop.loop.state import FoundCandidates, LabelState, LoopState
 
 
 @pytest.fixture
@@ -24,15 +29,15 @@ def pool(world):
 def state(pool):
     make, rest = pool
     found = {
-        "explore/1/0/0": Found(tuple(make[:4]), tuple(rest[:4])),
-        "explore/1/1/0": Found(tuple(make[4:]), tuple(rest[4:])),
+        "explore/1/0/0": FoundCandidates(tuple(make[:4]), tuple(rest[:4])),
+        "explore/1/1/0": FoundCandidates(tuple(make[4:]), tuple(rest[4:])),
     }
     return LoopState(stage="explore", seed=7, found=found, round=1, threshold=0.5)
 
 
 def entry(frame, fidelity="cheap", purpose="flagged", **facts):
     facts = {"good": True, "cpu_seconds": 1.0, "molecule": 0} | facts
-    return Entry(frame=frame.id, fidelity=fidelity, purpose=purpose, **facts)
+    return LabelState(frame=frame.id, fidelity=fidelity, purpose=purpose, **facts)
 
 
 def spent(frames, fidelity, count):
@@ -42,11 +47,11 @@ def spent(frames, fidelity, count):
 @pytest.mark.parametrize(
     ("cheap", "expensive", "expected"),
     [
-        (0, 0, Picks(20 // 3 - 1, 3, 1)),
-        (6, 4, Picks(14 // 2 - 1, 3, 1)),
-        (20, 4, Picks(0, 3, 1)),
-        (14, 10, Picks(6 - 1, 1, 1)),
-        (20, 12, Picks(0, 0, 0)),
+        (0, 0, RoundQuotas(20 // 3 - 1, 3, 1)),
+        (6, 4, RoundQuotas(14 // 2 - 1, 3, 1)),
+        (20, 4, RoundQuotas(0, 3, 1)),
+        (14, 10, RoundQuotas(6 - 1, 1, 1)),
+        (20, 12, RoundQuotas(0, 0, 0)),
     ],
 )
 def test_what_is_left_is_dealt_out_to_the_rounds_that_are_left(
@@ -56,36 +61,36 @@ def test_what_is_left_is_dealt_out_to_the_rounds_that_are_left(
         spent(world.frame, "cheap", cheap),
         spent(world.frame, "expensive", expensive),
     )
-    assert Picks.of(LoopState(blocks=blocks), world.RULES) == expected
+    assert RoundQuotas.from_state(LoopState(blocks=blocks), world.RULES) == expected
 
 
 def test_labels_of_the_open_step_do_not_change_its_quotas(world, state):
-    fresh = Picks.of(state, world.RULES)
+    fresh = RoundQuotas.from_state(state, world.RULES)
     recent = (
         *spent(world.frame, "cheap", 4),
         *spent(world.frame, "expensive", 2),
     )
     during = replace(state, stage="flag", recent=recent)
-    assert Picks.of(during, world.RULES) == fresh
+    assert RoundQuotas.from_state(during, world.RULES) == fresh
 
 
 def test_a_budget_that_shrank_below_what_is_spent_leaves_nothing(world):
     state = LoopState(blocks=(spent(world.frame, "expensive", 12),))
     small = replace(world.RULES, budget=Budget(cheap=20, expensive=5))
-    picks = Picks.of(state, small)
+    picks = RoundQuotas.from_state(state, small)
     assert (picks.expensive, picks.controls) == (0, 0)
 
 
 def test_control_frames_are_a_draw_that_surprise_does_not_bend(world, state, pool):
-    drawn = controls(state, 3)
+    drawn = control_frames(state, 3)
     flat = {
-        name: Found(
+        name: FoundCandidates(
             tuple(replace(x, surprise=0.0) for x in found.candidates),
             tuple(replace(x, surprise=0.0) for x in found.controls),
         )
         for name, found in state.found.items()
     }
-    again = controls(replace(state, found=flat), 3)
+    again = control_frames(replace(state, found=flat), 3)
     assert [x.frame for x in again] == [x.frame for x in drawn]
     assert {x.frame for x in drawn} <= {x.frame for x in pool[1]}
     assert len({x.frame for x in drawn}) == 3
@@ -93,7 +98,7 @@ def test_control_frames_are_a_draw_that_surprise_does_not_bend(world, state, poo
 
 def test_other_rounds_draw_other_control_frames(state):
     draws = [
-        tuple(x.frame.id for x in controls(replace(state, round=n), 3))
+        tuple(x.frame.id for x in control_frames(replace(state, round=n), 3))
         for n in range(6)
     ]
     assert len(set(draws)) > 1
@@ -102,7 +107,7 @@ def test_other_rounds_draw_other_control_frames(state):
 def test_every_control_frame_may_be_drawn(state, pool):
     seen = set()
     for number in range(60):
-        seen |= {x.frame for x in controls(replace(state, round=number), 3)}
+        seen |= {x.frame for x in control_frames(replace(state, round=number), 3)}
     assert seen == {x.frame for x in pool[1]}
 
 
@@ -110,14 +115,14 @@ def test_every_control_frame_may_be_drawn(state, pool):
 def test_the_order_in_which_explorations_came_does_not_count(world, state, selection):
     rules = replace(world.RULES, selection=selection)
     turned = replace(state, found=dict(reversed(state.found.items())))
-    assert flagged(turned, rules, 4, ()) == flagged(state, rules, 4, ())
-    assert controls(turned, 4) == controls(state, 4)
+    assert flagged_frames(turned, rules, 4, ()) == flagged_frames(state, rules, 4, ())
+    assert control_frames(turned, 4) == control_frames(state, 4)
 
 
 def test_frames_that_have_a_label_are_not_flagged_again(world, state, pool):
     known = pool[0][0]
     labelled = replace(state, blocks=((entry(known.frame),),))
-    chosen = flagged(labelled, world.RULES, 8, {pool[0][1].frame.id})
+    chosen = flagged_frames(labelled, world.RULES, 8, {pool[0][1].frame.id})
     ids = {x.frame.id for x, _ in chosen}
     assert known.frame.id not in ids
     assert pool[0][1].frame.id not in ids
@@ -125,7 +130,7 @@ def test_frames_that_have_a_label_are_not_flagged_again(world, state, pool):
 
 
 def test_reasons_tell_surprise_from_filling_up(world, state):
-    chosen = flagged(state, world.RULES, 8, ())
+    chosen = flagged_frames(state, world.RULES, 8, ())
     for candidate, why in chosen:
         said = "above 0.50" if candidate.surprise > 0.5 else "among the largest"
         assert said in why
@@ -150,9 +155,9 @@ def test_bias_ranks_the_frames_with_good_cheap_labels(world, state, pool):
         entry(x.frame, bias=0.1 * (i + 1), good=i != 7) for i, x in enumerate(pool[0])
     )
     flag = replace(state, stage="flag", found=found, recent=recent)
-    chosen = of_bias(flag, replace(world.RULES, triage="bias"), 3)
+    chosen = biased_frames(flag, replace(world.RULES, triage="bias"), 3)
     assert [x.frame for x, _ in chosen] == [pool[0][i].frame for i in (6, 5, 4)]
-    by_surprise = of_bias(flag, replace(world.RULES, triage="surprise"), 2)
+    by_surprise = biased_frames(flag, replace(world.RULES, triage="surprise"), 2)
     ranked = sorted(pool[0][:7], key=lambda x: x.surprise, reverse=True)
     assert [x.frame for x, _ in by_surprise] == [x.frame for x in ranked[:2]]
     assert chosen[0][1] == "bias 0.700 eV/Å against the cheap label"
@@ -167,7 +172,7 @@ def test_control_frames_and_excluded_ones_have_no_part_in_bias(world, state, poo
     )
     excluded = frozenset({(frames[1].id, "expensive")})
     flag = replace(state, stage="flag", recent=recent, excluded=excluded)
-    assert [x.frame for x, _ in of_bias(flag, world.RULES, 3)] == [frames[2]]
+    assert [x.frame for x, _ in biased_frames(flag, world.RULES, 3)] == [frames[2]]
 
 
 def test_random_selection_does_not_look_at_the_bias(world, state, pool):
@@ -178,7 +183,7 @@ def test_random_selection_does_not_look_at_the_bias(world, state, pool):
             entry(x.frame, bias=scale * (i + 1)) for i, x in enumerate(pool[1])
         )
         flag = replace(state, stage="flag", recent=recent)
-        return [x.frame for x, _ in of_bias(flag, blind, 3)]
+        return [x.frame for x, _ in biased_frames(flag, blind, 3)]
 
     assert chosen(0.1) == chosen(-0.1)
     assert len(chosen(0.1)) == 3
@@ -191,19 +196,25 @@ def test_a_round_asks_for_no_more_than_the_cpu_hours_left_pay_for(world):
     state = LoopState(levels=world.LEVELS, start=start, costs=costs)
     for seconds in (0.0, 19.0, 45.0, 70.0, 87.0, 1000.0):
         budget = Budget(cheap=20, expensive=12, cpu_hours=seconds / 3600)
-        picks = Picks.of(state, replace(world.RULES, budget=budget))
+        picks = RoundQuotas.from_state(state, replace(world.RULES, budget=budget))
         cheap, expensive = (
             picks.cheap + picks.controls,
             picks.expensive + picks.controls,
         )
         assert cheap * 1.0 + expensive * 20.0 <= seconds
         if seconds >= 87.0:  # 6 cheap labels and 4 expensive ones
-            assert picks == Picks(20 // 3 - 1, 3, 1)
+            assert picks == RoundQuotas(20 // 3 - 1, 3, 1)
     spent = replace(state, blocks=(spent_on(world.frame, 5, 10.0),))
     budget = Budget(cheap=20, expensive=12, cpu_hours=100.0 / 3600)
-    assert Picks.of(spent, replace(world.RULES, budget=budget)).expensive == 1
+    assert (
+        RoundQuotas.from_state(spent, replace(world.RULES, budget=budget)).expensive
+        == 1
+    )
     unpriced = replace(spent, costs={})
-    assert Picks.of(unpriced, replace(world.RULES, budget=budget)).expensive == 3
+    assert (
+        RoundQuotas.from_state(unpriced, replace(world.RULES, budget=budget)).expensive
+        == 3
+    )
 
 
 def spent_on(frames, count, seconds):

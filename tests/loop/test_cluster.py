@@ -21,14 +21,20 @@ from alloop.campaign import Campaign
 from alloop.config import build
 from alloop.core.errors import InputError, StoreError
 from alloop.core.records import Walker
-from alloop.loop import due
+from alloop.driver.run import RunObserver
 from alloop.loop import events as e
-from alloop.loop.cluster import DaskPool, open_pool
-from alloop.loop.connect import _worker_pids, connect, secured
-from alloop.loop.jobs import credentials, job
-from alloop.loop.places import LABEL, LEARN, ClusterPlan, Credentials, cores
-from alloop.loop.pools import Task
-from alloop.running import Watch
+from alloop.workers import time_limits
+from alloop.workers.batch_jobs import job_spec, new_credentials
+from alloop.workers.cluster_plan import (
+    LABEL,
+    LEARN,
+    ClusterPlan,
+    TlsFiles,
+    available_cores,
+)
+from alloop.workers.connection import _worker_pids, connect, tls_security
+from alloop.workers.dask_pool import DaskPool, open_pool
+from alloop.workers.pools import Task
 from tests.conftest import fingerprint, fingerprint_of, write_toy
 
 LOCAL = {"host": "127.0.0.1", "dashboard_address": "127.0.0.1:0"}
@@ -71,7 +77,7 @@ def test_a_scheduler_that_is_not_there_is_named_in_one_sentence(tmp_path: Path) 
     with pytest.raises(InputError, match=r"127\.0\.0\.1:9") as refused:
         open_pool(plan, setup.kit)
     assert "\n" not in str(refused.value)
-    assert cores() >= 1
+    assert available_cores() >= 1
 
 
 def test_a_dead_scheduler_is_replaced_and_no_task_pays_for_it(
@@ -100,7 +106,7 @@ def test_a_dead_scheduler_is_replaced_and_no_task_pays_for_it(
     one = {"kind": "local", "workers": 1}
     campaign = Campaign.from_yaml(write_toy(tmp_path / "hit", cluster=one))
     with caplog.at_level(logging.WARNING, "alloop"):
-        assert campaign.run(watch=Watch(observe=kill)).exit_code == 0
+        assert campaign.run(watch=RunObserver(observe=kill)).exit_code == 0
     assert "the scheduler is gone" in caplog.text
     assert not any(isinstance(turn.event, e.TaskLost) for turn in turns)
     assert fingerprint(campaign.history()) == fingerprint_of(
@@ -164,7 +170,7 @@ def test_nobody_without_the_run_s_keys_can_talk_to_an_own_cluster() -> None:
         assert scheduler in ports
         assert intruder(ports) == []
     finally:
-        link.end()
+        link.close()
 
 
 def test_the_intruder_does_open_what_has_no_keys() -> None:
@@ -182,15 +188,15 @@ def test_what_a_worker_refuses_for_want_of_time_goes_to_another(
     settings = {"n_workers": 1, "processes": False, "protocol": "tcp://"}
     with LocalCluster(**settings, **LOCAL) as cluster, Client(cluster) as client:
         pool = DaskPool(ClusterPlan("address"), setup.kit, client)
-        monkeypatch.setenv(due.LIFE, "100")
-        monkeypatch.setenv(due.UNTIL, "0")  # over long ago
+        monkeypatch.setenv(time_limits.LIFE, "100")
+        monkeypatch.setenv(time_limits.UNTIL, "0")  # over long ago
         level = setup.levels["cheap"].id
         command = e.LabelFrame(setup.start[0], level, "cheap", "seed", 0)
-        pool.submit(Task(command, 1, span=due.Span(1.0, 2.0)))
+        pool.submit(Task(command, 1, span=time_limits.TaskSpan(1.0, 2.0)))
         old = set(client.scheduler_info()["workers"])
         assert pool.next(20.0) is None
         assert old & set(client.scheduler_info()["workers"]) == set()
-        monkeypatch.delenv(due.UNTIL)
+        monkeypatch.delenv(time_limits.UNTIL)
         cluster.scale(2)
         done = pool.next(30.0)
         assert isinstance(done.event, e.Labelled)  # type: ignore[union-attr]
@@ -228,14 +234,14 @@ def test_a_label_longer_than_any_job_is_refused_before_it_is_sent(
     command = e.LabelFrame(setup.start[0], "x", "cheap", "seed", 0)
     pool = DaskPool(setup.cluster, setup.kit, client=object())
     with pytest.raises(InputError, match="raise `cluster: walltime`"):
-        pool.submit(Task(command, 1, span=due.Span(1e5, 1e5)))
+        pool.submit(Task(command, 1, span=time_limits.TaskSpan(1e5, 1e5)))
 
 
 def test_only_who_has_the_credentials_may_talk_to_a_scheduler(tmp_path: Path) -> None:
-    security = credentials(tmp_path)
+    security = new_credentials(tmp_path)
     files = [tmp_path / "tls" / f"{name}.pem" for name in ("ca", "cert", "key")]
     assert all(file.stat().st_mode & 0o077 == 0 for file in files)
-    right = Credentials(*map(str, files))
+    right = TlsFiles(*map(str, files))
     wrong = replace(right, ca="", cert="", key="")
     settings = {"n_workers": 1, "processes": False, "protocol": "tls://"}
     setup = Campaign.from_yaml(write_toy(tmp_path)).setup
@@ -247,7 +253,7 @@ def test_only_who_has_the_credentials_may_talk_to_a_scheduler(tmp_path: Path) ->
         pool.close()
         with pytest.raises(InputError, match="give its `tls:` files"):
             open_pool(replace(plan, tls=None), setup.kit)
-    assert secured(wrong).require_encryption
+    assert tls_security(wrong).require_encryption
 
 
 def made(spec: dict[str, Any], resource: str) -> str:
@@ -261,10 +267,10 @@ def test_a_pbs_job_script_asks_for_what_the_campaign_says(tmp_path: Path) -> Non
     setup = Campaign.from_yaml(write_toy(tmp_path, cluster=PBS)).setup
     batch = setup.cluster.batch
     assert batch is not None
-    security = credentials(tmp_path)
+    security = new_credentials(tmp_path)
     scripts = {}
     for resource in (LABEL, LEARN):
-        spec = job(batch, resource, tmp_path, security)
+        spec = job_spec(batch, resource, tmp_path, security)
         made = spec["cls"](
             "tls://10.0.0.1:8786", name=f"{resource}-1", **spec["options"]
         )
@@ -319,7 +325,7 @@ def test_a_job_script_takes_any_folder_and_python_word_for_word(
     assert setup.cluster.batch is not None
     folder = odd / "toy.zarr.jobs"
     folder.mkdir()
-    spec = job(setup.cluster.batch, LABEL, folder, credentials(folder))
+    spec = job_spec(setup.cluster.batch, LABEL, folder, new_credentials(folder))
     script = made(spec, LABEL)
     stub, file = tmp_path / "submit", tmp_path / "job"
     stub.write_text(STUB)
@@ -357,11 +363,11 @@ def test_keys_of_a_batch_cluster_go_with_it_and_those_of_a_dead_one_before(
     old = (keys / "key.pem").read_text()
     assert all(x.stat().st_mode & 0o777 == 0o600 for x in keys.iterdir())
     assert intruder(sorted({str(port) for _, port in listening()})) == []
-    link.end()
+    link.close()
     assert not keys.exists()
     keys.mkdir()
     (keys / "key.pem").write_text(old)  # of a run that was killed
-    credentials(folder)
+    new_credentials(folder)
     assert (keys / "key.pem").read_text() != old
     assert (elsewhere / "key.pem").read_text() == "of somebody"
 
@@ -369,10 +375,10 @@ def test_keys_of_a_batch_cluster_go_with_it_and_those_of_a_dead_one_before(
 def test_one_group_of_workers_does_everything(tmp_path: Path) -> None:
     one = {key: value for key, value in PBS.items() if key != "learning"}
     setup = Campaign.from_yaml(write_toy(tmp_path, cluster=one)).setup
-    plan = build.cluster(setup.plan)
+    plan = build.cluster_plan(setup.plan)
     assert plan.batch is not None
     assert not plan.separate
-    spec = job(plan.batch, LABEL, tmp_path)
+    spec = job_spec(plan.batch, LABEL, tmp_path)
     assert "--resources" not in made(spec, LABEL)
     assert "--tls" not in made(spec, LABEL).splitlines()[-1]
 
@@ -384,7 +390,7 @@ def test_a_batch_system_that_refuses_is_quoted(
     refusing.write_text("#!/bin/sh\necho 'no such partition' >&2\nexit 1\n")
     refusing.chmod(0o755)
     monkeypatch.setenv("PATH", str(tmp_path), prepend=":")
-    monkeypatch.setattr("alloop.loop.connect._TEND", 0.0)
+    monkeypatch.setattr("alloop.workers.connection._TEND", 0.0)
     slurm = {key: value for key, value in PBS.items()} | {"kind": "slurm"}
     campaign = Campaign.from_yaml(write_toy(tmp_path, cluster=slurm))
     with pytest.raises(InputError, match="no such partition") as refused:

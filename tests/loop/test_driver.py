@@ -5,18 +5,18 @@ from dataclasses import dataclass, field
 import numpy as np
 import pytest
 
-from alloop.core.cost import fit
 from alloop.core.frame import Frame
-from alloop.core.levels import level
+from alloop.core.label_cost import fit_cost
+from alloop.core.levels import make_level
 from alloop.core.records import Failure, Label, Unlabelled
+from alloop.driver.driver import Driver
+from alloop.history.label_index import LabelIndex
 from alloop.loop import events as e
-from alloop.loop.driver import Driver
-from alloop.loop.learning import ask
-from alloop.loop.ledger import Ledger
-from alloop.loop.pools import Task
+from alloop.loop.reducer import apply_commands
 from alloop.loop.state import LoopState
+from alloop.workers.pools import Task
 
-CHEAP, EXPENSIVE = level("toy", {"stretch": 0.1}), level("toy", {})
+CHEAP, EXPENSIVE = make_level("toy", {"stretch": 0.1}), make_level("toy", {})
 LEVELS = {"cheap": CHEAP, "expensive": EXPENSIVE}
 
 
@@ -58,7 +58,7 @@ def start(world, shelf, commands, ledger=None, **facts):
     """Go on with a campaign that has these commands open, without turning."""
     driver = Driver(
         book=shelf,
-        ledger=ledger or Ledger(),
+        ledger=ledger or LabelIndex(),
         rules=world.RULES,
         pool=shelf,
         levels=LEVELS,
@@ -66,7 +66,7 @@ def start(world, shelf, commands, ledger=None, **facts):
         stop=lambda: True,
     )
     levels = {name: each.id for name, each in LEVELS.items()}
-    state = ask(LoopState(stage="seed", levels=levels, **facts), commands)
+    state = apply_commands(LoopState(stage="seed", levels=levels, **facts), commands)
     driver.run(state)
     return driver
 
@@ -90,7 +90,7 @@ def test_once_priced_the_longest_label_goes_first_and_names_break_ties(world):
     shelf = Shelf()
     small, large = chain(3), chain(9)
     paid = [(small, label(small, seconds=50.0)), (large, label(large, seconds=2.0))]
-    costs = {EXPENSIVE.id: fit(EXPENSIVE, paid)}
+    costs = {EXPENSIVE.id: fit_cost(EXPENSIVE, paid)}
     commands = [asked(chain(n, 0.1 * i)) for i in range(4) for n in (9, 3)]
     start(world, shelf, commands, costs=costs)
     assert [len(x.command.frame) for x in shelf.sent] == [3] * 4 + [9] * 4
@@ -111,7 +111,7 @@ def test_seconds_order_within_a_class_and_never_across_classes():
 
 @pytest.mark.parametrize("place", ["ledger", "cache"])
 def test_what_is_known_is_not_sent(world, place):
-    shelf, ledger, frame = Shelf(), Ledger(), chain(3)
+    shelf, ledger, frame = Shelf(), LabelIndex(), chain(3)
     if place == "ledger":
         ledger.labels[EXPENSIVE.id, frame.id] = label(frame)
     else:
@@ -126,7 +126,7 @@ def test_what_is_known_is_not_sent(world, place):
     ("failure", "sent"), [(Failure.GATE, 0), (Failure.TIMEOUT, 1), (Failure.MEMORY, 1)]
 )
 def test_only_a_refusal_that_another_try_would_meet_is_an_answer(world, failure, sent):
-    shelf, ledger, frame = Shelf(), Ledger(), chain(3)
+    shelf, ledger, frame = Shelf(), LabelIndex(), chain(3)
     refused = Unlabelled(frame.id, EXPENSIVE.id, failure)
     ledger.labels[EXPENSIVE.id, frame.id] = refused
     start(world, shelf, [asked(frame)], ledger)
@@ -148,21 +148,21 @@ def test_failures_that_may_pass_are_not_put_into_a_cache(world, failure, kept):
     shelf, frame = Shelf(), chain(3)
     command = asked(frame)
     driver = start(world, shelf, [command])
-    state = ask(LoopState(stage="seed"), [command, asked(chain(4))])
+    state = apply_commands(LoopState(stage="seed"), [command, asked(chain(4))])
     refused = Unlabelled(frame.id, EXPENSIVE.id, failure)
     driver.turn(state, e.NotLabelled(command.name, refused))
     assert (shelf.get(EXPENSIVE.id, frame.id) is not None) == kept
 
 
 def test_prices_are_answered_from_labels_made_here_and_no_others(world):
-    shelf, ledger = Shelf(), Ledger()
+    shelf, ledger = Shelf(), LabelIndex()
     made, cached = chain(3), chain(3, 0.5)
     commands = (asked(made), asked(cached))
-    ledger.add(e.Turn(e.Amended(""), commands))
+    ledger.add_turn(e.Turn(e.Amended(""), commands))
     first, second = (command.name for command in commands)
-    ledger.add(e.Turn(e.Labelled(first, label(made, seconds=8.0))))
+    ledger.add_turn(e.Turn(e.Labelled(first, label(made, seconds=8.0))))
     other = label(cached, seconds=800.0)
-    ledger.add(e.Turn(e.Labelled(second, other, cached=True)))
+    ledger.add_turn(e.Turn(e.Labelled(second, other, cached=True)))
     driver = start(world, shelf, [e.Price(1)], ledger)
     (priced,) = driver._ready
     assert shelf.sent == []
@@ -172,7 +172,7 @@ def test_prices_are_answered_from_labels_made_here_and_no_others(world):
 
 
 def test_a_recheck_travels_with_its_frame_and_label(world):
-    shelf, ledger, frame = Shelf(), Ledger(), chain(3)
+    shelf, ledger, frame = Shelf(), LabelIndex(), chain(3)
     ledger.frames[frame.id] = frame
     known = label(frame)
     ledger.labels[EXPENSIVE.id, frame.id] = known

@@ -6,10 +6,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from alloop.history.lost_requests import lost_labels
 from alloop.loop import events as e
-from alloop.loop.learning import replay
-from alloop.loop.retries import lost
-from alloop.loop.rules import Budget, Examining, Stopping
+from alloop.loop.reducer import replay
+from alloop.loop.rules import Budget, Examining, StopRules
 from alloop.loop.state import LoopState
 
 SPENT = "the budget of expensive labels is spent"
@@ -84,12 +84,12 @@ def test_examined_frames_are_never_learned_and_never_paid_from_the_budget(world,
     more = replace(rules, budget=Budget(cheap=40, expensive=24))
     begun = world.game(rules).play()
     frames = {x.frame.id for x in papers(begun)}
-    assert begun.state.used("expensive") == 12
+    assert begun.state.labels_used("expensive") == 12
     begun.rules = more
     begun.turn(e.Amended("more"))
     begun.play()
     assert begun.state.finished == SPENT
-    assert begun.state.used("expensive") == 24
+    assert begun.state.labels_used("expensive") == 24
     for train in begun.asked(e.Train):
         used = {*train.cheap, *train.expensive, *train.test, *train.heldout}
         assert not used & frames
@@ -100,9 +100,9 @@ def test_examined_frames_are_never_learned_and_never_paid_from_the_budget(world,
 
 def test_an_examination_follows_every_reason_to_end(world, rules):
     for stopping, said in [
-        (Stopping(rounds=1), "1 round"),
-        (Stopping(target=1.0), "target"),
-        (Stopping(patience=1, improvement=0.9), "improved"),
+        (StopRules(rounds=1), "1 round"),
+        (StopRules(target=1.0), "target"),
+        (StopRules(patience=1, improvement=0.9), "improved"),
     ]:
         begun = world.game(replace(rules, stopping=stopping)).play()
         assert said in begun.state.finished
@@ -177,7 +177,7 @@ def test_a_lost_examination_label_is_tried_again_and_teaches_nothing(world, rule
     assert begun.state.finished == SPENT
     trained = len(begun.asked(e.Train))
     begun.reply = world.answer
-    begun.turn(e.Retried(lost(world.history(begun.turns))))
+    begun.turn(e.Retried(lost_labels(world.history(begun.turns))))
     begun.play()
     assert begun.state.finished == SPENT
     good = [x for x in begun.state.entries() if x.purpose == "examination" and x.good]
@@ -291,4 +291,4 @@ def test_cpu_hours_leave_room_for_the_examination(world, rules):
     poor = replace(rules, budget=Budget(20, 12, cpu_hours=hours * 5))
     rich = replace(poor, examining=Examining())
     spent = [world.game(x, reply=reply).play().state for x in (poor, rich)]
-    assert spent[0].used("expensive") < spent[1].used("expensive")
+    assert spent[0].labels_used("expensive") < spent[1].labels_used("expensive")

@@ -6,17 +6,17 @@ import numpy as np
 import pytest
 import zarr
 
+from alloop.history import column_filler
+from alloop.history.column_filler import ColumnFiller
+from alloop.history.column_rows import ColumnRows, tables
+from alloop.history.fold_keeper import FoldKeeper
+from alloop.history.journal_fold import JournalFold
+from alloop.history.reader import CODEC
 from alloop.loop import events as e
-from alloop.loop import filling
-from alloop.loop.filling import Filler
-from alloop.loop.history import CODEC
-from alloop.loop.keeping import Keeper
-from alloop.loop.known import Known
-from alloop.loop.learning import ATTEMPTS
-from alloop.loop.tables import Rows, tables
+from alloop.loop.reducer import ATTEMPTS
 from alloop.store import columns
 from alloop.store.archive import Archive
-from alloop.store.doctor import verify
+from alloop.store.doctor import verify_store
 
 
 @pytest.fixture(scope="module")
@@ -52,62 +52,64 @@ def check(world, path, turns):
             (_, home), *_ = home.groups()
         for key, array in table.items():
             np.testing.assert_array_equal(home[key][:], array, err_msg=f"{name}/{key}")
-    assert columns.end(path) == len(turns) - 1
+    assert columns.appendable_record(path) == len(turns) - 1
 
 
 def follow(archive, turns, every=10**9):
     """Follow the turns, and fill after every so many."""
-    known = Known()
-    filler = Filler(archive, known.seq, known.state)
+    known = JournalFold()
+    filler = ColumnFiller(archive, known.seq, known.state)
     for number, turn in enumerate(turns, 1):
-        known.add(turn)
-        filler.add(turn, known.state)
+        known.add_turn(turn)
+        filler.add_turn(turn, known.state)
         if number % every == 0:
-            filler.fill()
-    filler.fill()
+            filler.fill_columns()
+    filler.fill_columns()
 
 
 def test_columns_filled_piece_by_piece_are_those_of_the_whole(world, turns, store):
     with Archive.open(store, CODEC, "w") as archive:
         follow(archive, turns, every=len(turns) // 3)
     check(world, store, turns)
-    assert verify(store, CODEC) == []
+    assert verify_store(store, CODEC) == []
 
 
 def test_a_new_driver_adds_only_what_is_new(world, turns, store, monkeypatch):
     cut = len(turns) // 2
     with Archive.open(store, CODEC, "w") as archive:
         follow(archive, turns[:cut])
-        monkeypatch.setattr(Filler, "_again", lambda _: pytest.fail("made anew"))
-        keeper = Keeper(archive)
+        monkeypatch.setattr(
+            ColumnFiller, "_rebuild", lambda _: pytest.fail("made anew")
+        )
+        keeper = FoldKeeper(archive)
         keeper.compact()
         keeper.compact()
     check(world, store, turns)
     with Archive.open(store, CODEC, "w") as archive:
-        assert world.same(Keeper(archive).known, keeper.known)
+        assert world.same(FoldKeeper(archive).known, keeper.known)
 
 
 def test_the_fold_that_a_driver_keeps_spares_the_next_one_the_replay(
     world, store, monkeypatch
 ):
     with Archive.open(store, CODEC, "w") as archive:
-        keeper = Keeper(archive)
+        keeper = FoldKeeper(archive)
         keeper.close()
-    monkeypatch.setattr(Known, "add", lambda *_: pytest.fail("replayed"))
+    monkeypatch.setattr(JournalFold, "add_turn", lambda *_: pytest.fail("replayed"))
     with Archive.open(store, CODEC, "w") as archive:
-        assert world.same(Keeper(archive).known, keeper.known)
+        assert world.same(FoldKeeper(archive).known, keeper.known)
 
 
 @pytest.mark.parametrize("name", ["structures/id", "labels/cheap/energy"])
 def test_damaged_columns_are_made_anew_in_pieces(
     world, turns, store, monkeypatch, name
 ):
-    monkeypatch.setattr(filling, "_PIECE", len(turns) // 2 + 1)
+    monkeypatch.setattr(column_filler, "_PIECE", len(turns) // 2 + 1)
     with Archive.open(store, CODEC, "w") as archive:
         follow(archive, turns[:-9])
         chunk = next((store / name).glob("c.*"))
         chunk.write_bytes(chunk.read_bytes()[:-1])
-        Keeper(archive).compact()
+        FoldKeeper(archive).compact()
     check(world, store, turns)
 
 
@@ -115,12 +117,12 @@ def test_columns_that_know_less_or_more_than_the_fold_are_made_anew(
     world, turns, store
 ):
     with Archive.open(store, CODEC, "w") as archive:
-        Keeper(archive).close()
-        columns.write(archive, tables(world.history(turns)), len(turns) + 5)
-        Keeper(archive).compact()
+        FoldKeeper(archive).close()
+        columns.write_columns(archive, tables(world.history(turns)), len(turns) + 5)
+        FoldKeeper(archive).compact()
         check(world, store, turns)
-        columns.clear(archive)
-        Keeper(archive).compact()
+        columns.clear_columns(archive)
+        FoldKeeper(archive).compact()
     check(world, store, turns)
 
 
@@ -131,14 +133,14 @@ def test_rows_of_a_turn_that_was_cut_short_are_made_anew(
         raise KeyboardInterrupt
 
     with Archive.open(store, CODEC, "w") as archive:
-        known = Known()
-        filler = Filler(archive, known.seq, known.state)
+        known = JournalFold()
+        filler = ColumnFiller(archive, known.seq, known.state)
         for turn in turns[:-1]:
-            known.add(turn)
-            filler.add(turn, known.state)
+            known.add_turn(turn)
+            filler.add_turn(turn, known.state)
         with monkeypatch.context() as patch:
-            patch.setattr(Rows, "_add_event", cut_short)
+            patch.setattr(ColumnRows, "_add_event", cut_short)
             with pytest.raises(KeyboardInterrupt):
-                filler.add(turns[-1], known.state)
-        filler.fill()
+                filler.add_turn(turns[-1], known.state)
+        filler.fill_columns()
     check(world, store, turns)

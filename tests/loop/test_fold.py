@@ -8,11 +8,11 @@ import pytest
 from alloop.core.doubts import KEY
 from alloop.core.errors import InputError
 from alloop.core.records import Label
+from alloop.history import saved_fold
+from alloop.history.journal_fold import JournalFold
+from alloop.history.reader import CODEC, read_history
 from alloop.loop import events as e
-from alloop.loop import fold
-from alloop.loop.history import CODEC, read
-from alloop.loop.known import Known
-from alloop.loop.learning import ATTEMPTS
+from alloop.loop.reducer import ATTEMPTS
 from alloop.store.archive import Archive
 
 
@@ -46,9 +46,9 @@ def turns(world):
 
 
 def _replayed(turns):
-    known = Known()
+    known = JournalFold()
     for turn in turns:
-        known.add(turn)
+        known.add_turn(turn)
     return known
 
 
@@ -56,21 +56,21 @@ def test_fold_and_rest_are_a_full_replay_at_every_cut(world, turns):
     whole = _replayed(turns)
     for cut in range(len(turns) + 1):
         before = _replayed(turns[:cut])
-        again = fold.load(before.seq, fold.dump(before))
+        again = saved_fold.fold_from_bytes(before.seq, saved_fold.fold_to_bytes(before))
         assert world.same(again, before), cut
         for turn in turns[cut:]:
-            again.add(turn)
+            again.add_turn(turn)
         assert world.same(again, whole), cut
 
 
 def test_a_fold_is_what_the_store_gives_back(world, turns, tmp_path):
     with Archive.create(tmp_path / "a.zarr", attrs={}, codec=CODEC) as archive:
-        assert world.same(fold.kept(archive), Known())
+        assert world.same(saved_fold.load_saved_fold(archive), JournalFold())
         for turn in turns:
             archive.append(turn)
         read = _replayed(stored.record for stored in archive.records())
-        fold.keep(archive, read)
-        assert world.same(fold.kept(archive), read)
+        saved_fold.save_fold(archive, read)
+        assert world.same(saved_fold.load_saved_fold(archive), read)
         assert world.same(read, _replayed(turns))
 
 
@@ -78,25 +78,25 @@ def test_a_damaged_fold_is_none(world, turns, tmp_path):
     with Archive.create(tmp_path / "a.zarr", attrs={}, codec=CODEC) as archive:
         for turn in turns:
             archive.append(turn)
-        fold.keep(archive, _replayed(turns))
+        saved_fold.save_fold(archive, _replayed(turns))
         (path,) = (archive.path / "journal" / "folds").iterdir()
         data = bytearray(path.read_bytes())
         for place in range(0, len(data), len(data) // 20):
             spoilt = data.copy()
             spoilt[place] ^= 1
             path.write_bytes(spoilt)
-            assert world.same(fold.kept(archive), Known())
+            assert world.same(saved_fold.load_saved_fold(archive), JournalFold())
         path.write_bytes(b"")
-        assert world.same(fold.kept(archive), Known())
+        assert world.same(saved_fold.load_saved_fold(archive), JournalFold())
 
 
 def test_a_fold_of_other_code_is_none(world, turns, tmp_path, monkeypatch):
     with Archive.create(tmp_path / "a.zarr", attrs={}, codec=CODEC) as archive:
         for turn in turns:
             archive.append(turn)
-        fold.keep(archive, _replayed(turns))
-        monkeypatch.setattr(fold, "version", lambda: "of other code")
-        assert world.same(fold.kept(archive), Known())
+        saved_fold.save_fold(archive, _replayed(turns))
+        monkeypatch.setattr(saved_fold, "fold_version", lambda: "of other code")
+        assert world.same(saved_fold.load_saved_fold(archive), JournalFold())
 
 
 def test_the_ledger_keeps_no_record_alive_for_the_forces_in_it(turns, tmp_path):
@@ -114,16 +114,18 @@ def test_a_store_says_how_it_began_and_what_is_in_force(world, turns, tmp_path):
     path, attrs = tmp_path / "a.zarr", {"config": "name: first"}
     with Archive.create(path, attrs=attrs, codec=CODEC) as archive:
         with pytest.raises(InputError, match="no campaign yet"):
-            fold.beginning(path)
+            saved_fold.campaign_beginning(path)
         archive.append(turns[0])
-        assert fold.beginning(path)[0] == "name: first"
+        assert saved_fold.campaign_beginning(path)[0] == "name: first"
         for turn in turns[1:]:
             archive.append(turn)
         for last in (None, e.Amended("name: third"), e.Forked("b", 1, 1, "name: 4")):
             if last is not None:
                 archive.append(e.Turn(last))
-            text, opened = fold.beginning(path)
-            assert text == read(path).config
+            text, opened = saved_fold.campaign_beginning(path)
+            assert text == read_history(path).config
             assert world.same(opened, turns[0].event)
-            fold.keep(archive, _replayed(x.record for x in archive.records()))
-            assert fold.beginning(path)[0] == text
+            saved_fold.save_fold(
+                archive, _replayed(x.record for x in archive.records())
+            )
+            assert saved_fold.campaign_beginning(path)[0] == text

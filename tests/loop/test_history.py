@@ -7,15 +7,15 @@ import pytest
 
 from alloop.core.errors import InputError
 from alloop.core.records import Failure
+from alloop.history.fold_keeper import FoldKeeper
+from alloop.history.frame_search import find_frame
+from alloop.history.label_entries import label_entries, task_entries
+from alloop.history.lost_requests import lost_labels
+from alloop.history.measured_costs import cpu_seconds_by_part, worker_utilisation
+from alloop.history.reader import CODEC, History, read_history
+from alloop.history.saved_fold import load_saved_fold, save_fold
 from alloop.loop import events as e
-from alloop.loop.finding import find
-from alloop.loop.fold import keep, kept
-from alloop.loop.history import CODEC, History, read
-from alloop.loop.keeping import Keeper
-from alloop.loop.learning import ATTEMPTS
-from alloop.loop.prices import by_part, utilisation
-from alloop.loop.retries import lost
-from alloop.loop.told import deeds, told
+from alloop.loop.reducer import ATTEMPTS
 from alloop.store import columns, packs
 from alloop.store.archive import Archive
 
@@ -55,21 +55,25 @@ def made(path, turns, fold_at=0, columns_at=0):
         for number, turn in enumerate(turns, 1):
             archive.append(turn)
             if number == fold_at:
-                keep(archive, Keeper(archive).known)
+                save_fold(archive, FoldKeeper(archive).known)
             if number == columns_at:
-                Keeper(archive).fill()
-        assert kept(archive).seq == fold_at - 1
-        assert columns.mark(path) == columns_at - 1
+                FoldKeeper(archive).fill_columns()
+        assert load_saved_fold(archive).seq == fold_at - 1
+        assert columns.column_mark(path) == columns_at - 1
     return path
 
 
 def said(world, history):
     """All that readers ask of a history."""
-    proposed = sorted(x.name for x in deeds(history) if x.kind == "Explored")
+    proposed = sorted(x.name for x in task_entries(history) if x.kind == "Explored")
     return (
-        *(list(deeds(history)), by_part(history), utilisation(history)),
-        *(lost(history), history.config, history.opened, history.trained()),
-        *(history.priced(), history.rechecked(), proposed, told(history)),
+        *(
+            list(task_entries(history)),
+            cpu_seconds_by_part(history),
+            worker_utilisation(history),
+        ),
+        *(lost_labels(history), history.config, history.opened, history.trained()),
+        *(history.priced(), history.rechecked(), proposed, label_entries(history)),
         [(x.seq, x.event.model) for x in history.generations],
     )
 
@@ -82,12 +86,12 @@ def test_with_a_fold_or_without_a_store_says_the_same(
 ):
     parts = int(fold_part * len(turns)), int(columns_part * len(turns))
     store = made(tmp_path / "a.zarr", turns, *parts)
-    whole = History.of(store, ATTRS, world.history(turns).entries)
-    history = read(store)
+    whole = History.from_entries(store, ATTRS, world.history(turns).entries)
+    history = read_history(store)
     assert world.same(said(world, history), said(world, whole))
     assert world.same(history.known, whole.known)
     for frame in some_frames(turns):
-        one, other = find(history, frame[:12]), find(whole, frame[:12])
+        one, other = find_frame(history, frame[:12]), find_frame(whole, frame[:12])
         assert world.same(one, other)
 
 
@@ -108,8 +112,8 @@ def test_a_store_killed_at_any_record_says_what_its_journal_says(
     entries = world.history(turns).entries
     for end in (20, 31, 33, 48):
         store = made(tmp_path / f"{end}.zarr", turns[:end], 20, min(end, 30))
-        whole = History.of(store, ATTRS, entries[:end])
-        assert world.same(said(world, read(store)), said(world, whole)), end
+        whole = History.from_entries(store, ATTRS, entries[:end])
+        assert world.same(said(world, read_history(store)), said(world, whole)), end
 
 
 def test_the_fold_of_another_journal_is_not_believed(world, turns, tmp_path):
@@ -117,36 +121,40 @@ def test_the_fold_of_another_journal_is_not_believed(world, turns, tmp_path):
     for end in (30, 50):
         store = made(tmp_path / f"{end}.zarr", turns[:end])
         shutil.copytree(other / "journal" / "folds", store / "journal" / "folds")
-        whole = History.of(store, ATTRS, world.history(turns[:end]).entries)
-        assert world.same(said(world, read(store)), said(world, whole))
+        whole = History.from_entries(store, ATTRS, world.history(turns[:end]).entries)
+        assert world.same(said(world, read_history(store)), said(world, whole))
 
 
 def test_damaged_columns_mislead_nobody(world, turns, tmp_path):
     store = made(tmp_path / "a.zarr", turns, 60, 60)
     frames = some_frames(turns)[::2]
-    before = [find(read(store), frame) for frame in frames]
+    before = [find_frame(read_history(store), frame) for frame in frames]
     for chunk in (store / "structures" / "id").glob("c.*"):
         data = bytearray(chunk.read_bytes())
         data[len(data) // 2] ^= 1
         chunk.write_bytes(data)
-    assert world.same([find(read(store), frame) for frame in frames], before)
+    assert world.same(
+        [find_frame(read_history(store), frame) for frame in frames], before
+    )
     shutil.rmtree(store / "scores")
-    assert world.same([find(read(store), frame) for frame in frames], before)
+    assert world.same(
+        [find_frame(read_history(store), frame) for frame in frames], before
+    )
 
 
 def test_no_frame_and_several_are_refused(turns, tmp_path):
     for end in (0, len(turns)):
-        history = read(made(tmp_path / f"{end}.zarr", turns, end, end))
+        history = read_history(made(tmp_path / f"{end}.zarr", turns, end, end))
         with pytest.raises(InputError, match="fits no frame"):
-            find(history, "x")
+            find_frame(history, "x")
         with pytest.raises(InputError, match="fits no frame"):
-            find(history, "0" * 40)
+            find_frame(history, "0" * 40)
         with pytest.raises(InputError, match=r"fits \d+ frames"):
-            find(history, "")
+            find_frame(history, "")
 
 
 def test_records_are_read_when_they_are_asked_for(world, turns, tmp_path):
-    entries = read(made(tmp_path / "a.zarr", turns)).entries
+    entries = read_history(made(tmp_path / "a.zarr", turns)).entries
     assert len(entries) == len(turns)
     assert [entry.seq for entry in entries] == list(range(len(turns)))
     for key in (0, 17, -1):
@@ -158,15 +166,15 @@ def test_records_are_read_when_they_are_asked_for(world, turns, tmp_path):
 
 
 def test_a_frame_is_looked_for_in_few_records(turns, tmp_path, monkeypatch):
-    history = read(made(tmp_path / "a.zarr", turns, len(turns), len(turns)))
+    history = read_history(made(tmp_path / "a.zarr", turns, len(turns), len(turns)))
     rounds = [x for x in history.chronicle.deeds if x.kind == "Explored"]
-    last = next(iter(history.pick([rounds[-1].seq]))).turn.event
+    last = next(iter(history.select([rounds[-1].seq]))).turn.event
     asked: list[int] = []
-    pick = History.pick
+    pick = History.select
     monkeypatch.setattr(
-        History, "pick", lambda self, n: pick(self, asked.extend(n) or n)
+        History, "select", lambda self, n: pick(self, asked.extend(n) or n)
     )
-    find(history, last.candidates[-1].frame.id)
+    find_frame(history, last.candidates[-1].frame.id)
     explored = {x.seq for x in rounds} & set(asked)
     names = {x.name.split("/")[1] for x in rounds if x.seq in explored}
     assert names == {rounds[-1].name.split("/")[1]}

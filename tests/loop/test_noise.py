@@ -6,8 +6,8 @@ from math import ceil
 import pytest
 
 from alloop.loop import events as e
-from alloop.loop.learning import ATTEMPTS
-from alloop.loop.rules import Seeding
+from alloop.loop.reducer import ATTEMPTS
+from alloop.loop.rules import SeedRules
 
 SHARES = {"cheap": 0.1, "expensive": 0.3}
 
@@ -51,7 +51,7 @@ def test_each_training_brings_the_rechecked_share_up_to_date(world, rules, fidel
 
 
 def test_where_there_are_fewer_than_three_labels_all_are_rechecked(world, rules):
-    few = replace(rules, seeding=Seeding(cheap=2, expensive=1, test=0))
+    few = replace(rules, seeding=SeedRules(cheap=2, expensive=1, test=0))
     begun = world.game(few).to("train")
     assert len(begun.asked(e.Recheck, fidelity="cheap")) == 2
     assert len(begun.asked(e.Recheck, fidelity="expensive")) == 1

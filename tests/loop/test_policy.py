@@ -7,12 +7,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from alloop.core.doubts import Doubt, written
+from alloop.core.doubts import Doubt, doubts_to_text
 from alloop.core.records import Walker
 from alloop.loop import events as e
-from alloop.loop.learning import ATTEMPTS
-from alloop.loop.rules import Budget, Exploring, Seeding, Stopping
-from alloop.loop.state import Entry, LoopState
+from alloop.loop.reducer import ATTEMPTS
+from alloop.loop.rules import Budget, ExploreRules, SeedRules, StopRules
+from alloop.loop.state import LabelState, LoopState
 
 NOISE = {"cheap": 0.1, "expensive": 0.3}
 
@@ -107,7 +107,7 @@ def test_walkers_are_dealt_to_the_molecules_in_turn(world):
 
 
 def test_a_molecule_without_seeds_walks_from_its_start(world):
-    few = replace(world.RULES, seeding=Seeding(cheap=2, expensive=2, test=3))
+    few = replace(world.RULES, seeding=SeedRules(cheap=2, expensive=2, test=3))
     begun = world.game(few, molecules=3).to("explore")
     walkers = [w for x in begun.state.open.values() for w in x.walkers]
     assert walkers[2].frame == begun.state.start[2]
@@ -282,7 +282,7 @@ def test_with_one_fidelity_no_cheap_label_is_ever_asked(world):
     assert begun.asked(e.LabelFrame, fidelity="cheap") == []
     assert begun.asked(e.LabelFrame, purpose="flagged", fidelity="expensive")
     assert all(train.cheap == () for train in begun.asked(e.Train))
-    assert begun.state.used("expensive") == 12
+    assert begun.state.labels_used("expensive") == 12
 
 
 @pytest.mark.parametrize("molecules", [1, 2, 3])
@@ -294,8 +294,8 @@ def test_the_budget_is_spent_and_never_overdrawn(world, molecules, cheap, contro
     )
     begun = world.game(rules, molecules=molecules).play()
     assert begun.state.finished == "the budget of expensive labels is spent"
-    assert begun.state.used("expensive") == 12
-    assert begun.state.used("cheap") <= cheap
+    assert begun.state.labels_used("expensive") == 12
+    assert begun.state.labels_used("cheap") <= cheap
 
 
 def test_no_frame_is_labelled_twice_at_a_level(world):
@@ -374,7 +374,7 @@ def test_other_tasks_lost_too_often_stop_the_campaign_until_it_is_run_again(
     assert begun.turn(e.Amended("")) == ()
     assert begun.state.attempts == {}
     assert not begun.state.finished
-    assert begun.play().state.used("expensive") == 12
+    assert begun.play().state.labels_used("expensive") == 12
 
 
 def test_a_late_loss_of_an_answered_task_changes_nothing(world):
@@ -397,7 +397,7 @@ def test_a_larger_budget_lets_a_finished_campaign_go_on(world):
     commands = begun.turn(e.Amended("budget: more", ("budget",)))
     assert {type(command) for command in commands} == {e.Explore}
     begun.play()
-    assert begun.state.used("expensive") == 20
+    assert begun.state.labels_used("expensive") == 20
     assert begun.state.generation > generation
 
 
@@ -445,9 +445,9 @@ def test_with_labels_and_a_test_set_given_training_comes_first(world):
     assert isinstance(train, e.Train)
     assert price == e.Price(train.generation)
     assert (len(train.cheap), len(train.expensive), len(train.test)) == (4, 2, 3)
-    assert begun.state.used("cheap") == begun.state.used("expensive") == 0
+    assert begun.state.labels_used("cheap") == begun.state.labels_used("expensive") == 0
     begun.play()
-    assert begun.state.used("expensive") == 12
+    assert begun.state.labels_used("expensive") == 12
     walkers = begun.asked(e.Explore)[0].walkers
     known = {item.frame for item in brought if not item.test}
     assert {walker.frame for walker in walkers} <= known
@@ -494,7 +494,7 @@ def test_cheap_labels_that_fail_do_not_stop_the_campaign(world):
         return world.answer(command)
 
     begun = world.game(reply=reply).play()
-    assert begun.state.used("expensive") == 12
+    assert begun.state.labels_used("expensive") == 12
     assert begun.asked(e.Train)[-1].cheap == ()
 
 
@@ -520,7 +520,7 @@ def test_sampling_that_gives_no_frame_leaves_no_gap(world):
 
 def test_more_walkers_join_where_the_rules_allow_more(world):
     begun = world.game().to("train", generation=1)
-    begun.rules = replace(world.RULES, exploring=Exploring(6, 25, 3, 10))
+    begun.rules = replace(world.RULES, exploring=ExploreRules(6, 25, 3, 10))
     begun.to("explore")
     batches = [[w.index for w in x.walkers] for x in begun.state.open.values()]
     assert batches == [[0, 1, 2], [3, 4, 5]]
@@ -577,13 +577,13 @@ def test_lost_tasks_and_restarts_change_nothing(world, seed):
 
 def test_pieces_of_a_round_may_change_size_between_two_runs(world):
     begun = world.game().to("explore")
-    begun.rules = replace(world.RULES, exploring=Exploring(4, 25, 2, 25))
+    begun.rules = replace(world.RULES, exploring=ExploreRules(4, 25, 2, 25))
     begun.play()
-    assert begun.state.used("expensive") == 12
+    assert begun.state.labels_used("expensive") == 12
 
 
 def test_stopping_rules_are_asked_after_each_training(world):
-    early = replace(world.RULES, stopping=Stopping(rounds=1))
+    early = replace(world.RULES, stopping=StopRules(rounds=1))
     begun = world.game(early).play()
     assert begun.state.round == 1
     assert begun.state.generation == 2
@@ -591,7 +591,7 @@ def test_stopping_rules_are_asked_after_each_training(world):
 
 
 def test_a_walker_keeps_its_random_start_whatever_the_others_do(world):
-    few = replace(world.RULES, exploring=Exploring(2, 25, 2, 10))
+    few = replace(world.RULES, exploring=ExploreRules(2, 25, 2, 10))
     narrow = {
         w.index: w for w in world.game(few).to("explore").asked(e.Explore)[0].walkers
     }
@@ -607,7 +607,7 @@ def test_a_walker_keeps_its_random_start_whatever_the_others_do(world):
 def test_held_out_frames_are_first_ones_and_never_change_side(world):
     rules = replace(
         world.RULES,
-        seeding=Seeding(cheap=40, expensive=3, test=4, per_walker=2),
+        seeding=SeedRules(cheap=40, expensive=3, test=4, per_walker=2),
         budget=Budget(cheap=60, expensive=12),
         heldout=0.4,
     )
@@ -636,7 +636,7 @@ def test_labels_with_an_excluded_doubt_are_never_learned_from(world):
     def reply(command):
         event = world.answer(command)
         if isinstance(event, e.Labelled) and int(event.label.frame, 16) % 3 == 0:
-            details = {"doubts": written([Doubt.MULTIREFERENCE])}
+            details = {"doubts": doubts_to_text([Doubt.MULTIREFERENCE])}
             return replace(event, label=replace(event.label, details=details))
         return event
 
@@ -663,7 +663,9 @@ def test_another_doubt_or_another_fidelity_bars_nothing(world):
     rules = replace(world.RULES, doubts={"cheap": {Doubt.INSTABILITY: "exclude"}})
     assert rules.barred("cheap") == {Doubt.INSTABILITY}
     assert rules.barred("expensive") == frozenset()
-    doubted = Entry("f", "cheap", "seed", 0, True, 1.0, None, {Doubt.CONTAMINATION})
+    doubted = LabelState(
+        "f", "cheap", "seed", 0, True, 1.0, None, {Doubt.CONTAMINATION}
+    )
     state = LoopState(recent=(doubted,))
     assert state.trained_on("cheap", rules.barred("cheap")) == ("f",)
 

@@ -4,8 +4,14 @@ from dataclasses import replace
 
 import pytest
 
+from alloop.history.measured_costs import (
+    MeasuredCost,
+    cheap_in_expensive,
+    cpu_seconds_by_part,
+    measured_costs,
+    worker_utilisation,
+)
 from alloop.loop import events as e
-from alloop.loop.prices import Price, by_part, cheap_in_expensive, prices, utilisation
 
 
 @pytest.fixture(scope="module")
@@ -29,7 +35,7 @@ def spans(world, *timings):
 
 
 def test_prices_are_means_by_fidelity_and_molecule(game, history):
-    found = {(x.fidelity, x.formula): x for x in prices(history)}
+    found = {(x.fidelity, x.formula): x for x in measured_costs(history)}
     assert set(found) == {
         (fidelity, formula)
         for fidelity in ("cheap", "expensive")
@@ -45,11 +51,11 @@ def test_failures_and_given_labels_have_no_price(world):
     begun = world.game(given=(world.given("a", "expensive"),))
     command = next(x for x in begun.to("flag").state.open.values())
     begun.turn(world.failed(command))
-    for price in prices(world.history(begun.turns)):
+    for price in measured_costs(world.history(begun.turns)):
         assert price.cpu_seconds in (1.0, 20.0)
         if price.fidelity == "expensive":
             tests = begun.asked(e.LabelFrame, purpose="test")
-            assert price == Price("expensive", "H2", len(tests), 20.0)
+            assert price == MeasuredCost("expensive", "H2", len(tests), 20.0)
 
 
 def test_cheap_labels_are_worth_their_cost_in_expensive_ones(game, history):
@@ -79,7 +85,7 @@ def test_without_measured_prices_cheap_labels_are_worth_nothing(world):
 
 
 def test_all_cpu_seconds_belong_to_one_part(game, history):
-    parts = by_part(history)
+    parts = cpu_seconds_by_part(history)
     count = {
         key: len(game.asked(e.LabelFrame, **facts))
         for key, facts in {
@@ -106,7 +112,7 @@ def test_labels_from_a_cache_were_not_paid_here(world):
         return replace(event, cached=True) if isinstance(event, e.Labelled) else event
 
     cached = world.history(world.game(reply=reply).play().turns)
-    parts = by_part(cached)
+    parts = cpu_seconds_by_part(cached)
     assert parts["cheap labels"] == parts["expensive labels"] == 0
     assert parts["training"] > 0
     assert cheap_in_expensive(cached) > 0
@@ -114,25 +120,25 @@ def test_labels_from_a_cache_were_not_paid_here(world):
 
 def test_two_busy_workers_are_used_fully(world):
     history = spans(world, (0, 10, 10, "a"), (0, 10, 10, "b"))
-    assert utilisation(history) == pytest.approx(1.0)
+    assert worker_utilisation(history) == pytest.approx(1.0)
 
 
 def test_waiting_counts_and_a_pause_between_two_runs_does_not(world):
     waiting = spans(world, (0, 10, 10, "a"), (30, 40, 10, "a"))
-    assert utilisation(waiting) == pytest.approx(20 / 40)
+    assert worker_utilisation(waiting) == pytest.approx(20 / 40)
     paused = spans(world, (0, 10, 10, "a"), (1000, 1010, 10, "a"))
-    assert utilisation(paused) == pytest.approx(1.0)
+    assert worker_utilisation(paused) == pytest.approx(1.0)
 
 
 def test_a_task_inside_another_adds_no_wall_time(world):
     history = spans(world, (0, 10, 6, "a"), (2, 5, 3, "a"))
-    assert utilisation(history) == pytest.approx(0.9)
+    assert worker_utilisation(history) == pytest.approx(0.9)
 
 
 def test_idle_workers_count_where_their_number_is_known(world):
     history = spans(world, (0, 10, 10, "a"))
-    assert utilisation(history, workers=2) == pytest.approx(0.5)
+    assert worker_utilisation(history, workers=2) == pytest.approx(0.5)
 
 
 def test_before_any_task_there_is_no_utilisation(world):
-    assert utilisation(world.history([e.Turn(world.opened())])) is None
+    assert worker_utilisation(world.history([e.Turn(world.opened())])) is None

@@ -8,10 +8,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from alloop.core.records import Failure, Unlabelled
+from alloop.history.label_entries import label_entries
+from alloop.history.lost_requests import lost_labels
 from alloop.loop import events as e
-from alloop.loop.learning import ATTEMPTS, replay
-from alloop.loop.retries import lost
-from alloop.loop.told import told
+from alloop.loop.reducer import ATTEMPTS, replay
 
 END = "the budget of expensive labels is spent"
 
@@ -42,7 +42,7 @@ def seeds(world):
 
 def retried(world, game):
     """Ask again for all that a history of the game says was lost."""
-    labels = lost(world.history(game.turns))
+    labels = lost_labels(world.history(game.turns))
     return labels, game.turn(e.Retried(labels))
 
 
@@ -66,14 +66,14 @@ def test_only_labels_that_another_try_may_give_are_lost(world):
         begun.turn(e.NotLabelled(name, record))
     for attempt in range(1, ATTEMPTS + 1):
         begun.turn(e.TaskLost(names[4], attempt, "killed"))
-    found = {command.name for command in lost(world.history(begun.turns))}
+    found = {command.name for command in lost_labels(world.history(begun.turns))}
     assert found == {names[0], names[2], names[3], names[4]}
 
 
 def test_after_the_end_what_comes_back_is_learned_in_one_more_training(world, seeds):
     begun = world.game(reply=losing(world, *seeds)).play()
     state = begun.state
-    used = [state.used(x) for x in ("cheap", "expensive")]
+    used = [state.labels_used(x) for x in ("cheap", "expensive")]
     labels, commands = retried(world, begun)
     assert [x.name for x in labels] == sorted(seeds)
     assert commands == labels
@@ -84,7 +84,7 @@ def test_after_the_end_what_comes_back_is_learned_in_one_more_training(world, se
     train = begun.asked(e.Train)[-1]
     assert seeds[0].split("/")[-1] in train.expensive
     assert seeds[2].split("/")[-1] in train.test
-    assert [begun.state.used(x) for x in ("cheap", "expensive")] == used
+    assert [begun.state.labels_used(x) for x in ("cheap", "expensive")] == used
     assert begun.state.round == state.round
     assert entry(begun.state, seeds[0]).cpu_seconds == 2.0 + 20.0
     assert begun.state.retries == {}
@@ -99,7 +99,7 @@ def test_what_fails_again_brings_no_training_and_may_be_asked_for_again(world, s
     assert stop.reason == END
     assert begun.state.generation == generation
     assert entry(begun.state, seeds[0]).cpu_seconds == 2.0 + 3.0
-    assert [x.name for x in lost(world.history(begun.turns))] == [seeds[0]]
+    assert [x.name for x in lost_labels(world.history(begun.turns))] == [seeds[0]]
 
 
 def test_with_nothing_good_before_a_retry_begins_the_campaign(world):
@@ -123,7 +123,7 @@ def test_in_the_middle_retries_wait_for_the_open_step_and_lose_none(
     before = len(begun.asked(e.Train))
     labels, commands = retried(world, begun)
     assert commands == ()
-    assert lost(world.history(begun.turns)) == ()
+    assert lost_labels(world.history(begun.turns)) == ()
     begun.play(lambda g: labels[0].name in g.state.open)
     assert set(begun.state.open) == {labels[0].name}
     assert begun.state.stage == stage
@@ -168,14 +168,14 @@ def test_whenever_a_retry_comes_the_state_is_the_fold_of_its_journal(world, seed
     begun = world.game(reply=losing(world, *names[::2]))
     instant = int(rng.integers(1, 90))
     begun.play(lambda g: len(g.turns) >= instant, lambda n: int(rng.integers(n)))
-    labels = lost(world.history(begun.turns))
+    labels = lost_labels(world.history(begun.turns))
     if labels:
         begun.turn(e.Retried(labels))
     begun.state = replay(begun.turns)
     begun.play(choose=lambda n: int(rng.integers(n)))
     assert begun.state.finished == END
     assert world.same(replay(begun.turns), begun.state)
-    assert begun.state.used("expensive") == 12
+    assert begun.state.labels_used("expensive") == 12
     assert not begun.state.retries
     assert all(entry(begun.state, x.name).good for x in labels)
     keys = [(x.frame, x.fidelity) for x in begun.state.entries()]
@@ -189,7 +189,7 @@ def test_both_tries_are_told_and_the_second_says_what_it_is(world, seeds):
     frame = seeds[1].split("/")[-1]
     stories = [
         x
-        for x in told(world.history(begun.turns))
+        for x in label_entries(world.history(begun.turns))
         if x.frame.id == frame and x.fidelity == "cheap"
     ]
     assert [x.retry for x in stories] == [False, True]
@@ -201,7 +201,7 @@ def test_both_tries_are_told_and_the_second_says_what_it_is(world, seeds):
 def test_labels_taken_out_by_hand_are_not_asked_for_again(world, seeds):
     begun = world.game(reply=losing(world, seeds[0])).play()
     begun.turn(e.Excluded(seeds[0].split("/")[-1], None, "odd"))
-    assert lost(world.history(begun.turns)) == ()
+    assert lost_labels(world.history(begun.turns)) == ()
 
 
 def test_a_raised_budget_and_a_retry_go_together(world, seeds):
@@ -211,5 +211,5 @@ def test_a_raised_budget_and_a_retry_go_together(world, seeds):
     begun.turn(e.Amended("", ("budget",)))
     assert retried(world, begun)[1] == ()
     begun.play()
-    assert begun.state.used("expensive") == 16
+    assert begun.state.labels_used("expensive") == 16
     assert entry(begun.state, seeds[0]).good

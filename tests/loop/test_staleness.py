@@ -18,11 +18,11 @@ import pytest
 from alloop import Campaign
 from alloop.core.frame import Frame
 from alloop.core.records import Failure, Unlabelled
+from alloop.history.lost_requests import lost_labels
+from alloop.history.reader import read_history
 from alloop.loop import events as e
-from alloop.loop.history import read
-from alloop.loop.learning import ATTEMPTS, replay
-from alloop.loop.retries import lost
-from alloop.loop.rules import Budget, Stopping
+from alloop.loop.reducer import ATTEMPTS, replay
+from alloop.loop.rules import Budget, StopRules
 from tests.conftest import fingerprint, write_toy
 
 SPENT = "the budget of expensive labels is spent"
@@ -171,7 +171,7 @@ def test_no_order_of_answers_changes_a_command_or_the_end(
     world, long, telling, lag, seed
 ):
     selection = ("flagged", "random")[seed % 2]
-    rules = long(lag, selection=selection, stopping=Stopping(patience=3))
+    rules = long(lag, selection=selection, stopping=StopRules(patience=3))
     one = slowly(world.game(rules, 2, telling), "train")
     other = shuffled(world.game(rules, 2, telling), np.random.default_rng(seed))
     assert outcome(other) == outcome(one)
@@ -244,7 +244,7 @@ def test_the_target_is_asked_of_generations_that_any_order_has_trained(
             return replace(event, evaluation=told)
         return event
 
-    rules = long(lag, stopping=Stopping(target=0.02), every=2)
+    rules = long(lag, stopping=StopRules(target=0.02), every=2)
     rounds = set()
     for slow in ("train", "label"):
         begun = slowly(world.game(rules, reply=reply), slow)
@@ -299,7 +299,7 @@ def test_more_budget_goes_on_as_if_it_had_been_there_before(world, long, lag):
     explore = begun.asked(e.Explore, round=rounds + 1)[0]
     assert explore.generation == max(1, rounds + 1 - lag)
     assert begun.state.finished == SPENT
-    assert begun.state.used("expensive") == 20
+    assert begun.state.labels_used("expensive") == 20
 
 
 @pytest.mark.parametrize("lag", LAGS)
@@ -324,7 +324,7 @@ def test_a_retry_has_all_for_itself_and_no_order_changes_what_follows(
 
         begun = world.game(long(lag), reply=reply)
         begun.play(lambda g: len(g.turns) >= instant)
-        labels = lost(world.history(begun.turns))
+        labels = lost_labels(world.history(begun.turns))
         begun.turn(e.Retried(labels))
         while begun.state.open:
             again = set(begun.state.open) & {x.name for x in labels}
@@ -374,7 +374,7 @@ def begin(file):
 def grown(process, store, length):
     """Wait until the journal of a run has grown so long."""
     while process.poll() is None:
-        if store.exists() and len(read(store).entries) >= length:
+        if store.exists() and len(read_history(store).entries) >= length:
             return
         time.sleep(0.1)
     raise AssertionError(f"it ended before its journal had {length} records")
@@ -385,7 +385,7 @@ def test_a_campaign_on_a_cluster_with_a_lag_survives_kills_bit_for_bit(tmp_path)
     was never disturbed, and what goes on after, runs in one process."""
     rng = np.random.default_rng()
     Campaign.from_yaml(write_toy(tmp_path / "alone", **TOY)).run()
-    alone = read(tmp_path / "alone/toy.zarr")
+    alone = read_history(tmp_path / "alone/toy.zarr")
     cluster = {"kind": "local", "workers": 2}
     file = write_toy(tmp_path / "hit", **TOY, cluster=cluster)
     store = file.with_name("toy.zarr")
@@ -401,7 +401,7 @@ def test_a_campaign_on_a_cluster_with_a_lag_survives_kills_bit_for_bit(tmp_path)
     os.killpg(process.pid, signal.SIGKILL)
     process.wait()
     Campaign.from_yaml(write_toy(tmp_path / "hit", **TOY)).run()
-    assert fingerprint(read(store)) == fingerprint(alone)
+    assert fingerprint(read_history(store)) == fingerprint(alone)
     used = [x.generation for x in explorations(alone)]
     assert used == [max(1, x.round - 1) for x in explorations(alone)]
 

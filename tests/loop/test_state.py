@@ -9,7 +9,13 @@ from hypothesis import strategies as st
 
 from alloop.core.records import Walker
 from alloop.loop import events as e
-from alloop.loop.learning import ATTEMPTS, absorb, ask, learn, replay
+from alloop.loop.reducer import (
+    ATTEMPTS,
+    apply_commands,
+    apply_event,
+    next_state,
+    replay,
+)
 from alloop.loop.state import LoopState
 
 
@@ -41,8 +47,10 @@ def test_replay_goes_on_from_a_state(world):
 def test_learning_is_absorbing_and_then_asking(world):
     opened = world.opened()
     command = e.Prepare(0, opened.start[0], 1, 1)
-    learned = learn(LoopState(), opened, [command])
-    assert world.same(learned, ask(absorb(LoopState(), opened), [command]))
+    learned = next_state(LoopState(), opened, [command])
+    assert world.same(
+        learned, apply_commands(apply_event(LoopState(), opened), [command])
+    )
     assert learned.open == {"prepare/0": command}
     assert learned.stage == "seed"
 
@@ -104,28 +112,28 @@ def test_labels_that_were_given_train_and_cost_nothing(world):
         world.given("b", "expensive"),
         world.given("t", "expensive", test=True),
     )
-    state = absorb(LoopState(), world.opened(given=items))
+    state = apply_event(LoopState(), world.opened(given=items))
     assert state.trained_on("cheap") == (items[0].frame.id,)
     assert state.trained_on("expensive") == (items[1].frame.id,)
-    assert state.test() == (items[2].frame.id,)
-    assert state.used("cheap") == state.used("expensive") == 0
+    assert state.test_frames() == (items[2].frame.id,)
+    assert state.labels_used("cheap") == state.labels_used("expensive") == 0
     assert state.cpu_seconds() == 0
     assert state.seeds == {0: (items[0].frame, items[1].frame)}
 
 
 def test_drawn_frames_join_those_that_were_given(world):
     item = world.given("a", "expensive")
-    state = absorb(LoopState(), world.opened(given=(item,)))
+    state = apply_event(LoopState(), world.opened(given=(item,)))
     prepared = e.Prepared("prepare/0", 0, item.frame, (world.frame("new"),), ())
-    assert absorb(state, prepared).seeds == {0: (item.frame, world.frame("new"))}
+    assert apply_event(state, prepared).seeds == {0: (item.frame, world.frame("new"))}
 
 
 def test_failed_labels_are_spent_and_not_learned_from(world):
     live = world.game().to("flag")
     name, command = next(iter(live.state.open.items()))
-    used, before = live.state.used(command.fidelity), live.state.cpu_seconds()
+    used, before = live.state.labels_used(command.fidelity), live.state.cpu_seconds()
     live.turn(world.failed(command))
-    assert live.state.used(command.fidelity) == used + 1
+    assert live.state.labels_used(command.fidelity) == used + 1
     assert command.frame.id not in live.state.trained_on(command.fidelity)
     assert live.state.cpu_seconds() == before + 2.0
     assert name not in live.state.open
@@ -135,8 +143,8 @@ def test_a_second_answer_changes_nothing(world):
     live = world.game().to("flag")
     command = next(iter(live.state.open.values()))
     event = world.answer(command)
-    once = absorb(live.state, event)
-    assert world.same(absorb(once, event), once)
+    once = apply_event(live.state, event)
+    assert world.same(apply_event(once, event), once)
 
 
 @pytest.mark.parametrize("fidelity", ["cheap", "expensive", None])
@@ -144,23 +152,23 @@ def test_what_is_excluded_leaves_training_at_its_fidelity(world, fidelity):
     live = world.game().to("train")
     train = live.asked(e.Train)[0]
     frame = next(x for x in train.expensive if x in train.cheap)
-    state = absorb(live.state, e.Excluded(frame, fidelity, "odd"))
+    state = apply_event(live.state, e.Excluded(frame, fidelity, "odd"))
     assert (frame in state.trained_on("cheap")) == (fidelity == "expensive")
     assert (frame in state.trained_on("expensive")) == (fidelity == "cheap")
 
 
 def test_a_cheap_exclusion_leaves_the_test_set_alone(world):
     live = world.game().to("train")
-    test = live.state.test()
-    kept = absorb(live.state, e.Excluded(test[0], "cheap", "odd"))
-    lost = absorb(live.state, e.Excluded(test[0], "expensive", "odd"))
-    assert kept.test() == test
-    assert lost.test() == test[1:]
+    test = live.state.test_frames()
+    kept = apply_event(live.state, e.Excluded(test[0], "cheap", "odd"))
+    lost = apply_event(live.state, e.Excluded(test[0], "expensive", "odd"))
+    assert kept.test_frames() == test
+    assert lost.test_frames() == test[1:]
 
 
 def test_going_on_forgets_the_end_and_the_attempts(world):
     state = LoopState(finished="done", broken="odd", attempts={"train/1": ATTEMPTS})
-    again = absorb(state, e.Amended("", ()))
+    again = apply_event(state, e.Amended("", ()))
     assert (again.finished, again.broken, again.attempts) == (None, None, {})
 
 
@@ -168,7 +176,7 @@ def test_walkers_are_where_the_last_answer_left_them(world):
     live = world.game().to("explore")
     explore = next(iter(live.state.open.values()))
     explored = world.answer(explore)
-    moved = absorb(live.state, explored)
+    moved = apply_event(live.state, explored)
     for walker in explored.walkers:
         assert moved.walkers[walker.index] is walker
 
@@ -185,21 +193,21 @@ def test_a_round_forgets_what_the_last_one_found(world):
 
 def test_a_generation_without_test_set_has_no_error(world):
     trained = e.Trained("train/1", 1, "m" * 32, None, None, np.zeros((0, 0)))
-    state = absorb(LoopState(), trained)
+    state = apply_event(LoopState(), trained)
     assert np.isnan(state.errors[0])
     assert state.threshold is None
     assert (state.generation, state.model) == (1, "m" * 32)
 
 
 def test_a_stop_ends_the_campaign_and_keeps_its_stage():
-    state = ask(LoopState(stage="train"), [e.Stop("enough")])
+    state = apply_commands(LoopState(stage="train"), [e.Stop("enough")])
     assert (state.finished, state.stage, state.open) == ("enough", "train", {})
 
 
 def test_asking_again_for_a_lost_exploration_keeps_the_walkers(world):
     live = world.game().to("explore")
     explore = next(iter(live.state.open.values()))
-    lost = learn(live.state, e.TaskLost(explore.name, 1, "killed"), [explore])
+    lost = next_state(live.state, e.TaskLost(explore.name, 1, "killed"), [explore])
     assert world.same(lost.walkers, live.state.walkers)
     assert lost.attempts == {explore.name: 1}
     assert all(isinstance(walker, Walker) for walker in lost.walkers.values())

@@ -4,14 +4,14 @@ from dataclasses import replace
 
 import pytest
 
-from alloop.loop.rules import Budget, Stopping
-from alloop.loop.state import Entry, LoopState
-from alloop.loop.stopping import left, reason_to_stop
+from alloop.loop.rules import Budget, StopRules
+from alloop.loop.state import LabelState, LoopState
+from alloop.loop.stopping import labels_left, reason_to_stop
 
 
 def entries(count, fidelity="expensive", purpose="flagged", cost=0.0, good=True):
     return tuple(
-        Entry(f"{purpose}{fidelity}{i}", fidelity, purpose, 0, good, cost)
+        LabelState(f"{purpose}{fidelity}{i}", fidelity, purpose, 0, good, cost)
         for i in range(count)
     )
 
@@ -19,7 +19,7 @@ def entries(count, fidelity="expensive", purpose="flagged", cost=0.0, good=True)
 @pytest.fixture
 def stops(world):
     def ask(state, budget=world.RULES.budget, **stopping):
-        rules = replace(world.RULES, budget=budget, stopping=Stopping(**stopping))
+        rules = replace(world.RULES, budget=budget, stopping=StopRules(**stopping))
         return reason_to_stop(state, rules)
 
     return ask
@@ -33,11 +33,14 @@ def test_test_and_given_labels_are_not_paid_from_the_budget(world):
     state = LoopState(
         blocks=(entries(5, purpose="test"), entries(5, purpose="given"), entries(2))
     )
-    assert left(state, world.RULES, "expensive") == 10
+    assert labels_left(state, world.RULES, "expensive") == 10
 
 
 def test_failed_labels_are_paid_from_the_budget(world):
-    assert left(LoopState(recent=entries(3, good=False)), world.RULES, "expensive") == 9
+    assert (
+        labels_left(LoopState(recent=entries(3, good=False)), world.RULES, "expensive")
+        == 9
+    )
 
 
 def test_the_budget_of_expensive_labels_ends_a_campaign(stops):

@@ -5,18 +5,18 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from alloop.core.batch import split
+from alloop.core.batch import split_by_frame
 from alloop.core.records import Label
+from alloop.history.column_rows import tables
 from alloop.loop import events as e
-from alloop.loop.learning import ATTEMPTS
-from alloop.loop.tables import tables
+from alloop.loop.reducer import ATTEMPTS
 from alloop.store.schema import (
     FAILURES,
     FIDELITIES,
     PURPOSES,
     RUNGS,
-    checked,
-    texts,
+    checked_table,
+    id_texts,
 )
 
 DETAILS = {
@@ -70,14 +70,14 @@ def test_every_table_fits_the_schema(rows):
         *("selections", "walkers", "generations"),
     }
     for name, table in rows.items():
-        made = checked(name, table)
+        made = checked_table(name, table)
         for key, array in made.items():
             np.testing.assert_array_equal(array, table[key])
 
 
 def test_a_store_without_records_has_empty_tables(world):
     for name, table in tables(world.history([])).items():
-        checked(name, table)
+        checked_table(name, table)
 
 
 def test_more_journal_only_adds_rows(world, played, rows):
@@ -92,11 +92,11 @@ def test_more_journal_only_adds_rows(world, played, rows):
 
 def test_structures_are_the_frames_of_the_journal_each_once(history, rows):
     table = rows["structures"]
-    ids = texts(table["id"])
+    ids = id_texts(table["id"])
     assert len(set(ids)) == len(ids)
     assert set(history.ledger.frames) <= set(ids)
-    positions = split(table["positions"], table["offsets"])
-    numbers = split(table["numbers"], table["offsets"])
+    positions = split_by_frame(table["positions"], table["offsets"])
+    numbers = split_by_frame(table["numbers"], table["offsets"])
     for frame_id, frame in history.ledger.frames.items():
         row = ids.index(frame_id)
         np.testing.assert_array_equal(positions[row], frame.positions)
@@ -106,10 +106,10 @@ def test_structures_are_the_frames_of_the_journal_each_once(history, rows):
 
 @pytest.mark.parametrize("fidelity", FIDELITIES)
 def test_labels_are_those_of_the_ledger_bit_for_bit(history, rows, fidelity, world):
-    table, ids = rows[f"labels/{fidelity}"], texts(rows["structures"]["id"])
+    table, ids = rows[f"labels/{fidelity}"], id_texts(rows["structures"]["id"])
     level = world.LEVELS[fidelity]
     known = {f: x for (at, f), x in history.ledger.labels.items() if at == level}
-    forces = split(table["forces"], table["offsets"])
+    forces = split_by_frame(table["forces"], table["offsets"])
     found = [ids[row] for row in table["structure"]]
     assert set(known) <= set(found)
     for row, frame in enumerate(found):
@@ -144,7 +144,7 @@ def test_what_labels_say_of_themselves_is_in_columns(rows):
 
 
 def test_noise_tells_how_far_labels_moved(played, rows):
-    table, ids = rows["noise"], texts(rows["structures"]["id"])
+    table, ids = rows["noise"], id_texts(rows["structures"]["id"])
     found = {
         (ids[row], FIDELITIES[fidelity])
         for row, fidelity in zip(table["structure"], table["fidelity"], strict=True)
@@ -168,7 +168,7 @@ def test_labels_that_were_given_come_first(rows):
 
 
 def test_scores_are_what_the_models_said_before_any_label(played, rows):
-    table, ids = rows["scores"], texts(rows["structures"]["id"])
+    table, ids = rows["scores"], id_texts(rows["structures"]["id"])
     said = {}
     for turn in played.turns:
         if isinstance(turn.event, e.Explored):
@@ -186,7 +186,7 @@ def test_scores_are_what_the_models_said_before_any_label(played, rows):
 
 
 def test_selections_are_all_that_was_asked_for_with_its_round(played, rows):
-    table, ids = rows["selections"], texts(rows["structures"]["id"])
+    table, ids = rows["selections"], id_texts(rows["structures"]["id"])
     asked = {(x.frame.id, x.fidelity, x.purpose) for x in played.asked(e.LabelFrame)}
     columns = (table["structure"], table["fidelity"], table["purpose"])
     found = [
@@ -218,5 +218,5 @@ def test_generations_tell_what_they_learned_from_and_how_well(played, rows):
     for row, number in enumerate(table["generation"]):
         assert table["cheap"][row] == len(trains[number].cheap)
         assert table["expensive"][row] == len(trains[number].expensive)
-    assert texts(table["model"])[-1] == played.state.model
+    assert id_texts(table["model"])[-1] == played.state.model
     assert set(table["cpu_seconds"]) == {1.0}

@@ -6,18 +6,18 @@ from dataclasses import dataclass, replace
 import numpy as np
 import pytest
 
-from alloop.core.batch import Batch, pack
+from alloop.core.batch import Batch, pack_frames
 from alloop.core.frame import Frame
 from alloop.core.records import Predictions, Walker
 from alloop.core.roles import Potential
-from alloop.core.seeds import stream
+from alloop.core.seeds import random_stream
 from alloop.core.units import Floats
 from alloop.md.contacts import all_pairs, closest_contact, relative_distances
+from alloop.md.exploration import DynamicsSettings, Exploration, run_dynamics
 from alloop.md.guards import Guards
-from alloop.md.run import Dynamics, Exploration, run
 
 OFF = Guards(force=None, contact=None, bond=None, heat=None)
-NVE = Dynamics(kind="verlet", temperature=300.0, timestep=0.5, stride=1)
+NVE = DynamicsSettings(kind="verlet", temperature=300.0, timestep=0.5, stride=1)
 
 
 @dataclass(frozen=True)
@@ -66,12 +66,12 @@ def go(
     threshold: float | None = None,
     steps: int = 200,
 ) -> Exploration:
-    return run(
+    return run_dynamics(
         walkers,
         potential,
         replace(NVE, guards=guards),
         steps,
-        [stream(0, f"{walker.index}") for walker in walkers],
+        [random_stream(0, f"{walker.index}") for walker in walkers],
         scorer=Distance(),
         threshold=threshold,
         keep=2,
@@ -207,7 +207,7 @@ def test_distances_are_measured_between_nearest_images() -> None:
     cell = np.array([[5.0, 0.0, 0.0], [1.0, 6.0, 0.0], [0.0, 0.0, 7.0]])
     x = np.array([[0.1, 0.1, 0.1], [4.9, 0.1, 0.1]])
     boxed = Frame(np.array([6, 6]), x, cell=cell, pbc=(True, True, True))
-    batch = pack([boxed, Frame(np.array([6, 6]), x)])
+    batch = pack_frames([boxed, Frame(np.array([6, 6]), x)])
     found = relative_distances(all_pairs(batch), batch.positions) * 1.52
     np.testing.assert_allclose(found, [0.2, 4.8], atol=1e-12)
 

@@ -10,23 +10,23 @@ from ase.units import fs
 from hypothesis import given
 from hypothesis import strategies as st
 
-from alloop.core.atoms import masses, to_atoms
-from alloop.core.batch import Batch, pack
+from alloop.core.atoms import frame_masses, to_atoms
+from alloop.core.batch import Batch, pack_frames
 from alloop.core.frame import Frame
 from alloop.core.records import Predictions
 from alloop.core.roles import Potential
-from alloop.core.seeds import stream
+from alloop.core.seeds import random_stream
 from alloop.core.units import ASE_VELOCITY, BOLTZMANN, FORCE_TO_ACCELERATION, Floats
 from alloop.md.integrate import (
-    Bath,
-    Bodies,
-    Phase,
-    baoab,
-    bodies,
+    BodyConstants,
+    HeatBath,
+    PhasePoint,
+    baoab_step,
+    body_constants,
     kinetic_energy,
     maxwell_boltzmann,
-    temperature,
-    verlet,
+    velocity_temperature,
+    verlet_step,
     without_drift,
 )
 
@@ -35,34 +35,34 @@ CLOUDS = 400
 
 
 def asking(potential: Potential, batch: Batch) -> Callable[[Floats], Predictions]:
-    return lambda positions: potential.predict(batch.moved(positions))
+    return lambda positions: potential.predict(batch.with_positions(positions))
 
 
-def thermal(frames: list[Frame], potential: Potential, kelvin: float) -> Phase:
-    rng = stream(1, "thermal")
-    batch = pack(frames)
+def thermal(frames: list[Frame], potential: Potential, kelvin: float) -> PhasePoint:
+    rng = random_stream(1, "thermal")
+    batch = pack_frames(frames)
     v = np.concatenate([maxwell_boltzmann(frame, kelvin, rng) for frame in frames])
-    return Phase(batch.positions, v, potential.predict(batch))
+    return PhasePoint(batch.positions, v, potential.predict(batch))
 
 
 def langevin_of_clouds(
     cloud: Potential, timestep: float, steps: int
-) -> tuple[Floats, Floats, Bodies]:
+) -> tuple[Floats, Floats, BodyConstants]:
     """Positions and velocities (steps, clouds, 3, 3) of carbon clouds at KELVIN."""
-    rng = stream(2, "clouds")
+    rng = random_stream(2, "clouds")
     spread = np.sqrt(BOLTZMANN * KELVIN / 3.0)  # ω² = 3 k/m, k = 1 eV/Å²
     frames = []
     for _ in range(CLOUDS):
         x = spread * rng.standard_normal((3, 3))
         frames.append(Frame(np.full(3, 6), x - x.mean(axis=0)))
-    batch = pack(frames)
-    moved = bodies(batch, np.ones(CLOUDS, dtype=bool))
+    batch = pack_frames(frames)
+    moved = body_constants(batch, np.ones(CLOUDS, dtype=bool))
     phase = thermal(frames, cloud, KELVIN)
-    bath, ask = Bath(KELVIN, 0.05), asking(cloud, batch)
+    bath, ask = HeatBath(KELVIN, 0.05), asking(cloud, batch)
     q, v = np.empty((2, steps, CLOUDS, 3, 3))
     for step in range(steps):
         noise = rng.standard_normal((3 * CLOUDS, 3))
-        phase = baoab(phase, moved, bath, timestep, noise, ask)
+        phase = baoab_step(phase, moved, bath, timestep, noise, ask)
         q[step] = phase.positions.reshape(CLOUDS, 3, 3)
         v[step] = phase.velocities.reshape(CLOUDS, 3, 3)
     return q, v, moved
@@ -71,15 +71,15 @@ def langevin_of_clouds(
 def test_the_energy_error_of_verlet_grows_with_the_square_of_the_time_step(
     water: Frame, springs_of: Callable[[Frame, float], Potential]
 ) -> None:
-    potential, batch = springs_of(water, 30.0), pack([water])
-    moved = bodies(batch, np.ones(1, dtype=bool))
+    potential, batch = springs_of(water, 30.0), pack_frames([water])
+    moved = body_constants(batch, np.ones(1, dtype=bool))
     steps = np.array([0.1, 0.2, 0.4, 0.8])
     errors = []
     for h in steps:
         phase = thermal([water], potential, 600.0)
         energies = []
         for _ in range(round(80.0 / h)):
-            phase = verlet(phase, moved, float(h), asking(potential, batch))
+            phase = verlet_step(phase, moved, float(h), asking(potential, batch))
             total = phase.said.energies + kinetic_energy(phase.velocities, moved)
             energies.append(float(total[0]))
         errors.append(np.std(energies))
@@ -105,10 +105,10 @@ def test_verlet_walks_the_same_path_as_ase(water: Frame) -> None:
     atoms.calc = EMT()
     atoms.set_velocities(phase.velocities * ASE_VELOCITY)
     VelocityVerlet(atoms, timestep=0.5 * fs).run(20)
-    batch = pack([water])
-    moved = bodies(batch, np.ones(1, dtype=bool))
+    batch = pack_frames([water])
+    moved = body_constants(batch, np.ones(1, dtype=bool))
     for _ in range(20):
-        phase = verlet(phase, moved, 0.5, asking(Reference(), batch))
+        phase = verlet_step(phase, moved, 0.5, asking(Reference(), batch))
     np.testing.assert_allclose(phase.positions, atoms.positions, atol=1e-6)
     assert kinetic_energy(phase.velocities, moved)[0] == pytest.approx(
         atoms.get_kinetic_energy(), rel=1e-5
@@ -117,8 +117,8 @@ def test_verlet_walks_the_same_path_as_ase(water: Frame) -> None:
 
 def test_langevin_keeps_temperature_and_its_fluctuation(cloud: Potential) -> None:
     q, v, moved = langevin_of_clouds(cloud, timestep=1.0, steps=800)
-    kelvin = np.array([temperature(x.reshape(-1, 3), moved) for x in v[::5]])
-    omega2 = 3.0 * FORCE_TO_ACCELERATION / masses(np.array([6]))[0]
+    kelvin = np.array([velocity_temperature(x.reshape(-1, 3), moved) for x in v[::5]])
+    omega2 = 3.0 * FORCE_TO_ACCELERATION / frame_masses(np.array([6]))[0]
     expected = KELVIN * (1.0 - omega2 / 4.0)  # exact for BAOAB on a harmonic well
     assert kelvin.mean() == pytest.approx(expected, rel=0.015)
     freedom = 6  # 3N - 3
@@ -130,10 +130,10 @@ def test_langevin_keeps_temperature_and_its_fluctuation(cloud: Potential) -> Non
 def test_baoab_samples_positions_without_bias_even_at_a_large_time_step(
     cloud: Potential,
 ) -> None:
-    omega = np.sqrt(3.0 * FORCE_TO_ACCELERATION / masses(np.array([6]))[0])
+    omega = np.sqrt(3.0 * FORCE_TO_ACCELERATION / frame_masses(np.array([6]))[0])
     h = 1.0 / omega
     q, v, moved = langevin_of_clouds(cloud, timestep=float(h), steps=600)
-    kelvin = np.mean([temperature(x.reshape(-1, 3), moved).mean() for x in v])
+    kelvin = np.mean([velocity_temperature(x.reshape(-1, 3), moved).mean() for x in v])
     assert kelvin == pytest.approx(0.75 * KELVIN, rel=0.02)  # 1 - (ωh)²/4
     variance = (q**2).mean()
     expected = BOLTZMANN * KELVIN / 3.0 * (1.0 - 1.0 / 3.0)
@@ -144,14 +144,14 @@ def test_every_element_gets_its_share_of_kinetic_energy(
     water: Frame, springs_of: Callable[[Frame, float], Potential]
 ) -> None:
     frames = [water] * 300
-    potential, batch = springs_of(water, 20.0), pack(frames)
-    moved = bodies(batch, np.ones(len(frames), dtype=bool))
-    phase, rng = thermal(frames, potential, KELVIN), stream(3, "shares")
-    m, shares = masses(water.numbers), []
+    potential, batch = springs_of(water, 20.0), pack_frames(frames)
+    moved = body_constants(batch, np.ones(len(frames), dtype=bool))
+    phase, rng = thermal(frames, potential, KELVIN), random_stream(3, "shares")
+    m, shares = frame_masses(water.numbers), []
     for _ in range(500):
         noise = rng.standard_normal(batch.positions.shape)
-        phase = baoab(
-            phase, moved, Bath(KELVIN, 0.1), 0.25, noise, asking(potential, batch)
+        phase = baoab_step(
+            phase, moved, HeatBath(KELVIN, 0.1), 0.25, noise, asking(potential, batch)
         )
         squares = phase.velocities.reshape(-1, 3, 3) ** 2
         shares.append(squares.sum(axis=2).mean(axis=0) * m / FORCE_TO_ACCELERATION)
@@ -168,16 +168,18 @@ def test_langevin_does_not_carry_an_isolated_molecule_away(cloud: Potential) -> 
 def test_a_free_centre_of_mass_has_its_own_share_of_the_temperature(
     cloud: Potential,
 ) -> None:
-    batch = pack([Frame(np.full(3, 6), np.zeros((3, 3)))] * CLOUDS)
-    moved = bodies(batch, np.zeros(CLOUDS, dtype=bool))
+    batch = pack_frames([Frame(np.full(3, 6), np.zeros((3, 3)))] * CLOUDS)
+    moved = body_constants(batch, np.zeros(CLOUDS, dtype=bool))
     assert (moved.freedom == 9).all()
-    phase = Phase(batch.positions, np.zeros((3 * CLOUDS, 3)), cloud.predict(batch))
-    rng, kelvin = stream(4, "free"), []
+    phase = PhasePoint(batch.positions, np.zeros((3 * CLOUDS, 3)), cloud.predict(batch))
+    rng, kelvin = random_stream(4, "free"), []
     for step in range(600):
         noise = rng.standard_normal((3 * CLOUDS, 3))
-        phase = baoab(phase, moved, Bath(KELVIN, 0.1), 0.5, noise, asking(cloud, batch))
+        phase = baoab_step(
+            phase, moved, HeatBath(KELVIN, 0.1), 0.5, noise, asking(cloud, batch)
+        )
         if step >= 200:
-            kelvin.append(temperature(phase.velocities, moved).mean())
+            kelvin.append(velocity_temperature(phase.velocities, moved).mean())
     assert np.mean(kelvin) == pytest.approx(KELVIN, rel=0.02)
 
 
@@ -187,7 +189,7 @@ def test_thermal_velocities_have_no_drift_and_on_demand_no_rotation(
 ) -> None:
     rng = np.random.default_rng(seed)
     frame = Frame(rng.integers(1, 18, atoms), 2.0 * rng.standard_normal((atoms, 3)))
-    m = masses(frame.numbers)[:, None]
+    m = frame_masses(frame.numbers)[:, None]
     turning = maxwell_boltzmann(frame, 300.0, rng)
     still = maxwell_boltzmann(frame, 300.0, rng, rotation=False)
     for v in (turning, still):
@@ -197,7 +199,7 @@ def test_thermal_velocities_have_no_drift_and_on_demand_no_rotation(
 
 
 def test_a_linear_molecule_at_rest_keeps_its_vibration(nitrogen: Frame) -> None:
-    v = maxwell_boltzmann(nitrogen, 300.0, stream(5, "linear"), rotation=False)
+    v = maxwell_boltzmann(nitrogen, 300.0, random_stream(5, "linear"), rotation=False)
     np.testing.assert_allclose(v[:, :2], 0.0, atol=1e-12)
     assert abs(v[0, 2]) > 0.0
 
@@ -206,23 +208,23 @@ def test_thermal_velocities_have_the_temperature_that_was_asked_for(
     water: Frame,
 ) -> None:
     frames = [water] * 4000
-    rng = stream(6, "draws")
+    rng = random_stream(6, "draws")
     v = np.concatenate([maxwell_boltzmann(frame, 350.0, rng) for frame in frames])
-    moved = bodies(pack(frames), np.ones(len(frames), dtype=bool))
-    kelvin = temperature(v, moved)
+    moved = body_constants(pack_frames(frames), np.ones(len(frames), dtype=bool))
+    kelvin = velocity_temperature(v, moved)
     assert kelvin.mean() == pytest.approx(350.0, rel=0.03)
     assert kelvin.std() == pytest.approx(350.0 * np.sqrt(2.0 / 6.0), rel=0.06)
 
 
 def test_a_lone_atom_has_no_temperature() -> None:
     atom = Frame(np.array([18]), np.zeros((1, 3)))
-    moved = bodies(pack([atom]), np.ones(1, dtype=bool))
-    assert temperature(np.zeros((1, 3)), moved) == pytest.approx(0.0)
+    moved = body_constants(pack_frames([atom]), np.ones(1, dtype=bool))
+    assert velocity_temperature(np.zeros((1, 3)), moved) == pytest.approx(0.0)
 
 
 def test_only_walkers_that_are_held_lose_their_drift(water: Frame) -> None:
-    batch = pack([water, water])
+    batch = pack_frames([water, water])
     v = np.ones((6, 3))
-    held = without_drift(v, bodies(batch, np.array([True, False])))
+    held = without_drift(v, body_constants(batch, np.array([True, False])))
     np.testing.assert_allclose(held[:3], 0.0, atol=1e-12)
     np.testing.assert_allclose(held[3:], 1.0)

@@ -7,20 +7,20 @@ from typing import Any
 import numpy as np
 import pytest
 
-from alloop.core.atoms import masses
-from alloop.core.batch import Batch, pack
+from alloop.core.atoms import frame_masses
+from alloop.core.batch import Batch, pack_frames
 from alloop.core.errors import InputError
 from alloop.core.frame import Frame
 from alloop.core.records import Predictions, Walker
 from alloop.core.roles import Potential
-from alloop.core.seeds import stream
+from alloop.core.seeds import random_stream
 from alloop.core.units import BOLTZMANN, KINETIC, Floats
+from alloop.md.exploration import DynamicsSettings, Exploration, run_dynamics
 from alloop.md.guards import Guards
 from alloop.md.integrate import maxwell_boltzmann
-from alloop.md.run import Dynamics, Exploration, run
 from alloop.potentials.analytic import HarmonicWell
 
-HOT = Dynamics(temperature=400.0, stride=5)
+HOT = DynamicsSettings(temperature=400.0, stride=5)
 
 
 @dataclass(frozen=True)
@@ -44,26 +44,28 @@ def potential(
 
 def crew(frame: Frame, count: int) -> list[Walker]:
     return [
-        Walker(i, 0, frame, maxwell_boltzmann(frame, 400.0, stream(1, f"start/{i}")))
+        Walker(
+            i, 0, frame, maxwell_boltzmann(frame, 400.0, random_stream(1, f"start/{i}"))
+        )
         for i in range(count)
     ]
 
 
 def streams(walkers: list[Walker], piece: int = 0) -> list[np.random.Generator]:
-    return [stream(2, f"piece/{piece}/{walker.index}") for walker in walkers]
+    return [random_stream(2, f"piece/{piece}/{walker.index}") for walker in walkers]
 
 
 def explore(
     walkers: list[Walker], potential: Potential, steps: int = 100, **options: int
 ) -> Exploration:
-    return run(
+    return run_dynamics(
         walkers,
         potential,
         HOT,
         steps,
         streams(walkers),
         scorer=Stretch(),
-        lottery=stream(3, "lottery"),
+        lottery=random_stream(3, "lottery"),
         **options,
     )
 
@@ -77,9 +79,9 @@ def test_a_walkers_path_does_not_depend_on_its_company(
     water: Frame, potential: Potential
 ) -> None:
     walkers = crew(water, 5)
-    together = run(walkers, potential, HOT, 150, streams(walkers)).walkers
+    together = run_dynamics(walkers, potential, HOT, 150, streams(walkers)).walkers
     pair = [walkers[3], walkers[1]]
-    apart = run(pair, potential, HOT, 150, streams(pair)).walkers
+    apart = run_dynamics(pair, potential, HOT, 150, streams(pair)).walkers
     assert same(together[3], apart[0])
     assert same(together[1], apart[1])
 
@@ -89,7 +91,7 @@ def test_the_same_pieces_give_the_same_bits(water: Frame, potential: Potential) 
         walkers = tuple(crew(water, 3))
         for piece in range(3):
             rngs = streams(list(walkers), piece)
-            walkers = run(walkers, potential, HOT, 40, rngs).walkers
+            walkers = run_dynamics(walkers, potential, HOT, 40, rngs).walkers
         return walkers
 
     first, again = in_pieces(), in_pieces()
@@ -101,7 +103,7 @@ def test_positions_are_rounded_where_a_piece_ends(
     water: Frame, potential: Potential
 ) -> None:
     walkers = crew(water, 1)
-    (walker,) = run(walkers, potential, HOT, 7, streams(walkers)).walkers
+    (walker,) = run_dynamics(walkers, potential, HOT, 7, streams(walkers)).walkers
     x = walker.frame.positions
     np.testing.assert_array_equal(x, np.round(x, 8))
 
@@ -113,16 +115,18 @@ def test_nve_through_the_door_conserves_energy(
         kinetic = (
             0.5
             * KINETIC
-            * masses(walker.frame.numbers)
+            * frame_masses(walker.frame.numbers)
             @ (walker.velocities**2).sum(axis=1)
         )
-        return float(kinetic + potential.predict(pack([walker.frame])).energies[0])
+        return float(
+            kinetic + potential.predict(pack_frames([walker.frame])).energies[0]
+        )
 
     walkers = crew(water, 1)
-    nve = Dynamics(kind="verlet", temperature=400.0, timestep=0.1)
-    (after,) = run(walkers, potential, nve, 500, streams(walkers)).walkers
+    nve = DynamicsSettings(kind="verlet", temperature=400.0, timestep=0.1)
+    (after,) = run_dynamics(walkers, potential, nve, 500, streams(walkers)).walkers
     assert energy(after) == pytest.approx(energy(walkers[0]), abs=2e-4)
-    drift = (masses(water.numbers)[:, None] * after.velocities).sum(axis=0)
+    drift = (frame_masses(water.numbers)[:, None] * after.velocities).sum(axis=0)
     np.testing.assert_allclose(drift, 0.0, atol=1e-12)
 
 
@@ -130,7 +134,9 @@ def test_the_mean_temperature_is_the_thermostats(
     water: Frame, potential: Potential
 ) -> None:
     walkers = crew(water, 60)
-    found = run(walkers, potential, replace(HOT, friction=0.05), 800, streams(walkers))
+    found = run_dynamics(
+        walkers, potential, replace(HOT, friction=0.05), 800, streams(walkers)
+    )
     assert found.temperature == pytest.approx(400.0, rel=0.05)
 
 
@@ -152,7 +158,7 @@ def test_a_candidate_carries_what_the_model_said_of_its_frame(
     water: Frame, potential: Potential
 ) -> None:
     (best, *_) = explore(crew(water, 2), potential, keep=3).candidates
-    said = potential.predict(pack([best.frame]), descriptors=True)
+    said = potential.predict(pack_frames([best.frame]), descriptors=True)
     assert said.descriptors is not None
     assert best.energy == pytest.approx(float(said.energies[0]), abs=1e-6)
     np.testing.assert_allclose(best.forces, said.forces, atol=1e-5)
@@ -170,7 +176,7 @@ def test_equal_surprise_is_ranked_by_walker_and_step(
             return np.ones(len(batch))
 
     walkers = crew(water, 3)
-    found = run(
+    found = run_dynamics(
         walkers, potential, HOT, 20, streams(walkers), scorer=Indifferent(), keep=5
     )
     assert [(c.walker, c.step) for c in found.candidates] == [
@@ -187,14 +193,14 @@ def test_controls_are_uniform_over_scored_frames_and_blind_to_surprise(
 ) -> None:
     walkers, drawn = crew(water, 4), []
     for number in range(150):
-        found = run(
+        found = run_dynamics(
             walkers,
             potential,
             HOT,
             25,
             streams(walkers),
             controls=4,
-            lottery=stream(number, "lottery"),
+            lottery=random_stream(number, "lottery"),
         )
         assert len(found.controls) == 4
         assert len({(c.walker, c.step) for c in found.controls}) == 4
@@ -204,14 +210,14 @@ def test_controls_are_uniform_over_scored_frames_and_blind_to_surprise(
     chi2 = ((counts - expected) ** 2 / expected).sum()
     assert chi2 < 43.8  # 19 degrees of freedom, p = 0.001
     surprising = explore(walkers, potential, steps=25, keep=3, controls=4)
-    blind = run(
+    blind = run_dynamics(
         walkers,
         potential,
         HOT,
         25,
         streams(walkers),
         controls=4,
-        lottery=stream(3, "lottery"),
+        lottery=random_stream(3, "lottery"),
     )
     assert [c.frame.id for c in surprising.controls] == [
         c.frame.id for c in blind.controls
@@ -248,8 +254,10 @@ def test_molecules_of_different_size_walk_in_one_batch(
             return Predictions(np.zeros(len(batch)), np.zeros_like(batch.positions))
 
     walkers = [crew(water, 1)[0], replace(crew(nitrogen, 1)[0], index=7)]
-    found = run(walkers, Nothing(), HOT, 30, streams(walkers)).walkers
-    (alone,) = run(walkers[1:], Nothing(), HOT, 30, streams(walkers[1:])).walkers
+    found = run_dynamics(walkers, Nothing(), HOT, 30, streams(walkers)).walkers
+    (alone,) = run_dynamics(
+        walkers[1:], Nothing(), HOT, 30, streams(walkers[1:])
+    ).walkers
     assert same(found[1], alone)
     assert [len(walker.frame) for walker in found] == [3, 2]
 
@@ -257,17 +265,21 @@ def test_molecules_of_different_size_walk_in_one_batch(
 def test_an_outer_field_moves_the_centre_only_where_it_is_not_held() -> None:
     atom = Frame(np.array([18]), np.zeros((1, 3)))
     still = [Walker(i, 0, atom, np.zeros((1, 3))) for i in range(300)]
-    free = Dynamics(temperature=300.0, timestep=2.0, friction=0.05, centre=False)
-    found = run(still, HarmonicWell(2.0), free, 200, streams(still))
+    free = DynamicsSettings(
+        temperature=300.0, timestep=2.0, friction=0.05, centre=False
+    )
+    found = run_dynamics(still, HarmonicWell(2.0), free, 200, streams(still))
     x = np.stack([walker.frame.positions for walker in found.walkers])
     assert x.var() == pytest.approx(BOLTZMANN * 300.0 / 2.0, rel=0.15)
-    held = run(still, HarmonicWell(2.0), replace(free, centre=True), 5, streams(still))
+    held = run_dynamics(
+        still, HarmonicWell(2.0), replace(free, centre=True), 5, streams(still)
+    )
     assert all(walker.frame == atom for walker in held.walkers)
     assert held.temperature == 0.0
 
 
 def test_no_walkers_find_nothing(potential: Potential) -> None:
-    nothing = run([], potential, HOT, 10, [])
+    nothing = run_dynamics([], potential, HOT, 10, [])
     assert nothing.walkers == ()
     assert nothing.scored == 0
 
@@ -277,9 +289,9 @@ def test_a_missing_stream_or_lottery_is_refused(
 ) -> None:
     walkers = crew(water, 2)
     with pytest.raises(ValueError, match="2 random streams, got 1"):
-        run(walkers, potential, HOT, 1, streams(walkers)[:1])
+        run_dynamics(walkers, potential, HOT, 1, streams(walkers)[:1])
     with pytest.raises(ValueError, match="lottery"):
-        run(walkers, potential, HOT, 1, streams(walkers), controls=1)
+        run_dynamics(walkers, potential, HOT, 1, streams(walkers), controls=1)
 
 
 @pytest.mark.parametrize(
@@ -296,7 +308,7 @@ def test_settings_that_make_no_sense_are_refused(
     wrong: dict[str, Any], says: str
 ) -> None:
     with pytest.raises(InputError, match=says):
-        Dynamics(**wrong)
+        DynamicsSettings(**wrong)
 
 
 def test_guards_look_back_at_least_one_step() -> None:

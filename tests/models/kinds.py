@@ -4,7 +4,7 @@ from typing import Any
 
 import torch
 
-from alloop.models.network import Network, build
+from alloop.models.network import Network, build_network
 
 SMALL: dict[str, dict[str, Any]] = {
     "painn": {"channels": 8, "layers": 2},
@@ -24,7 +24,7 @@ def small(
     kind: str, seed: int = 0, dtype: torch.dtype = torch.float64, **settings: Any
 ) -> Network:
     """A small network as after some training: biases are not zero any more."""
-    network = build(kind, SMALL[kind] | settings, seed, dtype)
+    network = build_network(kind, SMALL[kind] | settings, seed, dtype)
     noise = torch.Generator().manual_seed(seed)
     with torch.no_grad():
         for weight in network.parameters():

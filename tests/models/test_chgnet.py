@@ -12,14 +12,14 @@ import torch
 from ase import Atoms
 from ase.build import bulk, molecule
 
-from alloop.config import load
+from alloop.config import load_campaign
 from alloop.core.atoms import from_atoms
-from alloop.core.batch import pack
+from alloop.core.batch import pack_frames
 from alloop.core.errors import InputError
 from alloop.models.chgnet import CHGNet, require_package
-from alloop.models.gated import Part, gated
+from alloop.models.gated_mlp import MLPPart, gated_mlp
 from alloop.models.graph import to_graph
-from alloop.models.network import build, energy_and_forces
+from alloop.models.network import build_network, energy_and_forces
 from alloop.potentials.learned import LearnedPotential
 from alloop.testing.potentials import (
     check_batching,
@@ -78,8 +78,8 @@ def test_energies_and_forces_are_the_package_s_own(theirs: Any, atoms: Atoms) ->
     said = theirs.predict_structure(structure, task="ef")
     references = theirs.composition_model.fc.weight[0].detach().numpy()
     expected = float(said["e"]) * len(atoms) - references[atoms.numbers - 1].sum()
-    graph = to_graph(pack([from_atoms(atoms)]), 6.0, torch.float64)
-    ours = energy_and_forces(build("chgnet", dtype=torch.float64), graph)
+    graph = to_graph(pack_frames([from_atoms(atoms)]), 6.0, torch.float64)
+    ours = energy_and_forces(build_network("chgnet", dtype=torch.float64), graph)
     assert float(ours.energies[0]) == pytest.approx(expected, abs=2e-5)
     np.testing.assert_allclose(ours.forces, said["f"], atol=1e-4)
     assert ours.descriptors.shape == (len(atoms), 64)
@@ -89,7 +89,7 @@ def test_the_laws_hold_in_float64_and_in_its_own_float32() -> None:
     frames = [from_atoms(shaken(molecule(x))) for x in ("H2O", "CH4", "CO2")]
     known = dict.fromkeys(range(1, 19), -1.0)
     for dtype, tolerance in ((torch.float64, 1e-8), (torch.float32, 1e-4)):
-        potential = LearnedPotential(build("chgnet", dtype=dtype), known)
+        potential = LearnedPotential(build_network("chgnet", dtype=dtype), known)
         check_predictions(potential, frames)
         check_stored(potential, frames)
         check_cutoff(potential, frames, cutoff=6.0, tolerance=tolerance)
@@ -107,13 +107,13 @@ def test_the_laws_hold_in_float64_and_in_its_own_float32() -> None:
 def test_forces_are_minus_the_gradient_in_the_limit() -> None:
     """Its surface bends within 0.01 Å, so that the law's own steps are too long."""
     known = dict.fromkeys(range(1, 19), -1.0)
-    potential = LearnedPotential(build("chgnet", dtype=torch.float64), known)
-    plain = LearnedPotential(build("chgnet"), known)
+    potential = LearnedPotential(build_network("chgnet", dtype=torch.float64), known)
+    plain = LearnedPotential(build_network("chgnet"), known)
     h = 1e-5  # Å
     for name in ("H2O", "CH4", "CO2"):
-        batch = pack([from_atoms(shaken(molecule(name)))])
+        batch = pack_frames([from_atoms(shaken(molecule(name)))])
         u = np.random.default_rng(1).normal(size=batch.positions.shape)
-        ends = (batch.moved(batch.positions + t * h * u) for t in (-1.0, 1.0))
+        ends = (batch.with_positions(batch.positions + t * h * u) for t in (-1.0, 1.0))
         low, high = (potential.predict(end).energies[0] for end in ends)
         forces = potential.predict(batch).forces
         assert (high - low) / (2 * h) == pytest.approx(-(forces * u).sum(), abs=1e-5)
@@ -122,8 +122,8 @@ def test_forces_are_minus_the_gradient_in_the_limit() -> None:
 
 def test_a_single_atom_and_a_far_pair_have_no_forces() -> None:
     far = Atoms("HO", [[0, 0, 0], [0, 0, 6.5]])
-    frames = pack([from_atoms(x) for x in (Atoms("H"), Atoms("O"), far)])
-    said = LearnedPotential(build("chgnet"), {1: 0.0, 8: 0.0}).predict(frames)
+    frames = pack_frames([from_atoms(x) for x in (Atoms("H"), Atoms("O"), far)])
+    said = LearnedPotential(build_network("chgnet"), {1: 0.0, 8: 0.0}).predict(frames)
     assert np.abs(said.forces).max() == 0.0
     assert said.energies[2] == pytest.approx(said.energies[:2].sum(), abs=1e-6)
 
@@ -134,13 +134,13 @@ def test_a_gated_layer_of_gathered_parts_is_that_of_their_concatenation() -> Non
     bonds, atoms, turns = torch.randn(5, 64), torch.randn(3, 64), torch.randn(7, 64)
     one, centre = torch.randint(5, (7,)), torch.randint(3, (7,))
     parts = (
-        Part(bonds, one),
-        Part(bonds, one.flip(0)),
-        Part(turns),
-        Part(atoms, centre),
+        MLPPart(bonds, one),
+        MLPPart(bonds, one.flip(0)),
+        MLPPart(turns),
+        MLPPart(atoms, centre),
     )
     rows = [bonds[one], bonds[one.flip(0)], turns, atoms[centre]]
-    torch.testing.assert_close(gated(layer, parts), layer(torch.cat(rows, dim=1)))
+    torch.testing.assert_close(gated_mlp(layer, parts), layer(torch.cat(rows, dim=1)))
 
 
 def test_what_is_frozen_stays_so() -> None:
@@ -158,14 +158,14 @@ def test_what_is_frozen_stays_so() -> None:
 
 
 def test_versions_differ_and_a_wrong_one_is_refused() -> None:
-    graph = to_graph(pack([from_atoms(molecule("H2O"))]), 6.0)
+    graph = to_graph(pack_frames([from_atoms(molecule("H2O"))]), 6.0)
     one, other = (
-        energy_and_forces(build("chgnet", {"version": x}), graph).energies
+        energy_and_forces(build_network("chgnet", {"version": x}), graph).energies
         for x in ("0.3.0", "r2scan")
     )
     assert float((one - other).abs()) > 0.01
     with pytest.raises(InputError, match=r"version of chgnet to be 0\.3\.0 or r2scan"):
-        build("chgnet", {"version": "0.1"})
+        build_network("chgnet", {"version": "0.1"})
 
 
 def test_without_the_package_there_is_a_sentence(
@@ -176,10 +176,10 @@ def test_without_the_package_there_is_a_sentence(
         "name: c\nstart: [{molecule: H2O}]\npotential: {kind: chgnet}\n"
         "levels: {expensive: {kind: toy}}\n"
     )
-    assert load(file).plan.potential.kind == "chgnet"
+    assert load_campaign(file).plan.potential.kind == "chgnet"
     monkeypatch.setattr(importlib.util, "find_spec", lambda _name: None)
-    monkeypatch.setattr("alloop.config.learning.find_spec", lambda _name: None)
+    monkeypatch.setattr("alloop.config.training_checks.find_spec", lambda _name: None)
     with pytest.raises(InputError, match="chgnet is not installed"):
-        load(file)
+        load_campaign(file)
     with pytest.raises(InputError, match=r"pip install 'alloop\[chgnet\]'"):
         require_package()

@@ -7,19 +7,19 @@ from ase import Atoms
 from ase.build import bulk, molecule
 
 from alloop.core.atoms import from_atoms
-from alloop.core.batch import pack
-from alloop.models.arrivals import arrivals
+from alloop.core.batch import pack_frames
 from alloop.models.gemnet import GemNet
 from alloop.models.graph import Graph, edge_vectors, to_graph
-from alloop.models.network import build
-from alloop.models.spherical import legendre
+from alloop.models.incoming_edges import incoming_edges
+from alloop.models.network import build_network
+from alloop.models.spherical_basis import legendre_polynomials
 
 
 def graph(*atoms: Atoms, cutoff: float = 5.0) -> Graph:
     shaken = [each.copy() for each in atoms]
     for each in shaken:
         each.rattle(0.05, seed=4)
-    return to_graph(pack([from_atoms(x) for x in shaken]), cutoff, torch.float64)
+    return to_graph(pack_frames([from_atoms(x) for x in shaken]), cutoff, torch.float64)
 
 
 WATER, METHANOL = molecule("H2O"), molecule("CH3OH")
@@ -37,7 +37,7 @@ every_graph = pytest.mark.parametrize("own", list(GRAPHS.values()), ids=list(GRA
 
 @every_graph
 def test_the_way_back_is_the_same_vector_reversed(own: Graph) -> None:
-    back, vectors = arrivals(own).back, edge_vectors(own)
+    back, vectors = incoming_edges(own).back, edge_vectors(own)
     assert torch.equal(own.edge_index.flip(0), own.edge_index[:, back])
     torch.testing.assert_close(vectors[back], -vectors)
     assert torch.equal(back[back], torch.arange(len(back)))
@@ -45,11 +45,11 @@ def test_the_way_back_is_the_same_vector_reversed(own: Graph) -> None:
 
 @every_graph
 def test_rows_hold_the_edges_of_an_atom_and_give_them_back(own: Graph) -> None:
-    rows = arrivals(own)
+    rows = incoming_edges(own)
     receivers = own.edge_index[1]
     marks = torch.arange(1.0, len(receivers) + 1).unsqueeze(1)
-    spread = rows.spread(marks)
-    assert torch.equal(rows.collect(spread), marks)
+    spread = rows.to_rows(marks)
+    assert torch.equal(rows.from_rows(spread), marks)
     for atom, row in enumerate(spread.squeeze(2)):
         own_marks = marks[receivers == atom].squeeze(1)
         assert sorted(row[row > 0].tolist()) == own_marks.tolist()
@@ -57,7 +57,7 @@ def test_rows_hold_the_edges_of_an_atom_and_give_them_back(own: Graph) -> None:
 
 @every_graph
 def test_triplets_are_all_pairs_of_edges_at_an_atom(own: Graph) -> None:
-    network = build("gemnet", {"channels": 4, "spherical": 3}, 0, torch.float64)
+    network = build_network("gemnet", {"channels": 4, "spherical": 3}, 0, torch.float64)
     assert isinstance(network, GemNet)
     _, edges = network.geometry(own)
     rows, receivers = edges.arrivals, edges.receivers.tolist()
@@ -70,7 +70,7 @@ def test_triplets_are_all_pairs_of_edges_at_an_atom(own: Graph) -> None:
     for one, atom in enumerate(receivers):
         for other in np.flatnonzero(np.equal(receivers, atom)):
             if other != one:
-                angle = legendre(units[one] @ units[other], 3)
+                angle = legendre_polynomials(units[one] @ units[other], 3)
                 wanted[one] += torch.stack(angle).unsqueeze(1) * m[other]
     torch.testing.assert_close(found, wanted)
 
@@ -80,6 +80,8 @@ def test_features_begin_with_a_variance_near_one(name: str) -> None:
     """What the two constant scales are for; also with the paper's sizes."""
     paper = {"channels": 128, "narrow": 64, "layers": 4}
     for settings in ({}, paper):
-        network = build("gemnet", settings)
-        found = network(to_graph(pack([from_atoms(molecule(name))]), 5.0)).descriptors
+        network = build_network("gemnet", settings)
+        found = network(
+            to_graph(pack_frames([from_atoms(molecule(name))]), 5.0)
+        ).descriptors
         assert 0.2 < found.std() < 5.0

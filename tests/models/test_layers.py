@@ -5,15 +5,15 @@ import math
 import pytest
 import torch
 
-from alloop.core.batch import pack
+from alloop.core.batch import pack_frames
 from alloop.core.frame import Frame
 from alloop.models.graph import to_graph
-from alloop.models.layers import AtomEmbedding, BesselBasis, envelope
+from alloop.models.layers import AtomEmbedding, BesselBasis, cutoff_envelope
 
 
 def derivatives(r: float, order: int) -> list[float]:
     x = torch.tensor([r], dtype=torch.float64, requires_grad=True)
-    value = envelope(x, 5.0)
+    value = cutoff_envelope(x, 5.0)
     found = [value.item()]
     for _ in range(order):
         (value,) = torch.autograd.grad(value.sum(), x, create_graph=True)
@@ -30,11 +30,11 @@ def test_the_envelope_starts_at_one_and_ends_with_two_derivatives() -> None:
 
 def test_the_envelope_is_zero_beyond_the_cutoff() -> None:
     r = torch.linspace(5.0, 50.0, 100)
-    assert not envelope(r, 5.0).any()
+    assert not cutoff_envelope(r, 5.0).any()
 
 
 def test_the_envelope_falls() -> None:
-    values = envelope(torch.linspace(0.0, 5.0, 200, dtype=torch.float64), 5.0)
+    values = cutoff_envelope(torch.linspace(0.0, 5.0, 200, dtype=torch.float64), 5.0)
     assert (values.diff() < 0).all()
 
 
@@ -58,7 +58,7 @@ def test_charge_and_spin_leave_neutral_singlets_exact() -> None:
         Frame([8], positions, charge, spin)
         for charge, spin in ((0, 0), (1, 0), (0, 2), (2, 0))
     ]
-    features = embedding(to_graph(pack(frames), 5.0))
+    features = embedding(to_graph(pack_frames(frames), 5.0))
     own = embedding.element(torch.tensor([8]))[0]
     assert torch.equal(features[0], own)
     shifts = features[1:] - own

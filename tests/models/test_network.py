@@ -16,11 +16,11 @@ from pydantic import TypeAdapter, ValidationError
 
 from alloop.config.potentials import Potential
 from alloop.core.atoms import from_atoms
-from alloop.core.batch import pack
+from alloop.core.batch import pack_frames
 from alloop.core.errors import InputError
 from alloop.core.frame import Frame
 from alloop.models.graph import edge_vectors, to_graph
-from alloop.models.network import NETWORKS, build, energy_and_forces
+from alloop.models.network import NETWORKS, build_network, energy_and_forces
 from tests.models.kinds import LEAST, SMALL, small
 
 WATER = from_atoms(molecule("H2O"))
@@ -42,10 +42,13 @@ UNUSED = {
 @every_network
 def test_a_seed_gives_the_same_weights_and_leaves_torch_alone(kind: str) -> None:
     before = torch.random.get_rng_state()
-    one = build(kind, SMALL[kind], 3)
+    one = build_network(kind, SMALL[kind], 3)
     assert torch.equal(before, torch.random.get_rng_state())
     torch.rand(7)
-    two, other = build(kind, SMALL[kind], 3), build(kind, SMALL[kind], 4)
+    two, other = (
+        build_network(kind, SMALL[kind], 3),
+        build_network(kind, SMALL[kind], 4),
+    )
     pairs = list(zip(one.parameters(), two.parameters(), strict=True))
     assert all(torch.equal(a, b) for a, b in pairs)
     assert any(
@@ -56,8 +59,8 @@ def test_a_seed_gives_the_same_weights_and_leaves_torch_alone(kind: str) -> None
 
 @every_network
 def test_settings_rebuild_the_network_with_all_defaults_spelled_out(kind: str) -> None:
-    network = build(kind)
-    again = build(network.kind, network.settings)
+    network = build_network(kind)
+    again = build_network(network.kind, network.settings)
     assert again.settings == network.settings
     assert list(network.settings) == list(signature(NETWORKS[kind]).parameters)
     assert network.cutoff == network.settings["cutoff"] == 5.0
@@ -66,31 +69,34 @@ def test_settings_rebuild_the_network_with_all_defaults_spelled_out(kind: str) -
 @every_network
 def test_a_campaign_that_names_a_kind_gets_its_defaults(kind: str) -> None:
     section = TypeAdapter(Potential).validate_python({"kind": kind})
-    assert section.model_dump(exclude={"kind", "repulsion"}) == build(kind).settings
+    assert (
+        section.model_dump(exclude={"kind", "repulsion"})
+        == build_network(kind).settings
+    )
 
 
 def test_the_defaults_are_those_that_did_best() -> None:
-    assert build("painn").settings == {
+    assert build_network("painn").settings == {
         "channels": 64,
         "layers": 3,
         "radial": 8,
         "cutoff": 5.0,
     }
-    assert build("egnn").settings["channels"] == 128
-    assert build("egnn").settings["layers"] == 5
+    assert build_network("egnn").settings["channels"] == 128
+    assert build_network("egnn").settings["layers"] == 5
 
 
 def test_an_unknown_kind_or_setting_is_refused_by_name() -> None:
     with pytest.raises(InputError, match=r"painn or egnn or .*, got 'mace'"):
-        build("mace")
+        build_network("mace")
     with pytest.raises(InputError, match="painn has no setting depth; it has channels"):
-        build("painn", {"depth": 3})
+        build_network("painn", {"depth": 3})
 
 
 @every_network
 def test_forces_can_be_differentiated_again(kind: str) -> None:
     """∂(F·v)/∂R = -Hv, against differences of forces."""
-    graph = to_graph(pack([WATER]), 5.0, torch.float64)
+    graph = to_graph(pack_frames([WATER]), 5.0, torch.float64)
     network = small(kind)
     v = torch.randn(3, 3, dtype=torch.float64, generator=torch.Generator())
     pos = graph.pos.clone().requires_grad_()
@@ -110,7 +116,7 @@ def test_forces_can_be_differentiated_again(kind: str) -> None:
 @every_network
 def test_a_force_loss_reaches_every_weight_but_the_energy_shift(kind: str) -> None:
     frames = [WATER, from_atoms(molecule("CH3OH")), from_atoms(molecule("OH"), 1, 2)]
-    graph = to_graph(pack(frames), 5.0, torch.float64)
+    graph = to_graph(pack_frames(frames), 5.0, torch.float64)
     network = small(kind)
     said = energy_and_forces(network, graph, create_graph=True)
     (said.forces.square().sum() + said.energies.square().sum()).backward()
@@ -131,8 +137,12 @@ def test_a_doubled_cell_has_twice_the_energy_and_the_same_forces(kind: str) -> N
     atoms.rattle(0.1, seed=2)
     one, two = from_atoms(atoms), from_atoms(atoms * (2, 1, 1))
     network = small(kind)
-    single = energy_and_forces(network, to_graph(pack([one]), 5.0, torch.float64))
-    double = energy_and_forces(network, to_graph(pack([two]), 5.0, torch.float64))
+    single = energy_and_forces(
+        network, to_graph(pack_frames([one]), 5.0, torch.float64)
+    )
+    double = energy_and_forces(
+        network, to_graph(pack_frames([two]), 5.0, torch.float64)
+    )
     torch.testing.assert_close(double.energies, 2 * single.energies)
     torch.testing.assert_close(double.forces, single.forces.repeat(2, 1))
 
@@ -141,7 +151,7 @@ def test_a_doubled_cell_has_twice_the_energy_and_the_same_forces(kind: str) -> N
 def test_charge_and_spin_change_the_energy(kind: str) -> None:
     states = [(0, 0), (1, 0), (0, 2)]
     frames = [from_atoms(molecule("OH"), *state) for state in states]
-    graph = to_graph(pack(frames), 5.0, torch.float64)
+    graph = to_graph(pack_frames(frames), 5.0, torch.float64)
     energies = small(kind)(graph).energies.detach().numpy()
     assert len(np.unique(np.round(energies, 6))) == 3
 
@@ -149,7 +159,7 @@ def test_charge_and_spin_change_the_energy(kind: str) -> None:
 @every_network
 def test_a_linear_molecule_has_finite_forces_along_its_axis(kind: str) -> None:
     """Vector features vanish at its centre by symmetry."""
-    graph = to_graph(pack([from_atoms(molecule("CO2"))]), 5.0, torch.float64)
+    graph = to_graph(pack_frames([from_atoms(molecule("CO2"))]), 5.0, torch.float64)
     forces = energy_and_forces(small(kind), graph).forces
     assert torch.isfinite(forces).all()
     torch.testing.assert_close(forces[0], torch.zeros(3, dtype=torch.float64))
@@ -158,8 +168,8 @@ def test_a_linear_molecule_has_finite_forces_along_its_axis(kind: str) -> None:
 
 @every_network
 def test_a_network_survives_one_channel_and_no_atoms(kind: str) -> None:
-    network = build(kind, LEAST[kind])
-    said = energy_and_forces(network, to_graph(pack([]), 5.0))
+    network = build_network(kind, LEAST[kind])
+    said = energy_and_forces(network, to_graph(pack_frames([]), 5.0))
     assert said.energies.shape == (0,)
     assert said.forces.shape == (0, 3)
     assert said.descriptors.shape == (0, 1)
@@ -174,7 +184,7 @@ LONELY = [Frame(np.array([8]), np.zeros((1, 3))), hydrogens(7.0)]
 
 @every_network
 def test_atoms_that_see_nobody_have_an_energy_and_no_force(kind: str) -> None:
-    graph = to_graph(pack([*LONELY, hydrogens(70.0)]), 5.0, torch.float64)
+    graph = to_graph(pack_frames([*LONELY, hydrogens(70.0)]), 5.0, torch.float64)
     energies, forces, _ = energy_and_forces(small(kind), graph)
     assert torch.isfinite(energies).all()
     assert not forces.any()
@@ -183,7 +193,9 @@ def test_atoms_that_see_nobody_have_an_energy_and_no_force(kind: str) -> None:
 
 @every_network
 def test_atoms_alone_or_in_a_line_can_be_trained_on(kind: str) -> None:
-    graph = to_graph(pack([*LONELY, from_atoms(molecule("CO2"))]), 5.0, torch.float64)
+    graph = to_graph(
+        pack_frames([*LONELY, from_atoms(molecule("CO2"))]), 5.0, torch.float64
+    )
     network = small(kind)
     said = energy_and_forces(network, graph, create_graph=True)
     (said.forces.square().sum() + said.energies.square().sum()).backward()
@@ -197,7 +209,7 @@ def test_edges_beyond_the_cutoff_do_not_matter(kind: str) -> None:
     atoms = molecule("CH3CH2OH")
     atoms.rattle(0.05, seed=3)
     network = small(kind, cutoff=2.5)
-    graph = to_graph(pack([from_atoms(atoms)]), 2.5, torch.float64)
+    graph = to_graph(pack_frames([from_atoms(atoms)]), 2.5, torch.float64)
     near = torch.linalg.vector_norm(edge_vectors(graph), dim=1) < 2.5
     assert 0 < near.sum() < len(near)
     fewer = graph.clone().update(
@@ -212,14 +224,14 @@ def test_edges_beyond_the_cutoff_do_not_matter(kind: str) -> None:
 def test_two_derivatives_vanish_at_the_cutoff(kind: str) -> None:
     """The force between two atoms ends at least as the square of what is left."""
     frames = [hydrogens(5.0 - left) for left in (0.02, 0.01)]
-    graph = to_graph(pack(frames), 5.0, torch.float64)
+    graph = to_graph(pack_frames(frames), 5.0, torch.float64)
     far, near = energy_and_forces(small(kind), graph).forces[1::2, 2].abs()
     assert far > 3.5 * near > 0
 
 
 def test_channels_of_visnet_are_a_multiple_of_its_heads() -> None:
     with pytest.raises(InputError, match=r"multiple of heads \(8\), got 12"):
-        build("visnet", {"channels": 12})
+        build_network("visnet", {"channels": 12})
     with pytest.raises(ValidationError, match=r"multiple of heads \(8\), got 12"):
         TypeAdapter(Potential).validate_python({"kind": "visnet", "channels": 12})
 
@@ -246,5 +258,5 @@ def test_a_module_of_the_users_stays_wherever_it_lies(
         monkeypatch.syspath_prepend(file.parent)
         import_module(file.stem)
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
-    build("painn")
+    build_network("painn")
     assert all(file.exists() for file in files)

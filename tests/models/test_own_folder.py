@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from alloop.models.own_folder import own_folder
+from alloop.models.private_folder import own_folder
 
 
 def test_a_folder_where_others_can_write_is_left_for_a_new_one(tmp_path: Path) -> None:

@@ -6,9 +6,9 @@ from ase.build import bulk, molecule
 from ase.neighborlist import neighbor_list
 
 from alloop.core.atoms import from_atoms, to_atoms
-from alloop.core.batch import pack
+from alloop.core.batch import pack_frames
 from alloop.core.frame import Frame
-from alloop.models.pairs import LARGE, Pairs, is_static, pairs
+from alloop.models.neighbours import LARGE, NeighbourPairs, is_static, neighbour_pairs
 
 WATER = from_atoms(molecule("H2O"))
 ETHANOL = from_atoms(molecule("CH3CH2OH"))
@@ -31,15 +31,15 @@ def cloud(atoms: int) -> Frame:
     return Frame(np.ones(atoms), rng.uniform(0, 12, (atoms, 3)))
 
 
-def as_rows(found: Pairs) -> list[tuple[float, ...]]:
+def as_rows(found: NeighbourPairs) -> list[tuple[float, ...]]:
     shifts = np.round(found.shifts, 6) + 0.0
     rows = zip(found.centres, found.neighbours, *shifts.T, strict=True)
     return sorted(tuple(map(float, row)) for row in rows)
 
 
 def test_small_molecules_list_all_pairs_both_ways() -> None:
-    batch = pack([WATER, ETHANOL])
-    found = pairs(batch, cutoff=1.0)
+    batch = pack_frames([WATER, ETHANOL])
+    found = neighbour_pairs(batch, cutoff=1.0)
     assert is_static(batch)
     expected = {(i, j) for i in range(3) for j in range(3) if i != j}
     expected |= {(i, j) for i in range(3, 12) for j in range(3, 12) if i != j}
@@ -51,16 +51,16 @@ def test_small_molecules_list_all_pairs_both_ways() -> None:
 
 @pytest.mark.parametrize("frame", [crystal(), slab(), cloud(LARGE + 6)])
 def test_a_search_finds_what_ase_finds(frame: Frame) -> None:
-    found = pairs(pack([frame]), cutoff=4.2)
+    found = neighbour_pairs(pack_frames([frame]), cutoff=4.2)
     i, j, S = neighbor_list("ijS", to_atoms(frame), 4.2)
-    expected = Pairs(i, j, S @ frame.cell)
-    assert not is_static(pack([frame]))
+    expected = NeighbourPairs(i, j, S @ frame.cell)
+    assert not is_static(pack_frames([frame]))
     assert as_rows(found) == as_rows(expected)
 
 
 def test_frames_of_both_kinds_mix() -> None:
-    mixed = pairs(pack([WATER, crystal(), ETHANOL]), cutoff=4.0)
-    alone = pairs(pack([crystal()]), cutoff=4.0)
+    mixed = neighbour_pairs(pack_frames([WATER, crystal(), ETHANOL]), cutoff=4.0)
+    alone = neighbour_pairs(pack_frames([crystal()]), cutoff=4.0)
     middle = (mixed.centres >= 3) & (mixed.centres < 7)
     np.testing.assert_array_equal(mixed.centres[middle], alone.centres + 3)
     np.testing.assert_array_equal(mixed.neighbours[middle], alone.neighbours + 3)
@@ -70,7 +70,7 @@ def test_frames_of_both_kinds_mix() -> None:
 
 def test_no_frames_and_single_atoms_have_no_pairs() -> None:
     atom = Frame(np.array([1]), np.zeros((1, 3)))
-    for batch in (pack([]), pack([atom, atom])):
-        found = pairs(batch, cutoff=5.0)
+    for batch in (pack_frames([]), pack_frames([atom, atom])):
+        found = neighbour_pairs(batch, cutoff=5.0)
         assert len(found.centres) == 0
         assert found.shifts.shape == (0, 3)

@@ -5,7 +5,11 @@ import pytest
 import torch
 from scipy.special import eval_legendre, spherical_jn
 
-from alloop.models.spherical import SphericalBessel, bessel_roots, legendre
+from alloop.models.spherical_basis import (
+    SphericalBessel,
+    bessel_roots,
+    legendre_polynomials,
+)
 
 
 def test_roots_are_the_first_of_each_function() -> None:
@@ -47,7 +51,7 @@ def test_far_beyond_the_cutoff_functions_stay_bounded() -> None:
 
 def test_angular_functions_are_legendre_polynomials() -> None:
     x = torch.linspace(-1.0, 1.0, 41, dtype=torch.float64)
-    for degree, found in enumerate(legendre(x, 7)):
+    for degree, found in enumerate(legendre_polynomials(x, 7)):
         P = torch.from_numpy(eval_legendre(degree, x.numpy()))
         wanted = np.sqrt((2 * degree + 1) / (4 * np.pi)) * P
         torch.testing.assert_close(found, wanted)
@@ -55,7 +59,7 @@ def test_angular_functions_are_legendre_polynomials() -> None:
 
 def test_angular_functions_have_slopes_at_a_straight_angle() -> None:
     x = torch.tensor([-1.0, 1.0], dtype=torch.float64, requires_grad=True)
-    (slopes,) = torch.autograd.grad(torch.stack(legendre(x, 7)).sum(), x)
+    (slopes,) = torch.autograd.grad(torch.stack(legendre_polynomials(x, 7)).sum(), x)
     degrees = torch.arange(7, dtype=torch.float64)
     norm = torch.sqrt((2 * degrees + 1) / (4 * torch.pi))
     ends = norm * degrees * (degrees + 1) / 2  # of P_l' at 1

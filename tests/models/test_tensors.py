@@ -3,8 +3,13 @@
 import torch
 from torch import Tensor
 
-from alloop.models.tensors import anticommutator, directed, square, squares
-from alloop.testing.moves import rotation
+from alloop.models.cartesian_tensors import (
+    anticommutator,
+    direction_tensors,
+    squared_norms,
+    tensor_square,
+)
+from alloop.testing.moves import fixed_rotation
 
 
 def skew(v: Tensor) -> Tensor:
@@ -21,7 +26,7 @@ def matrix(x: Tensor) -> Tensor:
     )
     eye = torch.eye(3, dtype=torch.float64)
     outer = units.unsqueeze(2) * units.unsqueeze(1)
-    known = directed(units)
+    known = direction_tensors(units)
     whole = eye + skew(units) + outer - eye / 3.0
     basis = torch.linalg.lstsq(known, whole.flatten(1)).solution  # (9, 9)
     torch.testing.assert_close(known @ basis, whole.flatten(1))
@@ -40,7 +45,7 @@ def test_squares_are_those_of_the_matrices() -> None:
     odd = (X - X.mT) / 2
     even = (X + X.mT) / 2 - one
     wanted = torch.stack([p.square().sum(dim=(1, 2)) for p in (one, odd, even)], dim=1)
-    torch.testing.assert_close(squares(x.unsqueeze(2)).squeeze(2), wanted)
+    torch.testing.assert_close(squared_norms(x.unsqueeze(2)).squeeze(2), wanted)
 
 
 def test_products_are_those_of_the_matrices() -> None:
@@ -48,12 +53,12 @@ def test_products_are_those_of_the_matrices() -> None:
     X, Y = matrix(x), matrix(y)
     found = anticommutator(x.unsqueeze(2), y.unsqueeze(2)).squeeze(2)
     torch.testing.assert_close(matrix(found), X @ Y + Y @ X)
-    squared = square(x.unsqueeze(2)).squeeze(2)
+    squared = tensor_square(x.unsqueeze(2)).squeeze(2)
     torch.testing.assert_close(matrix(squared), X @ X)
 
 
 def test_directions_turn_with_the_vectors() -> None:
-    R = torch.from_numpy(rotation())
+    R = torch.from_numpy(fixed_rotation())
     units = torch.nn.functional.normalize(some(3)[:, :3], dim=1)
-    turned = matrix(directed(units @ R.T))
-    torch.testing.assert_close(turned, R @ matrix(directed(units)) @ R.T)
+    turned = matrix(direction_tensors(units @ R.T))
+    torch.testing.assert_close(turned, R @ matrix(direction_tensors(units)) @ R.T)

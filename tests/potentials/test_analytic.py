@@ -6,7 +6,7 @@ from ase.build import molecule
 from ase.calculators.morse import MorsePotential
 
 from alloop.core.atoms import from_atoms, to_atoms
-from alloop.core.batch import Batch, pack
+from alloop.core.batch import Batch, pack_frames
 from alloop.core.frame import Frame
 from alloop.core.units import FORCE_TO_ACCELERATION
 from alloop.potentials.analytic import HarmonicWell, Morse
@@ -24,7 +24,7 @@ FRAMES = [from_atoms(molecule(name)) for name in ("H2O", "CH4", "CO")]
 
 def diatomic(*lengths: float) -> Batch:
     ends = [[[0.0, 0.0, 0.0], [0.0, 0.0, r]] for r in lengths]
-    return pack([Frame(np.array([1, 8]), np.array(end)) for end in ends])
+    return pack_frames([Frame(np.array([1, 8]), np.array(end)) for end in ends])
 
 
 def curvature(potential: Morse, r: float, h: float = 1e-4) -> float:
@@ -48,7 +48,7 @@ def test_morse_agrees_with_ase() -> None:
     for frame in FRAMES:
         atoms = to_atoms(frame)
         atoms.calc = ase
-        said = well.predict(pack([frame]))
+        said = well.predict(pack_frames([frame]))
         assert said.energies[0] == pytest.approx(atoms.get_potential_energy())
         np.testing.assert_allclose(said.forces, atoms.get_forces(), atol=1e-10)
 
@@ -63,7 +63,7 @@ def test_morse_has_its_minimum_depth_and_frequency() -> None:
 
 
 def test_only_listed_bonds_bind() -> None:
-    water = pack([FRAMES[0], FRAMES[0]])
+    water = pack_frames([FRAMES[0], FRAMES[0]])
     bonded = Morse(bonds=((0, 1), (0, 2))).predict(water)
     i, j = FRAMES[0].positions[0], FRAMES[0].positions[1]
     single = Morse().predict(diatomic(float(np.linalg.norm(i - j)))).energies[0]
@@ -73,7 +73,7 @@ def test_only_listed_bonds_bind() -> None:
 
 def test_a_well_pulls_to_its_centre() -> None:
     well = HarmonicWell(stiffness=3.0, centre=(1.0, 0.0, 0.0))
-    batch = pack([Frame(np.array([1]), np.array([[1.0, 2.0, 0.0]]))])
+    batch = pack_frames([Frame(np.array([1]), np.array([[1.0, 2.0, 0.0]]))])
     said = well.predict(batch, descriptors=True)
     assert said.energies[0] == pytest.approx(6.0)
     np.testing.assert_allclose(said.forces, [[0.0, -6.0, 0.0]])

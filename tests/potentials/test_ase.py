@@ -10,21 +10,21 @@ from ase.calculators.fd import calculate_numerical_stress
 from ase.calculators.lj import LennardJones
 
 from alloop.core.atoms import from_atoms
-from alloop.core.batch import Batch, pack
+from alloop.core.batch import Batch, pack_frames
 from alloop.core.errors import InputError
 from alloop.core.records import Predictions
 from alloop.core.species import Domain
 from alloop.core.units import Floats
-from alloop.models.network import build
+from alloop.models.network import build_network
 from alloop.potentials.analytic import Morse
-from alloop.potentials.ase import AsePotential, PotentialCalculator
+from alloop.potentials.ase_calculator import AsePotential, PotentialCalculator
 from alloop.potentials.learned import LearnedPotential
 from alloop.potentials.repulsion import ZBL
 from alloop.testing import check_potential
 
 
 def packed(*names: str) -> Batch:
-    return pack([from_atoms(molecule(name)) for name in names])
+    return pack_frames([from_atoms(molecule(name)) for name in names])
 
 
 class DepthScorer:
@@ -48,7 +48,9 @@ def test_a_calculator_predicts_what_ase_calculates() -> None:
     copper = bulk("Cu", cubic=True)
     copper.rattle(0.05, seed=3)
     water = molecule("H2O")
-    said = AsePotential(EMT()).predict(pack([from_atoms(a) for a in (copper, water)]))
+    said = AsePotential(EMT()).predict(
+        pack_frames([from_atoms(a) for a in (copper, water)])
+    )
     for index, atoms in enumerate((copper, water)):
         atoms.calc = EMT()
         span = slice(0, 4) if index == 0 else slice(4, 7)
@@ -66,13 +68,13 @@ def test_a_calculator_keeps_the_laws() -> None:
 
 def test_a_calculator_has_no_descriptors() -> None:
     with pytest.raises(InputError, match="got an ASE calculator"):
-        AsePotential(EMT()).predict(pack([]), descriptors=True)
+        AsePotential(EMT()).predict(pack_frames([]), descriptors=True)
 
 
 def test_a_potential_drives_ase_atoms() -> None:
     atoms = molecule("H2O")
     atoms.calc = PotentialCalculator(Morse())
-    expected = Morse().predict(pack([from_atoms(atoms)]))
+    expected = Morse().predict(pack_frames([from_atoms(atoms)]))
     assert atoms.get_potential_energy() == expected.energies[0]
     assert atoms.get_potential_energy(force_consistent=True) == expected.energies[0]
     np.testing.assert_array_equal(atoms.get_forces(), expected.forces)
@@ -83,7 +85,9 @@ def test_a_potential_drives_ase_atoms() -> None:
 def test_with_a_scorer_surprise_is_a_property() -> None:
     atoms = molecule("H2O")
     atoms.calc = PotentialCalculator(Morse(), DepthScorer())
-    halves = Morse().predict(pack([from_atoms(atoms)]), descriptors=True).descriptors
+    halves = (
+        Morse().predict(pack_frames([from_atoms(atoms)]), descriptors=True).descriptors
+    )
     assert halves is not None
     assert atoms.calc.get_property("surprise", atoms) == halves.max()
     atoms.get_forces()
@@ -153,19 +157,19 @@ def test_a_call_has_its_own_threads_and_gives_back_the_caller_s() -> None:
 def test_compiled_or_not_a_calculator_says_the_same_of_one_system_after_another() -> (
     None
 ):
-    network = build("egnn", {"channels": 8, "layers": 1})
+    network = build_network("egnn", {"channels": 8, "layers": 1})
     potential = LearnedPotential(network, {1: 0.0, 8: 0.0}, repulsion=ZBL)
     fast = PotentialCalculator(potential, compile=True)
     for name in ("H2O", "H2O", "H2", "H2O"):
         atoms = molecule(name)
         atoms.rattle(0.05, seed=1)
         atoms.calc = fast
-        own = potential.predict(pack([from_atoms(atoms)]))
+        own = potential.predict(pack_frames([from_atoms(atoms)]))
         np.testing.assert_allclose(atoms.get_forces(), own.forces, atol=1e-5)
 
 
 def test_cells_have_a_stress_and_molecules_none() -> None:
-    network = build("egnn", {"channels": 8, "layers": 1}, dtype=torch.float64)
+    network = build_network("egnn", {"channels": 8, "layers": 1}, dtype=torch.float64)
     potential = LearnedPotential(network, {1: 0.0, 8: 0.0}, repulsion=ZBL)
     crystal = molecule("H2O", cell=[3.0, 3.2, 3.4], pbc=True)
     crystal.positions[1] = crystal.positions[0] + [0.0, 0.4, 0.5]
@@ -179,7 +183,7 @@ def test_cells_have_a_stress_and_molecules_none() -> None:
 
 
 def test_both_directions_undo_each_other() -> None:
-    batch = pack([from_atoms(molecule(name)) for name in ("H2O", "C2H6")])
+    batch = pack_frames([from_atoms(molecule(name)) for name in ("H2O", "C2H6")])
     there = AsePotential(PotentialCalculator(Morse())).predict(batch)
     np.testing.assert_allclose(
         there.energies, Morse().predict(batch).energies, rtol=1e-14

@@ -8,10 +8,10 @@ import pytest
 from ase.build import bulk, molecule
 
 from alloop.core.atoms import from_atoms
-from alloop.core.batch import Batch, pack
+from alloop.core.batch import Batch, pack_frames
 from alloop.core.errors import InputError
-from alloop.models import compiling
-from alloop.models.network import build
+from alloop.models import compilation
+from alloop.models.network import build_network
 from alloop.potentials import compiled
 from alloop.potentials.analytic import Morse
 from alloop.potentials.compiled import CompiledPotential, compiled_for
@@ -31,17 +31,17 @@ def forgotten() -> Iterator[None]:
 
 
 def small(kind: str = "egnn", seed: int = 0) -> LearnedPotential:
-    network = build(kind, {"channels": 8, "layers": 1}, seed=seed)
+    network = build_network(kind, {"channels": 8, "layers": 1}, seed=seed)
     return LearnedPotential(network, REFERENCES, scale=2.0)
 
 
 def waters(count: int = 2) -> Batch:
-    return pack([from_atoms(molecule("H2O"))] * count)
+    return pack_frames([from_atoms(molecule("H2O"))] * count)
 
 
 def moved(batch: Batch, seed: int = 0) -> Batch:
     rng = np.random.default_rng(seed)
-    return batch.moved(batch.positions + 0.1 * rng.standard_normal((6, 3)))
+    return batch.with_positions(batch.positions + 0.1 * rng.standard_normal((6, 3)))
 
 
 def fast(potential: LearnedPotential, batch: Batch) -> CompiledPotential:
@@ -62,7 +62,7 @@ def agree(potential: CompiledPotential, batch: Batch) -> None:
     assert potential.predict(batch).descriptors is None
 
 
-def made_again(*_: object, **__: object) -> compiling.Code:
+def made_again(*_: object, **__: object) -> compilation.Code:
     pytest.fail("code was made again")
 
 
@@ -72,7 +72,7 @@ def test_code_agrees_with_the_network_and_new_weights_run_through_it(
     first = fast(small(), waters())
     for seed in range(3):
         agree(first, moved(waters(), seed))
-    monkeypatch.setattr(compiled, "compiled", made_again)
+    monkeypatch.setattr(compiled, "compile_function", made_again)
     second = fast(small(seed=1), waters())
     agree(second, moved(waters()))
     there = moved(waters())
@@ -84,10 +84,12 @@ def test_code_agrees_with_the_network_and_new_weights_run_through_it(
 def test_other_batches_are_predicted_as_ever(
     monkeypatch: pytest.MonkeyPatch, forgotten: None
 ) -> None:
-    monkeypatch.setattr(compiled, "compiled", lambda function, *_, **__: function)
+    monkeypatch.setattr(
+        compiled, "compile_function", lambda function, *_, **__: function
+    )
     potential = fast(small(), waters())
     ions = replace(waters(), charges=np.array([1, 0]))
-    for batch in (waters(3), pack([]), ions):
+    for batch in (waters(3), pack_frames([]), ions):
         own = potential.potential.predict(batch)
         np.testing.assert_array_equal(potential.predict(batch).forces, own.forces)
 
@@ -95,32 +97,34 @@ def test_other_batches_are_predicted_as_ever(
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", ["egnn", "painn"])
 def test_code_agrees_for_every_size_of_network(kind: str) -> None:
-    network = build(kind, {"channels": 32, "layers": 3})
+    network = build_network(kind, {"channels": 32, "layers": 3})
     potential = LearnedPotential(network, REFERENCES)
     frames = [from_atoms(molecule(name)) for name in ("CH3OH", "H2O", "C6H6")]
-    batch = pack(frames)
+    batch = pack_frames(frames)
     rng = np.random.default_rng(3)
-    there = batch.moved(batch.positions + 0.1 * rng.standard_normal((21, 3)))
+    there = batch.with_positions(batch.positions + 0.1 * rng.standard_normal((21, 3)))
     agree(fast(potential, batch), there)
 
 
 def test_what_cannot_be_compiled_stays_as_it_is(
     monkeypatch: pytest.MonkeyPatch, forgotten: None
 ) -> None:
-    crystal = pack([from_atoms(bulk("Cu"))])
+    crystal = pack_frames([from_atoms(bulk("Cu"))])
     network = small()
     for potential, batch, reason in (
         (Morse(), waters(), "only learned"),
         (network, crystal, "without a cell"),
-        (network, pack([]), "small molecules"),
+        (network, pack_frames([]), "small molecules"),
     ):
         found, why = compiled_for(potential, batch)
         assert found is potential
         assert why is not None
         assert reason in why
     with pytest.raises(InputError, match="got Cu"):
-        compiled_for(network, pack([replace(crystal.frame(0), pbc=(False,) * 3)]))
-    monkeypatch.setattr(compiling.shutil, "which", lambda _: None)
+        compiled_for(
+            network, pack_frames([replace(crystal.frame(0), pbc=(False,) * 3)])
+        )
+    monkeypatch.setattr(compilation.shutil, "which", lambda _: None)
     assert "C++ compiler" in str(compiled_for(network, waters())[1])
 
 
@@ -128,12 +132,12 @@ def test_code_that_strays_is_not_used(
     monkeypatch: pytest.MonkeyPatch, forgotten: None
 ) -> None:
     def frozen(
-        function: compiling.Code, example: list[object], **_: object
-    ) -> compiling.Code:
+        function: compilation.Code, example: list[object], **_: object
+    ) -> compilation.Code:
         said = function(*example)  # a network that looks at the positions while traced
         return lambda *_: said
 
-    monkeypatch.setattr(compiled, "compiled", frozen)
+    monkeypatch.setattr(compiled, "compile_function", frozen)
     found, why = compiled_for(small(), waters())
     assert not isinstance(found, CompiledPotential)
     assert "strays" in str(why)

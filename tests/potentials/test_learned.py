@@ -9,12 +9,16 @@ from ase.build import molecule
 
 import alloop.potentials.learned as learned
 from alloop.core.atoms import from_atoms
-from alloop.core.batch import pack
+from alloop.core.batch import pack_frames
 from alloop.core.errors import InputError
 from alloop.core.frame import Frame
-from alloop.models.checkpoint import dumps, identity, loads
+from alloop.models.checkpoint import (
+    checkpoint_from_bytes,
+    checkpoint_to_bytes,
+    content_id,
+)
 from alloop.models.graph import to_graph
-from alloop.models.network import Network, build
+from alloop.models.network import Network, build_network
 from alloop.potentials.learned import LearnedPotential, Storable, from_checkpoint
 from alloop.potentials.repulsion import Zbl
 from alloop.testing import check_potential, check_rotation
@@ -35,7 +39,7 @@ every_network = pytest.mark.parametrize("kind", sorted(SMALL))
 def lively(kind: str, dtype: torch.dtype = torch.float64) -> Network:
     """Random weights larger than at birth: curved enough to break a law."""
     settings = SMALL[kind] | {"channels": 12, "cutoff": 4.0}
-    network = build(kind, settings, 5, dtype)
+    network = build_network(kind, settings, 5, dtype)
     with torch.no_grad():
         for weight in network.parameters():
             weight.mul_(GAIN[kind])
@@ -82,7 +86,7 @@ def test_stress_is_the_slope_of_the_energy_under_strain(kind: str) -> None:
     water.set_cell(water.cell + 0.2 * np.eye(3, k=-1), scale_atoms=False)
     water.positions[1] = water.positions[0] + [0.0, 0.5, 0.3]  # repulsion too
     potential = LearnedPotential(lively(kind), REFERENCES, 0.7, repulsion=Zbl())
-    (found,) = potential.predict(pack([from_atoms(water)])).stress
+    (found,) = potential.predict(pack_frames([from_atoms(water)])).stress
     step = 1e-5
     for place, (a, b) in enumerate([(0, 0), (1, 1), (2, 2), (1, 2), (0, 2), (0, 1)]):
         energies = []
@@ -93,7 +97,7 @@ def test_stress_is_the_slope_of_the_energy_under_strain(kind: str) -> None:
             moved = water.copy()
             moved.set_cell(water.cell @ (np.eye(3) + strain), scale_atoms=True)
             batch = replace(
-                pack([from_atoms(water)]),  # not rounded, as a frame would be
+                pack_frames([from_atoms(water)]),  # not rounded, as a frame would be
                 positions=moved.positions,
                 cells=moved.cell.array[None],
             )
@@ -106,8 +110,8 @@ def test_only_cells_have_a_stress() -> None:
     potential = LearnedPotential(lively("painn"), REFERENCES)
     free, slab, cell = (molecule("H2O", cell=[4.0, 4.5, 5.0]) for _ in range(3))
     slab.pbc, cell.pbc = [True, True, False], True
-    assert potential.predict(pack([from_atoms(free)])).stress is None
-    mixed = potential.predict(pack([from_atoms(x) for x in (free, slab, cell)]))
+    assert potential.predict(pack_frames([from_atoms(free)])).stress is None
+    mixed = potential.predict(pack_frames([from_atoms(x) for x in (free, slab, cell)]))
     assert mixed.stress is not None
     assert np.isnan(mixed.stress[:2]).all()
     assert np.isfinite(mixed.stress[2]).all()
@@ -115,13 +119,13 @@ def test_only_cells_have_a_stress() -> None:
 
 @every_network
 def test_the_random_networks_of_these_tests_are_no_constants(kind: str) -> None:
-    said = LearnedPotential(lively(kind), REFERENCES).predict(pack(MOLECULES))
+    said = LearnedPotential(lively(kind), REFERENCES).predict(pack_frames(MOLECULES))
     assert np.abs(said.forces).mean() > 0.02
 
 
 def test_energies_are_scaled_and_get_references_in_double_precision() -> None:
     network = lively("painn", torch.float32)
-    batch = pack(MOLECULES)
+    batch = pack_frames(MOLECULES)
     raw = network(to_graph(batch, network.cutoff)).energies.detach().numpy()
     references = {z: 1e9 * e for z, e in REFERENCES.items()}
     plain = LearnedPotential(network, dict.fromkeys(REFERENCES, 0.0), 3.0)
@@ -140,22 +144,22 @@ def test_energies_are_scaled_and_get_references_in_double_precision() -> None:
 def test_an_element_that_was_not_trained_on_is_refused_by_name() -> None:
     potential = LearnedPotential(lively("painn"), {1: 0.0, 8: 0.0})
     with pytest.raises(InputError, match=r"trained on \(H, O\), got C; train it"):
-        potential.predict(pack(MOLECULES))
+        potential.predict(pack_frames(MOLECULES))
     heavy = Frame(np.array([118, 1]), np.eye(2, 3))
     with pytest.raises(InputError, match="got Og"):
-        potential.predict(pack([heavy]))
+        potential.predict(pack_frames([heavy]))
 
 
 @every_network
 def test_a_checkpoint_brings_the_same_bits_back(kind: str) -> None:
     potential = LearnedPotential(lively(kind, torch.float32), REFERENCES, 0.3)
     checkpoint = potential.checkpoint()
-    again = from_checkpoint(loads(dumps(checkpoint)))
+    again = from_checkpoint(checkpoint_from_bytes(checkpoint_to_bytes(checkpoint)))
     assert isinstance(again, Storable)
     assert again.references == potential.references
     assert again.scale == 0.3
-    assert identity(again.checkpoint()) == identity(checkpoint)
-    batch = pack(MOLECULES)
+    assert content_id(again.checkpoint()) == content_id(checkpoint)
+    batch = pack_frames(MOLECULES)
     one = potential.predict(batch, descriptors=True)
     two = again.predict(batch, descriptors=True)
     np.testing.assert_array_equal(one.energies, two.energies)
@@ -168,31 +172,33 @@ def test_a_checkpoint_brings_the_same_bits_back(kind: str) -> None:
 def test_the_network_inside_is_out_of_reach_and_its_copy_can_be_trained() -> None:
     network = lively("painn")
     potential = LearnedPotential(network, REFERENCES)
-    before = potential.predict(pack(MOLECULES)).energies
+    before = potential.predict(pack_frames(MOLECULES)).energies
     for copy in (network, potential.network):
         assert all(weight.requires_grad for weight in copy.parameters())
         with torch.no_grad():
             next(copy.parameters()).add_(1.0)
-    np.testing.assert_array_equal(potential.predict(pack(MOLECULES)).energies, before)
+    np.testing.assert_array_equal(
+        potential.predict(pack_frames(MOLECULES)).energies, before
+    )
 
 
 def test_large_batches_go_in_whole_frames(monkeypatch: pytest.MonkeyPatch) -> None:
     potential = LearnedPotential(lively("painn"), REFERENCES)
     molecules = frames(*["H2O", "CH3CH2OH", "H2O", "CH3OH"] * 3)
-    whole = potential.predict(pack(molecules), descriptors=True)
+    whole = potential.predict(pack_frames(molecules), descriptors=True)
     monkeypatch.setattr(learned, "CHUNK", 8)
-    parts = potential.predict(pack(molecules), descriptors=True)
-    again = potential.predict(pack(molecules), descriptors=True)
+    parts = potential.predict(pack_frames(molecules), descriptors=True)
+    again = potential.predict(pack_frames(molecules), descriptors=True)
     np.testing.assert_allclose(parts.energies, whole.energies, rtol=1e-12)
     np.testing.assert_allclose(parts.forces, whole.forces, atol=1e-10)
     assert parts.descriptors is not None
-    assert parts.descriptors.shape == (len(pack(molecules).numbers), 12)
+    assert parts.descriptors.shape == (len(pack_frames(molecules).numbers), 12)
     np.testing.assert_array_equal(parts.forces, again.forces)
 
 
 def test_no_frames_give_no_predictions() -> None:
     said = LearnedPotential(lively("painn"), REFERENCES).predict(
-        pack([]), descriptors=True
+        pack_frames([]), descriptors=True
     )
     assert said.energies.shape == (0,)
     assert said.forces.shape == (0, 3)

@@ -8,12 +8,12 @@ from scipy import constants, integrate
 
 from alloop.config.potentials import Painn
 from alloop.core.atoms import from_atoms
-from alloop.core.batch import pack
+from alloop.core.batch import pack_frames
 from alloop.core.errors import InputError
 from alloop.core.frame import Frame
 from alloop.core.records import LabelSet, TrainingData
 from alloop.core.units import Floats
-from alloop.models.network import build
+from alloop.models.network import build_network
 from alloop.potentials.analytic import Morse
 from alloop.potentials.compiled import compiled_for
 from alloop.potentials.learned import LearnedPotential, from_checkpoint
@@ -21,7 +21,7 @@ from alloop.potentials.repulsion import ZBL, Zbl, repulsion
 from alloop.testing import check_potential
 from alloop.training.asteroid import standard_stages
 from alloop.training.schedule import Schedule
-from alloop.training.staged import StagedTrainer
+from alloop.training.staged_trainer import StagedTrainer
 from tests.models.kinds import SMALL
 
 FREE = Zbl(reach=1e6, hydrogen=1e6)  # nowhere near its end
@@ -63,7 +63,7 @@ def published(one: int, other: int, r: float) -> float:
 def test_energies_are_those_of_the_published_formula(
     one: int, other: int, r: float
 ) -> None:
-    said = FREE.predict(pack([dimer(one, other, r)])).energies[0]
+    said = FREE.predict(pack_frames([dimer(one, other, r)])).energies[0]
     assert said == pytest.approx(published(one, other, r), rel=1e-6)
 
 
@@ -74,19 +74,19 @@ def test_it_keeps_the_laws_of_a_potential() -> None:
 def test_it_ends_before_bonds_with_two_continuous_derivatives() -> None:
     end = Zbl().hydrogen * (covalent_radii[1] + covalent_radii[8])
     gaps = np.array([1e-2, 1e-3])  # Å
-    inside = Zbl().predict(pack([dimer(8, 1, end - gap) for gap in gaps]))
+    inside = Zbl().predict(pack_frames([dimer(8, 1, end - gap) for gap in gaps]))
     forces = inside.forces[1::2, 2]
     assert inside.energies[0] / inside.energies[1] == pytest.approx(1e3, rel=0.1)
     assert forces[0] / forces[1] == pytest.approx(1e2, rel=0.1)  # so it ends as gap³
     for name in ("H2O", "N2", "C2H2", "LiH", "HF", "H2", "C6H6", "CO"):
-        said = Zbl().predict(pack([from_atoms(molecule(name))]))
+        said = Zbl().predict(pack_frames([from_atoms(molecule(name))]))
         assert not said.energies.any()
         assert not said.forces.any()
 
 
 def test_it_only_ever_pushes() -> None:
     distances = np.linspace(0.05, 0.77, 200)
-    said = Zbl().predict(pack([dimer(8, 1, r) for r in distances]))
+    said = Zbl().predict(pack_frames([dimer(8, 1, r) for r in distances]))
     assert (said.forces[1::2, 2] > 0.0).all()
     assert (np.diff(said.forces[1::2, 2]) < 0.0).all()  # the closer the harder
     work = -integrate.trapezoid(said.forces[1::2, 2], distances)
@@ -95,8 +95,8 @@ def test_it_only_ever_pushes() -> None:
 
 def test_atoms_meet_their_images_in_a_cell() -> None:
     crystal = bulk("Ne", cubic=True, a=1.2)
-    once = Zbl().predict(pack([from_atoms(crystal)]))
-    more = Zbl().predict(pack([from_atoms(crystal.repeat((2, 1, 1)))]))
+    once = Zbl().predict(pack_frames([from_atoms(crystal)]))
+    more = Zbl().predict(pack_frames([from_atoms(crystal.repeat((2, 1, 1)))]))
     assert once.energies[0] > 1.0
     assert more.energies[0] == pytest.approx(2 * once.energies[0], rel=1e-12)
     assert more.stress is not None
@@ -105,11 +105,11 @@ def test_atoms_meet_their_images_in_a_cell() -> None:
 
 
 def test_it_lies_under_a_network_compiled_or_not() -> None:
-    network = build("egnn", {"channels": 8, "layers": 1})
+    network = build_network("egnn", {"channels": 8, "layers": 1})
     references = {1: 0.0, 6: 0.0, 8: 0.0}
     alone = LearnedPotential(network, references)
     above = LearnedPotential(network, references, repulsion=Zbl())
-    batch = pack(crowded())
+    batch = pack_frames(crowded())
     known, plain = Zbl().predict(batch), alone.predict(batch)
     said = above.predict(batch)
     np.testing.assert_allclose(said.energies, plain.energies + known.energies)
@@ -120,7 +120,7 @@ def test_it_lies_under_a_network_compiled_or_not() -> None:
 
 
 def test_a_checkpoint_tells_of_it_and_older_ones_have_none() -> None:
-    network = build("egnn", {"channels": 8, "layers": 1})
+    network = build_network("egnn", {"channels": 8, "layers": 1})
     above = LearnedPotential(network, {1: 0.0}, repulsion=Zbl(0.6, 0.7)).checkpoint()
     alone = LearnedPotential(network, {1: 0.0}).checkpoint()
     assert from_checkpoint(above).repulsion == Zbl(0.6, 0.7)
@@ -139,7 +139,7 @@ def labels_of_water() -> LabelSet:
         atoms = molecule("H2O")
         atoms.positions += rng.normal(0.0, 0.02, (3, 3))
         made.append(from_atoms(atoms))
-    batch = pack(made)
+    batch = pack_frames(made)
     said = Morse().predict(batch)
     return LabelSet(batch, said.energies, said.forces)
 
@@ -153,14 +153,14 @@ def closing(potential: LearnedPotential) -> Floats:
     for r in (0.3, 0.4, 0.5, 0.6, 0.65, 0.7):
         atoms.positions[1] = atoms.positions[0] + r * unit
         moved.append(from_atoms(atoms))
-    said = potential.predict(pack(moved)).forces.reshape(-1, 3, 3)
+    said = potential.predict(pack_frames(moved)).forces.reshape(-1, 3, 3)
     pushes: Floats = said[:, 1] @ unit
     return pushes
 
 
 def trained(kind: str, repulsion: Zbl | None) -> LearnedPotential:
     """A network of this kind after a short training on water."""
-    none = LabelSet(pack([]), np.zeros(0), np.zeros((0, 3)))
+    none = LabelSet(pack_frames([]), np.zeros(0), np.zeros((0, 3)))
     data = TrainingData(none, labels_of_water())
     stages = standard_stages(15, Schedule(compile=False))
     trainer = StagedTrainer(kind, SMALL[kind], stages, repulsion=repulsion)
@@ -182,7 +182,7 @@ def test_where_labels_are_the_network_is_as_it_would_be_alone() -> None:
 
 
 def test_a_network_learns_what_repulsion_leaves_of_close_labels() -> None:
-    batch = pack([dimer(8, 1, r) for r in np.linspace(0.55, 1.2, 30)])
+    batch = pack_frames([dimer(8, 1, r) for r in np.linspace(0.55, 1.2, 30)])
     wide = Zbl(hydrogen=1.0)
     said = wide.predict(batch)  # labels that are nothing but repulsion
     labels = LabelSet(batch, said.energies - 2055.4, said.forces)

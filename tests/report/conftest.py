@@ -11,9 +11,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from alloop.core.cost import fit
 from alloop.core.frame import Frame
-from alloop.core.levels import level
+from alloop.core.label_cost import fit_cost
+from alloop.core.levels import make_level
 from alloop.core.records import (
     Candidate,
     Failure,
@@ -22,17 +22,17 @@ from alloop.core.records import (
     Unlabelled,
     Walker,
 )
-from alloop.core.seeds import stream
+from alloop.core.seeds import random_stream
 from alloop.core.units import Floats
+from alloop.history.reader import History, JournalEntry
 from alloop.loop import events as e
-from alloop.loop.history import Entry, History
-from alloop.loop.learning import absorb, ask
 from alloop.loop.policy import decide
-from alloop.loop.rules import Budget, Examining, Exploring, Rules, Seeding
+from alloop.loop.reducer import apply_commands, apply_event
+from alloop.loop.rules import Budget, Examining, ExploreRules, Rules, SeedRules
 from alloop.loop.state import LoopState
 
-CHEAP = level("pyscf", {"method": "hf", "basis": "sto-3g", "title": "HF/STO-3G"})
-EXPENSIVE = level(
+CHEAP = make_level("pyscf", {"method": "hf", "basis": "sto-3g", "title": "HF/STO-3G"})
+EXPENSIVE = make_level(
     "pyscf", {"method": "ccsd(t)", "basis": "cc-pvdz", "title": "CCSD(T)/cc-pVDZ"}
 )
 LEVELS = {"cheap": CHEAP, "expensive": EXPENSIVE}
@@ -46,8 +46,8 @@ WATER = Frame(
 )
 RULES = Rules(
     budget=Budget(cheap=60, expensive=16),
-    seeding=Seeding(cheap=20, expensive=6, test=12, per_walker=3),
-    exploring=Exploring(walkers=4, steps=100, batch=2, piece=100),
+    seeding=SeedRules(cheap=20, expensive=6, test=12, per_walker=3),
+    exploring=ExploreRules(walkers=4, steps=100, batch=2, piece=100),
     every=5,
     control=0.4,
 )
@@ -126,9 +126,9 @@ class Synthetic:
 
     def history(self, opened: e.Opened, turns: int | None = None) -> History:
         """Run until the end, or until so many turns are committed."""
-        entries: list[Entry] = []
+        entries: list[JournalEntry] = []
         for state, turn in self.turns(opened):
-            entries.append(Entry(len(entries), self._now(turn.event), turn))
+            entries.append(JournalEntry(len(entries), self._now(turn.event), turn))
             if len(entries) == turns or state.finished:
                 break
         return history_of(entries, self.rules)
@@ -137,12 +137,12 @@ class Synthetic:
         """State and turn after each commit, for ever."""
         state, event = LoopState(), opened
         while True:
-            seen = absorb(state, event)
+            seen = apply_event(state, event)
             commands = decide(seen, event, self.rules)
             for command in commands:
                 if isinstance(command, e.LabelFrame):
                     self.frames[command.frame.id] = command.frame
-            state = ask(seen, commands)
+            state = apply_commands(seen, commands)
             yield state, e.Turn(event, commands)
             if state.finished or not state.open:
                 return
@@ -156,7 +156,7 @@ class Synthetic:
             case e.Prepare():
                 return self._prepare(command)
             case e.Sample():
-                rng = stream(1, command.name)
+                rng = random_stream(1, command.name)
                 frames = tuple(
                     displaced(command.walker.frame, rng, 0.04)
                     for _ in range(command.frames)
@@ -202,13 +202,13 @@ class Synthetic:
 
     def _price(self, command: e.Price) -> e.Priced:
         costs = {
-            each.id: fit(each, [x for x in self.labels if x[1].level == each.id])
+            each.id: fit_cost(each, [x for x in self.labels if x[1].level == each.id])
             for each in LEVELS.values()
         }
         return e.Priced(command.name, costs)
 
     def _prepare(self, command: e.Prepare) -> e.Prepared:
-        rng = stream(1, command.name)
+        rng = random_stream(1, command.name)
         walkers = tuple(
             Walker(1000 + i, command.molecule, command.frame, np.zeros((3, 3)))
             for i in range(command.walkers)
@@ -227,7 +227,7 @@ class Synthetic:
     def predict(self, frame: Frame, generation: int) -> tuple[float, Floats, float]:
         """Energy, forces and surprise of a frame by a generation."""
         away = float(np.abs(springs(frame)[0] + 2000.0))
-        rng = stream(generation, frame.id)
+        rng = random_stream(generation, frame.id)
         noise = rng.standard_normal((len(frame), 3))
         energy, forces = springs(frame)
         error = self.quality * (0.02 + 0.3 * away) / generation
@@ -245,7 +245,7 @@ class Synthetic:
 
     def _examined(self, command: e.Examine, walker: Walker) -> Walker:
         """The first walker is stopped in the second piece."""
-        rng = stream(command.number, f"{command.name}/{walker.index}")
+        rng = random_stream(command.number, f"{command.name}/{walker.index}")
         stopped = "force" if walker.index == 0 and command.piece else None
         frame = displaced(WATER, rng, 0.05)
         step = walker.step + command.steps
@@ -269,7 +269,7 @@ class Synthetic:
         found: list[Candidate] = []
         walkers = []
         for walker in command.walkers:
-            rng = stream(command.round, f"walk/{walker.index}")
+            rng = random_stream(command.round, f"walk/{walker.index}")
             frames = [displaced(WATER, rng, 0.03 * (1 + i % 3)) for i in range(10)]
             for step, frame in enumerate(frames):
                 energy, forces, surprise = self.predict(frame, command.generation)
@@ -361,7 +361,7 @@ def config_of(rules: Rules) -> str:
     )
 
 
-def history_of(entries: list[Entry], rules: Rules = RULES) -> History:
+def history_of(entries: list[JournalEntry], rules: Rules = RULES) -> History:
     """A history of these entries, as if read from a store."""
     attrs = {
         "name": "springs",
@@ -378,7 +378,7 @@ def history_of(entries: list[Entry], rules: Rules = RULES) -> History:
             for key, each in LEVELS.items()
         },
     }
-    return History.of(Path("runs/springs.zarr"), attrs, tuple(entries))
+    return History.from_entries(Path("runs/springs.zarr"), attrs, tuple(entries))
 
 
 def opening() -> e.Opened:

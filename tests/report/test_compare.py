@@ -6,12 +6,12 @@ from math import log
 import pytest
 
 from alloop.loop import events as e
-from alloop.report.compare import compare, comparisons
-from alloop.report.facts import generations
+from alloop.report.analysis.comparison import compare_control, compare_controls
+from alloop.report.analysis.summary_facts import generation_facts
 
 
 def test_a_better_campaign_beats_its_control(finished, control):
-    found = compare(finished, "random", control)
+    found = compare_control(finished, "random", control)
     assert found.gain > 0.3
     assert found.certain
     assert found.sentence.startswith("The campaign beat random selection: ")
@@ -19,7 +19,7 @@ def test_a_better_campaign_beats_its_control(finished, control):
 
 
 def test_a_worse_campaign_says_that_it_did_not_win(finished, control):
-    found = compare(control, "standard", finished)
+    found = compare_control(control, "standard", finished)
     ours = 1e3 * control.state.errors[-1]
     theirs = 1e3 * finished.state.errors[-1]
     assert found.sentence.startswith(
@@ -28,7 +28,7 @@ def test_a_worse_campaign_says_that_it_did_not_win(finished, control):
 
 
 def test_equal_campaigns_differ_by_noise(finished):
-    found = compare(finished, "random", finished)
+    found = compare_control(finished, "random", finished)
     assert found.gain == 0.0
     assert not found.certain
     assert "within the noise of 12 frames" in found.sentence
@@ -36,10 +36,10 @@ def test_equal_campaigns_differ_by_noise(finished):
 
 def test_a_control_is_judged_at_equal_label_cost(finished, remade, control):
     young = remade(_until(finished, generation=2))
-    found = compare(young, "random", control)
-    assert found.theirs.generation == 2 < generations(control)[-1].generation
+    found = compare_control(young, "random", control)
+    assert found.theirs.generation == 2 < generation_facts(control)[-1].generation
     ours = found.ours.label_cost
-    apart = [abs(log(each.label_cost / ours)) for each in generations(control)]
+    apart = [abs(log(each.label_cost / ours)) for each in generation_facts(control)]
     assert abs(log(found.theirs.label_cost / ours)) == min(apart)
 
 
@@ -50,8 +50,8 @@ def test_nothing_is_compared_without_tests(finished, remade):
             for entry in finished.entries
         ]
     )
-    assert compare(finished, "random", untested) is None
-    assert comparisons(untested, {"random": finished}) == ()
+    assert compare_control(finished, "random", untested) is None
+    assert compare_controls(untested, {"random": finished}) == ()
 
 
 def test_other_test_frames_are_pointed_out(finished, remade, control):
@@ -59,7 +59,7 @@ def test_other_test_frames_are_pointed_out(finished, remade, control):
         replace(entry, turn=replace(entry.turn, event=_halved(entry.turn.event)))
         for entry in control.entries
     ]
-    found = compare(finished, "random", remade(entries))
+    found = compare_control(finished, "random", remade(entries))
     assert found.noise is None
     assert "tested on different frames" in found.sentence
 

@@ -7,23 +7,23 @@ import pytest
 
 from alloop.core.records import Label
 from alloop.loop import events as e
-from alloop.report.agreement import biases, parity
-from alloop.report.evidence import (
-    Point,
-    points,
-    rankings,
-    verdict,
+from alloop.report.analysis.explorations import explorations
+from alloop.report.analysis.parity import bias_data, parity_data
+from alloop.report.analysis.proposals import first_proposals
+from alloop.report.analysis.uncertainty import (
+    ErrorPoint,
+    error_points,
+    rank_correlations,
+    threshold_verdict,
 )
-from alloop.report.explorations import explorations
-from alloop.report.proposals import proposals
 
 
 def _points_of(history):
-    return points(history, explorations(history))
+    return error_points(history, explorations(history))
 
 
 def _biases(history):
-    return biases(history, explorations(history))
+    return bias_data(history, explorations(history))
 
 
 def test_every_test_frame_and_every_labelled_proposal_is_a_point(finished):
@@ -37,7 +37,7 @@ def test_every_test_frame_and_every_labelled_proposal_is_a_point(finished):
 
 def test_the_error_of_a_point_is_the_largest_force_error_on_an_atom(finished):
     point = next(x for x in _points_of(finished) if x.group == "chosen")
-    candidate = next(proposals(finished, {point.frame})).candidate
+    candidate = next(first_proposals(finished, {point.frame})).candidate
     level = finished.opened.levels["expensive"]
     label = finished.ledger.labels[level, point.frame]
     assert isinstance(label, Label)
@@ -51,7 +51,7 @@ def test_the_error_of_a_point_is_the_largest_force_error_on_an_atom(finished):
 
 def test_proposals_know_the_generation_that_made_them(finished):
     asked = {x.frame.id for x in finished.chronicle.told}
-    found = list(proposals(finished, asked))
+    found = list(first_proposals(finished, asked))
     assert {x.generation for x in found} == {1, 2}
     assert {x.round for x in found} == {1, 2}
     assert all(x.candidate.origin == "control" for x in found if x.control)
@@ -64,20 +64,22 @@ def test_a_tenth_of_the_test_frames_is_bad_by_definition(finished):
 
 def _points(group, pairs, threshold=None, limit=None):
     return [
-        Point(str(i), group, 1, s, x, threshold, None if limit is None else x > limit)
+        ErrorPoint(
+            str(i), group, 1, s, x, threshold, None if limit is None else x > limit
+        )
         for i, (s, x) in enumerate(pairs)
     ]
 
 
 def test_a_perfect_ranking_is_called_perfect():
     pairs = [(float(i), float(i**2)) for i in range(20)]
-    test, *_ = rankings(_points("test", pairs, limit=300.0))
+    test, *_ = rank_correlations(_points("test", pairs, limit=300.0))
     assert (test.n, test.spearman, test.auroc) == (20, pytest.approx(1.0), 1.0)
 
 
 def test_nothing_is_said_of_too_few_frames():
     pairs = [(float(i), float(i)) for i in range(9)]
-    test, _, control, _ = rankings(_points("test", pairs))
+    test, _, control, _ = rank_correlations(_points("test", pairs))
     assert test.n == 9
     assert np.isnan(test.spearman)
     assert control.n == 0
@@ -85,7 +87,7 @@ def test_nothing_is_said_of_too_few_frames():
 
 def test_frames_without_a_surprise_are_not_ranked():
     pairs = [(float("nan"), 1.0)] * 12
-    test, *_ = rankings(_points("test", pairs))
+    test, *_ = rank_correlations(_points("test", pairs))
     assert test.n == 0
 
 
@@ -93,13 +95,13 @@ def test_hits_and_misses_are_counted_on_control_frames_alone():
     pairs = [(2.0, 2.0), (0.5, 3.0), (2.0, 0.1), (0.5, 0.1), (0.4, 0.2)]
     control = _points("control", pairs, threshold=1.0, limit=1.0)
     chosen = _points("chosen", [(9.0, 5.3)], threshold=1.0, limit=1.0)
-    said = verdict([*control, *chosen])
+    said = threshold_verdict([*control, *chosen])
     assert (said.hits, said.misses, said.false_alarms, said.quiet) == (1, 1, 1, 2)
     assert said.enrichment == pytest.approx(5.3 / np.mean([2.0, 3.0, 0.1, 0.1, 0.2]))
 
 
 def test_without_a_threshold_there_are_no_hits():
-    assert verdict(_points("control", [(1.0, 1.0)], limit=0.5)).n == 0
+    assert threshold_verdict(_points("control", [(1.0, 1.0)], limit=0.5)).n == 0
 
 
 def test_bias_is_that_of_training_where_it_is_known(finished):
@@ -136,7 +138,7 @@ def test_levels_are_compared_on_frames_that_have_both_labels(finished):
 
 
 def test_parity_repeats_the_errors_of_the_evaluation(finished):
-    found, test = parity(finished), finished.trained()[-1].evaluation
+    found, test = parity_data(finished), finished.trained()[-1].evaluation
     label, model = found.forces
     assert np.abs(model - label).mean() == pytest.approx(test.force_mae)
     assert np.sqrt(((model - label) ** 2).mean()) == pytest.approx(test.force_rmse)

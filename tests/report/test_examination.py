@@ -8,20 +8,24 @@ import pytest
 from rich.console import Console
 
 from alloop.core.records import Failure, Unlabelled
+from alloop.history.label_entries import label_entries
 from alloop.loop import events as e
-from alloop.loop.told import told
-from alloop.report.compare import compare
-from alloop.report.error_groups import error_groups
-from alloop.report.examination import examination, sentences, threshold_sentences
-from alloop.report.html import render
-from alloop.report.live import Live
-from alloop.report.status import status
-from alloop.report.story import why
-from alloop.report.summary import end_table, headline
+from alloop.report.analysis.comparison import compare_control
+from alloop.report.analysis.error_groups import error_groups
+from alloop.report.analysis.examination import (
+    examination,
+    examination_sentences,
+    threshold_sentences,
+)
+from alloop.report.sections.page import render_report
+from alloop.report.status import campaign_status
+from alloop.report.text.frame_text import frame_story
+from alloop.report.text.live import LiveDisplay
+from alloop.report.text.summary import end_table, headline
 
 
 def _papers(history):
-    return [x for x in told(history) if x.purpose == "examination"]
+    return [x for x in label_entries(history) if x.purpose == "examination"]
 
 
 def test_errors_are_those_of_predictions_made_before_the_labels(examined):
@@ -46,7 +50,7 @@ def test_molecules_and_elements_are_judged_by_the_examination(examined):
     assert (groups.where, groups.frames) == ("the final examination", 11)
     assert groups.molecules[0].mae == pytest.approx(found.errors.force_mae)
     assert groups.molecules[0].energy_mae == pytest.approx(found.errors.energy_spread)
-    page = render(examined)
+    page = render_report(examined)
     assert "of the final examination, the worst first" in page
     assert 'href="#shape-square"' in page
 
@@ -55,7 +59,7 @@ def test_those_who_were_stopped_are_a_result(examined):
     found = examination(examined)
     assert (found.walkers, dict(found.stopped), found.wanted) == (6, {"force": 1}, 12)
     assert "1 of the 6 walkers of the examination were stopped (1 force)" in " ".join(
-        sentences(examined)
+        examination_sentences(examined)
     )
 
 
@@ -118,12 +122,12 @@ def _refused(event, frame):
 def test_summary_status_and_table_lead_with_the_examination(examined):
     found, lines = examination(examined), headline(examined)
     mae = f"{1e3 * found.errors.force_mae:.3g}"
-    places = [lines.index(x) for x in sentences(examined)]
+    places = [lines.index(x) for x in examination_sentences(examined)]
     frozen = next(i for i, x in enumerate(lines) if "frozen validation set" in x)
     assert min(places) == 1
     assert max(places) < frozen
     assert mae in lines[1]
-    told_ = status(examined)
+    told_ = campaign_status(examined)
     assert told_["examination"]["force_mae"] == found.errors.force_mae
     assert told_["examination"]["alarms"] == found.alarms
     assert told_["best"] == found.generation
@@ -134,13 +138,13 @@ def test_summary_status_and_table_lead_with_the_examination(examined):
 
 def test_without_an_examination_nothing_is_made_up(finished):
     assert examination(finished) is None
-    assert list(sentences(finished)) == []
-    assert status(finished)["examination"] is None
+    assert list(examination_sentences(finished)) == []
+    assert campaign_status(finished)["examination"] is None
 
 
 def test_why_tells_what_a_frame_was_for(examined):
     frame = _papers(examined)[0].frame.id
-    text = "\n".join(why(examined, frame))
+    text = "\n".join(frame_story(examined, frame))
     assert "final examination 1 of generation 3" in text
     assert "was wrong by" in text
     assert "taught" not in text
@@ -149,7 +153,7 @@ def test_why_tells_what_a_frame_was_for(examined):
 def test_the_live_display_shows_it_as_labels_come(examined, rules):
     console = Console(file=io.StringIO(), width=200)
     state = examined.state
-    with Live("springs", rules, console) as live:
+    with LiveDisplay("springs", rules, console) as live:
         for entry in examined.entries:
             live.observe(state, entry.turn)
     found = examination(examined)
@@ -185,6 +189,6 @@ def test_the_last_generation_is_not_taken_where_it_is_worse(examined, remade):
 
 
 def test_a_control_is_compared_on_the_examination_first(examined):
-    found = compare(examined, "random", examined)
+    found = compare_control(examined, "random", examined)
     assert [x.n for x in found.duels] == [11, 12]
     assert not found.certain

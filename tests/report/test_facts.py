@@ -6,21 +6,21 @@ import pytest
 
 from alloop.core.records import Failure
 from alloop.loop import events as e
-from alloop.report.facts import (
-    foretell,
-    generations,
+from alloop.report.analysis.summary_facts import (
+    config_value,
+    generation_facts,
     is_single,
-    kinds,
-    made,
+    label_tallies,
+    level_title,
+    predict_seconds_left,
     rounds_left,
-    setting,
+    task_kinds,
     time_left,
-    title,
 )
 
 
 def test_labels_are_counted_by_kind_and_by_how_they_ended(finished):
-    cheap, expensive, test = made(finished)
+    cheap, expensive, test = label_tallies(finished)
     assert (cheap.kind, expensive.kind, test.kind) == (
         "cheap",
         "expensive",
@@ -34,14 +34,14 @@ def test_labels_are_counted_by_kind_and_by_how_they_ended(finished):
 
 
 def test_prices_are_those_of_good_labels_and_spending_counts_failures(finished):
-    cheap, expensive, _ = made(finished)
+    cheap, expensive, _ = label_tallies(finished)
     assert cheap.price == pytest.approx(0.5)
     assert expensive.price == pytest.approx(4.0)
     assert cheap.cpu_seconds == pytest.approx(0.5 * 60)
 
 
 def test_cached_labels_cost_nothing_here_but_keep_their_price(control):
-    cheap, expensive, _ = made(control)
+    cheap, expensive, _ = label_tallies(control)
     assert expensive.cached > 0
     paid = expensive.good - expensive.cached
     assert expensive.cpu_seconds == pytest.approx(4.0 * paid)
@@ -50,12 +50,14 @@ def test_cached_labels_cost_nothing_here_but_keep_their_price(control):
 
 
 def test_generations_say_what_they_learned_from_and_what_it_cost(finished):
-    first, *_, last = generations(finished)
+    first, *_, last = generation_facts(finished)
     assert (first.generation, first.cheap, first.expensive) == (1, 20, 6)
     assert first.label_cost == pytest.approx(20 * 0.5 + 6 * 4.0)
     assert last.expensive == 16
     assert last.label_cost == pytest.approx(60 * 0.5 + 16 * 4.0)
-    assert [x.force_mae for x in generations(finished)] == list(finished.state.errors)
+    assert [x.force_mae for x in generation_facts(finished)] == list(
+        finished.state.errors
+    )
 
 
 def test_cheap_labels_do_not_count_where_a_generation_learned_from_none(
@@ -65,7 +67,7 @@ def test_cheap_labels_do_not_count_where_a_generation_learned_from_none(
         replace(entry, turn=e.Turn(entry.turn.event, _bare(entry.turn.commands)))
         for entry in finished.entries
     ]
-    first, *_ = generations(remade(entries))
+    first, *_ = generation_facts(remade(entries))
     assert first.cheap == 0
     assert first.label_cost == pytest.approx(6 * 4.0)
 
@@ -77,27 +79,27 @@ def _bare(commands):
 
 
 def test_the_levels_have_their_titles(finished):
-    assert title(finished, "cheap") == "HF/STO-3G"
-    assert title(replace(finished, attrs={}), "cheap") == "cheap"
+    assert level_title(finished, "cheap") == "HF/STO-3G"
+    assert level_title(replace(finished, attrs={}), "cheap") == "cheap"
 
 
 def test_the_configuration_in_force_is_asked_for_settings(finished):
-    assert setting(finished, "budget", "cheap") == 60
-    assert setting(finished, "budget", "cheap", "deeper") is None
-    assert setting(finished, "nowhere") is None
+    assert config_value(finished, "budget", "cheap") == 60
+    assert config_value(finished, "budget", "cheap", "deeper") is None
+    assert config_value(finished, "nowhere") is None
     assert not is_single(finished)
 
 
 def test_time_left_comes_from_what_earlier_rounds_took():
-    assert foretell([], 3, 0.0) is None
-    assert foretell([10.0], 3, 20.0) is None
-    assert foretell([0.0, 10.0, 20.0], 3, 24.0) == pytest.approx(3 * 10 - 4)
-    assert foretell([0.0, 10.0], 1, 500.0) == 0.0
+    assert predict_seconds_left([], 3, 0.0) is None
+    assert predict_seconds_left([10.0], 3, 20.0) is None
+    assert predict_seconds_left([0.0, 10.0, 20.0], 3, 24.0) == pytest.approx(3 * 10 - 4)
+    assert predict_seconds_left([0.0, 10.0], 1, 500.0) == 0.0
 
 
 def test_a_pause_between_two_runs_does_not_upset_the_estimate():
     times = [0.0, 10.0, 20.0, 9000.0, 9010.0]
-    assert foretell(times, 2, 9010.0) == pytest.approx(20.0)
+    assert predict_seconds_left(times, 2, 9010.0) == pytest.approx(20.0)
 
 
 def test_rounds_left_obey_budget_and_limit():
@@ -118,7 +120,7 @@ def test_a_finished_campaign_has_no_time_left_and_a_young_one_does_not_know(
 
 def test_open_tasks_are_counted_by_kind(finished, remade):
     state = remade(list(finished.entries[:2])).state
-    assert kinds(state.open.values()) == {
+    assert task_kinds(state.open.values()) == {
         "cheap label": 20,
         "expensive label": 6,
         "preparation": 4,

@@ -4,15 +4,29 @@ import matplotlib
 import numpy as np
 import pytest
 
-from alloop.report.agreement import Biases, Parity
-from alloop.report.evidence import Point
-from alloop.report.figures import agreement, bias, gantt, surprise, thinned
-from alloop.report.gantt import Bar, axis_length, bars, lanes, placed, rounds, shifts
-from alloop.report.sections import surprise as section
+from alloop.report.analysis.parity import BiasData, ParityData
+from alloop.report.analysis.timeline import (
+    TaskBar,
+    axis_length,
+    axis_position,
+    round_starts,
+    run_spans,
+    task_bars,
+    worker_lanes,
+)
+from alloop.report.analysis.uncertainty import ErrorPoint
+from alloop.report.sections.figures import (
+    bias_figure,
+    parity_figure,
+    surprise_figure,
+    thinning_note,
+    timeline_figure,
+)
+from alloop.report.sections.result_sections import surprise_section as section
 
 
 def test_bars_are_the_tasks_of_the_journal(finished):
-    found = bars(finished)
+    found = task_bars(finished)
     assert len(found) == sum(
         getattr(event, "timing", None) is not None
         and event.timing.ended > event.timing.started
@@ -26,56 +40,58 @@ def test_bars_are_the_tasks_of_the_journal(finished):
 
 
 def test_a_pause_between_two_runs_is_cut_out():
-    found = shifts([Bar("MD", "a", 0.0, 10.0), Bar("MD", "b", 7210.0, 7230.0)])
+    found = run_spans(
+        [TaskBar("MD", "a", 0.0, 10.0), TaskBar("MD", "b", 7210.0, 7230.0)]
+    )
     assert [shift.at for shift in found] == [0.0, 10.0]
     assert found[1].paused == "2 h 0 min"
     assert axis_length(found) == 30.0
-    assert placed(7215.0, found) == 15.0
+    assert axis_position(7215.0, found) == 15.0
 
 
 def test_short_gaps_stay():
-    found = shifts([Bar("MD", "a", 0.0, 10.0), Bar("MD", "a", 50.0, 60.0)])
+    found = run_spans([TaskBar("MD", "a", 0.0, 10.0), TaskBar("MD", "a", 50.0, 60.0)])
     assert len(found) == 1
     assert axis_length(found) == 60.0
 
 
 def test_workers_that_follow_each_other_share_a_lane():
-    found = lanes(
+    found = worker_lanes(
         [
-            Bar("MD", "h:1", 0.0, 10.0),
-            Bar("MD", "h:2", 0.0, 20.0),
-            Bar("MD", "h:3", 30.0, 40.0),
+            TaskBar("MD", "h:1", 0.0, 10.0),
+            TaskBar("MD", "h:2", 0.0, 20.0),
+            TaskBar("MD", "h:3", 30.0, 40.0),
         ]
     )
     assert [len(lane.bars) for lane in found] == [2, 1]
 
 
 def test_many_short_tasks_become_few_bars():
-    many = [Bar("MD", "a", 0.1 * i, 0.1 * i + 0.1) for i in range(20_000)]
-    (lane,) = lanes(many)
-    spans = lane.spans(shifts(many))["MD"]
+    many = [TaskBar("MD", "a", 0.1 * i, 0.1 * i + 0.1) for i in range(20_000)]
+    (lane,) = worker_lanes(many)
+    spans = lane.spans(run_spans(many))["MD"]
     assert len(spans) < 1600
     assert sum(length for _, length in spans) == pytest.approx(2000.0)
 
 
 def test_drawing_leaves_the_global_style_alone():
     before = dict(matplotlib.rcParams)
-    gantt([Bar("MD", "a", 0.0, 1.0)])
+    timeline_figure([TaskBar("MD", "a", 0.0, 1.0)])
     assert dict(matplotlib.rcParams) == before
 
 
 def test_a_large_test_set_is_thinned_and_the_caption_says_so():
     rng = np.random.default_rng(0)
     forces = rng.standard_normal(90_000)
-    parity = Parity(1, (np.zeros(2), np.zeros(2)), (forces, forces))
-    assert sum(map(len, agreement(parity))) < 200_000
-    assert "Of the components, one in 46 is drawn." in thinned(parity)
+    parity = ParityData(1, (np.zeros(2), np.zeros(2)), (forces, forces))
+    assert sum(map(len, parity_figure(parity))) < 200_000
+    assert "Of the components, one in 46 is drawn." in thinning_note(parity)
 
 
 def test_of_many_points_the_worst_are_drawn_and_the_caption_says_so():
     rng = np.random.default_rng(3)
     errors = rng.exponential(size=90_000)
-    many = [Point(f"{i:012x}", "chosen", 1, 1.0, x) for i, x in enumerate(errors)]
+    many = [ErrorPoint(f"{i:012x}", "chosen", 1, 1.0, x) for i, x in enumerate(errors)]
     body = section(many).body
     assert 1500 < body.count("<use href=") <= 2000
     assert f'data-f="{many[errors.argmax()].frame[:12]}"' in body
@@ -85,12 +101,12 @@ def test_of_many_points_the_worst_are_drawn_and_the_caption_says_so():
 
 @pytest.mark.parametrize("values", [[0.0, 0.0], [0.1], [1e-9, 10.0]])
 def test_bias_of_any_size_can_be_drawn(values):
-    assert bias(Biases({1: np.array(values)})).startswith("<svg")
+    assert bias_figure(BiasData({1: np.array(values)})).startswith("<svg")
 
 
 def test_many_generations_are_sampled_first_and_last_among_them():
     every = {number: np.array([0.1, 0.2]) for number in range(1, 41)}
-    text = bias(Biases(every))
+    text = bias_figure(BiasData(every))
     assert "generation 1:" in text
     assert "generation 40:" in text
     assert text.count("generation ") < 10
@@ -98,29 +114,29 @@ def test_many_generations_are_sampled_first_and_last_among_them():
 
 def test_negative_surprise_and_an_infinite_threshold_can_be_drawn():
     found = [
-        Point(str(i), "test", 1, surprise=i - 3.0, error=0.1, threshold=np.inf)
+        ErrorPoint(str(i), "test", 1, surprise=i - 3.0, error=0.1, threshold=np.inf)
         for i in range(6)
     ]
-    assert surprise(found).startswith("<svg")
+    assert surprise_figure(found).startswith("<svg")
 
 
 def test_the_chart_of_a_run_names_rounds_and_generations_that_overlap():
     """Training of generation 2 runs beside round 2, on another worker."""
     ran = [
-        Bar("training", "a", 0.0, 9.0, 1),
-        Bar("MD", "b", 9.0, 12.0, 1),
-        Bar("MD", "a", 9.5, 13.0, 1),
-        Bar("training", "a", 13.0, 24.0, 2),
-        Bar("MD", "b", 13.0, 15.0, 2),
+        TaskBar("training", "a", 0.0, 9.0, 1),
+        TaskBar("MD", "b", 9.0, 12.0, 1),
+        TaskBar("MD", "a", 9.5, 13.0, 1),
+        TaskBar("training", "a", 13.0, 24.0, 2),
+        TaskBar("MD", "b", 13.0, 15.0, 2),
     ]
-    assert rounds(ran) == {1: 9.0, 2: 13.0}
-    drawn = "".join(gantt(ran))
+    assert round_starts(ran) == {1: 9.0, 2: 13.0}
+    drawn = "".join(timeline_figure(ran))
     for words in ("round 1", "round 2", "worker 2", "training"):
         assert words in drawn
 
 
 def test_bars_of_a_journal_know_their_round_and_generation(finished):
-    found = bars(finished)
+    found = task_bars(finished)
     numbers = {
         part: {bar.number for bar in found if bar.part == part}
         for part in ("MD", "training", "cheap labels")

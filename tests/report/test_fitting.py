@@ -6,11 +6,11 @@ import re
 import pytest
 from rich.console import Console, RenderableType
 
-from alloop.cli.showing import _labels
-from alloop.report.fitting import FittingTable
-from alloop.report.live import Live
-from alloop.report.status import status
-from alloop.report.summary import end_table
+from alloop.cli.inspect_commands import _label_table
+from alloop.report.status import campaign_status
+from alloop.report.text.fitting_table import FittingTable
+from alloop.report.text.live import LiveDisplay
+from alloop.report.text.summary import end_table
 
 WIDTHS = (40, 50, 60, 72, 88, 120)
 
@@ -28,7 +28,10 @@ def numbers(text: str) -> set[str]:
 
 @pytest.mark.parametrize("width", WIDTHS)
 def test_no_number_is_cut(finished, width):
-    for table in (end_table(finished), _labels(status(finished)["labels"])):
+    for table in (
+        end_table(finished),
+        _label_table(campaign_status(finished)["labels"]),
+    ):
         narrow, wide = rendered(table, width), rendered(table, 200)
         assert "…" not in narrow
         assert numbers(narrow) <= numbers(wide)
@@ -51,7 +54,7 @@ def test_the_live_panel_cuts_no_number(finished, rules, width):
     console = Console(
         file=io.StringIO(), width=width, force_terminal=True, color_system=None
     )
-    live = Live("springs", rules, console, clock=lambda: 5.0)
+    live = LiveDisplay("springs", rules, console, clock=lambda: 5.0)
     live._state = finished.state
     narrow, wide = rendered(live._panel(), width), rendered(live._panel(), 200)
     assert numbers(narrow) <= numbers(wide)

@@ -17,26 +17,26 @@ from alloop.core.atoms import to_atoms
 from alloop.core.errors import InputError
 from alloop.core.frame import Frame
 from alloop.core.records import Failure, Unlabelled, Walker
+from alloop.history.column_rows import tables
+from alloop.history.label_entries import label_entries
+from alloop.history.measured_costs import cpu_seconds_by_part, worker_utilisation
+from alloop.history.reader import CODEC, JournalEntry
 from alloop.loop import events as e
-from alloop.loop.history import CODEC, Entry
-from alloop.loop.prices import by_part, utilisation
-from alloop.loop.rules import Budget, Seeding
-from alloop.loop.tables import tables
-from alloop.loop.told import told
+from alloop.loop.rules import Budget, SeedRules
 from alloop.md.integrate import maxwell_boltzmann
-from alloop.report import figures, frame_cards, walkers
-from alloop.report.descriptor_map import descriptor_map, principal
-from alloop.report.error_groups import error_groups
-from alloop.report.explorations import _temperatures, explorations
-from alloop.report.html import render, write
-from alloop.report.markup import resource
-from alloop.report.methods import about_test_set, snippet
-from alloop.report.sections import learning
-from alloop.report.story import why
-from alloop.report.weaknesses import weak
-from alloop.report.words import duration
+from alloop.report.analysis.descriptor_map import descriptor_map, principal_plane
+from alloop.report.analysis.error_groups import error_groups
+from alloop.report.analysis.explorations import _temperatures, explorations
+from alloop.report.sections import figures, frame_cards, walker_sections
+from alloop.report.sections.markup import resource
+from alloop.report.sections.methods_section import about_test_set, reading_snippet
+from alloop.report.sections.page import render_report, write_report
+from alloop.report.sections.result_sections import learning_section
+from alloop.report.sections.weaknesses import weakness_section
+from alloop.report.text.formatting import duration_text
+from alloop.report.text.frame_text import frame_story
 from alloop.store.archive import Archive
-from alloop.store.columns import write as write_columns
+from alloop.store.columns import write_columns as write_columns
 
 SECTIONS = ("weak", "cpu", "learning", "errors", "parity", "surprise", "map")
 SECTIONS += ("walkers", "bias", "labels", "noise", "timeline", "methods", "store")
@@ -89,7 +89,7 @@ class Page(HTMLParser):
 
 @pytest.fixture(scope="module")
 def page(finished, control):
-    return render(finished, {"random": control, "standard": control})
+    return render_report(finished, {"random": control, "standard": control})
 
 
 @pytest.fixture(scope="module")
@@ -128,27 +128,27 @@ def test_the_viewer_is_the_one_of_its_package_with_its_licence():
 def test_points_lead_to_frames_that_the_page_carries(finished, read):
     assert len(read.leads) >= 40
     assert read.leads <= read.frames.keys()
-    for frame in finished.state.test():
+    for frame in finished.state.test_frames():
         card = read.frames[frame[:12]]
-        assert card["w"] == why(finished, frame)
+        assert card["w"] == frame_story(finished, frame)
         known = finished.ledger.frames[frame]
         assert card["s"] == ["O", "H", "H"]
         places = np.array(card["x"]).reshape(-1, 3) / 1000.0
         assert np.abs(places - known.positions).max() <= 5.01e-4
-    chosen = next(x for x in told(finished) if x.purpose == "bias").frame.id
-    assert read.frames[chosen[:12]]["w"] == why(finished, chosen)
+    chosen = next(x for x in label_entries(finished) if x.purpose == "bias").frame.id
+    assert read.frames[chosen[:12]]["w"] == frame_story(finished, chosen)
 
 
 def test_text_of_a_store_breaks_out_of_nothing(finished, remade):
     evil = "</script><script>alert(1)</script><img src=x onerror=alert(1)>\u2028'\""
-    bad = next(x for x in told(finished) if isinstance(x.record, Unlabelled))
+    bad = next(x for x in label_entries(finished) if isinstance(x.record, Unlabelled))
     entries = list(finished.entries)
     turn = entries[bad.answered].turn
     said = replace(bad.record, message=evil)
     turn = replace(turn, event=replace(turn.event, unlabelled=said))
     entries[bad.answered] = replace(entries[bad.answered], turn=turn)
     broken = remade(entries)
-    page = render(replace(broken, attrs={**broken.attrs, "name": evil}))
+    page = render_report(replace(broken, attrs={**broken.attrs, "name": evil}))
     assert "<img" not in page
     assert page.count("<script") == page.count("</script>") == 3
     read = Page(page)
@@ -159,7 +159,7 @@ def test_text_of_a_store_breaks_out_of_nothing(finished, remade):
 def test_control_characters_of_a_store_are_written_out(finished, remade, tmp_path):
     young = remade(list(finished.entries[:1]))
     named = replace(young, attrs={**young.attrs, "name": "\x1b[31m\u202eevil\ud800"})
-    page = write(named, tmp_path / "report.html").read_text(encoding="utf-8")
+    page = write_report(named, tmp_path / "report.html").read_text(encoding="utf-8")
     assert "\\x1b[31m\\u202eevil\\ud800" in page
     assert not re.search("[\x1b\u202e]", page)
 
@@ -170,7 +170,7 @@ def test_the_page_stays_small(page):
 
 def test_more_frames_than_fit_are_left_out_and_the_page_says_so(finished, monkeypatch):
     monkeypatch.setattr(frame_cards, "MOST_FRAMES", 20)
-    read = Page(render(finished))
+    read = Page(render_report(finished))
     assert len(read.frames) == 20
     assert re.search(r"carries 20 of the \d+ frames", read.words)
 
@@ -212,7 +212,7 @@ def test_the_plane_of_a_map_is_that_of_the_largest_variance():
     rng = np.random.default_rng(2)
     flat = rng.standard_normal((200, 2)) * [5.0, 2.0]
     turn = np.linalg.qr(rng.standard_normal((6, 6)))[0][:2]
-    xy, explained = principal(flat @ turn + 7.0)
+    xy, explained = principal_plane(flat @ turn + 7.0)
     assert sum(explained) == pytest.approx(1.0)
     assert explained[0] > explained[1]
     assert pdist(xy) == pytest.approx(pdist(flat))
@@ -222,7 +222,10 @@ def test_the_map_shows_what_the_journal_holds_where_no_model_opens(finished):
     found = descriptor_map(finished)
     assert not found.complete
     assert {"control", "flagged"} <= set(found.groups)
-    assert "drawn are the frames that it proposed" in walkers.descriptors(found).body
+    assert (
+        "drawn are the frames that it proposed"
+        in walker_sections.descriptor_section(found).body
+    )
 
 
 def test_ids_are_unique_and_links_lead_somewhere(read):
@@ -251,13 +254,15 @@ def test_the_numbers_of_the_campaign_are_on_the_page(finished, read):
     assert "The campaign beat random selection: 12.1 against 24.2" in read.words
     assert "Better than random selection at equal label cost (12.1" in read.words
     assert "against 24.2 meV/Å" in read.words
-    spent = sum(by_part(finished).values())
+    spent = sum(cpu_seconds_by_part(finished).values())
     assert f"{spent:.4g} CPU seconds" in read.words
     assert "n = 16, median" in read.words
-    total = sum(by_part(finished).values())
-    labels = by_part(finished)["expensive labels"]
-    assert f"{duration(labels)} · {labels / total:.0%}" in read.words
-    assert f"their tasks used {utilisation(finished):.0%} of that CPU" in read.words
+    total = sum(cpu_seconds_by_part(finished).values())
+    labels = cpu_seconds_by_part(finished)["expensive labels"]
+    assert f"{duration_text(labels)} · {labels / total:.0%}" in read.words
+    assert (
+        f"their tasks used {worker_utilisation(finished):.0%} of that CPU" in read.words
+    )
     assert "On 4 random control frames" in read.words
 
 
@@ -268,7 +273,7 @@ def test_failures_stand_there_with_reason_level_and_advice(read):
 def test_frames_in_quarantine_are_listed_with_what_a_retry_would_do(
     finished, remade, read
 ):
-    bad = [x for x in told(finished) if isinstance(x.record, Unlabelled)]
+    bad = [x for x in label_entries(finished) if isinstance(x.record, Unlabelled)]
     for label in bad:
         assert f"{label.frame.id[:8]} H2O cheap not converged after 4 rungs" in (
             read.words
@@ -279,13 +284,13 @@ def test_frames_in_quarantine_are_listed_with_what_a_retry_would_do(
     lost = replace(bad[0].record, failure=Failure.TIMEOUT)
     turn = replace(turn, event=replace(turn.event, unlabelled=lost))
     entries[bad[0].answered] = replace(entries[bad[0].answered], turn=turn)
-    words = Page(render(remade(entries))).words
+    words = Page(render_report(remade(entries))).words
     assert f"{lost.frame[:8]} H2O cheap timeout after 4 rungs yes" in words
     assert "`alloop resume STORE --retry` tries 1 label again." in words
 
 
 def test_noise_rescues_doubts_and_prices_are_on_the_page(troubled):
-    words = Page(render(troubled)).words
+    words = Page(render_report(troubled)).words
     assert "8 expensive labels did not converge at once: 8 by damping in" in words
     assert "6 expensive labels in doubt: externally unstable: a solution with" in words
     assert "T1 diagnostic external stability, hartree" in words
@@ -313,8 +318,8 @@ def test_a_lost_comparison_stands_beside_the_curve_and_among_what_is_weak(
     finished, control
 ):
     lost = "The campaign did not beat random selection"
-    assert lost in learning(control, {"random": finished}).body
-    assert lost in weak(control, {"random": finished}, ()).body
+    assert lost in learning_section(control, {"random": finished}).body
+    assert lost in weakness_section(control, {"random": finished}, ()).body
 
 
 def test_figures_follow_the_page_in_ink_and_font(page):
@@ -327,12 +332,12 @@ def test_figures_follow_the_page_in_ink_and_font(page):
 
 
 def test_the_same_history_gives_the_same_page(finished, control, page):
-    assert render(finished, {"random": control, "standard": control}) == page
+    assert render_report(finished, {"random": control, "standard": control}) == page
 
 
 def test_names_are_escaped(finished, remade):
     young = remade(list(finished.entries[:1]))
-    text = render(replace(young, attrs={**young.attrs, "name": "<b>&"}))
+    text = render_report(replace(young, attrs={**young.attrs, "name": "<b>&"}))
     assert "<b>&" not in text
     assert "<b>" not in text.replace(VIEWER, "")
     assert "&lt;b&gt;&amp;" in text
@@ -345,7 +350,7 @@ def test_the_lines_that_read_the_store_run(finished, tmp_path, capsys):
         for entry in finished.entries:
             archive.append(entry.turn)
         write_columns(archive, tables(finished), len(finished.entries) - 1)
-    lines = snippet(replace(finished, path=path))
+    lines = reading_snippet(replace(finished, path=path))
     assert len(lines.splitlines()) == 5
     exec(lines, {})
     assert capsys.readouterr().out.startswith("-1999.9")
@@ -353,7 +358,7 @@ def test_the_lines_that_read_the_store_run(finished, tmp_path, capsys):
 
 @pytest.mark.parametrize("turns", [1, 44, 45])
 def test_a_campaign_under_way_has_a_page(finished, remade, turns):
-    read = Page(render(remade(list(finished.entries[:turns]))))
+    read = Page(render_report(remade(list(finished.entries[:turns]))))
     assert [x for x in read.ids if x in SECTIONS] == list(SECTIONS)
     assert "springs is not finished" in read.words
     if turns < 45:
@@ -364,7 +369,7 @@ def test_a_single_fidelity_has_a_page(synthetic, rules, opened):
     budget = Budget(cheap=0, expensive=16)
     single = replace(rules, budget=budget, seeding=replace(rules.seeding, cheap=0))
     history = synthetic(rules=single).history(opened)
-    words = Page(render(history)).words
+    words = Page(render_report(history)).words
     assert "one fidelity only" in words
     assert (
         "cheap labels" not in words.split("Learning curve")[1].split("Methods")[0][:0]
@@ -373,14 +378,14 @@ def test_a_single_fidelity_has_a_page(synthetic, rules, opened):
 
 
 def test_a_campaign_without_test_set_has_a_page_that_says_so(synthetic, rules, opened):
-    untested = replace(rules, seeding=Seeding(cheap=20, expensive=6, test=0))
-    words = Page(render(synthetic(rules=untested).history(opened))).words
+    untested = replace(rules, seeding=SeedRules(cheap=20, expensive=6, test=0))
+    words = Page(render_report(synthetic(rules=untested).history(opened))).words
     assert "no error in this report is measured" in words
     assert "was not tested" in words
 
 
 def test_a_campaign_whose_labels_all_failed_has_a_page(synthetic, opened):
-    words = Page(render(synthetic(fail=lambda _: True).history(opened))).words
+    words = Page(render_report(synthetic(fail=lambda _: True).history(opened))).words
     assert "no expensive label succeeded" in words
     assert re.search(r"(\d+) of \1 cheap labels \(\1 not converged\)", words)
 
@@ -397,13 +402,13 @@ def test_generations_without_scorer_or_threshold_have_a_page(finished, remade):
         replace(x, turn=replace(x.turn, event=blind(x.turn.event)))
         for x in finished.entries[:45]
     ]
-    words = Page(render(remade(entries))).words
+    words = Page(render_report(remade(entries))).words
     assert "No frame has both a surprise and a true error yet" in words
     assert "not calibrated" in words
 
 
 def test_a_brought_test_set_is_described_as_such(finished, synthetic):
-    frame = finished.state.test()[0]
+    frame = finished.state.test_frames()[0]
     level = finished.opened.levels["expensive"]
     label = finished.ledger.labels[level, frame]
     given = e.Given(finished.ledger.frames[frame], 0, "expensive", label, test=True)
@@ -414,14 +419,14 @@ def test_a_brought_test_set_is_described_as_such(finished, synthetic):
 
 def test_a_store_without_a_campaign_is_refused_in_a_sentence(remade, tmp_path):
     with pytest.raises(InputError, match="holds no campaign yet"):
-        write(remade([]), tmp_path / "report.html")
+        write_report(remade([]), tmp_path / "report.html")
     assert list(tmp_path.iterdir()) == []
 
 
 def test_a_page_replaces_the_one_before_as_a_whole(finished, remade, tmp_path):
     out = tmp_path / "report.html"
     out.write_text("old")
-    assert write(remade(list(finished.entries[:2])), out) == out
+    assert write_report(remade(list(finished.entries[:2])), out) == out
     assert out.read_text().startswith("<!doctype html>")
     assert list(tmp_path.iterdir()) == [out]
 
@@ -431,12 +436,12 @@ def test_a_place_that_cannot_be_written_is_said_in_a_sentence(
 ):
     young = remade(list(finished.entries[:1]))
     with pytest.raises(InputError, match="a file that can be written"):
-        write(young, tmp_path / "nowhere" / "report.html")
+        write_report(young, tmp_path / "nowhere" / "report.html")
 
 
 def test_lost_tasks_and_hands_do_not_upset_the_page(finished, remade):
     lost = e.TaskLost("explore/1/0/0", 1, "the worker died")
     late = finished.entries[-1].time
-    out = e.Excluded(finished.state.test()[0], None, "twin")
-    extra = [Entry(999 + i, late, e.Turn(x)) for i, x in enumerate((lost, out))]
-    assert Page(render(remade([*finished.entries, *extra]))).figures == 8
+    out = e.Excluded(finished.state.test_frames()[0], None, "twin")
+    extra = [JournalEntry(999 + i, late, e.Turn(x)) for i, x in enumerate((lost, out))]
+    assert Page(render_report(remade([*finished.entries, *extra]))).figures == 8

@@ -9,12 +9,12 @@ from rich.console import Console
 
 from alloop.core.records import Failure
 from alloop.loop import events as e
-from alloop.loop.learning import ATTEMPTS, absorb, ask, learn
-from alloop.loop.spool import training_folder
+from alloop.loop.reducer import ATTEMPTS, apply_commands, apply_event, next_state
 from alloop.loop.state import LoopState
-from alloop.report.live import Live
-from alloop.report.tally import Tally
-from alloop.training.telling import Told, tell
+from alloop.report.text.label_counts import LabelCounter
+from alloop.report.text.live import LiveDisplay
+from alloop.training.progress import TrainingProgress, write_progress
+from alloop.workers.spool import training_folder
 
 
 def _console(terminal):
@@ -24,9 +24,11 @@ def _console(terminal):
 def _shown(history, rules, terminal, turns=None):
     console, ticks = _console(terminal), count()
     state = LoopState()
-    with Live("springs", rules, console, clock=lambda: 0.3 * next(ticks)) as live:
+    with LiveDisplay(
+        "springs", rules, console, clock=lambda: 0.3 * next(ticks)
+    ) as live:
         for entry in history.entries[:turns]:
-            state = learn(state, entry.turn.event, entry.turn.commands)
+            state = next_state(state, entry.turn.event, entry.turn.commands)
             live.observe(state, entry.turn)
     return console.file.getvalue()
 
@@ -72,10 +74,10 @@ def test_a_terminal_gets_a_panel_with_everything_in_it(finished, rules):
 
 
 def test_a_terminal_shows_how_far_a_training_is(finished, rules, tmp_path):
-    told = Told("pretraining", 300, 2700, 0.0217)
-    tell(training_folder(tmp_path, "round2/train"), told)
+    told = TrainingProgress("pretraining", 300, 2700, 0.0217)
+    write_progress(training_folder(tmp_path, "round2/train"), told)
     console = _console(terminal=True)
-    with Live("springs", rules, console, spool=tmp_path):
+    with LiveDisplay("springs", rules, console, spool=tmp_path):
         pass
     panel = _last_panel(console.file.getvalue())
     assert re.search(r"training +pretraining 300 of 2700, loss 0.0217", panel)
@@ -106,14 +108,14 @@ def test_at_the_end_the_panel_says_why(finished, rules):
 
 def test_a_panel_of_nothing_can_be_shown(rules):
     console = _console(terminal=True)
-    with Live("springs", rules, console) as live:
+    with LiveDisplay("springs", rules, console) as live:
         live.tick()
     assert "none yet" in console.file.getvalue()
 
 
 def test_the_screen_is_refreshed_a_few_times_a_second_at_most(finished, rules):
     console = _console(terminal=True)
-    with Live("springs", rules, console, clock=lambda: 0.0) as live:
+    with LiveDisplay("springs", rules, console, clock=lambda: 0.0) as live:
         before = len(console.file.getvalue())
         for _ in range(100):
             live.tick()
@@ -122,11 +124,11 @@ def test_the_screen_is_refreshed_a_few_times_a_second_at_most(finished, rules):
 
 @pytest.mark.parametrize("start", [0, 1, 50, 90])
 def test_a_display_that_starts_in_the_middle_counts_the_same_labels(finished, start):
-    tally, state = Tally(), LoopState()
+    tally, state = LabelCounter(), LoopState()
     for number, entry in enumerate(finished.entries):
-        state = learn(state, entry.turn.event, entry.turn.commands)
+        state = next_state(state, entry.turn.event, entry.turn.commands)
         if number >= start:
-            tally.add(state, entry.turn.event)
+            tally.add_event(state, entry.turn.event)
     labels = tally.labels(state)
     none = {"test": 0, "examination": 0}
     good = {kind: count.good for kind, count in labels.items()}
@@ -139,27 +141,27 @@ def test_a_display_that_starts_in_the_middle_counts_the_same_labels(finished, st
 
 
 def test_cached_labels_are_counted_among_the_good_ones(control):
-    tally, state = Tally(), LoopState()
+    tally, state = LabelCounter(), LoopState()
     for entry in control.entries:
-        state = learn(state, entry.turn.event, entry.turn.commands)
-        tally.add(state, entry.turn.event)
+        state = next_state(state, entry.turn.event, entry.turn.commands)
+        tally.add_event(state, entry.turn.event)
     events = [event for _, event in control.events() if isinstance(event, e.Labelled)]
     cached = sum(count.cached for count in tally.labels(state).values())
     assert cached == sum(event.cached for event in events) > 0
 
 
 def test_a_label_that_was_lost_too_often_is_a_failure(finished):
-    tally, state = Tally(), LoopState()
+    tally, state = LabelCounter(), LoopState()
     for entry in finished.entries[:2]:
-        state = learn(state, entry.turn.event, entry.turn.commands)
-        tally.add(state, entry.turn.event)
+        state = next_state(state, entry.turn.event, entry.turn.commands)
+        tally.add_event(state, entry.turn.event)
     name = next(name for name in state.open if name.startswith("label/"))
     for attempt in range(1, ATTEMPTS + 1):
         event = e.TaskLost(name, attempt, "the worker died")
         command = state.open[name]
-        state = absorb(state, event)
-        state = ask(state, (command,)) if name in state.open else state
-        tally.add(state, event)
+        state = apply_event(state, event)
+        state = apply_commands(state, (command,)) if name in state.open else state
+        tally.add_event(state, event)
     count = tally.labels(state)["expensive"]
     assert count.failed == 1
     assert count.reasons == {Failure.LOST: 1}

@@ -5,16 +5,16 @@ import logging
 import pytest
 
 from alloop.core.errors import InputError
-from alloop.loop.learning import learn
+from alloop.loop.reducer import next_state
 from alloop.loop.state import LoopState
-from alloop.report.live import LogFile
+from alloop.report.text.live import LogFile
 
 
 def _log(path, history, turns):
     state = LoopState()
     with LogFile(path) as log:
         for entry in history.entries[:turns]:
-            state = learn(state, entry.turn.event, entry.turn.commands)
+            state = next_state(state, entry.turn.event, entry.turn.commands)
             log.observe(state, entry.turn)
 
 

@@ -5,17 +5,19 @@ from dataclasses import replace
 import pytest
 
 from alloop.core.records import Failure, Noise
+from alloop.history.reader import JournalEntry
 from alloop.loop import events as e
-from alloop.loop.history import Entry
-from alloop.report.noise import FEW, Floor, floors
-from alloop.report.summary import end_lines
+from alloop.report.analysis.noise_floor import FEW, NoiseFloor, noise_floors
+from alloop.report.text.summary import end_lines
 
 
 def _with(history, remade, *noises):
     """The history with these noises at its end."""
     late = history.entries[-1].time
     entries = [
-        Entry(len(history.entries) + i, late, e.Turn(e.Rechecked(_name(noise), noise)))
+        JournalEntry(
+            len(history.entries) + i, late, e.Turn(e.Rechecked(_name(noise), noise))
+        )
         for i, noise in enumerate(noises)
     ]
     return remade([*history.entries, *entries])
@@ -39,7 +41,7 @@ def test_the_floor_of_a_level_is_that_of_its_rechecked_labels(finished, remade):
         Noise("c" * 32, level, 2e-3, 0.0, 1e-3),
         Noise("d" * 32, level, failure=Failure.TIMEOUT),
     ]
-    (floor,) = floors(_with(finished, remade, *found))
+    (floor,) = noise_floors(_with(finished, remade, *found))
     assert (floor.fidelity, floor.title) == ("expensive", "CCSD(T)/cc-pVDZ")
     assert (floor.n, floor.lost) == (3, 1)
     assert (floor.energy_median, floor.energy_max) == (2e-3, 5e-3)
@@ -50,7 +52,7 @@ def test_the_floor_of_a_level_is_that_of_its_rechecked_labels(finished, remade):
 
 
 def test_a_campaign_without_rechecks_has_no_floor(finished):
-    assert floors(finished) == ()
+    assert noise_floors(finished) == ()
 
 
 @pytest.mark.parametrize(
@@ -64,14 +66,14 @@ def test_a_campaign_without_rechecks_has_no_floor(finished):
 )
 def test_the_noise_is_judged_by_the_models_error(finished, remade, rms, words):
     history = _with(finished, remade, *_noises(finished, FEW, rms))
-    (floor,) = floors(history)
+    (floor,) = noise_floors(history)
     assert words in floor.sentence
     assert "Only" not in floor.sentence
     assert floor.sentence in end_lines(history)
 
 
 def test_few_rechecks_are_called_few(finished, remade):
-    (floor,) = floors(_with(finished, remade, *_noises(finished, 2, 1e-4)))
+    (floor,) = noise_floors(_with(finished, remade, *_noises(finished, 2, 1e-4)))
     assert floor.sentence.endswith(
         "Only 2 labels rechecked: take the order of magnitude."
     )
@@ -80,7 +82,7 @@ def test_few_rechecks_are_called_few(finished, remade):
 def test_a_model_that_was_not_tested_cannot_be_compared(finished, remade):
     young = remade(list(finished.entries[:40]))
     noises = _noises(finished, 3, 2e-3)
-    (floor,) = floors(_with(young, remade, *noises))
+    (floor,) = noise_floors(_with(young, remade, *noises))
     assert "own noise is 2 meV/Å in forces (RMS); the model was not" in floor.sentence
 
 
@@ -88,12 +90,12 @@ def test_labels_that_could_not_be_made_again_have_no_known_noise(finished, remad
     lost = [
         replace(x, failure=Failure.NOT_CONVERGED) for x in _noises(finished, 2, 1e-4)
     ]
-    (floor,) = floors(_with(finished, remade, *lost))
+    (floor,) = noise_floors(_with(finished, remade, *lost))
     assert floor.sentence == (
         "None of 2 expensive labels could be made again: their noise is not known."
     )
 
 
 def test_without_noise_the_sentence_still_stands():
-    floor = Floor("cheap", "toy", FEW, 0, 0.0, 0.0, 0.0, 0.0, 0.01, 0.01)
+    floor = NoiseFloor("cheap", "toy", FEW, 0, 0.0, 0.0, 0.0, 0.0, 0.01, 0.01)
     assert "less than a thousandth" in floor.sentence

@@ -7,19 +7,23 @@ import pytest
 
 from alloop.core.doubts import Doubt
 from alloop.core.records import Failure, Label
+from alloop.history.label_entries import label_entries
+from alloop.history.reader import JournalEntry
 from alloop.loop import events as e
-from alloop.loop.history import Entry
-from alloop.loop.told import told
-from alloop.report.bills import bills
-from alloop.report.checks import checks
-from alloop.report.facts import made
-from alloop.report.quality import policy, qualities, quarantined
+from alloop.report.analysis.label_checks import label_checks
+from alloop.report.analysis.label_prices import label_bills
+from alloop.report.analysis.label_quality import (
+    doubt_policy,
+    label_qualities,
+    quarantined_labels,
+)
+from alloop.report.analysis.summary_facts import label_tallies
 
 
 def _details(history, fidelity, key):
     return [
         x.record.details[key]
-        for x in told(history)
+        for x in label_entries(history)
         if x.fidelity == fidelity
         and isinstance(x.record, Label)
         and key in x.record.details
@@ -27,7 +31,7 @@ def _details(history, fidelity, key):
 
 
 def test_rescues_are_counted_by_the_rung_that_gave_the_label(troubled):
-    for quality in qualities(troubled):
+    for quality in label_qualities(troubled):
         rungs = Counter(_details(troubled, quality.fidelity, "rung"))
         assert quality.rescued == {"damping": rungs["damping"]}
         assert rungs["damping"] > 0
@@ -35,7 +39,7 @@ def test_rescues_are_counted_by_the_rung_that_gave_the_label(troubled):
 
 
 def test_doubts_name_their_frames(troubled):
-    cheap, expensive = qualities(troubled)
+    cheap, expensive = label_qualities(troubled)
     signs = _details(troubled, "expensive", "doubts")
     assert cheap.doubts == {}
     assert list(expensive.doubts) == [Doubt.INSTABILITY]
@@ -44,7 +48,7 @@ def test_doubts_name_their_frames(troubled):
 
 
 def test_ranges_span_what_the_labels_tell(troubled):
-    cheap, expensive = qualities(troubled)
+    cheap, expensive = label_qualities(troubled)
     values = _details(troubled, "expensive", "t1")
     assert expensive.ranges["t1"] == (min(values), max(values), len(values))
     assert expensive.ranges["external"] == (-0.02, 0.1, 28)
@@ -52,7 +56,7 @@ def test_ranges_span_what_the_labels_tell(troubled):
 
 
 def test_labels_that_tell_nothing_are_no_trouble(finished):
-    for quality in qualities(finished):
+    for quality in label_qualities(finished):
         assert quality.rescued == {}
         assert quality.doubts == {}
 
@@ -65,14 +69,14 @@ def test_the_policy_is_that_of_the_configuration(finished):
     history = replace(
         finished, attrs={**finished.attrs, "config": text}, entries=finished.entries[:1]
     )
-    assert "out of all learning" in policy(history, "cheap", Doubt.CONTAMINATION)
-    assert "kept, with a mark" in policy(history, "cheap", Doubt.MULTIREFERENCE)
-    assert "accepted" in policy(history, "expensive", Doubt.CONTAMINATION)
+    assert "out of all learning" in doubt_policy(history, "cheap", Doubt.CONTAMINATION)
+    assert "kept, with a mark" in doubt_policy(history, "cheap", Doubt.MULTIREFERENCE)
+    assert "accepted" in doubt_policy(history, "expensive", Doubt.CONTAMINATION)
 
 
 def _retried(history, remade):
     """The first failed label as if lost to its time limit, then made on a retry."""
-    label, _ = quarantined(history)[0]
+    label, _ = quarantined_labels(history)[0]
     entries = list(history.entries)
     lost = entries[label.answered].turn.event
     record = replace(lost.unlabelled, failure=Failure.TIMEOUT)
@@ -88,13 +92,13 @@ def _retried(history, remade):
         for x in entry.turn.commands
         if isinstance(x, e.LabelFrame) and x.name == lost.name
     )
-    good = next(x.record for x in told(history) if isinstance(x.record, Label))
+    good = next(x.record for x in label_entries(history) if isinstance(x.record, Label))
     good = replace(good, frame=command.frame.id, level=command.level)
     turns = (
         e.Turn(e.Retried((command,)), (command,)),
         e.Turn(e.Labelled(command.name, good)),
     )
-    after = [Entry(len(entries) + i, 0.0, turn) for i, turn in enumerate(turns)]
+    after = [JournalEntry(len(entries) + i, 0.0, turn) for i, turn in enumerate(turns)]
     return remade([*entries, *after[:1]]), remade([*entries, *after]), label
 
 
@@ -102,21 +106,25 @@ def test_a_label_that_came_on_a_retry_is_out_of_quarantine_and_counts_once(
     finished, remade
 ):
     before, after, label = _retried(finished, remade)
-    assert label.frame.id in {x.frame.id for x, _ in quarantined(before)}
-    assert len(quarantined(after)) == len(quarantined(before)) - 1
-    assert label.frame.id not in {x.frame.id for x, _ in quarantined(after)}
-    was, now = made(before)[0], made(after)[0]
+    assert label.frame.id in {x.frame.id for x, _ in quarantined_labels(before)}
+    assert len(quarantined_labels(after)) == len(quarantined_labels(before)) - 1
+    assert label.frame.id not in {x.frame.id for x, _ in quarantined_labels(after)}
+    was, now = label_tallies(before)[0], label_tallies(after)[0]
     assert (now.good, now.failed) == (was.good + 1, was.failed - 1)
     assert now.used == was.used
     assert now.cpu_seconds > was.cpu_seconds
 
 
 def test_bills_tell_what_came_and_what_had_been_foretold(troubled):
-    cheap, expensive = bills(troubled)
+    cheap, expensive = label_bills(troubled)
     assert (cheap.fidelity, cheap.molecule, cheap.labels) == ("cheap", "H2O", 55)
     assert (expensive.labels, expensive.each, expensive.most) == (28, 4.0, 4.0)
     assert expensive.peak_mb == 140.5
-    later = [x for x in told(troubled) if x.round > 0 and isinstance(x.record, Label)]
+    later = [
+        x
+        for x in label_entries(troubled)
+        if x.round > 0 and isinstance(x.record, Label)
+    ]
     assert cheap.foretold + expensive.foretold == len(later)
     assert 1.0 <= cheap.factor < 1.01
     assert 1.0 <= expensive.factor < 1.01
@@ -133,12 +141,14 @@ def test_a_wrong_prediction_is_a_factor_above_one_whichever_way(troubled, remade
         replace(x, turn=replace(x.turn, event=dear(x.turn.event)))
         for x in troubled.entries
     ]
-    assert bills(remade(entries))[1].factor == pytest.approx(3.0, rel=0.02)
+    assert label_bills(remade(entries))[1].factor == pytest.approx(3.0, rel=0.02)
 
 
 def test_without_predictions_there_is_no_factor(finished, remade):
     young = remade(list(finished.entries[:30]))
-    assert all(bill.factor is None and bill.peak_mb is None for bill in bills(young))
+    assert all(
+        bill.factor is None and bill.peak_mb is None for bill in label_bills(young)
+    )
 
 
 def test_the_methods_name_only_checks_that_the_levels_have(finished, troubled):
@@ -149,12 +159,12 @@ def test_the_methods_name_only_checks_that_the_levels_have(finished, troubled):
         "cheap": {**cheap, "settings": settings},
         "expensive": {"title": "toy", "kind": "toy", "settings": {}},
     }
-    first, second = checks(replace(finished, attrs={"levels": levels}))
+    first, second = label_checks(replace(finished, attrs={"levels": levels}))
     assert "closer than 0.5 of the sum" in first
     assert "net force 0.0001 eV/Å" in first
     assert "Until the SCF converges: default and damping." in first
     assert "where the gap is small and on every later rung" in first
     assert "SCF" not in second
     assert "compared" not in second
-    noise = list(checks(troubled))[-1]
+    noise = list(label_checks(troubled))[-1]
     assert "6 of HF/STO-3G and 3 of CCSD(T)/cc-pVDZ" in noise

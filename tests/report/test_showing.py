@@ -4,10 +4,10 @@ from dataclasses import replace
 
 import pytest
 
-from alloop.cli.app import run
+from alloop.cli.app import run_command
 from alloop.core.records import Failure
+from alloop.history.reader import CODEC
 from alloop.loop import events as e
-from alloop.loop.history import CODEC
 from alloop.store.archive import Archive
 
 
@@ -28,7 +28,7 @@ def store(troubled, tmp_path_factory):
 
 def test_status_counts_quarantined_labels_and_says_how_to_retry(store, capsys):
     path, _ = store
-    assert run(["status", str(path)]) == 0
+    assert run_command(["status", str(path)]) == 0
     out = " ".join(capsys.readouterr().out.split())
     assert "quarantine 5 labels failed; `alloop resume" in out
     assert "--retry` tries 1 again" in out
@@ -37,7 +37,7 @@ def test_status_counts_quarantined_labels_and_says_how_to_retry(store, capsys):
 
 def test_why_tells_of_a_lost_label_what_to_do(store, capsys):
     path, lost = store
-    assert run(["why", str(path), lost.frame[:12]]) == 0
+    assert run_command(["why", str(path), lost.frame[:12]]) == 0
     out = " ".join(capsys.readouterr().out.split())
     assert "No cheap label, timeout: the label ran into its time limit; raise" in out
     assert "`alloop resume STORE --retry` tries it again." in out
@@ -45,7 +45,7 @@ def test_why_tells_of_a_lost_label_what_to_do(store, capsys):
 
 def test_log_words_noise_and_prices(store, capsys):
     path, _ = store
-    assert run(["log", str(path)]) == 0
+    assert run_command(["log", str(path)]) == 0
     out = " ".join(capsys.readouterr().out.split())
     assert out.count("was made again to know its noise: energy moved by") == 9
     assert "prices of labels fitted: cheap from 55 labels and expensive from" in out

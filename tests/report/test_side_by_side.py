@@ -5,16 +5,16 @@ from dataclasses import replace
 
 import pytest
 
-from alloop.cli.app import run
+from alloop.cli.app import run_command
 from alloop.core.errors import InputError
-from alloop.loop.history import CODEC
-from alloop.loop.prices import by_part
-from alloop.report.costed_curves import costed_stands
-from alloop.report.facts import generations
-from alloop.report.side_by_side import (
-    Compared,
+from alloop.history.measured_costs import cpu_seconds_by_part
+from alloop.history.reader import CODEC
+from alloop.report.analysis.costed_curves import costed_stands
+from alloop.report.analysis.summary_facts import generation_facts
+from alloop.report.sections.side_by_side import (
+    ComparedCampaign,
     campaign_names,
-    differing,
+    differing_settings,
     side_by_side,
 )
 from alloop.store.archive import Archive
@@ -29,14 +29,16 @@ def hotter(control):
 
 @pytest.fixture(scope="module")
 def page(finished, hotter):
-    return side_by_side([Compared(finished, {"random": hotter}), Compared(hotter, {})])
+    return side_by_side(
+        [ComparedCampaign(finished, {"random": hotter}), ComparedCampaign(hotter, {})]
+    )
 
 
 def test_all_that_was_spent_is_in_the_last_point_of_a_curve(finished):
-    stands, costed = generations(finished), costed_stands(finished)
+    stands, costed = generation_facts(finished), costed_stands(finished)
     assert [x.force_mae for x in costed] == [x.force_mae for x in stands]
     assert [x.label_cost for x in costed] == [x.label_cost for x in stands]
-    parts = by_part(finished)
+    parts = cpu_seconds_by_part(finished)
     labels = ("cheap labels", "expensive labels", "frozen set")
     others = sum(spent for part, spent in parts.items() if part not in labels)
     assert costed[-1].all_cost == pytest.approx(costed[-1].label_cost + others)
@@ -44,7 +46,7 @@ def test_all_that_was_spent_is_in_the_last_point_of_a_curve(finished):
 
 
 def test_only_settings_that_differ_are_listed(finished, hotter):
-    assert differing([finished, hotter]) == {
+    assert differing_settings([finished, hotter]) == {
         "explore.temperature": ["450.0", "900.0"],
     }
 
@@ -68,7 +70,7 @@ def test_the_page_may_run_no_script_and_opens_no_connection(page):
 
 def test_names_of_stores_are_escaped_and_told_apart(finished, hotter):
     evil = replace(hotter, attrs={**hotter.attrs, "name": "<script>alert(1)</script>"})
-    page = side_by_side([Compared(finished, {}), Compared(evil, {})])
+    page = side_by_side([ComparedCampaign(finished, {}), ComparedCampaign(evil, {})])
     assert "<script" not in page
     assert "&lt;script&gt;" in page
     assert campaign_names([finished, evil]) == ["springs", evil.attrs["name"]]
@@ -78,14 +80,14 @@ def test_names_of_stores_are_escaped_and_told_apart(finished, hotter):
 def test_campaigns_that_cannot_be_compared_say_so(finished, synthetic, rules, opened):
     seeding = replace(rules.seeding, test=8)
     other = synthetic(rules=replace(rules, seeding=seeding)).history(opened)
-    page = side_by_side([Compared(finished, {}), Compared(other, {})])
-    sizes = f"(n = 12 and {len(other.state.test())})"
+    page = side_by_side([ComparedCampaign(finished, {}), ComparedCampaign(other, {})])
+    sizes = f"(n = 12 and {len(other.state.test_frames())})"
     assert f"tested on different frames {sizes}" in page
 
 
 def test_one_campaign_is_not_compared(finished):
     with pytest.raises(InputError, match="two stores or more"):
-        side_by_side([Compared(finished, {})])
+        side_by_side([ComparedCampaign(finished, {})])
 
 
 def test_the_command_compares_stores_on_disk(finished, tmp_path, capsys):
@@ -96,9 +98,9 @@ def test_the_command_compares_stores_on_disk(finished, tmp_path, capsys):
         with Archive.create(tmp_path / f"{name}.zarr", attrs=attrs, codec=CODEC) as it:
             for entry in finished.entries[:45]:
                 it.append(entry.turn)
-    assert run(["report", *paths]) == 2
+    assert run_command(["report", *paths]) == 2
     assert "--compare" in capsys.readouterr().err
-    assert run(["report", "--compare", *paths]) == 0
+    assert run_command(["report", "--compare", *paths]) == 0
     page = (tmp_path / "comparison.html").read_text()
     assert "<title>one · two: campaigns compared</title>" in page
     assert "All settings are the same" in page

@@ -7,25 +7,25 @@ from datetime import datetime
 import pytest
 
 from alloop.core.errors import InputError
-from alloop.core.moments import local_time
+from alloop.core.local_time import local_time
 from alloop.core.records import Failure, Noise, Unlabelled
+from alloop.history.label_entries import label_entries
+from alloop.history.reader import JournalEntry
 from alloop.loop import events as e
-from alloop.loop.history import Entry
-from alloop.loop.told import told
-from alloop.report.status import status
-from alloop.report.story import log_lines, stories, why
+from alloop.report.status import campaign_status
+from alloop.report.text.frame_text import frame_story, log_lines, stories
 
 _LOST = Failure.LOST
 
 
 def _story(history, frame):
-    return "\n".join(why(history, frame))
+    return "\n".join(frame_story(history, frame))
 
 
 def _of(history, purpose, fidelity="expensive", good=True):
     return next(
         label.frame.id
-        for label in told(history)
+        for label in label_entries(history)
         if (label.purpose, label.fidelity) == (purpose, fidelity)
         and isinstance(label.record, Unlabelled) is not good
     )
@@ -85,7 +85,7 @@ def test_control_frames_were_drawn_at_random(finished):
 def test_held_out_frames_say_that_no_training_saw_them(synthetic, opened, rules):
     shy = replace(rules, heldout=0.9)
     history = synthetic(rules=shy).history(opened)
-    held = history.state.heldout(0.9)
+    held = history.state.held_out(0.9)
     assert len(held) >= 8
     story = _story(history, held[0])
     assert "Held out from the training of generations 1–3: it calibrates" in story
@@ -93,13 +93,13 @@ def test_held_out_frames_say_that_no_training_saw_them(synthetic, opened, rules)
 
 
 def test_the_minimum_has_a_story_too(finished):
-    story = why(finished, finished.opened.start[0].id)
+    story = frame_story(finished, finished.opened.start[0].id)
     assert story[1] == "The minimum of its molecule at the cheap level."
     assert story[-1] == "It was not chosen for a label."
 
 
 def test_a_frame_that_nobody_chose_says_so(finished):
-    labelled = {label.frame.id for label in told(finished)}
+    labelled = {label.frame.id for label in label_entries(finished)}
     frame = next(
         candidate.frame.id
         for _, event in finished.events()
@@ -107,7 +107,7 @@ def test_a_frame_that_nobody_chose_says_so(finished):
         for candidate in event.candidates
         if candidate.frame.id not in labelled
     )
-    story = why(finished, frame)
+    story = frame_story(finished, frame)
     assert story[1].startswith("Born on walker ")
     assert story[-1] == "It was not chosen for a label."
 
@@ -115,7 +115,7 @@ def test_a_frame_that_nobody_chose_says_so(finished):
 def _with_sign(history, key, value):
     return next(
         label
-        for label in told(history)
+        for label in label_entries(history)
         if label.fidelity == "expensive" and label.record.details.get(key) == value
     )
 
@@ -151,7 +151,9 @@ def test_a_rechecked_label_says_how_far_it_moved(troubled):
 def test_a_lost_label_may_be_retried_and_the_story_tells_when(finished, remade):
     frame = _of(finished, "flagged", "cheap", good=False)
     label = next(
-        x for x in told(finished) if x.frame.id == frame and x.fidelity == "cheap"
+        x
+        for x in label_entries(finished)
+        if x.frame.id == frame and x.fidelity == "cheap"
     )
     entries = list(finished.entries)
     turn = entries[label.answered].turn
@@ -165,7 +167,9 @@ def test_a_lost_label_may_be_retried_and_the_story_tells_when(finished, remade):
     refused = replace(lost, failure=Failure.UNSTABLE)
     turns = (again, e.Turn(e.NotLabelled(command.name, refused)))
     late = entries[-1].time
-    entries += [Entry(len(entries) + i, late, turn) for i, turn in enumerate(turns)]
+    entries += [
+        JournalEntry(len(entries) + i, late, turn) for i, turn in enumerate(turns)
+    ]
     story = _story(remade(entries), frame)
     assert "Tried again in round" in story
     assert "Its cheap label was asked for again by hand on 20" in story
@@ -178,8 +182,10 @@ def test_a_lost_label_may_be_retried_and_the_story_tells_when(finished, remade):
 def test_exclusions_by_hand_are_told_with_their_reason(finished, remade):
     frame = _of(finished, "bias")
     event = e.Excluded(frame, "expensive", "the wrong state")
-    entry = Entry(len(finished.entries), finished.entries[-1].time, e.Turn(event))
-    story = why(remade([*finished.entries, entry]), frame)
+    entry = JournalEntry(
+        len(finished.entries), finished.entries[-1].time, e.Turn(event)
+    )
+    story = frame_story(remade([*finished.entries, entry]), frame)
     when = local_time(entry.time)
     assert story[-1] == (
         f"Its expensive label was excluded by hand on {when}: the wrong state."
@@ -187,7 +193,7 @@ def test_exclusions_by_hand_are_told_with_their_reason(finished, remade):
 
 
 def test_brought_labels_have_no_price_and_nobody_chose_them(finished, synthetic, rules):
-    label = next(x for x in told(finished) if x.fidelity == "expensive")
+    label = next(x for x in label_entries(finished) if x.fidelity == "expensive")
     given = e.Given(label.frame, 0, "expensive", label.record)
     opened = replace(finished.opened, given=(given,))
     story = _story(synthetic().history(opened, turns=1), label.frame.id)
@@ -200,7 +206,7 @@ def test_brought_labels_have_no_price_and_nobody_chose_them(finished, synthetic,
 @pytest.mark.parametrize("prefix", ["zzzz", ""])
 def test_a_prefix_must_fit_one_frame(finished, prefix):
     with pytest.raises(InputError, match="the beginning of one frame's id"):
-        why(finished, prefix)
+        frame_story(finished, prefix)
 
 
 def test_the_log_has_a_line_for_every_record(finished):
@@ -223,7 +229,7 @@ def test_the_log_words_what_people_and_accidents_do(finished, remade):
         e.Rechecked("recheck/x/0123456789", Noise("0123456789", "x", failure=_LOST)),
         e.Priced("price/1", {}),
     ]
-    entries = [Entry(i, 0.0, e.Turn(event)) for i, event in enumerate(events)]
+    entries = [JournalEntry(i, 0.0, e.Turn(event)) for i, event in enumerate(events)]
     text = "\n".join(log_lines(remade([*finished.entries[:1], *entries])))
     assert f"{name} was lost (attempt 1): the worker died" in text
     assert "configuration changed: budget.cheap" in text
@@ -234,7 +240,7 @@ def test_the_log_words_what_people_and_accidents_do(finished, remade):
 
 
 def test_status_is_plain_json_and_says_where_the_campaign_stands(finished):
-    told_ = json.loads(json.dumps(status(finished), allow_nan=False))
+    told_ = json.loads(json.dumps(campaign_status(finished), allow_nan=False))
     assert told_["name"] == "springs"
     assert told_["finished"] == "the budget of expensive labels is spent"
     assert (told_["round"], told_["generation"]) == (2, 3)
@@ -256,13 +262,13 @@ def test_status_is_plain_json_and_says_where_the_campaign_stands(finished):
 
 
 def test_status_tells_noise_in_units_of_forces(troubled):
-    noise = status(troubled)["noise"]
+    noise = campaign_status(troubled)["noise"]
     assert noise["cheap"]["labels"] == 6
     assert noise["expensive"] == {"labels": 3, "force_rms": pytest.approx(7.1e-4, 0.02)}
 
 
 def test_status_counts_open_work_of_a_campaign_under_way(finished, remade):
-    told_ = status(remade(list(finished.entries[:2])))
+    told_ = campaign_status(remade(list(finished.entries[:2])))
     assert told_["stage"] == "seed"
     assert told_["open"] == {
         "cheap label": 20,
@@ -274,7 +280,7 @@ def test_status_counts_open_work_of_a_campaign_under_way(finished, remade):
 
 
 def test_status_of_an_empty_store_is_empty(remade):
-    told_ = status(remade([]))
+    told_ = campaign_status(remade([]))
     assert told_["last_commit"] is None
     assert told_["errors"] == []
 
@@ -286,6 +292,6 @@ def test_an_untested_generation_is_null_in_json(finished, remade):
         else x
         for x in finished.entries
     ]
-    told_ = status(remade(entries))
+    told_ = campaign_status(remade(entries))
     assert told_["errors"] == [None, None, None]
     json.dumps(told_, allow_nan=False)

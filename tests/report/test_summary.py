@@ -5,8 +5,8 @@ from pathlib import Path
 
 from rich.console import Console
 
-from alloop.loop.told import told
-from alloop.report.summary import end_lines, end_table, headline
+from alloop.history.label_entries import label_entries
+from alloop.report.text.summary import end_lines, end_table, headline
 
 
 def _printed(table, width=80):
@@ -54,7 +54,7 @@ def test_doubtful_labels_are_told_at_the_end(troubled):
         label.fidelity == "expensive"
         and label.purpose != "test"
         and label.record.details.get("doubts") == "instability"
-        for label in told(troubled)
+        for label in label_entries(troubled)
     )
     assert doubtful > 0
     assert f"16 of 16 used, 16 good ({doubtful} doubtful), 4.0 s" in text

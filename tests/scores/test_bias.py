@@ -3,18 +3,20 @@
 import numpy as np
 import pytest
 
-from alloop.core.seeds import stream
-from alloop.scores.bias import unexplained
+from alloop.core.seeds import random_stream
+from alloop.scores.bias import unexplained_bias
 
 
 def test_bias_that_geometry_explains_is_taken_away() -> None:
-    rng = stream(1, "unexplained")
+    rng = random_stream(1, "unexplained")
     descriptors = rng.normal(size=(40, 3)) @ rng.normal(size=(3, 12))
     smooth = 0.5 + 0.3 * descriptors[:, 0]
-    assert unexplained(smooth, descriptors) == pytest.approx(np.zeros(40), abs=1e-10)
+    assert unexplained_bias(smooth, descriptors) == pytest.approx(
+        np.zeros(40), abs=1e-10
+    )
     odd = smooth.copy()
     odd[17] += 0.4
-    left = unexplained(odd, descriptors)
+    left = unexplained_bias(odd, descriptors)
     assert left.argmax() == 17
     assert left[17] > 0.25
 
@@ -22,5 +24,5 @@ def test_bias_that_geometry_explains_is_taken_away() -> None:
 @pytest.mark.parametrize("frames", [1, 2, 3])
 def test_few_frames_explain_little(frames: int) -> None:
     bias = np.arange(float(frames))
-    left = unexplained(bias, np.ones((frames, 4)))
+    left = unexplained_bias(bias, np.ones((frames, 4)))
     assert left == pytest.approx(np.abs(bias - bias.mean()))

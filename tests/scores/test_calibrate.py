@@ -7,15 +7,15 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from alloop.core.errors import InputError
-from alloop.core.seeds import stream
+from alloop.core.seeds import random_stream
 from alloop.scores.calibrate import (
     LEAST,
     auroc,
-    calibrate,
+    calibrate_threshold,
     conformal_quantile,
     ranks,
     spearman,
-    threshold,
+    surprise_threshold,
 )
 
 VALUES = st.lists(st.integers(-5, 5), min_size=3, max_size=40).map(
@@ -24,7 +24,7 @@ VALUES = st.lists(st.integers(-5, 5), min_size=3, max_size=40).map(
 
 
 def test_a_new_score_exceeds_the_conformal_quantile_as_seldom_as_promised() -> None:
-    rng = stream(0, "coverage")
+    rng = random_stream(0, "coverage")
     draws = rng.gamma(1.0, size=(20_000, 40))
     below = [row[-1] <= conformal_quantile(row[:-1], 0.9) for row in draws]
     assert np.mean(below) == pytest.approx(0.9, abs=0.007)
@@ -38,29 +38,29 @@ def test_the_conformal_quantile_is_an_order_statistic_or_infinite() -> None:
 
 
 def test_calibration_says_how_it_was_done_and_how_many_it_needs() -> None:
-    rng = stream(1, "held out")
-    many = calibrate(rng.standard_normal(99), 0.99)
+    rng = random_stream(1, "held out")
+    many = calibrate_threshold(rng.standard_normal(99), 0.99)
     assert (many.method, many.n, many.needed) == ("conformal", 99, 99)
     assert many.reason == "conformal on 99 held-out frames"
-    some = calibrate(rng.standard_normal(98), 0.99)
+    some = calibrate_threshold(rng.standard_normal(98), 0.99)
     assert some.method == "quantile"
     assert "99 would promise" in some.reason
-    few = calibrate(rng.standard_normal(LEAST - 1), 0.99)
+    few = calibrate_threshold(rng.standard_normal(LEAST - 1), 0.99)
     assert few.value is None
     assert few.reason.startswith("not calibrated: 9 held-out frames")
 
 
 def test_the_threshold_is_the_calibrations_value() -> None:
-    scores = stream(2, "held out").standard_normal(50)
-    assert threshold(scores, 0.9) == conformal_quantile(scores, 0.9)
-    assert threshold(scores, 0.99) == pytest.approx(np.quantile(scores, 0.99))
-    assert threshold(scores[:3], 0.99) is None
+    scores = random_stream(2, "held out").standard_normal(50)
+    assert surprise_threshold(scores, 0.9) == conformal_quantile(scores, 0.9)
+    assert surprise_threshold(scores, 0.99) == pytest.approx(np.quantile(scores, 0.99))
+    assert surprise_threshold(scores[:3], 0.99) is None
 
 
 @pytest.mark.parametrize("level", [0.0, 1.0, 99.0])
 def test_a_quantile_outside_zero_and_one_is_refused(level: float) -> None:
     with pytest.raises(InputError, match="between 0 and 1"):
-        calibrate(np.zeros(20), level)
+        calibrate_threshold(np.zeros(20), level)
 
 
 @given(VALUES)
@@ -70,7 +70,9 @@ def test_ranks_share_ties(values: np.ndarray) -> None:
 
 @given(VALUES, st.integers(0, 1000))
 def test_spearman_is_scipys(values: np.ndarray, seed: int) -> None:
-    other = values + stream(seed, "noise").integers(-4, 5, len(values)).astype(float)
+    other = values + random_stream(seed, "noise").integers(-4, 5, len(values)).astype(
+        float
+    )
     if np.ptp(values) == 0.0 or np.ptp(other) == 0.0:
         assert np.isnan(spearman(values, other))
     else:
@@ -80,7 +82,7 @@ def test_spearman_is_scipys(values: np.ndarray, seed: int) -> None:
 
 @given(VALUES, st.integers(0, 1000))
 def test_auroc_counts_pairs(values: np.ndarray, seed: int) -> None:
-    positive = stream(seed, "classes").random(len(values)) < 0.4
+    positive = random_stream(seed, "classes").random(len(values)) < 0.4
     if positive.all() or not positive.any():
         assert np.isnan(auroc(values, positive))
         return

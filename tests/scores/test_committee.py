@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 import pytest
 
-from alloop.core.batch import Batch, pack
+from alloop.core.batch import Batch, pack_frames
 from alloop.core.errors import InputError
 from alloop.core.frame import Frame
 from alloop.core.records import Predictions
@@ -30,7 +30,7 @@ class Along:
 
 
 def test_surprise_is_the_largest_spread_of_an_atoms_force() -> None:
-    batch = pack(
+    batch = pack_frames(
         [Frame(np.array([1, 3]), np.eye(2, 3)), Frame(np.array([2]), np.zeros((1, 3)))]
     )
     committee = Committee((Along(0.0), Along(1.0), Along(2.0)))
@@ -41,13 +41,13 @@ def test_surprise_is_the_largest_spread_of_an_atoms_force() -> None:
 
 
 def test_members_that_agree_are_not_surprised() -> None:
-    batch = pack([Frame(np.array([1, 3]), np.eye(2, 3))])
+    batch = pack_frames([Frame(np.array([1, 3]), np.eye(2, 3))])
     committee = Committee((Along(1.0), Along(1.0)))
     assert committee.score(batch, Along(1.0).predict(batch)) == pytest.approx(0.0)
 
 
 def test_no_frames_have_no_surprise() -> None:
-    none = pack([])
+    none = pack_frames([])
     committee = Committee((Along(0.0), Along(1.0)))
     assert committee.score(none, Along(0.0).predict(none)).shape == (0,)
 

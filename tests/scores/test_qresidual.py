@@ -7,13 +7,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from alloop.core.batch import Batch, pack
+from alloop.core.batch import Batch, pack_frames
 from alloop.core.errors import InputError
 from alloop.core.frame import Frame
 from alloop.core.records import Predictions
-from alloop.core.seeds import stream
+from alloop.core.seeds import random_stream
 from alloop.core.units import Floats
-from alloop.scores.qresidual import UNSEEN, QResidual, fit
+from alloop.scores.qresidual import UNSEEN, QResidual, fit_qresidual
 from alloop.scores.subspace import principal_subspace
 
 FEATURES = 12
@@ -28,10 +28,12 @@ class World:
     seed: int = 0
 
     def batch(self, frames: int) -> Batch:
-        return pack([Frame(np.array([6, 1, 1, 1, 1]), np.eye(5, 3) * 3.0)] * frames)
+        return pack_frames(
+            [Frame(np.array([6, 1, 1, 1, 1]), np.eye(5, 3) * 3.0)] * frames
+        )
 
     def describe(self, batch: Batch, name: str) -> Floats:
-        fixed, rng = stream(self.seed, "world"), stream(self.seed, name)
+        fixed, rng = random_stream(self.seed, "world"), random_stream(self.seed, name)
         out = np.zeros((len(batch.numbers), FEATURES))
         for element, noise in ((1, 0.01), (6, 0.1)):
             flat = fixed.standard_normal((RANK, FEATURES))
@@ -54,7 +56,7 @@ def world() -> World:
 @pytest.fixture(params=["q", "ppca"])
 def fitted(world: World, request: pytest.FixtureRequest) -> QResidual:
     train, heldout = world.batch(80), world.batch(30)
-    return fit(
+    return fit_qresidual(
         train,
         world.describe(train, "train"),
         heldout,
@@ -72,7 +74,7 @@ def test_residuals_and_their_standardisation_are_those_of_a_plain_svd(
         world.describe(batch, name)
         for batch, name in ((train, "train"), (heldout, "heldout"), (new, "new"))
     )
-    found = fit(train, x, heldout, y, components=3).per_atom(new, z)
+    found = fit_qresidual(train, x, heldout, y, components=3).per_atom(new, z)
     for element in (1, 6):
         mine = x[train.numbers == element]
         mean = mine.mean(axis=0)
@@ -119,7 +121,7 @@ def test_a_share_of_variance_takes_as_few_axes_as_hold_it(world: World) -> None:
 def test_a_planted_atom_is_the_most_surprising(world: World, fitted: QResidual) -> None:
     batch = world.batch(40)
     x = world.describe(batch, "new")
-    x[5 * 17 + 3] += 0.15 * stream(1, "odd").standard_normal(FEATURES)
+    x[5 * 17 + 3] += 0.15 * random_stream(1, "odd").standard_normal(FEATURES)
     surprise = fitted.score(batch, predicted(batch, x))
     assert np.argmax(surprise) == 17
     assert surprise[17] > 3.0 * np.sort(surprise)[-2]
@@ -131,12 +133,12 @@ def test_without_elements_of_its_own_the_noisy_one_would_hide_the_outlier(
 ) -> None:
     train, heldout, batch = world.batch(80), world.batch(30), world.batch(40)
     x = world.describe(batch, "new")
-    x[5 * 23 + 3] += 0.03 * stream(1, "odd").standard_normal(FEATURES)
+    x[5 * 23 + 3] += 0.03 * random_stream(1, "odd").standard_normal(FEATURES)
     sets = [world.describe(train, "train"), world.describe(heldout, "heldout")]
-    own = fit(train, sets[0], heldout, sets[1], components=RANK)
+    own = fit_qresidual(train, sets[0], heldout, sets[1], components=RANK)
     one = Frame(np.ones(5, dtype=np.int64), np.eye(5, 3) * 3.0)
-    blind = [pack([one] * len(b)) for b in (train, heldout, batch)]
-    common = fit(blind[0], sets[0], blind[1], sets[1], components=2 * RANK)
+    blind = [pack_frames([one] * len(b)) for b in (train, heldout, batch)]
+    common = fit_qresidual(blind[0], sets[0], blind[1], sets[1], components=2 * RANK)
     assert np.argmax(own.score(batch, predicted(batch, x))) == 23
     assert np.argmax(common.score(blind[2], predicted(blind[2], x))) != 23
 
@@ -157,10 +159,10 @@ def test_probabilistic_surprise_also_sees_far_out_inside_the_subspace(
     train, heldout, batch = world.batch(80), world.batch(30), world.batch(20)
     x, y = world.describe(train, "train"), world.describe(heldout, "heldout")
     new = world.describe(batch, "new")
-    q = fit(train, x, heldout, y, RANK)
+    q = fit_qresidual(train, x, heldout, y, RANK)
     new[7] = q.subspaces[0].mean + 100.0 * q.subspaces[0].axes[0]
     assert q.per_atom(batch, new)[7] < 5.0
-    ppca = fit(train, x, heldout, y, RANK, kind="ppca")
+    ppca = fit_qresidual(train, x, heldout, y, RANK, kind="ppca")
     assert np.argmax(ppca.per_atom(batch, new)) == 7
     assert ppca.per_atom(batch, new)[7] > 10.0
 
@@ -177,7 +179,7 @@ def test_arrays_bring_the_same_scorer_back(world: World, fitted: QResidual) -> N
 
 
 def test_an_element_that_was_never_seen_surprises_finitely(fitted: QResidual) -> None:
-    batch = pack([Frame(np.array([6, 9]), np.eye(2, 3))])
+    batch = pack_frames([Frame(np.array([6, 9]), np.eye(2, 3))])
     surprise = fitted.score(batch, predicted(batch, np.zeros((2, FEATURES))))
     assert surprise[0] == UNSEEN
 
@@ -189,12 +191,12 @@ def test_rare_elements_are_scored_without_running_wild(
 ) -> None:
     usual = world.batch(40).frames()
     odd = Frame(np.array([6, 1, 1, 1, 9]), np.eye(5, 3) * 3.0)
-    train, heldout = pack([*usual, odd]), world.batch(20)
-    rng = stream(3, "rare")
+    train, heldout = pack_frames([*usual, odd]), world.batch(20)
+    rng = random_stream(3, "rare")
     x, y = world.describe(train, "train"), world.describe(heldout, "heldout")
     x[-1] = rng.standard_normal(FEATURES)
-    scorer = fit(train, x, heldout, y, components, kind)
-    seen = pack([odd])
+    scorer = fit_qresidual(train, x, heldout, y, components, kind)
+    seen = pack_frames([odd])
     same = scorer.score(seen, predicted(seen, x[-5:]))
     assert np.isfinite(same).all()
     assert same[0] < UNSEEN
@@ -206,25 +208,28 @@ def test_rare_elements_are_scored_without_running_wild(
 def test_identical_training_atoms_leave_a_finite_scale(world: World) -> None:
     batch = world.batch(3)
     same = np.ones((15, FEATURES))
-    scorer = fit(batch, same, batch, same)
+    scorer = fit_qresidual(batch, same, batch, same)
     assert np.isfinite(scorer.per_atom(batch, same)).all()
     assert (scorer.score(batch, predicted(batch, same + 1.0)) > 10.0).all()
 
 
 def test_without_held_out_frames_training_frames_stand_in(world: World) -> None:
-    train, none = world.batch(20), pack([])
+    train, none = world.batch(20), pack_frames([])
     x = world.describe(train, "train")
-    alone = fit(train, x, none, np.zeros((0, FEATURES)), RANK)
-    both = fit(train, x, train, x, RANK)
+    alone = fit_qresidual(train, x, none, np.zeros((0, FEATURES)), RANK)
+    both = fit_qresidual(train, x, train, x, RANK)
     np.testing.assert_array_equal(alone.spread, both.spread)
 
 
 def test_held_out_frames_of_other_elements_leave_the_training_variance_as_scale(
     world: World,
 ) -> None:
-    train, other = world.batch(20), pack([Frame(np.array([9]), np.zeros((1, 3)))])
+    train, other = (
+        world.batch(20),
+        pack_frames([Frame(np.array([9]), np.zeros((1, 3)))]),
+    )
     x = world.describe(train, "train")
-    scorer = fit(train, x, other, np.zeros((1, FEATURES)), RANK)
+    scorer = fit_qresidual(train, x, other, np.zeros((1, FEATURES)), RANK)
     totals = [space.total for space in scorer.subspaces]
     np.testing.assert_allclose(scorer.centre, totals)
 
@@ -232,17 +237,17 @@ def test_held_out_frames_of_other_elements_leave_the_training_variance_as_scale(
 def test_what_cannot_be_scored_or_fitted_is_refused(
     world: World, fitted: QResidual
 ) -> None:
-    batch, none = world.batch(1), pack([])
+    batch, none = world.batch(1), pack_frames([])
     with pytest.raises(InputError, match="expected per-atom descriptors"):
         fitted.score(batch, Predictions(np.zeros(1), np.zeros((5, 3))))
     with pytest.raises(InputError, match="expected training frames"):
-        fit(none, np.zeros((0, 2)), none, np.zeros((0, 2)))
+        fit_qresidual(none, np.zeros((0, 2)), none, np.zeros((0, 2)))
     with pytest.raises(InputError, match="got 'soap'"):
-        fit(batch, np.zeros((5, 2)), none, np.zeros((0, 2)), kind="soap")
+        fit_qresidual(batch, np.zeros((5, 2)), none, np.zeros((0, 2)), kind="soap")
 
 
 def test_no_frames_have_no_surprise(fitted: QResidual) -> None:
-    none = pack([])
+    none = pack_frames([])
     assert fitted.score(none, predicted(none, np.zeros((0, FEATURES)))).shape == (0,)
 
 
@@ -255,9 +260,13 @@ def test_surprise_does_not_depend_on_the_order_of_atoms_or_on_rotated_features(
     train, heldout, batch = world.batch(20), world.batch(20), world.batch(1)
     x, y = world.describe(train, "train"), world.describe(heldout, "heldout")
     new = world.describe(batch, "new")
-    turn, _ = np.linalg.qr(stream(seed, "turn").standard_normal((FEATURES, FEATURES)))
-    plain = fit(train, x, heldout, y, RANK).score(batch, predicted(batch, new))
-    turned = fit(train, x @ turn, heldout, y @ turn, RANK)
-    shuffled = pack([Frame(batch.numbers[order], batch.positions[order])])
+    turn, _ = np.linalg.qr(
+        random_stream(seed, "turn").standard_normal((FEATURES, FEATURES))
+    )
+    plain = fit_qresidual(train, x, heldout, y, RANK).score(
+        batch, predicted(batch, new)
+    )
+    turned = fit_qresidual(train, x @ turn, heldout, y @ turn, RANK)
+    shuffled = pack_frames([Frame(batch.numbers[order], batch.positions[order])])
     other = turned.score(shuffled, predicted(shuffled, (new @ turn)[order]))
     np.testing.assert_allclose(plain, other, rtol=1e-6, atol=1e-6)

@@ -15,15 +15,15 @@ import pytest
 
 from alloop.core.frame import Frame
 from alloop.core.records import Label, Walker
-from alloop.loop.history import CODEC
+from alloop.history.reader import CODEC
 from alloop.store import packs
 from alloop.store.archive import Archive
 from alloop.store.codec import Codec
-from alloop.store.files import Files
-from alloop.store.packs import listing, read
+from alloop.store.files import FileSystem
+from alloop.store.packs import list_journal, read_pack
 
 
-class Quick(Files):
+class Quick(FileSystem):
     """A file system that promises nothing about power; for tests of order alone."""
 
     def write(self, path: Path, data: bytes) -> None:
@@ -345,10 +345,10 @@ def small_packs(monkeypatch: pytest.MonkeyPatch) -> int:
 
 
 def _loosened(folder: Path) -> None:
-    for tail in listing(folder).tails:
-        pack = read(folder, tail)
+    for tail in list_journal(folder).tails:
+        pack = read_pack(folder, tail)
         for seq in range(tail.first, tail.last + 1):
-            (folder / f"{seq:08d}").write_bytes(pack.raw(seq))
+            (folder / f"{seq:08d}").write_bytes(pack.record_bytes(seq))
         (folder / tail.name).unlink()
 
 

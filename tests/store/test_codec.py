@@ -13,14 +13,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import array_shapes, arrays
 
-from alloop.core.batch import pack as packed
+from alloop.core.batch import pack_frames as packed
 from alloop.core.errors import DamagedError, StoreError
 from alloop.core.frame import Frame
-from alloop.core.levels import level
+from alloop.core.levels import make_level
 from alloop.core.records import Failure
 from alloop.loop import events as ev
-from alloop.store.codec import Codec, Encoded
-from alloop.store.record import pack, unpack
+from alloop.store.codec import Codec, EncodedRecord
+from alloop.store.record import pack_record, unpack_record
 
 
 def same(a: Any, b: Any) -> bool:
@@ -48,9 +48,11 @@ def there_and_back(codec: Codec, record: object) -> Any:
         "frames": encoded.frames,
         "versions": dict(encoded.versions),
     }
-    tree, stored = unpack(pack(header, encoded.arrays), "a record")
+    tree, stored = unpack_record(pack_record(header, encoded.arrays), "a record")
     return codec.decode(
-        Encoded(tree["tree"], tuple(stored), tuple(tree["frames"]), tree["versions"])
+        EncodedRecord(
+            tree["tree"], tuple(stored), tuple(tree["frames"]), tree["versions"]
+        )
     )
 
 
@@ -133,7 +135,7 @@ def test_any_turn_survives_the_way_to_bytes_and_back(codec: Codec, turn: Any) ->
         {},
         ((1, [2.5, (None,)]), {"a": {"#": "Walker", "#map": 1}}),
         Failure.GATE,
-        level("pyscf", {"method": "hf", "basis": "sto-3g"}),
+        make_level("pyscf", {"method": "hf", "basis": "sto-3g"}),
         np.array(3.5),
         np.zeros((0, 3)),
         np.array([True, False]),
@@ -173,7 +175,7 @@ def test_a_frame_with_other_content_than_its_id_is_refused(
     codec: Codec, water: Any
 ) -> None:
     encoded = codec.encode(water(0.0))
-    other = Encoded(encoded.tree, encoded.arrays, ("0" * 32,), encoded.versions)
+    other = EncodedRecord(encoded.tree, encoded.arrays, ("0" * 32,), encoded.versions)
     with pytest.raises(DamagedError, match=f"{'0' * 32} has the content of"):
         codec.decode(other)
 
@@ -216,7 +218,7 @@ def test_an_older_record_is_brought_up_step_by_step() -> None:
 def test_a_new_field_with_a_default_needs_no_upcaster() -> None:
     encoded = Codec([Note]).encode(Note("a"))
     tree = {key: value for key, value in encoded.tree.items() if key != "stars"}
-    decoded = Codec([Note]).decode(Encoded(tree, (), (), encoded.versions))
+    decoded = Codec([Note]).decode(EncodedRecord(tree, (), (), encoded.versions))
     assert decoded == Note("a", 0)
 
 
@@ -232,7 +234,7 @@ def test_a_new_field_with_a_default_needs_no_upcaster() -> None:
 def test_what_does_not_fit_is_a_store_error(tree: Any) -> None:
     codec = Codec([Note])
     with pytest.raises(StoreError, match="alloop"):
-        codec.decode(Encoded(tree, (), (), {"Note": 1, "Failure": 1}))
+        codec.decode(EncodedRecord(tree, (), (), {"Note": 1, "Failure": 1}))
 
 
 @pytest.mark.parametrize(

@@ -16,7 +16,7 @@ from alloop.core.errors import StoreError
 from alloop.store import columns, schema
 from alloop.store.archive import Archive
 from alloop.store.codec import Codec
-from alloop.store.doctor import verify
+from alloop.store.doctor import verify_store
 
 MAKE = '''
 import numpy as np
@@ -29,7 +29,7 @@ def table(name, rows):
     offsets = np.concatenate([[0], np.cumsum(np.arange(rows) % 3)]).astype(int)
     lengths = {"row": rows, "bound": rows + 1, "atom": int(offsets[-1])}
     out = {}
-    for key, column in schema.columns(name).items():
+    for key, column in schema.table_columns(name).items():
         first = np.arange(lengths[column.along]) + 1
         shape = (-1, *(1 for _ in column.tail))
         full = (len(first), *column.tail)
@@ -109,7 +109,7 @@ def assert_holds(path: Path, rows: int, **options: Any) -> None:
         for key, expected in table.items():
             found = root[place][key]
             assert np.array_equal(found[:], expected), (name, key)
-            assert found.dtype == schema.columns(name)[key].dtype
+            assert found.dtype == schema.table_columns(name)[key].dtype
 
 
 @pytest.mark.parametrize("consolidated", [None, False])
@@ -117,13 +117,15 @@ def test_plain_zarr_reads_what_was_written(
     archive: Archive, consolidated: bool | None
 ) -> None:
     for rows in (0, 1024, 1500):
-        columns.write(archive, tables(rows), rows)
+        columns.write_columns(archive, tables(rows), rows)
         assert_holds(archive.path, rows, use_consolidated=consolidated)
-        assert columns.mark(archive.path) == rows
+        assert columns.column_mark(archive.path) == rows
 
 
 def test_arrays_tell_units_codes_and_dimensions(archive: Archive) -> None:
-    columns.write(archive, tables(3), 3, {"labels/cheap": {"level": "HF/STO-3G"}})
+    columns.write_columns(
+        archive, tables(3), 3, {"labels/cheap": {"level": "HF/STO-3G"}}
+    )
     labels = read(archive.path)["labels/cheap"]
     assert labels.attrs["level"] == "HF/STO-3G"
     assert (labels.attrs["rows"], labels.attrs["mark"]) == (3, 3)
@@ -136,7 +138,7 @@ def test_arrays_tell_units_codes_and_dimensions(archive: Archive) -> None:
 
 def test_xarray_opens_a_table(archive: Archive) -> None:
     xarray = pytest.importorskip("xarray")
-    columns.write(archive, tables(4), 4)
+    columns.write_columns(archive, tables(4), 4)
     with xarray.open_zarr(archive.path, group="structures", chunks=None) as data:
         assert data.sizes["structure"] == 4
         assert data["positions"].attrs["units"] == "angstrom"
@@ -144,17 +146,17 @@ def test_xarray_opens_a_table(archive: Archive) -> None:
 
 def test_models_stay_visible_beside_columns(archive: Archive) -> None:
     archive.put_model("m", b"weights")
-    columns.write(archive, tables(2), 2)
+    columns.write_columns(archive, tables(2), 2)
     archive.put_model("n", b"other")
-    columns.rebuild(archive, tables(3), 3)
+    columns.rebuild_columns(archive, tables(3), 3)
     assert set(read(archive.path)["models"]) == {"m", "n"}
     assert_holds(archive.path, 3)
 
 
 def test_writing_the_same_again_changes_nothing(archive: Archive) -> None:
-    columns.write(archive, tables(9), 9)
+    columns.write_columns(archive, tables(9), 9)
     before = {p: p.read_bytes() for p in archive.path.rglob("*") if p.is_file()}
-    columns.write(archive, tables(9), 9)
+    columns.write_columns(archive, tables(9), 9)
     after = {p: p.read_bytes() for p in archive.path.rglob("*") if p.is_file()}
     assert before == after
 
@@ -163,7 +165,7 @@ def rows_of(name: str, begin: int, end: int) -> Any:
     """Rows `begin` to `end` of a table as if there were no others."""
     whole, out = tables(end)[name], {}
     offsets = whole.get("offsets", [0] * (end + 1))
-    for key, column in schema.columns(name).items():
+    for key, column in schema.table_columns(name).items():
         first = offsets[begin] if column.along == schema.ATOM else begin
         out[key] = whole[key][first:]
     return out | (
@@ -194,14 +196,14 @@ def test_new_rows_alone_make_the_columns_that_all_rows_make(swift: Archive) -> N
             asked.append(after)
             return grown(max(after, 0), end)
 
-        columns.fill(swift, rows, end)
+        columns.fill_columns(swift, rows, end)
         assert_holds(swift.path, end)
 
     for end in (0, 3, 1024, 1025, 1025, 4100):
         more(end)
     assert asked == [-1, 0, 3, 1024, 1025, 1025]
     assert_holds(swift.path, 4100, use_consolidated=False)
-    columns.write(swift, tables(4105), 4105)  # the two ways go together
+    columns.write_columns(swift, tables(4105), 4105)  # the two ways go together
     more(4110)
 
 
@@ -210,9 +212,9 @@ def test_adding_rows_writes_only_the_chunks_they_are_in(swift: Archive) -> None:
         folder = swift.path / "scores" / "surprise"
         return {path.name: path.stat().st_ino for path in folder.glob("c.*")}
 
-    columns.fill(swift, lambda _: grown(0, 4000), 4000)
+    columns.fill_columns(swift, lambda _: grown(0, 4000), 4000)
     before = chunks()
-    columns.fill(swift, lambda _: grown(4000, 4100), 4100)
+    columns.fill_columns(swift, lambda _: grown(4000, 4100), 4100)
     changed = {name for name, inode in chunks().items() if before.get(name) != inode}
     assert set(before) == {"c.0", "c.1", "c.2", "c.3"}
     assert changed == {"c.3", "c.4"}
@@ -222,7 +224,7 @@ def test_adding_rows_writes_only_the_chunks_they_are_in(swift: Archive) -> None:
 def test_columns_that_cannot_be_added_to_are_made_anew(
     swift: Archive, monkeypatch: pytest.MonkeyPatch, what: str
 ) -> None:
-    columns.fill(swift, lambda _: grown(0, 50), 50)
+    columns.fill_columns(swift, lambda _: grown(0, 50), 50)
     chunk = swift.path / "labels/cheap/forces/c.0.0"
     match what:
         case "damaged":
@@ -231,68 +233,68 @@ def test_columns_that_cannot_be_added_to_are_made_anew(
             chunk.unlink()
         case "other schema":
             monkeypatch.setattr(columns, "VERSION", 99)
-            monkeypatch.setattr("alloop.store.changes.VERSION", 99)
+            monkeypatch.setattr("alloop.store.column_changes.VERSION", 99)
         case "apart":
-            columns.write(swift, {"scores": tables(55)["scores"]}, 55)
+            columns.write_columns(swift, {"scores": tables(55)["scores"]}, 55)
     asked: list[int] = []
 
     def rows(after: int) -> Any:
         asked.append(after)
         return grown(max(after, 0), 60)
 
-    columns.fill(swift, rows, 60)
+    columns.fill_columns(swift, rows, 60)
     assert asked[-1] == -1
     assert_holds(swift.path, 60)
 
 
 def test_a_table_may_come_alone(archive: Archive) -> None:
-    columns.write(archive, tables(5), 5)
-    columns.write(archive, {"scores": tables(7)["scores"]}, 7)
+    columns.write_columns(archive, tables(5), 5)
+    columns.write_columns(archive, {"scores": tables(7)["scores"]}, 7)
     root = read(archive.path)
     assert root["scores/structure"].shape == (7,)
     assert list(root["walkers"]) == ["00000005"]
-    assert columns.mark(archive.path) == 5
+    assert columns.column_mark(archive.path) == 5
 
 
 def test_the_last_walkers_outlive_one_write_for_who_still_reads(
     archive: Archive,
 ) -> None:
-    columns.write(archive, tables(5), 5)
+    columns.write_columns(archive, tables(5), 5)
     reader = read(archive.path)["walkers/00000005"]
-    columns.write(archive, tables(6), 6)
+    columns.write_columns(archive, tables(6), 6)
     assert np.array_equal(reader["step"][:], tables(5)["walkers"]["step"])
     assert list(read(archive.path)["walkers"]) == ["00000006"]
-    columns.write(archive, tables(7), 7)
+    columns.write_columns(archive, tables(7), 7)
     folders = sorted(p.name for p in (archive.path / "walkers").glob("0*"))
     assert folders == ["00000006", "00000007"]
 
 
 def test_columns_that_do_not_fit_the_tables_are_made_anew(archive: Archive) -> None:
-    columns.write(archive, tables(2000), 2000)
-    columns.write(archive, tables(30), 30)
+    columns.write_columns(archive, tables(2000), 2000)
+    columns.write_columns(archive, tables(30), 30)
     assert_holds(archive.path, 30)
     assert verify_columns(archive) == ["columns"]  # the journal is empty here
 
 
 def verify_columns(archive: Archive) -> list[str]:
-    return [finding.where for finding in verify(archive.path, Codec([]))]
+    return [finding.where for finding in verify_store(archive.path, Codec([]))]
 
 
 @pytest.mark.parametrize("what", ["zarr.json", "c.0"])
 def test_a_lost_or_damaged_file_is_healed(archive: Archive, what: str) -> None:
-    columns.write(archive, tables(50), 50)
+    columns.write_columns(archive, tables(50), 50)
     (archive.path / "structures" / "id" / what).write_bytes(b"x")
     shutil.rmtree(archive.path / "scores")
-    columns.rebuild(archive, tables(50), 50)
+    columns.rebuild_columns(archive, tables(50), 50)
     assert_holds(archive.path, 50)
     assert_holds(archive.path, 50, use_consolidated=False)
 
 
 def test_a_damaged_last_chunk_does_not_hinder_the_next_write(archive: Archive) -> None:
-    columns.write(archive, tables(50), 50)
+    columns.write_columns(archive, tables(50), 50)
     for chunk in (archive.path / "labels").rglob("c.0*"):
         chunk.write_bytes(b"x")
-    columns.write(archive, tables(60), 60)
+    columns.write_columns(archive, tables(60), 60)
     assert_holds(archive.path, 60)
 
 
@@ -309,13 +311,13 @@ def test_whatever_fails_a_reader_sees_one_moment(
 ) -> None:
     small = {name: tables(40)[name] for name in ("scores", "walkers")}
     large = {name: tables(50)[name] for name in ("scores", "walkers")}
-    columns.write(archive, small, 40)
+    columns.write_columns(archive, small, 40)
     archive.close()
     for fail_at in range(0, 200, 5):
         files = faulty(fail_at, late=late)
         with Archive.open(archive.path, codec, "w", files=files) as writer:
             try:
-                columns.write(writer, large, 50)
+                columns.write_columns(writer, large, 50)
             except StoreError:
                 pass
             else:
@@ -359,5 +361,5 @@ def test_a_reader_beside_a_killed_writer_never_sees_half(
     assert reads >= 3
     assert rows >= 2100
     with Archive.open(path, Codec([]), "w") as again:
-        columns.write(again, tables(rows + 10000), rows + 10000)
+        columns.write_columns(again, tables(rows + 10000), rows + 10000)
     assert_holds(path, rows + 10000)

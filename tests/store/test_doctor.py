@@ -13,7 +13,7 @@ from alloop.core.errors import StoreError
 from alloop.store import columns, schema
 from alloop.store.archive import Archive
 from alloop.store.codec import Codec
-from alloop.store.doctor import verify
+from alloop.store.doctor import verify_store
 
 
 @pytest.fixture
@@ -26,17 +26,17 @@ def store(archive: Archive, turn: Callable[[int], Any]) -> Path:
     rows = 3
     labels = {
         key: np.zeros((rows, *column.tail))
-        for key, column in schema.columns("labels/cheap").items()
+        for key, column in schema.table_columns("labels/cheap").items()
     }
     labels |= {"offsets": np.array([0, 2, 2, 3]), "forces": np.ones((3, 3))}
-    scores = {key: np.arange(rows) for key in schema.columns("scores")}
-    columns.write(archive, {"labels/cheap": labels, "scores": scores}, 4)
+    scores = {key: np.arange(rows) for key in schema.table_columns("scores")}
+    columns.write_columns(archive, {"labels/cheap": labels, "scores": scores}, 4)
     archive.close()
     return archive.path
 
 
 def said(store: Path) -> list[str]:
-    return [str(finding) for finding in verify(store, Codec([]))]
+    return [str(finding) for finding in verify_store(store, Codec([]))]
 
 
 def test_a_whole_store_has_no_findings(store: Path) -> None:
@@ -77,8 +77,8 @@ def test_an_unknown_kind_of_record_is_named(archive: Archive, codec: Codec) -> N
     from alloop.loop.events import Stop
 
     archive.append(Stop("done"))
-    assert verify(archive.path, codec) == []
-    (finding,) = verify(archive.path, Codec([]))
+    assert verify_store(archive.path, codec) == []
+    (finding,) = verify_store(archive.path, Codec([]))
     assert (finding.where, "upgrade alloop" in finding.what) == ("record 0", True)
 
 
@@ -151,4 +151,4 @@ def test_any_flipped_bit_in_any_data_file_is_found(store: Path) -> None:
 
 def test_what_is_not_a_store_is_refused(tmp_path: Path) -> None:
     with pytest.raises(StoreError, match="is not an alloop store"):
-        verify(tmp_path, Codec([]))
+        verify_store(tmp_path, Codec([]))

@@ -18,7 +18,7 @@ from alloop.core.errors import StoreError
 from alloop.store import columns, schema
 from alloop.store.archive import Archive
 from alloop.store.codec import Codec
-from alloop.store.doctor import verify
+from alloop.store.doctor import verify_store
 from alloop.store.set_aside import parts
 
 RECORDS = 11
@@ -107,7 +107,7 @@ def test_dead_before_any_operation_the_store_goes_on_as_if_nothing_had_been(
         assert len(held(path)) <= len(acks) + 1
         work(path, quick, turn, acks)
         assert held(path) == list(range(RECORDS))
-        assert verify(path, CODEC) == []
+        assert verify_store(path, CODEC) == []
         loose = [p for p in (path / "journal").iterdir() if p.name.isdigit()]
         assert not loose
     else:
@@ -136,7 +136,7 @@ def test_no_loss_of_power_takes_what_was_acknowledged(
         if rng.random() < 0.2 and (left / "s.zarr").exists():
             work(left / "s.zarr", quick, turn, [])
             assert held(left / "s.zarr") == list(range(RECORDS))
-            assert verify(left / "s.zarr", CODEC) == []
+            assert verify_store(left / "s.zarr", CODEC) == []
 
     files = volatile(tmp_path / "disk", lose)
     work(path, files, turn, acks)
@@ -200,7 +200,7 @@ def test_killed_while_sealing_beside_a_reader_no_record_is_lost_or_twice(
         seq, frame = line.split()
         assert stored[int(seq)].frame.id == frame
     Archive.open(path, CODEC, "w").close()
-    assert verify(path, CODEC) == []
+    assert verify_store(path, CODEC) == []
 
 
 def test_a_clock_that_jumps_back_changes_no_order(
@@ -218,12 +218,12 @@ def test_a_clock_that_jumps_back_changes_no_order(
 def asked(begin: int, end: int) -> dict[str, Any]:
     """Rows `begin` to `end` of a table, each a function of its number."""
     rows = np.arange(begin, end)
-    return {key: rows % 200 for key in schema.columns("selections")}
+    return {key: rows % 200 for key in schema.table_columns("selections")}
 
 
 def add(path: Path, files: Any, begin: int, end: int) -> None:
     with Archive.open(path, CODEC, "w", files=files) as writer:
-        columns.fill(writer, lambda _: {"selections": asked(begin, end)}, end)
+        columns.fill_columns(writer, lambda _: {"selections": asked(begin, end)}, end)
 
 
 def test_dead_before_any_operation_of_a_column_switch_readers_see_one_moment(
@@ -270,7 +270,7 @@ def test_dead_while_columns_are_set_aside_they_are_whole_in_one_place(
         shown = zarr.open_group(part, mode="r")["selections"]
         for key, array in shown.arrays():
             assert np.array_equal(array[:], asked(0, 50)[key])
-        assert columns.mark(archive.path) == -1
+        assert columns.column_mark(archive.path) == -1
         if files.left:
             break
     assert at > 4

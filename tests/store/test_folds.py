@@ -12,7 +12,7 @@ import pytest
 from alloop.core.errors import StoreError
 from alloop.store.archive import Archive
 from alloop.store.codec import Codec
-from alloop.store.doctor import verify
+from alloop.store.doctor import verify_store
 
 
 @pytest.fixture
@@ -64,7 +64,7 @@ def test_a_damaged_fold_counts_as_absent_and_doctor_names_it(
         assert filled.fold("state", "v1") is None
     kept(filled).write_bytes(b"")
     assert filled.fold("state", "v1") is None
-    (finding,) = verify(filled.path, codec)
+    (finding,) = verify_store(filled.path, codec)
     assert (finding.where, "made anew" in finding.advice) == ("fold state", True)
     filled.put_fold("state", "v1", 4, b"anew")
     assert filled.fold("state", "v1") == (4, b"anew")

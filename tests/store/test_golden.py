@@ -13,12 +13,12 @@ import zarr
 from ase.io import read as read_atoms
 
 from alloop.core.records import Label
-from alloop.export import Choice, write
-from alloop.loop.history import CODEC, read
-from alloop.loop.learning import replay
+from alloop.export import Choice, write_export
+from alloop.history.reader import CODEC, read_history
+from alloop.loop.reducer import replay
 from alloop.store import columns
 from alloop.store.archive import Archive
-from alloop.store.doctor import verify
+from alloop.store.doctor import verify_store
 from alloop.store.root import FORMAT
 
 GOLDEN = Path(__file__).parent / "golden"
@@ -38,7 +38,7 @@ def test_there_are_stores_of_every_format() -> None:
 
 
 def test_an_old_store_opens_and_replays(store: Path) -> None:
-    history = read(store)
+    history = read_history(store)
     labels = list(history.ledger.labels.values())
     assert (len(history.entries), len(labels)) == (RECORDS[store.stem], 21)
     assert all(isinstance(label, Label) for label in labels)
@@ -48,17 +48,19 @@ def test_an_old_store_opens_and_replays(store: Path) -> None:
 
 
 def test_an_old_store_is_whole_and_shows_its_columns(store: Path) -> None:
-    assert verify(store, CODEC) == []
+    assert verify_store(store, CODEC) == []
     root = zarr.open_group(store, mode="r")
     assert root["labels/cheap/energy"].shape == (14,)
-    assert columns.mark(store) == RECORDS[store.stem] - 1
+    assert columns.column_mark(store) == RECORDS[store.stem] - 1
     with Archive.open(store, CODEC) as archive:
         assert all(archive.model(each) for each in archive.model_ids())
         assert len(archive.model_ids()) == 2
 
 
 def test_an_old_store_exports(store: Path, tmp_path: Path) -> None:
-    (file,) = write(read(store), tmp_path / "out.xyz", Choice("expensive", "all"))
+    (file,) = write_export(
+        read_history(store), tmp_path / "out.xyz", Choice("expensive", "all")
+    )
     frames = read_atoms(file.path, ":")
     energies = sorted(frame.info["REF_energy"] for frame in frames)
     column = zarr.open_group(store, mode="r")["labels/expensive/energy"]
@@ -66,24 +68,24 @@ def test_an_old_store_exports(store: Path, tmp_path: Path) -> None:
 
 
 def test_an_old_store_is_written_on_and_refused_by_older_alloops(store: Path) -> None:
-    before = [entry.time for entry in read(store).entries]
+    before = [entry.time for entry in read_history(store).entries]
     with Archive.open(store, CODEC, "w") as archive:
         archive.seal()
-        archive.append(read(store).entries[-1].turn)
-    after = [entry.time for entry in read(store).entries]
+        archive.append(read_history(store).entries[-1].turn)
+    after = [entry.time for entry in read_history(store).entries]
     assert after[:-1] == before
     with Archive.open(store, CODEC) as archive:
         assert archive.attrs["alloop_format"] == FORMAT
-    assert verify(store, CODEC) == []
+    assert verify_store(store, CODEC) == []
 
 
 def test_a_store_may_move(store: Path, tmp_path: Path) -> None:
-    before = read(store)
+    before = read_history(store)
     times = [x.time for x in before.entries]
     moved = tmp_path / "elsewhere" / "renamed.zarr"
     moved.parent.mkdir()
     shutil.move(store, moved)
-    after = read(moved)
+    after = read_history(moved)
     assert [x.time for x in after.entries] == times
     assert after.ledger.labels.keys() == before.ledger.labels.keys()
     Archive.open(moved, CODEC, "w").close()

@@ -7,10 +7,10 @@ from typing import Any
 import pytest
 
 from alloop.core.errors import DamagedError, LockedError
-from alloop.store.codec import Encoded
-from alloop.store.files import Files
+from alloop.store.codec import EncodedRecord
+from alloop.store.files import FileSystem
 from alloop.store.journal import STAGING, Journal
-from alloop.store.packs import Listing
+from alloop.store.packs import JournalListing
 
 
 @pytest.fixture
@@ -22,7 +22,7 @@ def folder(tmp_path: Path) -> Path:
 def filled(folder: Path, count: int) -> Journal:
     journal = Journal(folder, writable=True)
     for seq in range(count):
-        journal.append(seq, Encoded({"#map": {"n": seq}}, ()), 100.0 + seq)
+        journal.append(seq, EncodedRecord({"#map": {"n": seq}}, ()), 100.0 + seq)
     return journal
 
 
@@ -45,9 +45,9 @@ def test_an_empty_journal_has_no_last_record(folder: Path) -> None:
 
 def test_a_number_is_taken_only_once(folder: Path) -> None:
     first, second = filled(folder, 3), Journal(folder, writable=True)
-    first.append(3, Encoded(1, ()), 0.0)
+    first.append(3, EncodedRecord(1, ()), 0.0)
     with pytest.raises(LockedError, match=r"record 3 .* was written by another driver"):
-        second.append(3, Encoded(2, ()), 0.0)
+        second.append(3, EncodedRecord(2, ()), 0.0)
     assert first.read(3).record.tree == 1
     assert not list((folder / STAGING).iterdir())
 
@@ -105,14 +105,14 @@ def test_a_record_under_another_number_is_damage(folder: Path, loosened: Any) ->
 
 def test_a_reader_cannot_append(folder: Path) -> None:
     with pytest.raises(ValueError, match="for reading"):
-        Journal(folder).append(0, Encoded(1, ()), 0.0)
+        Journal(folder).append(0, EncodedRecord(1, ()), 0.0)
 
 
 def test_a_reader_goes_on_into_what_is_appended_meanwhile(folder: Path) -> None:
     journal = filled(folder, 2)
     reading = Journal(folder).iterate()
     assert next(reading).seq == 0
-    journal.append(2, Encoded(0, ()), 0.0)
+    journal.append(2, EncodedRecord(0, ()), 0.0)
     assert [entry.seq for entry in reading] == [1, 2]
 
 
@@ -126,7 +126,7 @@ def test_a_reader_is_not_fooled_by_a_record_that_came_between(
     aside = hidden.rename(folder.parent / "aside")
 
     class Late(Journal):
-        def listing(self) -> Listing:
+        def listing(self) -> JournalListing:
             found = super().listing()
             if aside.exists():
                 aside.rename(hidden)
@@ -137,14 +137,14 @@ def test_a_reader_is_not_fooled_by_a_record_that_came_between(
 
 @pytest.mark.parametrize("late", [False, True], ids=["before", "after"])
 def test_whatever_operation_fails_the_record_is_whole_or_absent(
-    folder: Path, faulty: Callable[..., Files], late: bool
+    folder: Path, faulty: Callable[..., FileSystem], late: bool
 ) -> None:
     seq = 0
     for fail_at in range(10):
         files: Any = faulty(fail_at, late=late)
         journal = Journal(folder, writable=True, files=files)
         try:
-            journal.append(seq, Encoded({"#map": {"n": seq}}, ()), 0.0)
+            journal.append(seq, EncodedRecord({"#map": {"n": seq}}, ()), 0.0)
         except OSError:
             seq = Journal(folder).last() + 1
         else:

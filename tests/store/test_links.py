@@ -12,15 +12,15 @@ import pytest
 from alloop.cli import main
 from alloop.core.errors import StoreError
 from alloop.core.records import Label
-from alloop.loop.history import CODEC
-from alloop.loop.spool import Spool
-from alloop.report.logfile import LogFile
+from alloop.history.reader import CODEC
+from alloop.report.text.logfile import LogFile
 from alloop.store import links as module
 from alloop.store.archive import Archive
 from alloop.store.cache import LabelCache
-from alloop.store.doctor import verify
-from alloop.store.files import sweep
-from alloop.store.lock import Lock
+from alloop.store.doctor import verify_store
+from alloop.store.files import sweep_staging
+from alloop.store.lock import StoreLock
+from alloop.workers.spool import Spool
 
 
 @pytest.fixture
@@ -74,7 +74,7 @@ def test_a_link_anywhere_in_a_store_is_refused_and_told(
     for mode in ("r", "w"):
         with pytest.raises(StoreError, match="a symbolic link"):
             Archive.open(store, CODEC, mode)  # type: ignore[arg-type]
-    assert str(link) in {finding.where for finding in verify(store, CODEC)}
+    assert str(link) in {finding.where for finding in verify_store(store, CODEC)}
     for command in (["exclude", "--reason", "x", str(store), "a"], ["resume"]):
         asked = command if len(command) > 1 else [*command, str(store), "--quiet"]
         assert main(asked) == 2
@@ -88,7 +88,7 @@ def test_pipes_and_sockets_are_refused_without_waiting(
     with pytest.raises(StoreError, match="a named pipe"):
         Archive.open(store, CODEC, "w")
     with pytest.raises(StoreError, match="plain file"):
-        Lock(store / "journal" / "lock", store)
+        StoreLock(store / "journal" / "lock", store)
     (store / "journal" / "lock").unlink()
     monkeypatch.chdir(store)  # a socket's name is short
     with socket.socket(socket.AF_UNIX) as made:
@@ -104,11 +104,11 @@ def test_who_puts_a_link_there_after_the_look_gains_nothing(
     (store / "journal" / "staging").rmdir()
     (store / "journal" / "staging").symlink_to(mine)
     with pytest.raises(OSError, match="staging"):
-        sweep(store / "journal" / "staging")
+        sweep_staging(store / "journal" / "staging")
     (store / "journal" / "lock").unlink()
     (store / "journal" / "lock").symlink_to(mine / "notes")
     with pytest.raises(StoreError):
-        Lock(store / "journal" / "lock", store)
+        StoreLock(store / "journal" / "lock", store)
     (store / "journal" / "lock").unlink()
     (store / "journal" / "staging").unlink()
     os.link(mine / "notes", store / "journal" / "lock")
@@ -125,10 +125,10 @@ def test_emptying_a_folder_removes_links_and_not_what_they_lead_to(
     (staging / "model" / "inner").symlink_to(mine)
     (staging / "file").symlink_to(mine / "notes")
     (staging / "folder").symlink_to(mine)
-    sweep(staging)
+    sweep_staging(staging)
     assert list(staging.iterdir()) == []
     staging.rmdir()
-    sweep(staging)  # as git leaves a store, without empty folders
+    sweep_staging(staging)  # as git leaves a store, without empty folders
     assert staging.is_dir()
 
 

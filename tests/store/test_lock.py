@@ -11,23 +11,23 @@ import pytest
 
 from alloop.core.errors import LockedError, StoreError
 from alloop.store import lock as module
-from alloop.store.lock import Lock
+from alloop.store.lock import StoreLock
 
 HOLD = """
 import sys, time
 from pathlib import Path
-from alloop.store.lock import Lock
+from alloop.store.lock import StoreLock
 def work(path):
-    lock = Lock(Path(path), Path("water.zarr"))
+    lock = StoreLock(Path(path), Path("water.zarr"))
     Path(path + ".held").touch()
     time.sleep(60)
 """
 ORPHAN = """
 import os, time
 from pathlib import Path
-from alloop.store.lock import Lock
+from alloop.store.lock import StoreLock
 def work(path):
-    lock = Lock(Path(path), Path("water.zarr"))
+    lock = StoreLock(Path(path), Path("water.zarr"))
     child = os.fork()
     if child == 0:
         Path(path + ".child").write_text(str(os.getpid()))
@@ -46,22 +46,22 @@ def until(path: Path) -> None:
 
 
 def test_a_second_driver_is_told_who_holds_the_store(tmp_path: Path) -> None:
-    held = Lock(tmp_path / "lock", Path("water.zarr"))
+    held = StoreLock(tmp_path / "lock", Path("water.zarr"))
     with pytest.raises(LockedError) as caught:
-        Lock(tmp_path / "lock", Path("water.zarr"))
+        StoreLock(tmp_path / "lock", Path("water.zarr"))
     message = str(caught.value)
     assert f"process {os.getpid()} on {socket.gethostname()} since 20" in message
     assert message.startswith("water.zarr is in use by")
     held.release()
     held.release()
-    Lock(tmp_path / "lock", Path("water.zarr")).release()
+    StoreLock(tmp_path / "lock", Path("water.zarr")).release()
 
 
 def test_an_unsigned_lock_still_refuses(tmp_path: Path) -> None:
-    held = Lock(tmp_path / "lock", tmp_path)
+    held = StoreLock(tmp_path / "lock", tmp_path)
     (tmp_path / "lock").write_text("")
     with pytest.raises(LockedError, match="in use by another driver"):
-        Lock(tmp_path / "lock", tmp_path)
+        StoreLock(tmp_path / "lock", tmp_path)
     held.release()
 
 
@@ -73,9 +73,9 @@ def test_a_lock_holds_between_processes_and_ends_with_its_holder(
         pid = born.spawn(path)
         until(tmp_path / "lock.held")
         with pytest.raises(LockedError, match=f"process {pid} on"):
-            Lock(path, tmp_path)
+            StoreLock(path, tmp_path)
         born.kill(pid)
-        Lock(path, tmp_path).release()
+        StoreLock(path, tmp_path).release()
         (tmp_path / "lock.held").unlink()
 
 
@@ -86,17 +86,17 @@ def test_a_child_does_not_keep_the_lock_of_a_killed_driver(
     pid = born.spawn(path)
     until(tmp_path / "lock.held")
     with pytest.raises(LockedError):
-        Lock(path, tmp_path)
+        StoreLock(path, tmp_path)
     born.kill(pid)
     try:
-        Lock(path, tmp_path).release()
+        StoreLock(path, tmp_path).release()
     finally:
         os.kill(int((tmp_path / "lock.child").read_text()), signal.SIGKILL)
 
 
 def test_a_lock_that_cannot_be_written_is_a_sentence(tmp_path: Path) -> None:
     with pytest.raises(StoreError, match="cannot be used"):
-        Lock(tmp_path / "missing" / "lock", tmp_path)
+        StoreLock(tmp_path / "missing" / "lock", tmp_path)
 
 
 @pytest.mark.parametrize(
@@ -113,4 +113,4 @@ def test_a_file_system_without_locks_is_a_sentence(
 
     monkeypatch.setattr(module.fcntl, "flock", refuse)
     with pytest.raises(StoreError, match=sentence):
-        Lock(tmp_path / "lock", tmp_path)
+        StoreLock(tmp_path / "lock", tmp_path)

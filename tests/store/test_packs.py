@@ -10,10 +10,10 @@ import zarr
 from alloop.core.errors import DamagedError, LockedError, StoreError
 from alloop.store import packs
 from alloop.store.archive import Archive
-from alloop.store.codec import Codec, Encoded
-from alloop.store.doctor import verify
+from alloop.store.codec import Codec, EncodedRecord
+from alloop.store.doctor import verify_store
 from alloop.store.journal import STAGING, Journal
-from alloop.store.packs import Span, listing, read
+from alloop.store.packs import RecordSpan, list_journal, read_pack
 
 pytestmark = pytest.mark.usefixtures("small_packs")
 
@@ -31,7 +31,7 @@ def journal(folder: Path, quick: Any) -> Journal:
 
 def fill(journal: Journal, begin: int, end: int) -> None:
     for seq in range(begin, end):
-        journal.append(seq, Encoded({"#map": {"n": seq}}, ()), 100.0 + seq)
+        journal.append(seq, EncodedRecord({"#map": {"n": seq}}, ()), 100.0 + seq)
 
 
 def numbers(journal: Journal, start: int = 0) -> list[int]:
@@ -119,8 +119,8 @@ def test_a_listing_that_lost_something_looks_again(
     fill(journal, 0, 4)
     whole = {"00000000", "00000001", "00000002", "00000003"}
     sights = iter([whole, set(), {"00000000-00000003"}, {"00000000-00000003"}])
-    monkeypatch.setattr(packs, "_look", lambda _: next(sights))
-    assert listing(folder).last == 3
+    monkeypatch.setattr(packs, "_file_names", lambda _: next(sights))
+    assert list_journal(folder).last == 3
 
 
 def test_records_that_lie_twice_are_read_once_and_mended(
@@ -157,7 +157,7 @@ def test_a_copy_outside_saves_a_record_that_the_pack_lost(
 def test_damage_spoils_one_record_of_a_pack(journal: Journal, folder: Path) -> None:
     fill(journal, 0, 4)
     journal.seal()
-    pack = read(folder, Span(0, 3))
+    pack = read_pack(folder, RecordSpan(0, 3))
     flip(folder / "00000000-00000003", pack.cuts[2][0] + 50)
     found = []
     with pytest.raises(DamagedError, match="record 2 in"):
@@ -174,7 +174,7 @@ def test_a_damaged_index_costs_nothing(
     fill(journal, 0, 4)
     journal.seal()
     flip(folder / "00000000-00000003", byte)
-    assert read(folder, Span(0, 3)).spoilt
+    assert read_pack(folder, RecordSpan(0, 3)).spoilt
     assert numbers(journal) == [0, 1, 2, 3]
 
 
@@ -225,7 +225,7 @@ def test_an_archive_seals_as_it_goes_and_at_a_clean_stop(
         assert [s.record[0].index for s in reader.records()] == list(range(6))
     plain = zarr.open_group(archive.path, mode="r", use_consolidated=False)
     assert set(dict(plain.members(max_depth=None))) == {"journal", "models"}
-    assert verify(archive.path, Codec([])) == []
+    assert verify_store(archive.path, Codec([])) == []
 
 
 def test_a_stop_by_an_error_leaves_the_journal_alone(
@@ -257,7 +257,7 @@ def test_a_disk_too_full_to_seal_refuses_no_record(
     with Archive.open(archive.path, codec) as reader:
         found = [stored.record[0].index for stored in reader.records()]
     assert found == list(range(len(found)))
-    assert verify(archive.path, codec) == []
+    assert verify_store(archive.path, codec) == []
 
 
 def test_a_driver_that_slipped_past_the_lock_is_refused_though_names_are_free(

@@ -8,14 +8,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from alloop.core.errors import DamagedError, StoreError
-from alloop.store.record import pack, unpack
+from alloop.store.record import pack_record, unpack_record
 
 ARRAYS = [np.arange(5.0), np.array([[1, 2]], dtype=">i4"), np.zeros((0, 3))]
-BYTES = pack({"seq": 3}, ARRAYS)
+BYTES = pack_record({"seq": 3}, ARRAYS)
 
 
 def test_header_and_arrays_come_back() -> None:
-    header, arrays = unpack(BYTES, "x")
+    header, arrays = unpack_record(BYTES, "x")
     assert header == {"seq": 3}
     for found, array in zip(arrays, ARRAYS, strict=True):
         assert np.array_equal(found, array)
@@ -33,16 +33,16 @@ def test_any_flipped_bit_is_noticed(bit: int) -> None:
     damaged = bytearray(BYTES)
     damaged[bit // 8] ^= 1 << bit % 8
     with pytest.raises(DamagedError, match="record 12 does not match its checksum"):
-        unpack(bytes(damaged), "record 12")
+        unpack_record(bytes(damaged), "record 12")
 
 
 @given(st.integers(0, len(BYTES) - 1))
 def test_any_cut_is_noticed(length: int) -> None:
     with pytest.raises(DamagedError):
-        unpack(BYTES[:length], "x")
+        unpack_record(BYTES[:length], "x")
 
 
 def test_a_newer_container_is_refused_with_the_way_out() -> None:
     body = b"alloop99" + BYTES[8:-32]
     with pytest.raises(StoreError, match="upgrade alloop"):
-        unpack(body + hashlib.sha256(body).digest(), "x")
+        unpack_record(body + hashlib.sha256(body).digest(), "x")

@@ -36,11 +36,11 @@ def labels() -> dict[str, Any]:
         "energy": [-75.0, np.nan],
         "forces": np.ones((3, 3)),
         "stress": np.full((2, 6), np.nan),
-        "status": schema.coded(["ok", "failed"], schema.STATES),
+        "status": schema.word_codes(["ok", "failed"], schema.STATES),
         "failure": schema.failure_codes([None, Failure.GATE]),
         "cpu_seconds": [1.0, 2.0],
-        "purpose": schema.coded(["seed", "test"], schema.PURPOSES),
-        "rung": schema.coded(["second order", ""], schema.RUNGS),
+        "purpose": schema.word_codes(["seed", "test"], schema.PURPOSES),
+        "rung": schema.word_codes(["second order", ""], schema.RUNGS),
         **{key: [np.nan, 0.1] for key in ("gap", "s2", "t1", "internal", "external")},
         "peak_mb": [100.0, np.nan],
         **{key: [False, True] for key in ("cached", *DOUBTS)},
@@ -72,12 +72,12 @@ def test_every_float_column_but_surprise_has_a_unit_of_alloop() -> None:
 
 def test_ids_go_to_digits_and_back() -> None:
     ids = ["0123456789abcdef" * 2, "f" * 32]
-    assert schema.texts(schema.digits(ids)) == ids
-    assert schema.digits([]).shape == (0, 32)
+    assert schema.id_texts(schema.id_digits(ids)) == ids
+    assert schema.id_digits([]).shape == (0, 32)
 
 
 def test_a_table_is_brought_to_the_types_of_the_schema() -> None:
-    arrays = schema.checked("labels/cheap", labels())
+    arrays = schema.checked_table("labels/cheap", labels())
     assert arrays["structure"].dtype == np.int64
     assert arrays["energy"].dtype == np.float64
     assert list(arrays["failure"]) == [0, schema.FAILURES.index("GATE")]
@@ -96,9 +96,9 @@ def test_a_table_is_brought_to_the_types_of_the_schema() -> None:
 )
 def test_a_table_that_does_not_fit_is_refused(change: Any, message: str) -> None:
     with pytest.raises(ValueError, match=message):
-        schema.checked("labels/cheap", labels() | change)
+        schema.checked_table("labels/cheap", labels() | change)
 
 
 def test_an_unknown_word_has_no_number() -> None:
     with pytest.raises(ValueError, match="not in tuple"):
-        schema.coded(["whim"], schema.PURPOSES)
+        schema.word_codes(["whim"], schema.PURPOSES)

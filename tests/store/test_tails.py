@@ -11,16 +11,16 @@ from hypothesis import strategies as st
 
 from alloop.core.errors import DamagedError, LockedError
 from alloop.store import packs
-from alloop.store.codec import Encoded
-from alloop.store.files import Files
+from alloop.store.codec import EncodedRecord
+from alloop.store.files import FileSystem
 from alloop.store.journal import STAGING, Journal
-from alloop.store.packs import listing
-from alloop.store.record import pack, unpack
-from alloop.store.tails import framed, layout
+from alloop.store.packs import list_journal
+from alloop.store.record import pack_record, unpack_record
+from alloop.store.tails import frame_record, tail_layout
 
 FIRST = 7
-RECORDS = [pack({"seq": FIRST + i, "text": "x" * i}, []) for i in range(3)]
-PARTS = [framed(FIRST + i, record) for i, record in enumerate(RECORDS)]
+RECORDS = [pack_record({"seq": FIRST + i, "text": "x" * i}, []) for i in range(3)]
+PARTS = [frame_record(FIRST + i, record) for i, record in enumerate(RECORDS)]
 DATA = b"".join(PARTS)
 
 
@@ -30,10 +30,12 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path / "journal"
 
 
-def fill(folder: Path, begin: int, end: int, files: Files | None = None) -> Journal:
+def fill(
+    folder: Path, begin: int, end: int, files: FileSystem | None = None
+) -> Journal:
     journal = Journal(folder, writable=True, files=files)
     for seq in range(begin, end):
-        journal.append(seq, Encoded({"#map": {"n": seq}}, ()), 0.0)
+        journal.append(seq, EncodedRecord({"#map": {"n": seq}}, ()), 0.0)
     return journal
 
 
@@ -47,7 +49,7 @@ def names(folder: Path) -> list[str]:
 
 
 def found(data: bytes) -> list[bytes]:
-    return [data[begin:end] for begin, end in layout(data, FIRST).cuts]
+    return [data[begin:end] for begin, end in tail_layout(data, FIRST).cuts]
 
 
 def seqs(data: bytes) -> list[int]:
@@ -55,7 +57,7 @@ def seqs(data: bytes) -> list[int]:
     good = []
     for index, raw in enumerate(found(data)):
         try:
-            header, _ = unpack(raw, "x")
+            header, _ = unpack_record(raw, "x")
         except DamagedError:
             continue
         assert header["seq"] == FIRST + index
@@ -65,8 +67,8 @@ def seqs(data: bytes) -> list[int]:
 
 def test_records_are_found_where_they_lie() -> None:
     assert found(DATA) == RECORDS
-    assert layout(DATA, FIRST).end == len(DATA)
-    assert not layout(DATA, FIRST).spoilt
+    assert tail_layout(DATA, FIRST).end == len(DATA)
+    assert not tail_layout(DATA, FIRST).spoilt
 
 
 @given(st.integers(len(PARTS[0]), len(DATA) - 1), st.sampled_from([0, 1, 9000]))
@@ -75,13 +77,13 @@ def test_any_torn_end_is_no_record_and_no_damage(size: int, zeros: int) -> None:
     cut = DATA[:size]
     assert found(cut) == RECORDS[:whole]
     end = len(b"".join(PARTS[:whole]))
-    assert (layout(cut, FIRST).end, layout(cut, FIRST).spoilt) == (end, False)
+    assert (tail_layout(cut, FIRST).end, tail_layout(cut, FIRST).spoilt) == (end, False)
     assert found(DATA[:end] + bytes(zeros)) == RECORDS[:whole]
 
 
 @given(st.integers(0, len(PARTS[0]) - 1))
 def test_the_first_record_is_never_torn(size: int) -> None:
-    assert layout(DATA[:size], FIRST).spoilt
+    assert tail_layout(DATA[:size], FIRST).spoilt
     assert len(found(DATA[:size])) == 1
     assert seqs(DATA[:size]) == []
 
@@ -92,7 +94,7 @@ def test_any_flipped_bit_is_told_and_costs_one_record_at_most(bit: int) -> None:
     damaged[bit // 8] ^= 1 << bit % 8
     data = bytes(damaged)
     assert len(found(data)) == 3
-    assert layout(data, FIRST).spoilt or len(seqs(data)) < 3
+    assert tail_layout(data, FIRST).spoilt or len(seqs(data)) < 3
     assert len(seqs(data)) >= 2
 
 
@@ -114,7 +116,7 @@ def test_a_record_is_synced_once_before_it_is_acknowledged(
     monkeypatch.setattr("alloop.store.files._sync", sync)
     monkeypatch.setattr("os.fsync", sync)
     for seq in range(1, 4):
-        journal.append(seq, Encoded(seq, ()), 0.0)
+        journal.append(seq, EncodedRecord(seq, ()), 0.0)
         assert len(sizes) == seq
         assert sizes[-1] == (folder / "00000000-").stat().st_size
 
@@ -148,7 +150,7 @@ def test_a_large_tail_is_followed_by_another(
 ) -> None:
     monkeypatch.setattr(packs, "BYTES", 300)
     journal = fill(folder, 0, 6)
-    assert len(listing(folder).tails) > 1
+    assert len(list_journal(folder).tails) > 1
     assert numbers(folder) == list(range(6))
     assert Journal(folder).missing() == []
     monkeypatch.setattr(packs, "BYTES", 10**6)
@@ -163,7 +165,7 @@ def test_a_tail_that_a_lost_power_brought_back_is_removed(
     journal = fill(folder, 0, 3)
     shutil.copy(folder / "00000000-", tmp_path)
     journal.seal()
-    journal.append(3, Encoded({"#map": {"n": 3}}, ()), 0.0)
+    journal.append(3, EncodedRecord({"#map": {"n": 3}}, ()), 0.0)
     shutil.copy(tmp_path / "00000000-", folder)
     assert numbers(folder) == [0, 1, 2, 3]
     fill(folder, 4, 5)
@@ -188,7 +190,7 @@ def test_a_tail_stays_while_its_pack_is_damaged(folder: Path, tmp_path: Path) ->
 def test_a_damaged_record_in_a_tail_is_named_and_not_sealed(folder: Path) -> None:
     journal = fill(folder, 0, 4)
     path = folder / "00000000-"
-    begin, end = layout(path.read_bytes(), 0).cuts[2]
+    begin, end = tail_layout(path.read_bytes(), 0).cuts[2]
     data = bytearray(path.read_bytes())
     data[(begin + end) // 2] ^= 1
     path.write_bytes(data)
@@ -203,12 +205,12 @@ def test_a_writer_whose_tail_another_has_sealed_is_refused(folder: Path) -> None
     first = fill(folder, 0, 3)
     Journal(folder, writable=True).seal()
     with pytest.raises(LockedError, match="was written by another driver"):
-        first.append(3, Encoded(3, ()), 0.0)
+        first.append(3, EncodedRecord(3, ()), 0.0)
     assert numbers(folder) == [0, 1, 2]
 
 
 def test_files_append_only_where_they_are_told(tmp_path: Path) -> None:
-    path, files = tmp_path / "x", Files()
+    path, files = tmp_path / "x", FileSystem()
     with pytest.raises(FileNotFoundError):
         files.append(path, b"a", 0)
     assert not path.exists()

@@ -5,24 +5,24 @@ from pathlib import Path
 
 import torch
 
-from alloop.models.network import Network, build
-from alloop.training.fit import Aids, fit_with
-from alloop.training.keeping import FolderKeeper
-from alloop.training.pool import Pool, force_scale, make_pool
+from alloop.models.network import Network, build_network
+from alloop.training.fit import StageOptions, fit_stage
+from alloop.training.graph_pool import GraphPool, force_scale, make_graph_pool
 from alloop.training.schedule import Compile, Schedule
 from alloop.training.stages import Stage
+from alloop.training.state_files import StateFolder
 from tests.training.conftest import spring_labels
 
 SETTINGS = {"channels": 16, "layers": 1, "radial": 6, "cutoff": 4.0}
 
 
 def network(seed: int = 0) -> Network:
-    return build("painn", SETTINGS, seed=seed)
+    return build_network("painn", SETTINGS, seed=seed)
 
 
-def pool(count: int = 12, name: str = "train") -> Pool:
+def pool(count: int = 12, name: str = "train") -> GraphPool:
     labels = spring_labels(count, 4.0, 0.8, 0.0, name)
-    return make_pool(labels, force_scale(labels), cutoff=4.0)
+    return make_graph_pool(labels, force_scale(labels), cutoff=4.0)
 
 
 def stage(steps: int = 60, compile: Compile = False, **settings: object) -> Stage:
@@ -39,12 +39,12 @@ def bits(network: Network) -> bytes:
 def main(folder: str, steps: str, compile: str) -> None:
     """Train, keep each step's state, say each step that is done."""
     torch.set_num_threads(1)
-    aids = Aids(
+    aids = StageOptions(
         validation=pool(4, "test"),
         progress=lambda _, step, *__: print(step, flush=True),  # noqa: T201
-        keeper=FolderKeeper(Path(folder), every=0.0),
+        keeper=StateFolder(Path(folder), every=0.0),
     )
-    fit_with(network(), pool(), stage(int(steps), bool(compile), every=1), 5, aids)
+    fit_stage(network(), pool(), stage(int(steps), bool(compile), every=1), 5, aids)
 
 
 if __name__ == "__main__":

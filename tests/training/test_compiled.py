@@ -8,21 +8,21 @@ import pytest
 import torch
 from torch import Tensor
 
-from alloop.core.batch import pack
+from alloop.core.batch import pack_frames
 from alloop.core.frame import Frame
 from alloop.core.records import LabelSet
-from alloop.core.seeds import stream
-from alloop.models.compiling import Code, NotCompiled
-from alloop.models.network import Network, build
-from alloop.training import compiled
-from alloop.training.compiled import compiled_slopes
-from alloop.training.fit import Aids, fit_with
-from alloop.training.losses import Drawn, Labelled, Targets
-from alloop.training.pool import Pool, make_pool
-from alloop.training.slopes import eager
+from alloop.core.seeds import random_stream
+from alloop.models.compilation import Code, NotCompiled
+from alloop.models.network import Network, build_network
+from alloop.training import compiled_gradients
+from alloop.training.compiled_gradients import compile_gradients
+from alloop.training.fit import StageOptions, fit_stage
+from alloop.training.gradients import eager_gradients
+from alloop.training.graph_pool import GraphPool, make_graph_pool
+from alloop.training.losses import Drawn, LabelLoss, Targets
 from tests.training.springs import SETTINGS, bits, network, pool, stage
 
-LOSS = Labelled(0.3)
+LOSS = LabelLoss(0.3)
 
 
 @pytest.fixture(autouse=True)
@@ -42,8 +42,8 @@ def traced(monkeypatch) -> list[Code]:
         functions.append(function)
         return function
 
-    monkeypatch.setattr(compiled, "compiled", keep)
-    monkeypatch.setattr(compiled, "_programs", {})
+    monkeypatch.setattr(compiled_gradients, "compile_function", keep)
+    monkeypatch.setattr(compiled_gradients, "_programs", {})
     return functions
 
 
@@ -70,15 +70,17 @@ class Shaken:
         return slope.square().mean()
 
 
-def mixed_pool(sizes: tuple[int, ...] = (2, 3, 5, 3, 4, 6, 2, 5)) -> Pool:
-    rng = stream(0, "mixed")
+def mixed_pool(sizes: tuple[int, ...] = (2, 3, 5, 3, 4, 6, 2, 5)) -> GraphPool:
+    rng = random_stream(0, "mixed")
     frames = [
         Frame(rng.choice([1, 6, 8], size=n), 1.5 * rng.normal(size=(n, 3)))
         for n in sizes
     ]
     forces = rng.normal(size=(sum(sizes), 3))
-    labels = LabelSet(pack(frames), rng.normal(size=len(sizes)), forces)
-    return make_pool(labels, 1.0, cutoff=4.0).weighed(rng.uniform(0.5, 1.5, len(sizes)))
+    labels = LabelSet(pack_frames(frames), rng.normal(size=len(sizes)), forces)
+    return make_graph_pool(labels, 1.0, cutoff=4.0).with_weights(
+        rng.uniform(0.5, 1.5, len(sizes))
+    )
 
 
 def gap(found: tuple[Tensor, ...], true: tuple[Tensor, ...]) -> float:
@@ -88,49 +90,55 @@ def gap(found: tuple[Tensor, ...], true: tuple[Tensor, ...]) -> float:
 
 
 def agree(net: Network, loss, batch: tuple, slopes: Callable) -> None:
-    found, true = slopes(*batch), eager(net, loss)(*batch)
+    found, true = slopes(*batch), eager_gradients(net, loss)(*batch)
     torch.testing.assert_close(found.loss, true.loss, rtol=1e-5, atol=0.0)
     assert gap(found.gradients, true.gradients) < 1e-5
 
 
-@pytest.mark.parametrize("loss", [LOSS, Labelled(0.1, "l1"), Shaken(0.1)])
+@pytest.mark.parametrize("loss", [LOSS, LabelLoss(0.1, "l1"), Shaken(0.1)])
 def test_every_objective_goes_in_and_out_as_flat_tensors(traced, loss) -> None:
     net, frames = network(), mixed_pool()
-    batch = frames.take(np.array([0, 4]))
+    batch = frames.select(np.array([0, 4]))
     drawn = loss.draw(batch[0], torch.Generator().manual_seed(0))
-    agree(net, loss, (*batch, drawn), compiled_slopes(net, loss, (*batch, drawn), True))
-    other = frames.take(np.array([5, 2, 1]))
+    agree(
+        net, loss, (*batch, drawn), compile_gradients(net, loss, (*batch, drawn), True)
+    )
+    other = frames.select(np.array([5, 2, 1]))
     drawn = loss.draw(other[0], torch.Generator().manual_seed(1))
-    agree(net, loss, (*other, drawn), compiled_slopes(net, loss, (*other, drawn), True))
+    agree(
+        net, loss, (*other, drawn), compile_gradients(net, loss, (*other, drawn), True)
+    )
 
 
 def test_one_program_serves_all_networks_of_a_kind(traced) -> None:
-    batch = (*pool().take(np.arange(4)), ())
+    batch = (*pool().select(np.arange(4)), ())
     for seed in range(3):
         net = network(seed)
-        agree(net, LOSS, batch, compiled_slopes(net, LOSS, batch, False))
+        agree(net, LOSS, batch, compile_gradients(net, LOSS, batch, False))
     assert len(traced) == 1
-    compiled_slopes(network(), Labelled(0.2), batch, False)
-    compiled_slopes(build("painn", SETTINGS | {"channels": 4}), LOSS, batch, False)
-    compiled_slopes(network(), LOSS, (*pool().take(np.arange(3)), ()), False)
+    compile_gradients(network(), LabelLoss(0.2), batch, False)
+    compile_gradients(
+        build_network("painn", SETTINGS | {"channels": 4}), LOSS, batch, False
+    )
+    compile_gradients(network(), LOSS, (*pool().select(np.arange(3)), ()), False)
     assert len(traced) == 4
 
 
 def test_only_some_programs_are_kept(traced) -> None:
-    batch = (*pool().take(np.arange(4)), ())
+    batch = (*pool().select(np.arange(4)), ())
     for rho in np.linspace(0.0, 1.0, 12):
-        compiled_slopes(network(), Labelled(float(rho)), batch, False)
-    assert len(compiled._programs) == 8
+        compile_gradients(network(), LabelLoss(float(rho)), batch, False)
+    assert len(compiled_gradients._programs) == 8
 
 
 def test_a_program_that_gives_another_gradient_is_not_used(monkeypatch) -> None:
     def bad(function: Code, example: object, *, general: bool = False) -> Code:
         return lambda *flat: tuple(1.01 * x for x in function(*flat))
 
-    monkeypatch.setattr(compiled, "compiled", bad)
-    monkeypatch.setattr(compiled, "_programs", {})
+    monkeypatch.setattr(compiled_gradients, "compile_function", bad)
+    monkeypatch.setattr(compiled_gradients, "_programs", {})
     with pytest.raises(NotCompiled, match="gradient differs"):
-        compiled_slopes(network(), LOSS, (*pool().take(np.arange(4)), ()), False)
+        compile_gradients(network(), LOSS, (*pool().select(np.arange(4)), ()), False)
 
 
 def test_shapes_that_do_not_fit_are_taken_as_torch_does(monkeypatch) -> None:
@@ -142,60 +150,68 @@ def test_shapes_that_do_not_fit_are_taken_as_torch_does(monkeypatch) -> None:
 
         return run
 
-    monkeypatch.setattr(compiled, "compiled", narrow)
-    monkeypatch.setattr(compiled, "_programs", {})
+    monkeypatch.setattr(compiled_gradients, "compile_function", narrow)
+    monkeypatch.setattr(compiled_gradients, "_programs", {})
     net, frames = network(), mixed_pool()
-    slopes = compiled_slopes(net, LOSS, (*frames.take(np.array([0, 1])), ()), True)
+    slopes = compile_gradients(net, LOSS, (*frames.select(np.array([0, 1])), ()), True)
     for pair in ([0, 1], [1, 2], [2, 3], [4, 5], [5, 6], [6, 7], [7, 0], [7, 0]):
-        agree(net, LOSS, (*frames.take(np.array(pair)), ()), slopes)
+        agree(net, LOSS, (*frames.select(np.array(pair)), ()), slopes)
     assert sum(slopes.agreed.values()) == 1
 
 
 def test_without_a_compiler_a_training_runs_and_says_so(monkeypatch, tmp_path) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))
-    found, course = fit_with(network(), pool(), stage(5, True), 1, Aids())
+    found, course = fit_stage(network(), pool(), stage(5, True), 1, StageOptions())
     assert course.engine.startswith("plain, not compiled: there is no C++ compiler")
-    plain, _ = fit_with(network(), pool(), stage(5), 1, Aids())
+    plain, _ = fit_stage(network(), pool(), stage(5), 1, StageOptions())
     assert bits(found) == bits(plain)
 
 
 def test_random_numbers_belong_to_their_step(traced) -> None:
     runs = [
-        fit_with(network(), pool(), stage(6, mode), 3, Aids(objective=Shaken(0.1)))
+        fit_stage(
+            network(), pool(), stage(6, mode), 3, StageOptions(objective=Shaken(0.1))
+        )
         for mode in (True, False, False)
     ]
     assert runs[0][1].losses == pytest.approx(runs[1][1].losses, rel=1e-5)
     assert bits(runs[1][0]) == bits(runs[2][0])
-    other, _ = fit_with(network(), pool(), stage(6), 4, Aids(objective=Shaken(0.1)))
+    other, _ = fit_stage(
+        network(), pool(), stage(6), 4, StageOptions(objective=Shaken(0.1))
+    )
     assert bits(other) != bits(runs[1][0])
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", ["painn", "egnn"])
 def test_compiled_gradients_are_torchs_own(kind: str) -> None:
-    net = build(kind, {"channels": 16, "layers": 2, "radial": 4}, dtype=torch.float64)
-    same = make_pool(pool().labels, 1.0, 4.0, torch.float64)
-    batch = (*same.take(np.arange(4)), ())
-    slopes = compiled_slopes(net, LOSS, batch, False)
-    agree(net, LOSS, (*same.take(np.arange(3, 7)), ()), slopes)
+    net = build_network(
+        kind, {"channels": 16, "layers": 2, "radial": 4}, dtype=torch.float64
+    )
+    same = make_graph_pool(pool().labels, 1.0, 4.0, torch.float64)
+    batch = (*same.select(np.arange(4)), ())
+    slopes = compile_gradients(net, LOSS, batch, False)
+    agree(net, LOSS, (*same.select(np.arange(3, 7)), ()), slopes)
     assert list(slopes.agreed.values()) == [True]
 
 
 @pytest.mark.slow
 def test_mixed_sizes_are_compiled_once() -> None:
     # Lengths that are equal in the first batch must stay equal: 10 atoms, 42 edges.
-    net, frames = build("painn", SETTINGS), mixed_pool()
-    slopes = compiled_slopes(net, LOSS, (*frames.take(np.array([4, 5])), ()), True)
+    net, frames = build_network("painn", SETTINGS), mixed_pool()
+    slopes = compile_gradients(net, LOSS, (*frames.select(np.array([4, 5])), ()), True)
     for pair in ([1, 2], [2, 3], [0, 5], [6, 7]):
-        agree(net, LOSS, (*frames.take(np.array(pair)), ()), slopes)
+        agree(net, LOSS, (*frames.select(np.array(pair)), ()), slopes)
     assert all(slopes.agreed.values())
 
 
 @pytest.mark.slow
 def test_a_compiled_training_gives_the_same_bits_again() -> None:
-    runs = [fit_with(network(), pool(), stage(50, True), 1, Aids()) for _ in "ab"]
+    runs = [
+        fit_stage(network(), pool(), stage(50, True), 1, StageOptions()) for _ in "ab"
+    ]
     assert runs[0][1].engine == "compiled"
     assert bits(runs[0][0]) == bits(runs[1][0])
-    plain, _ = fit_with(network(), pool(), stage(50), 1, Aids())
+    plain, _ = fit_stage(network(), pool(), stage(50), 1, StageOptions())
     for ours, theirs in zip(runs[0][0].parameters(), plain.parameters(), strict=True):
         torch.testing.assert_close(ours, theirs, rtol=1e-3, atol=1e-4)

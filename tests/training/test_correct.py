@@ -4,12 +4,19 @@ import numpy as np
 import pytest
 
 from alloop.core.records import Predictions
-from alloop.training.correct import joined, mixed, plus, repeats, rows, scaled
+from alloop.training.label_changes import (
+    add_predictions,
+    expensive_repeats,
+    joined_labels,
+    mixed_labels,
+    scaled_labels,
+    select_labels,
+)
 
 
 def test_a_factor_is_one_for_energies_and_forces(cheap) -> None:
     labels = cheap(4)
-    twice = scaled(labels, 2.0)
+    twice = scaled_labels(labels, 2.0)
     np.testing.assert_array_equal(twice.energies, 2.0 * labels.energies)
     np.testing.assert_array_equal(twice.forces, 2.0 * labels.forces)
 
@@ -17,9 +24,9 @@ def test_a_factor_is_one_for_energies_and_forces(cheap) -> None:
 def test_what_a_potential_says_is_added_and_taken_away(cheap) -> None:
     labels = cheap(4)
     said = Predictions(np.arange(4.0), np.ones((8, 3)))
-    there = plus(labels, said)
+    there = add_predictions(labels, said)
     np.testing.assert_array_equal(there.energies - labels.energies, np.arange(4.0))
-    back = plus(there, said, -1.0)
+    back = add_predictions(there, said, -1.0)
     np.testing.assert_allclose(back.forces, labels.forces)
 
 
@@ -30,7 +37,7 @@ def test_what_a_potential_says_is_added_and_taken_away(cheap) -> None:
 def test_expensive_frames_come_often_enough(
     cheap: int, expensive: int, mix: float, times: int
 ) -> None:
-    assert repeats(cheap, expensive, mix) == times
+    assert expensive_repeats(cheap, expensive, mix) == times
 
 
 def test_a_mixed_set_has_the_share_and_keeps_the_cheap_weights(
@@ -38,20 +45,20 @@ def test_a_mixed_set_has_the_share_and_keeps_the_cheap_weights(
 ) -> None:
     few, many = expensive(3), cheap(12)
     given = np.linspace(0.5, 1.5, 12)
-    both, weights = mixed(many, few, 0.5, given)
+    both, weights = mixed_labels(many, few, 0.5, given)
     assert len(both) == len(weights) == 24
     assert weights.mean() == pytest.approx(1.0)
     np.testing.assert_allclose(weights[:12] / weights[0], given / given[0])
     np.testing.assert_array_equal(both.forces[:24], many.forces)
     for times in range(4):
-        part = rows(both, 12 + 3 * times + np.arange(3))
+        part = select_labels(both, 12 + 3 * times + np.arange(3))
         np.testing.assert_array_equal(part.energies, few.energies)
         assert [f.id for f in part.batch.frames()] == [f.id for f in few.batch.frames()]
 
 
 def test_sets_stand_one_after_the_other(cheap, expensive) -> None:
-    whole = joined(cheap(2), expensive(3))
+    whole = joined_labels(cheap(2), expensive(3))
     np.testing.assert_array_equal(
-        rows(whole, np.array([4, 0])).energies,
+        select_labels(whole, np.array([4, 0])).energies,
         [expensive(3).energies[2], cheap(2).energies[0]],
     )

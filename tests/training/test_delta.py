@@ -10,8 +10,8 @@ from alloop.core.batch import Batch
 from alloop.core.errors import InputError
 from alloop.core.records import LabelSet, Predictions, TrainingData
 from alloop.core.roles import Potential, Trainer
-from alloop.training.correct import joined, rows
-from alloop.training.delta import DeltaPotential, DeltaTrainer, difference
+from alloop.training.delta import DeltaPotential, DeltaTrainer, label_difference
+from alloop.training.label_changes import joined_labels, select_labels
 from alloop.training.pairwise import PairwiseTrainer
 
 
@@ -37,8 +37,8 @@ def at_cheap(labels: LabelSet) -> LabelSet:
 def data(cheap, expensive) -> TrainingData:
     """Eight expensive frames, six of them with cheap labels among others."""
     known = expensive(8)
-    twins = rows(at_cheap(known), np.array([5, 1, 7, 0, 3, 2]))
-    return TrainingData(joined(cheap(4), twins), known)
+    twins = select_labels(at_cheap(known), np.array([5, 1, 7, 0, 3, 2]))
+    return TrainingData(joined_labels(cheap(4), twins), known)
 
 
 def test_the_stand_in_is_the_fixtures_cheap_level(cheap) -> None:
@@ -47,8 +47,8 @@ def test_the_stand_in_is_the_fixtures_cheap_level(cheap) -> None:
 
 
 def test_differences_are_of_the_frames_that_have_both(data: TrainingData) -> None:
-    found = difference(data.expensive, data.cheap)
-    both = rows(data.expensive, np.array([0, 1, 2, 3, 5, 7]))
+    found = label_difference(data.expensive, data.cheap)
+    both = select_labels(data.expensive, np.array([0, 1, 2, 3, 5, 7]))
     assert [f.id for f in found.batch.frames()] == [f.id for f in both.batch.frames()]
     np.testing.assert_allclose(found.forces, both.forces - at_cheap(both).forces)
     np.testing.assert_allclose(found.energies, both.energies - at_cheap(both).energies)
@@ -56,7 +56,7 @@ def test_differences_are_of_the_frames_that_have_both(data: TrainingData) -> Non
 
 def test_without_pairs_there_is_one_sentence(cheap, expensive) -> None:
     with pytest.raises(InputError, match="got none of 3; label the expensive frames"):
-        difference(expensive(3), cheap(3))
+        label_difference(expensive(3), cheap(3))
 
 
 def test_the_difference_is_learned_and_added(data: TrainingData, expensive) -> None:

@@ -9,10 +9,10 @@ from torch import nn
 
 from alloop.models.graph import Graph, edge_vectors
 from alloop.models.layers import Network, NetworkOutput
-from alloop.training.lessons import Desk, Known
-from alloop.training.references import fit_references, shifted
+from alloop.training.bias_weights import Gamma
+from alloop.training.references import fit_references, without_references
+from alloop.training.stage_data import StageData, TrainedNetworks
 from alloop.training.stages import Stage
-from alloop.training.weights import Gamma
 
 
 class Spring(Network):
@@ -35,30 +35,30 @@ class Spring(Network):
 
 
 CHEAP, EXPENSIVE = Spring(3.0, 0.83), Spring(4.0, 0.8)  # the levels themselves
-BOTH = Known(teacher=EXPENSIVE, pupil=CHEAP)
+BOTH = TrainedNetworks(teacher=EXPENSIVE, pupil=CHEAP)
 PRETRAINING = Stage("pretraining", "cheap", 1)
 
 
 @pytest.fixture
-def desk(cheap, expensive) -> Desk:
+def desk(cheap, expensive) -> StageData:
     labels = {"cheap": cheap(12), "expensive": expensive(5)}
-    rest = {k: shifted(v, fit_references(v)) for k, v in labels.items()}
-    return Desk(rest, 1.0, Gamma(1.0), 0.3)
+    rest = {k: without_references(v, fit_references(v)) for k, v in labels.items()}
+    return StageData(rest, 1.0, Gamma(1.0), 0.3)
 
 
-def expected(desk: Desk, network: Spring, level: str) -> np.ndarray:
-    return desk.said(network, desk.labels[level]).forces
+def expected(desk: StageData, network: Spring, level: str) -> np.ndarray:
+    return desk.network_predictions(network, desk.labels[level]).forces
 
 
-def test_plain_labels_are_learned_as_they_are(desk: Desk) -> None:
-    lesson = desk.lesson(PRETRAINING, BOTH)
+def test_plain_labels_are_learned_as_they_are(desk: StageData) -> None:
+    lesson = desk.stage_labels(PRETRAINING, BOTH)
     assert lesson.labels is desk.labels["cheap"]
     np.testing.assert_array_equal(lesson.weights, np.ones(12))
     assert lesson.weighing is None
 
 
-def test_a_frame_weighs_less_the_more_the_teacher_disagrees(desk: Desk) -> None:
-    lesson = desk.lesson(replace(PRETRAINING, weights="bias"), BOTH)
+def test_a_frame_weighs_less_the_more_the_teacher_disagrees(desk: StageData) -> None:
+    lesson = desk.stage_labels(replace(PRETRAINING, weights="bias"), BOTH)
     wrong = np.abs(expected(desk, EXPENSIVE, "cheap") - desk.labels["cheap"].forces)
     bias = wrong.reshape(12, 6).mean(axis=1)
     assert lesson.weighing is not None
@@ -66,12 +66,12 @@ def test_a_frame_weighs_less_the_more_the_teacher_disagrees(desk: Desk) -> None:
     np.testing.assert_array_equal(np.argsort(-lesson.weights), np.argsort(bias))
 
 
-def test_a_common_factor_is_no_bias_where_it_is_forgiven(desk: Desk) -> None:
+def test_a_common_factor_is_no_bias_where_it_is_forgiven(desk: StageData) -> None:
     softer = {**desk.labels, "cheap": desk.labels["expensive"]}
     half = replace(softer["cheap"], forces=0.5 * softer["cheap"].forces)
     desk = replace(desk, labels={**softer, "cheap": half})
     plain, forgiven = (
-        desk.lesson(replace(PRETRAINING, weights=weights), BOTH).weighing
+        desk.stage_labels(replace(PRETRAINING, weights=weights), BOTH).weighing
         for weights in ("bias", "scaled")
     )
     assert plain is not None
@@ -81,19 +81,19 @@ def test_a_common_factor_is_no_bias_where_it_is_forgiven(desk: Desk) -> None:
 
 
 def test_scaled_labels_are_the_teachers_best_factor_of_the_cheap_ones(
-    desk: Desk,
+    desk: StageData,
 ) -> None:
     cheap = desk.labels["cheap"]
-    lesson = desk.lesson(replace(PRETRAINING, labels="scaled"), BOTH)
+    lesson = desk.stage_labels(replace(PRETRAINING, labels="scaled"), BOTH)
     wanted = expected(desk, EXPENSIVE, "cheap").reshape(-1, 1)
     (factor,) = np.linalg.lstsq(cheap.forces.reshape(-1, 1), wanted)[0]
     np.testing.assert_allclose(lesson.labels.forces, factor * cheap.forces)
     np.testing.assert_allclose(lesson.labels.energies, factor * cheap.energies)
 
 
-def test_corrected_labels_are_the_expensive_levels_own(desk: Desk) -> None:
+def test_corrected_labels_are_the_expensive_levels_own(desk: StageData) -> None:
     stage = Stage("both", "both", 1, labels="corrected", mix=0.5)
-    lesson = desk.lesson(stage, BOTH)
+    lesson = desk.stage_labels(stage, BOTH)
     forces = lesson.labels.forces[:24]
     np.testing.assert_allclose(forces, expected(desk, EXPENSIVE, "cheap"), atol=1e-6)
     np.testing.assert_array_equal(
@@ -101,24 +101,26 @@ def test_corrected_labels_are_the_expensive_levels_own(desk: Desk) -> None:
     )
 
 
-def test_a_difference_is_what_the_expensive_level_adds(desk: Desk) -> None:
+def test_a_difference_is_what_the_expensive_level_adds(desk: StageData) -> None:
     stage = Stage("difference", "expensive", 1, "scratch", labels="difference")
-    lesson = desk.lesson(stage, Known(pupil=CHEAP))
+    lesson = desk.stage_labels(stage, TrainedNetworks(pupil=CHEAP))
     labels = desk.labels["expensive"]
     wanted = labels.forces - expected(desk, CHEAP, "expensive")
     np.testing.assert_allclose(lesson.labels.forces, wanted)
 
 
-def test_what_a_difference_learned_is_added_before_all_else(desk: Desk) -> None:
+def test_what_a_difference_learned_is_added_before_all_else(desk: StageData) -> None:
     change = Spring(0.5, 0.7)
     stage = Stage("student", "cheap", 1, labels="corrected")
-    lesson = desk.lesson(stage, replace(BOTH, change=change))
+    lesson = desk.stage_labels(stage, replace(BOTH, change=change))
     added = lesson.labels.forces - desk.labels["cheap"].forces
     np.testing.assert_allclose(added, expected(desk, change, "cheap"))
 
 
 @pytest.mark.parametrize("labels", ["scaled", "corrected"])
-def test_nobody_corrects_where_nobody_knows(desk: Desk, labels: str) -> None:
-    lesson = desk.lesson(replace(PRETRAINING, labels=labels, weights="bias"), Known())
+def test_nobody_corrects_where_nobody_knows(desk: StageData, labels: str) -> None:
+    lesson = desk.stage_labels(
+        replace(PRETRAINING, labels=labels, weights="bias"), TrainedNetworks()
+    )
     assert lesson.labels is desk.labels["cheap"]
     np.testing.assert_array_equal(lesson.weights, np.ones(12))

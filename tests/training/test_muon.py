@@ -3,14 +3,14 @@
 import pytest
 import torch
 
-from alloop.training.muon import Muon, orthogonal
+from alloop.training.muon import Muon, orthogonalised
 
 
 @pytest.mark.parametrize("shape", [(16, 16), (16, 40), (40, 16)])
 def test_singular_values_become_one_and_directions_stay(shape: tuple[int, int]) -> None:
     torch.manual_seed(1)
     matrices = torch.randn(3, *shape) * torch.tensor([1e-3, 1.0, 1e3])[:, None, None]
-    found = orthogonal(matrices)
+    found = orthogonalised(matrices)
     U, _, Vt = torch.linalg.svd(matrices, full_matrices=False)
     inner = U.mT @ found @ Vt.mT
     values = inner.diagonal(dim1=1, dim2=2)
@@ -20,7 +20,7 @@ def test_singular_values_become_one_and_directions_stay(shape: tuple[int, int]) 
 
 
 def test_no_gradient_no_step() -> None:
-    assert torch.equal(orthogonal(torch.zeros(2, 16, 20)), torch.zeros(2, 16, 20))
+    assert torch.equal(orthogonalised(torch.zeros(2, 16, 20)), torch.zeros(2, 16, 20))
 
 
 @pytest.mark.skipif(not hasattr(torch.optim, "Muon"), reason="torch has none yet")

@@ -6,22 +6,22 @@ import numpy as np
 import pytest
 import torch
 
-from alloop.models.network import build, energy_and_forces
-from alloop.training.losses import Labelled, Targets, energy_loss, force_loss
-from alloop.training.pool import Pool
-from alloop.training.slopes import eager
-from alloop.training.watch import force_error
+from alloop.models.network import build_network, energy_and_forces
+from alloop.training.gradients import eager_gradients
+from alloop.training.graph_pool import GraphPool
+from alloop.training.losses import LabelLoss, Targets, energy_loss, force_loss
+from alloop.training.monitor import force_error
 from tests.training.springs import network, pool
 from tests.training.test_compiled import mixed_pool
 
 
 def test_frames_of_one_molecule_are_taken_the_short_way() -> None:
-    short = pool().weighed(np.linspace(0.5, 1.5, 12))
+    short = pool().with_weights(np.linspace(0.5, 1.5, 12))
     long = replace(short, alike=False)
     assert short.alike
     for chosen in ([7, 0, 3], [5], list(range(12)), [2, 2]):
         (graph, target), (other, wanted) = (
-            some.take(np.array(chosen)) for some in (short, long)
+            some.select(np.array(chosen)) for some in (short, long)
         )
         assert graph.num_graphs == other.num_graphs
         for name in ("z", "pos", "edge_index", "shift", "batch", "charge", "spin"):
@@ -38,7 +38,7 @@ def test_different_molecules_are_not_alike() -> None:
 
 def test_chunks_are_all_frames_in_order_and_not_too_large() -> None:
     frames = mixed_pool()
-    chunks = list(frames.chunks(25))
+    chunks = list(frames.edge_chunks(25))
     assert np.concatenate(chunks).tolist() == list(range(len(frames)))
     edges = np.diff(frames.edges)
     assert len(chunks) > 2
@@ -50,13 +50,13 @@ def test_the_error_does_not_depend_on_chunks(monkeypatch) -> None:
     whole = force_error(net, frames)
     error = energy_and_forces(net, frames.graph).forces - frames.target.forces
     assert whole == pytest.approx(float(error.abs().mean()), rel=1e-5)
-    monkeypatch.setattr("alloop.training.watch._EDGES", 7)
+    monkeypatch.setattr("alloop.training.monitor._EDGES", 7)
     assert force_error(net, frames) == pytest.approx(whole, rel=1e-5)
 
 
-def parts(frames: Pool, chosen: list[int]) -> tuple[float, float]:
+def parts(frames: GraphPool, chosen: list[int]) -> tuple[float, float]:
     """Summed, weighed errors of forces over atoms and of energies over frames."""
-    graph, target = frames.take(np.array(chosen))
+    graph, target = frames.select(np.array(chosen))
     said = energy_and_forces(network(), graph)
     atoms = len(target.forces)
     force = float(force_loss(said.forces, target)) * atoms
@@ -72,11 +72,15 @@ def test_molecules_of_all_sizes_count_by_their_atoms_and_frames() -> None:
 
 
 def test_the_slope_of_a_mixed_batch_is_the_sum_of_its_frames() -> None:
-    frames, net, chosen = mixed_pool(), build("painn", {"channels": 8}), [5, 0, 2]
-    slopes = eager(net, Labelled(0.0))
-    sizes = [len(frames.take(np.array([frame]))[0].z) for frame in chosen]
-    together = slopes(*frames.take(np.array(chosen)), ())
-    apart = [slopes(*frames.take(np.array([frame])), ()) for frame in chosen]
+    frames, net, chosen = (
+        mixed_pool(),
+        build_network("painn", {"channels": 8}),
+        [5, 0, 2],
+    )
+    slopes = eager_gradients(net, LabelLoss(0.0))
+    sizes = [len(frames.select(np.array([frame]))[0].z) for frame in chosen]
+    together = slopes(*frames.select(np.array(chosen)), ())
+    apart = [slopes(*frames.select(np.array([frame])), ()) for frame in chosen]
     for row, gradient in enumerate(together.gradients):
         parts = [n * one.gradients[row] for n, one in zip(sizes, apart, strict=True)]
         expected = torch.stack(parts).sum(dim=0) / sum(sizes)

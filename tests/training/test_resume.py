@@ -11,10 +11,10 @@ import pytest
 import torch
 
 from alloop.models.checkpoint import Checkpoint
-from alloop.training.fit import Aids, Course, fit_with
-from alloop.training.keeping import FolderKeeper
+from alloop.training.fit import LossCurve, StageOptions, fit_stage
+from alloop.training.progress import TrainingProgress, read_progress
 from alloop.training.schedule import Compile
-from alloop.training.telling import Told, heard
+from alloop.training.state_files import StateFolder
 from tests.training.springs import bits, network, pool, stage
 
 
@@ -37,7 +37,7 @@ class Memory:
     halt: int | None = None
     saves: int = 0
     kept: dict[str, Checkpoint] = field(default_factory=dict)
-    told: list[Told] = field(default_factory=list)
+    told: list[TrainingProgress] = field(default_factory=list)
 
     def due(self) -> bool:
         return True
@@ -51,15 +51,15 @@ class Memory:
     def load(self, name: str) -> Checkpoint | None:
         return self.kept.get(name)
 
-    def tell(self, told: Told) -> None:
+    def tell(self, told: TrainingProgress) -> None:
         self.told.append(told)
 
 
 def trained(
     keeper: object = None, steps: int = 30, **settings: object
-) -> tuple[bytes, Course]:
-    aids = Aids(validation=pool(4, "test"), keeper=keeper)
-    found, course = fit_with(network(), pool(), stage(steps, **settings), 5, aids)
+) -> tuple[bytes, LossCurve]:
+    aids = StageOptions(validation=pool(4, "test"), keeper=keeper)
+    found, course = fit_stage(network(), pool(), stage(steps, **settings), 5, aids)
     return bits(found), course
 
 
@@ -79,12 +79,12 @@ def killed(folder: Path, steps: int, compile: Compile = False) -> int:
     return last
 
 
-def undisturbed(steps: int, compile: Compile = False) -> tuple[bytes, Course]:
+def undisturbed(steps: int, compile: Compile = False) -> tuple[bytes, LossCurve]:
     return trained(None, steps, compile=compile, every=1)
 
 
 def gone_on(folder: Path, steps: int, compile: Compile = False) -> tuple:
-    keeper = FolderKeeper(folder, every=0.0)
+    keeper = StateFolder(folder, every=0.0)
     return trained(keeper, steps, compile=compile, every=1)
 
 
@@ -128,25 +128,25 @@ def test_another_trainings_state_is_not_taken_up() -> None:
     trained(memory)
     for other in ({"steps": 29}, {"lr": 1e-3}, {"compile": "auto"}):
         trained(memory, **other)
-    aids = Aids(keeper=memory)
-    fit_with(network(), pool(), stage(30), 5, aids)  # without validation
-    fit_with(network(), pool(), stage(30), 6, aids)
-    fit_with(network(1), pool(), stage(30), 6, aids)
-    fit_with(network(), pool(12, "other"), stage(30), 6, aids)
-    heavy = pool().weighed(torch.linspace(0.5, 1.5, 12).numpy())
-    fit_with(network(), heavy, stage(30), 6, aids)
-    fit_with(network(), pool(), replace(stage(30), name="other"), 6, aids)
+    aids = StageOptions(keeper=memory)
+    fit_stage(network(), pool(), stage(30), 5, aids)  # without validation
+    fit_stage(network(), pool(), stage(30), 6, aids)
+    fit_stage(network(1), pool(), stage(30), 6, aids)
+    fit_stage(network(), pool(12, "other"), stage(30), 6, aids)
+    heavy = pool().with_weights(torch.linspace(0.5, 1.5, 12).numpy())
+    fit_stage(network(), heavy, stage(30), 6, aids)
+    fit_stage(network(), pool(), replace(stage(30), name="other"), 6, aids)
     assert len(memory.kept) == 10
 
 
 def test_a_damaged_state_is_passed_over(tmp_path) -> None:
     expected = trained()
-    assert trained(FolderKeeper(tmp_path, every=0.0)) == expected
+    assert trained(StateFolder(tmp_path, every=0.0)) == expected
     (path,) = tmp_path.glob("*.safetensors")
     whole = path.read_bytes()
     for bad in (b"", whole[:100], whole[:-1], whole[:-1] + bytes([whole[-1] ^ 1])):
         path.write_bytes(bad)
-        assert trained(FolderKeeper(tmp_path)) == expected
+        assert trained(StateFolder(tmp_path)) == expected
 
 
 def test_how_far_it_is_can_be_heard(tmp_path) -> None:
@@ -155,27 +155,27 @@ def test_how_far_it_is_can_be_heard(tmp_path) -> None:
     assert [told.step for told in memory.told] == list(course.steps)
     assert [told.loss for told in memory.told] == list(course.losses)
     assert {(told.stage, told.steps) for told in memory.told} == {("spring", 30)}
-    assert heard(tmp_path / "training") is None
-    keeper = FolderKeeper(tmp_path / "training")
+    assert read_progress(tmp_path / "training") is None
+    keeper = StateFolder(tmp_path / "training")
     keeper.tell(memory.told[0])
     keeper.tell(memory.told[-1])
-    assert heard(tmp_path / "training") == memory.told[-1]
+    assert read_progress(tmp_path / "training") == memory.told[-1]
     assert str(memory.told[-1]).startswith("spring 30 of 30, loss ")
     (file,) = (tmp_path / "training").iterdir()
     for broken in ("", "{", "[1]", '{"stage": "spring"}'):
         file.write_text(broken)
-        assert heard(tmp_path / "training") is None
+        assert read_progress(tmp_path / "training") is None
 
 
 def test_a_training_does_not_depend_on_being_heard(tmp_path) -> None:
     (tmp_path / "file").write_text("in the way")
-    FolderKeeper(tmp_path / "file").tell(Told("spring", 1, 2, 0.5))
-    assert heard(tmp_path / "file") is None
+    StateFolder(tmp_path / "file").tell(TrainingProgress("spring", 1, 2, 0.5))
+    assert read_progress(tmp_path / "file") is None
 
 
 def test_states_are_kept_as_often_as_was_asked(tmp_path) -> None:
-    assert FolderKeeper(tmp_path, every=0.0).due()
-    assert not FolderKeeper(tmp_path, every=1000.0).due()
+    assert StateFolder(tmp_path, every=0.0).due()
+    assert not StateFolder(tmp_path, every=1000.0).due()
 
 
 def test_a_time_budget_is_measured_once(monkeypatch) -> None:
@@ -188,7 +188,7 @@ def test_a_time_budget_is_measured_once(monkeypatch) -> None:
     assert 4 < planned < 10_000
     memory.halt = None
     monkeypatch.setattr(  # a machine on which not one step would fit
-        "alloop.training.engine.Planner.plan", lambda _: (1, False)
+        "alloop.training.step_engine.Planner.plan", lambda _: (1, False)
     )
     _, course = trained(memory, 10_000, **settings)
     assert course.planned == course.steps[-1] == planned

@@ -5,10 +5,10 @@ import pytest
 from alloop.core.errors import InputError
 from alloop.training.schedule import (
     Schedule,
-    averaging,
-    bounded,
-    compiles,
+    averaging_decay,
+    bounded_steps,
     learning_rate,
+    worth_compiling,
 )
 
 
@@ -46,23 +46,23 @@ def test_a_late_decay_holds_the_peak_until_then() -> None:
 
 
 def test_the_average_forgets_its_start() -> None:
-    assert averaging(0, 0.99) == pytest.approx(0.1)
-    assert averaging(10_000, 0.99) == 0.99
+    assert averaging_decay(0, 0.99) == pytest.approx(0.1)
+    assert averaging_decay(10_000, 0.99) == 0.99
 
 
 def test_epochs_shorten_a_stage_and_never_lengthen_it() -> None:
     schedule = Schedule(batch=10, epochs=3)
-    assert bounded(1000, 45, schedule) == 12
-    assert bounded(5, 45, schedule) == 5
-    assert bounded(1000, 4, schedule) == 3
-    assert bounded(1000, 45, Schedule(batch=10)) == 1000
+    assert bounded_steps(1000, 45, schedule) == 12
+    assert bounded_steps(5, 45, schedule) == 5
+    assert bounded_steps(1000, 4, schedule) == 3
+    assert bounded_steps(1000, 45, Schedule(batch=10)) == 1000
 
 
 def test_only_much_work_is_compiled_unless_one_says_so() -> None:
     ethanol, water = 720, 60  # edges of ten
-    assert compiles(4000, ethanol, Schedule())
-    assert not compiles(3000, ethanol, Schedule())
-    assert not compiles(4000, water, Schedule())
-    assert compiles(12_000, water, Schedule())
-    assert compiles(1, 0, Schedule(compile=True))
-    assert not compiles(10**9, ethanol, Schedule(compile=False))
+    assert worth_compiling(4000, ethanol, Schedule())
+    assert not worth_compiling(3000, ethanol, Schedule())
+    assert not worth_compiling(4000, water, Schedule())
+    assert worth_compiling(12_000, water, Schedule())
+    assert worth_compiling(1, 0, Schedule(compile=True))
+    assert not worth_compiling(10**9, ethanol, Schedule(compile=False))

@@ -9,9 +9,14 @@ from torch import Tensor
 from alloop.core.errors import InputError
 from alloop.core.units import BOLTZMANN
 from alloop.models.graph import to_graph
-from alloop.models.network import build
-from alloop.training.pool import make_pool
-from alloop.training.score import Scored, directions, score_loss, thermal_energy
+from alloop.models.network import build_network
+from alloop.training.graph_pool import make_graph_pool
+from alloop.training.score_matching import (
+    ScoreLoss,
+    random_directions,
+    score_loss,
+    thermal_energy,
+)
 
 KT = thermal_energy(500.0)
 
@@ -52,7 +57,7 @@ def test_unit_directions_give_the_exact_trace() -> None:
 
 def test_random_directions_estimate_the_trace() -> None:
     x = torch.randn(3, 3, dtype=torch.float64, generator=_stream(2))
-    along = directions(x, 4000, _stream(3))
+    along = random_directions(x, 4000, _stream(3))
     assert set(along.unique().tolist()) == {-1.0, 1.0}
     found = score_loss(wells, x, 1.0, along).item()
     assert found == pytest.approx(exact(x, 1.0).item(), abs=0.1)
@@ -66,7 +71,7 @@ def test_the_loss_is_least_for_the_stiffness_of_the_sample() -> None:
     stiffness = torch.tensor(1.0, dtype=torch.float64, requires_grad=True)
     for _ in range(60):
         well = partial(harmonic, stiffness)
-        loss = score_loss(well, x, KT, directions(x, 1))
+        loss = score_loss(well, x, KT, random_directions(x, 1))
         (slope,) = torch.autograd.grad(loss, stiffness)
         curvature = 3.0 * KT / k  # of the loss: the mean of abs(x)²
         stiffness = (stiffness - 0.5 * slope / curvature).detach().requires_grad_()
@@ -77,17 +82,18 @@ def test_the_other_sign_of_the_force_would_learn_nothing() -> None:
     """With F = +∇E the trace pulls the stiffness below zero."""
     x = torch.randn(500, 3, dtype=torch.float64, generator=_stream(5)) * 0.1
     losses = [
-        score_loss(partial(harmonic, k), x, KT, directions(x, 1)) for k in (-1.0, 1.0)
+        score_loss(partial(harmonic, k), x, KT, random_directions(x, 1))
+        for k in (-1.0, 1.0)
     ]
     assert losses[1] < losses[0]
 
 
 def test_a_network_is_scored_as_its_energy_is(cheap) -> None:
-    network = build("painn", {"channels": 8, "layers": 1}, dtype=torch.float64)
+    network = build_network("painn", {"channels": 8, "layers": 1}, dtype=torch.float64)
     labels = cheap(3)
     graph = to_graph(labels.batch, network.cutoff, torch.float64)
-    targets = make_pool(labels, 1.0, network.cutoff, torch.float64).target
-    objective = Scored(KT, noise=0.01, vectors=2)
+    targets = make_graph_pool(labels, 1.0, network.cutoff, torch.float64).target
+    objective = ScoreLoss(KT, noise=0.01, vectors=2)
     drawn = objective.draw(graph, _stream(6))
     again = objective.draw(graph, _stream(6))
     for ours, theirs in zip(drawn, again, strict=True):

@@ -11,23 +11,27 @@ import torch
 from alloop.core.errors import InputError
 from alloop.core.records import LabelSet, TrainingData
 from alloop.core.roles import Trainer
-from alloop.core.seeds import stream, torch_seed
+from alloop.core.seeds import random_stream, torch_seed
 from alloop.core.units import BOLTZMANN
-from alloop.models.checkpoint import identity
-from alloop.models.network import build
+from alloop.models.checkpoint import content_id
+from alloop.models.network import build_network
 from alloop.potentials.learned import LearnedPotential
 from alloop.training.asteroid import (
     STEPS,
-    asteroid,
     asteroid_stages,
-    standard,
+    asteroid_trainer,
     standard_stages,
+    standard_trainer,
 )
-from alloop.training.keeping import FolderKeeper
+from alloop.training.bias_weights import Gamma
 from alloop.training.schedule import Schedule
-from alloop.training.staged import StagedTrainer, held_out_split, runnable
+from alloop.training.staged_trainer import (
+    StagedTrainer,
+    held_out_split,
+    runnable_stages,
+)
 from alloop.training.stages import Stage
-from alloop.training.weights import Gamma
+from alloop.training.state_files import StateFolder
 
 SMALL = {"channels": 8, "layers": 1, "radial": 6, "cutoff": 4.0}
 QUICK = Schedule(lr=1e-2, batch=4, warmup=5, every=10)
@@ -46,12 +50,12 @@ def quick(steps: tuple[int, int, int] = (20, 20, 20), **options) -> StagedTraine
 
 
 def name_of(potential: LearnedPotential) -> str:
-    return identity(potential.checkpoint())
+    return content_id(potential.checkpoint())
 
 
 def test_stage_lists_are_trainers() -> None:
-    assert isinstance(asteroid("painn", SMALL), Trainer)
-    assert isinstance(standard("painn", SMALL), Trainer)
+    assert isinstance(asteroid_trainer("painn", SMALL), Trainer)
+    assert isinstance(standard_trainer("painn", SMALL), Trainer)
 
 
 def test_standard_training_takes_as_many_steps_as_asteroid() -> None:
@@ -126,7 +130,7 @@ def test_without_any_labels_there_is_one_sentence(none) -> None:
 
 def test_stages_without_steps_fall_out(cheap, expensive) -> None:
     stages = asteroid_stages((0, 10, 10))
-    kept = runnable(stages, TrainingData(cheap(3), expensive(3)))
+    kept = runnable_stages(stages, TrainingData(cheap(3), expensive(3)))
     assert [stage.name for stage in kept] == ["pretraining", "fine-tuning"]
 
 
@@ -185,7 +189,7 @@ def test_without_a_parent_such_a_stage_starts_from_scratch(expensive, none) -> N
     still = Schedule(lr=1e-12, batch=4, ema=0.0)
     warm = Stage("warm", "expensive", 1, "parent", schedule=still)
     new, _ = StagedTrainer("painn", SMALL, (warm,)).train(data, None, seed=2)
-    fresh = build("painn", SMALL, seed=torch_seed(2, "warm/network"))
+    fresh = build_network("painn", SMALL, seed=torch_seed(2, "warm/network"))
     for ours, theirs in zip(new.network.parameters(), fresh.parameters(), strict=True):
         torch.testing.assert_close(ours, theirs, atol=1e-6, rtol=0.0)
 
@@ -217,9 +221,9 @@ def test_frames_that_are_all_alike_are_weighed_alike(expensive) -> None:
 
 def test_a_stage_on_both_levels_takes_the_one_that_is_there(expensive, none) -> None:
     stages = (Stage("both", "both", 4, labels="corrected"), Stage("x", "cheap", 3))
-    (alone,) = runnable(stages, TrainingData(none, expensive(3)))
+    (alone,) = runnable_stages(stages, TrainingData(none, expensive(3)))
     assert (alone.on, alone.steps, alone.labels) == ("expensive", 7, "plain")
-    assert runnable(stages, TrainingData(expensive(3), expensive(3))) == stages
+    assert runnable_stages(stages, TrainingData(expensive(3), expensive(3))) == stages
 
 
 def test_a_difference_corrects_and_is_not_the_result(cheap, expensive) -> None:
@@ -241,7 +245,7 @@ def test_frames_alone_teach_the_shape_of_a_well(cheap, expensive) -> None:
     """Bonds drawn from exp(-k/2 (r - r0)²/kT) of the cheap spring, labels unread."""
     kT = 500.0 * BOLTZMANN
     frames = cheap(200)
-    r = 0.83 + np.sqrt(kT / 3.0) * stream(0, "thermal").standard_normal(200)
+    r = 0.83 + np.sqrt(kT / 3.0) * random_stream(0, "thermal").standard_normal(200)
     positions = np.zeros((200, 2, 3))
     positions[:, :, 0] = np.stack([-r / 2, r / 2], axis=1)
     blind = LabelSet(
@@ -253,10 +257,10 @@ def test_frames_alone_teach_the_shape_of_a_well(cheap, expensive) -> None:
     )
     trainer = StagedTrainer("painn", SMALL, (stage,))
     potential, _ = trainer.train(TrainingData(blind, expensive(1)), None, seed=1)
-    ends = blind.batch.take([0, 1])
+    ends = blind.batch.select([0, 1])
     there = np.zeros((2, 2, 3))
     there[:, 1, 0] = (0.78, 0.98)
-    said = potential.predict(ends.moved(there.reshape(-1, 3))).forces
+    said = potential.predict(ends.with_positions(there.reshape(-1, 3))).forces
     slope = (said[1, 0] - said[3, 0]) / 0.2  # eV/Å², of the bond
     assert 1.5 < slope < 6.0
 
@@ -272,7 +276,7 @@ def test_a_killed_training_goes_on_where_it_was(cheap, expensive, tmp_path) -> N
         if (stage, step) == ("fine-tuning", 10):
             raise Killed
 
-    keeper = FolderKeeper(tmp_path, every=0.0)
+    keeper = StateFolder(tmp_path, every=0.0)
     with pytest.raises(Killed):
         quick(progress=kill, keeper=keeper).train(data, None, seed=1)
     told: list[str] = []

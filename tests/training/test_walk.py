@@ -5,10 +5,15 @@ import copy
 import pytest
 import torch
 
-from alloop.models.network import build
+from alloop.models.network import build_network
+from alloop.training.gradients import LossGradient
+from alloop.training.optimisation import (
+    Optimisation,
+    clip_gradients,
+    mixing_matrices,
+    parameter_groups,
+)
 from alloop.training.schedule import Schedule, learning_rate
-from alloop.training.slopes import Slope
-from alloop.training.walk import Walk, clipped, mixers, parameter_groups
 
 WIDE = {"channels": 16, "layers": 2, "radial": 3, "cutoff": 4.0}
 SMALL = {"channels": 4, "layers": 2, "radial": 3, "cutoff": 4.0}
@@ -24,13 +29,13 @@ def gradients(network: torch.nn.Module, seed: int) -> tuple[torch.Tensor, ...]:
 
 def test_a_walk_is_adam_on_clipped_gradients_with_an_average() -> None:
     schedule = Schedule(lr=1e-2, warmup=2, clip=3.0, ema=0.5, optimiser="adamw")
-    walk = Walk(build("painn", SMALL, seed=1), schedule)
+    walk = Optimisation(build_network("painn", SMALL, seed=1), schedule)
     twin = copy.deepcopy(walk.network)
     mean = [weight.detach().clone() for weight in twin.parameters()]
     adam = torch.optim.Adam(twin.parameters())
     for step in range(20):
         found = gradients(twin, step)
-        walk.step(step, 20, Slope(torch.tensor(0.0), found))
+        walk.step(step, 20, LossGradient(torch.tensor(0.0), found))
         adam.param_groups[0]["lr"] = learning_rate(step, 20, schedule)
         for weight, gradient in zip(twin.parameters(), found, strict=True):
             weight.grad = gradient.clone()
@@ -47,13 +52,13 @@ def test_a_walk_is_adam_on_clipped_gradients_with_an_average() -> None:
 
 def test_short_gradients_are_left_alone() -> None:
     found = (torch.tensor([3.0]), torch.tensor([[4.0]]))
-    assert clipped(found, 10.0) == found
-    for ours, true in zip(clipped(found, 1.0), (0.6, 0.8), strict=True):
+    assert clip_gradients(found, 10.0) == found
+    for ours, true in zip(clip_gradients(found, 1.0), (0.6, 0.8), strict=True):
         assert ours.item() == pytest.approx(true)
 
 
 def test_a_lower_layer_moves_less() -> None:
-    network = build("painn", SMALL, seed=1)
+    network = build_network("painn", SMALL, seed=1)
     names = [name for name, _ in network.named_parameters()]
     groups = parameter_groups(network, Schedule(layer_decay=0.5), names)
     factor = {id(w): group["factor"] for group in groups for w in group["params"]}
@@ -70,7 +75,7 @@ def test_a_lower_layer_moves_less() -> None:
 
 
 def test_matrices_alone_decay() -> None:
-    network = build("painn", SMALL, seed=1)
+    network = build_network("painn", SMALL, seed=1)
     names = [name for name, _ in network.named_parameters()]
     groups = parameter_groups(network, Schedule(weight_decay=0.1), names)
     decay = {id(w): group["weight_decay"] for group in groups for w in group["params"]}
@@ -79,27 +84,27 @@ def test_matrices_alone_decay() -> None:
 
 
 def test_a_frozen_weight_stays() -> None:
-    network = build("painn", SMALL, seed=1)
+    network = build_network("painn", SMALL, seed=1)
     network.filters.weight.requires_grad_(False)
     before = network.filters.weight.clone()
-    walk = Walk(network, Schedule(warmup=1, weight_decay=0.1))
+    walk = Optimisation(network, Schedule(warmup=1, weight_decay=0.1))
     free = [w for w in network.parameters() if w.requires_grad]
-    walk.step(0, 10, Slope(torch.tensor(0.0), tuple(map(torch.ones_like, free))))
+    walk.step(0, 10, LossGradient(torch.tensor(0.0), tuple(map(torch.ones_like, free))))
     assert torch.equal(walk.network.filters.weight, before)
     assert not torch.equal(walk.network.filters.bias, network.filters.bias)
     assert set(walk.tensors) & {"weight/filters.weight"} == set()
 
 
 def test_muon_moves_what_mixes_features_and_adam_the_rest() -> None:
-    network = build("painn", WIDE, seed=1)
-    walk = Walk(network, Schedule(lr=1e-2, warmup=1, ema=0.0))
+    network = build_network("painn", WIDE, seed=1)
+    walk = Optimisation(network, Schedule(lr=1e-2, warmup=1, ema=0.0))
     found = gradients(network, 3)
-    walk.step(0, 10, Slope(torch.tensor(0.0), found))
+    walk.step(0, 10, LossGradient(torch.tensor(0.0), found))
     rate = learning_rate(0, 10, walk.schedule)
     moved = dict(walk.network.named_parameters())
     for (name, before), slope in zip(network.named_parameters(), found, strict=True):
         step = (before - moved[name]).detach() / rate
-        if name in mixers(network):
+        if name in mixing_matrices(network):
             values = torch.linalg.svdvals(step) / (0.2 * max(step.shape) ** 0.5)
             assert values.min() > 0.5
             assert values.max() < 1.3
@@ -110,11 +115,11 @@ def test_muon_moves_what_mixes_features_and_adam_the_rest() -> None:
 
 
 def test_what_mixes_features() -> None:
-    names = mixers(build("painn", WIDE, seed=1))
+    names = mixing_matrices(build_network("painn", WIDE, seed=1))
     assert "updates.0.UV.weight" in names
     assert "messages.1.phi.2.weight" in names
     assert "embedding.element.weight" not in names  # a table
     assert "filters.weight" not in names  # from three functions of a distance
     assert "readout.2.weight" not in names  # to one energy
     assert not any(name.endswith("bias") for name in names)
-    assert mixers(build("painn", SMALL, seed=1)) == []
+    assert mixing_matrices(build_network("painn", SMALL, seed=1)) == []

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from alloop.training.weights import (
+from alloop.training.bias_weights import (
     Gamma,
     bias_weights,
     effective_size,
@@ -51,7 +51,7 @@ def test_gamma_is_raised_until_enough_frames_count(
 ) -> None:
     weights, gamma = guarded_weights(bias, Gamma(multiple), least)
     assert effective_size(weights) >= least * len(bias)
-    assert gamma >= Gamma(multiple).resolve(bias)
+    assert gamma >= Gamma(multiple).in_ev_per_angstrom(bias)
 
 
 def test_a_gamma_that_is_wide_enough_is_left_alone() -> None:

@@ -6,9 +6,9 @@ import pytest
 import yaml
 
 from alloop.campaign import Campaign
-from alloop.config.build import compiles
+from alloop.config.build import compiles_forces
 from alloop.config.plan import Langevin
-from alloop.report.story import log_lines
+from alloop.report.text.frame_text import log_lines
 from tests.conftest import write_toy
 
 
@@ -22,7 +22,7 @@ from tests.conftest import write_toy
     ],
 )
 def test_the_rule_looks_at_steps_alone(said: str, wanted: bool) -> None:
-    assert compiles(Langevin(**yaml.safe_load(said))) is wanted
+    assert compiles_forces(Langevin(**yaml.safe_load(said))) is wanted
 
 
 def test_a_campaign_goes_on_without_code_and_says_so_once(tmp_path: Path) -> None:

@@ -13,19 +13,19 @@ import pytest
 from ase.build import molecule
 from ase.io import read, write
 
-from alloop.cli.app import run as alloop
+from alloop.cli.app import run_command as alloop
 from alloop.core.atoms import from_atoms
-from alloop.core.batch import pack
+from alloop.core.batch import pack_frames
 from alloop.core.errors import InputError
 from alloop.core.frame import Frame
 from alloop.core.species import Domain
 from alloop.core.units import ASE_VELOCITY, Floats
 from alloop.generation import Generation, load, to_bytes
-from alloop.md.dynamics import Dynamics
+from alloop.jobs.md_job import MDProgress, MDRun
+from alloop.md.dynamics import DynamicsSettings
 from alloop.md.guards import Guards
 from alloop.potentials.analytic import Morse
 from alloop.potentials.pairwise import PairBasis, PairwisePotential
-from alloop.walking import Progress, Walk
 
 BASIS = PairBasis((1,), radial=8, cutoff=4.0)
 
@@ -37,9 +37,9 @@ def hydrogen() -> Frame:
 def generation(sign: float = 1.0) -> Generation:
     """Pair functions fitted to a Morse bond; sign -1 drives it apart."""
     rng = np.random.default_rng(0)
-    batch = pack([hydrogen()] * 100)
-    batch = batch.moved(batch.positions + 0.1 * rng.standard_normal((200, 3)))
-    rows = BASIS.design(batch).forces.reshape(-1, BASIS.size)
+    batch = pack_frames([hydrogen()] * 100)
+    batch = batch.with_positions(batch.positions + 0.1 * rng.standard_normal((200, 3)))
+    rows = BASIS.design_matrix(batch).forces.reshape(-1, BASIS.size)
     truth = Morse(depth=4.5, width=1.9, length=0.74).predict(batch).forces
     found = np.linalg.lstsq(rows, truth.ravel(), rcond=1e-6)[0]
     return Generation(PairwisePotential(BASIS, sign * found), None, None, {})
@@ -59,19 +59,19 @@ def start(tmp_path: Path) -> Path:
     return file
 
 
-_NVE = Dynamics("verlet", temperature=300.0, timestep=0.1, stride=5)
+_NVE = DynamicsSettings("verlet", temperature=300.0, timestep=0.1, stride=5)
 
 
-def walk(out: Path, **changes: object) -> Walk:
-    dynamics = Dynamics(temperature=300.0, timestep=0.25, stride=5)
-    plain = Walk(generation(), [hydrogen()], dynamics, steps=40, walkers=2, out=out)
+def walk(out: Path, **changes: object) -> MDRun:
+    dynamics = DynamicsSettings(temperature=300.0, timestep=0.25, stride=5)
+    plain = MDRun(generation(), [hydrogen()], dynamics, steps=40, walkers=2, out=out)
     return replace(plain, **changes)  # type: ignore[arg-type]
 
 
 def test_only_what_the_model_learned_walks_unless_asked_for_by_name(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    domain = Domain.of(pack([hydrogen()]))
+    domain = Domain.of(pack_frames([hydrogen()]))
     file = tmp_path / "known.model"
     file.write_bytes(to_bytes(replace(generation(), domain=domain))[1])
     start, out = tmp_path / "ion.xyz", tmp_path / "out.extxyz"
@@ -103,7 +103,7 @@ def test_frames_hold_what_the_model_says_of_them(tmp_path: Path) -> None:
     ]
     assert len(frames) == 18
     assert frames[-1].info["time"] == 10.0
-    own = generation().predict(pack([from_atoms(a) for a in frames]))
+    own = generation().predict(pack_frames([from_atoms(a) for a in frames]))
     energies = [atoms.get_potential_energy() for atoms in frames]
     forces: Floats = np.concatenate([atoms.get_forces() for atoms in frames])
     np.testing.assert_allclose(energies, own.energies, atol=1e-6)
@@ -136,7 +136,7 @@ def test_more_steps_go_on_and_a_run_in_two_parts_is_the_same_run(
     walk(whole, steps=600).run()
     walk(parts, steps=200).run()
 
-    def stop(progress: Progress) -> None:
+    def stop(progress: MDProgress) -> None:
         assert (progress.done, progress.taken) == (400, 200)
         raise KeyboardInterrupt
 
@@ -153,7 +153,7 @@ def test_another_run_never_writes_over_this_one(tmp_path: Path) -> None:
     walk(out).run()
     before = out.read_bytes()
     with pytest.raises(InputError, match="another dynamics, seed"):
-        walk(out, seed=1, dynamics=Dynamics(temperature=20.0)).run()
+        walk(out, seed=1, dynamics=DynamicsSettings(temperature=20.0)).run()
     foreign = tmp_path / "mine.xyz"
     foreign.write_text("precious")
     with pytest.raises(InputError, match="is there already"):
@@ -189,7 +189,7 @@ def test_a_walker_stops_before_it_breaks_and_says_why(
     found = walk(
         tmp_path / "b.xyz",
         model=generation(sign=-1.0),
-        dynamics=Dynamics(guards=Guards(None, None, None, None), stride=5),
+        dynamics=DynamicsSettings(guards=Guards(None, None, None, None), stride=5),
     ).run()
     assert [walker.stopped for walker in found] == [None, None]
 

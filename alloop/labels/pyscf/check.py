@@ -7,9 +7,8 @@ import numpy as np
 from pyscf.gto import basis as basis_sets
 
 from alloop.core.frame import Frame
-from alloop.core.spelling import nearest
+from alloop.core.spelling import nearest_word
 from alloop.labels.gate import WAVE_FUNCTIONS
-from alloop.labels.outcome import Refused
 from alloop.labels.pyscf.elements import (
     OF_THE_BASIS,
     has_core,
@@ -19,13 +18,14 @@ from alloop.labels.pyscf.elements import (
 )
 from alloop.labels.pyscf.functionals import (
     dispersion_problem,
-    known,
+    is_known_functional,
     known_functionals,
 )
 from alloop.labels.pyscf.label import label_with_pyscf, refuse_level
-from alloop.labels.pyscf.names import BASES, DISPERSIONS, FUNCTIONALS, RUNGS
 from alloop.labels.pyscf.periodic import PSEUDOS, cell_problem
 from alloop.labels.pyscf.scf import Settings, no_core
+from alloop.labels.pyscf.spelling import BASES, DISPERSIONS, FUNCTIONALS, RUNGS
+from alloop.labels.result import Refused
 
 _COMMON = ("H", "He", "C", "O", "Cl", "Fe", "I")
 _CHOICES: Mapping[str, tuple[str, ...]] = {
@@ -38,38 +38,41 @@ _CHOICES: Mapping[str, tuple[str, ...]] = {
 def problems(settings: Settings, elements: Sequence[str]) -> list[str]:
     """One sentence for each thing that cannot work; empty if the level is sound."""
     found = [
-        *_method(settings["method"]),
-        *_basis(settings["basis"], elements),
-        *_dispersion(settings["dispersion"]),
-        *_ladder(settings["ladder"]),
-        *_choices(settings),
+        *_method_problems(settings["method"]),
+        *_basis_problems(settings["basis"], elements),
+        *_dispersion_problems(settings["dispersion"]),
+        *_ladder_problems(settings["ladder"]),
+        *_choice_problems(settings),
     ]
     if found:
         return found
     if "kpoints" in settings:
         problem = cell_problem(settings)
         found = [problem] if problem else []
-        return [*found, *_pseudo(settings["pseudo"], elements)]
-    found = [*_cores(settings, elements), *_auxiliary(settings, elements)]
+        return [*found, *_pseudo_problems(settings["pseudo"], elements)]
+    found = [
+        *_core_problems(settings, elements),
+        *_auxiliary_problems(settings, elements),
+    ]
     if problem := dispersion_problem(settings["method"], settings["dispersion"]):
         found.append(problem)
-    return found or _trial(settings)
+    return found or _trial_problems(settings)
 
 
-def _method(method: str) -> list[str]:
+def _method_problems(method: str) -> list[str]:
     if method in WAVE_FUNCTIONS:
         return []
-    if known(method):
+    if is_known_functional(method):
         return []
     names = [*WAVE_FUNCTIONS, *(f.lower() for f in FUNCTIONALS), *known_functionals()]
-    hint = _nearest(method, names, "try hf, b3lyp, wb97x-d3bj, mp2 or ccsd(t)")
+    hint = _nearest_name(method, names, "try hf, b3lyp, wb97x-d3bj, mp2 or ccsd(t)")
     return [f"PySCF knows no method or functional {method!r}; {hint}"]
 
 
-def _basis(basis: str, elements: Sequence[str]) -> list[str]:
+def _basis_problems(basis: str, elements: Sequence[str]) -> list[str]:
     if not any(has_functions(basis, element) for element in (*elements, *_COMMON)):
         names = [*(b.lower() for b in BASES), *basis_sets.ALIAS, *basis_sets.GTH_ALIAS]
-        hint = _nearest(basis, names, "try def2-svp")
+        hint = _nearest_name(basis, names, "try def2-svp")
         return [f"PySCF knows no basis {basis!r}; {hint}"]
     lacks = ", ".join(e for e in elements if not has_functions(basis, e))
     if not lacks:
@@ -77,63 +80,64 @@ def _basis(basis: str, elements: Sequence[str]) -> list[str]:
     return [f"the basis {basis!r} has no functions for {lacks}; try def2-svp"]
 
 
-def _cores(settings: Settings, elements: Sequence[str]) -> list[str]:
+def _core_problems(settings: Settings, elements: Sequence[str]) -> list[str]:
     name = settings["ecp"]
     if name != OF_THE_BASIS and not any(
         has_core(name, element) for element in (*elements, "Cu", "I", "Au")
     ):
         names = [*(b.lower() for b in BASES), *basis_sets.ALIAS]
-        hint = _nearest(name, names, "try def2-svp")
+        hint = _nearest_name(name, names, "try def2-svp")
         return [f"PySCF knows no effective core {name!r}; {hint}"]
     lacking = without_core(settings, list(elements))
     return [no_core(settings, lacking)] if lacking else []
 
 
-def _auxiliary(settings: Settings, elements: Sequence[str]) -> list[str]:
+def _auxiliary_problems(settings: Settings, elements: Sequence[str]) -> list[str]:
     name = settings.get("aux_basis", OF_THE_BASIS)
     lacks = [e for e in elements if name != OF_THE_BASIS and not has_functions(name, e)]
     if not lacks:
         return []
     fits = [n for n in basis_sets.ALIAS if n.endswith("fit")]
-    hint = _nearest(name, fits, "try def2-universal-jkfit")
+    hint = _nearest_name(name, fits, "try def2-universal-jkfit")
     return [f"the fitting basis {name!r} has nothing for {', '.join(lacks)}; {hint}"]
 
 
-def _pseudo(name: str, elements: Sequence[str]) -> list[str]:
+def _pseudo_problems(name: str, elements: Sequence[str]) -> list[str]:
     lacks = [element for element in elements if not has_pseudo(name, element)]
     if not lacks:
         return []
-    hint = _nearest(name, PSEUDOS, "try gth-pbe")
+    hint = _nearest_name(name, PSEUDOS, "try gth-pbe")
     return [f"the pseudopotential {name!r} has nothing for {', '.join(lacks)}; {hint}"]
 
 
-def _dispersion(dispersion: str | None) -> list[str]:
+def _dispersion_problems(dispersion: str | None) -> list[str]:
     if dispersion is None or dispersion in DISPERSIONS:
         return []
-    hint = _nearest(dispersion, DISPERSIONS, "try d3bj")
+    hint = _nearest_name(dispersion, DISPERSIONS, "try d3bj")
     return [f"there is no dispersion correction {dispersion!r}; {hint}"]
 
 
-def _ladder(ladder: Sequence[str]) -> list[str]:
+def _ladder_problems(ladder: Sequence[str]) -> list[str]:
     if not ladder:
         return [f"the ladder has no rung; give some of {', '.join(RUNGS)}"]
     strange = [rung for rung in ladder if rung not in RUNGS]
     return [
-        f"the ladder has no rung {rung!r}; {_nearest(rung, RUNGS, ', '.join(RUNGS))}"
+        f"the ladder has no rung {rung!r}; "
+        f"{_nearest_name(rung, RUNGS, ', '.join(RUNGS))}"
         for rung in strange
     ]
 
 
-def _choices(settings: Settings) -> list[str]:
+def _choice_problems(settings: Settings) -> list[str]:
     return [
         f"`{key}` is one of {', '.join(allowed)}, got {settings[key]!r}; "
-        f"{_nearest(str(settings[key]), allowed, f'try {allowed[0]}')}"
+        f"{_nearest_name(str(settings[key]), allowed, f'try {allowed[0]}')}"
         for key, allowed in _CHOICES.items()
         if key in settings and settings[key] not in allowed
     ]
 
 
-def _trial(settings: Settings) -> list[str]:
+def _trial_problems(settings: Settings) -> list[str]:
     """Label a hydrogen molecule in the smallest basis: is there a gradient at all?"""
     frame = Frame(np.array([1, 1]), np.array([[0.0, 0.0, 0.0], [0.0, 0.0, 0.74]]))
     small: dict[str, Any] = {**settings, "basis": "sto-3g", "ecp": OF_THE_BASIS}
@@ -147,6 +151,6 @@ def _trial(settings: Settings) -> list[str]:
     return []
 
 
-def _nearest(name: str, known: Sequence[str], otherwise: str) -> str:
-    close = nearest(name, known)
+def _nearest_name(name: str, known: Sequence[str], otherwise: str) -> str:
+    close = nearest_word(name, known)
     return f"did you mean {close!r}?" if close else otherwise

@@ -18,56 +18,66 @@ from pyscf.grad import uccsd as uccsd_grad
 
 from alloop.core.records import Detail, Failure
 from alloop.core.units import HARTREE, Floats
-from alloop.labels.outcome import Refused
 from alloop.labels.pyscf.scf import Settings, scf_gradient
-from alloop.labels.pyscf.stability import unrestricted
+from alloop.labels.pyscf.stability import is_unrestricted
+from alloop.labels.result import Refused
 
 Details: TypeAlias = dict[str, Detail]
 Answer: TypeAlias = tuple[float, Floats]  # hartree, hartree/bohr
 Solved: TypeAlias = list[tuple[Any, Any, Details]]
 
 
-def answer(mf: Any, settings: Settings, details: Details, solved: Solved) -> Answer:
+def correlated_answer(
+    mf: Any, settings: Settings, details: Details, solved: Solved
+) -> Answer:
     """Energy and gradient of the level's method; fills in `details` on the way.
 
     solved: the amplitudes of a CCSD label on the same mean field, for CCSD(T) to go on
     from; empty where there are none, and filled in here.
     """
     method = _METHODS.get(settings["method"])
-    if method is None or _uncorrelated(mf, settings):
+    if method is None or _is_uncorrelated(mf, settings):
         return mf.e_tot, scf_gradient(mf, settings)
     return method(mf, settings, details, solved)
 
 
-def _mp2(mf: Any, settings: Settings, _details: Details, _solved: Solved) -> Answer:
-    pt = mp.MP2(mf, frozen=_frozen(mf.mol, settings))
+def _mp2_answer(
+    mf: Any, settings: Settings, _details: Details, _solved: Solved
+) -> Answer:
+    pt = mp.MP2(mf, frozen=_frozen_orbitals(mf.mol, settings))
     pt.kernel()
-    return pt.e_tot, _gradient(mf, pt.nuc_grad_method().kernel)
+    return pt.e_tot, _nuclear_gradient(mf, pt.nuc_grad_method().kernel)
 
 
-def _ccsd(mf: Any, settings: Settings, details: Details, solved: Solved) -> Answer:
-    solver, eris = _amplitudes(mf, settings, details, solved)
+def _ccsd_answer(
+    mf: Any, settings: Settings, details: Details, solved: Solved
+) -> Answer:
+    solver, eris = _lambda_amplitudes(mf, settings, details, solved)
     solver.solve_lambda(eris=eris)
     _refuse_unless(solver.converged_lambda, "lambda equations", details)
     amplitudes = (solver.t1, solver.t2, solver.l1, solver.l2)
     kernel = solver.nuc_grad_method().kernel
-    return solver.e_tot, _gradient(mf, kernel, *amplitudes, eris=eris)
+    return solver.e_tot, _nuclear_gradient(mf, kernel, *amplitudes, eris=eris)
 
 
-def _ccsd_t(mf: Any, settings: Settings, details: Details, solved: Solved) -> Answer:
+def _ccsd_t_answer(
+    mf: Any, settings: Settings, details: Details, solved: Solved
+) -> Answer:
     """CCSD(T): lambda and gradient of its own, PySCF's default ones leave (T) out."""
-    solver, eris = _amplitudes(mf, settings, details, solved)
+    solver, eris = _lambda_amplitudes(mf, settings, details, solved)
     triples = solver.ccsd_t(eris=eris)  # hartree
     t1, t2 = solver.t1, solver.t2
-    equations = uccsd_t_lambda if unrestricted(mf) else ccsd_t_lambda
+    equations = uccsd_t_lambda if is_unrestricted(mf) else ccsd_t_lambda
     steps, tol = settings["cc_max_cycle"], settings["cc_conv_tol_normt"]
     converged, l1, l2 = equations.kernel(
         solver, eris, t1, t2, max_cycle=steps, tol=tol, verbose=0
     )
     _refuse_unless(converged, "(T) lambda equations", details)
     restricted = ccsd_t_grad.Gradients(solver).kernel
-    kernel = partial(_uccsd_t_gradient, solver) if unrestricted(mf) else restricted
-    return solver.e_tot + triples, _gradient(mf, kernel, t1, t2, l1, l2, eris=eris)
+    kernel = partial(_uccsd_t_gradient, solver) if is_unrestricted(mf) else restricted
+    return solver.e_tot + triples, _nuclear_gradient(
+        mf, kernel, t1, t2, l1, l2, eris=eris
+    )
 
 
 def _uccsd_t_gradient(solver: Any, *amplitudes: Any, eris: Any) -> Floats:
@@ -85,18 +95,20 @@ def _uccsd_t_gradient(solver: Any, *amplitudes: Any, eris: Any) -> Floats:
     return total
 
 
-def _amplitudes(
+def _lambda_amplitudes(
     mf: Any, settings: Settings, details: Details, solved: Solved
 ) -> tuple[Any, Any]:
     if not solved:
-        solved.append(_solved(mf, settings, details))
+        solved.append(_solve_amplitudes(mf, settings, details))
     solver, eris, found = solved[0]
     details |= found
     return solver, eris
 
 
-def _solved(mf: Any, settings: Settings, details: Details) -> tuple[Any, Any, Details]:
-    solver = cc.CCSD(mf, frozen=_frozen(mf.mol, settings))
+def _solve_amplitudes(
+    mf: Any, settings: Settings, details: Details
+) -> tuple[Any, Any, Details]:
+    solver = cc.CCSD(mf, frozen=_frozen_orbitals(mf.mol, settings))
     solver.conv_tol = settings["cc_conv_tol"]
     solver.conv_tol_normt = settings["cc_conv_tol_normt"]
     solver.max_cycle = settings["cc_max_cycle"]
@@ -108,11 +120,11 @@ def _solved(mf: Any, settings: Settings, details: Details) -> tuple[Any, Any, De
     }
     _refuse_unless(solver.converged, "amplitude equations", {**details, **found})
     found["energy_ccsd"] = float(solver.e_tot) * HARTREE
-    found["t1"] = _t1(solver.t1)
+    found["t1"] = _t1_diagnostic(solver.t1)
     return solver, eris, found
 
 
-def _t1(t1: Any) -> float:
+def _t1_diagnostic(t1: Any) -> float:
     """The norm of the single excitations over the root of the correlated electrons.
 
     Closed shells: Lee & Taylor, Int. J. Quantum Chem. Symp. 23, 199 (1989). Open ones:
@@ -125,20 +137,22 @@ def _t1(t1: Any) -> float:
     return float(np.sqrt(squares / electrons))
 
 
-def _gradient(mf: Any, kernel: Callable[..., Any], *args: Any, **kwargs: Any) -> Floats:
+def _nuclear_gradient(
+    mf: Any, kernel: Callable[..., Any], *args: Any, **kwargs: Any
+) -> Floats:
     if mf.mol.natm == 1:
         return np.zeros((1, 3))
     return np.asarray(kernel(*args, **kwargs), dtype=np.float64)
 
 
-def _frozen(mol: Any, settings: Settings) -> int | None:
+def _frozen_orbitals(mol: Any, settings: Settings) -> int | None:
     return (chemcore(mol) or None) if settings["frozen_core"] else None
 
 
-def _uncorrelated(mf: Any, settings: Settings) -> bool:
+def _is_uncorrelated(mf: Any, settings: Settings) -> bool:
     """Fewer than two electrons to correlate, or no orbital to correlate them in."""
     mol, (alpha, _) = mf.mol, mf.mol.nelec
-    electrons = mol.nelectron - 2 * (_frozen(mol, settings) or 0)
+    electrons = mol.nelectron - 2 * (_frozen_orbitals(mol, settings) or 0)
     return bool(electrons < 2 or alpha >= mf.mo_coeff[0].shape[-1])
 
 
@@ -148,4 +162,4 @@ def _refuse_unless(converged: bool, what: str, details: Details) -> None:
         raise Refused(Failure.CC_NOT_CONVERGED, text, details)
 
 
-_METHODS = {"mp2": _mp2, "ccsd": _ccsd, "ccsd(t)": _ccsd_t}
+_METHODS = {"mp2": _mp2_answer, "ccsd": _ccsd_answer, "ccsd(t)": _ccsd_t_answer}

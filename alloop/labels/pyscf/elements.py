@@ -23,7 +23,7 @@ def core_name(settings: Mapping[str, Any]) -> str:
 
 def has_functions(basis: str, element: str) -> bool:
     """Whether there is such a basis, with functions for the element."""
-    return bool(_loaded(basis_sets.load, basis, element))
+    return bool(_load_basis(basis_sets.load, basis, element))
 
 
 def has_core(name: str, element: str) -> bool:
@@ -31,14 +31,14 @@ def has_core(name: str, element: str) -> bool:
 
     Without being told, PySCF would put all electrons into a valence-only basis.
     """
-    return bool(_loaded(basis_sets.load_ecp, name, element))
+    return bool(_load_basis(basis_sets.load_ecp, name, element))
 
 
 def has_pseudo(name: str, element: str) -> bool:
     """Whether there is such a GTH pseudopotential for the element."""
     from pyscf.pbc.gto import pseudo
 
-    return bool(_loaded(pseudo.load, name, element))
+    return bool(_load_basis(pseudo.load, name, element))
 
 
 @cache
@@ -68,7 +68,7 @@ def without_core(settings: Mapping[str, Any], elements: list[str]) -> list[str]:
     ]
 
 
-def _loaded(load: Callable[..., Any], name: str, element: str) -> Any:
+def _load_basis(load: Callable[..., Any], name: str, element: str) -> Any:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # its advice to install another package
         try:

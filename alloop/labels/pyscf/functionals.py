@@ -16,16 +16,18 @@ def dispersion_problem(method: str, dispersion: str | None) -> str | None:
     """Why method and dispersion do not belong together, in one sentence, or None."""
     if method in WAVE_FUNCTIONS:
         return _of_wave_function(method) if dispersion else None
-    if not known(method):
+    if not is_known_functional(method):
         return f"PySCF knows no functional {method!r}"
-    if method == "wb97x-d4" or (dispersion and _base(method) in ("wb97x", "wb97m")):
+    if method == "wb97x-d4" or (
+        dispersion and _base_functional(method) in ("wb97x", "wb97m")
+    ):
         return (
             f"PySCF takes different functionals for {method!r} with dispersion, by its "
             "version; try wb97x-d3bj or wb97m-d4, fitted as a whole"
         )
     if dispersion and _has_nonlocal(method):
         return f"{method!r} has its dispersion (VV10) in it; leave `dispersion` out"
-    if not dispersion and _promises(method):
+    if not dispersion and _promises_dispersion(method):
         return (
             f"the dispersion of {method!r} is not supported: PySCF would leave it out; "
             f"try {_INSTEAD.get(method, _OTHERWISE)}"
@@ -33,7 +35,7 @@ def dispersion_problem(method: str, dispersion: str | None) -> str | None:
     return None
 
 
-def known(method: str) -> bool:
+def is_known_functional(method: str) -> bool:
     """Whether PySCF can make something of a functional's name."""
     try:
         libxc.parse_xc(method)
@@ -55,7 +57,7 @@ def _of_wave_function(method: str) -> str | None:
     return f"dispersion corrections are for hf and DFT, not for {method}; leave it out"
 
 
-def _promises(method: str) -> bool:
+def _promises_dispersion(method: str) -> bool:
     try:
         parts = libxc.parse_xc(method)[1]
     except NotImplementedError:  # PySCF's own list of what it leaves out
@@ -67,7 +69,7 @@ def _has_nonlocal(method: str) -> bool:
     return bool(libxc.is_nlc(method))
 
 
-def _base(method: str) -> str:
+def _base_functional(method: str) -> str:
     return method.replace("_", "-").split("-")[0]
 
 

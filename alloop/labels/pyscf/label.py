@@ -18,16 +18,16 @@ from alloop.core.frame import Frame
 from alloop.core.records import Failure
 from alloop.core.units import BOHR, HARTREE
 from alloop.labels.gate import WAVE_FUNCTIONS
-from alloop.labels.outcome import Refused, Result
-from alloop.labels.pyscf.correlation import Details, Solved, answer
+from alloop.labels.pyscf.correlation import Details, Solved, correlated_answer
+from alloop.labels.pyscf.doubts import mean_field_signs, with_doubts
 from alloop.labels.pyscf.elements import OF_THE_BASIS
 from alloop.labels.pyscf.functionals import dispersion_problem
 from alloop.labels.pyscf.ladder import converged_scf
-from alloop.labels.pyscf.level import contains
+from alloop.labels.pyscf.level import contains_level
+from alloop.labels.pyscf.memory import refuse_hopeless
 from alloop.labels.pyscf.periodic import cell_problem, label_of_cell
-from alloop.labels.pyscf.scf import Settings, molecule
-from alloop.labels.pyscf.signs import mean_field_signs, with_doubts
-from alloop.labels.pyscf.size import refuse_hopeless
+from alloop.labels.pyscf.scf import Settings, make_molecule
+from alloop.labels.result import Refused, Result
 
 Made = TypeVar("Made")
 NO_EXACT_GRADIENT = (
@@ -48,27 +48,35 @@ def labels_with_pyscf(
     Each has the very bits that it has alone. Raises Refused where any of them would
     not be made, and ValueError for a level that is not inside.
     """
-    if not all(contains(settings, cheap) for cheap in also):
+    if not all(contains_level(settings, cheap) for cheap in also):
         raise ValueError("a label from the same run needs the same settings")
     lib.num_threads(1)
     lib.current_memory = _nothing_used
     refuse_foreign(frame, settings)
     if "kpoints" in settings:
-        return [_honest(lambda: label_of_cell(frame, settings))]
-    return _honest(lambda: _labels(frame, settings, also))
+        return [_refuse_on_error(lambda: label_of_cell(frame, settings))]
+    return _refuse_on_error(lambda: _label_results(frame, settings, also))
 
 
-def _labels(frame: Frame, settings: Settings, also: Sequence[Settings]) -> list[Result]:
-    mol = molecule(frame, settings)
+def _label_results(
+    frame: Frame, settings: Settings, also: Sequence[Settings]
+) -> list[Result]:
+    mol = make_molecule(frame, settings)
     refuse_hopeless(mol, settings)
     mf, details = converged_scf(mol, settings)
     solved: Solved = []
-    return [_label(mf, level, details, solved) for level in (settings, *also)]
+    return [_level_result(mf, level, details, solved) for level in (settings, *also)]
 
 
-def _label(mf: Any, settings: Settings, known: Details, solved: Solved) -> Result:
-    details = {**known, **_facts(mf, settings), **mean_field_signs(mf, settings)}
-    energy, gradient = answer(mf, settings, details, solved)
+def _level_result(
+    mf: Any, settings: Settings, known: Details, solved: Solved
+) -> Result:
+    details = {
+        **known,
+        **_mean_field_details(mf, settings),
+        **mean_field_signs(mf, settings),
+    }
+    energy, gradient = correlated_answer(mf, settings, details, solved)
     forces = -np.asarray(gradient, dtype=np.float64) * (HARTREE / BOHR)  # (atoms, 3)
     if settings["method"] == "mp2":
         details["energy_mp2"] = float(energy) * HARTREE
@@ -76,7 +84,7 @@ def _label(mf: Any, settings: Settings, known: Details, solved: Solved) -> Resul
     return Result(float(energy) * HARTREE, forces, signed)
 
 
-def _honest(make: Callable[[], Made]) -> Made:
+def _refuse_on_error(make: Callable[[], Made]) -> Made:
     """What is made; raises Refused where linear algebra or PySCF gives up."""
     try:
         return make()
@@ -86,16 +94,16 @@ def _honest(make: Callable[[], Made]) -> Made:
         raise Refused(Failure.UNSUPPORTED, str(error)) from error
 
 
-def _facts(mf: Any, settings: Settings) -> Details:
+def _mean_field_details(mf: Any, settings: Settings) -> Details:
     facts: Details = {"program": settings["program"], "functions": int(mf.mol.nao)}
     if settings["method"] in WAVE_FUNCTIONS[1:]:
         facts["energy_hf"] = float(mf.e_tot) * HARTREE
     if settings["density_fit"]:
-        facts["aux_basis"] = _auxiliary(mf, settings)
+        facts["aux_basis"] = _auxiliary_names(mf, settings)
     return facts
 
 
-def _auxiliary(mf: Any, settings: Settings) -> str:
+def _auxiliary_names(mf: Any, settings: Settings) -> str:
     """The names of the fitting basis, one for all elements or by element."""
     if settings["aux_basis"] != OF_THE_BASIS:
         return str(settings["aux_basis"])

@@ -19,11 +19,11 @@ from pyscf.data.elements import charge
 
 from alloop.core.records import Detail, Failure
 from alloop.core.units import BOHR, HARTREE, Floats
-from alloop.labels.outcome import Refused
 from alloop.labels.pyscf import stability
-from alloop.labels.pyscf.names import RUNGS
-from alloop.labels.pyscf.scf import Settings, gap, mean_field, scf_gradient
-from alloop.labels.pyscf.signs import SIGNS, internal_doubtful, narrow
+from alloop.labels.pyscf.doubts import SIGNS, internal_doubtful, narrow
+from alloop.labels.pyscf.scf import Settings, homo_lumo_gap, mean_field, scf_gradient
+from alloop.labels.pyscf.spelling import RUNGS
+from alloop.labels.result import Refused
 
 _OTHER_GUESSES = ("atom", "1e")
 _MORE_GUESSES = ("huckel",)  # for open d and f shells
@@ -43,7 +43,7 @@ class Solution:
     saddle: Any | None = None
 
     @property
-    def stable(self) -> bool:
+    def is_stable(self) -> bool:
         """Whether it has converged and no rotation is known to lower its energy."""
         saddle = self.internal is not None and self.internal < SIGNS.unstable
         return bool(self.mf.converged and not saddle)
@@ -58,36 +58,36 @@ def converged_scf(mol: Any, settings: Settings) -> tuple[Any, dict[str, Detail]]
     started = lost = time.process_time()
     for at, rung in enumerate(ladder, 1):
         tries = _TRIES[rung](mol, settings, last)
-        found = [_settled(mf, settings, rung) for mf in tries]
+        found = [_settle_solution(mf, settings, rung) for mf in tries]
         if _wants_rivals(mol, settings, found, rung):
-            for mf in _rivals(mol, settings):
+            for mf in _rival_solutions(mol, settings):
                 twin = _twin(mf, found)
-                found.append(twin or _settled(mf, settings, RUNGS[-1]))
+                found.append(twin or _settle_solution(mf, settings, RUNGS[-1]))
         details: dict[str, Detail] = {"rung": rung, "rungs": ",".join(ladder[:at])}
         details["lost_seconds"] = lost - started
-        stable = [solution for solution in found if solution.stable]
+        stable = [solution for solution in found if solution.is_stable]
         if stable:
             best, *others = sorted(stable, key=lambda solution: solution.mf.e_tot)
             apart = _apart(best, others, settings)
-            return best.mf, details | _told(best, others) | apart
+            return best.mf, details | _rival_details(best, others) | apart
         last, lost = found[-1].mf, time.process_time()
         saddle = saddle or any(solution.mf.converged for solution in found)
     raise _refusal(saddle, details | {"lost_seconds": lost - started}, last)
 
 
-def _settled(mf: Any, settings: Settings, rung: str) -> Solution:
+def _settle_solution(mf: Any, settings: Settings, rung: str) -> Solution:
     """The solution, checked if need be and led downhill while it is a saddle."""
     if not mf.converged or not (rung != RUNGS[0] or internal_doubtful(mf, settings)):
         return Solution(mf)
     saddle = None
     for followed in range(_FOLLOWED + 1):
-        curvature = stability.internal(mf, SIGNS.unstable)
+        curvature = stability.internal_curvature(mf, SIGNS.unstable)
         if curvature is None:
             break
         value, rotation = curvature
         if value > SIGNS.unstable or followed == _FOLLOWED:
             break
-        lower = _followed(mf, settings, rotation)
+        lower = _follow_both_sides(mf, settings, rotation)
         if lower is None:
             break
         mf, saddle = lower, mf
@@ -99,30 +99,30 @@ def _twin(mf: Any, found: list[Solution]) -> Solution | None:
     """The minimum of an open shell that `mf` has come to as well: it needs no check."""
     if not mf.converged or not (mf.mol.spin or open_block(mf.mol)):
         return None
-    stable = [solution for solution in found if solution.stable]
+    stable = [solution for solution in found if solution.is_stable]
     off = [abs(float(mf.e_tot - twin.mf.e_tot)) * HARTREE for twin in stable]
     return next((s for s, x in zip(stable, off, strict=True) if x < SIGNS.equal), None)
 
 
-def _followed(mf: Any, settings: Settings, rotation: Floats) -> Any | None:
+def _follow_both_sides(mf: Any, settings: Settings, rotation: Floats) -> Any | None:
     """The lower of the solutions on both sides of the saddle `mf`; None if neither."""
-    sides = [_led(mf, settings, side * rotation) for side in (1.0, -1.0)]
+    sides = [_lead_downhill(mf, settings, side * rotation) for side in (1.0, -1.0)]
     found = [solution for solution in sides if solution is not None]
     return min(found, key=lambda solution: float(solution.e_tot), default=None)
 
 
-def _led(mf: Any, settings: Settings, rotation: Floats) -> Any | None:
+def _lead_downhill(mf: Any, settings: Settings, rotation: Floats) -> Any | None:
     """A solution below the saddle `mf`, by DIIS or Newton steps; None if neither."""
-    orbitals = stability.downhill(mf, rotation)
+    orbitals = stability.rotate_downhill(mf, rotation)
     fresh = mean_field(mf.mol, settings)
     fresh.kernel(mf.make_rdm1(orbitals, mf.mo_occ))
-    if _below(fresh, mf):
+    if _is_below(fresh, mf):
         return fresh
-    solver = _newton(mf.mol, settings, (orbitals, mf.mo_occ))
-    return solver if _below(solver, mf) else None
+    solver = _newton_solution(mf.mol, settings, (orbitals, mf.mo_occ))
+    return solver if _is_below(solver, mf) else None
 
 
-def _below(mf: Any, saddle: Any) -> bool:
+def _is_below(mf: Any, saddle: Any) -> bool:
     """Whether it has converged to less; Newton's way may lead uphill to the saddle."""
     return bool(mf.converged and mf.e_tot < saddle.e_tot)
 
@@ -137,7 +137,7 @@ def _wants_rivals(
     mol: Any, settings: Settings, found: list[Solution], rung: str
 ) -> bool:
     """Whether a minimum came about so that another start may find a lower one."""
-    if rung == RUNGS[-1] or not any(solution.stable for solution in found):
+    if rung == RUNGS[-1] or not any(solution.is_stable for solution in found):
         return False
     if rung != RUNGS[0] or any(solution.followed for solution in found):
         return True
@@ -146,7 +146,7 @@ def _wants_rivals(
     return open_block(mol) or any(narrow(x.mf, settings) for x in found)
 
 
-def _rivals(mol: Any, settings: Settings) -> list[Any]:
+def _rival_solutions(mol: Any, settings: Settings) -> list[Any]:
     """Solutions that owe nothing to the first: by Newton steps, by other guesses, and
     for open d and f shells by still others and by mixed frontier orbitals."""
     many = open_block(mol)
@@ -155,7 +155,7 @@ def _rivals(mol: Any, settings: Settings) -> list[Any]:
     for other in others:
         other.kernel()
     mixed = [_mixed(mol, settings)] if many else []
-    return [_newton(mol, settings, (None, None)), *others, *mixed]
+    return [_newton_solution(mol, settings, (None, None)), *others, *mixed]
 
 
 def _mixed(mol: Any, settings: Settings) -> Any:
@@ -199,8 +199,11 @@ def _forces_apart(one: Any, other: Any, settings: Settings) -> bool:
     return largest * HARTREE / BOHR > SIGNS.jump
 
 
-def _told(best: Solution, others: list[Solution]) -> dict[str, Detail]:
-    details: dict[str, Detail] = {"cycles": int(best.mf.cycles), "gap": gap(best.mf)}
+def _rival_details(best: Solution, others: list[Solution]) -> dict[str, Detail]:
+    details: dict[str, Detail] = {
+        "cycles": int(best.mf.cycles),
+        "gap": homo_lumo_gap(best.mf),
+    }
     if best.internal is not None:
         details |= {"internal": best.internal, "followed": best.followed}
     if others:  # how far above, eV
@@ -218,13 +221,13 @@ def _refusal(saddle: bool, details: dict[str, Detail], last: Any) -> Refused:
     return Refused(Failure.NOT_CONVERGED, text, {**details, "cycles": cycles})
 
 
-def _default(mol: Any, settings: Settings, _last: Any) -> list[Any]:
+def _default_rung(mol: Any, settings: Settings, _last: Any) -> list[Any]:
     mf = mean_field(mol, settings)
     mf.kernel()
     return [mf]
 
 
-def _damping(mol: Any, settings: Settings, _last: Any) -> list[Any]:
+def _damping_rung(mol: Any, settings: Settings, _last: Any) -> list[Any]:
     mf = mean_field(mol, settings)
     mf.damp, mf.diis_start_cycle = 0.5, 4
     mf.max_cycle *= 2
@@ -232,7 +235,7 @@ def _damping(mol: Any, settings: Settings, _last: Any) -> list[Any]:
     return [mf]
 
 
-def _level_shift(mol: Any, settings: Settings, _last: Any) -> list[Any]:
+def _level_shift_rung(mol: Any, settings: Settings, _last: Any) -> list[Any]:
     mf = mean_field(mol, settings)
     mf.level_shift = 0.3  # hartree
     mf.max_cycle *= 3
@@ -240,13 +243,13 @@ def _level_shift(mol: Any, settings: Settings, _last: Any) -> list[Any]:
     return [mf]
 
 
-def _second_order(mol: Any, settings: Settings, last: Any) -> list[Any]:
+def _second_order_rung(mol: Any, settings: Settings, last: Any) -> list[Any]:
     """Newton steps from the last rung's orbitals and, as a rival, from a guess."""
     starts = [] if last is None else [(last.mo_coeff, last.mo_occ)]
-    return [_newton(mol, settings, start) for start in [*starts, (None, None)]]
+    return [_newton_solution(mol, settings, start) for start in [*starts, (None, None)]]
 
 
-def _newton(mol: Any, settings: Settings, start: tuple[Any, Any]) -> Any:
+def _newton_solution(mol: Any, settings: Settings, start: tuple[Any, Any]) -> Any:
     """A mean field converged by second-order steps from orbitals and occupations."""
     mf = mean_field(mol, settings)
     solver, steps = mf.newton(), []
@@ -259,5 +262,9 @@ def _newton(mol: Any, settings: Settings, start: tuple[Any, Any]) -> Any:
 
 
 _TRIES: dict[str, Callable[[Any, Settings, Any], list[Any]]] = dict(
-    zip(RUNGS, (_default, _damping, _level_shift, _second_order), strict=True)
+    zip(
+        RUNGS,
+        (_default_rung, _damping_rung, _level_shift_rung, _second_order_rung),
+        strict=True,
+    )
 )

@@ -5,10 +5,10 @@ from pathlib import Path
 from typing import Any
 
 from alloop.core.errors import InputError
-from alloop.core.levels import Level, installed, level
-from alloop.core.spelling import nearest
+from alloop.core.levels import Level, installed_version, make_level
+from alloop.core.spelling import nearest_word
 from alloop.labels.gate import WAVE_FUNCTIONS
-from alloop.labels.pyscf.names import (
+from alloop.labels.pyscf.spelling import (
     RUNGS,
     basis_name,
     functional_name,
@@ -57,19 +57,21 @@ def pyscf_level(
     _refuse_unknown(tuning, _KNOWN)
     method, suffix = split_dispersion(method.strip().lower())
     settings: dict[str, Any] = {
-        "program": installed("pyscf"),
+        "program": installed_version("pyscf"),
         "method": method,
         "basis": basis_name(basis).lower(),
         "density_fit": density_fit,
-        "dispersion": _one(suffix, dispersion.lower() if dispersion else None),
+        "dispersion": _one_dispersion(
+            suffix, dispersion.lower() if dispersion else None
+        ),
     }
     if method in WAVE_FUNCTIONS[1:]:
         settings["frozen_core"] = frozen_core
-    defaults = _defaults(settings, bool(tuning.get("kpoints")))
+    defaults = _default_settings(settings, bool(tuning.get("kpoints")))
     settings |= {key: tuning.get(key, value) for key, value in defaults.items()}
     settings["conv_tol_grad"] = settings["conv_tol_grad"] or settings["conv_tol"] ** 0.5
     _refuse_files(settings)
-    return level("pyscf", {**settings, "title": _title(settings)})
+    return make_level("pyscf", {**settings, "title": _level_title(settings)})
 
 
 def _refuse_files(settings: Mapping[str, Any]) -> None:
@@ -85,7 +87,7 @@ def _refuse_files(settings: Mapping[str, Any]) -> None:
             )
 
 
-def tighter(loose: Level) -> Level:
+def tighter_level(loose: Level) -> Level:
     """The same physics with thresholds so tight that what still moves is noise.
 
     Energies to 1e-12 hartree, gradients of the SCF to 1e-6, coupled-cluster energies
@@ -99,10 +101,10 @@ def tighter(loose: Level) -> Level:
         new["grid"] = min(old["grid"] + 2, 9)
     if "ke_cutoff" in old:
         new["ke_cutoff"] = 1.5 * old["ke_cutoff"]
-    return level(loose.kind, {**old, **new, "title": f"{loose.title}, tight"})
+    return make_level(loose.kind, {**old, **new, "title": f"{loose.title}, tight"})
 
 
-def contains(expensive: Mapping[str, Any], cheap: Mapping[str, Any]) -> bool:
+def contains_level(expensive: Mapping[str, Any], cheap: Mapping[str, Any]) -> bool:
     """Whether a label with the settings `expensive` has the `cheap` one inside it.
 
     It has if the cheap method is a step on the way, hf < mp2 < ccsd < ccsd(t), and all
@@ -117,7 +119,7 @@ def contains(expensive: Mapping[str, Any], cheap: Mapping[str, Any]) -> bool:
     )
 
 
-def _defaults(settings: Mapping[str, Any], cell: bool) -> dict[str, Any]:
+def _default_settings(settings: Mapping[str, Any], cell: bool) -> dict[str, Any]:
     method = settings["method"]
     if cell:
         pseudo = "gth-pade" if method in ("lda", "svwn") else _CELL["pseudo"]
@@ -131,7 +133,7 @@ def _defaults(settings: Mapping[str, Any], cell: bool) -> dict[str, Any]:
     }
 
 
-def _one(suffix: str | None, dispersion: str | None) -> str | None:
+def _one_dispersion(suffix: str | None, dispersion: str | None) -> str | None:
     if suffix and dispersion and suffix != dispersion:
         raise InputError(
             f"expected one dispersion correction, got {suffix!r} with the method and "
@@ -143,12 +145,12 @@ def _one(suffix: str | None, dispersion: str | None) -> str | None:
 def _refuse_unknown(given: Mapping[str, Any], known: Mapping[str, Any]) -> None:
     for key in given:
         if key not in known:
-            close = nearest(key, known)
+            close = nearest_word(key, known)
             hint = f"did you mean {close!r}?" if close else ", ".join(known)
             raise InputError(f"a PySCF level has no setting {key!r}; {hint}")
 
 
-def _title(settings: Mapping[str, Any]) -> str:
+def _level_title(settings: Mapping[str, Any]) -> str:
     method = settings["method"]
     name = method.upper() if method in WAVE_FUNCTIONS else functional_name(method)
     if settings["dispersion"]:

@@ -16,9 +16,9 @@ from alloop.core.frame import Frame
 from alloop.core.records import Detail, Failure
 from alloop.core.units import BOHR, HARTREE
 from alloop.labels.gate import WAVE_FUNCTIONS
-from alloop.labels.outcome import Refused, Result
-from alloop.labels.pyscf.functionals import known
-from alloop.labels.pyscf.scf import Settings, atoms, tuned
+from alloop.labels.pyscf.functionals import is_known_functional
+from alloop.labels.pyscf.scf import Settings, apply_thresholds, atom_list
+from alloop.labels.result import Refused, Result
 from alloop.labels.stress import voigt
 
 PSEUDOS = tuple(f"gth-{str(name).removeprefix('gth')}" for name in ALIAS)
@@ -35,10 +35,10 @@ def label_of_cell(frame: Frame, settings: Settings) -> Result:
     The stress is dE/dstrain over the volume, as ASE has it: negative under pressure.
     Raises Refused where it does not converge or the frame is no neutral cell.
     """
-    if problem := _unfit(frame):
+    if problem := _unfit_frame(frame):
         raise Refused(Failure.UNSUPPORTED, problem)
-    cell = _cell(frame, settings)
-    mf, details = _converged(cell, settings)
+    cell = _make_cell(frame, settings)
+    mf, details = _converged_cell(cell, settings)
     gradient = mf.nuc_grad_method()
     forces = -np.asarray(gradient.kernel(), dtype=np.float64) * (HARTREE / BOHR)
     stress = np.asarray(gradient.get_stress()) * (HARTREE / BOHR**3)  # (3, 3) eV/Å³
@@ -67,7 +67,7 @@ def _mesh_problem(mesh: Any) -> str | None:
 
 
 def _functional_problem(method: str) -> str | None:
-    if not known(method):
+    if not is_known_functional(method):
         return f"PySCF knows no functional {method!r}"
     if libxc.is_nlc(method):
         return f"PySCF cannot differentiate VV10 in cells: {method!r}; try pbe"
@@ -78,7 +78,7 @@ def _functional_problem(method: str) -> str | None:
     return None
 
 
-def _unfit(frame: Frame) -> str | None:
+def _unfit_frame(frame: Frame) -> str | None:
     if not all(frame.pbc):
         return "a level with `kpoints` is for frames that are periodic in x, y and z"
     if frame.charge:
@@ -86,11 +86,11 @@ def _unfit(frame: Frame) -> str | None:
     return None
 
 
-def _cell(frame: Frame, settings: Settings) -> Any:
+def _make_cell(frame: Frame, settings: Settings) -> Any:
     """A fresh cell; PySCF counts the spin of all k-points together."""
     return gto.M(
         a=frame.cell / BOHR,
-        atom=atoms(frame),
+        atom=atom_list(frame),
         unit="Bohr",
         basis=settings["basis"],
         pseudo=settings["pseudo"],
@@ -101,7 +101,7 @@ def _cell(frame: Frame, settings: Settings) -> Any:
     )
 
 
-def _converged(cell: Any, settings: Settings) -> tuple[Any, dict[str, Detail]]:
+def _converged_cell(cell: Any, settings: Settings) -> tuple[Any, dict[str, Detail]]:
     started, lost, tried = time.process_time(), 0.0, ""
     for rung in settings["ladder"]:
         tried = f"{tried},{rung}" if tried else rung
@@ -124,4 +124,4 @@ def _mean_field(cell: Any, settings: Settings) -> Any:
     kind = dft.KUKS if open_shell else dft.KRKS
     mf = kind(cell, kpoints)
     mf.xc = settings["method"]
-    return tuned(mf, settings)
+    return apply_thresholds(mf, settings)

@@ -6,36 +6,36 @@ from typing import Any, TypeAlias
 import numpy as np
 from pyscf import dft, gto, scf
 
-from alloop.core.atoms import symbol
+from alloop.core.atoms import chemical_symbol
 from alloop.core.frame import Frame
 from alloop.core.records import Failure
 from alloop.core.units import BOHR, HARTREE, Floats
 from alloop.labels.gate import WAVE_FUNCTIONS
-from alloop.labels.outcome import Refused
 from alloop.labels.pyscf.elements import (
     OF_THE_BASIS,
     core_name,
     has_core,
     without_core,
 )
+from alloop.labels.result import Refused
 
 Settings: TypeAlias = Mapping[str, Any]
 
 
-def atoms(frame: Frame) -> list[tuple[str, list[float]]]:
+def atom_list(frame: Frame) -> list[tuple[str, list[float]]]:
     """Elements and positions in bohr by our own constant, as PySCF takes them."""
-    elements = [symbol(int(z)) for z in frame.numbers]
+    elements = [chemical_symbol(int(z)) for z in frame.numbers]
     return list(zip(elements, (frame.positions / BOHR).tolist(), strict=True))
 
 
-def molecule(frame: Frame, settings: Settings) -> Any:
+def make_molecule(frame: Frame, settings: Settings) -> Any:
     """A fresh Mole with its effective cores; raises Refused where one is missing."""
-    elements = sorted({symbol(int(z)) for z in frame.numbers})
+    elements = sorted({chemical_symbol(int(z)) for z in frame.numbers})
     if lacking := without_core(settings, elements):
         raise Refused(Failure.UNSUPPORTED, no_core(settings, lacking))
     name = core_name(settings)
     return gto.M(
-        atom=atoms(frame),
+        atom=atom_list(frame),
         unit="Bohr",
         basis=settings["basis"],
         ecp={element: name for element in elements if has_core(name, element)},
@@ -66,10 +66,10 @@ def mean_field(mol: Any, settings: Settings) -> Any:
         mf = mf.density_fit(None if auxiliary == OF_THE_BASIS else auxiliary)
     if settings["dispersion"]:
         mf.disp = settings["dispersion"]
-    return tuned(mf, settings)
+    return apply_thresholds(mf, settings)
 
 
-def tuned(mf: Any, settings: Settings) -> Any:
+def apply_thresholds(mf: Any, settings: Settings) -> Any:
     """The object with the level's thresholds, and no file of its own."""
     mf.conv_tol = settings["conv_tol"]  # hartree
     mf.conv_tol_grad = settings["conv_tol_grad"]
@@ -90,7 +90,7 @@ def scf_gradient(mf: Any, settings: Settings) -> Floats:
     return out
 
 
-def gap(mf: Any) -> float | None:
+def homo_lumo_gap(mf: Any) -> float | None:
     """HOMO-LUMO gap in eV, the smaller of the two spins'; None without a LUMO."""
     energies, filled = np.atleast_2d(mf.mo_energy), np.atleast_2d(mf.mo_occ) > 0
     gaps = [

@@ -22,42 +22,44 @@ _NEAR = 3e-3  # hartree: from the limit, where a coarse grid does not decide
 _ANGLES = (0.3, 0.7, 1.1)  # radian
 
 
-def unrestricted(mf: Any) -> bool:
+def is_unrestricted(mf: Any) -> bool:
     """Whether alpha and beta electrons have orbitals of their own."""
     return isinstance(mf, scf.uhf.UHF)
 
 
-def internal(mf: Any, limit: float) -> tuple[float, Floats] | None:
+def internal_curvature(mf: Any, limit: float) -> tuple[float, Floats] | None:
     """The lowest curvature within the reference, and the rotation that it belongs to.
 
     limit: where a decision is drawn (hartree). None where there is nothing to rotate:
     no empty or no filled orbital.
     """
-    if not _rotations(mf.mo_occ):
+    if not _rotation_count(mf.mo_occ):
         return None
-    value, rotation = _internal(_coarse(mf))
-    near = _gridded(mf) and abs(value - limit) < _NEAR
-    return _internal(mf) if near else (value, rotation)
+    value, rotation = _internal_lowest(_with_coarse_grid(mf))
+    near = _has_grid(mf) and abs(value - limit) < _NEAR
+    return _internal_lowest(mf) if near else (value, rotation)
 
 
-def external(mf: Any, limit: float) -> float | None:
+def external_curvature(mf: Any, limit: float) -> float | None:
     """The lowest curvature from a restricted solution to an unrestricted one.
 
     limit: where a decision is drawn (hartree). None without an empty or filled orbital.
     """
-    if not _rotations(mf.mo_occ):
+    if not _rotation_count(mf.mo_occ):
         return None
-    value = _external(_coarse(mf))
-    return _external(mf) if _gridded(mf) and abs(value - limit) < _NEAR else value
+    value = _external_lowest(_with_coarse_grid(mf))
+    return (
+        _external_lowest(mf) if _has_grid(mf) and abs(value - limit) < _NEAR else value
+    )
 
 
-def _gridded(mf: Any) -> bool:
+def _has_grid(mf: Any) -> bool:
     return isinstance(mf, dft.rks.KohnShamDFT)
 
 
-def _coarse(mf: Any) -> Any:
+def _with_coarse_grid(mf: Any) -> Any:
     """The mean field with a coarse grid for the functional; itself without one."""
-    if not _gridded(mf):
+    if not _has_grid(mf):
         return mf
     coarse = mf.copy()
     coarse.grids = type(mf.grids)(mf.mol)
@@ -65,18 +67,20 @@ def _coarse(mf: Any) -> Any:
     return coarse
 
 
-def _internal(mf: Any) -> tuple[float, Floats]:
-    if unrestricted(mf):
+def _internal_lowest(mf: Any) -> tuple[float, Floats]:
+    if is_unrestricted(mf):
         make, scale = newton_ah.gen_g_hop_uhf, 1.0
     else:  # PySCF's restricted Hessian counts both spins
         make, scale = newton_ah.gen_g_hop_rhf, 0.5
     _, hop, diagonal = make(mf, mf.mo_coeff, mf.mo_occ)
-    return _lowest(lambda x: hop(x) * scale, diagonal * scale)
+    return _lowest_eigenpair(lambda x: hop(x) * scale, diagonal * scale)
 
 
-def downhill(mf: Any, rotation: Floats) -> Any:
+def rotate_downhill(mf: Any, rotation: Floats) -> Any:
     """Orbitals turned along the rotation, by the angle that lowers the energy most."""
-    turned = [_turned(mf.mo_coeff, mf.mo_occ, angle * rotation) for angle in _ANGLES]
+    turned = [
+        _rotated_orbitals(mf.mo_coeff, mf.mo_occ, angle * rotation) for angle in _ANGLES
+    ]
     return min(turned, key=lambda c: float(mf.energy_tot(mf.make_rdm1(c, mf.mo_occ))))
 
 
@@ -88,10 +92,10 @@ def frontier_turned(orbitals: Any, occupations: Any, angle: float) -> Any:
         turn = np.zeros(((~filled).sum(), filled.sum()))  # (virtual, occupied)
         turn[:1, -1:] = angle
         vectors.append(turn.ravel())
-    return _turned(orbitals, occupations, np.concatenate(vectors))
+    return _rotated_orbitals(orbitals, occupations, np.concatenate(vectors))
 
 
-def _external(mf: Any) -> float:
+def _external_lowest(mf: Any) -> float:
     filled = mf.mo_occ > 0
     orbo, orbv = mf.mo_coeff[:, filled], mf.mo_coeff[:, ~filled]
     gaps = mf.mo_energy[~filled][:, None] - mf.mo_energy[filled]  # (virtual, occupied)
@@ -102,10 +106,10 @@ def _external(mf: Any) -> float:
         answer = orbv.T @ response(change + change.T) @ orbo
         return np.ravel(gaps * x.reshape(gaps.shape) + answer)
 
-    return _lowest(hop, gaps.ravel())[0]
+    return _lowest_eigenpair(hop, gaps.ravel())[0]
 
 
-def _lowest(hop: Hop, diagonal: Floats) -> tuple[float, Floats]:
+def _lowest_eigenpair(hop: Hop, diagonal: Floats) -> tuple[float, Floats]:
     """The lowest eigenvalue and its vector, by Davidson's method."""
 
     def precondition(residual: Floats, value: float, _x: Floats) -> Floats:
@@ -131,25 +135,25 @@ def _lowest(hop: Hop, diagonal: Floats) -> tuple[float, Floats]:
     return float(np.atleast_1d(values)[0]), np.ravel(vectors if one else vectors[0])
 
 
-def _rotations(occupations: Any) -> int:
+def _rotation_count(occupations: Any) -> int:
     filled = np.atleast_2d(occupations) > 0
     return int((filled.sum(axis=1) * (~filled).sum(axis=1)).sum())
 
 
-def _turned(orbitals: Any, occupations: Any, vector: Floats) -> Any:
+def _rotated_orbitals(orbitals: Any, occupations: Any, vector: Floats) -> Any:
     if np.ndim(occupations) == 1:
-        return _rotated(orbitals, occupations > 0, vector)
-    sizes = [_rotations(spin) for spin in occupations]
+        return _rotate_spin(orbitals, occupations > 0, vector)
+    sizes = [_rotation_count(spin) for spin in occupations]
     parts = np.split(vector, [sizes[0]])
     return np.array(
         [
-            _rotated(c, occupied > 0, part)
+            _rotate_spin(c, occupied > 0, part)
             for c, occupied, part in zip(orbitals, occupations, parts, strict=True)
         ]
     )
 
 
-def _rotated(orbitals: Floats, filled: Any, vector: Floats) -> Floats:
+def _rotate_spin(orbitals: Floats, filled: Any, vector: Floats) -> Floats:
     turn = np.zeros((len(filled), len(filled)))
     turn[np.ix_(~filled, filled)] = vector.reshape((~filled).sum(), filled.sum())
     rotated: Floats = orbitals @ scipy.linalg.expm(turn - turn.T)

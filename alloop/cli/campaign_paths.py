@@ -1,0 +1,96 @@
+"""A campaign file or a store: commands take either."""
+
+from pathlib import Path
+from shlex import quote
+from typing import TYPE_CHECKING, Annotated, TypeAlias
+
+import typer
+
+from alloop.cli.console import complain
+from alloop.core.errors import InputError
+
+if TYPE_CHECKING:
+    from alloop.campaign import Campaign
+    from alloop.history.reader import History
+
+Place: TypeAlias = Annotated[
+    Path, typer.Argument(metavar="STORE", help="a store, or the campaign's YAML file")
+]
+
+Force: TypeAlias = Annotated[
+    bool, typer.Option("--force", help="replace a file that is there already")
+]
+
+
+def find_store(place: Path) -> Path:
+    """The store that a path means; InputError where there is none."""
+    place = existing_path(place)
+    if place.is_file():
+        from alloop.config.load import store_path
+
+        store = store_path(place)
+        if not store.exists():
+            raise InputError(
+                f"{place} has not been run yet: `alloop run {quote(str(place))}`"
+            )
+        return store
+    return place
+
+
+def read_place(place: Path) -> "History":
+    """All that a store says; it may be in use."""
+    from alloop.history.reader import read_history
+
+    history = read_history(find_store(place))
+    _warn(history)
+    return history
+
+
+def open_campaign(place: Path) -> "Campaign":
+    """The campaign of a store or a YAML file that has been run."""
+    from alloop.campaign import Campaign
+
+    store = find_store(place)
+    warn_of_lost(store)
+    return Campaign.from_store(store)
+
+
+def warn_of_lost(store: Path) -> None:
+    """Say so where the columns of a store hold labels that its journal has lost."""
+    from alloop.history.lost_labels import columns_ahead
+    from alloop.history.reader import read_history
+
+    if columns_ahead(store):
+        _warn(read_history(store))
+
+
+def _warn(history: "History") -> None:
+    from alloop.history.lost_labels import lost_label_warning
+
+    told = lost_label_warning(history)
+    if told:
+        complain(f"warning: {told}")
+
+
+def existing_path(place: Path) -> Path:
+    """The path itself; InputError, with the nearest name, where nothing is there."""
+    if not place.exists():
+        raise InputError(_missing_path(place))
+    return place if place.name not in ("", "..") else place.resolve()
+
+
+def short_path(path: Path) -> str:
+    """The path as one would type it here."""
+    here = Path.cwd()
+    full = path.resolve()
+    return str(full.relative_to(here)) if full.is_relative_to(here) else str(full)
+
+
+def _missing_path(place: Path) -> str:
+    from alloop.config.problems import nearest_word
+
+    folder = place.parent
+    beside = [x.name for x in folder.iterdir()] if folder.is_dir() else []
+    close = nearest_word(place.name, beside)
+    hint = f"; did you mean `{folder / close}`?" if close else ""
+    return f"expected a store or a campaign's YAML file, {place} is not there{hint}"

@@ -1,0 +1,77 @@
+"""The commented campaign that `alloop init` writes."""
+
+_LEVELS = {
+    "water": (
+        "{molecule: H2O}",
+        "{kind: pyscf, method: hf, basis: sto-3g}",
+        "{kind: pyscf, method: ccsd(t), basis: cc-pvdz}",
+    ),
+    "methanol": (
+        "{molecule: methanol}",
+        "{kind: pyscf, method: hf, basis: sto-3g}",
+        "{kind: pyscf, method: ccsd, basis: cc-pvdz}",
+    ),
+    "toy": (
+        "{molecule: H2O}",
+        "{kind: toy, stiffness: 0.95, stretch: 0.01}",
+        "{kind: toy}",
+    ),
+}
+_TEXT = """\
+# Units: eV, Å, fs, K. `alloop check` finds mistakes in this file, `alloop plan` tells
+# what it will cost, `alloop run` runs it; after an interruption, run it again.
+name: {name}
+seed: 1                               # the same seed gives the same campaign
+
+start:                                # molecules, by name or from a file
+  - {start}
+  # - {{file: start.xyz, charge: 0, spin: 0}}             # spin is 2S
+  # - {{labels: old.extxyz, level: cheap, energy_unit: eV, length_unit: angstrom}}
+
+test: {{frames: 30, examination: 20}}   # steers; MD on the model at the end
+# test: {{file: test.extxyz, energy_unit: eV, length_unit: angstrom}}
+
+levels:
+  cheap: {cheap}
+  expensive: {expensive}
+
+seeds: {{kind: modes, temperature: 500}}               # the very first frames
+explore: {{kind: langevin, temperature: 500, timestep: 0.5, friction: 0.01,
+          walkers: 16, steps: 500}}   # MD steps of each walker a round
+potential: {potential}
+flag: {{kind: q-residual, quantile: 0.99, control: 0.1}}   # a tenth is random
+training: {training}         # expensive labels between generations
+
+budget: {{cheap: 200, expensive: 30}}   # labels, test set aside
+# stop: {{target: 20, patience: 3}}     # meV/Å on the test set; generations
+
+{cluster}
+# limits: {{walltime: 24 h}}            # of one run; a batch job's own limit counts too
+store: runs/{name}.zarr               # relative to this file
+"""
+
+
+_LOCAL = (
+    'cluster: {kind: local}                # or {kind: address, address: "tcp://..."}'
+)
+_JOBS = """\
+cluster:                              # workers are jobs: pip install alloop[jobqueue]
+  kind: {system}
+  walltime: 4 h                       # of a job; queue, account, interface (ib0), ...
+  labels: {{cores: 16, memory: 64 GB, jobs: {{most: 8}}}}    # a core a label
+  learning: {{cores: 4, memory: 16 GB, jobs: {{most: 1}}}}   # training, MD; gpus: 1"""
+
+
+def campaign_template(name: str, example: str, system: str | None = None) -> str:
+    """The text of a campaign that is ready to run, here or by a batch system."""
+    start, cheap, expensive = _LEVELS[example]
+    network = "{kind: painn, channels: 64, cutoff: 5.0}"
+    return _TEXT.format(
+        name=name,
+        start=start,
+        cheap=cheap,
+        expensive=expensive,
+        potential="{kind: pairwise}" if example == "toy" else network,
+        training="{kind: asteroid, every: 10}",
+        cluster=_LOCAL if system is None else _JOBS.format(system=system),
+    )

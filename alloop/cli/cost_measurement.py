@@ -1,0 +1,139 @@
+"""Where a plan's prices come from: the campaign's store, its label cache, labels made
+now."""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from typing import TypeAlias
+
+import numpy as np
+
+from alloop.config import Setup
+from alloop.core.frame import Frame
+from alloop.core.label_cost import Cost, fit_cost, molecule_key
+from alloop.core.levels import Level
+from alloop.core.records import Label, Unlabelled
+from alloop.labels.child.labeller import IsolatedLabeller, Limits
+from alloop.labels.named_code import named_code
+from alloop.store.cache import LabelCache
+
+_DEAR = 20.0  # CPU s: what is likely to cost more is extrapolated instead
+_WARM = Frame(np.array([1, 1]), np.array([[0.0, 0.0, 0.0], [0.0, 0.0, 0.74]]))
+_WATER = Frame(
+    np.array([8, 1, 1]),
+    np.array([[0.0, 0.0, 0.0], [0.96, 0.0, 0.0], [-0.24, 0.93, 0.0]]),
+)
+
+_Labels: TypeAlias = list[tuple[Frame, Label]]
+
+
+@dataclass(slots=True)
+class LabelPrices:
+    """Costs by fidelity, without those that nobody knows anything of; the number of
+    labels behind them by source; what went wrong."""
+
+    costs: dict[str, Cost] = field(default_factory=dict)
+    sources: dict[str, int] = field(default_factory=dict)
+    problems: list[str] = field(default_factory=list)
+
+
+def label_prices(
+    setup: Setup, measure: bool, tell: Callable[[str], None]
+) -> LabelPrices:
+    """What a label costs at each level; `tell` hears what is being done.
+
+    With `measure`, each molecule without a price is labelled once, unless that would
+    take long.
+    """
+    found = LabelPrices()
+    first = next(iter(setup.levels.values()))
+    limits = Limits(seconds=min(setup.plan.limits.label_time, 5 * _DEAR))
+    with IsolatedLabeller(first, limits) as child:
+        for fidelity, level in setup.levels.items():
+            labels = _known_labels(setup, level, found)
+            code = named_code(level)
+            if measure and code and not labels:
+                found.problems.append(
+                    f"{level.title} is not priced: only a run calls {code}"
+                )
+            elif measure and not code:
+                labels += _measured_labels(
+                    setup, child.labeller(level), labels, found, tell
+                )
+            if labels:
+                found.costs[fidelity] = fit_cost(level, labels)
+    return found
+
+
+def _known_labels(setup: Setup, level: Level, found: LabelPrices) -> _Labels:
+    """Labels that nobody has to make."""
+    labels = _stored_labels(setup, level)
+    _count_labels(found, "of the store", labels)
+    if not labels:
+        labels = _cached_labels(setup, level)
+        _count_labels(found, "of the label cache", labels)
+    return labels
+
+
+def _stored_labels(setup: Setup, level: Level) -> _Labels:
+    """What the campaign made so far."""
+    if not setup.store.exists():
+        return []
+    from alloop.history.reader import read_history
+
+    ledger = read_history(setup.store).ledger
+    return [
+        (ledger.frames[frame], label)
+        for (at, frame), label in ledger.labels.items()
+        if at == level.id and isinstance(label, Label) and label.cpu_seconds > 0
+    ]
+
+
+def _cached_labels(setup: Setup, level: Level) -> _Labels:
+    if setup.cache is None:
+        return []
+    cache = LabelCache(setup.cache)
+    records = [(frame, cache.get(level.id, frame.id)) for frame in setup.start]
+    return [(frame, label) for frame, label in records if isinstance(label, Label)]
+
+
+def _measured_labels(
+    setup: Setup,
+    labeller: IsolatedLabeller,
+    known: _Labels,
+    found: LabelPrices,
+    tell: Callable[[str], None],
+) -> _Labels:
+    """A label of each molecule that has no price yet, small ones first."""
+    made: _Labels = []
+    for frame in _small_first(setup, labeller.level, bool(known)):
+        cost = fit_cost(labeller.level, [*known, *made])
+        if molecule_key(frame) in cost.known or cost.seconds(frame) > _DEAR:
+            continue
+        tell(f"labelling {molecule_key(frame)} at {labeller.level.title}")
+        if not made:
+            labeller.label(_WARM)  # pays for what is imported on the way
+        match labeller.label(frame):
+            case Label() as label:
+                made.append((frame, label))
+            case Unlabelled() as none:
+                found.problems.append(_pricing_problem(frame, labeller.level, none))
+    _count_labels(found, "made now", made)
+    return made
+
+
+def _small_first(setup: Setup, level: Level, known: bool) -> Iterator[Frame]:
+    """The molecules by price; water before them where all of them are dear."""
+    cost = fit_cost(level, ())
+    frames = sorted(setup.start, key=cost.seconds)
+    if not known and cost.seconds(frames[0]) > _DEAR:
+        yield _WATER
+    yield from frames
+
+
+def _pricing_problem(frame: Frame, level: Level, none: Unlabelled) -> str:
+    why = none.message or none.failure
+    return f"{level.title} gives no label of {molecule_key(frame)}: {why}"
+
+
+def _count_labels(found: LabelPrices, source: str, labels: _Labels) -> None:
+    found.sources[source] = found.sources.get(source, 0) + len(labels)

@@ -1,0 +1,166 @@
+"""`init`, `check`, `plan`, `schema`: before anything runs."""
+
+import json
+import re
+import sys
+from pathlib import Path
+from shlex import quote
+from typing import TYPE_CHECKING, Annotated, Literal
+
+import typer
+
+from alloop.cli.campaign_paths import existing_path, short_path
+from alloop.cli.campaign_template import campaign_template
+from alloop.cli.console import AsJson, busy, complain, out, say, say_json
+from alloop.cli.job_scripts import job_script, script_name
+from alloop.core.errors import InputError
+from alloop.core.plurals import plural
+
+if TYPE_CHECKING:
+    from alloop.config import Setup
+
+File = Annotated[Path, typer.Argument(help="a campaign's YAML file")]
+
+
+def init(
+    name: Annotated[str, typer.Argument(help="of the campaign")] = "campaign",
+    example: Annotated[
+        Literal["water", "methanol", "toy"],
+        typer.Option(help="what to begin with; toy needs no quantum chemistry"),
+    ] = "water",
+    cluster: Annotated[
+        Literal["slurm", "pbs"] | None,
+        typer.Option(help="write for a batch system, with a job script beside it"),
+    ] = None,
+) -> None:
+    """Write a commented campaign to NAME.yaml."""
+    file = Path(name if name.endswith((".yaml", ".yml")) else f"{name}.yaml")
+    if not re.fullmatch(r"[\w.][\w.-]*", file.stem):
+        raise InputError(
+            "expected a name of letters, digits, `.`, `_` and `-`, without `-` at its "
+            f"beginning, got `{file.stem}`"
+        )
+    _write_new_file(file, campaign_template(file.stem, example, cluster))
+    say(f"wrote {file}; next: alloop check {quote(str(file))}")
+    if cluster is not None:
+        script = Path(script_name(cluster, file.stem))
+        _write_new_file(script, job_script(cluster, file.name, sys.executable))
+        say(f"wrote {script}; it runs the campaign, job after job, until it is done")
+
+
+def _write_new_file(file: Path, text: str) -> None:
+    try:
+        with file.open("x", encoding="utf-8") as stream:
+            stream.write(text)
+    except FileExistsError:
+        raise InputError(f"{file} is there already; choose another name") from None
+
+
+def check(file: File, as_json: AsJson = False) -> int:
+    """Find every mistake in a campaign before it costs anything.
+
+    Creates nothing, and runs no code that the file names.
+    """
+    if as_json:
+        return _check_for_scripts(file)
+    from alloop.labels.named_code import named_code
+    from alloop.report.text.fitting_table import FittingTable
+
+    setup = _checked_setup(file)
+    for warning in setup.warnings:
+        complain(f"warning: {warning}")
+    for name, level in setup.levels.items():
+        if code := named_code(level):
+            say(f"levels.{name}: {code} is not checked here, `alloop run` imports it")
+    table = FittingTable("", "", show_header=False, box=None)
+    for row in _summary_rows(setup):
+        table.add_row(*row)
+    say(table)
+    say(f"{file} is ok")
+    return 0
+
+
+def _check_for_scripts(file: Path) -> int:
+    """Print mistakes, warnings and what will be done, as JSON."""
+    from alloop.config import ConfigError
+
+    try:
+        setup = _checked_setup(file)
+    except ConfigError as error:
+        mistakes = [{"key": each.path, "text": each.text} for each in error.problems]
+        say_json({"ok": False, "mistakes": mistakes, "warnings": []})
+        return error.exit_code
+    told = {"ok": True, "mistakes": [], "warnings": list(setup.warnings)}
+    say_json({**told, "campaign": dict(_summary_rows(setup))})
+    return 0
+
+
+def plan(
+    file: File,
+    measure: Annotated[
+        bool,
+        typer.Option(help="label each molecule that has no price yet once, if cheap"),
+    ] = True,
+    as_json: AsJson = False,
+) -> None:
+    """Say what a campaign will cost: labels, CPU time, wall time, storage."""
+    from alloop.cli.plan_table import facts, plan_table
+
+    setup = _checked_setup(file)
+    if as_json:
+        say_json(facts(setup, measure))
+        return
+    with out().status("reading prices") as status:
+        parts = list(plan_table(setup, measure, status.update))
+    for part in parts:
+        say(part)
+
+
+def schema() -> None:
+    """Print the JSON schema of campaign files, for editors."""
+    from alloop.config.load import campaign_schema as campaign_schema
+
+    say(json.dumps(campaign_schema(), indent=1))
+
+
+def _checked_setup(file: Path) -> "Setup":
+    """The setup, also compared with the store if there is one."""
+    from alloop.config import fixed_differences, load_campaign
+    from alloop.config.starting_data import store_opening
+
+    with busy(f"checking {file}"):
+        setup = load_campaign(existing_path(file))
+    if setup.store.exists():
+        wrong = fixed_differences(setup, store_opening(setup.store))
+        if wrong:
+            raise InputError(
+                f"{short_path(setup.store)} belongs to another campaign: "
+                f"{'; '.join(wrong)}. Choose another `store:`, or put the old values "
+                "back"
+            )
+    return setup
+
+
+def _summary_rows(setup: "Setup") -> list[tuple[str, str]]:
+    rules = setup.rules
+    levels = [(f"{name} level", level.title) for name, level in setup.levels.items()]
+    first = f"{rules.seeding.cheap} cheap, {rules.seeding.expensive} expensive"
+    budget = f"{rules.budget.cheap} cheap, {rules.budget.expensive} expensive"
+    given = sum(not item.test for item in setup.given)
+    tests = sum(item.test for item in setup.given) or rules.seeding.test
+    exists = "exists; run goes on with it" if setup.store.exists() else "new"
+    return [
+        ("molecules", ", ".join(setup.molecules)),
+        *levels,
+        ("budget", budget),
+        (
+            "first labels",
+            first,
+        ),
+        *([("brought along", plural(given, "label"))] if given else []),
+        ("frozen set", plural(tests, "frame")),
+        ("examination", plural(rules.examining.frames, "frame")),
+        ("potential", setup.plan.potential.kind),
+        ("training", setup.plan.training.kind if setup.plan.training else ""),
+        ("store", f"{short_path(setup.store)} ({exists})"),
+    ]

@@ -1,0 +1,85 @@
+"""The three ways to write a level: a mapping, a short name, a YAML file of its own."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from alloop.config.yaml_text import Tree, parse_yaml, read_yaml_text
+from alloop.core.errors import InputError
+from alloop.core.spelling import nearest_word
+from alloop.labels.levels import level_mapping
+
+BASE = "level"  # in a mapping: the name or file that its other keys stand over
+_SUFFIXES = (".yaml", ".yml")
+
+
+def place_levels(tree: Tree, folder: Path) -> Tree:
+    """The tree of a file in `folder` with its levels as mappings, their paths absolute.
+
+    A level that is text becomes `{level: text}`.
+    """
+    levels = tree.get("levels")
+    if not isinstance(levels, Mapping):
+        return tree
+    spelled = {key: _place_level(value, folder) for key, value in levels.items()}
+    return {**tree, "levels": spelled}
+
+
+def expand_level(said: Any) -> Any:
+    """What a level says, as a mapping with `kind`; ValueError where it is none.
+
+    A name that ends in .yaml or .yml is a file, relative to the working folder.
+    """
+    if isinstance(said, str):
+        said = {BASE: said}
+    if not isinstance(said, Mapping) or BASE not in said:
+        return said
+    own = {key: value for key, value in said.items() if key != BASE}
+    try:
+        return {**_base_settings(said[BASE]), **own}
+    except InputError as error:
+        raise ValueError(str(error)) from error
+
+
+def _base_settings(name: Any) -> Mapping[str, Any]:
+    if not isinstance(name, str):
+        raise InputError(f"expected the name or file of a level, got {name!r}")
+    if not name.endswith(_SUFFIXES):
+        return level_mapping(name)
+    said = _place_level(_read_level_file(Path(name)), Path(name).absolute().parent)
+    inner = said.pop(BASE, None)
+    if inner is None:
+        return dict(said)
+    if str(inner).endswith(_SUFFIXES):
+        raise InputError(f"{name} names another file, {inner}; name that one instead")
+    return {**_base_settings(inner), **said}
+
+
+def _read_level_file(path: Path) -> Tree:
+    if not path.is_file():
+        others = [x.name for x in path.parent.glob("*.y*ml")]
+        close = nearest_word(path.name, others)
+        hint = f"; did you mean {close!r}?" if close else ""
+        raise InputError(f"expected a level's YAML file, {path} is not there{hint}")
+    tree = parse_yaml(read_yaml_text(path), str(path))
+    if "levels" in tree:
+        raise InputError(f"{path} holds `levels:`, not one level; `extends` it instead")
+    return tree
+
+
+def _place_level(said: Any, folder: Path) -> Any:
+    said = {BASE: said} if isinstance(said, str) else said
+    if not isinstance(said, Mapping):
+        return said
+    files = {
+        key: str(folder.absolute() / value)
+        for key, value in said.items()
+        if _is_file(key, value)
+    }
+    return {**said, **files}
+
+
+def _is_file(key: str, value: Any) -> bool:
+    if not isinstance(value, str):
+        return False
+    return key == "path" or (key == BASE and value.endswith(_SUFFIXES))

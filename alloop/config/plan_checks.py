@@ -1,0 +1,135 @@
+"""What the sections of a plan must agree on, and what must be possible on this machine.
+
+Nothing is created by checking.
+"""
+
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+
+from alloop.config.data import Sampled
+from alloop.config.plan import Plan
+from alloop.config.problems import Problem
+from alloop.config.training_checks import score_problems, training_problems
+from alloop.core.frame import Frame
+from alloop.core.levels import Level
+from alloop.labels.child.labeller import IsolatedLabeller
+from alloop.labels.levels import check_level
+from alloop.labels.named_code import named_code, unread_problems
+from alloop.labels.toy import problems as toy_problems
+
+
+def section_conflicts(plan: Plan, broken: set[str]) -> Iterator[Problem]:
+    """Sections that contradict each other, those that are `broken` aside; the plan is a
+    resolved one."""
+    checks = (
+        (_budget_problems, {"budget", "seeds", "training"}),
+        (_fidelity_problems, {"budget", "seeds", "levels"}),
+        (training_problems, {"training", "levels", "potential"}),
+        (score_problems, {"training"}),
+        (_stopping_problems, {"stop", "test"}),
+    )
+    for check, sections in checks:
+        if not sections & broken:
+            yield from check(plan)
+
+
+def too_few_per_molecule(plan: Plan, start: Sequence[Frame]) -> Iterator[Problem]:
+    """Too little of something for that many molecules."""
+    many = len(start)
+    if plan.explore.walkers < many:
+        text = (
+            f"expected a walker for each of {many} starts, got {plan.explore.walkers}"
+        )
+        yield Problem("explore.walkers", text)
+    few = plan.seeds.expensive or 0
+    if few < many:
+        text = f"expected a label for each of {many} starts, got {few}"
+        yield Problem("seeds.expensive", text)
+
+
+def level_problems(
+    levels: Mapping[str, Level], elements: Sequence[str]
+) -> list[Problem]:
+    """Levels that cannot be done for these elements, or that are one and the same.
+
+    Code that a level names is neither imported nor called.
+    """
+    found = [
+        Problem(f"levels.{name}", text)
+        for name, text in _impossible_levels(levels, elements)
+    ]
+    if len(levels) == 2 and len({level.id for level in levels.values()}) == 1:
+        text = f"both are {levels['cheap'].title}; leave `cheap` out, or change one"
+        found.append(Problem("levels", text))
+    return found
+
+
+def store_problems(path: Path) -> list[Problem]:
+    """Why the store cannot be written there."""
+    if not str(path).isprintable() or "\\" in str(path):  # batch systems eat these
+        text = "expected a path without control characters and backslashes, got "
+        return [Problem("store", f"{text}{str(path)!r}")]
+    if path.is_file():
+        return [Problem("store", f"expected a folder for the store, {path} is a file")]
+    near = next(folder for folder in (path, *path.parents) if folder.exists())
+    if not near.is_dir():
+        return [Problem("store", f"{near} is a file, {path} cannot lie in it")]
+    try:
+        with tempfile.TemporaryFile(dir=near):
+            return []
+    except OSError as error:
+        reason = error.strerror or str(error)
+        text = f"{path} cannot be written ({reason} in {near}); choose another place"
+        return [Problem("store", text)]
+
+
+def _impossible_levels(
+    levels: Mapping[str, Level], elements: Sequence[str]
+) -> Iterator[tuple[str, str]]:
+    real = {}
+    for name, level in levels.items():
+        if level.kind == "toy":
+            yield from ((name, x) for x in toy_problems(level.settings, elements))
+        elif named_code(level):
+            yield from ((name, x) for x in unread_problems(level))
+        else:
+            real[name] = level
+    if not real:
+        return
+    with IsolatedLabeller(next(iter(real.values()))) as child:
+        for name, level in real.items():
+            for text in check_level(level, elements, within=child):
+                yield name, text
+
+
+def _budget_problems(plan: Plan) -> Iterator[Problem]:
+    seeds, budget = plan.seeds, plan.budget
+    for fidelity in ("cheap", "expensive"):
+        first, all_ = getattr(seeds, fidelity) or 0, getattr(budget, fidelity) or 0
+        if first > all_:
+            text = f"expected at most `budget.{fidelity}`, {all_}, got {first}"
+            yield Problem(f"seeds.{fidelity}", text)
+    every = 0 if plan.training is None else plan.training.every
+    if every > budget.expensive:
+        text = f"expected at most `budget.expensive`, {budget.expensive}, got {every}"
+        yield Problem("training.every", text)
+
+
+def _fidelity_problems(plan: Plan) -> Iterator[Problem]:
+    if plan.levels.cheap is not None:
+        return
+    missing = "`levels.cheap` is missing; add it"
+    if plan.budget.cheap:
+        yield Problem("budget.cheap", f"{missing}, or set this to 0")
+    if plan.seeds.cheap:
+        yield Problem("seeds.cheap", f"{missing}, or set this to 0")
+
+
+def _stopping_problems(plan: Plan) -> Iterator[Problem]:
+    if not isinstance(plan.test, Sampled) or plan.test.frames > 0:
+        return
+    for key in ("target", "patience"):
+        if getattr(plan.stop, key) is not None:
+            text = "expected test frames to measure an error on, `test.frames` is 0"
+            yield Problem(f"stop.{key}", text)

@@ -1,0 +1,254 @@
+"""What a campaign begins with: molecules, labels that came along, a test set."""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from alloop.config.data import File, Labelled, Labels, Molecule, Sampled, Store, Units
+from alloop.config.molecules import (
+    molecule_by_name,
+    molecule_composition,
+    read_start_file,
+    start_problems,
+)
+from alloop.config.plan import Plan
+from alloop.config.problems import Problem
+from alloop.core.atoms import hill_formula
+from alloop.core.errors import AlloopError, InputError
+from alloop.core.frame import Frame
+from alloop.core.levels import Level
+from alloop.core.records import Label
+from alloop.loop.events import Given, Opened
+
+if TYPE_CHECKING:
+    from alloop.intake import LabelledFrames
+
+_SHOWN = 3
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class BroughtLabel:
+    """A label that came along; `path` is where the YAML names it."""
+
+    path: str
+    fidelity: str
+    frame: Frame
+    label: Label
+
+
+@dataclass(slots=True)
+class StartingData:
+    """All that was found, and all that was wrong on the way."""
+
+    start: list[Frame] = field(default_factory=list)
+    train: list[BroughtLabel] = field(default_factory=list)
+    test: list[BroughtLabel] = field(default_factory=list)
+    warnings: list[str] = field(default_factory=list)
+    problems: list[Problem] = field(default_factory=list)
+
+    def given(self) -> tuple[Given, ...]:
+        """The labels that came along, with the start that they belong to."""
+        home = {
+            molecule_composition(f): i for i, f in reversed(list(enumerate(self.start)))
+        }
+        return tuple(
+            Given(
+                x.frame, home[molecule_composition(x.frame)], x.fidelity, x.label, test
+            )
+            for test, items in ((False, self.train), (True, self.test))
+            for x in items
+        )
+
+    def refuse(self, path: str, text: str) -> None:
+        """Note a mistake."""
+        self.problems.append(Problem(path, text))
+
+
+def read_starting_data(
+    plan: Plan, folder: Path, levels: Mapping[str, Level]
+) -> StartingData:
+    """Read all that the plan names; nothing is written."""
+    found = StartingData()
+    for index, item in enumerate(plan.start):
+        path = f"start.{index}"
+        try:
+            _add_start_item(found, item, path, folder, levels)
+        except AlloopError as error:
+            found.refuse(path, str(error))
+    try:
+        _add_test(found, plan, folder, levels)
+    except AlloopError as error:
+        found.refuse("test", str(error))
+    found.train = _distinct_labels(found.train, found)
+    for brought in _new_starts(found):
+        _add_start_frames(found, [brought.frame], brought.path, levels)
+    _refuse_strangers(found)
+    _refuse_twins(found)
+    return found
+
+
+def store_opening(path: Path) -> Opened:
+    """The first event of a store; InputError where it has none. Imports zarr."""
+    from alloop.history.reader import CODEC
+    from alloop.store.archive import Archive
+
+    with Archive.open(path, CODEC) as archive:
+        for record in archive.records():
+            event = record.record.event
+            if isinstance(event, Opened):
+                return event
+    raise InputError(f"{path} holds no campaign yet")
+
+
+def _add_start_item(
+    found: StartingData,
+    item: Molecule | File | Labels | Store,
+    path: str,
+    folder: Path,
+    levels: Mapping[str, Level],
+) -> None:
+    match item:
+        case Molecule():
+            _add_start_frames(found, [molecule_by_name(item)], path, levels)
+        case File():
+            _add_start_frames(found, read_start_file(item, folder), path, levels)
+        case Labels():
+            if item.level not in levels:
+                raise InputError("the labels are cheap ones, `levels.cheap` is missing")
+            intake = _read_labels(folder / item.labels, item)
+            found.train += _brought_labels(path, item.level, intake, levels[item.level])
+            found.warnings += [f"{path}: {text}" for text in intake.warnings]
+        case Store():
+            found.train += _from_store(folder / item.store, path, levels)
+
+
+def _add_start_frames(
+    found: StartingData, frames: list[Frame], path: str, levels: Mapping[str, Level]
+) -> None:
+    for frame in frames:
+        for flaw in start_problems(frame, list(levels.values())):
+            found.refuse(path, flaw)
+    found.start += frames
+
+
+def _add_test(
+    found: StartingData, plan: Plan, folder: Path, levels: Mapping[str, Level]
+) -> None:
+    match plan.test:
+        case Labelled():
+            intake = _read_labels(folder / plan.test.file, plan.test)
+            found.warnings += [f"test: {text}" for text in intake.warnings]
+        case Store():
+            from alloop.intake import read_labels
+
+            path = folder / plan.test.store
+            _same_level(path, "expensive", levels["expensive"])
+            intake = read_labels(path, fidelity="test")
+        case Sampled():
+            return
+    found.test = _distinct_labels(
+        _brought_labels("test", "expensive", intake, levels["expensive"]), found
+    )
+
+
+def _read_labels(path: Path, units: Units) -> "LabelledFrames":
+    from alloop.intake import read_labels  # zarr and all else of stores comes with it
+
+    return read_labels(
+        path,
+        energy_unit=units.energy_unit,
+        length_unit=units.length_unit,
+        force_unit=units.force_unit,
+        energy_key=units.energy_key,
+        forces_key=units.forces_key,
+        charge=units.charge,
+        spin=units.spin,
+    )
+
+
+def _from_store(
+    path: Path, where: str, levels: Mapping[str, Level]
+) -> list[BroughtLabel]:
+    from alloop.intake import read_labels
+
+    theirs = store_opening(path).levels
+    same = [name for name in levels if theirs.get(name) == levels[name].id]
+    if not same:
+        raise InputError(f"{path} has labels at other levels than this campaign")
+    return [
+        brought
+        for name in same
+        for brought in _brought_labels(
+            where, name, read_labels(path, fidelity=name), levels[name]
+        )
+    ]
+
+
+def _same_level(path: Path, fidelity: str, level: Level) -> None:
+    if store_opening(path).levels.get(fidelity) != level.id:
+        raise InputError(f"{path} has another {fidelity} level than this campaign")
+
+
+def _brought_labels(
+    path: str, fidelity: str, intake: "LabelledFrames", level: Level
+) -> list[BroughtLabel]:
+    pairs = zip(intake.frames, intake.labels(level.id), strict=True)
+    return [BroughtLabel(path, fidelity, frame, label) for frame, label in pairs]
+
+
+def _distinct_labels(
+    items: Iterable[BroughtLabel], found: StartingData
+) -> list[BroughtLabel]:
+    """One label a frame and fidelity; two that disagree are a mistake."""
+    kept: dict[tuple[str, str], BroughtLabel] = {}
+    for item in items:
+        first = kept.setdefault((item.fidelity, item.frame.id), item)
+        if abs(first.label.energy - item.label.energy) > 1e-6:
+            found.refuse(
+                item.path,
+                f"one frame has two {item.fidelity} energies, {first.label.energy:.6f} "
+                f"and {item.label.energy:.6f} eV; keep the right one",
+            )
+    return list(kept.values())
+
+
+def _new_starts(found: StartingData) -> list[BroughtLabel]:
+    """The labelled frame of lowest energy, for each molecule without a start."""
+    known = {molecule_composition(frame) for frame in found.start}
+    lowest: dict[tuple[object, ...], BroughtLabel] = {}
+    for item in found.train:
+        key = molecule_composition(item.frame)
+        best = lowest.setdefault(key, item)
+        if item.fidelity == best.fidelity and item.label.energy < best.label.energy:
+            lowest[key] = item
+    return [item for key, item in lowest.items() if key not in known]
+
+
+def _refuse_strangers(found: StartingData) -> None:
+    known = {molecule_composition(frame) for frame in found.start}
+    strangers = [
+        x.frame for x in found.test if molecule_composition(x.frame) not in known
+    ]
+    if strangers and not found.problems:
+        what = ", ".join(sorted({hill_formula(frame) for frame in strangers}))
+        found.refuse(
+            "test", f"{what} is in the test set and not in `start`; add it there"
+        )
+    found.test = [x for x in found.test if molecule_composition(x.frame) in known]
+
+
+def _refuse_twins(found: StartingData) -> None:
+    if not (found.test and found.train):
+        return
+    from alloop.intake import duplicate_frames
+
+    train = [item.frame for item in found.train]
+    twins = duplicate_frames([item.frame for item in found.test], train)
+    if twins:
+        pairs = ", ".join(f"{i} (= {j} of training)" for i, j in twins[:_SHOWN])
+        more = f" and {len(twins) - _SHOWN} more" if len(twins) > _SHOWN else ""
+        found.refuse(
+            "test",
+            f"frames that are trained on cannot test: {pairs}{more}; take them out",
+        )

@@ -1,0 +1,78 @@
+"""A training without a campaign: the same sections, without levels of theory.
+
+    start: [{labels: pbe.xyz, level: expensive, energy_unit: eV, length_unit: angstrom}]
+    test: {file: test.xyz, energy_unit: eV, length_unit: angstrom}
+    potential: {kind: painn}
+    training: {kind: asteroid, validation: 0.1}
+    seed: 0
+
+A campaign's own file will do: of its `start` only labels count, and its levels do not.
+"""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from alloop.config.build import resolve_defaults
+from alloop.config.data import Labels, Store
+from alloop.config.load import own_model
+from alloop.config.merge import collect_fragments
+from alloop.config.plan import Plan
+from alloop.config.problems import ConfigError, Problem
+from alloop.config.training_checks import training_problems
+from alloop.config.validate import known_kinds, validate_tree
+from alloop.config.yaml_text import Tree, parse_yaml
+
+_STAND_IN = {"kind": "toy"}  # for levels that no label is asked of
+_SUFFIXES = (".yaml", ".yml")
+
+
+def training_plan(said: Tree, name: str = "the training") -> tuple[Plan, bytes | None]:
+    """The plan of a training, and the model that it goes on from, if it names one.
+
+    said: sections as in the file above, and `extends`; paths are relative to the
+    working folder. Raises ConfigError with every mistake.
+    """
+    tree = collect_fragments(said, Path(), name, known_kinds())
+    start = _label_items(tree.get("start"), name)
+    levels = {"expensive": _STAND_IN}
+    if any(item.get("level") != "expensive" for item in start):
+        levels["cheap"] = _STAND_IN
+    plan, problems = validate_tree(
+        {"name": "training", **tree, "levels": levels, "start": start}
+    )
+    if plan is None or problems:
+        raise ConfigError(name, problems)
+    plan, model, flaws = own_model(resolve_defaults(plan), Path())
+    if flaws := [*flaws, *training_problems(plan)]:
+        raise ConfigError(name, flaws)
+    return plan, None if model is None else model[0]
+
+
+def parse_section(key: str, text: str) -> Tree:
+    """What a word, a mapping in YAML or a YAML file says of a section.
+
+    `painn`, `{kind: painn, channels: 32}`, `configs/potentials/painn.yaml`.
+    """
+    word = text.strip()
+    if word.endswith(_SUFFIXES):
+        return {"extends": [word]}
+    said = parse_yaml(word, f"--{key}") if word.startswith("{") else {"kind": word}
+    return {key: said}
+
+
+def label_sources(plan: Plan) -> list[Labels | Store]:
+    """Where the labels to learn from come from."""
+    return [item for item in plan.start if isinstance(item, Labels | Store)]
+
+
+def _label_items(start: Any, name: str) -> list[Mapping[str, Any]]:
+    """The items of `start` that bring labels, as they stand."""
+    items = start if isinstance(start, list) else []
+    found = [
+        x for x in items if isinstance(x, Mapping) and {"labels", "store"} & set(x)
+    ]
+    if not found:
+        text = "expected labels, such as {labels: file.xyz, level: expensive, ...}"
+        raise ConfigError(name, [Problem("start", f"{text}, got none")])
+    return found

@@ -1,0 +1,150 @@
+"""Who learns: a checked `training:` and `potential:` section as a Trainer."""
+
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any, Literal
+
+from alloop.config.plan import Plan
+from alloop.config.potentials import Network, Ready
+from alloop.config.training import (
+    Asteroid,
+    BiasWeighedSection,
+    OptimiserSection,
+    Stages,
+    Standard,
+)
+from alloop.core.atoms import atomic_number
+from alloop.core.roles import Trainer
+
+if TYPE_CHECKING:
+    from alloop.potentials.repulsion import Zbl
+    from alloop.training.stages import Fidelity, Stage, Weights
+
+_WEIGHTS: "Mapping[str, Weights]" = {
+    "plain": "bias",
+    "scaled": "scaled",
+    "none": "uniform",
+}
+
+
+def make_trainer(plan: Plan) -> Trainer:
+    """Who makes a potential of the labels. Imports torch, if the potential does."""
+    kind, settings = network_settings(plan)
+    if kind == "pairwise":
+        return _pairwise_trainer(plan, settings)
+    return _staged_trainer(plan, kind, settings)
+
+
+def _pairwise_trainer(plan: Plan, settings: Mapping[str, Any]) -> Trainer:
+    from alloop.training.bias_weights import Gamma
+    from alloop.training.pairwise import PairwiseTrainer
+
+    basis = {key: settings[key] for key in ("radial", "cutoff") if key in settings}
+    if not isinstance(plan.training, Asteroid):
+        return PairwiseTrainer(**basis, pretrain=False)
+    gamma = None if plan.training.bias == "none" else Gamma(plan.training.gamma[0])
+    return PairwiseTrainer(**basis, gamma=gamma, least=plan.training.least)
+
+
+def _staged_trainer(plan: Plan, kind: str, settings: dict[str, Any]) -> Trainer:
+    from alloop.training.bias_weights import Gamma
+    from alloop.training.staged_trainer import StagedTrainer
+    from alloop.training.universal import PRETRAINED, UniversalTrainer
+
+    training = plan.training
+    options: dict[str, Any] = {}
+    if training is not None:
+        options["given"] = _given_references(training)
+    if isinstance(training, BiasWeighedSection):
+        options["gammas"] = tuple(Gamma(value) for value in training.gamma)
+        options["least"] = training.least
+        options["validation"] = training.validation
+    options["repulsion"] = _repulsion(plan)
+    staged = StagedTrainer(kind, settings, _training_stages(plan), **options)
+    return UniversalTrainer(staged) if kind in PRETRAINED else staged
+
+
+def _repulsion(plan: Plan) -> "Zbl | None":
+    """What the network is put on top of: universal potentials have their own, and what
+    comes in a file goes on as it was."""
+    from alloop.potentials.repulsion import ZBL, repulsion
+
+    match plan.potential:
+        case Ready(network=own):
+            return repulsion((own or {}).get("repulsion"))
+        case Network(repulsion="zbl"):
+            return ZBL
+    return None
+
+
+def _given_references(training: OptimiserSection) -> "dict[Fidelity, dict[int, float]]":
+    """Reference energies by atomic number of the levels that have some."""
+    levels: tuple[Fidelity, ...] = ("cheap", "expensive")
+    said = {level: getattr(training.references, level) for level in levels}
+    return {
+        level: {atomic_number(element): float(e) for element, e in energies.items()}
+        for level, energies in said.items()
+        if energies != "fitted"
+    }
+
+
+def _training_stages(plan: Plan) -> "tuple[Stage, ...]":
+    training = plan.training or Standard(kind="standard")
+    stages = _stage_list(training, network_settings(plan)[0])
+    if training.start == "scratch" and not isinstance(plan.potential, Ready):
+        return stages
+    return tuple(
+        replace(stage, start="parent") if stage.start == "scratch" else stage
+        for stage in stages
+    )
+
+
+def _stage_list(
+    training: Asteroid | Standard | Stages, kind: str
+) -> "tuple[Stage, ...]":
+    from alloop.training.asteroid import asteroid_stages, standard_stages
+    from alloop.training.schedule import Schedule
+    from alloop.training.stages import Stage
+    from alloop.training.universal import PRETRAINED
+
+    usual: Literal["adamw", "muon"] = "adamw" if kind in PRETRAINED else "muon"
+    schedule = Schedule(
+        training.lr,
+        training.batch,
+        energy=training.energy,
+        compile=training.compile,
+        optimiser=training.optimiser or usual,
+    )
+    match training:
+        case Asteroid():
+            steps = (training.teacher, training.pretrain, training.finetune)
+            weights = _WEIGHTS[training.bias]
+            return asteroid_stages(steps, schedule, training.finetune_lr, weights)
+        case Standard():
+            return standard_stages(training.steps, schedule)
+        case Stages():
+            return tuple(
+                Stage(
+                    name=step.name,
+                    on=step.on,
+                    steps=step.steps,
+                    start=step.start,
+                    weights=step.weights,
+                    schedule=replace(schedule, **step.overrides),
+                    labels=step.labels,
+                    mix=step.mix,
+                    loss=step.loss,
+                    temperature=step.temperature or 0.0,
+                    noise=step.noise,
+                )
+                for step in training.stages
+            )
+
+
+def network_settings(plan: Plan) -> tuple[str, dict[str, Any]]:
+    """Kind and settings of the network that is trained."""
+    if isinstance(plan.potential, Ready):
+        own = plan.potential.network or {}
+        return str(own["kind"]), dict(own["settings"])
+    settings = plan.potential.model_dump(exclude={"kind", "repulsion"})
+    return plan.potential.kind, settings

@@ -1,0 +1,167 @@
+"""Whether a `training:` section says something that can be done."""
+
+from collections.abc import Iterator, Sequence
+from importlib.util import find_spec
+
+from alloop.config.plan import Plan
+from alloop.config.potentials import Chgnet, Pairwise
+from alloop.config.problems import Problem
+from alloop.config.training import (
+    Asteroid,
+    BiasWeighedSection,
+    OptimiserSection,
+    Stages,
+    StageSection,
+)
+
+
+def training_problems(plan: Plan) -> Iterator[Problem]:
+    """Stages in an order that works, levels that are there, frames to choose by."""
+    training = plan.training
+    if isinstance(training, Stages):
+        yield from stage_problems(training.stages)
+        if isinstance(plan.potential, Pairwise):
+            text = (
+                "pair functions are solved, not stepped; choose `asteroid` or a network"
+            )
+            yield Problem("training.kind", text)
+    if isinstance(plan.potential, Chgnet) and find_spec("chgnet") is None:
+        text = "chgnet is not installed; pip install 'alloop[chgnet]'"
+        yield Problem("potential.kind", text)
+    if plan.levels.cheap is None:
+        yield from _without_cheap(training)
+    if isinstance(training, Asteroid) and training.bias == "none":
+        yield from _gamma_problems(training)
+    elif isinstance(training, BiasWeighedSection) and training.validation == 0:
+        yield from _validation_problems(training)
+
+
+def score_problems(plan: Plan) -> Iterator[Problem]:
+    """Stages without labels, which a campaign's own frames cannot teach."""
+    stages = plan.training.stages if isinstance(plan.training, Stages) else ()
+    for index, stage in enumerate(stages):
+        if stage.loss == "score":
+            text = (
+                "a campaign's frames are drawn by its own model, from which no score "
+                "can be learned; use `alloop train` on MD of a level of theory"
+            )
+            yield Problem(f"training.stages.{index}.loss", text)
+
+
+def reference_problems(
+    training: OptimiserSection | None, elements: Sequence[str]
+) -> list[Problem]:
+    """Elements that given reference energies leave out."""
+    if training is None:
+        return []
+    found = []
+    for fidelity in ("cheap", "expensive"):
+        given = getattr(training.references, fidelity)
+        missing = [] if given == "fitted" else [x for x in elements if x not in given]
+        if missing:
+            text = f"expected an energy in eV for {', '.join(missing)} too, or `fitted`"
+            found.append(Problem(f"training.references.{fidelity}", text))
+    return found
+
+
+def stage_problems(stages: Sequence[StageSection]) -> Iterator[Problem]:
+    """What a stage asks of those before it, and what they do not give."""
+    for index, stage in enumerate(stages):
+        path, before = f"training.stages.{index}", stages[:index]
+        if any(stage.name == other.name for other in before):
+            text = f"another stage is called `{stage.name}`; choose another name"
+            yield Problem(f"{path}.name", text)
+        yield from _weight_problems(stage, before, path)
+        yield from _label_problems(stage, before, path)
+        yield from _loss_problems(stage, path)
+    if stages[-1].labels == "difference":
+        text = "the last stage makes the result, which is no difference; add another"
+        yield Problem(f"training.stages.{len(stages) - 1}.labels", text)
+
+
+def _weight_problems(
+    stage: StageSection, before: Sequence[StageSection], path: str
+) -> Iterator[Problem]:
+    if stage.weights == "uniform":
+        return
+    if stage.on == "expensive":
+        text = f"`{stage.weights}` weighs cheap labels; leave it out `on: expensive`"
+        yield Problem(f"{path}.weights", text)
+    elif not _teacher_stages(before):
+        text = f"`{stage.weights}` needs a stage `on: expensive` before this one"
+        yield Problem(f"{path}.weights", text)
+
+
+def _label_problems(
+    stage: StageSection, before: Sequence[StageSection], path: str
+) -> Iterator[Problem]:
+    place = f"{path}.labels"
+    pupils = [x for x in before if x.on == "cheap" and x.labels != "corrected"]
+    if stage.labels == "plain":
+        return
+    if (stage.on == "expensive") != (stage.labels == "difference"):
+        fits = "expensive" if stage.labels == "difference" else "cheap` or `on: both"
+        yield Problem(place, f"`{stage.labels}` goes with `on: {fits}`")
+    elif stage.labels != "scaled" and not pupils:
+        yield Problem(place, f"`{stage.labels}` needs a stage `on: cheap` before it")
+    elif stage.labels == "corrected" and not (
+        _teacher_stages(before) or _label_changes(before)
+    ):
+        text = "`corrected` needs a stage `on: expensive` before it"
+        yield Problem(place, text)
+    elif stage.labels == "scaled" and not _teacher_stages(before):
+        yield Problem(place, "`scaled` needs a stage `on: expensive` before it")
+
+
+def _loss_problems(stage: StageSection, path: str) -> Iterator[Problem]:
+    if stage.loss == "labels":
+        if stage.temperature is not None:
+            text = "goes with `loss: score`; leave it out, or add that"
+            yield Problem(f"{path}.temperature", text)
+        return
+    if stage.temperature is None:
+        text = "expected the K that the frames were drawn at, got none; add it"
+        yield Problem(f"{path}.temperature", text)
+    for name, usual in (("weights", "uniform"), ("labels", "plain")):
+        if getattr(stage, name) != usual:
+            text = f"`loss: score` learns from no labels; leave `{name}` out"
+            yield Problem(f"{path}.{name}", text)
+
+
+def _teacher_stages(stages: Sequence[StageSection]) -> list[StageSection]:
+    return [x for x in stages if x.on != "cheap" and x.labels != "difference"]
+
+
+def _label_changes(stages: Sequence[StageSection]) -> list[StageSection]:
+    return [x for x in stages if x.labels == "difference"]
+
+
+def _without_cheap(training: OptimiserSection | None) -> Iterator[Problem]:
+    missing = "`levels.cheap` is missing; add it"
+    if isinstance(training, Asteroid):
+        yield Problem("training.kind", f"{missing}, or choose `standard`")
+    if isinstance(training, Stages):
+        for index, stage in enumerate(training.stages):
+            if stage.on != "expensive":
+                text = f"{missing}, or train `on: expensive`"
+                yield Problem(f"training.stages.{index}.on", text)
+
+
+def _gamma_problems(training: Asteroid) -> Iterator[Problem]:
+    """What says how to weigh where nothing is weighed."""
+    for name in ("gamma", "least"):
+        if getattr(training, name) != Asteroid.model_fields[name].default:
+            text = "without weights it says nothing; leave it out, or add `bias: plain`"
+            yield Problem(f"training.{name}", text)
+
+
+def _validation_problems(training: BiasWeighedSection) -> Iterator[Problem]:
+    """What needs held-out frames where there are none."""
+    text = "expected a share above 0 to"
+    if (many := len(training.gamma)) > 1:
+        yield Problem("training.validation", f"{text} choose among {many} gammas")
+    stages = training.stages if isinstance(training, Stages) else ()
+    for stage in stages:
+        if stage.patience is not None:
+            why = f"take the errors of `patience` on, in stage {stage.name}"
+            yield Problem("training.validation", f"{text} {why}")

@@ -1,0 +1,157 @@
+"""A cost that grows with size: an overhead and a power law, fitted in logarithms.
+
+    value = base * (1 + (size / crossing)**power) * (open_shell if spin else 1)
+
+What a few measurements cannot tell comes from a prior: maximum a posteriori in the
+logarithms (Tarantola, Inverse Problem Theory, 2005, section 3.2), with Student's t for
+what is measured, so that single outliers count little. Pure numpy.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from alloop.core.units import Floats
+
+_FRAMES = 0.15  # scatter between frames of one molecule, in logarithms
+_MOLECULES = 0.2  # scatter of molecules around the curve, likewise
+_BELIEF = 6.0  # molecules that these two numbers are worth beside those measured
+_TAIL = 4.0  # degrees of freedom of Student's t
+_STEPS = 100  # of Gauss and Newton at most; ten or so are usual
+_STILL = 1e-10  # a step that changes nothing
+
+
+@dataclass(frozen=True, slots=True)
+class Prior:
+    """What theory and experience say before anything is measured; `doubt` holds
+    standard deviations of the logarithms, in this order."""
+
+    base: float
+    crossing: float
+    power: float
+    open_shell: float
+    doubt: tuple[float, float, float, float] = (1.2, 0.5, 0.15, 0.3)
+
+
+@dataclass(frozen=True, slots=True)
+class Point:
+    """The median of `count` measurements of one kind of molecule."""
+
+    size: float
+    spin: bool
+    value: float
+    count: int
+
+
+@dataclass(frozen=True, slots=True)
+class Curve:
+    """A fitted curve. scatter: of molecules around it; covariance: of the logarithms of
+    its four numbers."""
+
+    base: float
+    crossing: float
+    power: float
+    open_shell: float
+    scatter: float = _MOLECULES
+    covariance: tuple[tuple[float, ...], ...] = ((0.0,) * 4,) * 4
+
+    def value(self, size: float, spin: bool) -> float:
+        """The value at a size, with or without unpaired electrons."""
+        return float(
+            np.exp(
+                _model_and_derivatives(self._logs(), _curve_features(size, spin))[0][0]
+            )
+        )
+
+    def log_deviation(self, size: float, spin: bool) -> float:
+        """Standard deviation of the logarithm of the next value of a new molecule."""
+        slope = _model_and_derivatives(self._logs(), _curve_features(size, spin))[1][0]
+        told = slope @ np.reshape(self.covariance, (4, 4)) @ slope
+        return float(np.sqrt(told + self.scatter**2 + _FRAMES**2))
+
+    def molecule_factor(self, point: Point) -> tuple[float, float]:
+        """A measured molecule's own factor on the curve, and the doubt that it leaves.
+
+        Its mean offset, shrunk towards none as a random effect is.
+        """
+        noise, scatter = _FRAMES**2 / point.count, self.scatter**2
+        share = scatter / (scatter + noise)
+        factor = (point.value / self.value(point.size, point.spin)) ** share
+        return float(factor), float(np.sqrt(share * noise + _FRAMES**2))
+
+    def _logs(self) -> Floats:
+        return np.log([self.base, self.crossing, self.power, self.open_shell])
+
+
+def fit_curve(points: Sequence[Point], prior: Prior) -> Curve:
+    """The most probable curve through the points; the prior's where there are none.
+
+    The base is free as soon as there is a point: seconds of any machine will do.
+    """
+    mean = np.log([prior.base, prior.crossing, prior.power, prior.open_shell])
+    trust = np.diag(np.array(prior.doubt, dtype=np.float64) ** -2)
+    if not points:
+        return _make_curve(mean, _pseudo_inverse(trust), _MOLECULES)
+    trust[0, 0] = 0.0
+    where = np.array([(np.log(p.size), p.spin) for p in points], dtype=np.float64)
+    logs = np.log([p.value for p in points])
+    noise = _FRAMES**2 / np.array([p.count for p in points])
+    start = mean.copy()
+    start[0] += np.median(logs - _model_and_derivatives(mean, where)[0])
+    theta, _ = _gauss_newton(start, mean, trust, (where, logs, noise + _MOLECULES**2))
+    scatter = _robust_scatter(logs - _model_and_derivatives(theta, where)[0])
+    theta, covariance = _gauss_newton(
+        theta, mean, trust, (where, logs, noise + scatter**2)
+    )
+    return _make_curve(theta, covariance, scatter)
+
+
+def _gauss_newton(
+    theta: Floats, mean: Floats, trust: Floats, data: tuple[Floats, Floats, Floats]
+) -> tuple[Floats, Floats]:
+    """Gauss-Newton with reweighting; steps of at most a half keep it from jumping."""
+    where, logs, variance = data
+    for _ in range(_STEPS):
+        values, slope = _model_and_derivatives(theta, where)
+        off = logs - values
+        weight = (_TAIL + 1) / (_TAIL * variance + off**2)
+        normal = slope.T @ (weight[:, None] * slope) + trust
+        push = slope.T @ (weight * off) - trust @ (theta - mean)
+        step = np.linalg.solve(normal, push)
+        theta = theta + step * min(1.0, 0.5 / (np.abs(step[1:]).max() + 1e-12))
+        if np.abs(step).max() < _STILL:
+            break
+    return theta, _pseudo_inverse(normal)
+
+
+def _model_and_derivatives(theta: Floats, where: Floats) -> tuple[Floats, Floats]:
+    """Logarithms of the curve (points,) and their derivatives (points, 4)."""
+    base, crossing, log_power, open_shell = theta
+    power = np.exp(log_power)
+    height = power * (where[:, 0] - crossing)
+    share = 1 / (1 + np.exp(-height))  # of the part that grows
+    one = np.ones_like(height)
+    slopes = (one, -power * share, height * share, where[:, 1])
+    logs = base + np.logaddexp(0.0, height) + open_shell * where[:, 1]
+    return logs, np.stack(slopes, axis=1)
+
+
+def _curve_features(size: float, spin: bool) -> Floats:
+    return np.array([[np.log(size), float(spin)]])
+
+
+def _robust_scatter(off: Floats) -> float:
+    """Root mean square of what is left, robust, leaning on what is usual."""
+    seen = np.minimum(off**2, (3 * _MOLECULES) ** 2).sum()
+    return float(np.sqrt((_BELIEF * _MOLECULES**2 + seen) / (_BELIEF + len(off))))
+
+
+def _pseudo_inverse(matrix: Floats) -> Floats:
+    return np.asarray(np.linalg.inv(matrix), dtype=np.float64)
+
+
+def _make_curve(theta: Floats, covariance: Floats, scatter: float) -> Curve:
+    base, crossing, power, open_shell = (float(x) for x in np.exp(theta))
+    spreads = tuple(tuple(row) for row in covariance.tolist())
+    return Curve(base, crossing, power, open_shell, scatter, spreads)

@@ -1,0 +1,144 @@
+"""What a label costs, by level and molecule, learnt from the labels made. Pure numpy.
+
+The size of a molecule is that of its basis, seen in the labels' detail `functions`;
+coupled cluster also counts electron pairs, as its work does (o^2 v^4, with triples
+o^3 v^4: Raghavachari et al., Chem. Phys. Lett. 157, 479 (1989)).
+"""
+
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import TypeAlias
+
+import numpy as np
+
+from alloop.core.atoms import hill_formula
+from alloop.core.cost_curve import Curve, Point, fit_curve
+from alloop.core.cost_priors import typical_cost
+from alloop.core.frame import Frame
+from alloop.core.levels import Level, LevelId
+from alloop.core.records import Label
+from alloop.core.units import Floats
+
+_Groups: TypeAlias = dict[str, list[tuple[Frame, Label]]]
+
+_PERIODS = (2, 10, 18, 36, 54, 86)  # last element of each but the seventh
+_DOUBLE_ZETA = (5.0, 14.0, 18.0, 31.0, 31.0, 32.0, 45.0)  # functions an atom, by period
+_ALIKE = 0.01  # how firmly periods keep these proportions, against labels that say more
+
+
+@dataclass(frozen=True, slots=True)
+class Cost:
+    """CPU seconds and memory of labels at one level.
+
+    functions: basis functions an atom of each period of the table; pairs: the share of
+    electron pairs in a molecule's size; known: of molecules that were measured, the
+    factor on the curve of time and what doubt remains; labels: how many stand behind
+    it.
+    """
+
+    level: LevelId
+    time: Curve
+    memory: Curve
+    functions: tuple[float, ...] = _DOUBLE_ZETA
+    pairs: float = 0.0
+    known: Mapping[str, tuple[float, float]] = field(default_factory=dict)
+    labels: int = 0
+
+    def seconds(self, frame: Frame) -> float:
+        """Predicted CPU seconds of the frame's label: as often more as less."""
+        factor, _ = self.known.get(molecule_key(frame), (1.0, 0.0))
+        return self.time.value(self.size(frame), frame.spin != 0) * factor
+
+    def spread(self, frame: Frame) -> float:
+        """The factor within which two labels of three lie; 1 would be certainty."""
+        _, doubt = self.known.get(molecule_key(frame), (1.0, None))
+        if doubt is None:
+            doubt = self.time.log_deviation(self.size(frame), frame.spin != 0)
+        return float(np.exp(doubt))
+
+    def megabytes(self, frame: Frame) -> float:
+        """Predicted peak memory of the frame's label, its program included."""
+        return self.memory.value(self.size(frame), frame.spin != 0)
+
+    def size(self, frame: Frame) -> float:
+        """Functions of the basis, for coupled cluster averaged with electron pairs."""
+        functions = float(_period_counts(frame) @ np.array(self.functions))
+        pairs = max(1.0, (float(frame.numbers.sum()) - frame.charge) / 2)
+        return float(functions ** (1 - self.pairs) * pairs**self.pairs)
+
+
+def fit_cost(level: Level, labels: Iterable[tuple[Frame, Label]]) -> Cost:
+    """The cost of a level, from its labels in any order; without any, from experience.
+
+    Labels that cost nothing, as those that a user brought, do not count.
+    """
+    groups: _Groups = defaultdict(list)
+    for frame, label in labels:
+        if label.cpu_seconds > 0:
+            groups[molecule_key(frame)].append((frame, label))
+    usual, functions = typical_cost(level), _functions_per_atom(groups)
+    # A function of a small basis is contracted from more, and dearer.
+    dense = (functions[1] / _DOUBLE_ZETA[1]) ** 0.5
+    time = replace(usual.time, crossing=usual.time.crossing * dense)
+    curves = fit_curve((), time), fit_curve((), usual.memory)
+    before = Cost(level.id, *curves, functions, usual.pairs)
+    points = {name: _cost_point(before, groups[name]) for name in sorted(groups)}
+    curve = fit_curve(tuple(points.values()), time)
+    return replace(
+        before,
+        time=curve,
+        memory=fit_curve(tuple(_memory_peaks(before, groups)), usual.memory),
+        known={name: curve.molecule_factor(point) for name, point in points.items()},
+        labels=sum(map(len, groups.values())),
+    )
+
+
+def molecule_key(frame: Frame) -> str:
+    """What prices are told apart by: formula, charge and spin."""
+    state = f" {frame.charge:+d}" if frame.charge else ""
+    return f"{hill_formula(frame)}{state}" + (
+        f" spin {frame.spin}" if frame.spin else ""
+    )
+
+
+def _cost_point(before: Cost, labels: Sequence[tuple[Frame, Label]]) -> Point:
+    frame, _ = labels[0]
+    seconds = float(np.median([label.cpu_seconds for _, label in labels]))
+    return Point(before.size(frame), frame.spin != 0, seconds, len(labels))
+
+
+def _memory_peaks(before: Cost, groups: _Groups) -> Iterator[Point]:
+    """The largest `peak_mb` of each molecule."""
+    for _, labels in sorted(groups.items()):
+        frame, _ = labels[0]
+        found = [label.details.get("peak_mb") for _, label in labels]
+        known = [float(mb) for mb in found if isinstance(mb, int | float) and mb > 0]
+        if known:
+            yield Point(before.size(frame), frame.spin != 0, max(known), len(known))
+
+
+def _period_counts(frame: Frame) -> Floats:
+    """Atoms of each period (7,)."""
+    periods = np.searchsorted(_PERIODS, frame.numbers)
+    return np.bincount(periods, minlength=len(_DOUBLE_ZETA)).astype(np.float64)
+
+
+def _functions_per_atom(groups: _Groups) -> tuple[float, ...]:
+    """Functions an atom of each period, by ridge regression on what labels had."""
+    seen = {
+        name: (_period_counts(frame), float(functions))
+        for name, labels in sorted(groups.items())
+        for frame, label in labels
+        if isinstance(functions := label.details.get("functions"), int | float)
+    }
+    usual = np.array(_DOUBLE_ZETA)
+    if not seen:
+        return _DOUBLE_ZETA
+    atoms, counts = (np.array(x) for x in zip(*seen.values(), strict=True))
+    scale = counts.sum() / (atoms @ usual).sum()
+    ridge = np.diag(_ALIKE / (usual * scale))
+    rows = np.vstack([atoms / counts[:, None], ridge])
+    right = np.concatenate([np.ones(len(counts)), np.full(len(usual), _ALIKE)])
+    found = np.linalg.lstsq(rows, right, rcond=None)[0]
+    return tuple(float(x) for x in np.maximum(found, 0.2 * scale * usual))

@@ -1,0 +1,1 @@
+"""One run of a campaign: opens store and cluster, and drives the loop."""

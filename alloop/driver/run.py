@@ -1,0 +1,280 @@
+"""One run of a campaign: store, cluster and loop, opened together and put away."""
+
+import contextlib
+import logging
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from alloop.config import Setup, changed_keys, fixed_differences
+from alloop.config.molecules import element_symbols
+from alloop.config.problems import ConfigError, Problem
+from alloop.core.errors import InputError
+from alloop.core.plurals import plural
+from alloop.driver.driver import Driver, LabelStore
+from alloop.driver.tolerant_cache import TolerantCache
+from alloop.history.fold_keeper import FoldKeeper
+from alloop.history.journal_codec import CODEC, opening_event
+from alloop.history.kept_answers import KeptAnswers
+from alloop.history.lost_labels import set_aside_labels
+from alloop.history.lost_requests import lost_labels
+from alloop.labels.levels import check_level
+from alloop.labels.named_code import named_code
+from alloop.loop import events as e
+from alloop.loop.state import LoopState
+from alloop.store.archive import Archive
+from alloop.store.cache import LabelCache
+from alloop.store.requests import stop_requested, withdraw_stop
+from alloop.workers.dask_pool import open_pool
+from alloop.workers.pools import Pool
+from alloop.workers.settings import OwnPotential
+from alloop.workers.spool import Spool
+from alloop.workers.task_times import TaskTimes
+from alloop.workers.time_limits import TimeLimit, run_limit
+
+_log = logging.getLogger(__name__)
+_RECENT = 1000  # journal records that tell how long things take
+_ASKED = 0.5  # s between two looks for a request to stop
+_COMPACT = 30.0  # s: columns need not be younger while the campaign runs
+Observe = Callable[[LoopState, e.Turn], None]
+
+
+@dataclass(frozen=True, slots=True)
+class RunObserver:
+    """How somebody looks on: after each commit, in between, and with a say in when to
+    stop early; hears what is begun, and of trouble that the run goes on without."""
+
+    observe: Observe = lambda _state, _turn: None
+    tick: Callable[[], None] = lambda: None
+    stop: Callable[[], bool] = lambda: False
+    begin: Callable[[str], None] = lambda _text: None
+    warn: Callable[[str], None] = _log.warning
+
+
+@dataclass(slots=True)
+class CampaignRun:
+    """The open resources of a run."""
+
+    setup: Setup
+    archive: Archive
+    keeper: FoldKeeper
+    pool: Pool
+    watch: RunObserver
+    caches: tuple[LabelStore, ...] = ()
+    spool: Spool | None = None
+    due: TimeLimit | None = None
+    posed: e.Posed | None = None
+    _turns: int = 0
+    _compacted: float = field(default_factory=time.monotonic)
+    _looked: float = -_ASKED
+    _asked: bool = False
+
+    def run_loop(self, retry: bool = False) -> LoopState:
+        """Drive the loop to its end or until asked to stop, and fill the columns.
+
+        retry: ask again for labels that a limit, a crash or a lost worker cost.
+        """
+        labels = lost_labels(self.keeper.history()) if retry else ()
+        again = (e.Retried(labels),) if labels else ()
+        driver = Driver(
+            book=self.archive,
+            ledger=self.keeper.known.ledger,
+            rules=self.setup.rules,
+            pool=self.pool,
+            levels=self.setup.levels,
+            caches=self.caches,
+            observe=self._observe,
+            tick=self.watch.tick,
+            stop=self._stop_requested,
+            due=self.due,
+            times=self._task_times(),
+            spool=self.spool,
+            answers=KeptAnswers(self.keeper.history(), self.archive).find,
+        )
+        first = (*self._first_events(), *again)
+        try:
+            state = driver.run(self.keeper.known.state, first)
+        finally:
+            self.keeper.fill_columns()
+        self.keeper.close()
+        stays = self.setup.cluster.kind == "address"  # labels go on without us
+        if driver.is_late(state) and not stays and self._turns == len(first):
+            raise InputError(_too_short(state))
+        if state.finished and not state.broken and self.spool is not None:
+            self.spool.clear()
+        return state
+
+    def _task_times(self) -> TaskTimes:
+        times = TaskTimes(self.setup.levels.values(), self.setup.kit.limits.seconds)
+        for event in self.keeper.last_events(_RECENT):
+            times.note_event(event)
+        return times
+
+    def compact(self) -> None:
+        """Bring the columns that others read up to the journal."""
+        self.keeper.compact()
+        self._compacted = time.monotonic()
+
+    def _stop_requested(self) -> bool:
+        """True once the one who looks on, or `alloop stop`, wants an early end."""
+        now = time.monotonic()
+        if not self._asked and now - self._looked >= _ASKED:
+            self._looked = now
+            signature = self.archive.signature
+            self._asked = stop_requested(self.archive.path, signature)
+        return self._asked or self.watch.stop()
+
+    def _first_events(self) -> tuple[e.Event, ...]:
+        """A new campaign opens; one whose rules changed, or which waits, is amended."""
+        state, setup = self.keeper.known.state, self.setup
+        if self.keeper.known.seq < 0:
+            if setup.model is not None and setup.model_id is not None:
+                self.archive.put_model(setup.model_id, setup.model)
+            return (campaign_opening(setup),)
+        names = changed_keys(self.keeper.config, setup.text)
+        idle = not (state.open or state.finished)  # as a fork is
+        amended = names or state.broken or idle
+        first = (e.Amended(setup.text, names),) if amended else ()
+        return (*self._posed(state), *first)
+
+    def _posed(self, state: LoopState) -> tuple[e.Posed, ...]:
+        """The examination of another campaign, where it was not taken over yet."""
+        asked = () if self.posed is None else self.posed.frames
+        known = {frame.id for frame in state.posed}
+        if self.posed is None or {frame.id for frame in asked} == known:
+            return ()
+        return (self.posed,)
+
+    def _observe(self, state: LoopState, turn: e.Turn) -> None:
+        self._turns += 1
+        self.keeper.add_turn(turn, state)
+        self.watch.observe(state, turn)
+        due = time.monotonic() - self._compacted > _COMPACT
+        if due and isinstance(turn.event, e.Trained):
+            self.compact()
+
+
+@dataclass(frozen=True, slots=True)
+class CallerParts:
+    """What a caller may bring to a run: a distributed.Client, more label caches, a
+    potential of one's own, frames to be examined on in place of its own."""
+
+    client: Any = None
+    caches: tuple[LabelStore, ...] = ()
+    potential: OwnPotential | None = None
+    posed: e.Posed | None = None
+
+
+@contextlib.contextmanager
+def open_run(
+    setup: Setup, watch: RunObserver, guests: CallerParts
+) -> Iterator[CampaignRun]:
+    """Open store and cluster, and close both whatever happens.
+
+    Raises InputError where the store holds another campaign, LockedError where another
+    driver runs it, StoreError where it cannot be written.
+    """
+    cache = setup.cache
+    own = () if cache is None else (TolerantCache(LabelCache(cache), watch.warn),)
+    due = run_limit(setup.plan.limits.walltime)
+    refuse_code(setup)
+    watch.begin("opening the store")
+    with _open_archive(setup) as archive:
+        refuse_another(setup, opening_event(archive))
+        keeper = FoldKeeper(archive)
+        _verify_models(archive, keeper.known.state)
+        spool = Spool(setup.store)
+        watch.begin("starting the workers")
+        pool = _open_pool(setup, guests, spool)
+        try:
+            caches = (*own, *guests.caches, *set_aside_labels(keeper.history()))
+            yield CampaignRun(
+                setup, archive, keeper, pool, watch, caches, spool, due, guests.posed
+            )
+        finally:
+            pool.close()
+            withdraw_stop(setup.store)
+
+
+def _verify_models(archive: Archive, state: LoopState) -> None:
+    """DamagedError where a model that the campaign goes on with is not the one that
+    the journal names."""
+    used = {state.model, *(insight.model for insight in state.insights.values())}
+    for model in sorted(used - {None}, key=str):
+        archive.model(str(model))
+
+
+def refuse_code(setup: Setup) -> None:
+    """InputError where code that a level names cannot make labels: imported and tried
+    in a child process, which `check` never does."""
+    within = element_symbols(setup.start)
+    problems = [
+        Problem(f"levels.{name}", text)
+        for name, level in setup.levels.items()
+        if named_code(level)
+        for text in check_level(level, within)
+    ]
+    if problems:
+        raise ConfigError("the campaign", problems)
+
+
+def _too_short(state: LoopState) -> str:
+    return (
+        "nothing could be finished within the time limit of this run; "
+        f"{plural(len(state.open), 'task')} open, {min(state.open)} among them: give "
+        "`limits: walltime` or the batch job more time"
+    )
+
+
+def _open_pool(setup: Setup, guests: CallerParts, spool: Spool) -> Pool:
+    kit, own = replace(setup.kit, spool=spool.folder), guests.potential
+    if own is not None:
+        kit = replace(kit, trainer=own.trainer, restore=own.restore)
+    folder = setup.store.absolute()
+    folder = folder.with_name(folder.name + ".jobs")
+    return open_pool(replace(setup.cluster, folder=folder), kit, guests.client)
+
+
+def campaign_opening(setup: Setup) -> e.Opened:
+    """The first event of a campaign: what never changes for its store."""
+    return e.Opened(
+        seed=setup.seed,
+        levels={fidelity: level.id for fidelity, level in setup.levels.items()},
+        start=setup.start,
+        given=setup.given,
+        model=setup.model_id,
+    )
+
+
+def refuse_another(setup: Setup, first: e.Opened | None) -> None:
+    """InputError where a store was begun with another seed, start or levels.
+
+    first: its first event, None where it has none yet.
+    """
+    wrong = [] if first is None else fixed_differences(setup, first)
+    if wrong:
+        raise InputError(
+            f"{setup.store} belongs to another campaign: {'; '.join(wrong)}. "
+            "Choose another `store:`, or put the old values back"
+        )
+
+
+def store_attributes(setup: Setup) -> dict[str, Any]:
+    """What a store says of itself."""
+    return {
+        "name": setup.name,
+        "seed": setup.seed,
+        "config": setup.text,
+        "levels": {
+            fidelity: {"id": level.id, "title": level.title, "kind": level.kind}
+            | {"settings": level.settings}
+            for fidelity, level in setup.levels.items()
+        },
+    }
+
+
+def _open_archive(setup: Setup) -> Archive:
+    if setup.store.exists():
+        return Archive.open(setup.store, CODEC, mode="w")
+    return Archive.create(setup.store, attrs=store_attributes(setup), codec=CODEC)

@@ -1,0 +1,127 @@
+"""What stands beside a trained potential: its scorer, its threshold, its errors."""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from alloop.core.batch import Batch, pack_frames
+from alloop.core.records import LabelSet, Predictions, TrainingData
+from alloop.core.roles import Potential
+from alloop.core.seeds import random_stream
+from alloop.core.units import Floats
+from alloop.scores.calibrate import surprise_threshold
+from alloop.scores.qresidual import QResidual, fit_qresidual
+
+
+@dataclass(frozen=True, slots=True)
+class ScorerSettings:
+    """How the scorer of a generation is fitted.
+
+    components: principal components, as a count or a share of the variance. quantile:
+    of held-out surprise, above which a frame is flagged. landmarks: frames kept to be
+    different from.
+    """
+
+    kind: str = "q"
+    components: float | int = 0.99
+    quantile: float = 0.99
+    landmarks: int = 512
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class FittedScorer:
+    """A scorer fitted to a potential, the threshold above which a frame is flagged
+    (None: not calibrated), and landmarks (frames, features) to be different from.
+    calibrated_on: frames whose surprise the threshold was taken from."""
+
+    scorer: QResidual
+    threshold: float | None
+    landmarks: Floats
+    calibrated_on: int = 0
+
+
+def fit_scorer(
+    potential: Potential,
+    data: TrainingData,
+    heldout: Batch,
+    scoring: ScorerSettings,
+    seed: int,
+) -> FittedScorer:
+    """The scorer of what a potential has learned from; `heldout` sets its scale.
+
+    Where no frames are held out, half of the training frames stand in.
+    """
+    seen = pack_frames([*data.cheap.batch.frames(), *data.expensive.batch.frames()])
+    seen, heldout = _reference_atoms(seen, heldout, seed)
+    described = _descriptors(potential, seen)
+    apart = _descriptors(potential, heldout)
+    scorer = fit_qresidual(
+        seen,
+        described,
+        heldout,
+        apart,
+        components=scoring.components,
+        kind=scoring.kind,
+    )
+    surprise = scorer.score(heldout, potential.predict(heldout, descriptors=True))
+    limit = surprise_threshold(surprise, scoring.quantile)
+    landmarks = _landmark_means(seen, described, scoring)
+    return FittedScorer(scorer, limit, landmarks, len(heldout))
+
+
+def _reference_atoms(seen: Batch, heldout: Batch, seed: int) -> tuple[Batch, Batch]:
+    if len(heldout):
+        return seen, heldout
+    order = random_stream(seed, "scorer").permutation(len(seen))
+    half = max(1, len(seen) // 2)
+    return seen.select(np.sort(order[:half])), seen.select(np.sort(order[half:]))
+
+
+def _descriptors(potential: Potential, batch: Batch) -> Floats:
+    described = potential.predict(batch, descriptors=True).descriptors
+    if described is None:
+        raise TypeError("the potential gave no descriptors")
+    return described
+
+
+def frame_means(batch: Batch, per_atom: Floats) -> Floats:
+    """Mean over the atoms of each frame: (atoms, d) -> (frames, d)."""
+    sums = np.add.reduceat(per_atom, batch.offsets[:-1], axis=0)
+    means: Floats = sums / batch.sizes[:, None]
+    return means
+
+
+def _landmark_means(seen: Batch, described: Floats, scoring: ScorerSettings) -> Floats:
+    means = frame_means(seen, described)
+    step = max(1, -(-len(means) // scoring.landmarks))
+    return means[::step]
+
+
+@dataclass(frozen=True, slots=True)
+class ErrorSummary:
+    """Errors against labels: energies in eV a frame, force components in eV/Å.
+
+    energy_spread: mean absolute error of the energies after their mean error is taken
+    off, which is what dynamics of one molecule notices.
+    """
+
+    frames: int
+    energy_mae: float
+    energy_rmse: float
+    energy_spread: float
+    force_mae: float
+    force_rmse: float
+
+
+def prediction_errors(said: Predictions, labels: LabelSet) -> ErrorSummary:
+    """How far predictions of labelled frames, at least one, are off."""
+    forces = said.forces - labels.forces
+    energies = said.energies - labels.energies
+    return ErrorSummary(
+        frames=len(labels),
+        energy_mae=float(np.abs(energies).mean()),
+        energy_rmse=float(np.sqrt((energies**2).mean())),
+        energy_spread=float(np.abs(energies - energies.mean()).mean()),
+        force_mae=float(np.abs(forces).mean()),
+        force_rmse=float(np.sqrt((forces**2).mean())),
+    )

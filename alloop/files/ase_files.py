@@ -1,0 +1,101 @@
+"""What ASE reads: extxyz, databases, trajectories and the rest."""
+
+import sqlite3
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from ase import Atoms
+from ase.db import connect
+from ase.io import ParseError, read
+from ase.io.formats import UnknownFileTypeError
+
+from alloop.core.errors import InputError
+from alloop.files.raw_label import LabelKeys, RawLabel
+from alloop.files.units import nearest_hint
+
+_ENERGY = ("REF_energy", "energy")
+_FORCES = ("REF_forces", "forces")
+DATABASES = (".db",)
+UNREADABLE = (  # what ASE's readers raise on files that are not theirs
+    *(UnknownFileTypeError, ParseError, sqlite3.Error, OSError, EOFError),
+    *(ValueError, KeyError, IndexError, TypeError, AssertionError),
+)
+
+
+def read_ase(path: Path, keys: LabelKeys) -> list[RawLabel]:
+    """All frames of a file that ASE reads; InputError where labels are missing."""
+    try:
+        found = (
+            database_rows(path) if path.suffix in DATABASES else read(path, index=":")
+        )
+    except UNREADABLE as error:
+        raise InputError(
+            f"expected frames that ASE can read, {path} cannot be read "
+            f"({type(error).__name__}: {error})"
+        ) from error
+    return [_raw_label(path, index, atoms, keys) for index, atoms in enumerate(found)]
+
+
+def database_rows(path: Path) -> list[Atoms]:
+    """The rows of an ASE database, with their keys and data in `info`."""
+    found = []
+    for row in connect(path).select():
+        atoms = row.toatoms()
+        atoms.info = {**row.data, **row.key_value_pairs}
+        found.append(atoms)
+    return found
+
+
+def _raw_label(path: Path, index: int, atoms: Atoms, keys: LabelKeys) -> RawLabel:
+    results = {} if atoms.calc is None else atoms.calc.results
+    where = f"frame {index} of {path}"
+    energy = _labelled_value(where, {**atoms.info, **results}, keys.energy, _ENERGY)
+    forces = _labelled_value(
+        where, {**atoms.info, **atoms.arrays, **results}, keys.forces, _FORCES
+    )
+    if np.ndim(energy) != 0:
+        raise InputError(f"expected one energy in {where}, got {np.shape(energy)}")
+    a, b, c = (bool(periodic) for periodic in atoms.pbc)
+    return RawLabel(
+        numbers=atoms.numbers,
+        positions=atoms.positions,
+        energy=float(energy),
+        forces=forces,
+        charge=charge_of(atoms.info),
+        spin=spin_of(atoms.info),
+        cell=np.asarray(atoms.cell.array, dtype=np.float64),
+        pbc=(a, b, c),
+    )
+
+
+def _labelled_value(
+    where: str, values: Mapping[str, Any], key: str | None, usual: tuple[str, ...]
+) -> Any:
+    for name in usual if key is None else (key,):
+        if name in values:
+            return values[name]
+    wanted = " or ".join(f"`{name}`" for name in (usual if key is None else (key,)))
+    hint = "" if key is None else nearest_hint(key, values)
+    kind = "energy" if usual is _ENERGY else "forces"
+    raise InputError(
+        f"expected {wanted} in {where}, found {', '.join(values) or 'no labels'}"
+        f"{hint}; give `{kind}_key`"
+    )
+
+
+def _whole_charge(info: Mapping[str, Any], *names: str) -> int:
+    return next((round(float(info[name])) for name in names if name in info), 0)
+
+
+def charge_of(info: Mapping[str, Any]) -> int:
+    """The total charge in e; 0 where nothing is said."""
+    return _whole_charge(info, "total_charge", "charge")
+
+
+def spin_of(info: Mapping[str, Any]) -> int:
+    """2S, 0 where nothing is said; `total_spin` is a multiplicity, as MACE has it."""
+    if "spin" not in info and "total_spin" in info:
+        return _whole_charge(info, "total_spin") - 1
+    return _whole_charge(info, "spin")

@@ -1,0 +1,97 @@
+"""A file of labelled frames to converted, checked numbers."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from alloop.core.errors import InputError
+from alloop.core.frame import Frame
+from alloop.core.units import Floats
+from alloop.files.ase_files import read_ase
+from alloop.files.npz import read_npz
+from alloop.files.raw_label import LabelKeys, RawLabel
+from alloop.files.units import FileUnits, LabelledFrames
+
+_SHOWN = 3  # frames that a message names
+
+
+def read_file(path: Path, keys: LabelKeys) -> list[RawLabel]:
+    """All labelled frames of an npz, an ASE database, or whatever `ase.io.read` reads.
+
+    Raises InputError where the file cannot be read or lacks what a label needs.
+    """
+    return read_npz(path, keys) if path.suffix == ".npz" else read_ase(path, keys)
+
+
+def convert_labels(
+    path: Path, found: Sequence[RawLabel], units: FileUnits
+) -> LabelledFrames:
+    """The frames in eV and Å, without warnings; `path` is for the messages.
+
+    Raises InputError where there are none, for shapes that do not fit and for numbers
+    that are not finite.
+    """
+    if not found:
+        raise InputError(f"expected labelled frames in {path}, found none")
+    intake = LabelledFrames(
+        frames=tuple(
+            _convert_frame(path, i, raw, units) for i, raw in enumerate(found)
+        ),
+        energies=np.array([raw.energy for raw in found]) * units.to_ev,
+        forces=tuple(
+            _convert_forces(path, i, raw, units) for i, raw in enumerate(found)
+        ),
+        units=units,
+    )
+    _refuse_not_finite(path, intake)
+    return intake
+
+
+def _convert_frame(path: Path, index: int, raw: RawLabel, units: FileUnits) -> Frame:
+    numbers, positions = np.asarray(raw.numbers), np.asarray(raw.positions)
+    if positions.shape != (len(numbers), 3):
+        raise InputError(
+            f"expected positions of shape ({len(numbers)}, 3) in frame {index} of "
+            f"{path}, got {positions.shape}"
+        )
+    return Frame(
+        numbers=numbers,
+        positions=positions * units.to_angstrom,
+        charge=raw.charge,
+        spin=raw.spin,
+        cell=raw.cell * units.to_angstrom,
+        pbc=raw.pbc,
+    )
+
+
+def _convert_forces(path: Path, index: int, raw: RawLabel, units: FileUnits) -> Floats:
+    forces = np.asarray(raw.forces, dtype=np.float64)
+    if forces.shape != (len(raw.numbers), 3):
+        raise InputError(
+            f"expected forces of shape ({len(raw.numbers)}, 3) in frame {index} of "
+            f"{path}, got {forces.shape}"
+        )
+    return np.asarray(forces * units.to_ev_per_angstrom)
+
+
+def _refuse_not_finite(path: Path, intake: LabelledFrames) -> None:
+    bad = [
+        index
+        for index, (energy, forces) in enumerate(
+            zip(intake.energies, intake.forces, strict=True)
+        )
+        if not (np.isfinite(energy) and np.isfinite(forces).all())
+    ]
+    if bad:
+        raise InputError(
+            f"expected finite energies and forces in {path}, {listed_frames(bad)} "
+            "have others; take them out"
+        )
+
+
+def listed_frames(indices: Sequence[int]) -> str:
+    """`frames 1, 2, 3 and 4 more`."""
+    shown = ", ".join(str(index) for index in indices[:_SHOWN])
+    more = f" and {len(indices) - _SHOWN} more" if len(indices) > _SHOWN else ""
+    return f"frames {shown}{more}"

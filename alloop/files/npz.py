@@ -1,0 +1,124 @@
+"""npz files as MD17, rMD17, PhysNet and their kin write them."""
+
+import zipfile
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from alloop.core.errors import InputError
+from alloop.files.raw_label import LabelKeys, RawLabel
+from alloop.files.units import nearest_hint
+
+Arrays = Mapping[str, npt.NDArray[Any]]
+
+_NUMBERS = ("z", "numbers", "atomic_numbers", "nuclear_charges", "species")
+_POSITIONS = ("r", "positions", "coords", "coordinates", "xyz")
+_ENERGIES = ("e", "energy", "energies")
+_FORCES = ("f", "force", "forces")
+_CHARGES = ("q", "charge", "total_charge")
+_SPINS = ("spin", "2s")
+
+
+def read_npz(path: Path, keys: LabelKeys) -> list[RawLabel]:
+    """All frames of an npz; InputError where it lacks what a label needs."""
+    arrays = _load_arrays(path)
+    prefix = _key_prefix(keys.energy)
+    energies = _required_array(path, arrays, keys.energy, _ENERGIES, "")
+    forces = _required_array(path, arrays, keys.forces, _FORCES, prefix)
+    positions = _required_array(path, arrays, None, _POSITIONS, prefix)
+    numbers = _required_array(path, arrays, None, _NUMBERS, prefix)
+    if positions.ndim == 2:
+        positions, forces = positions[None], forces.reshape(1, *forces.shape[-2:])
+    energies = energies.reshape(-1)
+    _same_length(path, len(positions), {"energies": energies, "forces": forces})
+    if numbers.ndim == 1:
+        numbers = np.broadcast_to(numbers, (len(positions), len(numbers)))
+    _same_length(path, len(positions), {"atomic numbers": numbers})
+    charges = _per_frame(arrays, _CHARGES, prefix, len(positions))
+    spins = _per_frame(arrays, _SPINS, prefix, len(positions))
+    return [
+        _raw_labels(
+            numbers[i], positions[i], float(energies[i]), forces[i], charges[i], spin
+        )
+        for i, spin in enumerate(spins)
+    ]
+
+
+def _raw_labels(
+    numbers: npt.NDArray[Any],
+    positions: npt.NDArray[Any],
+    energy: float,
+    forces: npt.NDArray[Any],
+    charge: int,
+    spin: int,
+) -> RawLabel:
+    real = numbers > 0  # smaller molecules are padded with atomic number 0
+    if len(real) == len(positions) == len(forces):
+        numbers, positions, forces = numbers[real], positions[real], forces[real]
+    return RawLabel(numbers, positions, energy, forces, charge, spin)
+
+
+def _load_arrays(path: Path) -> dict[str, npt.NDArray[Any]]:
+    try:
+        with np.load(path, allow_pickle=False) as archive:
+            return {name: archive[name] for name in archive.files}
+    except (ValueError, OSError, EOFError, zipfile.BadZipFile) as error:
+        raise InputError(
+            f"expected an npz of plain arrays, {path} cannot be read ({error}); "
+            "save it again with numpy.savez"
+        ) from error
+
+
+def _key_prefix(energy_key: str | None) -> str:
+    """`cc_` of `cc_E`: what the other arrays of the same labels begin with."""
+    if energy_key is None:
+        return ""
+    for name in sorted(_ENERGIES, key=len, reverse=True):
+        if energy_key.lower().endswith(f"_{name}"):
+            return energy_key[: -len(name)]
+    return ""
+
+
+def _required_array(
+    path: Path, arrays: Arrays, key: str | None, usual: Sequence[str], prefix: str
+) -> npt.NDArray[Any]:
+    if key is not None and key not in arrays:
+        raise InputError(
+            f"expected an array `{key}` in {path}, it holds {', '.join(arrays)}"
+            f"{nearest_hint(key, arrays)}"
+        )
+    name = key or _find_key(arrays, usual, prefix)
+    if name is None:
+        raise InputError(
+            f"expected one of {', '.join(usual)} in {path}, it holds "
+            f"{', '.join(arrays)}; give `energy_key` and `forces_key`"
+        )
+    return arrays[name]
+
+
+def _find_key(arrays: Arrays, usual: Sequence[str], prefix: str) -> str | None:
+    by_lower = {name.lower(): name for name in arrays}
+    wanted = [prefix.lower() + name for name in usual] + list(usual)
+    return next((by_lower[name] for name in wanted if name in by_lower), None)
+
+
+def _per_frame(
+    arrays: Arrays, usual: Sequence[str], prefix: str, frames: int
+) -> list[int]:
+    """Whole numbers of each frame; zeros where the file has none."""
+    name = _find_key(arrays, usual, prefix)
+    if name is None or arrays[name].size not in (1, frames):
+        return [0] * frames
+    return [round(float(x)) for x in np.broadcast_to(arrays[name].ravel(), frames)]
+
+
+def _same_length(path: Path, frames: int, columns: Arrays) -> None:
+    for name, array in columns.items():
+        if len(array) != frames:
+            raise InputError(
+                f"expected {name} of {frames} frames in {path}, as there are "
+                f"positions, got {len(array)}"
+            )

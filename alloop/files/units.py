@@ -1,0 +1,94 @@
+"""What is read: labelled frames, and the units they were declared in."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+
+from alloop.core import spelling
+from alloop.core.errors import InputError
+from alloop.core.frame import Frame
+from alloop.core.levels import LevelId
+from alloop.core.records import Label
+from alloop.core.units import ENERGY_UNITS, LENGTH_UNITS, Floats
+
+
+@dataclass(frozen=True, slots=True)
+class FileUnits:
+    """The units that a file's numbers are declared in.
+
+    force is "<energy>/<length>" and defaults to the two others. Raises InputError for
+    a unit that is not known.
+    """
+
+    energy: str = "eV"
+    length: str = "angstrom"
+    force: str = ""
+
+    def __post_init__(self) -> None:
+        _check_unit("energy_unit", self.energy, ENERGY_UNITS)
+        _check_unit("length_unit", self.length, LENGTH_UNITS)
+        if not self.force:
+            object.__setattr__(self, "force", f"{self.energy}/{self.length}")
+        _check_unit("force_unit", self.force, FORCE_UNITS)
+
+    @property
+    def to_ev(self) -> float:
+        """eV in one unit of energy."""
+        return ENERGY_UNITS[self.energy]
+
+    @property
+    def to_angstrom(self) -> float:
+        """Å in one unit of length."""
+        return LENGTH_UNITS[self.length]
+
+    @property
+    def to_ev_per_angstrom(self) -> float:
+        """eV/Å in one unit of force."""
+        return FORCE_UNITS[self.force]
+
+
+FORCE_UNITS = {
+    f"{energy}/{length}": ev / angstrom
+    for energy, ev in ENERGY_UNITS.items()
+    for length, angstrom in LENGTH_UNITS.items()
+}
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class LabelledFrames:
+    """Labelled frames, converted.
+
+    energies (frames,) in eV; forces: (atoms, 3) in eV/Å for each frame; warnings: what
+    looks wrong, a sentence each; units: those that the file was declared in.
+    """
+
+    frames: tuple[Frame, ...]
+    energies: Floats
+    forces: tuple[Floats, ...]
+    units: FileUnits = field(default_factory=FileUnits)
+    warnings: tuple[str, ...] = ()
+
+    def __len__(self) -> int:
+        return len(self.frames)
+
+    def labels(self, level: LevelId) -> tuple[Label, ...]:
+        """The labels, declared to be of this level."""
+        return tuple(
+            Label(frame.id, level, float(energy), forces)
+            for frame, energy, forces in zip(
+                self.frames, self.energies, self.forces, strict=True
+            )
+        )
+
+
+def nearest_hint(word: str, known: Iterable[str]) -> str:
+    """`, did you mean "..."?` where a known word is near, nothing otherwise."""
+    found = spelling.nearest_word(word, known, cutoff=0.5)
+    return f", did you mean `{found}`?" if found else ""
+
+
+def _check_unit(key: str, word: str, units: Iterable[str]) -> None:
+    if word not in units:
+        raise InputError(
+            f"expected {key} to be one of {', '.join(units)}, got `{word}`"
+            f"{nearest_hint(word, units)}"
+        )

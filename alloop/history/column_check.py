@@ -1,0 +1,91 @@
+"""Columns against the journal that they are made from, row by row."""
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import zarr
+
+from alloop.history.column_rows import ColumnRows
+from alloop.history.journal_codec import CODEC
+from alloop.loop.reducer import next_state
+from alloop.loop.state import LoopState
+from alloop.store import columns
+from alloop.store.archive import Archive
+from alloop.store.column_changes import table_place
+from alloop.store.doctor import DamageReport, verify_store
+from alloop.store.record import Array
+from alloop.store.schema import BOUND, REPLACED
+from alloop.store.schema import table_columns as described
+
+_PIECE = 1024  # records whose rows are compared at once
+_ADVICE = "nothing is lost, `--repair OUT` makes it from the journal anew"
+_Tables = Mapping[str, Mapping[str, Array]]
+
+
+def check_columns(path: Path | str) -> list[DamageReport]:
+    """All that is damaged in a campaign's store: every byte, and rows of the columns
+    that are not what the journal says.
+
+    Raises StoreError where there is no store, or a newer alloop made it.
+    """
+    return verify_store(path, CODEC) or list(_differences(Path(path)))
+
+
+def _differences(store: Path) -> Iterator[DamageReport]:
+    mark = columns.appendable_record(store)
+    if mark < 0:
+        return  # there are none, or of another alloop: the next run makes them anew
+    group: Any = zarr.open_group(store, mode="r")
+    ends: dict[str, int] = {}
+    wrong: set[str] = set()
+    for tables in _pieces(store, mark):
+        arrays = {
+            f"{name}/{key}": x for name in tables for key, x in tables[name].items()
+        }
+        for name, values in arrays.items():
+            if not _agrees(group[_shown(name, mark)], name, values, ends):
+                wrong.add(name)
+    lengths = {x: group[_shown(x, mark)].shape[0] for x in ends}
+    wrong |= {x for x, end in ends.items() if lengths[x] != end}
+    for name in sorted(wrong):
+        yield DamageReport(name, "it is not what the journal says", _ADVICE)
+
+
+def _shown(name: str, mark: int) -> str:
+    table, _, key = name.rpartition("/")
+    return f"{table_place(table, mark)}/{key}"
+
+
+def _pieces(store: Path, mark: int) -> Iterator[_Tables]:
+    """The rows of the journal up to a record, table by table, piece by piece."""
+    rows, state = ColumnRows(), LoopState()
+    with Archive.open(store, CODEC) as archive:
+        for seq, _, turn in archive.records():
+            rows.add_turn(state, turn)
+            state = next_state(state, turn.event, turn.commands)
+            if seq == mark or (seq + 1) % _PIECE == 0:
+                found = rows.tables(state)
+                last = seq == mark
+                yield {k: v for k, v in found.items() if last or k not in REPLACED}
+                rows.clear()
+            if seq == mark:
+                return
+
+
+def _agrees(array: Any, name: str, values: Array, ends: dict[str, int]) -> bool:
+    """Whether the next rows of an array are these; `ends` is moved behind them."""
+    table, _, key = name.rpartition("/")
+    begin = ends.get(name, 0)
+    if described(table)[key].along == BOUND:
+        before = int(array[begin - 1]) if begin else 0
+        values = values[1:] + before if begin else values
+    ends[name] = begin + len(values)
+    found = np.asarray(array[begin : ends[name]])
+    return found.shape == values.shape and found.tobytes() == _as(found, values)
+
+
+def _as(found: Array, values: Array) -> bytes:
+    """The bytes of the values in the array's type."""
+    return np.asarray(values, found.dtype).tobytes()

@@ -1,0 +1,116 @@
+"""The columns of a store, brought up to its journal as that grows.
+
+Only new records make rows, and of the columns only the open chunks are read, so that a
+compaction costs what is new. Columns that are missing, damaged or of another schema are
+made anew from the journal, piece by piece.
+"""
+
+from collections.abc import Mapping
+
+import numpy as np
+import zarr
+
+from alloop.core.errors import DamagedError
+from alloop.history.column_rows import ColumnRows
+from alloop.loop import events as e
+from alloop.loop.reducer import next_state
+from alloop.loop.state import LoopState
+from alloop.store import columns
+from alloop.store.archive import Archive
+from alloop.store.record import Array
+from alloop.store.schema import DIGITS
+
+_PIECE = 1024  # records whose rows wait in memory at most
+
+
+class ColumnFiller:
+    """Follows a journal, from record `seq` and its state on, and fills the columns."""
+
+    def __init__(self, archive: Archive, seq: int, state: LoopState) -> None:
+        self._archive = archive
+        self._seq = seq
+        self._state = state
+        self._mark = columns.appendable_record(archive.path)
+        self._whole = self._mark >= seq  # no row of a record before `seq` is missing
+        self._rows: ColumnRows | None = None
+
+    def add_turn(self, turn: e.Turn, after: LoopState) -> None:
+        """Take in the next turn, and the state after it."""
+        # Rows of a turn that an interrupt cuts short are not to be trusted.
+        whole, self._whole = self._whole, False
+        self._seq += 1
+        if whole and self._seq > self._mark:
+            rows = self._open_rows()
+            whole = rows is not None
+            if rows is not None:
+                rows.add_turn(self._state, turn)
+        self._state = after
+        self._whole = whole
+        if self._whole and self._seq - self._mark >= _PIECE:
+            self.fill_columns()
+
+    def fill_columns(self) -> None:
+        """Bring the columns up to the last turn."""
+        if self._whole and self._seq == self._mark:
+            return
+        if not self._try_append():
+            self._rebuild()
+
+    def _try_append(self) -> bool:
+        """Whether the new rows could be put behind those that are there."""
+        rows = self._open_rows() if self._whole and self._seq > self._mark else None
+        if rows is None:
+            return False
+        try:
+            self._write_rows(rows, self._state, self._seq)
+        except DamagedError:
+            return False
+        return True
+
+    def _open_rows(self) -> ColumnRows | None:
+        if self._rows is None:
+            try:
+                self._rows = ColumnRows(_structure_rows(self._archive))
+            except DamagedError:
+                return None
+        return self._rows
+
+    def _write_rows(self, rows: ColumnRows, state: LoopState, seq: int) -> None:
+        def fresh(after: int) -> Mapping[str, Mapping[str, Array]]:
+            if after != self._mark:  # an open chunk could not be read
+                raise DamagedError(f"the columns of {self._archive.path} are lost")
+            return rows.tables(state)
+
+        if seq > self._mark:
+            columns.fill_columns(self._archive, fresh, seq)
+            rows.clear()
+            self._mark = seq
+
+    def _rebuild(self) -> None:
+        """From the first record on."""
+        columns.clear_columns(self._archive)
+        self._rows, self._mark, self._whole = ColumnRows(), -1, True
+        state, seq = LoopState(), -1
+        for seq, _, turn in self._archive.records():
+            self._rows.add_turn(state, turn)
+            state = next_state(state, turn.event, turn.commands)
+            if (seq + 1) % _PIECE == 0:
+                self._write_rows(self._rows, state, seq)
+        self._write_rows(self._rows, state, seq)
+
+
+def _structure_rows(archive: Archive) -> dict[bytes, int]:
+    """The rows of `structures` by the bytes of their ids.
+
+    Raises DamagedError where they cannot be read.
+    """
+    if columns.appendable_record(archive.path) < 0:
+        return {}
+    try:
+        group = zarr.open_group(archive.path, mode="r")
+        ids = np.asarray(group["structures/id"]).astype(np.uint8)
+        digits = bytes.fromhex(ids.tobytes().decode())
+    except (OSError, ValueError, RuntimeError) as error:
+        raise DamagedError(f"the ids of {archive.path} cannot be read") from error
+    size = DIGITS // 2
+    return {digits[i * size : (i + 1) * size]: i for i in range(len(ids))}

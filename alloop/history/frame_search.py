@@ -1,0 +1,140 @@
+"""A frame by the beginning of its id, among all that the journal names.
+
+Frames with a label are known; the columns tell in which round another one was proposed,
+so that a few records are read and not the whole journal. Where there are no columns, or
+beyond their end, all explorations are looked at.
+"""
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import zarr
+
+from alloop.core.errors import InputError
+from alloop.core.frame import Frame, FrameId
+from alloop.history.reader import History
+from alloop.history.record_index import TaskEntry
+from alloop.loop import events as e
+from alloop.store import columns
+from alloop.store.schema import DIGITS, id_texts
+
+_SLAB = 65536  # ids that are compared at once
+_MAKING = ("Prepared", "Sampled", "Examined")
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class FoundFrame:
+    """A frame, and the exploration that proposed it first, None where none did."""
+
+    frame: Frame
+    explored: e.Explored | None
+
+
+@dataclass(frozen=True, slots=True)
+class _ColumnHints:
+    """What the columns say of a prefix: the ids that fit, the rounds that proposed
+    them, and the last record that the columns hold."""
+
+    ids: frozenset[FrameId]
+    rounds: frozenset[int]
+    mark: int
+
+
+def find_frame(history: History, prefix: str) -> FoundFrame:
+    """The only frame whose id begins so; InputError where none or several do."""
+    known = {
+        key: x for key, x in history.ledger.frames.items() if _has_prefix(key, prefix)
+    }
+    hints = _column_hints(history.path, prefix)
+    _refuse_several(prefix, {*known, *hints.ids})
+    first: dict[FrameId, e.Explored] = {}
+    for entry in history.select(_record_numbers(history, hints)):
+        event = entry.turn.event
+        for frame in _named_frames(event):
+            if _has_prefix(frame.id, prefix):
+                known.setdefault(frame.id, frame)
+                if isinstance(event, e.Explored):
+                    first.setdefault(frame.id, event)
+    _refuse_several(prefix, set(known))
+    for key, frame in known.items():
+        return FoundFrame(frame, first.get(key))
+    raise _no_such_frame(prefix, "no frame")
+
+
+def _record_numbers(history: History, hints: _ColumnHints) -> list[int]:
+    """The records that may name the frame."""
+    return [
+        deed.seq
+        for deed in history.chronicle.deeds
+        if deed.kind in _MAKING
+        or (deed.kind == "Explored" and (deed.seq > hints.mark or _is_in(deed, hints)))
+    ]
+
+
+def _is_in(deed: TaskEntry, hints: _ColumnHints) -> bool:
+    return int(deed.name.split("/")[1]) in hints.rounds
+
+
+def _named_frames(event: e.Event) -> Iterator[Frame]:
+    match event:
+        case e.Prepared():
+            yield event.minimum
+            yield from event.seeds
+        case e.Sampled():
+            yield from event.frames
+        case e.Examined():
+            yield from (x.frame for x in event.frames)
+        case e.Explored():
+            yield from (x.frame for x in (*event.candidates, *event.controls))
+
+
+def _has_prefix(frame: FrameId, prefix: str) -> bool:
+    return frame.startswith(prefix)
+
+
+def _refuse_several(prefix: str, found: set[FrameId]) -> None:
+    if len(found) > 1:
+        raise _no_such_frame(prefix, f"{len(found)} frames")
+
+
+def _no_such_frame(prefix: str, what: str) -> InputError:
+    return InputError(
+        f"expected the beginning of one frame's id, `{prefix}` fits {what}; "
+        "`alloop log STORE` shows the ids"
+    )
+
+
+def _column_hints(path: Path, prefix: str) -> _ColumnHints:
+    none = _ColumnHints(frozenset(), frozenset(), -1)
+    if not path.is_dir():
+        return none
+    mark = columns.appendable_record(path)
+    if mark < 0:
+        return none
+    try:
+        group: Any = zarr.open_group(path, mode="r")
+        ids = dict(_matching_ids(group["structures/id"], prefix))
+        return _ColumnHints(
+            frozenset(ids.values()), _proposing_rounds(group["scores"], ids), mark
+        )
+    except (OSError, ValueError, RuntimeError, KeyError):
+        return none  # damaged: the journal knows better
+
+
+def _matching_ids(column: Any, prefix: str) -> Iterator[tuple[int, FrameId]]:
+    """The rows whose ids begin so."""
+    wanted = np.frombuffer(prefix.encode()[: DIGITS + 1], np.uint8)
+    if len(wanted) > DIGITS:
+        return
+    for begin in range(0, column.shape[0], _SLAB):
+        slab = column[begin : begin + _SLAB]
+        rows = np.flatnonzero((slab[:, : len(wanted)] == wanted).all(axis=1))
+        yield from zip((begin + rows).tolist(), id_texts(slab[rows]), strict=True)
+
+
+def _proposing_rounds(scores: Any, rows: Iterable[int]) -> frozenset[int]:
+    found = np.isin(scores["structure"][:], list(rows))
+    return frozenset(scores["round"][:][found].tolist())

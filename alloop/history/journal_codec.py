@@ -1,0 +1,85 @@
+"""The codec of the journal, and the first event of a campaign."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from alloop.core import batch, cost_curve, frame, label_cost, levels, records
+from alloop.core.errors import DamagedError
+from alloop.loop import events as e
+from alloop.store.archive import Archive
+from alloop.store.codec import Codec
+
+_EVENTS = (
+    *(e.Prepare, e.Sample, e.LabelFrame, e.Explore, e.Train, e.Stop, e.Forked),
+    *(e.Examine, e.Examined, e.Posed),
+    *(e.Opened, e.Given, e.Amended, e.Prepared, e.Sampled, e.Labelled, e.NotLabelled),
+    *(e.Explored, e.Evaluation, e.Trained, e.TaskLost, e.Excluded, e.Timing, e.Turn),
+    *(e.Recheck, e.Rechecked, e.Price, e.Priced, e.Retried),
+    *(e.Included, e.Restored),
+)
+_FACTS = (
+    *(frame.Frame, batch.Batch, levels.Level, records.Walker, records.Candidate),
+    *(records.Label, records.Unlabelled, records.Failure, records.Noise),
+    *(label_cost.Cost, cost_curve.Curve),
+)
+CLASSES = (*_EVENTS, *_FACTS)
+CODEC = Codec(CLASSES)
+
+
+def identical(one: e.Command, other: e.Command) -> bool:
+    """True where two commands ask for the same, down to the bits of their arrays."""
+    first, second = CODEC.encode(one), CODEC.encode(other)
+    return (first.tree, first.frames) == (second.tree, second.frames) and all(
+        a.dtype == b.dtype and a.shape == b.shape and a.tobytes() == b.tobytes()
+        for a, b in zip(first.arrays, second.arrays, strict=True)
+    )
+
+
+def opening_event(archive: Archive) -> e.Opened | None:
+    """How the campaign of an open archive began; None where it has not."""
+    for _, _, turn in archive.records():
+        return turn.event if isinstance(turn.event, e.Opened) else None
+    return None
+
+
+def event_config(event: e.Event) -> str:
+    """The configuration that the event puts in force; "" where it changes nothing."""
+    return event.config if isinstance(event, e.Amended | e.Forked) else ""
+
+
+def described(archive: Archive) -> dict[str, Any]:
+    """Return the attributes of an open store, with a name and levels in any case.
+
+    Raises DamagedError where one of them is of a wrong kind.
+    """
+    attrs = {"name": archive.path.stem, "levels": {}} | archive.attrs
+    levels = attrs["levels"]
+    kinds = {
+        "name": isinstance(attrs["name"], str),
+        "config": isinstance(attrs.get("config", ""), str),
+        "levels": isinstance(levels, dict)
+        and all(isinstance(level, dict) for level in levels.values()),
+    }
+    for name, right in kinds.items():
+        if not right:
+            raise _damaged(archive.path, name, f"is {str(attrs[name])[:40]!r}")
+    return attrs
+
+
+def first_configuration(attrs: Mapping[str, Any], path: Path) -> str:
+    """Return the configuration (YAML) that the store at `path` was made with.
+
+    Raises DamagedError where the store has lost it.
+    """
+    text = attrs.get("config")
+    if not isinstance(text, str):
+        raise _damaged(path, "config", "is not there")
+    return text
+
+
+def _damaged(path: Path, name: str, what: str) -> DamagedError:
+    return DamagedError(
+        f"the attribute `{name}` in {path / 'zarr.json'} {what}; restore that file "
+        "from a copy"
+    )

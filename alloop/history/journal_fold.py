@@ -1,0 +1,36 @@
+"""The fold of a journal: what a driver and its readers know of it. Pure."""
+
+from dataclasses import dataclass, field
+
+from alloop.history.journal_codec import event_config
+from alloop.history.label_index import LabelIndex
+from alloop.history.record_index import RecordIndex
+from alloop.loop import events as e
+from alloop.loop.reducer import next_state
+from alloop.loop.state import LoopState
+
+
+@dataclass(slots=True)
+class JournalFold:
+    """The fold of a journal up to record `seq`, and what is added to it since.
+
+    config: the configuration in force (YAML), "" while it is that of the store.
+    """
+
+    seq: int = -1
+    config: str = ""
+    state: LoopState = field(default_factory=LoopState)
+    ledger: LabelIndex = field(default_factory=LabelIndex)
+    chronicle: RecordIndex = field(default_factory=RecordIndex)
+
+    def add_turn(self, turn: e.Turn) -> None:
+        """Take in the next turn."""
+        self.ledger.add_turn(turn)
+        self.add_indexed_turn(turn, next_state(self.state, turn.event, turn.commands))
+
+    def add_indexed_turn(self, turn: e.Turn, state: LoopState) -> None:
+        """Take in the next turn, which the ledger has; state: the one after it."""
+        self.seq += 1
+        self.config = event_config(turn.event) or self.config
+        self.state = state
+        self.chronicle.add(self.seq, turn, self.ledger)

@@ -1,0 +1,116 @@
+"""What grows with a campaign as columns of JSON, which are read in seconds. Pure."""
+
+import json
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from alloop.core.records import Label, Unlabelled
+from alloop.history.label_index import LabelIndex
+from alloop.history.record_index import LabelEntry, TaskEntry
+from alloop.loop import events as e
+from alloop.store.record import Array
+
+_NUMBERS = ("molecule", "round", "generation", "asked", "answered", "cached", "retry")
+_WORDS = ("fidelity", "level", "purpose", "reason")
+_TIMES = ("started", "ended", "cpu_seconds")
+
+
+def json_bytes(tree: Any) -> Array:
+    """A tree of JSON as bytes."""
+    return np.frombuffer(json.dumps(tree, default=json_value).encode(), np.uint8)
+
+
+def json_tree(text: Array) -> Any:
+    """The tree from its bytes."""
+    return json.loads(text.tobytes())
+
+
+def json_value(value: Any) -> Any:
+    """What JSON takes, of numpy's numbers and of mappings."""
+    if isinstance(value, np.generic):
+        return value.item()
+    return dict(value) if isinstance(value, Mapping) else value
+
+
+def label_columns(
+    told: Sequence[LabelEntry], ledger: LabelIndex
+) -> tuple[Array, tuple[Any, ...]]:
+    """The stories of labels, and the records among them that the ledger lacks."""
+    rows = {frame: row for row, frame in enumerate(ledger.frames)}
+    held = [ledger.get(x.level, x.frame.id) is x.record for x in told]
+    columns = {
+        "frame": [rows[x.frame.id] for x in told],
+        "held": held,
+        **{name: [getattr(x, name) for x in told] for name in _NUMBERS},
+        **{name: _encode_words([getattr(x, name) for x in told]) for name in _WORDS},
+        **_timing_columns([x.timing for x in told]),
+    }
+    others = (x.record for x, own in zip(told, held, strict=True) if not own)
+    return json_bytes(columns), tuple(others)
+
+
+def labels_from_columns(
+    sheet: Array, others: Iterable[Label | Unlabelled], ledger: LabelIndex
+) -> Iterator[LabelEntry]:
+    """The stories of labels again."""
+    columns, rest, frames = json_tree(sheet), iter(others), list(ledger.frames.values())
+    words = {name: _decode_words(columns[name]) for name in _WORDS}
+    said = words | {name: columns[name] for name in _NUMBERS}
+    places = zip(
+        columns["frame"], columns["held"], _timings_from_columns(columns), strict=True
+    )
+    facts = zip(*said.values(), strict=True)
+    for (row, held, timing), values in zip(places, facts, strict=True):
+        named = dict(zip(said, values, strict=True))
+        frame = frames[row]
+        record = ledger.labels[named["level"], frame.id] if held else next(rest)
+        yield LabelEntry(frame=frame, record=record, timing=timing, **named)
+
+
+def task_columns(found: Sequence[TaskEntry]) -> Array:
+    """All other records."""
+    columns = {
+        "seq": [x.seq for x in found],
+        "kind": _encode_words([x.kind for x in found]),
+        "name": [x.name for x in found],
+        **_timing_columns([x.timing for x in found]),
+    }
+    return json_bytes(columns)
+
+
+def tasks_from_columns(sheet: Array) -> Iterator[TaskEntry]:
+    """All other records again."""
+    columns = json_tree(sheet)
+    kinds = _decode_words(columns["kind"])
+    facts = zip(
+        columns["seq"],
+        kinds,
+        columns["name"],
+        _timings_from_columns(columns),
+        strict=True,
+    )
+    return (TaskEntry(*each) for each in facts)
+
+
+def _timing_columns(found: Sequence[e.Timing]) -> dict[str, Any]:
+    times = {name: [getattr(x, name) for x in found] for name in _TIMES}
+    return {**times, "worker": _encode_words([x.worker for x in found])}
+
+
+def _timings_from_columns(columns: Mapping[str, Any]) -> Iterator[e.Timing]:
+    times = (columns[name] for name in _TIMES)
+    facts = zip(*times, _decode_words(columns["worker"]), strict=True)
+    return (e.Timing(*each) for each in facts)
+
+
+def _encode_words(found: Sequence[str]) -> Any:
+    """Words that repeat, each written once."""
+    known = {word: number for number, word in enumerate(dict.fromkeys(found))}
+    return {"words": list(known), "which": [known[word] for word in found]}
+
+
+def _decode_words(sheet: Any) -> list[str]:
+    words = sheet["words"]
+    return [words[number] for number in sheet["which"]]

@@ -1,0 +1,51 @@
+"""What labels will cost, from those that this campaign made itself. Pure."""
+
+from collections.abc import Iterable, Mapping
+from itertools import groupby
+from operator import itemgetter
+
+from alloop.core.frame import Frame
+from alloop.core.label_cost import Cost, fit_cost
+from alloop.core.levels import Level, LevelId
+from alloop.core.records import Label
+from alloop.history.label_index import LabelIndex
+from alloop.loop import events as e
+
+
+def label_costs(ledger: LabelIndex, levels: Iterable[Level]) -> dict[LevelId, Cost]:
+    """What labels cost by level; nothing of a level at which none was made here."""
+    known = {level.id: level for level in levels}
+    made = groupby(sorted(ledger.made), itemgetter(0))
+    found = {level: _good_labels(ledger, keys) for level, keys in made}
+    return {
+        level: fit_cost(known[level], labels)
+        for level, labels in found.items()
+        if level in known
+    }
+
+
+def _good_labels(
+    ledger: LabelIndex, keys: Iterable[tuple[LevelId, str]]
+) -> list[tuple[Frame, Label]]:
+    found = ((ledger.frames[frame], ledger.get(at, frame)) for at, frame in keys)
+    return [(frame, label) for frame, label in found if isinstance(label, Label)]
+
+
+def expected_cost(
+    command: e.Command,
+    ledger: LabelIndex,
+    levels: Iterable[Level],
+    known: Mapping[LevelId, Cost],
+) -> float:
+    """CPU seconds that a label will take, as far as is known, or as experience
+    elsewhere has it; 0 for all else."""
+    match command:
+        case e.LabelFrame(level=where, frame=frame):
+            what = frame
+        case e.Recheck(level=where, frame=name):
+            what = ledger.frames[name]
+        case _:
+            return 0.0
+    guesses = (fit_cost(level, ()) for level in levels if level.id == where)
+    cost = known.get(where) or next(guesses, None)
+    return 0.0 if cost is None else cost.seconds(what)

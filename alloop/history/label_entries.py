@@ -1,0 +1,70 @@
+"""The story of each label and of each task, as the journal tells them. Pure."""
+
+from collections.abc import Iterator
+from dataclasses import replace
+
+from alloop.core.records import Label
+from alloop.history.reader import History
+from alloop.history.record_index import LabelEntry, TaskEntry
+from alloop.loop import events as e
+
+
+def label_entries(history: History) -> tuple[LabelEntry, ...]:
+    """All labels and failures, in the order in which the journal got them.
+
+    A label that the user brought has purpose "given", or "test"; one that was lost too
+    often is told as `Failure.LOST`. One that was asked for again is told again. Last
+    come those that a repair took over (`Restored`), in no record asked for.
+    """
+    excluded = history.state.excluded
+    labels = (*history.chronicle.told, *_restored(history))
+    if not excluded:
+        return tuple(labels)
+    return tuple(
+        replace(label, excluded=_is_out(excluded, label.frame.id, label.fidelity))
+        for label in labels
+    )
+
+
+def _restored(history: History) -> Iterator[LabelEntry]:
+    """Labels that a repair took over and that have not been asked for again since."""
+    known = {(x.level, x.frame.id) for x in history.chronicle.told}
+    for entry, event in history.of_kind(e.Restored):
+        asked, answer = event.asked, event.answer
+        if isinstance(answer, e.Labelled) and isinstance(asked, e.LabelFrame):
+            if (asked.level, asked.frame.id) in known:
+                continue
+            known.add((asked.level, asked.frame.id))
+            yield LabelEntry(
+                frame=asked.frame,
+                fidelity=asked.fidelity,
+                level=asked.level,
+                purpose=asked.purpose,
+                molecule=asked.molecule,
+                reason=asked.reason,
+                round=0,
+                generation=0,
+                asked=-1,
+                answered=entry.seq,
+                record=answer.label,
+                timing=answer.timing,
+                cached=answer.cached,
+            )
+
+
+def task_entries(history: History) -> Iterator[TaskEntry]:
+    """All that ran or was done, labels too, in the order of the journal."""
+    labels = (
+        TaskEntry(x.answered, _task_kind(x), f"label/{x.level}/{x.frame.id}", x.timing)
+        for x in history.chronicle.told
+        if not x.is_given
+    )
+    yield from sorted([*labels, *history.chronicle.deeds], key=lambda deed: deed.seq)
+
+
+def _task_kind(label: LabelEntry) -> str:
+    return "Labelled" if isinstance(label.record, Label) else "NotLabelled"
+
+
+def _is_out(excluded: frozenset[tuple[str, str]], frame: str, fidelity: str) -> bool:
+    return bool(excluded & {(frame, fidelity), (frame, "all")})

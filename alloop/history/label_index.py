@@ -1,0 +1,78 @@
+"""All frames and labels of a campaign by id: what the journal said, indexed."""
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+
+from alloop.core.batch import pack_frames
+from alloop.core.frame import Frame, FrameId
+from alloop.core.levels import LevelId
+from alloop.core.records import Label, LabelSet, Unlabelled
+from alloop.loop import events as e
+
+
+@dataclass(slots=True)
+class LabelIndex:
+    """Grows by `add`, turn by turn; the journal is the truth, this is its index.
+
+    made: which labels this campaign computed itself, no cache and no user.
+    """
+
+    frames: dict[FrameId, Frame] = field(default_factory=dict)
+    labels: dict[tuple[LevelId, FrameId], Label | Unlabelled] = field(
+        default_factory=dict
+    )
+    made: set[tuple[LevelId, FrameId]] = field(default_factory=set)
+
+    def add_turn(self, turn: e.Turn) -> None:
+        """Take in what the turn brought."""
+        for frame, label in _turn_labels(turn):
+            if frame is not None:
+                self.frames.setdefault(frame.id, frame)
+            if label is not None:
+                self.labels[label.level, label.frame] = _detached_label(label)
+        if isinstance(turn.event, e.Labelled) and not turn.event.cached:
+            self.made.add((turn.event.label.level, turn.event.label.frame))
+
+    def get(self, level: LevelId, frame: FrameId) -> Label | Unlabelled | None:
+        """The label under this key, or why there is none; None if not known."""
+        return self.labels.get((level, frame))
+
+    def label_set(self, level: LevelId, ids: Iterable[FrameId]) -> LabelSet:
+        """The labels of these frames at the level, in the order given."""
+        frames = [self.frames[frame] for frame in ids]
+        found = [self.labels[level, frame.id] for frame in frames]
+        labels = [label for label in found if isinstance(label, Label)]
+        forces = [label.forces for label in labels]
+        return LabelSet(
+            batch=pack_frames(frames),
+            energies=np.array([label.energy for label in labels]),
+            forces=np.concatenate(forces) if forces else np.zeros((0, 3)),
+        )
+
+
+def _detached_label(label: Label | Unlabelled) -> Label | Unlabelled:
+    """The label without the record that its forces are a part of."""
+    if isinstance(label, Unlabelled) or label.forces.base is None:
+        return label
+    stress = None if label.stress is None else label.stress.copy()
+    return replace(label, forces=label.forces.copy(), stress=stress)
+
+
+def _turn_labels(
+    turn: e.Turn,
+) -> Iterator[tuple[Frame | None, Label | Unlabelled | None]]:
+    match turn.event:
+        case e.Labelled(label=label):
+            yield None, label
+        case e.NotLabelled(unlabelled=unlabelled):
+            yield None, unlabelled
+        case e.Opened(given=given):
+            for item in given:
+                yield item.frame, item.label
+        case e.Restored(
+            asked=e.LabelFrame(frame=frame), answer=e.Labelled(label=label)
+        ):
+            yield frame, label
+    yield from ((x.frame, None) for x in turn.commands if isinstance(x, e.LabelFrame))

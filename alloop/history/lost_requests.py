@@ -1,0 +1,48 @@
+"""Labels that were lost, not refused: another try may give them. Pure."""
+
+from alloop.core.records import Failure, Label, Unlabelled
+from alloop.history.label_entries import label_entries
+from alloop.history.reader import History
+from alloop.history.record_index import LabelEntry
+from alloop.loop import events as e
+
+_PASSING = (
+    *(Failure.TIMEOUT, Failure.MEMORY, Failure.CRASHED, Failure.LOST),
+    Failure.DISK,
+)
+
+
+def is_permanent(record: Label | Unlabelled) -> bool:
+    """Whether another machine or another try would end just so."""
+    return isinstance(record, Label) or record.failure not in _PASSING
+
+
+def lost_labels(history: History) -> tuple[e.LabelFrame, ...]:
+    """The labels that a limit, a crash or a lost worker cost, as they were asked for;
+    without those that were made since, are under way or were taken out by hand."""
+    last = {
+        _command_name(label): label
+        for label in label_entries(history)
+        if not label.is_given
+    }
+    busy = {*history.state.open, *history.state.retries}
+    return tuple(
+        _label_command(label)
+        for name, label in sorted(last.items())
+        if not (is_permanent(label.record) or label.excluded or name in busy)
+    )
+
+
+def _command_name(label: LabelEntry) -> str:
+    return _label_command(label).name
+
+
+def _label_command(label: LabelEntry) -> e.LabelFrame:
+    return e.LabelFrame(
+        frame=label.frame,
+        level=label.level,
+        fidelity=label.fidelity,
+        purpose=label.purpose,
+        molecule=label.molecule,
+        reason=label.reason,
+    )

@@ -1,0 +1,127 @@
+"""What things cost, as measured: CPU seconds by label, by molecule, by part. Pure."""
+
+from collections import defaultdict
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+
+from alloop.core.atoms import hill_formula
+from alloop.core.records import Label
+from alloop.core.splits import EXAMINATION, FROZEN, split_of
+from alloop.history.label_entries import label_entries, task_entries
+from alloop.history.reader import History
+from alloop.history.record_index import LabelEntry
+
+_PAUSE = 60.0  # s without any work: nobody was running the campaign
+PARTS = {
+    "Rechecked": "noise floor",
+    "Trained": "training",
+    "Explored": "MD",
+    "Prepared": "preparation",
+    "Sampled": "preparation",
+    "Examined": "examination",
+}
+
+
+LABELS = ("cheap labels", "expensive labels", "frozen set", "examination")
+
+
+def label_part(purpose: str, fidelity: str) -> str:
+    """Return the part of the costs that a label belongs to."""
+    return {FROZEN: "frozen set", EXAMINATION: "examination"}.get(
+        purpose, f"{fidelity} labels"
+    )
+
+
+def is_learned(label: LabelEntry) -> bool:
+    """Return whether models may learn from the label."""
+    return split_of(label.purpose, label.is_given) == "train"
+
+
+@dataclass(frozen=True, slots=True)
+class MeasuredCost:
+    """Mean CPU seconds of the `labels` good labels of one molecule at one fidelity."""
+
+    fidelity: str
+    formula: str
+    labels: int
+    cpu_seconds: float
+
+
+def measured_costs(history: History) -> tuple[MeasuredCost, ...]:
+    """Measured prices by fidelity and molecule; labels that the user brought, whose
+    cost is not known, and failures do not count."""
+    costs: dict[tuple[str, str], list[float]] = defaultdict(list)
+    for label in label_entries(history):
+        if not label.is_given and isinstance(label.record, Label):
+            costs[label.fidelity, hill_formula(label.frame)].append(label.cpu_seconds)
+    return tuple(
+        MeasuredCost(fidelity, molecule, len(found), sum(found) / len(found))
+        for (fidelity, molecule), found in sorted(costs.items())
+    )
+
+
+def cheap_in_expensive(history: History) -> float:
+    """How many expensive labels the cheap ones of training would have paid for.
+
+    Molecule by molecule, since a large one costs more at both levels; 0 where nothing
+    was measured.
+    """
+    price = {
+        each.formula: each.cpu_seconds
+        for each in measured_costs(history)
+        if each.fidelity == "expensive" and each.cpu_seconds > 0
+    }
+    if not price:
+        return 0.0
+    typical = sum(price.values()) / len(price)
+    return sum(
+        label.cpu_seconds / price.get(hill_formula(label.frame), typical)
+        for label in label_entries(history)
+        if label.fidelity == "cheap" and is_learned(label)
+    )
+
+
+def cpu_seconds_by_part(history: History) -> Mapping[str, float]:
+    """CPU seconds spent here by part; labels that a cache gave cost nothing.
+
+    Parts: "cheap labels", "expensive labels", "frozen set" (labels only),
+    "examination" (labels and MD), "noise floor" (labels made a second time),
+    "training", "MD", "preparation".
+    """
+    spent = dict.fromkeys(LABELS, 0.0)
+    for label in label_entries(history):
+        if not label.cached:
+            spent[label_part(label.purpose, label.fidelity)] += label.cpu_seconds
+    spent |= {part: 0.0 for part in PARTS.values() if part not in spent}
+    for deed in history.chronicle.deeds:
+        if deed.kind in PARTS:
+            spent[PARTS[deed.kind]] += deed.timing.cpu_seconds
+    return spent
+
+
+def worker_utilisation(history: History, workers: int | None = None) -> float | None:
+    """CPU seconds of all tasks over workers × wall seconds; None before any task.
+
+    workers: how many there were, by default as many as gave answers. Wall time runs
+    from the first task to the last, without pauses of more than a minute in which
+    nothing ran: those lie between two runs.
+    """
+    timings = [
+        x.timing for x in task_entries(history) if x.timing.ended > x.timing.started
+    ]
+    wall = _wall_seconds((timing.started, timing.ended) for timing in timings)
+    crew = workers or len({timing.worker for timing in timings})
+    if wall <= 0 or crew == 0:
+        return None
+    return sum(timing.cpu_seconds for timing in timings) / (crew * wall)
+
+
+def _wall_seconds(spans: Iterable[tuple[float, float]]) -> float:
+    total, until = 0.0, float("-inf")
+    for started, ended in sorted(spans):
+        gap = started - until
+        total += max(0.0, ended - max(started, until)) + (
+            gap if 0 < gap < _PAUSE else 0
+        )
+        until = max(until, ended)
+    return total

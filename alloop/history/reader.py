@@ -1,0 +1,220 @@
+"""A campaign as readers see it: the fold of its journal, and the records behind it.
+
+The fold is the one that the driver keeps, with what came since; the journal is replayed
+from its first record only where there is none. Records are read from the disk when they
+are looked at, and none is kept. Works beside a live driver.
+"""
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
+from time import sleep
+from typing import Any, NamedTuple, TypeVar, overload
+
+import numpy as np
+
+from alloop.core.errors import InputError
+from alloop.core.frame import Frame
+from alloop.history.journal_codec import CODEC as CODEC
+from alloop.history.journal_codec import described, first_configuration
+from alloop.history.journal_fold import JournalFold
+from alloop.history.label_index import LabelIndex
+from alloop.history.record_index import RecordIndex
+from alloop.history.saved_fold import load_saved_fold
+from alloop.loop import events as e
+from alloop.loop.state import LoopState
+from alloop.store.archive import Archive
+
+_Event = TypeVar("_Event")
+_LOOK = 0.5  # s between two looks for what was committed
+_NONE = np.zeros((0, 0))
+
+
+@dataclass(frozen=True, slots=True)
+class JournalEntry:
+    """A turn with its sequence number and the time of its commit (s since 1970)."""
+
+    seq: int
+    time: float
+    turn: e.Turn
+
+
+@dataclass(frozen=True, slots=True)
+class Records(Sequence[JournalEntry]):
+    """The first `length` records of the store at `path`, read whenever they are asked
+    for."""
+
+    path: Path
+    length: int
+
+    def __len__(self) -> int:
+        return self.length
+
+    def __iter__(self) -> Iterator[JournalEntry]:
+        return self.since(0)
+
+    @overload
+    def __getitem__(self, key: int) -> JournalEntry: ...
+    @overload
+    def __getitem__(self, key: slice) -> tuple[JournalEntry, ...]: ...
+    def __getitem__(self, key: int | slice) -> JournalEntry | tuple[JournalEntry, ...]:
+        if isinstance(key, slice):
+            return tuple(self.select(range(self.length)[key]))
+        return next(self.select([range(self.length)[key]]))
+
+    def since(self, start: int) -> Iterator[JournalEntry]:
+        """The records from number `start` on."""
+        with Archive.open(self.path, CODEC) as archive:
+            for seq, time, turn in archive.records(start):
+                if seq >= self.length:  # a live driver went on
+                    return
+                yield JournalEntry(seq, time, turn)
+
+    def select(self, numbers: Iterable[int]) -> Iterator[JournalEntry]:
+        """The records of these numbers, which rise."""
+        with Archive.open(self.path, CODEC) as archive:
+            for seq, time, turn in archive.select(numbers):
+                yield JournalEntry(seq, time, turn)
+
+
+class Generation(NamedTuple):
+    """A generation and the number of its record."""
+
+    seq: int
+    event: e.Trained
+
+
+@dataclass(frozen=True, eq=False)
+class History:
+    """Everything that a store says: attributes, records, and what is known of them."""
+
+    path: Path
+    attrs: dict[str, Any]
+    entries: Sequence[JournalEntry]
+    known: JournalFold
+
+    @classmethod
+    def from_entries(
+        cls, path: Path, attrs: dict[str, Any], entries: Sequence[JournalEntry]
+    ) -> "History":
+        """The history of these entries, the first one on."""
+        known = JournalFold()
+        for entry in entries:
+            known.add_turn(entry.turn)
+        return cls(path, attrs, entries, known)
+
+    @property
+    def state(self) -> LoopState:
+        """The state that the turns lead to."""
+        return self.known.state
+
+    @property
+    def ledger(self) -> LabelIndex:
+        """Frames and labels by id."""
+        return self.known.ledger
+
+    @property
+    def chronicle(self) -> RecordIndex:
+        """Labels and tasks, as they came."""
+        return self.known.chronicle
+
+    @cached_property
+    def opened(self) -> e.Opened:
+        """The first event: start molecules, levels, what the user brought."""
+        for _, event in self.of_kind(e.Opened):
+            return event
+        raise InputError(f"{self.path} holds no campaign yet; run it first")
+
+    @property
+    def config(self) -> str:
+        """The resolved configuration in force (YAML)."""
+        return self.known.config or first_configuration(self.attrs, self.path)
+
+    def events(self) -> Iterator[tuple[JournalEntry, e.Event]]:
+        """Every event, in order; reads the whole journal."""
+        for entry in self.entries:
+            yield entry, entry.turn.event
+
+    def of_kind(
+        self, kind: type[_Event], last: int | None = None
+    ) -> Iterator[tuple[JournalEntry, _Event]]:
+        """The events of a kind that tells of no label, or the last few; reads their
+        records and no others."""
+        numbers = [x.seq for x in self.chronicle.deeds if x.kind == kind.__name__]
+        for entry in self.select(numbers if last is None else numbers[-last:]):
+            if isinstance(entry.turn.event, kind):
+                yield entry, entry.turn.event
+
+    def select(self, numbers: Sequence[int]) -> Iterator[JournalEntry]:
+        """The records of these numbers, which rise."""
+        if isinstance(self.entries, Records):
+            return self.entries.select(numbers)
+        return (self.entries[number] for number in numbers)
+
+    @cached_property
+    def generations(self) -> tuple[Generation, ...]:
+        """The generations in order, with the numbers of their records.
+
+        Without landmarks and the course of training, which grow with the labels: see
+        `trained`.
+        """
+        return tuple(
+            Generation(entry.seq, replace(event, landmarks=_NONE, history={}))
+            for entry, event in self.of_kind(e.Trained)
+        )
+
+    @property
+    def best(self) -> tuple[Generation, ...]:
+        """The generation that is used where none is named, see `LoopState.best`; none
+        before the first."""
+        number = self.state.best
+        return tuple(x for x in self.generations if x.event.generation == number)
+
+    def trained(self) -> list[e.Trained]:
+        """All that is said of the generations, in order; read from the journal."""
+        return [event for _, event in self.of_kind(e.Trained)]
+
+    def rechecked(self) -> Sequence[e.Rechecked]:
+        """How far labels moved when they were made again, in order."""
+        return self.chronicle.rechecked
+
+    def priced(self) -> list[e.Priced]:
+        """What labels were known to cost, in order; the last one is in force."""
+        return [event for _, event in self.of_kind(e.Priced)]
+
+    def frame(self, prefix: str) -> Frame:
+        """The frame whose id starts so; InputError where none or several do."""
+        found = [key for key in self.ledger.frames if key.startswith(prefix)]
+        if len(found) != 1:
+            what = "none" if not found else f"{len(found)} frames"
+            raise InputError(
+                f"expected the id of one frame, `{prefix}` fits {what}; "
+                "`alloop log STORE` lists the ids"
+            )
+        return self.ledger.frames[found[0]]
+
+
+def read_history(path: Path) -> History:
+    """Read a store, which may be in use by a driver."""
+    with Archive.open(path, CODEC) as archive:
+        return history_of(archive)
+
+
+def following(path: Path, start: int) -> Iterator[JournalEntry]:
+    """The records from number `start` on, those that are yet to come too: endless."""
+    with Archive.open(path, CODEC) as archive:
+        while True:
+            for seq, time, turn in archive.records(start):
+                yield JournalEntry(seq, time, turn)
+                start = seq + 1
+            sleep(_LOOK)
+
+
+def history_of(archive: Archive) -> History:
+    """The history of an open archive."""
+    known = load_saved_fold(archive)
+    for _, _, turn in archive.records(known.seq + 1):
+        known.add_turn(turn)
+    entries = Records(archive.path, known.seq + 1)
+    return History(archive.path, described(archive), entries, known)

@@ -1,0 +1,248 @@
+"""What readers ask of a journal, noted turn by turn: labels, tasks, lessons. Pure.
+
+It grows with labels and tasks, never with the frames that MD proposes. What is not in
+it (predictions, walkers, the ids that a training learned from) is read from the records
+whose numbers it holds.
+"""
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field, replace
+
+from alloop.core.frame import Frame
+from alloop.core.levels import LevelId
+from alloop.core.records import Failure, Label, Unlabelled
+from alloop.history.label_index import LabelIndex
+from alloop.loop import events as e
+from alloop.loop.reducer import ATTEMPTS
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class LabelEntry:
+    """A label, or why there is none, with its provenance.
+
+    asked and answered: sequence numbers of the journal records. round and generation:
+    the last exploration and its generation when it was asked for. cached: somebody else
+    had paid for it. excluded: taken out by hand since. retry: it was lost before and
+    asked for again.
+    """
+
+    frame: Frame
+    fidelity: str
+    level: LevelId
+    purpose: str
+    molecule: int
+    reason: str
+    round: int
+    generation: int
+    asked: int
+    answered: int
+    record: Label | Unlabelled
+    timing: e.Timing
+    cached: bool
+    excluded: bool = False
+    retry: bool = False
+
+    @property
+    def cpu_seconds(self) -> float:
+        """What the label cost whoever made it."""
+        return self.record.cpu_seconds
+
+    @property
+    def is_given(self) -> bool:
+        """Whether the user brought it, so that it never was asked for."""
+        return self.asked == self.answered
+
+
+@dataclass(frozen=True, slots=True)
+class TaskEntry:
+    """A record that tells of no label: its number, the kind of its event, the name of
+    the command that it answers ("" without one), and when and where that ran."""
+
+    seq: int
+    kind: str
+    name: str
+    timing: e.Timing
+
+
+@dataclass(frozen=True, slots=True)
+class TrainingRequest:
+    """A training that was asked for: in which record, and how many labels it has.
+
+    heldout: cheap ones besides, which it does not learn from; learned: it learns from
+    cheap labels at all.
+    """
+
+    name: str
+    seq: int
+    generation: int
+    cheap: int
+    expensive: int
+    learned: bool
+    heldout: int = 0
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class OpenLabel:
+    """A label that was asked for and is not answered yet."""
+
+    command: e.LabelFrame
+    seq: int
+    round: int
+    generation: int
+    retry: bool
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class LabelOutcome:
+    """How the label command `name` ended; cached: somebody else had paid for it."""
+
+    name: str
+    record: Label | Unlabelled
+    timing: e.Timing
+    cached: bool = False
+
+
+def label_outcome(event: e.Event) -> LabelOutcome | None:
+    """The end of a label that the event tells of; being lost too often is one too."""
+    match event:
+        case e.Labelled(name=name, label=label, timing=timing, cached=cached):
+            return LabelOutcome(name, label, timing, cached)
+        case e.NotLabelled(name=name, unlabelled=unlabelled, timing=timing):
+            return LabelOutcome(name, unlabelled, timing)
+        case e.TaskLost(name=name) if event.attempt >= ATTEMPTS:
+            kind, _, key = name.partition("/")
+            level, _, frame = key.partition("/")
+            lost = Unlabelled(frame, level, Failure.LOST, event.reason)
+            return LabelOutcome(name, lost, e.Timing()) if kind == "label" else None
+        case _:
+            return None
+
+
+@dataclass(slots=True)
+class RecordIndex:
+    """Grows by `add`, turn by turn; the journal is the truth.
+
+    told: labels and failures in the order in which the journal got them; one that was
+    asked for again is told again. deeds: all other records. rechecked: labels that were
+    made a second time. explorers: the generation of each exploration that was asked
+    for, by its name; round, generation: of the last one. examinations: what was asked
+    for, without walkers, by number.
+    """
+
+    told: list[LabelEntry] = field(default_factory=list)
+    deeds: list[TaskEntry] = field(default_factory=list)
+    lessons: list[TrainingRequest] = field(default_factory=list)
+    rechecked: list[e.Rechecked] = field(default_factory=list)
+    questions: dict[str, OpenLabel] = field(default_factory=dict)
+    retries: set[str] = field(default_factory=set)
+    explorers: dict[str, int] = field(default_factory=dict)
+    examinations: dict[int, e.Examine] = field(default_factory=dict)
+    round: int = 0
+    generation: int = 0
+
+    def add(self, seq: int, turn: e.Turn, ledger: LabelIndex) -> None:
+        """Take in record `seq`, which the ledger has taken in already."""
+        self._add_event(seq, turn.event, ledger)
+        self._add_commands(seq, turn.commands)
+
+    def _add_event(self, seq: int, event: e.Event, ledger: LabelIndex) -> None:
+        match event:
+            case e.Opened(given=given):
+                self.told += (_given_label(item, seq, ledger) for item in given)
+            case e.Rechecked():
+                self.rechecked.append(event)
+            case e.Retried(labels=labels):
+                self.retries |= {command.name for command in labels}
+        found = label_outcome(event)
+        asked = None if found is None else self.questions.pop(found.name, None)
+        if found is not None and asked is not None:
+            self.told.append(_answered_label(asked, seq, found, ledger))
+        if asked is None or isinstance(event, e.TaskLost):
+            self.deeds.append(_task_entry(seq, event))
+
+    def _add_commands(self, seq: int, commands: Iterable[e.Command]) -> None:
+        for command in commands:
+            match command:
+                case e.Explore(name=name, round=round_, generation=generation):
+                    self.explorers[name] = generation
+                    self.round, self.generation = round_, generation
+                case e.LabelFrame():
+                    self._ask(seq, command)
+                case e.Examine(number=number):
+                    asked = replace(command, walkers=())
+                    self.examinations.setdefault(number, asked)
+                case e.Train():
+                    self.lessons.append(_training_request(seq, command))
+
+    def _ask(self, seq: int, command: e.LabelFrame) -> None:
+        again = command.name in self.retries
+        question = OpenLabel(command, seq, self.round, self.generation, again)
+        self.questions.setdefault(command.name, question)
+
+
+def _training_request(seq: int, asked: e.Train) -> TrainingRequest:
+    return TrainingRequest(
+        name=asked.name,
+        seq=seq,
+        generation=asked.generation,
+        cheap=len(asked.cheap),
+        expensive=len(asked.expensive),
+        learned=bool(asked.cheap),
+        heldout=len(asked.heldout),
+    )
+
+
+def _task_entry(seq: int, event: e.Event) -> TaskEntry:
+    name, timing = getattr(event, "name", ""), getattr(event, "timing", e.Timing())
+    return TaskEntry(seq, type(event).__name__, name, timing)
+
+
+def _answered_label(
+    asked: OpenLabel, seq: int, found: LabelOutcome, ledger: LabelIndex
+) -> LabelEntry:
+    command = asked.command
+    return LabelEntry(
+        frame=ledger.frames[command.frame.id],
+        fidelity=command.fidelity,
+        level=command.level,
+        purpose=command.purpose,
+        molecule=command.molecule,
+        reason=command.reason,
+        round=asked.round,
+        generation=asked.generation,
+        asked=asked.seq,
+        answered=seq,
+        record=_indexed_record(found.record, ledger),
+        timing=found.timing,
+        cached=found.cached,
+        retry=asked.retry,
+    )
+
+
+def _given_label(item: e.Given, seq: int, ledger: LabelIndex) -> LabelEntry:
+    return LabelEntry(
+        frame=ledger.frames[item.frame.id],
+        fidelity=item.fidelity,
+        level=item.label.level,
+        purpose="test" if item.test else "given",
+        molecule=item.molecule,
+        reason="brought by the user",
+        round=0,
+        generation=0,
+        asked=seq,
+        answered=seq,
+        record=_indexed_record(item.label, ledger),
+        timing=e.Timing(),
+        cached=False,
+    )
+
+
+def _indexed_record(
+    record: Label | Unlabelled, ledger: LabelIndex
+) -> Label | Unlabelled:
+    """The ledger's own copy of a label, so that none is held twice."""
+    if isinstance(record, Unlabelled):
+        return record
+    known = ledger.get(record.level, record.frame)
+    same = isinstance(known, Label) and known.energy == record.energy
+    return known if same and known is not None else record

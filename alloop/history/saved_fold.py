@@ -1,0 +1,291 @@
+"""What a driver must know of its journal: the fold, and its bytes to keep beside it.
+
+The bytes are JSON and arrays. Small parts go through the codec of the journal; what
+grows with the campaign (entries, frames, labels) is laid out in columns, so that a
+hundred thousand labels are read in seconds. Nothing of it is the truth: a fold that
+other code made counts as absent (`version`), and the journal is replayed.
+"""
+
+import hashlib
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, fields, replace
+from functools import cache
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from alloop.core import batch, cost_curve, doubts, frame, label_cost, records, splits
+from alloop.core.batch import Batch, pack_frames
+from alloop.core.errors import InputError
+from alloop.core.records import Label, Unlabelled
+from alloop.history import journal_codec as classes
+from alloop.history import journal_fold, json_columns, label_index, record_index
+from alloop.history.journal_codec import (
+    CLASSES,
+    CODEC,
+    event_config,
+    first_configuration,
+    opening_event,
+)
+from alloop.history.journal_fold import JournalFold
+from alloop.history.label_index import LabelIndex
+from alloop.history.record_index import OpenLabel, RecordIndex, TrainingRequest
+from alloop.loop import events as e
+from alloop.loop import reducer, state
+from alloop.loop.state import FoundCandidates, GenerationSummary, LabelState, LoopState
+from alloop.store import codec, record
+from alloop.store.archive import Archive
+from alloop.store.codec import Codec, EncodedRecord
+from alloop.store.record import Array
+
+NAME = "driver"
+_GROWING = ("blocks", "recent")
+_REST = (
+    *("lessons", "rechecked", "questions", "retries"),
+    *("explorers", "examinations", "round", "generation"),
+)
+_MADE_OF = (
+    *(batch, label_cost, cost_curve, doubts, frame, records, splits),
+    *(
+        record_index,
+        classes,
+        e,
+        journal_fold,
+        reducer,
+        label_index,
+        json_columns,
+        state,
+        codec,
+        record,
+    ),
+)
+
+
+@cache
+def fold_version() -> str:
+    """Names the code that folds: the hash of its sources, this file among them."""
+    digest = hashlib.sha256()
+    for path in (__file__, *(module.__file__ for module in _MADE_OF)):
+        digest.update(Path(str(path)).read_bytes())
+    return digest.hexdigest()
+
+
+def save_fold(archive: Archive, known: JournalFold) -> None:
+    """Keep the fold in the store, which is open for writing."""
+    archive.put_fold(NAME, fold_version(), known.seq, fold_to_bytes(known))
+
+
+def load_saved_fold(archive: Archive) -> JournalFold:
+    """The fold that the store keeps; one of no record where there is none."""
+    found = archive.fold(NAME, fold_version())
+    return JournalFold() if found is None else fold_from_bytes(*found)
+
+
+def campaign_beginning(path: Path) -> tuple[str, e.Opened]:
+    """The configuration in force (YAML) and the first event of a campaign that began.
+
+    Raises InputError where it has not.
+    """
+    with Archive.open(path, CODEC) as archive:
+        first = opening_event(archive)
+        if first is None:
+            raise InputError(f"{path} holds no campaign yet; run it first")
+        found = archive.fold(NAME, fold_version())
+        seq, text = (
+            (-1, "") if found is None else (found[0], _unpack_fold(found[1]).config)
+        )
+        for _, _, turn in archive.records(seq + 1):
+            text = event_config(turn.event) or text
+        return text or first_configuration(archive.attrs, path), first
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _MappingPairs:
+    """A mapping in its order, whatever its keys are."""
+
+    items: tuple[tuple[Any, Any], ...]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _FrozenSet:
+    """A frozenset."""
+
+    items: tuple[Any, ...]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _SavedFold:
+    """A fold as the codec takes it; texts are JSON as bytes."""
+
+    config: str
+    state: _MappingPairs
+    entries: Array
+    blocks: tuple[int, ...]
+    frames: Batch
+    labels: Array
+    forces: Array
+    failures: tuple[Unlabelled, ...]
+    told: Array
+    others: tuple[Label | Unlabelled, ...]
+    deeds: Array
+    rest: _MappingPairs
+
+
+_CODEC = Codec(
+    (
+        *CLASSES,
+        FoundCandidates,
+        GenerationSummary,
+        OpenLabel,
+        TrainingRequest,
+        _MappingPairs,
+        _FrozenSet,
+        _SavedFold,
+    )
+)
+
+
+def fold_to_bytes(known: JournalFold) -> bytes:
+    """The fold as bytes."""
+    now, book, story = known.state, known.ledger, known.chronicle
+    told, others = json_columns.label_columns(story.told, book)
+    small = {f.name: getattr(now, f.name) for f in fields(now)}
+    good = [x for x in book.labels.values() if isinstance(x, Label)]
+    encoded = _CODEC.encode(
+        _SavedFold(
+            config=known.config,
+            state=_to_plain({k: v for k, v in small.items() if k not in _GROWING}),
+            entries=_entries_array(list(now.entries())),
+            blocks=tuple(map(len, (*now.blocks, now.recent))),
+            frames=pack_frames(list(book.frames.values())),
+            labels=_labels_array(book, good),
+            forces=np.concatenate([np.zeros((0, 3)), *(x.forces for x in good)]),
+            failures=tuple(
+                x for x in book.labels.values() if isinstance(x, Unlabelled)
+            ),
+            told=told,
+            others=others,
+            deeds=json_columns.task_columns(story.deeds),
+            rest=_to_plain({name: getattr(story, name) for name in _REST}),
+        )
+    )
+    header = {"versions": encoded.versions, "frames": encoded.frames}
+    return record.pack_record({**header, "record": encoded.tree}, encoded.arrays)
+
+
+def fold_from_bytes(seq: int, data: bytes) -> JournalFold:
+    """The fold from its bytes."""
+    found = _unpack_fold(data)
+    entries = iter(_array_entries(found.entries))
+    *blocks, recent = (_first_entries(entries, count) for count in found.blocks)
+    small = LoopState(**_from_plain(found.state))
+    now = replace(small, blocks=tuple(blocks), recent=recent)
+    book = _label_index(found)
+    return JournalFold(seq, found.config, now, book, _record_index(found, book))
+
+
+def _unpack_fold(data: bytes) -> _SavedFold:
+    header, arrays = record.unpack_record(data, NAME)
+    tree, frames, versions = (header[key] for key in ("record", "frames", "versions"))
+    kept: _SavedFold = _CODEC.decode(
+        EncodedRecord(tree, tuple(arrays), tuple(frames), versions)
+    )
+    return kept
+
+
+def _first_entries(entries: Iterator[LabelState], count: int) -> tuple[LabelState, ...]:
+    return tuple(next(entries) for _ in range(count))
+
+
+def _to_plain(value: Any) -> Any:
+    match value:
+        case Mapping():
+            return _MappingPairs(
+                tuple((key, _to_plain(each)) for key, each in value.items())
+            )
+        case frozenset() | set():
+            return _FrozenSet(tuple(sorted(value)))
+        case _:
+            return value
+
+
+def _from_plain(value: Any) -> Any:
+    match value:
+        case _MappingPairs(items=items):
+            return {key: _from_plain(each) for key, each in items}
+        case _FrozenSet(items=items):
+            return frozenset(items)
+        case _:
+            return value
+
+
+def _entries_array(entries: Sequence[LabelState]) -> Array:
+    names = [f.name for f in fields(LabelState)]
+    columns = {name: [getattr(x, name) for x in entries] for name in names}
+    columns["doubts"] = [doubts.doubts_to_text(found) for found in columns["doubts"]]
+    return json_columns.json_bytes(columns)
+
+
+def _array_entries(sheet: Array) -> Iterator[LabelState]:
+    columns = json_columns.json_tree(sheet)
+    known = {
+        text: doubts.doubts_of_details({doubts.KEY: text})
+        for text in {*columns["doubts"]}
+    }
+    columns["doubts"] = [known[text] for text in columns["doubts"]]
+    for values in zip(*columns.values(), strict=True):
+        yield LabelState(*values)
+
+
+def _labels_array(book: LabelIndex, good: Iterable[Label]) -> Array:
+    """Keys of all labels and failures in their order, and the columns of the good."""
+    columns = ("energy", "cpu_seconds", "details")
+    values = {name: [getattr(x, name) for x in good] for name in columns}
+    return json_columns.json_bytes(
+        {
+            "keys": [list(key) for key in book.labels],
+            "good": [isinstance(x, Label) for x in book.labels.values()],
+            "made": [key in book.made for key in book.labels],
+            "sizes": [len(x.forces) for x in good],
+            "stress": [None if x.stress is None else x.stress.tolist() for x in good],
+            **{
+                name: [json_columns.json_value(x) for x in each]
+                for name, each in values.items()
+            },
+        }
+    )
+
+
+def _label_index(found: _SavedFold) -> LabelIndex:
+    told = json_columns.json_tree(found.labels)
+    keys = [(level, frame) for level, frame in told["keys"]]
+    ends = np.cumsum([0, *told["sizes"]]).tolist()
+    forces = (found.forces[a:b] for a, b in pairwise(ends))
+    stresses = (None if x is None else np.array(x) for x in told["stress"])
+    numbers = (told["energy"], forces, told["cpu_seconds"])
+    facts = zip(*numbers, told["details"], stresses, strict=True)
+    failures = iter(found.failures)
+    labels: dict[tuple[str, str], Label | Unlabelled] = {
+        (level, frame): Label(frame, level, *next(facts)) if good else next(failures)
+        for (level, frame), good in zip(keys, told["good"], strict=True)
+    }
+    made = {key for key, own in zip(keys, told["made"], strict=True) if own}
+    return LabelIndex({x.id: x for x in found.frames.frames()}, labels, made)
+
+
+def _record_index(found: _SavedFold, book: LabelIndex) -> RecordIndex:
+    rest = _from_plain(found.rest)
+    return RecordIndex(
+        told=list(json_columns.labels_from_columns(found.told, found.others, book)),
+        deeds=list(json_columns.tasks_from_columns(found.deeds)),
+        lessons=list(rest["lessons"]),
+        rechecked=list(rest["rechecked"]),
+        questions=rest["questions"],
+        retries=set(rest["retries"]),
+        explorers=rest["explorers"],
+        examinations=rest["examinations"],
+        round=rest["round"],
+        generation=rest["generation"],
+    )

@@ -1,0 +1,96 @@
+"""Files of labelled frames to an Intake: one entrance for every format."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from alloop.core.errors import InputError
+from alloop.core.frame import Frame
+from alloop.files.label_files import convert_labels, listed_frames, read_file
+from alloop.files.raw_label import LabelKeys, RawLabel
+from alloop.files.units import FileUnits, LabelledFrames
+from alloop.intake.store_labels import read_store
+from alloop.intake.unit_checks import unit_warnings
+
+
+def read_labels(  # noqa: PLR0913 - one keyword for each fact that a file cannot say
+    path: str | Path,
+    *,
+    energy_unit: str = "eV",
+    length_unit: str = "angstrom",
+    force_unit: str | None = None,
+    energy_key: str | None = None,
+    forces_key: str | None = None,
+    charge: int | None = None,
+    spin: int | None = None,
+    fidelity: str | None = None,
+) -> LabelledFrames:
+    """Read labelled frames from extxyz, an ASE database, npz, or an alloop store.
+
+    Parameters
+    ----------
+    path
+        `.npz` as MD17's, an ASE database (`.db`), a store's folder, or whatever
+        `ase.io.read` reads.
+    energy_unit, length_unit, force_unit
+        Units of the file's numbers; forces default to energy/length.
+    energy_key, forces_key
+        Names in the file. In an npz a prefix such as `cc_` of `cc_E` counts for the
+        positions and atomic numbers too.
+    charge, spin
+        Total charge (e) and 2S of every frame; default to what the file says, then 0.
+    fidelity
+        Of a store only: "cheap" or "expensive" for the labels that it trains on, "test"
+        for its test set.
+
+    Raises
+    ------
+    InputError
+        The file, its labels or a unit cannot be used.
+    """
+    path = Path(path)
+    units = FileUnits(energy_unit, length_unit, force_unit or "")
+    if not path.exists():
+        raise InputError(f"expected a file of labelled frames at {path}, found nothing")
+    keys = LabelKeys(energy_key, forces_key)
+    if path.is_dir():
+        if units != FileUnits():
+            raise InputError(
+                f"{path} is a folder, so it is read as an alloop store, which is in eV "
+                "and Å; leave the units out"
+            )
+        found = read_store(path, fidelity)
+    else:
+        found = read_file(path, keys)
+    intake = convert_labels(
+        path, [_with_charge_and_spin(raw, charge, spin) for raw in found], units
+    )
+    doubts = (*_odd_electrons(path, intake.frames), *unit_warnings(intake))
+    return replace(intake, warnings=doubts)
+
+
+def _with_charge_and_spin(
+    raw: RawLabel, charge: int | None, spin: int | None
+) -> RawLabel:
+    return replace(
+        raw,
+        charge=raw.charge if charge is None else charge,
+        spin=raw.spin if spin is None else spin,
+    )
+
+
+def _odd_electrons(path: Path, frames: Sequence[Frame]) -> tuple[str, ...]:
+    odd = [
+        index
+        for index, frame in enumerate(frames)
+        if not any(frame.pbc)
+        and (int(frame.numbers.sum()) - frame.charge - frame.spin) % 2
+    ]
+    if not odd:
+        return ()
+    frame = frames[odd[0]]
+    return (
+        f"charge {frame.charge} and spin {frame.spin} (2S, the number of unpaired "
+        f"electrons) do not fit the electrons of {listed_frames(odd)} in {path}; give "
+        "`charge` and `spin`",
+    )

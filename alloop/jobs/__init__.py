@@ -1,0 +1,1 @@
+"""Labels, training and MD without a campaign: `alloop label`, `train` and `md`."""

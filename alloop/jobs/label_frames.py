@@ -1,0 +1,148 @@
+"""Labels of many frames by several children at once, each kept as soon as it is made.
+
+What is kept survives any end of this process: the same call goes on from there.
+"""
+
+import os
+import time
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TypeAlias
+
+from alloop.core.frame import Frame, FrameId
+from alloop.core.label_cost import fit_cost
+from alloop.core.levels import Level
+from alloop.core.records import Failure, Label, Unlabelled
+from alloop.jobs.label_threads import LabelThreads
+from alloop.labels.child.labeller import Limits
+from alloop.store.cache import LabelCache
+from alloop.workers.cluster_plan import available_cores
+
+Outcome: TypeAlias = Label | Unlabelled
+
+
+@dataclass(frozen=True, slots=True)
+class LabelProgress:
+    """How far the labels are.
+
+    frames: how many were asked for, equal ones counted once; known: those that had
+    been answered before; made: answers since, failures included; failures: of both, by
+    reason; seconds: wall time since the start; left: wall time to come, from the prices
+    so far, None until there are any; cpu_seconds: what the answers since have cost.
+    """
+
+    frames: int
+    known: int = 0
+    made: int = 0
+    failures: Mapping[Failure, int] = field(default_factory=dict)
+    seconds: float = 0.0
+    left: float | None = None
+    cpu_seconds: float = 0.0
+
+
+def label_frames(
+    frames: Sequence[Frame],
+    level: Level,
+    *,
+    workers: int | None = None,
+    limits: Limits | None = None,
+    cache: LabelCache | Path | str | None = None,
+    observe: Callable[[LabelProgress], None] | None = None,
+) -> list[Outcome]:
+    """Label frames at a level: a label or a failure for each, in the frames' order.
+
+    Parameters
+    ----------
+    workers
+        Child processes, of one thread each; by default as many as there are cores.
+    limits
+        Of one label: wall time, memory.
+    cache
+        A folder, or the cache there. What it knows is not made again, and each label
+        goes there at once, so that a killed run goes on where it was. Failures go there
+        too, but for those that another try may mend: limits, crashes.
+    observe
+        Called in this thread with the progress, after each label and twice a second.
+        What it raises ends the run, as Ctrl-C does.
+
+    Equal frames are labelled once; what costs most comes first. Raises InputError where
+    the level cannot work for these elements, StoreError where the cache cannot be used.
+    """
+    kept = (
+        cache if cache is None or isinstance(cache, LabelCache) else LabelCache(cache)
+    )
+    wanted = {frame.id: frame for frame in frames}
+    found = {} if kept is None else _known_labels(kept, level, wanted)
+    price = fit_cost(level, ())
+    todo = {id: price.seconds(frame) for id, frame in wanted.items() if id not in found}
+    tally = _LabelCounts(len(wanted), found, todo, observe or _ignore_progress)
+    tally.tell()
+    if todo:
+        queue = [wanted[id] for id in _costliest_first(todo)]
+        with LabelThreads(
+            level, limits or Limits(), min(workers or available_cores(), len(todo))
+        ) as crew:
+            crew.refuse(queue)
+            for record in crew.labels(queue, kept):
+                if record is not None:
+                    found[record.frame] = record
+                    tally.add(record)
+                tally.tell()
+    return [found[frame.id] for frame in frames]
+
+
+def _known_labels(
+    cache: LabelCache, level: Level, wanted: Mapping[FrameId, Frame]
+) -> dict[FrameId, Outcome]:
+    records = ((id, cache.get(level.id, id)) for id in wanted)
+    return {id: record for id, record in records if record is not None}
+
+
+def _costliest_first(prices: Mapping[FrameId, float]) -> list[FrameId]:
+    """The dearest first, so that no long one is left at the end; equal ones in an order
+    of this process's own, so that two runs that share a cache seldom meet."""
+    salt = os.getpid()
+    return sorted(prices, key=lambda id: (-prices[id], hash((salt, id))))
+
+
+def _ignore_progress(_progress: LabelProgress) -> None:
+    pass
+
+
+class _LabelCounts:
+    """Counts while the labels are made."""
+
+    def __init__(
+        self,
+        frames: int,
+        known: Mapping[FrameId, Outcome],
+        prices: Mapping[FrameId, float],
+        observe: Callable[[LabelProgress], None],
+    ) -> None:
+        self._frames, self._known = frames, len(known)
+        self._prices, self._observe = prices, observe
+        self._failures = Counter(map(_record_failure, known.values()))
+        self._made, self._paid, self._cpu = 0, 0.0, 0.0
+        self._began = time.monotonic()
+
+    def add(self, record: Outcome) -> None:
+        """One more answer."""
+        self._made += 1
+        self._paid += self._prices[record.frame]
+        self._cpu += record.cpu_seconds
+        self._failures[_record_failure(record)] += 1
+
+    def tell(self) -> None:
+        """Show how far it is."""
+        seconds = time.monotonic() - self._began
+        due = sum(self._prices.values()) - self._paid
+        left = seconds * due / self._paid if self._paid else None
+        failures = {f: n for f, n in self._failures.items() if f is not None}
+        counts = (self._frames, self._known, self._made)
+        self._observe(LabelProgress(*counts, failures, seconds, left, self._cpu))
+
+
+def _record_failure(record: Outcome) -> Failure | None:
+    return record.failure if isinstance(record, Unlabelled) else None

@@ -1,0 +1,119 @@
+"""The trajectory as extended XYZ, appended to while walkers walk.
+
+Each frame tells in its comment: walker, step, time (fs), energy (eV), surprise where
+the model has a scorer, charge, spin (2S), and `stopped`, the reason, where a guard rail
+stopped the walker; and for each atom species, position (Å), momentum (in ASE's units,
+so that `get_velocities` works) and forces (eV/Å).
+"""
+
+import io
+import os
+from dataclasses import replace
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+import numpy as np
+from ase.calculators.singlepoint import SinglePointCalculator
+from ase.db import connect
+from ase.io import iread, write
+from ase.io.trajectory import TrajectoryWriter
+
+from alloop.core.atoms import to_atoms
+from alloop.core.errors import InputError
+from alloop.core.units import ASE_VELOCITY
+from alloop.files.atomic_write import replace_atomically
+from alloop.md.frame_collector import ScoredFrames
+
+_PLAIN = (".extxyz", ".xyz")
+_WHOLE = (".traj", ".db")  # what ASE cannot cut after a kill is written at the end
+KINDS = (*_PLAIN, *_WHOLE)
+
+
+def trajectory_file(out: Path) -> Path:
+    """Where frames go while walkers walk; InputError for an unknown kind of file."""
+    if out.suffix in _PLAIN:
+        return out
+    if out.suffix in _WHOLE:
+        return out.with_name(f"{out.name}.extxyz")
+    raise InputError(
+        f"expected a trajectory that ends in {', '.join(KINDS)}, got {out}"
+    )
+
+
+def convert_trajectory(source: Path, out: Path) -> None:
+    """Write all frames of an extended XYZ file as `out` (.traj or .db), anew."""
+    with replace_atomically(out) as partial:
+        if out.suffix == ".db":
+            with connect(partial, use_lock_file=False) as database:
+                for atoms in iread(source, format="extxyz"):
+                    facts = {k: v for k, v in atoms.info.items() if k != "charge"}
+                    database.write(atoms, key_value_pairs=facts)
+            return
+        with TrajectoryWriter(partial, mode="w") as file:
+            for atoms in iread(source, format="extxyz"):
+                file.write(atoms)
+
+
+class Trajectory:
+    """An extended XYZ file that is cut to `length` bytes and then grows; a context
+    manager. Raises InputError where it cannot be written."""
+
+    def __init__(self, out: Path, length: int, scored: bool = True) -> None:
+        self._out, self._length, self._scored = out, length, scored
+
+    def __enter__(self) -> Self:
+        try:
+            self._file = self._out.open("ab")
+        except OSError as error:
+            raise InputError(
+                f"expected a file that can be written at {self._out} "
+                f"({error.strerror}); choose another --out"
+            ) from error
+        self._file.truncate(self._length)
+        return self
+
+    def __exit__(
+        self,
+        _kind: type[BaseException] | None,
+        _error: BaseException | None,
+        _trace: TracebackType | None,
+    ) -> None:
+        self._file.close()
+
+    def add(self, found: ScoredFrames, timestep: float) -> None:
+        """Write the walkers that move."""
+        text = io.StringIO()
+        for index in map(int, np.flatnonzero(found.eligible)):
+            write(
+                text,
+                _frame_atoms(found, index, timestep, self._scored),
+                format="extxyz",
+            )
+        self._file.write(text.getvalue().encode())
+
+    def sync(self) -> int:
+        """Put all frames on the disk; the file's length in bytes."""
+        self._file.flush()
+        os.fsync(self._file.fileno())
+        return self._file.tell()
+
+
+def _frame_atoms(
+    found: ScoredFrames, index: int, timestep: float, scored: bool
+) -> object:
+    walker, offsets = found.walkers[index], found.batch.offsets
+    span = slice(int(offsets[index]), int(offsets[index + 1]))
+    frame = replace(walker.frame, positions=found.batch.positions[span])
+    step = walker.step + found.step
+    atoms = to_atoms(frame)
+    atoms.info |= {"walker": walker.index, "step": step, "time": step * timestep}
+    if scored:
+        atoms.info["surprise"] = float(found.surprise[index])
+    energy, forces = float(found.said.energies[index]), found.said.forces[span]
+    if found.velocities is not None:
+        atoms.set_velocities(found.velocities[span] * ASE_VELOCITY)
+    if index in found.stopped:
+        atoms.info["stopped"] = found.stopped[index].replace("Å", "A")  # ASCII alone
+    atoms.calc = SinglePointCalculator(atoms, energy=energy, forces=forces)
+    return atoms

@@ -1,0 +1,208 @@
+"""The labels of a training, split into what is learned from and what is not."""
+
+from collections.abc import Collection, Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from alloop.config.data import Labelled, Labels, Store, Units
+from alloop.config.plan import Plan
+from alloop.config.starting_data import store_opening
+from alloop.config.train_sections import label_sources
+from alloop.config.training import Asteroid, OptimiserSection, Stages
+from alloop.core.batch import pack_frames
+from alloop.core.errors import InputError
+from alloop.core.frame import Frame, FrameId
+from alloop.core.records import LabelSet
+from alloop.core.seeds import name_share
+from alloop.core.units import Floats
+from alloop.files.units import LabelledFrames
+from alloop.intake import duplicate_frames, read_labels
+from alloop.training.staged_trainer import held_out_split
+
+_SAME = 1e-6  # eV: energies of one frame that differ by more are two labels
+
+
+@dataclass(frozen=True, slots=True)
+class HeldOutShares:
+    """Shares of the expensive frames that are not learned from.
+
+    validation: looked at while learning, and what surprise is calibrated on. test:
+    looked at only at the end, where no test set is brought. A frame's id decides, so
+    that a frame stays where it is when others come.
+    """
+
+    validation: float = 0.1
+    test: float = 0.0
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class TrainMaterial:
+    """Labels of both levels (cheap ones may be missing), and those held back.
+
+    Frames of `validation` and `test` have no cheap label in `cheap`. warnings: what
+    looks wrong and is not refused.
+    """
+
+    cheap: LabelSet
+    expensive: LabelSet
+    validation: LabelSet
+    test: LabelSet
+    warnings: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _LabelledFrame:
+    """A labelled frame; forces (atoms, 3) in eV/Å, energy in eV."""
+
+    frame: Frame
+    energy: float
+    forces: Floats
+
+
+def read_material(plan: Plan, shares: HeldOutShares) -> TrainMaterial:
+    """Read and split what a training names; paths are relative to the working folder.
+
+    Raises InputError where labels cannot be read, disagree, or test what they teach.
+    """
+    warnings: list[str] = []
+    cheap, expensive = (
+        _distinct_frames(_read_items(label_sources(plan), level, warnings), level)
+        for level in ("cheap", "expensive")
+    )
+    if not expensive:
+        raise InputError("expected expensive labels to learn from, got none")
+    test = _distinct_frames(_brought_test(plan, warnings), "test")
+    taught = [*cheap.values(), *expensive.values()]
+    _refuse_twins([x.frame for x in test.values()], [x.frame for x in taught])
+    if not test:
+        test = {i: x for i, x in expensive.items() if _is_drawn(i, shares.test)}
+        expensive = {i: x for i, x in expensive.items() if i not in test}
+    if not expensive:
+        raise InputError("all expensive labels became the test set; lower its share")
+    training, aside = held_out_split(_label_set(expensive.values()), shares.validation)
+    validation = _label_set(()) if aside is None else aside
+    warnings += _validation_twins(validation, training)
+    held = {*test, *(frame.id for frame in validation.batch.frames())}
+    cheap = {i: x for i, x in cheap.items() if i not in held}
+    if not cheap and _needs_cheap(plan.training):
+        raise InputError(
+            "expected cheap labels for the stages that learn from them, got none "
+            "beside frames held back; bring some, or choose `--training standard`"
+        )
+    return TrainMaterial(
+        cheap=_label_set(cheap.values()),
+        expensive=training,
+        validation=validation,
+        test=_label_set(test.values()),
+        warnings=tuple(warnings),
+    )
+
+
+def _needs_cheap(training: OptimiserSection | None) -> bool:
+    match training:
+        case Asteroid():
+            return True
+        case Stages(stages=stages):
+            return any(stage.on != "expensive" for stage in stages)
+    return False
+
+
+def _is_drawn(frame: FrameId, fraction: float) -> bool:
+    return name_share(0, f"test/{frame}") < fraction
+
+
+def _read_items(
+    items: Iterable[Labels | Store], level: str, warnings: list[str]
+) -> Iterable[_LabelledFrame]:
+    for item in items:
+        match item:
+            case Labels() if item.level == level:
+                yield from _labelled_frames(
+                    _read_file(item.labels, item), item.labels, warnings
+                )
+            case Store() if level in store_opening(Path(item.store)).levels:
+                yield from _labelled_frames(
+                    _store_labels(item.store, level), item.store, warnings
+                )
+
+
+def _brought_test(plan: Plan, warnings: list[str]) -> Iterable[_LabelledFrame]:
+    match plan.test:
+        case Labelled(file=path):
+            yield from _labelled_frames(_read_file(path, plan.test), path, warnings)
+        case Store(store=path):
+            yield from _labelled_frames(_store_labels(path, "test"), path, warnings)
+
+
+def _read_file(path: str, units: Units) -> LabelledFrames:
+    return read_labels(path, **units.model_dump(include=set(Units.model_fields)))
+
+
+def _store_labels(path: str, fidelity: str) -> LabelledFrames | None:
+    """What a store has of a kind of labels, which may be nothing."""
+    from alloop.history.reader import read_history
+
+    state = read_history(Path(path)).state
+    wanted = state.test_frames() if fidelity == "test" else state.trained_on(fidelity)
+    return read_labels(path, fidelity=fidelity) if wanted else None
+
+
+def _labelled_frames(
+    intake: LabelledFrames | None, path: str, warnings: list[str]
+) -> Iterable[_LabelledFrame]:
+    if intake is None:
+        return
+    warnings += [f"{path}: {text}" for text in intake.warnings]
+    yield from map(
+        _LabelledFrame, intake.frames, map(float, intake.energies), intake.forces
+    )
+
+
+def _distinct_frames(
+    found: Iterable[_LabelledFrame], level: str
+) -> dict[FrameId, _LabelledFrame]:
+    kept: dict[FrameId, _LabelledFrame] = {}
+    for told in found:
+        first = kept.setdefault(told.frame.id, told)
+        if abs(first.energy - told.energy) > _SAME:
+            raise InputError(
+                f"one frame has two {level} energies, {first.energy:.6f} and "
+                f"{told.energy:.6f} eV; keep the right one"
+            )
+    return kept
+
+
+def _refuse_twins(test: Sequence[Frame], taught: Sequence[Frame]) -> None:
+    twins = duplicate_frames(test, taught)
+    if twins:
+        first, other = twins[0]
+        raise InputError(
+            f"{len({i for i, _ in twins})} of {len(test)} test frames are trained on "
+            f"too (the first is frame {first}, frame {other} of the labels); take them "
+            "out of one of the two"
+        )
+
+
+def _validation_twins(validation: LabelSet, training: LabelSet) -> list[str]:
+    """A warning where frames that are learned from steer the training too."""
+    known = duplicate_frames([*validation.batch.frames()], [*training.batch.frames()])
+    if not known:
+        return []
+    return [
+        f"{len({i for i, _ in known})} of {len(validation)} validation frames are "
+        "learned from too, turned or moved; take them out of the labels"
+    ]
+
+
+def _label_set(
+    found: Iterable[_LabelledFrame] | Collection[_LabelledFrame],
+) -> LabelSet:
+    all_ = list(found)
+    forces = [x.forces for x in all_]
+    return LabelSet(
+        pack_frames([x.frame for x in all_]),
+        np.array([x.energy for x in all_]),
+        np.concatenate(forces) if forces else np.zeros((0, 3)),
+    )

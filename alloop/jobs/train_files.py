@@ -1,0 +1,78 @@
+"""Files of labels named on a command line, as the sections of a training."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ase.io import read
+
+from alloop.core.errors import InputError
+from alloop.files.ase_files import DATABASES, UNREADABLE, database_rows
+
+_OURS = {"energy_unit": "eV", "length_unit": "angstrom"}
+_PLAIN = (".xyz", ".extxyz")
+
+
+@dataclass(frozen=True, slots=True)
+class LabelFiles:
+    """Labels by level, a test set, and the units of all that do not know their own.
+
+    What `alloop label` and `alloop export` write is in eV and Å; of any other file the
+    units must be said.
+    """
+
+    expensive: Sequence[Path]
+    cheap: Sequence[Path]
+    test: Path | None
+    energy_unit: str | None = None
+    length_unit: str | None = None
+
+    def tree(self) -> dict[str, Any]:
+        """`start` and `test`, where files are named. Raises InputError for a file that
+        is not there, or whose units nobody knows."""
+        levels = {"expensive": self.expensive, "cheap": self.cheap}
+        start = [
+            {"labels": str(file), "level": level, **self._units(file)}
+            for level, files in levels.items()
+            for file in files
+        ]
+        test = {} if self.test is None else {"test": self._test(self.test)}
+        return {**({"start": start} if start else {}), **test}
+
+    def _test(self, file: Path) -> dict[str, Any]:
+        if file.is_dir():
+            return {"store": str(file)}
+        return {"file": str(file), **self._units(file)}
+
+    def _units(self, file: Path) -> Mapping[str, str]:
+        if file.is_dir():
+            raise InputError(
+                f"expected a file of labels, {file} is a folder; a store goes first: "
+                f"alloop train {file}"
+            )
+        if not file.is_file():
+            raise InputError(f"expected a file of labels, {file} is not there")
+        said = {"energy_unit": self.energy_unit, "length_unit": self.length_unit}
+        missing = [key for key, unit in said.items() if unit is None]
+        if missing and _is_alloop_file(file):
+            return _OURS
+        if missing:
+            options = " and ".join(f"--{key.replace('_', '-')}" for key in missing)
+            raise InputError(
+                f"expected the units of {file}, which does not say them; give {options}"
+            )
+        return {key: str(unit) for key, unit in said.items()}
+
+
+def _is_alloop_file(file: Path) -> bool:
+    """Whether alloop wrote the file, as its first frame tells."""
+    if file.suffix not in (*_PLAIN, *DATABASES):
+        return False
+    try:
+        first = (
+            database_rows(file)[0] if file.suffix in DATABASES else read(file, index=0)
+        )
+    except UNREADABLE:
+        return False  # the reader of labels says what is wrong with it
+    return {"REF_energy", "frame", "level"} <= set(first.info)

@@ -1,0 +1,223 @@
+"""One training: labels to a model file, a history and a table of errors."""
+
+import hashlib
+import json
+import shutil
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any, TypeAlias
+
+import numpy as np
+
+from alloop.config.build import scorer_settings
+from alloop.config.plan import Plan
+from alloop.config.trainer import make_trainer, network_settings
+from alloop.core.records import LabelSet, TrainingData
+from alloop.core.roles import Potential, Trainer
+from alloop.core.seeds import torch_seed
+from alloop.core.species import Domain
+from alloop.evaluation import ErrorSummary, fit_scorer, prediction_errors
+from alloop.files.atomic_write import replace_atomically
+from alloop.files.targets import MODELS, refuse_target
+from alloop.generation import Generation, from_bytes, to_bytes
+from alloop.jobs.train_data import HeldOutShares, TrainMaterial
+from alloop.potentials.storable import Storable
+from alloop.training.fit import Progress
+from alloop.training.label_changes import joined_labels
+from alloop.training.staged_trainer import StagedTrainer
+from alloop.training.state_files import StateFolder
+from alloop.training.universal import PRETRAINED, UniversalTrainer, untrained_potential
+
+Rows: TypeAlias = Mapping[str, ErrorSummary]
+_STREAM = "train"  # the name of the training's random numbers
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class TrainedModel:
+    """A trained generation, its history, and its errors by the name of a set.
+
+    before: errors of a universal potential as it came, with fitted references.
+    """
+
+    generation: Generation
+    history: Mapping[str, Any]
+    errors: Rows
+    before: Rows
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class TrainJob:
+    """What is learned from, how, and where the model goes.
+
+    model: the generation that the potential starts from, where its plan names one.
+    """
+
+    plan: Plan
+    material: TrainMaterial
+    shares: HeldOutShares
+    out: Path
+    model: bytes | None = None
+
+    @property
+    def history_file(self) -> Path:
+        """The JSON beside the model."""
+        return self.out.with_name(f"{self.out.name}.json")
+
+    @property
+    def state_folder(self) -> Path:
+        """Where the training is kept until it is done, to go on after a kill."""
+        return self.out.with_name(f"{self.out.name}.training")
+
+    @property
+    def request(self) -> str:
+        """32 hexadecimal digits of what is asked for: plan, labels and start."""
+        digest = hashlib.sha256(self.plan.model_dump_json().encode())
+        digest.update(repr(self.shares).encode())
+        digest.update(self.model or b"")
+        for labels in label_sets(self.material).values():
+            for part in (*(frame.id for frame in labels.batch.frames()), "end"):
+                digest.update(part.encode())
+            for array in (labels.energies, labels.forces):
+                digest.update(np.ascontiguousarray(array).tobytes())
+        return digest.hexdigest()[:32]
+
+    def done(self) -> bool:
+        """Whether the model is there already and is the answer to this request."""
+        return self.out.is_file() and self._answered()
+
+    def check_request(self, force: bool = False) -> None:
+        """InputError where there is nowhere to write, or something else is there.
+
+        force: replace it. What an ended run of the same request left is its own.
+        """
+        refuse_target(self.out, MODELS, force=force)
+        taken = not (self.state_folder.is_dir() or self._answered())
+        refuse_target(self.history_file, (".json",), force=force, taken=taken)
+
+    def _answered(self) -> bool:
+        """Whether the history beside the model is that of this request."""
+        try:
+            told = json.loads(self.history_file.read_text("utf-8"))
+        except (OSError, ValueError):
+            return False
+        return isinstance(told, dict) and told.get("request") == self.request
+
+    def run(self, observe: Progress) -> TrainedModel:
+        """Train, write the model and its history, and say how good it is.
+
+        What is kept of a training that was ended or killed is taken up where it was.
+        observe: called with stage, step, steps and loss; what it raises ends the
+        training. Raises InputError where the labels cannot be learned from.
+        """
+        taught = self._train_model(observe)
+        text = json.dumps(self._history_json(taught), indent=1, sort_keys=True)
+        with replace_atomically(self.history_file) as partial:
+            partial.write_text(text, encoding="utf-8")
+        with replace_atomically(self.out) as partial:  # last: what is there is done
+            partial.write_bytes(to_bytes(taught.generation)[1])
+        shutil.rmtree(self.state_folder, ignore_errors=True)
+        return taught
+
+    def _train_model(self, observe: Progress) -> TrainedModel:
+        data = self.material
+        teacher, learned = self._trainer_and_data(observe)
+        parent = None if self.model is None else from_bytes(self.model).potential
+        seed = torch_seed(self.plan.seed, _STREAM)
+        potential, history = teacher.train(learned, parent, seed)
+        if not isinstance(potential, Storable):
+            raise TypeError("the trainer's potential has no checkpoint()")
+        seen = TrainingData(data.cheap, data.expensive)
+        scored = fit_scorer(
+            potential,
+            seen,
+            data.validation.batch,
+            scorer_settings(self.plan),
+            self.plan.seed,
+        )
+        graded = set_errors(potential, data)
+        domain = Domain.of(data.cheap.batch, data.expensive.batch)
+        generation = Generation(
+            potential,
+            scored.scorer,
+            scored.threshold,
+            _model_facts(data, graded),
+            domain,
+        )
+        return TrainedModel(generation, history, graded, self._untrained_errors())
+
+    def _trainer_and_data(self, observe: Progress) -> tuple[Trainer, TrainingData]:
+        """Who trains, and on what: networks split off the validation frames again, by
+        the same rule, and look at them on the way."""
+        data = self.material
+        whole = joined_labels(data.expensive, data.validation)
+        match make_trainer(self.plan):
+            case StagedTrainer() as staged:
+                watched = self._with_progress(staged, observe)
+                return watched, TrainingData(data.cheap, whole)
+            case UniversalTrainer(staged=staged):
+                tuner = UniversalTrainer(self._with_progress(staged, observe))
+                return tuner, TrainingData(data.cheap, whole)
+            case other:
+                return other, TrainingData(data.cheap, data.expensive)
+
+    def _with_progress(self, staged: StagedTrainer, observe: Progress) -> StagedTrainer:
+        validation = self.shares.validation if len(self.material.validation) else 0.0
+        keeper = StateFolder(self.state_folder)
+        return replace(staged, validation=validation, progress=observe, keeper=keeper)
+
+    def _untrained_errors(self) -> Rows:
+        kind, settings = network_settings(self.plan)
+        if kind not in PRETRAINED or self.model is not None:
+            return {}
+        return set_errors(
+            untrained_potential(kind, settings, self.material.expensive), self.material
+        )
+
+    def _history_json(self, taught: TrainedModel) -> dict[str, Any]:
+        """The history's JSON: energies in eV, forces in eV/Å."""
+        return {
+            "request": self.request,
+            "potential": self.plan.potential.model_dump(mode="json"),
+            "training": self.plan.training
+            and self.plan.training.model_dump(mode="json"),
+            "seed": self.plan.seed,
+            "labels": {name: len(x) for name, x in label_sets(self.material).items()},
+            "errors": {name: asdict(x) for name, x in taught.errors.items()},
+            "errors_before": {name: asdict(x) for name, x in taught.before.items()},
+            "threshold": taught.generation.threshold,
+            "history": dict(taught.history),
+        }
+
+
+def label_sets(material: TrainMaterial) -> dict[str, LabelSet]:
+    """The labels by the name of their set, those that are not learned from at last."""
+    return {
+        "cheap": material.cheap,
+        "expensive": material.expensive,
+        "validation": material.validation,
+        "test": material.test,
+    }
+
+
+def set_errors(
+    potential: Potential, material: TrainMaterial
+) -> dict[str, ErrorSummary]:
+    """The errors of a potential on each set that is not empty."""
+    return {
+        name: prediction_errors(potential.predict(labels.batch), labels)
+        for name, labels in label_sets(material).items()
+        if len(labels)
+    }
+
+
+def _model_facts(material: TrainMaterial, graded: Rows) -> dict[str, int | float]:
+    facts: dict[str, int | float] = {
+        "cheap_labels": len(material.cheap),
+        "expensive_labels": len(material.expensive),
+        "validation_frames": len(material.validation),
+    }
+    if "test" in graded:
+        facts["test_force_mae_eV_per_A"] = graded["test"].force_mae
+        facts["test_frames"] = graded["test"].frames
+    return facts

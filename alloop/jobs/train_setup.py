@@ -1,0 +1,83 @@
+"""From what somebody says to a training that can run."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from alloop.config.train_sections import training_plan
+from alloop.config.training import BiasWeighedSection
+from alloop.jobs.train_data import HeldOutShares, read_material
+from alloop.jobs.train_job import TrainedModel, TrainJob
+from alloop.training.fit import Progress
+
+_VALIDATION = 0.1  # share of the expensive frames, where nothing is said
+
+
+def prepare_training(
+    said: str | Path | Mapping[str, Any],
+    out: str | Path,
+    validation: float | None = None,
+    test_share: float = 0.0,
+) -> TrainJob:
+    """The training that a YAML file, a store or a mapping of sections describes.
+
+    Arguments are those of `train`. Creates nothing; raises InputError for all that is
+    wrong with the sections and their labels.
+    """
+    sections = said if isinstance(said, Mapping) else read_sections(Path(said))
+    plan, model = training_plan(dict(sections))
+    own = (
+        plan.training.validation
+        if isinstance(plan.training, BiasWeighedSection)
+        else 0.0
+    )
+    share = own or _VALIDATION if validation is None else validation
+    shares = HeldOutShares(share, test_share)
+    return TrainJob(plan, read_material(plan, shares), shares, Path(out), model)
+
+
+def read_sections(path: Path) -> dict[str, Any]:
+    """The sections that a YAML file or a store stands for."""
+    if path.is_dir():
+        store = {"store": str(path)}
+        return {"start": [store], "test": store}
+    return {"extends": [str(path)]}
+
+
+def train(
+    said: str | Path | Mapping[str, Any],
+    out: str | Path,
+    *,
+    validation: float | None = None,
+    test_share: float = 0.0,
+    force: bool = False,
+    observe: Progress | None = None,
+) -> TrainedModel:
+    """Train a potential on labels that are there: a model file and its history.
+
+    Parameters
+    ----------
+    said
+        A YAML file, a campaign's store, or sections as in
+        `alloop.config.train_sections`.
+    out
+        The model file, which `alloop.load` opens; its history goes to `out`.json.
+    validation
+        Share of the expensive frames that is looked at but not learned from; by default
+        the `training` section's, or a tenth.
+    test_share
+        Share that is only looked at when all is done, where there is no test set.
+    force
+        Replace files that are there.
+    observe
+        Called with stage, step, steps and mean loss; what it raises ends the training.
+
+    Raises InputError for what is wrong with the sections, the labels or `out`.
+    """
+    job = prepare_training(said, out, validation, test_share)
+    job.check_request(force)
+    return job.run(observe or _ignore_progress)
+
+
+def _ignore_progress(_stage: str, _step: int, _steps: int, _loss: float) -> None:
+    pass

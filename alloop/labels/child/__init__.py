@@ -1,0 +1,1 @@
+"""The child process that makes labels: start, messages, limits, end."""

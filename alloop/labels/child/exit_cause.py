@@ -1,0 +1,83 @@
+"""Why a child ended without an answer, told from what is left of it."""
+
+import signal
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from alloop.core.records import Failure
+from alloop.labels.child.scratch import disk_error
+from alloop.labels.child.supervisor import SIGNALLED
+
+EXITED = "exit code"  # how the message of a child begins that no signal ended
+_HIGH = 0.8  # of the memory limit: who kills at that means the memory
+_LINES = 12  # of the last words
+_FATAL = "Fatal Python error"  # faulthandler: the innermost call comes first
+
+
+class ChildEnded(Exception):
+    """The child died or was killed while it was asked something.
+
+    fresh: whether it had answered nothing before.
+    """
+
+    def __init__(
+        self,
+        failure: Failure,
+        message: str,
+        cpu_seconds: float = 0.0,
+        fresh: bool = True,
+    ) -> None:
+        super().__init__(message)
+        self.failure = failure
+        self.message = message
+        self.cpu_seconds = cpu_seconds
+        self.fresh = fresh
+
+
+@dataclass(frozen=True, slots=True)
+class ChildRemains:
+    """What is known of a dead child.
+
+    code: its exit code as a shell gives it; said: the lines of its standard error;
+    memory_mb when last looked at, limit_mb; oom: processes that the kernel killed for
+    want of memory meanwhile.
+    """
+
+    code: int
+    said: Sequence[str] = ()
+    memory_mb: float = 0.0
+    limit_mb: float = float("inf")
+    oom: int = 0
+
+
+def exit_cause(remains: ChildRemains) -> tuple[Failure, str]:
+    """The failure and one sentence.
+
+    A SIGKILL is laid to memory where the kernel's count of such kills rose, or where
+    the child was near its limit: who else kills a child asks for its memory.
+    """
+    how = _exit_text(remains.code)
+    at = f"{how} at {remains.memory_mb:.0f} MB"
+    text = " | ".join([how, *_last_words(remains.said)])
+    if trouble := disk_error("\n".join(remains.said)):
+        return Failure.DISK, f"{trouble} ({how})"
+    if how != signal.SIGKILL.name:
+        return Failure.CRASHED, text
+    if remains.oom:
+        return Failure.MEMORY, f"{at}, by the kernel: the machine was out of memory"
+    if remains.memory_mb > _HIGH * remains.limit_mb:
+        limit = f"the limit of {remains.limit_mb:.0f} MB"
+        return Failure.MEMORY, f"{at}, near {limit}, presumably for its memory"
+    return Failure.CRASHED, f"{text} | it was killed from outside"
+
+
+def _last_words(said: Sequence[str]) -> Sequence[str]:
+    fatal = [i for i, line in enumerate(said) if line.startswith(_FATAL)]
+    return said[fatal[0] :][:_LINES] if fatal else said[-_LINES:]
+
+
+def _exit_text(code: int) -> str:
+    try:
+        return signal.Signals(code - SIGNALLED).name
+    except ValueError:
+        return f"{EXITED} {code}"

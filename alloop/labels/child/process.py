@@ -1,0 +1,182 @@
+"""One child process: start it, exchange messages under limits, end it for certain."""
+
+import os
+import selectors
+import signal
+import subprocess
+import time
+from contextlib import suppress
+from typing import IO
+
+from alloop.core.records import Failure
+from alloop.labels.child import memory
+from alloop.labels.child.exit_cause import ChildEnded, ChildRemains, exit_cause
+from alloop.labels.child.messages import (
+    GarbledMessage,
+    Message,
+    decode_message,
+    encode_message,
+)
+from alloop.labels.child.scratch import ScratchFolder
+from alloop.labels.child.start import Limits as Limits
+from alloop.labels.child.start import start_child
+
+_POLL = 0.1  # s between two looks at memory and clock while a label runs
+_TAIL = 4000  # bytes of standard error that are kept
+_PATIENCE = 5.0  # s for an orderly end
+
+
+class ChildProcess:
+    """A running child beneath its supervisor, and the pipes to it."""
+
+    def __init__(self, limits: Limits) -> None:
+        self._scratch = ScratchFolder()
+        try:
+            self._process = start_child(self._scratch.folder, limits)
+        except BaseException:
+            self._scratch.remove()
+            raise
+        self.answers = 0
+        self._limits = limits
+        self._cpu = self._memory_mb = 0.0  # s and MB, when last looked at
+        self._inbox = bytearray()
+        self._said = b""
+        self._outbox = b""
+        self._stdin = _checked_pipe(self._process.stdin)
+        self._stdout = _checked_pipe(self._process.stdout)
+        self._stderr = _checked_pipe(self._process.stderr)
+        self._selector = selectors.DefaultSelector()
+        self._selector.register(self._stdout, selectors.EVENT_READ)
+        self._selector.register(self._stderr, selectors.EVENT_READ)
+
+    @property
+    def pid(self) -> int:
+        """The supervisor's process id, which is also that of the child's group."""
+        return self._process.pid
+
+    @property
+    def is_sound(self) -> bool:
+        """Whether it lives and has said nothing that it was not asked."""
+        if self._process.poll() is not None or self._inbox:
+            return False
+        ready = self._selector.select(0)
+        return not any(key.fileobj is self._stdout for key, _ in ready)
+
+    @property
+    def memory_mb(self) -> float:
+        """Resident memory of all its processes in MB; 0 once they have ended."""
+        return memory.used_memory_and_cpu(self._process_tree())[0]
+
+    def exchange(self, request: Message) -> Message:
+        """The answer to a request; raises `Ended` if none comes: then kill the child.
+
+        The time of the label runs from the moment when the child says that it began.
+        """
+        self._stderr.read()  # what was said of earlier questions
+        self._outbox, self._said = encode_message(request), b""
+        self._oom = memory.oom_kills()
+        before, seconds = 0.0, self._limits.start_seconds
+        try:
+            while True:
+                message = self._next_message(time.monotonic() + seconds, seconds)
+                if message.header.get("say") != "began":
+                    self.answers += 1
+                    return message
+                before, seconds = self._cpu, self._limits.seconds
+        except ChildEnded as ended:
+            cost, fresh = max(0.0, self._cpu - before), self.answers == 0
+            raise ChildEnded(ended.failure, ended.message, cost, fresh) from None
+
+    def close(self) -> None:
+        """Ask the child to end, and make it end."""
+        self._stdin.close()
+        with suppress(subprocess.TimeoutExpired):
+            self._process.wait(timeout=_PATIENCE)
+        self.kill()
+
+    def kill(self) -> None:
+        """End the child and whatever it started, now."""
+        for number in (signal.SIGTERM, signal.SIGCONT):  # it may have been stopped
+            self._process.send_signal(number)
+        try:
+            self._process.wait(timeout=_PATIENCE)
+        except subprocess.TimeoutExpired:  # the supervisor too is in trouble
+            for pid in (*memory.descendants(self.pid), self.pid):
+                with suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGKILL)
+            self._process.wait()
+        self._selector.close()
+        for pipe in (self._stdin, self._stdout, self._stderr):
+            pipe.close()
+        self._scratch.remove()
+
+    def _next_message(self, deadline: float, seconds: float) -> Message:
+        while (found := self._decoded()) is None:
+            self._write()
+            self._read()
+            self._check_limits(deadline, seconds)
+        message, size = found
+        del self._inbox[:size]
+        return message
+
+    def _decoded(self) -> tuple[Message, int] | None:
+        try:
+            return decode_message(self._inbox)
+        except GarbledMessage as error:
+            raise ChildEnded(Failure.CRASHED, f"the child's pipe: {error}") from error
+
+    def _write(self) -> None:
+        if not self._outbox:
+            return
+        try:
+            sent = os.write(self._stdin.fileno(), self._outbox)
+        except BlockingIOError:
+            return
+        except BrokenPipeError:
+            raise self._death_report() from None
+        self._outbox = self._outbox[sent:]
+
+    def _read(self) -> None:
+        wait = 0.001 if self._outbox else _POLL
+        for key, _ in self._selector.select(wait):
+            data = os.read(key.fd, 1 << 20)
+            if key.fileobj is self._stderr:
+                self._said = (self._said + data)[-_TAIL:]
+                if not data:
+                    self._selector.unregister(key.fileobj)
+            elif data:
+                self._inbox += data
+            else:
+                raise self._death_report()
+
+    def _check_limits(self, deadline: float, seconds: float) -> None:
+        family, limit = self._process_tree(), self._limits.memory_mb
+        used, cpu = memory.used_memory_and_cpu(family)
+        if used:  # nothing once it has died; the closed pipe tells how
+            self._memory_mb, self._cpu = used, max(cpu, self._cpu)
+        if used > limit and (used := memory.unshared_mb(family)) > limit:
+            text = f"{used:.0f} MB of memory, the limit is {limit:.0f} MB"
+            raise ChildEnded(Failure.MEMORY, text)
+        if time.monotonic() > deadline:
+            raise ChildEnded(Failure.TIMEOUT, f"no answer within {seconds:g} s")
+
+    def _process_tree(self) -> list[int]:
+        return [self.pid, *memory.descendants(self.pid)]
+
+    def _death_report(self) -> ChildEnded:
+        try:
+            code = self._process.wait(timeout=2.0)
+        except subprocess.TimeoutExpired:
+            return ChildEnded(Failure.CRASHED, "the child closed its pipe and lived on")
+        said = (self._said + (self._stderr.read() or b""))[-_TAIL:]
+        lines = said.decode(errors="replace").splitlines()
+        oom = memory.oom_kills() - self._oom
+        here = ChildRemains(code, lines, self._memory_mb, self._limits.memory_mb, oom)
+        return ChildEnded(*exit_cause(here))
+
+
+def _checked_pipe(stream: IO[bytes] | None) -> IO[bytes]:
+    if stream is None:
+        raise ValueError("expected a process that was started with pipes")
+    os.set_blocking(stream.fileno(), False)
+    return stream

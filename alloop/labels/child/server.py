@@ -1,0 +1,122 @@
+"""The child process that makes labels, asked and answered by pipe.
+
+It reads requests from standard input and answers on a private copy of standard output;
+the public one leads to standard error, so that no library can write into an answer.
+It ends when its pipe closes or its parent dies (`alloop.labels.child.supervisor`), and
+never imports torch by itself, whose OpenMP would share the process with PySCF's. An
+exception nobody foresaw ends it too: its traceback is what the worker reports.
+"""
+
+import os
+import sys
+from collections.abc import Callable
+from typing import Any, BinaryIO
+
+from alloop.core.errors import InputError
+from alloop.core.frame import Frame
+from alloop.core.levels import Level
+from alloop.core.records import Failure, Label, Unlabelled
+from alloop.labels.child.messages import (
+    Message,
+    encode_message,
+    outcome_message,
+    parse_label_request,
+    receive_message,
+)
+from alloop.labels.child.scratch import disk_error
+from alloop.labels.direct import import_function, label_frame, level_program, takes
+from alloop.labels.gate import gate_problems
+
+CHECKS = {
+    "pyscf": "alloop.labels.pyscf.check:problems",
+    "xtb": "alloop.labels.xtb:problems",
+    "ase": "alloop.labels.ase:problems",
+    "table": "alloop.labels.table:problems",
+    "model": "alloop.labels.model:problems",
+    "toy": "alloop.labels.toy:problems",
+}
+
+
+def serve_requests() -> None:
+    """Answer until the pipe closes."""
+    requests, answers = _private_streams()
+
+    def say(message: Message) -> None:
+        answers.write(encode_message(message))
+        answers.flush()
+
+    while (request := receive_message(requests)) is not None:
+        answer_request(request, say)
+
+
+def answer_request(request: Message, say: Callable[[Message], None]) -> None:
+    """Do what a request asks; `began` is said once the slow imports are behind."""
+    if request.header["ask"] == "check":
+        say(Message({"say": "began"}))
+        say(Message({"say": "problems", "problems": _level_problems(request)}))
+        return
+    level, frame = parse_label_request(request)
+    try:
+        level_program(level.kind)
+    except InputError as error:
+        why = (Failure.UNSUPPORTED, str(error))
+        say(outcome_message(Unlabelled(frame.id, level.id, *why)))
+        return
+    say(Message({"say": "began"}))
+    say(outcome_message(_label_safely(level, frame)))
+
+
+def _label_safely(level: Level, frame: Frame) -> Label | Unlabelled:
+    """The label; a disk that fails is a reason for none, also where it failed unheard.
+
+    All else that a program raises and does not explain is a bug, and ends the child.
+    """
+    unheard: list[str] = []
+    usual, sys.unraisablehook = sys.unraisablehook, _disk_error_hook(unheard)
+    try:
+        outcome = label_frame(level, frame)
+        trouble = next(iter(unheard), None)
+    except (OSError, RuntimeError) as error:
+        trouble = disk_error(str(error))
+        if trouble is None:
+            raise
+    finally:
+        sys.unraisablehook = usual
+    if trouble is None:
+        return outcome
+    return Unlabelled(frame.id, level.id, Failure.DISK, trouble)
+
+
+def _disk_error_hook(heard: list[str]) -> Callable[[Any], None]:
+    """A hook for exceptions in destructors that keeps those of the disk."""
+    usual = sys.unraisablehook
+
+    def listen(what: Any) -> None:
+        usual(what)
+        if trouble := disk_error(f"{what.exc_value}"):
+            heard.append(trouble)
+
+    return listen
+
+
+def _level_problems(request: Message) -> list[str]:
+    level = Level(request.header["kind"], request.header["text"])
+    try:
+        run = level_program(level.kind)
+    except InputError as error:
+        return [str(error)]
+    if not takes(run, 2):
+        return [f"expected a function (frame, settings) -> Result, got {level.kind}"]
+    found = gate_problems(level.settings)
+    if level.kind in CHECKS:
+        check = import_function(CHECKS[level.kind])
+        found += check(level.settings, request.header["elements"])
+    return found
+
+
+def _private_streams() -> tuple[BinaryIO, BinaryIO]:
+    requests, answers = os.fdopen(os.dup(0), "rb"), os.fdopen(os.dup(1), "wb")
+    nothing = os.open(os.devnull, os.O_RDONLY)
+    os.dup2(nothing, 0)
+    os.dup2(2, 1)
+    return requests, answers

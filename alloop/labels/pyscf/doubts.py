@@ -1,0 +1,151 @@
+"""Signs that a converged label may be the wrong physics, and where they are drawn."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from alloop.core.doubts import KEY, Doubt, doubts_to_text
+from alloop.core.records import Detail
+from alloop.labels.gate import WAVE_FUNCTIONS
+from alloop.labels.pyscf import stability
+from alloop.labels.pyscf.scf import Settings, exact_exchange, homo, homo_lumo_gap
+
+_MOSTLY_EXACT = 0.5  # of the exchange: gaps like those of Hartree-Fock
+
+
+@dataclass(frozen=True, slots=True)
+class GapThresholds:
+    """Below which HOMO-LUMO gap (eV) stability is checked, by kind of method."""
+
+    pure: float
+    hybrid: float
+    exact: float
+
+    def for_method(self, method: str) -> float:
+        """The gap for a method: by its share of exact exchange."""
+        share = exact_exchange(method)
+        if share == 0.0:
+            return self.pure
+        return self.hybrid if share < _MOSTLY_EXACT else self.exact
+
+
+@dataclass(frozen=True, slots=True)
+class DoubtThresholds:
+    """Thresholds.
+
+    unstable: curvature in hartree below which a solution counts as a saddle; what
+    rotating an atom's open shell costs on a quadrature grid stays within it.
+    restricted, unrestricted: gaps below which internal stability is checked. They lie
+    above the widest gap of an unstable solution among 170 stretched, rattled and
+    open-shell molecules in 6-31G: restricted and unrestricted 10.1 and 14.0 eV with
+    Hartree-Fock, 1.1 and 4.1 with B3LYP, none and 2.1 with PBE or r2SCAN.
+    external: gaps for the check against breaking spin symmetry, above 4.7 eV with PBE
+    or r2SCAN and 6.0 with B3LYP. With Hartree-Fock no gap rules it out (F2: 20.7 eV,
+    and weakly HCN: 18.2): the limit leaves ordinary saturated molecules unchecked.
+    t1_closed: Lee & Taylor, Int. J. Quantum Chem. Symp. 23, 199 (1989). t1_open:
+    Rienstra-Kiracofe, Allen & Schaefer, J. Phys. Chem. A 104, 9823 (2000).
+    contamination: of <S²> over S(S+1); the tenth of Young, Computational Chemistry
+    (Wiley 2001), chapter 27, taken absolutely.
+    narrow: gaps of open shells below which other starts are tried, a third of those
+    for internal stability.
+    equal, same: how far apart (eV) solutions may lie that are one and the same; `same`
+    where the grid sees how an open d or f shell is turned, and beneath correlation.
+    near, jump: a solution less than `near` eV above the lowest is a rival if its forces
+    differ by more than `jump` eV/Å.
+    """
+
+    unstable: float = -2e-3
+    restricted: GapThresholds = GapThresholds(2.0, 4.0, 13.0)
+    unrestricted: GapThresholds = GapThresholds(2.5, 6.0, 21.0)
+    external: GapThresholds = GapThresholds(5.0, 6.5, 16.0)
+    t1_closed: float = 0.02
+    t1_open: float = 0.044
+    contamination: float = 0.1
+    narrow: GapThresholds = GapThresholds(0.8, 2.0, 7.0)
+    equal: float = 1e-5
+    same: float = 1e-3
+    near: float = 0.05
+    jump: float = 0.05
+
+
+SIGNS = DoubtThresholds()
+
+
+def internal_doubtful(mf: Any, settings: Settings) -> bool:
+    """Whether a solution of the first rung is to be checked for internal stability."""
+    if stability.is_unrestricted(mf):
+        # Spin symmetry that should be broken is a saddle at any gap.
+        return not mf.mol.spin or _wants_stability(mf, settings, SIGNS.unrestricted)
+    return _wants_stability(mf, settings, SIGNS.restricted)
+
+
+def narrow(mf: Any, settings: Settings) -> bool:
+    """Whether an open shell's gap is so narrow that other starts are to be tried."""
+    width = homo_lumo_gap(mf)
+    if width is None or not mf.mol.spin:
+        return False
+    return width < SIGNS.narrow.for_method(settings["method"])
+
+
+def mean_field_signs(mf: Any, settings: Settings) -> dict[str, Detail]:
+    """<S²> of an unrestricted solution, external stability of a restricted one; the
+    HOMO's energy (eV) where that is above zero."""
+    highest = homo(mf)
+    found: dict[str, Detail] = {"homo": highest} if highest > 0.0 else {}
+    if stability.is_unrestricted(mf):
+        return {**found, "s2": float(mf.spin_square()[0])}
+    always = correlated(settings) and settings["stability"] == "auto"
+    if not always and not _wants_stability(mf, settings, SIGNS.external):
+        return found
+    curvature = stability.external_curvature(mf, SIGNS.unstable)
+    return found if curvature is None else {**found, "external": curvature}
+
+
+def correlated(settings: Settings) -> bool:
+    """Whether the method builds on a Hartree-Fock reference: MP2, CCSD, CCSD(T)."""
+    return settings["method"] in WAVE_FUNCTIONS[1:]
+
+
+def with_doubts(
+    details: Mapping[str, Detail], spin: int, settings: Settings
+) -> dict[str, Detail]:
+    """The details with the doubts that they raise. spin: 2S of the frame."""
+    doubts = {
+        Doubt.INSTABILITY: _finite_detail(details, "external") < SIGNS.unstable,
+        Doubt.CONTAMINATION: _is_contaminated(details, spin / 2),
+        Doubt.MULTIREFERENCE: _finite_detail(details, "t1") > _t1_limit(details),
+        Doubt.UNBOUND: _finite_detail(details, "homo") > 0.0,
+        Doubt.RIVAL: bool(details.get("compete")) or _broken(details, settings),
+    }
+    return {
+        **details,
+        KEY: doubts_to_text(doubt for doubt, there in doubts.items() if there),
+    }
+
+
+def _wants_stability(mf: Any, settings: Settings, gaps: GapThresholds) -> bool:
+    policy, width = settings["stability"], homo_lumo_gap(mf)
+    if policy != "auto":
+        return bool(policy == "always")
+    return width is not None and width < gaps.for_method(settings["method"])
+
+
+def _broken(details: Mapping[str, Detail], settings: Settings) -> bool:
+    """Whether correlation stands on the lower but broken one of several references."""
+    unrestricted = correlated(settings) and "s2" in details
+    return unrestricted and _finite_detail(details, "apart") > SIGNS.same
+
+
+def _is_contaminated(details: Mapping[str, Detail], s: float) -> bool:
+    return "s2" in details and (
+        abs(_finite_detail(details, "s2") - s * (s + 1)) > SIGNS.contamination
+    )
+
+
+def _t1_limit(details: Mapping[str, Detail]) -> float:
+    return SIGNS.t1_open if "s2" in details else SIGNS.t1_closed
+
+
+def _finite_detail(details: Mapping[str, Detail], key: str) -> float:
+    value = details.get(key)
+    return float(value) if isinstance(value, float) else 0.0

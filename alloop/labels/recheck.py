@@ -1,0 +1,63 @@
+"""How far a label moves when it is made again: tighter settings, molecule turned."""
+
+from dataclasses import replace
+
+import numpy as np
+from scipy.spatial.transform import Rotation
+
+from alloop.core.frame import Frame
+from alloop.core.levels import Level, make_level
+from alloop.core.records import Label, Noise, Unlabelled
+from alloop.core.roles import Labeller
+from alloop.core.units import Floats
+from alloop.labels.pyscf.level import tighter_level as tighter_pyscf
+
+
+def tighter_level(loose: Level) -> Level:
+    """The level with its numerical settings tightened; kinds that have none that alloop
+    knows (any calculator, a table) stay as they are, and only the turn tells."""
+    match loose.kind:
+        case "pyscf":
+            return tighter_pyscf(loose)
+        case "xtb":
+            settings = loose.settings
+            accuracy = settings["accuracy"] / 10  # smaller is tighter
+            return make_level("xtb", {**settings, "accuracy": accuracy})
+        case _:
+            return loose
+
+
+def recheck_label(
+    frame: Frame, label: Label, again: Labeller, rng: np.random.Generator
+) -> Noise:
+    """The label beside a second one by `again` of the frame turned at random.
+
+    Forces are turned back. Frames with a cell are not turned: it may stand for
+    directions that a method prefers, such as its k-points.
+    """
+    rotation = np.eye(3) if any(frame.pbc) else _random_rotation(rng)
+    record = again.label(_rotated_frame(frame, rotation))
+    if isinstance(record, Unlabelled):
+        why, cost = record.failure, record.cpu_seconds
+        return Noise(frame.id, label.level, cpu_seconds=cost, failure=why)
+    off = record.forces @ rotation - label.forces  # (atoms, 3)
+    return Noise(
+        frame=frame.id,
+        level=label.level,
+        energy=abs(record.energy - label.energy),
+        force_rms=float(np.sqrt((off**2).mean())),
+        force_max=float(np.abs(off).max()),
+        cpu_seconds=record.cpu_seconds,
+    )
+
+
+def _random_rotation(rng: np.random.Generator) -> Floats:
+    """A proper rotation, uniform: a quaternion of four normal numbers."""
+    matrix: Floats = Rotation.from_quat(rng.standard_normal(4)).as_matrix()
+    return matrix
+
+
+def _rotated_frame(frame: Frame, rotation: Floats) -> Frame:
+    centre = frame.positions.mean(axis=0)
+    positions = (frame.positions - centre) @ rotation.T + centre
+    return replace(frame, positions=positions)

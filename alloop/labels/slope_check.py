@@ -1,0 +1,96 @@
+"""A test of forces that sums cannot make: do they tell how the energy changes?
+
+A scaled gradient, a wrong sign, or two atoms' forces swapped may leave net force and
+torque at nothing. So the program is asked once more, a small step h along a unit vector
+d away, and the energies at both ends are compared with the mean of the forces there,
+
+    slope error = (E1 - E0)/h + d . (F0 + F1)/2,
+
+which for true gradients is h²/12 of the third derivative along d: the trapezoidal rule,
+one more label instead of the two of a central difference. d is the unit sum of the
+forces' direction (a scale or a sign shows most there) and of a random one (an error
+across the forces shows only there). The share `slope` of a level's frames is tested;
+which, and the random direction, follow from level and frame alone.
+"""
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+
+from alloop.core.frame import Frame
+from alloop.core.levels import Level
+from alloop.core.records import Failure
+from alloop.core.units import Floats
+from alloop.labels.gate import level_tolerances
+from alloop.labels.result import Program, Refused, Result
+
+STEP = 2e-3  # Å, of all coordinates together
+# Of forces exact for their energy up to 100 eV/Å; measured in the torture set.
+_ABSOLUTE, _RELATIVE = 2e-3, 1e-3  # eV/Å, and of the slope itself
+
+
+def confirm_slope(run: Program, level: Level, frame: Frame, result: Result) -> Result:
+    """The result, tested if its turn comes; raises Refused where it fails.
+
+    A tested result has `slope_error` (eV/Å) among its details.
+    """
+    share, seed = level_tolerances(level).slope, _slope_seed(level, frame)
+    if len(frame) == 1 or seed >= share * 2.0**64:
+        return result  # where an atom is changes nothing but the grid's noise
+    ahead = _displaced_frame(frame, result, seed)
+    error, slope = _slope_error(
+        frame, result, ahead, _displaced_result(run, level, ahead, result)
+    )
+    details = {**result.details, "slope_error": error}
+    limit = _allowed_error(level, slope)
+    if not error <= limit:
+        text = (
+            f"energy and forces disagree by {error:.2g} eV/Å along a line, "
+            f"at most {limit:.2g} is allowed"
+        )
+        raise Refused(Failure.GATE, text, details)
+    return replace(result, details=details)
+
+
+def _slope_seed(level: Level, frame: Frame) -> int:
+    digest = hashlib.sha256(f"slope/{level.id}/{frame.id}".encode()).digest()
+    return int.from_bytes(digest[:8], "little")
+
+
+def _displaced_frame(frame: Frame, result: Result, seed: int) -> Frame:
+    random = np.random.default_rng(seed).normal(size=frame.positions.shape)
+    direction = random / np.linalg.norm(random)
+    size = float(np.linalg.norm(result.forces))  # eV/Å
+    if size > 0:
+        direction = direction + result.forces / size
+    step = STEP * direction / np.linalg.norm(direction)
+    return replace(frame, positions=frame.positions + step)
+
+
+def _displaced_result(
+    run: Program, level: Level, ahead: Frame, result: Result
+) -> Result:
+    settings: Mapping[str, Any] = level.settings
+    try:
+        return run(ahead, settings)
+    except Refused as refused:
+        text = f"no label {STEP:g} Å away to test the forces with: {refused.message}"
+        raise Refused(refused.failure, text, result.details) from refused
+
+
+def _slope_error(
+    frame: Frame, result: Result, ahead: Frame, there: Result
+) -> tuple[float, float]:
+    """The slope error and the slope itself, eV/Å."""
+    step: Floats = ahead.positions - frame.positions  # as rounded
+    h = float(np.linalg.norm(step))
+    slope = float((step * (result.forces + there.forces)).sum()) / (2 * h)
+    return abs((there.energy - result.energy) / h + slope), abs(slope)
+
+
+def _allowed_error(level: Level, slope: float) -> float:
+    """Beyond the rounding of the step: what the net force may be off, forces may be."""
+    return _ABSOLUTE + level_tolerances(level).net_force + _RELATIVE * slope

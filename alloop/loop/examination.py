@@ -1,0 +1,111 @@
+"""The final examination: who walks, for how long, and when it is due. Pure.
+
+Walkers start from first frames, each on its own, and walk on the best generation. A
+frame of each is taken at fixed steps, whatever its surprise: so the frames are those
+that the model will be used on. Where they come from another campaign's examination
+(`state.posed`), nothing walks.
+"""
+
+from collections.abc import Sequence
+from dataclasses import replace
+from math import ceil
+
+import numpy as np
+
+from alloop.core.records import Walker
+from alloop.core.seeds import random_stream
+from alloop.loop import events as e
+from alloop.loop.rules import Rules
+from alloop.loop.state import LoopState
+from alloop.md.integrate import maxwell_boltzmann
+
+_EACH = 2  # frames of one walker
+
+
+def examine_commands(
+    state: LoopState, rules: Rules, reason: str
+) -> tuple[e.Examine, ...]:
+    """Return the first commands of an examination of the best generation; none where
+    that had one, or none is wanted.
+
+    reason: why the campaign ends.
+    """
+    wanted = len(state.posed) or rules.examining.frames
+    if not state.models or wanted == 0 or _asked(state) >= wanted:
+        return ()
+    walkers = _posed(state) if state.posed else _fresh(state, rules)
+    size = rules.exploring.batch
+    return tuple(
+        e.Examine(
+            number=_number(state),
+            batch=batch,
+            piece=0,
+            generation=state.best,
+            model=state.models[state.best - 1],
+            walkers=tuple(walkers[start : start + size]),
+            steps=0 if state.posed else rules.examining.spacing,
+            wanted=wanted,
+            temperature=rules.examining.temperature,
+            reason=reason,
+        )
+        for batch, start in enumerate(range(0, len(walkers), size))
+    )
+
+
+def is_examined(state: LoopState) -> bool:
+    """Return whether the best generation was examined on at least one frame."""
+    return _asked(state) > 0
+
+
+def next_examine_piece(state: LoopState, event: e.Examined) -> tuple[e.Examine, ...]:
+    """Return the command that takes a batch to its next frames; none where it has
+    given its share or nobody walks any more."""
+    last, (_, number, batch, piece) = state.examination, event.name.split("/")
+    if last is None or last.number != int(number) or last.steps == 0:
+        return ()
+    after = int(piece) + 1
+    wanted = last.wanted - after * _crew(last.wanted, len(state.start))
+    going = [x for x in event.walkers if x.stopped is None and x.index < wanted]
+    if not going:
+        return ()
+    return (replace(last, batch=int(batch), piece=after, walkers=tuple(going)),)
+
+
+def _fresh(state: LoopState, rules: Rules) -> Sequence[Walker]:
+    """Walkers on first frames, molecules in turn, at the test's temperature."""
+    number = _number(state)
+    return [
+        _walker(state, index, f"examination/{number}/{index}", rules)
+        for index in range(_crew(rules.examining.frames, len(state.start)))
+    ]
+
+
+def _walker(state: LoopState, index: int, name: str, rules: Rules) -> Walker:
+    molecule = index % len(state.start)
+    rng = random_stream(state.seed, name)
+    seeds = state.seeds.get(molecule) or (state.start[molecule],)
+    frame = seeds[int(rng.integers(len(seeds)))]
+    velocities = maxwell_boltzmann(frame, rules.examining.temperature, rng)
+    return Walker(index, molecule, frame, velocities)
+
+
+def _posed(state: LoopState) -> Sequence[Walker]:
+    return [
+        Walker(index, molecule, frame, np.zeros((len(frame), 3)))
+        for index, (frame, molecule) in enumerate(
+            zip(state.posed, state.posed_molecules, strict=True)
+        )
+    ]
+
+
+def _crew(frames: int, molecules: int) -> int:
+    """How many walkers give so many frames: every molecule has one, if it can."""
+    return max(ceil(frames / _EACH), min(frames, molecules))
+
+
+def _number(state: LoopState) -> int:
+    return 1 if state.examination is None else state.examination.number + 1
+
+
+def _asked(state: LoopState) -> int:
+    return state.examined.get(state.models[state.best - 1], 0) if state.models else 0

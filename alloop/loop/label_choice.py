@@ -1,0 +1,177 @@
+"""Whom to label: candidates of a round -> the few worth it. Pure.
+
+Order of arrival never counts: candidates are sorted by frame id before anything else.
+"""
+
+from collections.abc import Collection
+from dataclasses import dataclass, replace
+from math import ceil, floor
+
+import numpy as np
+
+from alloop.core.records import Candidate
+from alloop.core.seeds import random_stream
+from alloop.core.units import Floats
+from alloop.loop.rules import Rules
+from alloop.loop.state import LoopState
+from alloop.loop.stopping import labels_left, mean_label_cost, reserved
+from alloop.scores.bias import unexplained_bias
+from alloop.scores.calibrate import ranks
+from alloop.selection import MostSurprising, RandomChoice, share_by_molecule
+
+Chosen = list[tuple[Candidate, str]]
+
+
+@dataclass(frozen=True, slots=True)
+class RoundQuotas:
+    """A round's quotas: flagged frames for cheap labels, biased ones for expensive
+    labels, and control frames, which get both."""
+
+    cheap: int
+    expensive: int
+    controls: int
+
+    @property
+    def all(self) -> int:
+        return self.cheap + self.expensive + self.controls
+
+    @classmethod
+    def from_state(cls, state: LoopState, rules: Rules) -> "RoundQuotas":
+        """Deal what is left of the budget out to the rounds that are left; never more
+        than the CPU hours that are left pay for, at the prices written down last."""
+        opened = [x for x in state.recent if state.stage == "flag"]
+        spent = sum(entry.fidelity == "cheap" for entry in opened)
+        few = sum(entry.fidelity == "expensive" for entry in opened)
+        expensive = labels_left(state, rules, "expensive") + few
+        rounds = max(1, ceil(expensive / rules.every))
+        now = min(rules.every, expensive)
+        many = (labels_left(state, rules, "cheap") + spent) // rounds
+        paid = sum(entry.cpu_seconds for entry in opened)
+        part = _affordable_share(state, rules, paid, many, now)
+        now, many = floor(part * now), floor(part * many)
+        controls = min(now, ceil(rules.control * now))
+        return cls(max(0, many - controls), now - controls, controls)
+
+
+def _affordable_share(
+    state: LoopState, rules: Rules, paid: float, cheap: int, expensive: int
+) -> float:
+    """The share of a round's labels that the CPU hours pay for; `paid` seconds of the
+    open step belong to the round itself."""
+    hours = rules.budget.cpu_hours
+    cost = cheap * mean_label_cost(state, "cheap") + expensive * mean_label_cost(
+        state, "expensive"
+    )
+    if hours is None or cost == 0.0:
+        return 1.0
+    spare = 3600 * hours - state.cpu_seconds() - reserved(state, rules) + paid
+    return min(1.0, max(0.0, spare) / cost)
+
+
+def control_frames(state: LoopState, quota: int) -> list[Candidate]:
+    """Random frames, whatever their surprise: the arm that errors are measured on."""
+    pool = _candidate_pool(state, controls=True, taken=_labelled_frames(state))
+    rng = random_stream(state.seed, f"control/{state.round}")
+    chosen = RandomChoice().select(pool, state.landmarks, quota, rng)
+    return [pool[index] for index in chosen]
+
+
+def flagged_frames(
+    state: LoopState, rules: Rules, quota: int, taken: Collection[str]
+) -> Chosen:
+    """The candidates that surprise most and repeat least, or random ones in a control
+    campaign; with the reason of each."""
+    random = rules.selection == "random"
+    pool = _candidate_pool(
+        state, controls=random, taken={*taken, *_labelled_frames(state)}
+    )
+    rng = random_stream(state.seed, f"flag/{state.round}")
+    selector = (
+        RandomChoice() if random else MostSurprising(state.threshold, fill=rules.fill)
+    )
+    chosen = share_by_molecule(selector, pool, state.landmarks, quota, rng)
+    return [
+        (pool[i], _selection_reason(pool[i], state.threshold, random)) for i in chosen
+    ]
+
+
+def biased_frames(state: LoopState, rules: Rules, quota: int) -> Chosen:
+    """The flagged frames most worth an expensive label, by `rules.triage`.
+
+    Worth is not divided by price: within a molecule all labels cost the same, and
+    between molecules a price would take labels from the large ones, which need them.
+    """
+    doubted = rules.barred_doubts("cheap")
+    bias = {
+        entry.frame: entry.bias
+        for entry in state.recent
+        if entry.purpose == "flagged"
+        and entry.good
+        and entry.bias is not None
+        and not entry.doubts & doubted
+    }
+    random = rules.selection == "random"
+    barred = {frame for frame, _ in state.excluded}
+    pool = [
+        candidate
+        for candidate in _candidate_pool(state, controls=random, taken=barred)
+        if candidate.frame.id in bias
+    ]
+    told = np.array([float(bias[candidate.frame.id] or 0.0) for candidate in pool])
+    worth = _label_worth(pool, told, rules.triage)
+    rated = [replace(c, surprise=float(w)) for c, w in zip(pool, worth, strict=True)]
+    rng = random_stream(state.seed, f"bias/{state.round}")
+    selector = RandomChoice() if random else MostSurprising(None, fill=True)
+    chosen = share_by_molecule(selector, rated, state.landmarks, quota, rng)
+    why = "random" if random else "bias {:.3f} eV/Å against the cheap label"
+    return [(pool[index], why.format(told[index])) for index in chosen]
+
+
+def _label_worth(pool: list[Candidate], bias: Floats, triage: str) -> Floats:
+    """Larger is more worth an expensive label: by bias, by surprise, or by both, as the
+    product of the ranks of surprise and of the bias that geometry does not explain."""
+    surprise = np.array([candidate.surprise for candidate in pool])
+    if triage == "bias" or not pool:
+        return bias
+    if triage == "surprise":
+        return surprise
+    return ranks(surprise) * ranks(_unexplained_bias(pool, bias))
+
+
+def _unexplained_bias(pool: list[Candidate], bias: Floats) -> Floats:
+    """The unexplained bias, molecule by molecule."""
+    out = np.zeros(len(pool))
+    molecules = np.array([candidate.molecule for candidate in pool])
+    for molecule in np.unique(molecules):
+        own = np.flatnonzero(molecules == molecule)
+        out[own] = unexplained_bias(
+            bias[own], np.array([pool[i].descriptor for i in own])
+        )
+    return out
+
+
+def _candidate_pool(
+    state: LoopState, *, controls: bool, taken: Collection[str]
+) -> list[Candidate]:
+    frames: dict[str, Candidate] = {}
+    for _, found in sorted(state.found.items(), key=lambda item: item[0]):
+        for candidate in found.controls if controls else found.candidates:
+            if candidate.frame.id not in taken:
+                frames[candidate.frame.id] = candidate
+    return [frames[key] for key in sorted(frames)]
+
+
+def _labelled_frames(state: LoopState) -> set[str]:
+    return {entry.frame for entry in state.entries()}
+
+
+def _selection_reason(
+    candidate: Candidate, threshold: float | None, random: bool
+) -> str:
+    if random:
+        return "random"
+    if candidate.origin not in ("surprise", "control"):
+        return f"guard rail: {candidate.origin}"
+    if threshold is not None and candidate.surprise > threshold:
+        return f"surprise {candidate.surprise:.2f} above {threshold:.2f}"
+    return f"surprise {candidate.surprise:.2f}, among the largest of the round"

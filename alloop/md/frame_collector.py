@@ -1,0 +1,102 @@
+"""Which of the frames that MD scores are kept: memory is flat, order never counts."""
+
+import heapq
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from typing import TypeAlias
+
+import numpy as np
+
+from alloop.core.batch import Batch
+from alloop.core.records import Candidate, Predictions, Walker
+from alloop.core.units import Booleans, Floats
+
+_Rank: TypeAlias = tuple[float, int, int]  # what is ranked, -walker, -step
+_Heap: TypeAlias = list[tuple[_Rank, Candidate]]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class ScoredFrames:
+    """One scoring step: the frames (unmoved walkers too), what the potential says of
+    them, surprise (walkers,), eligible (walkers,), and MD steps since the walkers.
+
+    velocities: (atoms, 3) in Å/fs, where somebody looks on; stopped: why a guard stops
+    walkers just here, by their place among the walkers.
+    """
+
+    walkers: tuple[Walker, ...]
+    batch: Batch
+    said: Predictions
+    surprise: Floats
+    eligible: Booleans
+    step: int
+    velocities: Floats | None = None
+    stopped: Mapping[int, str] = field(default_factory=dict)
+
+    def candidate(self, index: int, origin: str, step: int | None = None) -> Candidate:
+        """The candidate of walker `index`; its descriptor is the mean over atoms."""
+        walker, offsets = self.walkers[index], self.batch.offsets
+        span = slice(int(offsets[index]), int(offsets[index + 1]))
+        frame = replace(walker.frame, positions=self.batch.positions[span])
+        described = self.said.descriptors
+        return Candidate(
+            frame=frame,
+            molecule=walker.molecule,
+            walker=walker.index,
+            step=walker.step + (self.step if step is None else step),
+            surprise=float(self.surprise[index]),
+            energy=float(self.said.energies[index]),
+            forces=np.array(self.said.forces[span]),
+            descriptor=np.zeros(0) if described is None else described[span].mean(0),
+            origin=origin,
+        )
+
+
+@dataclass(slots=True, eq=False)
+class FrameCollector:
+    """The `keep` most surprising frames and `controls` random ones, of all offered.
+
+    lottery draws one number for each walker at each scoring step, moving or not; the
+    largest draws are the controls. That is a uniform sample without replacement, and
+    it knows nothing of surprise.
+    """
+
+    keep: int
+    controls: int
+    lottery: np.random.Generator | None
+    scored: int = 0
+    _surprising: _Heap = field(default_factory=list)
+    _random: _Heap = field(default_factory=list)
+
+    def add_frames(self, found: ScoredFrames) -> None:
+        """Take what is worth keeping of one scoring step."""
+        self.scored += int(found.eligible.sum())
+        if self.controls and self.lottery is not None:
+            draws = self.lottery.random(len(found.walkers))
+            _push_ranked(self._random, self.controls, draws, found, "control")
+        _push_ranked(self._surprising, self.keep, found.surprise, found, "surprise")
+
+    def candidates(self) -> tuple[Candidate, ...]:
+        """The most surprising frames, most surprising first."""
+        return _sorted_candidates(self._surprising)
+
+    def control_frames(self) -> tuple[Candidate, ...]:
+        """The control frames, in the order of their draws."""
+        return _sorted_candidates(self._random)
+
+
+def _push_ranked(
+    heap: _Heap, limit: int, ranked: Floats, found: ScoredFrames, why: str
+) -> None:
+    for index in map(int, np.flatnonzero(found.eligible)):
+        walker = found.walkers[index]
+        rank = (float(ranked[index]), -walker.index, -(walker.step + found.step))
+        if len(heap) < limit:
+            heapq.heappush(heap, (rank, found.candidate(index, why)))
+        elif limit and rank > heap[0][0]:
+            heapq.heapreplace(heap, (rank, found.candidate(index, why)))
+
+
+def _sorted_candidates(heap: _Heap) -> tuple[Candidate, ...]:
+    ordered = sorted(heap, key=lambda entry: entry[0], reverse=True)
+    return tuple(candidate for _, candidate in ordered)

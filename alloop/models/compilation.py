@@ -1,0 +1,107 @@
+"""Functions of tensors as machine code: make_fx writes down what they do, inductor
+turns that into C++.
+
+All tensors are inputs, weights too, so that new weights run through the code that is
+there. torch keeps the code on the disk (`TORCHINDUCTOR_CACHE_DIR`, by default in the
+temporary folder): the next process takes it from there within seconds.
+"""
+
+import os
+import shutil
+import threading
+import warnings
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, TypeAlias
+
+from torch import Tensor
+
+from alloop.models.private_folder import own_folder
+
+Code: TypeAlias = Callable[..., tuple[Tensor, ...]]
+
+# What tracing, inductor and the compiler raise, whatever the cause.
+_FAILURES = (RuntimeError, AssertionError, TypeError, ValueError, AttributeError)
+_one_at_a_time = threading.Lock()  # tracing and inductor keep state of the process
+
+
+class NotCompiled(Exception):
+    """There is no code; the message tells why, in one sentence."""
+
+
+def compile_function(
+    function: Code, example: Sequence[Tensor], *, general: bool = False
+) -> Code:
+    """The function of tensors as code for the types and shapes of the example.
+
+    general: for other shapes too, as far as equal lengths stay equal; code for shapes
+    that do not fit raises AssertionError, and a result must be checked once for each
+    set of shapes, since Python may have looked at a length.
+
+    It may take derivatives inside; nothing can be derived from what it gives. Python
+    that looks at values or shapes is run once, now. One thread runs the code, so that
+    it gives the same bits whatever the number of threads. Raises NotCompiled where
+    there is no C++ compiler, torch is older than 2.8, or the function cannot be traced.
+    """
+    if missing := compile_obstacle():
+        raise NotCompiled(missing)
+    with _one_at_a_time, warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)  # torch's, of itself
+        return _compile_traced(function, example, general)
+
+
+def compile_obstacle() -> str | None:
+    """Why nothing can be compiled on this machine; None where it can."""
+    import torch._inductor
+
+    if not hasattr(torch._inductor, "standalone_compile"):
+        return f"torch {torch.__version__} is older than 2.8"
+    if not any(map(shutil.which, ("g++", "clang++"))):
+        return "there is no C++ compiler (g++ or clang++) here"
+    return None
+
+
+def _compile_traced(function: Code, example: Sequence[Tensor], general: bool) -> Code:
+    import torch._inductor
+    from torch._inductor import config
+
+    # Compiling in this process alone: no pool of helpers that outlives it. One thread
+    # in the code: sums must not depend on how many there are.
+    settings = {"compile_threads": 1, "cpp.threads": 1}
+    _keep_code_to_ourselves()
+    try:
+        traced = _trace_function(function, general)(*example)
+        with config.patch(settings), torch.no_grad():
+            code = torch._inductor.standalone_compile(
+                traced,
+                list(example),
+                dynamic_shapes="from_graph" if general else "from_example_inputs",
+            )
+    except _FAILURES as error:
+        raise NotCompiled(_first_line(error)) from error
+
+    def run(*tensors: Tensor) -> tuple[Tensor, ...]:
+        with torch.no_grad():
+            return tuple(code(*tensors))
+
+    return run
+
+
+def _keep_code_to_ourselves() -> None:
+    """Where torch would take code from a folder that others can write in, another."""
+    from torch._inductor.runtime.cache_dir_utils import default_cache_dir
+
+    if "TORCHINDUCTOR_CACHE_DIR" not in os.environ:
+        folder = own_folder(Path(default_cache_dir()))
+        os.environ["TORCHINDUCTOR_CACHE_DIR"] = str(folder)
+
+
+def _trace_function(function: Code, general: bool) -> Callable[..., Any]:
+    from torch.fx.experimental.proxy_tensor import make_fx
+
+    return make_fx(function, tracing_mode="symbolic" if general else "real")
+
+
+def _first_line(error: Exception) -> str:
+    lines = str(error).strip().splitlines()
+    return f"torch could not compile it ({lines[0] if lines else type(error).__name__})"

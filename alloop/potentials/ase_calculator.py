@@ -1,0 +1,152 @@
+"""ASE in both directions: a calculator as a potential, a potential as a calculator."""
+
+import warnings
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from ase import Atoms
+from ase.calculators.calculator import Calculator, all_changes
+
+from alloop.core.atoms import from_atoms, to_atoms
+from alloop.core.batch import Batch, pack_frames
+from alloop.core.errors import InputError
+from alloop.core.frame import Frame
+from alloop.core.records import Predictions
+from alloop.core.roles import Potential, Scorer
+from alloop.core.species import Domain
+from alloop.core.units import Floats
+from alloop.potentials.threads import torch_threads
+
+_STATE = ("charge", "spin")
+
+
+class AsePotential:
+    """Frame after frame through an ASE calculator. It has no descriptors."""
+
+    def __init__(self, calculator: Any) -> None:
+        self.calculator = calculator
+
+    def predict(self, batch: Batch, *, descriptors: bool = False) -> Predictions:
+        """Energies eV and forces eV/Å; InputError where descriptors are asked for."""
+        if descriptors:
+            raise InputError(
+                "expected a potential with descriptors, got an ASE calculator; "
+                "score with a learned potential"
+            )
+        results = [self._calculate(frame) for frame in batch.frames()]
+        return Predictions(
+            energies=np.array([energy for energy, _ in results], dtype=np.float64),
+            forces=np.concatenate([np.zeros((0, 3)), *(f for _, f in results)]),
+        )
+
+    def _calculate(self, frame: Frame) -> tuple[float, Floats]:
+        atoms = to_atoms(frame)
+        atoms.calc = self.calculator
+        forces = np.array(atoms.get_forces(), dtype=np.float64)
+        return float(atoms.get_potential_energy()), forces
+
+
+class StatefulCalculator(Calculator):  # type: ignore[misc]
+    """A calculator whose results depend on charge and spin in `atoms.info`."""
+
+    def check_state(self, atoms: Atoms, tol: float = 1e-15) -> list[str]:
+        """What changed since the last calculation; charge and spin count too."""
+        changes: list[str] = super().check_state(atoms, tol)
+        if self.atoms is not None:
+            old, new = self.atoms.info, atoms.info
+            changes += [key for key in _STATE if old.get(key, 0) != new.get(key, 0)]
+        return changes
+
+
+class PotentialCalculator(StatefulCalculator):
+    """An ASE calculator of energy, free_energy (eV), forces (eV/Å) and, of a cell where
+    the potential tells it, stress (eV/Å³).
+
+    With a scorer also "surprise", by `get_property` or in `results`. Charge and spin
+    (2S) are read from `atoms.info`. domain: what the potential was trained on; all else
+    raises InputError, and a molecule that it never saw is warned of. threads: of torch,
+    in each call; the caller's are given back. compile: make machine code for a system
+    when it first comes, which takes up to a minute and pays in long MD.
+    """
+
+    implemented_properties: tuple[str, ...] = (
+        "energy",
+        "free_energy",
+        "forces",
+        "stress",
+    )
+
+    def __init__(
+        self,
+        potential: Potential,
+        scorer: Scorer | None = None,
+        *,
+        domain: Domain | None = None,
+        threads: int = 1,
+        compile: bool = False,
+    ) -> None:
+        super().__init__()
+        self.potential = potential
+        self.scorer = scorer
+        self.domain = domain
+        self.threads = threads
+        self.compile = compile
+        self._system: Batch | None = None  # that of the last call
+        self._fast: Potential = potential
+        if scorer is not None:
+            self.implemented_properties = (*self.implemented_properties, "surprise")
+
+    def calculate(
+        self,
+        atoms: Atoms | None = None,
+        properties: Sequence[str] = ("energy",),
+        system_changes: Sequence[str] = tuple(all_changes),
+    ) -> None:
+        """Fill `results` for the atoms; InputError for what is outside the domain."""
+        super().calculate(atoms, properties, system_changes)
+        with torch_threads(self.threads):
+            batch = self._prepared(self.atoms)
+            scored = self.scorer is not None
+            predictions = self._fast.predict(batch, descriptors=scored)
+            self.results = _results(predictions)
+            if self.scorer is not None:
+                surprise = self.scorer.score(batch, predictions)
+                self.results["surprise"] = float(surprise[0])
+
+    def _prepared(self, atoms: Atoms) -> Batch:
+        """The atoms as a batch; one of the same system as the last shares its arrays,
+        by which compiled code knows it again."""
+        batch, last = pack_frames([from_atoms(atoms)]), self._system
+        if last is not None and _same_system(batch, last):
+            return last.with_positions(batch.positions)
+        self._allow(batch)
+        self._fast = self._compiled(batch) if self.compile else self.potential
+        self._system = batch
+        return batch
+
+    def _allow(self, batch: Batch) -> None:
+        if self.domain is None:
+            return
+        self.domain.require(batch)
+        strange = self.domain.strange(batch)
+        if strange is not None:
+            warnings.warn(strange, stacklevel=2)
+
+    def _compiled(self, batch: Batch) -> Potential:
+        from alloop.potentials.compiled import compiled_for
+
+        return compiled_for(self.potential, batch)[0]
+
+
+def _same_system(batch: Batch, other: Batch) -> bool:
+    names = ("numbers", "charges", "spins", "cells", "pbc")
+    return all(np.array_equal(getattr(batch, x), getattr(other, x)) for x in names)
+
+
+def _results(said: Predictions) -> dict[str, Any]:
+    energy = float(said.energies[0])
+    results = {"energy": energy, "free_energy": energy, "forces": said.forces}
+    if said.stress is not None and np.isfinite(said.stress[0]).all():
+        results["stress"] = said.stress[0]
+    return results

@@ -1,0 +1,1 @@
+"""Facts for reports, computed from the journal."""

@@ -1,0 +1,187 @@
+"""A campaign against its controls at equal label cost. Pure."""
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+
+from alloop.core.units import Floats
+from alloop.history.reader import History
+from alloop.loop import events as e
+from alloop.report.analysis.examination import examination, where_measured
+from alloop.report.analysis.summary_facts import (
+    GenerationFacts,
+    best,
+    brought_test,
+    generation_facts,
+    set_name,
+)
+from alloop.report.analysis.uncertainty import labels_of_test
+from alloop.report.text.formatting import duration_text, milli_text, plural
+
+_INSTANT = 1e-9  # s: labels that cost nothing that could be measured
+_SAME = 1e-6  # relative difference of two errors that is none
+TITLES = {"standard": "standard training", "random": "random selection"}
+
+
+@dataclass(frozen=True, slots=True)
+class Duel:
+    """Two force MAEs on the same frames, eV/Å.
+
+    noise: twice the standard error of the mean difference over the n frames, None where
+    the two were not tested on the same ones.
+    """
+
+    where: str
+    ours: float
+    theirs: float
+    n: int
+    noise: float | None
+
+    @property
+    def gain(self) -> float:
+        """How much smaller our error is, as a share of theirs."""
+        return 1.0 - self.ours / self.theirs
+
+    @property
+    def certain(self) -> bool:
+        """Whether the difference exceeds the noise of the frames."""
+        apart = abs(self.ours - self.theirs)
+        return self.noise is not None and apart > max(self.noise, _SAME * self.theirs)
+
+    @property
+    def phrase(self) -> str:
+        """`0.49 against 0.93 meV/Å on ...`."""
+        doubt = "" if self.certain else _comparison_doubt(self)
+        numbers = f"{milli_text(self.ours)} against {milli_text(self.theirs)}"
+        return f"{numbers} meV/Å on {self.where}{doubt}"
+
+
+@dataclass(frozen=True, slots=True)
+class ControlComparison:
+    """The campaign's best generation and the control's whose labels cost most alike.
+
+    duels: on the frames that lead, the final examination unless the user brought a test
+    set, and on the others. Costs are CPU seconds of labels.
+    """
+
+    name: str
+    ours: GenerationFacts
+    theirs: GenerationFacts
+    duels: tuple[Duel, ...]
+
+    @property
+    def gain(self) -> float:
+        """How much smaller our error is on the frames that lead."""
+        return self.duels[0].gain
+
+    @property
+    def certain(self) -> bool:
+        """Whether the difference exceeds the noise of the frames that lead."""
+        return self.duels[0].certain
+
+    @property
+    def noise(self) -> float | None:
+        """That noise, eV/Å."""
+        return self.duels[0].noise
+
+    @property
+    def sentence(self) -> str:
+        """Who won, honestly."""
+        verb = "beat" if self.gain > 0 else "did not beat"
+        who = TITLES.get(self.name, self.name)
+        return (
+            f"The campaign {verb} {who}: {'; '.join(x.phrase for x in self.duels)}; "
+            f"for {duration_text(self.ours.label_cost)} and "
+            f"{duration_text(self.theirs.label_cost)} of labels."
+        )
+
+
+def _comparison_doubt(duel: Duel) -> str:
+    if duel.noise is None:
+        return " (the two were tested on different frames)"
+    return f" (a difference within the noise of {plural(duel.n, 'frame')})"
+
+
+def compare_control(
+    history: History, name: str, control: History
+) -> ControlComparison | None:
+    """The comparison, None where either has no tested generation."""
+    ours, stands = best(history), generation_facts(control)
+    if ours is None or not stands:
+        return None
+    tested = [x for x in stands if x.force_mae is not None] or stands
+    other = min(
+        reversed(tested), key=lambda x: _cost_distance(x.label_cost, ours.label_cost)
+    )
+    found = (_examined(history, control), _frozen(history, ours, control, other))
+    duels = [duel for duel in found if duel is not None]
+    if brought_test(history):
+        duels.reverse()
+    return ControlComparison(name, ours, other, tuple(duels)) if duels else None
+
+
+def _examined(history: History, control: History) -> Duel | None:
+    """On the final examination, where both had it."""
+    ours, theirs = examination(history), examination(control)
+    if ours is None or theirs is None or not (ours.errors and theirs.errors):
+        return None
+    noise = _error_noise(ours.by_frame, theirs.by_frame)
+    one, other = ours.errors.force_mae, theirs.errors.force_mae
+    frames = where_measured(ours, "the campaign's model") + " (final examination)"
+    return Duel(frames, one, other, ours.frames, noise)
+
+
+def _frozen(
+    history: History, ours: GenerationFacts, control: History, theirs: GenerationFacts
+) -> Duel | None:
+    """On the frozen set."""
+    if ours.force_mae is None or theirs.force_mae is None:
+        return None
+    one = _frame_errors(history, ours.generation)
+    other = _frame_errors(control, theirs.generation)
+    frames = f"{plural(ours.test, 'frame')} of the {set_name(history)} set"
+    noise = _error_noise(one, other)
+    return Duel(frames, ours.force_mae, theirs.force_mae, ours.test, noise)
+
+
+def _cost_distance(one: float, other: float) -> float:
+    """By which factor two costs differ, as a logarithm."""
+    return abs(math.log(max(one, _INSTANT) / max(other, _INSTANT)))
+
+
+def compare_controls(
+    history: History, controls: Mapping[str, History]
+) -> tuple[ControlComparison, ...]:
+    """All comparisons that can be made."""
+    found = (
+        compare_control(history, name, control) for name, control in controls.items()
+    )
+    return tuple(x for x in found if x is not None)
+
+
+def _error_noise(one: Mapping[str, float], other: Mapping[str, float]) -> float | None:
+    if one.keys() != other.keys() or len(one) < 2:
+        return None
+    apart = np.array([one[frame] - other[frame] for frame in sorted(one)])
+    return float(2.0 * apart.std(ddof=1) / np.sqrt(len(apart)))
+
+
+def _frame_errors(history: History, generation: int) -> dict[str, float]:
+    """Mean absolute force error by test frame, eV/Å."""
+    for _, trained in history.generations:
+        if trained.generation == generation and trained.evaluation is not None:
+            return _by_frame(history, trained, trained.evaluation)
+    return {}
+
+
+def _by_frame(
+    history: History, trained: e.Trained, test: e.Evaluation
+) -> dict[str, float]:
+    labels = labels_of_test(history, trained)
+    if labels is None:
+        return {}
+    errors: Floats = np.abs(test.forces - labels.forces)
+    means = [float(errors[span].mean()) for span in labels.batch.atom_slices()]
+    return dict(zip(test.frames, means, strict=True))

@@ -1,0 +1,157 @@
+"""Frames as points of a plane: principal components of their mean descriptors."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from alloop.core.batch import pack_frames
+from alloop.core.errors import AlloopError
+from alloop.core.frame import Frame, FrameId
+from alloop.core.roles import Potential
+from alloop.core.splits import EXAMINATION, FROZEN
+from alloop.core.units import Floats
+from alloop.generation import from_bytes
+from alloop.history.journal_codec import CODEC
+from alloop.history.label_entries import label_entries
+from alloop.history.reader import History
+from alloop.loop import events as e
+from alloop.report.analysis.proposals import control_frames
+from alloop.store.archive import Archive
+
+_MOST_FRAMES, _MOST_ATOMS = 600, 20_000
+_CHUNK = 2000  # atoms that are described together
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class DescriptorMap:
+    """Frames in the plane in which mean descriptors differ most.
+
+    groups: of each frame "labelled", "flagged", "control", "test" (the frozen
+    set), "examination" or "proposed" (no
+    label). xy (frames, 2) in units of the descriptors. explained: the share of all
+    variance along x and y. generation: whose descriptors; complete: all kinds of frames
+    are there, else only those whose descriptors the journal holds. of: frames that
+    there were to draw.
+    """
+
+    frames: tuple[FrameId, ...]
+    groups: tuple[str, ...]
+    xy: Floats
+    explained: tuple[float, float]
+    generation: int
+    complete: bool
+    of: int
+
+
+def descriptor_map(history: History) -> DescriptorMap | None:
+    """The map by the last generation, None where nothing is described.
+
+    The generation describes labelled and test frames anew; where it cannot be opened
+    here (a potential of the user's own), what the journal holds is drawn.
+    """
+    if not history.generations:
+        return None
+    return _described(history) or _journalled(history)
+
+
+def frame_groups(history: History) -> dict[FrameId, str]:
+    """Frames that got, or were to get, a label, by what they were chosen for."""
+    controls, out = control_frames(history), {}
+    for label in label_entries(history):
+        frame = label.frame.id
+        if label.purpose in (FROZEN, EXAMINATION):
+            out[frame] = label.purpose
+        elif frame in controls:
+            out[frame] = "control"
+        elif label.purpose in ("flagged", "bias"):
+            out[frame] = "flagged"
+        else:
+            out.setdefault(frame, "labelled")
+    return out
+
+
+def _described(history: History) -> DescriptorMap | None:
+    """By the model in the store."""
+    groups = frame_groups(history)
+    chosen = thin_frames(list(groups), _most(history, groups))
+    last = history.generations[-1].event
+    if len(chosen) < 3 or not history.path.is_dir():
+        return None
+    try:
+        with Archive.open(history.path, CODEC) as archive:
+            generation = from_bytes(archive.model(last.model))
+        frames = [history.ledger.frames[key] for key in chosen]
+        found = np.concatenate(list(_means(generation.potential, frames)))
+    except (AlloopError, ImportError, KeyError, TypeError, ValueError):
+        return None  # of a kind that cannot be opened here, or damaged
+    xy, explained = principal_plane(found)
+    kinds = tuple(groups[key] for key in chosen)
+    number = last.generation
+    return DescriptorMap(tuple(chosen), kinds, xy, explained, number, True, len(groups))
+
+
+def _most(history: History, frames: dict[FrameId, str]) -> int:
+    sizes = [len(history.ledger.frames[key]) for key in frames]
+    return min(_MOST_FRAMES, int(_MOST_ATOMS / max(1.0, float(np.mean(sizes or [1])))))
+
+
+def _means(potential: Potential, frames: Sequence[Frame]) -> Iterator[Floats]:
+    """Mean descriptors (frames, features), some frames at a time."""
+    size = max(1, _CHUNK // max(len(frame) for frame in frames))
+    for begin in range(0, len(frames), size):
+        batch = pack_frames(frames[begin : begin + size])
+        said = potential.predict(batch, descriptors=True)
+        if said.descriptors is None:
+            raise TypeError("the potential gave no descriptors")
+        sums = np.add.reduceat(said.descriptors, batch.offsets[:-1], axis=0)
+        yield np.asarray(sums / batch.sizes[:, None], dtype=np.float64)
+
+
+def _journalled(history: History) -> DescriptorMap | None:
+    """The frames that the last generation to explore proposed, as it described them."""
+    explorers = history.chronicle.explorers
+    newest = max(explorers.values(), default=0)
+    numbers = [
+        deed.seq
+        for deed in history.chronicle.deeds
+        if deed.kind == e.Explored.__name__ and explorers.get(deed.name) == newest
+    ]
+    groups = frame_groups(history)
+    found: dict[FrameId, Floats] = {}
+    for entry in history.select(numbers):
+        event = entry.turn.event
+        if isinstance(event, e.Explored):
+            for each in (*event.controls, *event.candidates):
+                found.setdefault(each.frame.id, each.descriptor)
+    sizes = {len(row) for row in found.values()}
+    if len(found) < 3 or len(sizes) != 1 or 0 in sizes:
+        return None
+    chosen = thin_frames(list(found), _MOST_FRAMES)
+    xy, explained = principal_plane(np.array([found[key] for key in chosen]))
+    kinds = tuple(groups.get(key, "proposed") for key in chosen)
+    return DescriptorMap(tuple(chosen), kinds, xy, explained, newest, False, len(found))
+
+
+def thin_frames(keys: Sequence[FrameId], most: int) -> list[FrameId]:
+    """At most so many of them, evenly."""
+    if len(keys) <= most:
+        return list(keys)
+    picks = np.unique(np.linspace(0, len(keys) - 1, max(1, most)).round().astype(int))
+    return [keys[pick] for pick in picks]
+
+
+def principal_plane(rows: Floats) -> tuple[Floats, tuple[float, float]]:
+    """The first two principal components (rows, 2), and their shares of the variance.
+
+    The sign of each is such that its largest value is positive.
+    """
+    centred = rows - rows.mean(axis=0)
+    left, sizes, _ = np.linalg.svd(centred, full_matrices=False)
+    plane = np.zeros((len(rows), 2))
+    count = min(2, len(sizes))
+    plane[:, :count] = left[:, :count] * sizes[:count]
+    peaks = plane[np.abs(plane).argmax(axis=0), [0, 1]]
+    total = float((sizes**2).sum()) or 1.0
+    shares = [float(x) ** 2 / total for x in (*sizes[:2], 0.0, 0.0)[:2]]
+    return plane * np.where(peaks < 0, -1.0, 1.0), (shares[0], shares[1])

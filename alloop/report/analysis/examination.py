@@ -1,0 +1,277 @@
+"""The final examination: how well a model does on frames of its own MD. Pure.
+
+Its predictions are in the journal before the labels are, nothing has learned from the
+frames, and nothing was chosen by them. In a control campaign they are the frames of
+the campaign that it is compared with.
+"""
+
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+
+import numpy as np
+
+from alloop.core.doubts import doubts_of_details
+from alloop.core.frame import FrameId
+from alloop.core.records import Candidate, Label, Predictions, Unlabelled, Walker
+from alloop.core.units import Floats
+from alloop.evaluation import ErrorSummary, prediction_errors
+from alloop.history.reader import History
+from alloop.loop import events as e
+from alloop.report.analysis.label_quality import is_barred
+from alloop.report.analysis.summary_facts import config_value
+from alloop.report.text.event_text import energies
+from alloop.report.text.formatting import failure_text, guard_stops, milli_text, plural
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Examination:
+    """The outcome of an examination.
+
+    steps: MD steps before each frame, 0 where the frames came from another campaign;
+    temperature in K. walkers: how many began; stopped: by which guard rails. wanted:
+    frames asked for. missing: frames without a label that counts, by the reason;
+    waiting: frames whose label is yet to come. errors: over all that have one, None
+    without any; by_frame: mean absolute error of the forces, eV/Å. alarms: frames above
+    the flag threshold, of the `scored` ones.
+    """
+
+    number: int
+    generation: int
+    temperature: float
+    steps: int
+    wanted: int
+    walkers: int
+    stopped: Mapping[str, int]
+    missing: Mapping[str, int]
+    waiting: int
+    errors: ErrorSummary | None
+    by_frame: Mapping[FrameId, float]
+    threshold: float | None
+    scored: int
+    alarms: int
+
+    @property
+    def frames(self) -> int:
+        """Frames that the errors are taken over."""
+        return len(self.by_frame)
+
+
+def examination(history: History) -> Examination | None:
+    """Return the last examination of a campaign; None where there is none."""
+    asked = history.chronicle.examinations
+    if not asked:
+        return None
+    command = asked[max(asked)]
+    begun = f"examine/{command.number}/"
+    found = [x for _, x in history.of_kind(e.Examined) if x.name.startswith(begun)]
+    walkers: dict[int, Walker] = {w.index: w for x in found for w in x.walkers}
+    frames = [candidate for event in found for candidate in event.frames]
+    labels, missing, waiting = _labels(history, frames)
+    known = [x for x in frames if x.frame.id in labels]
+    threshold = next(
+        (x.threshold for _, x in history.generations if x.model == command.model), None
+    )
+    surprise = np.array([x.surprise for x in frames])
+    scored = int(np.isfinite(surprise).sum()) if threshold is not None else 0
+    return Examination(
+        number=command.number,
+        generation=command.generation,
+        temperature=command.temperature,
+        steps=command.steps,
+        wanted=command.wanted,
+        walkers=len(walkers),
+        stopped=guard_stops(walkers.values()),
+        missing=missing,
+        waiting=waiting,
+        errors=_errors(history, known),
+        by_frame={x.frame.id: _error(x, labels[x.frame.id]) for x in known},
+        threshold=threshold,
+        scored=scored,
+        alarms=int((surprise > threshold).sum()) if threshold is not None else 0,
+    )
+
+
+def examined_frames(history: History) -> Iterator[tuple[Candidate, Label]]:
+    """Yield the frames of the last examination with their predictions and labels."""
+    asked = history.chronicle.examinations
+    begun = f"examine/{max(asked, default=0)}/"
+    found = [x for _, x in history.of_kind(e.Examined) if x.name.startswith(begun)]
+    frames = [candidate for event in found for candidate in event.frames]
+    labels, _, _ = _labels(history, frames)
+    for candidate in frames:
+        if candidate.frame.id in labels:
+            yield candidate, labels[candidate.frame.id]
+
+
+def _labels(
+    history: History, frames: list[Candidate]
+) -> tuple[dict[FrameId, Label], Mapping[str, int], int]:
+    """The labels that count, why others do not, and how many are yet to come."""
+    level = history.state.levels["expensive"]
+    good: dict[FrameId, Label] = {}
+    missing: Counter[str] = Counter()
+    waiting = 0
+    for candidate in frames:
+        frame = candidate.frame.id
+        found = history.ledger.get(level, frame)
+        if found is None:
+            waiting += 1
+        elif isinstance(found, Unlabelled):
+            missing[failure_text(found.failure)] += 1
+        elif history.state.excluded & {(frame, "expensive"), (frame, "all")}:
+            missing["excluded by hand"] += 1
+        elif any(
+            is_barred(history, "expensive", x) for x in doubts_of_details(found.details)
+        ):
+            missing["doubtful"] += 1
+        else:
+            good[frame] = found
+    return good, missing, waiting
+
+
+def _errors(history: History, known: list[Candidate]) -> ErrorSummary | None:
+    if not known:
+        return None
+    level = history.state.levels["expensive"]
+    labels = history.ledger.label_set(level, [x.frame.id for x in known])
+    forces: Floats = np.concatenate([x.forces for x in known])
+    return prediction_errors(
+        Predictions(np.array([x.energy for x in known]), forces), labels
+    )
+
+
+def _error(candidate: Candidate, label: Label) -> float:
+    return float(np.abs(candidate.forces - label.forces).mean())
+
+
+def examination_sentences(history: History) -> Iterator[str]:
+    """Yield what the last examination found, a sentence each; nothing without one."""
+    found = examination(history)
+    if found is None:
+        return
+    if found.errors is None:
+        yield f"The final examination has no error: {_no_error(found)}."
+    else:
+        yield (
+            f"Final examination: generation {found.generation} errs by "
+            f"{milli_text(found.errors.force_mae)} meV/Å in forces (MAE; RMSE "
+            f"{milli_text(found.errors.force_rmse)}) and by "
+            f"{energy_text(found.errors)} in "
+            f"energies, on {where_measured(found)}; nothing learned from them or was "
+            "chosen by "
+            "them."
+        )
+    if found.stopped:
+        yield (
+            f"{sum(found.stopped.values())} of the {plural(found.walkers, 'walker')} "
+            f"of the examination were stopped ({_counted(found.stopped)}): frames "
+            "beyond that are not in its error."
+        )
+    elif found.steps:
+        yield f"No guard rail stopped one of its {plural(found.walkers, 'walker')}."
+    if found.missing and found.errors is not None:
+        lost = plural(sum(found.missing.values()), "frame")
+        yield f"{lost} of it have no label that counts ({_counted(found.missing)})."
+
+
+def energy_text(found: ErrorSummary) -> str:
+    """Return the error of energies with and without its mean, in words."""
+    return energies(found.energy_spread, found.energy_mae)
+
+
+def where_measured(found: Examination, whose: str = "that model") -> str:
+    """Return what the frames are, in words; whose: the model that walked."""
+    frames = plural(found.frames, "frame")
+    if found.steps == 0:
+        return f"{frames} of MD on the compared campaign's model"
+    return f"{frames} of MD on {whose} at {found.temperature:g} K"
+
+
+def _no_error(found: Examination) -> str:
+    if found.waiting or not (found.missing or found.stopped):
+        return f"{found.waiting or found.wanted} frames wait for MD or a label"
+    if found.missing:
+        return f"no label counts ({_counted(found.missing)})"
+    return f"guard rails stopped every walker ({_counted(found.stopped)})"
+
+
+def _counted(counts: Mapping[str, int]) -> str:
+    return ", ".join(f"{many} {what}" for what, many in sorted(counts.items()))
+
+
+def threshold_sentences(history: History) -> Iterator[str]:
+    """Yield what the newest flag threshold rests on, and what share of frames of MD
+    lies above it where that was measured."""
+    newest = [x for _, x in history.generations if x.threshold is not None]
+    if not newest:
+        return
+    last = newest[-1]
+    yield (
+        f"The flag threshold of generation {last.generation} is {last.threshold:.3g}, "
+        f"not calibrated for MD: {threshold_basis(history, last)}."
+    )
+    found = examination(history)
+    if found is not None and found.scored:
+        yield (
+            f"In the final examination {found.alarms} of {found.scored} frames of MD "
+            f"({found.alarms / found.scored:.0%}) lie above that of generation "
+            f"{found.generation}{_nominal(history, last)}."
+        )
+
+
+def threshold_basis(history: History, trained: e.Trained) -> str:
+    """Return how many frames, and which, a threshold was taken from, in words."""
+    count = calibration_frames(history, trained)
+    if count is None:
+        return "what it rests on was not written down"
+    what = _origin(history, trained)
+    needed = _needed(history)
+    few = ""
+    if needed is not None and count < needed:
+        few = (
+            f", whose largest is no more than their quantile {count / (count + 1):.2f} "
+            f"({needed} would give the {_quantile(history):g} asked for)"
+        )
+    return f"it rests on {plural(count, 'frame')} {what}{few}"
+
+
+def calibration_frames(history: History, trained: e.Trained) -> int | None:
+    """Return how many frames a threshold was taken from, None where unknown."""
+    if trained.calibrated_on is not None:
+        return trained.calibrated_on
+    return _heldout(history, trained) or None
+
+
+def _heldout(history: History, trained: e.Trained) -> int:
+    lessons = {x.name: x.heldout for x in history.chronicle.lessons}
+    return lessons.get(trained.name, 0)
+
+
+def _origin(history: History, trained: e.Trained) -> str:
+    if not _heldout(history, trained):
+        return "that the model learned from"
+    kind = config_value(history, "seeds", "kind")
+    return {"modes": "of normal modes", "rattle": "rattled at random"}.get(
+        str(kind or "modes"), "held out from training"
+    )
+
+
+def _quantile(history: History) -> float | None:
+    asked = config_value(history, "flag", "quantile")
+    return float(asked) if isinstance(asked, int | float) else None
+
+
+def _needed(history: History) -> int | None:
+    """Frames from which on the quantile asked for can be given."""
+    asked = _quantile(history)
+    return None if asked is None else int(np.ceil(asked / (1.0 - asked) - 1e-9))
+
+
+def _nominal(history: History, trained: e.Trained) -> str:
+    """The share of alarms that was promised, where enough frames stand behind it."""
+    count, needed = calibration_frames(history, trained), _needed(history)
+    asked = _quantile(history)
+    if asked is None or needed is None or count is None or count < needed:
+        return ""
+    return f", where {1.0 - asked:.2g} of them were promised on frames like its own"

@@ -1,0 +1,199 @@
+"""What all MD of a campaign brought, in one reading of its explorations.
+
+They are many and large: of each frame a few numbers are kept, of its arrays none.
+"""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from alloop.core.batch import pack_frames
+from alloop.core.frame import Frame, FrameId
+from alloop.core.records import Candidate, Label, Walker
+from alloop.history.reader import History
+from alloop.loop import events as e
+from alloop.md.integrate import body_constants, velocity_temperature
+from alloop.report.analysis.proposals import (
+    Proposal,
+    exploration_proposals,
+    labels_by_frame,
+)
+
+_OTHERS = ("surprise", "control")  # origins of frames whose walker went on
+_MOST_STOPS = 300  # frames of stopped walkers that are kept
+_MOST_POINTS = 20_000  # moments, and energies, that are kept
+
+
+@dataclass(frozen=True, slots=True)
+class Origin:
+    """The birth of a frame in MD, with what its generation said before any label came.
+
+    origin as in `Candidate`. apart: by fidelity of the
+    labels that came, the mean absolute difference of the forces' components and the
+    largest length of a difference on an atom, eV/Å.
+    """
+
+    frame: FrameId
+    molecule: int
+    walker: int
+    step: int
+    origin: str
+    surprise: float
+    round: int
+    generation: int
+    apart: Mapping[str, tuple[float, float]] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class WalkerMoment:
+    """A walker at the end of a piece of MD: kinetic temperature in K, atoms, and the
+    guard that stopped it in this piece."""
+
+    round: int
+    generation: int
+    walker: int
+    molecule: int
+    step: int
+    temperature: float
+    atoms: int
+    stopped: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class WalkerEnergy:
+    """The model's energy, in eV, of a frame that a walker brought; random: drawn
+    whatever its surprise."""
+
+    molecule: int
+    generation: int
+    step: int
+    energy: float
+    random: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Explorations:
+    """What MD brought.
+
+    origins: of labelled frames, and of those from which stopped walkers came;
+    stopping: the latter, with their structures. left_out: moments that were not kept,
+    since there were too many; all stops are kept.
+    """
+
+    origins: Mapping[FrameId, Origin] = field(default_factory=dict)
+    stopping: Mapping[FrameId, Frame] = field(default_factory=dict)
+    moments: tuple[WalkerMoment, ...] = ()
+    energies: tuple[WalkerEnergy, ...] = ()
+    left_out: int = 0
+
+
+def explorations(history: History) -> Explorations:
+    """Read all explorations once, in order."""
+    known = {level: labels_by_frame(history, level) for level in ("cheap", "expensive")}
+    wanted = {x.frame.id for x in history.chronicle.told}
+    origins: dict[FrameId, Origin] = {}
+    stopping: dict[FrameId, Frame] = {}
+    moments: list[WalkerMoment] = []
+    energies: list[WalkerEnergy] = []
+    count = sum(deed.kind == "Explored" for deed in history.chronicle.deeds)
+    stopped: set[tuple[int, int, int]] = set()
+    left_out = 0
+    for number, (_, event) in enumerate(history.of_kind(e.Explored)):
+        found = list(exploration_proposals(history, event))
+        for proposal in found:
+            _add(proposal, wanted, origins, stopping, known)
+        at = list(_moments(history, event, stopped))
+        keep = _kept(number, count, len(event.walkers))
+        moments += at if keep else [x for x in at if x.stopped]
+        left_out += 0 if keep else len(at)
+        if _kept(number, count, len(found)):
+            energies += [_energy(x) for x in found]
+    return Explorations(origins, stopping, tuple(moments), tuple(energies), left_out)
+
+
+def _kept(number: int, count: int, points: int) -> bool:
+    """Return whether this one of `count` explorations is drawn; points: that it has."""
+    return number % (1 + count * points // _MOST_POINTS) == 0
+
+
+def _add(
+    proposal: Proposal,
+    wanted: set[FrameId],
+    origins: dict[FrameId, Origin],
+    stopping: dict[FrameId, Frame],
+    known: Mapping[str, Mapping[FrameId, Label]],
+) -> None:
+    """A frame's first proposal was made before any label."""
+    frame = proposal.candidate.frame
+    stops = proposal.candidate.origin not in _OTHERS and len(stopping) < _MOST_STOPS
+    if stops:
+        stopping.setdefault(frame.id, frame)
+    if frame.id not in origins and (stops or frame.id in wanted):
+        labels = {at: found.get(frame.id) for at, found in known.items()}
+        origins[frame.id] = origin_of(proposal, labels)
+
+
+def origin_of(proposal: Proposal, labels: Mapping[str, Label | None]) -> Origin:
+    """The numbers of a proposal, against the frame's labels by fidelity."""
+    candidate = proposal.candidate
+    return Origin(
+        frame=candidate.frame.id,
+        molecule=candidate.molecule,
+        walker=candidate.walker,
+        step=candidate.step,
+        origin=candidate.origin,
+        surprise=float(candidate.surprise),
+        round=proposal.round,
+        generation=proposal.generation,
+        apart={at: _apart(candidate, x) for at, x in labels.items() if x is not None},
+    )
+
+
+def _apart(candidate: Candidate, label: Label) -> tuple[float, float]:
+    apart = candidate.forces - label.forces
+    return float(np.abs(apart).mean()), float(np.linalg.norm(apart, axis=1).max())
+
+
+def _energy(proposal: Proposal) -> WalkerEnergy:
+    it = proposal.candidate
+    return WalkerEnergy(
+        it.molecule, proposal.generation, it.step, float(it.energy), proposal.control
+    )
+
+
+def _moments(
+    history: History, event: e.Explored, stopped: set[tuple[int, int, int]]
+) -> Iterator[WalkerMoment]:
+    """Walkers that moved in this piece."""
+    asked, name = history.chronicle.explorers, event.name
+    round_ = int(name.split("/")[1]) if name in asked else 0
+    for walker, kelvin in zip(event.walkers, _temperatures(event), strict=True):
+        key = (round_, walker.index, walker.step)
+        if walker.stopped is not None and key in stopped:
+            continue  # it had stopped in a piece before
+        stopped |= {key} if walker.stopped is not None else set()
+        yield WalkerMoment(
+            round=round_,
+            generation=asked.get(name, 0),
+            walker=walker.index,
+            molecule=walker.molecule,
+            step=walker.step,
+            temperature=float(kelvin),
+            atoms=len(walker.frame),
+            stopped=walker.stopped,
+        )
+
+
+def _temperatures(event: e.Explored) -> list[float]:
+    walkers: tuple[Walker, ...] = event.walkers
+    if not walkers:
+        return []
+    batch = pack_frames([walker.frame for walker in walkers])
+    # As in MD: the centre of mass of a molecule is at rest, of a crystal it is not.
+    held = np.array([not any(walker.frame.pbc) for walker in walkers], dtype=np.bool_)
+    velocities = np.concatenate([walker.velocities for walker in walkers])
+    found: list[float] = velocity_temperature(
+        velocities, body_constants(batch, held)
+    ).tolist()
+    return found

@@ -1,0 +1,157 @@
+"""What ran when: tasks as bars on their workers, with pauses between runs cut. Pure."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+
+from alloop.history.label_entries import label_entries, task_entries
+from alloop.history.measured_costs import PARTS, label_part
+from alloop.history.reader import History
+from alloop.history.record_index import TaskEntry
+from alloop.report.text.formatting import duration_text
+
+_PAUSE = 60.0  # s without any task: nobody was running the campaign
+_NUMBERED = ("training", "MD")  # `train/<generation>`, `explore/<round>/...`
+_FINEST = 1500  # pixels of a lane: closer bars of one part become one
+
+
+@dataclass(frozen=True, slots=True)
+class TaskBar:
+    """A task: its part of the campaign, when (seconds since 1970) and where it ran.
+
+    number: of the round of MD, of the generation of a training, else 0.
+    """
+
+    part: str
+    worker: str
+    started: float
+    ended: float
+    number: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class RunSpan:
+    """A run: began and ended on the clock, `at` on the axis, after such a pause."""
+
+    began: float
+    ended: float
+    at: float
+    paused: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerLane:
+    """A worker's row and its tasks."""
+
+    row: int
+    worker: str
+    bars: tuple[TaskBar, ...]
+
+    def spans(
+        self, found: Sequence[RunSpan]
+    ) -> Mapping[str, list[tuple[float, float]]]:
+        """By part, starts and lengths on the axis in seconds."""
+        finest = axis_length(found) / _FINEST
+        out: dict[str, list[tuple[float, float]]] = {}
+        for bar in sorted(self.bars, key=lambda bar: bar.started):
+            start, stop = (
+                axis_position(bar.started, found),
+                axis_position(bar.ended, found),
+            )
+            spans = out.setdefault(bar.part, [])
+            if spans and start - sum(spans[-1]) < finest:
+                start, _ = spans.pop()
+            spans.append((start, max(stop - start, finest)))
+        return out
+
+
+def task_bars(history: History) -> tuple[TaskBar, ...]:
+    """All tasks that ran, in the order of the journal."""
+    labels = {label.answered: label.purpose for label in label_entries(history)}
+    levels = {level: name for name, level in history.opened.levels.items()}
+    out = []
+    for deed in task_entries(history):
+        timing = deed.timing
+        if timing.ended > timing.started:
+            part = _task_part(deed, labels.get(deed.seq, ""), levels)
+            number = int(deed.name.split("/")[1]) if part in _NUMBERED else 0
+            out.append(
+                TaskBar(part, timing.worker, timing.started, timing.ended, number)
+            )
+    return tuple(out)
+
+
+def round_starts(found: Sequence[TaskBar]) -> Mapping[int, float]:
+    """When the MD of each round began."""
+    out: dict[int, float] = {}
+    for bar in found:
+        if bar.part == "MD":
+            out[bar.number] = min(bar.started, out.get(bar.number, bar.started))
+    return out
+
+
+def _task_part(deed: TaskEntry, purpose: str, levels: Mapping[str, str]) -> str:
+    if deed.kind in ("Labelled", "NotLabelled"):
+        level = deed.name.split("/")[1]
+        return label_part(purpose, levels.get(level, "expensive"))
+    return PARTS.get(deed.kind, "preparation")
+
+
+def worker_lanes(found: Sequence[TaskBar]) -> tuple[WorkerLane, ...]:
+    """A row for each place at work; a process that replaced another takes its row."""
+    last: list[float] = []
+    rows: dict[str, int] = {}
+    for worker, first, ended in _process_lives(found):
+        free = (row for row, until in enumerate(last) if until <= first)
+        row = next(free, len(last))
+        last[row : row + 1] = [ended]
+        rows[worker] = row
+    return tuple(
+        WorkerLane(
+            row, f"worker {row + 1}", tuple(x for x in found if rows[x.worker] == row)
+        )
+        for row in range(len(last))
+    )
+
+
+def _process_lives(found: Sequence[TaskBar]) -> Iterator[tuple[str, float, float]]:
+    lives: dict[str, tuple[float, float]] = {}
+    for bar in found:
+        first, last = lives.get(bar.worker, (bar.started, bar.ended))
+        lives[bar.worker] = (min(first, bar.started), max(last, bar.ended))
+    for worker, (first, last) in sorted(lives.items(), key=lambda x: (x[1], x[0])):
+        yield worker, first, last
+
+
+def run_spans(found: Sequence[TaskBar]) -> tuple[RunSpan, ...]:
+    """The runs, one after the other on the axis."""
+    out: list[RunSpan] = []
+    for began, ended in _run_times(found):
+        at = axis_length(out)
+        paused = duration_text(began - out[-1].ended) if out else ""
+        out.append(RunSpan(began, ended, at, paused))
+    return tuple(out)
+
+
+def _run_times(found: Sequence[TaskBar]) -> Iterator[tuple[float, float]]:
+    ordered = sorted(found, key=lambda bar: bar.started)
+    if not ordered:
+        return
+    until, began = ordered[0].ended, ordered[0].started
+    for _, bar in pairwise(ordered):
+        if bar.started > until + _PAUSE:
+            yield began, until
+            began = bar.started
+        until = max(until, bar.ended)
+    yield began, until
+
+
+def axis_length(found: Sequence[RunSpan]) -> float:
+    """Seconds of all runs together."""
+    return sum(shift.ended - shift.began for shift in found)
+
+
+def axis_position(moment: float, found: Sequence[RunSpan]) -> float:
+    """A moment of the clock on the axis, s."""
+    shift = next(x for x in reversed(found) if x.began <= moment)
+    return shift.at + moment - shift.began

@@ -1,0 +1,226 @@
+"""Surprise set against true errors: does the campaign know what it does not know? Pure.
+
+Predictions of proposed frames are in the journal before their labels come, so that no
+label can flatter them.
+"""
+
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from alloop.core.batch import Batch
+from alloop.core.frame import FrameId
+from alloop.core.records import LabelSet
+from alloop.core.units import Floats
+from alloop.history.reader import History
+from alloop.loop import events as e
+from alloop.report.analysis.examination import examined_frames
+from alloop.report.analysis.explorations import Explorations
+from alloop.report.analysis.proposals import control_frames, labels_by_frame
+from alloop.scores.calibrate import auroc, spearman
+
+WORST = 0.9  # a frame is bad if its error is above this quantile of the test errors
+ENOUGH = 10  # frames below which no rank correlation is given
+
+
+@dataclass(frozen=True, slots=True)
+class ErrorPoint:
+    """A frame whose true error is known.
+
+    group: "test" (the frozen set), "examination", "control" or "chosen" (for its
+    surprise or its bias). error: length
+    of the largest error of the forces on an atom, eV/Å; bad: that is above the WORST
+    quantile of the same generation's test errors, None where there are none.
+    """
+
+    frame: FrameId
+    group: str
+    generation: int
+    surprise: float
+    error: float
+    threshold: float | None = None
+    bad: bool | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class RankCorrelation:
+    """How well surprise ranks the errors of n frames; nan where that cannot be said."""
+
+    group: str
+    n: int
+    spearman: float
+    auroc: float
+
+
+@dataclass(frozen=True, slots=True)
+class ThresholdVerdict:
+    """The flag threshold against the truth, on control frames: hits were flagged and
+    bad, misses bad and not flagged."""
+
+    hits: int = 0
+    misses: int = 0
+    false_alarms: int = 0
+    quiet: int = 0
+    enrichment: float | None = None  # mean error of chosen over that of control frames
+
+    @property
+    def n(self) -> int:
+        """Control frames with a verdict."""
+        return self.hits + self.misses + self.false_alarms + self.quiet
+
+
+def error_points(history: History, brought: Explorations) -> tuple[ErrorPoint, ...]:
+    """Frames with surprise and true error: the frozen set under the best generation,
+    the final examination, and every frame that got an expensive label after it was
+    proposed."""
+    limits = error_limits(history)
+    thresholds = {x.generation: x.threshold for _, x in history.generations}
+    found = [
+        *_test_points(history),
+        *_examined_points(history),
+        *_proposed_points(history, brought),
+    ]
+    return tuple(
+        ErrorPoint(
+            frame=point.frame,
+            group=point.group,
+            generation=point.generation,
+            surprise=point.surprise,
+            error=point.error,
+            threshold=thresholds.get(point.generation),
+            bad=_is_above(point.error, limits.get(point.generation)),
+        )
+        for point in found
+    )
+
+
+def _is_above(error: float, limit: float | None) -> bool | None:
+    return None if limit is None else error > limit
+
+
+def error_limits(history: History) -> dict[int, float]:
+    """By generation, the force error above which a frame counts as bad, eV/Å."""
+    errors = ((x.generation, _test_errors(history, x)) for _, x in history.generations)
+    return {
+        generation: float(np.quantile(found, WORST))
+        for generation, found in errors
+        if len(found)
+    }
+
+
+def largest_force_errors(batch: Batch, predicted: Floats, labelled: Floats) -> Floats:
+    """Length of the largest force error on an atom of each frame (frames,), eV/Å."""
+    lengths = np.linalg.norm(predicted - labelled, axis=1)  # (atoms,)
+    out: Floats = np.maximum.reduceat(lengths, batch.offsets[:-1])
+    return out
+
+
+def labels_of_test(history: History, trained: e.Trained) -> LabelSet | None:
+    """The labels that the generation was evaluated on."""
+    test = trained.evaluation
+    if test is None or not test.frames:
+        return None
+    return history.ledger.label_set(history.opened.levels["expensive"], test.frames)
+
+
+def _test_errors(history: History, trained: e.Trained) -> Floats:
+    labels = labels_of_test(history, trained)
+    if labels is None or trained.evaluation is None:
+        return np.zeros(0)
+    return largest_force_errors(labels.batch, trained.evaluation.forces, labels.forces)
+
+
+def _test_points(history: History) -> Iterator[ErrorPoint]:
+    for _, trained in history.best:
+        test = trained.evaluation
+        if test is None:
+            continue
+        errors = _test_errors(history, trained)
+        for frame, surprise, error in zip(
+            test.frames, test.surprise, errors, strict=True
+        ):
+            group, number = "test", trained.generation
+            yield ErrorPoint(frame, group, number, float(surprise), float(error))
+
+
+def _examined_points(history: History) -> Iterator[ErrorPoint]:
+    asked = history.chronicle.examinations
+    number = asked[max(asked)].generation if asked else 0
+    for candidate, label in examined_frames(history):
+        lengths = np.linalg.norm(candidate.forces - label.forces, axis=1)
+        frame, error = candidate.frame.id, float(lengths.max())
+        yield ErrorPoint(frame, "examination", number, float(candidate.surprise), error)
+
+
+def _proposed_points(history: History, brought: Explorations) -> Iterator[ErrorPoint]:
+    controls, labels = control_frames(history), labels_by_frame(history, "expensive")
+    for frame, origin in brought.origins.items():
+        if frame in labels:
+            group = "control" if frame in controls else "chosen"
+            _, error = origin.apart["expensive"]
+            yield ErrorPoint(frame, group, origin.generation, origin.surprise, error)
+
+
+def some_points(found: Sequence[ErrorPoint], most: int) -> tuple[ErrorPoint, ...]:
+    """Return at most so many points: those with the largest errors, and an even sample
+    of the others."""
+    if len(found) <= most:
+        return tuple(found)
+    worst = sorted(found, key=lambda point: -point.error)[: most // 4]
+    step = 1 + len(found) // (most - len(worst))
+    return tuple(dict.fromkeys([*worst, *found[::step]]))
+
+
+def rank_correlations(found: Sequence[ErrorPoint]) -> tuple[RankCorrelation, ...]:
+    """Rank correlations by group, and of all frames proposed and then labelled."""
+    groups = {
+        "frozen set": [x for x in found if x.group == "test"],
+        "final examination": [x for x in found if x.group == "examination"],
+        "control frames": [x for x in found if x.group == "control"],
+        "all labelled after being proposed": [
+            x for x in found if x.group in ("control", "chosen")
+        ],
+    }
+    return tuple(_rank_correlation(group, chosen) for group, chosen in groups.items())
+
+
+def _rank_correlation(group: str, found: Sequence[ErrorPoint]) -> RankCorrelation:
+    known = [point for point in found if np.isfinite(point.surprise)]
+    if len(known) < ENOUGH:
+        return RankCorrelation(group, len(known), float("nan"), float("nan"))
+    surprise = np.array([point.surprise for point in known])
+    errors = np.array([point.error for point in known])
+    judged = [point for point in known if point.bad is not None]
+    area = auroc(
+        np.array([point.surprise for point in judged]),
+        np.array([bool(point.bad) for point in judged], dtype=np.bool_),
+    )
+    return RankCorrelation(group, len(known), spearman(surprise, errors), area)
+
+
+def threshold_verdict(found: Sequence[ErrorPoint]) -> ThresholdVerdict:
+    """Hits and misses of the threshold of the generation that proposed the frame."""
+    counts = Counter(
+        (point.surprise > point.threshold, point.bad)
+        for point in found
+        if point.group == "control"
+        and point.threshold is not None
+        and point.bad is not None
+    )
+    return ThresholdVerdict(
+        hits=counts[True, True],
+        misses=counts[False, True],
+        false_alarms=counts[True, False],
+        quiet=counts[False, False],
+        enrichment=_error_enrichment(found),
+    )
+
+
+def _error_enrichment(found: Sequence[ErrorPoint]) -> float | None:
+    chosen = [x.error for x in found if x.group == "chosen"]
+    control = [x.error for x in found if x.group == "control"]
+    if not chosen or not control:
+        return None
+    return float(np.mean(chosen) / np.mean(control))

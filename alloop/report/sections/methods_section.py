@@ -1,0 +1,185 @@
+"""The parts of the report that say how the numbers were made."""
+
+from collections.abc import Iterator, Mapping
+from importlib.metadata import PackageNotFoundError, version
+from typing import Any
+
+from markupsafe import Markup
+
+from alloop.core.atoms import hill_formula
+from alloop.history.label_entries import label_entries
+from alloop.history.reader import History
+from alloop.loop import events as e
+from alloop.report.analysis.examination import examination
+from alloop.report.analysis.label_checks import label_checks
+from alloop.report.analysis.summary_facts import config_value, level_title
+from alloop.report.sections.markup import (
+    Section,
+    bullet_list,
+    code_block,
+    folded_block,
+    joined,
+    paragraph,
+    table_html,
+)
+from alloop.report.text.event_text import event_text
+from alloop.report.text.formatting import and_list, plural
+
+_LIBRARIES = ("numpy", "torch", "torch-geometric", "pyscf", "ase", "matplotlib")
+
+
+_TRIAGE = {
+    "bias": "the bias against that label",
+    "surprise": "surprise again",
+    "both": "surprise, with the part of the bias that geometry does not explain,",
+}
+
+
+def _triage_text(history: History) -> str:
+    return _TRIAGE.get(config_value(history, "flag", "triage") or "both", "its bias")
+
+
+def methods_section(history: History) -> Section:
+    """Levels with all settings, test set, seed, versions, configuration."""
+    opened = history.opened
+    molecules = and_list(sorted({hill_formula(frame) for frame in opened.start}))
+    body = (
+        paragraph(
+            f"Molecules: {molecules}. Seed {opened.seed}. Surprise decides who gets a "
+            f"cheap label; {_triage_text(history)} decides who gets an expensive "
+            "one; and "
+            "a share of random control frames gets both, whatever their surprise. "
+            "Units are eV, Å, fs and K."
+        )
+        + joined(paragraph(text) for text in _fork_origin(history))
+        + paragraph(about_test_set(history))
+        + level_table(history)
+        + bullet_list(label_checks(history))
+        + paragraph(_version_text(history))
+        + folded_block("Configuration in force", code_block(history.config.strip()))
+    )
+    return Section("methods", "Methods", body)
+
+
+def _fork_origin(history: History) -> Iterator[str]:
+    """Which campaign this one was before it went its own way."""
+    for _, event in history.of_kind(e.Forked):
+        yield f"This campaign was {event_text(event, {})}."
+
+
+def about_test_set(history: History) -> str:
+    """Where the frozen set comes from, and what the examination is."""
+    return f"{_about_frozen(history)} {_about_examination(history)}"
+
+
+def _about_examination(history: History) -> str:
+    found = examination(history)
+    if found is None:
+        return "There was no final examination."
+    if found.steps == 0:
+        return (
+            "Final examination: the frames and labels of that of the campaign which "
+            "this one is a control of; predicted before the labels were looked up."
+        )
+    return (
+        f"Final examination {found.number}: {plural(found.walkers, 'walker')} from "
+        f"first frames on generation {found.generation}, the best on the frozen set, "
+        f"at {found.temperature:g} K; a frame of each after every {found.steps} MD "
+        "steps, whatever its surprise, predicted first and then labelled at the "
+        "expensive level. No training sees them, nothing is chosen by them, and their "
+        "labels are outside the budget."
+    )
+
+
+def _about_frozen(history: History) -> str:
+    samples = list(history.of_kind(e.Sampled))
+    frames = len(history.state.test_frames())
+    brought = sum(given.test for given in history.opened.given)
+    if brought:
+        return (
+            f"Test set: {plural(brought, 'frame')} brought by the user, frozen; no "
+            "training sees them."
+        )
+    if not samples:
+        return "Frozen set: none so far."
+    kelvin = config_value(history, "test", "temperature")
+    warm = f" at {kelvin:g} K" if isinstance(kelvin, int | float) else ""
+    return (
+        f"Validation set: {plural(frames, 'frame')} from {len(samples)} trajectories "
+        f"of Langevin MD at the cheap level ({level_title(history, 'cheap')}){warm}, "
+        f"labelled at the expensive level ({level_title(history, 'expensive')}), "
+        "frozen "
+        "before the first training; no training sees them, and their labels are "
+        "outside the budget. It decides when to stop and which generation is best, so "
+        "that its error is no test."
+    )
+
+
+def level_table(history: History) -> Markup:
+    """A table of all settings of both levels."""
+    known: Mapping[str, Any] = history.attrs.get("levels", {})
+    settings = {name: each.get("settings", {}) for name, each in known.items()}
+    keys = list(dict.fromkeys(key for each in settings.values() for key in each))
+    facts = [
+        (key, *(str(each.get(key, "–")) for each in known.values()))
+        for key in ("title", "kind", "id")
+    ]
+    rows = [
+        (key, *(_setting_value(each.get(key, "–")) for each in settings.values()))
+        for key in keys
+        if key != "title"
+    ]
+    return table_html(("level", *known), [*facts, *rows], words=9)
+
+
+def _setting_value(value: Any) -> str:
+    if isinstance(value, list):
+        return ", ".join(map(str, value))
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    return "none" if value in (None, "") else str(value)
+
+
+def _version_text(history: History) -> str:
+    programs = {label.record.details.get("program") for label in label_entries(history)}
+    used = and_list(sorted(str(name) for name in programs if name)) or "not recorded"
+    here = ", ".join(f"{name} {_package_version(name)}" for name in _LIBRARIES)
+    made_by = history.attrs.get("alloop_version", "?")
+    return (
+        f"Store made by alloop {made_by}. Labels were made by: {used}. This page was "
+        f"written with alloop {_package_version('alloop')}, {here}."
+    )
+
+
+def _package_version(package: str) -> str:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return "(not installed)"
+
+
+def reading_snippet(history: History) -> str:
+    """Python that reads the store without alloop."""
+    return (
+        "import zarr\n"
+        f'store = zarr.open("{history.path}", mode="r")\n'
+        'label, frames = store["labels/expensive"], store["structures"]\n'
+        'row = label["structure"][0]; '
+        'start, stop = frames["offsets"][row : row + 2]\n'
+        'print(label["energy"][0], frames["numbers"][start:stop], '
+        'frames["positions"][start:stop])'
+    )
+
+
+def reading_section(history: History) -> Section:
+    """How to read the store."""
+    body = (
+        paragraph("The store is a Zarr v3 group; these lines need no alloop:")
+        + code_block(reading_snippet(history))
+        + paragraph(
+            "Each array says what it is (`about`) and in which unit (`units`) in its "
+            "attributes. `alloop export STORE OUT.xyz` writes the labels as extended "
+            "XYZ, `alloop log STORE` prints every event."
+        )
+    )
+    return Section("store", "How to read the store", body)

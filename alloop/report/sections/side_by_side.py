@@ -1,0 +1,209 @@
+"""Several campaigns on one page: learning curves, what they cost, how they differ."""
+
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import yaml
+from markupsafe import Markup
+
+from alloop.core.errors import InputError
+from alloop.history.reader import History
+from alloop.report.analysis.comparison import TITLES
+from alloop.report.analysis.costed_curves import CampaignCurve, costed_stands
+from alloop.report.analysis.summary_facts import (
+    GenerationFacts,
+    generation_facts,
+    level_title,
+)
+from alloop.report.sections import figures
+from alloop.report.sections.markup import (
+    Section,
+    Text,
+    bullet_list,
+    figure_block,
+    missing_note,
+    page,
+    paragraph,
+    table_html,
+)
+from alloop.report.text.formatting import and_list, duration_text, milli_text, plural
+
+_COLOURS = ("#2f6fd0", "#e07b39", "#1a9e8f", "#8a7fe0", "#d1495b", "#8a9a2e", "#c2487f")
+_OWN = ("name", "store", "cache")  # settings that differ between any two campaigns
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class ComparedCampaign:
+    """A campaign with its controls by name."""
+
+    history: History
+    controls: Mapping[str, History]
+
+
+def side_by_side(compared: Sequence[ComparedCampaign]) -> str:
+    """The page as text; InputError for fewer than two campaigns."""
+    if len(compared) < 2:
+        raise InputError(
+            f"expected two stores or more to compare, got {len(compared)}; `alloop "
+            "report STORE` reports on one"
+        )
+    names = campaign_names([each.history for each in compared])
+    curves = [
+        curve
+        for number, (name, each) in enumerate(zip(names, compared, strict=True))
+        for curve in _curves(name, each, _COLOURS[number % len(_COLOURS)])
+    ]
+    histories = [each.history for each in compared]
+    return page(
+        title=" · ".join(names),
+        kind="campaigns compared",
+        where=and_list(str(each.path) for each in histories),
+        lead=_lead(histories),
+        sections=(
+            Section("learning", "Learning curves", _learning(curves)),
+            Section("errors", "Where they ended", _ends(curves, compared)),
+            Section("settings", "Settings that differ", _settings(names, histories)),
+        ),
+        foot="Written from the stores alone; `alloop report --compare` writes it anew.",
+    )
+
+
+def campaign_names(histories: Sequence[History]) -> list[str]:
+    """The campaigns' names, with their stores where two have the same."""
+    names = [str(each.attrs["name"]) for each in histories]
+    counts = Counter(names)
+    return [
+        name if counts[name] == 1 else f"{name} ({each.path})"
+        for name, each in zip(names, histories, strict=True)
+    ]
+
+
+def differing_settings(histories: Sequence[History]) -> dict[str, list[str]]:
+    """Settings in force that are not the same in all campaigns, by their dotted names;
+    `–` where a campaign has none."""
+    trees = [dict(_flat(yaml.safe_load(each.config))) for each in histories]
+    keys = dict.fromkeys(key for tree in trees for key in tree)
+    rows = {key: [tree.get(key, "–") for tree in trees] for key in keys}
+    return {
+        key: row
+        for key, row in rows.items()
+        if len(set(row)) > 1 and key.split(".")[0] not in _OWN
+    }
+
+
+def _flat(tree: Any, prefix: str = "") -> Iterator[tuple[str, str]]:
+    if isinstance(tree, dict) and tree:
+        for key, value in tree.items():
+            yield from _flat(value, f"{prefix}.{key}" if prefix else str(key))
+    else:
+        yield prefix, "–" if tree in (None, "", {}) else str(tree)
+
+
+def _curves(name: str, each: ComparedCampaign, colour: str) -> Iterator[CampaignCurve]:
+    yield CampaignCurve(name, "", colour, costed_stands(each.history))
+    for control, history in each.controls.items():
+        yield CampaignCurve(name, control, colour, costed_stands(history))
+
+
+def _lead(histories: Sequence[History]) -> Markup:
+    said = list(_doubts(histories))
+    return bullet_list(said, "weak") if said else Markup("")
+
+
+def _doubts(histories: Sequence[History]) -> Iterator[str]:
+    """Why the errors may not be comparable."""
+    levels = {each.opened.levels["expensive"] for each in histories}
+    if len(levels) > 1:
+        named = and_list(
+            dict.fromkeys(level_title(each, "expensive") for each in histories)
+        )
+        yield (
+            f"The expensive levels differ ({named}): each campaign's error is against "
+            "its own."
+        )
+    tests = {frozenset(each.state.test_frames()) for each in histories}
+    if len(tests) > 1:
+        sizes = and_list(str(len(each.state.test_frames())) for each in histories)
+        yield (
+            f"The campaigns were tested on different frames (n = {sizes}): small "
+            "differences between them say nothing."
+        )
+    yield (
+        "One run each: how much an outcome varies from seed to seed is not known from "
+        "this page."
+    )
+
+
+def _learning(curves: Sequence[CampaignCurve]) -> Markup:
+    if not any(curve.stands for curve in curves):
+        return missing_note("No generation was tested in any of them yet.")
+    controls = {curve.control for curve in curves if curve.control}
+    styles = {"standard": "dashed", "random": "dotted"}
+    said = and_list(
+        f"{styles.get(name, 'dash-dotted')}: {TITLES.get(name, name)}"
+        for name in sorted(controls)
+    )
+    how = (
+        "A point is a generation, on its campaign's test set; lower is better. CPU "
+        "seconds of labels count whoever made them, test labels aside; all CPU seconds "
+        "are these with training, MD, preparation and labels made again."
+    )
+    tail = f" Controls have the colour of their campaign, {said}." if controls else ""
+    legend = bullet_list((_named(x) for x in curves if not x.control), "legend")
+    return legend + figure_block(figures.several_curves(curves), how + tail)
+
+
+def _named(curve: CampaignCurve) -> Markup:
+    swatch = '<span><span class="swatch" style="background:{}"></span>{}</span>'
+    return Markup(swatch).format(curve.colour, _name(curve))
+
+
+def _name(curve: CampaignCurve) -> str:
+    control = TITLES.get(curve.control, curve.control)
+    return f"{curve.name}: {control}" if control else curve.name
+
+
+def _ends(
+    curves: Sequence[CampaignCurve], compared: Sequence[ComparedCampaign]
+) -> Markup:
+    histories = [
+        history
+        for each in compared
+        for history in (each.history, *each.controls.values())
+    ]
+    rows = [_end(*both) for both in zip(curves, histories, strict=True)]
+    head = (
+        *("campaign", "generations", "test frames", "forces MAE, meV/Å"),
+        *("RMSE", "energies MAE, meV", "expensive labels", "cheap labels"),
+        *("labels, CPU", "everything, CPU"),
+    )
+    note = "The last generation of each; CPU seconds as in the curves."
+    return table_html(head, rows) + paragraph(note)
+
+
+def _end(curve: CampaignCurve, history: History) -> Sequence[Text]:
+    stands: Sequence[GenerationFacts] = generation_facts(history)
+    if not stands:
+        return (_named(curve), "0", *["–"] * 8)
+    last, costed = stands[-1], curve.stands[-1:]
+    return (
+        _named(curve),
+        str(len(stands)),
+        str(last.test),
+        *(milli_text(x) for x in (last.force_mae, last.force_rmse, last.energy_mae)),
+        *map(str, (last.expensive, last.cheap)),
+        duration_text(last.label_cost),
+        *(duration_text(x.all_cost) for x in costed),
+        *["–"] * (not costed),
+    )
+
+
+def _settings(names: Sequence[str], histories: Sequence[History]) -> Markup:
+    found = differing_settings(histories)
+    if not found:
+        return missing_note("All settings are the same, but for names and places.")
+    rows = [(key, *row) for key, row in found.items()]
+    note = f"{plural(len(found), 'setting')} in force; all others are the same."
+    return paragraph(note) + table_html(("setting", *names), rows, words=1 + len(names))

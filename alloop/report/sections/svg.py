@@ -1,0 +1,207 @@
+"""Figures as inline SVG that follows the page: its font, its ink, light or dark.
+
+No pyplot, no global state, and the same figure gives the same bytes.
+"""
+
+import io
+import re
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any, TypeAlias
+
+import matplotlib
+import numpy as np
+from markupsafe import Markup, escape
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
+
+from alloop.core.frame import FrameId
+from alloop.core.units import Floats
+
+INK, FAINT = "#010203", "#040506"  # stand for the page's own colours
+PANEL, WIDE = 4.3, 7.4  # inch
+_SHAPES = {"dot": "o", "small": "o", "triangle": "^", "diamond": "D", "square": "s"}
+COLOURS = {
+    "expensive": "#2f6fd0",
+    "cheap": "#1a9e8f",
+    "test": "#8a7fe0",
+    "examination": "#5a4fb0",
+    "training": "#e07b39",
+    "MD": "#c2487f",
+    "noise": "#8a9a2e",
+    "preparation": "#9a9489",
+    "warn": "#d1495b",
+}
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Marks:
+    """Points of one kind: x and y (points,) in data units, the ids of their frames or
+    none, and how they look (`dot`, `small`, `triangle`, `diamond`)."""
+
+    axes: Axes
+    x: Floats
+    y: Floats
+    colour: str
+    shape: str = "dot"
+    frames: Sequence[FrameId] = ()
+    label: str = ""
+
+
+Draw: TypeAlias = Callable[[list[Axes]], Iterable[Marks] | None]
+
+# Matplotlib's own words for what stands in the report's colour table.
+_STYLE: dict[Any, Any] = {
+    "svg.fonttype": "none",
+    "svg.hashsalt": "alloop",
+    "font.size": 9.5,
+    "axes.titlesize": 9.5,
+    "axes.titlelocation": "left",
+    "axes.titleweight": "bold",
+    "axes.labelcolor": INK,
+    "axes.edgecolor": FAINT,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.axisbelow": True,
+    "axes.grid": True,
+    "axes.formatter.useoffset": False,
+    "grid.color": FAINT,
+    "grid.linewidth": 0.5,
+    "text.color": INK,
+    "xtick.color": INK,
+    "ytick.color": INK,
+    "xtick.major.size": 0.0,
+    "ytick.major.size": 0.0,
+    "legend.frameon": False,
+    "legend.fontsize": 9.5,
+    "lines.linewidth": 1.8,
+    "lines.markersize": 6.0,
+}
+_SUBS = ((8.0, (1.0, 2.0, 3.0, 5.0, 7.0)), (1000.0, (1.0, 2.0, 5.0)))
+_FONT = r"font: (?:(\w+) )?([\d.]+)px [^;\"]*"
+_VARIABLES = {INK: "currentColor", FAINT: "var(--line)"}
+_NO_METADATA = dict.fromkeys(("Date", "Creator", "Format", "Type"))
+
+
+def draw_svg(
+    name: str,
+    about: str,
+    height: float,
+    paint: Draw,
+    width: float = PANEL,
+    rows: int = 1,
+) -> Markup:
+    """A figure as an <svg> element.
+
+    Parameters
+    ----------
+    name
+        Prefix of the ids inside, different for each figure of a page.
+    about
+        What it shows, for those who do not see it.
+    height, width
+        In inches. A PANEL is as wide as a phone, and two of them as a page.
+    paint
+        Draws on the axes, and returns the points that lead to frames.
+    rows
+        Of axes.
+    """
+    with matplotlib.rc_context(_STYLE):
+        figure = Figure(figsize=(width, height), layout="constrained")
+        figure.patch.set_alpha(0.0)
+        axes = figure.subplots(rows, 1, squeeze=False).ravel().tolist()
+        for each in axes:
+            each.patch.set_alpha(0.0)
+        marks = list(paint(axes) or ())
+        _lay_out(figure)
+        out = io.StringIO()
+        figure.savefig(out, format="svg", metadata=_NO_METADATA)
+        drawn = "".join(_marks(figure, each) for each in marks)
+    svg = _inline_svg(out.getvalue(), name, about)
+    return Markup(svg.replace("</svg>", f"{drawn}</svg>"))
+
+
+def _lay_out(figure: Figure) -> None:
+    """Find room for all texts, once: left to `savefig`, it would draw twice."""
+    engine = figure.get_layout_engine()
+    if engine is not None:
+        engine.execute(figure)
+        figure.set_layout_engine("none")
+
+
+def mark(axes: Axes, points: Marks) -> Marks:
+    """Make room for points on their axes, and name them in the legend."""
+    axes.plot(points.x, points.y, linestyle="none", marker="none")
+    if points.label:
+        axes.scatter(
+            [],
+            [],
+            s=24,
+            marker=_SHAPES[points.shape],
+            color=points.colour,
+            linewidths=0.0,
+            label=points.label,
+        )
+    return points
+
+
+def _marks(figure: Figure, points: Marks) -> str:
+    """Points as <use> elements, whose `data-f` begins the id of their frame."""
+    if not len(points.x):
+        return ""
+    places = points.axes.transData.transform(np.column_stack([points.x, points.y]))
+    share = figure.transFigure.inverted().transform(places)
+    width, height = 72.0 * figure.get_size_inches()
+    frames = points.frames or [""] * len(share)
+    uses = "".join(
+        f'<use href="#shape-{points.shape}" x="{width * x:.1f}" '
+        f'y="{height * (1.0 - y):.1f}"{_leads(frame)}/>'
+        for (x, y), frame in zip(share, frames, strict=True)
+    )
+    return f'<g class="marks" fill="{points.colour}">{uses}</g>'
+
+
+def _leads(frame: str) -> str:
+    return f' data-f="{escape(frame[:12])}"' if frame else ""
+
+
+def _inline_svg(text: str, name: str, about: str) -> str:
+    svg = text[text.index("<svg") :].rstrip()
+    svg = re.sub(r'\b(id|href)="(#?)', rf'\1="\2{name}-', svg)
+    svg = svg.replace("url(#", f"url(#{name}-")
+    svg = re.sub(r"\s*<g id=\"[^\"]*\"/>", "", svg)
+    svg = re.sub(r"<g id=\"[^\"]*\">", "<g>", svg)
+    svg = re.sub(_FONT, r"font-weight: \1; font-size: \2px", svg)
+    svg = re.sub(r"font-weight: ;|font-family: [^;\"]*;?", "", svg)
+    svg = re.sub(r' (width|height)="[\d.]+pt"', "", svg, count=2)
+    for colour, variable in _VARIABLES.items():
+        svg = svg.replace(colour, variable)
+    return svg.replace("<svg", f'<svg role="img" aria-label="{escape(about)}"', 1)
+
+
+def log_axis(axes: Axes, which: str, values: Sequence[float]) -> None:
+    """A logarithmic axis with plain numbers, if the values span more than a factor."""
+    positive = [value for value in values if value > 0]
+    if not positive or min(values) <= 0 or max(values) < 3 * min(values):
+        return
+    axis = axes.xaxis if which == "x" else axes.yaxis
+    (axes.set_xscale if which == "x" else axes.set_yscale)("log")
+    span = max(positive) / min(positive)
+    subs = next((subs for most, subs in _SUBS if span < most), (1.0,))
+    axis.set_major_locator(LogLocator(subs=subs))
+    axis.set_minor_locator(NullLocator())
+    axis.set_major_formatter(FuncFormatter(_plain_number))
+
+
+def _plain_number(value: float, _position: int | None = None) -> str:
+    return f"{value:g}"
+
+
+def draw_legend(axes: Axes, **options: Any) -> None:
+    """A legend above the figure, if there is anything to tell apart."""
+    handles, labels = axes.get_legend_handles_labels()
+    figure = axes.get_figure(root=True)
+    if len(labels) > 1 and figure is not None:
+        place = {"loc": "outside upper left", "ncols": 2, "borderaxespad": 0.2}
+        figure.legend(handles, labels, **{**place, **options})

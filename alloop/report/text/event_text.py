@@ -1,0 +1,221 @@
+"""Events in human words: a phrase for everything that can happen. Pure."""
+
+from collections import Counter
+from collections.abc import Iterable, Mapping
+
+from alloop.core.atoms import hill_formula
+from alloop.core.doubts import doubts_of_details
+from alloop.core.records import Noise, Walker
+from alloop.loop import events as e
+from alloop.report.text.formatting import (
+    and_list,
+    duration_text,
+    failure_text,
+    guard_stops,
+    milli_text,
+    number_text,
+    plural,
+    tiny_text,
+)
+
+
+def turn_text(turn: e.Turn, levels: Mapping[str, str]) -> str:
+    """One journal record as a line; levels: level id by fidelity."""
+    asked = _command_text(turn.commands)
+    line = event_text(turn.event, levels)
+    return f"{line} → {asked}" if asked else line
+
+
+def event_text(event: e.Event, levels: Mapping[str, str]) -> str:
+    """One event as a phrase."""
+    match event:
+        case e.Opened():
+            return _opening_text(event)
+        case e.Amended():
+            keys = ", ".join(event.changed)
+            return f"configuration changed: {keys}" if keys else "taken up again"
+        case e.Forked():
+            return (
+                f"forked from {event.parent} after generation {event.generation}, "
+                f"its record {event.seq}"
+            )
+        case e.Posed() | e.Restored():
+            return _taken_over(event)
+        case e.Excluded() | e.Included():
+            return _by_hand(event)
+        case e.Retried():
+            return f"{plural(len(event.labels), 'lost label')} asked for again by hand"
+        case e.TaskLost():
+            return f"{event.name} was lost (attempt {event.attempt}): {event.reason}"
+        case _:
+            return _answer_text(event, levels)
+
+
+def _taken_over(event: e.Posed | e.Restored) -> str:
+    if isinstance(event, e.Restored):
+        return f"{event.answer.name} taken over by a repair"
+    many = plural(len(event.frames), "frame")
+    return f"{many} of another campaign's examination taken over"
+
+
+def _by_hand(event: e.Excluded | e.Included) -> str:
+    what = f"{event.fidelity} label of frame" if event.fidelity else "frame"
+    done = "excluded" if isinstance(event, e.Excluded) else "no longer excluded,"
+    why = f": {event.reason}" if event.reason else ""
+    return f"{what} {event.frame[:8]} {done} by hand{why}"
+
+
+def _answer_text(event: e.Answer, levels: Mapping[str, str]) -> str:
+    match event:
+        case e.Prepared():
+            return (
+                f"molecule {event.molecule} ({hill_formula(event.minimum)}) relaxed, "
+                f"{plural(len(event.seeds), 'first frame')} drawn"
+            )
+        case e.Sampled():
+            return f"{plural(len(event.frames), 'frozen frame')} drawn by MD"
+        case e.Labelled() | e.NotLabelled():
+            return _label_text(event, levels)
+        case e.Explored() | e.Examined():
+            return _moved(event)
+        case e.Trained():
+            return training_text(event)
+        case e.Rechecked():
+            return f"{_label_name(event.name, levels)} {noise_text(event.noise)}"
+        case e.Priced():
+            return _price_text(event, levels)
+
+
+def training_text(event: e.Trained) -> str:
+    """A generation and what it is worth."""
+    test = event.evaluation
+    error = "no frozen set" if test is None else _error_text(test)
+    return (
+        f"generation {event.generation} trained: {error}, "
+        f"threshold {number_text(event.threshold)}, "
+        f"{duration_text(event.timing.cpu_seconds)} CPU"
+    )
+
+
+def _error_text(test: e.Evaluation) -> str:
+    return (
+        f"frozen set: forces {milli_text(test.force_mae)} meV/Å (RMSE "
+        f"{milli_text(test.force_rmse)}), energies {energy_error(test)} on "
+        f"{plural(len(test.frames), 'frame')}"
+    )
+
+
+def energy_error(test: e.Evaluation) -> str:
+    """The error of energies (MAE) with and, where it is known, without its mean."""
+    return energies(test.energy_mae, test.energy_absolute)
+
+
+def energies(removed: float | None, absolute: float | None) -> str:
+    """`0.31 meV (MAE, mean offset removed; 2.4 with it)`."""
+    whole = "" if absolute is None else f"; {milli_text(absolute)} with it"
+    return f"{milli_text(removed)} meV (MAE, mean offset removed{whole})"
+
+
+def _opening_text(event: e.Opened) -> str:
+    molecules = and_list(hill_formula(frame) for frame in event.start)
+    brought = f", {plural(len(event.given), 'label')} brought" if event.given else ""
+    return f"campaign opened: {molecules}, seed {event.seed}{brought}"
+
+
+def _label_text(event: e.Labelled | e.NotLabelled, levels: Mapping[str, str]) -> str:
+    what = _label_name(event.name, levels)
+    if isinstance(event, e.NotLabelled):
+        said = event.unlabelled
+        details = f" ({said.message})" if said.message else ""
+        return f"no {what}: {said.failure}{details}"
+    cost = "from a cache" if event.cached else duration_text(event.label.cpu_seconds)
+    signs = ", ".join(
+        sorted(doubt.name.lower() for doubt in doubts_of_details(event.label.details))
+    )
+    doubt = f", doubtful: {signs}" if signs else ""
+    return f"{what}: {event.label.energy:.4f} eV, {cost}{doubt}"
+
+
+def _label_name(name: str, levels: Mapping[str, str]) -> str:
+    """`cheap label of frame 01234567`, from the name of what was asked for."""
+    _, level, frame = name.split("/")
+    return f"{_level_fidelity(level, levels)} label of frame {frame[:8]}"
+
+
+def _level_fidelity(level: str, levels: Mapping[str, str]) -> str:
+    return next((key for key, value in levels.items() if value == level), level)
+
+
+def noise_text(noise: Noise) -> str:
+    """What came of making a label again."""
+    if noise.failure is not None:
+        return f"could not be made again: {failure_text(noise.failure)}"
+    return (
+        "was made again to know its noise: energy moved by "
+        f"{tiny_text(noise.energy)} meV, "
+        f"forces by {tiny_text(noise.force_rms)} meV/Å (RMS; at most "
+        f"{tiny_text(noise.force_max)})"
+    )
+
+
+def _price_text(event: e.Priced, levels: Mapping[str, str]) -> str:
+    known = sorted(
+        f"{_level_fidelity(level, levels)} from {plural(cost.labels, 'label')}"
+        for level, cost in event.costs.items()
+    )
+    return f"prices of labels fitted: {and_list(known) or 'none known'}"
+
+
+def _exploration_text(event: e.Explored) -> str:
+    _, round_, batch, piece = event.name.split("/")
+    found = len(event.candidates)
+    stopped = stopped_walkers(event.walkers)
+    return (
+        f"round {round_}, batch {batch}, piece {piece}: "
+        f"{plural(len(event.walkers), 'walker')}, "
+        f"{plural(event.scored, 'frame')} scored, "
+        f"{plural(found, 'candidate')}, {plural(len(event.controls), 'control frame')}"
+        f"{stopped}{f'; {event.note}' if event.note else ''}"
+    )
+
+
+def _moved(event: e.Explored | e.Examined) -> str:
+    return (
+        _exploration_text(event) if isinstance(event, e.Explored) else _examined(event)
+    )
+
+
+def stopped_walkers(walkers: Iterable[Walker]) -> str:
+    """`, 2 walkers stopped: force 31.0 eV/Å above 30`, or nothing."""
+    return "".join(
+        f", {plural(count, 'walker')} stopped: {why}"
+        for why, count in sorted(guard_stops(walkers).items())
+    )
+
+
+def _examined(event: e.Examined) -> str:
+    _, number, batch, piece = event.name.split("/")
+    stopped = stopped_walkers(event.walkers)
+    return (
+        f"final examination {number}, batch {batch}, piece {piece}: "
+        f"{plural(len(event.walkers), 'walker')}, {plural(len(event.frames), 'frame')} "
+        f"predicted before their labels{stopped}"
+    )
+
+
+def _command_text(commands: Iterable[e.Command]) -> str:
+    counts = Counter(_command_kind(command) for command in commands)
+    return ", ".join(
+        kind if kind.startswith("finished") else f"{count} × {kind}"
+        for kind, count in sorted(counts.items())
+    )
+
+
+def _command_kind(command: e.Command) -> str:
+    match command:
+        case e.LabelFrame():
+            return f"label {command.fidelity} ({command.purpose})"
+        case e.Stop():
+            return f"finished: {command.reason}"
+        case _:
+            return type(command).__name__.lower()

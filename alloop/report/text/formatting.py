@@ -1,0 +1,107 @@
+"""Numbers and counts in human words. Pure."""
+
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from math import isfinite
+
+from alloop.core.plurals import plural as plural
+from alloop.core.records import Failure, Walker
+
+STAGES = {
+    "new": "starting",
+    "opened": "starting",
+    "seed": "first labels and frozen set",
+    "train": "training",
+    "explore": "exploring",
+    "flag": "labelling flagged frames",
+    "bias": "labelling biased frames",
+    "examine": "final examination",
+}
+_MINUTE, _HOUR, _DAY = 60, 3600, 86400
+
+
+def task_text(counts: Mapping[str, int]) -> str:
+    """`3 cheap labels, 1 piece of MD`, from open tasks by kind."""
+    nouns = {"MD": "piece of MD"}
+    named = (plural(n, nouns.get(kind, kind)) for kind, n in sorted(counts.items()))
+    return ", ".join(named) or "nothing"
+
+
+def duration_text(seconds: float | None) -> str:
+    """`12 ms`, `12 s`, `3 min 20 s`, `2 h 5 min`, `4 d 3 h`; `?` if not known."""
+    if seconds is None or not isfinite(seconds):
+        return "?"
+    if 0 < seconds < 0.1:
+        return f"{1e3 * seconds:.2g} ms"
+    if seconds < 10:
+        return f"{seconds:.1f} s"
+    whole = round(seconds)
+    if whole < _MINUTE:
+        return f"{whole} s"
+    if whole < _HOUR:
+        return f"{whole // _MINUTE} min {whole % _MINUTE} s"
+    if whole < _DAY:
+        return f"{whole // _HOUR} h {whole % _HOUR // _MINUTE} min"
+    return f"{whole // _DAY} d {whole % _DAY // _HOUR} h"
+
+
+def rough_duration(seconds: float | None) -> str:
+    """A guess: `less than a minute`, `about 5 min`; `?` where there is none."""
+    if seconds is None or not isfinite(seconds):
+        return "?"
+    if seconds < _MINUTE:
+        return "less than a minute"
+    return f"about {duration_text(seconds)}"
+
+
+def milli_text(value: float | None) -> str:
+    """An error in eV or eV/Å as its thousandths with three digits; `–` without one."""
+    if value is None or not isfinite(value):
+        return "–"
+    thousandths = value * 1e3
+    return f"{thousandths:.0f}" if abs(thousandths) >= 100 else f"{thousandths:.3g}"
+
+
+def tiny_text(value: float | None) -> str:
+    """As `milli`, but what is below a millionth is only said to be so."""
+    return "<0.001" if value is not None and 0 <= value < 1e-6 else milli_text(value)
+
+
+def number_text(value: float | None, digits: int = 3) -> str:
+    """A number with so many digits; `–` where there is none."""
+    if value is None or not isfinite(value):
+        return "–"
+    return f"{value:.{digits}g}"
+
+
+def and_list(items: Iterable[str]) -> str:
+    """`a`, `a and b`, `a, b and c`."""
+    *head, last = list(items) or [""]
+    return f"{', '.join(head)} and {last}" if head else last
+
+
+def span_text(numbers: Iterable[int]) -> str:
+    """Sorted whole numbers as `1–4, 7`."""
+    runs: list[list[int]] = []
+    for value in sorted(numbers):
+        if runs and value == runs[-1][1] + 1:
+            runs[-1][1] = value
+        else:
+            runs.append([value, value])
+    return ", ".join(f"{a}" if a == b else f"{a}–{b}" for a, b in runs)
+
+
+def failure_counts(counts: Mapping[Failure, int]) -> str:
+    """`2 not converged, 1 timeout`, most frequent first."""
+    ordered = sorted(counts.items(), key=lambda item: (-item[1], item[0].name))
+    return ", ".join(f"{count} {failure_text(failure)}" for failure, count in ordered)
+
+
+def failure_text(failure: Failure) -> str:
+    """`cc not converged` for `Failure.CC_NOT_CONVERGED`."""
+    return failure.name.lower().replace("_", " ")
+
+
+def guard_stops(walkers: Iterable[Walker]) -> Counter[str]:
+    """How many walkers each guard rail stopped."""
+    return Counter(x.stopped for x in walkers if x.stopped is not None)

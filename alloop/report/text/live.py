@@ -1,0 +1,317 @@
+"""The campaign while it runs: a panel on a terminal, plain lines elsewhere."""
+
+import time
+from collections.abc import Callable, Iterator
+from math import isfinite
+from pathlib import Path
+from statistics import fmean
+from types import TracebackType
+from typing import Self
+
+from rich.console import Console, Group
+from rich.live import Live as Display
+from rich.padding import Padding
+from rich.progress_bar import ProgressBar
+from rich.table import Table
+from rich.text import Text
+
+from alloop.core.printable import printable, printable_line
+from alloop.core.splits import FROZEN
+from alloop.loop import events as e
+from alloop.loop.rules import Rules
+from alloop.loop.state import LoopState
+from alloop.loop.stopping import labels_left
+from alloop.report.analysis.summary_facts import (
+    predict_seconds_left,
+    rounds_left,
+    task_kinds,
+)
+from alloop.report.text.event_text import event_text, training_text
+from alloop.report.text.fitting_table import FittingTable
+from alloop.report.text.formatting import (
+    STAGES,
+    duration_text,
+    failure_counts,
+    guard_stops,
+    milli_text,
+    plural,
+    rough_duration,
+    task_text,
+)
+from alloop.report.text.label_counts import LabelCount, LabelCounter
+from alloop.report.text.logfile import LogFile as LogFile
+from alloop.workers.spool import training_progress
+
+_REFRESH = 0.25  # s between two looks at the panel
+_SHOWN = 6  # generations whose errors fit on a line
+
+
+class LiveDisplay:
+    """Shows a campaign on a console; a context manager.
+
+    Call `observe` after each commit and `tick` in between. clock: seconds, for tests.
+    spool: where trainings say how far they are.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        rules: Rules,
+        console: Console,
+        clock: Callable[[], float] = time.monotonic,
+        spool: Path | None = None,
+    ) -> None:
+        self._name = name
+        self._rules = rules
+        self._console = console
+        self._clock = clock
+        self._spool = spool
+        self._tally = LabelCounter()
+        self._state = LoopState()
+        self._trained: list[float] = []
+        self._paid = 0.0  # CPU seconds of labels in this run
+        self._began = self._looked = clock()
+        self._display: Display | None = None
+        self._shown = False
+
+    def __enter__(self) -> Self:
+        self._shown, self._began = True, self._clock()
+        if self._console.is_terminal:
+            self._display = Display(
+                self._panel(), console=self._console, auto_refresh=False
+            )
+            self._display.start(refresh=True)
+        return self
+
+    @property
+    def shown(self) -> bool:
+        """Whether it has been shown."""
+        return self._shown
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        if self._display is not None:
+            self._display.update(self._panel(), refresh=True)
+            self._display.stop()
+            self._display = None
+
+    def observe(self, state: LoopState, turn: e.Turn) -> None:
+        """Take in a turn that has been committed, and the state it led to."""
+        before, self._state = self._state, state
+        self._tally.add_event(state, turn.event)
+        if isinstance(turn.event, e.Labelled) and not turn.event.cached:
+            self._paid += turn.event.label.cpu_seconds
+        if isinstance(turn.event, e.Trained):
+            self._trained.append(self._clock())
+        if not self._console.is_terminal:
+            for line in _closed_lines(before, state, turn, self._tally):
+                self._say(line)
+        self.tick()
+
+    def tick(self) -> None:
+        """Refresh what is shown, a few times a second at most."""
+        now = self._clock()
+        if self._display is not None and now - self._looked >= _REFRESH:
+            self._looked = now
+            self._display.update(self._panel(), refresh=True)
+
+    def left(self) -> float | None:
+        """Seconds until the budget is spent, as rounds went so far; None if unknown."""
+        state, rules = self._state, self._rules
+        if state.finished:
+            return 0.0
+        labels = labels_left(state, rules, "expensive")
+        rounds = rounds_left(labels, rules.every, state.round, rules.stopping.rounds)
+        return predict_seconds_left(self._trained, rounds, self._clock())
+
+    def labels_left(self) -> float | None:
+        """Seconds that the labels left in the budget take, by what labels cost so far
+        and how fast this run pays for them; None if unknown."""
+        state, elapsed = self._state, self._clock() - self._began
+        if not self._paid or elapsed <= 0.0:
+            return None
+        seconds = 0.0
+        for fidelity in state.levels:
+            count = labels_left(state, self._rules, fidelity)
+            paid = [x for x in state.entries() if x.fidelity == fidelity and x.good]
+            prices = [x.cpu_seconds for x in paid if x.cpu_seconds > 0.0]
+            if count and not prices:
+                return None
+            seconds += count * fmean(prices or [0.0])
+        return seconds * elapsed / self._paid
+
+    def _say(self, line: str) -> None:
+        text = f"[{duration_text(self._clock() - self._began)}] {printable(line)}"
+        self._console.print(text, markup=False, highlight=False, soft_wrap=True)
+
+    def _panel(self) -> Group:
+        where = printable_line(_stage_text(self._state))
+        head = Text.assemble((printable_line(self._name), "bold"), f"  {where}")
+        facts = Table.grid(padding=(0, 2))
+        facts.add_column(style="dim")
+        facts.add_column()
+        for name, value in _fact_rows(self._state, self._tally):
+            facts.add_row(name, printable(value))
+        for told in [] if self._spool is None else training_progress(self._spool):
+            facts.add_row("training", printable(told))
+        facts.add_row("time", self._time())
+        parts = (head, self._labels(), facts)
+        return Group(*(Padding(part, (0, 0, 0, 1)) for part in parts))
+
+    def _time(self) -> str:
+        elapsed = duration_text(self._clock() - self._began)
+        if self._state.finished:
+            return elapsed
+        known = self.left()
+        if known is not None:
+            return f"{elapsed}, {rough_duration(known)} left"
+        labels = self.labels_left()
+        guess = "?" if labels is None else f"at least {duration_text(labels)}"
+        return f"{elapsed}, {guess} left"
+
+    def _labels(self) -> Table:
+        budgets = {
+            "cheap": self._rules.budget.cheap,
+            "expensive": self._rules.budget.expensive,
+        }
+        grid = FittingTable(
+            box=None,
+            padding=(0, 2),
+            collapse_padding=True,
+            pad_edge=False,
+            show_header=False,
+            first_out=("bar",),
+            told=False,
+        )
+        grid.add_column(style="dim", no_wrap=True)
+        grid.add_column(justify="right")
+        grid.add_column("bar", width=24)
+        grid.add_column()
+        for kind, count in self._tally.labels(self._state).items():
+            budget = budgets.get(kind, 0)
+            if budget or count.good or count.failed:
+                grid.add_row(
+                    f"{kind} labels", *_budget_row(self._state, kind, budget, count)
+                )
+        return grid
+
+
+def _budget_row(
+    state: LoopState, kind: str, budget: int, count: LabelCount
+) -> tuple[str, ProgressBar | str, str]:
+    made = "" if not count.cached else f", {count.cached} from a cache"
+    words = f"{count.good} good{made}{_doubtful_text(count)}{_bad_text(count)}"
+    if not budget:
+        return str(count.good), "", words
+    used = state.labels_used(kind)
+    bar = ProgressBar(
+        total=budget,
+        completed=min(used, budget),
+        width=24,
+        complete_style="cyan",
+        finished_style="green",
+    )
+    return f"{used}/{budget}", bar, words
+
+
+def _doubtful_text(count: LabelCount) -> str:
+    return f", {count.doubtful} doubtful" if count.doubtful else ""
+
+
+def _bad_text(count: LabelCount) -> str:
+    if not count.failed:
+        return ""
+    known = failure_counts(count.reasons)
+    return f", {count.failed} failed ({known})" if known else f", {count.failed} failed"
+
+
+def _stage_text(state: LoopState) -> str:
+    if state.broken:
+        return f"came to a stop: {state.broken}"
+    if state.finished:
+        return f"finished: {state.finished}"
+    stage = STAGES.get(state.stage, state.stage)
+    return f"round {state.round}: {stage} · generation {state.generation}"
+
+
+def _fact_rows(state: LoopState, tally: LabelCounter) -> Iterator[tuple[str, str]]:
+    yield "walkers", _walker_text(state)
+    if tally.examined:
+        yield "examination", examined(tally)
+    yield f"{_set_name(state)} error", _error_text(state)
+    yield "under way", task_text(task_kinds(state.open.values()))
+    yield (
+        "CPU",
+        f"{duration_text(state.cpu_seconds())} labels, "
+        f"{duration_text(tally.task_seconds)} MD, training and the rest of this run",
+    )
+
+
+def _set_name(state: LoopState) -> str:
+    brought = any(x.brought and x.purpose == FROZEN for x in state.entries())
+    return "test" if brought else "validation"
+
+
+def examined(tally: LabelCounter) -> str:
+    """Return the force error of the final examination so far, in words."""
+    errors = list(tally.examined.values())
+    frames = plural(len(errors), "frame")
+    return (
+        f"{milli_text(sum(errors) / len(errors))} meV/Å on {frames} of MD on the model"
+    )
+
+
+def _walker_text(state: LoopState) -> str:
+    if not state.walkers:
+        return "none yet"
+    stopped = guard_stops(state.walkers.values())
+    walking = len(state.walkers) - stopped.total()
+    reasons = ", ".join(f"{count} {why}" for why, count in sorted(stopped.items()))
+    words = f"{walking} walking, {stopped.total()} stopped"
+    return f"{words} ({reasons})" if reasons else words
+
+
+def _error_text(state: LoopState) -> str:
+    errors = [milli_text(error) for error in state.errors if isfinite(error)]
+    if not errors:
+        return "none yet"
+    more = "… → " if len(errors) > _SHOWN else ""
+    return f"{more}{' → '.join(errors[-_SHOWN:])} meV/Å"
+
+
+def _closed_lines(
+    before: LoopState, state: LoopState, turn: e.Turn, tally: LabelCounter
+) -> Iterator[str]:
+    """Lines for what this turn has closed."""
+    if isinstance(turn.event, e.Opened | e.Amended):
+        yield event_text(turn.event, state.levels)
+    elif isinstance(turn.event, e.Trained):
+        yield training_text(turn.event)
+    elif state.stage != before.stage and before.stage in _STEPS:
+        done = f"{STAGES[before.stage]} done"
+        explored = before.stage == "explore"
+        what = (
+            f"walkers: {_walker_text(state)}" if explored else _made_text(state, tally)
+        )
+        yield f"round {state.round}: {done}: {what}"
+    for command in turn.commands:
+        if isinstance(command, e.Stop):
+            if tally.examined:
+                yield f"final examination: forces {examined(tally)}"
+            said = "came to a stop" if command.broken else "finished"
+            yield f"{said}: {command.reason}"
+
+
+_STEPS = ("seed", "explore", "flag", "bias")
+
+
+def _made_text(state: LoopState, tally: LabelCounter) -> str:
+    return "; ".join(
+        plural(count.good, f"{kind} label") + _doubtful_text(count) + _bad_text(count)
+        for kind, count in tally.labels(state).items()
+        if count.good or count.failed
+    )

@@ -1,0 +1,94 @@
+"""The log file: one line for every committed event, by standard `logging`."""
+
+import contextlib
+import logging
+import os
+import sys
+from io import TextIOWrapper
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+from alloop.core.errors import InputError
+from alloop.core.local_time import local_time
+from alloop.core.printable import printable_line
+from alloop.loop import events as e
+from alloop.loop.state import LoopState
+from alloop.report.text.event_text import turn_text
+
+LOGGER = logging.getLogger("alloop")
+_FORM = "%(asctime)s %(levelname)-7s %(message)s"
+
+
+class _Formatter(logging.Formatter):
+    """Writes times as all of alloop does, with the offset of their zone."""
+
+    def formatTime(self, record: logging.LogRecord, datefmt: str | None = None) -> str:
+        """The local time of a record."""
+        del datefmt
+        return local_time(record.created)
+
+
+class _Handler(logging.FileHandler):
+    """Goes without the lines that a full disk refuses: the journal holds it all."""
+
+    def handleError(self, record: logging.LogRecord) -> None:
+        """Called where a line could not be written."""
+        if not isinstance(sys.exc_info()[1], OSError):
+            super().handleError(record)
+
+    def _open(self) -> "TextIOWrapper[Any]":
+        """Open the file to append to it, never through a link."""
+        flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW | os.O_NONBLOCK
+        handle = os.open(self.baseFilename, flags, 0o666)
+        return os.fdopen(handle, "a", encoding=self.encoding)
+
+    def close(self) -> None:
+        """Close the file, what it still held or not."""
+        with contextlib.suppress(OSError):
+            super().close()
+
+
+class LogFile:
+    """Appends to the file at `path` while it is open; a context manager.
+
+    Whatever else is logged to `alloop` meanwhile goes there too. Raises InputError
+    where the file cannot be written.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def __enter__(self) -> Self:
+        try:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            self._handler = _Handler(self.path, encoding="utf-8")
+        except OSError as error:
+            raise InputError(
+                f"expected a log file that can be written at {self.path} ({error}); "
+                "choose another place for the store"
+            ) from error
+        self._handler.setFormatter(_Formatter(_FORM))
+        self._level = LOGGER.level
+        LOGGER.setLevel(logging.INFO)
+        LOGGER.addHandler(self._handler)
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        LOGGER.removeHandler(self._handler)
+        LOGGER.setLevel(self._level)
+        self._handler.close()
+
+    def observe(self, state: LoopState, turn: e.Turn) -> None:
+        """Log a turn that has been committed."""
+        bad = isinstance(turn.event, e.NotLabelled | e.TaskLost)
+        LOGGER.log(
+            logging.WARNING if bad else logging.INFO,
+            "%s",
+            printable_line(turn_text(turn, state.levels)),
+        )

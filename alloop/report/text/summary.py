@@ -1,0 +1,236 @@
+"""The end of a run in a few lines and one table."""
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+from rich.box import SIMPLE_HEAD
+from rich.table import Table
+
+from alloop.core.splits import EXAMINATION
+from alloop.history.measured_costs import (
+    LABELS,
+    cpu_seconds_by_part,
+    worker_utilisation,
+)
+from alloop.history.reader import History
+from alloop.report.analysis.comparison import TITLES, compare_controls
+from alloop.report.analysis.examination import (
+    Examination,
+    examination,
+    examination_sentences,
+    threshold_sentences,
+)
+from alloop.report.analysis.noise_floor import noise_floors
+from alloop.report.analysis.summary_facts import (
+    BUDGETED,
+    GenerationFacts,
+    LabelTally,
+    best,
+    brought_test,
+    generation_facts,
+    label_tallies,
+    level_name,
+    level_title,
+    set_name,
+)
+from alloop.report.text.event_text import energies
+from alloop.report.text.fitting_table import FittingTable
+from alloop.report.text.formatting import (
+    STAGES,
+    duration_text,
+    failure_counts,
+    milli_text,
+    plural,
+)
+
+_CAPTION = (
+    "exam.: final examination, MD on the model; {0}: MAE and RMSE of forces on the "
+    "{1} set, and MAE of energies after their mean offset is removed"
+)
+_FIRST_OUT = ("train\nCPU", "energy\nmeV", "RMSE\nmeV/Å")
+NO_CONTROLS: Mapping[str, History] = {}
+
+
+def end_table(history: History, controls: Mapping[str, History] = NO_CONTROLS) -> Table:
+    """Generations with their labels, errors and costs; controls below."""
+    short = {"validation": "valid."}.get(set_name(history), set_name(history))
+    caption = _CAPTION.format(short, set_name(history))
+    table = FittingTable(box=SIMPLE_HEAD, padding=0, first_out=_FIRST_OUT)
+    table.caption, table.caption_justify = caption, "left"
+    table.add_column(str(history.attrs["name"]), no_wrap=True)
+    for column in (
+        *("cheap\nlabels", "exp.\nlabels", "exam.\nmeV/Å", f"{short}\nmeV/Å"),
+        *("RMSE\nmeV/Å", "energy\nmeV", "train\nCPU", "labels\nCPU"),
+    ):
+        table.add_column(column, justify="right")
+    examined = examination(history)
+    for stand in generation_facts(history):
+        table.add_row(f"generation {stand.generation}", *_table_row(stand, examined))
+    for name, control in controls.items():
+        table.add_section()
+        last = best(control)
+        if last is not None:
+            row = _table_row(last, examination(control))
+            table.add_row(TITLES.get(name, name), *row)
+    return table
+
+
+def _table_row(stand: GenerationFacts, examined: Examination | None) -> list[str]:
+    own = examined if examined and examined.generation == stand.generation else None
+    return [
+        str(stand.cheap),
+        str(stand.expensive),
+        milli_text(own.errors.force_mae) if own and own.errors else milli_text(None),
+        milli_text(stand.force_mae),
+        milli_text(stand.force_rmse),
+        milli_text(stand.energy_mae),
+        duration_text(stand.cpu_seconds),
+        duration_text(stand.label_cost),
+    ]
+
+
+def end_lines(
+    history: History,
+    controls: Mapping[str, History] = NO_CONTROLS,
+    report: Path | None = None,
+) -> list[str]:
+    """Labels, money, controls, and where everything lies; a line each."""
+    lines = [how_it_stands(history), *errors(history)]
+    lines += threshold_sentences(history)
+    lines += [_label_sentence(history, each) for each in label_tallies(history)]
+    lines += [found.sentence for found in noise_floors(history)]
+    lines += [_cost_sentence(history)]
+    lines += [comparison.sentence for comparison in compare_controls(history, controls)]
+    lines += [f"store: {history.path}"]
+    return lines if report is None else [*lines, f"report: {report}"]
+
+
+def headline(
+    history: History, controls: Mapping[str, History] = NO_CONTROLS
+) -> list[str]:
+    """The campaign in a few sentences, the bad news among them."""
+    lines = [how_it_stands(history), *errors(history)]
+    if generation_facts(history):
+        lines.append(_learned_sentence(history))
+    return [*lines, *(each.sentence for each in compare_controls(history, controls))]
+
+
+def errors(history: History) -> list[str]:
+    """What the best generation is worth: what leads first, see `Comparison`; then
+    whether it is the last one."""
+    examined, frozen = list(examination_sentences(history)), [error_sentence(history)]
+    found = frozen + examined if brought_test(history) else examined + frozen
+    return [*found, *_grown(history)]
+
+
+def _grown(history: History) -> Iterator[str]:
+    """A warning where a later generation is worse than the best one."""
+    stands, chosen = generation_facts(history), best(history)
+    if chosen is None or chosen.generation == stands[-1].generation:
+        return
+    last = stands[-1]
+    yield (
+        f"Generation {chosen.generation}, not the last one, is what `export --model`, "
+        f"`md` and `calculator()` take: on the {set_name(history)} set it errs least, "
+        f"by {milli_text(chosen.force_mae)} meV/Å; generation {last.generation}, the "
+        "last, "
+        f"by {milli_text(last.force_mae)}."
+    )
+
+
+def how_it_stands(history: History) -> str:
+    """Finished and why, or where it is."""
+    state, name = history.state, history.attrs["name"]
+    rounds = plural(state.round, "round")
+    if state.broken:
+        return f"{name} came to a stop: {state.broken}."
+    if state.finished:
+        return f"{name} finished after {rounds}: {state.finished}."
+    stage = STAGES.get(state.stage, state.stage)
+    open_ = plural(len(state.open), "task")
+    return f"{name} is not finished: {stage}, {rounds} begun, {open_} open."
+
+
+def error_sentence(history: History) -> str:
+    """What the best generation is worth on the frozen set."""
+    chosen = best(history)
+    if chosen is None:
+        return "There is no generation yet."
+    if chosen.force_mae is None:
+        return (
+            f"Generation {chosen.generation} was not tested on a frozen set: there is "
+            "none."
+        )
+    steers = "" if brought_test(history) else ", by which the campaign was steered"
+    return (
+        f"Generation {chosen.generation} errs by {milli_text(chosen.force_mae)} "
+        "meV/Å in "
+        f"forces (MAE; RMSE {milli_text(chosen.force_rmse)}) and by "
+        f"{energies(chosen.energy_mae, chosen.energy_absolute)} in energies on "
+        f"{plural(chosen.test, 'frame')} of the frozen {set_name(history)} set{steers}."
+    )
+
+
+def _learned_sentence(history: History) -> str:
+    chosen = best(history) or generation_facts(history)[-1]
+    lost = sum(each.failed for each in label_tallies(history))
+    bad = f" {plural(lost, 'label')} failed." if lost else " No label failed."
+    cheap = (
+        f"{chosen.cheap} cheap ({level_title(history, 'cheap')}) and "
+        if chosen.cheap
+        else ""
+    )
+    apart = (
+        f"; {chosen.heldout} more cheap ones are held out, for its threshold"
+        if chosen.heldout
+        else ""
+    )
+    return (
+        f"Generation {chosen.generation} learned from {cheap}"
+        f"{chosen.expensive} expensive "
+        f"({level_title(history, 'expensive')}) labels{apart}.{bad} {_spent(history)}"
+    )
+
+
+def _spent(history: History) -> str:
+    """CPU time of the whole campaign, by what took it."""
+    parts = dict(cpu_seconds_by_part(history))
+    total = sum(parts.values())
+    if not total:
+        return "It cost no CPU time here."
+    labels = sum(parts.pop(name, 0.0) for name in LABELS if name != EXAMINATION)
+    shares = {"labels": labels, **parts}
+    told = [
+        f"{duration_text(cost)} {name}" for name, cost in shares.items() if cost > 0
+    ]
+    return f"In all it cost {duration_text(total)} of CPU time: {', '.join(told)}."
+
+
+def _label_sentence(history: History, each: LabelTally) -> str:
+    budget = "" if each.budget is None else f" of {each.budget}"
+    used = f"{each.used}{budget} used, " if each.kind in BUDGETED else ""
+    price = f", {duration_text(each.price)} of CPU time each" if each.price else ""
+    counts = {"from a cache": each.cached, "doubtful": each.doubtful}
+    among = ", ".join(f"{n} {what}" for what, n in counts.items() if n)
+    taken = f" ({among})" if among else ""
+    lost = (
+        f", failed: {failure_counts(each.failures)}" if each.failed else ", none failed"
+    )
+    name = f"{each.kind} labels ({level_name(history, each)})"
+    return f"{name}: {used}{each.good} good{taken}{price}{lost}"
+
+
+def _cost_sentence(history: History) -> str:
+    parts = {
+        name: value for name, value in cpu_seconds_by_part(history).items() if value > 0
+    }
+    total = sum(parts.values())
+    if not total:
+        return "CPU time: none spent yet"
+    shares = ", ".join(f"{name} {value / total:.0%}" for name, value in parts.items())
+    busy = worker_utilisation(history)
+    return f"CPU time: {duration_text(total)}: {shares}{_busy_text(busy)}"
+
+
+def _busy_text(share: float | None) -> str:
+    return "" if share is None else f"; the workers were busy {share:.0%} of the time"

@@ -1,0 +1,136 @@
+"""What new rows change in a table's arrays: chunks to write and metadata to show.
+
+Only the chunk that is open and those after it are made, from rows on the disk that were
+shown (`tails`) or from whole tables (`cut`).
+"""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeAlias
+
+import numpy as np
+
+from alloop.store import root
+from alloop.store.chunks import ArrayLayout, encode_chunks, open_chunk_row, open_rows
+from alloop.store.record import Array
+from alloop.store.root import Node
+from alloop.store.schema import (
+    ATOM,
+    BOUND,
+    REPLACED,
+    ROW,
+    VERSION,
+    Column,
+    column_attributes,
+    table_columns,
+)
+
+MARK, RECORD, SCHEMA = "mark", "record", "schema"  # last record, its checksum
+Tail: TypeAlias = tuple[int, Array]  # where a chunk begins, and all rows from there on
+
+
+@dataclass(frozen=True, slots=True)
+class ColumnChange:
+    """What a table adds: chunks to write, and nodes to write and show."""
+
+    chunks: dict[str, bytes]
+    nodes: dict[str, Node]
+
+
+def table_place(name: str, mark: int) -> str:
+    # Another mark, another place: who still reads the last states never sees them mixed
+    # with newer ones.
+    return f"{name}/{mark:08d}" if name in REPLACED else name
+
+
+def is_grown(shown: Mapping[str, Node], name: str, arrays: Mapping[str, Array]) -> bool:
+    """Whether what is shown of a table can be the beginning of these arrays."""
+    if name in REPLACED or name not in shown:
+        return True
+    return shown[name]["attributes"].get(SCHEMA) == VERSION and all(
+        _shown_length(shown, f"{name}/{key}") <= len(array)
+        for key, array in arrays.items()
+    )
+
+
+def _shown_length(shown: Mapping[str, Node], path: str) -> int:
+    return int(shown[path]["shape"][0]) if path in shown else 0
+
+
+def whole_tails(
+    shown: Mapping[str, Node], name: str, arrays: Mapping[str, Array]
+) -> dict[str, Tail]:
+    """The rows of whole tables that their open chunks hold, and those beyond."""
+    firsts = _first_open_rows(shown, name)
+    return {key: (firsts[key], array[firsts[key] :]) for key, array in arrays.items()}
+
+
+def appended_tails(
+    store: Path, shown: Mapping[str, Node], name: str, arrays: Mapping[str, Array]
+) -> dict[str, Tail]:
+    """The rows of the open chunks on the disk, with these behind them."""
+    if name in REPLACED or name not in shown:
+        return {key: (0, array) for key, array in arrays.items()}
+    firsts, atoms = _first_open_rows(shown, name), 0
+    for key, column in table_columns(name).items():
+        if column.along == ATOM:
+            atoms = _shown_length(shown, f"{name}/{key}")
+    out = {}
+    for key, column in table_columns(name).items():
+        path = f"{name}/{key}"
+        before = open_rows(
+            store / path, _shown_length(shown, path), column_layout(name, column)
+        )
+        new = arrays[key][1:] + atoms if column.along == BOUND else arrays[key]
+        out[key] = (firsts[key], np.concatenate([before, new]))
+    return out
+
+
+def _first_open_rows(shown: Mapping[str, Node], name: str) -> dict[str, int]:
+    """Where the open chunk of each column of a table begins."""
+    return {
+        key: 0
+        if name in REPLACED
+        else open_chunk_row(
+            _shown_length(shown, f"{name}/{key}"), column_layout(name, column)
+        )
+        for key, column in table_columns(name).items()
+    }
+
+
+def table_change(
+    shown: Mapping[str, Node],
+    name: str,
+    tails: Mapping[str, Tail],
+    said: dict[str, Any],
+) -> ColumnChange:
+    home = table_place(name, said[MARK])
+    wanted = table_columns(name)
+    counting = next(iter(wanted))
+    chunks: dict[str, bytes] = {}
+    nodes: dict[str, Node] = {}
+    for key in [*list(wanted)[1:], counting]:
+        path = f"{home}/{key}"
+        first, values = tails[key]
+        node, made = encode_chunks(values, column_layout(name, wanted[key]), first)
+        if node != shown.get(path):
+            nodes[path] = node
+            chunks |= {f"{path}/{chunk}": data for chunk, data in made.items()}
+    first, values = tails[counting]
+    said |= {SCHEMA: VERSION, "rows": first + len(values)}
+    return ColumnChange(chunks, {**nodes, **dict(_group_nodes(home, said))})
+
+
+def _group_nodes(place: str, said: dict[str, Any]) -> Iterator[tuple[str, Node]]:
+    above, _, _ = place.rpartition("/")
+    if above:
+        yield above, root.group_node()
+    yield place, root.group_node(said)
+
+
+def column_layout(table: str, column: Column) -> ArrayLayout:
+    row = table.split("/")[0].removesuffix("s")
+    first = row if column.along == ROW else f"{row}_{column.along}"
+    dimensions = (first, *(axis for axis, _ in column.axes))
+    return ArrayLayout(column.chunk, dimensions, True, column_attributes(column))

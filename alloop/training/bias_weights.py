@@ -1,0 +1,65 @@
+"""How far a cheap label is to be trusted: ASTEROID's bias and the weight made of it.
+
+Bukharin et al., ICML 2023, section 3: B(x) measures how much a model of the expensive
+level disagrees with a cheap force, and w = exp(-B/γ) damps what disagrees.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from alloop.core.units import Floats
+
+_RAISE = 1.1  # factor by which γ grows until enough frames count
+
+
+@dataclass(frozen=True, slots=True)
+class Gamma:
+    """ASTEROID's γ: in eV/Å, or as a multiple of the standard deviation of B.
+
+    The multiple carries over from one pair of levels to another: the paper's pairs lie
+    closer together than HF and CCSD(T) do.
+    """
+
+    value: float
+    of_spread: bool = True
+
+    def in_ev_per_angstrom(self, bias: Floats) -> float:
+        """γ in eV/Å for these biases (frames,)."""
+        return self.value * float(np.std(bias)) if self.of_spread else self.value
+
+
+DEFAULT = Gamma(2.0)
+
+
+def bias_weights(bias: Floats, gamma: float) -> Floats:
+    """w = exp(-(B - min B)/γ), scaled to mean 1; (frames,), γ in eV/Å.
+
+    Subtracting min B changes nothing after the scaling and keeps one weight at 1
+    before it. Without the scaling the loss would shrink beneath Adam's epsilon.
+    """
+    excess = bias - bias.min()
+    if gamma <= 0.0:
+        return np.ones_like(bias)
+    w = np.exp(-excess / gamma)
+    out: Floats = w / w.mean()
+    return out
+
+
+def effective_size(weights: Floats) -> float:
+    """Kish's effective sample size (Σw)²/Σw²: how many frames really count."""
+    return float(weights.sum() ** 2 / np.square(weights).sum())
+
+
+def guarded_weights(bias: Floats, gamma: Gamma, least: float) -> tuple[Floats, float]:
+    """Weights and the γ (eV/Å) behind them, raised until `least` of the frames count.
+
+    least is a fraction of the frames, below 1. Biases that are all alike give uniform
+    weights and γ = 0.
+    """
+    value = gamma.in_ev_per_angstrom(bias)
+    weights = bias_weights(bias, value)
+    while effective_size(weights) < least * len(bias):
+        value *= _RAISE
+        weights = bias_weights(bias, value)
+    return weights, value

@@ -1,0 +1,196 @@
+"""The slope of a batch as machine code.
+
+Energies, forces, loss and the gradients by all weights are written down as one graph of
+plain operations, since torch.compile does not take a derivative of a derivative as it
+is (`alloop.models.compilation`). Weights, positions, labels and random numbers are its
+inputs: one program serves all steps, stages and generations of a network.
+"""
+
+import hashlib
+import json
+from collections.abc import Hashable, Sequence
+from dataclasses import dataclass, field, fields
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from alloop.models.compilation import Code, NotCompiled, compile_function
+from alloop.models.graph import Graph
+from alloop.models.network import Network
+from alloop.models.pyg import Data
+from alloop.training.gradients import (
+    GradientFunction,
+    LossGradient,
+    eager_gradients,
+    loss_gradient,
+)
+from alloop.training.losses import Drawn, Objective, Targets
+
+_CLOSE = 1e-3  # of the gradient's norm: far above rounding, far below a wrong term
+_TRUSTED = 5  # sets of shapes whose gradients agreed, after which no more are checked
+_KEPT = 8  # programs a process
+
+_programs: dict[Hashable, Code] = {}
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _FlatLayout:
+    """What tensors stand for when they come as one flat list."""
+
+    network: Network
+    objective: Objective
+    free: tuple[str, ...]
+    fixed: tuple[str, ...]
+    fields: tuple[str, ...]
+    constants: dict[str, Any]
+    own: tuple[Tensor, ...]  # the network's, seen through: they move when it learns
+
+    def flat(self, graph: Graph, target: Targets, drawn: Drawn) -> list[Tensor]:
+        """The network's tensors, the graph's, the targets', the random numbers."""
+        given = (graph[name] for name in self.fields)
+        labels = (getattr(target, field.name) for field in fields(Targets))
+        return [*self.own, *given, *labels, *drawn]
+
+    def slope(self, *flat: Tensor) -> tuple[Tensor, ...]:
+        """Loss and gradients of a flat list: what is traced."""
+        rest = iter(flat)
+        free = {name: next(rest).detach().requires_grad_() for name in self.free}
+        fixed = {name: next(rest) for name in self.fixed}
+        graph = Data(**{name: next(rest) for name in self.fields})
+        for name, value in self.constants.items():
+            setattr(graph, name, value)
+        target = Targets(*(next(rest) for _ in fields(Targets)))
+        lesson = _LossModule(self.network, self.objective)
+        state = {f"network.{name}": tensor for name, tensor in (free | fixed).items()}
+        loss = torch.func.functional_call(lesson, state, (graph, target, tuple(rest)))
+        found = loss_gradient(loss, list(free.values()))
+        return (found.loss, *found.gradients)
+
+
+class _LossModule(nn.Module):
+    def __init__(self, network: Network, objective: Objective) -> None:
+        super().__init__()
+        self.network = network
+        self.objective = objective
+
+    def forward(self, graph: Graph, target: Targets, drawn: Drawn) -> Tensor:
+        return self.objective(self.network, graph, target, drawn)
+
+
+@dataclass(slots=True, eq=False)
+class CompiledGradients:
+    """Slopes by a program, by torch as it is where the program does not fit a batch.
+
+    The first batches are taken both ways; a program that gives another gradient is not
+    used for batches of those shapes. Implements Slopes.
+    """
+
+    layout: _FlatLayout
+    program: Code
+    plain: GradientFunction
+    agreed: dict[tuple[torch.Size, ...], bool] = field(default_factory=dict)
+
+    def __call__(self, graph: Graph, target: Targets, drawn: Drawn) -> LossGradient:
+        flat = self.layout.flat(graph, target, drawn)
+        shapes = tuple(tensor.shape for tensor in flat)
+        if shapes not in self.agreed and len(self.agreed) < _TRUSTED:
+            self.agreed[shapes] = self._agrees(flat, graph, target, drawn)
+        if not self.agreed.get(shapes, True):
+            return self.plain(graph, target, drawn)
+        try:
+            loss, *gradients = self.program(*flat)
+        except AssertionError:  # shapes that the program was not made for
+            self.agreed[shapes] = False
+            return self.plain(graph, target, drawn)
+        return LossGradient(loss, tuple(gradients))
+
+    def _agrees(
+        self, flat: list[Tensor], graph: Graph, target: Targets, drawn: Drawn
+    ) -> bool:
+        try:
+            found = self.program(*flat)
+        except AssertionError:
+            return False
+        return _all_close(found, self.plain(graph, target, drawn))
+
+
+def compile_gradients(
+    network: Network,
+    objective: Objective,
+    batch: tuple[Graph, Targets, Drawn],
+    general: bool,
+) -> CompiledGradients:
+    """Slopes for batches like this one; general: of other shapes and molecules too.
+
+    The first call for a network and an objective takes tens of CPU seconds, fewer where
+    torch finds the machine code of an earlier process, and none in this process. Raises
+    NotCompiled where there is no compiler, where the network cannot be traced, or where
+    the program does not give this batch's gradient.
+    """
+    layout = _flat_layout(network, objective, batch[0])
+    flat = layout.flat(*batch)
+    key = _program_key(layout, flat, batch[0], general)
+    if key not in _programs:
+        while len(_programs) >= _KEPT:
+            del _programs[next(iter(_programs))]
+        _programs[key] = compile_function(layout.slope, flat, general=general)
+    slopes = CompiledGradients(
+        layout, _programs[key], eager_gradients(network, objective)
+    )
+    slopes(*batch)
+    if not all(slopes.agreed.values()):
+        raise NotCompiled("the compiled gradient differs from the one that torch gives")
+    return slopes
+
+
+def _all_close(found: Sequence[Tensor], wanted: LossGradient) -> bool:
+    pairs = list(zip(found, (wanted.loss, *wanted.gradients), strict=True))
+    off = sum(float((ours - true).square().sum()) for ours, true in pairs)
+    size = sum(float(true.square().sum()) for _, true in pairs)
+    return off <= _CLOSE**2 * size
+
+
+def _network_state(network: Network) -> dict[str, Tensor]:
+    return {**dict(network.named_parameters()), **dict(network.named_buffers())}
+
+
+def _flat_layout(network: Network, objective: Objective, graph: Graph) -> _FlatLayout:
+    state = _network_state(network)
+    free = [name for name, tensor in state.items() if tensor.requires_grad]
+    fixed = [name for name in state if name not in free]
+    given = graph.to_dict()
+    return _FlatLayout(
+        network=network,
+        objective=objective,
+        free=tuple(free),
+        fixed=tuple(fixed),
+        fields=tuple(k for k, v in given.items() if isinstance(v, Tensor)),
+        constants={k: v for k, v in given.items() if not isinstance(v, Tensor)},
+        own=tuple(state[name].detach() for name in (*free, *fixed)),
+    )
+
+
+def _program_key(
+    layout: _FlatLayout, flat: Sequence[Tensor], graph: Graph, general: bool
+) -> Hashable:
+    """What a program depends on: all that is traced but is not an input.
+
+    A network may look at who is whose neighbour while it is traced for one molecule.
+    """
+    network = layout.network
+    return (
+        type(network),
+        json.dumps(network.settings, sort_keys=True),
+        (layout.objective, layout.free, layout.fields),
+        tuple(layout.constants.items()),
+        tuple((tensor.shape, tensor.dtype) for tensor in flat),
+        "any" if general else _graph_topology(graph),
+    )
+
+
+def _graph_topology(graph: Graph) -> str:
+    digest = hashlib.sha256()
+    for tensor in (graph.z, graph.batch, graph.edge_index, graph.shift):
+        digest.update(tensor.cpu().contiguous().numpy().tobytes())
+    return digest.hexdigest()

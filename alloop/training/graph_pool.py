@@ -1,0 +1,176 @@
+"""Labels made ready for the optimiser: neighbours found once, batches by indexing.
+
+Positions do not move while a network learns, so a frame's neighbours are looked up when
+the pool is made, and a step only gathers rows.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from alloop.core.batch import take_atoms
+from alloop.core.records import LabelSet
+from alloop.core.seeds import random_stream
+from alloop.core.units import Floats, Integers
+from alloop.models.graph import Graph, to_graph
+from alloop.models.pyg import Data
+from alloop.training.losses import Targets
+
+
+@dataclass(frozen=True, slots=True)
+class BatchOrder:
+    """Which frames make up which step: a pure function of seed, name and step.
+
+    Each epoch has its own random stream, so that a stage could be taken up again in its
+    middle. The frames that do not fill a last batch sit that epoch out.
+    """
+
+    seed: int
+    name: str
+    frames: int
+    batch: int
+
+    def at(self, step: int) -> Integers:
+        """The frames of a step, (batch,), or all of them where there are no more."""
+        if self.frames <= self.batch:
+            return np.arange(self.frames)
+        epoch, part = divmod(step, self.frames // self.batch)
+        order = random_stream(self.seed, f"{self.name}/{epoch}").permutation(
+            self.frames
+        )
+        return order[part * self.batch : (part + 1) * self.batch]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class GraphPool:
+    """Labelled frames (energies less their references) as one graph with its targets.
+
+    Targets are in units of `scale` (eV, eV/Å), as the network's own output is.
+    """
+
+    labels: LabelSet
+    scale: float
+    graph: Graph
+    target: Targets
+    edges: Integers = field(repr=False)  # (frames + 1,) offsets of the frames' edges
+    alike: bool = False  # the same atoms and neighbours, in the same order
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def with_weights(self, weights: Floats) -> "GraphPool":
+        """The same frames with weights (frames,) of mean 1."""
+        dtype = self.target.forces.dtype
+        w = torch.tensor(weights, dtype=dtype)
+        return replace(self, target=replace(self.target, weights=w))
+
+    def select(self, frames: Integers) -> tuple[Graph, Targets]:
+        """The graph and the targets of some frames, in that order."""
+        if self.alike and len(frames) <= len(self):
+            return self._rows(frames)
+        offsets = self.labels.batch.offsets
+        atoms = torch.from_numpy(take_atoms(offsets, frames))
+        edges = torch.from_numpy(take_atoms(self.edges, frames))
+        sizes = np.diff(offsets)[frames]
+        first = np.cumsum(sizes) - sizes  # where each frame's atoms start now
+        moved = np.repeat(first - offsets[frames], np.diff(self.edges)[frames])
+        owner = torch.from_numpy(np.repeat(np.arange(len(frames)), sizes))
+        chosen = torch.from_numpy(frames)
+        whole = self.graph
+        graph = Data(
+            z=whole.z[atoms],
+            pos=whole.pos[atoms],
+            edge_index=whole.edge_index[:, edges] + torch.from_numpy(moved),
+            shift=whole.shift[edges],
+            batch=owner,
+            charge=whole.charge[chosen],
+            spin=whole.spin[chosen],
+        )
+        graph.num_graphs = len(frames)
+        target = Targets(
+            energies=self.target.energies[chosen],
+            forces=self.target.forces[atoms],
+            weights=self.target.weights[chosen],
+            owner=owner,
+        )
+        return graph, target
+
+    def edge_chunks(self, edges: int) -> Iterator[Integers]:
+        """All frames in order, in pieces of about so many edges at most."""
+        piece = self.edges[:-1] // max(edges, 1)
+        yield from np.split(np.arange(len(self)), np.flatnonzero(np.diff(piece)) + 1)
+
+    def _rows(self, frames: Integers) -> tuple[Graph, Targets]:
+        """`take` where frames differ in positions and states alone: what names atoms
+        is that of the first frames."""
+        count, total = len(frames), len(self)
+        atoms = count * (len(self.graph.z) // total)
+        edges = count * int(self.edges[1])
+        chosen = torch.from_numpy(frames)
+        whole, owner = self.graph, self.graph.batch[:atoms]
+
+        def of(rows: Tensor) -> Tensor:
+            return rows.view(total, -1, 3).index_select(0, chosen).view(-1, 3)
+
+        graph = Data(
+            z=whole.z[:atoms],
+            pos=of(whole.pos),
+            edge_index=whole.edge_index[:, :edges].contiguous(),
+            shift=of(whole.shift),
+            batch=owner,
+            charge=whole.charge[chosen],
+            spin=whole.spin[chosen],
+        )
+        graph.num_graphs = count
+        target = self.target
+        return graph, Targets(
+            energies=target.energies[chosen],
+            forces=of(target.forces),
+            weights=target.weights[chosen],
+            owner=owner,
+        )
+
+
+def force_scale(labels: LabelSet) -> float:
+    """Root mean square of the force components in eV/Å; 1 where all are zero."""
+    return float(np.sqrt(np.mean(np.square(labels.forces)))) or 1.0
+
+
+def make_graph_pool(
+    labels: LabelSet, scale: float, cutoff: float, dtype: torch.dtype = torch.float32
+) -> GraphPool:
+    """The pool of labels whose energies are already less their references."""
+    graph = to_graph(labels.batch, cutoff, dtype)
+    owners = graph.batch[graph.edge_index[1]]
+    counts = np.bincount(owners.numpy(), minlength=len(labels))
+    target = Targets(
+        energies=torch.tensor(labels.energies / scale, dtype=dtype),
+        forces=torch.tensor(labels.forces / scale, dtype=dtype),
+        weights=torch.ones(len(labels), dtype=dtype),
+        owner=graph.batch,
+    )
+    edges = np.concatenate([[0], np.cumsum(counts)]).astype(np.int64)
+    return GraphPool(
+        labels, scale, graph, target, edges, _same_topology(labels, graph, edges)
+    )
+
+
+def _same_topology(labels: LabelSet, graph: Graph, edges: Integers) -> bool:
+    """Whether all frames have the atoms of the first one, and its neighbours."""
+    frames, atoms, pairs = len(labels), len(graph.z), int(edges[-1])
+    first = int(edges[1]) if frames else 0
+    if not first or atoms % frames or frames * first != pairs:
+        return False
+    size = atoms // frames
+    z = graph.z.view(frames, size)
+    begins = size * torch.arange(frames).view(1, frames, 1)
+    local = graph.edge_index.view(2, frames, first) - begins
+    return bool(
+        (labels.batch.sizes == size).all()
+        and (np.diff(edges) == first).all()
+        and (z == z[0]).all()
+        and (local == local[:, :1]).all()
+    )

@@ -1,0 +1,173 @@
+"""Where the stages of one training run: pools made once, a network handed along."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from alloop.core.records import LabelSet
+from alloop.core.seeds import torch_seed
+from alloop.models.network import Network, build_network
+from alloop.potentials.learned import LearnedPotential
+from alloop.potentials.repulsion import Zbl
+from alloop.training.bias_weights import Gamma
+from alloop.training.fit import (
+    LossCurve,
+    Progress,
+    StageOptions,
+    fit_stage,
+    force_error,
+)
+from alloop.training.graph_pool import GraphPool, make_graph_pool
+from alloop.training.losses import Objective
+from alloop.training.references import References, without_references
+from alloop.training.saved_state import StateKeeper
+from alloop.training.score_matching import ScoreLoss, thermal_energy
+from alloop.training.stage_data import BiasWeighing, StageData, TrainedNetworks
+from alloop.training.stages import Fidelity, Stage, program_steps
+from alloop.training.step_engine import cpu_seconds
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class FinishedStage:
+    """A stage that ran: its course, its CPU seconds, its weights if it had any."""
+
+    stage: Stage
+    course: LossCurve
+    cpu_seconds: float
+    weighing: BiasWeighing | None = None
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class TrainingState:
+    """How far a training has come: the network, those that later stages ask, and the
+    stages behind it."""
+
+    network: Network
+    known: TrainedNetworks = field(default_factory=TrainedNetworks)
+    done: tuple[FinishedStage, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class StageRunner:
+    """What all stages of one training share.
+
+    labels (less the repulsion) and references by level; held_out are expensive ones.
+    scale is the network's unit in eV. parent is the network to start from where a stage
+    says so. keeper keeps states of trainings, to go on after a kill. stages are those
+    of the whole training, from which a stage learns whether compiling pays.
+    """
+
+    kind: str
+    settings: Mapping[str, Any]
+    labels: Mapping[Fidelity, LabelSet]
+    references: Mapping[Fidelity, References]
+    held_out: LabelSet | None
+    scale: float
+    parent: Network | None
+    least: float
+    seed: int
+    progress: Progress | None = None
+    keeper: StateKeeper | None = None
+    stages: tuple[Stage, ...] = ()
+    repulsion: Zbl | None = None
+
+    def run_stages(
+        self, path: TrainingState, stages: Sequence[Stage], gamma: Gamma
+    ) -> TrainingState:
+        """The path after these stages."""
+        for stage in stages:
+            path = self._run_stage(path, stage, gamma)
+        return path
+
+    def new_network(self, name: str) -> Network:
+        """An untrained network; the name is its random stream."""
+        return build_network(
+            self.kind, self.settings, seed=torch_seed(self.seed, f"{name}/network")
+        )
+
+    def validation_error(self, path: TrainingState) -> float:
+        """Mean absolute force error on the held-out frames in eV/Å; 0 without any."""
+        pool = self._validation_pool(path.network)
+        return 0.0 if pool is None else force_error(path.network, pool)
+
+    def final_potential(self, path: TrainingState) -> LearnedPotential:
+        """The network with the references of the level it saw last.
+
+        An element that only the other level knows keeps that level's reference: its
+        molecules' energies are then off by a constant, their forces are not.
+        """
+        last = path.done[-1].stage.levels[-1]
+        other: Fidelity = "cheap" if last == "expensive" else "expensive"
+        known = {**self.references[other], **self.references[last]}
+        return LearnedPotential(
+            path.network, known, self.scale, repulsion=self.repulsion
+        )
+
+    def _run_stage(
+        self, path: TrainingState, stage: Stage, gamma: Gamma
+    ) -> TrainingState:
+        began = cpu_seconds()
+        lesson = self._stage_data(gamma).stage_labels(stage, path.known)
+        start = self._starting_network(path, stage)
+        pool = self._label_pool(lesson.labels, start).with_weights(lesson.weights)
+        before = cpu_seconds() - began
+        network, course = fit_stage(
+            start, pool, stage, self.seed, self._stage_options(stage, start)
+        )
+        done = FinishedStage(
+            stage, course, before + course.cpu_seconds, lesson.weighing
+        )
+        known = _with_network(path.known, stage, network)
+        aside = stage.labels == "difference"
+        return TrainingState(
+            path.network if aside else network, known, (*path.done, done)
+        )
+
+    def _stage_options(self, stage: Stage, start: Network) -> StageOptions:
+        aside = stage.labels == "difference"
+        objective: Objective | None = None
+        if stage.loss == "score":
+            kT = thermal_energy(stage.temperature) / self.scale
+            objective = ScoreLoss(kT, stage.noise)
+        return StageOptions(
+            validation=None if aside else self._validation_pool(start),
+            progress=self.progress,
+            objective=objective,
+            keeper=self.keeper,
+            ahead=program_steps(stage, self.stages),
+        )
+
+    def _starting_network(self, path: TrainingState, stage: Stage) -> Network:
+        if stage.start == "previous":
+            return path.network
+        if stage.start == "parent" and self.parent is not None:
+            return self.parent
+        return self.new_network(stage.name)
+
+    def _stage_data(self, gamma: Gamma) -> StageData:
+        rest = {
+            level: without_references(labels, self.references[level])
+            for level, labels in self.labels.items()
+        }
+        return StageData(rest, self.scale, gamma, self.least)
+
+    def _validation_pool(self, network: Network) -> GraphPool | None:
+        if self.held_out is None:
+            return None
+        rest = without_references(self.held_out, self.references["expensive"])
+        return self._label_pool(rest, network)
+
+    def _label_pool(self, labels: LabelSet, network: Network) -> GraphPool:
+        dtype = next(network.parameters()).dtype
+        return make_graph_pool(labels, self.scale, network.cutoff, dtype)
+
+
+def _with_network(
+    known: TrainedNetworks, stage: Stage, network: Network
+) -> TrainedNetworks:
+    """What is known after a stage has made a network."""
+    if stage.labels == "difference":
+        return replace(known, change=network)
+    if stage.on == "cheap" and stage.labels != "corrected":
+        return replace(known, pupil=network)
+    return known if stage.on == "cheap" else replace(known, teacher=network)

@@ -1,0 +1,168 @@
+"""The executor of stage lists: a Trainer made of facts.
+
+ASTEROID, standard training, pretraining alone and whatever lies between them are lists
+of stages; `alloop.training.asteroid` writes down the usual ones.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import numpy as np
+
+from alloop.core.errors import InputError
+from alloop.core.records import LabelSet, TrainingData
+from alloop.core.roles import Potential
+from alloop.core.splits import held_out
+from alloop.potentials.learned import LearnedPotential
+from alloop.potentials.repulsion import ZBL, Zbl
+from alloop.training.bias_weights import DEFAULT, Gamma
+from alloop.training.fit import Progress
+from alloop.training.graph_pool import force_scale
+from alloop.training.history import training_history
+from alloop.training.label_changes import select_labels
+from alloop.training.references import level_references
+from alloop.training.saved_state import StateKeeper
+from alloop.training.stage_runner import StageRunner, TrainingState
+from alloop.training.stages import Fidelity, Stage
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class StagedTrainer:
+    """Trains a network through a list of stages; implements Trainer.
+
+    kind and settings are those of `alloop.models.network.build`. gammas: one γ, or
+    several of which the validation error after the last stage picks one. least: the
+    share of the cheap frames that the weights must leave effective. validation: the
+    share of the expensive frames that is held out, by the hash of their ids. given:
+    reference energies (eV) by fidelity and atomic number; fitted where there are none.
+    progress is called with stage, step, steps and mean loss. With a keeper a training
+    that was killed goes on where its last state was kept. repulsion: what the network
+    is put on top of; it learns what that leaves of the labels.
+    """
+
+    kind: str
+    settings: Mapping[str, Any]
+    stages: tuple[Stage, ...]
+    gammas: tuple[Gamma, ...] = (DEFAULT,)
+    least: float = 0.3
+    validation: float = 0.0
+    given: Mapping[Fidelity, Mapping[int, float]] = field(default_factory=dict)
+    progress: Progress | None = None
+    keeper: StateKeeper | None = None
+    repulsion: Zbl | None = ZBL
+
+    def __post_init__(self) -> None:
+        if len(self.gammas) > 1 and self.validation <= 0.0:
+            raise InputError(
+                f"expected held-out frames to choose among {len(self.gammas)} gammas, "
+                "got validation = 0; set a share of frames, or give one gamma"
+            )
+
+    def keeping(self, keeper: StateKeeper) -> "StagedTrainer":
+        """The same trainer, which goes on from what the keeper has."""
+        return replace(self, keeper=keeper)
+
+    def train(
+        self, data: TrainingData, parent: Potential | None, seed: int
+    ) -> tuple[LearnedPotential, dict[str, Any]]:
+        """The potential of the last stage's level, and what happened on the way.
+
+        history["bias"] holds B in eV/Å of each cheap frame, in their order. Without
+        labels of one level the other's first stage gets all steps.
+        """
+        stages = runnable_stages(self.stages, data)
+        if self.repulsion is not None:
+            without = self.repulsion.without
+            data = TrainingData(without(data.cheap), without(data.expensive))
+        bench = self._bench(data, parent, seed)
+        path = best_training(bench, stages, self.gammas)
+        return bench.final_potential(path), training_history(path, bench)
+
+    def _bench(
+        self, data: TrainingData, parent: Potential | None, seed: int
+    ) -> StageRunner:
+        training, held_out = held_out_split(data.expensive, self.validation)
+        levels: dict[Fidelity, LabelSet] = {"cheap": data.cheap, "expensive": training}
+        known = {
+            level: level_references(labels, self.given.get(level))
+            for level, labels in levels.items()
+        }
+        heir = parent if isinstance(parent, LearnedPotential) else None
+        takes_over = heir if any(s.start == "parent" for s in self.stages) else None
+        scale = force_scale(training if len(training) else data.cheap)
+        return StageRunner(
+            kind=self.kind,
+            settings=self.settings,
+            labels=levels,
+            references=known,
+            held_out=held_out,
+            scale=takes_over.scale if takes_over else scale,
+            parent=takes_over.network if takes_over else None,
+            least=self.least,
+            seed=seed,
+            progress=self.progress,
+            keeper=self.keeper,
+            repulsion=self.repulsion,
+        )
+
+
+def best_training(
+    bench: StageRunner, stages: Sequence[Stage], gammas: Sequence[Gamma]
+) -> TrainingState:
+    """The path through all stages; of several γ the one whose last stage errs least on
+    the held-out frames. Stages before the first weighed one run once."""
+    bench = replace(bench, stages=tuple(stages))
+    weighed = [i for i, stage in enumerate(stages) if stage.weights != "uniform"]
+    parting = weighed[0] if weighed else len(stages)
+    start = TrainingState(bench.new_network(stages[0].name))
+    common = bench.run_stages(start, stages[:parting], gammas[0])
+    tried = gammas if weighed else gammas[:1]
+    paths = [bench.run_stages(common, stages[parting:], gamma) for gamma in tried]
+    return min(paths, key=bench.validation_error)
+
+
+def runnable_stages(stages: Sequence[Stage], data: TrainingData) -> tuple[Stage, ...]:
+    """The stages with steps that these labels allow.
+
+    Where a level has no labels, the first stage that the other level serves gets all
+    steps: ASTEROID without cheap labels is standard training.
+    """
+    present: list[Fidelity] = ["cheap"] if len(data.cheap) else []
+    present += ["expensive"] if len(data.expensive) else []
+    wanted = tuple(stage for stage in stages if stage.steps > 0)
+    if all(level in present for stage in wanted for level in stage.levels):
+        return wanted
+    kept = [stage for stage in wanted if set(stage.levels) & set(present)]
+    if not kept:
+        raise InputError(
+            f"expected labels for one of the stages {[s.name for s in stages]}, got "
+            "none; label some frames first"
+        )
+    return (
+        _single_level_stage(kept[0], present[0], sum(stage.steps for stage in stages)),
+    )
+
+
+def _single_level_stage(stage: Stage, level: Fidelity, steps: int) -> Stage:
+    start = "scratch" if stage.start == "previous" else stage.start
+    return replace(
+        stage, on=level, steps=steps, start=start, weights="uniform", labels="plain"
+    )
+
+
+def held_out_split(
+    labels: LabelSet, fraction: float
+) -> tuple[LabelSet, LabelSet | None]:
+    """Training and held-out labels; a frame's id decides, whatever the other frames.
+
+    Nothing is held out where one side would be empty.
+    """
+    ids = [frame.id for frame in labels.batch.frames()] if fraction > 0.0 else []
+    chosen = held_out(ids, fraction)
+    if not chosen:
+        return labels, None
+    out = np.array([each in chosen for each in ids], dtype=np.bool_)
+    return select_labels(labels, np.flatnonzero(~out)), select_labels(
+        labels, np.flatnonzero(out)
+    )

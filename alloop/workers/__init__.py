@@ -1,0 +1,1 @@
+"""Commands carried out on workers, and the clusters that the workers belong to."""

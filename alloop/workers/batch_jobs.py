@@ -1,0 +1,291 @@
+"""Workers as jobs of Slurm or PBS: one scheduler in this process, one kind of job for
+each group, as many jobs as there is work for.
+
+dask-jobqueue writes and submits a job's script; it knows one kind of job a cluster, so
+the groups share a `SpecCluster`, whose workers may differ. A worker is taken away only
+once it has been idle for a while: never in the middle of a label.
+"""
+
+import asyncio
+import getpass
+import logging
+import shlex
+import shutil
+import sys
+import time
+from collections.abc import Iterable, Mapping
+from math import ceil
+from pathlib import Path
+from typing import Any
+
+import dask
+from dask_jobqueue.pbs import PBSJob
+from dask_jobqueue.slurm import SLURMJob
+from distributed import Scheduler, Security
+from distributed.core import Status
+from distributed.deploy.spec import SpecCluster
+
+from alloop.core.errors import InputError
+from alloop.store.links import refuse_link, refuse_links
+from alloop.workers import finish_labels
+from alloop.workers.cluster_plan import BatchPlan, JobGroup, TlsFiles
+from alloop.workers.connection import NO_PAGES, tls_security
+from alloop.workers.time_limits import LIFE, UNTIL, TimeLimit
+
+KEYS = "tls"  # the folder of a run's credentials
+_ASK = 20.0  # s between two questions to the batch system
+_REFUSALS = 5  # submissions that fail one after the other, before we give up
+_JOIN = 120  # s that a worker looks for its scheduler
+
+
+class _ClosingJob:
+    """A job that says so once it is cancelled."""
+
+    async def close(self) -> None:
+        await super().close()  # type: ignore[misc]
+        self.status = Status.closed
+
+
+class _SlurmJob(_ClosingJob, SLURMJob):  # type: ignore[misc]
+    """A Slurm job with workers."""
+
+
+class _PbsJob(_ClosingJob, PBSJob):  # type: ignore[misc]
+    """A PBS job with workers."""
+
+
+def start_scheduler(batch: BatchPlan, folder: Path) -> "BatchJobs":
+    """A scheduler without any job yet; logs and credentials go to the folder."""
+    refuse_link(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    refuse_links(folder)
+    security = new_credentials(folder) if batch.tls else None
+    return BatchJobs(batch, folder, security)
+
+
+def new_credentials(folder: Path) -> Security:
+    """New credentials for one run, in files that only this user may read; those of a
+    run that was killed are removed first."""
+    made = Security.temporary()
+    private = folder / KEYS
+    forget(folder)
+    private.mkdir(mode=0o700)
+    texts = {"ca": made.tls_ca_file, "cert": made.tls_client_cert}
+    for name, text in {**texts, "key": made.tls_client_key}.items():
+        path = private / f"{name}.pem"
+        path.touch(mode=0o600, exist_ok=False)
+        path.write_text(text)
+    files = (str(private / f"{name}.pem") for name in ("ca", "cert", "key"))
+    return tls_security(TlsFiles(*files))
+
+
+def forget(folder: Path) -> None:
+    """Remove a run's credentials, or whatever else stands in their place."""
+    private = folder / KEYS
+    if private.is_dir() and not private.is_symlink():
+        shutil.rmtree(private)
+    else:
+        private.unlink(missing_ok=True)
+
+
+def job_spec(
+    batch: BatchPlan, resource: str, folder: Path, security: Security | None = None
+) -> dict[str, Any]:
+    """A group's jobs, for a SpecCluster: `cls`, and the `options` it is made with."""
+    group = batch.groups[resource]
+    options = {
+        "queue": batch.queue,
+        "account": batch.account,
+        "walltime": _clock_time(batch.walltime),
+        "cores": group.tasks,  # a thread each
+        "processes": group.tasks,
+        "memory": f"{group.memory:.0f}MB",
+        "interface": batch.interface,
+        "job_name": f"alloop-{resource.lower()}",
+        "death_timeout": _JOIN,
+        "job_script_prologue": [*_time_limit_options(batch.walltime), *batch.prologue],
+        "python": shlex.quote(sys.executable),
+        "worker_extra_args": [*_worker_arguments(batch, resource), *_keys(security)],
+        "protocol": None if security is None else "tls://",
+    }
+    kind = _SlurmJob if batch.system == "slurm" else _PbsJob
+    lines = [*_logs(batch, resource, folder), *batch.directives]
+    return {"cls": kind, "options": options | _batch_options(batch, group, lines)}
+
+
+def _keys(security: Security | None) -> list[str]:
+    """What lets a worker in, as words of a shell's line."""
+    if security is None:
+        return []
+    files = security.get_tls_config_for_role("worker")
+    names = ("ca_file", "cert", "key")
+    pairs = [(f"--tls-{name.replace('_', '-')}", files[name]) for name in names]
+    return [shlex.quote(word) for pair in pairs for word in pair]
+
+
+def _logs(batch: BatchPlan, resource: str, folder: Path) -> list[str]:
+    """Where the output goes, as options in the head of a job script: no shell reads
+    these, but quotes count, and % is Slurm's own unless it is doubled."""
+    place = shlex.quote(str(folder.absolute()))
+    if batch.system == "pbs":
+        return [f"-e {place}/", f"-o {place}/"]
+    name = place.replace("%", "%%") + f"/alloop-{resource.lower()}-%J"
+    return [f"-e {name}.err", f"-o {name}.out"]
+
+
+def _batch_options(
+    batch: BatchPlan, group: JobGroup, lines: list[str]
+) -> dict[str, Any]:
+    """What the batch system is asked for, in its own words, with more such lines."""
+    extra = list(lines)
+    if batch.system == "slurm":
+        extra += [f"--gres=gpu:{group.gpus}"] * bool(group.gpus)
+        return {"job_cpu": group.cores, "job_extra_directives": extra}
+    asked = f"select=1:ncpus={group.cores}:mem={group.memory:.0f}mb"
+    asked += f":ngpus={group.gpus}" * bool(group.gpus)
+    return {"resource_spec": asked, "job_extra_directives": extra}
+
+
+def _worker_arguments(batch: BatchPlan, resource: str) -> list[str]:
+    useful = TimeLimit(0.0, batch.walltime).useful_seconds
+    spare = batch.walltime - useful
+    arguments = ["--no-dashboard", "--dashboard-address", "127.0.0.1:0"]
+    arguments += ["--preload", finish_labels.__name__]
+    arguments += ["--lifetime", f"{useful + spare / 4:.0f}s"]
+    arguments += ["--lifetime-stagger", f"{spare / 4:.0f}s"]
+    apart = len(batch.groups) > 1
+    return arguments + ["--resources", f"{resource}=1"] * apart
+
+
+def _time_limit_options(walltime: float) -> list[str]:
+    """What tells a worker when its job ends."""
+    return [
+        f"export {LIFE}={walltime:.0f}",
+        f"export {UNTIL}=$(( $(date +%s) + {walltime:.0f} ))",
+        "export DASK_DISTRIBUTED__WORKER__HTTP__ROUTES='[]'",  # see NO_PAGES
+    ]
+
+
+def _clock_time(seconds: float) -> str:
+    minutes, rest = divmod(round(seconds), 60)
+    return f"{minutes // 60:02d}:{minutes % 60:02d}:{rest:02d}"
+
+
+class BatchJobs(SpecCluster):  # type: ignore[misc]
+    """A scheduler and its jobs."""
+
+    def __init__(
+        self, batch: BatchPlan, folder: Path, security: Security | None
+    ) -> None:
+        self._batch, self._folder, self._number = batch, folder, 0
+        self._specs = {
+            resource: job_spec(batch, resource, folder, security)
+            for resource in batch.groups
+        }
+        self._busy: dict[str, float] = {}  # when a job was last seen at work
+        self._asked, self._refused = time.monotonic(), 0
+        scheduler = {
+            "interface": batch.interface,
+            "protocol": "tcp://" if security is None else "tls://",
+            "security": security,
+            "dashboard": False,
+            "dashboard_address": "127.0.0.1:0",
+        }
+        with dask.config.set(NO_PAGES):
+            super().__init__(
+                scheduler={"cls": Scheduler, "options": scheduler},
+                security=security,
+                silence_logs=logging.CRITICAL,
+                name="alloop",
+            )
+
+    def scale_jobs(self, tasks: Mapping[str, int]) -> None:
+        """Submit jobs for so many tasks by resource, give back those that idle, forget
+        those that are gone; InputError where the batch system goes on refusing."""
+        try:
+            self.sync(self._tend, dict(tasks))
+            self._refused = 0
+        except RuntimeError as error:
+            self._refused += 1
+            self.sync(self._forget_refused)
+            if self._refused >= _REFUSALS:
+                raise InputError(
+                    f"expected {self._batch.system} to take a job, it refused: "
+                    f"{_last_line(error)}; see `cluster:` in the campaign"
+                ) from error
+
+    async def _tend(self, tasks: Mapping[str, int]) -> None:
+        await self.scale_down(await self._gone())
+        for resource, group in self._batch.groups.items():
+            need = ceil(tasks.get(resource, 0) / group.tasks)
+            await self._fit(resource, min(group.most, max(group.least, need)))
+        await self
+
+    async def _fit(self, resource: str, wanted: int) -> None:
+        own = [name for name in self.worker_spec if name.startswith(f"{resource}-")]
+        for _ in range(wanted - len(own)):
+            self._number += 1
+            self.worker_spec[f"{resource}-{self._number}"] = self._specs[resource]
+        spare = len(own) - wanted
+        if spare > 0:
+            await self.scale_down(self._idle_jobs(own)[:spare])
+
+    def _idle_jobs(self, names: Iterable[str]) -> list[str]:
+        """Jobs that wait in the queue, then those that did nothing for long."""
+        now, waiting, idle = time.monotonic(), [], []
+        for name in names:
+            workers = [
+                w for w in self.scheduler.workers.values() if _belongs_to(w.name, name)
+            ]
+            if any(worker.processing for worker in workers):
+                self._busy[name] = now
+            elif not workers:
+                waiting.append(name)
+            elif now - self._busy.setdefault(name, now) > self._batch.idle:
+                idle.append(name)
+        return [*waiting, *idle]
+
+    async def _gone(self) -> list[str]:
+        """Jobs that ended: by their walltime, by a cancellation, by a crash."""
+        gone = [name for name in self.worker_spec if name not in self.workers]
+        if time.monotonic() - self._asked < _ASK:
+            return gone
+        self._asked = time.monotonic()
+        for name, worker in self.workers.items():
+            if not await self._there(worker.job_id):
+                gone.append(name)
+        return gone
+
+    async def _there(self, job_id: str) -> bool:
+        """Whether the batch system still knows the job; yes where it does not say."""
+        slurm = self._batch.system == "slurm"
+        ask = ("squeue", "-h", "-o", "%A", "-u", getpass.getuser())
+        command = ask if slurm else ("qstat", job_id)
+        process = await asyncio.create_subprocess_exec(
+            *command,
+            stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.DEVNULL,
+        )
+        out, _ = await process.communicate()
+        if not slurm:
+            return process.returncode == 0
+        return process.returncode != 0 or job_id in out.decode().split()
+
+    async def _close(self) -> None:
+        await super()._close()
+        forget(self._folder)
+
+    async def _forget_refused(self) -> None:
+        for name, worker in list(self.workers.items()):
+            if worker.job_id is None:
+                worker.status = Status.failed
+                self.worker_spec.pop(name, None)
+                del self.workers[name]
+
+
+def _belongs_to(worker: Any, job_name: str) -> bool:
+    return str(worker) == job_name or str(worker).startswith(f"{job_name}-")
+
+
+def _last_line(error: Exception) -> str:
+    return str(error).strip().splitlines()[-1]

@@ -1,0 +1,88 @@
+"""Where the work runs: the plan of a cluster, as facts."""
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+LABEL, LEARN = "LABEL", "LEARN"  # resources that separate kinds of workers carry
+
+
+@dataclass(frozen=True, slots=True)
+class TlsFiles:
+    """Files (PEM) that open a scheduler which speaks TLS."""
+
+    ca: str
+    cert: str
+    key: str
+
+
+@dataclass(frozen=True, slots=True)
+class JobGroup:
+    """Jobs of one kind.
+
+    cores, memory (MB), gpus: of a job. tasks: worker processes in it, each for one task
+    at a time. least, most: how many jobs there may be.
+    """
+
+    cores: int
+    memory: float
+    tasks: int
+    gpus: int = 0
+    least: int = 0
+    most: int = 1
+
+
+@dataclass(frozen=True, slots=True)
+class BatchPlan:
+    """Workers as jobs of a batch system, `slurm` or `pbs`.
+
+    walltime: s, of a job. interface: the network interface that scheduler and workers
+    listen on. tls: with credentials made for this run alone. idle: s without work after
+    which a job is given back. directives: lines for the head of the job script, and
+    prologue: lines before the worker starts. groups: jobs by the resource that their
+    workers carry; one group alone does everything.
+    """
+
+    system: str
+    walltime: float
+    groups: Mapping[str, JobGroup]
+    queue: str | None = None
+    account: str | None = None
+    interface: str | None = None
+    tls: bool = True
+    idle: float = 300.0
+    directives: tuple[str, ...] = ()
+    prologue: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class ClusterPlan:
+    """Where the work runs.
+
+    kind: "local" (embedded processes), "inline" (this process), "address" (a running
+    scheduler), "slurm" or "pbs". workers: processes of a local cluster, None for one a
+    core. tls: what opens the scheduler at the address; apart: whether its workers carry
+    the resources LABEL and LEARN. folder: for job logs and credentials, on a disk that
+    all nodes see.
+    """
+
+    kind: str = "local"
+    workers: int | None = None
+    address: str | None = None
+    tls: TlsFiles | None = None
+    apart: bool = False
+    batch: BatchPlan | None = None
+    folder: Path = field(default_factory=Path)
+
+    @property
+    def separate(self) -> bool:
+        """Whether labels and learning have workers of their own."""
+        return self.apart or (self.batch is not None and len(self.batch.groups) > 1)
+
+
+def available_cores() -> int:
+    """Cores that this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1

@@ -1,0 +1,242 @@
+"""Ways to a Dask scheduler: an own one with its workers, or somebody's."""
+
+import contextlib
+import logging
+import multiprocessing
+import os
+import signal
+import tempfile
+import threading
+import time
+import warnings
+from collections.abc import Callable, Iterator, Mapping
+from copy import deepcopy
+from dataclasses import dataclass
+from multiprocessing.resource_tracker import ensure_running
+from pathlib import Path
+from typing import Any, TypeVar
+
+from alloop.core.errors import InputError, Interrupted
+from alloop.models.private_folder import own_folder
+from alloop.workers.cluster_plan import ClusterPlan, TlsFiles, available_cores
+
+_Made = TypeVar("_Made")
+_HERE = "127.0.0.1"
+# Dask opens a port for web pages on each process; without routes it shows nothing.
+NO_PAGES: dict[str, list[str]] = {
+    "distributed.scheduler.http.routes": [],
+    "distributed.worker.http.routes": [],
+}
+_LOOK = 0.1  # s between two looks at what starts
+_GIVE_UP = 1.0  # s for what was interrupted while it started
+_TEND = 10.0  # s between two looks at the jobs of a batch system
+
+
+@dataclass(slots=True)
+class Connection:
+    """A client, and the cluster behind it where that is ours to end."""
+
+    client: Any
+    cluster: Any = None
+    _tended: float = 0.0
+
+    @property
+    def is_alive(self) -> bool:
+        """Whether the scheduler answers."""
+        running = self.client.status == "running"
+        mine = self.cluster is None or self.cluster.status.name == "running"
+        scheduler = getattr(self.cluster, "scheduler", None)
+        return running and mine and (scheduler is None or _is_serving(scheduler))
+
+    def scale(self, tasks: Mapping[str, int]) -> None:
+        """Let an own cluster grow or shrink with what there is to do, by resource."""
+        tend = getattr(self.cluster, "tend", None)
+        if tend is not None and time.monotonic() - self._tended > _TEND:
+            self._tended = time.monotonic()
+            tend(tasks)
+
+    def close(self) -> None:
+        """Let go of a foreign cluster; end an own one with all its processes."""
+        closing = contextlib.suppress(OSError, RuntimeError)  # it may be half dead
+        with _quiet_dask():
+            for pid in _worker_pids(self.cluster):
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGKILL)
+            with closing:
+                self.client.close(timeout=5)
+            with closing:
+                self._close()
+
+    def _close(self) -> None:
+        if self.cluster is None:
+            return
+        if not _is_serving(self.cluster.scheduler):  # it would be asked to end for long
+            self.cluster.shutdown_scheduler = False
+        self.cluster.close(timeout=20)
+
+
+def connect(plan: ClusterPlan) -> Connection:
+    """The scheduler that the plan describes, started where it is ours to start.
+
+    Raises InputError where nothing answers, or a batch system refuses.
+    """
+    match plan.kind:
+        case "address":
+            return Connection(_foreign_client(plan))
+        case "slurm" | "pbs":
+            return _batch_cluster(plan)
+        case _:
+            return _local_cluster(plan)
+
+
+def _foreign_client(plan: ClusterPlan) -> Any:
+    from distributed import Client
+
+    try:
+        security = None if plan.tls is None else tls_security(plan.tls)
+        return Client(plan.address, timeout=10, set_as_default=False, security=security)
+    except (OSError, RuntimeError, ValueError, TypeError) as error:  # of TLS, the last
+        raise InputError(
+            f"expected a Dask scheduler at {plan.address}, nothing answered there "
+            f"({_short_message(error)}); start one, give its `tls:` files if it "
+            "speaks TLS, or "
+            "use `cluster: {kind: local}`"
+        ) from error
+
+
+def _short_message(error: Exception) -> str:
+    return (str(error).strip() or type(error).__name__).splitlines()[0]
+
+
+def tls_security(tls: TlsFiles) -> Any:
+    """The same credentials for every role."""
+    from distributed import Security
+
+    roles = ("client", "scheduler", "worker")
+    pairs = {f"tls_{role}_cert": tls.cert for role in roles}
+    pairs |= {f"tls_{role}_key": tls.key for role in roles}
+    return Security(require_encryption=True, tls_ca_file=tls.ca, **pairs)
+
+
+def _local_cluster(plan: ClusterPlan) -> Connection:
+    """Processes that only this run can talk to: keys are made for it, and leave the
+    memory of its processes never."""
+    import dask
+    from distributed import Client, LocalCluster, Security
+
+    # What does not fit into memory goes there, and is unpickled from there.
+    folder = own_folder(Path(tempfile.gettempdir()) / f"alloop-workers-{os.getuid()}")
+
+    def start() -> LocalCluster:
+        settings = deepcopy(dask.config.get("distributed"))
+        return LocalCluster(
+            n_workers=plan.workers or available_cores(),
+            threads_per_worker=1,
+            processes=True,
+            host=_HERE,
+            protocol="tls://",
+            security=Security.temporary(),
+            dashboard_address=f"{_HERE}:0",
+            scheduler_kwargs={"dashboard": False},
+            worker_dashboard_address=None,
+            local_directory=str(folder),
+            config={"distributed": settings},  # of workers that are started again, too
+            silence_logs=logging.CRITICAL,
+        )
+
+    with _quiet_dask(), _at_hand(), dask.config.set(NO_PAGES):
+        try:
+            cluster = started(start)
+        except (OSError, RuntimeError, TimeoutError) as error:
+            raise Interrupted(
+                "a worker process ended while it was started "
+                f"({_short_message(error)}); "
+                "nothing is lost: see that memory and processes are not short, and "
+                "run it again"
+            ) from error
+    return Connection(Client(cluster, set_as_default=False), cluster)
+
+
+def _batch_cluster(plan: ClusterPlan) -> Connection:
+    from distributed import Client
+
+    try:
+        from alloop.workers.batch_jobs import start_scheduler
+    except ImportError as error:
+        raise InputError(
+            f"`cluster: {{kind: {plan.kind}}}` needs the package {error.name}, which "
+            "is not here: pip install 'alloop[jobqueue]'"
+        ) from error
+    assert plan.batch is not None
+    batch = plan.batch
+    with _quiet_dask(), _at_hand():
+        cluster = started(lambda: start_scheduler(batch, plan.folder))
+    return Connection(Client(cluster, set_as_default=False), cluster)
+
+
+def _is_serving(scheduler: Any) -> bool:
+    return bool(scheduler.status.name == "running")
+
+
+def started(make: Callable[[], _Made]) -> _Made:
+    """What `make` returns or raises, from a thread of its own.
+
+    Ctrl-C in a terminal reaches every process of the group: threads and processes that
+    start there inherit a blocked SIGINT, while the caller goes on hearing it and alone
+    decides what to do. Where that interrupts, the processes begun so far are killed.
+    """
+    made: list[_Made] = []
+    raised: list[BaseException] = []
+
+    def run() -> None:
+        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+        try:
+            made.append(make())
+        except BaseException as error:  # noqa: BLE001 - the caller's to raise
+            raised.append(error)
+
+    ensure_running()  # of multiprocessing: it would unblock the signal on its first use
+    before = set(multiprocessing.active_children())
+    thread = threading.Thread(target=run, name="alloop-cluster", daemon=True)
+    thread.start()
+    try:
+        while thread.is_alive():
+            thread.join(_LOOK)
+    except KeyboardInterrupt:
+        _kill_new(before, thread)
+        raise
+    if raised:
+        raise raised[0]
+    return made[0]
+
+
+def _kill_new(before: set[Any], thread: threading.Thread) -> None:
+    """Kill what starts until the thread has given up."""
+    until = time.monotonic() + _GIVE_UP
+    while thread.is_alive() and time.monotonic() < until:
+        for process in set(multiprocessing.active_children()) - before:
+            process.kill()
+        thread.join(_LOOK)
+
+
+def _worker_pids(cluster: Any) -> list[int]:
+    nannies = [] if cluster is None else list(cluster.workers.values())
+    return [nanny.pid for nanny in nannies if getattr(nanny, "pid", None)]
+
+
+@contextlib.contextmanager
+def _at_hand() -> Iterator[None]:
+    """A scheduler that starts here gives a worker no task before it is free: one that
+    waits behind an expensive label would be idle elsewhere."""
+    import dask
+
+    with dask.config.set({"distributed.scheduler.worker-saturation": 1.0}):
+        yield
+
+
+@contextlib.contextmanager
+def _quiet_dask() -> Iterator[None]:
+    """Dask warns about ports and tells of every worker it closes; nobody asked."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        yield

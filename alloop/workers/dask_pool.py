@@ -1,0 +1,236 @@
+"""The Dask pool: the only file that knows futures.
+
+Dask is disposable: results are committed by the driver and released at once, and what a
+dead cluster forgets is submitted again from the journal.
+"""
+
+import logging
+import queue
+import time
+from collections import Counter
+from collections.abc import Mapping
+from concurrent.futures import CancelledError
+from hashlib import sha256
+from typing import Any, TypeAlias
+from uuid import uuid4
+
+from alloop.core.errors import InputError
+from alloop.loop import events as e
+from alloop.workers import time_limits
+from alloop.workers.cluster_plan import LABEL, LEARN, ClusterPlan
+from alloop.workers.connection import Connection, connect
+from alloop.workers.pools import InlinePool, LateTask, LostTask, Outcome, Pool, Task
+from alloop.workers.settings import TaskData, WorkerSettings
+from alloop.workers.tasks import TaskResult, perform_command
+
+_PATIENCE = 60.0  # s for somebody's scheduler to come back
+_BREAKDOWNS = 5  # of a cluster, without any outcome between two of them
+_log = logging.getLogger(__name__)
+
+
+def open_pool(plan: ClusterPlan, kit: WorkerSettings, client: Any = None) -> Pool:
+    """The pool of a given client, or else the one that the plan describes; InputError
+    where that cannot be reached."""
+    if client is None and plan.kind == "inline":
+        return InlinePool(kit)
+    return DaskPool(plan, kit, client)
+
+
+class _TaskRefused(Exception):
+    """The worker's job ends too soon for the task; without a worker, the run does."""
+
+    def __init__(self, worker: str | None = None) -> None:
+        super().__init__(worker)
+        self.worker = worker
+
+
+def _run_task(
+    command: e.Command,
+    cargo: TaskData,
+    kit: WorkerSettings,
+    limits: tuple[time_limits.TaskSpan, time_limits.TimeLimit | None],
+) -> TaskResult:
+    """Do what the command says, if it can be done in time. Runs on a worker."""
+    span, run = limits
+    if run is not None and not run.allows(span):
+        raise _TaskRefused
+    job = time_limits.worker_limit()
+    if job is None or job.allows(span):
+        return perform_command(command, cargo, kit)
+    from distributed import get_worker
+
+    raise _TaskRefused(get_worker().address)
+
+
+# All tasks of a run are one group to the scheduler: of a group it hands out as many as
+# there are threads and keeps the others, in the order of their priorities.
+Key: TypeAlias = tuple[str, str]
+
+
+class DaskPool:
+    """Commands as Dask tasks, one thread a worker process.
+
+    Labels at somebody's scheduler go on while the driver is away: their keys are the
+    same in the next run, which so finds them, and what ended meanwhile is in the spool.
+    """
+
+    def __init__(
+        self, plan: ClusterPlan, kit: WorkerSettings, client: Any = None
+    ) -> None:
+        self._plan, self._kit = plan, kit
+        self._owns = client is None
+        self._link = connect(plan) if client is None else Connection(client)
+        self._stays = self._owns and plan.kind == "address" and kit.spool is not None
+        self._run = uuid4().hex[:12]  # other campaigns may use the same scheduler
+        self._campaign = sha256(str(kit.spool).encode()).hexdigest()[:12]
+        self._done: queue.SimpleQueue[Any] = queue.SimpleQueue()
+        self._tasks: dict[Key, tuple[Task, Any]] = {}
+        self._sent: Counter[Key] = Counter()
+        self._breakdowns = 0
+
+    def submit(self, task: Task) -> None:
+        """Send the task to the scheduler; InputError for one that outlasts any job."""
+        _refuse_endless(task, self._plan)
+        key, stays = self._task_key(task), self._stays and _is_label(task)
+        future = self._link.client.submit(
+            _run_task,
+            task.command,
+            task.cargo,
+            self._kit,
+            (task.span, None if stays else task.due),
+            key=key,
+            priority=task.priority,
+            resources=self._resources(task),
+            pure=False,
+        )
+        if stays:
+            from distributed import fire_and_forget
+
+            fire_and_forget(future)
+        self._tasks[key] = (task, future)
+        future.add_done_callback(self._done.put)
+
+    def next(self, timeout: float) -> Outcome | None:
+        """The next outcome, or None after `timeout` seconds."""
+        self._link.scale(self._waiting_tasks())
+        try:
+            future = self._done.get(timeout=timeout)
+        except queue.Empty:
+            return None
+        task, known = self._tasks.get(future.key, (None, None))
+        if task is None or known is not future:  # released ones report once more
+            return None
+        return self._outcome(task, future)
+
+    def close(self) -> None:
+        """Leave a foreign cluster; end an own one with all its processes, at once."""
+        self._tasks.clear()
+        if self._owns:
+            self._link.close()
+
+    def _outcome(self, task: Task, future: Any) -> Outcome | None:
+        if future.status not in ("finished", "error"):
+            self._resubmit(future.key)
+            return None
+        try:
+            done, error = _task_result(future)
+        except (OSError, TimeoutError, CancelledError):  # it died while it told
+            self._resubmit(future.key)
+            return None
+        del self._tasks[future.key]
+        self._breakdowns = 0
+        if done is not None:
+            return done
+        if isinstance(error, _TaskRefused):
+            return self._refused_task(task, error.worker)
+        return LostTask(task, f"{type(error).__name__}: {error}")
+
+    def _refused_task(self, task: Task, worker: str | None) -> LateTask | None:
+        """A worker too short of time for the most urgent task is let go."""
+        if worker is None:
+            return LateTask(task)
+        self._link.client.retire_workers([worker], close_workers=True)
+        self.submit(task)
+        return None
+
+    def _resubmit(self, key: Key) -> None:
+        """The scheduler dropped a task, or is gone: nobody's fault, so none pays for it
+        with one of its attempts."""
+        if self._link.is_alive:
+            dropped = [self._tasks.pop(key)]
+        else:
+            self._reconnect()
+            dropped = list(self._tasks.values())
+            self._tasks.clear()
+        for task, _ in dropped:
+            self.submit(task)
+
+    def _reconnect(self) -> None:
+        """Start an own cluster anew; wait for somebody's."""
+        self._breakdowns += 1
+        if not self._owns or self._breakdowns > _BREAKDOWNS:
+            raise InputError(
+                "the Dask scheduler stopped answering; nothing is lost: start it again "
+                "and run the campaign again"
+            )
+        _log.warning("the scheduler is gone; %d tasks are sent again", len(self._tasks))
+        self._link.close()
+        until = time.monotonic() + _PATIENCE
+        while True:
+            try:
+                self._link = connect(self._plan)
+            except InputError:
+                if self._plan.kind != "address" or time.monotonic() > until:
+                    raise
+                time.sleep(1)
+            else:
+                return
+
+    def _task_key(self, task: Task) -> Key:
+        whose = self._campaign if self._stays and _is_label(task) else self._run
+        key = (f"alloop-{whose}", task.key)
+        self._sent[key] += 1
+        many = self._sent[key]
+        return key if many == 1 else (key[0], f"{task.key}~{many}")
+
+    def _resources(self, task: Task) -> dict[str, int] | None:
+        return {_task_resource(task): 1} if self._plan.separate else None
+
+    def _waiting_tasks(self) -> Mapping[str, int]:
+        """Tasks that wait or run, by resource; one group of workers does them all."""
+        groups = [] if self._plan.batch is None else list(self._plan.batch.groups)
+        if len(groups) == 1:
+            return {groups[0]: len(self._tasks)}
+        return Counter(_task_resource(task) for task, _ in self._tasks.values())
+
+
+def _task_result(future: Any) -> tuple[TaskResult | None, BaseException | None]:
+    """What a task gave or raised; OSError and the like where the scheduler is gone."""
+    if future.status == "finished":
+        done, error = future.result(timeout=60), None
+    else:
+        done, error = None, future.exception(timeout=60)
+    future.release()
+    return done, error
+
+
+def _refuse_endless(task: Task, plan: ClusterPlan) -> None:
+    batch = plan.batch
+    if (
+        batch is None
+        or task.span.likely < time_limits.TimeLimit(0.0, batch.walltime).useful_seconds
+    ):
+        return
+    raise InputError(
+        f"{task.command.name} will take about {task.span.likely:.0f} s, more than a "
+        f"job's {batch.walltime:.0f} s allow: raise `cluster: walltime`"
+    )
+
+
+def _is_label(task: Task) -> bool:
+    return isinstance(task.command, e.LabelFrame)
+
+
+def _task_resource(task: Task) -> str:
+    learns = isinstance(task.command, e.Train | e.Explore | e.Examine)
+    return LEARN if learns else LABEL

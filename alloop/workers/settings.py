@@ -1,0 +1,80 @@
+"""What a worker needs besides the command: settings that travel with every task."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from alloop.core.batch import Batch
+from alloop.core.frame import Frame
+from alloop.core.levels import Level
+from alloop.core.records import Label, LabelSet, TrainingData
+from alloop.core.roles import Trainer
+from alloop.evaluation import ScorerSettings as ScorerSettings
+from alloop.labels.child.labeller import Limits
+from alloop.md.exploration import DynamicsSettings
+from alloop.models.checkpoint import Checkpoint
+from alloop.potentials.restore import restore_potential
+from alloop.potentials.storable import Storable
+
+
+@dataclass(frozen=True, slots=True)
+class FirstFrames:
+    """How a campaign that starts from nothing gets its first frames.
+
+    kind: "modes" (thermal sample of the cheap level's normal modes) or "rattle" (normal
+    displacements of `sigma` Å). test: MD at the cheap level, a frame each `spacing`
+    steps.
+    """
+
+    test: DynamicsSettings
+    kind: str = "modes"
+    temperature: float = 500.0  # K
+    sigma: float = 0.05  # Å
+    spacing: int = 20
+
+
+@dataclass(frozen=True, slots=True)
+class OwnPotential:
+    """A user's own potential: who trains it, and who brings it back from a checkpoint.
+
+    Both travel to the workers, so they must be importable there.
+    """
+
+    trainer: Trainer
+    restore: Callable[[Checkpoint], Storable]
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerSettings:
+    """Everything that turns a command into its event, on any worker.
+
+    spool: folder where finished long labels wait until they are committed.
+    """
+
+    seed: int
+    levels: Mapping[str, Level]  # by fidelity
+    dynamics: DynamicsSettings
+    beginning: FirstFrames
+    trainer: Trainer
+    scoring: ScorerSettings = field(default_factory=ScorerSettings)
+    limits: Limits = field(default_factory=Limits)
+    isolate: bool = True
+    spool: Path | None = None
+    restore: Callable[[Checkpoint], Storable] = restore_potential
+    compile: bool = False  # force calls in exploration
+
+    def level(self, level_id: str) -> Level:
+        """The level with this id."""
+        return next(level for level in self.levels.values() if level.id == level_id)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class TaskData:
+    """The data that a command only names: model blobs, labels."""
+
+    model: bytes | None = None
+    data: TrainingData | None = None
+    test: LabelSet | None = None
+    heldout: Batch | None = None
+    frame: Frame | None = None
+    label: Label | None = None

@@ -1,0 +1,90 @@
+"""How long tasks will take, by their like that ended and by the cost model."""
+
+from collections import deque
+from collections.abc import Hashable, Iterable, Mapping
+
+from alloop.core.frame import Frame
+from alloop.core.label_cost import Cost, fit_cost
+from alloop.core.levels import Level, LevelId
+from alloop.history.label_index import LabelIndex
+from alloop.loop import events as e
+from alloop.workers.time_limits import TaskSpan
+
+_LAST = 8  # tasks of a kind that the next one is judged by
+_MORE = 1.5  # times the longest of them
+_TIGHT = 4.0  # a recheck's price in labels, until one was seen
+_ANSWERS: dict[type, str] = {
+    e.Prepared: "prepare",
+    e.Sampled: "sample",
+    e.Explored: "explore",
+    e.Trained: "train",
+    e.Examined: "examine",
+}
+
+
+class TaskTimes:
+    """Wall seconds of the last tasks of each kind."""
+
+    def __init__(self, levels: Iterable[Level] = (), limit: float = 3600.0) -> None:
+        """limit: s, after which a label is given up."""
+        self._levels = {level.id: level for level in levels}
+        self._limit = limit
+        self._last: dict[Hashable, deque[float]] = {}
+
+    def note_event(self, event: e.Event) -> None:
+        """Remember how long what the event answers took."""
+        kind = _task_kind(event)
+        if kind is None:
+            return
+        took = event.timing.ended - event.timing.started  # type: ignore[union-attr]
+        if took > 0:
+            self._last.setdefault(kind, deque(maxlen=_LAST)).append(took)
+
+    def expected_span(
+        self, command: e.Command, ledger: LabelIndex, costs: Mapping[LevelId, Cost]
+    ) -> TaskSpan:
+        """How long the command will take."""
+        match command:
+            case e.LabelFrame(level=level, frame=frame):
+                return self._label_span(level, frame, costs)
+            case e.Recheck(level=level, frame=name):
+                seen = self._recent_span(("recheck", level))
+                return seen or self._recheck_span(level, ledger.frames[name], costs)
+            case _:
+                return self._recent_span(command.name.split("/")[0]) or TaskSpan()
+
+    def _label_span(
+        self, level: LevelId, frame: Frame, costs: Mapping[LevelId, Cost]
+    ) -> TaskSpan:
+        """By its price where there is one; else by the last labels; else by what is
+        usual, which is too vague to be likely. Never longer than a label may take."""
+        cost, seen = costs.get(level), self._recent_span(("label", level))
+        if cost is None and seen is not None:
+            return TaskSpan(seen.likely, min(self._limit, seen.most))
+        likely = 0.0 if cost is None else cost.seconds(frame)
+        if cost is None and level in self._levels:
+            cost = fit_cost(self._levels[level], ())
+        if cost is None:
+            return TaskSpan()
+        most = cost.seconds(frame) * cost.spread(frame) ** 2
+        return TaskSpan(min(self._limit, likely), min(self._limit, most))
+
+    def _recheck_span(
+        self, level: LevelId, frame: Frame, costs: Mapping[LevelId, Cost]
+    ) -> TaskSpan:
+        once = self._label_span(level, frame, costs)
+        return TaskSpan(_TIGHT * once.likely, min(self._limit, _TIGHT * once.most))
+
+    def _recent_span(self, kind: Hashable) -> TaskSpan | None:
+        last = self._last.get(kind)
+        return None if not last else TaskSpan(last[-1], _MORE * max(last))
+
+
+def _task_kind(event: e.Event) -> Hashable | None:
+    match event:
+        case e.Labelled(label=label, cached=False):
+            return "label", label.level
+        case e.Rechecked(noise=noise):
+            return "recheck", noise.level
+        case _:
+            return _ANSWERS.get(type(event))

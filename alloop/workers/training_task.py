@@ -1,0 +1,103 @@
+"""From labels to a generation: train, fit the scorer, set the threshold, evaluate."""
+
+from dataclasses import replace
+
+import numpy as np
+
+from alloop.core.batch import Batch, pack_frames
+from alloop.core.records import LabelSet, Predictions
+from alloop.core.roles import Trainer
+from alloop.core.seeds import torch_seed
+from alloop.core.species import Domain
+from alloop.core.units import Floats
+from alloop.evaluation import fit_scorer, prediction_errors
+from alloop.generation import Generation, from_bytes, to_bytes
+from alloop.loop import events as e
+from alloop.potentials.storable import Storable
+from alloop.training.state_files import ResumableTrainer, StateFolder
+from alloop.workers.settings import TaskData, WorkerSettings
+from alloop.workers.spool import training_folder
+
+
+def train_generation(
+    command: e.Train, cargo: TaskData, kit: WorkerSettings
+) -> tuple[e.Trained, bytes]:
+    """Train on the cargo's labels; the event without its timing, and the blob."""
+    if cargo.data is None:
+        raise TypeError("Train needs labels in its cargo")
+    parent = (
+        None if cargo.model is None else from_bytes(cargo.model, kit.restore).potential
+    )
+    seed = torch_seed(kit.seed, command.name)
+    trainer = _resumable_trainer(command, kit)
+    potential, history = trainer.train(cargo.data, parent, seed)
+    if not isinstance(potential, Storable):
+        raise TypeError("the trainer's potential has no checkpoint()")
+    heldout = cargo.heldout or pack_frames(())
+    scored = fit_scorer(potential, cargo.data, heldout, kit.scoring, kit.seed)
+    domain = Domain.of(cargo.data.cheap.batch, cargo.data.expensive.batch)
+    generation = Generation(
+        potential, scored.scorer, scored.threshold, facts={}, domain=domain
+    )
+    evaluation = _evaluate_test(generation, cargo.test)
+    generation = _with_facts(generation, command, evaluation)
+    model, blob = to_bytes(generation)
+    event = e.Trained(
+        name=command.name,
+        generation=command.generation,
+        model=model,
+        threshold=scored.threshold,
+        evaluation=evaluation,
+        landmarks=scored.landmarks,
+        history=history,
+        calibrated_on=scored.calibrated_on,
+    )
+    return event, blob
+
+
+def _resumable_trainer(command: e.Train, kit: WorkerSettings) -> Trainer:
+    """The trainer; one that goes on where a kill stopped it, if it can and this worker
+    sees the spool."""
+    trainer, spool = kit.trainer, kit.spool
+    if spool is None or not spool.is_dir() or not isinstance(trainer, ResumableTrainer):
+        return trainer
+    return trainer.keeping(StateFolder(training_folder(spool, command.name)))
+
+
+def _evaluate_test(
+    generation: Generation, test: LabelSet | None
+) -> e.Evaluation | None:
+    if test is None or len(test) == 0:
+        return None
+    said = generation.predict(test.batch, descriptors=True)
+    found = prediction_errors(said, test)
+    return e.Evaluation(
+        frames=tuple(frame.id for frame in test.batch.frames()),
+        energies=said.energies,
+        forces=said.forces,
+        surprise=_test_surprise(generation, test.batch, said),
+        energy_mae=found.energy_spread,
+        force_mae=found.force_mae,
+        force_rmse=found.force_rmse,
+        energy_absolute=found.energy_mae,
+    )
+
+
+def _test_surprise(generation: Generation, batch: Batch, said: Predictions) -> Floats:
+    if generation.scorer is None:
+        return np.full(len(batch), np.nan)
+    return generation.scorer.score(batch, said)
+
+
+def _with_facts(
+    generation: Generation, command: e.Train, evaluation: e.Evaluation | None
+) -> Generation:
+    facts: dict[str, int | float] = {
+        "generation": command.generation,
+        "cheap_labels": len(command.cheap),
+        "expensive_labels": len(command.expensive),
+    }
+    if evaluation is not None:
+        facts["test_force_mae_eV_per_A"] = evaluation.force_mae
+        facts["test_frames"] = len(evaluation.frames)
+    return replace(generation, facts=facts)
