@@ -98,7 +98,9 @@ class Budget(Section):
 class Stop(Section):
     """Reasons to end before the budget is spent."""
 
-    target: Positive | None = Field(None, description="test force error, meV/Å")
+    target: Positive | None = Field(
+        None, description="force error on the frozen set, meV/Å"
+    )
     patience: Count | None = Field(None, description="generations without improvement")
     improvement: Annotated[float, Field(ge=0, lt=1)] = Field(
         0.05, description="that counts as one, as a share of the error"

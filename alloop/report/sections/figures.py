@@ -87,10 +87,10 @@ def _learning(
         (ax,) = axes
         _draw_curves(ax, curves, what)
         ax.set_xlabel(name)
-        ax.set_ylabel("test force MAE, meV/Å")
+        ax.set_ylabel("force MAE, frozen set, meV/Å")
         draw_legend(ax)
 
-    about = f"Learning curve: test force error against {name}"
+    about = f"Learning curve: force error on the frozen set against {name}"
     return draw_svg(f"learning-{what}", about, 2.9, paint)
 
 
@@ -510,7 +510,7 @@ def _several(curves: Sequence[CampaignCurve], what: str, name: str) -> Markup:
         log_axis(ax, "y", ys)
         ax.margins(0.1)
         ax.set_xlabel(name)
-        ax.set_ylabel("test force MAE, meV/Å")
+        ax.set_ylabel("force MAE, frozen set, meV/Å")
 
-    about = f"Learning curves: test force error against {name}"
+    about = f"Learning curves: force error on the frozen set against {name}"
     return draw_svg(f"several-{what}", about, 3.0, paint)
