@@ -1,7 +1,6 @@
-"""Active-learning molecular dynamics: two-fidelity data and force fields with a known
-error.
+"""Active-learning MD: two-fidelity data sets and force fields with a known error.
 
-A frame is born in MD, scored, selected, labelled, stored, learned from.
+MD proposes frames; they are scored, selected, labelled, stored and trained on.
 """
 
 from importlib import import_module
@@ -26,7 +25,7 @@ __all__ = [*_HOMES, "__version__"]
 
 
 def __getattr__(name: str) -> Any:
-    """Import public names when they are used: `import alloop` loads no torch."""
+    """Import public names on first use, so that `import alloop` does not load torch."""
     if name not in _HOMES:
         raise AttributeError(f"module 'alloop' has no attribute {name!r}")
     return getattr(import_module(_HOMES[name]), name)

@@ -1,7 +1,7 @@
-"""A campaign is a configuration and an archive; running it twice is resuming it.
+"""The `Campaign` class, the Python interface of alloop.
 
-Here everything is put together: configuration, store, cluster and loop. The command
-line calls these methods and nothing else.
+A campaign consists of a configuration and a store; running it again resumes it. Its
+methods combine configuration, store, cluster and loop, and the command line calls them.
 """
 
 from dataclasses import dataclass, replace
@@ -34,21 +34,21 @@ from alloop.workers.settings import OwnPotential
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """How a run ended: `finished` is the reason, None if it was stopped early."""
+    """The end of a run: `finished` is the reason, None if it was stopped early."""
 
     finished: str | None
     state: LoopState
 
     @property
     def exit_code(self) -> int:
-        """0 done, 3 stopped early or stuck, but resumable."""
+        """0 if finished, 3 if stopped early or stuck, but resumable."""
         return 0 if self.finished and not self.state.broken else 3
 
 
 class Campaign:
-    """A campaign, started or not.
+    """A campaign, which may or may not have been started.
 
-    Open one with `from_yaml` or `from_store`; then `run()`, as often as you like.
+    Open one with `from_yaml` or `from_store`; `run()` may be called repeatedly.
     """
 
     def __init__(
@@ -63,9 +63,9 @@ class Campaign:
     def from_yaml(
         cls, path: str | Path, potential: OwnPotential | None = None
     ) -> "Campaign":
-        """The campaign that a YAML file describes; InputError lists every mistake.
+        """Open the campaign that a YAML file describes; InputError lists every mistake.
 
-        potential: one's own, in place of the one that the file names.
+        potential: an own potential, in place of the one that the file names.
         """
         return cls(config.load_campaign(Path(path)), CallerParts(potential=potential))
 
@@ -76,7 +76,7 @@ class Campaign:
         potential: OwnPotential | None = None,
         trust: bool = False,
     ) -> "Campaign":
-        """The campaign that a store holds; needs nothing but the store.
+        """Open the campaign of a store; no other file is needed.
 
         trust: let `run` execute code that the store's configuration names.
         """
@@ -87,13 +87,13 @@ class Campaign:
     def run(
         self, client: Any = None, watch: RunObserver | None = None, retry: bool = False
     ) -> Outcome:
-        """Start or continue, until the budget is spent, the target met or `watch.stop`.
+        """Start or continue until the budget is spent or the target met.
 
         client: a distributed.Client to run on, instead of the configured cluster.
-        retry: ask again, once, for labels that a limit or a crash cost (`lost`).
-        Raises InputError where the store belongs to another campaign (seed, start or
-        levels differ) or names code and is not trusted, LockedError where another
-        driver runs it.
+        watch: callbacks; its `stop` may end the run early. retry: request labels again,
+        once, that a limit or a crash cost (`lost`). Raises InputError where the store
+        belongs to another campaign (seed, start or levels differ) or names code and is
+        not trusted, LockedError where another driver runs it.
         """
         self.refuse_distrusted()
         guests = replace(self._guests, client=client)
@@ -102,8 +102,7 @@ class Campaign:
         return Outcome(state.finished, state)
 
     def refuse_distrusted(self) -> None:
-        """InputError where the store's configuration names code, and nobody said that
-        it may run."""
+        """Raise InputError if the store's configuration names untrusted code."""
         named = [] if self._trust else code_named(self.setup)
         if named:
             raise InputError(
@@ -113,15 +112,18 @@ class Campaign:
             )
 
     def lost(self) -> int:
-        """How many labels a limit, a crash or a lost worker cost: `run(retry=True)`
-        asks for them again."""
+        """Return the number of labels lost to a limit, a crash or a lost worker.
+
+        `run(retry=True)` requests them again.
+        """
         return len(lost_labels(self.history())) if self.store.exists() else 0
 
     def control(self, name: str) -> "Campaign":
-        """A control campaign at the label cost of this one, which is finished.
+        """Return a control campaign at the label cost of this one, which is finished.
 
         name: "standard" (expensive labels alone) or "random" (random selection). It
-        starts from this campaign's first labels and takes from it what both need.
+        starts from this campaign's first labels, and reuses its labels where both need
+        the same ones.
         """
         history = self.history()
         setup = controls.prepare_control(name, self.setup, history)
@@ -133,22 +135,25 @@ class Campaign:
     def fork(
         self, out: str | Path, at: int | None = None, rules: str | Path | None = None
     ) -> "Campaign":
-        """A new campaign in the store `out` that goes on from generation `at` of this
-        one, by default the newest; this one stays as it is.
+        """Make a campaign in the store `out`, continuing a generation of this one.
 
-        rules: a YAML file that decides from here on, with the same seed, start and
-        levels. InputError where there is no such generation or `out` is taken.
+        at: the generation, by default the newest. This campaign is not changed. rules:
+        a YAML file with the rules of the fork, and the same seed, start and levels.
+        Raises InputError where there is no such generation or `out` exists.
         """
         fork_store(self.store, Path(out), at, None if rules is None else Path(rules))
         return Campaign.from_store(out, self._guests.potential, self._trust)
 
     def history(self) -> History:
-        """All that the store says; may be read while a driver runs."""
+        """Return the contents of the store; may be called while a driver runs."""
         return read_history(self.store)
 
     def model(self, generation: int | None = None) -> Generation:
-        """A generation, by default the best one: the one that errs least on the frozen
-        set, the newest where none was tested."""
+        """Return a generation, by default the best one.
+
+        The best has the smallest error on the frozen set; without any test it is the
+        newest.
+        """
         history = self.history()
         trained = {event.generation: event.model for _, event in history.generations}
         wanted = history.state.best if generation is None else generation
@@ -171,20 +176,23 @@ class Campaign:
         threads: int = 1,
         compile: bool = False,
     ) -> PotentialCalculator:
-        """An ASE calculator of energy, forces, the stress of cells and surprise, by
-        default of the best generation, as `model` has it.
+        """Return an ASE calculator of energy, forces, stress (of cells) and surprise.
 
-        outside: also of charges, spins and compositions that the model was not trained
-        on, which raise InputError otherwise. threads: of torch, in each call. compile:
-        for long MD of one system, see PotentialCalculator.
+        generation: by default the best one, see `model`. outside: allow charges, spins
+        and compositions that the model was not trained on, which raise InputError
+        otherwise. threads: of torch, in each call. compile: for long MD of one system,
+        see PotentialCalculator.
         """
         model = self.model(generation)
         told = replace(model, domain=self.domain(model))
         return told.calculator(outside=outside, threads=threads, compile=compile)
 
     def domain(self, model: Generation) -> Domain:
-        """What a generation was trained on: in its own words, or, for one of an older
-        alloop, all that the store has labels of."""
+        """Return the training domain of a generation.
+
+        Generations of older versions have none; for these it is made from all labels of
+        the store.
+        """
         if model.domain is not None:
             return model.domain
         ledger = self.history().ledger
@@ -200,9 +208,9 @@ class Campaign:
     ) -> list[Atoms]:
         """Return labelled frames as ase.Atoms: `REF_energy` (eV), `REF_forces` (eV/Å).
 
-        By default what the last generation was trained on at the expensive level;
-        `info` tells `level`, `split` and where a label comes from. Parameters as in
-        `export`; with level "both" the keys name their level (`REF_energy_cheap`, ...).
+        By default the training set of the last generation at the expensive level;
+        `info` has `level`, `split` and the origin of each label. Parameters as in
+        `Choice`; with level "both" the keys name their level (`REF_energy_cheap`, ...).
         """
         return dataset(self.history(), self._chosen(Choice(level, split, at)))
 
@@ -211,25 +219,25 @@ class Campaign:
     ) -> tuple[Exported, ...]:
         """Write labels as extxyz or, if `out` ends in .db, as an ASE database.
 
-        choice: of which level, split and generation; force: replace what is there.
-        Returns a file for each level.
+        choice: level, split and generation of the labels; force: replace existing
+        files. Returns a file for each level.
         """
         return write_export(
             self.history(), Path(out), self._chosen(choice), force=force
         )
 
     def _chosen(self, choice: Choice) -> Choice:
-        """The choice with the share of frames that the campaign's trainer holds out."""
+        """Return the choice with the share of frames that the trainer holds out."""
         share = getattr(self.setup.plan.training, "validation", 0.0)
         return replace(choice, validation=share)
 
     def export_model(
         self, out: str | Path, generation: int | None = None, *, force: bool = False
     ) -> Path:
-        """Write a standalone model file that `alloop.load` opens without the store;
-        by default the best generation, as `model` has it.
+        """Write a standalone model file that `alloop.load` opens without the store.
 
-        force: replace what is there, as a whole.
+        generation: by default the best one, see `model`. force: replace an existing
+        file, atomically.
         """
         from alloop.generation import to_bytes
 
@@ -241,9 +249,9 @@ class Campaign:
         return path
 
     def exclude(self, frame: str, fidelity: str | None, reason: str) -> str:
-        """Take a frame (or only its label at one fidelity) out of all later training.
+        """Exclude a frame (or only its label at one fidelity) from all later training.
 
-        frame: an id or its unique beginning. Returns the id. Journalled.
+        frame: an id or its unique beginning. Returns the id. Recorded in the journal.
         """
         with Archive.open(self.store, CODEC, mode="w") as archive:
             history = history_of(archive)
@@ -252,9 +260,10 @@ class Campaign:
         return found
 
     def include(self, frame: str, fidelity: str | None, reason: str = "") -> str:
-        """Undo an exclusion by hand, at one fidelity or all of the frame's.
+        """Undo an exclusion by hand, at one fidelity or at all.
 
-        Returns the id. Journalled. Raises InputError where nothing is excluded so.
+        Returns the id. Recorded in the journal. Raises InputError where there is no
+        such exclusion.
         """
         with Archive.open(self.store, CODEC, mode="w") as archive:
             history = history_of(archive)
@@ -270,7 +279,7 @@ class Campaign:
         return found
 
     def controls(self) -> dict[str, Path]:
-        """Where the stores of the control campaigns lie, finished or not."""
+        """Return the stores of the control campaigns by name, finished or not."""
         return controls.control_stores(self.store)
 
 

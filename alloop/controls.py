@@ -1,9 +1,9 @@
-"""Control campaigns: what would the same label cost have bought without the cleverness?
+"""Control campaigns, which spend the same label cost with a simpler strategy.
 
 "standard" trains on expensive labels alone, and gets as many more of them as the cheap
-labels cost. "random" picks its frames at random. Each is a fork of the finished
-campaign before their paths part: first labels and frozen set are the same. Each is
-examined on the frames and labels of the campaign's own examination.
+labels cost. "random" selects its frames at random. Each is a fork of the finished
+campaign from before the first decision that differs, so first labels and frozen set are
+the same. Each is examined on the frames and labels of the campaign's own examination.
 """
 
 from dataclasses import dataclass
@@ -24,20 +24,20 @@ NAMES = ("standard", "random")
 
 @dataclass(frozen=True, slots=True)
 class FinishedLabels:
-    """The labels of the finished campaign, as a cache that is only read."""
+    """The labels of the finished campaign, as a read-only cache."""
 
     ledger: LabelIndex
 
     def get(self, level: str, frame: str) -> Label | Unlabelled | None:
-        """The record under this key, or None."""
+        """Return the record under this key, or None."""
         return self.ledger.get(level, frame)
 
     def put(self, record: Label | Unlabelled) -> None:
-        """Nothing: the finished campaign is closed."""
+        """Do nothing: the finished campaign gets no more labels."""
 
 
 def control_stores(store: Path) -> dict[str, Path]:
-    """The control stores that exist beside a campaign's store."""
+    """Return the existing control stores of a campaign by name."""
     return {
         name: _control_store(store, name)
         for name in NAMES
@@ -46,7 +46,7 @@ def control_stores(store: Path) -> dict[str, Path]:
 
 
 def prepare_control(name: str, setup: Setup, history: History) -> Setup:
-    """A control's configuration; its store is forked where it is not there yet."""
+    """Return a control's configuration; fork its store unless that exists."""
     changes = _control_changes(name, setup, history)
     own = setup.with_changes(changes, _control_store(setup.store, name), history.opened)
     if not own.store.exists():
@@ -55,7 +55,7 @@ def prepare_control(name: str, setup: Setup, history: History) -> Setup:
 
 
 def _control_changes(name: str, setup: Setup, history: History) -> dict[str, Any]:
-    # The campaign has told how noisy the levels are.
+    # The campaign has measured the noise of the levels already.
     levels = {fidelity: {"recheck": 0.0} for fidelity in setup.levels}
     test = {"examination": 0}  # the campaign's own frames are posed instead
     both = {"name": f"{setup.name}-{name}", "levels": levels, "test": test}
@@ -71,8 +71,10 @@ def _control_changes(name: str, setup: Setup, history: History) -> dict[str, Any
 
 
 def posed(history: History) -> Posed | None:
-    """Return the labelled frames of the campaign's last examination, for its controls;
-    None where there are none."""
+    """Return the labelled frames of the campaign's last examination, for its controls.
+
+    None without any.
+    """
     numbers = history.chronicle.examinations
     if not numbers:
         return None
@@ -92,7 +94,7 @@ def posed(history: History) -> Posed | None:
 
 
 def _fork_record(name: str, history: History) -> int:
-    """The record after whose event the control goes its own way."""
+    """Return the number of the record at whose event the control is forked."""
     parting = e.Train if name == "standard" else e.Explore
     return next(
         entry.seq

@@ -1,4 +1,4 @@
-"""What stands beside a trained potential: its scorer, its threshold, its errors."""
+"""The scorer, the threshold and the errors of a trained potential."""
 
 from dataclasses import dataclass
 
@@ -15,11 +15,11 @@ from alloop.scores.qresidual import QResidual, fit_qresidual
 
 @dataclass(frozen=True, slots=True)
 class ScorerSettings:
-    """How the scorer of a generation is fitted.
+    """The settings by which the scorer of a generation is fitted.
 
     components: principal components, as a count or a share of the variance. quantile:
-    of held-out surprise, above which a frame is flagged. landmarks: frames kept to be
-    different from.
+    of held-out surprise, above which a frame is flagged. landmarks: number of frames
+    kept, from which candidates should differ.
     """
 
     kind: str = "q"
@@ -30,9 +30,12 @@ class ScorerSettings:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class FittedScorer:
-    """A scorer fitted to a potential, the threshold above which a frame is flagged
-    (None: not calibrated), and landmarks (frames, features) to be different from.
-    calibrated_on: frames whose surprise the threshold was taken from."""
+    """A scorer fitted to a potential, with its threshold and landmarks.
+
+    threshold: surprise above which a frame is flagged, None where it is not calibrated;
+    landmarks (frames, features): mean descriptors from which candidates should differ;
+    calibrated_on: the number of frames whose surprise the threshold was taken from.
+    """
 
     scorer: QResidual
     threshold: float | None
@@ -47,9 +50,9 @@ def fit_scorer(
     scoring: ScorerSettings,
     seed: int,
 ) -> FittedScorer:
-    """The scorer of what a potential has learned from; `heldout` sets its scale.
+    """Fit a scorer to the training data of a potential; `heldout` sets its scale.
 
-    Where no frames are held out, half of the training frames stand in.
+    Where no frames are held out, half of the training frames are used for that instead.
     """
     seen = pack_frames([*data.cheap.batch.frames(), *data.expensive.batch.frames()])
     seen, heldout = _reference_atoms(seen, heldout, seed)
@@ -85,7 +88,7 @@ def _descriptors(potential: Potential, batch: Batch) -> Floats:
 
 
 def frame_means(batch: Batch, per_atom: Floats) -> Floats:
-    """Mean over the atoms of each frame: (atoms, d) -> (frames, d)."""
+    """Return the mean over the atoms of each frame: (atoms, d) -> (frames, d)."""
     sums = np.add.reduceat(per_atom, batch.offsets[:-1], axis=0)
     means: Floats = sums / batch.sizes[:, None]
     return means
@@ -99,10 +102,10 @@ def _landmark_means(seen: Batch, described: Floats, scoring: ScorerSettings) -> 
 
 @dataclass(frozen=True, slots=True)
 class ErrorSummary:
-    """Errors against labels: energies in eV a frame, force components in eV/Å.
+    """The errors against labels: energies in eV a frame, force components in eV/Å.
 
-    energy_spread: mean absolute error of the energies after their mean error is taken
-    off, which is what dynamics of one molecule notices.
+    energy_spread: mean absolute error of the energies after their mean error is
+    subtracted, the part that matters for dynamics of one molecule.
     """
 
     frames: int
@@ -114,7 +117,7 @@ class ErrorSummary:
 
 
 def prediction_errors(said: Predictions, labels: LabelSet) -> ErrorSummary:
-    """How far predictions of labelled frames, at least one, are off."""
+    """Return the errors of predictions of labelled frames, at least one."""
     forces = said.forces - labels.forces
     energies = said.energies - labels.energies
     return ErrorSummary(

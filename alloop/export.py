@@ -1,30 +1,30 @@
-"""Labels to files that other programs read: extended XYZ and ASE databases.
+"""Export of labels to extended XYZ files and ASE databases.
 
-A file holds labels of one level, one configuration each. Energies in eV, forces in
+A file holds labels of one level, one configuration each. Energies are in eV, forces in
 eV/Å, positions in Å.
 
 Keys of a configuration (in a database: key-value pairs, and `data` for the rest):
 
-    REF_energy, REF_forces   for trainers; ASE's energy and forces say the same
+    REF_energy, REF_forces   for trainers; equal to ASE's energy and forces
     level (also fidelity)    "cheap" or "expensive"
     split                    "train", "validation" or "test" (`alloop.core.splits`)
-    config_type              the level of what may be trained on, else the split
+    config_type              the level of training labels, else the split
     charge, spin             total charge (e; in a database total_charge alone), 2S
     total_charge, total_spin the same as MACE names them: total_spin is 2S + 1
     frame, level_id          "frame/<id>", "level/<id>" (an id alone may look like a
                              number, and be read as one)
     level_title              the level's name
-    purpose, reason, round, generation, molecule   who asked for it, and why
-    cpu_seconds, program     what it cost and which program made it
-    rung                     what made the SCF converge; "default" needed no help
+    purpose, reason, round, generation, molecule   origin of the request
+    cpu_seconds, program     its cost, and the program that made it
+    rung                     SCF settings that converged; "default" if unchanged
     doubts                   "instability", "multireference", "contamination",
                              "unbound", "rival", joined by commas: signs that the method
                              does not fit the frame
     gap, t1, s2              HOMO-LUMO gap in eV, T1 diagnostic, <S²>
-    noise_energy, noise_forces   how far energy (eV) and forces (eV/Å, RMS) moved when
-                             the label was made again at tighter settings and turned
+    noise_energy, noise_forces   change of energy (eV) and forces (eV/Å, RMS) when the
+                             label was computed again, rotated and at tighter settings
 
-What is not known of a label is left out: most are made only once, a table knows no gap.
+Unknown keys are left out: most labels are computed only once, tables have no gap.
 """
 
 import sqlite3
@@ -62,13 +62,14 @@ _DETAILS = ("program", "rung", "doubts", "gap", "t1", "s2")
 
 @dataclass(frozen=True, slots=True)
 class Choice:
-    """Which labels of a campaign: of one level or both, of one split or all.
+    """A choice of labels of a campaign: of one level or both, of one split or all.
 
-    split: "train" is what a generation was trained on, "validation" what steered the
-    campaign (its frozen test set, cheap frames held out to calibrate surprise, and the
-    share `validation` of the expensive ones that its trainer held out, if any), "test"
-    what only examines it. at: as of this generation; by default the last one,
-    without labels that were excluded since. without: no label with these doubts.
+    split: "train" is the training set of a generation, "validation" the frames that
+    influenced the campaign (its frozen test set, cheap frames held out to calibrate
+    surprise, and the share `validation` of the expensive ones that its trainer held
+    out, if any), "test" those used only for examination. at: as of this generation; by
+    default the last one, without labels that were excluded since. without: leave out
+    labels with these doubts.
     """
 
     level: Levels = "expensive"
@@ -79,7 +80,7 @@ class Choice:
 
     @property
     def levels(self) -> tuple[Level, ...]:
-        """The levels asked for, one by one."""
+        """The chosen levels."""
         return _LEVELS if self.level == "both" else (self.level,)
 
 
@@ -88,7 +89,7 @@ USUAL = Choice()
 
 @dataclass(frozen=True, slots=True)
 class Exported:
-    """A file of labels of one level, and how many of each split it holds."""
+    """A file of labels of one level, and the number of labels of each split."""
 
     path: Path
     level: Level
@@ -101,7 +102,7 @@ class Exported:
 
 @dataclass(frozen=True, slots=True)
 class _Chosen:
-    """A label and the split that it belongs to."""
+    """A label and its split."""
 
     told: LabelEntry
     split: Split
@@ -112,14 +113,14 @@ def write_export(
 ) -> tuple[Exported, ...]:
     """Write labels as extended XYZ or, if `out` ends in .db, as an ASE database.
 
-    Each level has a file of its own: with both, `out` is `NAME-cheap.ENDING` and
-    `NAME-expensive.ENDING`, so that no file mixes energies of two levels.
+    With level "both", `out` becomes `NAME-cheap.ENDING` and `NAME-expensive.ENDING`, so
+    that no file mixes energies of two levels.
 
-    Extended XYZ round-trips positions exactly (8 decimals), as energies; forces are
-    rounded to 1e-8 eV/Å. A database (SQLite) holds numbers bit for bit, keys as
-    `key_value_pairs`; forces, ids and all details of the label in `data`. A file that
-    is there already is refused or, with `force`, replaced as a whole and only when the
-    new one is complete. InputError where there is nothing to write, or nowhere.
+    Extended XYZ keeps positions (8 decimals) and energies exactly; forces are rounded
+    to 1e-8 eV/Å. A database (SQLite) holds numbers bit for bit, keys as
+    `key_value_pairs`; forces, ids and all details of the label in `data`. An existing
+    file is refused or, with `force`, replaced once the new one is complete. Raises
+    InputError where no label is chosen or the file cannot be written.
     """
     found = _chosen_labels(history, choice)
     if not found:
@@ -141,10 +142,10 @@ def write_export(
 
 
 def dataset(history: History, choice: Choice = USUAL) -> list[Atoms]:
-    """Return labelled frames with the keys that files have (see above).
+    """Return labelled frames with the keys of the files (see the module docstring).
 
-    With both levels the keys of energy and forces name theirs (`REF_energy_cheap`,
-    `REF_forces_expensive`, ...), and there is no calculator to ask for an energy.
+    With level "both" the keys of energy and forces name the level (`REF_energy_cheap`,
+    `REF_forces_expensive`, ...), and the frames have no calculator.
     """
     noise = _noise_by_label(history)
     found = [
@@ -183,8 +184,10 @@ def _write_whole(history: History, labels: Sequence[_Chosen], out: Path) -> None
 
 
 def parse_doubts(names: str) -> frozenset[Doubt]:
-    """The doubts of a list such as "instability,multireference"; InputError where one
-    is not known."""
+    """Parse a list of doubts such as "instability,multireference".
+
+    Raises InputError where one is not known.
+    """
     try:
         return doubts_of_details({KEY: names.replace(" ", "")})
     except KeyError as error:
@@ -197,7 +200,7 @@ def parse_doubts(names: str) -> frozenset[Doubt]:
 def _write_extxyz(history: History, labels: Sequence[_Chosen], out: Path) -> None:
     noise = _noise_by_label(history)
     with out.open("w") as file:
-        for label in labels:  # one at a time: there may be a hundred thousand
+        for label in labels:  # one at a time, to save memory: there may be 100,000
             write_atoms(file, _labelled_atoms(history, label, noise), format="extxyz")
 
 
@@ -207,7 +210,7 @@ def _write_database(history: History, labels: Sequence[_Chosen], out: Path) -> N
         for label in labels:
             atoms = _labelled_atoms(history, label, noise)
             keys, atoms.info = atoms.info, {}
-            del keys["charge"]  # ASE keeps a column of this name for itself
+            del keys["charge"]  # ASE reserves a column of this name
             forces = atoms.arrays.pop("REF_forces")
             data = _database_data(label.told) | {"REF_forces": forces}
             database.write(atoms, key_value_pairs=keys, data=data)
@@ -222,7 +225,7 @@ def _noise_by_label(history: History) -> _Noises:
 
 
 def _chosen_labels(history: History, choice: Choice) -> list[_Chosen]:
-    """The labels of a choice in the order of the journal."""
+    """Return the labels of a choice, in the order of the journal."""
     _refuse_unknown(choice)
     lesson = _lesson(history, choice)
     return [
@@ -248,8 +251,10 @@ def _refuse_unknown(choice: Choice) -> None:
 
 @dataclass(frozen=True, slots=True)
 class _Lesson:
-    """What a generation was trained on and calibrated with, and the number of the
-    journal record that asked for it."""
+    """The training and held-out frames of a generation, by fidelity.
+
+    seq: the number of the journal record that requested its training.
+    """
 
     seq: int
     trained: Mapping[str, Set[FrameId]]
@@ -257,8 +262,11 @@ class _Lesson:
 
 
 def _lesson(history: History, choice: Choice) -> _Lesson | None:
-    """The Train command of the generation asked for; None where there is none yet and
-    none is needed."""
+    """Return the frames of the chosen generation.
+
+    None where there is none yet and the choice does not need one. Raises InputError
+    where it does.
+    """
     done = [event.generation for _, event in history.generations]
     at = max(done, default=None) if choice.at is None else choice.at
     asked = {x.generation: x for x in history.chronicle.lessons}.get(at or 0)
@@ -287,7 +295,7 @@ def _split(label: LabelEntry, lesson: _Lesson | None) -> Split:
 
 
 def _counts(label: LabelEntry, choice: Choice, lesson: _Lesson | None) -> bool:
-    """Whether a label belongs to the split and the generation asked for."""
+    """Return True if a label belongs to the chosen split and generation."""
     if choice.at is None and label.excluded:
         return False
     if choice.split == "train":
@@ -351,7 +359,7 @@ def _database_data(label: LabelEntry) -> dict[str, Any]:
 
 
 def _partial_file(out: Path) -> Path:
-    """Where the file grows up; its ending tells ASE the format."""
+    """Return the path of the temporary file, with the suffix that sets the format."""
     return out.with_name(f".{out.stem}.{uuid.uuid4().hex}{out.suffix}")
 
 

@@ -1,8 +1,8 @@
-"""A fork: a new store with another's history up to some record, that goes on by itself.
+"""Forks: new stores that continue another's history from some record on.
 
 Records are copied as they are, with their times; of the last one only the event is
-taken, since other rules decide what follows it. What was under way in the parent is not
-waited for: where the fork wants it still, it asks for it again. The parent may be
+copied, since the fork's own rules decide what follows it. Tasks under way in the parent
+are not waited for: the fork requests them again where it needs them. The parent may be
 running; nothing is written to it.
 """
 
@@ -29,22 +29,21 @@ _Turns: TypeAlias = list[tuple[int, e.Turn]]
 def fork_store(
     parent: Path, out: Path, at: int | None = None, rules: Path | None = None
 ) -> None:
-    """A new store `out` that goes on from generation `at` of the store `parent`.
+    """Make a store `out` that continues from generation `at` of the store `parent`.
 
     Parameters
     ----------
     at
         By default the newest generation.
     rules
-        A campaign's YAML file that decides from here on, in place of the rules in force
-        in the parent. Its seed, start and levels must be the parent's; its `store:`
-        does not count.
+        A campaign's YAML file whose rules replace those in force in the parent. Its
+        seed, start and levels must be the parent's; its `store:` is ignored.
 
     Raises
     ------
     InputError
-        There is no such generation, something is at `out` already, or the file is of
-        another campaign.
+        There is no such generation, `out` exists already, or the file describes another
+        campaign.
     """
     _refuse_target(parent, out)
     with Archive.open(parent, CODEC) as archive:
@@ -57,10 +56,10 @@ def fork_store(
 def branch_store(
     parent: Path, setup: Setup, cut: int, more: Mapping[str, Any] | None = None
 ) -> None:
-    """The store of a configuration, with the records of `parent` up to number `cut`.
+    """Make the store of a configuration, with the records of `parent` up to `cut`.
 
-    more: attributes besides those of every store. It appears whole or not at all; what
-    a killed fork leaves beside it ends in `.partial`, and the next one removes it.
+    more: further attributes. The store appears whole or not at all; a killed fork
+    leaves a folder that ends in `.partial`, which the next one removes.
     """
     out, files = setup.store, FileSystem()
     partial = out.with_name(f"{out.name}.partial")
@@ -91,9 +90,9 @@ def _copy_records(parent: Path, partial: Path, cut: int, files: FileSystem) -> N
 
 
 def _copy_packs(parent: Path, partial: Path, cut: int, files: FileSystem) -> int:
-    """Copy packs that lie before the cut as they are; the first record beyond them.
+    """Copy the packs before the cut as they are; return the next record's number.
 
-    Not the last one, which a running parent may replace meanwhile.
+    The last pack is left out, since a running parent may replace it meanwhile.
     """
     begin = 0
     for span in Journal(parent / FOLDER).listing().packs[:-1]:
@@ -106,7 +105,7 @@ def _copy_packs(parent: Path, partial: Path, cut: int, files: FileSystem) -> int
 
 
 def _complete_store(parent: Path, partial: Path, cut: int, text: str) -> None:
-    """Add the models of the records, and where they came from."""
+    """Add the models of the records, and a record of the fork's origin."""
     with (
         Archive.open(parent, CODEC) as old,
         Archive.open(partial, CODEC, "w") as new,
@@ -125,8 +124,10 @@ def _complete_store(parent: Path, partial: Path, cut: int, text: str) -> None:
 
 
 def _notable_turns(store: Path) -> Iterator[tuple[int, e.Turn]]:
-    """Records that may say how the campaign began, is configured, or what it learned;
-    the others are only looked at for damage."""
+    """Yield the records of the opening, of configurations and of trainings.
+
+    Some others may be among them; the rest are only checked for damage.
+    """
     for entry in Journal(store / FOLDER).iterate():
         if _NOTABLE & entry.record.versions.keys():
             yield entry.seq, CODEC.decode(entry.record)
@@ -151,7 +152,7 @@ def _fork_setup(
     parent: Path, out: Path, turns: _Turns, text: str, rules: Path | None
 ) -> Setup:
     (_, first), *_ = turns
-    assert isinstance(first.event, e.Opened)  # else there were no generation
+    assert isinstance(first.event, e.Opened)  # a generation implies it
     if rules is None:
         for _, turn in turns:
             text = event_config(turn.event) or text

@@ -1,6 +1,6 @@
 """A generation: a trained potential with the scorer fitted to it and its threshold.
 
-It travels as one blob of named tensors (no pickle), whose identity is its content.
+It is stored as one blob of named tensors (no pickle) and identified by its content.
 """
 
 import math
@@ -42,11 +42,11 @@ UNKNOWN = (
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Generation:
-    """What a campaign learns: predicts like a Potential, scores like a Scorer.
+    """A trained potential with its scorer: predicts energies, forces and surprise.
 
     threshold: surprise above which a frame is not trusted, None where it is not
-    calibrated. facts: JSON-able, what the model is and how large its test error is.
-    domain: what it was trained on; None where an older alloop did not say.
+    calibrated. facts: JSON-able, a description of the model and its test error. domain:
+    what it was trained on; None where an older alloop did not record it.
     """
 
     potential: Storable
@@ -56,11 +56,11 @@ class Generation:
     domain: Domain | None = None
 
     def predict(self, batch: Batch, *, descriptors: bool = False) -> Predictions:
-        """Energies (frames,) eV and forces (atoms, 3) eV/Å."""
+        """Return energies (frames,) in eV and forces (atoms, 3) in eV/Å."""
         return self.potential.predict(batch, descriptors=descriptors)
 
     def surprise(self, batch: Batch) -> Floats:
-        """Surprise (frames,); InputError where the model has no scorer."""
+        """Return the surprise (frames,); InputError where the model has no scorer."""
         if self.scorer is None:
             raise InputError("this model has no scorer: it cannot tell its surprise")
         return self.scorer.score(batch, self.predict(batch, descriptors=True))
@@ -68,12 +68,12 @@ class Generation:
     def calculator(
         self, *, outside: bool = False, threads: int = 1, compile: bool = False
     ) -> PotentialCalculator:
-        """An ASE calculator of energy, forces, the stress of cells and, where it is
-        fitted, surprise.
+        """Return an ASE calculator of energy, forces, stress of cells and surprise.
 
-        outside: also of charges, spins and compositions that the model was not trained
-        on, which raise InputError otherwise. threads: of torch, in each call. compile:
-        for long MD of one system, see PotentialCalculator.
+        Surprise needs a fitted scorer. outside: also accept charges, spins and
+        compositions that the model was not trained on, which raise InputError
+        otherwise. threads: of torch, in each call. compile: for long MD of one system,
+        see `PotentialCalculator`.
         """
         if self.domain is None and not outside:
             warnings.warn(UNKNOWN, stacklevel=2)
@@ -88,7 +88,7 @@ class Generation:
 
 
 def to_bytes(generation: Generation) -> tuple[str, bytes]:
-    """The generation's id (32 hexadecimal digits) and its blob."""
+    """Return the generation's id (32 hexadecimal digits) and its blob."""
     potential = generation.potential.checkpoint()
     scorer = generation.scorer
     arrays = {} if scorer is None else scorer.arrays()
@@ -108,10 +108,11 @@ def to_bytes(generation: Generation) -> tuple[str, bytes]:
 def from_bytes(
     blob: bytes, restore: Callable[[Checkpoint], Storable] = restore_potential
 ) -> Generation:
-    """The generation in a blob; InputError or DamagedError where it is none, or one
-    whose tensors and settings make no model.
+    """Return the generation in a blob.
 
-    restore: who brings the potential back, where it is not one of alloop's own.
+    InputError or DamagedError where it is none, or one whose tensors and settings make
+    no model. restore: the function that restores the potential, where it is not one of
+    alloop's own.
     """
     whole = checkpoint_from_bytes(blob)
     potential = restore(inner_checkpoint(whole))
@@ -146,7 +147,7 @@ def _threshold(given: Any) -> float | None:
 def load(
     path: str | Path, restore: Callable[[Checkpoint], Storable] = restore_potential
 ) -> Generation:
-    """The model in a file that `alloop export --model` wrote."""
+    """Return the model in a file that `alloop export --model` wrote."""
     file = Path(path)
     if not file.is_file():
         raise InputError(f"expected an alloop model file, {file} is not there")

@@ -1,7 +1,7 @@
-"""From many candidates to the few worth a label.
+"""Selectors, which pick the few of many candidates that are worth a label.
 
-Candidates are sorted by frame id before anything else: the order in which they came
-never counts.
+Candidates are sorted by frame id before anything else, so that the order in which they
+came has no effect.
 """
 
 from collections.abc import Sequence
@@ -18,14 +18,14 @@ _ORDINARY = ("surprise", "control")  # other origins are guard rails
 
 @dataclass(frozen=True, slots=True)
 class MostSurprising:
-    """Candidates above the threshold, or that a guard rail picked, which differ.
+    """A selector of differing candidates above the threshold or from a guard rail.
 
     Greedy: the next choice has the largest s^(1 - balance) d^balance, with s the rank
     of its surprise among the candidates (1 for the largest) and d its distance, in mean
     descriptors, from all that is known or chosen; balance 1 is farthest-point sampling.
-    Closer than `duplicate` times the candidates' spread is a near-duplicate and never
-    chosen. `fill` spends the rest of the quota below the threshold by the same rule;
-    without a threshold only guard rails stand above it.
+    A candidate closer than `duplicate` times the candidates' spread is a near-duplicate
+    and never chosen. `fill` spends the rest of the quota below the threshold by the
+    same rule; without a threshold only candidates from guard rails count as above it.
     """
 
     threshold: float | None = None
@@ -40,7 +40,7 @@ class MostSurprising:
         quota: int,
         rng: np.random.Generator,  # noqa: ARG002
     ) -> tuple[int, ...]:
-        """Indices of at most `quota` candidates, best first."""
+        """Return indices of at most `quota` candidates, best first."""
         order = _unique_candidates(candidates)
         if not order:
             return ()
@@ -59,7 +59,7 @@ class MostSurprising:
 
 @dataclass(frozen=True, slots=True)
 class RandomChoice:
-    """Candidates drawn uniformly: the control."""
+    """A selector that draws candidates uniformly, as a control."""
 
     def select(
         self,
@@ -68,7 +68,7 @@ class RandomChoice:
         quota: int,
         rng: np.random.Generator,
     ) -> tuple[int, ...]:
-        """Indices of at most `quota` candidates, in the order of the draw."""
+        """Return indices of at most `quota` candidates, in the order of the draw."""
         order = _unique_candidates(candidates)
         drawn = rng.permutation(len(order))[: max(quota, 0)]
         return tuple(order[index] for index in drawn)
@@ -81,10 +81,11 @@ def share_by_molecule(
     quota: int,
     rng: np.random.Generator,
 ) -> tuple[int, ...]:
-    """At most `quota` indices, dealt out to the molecules in turn.
+    """Return at most `quota` indices, shared among the molecules in turn.
 
     Each molecule's best candidate comes first, then each one's second best; what one
-    molecule cannot fill goes to the others. Who begins is drawn.
+    molecule cannot fill goes to the others. The order of the molecules is drawn at
+    random.
     """
     molecules = sorted({candidate.molecule for candidate in candidates})
     ranked = [
@@ -116,7 +117,7 @@ def _of_molecule(
 
 
 class _GreedySelection:
-    """The pool while it is being chosen from."""
+    """A pool of candidates and those chosen from it so far."""
 
     def __init__(
         self, rule: MostSurprising, pool: Sequence[Candidate], known: Floats
@@ -130,7 +131,8 @@ class _GreedySelection:
         self.chosen: list[int] = []
 
     def choose(self, among: Integers, quota: int) -> None:
-        """Choose from `among` (pool,) until there are `quota`, or nothing differs."""
+        """Choose from `among` (pool,) up to `quota` in all, leaving out
+        near-duplicates."""
         while len(self.chosen) < quota:
             open_ = among & self._left & (self._distance >= self._rule.duplicate)
             if not open_.any():
@@ -157,7 +159,7 @@ class _GreedySelection:
 
 
 def _unique_candidates(candidates: Sequence[Candidate]) -> list[int]:
-    """Indices sorted by frame id, each frame once."""
+    """Return the candidates' indices sorted by frame id, each frame once."""
     seen: set[str] = set()
     order = []
     for index in sorted(
@@ -179,21 +181,24 @@ def _candidate_key(candidate: Candidate) -> tuple[str, float, int, int]:
 
 
 def _surprise_ranks(surprise: Sequence[float]) -> Floats:
-    """Ranks of surprise over n, in (0, 1]; equal surprise stands equally."""
+    """Return ranks of surprise, scaled to (0, 1]; equal surprise has equal rank."""
     _, where = np.unique(np.nan_to_num(surprise, nan=-np.inf), return_inverse=True)
     out: Floats = (where + 1.0) / (where.max() + 1.0)
     return out
 
 
 def _point_spread(points: Floats) -> float:
-    """Root mean square distance from the mean; 1 where all points are equal."""
+    """Return the root mean square distance from the mean, 1 if all points are equal."""
     away = points - points.mean(axis=0)
     spread = float(np.sqrt((away**2).sum(axis=1).mean()))
     return spread if spread > 0.0 else 1.0
 
 
 def _nearest_distances(points: Floats, known: Floats) -> Floats:
-    """Distance from the nearest known point (points,); inf where none compares."""
+    """Return the distance from the nearest known point (points,).
+
+    inf where there are no known points with as many features.
+    """
     if known.ndim != 2 or known.shape[1:] != points.shape[1:] or not len(known):
         return np.full(len(points), np.inf)
     x, y = points - points.mean(axis=0), known - points.mean(axis=0)

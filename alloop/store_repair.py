@@ -1,9 +1,9 @@
-"""A repair: a new store that holds everything whole of a damaged one, and goes on.
+"""Repair of a damaged store into a new one, with which the campaign can continue.
 
-The damaged store is only read. Records are kept up to the first lost one; behind it,
-what happened is put together again from later records and from the columns, see
-`alloop.history.continuation`. What cannot be told without computing is left open, and
-`resume` computes it: the same frames, where machine and versions are the same.
+The damaged store is only read. Records are kept up to the first lost one; after it, the
+history is reconstructed from later records and from the columns, see
+`alloop.history.continuation`. Tasks whose results are lost are left open, and resuming
+the campaign computes them: with the same frames on the same machine and versions.
 """
 
 import shutil
@@ -48,11 +48,11 @@ Key = tuple[LevelId, FrameId]
 
 @dataclass(frozen=True, slots=True)
 class RepairReport:
-    """What a repair kept and what it could not.
+    """The result of a repair.
 
-    lost: a sentence for each thing that is lost. kept: records taken as they are;
-    restored: records put together again; waiting: answers that wait for their command;
-    labels: good labels in the new store, and in all that was whole of the old one.
+    lost: a sentence for each loss. kept: number of records copied as they are;
+    restored: of reconstructed records; waiting: of answers kept for a later command;
+    labels: of good labels in the new store.
     """
 
     lost: tuple[str, ...]
@@ -64,8 +64,11 @@ class RepairReport:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _Found:
-    """What is whole of a journal: records before the first lost one, those behind it,
-    and what is wrong with the others."""
+    """The records of a journal that can be read.
+
+    prefix: those before the first lost one. later: those after it. damaged: the numbers
+    and errors of the lost ones.
+    """
 
     prefix: tuple[tuple[RawEntry, e.Turn], ...]
     later: tuple[tuple[RawEntry, e.Turn], ...]
@@ -73,16 +76,16 @@ class _Found:
 
 
 def repair_store(store: Path, out: Path) -> RepairReport:
-    """A new store `out` of everything that is whole in `store`, which stays as it is.
+    """Make a new store `out` of all that is whole in `store`, which is not changed.
 
-    The list of what is lost is written beside it, as OUT.lost.txt.
+    The list of losses is written beside it, as OUT.lost.txt.
 
     Raises
     ------
     InputError
-        Something is at `out` already, or it lies in the store.
+        `out` exists already, or it is inside the store.
     StoreError
-        There is no store, or not enough of it is whole to go on.
+        There is no store, or not enough of it is whole to continue.
     """
     _refuse(store, out)
     refuse_links(store)
@@ -108,7 +111,7 @@ def repair_store(store: Path, out: Path) -> RepairReport:
 
 
 def report_lines(repaired: RepairReport) -> Iterator[str]:
-    """What became of the store, a sentence a line."""
+    """Yield the lines of a report, one sentence each."""
     yield from repaired.lost or ("nothing is lost",)
     yield (
         f"kept: {repaired.kept} records as they were, {repaired.restored} put together "
@@ -119,7 +122,7 @@ def report_lines(repaired: RepairReport) -> Iterator[str]:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _Work:
-    """All that a repair has read."""
+    """The data that a repair has read, and the reconstruction from them."""
 
     store: Path
     attrs: Mapping[str, Any]
@@ -131,10 +134,10 @@ class _Work:
     ) -> tuple[
         Continuation | None, tuple[tuple[RawEntry, e.Turn], ...], list[SavedRecord]
     ]:
-        """What follows the records that are kept, these, and the answers left over.
+        """Return the continuation, the records kept, and the answers left over.
 
-        Where a model is lost without which the campaign cannot go on, records are kept
-        up to its training only, so that it is trained again.
+        If a model is lost that the campaign needs, records are kept only up to its
+        training, so that it is trained again.
         """
         redone: set[str] = set()
         while True:
@@ -180,7 +183,7 @@ class _Work:
     def _of_columns(
         self, levels: Mapping[str, LevelId], known: Collection[Key], time: float
     ) -> Iterator[SavedRecord]:
-        """What the columns, and those set aside, hold beyond the journal."""
+        """Yield the labels that only columns hold, those set aside included."""
         seen = set(known)
         for folder in (self.store, *parts(self.store)):
             fresh: list[ColumnLabel] = [
@@ -205,7 +208,7 @@ class _Work:
         return rules
 
     def _opening(self, later: tuple[tuple[RawEntry, e.Turn], ...]) -> e.Opened:
-        """The first event of a campaign whose first record is lost."""
+        """Make the first event of a campaign whose first record is lost."""
         emptied = (self.store / "labels").is_dir() or parts(self.store)
         if not (later or self.found.damaged or emptied):
             raise InputError(f"{self.store} holds no campaign yet; run it first")
@@ -243,7 +246,10 @@ def _refuse(store: Path, out: Path) -> None:
 
 
 def _attributes(store: Path) -> dict[str, Any]:
-    """What the store says of itself; from a copy, or the part that is whole."""
+    """Return the attributes of the store, if damaged from a copy or the whole part.
+
+    Raises DamagedError where the configuration is lost.
+    """
     try:
         attrs: dict[str, Any] | None = root.node_attributes(root.read_root(store))
         attrs = root.copied(store) or attrs
@@ -274,8 +280,10 @@ def _survey(store: Path) -> _Found:
 
 
 def _missing_models(store: Path, found: _Found) -> dict[str, int]:
-    """Models that the records name and that are not whole: the record that tells of
-    their training, -1 for one that the user brought."""
+    """Return the models that the records name and that are lost or damaged.
+
+    By id: the number of the record of their training, -1 for one that the user brought.
+    """
     out: dict[str, int] = {}
     for entry, turn in (*found.prefix, *found.later):
         match turn.event:
@@ -300,7 +308,7 @@ def _write(
     kept: tuple[tuple[RawEntry, e.Turn], ...],
     more: list[ContinuedTurn],
 ) -> int:
-    """Make the new store, which appears whole or not at all; its good labels."""
+    """Make the new store, which appears whole or not at all; count its good labels."""
     files = FileSystem()
     partial = out.with_name(f"{out.name}.partial")
     shutil.rmtree(partial, ignore_errors=True)

@@ -166,12 +166,12 @@ def disk(files: FileSystem) -> Iterator[None]:
     """Whoever writes to a store or a label cache writes through this one."""
     places: tuple[Any, ...] = (archive, cache, journal)
     for place in places:
-        place.Files = lambda: files
+        place.FileSystem = lambda: files
     try:
         yield
     finally:
         for place in places:
-            place.Files = FileSystem
+            place.FileSystem = FileSystem
 
 
 class Space:

@@ -190,7 +190,7 @@ DASKS_PATIENCE = 75.0  # s, more than it waits for the thread of a worker that e
 WORKER = """
 from distributed.cli.dask_worker import main
 from alloop.workers import tasks
-workshop.LONG = 0.05
+tasks.LONG = 0.05
 main()
 """
 

@@ -1,4 +1,4 @@
-"""The command line: verbs, each a thin call of a Campaign method of the same name."""
+"""The command line: most commands call a Campaign method of the same name."""
 
 import os
 import sys
@@ -8,8 +8,12 @@ _THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run one command; 0 done, 2 the user's mistake, 3 stopped early but resumable."""
-    for name in _THREADS:  # before numpy or torch look: processes fill the machine
+    """Run one command and return its exit code.
+
+    The code is 0 on success, 2 for a mistake of the user, 3 if stopped early but
+    resumable.
+    """
+    for name in _THREADS:  # before numpy or torch read them: processes fill the machine
         os.environ.setdefault(name, "1")
     try:
         from alloop.cli.app import run_command

@@ -1,4 +1,4 @@
-"""The application: all commands, and what becomes of an error."""
+"""The command-line application: all commands, and the handling of errors."""
 
 from collections.abc import Callable, Sequence
 from functools import wraps
@@ -22,7 +22,7 @@ from alloop.cli.run_commands import RESUMABLE
 from alloop.core.errors import AlloopError
 
 _INTERRUPTED = 130
-USER = 2  # the exit code of a mistake of the user's
+USER = 2  # exit code of a user's mistake
 
 app = typer.Typer(
     name="alloop",
@@ -35,7 +35,7 @@ app = typer.Typer(
 
 
 def _with_exit_code(command: Callable[..., int | None]) -> Callable[..., None]:
-    """The command, whose return value becomes the exit code."""
+    """Return the command with its return value turned into the exit code."""
 
     @wraps(command)
     def exiting(*arguments: Any, **options: Any) -> None:
@@ -99,7 +99,7 @@ for _command in _COMMANDS:
 
 
 def run_command(arguments: Sequence[str]) -> int:
-    """Run one command and return its exit code; users' mistakes become sentences."""
+    """Run one command and return its exit code; users' mistakes become messages."""
     prepare()
     code = _run(arguments)
     lost = unwritten()
@@ -121,6 +121,6 @@ def _run(arguments: Sequence[str]) -> int:
         complain(f"{error.filename or 'the output'} cannot be used: {error.strerror}")
         return USER
     except SystemExit as end:
-        # typer's own for a Ctrl-C before the command has begun
+        # typer's own code for a Ctrl-C before the command has begun
         return RESUMABLE if end.code == _INTERRUPTED else int(end.code or 0)
     return 0

@@ -1,4 +1,4 @@
-"""A campaign file or a store: commands take either."""
+"""Paths to campaigns: commands accept a campaign file or a store."""
 
 from pathlib import Path
 from shlex import quote
@@ -23,7 +23,7 @@ Force: TypeAlias = Annotated[
 
 
 def find_store(place: Path) -> Path:
-    """The store that a path means; InputError where there is none."""
+    """Return the store that a path refers to; raise InputError where there is none."""
     place = existing_path(place)
     if place.is_file():
         from alloop.config.load import store_path
@@ -38,7 +38,7 @@ def find_store(place: Path) -> Path:
 
 
 def read_place(place: Path) -> "History":
-    """All that a store says; it may be in use."""
+    """Return the history of a store, which may be in use."""
     from alloop.history.reader import read_history
 
     history = read_history(find_store(place))
@@ -47,7 +47,7 @@ def read_place(place: Path) -> "History":
 
 
 def open_campaign(place: Path) -> "Campaign":
-    """The campaign of a store or a YAML file that has been run."""
+    """Return the campaign of a store or of a YAML file that has been run."""
     from alloop.campaign import Campaign
 
     store = find_store(place)
@@ -56,7 +56,7 @@ def open_campaign(place: Path) -> "Campaign":
 
 
 def warn_of_lost(store: Path) -> None:
-    """Say so where the columns of a store hold labels that its journal has lost."""
+    """Warn if the columns of a store hold labels that its journal has lost."""
     from alloop.history.lost_labels import columns_ahead
     from alloop.history.reader import read_history
 
@@ -73,14 +73,14 @@ def _warn(history: "History") -> None:
 
 
 def existing_path(place: Path) -> Path:
-    """The path itself; InputError, with the nearest name, where nothing is there."""
+    """Return the path; raise InputError, with the nearest name, if it is missing."""
     if not place.exists():
         raise InputError(_missing_path(place))
     return place if place.name not in ("", "..") else place.resolve()
 
 
 def short_path(path: Path) -> str:
-    """The path as one would type it here."""
+    """Return the path relative to the working directory if it lies inside."""
     here = Path.cwd()
     full = path.resolve()
     return str(full.relative_to(here)) if full.is_relative_to(here) else str(full)

@@ -1,4 +1,4 @@
-"""The commented campaign that `alloop init` writes."""
+"""The commented campaign file that `alloop init` writes."""
 
 _LEVELS = {
     "water": (
@@ -63,7 +63,10 @@ cluster:                              # workers are jobs: pip install alloop[job
 
 
 def campaign_template(name: str, example: str, system: str | None = None) -> str:
-    """The text of a campaign that is ready to run, here or by a batch system."""
+    """Return the text of a campaign that is ready to run.
+
+    system: the batch system that runs it, or None to run it here.
+    """
     start, cheap, expensive = _LEVELS[example]
     network = "{kind: painn, channels: 64, cutoff: 5.0}"
     return _TEXT.format(

@@ -1,4 +1,4 @@
-"""The only place that writes to the terminal; what it writes cannot command it."""
+"""Terminal output: all of it is written here, without control characters."""
 
 import codecs
 import contextlib
@@ -18,13 +18,13 @@ from rich.text import Text
 
 from alloop.core.printable import printable
 
-_WIDTH = 88  # where the output is not a terminal
+_WIDTH = 88  # characters, where the output is not a terminal
 _ASCII = {"→": "->", "–": "-", "…": "...", "×": "x", "·": "|", "─": "-", "γ": "gamma"}
-_lost: list[OSError] = []  # why output was lost
+_lost: list[OSError] = []  # errors by which output was lost
 
 
 class _Kept:
-    """A stream whose failures end nothing: what cannot be written is dropped."""
+    """A stream that drops text that cannot be written instead of raising errors."""
 
     def __init__(self, stream: IO[str]) -> None:
         self._stream = stream
@@ -33,13 +33,13 @@ class _Kept:
         return getattr(self._stream, name)
 
     def write(self, text: str) -> int:
-        """Write, or drop the text."""
+        """Write the text, or drop it if that fails."""
         with _forgiving(self._stream):
             self._stream.write(text)
         return len(text)
 
     def flush(self) -> None:
-        """Flush, or drop what is left."""
+        """Flush the stream, or drop the rest if that fails."""
         with _forgiving(self._stream):
             self._stream.flush()
 
@@ -50,15 +50,15 @@ def _forgiving(stream: IO[str]) -> Iterator[None]:
         yield
     except OSError as error:
         _lost.append(error)
-        with contextlib.suppress(OSError, ValueError):  # or Python meets it again
+        with contextlib.suppress(OSError, ValueError):  # or Python fails on it again
             os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
 
 
 def prepare() -> None:
-    """Make the standard streams take every text.
+    """Make the standard streams accept any text.
 
-    A letter that the terminal does not know is written in ASCII; where a stream is
-    closed, a device that swallows all takes its number, or the next file would.
+    A letter that the terminal does not know is written in ASCII. A closed stream is
+    replaced by the null device, since the next opened file would get its number.
     """
     _lost.clear()
     codecs.register_error("alloop", _transliterated)
@@ -73,29 +73,29 @@ def prepare() -> None:
 
 
 class PlainConsole(Console):
-    """A console that takes strings as plain text: no markup, no control characters.
+    """A console that prints strings as plain text: no markup, no control characters.
 
-    Strings come from stores, files and other programs; cells of tables too.
+    Strings come from stores, files and other programs, also in the cells of tables.
     """
 
     def render_str(self, text: str, **options: Any) -> Text:
-        """The text as it stands, with control characters written out."""
+        """Return the text without markup, its control characters escaped."""
         return super().render_str(printable(text), **{**options, "markup": False})
 
 
 def out() -> Console:
-    """Standard output, as it is now."""
+    """Return a console for the current standard output."""
     console = _console(sys.stdout)
     return console if console.is_terminal else _console(sys.stdout, _WIDTH)
 
 
 def say(*parts: Any) -> None:
-    """A line, or a table, for the user; long lines are left to the terminal."""
+    """Print a line or a table for the user; long lines are left to the terminal."""
     out().print(*parts, markup=False, soft_wrap=all(isinstance(p, str) for p in parts))
 
 
 def say_json(value: Any, indent: int | None = 2) -> None:
-    """A value as JSON, for scripts."""
+    """Print a value as JSON, for scripts."""
     say(json.dumps(value, indent=indent))
 
 
@@ -106,30 +106,32 @@ AsJson: TypeAlias = Annotated[
 
 @contextmanager
 def busy(text: str, quiet: bool = False) -> Iterator[Callable[[str], None]]:
-    """A line on a terminal that says what is being done, until the end; gives the
-    function that changes it."""
+    """Show a line on a terminal while the context is open.
+
+    It says what is being done; the context yields a function that changes the line.
+    """
     console = Console(quiet=True) if quiet else out()
     with console.status(text) as status:
         yield status.update
 
 
 def warn(text: str) -> None:
-    """What went wrong and stops nothing, on standard error."""
+    """Print a warning, for a problem that stops nothing, on standard error."""
     complain(f"warning: {text}")
 
 
 def complain(text: str) -> None:
-    """What went wrong, on standard error."""
+    """Print a message on standard error."""
     _console(sys.stderr).print(text, markup=False, soft_wrap=True)
 
 
 def unheard() -> bool:
-    """True once nobody reads standard output any more."""
+    """Return True once standard output has no reader any more."""
     return bool(_lost)
 
 
 def unwritten() -> str | None:
-    """Why output was lost, where somebody still wanted it."""
+    """Return the reason why output was lost, None if it was not or nobody reads it."""
     causes = [error for error in _lost if error.errno != errno.EPIPE]
     return causes[0].strerror if causes else None
 

@@ -1,5 +1,4 @@
-"""Where a plan's prices come from: the campaign's store, its label cache, labels made
-now."""
+"""Label costs for a plan: from the campaign's store, its label cache, or new labels."""
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -28,8 +27,11 @@ _Labels: TypeAlias = list[tuple[Frame, Label]]
 
 @dataclass(slots=True)
 class LabelPrices:
-    """Costs by fidelity, without those that nobody knows anything of; the number of
-    labels behind them by source; what went wrong."""
+    """Label costs with their sources.
+
+    costs: by fidelity, where any label is known; sources: number of labels by source;
+    problems: failures, in words.
+    """
 
     costs: dict[str, Cost] = field(default_factory=dict)
     sources: dict[str, int] = field(default_factory=dict)
@@ -39,9 +41,9 @@ class LabelPrices:
 def label_prices(
     setup: Setup, measure: bool, tell: Callable[[str], None]
 ) -> LabelPrices:
-    """What a label costs at each level; `tell` hears what is being done.
+    """Return the cost of a label at each level; `tell` receives progress messages.
 
-    With `measure`, each molecule without a price is labelled once, unless that would
+    With `measure`, each molecule of unknown cost is labelled once, unless that would
     take long.
     """
     found = LabelPrices()
@@ -65,7 +67,7 @@ def label_prices(
 
 
 def _known_labels(setup: Setup, level: Level, found: LabelPrices) -> _Labels:
-    """Labels that nobody has to make."""
+    """Return labels that exist already, of the store or else of the label cache."""
     labels = _stored_labels(setup, level)
     _count_labels(found, "of the store", labels)
     if not labels:
@@ -75,7 +77,7 @@ def _known_labels(setup: Setup, level: Level, found: LabelPrices) -> _Labels:
 
 
 def _stored_labels(setup: Setup, level: Level) -> _Labels:
-    """What the campaign made so far."""
+    """Return the labels that the campaign has made so far."""
     if not setup.store.exists():
         return []
     from alloop.history.reader import read_history
@@ -103,7 +105,7 @@ def _measured_labels(
     found: LabelPrices,
     tell: Callable[[str], None],
 ) -> _Labels:
-    """A label of each molecule that has no price yet, small ones first."""
+    """Make and return a label of each molecule of unknown cost, small ones first."""
     made: _Labels = []
     for frame in _small_first(setup, labeller.level, bool(known)):
         cost = fit_cost(labeller.level, [*known, *made])
@@ -111,7 +113,7 @@ def _measured_labels(
             continue
         tell(f"labelling {molecule_key(frame)} at {labeller.level.title}")
         if not made:
-            labeller.label(_WARM)  # pays for what is imported on the way
+            labeller.label(_WARM)  # so that imports are not measured
         match labeller.label(frame):
             case Label() as label:
                 made.append((frame, label))
@@ -122,7 +124,7 @@ def _measured_labels(
 
 
 def _small_first(setup: Setup, level: Level, known: bool) -> Iterator[Frame]:
-    """The molecules by price; water before them where all of them are dear."""
+    """Yield the molecules by cost; water before them if all of them are expensive."""
     cost = fit_cost(level, ())
     frames = sorted(setup.start, key=cost.seconds)
     if not known and cost.seconds(frames[0]) > _DEAR:

@@ -1,4 +1,4 @@
-"""`export`, `exclude`, `fork`: data out, a frame out of training, a way of its own."""
+"""The commands `export`, `exclude` and `fork`: data out, frames out, a new campaign."""
 
 from pathlib import Path
 from shlex import quote
@@ -96,7 +96,7 @@ def fork(
         typer.Option(help="a YAML file with other rules; seed, start, levels stay"),
     ] = None,
 ) -> None:
-    """Begin a new campaign from a generation of this one, with rules of its own."""
+    """Begin a new campaign from a generation of this one, with its own rules."""
     from alloop.files.targets import refuse_inside_store
     from alloop.forking import fork_store
 

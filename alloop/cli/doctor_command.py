@@ -1,4 +1,4 @@
-"""`doctor` and `version`: what this machine can do, and whether a store is whole."""
+"""The commands `doctor` and `version`: checks of the machine and of a store."""
 
 from dataclasses import asdict
 from pathlib import Path
@@ -28,7 +28,7 @@ def doctor(
         ),
     ] = None,
 ) -> int:
-    """Tell what this machine can do, or verify every byte of a store, or repair it."""
+    """Show what this machine can do, or verify every byte of a store, or repair it."""
     if place is None and repair is not None:
         raise InputError("expected the STORE to repair: doctor STORE --repair OUT")
     if place is not None and repair is not None:
@@ -44,7 +44,7 @@ def version() -> None:
 
 
 def _for_scripts(store: Path | None) -> int:
-    """Print what the machine has, or what is damaged in a store, as JSON."""
+    """Print the machine's facts, or the damage of a store, as JSON."""
     if store is None:
         from alloop.cli.machine_facts import machine_facts
 
@@ -77,7 +77,7 @@ def _machine_report() -> int:
 
 
 def _trial_label() -> str | None:
-    """Label hydrogen, as a campaign would; what went wrong, or None."""
+    """Label hydrogen, as a campaign would; return the failure, or None."""
     from ase.build import molecule
 
     from alloop.core.atoms import from_atoms

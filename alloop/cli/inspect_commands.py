@@ -1,4 +1,4 @@
-"""`status`, `why`, `log`, `report`: what a store tells, also while it is in use."""
+"""The commands `status`, `why`, `log` and `report`: read a store, also while in use."""
 
 import contextlib
 from collections.abc import Iterator, Sequence
@@ -23,7 +23,7 @@ def status(
     place: Place,
     as_json: AsJson = False,
 ) -> None:
-    """How far a campaign is: round, labels, cost, error."""
+    """Show how far a campaign is: round, labels, cost, error."""
     from alloop.report.status import campaign_status
 
     told = campaign_status(read_place(place))
@@ -40,7 +40,7 @@ def why(
     frame: Annotated[str, typer.Argument(help="a frame's id, or how it begins")],
     as_json: AsJson = False,
 ) -> None:
-    """One frame's story: where it was born, why it was labelled, what came of it."""
+    """Show the story of one frame: its origin, its labels, and what learned from it."""
     from alloop.report.text.frame_text import facts, frame_story
 
     history = read_place(place)
@@ -61,7 +61,7 @@ def log(
     ] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Everything that happened, a line each; with --json an object each."""
+    """Show everything that happened, a line each; with --json an object each."""
     from alloop.history.reader import following
     from alloop.report.text.frame_text import log_entry, log_line
 
@@ -173,14 +173,14 @@ def _status_facts(told: dict[str, Any]) -> Iterator[tuple[str, str]]:
 
 
 def _best(told: dict[str, Any]) -> str:
-    """What the list of errors means, and which of them is used."""
+    """Return the unit of the listed errors, and the best generation if not the last."""
     words = " meV/Å, by generation"
     last = len(told["errors"])
     return words if told["best"] == last else f"{words}; {told['best']} is the best"
 
 
 def _current_stage(told: dict[str, Any], stage: str) -> str:
-    """Finished, stopped and why, or what is being done."""
+    """Return the end of the campaign and its reason, or the current stage."""
     if told["broken"]:
         return f"stopped: {told['broken']}"
     if told["finished"]:
@@ -189,7 +189,7 @@ def _current_stage(told: dict[str, Any], stage: str) -> str:
 
 
 def _driver_text(told: dict[str, Any]) -> str:
-    """Who runs the campaign, and how to go on where nobody does."""
+    """Return the process that runs the campaign, or the command to go on."""
     driver = told["running"]
     if driver is not None:
         who = f"process {driver['pid']} on {driver['host']} since {driver['since']}"

@@ -1,4 +1,4 @@
-"""The job script that `alloop init --cluster` writes beside a campaign."""
+"""Job scripts that `alloop init --cluster` writes beside a campaign."""
 
 import shlex
 
@@ -42,8 +42,10 @@ _HEADS = {"slurm": (_SLURM, "sbatch", ""), "pbs": (_PBS, "qsub", 'cd "$PBS_O_WOR
 
 
 def job_script(system: str, file: str, python: str) -> str:
-    """The text of the script for `slurm` or `pbs` that runs a campaign's file; python:
-    the interpreter to use."""
+    """Return the text of the `slurm` or `pbs` script that runs a campaign's file.
+
+    python: the interpreter to use.
+    """
     name = file.rpartition(".")[0]
     head, submit, enter = _HEADS[system]
     return _SCRIPT.format(
@@ -58,5 +60,5 @@ def job_script(system: str, file: str, python: str) -> str:
 
 
 def script_name(system: str, name: str) -> str:
-    """What the script is called."""
+    """Return the file name of the script."""
     return f"{name}.{system}.sh"

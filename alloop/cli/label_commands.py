@@ -1,4 +1,4 @@
-"""`label` and `atoms`: frames or elements in, labels out, without a campaign."""
+"""The commands `label` and `atoms`: labels of frames or elements without a campaign."""
 
 import shlex
 from pathlib import Path
@@ -53,7 +53,7 @@ def label(  # noqa: PLR0913 - one for each option
 ) -> int:
     """Label frames at a level of theory: energies (eV) and forces (eV/Å).
 
-    Ctrl-C is safe, as a kill is: the same command goes on. Frames without a label are
+    Ctrl-C and a kill are safe: the same command continues. Frames without a label are
     listed beside OUT; they do not change the exit code.
     """
     from alloop.config.levels import level_of
@@ -79,7 +79,7 @@ def atoms(
         str, typer.Option(help="`b3lyp/def2-svp`, a YAML file, or a mapping in YAML")
     ],
 ) -> None:
-    """Energies (eV) of free atoms at a level, for `references:` in `training:`."""
+    """Print energies (eV) of free atoms, for `references:` in `training:`."""
     from alloop.config.levels import level_of
     from alloop.core.atoms import atomic_numbers_of
     from alloop.labels.direct import DirectLabeller

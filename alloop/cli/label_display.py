@@ -1,4 +1,4 @@
-"""What `label` shows: how far it is, and what came of it."""
+"""Display of the `label` command: progress and outcome."""
 
 import time
 from collections import Counter, defaultdict
@@ -28,11 +28,11 @@ from alloop.report.text.formatting import (
 )
 
 _EVERY = 30.0  # s between two lines where there is no terminal
-_SHOWN = 60  # characters of a list of frames
+_SHOWN = 60  # characters of a list of frames, at most
 
 
 class LabelDisplay:
-    """A bar on a terminal, a line now and then elsewhere; a context manager."""
+    """A progress bar on a terminal, occasional lines elsewhere; a context manager."""
 
     def __init__(self, title: str, quiet: bool) -> None:
         self.last = LabelProgress(0)
@@ -61,7 +61,7 @@ class LabelDisplay:
         self._bar.stop()
 
     def show_progress(self, progress: LabelProgress) -> None:
-        """How far it is now."""
+        """Show the progress."""
         self.last = progress
         done = progress.known + progress.made
         text = progress_text(progress)
@@ -76,7 +76,7 @@ _STATE = TextColumn("{task.fields[state]}", markup=False)
 
 
 def progress_text(progress: LabelProgress) -> str:
-    """`12 of 200, 3.1/s, 1 min 2 s left, 2 timeout`."""
+    """Return the progress as text: `12 of 200, 3.1/s, 1 min 2 s left, 2 timeout`."""
     parts = [f"{progress.known + progress.made} of {progress.frames}"]
     if progress.made and progress.left:
         rate = progress.made / progress.seconds
@@ -90,7 +90,7 @@ def progress_text(progress: LabelProgress) -> str:
 def end_summary(
     job: LabelJob, records: Sequence[Outcome], last: LabelProgress
 ) -> Iterator[Any]:
-    """What to say at the end."""
+    """Yield the lines to print at the end."""
     good = [record for record in records if isinstance(record, Label)]
     new = f"{last.made} tried now in {duration_text(last.seconds)}"
     spent = (
@@ -109,7 +109,7 @@ def end_summary(
 
 
 def done_before(job: LabelJob, before: Failed) -> Iterator[Any]:
-    """What to say of a job that was done before."""
+    """Yield the lines to print for a job that was done before."""
     count = plural(len(job.given) - len(before), "label")
     yield f"{short_path(job.out)} is done: {count} at {job.level.title} of these frames"
     yield from _failure_lines(job, before)

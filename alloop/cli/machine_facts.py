@@ -1,4 +1,4 @@
-"""What this machine has."""
+"""Facts about this machine: versions, cores, memory, disk and compiler."""
 
 import os
 import platform
@@ -11,12 +11,15 @@ import psutil
 from alloop.workers.cluster_plan import available_cores
 
 PACKAGES = ("alloop", "torch", "torch-geometric", "pyscf", "ase", "zarr", "distributed")
-EXTRAS = {"tblite": "xtb", "dask-jobqueue": "jobqueue"}  # not everybody wants them
+EXTRAS = {"tblite": "xtb", "dask-jobqueue": "jobqueue"}  # optional packages
 _COMPILERS = ("cc", "gcc", "clang")
 
 
 def machine_facts() -> Iterator[tuple[str, str]]:
-    """Name and value of what matters for a campaign; nothing heavy is imported."""
+    """Yield names and values of facts that matter for a campaign.
+
+    No heavy package is imported.
+    """
     memory, disk = psutil.virtual_memory(), shutil.disk_usage(".")
     yield "python", f"{platform.python_version()} on {platform.system()}"
     for package in PACKAGES:

@@ -1,4 +1,4 @@
-"""`md`: molecular dynamics with a trained model on its own."""
+"""The command `md`: molecular dynamics with a trained model."""
 
 import shlex
 import time
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from alloop.jobs.md_job import MDProgress, MDRun
 
 _EVERY = 30.0  # s between two lines where there is no terminal
-_LONG = 5000  # MD steps, from which on compiling pays
+_LONG = 5000  # MD steps from which compiling pays
 
 
 def md(  # noqa: PLR0913 - one for each option
@@ -76,9 +76,8 @@ def md(  # noqa: PLR0913 - one for each option
 ) -> int:
     """Move walkers with a trained model: energies, forces and surprise as they go.
 
-    Ctrl-C is safe, as a kill is: the same command goes on, and more steps go on from
-    the end. Guard rails stop a walker before it breaks; that does not change the exit
-    code.
+    Ctrl-C and a kill are safe: the same command continues, also with more steps. Guard
+    rails stop a walker before it breaks; that does not change the exit code.
     """
     from alloop.files.frames import read_frames
     from alloop.jobs.md_job import MDRun
@@ -118,7 +117,7 @@ def md(  # noqa: PLR0913 - one for each option
 
 
 def _load_generation(place: Path) -> "tuple[Generation, Domain | None]":
-    """A model file's, or the best one of a store, and what it was trained on."""
+    """Return the model of a file, or the best one of a store, with its domain."""
     from alloop.generation import load
 
     yaml = place.suffix in (".yaml", ".yml")
@@ -131,7 +130,7 @@ def _load_generation(place: Path) -> "tuple[Generation, Domain | None]":
 
 
 def _run_with_display(walk: "MDRun", asked: Event, quiet: bool) -> "list[Walker]":
-    """The walk: a bar on a terminal, a line now and then elsewhere."""
+    """Run the MD with a bar on a terminal, occasional lines elsewhere."""
     console = Console(quiet=True) if quiet else terminal()
     hidden = not console.is_terminal
     columns = (TextColumn("MD"), BarColumn(24), TextColumn("{task.fields[state]}"))
@@ -153,7 +152,11 @@ def _run_with_display(walk: "MDRun", asked: Event, quiet: bool) -> "list[Walker]
 
 
 def progress_text(progress: "MDProgress") -> str:
-    """`2000 of 10000 steps, 8 walkers, 640 walker-steps/s, 12 s left`."""
+    """Return the progress as text.
+
+    An example is `2000 of 10000 steps, 8 of 8 walkers moving, 640 walker-steps/s, 12 s
+    left`.
+    """
     from alloop.report.text.formatting import duration_text, plural
 
     rate = progress.taken / max(progress.seconds, 1e-9)

@@ -1,4 +1,4 @@
-"""`plan`: what a campaign will cost, by what its labels cost."""
+"""The output of `plan`: the predicted cost of a campaign, from label costs."""
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -19,14 +19,14 @@ from alloop.report.text.fitting_table import FittingTable
 from alloop.report.text.formatting import plural
 from alloop.workers.cluster_plan import available_cores
 
-_RELAXING = 30  # force calls until a molecule is relaxed, roughly
-_FRAME = 400  # bytes an atom of a labelled frame takes, journal and columns together
-_PROPOSED = 4  # frames that are kept for each one that is labelled
+_RELAXING = 30  # force calls to relax a molecule, roughly
+_FRAME = 400  # bytes per atom of a labelled frame, journal and columns together
+_PROPOSED = 4  # frames kept per labelled frame
 
 
 @dataclass(frozen=True, slots=True)
 class LabelCount:
-    """Labels of one purpose at one level, molecule by molecule."""
+    """The number of labels of one purpose at one level, by molecule."""
 
     purpose: str
     fidelity: str
@@ -34,12 +34,14 @@ class LabelCount:
 
     @property
     def labels(self) -> int:
-        """All molecules together."""
+        """The number of labels of all molecules together."""
         return round(sum(self.shares))
 
     def seconds(self, cost: Cost, start: tuple[Frame, ...]) -> tuple[float, ...]:
-        """CPU seconds of all of them: at least, likely, at most (in two of three
-        cases)."""
+        """Return the CPU seconds of all labels: low, likely and high estimate.
+
+        The cost lies between low and high in two of three cases.
+        """
         totals = []
         for sign in (-1, 0, 1):
             each = [cost.seconds(frame) * cost.spread(frame) ** sign for frame in start]
@@ -48,7 +50,10 @@ class LabelCount:
 
 
 def label_counts(setup: Setup) -> list[LabelCount]:
-    """The labels that the campaign will ask for, molecules sharing them evenly."""
+    """Return the labels that the campaign will request.
+
+    Molecules share them evenly.
+    """
     rules, test = setup.rules, setup.rules.seeding.test
     cheap = "cheap" if "cheap" in setup.levels else "expensive"
     molecules = len(setup.start)
@@ -76,7 +81,7 @@ def label_counts(setup: Setup) -> list[LabelCount]:
 def plan_table(
     setup: Setup, measure: bool, tell: Callable[[str], None] = lambda _text: None
 ) -> Iterator[Any]:
-    """What to show: a table of labels, then sentences; `tell` hears of progress."""
+    """Yield a table of labels, then sentences; `tell` receives progress messages."""
     found = label_prices(setup, measure, tell)
     rows = label_counts(setup)
     yield _label_table(setup, rows, found)
@@ -85,8 +90,11 @@ def plan_table(
 
 
 def facts(setup: Setup, measure: bool) -> dict[str, Any]:
-    """The plan for scripts: labels by purpose with the CPU seconds of all of them, null
-    where nobody knows, and the sentences; every value is fit for `json.dumps`."""
+    """Return the plan for scripts, fit for `json.dumps`.
+
+    It holds labels by purpose with the CPU seconds of all of them, null where unknown,
+    and the sentences.
+    """
     found, rows = label_prices(setup, measure, lambda _text: None), label_counts(setup)
     return {
         "labels": [_fact(setup, row, found.costs.get(row.fidelity)) for row in rows],
@@ -171,7 +179,7 @@ def _assumption_sentences(setup: Setup, found: LabelPrices) -> Iterator[str]:
 
 
 def _memory_sentences(setup: Setup, found: LabelPrices) -> Iterator[str]:
-    """The label that takes most, and what that means."""
+    """Yield the largest memory of a label, and a warning if above the limit."""
     peaks = [
         (
             cost.megabytes(frame),
@@ -199,7 +207,7 @@ def _worker_count(setup: Setup) -> int:
 
 
 def duration(seconds: float) -> str:
-    """`48 s`, `3 min 20 s`, `5 h 10 min`."""
+    """Return a duration as text: `48 s`, `3 min 20 s`, `5 h 10 min`."""
     if seconds < 100:
         return f"{seconds:.3g} s"
     minutes, rest = divmod(ceil(seconds), 60)

@@ -1,4 +1,4 @@
-"""`init`, `check`, `plan`, `schema`: before anything runs."""
+"""The commands `init`, `check`, `plan` and `schema`, used before a campaign runs."""
 
 import json
 import re
@@ -81,7 +81,7 @@ def check(file: File, as_json: AsJson = False) -> int:
 
 
 def _check_for_scripts(file: Path) -> int:
-    """Print mistakes, warnings and what will be done, as JSON."""
+    """Print mistakes, warnings and the summary of the campaign, as JSON."""
     from alloop.config import ConfigError
 
     try:
@@ -103,7 +103,7 @@ def plan(
     ] = True,
     as_json: AsJson = False,
 ) -> None:
-    """Say what a campaign will cost: labels, CPU time, wall time, storage."""
+    """Show what a campaign will cost: labels, CPU time, wall time, storage."""
     from alloop.cli.plan_table import facts, plan_table
 
     setup = _checked_setup(file)
@@ -124,7 +124,7 @@ def schema() -> None:
 
 
 def _checked_setup(file: Path) -> "Setup":
-    """The setup, also compared with the store if there is one."""
+    """Return the setup, after comparison with the store if there is one."""
     from alloop.config import fixed_differences, load_campaign
     from alloop.config.starting_data import store_opening
 

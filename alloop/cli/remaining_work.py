@@ -1,4 +1,4 @@
-"""What `plan` says of training and MD, and of what a store holds already."""
+"""Sentences of `plan` on training, MD, and the work done already."""
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -17,19 +17,19 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class SpentSoFar:
-    """CPU seconds of a part of the campaign, and the rounds that they went to."""
+    """The CPU seconds spent on a part of the campaign, and the rounds they cover."""
 
     seconds: float
     rounds: int
 
     @property
     def each(self) -> float | None:
-        """CPU seconds of a round; None before the first."""
+        """The CPU seconds per round, None before the first."""
         return self.seconds / self.rounds if self.rounds else None
 
 
 def remaining_sentences(setup: Setup, costs: Mapping[str, Cost]) -> Iterator[str]:
-    """What training and MD will cost, and what is done already, a line each.
+    """Yield the cost of training and MD and the work done already, in sentences.
 
     costs: of labels by fidelity, where they are known.
     """
@@ -47,7 +47,7 @@ def remaining_sentences(setup: Setup, costs: Mapping[str, Cost]) -> Iterator[str
 
 
 def expected_rounds(setup: Setup) -> tuple[int, int]:
-    """Trainings and rounds of MD until the expensive labels are spent, at most."""
+    """Return the largest number of trainings and of MD rounds by the budget."""
     rules = setup.rules
     labels = max(0, rules.budget.expensive - rules.seeding.expensive)
     rounds = ceil(labels / rules.every)

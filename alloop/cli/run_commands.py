@@ -1,4 +1,4 @@
-"""`run` and `resume`: the loop, with a way to end it early."""
+"""The commands `run` and `resume`: the loop, with clean handling of Ctrl-C."""
 
 import contextlib
 import shlex
@@ -51,7 +51,7 @@ Trust = Annotated[
 
 @dataclass(frozen=True, slots=True)
 class _RunOptions:
-    """How somebody wants a campaign to run."""
+    """The options of a run of a campaign."""
 
     controls: bool
     quiet: bool
@@ -101,26 +101,29 @@ def resume(
 
 
 def _again(verb: str, place: Path, controls: bool, trust: bool) -> str:
-    """The command that goes on."""
+    """Return the command that continues the campaign."""
     words = ["alloop", verb, str(place)]
     return shlex.join([*words, *["--controls"] * controls, *["--trust"] * trust])
 
 
 class Asked(Event):
-    """An event that interrupts as long as nobody looks at it."""
+    """A stop event that records if anybody has called `is_set`."""
 
     looked_at = False
 
     def is_set(self) -> bool:
-        """Whether it is set; from now on it is looked at."""
+        """Return True if the event is set, and record that it was looked at."""
         self.looked_at = True
         return super().is_set()
 
 
 @contextlib.contextmanager
 def stop_event() -> Iterator[Event]:
-    """An event that the first Ctrl-C or SIGTERM sets, or a batch system's SIGUSR1; the
-    second one interrupts, and so does the first one before anybody looks at it."""
+    """Yield an event that Ctrl-C, SIGTERM, SIGHUP or SIGUSR1 sets.
+
+    The second signal raises KeyboardInterrupt, and so does the first one before anybody
+    looks at the event. Batch systems send SIGUSR1.
+    """
     asked = Asked()
 
     def ask(_number: int, _frame: Any) -> None:
@@ -212,7 +215,7 @@ def _observer(
             live.observe(state, turn)
 
         def go_on() -> bool:
-            """The loop asks this first: the live display takes over."""
+            """Start the live display if needed; return True to stop the loop."""
             if not live.shown:
                 start.close()
                 shown.enter_context(live)
@@ -225,7 +228,10 @@ def _observer(
 def _log_observer(
     campaign: "Campaign",
 ) -> Iterator[Callable[["LoopState", "Turn"], None]]:
-    """Writes beside the store, once there is something to write."""
+    """Yield an observer that writes a log file beside the store.
+
+    The file is opened at the first turn.
+    """
     from alloop.report.text.logfile import LogFile
 
     path, opened = campaign.store.with_suffix(".log"), list[LogFile | None]()

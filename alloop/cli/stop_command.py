@@ -1,4 +1,4 @@
-"""`stop`: a clean end for a campaign that runs elsewhere."""
+"""The command `stop`: a clean end for a campaign that runs elsewhere."""
 
 import time
 from pathlib import Path
@@ -14,7 +14,7 @@ from alloop.cli.run_commands import RESUMABLE
 if TYPE_CHECKING:
     from alloop.store.lock import Holder
 
-_LOOK = 0.2  # s between two looks at the lock
+_LOOK = 0.2  # s between two checks of the lock
 
 
 def stop(
@@ -51,7 +51,7 @@ def stop(
 
 
 def _driver(store: Path) -> "tuple[Path, Holder] | None":
-    """Which store is written to now, the campaign's or a control's, and by whom."""
+    """Return the store in use, the campaign's or a control's, and its user."""
     from alloop.controls import control_stores
     from alloop.store.lock import holder
 

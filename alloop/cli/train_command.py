@@ -1,4 +1,4 @@
-"""`train`: labels in, a model out, without a campaign."""
+"""The command `train`: a model from labels, without a campaign."""
 
 import shlex
 from pathlib import Path
@@ -56,8 +56,8 @@ def train(  # noqa: PLR0913 - one for each option
 ) -> int:
     """Train a potential on labels: a model file, and its history beside it.
 
-    Options stand over what the YAML file says. Ctrl-C is safe, as a kill is: the same
-    command goes on. Energies in eV, forces in eV/Å.
+    Options override the YAML file. Ctrl-C and a kill are safe: the same command
+    continues. Energies in eV, forces in eV/Å.
     """
     from alloop.jobs.train_files import LabelFiles
     from alloop.jobs.train_setup import prepare_training
@@ -83,7 +83,7 @@ def train(  # noqa: PLR0913 - one for each option
 def _section_tree(
     config: Path | None, potential: str | None, training: str | None, seed: int | None
 ) -> dict[str, Any]:
-    """What the sections of a training say, files beneath options."""
+    """Return the training sections of the file, overridden by the options."""
     from alloop.config.train_sections import parse_section
     from alloop.jobs.train_setup import read_sections
 

@@ -1,4 +1,4 @@
-"""What `train` shows: how far it is, and how good the model has become."""
+"""Display of the `train` command: progress and the errors of the model."""
 
 import time
 from collections.abc import Iterator, Mapping
@@ -31,7 +31,7 @@ _TITLES = {
 
 
 class TrainDisplay:
-    """A bar a stage on a terminal, a line now and then elsewhere."""
+    """A progress bar for each stage on a terminal, occasional lines elsewhere."""
 
     def __init__(self, title: str, quiet: bool) -> None:
         self._quiet, self._title, self._said = quiet, title, time.monotonic()
@@ -60,7 +60,7 @@ class TrainDisplay:
         self._bar.stop()
 
     def show_progress(self, stage: str, step: int, steps: int, loss: float) -> None:
-        """How far a stage is now."""
+        """Show the progress of a stage."""
         if stage not in self._tasks:
             name = printable_line(stage)
             self._tasks[stage] = self._bar.add_task(name, total=steps, state="")
@@ -76,7 +76,7 @@ _STATE = TextColumn("{task.fields[state]}", markup=False)
 
 
 def end_summary(job: TrainJob, taught: TrainedModel) -> Iterator[Any]:
-    """What to say at the end."""
+    """Yield the lines to print at the end."""
     kind = job.plan.potential.kind
     if taught.before:
         yield _error_table(f"{kind} as it comes", taught.before)
@@ -99,7 +99,7 @@ def _error_table(title: str, rows: Mapping[str, ErrorSummary]) -> Table:
     for column in _COLUMNS:
         table.add_column(column, justify="right")
     for name, found in rows.items():
-        same = name != "cheap"  # two levels have two zeros of energy
+        same = name != "cheap"  # each level has its own zero of energy
         energies = (found.energy_mae, found.energy_rmse) if same else (None, None)
         values = (*energies, found.force_mae, found.force_rmse)
         table.add_row(_TITLES[name], str(found.frames), *map(milli_text, values))

@@ -1,6 +1,10 @@
-"""YAML to checked, frozen objects; pydantic and yaml live here only.
+"""Conversion of YAML to checked, frozen objects.
 
-setup = load("campaigns/water.yaml")     # ConfigError lists every mistake at once
+No other package uses pydantic or yaml. For example:
+
+    setup = load_campaign("campaigns/water.yaml")
+
+ConfigError lists every mistake at once.
 """
 
 from alloop.config.load import campaign_schema, load_campaign, parse_campaign

@@ -1,4 +1,4 @@
-"""What all sections of a configuration share: strictness, numbers with units, tags."""
+"""The basis of all sections of a configuration: strict types, bounded numbers, tags."""
 
 from collections.abc import Callable, Mapping
 from typing import Annotated, Any, TypeAlias, get_args
@@ -8,23 +8,23 @@ from pydantic import BaseModel, ConfigDict, Discriminator, Field, Strict, Tag
 Positive: TypeAlias = Annotated[float, Field(gt=0)]
 NotNegative: TypeAlias = Annotated[float, Field(ge=0)]
 Share: TypeAlias = Annotated[float, Field(ge=0, le=1)]
-_MOST = 2**63 - 1  # what arrays count to
-# No campaign has more than these: what says so is a slip, which would take hours to
-# count through, or all memory. At once: walkers, processes, jobs.
+_MOST = 2**63 - 1  # the largest index of an array
+# No campaign has more than these: a larger number is a typing mistake, which would
+# take hours or all memory. ParallelCount: of walkers, processes or jobs at once.
 Count: TypeAlias = Annotated[int, Field(ge=1, le=1_000_000_000)]
 Whole: TypeAlias = Annotated[int, Field(ge=0, le=_MOST)]
 ParallelCount: TypeAlias = Annotated[int, Field(ge=1, le=100_000)]
 LabelsOrNone: TypeAlias = Annotated[int, Field(ge=0, le=10_000_000)]
 LabelCount: TypeAlias = Annotated[int, Field(ge=1, le=10_000_000)]
 LayerSize: TypeAlias = Annotated[int, Field(ge=1, le=4096)]  # of a network
-# Text that ends up in a script: a word of it, or a line of the user's own.
+# Text that is written into a script: a word, or a whole line.
 Word: TypeAlias = Annotated[str, Field(pattern=r"^\w[\w.@+:,/=-]*$", max_length=200)]
 Line: TypeAlias = Annotated[str, Field(pattern=r"^[^\x00-\x08\x0a-\x1f\x7f]*$")]
 Loose = Strict(False)  # a YAML list becomes a tuple; its items stay strict
 
 
 class Section(BaseModel):
-    """A mapping of the YAML file: frozen, no unknown keys, no silent conversions."""
+    """A mapping in the YAML file: frozen, no unknown keys, no silent conversions."""
 
     model_config = ConfigDict(
         frozen=True, extra="forbid", strict=True, allow_inf_nan=False
@@ -32,12 +32,12 @@ class Section(BaseModel):
 
 
 def union_tag(name: str) -> Tag:
-    """How a member of a union is told apart; the brackets keep it off the paths."""
+    """Return the tag of a union's member; the brackets mark it as no part of a path."""
     return Tag(f"<{name}>")
 
 
 def by_kind(default: str | None = None, paths: str | None = None) -> Discriminator:
-    """Choose a union's member by `kind:`; `paths` takes what looks like a:b."""
+    """Choose a union's member by `kind:`; the member `paths` takes kinds like a:b."""
 
     def choose(value: Any) -> str | None:
         kind = value.get("kind", default) if isinstance(value, Mapping) else None
@@ -50,7 +50,7 @@ def by_kind(default: str | None = None, paths: str | None = None) -> Discriminat
 
 
 def by_key(*keys: str, otherwise: str | None = None) -> Discriminator:
-    """Choose a union's member by which of these keys stands there."""
+    """Choose a union's member by the first of these keys that is present."""
 
     def choose(value: Any) -> str | None:
         if not isinstance(value, Mapping | Section):
@@ -63,12 +63,12 @@ def by_key(*keys: str, otherwise: str | None = None) -> Discriminator:
 
 
 def _discriminator(choose: Callable[[Any], str | None], name: str) -> Discriminator:
-    choose.__name__ = name  # pydantic shows it in its errors
+    choose.__name__ = name  # pydantic shows the name in its errors
     return Discriminator(choose)
 
 
 def section_members(annotation: Any) -> dict[str, type[Section]]:
-    """The sections in an annotation, by tag; an untagged one has the tag ''."""
+    """Return the sections in an annotation, by tag; an untagged one has the tag ''."""
     if isinstance(annotation, type):
         return {"": annotation} if issubclass(annotation, Section) else {}
     found: dict[str, type[Section]] = {}

@@ -1,4 +1,4 @@
-"""A plan's sections as the loop's own settings."""
+"""Conversion of a plan's sections to the settings of the loop, workers and labels."""
 
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
@@ -30,7 +30,7 @@ _CHEAP = 200  # labels
 
 
 def resolve_defaults(plan: Plan) -> Plan:
-    """The plan with every default that depends on other sections spelled out."""
+    """Return the plan with every default that depends on other sections filled in."""
     two = plan.levels.cheap is not None
     cheap = plan.budget.cheap if plan.budget.cheap is not None else _CHEAP * two
     budget = plan.budget.model_copy(update={"cheap": cheap})
@@ -62,13 +62,13 @@ def resolve_defaults(plan: Plan) -> Plan:
 
 
 def build_levels(plan: Plan) -> dict[str, Level]:
-    """The levels by fidelity; InputError for settings that make none."""
+    """Return the levels by fidelity; raise InputError for invalid settings."""
     cheap = {} if plan.levels.cheap is None else {"cheap": plan.levels.cheap.build()}
     return {**cheap, "expensive": plan.levels.expensive.build()}
 
 
 def build_rules(plan: Plan, tested: bool) -> Rules:
-    """How the loop decides; tested: the user brought a test set."""
+    """Return the rules of the loop's decisions; tested: the user brought a test set."""
     moves, stop = plan.explore, plan.stop
     sampled = plan.test if isinstance(plan.test, Sampled) else None
     target = None if stop.target is None else stop.target * 1e-3  # meV/Å -> eV/Å
@@ -108,13 +108,16 @@ def build_rules(plan: Plan, tested: bool) -> Rules:
 
 
 def _kelvin(plan: Plan) -> float:
-    """The temperature that a campaign is tested at."""
+    """Return the temperature at which a campaign is tested, K."""
     asked = plan.test.temperature if isinstance(plan.test, Sampled) else None
     return plan.explore.temperature if asked is None else asked
 
 
 def worker_settings(plan: Plan, levels: Mapping[str, Level]) -> WorkerSettings:
-    """What workers need; the only level of a campaign makes the first frames too."""
+    """Return the settings of workers.
+
+    If a campaign has only one level, it makes the first frames too.
+    """
     return WorkerSettings(
         seed=plan.seed,
         levels={"cheap": levels.get("cheap", levels["expensive"]), **levels},
@@ -129,14 +132,17 @@ def worker_settings(plan: Plan, levels: Mapping[str, Level]) -> WorkerSettings:
 
 
 def compiles_forces(explore: Explore) -> bool:
-    """Whether force calls run as compiled code: a matter of the configuration alone, so
-    that a campaign does not depend on how often it was stopped. Code costs up to a
-    minute once for a machine and a kind of network, and saves some ms a call."""
+    """Return True if force calls run as compiled code.
+
+    This depends on the configuration alone, so that a campaign does not depend on how
+    often it was stopped. Compilation costs up to a minute once for a machine and a kind
+    of network, and saves some ms a call.
+    """
     return explore.steps >= 5000 if explore.compile == "auto" else explore.compile
 
 
 def scorer_settings(plan: Plan) -> ScorerSettings:
-    """How the scorer of a generation is fitted."""
+    """Return the settings with which the scorer of a generation is fitted."""
     components = plan.flag.components
     return ScorerSettings(
         kind="q",
@@ -146,7 +152,7 @@ def scorer_settings(plan: Plan) -> ScorerSettings:
 
 
 def cluster_plan(plan: Plan) -> "ClusterPlan":
-    """Where the work runs."""
+    """Return the plan of the processes, scheduler or batch jobs that run the work."""
     from alloop.workers.cluster_plan import ClusterPlan, TlsFiles
 
     match plan.cluster:
@@ -162,7 +168,10 @@ def cluster_plan(plan: Plan) -> "ClusterPlan":
 
 
 def _batch_plan(jobs: Slurm | Pbs) -> "BatchPlan":
-    """Labels take a core each, so that many run side by side; a training takes all."""
+    """Return the plan of batch jobs.
+
+    A label takes one core, so that many run side by side; a training takes all.
+    """
     from alloop.workers.cluster_plan import LABEL, LEARN, BatchPlan
 
     groups = {LABEL: _job_group(jobs.labels, jobs.labels.cores)}
@@ -186,7 +195,7 @@ def _job_group(workers: Workers, tasks: int) -> "JobGroup":
 
 
 def dynamics_settings(explore: Explore) -> DynamicsSettings:
-    """How walkers move."""
+    """Return the settings of the walkers' MD."""
     return DynamicsSettings(
         kind=explore.kind,
         temperature=explore.temperature,

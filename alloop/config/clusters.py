@@ -1,4 +1,4 @@
-"""Where the work runs: one block of YAML for each kind of cluster."""
+"""The `cluster:` section: one block of YAML for each kind of cluster."""
 
 from typing import Annotated, Literal, TypeAlias
 
@@ -30,13 +30,13 @@ class Local(Section):
 
 
 class Inline(Section):
-    """This process, one thing after the other."""
+    """This process, one task after the other."""
 
     kind: Literal["inline"]
 
 
 class Tls(Section):
-    """Files that open a scheduler which speaks TLS."""
+    """Files for a connection to a scheduler that uses TLS."""
 
     ca: str = Field(description="PEM file of the authority")
     cert: str = Field(description="PEM file of the certificate")
@@ -44,7 +44,7 @@ class Tls(Section):
 
 
 class Address(Section):
-    """A Dask scheduler that runs already."""
+    """A Dask scheduler that is already running."""
 
     kind: Literal["address"]
     address: str = Field(description="such as tcp://10.0.0.1:8786")
@@ -55,7 +55,7 @@ class Address(Section):
 
 
 class Jobs(Section):
-    """How many jobs of a batch system there may be."""
+    """The number of jobs of a batch system."""
 
     least: Annotated[int, Field(ge=0, le=100_000)] = Field(
         0, description="kept even without work"

@@ -33,7 +33,7 @@ class Molecule(Section):
 
 
 class File(Section):
-    """Structures in any format that ASE reads; each is a start of its own."""
+    """Structures in any format that ASE reads; each is a separate start."""
 
     file: str = Field(description="path, relative to this YAML file")
     index: Annotated[str, BeforeValidator(_slice)] = Field(
@@ -44,7 +44,7 @@ class File(Section):
 
 
 class Units(Section):
-    """What the numbers of a file mean; there is no default to guess wrong with."""
+    """The units and keys of a file's numbers, which have no default units."""
 
     energy_unit: Energy = Field(description="of the energies")
     length_unit: Length = Field(description="of the positions")
@@ -58,21 +58,23 @@ class Units(Section):
 
 
 class Labels(Units):
-    """Labelled frames to learn from: extxyz, npz or an ASE database."""
+    """Labelled frames for training: extxyz, npz or an ASE database."""
 
     labels: str = Field(description="path, relative to this YAML file")
     level: Fidelity = Field(description="the level that they were made at")
 
 
 class Store(Section):
-    """Another campaign's labels, where its levels are the same."""
+    """Labels of another campaign, made at the same levels."""
 
     store: str = Field(description="path of a store, relative to this YAML file")
 
 
 class Examined(Section):
-    """The final examination: MD on the best generation, labelled at the expensive
-    level, never trained on."""
+    """The final examination: MD on the best generation.
+
+    Its frames are labelled at the expensive level and never trained on.
+    """
 
     examination: LabelsOrNone = Field(0, description="frames of the final examination")
     examination_spacing: Count = Field(
@@ -99,11 +101,11 @@ class Sampled(Examined):
 
 
 class Tested(Store, Examined):
-    """The test set of another campaign, where its levels are the same."""
+    """The test set of another campaign with the same levels."""
 
 
 class Labelled(Units, Examined):
-    """A test set of one's own, labelled at the expensive level: never trained on."""
+    """A test set of the user, labelled at the expensive level: never trained on."""
 
     file: str = Field(description="path, relative to this YAML file")
 

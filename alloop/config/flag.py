@@ -1,4 +1,4 @@
-"""The `flag:` section: which frames are worth a label."""
+"""The `flag:` section: the choice of the frames that are labelled."""
 
 from typing import Annotated, Literal
 
@@ -8,7 +8,7 @@ from alloop.config.base import Positive, Section, Share
 
 
 class Flag(Section):
-    """Which frames of the MD are worth a label."""
+    """The choice of the MD frames that are labelled."""
 
     kind: Literal["q-residual"] = "q-residual"
     components: Positive = Field(

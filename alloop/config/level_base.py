@@ -1,4 +1,4 @@
-"""What every level's section has: how far its labels are trusted."""
+"""The base of every level's section: doubts, rechecks and gate of its labels."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
@@ -15,7 +15,7 @@ Verdict: TypeAlias = Literal["accept", "flag", "exclude"]
 
 
 class Doubts(Section):
-    """What to do with labels that show a sign of the wrong physics."""
+    """The treatment of labels with a sign of wrong physics."""
 
     instability: Verdict = Field("flag", description="a lower, broken solution")
     multireference: Verdict = Field("flag", description="T1 diagnostic, small gap")
@@ -35,7 +35,7 @@ AnyDoubts: TypeAlias = Annotated[
 
 
 class Gate(Section):
-    """Thresholds of this level in place of those of its class."""
+    """Thresholds of this level that replace those of its class."""
 
     closest: NotNegative | None = Field(
         None, description="distance, in sums of covalent radii"
@@ -59,16 +59,16 @@ class LevelSection(Section, ABC):
 
     @abstractmethod
     def made(self) -> Level:
-        """The level, without the gate's thresholds."""
+        """Return the level, without the gate's thresholds."""
 
     def build(self) -> Level:
-        """The level with every setting spelled out; InputError where there is none."""
+        """Return the level with all settings; raise InputError if they are invalid."""
         made = self.made()
         own = {} if self.gate is None else self.gate.model_dump(exclude_none=True)
         return make_level(made.kind, {**made.settings, "gate": own}) if own else made
 
     def verdicts(self) -> Mapping[Doubt, str]:
-        """What to do with each doubt: accept, flag or exclude."""
+        """Return the treatment of each doubt: accept, flag or exclude."""
         if isinstance(self.doubts, Doubts):
             said = self.doubts.model_dump()
             return {doubt: said[doubt.name.lower()] for doubt in Doubt}

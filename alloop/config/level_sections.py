@@ -36,7 +36,7 @@ _NO_SETTINGS = {"kind", *OF_TRUST}
 
 
 class Pyscf(LevelSection):
-    """A level of PySCF; what is left out keeps alloop's default for the method."""
+    """A level of PySCF; keys that are left out keep alloop's default for the method."""
 
     kind: Literal["pyscf"]
     method: str = Field(description="hf, mp2, ccsd, ccsd(t) or a functional")
@@ -76,7 +76,7 @@ class Pyscf(LevelSection):
     ke_cutoff: Positive | None = Field(None, description="of plane waves, hartree")
 
     def made(self) -> Level:
-        """The level with every setting spelled out."""
+        """Return the level with all settings."""
         given = self.model_dump(exclude=_NO_SETTINGS, exclude_none=True)
         lists = {key: list(x) for key, x in given.items() if isinstance(x, tuple)}
         return pyscf_level(**{**given, **lists})
@@ -93,7 +93,7 @@ class Xtb(LevelSection):
     max_cycle: Count = Field(250, description="cycles of the charges")
 
     def made(self) -> Level:
-        """The level with every setting spelled out."""
+        """Return the level with all settings."""
         return xtb_level(**self.model_dump(exclude=_NO_SETTINGS))
 
 
@@ -105,12 +105,12 @@ class Ase(LevelSection):
     arguments: dict[str, Any] = Field({}, description="what it is made with")
 
     def made(self) -> Level:
-        """The level, addressed by path and arguments."""
+        """Return the level, identified by path and arguments."""
         return ase_level(self.calculator, self.arguments)
 
 
 class _Stored(LevelSection):
-    """A level that is a file, named by its content: the file may move."""
+    """A level that is a file, identified by its content: the file may be moved."""
 
     path: str = Field(description="of the file, relative to this YAML file")
     content: str = Field("", description="hash of the file, which alloop fills in")
@@ -146,7 +146,7 @@ class Table(_Stored):
     )
 
     def made(self) -> Level:
-        """The level, addressed by the file's content and what its numbers mean."""
+        """Return the level, identified by the file's content, units and keys."""
         return table_level(**self.model_dump(exclude=_NO_SETTINGS))
 
 
@@ -159,12 +159,12 @@ class Model(_Stored):
     )
 
     def made(self) -> Level:
-        """The level, addressed by the file's content."""
+        """Return the level, identified by the file's content."""
         return model_level(self.path, content=self.content, outside=self.outside)
 
 
 class Toy(LevelSection):
-    """Morse pairs in place of quantum chemistry: to try things out in seconds."""
+    """Morse pairs in place of quantum chemistry, for trials that take seconds."""
 
     kind: Literal["toy"]
     stiffness: Positive = Field(1.0, description="scales every well")
@@ -177,18 +177,18 @@ class Toy(LevelSection):
     fault: str = Field("", description="what goes wrong at every label, for tests")
 
     def made(self) -> Level:
-        """The level of these settings."""
+        """Return the level of these settings."""
         return toy_level(**self.model_dump(exclude=_NO_SETTINGS))
 
 
 class Program(LevelSection):
-    """One's own program: a function (frame, settings) -> Result."""
+    """A program of the user: a function (frame, settings) -> Result."""
 
     kind: str = Field(description="import path `package.module:function`")
     settings: dict[str, Any] = Field({}, description="what the function gets")
 
     def made(self) -> Level:
-        """The level, addressed by path and settings."""
+        """Return the level, identified by path and settings."""
         return make_level(self.kind, self.settings)
 
 
@@ -206,20 +206,20 @@ AnyLevel: TypeAlias = Annotated[
 
 
 class Levels(Section):
-    """The two levels of theory; without a cheap one there is one fidelity only."""
+    """The two levels of theory; without a cheap one, there is only one fidelity."""
 
     cheap: AnyLevel | None = Field(None, description="for many labels")
     expensive: AnyLevel = Field(description="for few labels, and the truth")
 
     def doubts(self, fidelity: str) -> Mapping[Doubt, str]:
-        """What to do with each doubt of a label: accept, flag or exclude."""
+        """Return the treatment of each doubt of a label: accept, flag or exclude."""
         return self._of(fidelity).verdicts()
 
     def recheck(self, fidelity: str) -> float:
-        """The share of labels that are made again, to know their noise."""
+        """Return the share of labels that are made again to measure their noise."""
         return self._of(fidelity).recheck
 
     def _of(self, fidelity: str) -> LevelSection:
-        """The level of a fidelity; the only one does the work of the cheap one too."""
+        """Return the level of a fidelity; a single level serves as the cheap one."""
         found = self.cheap if fidelity == "cheap" else self.expensive
         return found or self.expensive

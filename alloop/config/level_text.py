@@ -1,4 +1,4 @@
-"""The three ways to write a level: a mapping, a short name, a YAML file of its own."""
+"""The three notations of a level: a mapping, a short name, a YAML file of its own."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -9,14 +9,14 @@ from alloop.core.errors import InputError
 from alloop.core.spelling import nearest_word
 from alloop.labels.levels import level_mapping
 
-BASE = "level"  # in a mapping: the name or file that its other keys stand over
+BASE = "level"  # in a mapping: the name or file that its other keys override
 _SUFFIXES = (".yaml", ".yml")
 
 
 def place_levels(tree: Tree, folder: Path) -> Tree:
-    """The tree of a file in `folder` with its levels as mappings, their paths absolute.
+    """Return the tree of a file in `folder` with its levels as mappings.
 
-    A level that is text becomes `{level: text}`.
+    Paths in the levels become absolute. A level that is text becomes `{level: text}`.
     """
     levels = tree.get("levels")
     if not isinstance(levels, Mapping):
@@ -26,9 +26,10 @@ def place_levels(tree: Tree, folder: Path) -> Tree:
 
 
 def expand_level(said: Any) -> Any:
-    """What a level says, as a mapping with `kind`; ValueError where it is none.
+    """Return a level in any notation as a mapping with `kind`.
 
-    A name that ends in .yaml or .yml is a file, relative to the working folder.
+    Raises ValueError if it is not a level. A name that ends in .yaml or .yml is a file,
+    relative to the working folder.
     """
     if isinstance(said, str):
         said = {BASE: said}

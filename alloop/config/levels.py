@@ -1,4 +1,4 @@
-"""One level of theory out of what somebody typed."""
+"""Conversion of text that a user typed to one level of theory."""
 
 from alloop.config.validate import validate_tree
 from alloop.config.yaml_text import parse_yaml
@@ -9,12 +9,12 @@ _AT = "levels.expensive"
 
 
 def level_of(text: str) -> Level:
-    """The level that a short name, the path of a YAML file or a mapping stands for.
+    """Return the level for a short name, the path of a YAML file or a mapping.
 
     `hf/sto-3g`, `gfn2-xtb`, `configs/levels/emt.yaml`, `{kind: ase, calculator: ...}`;
     paths are relative to the working folder. Raises InputError, with the nearest
-    spelling where there is one. Runs no program: `alloop.labels.levels.check_level`
-    tells whether the level can work.
+    spelling if there is one. Runs no program: `alloop.labels.levels.check_level` tests
+    whether the level works on this machine.
     """
     word = text.strip()
     said = parse_yaml(word, "the level") if word.startswith("{") else word

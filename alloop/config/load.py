@@ -1,4 +1,4 @@
-"""A YAML file to a Setup, or to the list of all that is wrong with it."""
+"""Conversion of a YAML file to a Setup, or to the list of all its mistakes."""
 
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -22,11 +22,11 @@ from alloop.config.validate import known_kinds, validate_tree
 from alloop.config.yaml_text import parse_yaml, read_yaml_text
 from alloop.core.errors import AlloopError, InputError
 
-Model: TypeAlias = tuple[bytes, str]  # a blob and its identity
+Model: TypeAlias = tuple[bytes, str]  # the bytes of a model and its id
 
 
 def load_campaign(path: str | Path) -> Setup:
-    """The campaign that a YAML file describes.
+    """Load the campaign that a YAML file describes.
 
     Raises ConfigError with every mistake. Creates nothing.
     """
@@ -37,7 +37,7 @@ def load_campaign(path: str | Path) -> Setup:
 def parse_campaign(
     text: str, base: str | Path, name: str = "the configuration"
 ) -> Setup:
-    """The campaign that a YAML text describes; its paths are relative to `base`."""
+    """Parse the campaign in a YAML text; its paths are relative to `base`."""
     tree = collect_fragments(parse_yaml(text, name), Path(base), name, known_kinds())
     plan, problems = validate_tree(tree)
     if plan is None:
@@ -50,7 +50,7 @@ def parse_campaign(
 
 
 def campaign_schema() -> dict[str, Any]:
-    """The JSON schema of a configuration, for editors."""
+    """Return the JSON schema of a configuration, for editors."""
     found = Plan.model_json_schema()
     found["properties"]["extends"] = {
         "description": "files whose keys stand beneath these",
@@ -94,7 +94,10 @@ def _assemble_setup(
 
 
 def own_model(plan: Plan, folder: Path) -> tuple[Plan, Model | None, list[Problem]]:
-    """The user's model, and the plan that knows what network it is."""
+    """Return the plan with the user's model, the model, and problems with it.
+
+    In the returned plan, `potential.network` describes the network of the model.
+    """
     if not isinstance(plan.potential, Ready):
         return plan, None, []
     try:
@@ -106,7 +109,7 @@ def own_model(plan: Plan, folder: Path) -> tuple[Plan, Model | None, list[Proble
 
 
 def _open_model(path: Path) -> tuple[bytes, dict[str, Any], str]:
-    """A model file, its network in words, and its identity."""
+    """Return the bytes of a model file, a description of its network, and its id."""
     from alloop.generation import from_bytes
     from alloop.models.checkpoint import checkpoint_from_bytes, content_id
     from alloop.potentials.restore import KINDS, inner_checkpoint
@@ -117,7 +120,7 @@ def _open_model(path: Path) -> tuple[bytes, dict[str, Any], str]:
     checkpoint = checkpoint_from_bytes(blob)
     settings = inner_checkpoint(checkpoint).settings
     if checkpoint.kind in KINDS:
-        from_bytes(blob)  # refuses what cannot be used, before labels are paid for
+        from_bytes(blob)  # refuses unusable models before any label is made
     own = {"kind": checkpoint.kind, "settings": dict(settings.get("network") or {})}
     if "repulsion" in settings:
         own["repulsion"] = settings["repulsion"]
@@ -125,7 +128,7 @@ def _open_model(path: Path) -> tuple[bytes, dict[str, Any], str]:
 
 
 def store_path(path: str | Path) -> Path:
-    """Where the campaign of a YAML file is kept; looks at nothing else."""
+    """Return the path of the store of a YAML file's campaign; checks nothing else."""
     file = Path(path)
     tree = collect_fragments(
         parse_yaml(read_yaml_text(file), str(file)),

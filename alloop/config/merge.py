@@ -1,4 +1,4 @@
-"""`extends`: fragments merged beneath a campaign."""
+"""The `extends` key: configuration fragments merged beneath a campaign."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -10,14 +10,17 @@ from alloop.config.level_text import BASE, place_levels
 from alloop.config.problems import ConfigError, Problem
 from alloop.config.yaml_text import Tree, parse_yaml, read_yaml_text
 
-Kinds: TypeAlias = Mapping[str, set[str]]  # the keys that each `kind` knows
+Kinds: TypeAlias = Mapping[str, set[str]]  # the keys of each `kind`
 
 _PATHS = ("store", "cache", "file", "labels", "path")  # keys that hold paths
 
 
 @dataclass(frozen=True, slots=True)
 class _FragmentPlace:
-    """A file on the way down: its folder, its name for people, the files above it."""
+    """The position of a file in the chain of `extends`.
+
+    folder: its folder; name: its name for messages; above: the files that extend it.
+    """
 
     folder: Path
     name: str
@@ -28,19 +31,20 @@ class _FragmentPlace:
 
 
 def collect_fragments(tree: Tree, folder: Path, name: str, kinds: Kinds) -> Tree:
-    """The tree over all that it `extends`, itself winning; paths relative to `folder`.
+    """Return the tree merged over all that it `extends`.
 
-    extends: a file or a list of files, relative to the file that names them; later ones
-    win over earlier ones. Raises ConfigError for a missing file or a cycle.
+    Paths in the result are relative to `folder`. extends: a file or a list of files,
+    relative to the file that names them; later files override earlier ones, and the
+    tree overrides all of them. Raises ConfigError for a missing file or a cycle.
     """
     return _collect_from(tree, _FragmentPlace(folder, name), kinds)
 
 
 def merge_trees(below: Tree, above: Tree, kinds: Kinds) -> Tree:
-    """`above` over `below`, mapping by mapping; lists and values replace.
+    """Merge `above` over `below`, mapping by mapping; lists and values are replaced.
 
-    Where `kind` differs, only those keys of `below` stay that the new kind knows too. A
-    level's short name or file is its kind.
+    If `kind` differs, only those keys of `below` are kept that the new kind has too.
+    The kind of a level that is a short name or a file is that name or file.
     """
     kind = _tree_kind(above)
     merged = dict(below)
@@ -87,7 +91,7 @@ def _extended_paths(tree: Tree, place: _FragmentPlace) -> list[str]:
 
 
 def _move_paths(tree: Any, there: Path, here: Path) -> Any:
-    """The tree with the paths of a file in `there` written as seen from `here`."""
+    """Return the tree of a file in `there` with its paths relative to `here`."""
     if isinstance(tree, list):
         return [_move_paths(item, there, here) for item in tree]
     if not isinstance(tree, dict) or there == here.resolve():

@@ -45,9 +45,9 @@ _UNREADABLE = (ValueError, IndexError, OSError, RuntimeError)
 
 
 def molecule_by_name(item: Molecule) -> Frame:
-    """The equilibrium structure of a small molecule, from ASE's G2 set.
+    """Return the equilibrium structure of a small molecule, from ASE's G2 set.
 
-    Raises InputError for a name that is not known.
+    Raises InputError for an unknown name.
     """
     name = NAMES.get(item.molecule, NAMES.get(item.molecule.lower(), item.molecule))
     if name not in g2:
@@ -60,8 +60,8 @@ def molecule_by_name(item: Molecule) -> Frame:
 
 
 def read_start_file(item: File, folder: Path) -> list[Frame]:
-    """The structures in a file; InputError where it cannot be read."""
-    from ase.io import read  # scipy comes with it
+    """Read the structures in a file; raise InputError if it cannot be read."""
+    from ase.io import read  # imports scipy
     from ase.io.formats import UnknownFileTypeError
 
     path = folder / item.file
@@ -83,7 +83,7 @@ def read_start_file(item: File, folder: Path) -> list[Frame]:
 
 
 def molecule_names(frames: Sequence[Frame]) -> tuple[str, ...]:
-    """A name for each start: its formula, numbered where several share it."""
+    """Return a name for each start: its formula, numbered if several share it."""
     formulas = [hill_formula(frame) for frame in frames]
     return tuple(
         f"{name} {formulas[: i + 1].count(name)}" if formulas.count(name) > 1 else name
@@ -92,18 +92,18 @@ def molecule_names(frames: Sequence[Frame]) -> tuple[str, ...]:
 
 
 def element_symbols(frames: Sequence[Frame]) -> list[str]:
-    """The symbols of all elements, sorted by number."""
+    """Return the symbols of all elements, sorted by atomic number."""
     numbers = np.unique(np.concatenate([[], *(f.numbers for f in frames)]))
     return [chemical_symbol(int(number)) for number in numbers]
 
 
 def molecule_composition(frame: Frame) -> tuple[tuple[int, ...], int, int]:
-    """What makes two frames the same molecule: atoms, charge, spin."""
+    """Return a key of the molecule: sorted atomic numbers, charge, spin."""
     return tuple(sorted(map(int, frame.numbers))), frame.charge, frame.spin
 
 
 def start_problems(frame: Frame, levels: Sequence[Level]) -> list[str]:
-    """Why a start cannot be used at these levels."""
+    """Return the reasons why a start cannot be used at these levels."""
     found = []
     strange = [int(z) for z in frame.numbers if not 0 < z < len(chemical_symbols)]
     if strange:
@@ -131,7 +131,10 @@ def _single_atom(frame: Frame) -> str:
 
 
 def _counts_electrons(level: Level, frame: Frame) -> bool:
-    """xTB leaves the f electrons of lanthanoids out: its count is not ours."""
+    """Return True if a level needs charge and spin that fit the number of electrons.
+
+    xTB leaves out the f electrons of lanthanoids, so its count differs from ours.
+    """
     inner = any(_LANTHANOIDS[0] <= z <= _LANTHANOIDS[1] for z in frame.numbers)
     return level.kind == "pyscf" or (level.kind == "xtb" and not inner)
 

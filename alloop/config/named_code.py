@@ -1,4 +1,4 @@
-"""What a configuration has run besides alloop: code, shell lines, a scheduler."""
+"""The code, shell lines and scheduler named in a configuration."""
 
 from collections.abc import Iterator
 
@@ -8,10 +8,10 @@ from alloop.labels.named_code import named_code
 
 
 def code_named(setup: Setup) -> list[str]:
-    """Each key that names what a run would execute, and what it names.
+    """Return each key that names something that a run would execute, with its value.
 
-    Whoever wrote the configuration decides what that does; a store from elsewhere
-    brings its configuration along.
+    The author of the configuration decides what is executed; a store from elsewhere
+    contains its own configuration.
     """
     levels = ((f"levels.{name}", named_code(x)) for name, x in setup.levels.items())
     return [f"{key}: {code}" for key, code in (*levels, *_of_cluster(setup)) if code]

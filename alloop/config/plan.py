@@ -42,7 +42,7 @@ class Seeds(Section):
 
 
 class Guards(Section):
-    """When a walker stops; null turns a guard off."""
+    """The limits at which a walker stops; null turns a guard off."""
 
     force: Positive | None = Field(30.0, description="largest force, eV/Å")
     contact: Positive | None = Field(0.6, description="closest, in covalent radii")
@@ -53,7 +53,7 @@ class Guards(Section):
 
 
 class Moves(Section):
-    """Walkers of a round, whatever moves them."""
+    """The walkers of a round, for any kind of MD."""
 
     temperature: Positive = Field(500.0, description="of thermostat or start, K")
     timestep: Timestep = Field(0.5, description="MD time step, fs")
@@ -88,7 +88,7 @@ Explore: TypeAlias = Annotated[
 
 
 class Budget(Section):
-    """What the campaign may spend, test set aside."""
+    """The limits of what the campaign may spend, without the test set."""
 
     cheap: LabelsOrNone | None = Field(None, description="labels at the cheap level")
     expensive: LabelCount = Field(30, description="labels at the expensive level")
@@ -96,7 +96,7 @@ class Budget(Section):
 
 
 class Stop(Section):
-    """Reasons to end before the budget is spent."""
+    """Conditions that end a campaign before the budget is spent."""
 
     target: Positive | None = Field(
         None, description="force error on the frozen set, meV/Å"
@@ -109,7 +109,7 @@ class Stop(Section):
 
 
 class Limits(Section):
-    """What one label may cost before it is given up, and how long a run may last."""
+    """The limits of one label's time and memory, and of the length of a run."""
 
     label_time: Positive = Field(3600.0, description="wall time, s")
     label_memory: Positive = Field(8000.0, description="memory, MB")

@@ -1,6 +1,6 @@
-"""What the sections of a plan must agree on, and what must be possible on this machine.
+"""Checks that the sections of a plan agree, and that this machine can run it.
 
-Nothing is created by checking.
+The checks create nothing.
 """
 
 import tempfile
@@ -20,8 +20,7 @@ from alloop.labels.toy import problems as toy_problems
 
 
 def section_conflicts(plan: Plan, broken: set[str]) -> Iterator[Problem]:
-    """Sections that contradict each other, those that are `broken` aside; the plan is a
-    resolved one."""
+    """Yield conflicts between sections of a resolved plan, except those in `broken`."""
     checks = (
         (_budget_problems, {"budget", "seeds", "training"}),
         (_fidelity_problems, {"budget", "seeds", "levels"}),
@@ -35,7 +34,7 @@ def section_conflicts(plan: Plan, broken: set[str]) -> Iterator[Problem]:
 
 
 def too_few_per_molecule(plan: Plan, start: Sequence[Frame]) -> Iterator[Problem]:
-    """Too little of something for that many molecules."""
+    """Yield problems if there are fewer walkers or seed labels than starts."""
     many = len(start)
     if plan.explore.walkers < many:
         text = (
@@ -51,7 +50,7 @@ def too_few_per_molecule(plan: Plan, start: Sequence[Frame]) -> Iterator[Problem
 def level_problems(
     levels: Mapping[str, Level], elements: Sequence[str]
 ) -> list[Problem]:
-    """Levels that cannot be done for these elements, or that are one and the same.
+    """Return problems of levels: impossible for these elements, or equal to each other.
 
     Code that a level names is neither imported nor called.
     """
@@ -66,8 +65,8 @@ def level_problems(
 
 
 def store_problems(path: Path) -> list[Problem]:
-    """Why the store cannot be written there."""
-    if not str(path).isprintable() or "\\" in str(path):  # batch systems eat these
+    """Return the reasons why the store cannot be written there."""
+    if not str(path).isprintable() or "\\" in str(path):  # batch systems garble these
         text = "expected a path without control characters and backslashes, got "
         return [Problem("store", f"{text}{str(path)!r}")]
     if path.is_file():

@@ -1,4 +1,4 @@
-"""The `potential:` section: which network, or which model to start from."""
+"""The `potential:` section: the network, or the model to start from."""
 
 from typing import Annotated, Any, Literal, Self, TypeAlias
 
@@ -10,7 +10,7 @@ Cutoff: TypeAlias = Annotated[float, Field(gt=0, le=20)]
 
 
 class Network(Section):
-    """What every network that starts untrained has."""
+    """The setting that all untrained networks share."""
 
     repulsion: Literal["zbl", "none"] = Field(
         "zbl", description="of atoms far closer than bonds, known and not learned"
@@ -48,7 +48,7 @@ class Tensornet(Network):
 
 
 class Gemnet(Network):
-    """GemNet-T, messages of edges that know the angles around (Gasteiger et al., 2021).
+    """GemNet-T, edge messages that depend on angles (Gasteiger et al., 2021).
 
     The paper has channels 128, narrow 64 and layers 4.
     """
@@ -97,7 +97,7 @@ class Visnet(Network):
 
 
 class Pairwise(Section):
-    """Pair functions fitted by least squares: to try things out in seconds."""
+    """Pair functions fitted by least squares, for trials that take seconds."""
 
     kind: Literal["pairwise"] = "pairwise"
     radial: Annotated[int, Field(ge=2, le=4096)] = Field(

@@ -1,4 +1,4 @@
-"""All mistakes of a configuration at once, each with its path and its cure."""
+"""The mistakes of a configuration, reported all at once, with path and remedy."""
 
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass
@@ -21,7 +21,7 @@ class Problem:
 
 
 class ConfigError(InputError):
-    """A configuration cannot be used; `problems` holds every mistake."""
+    """The error of an unusable configuration; `problems` holds every mistake."""
 
     def __init__(self, where: str, problems: Iterable[Problem]) -> None:
         self.where = where
@@ -31,7 +31,7 @@ class ConfigError(InputError):
 
 
 def key_suggestion(word: str, known: Collection[str]) -> str:
-    """`did you mean ...?`, or the list of what there is."""
+    """Return `did you mean ...?` if a known word is near, else all known words."""
     close = nearest_word(word, known)
     if close is not None:
         return f"did you mean `{close}`?"
@@ -39,6 +39,6 @@ def key_suggestion(word: str, known: Collection[str]) -> str:
 
 
 def shown_value(value: Any) -> str:
-    """A value as the user would recognise it."""
+    """Return a value as text for a message, shortened to 60 characters."""
     text = repr(value) if isinstance(value, str) else str(value)
     return text if len(text) <= 60 else f"{text[:57]}..."

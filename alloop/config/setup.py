@@ -1,4 +1,4 @@
-"""A campaign's configuration, turned into what the loop works with."""
+"""A campaign's configuration, converted to the objects that the loop uses."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -30,8 +30,8 @@ class Setup:
     """A campaign as its configuration describes it.
 
     start: a frame for each molecule. given: labels and test frames that the user
-    brought. model, model_id: generation 0, if the user brought one (without bytes where
-    the store has them already). warnings: what looks wrong and is not refused.
+    brought. model, model_id: generation 0, if the user brought one (model is None if
+    the store already holds it). warnings: what looks wrong and is not refused.
     """
 
     plan: Plan
@@ -46,7 +46,7 @@ class Setup:
 
     @classmethod
     def from_store(cls, text: str, opened: Opened, store: Path) -> "Setup":
-        """The configuration that a store keeps: needs none of the original files."""
+        """Return the setup kept in a store; none of the original files are needed."""
         plan, problems = validate_tree(_as_it_was(parse_yaml(text, str(store))))
         if plan is None or problems:
             raise ConfigError(f"the configuration in {store}", problems)
@@ -62,8 +62,11 @@ class Setup:
         )
 
     def with_changes(self, changes: Tree, store: Path, opened: Opened) -> "Setup":
-        """The same campaign with some values changed, in another store; standard
-        training takes as many steps as its own, from the same start."""
+        """Return the same campaign with some values changed, in another store.
+
+        If `changes` select standard training, it takes as many steps as the campaign's
+        own training, from the same start.
+        """
         training = self.plan.training
         if changes.get("training") == {"kind": "standard"} and training is not None:
             own = {"steps": training.total, "start": training.start}
@@ -79,7 +82,7 @@ class Setup:
 
     @property
     def seed(self) -> int:
-        """The seed of all its random streams."""
+        """The seed of all random streams of the campaign."""
         return self.plan.seed
 
     @cached_property
@@ -89,29 +92,33 @@ class Setup:
 
     @cached_property
     def rules(self) -> Rules:
-        """How the loop decides."""
+        """The rules of the loop's decisions."""
         return build.build_rules(self.plan, any(given.test for given in self.given))
 
     @cached_property
     def kit(self) -> "WorkerSettings":
-        """What workers need besides commands. Imports torch."""
+        """The settings of workers. Imports torch."""
         return build.worker_settings(self.plan, self.levels)
 
     @cached_property
     def cluster(self) -> "ClusterPlan":
-        """Where the work runs."""
+        """The plan of the processes, scheduler or batch jobs that run the work."""
         return build.cluster_plan(self.plan)
 
     @cached_property
     def text(self) -> str:
-        """The whole configuration as YAML, fragments merged and defaults spelled out;
-        paths are relative to the campaign's file."""
+        """The whole configuration as YAML, fragments merged and defaults filled in.
+
+        Paths are relative to the campaign's file.
+        """
         return dump_yaml(_kind_first(self.plan.model_dump(mode="json")))
 
 
 def fixed_differences(setup: Setup, opened: Opened) -> list[str]:
-    """What a store was begun with and this configuration says otherwise; seed, start,
-    levels and data that came along never change for a store."""
+    """Return the fixed settings in which this configuration differs from a store's.
+
+    Seed, start, levels and data that the user brought never change for a store.
+    """
     found = []
     if setup.seed != opened.seed:
         found.append(f"its seed is {opened.seed}, not {setup.seed}")
@@ -139,8 +146,10 @@ def _label_content(given: tuple[Given, ...], test: bool) -> set[tuple[str, str, 
 
 
 def _as_it_was(tree: Tree) -> Tree:
-    """The configuration of a store, older ones told as today's: their networks have no
-    repulsion."""
+    """Return the configuration of a store, updated to the present format.
+
+    Networks of older stores have no repulsion.
+    """
     potential = tree.get("potential")
     if not isinstance(potential, dict) or "repulsion" in potential:
         return tree

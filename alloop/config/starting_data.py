@@ -1,4 +1,4 @@
-"""What a campaign begins with: molecules, labels that came along, a test set."""
+"""The data that a campaign begins with: molecules, labels of the user, a test set."""
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
@@ -29,7 +29,7 @@ _SHOWN = 3
 
 @dataclass(frozen=True, slots=True, eq=False)
 class BroughtLabel:
-    """A label that came along; `path` is where the YAML names it."""
+    """A label that the user brought; `path` is the key of the YAML that names it."""
 
     path: str
     fidelity: str
@@ -39,7 +39,7 @@ class BroughtLabel:
 
 @dataclass(slots=True)
 class StartingData:
-    """All that was found, and all that was wrong on the way."""
+    """The starting data that was found, and the problems on the way."""
 
     start: list[Frame] = field(default_factory=list)
     train: list[BroughtLabel] = field(default_factory=list)
@@ -48,7 +48,7 @@ class StartingData:
     problems: list[Problem] = field(default_factory=list)
 
     def given(self) -> tuple[Given, ...]:
-        """The labels that came along, with the start that they belong to."""
+        """Return the labels that the user brought, with the index of their start."""
         home = {
             molecule_composition(f): i for i, f in reversed(list(enumerate(self.start)))
         }
@@ -61,14 +61,14 @@ class StartingData:
         )
 
     def refuse(self, path: str, text: str) -> None:
-        """Note a mistake."""
+        """Add a problem."""
         self.problems.append(Problem(path, text))
 
 
 def read_starting_data(
     plan: Plan, folder: Path, levels: Mapping[str, Level]
 ) -> StartingData:
-    """Read all that the plan names; nothing is written."""
+    """Read all data that the plan names; nothing is written."""
     found = StartingData()
     for index, item in enumerate(plan.start):
         path = f"start.{index}"
@@ -89,7 +89,10 @@ def read_starting_data(
 
 
 def store_opening(path: Path) -> Opened:
-    """The first event of a store; InputError where it has none. Imports zarr."""
+    """Return the first event of a store; raise InputError if it has none.
+
+    Imports zarr.
+    """
     from alloop.history.reader import CODEC
     from alloop.store.archive import Archive
 
@@ -153,7 +156,7 @@ def _add_test(
 
 
 def _read_labels(path: Path, units: Units) -> "LabelledFrames":
-    from alloop.intake import read_labels  # zarr and all else of stores comes with it
+    from alloop.intake import read_labels  # slow: imports zarr and the store
 
     return read_labels(
         path,
@@ -200,7 +203,7 @@ def _brought_labels(
 def _distinct_labels(
     items: Iterable[BroughtLabel], found: StartingData
 ) -> list[BroughtLabel]:
-    """One label a frame and fidelity; two that disagree are a mistake."""
+    """Return one label for each frame and fidelity; two that disagree are a problem."""
     kept: dict[tuple[str, str], BroughtLabel] = {}
     for item in items:
         first = kept.setdefault((item.fidelity, item.frame.id), item)
@@ -214,7 +217,7 @@ def _distinct_labels(
 
 
 def _new_starts(found: StartingData) -> list[BroughtLabel]:
-    """The labelled frame of lowest energy, for each molecule without a start."""
+    """Return the labelled frame of lowest energy for each molecule without a start."""
     known = {molecule_composition(frame) for frame in found.start}
     lowest: dict[tuple[object, ...], BroughtLabel] = {}
     for item in found.train:

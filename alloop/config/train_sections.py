@@ -1,4 +1,4 @@
-"""A training without a campaign: the same sections, without levels of theory.
+"""The configuration of a training without a campaign, which needs no levels of theory.
 
     start: [{labels: pbe.xyz, level: expensive, energy_unit: eV, length_unit: angstrom}]
     test: {file: test.xyz, energy_unit: eV, length_unit: angstrom}
@@ -6,7 +6,8 @@
     training: {kind: asteroid, validation: 0.1}
     seed: 0
 
-A campaign's own file will do: of its `start` only labels count, and its levels do not.
+The file of a campaign works too: of its `start` only labels are used, and its levels
+are ignored.
 """
 
 from collections.abc import Mapping
@@ -23,12 +24,12 @@ from alloop.config.training_checks import training_problems
 from alloop.config.validate import known_kinds, validate_tree
 from alloop.config.yaml_text import Tree, parse_yaml
 
-_STAND_IN = {"kind": "toy"}  # for levels that no label is asked of
+_STAND_IN = {"kind": "toy"}  # for levels that make no labels
 _SUFFIXES = (".yaml", ".yml")
 
 
 def training_plan(said: Tree, name: str = "the training") -> tuple[Plan, bytes | None]:
-    """The plan of a training, and the model that it goes on from, if it names one.
+    """Return the plan of a training, and the bytes of the model to continue, if any.
 
     said: sections as in the file above, and `extends`; paths are relative to the
     working folder. Raises ConfigError with every mistake.
@@ -50,7 +51,7 @@ def training_plan(said: Tree, name: str = "the training") -> tuple[Plan, bytes |
 
 
 def parse_section(key: str, text: str) -> Tree:
-    """What a word, a mapping in YAML or a YAML file says of a section.
+    """Return a section given as a word, a mapping in YAML or a YAML file.
 
     `painn`, `{kind: painn, channels: 32}`, `configs/potentials/painn.yaml`.
     """
@@ -62,12 +63,12 @@ def parse_section(key: str, text: str) -> Tree:
 
 
 def label_sources(plan: Plan) -> list[Labels | Store]:
-    """Where the labels to learn from come from."""
+    """Return the files and stores with labels to train on."""
     return [item for item in plan.start if isinstance(item, Labels | Store)]
 
 
 def _label_items(start: Any, name: str) -> list[Mapping[str, Any]]:
-    """The items of `start` that bring labels, as they stand."""
+    """Return the items of `start` that bring labels, unchanged."""
     items = start if isinstance(start, list) else []
     found = [
         x for x in items if isinstance(x, Mapping) and {"labels", "store"} & set(x)

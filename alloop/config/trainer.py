@@ -1,4 +1,4 @@
-"""Who learns: a checked `training:` and `potential:` section as a Trainer."""
+"""Conversion of checked `training:` and `potential:` sections to a Trainer."""
 
 from collections.abc import Mapping
 from dataclasses import replace
@@ -28,7 +28,7 @@ _WEIGHTS: "Mapping[str, Weights]" = {
 
 
 def make_trainer(plan: Plan) -> Trainer:
-    """Who makes a potential of the labels. Imports torch, if the potential does."""
+    """Return the trainer of a plan. Imports torch, if the potential does."""
     kind, settings = network_settings(plan)
     if kind == "pairwise":
         return _pairwise_trainer(plan, settings)
@@ -65,8 +65,11 @@ def _staged_trainer(plan: Plan, kind: str, settings: dict[str, Any]) -> Trainer:
 
 
 def _repulsion(plan: Plan) -> "Zbl | None":
-    """What the network is put on top of: universal potentials have their own, and what
-    comes in a file goes on as it was."""
+    """Return the repulsion that is added to the network, None if there is none.
+
+    Universal potentials have their own; a model from a file keeps what it was trained
+    with.
+    """
     from alloop.potentials.repulsion import ZBL, repulsion
 
     match plan.potential:
@@ -78,7 +81,7 @@ def _repulsion(plan: Plan) -> "Zbl | None":
 
 
 def _given_references(training: OptimiserSection) -> "dict[Fidelity, dict[int, float]]":
-    """Reference energies by atomic number of the levels that have some."""
+    """Return reference energies (eV) by atomic number, for levels that have some."""
     levels: tuple[Fidelity, ...] = ("cheap", "expensive")
     said = {level: getattr(training.references, level) for level in levels}
     return {
@@ -142,7 +145,7 @@ def _stage_list(
 
 
 def network_settings(plan: Plan) -> tuple[str, dict[str, Any]]:
-    """Kind and settings of the network that is trained."""
+    """Return kind and settings of the network that is trained."""
     if isinstance(plan.potential, Ready):
         own = plan.potential.network or {}
         return str(own["kind"]), dict(own["settings"])

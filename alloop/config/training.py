@@ -1,4 +1,4 @@
-"""The `training:` section: how a generation learns."""
+"""The `training:` section: the training of a generation."""
 
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal, TypeAlias
@@ -21,7 +21,7 @@ from alloop.config.problems import shown_value
 
 
 def _reference_energies(value: Any) -> Any:
-    """Reference energies as they stand; ValueError with the cure."""
+    """Return reference energies unchanged; raise ValueError if they are invalid."""
     if value == "fitted":
         return value
     if not isinstance(value, Mapping) or not value:
@@ -30,7 +30,7 @@ def _reference_energies(value: Any) -> Any:
             f"{{H: -13.6}}, got {shown_value(value)}"
         )
     for element, energy in value.items():
-        if not atomic_numbers.get(element):  # ASE counts X, which is none
+        if not atomic_numbers.get(element):  # ASE knows X, with number 0
             raise ValueError(
                 f"there is no element `{element}`; expected chemical symbols"
             )
@@ -53,14 +53,14 @@ Start: TypeAlias = Annotated[
 
 
 class References(Section):
-    """What an atom counts at each level before it counts a bond."""
+    """The reference energy of each element at each level, given or fitted."""
 
     cheap: Energies = Field("fitted", description="eV by element, or fitted")
     expensive: Energies = Field("fitted", description="eV by element, or fitted")
 
 
 class OptimiserSection(Section):
-    """How a network walks downhill, the same in all stages."""
+    """The optimiser, the same in all stages, and the pace of generations."""
 
     every: Count = Field(10, description="expensive labels between two generations")
     staleness: Whole = Field(
@@ -81,7 +81,7 @@ class OptimiserSection(Section):
 
 
 class BiasWeighedSection(OptimiserSection):
-    """Training that may weigh cheap labels by their bias."""
+    """Training that may weight cheap labels by their bias."""
 
     gamma: Annotated[tuple[Positive, ...], Loose] = Field(
         (2.0,), min_length=1, description="bias scales, in spreads of the bias"
@@ -128,14 +128,14 @@ class Standard(OptimiserSection):
         return self.steps
 
 
-_STAGE = {  # what a step says of its stage; the rest is of its schedule
+_STAGE = {  # keys of the stage itself; the others are of its schedule
     *("name", "on", "steps", "start", "weights", "labels", "mix"),
     *("loss", "temperature", "noise"),
 }
 
 
 class StageSection(Section):
-    """One stage of a list of one's own; what it leaves out is the section's."""
+    """One stage of a list; keys that are left out take the values of the section."""
 
     name: Annotated[str, Field(min_length=1, pattern=r"^[\w.-]+$")] = Field(
         description="letters, digits, `.`, `_`, `-`"
@@ -189,13 +189,13 @@ class StageSection(Section):
 
     @property
     def overrides(self) -> dict[str, Any]:
-        """What it says of its schedule."""
+        """The keys of the schedule that this stage sets."""
         said = {name: getattr(self, name) for name in type(self).model_fields}
         return {k: v for k, v in said.items() if v is not None and k not in _STAGE}
 
 
 class Stages(BiasWeighedSection):
-    """A list of stages of one's own."""
+    """A list of stages that the user defines."""
 
     kind: Literal["stages"]
     stages: Annotated[tuple[StageSection, ...], Loose] = Field(
@@ -209,7 +209,7 @@ class Stages(BiasWeighedSection):
 
     @property
     def start(self) -> Literal["parent", "scratch"]:
-        """As they are: each stage says for itself where it starts."""
+        """Always "scratch", which leaves each stage's own `start` as it is."""
         return "scratch"
 
 

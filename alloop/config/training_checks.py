@@ -1,4 +1,4 @@
-"""Whether a `training:` section says something that can be done."""
+"""Checks that a `training:` section can be carried out."""
 
 from collections.abc import Iterator, Sequence
 from importlib.util import find_spec
@@ -16,7 +16,7 @@ from alloop.config.training import (
 
 
 def training_problems(plan: Plan) -> Iterator[Problem]:
-    """Stages in an order that works, levels that are there, frames to choose by."""
+    """Yield problems with the stages, missing levels and missing validation frames."""
     training = plan.training
     if isinstance(training, Stages):
         yield from stage_problems(training.stages)
@@ -37,7 +37,10 @@ def training_problems(plan: Plan) -> Iterator[Problem]:
 
 
 def score_problems(plan: Plan) -> Iterator[Problem]:
-    """Stages without labels, which a campaign's own frames cannot teach."""
+    """Yield a problem for each stage with `loss: score`.
+
+    A campaign's frames are drawn by its own model, from which no score can be learned.
+    """
     stages = plan.training.stages if isinstance(plan.training, Stages) else ()
     for index, stage in enumerate(stages):
         if stage.loss == "score":
@@ -51,7 +54,7 @@ def score_problems(plan: Plan) -> Iterator[Problem]:
 def reference_problems(
     training: OptimiserSection | None, elements: Sequence[str]
 ) -> list[Problem]:
-    """Elements that given reference energies leave out."""
+    """Return problems for elements without a given reference energy."""
     if training is None:
         return []
     found = []
@@ -65,7 +68,7 @@ def reference_problems(
 
 
 def stage_problems(stages: Sequence[StageSection]) -> Iterator[Problem]:
-    """What a stage asks of those before it, and what they do not give."""
+    """Yield problems for stages that need others before them which are not there."""
     for index, stage in enumerate(stages):
         path, before = f"training.stages.{index}", stages[:index]
         if any(stage.name == other.name for other in before):
@@ -148,7 +151,7 @@ def _without_cheap(training: OptimiserSection | None) -> Iterator[Problem]:
 
 
 def _gamma_problems(training: Asteroid) -> Iterator[Problem]:
-    """What says how to weigh where nothing is weighed."""
+    """Yield problems for settings of weights if no weights are used."""
     for name in ("gamma", "least"):
         if getattr(training, name) != Asteroid.model_fields[name].default:
             text = "without weights it says nothing; leave it out, or add `bias: plain`"
@@ -156,7 +159,7 @@ def _gamma_problems(training: Asteroid) -> Iterator[Problem]:
 
 
 def _validation_problems(training: BiasWeighedSection) -> Iterator[Problem]:
-    """What needs held-out frames where there are none."""
+    """Yield problems for settings that need held-out frames if there are none."""
     text = "expected a share above 0 to"
     if (many := len(training.gamma)) > 1:
         yield Problem("training.validation", f"{text} choose among {many} gammas")

@@ -1,4 +1,4 @@
-"""Quantities that may be written with their unit: `90 min`, `24 h`, `64 GB`."""
+"""Quantities that may be written with a unit: `90 min`, `24 h`, `64 GB`."""
 
 import re
 from typing import Annotated, Any, TypeAlias

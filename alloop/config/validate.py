@@ -1,5 +1,7 @@
-"""A plain tree to a Plan: every mistake as a sentence, and what can be saved of the
-rest, so that one mistake does not hide the others."""
+"""Conversion of a plain tree to a Plan, with every mistake as a sentence.
+
+The valid rest is kept, so that one mistake does not hide the others.
+"""
 
 import copy
 from collections.abc import Iterable, Iterator, Mapping
@@ -17,7 +19,8 @@ from alloop.config.yaml_text import Tree
 
 Loc: TypeAlias = tuple[int | str, ...]
 
-# So that a plan with a hole can still be looked at: nothing is ever made of it.
+# Values in place of missing sections, so that the rest of a plan can be checked; such a
+# plan is never used.
 STAND_INS: dict[Loc, Any] = {
     ("name",): "unnamed",
     ("start",): [{"molecule": "H2"}],
@@ -41,14 +44,14 @@ _BOUNDS = {
     "too_short": ("min_length", "a list of at least {}"),
     "string_too_short": ("min_length", "text of at least {} letter"),
 }
-_CLOSE = 0.8  # likeness of a word with a slip of the finger
-_PASSES = 5  # removing a mistake may lay open that something needed is gone
+_CLOSE = 0.8  # similarity of a word with a typing mistake
+_PASSES = 5  # removing one mistake may reveal that a required key is missing
 
 
 def validate_tree(tree: Tree) -> tuple[Plan | None, list[Problem]]:
-    """The plan of what is right in a tree, and what is wrong in it.
+    """Return the plan of the valid part of a tree, and the problems.
 
-    The plan is None only where nothing can be saved.
+    The plan is None only if nothing is valid.
     """
     problems: list[Problem] = []
     rest = _with_training_kind(copy.deepcopy(tree))
@@ -64,7 +67,7 @@ def validate_tree(tree: Tree) -> tuple[Plan | None, list[Problem]]:
 
 
 def _with_training_kind(tree: Tree) -> Tree:
-    """Where `training` names no kind: asteroid if there is a cheap level."""
+    """Set a missing kind of `training`: asteroid if there is a cheap level."""
     training, levels = tree.get("training"), tree.get("levels")
     if isinstance(training, dict) and "kind" not in training:
         two = isinstance(levels, dict) and levels.get("cheap") is not None
@@ -73,7 +76,10 @@ def _with_training_kind(tree: Tree) -> Tree:
 
 
 def known_kinds() -> dict[str, set[str]]:
-    """The keys that each `kind` knows; a level that is only named has `BASE`'s."""
+    """Return the keys of each `kind`.
+
+    Those of a level that is only named are under `BASE`.
+    """
     found = {
         tag.strip("<>"): set(section.model_fields)
         for _, section, tag in _all_sections(Plan)
@@ -83,7 +89,7 @@ def known_kinds() -> dict[str, set[str]]:
 
 
 def _is_echo(mistake: ErrorDetails, mistakes: list[ErrorDetails]) -> bool:
-    """True for a list that is too short only because its items are wrong."""
+    """Return True for a list that is too short only because its items are wrong."""
     loc = mistake["loc"]
     inside = (other["loc"][: len(loc)] == loc != other["loc"] for other in mistakes)
     return mistake["type"] == "too_short" and any(inside)
@@ -134,7 +140,7 @@ def _no_such_choice(mistake: ErrorDetails) -> str:
 
 
 def _no_such_key(loc: Loc) -> str:
-    """A sentence about an unknown key: where it belongs, or what it may have been."""
+    """Return a sentence about an unknown key: where it belongs, or a near spelling."""
     key, here, owner = str(loc[-1]), _dotted_path(loc[:-1]), _owning_section(loc)
     sections = list(_all_sections(Plan))
     homes = [x for x in sections if key in x[1].model_fields]
@@ -155,7 +161,7 @@ def _no_such_key(loc: Loc) -> str:
 
 
 def _under(homes: Iterable[tuple[str, type[BaseModel], str]]) -> str:
-    """`seeds:`, `test:` or `explore:`, each section once, the shallowest first."""
+    """Return `seeds:`, `test:` or `explore:`: each section once, shallowest first."""
     paths = dict.fromkeys(path.rstrip(".") for path, _, _ in homes)
     *most, last = (f"`{path}:`" for path in sorted(paths, key=lambda x: x.count(".")))
     return f"{', '.join(most)} or {last}" if most else last
@@ -175,7 +181,7 @@ def _no_such_kind(mistake: ErrorDetails) -> str:
 
 
 def _field_description(loc: Loc) -> str:
-    """The unit and meaning of a field, in brackets."""
+    """Return the unit and meaning of a field, in brackets."""
     if not loc or not isinstance(loc[-1], str):
         return ""
     field = _owning_section(loc).model_fields.get(loc[-1])
@@ -183,7 +189,7 @@ def _field_description(loc: Loc) -> str:
 
 
 def _owning_section(loc: Loc) -> type[BaseModel]:
-    """The section that holds the last part of a location."""
+    """Return the section that holds the last part of a location."""
     owner: type[BaseModel] = Plan
     inside: dict[str, type[Section]] = {}
     for part in loc[:-1]:
@@ -198,7 +204,7 @@ def _owning_section(loc: Loc) -> type[BaseModel]:
 def _all_sections(
     owner: type[BaseModel], path: str = "", tag: str = ""
 ) -> Iterator[tuple[str, type[BaseModel], str]]:
-    """All sections beneath one, with their dotted path and tag."""
+    """Yield all sections beneath one, with their dotted path and tag."""
     if path:
         yield path, owner, tag
     for name, field in owner.model_fields.items():
@@ -207,7 +213,7 @@ def _all_sections(
 
 
 def _prune_mistakes(tree: Tree, mistakes: list[ErrorDetails]) -> None:
-    """Take out what is wrong; where something needed is missing, its whole section."""
+    """Remove wrong values; if a required key is missing, remove its whole section."""
     for mistake in mistakes:
         loc = tuple(part for part in mistake["loc"] if not str(part).startswith("<"))
         if loc in STAND_INS:
@@ -215,12 +221,12 @@ def _prune_mistakes(tree: Tree, mistakes: list[ErrorDetails]) -> None:
         else:
             _set_at(tree, loc[:-1] if mistake["type"] == "missing" else loc, None)
     start = tree.get("start")
-    if isinstance(start, list):  # a stand-in keeps the others' places
+    if isinstance(start, list):  # a stand-in keeps the indices of the others
         tree["start"] = [{"molecule": "H2"} if x is None else x for x in start]
 
 
 def _set_at(tree: Any, loc: Loc, value: Any) -> None:
-    """Set what stands at a location, or take it away if the value is None."""
+    """Set the value at a location, or remove it if the value is None."""
     for part in loc[:-1]:
         tree = _child_at(tree, part)
     if isinstance(tree, list) and isinstance(loc[-1], int):

@@ -1,4 +1,4 @@
-"""YAML texts to plain trees and back, and what differs between two of them."""
+"""Conversion of YAML text to plain trees and back, and differences of two trees."""
 
 import re
 from collections.abc import Iterator, Mapping
@@ -11,8 +11,8 @@ from alloop.config.problems import ConfigError, Problem
 
 Tree: TypeAlias = dict[str, Any]
 
-_HEAVY = 200_000  # values of a configuration; lists of frames stand in files
-_DEEP = 100  # of them inside each other
+_HEAVY = 200_000  # values of a configuration; long lists belong in files
+_DEEP = 100  # nested values
 _PLAIN = {
     "bool": (r"true|True|TRUE|false|False|FALSE", "tTfF"),
     "int": (r"[-+]?(?:0|[1-9]\d*)", "-+0123456789"),
@@ -21,8 +21,10 @@ _PLAIN = {
 
 
 class _Loader(yaml.SafeLoader):
-    """YAML 1.2 where 1.1 surprises: NO is nitric oxide, 1e-3 is a number, 12:30 is
-    none, and a key that stands twice is a mistake."""
+    """A loader with the rules of YAML 1.2 for scalars, and without duplicate keys.
+
+    NO is the text of nitric oxide, 1e-3 is a number, 12:30 is not.
+    """
 
     def construct_mapping(self, node: Any, deep: bool = False) -> dict[Any, Any]:
         seen = set()
@@ -37,7 +39,7 @@ class _Loader(yaml.SafeLoader):
         return super().construct_mapping(node, deep=deep)
 
     def construct_scalar(self, node: Any) -> Any:
-        """A value, which may not contain the null character: no path does."""
+        """Return a value; refuse the null character, which no path can contain."""
         value = super().construct_scalar(node)
         if "\0" in value:
             problem = "a value contains the null character"
@@ -56,7 +58,7 @@ for _tag, (_pattern, _first) in _PLAIN.items():
 
 
 def parse_yaml(text: str, where: str) -> Tree:
-    """The mapping that a YAML text holds; ConfigError where it holds none."""
+    """Return the mapping in a YAML text; raise ConfigError if there is none."""
     try:
         tree = _loaded(text)
     except yaml.YAMLError as error:
@@ -84,12 +86,15 @@ def _loaded(text: str) -> Any:
 
 
 def _weigh(node: yaml.Node, known: dict[int, int], depth: int) -> int:
-    """How many values a node stands for once its aliases are written out; refuses what
-    has no end, or is far more than its text."""
+    """Return the number of values of a node once its aliases are written out.
+
+    Raises YAMLError for a cycle or more than `_HEAVY` values, RecursionError if they
+    are nested too deeply.
+    """
     if depth > _DEEP:
         raise RecursionError
     if id(node) in known:
-        if known[id(node)] == 0:  # it is being weighed
+        if known[id(node)] == 0:  # it is being counted: a cycle
             problem = "an alias that stands inside what it means has no end"
             raise yaml.MarkedYAMLError(problem=problem, problem_mark=node.start_mark)
         return known[id(node)]
@@ -111,13 +116,13 @@ def _inside(node: yaml.Node) -> Iterator[yaml.Node]:
 
 
 def dump_yaml(tree: Mapping[str, Any]) -> str:
-    """The YAML text of a tree, keys in their order."""
+    """Return the YAML text of a tree, keys in their order."""
     text: str = yaml.safe_dump(dict(tree), sort_keys=False, allow_unicode=True)
     return text
 
 
 def read_yaml_text(path: Path) -> str:
-    """The text of a file; ConfigError where it cannot be read."""
+    """Return the text of a file; raise ConfigError if it cannot be read."""
     try:
         return path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
@@ -129,7 +134,7 @@ def read_yaml_text(path: Path) -> str:
 def flatten_tree(
     tree: Mapping[str, Any], prefix: str = ""
 ) -> Iterator[tuple[str, Any]]:
-    """Dotted keys and their values; a list is one value."""
+    """Yield dotted keys and their values; a list is one value."""
     for key, value in tree.items():
         if isinstance(value, Mapping) and value:
             yield from flatten_tree(value, f"{prefix}{key}.")
@@ -138,9 +143,9 @@ def flatten_tree(
 
 
 def changed_keys(old: str, new: str) -> tuple[str, ...]:
-    """Dotted keys whose values differ between two resolved configurations.
+    """Return the dotted keys whose values differ between two resolved configurations.
 
-    Where the store lies is no part of a campaign: it may be moved.
+    The path of the store is ignored: it may be moved.
     """
     before, after = (
         dict(flatten_tree(parse_yaml(old, "old"))),

@@ -12,7 +12,7 @@ from alloop.core.units import Floats, Integers
 
 
 def to_atoms(frame: Frame) -> Atoms:
-    """An ase.Atoms of the frame; charge and spin stand in `atoms.info`."""
+    """Return an ase.Atoms of the frame; charge and spin are in `atoms.info`."""
     return Atoms(
         numbers=frame.numbers,
         positions=frame.positions,
@@ -25,7 +25,10 @@ def to_atoms(frame: Frame) -> Atoms:
 def from_atoms(
     atoms: Atoms, charge: int | None = None, spin: int | None = None
 ) -> Frame:
-    """A frame of an ase.Atoms; charge and spin (2S) default to `atoms.info`, then 0."""
+    """Return the frame of an ase.Atoms.
+
+    charge and spin (2S) default to those in `atoms.info`, then to 0.
+    """
     info = atoms.info
     return Frame(
         numbers=atoms.numbers,
@@ -38,23 +41,23 @@ def from_atoms(
 
 
 def frame_masses(numbers: Integers) -> Floats:
-    """Standard atomic masses (atoms,) in amu."""
+    """Return the standard atomic masses (atoms,) in amu."""
     out: Floats = np.asarray(atomic_masses[numbers], dtype=np.float64)
     return out
 
 
 def chemical_symbol(number: int) -> str:
-    """The chemical symbol of an atomic number."""
+    """Return the chemical symbol of an atomic number."""
     return str(chemical_symbols[number])
 
 
 def atomic_number(element: str) -> int:
-    """The atomic number of a chemical symbol; KeyError where there is none."""
+    """Return the atomic number of a chemical symbol; KeyError where there is none."""
     return int(atomic_numbers[element])
 
 
 def atomic_numbers_of(symbols: Iterable[str]) -> list[int]:
-    """Atomic numbers of chemical symbols; InputError for what is none."""
+    """Return the atomic numbers of chemical symbols; InputError for unknown ones."""
     given = list(symbols)
     wrong = [name for name in given if not atomic_numbers.get(name)]
     if wrong:
@@ -65,5 +68,5 @@ def atomic_numbers_of(symbols: Iterable[str]) -> list[int]:
 
 
 def hill_formula(frame: Frame) -> str:
-    """The Hill formula, `CH4O` for methanol."""
+    """Return the Hill formula of the frame, such as `CH4O` for methanol."""
     return str(Atoms(numbers=frame.numbers).get_chemical_formula())

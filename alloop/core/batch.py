@@ -1,4 +1,4 @@
-"""Many frames as flat arrays and back: the ragged packing that every stage shares."""
+"""Many frames packed into flat arrays, the form that every stage shares."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -32,7 +32,7 @@ class Batch:
 
     @property
     def sizes(self) -> Integers:
-        """Atoms of each frame (frames,)."""
+        """The number of atoms of each frame (frames,)."""
         out: Integers = np.diff(self.offsets)
         return out
 
@@ -43,12 +43,12 @@ class Batch:
         return out
 
     def atom_slices(self) -> Iterator[slice]:
-        """The slice of atoms of each frame, in order."""
+        """Yield the slice of atoms of each frame, in order."""
         for start, stop in zip(self.offsets[:-1], self.offsets[1:], strict=True):
             yield slice(int(start), int(stop))
 
     def frame(self, index: int) -> Frame:
-        """The frame at `index`."""
+        """Return the frame at `index`."""
         span = slice(int(self.offsets[index]), int(self.offsets[index + 1]))
         a, b, c = (bool(periodic) for periodic in self.pbc[index])
         return Frame(
@@ -61,15 +61,15 @@ class Batch:
         )
 
     def frames(self) -> tuple[Frame, ...]:
-        """All frames, in order."""
+        """Return all frames, in order."""
         return tuple(self.frame(index) for index in range(len(self)))
 
     def with_positions(self, positions: Floats) -> "Batch":
-        """The same molecules at other positions (atoms, 3) in Å."""
+        """Return the same molecules at other positions (atoms, 3) in Å."""
         return replace(self, positions=positions)
 
     def select(self, indices: Sequence[int] | Integers) -> "Batch":
-        """The batch of the frames at `indices`, in that order."""
+        """Return the batch of the frames at `indices`, in that order."""
         atoms = take_atoms(self.offsets, indices)
         chosen = np.asarray(indices, dtype=np.int64)
         return Batch(
@@ -101,14 +101,14 @@ def pack_frames(frames: Sequence[Frame]) -> Batch:
 
 
 def take_atoms(offsets: Integers, indices: Sequence[int] | Integers) -> Integers:
-    """Atom indices of the frames at `indices`, frame after frame."""
+    """Return the atom indices of the frames at `indices`, frame after frame."""
     parts = [np.arange(offsets[i], offsets[i + 1]) for i in indices]
     out: Integers = _concatenated(parts, (0,), np.int64)
     return out
 
 
 def split_by_frame(per_atom: Floats, offsets: Integers) -> list[Floats]:
-    """Cut a per-atom array (atoms, ...) into one array a frame."""
+    """Split a per-atom array (atoms, ...) into one array for each frame."""
     return list(np.split(per_atom, offsets[1:-1]))
 
 

@@ -1,7 +1,7 @@
-"""ASTEROID's bias: how much a model disagrees with a cheap label.
+"""ASTEROID's bias: the disagreement between a model and a cheap label.
 
-Bukharin et al., ICML 2023, section 3. The paper prints the sum over components; its
-code takes the mean, and only that leaves weights which do not vanish.
+Bukharin et al., ICML 2023, section 3. The paper prints the sum over components, its
+code takes the mean; only with the mean do the weights not vanish.
 """
 
 import numpy as np
@@ -10,10 +10,11 @@ from alloop.core.units import Floats, Integers
 
 
 def frame_bias(model: Floats, cheap: Floats, offsets: Integers) -> Floats:
-    """B = mean abs(F_model - F_cheap) over each frame's components, (frames,) eV/Å.
+    """Return B = mean abs(F_model - F_cheap) of each frame, (frames,) in eV/Å.
 
-    model and cheap are forces (atoms, 3) in eV/Å; offsets (frames + 1,). The mean, not
-    the printed sum, so that molecules of different size compare.
+    model and cheap are forces (atoms, 3) in eV/Å; offsets (frames + 1,). The mean over
+    components is used, not the printed sum, so that molecules of different size
+    compare.
     """
     frames = len(offsets) - 1
     if frames == 0:
@@ -24,13 +25,18 @@ def frame_bias(model: Floats, cheap: Floats, offsets: Integers) -> Floats:
 
 
 def best_scale(model: Floats, cheap: Floats) -> float:
-    """The factor a that brings a F_cheap closest to F_model in least squares; 1 where
-    the cheap forces are all zero."""
+    """Return the factor a that brings a F_cheap closest to F_model in least squares.
+
+    It is 1 where the cheap forces are all zero.
+    """
     squares = float((cheap * cheap).sum())
     return float((model * cheap).sum()) / squares if squares > 0.0 else 1.0
 
 
 def scaled_bias(model: Floats, cheap: Floats, offsets: Integers) -> Floats:
-    """B after the best common factor: what is left when a cheap level that is merely
-    too stiff or too soft everywhere is forgiven, (frames,) eV/Å."""
+    """Return B after the cheap forces are scaled by `best_scale`, (frames,) in eV/Å.
+
+    The error of a cheap level that is too stiff or too soft by the same factor
+    everywhere does not count.
+    """
     return frame_bias(model, best_scale(model, cheap) * cheap, offsets)

@@ -2,9 +2,9 @@
 
     value = base * (1 + (size / crossing)**power) * (open_shell if spin else 1)
 
-What a few measurements cannot tell comes from a prior: maximum a posteriori in the
+What a few measurements do not determine comes from a prior: maximum a posteriori in the
 logarithms (Tarantola, Inverse Problem Theory, 2005, section 3.2), with Student's t for
-what is measured, so that single outliers count little. Pure numpy.
+the measurements, so that single outliers count little. Pure numpy.
 """
 
 from collections.abc import Sequence
@@ -16,16 +16,18 @@ from alloop.core.units import Floats
 
 _FRAMES = 0.15  # scatter between frames of one molecule, in logarithms
 _MOLECULES = 0.2  # scatter of molecules around the curve, likewise
-_BELIEF = 6.0  # molecules that these two numbers are worth beside those measured
+_BELIEF = 6.0  # molecules that the usual scatter counts for in the fit of scatter
 _TAIL = 4.0  # degrees of freedom of Student's t
-_STEPS = 100  # of Gauss and Newton at most; ten or so are usual
-_STILL = 1e-10  # a step that changes nothing
+_STEPS = 100  # of Gauss-Newton at most; ten or so are usual
+_STILL = 1e-10  # the fit has converged when no step is longer
 
 
 @dataclass(frozen=True, slots=True)
 class Prior:
-    """What theory and experience say before anything is measured; `doubt` holds
-    standard deviations of the logarithms, in this order."""
+    """The parameters expected before anything is measured.
+
+    `doubt` holds standard deviations of their logarithms, in this order.
+    """
 
     base: float
     crossing: float
@@ -46,8 +48,11 @@ class Point:
 
 @dataclass(frozen=True, slots=True)
 class Curve:
-    """A fitted curve. scatter: of molecules around it; covariance: of the logarithms of
-    its four numbers."""
+    """A fitted curve.
+
+    scatter: of molecules around it; covariance: of the logarithms of its four
+    parameters.
+    """
 
     base: float
     crossing: float
@@ -57,7 +62,7 @@ class Curve:
     covariance: tuple[tuple[float, ...], ...] = ((0.0,) * 4,) * 4
 
     def value(self, size: float, spin: bool) -> float:
-        """The value at a size, with or without unpaired electrons."""
+        """Return the value at a size, with or without unpaired electrons."""
         return float(
             np.exp(
                 _model_and_derivatives(self._logs(), _curve_features(size, spin))[0][0]
@@ -65,15 +70,16 @@ class Curve:
         )
 
     def log_deviation(self, size: float, spin: bool) -> float:
-        """Standard deviation of the logarithm of the next value of a new molecule."""
+        """Return the standard deviation of the log of a new molecule's next value."""
         slope = _model_and_derivatives(self._logs(), _curve_features(size, spin))[1][0]
         told = slope @ np.reshape(self.covariance, (4, 4)) @ slope
         return float(np.sqrt(told + self.scatter**2 + _FRAMES**2))
 
     def molecule_factor(self, point: Point) -> tuple[float, float]:
-        """A measured molecule's own factor on the curve, and the doubt that it leaves.
+        """Return a measured molecule's own factor on the curve, and its uncertainty.
 
-        Its mean offset, shrunk towards none as a random effect is.
+        The factor is the molecule's mean offset, shrunk towards 1 as a random effect;
+        the uncertainty is the standard deviation of the logarithm of its next value.
         """
         noise, scatter = _FRAMES**2 / point.count, self.scatter**2
         share = scatter / (scatter + noise)
@@ -85,9 +91,10 @@ class Curve:
 
 
 def fit_curve(points: Sequence[Point], prior: Prior) -> Curve:
-    """The most probable curve through the points; the prior's where there are none.
+    """Return the most probable curve through the points; without points the prior's.
 
-    The base is free as soon as there is a point: seconds of any machine will do.
+    The base has no prior as soon as there is a point, so that seconds of any machine
+    can be fitted.
     """
     mean = np.log([prior.base, prior.crossing, prior.power, prior.open_shell])
     trust = np.diag(np.array(prior.doubt, dtype=np.float64) ** -2)
@@ -110,7 +117,10 @@ def fit_curve(points: Sequence[Point], prior: Prior) -> Curve:
 def _gauss_newton(
     theta: Floats, mean: Floats, trust: Floats, data: tuple[Floats, Floats, Floats]
 ) -> tuple[Floats, Floats]:
-    """Gauss-Newton with reweighting; steps of at most a half keep it from jumping."""
+    """Return the fitted parameters and their covariance, by reweighted Gauss-Newton.
+
+    Steps are limited to 0.5 in the logarithms, so that the fit does not jump.
+    """
     where, logs, variance = data
     for _ in range(_STEPS):
         values, slope = _model_and_derivatives(theta, where)
@@ -126,7 +136,7 @@ def _gauss_newton(
 
 
 def _model_and_derivatives(theta: Floats, where: Floats) -> tuple[Floats, Floats]:
-    """Logarithms of the curve (points,) and their derivatives (points, 4)."""
+    """Return logarithms of the curve (points,) and their derivatives (points, 4)."""
     base, crossing, log_power, open_shell = theta
     power = np.exp(log_power)
     height = power * (where[:, 0] - crossing)
@@ -142,7 +152,10 @@ def _curve_features(size: float, spin: bool) -> Floats:
 
 
 def _robust_scatter(off: Floats) -> float:
-    """Root mean square of what is left, robust, leaning on what is usual."""
+    """Return the root mean square of the residuals, with outliers capped.
+
+    With few points it stays close to `_MOLECULES`.
+    """
     seen = np.minimum(off**2, (3 * _MOLECULES) ** 2).sum()
     return float(np.sqrt((_BELIEF * _MOLECULES**2 + seen) / (_BELIEF + len(off))))
 

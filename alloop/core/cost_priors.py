@@ -1,7 +1,7 @@
-"""What labels usually cost, by class of method: where every cost model begins.
+"""Usual costs of labels by class of method, the starting point of every cost model.
 
-Rounded from what ten levels cost for ten molecules of up to six heavy atoms
-(`python -m benchmarks.price`); the powers lie below those of theory, which hold for
+Rounded from what ten levels cost for ten molecules of up to six heavy atoms (see
+`python -m benchmarks.price`). The powers are lower than those of theory, which hold for
 molecules too large to label.
 """
 
@@ -15,11 +15,11 @@ _VAGUE = (3.0, 1.0, 0.4, 0.3)
 
 @dataclass(frozen=True, slots=True)
 class Usual:
-    """What is usual for a class of methods.
+    """The usual costs of a class of methods.
 
-    time: CPU seconds of the smallest molecule, functions at which a label costs twice
-    that, power of what grows, factor of unpaired electrons; memory: the same in MB;
-    pairs: the share of electron pairs in the size.
+    time: CPU seconds of the smallest molecule, number of basis functions at which a
+    label costs twice that, power of the part that grows, factor of unpaired electrons;
+    memory: the same in MB; pairs: the share of electron pairs in the size.
     """
 
     time: Prior
@@ -40,7 +40,7 @@ _METHODS = {
 
 
 def typical_cost(level: Level) -> Usual:
-    """What is usual for the level's class of methods."""
+    """Return the usual costs of the level's class of methods."""
     settings = level.settings
     if level.kind != "pyscf":
         return _METHODS.get(level.kind, _METHODS["other"])

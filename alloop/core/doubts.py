@@ -1,4 +1,4 @@
-"""Why a converged label may still be the wrong physics: signs, not failures."""
+"""Signs that a converged label may still be physically wrong; they are not failures."""
 
 from collections.abc import Iterable, Mapping
 from enum import StrEnum
@@ -9,7 +9,7 @@ KEY = "doubts"  # among a label's details
 
 
 class Doubt(StrEnum):
-    """A sign that the method does not fit the frame; the value tells what it is."""
+    """A sign that the method does not fit the frame; the value describes it."""
 
     INSTABILITY = "externally unstable: a solution with broken spin symmetry lies lower"
     MULTIREFERENCE = "one determinant is not enough here (T1 diagnostic, small gap)"
@@ -19,11 +19,11 @@ class Doubt(StrEnum):
 
 
 def doubts_to_text(doubts: Iterable[Doubt]) -> str:
-    """The doubts as one detail of a label; "" for none."""
+    """Return the doubts as one detail of a label; "" for none."""
     return ",".join(sorted(doubt.name.lower() for doubt in doubts))
 
 
 def doubts_of_details(details: Mapping[str, Detail]) -> frozenset[Doubt]:
-    """The doubts that a label's details tell of."""
+    """Return the doubts that are recorded in a label's details."""
     names = str(details.get(KEY) or "").upper()
     return frozenset(Doubt[name] for name in names.split(",") if name)

@@ -1,7 +1,7 @@
-"""What can go wrong for a user, by what a caller would do about it.
+"""Errors that are shown to the user, grouped by what a caller would do about them.
 
-AlloopError              one sentence: what was expected, what came, what to do
-├── InputError           the user's file, key or argument: mend it, run again (exit 2)
+AlloopError              one sentence: what was expected, what was found, what to do
+├── InputError           the user's file, key or argument: fix it, run again (exit 2)
 ├── StoreError           the store cannot be used as asked (exit 2)
 │   ├── LockedError      another driver holds it: wait, or stop that one
 │   └── DamagedError     bytes do not match their checksum: `alloop doctor STORE`
@@ -18,22 +18,22 @@ class AlloopError(Exception):
 
 
 class InputError(AlloopError):
-    """The user's input cannot be used; the message says what to change."""
+    """An error for input that cannot be used; the message says what to change."""
 
 
 class StoreError(AlloopError):
-    """The store cannot be used as asked."""
+    """An error for a store that cannot be used as asked."""
 
 
 class LockedError(StoreError):
-    """Another driver is running on this store."""
+    """An error for a store on which another driver is running."""
 
 
 class DamagedError(StoreError):
-    """Stored bytes do not match their checksum."""
+    """An error for stored bytes that do not match their checksum."""
 
 
 class Interrupted(AlloopError):
-    """The run ended early; running it again goes on."""
+    """An error for a run that ended early; running it again continues it."""
 
     exit_code = 3

@@ -10,7 +10,7 @@ from alloop.core.units import Floats, Integers
 
 FrameId: TypeAlias = str  # 32 hexadecimal digits
 
-DECIMALS = 8  # Å: positions are rounded on birth, so that equal ids mean equal bytes
+DECIMALS = 8  # Å: frames round their positions, so that equal ids mean equal bytes
 _SCHEMA = b"alloop frame 1"
 _NO_CELL = np.zeros((3, 3))
 

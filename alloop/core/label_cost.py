@@ -1,8 +1,8 @@
-"""What a label costs, by level and molecule, learnt from the labels made. Pure numpy.
+"""The cost of labels by level and molecule, fitted to the labels made. Pure numpy.
 
-The size of a molecule is that of its basis, seen in the labels' detail `functions`;
-coupled cluster also counts electron pairs, as its work does (o^2 v^4, with triples
-o^3 v^4: Raghavachari et al., Chem. Phys. Lett. 157, 479 (1989)).
+The size of a molecule is that of its basis, taken from the labels' detail `functions`;
+for coupled cluster electron pairs count too, as they do in its work (o^2 v^4, with
+triples o^3 v^4: Raghavachari et al., Chem. Phys. Lett. 157, 479 (1989)).
 """
 
 from collections import defaultdict
@@ -24,17 +24,17 @@ _Groups: TypeAlias = dict[str, list[tuple[Frame, Label]]]
 
 _PERIODS = (2, 10, 18, 36, 54, 86)  # last element of each but the seventh
 _DOUBLE_ZETA = (5.0, 14.0, 18.0, 31.0, 31.0, 32.0, 45.0)  # functions an atom, by period
-_ALIKE = 0.01  # how firmly periods keep these proportions, against labels that say more
+_ALIKE = 0.01  # weight of these proportions in the regression on labels
 
 
 @dataclass(frozen=True, slots=True)
 class Cost:
-    """CPU seconds and memory of labels at one level.
+    """The CPU seconds and memory of labels at one level.
 
-    functions: basis functions an atom of each period of the table; pairs: the share of
-    electron pairs in a molecule's size; known: of molecules that were measured, the
-    factor on the curve of time and what doubt remains; labels: how many stand behind
-    it.
+    functions: basis functions per atom of each period of the table; pairs: the share of
+    electron pairs in a molecule's size; known: for each measured molecule, its factor
+    on the curve of time and its uncertainty (see `Curve.molecule_factor`); labels: the
+    number of labels that the cost was fitted to.
     """
 
     level: LevelId
@@ -46,39 +46,44 @@ class Cost:
     labels: int = 0
 
     def seconds(self, frame: Frame) -> float:
-        """Predicted CPU seconds of the frame's label: as often more as less."""
+        """Return the predicted CPU seconds of the frame's label, a median."""
         factor, _ = self.known.get(molecule_key(frame), (1.0, 0.0))
         return self.time.value(self.size(frame), frame.spin != 0) * factor
 
     def spread(self, frame: Frame) -> float:
-        """The factor within which two labels of three lie; 1 would be certainty."""
+        """Return the factor within which two labels of three lie; 1 means no doubt."""
         _, doubt = self.known.get(molecule_key(frame), (1.0, None))
         if doubt is None:
             doubt = self.time.log_deviation(self.size(frame), frame.spin != 0)
         return float(np.exp(doubt))
 
     def megabytes(self, frame: Frame) -> float:
-        """Predicted peak memory of the frame's label, its program included."""
+        """Return the predicted peak memory in MB of the frame's label and program."""
         return self.memory.value(self.size(frame), frame.spin != 0)
 
     def size(self, frame: Frame) -> float:
-        """Functions of the basis, for coupled cluster averaged with electron pairs."""
+        """Return the number of basis functions of the frame.
+
+        For coupled cluster, its weighted geometric mean with the number of electron
+        pairs.
+        """
         functions = float(_period_counts(frame) @ np.array(self.functions))
         pairs = max(1.0, (float(frame.numbers.sum()) - frame.charge) / 2)
         return float(functions ** (1 - self.pairs) * pairs**self.pairs)
 
 
 def fit_cost(level: Level, labels: Iterable[tuple[Frame, Label]]) -> Cost:
-    """The cost of a level, from its labels in any order; without any, from experience.
+    """Return the cost of a level fitted to its labels, in any order.
 
-    Labels that cost nothing, as those that a user brought, do not count.
+    Without labels it is the prior's. Labels without a cost, such as those that a user
+    brought, do not count.
     """
     groups: _Groups = defaultdict(list)
     for frame, label in labels:
         if label.cpu_seconds > 0:
             groups[molecule_key(frame)].append((frame, label))
     usual, functions = typical_cost(level), _functions_per_atom(groups)
-    # A function of a small basis is contracted from more, and dearer.
+    # Functions of a small basis are contracted from more primitives: they cost more.
     dense = (functions[1] / _DOUBLE_ZETA[1]) ** 0.5
     time = replace(usual.time, crossing=usual.time.crossing * dense)
     curves = fit_curve((), time), fit_curve((), usual.memory)
@@ -95,7 +100,7 @@ def fit_cost(level: Level, labels: Iterable[tuple[Frame, Label]]) -> Cost:
 
 
 def molecule_key(frame: Frame) -> str:
-    """What prices are told apart by: formula, charge and spin."""
+    """Return the key of a molecule's costs: formula, charge and spin."""
     state = f" {frame.charge:+d}" if frame.charge else ""
     return f"{hill_formula(frame)}{state}" + (
         f" spin {frame.spin}" if frame.spin else ""
@@ -109,7 +114,7 @@ def _cost_point(before: Cost, labels: Sequence[tuple[Frame, Label]]) -> Point:
 
 
 def _memory_peaks(before: Cost, groups: _Groups) -> Iterator[Point]:
-    """The largest `peak_mb` of each molecule."""
+    """Yield the largest `peak_mb` of each molecule."""
     for _, labels in sorted(groups.items()):
         frame, _ = labels[0]
         found = [label.details.get("peak_mb") for _, label in labels]
@@ -119,13 +124,13 @@ def _memory_peaks(before: Cost, groups: _Groups) -> Iterator[Point]:
 
 
 def _period_counts(frame: Frame) -> Floats:
-    """Atoms of each period (7,)."""
+    """Return the number of atoms of each period (7,)."""
     periods = np.searchsorted(_PERIODS, frame.numbers)
     return np.bincount(periods, minlength=len(_DOUBLE_ZETA)).astype(np.float64)
 
 
 def _functions_per_atom(groups: _Groups) -> tuple[float, ...]:
-    """Functions an atom of each period, by ridge regression on what labels had."""
+    """Return basis functions per atom of each period, by ridge regression on labels."""
     seen = {
         name: (_period_counts(frame), float(functions))
         for name, labels in sorted(groups.items())

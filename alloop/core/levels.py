@@ -12,11 +12,11 @@ LevelId: TypeAlias = str  # 16 hexadecimal digits
 
 @dataclass(frozen=True, slots=True)
 class Level:
-    """How labels are made.
+    """A level of theory: a program and its settings.
 
     kind names the program ("pyscf", "ase", ...); `text` is the canonical JSON of its
     settings, program version included. Two levels are the same if their ids are. A
-    setting named `path` says where something lies, not what it is: it is not in the id.
+    setting named `path` only says where a file is, so it is not part of the id.
     """
 
     kind: str
@@ -47,12 +47,16 @@ class Level:
 
 
 def make_level(kind: str, settings: Mapping[str, Any]) -> Level:
-    """The level of these settings; the order of keys does not matter."""
+    """Return the level of these settings; the order of keys does not matter."""
     return Level(kind, json.dumps(settings, sort_keys=True, separators=(",", ":")))
 
 
 def installed_version(package: str) -> str:
-    """`pyscf 2.14`: the answer may change with the minor version, not with a patch."""
+    """Return a package's name and minor version, such as `pyscf 2.14`.
+
+    Results may change with the minor version, not with a patch. A package that is not
+    installed gives its name only.
+    """
     try:
         return f"{package} {'.'.join(version(package).split('.')[:2])}"
     except PackageNotFoundError:

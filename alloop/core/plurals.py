@@ -2,7 +2,7 @@
 
 
 def plural(count: int, noun: str) -> str:
-    """`1 label`, `2 labels`; `2 pieces of MD`."""
+    """Return a count with its noun: `1 label`, `2 labels`, `2 pieces of MD`."""
     if count == 1:
         return f"1 {noun}"
     head, of, tail = noun.partition(" of ")

@@ -1,4 +1,4 @@
-"""Text from elsewhere, made safe to print."""
+"""Text from other sources, made safe to print."""
 
 import re
 

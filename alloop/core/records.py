@@ -1,6 +1,6 @@
-"""The facts that stages hand to each other: predictions, walkers, candidates, labels.
+"""The records that stages pass on: predictions, walkers, candidates, labels.
 
-All frozen; arrays in eV, Å, fs. What fails is a record too (`Unlabelled`).
+All are frozen; arrays are in eV, Å, fs. A failure is a record too (`Unlabelled`).
 """
 
 from collections.abc import Mapping
@@ -17,7 +17,7 @@ Detail: TypeAlias = str | float | int | bool | None
 
 
 class Failure(StrEnum):
-    """Why there is no label; the value is the advice."""
+    """The reason why there is no label; the value is advice for the user."""
 
     GEOMETRY = "atoms too close or not finite; look at how the frame was made"
     NOT_CONVERGED = "the SCF did not converge; try level shift or a smaller step"
@@ -36,11 +36,11 @@ class Failure(StrEnum):
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Predictions:
-    """What a potential says of a batch.
+    """The predictions of a potential for a batch.
 
     energies (frames,) in eV, forces (atoms, 3) in eV/Å, descriptors (atoms, features)
     or None where they were not asked for. stress (frames, 6) in eV/Å³, in Voigt's order
-    and with ASE's sign, NaN for frames without a cell; None where the potential tells
+    and with ASE's sign, NaN for frames without a cell; None where the potential gives
     none.
     """
 
@@ -52,10 +52,10 @@ class Predictions:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Walker:
-    """One MD trajectory's state.
+    """The state of one MD trajectory.
 
-    frame: where it is; velocities (atoms, 3) in Å/fs; step: MD steps taken;
-    stopped: the guard rail that ended it, None while it walks.
+    frame: the current one; velocities (atoms, 3) in Å/fs; step: MD steps taken;
+    stopped: the reason why a guard rail stopped it, None while it moves.
     """
 
     index: int
@@ -68,11 +68,11 @@ class Walker:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Candidate:
-    """A frame that MD proposes, with what the model said of it before any label.
+    """A frame that MD proposes, with the model's predictions, made before any label.
 
-    surprise: the scorer's number; energy in eV, forces (atoms, 3) in eV/Å are the
-    model's; descriptor (features,) is the mean over atoms; origin tells why it is here:
-    "surprise", "control", or the guard rail that stopped its walker.
+    surprise: from the scorer; energy in eV and forces (atoms, 3) in eV/Å: from the
+    model; descriptor (features,): the mean over atoms; origin: "surprise", "control",
+    or the guard rail that stopped its walker.
     """
 
     frame: Frame
@@ -88,12 +88,11 @@ class Candidate:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Label:
-    """Energy (eV) and forces (atoms, 3) in eV/Å of a frame at a level.
+    """The energy (eV) and forces (atoms, 3) in eV/Å of a frame at a level.
 
-    cpu_seconds is what it cost; details are columns worth keeping (rung of the ladder,
-    HOMO-LUMO gap, <S²>, T1, energies of cheaper methods inside, program, host). stress
-    (6,) in eV/Å³, in Voigt's order and with ASE's sign, of a cell at a level that gives
-    it.
+    cpu_seconds: the cost; details: columns worth keeping (rung of the ladder, HOMO-LUMO
+    gap, <S²>, T1, energies of cheaper methods inside, program, host). stress (6,) in
+    eV/Å³, in Voigt's order and with ASE's sign, of a cell at a level that gives it.
     """
 
     frame: FrameId
@@ -107,7 +106,7 @@ class Label:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Unlabelled:
-    """Why a frame has no label at a level."""
+    """A frame that has no label at a level, and the reason."""
 
     frame: FrameId
     level: LevelId
@@ -119,10 +118,10 @@ class Unlabelled:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Noise:
-    """How far a label moved when it was made again, at tighter settings and turned.
+    """The change of a label made again at tighter settings, with the frame rotated.
 
     level: the label's own; energy in eV (absolute difference), force_rms and force_max
-    over components in eV/Å. failure tells why there is no second label.
+    over components in eV/Å. failure: the reason where there is no second label.
     """
 
     frame: FrameId
@@ -148,7 +147,7 @@ class LabelSet:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class TrainingData:
-    """What a trainer gets: the cheap labels (may be empty) and the expensive ones."""
+    """The labels for a trainer: cheap ones (may be empty) and expensive ones."""
 
     cheap: LabelSet
     expensive: LabelSet

@@ -1,9 +1,9 @@
 """The five replaceable parts of the loop. Read this file first.
 
-A frame is born in MD (on a Potential), scored (Scorer), selected (Selector), labelled
-(Labeller), stored, learned from (Trainer). Each role is a Protocol: pass an object that
-has the method, there is nothing to register and no base class. `alloop.testing` holds
-the laws that every implementation keeps.
+A frame is made by MD (on a Potential), scored (Scorer), selected (Selector), labelled
+(Labeller), stored and learned from (Trainer). Each role is a Protocol: pass any object
+that has the method; there is nothing to register and no base class. `alloop.testing`
+has the checks that every implementation must pass.
 """
 
 from collections.abc import Sequence
@@ -25,25 +25,25 @@ from alloop.core.units import Floats
 
 @runtime_checkable
 class Potential(Protocol):
-    """Maps frames to energies and forces, and to per-atom descriptors where asked."""
+    """A model that gives energies, forces and, if asked, per-atom descriptors."""
 
     def predict(self, batch: Batch, *, descriptors: bool = False) -> Predictions:
-        """Energies (frames,) eV and forces (atoms, 3) eV/Å, forces = -dE/dx."""
+        """Return energies (frames,) in eV and forces -dE/dx (atoms, 3) in eV/Å."""
         ...
 
 
 @runtime_checkable
 class Scorer(Protocol):
-    """Maps predictions to one surprise per frame; larger means less trusted."""
+    """A function from predictions to one surprise per frame; larger: less trusted."""
 
     def score(self, batch: Batch, predictions: Predictions) -> Floats:
-        """Surprise (frames,); needs `predictions.descriptors` if the scorer says so."""
+        """Return the surprise (frames,); it may need `predictions.descriptors`."""
         ...
 
 
 @runtime_checkable
 class Selector(Protocol):
-    """Picks the few candidates worth a label."""
+    """A rule that picks the few candidates worth a label."""
 
     def select(
         self,
@@ -52,28 +52,29 @@ class Selector(Protocol):
         quota: int,
         rng: np.random.Generator,
     ) -> tuple[int, ...]:
-        """Indices of at most `quota` candidates, best first, unlike `known` ones.
+        """Return indices of at most `quota` candidates, best first.
 
-        known: (frames, features) mean descriptors of frames that are labelled already.
+        known: (frames, features) mean descriptors of frames that are labelled already;
+        chosen candidates should differ from these.
         """
         ...
 
 
 @runtime_checkable
 class Labeller(Protocol):
-    """Labels one frame at one level; failure is a value, never an exception."""
+    """A method to label one frame at one level; failures are returned, never raised."""
 
     def label(self, frame: Frame) -> Label | Unlabelled:
-        """The label, or the reason why there is none."""
+        """Return the label, or the reason why there is none."""
         ...
 
 
 @runtime_checkable
 class Trainer(Protocol):
-    """Makes a potential from labels."""
+    """A method that makes a potential from labels."""
 
     def train(
         self, data: TrainingData, parent: "Potential | None", seed: int
     ) -> tuple["Potential", dict[str, Any]]:
-        """The trained potential and a JSON-able history of the training."""
+        """Return the trained potential and a JSON-able history of the training."""
         ...

@@ -1,8 +1,8 @@
-"""What a model was trained on: compositions with their charge and spin.
+"""The domain of a model: compositions, charges and spins that it was trained on.
 
-A network answers whatever it is asked. Energies of another charge, another spin or of a
-fragment mean nothing where no such label was learned, so they are refused unless they
-are asked for by name.
+A network gives an energy for any input. Energies of another charge, another spin or of
+a fragment mean nothing where no such label was learned, so they are refused unless they
+are asked for explicitly.
 """
 
 from collections.abc import Iterable, Sequence
@@ -24,9 +24,9 @@ _SHOWN = 5  # species in a sentence
 class Species:
     """A composition with its charge in e and its spin (2S).
 
-    formula: Hill's; of a cell that of the smallest unit, since cells differ in size.
-    fits: the spin goes with the number of electrons, as some levels do not ask for; of
-    a cell, whose size says nothing, always.
+    formula: Hill's; for a cell that of the smallest unit, since cells differ in size.
+    fits: True if the spin is possible with the number of electrons, which some levels
+    do not require; always True for a cell, whose size is arbitrary.
     """
 
     formula: str
@@ -41,7 +41,7 @@ class Species:
 
     @property
     def state(self) -> tuple[int, int, bool]:
-        """Charge, spin, and whether that goes with the electrons."""
+        """The charge, the spin and `fits`."""
         return self.charge, self.spin, self.fits
 
 
@@ -53,13 +53,13 @@ class Domain:
 
     @classmethod
     def of(cls, *batches: Batch) -> "Domain":
-        """The domain of a model that learned from these frames."""
+        """Return the domain of a model that learned from these frames."""
         found = {each for batch in batches for each in species(batch)}
         return cls(tuple(sorted(found)))
 
     @classmethod
     def from_rows(cls, rows: Iterable[Sequence[Any]]) -> "Domain":
-        """The domain that `rows` tells of."""
+        """Return the domain that has these `rows`."""
         return cls(tuple(Species(*row) for row in rows))
 
     @property
@@ -68,9 +68,9 @@ class Domain:
         return [[x.formula, x.charge, x.spin, x.periodic, x.fits] for x in self.species]
 
     def refusal(self, batch: Batch) -> str | None:
-        """Why the model should not be asked, in one sentence; None where it may.
+        """Return a sentence on why the model should not be used here, or None.
 
-        A model of several molecules may be asked about another one of their elements,
+        A model of several molecules may be used for another molecule of their elements,
         in a state that some of them had: see `strange`.
         """
         outside = [x for x in species(batch) if not self._allowed(x)]
@@ -83,7 +83,7 @@ class Domain:
         )
 
     def strange(self, batch: Batch) -> str | None:
-        """A sentence about allowed species that the model never saw; None without."""
+        """Return a sentence on allowed species that the model never saw, or None."""
         new = [x for x in species(batch) if x not in self.species and self._allowed(x)]
         if not new:
             return None
@@ -93,7 +93,7 @@ class Domain:
         )
 
     def require(self, batch: Batch) -> None:
-        """Raise InputError for frames that `refusal` tells of."""
+        """Raise InputError for frames that `refusal` refuses."""
         why = self.refusal(batch)
         if why is not None:
             raise InputError(why)
@@ -108,7 +108,7 @@ class Domain:
 
 
 def species(batch: Batch) -> list[Species]:
-    """The species of a batch, each once, in the order in which they first come."""
+    """Return the species of a batch, each once, in order of first appearance."""
     seen: dict[bytes, Species] = {}
     states = np.stack([batch.charges, batch.spins, batch.pbc.any(axis=1)], axis=1)
     for index, span in enumerate(batch.atom_slices()):
@@ -119,7 +119,7 @@ def species(batch: Batch) -> list[Species]:
 
 
 def species_of(frames: Sequence[Frame]) -> list[Species]:
-    """The species of frames; see `species`."""
+    """Return the species of frames; see `species`."""
     return species(pack_frames(frames))
 
 

@@ -1,4 +1,4 @@
-"""What somebody may have meant: the known word that looks most like theirs."""
+"""Suggestions for misspelt words: the known word that looks most like the given one."""
 
 from collections.abc import Iterable
 from difflib import get_close_matches
@@ -7,21 +7,21 @@ from alloop.core.errors import InputError
 
 
 def nearest_word(word: str, known: Iterable[str], cutoff: float = 0.6) -> str | None:
-    """The known word that looks most like this one, in any case; None if none does."""
+    """Return the known word that looks most like this one in any case, or None."""
     lower = {name.lower(): name for name in known}
     close = get_close_matches(str(word).lower(), lower, n=1, cutoff=cutoff)
     return lower[close[0]] if close else None
 
 
 def spelling_hint(word: str, known: Iterable[str]) -> str:
-    """`did you mean 'x'?`, or the list of what there is."""
+    """Return `did you mean 'x'?`, or the list of known words."""
     names = list(known)
     close = nearest_word(word, names)
     return f"did you mean {close!r}?" if close else f"known are {', '.join(names)}"
 
 
 def known_word(word: str, known: Iterable[str], what: str) -> str:
-    """The known word that is this one in any case; InputError where there is none."""
+    """Return the known word that is this one in any case; InputError without one."""
     names = {name.lower(): name for name in known}
     found = names.get(word.strip().lower())
     if found is None:

@@ -1,4 +1,4 @@
-"""Which labels teach, which steer the campaign and which only test. Pure."""
+"""The split of a label: for training, for steering the campaign or for tests. Pure."""
 
 from collections.abc import Iterable
 from typing import Literal, TypeAlias
@@ -27,11 +27,10 @@ def split_of(purpose: str, brought: bool = False) -> Split:
 
 
 def held_out(frames: Iterable[FrameId], fraction: float) -> frozenset[FrameId]:
-    """Return the frames that a trainer holds out for validation, about so large a
-    fraction of them.
+    """Return the frames to hold out for validation, about `fraction` of them.
 
-    A frame's id decides, whatever the other frames. None at all where one side would be
-    empty.
+    A frame's id alone decides, whatever the other frames. Empty where no frame would be
+    left to train on.
     """
     known = frozenset(frames)
     out = frozenset(x for x in known if name_share(0, f"validation/{x}") < fraction)

@@ -1,7 +1,7 @@
-"""The one place where units convert: eV, Å, fs, K, amu and e everywhere inside.
+"""The units used everywhere inside (eV, Å, fs, K, amu, e), and all conversions to them.
 
-The constants are ASE's (CODATA 2014), because ASE is where our frames come from and
-go to; PySCF's hartree differs by 5e-9 relative.
+The constants are ASE's (CODATA 2014), since frames are exchanged with ASE; PySCF's
+hartree differs by 5e-9 relative.
 """
 
 from typing import TypeAlias

@@ -1,4 +1,4 @@
-"""The impure centre: submit, wait, commit, act. Few lines, no decisions."""
+"""The driver of the loop: submits commands, waits, commits events. No decisions."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -21,22 +21,22 @@ from alloop.workers.spool import Spool
 from alloop.workers.task_times import TaskTimes
 from alloop.workers.time_limits import TimeLimit
 
-_TICK = 0.25  # s: how soon a stop request is noticed
+_TICK = 0.25  # s between two checks for a stop request
 
 
 class TurnLog(Protocol):
-    """What the driver needs of the archive."""
+    """The part of an archive that the driver uses."""
 
     def append(self, record: e.Turn) -> int:
-        """Commit a turn; its sequence number."""
+        """Commit a turn; return its sequence number."""
         ...
 
     def put_model(self, model_id: str, blob: bytes) -> None:
-        """Keep a model's blob for good."""
+        """Store the blob of a model."""
         ...
 
     def model(self, model_id: str) -> bytes:
-        """The blob of a model."""
+        """Return the blob of a model."""
         ...
 
 
@@ -44,22 +44,23 @@ class LabelStore(Protocol):
     """A cache of labels that campaigns share."""
 
     def get(self, level: str, frame: str) -> Label | Unlabelled | None:
-        """The record under this key, or None."""
+        """Return the record under this key, or None."""
         ...
 
     def put(self, record: Label | Unlabelled) -> None:
-        """Keep the record."""
+        """Store the record."""
         ...
 
 
 @dataclass(slots=True)
 class Driver:
-    """One run of a campaign: the only writer of its store.
+    """The driver of one run of a campaign, the only writer of its store.
 
-    levels: by fidelity, to know what labels cost. observe is called after every commit,
-    with the state and the turn; `stop` asks whether to end early. due: when the run
-    must have ended; times: how long tasks take. spool: labels that workers left behind.
-    answers: what is known of a command already, after a repair of the store.
+    book: the archive. levels: by fidelity, to estimate the costs of labels. observe:
+    called with the state and the turn after every commit. stop: returns True to end
+    early. tick: called after every wait. due: the time limit of the run. times:
+    expected durations of tasks. spool: labels that workers left behind. answers: gives
+    answers that a repair of the store kept.
     """
 
     book: TurnLog
@@ -79,9 +80,9 @@ class Driver:
     _ready: list[e.Answer | e.TaskLost] = field(default_factory=list)
 
     def run(self, state: LoopState, first: Iterable[e.Event] = ()) -> LoopState:
-        """Go on from the state until nothing is open, or until asked to stop.
+        """Continue from the state until nothing is open, or a stop is requested.
 
-        first: what happened before anything else, such as a change of the rules.
+        first: events to apply before anything else, such as a change of the rules.
         """
         waiting = list(state.open.values())
         for begun in first:
@@ -95,17 +96,17 @@ class Driver:
         return state
 
     def _goes_on(self, state: LoopState) -> bool:
-        """Whether something is under way that can end in time."""
+        """Return True if a task is open that can end in time."""
         if state.finished or (self.due is not None and self.due.seconds_left() <= 0):
             return False
         return bool(self._ready) or len(self._held) < len(state.open)
 
     def is_late(self, state: LoopState) -> bool:
-        """Whether the run's time limit alone keeps the campaign from going on."""
+        """Return True if only the run's time limit stopped the campaign."""
         return not (state.finished or self.stop()) and self.due is not None
 
     def turn(self, state: LoopState, event: e.Event) -> LoopState:
-        """Learn, decide, commit: only then does anyone act on the commands."""
+        """Apply an event, decide, and commit the turn; then submit its commands."""
         seen = apply_event(state, event)
         commands = decide(seen, event, self.rules)
         turn = e.Turn(event, commands)
@@ -139,7 +140,7 @@ class Driver:
         return event
 
     def _submit(self, state: LoopState, commands: Iterable[e.Command]) -> None:
-        """Send what nobody has answered before, long tasks first."""
+        """Submit the commands without a known answer, by priority."""
         tasks = []
         for command in commands:
             known = self._known_answer(command)
@@ -159,9 +160,11 @@ class Driver:
         return Task(command, attempt, cargo, seconds, span, self.due)
 
     def _known_answer(self, command: e.Command) -> e.Answer | e.TaskLost | None:
-        """An answer from before a repair of the store; to a question of prices, which
-        the driver knows itself; to a label command that somebody has paid for
-        already."""
+        """Return an answer that needs no task, None without one.
+
+        These are answers that a repair of the store kept, label costs, which the driver
+        fits itself, and labels that exist already.
+        """
         found = self.answers(command)
         if found is not None:
             return found
@@ -176,8 +179,10 @@ class Driver:
                 return None
 
     def _known_label(self, command: e.LabelFrame) -> e.Answer | None:
-        """A label, or a refusal that another try would meet too; one from the spool was
-        made here."""
+        """Return a known label, or a failure that another try would repeat.
+
+        One from the spool was made by this campaign, so it does not count as cached.
+        """
         left = None if self.spool is None else self._spooled_label(command)
         if left is not None:
             return left

@@ -1,4 +1,4 @@
-"""One run of a campaign: store, cluster and loop, opened together and put away."""
+"""One run of a campaign: opens store, cluster and loop together, and closes them."""
 
 import contextlib
 import logging
@@ -34,16 +34,20 @@ from alloop.workers.task_times import TaskTimes
 from alloop.workers.time_limits import TimeLimit, run_limit
 
 _log = logging.getLogger(__name__)
-_RECENT = 1000  # journal records that tell how long things take
-_ASKED = 0.5  # s between two looks for a request to stop
-_COMPACT = 30.0  # s: columns need not be younger while the campaign runs
+_RECENT = 1000  # last journal records, from which durations are estimated
+_ASKED = 0.5  # s between two checks for a request to stop
+_COMPACT = 30.0  # s between two updates of the columns, at least
 Observe = Callable[[LoopState, e.Turn], None]
 
 
 @dataclass(frozen=True, slots=True)
 class RunObserver:
-    """How somebody looks on: after each commit, in between, and with a say in when to
-    stop early; hears what is begun, and of trouble that the run goes on without."""
+    """Callbacks of a run.
+
+    observe: called after each commit. tick: called between commits. stop: returns True
+    to stop early. begin: receives a text when a phase begins. warn: receives errors
+    that do not end the run.
+    """
 
     observe: Observe = lambda _state, _turn: None
     tick: Callable[[], None] = lambda: None
@@ -73,7 +77,7 @@ class CampaignRun:
     def run_loop(self, retry: bool = False) -> LoopState:
         """Drive the loop to its end or until asked to stop, and fill the columns.
 
-        retry: ask again for labels that a limit, a crash or a lost worker cost.
+        retry: request labels again that a limit, a crash or a lost worker cost.
         """
         labels = lost_labels(self.keeper.history()) if retry else ()
         again = (e.Retried(labels),) if labels else ()
@@ -98,7 +102,7 @@ class CampaignRun:
         finally:
             self.keeper.fill_columns()
         self.keeper.close()
-        stays = self.setup.cluster.kind == "address"  # labels go on without us
+        stays = self.setup.cluster.kind == "address"  # labels go on without this run
         if driver.is_late(state) and not stays and self._turns == len(first):
             raise InputError(_too_short(state))
         if state.finished and not state.broken and self.spool is not None:
@@ -112,12 +116,12 @@ class CampaignRun:
         return times
 
     def compact(self) -> None:
-        """Bring the columns that others read up to the journal."""
+        """Update the columns up to the last record of the journal."""
         self.keeper.compact()
         self._compacted = time.monotonic()
 
     def _stop_requested(self) -> bool:
-        """True once the one who looks on, or `alloop stop`, wants an early end."""
+        """Return True once the observer or `alloop stop` requests an early end."""
         now = time.monotonic()
         if not self._asked and now - self._looked >= _ASKED:
             self._looked = now
@@ -126,20 +130,24 @@ class CampaignRun:
         return self._asked or self.watch.stop()
 
     def _first_events(self) -> tuple[e.Event, ...]:
-        """A new campaign opens; one whose rules changed, or which waits, is amended."""
+        """Return the first events of this run.
+
+        A new campaign begins with `Opened`. `Amended` follows if the rules changed, the
+        campaign is broken, or it has nothing open. `Posed` adds given frames.
+        """
         state, setup = self.keeper.known.state, self.setup
         if self.keeper.known.seq < 0:
             if setup.model is not None and setup.model_id is not None:
                 self.archive.put_model(setup.model_id, setup.model)
             return (campaign_opening(setup),)
         names = changed_keys(self.keeper.config, setup.text)
-        idle = not (state.open or state.finished)  # as a fork is
+        idle = not (state.open or state.finished)  # such as a new fork
         amended = names or state.broken or idle
         first = (e.Amended(setup.text, names),) if amended else ()
         return (*self._posed(state), *first)
 
     def _posed(self, state: LoopState) -> tuple[e.Posed, ...]:
-        """The examination of another campaign, where it was not taken over yet."""
+        """Return the given examination frames, unless they were taken over already."""
         asked = () if self.posed is None else self.posed.frames
         known = {frame.id for frame in state.posed}
         if self.posed is None or {frame.id for frame in asked} == known:
@@ -157,8 +165,11 @@ class CampaignRun:
 
 @dataclass(frozen=True, slots=True)
 class CallerParts:
-    """What a caller may bring to a run: a distributed.Client, more label caches, a
-    potential of one's own, frames to be examined on in place of its own."""
+    """Optional objects that a caller gives to a run.
+
+    client: a distributed.Client. caches: further label caches. potential: an own
+    potential. posed: examination frames in place of the campaign's own.
+    """
 
     client: Any = None
     caches: tuple[LabelStore, ...] = ()
@@ -170,7 +181,7 @@ class CallerParts:
 def open_run(
     setup: Setup, watch: RunObserver, guests: CallerParts
 ) -> Iterator[CampaignRun]:
-    """Open store and cluster, and close both whatever happens.
+    """Open store and cluster, and close both in any case.
 
     Raises InputError where the store holds another campaign, LockedError where another
     driver runs it, StoreError where it cannot be written.
@@ -198,16 +209,17 @@ def open_run(
 
 
 def _verify_models(archive: Archive, state: LoopState) -> None:
-    """DamagedError where a model that the campaign goes on with is not the one that
-    the journal names."""
+    """Raise DamagedError if a model in use is not the one that the journal names."""
     used = {state.model, *(insight.model for insight in state.insights.values())}
     for model in sorted(used - {None}, key=str):
         archive.model(str(model))
 
 
 def refuse_code(setup: Setup) -> None:
-    """InputError where code that a level names cannot make labels: imported and tried
-    in a child process, which `check` never does."""
+    """Raise ConfigError if the code that a level names cannot make labels.
+
+    The code is imported and tried in a child process, which `alloop check` never does.
+    """
     within = element_symbols(setup.start)
     problems = [
         Problem(f"levels.{name}", text)
@@ -237,7 +249,7 @@ def _open_pool(setup: Setup, guests: CallerParts, spool: Spool) -> Pool:
 
 
 def campaign_opening(setup: Setup) -> e.Opened:
-    """The first event of a campaign: what never changes for its store."""
+    """Return the first event of a campaign, which never changes for its store."""
     return e.Opened(
         seed=setup.seed,
         levels={fidelity: level.id for fidelity, level in setup.levels.items()},
@@ -248,7 +260,7 @@ def campaign_opening(setup: Setup) -> e.Opened:
 
 
 def refuse_another(setup: Setup, first: e.Opened | None) -> None:
-    """InputError where a store was begun with another seed, start or levels.
+    """Raise InputError if a store was begun with another seed, start or levels.
 
     first: its first event, None where it has none yet.
     """
@@ -261,7 +273,7 @@ def refuse_another(setup: Setup, first: e.Opened | None) -> None:
 
 
 def store_attributes(setup: Setup) -> dict[str, Any]:
-    """What a store says of itself."""
+    """Return the attributes of the store: name, seed, configuration and levels."""
     return {
         "name": setup.name,
         "seed": setup.seed,

@@ -1,4 +1,4 @@
-"""A label cache that a run can do without: trouble there is told once, not raised."""
+"""A label cache whose errors give one warning and do not end a run."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -10,10 +10,10 @@ from alloop.store.cache import LabelCache
 
 @dataclass(slots=True)
 class TolerantCache:
-    """Labels of a cache as long as it can be used; `warn` hears of its failure once.
+    """A label cache that is used as long as it works; `warn` is called once on failure.
 
-    After a write that failed nothing more is written, after a read that failed nothing
-    more is read: labels are made anew, and are the same.
+    After a failed write nothing more is written, after a failed read nothing more is
+    read: the labels are computed again, with the same results.
     """
 
     cache: LabelCache
@@ -23,7 +23,7 @@ class TolerantCache:
     _told: bool = False
 
     def get(self, level: str, frame: str) -> Label | Unlabelled | None:
-        """The record of a frame at a level, or None."""
+        """Return the record of a frame at a level, or None."""
         if not self._reads:
             return None
         try:
@@ -34,7 +34,7 @@ class TolerantCache:
             return None
 
     def put(self, record: Label | Unlabelled) -> None:
-        """Keep a record, if that is possible."""
+        """Store a record, if that is possible."""
         if not self._writes:
             return
         try:

@@ -1,1 +1,1 @@
-"""Files of labelled frames: extxyz, ASE databases, npz."""
+"""Reading and writing of files of labelled frames: extxyz, ASE databases, npz."""

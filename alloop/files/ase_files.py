@@ -1,4 +1,4 @@
-"""What ASE reads: extxyz, databases, trajectories and the rest."""
+"""Reading of labelled frames with ASE: extxyz, databases, trajectories and others."""
 
 import sqlite3
 from collections.abc import Mapping
@@ -18,14 +18,14 @@ from alloop.files.units import nearest_hint
 _ENERGY = ("REF_energy", "energy")
 _FORCES = ("REF_forces", "forces")
 DATABASES = (".db",)
-UNREADABLE = (  # what ASE's readers raise on files that are not theirs
+UNREADABLE = (  # raised by ASE's readers for files of other formats
     *(UnknownFileTypeError, ParseError, sqlite3.Error, OSError, EOFError),
     *(ValueError, KeyError, IndexError, TypeError, AssertionError),
 )
 
 
 def read_ase(path: Path, keys: LabelKeys) -> list[RawLabel]:
-    """All frames of a file that ASE reads; InputError where labels are missing."""
+    """Read all frames of a file with ASE; raise InputError if labels are missing."""
     try:
         found = (
             database_rows(path) if path.suffix in DATABASES else read(path, index=":")
@@ -39,7 +39,7 @@ def read_ase(path: Path, keys: LabelKeys) -> list[RawLabel]:
 
 
 def database_rows(path: Path) -> list[Atoms]:
-    """The rows of an ASE database, with their keys and data in `info`."""
+    """Return the rows of an ASE database, with their keys and data in `info`."""
     found = []
     for row in connect(path).select():
         atoms = row.toatoms()
@@ -90,12 +90,15 @@ def _whole_charge(info: Mapping[str, Any], *names: str) -> int:
 
 
 def charge_of(info: Mapping[str, Any]) -> int:
-    """The total charge in e; 0 where nothing is said."""
+    """Return the total charge in e; 0 if there is none in `info`."""
     return _whole_charge(info, "total_charge", "charge")
 
 
 def spin_of(info: Mapping[str, Any]) -> int:
-    """2S, 0 where nothing is said; `total_spin` is a multiplicity, as MACE has it."""
+    """Return 2S; 0 if there is none in `info`.
+
+    `total_spin` is a multiplicity, as in MACE.
+    """
     if "spin" not in info and "total_spin" in info:
         return _whole_charge(info, "total_spin") - 1
     return _whole_charge(info, "spin")

@@ -1,4 +1,4 @@
-"""Files that are there as a whole or not at all."""
+"""Atomic writing of files: a file appears whole or not at all."""
 
 import os
 import uuid
@@ -9,7 +9,7 @@ from pathlib import Path
 
 @contextmanager
 def replace_atomically(path: Path) -> Iterator[Path]:
-    """A place to write to; what is there afterwards replaces `path`, synced.
+    """Yield a temporary path; the file written there replaces `path`, synced.
 
     It has the ending of `path`, by which some writers choose a format.
     """

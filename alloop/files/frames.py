@@ -1,4 +1,4 @@
-"""Structures without labels, from whatever ASE reads."""
+"""Reading of structures without labels, in any format that ASE reads."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -22,7 +22,7 @@ from alloop.files.ase_files import (
 
 @dataclass(frozen=True, slots=True, eq=False)
 class GivenStructure:
-    """A structure as its file has it, and the frame that it is."""
+    """A structure as read from its file, and the frame made of it."""
 
     atoms: Atoms
     frame: Frame
@@ -31,11 +31,11 @@ class GivenStructure:
 def read_frames(
     sources: Sequence[str], charge: int | None = None, spin: int | None = None
 ) -> list[GivenStructure]:
-    """All structures of some files, in order.
+    """Read all structures of some files, in order.
 
-    A source is a path, or a path with ASE's index: `file.xyz@0:10`. charge (e) and
-    spin (2S) of every frame default to what the files say, then to 0. Raises InputError
-    where a file cannot be read.
+    A source is a path, or a path with ASE's index: `file.xyz@0:10`. charge (e) and spin
+    (2S) of every frame default to what the files say, then to 0. Raises InputError if a
+    file cannot be read.
     """
     return [
         GivenStructure(atoms, _make_frame(atoms, charge, spin))
@@ -49,7 +49,7 @@ def _read_structures(source: str) -> list[Atoms]:
     if not file.is_file():
         raise InputError(f"expected a file of structures, {file} is not there")
     try:
-        whole = file.suffix in DATABASES  # ASE's reader leaves the keys behind
+        whole = file.suffix in DATABASES  # ASE's reader would drop the keys
         found = database_rows(file)[index] if whole else _read_file(file, index)
     except UNREADABLE as error:
         raise InputError(
@@ -64,7 +64,7 @@ def _read_structures(source: str) -> list[Atoms]:
 
 
 def _split_index(source: str) -> tuple[Path, slice]:
-    """The file, and which of its structures; a file's name may contain an `@`."""
+    """Split a source into file and index; a file's name may contain an `@`."""
     name, at, index = source.rpartition("@")
     if Path(source).exists() or not at:
         return Path(source), slice(None)
@@ -83,7 +83,7 @@ def _split_index(source: str) -> tuple[Path, slice]:
 
 
 def _read_file(file: Path, index: slice) -> list[Atoms]:
-    """Some structures of a file; all are read where some are counted from its end."""
+    """Read some structures of a file; all are read if an index counts from its end."""
     if min(index.start or 0, index.stop or 0, index.step or 1) < 0:
         return _read_file(file, slice(None))[index]
     found: list[Atoms] = read(file, index=index, do_not_split_by_at_sign=True)

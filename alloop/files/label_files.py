@@ -1,4 +1,4 @@
-"""A file of labelled frames to converted, checked numbers."""
+"""Reading of a file of labelled frames, and conversion to eV and Å with checks."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -17,9 +17,9 @@ _SHOWN = 3  # frames that a message names
 
 
 def read_file(path: Path, keys: LabelKeys) -> list[RawLabel]:
-    """All labelled frames of an npz, an ASE database, or whatever `ase.io.read` reads.
+    """Read all labelled frames of an npz, an ASE database, or another file ASE reads.
 
-    Raises InputError where the file cannot be read or lacks what a label needs.
+    Raises InputError if the file cannot be read or lacks what a label needs.
     """
     return read_npz(path, keys) if path.suffix == ".npz" else read_ase(path, keys)
 
@@ -27,10 +27,10 @@ def read_file(path: Path, keys: LabelKeys) -> list[RawLabel]:
 def convert_labels(
     path: Path, found: Sequence[RawLabel], units: FileUnits
 ) -> LabelledFrames:
-    """The frames in eV and Å, without warnings; `path` is for the messages.
+    """Return the frames in eV and Å, without warnings; `path` is for the messages.
 
-    Raises InputError where there are none, for shapes that do not fit and for numbers
-    that are not finite.
+    Raises InputError if there are none, for shapes that do not fit and for numbers that
+    are not finite.
     """
     if not found:
         raise InputError(f"expected labelled frames in {path}, found none")
@@ -91,7 +91,7 @@ def _refuse_not_finite(path: Path, intake: LabelledFrames) -> None:
 
 
 def listed_frames(indices: Sequence[int]) -> str:
-    """`frames 1, 2, 3 and 4 more`."""
+    """Return frame numbers as text: `frames 1, 2, 3 and 4 more`."""
     shown = ", ".join(str(index) for index in indices[:_SHOWN])
     more = f" and {len(indices) - _SHOWN} more" if len(indices) > _SHOWN else ""
     return f"frames {shown}{more}"

@@ -1,4 +1,4 @@
-"""npz files as MD17, rMD17, PhysNet and their kin write them."""
+"""Reading of npz files in the layout of MD17, rMD17, PhysNet and similar sets."""
 
 import zipfile
 from collections.abc import Mapping, Sequence
@@ -23,7 +23,7 @@ _SPINS = ("spin", "2s")
 
 
 def read_npz(path: Path, keys: LabelKeys) -> list[RawLabel]:
-    """All frames of an npz; InputError where it lacks what a label needs."""
+    """Read all frames of an npz; raise InputError if it lacks what a label needs."""
     arrays = _load_arrays(path)
     prefix = _key_prefix(keys.energy)
     energies = _required_array(path, arrays, keys.energy, _ENERGIES, "")
@@ -73,7 +73,10 @@ def _load_arrays(path: Path) -> dict[str, npt.NDArray[Any]]:
 
 
 def _key_prefix(energy_key: str | None) -> str:
-    """`cc_` of `cc_E`: what the other arrays of the same labels begin with."""
+    """Return the prefix of an energy key, `cc_` of `cc_E`.
+
+    Other arrays of the same labels begin with it too.
+    """
     if energy_key is None:
         return ""
     for name in sorted(_ENERGIES, key=len, reverse=True):
@@ -108,7 +111,7 @@ def _find_key(arrays: Arrays, usual: Sequence[str], prefix: str) -> str | None:
 def _per_frame(
     arrays: Arrays, usual: Sequence[str], prefix: str, frames: int
 ) -> list[int]:
-    """Whole numbers of each frame; zeros where the file has none."""
+    """Return an integer for each frame; zeros if the file has none."""
     name = _find_key(arrays, usual, prefix)
     if name is None or arrays[name].size not in (1, frames):
         return [0] * frames

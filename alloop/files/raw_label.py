@@ -1,4 +1,4 @@
-"""A labelled structure as its file says it, before units."""
+"""A labelled structure as read from its file, before conversion of units."""
 
 from dataclasses import dataclass, field
 from typing import Any
@@ -10,7 +10,7 @@ from alloop.core.units import Floats
 
 @dataclass(frozen=True, slots=True)
 class LabelKeys:
-    """The names of energy and forces that the user gave; None means the usual ones."""
+    """The names of energy and forces that the user gave; None means the usual names."""
 
     energy: str | None = None
     forces: str | None = None
@@ -18,9 +18,10 @@ class LabelKeys:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class RawLabel:
-    """Numbers (atoms,), positions and forces (atoms, 3), energy; in the file's units.
+    """A labelled structure in the file's units.
 
-    charge in e, spin is 2S; cell (3, 3) rows.
+    numbers (atoms,), positions and forces (atoms, 3), energy; charge in e, spin is 2S;
+    cell (3, 3) in rows.
     """
 
     numbers: Any

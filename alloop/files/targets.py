@@ -1,4 +1,4 @@
-"""Files that a command is about to write: refused before anything is spent on them."""
+"""Checks of the files that a command is about to write, before any work is done."""
 
 import os
 from collections.abc import Sequence
@@ -15,18 +15,18 @@ _STORE = "zarr.json"  # in every folder of a Zarr store
 def refuse_target(
     out: Path, endings: Sequence[str], *, force: bool = False, taken: bool = True
 ) -> None:
-    """Raise InputError where a file must not or cannot be written.
+    """Raise InputError if a file must not or cannot be written.
 
     Parameters
     ----------
     out
-        The file that is asked for.
+        The file to write.
     endings
-        The endings by which the command knows what to write.
+        The endings by which the command chooses a format.
     force
-        Replace a file that is there.
+        Replace an existing file.
     taken
-        Refuse a file that is there; False where the caller knows it as its own.
+        Refuse an existing file; False if the caller knows that it is its own.
     """
     if out.suffix.lower() not in endings:
         raise InputError(
@@ -50,7 +50,7 @@ def refuse_target(
 
 
 def refuse_inside_store(out: Path) -> None:
-    """Raise InputError where a path lies within a store, which alloop alone writes."""
+    """Raise InputError if a path is within a store, where only alloop writes."""
     for folder in (out.resolve(), *out.resolve().parents):
         if (folder / _STORE).is_file():
             raise InputError(

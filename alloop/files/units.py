@@ -1,4 +1,4 @@
-"""What is read: labelled frames, and the units they were declared in."""
+"""Labelled frames after reading, and the units that their file was declared in."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field
@@ -13,10 +13,10 @@ from alloop.core.units import ENERGY_UNITS, LENGTH_UNITS, Floats
 
 @dataclass(frozen=True, slots=True)
 class FileUnits:
-    """The units that a file's numbers are declared in.
+    """The declared units of a file's numbers.
 
-    force is "<energy>/<length>" and defaults to the two others. Raises InputError for
-    a unit that is not known.
+    force is "<energy>/<length>"; by default, the units of the two others. Raises
+    InputError for an unknown unit.
     """
 
     energy: str = "eV"
@@ -55,7 +55,7 @@ FORCE_UNITS = {
 
 @dataclass(frozen=True, slots=True, eq=False)
 class LabelledFrames:
-    """Labelled frames, converted.
+    """Labelled frames, converted to eV and Å.
 
     energies (frames,) in eV; forces: (atoms, 3) in eV/Å for each frame; warnings: what
     looks wrong, a sentence each; units: those that the file was declared in.
@@ -71,7 +71,7 @@ class LabelledFrames:
         return len(self.frames)
 
     def labels(self, level: LevelId) -> tuple[Label, ...]:
-        """The labels, declared to be of this level."""
+        """Return the labels, as labels of this level."""
         return tuple(
             Label(frame.id, level, float(energy), forces)
             for frame, energy, forces in zip(
@@ -81,7 +81,7 @@ class LabelledFrames:
 
 
 def nearest_hint(word: str, known: Iterable[str]) -> str:
-    """`, did you mean "..."?` where a known word is near, nothing otherwise."""
+    """Return ", did you mean `...`?" if a known word is near, else an empty string."""
     found = spelling.nearest_word(word, known, cutoff=0.5)
     return f", did you mean `{found}`?" if found else ""
 

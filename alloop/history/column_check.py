@@ -1,4 +1,4 @@
-"""Columns against the journal that they are made from, row by row."""
+"""A check of the columns, row by row, against the journal they are made from."""
 
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -25,10 +25,11 @@ _Tables = Mapping[str, Mapping[str, Array]]
 
 
 def check_columns(path: Path | str) -> list[DamageReport]:
-    """All that is damaged in a campaign's store: every byte, and rows of the columns
-    that are not what the journal says.
+    """Return all damage in a campaign's store.
 
-    Raises StoreError where there is no store, or a newer alloop made it.
+    Every byte is verified; where all are whole, the rows of the columns are compared
+    with those that the journal gives. Raises StoreError where there is no store, or a
+    newer alloop made it.
     """
     return verify_store(path, CODEC) or list(_differences(Path(path)))
 
@@ -36,7 +37,7 @@ def check_columns(path: Path | str) -> list[DamageReport]:
 def _differences(store: Path) -> Iterator[DamageReport]:
     mark = columns.appendable_record(store)
     if mark < 0:
-        return  # there are none, or of another alloop: the next run makes them anew
+        return  # absent or from another version: the next run rebuilds them
     group: Any = zarr.open_group(store, mode="r")
     ends: dict[str, int] = {}
     wrong: set[str] = set()
@@ -59,7 +60,7 @@ def _shown(name: str, mark: int) -> str:
 
 
 def _pieces(store: Path, mark: int) -> Iterator[_Tables]:
-    """The rows of the journal up to a record, table by table, piece by piece."""
+    """Yield the tables of the journal up to record `mark`, `_PIECE` records each."""
     rows, state = ColumnRows(), LoopState()
     with Archive.open(store, CODEC) as archive:
         for seq, _, turn in archive.records():
@@ -75,7 +76,7 @@ def _pieces(store: Path, mark: int) -> Iterator[_Tables]:
 
 
 def _agrees(array: Any, name: str, values: Array, ends: dict[str, int]) -> bool:
-    """Whether the next rows of an array are these; `ends` is moved behind them."""
+    """Return True if `values` are the next rows of an array; advance `ends`."""
     table, _, key = name.rpartition("/")
     begin = ends.get(name, 0)
     if described(table)[key].along == BOUND:
@@ -87,5 +88,5 @@ def _agrees(array: Any, name: str, values: Array, ends: dict[str, int]) -> bool:
 
 
 def _as(found: Array, values: Array) -> bytes:
-    """The bytes of the values in the array's type."""
+    """Return the bytes of the values, converted to the dtype of `found`."""
     return np.asarray(values, found.dtype).tobytes()

@@ -1,8 +1,8 @@
-"""The columns of a store, brought up to its journal as that grows.
+"""Updates of the columns of a store as its journal grows.
 
-Only new records make rows, and of the columns only the open chunks are read, so that a
-compaction costs what is new. Columns that are missing, damaged or of another schema are
-made anew from the journal, piece by piece.
+Only new records make rows, and of the columns only the open chunks are read, so the
+cost of a compaction scales with what is new. Columns that are missing, damaged or of
+another schema are rebuilt from the journal, piece by piece.
 """
 
 from collections.abc import Mapping
@@ -20,11 +20,11 @@ from alloop.store.archive import Archive
 from alloop.store.record import Array
 from alloop.store.schema import DIGITS
 
-_PIECE = 1024  # records whose rows wait in memory at most
+_PIECE = 1024  # most records whose rows are held in memory
 
 
 class ColumnFiller:
-    """Follows a journal, from record `seq` and its state on, and fills the columns."""
+    """The columns of a journal, filled from record `seq` and its state on."""
 
     def __init__(self, archive: Archive, seq: int, state: LoopState) -> None:
         self._archive = archive
@@ -35,8 +35,8 @@ class ColumnFiller:
         self._rows: ColumnRows | None = None
 
     def add_turn(self, turn: e.Turn, after: LoopState) -> None:
-        """Take in the next turn, and the state after it."""
-        # Rows of a turn that an interrupt cuts short are not to be trusted.
+        """Add the next turn; `after` is the state after it."""
+        # If an interrupt cuts this short, the rows of the turn are incomplete.
         whole, self._whole = self._whole, False
         self._seq += 1
         if whole and self._seq > self._mark:
@@ -50,14 +50,14 @@ class ColumnFiller:
             self.fill_columns()
 
     def fill_columns(self) -> None:
-        """Bring the columns up to the last turn."""
+        """Update the columns up to the last turn."""
         if self._whole and self._seq == self._mark:
             return
         if not self._try_append():
             self._rebuild()
 
     def _try_append(self) -> bool:
-        """Whether the new rows could be put behind those that are there."""
+        """Append the new rows to the columns; return False if that is impossible."""
         rows = self._open_rows() if self._whole and self._seq > self._mark else None
         if rows is None:
             return False
@@ -87,7 +87,7 @@ class ColumnFiller:
             self._mark = seq
 
     def _rebuild(self) -> None:
-        """From the first record on."""
+        """Rebuild the columns from the first record on."""
         columns.clear_columns(self._archive)
         self._rows, self._mark, self._whole = ColumnRows(), -1, True
         state, seq = LoopState(), -1
@@ -100,7 +100,7 @@ class ColumnFiller:
 
 
 def _structure_rows(archive: Archive) -> dict[bytes, int]:
-    """The rows of `structures` by the bytes of their ids.
+    """Return the rows of `structures` by the bytes of their ids.
 
     Raises DamagedError where they cannot be read.
     """

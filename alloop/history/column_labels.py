@@ -1,8 +1,8 @@
-"""Labels as the columns of a store hold them, without its journal.
+"""Labels read from the columns of a store, without its journal.
 
-Used where the journal has lost what the columns still hold. Every chunk carries a
-checksum, and a frame's id is that of its content, so what is read here is what was
-written; what cannot be read is left out, row by row.
+Used where the journal has lost labels that the columns still hold. Every chunk has a
+checksum and a frame's id is a hash of its content, so rows that can be read are as they
+were written; rows that cannot be read are left out.
 """
 
 from collections.abc import Iterator, Mapping
@@ -37,16 +37,16 @@ _PLACES = ("id", "offsets", "numbers", "positions", "cell", "pbc", "charge", "sp
 
 @dataclass(frozen=True, slots=True, eq=False)
 class ColumnLabel:
-    """A row of `labels`: the command that asked for it, and how it ended."""
+    """A row of `labels`: the command that requested it, and its answer."""
 
     asked: e.LabelFrame
     answer: e.Labelled | e.NotLabelled
 
 
 def read_labels(folder: Path, levels: Mapping[str, LevelId]) -> Iterator[ColumnLabel]:
-    """All whole rows of the tables `labels/<fidelity>` beneath a folder, in order.
+    """Yield the whole rows of the tables `labels/<fidelity>` in a folder, in order.
 
-    levels: the level that each fidelity means.
+    levels: the level of each fidelity.
     """
     frames = _Table(folder, "structures", (*_PLACES, "molecule"))
     for fidelity in FIDELITIES:
@@ -103,7 +103,7 @@ def _answer(
 
 
 def _details(said: Mapping[str, Any]) -> dict[str, Detail]:
-    """What the label said of itself, as far as the columns keep it."""
+    """Return the details of a label, as far as the columns hold them."""
     known = {key: float(said[key]) for key in _NUMBERS if key in said}
     details: dict[str, Detail] = {k: v for k, v in known.items() if np.isfinite(v)}
     rung = _word(RUNGS, said.get("rung", 0), "")
@@ -116,7 +116,10 @@ def _details(said: Mapping[str, Any]) -> dict[str, Detail]:
 
 
 def _frame(said: Mapping[str, Any]) -> tuple[Frame, int] | None:
-    """The frame of a row of `structures` and its molecule, None if it is not whole."""
+    """Return the frame of a row of `structures` and its molecule.
+
+    None if the row is not whole, or the id is not that of the content.
+    """
     if not {*_PLACES, "molecule"} - {"offsets"} <= said.keys():
         return None
     frame = Frame(
@@ -136,7 +139,7 @@ def _word(codes: tuple[str, ...], number: Any, other: str) -> str:
 
 
 class _Table:
-    """The arrays of a table, as far as they can be read."""
+    """The arrays of a table that can be read."""
 
     def __init__(self, folder: Path, name: str, only: tuple[str, ...]) -> None:
         self._columns = {
@@ -160,7 +163,7 @@ class _Table:
         return self._rows
 
     def row(self, row: int) -> dict[str, Any]:
-        """The values of a row by column; without those that cannot be read."""
+        """Return the values of a row by column, without those that cannot be read."""
         begin, end = self._atoms(row)
         out: dict[str, Any] = {}
         for key, (values, whole) in self._arrays.items():
@@ -179,7 +182,10 @@ class _Table:
 
 
 def _array(path: Path, column: Column) -> tuple[Array, Array] | None:
-    """Values of a column and which of its rows are whole; None without any."""
+    """Return the values of a column and a mask of its whole rows.
+
+    None where the array cannot be opened or does not match the schema.
+    """
     try:
         array: Any = zarr.open_array(path, mode="r")
         fits = array.dtype == np.dtype(column.dtype)

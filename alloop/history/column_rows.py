@@ -1,8 +1,8 @@
-"""The journal as row tables, for the columns that others read. Pure.
+"""Row tables of the journal, from which the columns are written. Pure.
 
-Rows stand in the order of the journal, and no row that was written ever changes: so
-more journal only adds rows, and `Rows` makes those of a part of it alone. `walkers` are
-the exception, they are where they are now.
+Rows stand in the order of the journal, and a written row never changes: new records
+only add rows, so `ColumnRows` can make the rows of a part of the journal alone. The
+exception is `walkers`, which holds their current positions.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -35,7 +35,7 @@ _Table = dict[str, Array]
 
 
 def tables(history: History) -> Mapping[str, Mapping[str, Array]]:
-    """All tables of `alloop.store.schema`, from the first row on; see `Rows`."""
+    """Return all tables of `alloop.store.schema`, from the first row on."""
     rows, state = ColumnRows(), LoopState()
     for entry in history.entries:
         rows.add_turn(state, entry.turn)
@@ -45,7 +45,7 @@ def tables(history: History) -> Mapping[str, Mapping[str, Array]]:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _LabelRow:
-    """A label or a failure, and why it was asked for."""
+    """A label or a failure, and the purpose it was requested for."""
 
     row: int
     purpose: str
@@ -55,7 +55,7 @@ class _LabelRow:
 
 @dataclass(slots=True)
 class _NewRows:
-    """What turns brought; whole numbers in front are rows of frames."""
+    """New rows of all tables; the leading int of a tuple is the row of a frame."""
 
     frames: list[Frame] = field(default_factory=list)
     molecules: list[int] = field(default_factory=list)
@@ -69,12 +69,12 @@ class _NewRows:
 
 
 class ColumnRows:
-    """Rows of all tables of `alloop.store.schema`, from turn after turn.
+    """Rows of all tables of `alloop.store.schema`, collected turn by turn.
 
-    structures: every frame that the journal names, candidates without a label too;
-    labels/<fidelity>: labels and failures, one that was asked for again once more;
-    noise: labels that were made a second time; scores: what models said of candidates
-    and control frames; selections: what was asked for; walkers; generations.
+    structures: every frame that the journal names, also candidates without a label;
+    labels/<fidelity>: labels and failures, one row for each request; noise: labels
+    computed a second time; scores: predictions of the models for candidates and control
+    frames; selections: labels requested; walkers; generations.
 
     known: rows of the frames before the first turn, by the bytes of their ids.
     """
@@ -84,7 +84,7 @@ class ColumnRows:
         self._fresh = _NewRows()
 
     def add_turn(self, before: LoopState, turn: e.Turn) -> None:
-        """Take in a turn, in the state before it."""
+        """Add a turn; `before` is the state before it."""
         for frame, molecule in _named_frames(turn):
             key = bytes.fromhex(frame.id)
             if key not in self._known:
@@ -95,9 +95,9 @@ class ColumnRows:
         self._add_selections(before, turn.commands)
 
     def tables(self, state: LoopState) -> Mapping[str, Mapping[str, Array]]:
-        """The rows of all turns since `clear`, and the walkers of the state after them.
+        """Return the rows of all turns since `clear`, and the walkers of `state`.
 
-        `structure` counts from the first row of the store.
+        The column `structure` counts from the first row of the store.
         """
         fresh = self._fresh
         labels = {x: _label_table(fresh.labels.get(x, ())) for x in FIDELITIES}
@@ -112,7 +112,7 @@ class ColumnRows:
         }
 
     def clear(self) -> None:
-        """Forget the rows, which somebody has; later ones follow them."""
+        """Drop the rows, once written; the rows of later turns follow them."""
         self._fresh = _NewRows()
 
     def _add_event(self, before: LoopState, event: e.Event) -> None:
@@ -156,7 +156,7 @@ class ColumnRows:
         self._fresh.labels.setdefault(asked.fidelity, []).append(label)
 
     def _add_selections(self, before: LoopState, commands: Sequence[e.Command]) -> None:
-        """What is asked for the first time; not what was lost and is sent again."""
+        """Add the labels requested for the first time, not lost ones sent again."""
         asked = {x.name: x for x in commands if isinstance(x, e.LabelFrame)}
         for name, command in asked.items():
             if name not in before.open and name not in before.retries:
@@ -227,7 +227,7 @@ def _stresses(labels: Sequence[Label | None]) -> Array:
 
 
 def _detail_columns(told: Sequence[Mapping[str, Detail]]) -> _Table:
-    """What labels said of themselves."""
+    """Return the columns of the details of labels."""
     keys = ("peak_mb", "gap", "s2", "t1", "internal", "external")
     rungs = (str(details.get("rung") or "") for details in told)
     doubted = [doubts.doubts_of_details(details) for details in told]

@@ -1,9 +1,9 @@
-"""How a campaign goes on from records that are whole, others being lost. Pure.
+"""Continuation of a campaign, some of whose records are lost. Pure.
 
-The records before the first lost one are kept as they are. What happened behind it is
-decided again, which gives the same commands where the rules are the same, and the
-answers that are whole are taken in where their commands come up. An answer that fits no
-open command is kept as `Restored`: a driver takes it once its command is asked.
+The records before the first lost one are kept as they are. The decisions after it are
+made again, which gives the same commands where the rules are the same, and each whole
+answer is applied once its command is open. An answer that fits no open command is kept
+as `Restored`: a driver uses it when its command is issued.
 """
 
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
@@ -22,7 +22,7 @@ _BY_HAND = e.Amended | e.Forked | e.Posed | e.Excluded | e.Included | e.Retried
 
 @dataclass(frozen=True, slots=True, eq=False)
 class SavedRecord:
-    """An event that is whole, behind a record that is lost.
+    """A whole event after a lost record.
 
     time: of its commit, in seconds since 1970. asked: the command that it answers, None
     where that is lost or the event answers none.
@@ -44,10 +44,10 @@ class ContinuedTurn:
 def saved_record(
     turns: Iterable[tuple[float, e.Turn]], before: Mapping[str, e.Command]
 ) -> Iterator[SavedRecord]:
-    """The events of whole records, with the commands that they answer.
+    """Yield the events of whole records, with the commands that they answer.
 
-    turns: (time, turn) behind the first lost record, in order. before: the commands
-    that were open there, by name.
+    turns: (time, turn) after the first lost record, in order. before: the commands that
+    were open there, by name.
     """
     asked = dict(before)
     for time, turn in turns:
@@ -61,10 +61,11 @@ def saved_record(
 
 @dataclass(slots=True)
 class Continuation:
-    """Takes saved events in, from a state on.
+    """A repaired journal under construction, from a state on.
 
-    rules: those that a configuration (YAML text) means; config: the one in force.
-    missing: ids of models that are lost, whose trainings must be done again.
+    rules: makes the rules of a configuration (YAML text); config: the one in force.
+    missing: ids of models that are lost, whose trainings must be done again. mended:
+    the records so far.
     """
 
     state: LoopState
@@ -76,7 +77,7 @@ class Continuation:
     _diverged: bool = False
 
     def run(self, found: Iterable[SavedRecord]) -> list[SavedRecord]:
-        """Take in all events that fit, in their order; those that are left over."""
+        """Apply all events that fit, in their order; return those left over."""
         left = list(found)
         self._recorded = {x.asked.name: x.asked for x in left if x.asked is not None}
         count = -1
@@ -86,7 +87,7 @@ class Continuation:
         return left
 
     def begin(self, time: float, opened: e.Opened) -> None:
-        """Begin again a campaign whose first record is lost."""
+        """Restart a campaign whose first record is lost, with the event `opened`."""
         self._turn(time, opened)
 
     def _taken(self, item: SavedRecord) -> bool:
@@ -101,7 +102,7 @@ class Continuation:
         return True
 
     def _fits(self, item: SavedRecord) -> bool:
-        """Whether the event answers a command that is open now."""
+        """Return True if the event answers a command that is open now."""
         event = item.event
         assert not isinstance(event, _BY_HAND | e.Opened | e.Restored)
         command = self.state.open.get(event.name)
@@ -109,7 +110,7 @@ class Continuation:
             return False
         if isinstance(event, e.TaskLost):
             return True
-        # A command that is lost was this one, if all that are known were asked again.
+        # A lost command was this one if all known ones were issued again as before.
         asked = command if item.asked is None and not self._diverged else item.asked
         return is_answer(event, asked, command)
 
@@ -117,7 +118,7 @@ class Continuation:
         return isinstance(event, e.Trained) and event.model in self.missing
 
     def _turn(self, time: float, event: e.Event) -> None:
-        # Of these, nothing was decided.
+        # These events lead to no decision.
         quiet = isinstance(event, e.Excluded | e.Included | e.Forked)
         seen = apply_event(self.state, event)
         rules = self.rules(self.config)
@@ -130,7 +131,7 @@ class Continuation:
 
 
 def leftover_turns(found: Iterable[SavedRecord]) -> Iterator[ContinuedTurn]:
-    """The records that keep what fits no open command."""
+    """Yield `Restored` records for the answers that fit no open command."""
     for item in found:
         event = item.event
         if not isinstance(event, _BY_HAND | e.Opened | e.Restored):
@@ -138,7 +139,7 @@ def leftover_turns(found: Iterable[SavedRecord]) -> Iterator[ContinuedTurn]:
 
 
 def needed_models(state: LoopState) -> frozenset[str]:
-    """Ids of the models without which the state cannot go on."""
+    """Return the ids of the models that the state needs to continue."""
     found = {state.model, *(insight.model for insight in state.insights.values())}
     for command in state.open.values():
         if isinstance(command, e.Explore):

@@ -1,4 +1,4 @@
-"""What a driver knows of its journal, and what it keeps beside it for the next one."""
+"""The fold and columns that a driver keeps up to date with its journal."""
 
 from collections.abc import Iterator
 
@@ -11,14 +11,14 @@ from alloop.loop import events as e
 from alloop.loop.state import LoopState
 from alloop.store.archive import Archive
 
-_FEW, _PART = 64, 0.1  # records, and of all: so many may lie beyond the kept fold
+_FEW, _PART = 64, 0.1  # most records beyond the kept fold, and as a part of all
 
 
 class FoldKeeper:
-    """The fold of a journal that grows, its columns and the kept fold.
+    """The fold of a growing journal, its columns, and the fold saved in the store.
 
-    Opening replays only the records beyond the kept fold, which is none at all after a
-    clean end, and a tenth of the journal at most after a kill.
+    Opening replays only the records beyond the saved fold: fewer than 64 after a clean
+    end, about a tenth of the journal at most after a kill.
     """
 
     def __init__(self, archive: Archive) -> None:
@@ -38,36 +38,37 @@ class FoldKeeper:
         return self.known.config or first_configuration(archive.attrs, archive.path)
 
     def add_turn(self, turn: e.Turn, state: LoopState) -> None:
-        """A turn was committed; the driver has entered it in the ledger."""
+        """Add a committed turn that the driver has added to the label index already."""
         self.known.add_indexed_turn(turn, state)
         self._filler.add_turn(turn, state)
 
     def history(self) -> History:
-        """What readers see of the journal now."""
+        """Return the history that a reader would see now."""
         archive = self._archive
         entries = Records(archive.path, self.known.seq + 1)
         return History(archive.path, described(archive), entries, self.known)
 
     def last_events(self, count: int) -> Iterator[e.Event]:
-        """The last events, so many of them."""
+        """Yield the last `count` events."""
         for _, _, turn in self._archive.records(max(0, self.known.seq + 1 - count)):
             yield turn.event
 
     def fill_columns(self) -> None:
-        """Fill the columns."""
+        """Update the columns up to the last turn."""
         self._filler.fill_columns()
 
     def compact(self) -> None:
-        """Fill the columns, and keep the fold where much is new.
+        """Fill the columns, and save the fold if much is new.
 
-        A fold is as large as what it holds; written each time the journal has grown by
-        a part, it costs a multiple of the journal in all, however long that is.
+        The size of a fold grows with the campaign. It is saved only when the journal
+        has grown by a fixed part, so that all saves together cost a fixed multiple of
+        the journal, however long that is.
         """
         self.fill_columns()
         self._save_fold(max(_FEW, int(_PART * self.known.seq)))
 
     def close(self) -> None:
-        """Keep the fold, as a run ends as it should."""
+        """Save the fold at the normal end of a run."""
         self._save_fold(_FEW)
 
     def _save_fold(self, least: int) -> None:

@@ -1,8 +1,8 @@
-"""A frame by the beginning of its id, among all that the journal names.
+"""Search for a frame by the beginning of its id, among all that the journal names.
 
-Frames with a label are known; the columns tell in which round another one was proposed,
-so that a few records are read and not the whole journal. Where there are no columns, or
-beyond their end, all explorations are looked at.
+Frames with a label are in the label index. For others the columns say in which round
+they were proposed, so that a few records are read and not the whole journal. Where
+there are no columns, or beyond their end, all explorations are searched.
 """
 
 from collections.abc import Iterable, Iterator
@@ -27,7 +27,7 @@ _MAKING = ("Prepared", "Sampled", "Examined")
 
 @dataclass(frozen=True, slots=True, eq=False)
 class FoundFrame:
-    """A frame, and the exploration that proposed it first, None where none did."""
+    """A frame, and the exploration that first proposed it (None without one)."""
 
     frame: Frame
     explored: e.Explored | None
@@ -35,8 +35,11 @@ class FoundFrame:
 
 @dataclass(frozen=True, slots=True)
 class _ColumnHints:
-    """What the columns say of a prefix: the ids that fit, the rounds that proposed
-    them, and the last record that the columns hold."""
+    """Search result of the columns for a prefix.
+
+    ids: those that fit; rounds: those that proposed them; mark: the last record that
+    the columns hold.
+    """
 
     ids: frozenset[FrameId]
     rounds: frozenset[int]
@@ -44,7 +47,10 @@ class _ColumnHints:
 
 
 def find_frame(history: History, prefix: str) -> FoundFrame:
-    """The only frame whose id begins so; InputError where none or several do."""
+    """Return the one frame whose id begins with `prefix`.
+
+    Raises InputError where none or several do.
+    """
     known = {
         key: x for key, x in history.ledger.frames.items() if _has_prefix(key, prefix)
     }
@@ -65,7 +71,7 @@ def find_frame(history: History, prefix: str) -> FoundFrame:
 
 
 def _record_numbers(history: History, hints: _ColumnHints) -> list[int]:
-    """The records that may name the frame."""
+    """Return the numbers of the records that may name the frame."""
     return [
         deed.seq
         for deed in history.chronicle.deeds
@@ -121,11 +127,11 @@ def _column_hints(path: Path, prefix: str) -> _ColumnHints:
             frozenset(ids.values()), _proposing_rounds(group["scores"], ids), mark
         )
     except (OSError, ValueError, RuntimeError, KeyError):
-        return none  # damaged: the journal knows better
+        return none  # damaged: search the journal instead
 
 
 def _matching_ids(column: Any, prefix: str) -> Iterator[tuple[int, FrameId]]:
-    """The rows whose ids begin so."""
+    """Yield (row, id) of the ids that begin with `prefix`."""
     wanted = np.frombuffer(prefix.encode()[: DIGITS + 1], np.uint8)
     if len(wanted) > DIGITS:
         return

@@ -28,7 +28,7 @@ CODEC = Codec(CLASSES)
 
 
 def identical(one: e.Command, other: e.Command) -> bool:
-    """True where two commands ask for the same, down to the bits of their arrays."""
+    """Return True if two commands are equal, down to the bits of their arrays."""
     first, second = CODEC.encode(one), CODEC.encode(other)
     return (first.tree, first.frames) == (second.tree, second.frames) and all(
         a.dtype == b.dtype and a.shape == b.shape and a.tobytes() == b.tobytes()
@@ -37,19 +37,19 @@ def identical(one: e.Command, other: e.Command) -> bool:
 
 
 def opening_event(archive: Archive) -> e.Opened | None:
-    """How the campaign of an open archive began; None where it has not."""
+    """Return the first event of an open archive, None before a campaign began."""
     for _, _, turn in archive.records():
         return turn.event if isinstance(turn.event, e.Opened) else None
     return None
 
 
 def event_config(event: e.Event) -> str:
-    """The configuration that the event puts in force; "" where it changes nothing."""
+    """Return the configuration that the event puts in force, "" without a change."""
     return event.config if isinstance(event, e.Amended | e.Forked) else ""
 
 
 def described(archive: Archive) -> dict[str, Any]:
-    """Return the attributes of an open store, with a name and levels in any case.
+    """Return the attributes of an open store; `name` and `levels` get defaults.
 
     Raises DamagedError where one of them is of a wrong kind.
     """

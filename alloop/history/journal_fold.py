@@ -1,4 +1,4 @@
-"""The fold of a journal: what a driver and its readers know of it. Pure."""
+"""The fold of a journal: its state, label index and record index. Pure."""
 
 from dataclasses import dataclass, field
 
@@ -12,7 +12,7 @@ from alloop.loop.state import LoopState
 
 @dataclass(slots=True)
 class JournalFold:
-    """The fold of a journal up to record `seq`, and what is added to it since.
+    """The fold of a journal up to record `seq`.
 
     config: the configuration in force (YAML), "" while it is that of the store.
     """
@@ -24,12 +24,12 @@ class JournalFold:
     chronicle: RecordIndex = field(default_factory=RecordIndex)
 
     def add_turn(self, turn: e.Turn) -> None:
-        """Take in the next turn."""
+        """Add the next turn."""
         self.ledger.add_turn(turn)
         self.add_indexed_turn(turn, next_state(self.state, turn.event, turn.commands))
 
     def add_indexed_turn(self, turn: e.Turn, state: LoopState) -> None:
-        """Take in the next turn, which the ledger has; state: the one after it."""
+        """Add the next turn, which the label index has; state: the one after it."""
         self.seq += 1
         self.config = event_config(turn.event) or self.config
         self.state = state

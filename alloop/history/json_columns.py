@@ -1,4 +1,4 @@
-"""What grows with a campaign as columns of JSON, which are read in seconds. Pure."""
+"""The growing parts of a fold as columns of JSON, which load in seconds. Pure."""
 
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -18,17 +18,17 @@ _TIMES = ("started", "ended", "cpu_seconds")
 
 
 def json_bytes(tree: Any) -> Array:
-    """A tree of JSON as bytes."""
+    """Return a tree as JSON in bytes."""
     return np.frombuffer(json.dumps(tree, default=json_value).encode(), np.uint8)
 
 
 def json_tree(text: Array) -> Any:
-    """The tree from its bytes."""
+    """Return the tree from its bytes."""
     return json.loads(text.tobytes())
 
 
 def json_value(value: Any) -> Any:
-    """What JSON takes, of numpy's numbers and of mappings."""
+    """Convert numpy scalars and mappings to values that JSON takes."""
     if isinstance(value, np.generic):
         return value.item()
     return dict(value) if isinstance(value, Mapping) else value
@@ -37,7 +37,7 @@ def json_value(value: Any) -> Any:
 def label_columns(
     told: Sequence[LabelEntry], ledger: LabelIndex
 ) -> tuple[Array, tuple[Any, ...]]:
-    """The stories of labels, and the records among them that the ledger lacks."""
+    """Encode label entries; return also their records that the label index lacks."""
     rows = {frame: row for row, frame in enumerate(ledger.frames)}
     held = [ledger.get(x.level, x.frame.id) is x.record for x in told]
     columns = {
@@ -54,7 +54,7 @@ def label_columns(
 def labels_from_columns(
     sheet: Array, others: Iterable[Label | Unlabelled], ledger: LabelIndex
 ) -> Iterator[LabelEntry]:
-    """The stories of labels again."""
+    """Decode the label entries that `label_columns` encoded."""
     columns, rest, frames = json_tree(sheet), iter(others), list(ledger.frames.values())
     words = {name: _decode_words(columns[name]) for name in _WORDS}
     said = words | {name: columns[name] for name in _NUMBERS}
@@ -70,7 +70,7 @@ def labels_from_columns(
 
 
 def task_columns(found: Sequence[TaskEntry]) -> Array:
-    """All other records."""
+    """Encode task entries."""
     columns = {
         "seq": [x.seq for x in found],
         "kind": _encode_words([x.kind for x in found]),
@@ -81,7 +81,7 @@ def task_columns(found: Sequence[TaskEntry]) -> Array:
 
 
 def tasks_from_columns(sheet: Array) -> Iterator[TaskEntry]:
-    """All other records again."""
+    """Decode the task entries that `task_columns` encoded."""
     columns = json_tree(sheet)
     kinds = _decode_words(columns["kind"])
     facts = zip(
@@ -106,7 +106,7 @@ def _timings_from_columns(columns: Mapping[str, Any]) -> Iterator[e.Timing]:
 
 
 def _encode_words(found: Sequence[str]) -> Any:
-    """Words that repeat, each written once."""
+    """Encode repeated words, each written once."""
     known = {word: number for number, word in enumerate(dict.fromkeys(found))}
     return {"words": list(known), "which": [known[word] for word in found]}
 

@@ -1,4 +1,4 @@
-"""Answers that a repair took over: commands that they fit are not carried out again."""
+"""Answers that a repair kept, used instead of carrying out their commands again."""
 
 import contextlib
 from typing import Protocol
@@ -10,15 +10,15 @@ from alloop.loop import events as e
 
 
 class ModelSource(Protocol):
-    """What is needed of a store to know that a model is there."""
+    """A store in which models can be looked up."""
 
     def model(self, model_id: str) -> bytes:
-        """The blob of a model; StoreError where it is not there or damaged."""
+        """Return the blob of a model; StoreError where it is absent or damaged."""
         ...
 
 
 class KeptAnswers:
-    """The answers of `Restored` records, each found by the command that it answers."""
+    """The answers of `Restored` records, found by the commands that they answer."""
 
     def __init__(self, history: History, models: ModelSource) -> None:
         self._history = history
@@ -28,7 +28,7 @@ class KeptAnswers:
         }
 
     def find(self, command: e.Command) -> e.Answer | e.TaskLost | None:
-        """The answer to exactly this command, None where there is none."""
+        """Return the answer to exactly this command, None without one."""
         seq = self._places.get(command.name)
         if seq is None:
             return None
@@ -49,10 +49,10 @@ class KeptAnswers:
 def is_answer(
     answer: e.Answer | e.TaskLost, asked: e.Command | None, command: e.Command
 ) -> bool:
-    """True where an answer to the command `asked` is one to `command` as well.
+    """Return True if an answer to the command `asked` also answers `command`.
 
-    A label is named by its level and its frame's content; what else is asked of it
-    changes nothing. Anything else must have been asked for to the bit.
+    The name of a label is its level and the id of its frame, which determine it. Any
+    other command must be identical to the bit.
     """
     if answer.name != command.name:
         return False

@@ -1,4 +1,4 @@
-"""What labels will cost, from those that this campaign made itself. Pure."""
+"""Expected costs of labels, from those that this campaign computed itself. Pure."""
 
 from collections.abc import Iterable, Mapping
 from itertools import groupby
@@ -13,7 +13,7 @@ from alloop.loop import events as e
 
 
 def label_costs(ledger: LabelIndex, levels: Iterable[Level]) -> dict[LevelId, Cost]:
-    """What labels cost by level; nothing of a level at which none was made here."""
+    """Return the cost of labels by level, for levels at which some were made here."""
     known = {level.id: level for level in levels}
     made = groupby(sorted(ledger.made), itemgetter(0))
     found = {level: _good_labels(ledger, keys) for level, keys in made}
@@ -37,8 +37,11 @@ def expected_cost(
     levels: Iterable[Level],
     known: Mapping[LevelId, Cost],
 ) -> float:
-    """CPU seconds that a label will take, as far as is known, or as experience
-    elsewhere has it; 0 for all else."""
+    """Return the CPU seconds that a label is expected to take.
+
+    Without a measured cost for its level (`known`), the prior of that level is used; 0
+    for any other command.
+    """
     match command:
         case e.LabelFrame(level=where, frame=frame):
             what = frame

@@ -1,4 +1,4 @@
-"""The story of each label and of each task, as the journal tells them. Pure."""
+"""Entries of all labels and tasks of a journal. Pure."""
 
 from collections.abc import Iterator
 from dataclasses import replace
@@ -10,11 +10,11 @@ from alloop.loop import events as e
 
 
 def label_entries(history: History) -> tuple[LabelEntry, ...]:
-    """All labels and failures, in the order in which the journal got them.
+    """Return all labels and failures, in the order of the journal.
 
-    A label that the user brought has purpose "given", or "test"; one that was lost too
-    often is told as `Failure.LOST`. One that was asked for again is told again. Last
-    come those that a repair took over (`Restored`), in no record asked for.
+    A label that the user brought has purpose "given" or "test"; one that was lost too
+    often has `Failure.LOST`. One that was requested again has a second entry. The last
+    ones are those that a repair kept (`Restored`); no record requested them.
     """
     excluded = history.state.excluded
     labels = (*history.chronicle.told, *_restored(history))
@@ -27,7 +27,7 @@ def label_entries(history: History) -> tuple[LabelEntry, ...]:
 
 
 def _restored(history: History) -> Iterator[LabelEntry]:
-    """Labels that a repair took over and that have not been asked for again since."""
+    """Yield labels that a repair kept and that were not requested again since."""
     known = {(x.level, x.frame.id) for x in history.chronicle.told}
     for entry, event in history.of_kind(e.Restored):
         asked, answer = event.asked, event.answer
@@ -53,7 +53,7 @@ def _restored(history: History) -> Iterator[LabelEntry]:
 
 
 def task_entries(history: History) -> Iterator[TaskEntry]:
-    """All that ran or was done, labels too, in the order of the journal."""
+    """Yield all tasks and other records, also labels, in the order of the journal."""
     labels = (
         TaskEntry(x.answered, _task_kind(x), f"label/{x.level}/{x.frame.id}", x.timing)
         for x in history.chronicle.told

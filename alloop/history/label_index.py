@@ -1,4 +1,4 @@
-"""All frames and labels of a campaign by id: what the journal said, indexed."""
+"""An index of all frames and labels of a campaign by id."""
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, replace
@@ -14,9 +14,10 @@ from alloop.loop import events as e
 
 @dataclass(slots=True)
 class LabelIndex:
-    """Grows by `add`, turn by turn; the journal is the truth, this is its index.
+    """An index of the journal's frames and labels, built turn by turn with `add_turn`.
 
-    made: which labels this campaign computed itself, no cache and no user.
+    made: keys of the labels that this campaign computed itself, not those from a cache
+    or the user.
     """
 
     frames: dict[FrameId, Frame] = field(default_factory=dict)
@@ -26,7 +27,7 @@ class LabelIndex:
     made: set[tuple[LevelId, FrameId]] = field(default_factory=set)
 
     def add_turn(self, turn: e.Turn) -> None:
-        """Take in what the turn brought."""
+        """Add the frames and labels of a turn."""
         for frame, label in _turn_labels(turn):
             if frame is not None:
                 self.frames.setdefault(frame.id, frame)
@@ -36,11 +37,11 @@ class LabelIndex:
             self.made.add((turn.event.label.level, turn.event.label.frame))
 
     def get(self, level: LevelId, frame: FrameId) -> Label | Unlabelled | None:
-        """The label under this key, or why there is none; None if not known."""
+        """Return the label or the failure under this key, None without either."""
         return self.labels.get((level, frame))
 
     def label_set(self, level: LevelId, ids: Iterable[FrameId]) -> LabelSet:
-        """The labels of these frames at the level, in the order given."""
+        """Return the labels of these frames at the level, in the order given."""
         frames = [self.frames[frame] for frame in ids]
         found = [self.labels[level, frame.id] for frame in frames]
         labels = [label for label in found if isinstance(label, Label)]
@@ -53,7 +54,7 @@ class LabelIndex:
 
 
 def _detached_label(label: Label | Unlabelled) -> Label | Unlabelled:
-    """The label without the record that its forces are a part of."""
+    """Copy the arrays of a label, so that its record can be freed."""
     if isinstance(label, Unlabelled) or label.forces.base is None:
         return label
     stress = None if label.stress is None else label.stress.copy()

@@ -1,4 +1,4 @@
-"""Labels that columns hold and the journal has lost: how many, and where."""
+"""Labels that columns hold but the journal has lost."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -17,35 +17,41 @@ from alloop.store.set_aside import foreign, parts
 
 @dataclass(frozen=True, slots=True)
 class SetAsideLabels:
-    """The labels of columns that were set aside, for a driver that asks again."""
+    """A read-only label cache of columns that were set aside.
+
+    A driver that requests such a label again gets it from here.
+    """
 
     labels: Mapping[tuple[LevelId, str], Label]
 
     def get(self, level: str, frame: str) -> Label | Unlabelled | None:
-        """The label under this key, or None."""
+        """Return the label under this key, None without one."""
         return self.labels.get((level, frame))
 
     def put(self, record: Label | Unlabelled) -> None:
-        """Nothing is added to what was set aside."""
+        """Do nothing: no label is added to columns that were set aside."""
 
 
 def set_aside_labels(history: History) -> tuple[SetAsideLabels, ...]:
-    """The labels in all columns of a store that were set aside; none without any."""
+    """Return a cache of the labels in the store's set-aside columns, () without any."""
     found = [x for part in parts(history.path) for x in _labels(history, part)]
     labels = {(x.level, x.frame): x for x in found}
     return (SetAsideLabels(labels),) if labels else ()
 
 
 def columns_ahead(store: Path) -> list[Path]:
-    """The folders whose columns go beyond the journal, or another way: the store's own
-    and those that were set aside. None where there is no store."""
+    """Return the folders whose columns extend beyond the journal or diverge from it.
+
+    These are the store's own folder and those that were set aside; [] where there is no
+    store.
+    """
     return [store] * (_mark(store) >= 0) + list(parts(store))
 
 
 def lost_label_warning(history: History) -> str:
-    """One sentence about labels that only columns still hold; "" where there are none.
+    """Return a sentence about labels that only columns hold, "" where there are none.
 
-    They are of a journal that lost its end or was rolled back.
+    Such labels come from a journal that lost its end or was rolled back.
     """
     path = history.path
     places = columns_ahead(path)

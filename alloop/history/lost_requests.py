@@ -1,4 +1,4 @@
-"""Labels that were lost, not refused: another try may give them. Pure."""
+"""Labels that were lost, not refused, so that another try may succeed. Pure."""
 
 from alloop.core.records import Failure, Label, Unlabelled
 from alloop.history.label_entries import label_entries
@@ -13,13 +13,16 @@ _PASSING = (
 
 
 def is_permanent(record: Label | Unlabelled) -> bool:
-    """Whether another machine or another try would end just so."""
+    """Return True if another machine or another try would give the same result."""
     return isinstance(record, Label) or record.failure not in _PASSING
 
 
 def lost_labels(history: History) -> tuple[e.LabelFrame, ...]:
-    """The labels that a limit, a crash or a lost worker cost, as they were asked for;
-    without those that were made since, are under way or were taken out by hand."""
+    """Return the commands of labels lost to a limit, a crash or a lost worker.
+
+    Sorted by name; without labels that were made since, are under way or were excluded
+    by hand.
+    """
     last = {
         _command_name(label): label
         for label in label_entries(history)

@@ -1,4 +1,4 @@
-"""What things cost, as measured: CPU seconds by label, by molecule, by part. Pure."""
+"""Measured costs: CPU seconds by label, by molecule and by part. Pure."""
 
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
@@ -11,7 +11,7 @@ from alloop.history.label_entries import label_entries, task_entries
 from alloop.history.reader import History
 from alloop.history.record_index import LabelEntry
 
-_PAUSE = 60.0  # s without any work: nobody was running the campaign
+_PAUSE = 60.0  # s; a longer gap without any work lies between two runs
 PARTS = {
     "Rechecked": "noise floor",
     "Trained": "training",
@@ -33,7 +33,7 @@ def label_part(purpose: str, fidelity: str) -> str:
 
 
 def is_learned(label: LabelEntry) -> bool:
-    """Return whether models may learn from the label."""
+    """Return True if models may learn from the label."""
     return split_of(label.purpose, label.is_given) == "train"
 
 
@@ -48,8 +48,10 @@ class MeasuredCost:
 
 
 def measured_costs(history: History) -> tuple[MeasuredCost, ...]:
-    """Measured prices by fidelity and molecule; labels that the user brought, whose
-    cost is not known, and failures do not count."""
+    """Return the mean costs of labels by fidelity and molecule.
+
+    Failures and labels that the user brought, whose cost is unknown, do not count.
+    """
     costs: dict[tuple[str, str], list[float]] = defaultdict(list)
     for label in label_entries(history):
         if not label.is_given and isinstance(label.record, Label):
@@ -61,10 +63,10 @@ def measured_costs(history: History) -> tuple[MeasuredCost, ...]:
 
 
 def cheap_in_expensive(history: History) -> float:
-    """How many expensive labels the cheap ones of training would have paid for.
+    """Return the cost of the cheap training labels in units of expensive labels.
 
-    Molecule by molecule, since a large one costs more at both levels; 0 where nothing
-    was measured.
+    Computed molecule by molecule, since a large one costs more at both levels; 0 where
+    nothing was measured.
     """
     price = {
         each.formula: each.cpu_seconds
@@ -82,10 +84,10 @@ def cheap_in_expensive(history: History) -> float:
 
 
 def cpu_seconds_by_part(history: History) -> Mapping[str, float]:
-    """CPU seconds spent here by part; labels that a cache gave cost nothing.
+    """Return the CPU seconds spent by part; labels from a cache cost nothing.
 
     Parts: "cheap labels", "expensive labels", "frozen set" (labels only),
-    "examination" (labels and MD), "noise floor" (labels made a second time),
+    "examination" (labels and MD), "noise floor" (labels computed a second time),
     "training", "MD", "preparation".
     """
     spent = dict.fromkeys(LABELS, 0.0)
@@ -100,11 +102,11 @@ def cpu_seconds_by_part(history: History) -> Mapping[str, float]:
 
 
 def worker_utilisation(history: History, workers: int | None = None) -> float | None:
-    """CPU seconds of all tasks over workers × wall seconds; None before any task.
+    """Return the CPU seconds of all tasks over workers × wall seconds.
 
-    workers: how many there were, by default as many as gave answers. Wall time runs
-    from the first task to the last, without pauses of more than a minute in which
-    nothing ran: those lie between two runs.
+    None before any task. workers: their number, by default that of the workers that
+    gave answers. Wall time runs from the first task to the last, without pauses of more
+    than a minute in which nothing ran: those lie between two runs.
     """
     timings = [
         x.timing for x in task_entries(history) if x.timing.ended > x.timing.started

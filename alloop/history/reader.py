@@ -1,8 +1,8 @@
-"""A campaign as readers see it: the fold of its journal, and the records behind it.
+"""Read access to a campaign: the fold of its journal, and the records themselves.
 
-The fold is the one that the driver keeps, with what came since; the journal is replayed
-from its first record only where there is none. Records are read from the disk when they
-are looked at, and none is kept. Works beside a live driver.
+The fold is the one that the driver saved plus the records since; the journal is
+replayed from its first record only where there is none. Records are read from disk on
+access and not cached. Reading is safe while a driver runs.
 """
 
 from collections.abc import Iterable, Iterator, Sequence
@@ -27,7 +27,7 @@ from alloop.loop.state import LoopState
 from alloop.store.archive import Archive
 
 _Event = TypeVar("_Event")
-_LOOK = 0.5  # s between two looks for what was committed
+_LOOK = 0.5  # s between two checks for new records
 _NONE = np.zeros((0, 0))
 
 
@@ -42,8 +42,7 @@ class JournalEntry:
 
 @dataclass(frozen=True, slots=True)
 class Records(Sequence[JournalEntry]):
-    """The first `length` records of the store at `path`, read whenever they are asked
-    for."""
+    """The first `length` records of the store at `path`, read from disk on access."""
 
     path: Path
     length: int
@@ -64,22 +63,22 @@ class Records(Sequence[JournalEntry]):
         return next(self.select([range(self.length)[key]]))
 
     def since(self, start: int) -> Iterator[JournalEntry]:
-        """The records from number `start` on."""
+        """Yield the records from number `start` on."""
         with Archive.open(self.path, CODEC) as archive:
             for seq, time, turn in archive.records(start):
-                if seq >= self.length:  # a live driver went on
+                if seq >= self.length:  # a driver has added records since
                     return
                 yield JournalEntry(seq, time, turn)
 
     def select(self, numbers: Iterable[int]) -> Iterator[JournalEntry]:
-        """The records of these numbers, which rise."""
+        """Yield the records of these numbers, which must ascend."""
         with Archive.open(self.path, CODEC) as archive:
             for seq, time, turn in archive.select(numbers):
                 yield JournalEntry(seq, time, turn)
 
 
 class Generation(NamedTuple):
-    """A generation and the number of its record."""
+    """A trained generation and the number of its record."""
 
     seq: int
     event: e.Trained
@@ -87,7 +86,7 @@ class Generation(NamedTuple):
 
 @dataclass(frozen=True, eq=False)
 class History:
-    """Everything that a store says: attributes, records, and what is known of them."""
+    """The contents of a store: attributes, records, and their fold (`known`)."""
 
     path: Path
     attrs: dict[str, Any]
@@ -98,7 +97,7 @@ class History:
     def from_entries(
         cls, path: Path, attrs: dict[str, Any], entries: Sequence[JournalEntry]
     ) -> "History":
-        """The history of these entries, the first one on."""
+        """Make a history from all entries of a journal, from the first one on."""
         known = JournalFold()
         for entry in entries:
             known.add_turn(entry.turn)
@@ -106,7 +105,7 @@ class History:
 
     @property
     def state(self) -> LoopState:
-        """The state that the turns lead to."""
+        """The state after the last turn."""
         return self.known.state
 
     @property
@@ -116,12 +115,15 @@ class History:
 
     @property
     def chronicle(self) -> RecordIndex:
-        """Labels and tasks, as they came."""
+        """Labels and tasks, in the order of the journal."""
         return self.known.chronicle
 
     @cached_property
     def opened(self) -> e.Opened:
-        """The first event: start molecules, levels, what the user brought."""
+        """The first event: start molecules, levels and labels that the user brought.
+
+        Raises InputError where no campaign has begun.
+        """
         for _, event in self.of_kind(e.Opened):
             return event
         raise InputError(f"{self.path} holds no campaign yet; run it first")
@@ -132,22 +134,24 @@ class History:
         return self.known.config or first_configuration(self.attrs, self.path)
 
     def events(self) -> Iterator[tuple[JournalEntry, e.Event]]:
-        """Every event, in order; reads the whole journal."""
+        """Yield every event, in order; reads the whole journal."""
         for entry in self.entries:
             yield entry, entry.turn.event
 
     def of_kind(
         self, kind: type[_Event], last: int | None = None
     ) -> Iterator[tuple[JournalEntry, _Event]]:
-        """The events of a kind that tells of no label, or the last few; reads their
-        records and no others."""
+        """Yield the events of a kind other than a label's, or the `last` ones of them.
+
+        Reads only their records.
+        """
         numbers = [x.seq for x in self.chronicle.deeds if x.kind == kind.__name__]
         for entry in self.select(numbers if last is None else numbers[-last:]):
             if isinstance(entry.turn.event, kind):
                 yield entry, entry.turn.event
 
     def select(self, numbers: Sequence[int]) -> Iterator[JournalEntry]:
-        """The records of these numbers, which rise."""
+        """Return the records of these numbers, which must ascend."""
         if isinstance(self.entries, Records):
             return self.entries.select(numbers)
         return (self.entries[number] for number in numbers)
@@ -156,7 +160,7 @@ class History:
     def generations(self) -> tuple[Generation, ...]:
         """The generations in order, with the numbers of their records.
 
-        Without landmarks and the course of training, which grow with the labels: see
+        Without landmarks and the training history, which grow with the labels: see
         `trained`.
         """
         return tuple(
@@ -166,25 +170,30 @@ class History:
 
     @property
     def best(self) -> tuple[Generation, ...]:
-        """The generation that is used where none is named, see `LoopState.best`; none
-        before the first."""
+        """The generation that is used by default, see `LoopState.best`.
+
+        Empty before the first.
+        """
         number = self.state.best
         return tuple(x for x in self.generations if x.event.generation == number)
 
     def trained(self) -> list[e.Trained]:
-        """All that is said of the generations, in order; read from the journal."""
+        """Return the full `Trained` events, in order, read from the journal."""
         return [event for _, event in self.of_kind(e.Trained)]
 
     def rechecked(self) -> Sequence[e.Rechecked]:
-        """How far labels moved when they were made again, in order."""
+        """Return the changes of labels that were computed again, in order."""
         return self.chronicle.rechecked
 
     def priced(self) -> list[e.Priced]:
-        """What labels were known to cost, in order; the last one is in force."""
+        """Return the measured label costs, in order; the last ones are in force."""
         return [event for _, event in self.of_kind(e.Priced)]
 
     def frame(self, prefix: str) -> Frame:
-        """The frame whose id starts so; InputError where none or several do."""
+        """Return the labelled frame whose id begins with `prefix`.
+
+        Raises InputError where none or several do.
+        """
         found = [key for key in self.ledger.frames if key.startswith(prefix)]
         if len(found) != 1:
             what = "none" if not found else f"{len(found)} frames"
@@ -196,13 +205,13 @@ class History:
 
 
 def read_history(path: Path) -> History:
-    """Read a store, which may be in use by a driver."""
+    """Return the history of a store, which a driver may be using."""
     with Archive.open(path, CODEC) as archive:
         return history_of(archive)
 
 
 def following(path: Path, start: int) -> Iterator[JournalEntry]:
-    """The records from number `start` on, those that are yet to come too: endless."""
+    """Yield the records from number `start` on, then new ones as they come; endless."""
     with Archive.open(path, CODEC) as archive:
         while True:
             for seq, time, turn in archive.records(start):
@@ -212,7 +221,7 @@ def following(path: Path, start: int) -> Iterator[JournalEntry]:
 
 
 def history_of(archive: Archive) -> History:
-    """The history of an open archive."""
+    """Return the history of an open archive."""
     known = load_saved_fold(archive)
     for _, _, turn in archive.records(known.seq + 1):
         known.add_turn(turn)

@@ -1,8 +1,8 @@
-"""What readers ask of a journal, noted turn by turn: labels, tasks, lessons. Pure.
+"""An index of the records of a journal: labels, tasks and trainings. Pure.
 
-It grows with labels and tasks, never with the frames that MD proposes. What is not in
-it (predictions, walkers, the ids that a training learned from) is read from the records
-whose numbers it holds.
+Its size grows with labels and tasks, not with the frames that MD proposes. What it
+lacks (predictions, walkers, the ids of a training set) is read from the records whose
+numbers it holds.
 """
 
 from collections.abc import Iterable
@@ -18,12 +18,12 @@ from alloop.loop.reducer import ATTEMPTS
 
 @dataclass(frozen=True, slots=True, eq=False)
 class LabelEntry:
-    """A label, or why there is none, with its provenance.
+    """A label or a failure, with its provenance.
 
     asked and answered: sequence numbers of the journal records. round and generation:
-    the last exploration and its generation when it was asked for. cached: somebody else
-    had paid for it. excluded: taken out by hand since. retry: it was lost before and
-    asked for again.
+    the last exploration and its generation when the label was requested. cached: it
+    came from a cache, at no cost here. excluded: excluded by hand since. retry: it was
+    lost before and requested again.
     """
 
     frame: Frame
@@ -44,19 +44,22 @@ class LabelEntry:
 
     @property
     def cpu_seconds(self) -> float:
-        """What the label cost whoever made it."""
+        """The CPU seconds of the label, for whoever computed it."""
         return self.record.cpu_seconds
 
     @property
     def is_given(self) -> bool:
-        """Whether the user brought it, so that it never was asked for."""
+        """True if the user brought the label, so that it was never requested."""
         return self.asked == self.answered
 
 
 @dataclass(frozen=True, slots=True)
 class TaskEntry:
-    """A record that tells of no label: its number, the kind of its event, the name of
-    the command that it answers ("" without one), and when and where that ran."""
+    """A record without a label.
+
+    seq: its number. kind: the class name of its event. name: of the command that it
+    answers ("" without one). timing: when and where the task ran.
+    """
 
     seq: int
     kind: str
@@ -66,10 +69,10 @@ class TaskEntry:
 
 @dataclass(frozen=True, slots=True)
 class TrainingRequest:
-    """A training that was asked for: in which record, and how many labels it has.
+    """A training that was requested, the number of that record, and its label counts.
 
-    heldout: cheap ones besides, which it does not learn from; learned: it learns from
-    cheap labels at all.
+    cheap, expensive: training labels. heldout: further cheap labels, which it does not
+    learn from. learned: True if it learns from cheap labels at all.
     """
 
     name: str
@@ -83,7 +86,7 @@ class TrainingRequest:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class OpenLabel:
-    """A label that was asked for and is not answered yet."""
+    """A label that was requested and is not answered yet."""
 
     command: e.LabelFrame
     seq: int
@@ -94,7 +97,7 @@ class OpenLabel:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class LabelOutcome:
-    """How the label command `name` ended; cached: somebody else had paid for it."""
+    """The result of the label command `name`; cached: it came from a cache."""
 
     name: str
     record: Label | Unlabelled
@@ -103,7 +106,10 @@ class LabelOutcome:
 
 
 def label_outcome(event: e.Event) -> LabelOutcome | None:
-    """The end of a label that the event tells of; being lost too often is one too."""
+    """Return the result of a label that the event holds, None without one.
+
+    The loss of the last attempt counts as the failure `Failure.LOST`.
+    """
     match event:
         case e.Labelled(name=name, label=label, timing=timing, cached=cached):
             return LabelOutcome(name, label, timing, cached)
@@ -120,13 +126,14 @@ def label_outcome(event: e.Event) -> LabelOutcome | None:
 
 @dataclass(slots=True)
 class RecordIndex:
-    """Grows by `add`, turn by turn; the journal is the truth.
+    """An index of the journal, built turn by turn with `add`.
 
-    told: labels and failures in the order in which the journal got them; one that was
-    asked for again is told again. deeds: all other records. rechecked: labels that were
-    made a second time. explorers: the generation of each exploration that was asked
-    for, by its name; round, generation: of the last one. examinations: what was asked
-    for, without walkers, by number.
+    told: labels and failures in the order of the journal; one that was requested again
+    has a second entry. deeds: all other records. lessons: trainings requested.
+    rechecked: labels that were computed a second time. questions: open labels, by name.
+    retries: names of lost labels requested again. explorers: the generation of each
+    exploration requested, by name; round, generation: of the last one. examinations:
+    the requested ones, without walkers, by number.
     """
 
     told: list[LabelEntry] = field(default_factory=list)
@@ -141,7 +148,7 @@ class RecordIndex:
     generation: int = 0
 
     def add(self, seq: int, turn: e.Turn, ledger: LabelIndex) -> None:
-        """Take in record `seq`, which the ledger has taken in already."""
+        """Add record `seq`, which the label index has already."""
         self._add_event(seq, turn.event, ledger)
         self._add_commands(seq, turn.commands)
 
@@ -240,7 +247,7 @@ def _given_label(item: e.Given, seq: int, ledger: LabelIndex) -> LabelEntry:
 def _indexed_record(
     record: Label | Unlabelled, ledger: LabelIndex
 ) -> Label | Unlabelled:
-    """The ledger's own copy of a label, so that none is held twice."""
+    """Return the label index's copy of a label, so that none is held twice."""
     if isinstance(record, Unlabelled):
         return record
     known = ledger.get(record.level, record.frame)

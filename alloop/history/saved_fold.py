@@ -1,9 +1,9 @@
-"""What a driver must know of its journal: the fold, and its bytes to keep beside it.
+"""Saving and loading of the fold of a journal.
 
 The bytes are JSON and arrays. Small parts go through the codec of the journal; what
 grows with the campaign (entries, frames, labels) is laid out in columns, so that a
-hundred thousand labels are read in seconds. Nothing of it is the truth: a fold that
-other code made counts as absent (`version`), and the journal is replayed.
+hundred thousand labels load in seconds. The journal remains the only source: a fold
+that other code made (see `fold_version`) counts as absent, and the journal is replayed.
 """
 
 import hashlib
@@ -65,7 +65,7 @@ _MADE_OF = (
 
 @cache
 def fold_version() -> str:
-    """Names the code that folds: the hash of its sources, this file among them."""
+    """Return the hash of the sources that make a fold, this file included."""
     digest = hashlib.sha256()
     for path in (__file__, *(module.__file__ for module in _MADE_OF)):
         digest.update(Path(str(path)).read_bytes())
@@ -73,20 +73,20 @@ def fold_version() -> str:
 
 
 def save_fold(archive: Archive, known: JournalFold) -> None:
-    """Keep the fold in the store, which is open for writing."""
+    """Save the fold in the store, which is open for writing."""
     archive.put_fold(NAME, fold_version(), known.seq, fold_to_bytes(known))
 
 
 def load_saved_fold(archive: Archive) -> JournalFold:
-    """The fold that the store keeps; one of no record where there is none."""
+    """Return the fold saved in the store, an empty one where there is none."""
     found = archive.fold(NAME, fold_version())
     return JournalFold() if found is None else fold_from_bytes(*found)
 
 
 def campaign_beginning(path: Path) -> tuple[str, e.Opened]:
-    """The configuration in force (YAML) and the first event of a campaign that began.
+    """Return the configuration in force (YAML) and the first event of a campaign.
 
-    Raises InputError where it has not.
+    Raises InputError where it has not begun.
     """
     with Archive.open(path, CODEC) as archive:
         first = opening_event(archive)
@@ -103,21 +103,21 @@ def campaign_beginning(path: Path) -> tuple[str, e.Opened]:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _MappingPairs:
-    """A mapping in its order, whatever its keys are."""
+    """A mapping in its order, with keys of any type."""
 
     items: tuple[tuple[Any, Any], ...]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _FrozenSet:
-    """A frozenset."""
+    """The sorted items of a frozenset."""
 
     items: tuple[Any, ...]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _SavedFold:
-    """A fold as the codec takes it; texts are JSON as bytes."""
+    """A fold in the form that the codec takes; texts are JSON as bytes."""
 
     config: str
     state: _MappingPairs
@@ -148,7 +148,7 @@ _CODEC = Codec(
 
 
 def fold_to_bytes(known: JournalFold) -> bytes:
-    """The fold as bytes."""
+    """Return the fold as bytes."""
     now, book, story = known.state, known.ledger, known.chronicle
     told, others = json_columns.label_columns(story.told, book)
     small = {f.name: getattr(now, f.name) for f in fields(now)}
@@ -176,7 +176,7 @@ def fold_to_bytes(known: JournalFold) -> bytes:
 
 
 def fold_from_bytes(seq: int, data: bytes) -> JournalFold:
-    """The fold from its bytes."""
+    """Return the fold from its bytes; `seq` is its last record."""
     found = _unpack_fold(data)
     entries = iter(_array_entries(found.entries))
     *blocks, recent = (_first_entries(entries, count) for count in found.blocks)
@@ -240,7 +240,7 @@ def _array_entries(sheet: Array) -> Iterator[LabelState]:
 
 
 def _labels_array(book: LabelIndex, good: Iterable[Label]) -> Array:
-    """Keys of all labels and failures in their order, and the columns of the good."""
+    """Encode the keys of all labels and failures, and the columns of the labels."""
     columns = ("energy", "cpu_seconds", "details")
     values = {name: [getattr(x, name) for x in good] for name in columns}
     return json_columns.json_bytes(

@@ -1,8 +1,10 @@
-"""Labelled frames that a user brings: read, converted, doubted, compared.
+"""Labelled frames that a user brings: reading, conversion, unit checks, duplicates.
 
-intake = read_labels("water.npz", energy_unit="kcal/mol")
-print(intake.warnings)
-duplicates(test.frames, intake.frames)
+For example:
+
+    intake = read_labels("water.npz", energy_unit="kcal/mol")
+    print(intake.warnings)
+    duplicate_frames(test.frames, intake.frames)
 """
 
 from alloop.files.units import FileUnits, LabelledFrames

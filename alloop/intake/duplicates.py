@@ -1,4 +1,4 @@
-"""Frames of a test set that training has seen, whatever their orientation."""
+"""Frames of a test set that are in the training data, in any orientation."""
 
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
@@ -15,12 +15,12 @@ _Key = tuple[bytes, int, int]
 def duplicate_frames(
     test: Sequence[Frame], train: Sequence[Frame], tolerance: float = 1e-3
 ) -> list[tuple[int, int]]:
-    """Pairs (test index, train index) of frames that are the same molecule at the same
-    geometry.
+    """Return pairs (test index, train index) of frames with the same geometry.
 
-    Same are equal ids, and frames of equal charge, spin and atoms in the same order
-    whose atoms all come closer than `tolerance` Å after optimal superposition, mirror
-    images included. Periodic frames count as the same only where their ids are equal.
+    Two frames are the same if their ids are equal, or if charge, spin and the atoms in
+    their order are equal and all atoms are closer than `tolerance` Å after optimal
+    superposition, mirror images included. Periodic frames are the same only if their
+    ids are equal.
     """
     found = set(_same_ids(test, train))
     asked, known = _composition_groups(test), _composition_groups(train)
@@ -66,9 +66,11 @@ def _same_shapes(
 def _similar_pairs(
     asked: Floats, known: Floats, width: float
 ) -> Iterator[tuple[int, int]]:
-    """Pairs whose pair distances all agree within `width`: where no atom moves by more
-    than half of it, no distance can change by more. Sorting by the mean distance first
-    leaves few to compare."""
+    """Yield index pairs of geometries whose pair distances all agree within `width`.
+
+    If no atom moves by more than half of it, no distance can change by more. Sorting by
+    the mean distance first leaves few to compare.
+    """
     ours, theirs = pair_distances(asked), pair_distances(known)
     if not ours.shape[1]:
         yield from np.ndindex(len(asked), len(known))

@@ -1,4 +1,4 @@
-"""Energy differences against the work of the forces, between near frames.
+"""Comparison of energy differences between similar frames with the work of the forces.
 
 The trapezoid -½(F1 + F2)·Δx is exact for a quadratic energy, and its error is of third
 order in Δx otherwise, so frames a tenth of an Å apart tell mixed units from right ones.
@@ -12,19 +12,19 @@ from alloop.core.units import Booleans, Floats, Integers
 from alloop.files.units import LabelledFrames
 from alloop.intake.superposition import centred, kabsch_rotation, pair_distances
 
-_FRAMES = 1000  # of one molecule, that are compared with each other
+_FRAMES = 1000  # of one molecule, compared with each other
 _PAIRS = 60  # nearest pairs that are kept
-_LEAST = 5  # pairs without which nothing is said
-_SCATTER = 0.3  # of energy differences about the line, above which nothing is said
-_SAME = 1e-4  # Å: frames nearer than this are copies, and say nothing
+_LEAST = 5  # with fewer pairs, there is no result
+_SCATTER = 0.3  # of energy differences about the line; above it, there is no result
+_SAME = 1e-4  # Å: frames nearer than this are copies
 
 
 def energy_work_ratio(intake: LabelledFrames) -> float | None:
-    """ΔE over -½(F1 + F2)·Δx of near frames, 1 if units agree; None where the frames
-    are too far apart (or too few) to tell.
+    """Return ΔE over -½(F1 + F2)·Δx of similar frames, 1 if the units agree.
 
-    The line through the origin is fitted by least absolute deviations: the median of
-    the ratios, weighted by the work.
+    None if the frames are too few or too far apart to tell. The line through the origin
+    is fitted by least absolute deviations: the ratio is the median of all ratios,
+    weighted by the work.
     """
     found = [_energy_work_pairs(intake, group) for group in _molecule_groups(intake)]
     rises = np.concatenate([np.zeros(0), *(rise for rise, _ in found)])
@@ -50,7 +50,7 @@ def _molecule_groups(intake: LabelledFrames) -> list[list[int]]:
 def _energy_work_pairs(
     intake: LabelledFrames, group: list[int]
 ) -> tuple[Floats, Floats]:
-    """Energy differences and work (pairs,) in eV of the group's nearest frames."""
+    """Return energy differences and work (pairs,) in eV of a group's nearest frames."""
     some = group[:: max(1, -(-len(group) // _FRAMES))]
     near = _nearest_pairs(np.stack([intake.frames[index].positions for index in some]))
     rises = [intake.energies[some[j]] - intake.energies[some[i]] for i, j in near]
@@ -59,7 +59,7 @@ def _energy_work_pairs(
 
 
 def _nearest_pairs(positions: Floats) -> Integers:
-    """Pairs (pairs, 2) of each frame and the one most like it, nearest first."""
+    """Return pairs (pairs, 2) of each frame and the one most like it, nearest first."""
     d = pair_distances(positions)  # (frames, pairs)
     norms = (d**2).sum(axis=1)
     apart = np.sqrt(np.maximum(norms[:, None] + norms - 2 * d @ d.T, 0) / d.shape[1])
@@ -74,7 +74,7 @@ def _nearest_pairs(positions: Floats) -> Integers:
 
 
 def _trapezoid_work(intake: LabelledFrames, i: int, j: int) -> float:
-    """-½(F1 + F2)·Δx, eV, with the second frame turned onto the first."""
+    """Return -½(F1 + F2)·Δx in eV, with the second frame rotated onto the first."""
     one = centred(intake.frames[i].positions)
     other = centred(intake.frames[j].positions)
     turn = kabsch_rotation(one, other)

@@ -1,4 +1,4 @@
-"""Files of labelled frames to an Intake: one entrance for every format."""
+"""Reading of labelled frames from files of any supported format, and from stores."""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -30,13 +30,13 @@ def read_labels(  # noqa: PLR0913 - one keyword for each fact that a file cannot
     Parameters
     ----------
     path
-        `.npz` as MD17's, an ASE database (`.db`), a store's folder, or whatever
+        `.npz` as MD17's, an ASE database (`.db`), a store's folder, or any file that
         `ase.io.read` reads.
     energy_unit, length_unit, force_unit
         Units of the file's numbers; forces default to energy/length.
     energy_key, forces_key
-        Names in the file. In an npz a prefix such as `cc_` of `cc_E` counts for the
-        positions and atomic numbers too.
+        Names in the file. In an npz, a prefix such as `cc_` of `cc_E` is also tried for
+        the positions and atomic numbers.
     charge, spin
         Total charge (e) and 2S of every frame; default to what the file says, then 0.
     fidelity

@@ -1,4 +1,4 @@
-"""Labels of another campaign's store."""
+"""Reading of labels from the store of another campaign."""
 
 from pathlib import Path
 
@@ -9,9 +9,10 @@ from alloop.history.reader import History, read_history
 
 
 def read_store(path: Path, fidelity: str | None) -> list[RawLabel]:
-    """Labels that a store trains on at the fidelity, or its test set ("test").
+    """Read the labels that a store trains on at a fidelity, or its test set ("test").
 
-    What was excluded there is left out; InputError where the fidelity is not one.
+    Labels that were excluded there are left out. Raises InputError for an unknown
+    fidelity.
     """
     history = read_history(path)
     levels = history.opened.levels

@@ -1,4 +1,4 @@
-"""Two geometries of the same molecule laid on each other (Kabsch)."""
+"""Superposition of two geometries of the same molecule (Kabsch)."""
 
 import numpy as np
 
@@ -6,10 +6,10 @@ from alloop.core.units import Floats
 
 
 def kabsch_rotation(onto: Floats, moved: Floats, *, mirror: bool = False) -> Floats:
-    """The matrix (3, 3) that `moved @ matrix` needs to come closest to `onto`.
+    """Return the matrix (3, 3) with which `moved @ matrix` comes closest to `onto`.
 
-    Both (atoms, 3) in Å, centred at the origin; mirror: reflections are allowed too.
-    W. Kabsch, Acta Cryst. A32, 922 (1976).
+    Both (atoms, 3) in Å, centred at the origin; mirror: reflections are allowed too. W.
+    Kabsch, Acta Cryst. A32, 922 (1976).
     """
     u, _, vt = np.linalg.svd(moved.T @ onto)
     handed = 1.0 if mirror else np.sign(np.linalg.det(u @ vt))
@@ -18,21 +18,23 @@ def kabsch_rotation(onto: Floats, moved: Floats, *, mirror: bool = False) -> Flo
 
 
 def centred(positions: Floats) -> Floats:
-    """Positions (atoms, 3) around their mean."""
+    """Return positions (atoms, 3) relative to their mean."""
     out: Floats = positions - positions.mean(axis=0)
     return out
 
 
 def largest_shift(one: Floats, other: Floats) -> float:
-    """How far the worst atom stays away, Å, after the best superposition; mirror images
-    are the same geometry, since energy and forces are."""
+    """Return the largest distance between equal atoms after superposition, Å.
+
+    Mirror images are the same geometry, since their energy and forces are the same.
+    """
     one, other = centred(one), centred(other)
     moved = other @ kabsch_rotation(one, other, mirror=True)
     return float(np.linalg.norm(moved - one, axis=1).max())
 
 
 def pair_distances(positions: Floats) -> Floats:
-    """All pair distances (frames, pairs) of geometries (frames, atoms, 3), Å."""
+    """Return all pair distances (frames, pairs) of geometries (frames, atoms, 3), Å."""
     i, j = np.triu_indices(positions.shape[1], k=1)
     out: Floats = np.linalg.norm(positions[:, i] - positions[:, j], axis=-1)
     return out

@@ -1,6 +1,7 @@
-"""Magnitudes that cannot be right, and the unit that would explain them.
+"""Checks for magnitudes that cannot be right, and for the unit that would explain them.
 
-Nothing here is certain, so nothing is refused: each doubt is one sentence.
+None of the checks is certain, so nothing is refused: each gives a warning of one
+sentence.
 """
 
 from collections.abc import Callable, Mapping
@@ -14,20 +15,20 @@ from alloop.core.units import ENERGY_UNITS, HARTREE, LENGTH_UNITS
 from alloop.files.units import FORCE_UNITS, LabelledFrames
 from alloop.intake.force_work import energy_work_ratio
 
-_SAMPLE = 100  # frames that are looked at
+_SAMPLE = 100  # frames that are checked
 _BONDS = (0.7, 1.5)  # nearest neighbours, in sums of covalent radii
-_RMS = (0.05, 20.0)  # eV/Å: a relaxed set and a broken one lie beyond
-_CLOSE = 0.06  # logarithm: slopes this near to a unit's factor are explained by it
-_SURE = 0.1  # logarithm: slopes this near to 1 are right
-_TOTALS = 0.22  # logarithm: how well 0.5 Z^2.4 gives total energies
+_RMS = (0.05, 20.0)  # eV/Å: relaxed sets are below, broken ones above
+_CLOSE = 0.06  # logarithm: ratios this near to a unit's factor are explained by it
+_SURE = 0.1  # logarithm: ratios this near to 1 are right
+_TOTALS = 0.22  # logarithm: accuracy of total energies from 0.5 Z^2.4
 
 
 def unit_warnings(intake: LabelledFrames) -> tuple[str, ...]:
-    """What looks wrong with lengths, forces and energies, a sentence each.
+    """Return warnings about lengths, forces and energies, a sentence each.
 
-    Lengths are compared with covalent radii, forces with what molecules feel, total
-    energies with those of atoms, and energy differences of near frames with the work
-    of the forces between them.
+    Lengths are compared with covalent radii, forces with typical ones of molecules,
+    total energies with those of atoms, and energy differences of similar frames with
+    the work of the forces between them.
     """
     checks: tuple[Callable[[LabelledFrames], str | None], ...] = (
         *(_length_warning, _force_warning, _total_energy_warning, _work_warning),
@@ -53,7 +54,7 @@ def _length_warning(intake: LabelledFrames) -> str | None:
 
 
 def _relative_bond(frame: Frame) -> float:
-    """Median distance to the nearest neighbour over the sum of covalent radii."""
+    """Return the median of nearest-neighbour distances over sums of covalent radii."""
     apart = np.linalg.norm(frame.positions[:, None] - frame.positions, axis=-1)
     np.fill_diagonal(apart, np.inf)
     radii = covalent_radii[frame.numbers]
@@ -75,8 +76,11 @@ def _force_warning(intake: LabelledFrames) -> str | None:
 
 
 def _total_energy_warning(intake: LabelledFrames) -> str | None:
-    """Total energies follow 0.5 Z^2.4 hartree within a few percent, so that a wrong
-    unit shows; energies relative to atoms or of valence electrons say nothing."""
+    """Compare total energies with 0.5 Z^2.4 hartree, which holds within a few percent.
+
+    A wrong unit shows in the ratio. Energies relative to atoms or of valence electrons
+    give no warning.
+    """
     expected = [0.5 * (frame.numbers**2.4).sum() * HARTREE for frame in intake.frames]
     ratio = float(np.median(-intake.energies / np.array(expected)))
     declared = intake.units.energy
@@ -91,7 +95,10 @@ def _total_energy_warning(intake: LabelledFrames) -> str | None:
 
 
 def _work_warning(intake: LabelledFrames) -> str | None:
-    """ΔE = -½(F1 + F2)·Δx between near frames, or units (or a sign) are mixed up."""
+    """Warn if ΔE of similar frames is not -½(F1 + F2)·Δx.
+
+    Then units or a sign are mixed up.
+    """
     found = energy_work_ratio(intake)
     if found is None or abs(found - 1) < _SURE:
         return None
@@ -125,7 +132,7 @@ def _mixed_units(intake: LabelledFrames, found: float) -> str:
 def _explaining_unit(
     ratio: float, factors: Mapping[str, float], width: float
 ) -> str | None:
-    """The unit whose factor is nearest to the ratio, if it is near at all."""
+    """Return the unit whose factor is nearest to the ratio, None if none is near."""
     if ratio <= 0:
         return None
     unit = min(factors, key=lambda name: abs(log(ratio / factors[name])))

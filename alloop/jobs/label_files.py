@@ -1,18 +1,18 @@
-"""The file of labels, and beside it the list of what has none.
+"""Reading and writing of the label file, and of the failure list beside it.
 
-Every configuration keeps the info and arrays it came with; where one of ours has the
-same name, the old one is found as `input_<name>`. Ours, in eV and eV/Å:
+Every configuration keeps the info and arrays of its input; one with the name of a key
+written here is kept as `input_<name>`. Keys written here, in eV and eV/Å:
 
-    REF_energy, REF_forces   for trainers; ASE's energy and forces say the same
+    REF_energy, REF_forces   for trainers; equal to ASE's energy and forces
     frame, level, level_title   "frame/<id>", "level/<id>" (an id alone may look like a
                              number, and be read as one), and the level's name
     charge, spin             total charge (e; in a database total_charge alone), 2S
     total_charge, total_spin the same as MACE names them: total_spin is 2S + 1
-    cpu_seconds, rung, doubts, program   what it cost, how the SCF converged, signs that
-                             the method does not fit, which program made it
+    cpu_seconds, rung, doubts, program   its cost, how the SCF converged, signs that the
+                             method does not fit, the program that made it
 
-In a database they are `key_value_pairs`; REF_forces, all details of the label, and what
-the frame came with stand in `data`.
+In a database they are `key_value_pairs`; REF_forces, all details of the label, and the
+info and arrays of the input are in `data`.
 """
 
 import csv
@@ -51,7 +51,7 @@ _COLUMNS = ("index", "frame", "reason", "message", "passing")
 
 @dataclass(frozen=True, slots=True)
 class FailureReason:
-    """Why a frame has no label; passing: another try may give one."""
+    """The failure of a frame; passing: True if another try may give a label."""
 
     failure: Failure
     message: str
@@ -62,7 +62,7 @@ Failed: TypeAlias = dict[int, FailureReason]  # by the frame's index in the inpu
 
 
 def failed_frames(records: Sequence[Outcome]) -> Failed:
-    """The frames without a label."""
+    """Return the failures by the index of their frame."""
     return {
         index: FailureReason(record.failure, record.message, not is_permanent(record))
         for index, record in enumerate(records)
@@ -71,17 +71,17 @@ def failed_frames(records: Sequence[Outcome]) -> Failed:
 
 
 def failures_file(out: Path) -> Path:
-    """Where the failures of a file of labels are listed."""
+    """Return the path of the failure list of a label file."""
     return out.with_name(f"{out.name}.failures.csv")
 
 
 def write_labels(
     out: Path, given: Sequence[GivenStructure], level: Level, records: Sequence[Outcome]
 ) -> None:
-    """Write labels and failures; each file appears whole, that of the labels last.
+    """Write labels and failures, each file atomically, the label file last.
 
-    A database if `out` ends in .db, extended XYZ otherwise; nothing where nothing is
-    labelled. Raises InputError where they cannot be written.
+    The label file is a database if `out` ends in .db, extended XYZ otherwise; none is
+    written without labels. Raises InputError where they cannot be written.
     """
     pairs = list(zip(given, records, strict=True))
     good = [(each, label) for each, label in pairs if isinstance(label, Label)]
@@ -100,10 +100,10 @@ def write_labels(
 def read_earlier_failures(
     out: Path, given: Sequence[GivenStructure], level: Level, part: bool = False
 ) -> Failed | None:
-    """The failures of an earlier answer to the same request; None where there is none,
-    or, if `part`, labels of some of the frames only.
+    """Return the failures of an earlier result of the same request.
 
-    Raises InputError where `out` holds something else.
+    None where there is no such result or, if `part`, it has labels of only some of the
+    frames. Raises InputError where `out` holds something else.
     """
     if not out.exists():
         return None
@@ -124,7 +124,7 @@ def read_earlier_failures(
 
 
 def labelled_atoms(given: GivenStructure, level: Level, label: Label) -> Atoms:
-    """The structure with its label, and with all that it came with."""
+    """Return the structure with its label, keeping all its own info and arrays."""
     facts, old = _label_facts(given, level, label), given.atoms
     results = {} if old.calc is None else old.calc.results
     columns = {name: results[name] for name in _OF_ATOMS if name in results}
@@ -175,7 +175,7 @@ def _write_label_file(
     with connect(partial, use_lock_file=False) as database:
         for atoms, (given, label) in zip(images, good, strict=True):
             keys = _label_facts(given, level, label)
-            del keys["charge"]  # ASE keeps a column of this name for itself
+            del keys["charge"]  # ASE reserves a column of this name
             data = {k: v for k, v in atoms.info.items() if k not in keys}
             data |= {k: v for k, v in atoms.arrays.items() if k not in _OWN_COLUMNS}
             data = {name: _plain_value(value) for name, value in data.items()}
@@ -184,7 +184,7 @@ def _write_label_file(
 
 
 def _plain_value(value: Any) -> Any:
-    """What ASE can put into a database: no numpy scalars, no arrays of text."""
+    """Convert numpy scalars and text arrays, which ASE cannot put into a database."""
     if isinstance(value, np.generic) or (
         isinstance(value, np.ndarray) and value.dtype.kind not in "biufc"
     ):

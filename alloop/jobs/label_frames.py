@@ -1,6 +1,7 @@
-"""Labels of many frames by several children at once, each kept as soon as it is made.
+"""Labelling of many frames by several child processes.
 
-What is kept survives any end of this process: the same call goes on from there.
+Each label is cached as soon as it is made, so that the same call resumes after any end
+of this process.
 """
 
 import os
@@ -25,12 +26,12 @@ Outcome: TypeAlias = Label | Unlabelled
 
 @dataclass(frozen=True, slots=True)
 class LabelProgress:
-    """How far the labels are.
+    """The progress of labelling.
 
-    frames: how many were asked for, equal ones counted once; known: those that had
-    been answered before; made: answers since, failures included; failures: of both, by
-    reason; seconds: wall time since the start; left: wall time to come, from the prices
-    so far, None until there are any; cpu_seconds: what the answers since have cost.
+    frames: number of distinct frames; known: those with a cached answer; made: new
+    answers, failures included; failures: of both, by reason; seconds: wall time since
+    the start; left: expected remaining wall time, from expected costs, None before the
+    first new answer; cpu_seconds: cost of the new answers.
     """
 
     frames: int
@@ -51,24 +52,25 @@ def label_frames(
     cache: LabelCache | Path | str | None = None,
     observe: Callable[[LabelProgress], None] | None = None,
 ) -> list[Outcome]:
-    """Label frames at a level: a label or a failure for each, in the frames' order.
+    """Label frames at a level; return a label or a failure for each, in their order.
 
     Parameters
     ----------
     workers
-        Child processes, of one thread each; by default as many as there are cores.
+        Number of child processes, of one thread each; by default that of the cores.
     limits
-        Of one label: wall time, memory.
+        Limits of one label: wall time, memory.
     cache
-        A folder, or the cache there. What it knows is not made again, and each label
-        goes there at once, so that a killed run goes on where it was. Failures go there
-        too, but for those that another try may mend: limits, crashes.
+        A folder, or the cache there. Cached labels are not made again, and each new
+        one is cached at once, so that a killed run can be resumed. Failures are cached
+        too, except those that another try may avoid: limits, crashes.
     observe
         Called in this thread with the progress, after each label and twice a second.
-        What it raises ends the run, as Ctrl-C does.
+        An exception in it ends the run, as Ctrl-C does.
 
-    Equal frames are labelled once; what costs most comes first. Raises InputError where
-    the level cannot work for these elements, StoreError where the cache cannot be used.
+    Equal frames are labelled once; the most expensive come first. Raises InputError
+    where the level cannot treat these elements, StoreError where the cache cannot be
+    used.
     """
     kept = (
         cache if cache is None or isinstance(cache, LabelCache) else LabelCache(cache)
@@ -101,8 +103,11 @@ def _known_labels(
 
 
 def _costliest_first(prices: Mapping[FrameId, float]) -> list[FrameId]:
-    """The dearest first, so that no long one is left at the end; equal ones in an order
-    of this process's own, so that two runs that share a cache seldom meet."""
+    """Sort by cost, the highest first, so that no long label is left at the end.
+
+    Frames of equal cost come in an order that depends on the process, so that two runs
+    that share a cache seldom label the same frame.
+    """
     salt = os.getpid()
     return sorted(prices, key=lambda id: (-prices[id], hash((salt, id))))
 
@@ -112,7 +117,7 @@ def _ignore_progress(_progress: LabelProgress) -> None:
 
 
 class _LabelCounts:
-    """Counts while the labels are made."""
+    """Counts of a labelling run, from which its progress is reported."""
 
     def __init__(
         self,
@@ -128,14 +133,14 @@ class _LabelCounts:
         self._began = time.monotonic()
 
     def add(self, record: Outcome) -> None:
-        """One more answer."""
+        """Count a new answer."""
         self._made += 1
         self._paid += self._prices[record.frame]
         self._cpu += record.cpu_seconds
         self._failures[_record_failure(record)] += 1
 
     def tell(self) -> None:
-        """Show how far it is."""
+        """Report the progress to the observer."""
         seconds = time.monotonic() - self._began
         due = sum(self._prices.values()) - self._paid
         left = seconds * due / self._paid if self._paid else None

@@ -1,4 +1,4 @@
-"""Frames of some files to a file of labels: running a job twice is resuming it."""
+"""Jobs that label the frames of files and write a label file; they can be resumed."""
 
 import shutil
 from collections.abc import Callable
@@ -25,12 +25,12 @@ _ENDINGS = (".extxyz", ".xyz", *DATABASES)
 
 @dataclass(frozen=True, slots=True)
 class LabelJob:
-    """What is to be labelled, how, and where the labels go.
+    """A labelling job: frames, level and output file.
 
-    out ends in .extxyz, .xyz or .db. cache: a folder of labels shared with others; by
-    default one beside `out`, for as long as labels are missing. Where several processes
-    run the same job at once, they share the work. force: replace what something else
-    left at `out`.
+    out: ends in .extxyz, .xyz or .db. cache: a folder of labels, which may be shared;
+    by default a temporary one beside `out`, removed once no label is missing that
+    another try may give. Several processes that run the same job share the work. force:
+    replace another file at `out`.
     """
 
     given: tuple[GivenStructure, ...]
@@ -43,14 +43,14 @@ class LabelJob:
 
     @property
     def cache_folder(self) -> Path:
-        """Where each label goes as soon as it is made."""
+        """The folder in which each label is cached as soon as it is made."""
         return self.cache or self.out.with_name(f"{self.out.name}.labels")
 
     def finished_failures(self, retry: bool = False) -> Failed | None:
-        """The failures (maybe none) of a job that is done; None where it is not.
+        """Return the failures (maybe none) of a finished job, None if it is not.
 
-        With `retry`, a job that lost labels to limits or crashes is not done. Raises
-        InputError where `out` is the answer to another question.
+        With `retry`, a job that lost labels to limits or crashes is not finished.
+        Raises InputError where `out` is the result of another request.
         """
         try:
             before = read_earlier_failures(self.out, self.given, self.level, part=retry)
@@ -63,10 +63,10 @@ class LabelJob:
         return before
 
     def check_request(self) -> None:
-        """InputError where there is nothing to label, or nowhere to write."""
+        """Raise InputError if there is nothing to label or `out` cannot be used."""
         if not self.given:
             raise InputError("expected structures to label, the files hold none")
-        refuse_target(self.out, _ENDINGS, taken=False)  # `done` looks at what is there
+        refuse_target(self.out, _ENDINGS, taken=False)  # see `finished_failures`
         failures = failures_file(self.out)
         own = self.force or self.out.exists() or self.cache_folder.is_dir()
         refuse_target(failures, (".csv",), taken=not own)
@@ -74,10 +74,11 @@ class LabelJob:
             refuse_inside_store(self.cache)
 
     def run(self, observe: Callable[[LabelProgress], None]) -> list[Outcome]:
-        """Label what has no label yet, and write the file: an outcome for each frame.
+        """Label the frames, write the file, and return an outcome for each frame.
 
-        observe: see `label_frames`. Raises InputError where the level cannot work or
-        `out` cannot be written, StoreError where the cache cannot; labels are kept.
+        observe: see `label_frames`. Raises InputError where the level cannot be used or
+        `out` cannot be written, StoreError where the cache cannot; labels made so far
+        stay in the cache.
         """
         records = label_frames(
             [each.frame for each in self.given],

@@ -1,4 +1,4 @@
-"""Threads that each keep one child busy, until all frames are answered or all stop."""
+"""Threads that label frames, each with a child process of its own."""
 
 import os
 import signal
@@ -22,11 +22,11 @@ from alloop.labels.levels import check_level
 from alloop.store.cache import LabelCache
 
 Outcome: TypeAlias = Label | Unlabelled
-_TICK = 0.5  # s, at most, between two signs of life
+_TICK = 0.5  # s, longest time without an item from `labels`
 
 
 class LabelThreads:
-    """Labels at one level through several children; a context manager, used once."""
+    """A group of label children at one level; a context manager, to be used once."""
 
     def __init__(self, level: Level, limits: Limits, workers: int) -> None:
         self._level = level
@@ -35,7 +35,7 @@ class LabelThreads:
         self._stop = threading.Event()
 
     def refuse(self, frames: Sequence[Frame]) -> None:
-        """InputError where the level cannot work for the elements of the frames."""
+        """Raise InputError if the level cannot treat the elements of the frames."""
         numbers = sorted({int(z) for frame in frames for z in frame.numbers})
         elements = [chemical_symbol(z) for z in numbers if z in ELEMENTS]
         if problems := check_level(self._level, elements, self._labellers[0]):
@@ -45,8 +45,10 @@ class LabelThreads:
     def labels(
         self, frames: Sequence[Frame], cache: LabelCache | None
     ) -> Iterator[Outcome | None]:
-        """Answers in the order in which they come, kept in the cache before; None as a
-        sign of life. Whoever stops listening ends the children."""
+        """Yield answers as they come, each cached before; None while there is none.
+
+        Closing the iterator ends the children.
+        """
         todo = deque(frames)
         with ThreadPoolExecutor(len(self._labellers), "alloop-crew") as threads:
             busy = [
@@ -72,7 +74,7 @@ class LabelThreads:
         while True:
             for thread in busy:
                 if thread.done():
-                    thread.result()  # raises what ended it before its time
+                    thread.result()  # raises the exception that ended it early
             with suppress(Empty):
                 yield self._answers.get(timeout=_TICK)
                 return
@@ -88,13 +90,13 @@ class LabelThreads:
                 return
             record = self._label_or_cached(labeller, frame, cache)
             if self._stop.is_set() and isinstance(record, Unlabelled):
-                return  # its child was ended by us
+                return  # its child was ended by `_stop_threads`
             self._answers.put(_cached_record(record, cache))
 
     def _label_or_cached(
         self, labeller: IsolatedLabeller, frame: Frame, cache: LabelCache | None
     ) -> Outcome:
-        """Another run may have made the label by now."""
+        """Return a cached label, which another run may have made by now, or make it."""
         known = None if cache is None else cache.get(self._level.id, frame.id)
         return labeller.label(frame) if known is None else known
 
@@ -109,7 +111,7 @@ class LabelThreads:
 
 
 def _cached_record(record: Outcome, cache: LabelCache | None) -> Outcome:
-    """The record as the cache keeps it: that of another run, where that was first."""
+    """Cache a permanent record; return the cached one, maybe of another run."""
     if cache is None or not is_permanent(record):
         return record
     cache.put(record)

@@ -1,8 +1,8 @@
-"""Walkers on a trained model, from start structures to a trajectory.
+"""MD runs of walkers on a trained model, written to a trajectory.
 
-MD goes in pieces. Behind each the walkers and the length of the trajectory are put on
-the disk together, and each piece draws its noise from a stream of its own name: a run
-that is killed goes on from the last piece and ends with the same bytes.
+MD is done in pieces. After each, the walkers and the length of the trajectory are saved
+together, and each piece has a random stream of its own: a run that is killed continues
+from the last piece and ends with the same bytes.
 """
 
 import time
@@ -30,13 +30,16 @@ from alloop.md.dynamics import DynamicsSettings
 from alloop.md.exploration import run_dynamics, snapshot
 from alloop.md.integrate import maxwell_boltzmann
 
-_PIECE = 200  # MD steps, about, between two states on the disk
+_PIECE = 200  # approximate MD steps between two saved states
 
 
 @dataclass(frozen=True, slots=True)
 class MDProgress:
-    """How far all walkers are: MD steps of `steps`, `moving` walkers of `walkers`;
-    taken: steps of this run alone, in `seconds` of wall time."""
+    """The progress of an MD run.
+
+    done: MD steps of `steps`. moving: walkers of `walkers` that have not stopped.
+    taken: steps of this run alone, in `seconds` of wall time.
+    """
 
     done: int
     steps: int
@@ -48,14 +51,14 @@ class MDProgress:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class MDRun:
-    """MD of `walkers` walkers, which begin at the start frames in turn.
+    """MD of `walkers` walkers, which take the start frames in turn.
 
-    steps: MD steps of each walker. A frame of each walker is written at its beginning,
-    every `dynamics.stride` steps, at its end, and where a guard stops it. model: where
-    it has a scorer, frames tell their surprise.
-    compile: force calls as compiled code, where that works. force: replace what another
-    run or program left at `out`. domain: what the model was trained on, where it does
-    not say so itself; outside: whether start frames may lie outside of it.
+    steps: MD steps of each walker. A frame of each walker is written at the beginning,
+    every `dynamics.stride` steps, at the end, and where a guard stops it. model: if it
+    has a scorer, the surprise of each frame is written. compile: compile force calls,
+    where that works. force: replace another file at `out`. domain: the training domain
+    of a model without one; outside: allow start frames outside of it. notes: filled
+    with messages for the user.
     """
 
     model: Generation
@@ -72,12 +75,12 @@ class MDRun:
     notes: list[str] = field(default_factory=list)
 
     def run(self, observe: Callable[[MDProgress], None] | None = None) -> list[Walker]:
-        """The walkers at the end, stopped ones with their reason.
+        """Run or resume the MD; return the walkers at the end.
 
-        Running it twice is resuming it; more `steps` go on. observe: told the progress
-        behind each piece; what it raises ends the run, which can be resumed. Raises
-        InputError where `out` is taken by another run, nothing can be started, or a
-        start frame is not of what the model was trained on.
+        A finished run continues if `steps` is raised. Stopped walkers have their
+        reason. observe: called with the progress after each piece; an exception in it
+        ends the run, which can be resumed. Raises InputError where `out` belongs to
+        another run, there is no start frame, or one is outside the model's domain.
         """
         self._check()
         path = trajectory_file(self.out)
@@ -142,12 +145,12 @@ class MDRun:
     def _add(
         self, walkers: Sequence[Walker], potential: Potential, trajectory: Trajectory
     ) -> None:
-        """Write the walkers as they are."""
+        """Write a frame of each walker."""
         scored = snapshot(walkers, potential, self.dynamics, self.model.scorer)
         trajectory.add(scored, self.dynamics.timestep)
 
     def _piece_steps(self) -> int:
-        """Steps of a piece: whole strides, so that frames keep their distance."""
+        """Return the steps of a piece, a multiple of the stride."""
         stride = self.dynamics.stride
         return stride * max(1, _PIECE // stride)
 
@@ -176,7 +179,7 @@ class MDRun:
         return potential
 
     def _request_key(self) -> dict[str, str]:
-        """What must be equal for a run to go on; `steps` may grow."""
+        """Return the settings, `steps` apart, that must be equal to resume a run."""
         return {
             "model": to_bytes(self.model)[0],
             "start": ",".join(frame.id for frame in self.start),

@@ -1,4 +1,4 @@
-"""Where a run of MD is, beside its trajectory: read it, and the run goes on."""
+"""The saved state of an MD run, from which it is resumed."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -22,7 +22,7 @@ _VERSION = 1
 
 @dataclass(frozen=True, slots=True, eq=False)
 class RunState:
-    """Behind a piece: MD steps done, the walkers, the trajectory's length in bytes."""
+    """The state after a piece: MD steps done, walkers, trajectory length in bytes."""
 
     step: int
     walkers: tuple[Walker, ...]
@@ -30,9 +30,9 @@ class RunState:
 
 
 class StateFile:
-    """The state file of a run, `OUT.state`, and the request that it answers.
+    """The state file of a run, `OUT.state`, which also holds the run's request.
 
-    force: begin anew where `out` belongs to something else.
+    force: start again where `out` belongs to something else.
     """
 
     def __init__(
@@ -42,9 +42,9 @@ class StateFile:
         self.path = out.with_name(f"{out.name}.state")
 
     def read(self, beginning: Sequence[Walker]) -> RunState:
-        """Where the run is; `beginning` where it has not begun.
+        """Return the saved state; step 0 with the walkers `beginning` without one.
 
-        Raises InputError where `out` belongs to something else, unless by force.
+        Raises InputError where `out` belongs to something else, unless forced.
         """
         try:
             return self._read(beginning)
@@ -74,7 +74,7 @@ class StateFile:
         )
 
     def write(self, state: RunState) -> None:
-        """Put the state in the place of the last one, whole and synced."""
+        """Replace the saved state, atomically and synced."""
         facts = {
             "version": _VERSION,
             "request": self._request,

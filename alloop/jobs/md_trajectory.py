@@ -1,9 +1,9 @@
-"""The trajectory as extended XYZ, appended to while walkers walk.
+"""Trajectories of MD runs in extended XYZ, written during the run.
 
-Each frame tells in its comment: walker, step, time (fs), energy (eV), surprise where
-the model has a scorer, charge, spin (2S), and `stopped`, the reason, where a guard rail
-stopped the walker; and for each atom species, position (Å), momentum (in ASE's units,
-so that `get_velocities` works) and forces (eV/Å).
+The comment of each frame has: walker, step, time (fs), energy (eV), surprise if the
+model has a scorer, charge, spin (2S), and `stopped`, the reason, if a guard stopped the
+walker. The columns are species, position (Å), momentum (in ASE's units, so that
+`get_velocities` works) and forces (eV/Å).
 """
 
 import io
@@ -26,12 +26,12 @@ from alloop.files.atomic_write import replace_atomically
 from alloop.md.frame_collector import ScoredFrames
 
 _PLAIN = (".extxyz", ".xyz")
-_WHOLE = (".traj", ".db")  # what ASE cannot cut after a kill is written at the end
+_WHOLE = (".traj", ".db")  # ASE cannot truncate these after a kill: written at the end
 KINDS = (*_PLAIN, *_WHOLE)
 
 
 def trajectory_file(out: Path) -> Path:
-    """Where frames go while walkers walk; InputError for an unknown kind of file."""
+    """Return the file written during the run; InputError for an unknown suffix."""
     if out.suffix in _PLAIN:
         return out
     if out.suffix in _WHOLE:
@@ -42,7 +42,7 @@ def trajectory_file(out: Path) -> Path:
 
 
 def convert_trajectory(source: Path, out: Path) -> None:
-    """Write all frames of an extended XYZ file as `out` (.traj or .db), anew."""
+    """Write all frames of an extended XYZ file to a new file `out` (.traj or .db)."""
     with replace_atomically(out) as partial:
         if out.suffix == ".db":
             with connect(partial, use_lock_file=False) as database:
@@ -56,8 +56,10 @@ def convert_trajectory(source: Path, out: Path) -> None:
 
 
 class Trajectory:
-    """An extended XYZ file that is cut to `length` bytes and then grows; a context
-    manager. Raises InputError where it cannot be written."""
+    """An extended XYZ file, truncated to `length` bytes and appended to.
+
+    A context manager. Raises InputError where the file cannot be written.
+    """
 
     def __init__(self, out: Path, length: int, scored: bool = True) -> None:
         self._out, self._length, self._scored = out, length, scored
@@ -82,7 +84,7 @@ class Trajectory:
         self._file.close()
 
     def add(self, found: ScoredFrames, timestep: float) -> None:
-        """Write the walkers that move."""
+        """Append the frames of the walkers that are eligible."""
         text = io.StringIO()
         for index in map(int, np.flatnonzero(found.eligible)):
             write(
@@ -93,7 +95,7 @@ class Trajectory:
         self._file.write(text.getvalue().encode())
 
     def sync(self) -> int:
-        """Put all frames on the disk; the file's length in bytes."""
+        """Sync all frames to disk; return the length of the file in bytes."""
         self._file.flush()
         os.fsync(self._file.fileno())
         return self._file.tell()
@@ -114,6 +116,6 @@ def _frame_atoms(
     if found.velocities is not None:
         atoms.set_velocities(found.velocities[span] * ASE_VELOCITY)
     if index in found.stopped:
-        atoms.info["stopped"] = found.stopped[index].replace("Å", "A")  # ASCII alone
+        atoms.info["stopped"] = found.stopped[index].replace("Å", "A")  # ASCII only
     atoms.calc = SinglePointCalculator(atoms, energy=energy, forces=forces)
     return atoms

@@ -1,4 +1,4 @@
-"""The labels of a training, split into what is learned from and what is not."""
+"""The labels of a training, split into training, validation and test sets."""
 
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
@@ -21,16 +21,16 @@ from alloop.files.units import LabelledFrames
 from alloop.intake import duplicate_frames, read_labels
 from alloop.training.staged_trainer import held_out_split
 
-_SAME = 1e-6  # eV: energies of one frame that differ by more are two labels
+_SAME = 1e-6  # eV; energies of one frame that differ by more are refused
 
 
 @dataclass(frozen=True, slots=True)
 class HeldOutShares:
-    """Shares of the expensive frames that are not learned from.
+    """Shares of the expensive frames that are held out of training.
 
-    validation: looked at while learning, and what surprise is calibrated on. test:
-    looked at only at the end, where no test set is brought. A frame's id decides, so
-    that a frame stays where it is when others come.
+    validation: used to monitor training and to calibrate surprise. test: used only at
+    the end, where no test set is given. The split depends on a frame's id alone, so
+    that a frame keeps its set when others are added.
     """
 
     validation: float = 0.1
@@ -39,10 +39,10 @@ class HeldOutShares:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class TrainMaterial:
-    """Labels of both levels (cheap ones may be missing), and those held back.
+    """Labels of both levels (cheap ones may be missing), and the held-out sets.
 
-    Frames of `validation` and `test` have no cheap label in `cheap`. warnings: what
-    looks wrong and is not refused.
+    Frames of `validation` and `test` have no cheap label in `cheap`. warnings: about
+    suspicious labels that are not refused.
     """
 
     cheap: LabelSet
@@ -62,9 +62,10 @@ class _LabelledFrame:
 
 
 def read_material(plan: Plan, shares: HeldOutShares) -> TrainMaterial:
-    """Read and split what a training names; paths are relative to the working folder.
+    """Read and split the labels of a training.
 
-    Raises InputError where labels cannot be read, disagree, or test what they teach.
+    Paths are relative to the working folder. Raises InputError where labels cannot be
+    read or disagree, or where test frames are also training frames.
     """
     warnings: list[str] = []
     cheap, expensive = (
@@ -141,7 +142,7 @@ def _read_file(path: str, units: Units) -> LabelledFrames:
 
 
 def _store_labels(path: str, fidelity: str) -> LabelledFrames | None:
-    """What a store has of a kind of labels, which may be nothing."""
+    """Return a store's labels of a fidelity, or its test set; None without any."""
     from alloop.history.reader import read_history
 
     state = read_history(Path(path)).state
@@ -186,7 +187,7 @@ def _refuse_twins(test: Sequence[Frame], taught: Sequence[Frame]) -> None:
 
 
 def _validation_twins(validation: LabelSet, training: LabelSet) -> list[str]:
-    """A warning where frames that are learned from steer the training too."""
+    """Return a warning if validation frames are also training frames."""
     known = duplicate_frames([*validation.batch.frames()], [*training.batch.frames()])
     if not known:
         return []

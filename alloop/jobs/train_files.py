@@ -1,4 +1,4 @@
-"""Files of labels named on a command line, as the sections of a training."""
+"""Conversion of label files named on a command line to sections of a training."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -16,10 +16,10 @@ _PLAIN = (".xyz", ".extxyz")
 
 @dataclass(frozen=True, slots=True)
 class LabelFiles:
-    """Labels by level, a test set, and the units of all that do not know their own.
+    """Label files by level, a test set, and the units of files that do not state them.
 
-    What `alloop label` and `alloop export` write is in eV and Å; of any other file the
-    units must be said.
+    Files of `alloop label` and `alloop export` are in eV and Å; for any other file the
+    units must be given.
     """
 
     expensive: Sequence[Path]
@@ -29,8 +29,10 @@ class LabelFiles:
     length_unit: str | None = None
 
     def tree(self) -> dict[str, Any]:
-        """`start` and `test`, where files are named. Raises InputError for a file that
-        is not there, or whose units nobody knows."""
+        """Return the sections `start` and `test`, each if files are named for it.
+
+        Raises InputError for a file that does not exist or whose units are unknown.
+        """
         levels = {"expensive": self.expensive, "cheap": self.cheap}
         start = [
             {"labels": str(file), "level": level, **self._units(file)}
@@ -66,7 +68,7 @@ class LabelFiles:
 
 
 def _is_alloop_file(file: Path) -> bool:
-    """Whether alloop wrote the file, as its first frame tells."""
+    """Return True if alloop wrote the file, judged by the keys of its first frame."""
     if file.suffix not in (*_PLAIN, *DATABASES):
         return False
     try:
@@ -74,5 +76,5 @@ def _is_alloop_file(file: Path) -> bool:
             database_rows(file)[0] if file.suffix in DATABASES else read(file, index=0)
         )
     except UNREADABLE:
-        return False  # the reader of labels says what is wrong with it
+        return False  # the label reader reports the error
     return {"REF_energy", "frame", "level"} <= set(first.info)

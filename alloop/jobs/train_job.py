@@ -1,4 +1,4 @@
-"""One training: labels to a model file, a history and a table of errors."""
+"""Training jobs: from labels to a model file, a history and a table of errors."""
 
 import hashlib
 import json
@@ -30,14 +30,14 @@ from alloop.training.state_files import StateFolder
 from alloop.training.universal import PRETRAINED, UniversalTrainer, untrained_potential
 
 Rows: TypeAlias = Mapping[str, ErrorSummary]
-_STREAM = "train"  # the name of the training's random numbers
+_STREAM = "train"  # name of the training's random stream
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class TrainedModel:
     """A trained generation, its history, and its errors by the name of a set.
 
-    before: errors of a universal potential as it came, with fitted references.
+    before: errors of an untrained universal potential, with fitted references.
     """
 
     generation: Generation
@@ -48,9 +48,9 @@ class TrainedModel:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class TrainJob:
-    """What is learned from, how, and where the model goes.
+    """A training job: plan, labels and output file.
 
-    model: the generation that the potential starts from, where its plan names one.
+    model: the generation that the potential starts from, if the plan names one.
     """
 
     plan: Plan
@@ -61,17 +61,17 @@ class TrainJob:
 
     @property
     def history_file(self) -> Path:
-        """The JSON beside the model."""
+        """The JSON file of the history, beside the model."""
         return self.out.with_name(f"{self.out.name}.json")
 
     @property
     def state_folder(self) -> Path:
-        """Where the training is kept until it is done, to go on after a kill."""
+        """The folder of the training state, for resuming; removed at the end."""
         return self.out.with_name(f"{self.out.name}.training")
 
     @property
     def request(self) -> str:
-        """32 hexadecimal digits of what is asked for: plan, labels and start."""
+        """A hash of plan, shares, labels and start model, as 32 hexadecimal digits."""
         digest = hashlib.sha256(self.plan.model_dump_json().encode())
         digest.update(repr(self.shares).encode())
         digest.update(self.model or b"")
@@ -83,20 +83,20 @@ class TrainJob:
         return digest.hexdigest()[:32]
 
     def done(self) -> bool:
-        """Whether the model is there already and is the answer to this request."""
+        """Return True if the model exists already and is the result of this request."""
         return self.out.is_file() and self._answered()
 
     def check_request(self, force: bool = False) -> None:
-        """InputError where there is nowhere to write, or something else is there.
+        """Raise InputError if a file cannot be written, or another one is there.
 
-        force: replace it. What an ended run of the same request left is its own.
+        force: replace it. Files of an earlier run of the same request are accepted.
         """
         refuse_target(self.out, MODELS, force=force)
         taken = not (self.state_folder.is_dir() or self._answered())
         refuse_target(self.history_file, (".json",), force=force, taken=taken)
 
     def _answered(self) -> bool:
-        """Whether the history beside the model is that of this request."""
+        """Return True if the history beside the model is that of this request."""
         try:
             told = json.loads(self.history_file.read_text("utf-8"))
         except (OSError, ValueError):
@@ -104,17 +104,17 @@ class TrainJob:
         return isinstance(told, dict) and told.get("request") == self.request
 
     def run(self, observe: Progress) -> TrainedModel:
-        """Train, write the model and its history, and say how good it is.
+        """Train, write the model and its history, and return both with the errors.
 
-        What is kept of a training that was ended or killed is taken up where it was.
-        observe: called with stage, step, steps and loss; what it raises ends the
+        A training that was interrupted or killed is resumed from its saved state.
+        observe: called with stage, step, steps and loss; an exception in it ends the
         training. Raises InputError where the labels cannot be learned from.
         """
         taught = self._train_model(observe)
         text = json.dumps(self._history_json(taught), indent=1, sort_keys=True)
         with replace_atomically(self.history_file) as partial:
             partial.write_text(text, encoding="utf-8")
-        with replace_atomically(self.out) as partial:  # last: what is there is done
+        with replace_atomically(self.out) as partial:  # last: marks the end
             partial.write_bytes(to_bytes(taught.generation)[1])
         shutil.rmtree(self.state_folder, ignore_errors=True)
         return taught
@@ -147,8 +147,11 @@ class TrainJob:
         return TrainedModel(generation, history, graded, self._untrained_errors())
 
     def _trainer_and_data(self, observe: Progress) -> tuple[Trainer, TrainingData]:
-        """Who trains, and on what: networks split off the validation frames again, by
-        the same rule, and look at them on the way."""
+        """Return the trainer and its training data.
+
+        Network trainers get the validation frames too: they split them off again by the
+        same rule, to monitor the training.
+        """
         data = self.material
         whole = joined_labels(data.expensive, data.validation)
         match make_trainer(self.plan):
@@ -175,7 +178,7 @@ class TrainJob:
         )
 
     def _history_json(self, taught: TrainedModel) -> dict[str, Any]:
-        """The history's JSON: energies in eV, forces in eV/Å."""
+        """Return the JSON tree of the history; energies in eV, forces in eV/Å."""
         return {
             "request": self.request,
             "potential": self.plan.potential.model_dump(mode="json"),
@@ -191,7 +194,7 @@ class TrainJob:
 
 
 def label_sets(material: TrainMaterial) -> dict[str, LabelSet]:
-    """The labels by the name of their set, those that are not learned from at last."""
+    """Return the labels by the name of their set, the held-out sets last."""
     return {
         "cheap": material.cheap,
         "expensive": material.expensive,
@@ -203,7 +206,7 @@ def label_sets(material: TrainMaterial) -> dict[str, LabelSet]:
 def set_errors(
     potential: Potential, material: TrainMaterial
 ) -> dict[str, ErrorSummary]:
-    """The errors of a potential on each set that is not empty."""
+    """Return the errors of a potential on each set that is not empty."""
     return {
         name: prediction_errors(potential.predict(labels.batch), labels)
         for name, labels in label_sets(material).items()

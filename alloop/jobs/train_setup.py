@@ -1,4 +1,4 @@
-"""From what somebody says to a training that can run."""
+"""Preparation of training jobs from YAML files, stores or sections; and `train`."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -10,7 +10,7 @@ from alloop.jobs.train_data import HeldOutShares, read_material
 from alloop.jobs.train_job import TrainedModel, TrainJob
 from alloop.training.fit import Progress
 
-_VALIDATION = 0.1  # share of the expensive frames, where nothing is said
+_VALIDATION = 0.1  # default share of the expensive frames
 
 
 def prepare_training(
@@ -19,10 +19,10 @@ def prepare_training(
     validation: float | None = None,
     test_share: float = 0.0,
 ) -> TrainJob:
-    """The training that a YAML file, a store or a mapping of sections describes.
+    """Return the training that a YAML file, a store or a mapping of sections describes.
 
-    Arguments are those of `train`. Creates nothing; raises InputError for all that is
-    wrong with the sections and their labels.
+    Arguments are those of `train`. Creates no files; raises InputError for errors in
+    the sections and their labels.
     """
     sections = said if isinstance(said, Mapping) else read_sections(Path(said))
     plan, model = training_plan(dict(sections))
@@ -37,7 +37,7 @@ def prepare_training(
 
 
 def read_sections(path: Path) -> dict[str, Any]:
-    """The sections that a YAML file or a store stands for."""
+    """Return the sections that a YAML file or a store stands for."""
     if path.is_dir():
         store = {"store": str(path)}
         return {"start": [store], "test": store}
@@ -53,7 +53,7 @@ def train(
     force: bool = False,
     observe: Progress | None = None,
 ) -> TrainedModel:
-    """Train a potential on labels that are there: a model file and its history.
+    """Train a potential on existing labels; write a model file and its history.
 
     Parameters
     ----------
@@ -63,16 +63,17 @@ def train(
     out
         The model file, which `alloop.load` opens; its history goes to `out`.json.
     validation
-        Share of the expensive frames that is looked at but not learned from; by default
-        the `training` section's, or a tenth.
+        Share of the expensive frames for validation; by default that of the `training`
+        section, or a tenth.
     test_share
-        Share that is only looked at when all is done, where there is no test set.
+        Share of the expensive frames for a test at the end, if no test set is given.
     force
-        Replace files that are there.
+        Replace existing files.
     observe
-        Called with stage, step, steps and mean loss; what it raises ends the training.
+        Called with stage, step, steps and mean loss; an exception in it ends the
+        training.
 
-    Raises InputError for what is wrong with the sections, the labels or `out`.
+    Raises InputError for errors in the sections, the labels or `out`.
     """
     job = prepare_training(said, out, validation, test_share)
     job.check_request(force)

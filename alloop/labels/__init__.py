@@ -1,4 +1,4 @@
-"""Implementations of Labeller: programs, gates, isolation."""
+"""Labellers: levels of theory, programs, checks of labels and the child process."""
 
 from typing import TYPE_CHECKING, Any
 
@@ -9,7 +9,7 @@ __all__ = ["calculator"]
 
 
 def __getattr__(name: str) -> Any:
-    """Import public names when they are used: the label child needs none of them."""
+    """Import public names on first use, as the child process needs none of them."""
     if name not in __all__:
         raise AttributeError(f"module 'alloop.labels' has no attribute {name!r}")
     from alloop.labels import calculators

@@ -1,7 +1,8 @@
 """Labels by any ASE calculator, named by its import path.
 
-What a calculator raises, and what is no label in what it returns, ends as a named
-failure. Errors of its own invention end the child process, which is one too.
+Common exceptions of a calculator, and results that are not valid labels, become named
+failures. Exceptions of other classes end the child process, which is reported as a
+crash.
 """
 
 import inspect
@@ -24,8 +25,9 @@ from alloop.core.units import Floats
 from alloop.labels.result import Refused, Result
 from alloop.labels.stress import voigt
 
-# What calculators raise for a frame they cannot do; ASE's own errors are RuntimeErrors,
-# programs of their own that are missing or fail are OSErrors and SubprocessErrors.
+# Exceptions that calculators raise for a frame they cannot do. ASE's own errors are
+# RuntimeErrors; external programs that are missing or fail raise OSError or
+# SubprocessError.
 _FAULTS = (
     *(ArithmeticError, AssertionError, AttributeError, LookupError, OSError),
     *(RuntimeError, SubprocessError, TypeError, ValueError),
@@ -33,11 +35,11 @@ _FAULTS = (
 
 
 def label_with_ase(frame: Frame, settings: Mapping[str, Any]) -> Result:
-    """Energy and forces by the calculator; what it raises becomes a refusal.
+    """Return the calculator's energy and forces; its exceptions become Refused.
 
-    The energy is the one whose gradient the forces are: where a calculator smears
-    electrons it is the free energy. A cell has its stress, if the calculator tells
-    it.
+    The energy is the one whose gradient the forces are: the free energy if the
+    calculator smears electrons. A fully periodic frame also gets its stress, if the
+    calculator provides it.
     """
     text = json.dumps(settings["arguments"], sort_keys=True)
     try:
@@ -57,7 +59,7 @@ def label_with_ase(frame: Frame, settings: Mapping[str, Any]) -> Result:
 
 
 def problems(settings: Mapping[str, Any], _elements: Sequence[str]) -> list[str]:
-    """What can be refused before anything runs: a wrong path, a wrong argument."""
+    """Return what is wrong with the calculator's import path or its arguments."""
     try:
         factory = _calculator_class(settings["calculator"])
     except (ImportError, AttributeError, TypeError, ValueError) as error:
@@ -79,7 +81,7 @@ def problems(settings: Mapping[str, Any], _elements: Sequence[str]) -> list[str]
 def _unknown_arguments(
     factory: Callable[..., Calculator], given: Mapping[str, Any]
 ) -> list[str]:
-    """Arguments that the calculator would swallow without using them."""
+    """Return a sentence for each argument that the calculator would silently ignore."""
     named = inspect.signature(factory).parameters
     defaults = getattr(factory, "default_parameters", {})
     if not defaults and any(p.kind is p.VAR_KEYWORD for p in named.values()):
@@ -95,7 +97,7 @@ def _nearest_key(key: str, known: list[str]) -> str:
 
 
 def _calculator_class(path: str) -> Callable[..., Calculator]:
-    """The class at a path; TypeError for all else, which nobody knows."""
+    """Return the calculator class at a path; TypeError if it is something else."""
     module, _, name = path.rpartition(".")
     found = getattr(import_module(module), name)
     if not (isinstance(found, type) and issubclass(found, BaseCalculator)):
@@ -109,14 +111,14 @@ def _make_calculator(path: str, arguments: str) -> Calculator:
 
 
 def _reset_calculator(calculator: Calculator) -> None:
-    """Drop what the last frame left, so that labels do not depend on history."""
+    """Drop results of the last frame, so that labels do not depend on earlier ones."""
     reset = getattr(calculator, "reset", None)
     if reset is not None:
         reset()
 
 
 def _free_energy(atoms: Atoms) -> float:
-    """The free energy where the calculator tells it, or the energy, in eV."""
+    """Return the free energy in eV if the calculator gives it, else the energy."""
     energy = float(atoms.get_potential_energy())
     results = getattr(atoms.calc, "results", {})
     return float(results.get("free_energy", energy))

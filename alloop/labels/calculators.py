@@ -1,4 +1,4 @@
-"""Any level, any labeller, as an ASE calculator."""
+"""ASE calculators of levels and labellers."""
 
 from collections.abc import Sequence
 from typing import Self
@@ -17,11 +17,12 @@ from alloop.potentials.ase_calculator import StatefulCalculator
 
 
 class LabelCalculator(StatefulCalculator):
-    """Energy (eV), forces (atoms, 3) in eV/Å and, of a cell at a level that gives it,
-    stress (6,) in eV/Å³ of a labeller; a failed label is CalculationFailed.
+    """An ASE calculator that takes its results from a labeller.
 
-    charge and spin (2S) default to those in `atoms.info`, then to 0. A context manager:
-    at its end, or when nothing refers to it any more, its child process ends.
+    It gives energy (eV), forces (atoms, 3) in eV/Å and, for a cell at a level that
+    provides it, stress (6,) in eV/Å³. A failed label raises CalculationFailed. charge
+    and spin (2S) default to those in `atoms.info`, then to 0. The child process ends
+    when the calculator, a context manager, is left or garbage-collected.
     """
 
     implemented_properties = ("energy", "free_energy", "forces", "stress")
@@ -41,7 +42,7 @@ class LabelCalculator(StatefulCalculator):
         properties: Sequence[str] = ("energy",),
         system_changes: Sequence[str] = tuple(all_changes),
     ) -> None:
-        """Label the atoms; the label's details stand in `details`."""
+        """Label the atoms, and keep the label's details in `details`."""
         super().calculate(atoms, properties, system_changes)
         label = self.labeller.label(from_atoms(self.atoms, self.charge, self.spin))
         if isinstance(label, Unlabelled):
@@ -54,7 +55,7 @@ class LabelCalculator(StatefulCalculator):
             self.results["stress"] = stress
 
     def close(self) -> None:
-        """End the child process, if there is one; the next call starts another."""
+        """End the child process, if there is one; the next label starts another."""
         close = getattr(self.labeller, "close", None)
         if close is not None:
             close()
@@ -73,12 +74,12 @@ def calculator(
     spin: int | None = None,
     limits: Limits | None = None,
 ) -> LabelCalculator:
-    """An ASE calculator of a level: `atoms.calc = calculator("hf/sto-3g")`.
+    """Return an ASE calculator of a level: `atoms.calc = calculator("hf/sto-3g")`.
 
     level: a short name such as `b3lyp/def2-svp` or `gfn2-xtb`, a Level, or any object
-    with the method of a Labeller. charge (e) and spin (2S) default to those in
-    `atoms.info`. A level runs in a child process within limits of time and memory.
-    Raises InputError for a name that is no level's.
+    with a Labeller's `label` method. charge (e) and spin (2S) default to those in
+    `atoms.info`. A level runs in a child process within `limits` of time and memory.
+    Raises InputError for a name that is not a level's.
     """
     if isinstance(level, str):
         level = level_from_name(level)

@@ -1,4 +1,4 @@
-"""Label one frame in this process: gate, program, gate."""
+"""Labels made in this process: checks, the program, then checks of its result."""
 
 import inspect
 import time
@@ -16,7 +16,7 @@ from alloop.labels.gate import refuse_frame, refuse_result
 from alloop.labels.result import Program, Refused, Result
 from alloop.labels.slope_check import confirm_slope
 
-# A kind that is not named here is itself the path of a program, "package.module:name".
+# A kind not listed here is itself the path of a program, "package.module:name".
 PROGRAMS = {
     "pyscf": "alloop.labels.pyscf.label:label_with_pyscf",
     "xtb": "alloop.labels.xtb:label_with_xtb",
@@ -29,17 +29,17 @@ PROGRAMS = {
 
 @dataclass(frozen=True, slots=True)
 class DirectLabeller:
-    """Labels in this process: for cheap, well-behaved programs and for tests."""
+    """A labeller in this process, for cheap, well-behaved programs and for tests."""
 
     level: Level
 
     def label(self, frame: Frame) -> Label | Unlabelled:
-        """The label, or the reason why there is none."""
+        """Return the label, or the reason why there is none."""
         return label_frame(self.level, frame)
 
 
 def label_frame(level: Level, frame: Frame) -> Label | Unlabelled:
-    """Label a frame; what the program refuses is returned, what is a bug is raised."""
+    """Label a frame; return the program's refusals, but let other exceptions pass."""
     run = level_program(level.kind)
     reset_peak()
     started = time.process_time()
@@ -54,12 +54,12 @@ def label_frame(level: Level, frame: Frame) -> Label | Unlabelled:
 
 
 def level_program(kind: str) -> Program:
-    """The program behind a kind of level."""
+    """Return the program of a kind of level."""
     return cast("Program", import_function(PROGRAMS.get(kind, kind)))
 
 
 def import_function(path: str) -> Callable[..., Any]:
-    """The function at `package.module:name`; InputError where there is none."""
+    """Return the function at `package.module:name`; InputError if there is none."""
     module, _, name = path.partition(":")
     try:
         found = getattr(import_module(module), name)
@@ -72,7 +72,10 @@ def import_function(path: str) -> Callable[..., Any]:
 
 
 def takes(function: Callable[..., Any], many: int) -> bool:
-    """Whether it can be called with so many values; True where it does not say."""
+    """Return True if the function can be called with `many` positional arguments.
+
+    A callable without a signature counts as one that can.
+    """
     try:
         inspect.signature(function).bind(*range(many))
     except TypeError:

@@ -1,4 +1,4 @@
-"""Files that are levels: named by their content, so that they may move."""
+"""Files that define a level, identified by a hash of their content, not their path."""
 
 import hashlib
 from collections.abc import Mapping
@@ -9,7 +9,10 @@ from alloop.core.errors import InputError
 
 
 def file_content(path: Path) -> str:
-    """`sha256:` and 32 hexadecimal digits of a file's bytes; InputError without one."""
+    """Return `sha256:` and 32 hexadecimal digits of the hash of a file's bytes.
+
+    Raises InputError if the file cannot be read.
+    """
     try:
         with path.open("rb") as file:
             # The prefix also keeps YAML from reading 12e34 as a number.
@@ -20,7 +23,7 @@ def file_content(path: Path) -> str:
 
 
 def unchanged_file(settings: Mapping[str, Any]) -> Path:
-    """The file of a level; InputError where it is gone, or not the one it was."""
+    """Return the file of a level; InputError if it is missing or has changed."""
     path = Path(settings["path"])
     if file_content(path) != settings["content"]:
         raise InputError(

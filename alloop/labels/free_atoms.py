@@ -1,4 +1,4 @@
-"""Free atoms at a level of theory: reference energies for a training."""
+"""Energies of free atoms at a level of theory, as references for a training."""
 
 from collections.abc import Iterable
 
@@ -13,7 +13,10 @@ from alloop.core.roles import Labeller
 
 
 def free_atom(number: int) -> Frame:
-    """The neutral atom with the spin (2S) of its ground state, by ASE's table."""
+    """Return the neutral atom with the spin (2S) of its ground state in ASE's table.
+
+    Raises InputError if that spin is not known.
+    """
     moments = ground_state_magnetic_moments
     moment = moments[number] if number < len(moments) else np.nan
     if not np.isfinite(moment):
@@ -24,7 +27,7 @@ def free_atom(number: int) -> Frame:
 
 
 def free_atom_energies(labeller: Labeller, numbers: Iterable[int]) -> dict[str, float]:
-    """Energies in eV by chemical symbol; InputError where an atom gets no label."""
+    """Return energies in eV by chemical symbol; InputError if an atom gets no label."""
     found: dict[str, float] = {}
     for number in sorted(set(numbers)):
         label = labeller.label(free_atom(number))

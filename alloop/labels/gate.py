@@ -1,13 +1,14 @@
-"""The two gates around every label: geometry and electrons before, numbers after.
+"""Checks of every label: geometry and electrons before it is made, numbers after.
 
 PySCF converges for atoms 0.1 Å apart and returns forces of unconverged densities
-without a word: nothing is trusted for having converged alone.
+without a warning, so a label is not trusted merely because it converged.
 
-Before: no two atoms closer than 0.5 of the sum of their covalent radii; electrons that
-fit charge and spin. After: shape, finite numbers, no component above 100 eV/Å, and the
-sums of the forces, which vanish for every true gradient (of a cell only the first
-does). Thresholds by class of level, beside the largest sums measured on molecules of 1
-to 12 atoms, H to Au, charges -1 to 1 (`tests/labels/test_gate.py` measures some):
+Before: no two atoms closer than 0.5 of the sum of their covalent radii, and a number
+of electrons that fits charge and spin. After: the shape, finite numbers, no component
+above 100 eV/Å, and the net force and torque, which vanish for every true gradient (in
+a cell only the net force does). The thresholds by class of level, beside the largest
+values measured on molecules of 1 to 12 atoms, H to Au, charges -1 to 1
+(`tests/labels/test_gate.py` measures some):
 
 =================================== ============== ============ ============= =========
 level                               net force eV/Å measured     torque eV     measured
@@ -18,15 +19,15 @@ Kohn-Sham without grid response     0.02           1.2e-2       0.1           5.
 any other program                   0.05                        0.5
 =================================== ============== ============ ============= =========
 
-The torque of Kohn-Sham forces is that of a grid that does not turn with the molecule:
+Kohn-Sham forces have a torque because the grid does not rotate with the molecule:
 5.8e-2 at grid 0, 3e-2 at grid 1, 1.5e-2 at grid 3 (M06-2X, the worst; 9e-3 with gold;
-else 1e-3). Without grid response the net force is as large as the
-error of the forces, 0.1 to 1.6 eV/Å at grid 0: such labels are refused rightly.
-The torque is taken about the centroid: it does not depend on where the molecule is.
+else 1e-3). Without grid response the net force is as large as the error of the forces,
+0.1 to 1.6 eV/Å at grid 0, so refusing such labels is right. The torque is taken about
+the centroid, so that it does not depend on where the molecule is.
 
-A level's setting `gate`, a mapping of some of `Tolerances`' names to numbers, moves its
-thresholds. Sums see a push on an atom, not a wrong scale or sign: `slope` does (see
-`alloop.labels.slope_check`).
+A level's setting `gate`, a mapping of some fields of `Tolerances` to numbers, overrides
+its thresholds. Net force and torque reveal an error on single atoms, but not a wrong
+scale or sign; `slope` reveals those (see `alloop.labels.slope_check`).
 """
 
 from collections.abc import Mapping
@@ -48,18 +49,18 @@ from alloop.labels.result import Refused, Result
 WAVE_FUNCTIONS = ("hf", "mp2", "ccsd", "ccsd(t)")
 ELEMENTS = range(1, 119)
 _FARTHEST = 1e6  # Å
-_FEW = 300  # places whose pairs are all looked at
+_FEW = 300  # positions, up to which all pairs are compared
 _THINNEST = 0.1  # Å
 
 
 @dataclass(frozen=True, slots=True)
 class Tolerances:
-    """Where the gates close.
+    """The thresholds of the checks.
 
-    closest: distance over the sum of covalent radii (Cordero 2008, as in ASE).
-    net_force in eV/Å, torque in eV (about the centroid, molecules only), force: the
-    largest component in eV/Å. slope: the share of labels whose forces are compared with
-    the energies of a neighbouring frame, 0 to 1.
+    closest: smallest distance over the sum of covalent radii (Cordero 2008, as in ASE).
+    Largest net_force in eV/Å, torque in eV (about the centroid, molecules only) and
+    force component in eV/Å. slope: the share of labels whose forces are compared with
+    the energy of a neighbouring frame, 0 to 1.
     """
 
     closest: float = 0.5
@@ -76,13 +77,13 @@ _FOREIGN = Tolerances()
 
 
 def level_tolerances(level: Level) -> Tolerances:
-    """The gate of a level: that of its class, moved by its setting `gate`."""
+    """Return the thresholds of a level's class, overridden by its setting `gate`."""
     settings = level.settings
     return replace(_class_tolerances(level.kind, settings), **settings.get("gate", {}))
 
 
 def gate_problems(settings: Mapping[str, Any]) -> list[str]:
-    """What is wrong with a level's setting `gate`, one sentence each."""
+    """Return what is wrong with a level's setting `gate`, one sentence each."""
     given = settings.get("gate", {})
     if not isinstance(given, Mapping):
         return [f"expected `gate` to map names to numbers, got {given!r}"]
@@ -115,7 +116,7 @@ def _wrong_threshold(key: str, value: object) -> str | None:
 
 
 def check_electrons(frame: Frame) -> str | None:
-    """Why charge and spin (2S) do not fit the electrons of the frame, or None."""
+    """Return why charge and spin (2S) do not fit the frame's electrons, or None."""
     electrons = int(frame.numbers.sum()) - frame.charge
     if electrons < 1:
         return f"charge {frame.charge} leaves {electrons} electrons"
@@ -131,7 +132,7 @@ def check_electrons(frame: Frame) -> str | None:
 
 
 def check_geometry(frame: Frame, limits: Tolerances) -> str | None:
-    """Why the geometry makes no sense, or None."""
+    """Return why the geometry is unreasonable, or None."""
     if len(frame) == 0:
         return "the frame has no atoms"
     if not (np.isfinite(frame.positions).all() and np.isfinite(frame.cell).all()):
@@ -154,7 +155,7 @@ def check_geometry(frame: Frame, limits: Tolerances) -> str | None:
 
 
 def check_result(frame: Frame, result: Result, limits: Tolerances) -> str | None:
-    """Why the numbers cannot be a label of this frame, or None."""
+    """Return why the numbers cannot be a label of this frame, or None."""
     F = result.forces  # (atoms, 3) eV/Å
     if F.shape != (len(frame), 3):
         return f"expected forces of shape {(len(frame), 3)}, got {F.shape}"
@@ -168,19 +169,19 @@ def check_result(frame: Frame, result: Result, limits: Tolerances) -> str | None
 
 
 def refuse_frame(frame: Frame, level: Level) -> None:
-    """Raise `Refused` where the frame should not even be tried at the level."""
+    """Raise `Refused` if the frame should not be attempted at the level."""
     strange = sorted({int(z) for z in frame.numbers if int(z) not in ELEMENTS})
     if strange:
         raise Refused(Failure.UNSUPPORTED, f"there is no element with number {strange}")
     if problem := check_geometry(frame, level_tolerances(level)):
         raise Refused(Failure.GEOMETRY, problem)
-    # xTB counts by itself: its lanthanoids have no f electrons.
+    # xTB counts its electrons itself: its lanthanoids have no f electrons.
     if level.kind == "pyscf" and (problem := check_electrons(frame)):
         raise Refused(Failure.ELECTRONS, problem)
 
 
 def refuse_result(frame: Frame, result: Result, level: Level) -> None:
-    """Raise `Refused` where the result cannot be trusted."""
+    """Raise `Refused` if the result cannot be trusted."""
     if problem := check_result(frame, result, level_tolerances(level)):
         raise Refused(Failure.GATE, problem, result.details)
 
@@ -198,9 +199,9 @@ def _force_excess(
 
 
 def _near(places: Floats, reach: float) -> tuple[Integers, Integers]:
-    """Pairs that are at most so far apart, each once."""
+    """Return the indices i and j of pairs at most `reach` apart, each pair once."""
     if len(places) > _FEW:
-        from scipy.spatial import cKDTree  # which takes longer to import than few pairs
+        from scipy.spatial import cKDTree  # slower to import than to compare few pairs
 
         i, j = cKDTree(places).query_pairs(reach, output_type="ndarray").T
         return i, j
@@ -210,7 +211,10 @@ def _near(places: Floats, reach: float) -> tuple[Integers, Integers]:
 
 
 def _closest_contact(frame: Frame, limit: float) -> tuple[float, int, int] | None:
-    """The closest contact below `limit`, over the sum of radii, and whose it is."""
+    """Return the closest contact below `limit`, or None.
+
+    That is its distance over the sum of covalent radii, and the indices of both atoms.
+    """
     images, owners = _periodic_images(frame)
     radii = covalent_radii[frame.numbers[owners]]  # (images,) Å
     reach = 2 * limit * float(radii.max())  # Å
@@ -225,7 +229,10 @@ def _closest_contact(frame: Frame, limit: float) -> tuple[float, int, int] | Non
 
 
 def _periodic_images(frame: Frame) -> tuple[Floats, Integers]:
-    """Positions of the atoms, then of their nearest periodic images, and whose."""
+    """Return the positions of the atoms and of their nearest images, and the atoms.
+
+    The atoms themselves come first.
+    """
     steps = product(*[(0, 1, -1) if periodic else (0,) for periodic in frame.pbc])
     shifts = np.array(list(steps), dtype=np.float64) @ frame.cell  # (images, 3) Å
     images = (shifts[:, None] + frame.positions).reshape(-1, 3)

@@ -1,4 +1,4 @@
-"""The kinds of levels, their short names, and what is wrong with a level."""
+"""Levels of theory: the functions that make them, short names, and checks."""
 
 import re
 from collections.abc import Callable, Mapping, Sequence
@@ -28,19 +28,19 @@ _MAKERS: Mapping[str, Callable[..., Level]] = {
 
 
 def level_from_name(text: str) -> Level:
-    """The level that a short name stands for: METHOD/BASIS of PySCF, or an xTB method.
+    """Return the level of a short name: METHOD/BASIS of PySCF, or an xTB method.
 
-    `hf/sto-3g`, `B3LYP-D3BJ/def2-SVP`, `ccsd(t)/cc-pVDZ`, `gfn2-xtb`, `spgfn2-xtb`:
-    case does not matter, a dispersion correction stands at the functional's end, all
-    else has its default. Raises InputError for what is no such name; whether PySCF
-    knows method and basis, `check_level` tells.
+    Examples are `hf/sto-3g`, `B3LYP-D3BJ/def2-SVP`, `ccsd(t)/cc-pVDZ`, `gfn2-xtb` and
+    `spgfn2-xtb`. Case does not matter, a dispersion correction is appended to the
+    functional, and all other settings have their defaults. Raises InputError for
+    other names. PySCF's knowledge of method and basis is checked by `check_level`.
     """
     settings = level_mapping(text)
     return _MAKERS[settings.pop("kind")](**settings)
 
 
 def level_mapping(text: str) -> dict[str, Any]:
-    """What a short name says, as a mapping with `kind`; InputError where it is none."""
+    """Return the settings of a short name, `kind` among them; InputError for others."""
     word = text.strip().lower()
     if xtb := _XTB.fullmatch(word):
         polarized = {"spin_polarized": True} if xtb[1] else {}
@@ -55,11 +55,11 @@ def level_mapping(text: str) -> dict[str, Any]:
 def check_level(
     level: Level, elements: Sequence[str], within: IsolatedLabeller | None = None
 ) -> list[str]:
-    """What is wrong with a level for molecules of these elements, before it runs.
+    """Return what is wrong with a level for molecules of these elements.
 
-    One sentence a problem, with the nearest valid spelling. Programs are imported in a
-    child process only: that of `within` if it serves this kind, or one started for
-    this question.
+    Each problem is one sentence, with the nearest valid spelling. Programs are imported
+    in a child process only: that of `within` if it serves this kind of level, else one
+    started for this check.
     """
     if unread := unread_problems(level):
         return unread

@@ -1,12 +1,11 @@
 """Labels by a trained alloop model, such as `alloop export --model` writes.
 
-A network runs on torch, whose OpenMP must not share a process with a program of quantum
-chemistry's. So models are labelled in a child process as all else is, under the same
-limits, and a child serves one kind of level only (`alloop.workers.process_labellers`):
-the worker's
-own torch would be nearer, but its threads and settings are those of the training
-beside it. A frame is a batch of its own on one thread, so that its bits do not depend
-on what came before.
+A network runs on torch, whose OpenMP must not share a process with that of a quantum
+chemistry program. So models run in a child process under the same limits as all other
+programs, and a child serves one kind of level only
+(`alloop.workers.process_labellers`). The worker's own torch is not used, because its
+threads and settings are those of the training beside it. Each frame is a batch of its
+own on one thread, so that its bits do not depend on earlier frames.
 """
 
 from collections.abc import Mapping, Sequence
@@ -31,7 +30,7 @@ from alloop.potentials.threads import torch_threads
 
 
 def label_with_model(frame: Frame, settings: Mapping[str, Any]) -> Result:
-    """The model's energy and forces; raises Refused for what it was not trained on."""
+    """Return the model's energy and forces; raise Refused outside its training."""
     try:
         model = _model(settings["path"], settings["content"])
         if model.domain is not None and not settings.get("outside"):
@@ -48,7 +47,7 @@ def label_with_model(frame: Frame, settings: Mapping[str, Any]) -> Result:
 
 
 def problems(settings: Mapping[str, Any], elements: Sequence[str]) -> list[str]:
-    """What is wrong with the file, and elements that it was not trained on."""
+    """Return what is wrong with the file, and the elements it was not trained on."""
     try:
         checkpoint = _load_checkpoint(settings)
         if checkpoint.kind not in KINDS:
@@ -68,7 +67,7 @@ def problems(settings: Mapping[str, Any], elements: Sequence[str]) -> list[str]:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _Model:
-    """A potential, and what it was trained on where the file says so."""
+    """A potential and its training domain, None if the file does not store one."""
 
     potential: Potential
     domain: Domain | None

@@ -1,6 +1,7 @@
-"""Code that a level names and alloop does not bring: what can be said of it unread.
+"""Checks of the code outside alloop that a level names, made without importing it.
 
-Importing a module runs it, and so may making a calculator: only a run does either.
+Importing a module runs it, and creating a calculator may run code too, so both are left
+to a run.
 """
 
 import ast
@@ -12,8 +13,8 @@ from typing import Any
 
 from alloop.core.levels import Level
 
-# Calculators of ASE that compute by themselves; others start programs that they, their
-# arguments or the user's settings name.
+# Calculators of ASE that do their own arithmetic; others start programs that are named
+# by their code, their arguments or the user's settings.
 _ARITHMETIC = frozenset(
     f"ase.calculators.{name}"
     for name in (
@@ -26,8 +27,10 @@ _CALCULATOR = "the import path of an ASE calculator class"
 
 
 def named_code(level: Level) -> str | None:
-    """The import path whose code a label of this level runs; None where all of it is
-    alloop's, or that of the programs that alloop requires."""
+    """Return the import path of outside code that a label of this level runs.
+
+    None if all of the code belongs to alloop or to the programs that alloop requires.
+    """
     if level.kind == "ase":
         path = str(level.settings["calculator"])
         return None if path in _ARITHMETIC else path
@@ -35,10 +38,11 @@ def named_code(level: Level) -> str | None:
 
 
 def unread_problems(level: Level) -> list[str]:
-    """What is wrong with the path of a level's code, found without importing it.
+    """Return what is wrong with the path of a level's code, without importing it.
 
-    One sentence each: a module that is not there or is Python's own, a name that the
-    module's text does not bind. ASE's own modules are not foreign and not looked at.
+    One sentence each: a module that is missing or belongs to Python's standard library,
+    or a name that the module's source does not bind. Levels for which `named_code` is
+    None are not checked.
     """
     path = named_code(level)
     if path is None:
@@ -67,7 +71,10 @@ def _of_module(module: str, name: str) -> str | None:
 
 
 def _found(parts: Sequence[str]) -> ModuleSpec | None:
-    """A module's whereabouts; unlike importlib's, this imports no package above it."""
+    """Return a module's spec, or None.
+
+    Unlike `importlib.util.find_spec`, this does not import the parent packages.
+    """
     spec: ModuleSpec | None = None
     places: Any = None
     for end in range(1, len(parts) + 1):
@@ -83,7 +90,7 @@ def _found(parts: Sequence[str]) -> ModuleSpec | None:
 
 
 def _bound(spec: ModuleSpec) -> set[str] | None:
-    """Names that a module's text binds at its top; None where that cannot be told."""
+    """Return the names that a module's source binds, or None if they are unknown."""
     if spec.origin is None or not spec.origin.endswith(".py"):
         return None
     try:

@@ -1,4 +1,4 @@
-"""The one way to a labeller: a level in, a Labeller out."""
+"""The function that makes a labeller from a level."""
 
 from alloop.core.levels import Level
 from alloop.core.roles import Labeller
@@ -10,5 +10,5 @@ from alloop.labels.direct import DirectLabeller as DirectLabeller
 def labeller(
     level: Level, limits: Limits | None = None, isolate: bool = True
 ) -> Labeller:
-    """A labeller at the level, in a child process unless `isolate` is false."""
+    """Return a labeller of the level, in a child process unless `isolate` is false."""
     return IsolatedLabeller(level, limits) if isolate else DirectLabeller(level)

@@ -1,4 +1,7 @@
-"""Levels of programs beside PySCF, every default spelled out. Imports none of them."""
+"""Levels of programs other than PySCF, with all defaults explicit.
+
+The programs themselves are not imported here.
+"""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -20,12 +23,12 @@ def xtb_level(
     temperature: float = 300.0,
     max_cycle: int = 250,
 ) -> Level:
-    """A level of extended tight binding: gfn1-xtb or gfn2-xtb.
+    """Return a level of extended tight binding: gfn1-xtb or gfn2-xtb.
 
     spin_polarized adds the energy of spin polarisation (spGFN-xTB: Neugebauer et al.,
     J. Comput. Chem. 44, 2120 (2023)), without which triplet oxygen lies above the
     singlet. accuracy is tblite's (1 is its default, smaller is tighter), temperature
-    that of the electrons in K. Raises InputError for a method that there is not.
+    that of the electrons in K. Raises InputError for an unknown method.
     """
     name = known_word(method, METHODS, "xTB method")
     note = f" ({temperature:g} K)" if temperature != 300.0 else ""
@@ -42,7 +45,7 @@ def xtb_level(
 
 
 def ase_level(calculator: str, arguments: Mapping[str, Any] | None = None) -> Level:
-    """A level of an ASE calculator by its import path, made with these arguments."""
+    """Return a level of the ASE calculator at an import path, with its arguments."""
     settings = {
         "title": calculator.rpartition(".")[2],
         "program": installed_version(calculator.partition(".")[0]),
@@ -64,13 +67,13 @@ def table_level(  # noqa: PLR0913 - one keyword for each fact a file cannot say
     charge: int | None = None,
     spin: int | None = None,
 ) -> Level:
-    """A level whose labels stand in a file: extxyz, an ASE database or an npz.
+    """Return a level whose labels are stored in a file: extxyz, ASE database or npz.
 
     A frame is found by its id, the hash of its content. content: the hash of the file,
-    read where it is not given; it is the level, the path only tells where the file
-    lies. Units default to eV and Å for what ASE reads, an npz must name them. charge
-    and spin (2S) of every frame default to what the file says, then to 0. Raises
-    InputError for a file or a unit that is not there.
+    computed from the file if not given; it identifies the level, the path only locates
+    the file. Units default to eV and Å for files that ASE reads and must be given for
+    an npz. charge and spin (2S) of every frame default to those in the file, then to 0.
+    Raises InputError for a missing file, an unknown unit and an npz without units.
     """
     file = Path(path).absolute()
     if file.suffix == ".npz" and not (energy_unit and length_unit):
@@ -96,11 +99,12 @@ def table_level(  # noqa: PLR0913 - one keyword for each fact a file cannot say
 def model_level(
     path: str | Path, *, content: str | None = None, outside: bool = False
 ) -> Level:
-    """A level of a trained alloop model, such as `alloop export --model` writes.
+    """Return a level of a trained alloop model, as `alloop export --model` writes it.
 
-    content: the hash of the file, read where it is not given; it is the level, the
-    path only tells where the file lies. outside: also of charges, spins and
-    compositions that the model was not trained on. Raises InputError without a file.
+    content: the hash of the file, computed from the file if not given; it identifies
+    the level, the path only locates the file. outside: label also charges, spins and
+    compositions that the model was not trained on. Raises InputError if the file is
+    missing.
     """
     file = Path(path).absolute()
     settings: dict[str, Any] = {"outside": True} if outside else {}

@@ -1,4 +1,4 @@
-"""How far a label moves when it is made again: tighter settings, molecule turned."""
+"""Repeated labels with tighter settings and a rotated molecule, to measure noise."""
 
 from dataclasses import replace
 
@@ -14,8 +14,11 @@ from alloop.labels.pyscf.level import tighter_level as tighter_pyscf
 
 
 def tighter_level(loose: Level) -> Level:
-    """The level with its numerical settings tightened; kinds that have none that alloop
-    knows (any calculator, a table) stay as they are, and only the turn tells."""
+    """Return the level with its numerical settings tightened.
+
+    Kinds without settings that alloop can tighten (ASE calculators, tables) are
+    returned as they are; for them a recheck measures the effect of the rotation alone.
+    """
     match loose.kind:
         case "pyscf":
             return tighter_pyscf(loose)
@@ -30,10 +33,10 @@ def tighter_level(loose: Level) -> Level:
 def recheck_label(
     frame: Frame, label: Label, again: Labeller, rng: np.random.Generator
 ) -> Noise:
-    """The label beside a second one by `again` of the frame turned at random.
+    """Compare a label with a second one by `again` of the randomly rotated frame.
 
-    Forces are turned back. Frames with a cell are not turned: it may stand for
-    directions that a method prefers, such as its k-points.
+    Forces are rotated back before they are compared. Frames with a cell are not
+    rotated, since a method may prefer directions of the cell, such as its k-points.
     """
     rotation = np.eye(3) if any(frame.pbc) else _random_rotation(rng)
     record = again.label(_rotated_frame(frame, rotation))
@@ -52,7 +55,7 @@ def recheck_label(
 
 
 def _random_rotation(rng: np.random.Generator) -> Floats:
-    """A proper rotation, uniform: a quaternion of four normal numbers."""
+    """Return a uniform proper rotation, from a quaternion of four normal numbers."""
     matrix: Floats = Rotation.from_quat(rng.standard_normal(4)).as_matrix()
     return matrix
 

@@ -1,4 +1,4 @@
-"""What a program hands back for one frame: a result, or a refusal with its reason."""
+"""The outcome of a program for one frame: a result, or a refusal with its reason."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -11,8 +11,11 @@ from alloop.core.units import Floats
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Result:
-    """Energy in eV, forces (atoms, 3) in eV/Å, columns worth keeping, and the stress of
-    a cell (6,) in eV/Å³, in Voigt's order and with ASE's sign."""
+    """The numbers that a program computed for a frame.
+
+    energy in eV, forces (atoms, 3) in eV/Å, details to store with the label, and for a
+    cell the stress (6,) in eV/Å³, in Voigt order and with ASE's sign.
+    """
 
     energy: float
     forces: Floats
@@ -21,7 +24,7 @@ class Result:
 
 
 class Refused(Exception):
-    """No label, for a reason; never leaves `alloop.labels`."""
+    """A program's refusal to label a frame; it never leaves `alloop.labels`."""
 
     def __init__(
         self,
@@ -36,8 +39,8 @@ class Refused(Exception):
 
 
 class Program(Protocol):
-    """What makes labels of one kind: a plain function of plain values."""
+    """A function that makes the labels of one kind of level."""
 
     def __call__(self, frame: Frame, settings: Mapping[str, Any]) -> Result:
-        """The result; raises `Refused` where there is none."""
+        """Return the result for a frame; raise `Refused` if there is none."""
         ...

@@ -1,16 +1,17 @@
-"""A test of forces that sums cannot make: do they tell how the energy changes?
+"""A test of forces against the change of the energy along a small step.
 
 A scaled gradient, a wrong sign, or two atoms' forces swapped may leave net force and
-torque at nothing. So the program is asked once more, a small step h along a unit vector
+torque at zero. So the program labels a second frame, a small step h along a unit vector
 d away, and the energies at both ends are compared with the mean of the forces there,
 
     slope error = (E1 - E0)/h + d . (F0 + F1)/2,
 
-which for true gradients is h²/12 of the third derivative along d: the trapezoidal rule,
-one more label instead of the two of a central difference. d is the unit sum of the
-forces' direction (a scale or a sign shows most there) and of a random one (an error
-across the forces shows only there). The share `slope` of a level's frames is tested;
-which, and the random direction, follow from level and frame alone.
+which for true gradients is h²/12 times the third derivative along d. This trapezoidal
+rule needs one more label, where a central difference needs two. d is the normalised sum
+of the forces' direction (where a wrong scale or sign shows most) and a random one (an
+error perpendicular to the forces shows only there). The share `slope` of a level's
+frames is tested; the choice of frames and the random direction depend only on level and
+frame.
 """
 
 import hashlib
@@ -27,19 +28,20 @@ from alloop.core.units import Floats
 from alloop.labels.gate import level_tolerances
 from alloop.labels.result import Program, Refused, Result
 
-STEP = 2e-3  # Å, of all coordinates together
-# Of forces exact for their energy up to 100 eV/Å; measured in the torture set.
-_ABSOLUTE, _RELATIVE = 2e-3, 1e-3  # eV/Å, and of the slope itself
+STEP = 2e-3  # Å, the norm over all coordinates
+# Errors of forces that are exact for their energy, up to 100 eV/Å; measured in the
+# torture set.
+_ABSOLUTE, _RELATIVE = 2e-3, 1e-3  # eV/Å, and a share of the slope itself
 
 
 def confirm_slope(run: Program, level: Level, frame: Frame, result: Result) -> Result:
-    """The result, tested if its turn comes; raises Refused where it fails.
+    """Return the result, tested if the frame is selected; raise Refused if it fails.
 
     A tested result has `slope_error` (eV/Å) among its details.
     """
     share, seed = level_tolerances(level).slope, _slope_seed(level, frame)
     if len(frame) == 1 or seed >= share * 2.0**64:
-        return result  # where an atom is changes nothing but the grid's noise
+        return result  # moving a single atom only changes grid noise
     ahead = _displaced_frame(frame, result, seed)
     error, slope = _slope_error(
         frame, result, ahead, _displaced_result(run, level, ahead, result)
@@ -84,7 +86,7 @@ def _displaced_result(
 def _slope_error(
     frame: Frame, result: Result, ahead: Frame, there: Result
 ) -> tuple[float, float]:
-    """The slope error and the slope itself, eV/Å."""
+    """Return the slope error and the magnitude of the slope, both in eV/Å."""
     step: Floats = ahead.positions - frame.positions  # as rounded
     h = float(np.linalg.norm(step))
     slope = float((step * (result.forces + there.forces)).sum()) / (2 * h)
@@ -92,5 +94,8 @@ def _slope_error(
 
 
 def _allowed_error(level: Level, slope: float) -> float:
-    """Beyond the rounding of the step: what the net force may be off, forces may be."""
+    """Return the largest slope error (eV/Å) allowed for a slope.
+
+    That is the rounding error of the step plus the net force allowed at the level.
+    """
     return _ABSOLUTE + level_tolerances(level).net_force + _RELATIVE * slope

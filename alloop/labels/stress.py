@@ -1,4 +1,4 @@
-"""The stress of a cell as labels carry it."""
+"""The stress of a cell in labels."""
 
 from collections.abc import Mapping
 
@@ -12,7 +12,7 @@ _ORDER = ((0, 0), (1, 1), (2, 2), (1, 2), (0, 2), (0, 1))
 
 
 def voigt(stress: Floats) -> Floats:
-    """The stress (6,) in Voigt's order of one (3, 3), made symmetric, or (6,)."""
+    """Return a stress (6,) in Voigt order from (3, 3), symmetrised, or from (6,)."""
     given = np.asarray(stress, dtype=np.float64)
     if given.shape != (3, 3):
         return given.reshape(6)
@@ -20,8 +20,10 @@ def voigt(stress: Floats) -> Floats:
 
 
 def stress_from_details(label: Label) -> Floats | None:
-    """The stress (6,) in eV/Å³ of a label, in Voigt's order, where it has one; labels
-    of older stores tell it among their details."""
+    """Return the stress (6,) of a label in eV/Å³ and Voigt order, or None.
+
+    Labels in older stores have it among their details.
+    """
     return label.stress if label.stress is not None else _told(label.details)
 
 

@@ -1,4 +1,4 @@
-"""Labels out of a stored set of labelled frames, found by the frame's content."""
+"""Labels from a file of labelled frames, looked up by the content of a frame."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -18,11 +18,11 @@ from alloop.labels.file_levels import unchanged_file
 from alloop.labels.result import Refused, Result
 
 _Rows: TypeAlias = dict[FrameId, tuple[float, Floats]]  # eV, (atoms, 3) eV/Å
-_SAME = 1e-6  # eV: two energies of one frame that differ by no more are one
+_SAME = 1e-6  # eV, the largest difference between energies of one frame that agree
 
 
 def label_with_table(frame: Frame, settings: Mapping[str, Any]) -> Result:
-    """The stored energy and forces; raises Refused where there are none."""
+    """Return the stored energy and forces; raise Refused if there are none."""
     try:
         rows = _table_rows(json.dumps(settings, sort_keys=True))
     except InputError as error:
@@ -35,7 +35,7 @@ def label_with_table(frame: Frame, settings: Mapping[str, Any]) -> Result:
 
 
 def problems(settings: Mapping[str, Any], elements: Sequence[str]) -> list[str]:
-    """What is wrong with the file, and elements that none of its frames has."""
+    """Return what is wrong with the file, and the elements that it does not contain."""
     try:
         intake = _read_table(settings)
         _index_rows(intake)

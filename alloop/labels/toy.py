@@ -1,9 +1,9 @@
-"""A cheap analytic stand-in for quantum chemistry: Morse pairs, with faults on demand.
+"""A cheap analytic potential in place of quantum chemistry, with faults on demand.
 
 E = sum_{i<j} D [(1 - exp(-a (r_ij - r_0)))^2 - 1] + offset * atoms, with D, a and r_0
 by pair of elements (P. M. Morse, Phys. Rev. 34, 57 (1929)). The H-H pair is a soft
-spring at the distance found in water, so that it holds angles open. Two toy levels
-differ by a smooth bias, as two real levels do.
+spring at the distance in water, which stabilises the angle. Two toy levels differ by a
+smooth bias, as two real levels do.
 """
 
 import time
@@ -42,11 +42,12 @@ def toy_level(
     fail_above: float | None = None,
     fault: str = "",
 ) -> Level:
-    """A toy level.
+    """Return a toy level.
 
-    stiffness scales every well; stretch (Å) lengthens every bond; offset (eV an atom);
-    burn: CPU seconds to waste; fail_above: a pair farther apart than this (Å) does not
-    "converge"; fault: one of `FAULTS`, done at every label.
+    stiffness scales every well; stretch (Å) lengthens every bond; offset in eV per
+    atom; burn: CPU seconds to spend on each label; fail_above: a frame with a pair
+    farther apart than this (Å) does not "converge"; fault: one of `FAULTS`, caused at
+    every label.
     """
     settings = {
         "title": f"toy {stiffness:g}/{stretch:g}",
@@ -62,7 +63,7 @@ def toy_level(
 
 
 def label_with_toy(frame: Frame, settings: Mapping[str, Any]) -> Result:
-    """Energy and forces of the Morse pairs; raises Refused where too stretched."""
+    """Return energy and forces of the Morse pairs; raise Refused above `fail_above`."""
     cause_fault(settings["fault"])
     _burn_cpu(settings["burn"])
     i, j = np.triu_indices(len(frame), k=1)
@@ -85,7 +86,7 @@ def label_with_toy(frame: Frame, settings: Mapping[str, Any]) -> Result:
 
 
 def problems(settings: Mapping[str, Any], _elements: Sequence[str]) -> list[str]:
-    """What is wrong with a toy level: an unknown fault."""
+    """Return what is wrong with a toy level: an unknown fault."""
     if settings["fault"] in FAULTS:
         return []
     return [f"expected a toy fault of {', '.join(FAULTS[1:])}, got {settings['fault']}"]

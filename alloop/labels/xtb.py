@@ -2,9 +2,9 @@
 
 GFN1-xTB: Grimme, Bannwarth and Shushkov, JCTC 13, 1989 (2017). GFN2-xTB: Bannwarth,
 Ehlert and Grimme, JCTC 15, 1652 (2019). The energy is the free energy at the electronic
-temperature: its gradient are the forces. A cell is treated at the Gamma point alone, so
-it must be large. Every label gets a fresh calculator and one thread: with two, tblite's
-sums change from run to run.
+temperature, whose negative gradient the forces are. A cell is treated at the Gamma
+point alone, so it must be large. Every label gets a fresh calculator and one thread:
+with two, tblite's sums change from run to run.
 """
 
 import ctypes
@@ -26,7 +26,7 @@ from alloop.labels.stress import voigt
 METHODS = {"gfn1-xtb": "GFN1-xTB", "gfn2-xtb": "GFN2-xTB"}
 MISSING = "xTB levels need tblite, which is not installed: pip install alloop[xtb]"
 _LAST = 86  # the heaviest element with parameters
-_SAID = (  # what tblite says, and what it means
+_SAID = (  # parts of tblite's messages, and the failures they stand for
     ("not converged", Failure.NOT_CONVERGED),
     ("eigenvalue problem", Failure.NOT_CONVERGED),
     ("not compatible", Failure.ELECTRONS),
@@ -36,7 +36,7 @@ _SAID = (  # what tblite says, and what it means
 
 
 def label_with_xtb(frame: Frame, settings: Mapping[str, Any]) -> Result:
-    """Free energy and forces, and the stress of a cell; raises Refused without."""
+    """Return free energy, forces and, for a cell, stress; raise Refused on failure."""
     _refuse_frame(frame, settings)
     from tblite.exceptions import TBLiteRuntimeError, TBLiteValueError
 
@@ -57,7 +57,7 @@ def label_with_xtb(frame: Frame, settings: Mapping[str, Any]) -> Result:
 
 
 def problems(settings: Mapping[str, Any], elements: Sequence[str]) -> list[str]:
-    """What cannot work with this level and these elements, one sentence each."""
+    """Return what cannot work with this level and these elements, a sentence each."""
     if _installed_tblite() == "tblite":
         return [MISSING]
     heavy = [element for element in elements if atomic_number(element) > _LAST]
@@ -81,7 +81,7 @@ def _refuse_frame(frame: Frame, settings: Mapping[str, Any]) -> None:
             "installed"
         )
         raise Refused(Failure.UNSUPPORTED, text)
-    if any(frame.pbc) and not all(frame.pbc):  # it would not say so
+    if any(frame.pbc) and not all(frame.pbc):  # tblite would not report this
         text = "tblite repeats a cell in all three directions or in none"
         raise Refused(Failure.UNSUPPORTED, f"{text}, got pbc {frame.pbc}")
 
@@ -110,10 +110,10 @@ def _make_calculator(frame: Frame, settings: Mapping[str, Any]) -> Any:
 
 
 def _orbital_details(frame: Frame, answer: Any) -> dict[str, Detail]:
-    """Number of functions, and the gap (eV) of a closed shell.
+    """Return the number of functions, and the gap (eV) of a closed shell.
 
-    Raises Refused where the electrons do not fit: tblite fills what orbitals there are
-    without a word.
+    Raises Refused if charge and spin do not fit the electrons: tblite fills the
+    orbitals that there are without a warning.
     """
     energies = np.atleast_2d(answer.get("orbital-energies"))[0] * HARTREE  # eV
     electrons = round(float(answer.get("orbital-occupations").sum()))
@@ -133,12 +133,12 @@ def _failure_of_message(said: str) -> Failure:
 
 @cache
 def _installed_tblite() -> str:
-    """The installed tblite; without a version where there is none."""
+    """Return tblite with its version, or `tblite` alone if it is not installed."""
     return installed_version("tblite")
 
 
 def _one_thread() -> None:
-    """Tell the OpenMP that tblite was linked with, if any, whatever the environment."""
+    """Set tblite's own OpenMP, if any, to one thread whatever the environment says."""
     library = _openmp_library()
     if hasattr(library, "omp_set_num_threads"):
         library.omp_set_num_threads(1)
@@ -152,4 +152,4 @@ def _openmp_library() -> ctypes.CDLL:
 
 
 def _silent_logger(_text: str) -> None:
-    """tblite prints through a callback."""
+    """Ignore a message that tblite prints through this callback."""

@@ -1,7 +1,7 @@
-"""What can be asked (commands) and what can happen (events). Facts only.
+"""Commands (what the loop asks for) and events (what happened), as frozen records.
 
-A command's name is its random stream, its provenance and, with `#attempt`, its key in
-Dask. An event names the command it answers.
+A command's name is the name of its random stream, its provenance and, with `#attempt`,
+its key in Dask. An event has the name of the command that it answers.
 """
 
 from collections.abc import Mapping
@@ -19,7 +19,7 @@ ModelId: TypeAlias = str  # 32 hexadecimal digits, of the generation's content
 
 @dataclass(frozen=True, slots=True)
 class Timing:
-    """When (seconds since 1970), where and at what CPU cost something ran."""
+    """The start and end (seconds since 1970), CPU seconds and worker of a task."""
 
     started: float = 0.0
     ended: float = 0.0
@@ -32,9 +32,10 @@ class Timing:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Prepare:
-    """Relax molecule `molecule` at the cheap level and draw its first frames.
+    """The command to relax a molecule at the cheap level and draw its first frames.
 
-    seeds: how many for training; walkers: how many starts of the test set's MD.
+    seeds: the number of frames for training; walkers: the number of starting points for
+    the MD of the test set.
     """
 
     molecule: int
@@ -49,7 +50,10 @@ class Prepare:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Sample:
-    """MD at the cheap level from the walker: `frames` for the frozen test set."""
+    """The command to run MD at the cheap level from the walker.
+
+    frames: the number of frames that it gives for the frozen test set.
+    """
 
     walker: Walker
     frames: int
@@ -61,7 +65,7 @@ class Sample:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class LabelFrame:
-    """Label the frame at the level.
+    """The command to label the frame at the level.
 
     fidelity: "cheap" or "expensive". purpose: "seed", "test" (the frozen set),
     "flagged", "control", "bias", "examination". reason: one phrase for people.
@@ -81,9 +85,9 @@ class LabelFrame:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Explore:
-    """Move a batch of walkers `steps` MD steps on generation `generation`.
+    """The command to move walkers `steps` MD steps on generation `generation`.
 
-    keep: how many of the most surprising frames come back; controls: how many random
+    keep: the number of most surprising frames to return; controls: the number of random
     ones, whatever their surprise.
     """
 
@@ -104,9 +108,10 @@ class Explore:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Train:
-    """Train generation `generation` on the labels of these frames (sorted ids).
+    """The command to train generation `generation` on the labels of these frames.
 
-    heldout: frames that no training sees, on which surprise is calibrated.
+    Ids are sorted. heldout: frames that no training sees, on which surprise is
+    calibrated.
     """
 
     generation: int
@@ -123,12 +128,13 @@ class Train:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Examine:
-    """Move walkers on a finished model and bring home a frame of each at the end of the
-    piece, whatever its surprise, with what the model says of it before any label.
+    """The command to move walkers on a finished model and return one frame of each.
 
-    number: of the examination, from 1 on; wanted: its frames, all batches and pieces
-    together; temperature in K; steps: MD steps of this piece, 0 where the frames are
-    given and nothing moves; reason: why the campaign ends.
+    The frame is that at the end of the piece, whatever its surprise, with the model's
+    predictions, made before any label. number: of the examination, from 1 on; wanted:
+    the number of its frames, all batches and pieces together; temperature in K; steps:
+    MD steps of this piece, 0 where the frames are given and nothing moves; reason: why
+    the campaign ends.
     """
 
     number: int
@@ -149,8 +155,10 @@ class Examine:
 
 @dataclass(frozen=True, slots=True)
 class Recheck:
-    """Make a label again at tighter settings, with the frame turned at random; asked
-    for beside a training, it decides nothing."""
+    """The command to make a label again at tighter settings, with the frame rotated.
+
+    The rotation is random. It runs beside a training, and no decision depends on it.
+    """
 
     frame: FrameId
     level: LevelId
@@ -163,7 +171,7 @@ class Recheck:
 
 @dataclass(frozen=True, slots=True)
 class Price:
-    """Fit what labels cost to all that were made so far."""
+    """The command to fit label costs to all labels made so far."""
 
     generation: int
 
@@ -174,7 +182,10 @@ class Price:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Stop:
-    """Nothing more to do, and why; broken: not as it should end, and resumable."""
+    """The command to stop, with the reason.
+
+    broken: the campaign did not end as it should and can be resumed.
+    """
 
     reason: str
     broken: bool = False
@@ -194,10 +205,10 @@ Command: TypeAlias = (
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Opened:
-    """A new campaign: what cannot change for the store's life.
+    """The start of a new campaign: facts that cannot change in the life of the store.
 
-    start: the molecules; given labels and test frames that came with the configuration.
-    model: generation 0, if the user brought one.
+    start: the molecules; given: labels and test frames that came with the
+    configuration; model: generation 0, if the user brought one.
     """
 
     seed: int
@@ -220,7 +231,7 @@ class Given:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Amended:
-    """The configuration changed between two runs (YAML text), or a run went on."""
+    """A change of the configuration (YAML text) between two runs, or a run resumed."""
 
     config: str
     changed: tuple[str, ...] = ()
@@ -228,7 +239,7 @@ class Amended:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Forked:
-    """Here another store ends and this one, its copy so far, goes on by itself.
+    """The point at which a store, so far a copy of another one, goes on by itself.
 
     seq: the last record taken from `parent`; generation: the newest one then; config:
     the rules from here on (YAML text).
@@ -242,8 +253,10 @@ class Forked:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Posed:
-    """Frames of another campaign's examination: this one ends with the same, in place
-    of MD of its own. molecules: the start that each frame belongs to."""
+    """Frames of another campaign's examination, used here in place of MD of its own.
+
+    molecules: the start molecule that each frame belongs to.
+    """
 
     frames: tuple[Frame, ...]
     molecules: tuple[int, ...]
@@ -274,7 +287,7 @@ class Sampled:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Labelled:
-    """A label was made, or found in the cache (`cached`)."""
+    """A label that was made, or found in the cache (`cached`)."""
 
     name: str
     label: Label
@@ -284,7 +297,7 @@ class Labelled:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class NotLabelled:
-    """There is no label, for a reason; only `Retried` asks for it again."""
+    """A frame that got no label, with the reason; only `Retried` asks for it again."""
 
     name: str
     unlabelled: Unlabelled
@@ -293,7 +306,7 @@ class NotLabelled:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Explored:
-    """Where the walkers are and what they found."""
+    """The walkers after a piece of MD, and the frames that they found."""
 
     name: str
     walkers: tuple[Walker, ...]
@@ -301,7 +314,7 @@ class Explored:
     controls: tuple[Candidate, ...]
     scored: int
     timing: Timing = Timing()
-    note: str = ""  # why force calls are not compiled, told once
+    note: str = ""  # why force calls are not compiled, reported once
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -323,8 +336,8 @@ class Trained:
     """A new generation: model, scorer and threshold under one id.
 
     landmarks: (frames, features) mean descriptors of frames it was trained on, which
-    new candidates should differ from. calibrated_on: frames whose surprise the
-    threshold was taken from, None where it was not written down.
+    new candidates should differ from. calibrated_on: the number of frames whose
+    surprise the threshold was taken from, None where it was not recorded.
     """
 
     name: str
@@ -340,7 +353,7 @@ class Trained:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Examined:
-    """Where the walkers of an examination are, and the frames of those that walk."""
+    """The walkers of an examination, and the frames of those that still move."""
 
     name: str
     walkers: tuple[Walker, ...]
@@ -350,7 +363,7 @@ class Examined:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Rechecked:
-    """How far the label moved."""
+    """The change of a label that was made again."""
 
     name: str
     noise: Noise
@@ -359,9 +372,9 @@ class Rechecked:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Priced:
-    """What labels cost, by level id: all that decisions may know of prices.
+    """The costs of labels by level id, the only ones that decisions use.
 
-    Written down once, since a measured time never comes again.
+    They are recorded, since a measured time cannot be reproduced.
     """
 
     name: str
@@ -371,7 +384,7 @@ class Priced:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Retried:
-    """Somebody asked for lost labels again: time-outs, memory, crashes.
+    """A user's request to make lost labels again: time-outs, memory, crashes.
 
     They are sent once the open step is resolved, and learned by the next training.
     """
@@ -381,7 +394,7 @@ class Retried:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class TaskLost:
-    """A command did not come back: its worker died or it raised."""
+    """A command that was lost: its worker died or it raised."""
 
     name: str
     attempt: int
@@ -391,7 +404,7 @@ class TaskLost:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Excluded:
-    """A frame (or only its label at one fidelity) was taken out by hand."""
+    """The exclusion by hand of a frame, or only of its label at one fidelity."""
 
     frame: FrameId
     fidelity: str | None
@@ -400,8 +413,11 @@ class Excluded:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Included:
-    """An exclusion by hand was undone: of a label at one fidelity, or all of a frame's
-    exclusions."""
+    """The undoing of an exclusion by hand.
+
+    fidelity: of the label that is included again; None undoes all exclusions of the
+    frame.
+    """
 
     frame: FrameId
     fidelity: str | None
@@ -410,9 +426,9 @@ class Included:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Restored:
-    """An answer that a repair took over from a store whose records before it are lost.
+    """An answer that a repair recovered from a store whose records before it are lost.
 
-    Readers find its label at once; otherwise it counts for nothing until its command is
+    Readers find its label at once; otherwise it has no effect until its command is
     asked again, and then nothing is computed. asked: that command, None where it is
     lost too.
     """
@@ -448,7 +464,7 @@ Event: TypeAlias = (
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Turn:
-    """One journal record: what happened and what was decided because of it."""
+    """One journal record: an event and the commands that were decided because of it."""
 
     event: Event
     commands: tuple[Command, ...] = ()

@@ -1,9 +1,9 @@
-"""The final examination: who walks, for how long, and when it is due. Pure.
+"""The final examination: its walkers, its frames and when it is due. Pure.
 
-Walkers start from first frames, each on its own, and walk on the best generation. A
-frame of each is taken at fixed steps, whatever its surprise: so the frames are those
-that the model will be used on. Where they come from another campaign's examination
-(`state.posed`), nothing walks.
+Walkers start from first frames, each on its own, and move on the best generation. A
+frame of each is taken at fixed steps, whatever its surprise, so that the frames are
+those that the model will be used on. Where they come from another campaign's
+examination (`state.posed`), nothing moves.
 """
 
 from collections.abc import Sequence
@@ -25,10 +25,10 @@ _EACH = 2  # frames of one walker
 def examine_commands(
     state: LoopState, rules: Rules, reason: str
 ) -> tuple[e.Examine, ...]:
-    """Return the first commands of an examination of the best generation; none where
-    that had one, or none is wanted.
+    """Return the first commands of an examination of the best generation.
 
-    reason: why the campaign ends.
+    There are none where it had one, or where none is wanted. reason: why the campaign
+    ends.
     """
     wanted = len(state.posed) or rules.examining.frames
     if not state.models or wanted == 0 or _asked(state) >= wanted:
@@ -53,13 +53,15 @@ def examine_commands(
 
 
 def is_examined(state: LoopState) -> bool:
-    """Return whether the best generation was examined on at least one frame."""
+    """Return True if the best generation was examined on at least one frame."""
     return _asked(state) > 0
 
 
 def next_examine_piece(state: LoopState, event: e.Examined) -> tuple[e.Examine, ...]:
-    """Return the command that takes a batch to its next frames; none where it has
-    given its share or nobody walks any more."""
+    """Return the command that takes a batch to its next frames.
+
+    There is none where the batch has given its share or no walker moves any more.
+    """
     last, (_, number, batch, piece) = state.examination, event.name.split("/")
     if last is None or last.number != int(number) or last.steps == 0:
         return ()
@@ -72,7 +74,7 @@ def next_examine_piece(state: LoopState, event: e.Examined) -> tuple[e.Examine, 
 
 
 def _fresh(state: LoopState, rules: Rules) -> Sequence[Walker]:
-    """Walkers on first frames, molecules in turn, at the test's temperature."""
+    """Return walkers on first frames, molecules in turn, at the set temperature."""
     number = _number(state)
     return [
         _walker(state, index, f"examination/{number}/{index}", rules)
@@ -99,7 +101,10 @@ def _posed(state: LoopState) -> Sequence[Walker]:
 
 
 def _crew(frames: int, molecules: int) -> int:
-    """How many walkers give so many frames: every molecule has one, if it can."""
+    """Return the number of walkers for so many frames.
+
+    Every molecule has one if there are enough frames.
+    """
     return max(ceil(frames / _EACH), min(frames, molecules))
 
 

@@ -1,6 +1,7 @@
-"""Whom to label: candidates of a round -> the few worth it. Pure.
+"""The choice of the few candidates of a round that get labels. Pure.
 
-Order of arrival never counts: candidates are sorted by frame id before anything else.
+Candidates are sorted by frame id before anything else, so that their order of arrival
+has no effect.
 """
 
 from collections.abc import Collection
@@ -24,8 +25,11 @@ Chosen = list[tuple[Candidate, str]]
 
 @dataclass(frozen=True, slots=True)
 class RoundQuotas:
-    """A round's quotas: flagged frames for cheap labels, biased ones for expensive
-    labels, and control frames, which get both."""
+    """The quotas of a round.
+
+    cheap: flagged frames for cheap labels; expensive: biased frames for expensive
+    labels; controls: control frames, which get both.
+    """
 
     cheap: int
     expensive: int
@@ -37,8 +41,11 @@ class RoundQuotas:
 
     @classmethod
     def from_state(cls, state: LoopState, rules: Rules) -> "RoundQuotas":
-        """Deal what is left of the budget out to the rounds that are left; never more
-        than the CPU hours that are left pay for, at the prices written down last."""
+        """Return the quotas that spread the rest of the budget over the rounds left.
+
+        They are never more than the rest of the CPU hours pays for, at the costs
+        recorded last.
+        """
         opened = [x for x in state.recent if state.stage == "flag"]
         spent = sum(entry.fidelity == "cheap" for entry in opened)
         few = sum(entry.fidelity == "expensive" for entry in opened)
@@ -56,8 +63,10 @@ class RoundQuotas:
 def _affordable_share(
     state: LoopState, rules: Rules, paid: float, cheap: int, expensive: int
 ) -> float:
-    """The share of a round's labels that the CPU hours pay for; `paid` seconds of the
-    open step belong to the round itself."""
+    """Return the share of a round's labels that the CPU hours pay for.
+
+    paid: CPU seconds of the open step, which belong to the round itself.
+    """
     hours = rules.budget.cpu_hours
     cost = cheap * mean_label_cost(state, "cheap") + expensive * mean_label_cost(
         state, "expensive"
@@ -69,7 +78,7 @@ def _affordable_share(
 
 
 def control_frames(state: LoopState, quota: int) -> list[Candidate]:
-    """Random frames, whatever their surprise: the arm that errors are measured on."""
+    """Return random frames, whatever their surprise, on which errors are measured."""
     pool = _candidate_pool(state, controls=True, taken=_labelled_frames(state))
     rng = random_stream(state.seed, f"control/{state.round}")
     chosen = RandomChoice().select(pool, state.landmarks, quota, rng)
@@ -79,8 +88,10 @@ def control_frames(state: LoopState, quota: int) -> list[Candidate]:
 def flagged_frames(
     state: LoopState, rules: Rules, quota: int, taken: Collection[str]
 ) -> Chosen:
-    """The candidates that surprise most and repeat least, or random ones in a control
-    campaign; with the reason of each."""
+    """Return the most surprising candidates that differ, each with the reason.
+
+    In a control campaign they are random.
+    """
     random = rules.selection == "random"
     pool = _candidate_pool(
         state, controls=random, taken={*taken, *_labelled_frames(state)}
@@ -96,10 +107,10 @@ def flagged_frames(
 
 
 def biased_frames(state: LoopState, rules: Rules, quota: int) -> Chosen:
-    """The flagged frames most worth an expensive label, by `rules.triage`.
+    """Return the flagged frames most worth an expensive label, by `rules.triage`.
 
-    Worth is not divided by price: within a molecule all labels cost the same, and
-    between molecules a price would take labels from the large ones, which need them.
+    Worth is not divided by cost: within a molecule all labels cost the same, and
+    between molecules this would take labels from the large ones, which need them.
     """
     doubted = rules.barred_doubts("cheap")
     bias = {
@@ -128,8 +139,11 @@ def biased_frames(state: LoopState, rules: Rules, quota: int) -> Chosen:
 
 
 def _label_worth(pool: list[Candidate], bias: Floats, triage: str) -> Floats:
-    """Larger is more worth an expensive label: by bias, by surprise, or by both, as the
-    product of the ranks of surprise and of the bias that geometry does not explain."""
+    """Return the worth of an expensive label for each candidate.
+
+    It is the bias, the surprise, or for both the product of the ranks of surprise and
+    of the bias that geometry does not explain.
+    """
     surprise = np.array([candidate.surprise for candidate in pool])
     if triage == "bias" or not pool:
         return bias
@@ -139,7 +153,7 @@ def _label_worth(pool: list[Candidate], bias: Floats, triage: str) -> Floats:
 
 
 def _unexplained_bias(pool: list[Candidate], bias: Floats) -> Floats:
-    """The unexplained bias, molecule by molecule."""
+    """Return the unexplained bias of each candidate, fitted molecule by molecule."""
     out = np.zeros(len(pool))
     molecules = np.array([candidate.molecule for candidate in pool])
     for molecule in np.unique(molecules):

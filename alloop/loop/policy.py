@@ -1,18 +1,18 @@
-"""What to do next: `decide(state, event, rules) -> commands`. Pure, the whole strategy.
+"""The whole strategy of a campaign: `decide(state, event, rules) -> commands`. Pure.
 
     seed -> train -> explore -> flag -> bias -> train -> explore -> ...
 
-A step closes when all that it asked for is resolved; nothing depends on the order in
-which answers came. Surprise decides who gets a cheap label (flag); the bias against
-that label decides who gets an expensive one (bias).
+A step closes when all that it asked for is resolved; the order of the answers has no
+effect. Surprise decides which frames get a cheap label (flag); the bias against that
+label decides which get an expensive one (bias).
 
-With `staleness: k` training is no step to wait for: round r explores on generation
-r - k (at least 1), so that up to k trainings run beside MD and labels. The lag is
-fixed; no round ever uses "the newest". A round that closes fixes its lesson, which
-frames the next generation learns; trainings follow one another, each from its parent.
-The end waits for all of them: the last generation has learned every label. Then the
-best generation is examined, on frames of its own MD that nothing has learned from or
-chosen by.
+With `staleness: k` exploration does not wait for training: round r explores on
+generation r - k (at least 1), so that up to k trainings run beside MD and labels. The
+lag is fixed; no round ever uses "the newest" generation. When a round closes, the
+frames that the next generation learns from are fixed; trainings follow one another,
+each from its parent. The campaign ends after all of them, when the last generation has
+learned every label. Then the best generation is examined, on frames of its own MD that
+were used neither for training nor for any choice.
 """
 
 from collections.abc import Callable, Sequence
@@ -46,7 +46,10 @@ Commands = tuple[e.Command, ...]
 
 
 def decide(state: LoopState, event: e.Event, rules: Rules) -> Commands:
-    """The commands that follow from the event, in the state that has absorbed it."""
+    """Return the commands that follow from the event.
+
+    state: the state with the event already applied.
+    """
     if state.finished:
         return ()
     if state.broken:
@@ -55,7 +58,7 @@ def decide(state: LoopState, event: e.Event, rules: Rules) -> Commands:
 
 
 def _follow_up(state: LoopState, event: e.Event, rules: Rules) -> Commands:
-    """What one answer asks for at once, without waiting for its siblings."""
+    """Return the commands that follow from one answer, without waiting for others."""
     match event:
         case e.TaskLost():
             command = state.open.get(event.name)
@@ -78,8 +81,10 @@ def _follow_up(state: LoopState, event: e.Event, rules: Rules) -> Commands:
 
 
 def _next_commands(state: LoopState, rules: Rules) -> Commands:
-    """A training that had to wait, and the next step; but what was lost and asked for
-    again has its second chance first, when all else is resolved."""
+    """Return a training that had to wait, and the next step.
+
+    Lost labels that were asked for again come first, when all else is resolved.
+    """
     if state.retries:
         again = tuple(state.retries[name] for name in sorted(state.retries))
         return () if state.open else again
@@ -87,7 +92,7 @@ def _next_commands(state: LoopState, rules: Rules) -> Commands:
 
 
 def _next_step(state: LoopState, rules: Rules) -> Commands:
-    """The first step that has something to do, once the open one is resolved."""
+    """Return the commands of the first step that has any, if no step is open."""
     beside = (e.Train, e.Recheck) if rules.staleness else ()
     if not all(isinstance(command, beside) for command in state.open.values()):
         return ()
@@ -99,8 +104,11 @@ def _next_step(state: LoopState, rules: Rules) -> Commands:
 
 
 def _end_campaign(state: LoopState, rules: Rules, reason: str) -> Commands:
-    """Stop when all is answered; but what came late is learned from before, and the
-    best generation is examined."""
+    """Stop when all is answered.
+
+    Before that, labels that came late are learned from, and the best generation is
+    examined.
+    """
     if state.open or state.waiting:
         return ()
     if state.unlearned:
@@ -111,17 +119,17 @@ def _end_campaign(state: LoopState, rules: Rules, reason: str) -> Commands:
 
 
 def _conclude(state: LoopState, rules: Rules) -> Commands:
-    """The end that the examination was taken for, where nothing changed since."""
+    """End the campaign after its examination, if nothing changed since."""
     return () if state.ending is None else _end_campaign(state, rules, state.ending)
 
 
 def _stalled(state: LoopState, rules: Rules) -> Commands:
-    """Stop where walkers got nowhere in two rounds, one after the other."""
+    """Stop if no walker got beyond its first steps in two rounds in a row."""
     return _walkers_lost(rules) if state.stalled > 1 else ()
 
 
 def _died(state: LoopState, rules: Rules) -> Commands:
-    """Stop where walkers got nowhere and left no frame to label."""
+    """Stop if no walker got beyond its first steps and there is no frame to label."""
     return _walkers_lost(rules) if state.died else ()
 
 
@@ -130,7 +138,7 @@ def _walkers_lost(rules: Rules) -> Commands:
 
 
 def _unexamined(rules: Rules, reason: str) -> e.Stop:
-    """The end of a campaign whose examination gave no frame."""
+    """Return the stop of a campaign whose examination gave no frame."""
     return e.Stop(f"{reason}, but {lost_walkers(rules.exploring)}", broken=True)
 
 
@@ -168,7 +176,7 @@ def _seed_labels(state: LoopState, event: e.Prepared, rules: Rules) -> Commands:
 def _missing_fidelities(
     state: LoopState, molecule: int, rules: Rules
 ) -> tuple[str, ...]:
-    """The fidelities at which the user brought no labels of the molecule to learn."""
+    """Return the fidelities without training labels of the molecule from the user."""
     needed = ("expensive",) if rules.is_single_fidelity else ("expensive", "cheap")
     brought = {
         entry.fidelity
@@ -184,9 +192,11 @@ def _sample_commands(event: e.Prepared, rules: Rules) -> Commands:
 
 
 def _train_and_price(state: LoopState, rules: Rules) -> Commands:
-    """The next lesson, and its training if the generation before it is there; beside
-    it, on cores that it leaves idle, some labels are made again, and what labels cost
-    is written down."""
+    """Return the next training, some rechecks of labels and the fit of label costs.
+
+    The training is left out while the generation before it is not there. The rest runs
+    on cores that the training leaves idle.
+    """
     lesson = state.lesson + 1
     train = _train_command(state, rules) if state.generation + 1 == lesson else ()
     if any(isinstance(command, e.Stop) for command in train):
@@ -195,7 +205,7 @@ def _train_and_price(state: LoopState, rules: Rules) -> Commands:
 
 
 def _waiting_training(state: LoopState, rules: Rules) -> Commands:
-    """The training of the next lesson that is fixed, on the labels of its day."""
+    """Return the next training that had to wait, on the labels fixed for it."""
     blocks = state.waiting.get(state.generation + 1)
     return () if blocks is None else _train_command(state.first_blocks(blocks), rules)
 
@@ -219,7 +229,7 @@ def _train_command(state: LoopState, rules: Rules) -> Commands:
 
 
 def _stop_reason(state: LoopState, rules: Rules) -> str | None:
-    """Why no further round follows, or None."""
+    """Return the reason why no further round follows, or None."""
     picks = RoundQuotas.from_state(state, rules)
     reason = reason_to_stop(state, rules)
     if reason is None and picks.expensive + picks.controls == 0:
@@ -229,7 +239,10 @@ def _stop_reason(state: LoopState, rules: Rules) -> str | None:
 
 
 def _explore_round(state: LoopState, rules: Rules) -> Commands:
-    """A round, unless enough is known, once the generation that explores is there."""
+    """Start a round once its generation is there.
+
+    End the campaign instead if there is a reason to.
+    """
     state = replace(state, explorer=exploring_generation(state, rules))
     if state.explorer > state.generation:
         return ()
@@ -282,7 +295,7 @@ def _explore_piece(
 
 
 def _round_walker(state: LoopState, index: int, rules: Rules) -> Walker:
-    """The walker where it was, or a fresh one where it never walked or had to stop."""
+    """Return the walker where it was, or a new one if it never moved or was stopped."""
     walker = state.walkers.get(index)
     if walker is not None and walker.stopped is None:
         return walker
@@ -295,7 +308,7 @@ def _round_walker(state: LoopState, index: int, rules: Rules) -> Walker:
 
 
 def _papers(state: LoopState, event: e.Examined) -> Commands:
-    """Labels of an examination's frames, whose predictions are in the journal now."""
+    """Label the frames of an examination; their predictions are recorded by now."""
     why = f"final examination {event.name.split('/')[1]}"
     return tuple(
         _label_command(state, x.frame, x.molecule, "expensive", EXAMINATION, why)
@@ -304,8 +317,11 @@ def _papers(state: LoopState, event: e.Examined) -> Commands:
 
 
 def _label_flagged(state: LoopState, rules: Rules) -> Commands:
-    """Control frames get both labels, whatever their surprise; flagged ones a cheap one
-    (or, where there is no cheap level or budget, an expensive one at once)."""
+    """Label control frames and flagged frames.
+
+    Control frames get both labels, whatever their surprise; flagged ones a cheap one
+    (or, where there is no cheap level or budget, an expensive one at once).
+    """
     picks = RoundQuotas.from_state(state, rules)
     control = control_frames(state, picks.controls)
     labels = [
@@ -348,7 +364,7 @@ def _label_command(
 
 
 def _equal_part(total: int, index: int, parts: int) -> int:
-    """The share of part `index` when `total` is dealt out to `parts`."""
+    """Return the share of part `index` when `total` is divided into `parts` parts."""
     return total // parts + (index < total % parts)
 
 

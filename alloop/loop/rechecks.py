@@ -1,4 +1,4 @@
-"""Which labels are made again, to know how noisy their level is. Pure."""
+"""The labels that are made again, to measure how noisy their level is. Pure."""
 
 from collections.abc import Iterator
 from math import ceil
@@ -8,12 +8,15 @@ from alloop.loop import events as e
 from alloop.loop.rules import Rules
 from alloop.loop.state import LoopState
 
-_LEAST = 3  # labels of a level: fewer say nothing
+_LEAST = 3  # labels of a level; fewer do not give its noise
 
 
 def recheck_commands(state: LoopState, rules: Rules) -> tuple[e.Recheck, ...]:
-    """So many more labels of each level that `rules.recheck` of the good ones, but at
-    least three, have been made again; none twice, and none that the user brought."""
+    """Return the rechecks that are still missing from those that `rules` ask for.
+
+    `rules.recheck` gives the share of the good labels of each level; at least three are
+    made again, none twice, and none that the user brought.
+    """
     return tuple(
         command
         for fidelity, part in sorted(rules.recheck.items())

@@ -1,7 +1,8 @@
-"""How the loop learns: state is the fold of the journal over (event, commands). Pure.
+"""The state of the loop, a fold of the journal over (event, commands). Pure.
 
-`learn` is the only way to a new state. It splits into `absorb` (what happened) and
-`ask` (what was decided because of it), since decisions are taken between the two.
+`next_state` is the only way to a new state. It consists of `apply_event` (what
+happened) and `apply_commands` (what was decided because of it), since decisions are
+taken between the two.
 """
 
 from collections.abc import Iterable
@@ -21,18 +22,18 @@ from alloop.loop.state import (
     LoopState,
 )
 
-ATTEMPTS = 3  # how often a lost command is tried
+ATTEMPTS = 3  # times that a lost command is tried
 
 
 def next_state(
     state: LoopState, event: e.Event, commands: Iterable[e.Command] = ()
 ) -> LoopState:
-    """The state after an event and the commands that were decided because of it."""
+    """Return the state after an event and the commands decided because of it."""
     return apply_commands(apply_event(state, event), commands)
 
 
 def replay(turns: Iterable[e.Turn], state: LoopState | None = None) -> LoopState:
-    """The state that a journal's turns lead to."""
+    """Return the state that a journal's turns lead to."""
     start = LoopState() if state is None else state
     return reduce(
         lambda s, turn: next_state(s, turn.event, turn.commands), turns, start
@@ -40,7 +41,7 @@ def replay(turns: Iterable[e.Turn], state: LoopState | None = None) -> LoopState
 
 
 def apply_event(state: LoopState, event: e.Event) -> LoopState:
-    """The state after the event, before anything is decided."""
+    """Return the state after the event, before anything is decided."""
     match event:
         case e.Opened():
             return _apply_opened(state, event)
@@ -72,7 +73,7 @@ def _readmits(event: e.Included, frame: str, fidelity: str) -> bool:
 
 
 def _chosen(state: LoopState, event: e.Excluded | e.Included) -> LoopState:
-    """The state after somebody took a label out by hand, or back in."""
+    """Return the state after a label was excluded or included by hand."""
     if isinstance(event, e.Excluded):
         pair = (event.frame, event.fidelity or "all")
         return replace(state, excluded=state.excluded | {pair})
@@ -100,7 +101,7 @@ def _apply_answer(state: LoopState, event: e.Answer) -> LoopState:
 
 
 def apply_commands(state: LoopState, commands: Iterable[e.Command]) -> LoopState:
-    """The state once the commands are under way."""
+    """Return the state once the commands are under way."""
     for command in commands:
         state = _apply_command(state, command)
     return state
@@ -119,7 +120,7 @@ def _apply_command(state: LoopState, command: e.Command) -> LoopState:
 
 
 def _noted(state: LoopState, command: e.Command) -> LoopState:
-    """The state that remembers of a command what outlives its answer."""
+    """Return the state with the facts of a command that are needed after its answer."""
     match command:
         case e.Explore():
             return _apply_explore(state, command)
@@ -140,15 +141,21 @@ def _noted(state: LoopState, command: e.Command) -> LoopState:
 
 
 def _is_late(state: LoopState, command: e.Command) -> bool:
-    """Whether it belongs to a step that is over: a label that was lost, a lesson that
-    had to wait."""
+    """Return True if the command belongs to a step that is over.
+
+    Such are a label that was lost and a training that had to wait.
+    """
     if isinstance(command, e.Train):
         return command.generation in state.waiting
     return command.name in state.retries
 
 
 def _apply_explore(state: LoopState, command: e.Explore) -> LoopState:
-    """Older generations are forgotten: none of them will explore any more."""
+    """Return the state after a round has begun.
+
+    Generations before the one that explores are dropped: none of them will explore
+    again.
+    """
     number = command.generation
     state = replace(
         state,
@@ -164,7 +171,10 @@ def _apply_explore(state: LoopState, command: e.Explore) -> LoopState:
 
 
 def _enter_stage(state: LoopState, stage: str) -> LoopState:
-    """Close the step that ended: its entries become a block."""
+    """Return the state in a new stage.
+
+    The entries of the step that ended become a block.
+    """
     blocks = (*state.blocks, state.recent) if state.recent else state.blocks
     if state.stage == "explore":
         state = replace(state, stalled=state.stalled + 1 if state.died else 0)
@@ -190,8 +200,10 @@ def _command_stage(command: e.Command) -> str:
 
 
 def _amended(state: LoopState) -> LoopState:
-    """The campaign goes on under other rules, or is taken up again; a round whose
-    walkers got nowhere is walked again."""
+    """Return the state after a change of rules, or when the campaign is taken up again.
+
+    A round in which no walker got beyond its first steps is repeated.
+    """
     again = state.broken is not None and state.stage == "explore" and not state.open
     return replace(
         state,
@@ -266,8 +278,11 @@ def _failed_entry(command: e.LabelFrame, cpu_seconds: float = 0.0) -> LabelState
 def _record_entry(
     state: LoopState, command: e.LabelFrame, entry: LabelState
 ) -> LoopState:
-    """Enter how a label ended; one that was asked for again takes the place of its
-    failure, so that it counts once."""
+    """Return the state with the outcome of a label.
+
+    A label that was asked for again takes the place of its failure, so that it counts
+    once.
+    """
     if command.name not in state.retries:
         return replace(state, recent=(*state.recent, entry))
     return replace(
@@ -282,7 +297,10 @@ def _record_entry(
 def _replace_entry(
     block: tuple[LabelState, ...], entry: LabelState
 ) -> tuple[LabelState, ...]:
-    """The block with the entry in place of its failure; both tries were paid for."""
+    """Return the block with the entry in place of its failure.
+
+    The CPU seconds of both add up.
+    """
     key = (entry.frame, entry.fidelity, False)
     places = [i for i, x in enumerate(block) if (x.frame, x.fidelity, x.good) == key]
     if not places:
@@ -295,7 +313,10 @@ def _replace_entry(
 def _label_bias(
     state: LoopState, event: e.Labelled, command: e.LabelFrame
 ) -> float | None:
-    """ASTEROID's B, with the forces that the model predicted before the label came."""
+    """Return ASTEROID's B, with the forces predicted before the label was made.
+
+    None for an expensive label and where there is no such prediction.
+    """
     if command.fidelity != "cheap":
         return None
     for _, found in sorted(state.found.items(), key=lambda item: item[0]):
@@ -306,7 +327,10 @@ def _label_bias(
 
 
 def _apply_retried(state: LoopState, event: e.Retried) -> LoopState:
-    """The labels wait until the open step is resolved; an end is none any more."""
+    """Return the state in which the labels wait until the open step is resolved.
+
+    A campaign that had finished goes on.
+    """
     labels = {command.name: command for command in event.labels}
     return replace(
         state,

@@ -1,4 +1,4 @@
-"""What the user may change between two runs: budgets, quotas, when to stop."""
+"""The rules that the user may change between two runs: budgets, quotas, stopping."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -8,9 +8,11 @@ from alloop.core.doubts import Doubt
 
 @dataclass(frozen=True, slots=True)
 class Budget:
-    """Labels a campaign may spend, those that only test set aside; cpu_hours covers all
-    labels, those of the examination too, those made a second time to know their noise
-    aside."""
+    """The labels that a campaign may make, without those that only test.
+
+    cpu_hours covers all labels, also those of the examination, but not those made a
+    second time to measure their noise.
+    """
 
     cheap: int
     expensive: int
@@ -19,7 +21,7 @@ class Budget:
 
 @dataclass(frozen=True, slots=True)
 class SeedRules:
-    """The first labels and the frozen set's size, shared out over the molecules.
+    """The number of first labels and the size of the frozen set, over all molecules.
 
     per_walker: frozen frames that one MD run gives.
     """
@@ -32,7 +34,10 @@ class SeedRules:
 
 @dataclass(frozen=True, slots=True)
 class ExploreRules:
-    """The walkers of a round: `steps` each, in batches of `batch`, `piece` a task."""
+    """The walkers of a round: `steps` MD steps each, in batches of `batch` walkers.
+
+    A task moves a batch by `piece` steps.
+    """
 
     walkers: int = 16
     steps: int = 500
@@ -44,8 +49,10 @@ class ExploreRules:
 
 @dataclass(frozen=True, slots=True)
 class Examining:
-    """The final examination: `frames` of MD on the best generation, 0 for none, each
-    `spacing` MD steps after the walker's last."""
+    """The final examination, on `frames` frames of MD on the best generation (0: none).
+
+    spacing: MD steps between two frames of a walker.
+    """
 
     frames: int = 0
     spacing: int = 1000
@@ -54,7 +61,7 @@ class Examining:
 
 @dataclass(frozen=True, slots=True)
 class StopRules:
-    """Reasons to stop before the budget is spent; None means never.
+    """The reasons to stop before the budget is spent; None means never.
 
     target: force error on the frozen set, eV/Å. patience: generations in a row that
     improve the best error by less than `improvement` (a fraction). rounds: explorations
@@ -69,19 +76,19 @@ class StopRules:
 
 @dataclass(frozen=True, slots=True)
 class Rules:
-    """How the loop decides.
+    """The rules by which the loop decides.
 
     every: expensive labels between two generations. control: share of them that goes to
-    random frames. heldout: share of the first cheap frames that no training sees: they
-    calibrate surprise, which flagged frames, chosen for theirs, could not. selection:
-    "flagged" or "random". triage: what decides which flagged frames get an expensive
-    label too, "bias", "surprise" or "both". fill: spend a round's quota even on frames
-    below the threshold. single: no cheap labels at all. staleness: how many generations
-    exploration lags behind the labels; 0 is a barrier between rounds.
+    random frames. heldout: share of the first cheap frames that no training sees, on
+    which surprise is calibrated; flagged frames cannot serve, since they were chosen
+    for their surprise. selection: "flagged" or "random". triage: what decides which
+    flagged frames get an expensive label too, "bias", "surprise" or "both". fill: spend
+    a round's quota even on frames below the threshold. staleness: number of generations
+    by which exploration lags behind the labels; 0 is a barrier between rounds.
 
-    recheck: by fidelity, the share of labels that is made again to know how noisy they
-    are. doubts: by fidelity, what becomes of a label with this doubt, "accept", "flag"
-    or "exclude".
+    recheck: by fidelity, the share of labels that is made again to measure their noise.
+    doubts: by fidelity, what becomes of a label with this doubt, "accept", "flag" or
+    "exclude".
     """
 
     budget: Budget
@@ -100,7 +107,7 @@ class Rules:
     doubts: Mapping[str, Mapping[Doubt, str]] = field(default_factory=dict)
 
     def barred_doubts(self, fidelity: str) -> frozenset[Doubt]:
-        """The doubts that keep a label of the fidelity out of all learning."""
+        """Return the doubts that keep a label of the fidelity out of all learning."""
         verdicts = self.doubts.get(fidelity, {})
         return frozenset(doubt for doubt, what in verdicts.items() if what == "exclude")
 

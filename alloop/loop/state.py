@@ -1,4 +1,5 @@
-"""What the loop knows, as frozen facts; `alloop.loop.reducer` makes new ones. Pure."""
+"""The state of the loop, as frozen records; `alloop.loop.reducer` makes new ones.
+Pure."""
 
 from collections.abc import Iterable, Mapping, Set
 from dataclasses import dataclass, field, replace
@@ -17,13 +18,15 @@ from alloop.loop import events as e
 
 TEST = "test"
 _LEAST_HELDOUT = 8
-_FIRST_STEPS = 20  # MD steps: whoever stops before has not walked
+_FIRST_STEPS = 20  # MD steps; a walker stopped earlier got nowhere
 
 
 @dataclass(frozen=True, slots=True)
 class LabelState:
-    """A label that was asked for (or brought by the user) and how it ended; bias is
-    ASTEROID's B in eV/Å."""
+    """A label that was asked for (or brought by the user), and its outcome.
+
+    bias: ASTEROID's B in eV/Å.
+    """
 
     frame: FrameId
     fidelity: str
@@ -38,7 +41,7 @@ class LabelState:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class FoundCandidates:
-    """What one exploration task brought."""
+    """The frames that one exploration task found."""
 
     candidates: tuple[Candidate, ...]
     controls: tuple[Candidate, ...]
@@ -46,7 +49,8 @@ class FoundCandidates:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class GenerationSummary:
-    """A generation as exploration and choice need it, see `events.Trained`."""
+    """The facts of a generation that exploration and choice need, see
+    `events.Trained`."""
 
     model: e.ModelId
     threshold: float | None
@@ -57,19 +61,22 @@ class GenerationSummary:
 class LoopState:
     """Open work, counters and ids; never all frames.
 
-    Entries of closed steps lie in blocks, so that an event costs the size of the open
-    step, however long the campaign is. retries: lost labels asked for again, until they
-    are answered; unlearned: one of them came back good, and no training has seen it.
+    Entries of closed steps are kept in blocks, so that the cost of an event depends on
+    the size of the open step, not on the length of the campaign. retries: lost labels
+    asked for again, until they are answered; unlearned: True if one of them came back
+    good and no training has seen it.
 
     generation, model: the newest. explorer: the generation that the last exploration
-    used, with its threshold and landmarks; insights: those of all generations since.
-    lesson: the newest generation whose labels are fixed; waiting: those of them whose
-    training is yet to be asked for, with the number of blocks that they learn from.
+    used, with its threshold and landmarks; insights: summaries of it and of all
+    generations since. lesson: the newest generation whose labels are fixed; waiting:
+    the generations up to it whose training is yet to be asked for, with the number of
+    blocks that they learn from.
 
     moved: MD steps of each walker in the last round; stalled: rounds in a row in which
-    none got anywhere. ending: why the campaign ends, once its examination has begun;
-    examination: the last one, without walkers; examined: frames asked for, by the model
-    that gave at least one; posed: those of another campaign's.
+    no walker got beyond its first steps. ending: why the campaign ends, once its
+    examination has begun; examination: the last one, without walkers; examined: number
+    of frames asked for, by the model that gave at least one; posed: frames of another
+    campaign's examination.
     """
 
     stage: str = "new"
@@ -110,7 +117,7 @@ class LoopState:
     broken: str | None = None
 
     def entries(self) -> Iterable[LabelState]:
-        """All labels asked for, in journal order."""
+        """Yield all labels asked for, in journal order."""
         for block in self.blocks:
             yield from block
         yield from self.recent
@@ -118,8 +125,10 @@ class LoopState:
     def trained_on(
         self, fidelity: str, barred: Set[Doubt] = frozenset()
     ) -> tuple[FrameId, ...]:
-        """Sorted ids of the good labels that training may use; none with a barred
-        doubt."""
+        """Return sorted ids of the good labels that training may use.
+
+        barred: the doubts that such a label must not have.
+        """
         wanted = (
             entry.frame
             for entry in self.entries()
@@ -133,9 +142,9 @@ class LoopState:
     def held_out(
         self, share_: float, barred: Set[Doubt] = frozenset()
     ) -> tuple[FrameId, ...]:
-        """Sorted ids of the first cheap frames that are kept from training; a frame's
-        side never changes. None at all where they are too few to calibrate on.
+        """Return sorted ids of the first cheap frames that are kept from training.
 
+        A frame's side never changes. Empty where they are too few to calibrate on.
         barred: the doubts that a cheap label must not have.
         """
         ordinary = {x.frame for x in self.entries() if x.purpose in ("seed", "given")}
@@ -148,7 +157,8 @@ class LoopState:
         return out if len(out) >= _LEAST_HELDOUT else ()
 
     def test_frames(self, barred: Set[Doubt] = frozenset()) -> tuple[FrameId, ...]:
-        """Sorted ids of the frozen test set; no label with a barred doubt."""
+        """Return sorted ids of the frozen test set, leaving out labels with barred
+        doubts."""
         frames = {
             entry.frame
             for entry in self.entries()
@@ -158,32 +168,37 @@ class LoopState:
 
     @property
     def best(self) -> int:
-        """The generation with the least error on the frozen set, of equal ones the
-        newest; the newest one where none was tested, 0 where there is none."""
+        """The generation with the least error on the frozen set, the newest of equal
+        ones.
+
+        It is the newest one where none was tested, 0 where there is none.
+        """
         tested = [(x, -n) for n, x in enumerate(self.errors, 1) if isfinite(x)]
         return -min(tested)[1] if tested else len(self.models)
 
     @property
     def died(self) -> bool:
-        """Whether the last round got nowhere: guard rails stopped every walker within
-        its first steps."""
+        """True if guard rails stopped all walkers of the last round in their first
+        steps."""
         stopped = (self.walkers[index].stopped is not None for index in self.moved)
         farthest = max(self.moved.values(), default=_FIRST_STEPS)
         return farthest < _FIRST_STEPS and all(stopped)
 
     def first_blocks(self, blocks: int) -> "LoopState":
-        """The state with the first so many blocks of entries only."""
+        """Return the state with only the first `blocks` blocks of entries."""
         return replace(self, blocks=self.blocks[:blocks], recent=())
 
     def labels_used(self, fidelity: str) -> int:
-        """Labels spent at the fidelity, failed ones included; those that only test set
-        aside."""
+        """Return the number of labels spent at the fidelity, failed ones included.
+
+        Labels that only test and those that the user brought do not count.
+        """
         free = (TEST, EXAMINATION, "given")
         spent = (x for x in self.entries() if x.purpose not in free)
         return sum(entry.fidelity == fidelity for entry in spent)
 
     def cpu_seconds(self) -> float:
-        """What all labels cost so far."""
+        """Return the CPU seconds of all labels so far."""
         return sum(entry.cpu_seconds for entry in self.entries())
 
     def _excluded_frames(self, fidelity: str) -> set[FrameId]:

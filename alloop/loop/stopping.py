@@ -1,4 +1,4 @@
-"""When a campaign is done. Pure."""
+"""The conditions under which a campaign ends. Pure."""
 
 from math import isfinite
 
@@ -8,14 +8,16 @@ from alloop.loop.state import LoopState
 
 
 def labels_left(state: LoopState, rules: Rules, fidelity: str) -> int:
-    """Labels that the budget still allows at the fidelity."""
+    """Return the number of labels that the budget still allows at the fidelity."""
     budget = rules.budget.cheap if fidelity == "cheap" else rules.budget.expensive
     return max(0, budget - state.labels_used(fidelity))
 
 
 def mean_label_cost(state: LoopState, fidelity: str) -> float:
-    """CPU seconds of a label at the fidelity, mean over the start molecules; 0 while
-    nothing is known."""
+    """Return the mean CPU seconds of a label over the start molecules.
+
+    0 while no cost of the fidelity's level is known.
+    """
     cost = state.costs.get(state.levels.get(fidelity, ""))
     if cost is None or not state.start:
         return 0.0
@@ -23,12 +25,12 @@ def mean_label_cost(state: LoopState, fidelity: str) -> float:
 
 
 def reserved(state: LoopState, rules: Rules) -> float:
-    """CPU seconds of labels that are kept for the final examination."""
+    """Return the CPU seconds of labels that are reserved for the final examination."""
     return rules.examining.frames * mean_label_cost(state, "expensive")
 
 
 def lost_walkers(exploring: ExploreRules) -> str:
-    """Why MD that gets nowhere ends a campaign, and what to do."""
+    """Return why walkers that get nowhere end a campaign, and what to do about it."""
     return (
         "guard rails stopped every walker within its first MD steps: lower `explore: "
         f"timestep` ({exploring.timestep:g} fs) or `temperature` "
@@ -38,13 +40,17 @@ def lost_walkers(exploring: ExploreRules) -> str:
 
 
 def exploring_generation(state: LoopState, rules: Rules) -> int:
-    """The generation that explores next: `staleness` behind the newest lesson, whatever
-    is trained by now. After a change of the rules too, none goes back in time."""
+    """Return the generation that explores next.
+
+    It is `staleness` behind the newest one whose labels are fixed, whatever is trained
+    by now, and never before the last one that explored, even after a change of the
+    rules.
+    """
     return max(1, state.explorer, state.lesson - rules.staleness)
 
 
 def reason_to_stop(state: LoopState, rules: Rules) -> str | None:
-    """Why no further round is worth it, or None."""
+    """Return the reason why no further round is worth it, or None."""
     stopping, budget = rules.stopping, rules.budget
     if labels_left(state, rules, "expensive") == 0:
         return "the budget of expensive labels is spent"

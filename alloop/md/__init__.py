@@ -1,1 +1,1 @@
-"""Walkers in, frames and walkers out."""
+"""Molecular dynamics of walkers, and the frames taken from it."""

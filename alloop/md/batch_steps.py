@@ -1,7 +1,7 @@
-"""One batch of walkers, step by step: advance, look at the guards, go on.
+"""MD of one batch of walkers, step by step: advance, check the guards, go on.
 
 The batch keeps its shape to the end: a walker that is stopped stays in the arrays at
-the place where it was put, so that nothing depends on who else stopped.
+the place where it was put back to, so that nothing depends on which others stopped.
 """
 
 from collections.abc import Iterator, Sequence
@@ -38,7 +38,7 @@ _BLOCK = 64  # steps of noise that are drawn at once
 
 @dataclass(frozen=True, slots=True, eq=False)
 class WalkerBatch:
-    """What stays the same during a piece."""
+    """The walkers of a batch and all that is constant during a piece of MD."""
 
     walkers: tuple[Walker, ...]
     batch: Batch
@@ -50,7 +50,7 @@ class WalkerBatch:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class StopRecord:
-    """Why a walker was stopped, and the step it was put back to."""
+    """The guard that stopped a walker, and the step that the walker was put back to."""
 
     trip: GuardTrip
     step: int
@@ -58,7 +58,11 @@ class StopRecord:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class MDState:
-    """All walkers after `step` steps; moving (walkers,), halted during this piece."""
+    """The state of all walkers after `step` steps.
+
+    moving (walkers,): True for those that are not stopped; halted: those that were
+    stopped during this piece.
+    """
 
     step: int
     phase: PhasePoint
@@ -69,7 +73,7 @@ class MDState:
 def prepare_batch(
     walkers: tuple[Walker, ...], potential: Potential, dynamics: DynamicsSettings
 ) -> WalkerBatch:
-    """The arena of these walkers."""
+    """Return the batch of these walkers."""
     batch = pack_frames([walker.frame for walker in walkers])
     moved = body_constants(batch, _held_centres(batch, dynamics))
     return WalkerBatch(
@@ -78,7 +82,7 @@ def prepare_batch(
 
 
 def _held_centres(batch: Batch, dynamics: DynamicsSettings) -> Booleans:
-    """Whose centre of mass stays at rest (walkers,)."""
+    """Return True for each walker whose centre of mass is kept at rest (walkers,)."""
     if dynamics.centre and dynamics.kind == "verlet":
         return np.ones(len(batch), dtype=np.bool_)
     boxed: Booleans = np.asarray(batch.pbc.any(axis=1))
@@ -86,7 +90,7 @@ def _held_centres(batch: Batch, dynamics: DynamicsSettings) -> Booleans:
 
 
 def initial_state(arena: WalkerBatch) -> MDState:
-    """Step 0: the walkers as they came, their centres of mass at rest where held."""
+    """Return the state at step 0, with centres of mass at rest where they are held."""
     v = np.concatenate([walker.velocities for walker in arena.walkers])
     phase = PhasePoint(
         positions=arena.batch.positions,
@@ -100,7 +104,7 @@ def initial_state(arena: WalkerBatch) -> MDState:
 def advance_state(
     arena: WalkerBatch, now: MDState, noise: Floats, scoring: bool
 ) -> MDState:
-    """One step of those that move; descriptors are asked for when `scoring`."""
+    """Advance the moving walkers by one step; with `scoring` predict descriptors."""
     dynamics, before = arena.dynamics, now.phase
     atoms = now.moving[arena.bodies.owner][:, None]
 
@@ -120,8 +124,11 @@ def advance_state(
 def predict_finite(
     arena: WalkerBatch, positions: Floats, descriptors: bool = False
 ) -> Predictions:
-    """What the potential says; a walker with anything that is not finite in it gets the
-    energy NaN as its mark and zeros for the rest, so that no NaN spreads."""
+    """Return the potential's predictions, with those that are not finite masked.
+
+    A walker with anything that is not finite gets the energy NaN as its mark and zeros
+    for the rest, so that no NaN spreads.
+    """
     said = arena.potential.predict(
         arena.batch.with_positions(positions), descriptors=descriptors
     )
@@ -145,7 +152,7 @@ def apply_guards(
 ) -> MDState:
     """Put walkers whose guard trips back to where they were in `older`.
 
-    surprise (walkers,) in thresholds, where it is known.
+    surprise (walkers,): in multiples of the threshold, where it is known.
     """
     readings = GuardReadings(
         batch=arena.batch.with_positions(now.phase.positions),
@@ -166,12 +173,12 @@ def apply_guards(
 
 
 def kinetic_temperature(arena: WalkerBatch, now: MDState) -> Floats:
-    """The kinetic temperature of each walker (walkers,) in K."""
+    """Return the kinetic temperature of each walker (walkers,) in K."""
     return velocity_temperature(now.phase.velocities, arena.bodies)
 
 
 def _relative_temperature(arena: WalkerBatch, now: MDState) -> Floats:
-    """Temperature over the thermostat's; 0 where that is at 0 K."""
+    """Return the temperature over the thermostat's; 0 where that is at 0 K."""
     target = arena.dynamics.temperature
     return kinetic_temperature(arena, now) / (target if target > 0.0 else np.inf)
 
@@ -179,7 +186,7 @@ def _relative_temperature(arena: WalkerBatch, now: MDState) -> Floats:
 def thermostat_noise(
     arena: WalkerBatch, steps: int, rngs: Sequence[np.random.Generator]
 ) -> Iterator[Floats]:
-    """Normal numbers (atoms, 3) for each step: each walker's from its own stream."""
+    """Yield normal numbers (atoms, 3) for each step, from each walker's own stream."""
     if arena.dynamics.kind == "verlet":
         yield from repeat(np.zeros((0, 3)), steps)
         return
@@ -194,7 +201,7 @@ def thermostat_noise(
 
 
 def _select_phase(atoms: Booleans, one: PhasePoint, other: PhasePoint) -> PhasePoint:
-    """`one` for the chosen atoms (atoms, 1), `other` for the rest."""
+    """Return `one` for the chosen atoms (atoms, 1) and `other` for the rest."""
     if atoms.all():
         return one
     return PhasePoint(

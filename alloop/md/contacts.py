@@ -28,7 +28,7 @@ class WalkerPairs:
 
 
 def all_pairs(batch: Batch) -> WalkerPairs:
-    """The pairs of each frame of the batch, frame after frame."""
+    """Return the pairs of each frame of the batch, frame after frame."""
     parts = [_triangle_pairs(size) + start for start, size in _size_blocks(batch)]
     both = np.concatenate([np.zeros((2, 0), dtype=np.int64), *parts], axis=1)
     walker = batch.frame_index[both[0]]
@@ -45,7 +45,7 @@ def all_pairs(batch: Batch) -> WalkerPairs:
 
 
 def relative_distances(pairs: WalkerPairs, positions: Floats) -> Floats:
-    """Distance over summed covalent radii (pairs,), between nearest images."""
+    """Return distances over summed covalent radii (pairs,), between nearest images."""
     d = positions[pairs.first] - positions[pairs.second]
     if pairs.cells is not None and pairs.images is not None:
         whole = np.round(np.einsum("pi,pij->pj", d, pairs.images))
@@ -55,7 +55,7 @@ def relative_distances(pairs: WalkerPairs, positions: Floats) -> Floats:
 
 
 def closest_distance(pairs: WalkerPairs, relative: Floats, walkers: int) -> Floats:
-    """The smallest relative distance of each walker (walkers,); inf for one atom."""
+    """Return each walker's smallest relative distance (walkers,); inf for one atom."""
     out = np.full(walkers, np.inf)
     np.minimum.at(out, pairs.walker, relative)
     return out
@@ -64,14 +64,17 @@ def closest_distance(pairs: WalkerPairs, relative: Floats, walkers: int) -> Floa
 def widest_distance(
     pairs: WalkerPairs, relative: Floats, among: Booleans, walkers: int
 ) -> Floats:
-    """The largest relative distance of the pairs `among` (pairs,); 0 without any."""
+    """Return each walker's largest relative distance of the pairs `among` (pairs,).
+
+    0 for walkers without any.
+    """
     out = np.zeros(walkers)
     np.maximum.at(out, pairs.walker[among], relative[among])
     return out
 
 
 def closest_contact(frame: Frame) -> float:
-    """The smallest distance in a frame over its summed covalent radii."""
+    """Return the smallest distance in a frame over its summed covalent radii."""
     pairs = all_pairs(pack_frames([frame]))
     return float(
         closest_distance(pairs, relative_distances(pairs, frame.positions), 1)[0]
@@ -87,6 +90,6 @@ def _triangle_pairs(size: int) -> Integers:
 
 
 def _inverse_cells(batch: Batch) -> Floats:
-    """Inverse cells (frames, 3, 3), zero along directions that do not repeat."""
+    """Return inverse cells (frames, 3, 3), zero along directions that do not repeat."""
     inverse = np.linalg.pinv(batch.cells)
     return np.where(batch.pbc[:, None, :], inverse, 0.0)

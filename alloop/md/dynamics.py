@@ -1,4 +1,4 @@
-"""How walkers move: the settings of a piece of MD."""
+"""The settings of a piece of MD."""
 
 from dataclasses import dataclass, field
 
@@ -10,12 +10,12 @@ _KINDS = ("langevin", "verlet")
 
 @dataclass(frozen=True, slots=True)
 class DynamicsSettings:
-    """How walkers move.
+    """The settings by which walkers move.
 
     kind: "langevin" or "verlet" (NVE). temperature in K, timestep in fs, friction in
     1/fs. stride: a frame is scored every so many steps. centre: the centre of mass is
     held in NVE and, without a periodic box, in Langevin too, where noise would carry an
-    isolated molecule away; False for a potential that knows where it is.
+    isolated molecule away; False for a potential that depends on the absolute position.
     """
 
     kind: str = "langevin"

@@ -1,8 +1,9 @@
-"""Walkers in; walkers, candidates and control frames out.
+"""A piece of MD, which takes walkers and returns walkers, candidates and control
+frames.
 
 All walkers advance in one batch, one prediction a step. A piece of MD begins at
-positions rounded to the frame's decimals, so where a run is cut into pieces is part of
-what it computes; the same pieces give the same bits.
+positions rounded to the frame's decimals, so the result depends on where a run is cut
+into pieces; the same pieces give the same bits.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -32,10 +33,10 @@ __all__ = ["DynamicsSettings", "Exploration", "run_dynamics", "snapshot"]
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Exploration:
-    """What a piece of MD gave.
+    """The result of a piece of MD.
 
     candidates: frames that guard rails picked, then the most surprising ones. scored:
-    how many frames were scored. temperature: mean over moving walkers and steps, K.
+    the number of frames scored. temperature: mean over moving walkers and steps, K.
     """
 
     walkers: tuple[Walker, ...]
@@ -47,7 +48,8 @@ class Exploration:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _FrameScorer:
-    """The scorer, the threshold that surprise is compared with, and what is kept."""
+    """The scorer, its threshold, the frame collector and the observer of a piece of
+    MD."""
 
     scorer: Scorer | None
     threshold: float | None
@@ -55,25 +57,25 @@ class _FrameScorer:
     observe: Callable[[ScoredFrames], None] | None = None
 
     def sits(self, step: int, stride: int) -> bool:
-        """Whether frames are scored at this step."""
+        """Return True if frames are scored at this step."""
         wanted = self.scorer is not None or self.harvest.controls > 0
         wanted = wanted or self.observe is not None
         return wanted and step % stride == 0
 
     def score(self, arena: WalkerBatch, positions: Floats, said: Predictions) -> Floats:
-        """Surprise (walkers,); 0 without a scorer."""
+        """Return the surprise (walkers,); 0 without a scorer."""
         if self.scorer is None:
             return np.zeros(len(arena.batch))
         return self.scorer.score(arena.batch.with_positions(positions), said)
 
     def relative(self, surprise: Floats) -> Floats | None:
-        """Surprise in thresholds; None where it cannot be compared."""
+        """Return the surprise in multiples of the threshold, None without one."""
         if self.threshold is None or self.threshold <= 0.0:
             return None
         return surprise / self.threshold
 
 
-def run_dynamics(  # noqa: PLR0913 - the package's door: five nouns, then what to bring home
+def run_dynamics(  # noqa: PLR0913 - the main entry point
     walkers: Sequence[Walker],
     potential: Potential,
     dynamics: DynamicsSettings,
@@ -89,12 +91,12 @@ def run_dynamics(  # noqa: PLR0913 - the package's door: five nouns, then what t
 ) -> Exploration:
     """Move walkers by `steps` MD steps.
 
-    rngs: one stream for each walker. keep: how many of the most surprising frames come
-    back, besides those that guard rails picked. controls: how many uniformly random
-    ones, drawn by `lottery`. observe: is shown every scoring step, where walkers that
-    move are eligible, and where guards stop walkers, these alone. Without a scorer
-    there are no candidates, and all surprise is 0. ValueError where streams or the
-    lottery are missing.
+    rngs: one stream for each walker. keep: number of most surprising frames to return,
+    besides those that guard rails picked. controls: number of uniformly random ones,
+    drawn by `lottery`. observe: called with the frames of every scoring step, where
+    moving walkers are eligible, and of every step at which guards stop walkers, where
+    only these are eligible. Without a scorer there are no candidates, and all surprise
+    is 0. ValueError where streams or the lottery are missing.
     """
     if len(rngs) != len(walkers):
         raise ValueError(f"expected {len(walkers)} random streams, got {len(rngs)}")
@@ -118,7 +120,7 @@ def run_dynamics(  # noqa: PLR0913 - the package's door: five nouns, then what t
 def _run_steps(
     arena: WalkerBatch, judge: _FrameScorer, kicks: Iterator[Floats]
 ) -> tuple[MDState, float]:
-    """The last moment, and the mean temperature on the way."""
+    """Return the last state, and the mean temperature on the way in K."""
     start = initial_state(arena)
     now = older = newer = apply_guards(arena, start, start)
     total, seen = 0.0, 0
@@ -145,7 +147,7 @@ def _run_steps(
 def _score_and_stop(
     arena: WalkerBatch, judge: _FrameScorer, now: MDState, older: MDState
 ) -> MDState:
-    """Score, stop those that must stop, and offer the others to the harvest."""
+    """Score frames, stop walkers whose guard trips, and collect the others' frames."""
     positions, said = now.phase.positions, now.phase.said
     surprise = judge.score(arena, positions, said)
     after = apply_guards(arena, now, older, judge.relative(surprise))
@@ -162,7 +164,7 @@ def _score_and_stop(
 def _stopped(
     arena: WalkerBatch, judge: _FrameScorer, there: MDState, after: MDState
 ) -> ScoredFrames:
-    """The frames at which guards stop walkers, before these are put back."""
+    """Return the frames at which guards stop walkers, before these are put back."""
     why = {i: x.trip.reason for i, x in after.halted.items() if i not in there.halted}
     found = _shown(arena, judge, there)
     stopping = np.isin(np.arange(len(arena.walkers)), list(why))
@@ -171,7 +173,7 @@ def _stopped(
 
 
 def _shown(arena: WalkerBatch, judge: _FrameScorer, now: MDState) -> ScoredFrames:
-    """What there is to say of a moment, whether it is a scoring step or not."""
+    """Return the frames of a state with predictions and surprise, at any step."""
     positions = now.phase.positions
     said = predict_finite(arena, positions, descriptors=judge.scorer is not None)
     surprise = judge.score(arena, positions, said)
@@ -186,8 +188,9 @@ def snapshot(
     dynamics: DynamicsSettings,
     scorer: Scorer | None = None,
 ) -> ScoredFrames:
-    """The walkers as they are, those that move eligible; as `run` shows a scoring step.
+    """Return the walkers as they are, those that move eligible.
 
+    The form is that in which `run_dynamics` shows a scoring step to `observe`.
     Velocities are those that MD would begin with.
     """
     arena = prepare_batch(tuple(walkers), potential, dynamics)
@@ -196,7 +199,8 @@ def snapshot(
 
 
 def _final_walker(arena: WalkerBatch, last: MDState, index: int) -> Walker:
-    """The walker where it is now; one that was stopped is where it was put back to."""
+    """Return the walker where it is now; if it was stopped, where it was put back
+    to."""
     walker, halt = arena.walkers[index], last.halted.get(index)
     if walker.stopped is not None:
         return walker
@@ -213,7 +217,7 @@ def _final_walker(arena: WalkerBatch, last: MDState, index: int) -> Walker:
 def _guard_candidates(
     arena: WalkerBatch, judge: _FrameScorer, last: MDState
 ) -> tuple[Candidate, ...]:
-    """The frames that guard rails picked, if anyone wants candidates at all."""
+    """Return the frames that guard rails picked; none without a scorer."""
     if judge.scorer is None or not last.halted:
         return ()
     positions = last.phase.positions

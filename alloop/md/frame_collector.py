@@ -1,4 +1,4 @@
-"""Which of the frames that MD scores are kept: memory is flat, order never counts."""
+"""A collector of the frames that MD scores: constant memory, whatever their order."""
 
 import heapq
 from collections.abc import Mapping
@@ -11,17 +11,18 @@ from alloop.core.batch import Batch
 from alloop.core.records import Candidate, Predictions, Walker
 from alloop.core.units import Booleans, Floats
 
-_Rank: TypeAlias = tuple[float, int, int]  # what is ranked, -walker, -step
+_Rank: TypeAlias = tuple[float, int, int]  # value, -walker, -step
 _Heap: TypeAlias = list[tuple[_Rank, Candidate]]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class ScoredFrames:
-    """One scoring step: the frames (unmoved walkers too), what the potential says of
-    them, surprise (walkers,), eligible (walkers,), and MD steps since the walkers.
+    """The frames of one scoring step.
 
-    velocities: (atoms, 3) in Å/fs, where somebody looks on; stopped: why a guard stops
-    walkers just here, by their place among the walkers.
+    batch: the frames, of stopped walkers too; said: the potential's predictions;
+    surprise and eligible (walkers,); step: MD steps since `walkers`; velocities:
+    (atoms, 3) in Å/fs for observers, None where there are none; stopped: why a guard
+    stops walkers at this step, by their index in `walkers`.
     """
 
     walkers: tuple[Walker, ...]
@@ -34,7 +35,7 @@ class ScoredFrames:
     stopped: Mapping[int, str] = field(default_factory=dict)
 
     def candidate(self, index: int, origin: str, step: int | None = None) -> Candidate:
-        """The candidate of walker `index`; its descriptor is the mean over atoms."""
+        """Return walker `index` as a candidate; its descriptor is a mean over atoms."""
         walker, offsets = self.walkers[index], self.batch.offsets
         span = slice(int(offsets[index]), int(offsets[index + 1]))
         frame = replace(walker.frame, positions=self.batch.positions[span])
@@ -57,8 +58,8 @@ class FrameCollector:
     """The `keep` most surprising frames and `controls` random ones, of all offered.
 
     lottery draws one number for each walker at each scoring step, moving or not; the
-    largest draws are the controls. That is a uniform sample without replacement, and
-    it knows nothing of surprise.
+    frames with the largest draws are the controls. That is a uniform sample without
+    replacement, independent of surprise.
     """
 
     keep: int
@@ -69,7 +70,7 @@ class FrameCollector:
     _random: _Heap = field(default_factory=list)
 
     def add_frames(self, found: ScoredFrames) -> None:
-        """Take what is worth keeping of one scoring step."""
+        """Add the frames of one scoring step that are worth keeping."""
         self.scored += int(found.eligible.sum())
         if self.controls and self.lottery is not None:
             draws = self.lottery.random(len(found.walkers))
@@ -77,11 +78,11 @@ class FrameCollector:
         _push_ranked(self._surprising, self.keep, found.surprise, found, "surprise")
 
     def candidates(self) -> tuple[Candidate, ...]:
-        """The most surprising frames, most surprising first."""
+        """Return the most surprising frames, most surprising first."""
         return _sorted_candidates(self._surprising)
 
     def control_frames(self) -> tuple[Candidate, ...]:
-        """The control frames, in the order of their draws."""
+        """Return the control frames, in the order of their draws."""
         return _sorted_candidates(self._random)
 
 

@@ -1,4 +1,4 @@
-"""Guard rails: a walker stops before it breaks, and says why."""
+"""Guard rails, which stop a walker that leaves given limits and give the reason."""
 
 from dataclasses import dataclass
 
@@ -22,13 +22,14 @@ _BONDED = 1.5
 
 @dataclass(frozen=True, slots=True)
 class Guards:
-    """When a walker stops; None turns a guard off. What is not finite always stops it.
+    """The limits at which a walker stops; None turns a guard off.
 
-    force: largest force on an atom, eV/Å. contact and bond: closest approach, and the
-    longest stretch of a bond of the start structure, in summed covalent radii. heat:
-    kinetic temperature as a multiple of the thermostat's. surprise: as a multiple of
-    the threshold, looked at where frames are scored. back: the candidate is the frame
-    `back` to 2 `back` steps before.
+    A walker with values that are not finite is always stopped. force: largest force on
+    an atom, eV/Å. contact and bond: closest approach, and the longest stretch of a bond
+    of the start structure, in summed covalent radii. heat: kinetic temperature as a
+    multiple of the thermostat's. surprise: as a multiple of the threshold, checked
+    where frames are scored. back: the candidate is the frame `back` to 2 `back` steps
+    before.
     """
 
     force: float | None = 30.0
@@ -47,7 +48,7 @@ class Guards:
 
 @dataclass(frozen=True, slots=True)
 class GuardTrip:
-    """A guard that tripped: its name (the candidate's origin) and a sentence."""
+    """A guard that tripped: its name (the candidate's origin) and the reason."""
 
     guard: str
     reason: str
@@ -55,7 +56,7 @@ class GuardTrip:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class GuardGeometry:
-    """What the guards of a batch look at: its pairs, and which of them are bonds."""
+    """The pairs of atoms that the guards of a batch check, and which are bonds."""
 
     pairs: WalkerPairs
     bonds: Booleans
@@ -64,8 +65,11 @@ class GuardGeometry:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class GuardReadings:
-    """One look at all walkers: positions and forces (atoms, 3), finite, heat, surprise
-    (walkers,); heat and surprise as multiples of what they are compared with."""
+    """The values that guards check, of all walkers at one step.
+
+    batch: with their positions; forces (atoms, 3); finite, heat and surprise
+    (walkers,), heat and surprise as multiples of what they are compared with.
+    """
 
     batch: Batch
     forces: Floats
@@ -83,7 +87,7 @@ class _GuardCheck:
 
 
 def guard_geometry(batch: Batch) -> GuardGeometry:
-    """What to look at while these frames move; bonds are those that they have now."""
+    """Return the pairs to check while these frames move, and their present bonds."""
     pairs = all_pairs(batch)
     bonds = relative_distances(pairs, batch.positions) < _BONDED
     return GuardGeometry(pairs, bonds, len(batch))
@@ -92,7 +96,7 @@ def guard_geometry(batch: Batch) -> GuardGeometry:
 def tripped_guards(
     watch: GuardGeometry, guards: Guards, readings: GuardReadings
 ) -> dict[int, GuardTrip]:
-    """The walkers whose guard trips, each with the first guard that does."""
+    """Return the walkers whose guard trips, each with the first guard that does."""
     found: dict[int, GuardTrip] = {}
     for gauge in _guard_checks(watch, guards, readings):
         for walker in np.flatnonzero(gauge.beyond):

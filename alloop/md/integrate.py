@@ -1,4 +1,4 @@
-"""Velocity Verlet and BAOAB Langevin on packed arrays: state in, state out.
+"""Integrators on packed arrays: velocity Verlet and BAOAB Langevin.
 
 Leimkuhler & Matthews, Appl. Math. Res. Express 2013, 34: the Langevin equation is split
 into B (kick by the force), A (drift), O (friction and noise, solved exactly).
@@ -34,11 +34,11 @@ Predict: TypeAlias = Callable[[Floats], Predictions]  # of positions (atoms, 3) 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class BodyConstants:
-    """What stays the same while walkers move.
+    """The constants of moving walkers.
 
     masses (atoms, 1) in amu; offsets (walkers + 1,), owner (atoms,); held (walkers,):
-    whose centre of mass stays at rest; freedom (walkers,): degrees of freedom, 3N - 3
-    where it is held and 3N where it is not.
+    True where the centre of mass is kept at rest; freedom (walkers,): degrees of
+    freedom, 3N - 3 where it is held and 3N where it is not.
     """
 
     masses: Floats
@@ -50,8 +50,10 @@ class BodyConstants:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class PhasePoint:
-    """A point in phase space: positions (atoms, 3) in Å, velocities (atoms, 3) in Å/fs,
-    and what the potential says of them."""
+    """A point in phase space, with the potential's predictions there.
+
+    positions (atoms, 3) in Å, velocities (atoms, 3) in Å/fs.
+    """
 
     positions: Floats
     velocities: Floats
@@ -67,7 +69,8 @@ class HeatBath:
 
 
 def body_constants(batch: Batch, held: Booleans) -> BodyConstants:
-    """The bodies of a batch; held (walkers,) names the centres of mass at rest."""
+    """Return the constants of a batch; held (walkers,): centres of mass kept at
+    rest."""
     return BodyConstants(
         masses=frame_masses(batch.numbers)[:, None],
         offsets=batch.offsets,
@@ -80,7 +83,7 @@ def body_constants(batch: Batch, held: Booleans) -> BodyConstants:
 def verlet_step(
     phase: PhasePoint, bodies: BodyConstants, timestep: float, predict: Predict
 ) -> PhasePoint:
-    """One step of velocity Verlet; timestep in fs."""
+    """Advance by one step of velocity Verlet; timestep in fs."""
     h, m = timestep, bodies.masses
     v = kick_velocities(phase.velocities, phase.said.forces, m, h / 2)
     q = drift_positions(phase.positions, v, h)
@@ -97,10 +100,10 @@ def baoab_step(
     noise: Floats,
     predict: Predict,
 ) -> PhasePoint:
-    """One step of BAOAB; timestep in fs, noise (atoms, 3) standard normal.
+    """Advance by one step of BAOAB; timestep in fs, noise (atoms, 3) standard normal.
 
-    Where the centre of mass is held, its momentum is projected out behind O: what is
-    left is the canonical distribution of the other 3N - 3 momenta.
+    Where the centre of mass is held, its momentum is projected out after O, which
+    leaves the canonical distribution of the other 3N - 3 momenta.
     """
     h, m = timestep, bodies.masses
     v = kick_velocities(phase.velocities, phase.said.forces, m, h / 2)  # B
@@ -113,19 +116,19 @@ def baoab_step(
 
 
 def kick_velocities(v: Floats, force: Floats, mass: Floats, h: float) -> Floats:
-    """v + h F/m; force (atoms, 3) in eV/Å, mass (atoms, 1) in amu, h in fs."""
+    """Return v + h F/m; force (atoms, 3) in eV/Å, mass (atoms, 1) in amu, h in fs."""
     return v + (h * FORCE_TO_ACCELERATION) * force / mass
 
 
 def drift_positions(q: Floats, v: Floats, h: float) -> Floats:
-    """q + h v."""
+    """Return q + h v."""
     return q + h * v
 
 
 def thermostat_velocities(
     v: Floats, noise: Floats, mass: Floats, bath: HeatBath, h: float
 ) -> Floats:
-    """The exact Ornstein-Uhlenbeck step: friction and noise over h fs."""
+    """Apply the exact Ornstein-Uhlenbeck step: friction and noise over h fs."""
     decay = np.exp(-bath.friction * h)
     spread = np.sqrt(
         (1.0 - decay**2) * _thermal_variance(mass, bath.temperature)
@@ -135,7 +138,7 @@ def thermostat_velocities(
 
 
 def without_drift(velocities: Floats, bodies: BodyConstants) -> Floats:
-    """The velocities with the centre of mass at rest where it is held."""
+    """Return the velocities with the centre of mass at rest where it is held."""
     if not bodies.held.any():
         return velocities
     momentum = _by_walker(bodies.masses * velocities, bodies)  # (walkers, 3)
@@ -145,7 +148,7 @@ def without_drift(velocities: Floats, bodies: BodyConstants) -> Floats:
 
 
 def without_rotation(positions: Floats, velocities: Floats, mass: Floats) -> Floats:
-    """Velocities (atoms, 3) of one molecule without angular momentum.
+    """Return velocities (atoms, 3) of one molecule without angular momentum.
 
     Positions in Å, mass (atoms, 1); an atom or a linear molecule is no special case.
     """
@@ -161,7 +164,7 @@ def without_rotation(positions: Floats, velocities: Floats, mass: Floats) -> Flo
 def maxwell_boltzmann(
     frame: Frame, temperature: float, rng: np.random.Generator, *, rotation: bool = True
 ) -> Floats:
-    """Thermal velocities (atoms, 3) in Å/fs with the centre of mass at rest.
+    """Return thermal velocities (atoms, 3) in Å/fs with the centre of mass at rest.
 
     temperature in K, over the 3N - 3 other degrees of freedom; without `rotation` the
     molecule does not turn either (3N - 6, or 3N - 5 where it is linear).
@@ -174,20 +177,20 @@ def maxwell_boltzmann(
 
 
 def kinetic_energy(velocities: Floats, bodies: BodyConstants) -> Floats:
-    """Σ m v²/2 of each walker (walkers,) in eV."""
+    """Return Σ m v²/2 of each walker (walkers,) in eV."""
     per_atom = 0.5 * KINETIC * bodies.masses[:, 0] * (velocities**2).sum(axis=1)
     return _by_walker(per_atom, bodies)
 
 
 def velocity_temperature(velocities: Floats, bodies: BodyConstants) -> Floats:
-    """2 E_kin / (f k_B) of each walker (walkers,) in K; 0 where f is 0."""
+    """Return 2 E_kin / (f k_B) of each walker (walkers,) in K; 0 where f is 0."""
     f = np.maximum(bodies.freedom, 1)
     out: Floats = 2.0 * kinetic_energy(velocities, bodies) / (f * BOLTZMANN)
     return np.where(bodies.freedom > 0, out, 0.0)
 
 
 def _thermal_variance(mass: Floats, temperature: float) -> Floats:
-    """k_B T/m in (Å/fs)²."""
+    """Return k_B T/m in (Å/fs)²."""
     return BOLTZMANN * temperature * FORCE_TO_ACCELERATION / mass
 
 

@@ -33,12 +33,12 @@ class NormalModes:
 
 
 def angular_frequency(wavenumber: float) -> float:
-    """The angular frequency 2π c ν̃ in 1/fs of a wavenumber in cm⁻¹."""
+    """Return the angular frequency 2π c ν̃ in 1/fs of a wavenumber in cm⁻¹."""
     return 2.0 * np.pi * _LIGHT * wavenumber
 
 
 def numerical_hessian(frame: Frame, potential: Potential, step: float = 0.01) -> Floats:
-    """Second derivatives (3 atoms, 3 atoms) in eV/Å² by central differences.
+    """Return second derivatives (3 atoms, 3 atoms) in eV/Å² by central differences.
 
     All 6 atoms displacements by `step` Å go into one prediction.
     """
@@ -53,11 +53,11 @@ def numerical_hessian(frame: Frame, potential: Potential, step: float = 0.01) ->
 
 
 def normal_modes(frame: Frame, hessian: Floats) -> NormalModes:
-    """Diagonalise the mass-weighted Hessian across translations and rotations.
+    """Diagonalise the mass-weighted Hessian without translations and rotations.
 
-    A linear molecule has five of them and an atom three, by rank: an atom has no modes.
-    A periodic frame turns nowhere. Wilson, Decius & Cross, Molecular Vibrations,
-    chapter 2.
+    A linear molecule has five of these and an atom three, found by rank: an atom has no
+    modes. A periodic frame has no rotations. Wilson, Decius & Cross, Molecular
+    Vibrations, chapter 2.
     """
     root = np.repeat(np.sqrt(frame_masses(frame.numbers)), 3)
     weighted = FORCE_TO_ACCELERATION * hessian / np.outer(root, root)  # 1/fs²
@@ -68,7 +68,7 @@ def normal_modes(frame: Frame, hessian: Floats) -> NormalModes:
 
 
 def _vibrational_basis(frame: Frame) -> Floats:
-    """An orthonormal basis (3 atoms, modes) of what is neither shift nor turn."""
+    """Return an orthonormal basis (3 atoms, modes) of the vibrations."""
     m = frame_masses(frame.numbers)[:, None]
     r = frame.positions - (m * frame.positions).sum(axis=0) / m.sum()
     axes = np.eye(3)

@@ -1,4 +1,4 @@
-"""Relaxation of one frame by BFGS, for potentials whose forces are dear."""
+"""Relaxation of one frame by BFGS, for potentials whose forces are expensive."""
 
 from dataclasses import replace
 
@@ -17,10 +17,10 @@ _STRIDE = 0.2  # Å, the farthest that an atom moves in one step
 def relax_frame(
     frame: Frame, potential: Potential, fmax: float = 0.01, steps: int = 200
 ) -> Frame:
-    """The frame with no force above `fmax` eV/Å, or the best one after `steps`.
+    """Return the frame with no force above `fmax` eV/Å, or the best one after `steps`.
 
     Quasi-Newton with the BFGS update (Nocedal & Wright, Numerical Optimization, eq.
-    6.19), steps along negative curvature turned round. InputError where the potential's
+    6.19); steps along negative curvature are reversed. InputError where the potential's
     forces are not finite.
     """
     q, hessian = frame.positions, _STIFFNESS * np.eye(3 * len(frame))
@@ -38,7 +38,7 @@ def relax_frame(
 
 
 def _newton_step(hessian: Floats, force: Floats) -> Floats:
-    """-|H|⁻¹ g, shortened so that no atom moves farther than the stride."""
+    """Return -|H|⁻¹ g, shortened so that no atom moves farther than `_STRIDE`."""
     curvature, modes = np.linalg.eigh(hessian)
     along = modes.T @ force.ravel()
     step = (modes @ (along / np.abs(curvature))).reshape(-1, 3)
@@ -47,7 +47,7 @@ def _newton_step(hessian: Floats, force: Floats) -> Floats:
 
 
 def _bfgs_update(hessian: Floats, s: Floats, y: Floats) -> Floats:
-    """H + y yᵀ/yᵀs - H s sᵀ H/sᵀHs; s is the step, y the change of the gradient."""
+    """Return H + y yᵀ/yᵀs - H s sᵀ H/sᵀHs; s: the step, y: the gradient's change."""
     hs = hessian @ s
     if abs(y @ s) < 1e-12 or abs(s @ hs) < 1e-12:
         return hessian

@@ -1,4 +1,5 @@
-"""First frames from nothing: relax, find the normal modes, sample them thermally."""
+"""First frames without any data: relax, find the normal modes, sample them
+thermally."""
 
 from dataclasses import replace
 
@@ -41,7 +42,7 @@ def harmonic_frames(
     rng: np.random.Generator,
     cap: float = _FARTHEST,
 ) -> tuple[Frame, ...]:
-    """Frames around a minimum, each mode with k_B T/2 of potential energy on average.
+    """Return frames around a minimum, each mode with k_B T/2 of mean potential energy.
 
     Classical: Q ~ N(0, k_B T/ω²). Displacements are shortened where an atom would move
     by more than `cap` Å or where atoms would collide.
@@ -56,7 +57,7 @@ def harmonic_frames(
 def rattled_frames(
     frame: Frame, sigma: float, count: int, rng: np.random.Generator
 ) -> tuple[Frame, ...]:
-    """Frames with each coordinate displaced by N(0, sigma) Å; atoms never collide."""
+    """Return frames displaced by N(0, sigma) Å a coordinate; atoms never collide."""
     moves = sigma * rng.standard_normal((count, len(frame), 3))
     return tuple(_displaced_frame(frame, move) for move in moves)
 
@@ -71,8 +72,11 @@ def thermal_walkers(  # noqa: PLR0913 - a harmonic sample and the walkers' numbe
     molecule: int = 0,
     first_index: int = 0,
 ) -> tuple[Walker, ...]:
-    """Walkers in thermal equilibrium at `temperature` K, as far as modes are harmonic:
-    positions from them, velocities from Maxwell and Boltzmann."""
+    """Return walkers in thermal equilibrium at `temperature` K.
+
+    Positions are drawn from the modes, taken as harmonic, velocities from the
+    Maxwell-Boltzmann distribution.
+    """
     frames = harmonic_frames(frame, modes, temperature, count, rng)
     return tuple(
         Walker(
@@ -86,7 +90,7 @@ def thermal_walkers(  # noqa: PLR0913 - a harmonic sample and the walkers' numbe
 
 
 def _mode_amplitudes(modes: NormalModes, temperature: float) -> Floats:
-    """√(k_B T)/ω of each mode (modes,) in Å √amu, soft modes floored."""
+    """Return √(k_B T)/ω of each mode (modes,) in Å √amu, with a lower limit on ω."""
     squares = np.maximum(modes.squares, angular_frequency(_SOFTEST) ** 2)  # 1/fs²
     out: Floats = np.sqrt(BOLTZMANN * temperature * FORCE_TO_ACCELERATION / squares)
     return out
@@ -98,7 +102,7 @@ def _capped_move(move: Floats, cap: float) -> Floats:
 
 
 def _displaced_frame(frame: Frame, move: Floats) -> Frame:
-    """The frame moved, by halves of `move` where atoms would collide."""
+    """Return the frame displaced by `move`, halved while atoms would collide."""
     closest = min(_CLOSEST, 0.9 * closest_contact(frame))
     moved = replace(frame, positions=frame.positions + move)
     while closest_contact(moved) < closest:

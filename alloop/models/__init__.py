@@ -1,1 +1,1 @@
-"""torch, torch-geometric: networks and their checkpoints."""
+"""Networks (torch, torch-geometric) and their checkpoints."""

@@ -1,4 +1,4 @@
-"""Directed edges as bonds and angles: what networks with three-body terms read.
+"""Directed edges as bonds and angles, for networks with three-body terms.
 
 A bond is an edge without its direction; an angle is a pair of edges of the same centre.
 """
@@ -12,16 +12,20 @@ _GRAIN = 1e-3  # Å: lattice vectors that differ by less are the same
 
 
 class BondGraph(NamedTuple):
-    """of (edges,): the bond that each edge is; edge (bonds,): an edge of each bond."""
+    """The bonds of a graph.
+
+    of (edges,): the bond of each edge; edge (bonds,): an edge of each bond.
+    """
 
     of: Tensor
     edge: Tensor
 
 
 def bond_graph(edge_index: Tensor, shift: Tensor) -> BondGraph:
-    """The bonds of edges (2, edges) [sender, receiver] with shifts (edges, 3) in Å.
+    """Return the bonds of directed edges.
 
-    Every edge must come both ways, as `alloop.models.graph.to_graph` lists them.
+    The edges (2, edges) are [sender, receiver], with shifts (edges, 3) in Å. Every edge
+    must come both ways, as `alloop.models.graph.to_graph` lists them.
     """
     if edge_index.shape[1] == 0:
         return BondGraph(edge_index[0], edge_index[0])
@@ -41,21 +45,21 @@ def bond_graph(edge_index: Tensor, shift: Tensor) -> BondGraph:
 
 
 def _is_backward(steps: Tensor) -> Tensor:
-    """Whether the first component that is not zero is negative, (edges,)."""
+    """Return True where the first component that is not zero is negative, (edges,)."""
     x, y, z = steps.T
     return torch.where(x != 0, x, torch.where(y != 0, y, z)) < 0
 
 
 def bond_angles(centre: Tensor) -> tuple[Tensor, Tensor]:
-    """Ordered pairs of different edges that share their centre: two indices (angles,).
+    """Return ordered pairs of different edges that share their centre.
 
-    centre (edges,) is the receiver of each edge.
+    They are two indices (angles,). centre (edges,) is the receiver of each edge.
     """
     order = torch.argsort(centre, stable=True)
     around = centre[order]
     counts = torch.bincount(around)
     start = torch.cumsum(counts, 0) - counts
-    fans = counts[around]  # how many edges share each edge's centre
+    fans = counts[around]  # the number of edges that share each edge's centre
     one = torch.repeat_interleave(fans)
     place = (
         torch.arange(len(one), device=one.device) - (torch.cumsum(fans, 0) - fans)[one]

@@ -14,25 +14,25 @@ PARTS = [1, 3, 5]  # numbers in I, A and S
 
 
 def irreducible_parts(x: Tensor) -> tuple[Tensor, ...]:
-    """I, A and S: (n, 1, F), (n, 3, F) and (n, 5, F)."""
+    """Return I, A and S: (n, 1, F), (n, 3, F) and (n, 5, F)."""
     return torch.split(x, PARTS, dim=1)
 
 
 def gated_parts(x: Tensor, gates: Tensor) -> Tensor:
-    """I, A and S, each times its own gate: (n, 9, F) and (n, 3, F) -> (n, 9, F)."""
+    """Multiply I, A and S by their gates: (n, 9, F) and (n, 3, F) -> (n, 9, F)."""
     each = zip(irreducible_parts(x), torch.split(gates, 1, dim=1), strict=True)
     return torch.cat([part * gate for part, gate in each], dim=1)
 
 
 def squared_norms(x: Tensor) -> Tensor:
-    """|I|², |A|² and |S|²: (n, 9, F) -> (n, 3, F)."""
+    """Return |I|², |A|² and |S|²: (n, 9, F) -> (n, 3, F)."""
     return torch.stack(
         [(part * part).sum(dim=1) for part in irreducible_parts(x)], dim=1
     )
 
 
 def direction_tensors(units: Tensor) -> Tensor:
-    """The identity, r̂ as an antisymmetric tensor and r̂r̂ᵀ less its trace.
+    """Return the identity, r̂ as an antisymmetric tensor and r̂r̂ᵀ less its trace.
 
     Unit vectors (edges, 3) -> (edges, 9).
     """
@@ -43,7 +43,7 @@ def direction_tensors(units: Tensor) -> Tensor:
 
 
 def anticommutator(x: Tensor, y: Tensor) -> Tensor:
-    """XY + YX, which is O(3)-equivariant, unlike XY: (atoms, 9, F)."""
+    """Return XY + YX, which is O(3)-equivariant, unlike XY: (atoms, 9, F)."""
     X, Y = _to_matrices(x), _to_matrices(y)
     left, right = torch.cat([X, Y], dim=-1), torch.cat([Y, X], dim=-1)
     one, other = torch.chunk(_matrix_product(left, right), 2, dim=-1)
@@ -51,24 +51,24 @@ def anticommutator(x: Tensor, y: Tensor) -> Tensor:
 
 
 def tensor_square(x: Tensor) -> Tensor:
-    """X²: (atoms, 9, F)."""
+    """Return X²: (atoms, 9, F)."""
     X = _to_matrices(x)
     return _from_matrices(_matrix_product(X, X))
 
 
 def _to_matrices(x: Tensor) -> Tensor:
-    """(atoms, 9, F) -> (atoms, 3, 3, F)."""
+    """Convert (atoms, 9, F) to (atoms, 3, 3, F)."""
     flat = _BASIS.T.to(x) @ x
     return flat.view(x.shape[0], 3, 3, x.shape[2])
 
 
 def _from_matrices(X: Tensor) -> Tensor:
-    """(atoms, 3, 3, F) -> (atoms, 9, F)."""
+    """Convert (atoms, 3, 3, F) to (atoms, 9, F)."""
     return _BASIS.to(X) @ X.flatten(1, 2)
 
 
 def _matrix_product(X: Tensor, Y: Tensor) -> Tensor:
-    """The matrix product of each atom and channel: a sum of three outer products."""
+    """Return the matrix product of each atom and channel by three outer products."""
     columns = [column.unsqueeze(2) for column in X.unbind(dim=2)]  # (atoms, 3, 1, F)
     rows = [row.unsqueeze(1) for row in Y.unbind(dim=1)]  # (atoms, 1, 3, F)
     out = columns[0] * rows[0]
@@ -78,7 +78,7 @@ def _matrix_product(X: Tensor, Y: Tensor) -> Tensor:
 
 
 def _orthonormal_basis() -> Tensor:
-    """Nine orthonormal 3x3 matrices, flat: (9, 9) in float64."""
+    """Return nine orthonormal 3x3 matrices, flat: (9, 9) in float64."""
     e = torch.eye(3, dtype=torch.float64)
     pairs = [(0, 1), (1, 2), (2, 0)]
     outer = [torch.outer(e[i], e[j]) for i, j in pairs]

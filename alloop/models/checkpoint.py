@@ -24,7 +24,7 @@ _FORMAT = "alloop model"
 _VERSION = 1
 _FIELDS = {"format", "version", "kind", "settings", "identity"}
 _TYPES = {"version": int, "kind": str, "settings": dict, "identity": str}
-MALFORMED = (  # what reading a file raises that somebody else made
+MALFORMED = (  # errors that reading a malformed file raises
     *(ArithmeticError, AssertionError, AttributeError, LookupError, MemoryError),
     *(RuntimeError, StopIteration, TypeError, ValueError),
 )
@@ -32,7 +32,7 @@ MALFORMED = (  # what reading a file raises that somebody else made
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Checkpoint:
-    """What it takes to build a model again.
+    """The kind, settings and tensors from which a model is rebuilt.
 
     kind names the program ("painn", "pairwise", ...), settings are JSON values, tensors
     are arrays by name.
@@ -44,8 +44,11 @@ class Checkpoint:
 
 
 def content_id(checkpoint: Checkpoint) -> str:
-    """32 hexadecimal digits of the content: kind, settings, and every tensor's name,
-    type, shape and bytes. The order of keys does not matter."""
+    """Return 32 hexadecimal digits of the content.
+
+    The content is kind, settings, and every tensor's name, type, shape and bytes. The
+    order of keys does not matter.
+    """
     digest = hashlib.sha256(_canonical_json([_FORMAT, checkpoint.kind]))
     digest.update(_canonical_json(checkpoint.settings))
     for name in sorted(checkpoint.tensors):
@@ -56,7 +59,7 @@ def content_id(checkpoint: Checkpoint) -> str:
 
 
 def checkpoint_to_bytes(checkpoint: Checkpoint) -> bytes:
-    """The checkpoint as bytes; equal checkpoints give equal bytes."""
+    """Return the checkpoint as bytes; equal checkpoints give equal bytes."""
     header = {
         "format": _FORMAT,
         "version": _VERSION,
@@ -74,14 +77,14 @@ def checkpoint_to_bytes(checkpoint: Checkpoint) -> bytes:
 
 
 def checkpoint_from_bytes(data: bytes) -> Checkpoint:
-    """The checkpoint in these bytes.
+    """Return the checkpoint in these bytes.
 
     Raises
     ------
     InputError
-        They are not a model of ours, or one of a newer version.
+        If they are not an alloop model, or one of a newer version.
     DamagedError
-        They are one, and do not match their identity.
+        If they are one, and do not match their identity.
     """
     checkpoint, stated = _read(data)
     with understood():
@@ -94,7 +97,7 @@ def checkpoint_from_bytes(data: bytes) -> Checkpoint:
 def content_identity(data: bytes) -> str:
     """Return the identity of the model in these bytes, computed from its content.
 
-    Raises InputError where they are no model of ours, or one of a newer version.
+    Raises InputError where they are no alloop model, or one of a newer version.
     """
     with understood():
         return content_id(_read(data)[0])
@@ -111,8 +114,10 @@ def understood() -> Iterator[None]:
 
 
 def malformed(reason: str) -> InputError:
-    """Return the error for a model file whose checksum holds and whose content does
-    not make a model."""
+    """Return the error for a model file whose content does not make a model.
+
+    It is meant for files whose checksum holds.
+    """
     return InputError(
         f"expected a model that alloop wrote, got one that cannot be used ({reason}); "
         "export the model again"
@@ -120,7 +125,7 @@ def malformed(reason: str) -> InputError:
 
 
 def _read(data: bytes) -> tuple[Checkpoint, str]:
-    """The checkpoint, unverified, and the identity that the file states."""
+    """Return the checkpoint, unverified, and the identity that the file states."""
     header = _read_header(data)
     if header["version"] > _VERSION:
         raise InputError(

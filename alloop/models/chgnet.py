@@ -1,16 +1,17 @@
 """CHGNet, a universal potential: 94 elements, pretrained on crystals (GGA and GGA+U).
 
 Deng et al., Nature Machine Intelligence 5, 1031 (2023); `pip install 'alloop[chgnet]'`
-brings the package, which carries its weights. Only its layers and weights are used: the
-graph is ours, so that molecules need no box (the network sees nothing but distances and
-angles), neighbours are found once, and float64 is open to it. Its reference energies
-are left out; `alloop.training.universal` fits those of each level. Its
-forces are exact gradients of a surface that is rough on the scale of 0.01 Å.
+installs the package, which contains its weights. Only its layers and weights are used:
+the graph is alloop's, so that molecules need no box (the network depends on distances
+and angles only), neighbours are found once, and float64 is possible. Its reference
+energies are left out; `alloop.training.universal` fits those of each level. Its forces
+are exact gradients of a surface that is rough on the scale of 0.01 Å.
 
-Another universal model comes in the same way: a `Network` that takes over the foreign
-layers and weights, reads our graph and gives eV without references. It joins NETWORKS
-(`alloop.models.network`), the sections of `alloop.config.potentials` and PRETRAINED
-(`alloop.training.universal`); trainer, checkpoints, MD and scorer need nothing more.
+Another universal model is added in the same way: a `Network` that takes over the
+foreign layers and weights, reads alloop's graph and gives eV without references. It is
+added to NETWORKS (`alloop.models.network`), the sections of `alloop.config.potentials`
+and PRETRAINED (`alloop.training.universal`); trainer, checkpoints, MD and scorer need
+nothing more.
 """
 
 import contextlib
@@ -47,7 +48,7 @@ _SOFT = 1.0 - 1e-6  # keeps acos off ±1, as it did when the weights were traine
 
 
 class _GraphFeatures(NamedTuple):
-    """What the network sees of a graph.
+    """The features of a graph that the network reads.
 
     edges (2, edges) [neighbour, centre]; bond (edges,) of each edge; length (bonds,) Å;
     corner, one, other (angles,): the centre and the two bonds; turn (angles,) radian.
@@ -65,14 +66,14 @@ class _GraphFeatures(NamedTuple):
 class CHGNet(Network):
     """The pretrained network; energies in eV, 64 descriptors an atom.
 
-    version: which of its weights, "0.3.0" (PBE) or "r2scan". freeze: what training
-    leaves alone: "nothing", "embeddings", or the "body" (all but the last convolution
-    and the readout). It knows no charge and no spin. Raises InputError where the
-    package is missing.
+    version: the version of its weights, "0.3.0" (PBE) or "r2scan". freeze: the part
+    that training leaves unchanged: "nothing", "embeddings", or the "body" (all but the
+    last convolution and the readout). It does not depend on charge and spin. Raises
+    InputError where the package is missing.
     """
 
     kind: ClassVar[str] = "chgnet"
-    net: Any  # their module, whose layers are called here
+    net: Any  # chgnet's module, whose layers are called here
 
     def __init__(self, version: str = "0.3.0", freeze: str = "nothing") -> None:
         super().__init__()
@@ -88,7 +89,7 @@ class CHGNet(Network):
         self.requires_grad_()
 
     def requires_grad_(self, requires_grad: bool = True) -> Self:
-        """As ever, but what is frozen stays so."""
+        """Set `requires_grad` of all weights but the frozen ones, which stay frozen."""
         super().requires_grad_(requires_grad)
         for name in self.frozen:
             getattr(self.net, name).requires_grad_(False)
@@ -111,7 +112,7 @@ class CHGNet(Network):
         for index, bending in enumerate(net.bond_conv_layers):
             v = _atom_convolution(net.atom_conv_layers[index], v, e, weights, sight)
             e = _bond_convolution(bending, v, e, a, around, sight)
-            if index < last:  # nobody reads the angles after that
+            if index < last:  # the angles are not used after that
                 a = a + gated_mlp(
                     net.angle_layers[index].twoBody_bond, _angle_parts(v, e, a, sight)
                 )
@@ -139,7 +140,7 @@ class CHGNet(Network):
 def _atom_convolution(
     layer: Any, v: Tensor, e: Tensor, weights: Tensor, sight: _GraphFeatures
 ) -> Tensor:
-    """Atoms (atoms, 64) after a convolution over their neighbours."""
+    """Return atoms (atoms, 64) after a convolution over their neighbours."""
     neighbour, centre = sight.edges
     parts = (MLPPart(v, centre), MLPPart(e, sight.bond), MLPPart(v, neighbour))
     messages = gated_mlp(layer.twoBody_atom, parts) * weights
@@ -150,7 +151,7 @@ def _atom_convolution(
 def _bond_convolution(
     layer: Any, v: Tensor, e: Tensor, a: Tensor, around: Tensor, sight: _GraphFeatures
 ) -> Tensor:
-    """Bonds (bonds, 64) after a convolution over their angles."""
+    """Return bonds (bonds, 64) after a convolution over their angles."""
     messages = gated_mlp(layer.twoBody_bond, _angle_parts(v, e, a, sight)) * around
     new: Tensor = layer.mlp_out(torch.zeros_like(e).index_add(0, sight.one, messages))
     return e + new
@@ -176,7 +177,7 @@ def _known_setting(setting: str, given: str, known: dict[str, Any]) -> Any:
 
 
 def require_package() -> None:
-    """InputError where the package chgnet is not installed."""
+    """Raise InputError where the package chgnet is not installed."""
     if importlib.util.find_spec("chgnet") is None:
         raise InputError(
             "expected the package chgnet, which is not installed; "
@@ -186,7 +187,7 @@ def require_package() -> None:
 
 @lru_cache
 def _pretrained_weights(name: str) -> tuple[dict[str, Any], dict[str, Tensor]]:
-    """The network's arguments and its tensors; nothing of the file is executed."""
+    """Return the network's arguments and tensors; nothing in the file is executed."""
     require_package()
     found = importlib.util.find_spec("chgnet")
     folders = [] if found is None else found.submodule_search_locations or []

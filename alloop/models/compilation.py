@@ -1,9 +1,8 @@
-"""Functions of tensors as machine code: make_fx writes down what they do, inductor
-turns that into C++.
+"""Functions of tensors as machine code: traced by make_fx, compiled by inductor (C++).
 
-All tensors are inputs, weights too, so that new weights run through the code that is
-there. torch keeps the code on the disk (`TORCHINDUCTOR_CACHE_DIR`, by default in the
-temporary folder): the next process takes it from there within seconds.
+All tensors are inputs, weights too, so that new weights run through existing code.
+torch keeps the code on the disk (`TORCHINDUCTOR_CACHE_DIR`, by default in the temporary
+folder): the next process takes it from there within seconds.
 """
 
 import os
@@ -22,25 +21,25 @@ Code: TypeAlias = Callable[..., tuple[Tensor, ...]]
 
 # What tracing, inductor and the compiler raise, whatever the cause.
 _FAILURES = (RuntimeError, AssertionError, TypeError, ValueError, AttributeError)
-_one_at_a_time = threading.Lock()  # tracing and inductor keep state of the process
+_one_at_a_time = threading.Lock()  # tracing and inductor keep state in the process
 
 
 class NotCompiled(Exception):
-    """There is no code; the message tells why, in one sentence."""
+    """The error for code that cannot be made; the message tells the reason."""
 
 
 def compile_function(
     function: Code, example: Sequence[Tensor], *, general: bool = False
 ) -> Code:
-    """The function of tensors as code for the types and shapes of the example.
+    """Return the function of tensors as code for the types and shapes of the example.
 
-    general: for other shapes too, as far as equal lengths stay equal; code for shapes
+    general: for other shapes too, as long as equal lengths stay equal; code for shapes
     that do not fit raises AssertionError, and a result must be checked once for each
     set of shapes, since Python may have looked at a length.
 
-    It may take derivatives inside; nothing can be derived from what it gives. Python
-    that looks at values or shapes is run once, now. One thread runs the code, so that
-    it gives the same bits whatever the number of threads. Raises NotCompiled where
+    The function may take derivatives inside; its results cannot be differentiated.
+    Python that looks at values or shapes is run once, now. One thread runs the code, so
+    that it gives the same bits whatever the number of threads. Raises NotCompiled where
     there is no C++ compiler, torch is older than 2.8, or the function cannot be traced.
     """
     if missing := compile_obstacle():
@@ -51,7 +50,7 @@ def compile_function(
 
 
 def compile_obstacle() -> str | None:
-    """Why nothing can be compiled on this machine; None where it can."""
+    """Return the reason why nothing can be compiled on this machine, or None."""
     import torch._inductor
 
     if not hasattr(torch._inductor, "standalone_compile"):
@@ -88,7 +87,7 @@ def _compile_traced(function: Code, example: Sequence[Tensor], general: bool) ->
 
 
 def _keep_code_to_ourselves() -> None:
-    """Where torch would take code from a folder that others can write in, another."""
+    """Set another cache folder where others can write in torch's default one."""
     from torch._inductor.runtime.cache_dir_utils import default_cache_dir
 
     if "TORCHINDUCTOR_CACHE_DIR" not in os.environ:

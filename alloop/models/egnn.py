@@ -23,12 +23,12 @@ from alloop.models.pyg import MessagePassing
 
 
 class Layer(MessagePassing):  # type: ignore[misc]
-    """h_i + φ_h(h_i, Σ_j e_ij m_ij) with m_ij = φ_e(h_i, h_j, r_ij)."""
+    """The layer h_i + φ_h(h_i, Σ_j e_ij m_ij) with m_ij = φ_e(h_i, h_j, r_ij)."""
 
     def __init__(self, channels: int, radial: int) -> None:
         super().__init__(node_dim=0)
-        # φ_e's first layer is linear in (h_i, h_j, basis): the atoms' part is made once
-        # an atom, not once an edge.
+        # φ_e's first layer is linear in (h_i, h_j, basis): the atoms' part is computed
+        # once per atom, not once per edge.
         self.atoms = nn.Linear(channels, 2 * channels, bias=False)
         self.edges = nn.Linear(radial, channels)
         self.phi_e = nn.Sequential(nn.SiLU(), nn.Linear(channels, channels), nn.SiLU())
@@ -48,7 +48,7 @@ class Layer(MessagePassing):  # type: ignore[misc]
         return h + update
 
     def message(self, x_i: Tensor, x_j: Tensor, radial: Tensor, end: Tensor) -> Tensor:
-        """e_ij m_ij, silenced by the envelope: (edges, F)."""
+        """Return e_ij m_ij times the envelope: (edges, F)."""
         m: Tensor = self.phi_e(x_i + x_j + radial)  # Eq. 3
         return m * (torch.sigmoid(self.gate(m)) * end)  # Eq. 8
 
@@ -59,10 +59,11 @@ class Layer(MessagePassing):  # type: ignore[misc]
 
 
 class EGNN(Network):
-    """Energies are sums over atoms of an MLP of h; descriptors are the last h.
+    """The E(n)-GNN network: energies are sums over atoms of an MLP of h.
 
-    channels is the width F, radial the number of Bessel functions, cutoff in Å. The
-    defaults of depth and width are those of Bukharin et al. (ICML 2023).
+    Descriptors are the last h. channels is the width F, radial the number of Bessel
+    functions, cutoff in Å. The defaults of depth and width are those of Bukharin et al.
+    (ICML 2023).
     """
 
     kind: ClassVar[str] = "egnn"

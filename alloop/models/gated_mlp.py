@@ -1,4 +1,4 @@
-"""A layer of concatenated rows, without the concatenation.
+"""CHGNet's gated MLP of concatenated rows, without the concatenation.
 
 W [a_i; b_j; ...] + c = (W_a a)_i + (W_b b)_j + ... + c: the products are taken before
 rows are gathered, of which there are many more (an atom has dozens of angles).
@@ -12,14 +12,18 @@ from torch import Tensor, nn
 
 
 class MLPPart(NamedTuple):
-    """rows (things, features), and the row that each message takes, or all in order."""
+    """One part of the concatenated rows.
+
+    rows (things, features); taken: the row that each message takes, None for all in
+    order.
+    """
 
     rows: Tensor
     taken: Tensor | None = None
 
 
 def gated_mlp(mlp: Any, parts: Sequence[MLPPart]) -> Tensor:
-    """What CHGNet's `GatedMLP` makes of parts side by side: (messages, features)."""
+    """Apply CHGNet's `GatedMLP` to parts side by side: (messages, features)."""
     core, *core_rest = _from_first_linear(mlp.mlp_core.layers)
     gate, *gate_rest = _from_first_linear(mlp.mlp_gate.layers)
     weight = torch.cat([core.weight, gate.weight])  # (2 hidden, inputs)

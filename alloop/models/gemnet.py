@@ -3,7 +3,7 @@
 Directed edges carry messages m (edges, F). A message learns from all that arrive at the
 same atom, by distance and angle (triplets), and what it learns goes to both directions
 of its edge. Forces are the gradient of the energy. GemNet-Q (dihedral angles) is not
-here.
+implemented.
 
 Two things differ from the paper. Sums are scaled by constants instead of factors fitted
 to data: `_EDGES` and `_TRIPLETS` keep the variance of features near 1 in small organic
@@ -32,7 +32,7 @@ _TRIPLETS = 7.0
 
 
 class EdgeUpdate(nn.Module):
-    """σ(W (h_i, h_j, x_ij)): the atoms' part is made once an atom."""
+    """The update σ(W (h_i, h_j, x_ij)); the atoms' part is computed once per atom."""
 
     def __init__(self, channels: int, inside: int) -> None:
         super().__init__()
@@ -49,7 +49,7 @@ class EdgeUpdate(nn.Module):
 
 
 class AtomUpdate(nn.Module):
-    """An MLP of Σ_j m_ij W(r_ij)."""
+    """The atom update: an MLP of Σ_j m_ij W(r_ij)."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()
@@ -66,8 +66,11 @@ class AtomUpdate(nn.Module):
 
 
 class Triplets(nn.Module):
-    """Σ_k over the edges that arrive at the same atom, by the efficient bilinear layer
-    (Eqs. 8 and 9 for triplets): angles are summed over before weights are applied."""
+    """The triplet update: Σ_k over the edges that arrive at the same atom.
+
+    It uses the efficient bilinear layer (Eqs. 8 and 9 for triplets): angles are summed
+    over before weights are applied.
+    """
 
     def __init__(self, channels: int, narrow: int) -> None:
         super().__init__()
@@ -91,7 +94,7 @@ class Triplets(nn.Module):
 
 
 class Block(nn.Module):
-    """Messages by triplets, then atoms by messages, then messages by atoms."""
+    """A block: messages by triplets, atoms by messages, then messages by atoms."""
 
     def __init__(self, channels: int, narrow: int) -> None:
         super().__init__()
@@ -113,11 +116,11 @@ class Block(nn.Module):
 
 
 class GemNet(Network):
-    """Energies are sums over atoms and blocks; descriptors are the last h.
+    """The GemNet-T network: energies are sums over atoms and blocks.
 
-    channels is the width of atoms and messages, narrow that of triplets, layers the
-    number of blocks, spherical and radial those of the angular and radial functions,
-    cutoff in Å. The paper has channels 128, narrow 64, layers 4.
+    Descriptors are the last h. channels is the width of atoms and messages, narrow that
+    of triplets, layers the number of blocks, spherical and radial those of the angular
+    and radial functions, cutoff in Å. The paper has channels 128, narrow 64, layers 4.
     """
 
     kind: ClassVar[str] = "gemnet"

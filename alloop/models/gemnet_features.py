@@ -1,4 +1,4 @@
-"""What GemNet reads of a graph: distances and angles as features of its edges."""
+"""The inputs of GemNet: distances and angles as features of a graph's edges."""
 
 from typing import NamedTuple
 
@@ -15,11 +15,12 @@ WIDTH = 16  # features of a distance, made once for all blocks
 
 
 class GemNetEdges(NamedTuple):
-    """What all blocks read; what depends on a distance is zero beyond the cutoff.
+    """The edge features that all blocks read.
 
-    gates, atoms and outs (edges, 16): distances for the messages of a triplet, for
-    sums over an atom's edges and for the energy. circles (edges, 16, spherical) and
-    angles (atoms, width * spherical, width): the two factors of the circular basis.
+    What depends on a distance is zero beyond the cutoff. gates, atoms and outs (edges,
+    16): distances for the messages of a triplet, for sums over an atom's edges and for
+    the energy. circles (edges, 16, spherical) and angles (atoms, width * spherical,
+    width): the two factors of the circular basis.
     """
 
     senders: Tensor
@@ -33,7 +34,7 @@ class GemNetEdges(NamedTuple):
 
 
 class GemNetFeatures(nn.Module):
-    """Distances and angles of a graph as features."""
+    """The layer that turns distances and angles of a graph into features."""
 
     def __init__(self, spherical: int, radial: int, cutoff: float) -> None:
         super().__init__()
@@ -47,7 +48,7 @@ class GemNetFeatures(nn.Module):
         )
 
     def forward(self, graph: Graph) -> tuple[Tensor, GemNetEdges]:
-        """Radial functions (edges, radial), and what the blocks read."""
+        """Return radial functions (edges, radial), and the features for the blocks."""
         vectors = edge_vectors(graph)
         r = torch.linalg.vector_norm(vectors, dim=-1)  # (edges,) Å
         end = late_envelope(r, self.cutoff).unsqueeze(-1)
@@ -62,12 +63,12 @@ class GemNetFeatures(nn.Module):
         )
 
     def _circles(self, functions: Tensor) -> Tensor:
-        """(edges, spherical, radial) -> (edges, 16, spherical)."""
+        """Convert (edges, spherical, radial) to (edges, 16, spherical)."""
         each = zip(self.circle, functions.unbind(dim=1), strict=True)
         return torch.stack([layer(f) for layer, f in each], dim=2)
 
     def _angles(self, units: Tensor) -> Tensor:
-        """Directions (atoms, width, 3) -> (atoms, width * spherical, width)."""
+        """Convert directions (atoms, width, 3) to (atoms, width * spherical, width)."""
         cosines = units @ units.transpose(1, 2)
         others = 1.0 - torch.eye(units.shape[1], dtype=units.dtype, device=units.device)
         found = torch.stack(legendre_polynomials(cosines, self.spherical), dim=2)

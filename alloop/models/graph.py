@@ -25,12 +25,13 @@ def to_graph(
     dtype: torch.dtype = torch.float32,
     device: str | torch.device = "cpu",
 ) -> Graph:
-    """The graph of a batch.
+    """Return the graph of a batch.
 
     Fields: z (atoms,), pos (atoms, 3) Å, batch (atoms,) the frame of each atom,
     edge_index (2, edges) as [sender, receiver], shift (edges, 3) Å to add to the
     sender's position, charge and spin (frames,), num_graphs. Small molecules get all
-    pairs, so that edges longer than `cutoff` (Å) occur: the network must silence them.
+    pairs, so that edges longer than `cutoff` (Å) occur: the network must give them no
+    effect.
     """
     edge_index, shift, owner = _graph_topology(batch, cutoff, dtype, device)
     graph = Data(
@@ -47,7 +48,7 @@ def to_graph(
 
 
 def edge_vectors(graph: Graph) -> Tensor:
-    """From receiver to sender, (edges, 3) Å."""
+    """Return the vectors from receiver to sender, (edges, 3) Å."""
     senders, receivers = graph.edge_index
     pos: Tensor = graph.pos
     there: Tensor = pos.index_select(0, senders) + graph.shift

@@ -1,4 +1,4 @@
-"""The edges that arrive at each atom, side by side, and each edge's way back."""
+"""The edges that arrive at each atom, side by side, and the reverse of each edge."""
 
 from typing import NamedTuple
 
@@ -24,14 +24,14 @@ class IncomingEdges(NamedTuple):
     back: Tensor
 
     def to_rows(self, x: Tensor) -> Tensor:
-        """(edges, F) -> (atoms, width, F), zero where there is no edge."""
+        """Convert (edges, F) to (atoms, width, F), zero where there is no edge."""
         if self.slots is not None:
             zero = x.new_zeros(self.atoms * self.width, x.shape[1])
             x = zero.index_copy(0, self.slots, x)
         return x.view(self.atoms, self.width, x.shape[1])
 
     def from_rows(self, x: Tensor) -> Tensor:
-        """(atoms, width, ...) -> (edges, ...), what `spread` put there."""
+        """Convert (atoms, width, ...) to (edges, ...); the inverse of `to_rows`."""
         x = x.flatten(0, 1)
         return x if self.slots is None else x.index_select(0, self.slots)
 
@@ -54,7 +54,7 @@ def incoming_edges(graph: Graph) -> IncomingEdges:
 
 
 def _row_places(receivers: Integers, degree: Integers, width: int) -> Integers:
-    """Where each edge stands in rows of `width`, in the order in which they are."""
+    """Return the place of each edge in rows of `width`, in the edges' order."""
     order = np.argsort(receivers, kind="stable")
     first = np.cumsum(degree) - degree
     rank = np.empty_like(order)

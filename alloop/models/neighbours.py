@@ -1,8 +1,8 @@
-"""Which atoms see each other: ordered pairs (centre, neighbour) of a batch, numpy only.
+"""Ordered pairs (centre, neighbour) of the interacting atoms of a batch, numpy only.
 
-Small molecules list all pairs once and for all: the list then depends on nothing but
-the sizes of the frames, and MD needs no search. What lies beyond a cutoff must be
-silenced by the reader's envelope. Periodic and large frames are searched (vesin).
+Small molecules list all pairs once: the list then depends on nothing but the sizes of
+the frames, and MD needs no search. Pairs beyond a cutoff must be removed by an envelope
+in the network. Periodic and large frames are searched (vesin).
 """
 
 from dataclasses import dataclass
@@ -30,12 +30,12 @@ class NeighbourPairs:
 
 
 def is_static(batch: Batch) -> bool:
-    """Whether the pairs depend on the sizes of the frames alone."""
+    """Return True if the pairs depend on the sizes of the frames alone."""
     return not batch.pbc.any() and int(batch.sizes.max(initial=0)) <= LARGE
 
 
 def neighbour_pairs(batch: Batch, cutoff: float) -> NeighbourPairs:
-    """All pairs of small molecules; of others those within `cutoff` (Å)."""
+    """Return all pairs of small molecules; of others those within `cutoff` (Å)."""
     if is_static(batch):
         return static_pairs(tuple(batch.sizes.tolist()))
     parts = [
@@ -47,7 +47,7 @@ def neighbour_pairs(batch: Batch, cutoff: float) -> NeighbourPairs:
 
 @lru_cache(maxsize=64)
 def static_pairs(sizes: tuple[int, ...]) -> NeighbourPairs:
-    """All pairs of frames of these sizes; cached, do not write to it."""
+    """Return all pairs of frames of these sizes; cached, do not write to it."""
     first = np.cumsum([0, *sizes])
     return _joined_pairs(
         [_all_pairs(n, int(a)) for n, a in zip(sizes, first[:-1], strict=True)]
@@ -67,7 +67,7 @@ def _all_pairs(size: int, first: int) -> NeighbourPairs:
 
 
 def _search_pairs(batch: Batch, index: int, cutoff: float) -> NeighbourPairs:
-    from vesin import NeighborList  # it imports torch, which few of our users need
+    from vesin import NeighborList  # it imports torch, which few users need
 
     first, stop = batch.offsets[index : index + 2]
     search = NeighborList(cutoff=cutoff, full_list=True, sorted=True, n_threads=1)

@@ -1,4 +1,4 @@
-"""Build a network from its settings, and take energies and forces from it."""
+"""Construction of networks from settings, and their energies and forces."""
 
 import copy
 import inspect
@@ -37,7 +37,10 @@ NETWORKS: dict[str, type[Network]] = {
 
 
 class EvaluatedNetwork(NamedTuple):
-    """energies (frames,), forces (atoms, 3) per Å, descriptors (atoms, features)."""
+    """The output of a network with forces.
+
+    energies (frames,), forces (atoms, 3) per Å, descriptors (atoms, features).
+    """
 
     energies: Tensor
     forces: Tensor
@@ -47,10 +50,10 @@ class EvaluatedNetwork(NamedTuple):
 def energy_and_forces(
     network: torch.nn.Module, graph: Graph, *, create_graph: bool = False
 ) -> EvaluatedNetwork:
-    """Energies and forces F = -dE/dR by autograd; descriptors are detached.
+    """Return energies and forces F = -dE/dR by autograd; descriptors are detached.
 
     With create_graph energies and forces can be differentiated again, as training on
-    forces does. The graph that comes in is left as it is.
+    forces does. The graph given is not changed.
     """
     graph = copy.copy(graph)
     graph.pos = graph.pos.detach().requires_grad_()
@@ -66,7 +69,7 @@ def energy_and_forces(
 def energy_forces_virial(
     network: torch.nn.Module, graph: Graph
 ) -> tuple[EvaluatedNetwork, Tensor]:
-    """The same as `energy_and_forces`, and the virial dE/dstrain (frames, 3, 3)."""
+    """Return `energy_and_forces`, and the virial dE/dstrain (frames, 3, 3)."""
     graph = copy.copy(graph)
     graph.pos = graph.pos.detach().requires_grad_()
     graph.shift = graph.shift.detach().requires_grad_()
@@ -77,8 +80,10 @@ def energy_forces_virial(
 
 
 def _virial(graph: Graph, slopes: Tensor) -> Tensor:
-    """dE/dstrain (frames, 3, 3) of the slopes by lattice shifts (edges, 3): one shift
-    moves one edge, so that they are the slopes by edge vectors too."""
+    """Return dE/dstrain (frames, 3, 3) from derivatives by lattice shifts (edges, 3).
+
+    One shift moves one edge, so that they are the derivatives by edge vectors too.
+    """
     products = edge_vectors(graph).detach().unsqueeze(2) * slopes.unsqueeze(1)
     owner = graph.batch.index_select(0, graph.edge_index[1])
     total = slopes.new_zeros(graph.num_graphs, 3, 3)
@@ -91,9 +96,9 @@ def build_network(
     seed: int = 0,
     dtype: torch.dtype = torch.float32,
 ) -> Network:
-    """A new network; the same seed gives the same weights, whatever ran before.
+    """Build a network; the same seed gives the same weights, whatever ran before.
 
-    Raises InputError for a kind or a setting that is not there.
+    Raises InputError for an unknown kind or setting.
     """
     given = dict(settings or {})
     with torch.random.fork_rng(devices=[]):

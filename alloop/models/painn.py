@@ -1,8 +1,9 @@
 """PaiNN: Schütt, Unke, Gastegger, Equivariant message passing, ICML 2021, Figure 2.
 
 Atoms carry scalars s (atoms, F) and vectors v (atoms, 3, F). The filters W(r) are
-smoothed by our envelope instead of the paper's cosine, and |Vv| by a small constant, so
-that forces stay continuous where an atom crosses the cutoff or a vector vanishes.
+smoothed by `cutoff_envelope` instead of the paper's cosine, and |Vv| by a small
+constant, so that forces stay continuous where an atom crosses the cutoff or a vector
+vanishes.
 """
 
 from typing import Any, ClassVar, NamedTuple
@@ -25,14 +26,17 @@ _SOFT = 1e-4  # added to |Vv|²
 
 
 class PaiNNFeatures(NamedTuple):
-    """s (atoms, F) and v (atoms, 3, F)."""
+    """Features of atoms: s (atoms, F) and v (atoms, 3, F)."""
 
     s: Tensor
     v: Tensor
 
 
 class Message(MessagePassing):  # type: ignore[misc]
-    """Δs_i = Σ_j φ_s W_s and Δv_i = Σ_j v_j φ_vv W_vv + φ_vs W_vs r̂_ij (Fig. 2b)."""
+    """The message block (Fig. 2b).
+
+    Δs_i = Σ_j φ_s W_s and Δv_i = Σ_j v_j φ_vv W_vv + φ_vs W_vs r̂_ij.
+    """
 
     def __init__(self, channels: int) -> None:
         super().__init__(node_dim=0)
@@ -50,7 +54,7 @@ class Message(MessagePassing):  # type: ignore[misc]
     def message(
         self, phi_j: Tensor, v_j: Tensor, W: Tensor, unit: Tensor
     ) -> PaiNNFeatures:
-        """What each edge carries: (edges, F) and (edges, 3, F)."""
+        """Return the message of each edge: (edges, F) and (edges, 3, F)."""
         ds, keep, turn = (phi_j * W).unsqueeze(1).chunk(3, dim=-1)  # (edges, 1, F)
         dv = torch.addcmul(v_j * keep, unit.unsqueeze(-1), turn)  # (edges, 3, F)
         return PaiNNFeatures(ds.squeeze(1), dv)
@@ -67,7 +71,10 @@ class Message(MessagePassing):  # type: ignore[misc]
 
 
 class Update(nn.Module):
-    """Δs = a_ss + a_sv ⟨Uv, Vv⟩ and Δv = a_vv Uv, a = MLP(s, |Vv|) (Fig. 2c)."""
+    """The update block (Fig. 2c).
+
+    Δs = a_ss + a_sv ⟨Uv, Vv⟩ and Δv = a_vv Uv, a = MLP(s, |Vv|).
+    """
 
     def __init__(self, channels: int) -> None:
         super().__init__()
@@ -83,9 +90,10 @@ class Update(nn.Module):
 
 
 class PaiNN(Network):
-    """Energies are sums over atoms of an MLP of s; descriptors are the last s.
+    """The PaiNN network: energies are sums over atoms of an MLP of s.
 
-    channels is F, radial the number of Bessel functions (few are smoother), cutoff Å.
+    Descriptors are the last s. channels is F, radial the number of Bessel functions
+    (few are smoother), cutoff in Å.
     """
 
     kind: ClassVar[str] = "painn"

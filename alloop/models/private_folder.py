@@ -1,4 +1,4 @@
-"""A folder for what is later run or unpickled: nobody else may put anything there."""
+"""A folder for files that are later run or unpickled, which only its user can write."""
 
 import contextlib
 import os
@@ -8,10 +8,10 @@ from pathlib import Path
 
 
 def own_folder(path: Path) -> Path:
-    """The folder, made for this user alone where it is not there yet.
+    """Return the folder, made for this user alone where it is missing.
 
     Where somebody else owns it or may write in it, or where it is a link, another one
-    beside it, the same the next time if possible.
+    beside it is returned, the same the next time if possible.
     """
     for name in (path.name, f"{path.name}-own"):
         place = path.with_name(name)

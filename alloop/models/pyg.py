@@ -1,4 +1,4 @@
-"""The one door to torch-geometric."""
+"""The only import of torch-geometric."""
 
 import sys
 import tempfile
@@ -6,7 +6,7 @@ import warnings
 from pathlib import Path
 
 with warnings.catch_warnings():
-    # While it is imported it scripts a class, which torch has come to deprecate.
+    # Importing it scripts a class, which torch has deprecated.
     warnings.filterwarnings("ignore", r"`torch\.jit", DeprecationWarning)
     from torch_geometric.data import Batch as GraphBatch
     from torch_geometric.data import Data
@@ -35,7 +35,7 @@ def remove_generated_sources() -> None:
     made = [x for x in sys.modules.copy() if x.endswith(_WRITTEN)]
     for name, spec in ((name, sys.modules[name].__spec__) for name in made):
         source = Path(spec.origin if spec and spec.origin else "")
-        # Nobody else's module: its own lies right there, under its name and more.
+        # Only its own files: they lie in that folder, under the module's name and more.
         if spec and source.parent == folder and source.name.startswith(f"{name}_"):
             for file in filter(None, (spec.origin, spec.cached)):
                 Path(file).unlink(missing_ok=True)

@@ -9,7 +9,7 @@ HALF = math.sqrt(0.5)  # a sum of two keeps the variance of each
 
 
 def scaled_linear(inside: int, outside: int) -> nn.Linear:
-    """x W, W orthogonal, then standardised to mean 0 and variance 1/inside."""
+    """Return a layer x W, W orthogonal, then of mean 0 and variance 1/inside."""
     layer = nn.Linear(inside, outside, bias=False)
     with torch.no_grad():
         W = nn.init.orthogonal_(layer.weight)
@@ -19,19 +19,19 @@ def scaled_linear(inside: int, outside: int) -> nn.Linear:
 
 
 class Swish(nn.Module):
-    """SiLU(x)/0.6, which keeps the variance of a normal x."""
+    """The activation SiLU(x)/0.6, which keeps the variance of a normal x."""
 
     def forward(self, x: Tensor) -> Tensor:
         return nn.functional.silu(x) * (1.0 / 0.6)
 
 
 def activated_linear(inside: int, outside: int) -> nn.Sequential:
-    """A dense layer and its Swish."""
+    """Return a `scaled_linear` layer followed by `Swish`."""
     return nn.Sequential(scaled_linear(inside, outside), Swish())
 
 
 class Residual(nn.Module):
-    """(x + σ(σ(x W) W')) / √2."""
+    """The residual block (x + σ(σ(x W) W')) / √2."""
 
     def __init__(self, width: int) -> None:
         super().__init__()

@@ -1,8 +1,8 @@
 """SchNet: Schütt et al., NeurIPS 2017, made of torch-geometric's own layers.
 
-Its neighbours are ours, charge and spin join the elements, and filters end under our
-envelope instead of half a cosine, which has one continuous derivative only and rises
-again beyond the cutoff.
+The neighbours are alloop's, charge and spin join the elements, and filters end under
+`cutoff_envelope` instead of half a cosine, which has one continuous derivative only and
+rises again beyond the cutoff.
 """
 
 from typing import Any, ClassVar
@@ -16,7 +16,7 @@ from alloop.models.pyg import schnet
 
 
 class Convolution(schnet.CFConv):  # type: ignore[misc]
-    """Σ_j x_j W(r_ij), silenced by the envelope."""
+    """The convolution Σ_j x_j W(r_ij), with filters that end under the envelope."""
 
     def forward(self, x: Tensor, edges: Tensor, end: Tensor, basis: Tensor) -> Tensor:
         W = self.nn(basis) * end
@@ -25,11 +25,11 @@ class Convolution(schnet.CFConv):  # type: ignore[misc]
 
 
 class SchNet(Network):
-    """Energies are sums over atoms of an MLP of x; descriptors are the last x.
+    """The SchNet network: energies are sums over atoms of an MLP of x.
 
-    channels is the width of atoms and filters, layers the number of interactions,
-    radial that of the Gaussians (2 or more), cutoff in Å. The defaults are
-    torch-geometric's for half of its cutoff of 10 Å.
+    Descriptors are the last x. channels is the width of atoms and filters, layers the
+    number of interactions, radial that of the Gaussians (2 or more), cutoff in Å. The
+    defaults are torch-geometric's for half of its cutoff of 10 Å.
     """
 
     kind: ClassVar[str] = "schnet"
@@ -71,7 +71,7 @@ class SchNet(Network):
 
 
 def interaction_block(channels: int, radial: int, cutoff: float) -> nn.Module:
-    """An interaction block whose convolution ends under our envelope."""
+    """Return an interaction block whose convolution ends under `cutoff_envelope`."""
     block = schnet.InteractionBlock(channels, radial, channels, cutoff)
     block.conv = Convolution(channels, channels, channels, block.mlp, cutoff)
     out: nn.Module = block

@@ -21,9 +21,9 @@ _PERIOD = 4.0  # of the slowest wave, in cutoffs: the range and its mirror, twic
 
 
 class SphericalBessel(nn.Module):
-    """N_ln j_l(z_ln r/c), l < spherical, n = 1...radial, z_ln the n-th root of j_l.
+    """The functions N_ln j_l(z_ln r/c), l < spherical, n = 1...radial.
 
-    N_ln makes ∫ r² f² dr over the cutoff c (Å) equal 1.
+    z_ln is the n-th root of j_l; N_ln makes ∫ r² f² dr over the cutoff c (Å) equal 1.
     """
 
     waves: Tensor
@@ -41,7 +41,7 @@ class SphericalBessel(nn.Module):
         self._constant("sines", odd * cutoff**-1.5)
 
     def forward(self, r: Tensor) -> Tensor:
-        """The functions at r (edges,) in Å: (edges, spherical, radial)."""
+        """Return the functions at r (edges,) in Å: (edges, spherical, radial)."""
         phase = r.unsqueeze(-1) * self.waves
         found = torch.cos(phase) @ self.cosines + torch.sin(phase) @ self.sines
         return found.view(len(r), *self.shape)
@@ -51,7 +51,7 @@ class SphericalBessel(nn.Module):
 
 
 def legendre_polynomials(x: Tensor, degrees: int) -> list[Tensor]:
-    """sqrt((2l + 1)/4π) P_l(x), l < degrees: polynomials, smooth at x = ±1 too."""
+    """Return sqrt((2l + 1)/4π) P_l(x), l < degrees, smooth at x = ±1 too."""
     found = [torch.ones_like(x), x][:degrees]
     for k in range(2, degrees):
         found.append(((2 * k - 1) * x * found[-1] - (k - 1) * found[-2]) / k)
@@ -59,7 +59,7 @@ def legendre_polynomials(x: Tensor, degrees: int) -> list[Tensor]:
 
 
 def bessel_roots(spherical: int, radial: int) -> Floats:
-    """The first positive roots of j_0, j_1, ...: (spherical, radial).
+    """Return the first positive roots of j_0, j_1, ...: (spherical, radial).
 
     Between two roots of j_l lies one of j_(l+1).
     """
@@ -78,7 +78,10 @@ def _wave_numbers(fastest: float) -> Floats:
 
 
 def _fitted_waves(roots: Floats, waves: Floats) -> tuple[Floats, Floats]:
-    """What each wave contributes: (waves, spherical * radial) for cosines and sines."""
+    """Return the coefficients of each wave for cosines and for sines.
+
+    Both are (waves, spherical * radial).
+    """
     spherical, radial = roots.shape
     x = 0.5 - 0.5 * np.cos(math.pi * np.arange(401) / 400)  # dense at both ends
     parity = np.repeat(np.arange(spherical) % 2, radial)

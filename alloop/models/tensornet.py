@@ -3,8 +3,8 @@
 An atom carries 3x3 tensors X = I + A + S, a channel each: a multiple of the identity,
 an antisymmetric and a symmetric traceless part. They are kept as nine numbers
 (`alloop.models.cartesian_tensors`); matrices are made only where two tensors are
-multiplied, once an atom and layer. Radial functions are few Bessel functions under our
-envelope.
+multiplied, once an atom and layer. Radial functions are few Bessel functions under
+`cutoff_envelope`.
 """
 
 from typing import Any, ClassVar, NamedTuple
@@ -32,8 +32,11 @@ from alloop.models.layers import (
 
 
 class TensorEdges(NamedTuple):
-    """senders and receivers (edges,), radial functions (edges, radial), the envelope
-    (edges, 1) and the tensors of the directions (edges, 9)."""
+    """The edges of a graph and their features.
+
+    senders and receivers (edges,), radial functions (edges, radial), the envelope
+    (edges, 1) and the tensors of the directions (edges, 9).
+    """
 
     senders: Tensor
     receivers: Tensor
@@ -43,7 +46,7 @@ class TensorEdges(NamedTuple):
 
 
 class ChannelMix(nn.Module):
-    """New channels of I, A and S, each from its own."""
+    """Linear maps of the channels of I, A and S, each by its own weights."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()
@@ -57,7 +60,10 @@ class ChannelMix(nn.Module):
 
 
 class Embedding(nn.Module):
-    """X_i = Σ_j φ(r) Z_ij (f_I I + f_A A + f_S S), gated by a function of |X_i|²."""
+    """The embedding X_i = Σ_j φ(r) Z_ij (f_I I + f_A A + f_S S).
+
+    It is gated by a function of |X_i|².
+    """
 
     def __init__(self, channels: int, radial: int) -> None:
         super().__init__()
@@ -79,10 +85,11 @@ class Embedding(nn.Module):
 
 
 class Layer(nn.Module):
-    """X + ΔX + ΔX², ΔX from YM + MY, M_i = Σ_j φ(r) (f_I I_j + f_A A_j + f_S S_j).
+    """The interaction layer X + ΔX + ΔX².
 
-    M is made of Y, and Y is X with mixed channels. X and YM + MY are divided by
-    1 + |·|² before their channels mix.
+    ΔX is made from YM + MY, M_i = Σ_j φ(r) (f_I I_j + f_A A_j + f_S S_j). M is made of
+    Y, and Y is X with mixed channels. X and YM + MY are divided by 1 + |·|² before
+    their channels mix.
     """
 
     def __init__(self, channels: int, radial: int) -> None:
@@ -103,9 +110,9 @@ class Layer(nn.Module):
 
 
 class TensorNet(Network):
-    """Energies are sums over atoms of an MLP of |I|², |A|² and |S|²; descriptors are
-    what that MLP reads.
+    """The TensorNet network: energies are sums over atoms of an MLP of scalars.
 
+    The scalars are |I|², |A|² and |S|²; descriptors are what the MLP's readout reads.
     channels is the width F, radial the number of Bessel functions, cutoff in Å.
     """
 
@@ -154,7 +161,7 @@ class TensorNet(Network):
 
 
 def _split_channels(x: Tensor) -> Tensor:
-    """(n, 3F) -> (n, 3, F)."""
+    """Reshape (n, 3F) to (n, 3, F)."""
     return x.view(x.shape[0], 3, x.shape[1] // 3)
 
 

@@ -1,10 +1,11 @@
 """ViSNet: Wang et al., Nature Communications 15, 313 (2024), by torch-geometric.
 
-Its neighbours are ours, without the loop from each atom to itself, and charge and spin
-join the elements. Three things differ from what is shipped, so that forces are smooth:
-edges end under our envelope instead of half a cosine; s_proj, which reads the silenced
-message, has no bias, which would speak for atoms beyond the cutoff; and the lengths of
-vector features are softened as in `alloop.models.painn`, for atoms alone or in a line.
+The neighbours are alloop's, without the loop from each atom to itself, and charge and
+spin join the elements. Three things differ from torch-geometric, so that forces are
+smooth: edges end under `cutoff_envelope` instead of half a cosine; s_proj, which reads
+the message after the cutoff, has no bias, which would contribute for atoms beyond the
+cutoff; and the lengths of vector features are softened as in `alloop.models.painn`, for
+atoms alone or in a line.
 """
 
 from typing import Any, ClassVar
@@ -27,7 +28,7 @@ _SOFT = 1e-4  # added to a vector feature's squared length
 
 
 class Envelope(nn.Module):
-    """`envelope` in the place of a cosine cutoff."""
+    """`cutoff_envelope` as a module, in place of a cosine cutoff."""
 
     def __init__(self, cutoff: float) -> None:
         super().__init__()
@@ -38,8 +39,10 @@ class Envelope(nn.Module):
 
 
 class Neighbours(visnet.NeighborEmbedding):  # type: ignore[misc]
-    """Elements around each atom; as shipped, an atom's own images in a cell are left
-    out."""
+    """The embedding of the elements around each atom.
+
+    As in torch-geometric, an atom's own images in a cell are left out.
+    """
 
     def forward(
         self, z: Tensor, x: Tensor, edges: Tensor, r: Tensor, basis: Tensor
@@ -51,7 +54,7 @@ class Neighbours(visnet.NeighborEmbedding):  # type: ignore[misc]
 
 
 class Gated(visnet.GatedEquivariantBlock):  # type: ignore[misc]
-    """Scalars and vectors after a gate that reads the vectors' softened lengths."""
+    """A gate of scalars and vectors that reads the vectors' softened lengths."""
 
     def forward(self, x: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
         length = torch.sqrt(self.vec1_proj(v).square().sum(dim=-2) + _SOFT)
@@ -62,11 +65,12 @@ class Gated(visnet.GatedEquivariantBlock):  # type: ignore[misc]
 
 
 class ViSNet(Network):
-    """Energies are sums over atoms of gated scalars; descriptors are the last scalars.
+    """The ViSNet network: energies are sums over atoms of gated scalars.
 
-    channels is the width, a multiple of heads; radial the number of radial functions,
-    cutoff in Å. Directions enter as vectors (l = 1). torch-geometric's own defaults are
-    channels 128 and layers 6. Raises InputError for channels that are no multiple.
+    Descriptors are the last scalars. channels is the width, a multiple of heads; radial
+    the number of radial functions, cutoff in Å. Directions enter as vectors (l = 1).
+    torch-geometric's own defaults are channels 128 and layers 6. Raises InputError for
+    channels that are not a multiple of heads.
     """
 
     kind: ClassVar[str] = "visnet"
@@ -127,7 +131,7 @@ class ViSNet(Network):
 
 
 def visnet_layer(channels: int, heads: int, cutoff: float, last: bool) -> nn.Module:
-    """A round of messages that are silent beyond the cutoff."""
+    """Return a layer of messages that vanish beyond the cutoff."""
     made = visnet.ViS_MP(heads, channels, cutoff, None, False, last_layer=last)
     made.cutoff = Envelope(cutoff)
     made.s_proj = nn.Linear(channels, 2 * channels, bias=False)

@@ -13,17 +13,20 @@ from alloop.models.neighbours import static_pairs
 
 @dataclass(frozen=True, slots=True)
 class HarmonicWell:
-    """Each atom on a spring to `centre` (Å): E = ½ k Σ |x_i - c|², k in eV/Å².
+    """A spring from each atom to `centre` (Å): E = ½ k Σ |x_i - c|², k in eV/Å².
 
     3N independent oscillators: at temperature T the mean of each coordinate's square is
-    k_B T / k. It is an outer field: it does not keep translation invariance.
+    k_B T / k. It is an external field and so not translation invariant.
     """
 
     stiffness: float = 1.0
     centre: tuple[float, float, float] = (0.0, 0.0, 0.0)
 
     def predict(self, batch: Batch, *, descriptors: bool = False) -> Predictions:
-        """Energies eV, forces eV/Å; the descriptor is the distance, (atoms, 1) Å."""
+        """Return energies (eV) and forces (eV/Å).
+
+        The descriptor is the distance to the centre, (atoms, 1) Å.
+        """
         x = batch.positions - np.array(self.centre)  # (atoms, 3) Å
         squares = np.einsum("ad,ad->a", x, x)
         return Predictions(
@@ -33,16 +36,16 @@ class HarmonicWell:
         )
 
     def frequency(self, mass: float) -> float:
-        """ω = sqrt(k/m) in rad/fs of an atom of this mass (amu)."""
+        """Return ω = sqrt(k/m) in rad/fs of an atom of this mass (amu)."""
         return math.sqrt(self.stiffness * FORCE_TO_ACCELERATION / mass)
 
 
 @dataclass(frozen=True, slots=True)
 class Morse:
-    """E = Σ D [(1 - exp(-a (r - r₀)))² - 1] (Morse, Phys. Rev. 1929, 34, 57).
+    """The Morse potential E = Σ D [(1 - exp(-a (r - r₀)))² - 1].
 
-    depth D in eV, width a in 1/Å, length r₀ in Å. bonds lists the pairs of every frame;
-    without it all pairs bind. Cells are not looked at.
+    Morse, Phys. Rev. 1929, 34, 57. depth D in eV, width a in 1/Å, length r₀ in Å. bonds
+    lists the pairs of every frame; without it all pairs bind. Cells are ignored.
     """
 
     depth: float = 4.0
@@ -51,8 +54,10 @@ class Morse:
     bonds: tuple[tuple[int, int], ...] | None = None
 
     def predict(self, batch: Batch, *, descriptors: bool = False) -> Predictions:
-        """Energies eV, forces eV/Å; the descriptor is half of an atom's bond energies,
-        (atoms, 1) eV."""
+        """Return energies (eV) and forces (eV/Å).
+
+        The descriptor is half of an atom's bond energies, (atoms, 1) eV.
+        """
         i, j = self._pairs(batch)
         apart = batch.positions[j] - batch.positions[i]  # (pairs, 3) Å
         r = np.sqrt(np.einsum("pd,pd->p", apart, apart))
@@ -69,12 +74,12 @@ class Morse:
         )
 
     def frequency(self, reduced_mass: float) -> float:
-        """ω = a sqrt(2D/μ) in rad/fs of small vibrations, μ in amu."""
+        """Return ω = a sqrt(2D/μ) in rad/fs of small vibrations, μ in amu."""
         stiffness = 2 * self.depth * self.width**2  # eV/Å²
         return math.sqrt(stiffness * FORCE_TO_ACCELERATION / reduced_mass)
 
     def _pairs(self, batch: Batch) -> tuple[Integers, Integers]:
-        """Ordered pairs: each bond comes both ways."""
+        """Return ordered pairs; each bond comes both ways."""
         if self.bonds is None:
             found = static_pairs(tuple(batch.sizes.tolist()))
             return found.centres, found.neighbours

@@ -22,13 +22,16 @@ _STATE = ("charge", "spin")
 
 
 class AsePotential:
-    """Frame after frame through an ASE calculator. It has no descriptors."""
+    """A potential that calls an ASE calculator frame by frame, without descriptors."""
 
     def __init__(self, calculator: Any) -> None:
         self.calculator = calculator
 
     def predict(self, batch: Batch, *, descriptors: bool = False) -> Predictions:
-        """Energies eV and forces eV/Å; InputError where descriptors are asked for."""
+        """Return energies (eV) and forces (eV/Å).
+
+        Raises InputError where descriptors are asked for.
+        """
         if descriptors:
             raise InputError(
                 "expected a potential with descriptors, got an ASE calculator; "
@@ -51,7 +54,7 @@ class StatefulCalculator(Calculator):  # type: ignore[misc]
     """A calculator whose results depend on charge and spin in `atoms.info`."""
 
     def check_state(self, atoms: Atoms, tol: float = 1e-15) -> list[str]:
-        """What changed since the last calculation; charge and spin count too."""
+        """Return what changed since the last calculation; charge and spin count too."""
         changes: list[str] = super().check_state(atoms, tol)
         if self.atoms is not None:
             old, new = self.atoms.info, atoms.info
@@ -60,14 +63,15 @@ class StatefulCalculator(Calculator):  # type: ignore[misc]
 
 
 class PotentialCalculator(StatefulCalculator):
-    """An ASE calculator of energy, free_energy (eV), forces (eV/Å) and, of a cell where
-    the potential tells it, stress (eV/Å³).
+    """An ASE calculator that calls a potential.
 
-    With a scorer also "surprise", by `get_property` or in `results`. Charge and spin
-    (2S) are read from `atoms.info`. domain: what the potential was trained on; all else
-    raises InputError, and a molecule that it never saw is warned of. threads: of torch,
-    in each call; the caller's are given back. compile: make machine code for a system
-    when it first comes, which takes up to a minute and pays in long MD.
+    It gives energy, free_energy (eV), forces (eV/Å) and, of a cell where the potential
+    predicts it, stress (eV/Å³); with a scorer also "surprise", by `get_property` or in
+    `results`. Charge and spin (2S) are read from `atoms.info`. domain: what the
+    potential was trained on; atoms outside it raise InputError, and a molecule that is
+    not in it but allowed gives a warning. threads: torch's threads in each call; the
+    caller's number is restored. compile: compile the potential for each new system,
+    which takes up to a minute and saves time in long MD.
     """
 
     implemented_properties: tuple[str, ...] = (
@@ -92,7 +96,7 @@ class PotentialCalculator(StatefulCalculator):
         self.domain = domain
         self.threads = threads
         self.compile = compile
-        self._system: Batch | None = None  # that of the last call
+        self._system: Batch | None = None  # the system of the last call
         self._fast: Potential = potential
         if scorer is not None:
             self.implemented_properties = (*self.implemented_properties, "surprise")
@@ -103,7 +107,10 @@ class PotentialCalculator(StatefulCalculator):
         properties: Sequence[str] = ("energy",),
         system_changes: Sequence[str] = tuple(all_changes),
     ) -> None:
-        """Fill `results` for the atoms; InputError for what is outside the domain."""
+        """Fill `results` for the atoms.
+
+        Raises InputError for what is outside the domain.
+        """
         super().calculate(atoms, properties, system_changes)
         with torch_threads(self.threads):
             batch = self._prepared(self.atoms)
@@ -115,8 +122,11 @@ class PotentialCalculator(StatefulCalculator):
                 self.results["surprise"] = float(surprise[0])
 
     def _prepared(self, atoms: Atoms) -> Batch:
-        """The atoms as a batch; one of the same system as the last shares its arrays,
-        by which compiled code knows it again."""
+        """Return the atoms as a batch.
+
+        A batch of the same system as the last one shares its arrays, by which compiled
+        code recognises it.
+        """
         batch, last = pack_frames([from_atoms(atoms)]), self._system
         if last is not None and _same_system(batch, last):
             return last.with_positions(batch.positions)

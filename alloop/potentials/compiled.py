@@ -1,8 +1,8 @@
-"""Force calls of a trained network as compiled code, for a batch that only moves.
+"""Force calls of a trained network as compiled code, for batches at new positions.
 
 MD asks for the same molecules again and again: everything but the positions stays. The
-code belongs to a network's settings, neither to its weights nor to the molecules, so
-that it is made once and the next generation runs through it.
+code depends on a network's settings, neither on its weights nor on the molecules, so
+that it is made once and serves the next generation too.
 """
 
 import copy
@@ -27,8 +27,8 @@ from alloop.models.neighbours import is_static
 from alloop.models.network import EvaluatedNetwork, energy_and_forces
 from alloop.potentials.learned import CHUNK, LearnedPotential
 
-_KEPT = 32  # codes, or answers to whether one fits a batch, that a process keeps
-_AGREE = 1e-4  # of the largest value: code that strays farther is not used
+_KEPT = 32  # codes, and results of checking one on a batch, that a process keeps
+_AGREE = 1e-4  # of the largest value: code that differs by more is not used
 _MOVE = 0.05  # Å, between the positions that were traced and those that are checked
 
 _Key: TypeAlias = tuple[Any, ...]
@@ -36,10 +36,11 @@ _codes: OrderedDict[_Key, Code | NotCompiled] = OrderedDict()
 
 
 class CompiledPotential:
-    """A learned potential with code for one batch; other batches it predicts as ever.
+    """A learned potential with compiled code for one batch.
 
-    Energies, forces and descriptors agree with the potential's own within rounding of
-    the network's type (1e-5 of their size for float32), not bit by bit.
+    Other batches are predicted by the potential itself. Energies, forces and
+    descriptors agree with the potential's own within rounding of the network's type
+    (1e-5 of their size for float32), not bit by bit.
     """
 
     def __init__(self, potential: LearnedPotential, batch: Batch, code: Code) -> None:
@@ -49,7 +50,7 @@ class CompiledPotential:
         self._references = potential.reference_energies(batch)
 
     def predict(self, batch: Batch, *, descriptors: bool = False) -> Predictions:
-        """Energies eV, forces eV/Å, and the network's last scalar features."""
+        """Return energies (eV), forces (eV/Å) and the network's scalar features."""
         if not _same_molecules(batch, self._batch):
             return self.potential.predict(batch, descriptors=descriptors)
         positions = self.potential.tensor(batch.positions)
@@ -60,18 +61,19 @@ class CompiledPotential:
 
 
 def compiled_for(potential: Potential, batch: Batch) -> tuple[Potential, str | None]:
-    """The potential with code for this batch at any positions; else the potential as it
-    is, and in one sentence why.
+    """Return the potential compiled for this batch, or as it is with the reason.
 
-    Only learned potentials of small molecules without a cell are compiled: there the
-    edges do not change. The code is checked against the network before it is used.
-    Raises InputError for an element that the model was never trained on.
+    The code is for this batch at any positions; the reason is one sentence, None where
+    there is code. Only learned potentials of small molecules without a cell are
+    compiled: there the edges do not change. The code is checked against the network
+    before it is used. Raises InputError for an element that the model was never trained
+    on.
     """
     if not isinstance(potential, LearnedPotential):
         return potential, "only learned potentials are compiled"
     if not is_static(batch) or len(batch.numbers) > CHUNK or not len(batch):
         return potential, "only small molecules without a cell are compiled"
-    potential.reference_energies(batch)  # raises for a stranger
+    potential.reference_energies(batch)  # raises for an unknown element
     code = _potential_code(potential, batch)
     if isinstance(code, NotCompiled):
         return potential, f"force calls are not compiled: {code}"
@@ -79,8 +81,10 @@ def compiled_for(potential: Potential, batch: Batch) -> tuple[Potential, str | N
 
 
 def _potential_code(potential: LearnedPotential, batch: Batch) -> Code | NotCompiled:
-    """The code of such a network for all batches if it works for this one, else code
-    for this batch alone."""
+    """Return the network's code for all batches if it works for this one.
+
+    Otherwise return code for this batch alone, or the error that prevented it.
+    """
     code = _cached_code(
         _code_key(potential),
         lambda: _compile_potential(potential, _sample_batch(), True),
@@ -100,7 +104,10 @@ def _batch_code(potential: LearnedPotential, batch: Batch) -> Code:
 
 
 def _cached_code(key: _Key, make: Callable[[], Code]) -> Code | NotCompiled:
-    """What was made before; a failure is kept too, so that it costs its time once."""
+    """Return the cached code of a key, or make it.
+
+    A failure is cached too, so that it costs its time once.
+    """
     if key not in _codes:
         try:
             _codes[key] = make()
@@ -121,8 +128,10 @@ def _code_key(potential: LearnedPotential, batch: Batch | None = None) -> _Key:
 
 
 def _sample_batch() -> Batch:
-    """What general code is traced on, always the same: seven frames, 61
-    atoms, 520 edges, lengths that few networks have among their own."""
+    """Return the batch that general code is traced on, always the same.
+
+    Seven frames, 61 atoms, 520 edges: lengths that few networks have among their own.
+    """
     rng = np.random.default_rng(0)
     frames = [
         Frame(np.ones(size, np.int64), 3.0 * rng.standard_normal((size, 3)))
@@ -133,8 +142,10 @@ def _sample_batch() -> Batch:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _GraphInputs:
-    """The graph of a batch, and what code takes besides positions: `fields` of the
-    graph, then the network's tensors by name."""
+    """The graph of a batch, and the inputs of its code besides the positions.
+
+    given: `_FIELDS` of the graph, then the network's tensors in the order of `names`.
+    """
 
     graph: Graph
     names: tuple[str, ...]
@@ -164,7 +175,10 @@ def _compile_potential(
 
 
 def _checked_code(code: Code, potential: LearnedPotential, batch: Batch) -> Code:
-    """The code, once it has said of the batch what the network says."""
+    """Return the code after checking it; raise NotCompiled if it differs.
+
+    It must agree with the network on the batch, whose positions are moved a little.
+    """
     inputs = _graph_inputs(potential, batch)
     rng = np.random.default_rng(0)
     moved = batch.positions + _MOVE * rng.standard_normal(batch.positions.shape)
@@ -180,7 +194,7 @@ def _checked_code(code: Code, potential: LearnedPotential, batch: Batch) -> Code
 
 
 def _tensor_function(network: Network, inputs: _GraphInputs) -> Code:
-    """Energies, forces and descriptors as a function of tensors alone."""
+    """Return energies, forces and descriptors as a function of tensors alone."""
 
     def evaluate(positions: Tensor, *given: Tensor) -> tuple[Tensor, ...]:
         graph = copy.copy(inputs.graph)
@@ -195,19 +209,19 @@ def _tensor_function(network: Network, inputs: _GraphInputs) -> Code:
 
 
 class _NetworkWithTensors(torch.nn.Module):
-    """A network with these tensors in the place of its own."""
+    """A network with other tensors in place of its own."""
 
     def __init__(self, network: Network, tensors: dict[str, Tensor]) -> None:
         super().__init__()
         self._call, self._tensors = (network,), tensors  # hidden from torch
 
     def forward(self, graph: Graph) -> Any:
-        """Energies and descriptors."""
+        """Return energies and descriptors."""
         return torch.func.functional_call(self._call[0], self._tensors, (graph,))
 
 
 def _relative_difference(found: Sequence[Tensor], own: Sequence[Tensor]) -> float:
-    """The largest difference, as a share of the largest value of its kind."""
+    """Return the largest difference, as a share of the largest value of its kind."""
     pairs = zip(found, own, strict=True)
     return max(
         float((a - b).abs().max() / b.abs().max().clamp(min=1e-6)) for a, b in pairs
@@ -215,7 +229,7 @@ def _relative_difference(found: Sequence[Tensor], own: Sequence[Tensor]) -> floa
 
 
 def _same_molecules(batch: Batch, other: Batch) -> bool:
-    """Whether two batches are the same molecules; in MD they share their arrays."""
+    """Return True if two batches are the same molecules; in MD they share arrays."""
     if batch.numbers is other.numbers and batch.offsets is other.offsets:
         return True
     return all(

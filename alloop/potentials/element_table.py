@@ -1,4 +1,4 @@
-"""What a potential knows of elements: a value for each it was trained on."""
+"""A table of one value per element, for the elements a potential was trained on."""
 
 from collections.abc import Mapping
 
@@ -16,7 +16,7 @@ class ElementTable:
     """A number per element (eV, say), looked up for all atoms of a batch at once."""
 
     def __init__(self, values: Mapping[int, float]) -> None:
-        """ValueError for what is no atomic number."""
+        """Make the table; raise ValueError for a number that is no atomic number."""
         if not all(1 <= z <= _LAST for z in values):
             raise ValueError(f"expected atomic numbers, got {sorted(values)}")
         self.values = {int(z): float(values[z]) for z in sorted(values)}
@@ -24,7 +24,10 @@ class ElementTable:
         self._table[list(self.values)] = list(self.values.values())
 
     def per_atom(self, batch: Batch) -> Floats:
-        """The value of each atom (atoms,); InputError for an element without one."""
+        """Return the value of each atom (atoms,).
+
+        Raises InputError for an element without one.
+        """
         last = len(self._table) - 1
         found: Floats = self._table[np.minimum(batch.numbers, last)]
         unknown = np.isnan(found) | (batch.numbers > last)
@@ -33,7 +36,7 @@ class ElementTable:
         return found
 
     def per_frame(self, batch: Batch) -> Floats:
-        """The sum over the atoms of each frame (frames,)."""
+        """Return the sum over the atoms of each frame (frames,)."""
         sums = np.bincount(
             batch.frame_index, self.per_atom(batch), minlength=len(batch)
         )

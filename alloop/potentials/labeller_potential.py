@@ -10,7 +10,7 @@ from alloop.core.roles import Labeller
 
 
 class LabelFailed(Exception):
-    """The labeller gave no label; `unlabelled` tells why."""
+    """The error of a labeller that gave no label; `unlabelled` holds the reason."""
 
     def __init__(self, unlabelled: Unlabelled) -> None:
         super().__init__(unlabelled)
@@ -22,16 +22,16 @@ class LabelFailed(Exception):
 
 
 class LabellerPotential:
-    """Labels each frame in turn. It has no descriptors."""
+    """A potential that labels each frame in turn. It has no descriptors."""
 
     def __init__(self, labeller: Labeller) -> None:
         self.labeller = labeller
 
     def predict(self, batch: Batch, *, descriptors: bool = False) -> Predictions:
-        """Energies eV and forces eV/Å at the labeller's level.
+        """Return energies (eV) and forces (eV/Å) at the labeller's level.
 
-        Raises OracleFailed where a frame gets no label, InputError where descriptors
-        are asked for.
+        Raises LabelFailed where a frame gets no label, InputError where descriptors are
+        asked for.
         """
         if descriptors:
             raise InputError(

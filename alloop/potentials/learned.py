@@ -1,4 +1,4 @@
-"""A trained network as a Potential: units, references and repulsion are added."""
+"""A trained network as a Potential, with units, references and repulsion added."""
 
 import copy
 from collections.abc import Iterator, Mapping, Sequence
@@ -31,13 +31,13 @@ CHUNK = 4096  # atoms handed to the network at a time
 
 
 class LearnedPotential:
-    """E = scale * network + Σ references + repulsion, the latter two in float64.
+    """A potential E = scale * network + Σ references + repulsion.
 
+    The latter two are computed in float64, the network in the type of its weights.
     references: eV by atomic number, one for every element that the network was trained
-    on. scale: eV by unit of the network. repulsion: what was taken off the labels that
-    the network learned. The network runs in the type of its weights.
-    Frames go to the network in chunks that depend on their sizes alone, so that the
-    same batch gives the same bits.
+    on. scale: eV by unit of the network. repulsion: what was subtracted from the labels
+    that the network learned. Frames go to the network in chunks that depend on their
+    sizes alone, so that the same batch gives the same bits.
     """
 
     def __init__(
@@ -62,12 +62,12 @@ class LearnedPotential:
 
     @property
     def frozen_network(self) -> Network:
-        """The network itself: not to be trained or changed."""
+        """The network itself, which must not be trained or changed."""
         return self._network
 
     @property
     def dtype(self) -> torch.dtype:
-        """The type of its weights."""
+        """The type of the network's weights."""
         return self._dtype
 
     @property
@@ -77,14 +77,14 @@ class LearnedPotential:
 
     @property
     def cutoff(self) -> float:
-        """Where atoms stop seeing each other, Å."""
+        """The distance in Å beyond which atoms do not interact."""
         return self._network.cutoff
 
     def predict(self, batch: Batch, *, descriptors: bool = False) -> Predictions:
-        """Energies eV, forces eV/Å, the stress of cells, and the network's last scalar
-        features.
+        """Return energies (eV), forces (eV/Å), the stress of cells and descriptors.
 
-        Raises InputError for an element that the model was never trained on.
+        Descriptors are the network's last scalar features. Raises InputError for an
+        element that the model was never trained on.
         """
         references = self.reference_energies(batch)
         if batch.pbc.any():
@@ -93,7 +93,10 @@ class LearnedPotential:
         return self.assemble_predictions(batch, references, parts, descriptors)
 
     def reference_energies(self, batch: Batch) -> Floats:
-        """What elements add to each frame (frames,) eV; InputError for a stranger."""
+        """Return the sum of the references of each frame, (frames,) in eV.
+
+        Raises InputError for an element that the model was never trained on.
+        """
         return self._elements.per_frame(batch)
 
     def assemble_predictions(
@@ -104,8 +107,10 @@ class LearnedPotential:
         descriptors: bool,
         stress: Floats | None = None,
     ) -> Predictions:
-        """What the network says of a batch's parts, with units, references and
-        repulsion."""
+        """Return a batch's predictions from the network's outputs for its parts.
+
+        Units, references and repulsion are added.
+        """
         energies = np.concatenate([_to_array(part.energies) for part in parts])
         forces = np.concatenate([_to_array(part.forces) for part in parts])
         said = Predictions(
@@ -118,7 +123,7 @@ class LearnedPotential:
         return said if rest is None else added(said, rest.predict(batch))
 
     def checkpoint(self) -> Checkpoint:
-        """Settings and tensors that rebuild this potential exactly."""
+        """Return the settings and tensors that rebuild this potential exactly."""
         settings = {
             "network": self._network.settings,
             "scale": self.scale,
@@ -131,7 +136,7 @@ class LearnedPotential:
         return Checkpoint(self._network.kind, settings, tensors)
 
     def tensor(self, values: Floats) -> torch.Tensor:
-        """Numbers as the network takes them."""
+        """Return values as a tensor of the network's type, on its device."""
         return torch.tensor(values, dtype=self._dtype, device=self.device)
 
     def _of_cells(
@@ -149,7 +154,7 @@ class LearnedPotential:
 
 
 def from_checkpoint(checkpoint: Checkpoint, device: str = "cpu") -> LearnedPotential:
-    """The potential that `LearnedPotential.checkpoint` described."""
+    """Return the potential that `LearnedPotential.checkpoint` described."""
     settings: dict[str, Any] = checkpoint.settings
     state = {
         name: torch.from_numpy(array.copy())
@@ -164,7 +169,7 @@ def from_checkpoint(checkpoint: Checkpoint, device: str = "cpu") -> LearnedPoten
 
 
 def _batch_chunks(batch: Batch) -> Iterator[Batch]:
-    """Whole frames, as many as fit into `CHUNK` atoms; at least one chunk."""
+    """Yield whole frames, as many as fit into `CHUNK` atoms; at least one chunk."""
     if len(batch.numbers) <= CHUNK:
         yield batch
         return

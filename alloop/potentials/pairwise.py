@@ -1,4 +1,4 @@
-"""A potential of pair functions, linear in its coefficients, fitted in a blink.
+"""A potential of pair functions, linear in its coefficients and quick to fit.
 
 E = Σ_Z n_Z e_Z + Σ_{i<j} Σ_k c_{ZZ',k} φ_k(r_ij), where φ_k is a Bessel function under
 an envelope that ends with two continuous derivatives at the cutoff: the radial
@@ -19,15 +19,17 @@ from alloop.potentials.element_table import ElementTable
 
 
 class DesignMatrix(NamedTuple):
-    """energies (frames, size) and forces (atoms, 3, size): times the coefficients
-    (size,) they give energies in eV and forces in eV/Å."""
+    """The matrices that map coefficients (size,) to energies in eV and forces in eV/Å.
+
+    energies (frames, size) and forces (atoms, 3, size).
+    """
 
     energies: Floats
     forces: Floats
 
 
 class _PairFunctions(NamedTuple):
-    """Ordered pairs within the cutoff: every pair comes both ways."""
+    """Ordered pairs within the cutoff, with functions; every pair comes both ways."""
 
     centre: Integers  # (pairs,) atoms
     neighbour: Integers  # (pairs,) columns of the neighbour's element
@@ -42,7 +44,8 @@ class PairBasis:
     """The functions of a pair potential.
 
     elements: ascending atomic numbers. The coefficients are e_Z for each element, then
-    `radial` numbers for each couple of elements (Z ≤ Z', in the order of `couples`).
+    `radial` numbers for each pair of elements (Z ≤ Z', in the order of
+    `element_pairs`).
     """
 
     elements: tuple[int, ...]
@@ -67,7 +70,7 @@ class PairBasis:
         return len(self.elements) + len(self.element_pairs) * self.radial
 
     def radial_functions(self, r: Floats) -> tuple[Floats, Floats]:
-        """φ and dφ/dr at r (pairs,) in Å, both (pairs, radial)."""
+        """Return φ and dφ/dr at r (pairs,) in Å, both (pairs, radial)."""
         a = np.arange(1, self.radial + 1) * np.pi / self.cutoff  # (radial,) 1/Å
         r = r[:, None]
         b = np.sin(a * r) / r  # Bessel, (pairs, radial)
@@ -78,13 +81,16 @@ class PairBasis:
         return b * u, db * u + b * du
 
     def element_columns(self, batch: Batch) -> Integers:
-        """Which element each atom is (atoms,); InputError for a stranger."""
+        """Return the index in `elements` of each atom's element, (atoms,).
+
+        Raises InputError for an element that the basis lacks.
+        """
         table = ElementTable({z: i for i, z in enumerate(self.elements)})
         out: Integers = table.per_atom(batch).astype(np.int64)
         return out
 
     def design_matrix(self, batch: Batch) -> DesignMatrix:
-        """The rows of the least-squares problem that a trainer solves."""
+        """Return the rows of the least-squares problem that a trainer solves."""
         column = self.element_columns(batch)
         bonds = self.pair_functions(batch, column)
         first = len(self.elements)
@@ -103,7 +109,10 @@ class PairBasis:
         return DesignMatrix(energies, forces.reshape(-1, 3, self.size))
 
     def pair_functions(self, batch: Batch, column: Integers) -> _PairFunctions:
-        """The pairs within the cutoff and their functions; column as of `columns`."""
+        """Return the pairs within the cutoff and their functions.
+
+        column is the result of `element_columns`.
+        """
         found = neighbour_pairs(batch, self.cutoff)
         i, j = found.centres, found.neighbours
         apart = batch.positions[j] + found.shifts - batch.positions[i]  # (pairs, 3) Å
@@ -133,14 +142,15 @@ class PairwisePotential:
 
     @property
     def cutoff(self) -> float:
-        """Where atoms stop seeing each other, Å."""
+        """The distance in Å beyond which atoms do not interact."""
         return self.basis.cutoff
 
     def predict(self, batch: Batch, *, descriptors: bool = False) -> Predictions:
-        """Energies eV, forces eV/Å; descriptors are an atom's sums of φ_k for each
-        element of its neighbours, (atoms, elements * radial).
+        """Return energies (eV) and forces (eV/Å).
 
-        Raises InputError for an element that the basis lacks.
+        Descriptors are an atom's sums of φ_k for each element of its neighbours,
+        (atoms, elements * radial). Raises InputError for an element that the basis
+        lacks.
         """
         column = self.basis.element_columns(batch)
         bonds = self.basis.pair_functions(batch, column)
@@ -161,7 +171,7 @@ class PairwisePotential:
         )
 
     def checkpoint(self) -> Checkpoint:
-        """Settings and tensors that rebuild this potential exactly."""
+        """Return the settings and tensors that rebuild this potential exactly."""
         basis = self.basis
         settings = {
             "elements": list(basis.elements),
@@ -178,7 +188,7 @@ class PairwisePotential:
 
 
 def from_checkpoint(checkpoint: Checkpoint) -> PairwisePotential:
-    """The potential that `PairwisePotential.checkpoint` described."""
+    """Return the potential that `PairwisePotential.checkpoint` described."""
     settings = checkpoint.settings
     basis = PairBasis(
         tuple(settings["elements"]), settings["radial"], settings["cutoff"]
@@ -189,7 +199,10 @@ def from_checkpoint(checkpoint: Checkpoint) -> PairwisePotential:
 def _indexed_sums(
     shape: tuple[int, ...], index: tuple[Integers, ...], values: Floats | float
 ) -> Floats:
-    """Zeros of this shape with the values added at the index; all are broadcast."""
+    """Return zeros of this shape with the values added at the index.
+
+    All arguments are broadcast.
+    """
     *places, weights = np.broadcast_arrays(*index, values)
     flat = np.ravel_multi_index(tuple(places), shape).ravel()
     size = int(np.prod(shape))

@@ -1,9 +1,9 @@
-"""Short-range repulsion of nuclei: what every network is put on top of.
+"""The short-range repulsion of nuclei, to which every network is added.
 
-No label tells a network of atoms at half a bond length, so nothing keeps it from being
+No label covers atoms at half a bond length, so nothing keeps a network from being
 attractive there. The screened Coulomb repulsion of Ziegler, Biersack and Littmark (The
 Stopping and Range of Ions in Solids, Pergamon, 1985) is known for every pair, and is
-switched off before bonds begin: where labels are, the network is alone.
+switched off before bonds begin: at distances that labels cover, the network is alone.
 """
 
 from collections.abc import Mapping
@@ -28,8 +28,11 @@ _POWER = 0.23  # of the atomic numbers in the screening length
 
 
 class _Near(NamedTuple):
-    """Ordered pairs within reach: indices (pairs,), their vectors (pairs, 3) from
-    centre to neighbour, their lengths and where they end (pairs,), all in Å."""
+    """Ordered pairs within reach.
+
+    Indices (pairs,), their vectors (pairs, 3) from centre to neighbour, their lengths
+    and the distances at which their repulsion ends (pairs,), all in Å.
+    """
 
     centre: Integers
     neighbour: Integers
@@ -40,20 +43,22 @@ class _Near(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Zbl:
-    """ZBL repulsion between all pairs of atoms; implements Potential.
+    """The ZBL repulsion between all pairs of atoms; implements Potential.
 
-    reach: where it ends, in summed covalent radii (Cordero, 2008); hydrogen: where it
-    ends for pairs with a hydrogen. Triple bonds are 0.77 of them (N2), bonds to
-    hydrogen 0.9 and more. The switch is the polynomial 1 - 28 x⁶ + 48 x⁷ - 21 x⁸, with
-    two continuous derivatives.
+    reach: the distance at which it ends, in summed covalent radii (Cordero, 2008);
+    hydrogen: the same for pairs with a hydrogen. Triple bonds are 0.77 of them (N2),
+    bonds to hydrogen 0.9 and more. The switch is the polynomial 1 - 28 x⁶ + 48 x⁷ - 21
+    x⁸, with two continuous derivatives.
     """
 
     reach: float = 0.75
     hydrogen: float = 0.8
 
     def predict(self, batch: Batch, *, descriptors: bool = False) -> Predictions:
-        """Energies (frames,) eV, forces (atoms, 3) eV/Å and, of cells, the stress;
-        InputError where descriptors are asked for."""
+        """Return energies (frames,) eV, forces (atoms, 3) eV/Å and the stress of cells.
+
+        Raises InputError where descriptors are asked for.
+        """
         if descriptors:
             raise InputError("expected a potential with descriptors, got a repulsion")
         near = self._near(batch)
@@ -68,11 +73,11 @@ class Zbl:
 
     @property
     def settings(self) -> dict[str, Any]:
-        """JSON values that `repulsion` makes the same of."""
+        """The settings as JSON values, from which `repulsion` makes an equal one."""
         return {"kind": "zbl", "reach": self.reach, "hydrogen": self.hydrogen}
 
     def without(self, labels: LabelSet) -> LabelSet:
-        """What a network has left to learn of the labels."""
+        """Return the labels less the repulsion, which is what a network learns."""
         if not len(labels):
             return labels
         said = self.predict(labels.batch)
@@ -108,12 +113,15 @@ class Zbl:
         return voigt(batch, virial)
 
 
-ZBL = Zbl()  # what networks are put on top of by default
+ZBL = Zbl()  # the repulsion that networks are added to by default
 
 
 def repulsion(settings: Mapping[str, Any] | None) -> Zbl | None:
-    """The repulsion that a checkpoint tells of; None where there is none, as in models
-    that are older than it. Raises InputError for a kind that is not there."""
+    """Return the repulsion with a checkpoint's settings.
+
+    None where there are none, as in models that are older than it. Raises InputError
+    for an unknown kind.
+    """
     if settings is None:
         return None
     if settings.get("kind") != "zbl":
@@ -125,7 +133,7 @@ def repulsion(settings: Mapping[str, Any] | None) -> Zbl | None:
 
 
 def added(said: Predictions, more: Predictions) -> Predictions:
-    """The sum of two potentials; descriptors are those of the first."""
+    """Return the sum of two potentials' predictions, with the first's descriptors."""
     stress = said.stress
     if stress is not None and more.stress is not None:
         stress = stress + more.stress
@@ -138,11 +146,11 @@ def added(said: Predictions, more: Predictions) -> Predictions:
 
 
 def _screened(numbers: Integers, near: _Near) -> tuple[Floats, Floats]:
-    """Energies (pairs,) in eV and their slopes dE/dr in eV/Å, switched off."""
+    """Return energies (pairs,) in eV and derivatives dE/dr in eV/Å, switched off."""
     one, other = numbers[near.centre], numbers[near.neighbour]
     scale = (one**_POWER + other**_POWER)[:, None] / _SCREENING  # (pairs, 1) 1/Å
     waves = _WEIGHTS * np.exp(-_DECAYS * scale * near.r[:, None])  # (pairs, 4)
-    with np.errstate(divide="ignore", invalid="ignore"):  # atoms in one place
+    with np.errstate(divide="ignore", invalid="ignore"):  # atoms at one position
         coulomb = _COULOMB * one * other / near.r
         bare = coulomb * waves.sum(axis=1)
         fall = -bare / near.r - coulomb * (_DECAYS * scale * waves).sum(axis=1)
@@ -153,7 +161,7 @@ def _screened(numbers: Integers, near: _Near) -> tuple[Floats, Floats]:
 
 
 def _added(index: Integers, values: Floats, size: int) -> Floats:
-    """Sums of rows (rows, ...) with the same index: (size, ...)."""
+    """Return sums of rows (rows, ...) with the same index: (size, ...)."""
     out = np.zeros((size, *values.shape[1:]))
     np.add.at(out, index, values)
     return out

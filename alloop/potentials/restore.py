@@ -1,4 +1,4 @@
-"""From a checkpoint to the potential that it describes."""
+"""Potentials rebuilt from checkpoints."""
 
 import math
 from collections.abc import Iterator
@@ -12,16 +12,16 @@ from alloop.core.species import Domain
 from alloop.models.checkpoint import Checkpoint, malformed, understood
 from alloop.potentials.storable import Storable
 
-SCORER = "scorer/"  # what the names of a scorer's tensors begin with
-DOMAIN = "trained_on"  # the setting that tells the species of the training
+SCORER = "scorer/"  # prefix of the names of a scorer's tensors
+DOMAIN = "trained_on"  # the setting that holds the species of the training
 _LEARNED = ("painn", "egnn", "tensornet", "gemnet", "schnet", "visnet", "chgnet")
 KINDS = (*_LEARNED, "pairwise")
 _USUAL = 1000  # no setting of a usual model is a larger whole number
-_FARTHEST = 100.0  # Å: no potential sees farther
+_FARTHEST = 100.0  # Å: no potential has a larger cutoff
 
 
 def inner_checkpoint(whole: Checkpoint) -> Checkpoint:
-    """The potential's own checkpoint in that of a generation (`alloop.generation`).
+    """Return the potential's own checkpoint from a generation's (`alloop.generation`).
 
     Raises InputError where there is none.
     """
@@ -32,9 +32,9 @@ def inner_checkpoint(whole: Checkpoint) -> Checkpoint:
 
 
 def domain(whole: Checkpoint) -> Domain | None:
-    """What the model of a generation's checkpoint was trained on, where that says so.
+    """Return the domain that a generation's model was trained on, None if not stated.
 
-    Raises InputError where it says so in other words than alloop's.
+    Raises InputError where it is malformed.
     """
     rows = whole.settings.get(DOMAIN)
     with understood():
@@ -42,10 +42,10 @@ def domain(whole: Checkpoint) -> Domain | None:
 
 
 def restore_potential(checkpoint: Checkpoint) -> Storable:
-    """The potential in a checkpoint; torch is imported where it takes a network.
+    """Return the potential in a checkpoint; torch is imported only for a network.
 
-    Raises InputError for a kind that is not there, and for settings or tensors that
-    make no potential.
+    Raises InputError for an unknown kind, and for settings or tensors that make no
+    potential.
     """
     _refuse_malformed(checkpoint)
     with understood():
@@ -70,8 +70,11 @@ def _restored(checkpoint: Checkpoint) -> Storable:
 
 
 def _refuse_malformed(checkpoint: Checkpoint) -> None:
-    """InputError for numbers that no potential has: not finite, or sizes far beyond
-    those of the tensors, which would take all memory to build."""
+    """Raise InputError for numbers that no potential has.
+
+    These are numbers that are not finite, and sizes far beyond those of the tensors,
+    which would take all memory to build.
+    """
     tensors = checkpoint.tensors
     for name, array in tensors.items():
         if not np.isfinite(array).all():
@@ -89,7 +92,7 @@ def _refuse_malformed(checkpoint: Checkpoint) -> None:
 
 
 def _leaves(settings: Any, key: str = "") -> Iterator[tuple[str, Any]]:
-    """All plain values within settings, each with the name that it goes by."""
+    """Yield all plain values within settings, each with its key."""
     if isinstance(settings, dict) and settings:
         for name, value in settings.items():
             yield from _leaves(value, str(name))
@@ -101,7 +104,7 @@ def _leaves(settings: Any, key: str = "") -> Iterator[tuple[str, Any]]:
 
 
 def _refuse_changed(given: Checkpoint, restored: Checkpoint) -> None:
-    """InputError where a tensor was cast or reshaped to fit."""
+    """Raise InputError where a tensor was cast or reshaped to fit."""
     for name, array in given.tensors.items():
         own = restored.tensors.get(name)
         if own is None or (own.dtype, own.shape) != (array.dtype, array.shape):

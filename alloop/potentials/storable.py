@@ -1,4 +1,4 @@
-"""What a campaign needs of a potential beyond `Potential`: that it can be stored."""
+"""The protocol of potentials that a campaign can store."""
 
 from typing import Protocol, runtime_checkable
 
@@ -9,12 +9,12 @@ from alloop.models.checkpoint import Checkpoint
 
 @runtime_checkable
 class Storable(Protocol):
-    """A Potential that can be put away; `alloop.potentials.restore` brings it back."""
+    """A Potential that can be stored; `alloop.potentials.restore` restores it."""
 
     def predict(self, batch: Batch, *, descriptors: bool = False) -> Predictions:
-        """Energies (frames,) eV and forces (atoms, 3) eV/Å, forces = -dE/dx."""
+        """Return energies (frames,) eV and forces (atoms, 3) eV/Å, forces = -dE/dx."""
         ...
 
     def checkpoint(self) -> Checkpoint:
-        """Settings and tensors that rebuild this potential exactly."""
+        """Return the settings and tensors that rebuild this potential exactly."""
         ...

@@ -9,8 +9,10 @@ _ORDER = ((0, 0), (1, 1), (2, 2), (1, 2), (0, 2), (0, 1))  # xx yy zz yz xz xy
 
 
 def voigt(batch: Batch, virial: Floats) -> Floats:
-    """The stress (frames, 6) in eV/Å³ of dE/dstrain (frames, 3, 3) in eV, in Voigt's
-    order and with ASE's sign; NaN for frames that are not periodic in all directions.
+    """Return the stress (frames, 6) in eV/Å³ from dE/dstrain (frames, 3, 3) in eV.
+
+    It is in Voigt's order and with ASE's sign; NaN for frames that are not periodic in
+    all directions.
     """
     whole = batch.pbc.all(axis=1)
     volume = np.where(whole, np.abs(np.linalg.det(batch.cells)), np.nan)

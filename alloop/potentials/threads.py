@@ -1,4 +1,4 @@
-"""Threads of torch: a molecule's force call is too small to be shared among cores."""
+"""A limit on torch's threads: one force call is too small to share among cores."""
 
 import sys
 from collections.abc import Iterator
@@ -7,9 +7,10 @@ from contextlib import contextmanager
 
 @contextmanager
 def torch_threads(count: int) -> Iterator[None]:
-    """Hold torch to so many threads, where it is imported, and give back the caller's.
+    """Limit torch to `count` threads, and restore the caller's number afterwards.
 
-    Waking a team of threads for each small operation costs far more than the operation.
+    Nothing is done where torch is not imported. Waking a team of threads for each small
+    operation costs far more than the operation.
     """
     torch = sys.modules.get("torch")
     before = count if torch is None else torch.get_num_threads()

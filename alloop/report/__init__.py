@@ -1,1 +1,1 @@
-"""What a campaign shows of itself: live display, tables, stories, the HTML report."""
+"""Displays and reports of a campaign: live display, tables, HTML report."""

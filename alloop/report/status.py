@@ -1,4 +1,4 @@
-"""Where a campaign stands, for scripts: plain JSON values."""
+"""The status of a campaign for scripts, as plain JSON values."""
 
 from collections import Counter
 from math import isfinite
@@ -37,19 +37,19 @@ _UNITS = {
 
 
 def campaign_status(history: History) -> dict[str, Any]:
-    """Stage, counts, errors and time left; every value is fit for `json.dumps`.
+    """Return stage, counts, errors and time left, fit for `json.dumps`.
 
     errors: force MAE by generation on the frozen set in eV/Å, null where it was not
     tested; tested_on: "validation", or "test" where the user brought that set; best:
-    the generation that errs least there; examination: the last one, null without; its
-    errors in eV and eV/Å, alarms: frames above the flag threshold; calibration: what
-    the threshold rests on, in sentences;
-    quarantined: failed labels, and how many of them `alloop resume --retry` tries
-    again; training: how far those under way are; noise: labels made again by
-    fidelity, RMS of their forces' change in eV/Å; cpu_seconds: spent by this campaign
-    on everything; time_left in seconds, null while it is not known; last_commit: ISO
-    8601, local time with its offset. running: who runs it (pid, host, since), null
-    where nobody does.
+    the generation with the least of these errors; examination: the last one, or null,
+    with errors in eV and eV/Å and alarms, the number of frames above the flag
+    threshold; calibration: the basis of the threshold, in sentences; quarantined:
+    number of failed labels, and of those that `alloop resume --retry` tries again;
+    training: progress of the trainings under way; noise: number of labels made again
+    and RMS of their forces' change in eV/Å, by fidelity; cpu_seconds: spent by this
+    campaign on everything; time_left in seconds, null while unknown; last_commit: ISO
+    8601, local time with its offset; running: the process that runs the campaign (pid,
+    host, since), or null.
     """
     state = history.state
     newest = state.insights.get(state.generation)
@@ -86,7 +86,10 @@ def campaign_status(history: History) -> dict[str, Any]:
 
 
 def _fork_parent(history: History) -> dict[str, Any] | None:
-    """The store that this one was forked from, and its generation and record then."""
+    """Return the store that this one was forked from, its generation and record.
+
+    None where it was not forked.
+    """
     forked = [event for _, event in history.of_kind(e.Forked, 1)]
     if not forked:
         return None

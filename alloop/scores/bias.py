@@ -1,4 +1,4 @@
-"""What of ASTEROID's bias (`alloop.core.bias`) tells of the model."""
+"""The part of ASTEROID's bias (`alloop.core.bias`) that is due to the model."""
 
 import numpy as np
 
@@ -6,11 +6,13 @@ from alloop.core.units import Floats
 
 
 def unexplained_bias(bias: Floats, descriptors: Floats, components: int = 3) -> Floats:
-    """How far each frame's bias lies from what its geometry explains (frames,).
+    """Return the part of each frame's bias that its geometry does not explain
+    (frames,).
 
     Most of the bias is the difference between two levels, which is smooth: a linear
     function of the descriptors' (frames, features) leading principal components is
-    fitted to it and taken away. What is left tells of the model, not of the levels.
+    fitted to it and subtracted. The absolute rest is due to the model, not to the
+    levels.
     """
     kept = max(0, min(components, len(bias) - 2, descriptors.shape[1]))
     centred = descriptors - descriptors.mean(axis=0)

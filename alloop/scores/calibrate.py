@@ -1,4 +1,4 @@
-"""From held-out surprise to a threshold, and how well surprise ranks errors."""
+"""Thresholds from held-out surprise, and measures of how well surprise ranks errors."""
 
 from dataclasses import dataclass
 from math import ceil, inf
@@ -13,12 +13,12 @@ LEAST = 10  # held-out frames below which there is no threshold at all
 
 @dataclass(frozen=True, slots=True)
 class Calibration:
-    """A threshold and how it was found.
+    """A threshold and the method that gave it.
 
     value: None where it is not calibrated. method: "conformal" (its false-alarm rate on
     exchangeable frames is at most 1 - quantile), "quantile" (empirical, with too few
-    frames for that promise) or "not calibrated". n: held-out frames; needed: how many
-    the conformal promise takes.
+    frames for that guarantee) or "not calibrated". n: number of held-out frames;
+    needed: number that the conformal guarantee takes.
     """
 
     value: float | None
@@ -29,7 +29,7 @@ class Calibration:
 
     @property
     def reason(self) -> str:
-        """One phrase for people."""
+        """The method and the number of frames, as a phrase for people."""
         if self.method == "conformal":
             return f"conformal on {self.n} held-out frames"
         if self.method == "quantile":
@@ -38,7 +38,7 @@ class Calibration:
 
 
 def calibrate_threshold(surprise: Floats, quantile: float) -> Calibration:
-    """The threshold above which a share of 1 - quantile of ordinary frames lies."""
+    """Return the threshold that a share of 1 - quantile of ordinary frames exceeds."""
     _check_quantile(quantile)
     n = len(surprise)
     needed = ceil(quantile / (1.0 - quantile) - 1e-9)
@@ -52,12 +52,12 @@ def calibrate_threshold(surprise: Floats, quantile: float) -> Calibration:
 
 
 def surprise_threshold(surprise: Floats, quantile: float) -> float | None:
-    """The threshold of `calibrate`, None where n is too small."""
+    """Return the threshold of `calibrate_threshold`, None with too few frames."""
     return calibrate_threshold(surprise, quantile).value
 
 
 def conformal_quantile(scores: Floats, level: float) -> float:
-    """The ⌈(n + 1) level⌉-th smallest of n scores, inf where n is too small.
+    """Return the ⌈(n + 1) level⌉-th smallest of n scores, inf where n is too small.
 
     Split conformal prediction (Lei et al., J. Am. Stat. Assoc. 2018, 113, 1094): a new
     exchangeable score does not exceed it with a probability of at least `level`.
@@ -68,7 +68,7 @@ def conformal_quantile(scores: Floats, level: float) -> float:
 
 
 def ranks(values: Floats) -> Floats:
-    """Ranks from 1 (n,); equal values share their mean rank."""
+    """Return the ranks from 1 on (n,); equal values share their mean rank."""
     _, where, counts = np.unique(values, return_inverse=True, return_counts=True)
     mean = np.cumsum(counts) - 0.5 * (counts - 1)
     out: Floats = mean[where]
@@ -76,16 +76,16 @@ def ranks(values: Floats) -> Floats:
 
 
 def spearman(one: Floats, other: Floats) -> float:
-    """Spearman's rank correlation; nan where either does not vary."""
+    """Return Spearman's rank correlation; nan where either does not vary."""
     a, b = (ranks(values) - 0.5 * (len(values) + 1) for values in (one, other))
     scale = float(np.sqrt((a @ a) * (b @ b)))
     return float(a @ b) / scale if scale > 0.0 else float("nan")
 
 
 def auroc(scores: Floats, positive: Booleans) -> float:
-    """The chance that a positive one scores above a negative one, ties counting half.
+    """Return the chance that a positive one scores above a negative one.
 
-    Mann & Whitney's U over n₊ n₋; nan where either class is empty.
+    Ties count half: Mann & Whitney's U over n₊ n₋; nan where either class is empty.
     """
     chosen = np.asarray(positive, dtype=np.bool_)
     many, few = int(chosen.sum()), int((~chosen).sum())

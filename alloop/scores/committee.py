@@ -1,4 +1,4 @@
-"""A committee's disagreement: the classical yardstick of uncertainty."""
+"""The disagreement of a committee, the classical measure of uncertainty."""
 
 from dataclasses import dataclass
 
@@ -13,7 +13,7 @@ from alloop.core.units import Floats
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Committee:
-    """Surprise of a frame: the largest force spread among its atoms, in eV/Å.
+    """A scorer by the largest force spread among a frame's atoms, in eV/Å.
 
     members: at least two potentials, each asked anew for every frame that is scored.
     """
@@ -28,7 +28,7 @@ class Committee:
             )
 
     def score(self, batch: Batch, predictions: Predictions) -> Floats:  # noqa: ARG002
-        """Surprise (frames,) in eV/Å; what one potential predicted is not needed."""
+        """Return the surprise (frames,) in eV/Å; `predictions` are not used."""
         spread = self.per_atom(batch)
         if not len(batch):
             return spread
@@ -36,7 +36,7 @@ class Committee:
         return out
 
     def per_atom(self, batch: Batch) -> Floats:
-        """√(mean over members of |F - F̄|²) of each atom (atoms,) in eV/Å."""
+        """Return √(mean over members of |F - F̄|²) of each atom (atoms,) in eV/Å."""
         forces = np.stack([member.predict(batch).forces for member in self.members])
         squares = ((forces - forces.mean(axis=0)) ** 2).sum(axis=-1)
         out: Floats = np.sqrt(squares.mean(axis=0))

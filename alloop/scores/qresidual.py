@@ -1,9 +1,11 @@
-"""Q-residual: how far an atom lies outside what its element looked like in training.
+"""The Q-residual: the distance of an atom from what its element looked like in
+training.
 
 Wong & Yang, arXiv 2603.10159: Q_i = ||x_i - x̂_i||² with x̂ the reconstruction in the
-principal subspace of training descriptors. Here for each element on its own, and
-standardised on held-out frames: elements with few atoms have large residuals as a rule,
-and one reacting atom hardly moves the mean over a frame.
+principal subspace of training descriptors. Here it is computed for each element on its
+own and standardised on held-out frames, because elements with few atoms usually have
+large residuals; the largest among the atoms counts, because one reacting atom hardly
+moves the mean over a frame.
 """
 
 from collections.abc import Mapping
@@ -21,13 +23,13 @@ from alloop.scores.subspace import Subspace, principal_subspace
 KINDS = ("q", "ppca")
 UNSEEN = 1e6  # surprise of an element that was not in training: large, yet finite
 _PER_ELEMENT = ("elements", "centre", "spread", "components", "rest", "total")
-_ENOUGH = 16  # held-out atoms of an element that speak for themselves
-_NARROW = 0.1  # of the mean residual: no spread is taken to be smaller
+_ENOUGH = 16  # held-out atoms of an element that suffice on their own
+_NARROW = 0.1  # of the mean residual: the least spread
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class QResidual:
-    """Surprise of a frame: the largest standardised residual among its atoms.
+    """A scorer by the largest standardised residual among a frame's atoms.
 
     kind "q" is Q itself, "ppca" T² + Q/σ², which also sees atoms far out inside the
     subspace. elements (elements,), ascending, each with its subspace and with centre
@@ -41,7 +43,7 @@ class QResidual:
     spread: Floats
 
     def score(self, batch: Batch, predictions: Predictions) -> Floats:
-        """Surprise (frames,); InputError where there are no descriptors."""
+        """Return the surprise (frames,); InputError where there are no descriptors."""
         if predictions.descriptors is None:
             raise InputError(
                 "expected per-atom descriptors to score, got none; "
@@ -54,7 +56,7 @@ class QResidual:
         return out
 
     def per_atom(self, batch: Batch, descriptors: Floats) -> Floats:
-        """Standardised residual (atoms,) of descriptors (atoms, features)."""
+        """Return standardised residuals (atoms,) of descriptors (atoms, features)."""
         features = self.subspaces[0].mean.shape[0] if self.subspaces else 0
         if descriptors.shape[1] != features:
             raise InputError(
@@ -70,7 +72,7 @@ class QResidual:
         return out
 
     def arrays(self) -> dict[str, np.ndarray[Any, Any]]:
-        """Named arrays that `from_arrays` reads."""
+        """Return the named arrays that `from_arrays` reads."""
         spaces = self.subspaces
         return {
             "kind": np.array([KINDS.index(self.kind)]),
@@ -87,7 +89,7 @@ class QResidual:
 
     @classmethod
     def from_arrays(cls, arrays: Mapping[str, np.ndarray[Any, Any]]) -> "QResidual":
-        """The scorer that gave these arrays; ValueError where they do not fit."""
+        """Return the scorer that gave these arrays; ValueError if they do not fit."""
         _refuse_misfits(arrays)
         cuts = np.cumsum(arrays["components"])[:-1]
         columns = zip(
@@ -119,9 +121,9 @@ def fit_qresidual(
 ) -> QResidual:
     """Fit subspaces on training atoms, centre and spread on held-out ones.
 
-    components: int, or share of the variance below 1. Without held-out frames training
-    ones stand in, which makes surprise too large. InputError without training frames or
-    for an unknown kind.
+    components: int, or share of the variance below 1. Without held-out frames the
+    training frames are used, which makes surprise too large. InputError without
+    training frames or for an unknown kind.
     """
     _check_training(train, kind)
     if not len(heldout):
@@ -140,7 +142,7 @@ def fit_qresidual(
 
 
 def _refuse_misfits(arrays: Mapping[str, np.ndarray[Any, Any]]) -> None:
-    """ValueError where arrays are not of a scorer: their shapes, kind or numbers."""
+    """Raise ValueError where arrays are not a scorer's, by shapes, kind or numbers."""
     count, features = arrays["mean"].shape
     rows = int(arrays["components"].sum())
     shapes: dict[str, tuple[int, ...]] = dict.fromkeys(_PER_ELEMENT, (count,))
@@ -166,7 +168,7 @@ def _raw_residuals(space: Subspace, kind: str, descriptors: Floats) -> Floats:
 
 
 def _typical_variance(own: list[Floats]) -> float:
-    """The mean total variance of the elements that have one; 1 where none has."""
+    """Return the mean total variance of the elements that have one, or 1."""
     totals = [float(x.var(axis=0).sum()) for x in own]
     some = [total for total in totals if total > 0.0]
     return float(np.mean(some)) if some else 1.0
@@ -175,10 +177,11 @@ def _typical_variance(own: list[Floats]) -> float:
 def _centre_and_spread(
     residuals: list[Floats], scales: Floats
 ) -> tuple[Floats, Floats]:
-    """Centre and spread of residuals (elements,).
+    """Return centre and spread of residuals (elements,).
 
-    With fewer than `_ENOUGH` atoms n they are n/_ENOUGH the element's own and the rest
-    that of all elements together, in `scales`, units in which they are alike.
+    An element with n < `_ENOUGH` atoms gets a weighted mean: n/_ENOUGH of its own
+    values and the rest of those of all elements together. `scales` are units in which
+    the residuals of elements are comparable.
     """
     alike = [r / scale for r, scale in zip(residuals, scales, strict=True)]
     pooled = np.concatenate(alike)

@@ -6,7 +6,7 @@ import numpy as np
 
 from alloop.core.units import Floats
 
-_TINY = 1e-12  # of the total variance: below it, a direction is rounding
+_TINY = 1e-12  # of the total variance: below it, a direction is rounding error
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -24,14 +24,14 @@ class Subspace:
     total: float
 
     def residual(self, descriptors: Floats) -> Floats:
-        """Q_i = ||x_i - x̂_i||² of atoms (atoms, features), (atoms,)."""
+        """Return Q_i = ||x_i - x̂_i||² (atoms,) of descriptors (atoms, features)."""
         x, scores = self._projected(descriptors)
         left = x - scores @ self.axes
         out: Floats = np.einsum("af,af->a", left, left)
         return out
 
     def distance(self, descriptors: Floats) -> Floats:
-        """T² + Q/σ² (atoms,): the Mahalanobis distance of probabilistic PCA.
+        """Return T² + Q/σ² (atoms,), the Mahalanobis distance of probabilistic PCA.
 
         Tipping & Bishop, J. R. Stat. Soc. B 1999, 61, 611, section 3; σ² is `rest`.
         """
@@ -49,11 +49,12 @@ class Subspace:
 def principal_subspace(
     descriptors: Floats, components: float, typical: float = 1.0
 ) -> Subspace:
-    """PCA of descriptors (atoms, features), mean-centred and unscaled.
+    """Return the PCA of descriptors (atoms, features), mean-centred and unscaled.
 
     components: an int counts axes, a float below 1 is the share of the variance that
     they must hold. At least one direction stays outside, or there would be no residual.
-    typical: the total variance where the atoms have none, as a lone one has.
+    typical: the total variance to assume where the atoms have none, as with a single
+    atom.
     """
     atoms, features = descriptors.shape
     mean = descriptors.mean(axis=0)
@@ -69,14 +70,17 @@ def principal_subspace(
 
 
 def _unseen_variance(total: float, atoms: int, features: int) -> float:
-    """The least variance outside: fewer atoms than features leave directions unseen,
-    about one atom's share of them."""
+    """Return the least variance outside the subspace.
+
+    With no more atoms than features some directions are unseen; they are given about
+    one atom's share of the variance.
+    """
     share = 1.0 / atoms if atoms <= features else _TINY
     return max(share * total, float(np.finfo(np.float64).tiny))
 
 
 def _component_count(variances: Floats, components: float) -> int:
-    """How many axes, of those that are more than rounding."""
+    """Return the number of axes to keep, of those larger than rounding errors."""
     total = variances.sum()
     real = int((variances > _TINY * total).sum())
     if components >= 1 or real == 0:

@@ -1,1 +1,1 @@
-"""The journal, the columns, and what reads them."""
+"""The store of a campaign: journal, columns, models, and the code that reads them."""

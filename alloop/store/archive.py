@@ -1,6 +1,6 @@
-"""The store of one campaign: its journal, its models, and what it says of itself.
+"""The store of one campaign: its journal, its models and its attributes.
 
-One writer, any number of readers beside it at any time.
+There is one writer at a time, and any number of readers beside it.
 """
 
 import contextlib
@@ -25,8 +25,8 @@ from alloop.store.models import model_ids, read_model, write_model
 from alloop.store.set_aside import foreign, set_aside
 
 Mode = Literal["r", "w"]
-_FEW = 64  # loose records that a clean stop leaves alone
-_NEAR = 16  # records that are read over rather than skipped
+_FEW = 64  # fewer loose records are not sealed at a clean stop
+_NEAR = 16  # gaps up to this many records are read through, not skipped
 
 
 class StoredRecord(NamedTuple):
@@ -38,10 +38,10 @@ class StoredRecord(NamedTuple):
 
 
 class Archive:
-    """A store, opened by `create` or `open`; a context manager.
+    """A store, opened with `create` or `open`; a context manager.
 
-    attrs: what was given to `create`, and the format and version of alloop. files: the
-    file system calls it makes.
+    attrs: the attributes given to `create`, with the format and version of alloop.
+    files: the file system calls that it makes.
     """
 
     def __init__(self, path: Path, codec: Codec, mode: Mode, files: FileSystem) -> None:
@@ -66,7 +66,7 @@ class Archive:
                 self._next = self._last_record() if mode == "w" else 0
                 if mode == "w":
                     root.upgrade_format(path, files)
-                    with contextlib.suppress(OSError):  # it is there in case
+                    with contextlib.suppress(OSError):  # only a backup
                         root.keep_copy(path, files)
                     self._set_aside()
             undo.pop_all()
@@ -80,7 +80,7 @@ class Archive:
         codec: Codec,
         files: FileSystem | None = None,
     ) -> Self:
-        """Make a store and open it for writing; on failure nothing is left behind.
+        """Create a store and open it for writing; on failure, leave nothing behind.
 
         Raises
         ------
@@ -106,23 +106,23 @@ class Archive:
         *,
         files: FileSystem | None = None,
     ) -> Self:
-        """Open a store; "w" takes the lock, "r" needs no right to write.
+        """Open a store; mode "w" takes the lock, mode "r" needs no right to write.
 
         Raises
         ------
         StoreError
-            It is not a store, of a newer format, or holds links.
+            It is not a store, has a newer format, or contains links.
         LockedError
             Another driver is running on it.
         DamagedError
-            Its attributes were altered, or a record is missing ("w" only; a reader
-            meets it on its way).
+            Its attributes were altered, or a record is missing (mode "w" only; a reader
+            gets the error when it reaches the record).
         """
         return cls(Path(path), codec, mode, files or FileSystem())
 
     @property
     def signature(self) -> bytes:
-        """What this writer wrote into the lock, nobody else's; b"" for a reader."""
+        """The bytes that this writer alone put into the lock; b"" for a reader."""
         return b"" if self._lock is None else self._lock.signature
 
     def append(self, record: object) -> int:
@@ -132,7 +132,7 @@ class Archive:
         self._failed = True
         with explain_errors(self.path):
             self._journal.append(seq, encoded, time.time())
-            lock.confirm()  # its name was free, perhaps only because another sealed it
+            lock.confirm()  # the file name may be free only because it was sealed
         self._failed = False
         self._next = seq + 1
         if self._next % packs.RECORDS == 0:
@@ -142,40 +142,45 @@ class Archive:
     def seal(self, least: int = 1) -> None:
         """Put loose records into packs, unless there are fewer than `least`.
 
-        It happens by itself every `packs.RECORDS` records and at a clean stop. What the
-        file system refuses is left for another time: the records are safe as they are.
+        `append` does so every `packs.RECORDS` records, and `close` at a clean stop.
+        Errors of the file system are ignored: the records are safe as they are, and a
+        later call seals them.
         """
         self._held_lock()
         with contextlib.suppress(OSError):
             self._journal.seal(least)
 
     def records(self, start: int = 0) -> Iterator[StoredRecord]:
-        """All records from `start` on, those that a live writer adds meanwhile too."""
+        """Yield all records from `start` on, with those that a live writer adds."""
         with explain_errors(self.path):
             for entry in self._journal.iterate(start):
                 yield self._decode_entry(entry)
 
     def select(self, numbers: Iterable[int]) -> Iterator[StoredRecord]:
-        """The records of these numbers, which rise; those in between are not decoded,
-        and where there are many of them not read."""
+        """Yield the records with these numbers, which must increase.
+
+        Records in between are not decoded, and large gaps are not read.
+        """
         with explain_errors(self.path):
             for entry in self._selected(numbers):
                 yield self._decode_entry(entry)
 
     def digest(self, seq: int) -> str | None:
-        """The checksum of a record, which names its content; None where it is not
-        there or damaged."""
+        """Return the checksum of a record, which identifies its content.
+
+        None if the record is missing or damaged.
+        """
         with contextlib.suppress(StoreError, OSError):
             return self._journal.read(seq).digest.hex() if seq >= 0 else None
         return None
 
     def last(self) -> int:
-        """The number of the last record, -1 where there is none."""
+        """Return the number of the last record, -1 if there is none."""
         with explain_errors(self.path):
             return self._journal.last()
 
     def put_model(self, model_id: str, blob: bytes) -> None:
-        """Store a model durably; one that is there already is kept as it is."""
+        """Store a model durably; one that is already there is kept as it is."""
         self._held_lock()
         with explain_errors(self.path):
             node = write_model(self.path, model_id, blob, self.files)
@@ -185,18 +190,18 @@ class Archive:
                 root.publish_members(self.path, {**shown, name: node}, self.files)
 
     def model(self, model_id: str) -> bytes:
-        """The blob of a model; StoreError where there is none."""
+        """Return the bytes of a model; raise StoreError if there is none."""
         return read_model(self.path, model_id)
 
     def model_ids(self) -> tuple[str, ...]:
-        """The ids of all models, sorted."""
+        """Return the ids of all models, sorted."""
         with explain_errors(self.path):
             return model_ids(self.path)
 
     def put_fold(self, name: str, version: str, seq: int, blob: bytes) -> None:
-        """Keep what somebody made of the records up to `seq`, in the place of older.
+        """Save a state computed from the records up to `seq`, replacing an older one.
 
-        name: letters and digits; version: of the code that made it.
+        name: letters and digits; version: of the code that computed it.
         """
         self._held_lock()
         with explain_errors(self.path):
@@ -204,21 +209,21 @@ class Archive:
             write_fold(self.path, name, said, blob, self.files)
 
     def fold(self, name: str, version: str) -> tuple[int, bytes] | None:
-        """The last record that a kept fold holds, and its bytes.
+        """Return the last record that a saved fold covers, and its bytes.
 
-        None where there is none, or it is damaged, of another version, or of a journal
+        None if there is none, or it is damaged, of another version, or from a journal
         that went on differently: then begin at the first record.
         """
         return read_fold(self.path, name, version, self._journal)
 
     def close(self) -> None:
-        """Seal what is worth it and give the lock back."""
+        """Seal the loose records if there are enough of them, and release the lock."""
         if self._lock is not None and not self._failed:
             self.seal(_FEW)
         self.release()
 
     def release(self) -> None:
-        """Give the lock back."""
+        """Release the lock."""
         if self._lock is not None:
             self._lock.release()
             self._lock = None
@@ -255,7 +260,10 @@ class Archive:
         return self._journal.last() + 1
 
     def _set_aside(self) -> None:
-        """Columns of another history must not be continued, nor be lost."""
+        """Move columns of another history away.
+
+        They must be neither continued nor lost.
+        """
         shown = root.node_members(root.read_root(self.path))
         mark = foreign(shown, self._journal)
         if mark >= 0:

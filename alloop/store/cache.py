@@ -1,7 +1,8 @@
-"""Labels by content, shared by campaigns: one file a label, read and written by many.
+"""A cache of labels by content, shared by campaigns: one file a label.
 
-The key is the level and the frame's id, so a label is found wherever the same question
-was asked before. A file whose checksum fails counts as absent, and is replaced.
+Many processes may read and write it at once. The key is the level and the frame's id,
+so a label is found wherever the same frame was labelled at the same level before. A
+file whose checksum fails counts as absent and is replaced.
 """
 
 import contextlib
@@ -26,14 +27,15 @@ from alloop.store.record import pack_record, unpack_record
 
 Outcome: TypeAlias = Label | Unlabelled
 _STAGING = "staging"
-_ID = re.compile(r"[0-9A-Za-z_]+")  # of a level or a frame: no path leads elsewhere
+_ID = re.compile(r"[0-9A-Za-z_]+")  # of a level or a frame: no `/` or `..`
 
 
 class LabelCache:
-    """Labels beneath a folder, which is made when the first one comes.
+    """The labels in a folder, which is made when the first one is stored.
 
-    Failures are kept as labels are; which of them deserve it (not a time limit's) is
-    the caller's to say. Every method raises StoreError where the folder cannot be used.
+    Failures are stored as labels are; the caller decides which failures to store (a
+    time limit's, for example, should not be). Every method raises StoreError if the
+    folder cannot be used.
     """
 
     def __init__(self, folder: Path | str, files: FileSystem | None = None) -> None:
@@ -42,7 +44,7 @@ class LabelCache:
         self._codec = Codec(())
 
     def get(self, level: LevelId, frame: FrameId) -> Outcome | None:
-        """The label of a frame at a level, or why there is none; None if not known."""
+        """Return the label or the failure of a frame at a level; None if unknown."""
         path = self._path(level, frame)
         with explain_errors(path), contextlib.suppress(FileNotFoundError, DamagedError):
             outcome = self._decoded(path)
@@ -51,7 +53,7 @@ class LabelCache:
         return None
 
     def put(self, record: Outcome) -> None:
-        """Keep a label; one that is there already and whole stays as it is."""
+        """Store a label; one that is already there and undamaged stays as it is."""
         path = self._path(record.level, record.frame)
         staging = self._folder / _STAGING
         data = self._encoded(record)
@@ -65,13 +67,13 @@ class LabelCache:
                     replace_file(self._files, path, data, staging)
 
     def discard(self, level: LevelId, frame: FrameId) -> None:
-        """Forget a label, if it is there."""
+        """Remove a label, if it is there."""
         path = self._path(level, frame)
         with explain_errors(path):
             path.unlink(missing_ok=True)
 
     def _path(self, level: LevelId, frame: FrameId) -> Path:
-        """Where a label lies; StoreError where a link would lead it elsewhere."""
+        """Return the path of a label; raise StoreError if a link is on the way."""
         if not (_ID.fullmatch(level) and _ID.fullmatch(frame)):
             raise StoreError(f"expected ids of hexadecimal digits, got {level}/{frame}")
         path = self._folder / level / frame[:2] / frame

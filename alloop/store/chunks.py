@@ -1,7 +1,8 @@
-"""Arrays as Zarr's own bytes, made in memory by zarr, put on the disk by us.
+"""Arrays in the Zarr format, encoded in memory by zarr and written to disk by alloop.
 
-zarr writes metadata before data and syncs nothing; here its encoder runs on a store in
-memory, and what it made can be written in an order that no reader sees half of.
+zarr writes metadata before data and syncs nothing. Here its encoder writes to a store
+in memory, and the resulting bytes can be written in an order in which no reader ever
+sees a half-written array.
 """
 
 import json
@@ -19,7 +20,7 @@ from alloop.store.root import NODE_FILE, Node
 
 @dataclass(frozen=True, slots=True)
 class ArrayLayout:
-    """How an array is stored: chunks of `rows` rows, compressed or not."""
+    """The storage layout of an array: chunks of `rows` rows, compressed or not."""
 
     rows: int
     dimensions: tuple[str, ...]
@@ -30,10 +31,10 @@ class ArrayLayout:
 def encode_chunks(
     values: Array, layout: ArrayLayout, first: int = 0
 ) -> tuple[Node, dict[str, bytes]]:
-    """Metadata of an array, and the chunks that hold its rows from `first` on.
+    """Return the metadata of an array, and the chunks with its rows from `first` on.
 
-    values: these rows; `first` is where a chunk begins. The keys are relative to the
-    array's folder.
+    values: these rows; `first` must be the first row of a chunk. The keys are relative
+    to the array's folder.
     """
     length = first + len(values)
     whole = -(-length // layout.rows) * layout.rows
@@ -47,17 +48,18 @@ def encode_chunks(
 
 
 def open_chunk_row(length: int, layout: ArrayLayout) -> int:
-    """The first row of the chunk that is open in an array of this length."""
+    """Return the first row of the last, partly filled chunk of an array."""
     return length // layout.rows * layout.rows
 
 
 def open_rows(folder: Path, length: int, layout: ArrayLayout) -> Array:
-    """The rows of the chunk that is open in an array in `folder`, of this length.
+    """Return the rows of the last, partly filled chunk of the array in `folder`.
 
-    The files may hold more, of a write that was never shown. Raises DamagedError where
-    they are not there or not as they were written.
+    length: the rows of the array that readers see; the files may hold more, from a
+    write that was never published. Raises DamagedError if the rows are missing or not
+    as they were written.
     """
-    import zarr  # which takes longer than reading a journal
+    import zarr  # slow to import: longer than reading a journal
 
     first = open_chunk_row(length, layout)
     try:
@@ -74,7 +76,10 @@ def open_rows(folder: Path, length: int, layout: ArrayLayout) -> Array:
 
 
 def chunk_name(index: int, dimensions: int) -> str:
-    """The file of a chunk; `index` counts along the first axis, others are whole."""
+    """Return the file name of a chunk.
+
+    index: of the chunk along the first axis; the others are not divided.
+    """
     return f"c.{index}" + ".0" * (dimensions - 1)
 
 
@@ -113,5 +118,5 @@ def _padded_rows(values: Array, rows: int) -> Array:
 
 
 def _fill_value(values: Array) -> Any:
-    # A chunk that got lost must not read as plausible numbers.
+    # A lost chunk must not be read as plausible numbers.
     return np.nan if values.dtype.kind == "f" else values.dtype.type(0).item()

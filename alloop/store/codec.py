@@ -1,7 +1,7 @@
-"""Records (frozen dataclasses) to a JSON tree with arrays beside it, and back.
+"""Conversion of records (frozen dataclasses) to a JSON tree with arrays, and back.
 
-Nothing is found by name at run time: the codec knows the classes that it was given and
-no others, so that a store can never make alloop run code. In the tree
+No class is looked up by name at run time: the codec knows only the classes that it was
+given, so that a store can never make alloop run code. In the tree
 
     [...]                    a tuple            {"#": "Walker", ...}      a record
     {"#list": [...]}         a list             {"#map": {...}}           a mapping
@@ -59,7 +59,7 @@ _EXACTLY = frozenset(_PLAIN)
 
 @dataclass(frozen=True, slots=True, eq=False)
 class EncodedRecord:
-    """A record as JSON tree and arrays; `versions` of the kinds of record inside."""
+    """A record as a JSON tree and arrays; versions: of the kinds of record inside."""
 
     tree: Any
     arrays: tuple[Array, ...]
@@ -68,7 +68,7 @@ class EncodedRecord:
 
 
 class Codec:
-    """Encodes and decodes records of the given classes and those of the core.
+    """An encoder and decoder of records of the given classes and those of alloop.core.
 
     Parameters
     ----------
@@ -95,11 +95,11 @@ class Codec:
         self._upcasters = dict(upcasters or {})
 
     def encode(self, record: object) -> EncodedRecord:
-        """The record as tree and arrays; TypeError for what cannot be stored."""
+        """Return the record as tree and arrays; raise TypeError for unknown types."""
         return _Encoder(self._registry).run(record)
 
     def decode(self, encoded: EncodedRecord) -> Any:
-        """The record that was encoded, older versions brought up to date.
+        """Return the record that was encoded, converted from older versions.
 
         Raises
         ------
@@ -138,7 +138,7 @@ class _Encoder:
         )
 
     def value(self, value: Any) -> Any:
-        if type(value) in _EXACTLY:  # most values are, and each commit waits for this
+        if type(value) in _EXACTLY:  # the most common case, on the path of each commit
             return value
         if isinstance(value, np.generic):
             value = value.item()

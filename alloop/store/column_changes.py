@@ -1,7 +1,8 @@
-"""What new rows change in a table's arrays: chunks to write and metadata to show.
+"""The changes that new rows make to a table's arrays: chunks and metadata to write.
 
-Only the chunk that is open and those after it are made, from rows on the disk that were
-shown (`tails`) or from whole tables (`cut`).
+Only the last, partly filled ("open") chunk and those after it are encoded, either from
+the rows on disk that readers see (`appended_tails`) or from whole tables
+(`whole_tails`).
 """
 
 from collections.abc import Iterator, Mapping
@@ -32,20 +33,20 @@ Tail: TypeAlias = tuple[int, Array]  # where a chunk begins, and all rows from t
 
 @dataclass(frozen=True, slots=True)
 class ColumnChange:
-    """What a table adds: chunks to write, and nodes to write and show."""
+    """The additions to a table: chunks to write, and nodes to write and publish."""
 
     chunks: dict[str, bytes]
     nodes: dict[str, Node]
 
 
 def table_place(name: str, mark: int) -> str:
-    # Another mark, another place: who still reads the last states never sees them mixed
-    # with newer ones.
+    # Each mark has a folder of its own: a reader of the previous states never sees them
+    # mixed with newer ones.
     return f"{name}/{mark:08d}" if name in REPLACED else name
 
 
 def is_grown(shown: Mapping[str, Node], name: str, arrays: Mapping[str, Array]) -> bool:
-    """Whether what is shown of a table can be the beginning of these arrays."""
+    """Return True if the published table can be the beginning of these arrays."""
     if name in REPLACED or name not in shown:
         return True
     return shown[name]["attributes"].get(SCHEMA) == VERSION and all(
@@ -61,7 +62,7 @@ def _shown_length(shown: Mapping[str, Node], path: str) -> int:
 def whole_tails(
     shown: Mapping[str, Node], name: str, arrays: Mapping[str, Array]
 ) -> dict[str, Tail]:
-    """The rows of whole tables that their open chunks hold, and those beyond."""
+    """Return the rows of whole tables from their open chunk on."""
     firsts = _first_open_rows(shown, name)
     return {key: (firsts[key], array[firsts[key] :]) for key, array in arrays.items()}
 
@@ -69,7 +70,7 @@ def whole_tails(
 def appended_tails(
     store: Path, shown: Mapping[str, Node], name: str, arrays: Mapping[str, Array]
 ) -> dict[str, Tail]:
-    """The rows of the open chunks on the disk, with these behind them."""
+    """Return the rows of the open chunks on disk, followed by these arrays."""
     if name in REPLACED or name not in shown:
         return {key: (0, array) for key, array in arrays.items()}
     firsts, atoms = _first_open_rows(shown, name), 0
@@ -88,7 +89,7 @@ def appended_tails(
 
 
 def _first_open_rows(shown: Mapping[str, Node], name: str) -> dict[str, int]:
-    """Where the open chunk of each column of a table begins."""
+    """Return the first row of the open chunk of each column of a table."""
     return {
         key: 0
         if name in REPLACED

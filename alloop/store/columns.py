@@ -1,10 +1,10 @@
-"""Filling the columns: new rows reach the disk first, one atomic switch shows them.
+"""Writing of the columns: new rows reach the disk first, then one switch shows them.
 
 Order of writing: chunks, then each array's own metadata (the row-counting column last),
-then the root `zarr.json`, whose consolidated metadata is what a reader opens. A crash
-in between leaves longer chunks that nobody sees; the next write makes the last chunks
-of every array anew, from rows that were shown and from new ones. All columns can be
-rebuilt from the journal.
+then the root `zarr.json`, replaced atomically, whose consolidated metadata is what a
+reader opens. A crash in between leaves longer chunks that no reader sees; the next
+write encodes the last chunks of every array again, from the published rows and the new
+ones. All columns can be rebuilt from the journal.
 """
 
 import shutil
@@ -38,17 +38,18 @@ def fill_columns(
 ) -> None:
     """Bring the columns up to record `mark`, adding only what is new.
 
-    Costs what is new and one chunk an array, however long the columns are.
+    The cost is that of the new rows and one chunk an array, however long the columns
+    are.
 
     Parameters
     ----------
     archive
         The store, open for writing.
     rows
-        `rows(after)` is, for every table, the rows that records after number `after`
-        brought, up to record `mark`: -1 asks for all rows. Offsets begin at 0;
-        `structure` counts from the first row of the store. A table of
-        `schema.REPLACED` comes whole each time.
+        `rows(after)` returns, for every table, the rows from the records after number
+        `after` up to record `mark`; -1 asks for all rows. Offsets begin at 0;
+        `structure` counts from the first row of the store. A table in
+        `schema.REPLACED` is passed whole each time.
     mark
         The number of the last journal record that the rows hold.
     attrs
@@ -59,13 +60,13 @@ def fill_columns(
         try:
             return _append_rows(archive, rows(after), mark, attrs)
         except DamagedError:
-            pass  # the journal knows better
+            pass  # all columns can be rebuilt from the journal
     clear_columns(archive)
     return _append_rows(archive, rows(-1), mark, attrs)
 
 
 def appendable_record(path: Path) -> int:
-    """The number of the record after whose rows more can be appended, else -1."""
+    """Return the number of the record after which rows can be appended, else -1."""
     shown = root.node_members(root.read_root(path))
     present = table_names(shown)
     marks = {shown[name]["attributes"][MARK] for name in present}
@@ -97,8 +98,8 @@ def write_columns(
 ) -> None:
     """Bring the columns up to these tables, which hold all rows from the first on.
 
-    Reads nothing of the columns, and makes their last chunks anew. For the parameters
-    see `fill`; tables only grow, but for those in `schema.REPLACED`.
+    Reads no columns, and encodes their last chunks again. For the parameters see
+    `fill_columns`; tables only grow, except those in `schema.REPLACED`.
     """
     arrays = {name: checked_table(name, table) for name, table in tables.items()}
     shown = root.node_members(root.read_root(archive.path))
@@ -120,7 +121,7 @@ def write_columns(
 
 
 def _said(archive: Archive, mark: int) -> dict[str, Any]:
-    """Which record the rows go up to, by number and by content."""
+    """Return the record that the rows go up to, by number and by checksum."""
     digest = archive.digest(mark)
     return {MARK: mark} | ({} if digest is None else {RECORD: digest})
 
@@ -128,13 +129,13 @@ def _said(archive: Archive, mark: int) -> dict[str, Any]:
 def rebuild_columns(
     archive: Archive, tables: Tables, mark: int, attrs: Attributes | None = None
 ) -> None:
-    """Throw the columns away, whatever state they are in, and write them anew."""
+    """Remove the columns, whatever state they are in, and write them again."""
     clear_columns(archive)
     write_columns(archive, tables, mark, attrs)
 
 
 def clear_columns(archive: Archive) -> None:
-    """Remove all columns; a reader sees none from the first moment on."""
+    """Remove all columns; readers see none of them from the beginning on."""
     with explain_errors(archive.path):
         shown = root.node_members(root.read_root(archive.path))
         kept = {path: node for path, node in shown.items() if not _is_column(path)}
@@ -144,7 +145,7 @@ def clear_columns(archive: Archive) -> None:
 
 
 def column_mark(path: Path) -> int:
-    """The number of the last journal record that every table holds, -1 without any."""
+    """Return the number of the last record that every table holds, or -1."""
     shown = root.node_members(root.read_root(path))
     return min(
         (shown[name]["attributes"][MARK] for name in table_names(shown)), default=-1
@@ -152,7 +153,7 @@ def column_mark(path: Path) -> int:
 
 
 def table_names(shown: Mapping[str, Node]) -> list[str]:
-    """The tables among a store's members."""
+    """Return the tables among a store's members, sorted."""
     columns = (path for path in shown if _is_column(path))
     return sorted(path for path in columns if MARK in shown[path]["attributes"])
 
@@ -176,13 +177,13 @@ def _commit_changes(
 
 
 def _is_stale(path: str, nodes: Mapping[str, Node]) -> bool:
-    """Whether a shown path belongs to a table that these nodes replace."""
+    """Return True if a published path belongs to a table that these nodes replace."""
     name, place = path.split("/")[0], "/".join(path.split("/")[:2])
     return name in REPLACED and name in nodes and place not in nodes
 
 
 def _remove_unshown(store: Path, known: Mapping[str, Node]) -> None:
-    """Remove replaced tables that were not shown even before this write."""
+    """Remove replaced tables that were not published even before this write."""
     for name in REPLACED:
         for folder in (store / name).glob("[0-9]*"):
             if f"{name}/{folder.name}" not in known:

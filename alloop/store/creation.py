@@ -1,4 +1,4 @@
-"""A new store, which appears whole or not at all."""
+"""Creation of a new store, which appears whole or not at all."""
 
 import contextlib
 import shutil
@@ -12,7 +12,7 @@ from alloop.store.journal import FOLDER, NODE, STAGING
 
 
 def build_store(path: Path, attrs: dict[str, Any], files: FileSystem) -> None:
-    """Make it beside the path and put it in place; on failure nothing is left."""
+    """Build a store beside the path and move it there; on failure, leave nothing."""
     members = {FOLDER: NODE, root.MODELS: root.group_node()}
     with contextlib.ExitStack() as undo:
         undo.callback(remove_folders, make_folders(files, path.parent))

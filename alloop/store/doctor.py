@@ -1,4 +1,4 @@
-"""What is damaged in a store: its records, its models, its columns, to the byte."""
+"""A check of every byte of a store: its records, its models and its columns."""
 
 import json
 from collections.abc import Callable, Iterator, Sequence
@@ -46,7 +46,7 @@ _COLUMNS = "nothing is lost, columns are rebuilt from the journal"
 
 @dataclass(frozen=True, slots=True)
 class DamageReport:
-    """Something damaged: where, what, and what can be saved, each for people."""
+    """One finding of damage: where, what, and what can be saved, all for people."""
 
     where: str
     what: str
@@ -57,7 +57,7 @@ class DamageReport:
 
 
 def verify_store(path: Path | str, codec: Codec) -> list[DamageReport]:
-    """Check every byte of a store; an empty list if it is whole.
+    """Check every byte of a store; return an empty list if it is undamaged.
 
     Raises
     ------
@@ -71,11 +71,11 @@ def verify_store(path: Path | str, codec: Codec) -> list[DamageReport]:
         except DamagedError as error:
             return [DamageReport(root.NODE_FILE, str(error), _REPAIR)]
     led_out = [DamageReport(str(x), f"it is {kind}", _LINK) for x, kind in links(store)]
-    if led_out:  # nothing is read through them
+    if led_out:  # nothing is read through links
         return led_out
     shown = root.node_members(root.read_root(store))
     models, arrays = list(_models(store, shown)), list(_columns(store, shown))
-    said = {  # once is enough
+    said = {  # each path is reported once
         path: node
         for path, node in shown.items()
         if not (arrays if _is_column(path) else models)
@@ -100,7 +100,7 @@ def _journal(store: Path, codec: Codec) -> Iterator[DamageReport]:
 
 
 def runs(damaged: Sequence[tuple[int, str]]) -> Iterator[list[tuple[int, str]]]:
-    """Damaged records, those with consecutive numbers together."""
+    """Group damaged records with consecutive numbers."""
     numbered = groupby(enumerate(damaged), lambda item: item[1][0] - item[0])
     return ([each for _, each in group] for _, group in numbered)
 
@@ -138,7 +138,7 @@ def _models(store: Path, shown: dict[str, root.Node]) -> Iterator[DamageReport]:
 
 
 def _copy(store: Path) -> Iterator[DamageReport]:
-    """What the store says of itself, and its second copy, which older stores lack."""
+    """Check the store's attributes and their second copy, which older stores lack."""
     node, said = root.read_root(store), root.copied(store)
     there = (store / FOLDER / root.COPY).exists()
     if there and said is None:
@@ -152,7 +152,7 @@ def _copy(store: Path) -> Iterator[DamageReport]:
 
 
 def _metadata(store: Path, shown: dict[str, root.Node]) -> Iterator[DamageReport]:
-    """Every array's and group's own metadata against what the root shows of them."""
+    """Compare the metadata of every array and group with what the root has of them."""
     for path, node in shown.items():
         try:
             own = json.loads((store / path / root.NODE_FILE).read_bytes())
@@ -169,14 +169,14 @@ def _is_column(path: str) -> bool:
 
 
 def _plain(node: root.Node) -> root.Node:
-    """Metadata without what a writer that died may have brought on already."""
+    """Return metadata without the parts that a writer that died may have advanced."""
     said = {k: v for k, v in node["attributes"].items() if k not in _GROWING}
     shape = node.get("shape", [])[1:]
     return {**node, "attributes": said, "shape": shape}
 
 
 def _reach(node: root.Node) -> int:
-    """How far an array or a table goes."""
+    """Return the length of an array, or the last record of a table."""
     return int(node["shape"][0] if "shape" in node else node["attributes"].get(MARK, 0))
 
 
@@ -193,12 +193,12 @@ def _columns(store: Path, shown: dict[str, root.Node]) -> Iterator[DamageReport]
         yield DamageReport(part.name, what, _PART)
     try:
         group: Any = zarr.open_group(store, mode="r")
-    except (KeyError, TypeError, ValueError) as error:  # of an unknown codec, say
+    except (KeyError, TypeError, ValueError) as error:  # an unknown codec, for example
         yield DamageReport("columns", f"zarr cannot open them ({error})", _COLUMNS)
         return
     for name in table_names(shown):
         if shown[name]["attributes"].get("schema") != VERSION:
-            continue  # of another alloop: the next run makes them anew
+            continue  # of another version: the next run rebuilds them
         for what in _table(store, group, shown, name):
             yield DamageReport(name, what, _COLUMNS)
 
@@ -229,8 +229,10 @@ def _table(
 
 
 def _array(array: Any, path: str, atoms: int) -> Iterator[str]:
-    """What is wrong with an array; few of its rows are in memory at a time, but of
-    offsets, which are read whole."""
+    """Check an array, with few of its rows in memory at a time.
+
+    Offsets are read whole.
+    """
     try:
         if path.endswith("/offsets"):
             if not offsets_fit(np.asarray(array[:]), atoms):
@@ -252,6 +254,6 @@ def _chunks(node: root.Node) -> Iterator[str]:
 def _error_text(attempt: Callable[..., object], *args: object) -> str:
     try:
         attempt(*args)
-    except (StoreError, ValueError) as error:  # an id that is none, too
+    except (StoreError, ValueError) as error:  # ValueError: an invalid id
         return str(error)
     return ""

@@ -1,9 +1,10 @@
-"""The file system calls of a store, all in one class, and what is built on them.
+"""The file system calls of a store, all in one class, and the functions built on them.
 
-`Files` is the seam at which tests make any single operation fail; `create` and `put`
-give the two promises that everything else rests on: a file that appears is complete and
-on the disk, and a file that must be new never replaces another. What is appended is on
-the disk too, but a death may leave its first part alone: `alloop.store.tails`.
+In tests, a `FileSystem` can make any single operation fail. `create_file` and
+`replace_file` give two guarantees that the store relies on: a file that appears is
+complete and on the disk, and a file that must be new never replaces another. Appended
+bytes are on the disk too, but if the process dies, only their first part may be there:
+see `alloop.store.tails`.
 """
 
 import contextlib
@@ -16,25 +17,28 @@ from pathlib import Path
 
 from alloop.core.errors import StoreError
 
-# A sync of the bytes and the size alone, without the dates, where the system has it.
+# Syncs the bytes and the size, but not the dates, on systems that have it.
 _sync: Callable[[int], None] = getattr(os, "fdatasync", os.fsync)
 _FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 _FORBIDDEN = {errno.EACCES, errno.EPERM, errno.EROFS}
 
 
 class FileSystem:
-    """One method a system call; each raises OSError as the system does."""
+    """The system calls of a store, a method each, which raise OSError on failure."""
 
     def write(self, path: Path, data: bytes) -> None:
-        """A new file with these bytes, synced; FileExistsError if there is one."""
+        """Write a new file, synced; raise FileExistsError if there is one."""
         with path.open("xb") as file:
             file.write(data)
             file.flush()
             os.fsync(file.fileno())
 
     def append(self, path: Path, data: bytes, end: int) -> None:
-        """More bytes at the end of a file, synced; FileExistsError if it has not `end`
-        bytes, FileNotFoundError if there is none."""
+        """Append bytes to a file, synced.
+
+        Raises FileExistsError if its size is not `end` bytes, FileNotFoundError if
+        there is none.
+        """
         with path.open("r+b") as file:
             if file.seek(0, os.SEEK_END) != end:
                 raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), path)
@@ -43,29 +47,29 @@ class FileSystem:
             _sync(file.fileno())
 
     def cut(self, path: Path, end: int) -> None:
-        """Keep the first `end` bytes of a file alone, synced."""
+        """Truncate a file to its first `end` bytes, synced."""
         with path.open("r+b") as file:
             file.truncate(end)
             os.fsync(file.fileno())
 
     def link(self, source: Path, target: Path) -> None:
-        """A second name for a file; FileExistsError if the name is taken."""
+        """Add a second name for a file; raise FileExistsError if the name is taken."""
         os.link(source, target)
 
     def replace(self, source: Path, target: Path) -> None:
-        """Rename, atomically replacing what is there."""
+        """Rename a file, atomically replacing the target."""
         source.replace(target)
 
     def remove(self, path: Path) -> None:
-        """Remove a file; nothing happens where there is none."""
+        """Remove a file, if it exists."""
         path.unlink(missing_ok=True)
 
     def make(self, folder: Path) -> None:
-        """A new folder; FileExistsError if there is one."""
+        """Make a folder; raise FileExistsError if there is one."""
         folder.mkdir()
 
     def sync(self, folder: Path) -> None:
-        """Bring a folder's entries to the disk."""
+        """Sync a folder's entries to the disk."""
         handle = os.open(folder, os.O_RDONLY)
         try:
             os.fsync(handle)
@@ -74,7 +78,7 @@ class FileSystem:
 
 
 def create_file(files: FileSystem, path: Path, data: bytes, staging: Path) -> None:
-    """A new durable file that appears whole; FileExistsError if the name is taken."""
+    """Create a durable file that appears whole; raise FileExistsError if it exists."""
     with _staged_file(files, data, staging) as temporary:
         files.link(temporary, path)
         files.remove(temporary)
@@ -82,7 +86,7 @@ def create_file(files: FileSystem, path: Path, data: bytes, staging: Path) -> No
 
 
 def replace_file(files: FileSystem, path: Path, data: bytes, staging: Path) -> None:
-    """A durable file that appears whole, in the place of the one that is there."""
+    """Write a durable file that appears whole, replacing the one that is there."""
     with _staged_file(files, data, staging) as temporary:
         files.replace(temporary, path)
     files.sync(path.parent)
@@ -91,7 +95,7 @@ def replace_file(files: FileSystem, path: Path, data: bytes, staging: Path) -> N
 def write_many(
     files: FileSystem, folder: Path, contents: Mapping[str, bytes], staging: Path
 ) -> None:
-    """Many durable files beneath a folder, each appearing whole, in this order."""
+    """Write durable files beneath a folder, in this order, each appearing whole."""
     for key, data in contents.items():
         make_folders(files, (folder / key).parent)
         with _staged_file(files, data, staging) as temporary:
@@ -113,9 +117,10 @@ def _staged_file(files: FileSystem, data: bytes, staging: Path) -> Iterator[Path
 
 
 def make_folders(files: FileSystem, folder: Path) -> list[Path]:
-    """Make the folder and its missing parents durably; the ones made, outermost first.
+    """Make a folder and its missing parents durably.
 
-    Another process may make them at the same time.
+    Returns the new ones, outermost first. Another process may make them at the same
+    time.
     """
     missing = [f for f in (folder, *folder.parents) if not f.exists()][::-1]
     made: list[Path] = []
@@ -132,17 +137,17 @@ def make_folders(files: FileSystem, folder: Path) -> list[Path]:
 
 
 def remove_folders(folders: list[Path]) -> None:
-    """Remove folders that are empty again, innermost first."""
+    """Remove folders that are empty, innermost first."""
     with contextlib.suppress(OSError):
         for folder in reversed(folders):
             folder.rmdir()
 
 
 def sweep_staging(folder: Path) -> None:
-    """Empty a staging folder of what a killed writer left.
+    """Remove from a staging folder whatever a killed writer left there.
 
-    The folder itself must be none that a link leads to, and links in it are removed,
-    not followed. One that is missing is made: not every copy keeps empty folders.
+    The folder itself must not be a symbolic link; links in it are removed, not
+    followed. A missing folder is made, since some copies of a store lose empty folders.
     """
     with contextlib.suppress(FileExistsError):
         folder.mkdir()
@@ -161,7 +166,7 @@ def sweep_staging(folder: Path) -> None:
 
 @contextlib.contextmanager
 def explain_errors(path: Path) -> Iterator[None]:
-    """Turn an OSError into a StoreError whose sentence names the path and the cure."""
+    """Turn an OSError into a StoreError that names the path and the remedy."""
     try:
         yield
     except OSError as error:
@@ -169,7 +174,7 @@ def explain_errors(path: Path) -> Iterator[None]:
 
 
 def error_sentence(error: OSError, path: Path) -> str:
-    """What went wrong with the path, and what to do."""
+    """Return a sentence about what went wrong with the path, and what to do."""
     if error.errno in _FULL:
         return (
             f"no space left to write {path}; free some and run again, nothing is lost"

@@ -1,8 +1,8 @@
-"""What a reader made of the journal, kept so that the next one need not begin at 0.
+"""Saved folds: states computed from the journal, so that a reader need not begin at 0.
 
-`journal/folds/<name>` holds bytes, and which record they go up to. It may be thrown
-away at any time: one that is damaged, of another version of the code, or of a journal
-that went on differently counts as absent.
+`journal/folds/<name>` holds bytes, and the number of the last record that they cover.
+It may be deleted at any time: a fold that is damaged, of another version of the code,
+or from a journal that went on differently counts as absent.
 """
 
 import re
@@ -23,7 +23,10 @@ _NAME = re.compile(r"[0-9A-Za-z_-]+")
 def write_fold(
     store: Path, name: str, said: tuple[str, int, str], blob: bytes, files: FileSystem
 ) -> None:
-    """Keep bytes durably in the place of older ones; said: version, seq, its digest."""
+    """Save bytes durably, replacing older ones.
+
+    said: the version, the number of the last record covered, and its checksum.
+    """
     path = _path(store, name)
     version, seq, digest = said
     header = {"version": version, "seq": seq, "digest": digest}
@@ -35,7 +38,7 @@ def write_fold(
 def read_fold(
     store: Path, name: str, version: str, journal: Journal
 ) -> tuple[int, bytes] | None:
-    """The last record that a fold holds and its bytes; None where there is none."""
+    """Return the last record that a fold covers, and its bytes; None without one."""
     path = _path(store, name)
     try:
         header, (blob,) = unpack_record(path.read_bytes(), str(path))

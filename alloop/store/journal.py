@@ -1,12 +1,12 @@
-"""The commit point: one immutable, checksummed record, appended to a file and synced.
+"""The journal: immutable, checksummed records, each committed by a synced append.
 
 `journal/00000012-` holds record 12 and those that follow it, see `alloop.store.tails`.
-A number can be taken only once: a second writer that slipped past the lock finds a file
-that has grown, or gone, and fails at its first append. Old records are sealed into
+A number can be taken only once: a second writer that got past the lock finds that the
+file has grown or gone, and fails at its first append. Old records are sealed into
 packs, see `alloop.store.sealing`. Stores of format 2 had a file for each new record,
 `journal/00000012`; these are read and sealed as they are found. The folder is at the
-same time a Zarr array of shape (0,), whose members nobody lists, so that the store
-stays a proper Zarr hierarchy.
+same time a Zarr array of shape (0,), whose members nothing lists, so that the store
+stays a valid Zarr hierarchy.
 """
 
 import contextlib
@@ -51,7 +51,7 @@ NODE: dict[str, Any] = {
 class RawEntry:
     """Record `seq` of the journal, written at `time` (seconds since 1970).
 
-    digest: the checksum of its bytes, which names its content.
+    digest: the checksum of its bytes, which identifies its content.
     """
 
     seq: int
@@ -62,7 +62,7 @@ class RawEntry:
 
 @dataclass(frozen=True, slots=True)
 class _Tail:
-    """The file that the next record is appended to: its size, and that record."""
+    """The file to append to: its path, its size, and the number of the next record."""
 
     path: Path
     size: int
@@ -86,15 +86,15 @@ class Journal:
             self._tail = _resume_tail(folder, self._files)
 
     def append(self, seq: int, record: EncodedRecord, time: float) -> None:
-        """Commit record `seq`: on return it survives a loss of power.
+        """Commit record `seq`; on return it survives a power loss.
 
         Raises
         ------
         LockedError
             Another writer has committed this number.
         OSError
-            The file system refused; nothing was committed, or it was and shows at the
-            next opening.
+            A file system call failed; the record was not committed, or it was and will
+            be there at the next opening.
         """
         if not self._writable:
             raise ValueError("this journal was opened for reading")
@@ -121,9 +121,9 @@ class Journal:
         self._tail = _Tail(tail.path, tail.size + len(data), seq + 1)
 
     def seal(self, least: int = 1) -> None:
-        """Put loose records away into packs, unless there are fewer than `least`.
+        """Put loose records into packs, unless there are fewer than `least`.
 
-        Raises OSError where the file system refused; nothing is lost.
+        Raises OSError if a file system call failed; nothing is lost.
         """
         try:
             seal_records(self._folder, self._staging, self._files, least)
@@ -132,7 +132,7 @@ class Journal:
                 self._tail = None
 
     def read(self, seq: int) -> RawEntry:
-        """Record `seq`.
+        """Return record `seq`.
 
         Raises
         ------
@@ -144,9 +144,9 @@ class Journal:
         raise self._absent_error(seq)
 
     def iterate(self, start: int = 0) -> Iterator[RawEntry]:
-        """Records from `start` on, as far as they go.
+        """Yield the records from `start` on.
 
-        A live writer may go on meanwhile, and seal what it wrote.
+        A live writer may append to the journal meanwhile, and seal its records.
         """
         seen: JournalListing | None = None
         while True:
@@ -156,13 +156,13 @@ class Journal:
                 start = entry.seq + 1
             if start == begin and start > found.last:
                 return
-            # What a listing shows and nobody can open was sealed meanwhile: look again.
+            # A listed file that cannot be opened was sealed meanwhile: list again.
             if start == begin and (start in found.missing() or found == seen):
                 raise self._absent_error(start)
             seen = found
 
     def survey(self) -> Iterator[tuple[int, "RawEntry | StoreError"]]:
-        """Every number up to the last, with its record or with what is wrong there."""
+        """Yield every number up to the last, with its record or the error there."""
         found, seq = self.listing(), 0
         gaps = set(found.missing())
         while seq <= found.last:
@@ -175,19 +175,19 @@ class Journal:
                 seq += 1
 
     def last(self) -> int:
-        """The number of the last record, -1 where there is none."""
+        """Return the number of the last record, -1 if there is none."""
         return self.listing().last
 
     def missing(self) -> list[int]:
-        """Numbers below the last whose record is not there."""
+        """Return the numbers below the last that have no record."""
         return self.listing().missing()
 
     def listing(self) -> JournalListing:
-        """Which records lie where."""
+        """Return a listing of the files that hold the records."""
         return list_journal(self._folder)
 
     def _iterate_from(self, seq: int, found: JournalListing) -> Iterator[RawEntry]:
-        """Records from `seq` on, until one is not where it is looked for."""
+        """Yield records from `seq` on, until one is not where the listing has it."""
         with contextlib.suppress(FileNotFoundError):
             while True:
                 span = found.span_of(seq)
@@ -220,7 +220,7 @@ class Journal:
                 yield spare
 
     def _spare_entry(self, seq: int, found: JournalListing) -> RawEntry | None:
-        """The record from a file that the pack has not replaced yet."""
+        """Return the record from a file that the pack has not replaced yet, if any."""
         for span in (*found.inner, *found.tails):
             if seq in span:
                 data = read_pack(self._folder, span).record_bytes(seq)
@@ -235,9 +235,9 @@ class Journal:
 
 
 def _resume_tail(folder: Path, files: FileSystem) -> _Tail | None:
-    """The tail to go on with, without what a death left at its end.
+    """Return the tail to append to, without a torn record at its end.
 
-    Not one that is damaged: what is appended to it might not be found again.
+    None if it is damaged: records appended to it might not be found again.
     """
     found = list_journal(folder)
     if not found.tails or found.tails[-1].last != found.last:

@@ -1,7 +1,7 @@
-"""Links and devices in a store: nothing is read or written through them.
+"""Checks for links and devices in a store: nothing is read or written through them.
 
-A store may come from elsewhere. A symbolic link in it could lead any file that alloop
-writes, or any folder that it empties, to a place outside.
+A store may come from elsewhere. A symbolic link in it could redirect any file that
+alloop writes, or any folder that it empties, to a place outside.
 """
 
 import os
@@ -21,10 +21,10 @@ _KINDS = {
 
 
 def links(folder: Path) -> Iterator[tuple[Path, str]]:
-    """All entries beneath a folder that are neither plain files nor folders.
+    """Yield all entries beneath a folder that are neither plain files nor folders.
 
     Yields the path and a phrase that tells its kind. Links are not followed; entries
-    that vanish meanwhile are passed over.
+    that disappear meanwhile are skipped.
     """
     waiting = [folder]
     while waiting:
@@ -42,20 +42,20 @@ def links(folder: Path) -> Iterator[tuple[Path, str]]:
 
 
 def refuse_links(folder: Path) -> None:
-    """StoreError where anything beneath the folder is no plain file and no folder."""
+    """Raise StoreError unless all entries of a folder are plain files or folders."""
     for path, kind in links(folder):
         raise refusal(path, kind)
 
 
 def refuse_link(path: Path) -> None:
-    """StoreError where the path itself is there, but no plain file and no folder."""
+    """Raise StoreError if the path exists, but is neither a plain file nor a folder."""
     kind = _kind(path)
     if kind:
         raise refusal(path, kind)
 
 
 def refusal(path: Path, kind: str) -> StoreError:
-    """The error that names such an entry."""
+    """Return the error for such an entry."""
     return StoreError(
         f"expected a plain file or folder at {path}, it is {kind}, and what alloop "
         "writes might land elsewhere; put the file itself in its place"
@@ -63,7 +63,7 @@ def refusal(path: Path, kind: str) -> StoreError:
 
 
 def _kind(path: Path) -> str:
-    """What the path is, in words; "" for a plain file, a folder, or nothing."""
+    """Return the kind of a path in words; "" for a plain file, a folder, or nothing."""
     try:
         mode = stat.S_IFMT(path.lstat().st_mode)
     except (FileNotFoundError, NotADirectoryError):

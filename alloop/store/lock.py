@@ -1,4 +1,4 @@
-"""One driver a store: a lock that the kernel gives back when its holder dies."""
+"""The lock of a store, which the kernel releases when its holder dies."""
 
 import contextlib
 import errno
@@ -19,10 +19,10 @@ from alloop.store.journal import FOLDER
 
 LOCK = "lock"
 
-# The file is signed: a link must not lead that elsewhere, a pipe not wait for a reader.
+# The lock file is written to: do not follow a link, do not wait for a pipe's reader.
 _SAFE = os.O_NOFOLLOW | os.O_NONBLOCK
 _UNSUPPORTED = {errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.EINVAL}
-_TRIES, _PAUSE = 4, 0.05  # s: for as long as somebody only looks whether it is held
+_TRIES, _PAUSE = 4, 0.05  # s: another process may hold it briefly to test it
 _held: set[int] = set()
 
 
@@ -40,8 +40,11 @@ os.register_at_fork(after_in_child=_forget)
 
 @dataclass(frozen=True, slots=True)
 class Holder:
-    """The driver that holds a store's lock: its process, its host, since when (seconds
-    since 1970), each None where it could not say; signature: its bytes in the lock."""
+    """The driver that holds a store's lock.
+
+    pid, host, since: its process, its host and the time it took the lock (seconds since
+    1970), each None if not known; signature: its bytes in the lock.
+    """
 
     pid: int | None
     host: str | None
@@ -55,10 +58,10 @@ class Holder:
 
 
 def holder(store: Path) -> Holder | None:
-    """Return who is writing to a store now; None where nobody is, or nobody can tell.
+    """Return the driver that is writing to a store now; None if none is known.
 
-    Changes nothing and needs no right to write. Drivers on other hosts are seen where
-    the file system shares its locks.
+    Changes nothing and needs no right to write. Drivers on other hosts are found if the
+    file system shares its locks.
     """
     try:
         handle = os.open(store / FOLDER / LOCK, os.O_RDONLY | _SAFE)
@@ -81,7 +84,7 @@ class StoreLock:
     Raises
     ------
     LockedError
-        Another driver holds it; the sentence names its process and host.
+        Another driver holds it; the message names its process and host.
     StoreError
         The file cannot be written, or its file system has no locks.
     """
@@ -102,14 +105,14 @@ class StoreLock:
 
     @property
     def signature(self) -> bytes:
-        """What it wrote into the file of the lock."""
+        """The bytes that this lock wrote into its file."""
         return self._signature
 
     def confirm(self) -> None:
-        """LockedError if another driver has signed since, as on a broken file system.
+        """Raise LockedError if another driver has signed since.
 
-        Names of records become free again where they are sealed, so that who comes late
-        is not refused by the names alone.
+        This happens on file systems with broken locks. File names of records become
+        free again when they are sealed, so the names alone do not stop a second writer.
         """
         if _read_signature(self._handle) != self._signature:
             raise LockedError(
@@ -118,14 +121,14 @@ class StoreLock:
             )
 
     def release(self) -> None:
-        """Give the lock back; a second call does nothing."""
+        """Release the lock; a second call does nothing."""
         if self._handle in _held:
             _held.remove(self._handle)
             os.close(self._handle)
 
 
 def _refuse_shared(handle: int, path: Path) -> None:
-    """StoreError where the file is no plain one, or has another name elsewhere."""
+    """Raise StoreError if the file is not a plain one, or has more than one name."""
     said = os.fstat(handle)
     if not stat.S_ISREG(said.st_mode) or said.st_nlink != 1:
         raise StoreError(
@@ -152,7 +155,7 @@ def _take_lock(handle: int, path: Path, store: Path) -> None:
 
 
 def _insist(handle: int) -> None:
-    """Take the lock, or raise BlockingIOError where somebody keeps it."""
+    """Take the lock; raise BlockingIOError if another process keeps it."""
     for attempt in range(_TRIES):
         try:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -166,7 +169,7 @@ def _insist(handle: int) -> None:
 
 def _write_signature(handle: int) -> None:
     holder = {"pid": os.getpid(), "host": socket.gethostname(), "since": time.time()}
-    # A full disk must not refuse a lock: the signature only serves the other's message.
+    # A full disk must not prevent locking: the signature only serves error messages.
     with contextlib.suppress(OSError):
         os.ftruncate(handle, 0)
         os.pwrite(handle, json.dumps(holder).encode(), 0)

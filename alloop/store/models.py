@@ -1,4 +1,4 @@
-"""Models as write-once blobs: `models/<id>`, a Zarr array that appears whole."""
+"""Models as write-once bytes: `models/<id>`, a Zarr array that appears whole."""
 
 import hashlib
 import json
@@ -16,11 +16,11 @@ from alloop.store.root import MODELS, NODE_FILE, Node, dump_node, staging_folder
 
 _CHUNK = 4 * 2**20  # bytes
 _ID = re.compile(r"[0-9A-Za-z_-]+")
-_HASH = re.compile(r"[0-9a-f]{32}")  # what `alloop.models.checkpoint.identity` gives
+_HASH = re.compile(r"[0-9a-f]{32}")  # of `alloop.models.checkpoint.content_id`
 
 
 def write_model(store: Path, model_id: str, blob: bytes, files: FileSystem) -> Node:
-    """Store a blob durably, unless there is one of this id; the array's metadata."""
+    """Store a model durably, unless the id exists; return the metadata of its array."""
     target = _model_folder(store, model_id)
     if not target.exists():
         _write_blob(store, target, blob, files)
@@ -30,7 +30,7 @@ def write_model(store: Path, model_id: str, blob: bytes, files: FileSystem) -> N
 
 def _write_blob(store: Path, target: Path, blob: bytes, files: FileSystem) -> None:
     digest = hashlib.sha256(blob).hexdigest()
-    rows = min(_CHUNK, max(1, len(blob)))  # a chunk is filled up to its end
+    rows = min(_CHUNK, max(1, len(blob)))  # chunks are padded to full size
     layout = ArrayLayout(rows, ("byte",), False, {"sha256": digest})
     node, chunks = encode_chunks(np.frombuffer(blob, np.uint8), layout)
     folder = staging_folder(store) / uuid.uuid4().hex
@@ -44,7 +44,7 @@ def _write_blob(store: Path, target: Path, blob: bytes, files: FileSystem) -> No
 
 
 def read_model(store: Path, model_id: str) -> bytes:
-    """The blob of a model.
+    """Return the bytes of a model.
 
     Raises
     ------
@@ -59,7 +59,7 @@ def read_model(store: Path, model_id: str) -> bytes:
             f"{store} holds no model {model_id}; it holds "
             f"{', '.join(model_ids(store)) or 'none'}"
         )
-    import zarr  # which takes longer than reading a journal
+    import zarr  # slow to import: longer than reading a journal
 
     try:
         array = zarr.open_array(folder, mode="r")
@@ -78,7 +78,7 @@ def read_model(store: Path, model_id: str) -> bytes:
 
 
 def _refuse_another(folder: Path, model_id: str, blob: bytes) -> None:
-    """DamagedError where an id that is a content's hash stands over other content."""
+    """Raise DamagedError if an id that is a content hash does not match the content."""
     try:
         found = content_identity(blob)
     except AlloopError:
@@ -93,7 +93,7 @@ def _refuse_another(folder: Path, model_id: str, blob: bytes) -> None:
 
 
 def model_ids(store: Path) -> tuple[str, ...]:
-    """The ids of all models, sorted."""
+    """Return the ids of all models, sorted."""
     folder = store / MODELS
     return tuple(sorted(p.name for p in folder.iterdir() if p.is_dir()))
 

@@ -1,12 +1,12 @@
-"""Many sealed records as one file: their bytes as they were, behind an index.
+"""Packs: files of many sealed records, with their bytes unchanged, after an index.
 
     magic (8) | records (8) | offsets (8 each, records + 1) | sha256 | records
 
 `journal/00000000-00001023` holds records 0 to 1023; offsets count from the first
-record's first byte and the checksum is of all before it, numbers are little-endian.
-Every record keeps its own checksum, so damage spoils the records that it hits and no
-others. An index that is damaged is made anew: records tell their own length. The newest
-records lie in a pack that still grows, a tail: see `alloop.store.tails`.
+record's first byte, the checksum is of all bytes before it, and numbers are
+little-endian. Every record keeps its own checksum, so damage affects only the records
+that it hits. A damaged index is computed again, since each record contains its length.
+The newest records lie in a pack that still grows, a tail: see `alloop.store.tails`.
 """
 
 import contextlib
@@ -26,7 +26,7 @@ from alloop.store.record import record_length
 from alloop.store.tails import tail_layout
 
 RECORDS = 1024  # in a full pack
-BYTES = 16 * 2**20  # a pack is full, too, where it has grown to this
+BYTES = 16 * 2**20  # a pack of this size is full, too
 DIGITS = 8
 MAGIC = b"alpack01"
 _PREFIX = struct.Struct("<8sQ")
@@ -35,7 +35,7 @@ _DIGEST = 32
 
 @dataclass(frozen=True, slots=True, order=True)
 class RecordSpan:
-    """A pack by its name: it holds records `first` to `last`; grows: it is a tail."""
+    """The records in a pack, from its name: `first` to `last`; grows: it is a tail."""
 
     first: int
     last: int
@@ -43,7 +43,7 @@ class RecordSpan:
 
     @property
     def name(self) -> str:
-        """Its file's name."""
+        """The file name of the pack."""
         last = "" if self.grows else f"{self.last:0{DIGITS}d}"
         return f"{self.first:0{DIGITS}d}-{last}"
 
@@ -56,12 +56,12 @@ class RecordSpan:
 
 @dataclass(frozen=True, slots=True)
 class JournalListing:
-    """What lies in a journal's folder.
+    """A listing of a journal's folder.
 
-    packs: in order, none within another; loose: records with a file of their own, those
-    that lie in a pack too included; inner: packs that lie within another, left by a
-    writer that died before it removed them; tails: in order, none within another, those
-    whose records lie in a pack too included.
+    packs: in order, none within another; loose: records with a file of their own,
+    including those that are in a pack too; inner: packs that lie within another, left
+    by a writer that died before it removed them; tails: in order, none within another,
+    including those whose records are in a pack too.
     """
 
     packs: tuple[RecordSpan, ...]
@@ -71,16 +71,16 @@ class JournalListing:
 
     @property
     def last(self) -> int:
-        """The number of the last record, -1 where there is none."""
+        """The number of the last record, -1 if there is none."""
         ends = [span.last for span in (*self.packs[-1:], *self.tails[-1:])]
         return max([*ends, *self.loose], default=-1)
 
     def span_of(self, seq: int) -> RecordSpan | None:
-        """The pack that holds a record, a tail where no other does."""
+        """Return the pack that holds a record, else the tail; None if neither does."""
         return _holding_span(self.packs, seq) or _holding_span(self.tails, seq)
 
     def missing(self) -> list[int]:
-        """Numbers below the last that nothing holds."""
+        """Return the numbers below the last that no file holds."""
         gaps, begin = [], 0
         end = RecordSpan(self.last + 1, self.last + 1)
         for span in (*sorted((*self.packs, *self.tails)), end):
@@ -95,10 +95,10 @@ def _holding_span(spans: Sequence[RecordSpan], seq: int) -> RecordSpan | None:
 
 
 def list_journal(folder: Path) -> JournalListing:
-    """What lies in the folder, while a writer may be sealing.
+    """List the files in a journal's folder, while a writer may be sealing.
 
-    A pack appears before the files that it replaces go, so a look that lost nothing
-    since the one before has seen all records that there were.
+    A pack appears before the files that it replaces are removed, so if no name has
+    disappeared since the previous look, the names cover all records.
     """
     names, tails = _visible_names(folder)
     spans = sorted(_name_spans(names), key=lambda span: (span.first, -span.last))
@@ -112,7 +112,7 @@ def list_journal(folder: Path) -> JournalListing:
 
 
 def _visible_names(folder: Path) -> tuple[set[str], tuple[RecordSpan, ...]]:
-    """All names, and the tails among them."""
+    """Return all names, and the tails among them."""
     while True:
         names = _all_names(folder)
         with contextlib.suppress(FileNotFoundError):  # it was sealed meanwhile
@@ -124,7 +124,7 @@ def _tail_spans(folder: Path, names: set[str]) -> tuple[RecordSpan, ...]:
     firsts = sorted(int(first) for first, _, _ in found if first.isdigit())
     if not firsts:
         return ()
-    # The last one grows: its end is not known without a look into it.
+    # The last one grows: its end is known only from its content.
     cuts = tail_layout(
         (folder / RecordSpan(firsts[-1], 0, True).name).read_bytes(), firsts[-1]
     )
@@ -155,7 +155,7 @@ def _name_spans(names: Iterable[str]) -> Iterator[RecordSpan]:
 
 
 def join_records(records: Sequence[bytes]) -> bytes:
-    """The bytes of a pack of these records."""
+    """Return the bytes of a pack of these records."""
     offsets = np.cumsum([0, *map(len, records)], dtype="<i8")
     head = _PREFIX.pack(MAGIC, len(records)) + offsets.tobytes()
     return b"".join([head, hashlib.sha256(head).digest(), *records])
@@ -163,9 +163,9 @@ def join_records(records: Sequence[bytes]) -> bytes:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Pack:
-    """A pack in memory: where each record begins and ends.
+    """A pack in memory, with the begin and end of each record.
 
-    spoilt: the index did not match its checksum and was made anew.
+    spoilt: the index did not match its checksum and was computed again.
     """
 
     span: RecordSpan
@@ -174,14 +174,14 @@ class Pack:
     spoilt: bool = False
 
     def record_bytes(self, seq: int) -> bytes:
-        """The bytes of a record; empty where the damage left no trace of it."""
+        """Return the bytes of a record; empty if the damage left nothing of it."""
         index = seq - self.span.first
         begin, end = self.cuts[index] if index < len(self.cuts) else (0, 0)
         return self.data[begin:end]
 
 
 def read_pack(folder: Path, span: RecordSpan) -> Pack:
-    """The pack of this name; FileNotFoundError where it has gone into a larger one."""
+    """Read a pack; raise FileNotFoundError if it was merged into a larger one."""
     data = (folder / span.name).read_bytes()
     if span.grows:
         found = tail_layout(data, span.first)
@@ -196,7 +196,7 @@ def read_pack(folder: Path, span: RecordSpan) -> Pack:
 
 
 def _walk_records(data: bytes, start: int, count: int) -> Iterator[int]:
-    """Where records begin, from their own words, as far as these can be understood."""
+    """Yield the offsets at which records begin, from the headers that are readable."""
     yield start
     for _ in range(count):
         try:

@@ -1,9 +1,9 @@
-"""One record as one file's bytes: a JSON header, aligned arrays, a checksum over all.
+"""The bytes of one record: a JSON header, aligned arrays, a checksum over all.
 
     magic (8) | header's length (8, little-endian) | header, padded | arrays | sha256
 
 Every array begins at a multiple of 64 bytes and is stored little-endian in C order, so
-that a record can be read without this file.
+that a record can be read without this module.
 """
 
 import hashlib
@@ -29,7 +29,7 @@ _KINDS = "biufc"
 
 
 def pack_record(header: Mapping[str, Any], arrays: Sequence[Array]) -> bytes:
-    """The bytes of a record; `header` is JSON without NaN."""
+    """Return the bytes of a record; `header` must be JSON without NaN."""
     blobs = [_padded_bytes(_little_endian(array).tobytes()) for array in arrays]
     described = {**header, "arrays": [_describe_array(array) for array in arrays]}
     text = json.dumps(described, allow_nan=False, separators=(",", ":")).encode()
@@ -39,7 +39,7 @@ def pack_record(header: Mapping[str, Any], arrays: Sequence[Array]) -> bytes:
 
 
 def unpack_record(data: bytes, name: str) -> tuple[dict[str, Any], list[Array]]:
-    """Header and arrays (read-only) of a record.
+    """Return the header and the arrays (read-only) of a record.
 
     Raises
     ------
@@ -63,16 +63,16 @@ def unpack_record(data: bytes, name: str) -> tuple[dict[str, Any], list[Array]]:
 
 
 def is_whole(data: bytes) -> bool:
-    """Whether a record's bytes are those that were written."""
+    """Return True if a record's bytes are those that were written."""
     body = memoryview(data)[:-DIGEST]
     enough = len(data) >= _PREFIX.size + DIGEST
     return enough and hashlib.sha256(body).digest() == data[-DIGEST:]
 
 
 def record_length(data: bytes, start: int) -> int:
-    """The size in bytes of the record that begins at `start`, from its own words.
+    """Return the size in bytes of the record at `start`, from its header.
 
-    Raises DamagedError where these cannot be understood; the checksum is not looked at.
+    Raises DamagedError if the header cannot be read; the checksum is not verified.
     """
     try:
         magic, size = _PREFIX.unpack_from(data, start)

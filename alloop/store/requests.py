@@ -1,4 +1,4 @@
-"""Requests to the driver of a store, wherever it runs: files beside the store.
+"""Requests to the driver of a store, on any host: files beside the store.
 
 A request repeats the signature of the lock, so that it reaches the driver that it was
 meant for and no later one.
@@ -12,13 +12,15 @@ from alloop.store.lock import Holder
 
 
 def stop_file(store: Path) -> Path:
-    """Where a request to stop lies: STORE.stop."""
+    """Return the path of a request to stop: STORE.stop."""
     return store.with_name(store.name + ".stop")
 
 
 def request_stop(store: Path, holder: Holder) -> None:
-    """Ask the driver to stop as it would on Ctrl-C; StoreError if nothing can be
-    written there."""
+    """Ask the driver to stop as it would on Ctrl-C.
+
+    Raises StoreError if the request cannot be written.
+    """
     path = stop_file(store)
     partial = path.with_name(path.name + ".part")
     with explain_errors(path):
@@ -27,7 +29,7 @@ def request_stop(store: Path, holder: Holder) -> None:
 
 
 def stop_requested(store: Path, signature: bytes) -> bool:
-    """True where somebody asked the driver of this signature to stop."""
+    """Return True if the driver with this signature was asked to stop."""
     try:
         return stop_file(store).read_bytes() == signature
     except OSError:

@@ -1,7 +1,7 @@
-"""The root `zarr.json`: what the store is, and the one switch that shows its columns.
+"""The root `zarr.json`: the attributes of a store, and the list of its visible arrays.
 
-Its consolidated metadata says which arrays there are and how long they are. It is
-replaced atomically, so whoever opens the store sees all arrays of one moment.
+Its consolidated metadata lists the arrays and their lengths. It is replaced atomically,
+so a reader that opens the store sees all arrays in the same state.
 """
 
 import json
@@ -26,7 +26,7 @@ Node: TypeAlias = dict[str, Any]
 
 
 def group_node(attributes: Mapping[str, Any] | None = None) -> Node:
-    """The metadata of a group."""
+    """Return the metadata of a group."""
     return {
         "zarr_format": 3,
         "node_type": "group",
@@ -35,12 +35,12 @@ def group_node(attributes: Mapping[str, Any] | None = None) -> Node:
 
 
 def dump_node(node: Node) -> bytes:
-    """The bytes of a `zarr.json`."""
+    """Return the bytes of a `zarr.json`."""
     return json.dumps(node, allow_nan=False, indent=1).encode()
 
 
 def root_node(attributes: Mapping[str, Any], members: Mapping[str, Node]) -> Node:
-    """The root node with the metadata of all its members, by path."""
+    """Return the root node with the metadata of all its members, by path."""
     return {
         **group_node(attributes),
         "consolidated_metadata": _consolidated_metadata(members),
@@ -48,18 +48,20 @@ def root_node(attributes: Mapping[str, Any], members: Mapping[str, Node]) -> Nod
 
 
 def fresh_root(attributes: Mapping[str, Any], members: Mapping[str, Node]) -> Node:
-    """The root node of a new store."""
+    """Return the root node of a new store."""
     own = {_FORMAT_KEY: FORMAT, _VERSION_KEY: version("alloop")}
     return root_node({**attributes, **own}, members)
 
 
 def read_root(store: Path) -> Node:
-    """The root node of a store that this alloop can read.
+    """Return the root node of a store that this alloop can read.
 
     Raises
     ------
     StoreError
         There is no store, or a newer alloop made it.
+    DamagedError
+        The file is not JSON, or lacks its attributes.
     """
     try:
         node: Node = json.loads((store / NODE_FILE).read_bytes())
@@ -94,17 +96,17 @@ def _checked_root(node: Any, store: Path) -> Node:
 
 
 def node_attributes(node: Node) -> dict[str, Any]:
-    """The attributes of a root node."""
+    """Return the attributes of a root node."""
     return dict(node["attributes"])
 
 
 def copy_of(node: Node) -> bytes:
-    """The attributes of a root node as the bytes of their copy, with a checksum."""
+    """Return the second copy of a root node's attributes, as bytes with a checksum."""
     return pack_record({"attributes": _own(node)}, ())
 
 
 def keep_copy(store: Path, files: FileSystem) -> None:
-    """Keep the attributes a second time, where that is not done."""
+    """Write the second copy of the attributes, unless there is one."""
     if copied(store) is None:
         replace_file(
             files,
@@ -115,7 +117,7 @@ def keep_copy(store: Path, files: FileSystem) -> None:
 
 
 def copied(store: Path) -> dict[str, Any] | None:
-    """The attributes from their copy; None where there is none, or none whole."""
+    """Return the attributes from their second copy; None if missing or damaged."""
     try:
         header, _ = unpack_record((store / FOLDER / COPY).read_bytes(), COPY)
     except (OSError, StoreError):
@@ -124,7 +126,7 @@ def copied(store: Path) -> dict[str, Any] | None:
 
 
 def refuse_altered(store: Path, node: Node) -> None:
-    """DamagedError where the attributes are not those of their copy."""
+    """Raise DamagedError if the attributes differ from their second copy."""
     if copied(store) not in (None, _own(node)):
         raise DamagedError(
             f"the attributes in {store / NODE_FILE} are not those that were written; "
@@ -137,9 +139,9 @@ def _own(node: Node) -> dict[str, Any]:
 
 
 def rescued(store: Path) -> dict[str, Any] | None:
-    """The attributes of a store whose root node is damaged, as far as they are whole.
+    """Return the attributes of a store with a damaged root node, if they are readable.
 
-    They stand before the metadata of all arrays, which are most of the file.
+    They precede the metadata of all arrays, which are most of the file.
     """
     try:
         text = (store / NODE_FILE).read_bytes().decode(errors="replace")
@@ -151,7 +153,7 @@ def rescued(store: Path) -> dict[str, Any] | None:
 
 
 def node_members(node: Node) -> dict[str, Node]:
-    """The metadata of all members of a root node, by path."""
+    """Return the metadata of all members of a root node, by path."""
     found = dict((node.get("consolidated_metadata") or {}).get("metadata", {}))
     return {path: _plain_node(member) for path, member in found.items()}
 
@@ -159,7 +161,7 @@ def node_members(node: Node) -> dict[str, Node]:
 def publish_members(
     store: Path, present: Mapping[str, Node], files: FileSystem
 ) -> None:
-    """Show exactly these members from now on."""
+    """Show exactly these members to readers from now on."""
     node = root_node(node_attributes(read_root(store)), present)
     replace_file(files, store / NODE_FILE, dump_node(node), staging_folder(store))
 
@@ -173,7 +175,7 @@ def upgrade_format(store: Path, files: FileSystem) -> None:
 
 
 def staging_folder(store: Path) -> Path:
-    """Where files grow up before they get their names."""
+    """Return the folder in which files are written before they get their names."""
     return store / FOLDER / STAGING
 
 

@@ -1,9 +1,9 @@
-"""The columns that anyone reads with plain zarr: names, dtypes, dimensions, units.
+"""The schema of the columns, for plain zarr: names, dtypes, dimensions, units.
 
-A table is a group of arrays with one row a structure, a label, a score... Ragged data
-lie flat: row i owns the atoms offsets[i]:offsets[i + 1]. Ids are rows of 32 ASCII
-digits (`bytes(row).decode()`), words are small numbers whose meaning stands in the
-array's attribute `codes`: text has no data type in the Zarr v3 specification.
+A table is a group of arrays with one row for each structure, label, score... Ragged
+data are stored flat: row i owns the atoms offsets[i]:offsets[i + 1]. Ids are rows of 32
+ASCII digits (`bytes(row).decode()`), words are small numbers whose meaning is listed in
+the array's attribute `codes`: text has no data type in the Zarr v3 specification.
 """
 
 from collections.abc import Iterable, Mapping
@@ -20,7 +20,7 @@ from alloop.store.record import Array
 Table: TypeAlias = Mapping[str, Array]
 Tables: TypeAlias = Mapping[str, Table]
 
-VERSION = 4  # of everything below; a store's older columns are made anew
+VERSION = 4  # of everything below; older columns are rebuilt
 ROW, ATOM, BOUND = "row", "atom", "bound"
 ROWS_A_CHUNK = 8192
 ATOMS_A_CHUNK = 65536
@@ -53,7 +53,7 @@ RUNGS = ("", "default", "damping", "level shift", "second order", "other")
 class Column:
     """One array of a table.
 
-    along: what its first axis counts (ROW, ATOM or BOUND: rows + 1); axes: the names
+    along: the meaning of its first axis (ROW, ATOM or BOUND: rows + 1); axes: the names
     and lengths of the others.
     """
 
@@ -71,7 +71,7 @@ class Column:
 
     @property
     def chunk(self) -> int:
-        """Rows of the array in a chunk."""
+        """The number of rows in a chunk."""
         return ATOMS_A_CHUNK if self.along == ATOM else ROWS_A_CHUNK
 
 
@@ -188,12 +188,15 @@ REPLACED = ("walkers",)  # only the last states count; the others grow
 
 
 def table_columns(table: str) -> dict[str, Column]:
-    """The columns of a table (`structures`, `labels/cheap`), the row-counting first."""
+    """Return the columns of a table (`structures`, `labels/cheap`).
+
+    The one that counts the rows is the first.
+    """
     return TABLES[table.split("/")[0]]
 
 
 def checked_table(name: str, table: Table) -> dict[str, Array]:
-    """The table's arrays in the schema's types; ValueError where they do not fit."""
+    """Return the table's arrays in the schema's dtypes; raise ValueError if unfit."""
     wanted = table_columns(name)
     if set(table) != set(wanted):
         raise ValueError(
@@ -207,7 +210,7 @@ def checked_table(name: str, table: Table) -> dict[str, Array]:
 
 
 def shape_mismatch(name: str, shapes: Mapping[str, tuple[int, ...]]) -> str:
-    """What is wrong with the shapes of a table's arrays, "" if nothing is."""
+    """Return the mistake in the shapes of a table's arrays, "" if there is none."""
     wanted = table_columns(name)
     rows = shapes[next(iter(wanted))][0]
     atoms = {shapes[key][0] for key, c in wanted.items() if c.along == ATOM}
@@ -229,34 +232,34 @@ def _bounded(arrays: Mapping[str, Array]) -> bool:
 
 
 def offsets_fit(offsets: Array, atoms: int) -> bool:
-    """Whether offsets begin at 0, never fall, and end at the number of atoms."""
+    """Return True if offsets begin at 0, never decrease, and end at `atoms`."""
     whole = int(offsets[0]) == 0 and int(offsets[-1]) == atoms
     return whole and bool(np.all(np.diff(offsets) >= 0))
 
 
 def id_digits(ids: Iterable[str]) -> npt.NDArray[np.uint8]:
-    """Ids of 32 hexadecimal digits as rows of ASCII (n, 32)."""
+    """Return ids of 32 hexadecimal digits as rows of ASCII (n, 32)."""
     joined = "".join(ids).encode()
     return np.frombuffer(joined, np.uint8).reshape(-1, DIGITS)
 
 
 def id_texts(rows: npt.NDArray[np.uint8]) -> list[str]:
-    """The ids of rows of ASCII (n, 32)."""
+    """Return the ids of rows of ASCII (n, 32)."""
     return [bytes(row).decode() for row in rows]
 
 
 def word_codes(words: Iterable[str], codes: tuple[str, ...]) -> npt.NDArray[np.uint8]:
-    """Words as their numbers in `codes` (n,); ValueError for a word not among them."""
+    """Return the indices (n,) of words in `codes`; raise ValueError for other words."""
     return np.array([codes.index(word) for word in words], dtype=np.uint8)
 
 
 def failure_codes(failures: Iterable[Failure | None]) -> npt.NDArray[np.uint8]:
-    """Failures, None where there was none, as their numbers (n,)."""
+    """Return the numbers (n,) of failures; None stands for no failure."""
     return word_codes(("" if f is None else f.name for f in failures), FAILURES)
 
 
 def column_attributes(column: Column) -> dict[str, Any]:
-    """What an array says of itself."""
+    """Return the attributes of a column's array: its meaning, units and codes."""
     said: dict[str, Any] = {"about": column.about}
     if column.units:
         said["units"] = column.units

@@ -1,9 +1,9 @@
-"""Putting loose records away into packs, and tidying up after who died doing so.
+"""Sealing of loose records into packs, and removal of what an interrupted sealing left.
 
-A pack is created as a record is: exclusively, complete, on the disk. Only then do the
-files go whose records it holds; a death in between leaves records that lie twice, and
-the next writer removes them. So nothing that was committed is ever only half there, and
-a reader finds each record in one place at least.
+A pack is created as a record is: exclusively, complete, on the disk. Only then are the
+files removed whose records it holds. If the writer dies in between, some records are
+stored twice, and the next writer removes the extra files. So committed records are
+never half there, and a reader finds each in at least one place.
 """
 
 from collections.abc import Iterator
@@ -29,9 +29,9 @@ def seal_records(
 ) -> None:
     """Seal the loose records, unless there are fewer than `least`.
 
-    A last pack that is not full goes into a new one with them, so that many short runs
-    leave no more packs than a long one. A damaged record, and what follows it, stays as
-    it is.
+    If the last pack is not full, it is merged with them into a new one, so that many
+    short runs leave no more packs than a long one. A damaged record, and those after
+    it, stay as they are.
     """
     found = list_journal(folder)
     begin = found.packs[-1].last + 1 if found.packs else 0
@@ -52,7 +52,7 @@ def seal_records(
 
 
 def _partial_pack(folder: Path, found: JournalListing) -> Pack | None:
-    """The last pack, if it is not full and whole."""
+    """Return the last pack if it is not full and not damaged."""
     if not found.packs or len(found.packs[-1]) >= packs.RECORDS:
         return None
     pack = read_pack(folder, found.packs[-1])
@@ -61,7 +61,7 @@ def _partial_pack(folder: Path, found: JournalListing) -> Pack | None:
 
 
 def _whole_records(folder: Path, found: JournalListing, begin: int) -> Iterator[bytes]:
-    """Records from `begin` on, up to the first that is damaged."""
+    """Yield records from `begin` on, up to the first that is damaged."""
     return takewhile(is_whole, _loose_records(folder, found, begin))
 
 
@@ -78,7 +78,7 @@ def _loose_records(folder: Path, found: JournalListing, seq: int) -> Iterator[by
 
 
 def _pack_groups(group: list[bytes], records: Iterator[bytes]) -> Iterator[list[bytes]]:
-    """The records cut into packs; the first of them begins with `group`."""
+    """Yield the records of each pack; the first pack begins with `group`."""
     fresh, size = False, sum(map(len, group))
     for data in records:
         group.append(data)
@@ -93,16 +93,16 @@ def _pack_groups(group: list[bytes], records: Iterator[bytes]) -> Iterator[list[
 def _replaced_files(
     found: JournalListing, span: RecordSpan, partial: Pack | None
 ) -> Iterator[str]:
-    """The files whose records a new pack holds, tails aside."""
+    """Yield the files whose records a new pack holds, without tails."""
     if partial is not None and partial.span.first in span:
         yield partial.span.name
     yield from (f"{seq:0{DIGITS}d}" for seq in sorted(found.loose) if seq in span)
 
 
 def remove_packed_files(folder: Path, files: FileSystem) -> None:
-    """Remove the files whose records lie whole in a pack.
+    """Remove the files whose records are in a pack and undamaged there.
 
-    A copy that differs from the pack's is no exception: who made it was refused.
+    A copy that differs from the pack's is removed too: its writer was refused.
     """
     _clear_tails(folder, files)
     found = list_journal(folder)
@@ -120,7 +120,7 @@ def remove_packed_files(folder: Path, files: FileSystem) -> None:
 
 
 def _clear_tails(folder: Path, files: FileSystem) -> None:
-    """Remove the tails that packs have made superfluous."""
+    """Remove the tails whose records are all in packs."""
     found = list_journal(folder)
     for tail in found.tails:
         if _is_packed(folder, found, tail):
@@ -128,7 +128,7 @@ def _clear_tails(folder: Path, files: FileSystem) -> None:
 
 
 def _is_packed(folder: Path, found: JournalListing, tail: RecordSpan) -> bool:
-    """Whether all records of a tail lie whole in packs."""
+    """Return True if all records of a tail are in packs and undamaged there."""
     count = 0
     for span in found.packs:
         both = range(max(span.first, tail.first), min(span.last, tail.last) + 1)

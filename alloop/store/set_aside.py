@@ -1,8 +1,8 @@
-"""Columns that hold more than the journal, or another history: set aside, never mixed.
+"""Columns that do not belong to the journal: they are set aside, never mixed.
 
-A journal that lost its end, or was rolled back, goes on differently from what its
-columns hold. They are moved, as they are, into a folder of the store that plain zarr
-opens, and made anew from the journal.
+A journal that lost its end, or was restored from an older copy, goes on differently
+from what its columns hold. These are moved, unchanged, into a folder of the store that
+plain zarr opens, and rebuilt from the journal.
 """
 
 import hashlib
@@ -22,14 +22,14 @@ _PREFIX = "set-aside-"
 
 
 def parts(store: Path) -> tuple[Path, ...]:
-    """The folders of columns that were set aside, sorted."""
+    """Return the folders of columns that were set aside, sorted."""
     return tuple(sorted(x for x in store.glob(f"{_PREFIX}*") if x.is_dir()))
 
 
 def foreign(shown: Mapping[str, Node], journal: Journal) -> int:
-    """The last record that the columns hold, where the journal does not have it.
+    """Return the last record of the columns if the journal lacks it, else -1.
 
-    shown: a store's members. -1 where the columns are the journal's.
+    shown: a store's members.
     """
     for said in (node["attributes"] for node in _tables(shown).values()):
         mark = int(said.get(MARK, -1))
@@ -41,10 +41,10 @@ def foreign(shown: Mapping[str, Node], journal: Journal) -> int:
 def set_aside(
     store: Path, shown: Mapping[str, Node], mark: int, files: FileSystem
 ) -> Path:
-    """Move the columns into a folder of their own; returns it.
+    """Move the columns into a folder of their own and return it.
 
-    A crash in between leaves some tables moved: the next call moves the others, to the
-    same place.
+    After a crash in between, some tables are moved already: the next call moves the
+    others to the same place.
     """
     moved = {k: node for k, node in shown.items() if k.split("/")[0] in TABLES}
     text = json.dumps(moved, sort_keys=True).encode()
@@ -78,8 +78,10 @@ def _tables(shown: Mapping[str, Node]) -> dict[str, Node]:
 
 
 def _same(journal: Journal, mark: int, digest: str | None) -> bool:
-    """Whether the journal's record of this number has the checksum; one that nobody
-    noted, or that is damaged, counts as the same."""
+    """Return True if the journal's record of this number has the checksum.
+
+    A checksum that was not noted, or a damaged record, counts as the same.
+    """
     if digest is None or mark < 0:
         return True
     try:

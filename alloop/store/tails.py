@@ -1,13 +1,13 @@
-"""The newest records, one behind the other in one growing file.
+"""Tails: growing files of the newest records, one after the other.
 
     size (8, little-endian) | number (8) | check (16) | record | size | number | ...
 
 `journal/00000012-` holds record 12 and those that follow it. A record is appended by
-one write and one sync, which costs a fraction of what a file of its own does. The first
-one comes with the file and is whole. The last one may be torn by a death, and then it
-was never acknowledged: the file ends within it, or zeros are all that is left. Whatever
-else does not match is damage and is told. `check` guards size and number, so that a
-damaged size is not taken for a torn record, and what lies behind damage is found.
+one write and one sync, much cheaper than a file of its own. The first record is written
+with the file and is whole. The last one may be torn if the writer died, and then it was
+never acknowledged: the file ends within it, or only zeros are left. Any other mismatch
+is damage and is reported. `check` guards size and number, so that a damaged size is not
+taken for a torn record, and the records after the damage are found.
 """
 
 import hashlib
@@ -23,9 +23,10 @@ _FRAME = _HEAD.size + _CHECK
 
 @dataclass(frozen=True, slots=True)
 class TailLayout:
-    """Where the records of a tail lie: (begin, end) of each, and where the last ends.
+    """The positions of a tail's records: (begin, end) of each, and the end of the last.
 
-    Nothing is left of a record at (0, 0). spoilt: a size did not match its check.
+    (0, 0) means that nothing is left of a record. spoilt: a size did not match its
+    check.
     """
 
     cuts: tuple[tuple[int, int], ...]
@@ -34,13 +35,13 @@ class TailLayout:
 
 
 def frame_record(seq: int, record: bytes) -> bytes:
-    """The bytes that record `seq` adds to a tail."""
+    """Return the bytes that record `seq` adds to a tail."""
     head = _HEAD.pack(len(record), seq)
     return head + _header_checksum(head) + record
 
 
 def tail_layout(data: bytes, first: int) -> TailLayout:
-    """Where the records of the tail that begins with record `first` lie."""
+    """Return the positions of the records in a tail that begins with record `first`."""
     cuts: list[tuple[int, int]] = []
     end, spoilt = 0, False
     while not _is_torn(data, end):
@@ -59,7 +60,7 @@ def tail_layout(data: bytes, first: int) -> TailLayout:
 
 
 def _is_torn(data: bytes, at: int) -> bool:
-    """Whether no record, or only the first part of one, begins there."""
+    """Return True if no record, or only the first part of one, begins at this byte."""
     rest = len(data) - at - _FRAME
     if rest < 0 or not any(memoryview(data)[at:]):
         return True
@@ -68,7 +69,7 @@ def _is_torn(data: bytes, at: int) -> bool:
 
 
 def _frame_header(data: bytes, at: int) -> tuple[int, int] | None:
-    """Size and number of the record whose frame begins there, None if damaged."""
+    """Return size and number of the record whose frame begins here, None if damaged."""
     head = data[at : at + _HEAD.size]
     if data[at + _HEAD.size : at + _FRAME] != _header_checksum(head):
         return None
@@ -77,7 +78,7 @@ def _frame_header(data: bytes, at: int) -> tuple[int, int] | None:
 
 
 def _next_frame(data: bytes, at: int) -> int:
-    """Where the next frame that is whole begins, or the end."""
+    """Return the begin of the next undamaged frame, or the end of the data."""
     found = data.find(MAGIC, at)
     while found >= 0:
         if found - _FRAME >= at and _frame_header(data, found - _FRAME):

@@ -1,9 +1,10 @@
-"""Laws that every implementation of a role keeps, for our tests and for yours.
+"""Checks that every implementation of a role must pass, for our tests and for yours.
 
-Each law is a function that raises AssertionError with a sentence. `check_potential`
-runs all laws of a potential that sees nothing but its atoms; an outer field, say, keeps
-some of them only, which can be run one by one. Tolerances are in eV and eV/Å, relative
-to the largest force where that is above 1 eV/Å: 1e-6 suits float64, 1e-3 float32.
+Each check is a function that raises AssertionError with a sentence. `check_potential`
+runs all checks of a potential that depends on nothing but its atoms; one with an outer
+field, say, passes only some of them, which can be run one by one. Tolerances are in eV
+and eV/Å, relative to the largest force where that is above 1 eV/Å: 1e-6 suits float64,
+1e-3 float32.
 """
 
 from alloop.testing.potentials import (

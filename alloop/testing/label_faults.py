@@ -1,4 +1,5 @@
-"""What can go wrong with a program, done on demand: for tests of what surrounds it."""
+"""Faults of a labelling program caused on demand, to test the code around the
+program."""
 
 import os
 import resource
@@ -19,13 +20,13 @@ _HOG = "import time; hoard = bytearray(700_000_000); time.sleep(3600)"
 
 
 def cause_fault(fault: str) -> None:
-    """Do what the fault does before there is a result, if it is of that sort."""
+    """Cause the fault, if it is one that strikes before there is a result."""
     if fault in DEEDS:
         DEEDS[fault]()
 
 
 def spoil_forces(forces: Floats, fault: str) -> Floats:
-    """The forces (atoms, 3) as the fault leaves them."""
+    """Return the forces (atoms, 3) as the fault leaves them."""
     return SPOILS[fault](forces) if fault in SPOILS else forces
 
 
@@ -45,12 +46,12 @@ def _use_memory() -> None:
 
 
 def _use_memory_in_grandchild() -> None:
-    """A grandchild that takes the memory."""
+    """Start a grandchild that uses up the memory."""
     subprocess.run([sys.executable, "-c", _HOG], check=True)
 
 
 def _daemon() -> None:
-    """A grandchild in a session of its own, in nobody's pipe."""
+    """Start a grandchild in a session of its own, which holds none of the pipes."""
     quiet = subprocess.DEVNULL
     sleeper = [sys.executable, "-c", "import time; time.sleep(3600)"]
     subprocess.Popen(
@@ -63,7 +64,7 @@ def _exhausted() -> None:
 
 
 def _strict() -> None:
-    """An allocation that the system refuses, as under `ulimit -v`."""
+    """Ask for an allocation that the system refuses, as under `ulimit -v`."""
     _, hard = resource.getrlimit(resource.RLIMIT_AS)
     resource.setrlimit(resource.RLIMIT_AS, (1 << 31, hard))
     np.ones(1 << 30)  # 8 GB
@@ -75,7 +76,7 @@ def _full_disk() -> None:
 
 
 def _garbage() -> None:
-    """Bytes into every pipe that the process holds, as a stray pointer would."""
+    """Write bytes into every pipe that the process holds, as a stray pointer would."""
     for fd in range(3, 64):
         with suppress(OSError):
             if stat.S_ISFIFO(os.fstat(fd).st_mode):
@@ -83,7 +84,7 @@ def _garbage() -> None:
 
 
 def _close_pipes() -> None:
-    """Close every pipe, and live on."""
+    """Close every pipe and keep running."""
     os.closerange(0, 64)
     time.sleep(3600)
 

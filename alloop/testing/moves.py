@@ -1,4 +1,4 @@
-"""What laws do to frames: turn, shuffle, put two together."""
+"""Changes of frames for the checks: rotating, shuffling and joining them."""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -12,14 +12,14 @@ from alloop.core.units import Floats, Integers
 
 
 def fixed_rotation() -> Floats:
-    """A proper rotation (3, 3) that is far from any axis."""
+    """Return a proper rotation (3, 3) that is far from any axis."""
     Q, _ = np.linalg.qr(random_stream(0, "testing/rotation").normal(size=(3, 3)))
     out: Floats = Q * np.sign(np.linalg.det(Q))
     return out
 
 
 def shuffled_atoms(frames: Sequence[Frame]) -> tuple[Batch, Batch, Integers]:
-    """The batch, the same with each frame's atoms shuffled, and the order it took."""
+    """Return the batch, the batch with atoms shuffled in each frame, and the order."""
     batch = pack_frames(frames)
     rng = random_stream(0, "testing/permutation")
     order = np.concatenate(
@@ -33,12 +33,12 @@ def shuffled_atoms(frames: Sequence[Frame]) -> tuple[Batch, Batch, Integers]:
 
 
 def closed_shell_molecules(frames: Sequence[Frame]) -> list[Frame]:
-    """The neutral singlets without a cell."""
+    """Return the neutral singlets without a cell."""
     return [f for f in frames if f.charge == 0 and f.spin == 0 and not any(f.pbc)]
 
 
 def molecule_pair(frame: Frame, distance: float) -> Frame:
-    """The molecule and its copy, their nearest atoms `distance` Å apart."""
+    """Return the molecule and its copy, their nearest atoms `distance` Å apart."""
     u = fixed_rotation()[0]
     along = frame.positions @ u
     last, first = frame.positions[along.argmax()], frame.positions[along.argmin()]

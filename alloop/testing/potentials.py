@@ -1,4 +1,4 @@
-"""The laws of a Potential."""
+"""The checks of a Potential."""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -30,7 +30,7 @@ from alloop.testing.verdicts import (
     require_shape,
 )
 
-FAR = 60.0  # Å between molecules that should not notice each other
+FAR = 60.0  # Å between molecules that should not interact
 _GRAIN = 1e-8  # Å: a frame's positions are rounded to it
 
 
@@ -41,9 +41,10 @@ def check_potential(
     tolerance: float = 1e-6,
     descriptors: bool = True,
 ) -> None:
-    """All laws of a potential; descriptors=False where it has none.
+    """Run all checks of a potential; descriptors=False where it has none.
 
-    The cutoff law needs an attribute `cutoff` (Å), and is left out where there is none.
+    The check of the cutoff needs an attribute `cutoff` (Å) and is left out without it;
+    that of storage needs a `Storable`.
     """
     check_predictions(potential, frames, descriptors=descriptors)
     for law in (
@@ -66,7 +67,10 @@ def check_potential(
 def check_predictions(
     potential: Potential, frames: Sequence[Frame], *, descriptors: bool = True
 ) -> None:
-    """Shapes and types are right, the input is left alone, a repeat has equal bits."""
+    """Check shapes and types of predictions.
+
+    The input must be left unchanged, and a repeat must have equal bits.
+    """
     batch = pack_frames(frames)
     before = batch.positions.copy()
     said = potential.predict(batch, descriptors=descriptors)
@@ -89,17 +93,18 @@ def check_forces(
     tolerance: float = 1e-6,
     directions: int = 4,
 ) -> None:
-    """Forces are minus the gradient of the energy.
+    """Check that forces are minus the gradient of the energy.
 
-    Along random directions u, -F·u against the five-point difference of E(x + t u).
+    Along random directions u, -F·u is compared with the five-point difference of the
+    energy E(x + t u).
     """
-    step = round(0.05 * tolerance**0.25 / _GRAIN) * _GRAIN  # Å: truncation meets noise
+    step = round(0.05 * tolerance**0.25 / _GRAIN) * _GRAIN  # Å: truncation = noise
     rng = random_stream(0, "testing/forces")
     for frame in frames:
         forces = potential.predict(pack_frames([frame])).forces
         u = rng.normal(size=(directions, len(frame), 3))
         u /= np.abs(u).max(axis=(1, 2), keepdims=True)
-        u = np.round(u * step / _GRAIN) * _GRAIN  # as oracles round positions too
+        u = np.round(u * step / _GRAIN) * _GRAIN  # frames round positions too
         steps = np.array([-2.0, -1.0, 1.0, 2.0])[:, None, None, None] * u
         copies = pack_frames([frame] * (4 * directions))
         moved = copies.with_positions((frame.positions + steps).reshape(-1, 3))
@@ -117,7 +122,7 @@ def check_forces(
 def check_translation(
     potential: Potential, frames: Sequence[Frame], *, tolerance: float = 1e-6
 ) -> None:
-    """A molecule moved as a whole has the same energy and forces."""
+    """Check that a molecule moved as a whole has the same energy and forces."""
     batch = pack_frames(frames)
     shift = random_stream(0, "testing/translation").normal(size=3) * 3.0  # Å
     moved = potential.predict(batch.with_positions(batch.positions + shift))
@@ -127,7 +132,7 @@ def check_translation(
 def check_rotation(
     potential: Potential, frames: Sequence[Frame], *, tolerance: float = 1e-6
 ) -> None:
-    """A rotated molecule has the same energy, and its forces rotate with it."""
+    """Check that a rotated molecule has the same energy, and rotated forces."""
     Q = fixed_rotation()
     _check_turned("rotation", potential, pack_frames(frames), Q, tolerance)
 
@@ -135,7 +140,7 @@ def check_rotation(
 def check_reflection(
     potential: Potential, frames: Sequence[Frame], *, tolerance: float = 1e-6
 ) -> None:
-    """A mirrored molecule has the same energy, and its forces are mirrored too."""
+    """Check that a mirrored molecule has the same energy, and mirrored forces."""
     Q = fixed_rotation() * np.array([-1.0, 1.0, 1.0])
     _check_turned("reflection", potential, pack_frames(frames), Q, tolerance)
 
@@ -143,7 +148,7 @@ def check_reflection(
 def check_permutation(
     potential: Potential, frames: Sequence[Frame], *, tolerance: float = 1e-6
 ) -> None:
-    """Atoms listed in another order have the same forces, and the frame its energy."""
+    """Check that the order of atoms changes neither their forces nor the energy."""
     batch, other, order = shuffled_atoms(frames)
     said, again = potential.predict(batch), potential.predict(other)
     forces = said.forces[order]
@@ -153,7 +158,7 @@ def check_permutation(
 def check_batching(
     potential: Potential, frames: Sequence[Frame], *, tolerance: float = 1e-6
 ) -> None:
-    """A frame gets the same answer alone, among others, and whatever its place."""
+    """Check that a frame has the same predictions alone and at any place in a batch."""
     single = [potential.predict(pack_frames([frame])) for frame in frames]
     alone = joined_predictions(single)
     require_same("batching", potential.predict(pack_frames(frames)), alone, tolerance)
@@ -170,9 +175,9 @@ def check_far_molecules(
     tolerance: float = 1e-6,
     apart: float = FAR,
 ) -> None:
-    """Two molecules `apart` Å from each other have the sum of their energies.
+    """Check that two molecules `apart` Å from each other have the sum of the energies.
 
-    Frames with a charge, a spin or a cell are passed over: there the sum need not hold.
+    Frames with a charge, a spin or a cell are left out: there the sum need not hold.
     """
     for frame in closed_shell_molecules(frames):
         one = potential.predict(pack_frames([frame]))
@@ -188,7 +193,7 @@ def check_cutoff(
     cutoff: float,
     tolerance: float = 1e-6,
 ) -> None:
-    """Energy and forces do not jump when an atom crosses the cutoff (Å)."""
+    """Check that energy and forces do not jump when an atom crosses the cutoff (Å)."""
     gap = 1e-6  # Å
     for frame in closed_shell_molecules(frames):
         inside = potential.predict(pack_frames([molecule_pair(frame, cutoff - gap)]))
@@ -198,7 +203,7 @@ def check_cutoff(
 
 
 def check_stored(potential: Storable, frames: Sequence[Frame]) -> None:
-    """A potential that was stored and restored predicts the same bits."""
+    """Check that a potential that was stored and restored predicts the same bits."""
     batch = pack_frames(frames)
     blob = checkpoint_to_bytes(potential.checkpoint())
     again = checkpoint_to_bytes(potential.checkpoint())

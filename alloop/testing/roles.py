@@ -1,4 +1,4 @@
-"""The laws of Labeller, Scorer, Selector and Trainer."""
+"""The checks of Labeller, Scorer, Selector and Trainer."""
 
 import json
 from collections.abc import Sequence
@@ -25,8 +25,11 @@ from alloop.testing.verdicts import (
 def check_labeller(
     labeller: Labeller, frames: Sequence[Frame], *, tolerance: float = 1e-3
 ) -> None:
-    """Labels bear their frame's id, repeat bit for bit, and their forces are minus the
-    gradient of their energies (labels of eight more frames each are made for that)."""
+    """Check the ids of labels, that they repeat bit for bit, and their forces.
+
+    Forces must be minus the gradient of the energies; labels of eight more frames for
+    each frame are made for that.
+    """
     labelled = []
     for frame in frames:
         label, again = labeller.label(frame), labeller.label(frame)
@@ -48,7 +51,10 @@ def check_scorer(
     *,
     tolerance: float = 1e-6,
 ) -> None:
-    """Surprise is one finite number a frame, whatever the order of frames and atoms."""
+    """Check that surprise is one finite number for each frame.
+
+    It must depend neither on the other frames nor on the order of frames and atoms.
+    """
 
     def surprise(batch: Batch) -> Floats:
         return scorer.score(batch, potential.predict(batch, descriptors=True))
@@ -67,8 +73,11 @@ def check_scorer(
 
 
 def check_selector(selector: Selector, candidates: Sequence[Candidate]) -> None:
-    """At most the quota, each once, all in range, the same for the same random stream;
-    with none known, and with a third of the candidates known."""
+    """Check that a selector keeps to the quota and is reproducible.
+
+    It must return each index at most once, all in range, and the same ones for the same
+    random stream; with none known, and with a third of the candidates known.
+    """
     third = len(candidates) // 3
     points = np.array([candidate.descriptor for candidate in candidates])
     for known, new in ((points[:0], candidates), (points[:third], candidates[third:])):
@@ -82,8 +91,11 @@ def check_selector(selector: Selector, candidates: Sequence[Candidate]) -> None:
 
 
 def check_trainer(trainer: Trainer, data: TrainingData, *, seed: int = 1) -> None:
-    """The same seed gives the same bits, the parent stays as it is, and the history is
-    JSON. Trains four times: give it little to do."""
+    """Check that equal seeds give equal bits.
+
+    The parent must not change, and the history must be JSON. The check trains four
+    times: give it little to do.
+    """
     frames = data.expensive.batch
     first, history = trainer.train(data, None, seed)
     json.dumps(history)

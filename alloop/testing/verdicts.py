@@ -1,4 +1,4 @@
-"""How laws judge: comparisons that fail with a sentence, even under `python -O`."""
+"""Comparisons that raise AssertionError with a sentence, even under `python -O`."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -10,13 +10,13 @@ from alloop.core.units import Floats
 
 
 def require(holds: bool | np.bool_, sentence: str) -> None:
-    """AssertionError with the sentence unless it holds."""
+    """Raise AssertionError with the sentence unless it holds."""
     if not holds:
         raise AssertionError(sentence)
 
 
 def joined_predictions(parts: Sequence[Predictions]) -> Predictions:
-    """Predictions of single frames as those of their batch."""
+    """Return predictions of single frames as those of their batch."""
     return Predictions(
         energies=np.concatenate([part.energies for part in parts]),
         forces=np.concatenate([part.forces for part in parts]),
@@ -24,12 +24,12 @@ def joined_predictions(parts: Sequence[Predictions]) -> Predictions:
 
 
 def force_scale(forces: Floats) -> float:
-    """What tolerances are multiplied with: the largest force, at least 1."""
+    """Return the factor of tolerances: the largest force component, at least 1."""
     return max(1.0, float(np.abs(forces).max(initial=0.0)))
 
 
 def require_shape(name: str, array: Any, shape: tuple[int, ...]) -> None:
-    """An array of this shape, in float64 and finite."""
+    """Require an array of this shape, in float64 and finite."""
     require(array.shape == shape, f"expected {name} {shape}, got {array.shape}")
     double = array.dtype == np.float64
     require(double, f"expected {name} in float64, got {array.dtype}")
@@ -39,20 +39,20 @@ def require_shape(name: str, array: Any, shape: tuple[int, ...]) -> None:
 def require_same(
     law: str, got: Predictions, want: Predictions, tolerance: float
 ) -> None:
-    """Equal energies and forces within the tolerance."""
+    """Require energies and forces that are equal within the tolerance."""
     limit = tolerance * force_scale(want.forces)
     require_close(f"the energy changes with {law}", got.energies, want.energies, limit)
     require_close(f"forces do not follow {law}", got.forces, want.forces, limit)
 
 
 def require_close(sentence: str, got: Floats, want: Floats, limit: float) -> None:
-    """No element is off by more than the limit; nan is."""
+    """Require that no element is off by more than the limit; nan fails."""
     worst = float(np.abs(got - want).max(initial=0.0))
     require(worst <= limit, f"{sentence}: off by {worst:.3g}, {limit:.3g} allowed")
 
 
 def require_equal_bits(what: str, got: Predictions, want: Predictions) -> None:
-    """Equal bits of energies, forces and descriptors."""
+    """Require equal bits of energies, forces and descriptors."""
     equal = np.array_equal(got.energies, want.energies)
     equal = equal and np.array_equal(got.forces, want.forces)
     if got.descriptors is not None and want.descriptors is not None:

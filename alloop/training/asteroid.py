@@ -12,7 +12,7 @@ from alloop.training.staged_trainer import StagedTrainer
 from alloop.training.stages import SCHEDULE, Stage, Weights
 
 STEPS = (300, 2700, 1000)  # θ0, pretraining, fine-tuning
-FINE_TUNING = 1e-3  # the peak step where labels are few and the start is good
+FINE_TUNING = 1e-3  # peak learning rate for few labels and a good start
 
 
 def asteroid_stages(
@@ -21,8 +21,11 @@ def asteroid_stages(
     fine_tuning: float = FINE_TUNING,
     weights: Weights = "bias",
 ) -> tuple[Stage, ...]:
-    """θ0 on expensive labels; weighed pretraining on cheap ones; fine-tuning, whose
-    peak step is `fine_tuning`. Uniform weights need no θ0: pretraining gets its steps.
+    """Return ASTEROID's stages: θ0, weighted pretraining and fine-tuning.
+
+    θ0 is trained on expensive labels, pretraining uses cheap ones, and fine-tuning,
+    whose peak learning rate is `fine_tuning`, expensive ones. Uniform weights need no
+    θ0: pretraining gets its steps.
     """
     gentle = replace(schedule, lr=fine_tuning)
     teacher = Stage("teacher", "expensive", steps[0], "scratch", schedule=schedule)
@@ -36,19 +39,22 @@ def asteroid_stages(
 def standard_stages(
     steps: int = sum(STEPS), schedule: Schedule = SCHEDULE
 ) -> tuple[Stage]:
-    """Expensive labels alone, with the steps of all of ASTEROID's stages."""
+    """Return one stage on expensive labels, by default with all of ASTEROID's steps."""
     return (Stage("standard", "expensive", steps, "scratch", schedule=schedule),)
 
 
 def asteroid_trainer(
     kind: str, settings: Mapping[str, Any], **options: Any
 ) -> StagedTrainer:
-    """ASTEROID with its default stages; options are StagedTrainer's."""
+    """Return a trainer with ASTEROID's default stages; options are StagedTrainer's."""
     return StagedTrainer(kind, settings, asteroid_stages(), **options)
 
 
 def standard_trainer(
     kind: str, settings: Mapping[str, Any], **options: Any
 ) -> StagedTrainer:
-    """Standard training with as many steps; options are StagedTrainer's."""
+    """Return a trainer on expensive labels alone, with as many steps as ASTEROID.
+
+    options are StagedTrainer's.
+    """
     return StagedTrainer(kind, settings, standard_stages(), **options)

@@ -1,7 +1,8 @@
-"""How far a cheap label is to be trusted: ASTEROID's bias and the weight made of it.
+"""ASTEROID's bias of cheap labels and the weights made of it.
 
 Bukharin et al., ICML 2023, section 3: B(x) measures how much a model of the expensive
-level disagrees with a cheap force, and w = exp(-B/γ) damps what disagrees.
+level disagrees with a cheap force, and w = exp(-B/γ) lowers the weight of labels that
+disagree.
 """
 
 from dataclasses import dataclass
@@ -17,15 +18,15 @@ _RAISE = 1.1  # factor by which γ grows until enough frames count
 class Gamma:
     """ASTEROID's γ: in eV/Å, or as a multiple of the standard deviation of B.
 
-    The multiple carries over from one pair of levels to another: the paper's pairs lie
-    closer together than HF and CCSD(T) do.
+    The multiple can be used for other pairs of levels too: the paper's pairs lie closer
+    together than HF and CCSD(T) do.
     """
 
     value: float
     of_spread: bool = True
 
     def in_ev_per_angstrom(self, bias: Floats) -> float:
-        """γ in eV/Å for these biases (frames,)."""
+        """Return γ in eV/Å for these biases (frames,)."""
         return self.value * float(np.std(bias)) if self.of_spread else self.value
 
 
@@ -33,10 +34,11 @@ DEFAULT = Gamma(2.0)
 
 
 def bias_weights(bias: Floats, gamma: float) -> Floats:
-    """w = exp(-(B - min B)/γ), scaled to mean 1; (frames,), γ in eV/Å.
+    """Return w = exp(-(B - min B)/γ), scaled to mean 1; (frames,), γ in eV/Å.
 
-    Subtracting min B changes nothing after the scaling and keeps one weight at 1
-    before it. Without the scaling the loss would shrink beneath Adam's epsilon.
+    Weights are uniform for γ = 0. Subtracting min B does not change the scaled weights
+    and keeps one of them at 1 before the scaling. Without the scaling the loss would
+    fall below Adam's epsilon.
     """
     excess = bias - bias.min()
     if gamma <= 0.0:
@@ -47,15 +49,15 @@ def bias_weights(bias: Floats, gamma: float) -> Floats:
 
 
 def effective_size(weights: Floats) -> float:
-    """Kish's effective sample size (Σw)²/Σw²: how many frames really count."""
+    """Return Kish's effective sample size (Σw)²/Σw²."""
     return float(weights.sum() ** 2 / np.square(weights).sum())
 
 
 def guarded_weights(bias: Floats, gamma: Gamma, least: float) -> tuple[Floats, float]:
-    """Weights and the γ (eV/Å) behind them, raised until `least` of the frames count.
+    """Return weights and their γ (eV/Å), which is raised until enough frames count.
 
-    least is a fraction of the frames, below 1. Biases that are all alike give uniform
-    weights and γ = 0.
+    least: the smallest effective sample size allowed, as a fraction of the frames below
+    1. Biases that are all equal give uniform weights and γ = 0.
     """
     value = gamma.in_ev_per_angstrom(bias)
     weights = bias_weights(bias, value)

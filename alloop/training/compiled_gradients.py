@@ -1,9 +1,9 @@
-"""The slope of a batch as machine code.
+"""The loss gradient of a batch as compiled code.
 
-Energies, forces, loss and the gradients by all weights are written down as one graph of
-plain operations, since torch.compile does not take a derivative of a derivative as it
-is (`alloop.models.compilation`). Weights, positions, labels and random numbers are its
-inputs: one program serves all steps, stages and generations of a network.
+Energies, forces, loss and the gradients by all weights are traced as one graph of plain
+operations, since torch.compile cannot itself differentiate a derivative
+(`alloop.models.compilation`). Weights, positions, labels and random numbers are inputs
+of the graph, so that one program serves all steps, stages and generations of a network.
 """
 
 import hashlib
@@ -29,14 +29,14 @@ from alloop.training.losses import Drawn, Objective, Targets
 
 _CLOSE = 1e-3  # of the gradient's norm: far above rounding, far below a wrong term
 _TRUSTED = 5  # sets of shapes whose gradients agreed, after which no more are checked
-_KEPT = 8  # programs a process
+_KEPT = 8  # programs that a process keeps
 
 _programs: dict[Hashable, Code] = {}
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _FlatLayout:
-    """What tensors stand for when they come as one flat list."""
+    """The order of a step's tensors in one flat list."""
 
     network: Network
     objective: Objective
@@ -44,16 +44,16 @@ class _FlatLayout:
     fixed: tuple[str, ...]
     fields: tuple[str, ...]
     constants: dict[str, Any]
-    own: tuple[Tensor, ...]  # the network's, seen through: they move when it learns
+    own: tuple[Tensor, ...]  # the network's, sharing memory: training changes them
 
     def flat(self, graph: Graph, target: Targets, drawn: Drawn) -> list[Tensor]:
-        """The network's tensors, the graph's, the targets', the random numbers."""
+        """Return the tensors of network, graph and targets, and the random numbers."""
         given = (graph[name] for name in self.fields)
         labels = (getattr(target, field.name) for field in fields(Targets))
         return [*self.own, *given, *labels, *drawn]
 
     def slope(self, *flat: Tensor) -> tuple[Tensor, ...]:
-        """Loss and gradients of a flat list: what is traced."""
+        """Return loss and gradients for a flat list; this method is traced."""
         rest = iter(flat)
         free = {name: next(rest).detach().requires_grad_() for name in self.free}
         fixed = {name: next(rest) for name in self.fixed}
@@ -80,10 +80,11 @@ class _LossModule(nn.Module):
 
 @dataclass(slots=True, eq=False)
 class CompiledGradients:
-    """Slopes by a program, by torch as it is where the program does not fit a batch.
+    """Loss gradients by a compiled program, or by eager torch where it does not fit.
 
-    The first batches are taken both ways; a program that gives another gradient is not
-    used for batches of those shapes. Implements Slopes.
+    A batch of each of the first few sets of shapes is computed both ways; a program
+    that gives another gradient is not used for batches of those shapes. Implements
+    `GradientFunction`.
     """
 
     layout: _FlatLayout
@@ -121,12 +122,13 @@ def compile_gradients(
     batch: tuple[Graph, Targets, Drawn],
     general: bool,
 ) -> CompiledGradients:
-    """Slopes for batches like this one; general: of other shapes and molecules too.
+    """Return compiled gradients for batches like this one.
 
-    The first call for a network and an objective takes tens of CPU seconds, fewer where
-    torch finds the machine code of an earlier process, and none in this process. Raises
-    NotCompiled where there is no compiler, where the network cannot be traced, or where
-    the program does not give this batch's gradient.
+    general: for batches of other shapes and molecules too. The first call for a network
+    and an objective takes tens of CPU seconds, fewer where torch finds the machine code
+    of an earlier process; later calls in this process take none. Raises NotCompiled
+    where there is no compiler, where the network cannot be traced, or where the program
+    does not give this batch's gradient.
     """
     layout = _flat_layout(network, objective, batch[0])
     flat = layout.flat(*batch)
@@ -174,9 +176,9 @@ def _flat_layout(network: Network, objective: Objective, graph: Graph) -> _FlatL
 def _program_key(
     layout: _FlatLayout, flat: Sequence[Tensor], graph: Graph, general: bool
 ) -> Hashable:
-    """What a program depends on: all that is traced but is not an input.
+    """Return all that a program depends on: whatever is traced but is not an input.
 
-    A network may look at who is whose neighbour while it is traced for one molecule.
+    A network may read the neighbour list while it is traced for one molecule.
     """
     network = layout.network
     return (

@@ -20,18 +20,18 @@ from alloop.training.staged_trainer import StagedTrainer
 
 @dataclass(frozen=True, slots=True, eq=False)
 class DeltaPotential:
-    """E = E_cheap + ΔE, and so the forces; implements Potential.
+    """A potential E = E_cheap + ΔE, with forces likewise; implements Potential.
 
-    cheap: who says what the cheap level gives, such as
-    `alloop.potentials.labeller_potential.OraclePotential` of its labeller. Descriptors
-    are those of the difference.
+    cheap: the potential of the cheap level, such as
+    `alloop.potentials.labeller_potential.LabellerPotential` of its labeller.
+    Descriptors are those of the difference.
     """
 
     cheap: Potential
     difference: Potential
 
     def predict(self, batch: Batch, *, descriptors: bool = False) -> Predictions:
-        """Energies eV, forces eV/Å."""
+        """Return energies (eV) and forces (eV/Å)."""
         base = self.cheap.predict(batch)
         added = self.difference.predict(batch, descriptors=descriptors)
         return replace(
@@ -43,10 +43,10 @@ class DeltaPotential:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class DeltaTrainer:
-    """Trains a difference with another trainer; implements Trainer.
+    """A trainer of the difference of two levels by another trainer; implements Trainer.
 
-    trainer gets the differences as its expensive labels and no cheap ones. cheap labels
-    what is predicted later.
+    trainer gets the differences as its expensive labels and no cheap labels. cheap
+    gives the cheap level's part of the trained potential's predictions.
     """
 
     trainer: Trainer
@@ -55,21 +55,26 @@ class DeltaTrainer:
     def train(
         self, data: TrainingData, parent: Potential | None, seed: int
     ) -> tuple[DeltaPotential, dict[str, Any]]:
-        """The potential and the history of its difference. Raises InputError where no
-        expensive frame has a cheap label too."""
+        """Return the potential and the training history of its difference.
+
+        Raises InputError where no expensive frame has a cheap label too.
+        """
         heir = parent.difference if isinstance(parent, DeltaPotential) else None
         nothing = LabelSet(pack_frames([]), np.zeros(0), np.zeros((0, 3)))
         differences = label_difference(data.expensive, data.cheap)
         trainer = self.trainer
-        if isinstance(trainer, StagedTrainer):  # the cheap level repels as it should
+        if isinstance(trainer, StagedTrainer):  # the cheap level has its own repulsion
             trainer = replace(trainer, repulsion=None)
         found, history = trainer.train(TrainingData(nothing, differences), heir, seed)
         return DeltaPotential(self.cheap, found), history
 
 
 def label_difference(expensive: LabelSet, cheap: LabelSet) -> LabelSet:
-    """Expensive less cheap labels (eV, eV/Å) of the frames that have both, in the order
-    of the expensive ones. Raises InputError where there are none."""
+    """Return expensive minus cheap labels (eV, eV/Å) of the frames that have both.
+
+    The order is that of the expensive labels. Raises InputError where no frame has
+    both.
+    """
     place = {frame.id: row for row, frame in enumerate(cheap.batch.frames())}
     ids = [frame.id for frame in expensive.batch.frames()]
     both = np.array([row for row, i in enumerate(ids) if i in place], dtype=np.int64)

@@ -1,7 +1,7 @@
-"""The one optimisation loop: every stage of every training of a network runs here.
+"""The optimisation loop that every stage of a network training runs.
 
-Muon or AdamW with a warm-up and a decay, gradients clipped, weights averaged. How long
-it runs is fixed before it starts; no later decision looks at a clock.
+Muon or AdamW with a warm-up and a decay, clipped gradients, averaged weights. The
+number of steps is planned before the loop starts; no later decision depends on a clock.
 """
 
 import math
@@ -48,11 +48,11 @@ Progress: TypeAlias = Callable[[str, int, int, float], None]  # stage, step, ste
 
 @dataclass(frozen=True, slots=True, eq=False)
 class StageOptions:
-    """What a stage may have beside its labels.
+    """The options of a stage besides its labels.
 
-    validation: frames to take errors on. progress is told stage, step, steps and mean
-    loss. objective: what to make small, the schedule's labelled loss where it is None.
-    keeper: where states are kept, to go on after a kill. ahead: steps of the whole
+    validation: frames to compute errors on. progress is called with stage, step, steps
+    and mean loss. objective: the loss to minimise, the schedule's loss on labels where
+    it is None. keeper: stores states, to resume after a kill. ahead: steps of the whole
     training that the same compiled program serves, this stage's own where it is 0.
     """
 
@@ -71,10 +71,10 @@ def fit_network(
     validation: GraphPool | None = None,
     progress: Progress | None = None,
 ) -> tuple[Network, LossCurve]:
-    """Run one stage on labelled frames and return the averaged network and its course.
+    """Run one stage on labelled frames; return the averaged network and its loss curve.
 
-    The network that comes in is left as it is. Without a patience the last average is
-    the result, with one the best. On one thread the same call gives the same bits.
+    The network given is not changed. Without a patience the last average is the result,
+    with one the best. On one thread the same call gives the same bits.
     """
     return fit_stage(network, pool, stage, seed, StageOptions(validation, progress))
 
@@ -82,11 +82,11 @@ def fit_network(
 def fit_stage(
     network: Network, pool: GraphPool, stage: Stage, seed: int, aids: StageOptions
 ) -> tuple[Network, LossCurve]:
-    """As `fit`, with everything that a stage may have beside its labels.
+    """Run one stage like `fit_network`, with all options of a stage.
 
-    With a keeper a training that was killed goes on from the last state that was kept,
-    bit for bit, and one that was finished is not run again. Raises FloatingPointError
-    where the loss is not finite.
+    With a keeper, a training that was killed resumes from its last saved state with
+    bitwise equal results, and one that was finished is not run again. Raises
+    FloatingPointError where the loss is not finite.
     """
     run = StageFit(
         network, StageBatches(pool, stage, seed, _stage_objective(stage, aids)), aids
@@ -102,7 +102,7 @@ def _stage_objective(stage: Stage, aids: StageOptions) -> Objective:
 
 
 class StageFit:
-    """One stage under way: begun or taken up again, walked, and read."""
+    """One stage while it runs: started or resumed, stepped, and read out."""
 
     def __init__(
         self, network: Network, lessons: StageBatches, aids: StageOptions
@@ -121,7 +121,7 @@ class StageFit:
         self._clock = cpu_seconds()
 
     def start(self) -> None:
-        """Go where the kept state is, or plan the stage."""
+        """Resume from the saved state, or plan the stage where there is none."""
         keeper = self._aids.keeper
         state = None if keeper is None else keeper.load(self._name)
         if state is not None:
@@ -130,10 +130,10 @@ class StageFit:
         planner = StepPlanner(self._walk, self._lessons, self._aids.ahead)
         self._at.planned, self._at.compile = planner.plan_steps()
         if self._lessons.stage.schedule.seconds is not None:
-            self._keep()  # the plan was measured, and must be the same ever after
+            self._keep()  # the plan was measured; a resumed run must not measure again
 
     def run_steps(self) -> None:
-        """Take the steps that are left, unless the stage's patience is over."""
+        """Take the remaining steps, unless the stage's patience is exhausted."""
         if not self._goes_on():
             return
         slopes, self._at.engine = gradient_engine(
@@ -146,7 +146,10 @@ class StageFit:
         self._keep()
 
     def result(self) -> tuple[Network, LossCurve]:
-        """The averaged network, or the best where there is a patience."""
+        """Return the network and its loss curve.
+
+        The network is the averaged one, or the best average where there is a patience.
+        """
         watch, at, network = self._watch, self._at, self._walk.average
         if watch.patience is not None and watch.best is not None:
             network.load_state_dict(watch.best)

@@ -1,4 +1,4 @@
-"""A loss and its gradient by every weight, one way for all objectives."""
+"""A loss and its gradient by every weight, for any objective."""
 
 from collections.abc import Sequence
 from typing import NamedTuple, Protocol
@@ -19,25 +19,28 @@ class LossGradient(NamedTuple):
 
 
 class GradientFunction(Protocol):
-    """Loss and gradients of a network on one batch, with the numbers drawn for it."""
+    """A function that gives loss and gradients of a network on one batch.
+
+    drawn: the random numbers of the step.
+    """
 
     def __call__(self, graph: Graph, target: Targets, drawn: Drawn) -> LossGradient:
-        """The slope at the network's present weights, which stay as they are."""
+        """Return loss and gradient at the network's weights, which do not change."""
 
 
 def free_weights(network: Network) -> list[Tensor]:
-    """The parameters that may move, in the network's order."""
+    """Return the trainable parameters, in the network's order."""
     return [weight for weight in network.parameters() if weight.requires_grad]
 
 
 def loss_gradient(loss: Tensor, weights: Sequence[Tensor]) -> LossGradient:
-    """The gradient of a loss; zeros where it does not depend on a weight."""
+    """Return a loss and its gradient: zeros for weights it does not depend on."""
     gradients = torch.autograd.grad(loss, weights, materialize_grads=True)
     return LossGradient(loss.detach(), gradients)
 
 
 def eager_gradients(network: Network, objective: Objective) -> GradientFunction:
-    """Slopes by torch as it is, one operation after the other."""
+    """Return a gradient function that runs torch without compilation."""
     weights = free_weights(network)
 
     def slopes(graph: Graph, target: Targets, drawn: Drawn) -> LossGradient:

@@ -1,7 +1,7 @@
-"""Labels made ready for the optimiser: neighbours found once, batches by indexing.
+"""Labelled frames prepared for training: neighbours found once, batches by indexing.
 
-Positions do not move while a network learns, so a frame's neighbours are looked up when
-the pool is made, and a step only gathers rows.
+Positions do not change while a network is trained, so a frame's neighbours are searched
+when the pool is made, and a step only gathers rows.
 """
 
 from collections.abc import Iterator
@@ -22,10 +22,10 @@ from alloop.training.losses import Targets
 
 @dataclass(frozen=True, slots=True)
 class BatchOrder:
-    """Which frames make up which step: a pure function of seed, name and step.
+    """The frames of each step: a pure function of seed, name and step.
 
-    Each epoch has its own random stream, so that a stage could be taken up again in its
-    middle. The frames that do not fill a last batch sit that epoch out.
+    Each epoch has its own random stream, so that a stage can be resumed in its middle.
+    The frames that do not fill a last batch are left out of that epoch.
     """
 
     seed: int
@@ -34,7 +34,7 @@ class BatchOrder:
     batch: int
 
     def at(self, step: int) -> Integers:
-        """The frames of a step, (batch,), or all of them where there are no more."""
+        """Return the frames of a step, (batch,), or all where there are no more."""
         if self.frames <= self.batch:
             return np.arange(self.frames)
         epoch, part = divmod(step, self.frames // self.batch)
@@ -56,19 +56,19 @@ class GraphPool:
     graph: Graph
     target: Targets
     edges: Integers = field(repr=False)  # (frames + 1,) offsets of the frames' edges
-    alike: bool = False  # the same atoms and neighbours, in the same order
+    alike: bool = False  # all frames: the same atoms and neighbours, in order
 
     def __len__(self) -> int:
         return len(self.labels)
 
     def with_weights(self, weights: Floats) -> "GraphPool":
-        """The same frames with weights (frames,) of mean 1."""
+        """Return the same frames with weights (frames,) of mean 1."""
         dtype = self.target.forces.dtype
         w = torch.tensor(weights, dtype=dtype)
         return replace(self, target=replace(self.target, weights=w))
 
     def select(self, frames: Integers) -> tuple[Graph, Targets]:
-        """The graph and the targets of some frames, in that order."""
+        """Return the graph and the targets of some frames, in that order."""
         if self.alike and len(frames) <= len(self):
             return self._rows(frames)
         offsets = self.labels.batch.offsets
@@ -99,13 +99,15 @@ class GraphPool:
         return graph, target
 
     def edge_chunks(self, edges: int) -> Iterator[Integers]:
-        """All frames in order, in pieces of about so many edges at most."""
+        """Yield all frames in order, in pieces of at most about `edges` edges."""
         piece = self.edges[:-1] // max(edges, 1)
         yield from np.split(np.arange(len(self)), np.flatnonzero(np.diff(piece)) + 1)
 
     def _rows(self, frames: Integers) -> tuple[Graph, Targets]:
-        """`take` where frames differ in positions and states alone: what names atoms
-        is that of the first frames."""
+        """Return what `select` does, for frames that differ in positions and state.
+
+        The tensors that index atoms are those of the first frames.
+        """
         count, total = len(frames), len(self)
         atoms = count * (len(self.graph.z) // total)
         edges = count * int(self.edges[1])
@@ -135,14 +137,14 @@ class GraphPool:
 
 
 def force_scale(labels: LabelSet) -> float:
-    """Root mean square of the force components in eV/Å; 1 where all are zero."""
+    """Return the root mean square of the force components (eV/Å); 1 if all are zero."""
     return float(np.sqrt(np.mean(np.square(labels.forces)))) or 1.0
 
 
 def make_graph_pool(
     labels: LabelSet, scale: float, cutoff: float, dtype: torch.dtype = torch.float32
 ) -> GraphPool:
-    """The pool of labels whose energies are already less their references."""
+    """Return the pool of labels whose references are already subtracted."""
     graph = to_graph(labels.batch, cutoff, dtype)
     owners = graph.batch[graph.edge_index[1]]
     counts = np.bincount(owners.numpy(), minlength=len(labels))
@@ -159,7 +161,7 @@ def make_graph_pool(
 
 
 def _same_topology(labels: LabelSet, graph: Graph, edges: Integers) -> bool:
-    """Whether all frames have the atoms of the first one, and its neighbours."""
+    """Return True if all frames have the atoms and the neighbours of the first one."""
     frames, atoms, pairs = len(labels), len(graph.z), int(edges[-1])
     first = int(edges[1]) if frames else 0
     if not first or atoms % frames or frames * first != pairs:

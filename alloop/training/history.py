@@ -1,4 +1,4 @@
-"""A training's story as flat JSON: a few lists with one entry a stage, and curves."""
+"""The history of a training as flat JSON: lists with one entry a stage, and curves."""
 
 from typing import Any
 
@@ -6,11 +6,12 @@ from alloop.training.stage_runner import FinishedStage, StageRunner, TrainingSta
 
 
 def training_history(path: TrainingState, bench: StageRunner) -> dict[str, Any]:
-    """stages, steps, loss, validation (eV/Å or None), engine (how steps were computed),
-    cpu_seconds: lists by stage.
+    """Return the history of a training.
 
-    bias (eV/Å, by cheap frame), gamma (eV/Å) and effective (share of the cheap frames)
-    where frames were weighed; curve/STAGE/{step,loss,validation}; scale in eV/Å.
+    Lists by stage: stages, steps, loss, validation (eV/Å or None), engine (how steps
+    were computed), cpu_seconds. Where frames were weighted: bias (eV/Å, by cheap
+    frame), gamma (eV/Å) and effective (share of the cheap frames). Curves:
+    curve/STAGE/{step,loss,validation}. scale is in eV/Å.
     """
     out: dict[str, Any] = {
         "stages": [done.stage.name for done in path.done],

@@ -1,6 +1,6 @@
-"""Labels of one level made to resemble another's, and sets of both: pure functions.
+"""Pure functions that adapt one level's labels to another's, and join both.
 
-Energies are those without their level's references, so that a factor means the same for
+Energies are without their level's references, so that a factor means the same for
 energies and forces, and a sum of labels is the label of a sum.
 """
 
@@ -14,14 +14,14 @@ from alloop.core.units import Floats, Integers
 
 
 def scaled_labels(labels: LabelSet, factor: float) -> LabelSet:
-    """Energies and forces times a factor."""
+    """Return the labels with energies and forces multiplied by a factor."""
     return replace(
         labels, energies=factor * labels.energies, forces=factor * labels.forces
     )
 
 
 def add_predictions(labels: LabelSet, said: Predictions, sign: float = 1.0) -> LabelSet:
-    """The labels plus (or minus, with sign -1) what a potential says of them."""
+    """Return the labels plus `sign` times a potential's predictions for them."""
     return replace(
         labels,
         energies=labels.energies + sign * said.energies,
@@ -30,7 +30,7 @@ def add_predictions(labels: LabelSet, said: Predictions, sign: float = 1.0) -> L
 
 
 def joined_labels(*parts: LabelSet) -> LabelSet:
-    """Label sets one after the other."""
+    """Return the label sets joined, one after the other."""
     return LabelSet(
         pack_frames([frame for part in parts for frame in part.batch.frames()]),
         np.concatenate([part.energies for part in parts]),
@@ -39,15 +39,18 @@ def joined_labels(*parts: LabelSet) -> LabelSet:
 
 
 def expensive_repeats(cheap: int, expensive: int, mix: float) -> int:
-    """How often each expensive frame must stand among the cheap ones, so that a share
-    `mix` of all is expensive; at least once."""
+    """Return the number of times each expensive frame stands among the cheap ones.
+
+    A share of about `mix` of all frames is then expensive. It is at least 1, and 0
+    without expensive frames.
+    """
     if expensive == 0:
         return 0
     return max(1, round(mix / (1.0 - mix) * cheap / expensive))
 
 
 def select_labels(labels: LabelSet, frames: Integers) -> LabelSet:
-    """The labels of some frames, in that order; a frame may come often."""
+    """Return the labels of some frames, in that order; frames may be repeated."""
     atoms = take_atoms(labels.batch.offsets, frames)
     return LabelSet(
         labels.batch.select(frames), labels.energies[frames], labels.forces[atoms]
@@ -57,9 +60,9 @@ def select_labels(labels: LabelSet, frames: Integers) -> LabelSet:
 def mixed_labels(
     cheap: LabelSet, expensive: LabelSet, mix: float, weights: Floats | None = None
 ) -> tuple[LabelSet, Floats]:
-    """Cheap and repeated expensive labels with their weights (frames,) of mean 1.
+    """Return cheap and repeated expensive labels with weights (frames,) of mean 1.
 
-    weights are those of the cheap frames (cheap frames,), uniform where there are none.
+    weights are those of the cheap frames (cheap frames,), uniform where it is None.
     """
     times = expensive_repeats(len(cheap), len(expensive), mix)
     often = select_labels(expensive, np.tile(np.arange(len(expensive)), times))

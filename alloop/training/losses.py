@@ -20,10 +20,10 @@ Drawn: TypeAlias = tuple[Tensor, ...]  # the random numbers of one step
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Targets:
-    """What a batch should give, in units of the scale.
+    """The targets of a batch, in units of the scale.
 
-    energies (frames,) less the references, forces (atoms, 3), weights (frames,) of
-    mean 1, owner (atoms,) the frame of each atom.
+    energies (frames,) less the references, forces (atoms, 3), weights (frames,) of mean
+    1, owner (atoms,) the frame of each atom.
     """
 
     energies: Tensor
@@ -33,31 +33,31 @@ class Targets:
 
 
 class Objective(Hashable, Protocol):
-    """What a step makes small: a pure function of its arguments.
+    """The loss that a step minimises: a pure function of its arguments.
 
-    It must be hashable, and its repr must tell it from every other, as a frozen
-    dataclass of numbers does: compiled programs and checkpoints go by it. It may use
-    nothing random but what `draw` gave.
+    It must be hashable, and its repr must distinguish it from every other objective, as
+    a frozen dataclass of numbers does: compiled programs and saved states are
+    identified by it. It may use no random numbers but those from `draw`.
     """
 
     def draw(self, graph: Graph, generator: torch.Generator) -> Drawn:
-        """The random numbers that a step on this graph needs, of fixed shapes."""
+        """Return the random numbers for a step on this graph, of fixed shapes."""
 
     def __call__(
         self, network: Network, graph: Graph, target: Targets, drawn: Drawn
     ) -> Tensor:
-        """The loss, a scalar that can be differentiated by the network's weights."""
+        """Return the loss, a scalar that is differentiable by the network's weights."""
 
 
 @dataclass(frozen=True, slots=True)
 class LabelLoss:
-    """The labelled loss: ρ is energy, norm that of `force_errors`."""
+    """The loss on labels: `energy` is ρ, `norm` that of `force_errors`."""
 
     energy: float
     norm: str = "l2"
 
     def draw(self, graph: Graph, generator: torch.Generator) -> Drawn:  # noqa: ARG002
-        """Nothing: labels leave nothing to chance."""
+        """Return an empty tuple: this loss needs no random numbers."""
         return ()
 
     def __call__(
@@ -67,13 +67,16 @@ class LabelLoss:
         target: Targets,
         drawn: Drawn,  # noqa: ARG002
     ) -> Tensor:
-        """(1 - ρ) ℓ_f + ρ ℓ_e of what the network says."""
+        """Return (1 - ρ) ℓ_f + ρ ℓ_e of the network's predictions."""
         said = energy_and_forces(network, graph, create_graph=True)
         return total_loss(said.energies, said.forces, target, self.energy, self.norm)
 
 
 def force_errors(predicted: Tensor, target: Tensor, norm: str = "l2") -> Tensor:
-    """An atom's error (atoms,): its length ("l2") or its components' mean ("l1")."""
+    """Return the error of each atom's force, (atoms,).
+
+    norm: "l2" for the error's length, "l1" for the mean of its absolute components.
+    """
     difference = predicted - target  # (atoms, 3)
     if norm == "l1":
         return difference.abs().mean(dim=1)
@@ -82,19 +85,19 @@ def force_errors(predicted: Tensor, target: Tensor, norm: str = "l2") -> Tensor:
 
 
 def force_loss(predicted: Tensor, target: Targets, norm: str = "l2") -> Tensor:
-    """Mean over atoms of w ℓ_f, in units of the scale."""
+    """Return the mean over atoms of w ℓ_f, in units of the scale."""
     errors = force_errors(predicted, target.forces, norm)
     return (target.weights[target.owner] * errors).mean()
 
 
 def energy_loss(predicted: Tensor, target: Targets) -> Tensor:
-    """Mean over frames of w abs(E - E_label), in units of the scale."""
+    """Return the mean over frames of w abs(E - E_label), in units of the scale."""
     return (target.weights * (predicted - target.energies).abs()).mean()
 
 
 def total_loss(
     energies: Tensor, forces: Tensor, target: Targets, rho: float, norm: str = "l2"
 ) -> Tensor:
-    """(1 - ρ) ℓ_f + ρ ℓ_e; Eq. 1 with unit weights, Eq. 2 with bias weights."""
+    """Return (1 - ρ) ℓ_f + ρ ℓ_e: Eq. 1 with unit weights, Eq. 2 with bias weights."""
     force = force_loss(forces, target, norm)
     return (1.0 - rho) * force + rho * energy_loss(energies, target)

@@ -1,4 +1,4 @@
-"""What a stage shows while it runs, and when it has shown enough."""
+"""The losses and errors of a running stage, and the rule that stops it early."""
 
 import copy
 import math
@@ -11,17 +11,18 @@ from torch import Tensor
 from alloop.models.network import Network, energy_and_forces
 from alloop.training.graph_pool import GraphPool
 
-_EDGES = 20_000  # at once where errors are taken: some tens of MB
+_EDGES = 20_000  # at once when errors are computed: some tens of MB
 
 
 @dataclass(frozen=True, slots=True)
 class LossCurve:
-    """What a stage recorded: at each of `steps`, the mean loss since the last one and,
-    where there are validation frames, the mean absolute force error in eV/Å.
+    """The losses and errors that a stage recorded.
 
-    planned: the steps it was to take. engine: how a step was computed, "compiled" or
-    "plain", and why so where it was to be compiled. cpu_seconds: of all runs that it
-    took, compilers included.
+    steps: when they were recorded. losses: the mean loss since the previous record.
+    validation: the mean absolute force error in eV/Å where there are validation frames.
+    planned: the number of steps planned. engine: how steps were computed, "compiled" or
+    "plain", with the reason where compilation failed. cpu_seconds: of all runs of the
+    stage, compilers included.
     """
 
     steps: tuple[int, ...]
@@ -33,7 +34,7 @@ class LossCurve:
 
 
 def force_error(network: Network, pool: GraphPool) -> float:
-    """Mean absolute error of the force components over a pool, eV/Å."""
+    """Return the mean absolute error of the force components over a pool, eV/Å."""
     total = 0.0
     for frames in pool.edge_chunks(_EDGES):
         graph, target = pool.select(frames)
@@ -44,7 +45,7 @@ def force_error(network: Network, pool: GraphPool) -> float:
 
 @dataclass(slots=True)
 class TrainingMonitor:
-    """What a stage has shown so far, and the best weights where errors are taken."""
+    """The records of a stage so far, and the best weights where errors are computed."""
 
     every: int
     patience: int | None
@@ -56,7 +57,7 @@ class TrainingMonitor:
     recent: list[float] = field(default_factory=list)
 
     def add_step(self, step: int, loss: float, last: bool, network: Network) -> bool:
-        """Take the loss of a step; True where one was recorded."""
+        """Add the loss of a step; return True if a record was made."""
         self.recent.append(loss)
         if not last and step % self.every:
             return False
@@ -74,7 +75,7 @@ class TrainingMonitor:
 
     @property
     def is_improving(self) -> bool:
-        """Whether the error fell recently enough to go on."""
+        """Return True if there is no patience or the error fell recently enough."""
         if self.patience is None or not self.errors:
             return True
         lowest = self.steps[self.errors.index(min(self.errors))]
@@ -82,11 +83,11 @@ class TrainingMonitor:
 
     @property
     def to_json(self) -> dict[str, list[Any]]:
-        """What was seen, as JSON, less the best weights."""
+        """The records as JSON, without the best weights."""
         return {name: list(getattr(self, name)) for name in _LISTS}
 
     def restore(self, facts: Mapping[str, Any], best: dict[str, Tensor] | None) -> None:
-        """Take up what another watch had seen."""
+        """Restore the records and the best weights of another monitor."""
         self.best = best
         for name in _LISTS:
             setattr(self, name, list(facts[name]))

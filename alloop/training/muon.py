@@ -2,7 +2,7 @@
 
 Jordan et al., "Muon: an optimizer for hidden layers in neural networks" (2024), with
 steps of AdamW's size (Liu et al., arXiv 2502.16982, Eq. 4). Matrices of one shape are
-worked on together: one by one, small ones cost more in calls than in arithmetic.
+processed together: one by one, small ones cost more in calls than in arithmetic.
 """
 
 import math
@@ -19,7 +19,7 @@ _LEAST = 1e-7
 
 
 class Muon(torch.optim.Optimizer):
-    """The optimiser, for matrices only: groups of `lr` and `weight_decay`."""
+    """The Muon optimiser, for matrices only; groups have `lr` and `weight_decay`."""
 
     def __init__(
         self,
@@ -32,7 +32,7 @@ class Muon(torch.optim.Optimizer):
 
     @torch.no_grad()
     def step(self, closure: None = None) -> None:  # type: ignore[override]
-        """One step down the gradients of all weights."""
+        """Take one step down the gradients of all weights."""
         assert closure is None
         for group in self.param_groups:
             for weights in _group_by_shape(group["params"]):
@@ -57,7 +57,7 @@ class Muon(torch.optim.Optimizer):
 
 
 def orthogonalised(matrices: Tensor) -> Tensor:
-    """The matrices (count, rows, columns) with singular values of about one.
+    """Return the matrices (count, rows, columns) with singular values of about one.
 
     Newton-Schulz iterations of fifth order; singular values below about 1e-3 of the
     norm stay small.
@@ -74,7 +74,7 @@ def orthogonalised(matrices: Tensor) -> Tensor:
 
 
 def _group_by_shape(weights: list[Tensor]) -> list[list[Tensor]]:
-    """The weights by shape."""
+    """Return the weights grouped by shape."""
     shapes: dict[torch.Size, list[Tensor]] = {}
     for weight in weights:
         shapes.setdefault(weight.shape, []).append(weight)

@@ -1,6 +1,6 @@
-"""The optimiser on clipped gradients, and an average of the weights.
+"""The optimisers on clipped gradients, and an average of the weights.
 
-Muon moves the matrices that mix features, AdamW what is left: vectors, embeddings of
+Muon updates the matrices that mix features, AdamW the rest: vectors, embeddings of
 elements, narrow matrices.
 """
 
@@ -18,15 +18,15 @@ from alloop.training.gradients import LossGradient
 from alloop.training.muon import Muon
 from alloop.training.schedule import Schedule, averaging_decay, learning_rate
 
-_NARROW = 16  # rows or columns below which a matrix is AdamW's
+_NARROW = 16  # rows or columns; AdamW updates matrices with fewer
 _STATE = "state"
 
 
 @dataclass(slots=True)
 class Optimisation:
-    """The state of one optimisation: the network, its average, the optimisers' own.
+    """The state of one optimisation: the network, its average and the optimisers.
 
-    The network that comes in is left as it is.
+    The network given is not changed.
     """
 
     network: Network
@@ -44,7 +44,7 @@ class Optimisation:
         self.optimisers = _make_optimisers(self.network, self.schedule)
 
     def step(self, index: int, steps: int, slope: LossGradient) -> None:
-        """Step number `index` of so many, down this slope."""
+        """Take step number `index` of `steps` down this gradient."""
         rate = learning_rate(index, steps, self.schedule)
         gradients = clip_gradients(slope.gradients, self.schedule.clip)
         for weight, gradient in zip(self.weights.values(), gradients, strict=True):
@@ -62,7 +62,7 @@ class Optimisation:
 
     @property
     def tensors(self) -> dict[str, Tensor]:
-        """The whole state; what is in it moves with the next step."""
+        """The whole state as tensors, which the next step changes in place."""
         out: dict[str, Tensor] = {}
         for (name, weight), mean in zip(
             self.weights.items(), self.averages, strict=True
@@ -74,7 +74,7 @@ class Optimisation:
 
     @torch.no_grad()
     def restore(self, tensors: Mapping[str, Tensor]) -> None:
-        """Take up the state of another walk of the same network."""
+        """Restore the state of another optimisation of the same network."""
         for (name, weight), mean in zip(
             self.weights.items(), self.averages, strict=True
         ):
@@ -86,7 +86,7 @@ class Optimisation:
             self._state(weight).update(state)
 
     def _state(self, weight: Tensor) -> dict[str, Tensor]:
-        """What the optimiser of a weight keeps of it."""
+        """Return the optimiser's state of a weight."""
         for optimiser in self.optimisers:
             groups = optimiser.param_groups
             if any(weight is own for group in groups for own in group["params"]):
@@ -96,7 +96,7 @@ class Optimisation:
 
 
 def clip_gradients(gradients: tuple[Tensor, ...], most: float) -> tuple[Tensor, ...]:
-    """The gradients, made shorter together where their norm is above `most`."""
+    """Return the gradients, scaled down together where their norm is above `most`."""
     factor = (most / (get_total_norm(gradients) + 1e-6)).clamp(max=1.0)
     return torch._foreach_mul(gradients, factor)
 
@@ -116,7 +116,7 @@ def _make_optimisers(
 
 
 def mixing_matrices(network: Network) -> list[str]:
-    """The weights that mix features with features: Muon's."""
+    """Return the names of the weights that mix features with features, for Muon."""
     tables = {id(m.weight) for m in network.modules() if isinstance(m, nn.Embedding)}
     return [
         name
@@ -129,7 +129,7 @@ def mixing_matrices(network: Network) -> list[str]:
 def parameter_groups(
     network: Network, schedule: Schedule, names: Collection[str]
 ) -> list[dict[str, Any]]:
-    """Groups of these weights: of equal decay and equal factor on the learning rate."""
+    """Return groups of these weights by weight decay and learning-rate factor."""
     depths = dict(_weight_depths(network))
     top = max(depths.values(), default=0)
     groups: dict[tuple[float, float], list[Tensor]] = {}
@@ -146,8 +146,9 @@ def parameter_groups(
 
 
 def _weight_depths(network: Network) -> Iterator[tuple[str, int]]:
-    """How far up each weight is: 0 before the layers, then 1, 2, ..., then the rest.
+    """Yield the name and the depth of each weight.
 
+    The depth is 0 before the layers, then 1, 2, ..., and one more after the layers.
     Layers are the entries of the network's lists of modules.
     """
     layer = {

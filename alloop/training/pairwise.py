@@ -1,6 +1,6 @@
 """A Trainer for pair potentials: ASTEROID's stages, each solved by least squares.
 
-Milliseconds and no torch: for toy campaigns, and to see what the stages do.
+It takes milliseconds and no torch: for toy campaigns, and to study the stages.
 """
 
 import time
@@ -26,11 +26,12 @@ from alloop.training.references import level_references, without_references
 
 @dataclass(frozen=True, slots=True)
 class PairwiseTrainer:
-    """Fits a pair potential to forces and energies; implements Trainer.
+    """A trainer of pair potentials on forces and energies; implements Trainer.
 
     pretrain False leaves the cheap labels out (standard training); without a gamma
-    they all count alike. energy is ρ of ASTEROID's Eq. 1, with squared errors; ridge
-    holds the coefficients near zero, pull (fine-tuning) near those of the cheap level.
+    their weights are uniform. energy is ρ of ASTEROID's Eq. 1, with squared errors;
+    ridge holds the coefficients near zero, pull (fine-tuning) near those of the cheap
+    level.
     """
 
     radial: int = 12
@@ -48,8 +49,11 @@ class PairwiseTrainer:
         parent: Potential | None,  # noqa: ARG002
         seed: int,  # noqa: ARG002
     ) -> tuple[PairwisePotential, dict[str, Any]]:
-        """The potential of the expensive level, or of the cheap one if there is no
-        other, and its history; neither parent nor seed matter."""
+        """Return the potential and its training history.
+
+        The potential is that of the expensive level, or of the cheap one if there is no
+        other. parent and seed are not used.
+        """
         began = time.process_time()
         known = {
             "cheap": level_references(data.cheap),
@@ -108,7 +112,7 @@ class PairwiseTrainer:
         weights: Floats,
         near: Floats | None = None,
     ) -> Floats:
-        """min (1 - ρ) <w ΔF²> + ρ <w ΔE²> + λ abs(c - c0)²; c (size,)."""
+        """Minimise (1 - ρ) <w ΔF²> + ρ <w ΔE²> + λ abs(c - c0)²; return c (size,)."""
         rows, wanted = self._rows(basis, labels, weights)
         start = np.zeros(basis.size) if near is None else near
         hold = self.ridge if near is None else self.pull

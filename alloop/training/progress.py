@@ -1,4 +1,4 @@
-"""How far a training is: told by its process in a file, read by whoever shows it."""
+"""The progress of a training, written by its process to a file for others to read."""
 
 import contextlib
 import json
@@ -11,7 +11,7 @@ _FILE = "progress.json"
 
 @dataclass(frozen=True, slots=True)
 class TrainingProgress:
-    """The stage under way, its steps so far and in all, its mean loss of late."""
+    """The present stage, its steps so far and in all, and its recent mean loss."""
 
     stage: str
     step: int
@@ -23,7 +23,10 @@ class TrainingProgress:
 
 
 def write_progress(folder: Path, told: TrainingProgress) -> None:
-    """Replace what the folder says, if the disk allows: nothing depends on it."""
+    """Replace the progress in the folder; errors of the disk are ignored.
+
+    Nothing depends on the file.
+    """
     part = folder / f".{_FILE}.{os.getpid()}"
     with contextlib.suppress(OSError):
         folder.mkdir(parents=True, exist_ok=True)
@@ -32,7 +35,7 @@ def write_progress(folder: Path, told: TrainingProgress) -> None:
 
 
 def read_progress(folder: Path) -> TrainingProgress | None:
-    """What a training said last in its folder, if it has said anything."""
+    """Return the last progress that a training wrote to its folder, or None."""
     try:
         return TrainingProgress(**json.loads((folder / _FILE).read_text("utf-8")))
     except (OSError, ValueError, TypeError):

@@ -1,8 +1,8 @@
-"""Reference energies: what each level counts for an atom before it counts a bond.
+"""Reference energies: the energy that each level gives to an atom of each element.
 
-Two levels differ by tens of electronvolts a molecule for reasons that no force knows
-(missing correlation, another basis). Each level is shifted by its own references, so
-that a network only learns what is left.
+Two levels differ by tens of electronvolts a molecule for reasons that do not affect
+forces (missing correlation, another basis). Each level is shifted by its own
+references, so that a network only learns the rest.
 """
 
 from collections.abc import Mapping
@@ -20,7 +20,7 @@ References: TypeAlias = dict[int, float]  # atomic number -> eV
 
 
 def element_counts(batch: Batch, elements: Integers) -> Floats:
-    """How many atoms of each element a frame has, (frames, elements)."""
+    """Return the number of atoms of each element in each frame, (frames, elements)."""
     counts = np.zeros((len(batch), len(elements)))
     columns = np.searchsorted(elements, batch.numbers)
     np.add.at(counts, (batch.frame_index, columns), 1.0)
@@ -28,10 +28,10 @@ def element_counts(batch: Batch, elements: Integers) -> Floats:
 
 
 def fit_references(labels: LabelSet) -> References:
-    """Least-squares energies per element, in eV.
+    """Return least-squares energies per element, in eV.
 
-    Where the compositions do not tell the elements apart (one molecule only) the
-    solution of least norm is taken: a constant for each composition.
+    Where the compositions do not determine them (one molecule only) the solution of
+    least norm is taken: a constant for each composition.
     """
     elements = np.unique(labels.batch.numbers)
     counts = element_counts(labels.batch, elements)
@@ -42,7 +42,7 @@ def fit_references(labels: LabelSet) -> References:
 def level_references(
     labels: LabelSet, given: Mapping[int, float] | None = None
 ) -> References:
-    """The given references (isolated atoms, say), or fitted ones where none are given.
+    """Return the given references (isolated atoms, say), or fitted ones without any.
 
     Raises
     ------
@@ -62,7 +62,7 @@ def level_references(
 
 
 def reference_energies(batch: Batch, energies: Mapping[int, float]) -> Floats:
-    """The sum of its atoms' references for each frame, (frames,) in eV."""
+    """Return the sum of the atoms' references for each frame, (frames,) in eV."""
     elements = np.array(sorted(energies), dtype=np.int64)
     values = np.array([energies[int(z)] for z in elements])
     out: Floats = element_counts(batch, elements) @ values
@@ -70,6 +70,6 @@ def reference_energies(batch: Batch, energies: Mapping[int, float]) -> Floats:
 
 
 def without_references(labels: LabelSet, energies: Mapping[int, float]) -> LabelSet:
-    """The labels with their references taken off the energies."""
+    """Return the labels with the references subtracted from the energies."""
     rest = labels.energies - reference_energies(labels.batch, energies)
     return LabelSet(labels.batch, rest, labels.forces)

@@ -1,4 +1,4 @@
-"""Trainings that go on after a kill: what is kept of one, and whose it is."""
+"""The saved state of a training, to resume it after a kill, and the name it goes by."""
 
 import hashlib
 from collections.abc import Iterable, Mapping
@@ -21,30 +21,35 @@ _KIND = "training"
 
 
 class StateKeeper(Protocol):
-    """Where states of trainings are kept; `alloop.training.state_files` has one on
-    disk.
+    """A store of training states; `alloop.training.state_files` has one on disk.
 
     A name is 32 hexadecimal digits and stands for one training of one stage, with its
-    labels, seed and settings: what is kept under another name is never taken up.
+    labels, seed and settings: a state under another name is never resumed.
     """
 
     def due(self) -> bool:
-        """Whether it is time to save. It may look at a clock: nothing depends on it."""
+        """Return True if it is time to save.
+
+        It may look at a clock, since no result depends on it.
+        """
 
     def save(self, name: str, state: Checkpoint) -> None:
-        """Keep a state in the place of the last one of that name."""
+        """Save a state in place of the last one of that name."""
 
     def load(self, name: str) -> Checkpoint | None:
-        """The last state of that name; None where there is none."""
+        """Return the last state of that name, or None where there is none."""
 
     def tell(self, told: TrainingProgress) -> None:
-        """Be told how far the training is, each time that a loss is recorded."""
+        """Receive the progress of the training, each time that a loss is recorded."""
 
 
 @dataclass(slots=True)
 class TrainingPosition:
-    """How far a training is: steps taken of those planned, whether they were to be
-    compiled, how they were computed, and in which CPU time."""
+    """The position of a training.
+
+    The steps taken and planned, whether they were to be compiled, how they were
+    computed, and the CPU seconds used.
+    """
 
     step: int = 0
     planned: int = 0
@@ -56,7 +61,7 @@ class TrainingPosition:
 def pack_state(
     walk: Optimisation, watch: TrainingMonitor, progressed: TrainingPosition
 ) -> Checkpoint:
-    """All that the rest of a training depends on."""
+    """Return all that the rest of a training depends on."""
     best = {f"best/{name}": tensor for name, tensor in (watch.best or {}).items()}
     facts = {"watch": watch.to_json, "progressed": asdict(progressed)}
     return Checkpoint(_KIND, facts, _copied_arrays({**walk.tensors, **best}))
@@ -65,7 +70,7 @@ def pack_state(
 def unpack_state(
     state: Checkpoint, walk: Optimisation, watch: TrainingMonitor
 ) -> TrainingPosition:
-    """Put walk and watch where that training was."""
+    """Restore optimisation and monitor from a state; return the training's position."""
     tensors = {n: torch.from_numpy(np.array(a)) for n, a in state.tensors.items()}
     best = {
         name.removeprefix("best/"): tensor
@@ -80,9 +85,9 @@ def unpack_state(
 def training_name(
     network: Network, pools: Iterable[GraphPool | None], facts: Iterable[object]
 ) -> str:
-    """32 hexadecimal digits of all that decides the outcome of a stage.
+    """Return 32 hexadecimal digits of all that decides the outcome of a stage.
 
-    facts: what else decides, by its repr (stage, seed, objective).
+    facts: whatever else decides it, by its repr (stage, seed, objective).
     """
     digest = hashlib.sha256()
     own = Checkpoint(
@@ -108,7 +113,7 @@ def _pool_content(pool: GraphPool) -> str:
 
 
 def _copied_arrays(tensors: Mapping[str, Tensor]) -> dict[str, Any]:
-    """Copies, which the next step leaves alone."""
+    """Return copies, which later steps do not change."""
     copies: dict[str, Floats] = {
         name: tensor.detach().cpu().numpy().copy() for name, tensor in tensors.items()
     }

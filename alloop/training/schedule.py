@@ -1,4 +1,4 @@
-"""How one stage walks downhill: facts, so that a YAML file can say them."""
+"""The schedule of one stage's optimisation: plain values, as a YAML file can hold."""
 
 import math
 from dataclasses import dataclass
@@ -9,33 +9,34 @@ from alloop.core.errors import InputError
 Decay: TypeAlias = Literal["cosine", "exponential", "wsd"]
 Compile: TypeAlias = bool | Literal["auto"]
 
-# CPU seconds, measured on PaiNN: what compiling costs without anything to build on, and
-# what each step then saves, of itself and for each edge in its batch.
+# CPU seconds, measured on PaiNN: the cost of compiling with an empty cache, and what
+# each step then saves, as a constant and for each edge in its batch.
 COMPILING = 80.0
 SAVED, SAVED_EDGE = 7e-3, 2e-5
 
 
 @dataclass(frozen=True, slots=True)
 class Schedule:
-    """How one stage walks downhill.
+    """The schedule of one stage's optimisation.
 
     optimiser: "muon" for the matrices that mix features and AdamW for the rest, or
-    "adamw" for all (`alloop.training.optimisation`). lr is the peak step of both,
-    reached after `warmup` steps; ema is the decay of the averaged weights, which are
-    the result; clip bounds the gradient's norm; energy is ρ of ASTEROID's Eq. 1; norm
-    is the force loss, "l2" (mean length of an atom's error) or "l1" (mean of its
-    components). With validation frames, errors are taken each `every` steps; with a
+    "adamw" for all (`alloop.training.optimisation`). lr is the peak learning rate of
+    both, reached after `warmup` steps; ema is the decay of the averaged weights, which
+    are the result; clip bounds the gradient's norm; energy is ρ of ASTEROID's Eq. 1;
+    norm is the force loss, "l2" (mean length of an atom's error) or "l1" (mean of its
+    components). With validation frames, errors are computed every `every` steps; with a
     patience (in steps) the stage stops when they have not fallen for so long, and keeps
     the best weights.
 
-    decay leads from the peak to `floor` times the peak at the last step: "cosine",
+    decay: the way from the peak to `floor` times the peak at the last step: "cosine",
     "exponential", or "wsd" (warm up, stay, decay: constant for the share `hold` of the
-    steps, then half a cosine). weight_decay is AdamW's, on matrices only. layer_decay
-    is the factor of the step from each layer to the one below it. epochs and seconds
-    shorten the stage: passes over its frames, and CPU seconds, which a measurement at
-    the start turns into steps. compile: "auto" where it pays (see `compiles`).
+    steps, then half a cosine). weight_decay is AdamW's and Muon's, on matrices only.
+    layer_decay is the factor of the learning rate from each layer to the one below it.
+    epochs and seconds shorten the stage: passes over its frames, and CPU seconds, which
+    a measurement at the start turns into steps. compile: "auto" compiles where it saves
+    time (see `worth_compiling`).
 
-    Raises InputError for an exponential decay to nothing.
+    Raises InputError for an exponential decay to zero.
     """
 
     lr: float = 5e-3
@@ -66,13 +67,13 @@ class Schedule:
 
 
 def learning_rate(step: int, steps: int, schedule: Schedule) -> float:
-    """Linear warm-up to the peak, times the decay."""
+    """Return the learning rate of a step: linear warm-up to the peak, times decay."""
     warm = min((step + 1) / max(schedule.warmup, 1), 1.0)
     return schedule.lr * warm * decay_factor(step / steps, schedule)
 
 
 def decay_factor(x: float, schedule: Schedule) -> float:
-    """The share of the peak that is left after the share x of the steps."""
+    """Return the share of the peak that is left after the share x of the steps."""
     if schedule.decay == "exponential":
         return math.pow(schedule.floor, x)
     hold = schedule.hold if schedule.decay == "wsd" else 0.0
@@ -82,23 +83,24 @@ def decay_factor(x: float, schedule: Schedule) -> float:
 
 
 def averaging_decay(step: int, decay: float) -> float:
-    """The decay of the weights' average; shorter at first, to forget the start."""
+    """Return the decay of the weights' average; less at first, to forget the start."""
     return min(decay, (step + 1) / (step + 10))
 
 
 def bounded_steps(steps: int, frames: int, schedule: Schedule) -> int:
-    """The steps of a stage, no more than its epochs allow."""
+    """Return the number of steps of a stage, no more than its epochs allow."""
     if schedule.epochs is None:
         return steps
     return min(steps, schedule.epochs * max(1, frames // schedule.batch))
 
 
 def worth_compiling(steps: int, edges: int, schedule: Schedule) -> bool:
-    """Whether to compile a program that serves so many steps on so many edges.
+    """Return True if a program for so many steps on so many edges should be compiled.
 
-    The one rule: asked for, or worth more than it costs by the figures above. It looks
-    at no clock and at nothing that was compiled before, since compiled and plain steps
-    differ in their last bits, and a resumed training must decide alike.
+    It should where the schedule asks for it or, for "auto", where it saves more than it
+    costs by the figures above. The rule looks at no clock and at nothing that was
+    compiled before, since compiled and plain steps differ in their last bits, and a
+    resumed training must decide alike.
     """
     if schedule.compile == "auto":
         return steps * (SAVED + SAVED_EDGE * edges) >= COMPILING

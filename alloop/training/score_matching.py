@@ -27,7 +27,10 @@ Energy = Callable[[Tensor], Tensor]  # positions (atoms, 3) Å -> energies (fram
 
 
 def thermal_energy(temperature: float) -> float:
-    """kT in eV of a temperature in K. Raises InputError where there is none."""
+    """Return kT in eV for a temperature in K.
+
+    Raises InputError where the temperature is not positive.
+    """
     if not temperature > 0.0:
         raise InputError(
             f"expected the temperature in K that the frames were drawn at, got "
@@ -39,15 +42,17 @@ def thermal_energy(temperature: float) -> float:
 def random_directions(
     positions: Tensor, vectors: int, generator: torch.Generator | None = None
 ) -> Tensor:
-    """Random signs (vectors, atoms, 3): of all directions whose mean square is 1 they
-    spread the estimate least."""
+    """Return random signs (vectors, atoms, 3).
+
+    Of all directions whose mean square is 1 they give the estimate the least variance.
+    """
     shape = (vectors, *positions.shape)
     signs = torch.randint(0, 2, shape, generator=generator, dtype=positions.dtype)
     return 2.0 * signs - 1.0
 
 
 def score_loss(energy: Energy, positions: Tensor, kT: float, along: Tensor) -> Tensor:
-    """Mean over atoms of ½abs(F)² + kT v·∇(F·v), averaged over directions v.
+    """Return the mean over atoms of ½abs(F)² + kT v·∇(F·v), averaged over directions v.
 
     energy and kT have one unit, positions (atoms, 3) are in Å, along (vectors, atoms,
     3). The result can be differentiated with respect to whatever the energy depends on;
@@ -66,7 +71,7 @@ class ScoreLoss:
     """Score matching as an objective of `alloop.training.fit`, which reads no labels.
 
     kT in units of the network's scale. noise: Å of normal displacement, which smooths
-    the distribution that is matched. vectors: directions for the trace.
+    the distribution that is matched. vectors: the number of directions for the trace.
     """
 
     kT: float
@@ -74,7 +79,7 @@ class ScoreLoss:
     vectors: int = 1
 
     def draw(self, graph: Graph, generator: torch.Generator) -> Drawn:
-        """Directions (vectors, atoms, 3), and displacements (atoms, 3) in Å."""
+        """Return directions (vectors, atoms, 3), and displacements (atoms, 3) in Å."""
         along = random_directions(graph.pos, self.vectors, generator)
         shape, dtype = graph.pos.shape, graph.pos.dtype
         moved = self.noise * torch.randn(shape, generator=generator, dtype=dtype)
@@ -87,7 +92,7 @@ class ScoreLoss:
         target: Targets,  # noqa: ARG002
         drawn: Drawn,
     ) -> Tensor:
-        """The loss of the network at the graph's frames, moved by the noise."""
+        """Return the loss of the network at the graph's frames, moved by the noise."""
         along, moved = drawn
 
         def energy(x: Tensor) -> Tensor:
@@ -100,6 +105,6 @@ class ScoreLoss:
 
 
 def _directional_divergence(forces: Tensor, x: Tensor, v: Tensor) -> Tensor:
-    """v·∇(F·v), summed over atoms."""
+    """Return v·∇(F·v), summed over atoms."""
     (change,) = torch.autograd.grad((forces * v).sum(), x, create_graph=True)
     return (change * v).sum()

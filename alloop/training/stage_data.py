@@ -1,4 +1,4 @@
-"""What a stage learns from: the labels it names, corrected and weighed.
+"""The labels that a stage is trained on, changed and weighted.
 
 All label sets here are less their level's references.
 """
@@ -24,7 +24,11 @@ from alloop.training.stages import Fidelity, Stage
 
 @dataclass(frozen=True, slots=True, eq=False)
 class BiasWeighing:
-    """Bias (cheap frames,) in eV/Å, the γ in eV/Å used, effective share of frames."""
+    """The weighting of cheap frames by their bias.
+
+    bias (cheap frames,) in eV/Å, gamma the γ in eV/Å used, effective the effective
+    share of the frames.
+    """
 
     bias: Floats
     gamma: float
@@ -33,10 +37,11 @@ class BiasWeighing:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class TrainedNetworks:
-    """The networks that a training has made so far, those of later stages in front.
+    """The latest networks of each role that a training has made so far.
 
-    teacher: the last one that saw expensive labels, who judges cheap ones. pupil: the
-    last one that saw cheap labels alone. change: what a stage on differences learned.
+    teacher: the last one trained on expensive labels, against which cheap ones are
+    compared. pupil: the last one trained on cheap labels alone. change: the network
+    that a stage on differences has trained.
     """
 
     teacher: Network | None = None
@@ -46,7 +51,7 @@ class TrainedNetworks:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class StageLabels:
-    """Labels with the weights (frames,) of mean 1 that a stage learns from."""
+    """The labels that a stage is trained on, and their weights (frames,) of mean 1."""
 
     labels: LabelSet
     weights: Floats
@@ -55,8 +60,11 @@ class StageLabels:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class StageData:
-    """What lessons are made of: labels by level, the networks' unit in eV, γ, and the
-    least share of cheap frames that must stay effective."""
+    """The data from which the labels of stages are made.
+
+    labels by level, scale the networks' unit in eV, γ, and the least share of cheap
+    frames that must stay effective.
+    """
 
     labels: Mapping[Fidelity, LabelSet]
     scale: float
@@ -64,7 +72,7 @@ class StageData:
     least: float
 
     def stage_labels(self, stage: Stage, known: TrainedNetworks) -> StageLabels:
-        """What a stage learns from after others have made these networks."""
+        """Return the labels of a stage, given the networks trained before it."""
         expensive = self.labels["expensive"]
         if stage.labels == "difference" and known.pupil is not None:
             expensive = add_predictions(
@@ -80,7 +88,7 @@ class StageData:
         return StageLabels(cheap, weights, weighing)
 
     def network_predictions(self, network: Network, labels: LabelSet) -> Predictions:
-        """What a network says of labelled frames, without references."""
+        """Return a network's predictions for labelled frames, without references."""
         nothing = dict.fromkeys(labels.batch.numbers.tolist(), 0.0)
         return LearnedPotential(network, nothing, self.scale).predict(labels.batch)
 

@@ -1,4 +1,4 @@
-"""Where the stages of one training run: pools made once, a network handed along."""
+"""The runner of the stages of one training."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -29,7 +29,7 @@ from alloop.training.step_engine import cpu_seconds
 
 @dataclass(frozen=True, slots=True, eq=False)
 class FinishedStage:
-    """A stage that ran: its course, its CPU seconds, its weights if it had any."""
+    """A stage that ran: its loss curve, CPU seconds and, if it had any, weighting."""
 
     stage: Stage
     course: LossCurve
@@ -39,8 +39,11 @@ class FinishedStage:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class TrainingState:
-    """How far a training has come: the network, those that later stages ask, and the
-    stages behind it."""
+    """The state of a training between stages.
+
+    network: the present one. known: the networks that later stages use. done: the
+    stages that have run.
+    """
 
     network: Network
     known: TrainedNetworks = field(default_factory=TrainedNetworks)
@@ -49,12 +52,12 @@ class TrainingState:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class StageRunner:
-    """What all stages of one training share.
+    """The runner of the stages of one training, and what they share.
 
     labels (less the repulsion) and references by level; held_out are expensive ones.
-    scale is the network's unit in eV. parent is the network to start from where a stage
-    says so. keeper keeps states of trainings, to go on after a kill. stages are those
-    of the whole training, from which a stage learns whether compiling pays.
+    scale is the network's unit in eV. parent is the network that a stage with start
+    "parent" begins with. keeper stores states of trainings, to resume after a kill.
+    stages are those of the whole training, which decide if compiling saves time.
     """
 
     kind: str
@@ -74,26 +77,29 @@ class StageRunner:
     def run_stages(
         self, path: TrainingState, stages: Sequence[Stage], gamma: Gamma
     ) -> TrainingState:
-        """The path after these stages."""
+        """Run these stages and return the state of the training after them."""
         for stage in stages:
             path = self._run_stage(path, stage, gamma)
         return path
 
     def new_network(self, name: str) -> Network:
-        """An untrained network; the name is its random stream."""
+        """Return an untrained network; the name selects its random stream."""
         return build_network(
             self.kind, self.settings, seed=torch_seed(self.seed, f"{name}/network")
         )
 
     def validation_error(self, path: TrainingState) -> float:
-        """Mean absolute force error on the held-out frames in eV/Å; 0 without any."""
+        """Return the mean absolute force error on the held-out frames in eV/Å.
+
+        It is 0 where no frames are held out.
+        """
         pool = self._validation_pool(path.network)
         return 0.0 if pool is None else force_error(path.network, pool)
 
     def final_potential(self, path: TrainingState) -> LearnedPotential:
-        """The network with the references of the level it saw last.
+        """Return the network with the references of the last stage's level.
 
-        An element that only the other level knows keeps that level's reference: its
+        An element that only the other level has keeps that level's reference: its
         molecules' energies are then off by a constant, their forces are not.
         """
         last = path.done[-1].stage.levels[-1]
@@ -165,7 +171,7 @@ class StageRunner:
 def _with_network(
     known: TrainedNetworks, stage: Stage, network: Network
 ) -> TrainedNetworks:
-    """What is known after a stage has made a network."""
+    """Return the known networks after a stage has trained one."""
     if stage.labels == "difference":
         return replace(known, change=network)
     if stage.on == "cheap" and stage.labels != "corrected":

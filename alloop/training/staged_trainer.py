@@ -1,7 +1,7 @@
-"""The executor of stage lists: a Trainer made of facts.
+"""The trainer that runs a list of stages.
 
 ASTEROID, standard training, pretraining alone and whatever lies between them are lists
-of stages; `alloop.training.asteroid` writes down the usual ones.
+of stages; `alloop.training.asteroid` has the usual ones.
 """
 
 from collections.abc import Mapping, Sequence
@@ -29,16 +29,16 @@ from alloop.training.stages import Fidelity, Stage
 
 @dataclass(frozen=True, slots=True, eq=False)
 class StagedTrainer:
-    """Trains a network through a list of stages; implements Trainer.
+    """A trainer that runs a network through a list of stages; implements Trainer.
 
-    kind and settings are those of `alloop.models.network.build`. gammas: one γ, or
-    several of which the validation error after the last stage picks one. least: the
-    share of the cheap frames that the weights must leave effective. validation: the
-    share of the expensive frames that is held out, by the hash of their ids. given:
-    reference energies (eV) by fidelity and atomic number; fitted where there are none.
-    progress is called with stage, step, steps and mean loss. With a keeper a training
-    that was killed goes on where its last state was kept. repulsion: what the network
-    is put on top of; it learns what that leaves of the labels.
+    kind and settings are those of `alloop.models.network.build_network`. gammas: one γ,
+    or several, of which the one with the least validation error after the last stage is
+    taken. least: the share of the cheap frames that the weights must leave effective.
+    validation: the share of the expensive frames that is held out, by the hash of their
+    ids. given: reference energies (eV) by fidelity and atomic number; fitted where
+    there are none. progress is called with stage, step, steps and mean loss. With a
+    keeper, a training that was killed resumes from its last saved state. repulsion: a
+    fixed potential added to the network, which learns the labels less it.
     """
 
     kind: str
@@ -60,16 +60,16 @@ class StagedTrainer:
             )
 
     def keeping(self, keeper: StateKeeper) -> "StagedTrainer":
-        """The same trainer, which goes on from what the keeper has."""
+        """Return the same trainer, which resumes from the keeper's states."""
         return replace(self, keeper=keeper)
 
     def train(
         self, data: TrainingData, parent: Potential | None, seed: int
     ) -> tuple[LearnedPotential, dict[str, Any]]:
-        """The potential of the last stage's level, and what happened on the way.
+        """Return the potential of the last stage's level, and the training history.
 
-        history["bias"] holds B in eV/Å of each cheap frame, in their order. Without
-        labels of one level the other's first stage gets all steps.
+        history["bias"] holds B in eV/Å of each cheap frame, in their order. Where one
+        level has no labels, the first stage on the other gets all steps.
         """
         stages = runnable_stages(self.stages, data)
         if self.repulsion is not None:
@@ -110,8 +110,11 @@ class StagedTrainer:
 def best_training(
     bench: StageRunner, stages: Sequence[Stage], gammas: Sequence[Gamma]
 ) -> TrainingState:
-    """The path through all stages; of several γ the one whose last stage errs least on
-    the held-out frames. Stages before the first weighed one run once."""
+    """Run all stages and return the state of the training.
+
+    Of several γ, the one whose last stage has the least error on the held-out frames is
+    taken. Stages before the first weighted one run once.
+    """
     bench = replace(bench, stages=tuple(stages))
     weighed = [i for i, stage in enumerate(stages) if stage.weights != "uniform"]
     parting = weighed[0] if weighed else len(stages)
@@ -123,10 +126,11 @@ def best_training(
 
 
 def runnable_stages(stages: Sequence[Stage], data: TrainingData) -> tuple[Stage, ...]:
-    """The stages with steps that these labels allow.
+    """Return the stages with steps that these labels allow.
 
-    Where a level has no labels, the first stage that the other level serves gets all
-    steps: ASTEROID without cheap labels is standard training.
+    Where a level has no labels, the first stage on the other level gets all steps:
+    ASTEROID without cheap labels is standard training. Raises InputError where there
+    are no labels for any stage.
     """
     present: list[Fidelity] = ["cheap"] if len(data.cheap) else []
     present += ["expensive"] if len(data.expensive) else []
@@ -154,7 +158,7 @@ def _single_level_stage(stage: Stage, level: Fidelity, steps: int) -> Stage:
 def held_out_split(
     labels: LabelSet, fraction: float
 ) -> tuple[LabelSet, LabelSet | None]:
-    """Training and held-out labels; a frame's id decides, whatever the other frames.
+    """Return training and held-out labels, chosen by each frame's id alone.
 
     Nothing is held out where one side would be empty.
     """

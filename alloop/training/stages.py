@@ -1,4 +1,4 @@
-"""A training as a list of stages: frozen facts, so that a YAML file can list them."""
+"""A training as a list of stages: frozen values, as a YAML file can list them."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -18,22 +18,23 @@ Loss: TypeAlias = Literal["labels", "score"]
 
 @dataclass(frozen=True, slots=True)
 class Stage:
-    """One optimisation: on which labels, from where, with which weights, how long.
+    """One optimisation: its labels, its starting network, its weights and its length.
 
     start: "scratch" (a new network), "previous" (the stage before), "parent" (the last
     generation's network; scratch where there is none).
 
-    weights: "bias" weighs cheap frames by their disagreement with the last stage that
-    saw expensive labels, "scaled" likewise, after the best common factor between them.
+    weights: "bias" weights cheap frames by their disagreement with the last stage on
+    expensive labels, "scaled" likewise, after the best common factor between them.
 
     labels: "plain"; "scaled": cheap labels times that factor; "corrected": cheap labels
-    plus what expensive ones changed; "difference": expensive labels less the network
-    so far, learned by a network of its own that only serves to correct.
+    plus what expensive ones changed; "difference": expensive labels less the network so
+    far, learned by a network of its own that only serves to correct.
 
     mix: on both, the share of expensive frames in an epoch.
 
-    loss: "score" learns from where frames lie and not from labels: they must be drawn
-    from the level's equilibrium at `temperature` (K); noise (Å) smooths them.
+    loss: "score" learns from the distribution of the frames and not from labels: they
+    must be drawn from the level's equilibrium at `temperature` (K); noise (Å) smooths
+    it.
     """
 
     name: str
@@ -50,17 +51,20 @@ class Stage:
 
     @property
     def levels(self) -> tuple[Fidelity, ...]:
-        """The levels whose labels it needs."""
+        """The levels whose labels the stage needs."""
         return ("cheap", "expensive") if self.on == "both" else (self.on,)
 
     @property
     def program(self) -> tuple[object, ...]:
-        """What stages have in common that one compiled program serves."""
+        """The settings that stages must share to use one compiled program."""
         schedule = self.schedule
         scored = (self.temperature, self.noise) if self.loss == "score" else ()
         return (schedule.batch, schedule.energy, schedule.norm, self.loss, *scored)
 
 
 def program_steps(stage: Stage, stages: Sequence[Stage]) -> int:
-    """Steps of all stages that share a stage's program, its own among them."""
+    """Return the total number of steps of the stages that share a stage's program.
+
+    The stage's own steps are included.
+    """
     return sum(other.steps for other in stages if other.program == stage.program)

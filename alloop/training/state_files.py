@@ -1,4 +1,4 @@
-"""States of trainings in a folder: one file a training, replaced as a whole."""
+"""Training states in a folder: one file a stage, replaced atomically."""
 
 import time
 from dataclasses import dataclass
@@ -21,21 +21,21 @@ if TYPE_CHECKING:
 
 @runtime_checkable
 class ResumableTrainer(Protocol):
-    """A trainer whose trainings can go on where they were killed."""
+    """A trainer whose trainings can be resumed after a kill."""
 
     def keeping(self, keeper: "StateKeeper") -> Trainer:
-        """The same trainer, which goes on from what the keeper has."""
+        """Return the same trainer, which resumes from the keeper's states."""
         ...
 
 
 @dataclass(slots=True)
 class StateFolder:
-    """Keeps states as safetensors files in a folder; implements Keeper.
+    """A folder of training states as safetensors files; implements StateKeeper.
 
     every: seconds of the clock between two saves, from the first step on. A file that
-    is not a whole state of ours is passed over, and the training starts again. The
-    states of finished stages stay, so that a training of several stages goes on where
-    it was: whoever has the trained model removes the folder.
+    is not a whole state of alloop's is ignored, and the training starts again. The
+    states of finished stages stay, so that a training of several stages resumes in the
+    right one: the caller removes the folder once it has the trained model.
     """
 
     folder: Path
@@ -43,27 +43,30 @@ class StateFolder:
     _last: float | None = None
 
     def due(self) -> bool:
-        """Whether the last save is long enough ago; the first question starts time."""
+        """Return True if `every` seconds have passed since the last save.
+
+        The first call starts the clock.
+        """
         now = time.monotonic()
         self._last = now if self._last is None else self._last
         return now - self._last >= self.every
 
     def save(self, name: str, state: Checkpoint) -> None:
-        """Write beside the file, sync, and rename over it."""
+        """Write a file beside the old one, sync it, and rename it over the old one."""
         self.folder.mkdir(parents=True, exist_ok=True)
         with replace_atomically(self._path(name)) as partial:
             partial.write_bytes(checkpoint_to_bytes(state))
         self._last = time.monotonic()
 
     def load(self, name: str) -> Checkpoint | None:
-        """The state of that name, where a whole one is there."""
+        """Return the state of that name, or None where there is no whole one."""
         try:
             return checkpoint_from_bytes(self._path(name).read_bytes())
         except (FileNotFoundError, InputError, DamagedError):
             return None
 
     def tell(self, told: TrainingProgress) -> None:
-        """Say in the folder how far the training is."""
+        """Write the progress of the training to the folder."""
         write_progress(self.folder, told)
 
     def _path(self, name: str) -> Path:

@@ -1,4 +1,4 @@
-"""How a stage computes its steps, and how many of them fit into its time."""
+"""The computation of a stage's steps, and the number of them that fit into its time."""
 
 import copy
 import os
@@ -33,7 +33,7 @@ class StageBatches:
     objective: Objective
 
     def batch_at(self, step: int) -> tuple[Graph, Targets, Drawn]:
-        """What a step learns from: a graph, its targets, and random numbers."""
+        """Return the batch of a step: a graph, its targets, and random numbers."""
         graph, target = self.pool.select(self._order.at(step))
         generator = torch.Generator()
         generator.manual_seed(torch_seed(self.seed, f"{self.stage.name}/drawn/{step}"))
@@ -41,7 +41,7 @@ class StageBatches:
 
     @property
     def is_mixed(self) -> bool:
-        """Whether batches may differ in more than positions, labels and states."""
+        """Return True if batches may differ beyond positions, labels and states."""
         return not self.pool.alike and len(self.pool) > self.stage.schedule.batch
 
     @property
@@ -53,8 +53,11 @@ class StageBatches:
 def gradient_engine(
     network: Network, lessons: StageBatches, wanted: bool
 ) -> tuple[GradientFunction, str]:
-    """Slopes for a network, compiled where that is wanted and possible, and a word on
-    how they are made."""
+    """Return a gradient function of a network, and a description of it.
+
+    The function is compiled where that is wanted and possible. The description is that
+    of `LossCurve.engine`.
+    """
     plain = eager_gradients(network, lessons.objective)
     if not wanted:
         return plain, PLAIN
@@ -69,9 +72,10 @@ def gradient_engine(
 
 @dataclass(frozen=True, slots=True, eq=False)
 class StepPlanner:
-    """Fixes, once, how many steps a stage takes and whether they are compiled.
+    """The planner of a stage: the number of steps, and whether they are compiled.
 
-    ahead: steps of the whole training that the same program serves.
+    Both are fixed once. ahead: steps of the whole training that the same program
+    serves.
     """
 
     walk: Optimisation
@@ -79,8 +83,11 @@ class StepPlanner:
     ahead: int
 
     def plan_steps(self) -> tuple[int, bool]:
-        """Steps and whether to compile. Only a stage with a time budget is timed:
-        as it is, and once more where the steps that fit are worth compiling."""
+        """Return the number of steps and whether to compile them.
+
+        Only a stage with a time budget is timed: uncompiled, and once more compiled
+        where the steps that fit are worth compiling.
+        """
         stage = self.lessons.stage
         most = bounded_steps(stage.steps, len(self.lessons.pool), stage.schedule)
         if stage.schedule.seconds is None:
@@ -96,7 +103,10 @@ class StepPlanner:
         return worth_compiling(max(steps, self.ahead), edges, schedule)
 
     def _within(self, seconds: float, compiled: bool) -> int:
-        """Steps in so many CPU seconds, by the time that a few take."""
+        """Return the number of steps that fit into `seconds` of CPU time.
+
+        A few steps are timed.
+        """
         slopes, _ = gradient_engine(self.walk.network, self.lessons, compiled)
         trial = copy.deepcopy(self.walk)
         began = 0.0
@@ -108,6 +118,6 @@ class StepPlanner:
 
 
 def cpu_seconds() -> float:
-    """CPU time of this process and of the compilers that it has waited for."""
+    """Return the CPU time of this process and of its finished children (compilers)."""
     used = os.times()
     return used.user + used.system + used.children_user + used.children_system

@@ -1,9 +1,9 @@
-"""Training that starts from a universal potential instead of from nothing.
+"""Training that starts from a universal potential instead of random weights.
 
 "scratch" means the pretrained weights here, in every stage and every generation, so
 that a generation depends on its labels alone. The network's unit stays the eV that it
 was pretrained in. Its zero of energy is another program's, so each level gets reference
-energies that are fitted to what the pretrained network leaves of its labels. It has
+energies that are fitted to its labels less the pretrained network's energies. It has
 learned its own short-range repulsion, and gets no other.
 """
 
@@ -27,28 +27,31 @@ from alloop.training.saved_state import StateKeeper
 from alloop.training.staged_trainer import StagedTrainer, held_out_split
 from alloop.training.stages import Fidelity, Stage
 
-PRETRAINED = ("chgnet",)  # kinds of networks that `build` gives with trained weights
+PRETRAINED = ("chgnet",)  # kinds that `build_network` gives with trained weights
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class UniversalTrainer:
-    """Fine-tunes a pretrained network through a list of stages; implements Trainer.
+    """A trainer that fine-tunes a pretrained network in stages; implements Trainer.
 
-    Stages that start from a "parent" take over the last generation's weights, where
-    there is one. Reference energies that the stages' trainer was given stay as given.
+    Stages that start from a "parent" take the last generation's weights, where there is
+    one. Reference energies that were given to `staged` are used as they are.
     """
 
     staged: StagedTrainer
 
     def keeping(self, keeper: StateKeeper) -> "UniversalTrainer":
-        """The same trainer, which goes on from what the keeper has."""
+        """Return the same trainer, which resumes from the keeper's states."""
         return UniversalTrainer(self.staged.keeping(keeper))
 
     def train(
         self, data: TrainingData, parent: Potential | None, seed: int
     ) -> tuple[LearnedPotential, dict[str, Any]]:
-        """As StagedTrainer's. Raises InputError for frames that no such network can
-        tell apart (the same atoms with several charges or spins) or does not know."""
+        """Return the potential and the history, as `StagedTrainer.train` does.
+
+        Raises InputError for frames that no such network can tell apart (the same atoms
+        with several charges or spins) and for elements that it does not know.
+        """
         for labels in (data.cheap, data.expensive):
             refuse_charged(labels.batch)
         staged = self.staged
@@ -80,27 +83,36 @@ class UniversalTrainer:
 
 
 def _from_pretrained(stage: Stage) -> Stage:
-    """A stage that gets the pretrained network as its parent, and with it the eV."""
+    """Return the stage, started from the pretrained network where it was from scratch.
+
+    The network becomes the stage's parent, and its eV the unit.
+    """
     return replace(stage, start="parent") if stage.start == "scratch" else stage
 
 
 def untrained_potential(
     kind: str, settings: Mapping[str, Any], labels: LabelSet
 ) -> LearnedPotential:
-    """The universal potential as it comes, with references fitted to these labels."""
+    """Return the universal potential as it is, with references fitted to the labels."""
     network = build_network(kind, settings)
     return LearnedPotential(network, fitted_references(network, labels))
 
 
 def fitted_references(network: Network, labels: LabelSet) -> References:
-    """Reference energies of what a network in eV leaves of the labels' energies."""
+    """Return reference energies fitted to the labels less a network's energies.
+
+    The network's unit is the eV.
+    """
     nothing = dict.fromkeys(labels.batch.numbers.tolist(), 0.0)
     said = LearnedPotential(network, nothing).predict(labels.batch)
     return fit_references(add_predictions(labels, said, -1.0))
 
 
 def refuse_charged(batch: Batch) -> None:
-    """InputError for frames that a network without charge and spin cannot learn."""
+    """Raise InputError for frames that a network without charge and spin cannot learn.
+
+    Elements beyond `HEAVIEST` are refused too.
+    """
     if len(batch.numbers) and (heaviest := int(batch.numbers.max())) > HEAVIEST:
         raise InputError(
             f"expected elements up to {chemical_symbol(HEAVIEST)}, which this "

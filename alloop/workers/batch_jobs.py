@@ -1,9 +1,9 @@
-"""Workers as jobs of Slurm or PBS: one scheduler in this process, one kind of job for
-each group, as many jobs as there is work for.
+"""Workers as jobs of Slurm or PBS, with the scheduler in this process.
 
-dask-jobqueue writes and submits a job's script; it knows one kind of job a cluster, so
-the groups share a `SpecCluster`, whose workers may differ. A worker is taken away only
-once it has been idle for a while: never in the middle of a label.
+Each group has its own kind of job, and as many jobs as there is work for. dask-jobqueue
+writes and submits the job scripts; its clusters have one kind of job each, so the
+groups share a `SpecCluster`, whose workers may differ. A worker is removed only after
+it has been idle for a while, never in the middle of a label.
 """
 
 import asyncio
@@ -33,13 +33,13 @@ from alloop.workers.connection import NO_PAGES, tls_security
 from alloop.workers.time_limits import LIFE, UNTIL, TimeLimit
 
 KEYS = "tls"  # the folder of a run's credentials
-_ASK = 20.0  # s between two questions to the batch system
-_REFUSALS = 5  # submissions that fail one after the other, before we give up
-_JOIN = 120  # s that a worker looks for its scheduler
+_ASK = 20.0  # s between two queries of the batch system
+_REFUSALS = 5  # consecutive failed submissions before giving up
+_JOIN = 120  # s that a worker tries to reach its scheduler
 
 
 class _ClosingJob:
-    """A job that says so once it is cancelled."""
+    """A job that sets its status to closed once it is cancelled."""
 
     async def close(self) -> None:
         await super().close()  # type: ignore[misc]
@@ -55,7 +55,7 @@ class _PbsJob(_ClosingJob, PBSJob):  # type: ignore[misc]
 
 
 def start_scheduler(batch: BatchPlan, folder: Path) -> "BatchJobs":
-    """A scheduler without any job yet; logs and credentials go to the folder."""
+    """Start a scheduler without jobs; logs and credentials go to `folder`."""
     refuse_link(folder)
     folder.mkdir(parents=True, exist_ok=True)
     refuse_links(folder)
@@ -64,8 +64,10 @@ def start_scheduler(batch: BatchPlan, folder: Path) -> "BatchJobs":
 
 
 def new_credentials(folder: Path) -> Security:
-    """New credentials for one run, in files that only this user may read; those of a
-    run that was killed are removed first."""
+    """Make credentials for one run, in files that only this user may read.
+
+    Those of an earlier run that was killed are removed first.
+    """
     made = Security.temporary()
     private = folder / KEYS
     forget(folder)
@@ -80,7 +82,7 @@ def new_credentials(folder: Path) -> Security:
 
 
 def forget(folder: Path) -> None:
-    """Remove a run's credentials, or whatever else stands in their place."""
+    """Remove a run's credentials, or whatever else has their path."""
     private = folder / KEYS
     if private.is_dir() and not private.is_symlink():
         shutil.rmtree(private)
@@ -91,7 +93,7 @@ def forget(folder: Path) -> None:
 def job_spec(
     batch: BatchPlan, resource: str, folder: Path, security: Security | None = None
 ) -> dict[str, Any]:
-    """A group's jobs, for a SpecCluster: `cls`, and the `options` it is made with."""
+    """Return the spec of a group's jobs for a SpecCluster: `cls` and its `options`."""
     group = batch.groups[resource]
     options = {
         "queue": batch.queue,
@@ -114,7 +116,7 @@ def job_spec(
 
 
 def _keys(security: Security | None) -> list[str]:
-    """What lets a worker in, as words of a shell's line."""
+    """Return the TLS options of the worker command, quoted for a shell."""
     if security is None:
         return []
     files = security.get_tls_config_for_role("worker")
@@ -124,8 +126,11 @@ def _keys(security: Security | None) -> list[str]:
 
 
 def _logs(batch: BatchPlan, resource: str, folder: Path) -> list[str]:
-    """Where the output goes, as options in the head of a job script: no shell reads
-    these, but quotes count, and % is Slurm's own unless it is doubled."""
+    """Return the options for output files in the head of a job script.
+
+    No shell reads these lines, but quotes are recognised, and Slurm expands % unless it
+    is doubled.
+    """
     place = shlex.quote(str(folder.absolute()))
     if batch.system == "pbs":
         return [f"-e {place}/", f"-o {place}/"]
@@ -136,7 +141,7 @@ def _logs(batch: BatchPlan, resource: str, folder: Path) -> list[str]:
 def _batch_options(
     batch: BatchPlan, group: JobGroup, lines: list[str]
 ) -> dict[str, Any]:
-    """What the batch system is asked for, in its own words, with more such lines."""
+    """Return the job options for the batch system, with further directive lines."""
     extra = list(lines)
     if batch.system == "slurm":
         extra += [f"--gres=gpu:{group.gpus}"] * bool(group.gpus)
@@ -158,7 +163,7 @@ def _worker_arguments(batch: BatchPlan, resource: str) -> list[str]:
 
 
 def _time_limit_options(walltime: float) -> list[str]:
-    """What tells a worker when its job ends."""
+    """Return the script lines that tell a worker when its job ends."""
     return [
         f"export {LIFE}={walltime:.0f}",
         f"export {UNTIL}=$(( $(date +%s) + {walltime:.0f} ))",
@@ -172,7 +177,7 @@ def _clock_time(seconds: float) -> str:
 
 
 class BatchJobs(SpecCluster):  # type: ignore[misc]
-    """A scheduler and its jobs."""
+    """A Dask scheduler and its batch jobs."""
 
     def __init__(
         self, batch: BatchPlan, folder: Path, security: Security | None
@@ -182,7 +187,7 @@ class BatchJobs(SpecCluster):  # type: ignore[misc]
             resource: job_spec(batch, resource, folder, security)
             for resource in batch.groups
         }
-        self._busy: dict[str, float] = {}  # when a job was last seen at work
+        self._busy: dict[str, float] = {}  # last time a job was seen working
         self._asked, self._refused = time.monotonic(), 0
         scheduler = {
             "interface": batch.interface,
@@ -200,8 +205,11 @@ class BatchJobs(SpecCluster):  # type: ignore[misc]
             )
 
     def scale_jobs(self, tasks: Mapping[str, int]) -> None:
-        """Submit jobs for so many tasks by resource, give back those that idle, forget
-        those that are gone; InputError where the batch system goes on refusing."""
+        """Submit jobs for the number of tasks by resource; release idle jobs.
+
+        Jobs that ended are removed. Raises InputError after several refusals by the
+        batch system in a row.
+        """
         try:
             self.sync(self._tend, dict(tasks))
             self._refused = 0
@@ -231,7 +239,7 @@ class BatchJobs(SpecCluster):  # type: ignore[misc]
             await self.scale_down(self._idle_jobs(own)[:spare])
 
     def _idle_jobs(self, names: Iterable[str]) -> list[str]:
-        """Jobs that wait in the queue, then those that did nothing for long."""
+        """Return the jobs that wait in the queue, then those that have been idle."""
         now, waiting, idle = time.monotonic(), [], []
         for name in names:
             workers = [
@@ -246,7 +254,7 @@ class BatchJobs(SpecCluster):  # type: ignore[misc]
         return [*waiting, *idle]
 
     async def _gone(self) -> list[str]:
-        """Jobs that ended: by their walltime, by a cancellation, by a crash."""
+        """Return the jobs that ended, by walltime, cancellation or crash."""
         gone = [name for name in self.worker_spec if name not in self.workers]
         if time.monotonic() - self._asked < _ASK:
             return gone
@@ -257,7 +265,7 @@ class BatchJobs(SpecCluster):  # type: ignore[misc]
         return gone
 
     async def _there(self, job_id: str) -> bool:
-        """Whether the batch system still knows the job; yes where it does not say."""
+        """Return True if the batch system still lists the job, or squeue fails."""
         slurm = self._batch.system == "slurm"
         ask = ("squeue", "-h", "-o", "%A", "-u", getpass.getuser())
         command = ask if slurm else ("qstat", job_id)

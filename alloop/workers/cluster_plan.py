@@ -1,16 +1,16 @@
-"""Where the work runs: the plan of a cluster, as facts."""
+"""Plans of a cluster: where the tasks of a run are carried out."""
 
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-LABEL, LEARN = "LABEL", "LEARN"  # resources that separate kinds of workers carry
+LABEL, LEARN = "LABEL", "LEARN"  # Dask resources of separate kinds of workers
 
 
 @dataclass(frozen=True, slots=True)
 class TlsFiles:
-    """Files (PEM) that open a scheduler which speaks TLS."""
+    """PEM files with the credentials for a scheduler that uses TLS."""
 
     ca: str
     cert: str
@@ -22,7 +22,7 @@ class JobGroup:
     """Jobs of one kind.
 
     cores, memory (MB), gpus: of a job. tasks: worker processes in it, each for one task
-    at a time. least, most: how many jobs there may be.
+    at a time. least, most: limits on the number of jobs.
     """
 
     cores: int
@@ -38,10 +38,10 @@ class BatchPlan:
     """Workers as jobs of a batch system, `slurm` or `pbs`.
 
     walltime: s, of a job. interface: the network interface that scheduler and workers
-    listen on. tls: with credentials made for this run alone. idle: s without work after
-    which a job is given back. directives: lines for the head of the job script, and
-    prologue: lines before the worker starts. groups: jobs by the resource that their
-    workers carry; one group alone does everything.
+    listen on. tls: encrypt, with credentials made for this run alone. idle: s without
+    work after which a job is released. directives: lines for the head of the job
+    script; prologue: lines before the worker starts. groups: jobs by the resource of
+    their workers; a single group does everything.
     """
 
     system: str
@@ -58,13 +58,13 @@ class BatchPlan:
 
 @dataclass(frozen=True, slots=True)
 class ClusterPlan:
-    """Where the work runs.
+    """The kind of cluster that carries out the tasks, and its settings.
 
     kind: "local" (embedded processes), "inline" (this process), "address" (a running
-    scheduler), "slurm" or "pbs". workers: processes of a local cluster, None for one a
-    core. tls: what opens the scheduler at the address; apart: whether its workers carry
-    the resources LABEL and LEARN. folder: for job logs and credentials, on a disk that
-    all nodes see.
+    scheduler), "slurm" or "pbs". workers: processes of a local cluster, None for one
+    per core. tls: credentials for the scheduler at the address; apart: True if its
+    workers have the resources LABEL and LEARN. folder: for job logs and credentials, on
+    a disk that all nodes share.
     """
 
     kind: str = "local"
@@ -77,12 +77,12 @@ class ClusterPlan:
 
     @property
     def separate(self) -> bool:
-        """Whether labels and learning have workers of their own."""
+        """True if labels and learning have separate workers."""
         return self.apart or (self.batch is not None and len(self.batch.groups) > 1)
 
 
 def available_cores() -> int:
-    """Cores that this process may use."""
+    """Return the number of cores that this process may use."""
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1

@@ -1,4 +1,4 @@
-"""Ways to a Dask scheduler: an own one with its workers, or somebody's."""
+"""Connections to a Dask scheduler, either started here or already running."""
 
 import contextlib
 import logging
@@ -27,14 +27,14 @@ NO_PAGES: dict[str, list[str]] = {
     "distributed.scheduler.http.routes": [],
     "distributed.worker.http.routes": [],
 }
-_LOOK = 0.1  # s between two looks at what starts
-_GIVE_UP = 1.0  # s for what was interrupted while it started
-_TEND = 10.0  # s between two looks at the jobs of a batch system
+_LOOK = 0.1  # s between two checks of what starts
+_GIVE_UP = 1.0  # s to wait for an interrupted start to end
+_TEND = 10.0  # s between two updates of the jobs of a batch system
 
 
 @dataclass(slots=True)
 class Connection:
-    """A client, and the cluster behind it where that is ours to end."""
+    """A Dask client, and its cluster where that was started here."""
 
     client: Any
     cluster: Any = None
@@ -42,22 +42,22 @@ class Connection:
 
     @property
     def is_alive(self) -> bool:
-        """Whether the scheduler answers."""
+        """True if the scheduler answers."""
         running = self.client.status == "running"
         mine = self.cluster is None or self.cluster.status.name == "running"
         scheduler = getattr(self.cluster, "scheduler", None)
         return running and mine and (scheduler is None or _is_serving(scheduler))
 
     def scale(self, tasks: Mapping[str, int]) -> None:
-        """Let an own cluster grow or shrink with what there is to do, by resource."""
-        tend = getattr(self.cluster, "tend", None)
+        """Adapt an own cluster's jobs to the number of tasks by resource."""
+        tend = getattr(self.cluster, "scale_jobs", None)
         if tend is not None and time.monotonic() - self._tended > _TEND:
             self._tended = time.monotonic()
             tend(tasks)
 
     def close(self) -> None:
-        """Let go of a foreign cluster; end an own one with all its processes."""
-        closing = contextlib.suppress(OSError, RuntimeError)  # it may be half dead
+        """Disconnect from a foreign cluster; end an own one with all its processes."""
+        closing = contextlib.suppress(OSError, RuntimeError)  # it may be partly down
         with _quiet_dask():
             for pid in _worker_pids(self.cluster):
                 with contextlib.suppress(ProcessLookupError):
@@ -70,13 +70,13 @@ class Connection:
     def _close(self) -> None:
         if self.cluster is None:
             return
-        if not _is_serving(self.cluster.scheduler):  # it would be asked to end for long
+        if not _is_serving(self.cluster.scheduler):  # a shutdown request would time out
             self.cluster.shutdown_scheduler = False
         self.cluster.close(timeout=20)
 
 
 def connect(plan: ClusterPlan) -> Connection:
-    """The scheduler that the plan describes, started where it is ours to start.
+    """Connect to the scheduler of the plan; start it unless it is at an address.
 
     Raises InputError where nothing answers, or a batch system refuses.
     """
@@ -95,7 +95,7 @@ def _foreign_client(plan: ClusterPlan) -> Any:
     try:
         security = None if plan.tls is None else tls_security(plan.tls)
         return Client(plan.address, timeout=10, set_as_default=False, security=security)
-    except (OSError, RuntimeError, ValueError, TypeError) as error:  # of TLS, the last
+    except (OSError, RuntimeError, ValueError, TypeError) as error:  # the last two: TLS
         raise InputError(
             f"expected a Dask scheduler at {plan.address}, nothing answered there "
             f"({_short_message(error)}); start one, give its `tls:` files if it "
@@ -109,7 +109,7 @@ def _short_message(error: Exception) -> str:
 
 
 def tls_security(tls: TlsFiles) -> Any:
-    """The same credentials for every role."""
+    """Return a Security with the same credentials for every role."""
     from distributed import Security
 
     roles = ("client", "scheduler", "worker")
@@ -119,12 +119,14 @@ def tls_security(tls: TlsFiles) -> Any:
 
 
 def _local_cluster(plan: ClusterPlan) -> Connection:
-    """Processes that only this run can talk to: keys are made for it, and leave the
-    memory of its processes never."""
+    """Start a local cluster that only this run can talk to.
+
+    Its TLS keys are made for this run and stay in the memory of its processes.
+    """
     import dask
     from distributed import Client, LocalCluster, Security
 
-    # What does not fit into memory goes there, and is unpickled from there.
+    # Data that exceed memory are spilled there and unpickled again: keep it private.
     folder = own_folder(Path(tempfile.gettempdir()) / f"alloop-workers-{os.getuid()}")
 
     def start() -> LocalCluster:
@@ -140,7 +142,7 @@ def _local_cluster(plan: ClusterPlan) -> Connection:
             scheduler_kwargs={"dashboard": False},
             worker_dashboard_address=None,
             local_directory=str(folder),
-            config={"distributed": settings},  # of workers that are started again, too
+            config={"distributed": settings},  # for restarted workers too
             silence_logs=logging.CRITICAL,
         )
 
@@ -179,11 +181,11 @@ def _is_serving(scheduler: Any) -> bool:
 
 
 def started(make: Callable[[], _Made]) -> _Made:
-    """What `make` returns or raises, from a thread of its own.
+    """Call `make` in a separate thread and return its result, or raise its exception.
 
-    Ctrl-C in a terminal reaches every process of the group: threads and processes that
-    start there inherit a blocked SIGINT, while the caller goes on hearing it and alone
-    decides what to do. Where that interrupts, the processes begun so far are killed.
+    Ctrl-C in a terminal reaches every process of the group. Threads and processes that
+    start in this thread inherit a blocked SIGINT, so that only the caller receives it.
+    If it interrupts the call, the processes started so far are killed.
     """
     made: list[_Made] = []
     raised: list[BaseException] = []
@@ -192,10 +194,10 @@ def started(make: Callable[[], _Made]) -> _Made:
         signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
         try:
             made.append(make())
-        except BaseException as error:  # noqa: BLE001 - the caller's to raise
+        except BaseException as error:  # noqa: BLE001 - raised by the caller
             raised.append(error)
 
-    ensure_running()  # of multiprocessing: it would unblock the signal on its first use
+    ensure_running()  # the resource tracker unblocks the signal when it starts
     before = set(multiprocessing.active_children())
     thread = threading.Thread(target=run, name="alloop-cluster", daemon=True)
     thread.start()
@@ -211,7 +213,7 @@ def started(make: Callable[[], _Made]) -> _Made:
 
 
 def _kill_new(before: set[Any], thread: threading.Thread) -> None:
-    """Kill what starts until the thread has given up."""
+    """Kill the processes that `thread` starts, until it ends or a time limit."""
     until = time.monotonic() + _GIVE_UP
     while thread.is_alive() and time.monotonic() < until:
         for process in set(multiprocessing.active_children()) - before:
@@ -226,8 +228,10 @@ def _worker_pids(cluster: Any) -> list[int]:
 
 @contextlib.contextmanager
 def _at_hand() -> Iterator[None]:
-    """A scheduler that starts here gives a worker no task before it is free: one that
-    waits behind an expensive label would be idle elsewhere."""
+    """Make a scheduler that starts here give a task to a free worker only.
+
+    A task queued behind an expensive label could have run on another worker.
+    """
     import dask
 
     with dask.config.set({"distributed.scheduler.worker-saturation": 1.0}):
@@ -236,7 +240,7 @@ def _at_hand() -> Iterator[None]:
 
 @contextlib.contextmanager
 def _quiet_dask() -> Iterator[None]:
-    """Dask warns about ports and tells of every worker it closes; nobody asked."""
+    """Silence the warnings of Dask about ports and closing workers."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         yield

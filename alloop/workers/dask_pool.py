@@ -1,7 +1,7 @@
-"""The Dask pool: the only file that knows futures.
+"""The pool that runs commands on Dask; the only module that handles futures.
 
-Dask is disposable: results are committed by the driver and released at once, and what a
-dead cluster forgets is submitted again from the journal.
+Dask holds no lasting state: the driver commits results and releases them at once, and
+tasks that a dead cluster lost are submitted again from the journal.
 """
 
 import logging
@@ -23,21 +23,26 @@ from alloop.workers.pools import InlinePool, LateTask, LostTask, Outcome, Pool, 
 from alloop.workers.settings import TaskData, WorkerSettings
 from alloop.workers.tasks import TaskResult, perform_command
 
-_PATIENCE = 60.0  # s for somebody's scheduler to come back
-_BREAKDOWNS = 5  # of a cluster, without any outcome between two of them
+_PATIENCE = 60.0  # s to wait for a foreign scheduler to come back
+_BREAKDOWNS = 5  # of a cluster in a row, without any outcome
 _log = logging.getLogger(__name__)
 
 
 def open_pool(plan: ClusterPlan, kit: WorkerSettings, client: Any = None) -> Pool:
-    """The pool of a given client, or else the one that the plan describes; InputError
-    where that cannot be reached."""
+    """Return the pool of a given client, or else the one that the plan describes.
+
+    Raises InputError where its scheduler cannot be reached.
+    """
     if client is None and plan.kind == "inline":
         return InlinePool(kit)
     return DaskPool(plan, kit, client)
 
 
 class _TaskRefused(Exception):
-    """The worker's job ends too soon for the task; without a worker, the run does."""
+    """Raised where a task cannot end in time.
+
+    worker: the one whose job ends too soon; None where the run itself does.
+    """
 
     def __init__(self, worker: str | None = None) -> None:
         super().__init__(worker)
@@ -50,7 +55,10 @@ def _run_task(
     kit: WorkerSettings,
     limits: tuple[time_limits.TaskSpan, time_limits.TimeLimit | None],
 ) -> TaskResult:
-    """Do what the command says, if it can be done in time. Runs on a worker."""
+    """Carry out a command on a worker.
+
+    Raises _TaskRefused if it cannot be done in time.
+    """
     span, run = limits
     if run is not None and not run.allows(span):
         raise _TaskRefused
@@ -62,16 +70,16 @@ def _run_task(
     raise _TaskRefused(get_worker().address)
 
 
-# All tasks of a run are one group to the scheduler: of a group it hands out as many as
-# there are threads and keeps the others, in the order of their priorities.
+# The first element makes all tasks of a run one group of the scheduler: it hands out as
+# many tasks of a group as there are threads and queues the others by priority.
 Key: TypeAlias = tuple[str, str]
 
 
 class DaskPool:
-    """Commands as Dask tasks, one thread a worker process.
+    """A pool that runs commands as Dask tasks, one thread per worker process.
 
-    Labels at somebody's scheduler go on while the driver is away: their keys are the
-    same in the next run, which so finds them, and what ended meanwhile is in the spool.
+    Labels at a foreign scheduler continue while no driver runs. Their keys are the same
+    in the next run, so that it finds them; those that ended meanwhile are in the spool.
     """
 
     def __init__(
@@ -89,7 +97,7 @@ class DaskPool:
         self._breakdowns = 0
 
     def submit(self, task: Task) -> None:
-        """Send the task to the scheduler; InputError for one that outlasts any job."""
+        """Send the task to the scheduler; InputError if it outlasts any job."""
         _refuse_endless(task, self._plan)
         key, stays = self._task_key(task), self._stays and _is_label(task)
         future = self._link.client.submit(
@@ -111,19 +119,19 @@ class DaskPool:
         future.add_done_callback(self._done.put)
 
     def next(self, timeout: float) -> Outcome | None:
-        """The next outcome, or None after `timeout` seconds."""
+        """Return the next outcome, or None after `timeout` seconds."""
         self._link.scale(self._waiting_tasks())
         try:
             future = self._done.get(timeout=timeout)
         except queue.Empty:
             return None
         task, known = self._tasks.get(future.key, (None, None))
-        if task is None or known is not future:  # released ones report once more
+        if task is None or known is not future:  # released futures report again
             return None
         return self._outcome(task, future)
 
     def close(self) -> None:
-        """Leave a foreign cluster; end an own one with all its processes, at once."""
+        """Disconnect from a foreign cluster; end an own one with all its processes."""
         self._tasks.clear()
         if self._owns:
             self._link.close()
@@ -134,7 +142,7 @@ class DaskPool:
             return None
         try:
             done, error = _task_result(future)
-        except (OSError, TimeoutError, CancelledError):  # it died while it told
+        except (OSError, TimeoutError, CancelledError):  # the scheduler died meanwhile
             self._resubmit(future.key)
             return None
         del self._tasks[future.key]
@@ -146,7 +154,10 @@ class DaskPool:
         return LostTask(task, f"{type(error).__name__}: {error}")
 
     def _refused_task(self, task: Task, worker: str | None) -> LateTask | None:
-        """A worker too short of time for the most urgent task is let go."""
+        """Retire a worker without time for its task, and submit the task again.
+
+        Without a worker the run itself lacks the time: return a LateTask.
+        """
         if worker is None:
             return LateTask(task)
         self._link.client.retire_workers([worker], close_workers=True)
@@ -154,8 +165,10 @@ class DaskPool:
         return None
 
     def _resubmit(self, key: Key) -> None:
-        """The scheduler dropped a task, or is gone: nobody's fault, so none pays for it
-        with one of its attempts."""
+        """Submit a dropped task again, or all tasks where the scheduler is gone.
+
+        This is no failure of the task, so it does not count as an attempt.
+        """
         if self._link.is_alive:
             dropped = [self._tasks.pop(key)]
         else:
@@ -166,7 +179,7 @@ class DaskPool:
             self.submit(task)
 
     def _reconnect(self) -> None:
-        """Start an own cluster anew; wait for somebody's."""
+        """Restart an own cluster, or wait for a foreign one."""
         self._breakdowns += 1
         if not self._owns or self._breakdowns > _BREAKDOWNS:
             raise InputError(
@@ -197,7 +210,10 @@ class DaskPool:
         return {_task_resource(task): 1} if self._plan.separate else None
 
     def _waiting_tasks(self) -> Mapping[str, int]:
-        """Tasks that wait or run, by resource; one group of workers does them all."""
+        """Return the number of waiting or running tasks by resource.
+
+        A single group of workers does them all.
+        """
         groups = [] if self._plan.batch is None else list(self._plan.batch.groups)
         if len(groups) == 1:
             return {groups[0]: len(self._tasks)}
@@ -205,7 +221,10 @@ class DaskPool:
 
 
 def _task_result(future: Any) -> tuple[TaskResult | None, BaseException | None]:
-    """What a task gave or raised; OSError and the like where the scheduler is gone."""
+    """Return the result and the exception of a task.
+
+    Raises OSError, TimeoutError or CancelledError where the scheduler is gone.
+    """
     if future.status == "finished":
         done, error = future.result(timeout=60), None
     else:

@@ -1,10 +1,10 @@
-"""For workers: a label in hand is ended and left in the spool, whoever goes away.
+"""A Dask worker preload that finishes the label in progress before the worker ends.
 
     dask worker --preload alloop.workers.finish_labels ...
 
-A driver that runs its own scheduler takes it along when it dies, and Dask ends a worker
-half a minute after its scheduler, whatever it does. With this, the worker first ends
-the label that it is at, as long as its job lets it.
+A scheduler started by a driver dies with it, and Dask ends a worker half a minute after
+its scheduler, whatever it does. With this preload, the worker first finishes its label
+and leaves it in the spool, as long as its batch job lasts.
 """
 
 import asyncio
@@ -15,6 +15,6 @@ _LOOK = 0.2  # s
 
 
 async def dask_teardown(_worker: object) -> None:
-    """What Dask awaits before a worker ends."""
+    """Wait for the label in progress; Dask awaits this before a worker ends."""
     while is_labelling():
         await asyncio.sleep(_LOOK)

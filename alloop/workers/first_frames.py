@@ -1,4 +1,4 @@
-"""Where the first frames come from when there is nothing: the cheap level itself."""
+"""First frames of a campaign without data, sampled at the cheap level."""
 
 from alloop.core.frame import Frame
 from alloop.core.records import Walker
@@ -17,15 +17,15 @@ from alloop.md.thermal_frames import (
 from alloop.potentials.labeller_potential import LabelFailed, LabellerPotential
 from alloop.workers.settings import WorkerSettings
 
-_APART = 1_000_000  # walkers of the test set never share an index with explorers
+_APART = 1_000_000  # keeps indices of test walkers apart from explorers'
 
 
 def first_frames(
     command: e.Prepare, kit: WorkerSettings, oracle: Labeller
 ) -> tuple[Frame, tuple[Frame, ...], tuple[Walker, ...]]:
-    """The relaxed molecule, frames for the first labels, and starts of the test MD.
+    """Return the relaxed molecule, frames for the first labels, and test MD walkers.
 
-    Raises OracleFailed where the cheap level cannot treat the start.
+    Raises LabelFailed where the cheap level cannot treat the start molecule.
     """
     potential = LabellerPotential(oracle)
     beginning = kit.beginning
@@ -52,7 +52,7 @@ def first_frames(
 def sample_frames(
     command: e.Sample, kit: WorkerSettings, oracle: Labeller
 ) -> tuple[Frame, ...]:
-    """Frames of MD at the cheap level; ends early where that level fails."""
+    """Return frames of MD at the cheap level; fewer where that level fails."""
     potential = LabellerPotential(oracle)
     walker, frames = command.walker, []
     for number in range(command.frames):

@@ -1,6 +1,6 @@
-"""Where commands run: in this process, or on a Dask cluster of processes.
+"""The interface of pools, which run commands, and a pool in this process.
 
-A pool is disposable: whatever it forgets, the driver submits again from the journal.
+A pool holds no lasting state: the driver submits lost tasks again from the journal.
 """
 
 import heapq
@@ -18,10 +18,10 @@ from alloop.workers.time_limits import TaskSpan, TimeLimit
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Task:
-    """A command on its way, with the data it names; seconds it will take, or any
-    number that grows with them, 0 where nobody knows.
+    """A submitted command with the data it needs.
 
-    span: how long it will take, due: until when it must have ended.
+    cargo: the task data. seconds: expected CPU seconds, for the priority, 0 if unknown.
+    span: expected wall time. due: the time limit of the run.
     """
 
     command: e.Command
@@ -33,13 +33,17 @@ class Task:
 
     @property
     def key(self) -> str:
-        """The key in the scheduler: a name is tried under a new key each time."""
+        """The key in the scheduler, different for each attempt."""
         return f"{self.command.name}#{self.attempt}"
 
     @property
     def priority(self) -> float:
-        """Expensive labels first, then cheap ones, then training, then all else; among
-        equals what takes longest, so that none begins when the others end."""
+        """The priority; the task with the highest runs first.
+
+        Expensive labels come first, then cheap ones, then training, then all else.
+        Among equals the longest task comes first, so that none starts when the others
+        end.
+        """
         return _command_rank(self.command) + self.seconds / (1.0 + self.seconds)
 
 
@@ -57,7 +61,7 @@ def _command_rank(command: e.Command) -> int:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class LostTask:
-    """A task that did not come back."""
+    """A task without a result, because it raised or its worker was lost."""
 
     task: Task
     reason: str
@@ -65,7 +69,7 @@ class LostTask:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class LateTask:
-    """A task that did not start, since it could not have ended in time."""
+    """A task that was not started because it could not have ended in time."""
 
     task: Task
 
@@ -74,14 +78,14 @@ Outcome = TaskResult | LostTask | LateTask
 
 
 class Pool(Protocol):
-    """What the driver needs of a cluster."""
+    """The interface of a pool: tasks in, outcomes out."""
 
     def submit(self, task: Task) -> None:
-        """Start the task when there is room."""
+        """Queue the task; it starts when a worker is free."""
         ...
 
     def next(self, timeout: float) -> Outcome | None:
-        """The next outcome, or None after `timeout` seconds."""
+        """Return the next outcome, or None after `timeout` seconds."""
         ...
 
     def close(self) -> None:
@@ -90,7 +94,7 @@ class Pool(Protocol):
 
 
 class InlinePool:
-    """Runs tasks one after the other in this process: for tests and small machines."""
+    """A pool that runs tasks one by one in this process: for tests, small machines."""
 
     def __init__(
         self, kit: WorkerSettings, work: Callable[..., TaskResult] = perform_command
@@ -105,7 +109,7 @@ class InlinePool:
         heapq.heappush(self._queue, (-task.priority, next(self._order), task))
 
     def next(self, timeout: float) -> Outcome | None:  # noqa: ARG002 - never waits
-        """Run the most urgent task."""
+        """Run the task of the highest priority; None without any."""
         if not self._queue:
             return None
         _, _, task = heapq.heappop(self._queue)
@@ -117,6 +121,6 @@ class InlinePool:
             return LostTask(task, f"{type(error).__name__}: {error}")
 
     def close(self) -> None:
-        """End the label child."""
+        """Drop all tasks and end the label children."""
         self._queue.clear()
         process_labellers.close_labellers()

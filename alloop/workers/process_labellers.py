@@ -1,4 +1,4 @@
-"""A worker's own instruments: one labeller a process, and its meter."""
+"""The labellers of a worker process, and a labeller that measures CPU time."""
 
 from alloop.core.frame import Frame
 from alloop.core.levels import Level
@@ -8,13 +8,16 @@ from alloop.labels.child.labeller import LabelChild, Limits
 from alloop.labels.open import DirectLabeller
 from alloop.workers.settings import WorkerSettings
 
-# By kind of level: torch of a model and OpenMP of quantum chemistry share no process.
+# One per kind of level: torch (models) and OpenMP (quantum chemistry) must not share
+# a process.
 _children: dict[tuple[Limits, str], LabelChild] = {}
 
 
 def labeller_for(kit: WorkerSettings, level: Level) -> Labeller:
-    """This process's labeller for the level; isolated ones of one kind share
-    a warm child."""
+    """Return this process's labeller for the level.
+
+    Isolated labellers of one kind of level share a running child process.
+    """
     if not kit.isolate:
         return DirectLabeller(level)
     key = (kit.limits, level.kind)
@@ -24,7 +27,7 @@ def labeller_for(kit: WorkerSettings, level: Level) -> Labeller:
 
 
 def close_labellers() -> None:
-    """End this process's children."""
+    """End the label children of this process."""
     for child in _children.values():
         child.close()
     _children.clear()
@@ -39,7 +42,7 @@ class MeteredLabeller:
         self.children = 0.0
 
     def label(self, frame: Frame) -> Label | Unlabelled:
-        """The inner labeller's answer."""
+        """Return the inner labeller's answer."""
         record = self._inner.label(frame)
         if self._isolated:
             self.children += record.cpu_seconds

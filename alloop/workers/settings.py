@@ -1,4 +1,4 @@
-"""What a worker needs besides the command: settings that travel with every task."""
+"""Settings and data that a worker needs besides the command."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -19,11 +19,11 @@ from alloop.potentials.storable import Storable
 
 @dataclass(frozen=True, slots=True)
 class FirstFrames:
-    """How a campaign that starts from nothing gets its first frames.
+    """Settings of the first frames of a campaign that starts without data.
 
     kind: "modes" (thermal sample of the cheap level's normal modes) or "rattle" (normal
-    displacements of `sigma` Å). test: MD at the cheap level, a frame each `spacing`
-    steps.
+    displacements of `sigma` Å). test: MD at the cheap level, with a frame every
+    `spacing` steps.
     """
 
     test: DynamicsSettings
@@ -35,9 +35,9 @@ class FirstFrames:
 
 @dataclass(frozen=True, slots=True)
 class OwnPotential:
-    """A user's own potential: who trains it, and who brings it back from a checkpoint.
+    """A user's own potential: its trainer, and the function that restores a checkpoint.
 
-    Both travel to the workers, so they must be importable there.
+    Both are sent to the workers, so they must be importable there.
     """
 
     trainer: Trainer
@@ -46,9 +46,9 @@ class OwnPotential:
 
 @dataclass(frozen=True, slots=True)
 class WorkerSettings:
-    """Everything that turns a command into its event, on any worker.
+    """All settings that a worker needs to carry out a command.
 
-    spool: folder where finished long labels wait until they are committed.
+    spool: folder where finished long labels are kept until they are committed.
     """
 
     seed: int
@@ -61,16 +61,16 @@ class WorkerSettings:
     isolate: bool = True
     spool: Path | None = None
     restore: Callable[[Checkpoint], Storable] = restore_potential
-    compile: bool = False  # force calls in exploration
+    compile: bool = False  # the force calls of exploration
 
     def level(self, level_id: str) -> Level:
-        """The level with this id."""
+        """Return the level with this id."""
         return next(level for level in self.levels.values() if level.id == level_id)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class TaskData:
-    """The data that a command only names: model blobs, labels."""
+    """The data that a command refers to by id: model blobs, frames, labels."""
 
     model: bytes | None = None
     data: TrainingData | None = None

@@ -1,8 +1,8 @@
-"""What workers keep until it is committed: finished long labels, trainings under way.
+"""The spool: finished long labels and states of trainings, kept until committed.
 
-A spool is a label cache of one campaign, beside its store, in a folder that workers see
-too; the states of a training lie beneath it. Where workers do not see it, there is no
-spool, and nothing else changes.
+A spool is a label cache of one campaign, beside its store, in a folder that workers can
+reach too, with a subfolder for the states of trainings. Workers that cannot reach it do
+without; nothing else changes.
 """
 
 import contextlib
@@ -17,11 +17,11 @@ from alloop.store.cache import LabelCache
 from alloop.store.links import refuse_link, refuse_links
 from alloop.training.progress import read_progress
 
-_hand = threading.Event()  # a worker has one thread for tasks
+_hand = threading.Event()  # set during a label; a worker has one task thread
 
 
 class Spool:
-    """The spool of the campaign whose store lies at `store`; made by its driver.
+    """The spool of the campaign whose store is at `store`, created by its driver.
 
     Raises StoreError where it is a link or holds one.
     """
@@ -35,41 +35,41 @@ class Spool:
             self.folder.mkdir(exist_ok=True)
 
     def get(self, level: str, frame: str) -> Label | Unlabelled | None:
-        """The record that a worker left, or None."""
+        """Return the record that a worker left, or None."""
         return find_label(self.folder, level, frame)
 
     def drop_label(self, record: Label | Unlabelled) -> None:
-        """Forget what has been committed."""
+        """Remove a record that has been committed."""
         with contextlib.suppress(StoreError):
             self._cache.discard(record.level, record.frame)
 
     def drop_training(self, name: str) -> None:
-        """Forget the states of a training whose model has been committed."""
+        """Remove the states of a training whose model has been committed."""
         shutil.rmtree(training_folder(self.folder, name), ignore_errors=True)
 
     def clear(self) -> None:
-        """Forget everything: the campaign is at its end."""
+        """Remove the whole spool, at the end of a campaign."""
         shutil.rmtree(self.folder, ignore_errors=True)
 
 
 def spool_folder(store: Path) -> Path:
-    """Where the spool of a store lies: STORE.spool."""
+    """Return the folder of a store's spool: STORE.spool."""
     return store.with_name(store.name + ".spool")
 
 
 def training_folder(folder: Path, name: str) -> Path:
-    """Where a spool keeps the states of the training that a command names."""
+    """Return the folder in a spool for the states of the training command `name`."""
     return folder / "training" / name.replace("/", "-")
 
 
 def training_progress(folder: Path) -> list[str]:
-    """How far the trainings are that keep their states in a spool."""
+    """Return the progress of the trainings in a spool, one text each."""
     found = [read_progress(each) for each in sorted(folder.glob("training/*"))]
     return [str(told) for told in found if told is not None]
 
 
 def find_label(folder: Path, level: str, frame: str) -> Label | Unlabelled | None:
-    """The record that a worker left in the folder, or None."""
+    """Return the record that a worker left in the folder, or None."""
     with contextlib.suppress(StoreError):
         return LabelCache(folder).get(level, frame)
     return None
@@ -77,7 +77,7 @@ def find_label(folder: Path, level: str, frame: str) -> Label | Unlabelled | Non
 
 @contextlib.contextmanager
 def label_in_progress() -> Iterator[None]:
-    """On a worker: a label is made meanwhile, see `alloop.workers.finish_labels`."""
+    """Mark a label as in progress on this worker, for `finish_labels`."""
     _hand.set()
     try:
         yield
@@ -86,12 +86,12 @@ def label_in_progress() -> Iterator[None]:
 
 
 def is_labelling() -> bool:
-    """On a worker: whether a label is being made."""
+    """Return True if this worker is computing a label."""
     return _hand.is_set()
 
 
 def leave_label(folder: Path, record: Label | Unlabelled) -> None:
-    """On a worker: keep the record, if the driver's folder can be seen from here."""
+    """Save a record in the spool, if this worker can reach its folder."""
     if folder.is_dir():
         with contextlib.suppress(StoreError):
             LabelCache(folder).put(record)

@@ -1,4 +1,4 @@
-"""How long tasks will take, by their like that ended and by the cost model."""
+"""Expected durations of tasks, from earlier tasks of a kind and the cost model."""
 
 from collections import deque
 from collections.abc import Hashable, Iterable, Mapping
@@ -10,9 +10,9 @@ from alloop.history.label_index import LabelIndex
 from alloop.loop import events as e
 from alloop.workers.time_limits import TaskSpan
 
-_LAST = 8  # tasks of a kind that the next one is judged by
-_MORE = 1.5  # times the longest of them
-_TIGHT = 4.0  # a recheck's price in labels, until one was seen
+_LAST = 8  # recent tasks of a kind that are kept
+_MORE = 1.5  # upper limit in units of the longest of them
+_TIGHT = 4.0  # cost of a recheck in labels, until one was measured
 _ANSWERS: dict[type, str] = {
     e.Prepared: "prepare",
     e.Sampled: "sample",
@@ -23,16 +23,16 @@ _ANSWERS: dict[type, str] = {
 
 
 class TaskTimes:
-    """Wall seconds of the last tasks of each kind."""
+    """Estimates from the wall seconds of the last tasks of each kind."""
 
     def __init__(self, levels: Iterable[Level] = (), limit: float = 3600.0) -> None:
-        """limit: s, after which a label is given up."""
+        """limit: s, after which a label is stopped."""
         self._levels = {level.id: level for level in levels}
         self._limit = limit
         self._last: dict[Hashable, deque[float]] = {}
 
     def note_event(self, event: e.Event) -> None:
-        """Remember how long what the event answers took."""
+        """Record the duration of the task that the event answers."""
         kind = _task_kind(event)
         if kind is None:
             return
@@ -43,7 +43,7 @@ class TaskTimes:
     def expected_span(
         self, command: e.Command, ledger: LabelIndex, costs: Mapping[LevelId, Cost]
     ) -> TaskSpan:
-        """How long the command will take."""
+        """Return the expected duration of the command."""
         match command:
             case e.LabelFrame(level=level, frame=frame):
                 return self._label_span(level, frame, costs)
@@ -56,8 +56,11 @@ class TaskTimes:
     def _label_span(
         self, level: LevelId, frame: Frame, costs: Mapping[LevelId, Cost]
     ) -> TaskSpan:
-        """By its price where there is one; else by the last labels; else by what is
-        usual, which is too vague to be likely. Never longer than a label may take."""
+        """Estimate from the measured cost, else the last labels, else the cost prior.
+
+        The prior is too vague for a likely duration, so it gives only an upper limit.
+        No estimate exceeds the time limit of a label.
+        """
         cost, seen = costs.get(level), self._recent_span(("label", level))
         if cost is None and seen is not None:
             return TaskSpan(seen.likely, min(self._limit, seen.most))

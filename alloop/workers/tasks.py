@@ -1,7 +1,7 @@
-"""A command becomes its event: plain functions that run on a worker.
+"""Tasks on workers: plain functions that carry out a command and return its event.
 
-Nothing here knows the store, the scheduler or what is decided next. A label that took
-long is left in the spool before it travels, in case nobody is there to take it.
+They do not depend on the store, the scheduler or later decisions. A label that took
+long is saved in the spool before it is returned, in case the driver is gone.
 """
 
 import os
@@ -31,12 +31,12 @@ from alloop.workers.spool import find_label, label_in_progress, leave_label
 from alloop.workers.training_task import train_generation
 
 _Told: TypeAlias = tuple[Label | Unlabelled, e.Timing]
-LONG = 2.0  # s of a label, from which on a file is little beside it
+LONG = 2.0  # s; longer labels are worth writing to a file
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class TaskResult:
-    """The event and, after training, the model's blob."""
+    """The event of a command and, after training, the model's blob."""
 
     event: e.Answer
     blob: bytes | None = None
@@ -45,7 +45,7 @@ class TaskResult:
 def perform_command(
     command: e.Command, cargo: TaskData, kit: WorkerSettings
 ) -> TaskResult:
-    """Do what the command says. Raises only for bugs and lost resources."""
+    """Carry out a command. Raises only for bugs and lost resources."""
     clock = _TaskClock()
     match command:
         case e.LabelFrame():
@@ -65,7 +65,10 @@ def perform_command(
 
 
 class _TaskClock:
-    """Wall and CPU time from its birth; CPU of label children is added by hand."""
+    """A clock of wall and CPU time from its creation on.
+
+    The CPU time of label children is passed to `timing`.
+    """
 
     def __init__(self) -> None:
         self.started = time.time()
@@ -92,8 +95,11 @@ def _perform_label(
 
 
 def _leftover_label(command: e.LabelFrame, kit: WorkerSettings) -> _Told | None:
-    """What a worker of an earlier run, which went on without its driver, left behind
-    since this one asked."""
+    """Return a record that a worker of an earlier run left in the spool, None without.
+
+    Such a worker went on without its driver, and may have finished since this command
+    was submitted.
+    """
     if kit.spool is None:
         return None
     record = find_label(kit.spool, command.level, command.frame.id)
@@ -159,8 +165,10 @@ def _perform_explore(
 def _examine(
     command: e.Examine, cargo: TaskData, kit: WorkerSettings, clock: _TaskClock
 ) -> TaskResult:
-    """MD with all guard rails but that on surprise, which must not choose the frames;
-    what is predicted is predicted for the frames as they will be labelled."""
+    """Run MD with all guards except surprise, which would bias the choice of frames.
+
+    Predictions are made for the frames exactly as they will be labelled.
+    """
     generation = _load_generation(cargo, kit)
     walkers = command.walkers
     if command.steps:
@@ -177,7 +185,7 @@ def _examine(
 
 
 def _said(generation: Generation, walkers: tuple[Walker, ...]) -> tuple[Candidate, ...]:
-    """Where the walkers are, with what the generation says of it."""
+    """Return the frames of the walkers, with the predictions of the generation."""
     if not walkers:
         return ()
     batch = pack_frames([walker.frame for walker in walkers])
@@ -192,8 +200,10 @@ def _said(generation: Generation, walkers: tuple[Walker, ...]) -> tuple[Candidat
 def _exploring_potential(
     walkers: Sequence[Walker], generation: Generation, kit: WorkerSettings
 ) -> tuple[Potential, str]:
-    """Who predicts, as compiled code where that is wanted; and why not where it cannot
-    be had."""
+    """Return the potential, compiled if that is set, and the reason if it is not.
+
+    The reason is "" unless compilation was wanted but impossible.
+    """
     if not kit.compile:
         return generation.potential, ""
     from alloop.potentials.compiled import compiled_for
@@ -241,7 +251,7 @@ def _perform_sample(
     return TaskResult(e.Sampled(command.name, command.walker.molecule, frames, timing))
 
 
-_models: dict[bytes, Generation] = {}  # the worker's last generation, opened once
+_models: dict[bytes, Generation] = {}  # cache of the worker's last generation
 
 
 def _load_generation(cargo: TaskData, kit: WorkerSettings) -> Generation:

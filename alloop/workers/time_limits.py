@@ -1,6 +1,6 @@
-"""Time limits: until when a run or a worker lives, and what can still finish there.
+"""Time limits of runs and workers, and the tasks that can still finish within them.
 
-Only when something starts depends on this, never what is decided.
+They affect only the start of tasks, never the decisions of the loop.
 """
 
 import os
@@ -10,16 +10,15 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 UNTIL, LIFE = "ALLOOP_UNTIL", "ALLOOP_LIFE"  # of a worker that a batch system runs
-# Kept to put everything away in: s, unless that is much of the limit, and 10 % of it.
+# Reserved for shutting down: 10 % of the limit, within 15 s and 120 s, 30 % at most.
 _LEAST, _MUCH, _SHARE, _MOST = 15.0, 0.3, 0.1, 120.0
-_VAGUE = 0.5  # of a run: until then what may or may not fit into one is begun
-_PATIENCE = 20.0  # s for the batch system's answer
+_VAGUE = 0.5  # tasks that may not fit into a run start only before this fraction
+_PATIENCE = 20.0  # s to wait for the batch system's answer
 
 
 @dataclass(frozen=True, slots=True)
 class TaskSpan:
-    """How long a task will take, wall seconds: likely (0 where nobody knows) and at
-    most."""
+    """The expected wall seconds of a task: likely (0 if unknown) and at most."""
 
     likely: float = 0.0
     most: float = 0.0
@@ -27,31 +26,31 @@ class TaskSpan:
 
 @dataclass(frozen=True, slots=True)
 class TimeLimit:
-    """When something ends (seconds since 1970), and how long it may last in all (s)."""
+    """The end of a run or job (s since 1970), and its whole duration (s)."""
 
     at: float
     whole: float
 
     @classmethod
     def from_now(cls, seconds: float, whole: float | None = None) -> "TimeLimit":
-        """The limit that many seconds from now; whole: of a run like this one."""
+        """Make a limit `seconds` from now; whole: the duration, by default the same."""
         return cls(time.time() + seconds, seconds if whole is None else whole)
 
     @property
     def useful_seconds(self) -> float:
-        """Seconds of the whole in which something can be done."""
+        """Seconds of the whole that are available for tasks."""
         spare = min(_MOST, max(_LEAST, _SHARE * self.whole))
         return self.whole - min(spare, _MUCH * self.whole)
 
     def seconds_left(self) -> float:
-        """Seconds until it is time to put things away."""
+        """Return the seconds until shutting down must begin."""
         return self.at - time.time() - (self.whole - self.useful_seconds)
 
     def allows(self, span: TaskSpan) -> bool:
-        """Whether a task that starts now ends in time.
+        """Return True if a task that starts now ends in time.
 
-        What at its longest would outlast a whole run starts in the first half of one,
-        if it is likely to end.
+        A task whose upper limit exceeds half a run may still start in the first half,
+        if it is likely to end in time.
         """
         need = span.most
         if need > _VAGUE * self.useful_seconds:
@@ -60,7 +59,7 @@ class TimeLimit:
 
 
 def worker_limit(env: Mapping[str, str] = os.environ) -> TimeLimit | None:
-    """The limit of the job that this worker runs in, None where there is none."""
+    """Return the limit of the job that this worker runs in, None without one."""
     if UNTIL not in env:
         return None
     return TimeLimit(float(env[UNTIL]), float(env[LIFE]))
@@ -69,7 +68,7 @@ def worker_limit(env: Mapping[str, str] = os.environ) -> TimeLimit | None:
 def run_limit(
     seconds: float | None, env: Mapping[str, str] = os.environ
 ) -> TimeLimit | None:
-    """The sooner of a limit of so many seconds and the batch job's own."""
+    """Return the earlier of a limit `seconds` from now and that of the batch job."""
     limits = [] if seconds is None else [TimeLimit.from_now(seconds)]
     left = batch_seconds_left(env)
     if left is not None:
@@ -78,7 +77,7 @@ def run_limit(
 
 
 def batch_seconds_left(env: Mapping[str, str] = os.environ) -> float | None:
-    """Seconds left to the Slurm or PBS job that this process runs in, if any."""
+    """Return the seconds left to this process's Slurm or PBS job, None without one."""
     if "SLURM_JOB_ID" in env:
         asked = ("squeue", "-h", "-j", env["SLURM_JOB_ID"], "-o", "%L")
         return parse_seconds(_command_output(asked))
@@ -88,8 +87,10 @@ def batch_seconds_left(env: Mapping[str, str] = os.environ) -> float | None:
 
 
 def parse_seconds(clock: str) -> float | None:
-    """Seconds of Slurm's and PBS's [days-][[hours:]minutes:]seconds; None for anything
-    else, as UNLIMITED is."""
+    """Parse a time of Slurm or PBS, [days-][[hours:]minutes:]seconds.
+
+    None for anything else, such as UNLIMITED.
+    """
     days, _, rest = clock.strip().rpartition("-")
     parts = rest.split(":")
     if not all(part.isdecimal() for part in (*parts, days or "0")) or len(parts) > 3:

@@ -1,4 +1,4 @@
-"""From labels to a generation: train, fit the scorer, set the threshold, evaluate."""
+"""The training task: train, fit the scorer, set the threshold, evaluate."""
 
 from dataclasses import replace
 
@@ -22,7 +22,7 @@ from alloop.workers.spool import training_folder
 def train_generation(
     command: e.Train, cargo: TaskData, kit: WorkerSettings
 ) -> tuple[e.Trained, bytes]:
-    """Train on the cargo's labels; the event without its timing, and the blob."""
+    """Train on the labels of `cargo`; return the event without timing, and the blob."""
     if cargo.data is None:
         raise TypeError("Train needs labels in its cargo")
     parent = (
@@ -56,8 +56,10 @@ def train_generation(
 
 
 def _resumable_trainer(command: e.Train, kit: WorkerSettings) -> Trainer:
-    """The trainer; one that goes on where a kill stopped it, if it can and this worker
-    sees the spool."""
+    """Return the trainer, resumable after a kill if it supports that.
+
+    This also requires that the worker can reach the spool.
+    """
     trainer, spool = kit.trainer, kit.spool
     if spool is None or not spool.is_dir() or not isinstance(trainer, ResumableTrainer):
         return trainer

@@ -356,8 +356,9 @@ def test_no_child_outlives_a_parent_that_forgot_to_close_it() -> None:
 @linux_only
 def test_where_there_is_no_death_signal_the_supervisor_looks_for_its_parent() -> None:
     watcher = (
-        "import os, time; from alloop.labels.child.supervisor import follow;"
-        "follow(os.getppid(), 0.05, by_signal=False); print(os.getpid(), flush=True);"
+        "import os, time; from alloop.labels.child.supervisor import follow_worker;"
+        "follow_worker(os.getppid(), 0.05, by_signal=False);"
+        "print(os.getpid(), flush=True);"
         "time.sleep(600)"
     )
     script = (

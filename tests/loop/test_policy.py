@@ -661,13 +661,13 @@ def test_labels_with_an_excluded_doubt_are_never_learned_from(world):
 
 def test_another_doubt_or_another_fidelity_bars_nothing(world):
     rules = replace(world.RULES, doubts={"cheap": {Doubt.INSTABILITY: "exclude"}})
-    assert rules.barred("cheap") == {Doubt.INSTABILITY}
-    assert rules.barred("expensive") == frozenset()
+    assert rules.barred_doubts("cheap") == {Doubt.INSTABILITY}
+    assert rules.barred_doubts("expensive") == frozenset()
     doubted = LabelState(
         "f", "cheap", "seed", 0, True, 1.0, None, {Doubt.CONTAMINATION}
     )
     state = LoopState(recent=(doubted,))
-    assert state.trained_on("cheap", rules.barred("cheap")) == ("f",)
+    assert state.trained_on("cheap", rules.barred_doubts("cheap")) == ("f",)
 
 
 def test_cpu_hours_are_not_overshot_by_a_round_and_their_end_has_its_reason(world):

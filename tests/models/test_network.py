@@ -237,7 +237,10 @@ def test_channels_of_visnet_are_a_multiple_of_its_heads() -> None:
 
 
 def test_building_leaves_no_file_in_the_temporary_folder(tmp_path: Path) -> None:
-    script = "from alloop.models.network import build; build('painn'); build('visnet')"
+    script = (
+        "from alloop.models.network import build_network;"
+        "build_network('painn'); build_network('visnet')"
+    )
     given = {k: v for k, v in os.environ.items() if k != "PYTHONDONTWRITEBYTECODE"}
     subprocess.run(
         [sys.executable, "-c", script],

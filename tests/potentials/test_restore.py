@@ -41,9 +41,10 @@ def test_pair_potentials_oracles_and_laws_do_not_import_torch() -> None:
     code = """
 import sys
 import numpy as np
-import alloop.testing, alloop.potentials.ase_calculator,
-alloop.potentials.labeller_potential from alloop.potentials.pairwise import PairBasis,
-PairwisePotential from alloop.potentials.restore import restore_potential
+import alloop.testing, alloop.potentials.ase_calculator
+import alloop.potentials.labeller_potential
+from alloop.potentials.pairwise import PairBasis, PairwisePotential
+from alloop.potentials.restore import restore_potential
 basis = PairBasis((1,))
 restore_potential(PairwisePotential(basis, np.zeros(basis.size)).checkpoint())
 sys.exit("torch" in sys.modules)

@@ -59,10 +59,10 @@ from alloop.store.codec import Codec
 def work(path):
     Archive._set_aside = lambda _: None  # there are columns alone, no record
     with Archive.open(path, Codec([]), "w") as archive:
-        rows = columns.mark(archive.path) + 1
+        rows = columns.column_mark(archive.path) + 1
         while True:
             rows += 700
-            columns.write(archive, tables(rows), rows)
+            columns.write_columns(archive, tables(rows), rows)
             with open(path + ".done", "a") as done:
                 done.write(f"{rows}\\n")
 """

@@ -204,7 +204,7 @@ def test_a_kill_costs_nothing_but_time(
         return ["md", str(model), str(start), "--out", str(out), *options]
 
     assert alloop(command(whole)) == 0
-    code = "import sys; from alloop.cli.app import run; sys.exit(run(sys.argv[1:]))"
+    code = "import sys; from alloop.cli import main; sys.exit(main(sys.argv[1:]))"
     kills = 0
     while not kills:
         child = subprocess.Popen([sys.executable, "-c", code, *command(killed)])

@@ -1,4 +1,4 @@
-"""Why a child ended without an answer, told from what is left of it."""
+"""The cause of a child's end, from its exit code, its messages and its memory."""
 
 import signal
 from collections.abc import Sequence
@@ -8,16 +8,16 @@ from alloop.core.records import Failure
 from alloop.labels.child.scratch import disk_error
 from alloop.labels.child.supervisor import SIGNALLED
 
-EXITED = "exit code"  # how the message of a child begins that no signal ended
-_HIGH = 0.8  # of the memory limit: who kills at that means the memory
-_LINES = 12  # of the last words
+EXITED = "exit code"  # begins the message if no signal ended the child
+_HIGH = 0.8  # of the memory limit, above which a SIGKILL is attributed to memory
+_LINES = 12  # of standard error that are reported
 _FATAL = "Fatal Python error"  # faulthandler: the innermost call comes first
 
 
 class ChildEnded(Exception):
-    """The child died or was killed while it was asked something.
+    """The error that a child died or was killed while it worked on a request.
 
-    fresh: whether it had answered nothing before.
+    fresh: True if it had answered no request before.
     """
 
     def __init__(
@@ -36,11 +36,11 @@ class ChildEnded(Exception):
 
 @dataclass(frozen=True, slots=True)
 class ChildRemains:
-    """What is known of a dead child.
+    """The facts known about a child that has ended.
 
-    code: its exit code as a shell gives it; said: the lines of its standard error;
-    memory_mb when last looked at, limit_mb; oom: processes that the kernel killed for
-    want of memory meanwhile.
+    code: its exit code as a shell reports it; said: the lines of its standard error;
+    memory_mb: its last measured memory; limit_mb: its memory limit; oom: the number of
+    processes that the kernel killed for lack of memory meanwhile.
     """
 
     code: int
@@ -51,10 +51,11 @@ class ChildRemains:
 
 
 def exit_cause(remains: ChildRemains) -> tuple[Failure, str]:
-    """The failure and one sentence.
+    """Return the failure and a sentence that explains it.
 
-    A SIGKILL is laid to memory where the kernel's count of such kills rose, or where
-    the child was near its limit: who else kills a child asks for its memory.
+    A SIGKILL is attributed to memory if the kernel's count of out-of-memory kills rose,
+    or if the child was near its limit: whatever else kills a child then presumably does
+    so for its memory.
     """
     how = _exit_text(remains.code)
     at = f"{how} at {remains.memory_mb:.0f} MB"

@@ -1,4 +1,4 @@
-"""Labels from one warm child process: whatever happens there, the worker lives on.
+"""Labels from a child process that is kept running and cannot bring down the worker.
 
 | what happens in the child                             | what the label becomes |
 |-------------------------------------------------------|------------------------|
@@ -8,9 +8,9 @@
 | signal, exit, exception; cannot start; garbled answer  | CRASHED               |
 | the scratch disk is full                               | DISK                  |
 
-A child that did not answer, or answered MEMORY or DISK, is not asked again. A label
-must not depend on what its child did before: so a crash, or too much memory, of a child
-that had made labels already is believed only once a fresh child has repeated it.
+A child that did not answer, or answered MEMORY or DISK, is replaced. A label must not
+depend on what its child did before, so a crash or excess memory of a child that had
+made labels already is reported only after a fresh child has repeated it.
 """
 
 import errno
@@ -33,13 +33,13 @@ from alloop.labels.child.messages import (
 from alloop.labels.child.process import ChildProcess
 from alloop.labels.child.start import Limits as Limits
 
-_WORN = 0.5  # of the memory limit, resident between two labels: time for a new child
-_AGAIN = (Failure.CRASHED, Failure.MEMORY)  # what a child's past may have caused
-_SPENT = (Failure.MEMORY.name, Failure.DISK.name)  # answers that leave a child in ruins
+_WORN = 0.5  # of the memory limit, resident between labels, above which to replace it
+_AGAIN = (Failure.CRASHED, Failure.MEMORY)  # may be due to a child's earlier labels
+_SPENT = (Failure.MEMORY.name, Failure.DISK.name)  # answers after which to replace it
 
 
 class LabelChild:
-    """A child that is started when first asked, and again whenever it has died."""
+    """A child that is started with the first request, and again after it has died."""
 
     def __init__(self, limits: Limits) -> None:
         self.limits = limits
@@ -50,16 +50,16 @@ class LabelChild:
 
     @property
     def pid(self) -> int | None:
-        """The process id of the child's supervisor, None while there is no child."""
+        """The process id of the child's supervisor; None while there is no child."""
         child = self._held.get(os.getpid())
         return child.pid if child is not None and child.is_sound else None
 
     def labeller(self, level: Level) -> "IsolatedLabeller":
-        """A labeller at the level through this child."""
+        """Return a labeller of the level that uses this child."""
         return IsolatedLabeller(level, child=self)
 
     def ask(self, request: Message) -> Message:
-        """The answer; raises `Ended` where no child lived to give one."""
+        """Return the answer to a request; raise `ChildEnded` if the child died."""
         with self._lock:
             try:
                 return self._send_request(request)
@@ -70,7 +70,7 @@ class LabelChild:
             return self._retry_request(request, lost)
 
     def close(self) -> None:
-        """End the child; the next question starts another."""
+        """End the child; the next request starts another."""
         _close_children(self._held)
 
     def __enter__(self) -> "LabelChild":
@@ -97,7 +97,7 @@ class LabelChild:
             text = f"the child could not be started or reached: {error}"
             raise ChildEnded(failure, text) from error
         finally:
-            if not answered:  # an interrupted child would answer the next question
+            if not answered:  # its late answer would be taken for the next request's
                 self._drop_child()
 
     def _drop_child(self) -> None:
@@ -121,9 +121,10 @@ class LabelChild:
 
 
 class IsolatedLabeller:
-    """Labels at one level in a child process; `labeller` gives views of other levels.
+    """A labeller of one level in a child process, which other levels can share.
 
-    A label's failure is a value: time and memory limits, crashes and signals included.
+    Failures are returned as values, time and memory limits, crashes and signals
+    included.
     """
 
     def __init__(
@@ -136,11 +137,11 @@ class IsolatedLabeller:
         self.child = child or LabelChild(limits or Limits())
 
     def labeller(self, level: Level) -> "IsolatedLabeller":
-        """A labeller of another level through the same child."""
+        """Return a labeller of another level that uses the same child."""
         return IsolatedLabeller(level, child=self.child)
 
     def label(self, frame: Frame) -> Label | Unlabelled:
-        """The label, or the reason why there is none."""
+        """Return the label, or the reason why there is none."""
         try:
             answer = self.child.ask(label_request(self.level, frame))
             return parse_outcome(answer, frame, self.level)
@@ -152,9 +153,9 @@ class IsolatedLabeller:
         return Unlabelled(frame.id, self.level.id, *why)
 
     def problems(self, elements: Sequence[str]) -> list[str]:
-        """What is wrong with the level for these elements, one sentence each.
+        """Return what is wrong with the level for these elements, one sentence each.
 
-        Interrupted where the child died or was killed before it could tell.
+        Raises Interrupted if the child died or was killed before it answered.
         """
         question = {
             "ask": "check",
@@ -165,7 +166,7 @@ class IsolatedLabeller:
         try:
             answer = self.child.ask(Message(question))
         except ChildEnded as ended:
-            if ended.message.startswith(EXITED):  # what it imported raised something
+            if ended.message.startswith(EXITED):  # the program raised an exception
                 return [f"{self.level.title} cannot be used: {ended.message}"]
             raise Interrupted(
                 f"{self.level.title} could not be checked: the process that looked at "

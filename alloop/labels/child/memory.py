@@ -1,4 +1,4 @@
-"""The memory of a label: its peak from within, all its processes from outside."""
+"""Measurements of a label's memory, in its own process and over all its processes."""
 
 import os
 import resource
@@ -10,12 +10,12 @@ from pathlib import Path
 
 import psutil
 
-ALLOWED = "ALLOOP_MEMORY_MB"  # tells a child its limit
+ALLOWED = "ALLOOP_MEMORY_MB"  # the environment variable with a child's limit
 _PROC = Path("/proc/self")
 
 
 def reset_peak() -> None:
-    """Forget the peak so far, where the system can (Linux, proc(5) clear_refs)."""
+    """Reset the peak memory, where the system can (Linux, proc(5) clear_refs)."""
     try:
         (_PROC / "clear_refs").write_text("5")
     except OSError:
@@ -23,7 +23,10 @@ def reset_peak() -> None:
 
 
 def peak_mb() -> float:
-    """Peak resident memory in MB since `reset_peak`, or of the process's whole life."""
+    """Return the peak resident memory in MB since `reset_peak`.
+
+    Where the system cannot reset it, it is the peak since the process started.
+    """
     try:
         status = (_PROC / "status").read_text()
     except OSError:
@@ -34,13 +37,16 @@ def peak_mb() -> float:
 
 
 def allowed_mb() -> float:
-    """What a label may take here: the child's limit, or all that the machine has."""
+    """Return the memory in MB that a label may use: the child's limit, or all of it."""
     given = os.environ.get(ALLOWED)
     return float(given) if given else psutil.virtual_memory().total / 1e6
 
 
 def oom_kills() -> int:
-    """How often the kernel has killed for want of memory since it was started."""
+    """Return the number of processes killed for lack of memory since the system start.
+
+    0 where the system does not count them.
+    """
     try:
         lines = Path("/proc/vmstat").read_text().splitlines()
     except OSError:
@@ -49,18 +55,18 @@ def oom_kills() -> int:
 
 
 def descendants(pid: int) -> list[int]:
-    """Process ids of children and children's children, as far as they can be seen."""
+    """Return the process ids of all visible descendants of a process."""
     found = [pid]
-    for parent in found:  # grows as it goes
+    for parent in found:  # grows during the loop
         with suppress(OSError, psutil.Error):
             found += _children(parent)
     return found[1:]
 
 
 def used_memory_and_cpu(pids: Sequence[int]) -> tuple[float, float]:
-    """Resident memory in MB, and CPU seconds spent, of all these processes together.
+    """Return the resident memory in MB and CPU seconds of all these processes together.
 
-    Children that have ended count among the seconds of who waited for them.
+    The CPU time of ended children counts for the process that waited for them.
     """
     memory = seconds = 0.0
     for process in _processes(pids):
@@ -71,7 +77,10 @@ def used_memory_and_cpu(pids: Sequence[int]) -> tuple[float, float]:
 
 
 def unshared_mb(pids: Sequence[int]) -> float:
-    """Memory in MB with each shared page counted once (slow; Linux, else resident)."""
+    """Return the memory in MB with each shared page counted once.
+
+    This is slow, and elsewhere than on Linux it is the resident memory.
+    """
     total = 0.0
     for process in _processes(pids):
         with suppress(psutil.Error):
@@ -88,7 +97,7 @@ def _processes(pids: Sequence[int]) -> Iterator[psutil.Process]:
 
 @lru_cache(maxsize=64)
 def _process(pid: int) -> psutil.Process:
-    return psutil.Process(pid)  # costs more than what is asked of it
+    return psutil.Process(pid)  # creating one costs more than reading its values
 
 
 def _children(pid: int) -> list[int]:

@@ -1,7 +1,7 @@
 """Messages between a worker and its child: a JSON header and raw arrays, no pickle.
 
-A message is a mark, a checksum (CRC-32 of what follows), two little-endian lengths,
-the header, then the arrays in a row.
+A message is a mark, a checksum (CRC-32 of header and arrays), two little-endian
+lengths, the header, then the arrays one after another.
 """
 
 import json
@@ -23,19 +23,19 @@ _MARK = b"alloop 1"
 
 
 class GarbledMessage(Exception):
-    """Bytes that are no message: a stray pointer, or somebody else in the pipe."""
+    """Bytes that are not a message, from memory corruption or another writer."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Message:
-    """A header of JSON values, and arrays by name."""
+    """A header of JSON values and a mapping of arrays by name."""
 
     header: Mapping[str, Any]
     arrays: Mapping[str, npt.NDArray[Any]] = field(default_factory=dict)
 
 
 def encode_message(message: Message) -> bytes:
-    """The bytes of a message."""
+    """Return the bytes of a message."""
     arrays = {name: np.ascontiguousarray(a) for name, a in message.arrays.items()}
     layout = [(name, a.dtype.str, a.shape) for name, a in arrays.items()]
     header = json.dumps({**message.header, "arrays": layout}).encode()
@@ -45,9 +45,9 @@ def encode_message(message: Message) -> bytes:
 
 
 def decode_message(data: bytes | bytearray) -> tuple[Message, int] | None:
-    """The first message in `data` and its size; None while it is incomplete.
+    """Return the first message in `data` and its size; None while it is incomplete.
 
-    Raises `Garbled` as soon as the bytes cannot become a message.
+    Raises `GarbledMessage` as soon as the bytes cannot become a message.
     """
     if not _MARK.startswith(data[: len(_MARK)]):
         raise GarbledMessage(f"expected a message, got {bytes(data[:40])!r}")
@@ -65,7 +65,7 @@ def decode_message(data: bytes | bytearray) -> tuple[Message, int] | None:
 
 
 def receive_message(stream: BinaryIO) -> Message | None:
-    """The next message of a blocking stream; None where the stream has ended."""
+    """Return the next message of a blocking stream; None at the end of the stream."""
     top = stream.read(_HEAD.size)
     if len(top) < _HEAD.size:
         return None
@@ -75,7 +75,7 @@ def receive_message(stream: BinaryIO) -> Message | None:
 
 
 def label_request(level: Level, frame: Frame) -> Message:
-    """The request to label a frame at a level."""
+    """Return the request to label a frame at a level."""
     header = {
         "ask": "label",
         "kind": level.kind,
@@ -93,7 +93,7 @@ def label_request(level: Level, frame: Frame) -> Message:
 
 
 def parse_label_request(message: Message) -> tuple[Level, Frame]:
-    """The level and the frame of a request."""
+    """Return the level and the frame of a request."""
     header = message.header
     frame = Frame(
         charge=header["charge"],
@@ -105,7 +105,7 @@ def parse_label_request(message: Message) -> tuple[Level, Frame]:
 
 
 def outcome_message(outcome: Label | Unlabelled) -> Message:
-    """The answer to a request for a label."""
+    """Return the answer to a request for a label."""
     header = {"cpu_seconds": outcome.cpu_seconds, "details": dict(outcome.details)}
     if isinstance(outcome, Label):
         told = {"say": "label", "energy": outcome.energy, **header}
@@ -116,7 +116,10 @@ def outcome_message(outcome: Label | Unlabelled) -> Message:
 
 
 def parse_outcome(message: Message, frame: Frame, level: Level) -> Label | Unlabelled:
-    """The outcome in an answer; whose it is, the asker knows. Raises `Garbled`."""
+    """Return the outcome in an answer to a request for `frame` at `level`.
+
+    Raises `GarbledMessage` for an answer that lacks a field or names no known failure.
+    """
     header = message.header
     try:
         rest = (header["cpu_seconds"], header["details"])

@@ -1,4 +1,4 @@
-"""One child process: start it, exchange messages under limits, end it for certain."""
+"""A child process that is started, exchanges messages under limits, and is ended."""
 
 import os
 import selectors
@@ -21,13 +21,13 @@ from alloop.labels.child.scratch import ScratchFolder
 from alloop.labels.child.start import Limits as Limits
 from alloop.labels.child.start import start_child
 
-_POLL = 0.1  # s between two looks at memory and clock while a label runs
+_POLL = 0.1  # s between checks of memory and time while a label runs
 _TAIL = 4000  # bytes of standard error that are kept
-_PATIENCE = 5.0  # s for an orderly end
+_PATIENCE = 5.0  # s to wait for an orderly end
 
 
 class ChildProcess:
-    """A running child beneath its supervisor, and the pipes to it."""
+    """A running child with its supervisor and the pipes to it."""
 
     def __init__(self, limits: Limits) -> None:
         self._scratch = ScratchFolder()
@@ -38,7 +38,7 @@ class ChildProcess:
             raise
         self.answers = 0
         self._limits = limits
-        self._cpu = self._memory_mb = 0.0  # s and MB, when last looked at
+        self._cpu = self._memory_mb = 0.0  # s and MB, as last measured
         self._inbox = bytearray()
         self._said = b""
         self._outbox = b""
@@ -51,12 +51,12 @@ class ChildProcess:
 
     @property
     def pid(self) -> int:
-        """The supervisor's process id, which is also that of the child's group."""
+        """The supervisor's process id, which is also the id of its process group."""
         return self._process.pid
 
     @property
     def is_sound(self) -> bool:
-        """Whether it lives and has said nothing that it was not asked."""
+        """True if the child is alive and has sent no unrequested output."""
         if self._process.poll() is not None or self._inbox:
             return False
         ready = self._selector.select(0)
@@ -64,15 +64,16 @@ class ChildProcess:
 
     @property
     def memory_mb(self) -> float:
-        """Resident memory of all its processes in MB; 0 once they have ended."""
+        """The resident memory of all its processes in MB; 0 after they have ended."""
         return memory.used_memory_and_cpu(self._process_tree())[0]
 
     def exchange(self, request: Message) -> Message:
-        """The answer to a request; raises `Ended` if none comes: then kill the child.
+        """Return the answer to a request.
 
-        The time of the label runs from the moment when the child says that it began.
+        Raises `ChildEnded` if none comes; the caller must then kill the child. The time
+        limit of a label starts when the child reports that it began.
         """
-        self._stderr.read()  # what was said of earlier questions
+        self._stderr.read()  # discard output from earlier requests
         self._outbox, self._said = encode_message(request), b""
         self._oom = memory.oom_kills()
         before, seconds = 0.0, self._limits.start_seconds
@@ -88,19 +89,19 @@ class ChildProcess:
             raise ChildEnded(ended.failure, ended.message, cost, fresh) from None
 
     def close(self) -> None:
-        """Ask the child to end, and make it end."""
+        """Ask the child to end, and kill it if it does not."""
         self._stdin.close()
         with suppress(subprocess.TimeoutExpired):
             self._process.wait(timeout=_PATIENCE)
         self.kill()
 
     def kill(self) -> None:
-        """End the child and whatever it started, now."""
+        """Kill the child and every process that it started."""
         for number in (signal.SIGTERM, signal.SIGCONT):  # it may have been stopped
             self._process.send_signal(number)
         try:
             self._process.wait(timeout=_PATIENCE)
-        except subprocess.TimeoutExpired:  # the supervisor too is in trouble
+        except subprocess.TimeoutExpired:  # the supervisor hangs, too
             for pid in (*memory.descendants(self.pid), self.pid):
                 with suppress(ProcessLookupError):
                     os.kill(pid, signal.SIGKILL)
@@ -152,7 +153,7 @@ class ChildProcess:
     def _check_limits(self, deadline: float, seconds: float) -> None:
         family, limit = self._process_tree(), self._limits.memory_mb
         used, cpu = memory.used_memory_and_cpu(family)
-        if used:  # nothing once it has died; the closed pipe tells how
+        if used:  # 0 after the child has died, which the closed pipe reports
             self._memory_mb, self._cpu = used, max(cpu, self._cpu)
         if used > limit and (used := memory.unshared_mb(family)) > limit:
             text = f"{used:.0f} MB of memory, the limit is {limit:.0f} MB"

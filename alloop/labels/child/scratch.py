@@ -1,4 +1,4 @@
-"""A child's scratch folder, swept up by a later one if its owner was killed."""
+"""The scratch folder of a child, removed by a later child if its owner was killed."""
 
 import errno
 import fcntl
@@ -11,7 +11,7 @@ SETTINGS = (
     "settings.py"  # PySCF runs the user's configuration file unless it is given one
 )
 _PREFIX = "alloop-label-"
-# HDF5 writes these words into errors of many kinds, and does not always set errno.
+# HDF5 puts these texts into many kinds of errors, and does not always set errno.
 _TROUBLES = [
     os.strerror(number)
     for number in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO)
@@ -19,11 +19,11 @@ _TROUBLES = [
 
 
 def disk_error(text: str) -> str | None:
-    """What a program's words tell of a disk that is full or failing; None for nothing.
+    """Return the error of a full or failing disk in a program's output, or None.
 
-    Worth a look at whatever goes wrong: HDF5 loses data without an exception where a
-    flush fails in a destructor, and PySCF then takes coupled-cluster gradients of zeros
-    (seen: forces wrong by a factor of 2, without net force or torque).
+    Every failure should be checked for it: HDF5 loses data without an exception if a
+    flush fails in a destructor, and PySCF then computes coupled-cluster gradients from
+    zeros (observed: forces wrong by a factor of 2, without net force or torque).
     """
     found = [trouble for trouble in _TROUBLES if trouble in text]
     where = os.environ.get("PYSCF_TMPDIR") or tempfile.gettempdir()
@@ -31,7 +31,7 @@ def disk_error(text: str) -> str | None:
 
 
 class ScratchFolder:
-    """A folder below $PYSCF_TMPDIR (or the system's), locked while its owner lives."""
+    """A folder in $PYSCF_TMPDIR or the system's, locked while its owner is alive."""
 
     def __init__(self) -> None:
         base = os.environ.get("PYSCF_TMPDIR") or tempfile.gettempdir()
@@ -39,27 +39,27 @@ class ScratchFolder:
         unlocked = Path(tempfile.mkdtemp(prefix=f"new-{_PREFIX}", dir=base))
         try:
             self._lock = (unlocked / SETTINGS).open("w")
-            self._lock.write("DISABLE_EVAL = True\n")  # of what a basis set's text says
+            self._lock.write("DISABLE_EVAL = True\n")  # of code in a basis set's text
             self._lock.flush()
         except OSError:
             unlocked.rmdir()
             raise
         fcntl.flock(self._lock, fcntl.LOCK_EX)
-        # Only now may others see it: they sweep what is not locked.
+        # Renamed only when locked, since others remove unlocked folders of this name.
         self.folder = unlocked.rename(unlocked.with_name(unlocked.name[4:]))
 
     def remove(self) -> None:
-        """Remove the folder and what is in it."""
+        """Remove the folder and its contents."""
         shutil.rmtree(self.folder, ignore_errors=True)
         self._lock.close()
 
 
 def _remove_stale(base: Path) -> None:
-    """Remove what killed processes left: coupled cluster leaves gigabytes."""
+    """Remove the folders of killed processes: coupled cluster leaves gigabytes."""
     for file in base.glob(f"{_PREFIX}*/{SETTINGS}"):
         try:
             with file.open("r") as lock:
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 shutil.rmtree(file.parent, ignore_errors=True)
         except OSError:
-            continue  # its owner lives, or it is another user's
+            continue  # its owner is alive, or it belongs to another user

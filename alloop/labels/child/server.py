@@ -1,10 +1,11 @@
-"""The child process that makes labels, asked and answered by pipe.
+"""The child process that makes labels and talks to the worker through pipes.
 
 It reads requests from standard input and answers on a private copy of standard output;
-the public one leads to standard error, so that no library can write into an answer.
-It ends when its pipe closes or its parent dies (`alloop.labels.child.supervisor`), and
-never imports torch by itself, whose OpenMP would share the process with PySCF's. An
-exception nobody foresaw ends it too: its traceback is what the worker reports.
+standard output itself leads to standard error, so that no library can write into an
+answer. It ends when its pipe closes or its parent dies
+(`alloop.labels.child.supervisor`). It never imports torch by itself, whose OpenMP would
+share the process with PySCF's. An unexpected exception ends it too, and the worker
+reports its traceback.
 """
 
 import os
@@ -38,7 +39,7 @@ CHECKS = {
 
 
 def serve_requests() -> None:
-    """Answer until the pipe closes."""
+    """Answer requests until the pipe closes."""
     requests, answers = _private_streams()
 
     def say(message: Message) -> None:
@@ -50,7 +51,11 @@ def serve_requests() -> None:
 
 
 def answer_request(request: Message, say: Callable[[Message], None]) -> None:
-    """Do what a request asks; `began` is said once the slow imports are behind."""
+    """Carry out a request and send the answers with `say`.
+
+    `began` is sent before work starts, for a label after the slow imports, so that they
+    do not count as its time.
+    """
     if request.header["ask"] == "check":
         say(Message({"say": "began"}))
         say(Message({"say": "problems", "problems": _level_problems(request)}))
@@ -67,9 +72,10 @@ def answer_request(request: Message, say: Callable[[Message], None]) -> None:
 
 
 def _label_safely(level: Level, frame: Frame) -> Label | Unlabelled:
-    """The label; a disk that fails is a reason for none, also where it failed unheard.
+    """Return the label, or an Unlabelled with the reason DISK if the disk failed.
 
-    All else that a program raises and does not explain is a bug, and ends the child.
+    Disk errors in destructors, which Python does not raise, count as well. Any other
+    exception of a program is a bug and ends the child.
     """
     unheard: list[str] = []
     usual, sys.unraisablehook = sys.unraisablehook, _disk_error_hook(unheard)
@@ -88,7 +94,7 @@ def _label_safely(level: Level, frame: Frame) -> Label | Unlabelled:
 
 
 def _disk_error_hook(heard: list[str]) -> Callable[[Any], None]:
-    """A hook for exceptions in destructors that keeps those of the disk."""
+    """Return a hook for exceptions in destructors that collects those of the disk."""
     usual = sys.unraisablehook
 
     def listen(what: Any) -> None:

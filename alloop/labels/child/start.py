@@ -1,4 +1,4 @@
-"""How a child is started, and what it may cost."""
+"""The start of a child process, and the limits of its labels."""
 
 import os
 import subprocess
@@ -14,11 +14,11 @@ _ONE_THREAD = ("OMP", "MKL", "OPENBLAS", "VECLIB_MAXIMUM", "NUMEXPR")
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """What one label may cost, and how long a child lives.
+    """The limits of time and memory of a label, and the number of labels of a child.
 
-    seconds of wall time and memory_mb of resident memory a label, its child's children
-    included; start_seconds for starting the child and importing its program; labels a
-    child makes before it is replaced (quantum chemistry leaks).
+    seconds: wall time of a label; memory_mb: resident memory of the child and its
+    descendants; start_seconds: time to start the child and import its program; labels:
+    number that a child makes before it is replaced (quantum chemistry leaks memory).
     """
 
     seconds: float = 3600.0
@@ -28,7 +28,7 @@ class Limits:
 
 
 def start_child(scratch: Path, limits: Limits) -> "subprocess.Popen[bytes]":
-    """The supervisor of a new child, in a session of its own; raises OSError."""
+    """Start the supervisor of a new child, in its own session; may raise OSError."""
     module = "alloop.labels.child.supervisor"
     return subprocess.Popen(
         [sys.executable, "-P", "-m", module, str(os.getpid())],
@@ -42,7 +42,11 @@ def start_child(scratch: Path, limits: Limits) -> "subprocess.Popen[bytes]":
 
 
 def _child_environment(scratch: Path, limits: Limits) -> dict[str, str]:
-    """One thread, our import path, a private scratch folder, PySCF as it came."""
+    """Return the environment variables of a child.
+
+    They set one thread, the memory limit, this process's import path, the scratch
+    folder, and PySCF's configuration file to the one there.
+    """
     threads = {f"{name}_NUM_THREADS": "1" for name in _ONE_THREAD}
     return {
         **threads,

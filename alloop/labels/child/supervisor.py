@@ -1,13 +1,12 @@
-"""The parent of the label child: whatever that leaves behind is ended with it.
+"""The parent process of a label child, which kills all that the child leaves behind.
 
 `-m alloop.labels.child.supervisor WORKER` forks; the fork becomes the child that makes
 the labels (`alloop.labels.child.server`), this process only waits. It ends when the
-child does, when the worker terminates it, or when the worker dies, and takes with it
-all that the child ever started. Orphans, a daemon in a session of its own included,
-are reparented to it (Linux: PR_SET_CHILD_SUBREAPER of prctl(2)), so that none escapes;
-elsewhere a grandchild that leaves the process group does. It exits as a shell does:
-the child's
-exit code, or 128 + the signal that killed it.
+child does, when the worker terminates it, or when the worker dies, and then kills every
+process that the child has started. Orphans, even a daemon in its own session, are
+reparented to it (Linux: PR_SET_CHILD_SUBREAPER of prctl(2)), so that none escapes;
+on other systems, a grandchild that leaves the process group does. It exits as a shell
+does, with the child's exit code or 128 + the signal that killed it.
 """
 
 import ctypes
@@ -18,15 +17,15 @@ from contextlib import suppress
 
 _LINUX = sys.platform == "linux"
 _PR_SET_PDEATHSIG, _PR_SET_CHILD_SUBREAPER = 1, 36  # prctl(2)
-SIGNALLED = 128  # exit codes above it tell of a signal
+SIGNALLED = 128  # exit codes above it stand for a signal
 
 
 class _StopChild(Exception):
-    """The worker has died, or wants the child to end."""
+    """The exception raised when the worker has died or wants the child to end."""
 
 
 def main() -> None:
-    """Fork the child, wait for its end, clean up after it."""
+    """Fork the child, wait for its end, and kill the processes that it leaves."""
     follow_worker(int(sys.argv[1]))
     me = os.getpid()
     child = os.fork()
@@ -36,13 +35,13 @@ def main() -> None:
 
 
 def follow_worker(worker: int, seconds: float = 1.0, by_signal: bool = _LINUX) -> None:
-    """Raise in this process when `worker` dies or sends SIGTERM.
+    """Raise `_StopChild` in this process when `worker` dies or sends SIGTERM.
 
-    Where the system has no death signal, look every so many seconds.
+    Where the system has no death signal, the worker is checked every `seconds`.
     """
 
     def heard(number: int, _frame: object) -> None:
-        # The death signal also comes when only the thread that started us has ended.
+        # The death signal is also sent if only the thread that started us has ended.
         if number == signal.SIGTERM or os.getppid() != worker:
             raise _StopChild
 
@@ -53,7 +52,7 @@ def follow_worker(worker: int, seconds: float = 1.0, by_signal: bool = _LINUX) -
         _prctl(_PR_SET_PDEATHSIG, signal.SIGUSR1)
     else:
         signal.setitimer(signal.ITIMER_REAL, seconds, seconds)
-    if os.getppid() != worker:  # it died before we could ask
+    if os.getppid() != worker:  # it died before the signal was set up
         os._exit(1)
 
 
@@ -72,9 +71,9 @@ def _be_the_child(supervisor: int) -> None:
 
 
 def _wait_for_child(child: int) -> int:
-    """Wait for the child, or for the end of the worker; then end what is left."""
+    """Wait for the end of child or worker, kill what is left, return the exit code."""
     nothing = os.open(os.devnull, os.O_RDWR)
-    os.dup2(nothing, 0)  # the pipes are the child's alone: they close when it dies
+    os.dup2(nothing, 0)  # only the child holds the pipes, so they close when it dies
     os.dup2(nothing, 1)
     try:
         _, status = os.waitpid(child, 0)
@@ -88,7 +87,7 @@ def _wait_for_child(child: int) -> int:
 
 
 def _end_all() -> None:
-    """Kill children until none is left; those of a killed one become ours."""
+    """Kill children until none is left, as those of a killed child become our own."""
     import psutil
 
     with suppress(ChildProcessError):

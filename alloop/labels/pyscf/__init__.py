@@ -1,1 +1,1 @@
-"""PySCF: the only folder that imports it, and only inside the child process."""
+"""Labels by PySCF, which only this package imports, and only in a child process."""

@@ -1,4 +1,4 @@
-"""What is wrong with a PySCF level, found before any label is asked for."""
+"""Checks of a PySCF level before any label is made."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -36,7 +36,7 @@ _CHOICES: Mapping[str, tuple[str, ...]] = {
 
 
 def problems(settings: Settings, elements: Sequence[str]) -> list[str]:
-    """One sentence for each thing that cannot work; empty if the level is sound."""
+    """Return a sentence for each problem of the level; empty if it is sound."""
     found = [
         *_method_problems(settings["method"]),
         *_basis_problems(settings["basis"], elements),
@@ -138,7 +138,7 @@ def _choice_problems(settings: Settings) -> list[str]:
 
 
 def _trial_problems(settings: Settings) -> list[str]:
-    """Label a hydrogen molecule in the smallest basis: is there a gradient at all?"""
+    """Label a hydrogen molecule in the smallest basis, and return what goes wrong."""
     frame = Frame(np.array([1, 1]), np.array([[0.0, 0.0, 0.0], [0.0, 0.0, 0.74]]))
     small: dict[str, Any] = {**settings, "basis": "sto-3g", "ecp": OF_THE_BASIS}
     try:

@@ -30,10 +30,10 @@ Solved: TypeAlias = list[tuple[Any, Any, Details]]
 def correlated_answer(
     mf: Any, settings: Settings, details: Details, solved: Solved
 ) -> Answer:
-    """Energy and gradient of the level's method; fills in `details` on the way.
+    """Return energy and gradient of the level's method, and fill in `details`.
 
-    solved: the amplitudes of a CCSD label on the same mean field, for CCSD(T) to go on
-    from; empty where there are none, and filled in here.
+    solved: the CCSD amplitudes on the same mean field, which CCSD and CCSD(T) share. It
+    is filled in here if it is empty.
     """
     method = _METHODS.get(settings["method"])
     if method is None or _is_uncorrelated(mf, settings):
@@ -63,7 +63,10 @@ def _ccsd_answer(
 def _ccsd_t_answer(
     mf: Any, settings: Settings, details: Details, solved: Solved
 ) -> Answer:
-    """CCSD(T): lambda and gradient of its own, PySCF's default ones leave (T) out."""
+    """Return the CCSD(T) answer, with lambda equations and gradient that include (T).
+
+    PySCF's default ones leave (T) out.
+    """
     solver, eris = _lambda_amplitudes(mf, settings, details, solved)
     triples = solver.ccsd_t(eris=eris)  # hartree
     t1, t2 = solver.t1, solver.t2
@@ -81,10 +84,11 @@ def _ccsd_t_answer(
 
 
 def _uccsd_t_gradient(solver: Any, *amplitudes: Any, eris: Any) -> Floats:
-    """PySCF's UCCSD(T) gradient with the virtual block of its density put right.
+    """Return PySCF's UCCSD(T) gradient with a corrected virtual block of the density.
 
     Up to 2.14.0 that block counts opposite spins twice (its issue 3305), which makes
-    forces wrong by 0.01 eV/Å and more. (T) adds nothing to the block: UCCSD's serves.
+    forces wrong by 0.01 eV/Å and more. (T) adds nothing to the block, so UCCSD's is
+    used.
     """
     d1 = uccsd_t_rdm._gamma1_intermediates(solver, *amplitudes, eris, for_grad=True)
     d2 = list(uccsd_t_rdm._gamma2_outcore(solver, *amplitudes, eris, None, True))
@@ -125,11 +129,11 @@ def _solve_amplitudes(
 
 
 def _t1_diagnostic(t1: Any) -> float:
-    """The norm of the single excitations over the root of the correlated electrons.
+    """Return the T1 diagnostic: the norm of T1 over the root of correlated electrons.
 
-    Closed shells: Lee & Taylor, Int. J. Quantum Chem. Symp. 23, 199 (1989). Open ones:
-    half the squared norm over both spins in its place, as of Jayatilaka & Lee, J. Chem.
-    Phys. 98, 9734 (1993), which is the same number for a closed shell.
+    Closed shells: Lee & Taylor, Int. J. Quantum Chem. Symp. 23, 199 (1989). Open
+    shells: with half the squared norm over both spins, as in Jayatilaka & Lee, J. Chem.
+    Phys. 98, 9734 (1993), which gives the same number for a closed shell.
     """
     spins = t1 if isinstance(t1, tuple) else (t1, t1)
     electrons = sum(spin.shape[0] for spin in spins)
@@ -150,7 +154,7 @@ def _frozen_orbitals(mol: Any, settings: Settings) -> int | None:
 
 
 def _is_uncorrelated(mf: Any, settings: Settings) -> bool:
-    """Fewer than two electrons to correlate, or no orbital to correlate them in."""
+    """Return True for fewer than two electrons to correlate, or no virtual orbital."""
     mol, (alpha, _) = mf.mol, mf.mol.nelec
     electrons = mol.nelectron - 2 * (_frozen_orbitals(mol, settings) or 0)
     return bool(electrons < 2 or alpha >= mf.mo_coeff[0].shape[-1])

@@ -1,4 +1,4 @@
-"""Signs that a converged label may be the wrong physics, and where they are drawn."""
+"""Signs that a converged label may be physically wrong, and their thresholds."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -10,19 +10,19 @@ from alloop.labels.gate import WAVE_FUNCTIONS
 from alloop.labels.pyscf import stability
 from alloop.labels.pyscf.scf import Settings, exact_exchange, homo, homo_lumo_gap
 
-_MOSTLY_EXACT = 0.5  # of the exchange: gaps like those of Hartree-Fock
+_MOSTLY_EXACT = 0.5  # share of exact exchange with gaps like those of Hartree-Fock
 
 
 @dataclass(frozen=True, slots=True)
 class GapThresholds:
-    """Below which HOMO-LUMO gap (eV) stability is checked, by kind of method."""
+    """HOMO-LUMO gaps (eV) by kind of method, below which a check is made."""
 
     pure: float
     hybrid: float
     exact: float
 
     def for_method(self, method: str) -> float:
-        """The gap for a method: by its share of exact exchange."""
+        """Return the gap for a method, by its share of exact exchange."""
         share = exact_exchange(method)
         if share == 0.0:
             return self.pure
@@ -31,25 +31,26 @@ class GapThresholds:
 
 @dataclass(frozen=True, slots=True)
 class DoubtThresholds:
-    """Thresholds.
+    """The thresholds of stability checks and doubts.
 
-    unstable: curvature in hartree below which a solution counts as a saddle; what
-    rotating an atom's open shell costs on a quadrature grid stays within it.
+    unstable: curvature in hartree below which a solution counts as a saddle. It allows
+    for the energy that a quadrature grid adds when an atom's open shell is rotated.
     restricted, unrestricted: gaps below which internal stability is checked. They lie
     above the widest gap of an unstable solution among 170 stretched, rattled and
     open-shell molecules in 6-31G: restricted and unrestricted 10.1 and 14.0 eV with
     Hartree-Fock, 1.1 and 4.1 with B3LYP, none and 2.1 with PBE or r2SCAN.
-    external: gaps for the check against breaking spin symmetry, above 4.7 eV with PBE
+    external: gaps below which spin symmetry breaking is checked, above 4.7 eV with PBE
     or r2SCAN and 6.0 with B3LYP. With Hartree-Fock no gap rules it out (F2: 20.7 eV,
-    and weakly HCN: 18.2): the limit leaves ordinary saturated molecules unchecked.
+    and weakly HCN: 18.2); the limit leaves ordinary saturated molecules unchecked.
     t1_closed: Lee & Taylor, Int. J. Quantum Chem. Symp. 23, 199 (1989). t1_open:
     Rienstra-Kiracofe, Allen & Schaefer, J. Phys. Chem. A 104, 9823 (2000).
-    contamination: of <S²> over S(S+1); the tenth of Young, Computational Chemistry
-    (Wiley 2001), chapter 27, taken absolutely.
+    contamination: the deviation of <S²> from S(S+1). Young, Computational Chemistry
+    (Wiley 2001), chapter 27, gives a tenth, which is taken as an absolute value here.
     narrow: gaps of open shells below which other starts are tried, a third of those
     for internal stability.
-    equal, same: how far apart (eV) solutions may lie that are one and the same; `same`
-    where the grid sees how an open d or f shell is turned, and beneath correlation.
+    equal, same: largest difference in energy (eV) of solutions that count as the same.
+    `same` applies where the energy on the grid depends on the orientation of an open d
+    or f shell, and to references of correlated methods.
     near, jump: a solution less than `near` eV above the lowest is a rival if its forces
     differ by more than `jump` eV/Å.
     """
@@ -72,15 +73,15 @@ SIGNS = DoubtThresholds()
 
 
 def internal_doubtful(mf: Any, settings: Settings) -> bool:
-    """Whether a solution of the first rung is to be checked for internal stability."""
+    """Return True if a solution of the first rung needs an internal stability check."""
     if stability.is_unrestricted(mf):
-        # Spin symmetry that should be broken is a saddle at any gap.
+        # A solution with unbroken spin symmetry may be a saddle at any gap.
         return not mf.mol.spin or _wants_stability(mf, settings, SIGNS.unrestricted)
     return _wants_stability(mf, settings, SIGNS.restricted)
 
 
 def narrow(mf: Any, settings: Settings) -> bool:
-    """Whether an open shell's gap is so narrow that other starts are to be tried."""
+    """Return True if an open shell's gap is so narrow that other starts are needed."""
     width = homo_lumo_gap(mf)
     if width is None or not mf.mol.spin:
         return False
@@ -88,8 +89,11 @@ def narrow(mf: Any, settings: Settings) -> bool:
 
 
 def mean_field_signs(mf: Any, settings: Settings) -> dict[str, Detail]:
-    """<S²> of an unrestricted solution, external stability of a restricted one; the
-    HOMO's energy (eV) where that is above zero."""
+    """Return the details of a mean field from which doubts follow.
+
+    <S²> of an unrestricted solution, the external curvature (hartree) of a restricted
+    one if it is checked, and the HOMO's energy (eV) if it is above zero.
+    """
     highest = homo(mf)
     found: dict[str, Detail] = {"homo": highest} if highest > 0.0 else {}
     if stability.is_unrestricted(mf):
@@ -102,14 +106,17 @@ def mean_field_signs(mf: Any, settings: Settings) -> dict[str, Detail]:
 
 
 def correlated(settings: Settings) -> bool:
-    """Whether the method builds on a Hartree-Fock reference: MP2, CCSD, CCSD(T)."""
+    """Return True for methods on a Hartree-Fock reference: MP2, CCSD and CCSD(T)."""
     return settings["method"] in WAVE_FUNCTIONS[1:]
 
 
 def with_doubts(
     details: Mapping[str, Detail], spin: int, settings: Settings
 ) -> dict[str, Detail]:
-    """The details with the doubts that they raise. spin: 2S of the frame."""
+    """Return the details, with the doubts that they raise added.
+
+    spin: 2S of the frame.
+    """
     doubts = {
         Doubt.INSTABILITY: _finite_detail(details, "external") < SIGNS.unstable,
         Doubt.CONTAMINATION: _is_contaminated(details, spin / 2),
@@ -131,7 +138,7 @@ def _wants_stability(mf: Any, settings: Settings, gaps: GapThresholds) -> bool:
 
 
 def _broken(details: Mapping[str, Detail], settings: Settings) -> bool:
-    """Whether correlation stands on the lower but broken one of several references."""
+    """Return True if a correlated method uses the broken one of several references."""
     unrestricted = correlated(settings) and "s2" in details
     return unrestricted and _finite_detail(details, "apart") > SIGNS.same
 

@@ -1,4 +1,4 @@
-"""What a basis set knows of an element: functions, effective core, innermost shell."""
+"""Properties of a basis set for an element: functions, effective core, inner shell."""
 
 import warnings
 from collections.abc import Callable, Mapping
@@ -11,31 +11,31 @@ from pyscf.gto import basis as basis_sets
 from pyscf.lib.exceptions import BasisNotFoundError
 
 OF_THE_BASIS = "of the basis"
-_BOUND = 0.9  # of the innermost electron's energy beside a bare nucleus
+_BOUND = 0.9  # of an electron's energy in the field of the bare nucleus
 _HELIUM = 2
 
 
 def core_name(settings: Mapping[str, Any]) -> str:
-    """The name under which PySCF keeps the level's effective cores."""
+    """Return PySCF's name of the level's effective core potentials."""
     ecp: str = settings["ecp"]
     return settings["basis"] if ecp == OF_THE_BASIS else ecp
 
 
 def has_functions(basis: str, element: str) -> bool:
-    """Whether there is such a basis, with functions for the element."""
+    """Return True if the basis exists and has functions for the element."""
     return bool(_load_basis(basis_sets.load, basis, element))
 
 
 def has_core(name: str, element: str) -> bool:
-    """Whether the name stands for an effective core potential of the element.
+    """Return True if the name stands for an effective core potential of the element.
 
-    Without being told, PySCF would put all electrons into a valence-only basis.
+    PySCF must be given it, or it would put all electrons into a valence-only basis.
     """
     return bool(_load_basis(basis_sets.load_ecp, name, element))
 
 
 def has_pseudo(name: str, element: str) -> bool:
-    """Whether there is such a GTH pseudopotential for the element."""
+    """Return True if there is a GTH pseudopotential of this name for the element."""
     from pyscf.pbc.gto import pseudo
 
     return bool(_load_basis(pseudo.load, name, element))
@@ -43,10 +43,11 @@ def has_pseudo(name: str, element: str) -> bool:
 
 @cache
 def holds_all_electrons(basis: str, element: str) -> bool:
-    """Whether the innermost electrons fit in, so that no effective core is needed.
+    """Return True if the basis describes the innermost electrons of the element.
 
-    An electron beside the bare nucleus has -Z²/2 hartree. The all-electron basis sets
-    of PySCF reach at least 0.93 of it, H to I, the valence-only ones at most 0.76.
+    Then no effective core is needed. An electron in the field of the bare nucleus has
+    -Z²/2 hartree. From H to I, the all-electron basis sets of PySCF reach at least 0.93
+    of it, the valence-only ones at most 0.76.
     """
     charge = gto.charge(element)
     if charge <= _HELIUM:
@@ -58,7 +59,7 @@ def holds_all_electrons(basis: str, element: str) -> bool:
 
 
 def without_core(settings: Mapping[str, Any], elements: list[str]) -> list[str]:
-    """The elements whose core electrons the level has no place for."""
+    """Return the elements with neither an effective core nor functions for the core."""
     name = core_name(settings)
     return [
         element

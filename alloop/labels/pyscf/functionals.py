@@ -1,4 +1,4 @@
-"""What is in a functional's name: a dispersion that PySCF would leave out."""
+"""Checks of functional names, and of dispersion corrections that PySCF would omit."""
 
 from functools import cache
 
@@ -6,14 +6,14 @@ from pyscf.dft import libxc
 
 from alloop.labels.gate import WAVE_FUNCTIONS
 
-# Fitted together with a dispersion correction that libxc has no part of.
+# Of functionals fitted with a dispersion correction that libxc does not include.
 _ENDINGS = ("_D", "_D3", "3C")
 _INSTEAD = {"b97-d": "b97m-d3bj", "wb97x-d4": "wb97x-d3bj or wb97m-d4"}
 _OTHERWISE = "wb97x-d3bj, or a plain functional with `dispersion: d3bj`"
 
 
 def dispersion_problem(method: str, dispersion: str | None) -> str | None:
-    """Why method and dispersion do not belong together, in one sentence, or None."""
+    """Return why method and dispersion do not fit together in a sentence, or None."""
     if method in WAVE_FUNCTIONS:
         return _of_wave_function(method) if dispersion else None
     if not is_known_functional(method):
@@ -36,18 +36,18 @@ def dispersion_problem(method: str, dispersion: str | None) -> str | None:
 
 
 def is_known_functional(method: str) -> bool:
-    """Whether PySCF can make something of a functional's name."""
+    """Return True if PySCF recognises the name of a functional."""
     try:
         libxc.parse_xc(method)
     except (KeyError, ValueError):
         return False
-    except NotImplementedError:  # known, and left out
+    except NotImplementedError:  # known, but not implemented
         return True
     return True
 
 
 def known_functionals() -> list[str]:
-    """PySCF's own names of functionals."""
+    """Return PySCF's own names of functionals."""
     return [str(name).lower() for name in libxc.XC_ALIAS]
 
 
@@ -60,7 +60,7 @@ def _of_wave_function(method: str) -> str | None:
 def _promises_dispersion(method: str) -> bool:
     try:
         parts = libxc.parse_xc(method)[1]
-    except NotImplementedError:  # PySCF's own list of what it leaves out
+    except NotImplementedError:  # PySCF's own list of functionals that it lacks
         return True
     return any(int(number) in _fitted_with() for number, _ in parts)
 
@@ -75,7 +75,7 @@ def _base_functional(method: str) -> str:
 
 @cache
 def _fitted_with() -> frozenset[int]:
-    """libxc's numbers of such functionals."""
+    """Return libxc's numbers of functionals fitted with a dispersion correction."""
     codes = libxc.XC_CODES.items()
     numbers = {n for name, n in codes if name.endswith(_ENDINGS)}
     return frozenset(int(n) for n in numbers if not isinstance(n, str))

@@ -1,9 +1,9 @@
-"""Labels by PySCF: the numbers, and an honest word when there are none.
+"""Labels by PySCF, refused unless every iteration has converged.
 
 PySCF raises nothing when an SCF, coupled-cluster or lambda iteration does not converge
-and returns forces all the same, so every `converged` is tested here. It also cuts its
-work by the memory that its process uses; here each label gets fresh objects, one thread
-and a fixed memory, so that its bits do not depend on what ran before.
+and returns forces all the same, so every `converged` is tested here. It also divides
+its work by the memory that its process uses; here each label gets fresh objects, one
+thread and a fixed memory, so that its bits do not depend on what ran before.
 """
 
 from collections.abc import Callable, Sequence
@@ -36,17 +36,18 @@ NO_EXACT_GRADIENT = (
 
 
 def label_with_pyscf(frame: Frame, settings: Settings) -> Result:
-    """Energy and forces of a frame; raises Refused where they cannot be trusted."""
+    """Return energy and forces of a frame; raise Refused if they cannot be trusted."""
     return labels_with_pyscf(frame, settings, ())[0]
 
 
 def labels_with_pyscf(
     frame: Frame, settings: Settings, also: Sequence[Settings]
 ) -> list[Result]:
-    """The label and, from the same run, those of levels inside it (see `contains`).
+    """Return the label of a level and, from the same run, those of levels inside it.
 
-    Each has the very bits that it has alone. Raises Refused where any of them would
-    not be made, and ValueError for a level that is not inside.
+    See `contains_level` for the levels that are inside. Each label has the same bits as
+    if it were made alone. Raises Refused if any of them would be refused, and
+    ValueError for a level that is not inside.
     """
     if not all(contains_level(settings, cheap) for cheap in also):
         raise ValueError("a label from the same run needs the same settings")
@@ -85,7 +86,7 @@ def _level_result(
 
 
 def _refuse_on_error(make: Callable[[], Made]) -> Made:
-    """What is made; raises Refused where linear algebra or PySCF gives up."""
+    """Return what `make` returns; raise Refused if linear algebra or PySCF fails."""
     try:
         return make()
     except np.linalg.LinAlgError as error:
@@ -104,7 +105,7 @@ def _mean_field_details(mf: Any, settings: Settings) -> Details:
 
 
 def _auxiliary_names(mf: Any, settings: Settings) -> str:
-    """The names of the fitting basis, one for all elements or by element."""
+    """Return the names of the fitting basis, one for all elements or one by element."""
     if settings["aux_basis"] != OF_THE_BASIS:
         return str(settings["aux_basis"])
     chosen = df.make_auxbasis(mf.mol, xc=getattr(mf, "xc", "HF"))
@@ -115,7 +116,7 @@ def _auxiliary_names(mf: Any, settings: Settings) -> str:
 
 
 def refuse_foreign(frame: Frame, settings: Settings) -> None:
-    """Raise Refused where this PySCF cannot do such a frame at such a level at all."""
+    """Raise Refused if this version of PySCF cannot label such a frame at the level."""
     here = f"pyscf {'.'.join(pyscf.__version__.split('.')[:2])}"
     if settings["program"] != here:
         text = f"this level belongs to {settings['program']}, {here} is installed"
@@ -127,7 +128,7 @@ def refuse_foreign(frame: Frame, settings: Settings) -> None:
 
 
 def refuse_level(settings: Settings) -> None:
-    """Raise Refused where the level promises what PySCF does not keep."""
+    """Raise Refused if PySCF does not support the level's settings."""
     if "kpoints" in settings:
         problem = cell_problem(settings)
     elif settings["density_fit"] and settings["method"] in WAVE_FUNCTIONS[1:]:

@@ -1,12 +1,13 @@
-"""A ladder of ways to converge a mean field, and to a minimum rather than a saddle.
+"""A ladder of methods to converge a mean field to a minimum rather than a saddle.
 
-The first rung is trusted where the gap is wide (see `signs`); on every other rung, and
-where the gap is small, the solution is checked for internal stability. An instability
-is followed downhill; what stays unstable is left for the next rung. Where anything went
-wrong, where d or f shells are open, and where an open shell has a narrow gap, the
-minimum found has rivals from other starts, and the lowest of all is kept: any way alone
-may end some eV above the others. Where they disagree in a way that forces may jump, the
-label says that solutions compete.
+The first rung is trusted where the gap is wide (see `alloop.labels.pyscf.doubts`); on
+every other rung, and where the gap is small, the solution is checked for internal
+stability. An instability is followed downhill; if the solution stays unstable, the next
+rung is tried. If an earlier rung failed, if an instability was followed, if d or f
+shells may be open, or if an open shell has a narrow gap, solutions from other starts
+are computed as well and the lowest of all is kept, since any start alone may end some
+eV above the others. If these solutions differ such that forces may jump between frames,
+the label's details say that solutions compete.
 """
 
 import time
@@ -27,15 +28,18 @@ from alloop.labels.result import Refused
 
 _OTHER_GUESSES = ("atom", "1e")
 _MORE_GUESSES = ("huckel",)  # for open d and f shells
-_FOLLOWED = 4  # times at most that an instability is followed
+_FOLLOWED = 4  # times that an instability is followed at most
 _OPEN_BLOCKS = ((21, 29), (39, 47), (57, 79), (89, 111))  # atomic numbers, d and f
 _MIXED = 0.6  # radian, between the frontier orbitals of a mixed start
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Solution:
-    """A mean field; internal: its lowest curvature (hartree) where that was checked;
-    saddle: the last of those that it was led down from, `followed` times."""
+    """A solution of the mean field.
+
+    internal: its lowest curvature (hartree), None if it was not checked; followed: the
+    number of saddles from which it was led downhill; saddle: the last of them.
+    """
 
     mf: Any
     internal: float | None = None
@@ -44,15 +48,15 @@ class Solution:
 
     @property
     def is_stable(self) -> bool:
-        """Whether it has converged and no rotation is known to lower its energy."""
+        """True if it has converged and no rotation is known to lower its energy."""
         saddle = self.internal is not None and self.internal < SIGNS.unstable
         return bool(self.mf.converged and not saddle)
 
 
 def converged_scf(mol: Any, settings: Settings) -> tuple[Any, dict[str, Detail]]:
-    """The mean field of the first rung that gives a minimum, and how it came about.
+    """Return the mean field of the first rung that gives a minimum, and its details.
 
-    Raises Refused: UNSTABLE where a rung converged, to a saddle; else NOT_CONVERGED.
+    Raises Refused: UNSTABLE if a rung converged to a saddle, else NOT_CONVERGED.
     """
     ladder, last, saddle = settings["ladder"], None, False
     started = lost = time.process_time()
@@ -76,7 +80,7 @@ def converged_scf(mol: Any, settings: Settings) -> tuple[Any, dict[str, Detail]]
 
 
 def _settle_solution(mf: Any, settings: Settings, rung: str) -> Solution:
-    """The solution, checked if need be and led downhill while it is a saddle."""
+    """Return the solution, checked if needed and led downhill while it is a saddle."""
     if not mf.converged or not (rung != RUNGS[0] or internal_doubtful(mf, settings)):
         return Solution(mf)
     saddle = None
@@ -96,7 +100,10 @@ def _settle_solution(mf: Any, settings: Settings, rung: str) -> Solution:
 
 
 def _twin(mf: Any, found: list[Solution]) -> Solution | None:
-    """The minimum of an open shell that `mf` has come to as well: it needs no check."""
+    """Return the minimum that the open-shell `mf` has also reached, or None.
+
+    Such a solution needs no check of its own.
+    """
     if not mf.converged or not (mf.mol.spin or open_block(mf.mol)):
         return None
     stable = [solution for solution in found if solution.is_stable]
@@ -105,14 +112,14 @@ def _twin(mf: Any, found: list[Solution]) -> Solution | None:
 
 
 def _follow_both_sides(mf: Any, settings: Settings, rotation: Floats) -> Any | None:
-    """The lower of the solutions on both sides of the saddle `mf`; None if neither."""
+    """Return the lower of the solutions on both sides of the saddle `mf`, or None."""
     sides = [_lead_downhill(mf, settings, side * rotation) for side in (1.0, -1.0)]
     found = [solution for solution in sides if solution is not None]
     return min(found, key=lambda solution: float(solution.e_tot), default=None)
 
 
 def _lead_downhill(mf: Any, settings: Settings, rotation: Floats) -> Any | None:
-    """A solution below the saddle `mf`, by DIIS or Newton steps; None if neither."""
+    """Return a solution below the saddle `mf`, by DIIS or Newton steps, or None."""
     orbitals = stability.rotate_downhill(mf, rotation)
     fresh = mean_field(mf.mol, settings)
     fresh.kernel(mf.make_rdm1(orbitals, mf.mo_occ))
@@ -123,12 +130,15 @@ def _lead_downhill(mf: Any, settings: Settings, rotation: Floats) -> Any | None:
 
 
 def _is_below(mf: Any, saddle: Any) -> bool:
-    """Whether it has converged to less; Newton's way may lead uphill to the saddle."""
+    """Return True if `mf` has converged to a lower energy than the saddle.
+
+    Newton steps may lead back up to the saddle.
+    """
     return bool(mf.converged and mf.e_tot < saddle.e_tot)
 
 
 def open_block(mol: Any) -> bool:
-    """Whether an element has a d or f shell that may be filled in many ways."""
+    """Return True if an element has a d or f shell with many possible occupations."""
     numbers = [charge(mol.atom_pure_symbol(atom)) for atom in range(mol.natm)]
     return any(low <= z <= high for z in numbers for low, high in _OPEN_BLOCKS)
 
@@ -136,7 +146,7 @@ def open_block(mol: Any) -> bool:
 def _wants_rivals(
     mol: Any, settings: Settings, found: list[Solution], rung: str
 ) -> bool:
-    """Whether a minimum came about so that another start may find a lower one."""
+    """Return True if a minimum was found, but another start may find a lower one."""
     if rung == RUNGS[-1] or not any(solution.is_stable for solution in found):
         return False
     if rung != RUNGS[0] or any(solution.followed for solution in found):
@@ -147,8 +157,11 @@ def _wants_rivals(
 
 
 def _rival_solutions(mol: Any, settings: Settings) -> list[Any]:
-    """Solutions that owe nothing to the first: by Newton steps, by other guesses, and
-    for open d and f shells by still others and by mixed frontier orbitals."""
+    """Return solutions from starts that are independent of the first one.
+
+    They use Newton steps and other guesses, and for open d and f shells also further
+    guesses and mixed frontier orbitals.
+    """
     many = open_block(mol)
     guesses = _OTHER_GUESSES + (_MORE_GUESSES if many else ())
     others = [mean_field(mol, {**settings, "init_guess": guess}) for guess in guesses]
@@ -159,8 +172,11 @@ def _rival_solutions(mol: Any, settings: Settings) -> list[Any]:
 
 
 def _mixed(mol: Any, settings: Settings) -> Any:
-    """The solution that grows from a guess whose highest occupied and lowest empty
-    orbitals are turned into each other: it has no symmetry to keep."""
+    """Return the solution from a guess with mixed frontier orbitals.
+
+    The highest occupied and lowest empty orbitals are rotated into each other, so that
+    the guess has no symmetry that the solution would keep.
+    """
     mf = mean_field(mol, settings)
     fock = mf.get_fock(dm=mf.get_init_guess(mol, settings["init_guess"]))
     energies, orbitals = mf.eig(fock, mf.get_ovlp())
@@ -173,11 +189,12 @@ def _mixed(mol: Any, settings: Settings) -> Any:
 def _apart(
     best: Solution, others: list[Solution], settings: Settings
 ) -> dict[str, Detail]:
-    """How far apart (eV) the solutions are, the saddle that led here among them, and
-    whether a neighbouring frame may well end in another one of them.
+    """Return the details `apart` and `compete` of several solutions.
 
-    So it is where starts disagree about an open d or f shell, and where a solution
-    almost as low has other forces.
+    apart: the largest difference in energy (eV) from the best one, the saddle that led
+    to it included; compete: True if a neighbouring frame may converge to another
+    solution. It may if starts disagree about an open d or f shell, or if a solution
+    almost as low has different forces. Empty if all solutions are equal.
     """
     found = [other.mf for other in others]
     found += [] if best.saddle is None else [best.saddle]
@@ -206,7 +223,7 @@ def _rival_details(best: Solution, others: list[Solution]) -> dict[str, Detail]:
     }
     if best.internal is not None:
         details |= {"internal": best.internal, "followed": best.followed}
-    if others:  # how far above, eV
+    if others:  # eV above the best one
         details["rival"] = float(others[0].mf.e_tot - best.mf.e_tot) * HARTREE
     return details
 
@@ -244,13 +261,13 @@ def _level_shift_rung(mol: Any, settings: Settings, _last: Any) -> list[Any]:
 
 
 def _second_order_rung(mol: Any, settings: Settings, last: Any) -> list[Any]:
-    """Newton steps from the last rung's orbitals and, as a rival, from a guess."""
+    """Return Newton solutions from the last rung's orbitals and from a guess."""
     starts = [] if last is None else [(last.mo_coeff, last.mo_occ)]
     return [_newton_solution(mol, settings, start) for start in [*starts, (None, None)]]
 
 
 def _newton_solution(mol: Any, settings: Settings, start: tuple[Any, Any]) -> Any:
-    """A mean field converged by second-order steps from orbitals and occupations."""
+    """Return a mean field after second-order steps from orbitals and occupations."""
     mf = mean_field(mol, settings)
     solver, steps = mf.newton(), []
     solver.callback = lambda _state: steps.append(1)

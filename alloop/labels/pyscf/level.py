@@ -1,4 +1,4 @@
-"""Levels of PySCF with every default spelled out. Imports no PySCF."""
+"""Levels of PySCF with all defaults explicit; PySCF itself is not imported here."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -41,18 +41,19 @@ def pyscf_level(
     frozen_core: bool = False,
     **tuning: Any,
 ) -> Level:
-    """A level of PySCF: hf, a Kohn-Sham functional, mp2, ccsd or ccsd(t).
+    """Return a level of PySCF: hf, a Kohn-Sham functional, mp2, ccsd or ccsd(t).
 
-    dispersion: "d3bj", "d3zero" or "d4", or at the functional's end, `b3lyp-d3bj`.
+    dispersion: "d3bj", "d3zero" or "d4", or appended to the functional, `b3lyp-d3bj`.
     tuning: reference ("auto": restricted for spin 0; "unrestricted": spin symmetry is
-    broken where that is lower), stability ("auto", "always" or "never" on the first
-    rung), ladder (some of `RUNGS`), ecp and aux_basis (names; "of the basis"), grid
-    (PySCF's level 0 to 9), grid_response, conv_tol (hartree), conv_tol_grad
-    (its root), max_cycle, init_guess, max_memory (MB), cc_conv_tol, cc_conv_tol_normt,
-    cc_max_cycle. With kpoints, such as [2, 1, 1], the level is for cells: pseudo is
-    the pseudopotential, ke_cutoff that of the plane-wave grid in hartree. Only
-    settings that the method uses become part of the level, so that they alone tell
-    levels apart. Raises InputError for a setting that there is not.
+    broken where that lowers the energy), stability ("auto", "always" or "never" on the
+    first rung), ladder (some of `RUNGS`), ecp and aux_basis (names; default "of the
+    basis"), grid (PySCF's level 0 to 9), grid_response, conv_tol (hartree),
+    conv_tol_grad (default: the root of conv_tol), max_cycle, init_guess, max_memory
+    (MB), cc_conv_tol, cc_conv_tol_normt, cc_max_cycle. With kpoints, such as [2, 1, 1],
+    the level is for cells: pseudo is the pseudopotential, ke_cutoff that of the
+    plane-wave grid in hartree. Only settings that the method uses become part of the
+    level, so that levels differ only in these. Raises InputError for an unknown
+    setting.
     """
     _refuse_unknown(tuning, _KNOWN)
     method, suffix = split_dispersion(method.strip().lower())
@@ -75,8 +76,11 @@ def pyscf_level(
 
 
 def _refuse_files(settings: Mapping[str, Any]) -> None:
-    """InputError for what PySCF would read as a file or a text: it may hold code, and
-    the name alone would not tell two levels apart."""
+    """Raise InputError for a basis or potential given as a file or as text.
+
+    PySCF would read it, but it may hold code, and the file's name alone would not tell
+    two levels apart.
+    """
     for key in ("basis", "ecp", "aux_basis", "pseudo"):
         name = str(settings.get(key, ""))
         text = "\n" in name
@@ -88,7 +92,7 @@ def _refuse_files(settings: Mapping[str, Any]) -> None:
 
 
 def tighter_level(loose: Level) -> Level:
-    """The same physics with thresholds so tight that what still moves is noise.
+    """Return the level with numerical thresholds so tight that only noise remains.
 
     Energies to 1e-12 hartree, gradients of the SCF to 1e-6, coupled-cluster energies
     to 1e-11 and amplitudes to 1e-9, the quadrature grid two levels up, the plane-wave
@@ -105,10 +109,11 @@ def tighter_level(loose: Level) -> Level:
 
 
 def contains_level(expensive: Mapping[str, Any], cheap: Mapping[str, Any]) -> bool:
-    """Whether a label with the settings `expensive` has the `cheap` one inside it.
+    """Return True if a label with the settings `expensive` contains the `cheap` one.
 
-    It has if the cheap method is a step on the way, hf < mp2 < ccsd < ccsd(t), and all
-    that the cheap level sets is set the same; then the bits are the same too.
+    It does if the cheap method is an intermediate step, hf < mp2 < ccsd < ccsd(t), and
+    all settings of the cheap level have the same values in the expensive one; then the
+    bits of the labels are the same too.
     """
     if not {expensive.get("method"), cheap.get("method")} <= set(WAVE_FUNCTIONS):
         return False

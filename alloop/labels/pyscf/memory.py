@@ -1,11 +1,11 @@
-"""Whether a molecule can fit at all, known before hours are lost on it.
+"""Lower bounds of the memory of a label, to refuse hopeless molecules early.
 
-The estimates are lower bounds: what PySCF holds at once in any case, from the numbers
-of occupied (o) and virtual (v) orbitals. SCF: ten matrices of all functions. MP2: the
+The bounds are the arrays that PySCF holds at once in any case, from the numbers of
+occupied (o) and virtual (v) orbitals. SCF: ten matrices of all functions. MP2: the
 amplitudes and one copy, 2 o²v². CCSD: amplitudes of both equations and a copy each,
 4 o²v² (integrals and density matrices go to disk). UCCSD(T) gradients: three arrays of
-triples of the larger spin, 3 (ov)³. So what is refused is hopeless, and what is not
-refused may still run into the limit.
+triples of the larger spin, 3 (ov)³. A molecule above a bound cannot fit; one below it
+may still exceed the limit.
 """
 
 from typing import Any
@@ -18,7 +18,7 @@ from alloop.labels.result import Refused
 
 
 def least_mb(mol: Any, settings: Settings) -> float:
-    """MB of memory without which the label cannot be made."""
+    """Return the memory in MB that the label needs at least."""
     method, functions = settings["method"], mol.nao
     numbers = 10.0 * functions**2
     spins = [(float(o), float(functions - o)) for o in mol.nelec]
@@ -33,7 +33,7 @@ def least_mb(mol: Any, settings: Settings) -> float:
 
 
 def refuse_hopeless(mol: Any, settings: Settings) -> None:
-    """Raise `Refused` where the label would need more memory than it may have."""
+    """Raise `Refused` if the label needs more memory than it is allowed."""
     least, allowed = least_mb(mol, settings), allowed_mb()
     if least > allowed:
         text = (

@@ -1,6 +1,6 @@
-"""Cells with k-points: LDA and GGA on a plane-wave grid, energy, forces and stress.
+"""Labels of cells with k-points by LDA and GGA on a plane-wave grid, with stress.
 
-PySCF differentiates nothing else of a cell: no hybrids, no meta-GGAs, no VV10, no
+PySCF has no derivatives for other cells: no hybrids, no meta-GGAs, no VV10, no
 effective cores other than GTH pseudopotentials, no gamma point alone.
 """
 
@@ -22,7 +22,7 @@ from alloop.labels.result import Refused, Result
 from alloop.labels.stress import voigt
 
 PSEUDOS = tuple(f"gth-{str(name).removeprefix('gth')}" for name in ALIAS)
-_SETTINGS = {  # of the rungs that k-points have
+_SETTINGS = {  # of the rungs that work with k-points
     "default": {},
     "damping": {"damp": 0.5, "diis_start_cycle": 4},
     "level shift": {"level_shift": 0.3},
@@ -30,10 +30,10 @@ _SETTINGS = {  # of the rungs that k-points have
 
 
 def label_of_cell(frame: Frame, settings: Settings) -> Result:
-    """Energy, forces and stress of a cell.
+    """Return energy, forces and stress of a cell.
 
-    The stress is dE/dstrain over the volume, as ASE has it: negative under pressure.
-    Raises Refused where it does not converge or the frame is no neutral cell.
+    The stress is dE/dstrain over the volume, as in ASE: negative under pressure.
+    Raises Refused if it does not converge or the frame is not a neutral cell.
     """
     if problem := _unfit_frame(frame):
         raise Refused(Failure.UNSUPPORTED, problem)
@@ -47,7 +47,7 @@ def label_of_cell(frame: Frame, settings: Settings) -> Result:
 
 
 def cell_problem(settings: Settings) -> str | None:
-    """Why the level cannot treat cells, in one sentence, or None."""
+    """Return why the level cannot treat cells, in one sentence, or None."""
     if settings["method"] in WAVE_FUNCTIONS:
         return f"PySCF has no stress of cells for {settings['method']}; try pbe or svwn"
     if settings["density_fit"] or settings["dispersion"]:
@@ -87,7 +87,7 @@ def _unfit_frame(frame: Frame) -> str | None:
 
 
 def _make_cell(frame: Frame, settings: Settings) -> Any:
-    """A fresh cell; PySCF counts the spin of all k-points together."""
+    """Return a fresh cell; PySCF counts the spin of all k-points together."""
     return gto.M(
         a=frame.cell / BOHR,
         atom=atom_list(frame),

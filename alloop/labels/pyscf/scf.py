@@ -1,4 +1,4 @@
-"""The mean field: a fresh molecule, a fresh HF or Kohn-Sham object, its gradient."""
+"""Mean fields: fresh molecules, fresh HF and Kohn-Sham objects, their gradients."""
 
 from collections.abc import Mapping
 from typing import Any, TypeAlias
@@ -23,13 +23,13 @@ Settings: TypeAlias = Mapping[str, Any]
 
 
 def atom_list(frame: Frame) -> list[tuple[str, list[float]]]:
-    """Elements and positions in bohr by our own constant, as PySCF takes them."""
+    """Return elements and positions for PySCF, in bohr by our own constant."""
     elements = [chemical_symbol(int(z)) for z in frame.numbers]
     return list(zip(elements, (frame.positions / BOHR).tolist(), strict=True))
 
 
 def make_molecule(frame: Frame, settings: Settings) -> Any:
-    """A fresh Mole with its effective cores; raises Refused where one is missing."""
+    """Return a fresh Mole with its effective cores; raise Refused if one is missing."""
     elements = sorted({chemical_symbol(int(z)) for z in frame.numbers})
     if lacking := without_core(settings, elements):
         raise Refused(Failure.UNSUPPORTED, no_core(settings, lacking))
@@ -47,7 +47,7 @@ def make_molecule(frame: Frame, settings: Settings) -> Any:
 
 
 def no_core(settings: Settings, elements: list[str]) -> str:
-    """The sentence about elements whose core electrons have no place."""
+    """Return the message about elements without effective core or core functions."""
     return (
         f"the basis {settings['basis']!r} has no functions for the core electrons of "
         f"{', '.join(elements)} and no effective core; set `ecp`, or try def2-svp"
@@ -55,7 +55,7 @@ def no_core(settings: Settings, elements: list[str]) -> str:
 
 
 def mean_field(mol: Any, settings: Settings) -> Any:
-    """A fresh HF or Kohn-Sham object: restricted for spin 0 unless told otherwise."""
+    """Return a fresh HF or Kohn-Sham object, by default restricted for spin 0."""
     open_shell = mol.spin or settings["reference"] == "unrestricted"
     if settings["method"] in WAVE_FUNCTIONS:
         mf = scf.UHF(mol) if open_shell else scf.RHF(mol)
@@ -70,7 +70,7 @@ def mean_field(mol: Any, settings: Settings) -> Any:
 
 
 def apply_thresholds(mf: Any, settings: Settings) -> Any:
-    """The object with the level's thresholds, and no file of its own."""
+    """Set the level's thresholds and no checkpoint file, and return the object."""
     mf.conv_tol = settings["conv_tol"]  # hartree
     mf.conv_tol_grad = settings["conv_tol_grad"]
     mf.max_cycle = settings["max_cycle"]
@@ -80,7 +80,7 @@ def apply_thresholds(mf: Any, settings: Settings) -> Any:
 
 
 def scf_gradient(mf: Any, settings: Settings) -> Floats:
-    """dE/dx (atoms, 3) of a converged mean field in hartree/bohr."""
+    """Return dE/dx (atoms, 3) of a converged mean field in hartree/bohr."""
     if mf.mol.natm == 1:
         return np.zeros((1, 3))
     gradient = mf.nuc_grad_method()
@@ -91,7 +91,7 @@ def scf_gradient(mf: Any, settings: Settings) -> Floats:
 
 
 def homo_lumo_gap(mf: Any) -> float | None:
-    """HOMO-LUMO gap in eV, the smaller of the two spins'; None without a LUMO."""
+    """Return the smaller HOMO-LUMO gap in eV of both spins; None without a LUMO."""
     energies, filled = np.atleast_2d(mf.mo_energy), np.atleast_2d(mf.mo_occ) > 0
     gaps = [
         e[~f].min() - e[f].max()
@@ -102,13 +102,16 @@ def homo_lumo_gap(mf: Any) -> float | None:
 
 
 def homo(mf: Any) -> float:
-    """Energy in eV of the highest occupied orbital, of either spin."""
+    """Return the energy in eV of the highest occupied orbital of either spin."""
     energies, filled = np.atleast_2d(mf.mo_energy), np.atleast_2d(mf.mo_occ) > 0
     return float(energies[filled].max()) * HARTREE
 
 
 def exact_exchange(method: str) -> float:
-    """The share of exact exchange, 1 for wave functions; the larger of two ranges."""
+    """Return the share of exact exchange, 1 for wave functions.
+
+    For a range-separated functional, it is the larger share of the two ranges.
+    """
     if method in WAVE_FUNCTIONS:
         return 1.0
     _, far, near = dft.numint.NumInt().rsh_and_hybrid_coeff(method)
@@ -118,7 +121,7 @@ def exact_exchange(method: str) -> float:
 def _kohn_sham(mf: Any, settings: Settings) -> Any:
     mf.xc = settings["method"]
     mf.grids.level = settings["grid"]
-    # The cost of VV10 goes with the square of its grid, and it is smooth: every
-    # program takes a coarser one for it.
+    # The cost of VV10 grows with the square of its grid, and it is smooth, so every
+    # program uses a coarser grid for it.
     mf.nlcgrids.level = max(settings["grid"] - 2, 0)
     return mf

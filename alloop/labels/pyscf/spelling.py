@@ -1,4 +1,4 @@
-"""Names that PySCF levels are made of, spelled as people do. Imports no PySCF."""
+"""Names in PySCF levels, in their usual spelling; PySCF itself is not imported."""
 
 import re
 
@@ -18,30 +18,30 @@ FUNCTIONALS = (
 )
 RUNGS = ("default", "damping", "level shift", "second order")
 DISPERSIONS = ("d3bj", "d3zero", "d4")
-# Functionals of their own in PySCF: VV10 replaced by a fitted D3 or D4.
+# Separate functionals in PySCF, with VV10 replaced by a fitted D3 or D4.
 _WHOLE = ("wb97x-d3bj", "wb97m-d3bj", "b97m-d3bj", "wb97m-d4", "b97m-d4", "wb97x-d4")
 
 
 def plain_name(name: str) -> str:
-    """A name without case, dashes, underscores and blanks."""
+    """Return a name in lower case without dashes, underscores and blanks."""
     return re.sub(r"[-_ ]", "", name).lower()
 
 
 def basis_name(name: str) -> str:
-    """The basis as papers spell it, where it is known."""
+    """Return the basis in its usual spelling, or as given if it is not known."""
     return {plain_name(known): known for known in BASES}.get(
         plain_name(name), name.strip()
     )
 
 
 def functional_name(name: str) -> str:
-    """The functional as papers spell it, where it is known."""
+    """Return the functional in its usual spelling, or in capitals if not known."""
     known = {functional.lower(): functional for functional in FUNCTIONALS}
     return known.get(name, name.upper())
 
 
 def split_dispersion(method: str) -> tuple[str, str | None]:
-    """`b3lyp-d3bj` is b3lyp and d3bj; functionals fitted as a whole stay whole."""
+    """Split `b3lyp-d3bj` into b3lyp and d3bj; leave functionals fitted as a whole."""
     name, _, suffix = method.rpartition("-")
     if name and suffix in DISPERSIONS and method not in _WHOLE:
         return name, suffix

@@ -1,8 +1,8 @@
-"""Is a converged mean field a minimum? The lowest curvature along orbital rotations.
+"""The stability of a converged mean field: its lowest curvature in orbital rotations.
 
 Curvatures are eigenvalues of A + B (Seeger & Pople, J. Chem. Phys. 66, 3045 (1977)) in
-hartree: twice the energy's second derivative along a rotation of unit length is four
-times that. For orbitals without response they are orbital-energy differences. The
+hartree: the second derivative of the energy along a rotation of unit length is twice
+that. Without the response of the orbitals they are orbital-energy differences. The
 nonlocal (VV10) part of the response is left out.
 """
 
@@ -18,20 +18,20 @@ from alloop.core.units import Floats
 
 Hop: TypeAlias = Callable[[Floats], Floats]
 _ROOTS, _CYCLES = 3, 60
-_NEAR = 3e-3  # hartree: from the limit, where a coarse grid does not decide
+_NEAR = 3e-3  # hartree from the limit, within which a coarse grid is not enough
 _ANGLES = (0.3, 0.7, 1.1)  # radian
 
 
 def is_unrestricted(mf: Any) -> bool:
-    """Whether alpha and beta electrons have orbitals of their own."""
+    """Return True if alpha and beta electrons have different orbitals."""
     return isinstance(mf, scf.uhf.UHF)
 
 
 def internal_curvature(mf: Any, limit: float) -> tuple[float, Floats] | None:
-    """The lowest curvature within the reference, and the rotation that it belongs to.
+    """Return the lowest curvature within the reference, and its rotation.
 
-    limit: where a decision is drawn (hartree). None where there is nothing to rotate:
-    no empty or no filled orbital.
+    limit: the threshold (hartree) that the curvature will be compared with; near it,
+    the full grid is used. None if there is no empty or no filled orbital.
     """
     if not _rotation_count(mf.mo_occ):
         return None
@@ -41,9 +41,10 @@ def internal_curvature(mf: Any, limit: float) -> tuple[float, Floats] | None:
 
 
 def external_curvature(mf: Any, limit: float) -> float | None:
-    """The lowest curvature from a restricted solution to an unrestricted one.
+    """Return the lowest curvature from a restricted solution to an unrestricted one.
 
-    limit: where a decision is drawn (hartree). None without an empty or filled orbital.
+    limit: the threshold (hartree) that the curvature will be compared with; near it,
+    the full grid is used. None if there is no empty or no filled orbital.
     """
     if not _rotation_count(mf.mo_occ):
         return None
@@ -58,7 +59,7 @@ def _has_grid(mf: Any) -> bool:
 
 
 def _with_coarse_grid(mf: Any) -> Any:
-    """The mean field with a coarse grid for the functional; itself without one."""
+    """Return a copy with a coarse grid for the functional; `mf` if it has no grid."""
     if not _has_grid(mf):
         return mf
     coarse = mf.copy()
@@ -77,7 +78,7 @@ def _internal_lowest(mf: Any) -> tuple[float, Floats]:
 
 
 def rotate_downhill(mf: Any, rotation: Floats) -> Any:
-    """Orbitals turned along the rotation, by the angle that lowers the energy most."""
+    """Return the orbitals rotated by the angle that lowers the energy most."""
     turned = [
         _rotated_orbitals(mf.mo_coeff, mf.mo_occ, angle * rotation) for angle in _ANGLES
     ]
@@ -85,8 +86,11 @@ def rotate_downhill(mf: Any, rotation: Floats) -> Any:
 
 
 def frontier_turned(orbitals: Any, occupations: Any, angle: float) -> Any:
-    """Orbitals with the highest occupied and the lowest empty one of each spin turned
-    into each other by `angle` (radian); in order of energy."""
+    """Return orbitals with the frontier orbitals of each spin rotated into each other.
+
+    These are the highest occupied and the lowest empty one; angle in radian. The
+    orbitals must be in order of energy.
+    """
     vectors = []
     for filled in np.atleast_2d(occupations) > 0:
         turn = np.zeros(((~filled).sum(), filled.sum()))  # (virtual, occupied)
@@ -110,7 +114,7 @@ def _external_lowest(mf: Any) -> float:
 
 
 def _lowest_eigenpair(hop: Hop, diagonal: Floats) -> tuple[float, Floats]:
-    """The lowest eigenvalue and its vector, by Davidson's method."""
+    """Return the lowest eigenvalue and its vector, by Davidson's method."""
 
     def precondition(residual: Floats, value: float, _x: Floats) -> Floats:
         divisor = diagonal - value
@@ -119,7 +123,7 @@ def _lowest_eigenpair(hop: Hop, diagonal: Floats) -> tuple[float, Floats]:
 
     roots = min(_ROOTS, len(diagonal))
     starts = np.eye(len(diagonal))[np.argsort(diagonal, kind="stable")[:roots]]
-    # Of no symmetry: what a start is orthogonal to, Davidson does not find.
+    # Noise without symmetry: Davidson misses vectors that all starts are orthogonal to.
     noise = np.random.default_rng(0).standard_normal(starts.shape)
     starts += 0.3 * noise / np.linalg.norm(noise, axis=1, keepdims=True)
     values, vectors = lib.davidson(

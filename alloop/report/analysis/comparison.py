@@ -1,4 +1,4 @@
-"""A campaign against its controls at equal label cost. Pure."""
+"""Comparison of a campaign with its controls at equal label cost. Pure functions."""
 
 import math
 from collections.abc import Mapping
@@ -20,8 +20,8 @@ from alloop.report.analysis.summary_facts import (
 from alloop.report.analysis.uncertainty import labels_of_test
 from alloop.report.text.formatting import duration_text, milli_text, plural
 
-_INSTANT = 1e-9  # s: labels that cost nothing that could be measured
-_SAME = 1e-6  # relative difference of two errors that is none
+_INSTANT = 1e-9  # s: the least label cost; unmeasurable costs count as this
+_SAME = 1e-6  # relative difference up to which two errors count as equal
 TITLES = {"standard": "standard training", "random": "random selection"}
 
 
@@ -30,7 +30,7 @@ class Duel:
     """Two force MAEs on the same frames, eV/Å.
 
     noise: twice the standard error of the mean difference over the n frames, None where
-    the two were not tested on the same ones.
+    the two were not tested on the same frames.
     """
 
     where: str
@@ -41,18 +41,18 @@ class Duel:
 
     @property
     def gain(self) -> float:
-        """How much smaller our error is, as a share of theirs."""
+        """The reduction of our error relative to theirs, as a fraction of theirs."""
         return 1.0 - self.ours / self.theirs
 
     @property
     def certain(self) -> bool:
-        """Whether the difference exceeds the noise of the frames."""
+        """Return True if the difference exceeds the noise of the frames."""
         apart = abs(self.ours - self.theirs)
         return self.noise is not None and apart > max(self.noise, _SAME * self.theirs)
 
     @property
     def phrase(self) -> str:
-        """`0.49 against 0.93 meV/Å on ...`."""
+        """The comparison in words: `0.49 against 0.93 meV/Å on ...`."""
         doubt = "" if self.certain else _comparison_doubt(self)
         numbers = f"{milli_text(self.ours)} against {milli_text(self.theirs)}"
         return f"{numbers} meV/Å on {self.where}{doubt}"
@@ -60,10 +60,10 @@ class Duel:
 
 @dataclass(frozen=True, slots=True)
 class ControlComparison:
-    """The campaign's best generation and the control's whose labels cost most alike.
+    """The campaign's best generation and the control's of closest label cost.
 
-    duels: on the frames that lead, the final examination unless the user brought a test
-    set, and on the others. Costs are CPU seconds of labels.
+    duels: first on the frames that lead (the final examination, or the test set where
+    the user brought one), then on the others. Costs are CPU seconds of labels.
     """
 
     name: str
@@ -73,22 +73,22 @@ class ControlComparison:
 
     @property
     def gain(self) -> float:
-        """How much smaller our error is on the frames that lead."""
+        """The reduction of our error on the leading frames, as a fraction of theirs."""
         return self.duels[0].gain
 
     @property
     def certain(self) -> bool:
-        """Whether the difference exceeds the noise of the frames that lead."""
+        """Return True if the difference exceeds the noise of the frames that lead."""
         return self.duels[0].certain
 
     @property
     def noise(self) -> float | None:
-        """That noise, eV/Å."""
+        """The noise of the difference on the frames that lead, eV/Å."""
         return self.duels[0].noise
 
     @property
     def sentence(self) -> str:
-        """Who won, honestly."""
+        """The outcome in words, also where the control did better."""
         verb = "beat" if self.gain > 0 else "did not beat"
         who = TITLES.get(self.name, self.name)
         return (
@@ -107,7 +107,7 @@ def _comparison_doubt(duel: Duel) -> str:
 def compare_control(
     history: History, name: str, control: History
 ) -> ControlComparison | None:
-    """The comparison, None where either has no tested generation."""
+    """Return the comparison with one control, None without errors to compare."""
     ours, stands = best(history), generation_facts(control)
     if ours is None or not stands:
         return None
@@ -123,7 +123,7 @@ def compare_control(
 
 
 def _examined(history: History, control: History) -> Duel | None:
-    """On the final examination, where both had it."""
+    """Compare the two on the final examination, None unless both had it."""
     ours, theirs = examination(history), examination(control)
     if ours is None or theirs is None or not (ours.errors and theirs.errors):
         return None
@@ -136,7 +136,7 @@ def _examined(history: History, control: History) -> Duel | None:
 def _frozen(
     history: History, ours: GenerationFacts, control: History, theirs: GenerationFacts
 ) -> Duel | None:
-    """On the frozen set."""
+    """Compare the two on the frozen set, None unless both were tested on it."""
     if ours.force_mae is None or theirs.force_mae is None:
         return None
     one = _frame_errors(history, ours.generation)
@@ -147,14 +147,14 @@ def _frozen(
 
 
 def _cost_distance(one: float, other: float) -> float:
-    """By which factor two costs differ, as a logarithm."""
+    """Return the absolute logarithm of the ratio of two costs."""
     return abs(math.log(max(one, _INSTANT) / max(other, _INSTANT)))
 
 
 def compare_controls(
     history: History, controls: Mapping[str, History]
 ) -> tuple[ControlComparison, ...]:
-    """All comparisons that can be made."""
+    """Return the comparisons with all controls for which there is one."""
     found = (
         compare_control(history, name, control) for name, control in controls.items()
     )
@@ -169,7 +169,7 @@ def _error_noise(one: Mapping[str, float], other: Mapping[str, float]) -> float 
 
 
 def _frame_errors(history: History, generation: int) -> dict[str, float]:
-    """Mean absolute force error by test frame, eV/Å."""
+    """Return the mean absolute force error by test frame, eV/Å."""
     for _, trained in history.generations:
         if trained.generation == generation and trained.evaluation is not None:
             return _by_frame(history, trained, trained.evaluation)

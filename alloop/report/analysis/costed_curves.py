@@ -1,4 +1,4 @@
-"""Learning curves with what everything had cost. Pure."""
+"""Learning curves with the cost of labels and of everything else. Pure functions."""
 
 from bisect import bisect_right
 from dataclasses import dataclass
@@ -13,8 +13,12 @@ _DASHES = {"": "-", "standard": "--", "random": ":"}
 
 @dataclass(frozen=True, slots=True)
 class CostedStand:
-    """A tested generation: expensive labels it learned from, CPU seconds of labels and
-    of everything so far (test labels aside), test force MAE in eV/Å."""
+    """A tested generation and the costs up to it.
+
+    expensive: labels that it learned from. label_cost, all_cost: CPU seconds of labels
+    and of everything so far, test labels not included. force_mae: on the test set,
+    eV/Å.
+    """
 
     generation: int
     expensive: int
@@ -25,7 +29,7 @@ class CostedStand:
 
 @dataclass(frozen=True, slots=True)
 class CampaignCurve:
-    """The generations of a campaign, or of its control of that name."""
+    """The generations of a campaign, or of its control with that name."""
 
     name: str
     control: str
@@ -34,12 +38,12 @@ class CampaignCurve:
 
     @property
     def dash(self) -> str:
-        """The style of its line."""
+        """The line style of the curve."""
         return _DASHES.get(self.control, "-.")
 
 
 def costed_stands(history: History) -> tuple[CostedStand, ...]:
-    """The tested generations with what all had cost by then."""
+    """Return the tested generations with all costs up to each."""
     spent = [
         (deed.seq, deed.timing.cpu_seconds)
         for deed in history.chronicle.deeds

@@ -1,4 +1,4 @@
-"""Frames as points of a plane: principal components of their mean descriptors."""
+"""Map of frames: the principal components of their mean descriptors."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -20,19 +20,19 @@ from alloop.report.analysis.proposals import control_frames
 from alloop.store.archive import Archive
 
 _MOST_FRAMES, _MOST_ATOMS = 600, 20_000
-_CHUNK = 2000  # atoms that are described together
+_CHUNK = 2000  # atoms in one batch of descriptors
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class DescriptorMap:
-    """Frames in the plane in which mean descriptors differ most.
+    """Frames in the plane of largest variance of their mean descriptors.
 
-    groups: of each frame "labelled", "flagged", "control", "test" (the frozen
-    set), "examination" or "proposed" (no
-    label). xy (frames, 2) in units of the descriptors. explained: the share of all
-    variance along x and y. generation: whose descriptors; complete: all kinds of frames
-    are there, else only those whose descriptors the journal holds. of: frames that
-    there were to draw.
+    groups: for each frame "labelled", "flagged", "control", "test" (the frozen set),
+    "examination" or "proposed" (no label). xy (frames, 2) in units of the descriptors.
+    explained: the share of the variance along x and y. generation: the one that
+    computed the descriptors. complete: True if frames of all kinds are included, False
+    if only those whose descriptors the journal holds. of: number of frames before
+    thinning.
     """
 
     frames: tuple[FrameId, ...]
@@ -45,10 +45,11 @@ class DescriptorMap:
 
 
 def descriptor_map(history: History) -> DescriptorMap | None:
-    """The map by the last generation, None where nothing is described.
+    """Return the map by the last generation, None where there are no descriptors.
 
-    The generation describes labelled and test frames anew; where it cannot be opened
-    here (a potential of the user's own), what the journal holds is drawn.
+    The generation computes the descriptors of labelled and test frames anew. Where it
+    cannot be opened here (a potential of the user's own), the descriptors that the
+    journal holds are used.
     """
     if not history.generations:
         return None
@@ -56,7 +57,7 @@ def descriptor_map(history: History) -> DescriptorMap | None:
 
 
 def frame_groups(history: History) -> dict[FrameId, str]:
-    """Frames that got, or were to get, a label, by what they were chosen for."""
+    """Return the group of each frame for which a label was requested."""
     controls, out = control_frames(history), {}
     for label in label_entries(history):
         frame = label.frame.id
@@ -72,7 +73,7 @@ def frame_groups(history: History) -> dict[FrameId, str]:
 
 
 def _described(history: History) -> DescriptorMap | None:
-    """By the model in the store."""
+    """Return the map by the model in the store, None if it cannot be opened."""
     groups = frame_groups(history)
     chosen = thin_frames(list(groups), _most(history, groups))
     last = history.generations[-1].event
@@ -97,7 +98,7 @@ def _most(history: History, frames: dict[FrameId, str]) -> int:
 
 
 def _means(potential: Potential, frames: Sequence[Frame]) -> Iterator[Floats]:
-    """Mean descriptors (frames, features), some frames at a time."""
+    """Yield mean descriptors (frames, features), a batch of frames at a time."""
     size = max(1, _CHUNK // max(len(frame) for frame in frames))
     for begin in range(0, len(frames), size):
         batch = pack_frames(frames[begin : begin + size])
@@ -109,7 +110,10 @@ def _means(potential: Potential, frames: Sequence[Frame]) -> Iterator[Floats]:
 
 
 def _journalled(history: History) -> DescriptorMap | None:
-    """The frames that the last generation to explore proposed, as it described them."""
+    """Return the map of the frames proposed by the last generation that explored.
+
+    The descriptors are those that it wrote to the journal.
+    """
     explorers = history.chronicle.explorers
     newest = max(explorers.values(), default=0)
     numbers = [
@@ -134,7 +138,7 @@ def _journalled(history: History) -> DescriptorMap | None:
 
 
 def thin_frames(keys: Sequence[FrameId], most: int) -> list[FrameId]:
-    """At most so many of them, evenly."""
+    """Return at most `most` of the frames, evenly spaced."""
     if len(keys) <= most:
         return list(keys)
     picks = np.unique(np.linspace(0, len(keys) - 1, max(1, most)).round().astype(int))
@@ -142,9 +146,9 @@ def thin_frames(keys: Sequence[FrameId], most: int) -> list[FrameId]:
 
 
 def principal_plane(rows: Floats) -> tuple[Floats, tuple[float, float]]:
-    """The first two principal components (rows, 2), and their shares of the variance.
+    """Return the first two principal components (rows, 2) and their shares of variance.
 
-    The sign of each is such that its largest value is positive.
+    The sign of each component is such that its entry of largest magnitude is positive.
     """
     centred = rows - rows.mean(axis=0)
     left, sizes, _ = np.linalg.svd(centred, full_matrices=False)

@@ -1,4 +1,4 @@
-"""Errors of the best generation by molecule, by element and by frame. Pure."""
+"""Errors of the best generation by molecule, element and frame. Pure functions."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -20,10 +20,11 @@ from alloop.report.analysis.uncertainty import labels_of_test
 class GroupError:
     """Force errors of a molecule or of an element, eV/Å.
 
-    count: frames of the molecule, atoms of the element. mae and rmse over components;
-    largest: length of the largest error on an atom, in the frame `worst`. typical: RMS
-    of the labels' components. energy_mae (eV): after the mean difference over the whole
-    test set was removed, offset: what then remains on average; None for elements.
+    count: frames of the molecule, atoms of the element. mae, rmse: over components.
+    largest: length of the largest error on an atom, which is in the frame `worst`.
+    typical: RMS of the labels' components. energy_mae (eV): after removal of the mean
+    difference over the whole test set. offset (eV): the mean difference that remains
+    for the molecule. Both are None for elements.
     """
 
     name: str
@@ -39,8 +40,10 @@ class GroupError:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class ErrorGroups:
-    """Errors of one generation by molecule and by element, the worst first; where: on
-    so many frames of what."""
+    """Errors of one generation by molecule and by element, the worst first.
+
+    frames: their number; where: a description of them.
+    """
 
     generation: int
     where: str
@@ -51,8 +54,7 @@ class ErrorGroups:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _Test:
-    """Labels and errors: apart (atoms, 3), lengths and owner (atoms,), energies
-    (frames,)."""
+    """Labels and errors: apart (atoms, 3), lengths (atoms,), energies (frames,)."""
 
     labels: LabelSet
     frames: tuple[FrameId, ...]
@@ -62,8 +64,11 @@ class _Test:
 
 
 def error_groups(history: History) -> ErrorGroups | None:
-    """Errors of the best generation on the final examination or, without one or with a
-    test set that the user brought, on the frozen set; None where it was not tested."""
+    """Return the errors of the best generation, None where it was not tested.
+
+    They are those on the final examination; without one, or with a test set that the
+    user brought, those on the frozen set.
+    """
     found = (_examined(history), _frozen(history))
     known = [each for each in found if each is not None]
     for generation, where, test in reversed(known) if brought_test(history) else known:

@@ -1,7 +1,7 @@
-"""The final examination: how well a model does on frames of its own MD. Pure.
+"""The final examination: errors of a model on frames of its own MD. Pure functions.
 
-Its predictions are in the journal before the labels are, nothing has learned from the
-frames, and nothing was chosen by them. In a control campaign they are the frames of
+The predictions are in the journal before the labels are; no model has learned from the
+frames, and nothing was selected by them. In a control campaign they are the frames of
 the campaign that it is compared with.
 """
 
@@ -29,11 +29,11 @@ class Examination:
     """The outcome of an examination.
 
     steps: MD steps before each frame, 0 where the frames came from another campaign;
-    temperature in K. walkers: how many began; stopped: by which guard rails. wanted:
-    frames asked for. missing: frames without a label that counts, by the reason;
-    waiting: frames whose label is yet to come. errors: over all that have one, None
-    without any; by_frame: mean absolute error of the forces, eV/Å. alarms: frames above
-    the flag threshold, of the `scored` ones.
+    temperature in K. walkers: number of walkers that began; stopped: number of walkers
+    that each guard stopped. wanted: frames asked for. missing: frames without a label
+    that counts, by the reason; waiting: frames whose label has yet to come. errors:
+    over all frames with a label, None without any; by_frame: mean absolute error of the
+    forces, eV/Å. alarms: frames above the flag threshold, of the `scored` ones.
     """
 
     number: int
@@ -53,7 +53,7 @@ class Examination:
 
     @property
     def frames(self) -> int:
-        """Frames that the errors are taken over."""
+        """The number of frames that the errors are taken over."""
         return len(self.by_frame)
 
 
@@ -107,7 +107,7 @@ def examined_frames(history: History) -> Iterator[tuple[Candidate, Label]]:
 def _labels(
     history: History, frames: list[Candidate]
 ) -> tuple[dict[FrameId, Label], Mapping[str, int], int]:
-    """The labels that count, why others do not, and how many are yet to come."""
+    """Return valid labels, the reasons why others are not, and the number to come."""
     level = history.state.levels["expensive"]
     good: dict[FrameId, Label] = {}
     missing: Counter[str] = Counter()
@@ -146,7 +146,7 @@ def _error(candidate: Candidate, label: Label) -> float:
 
 
 def examination_sentences(history: History) -> Iterator[str]:
-    """Yield what the last examination found, a sentence each; nothing without one."""
+    """Yield the results of the last examination in sentences; nothing without one."""
     found = examination(history)
     if found is None:
         return
@@ -181,7 +181,7 @@ def energy_text(found: ErrorSummary) -> str:
 
 
 def where_measured(found: Examination, whose: str = "that model") -> str:
-    """Return what the frames are, in words; whose: the model that walked."""
+    """Return a description of the frames; whose: the model that ran the MD."""
     frames = plural(found.frames, "frame")
     if found.steps == 0:
         return f"{frames} of MD on the compared campaign's model"
@@ -201,8 +201,10 @@ def _counted(counts: Mapping[str, int]) -> str:
 
 
 def threshold_sentences(history: History) -> Iterator[str]:
-    """Yield what the newest flag threshold rests on, and what share of frames of MD
-    lies above it where that was measured."""
+    """Yield the basis of the newest flag threshold and its measured alarm rate.
+
+    The rate is the share of frames of MD above the threshold, where it was measured.
+    """
     newest = [x for _, x in history.generations if x.threshold is not None]
     if not newest:
         return
@@ -221,7 +223,7 @@ def threshold_sentences(history: History) -> Iterator[str]:
 
 
 def threshold_basis(history: History, trained: e.Trained) -> str:
-    """Return how many frames, and which, a threshold was taken from, in words."""
+    """Return the number and kind of frames behind a threshold, in words."""
     count = calibration_frames(history, trained)
     if count is None:
         return "what it rests on was not written down"
@@ -237,7 +239,7 @@ def threshold_basis(history: History, trained: e.Trained) -> str:
 
 
 def calibration_frames(history: History, trained: e.Trained) -> int | None:
-    """Return how many frames a threshold was taken from, None where unknown."""
+    """Return the number of frames that a threshold was taken from, None if unknown."""
     if trained.calibrated_on is not None:
         return trained.calibrated_on
     return _heldout(history, trained) or None
@@ -263,13 +265,13 @@ def _quantile(history: History) -> float | None:
 
 
 def _needed(history: History) -> int | None:
-    """Frames from which on the quantile asked for can be given."""
+    """Return the least number of frames that can give the quantile asked for."""
     asked = _quantile(history)
     return None if asked is None else int(np.ceil(asked / (1.0 - asked) - 1e-9))
 
 
 def _nominal(history: History, trained: e.Trained) -> str:
-    """The share of alarms that was promised, where enough frames stand behind it."""
+    """Return the promised share of alarms in words, empty with too few frames."""
     count, needed = calibration_frames(history, trained), _needed(history)
     asked = _quantile(history)
     if asked is None or needed is None or count is None or count < needed:

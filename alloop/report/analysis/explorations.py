@@ -1,6 +1,6 @@
-"""What all MD of a campaign brought, in one reading of its explorations.
+"""Facts about all MD of a campaign, from a single pass over its explorations.
 
-They are many and large: of each frame a few numbers are kept, of its arrays none.
+Explorations are many and large: a few numbers of each frame are kept, and no arrays.
 """
 
 from collections.abc import Iterator, Mapping
@@ -20,18 +20,18 @@ from alloop.report.analysis.proposals import (
     labels_by_frame,
 )
 
-_OTHERS = ("surprise", "control")  # origins of frames whose walker went on
+_OTHERS = ("surprise", "control")  # origins of frames whose walker continued
 _MOST_STOPS = 300  # frames of stopped walkers that are kept
 _MOST_POINTS = 20_000  # moments, and energies, that are kept
 
 
 @dataclass(frozen=True, slots=True)
 class Origin:
-    """The birth of a frame in MD, with what its generation said before any label came.
+    """The origin of a frame in MD and the prediction for it before any label came.
 
-    origin as in `Candidate`. apart: by fidelity of the
-    labels that came, the mean absolute difference of the forces' components and the
-    largest length of a difference on an atom, eV/Å.
+    origin as in `Candidate`. apart: by fidelity of the labels that came, the mean
+    absolute difference of the forces' components and the largest length of a difference
+    on an atom, eV/Å.
     """
 
     frame: FrameId
@@ -47,8 +47,11 @@ class Origin:
 
 @dataclass(frozen=True, slots=True)
 class WalkerMoment:
-    """A walker at the end of a piece of MD: kinetic temperature in K, atoms, and the
-    guard that stopped it in this piece."""
+    """A walker at the end of a piece of MD.
+
+    temperature: kinetic, in K. atoms: their number. stopped: the guard that stopped it
+    in this piece, or None.
+    """
 
     round: int
     generation: int
@@ -62,8 +65,10 @@ class WalkerMoment:
 
 @dataclass(frozen=True, slots=True)
 class WalkerEnergy:
-    """The model's energy, in eV, of a frame that a walker brought; random: drawn
-    whatever its surprise."""
+    """The model's energy, in eV, of a frame returned by a walker.
+
+    random: True if the frame was drawn whatever its surprise.
+    """
 
     molecule: int
     generation: int
@@ -74,11 +79,11 @@ class WalkerEnergy:
 
 @dataclass(frozen=True, slots=True)
 class Explorations:
-    """What MD brought.
+    """The results of all MD of a campaign.
 
-    origins: of labelled frames, and of those from which stopped walkers came;
-    stopping: the latter, with their structures. left_out: moments that were not kept,
-    since there were too many; all stops are kept.
+    origins: of labelled frames, and of those returned by stopped walkers; stopping: the
+    latter, with their structures. left_out: number of moments that were left out
+    because there were too many; all stops are kept.
     """
 
     origins: Mapping[FrameId, Origin] = field(default_factory=dict)
@@ -113,7 +118,7 @@ def explorations(history: History) -> Explorations:
 
 
 def _kept(number: int, count: int, points: int) -> bool:
-    """Return whether this one of `count` explorations is drawn; points: that it has."""
+    """Return True if exploration `number` of `count` is kept; points: those it has."""
     return number % (1 + count * points // _MOST_POINTS) == 0
 
 
@@ -124,7 +129,10 @@ def _add(
     stopping: dict[FrameId, Frame],
     known: Mapping[str, Mapping[FrameId, Label]],
 ) -> None:
-    """A frame's first proposal was made before any label."""
+    """Record the origin of a frame, unless an earlier proposal of it is recorded.
+
+    Only the first proposal of a frame is certain to precede any label of it.
+    """
     frame = proposal.candidate.frame
     stops = proposal.candidate.origin not in _OTHERS and len(stopping) < _MOST_STOPS
     if stops:
@@ -135,7 +143,7 @@ def _add(
 
 
 def origin_of(proposal: Proposal, labels: Mapping[str, Label | None]) -> Origin:
-    """The numbers of a proposal, against the frame's labels by fidelity."""
+    """Return the origin of a proposed frame; labels: those of the frame by fidelity."""
     candidate = proposal.candidate
     return Origin(
         frame=candidate.frame.id,
@@ -165,13 +173,13 @@ def _energy(proposal: Proposal) -> WalkerEnergy:
 def _moments(
     history: History, event: e.Explored, stopped: set[tuple[int, int, int]]
 ) -> Iterator[WalkerMoment]:
-    """Walkers that moved in this piece."""
+    """Yield the walkers that moved in this piece of MD."""
     asked, name = history.chronicle.explorers, event.name
     round_ = int(name.split("/")[1]) if name in asked else 0
     for walker, kelvin in zip(event.walkers, _temperatures(event), strict=True):
         key = (round_, walker.index, walker.step)
         if walker.stopped is not None and key in stopped:
-            continue  # it had stopped in a piece before
+            continue  # it had stopped in an earlier piece
         stopped |= {key} if walker.stopped is not None else set()
         yield WalkerMoment(
             round=round_,
@@ -190,7 +198,7 @@ def _temperatures(event: e.Explored) -> list[float]:
     if not walkers:
         return []
     batch = pack_frames([walker.frame for walker in walkers])
-    # As in MD: the centre of mass of a molecule is at rest, of a crystal it is not.
+    # As in MD: the centre of mass is at rest for a molecule, not for a crystal.
     held = np.array([not any(walker.frame.pbc) for walker in walkers], dtype=np.bool_)
     velocities = np.concatenate([walker.velocities for walker in walkers])
     found: list[float] = velocity_temperature(

@@ -1,4 +1,4 @@
-"""How the labels of a campaign were checked, for its methods. Pure."""
+"""Checks of labels, in words for the methods section. Pure functions."""
 
 from collections.abc import Iterator, Mapping
 from typing import Any
@@ -16,8 +16,10 @@ _FIRST = {
 
 
 def label_checks(history: History) -> Iterator[str]:
-    """How each level checks its labels, and what was made again; only what the
-    campaign's own levels have."""
+    """Yield the checks of each level and the number of labels made again.
+
+    Only checks that the campaign's own levels have are named.
+    """
     known: Mapping[str, Any] = history.attrs.get("levels", {})
     texts: dict[str, list[str]] = {}
     for each in known.values():

@@ -1,4 +1,4 @@
-"""What labels cost, and what the cost model had foretold. Pure."""
+"""Measured costs of labels and the predictions of the cost model. Pure functions."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -17,10 +17,10 @@ from alloop.report.analysis.label_quality import finite_number
 class LabelBill:
     """Measured CPU seconds of the good labels of one molecule at one fidelity.
 
-    each, most: mean and largest; peak_mb: their largest memory, None where it is not
-    known; foretold: labels whose price was predicted before
-    they were asked for, factor: by how much the prediction was off, in the middle
-    (median of the larger over the smaller), None without any.
+    each, most: mean and largest. peak_mb: largest memory, None where unknown. foretold:
+    number of labels whose cost was predicted before they were requested; factor: the
+    median ratio of prediction and measurement, the larger over the smaller, None
+    without any.
     """
 
     fidelity: str
@@ -34,8 +34,11 @@ class LabelBill:
 
 
 def label_bills(history: History) -> tuple[LabelBill, ...]:
-    """By fidelity and molecule; labels that were brought are free of charge, and those
-    from a cache were paid for elsewhere."""
+    """Return the bills by fidelity and molecule.
+
+    Brought labels are left out, since they cost nothing; the seconds of labels from a
+    cache were spent elsewhere.
+    """
     kinds: dict[tuple[str, str], list[LabelEntry]] = {}
     for label in label_entries(history):
         known = isinstance(label.record, Label) and label.cpu_seconds > 0
@@ -76,7 +79,10 @@ def _label_bill(
 def _prediction_factors(
     labels: Sequence[LabelEntry], priced: _Priced
 ) -> Iterator[float]:
-    """Prediction against measurement, of labels asked for after the prediction."""
+    """Yield the ratio of predicted and measured cost, 1 or larger.
+
+    Only labels that were requested after the prediction are used.
+    """
     for label in labels:
         before = [event for seq, event in priced if seq <= label.asked]
         cost = before[-1].costs.get(label.level) if before else None

@@ -1,4 +1,4 @@
-"""What labels say of themselves: rescues, doubts, ranges, failures. Pure."""
+"""Quality of labels by their own details: rescues, doubts, ranges, failures. Pure."""
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -12,7 +12,7 @@ from alloop.history.reader import History
 from alloop.history.record_index import LabelEntry
 from alloop.report.analysis.summary_facts import config_value, latest_labels
 
-FIRST = "default"  # the rung that rescues nothing
+FIRST = "default"  # the first rung: a label from it was not rescued
 _VERDICTS = {
     "accept": "accepted like any other label",
     "flag": "kept, with a mark",
@@ -25,12 +25,11 @@ RANGES = ("gap", "t1", "s2", "internal", "external")
 class LabelQuality:
     """The good labels of one fidelity.
 
-    rescued: how many by the rung that gave them, the first rung left out; followed: how
-    many were led downhill from a saddle point.
-    lost_seconds: CPU time of the rungs that failed before, failed labels included.
-    doubts: the ids of the frames that show each sign. ranges: least and largest value
-    of what they tell (gap in eV, t1, s2, stability eigenvalues in hartree), and how
-    many tell it.
+    rescued: number of labels by the rung that gave them, the first rung left out.
+    followed: number of labels that were led downhill from a saddle point. lost_seconds:
+    CPU time of the rungs that failed before, failed labels included. doubts: ids of the
+    frames with each doubt. ranges: least and largest value of each detail (gap in eV,
+    t1, s2, stability eigenvalues in hartree), and the number of labels that have it.
     """
 
     fidelity: str
@@ -43,7 +42,7 @@ class LabelQuality:
 
 
 def label_qualities(history: History) -> tuple[LabelQuality, ...]:
-    """The quality of each fidelity that has labels, cheap before expensive."""
+    """Return the quality of each fidelity that has labels, cheap before expensive."""
     labels = label_entries(history)
     fidelities = sorted({label.fidelity for label in labels})
     return tuple(
@@ -68,7 +67,7 @@ def _label_quality(fidelity: str, labels: Sequence[LabelEntry]) -> LabelQuality:
 
 
 def rescuing_rung(details: Mapping[str, Detail]) -> str | None:
-    """The rung that gave the label, None if it was the first one or is not told."""
+    """Return the rung that gave the label, None if it is the first or unknown."""
     rung = details.get("rung")
     return None if rung in (None, FIRST) else str(rung)
 
@@ -92,25 +91,25 @@ def _detail_ranges(good: Sequence[LabelEntry]) -> dict[str, tuple[float, float, 
 
 
 def finite_number(value: Detail) -> float | None:
-    """A detail that is a finite number, None otherwise."""
+    """Return a detail as a float if it is a finite number, None otherwise."""
     if isinstance(value, bool) or not isinstance(value, int | float):
         return None
     return float(value) if isfinite(value) else None
 
 
 def doubt_policy(history: History, fidelity: str, doubt: Doubt) -> str:
-    """What becomes of a label on which the doubt is cast, in words."""
+    """Return, in words, the treatment of labels with this doubt."""
     said = config_value(history, "levels", fidelity, "doubts")
     verdict = said.get(doubt.name.lower()) if isinstance(said, dict) else said
     return _VERDICTS.get(str(verdict), _VERDICTS["flag"])
 
 
 def is_barred(history: History, fidelity: str, doubt: Doubt) -> bool:
-    """Return whether labels on which the doubt is cast are kept out of all learning."""
+    """Return True if labels with this doubt are kept out of all learning."""
     return doubt_policy(history, fidelity, doubt) == _VERDICTS["exclude"]
 
 
 def quarantined_labels(history: History) -> tuple[tuple[LabelEntry, Unlabelled], ...]:
-    """The labels that there are not, and why, in the order of the journal."""
+    """Return the missing labels and their failures, in the order of the journal."""
     labels = ((label, label.record) for label in latest_labels(label_entries(history)))
     return tuple((x, why) for x, why in labels if isinstance(why, Unlabelled))

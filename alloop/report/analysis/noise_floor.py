@@ -1,7 +1,7 @@
-"""The labels' own noise beside the model's error. Pure.
+"""The noise of the labels beside the error of the model. Pure functions.
 
-A label's noise is how far it moved when it was made again at tighter settings, with
-the frame turned at random.
+A label's noise is its change when it is made again at tighter settings, with the frame
+turned at random.
 """
 
 from collections.abc import Sequence
@@ -17,12 +17,12 @@ from alloop.report.analysis.summary_facts import generation_facts, level_title
 from alloop.report.text.formatting import milli_text, plural, tiny_text
 
 FEW = 10  # rechecked labels below which the noise is only an order of magnitude
-_CLOSE = 3.0  # times the noise: no model can be told to be better
+_CLOSE = 3.0  # times the noise: smaller model errors are limited by it
 
 
 @dataclass(frozen=True, slots=True)
 class NoiseFloor:
-    """How far the labels of one fidelity moved.
+    """The noise of the labels of one fidelity.
 
     n: labels that were made again; lost: those that could not be. Energies in eV
     (absolute differences), forces in eV/Å: rms over all components, max the largest.
@@ -43,7 +43,7 @@ class NoiseFloor:
 
     @property
     def sentence(self) -> str:
-        """What the noise means, honestly."""
+        """The meaning of the noise for the model's error, in words."""
         if not self.n:
             return (
                 f"None of {plural(self.lost, f'{self.fidelity} label')} could be made "
@@ -83,7 +83,7 @@ def _share_text(error: float, noise: float) -> str:
 
 
 def noise_floors(history: History) -> tuple[NoiseFloor, ...]:
-    """The noise of each fidelity that had labels made again, cheap before expensive."""
+    """Return the noise of each fidelity with rechecked labels, cheap first."""
     last = generation_facts(history)[-1:]
     errors = last[0].force_rmse if last else None, last[0].energy_mae if last else None
     out = []
@@ -120,6 +120,6 @@ def _noise_floor(
 
 
 def noise_by_label(history: History) -> dict[tuple[str, FrameId], Noise]:
-    """By level id and frame, what came of making its label again."""
+    """Return the result of making labels again, by level id and frame."""
     found = (x.noise for x in history.rechecked())
     return {(noise.level, noise.frame): noise for noise in found}

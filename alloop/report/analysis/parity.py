@@ -1,4 +1,4 @@
-"""Levels and models set against each other: bias and parity. Pure."""
+"""Data for bias and parity plots of levels and models. Pure functions."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -17,9 +17,11 @@ from alloop.report.analysis.uncertainty import labels_of_test
 
 @dataclass(frozen=True, slots=True, eq=False)
 class ParityData:
-    """The best generation on the frozen set: energies (frames,) in eV relative to the
-    mean label of the composition, forces (3 atoms,) in eV/Å; frames (frames,) with
-    atoms offsets[i] to offsets[i + 1]."""
+    """Predictions of the best generation and labels on the frozen set.
+
+    energies (frames,) in eV relative to the mean label of the composition, forces (3
+    atoms,) in eV/Å; frames (frames,) with atoms offsets[i] to offsets[i + 1].
+    """
 
     generation: int
     energies: tuple[Floats, Floats]  # label, model
@@ -43,7 +45,7 @@ class BiasData:
 
 
 def bias_data(history: History, brought: Explorations) -> BiasData:
-    """Biases of cheap labels, as training found them or else as the labels came."""
+    """Return the biases of cheap labels found by training, else those at labelling."""
     trained = {
         x.generation: np.asarray(x.history["bias"], dtype=np.float64)
         for _, x in history.of_kind(e.Trained)
@@ -80,7 +82,7 @@ def _level_differences(history: History) -> Floats:
 
 
 def parity_data(history: History) -> ParityData | None:
-    """The best generation against the labels of the frozen set, None without one."""
+    """Return the best generation and the labels on the frozen set, None without one."""
     for _, trained in history.best:
         labels, test = labels_of_test(history, trained), trained.evaluation
         if labels is not None and test is not None:
@@ -97,7 +99,7 @@ def parity_data(history: History) -> ParityData | None:
 
 
 def _composition_means(labels: LabelSet) -> Floats:
-    """Mean label energy of the frames of the same composition (frames,), eV."""
+    """Return the mean label energy of each frame's composition (frames,), eV."""
     keys = np.array(
         [str(sorted(labels.batch.numbers[span])) for span in labels.batch.atom_slices()]
     )

@@ -1,4 +1,4 @@
-"""What MD proposed, with what the model said of it before any label came.
+"""Frames proposed by MD, with the model's prediction before any label came.
 
 Proposals are many and large: they are read one exploration at a time, and none is kept.
 """
@@ -26,9 +26,9 @@ class Proposal:
 
 
 def first_proposals(history: History, wanted: Container[FrameId]) -> Iterator[Proposal]:
-    """The first proposals of these frames, in order; reads all explorations.
+    """Yield the first proposals of these frames, in order; reads all explorations.
 
-    A first one was made before any label.
+    A first proposal was made before any label.
     """
     seen: set[FrameId] = set()
     for _, event in history.of_kind(e.Explored):
@@ -40,7 +40,7 @@ def first_proposals(history: History, wanted: Container[FrameId]) -> Iterator[Pr
 
 
 def exploration_proposals(history: History, event: e.Explored) -> Iterator[Proposal]:
-    """What one exploration proposed."""
+    """Yield the proposals of one exploration."""
     asked, name = history.chronicle.explorers, event.name
     round_ = int(name.split("/")[1]) if name in asked else 0
     generation = asked.get(name, 0)
@@ -50,7 +50,7 @@ def exploration_proposals(history: History, event: e.Explored) -> Iterator[Propo
 
 
 def labels_by_frame(history: History, fidelity: str) -> Mapping[FrameId, Label]:
-    """The labels of the fidelity, by frame."""
+    """Return the labels of the fidelity, by frame."""
     wanted = history.opened.levels.get(fidelity)
     return {
         frame: label
@@ -60,7 +60,7 @@ def labels_by_frame(history: History, fidelity: str) -> Mapping[FrameId, Label]:
 
 
 def control_frames(history: History) -> frozenset[FrameId]:
-    """Frames that were labelled at random, whatever their surprise."""
+    """Return the frames that were chosen at random, whatever their surprise."""
     told, open_ = history.chronicle.told, history.chronicle.questions.values()
     answered = {x.frame.id for x in told if x.purpose == "control"}
     asked = (x.command for x in open_)

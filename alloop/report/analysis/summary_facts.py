@@ -1,4 +1,4 @@
-"""What a report counts: labels, generations, walkers, money. From the journal alone."""
+"""Facts on labels, generations, walkers and costs, from the journal alone."""
 
 import math
 from bisect import bisect_left
@@ -23,15 +23,16 @@ from alloop.loop import events as e
 
 BUDGETED = ("cheap", "expensive")  # kinds of labels that the budget pays for
 KINDS = (*BUDGETED, "validation", "test", EXAMINATION)
-_RECENT = 5  # rounds whose median length foretells the rest
+_RECENT = 5  # rounds whose median length predicts the rest
 
 
 @dataclass(frozen=True, slots=True)
 class LabelTally:
-    """How the labels of one kind ended.
+    """The outcomes of the labels of one kind.
 
-    good includes cached, brought and doubtful ones; used counts against the budget;
-    cpu_seconds was spent here, worth is what all good ones cost whoever made them.
+    good includes cached, brought and doubtful labels; used counts against the budget.
+    cpu_seconds was spent here; worth is the cost of all good labels, whoever paid for
+    it.
     """
 
     kind: str
@@ -47,25 +48,25 @@ class LabelTally:
 
     @property
     def failed(self) -> int:
-        """Labels that there are not, for whatever reason."""
+        """The number of labels that failed, for whatever reason."""
         return sum(self.failures.values())
 
     @property
     def price(self) -> float | None:
-        """Mean CPU seconds of a good label whose cost is known."""
+        """The mean CPU seconds of good labels of known cost, None without any."""
         priced = self.good - self.brought
         return self.worth / priced if priced else None
 
 
 @dataclass(frozen=True, slots=True)
 class GenerationFacts:
-    """A generation: what it learned from, and how good it is on the frozen set (eV,
-    eV/Å; None without one).
+    """The labels, costs and frozen-set errors of a generation.
 
-    heldout: cheap labels besides, which calibrate its surprise. energy_mae: after the
-    mean difference is removed; energy_absolute: with it, None where it is not known.
-    label_cost: CPU seconds of all labels so far, failures too, whoever paid for them;
-    test set aside, and cheap ones where the generation learned from none.
+    Errors are in eV and eV/Å, None without a frozen set. heldout: further cheap labels,
+    which calibrate its surprise. energy_mae: after the mean difference is removed;
+    energy_absolute: with it, None where unknown. label_cost: CPU seconds of all labels
+    so far, failures included, whoever paid for them; the test set is left out, and so
+    are cheap labels where the generation learned from none.
     """
 
     generation: int
@@ -83,18 +84,18 @@ class GenerationFacts:
 
 
 def level_title(history: History, fidelity: str) -> str:
-    """The level's name for people, `HF/STO-3G`."""
+    """Return the level's readable name, such as `HF/STO-3G`."""
     known = history.attrs.get("levels", {}).get(fidelity, {})
     return str(known.get("title") or fidelity)
 
 
 def level_name(history: History, kind: LabelTally) -> str:
-    """The name of the level that labels of this kind are made at."""
+    """Return the name of the level that labels of this kind are made at."""
     return level_title(history, "cheap" if kind.kind == "cheap" else "expensive")
 
 
 def config_value(history: History, *path: str) -> Any:
-    """A value of the configuration in force, None where it is not written down."""
+    """Return a value of the configuration in force, None where it is not there."""
     tree = _tree(history.config)
     for key in path:
         tree = tree.get(key) if isinstance(tree, dict) else None
@@ -110,13 +111,15 @@ def _tree(config: str) -> Any:
 
 
 def is_single(history: History) -> bool:
-    """Whether the campaign never asked for a cheap label."""
+    """Return True if the campaign never asked for a cheap label."""
     return not any(x.fidelity == "cheap" for x in history.state.entries())
 
 
 def label_tallies(history: History) -> tuple[LabelTally, ...]:
-    """Labels by kind, see `label_kind`; "expensive" always, others where there are
-    any."""
+    """Return the labels by kind, see `label_kind`.
+
+    "expensive" is always included, other kinds where there are any.
+    """
     groups: dict[str, list[LabelEntry]] = {kind: [] for kind in KINDS}
     for label in label_entries(history):
         kind = label_kind(label.purpose, label.fidelity, label.is_given)
@@ -129,8 +132,11 @@ def label_tallies(history: History) -> tuple[LabelTally, ...]:
 
 
 def label_kind(purpose: str, fidelity: str, brought: bool) -> str:
-    """Return what people call a label: "cheap", "expensive", "validation" (the frozen
-    set), "test" (a frozen set that the user brought), "examination"."""
+    """Return the kind of a label in reports.
+
+    It is "cheap", "expensive", "validation" (the frozen set), "test" (a frozen set that
+    the user brought) or "examination".
+    """
     split = split_of(purpose, brought)
     if split == "train":
         return fidelity
@@ -138,7 +144,7 @@ def label_kind(purpose: str, fidelity: str, brought: bool) -> str:
 
 
 def latest_labels(labels: Iterable[LabelEntry]) -> tuple[LabelEntry, ...]:
-    """The labels without the failures that were tried again since."""
+    """Return the labels without the failures that were tried again since."""
     return tuple({(label.level, label.frame.id): label for label in labels}.values())
 
 
@@ -171,7 +177,7 @@ def _integer_or_none(value: Any) -> int | None:
 
 
 def generation_facts(history: History) -> tuple[GenerationFacts, ...]:
-    """All generations, in order."""
+    """Return the facts of all generations, in order."""
     asked = {lesson.name: lesson for lesson in history.chronicle.lessons}
     labels = [label for label in label_entries(history) if is_learned(label)]
     dear = [label for label in labels if label.fidelity == "expensive"]
@@ -196,15 +202,14 @@ def brought_test(history: History) -> bool:
 
 
 def set_name(history: History) -> str:
-    """Return what the frozen set is to the campaign: "validation", or "test" where the
-    user brought it."""
+    """Return the role of the frozen set: "validation", or "test" if it was brought."""
     return "test" if brought_test(history) else "validation"
 
 
 def training_commands(
     history: History, lessons: Iterable[TrainingRequest]
 ) -> Iterator[e.Train]:
-    """The commands of these trainings, with the frames that they learn from."""
+    """Yield the commands of these trainings, with the frames that they learn from."""
     last = {lesson.name: lesson.seq for lesson in lessons}
     for entry in history.select(sorted({*last.values()})):
         for command in entry.turn.commands:
@@ -213,7 +218,7 @@ def training_commands(
 
 
 def _cost_by_record(labels: Sequence[LabelEntry]) -> Callable[[int], float]:
-    """What labels had cost, as a function of the record; CPU seconds."""
+    """Return the total CPU seconds of labels as a function of the record number."""
     ends = [label.answered for label in labels]
     sums = [0.0, *accumulate(label.cpu_seconds for label in labels)]
     return lambda seq: sums[bisect_left(ends, seq)]
@@ -240,7 +245,7 @@ def _generation_facts(
 
 
 def time_left(history: History) -> float | None:
-    """Seconds until the budget is spent, as rounds went so far; None if unknown."""
+    """Return the seconds until the budget is spent, by past rounds; None if unknown."""
     if history.state.finished:
         return 0.0
     times = [entry.time for entry, _ in history.of_kind(e.Trained, _RECENT + 1)]
@@ -258,7 +263,7 @@ def time_left(history: History) -> float | None:
 
 
 def rounds_left(labels: int, every: int, done: int, most: int | None) -> int:
-    """Rounds that the expensive labels left over, and the limit on rounds, allow."""
+    """Return the number of rounds that remaining labels and the round limit allow."""
     rounds = math.ceil(max(0, labels) / every)
     return rounds if most is None else min(rounds, max(0, most - done))
 
@@ -266,7 +271,10 @@ def rounds_left(labels: int, every: int, done: int, most: int | None) -> int:
 def predict_seconds_left(
     times: Sequence[float], rounds: int, now: float
 ) -> float | None:
-    """Seconds left of `rounds` rounds, from when earlier generations were ready."""
+    """Return the seconds left of `rounds` rounds, None if unknown.
+
+    times: the moments at which earlier generations were ready; now: the present moment.
+    """
     lengths = [after - before for before, after in pairwise(times)]
     if not lengths:
         return None
@@ -275,7 +283,7 @@ def predict_seconds_left(
 
 
 def task_kinds(commands: Iterable[e.Command]) -> Counter[str]:
-    """Open tasks by kind: `cheap label`, `MD`, `training`, ..."""
+    """Return the number of open tasks by kind: `cheap label`, `MD`, `training`, ..."""
     return Counter(_task_kind(command) for command in commands)
 
 

@@ -1,4 +1,4 @@
-"""What ran when: tasks as bars on their workers, with pauses between runs cut. Pure."""
+"""Timeline of tasks by worker, with pauses between runs cut out. Pure functions."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -10,16 +10,16 @@ from alloop.history.reader import History
 from alloop.history.record_index import TaskEntry
 from alloop.report.text.formatting import duration_text
 
-_PAUSE = 60.0  # s without any task: nobody was running the campaign
+_PAUSE = 60.0  # s without any task: the campaign was not running
 _NUMBERED = ("training", "MD")  # `train/<generation>`, `explore/<round>/...`
 _FINEST = 1500  # pixels of a lane: closer bars of one part become one
 
 
 @dataclass(frozen=True, slots=True)
 class TaskBar:
-    """A task: its part of the campaign, when (seconds since 1970) and where it ran.
+    """A task: its part of the campaign, its times (s since 1970) and its worker.
 
-    number: of the round of MD, of the generation of a training, else 0.
+    number: the round of a piece of MD, the generation of a training, else 0.
     """
 
     part: str
@@ -31,7 +31,11 @@ class TaskBar:
 
 @dataclass(frozen=True, slots=True)
 class RunSpan:
-    """A run: began and ended on the clock, `at` on the axis, after such a pause."""
+    """A run of the campaign on the time axis.
+
+    began, ended: on the clock; at: its beginning on the axis; paused: the pause before
+    it, in words.
+    """
 
     began: float
     ended: float
@@ -41,7 +45,7 @@ class RunSpan:
 
 @dataclass(frozen=True, slots=True)
 class WorkerLane:
-    """A worker's row and its tasks."""
+    """The row of a worker and its tasks."""
 
     row: int
     worker: str
@@ -50,7 +54,7 @@ class WorkerLane:
     def spans(
         self, found: Sequence[RunSpan]
     ) -> Mapping[str, list[tuple[float, float]]]:
-        """By part, starts and lengths on the axis in seconds."""
+        """Return starts and lengths on the axis in seconds, by part of the campaign."""
         finest = axis_length(found) / _FINEST
         out: dict[str, list[tuple[float, float]]] = {}
         for bar in sorted(self.bars, key=lambda bar: bar.started):
@@ -66,7 +70,7 @@ class WorkerLane:
 
 
 def task_bars(history: History) -> tuple[TaskBar, ...]:
-    """All tasks that ran, in the order of the journal."""
+    """Return all tasks that ran, in the order of the journal."""
     labels = {label.answered: label.purpose for label in label_entries(history)}
     levels = {level: name for name, level in history.opened.levels.items()}
     out = []
@@ -82,7 +86,7 @@ def task_bars(history: History) -> tuple[TaskBar, ...]:
 
 
 def round_starts(found: Sequence[TaskBar]) -> Mapping[int, float]:
-    """When the MD of each round began."""
+    """Return the time at which the MD of each round began."""
     out: dict[int, float] = {}
     for bar in found:
         if bar.part == "MD":
@@ -98,7 +102,7 @@ def _task_part(deed: TaskEntry, purpose: str, levels: Mapping[str, str]) -> str:
 
 
 def worker_lanes(found: Sequence[TaskBar]) -> tuple[WorkerLane, ...]:
-    """A row for each place at work; a process that replaced another takes its row."""
+    """Return a row for each worker; a process that replaced another takes its row."""
     last: list[float] = []
     rows: dict[str, int] = {}
     for worker, first, ended in _process_lives(found):
@@ -124,7 +128,7 @@ def _process_lives(found: Sequence[TaskBar]) -> Iterator[tuple[str, float, float
 
 
 def run_spans(found: Sequence[TaskBar]) -> tuple[RunSpan, ...]:
-    """The runs, one after the other on the axis."""
+    """Return the runs, one after the other on the axis."""
     out: list[RunSpan] = []
     for began, ended in _run_times(found):
         at = axis_length(out)
@@ -147,11 +151,11 @@ def _run_times(found: Sequence[TaskBar]) -> Iterator[tuple[float, float]]:
 
 
 def axis_length(found: Sequence[RunSpan]) -> float:
-    """Seconds of all runs together."""
+    """Return the length of all runs together, s."""
     return sum(shift.ended - shift.began for shift in found)
 
 
 def axis_position(moment: float, found: Sequence[RunSpan]) -> float:
-    """A moment of the clock on the axis, s."""
+    """Return the position on the axis of a moment of the clock, s."""
     shift = next(x for x in reversed(found) if x.began <= moment)
     return shift.at + moment - shift.began

@@ -1,7 +1,7 @@
-"""Surprise set against true errors: does the campaign know what it does not know? Pure.
+"""Comparison of surprise with true errors of frames. Pure functions.
 
-Predictions of proposed frames are in the journal before their labels come, so that no
-label can flatter them.
+Predictions of proposed frames are in the journal before their labels come, so no label
+can have influenced them.
 """
 
 from collections import Counter
@@ -30,9 +30,9 @@ class ErrorPoint:
     """A frame whose true error is known.
 
     group: "test" (the frozen set), "examination", "control" or "chosen" (for its
-    surprise or its bias). error: length
-    of the largest error of the forces on an atom, eV/Å; bad: that is above the WORST
-    quantile of the same generation's test errors, None where there are none.
+    surprise or its bias). error: length of the largest force error on an atom, eV/Å.
+    bad: True if it is above the WORST quantile of the same generation's test errors,
+    None where there are none.
     """
 
     frame: FrameId
@@ -46,7 +46,7 @@ class ErrorPoint:
 
 @dataclass(frozen=True, slots=True)
 class RankCorrelation:
-    """How well surprise ranks the errors of n frames; nan where that cannot be said."""
+    """The rank correlation of surprise and error over n frames; nan if undefined."""
 
     group: str
     n: int
@@ -56,8 +56,11 @@ class RankCorrelation:
 
 @dataclass(frozen=True, slots=True)
 class ThresholdVerdict:
-    """The flag threshold against the truth, on control frames: hits were flagged and
-    bad, misses bad and not flagged."""
+    """The outcomes of the flag threshold on control frames.
+
+    hits: flagged and bad; misses: bad but not flagged; false_alarms: flagged but not
+    bad; quiet: neither.
+    """
 
     hits: int = 0
     misses: int = 0
@@ -67,14 +70,16 @@ class ThresholdVerdict:
 
     @property
     def n(self) -> int:
-        """Control frames with a verdict."""
+        """The number of control frames with a verdict."""
         return self.hits + self.misses + self.false_alarms + self.quiet
 
 
 def error_points(history: History, brought: Explorations) -> tuple[ErrorPoint, ...]:
-    """Frames with surprise and true error: the frozen set under the best generation,
-    the final examination, and every frame that got an expensive label after it was
-    proposed."""
+    """Return the frames with surprise and true error.
+
+    They are the frozen set under the best generation, the final examination, and every
+    frame that got an expensive label after it was proposed.
+    """
     limits = error_limits(history)
     thresholds = {x.generation: x.threshold for _, x in history.generations}
     found = [
@@ -101,7 +106,7 @@ def _is_above(error: float, limit: float | None) -> bool | None:
 
 
 def error_limits(history: History) -> dict[int, float]:
-    """By generation, the force error above which a frame counts as bad, eV/Å."""
+    """Return the force error above which a frame is bad, by generation, eV/Å."""
     errors = ((x.generation, _test_errors(history, x)) for _, x in history.generations)
     return {
         generation: float(np.quantile(found, WORST))
@@ -111,14 +116,17 @@ def error_limits(history: History) -> dict[int, float]:
 
 
 def largest_force_errors(batch: Batch, predicted: Floats, labelled: Floats) -> Floats:
-    """Length of the largest force error on an atom of each frame (frames,), eV/Å."""
+    """Return the largest force error on an atom of each frame (frames,), eV/Å.
+
+    The error on an atom is the length of its vector.
+    """
     lengths = np.linalg.norm(predicted - labelled, axis=1)  # (atoms,)
     out: Floats = np.maximum.reduceat(lengths, batch.offsets[:-1])
     return out
 
 
 def labels_of_test(history: History, trained: e.Trained) -> LabelSet | None:
-    """The labels that the generation was evaluated on."""
+    """Return the labels that the generation was evaluated on, None without any."""
     test = trained.evaluation
     if test is None or not test.frames:
         return None
@@ -164,8 +172,7 @@ def _proposed_points(history: History, brought: Explorations) -> Iterator[ErrorP
 
 
 def some_points(found: Sequence[ErrorPoint], most: int) -> tuple[ErrorPoint, ...]:
-    """Return at most so many points: those with the largest errors, and an even sample
-    of the others."""
+    """Return up to `most` points: the largest errors, an even sample of the rest."""
     if len(found) <= most:
         return tuple(found)
     worst = sorted(found, key=lambda point: -point.error)[: most // 4]
@@ -174,7 +181,7 @@ def some_points(found: Sequence[ErrorPoint], most: int) -> tuple[ErrorPoint, ...
 
 
 def rank_correlations(found: Sequence[ErrorPoint]) -> tuple[RankCorrelation, ...]:
-    """Rank correlations by group, and of all frames proposed and then labelled."""
+    """Return rank correlations by group and of all proposed and labelled frames."""
     groups = {
         "frozen set": [x for x in found if x.group == "test"],
         "final examination": [x for x in found if x.group == "examination"],
@@ -201,7 +208,7 @@ def _rank_correlation(group: str, found: Sequence[ErrorPoint]) -> RankCorrelatio
 
 
 def threshold_verdict(found: Sequence[ErrorPoint]) -> ThresholdVerdict:
-    """Hits and misses of the threshold of the generation that proposed the frame."""
+    """Return the outcomes of the thresholds that applied to each frame."""
     counts = Counter(
         (point.surprise > point.threshold, point.bad)
         for point in found

@@ -1,4 +1,4 @@
-"""The part of the report on money: CPU seconds by part, and the price of a label."""
+"""The cost section of the report: CPU seconds by part, and the cost of a label."""
 
 from collections.abc import Sequence
 
@@ -20,7 +20,7 @@ from alloop.report.text.formatting import duration_text, number_text
 
 
 def cost_section(history: History) -> Section:
-    """CPU seconds by part, and the price of a label."""
+    """Return the section with CPU seconds by part and the cost of labels."""
     name = "What it cost"
     parts = cpu_seconds_by_part(history)
     if not sum(parts.values()):

@@ -1,4 +1,4 @@
-"""The report's figures: facts in, <svg> out."""
+"""The figures of the report, drawn as <svg> elements."""
 
 from collections.abc import Mapping, Sequence
 
@@ -38,8 +38,8 @@ from alloop.report.sections.svg import (
 )
 from alloop.report.text.formatting import duration_text
 
-MOST = 2000  # points of a figure
-_ROWS = 6  # generations that the bias figure shows
+MOST = 2000  # points drawn in one figure, at most
+_ROWS = 6  # generations in the bias figure, at most
 _LINES = (("#2f6fd0", "o", "-"), ("#e07b39", "s", "--"), ("#8a8f98", "^", ":"))
 GROUPS = {
     "test": ("frozen set", "dot", COLOURS["test"]),
@@ -72,7 +72,7 @@ _PARTS = {
 
 
 def learning_curve(curves: Mapping[str, Sequence[GenerationFacts]]) -> list[Markup]:
-    """Test force error against expensive labels, and against the cost of labels."""
+    """Draw the test force error against expensive labels and cost of labels."""
     what = {
         "expensive": "expensive labels learned from",
         "label_cost": "CPU seconds of all labels",
@@ -130,7 +130,10 @@ def _number_points(
 
 
 def surprise_figure(points: Sequence[ErrorPoint]) -> Markup:
-    """Largest force error against surprise, by group, with the flag threshold."""
+    """Draw the largest force error against surprise, with the flag threshold.
+
+    Frames are marked by their group.
+    """
     shown = [x for x in points if np.isfinite(x.surprise) and np.isfinite(x.error)]
 
     def paint(axes: list[Axes]) -> list[Marks]:
@@ -178,7 +181,7 @@ def _draw_threshold(axes: Axes, points: Sequence[ErrorPoint]) -> None:
 
 
 def bias_figure(biases: BiasData) -> Markup:
-    """Histograms of bias, a row each generation, and of the levels' difference."""
+    """Draw histograms of bias by generation and of the levels' difference."""
     rows = [
         (f"generation {number}", biases.generation[number], COLOURS["cheap"])
         for number in _some_numbers(sorted(biases.generation))
@@ -205,7 +208,7 @@ def bias_figure(biases: BiasData) -> Markup:
 
 
 def _bin_edges(values: Floats) -> Floats:
-    """Edges of bins, in equal ratios where the values span more than a factor."""
+    """Return 31 bin edges, in equal ratios where values span more than a factor 3."""
     positive = values[values > 0]
     if not len(positive):
         return np.linspace(0.0, 1e-3, 31)
@@ -217,13 +220,13 @@ def _bin_edges(values: Floats) -> Floats:
 
 
 def _some_numbers(numbers: Sequence[int]) -> list[int]:
-    """At most so many of them, first and last among them."""
+    """Return at most `_ROWS` of the numbers, the first and the last among them."""
     picks = np.linspace(0, len(numbers) - 1, min(_ROWS, len(numbers)))
     return [numbers[round(pick)] for pick in picks]
 
 
 def thinning_note(parity: ParityData) -> str:
-    """What the caption says of points that are not drawn."""
+    """Return the sentences of a caption on points that are not drawn."""
     steps = {
         "frames": _thinning_step(parity.energies[0]),
         "components": _thinning_step(parity.forces[0]),
@@ -236,7 +239,7 @@ def thinning_note(parity: ParityData) -> str:
 
 
 def parity_figure(parity: ParityData) -> list[Markup]:
-    """Model against label on the test set: energies and force components."""
+    """Draw model against label on the test set: energies and force components."""
     atoms = np.repeat(np.arange(len(parity.frames)), 3 * np.diff(parity.offsets))
     frames = np.array(parity.frames, dtype=np.str_)
     return [
@@ -276,7 +279,7 @@ def _thinning_step(values: Floats) -> int:
 
 
 def cost_figure(parts: Mapping[str, float]) -> Markup:
-    """CPU seconds by part."""
+    """Draw the CPU seconds by part."""
     shown = {name: value for name, value in parts.items() if value > 0}
     total = sum(shown.values())
 
@@ -298,8 +301,10 @@ def cost_figure(parts: Mapping[str, float]) -> Markup:
 
 
 def timeline_figure(bars: Sequence[TaskBar]) -> list[Markup]:
-    """What each worker did when, as a wide drawing for pages and a narrow one for
-    phones; pauses between runs are cut out."""
+    """Draw the tasks of each worker over time, without pauses between runs.
+
+    There are two drawings, a wide one for pages and a narrow one for phones.
+    """
     wide, narrow = _gantt(bars, WIDE, 7), _gantt(bars, PANEL, 3)
     shown = (("page-only", wide), ("phone-only", narrow))
     return [Markup('<div class="{}">{}</div>').format(*each) for each in shown]
@@ -368,7 +373,7 @@ def _draw_clock(axes: Axes, found: Sequence[RunSpan]) -> None:
 
 
 def descriptor_map(found: DescriptorMap) -> Markup:
-    """Frames in the plane of the first two principal components."""
+    """Draw frames in the plane of the first two principal components."""
     names = np.array(found.groups)
 
     def paint(axes: list[Axes]) -> list[Marks]:
@@ -395,8 +400,11 @@ def descriptor_map(found: DescriptorMap) -> Markup:
 def temperatures(
     moments: Sequence[WalkerMoment], bath: float | None, timestep: float
 ) -> Markup:
-    """Kinetic temperature of each walker at the end of each piece of MD, with the
-    thermostat's and the spread that it allows; timestep in fs."""
+    """Draw the kinetic temperature of each walker at the end of each piece of MD.
+
+    The thermostat's temperature and the spread that it allows are drawn too; timestep
+    in fs.
+    """
     picks = moments[:: 1 + len(moments) // MOST]
     times = {step: _ps(step, timestep) for step in {x.step for x in picks}}
 
@@ -456,8 +464,11 @@ def _walked(
 def energies(
     found: Sequence[WalkerEnergy], atoms: Sequence[int], timestep: float
 ) -> Markup:
-    """The model's energies of the frames that came back from MD, an atom, above the
-    lowest of the same molecule and generation; atoms: of each molecule."""
+    """Draw the model's energies per atom of the frames that MD returned.
+
+    They are relative to the lowest of the same molecule and generation; atoms: number
+    in each molecule; timestep in fs.
+    """
     lowest: dict[tuple[int, int], float] = {}
     for x in found:
         key = (x.molecule, x.generation)
@@ -487,7 +498,7 @@ def energies(
 
 
 def several_curves(curves: Sequence[CampaignCurve]) -> list[Markup]:
-    """Test force error of several campaigns against labels and against costs."""
+    """Draw the test force error of several campaigns against labels and costs."""
     what = {
         "expensive": "expensive labels learned from",
         "label_cost": "CPU seconds of all labels",

@@ -1,4 +1,4 @@
-"""The frames that a page carries whole: structure and story, within bounds."""
+"""Frames embedded in a page: structures and stories, limited in number."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
@@ -15,8 +15,7 @@ MOST_FRAMES, MOST_ATOMS, MOST_GENERATIONS = 1000, 30_000, 50
 def carried_frames(
     history: History, brought: Explorations, wanted: Iterable[FrameId]
 ) -> dict[FrameId, Frame]:
-    """Structures of the frames that are wanted, the first of them where there are too
-    many for a page."""
+    """Return the structures of the wanted frames, in order, up to the page's limits."""
     out: dict[FrameId, Frame] = {}
     atoms = 0
     for key in dict.fromkeys(wanted):
@@ -33,8 +32,11 @@ def carried_frames(
 def frame_cards(
     history: History, brought: Explorations, frames: Mapping[FrameId, Frame]
 ) -> dict[str, Any]:
-    """JSON values by the first 12 digits of a frame's id: title, elements, positions in
-    mÅ, cell in Å where there is one, and the story."""
+    """Return JSON values of frames by the first 12 digits of their ids.
+
+    Each has a title, elements, positions in mÅ, the cell in Å if periodic, and the
+    story.
+    """
     told = stories(history, frames.values(), brought.origins, MOST_GENERATIONS)
     return {key[:12]: _card(frame, told[key]) for key, frame in frames.items()}
 

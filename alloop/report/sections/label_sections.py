@@ -1,4 +1,4 @@
-"""The parts of the report on labels: how they ended, their noise, what they cost."""
+"""The label sections of the report: outcomes, quality and noise of the labels."""
 
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -43,7 +43,7 @@ from alloop.report.text.formatting import (
     tiny_text,
 )
 
-_MOST = 200  # quarantined labels that the page lists
+_MOST = 200  # quarantined labels that the page lists, at most
 _NAMES = {
     "gap": "HOMO-LUMO gap, eV",
     "t1": "T1 diagnostic",
@@ -54,7 +54,7 @@ _NAMES = {
 
 
 def label_section(history: History) -> Section:
-    """How labels ended, and what the good ones say of themselves."""
+    """Return the section on outcomes of labels and the quality of the good ones."""
     note = (
         "Good labels passed every check of geometry and forces. Failed ones are in "
         "quarantine: they count against the budget and are never learned from."
@@ -86,7 +86,7 @@ def _label_counts(history: History) -> Markup:
 def _without_zeros(
     head: Sequence[str], rows: Sequence[Sequence[str]]
 ) -> tuple[list[str], list[list[str]]]:
-    """The table without columns that count nothing at all."""
+    """Return the table without columns that hold only zeros."""
     kept = [i for i in range(len(head)) if {row[i] for row in rows} != {"0"}]
     return [head[i] for i in kept], [[row[i] for i in kept] for row in rows]
 
@@ -174,7 +174,7 @@ def _frame_list(found: Sequence[tuple[LabelEntry, Unlabelled]]) -> Markup:
 
 
 def noise_section(history: History) -> Section:
-    """The labels' own noise beside the model's error."""
+    """Return the section on the noise of labels beside the error of the model."""
     name = "Noise of the labels"
     found = noise_floors(history)
     if not found:

@@ -1,4 +1,4 @@
-"""Small pieces of HTML, from templates that escape all text but their own."""
+"""Pieces of HTML, rendered from templates that escape all text inserted into them."""
 
 from base64 import b64encode
 from collections.abc import Iterable, Sequence
@@ -20,7 +20,7 @@ _UNSAFE = {"<": "\\u003c", ">": "\\u003e", "&": "\\u0026"}
 
 @dataclass(frozen=True, slots=True)
 class Section:
-    """A part of the page; body is HTML."""
+    """A section of the page; body is HTML."""
 
     anchor: str
     title: str
@@ -38,7 +38,7 @@ def _templates() -> Environment:
 
 
 def _plain(value: Any) -> Any:
-    """Text with its control characters written out; pieces of the page as they are."""
+    """Return text with control characters escaped; return other values unchanged."""
     if isinstance(value, str) and not isinstance(value, Markup):
         return printable(value)
     return value
@@ -50,12 +50,12 @@ def _piece(name: str, *arguments: Any) -> Markup:
 
 
 def resource(name: str) -> str:
-    """The text of a file that the page carries."""
+    """Return the text of a file in the `page` folder of the package."""
     return files("alloop.report").joinpath("page", name).read_text(encoding="utf-8")
 
 
 def page(scripts: Sequence[str] = (), data: Any = None, **parts: Any) -> str:
-    """A whole page that no browser lets reach a network.
+    """Return a whole page whose security policy forbids all network access.
 
     scripts: the only ones that the page may run; data: JSON values for them. parts:
     title, kind, where, lead, sections and foot.
@@ -71,7 +71,7 @@ def page(scripts: Sequence[str] = (), data: Any = None, **parts: Any) -> str:
 
 
 def _policy(scripts: Sequence[str]) -> str:
-    """What the page may do: run these scripts, have a style, draw."""
+    """Return the security policy: these scripts, inline styles and images only."""
     known = [f"'sha256-{_digest(script)}'" for script in scripts] or ["'none'"]
     return (
         f"default-src 'none'; script-src {' '.join(known)}; "
@@ -85,7 +85,7 @@ def _digest(script: str) -> str:
 
 
 def safe_json(data: Any) -> str:
-    """JSON in ASCII that ends no element of HTML, whatever text it holds."""
+    """Return ASCII JSON that is safe inside an HTML element, whatever text it holds."""
     text = dumps(data, separators=(",", ":"), allow_nan=False)
     for character, code_ in _UNSAFE.items():
         text = text.replace(character, code_)
@@ -93,63 +93,66 @@ def safe_json(data: Any) -> str:
 
 
 def paragraph(text: Text, kind: str = "") -> Markup:
-    """A paragraph of text."""
+    """Return a paragraph of text."""
     return _piece("paragraph", text, kind)
 
 
 def heading(text: Text) -> Markup:
-    """The title of a part of a section."""
+    """Return the title of a part of a section."""
     return _piece("heading", text)
 
 
 def bullet_list(texts: Iterable[Text], kind: str = "") -> Markup:
-    """A list of texts."""
+    """Return a list of texts."""
     return _piece("items", list(texts), kind)
 
 
 def code_block(text: str) -> Markup:
-    """A block of code."""
+    """Return a block of code."""
     return _piece("code", text)
 
 
 def folded_block(title: str, body: Markup) -> Markup:
-    """Something to open with a click."""
+    """Return a block that opens with a click."""
     return _piece("folded", title, body)
 
 
 def figure_block(drawings: Markup | Sequence[Markup], how: str) -> Markup:
-    """Drawings side by side, on a phone one below the other, and how to read them."""
+    """Return drawings with their explanation.
+
+    They stand side by side, or one below the other on a phone.
+    """
     shown = [drawings] if isinstance(drawings, Markup) else drawings
     return _piece("figure", shown, how)
 
 
 def missing_note(what: str) -> Markup:
-    """In place of a figure: why there is none."""
+    """Return the reason why a figure is missing, to stand in its place."""
     return paragraph(what, "missing")
 
 
 def frame_link(frame: str) -> Markup:
-    """The beginning of a frame's id, which opens the frame where the page has it."""
+    """Return the beginning of a frame's id, linked to the frame if the page has it."""
     return _piece("frame_link", frame)
 
 
 def table_html(
     head: Sequence[Text], rows: Iterable[Sequence[Text]], words: int = 1
 ) -> Markup:
-    """A table whose first `words` columns are text and whose others are numbers."""
+    """Return a table whose first `words` columns are text, the others numbers."""
     return _piece("table", list(head), [list(row) for row in rows], words)
 
 
 def key_figures(pairs: Iterable[tuple[str, str]]) -> Markup:
-    """Key figures: a number above what it is."""
+    """Return key figures, each a number above its name."""
     return _piece("tiles", list(pairs))
 
 
 def verdict(lines: Iterable[tuple[str, Text]]) -> Markup:
-    """Names with their texts, a line each."""
+    """Return names with their texts, one line each."""
     return _piece("verdict", list(lines))
 
 
 def joined(parts: Iterable[Markup]) -> Markup:
-    """Pieces one after the other."""
+    """Return the pieces joined one after the other."""
     return Markup("").join(parts)

@@ -1,4 +1,4 @@
-"""The parts of the report that say how the numbers were made."""
+"""The method sections of the report: levels, settings, and access to the store."""
 
 from collections.abc import Iterator, Mapping
 from importlib.metadata import PackageNotFoundError, version
@@ -40,7 +40,7 @@ def _triage_text(history: History) -> str:
 
 
 def methods_section(history: History) -> Section:
-    """Levels with all settings, test set, seed, versions, configuration."""
+    """Return the section on levels, test set, seed, versions and configuration."""
     opened = history.opened
     molecules = and_list(sorted({hill_formula(frame) for frame in opened.start}))
     body = (
@@ -62,13 +62,13 @@ def methods_section(history: History) -> Section:
 
 
 def _fork_origin(history: History) -> Iterator[str]:
-    """Which campaign this one was before it went its own way."""
+    """Yield the campaign that this one was forked from, in words."""
     for _, event in history.of_kind(e.Forked):
         yield f"This campaign was {event_text(event, {})}."
 
 
 def about_test_set(history: History) -> str:
-    """Where the frozen set comes from, and what the examination is."""
+    """Return a description of the frozen set's origin and of the examination."""
     return f"{_about_frozen(history)} {_about_examination(history)}"
 
 
@@ -116,7 +116,7 @@ def _about_frozen(history: History) -> str:
 
 
 def level_table(history: History) -> Markup:
-    """A table of all settings of both levels."""
+    """Return a table of all settings of both levels."""
     known: Mapping[str, Any] = history.attrs.get("levels", {})
     settings = {name: each.get("settings", {}) for name, each in known.items()}
     keys = list(dict.fromkeys(key for each in settings.values() for key in each))
@@ -159,7 +159,7 @@ def _package_version(package: str) -> str:
 
 
 def reading_snippet(history: History) -> str:
-    """Python that reads the store without alloop."""
+    """Return Python code that reads the store without alloop."""
     return (
         "import zarr\n"
         f'store = zarr.open("{history.path}", mode="r")\n'
@@ -172,7 +172,7 @@ def reading_snippet(history: History) -> str:
 
 
 def reading_section(history: History) -> Section:
-    """How to read the store."""
+    """Return the section that explains reading the store."""
     body = (
         paragraph("The store is a Zarr v3 group; these lines need no alloop:")
         + code_block(reading_snippet(history))

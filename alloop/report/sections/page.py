@@ -1,4 +1,4 @@
-"""The report: one self-contained HTML file, from the store alone."""
+"""The campaign report: one self-contained HTML file, made from the store alone."""
 
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -47,13 +47,13 @@ from alloop.report.sections.short_verdict import short_verdict
 from alloop.report.text.formatting import duration_text, milli_text
 from alloop.report.text.summary import NO_CONTROLS, how_it_stands
 
-_MOST_LISTED = 200  # frames of stopped walkers, and of failed labels
+_MOST_LISTED = 200  # frames of stopped walkers, and of failed labels, at most
 
 
 def write_report(
     history: History, out: Path, controls: Mapping[str, History] = NO_CONTROLS
 ) -> Path:
-    """Write the report to `out` and return it; an older one is replaced as a whole.
+    """Write the report to `out` and return `out`; an older file is replaced as a whole.
 
     controls: histories of control campaigns by name. Raises InputError where there is
     nothing to report, or where the file cannot be written.
@@ -62,7 +62,7 @@ def write_report(
 
 
 def write_page(page: str, out: Path) -> Path:
-    """Write a page to `out` and return it; an older one is replaced as a whole.
+    """Write a page to `out` and return `out`; an older file is replaced as a whole.
 
     Raises InputError where the file cannot be written.
     """
@@ -80,7 +80,7 @@ def write_page(page: str, out: Path) -> Path:
 def render_report(
     history: History, controls: Mapping[str, History] = NO_CONTROLS
 ) -> str:
-    """The page as text; the same history gives the same text."""
+    """Return the page as text; the same history gives the same text."""
     brought, found = explorations(history), descriptor_map(history)
     known = error_points(history, brought)
     sections = tuple(_page_sections(history, controls, _Drawn(brought, found, known)))
@@ -105,7 +105,7 @@ def render_report(
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _Drawn:
-    """What takes long to find, for all sections."""
+    """Facts that are slow to compute, shared by all sections."""
 
     brought: Explorations
     map: DescriptorMap | None
@@ -135,7 +135,7 @@ def _page_sections(
 def _wanted(
     history: History, brought: Explorations, known: Sequence[ErrorPoint]
 ) -> Iterator[FrameId]:
-    """Frames that the page leads to, the most telling first."""
+    """Yield the frames that the page links to, the most important first."""
     groups = error_groups(history)
     if groups is not None:
         yield from (x.worst for x in (*groups.molecules, *groups.elements))

@@ -1,4 +1,4 @@
-"""The parts of the report that show results: what to see and how to read it."""
+"""The result sections of the report: figures and tables with their explanations."""
 
 from collections.abc import Mapping, Sequence
 
@@ -57,7 +57,7 @@ _NO_TEST = (
 
 
 def examined(history: History) -> Section:
-    """The final examination, and what alarms are worth there."""
+    """Return the section on the final examination and its alarm rate."""
     found = [*examination_sentences(history), *threshold_sentences(history)]
     name = "Final examination"
     if examination(history) is None:
@@ -69,7 +69,7 @@ def examined(history: History) -> Section:
 
 
 def learning_section(history: History, controls: Mapping[str, History]) -> Section:
-    """The learning curve and the table of generations."""
+    """Return the section with the learning curve and the table of generations."""
     return Section("learning", "Learning curve", _learning_table(history, controls))
 
 
@@ -122,7 +122,7 @@ def _curve_figure(history: History, controls: Mapping[str, History]) -> Markup:
 
 
 def parity_section(history: History) -> Section:
-    """Energies and forces against labels."""
+    """Return the section on energies and forces against labels."""
     name = "Energies and forces against labels"
     if not history.generations:
         return Section("parity", name, missing_note(_NO_GENERATION))
@@ -156,7 +156,7 @@ def _error_table(found: ParityData) -> Markup:
 
 
 def errors(history: History) -> Section:
-    """Errors by molecule and by element."""
+    """Return the section on errors by molecule and by element."""
     name = "Errors by molecule and element"
     found = error_groups(history)
     if found is None:
@@ -197,7 +197,10 @@ def _group(found: GroupError) -> tuple[Text, ...]:
 
 
 def surprise_section(points: Sequence[ErrorPoint]) -> Section:
-    """Surprise against true error, and the flag threshold's hits and misses."""
+    """Return the section on surprise against true error.
+
+    It includes the hits and misses of the flag threshold.
+    """
     name = "Does it know what it does not know?"
     found = tuple(x for x in points if np.isfinite(x.surprise))
     if not found:
@@ -275,7 +278,7 @@ def _enrichment_text(said: ThresholdVerdict) -> Markup:
 
 
 def bias_section(history: History, brought: Explorations) -> Section:
-    """The bias of cheap labels."""
+    """Return the section on the bias of cheap labels."""
     name = "Bias of the cheap labels"
     found = bias_data(history, brought)
     if is_single(history):
@@ -301,7 +304,7 @@ def bias_section(history: History, brought: Explorations) -> Section:
 
 
 def timeline_section(history: History) -> Section:
-    """What ran when, and how busy the workers were."""
+    """Return the section on the timeline of tasks and the use of the workers."""
     name = "What ran when"
     found = task_bars(history)
     if not found:

@@ -1,4 +1,4 @@
-"""The top of the report: what the campaign is worth, where it is weak, what it cost."""
+"""The top of the report: errors, weaknesses, failures and cost in short."""
 
 from collections.abc import Iterator, Mapping
 
@@ -34,7 +34,7 @@ from alloop.report.text.formatting import (
 def short_verdict(
     history: History, controls: Mapping[str, History]
 ) -> Iterator[tuple[str, Text]]:
-    """Names and texts, a line each."""
+    """Yield names and texts, one line each."""
     yield "Error", _error(history)
     found = error_groups(history)
     if found is not None:
@@ -49,7 +49,7 @@ def short_verdict(
 
 
 def tested_on_text(history: History) -> str:
-    """Where the test frames come from."""
+    """Return the origin of the test frames, in words."""
     if brought_test(history):
         return "brought by the user"
     if not any(x.kind == e.Sampled.__name__ for x in history.chronicle.deeds):
@@ -88,7 +88,7 @@ def _weakest(found: ErrorGroups) -> Text:
     worst = [
         _worst(kind)
         for kind in (found.molecules, found.elements)
-        if len(kind) > 1  # among one alone there is no worst
+        if len(kind) > 1  # a single one cannot be the worst
     ]
     frame = max(found.molecules, key=lambda x: x.largest)
     link = Markup("{} meV/Å on one atom of frame {}").format(

@@ -1,4 +1,4 @@
-"""Several campaigns on one page: learning curves, what they cost, how they differ."""
+"""Comparison of several campaigns on one page: learning curves, costs and settings."""
 
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
@@ -31,7 +31,7 @@ from alloop.report.sections.markup import (
 from alloop.report.text.formatting import and_list, duration_text, milli_text, plural
 
 _COLOURS = ("#2f6fd0", "#e07b39", "#1a9e8f", "#8a7fe0", "#d1495b", "#8a9a2e", "#c2487f")
-_OWN = ("name", "store", "cache")  # settings that differ between any two campaigns
+_OWN = ("name", "store", "cache")  # sections that differ between any two campaigns
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -43,7 +43,7 @@ class ComparedCampaign:
 
 
 def side_by_side(compared: Sequence[ComparedCampaign]) -> str:
-    """The page as text; InputError for fewer than two campaigns."""
+    """Return the page as text; raise InputError for fewer than two campaigns."""
     if len(compared) < 2:
         raise InputError(
             f"expected two stores or more to compare, got {len(compared)}; `alloop "
@@ -71,7 +71,7 @@ def side_by_side(compared: Sequence[ComparedCampaign]) -> str:
 
 
 def campaign_names(histories: Sequence[History]) -> list[str]:
-    """The campaigns' names, with their stores where two have the same."""
+    """Return the campaigns' names, with their stores where names are the same."""
     names = [str(each.attrs["name"]) for each in histories]
     counts = Counter(names)
     return [
@@ -81,8 +81,10 @@ def campaign_names(histories: Sequence[History]) -> list[str]:
 
 
 def differing_settings(histories: Sequence[History]) -> dict[str, list[str]]:
-    """Settings in force that are not the same in all campaigns, by their dotted names;
-    `–` where a campaign has none."""
+    """Return the settings in force that are not the same in all campaigns.
+
+    Keys are their dotted names; a value is `–` where a campaign has none.
+    """
     trees = [dict(_flat(yaml.safe_load(each.config))) for each in histories]
     keys = dict.fromkeys(key for tree in trees for key in tree)
     rows = {key: [tree.get(key, "–") for tree in trees] for key in keys}
@@ -113,7 +115,7 @@ def _lead(histories: Sequence[History]) -> Markup:
 
 
 def _doubts(histories: Sequence[History]) -> Iterator[str]:
-    """Why the errors may not be comparable."""
+    """Yield the reasons why the errors may not be comparable."""
     levels = {each.opened.levels["expensive"] for each in histories}
     if len(levels) > 1:
         named = and_list(

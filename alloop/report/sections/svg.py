@@ -1,6 +1,6 @@
-"""Figures as inline SVG that follows the page: its font, its ink, light or dark.
+"""Figures as inline SVG that take font, ink and light or dark mode from the page.
 
-No pyplot, no global state, and the same figure gives the same bytes.
+No pyplot and no global state are used, and the same figure gives the same bytes.
 """
 
 import io
@@ -19,8 +19,8 @@ from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
 from alloop.core.frame import FrameId
 from alloop.core.units import Floats
 
-INK, FAINT = "#010203", "#040506"  # stand for the page's own colours
-PANEL, WIDE = 4.3, 7.4  # inch
+INK, FAINT = "#010203", "#040506"  # placeholders for the page's own colours
+PANEL, WIDE = 4.3, 7.4  # inches
 _SHAPES = {"dot": "o", "small": "o", "triangle": "^", "diamond": "D", "square": "s"}
 COLOURS = {
     "expensive": "#2f6fd0",
@@ -37,8 +37,11 @@ COLOURS = {
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Marks:
-    """Points of one kind: x and y (points,) in data units, the ids of their frames or
-    none, and how they look (`dot`, `small`, `triangle`, `diamond`)."""
+    """Points of one kind.
+
+    x and y (points,) in data units; frames: ids of their frames, or none; shape: `dot`,
+    `small`, `triangle`, `diamond` or `square`.
+    """
 
     axes: Axes
     x: Floats
@@ -51,7 +54,7 @@ class Marks:
 
 Draw: TypeAlias = Callable[[list[Axes]], Iterable[Marks] | None]
 
-# Matplotlib's own words for what stands in the report's colour table.
+# Matplotlib settings for the report's colours and fonts.
 _STYLE: dict[Any, Any] = {
     "svg.fonttype": "none",
     "svg.hashsalt": "alloop",
@@ -92,20 +95,20 @@ def draw_svg(
     width: float = PANEL,
     rows: int = 1,
 ) -> Markup:
-    """A figure as an <svg> element.
+    """Return a figure as an <svg> element.
 
     Parameters
     ----------
     name
         Prefix of the ids inside, different for each figure of a page.
     about
-        What it shows, for those who do not see it.
+        Description of the figure for people who cannot see it.
     height, width
         In inches. A PANEL is as wide as a phone, and two of them as a page.
     paint
-        Draws on the axes, and returns the points that lead to frames.
+        Function that draws on the axes and returns the points that link to frames.
     rows
-        Of axes.
+        Number of axes, one below the other.
     """
     with matplotlib.rc_context(_STYLE):
         figure = Figure(figsize=(width, height), layout="constrained")
@@ -123,7 +126,7 @@ def draw_svg(
 
 
 def _lay_out(figure: Figure) -> None:
-    """Find room for all texts, once: left to `savefig`, it would draw twice."""
+    """Lay out the figure once, since `savefig` would draw it twice to do so."""
     engine = figure.get_layout_engine()
     if engine is not None:
         engine.execute(figure)
@@ -131,7 +134,7 @@ def _lay_out(figure: Figure) -> None:
 
 
 def mark(axes: Axes, points: Marks) -> Marks:
-    """Make room for points on their axes, and name them in the legend."""
+    """Reserve room for points on their axes, and add their label to the legend."""
     axes.plot(points.x, points.y, linestyle="none", marker="none")
     if points.label:
         axes.scatter(
@@ -147,7 +150,7 @@ def mark(axes: Axes, points: Marks) -> Marks:
 
 
 def _marks(figure: Figure, points: Marks) -> str:
-    """Points as <use> elements, whose `data-f` begins the id of their frame."""
+    """Return points as <use> elements; `data-f` is the beginning of a frame's id."""
     if not len(points.x):
         return ""
     places = points.axes.transData.transform(np.column_stack([points.x, points.y]))
@@ -181,7 +184,10 @@ def _inline_svg(text: str, name: str, about: str) -> str:
 
 
 def log_axis(axes: Axes, which: str, values: Sequence[float]) -> None:
-    """A logarithmic axis with plain numbers, if the values span more than a factor."""
+    """Make an axis logarithmic, with plain numbers, if values span a factor 3 or more.
+
+    Nothing is changed if a value is not positive.
+    """
     positive = [value for value in values if value > 0]
     if not positive or min(values) <= 0 or max(values) < 3 * min(values):
         return
@@ -199,7 +205,7 @@ def _plain_number(value: float, _position: int | None = None) -> str:
 
 
 def draw_legend(axes: Axes, **options: Any) -> None:
-    """A legend above the figure, if there is anything to tell apart."""
+    """Draw a legend above the figure if it has more than one entry."""
     handles, labels = axes.get_legend_handles_labels()
     figure = axes.get_figure(root=True)
     if len(labels) > 1 and figure is not None:

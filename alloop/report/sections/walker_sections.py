@@ -1,4 +1,4 @@
-"""The parts of the report on MD: how walkers fared, and where their frames lie."""
+"""The MD sections of the report: state of the walkers, and the map of descriptors."""
 
 from collections import Counter
 from collections.abc import Sequence
@@ -24,7 +24,7 @@ from alloop.report.sections.markup import (
 )
 from alloop.report.text.formatting import number_text, plural
 
-_MOST = 100  # stopped walkers that the page lists
+_MOST = 100  # stopped walkers that the page lists, at most
 _GUARDS = {
     "not finite": "a position, velocity or force was no number",
     "force": "a force grew beyond the limit",
@@ -36,7 +36,7 @@ _GUARDS = {
 
 
 def walker_section(history: History, brought: Explorations) -> Section:
-    """Temperature and energies over time, and who was stopped where."""
+    """Return the section on temperatures, energies and stops of walkers."""
     name = "Walkers"
     if not brought.moments:
         return Section("walkers", name, missing_note("No walker has moved yet."))
@@ -45,7 +45,7 @@ def walker_section(history: History, brought: Explorations) -> Section:
 
 
 def md_timestep(history: History) -> float:
-    """Of the MD in fs; 0.5 where the configuration does not tell."""
+    """Return the time step of the MD in fs; 0.5 where the configuration has none."""
     told = config_value(history, "explore", "timestep")
     return float(told) if isinstance(told, int | float) else 0.5
 
@@ -120,7 +120,7 @@ def _stops(history: History, brought: Explorations) -> Text:
 
 
 def stop_frames(brought: Explorations) -> dict[tuple[int, int], Origin]:
-    """By round and walker, the frame that came back from before a stop."""
+    """Return the origin of the frame saved before each stop, by round and walker."""
     found = (brought.origins[frame] for frame in brought.stopping)
     return {(origin.round, origin.walker): origin for origin in found}
 
@@ -141,7 +141,7 @@ def _stop(
 
 
 def descriptor_section(found: DescriptorMap | None) -> Section:
-    """The map of descriptors."""
+    """Return the section with the map of descriptors."""
     name = "Map of descriptors"
     if found is None:
         why = (

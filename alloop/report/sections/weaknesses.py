@@ -1,4 +1,4 @@
-"""The part of the report that says what is weak, the worst first."""
+"""The section of the report on weaknesses, the worst first."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from math import isfinite
@@ -22,13 +22,13 @@ from alloop.report.analysis.uncertainty import ENOUGH, ErrorPoint, threshold_ver
 from alloop.report.sections.markup import Section, Text, bullet_list, frame_link
 from alloop.report.text.formatting import failure_counts, milli_text, plural
 
-_FEW = 50  # test frames below which an error bar is wide
+_FEW = 50  # fewer test frames than this give a wide error bar
 
 
 def weakness_section(
     history: History, controls: Mapping[str, History], points: Sequence[ErrorPoint]
 ) -> Section:
-    """Where the campaign is worst, and what not to conclude from its report."""
+    """Return the section on the largest errors and on the limits of the report."""
     said: list[Text] = [*_worst(history), *_lost(history), *_doubted(history)]
     said += [*_weak_test(history), *_weak_flags(history, points)]
     return Section(
@@ -39,7 +39,7 @@ def weakness_section(
 
 
 def _worst(history: History) -> Iterator[Text]:
-    """The molecule, the element and the frame with the largest errors."""
+    """Yield the molecule, the element and the frame with the largest errors."""
     found = error_groups(history)
     if found is None:
         return
@@ -61,7 +61,7 @@ def _worst(history: History) -> Iterator[Text]:
 
 
 def _lost(history: History) -> Iterator[str]:
-    """Labels that there are not."""
+    """Yield the number of failed labels of each kind, in words."""
     for each in label_tallies(history):
         if each.failed:
             asked = each.good + each.failed
@@ -72,7 +72,7 @@ def _lost(history: History) -> Iterator[str]:
 
 
 def _doubted(history: History) -> Iterator[Text]:
-    """Labels that may be wrong."""
+    """Yield the labels with doubts, in words."""
     for each in label_qualities(history):
         for doubt, frames in each.doubts.items():
             text = "{} in doubt, {}: {}; for example {}."

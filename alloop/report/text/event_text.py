@@ -1,4 +1,4 @@
-"""Events in human words: a phrase for everything that can happen. Pure."""
+"""Phrases for all events of the journal. Pure functions."""
 
 from collections import Counter
 from collections.abc import Iterable, Mapping
@@ -20,14 +20,14 @@ from alloop.report.text.formatting import (
 
 
 def turn_text(turn: e.Turn, levels: Mapping[str, str]) -> str:
-    """One journal record as a line; levels: level id by fidelity."""
+    """Return one journal record as a line; levels: level id by fidelity."""
     asked = _command_text(turn.commands)
     line = event_text(turn.event, levels)
     return f"{line} → {asked}" if asked else line
 
 
 def event_text(event: e.Event, levels: Mapping[str, str]) -> str:
-    """One event as a phrase."""
+    """Return one event as a phrase; levels: level id by fidelity."""
     match event:
         case e.Opened():
             return _opening_text(event)
@@ -87,7 +87,7 @@ def _answer_text(event: e.Answer, levels: Mapping[str, str]) -> str:
 
 
 def training_text(event: e.Trained) -> str:
-    """A generation and what it is worth."""
+    """Return a finished training as a phrase: errors, threshold and CPU time."""
     test = event.evaluation
     error = "no frozen set" if test is None else _error_text(test)
     return (
@@ -106,12 +106,12 @@ def _error_text(test: e.Evaluation) -> str:
 
 
 def energy_error(test: e.Evaluation) -> str:
-    """The error of energies (MAE) with and, where it is known, without its mean."""
+    """Return the MAE of energies without and, where known, with its mean offset."""
     return energies(test.energy_mae, test.energy_absolute)
 
 
 def energies(removed: float | None, absolute: float | None) -> str:
-    """`0.31 meV (MAE, mean offset removed; 2.4 with it)`."""
+    """Return both errors: `0.31 meV (MAE, mean offset removed; 2.4 with it)`."""
     whole = "" if absolute is None else f"; {milli_text(absolute)} with it"
     return f"{milli_text(removed)} meV (MAE, mean offset removed{whole})"
 
@@ -137,7 +137,7 @@ def _label_text(event: e.Labelled | e.NotLabelled, levels: Mapping[str, str]) ->
 
 
 def _label_name(name: str, levels: Mapping[str, str]) -> str:
-    """`cheap label of frame 01234567`, from the name of what was asked for."""
+    """Return the name of a label for people: `cheap label of frame 01234567`."""
     _, level, frame = name.split("/")
     return f"{_level_fidelity(level, levels)} label of frame {frame[:8]}"
 
@@ -147,7 +147,7 @@ def _level_fidelity(level: str, levels: Mapping[str, str]) -> str:
 
 
 def noise_text(noise: Noise) -> str:
-    """What came of making a label again."""
+    """Return the result of making a label again, as a phrase."""
     if noise.failure is not None:
         return f"could not be made again: {failure_text(noise.failure)}"
     return (
@@ -186,7 +186,10 @@ def _moved(event: e.Explored | e.Examined) -> str:
 
 
 def stopped_walkers(walkers: Iterable[Walker]) -> str:
-    """`, 2 walkers stopped: force 31.0 eV/Å above 30`, or nothing."""
+    """Return the stops as text: `, 2 walkers stopped: force 31.0 eV/Å above 30`.
+
+    The text is empty where no walker was stopped.
+    """
     return "".join(
         f", {plural(count, 'walker')} stopped: {why}"
         for why, count in sorted(guard_stops(walkers).items())

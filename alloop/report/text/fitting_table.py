@@ -1,4 +1,4 @@
-"""Tables that fit their terminal: columns are wrapped or left out, never cut."""
+"""Tables that fit the terminal: columns are wrapped or left out, never cut."""
 
 from collections.abc import Sequence
 from copy import copy
@@ -14,16 +14,18 @@ _ENDLESS = 10_000  # characters
 
 
 class FittingTable(Table):
-    """A table whose cells wrap between words and, where that is not enough, whose least
-    important columns are left out and named below.
+    """A table that wraps cells between words and leaves out columns to fit its width.
+
+    The least important columns are left out only where wrapping is not enough, and are
+    named below the table.
 
     Parameters
     ----------
     first_out
-        Headers of the columns that are left out first, in this order; then the last
-        column, and so on.
+        Headers of the columns that are left out first, in this order; after them the
+        last column is left out, and so on.
     told
-        Name them below the table.
+        Name the columns that were left out below the table.
     """
 
     def __init__(
@@ -39,7 +41,7 @@ class FittingTable(Table):
     def __rich_console__(
         self, console: Console, options: ConsoleOptions
     ) -> RenderResult:
-        """The table in the width that there is."""
+        """Render the table in the available width."""
         shown = [replace(column, overflow="fold") for column in self.columns]
         gone: list[str] = []
         while len(shown) > _LEAST and self._room(console, options, shown) < 0:
@@ -64,7 +66,7 @@ class FittingTable(Table):
     def _room(
         self, console: Console, options: ConsoleOptions, columns: Sequence[Column]
     ) -> int:
-        """Characters that are left over where no word is cut."""
+        """Return the number of characters left over when no word is cut."""
         narrow = [replace(x, width=_measured(console, x).minimum) for x in columns]
         wide = options.update(width=_ENDLESS)
         return options.max_width - self._of(narrow).__rich_measure__(console, wide)[0]
@@ -72,7 +74,7 @@ class FittingTable(Table):
     def _spread(
         self, console: Console, options: ConsoleOptions, columns: Sequence[Column]
     ) -> list[Column]:
-        """The columns with their widths: what is left over goes to those that wrap."""
+        """Return the columns with their widths; spare room goes to those that wrap."""
         room = max(0, self._room(console, options, columns))
         out = []
         for column in columns:
@@ -84,7 +86,7 @@ class FittingTable(Table):
 
 
 def _measured(console: Console, column: Column) -> Measurement:
-    """The widest word and the widest line of a column, its header among them."""
+    """Return the widths of a column's widest word and widest line, header included."""
     if column.width is not None:
         return Measurement(column.width, column.width)
     texts = [console.render_str(str(x)) for x in (column.header, *column.cells)]

@@ -1,4 +1,4 @@
-"""Numbers and counts in human words. Pure."""
+"""Numbers and counts as text for people. Pure functions."""
 
 from collections import Counter
 from collections.abc import Iterable, Mapping
@@ -21,14 +21,14 @@ _MINUTE, _HOUR, _DAY = 60, 3600, 86400
 
 
 def task_text(counts: Mapping[str, int]) -> str:
-    """`3 cheap labels, 1 piece of MD`, from open tasks by kind."""
+    """Return open tasks by kind as text: `3 cheap labels, 1 piece of MD`."""
     nouns = {"MD": "piece of MD"}
     named = (plural(n, nouns.get(kind, kind)) for kind, n in sorted(counts.items()))
     return ", ".join(named) or "nothing"
 
 
 def duration_text(seconds: float | None) -> str:
-    """`12 ms`, `12 s`, `3 min 20 s`, `2 h 5 min`, `4 d 3 h`; `?` if not known."""
+    """Return a duration: `12 ms`, `12 s`, `3 min 20 s`, `2 h 5 min`; `?` if unknown."""
     if seconds is None or not isfinite(seconds):
         return "?"
     if 0 < seconds < 0.1:
@@ -46,7 +46,7 @@ def duration_text(seconds: float | None) -> str:
 
 
 def rough_duration(seconds: float | None) -> str:
-    """A guess: `less than a minute`, `about 5 min`; `?` where there is none."""
+    """Return a rough duration: `less than a minute`, `about 5 min`; `?` if unknown."""
     if seconds is None or not isfinite(seconds):
         return "?"
     if seconds < _MINUTE:
@@ -55,7 +55,7 @@ def rough_duration(seconds: float | None) -> str:
 
 
 def milli_text(value: float | None) -> str:
-    """An error in eV or eV/Å as its thousandths with three digits; `–` without one."""
+    """Return an error in thousandths (meV, meV/Å), three digits; `–` without one."""
     if value is None or not isfinite(value):
         return "–"
     thousandths = value * 1e3
@@ -63,25 +63,25 @@ def milli_text(value: float | None) -> str:
 
 
 def tiny_text(value: float | None) -> str:
-    """As `milli`, but what is below a millionth is only said to be so."""
+    """Return the same as `milli_text`, but `<0.001` below a millionth."""
     return "<0.001" if value is not None and 0 <= value < 1e-6 else milli_text(value)
 
 
 def number_text(value: float | None, digits: int = 3) -> str:
-    """A number with so many digits; `–` where there is none."""
+    """Return a number with that many significant digits; `–` without one."""
     if value is None or not isfinite(value):
         return "–"
     return f"{value:.{digits}g}"
 
 
 def and_list(items: Iterable[str]) -> str:
-    """`a`, `a and b`, `a, b and c`."""
+    """Return the items as a list in words: `a`, `a and b`, or `a, b and c`."""
     *head, last = list(items) or [""]
     return f"{', '.join(head)} and {last}" if head else last
 
 
 def span_text(numbers: Iterable[int]) -> str:
-    """Sorted whole numbers as `1–4, 7`."""
+    """Return whole numbers, sorted, as ranges: `1–4, 7`."""
     runs: list[list[int]] = []
     for value in sorted(numbers):
         if runs and value == runs[-1][1] + 1:
@@ -92,16 +92,16 @@ def span_text(numbers: Iterable[int]) -> str:
 
 
 def failure_counts(counts: Mapping[Failure, int]) -> str:
-    """`2 not converged, 1 timeout`, most frequent first."""
+    """Return failures, the most frequent first: `2 not converged, 1 timeout`."""
     ordered = sorted(counts.items(), key=lambda item: (-item[1], item[0].name))
     return ", ".join(f"{count} {failure_text(failure)}" for failure, count in ordered)
 
 
 def failure_text(failure: Failure) -> str:
-    """`cc not converged` for `Failure.CC_NOT_CONVERGED`."""
+    """Return a failure in words: `cc not converged` for `Failure.CC_NOT_CONVERGED`."""
     return failure.name.lower().replace("_", " ")
 
 
 def guard_stops(walkers: Iterable[Walker]) -> Counter[str]:
-    """How many walkers each guard rail stopped."""
+    """Return the number of walkers that each guard stopped."""
     return Counter(x.stopped for x in walkers if x.stopped is not None)

@@ -1,4 +1,4 @@
-"""One frame's story, the whole log, and where a campaign stands: from the journal."""
+"""The history of single frames and the log of all records, from the journal."""
 
 from collections import defaultdict
 from collections.abc import Container, Iterable, Iterator, Mapping
@@ -46,9 +46,9 @@ _ROLES = {
 
 
 def log_lines(history: History, last: int = 0) -> Iterator[str]:
-    """One line for each journal record: number, local time, what happened.
+    """Yield a line for each journal record: number, local time and event.
 
-    last: only so many records at the end; 0 for all.
+    last: only that many records at the end; 0 for all.
     """
     levels = history.state.levels
     for entry in history.entries[-last:] if last else history.entries:
@@ -56,13 +56,13 @@ def log_lines(history: History, last: int = 0) -> Iterator[str]:
 
 
 def log_line(entry: JournalEntry, levels: Mapping[str, str]) -> str:
-    """A journal record as a line; levels: level id by fidelity."""
+    """Return a journal record as a line; levels: level id by fidelity."""
     told = printable_line(turn_text(entry.turn, levels))
     return f"{entry.seq:>6}  {local_time(entry.time)}  {told}"
 
 
 def log_entry(entry: JournalEntry, levels: Mapping[str, str]) -> dict[str, Any]:
-    """A journal record for scripts: its number, local time, kind of event, sentence."""
+    """Return a journal record for scripts: number, local time, event and sentence."""
     return {
         "record": entry.seq,
         "time": local_time(entry.time),
@@ -72,10 +72,10 @@ def log_entry(entry: JournalEntry, levels: Mapping[str, str]) -> dict[str, Any]:
 
 
 def facts(history: History, prefix: str) -> dict[str, Any]:
-    """The frame whose id begins so, for scripts: its labels (eV, CPU seconds) and its
-    story; every value is fit for `json.dumps`.
+    """Return the labels (eV, CPU seconds) and the story of a frame, for scripts.
 
-    Raises InputError where no frame, or several, have such an id.
+    The frame is the one whose id begins with `prefix`; every value is fit for
+    `json.dumps`. Raises InputError where no frame, or several, have such an id.
     """
     frame = find_frame(history, prefix).frame
     labels = [label for label in label_entries(history) if label.frame.id == frame.id]
@@ -107,7 +107,7 @@ def _label(history: History, label: LabelEntry) -> dict[str, Any]:
 
 
 def frame_story(history: History, prefix: str) -> list[str]:
-    """The story of the frame whose id begins so, a sentence a line.
+    """Return the story of the frame whose id begins with `prefix`, in sentences.
 
     Raises InputError where no frame, or several, have such an id.
     """
@@ -127,9 +127,12 @@ def stories(
     origins: Mapping[FrameId, Origin],
     most: int | None = None,
 ) -> dict[FrameId, list[str]]:
-    """The stories of these frames by id, a sentence a line; origins: of those that MD
-    brought. most: how many of the last generations are looked at for what they learned
-    from, all by default; a training names each of its frames."""
+    """Return the stories of these frames by id, as lists of sentences.
+
+    origins: of the frames that MD proposed. most: the number of last generations whose
+    training sets are searched for the frames, all by default; a training names each of
+    its frames.
+    """
     wanted = {frame.id: frame for frame in frames}
     book = _Book.of(history, wanted, most)
     return {key: book.story(x, origins.get(key)) for key, x in wanted.items()}
@@ -137,11 +140,11 @@ def stories(
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _Book:
-    """All that the journal says of some frames, each part read once.
+    """The journal's records of some frames, each part read once.
 
-    labels: what was asked for, in order; last: what no retry came after; births: of
-    frames that no MD of the campaign brought; lessons: by frame and role, the
-    generations; hands: what people did.
+    labels: requested labels, in order; last: those that no retry replaced; births:
+    origin of frames that no exploration proposed; lessons: generations that used a
+    frame, by frame and role; hands: exclusions and other actions by people.
     """
 
     history: History
@@ -159,7 +162,7 @@ class _Book:
     def of(
         cls, history: History, frames: Container[FrameId], most: int | None
     ) -> "_Book":
-        """What there is of these frames."""
+        """Collect the records of these frames."""
         labels: dict[FrameId, list[LabelEntry]] = defaultdict(list)
         for label in label_entries(history):
             if label.frame.id in frames:
@@ -179,7 +182,7 @@ class _Book:
         )
 
     def story(self, frame: Frame, origin: Origin | None) -> list[str]:
-        """The story of one of them."""
+        """Return the story of one of the frames, as sentences."""
         labels = self.labels.get(frame.id, [])
         lines = [_frame_heading(frame), *self._born(frame.id, origin, labels)]
         for label in labels:
@@ -228,7 +231,7 @@ def _frame_heading(frame: Frame) -> str:
 
 
 def _births(history: History, frames: Container[FrameId]) -> dict[FrameId, str]:
-    """Where frames come from that no MD of the campaign brought."""
+    """Return the origin of frames that no exploration of the campaign proposed."""
     out: dict[FrameId, str] = {}
     for _, sampled in history.of_kind(e.Sampled):
         text = "Made by MD at the cheap level, for the frozen set."
@@ -284,7 +287,7 @@ def _proposal_text(origin: Origin, control: bool) -> str:
 
 
 def _thresholds(history: History) -> dict[int, tuple[float, str]]:
-    """Thresholds by generation, and what they rest on."""
+    """Return thresholds with their basis in words, by generation."""
     return {
         x.generation: (x.threshold, threshold_basis(history, x))
         for _, x in history.generations
@@ -304,7 +307,7 @@ def _surprise_text(surprise: float, known: tuple[float, str] | None) -> str:
 
 
 def _error_lines(history: History, origin: Origin) -> Iterator[str]:
-    """How wrong the generation was that proposed it, once a label tells."""
+    """Yield the errors of the generation that proposed the frame, by its labels."""
     who = f"Generation {origin.generation}"
     for fidelity, (mean, worst) in origin.apart.items():
         if fidelity == "cheap":
@@ -316,7 +319,7 @@ def _error_lines(history: History, origin: Origin) -> Iterator[str]:
 def _lessons(
     history: History, frames: Container[FrameId], most: int | None
 ) -> dict[FrameId, dict[str, list[int]]]:
-    """By frame and role, the generations that were trained with it or tested on it."""
+    """Return the generations trained with or tested on each frame, by role."""
     done = {event.name for _, event in history.generations}
     lessons = [x for x in history.chronicle.lessons if x.name in done]
     out: dict[FrameId, dict[str, list[int]]] = {}

@@ -1,4 +1,4 @@
-"""What a live display counts; may start in the middle of a campaign."""
+"""Counts for the live display, which may start in the middle of a campaign."""
 
 from collections import Counter, defaultdict
 from collections.abc import Iterator
@@ -17,8 +17,10 @@ from alloop.report.analysis.summary_facts import KINDS, label_kind
 
 @dataclass(slots=True)
 class LabelCount:
-    """Labels of one kind: good ones (cached and doubtful among them), failed ones and
-    why."""
+    """Labels of one kind.
+
+    good: includes cached and doubtful labels; reasons: failures by cause.
+    """
 
     good: int = 0
     cached: int = 0
@@ -29,10 +31,11 @@ class LabelCount:
 
 @dataclass(slots=True)
 class LabelCounter:
-    """What the state does not hold: reasons, cached labels and the CPU seconds of all
-    that is no label, since the display began.
+    """Counts since the display began that the loop state does not hold.
 
-    examined: force errors of the last examination by frame, as its labels come, eV/Å.
+    They are reasons of failures, cached labels, and the CPU seconds of all tasks other
+    than labels. examined: force errors of the last examination by frame, as its labels
+    come, eV/Å.
     """
 
     task_seconds: float = 0.0
@@ -44,7 +47,7 @@ class LabelCounter:
     )
 
     def add_event(self, state: LoopState, event: e.Event) -> None:
-        """Take in an event and the state that it led to."""
+        """Count an event; state: the one after the event."""
         self._examine(event)
         match event:
             case e.Labelled(cached=True):
@@ -66,7 +69,7 @@ class LabelCounter:
     def _examine(self, event: e.Event) -> None:
         match event:
             case e.Examined(frames=frames):
-                if event.name.endswith("/0/0"):  # a new one begins
+                if event.name.endswith("/0/0"):  # a new examination begins
                     self.examined, self._predicted = {}, {}
                 self._predicted |= {x.frame.id: x.forces for x in frames}
             case e.Labelled(label=label) if label.frame in self._predicted:
@@ -78,7 +81,7 @@ class LabelCounter:
             self._reasons[kind][failure] += 1
 
     def labels(self, state: LoopState) -> dict[str, LabelCount]:
-        """All labels of the campaign by kind."""
+        """Return all labels of the campaign by kind."""
         counts = {kind: LabelCount(cached=self._cached[kind]) for kind in KINDS}
         for entry in state.entries():
             count = counts[_label_kind(entry)]
@@ -95,7 +98,7 @@ def _label_kind(entry: LabelState) -> str:
 
 
 def _entered_kind(state: LoopState, name: str) -> Iterator[str]:
-    """The kind of the label of that name, once it is entered; nothing for the rest."""
+    """Yield the kind of the label of that name if the state has it."""
     what, *rest = name.split("/")
     if what != "label":
         return

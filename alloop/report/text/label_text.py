@@ -1,4 +1,4 @@
-"""The story of one label: who asked for it, what came, and what it is worth."""
+"""The history of one label in sentences: selection, result, quality."""
 
 from collections.abc import Iterator, Mapping
 
@@ -38,8 +38,11 @@ def label_lines(
     last: bool,
     noise: Mapping[tuple[str, str], Noise],
 ) -> Iterator[str]:
-    """What is known of a label, a sentence each; last: it was not tried again since;
-    noise: of the labels that were made again, by level and frame."""
+    """Yield the history of a label, in sentences.
+
+    last: True if the label was not tried again since; noise: the results of making
+    labels again, by level and frame.
+    """
     if not label.is_given:
         yield _selection_text(history, label)
     record = label.record

@@ -1,4 +1,4 @@
-"""The campaign while it runs: a panel on a terminal, plain lines elsewhere."""
+"""Display of a running campaign: a panel on a terminal, plain lines elsewhere."""
 
 import time
 from collections.abc import Callable, Iterator
@@ -42,15 +42,15 @@ from alloop.report.text.label_counts import LabelCount, LabelCounter
 from alloop.report.text.logfile import LogFile as LogFile
 from alloop.workers.spool import training_progress
 
-_REFRESH = 0.25  # s between two looks at the panel
-_SHOWN = 6  # generations whose errors fit on a line
+_REFRESH = 0.25  # s between two refreshes of the panel
+_SHOWN = 6  # generations whose errors are shown
 
 
 class LiveDisplay:
-    """Shows a campaign on a console; a context manager.
+    """A live display of a campaign on a console; a context manager.
 
     Call `observe` after each commit and `tick` in between. clock: seconds, for tests.
-    spool: where trainings say how far they are.
+    spool: folder where trainings report their progress.
     """
 
     def __init__(
@@ -85,7 +85,7 @@ class LiveDisplay:
 
     @property
     def shown(self) -> bool:
-        """Whether it has been shown."""
+        """Return True if the display has been shown."""
         return self._shown
 
     def __exit__(
@@ -100,7 +100,7 @@ class LiveDisplay:
             self._display = None
 
     def observe(self, state: LoopState, turn: e.Turn) -> None:
-        """Take in a turn that has been committed, and the state it led to."""
+        """Count a committed turn; state: the one after the turn."""
         before, self._state = self._state, state
         self._tally.add_event(state, turn.event)
         if isinstance(turn.event, e.Labelled) and not turn.event.cached:
@@ -113,14 +113,17 @@ class LiveDisplay:
         self.tick()
 
     def tick(self) -> None:
-        """Refresh what is shown, a few times a second at most."""
+        """Refresh the display, at most a few times a second."""
         now = self._clock()
         if self._display is not None and now - self._looked >= _REFRESH:
             self._looked = now
             self._display.update(self._panel(), refresh=True)
 
     def left(self) -> float | None:
-        """Seconds until the budget is spent, as rounds went so far; None if unknown."""
+        """Return the seconds until the budget is spent; None if unknown.
+
+        They follow from the lengths of past rounds.
+        """
         state, rules = self._state, self._rules
         if state.finished:
             return 0.0
@@ -129,8 +132,11 @@ class LiveDisplay:
         return predict_seconds_left(self._trained, rounds, self._clock())
 
     def labels_left(self) -> float | None:
-        """Seconds that the labels left in the budget take, by what labels cost so far
-        and how fast this run pays for them; None if unknown."""
+        """Return the seconds that the remaining labels take; None if unknown.
+
+        They follow from the mean cost of labels so far and the rate at which this run
+        pays for them.
+        """
         state, elapsed = self._state, self._clock() - self._began
         if not self._paid or elapsed <= 0.0:
             return None
@@ -286,7 +292,7 @@ def _error_text(state: LoopState) -> str:
 def _closed_lines(
     before: LoopState, state: LoopState, turn: e.Turn, tally: LabelCounter
 ) -> Iterator[str]:
-    """Lines for what this turn has closed."""
+    """Yield lines for everything that this turn has completed."""
     if isinstance(turn.event, e.Opened | e.Amended):
         yield event_text(turn.event, state.levels)
     elif isinstance(turn.event, e.Trained):

@@ -1,4 +1,4 @@
-"""The log file: one line for every committed event, by standard `logging`."""
+"""The log file: one line for each committed event, through standard `logging`."""
 
 import contextlib
 import logging
@@ -21,19 +21,19 @@ _FORM = "%(asctime)s %(levelname)-7s %(message)s"
 
 
 class _Formatter(logging.Formatter):
-    """Writes times as all of alloop does, with the offset of their zone."""
+    """A formatter that writes times as the rest of alloop does, with zone offset."""
 
     def formatTime(self, record: logging.LogRecord, datefmt: str | None = None) -> str:
-        """The local time of a record."""
+        """Return the local time of a record."""
         del datefmt
         return local_time(record.created)
 
 
 class _Handler(logging.FileHandler):
-    """Goes without the lines that a full disk refuses: the journal holds it all."""
+    """A handler that drops lines that cannot be written, since the journal has all."""
 
     def handleError(self, record: logging.LogRecord) -> None:
-        """Called where a line could not be written."""
+        """Ignore a failure to write a line; report other errors."""
         if not isinstance(sys.exc_info()[1], OSError):
             super().handleError(record)
 
@@ -44,15 +44,15 @@ class _Handler(logging.FileHandler):
         return os.fdopen(handle, "a", encoding=self.encoding)
 
     def close(self) -> None:
-        """Close the file, what it still held or not."""
+        """Close the file, even where its last lines cannot be written."""
         with contextlib.suppress(OSError):
             super().close()
 
 
 class LogFile:
-    """Appends to the file at `path` while it is open; a context manager.
+    """A log file at `path`, open while its context is; lines are appended.
 
-    Whatever else is logged to `alloop` meanwhile goes there too. Raises InputError
+    All other messages to the `alloop` logger are written to it too. Raises InputError
     where the file cannot be written.
     """
 

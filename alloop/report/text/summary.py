@@ -1,4 +1,4 @@
-"""The end of a run in a few lines and one table."""
+"""The summary of a run: a few lines and one table."""
 
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -52,7 +52,7 @@ NO_CONTROLS: Mapping[str, History] = {}
 
 
 def end_table(history: History, controls: Mapping[str, History] = NO_CONTROLS) -> Table:
-    """Generations with their labels, errors and costs; controls below."""
+    """Return the generations with labels, errors and costs, controls below."""
     short = {"validation": "valid."}.get(set_name(history), set_name(history))
     caption = _CAPTION.format(short, set_name(history))
     table = FittingTable(box=SIMPLE_HEAD, padding=0, first_out=_FIRST_OUT)
@@ -94,7 +94,7 @@ def end_lines(
     controls: Mapping[str, History] = NO_CONTROLS,
     report: Path | None = None,
 ) -> list[str]:
-    """Labels, money, controls, and where everything lies; a line each."""
+    """Return labels, costs, controls and the places of all files, as lines."""
     lines = [how_it_stands(history), *errors(history)]
     lines += threshold_sentences(history)
     lines += [_label_sentence(history, each) for each in label_tallies(history)]
@@ -108,7 +108,7 @@ def end_lines(
 def headline(
     history: History, controls: Mapping[str, History] = NO_CONTROLS
 ) -> list[str]:
-    """The campaign in a few sentences, the bad news among them."""
+    """Return the campaign in a few sentences, failures included."""
     lines = [how_it_stands(history), *errors(history)]
     if generation_facts(history):
         lines.append(_learned_sentence(history))
@@ -116,15 +116,18 @@ def headline(
 
 
 def errors(history: History) -> list[str]:
-    """What the best generation is worth: what leads first, see `Comparison`; then
-    whether it is the last one."""
+    """Return the errors of the best generation, in sentences.
+
+    The errors on the leading frames come first, see `ControlComparison`; a warning
+    follows if the best generation is not the last one.
+    """
     examined, frozen = list(examination_sentences(history)), [error_sentence(history)]
     found = frozen + examined if brought_test(history) else examined + frozen
     return [*found, *_grown(history)]
 
 
 def _grown(history: History) -> Iterator[str]:
-    """A warning where a later generation is worse than the best one."""
+    """Yield a warning where a later generation is worse than the best one."""
     stands, chosen = generation_facts(history), best(history)
     if chosen is None or chosen.generation == stands[-1].generation:
         return
@@ -139,7 +142,7 @@ def _grown(history: History) -> Iterator[str]:
 
 
 def how_it_stands(history: History) -> str:
-    """Finished and why, or where it is."""
+    """Return the reason for the end of a campaign, or its current stage."""
     state, name = history.state, history.attrs["name"]
     rounds = plural(state.round, "round")
     if state.broken:
@@ -152,7 +155,7 @@ def how_it_stands(history: History) -> str:
 
 
 def error_sentence(history: History) -> str:
-    """What the best generation is worth on the frozen set."""
+    """Return the error of the best generation on the frozen set, as a sentence."""
     chosen = best(history)
     if chosen is None:
         return "There is no generation yet."
@@ -193,7 +196,7 @@ def _learned_sentence(history: History) -> str:
 
 
 def _spent(history: History) -> str:
-    """CPU time of the whole campaign, by what took it."""
+    """Return the CPU time of the whole campaign by part, as a sentence."""
     parts = dict(cpu_seconds_by_part(history))
     total = sum(parts.values())
     if not total:
