@@ -62,8 +62,8 @@ def test_triplets_are_all_pairs_of_edges_at_an_atom(own: Graph) -> None:
     _, edges = network.geometry(own)
     rows, receivers = edges.arrivals, edges.receivers.tolist()
     m = torch.randn(len(receivers), 2, dtype=torch.float64)
-    found = rows.collect(
-        torch.reshape(edges.angles @ rows.spread(m), (rows.atoms, rows.width, 3, 2))
+    found = rows.from_rows(
+        torch.reshape(edges.angles @ rows.to_rows(m), (rows.atoms, rows.width, 3, 2))
     )
     units = torch.nn.functional.normalize(edge_vectors(own), dim=1)
     wanted = torch.zeros_like(found)

@@ -188,7 +188,7 @@ def test_a_time_budget_is_measured_once(monkeypatch) -> None:
     assert 4 < planned < 10_000
     memory.halt = None
     monkeypatch.setattr(  # a machine on which not one step would fit
-        "alloop.training.step_engine.Planner.plan", lambda _: (1, False)
+        "alloop.training.step_engine.StepPlanner.plan_steps", lambda _: (1, False)
     )
     _, course = trained(memory, 10_000, **settings)
     assert course.planned == course.steps[-1] == planned

@@ -98,7 +98,7 @@ def test_a_network_is_scored_as_its_energy_is(cheap) -> None:
     again = objective.draw(graph, _stream(6))
     for ours, theirs in zip(drawn, again, strict=True):
         torch.testing.assert_close(ours, theirs, rtol=0.0, atol=0.0)
-    moved = labels.batch.moved(labels.batch.positions + drawn[1].numpy())
+    moved = labels.batch.with_positions(labels.batch.positions + drawn[1].numpy())
 
     def energy(x: Tensor) -> Tensor:
         there = to_graph(moved, network.cutoff, torch.float64)

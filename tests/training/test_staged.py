@@ -213,7 +213,7 @@ def test_frames_that_are_all_alike_are_weighed_alike(expensive) -> None:
     one = expensive(1)
     rows = np.zeros(6, dtype=np.int64)
     same = LabelSet(
-        one.batch.take(rows), one.energies[rows], np.tile(one.forces, (6, 1))
+        one.batch.select(rows), one.energies[rows], np.tile(one.forces, (6, 1))
     )
     _, told = quick((5, 5, 5)).train(TrainingData(same, expensive(4)), None, seed=1)
     assert told["effective"] == pytest.approx(1.0, abs=1e-6)
@@ -249,7 +249,7 @@ def test_frames_alone_teach_the_shape_of_a_well(cheap, expensive) -> None:
     positions = np.zeros((200, 2, 3))
     positions[:, :, 0] = np.stack([-r / 2, r / 2], axis=1)
     blind = LabelSet(
-        frames.batch.moved(positions.reshape(-1, 3)), np.zeros(200), np.zeros((400, 3))
+        frames.batch.with_positions(positions.reshape(-1, 3)), np.zeros(200), np.zeros((400, 3))
     )
     schedule = Schedule(lr=5e-3, batch=20, warmup=5)
     stage = Stage(
