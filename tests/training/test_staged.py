@@ -249,7 +249,9 @@ def test_frames_alone_teach_the_shape_of_a_well(cheap, expensive) -> None:
     positions = np.zeros((200, 2, 3))
     positions[:, :, 0] = np.stack([-r / 2, r / 2], axis=1)
     blind = LabelSet(
-        frames.batch.with_positions(positions.reshape(-1, 3)), np.zeros(200), np.zeros((400, 3))
+        frames.batch.with_positions(positions.reshape(-1, 3)),
+        np.zeros(200),
+        np.zeros((400, 3)),
     )
     schedule = Schedule(lr=5e-3, batch=20, warmup=5)
     stage = Stage(
