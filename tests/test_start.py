@@ -94,6 +94,29 @@ def test_ctrl_c_is_heard_while_a_command_is_imported(
     assert "Traceback" not in errors
 
 
+INTERRUPTED = """
+import sys
+import alloop.cli, alloop.cli.app
+
+def interrupted(arguments):
+    exec("raise KeyboardInterrupt")
+
+alloop.cli.app.run_command = interrupted
+sys.exit(alloop.cli.main([]))
+"""
+
+
+def test_an_interrupt_inside_exec_ends_with_the_code_of_the_command(
+    tmp_path: Path,
+) -> None:
+    (tmp_path / "interrupted.py").write_text(INTERRUPTED)
+    command = [sys.executable, "-m", "interrupted"]
+    path = os.pathsep.join([str(tmp_path), *sys.path[1:]])
+    env = {**os.environ, "PYTHONPATH": path}
+    done = subprocess.run(command, env=env, check=False)
+    assert done.returncode == 3
+
+
 DYING = """
 import os, signal, sys
 if "--multiprocessing-fork" in sys.argv:

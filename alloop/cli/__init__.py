@@ -22,3 +22,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:  # before a command has begun
         print("stopped", file=sys.stderr)  # noqa: T201 - nothing is imported yet
         return 3
+    finally:
+        # An interrupt inside exec(), as dataclasses call it while modules are imported,
+        # makes `python -m` end by SIGINT whatever code is returned; every exec() of a
+        # string clears that flag.
+        exec("pass")
