@@ -39,7 +39,7 @@ def fork_store(
         A campaign's YAML file whose rules replace those in force in the parent. Its
         seed, start and levels must be the parent's; its `store:` is ignored.
 
-    Raises
+    Raises:
     ------
     InputError
         There is no such generation, `out` exists already, or the file describes another

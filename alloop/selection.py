@@ -131,8 +131,7 @@ class _GreedySelection:
         self.chosen: list[int] = []
 
     def choose(self, among: Integers, quota: int) -> None:
-        """Choose from `among` (pool,) up to `quota` in all, leaving out
-        near-duplicates."""
+        """Choose from `among` (pool,) up to `quota` in all, without near-duplicates."""
         while len(self.chosen) < quota:
             open_ = among & self._left & (self._distance >= self._rule.duplicate)
             if not open_.any():

@@ -80,7 +80,7 @@ def repair_store(store: Path, out: Path) -> RepairReport:
 
     The list of losses is written beside it, as OUT.lost.txt.
 
-    Raises
+    Raises:
     ------
     InputError
         `out` exists already, or it is inside the store.

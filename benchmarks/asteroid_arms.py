@@ -20,7 +20,8 @@ _THIRD = 3  # what a step of score matching costs in steps of forces
 class Arm:
     """Stages whose `steps` are shares of the row's; expensive labels seen; γ in
     spreads of the bias, several are tried; delta: cheap forces are added at the end;
-    gentler: the factor on the steps of stages that go on."""
+    gentler: the factor on the steps of stages that go on.
+    """
 
     stages: tuple[Stage, ...]
     expensive: int = LESS
@@ -109,7 +110,8 @@ def equipped(arm: Arm, schedule: Schedule, fine: float) -> Arm:
 
 def without_cheap_energies(arm: Arm) -> Arm:
     """Return the arm whose stages learn no energies where cheap labels are among
-    theirs."""
+    theirs.
+    """
     stages = tuple(
         stage
         if stage.on == "expensive"
@@ -121,7 +123,8 @@ def without_cheap_energies(arm: Arm) -> Arm:
 
 def sized(arm: Arm, steps: int, evaluations: int = 8) -> Arm:
     """The arm with its shares turned into steps, all of them together `steps`; what
-    several γ repeat is counted as often."""
+    several γ repeat is counted as often.
+    """
     counts = times(arm)
     whole = sum(n * stage.steps for n, stage in zip(counts, arm.stages, strict=True))
     stages = []

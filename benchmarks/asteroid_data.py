@@ -55,7 +55,8 @@ class Sets:
 def load(folder: Path, molecule: str, ratio: int, multi: bool = False) -> Sets:
     """The sets of a molecule at a cost ratio; with multi, cheap labels of all three
     molecules of MD17. InputError where there are fewer cheap frames than the ratio
-    stands for."""
+    stands for.
+    """
     if molecule == "h2co":
         return _h2co(folder / "h2co", ratio)
     sets = _md17(folder / "md17_ccsd", molecule, ratio)
@@ -157,7 +158,8 @@ def _labels(Z: Integers, R: Floats, E: Floats, F: Floats) -> LabelSet:
 
 def unlike(labels: LabelSet, *known: LabelSet) -> Integers:
     """Return the frames of a molecule whose geometry occurs neither in the known sets
-    nor earlier in their own, as indices; turned and mirrored ones are the same."""
+    nor earlier in their own, as indices; turned and mirrored ones are the same.
+    """
     if not len(labels):
         return np.zeros(0, np.int64)
     ours = _distances(labels)

@@ -30,7 +30,8 @@ def draw(rows: Sequence[Row], file: Path) -> None:
 
 def by_ratio(rows: Iterable[Row]) -> Mapping[str, Curve]:
     """Errors by cost ratio; standard training sees no cheap labels: its are the same
-    at all."""
+    at all.
+    """
     usual = _everywhere([row for row in rows if _usual(row)], "standard", "ratio")
     return _beside("standard", _curves(usual, lambda row: float(row["ratio"])))
 
@@ -75,7 +76,8 @@ def _curves(
     rows: Iterable[Row], of: Callable[[Row], float], *, ratio: bool = False
 ) -> dict[str, Curve]:
     """What was changed against errors, of all that was made in one way but for that;
-    with `ratio` the cost ratio is part of the way. Nothing changed, no curve."""
+    with `ratio` the cost ratio is part of the way. Nothing changed, no curve.
+    """
 
     def name(row: Row) -> str:
         return f"{_name(row)}, ratio {row['ratio']}" if ratio else _name(row)

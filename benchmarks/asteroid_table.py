@@ -59,7 +59,8 @@ def lines(rows: Sequence[Row]) -> Iterable[str]:
 def _baseline(rows: Sequence[Row], other: Row) -> list[Row]:
     """What a row's error is compared with: standard training with 250 labels, which
     sees no cheap ones and so is the same at every ratio; of several ways of it, other
-    batches or optimisers, the one that errs least on the validation frames."""
+    batches or optimisers, the one that errs least on the validation frames.
+    """
     names = ("molecule", "network", "budget")
     same = [row for row in rows if all(row[x] == other[x] for x in names)]
     plain = [x for x in same if (x["arm"], x["expensive"]) == ("standard", FULL)]

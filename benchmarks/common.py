@@ -55,7 +55,8 @@ def write_json(path: Path | None, figures: Mapping[str, Any]) -> None:
 
 class Rows:
     """Rows by key in a file of JSON lines: what is added is on the disk, and a killed
-    benchmark goes on with what is there."""
+    benchmark goes on with what is there.
+    """
 
     def __init__(self, path: Path) -> None:
         self._path = path

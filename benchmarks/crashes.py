@@ -35,7 +35,8 @@ _hooked: list[bool] = []
 @contextlib.contextmanager
 def listening(folder: Path, listener: Listener) -> Iterator[None]:
     """Call listener(deed, path) before each change beneath the folder; what it raises
-    comes in the place of the deed."""
+    comes in the place of the deed.
+    """
     if not _hooked:  # a hook cannot be taken away again
         sys.addaudithook(_heard)
         _hooked.append(True)

@@ -1,5 +1,6 @@
 """Drivers that are forked with all their work inside, so that a kill costs no start of
-Python, and many can be afforded."""
+Python, and many can be afforded.
+"""
 
 import contextlib
 import os
@@ -36,7 +37,8 @@ def forked(
     drivers: Nursery, folder: Path, seed: int, kills: int, expected: tuple[Print, Noted]
 ) -> Iterator[Trial]:
     """A campaign whose driver is killed so many times, at random instants of a seed; a
-    trial for each, the first with the counts."""
+    trial for each, the first with the counts.
+    """
     campaign, rng = write_tiny(folder, WAIT, 1), random.Random(seed)
     pid, lost = drivers.spawn(campaign), list[float]()
     for at in sorted(rng.sample(range(_LAST), kills)):

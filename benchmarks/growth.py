@@ -154,7 +154,8 @@ def measure(rows: Rows, folder: Path, count: int) -> None:
 
 def readers(rows: Rows, sizes: Sequence[int]) -> list[Row]:
     """A row each process: seconds and MB by size, and how they grow with the last
-    tenfold of records."""
+    tenfold of records.
+    """
     return [_reader(rows, sizes, name) for name in NAMES]
 
 

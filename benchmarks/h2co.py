@@ -43,7 +43,8 @@ from benchmarks.common import Row, arguments, say, table, write_json
 @dataclass(frozen=True, slots=True)
 class Source:
     """A published set: its file, the readings of its level's name, the one that fits;
-    how many frames show the readings and how many the difference."""
+    how many frames show the readings and how many the difference.
+    """
 
     name: str
     file: str

@@ -208,7 +208,8 @@ def told(
     expected: tuple[Print, Noted],
 ) -> Iterator[Trial]:
     """A trial for each hit, by the seconds that it cost; the first tells what became of
-    the campaign."""
+    the campaign.
+    """
     history = read_history(campaign.with_name("toy.zarr"))
     noted = tally(campaign.with_name("tally"))
     differs = wrong or "another dataset" * (made(history) != expected[0])

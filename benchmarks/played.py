@@ -51,7 +51,8 @@ class Played:
 
     def turns(self, count: int) -> Iterator[e.Turn]:
         """The next turns: the answer to what the one before asked for, and the next
-        question."""
+        question.
+        """
         for _ in range(count):
             event = self._answer(self._asked) if self._seq else _opened()
             self._seq += 1

@@ -33,7 +33,7 @@ Found: TypeAlias = Mapping[str, list[Priced]]
 
 
 def given_power(level: Level, labels: Labels) -> Price:
-    """seconds ~ orbitals of a minimal basis, to the power that theory gives."""
+    """Seconds ~ orbitals of a minimal basis, to the power that theory gives."""
     power = {"mp2": 5.0, "ccsd": 6.0, "ccsd(t)": 7.0}
     steep = power.get(level.settings["method"], 3.0)
     logs = [np.log(x.cpu_seconds) - steep * np.log(_minimal(at)) for at, x in labels]
@@ -42,7 +42,8 @@ def given_power(level: Level, labels: Labels) -> Price:
 
 def free_power(level: Level, labels: Labels) -> Price:
     """A power law in functions of the basis, pulled towards what is usual: ridge
-    regression in logarithms."""
+    regression in logarithms.
+    """
     size = fit_cost(level, labels).size
     usual = {"hf": 2.6, "mp2": 3.4, "ccsd": 3.8, "ccsd(t)": 5.3}
     mean = usual.get(level.settings["method"], 2.2)
@@ -54,7 +55,7 @@ def free_power(level: Level, labels: Labels) -> Price:
 
 
 def overhead_and_power(level: Level, labels: Labels) -> Price:
-    """alloop's own: an overhead and a power law, both with priors."""
+    """Alloop's own: an overhead and a power law, both with priors."""
     return fit_cost(level, labels).seconds
 
 

@@ -1,5 +1,6 @@
 """Labels with their prices: small molecules at several levels, kept in a file, so that
-a run that was stopped goes on where it was."""
+a run that was stopped goes on where it was.
+"""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -50,7 +51,8 @@ FRAMES = 10
 @dataclass(frozen=True)
 class Effort:
     """What is measured. label: CPU seconds beyond which a label is not made; molecule:
-    CPU seconds after which a molecule at a level has frames enough."""
+    CPU seconds after which a molecule at a level has frames enough.
+    """
 
     label: float
     molecule: float
@@ -96,7 +98,8 @@ def frame(name: str, index: int) -> Frame:
 
 def measured(work: Path, effort: Effort) -> list[Priced]:
     """All prices, after making what is missing: one frame of everything, then the
-    next."""
+    next.
+    """
     rows = Rows(work / "prices.jsonl")
     found: list[Priced] = []
     with IsolatedLabeller(LEVELS["HF/STO-3G"]) as child:

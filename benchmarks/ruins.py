@@ -66,7 +66,8 @@ class Trial:
 @dataclass(frozen=True, slots=True)
 class End:
     """How a ruined campaign ended: frames with labels, labels committed twice, labels
-    made since, seconds to its next event, what is wrong."""
+    made since, seconds to its next event, what is wrong.
+    """
 
     labelled: frozenset[str]
     twice: int
@@ -78,7 +79,8 @@ class End:
 @dataclass(frozen=True, slots=True)
 class Alone:
     """A campaign that was left alone, in whose folder others are ruined; every `each`th
-    of these is verified to the byte. ends: of those that went on, by their state."""
+    of these is verified to the byte. ends: of those that went on, by their state.
+    """
 
     folder: Path
     setup: config.Setup

@@ -170,7 +170,8 @@ def training(kind: str, amount: Amount, **how: Any) -> Turn:
 
 class Rival:
     """A published network in another process, which tells its own rates; a context
-    manager."""
+    manager.
+    """
 
     def __init__(self, python: Path, kind: str, amount: Amount) -> None:
         script = Path(__file__).with_name("peers.py")

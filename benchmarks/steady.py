@@ -84,7 +84,8 @@ def measured(history: History) -> Trace:
 
 def simulated(history: History, rules: Rules, workers: int) -> Trace:
     """The campaign again, by its own rules: each task gets the answer that it got, as
-    long after its start as it took, and nothing else takes time."""
+    long after its start as it took, and nothing else takes time.
+    """
     known = {x.name: x for _, x in history.events() if isinstance(x, e.Answer)}
     trace, now, order, running = Trace(), 0.0, count(), 0
     state = LoopState()

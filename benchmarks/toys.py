@@ -85,7 +85,8 @@ def _level(name: str, stiffness: float, stretch: float, wait: float) -> dict[str
 
 def made(history: History) -> Print:
     """What a campaign made, without times and places: frames, the bits of its labels,
-    its models, and what each label was for."""
+    its models, and what each label was for.
+    """
     found: Print = {f"frame {frame}": True for frame in history.ledger.frames}
     for (level, frame), record in history.ledger.labels.items():
         found[f"label {level} {frame}"] = (
@@ -129,7 +130,8 @@ def labelled(history: History) -> frozenset[str]:
 
 def redone(found: Noted, alone: Noted, frames: Collection[str]) -> int:
     """Labels of these frames that were begun more often than in a campaign left
-    alone."""
+    alone.
+    """
     more = found - alone
     return sum(
         count

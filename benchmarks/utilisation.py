@@ -131,7 +131,8 @@ def labelled(path: Path, name: str, level: Level, frames: int) -> dict[str, str]
 
 def campaign(folder: Path, staleness: int, chosen: Namespace) -> Campaign:
     """Rounds of so many labels, a training of a network, MD of some seconds; what
-    comes before the first round is brought along."""
+    comes before the first round is brought along.
+    """
     rounds, every, steps = (3, 2, 100) if chosen.quick else (6, 8, 1000)
     rounds = chosen.rounds or rounds
     name, levels, own = REAL if chosen.real else TOYS

@@ -10,7 +10,7 @@ _UNPRINTABLE = re.compile(
 
 
 def printable(text: str) -> str:
-    """Return the text with every control character written out, as in `\\x1b`.
+    r"""Return the text with every control character written out, as in `\x1b`.
 
     A terminal obeys control characters: a message from a file, a store or another
     program could clear the screen or set its title. Newline and tab stay; CR LF becomes

@@ -32,7 +32,7 @@ class FileUnits:
 
     @property
     def to_ev(self) -> float:
-        """eV in one unit of energy."""
+        """EV in one unit of energy."""
         return ENERGY_UNITS[self.energy]
 
     @property

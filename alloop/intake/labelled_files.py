@@ -43,7 +43,7 @@ def read_labels(  # noqa: PLR0913 - one keyword for each fact that a file cannot
         Of a store only: "cheap" or "expensive" for the labels that it trains on, "test"
         for its test set.
 
-    Raises
+    Raises:
     ------
     InputError
         The file, its labels or a unit cannot be used.

@@ -74,11 +74,12 @@ def calculator(
     spin: int | None = None,
     limits: Limits | None = None,
 ) -> LabelCalculator:
-    """Return an ASE calculator of a level: `atoms.calc = calculator("hf/sto-3g")`.
+    """Return an ASE calculator of a level.
 
-    level: a short name such as `b3lyp/def2-svp` or `gfn2-xtb`, a Level, or any object
-    with a Labeller's `label` method. charge (e) and spin (2S) default to those in
-    `atoms.info`. A level runs in a child process within `limits` of time and memory.
+    Use it as in `atoms.calc = calculator("hf/sto-3g")`. level: a short name such as
+    `b3lyp/def2-svp` or `gfn2-xtb`, a Level, or any object with a Labeller's `label`
+    method. charge (e) and spin (2S) default to those in `atoms.info`. A level runs in a
+    child process within `limits` of time and memory.
     Raises InputError for a name that is not a level's.
     """
     if isinstance(level, str):

@@ -45,6 +45,7 @@ class Prepare:
 
     @property
     def name(self) -> str:
+        """The unique name of the command."""
         return f"prepare/{self.molecule}"
 
 
@@ -60,6 +61,7 @@ class Sample:
 
     @property
     def name(self) -> str:
+        """The unique name of the command."""
         return f"sample/{self.walker.index}"
 
 
@@ -80,6 +82,7 @@ class LabelFrame:
 
     @property
     def name(self) -> str:
+        """The unique name of the command."""
         return f"label/{self.level}/{self.frame.id}"
 
 
@@ -103,6 +106,7 @@ class Explore:
 
     @property
     def name(self) -> str:
+        """The unique name of the command."""
         return f"explore/{self.round}/{self.batch}/{self.piece}"
 
 
@@ -123,6 +127,7 @@ class Train:
 
     @property
     def name(self) -> str:
+        """The unique name of the command."""
         return f"train/{self.generation}"
 
 
@@ -150,6 +155,7 @@ class Examine:
 
     @property
     def name(self) -> str:
+        """The unique name of the command."""
         return f"examine/{self.number}/{self.batch}/{self.piece}"
 
 
@@ -166,6 +172,7 @@ class Recheck:
 
     @property
     def name(self) -> str:
+        """The unique name of the command."""
         return f"recheck/{self.level}/{self.frame}"
 
 
@@ -177,6 +184,7 @@ class Price:
 
     @property
     def name(self) -> str:
+        """The unique name of the command."""
         return f"price/{self.generation}"
 
 
@@ -192,6 +200,7 @@ class Stop:
 
     @property
     def name(self) -> str:
+        """The unique name of the command."""
         return "stop"
 
 
@@ -264,8 +273,10 @@ class Posed:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Prepared:
-    """The relaxed molecule and frames drawn around it, `seeds` for training and
-    `starts` for the walkers of the test set."""
+    """The relaxed molecule and frames drawn around it.
+
+    seeds: for training. starts: of the walkers of the test set.
+    """
 
     name: str
     molecule: int

@@ -37,6 +37,7 @@ class RoundQuotas:
 
     @property
     def all(self) -> int:
+        """The number of labels of all kinds."""
         return self.cheap + self.expensive + self.controls
 
     @classmethod

@@ -1,5 +1,7 @@
-"""The state of the loop, as frozen records; `alloop.loop.reducer` makes new ones.
-Pure."""
+"""The state of the loop, as frozen records.
+
+`alloop.loop.reducer` makes new ones. Pure.
+"""
 
 from collections.abc import Iterable, Mapping, Set
 from dataclasses import dataclass, field, replace
@@ -49,8 +51,10 @@ class FoundCandidates:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class GenerationSummary:
-    """The facts of a generation that exploration and choice need, see
-    `events.Trained`."""
+    """The facts of a generation that exploration and choice need.
+
+    The fields are those of `events.Trained`.
+    """
 
     model: e.ModelId
     threshold: float | None
@@ -157,8 +161,7 @@ class LoopState:
         return out if len(out) >= _LEAST_HELDOUT else ()
 
     def test_frames(self, barred: Set[Doubt] = frozenset()) -> tuple[FrameId, ...]:
-        """Return sorted ids of the frozen test set, leaving out labels with barred
-        doubts."""
+        """Return sorted ids of the frozen test set, without labels of barred doubts."""
         frames = {
             entry.frame
             for entry in self.entries()
@@ -168,18 +171,17 @@ class LoopState:
 
     @property
     def best(self) -> int:
-        """The generation with the least error on the frozen set, the newest of equal
-        ones.
+        """The generation with the least error on the frozen set.
 
-        It is the newest one where none was tested, 0 where there is none.
+        The newest of equal ones; the newest of all where none was tested; 0 where there
+        is none.
         """
         tested = [(x, -n) for n, x in enumerate(self.errors, 1) if isfinite(x)]
         return -min(tested)[1] if tested else len(self.models)
 
     @property
     def died(self) -> bool:
-        """True if guard rails stopped all walkers of the last round in their first
-        steps."""
+        """True if guards stopped all walkers of the last round in their first steps."""
         stopped = (self.walkers[index].stopped is not None for index in self.moved)
         farthest = max(self.moved.values(), default=_FIRST_STEPS)
         return farthest < _FIRST_STEPS and all(stopped)

@@ -1,5 +1,4 @@
-"""A piece of MD, which takes walkers and returns walkers, candidates and control
-frames.
+"""A piece of MD: walkers in; walkers, candidates and control frames out.
 
 All walkers advance in one batch, one prediction a step. A piece of MD begins at
 positions rounded to the frame's decimals, so the result depends on where a run is cut
@@ -48,8 +47,7 @@ class Exploration:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _FrameScorer:
-    """The scorer, its threshold, the frame collector and the observer of a piece of
-    MD."""
+    """The scorer, threshold, frame collector and observer of a piece of MD."""
 
     scorer: Scorer | None
     threshold: float | None
@@ -199,8 +197,7 @@ def snapshot(
 
 
 def _final_walker(arena: WalkerBatch, last: MDState, index: int) -> Walker:
-    """Return the walker where it is now; if it was stopped, where it was put back
-    to."""
+    """Return the walker where it is now, or where it was put back to if stopped."""
     walker, halt = arena.walkers[index], last.halted.get(index)
     if walker.stopped is not None:
         return walker

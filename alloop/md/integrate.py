@@ -69,8 +69,10 @@ class HeatBath:
 
 
 def body_constants(batch: Batch, held: Booleans) -> BodyConstants:
-    """Return the constants of a batch; held (walkers,): centres of mass kept at
-    rest."""
+    """Return the constants of a batch.
+
+    held (walkers,): True where the centre of mass is kept at rest.
+    """
     return BodyConstants(
         masses=frame_masses(batch.numbers)[:, None],
         offsets=batch.offsets,

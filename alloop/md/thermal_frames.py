@@ -1,5 +1,4 @@
-"""First frames without any data: relax, find the normal modes, sample them
-thermally."""
+"""First frames without data: thermal samples of the normal modes of a minimum."""
 
 from dataclasses import replace
 

@@ -79,7 +79,7 @@ def checkpoint_to_bytes(checkpoint: Checkpoint) -> bytes:
 def checkpoint_from_bytes(data: bytes) -> Checkpoint:
     """Return the checkpoint in these bytes.
 
-    Raises
+    Raises:
     ------
     InputError
         If they are not an alloop model, or one of a newer version.

@@ -6,13 +6,12 @@ from alloop.core.units import Floats
 
 
 def unexplained_bias(bias: Floats, descriptors: Floats, components: int = 3) -> Floats:
-    """Return the part of each frame's bias that its geometry does not explain
-    (frames,).
+    """Return the part of each frame's bias that its geometry does not explain.
 
-    Most of the bias is the difference between two levels, which is smooth: a linear
-    function of the descriptors' (frames, features) leading principal components is
-    fitted to it and subtracted. The absolute rest is due to the model, not to the
-    levels.
+    bias and result: (frames,). Most of the bias is the difference between two levels,
+    which is smooth: a linear function of the descriptors' (frames, features) leading
+    principal components is fitted to it and subtracted. The absolute rest is due to the
+    model, not to the levels.
     """
     kept = max(0, min(components, len(bias) - 2, descriptors.shape[1]))
     centred = descriptors - descriptors.mean(axis=0)

@@ -1,5 +1,4 @@
-"""The Q-residual: the distance of an atom from what its element looked like in
-training.
+"""The Q-residual: the distance of an atom from what its element had in training.
 
 Wong & Yang, arXiv 2603.10159: Q_i = ||x_i - x̂_i||² with x̂ the reconstruction in the
 principal subspace of training descriptors. Here it is computed for each element on its

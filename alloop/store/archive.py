@@ -82,7 +82,7 @@ class Archive:
     ) -> Self:
         """Create a store and open it for writing; on failure, leave nothing behind.
 
-        Raises
+        Raises:
         ------
         StoreError
             There is something at `path`, or it cannot be written.
@@ -108,7 +108,7 @@ class Archive:
     ) -> Self:
         """Open a store; mode "w" takes the lock, mode "r" needs no right to write.
 
-        Raises
+        Raises:
         ------
         StoreError
             It is not a store, has a newer format, or contains links.

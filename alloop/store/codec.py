@@ -101,7 +101,7 @@ class Codec:
     def decode(self, encoded: EncodedRecord) -> Any:
         """Return the record that was encoded, converted from older versions.
 
-        Raises
+        Raises:
         ------
         StoreError
             A kind or version of record that this alloop does not know.

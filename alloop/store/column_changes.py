@@ -40,8 +40,11 @@ class ColumnChange:
 
 
 def table_place(name: str, mark: int) -> str:
-    # Each mark has a folder of its own: a reader of the previous states never sees them
-    # mixed with newer ones.
+    """Return the folder of a table at a mark.
+
+    Each mark of a replaced table has its own: a reader of an older state never sees it
+    mixed with newer ones.
+    """
     return f"{name}/{mark:08d}" if name in REPLACED else name
 
 
@@ -106,6 +109,7 @@ def table_change(
     tails: Mapping[str, Tail],
     said: dict[str, Any],
 ) -> ColumnChange:
+    """Return the change that brings a published table to these arrays."""
     home = table_place(name, said[MARK])
     wanted = table_columns(name)
     counting = next(iter(wanted))
@@ -131,6 +135,7 @@ def _group_nodes(place: str, said: dict[str, Any]) -> Iterator[tuple[str, Node]]
 
 
 def column_layout(table: str, column: Column) -> ArrayLayout:
+    """Return the layout of a column: chunk, dimension names, attributes."""
     row = table.split("/")[0].removesuffix("s")
     first = row if column.along == ROW else f"{row}_{column.along}"
     dimensions = (first, *(axis for axis, _ in column.axes))

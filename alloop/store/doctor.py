@@ -59,7 +59,7 @@ class DamageReport:
 def verify_store(path: Path | str, codec: Codec) -> list[DamageReport]:
     """Check every byte of a store; return an empty list if it is undamaged.
 
-    Raises
+    Raises:
     ------
     StoreError
         There is no store, or a newer alloop made it.

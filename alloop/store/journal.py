@@ -88,7 +88,7 @@ class Journal:
     def append(self, seq: int, record: EncodedRecord, time: float) -> None:
         """Commit record `seq`; on return it survives a power loss.
 
-        Raises
+        Raises:
         ------
         LockedError
             Another writer has committed this number.
@@ -134,7 +134,7 @@ class Journal:
     def read(self, seq: int) -> RawEntry:
         """Return record `seq`.
 
-        Raises
+        Raises:
         ------
         DamagedError
             It is missing, or its bytes are not those that were written.

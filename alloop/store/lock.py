@@ -81,7 +81,7 @@ def holder(store: Path) -> Holder | None:
 class StoreLock:
     """An exclusive lock on a file, held from construction to `release`.
 
-    Raises
+    Raises:
     ------
     LockedError
         Another driver holds it; the message names its process and host.

@@ -46,7 +46,7 @@ def _write_blob(store: Path, target: Path, blob: bytes, files: FileSystem) -> No
 def read_model(store: Path, model_id: str) -> bytes:
     """Return the bytes of a model.
 
-    Raises
+    Raises:
     ------
     StoreError
         There is no such model.

@@ -41,7 +41,7 @@ def pack_record(header: Mapping[str, Any], arrays: Sequence[Array]) -> bytes:
 def unpack_record(data: bytes, name: str) -> tuple[dict[str, Any], list[Array]]:
     """Return the header and the arrays (read-only) of a record.
 
-    Raises
+    Raises:
     ------
     DamagedError
         The bytes of file `name` are not those that were written.

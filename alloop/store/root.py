@@ -56,7 +56,7 @@ def fresh_root(attributes: Mapping[str, Any], members: Mapping[str, Node]) -> No
 def read_root(store: Path) -> Node:
     """Return the root node of a store that this alloop can read.
 
-    Raises
+    Raises:
     ------
     StoreError
         There is no store, or a newer alloop made it.

@@ -1,5 +1,4 @@
-"""Faults of a labelling program caused on demand, to test the code around the
-program."""
+"""Faults of a labelling program, caused on demand for tests."""
 
 import os
 import resource

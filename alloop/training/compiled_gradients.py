@@ -93,6 +93,7 @@ class CompiledGradients:
     agreed: dict[tuple[torch.Size, ...], bool] = field(default_factory=dict)
 
     def __call__(self, graph: Graph, target: Targets, drawn: Drawn) -> LossGradient:
+        """Return loss and gradients, by the compiled program where it agrees."""
         flat = self.layout.flat(graph, target, drawn)
         shapes = tuple(tensor.shape for tensor in flat)
         if shapes not in self.agreed and len(self.agreed) < _TRUSTED:

@@ -44,7 +44,7 @@ def level_references(
 ) -> References:
     """Return the given references (isolated atoms, say), or fitted ones without any.
 
-    Raises
+    Raises:
     ------
     InputError
         If an element of the labels is missing among the given ones.
