@@ -50,8 +50,7 @@ def test_quick_commands_load_nothing_that_is_slow(tmp_path: Path) -> None:
     )
     loaded = json.loads(done.stdout.rpartition("LOADED ")[2])
     assert set(loaded) == {"--help", "version", "check", "status", "log"}
-    assert set(loaded["status"]) <= {"zarr"}
-    assert set(loaded["log"]) <= {"zarr"}
+    assert not any(loaded.values())
 
 
 def begin(file: Path, **env: str) -> subprocess.Popen[str]:

@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import zarr
 
 from alloop.core import doubts
 from alloop.core.frame import Frame
@@ -186,6 +185,8 @@ def _array(path: Path, column: Column) -> tuple[Array, Array] | None:
 
     None where the array cannot be opened or does not match the schema.
     """
+    import zarr  # slow to import: `status` rarely gets here
+
     try:
         array: Any = zarr.open_array(path, mode="r")
         fits = array.dtype == np.dtype(column.dtype)

@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import zarr
 
 from alloop.core.errors import InputError
 from alloop.core.frame import Frame, FrameId
@@ -120,6 +119,8 @@ def _column_hints(path: Path, prefix: str) -> _ColumnHints:
     mark = columns.appendable_record(path)
     if mark < 0:
         return none
+    import zarr  # slow to import: `log` does not get here
+
     try:
         group: Any = zarr.open_group(path, mode="r")
         ids = dict(_matching_ids(group["structures/id"], prefix))
