@@ -32,7 +32,7 @@ from alloop.labels.gate import Tolerances
 from alloop.labels.levels import check_level, level_from_name, pyscf_level, xtb_level
 from alloop.loop import events as e
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 CATALOGUE = sorted(ROOT.glob("configs/levels/*.yaml"))
 START = "name: x\nstart: [{molecule: H2O}]\n"
 

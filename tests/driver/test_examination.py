@@ -21,7 +21,7 @@ from tests.conftest import fingerprint_of, write_toy
 BUDGET = {"cheap": 26, "expensive": 10}
 TEST = {"frames": 6, "each": 2, "spacing": 5}
 EXAMINED = {**TEST, "examination": 5, "examination_spacing": 20}
-GOLDEN = Path(__file__).parent / "store" / "golden"
+GOLDEN = Path(__file__).parents[1] / "store" / "golden"
 
 
 @pytest.fixture(scope="module")

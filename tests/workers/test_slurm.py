@@ -13,8 +13,8 @@ from alloop.cli.job_scripts import job_script
 from alloop.history.reader import read_history
 from alloop.loop import events as e
 from tests.conftest import fingerprint_of, write_toy
-from tests.test_spool import DASKS_PATIENCE, counted
-from tests.tiny_slurm import missing, slurm
+from tests.workers.test_spool import DASKS_PATIENCE, counted
+from tests.workers.tiny_slurm import missing, slurm
 
 pytestmark = pytest.mark.slow
 
@@ -104,7 +104,7 @@ def test_a_dead_driver_takes_no_label_along(
     cluster |= {"labels": {"cores": 1, "memory": "1 GB", "jobs": {"most": 1}}}
     campaign, lines = counted(tmp_path / "hit", 0.1, cluster=cluster)
     hold, held = (Path(f"{lines}.{word}") for word in ("hold", "held"))
-    there = {**env, "PYTHONPATH": str(Path(__file__).parents[1])}
+    there = {**env, "PYTHONPATH": str(Path(__file__).parents[2])}
     process = run(campaign, there)
     wait_for(lambda: lines.exists() and len(lines.read_text().split()) >= 3, 200)
     hold.touch()

@@ -31,7 +31,7 @@ from alloop.potentials.repulsion import ZBL
 from alloop.store.archive import Archive
 from alloop.training.staged_trainer import StagedTrainer
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 TOY = """
 name: toy
 start: [{molecule: H2O}]

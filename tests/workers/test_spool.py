@@ -220,7 +220,7 @@ def foreign(
         ["--no-nanny"] if orphaned is None else ["--preload", finish_labels.__name__]
     )
     quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
-    env = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[1])}
+    env = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}
     web = ["--dashboard-address", "127.0.0.1:0"]
     commands = [[*scheduler, *door, *web], *([*worker, *web] for _ in range(workers))]
     running = [
@@ -258,7 +258,7 @@ def wait_for(condition: object, seconds: float) -> None:
 
 def drive(campaign: Path) -> subprocess.Popen[str]:
     command = [sys.executable, "-m", "alloop", "run", str(campaign), "--quiet"]
-    env = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[1])}
+    env = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}
     return subprocess.Popen(
         command,
         env=env,
@@ -282,7 +282,7 @@ def counted(folder: Path, burn: float, **changes: object) -> tuple[Path, Path]:
 def test_labels_go_on_while_the_driver_is_away_and_none_is_made_twice(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.syspath_prepend(Path(__file__).parents[1])
+    monkeypatch.syspath_prepend(Path(__file__).parents[2])
     with foreign(workers=1) as address:
         cluster = {"kind": "address", "address": address}
         campaign, lines = counted(tmp_path / "hit", 0.1, cluster=cluster)

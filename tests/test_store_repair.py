@@ -27,7 +27,7 @@ from alloop.store.set_aside import parts
 from alloop.store.tails import frame_record
 from alloop.store_repair import repair_store
 from tests.conftest import fingerprint_of, write_toy
-from tests.test_faults import harmed
+from tests.driver.test_faults import harmed
 
 GOLDEN = Path(__file__).parent / "store" / "golden"
 SMALL = {

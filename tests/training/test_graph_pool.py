@@ -12,7 +12,7 @@ from alloop.training.graph_pool import GraphPool
 from alloop.training.losses import LabelLoss, Targets, energy_loss, force_loss
 from alloop.training.monitor import force_error
 from tests.training.springs import network, pool
-from tests.training.test_compiled import mixed_pool
+from tests.training.test_compiled_gradients import mixed_pool
 
 
 def test_frames_of_one_molecule_are_taken_the_short_way() -> None:
