@@ -1,4 +1,4 @@
-"""What all benchmarks share: arguments, rows that survive a kill, medians, tables."""
+"""Arguments, tables, medians and kept rows that all benchmarks share."""
 
 import json
 import os

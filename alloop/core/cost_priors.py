@@ -1,8 +1,8 @@
 """Usual costs of labels by class of method, the starting point of every cost model.
 
 Rounded from what ten levels cost for ten molecules of up to six heavy atoms (see
-`python -m benchmarks.price`). The powers are lower than those of theory, which hold for
-molecules too large to label.
+`python -m benchmarks.labels.cost_prediction`). The powers are lower than those of
+theory, which hold for molecules too large to label.
 """
 
 from dataclasses import dataclass

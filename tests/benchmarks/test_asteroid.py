@@ -9,8 +9,8 @@ import pytest
 
 from alloop.core.units import KCAL_PER_MOL
 from alloop.training.schedule import Schedule
-from benchmarks import asteroid
-from benchmarks.asteroid_arms import (
+from benchmarks.accuracy.asteroid import __main__ as asteroid
+from benchmarks.accuracy.asteroid.arms import (
     ARMS,
     GRID,
     digest,
@@ -20,10 +20,16 @@ from benchmarks.asteroid_arms import (
     usual_steps,
     without_cheap_energies,
 )
-from benchmarks.asteroid_data import load
-from benchmarks.asteroid_figures import by_gamma, by_labels, by_ratio, draw, slope
-from benchmarks.asteroid_rows import Row, claimed, judged
-from benchmarks.asteroid_table import lines
+from benchmarks.accuracy.asteroid.data import load
+from benchmarks.accuracy.asteroid.figures import (
+    by_gamma,
+    by_labels,
+    by_ratio,
+    draw,
+    slope,
+)
+from benchmarks.accuracy.asteroid.rows import Row, claimed, judged
+from benchmarks.accuracy.asteroid.table import lines
 
 WATER = np.array([8, 1, 1])
 SMALL = '{"channels": 4, "layers": 1, "radial": 3}'

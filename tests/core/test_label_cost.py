@@ -21,7 +21,7 @@ from alloop.store.codec import Codec
 CHAIN = ("CH4", "C2H6", "C3H8", "C4H10", "C6H14", "C10H22")
 
 # CPU seconds (median of up to five frames) and basis functions of H and of C, N, O, as
-# `python -m benchmarks.price` measures them; without checks of stability.
+# `python -m benchmarks.labels.cost_prediction` measures them, without stability checks.
 MOLECULES = (
     *("H2O", "NH3", "CH4", "H2CO", "CH3OH", "C2H6"),
     *("CH3CHO", "CH3CH2OH", "CH3OCH3", "C6H6"),

@@ -17,7 +17,7 @@ from alloop.labels.pyscf import ladder
 from alloop.labels.pyscf.label import label_with_pyscf
 from alloop.labels.result import Refused
 from benchmarks.common import Rows
-from benchmarks.metals import CHAINS, LEVELS, compared
+from benchmarks.labels.transition_metals import CHAINS, LEVELS, compared
 
 MINIMAL = pyscf_level("hf", "sto-3g")
 

@@ -1,0 +1,1 @@
+"""Benchmarks of how accurate trained potentials are."""

@@ -1,0 +1,1 @@
+"""ASTEROID's two-stage training against standard training."""

@@ -1,0 +1,202 @@
+"""ASTEROID against standard training on published labels, at equal steps.
+
+    python -m benchmarks.accuracy.asteroid --data DIR --molecule ethanol --out FOLDER
+    python -m benchmarks.accuracy.asteroid --data DIR --molecule ethanol --out FOLDER \\
+        --arms standard --grid
+    python -m benchmarks.accuracy.asteroid --out FOLDER --table
+    python -m benchmarks.accuracy.asteroid --out FOLDER --figures FILE.png
+
+DIR holds md17_ccsd/MOLECULE.npz (MD17 and MD17@CCSD(T), sgdml.org) and h2co/*.npz.
+Standard training sees 250 expensive labels, every other arm 200 and 50 R cheap ones,
+where R is what an expensive label costs in cheap ones. A row (one arm, one seed) is one
+file in FOLDER, written when it is done: what is there is skipped, and many processes
+may work on one folder. With --grid an arm is made with every peak step and weight decay
+of `GRID` in `arms.py`; the table takes the one that errs least on the validation
+frames, and --test looks at no other. Frames whose geometry stands in two sets are left
+out of one of them, which is printed. Errors are mean absolute force components in
+kcal/mol/Å; the test set is looked at with --test only, and each look is a line in
+FOLDER/test.log.
+"""
+
+import json
+from argparse import ArgumentParser, Namespace, RawDescriptionHelpFormatter
+from dataclasses import replace
+from math import inf
+from pathlib import Path
+
+import torch
+
+from alloop.core.errors import InputError
+from alloop.generation import load as load_model
+from alloop.models.network import NETWORKS
+from alloop.training.schedule import Schedule
+from benchmarks.accuracy.asteroid import rows as files
+from benchmarks.accuracy.asteroid.arms import (
+    ARMS,
+    GRID,
+    Arm,
+    equipped,
+    usual_steps,
+    without_cheap_energies,
+)
+from benchmarks.accuracy.asteroid.data import MOLECULES, Sets, label_at_level, load
+from benchmarks.accuracy.asteroid.figures import draw
+from benchmarks.accuracy.asteroid.job import Job, Task, tested, trained
+from benchmarks.accuracy.asteroid.table import lines
+
+
+def main() -> None:
+    """Make the rows that are missing, or show the table."""
+    given = _parser().parse_args()
+    torch.set_num_threads(1)
+    given.out.mkdir(parents=True, exist_ok=True)
+    if given.table or given.figures:
+        _show(files.rows(given.out), given)
+        return
+    if given.data is None:
+        raise SystemExit("expected --data DIR, the folder of md17_ccsd/ and h2co/")
+    try:
+        sets = load(given.data, given.molecule, given.ratio, multi=given.multi)
+    except InputError as error:
+        raise SystemExit(str(error)) from error
+    for name, many in sets.left_out.items():
+        say(f"{name}: {many} frames left out, their geometry stands in another set")
+    if given.level:
+        frames = list(sets.cheap.batch.frames())
+        sets = replace(
+            sets, cheap=label_at_level(frames, given.level), approximate=False
+        )
+    made = _jobs(given, sets)
+    for job in made:
+        _make(job, sets, given.out)
+    for job in _chosen(made, given.out) if given.test else ():
+        _test(job, sets, given.out)
+
+
+def _parser() -> ArgumentParser:
+    parser = ArgumentParser(
+        description=__doc__, formatter_class=RawDescriptionHelpFormatter
+    )
+    add = parser.add_argument
+    add("--data", type=Path, help="the folder of md17_ccsd/ and h2co/")
+    add("--out", type=Path, required=True, help="the folder of the rows")
+    add("--molecule", choices=MOLECULES, default="ethanol")
+    add("--network", choices=sorted(NETWORKS), default="painn")
+    add("--settings", type=json.loads, default={}, help="of the network, as JSON")
+    add("--ratio", type=int, default=20, help="cheap labels an expensive one costs")
+    add("--seed", type=int, nargs="+", default=[0])
+    add("--arms", default="standard,no-ft,no-bat,asteroid", help=", ".join(ARMS))
+    add("--steps", type=int, help="of a row; by default what five minutes gave")
+    add("--grid", action="store_true", help="with every step and decay of GRID")
+    add("--expensive", type=int, help="expensive labels of every arm, up to 400")
+    add("--gamma", type=float, help="of the arms with weights, in spreads of the bias")
+    add("--optimiser", choices=("muon", "adamw"), default="muon")
+    add("--lr", type=float, default=2.5e-3, help="the optimiser's peak step")
+    add("--decay", type=float, default=0.0, help="weight decay")
+    add("--fine", type=float, default=4e-4, help="the same in fine-tuning")
+    add("--ema", type=float, default=0.99)
+    add("--batch", type=int, default=10)
+    add("--multi", action="store_true", help="cheap labels of all three molecules")
+    add("--level", default="", help="cheap labels of this level instead: gfn2-xtb, ...")
+    add("--test", action="store_true", help="look at the test set")
+    add("--table", action="store_true", help="show what the folder holds")
+    add("--figures", type=Path, help="draw what the folder holds to this .png or .svg")
+    return parser
+
+
+def _show(rows: list[files.Row], given: Namespace) -> None:
+    if given.table:
+        say("\n".join(lines(rows)))
+    if given.figures:
+        draw(rows, given.figures)
+
+
+def _jobs(given: Namespace, sets: Sets) -> list[Job]:
+    names = given.arms.split(",")
+    unknown = sorted(set(names) - set(ARMS))
+    if unknown:
+        raise SystemExit(f"there is no arm {unknown}; known are {', '.join(ARMS)}")
+    if "delta" in names and not sets.twins:
+        raise SystemExit("delta needs cheap labels of the same frames: h2co has them")
+    ways = GRID if given.grid else ((given.lr, given.decay),)
+    task = _task(given)
+    return [
+        Job(task, name, _arm(given, sets, name, *way), seed)
+        for seed in given.seed
+        for name in names
+        for way in ways
+    ]
+
+
+def _arm(given: Namespace, sets: Sets, name: str, lr: float, decay: float) -> Arm:
+    """An arm as it is asked for; stages that go on keep their share of the peak."""
+    schedule = Schedule(
+        lr=lr,
+        batch=given.batch,
+        ema=given.ema,
+        optimiser=given.optimiser,
+        weight_decay=decay,
+    )
+    arm = equipped(ARMS[name], schedule, given.fine * lr / given.lr)
+    if sets.approximate:
+        arm = without_cheap_energies(arm)
+    return replace(
+        arm,
+        expensive=given.expensive or arm.expensive,
+        gammas=(given.gamma,) if given.gamma else arm.gammas,
+    )
+
+
+def _task(given: Namespace) -> Task:
+    return Task(
+        molecule=given.molecule,
+        network=given.network,
+        settings=tuple(sorted(given.settings.items())),
+        ratio=given.ratio,
+        multi=given.multi,
+        level=given.level,
+        steps=given.steps or usual_steps(given.molecule, given.batch),
+    )
+
+
+def _chosen(made: list[Job], folder: Path) -> list[Job]:
+    """Of each arm and seed the way that errs least on the validation frames."""
+
+    def judged(job: Job) -> float:
+        file = folder / f"{job.file}.json"
+        row = json.loads(file.read_text("utf-8")) if file.exists() else None
+        return inf if row is None else files.judged(row)
+
+    groups: dict[tuple[str, int], list[Job]] = {}
+    for job in made:
+        groups.setdefault((job.name, job.seed), []).append(job)
+    return [min(ways, key=judged) for ways in groups.values()]
+
+
+def _make(job: Job, sets: Sets, folder: Path) -> None:
+    file = folder / f"{job.file}.json"
+    with files.claimed(file) as free:
+        if free:
+            row, model = trained(job, sets)
+            files.keep(file, row, model)
+            errors = f"{row['stopping']:.3f} {row['choosing']:.3f} kcal/mol/Å"
+            say(f"{job.file}: {errors}, {row['cpu_seconds']:.0f} CPU s")
+
+
+def _test(job: Job, sets: Sets, folder: Path) -> None:
+    file = folder / f"{job.file}.json"
+    row = json.loads(file.read_text("utf-8")) if file.exists() else {"test": 0.0}
+    if row["test"] is not None:
+        return
+    model = load_model(file.with_suffix(".model")).potential
+    files.looked(folder, job.file)
+    files.replace(file, {**row, "test": tested(job, model, sets)})
+
+
+def say(text: str) -> None:
+    """A line at once, also into a pipe."""
+    print(text, flush=True)  # noqa: T201
+
+
+if __name__ == "__main__":
+    main()

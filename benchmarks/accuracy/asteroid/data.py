@@ -1,0 +1,196 @@
+"""Published frames at two levels as labels in eV and Å: who trains, who judges."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from scipy.spatial import cKDTree
+
+from alloop.core.batch import pack_frames
+from alloop.core.errors import InputError
+from alloop.core.frame import Frame
+from alloop.core.records import Label, LabelSet
+from alloop.core.seeds import random_stream
+from alloop.core.units import KCAL_PER_MOL, Floats, Integers
+from alloop.labels.direct import DirectLabeller
+from alloop.labels.levels import level_from_name
+from alloop.training.label_changes import joined_labels, select_labels
+
+MD17 = ("ethanol", "benzene", "aspirin")
+MOLECULES = (*MD17, "h2co")
+MOST = 400  # expensive labels that training may see
+PER_RATIO = 50  # cheap frames for each unit of the cost ratio: 50 expensive labels less
+_TWIN = 1e-4  # Å between sorted distances: the same geometry
+_LEVELS = ("h2co_B3LYP_cc-pVDZ_4001.npz", "h2co_ccsdt_avtz_4001.npz")
+_PLACES = {  # of ASTEROID's shuffle of 1000, and a test set beyond them
+    "expensive": slice(MOST),
+    "choosing": slice(400, 450),
+    "stopping": slice(950, 1000),
+    "test": slice(1000, 1500),
+}
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Sets:
+    """What one row of the benchmark sees, but for the test set.
+
+    expensive: of these standard training takes 250 and the others 200. twins: cheap
+    labels of the same geometries, set by set, where there are any. stopping and
+    choosing judge: the paper's validation frames, and 50 more for γ and ideas.
+    approximate: the data call the cheap energies so, and no loss may see them.
+    left_out: how many frames of which set are not used, since their geometry stands in
+    a set that judges (or, of a set that judges, in one that teaches).
+    """
+
+    cheap: LabelSet
+    expensive: LabelSet
+    stopping: LabelSet
+    choosing: LabelSet
+    test: LabelSet
+    twins: Mapping[str, LabelSet] = field(default_factory=dict)
+    approximate: bool = False
+    left_out: Mapping[str, int] = field(default_factory=dict)
+
+
+def load(folder: Path, molecule: str, ratio: int, multi: bool = False) -> Sets:
+    """The sets of a molecule at a cost ratio; with multi, cheap labels of all three
+    molecules of MD17. InputError where there are fewer cheap frames than the ratio
+    stands for.
+    """
+    if molecule == "h2co":
+        return _h2co(folder / "h2co", ratio)
+    sets = _md17(folder / "md17_ccsd", molecule, ratio)
+    if not multi:
+        return sets
+    names = [name for name in MD17 if name != molecule]
+    others = [_md17(folder / "md17_ccsd", name, ratio) for name in names]
+    return replace(
+        sets,
+        cheap=joined_labels(sets.cheap, *(other.cheap for other in others)),
+        approximate=sets.approximate or any(other.approximate for other in others),
+    )
+
+
+def _md17(folder: Path, molecule: str, ratio: int) -> Sets:
+    with np.load(folder / f"{molecule}.npz") as file:
+        data: dict[str, Any] = dict(file)
+    z, unit = data["z"], KCAL_PER_MOL
+
+    def labels(prefix: str) -> LabelSet:
+        if f"{prefix}_R" not in data:
+            return select_labels(labels("cc"), np.zeros(0, np.int64))
+        R, E, F = (data[f"{prefix}_{name}"] for name in "REF")
+        return _labels(np.tile(z, (len(R), 1)), R, E * unit, F * unit)
+
+    cc, order = labels("cc"), data["asteroid_shuffle"]
+    official = "cctest_R" in data
+    given = {
+        "stopping": select_labels(cc, order[950:1000]),
+        "choosing": select_labels(cc, order[400:450]),
+        "test": labels("cctest") if official else select_labels(cc, order[450:950]),
+    }
+    expensive = select_labels(cc, order[:MOST])
+    judges: dict[str, LabelSet] = {}
+    left_out: dict[str, int] = {}
+    for name, labels_ in given.items():
+        apart = unlike(labels_, expensive, *judges.values())
+        judges[name], left_out[name] = (
+            select_labels(labels_, apart),
+            len(labels_) - len(apart),
+        )
+    source = "dft2" if "dft2_R" in data else "dft"
+    cheap = labels(source)
+    apart = unlike(cheap, cc, *judges.values())
+    left_out["cheap"] = len(cheap) - len(apart)
+    return Sets(
+        cheap=_enough(select_labels(cheap, apart), molecule, ratio),
+        expensive=expensive,
+        stopping=judges["stopping"],
+        choosing=judges["choosing"],
+        test=judges["test"],
+        approximate="approximate" in str(data.get(f"{source}_kind", "")),
+        left_out={name: many for name, many in left_out.items() if many},
+    )
+
+
+def _enough(cheap: LabelSet, molecule: str, ratio: int) -> LabelSet:
+    """As many cheap frames as a ratio stands for; InputError where there are fewer."""
+    wanted = PER_RATIO * ratio
+    if len(cheap) < wanted:
+        raise InputError(
+            f"expected {wanted} cheap frames of {molecule} for ratio {ratio}, the data "
+            f"have {len(cheap)} that are not judged on; choose --ratio "
+            f"{len(cheap) // PER_RATIO} or lower"
+            if len(cheap) >= PER_RATIO
+            else f"expected cheap frames of {molecule}, the data have {len(cheap)} "
+            "that are not judged on; bring some"
+        )
+    return select_labels(cheap, np.arange(wanted))
+
+
+def _h2co(folder: Path, ratio: int) -> Sets:
+    with np.load(folder / _LEVELS[0]) as low, np.load(folder / _LEVELS[1]) as high:
+        # The geometries differ in their last bit, which a rounding may make visible.
+        Z, R = high["Z"], high["R"]
+        cheap, expensive = (_labels(Z, R, x["E"], x["F"]) for x in (low, high))
+    order = random_stream(0, "h2co").permutation(len(cheap))
+    twins, own = (
+        {k: select_labels(x, order[v]) for k, v in _PLACES.items()}
+        for x in (cheap, expensive)
+    )
+    spare = select_labels(cheap, order[1500:])
+    return Sets(
+        cheap=_enough(spare, "h2co", ratio),
+        expensive=own["expensive"],
+        stopping=own["stopping"],
+        choosing=own["choosing"],
+        test=own["test"],
+        twins=twins,
+    )
+
+
+def _labels(Z: Integers, R: Floats, E: Floats, F: Floats) -> LabelSet:
+    frames = [Frame(z, x) for z, x in zip(Z, R.astype(np.float64), strict=True)]
+    return LabelSet(
+        pack_frames(frames), E.astype(np.float64), F.astype(np.float64).reshape(-1, 3)
+    )
+
+
+def unlike(labels: LabelSet, *known: LabelSet) -> Integers:
+    """Return the frames of a molecule whose geometry occurs neither in the known sets
+    nor earlier in their own, as indices; turned and mirrored ones are the same.
+    """
+    if not len(labels):
+        return np.zeros(0, np.int64)
+    ours = _distances(labels)
+    fresh = np.ones(len(ours), dtype=np.bool_)
+    for other in known:
+        nearest, _ = cKDTree(_distances(other)).query(ours, p=np.inf)
+        fresh &= nearest > _TWIN
+    fresh[[j for _, j in sorted(cKDTree(ours).query_pairs(_TWIN, p=np.inf))]] = False
+    return np.flatnonzero(fresh)
+
+
+def _distances(labels: LabelSet) -> Floats:
+    """All distances of each frame of one molecule (frames, pairs), Å."""
+    size = int(labels.batch.sizes[0])
+    x = labels.batch.positions.reshape(-1, size, 3)
+    i, j = np.triu_indices(size, 1)
+    out: Floats = np.linalg.norm(x[:, i] - x[:, j], axis=2)
+    return out
+
+
+def label_at_level(frames: Sequence[Frame], level: str) -> LabelSet:
+    """Labels of all frames, in eV and eV/Å; RuntimeError where one fails."""
+    labeller = DirectLabeller(level_from_name(level))
+    made = [labeller.label(frame) for frame in frames]
+    good = [label for label in made if isinstance(label, Label)]
+    if len(good) < len(made):
+        failed = len(made) - len(good)
+        raise RuntimeError(f"expected {level} labels of all frames, {failed} failed")
+    energies = np.array([label.energy for label in good])
+    return LabelSet(
+        pack_frames(frames), energies, np.concatenate([x.forces for x in good])
+    )

@@ -1,0 +1,178 @@
+"""One row of the benchmark: an arm trained for its steps, and its errors."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from alloop.core.batch import Batch, take_atoms
+from alloop.core.records import LabelSet, Predictions
+from alloop.core.roles import Potential
+from alloop.core.units import KCAL_PER_MOL
+from alloop.generation import Generation, to_bytes
+from alloop.training.delta import DeltaPotential, label_difference
+from alloop.training.graph_pool import force_scale
+from alloop.training.history import training_history
+from alloop.training.label_changes import select_labels
+from alloop.training.references import References, fit_references
+from alloop.training.stage_runner import StageRunner
+from alloop.training.staged_trainer import best_training
+from alloop.training.stages import Fidelity
+from alloop.training.step_engine import cpu_seconds
+from benchmarks.accuracy.asteroid.arms import Arm, digest, sized, times
+from benchmarks.accuracy.asteroid.data import Sets
+from benchmarks.accuracy.asteroid.rows import Row, machine
+
+
+@dataclass(frozen=True, slots=True)
+class Task:
+    """What all arms of one comparison share."""
+
+    molecule: str
+    network: str
+    settings: tuple[tuple[str, Any], ...]
+    ratio: int
+    multi: bool
+    level: str  # of the cheap labels; "" for the published ones
+    steps: int  # of all stages of a row together
+
+    @property
+    def budget(self) -> str:
+        """How long a row is: steps, whatever else the machine does meanwhile."""
+        return f"{self.steps} steps"
+
+    @property
+    def name(self) -> str:
+        """What the files of its rows begin with."""
+        more = "-multi" * self.multi + f"-{self.level}" * bool(self.level)
+        start = f"{self.molecule}-{self.network}-r{self.ratio}{more.replace('/', '_')}"
+        return f"{start}-{self.budget.replace(' ', '')}"
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """One row: everything that its result depends on, but for the machine."""
+
+    task: Task
+    name: str
+    arm: Arm
+    seed: int
+
+    @property
+    def facts(self) -> str:
+        """What tells rows of one arm apart that were made in other ways."""
+        return digest(self.arm, self.task.settings)
+
+    @property
+    def file(self) -> str:
+        """The row's file, without its ending."""
+        return f"{self.task.name}-{self.name}-{self.facts}-s{self.seed}"
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Remembered:
+    """Labels that are there already, as a potential: delta learning's cheap level."""
+
+    labels: Mapping[str, LabelSet]
+
+    def predict(self, batch: Batch, *, descriptors: bool = False) -> Predictions:
+        """The stored labels of these frames; there are no descriptors."""
+        assert not descriptors
+        for labels in self.labels.values():
+            place = {frame.id: i for i, frame in enumerate(labels.batch.frames())}
+            found = np.array([place.get(frame.id, -1) for frame in batch.frames()])
+            if (found >= 0).all():
+                atoms = take_atoms(labels.batch.offsets, found)
+                return Predictions(labels.energies[found], labels.forces[atoms])
+        raise KeyError("expected frames of one set, got others")
+
+
+def trained(job: Job, sets: Sets) -> tuple[Row, bytes]:
+    """The row and the bytes of a model file."""
+    bench = _bench(job, sets)
+    arm = sized(job.arm, job.task.steps)
+    began = cpu_seconds()
+    path = best_training(bench, arm.stages, arm.weighed)
+    seconds = cpu_seconds() - began
+    told = {k: v for k, v in training_history(path, bench).items() if k != "bias"}
+    potential = bench.final_potential(path)
+    whole = _whole(potential, job.arm, sets)
+    return {
+        **_names(job),
+        "steps": sum(
+            n * stage.steps for n, stage in zip(times(arm), arm.stages, strict=True)
+        ),
+        "cpu_seconds": seconds,
+        "left_out": dict(sets.left_out),
+        "stopping": error(whole, sets.stopping),
+        "choosing": error(whole, sets.choosing),
+        "test": None,
+        "stages": [repr(stage) for stage in arm.stages],
+        "history": told,
+        **machine(),
+    }, to_bytes(Generation(potential, None, None, facts=_names(job)))[1]
+
+
+def tested(job: Job, model: Potential, sets: Sets) -> float:
+    """The error of a kept model on the test set, kcal/mol/Å."""
+    return error(_whole(model, job.arm, sets), sets.test)
+
+
+def error(potential: Potential, labels: LabelSet) -> float:
+    """Mean absolute force component, kcal/mol/Å."""
+    said = potential.predict(labels.batch).forces
+    return float(np.abs(said - labels.forces).mean()) / KCAL_PER_MOL
+
+
+def _steps(arm: Arm) -> int:
+    """The steps of all stages, those that several γ repeat counted as often."""
+    return sum(n * x.steps for n, x in zip(times(arm), arm.stages, strict=True))
+
+
+def _names(job: Job) -> Row:
+    return {
+        "molecule": job.task.molecule,
+        "network": job.task.network,
+        "settings": dict(job.task.settings),
+        "ratio": job.task.ratio,
+        "multi": job.task.multi,
+        "level": job.task.level,
+        "budget": job.task.budget,
+        "arm": job.name,
+        "facts": job.facts,
+        "seed": job.seed,
+        "expensive": job.arm.expensive,
+        "gammas": job.arm.gammas,
+        "batch": job.arm.stages[-1].schedule.batch,
+        "lr": job.arm.stages[0].schedule.lr,
+        "weight_decay": job.arm.stages[0].schedule.weight_decay,
+        "optimiser": job.arm.stages[-1].schedule.optimiser,
+    }
+
+
+def _whole(network: Potential, arm: Arm, sets: Sets) -> Potential:
+    return DeltaPotential(Remembered(sets.twins), network) if arm.delta else network
+
+
+def _bench(job: Job, sets: Sets) -> StageRunner:
+    expensive = select_labels(sets.expensive, np.arange(job.arm.expensive))
+    held_out = sets.choosing
+    if job.arm.delta:
+        expensive = label_difference(expensive, sets.twins["expensive"])
+        held_out = label_difference(held_out, sets.twins["choosing"])
+    labels: dict[Fidelity, LabelSet] = {"cheap": sets.cheap, "expensive": expensive}
+    references: dict[Fidelity, References] = {
+        level: fit_references(known) for level, known in labels.items()
+    }
+    return StageRunner(
+        kind=job.task.network,
+        settings=dict(job.task.settings),
+        labels=labels,
+        references=references,
+        held_out=held_out,
+        scale=force_scale(expensive),
+        parent=None,
+        least=0.3,
+        seed=job.seed,
+    )

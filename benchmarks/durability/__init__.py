@@ -1,0 +1,1 @@
+"""Benchmarks of what faults cost a campaign."""

@@ -1,0 +1,1 @@
+"""Benchmarks of quantum-chemistry labels: throughput, correctness, cost."""

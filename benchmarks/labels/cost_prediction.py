@@ -1,0 +1,179 @@
+"""Prediction of label costs for molecules that were not measured.
+
+    python -m benchmarks.labels.cost_prediction [--quick] [--work FOLDER] [--json FILE]
+
+labels small molecules at several levels, fits what a label costs on some of them and
+predicts the others. Labels are kept in FOLDER; a second run only reads them.
+"""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from itertools import combinations
+from pathlib import Path
+from typing import TypeAlias
+
+import numpy as np
+
+from alloop.core.frame import Frame
+from alloop.core.label_cost import fit_cost
+from alloop.core.levels import Level
+from alloop.core.records import Label
+from benchmarks.common import arguments, say, table, write_json
+from benchmarks.labels.cost_measurements import (
+    FULL,
+    LEVELS,
+    MOLECULES,
+    QUICK,
+    Priced,
+    frame,
+    measured,
+)
+
+GOOD = 1.5  # the factor that is aimed at
+LABELS = 10  # to learn from
+
+Labels: TypeAlias = Sequence[tuple[Frame, Label]]
+Price: TypeAlias = Callable[[Frame], float]
+Found: TypeAlias = Mapping[str, list[Priced]]
+
+
+# --- three forms of a price ----------------------------------------------------------
+
+
+def given_power(level: Level, labels: Labels) -> Price:
+    """Seconds ~ orbitals of a minimal basis, to the power that theory gives."""
+    power = {"mp2": 5.0, "ccsd": 6.0, "ccsd(t)": 7.0}
+    steep = power.get(level.settings["method"], 3.0)
+    logs = [np.log(x.cpu_seconds) - steep * np.log(_minimal(at)) for at, x in labels]
+    return lambda at: float(np.exp(np.median(logs)) * _minimal(at) ** steep)
+
+
+def free_power(level: Level, labels: Labels) -> Price:
+    """A power law in functions of the basis, pulled towards what is usual: ridge
+    regression in logarithms.
+    """
+    size = fit_cost(level, labels).size
+    usual = {"hf": 2.6, "mp2": 3.4, "ccsd": 3.8, "ccsd(t)": 5.3}
+    mean = usual.get(level.settings["method"], 2.2)
+    x = np.log([size(at) for at, _ in labels])
+    y = np.log([label.cpu_seconds for _, label in labels])
+    dx, dy, ridge = x - x.mean(), y - y.mean(), 0.5
+    steep = (dx @ dy + ridge * mean) / (dx @ dx + ridge)
+    return lambda at: float(np.exp(y.mean() + steep * (np.log(size(at)) - x.mean())))
+
+
+def overhead_and_power(level: Level, labels: Labels) -> Price:
+    """Alloop's own: an overhead and a power law, both with priors."""
+    return fit_cost(level, labels).seconds
+
+
+FORMS = {
+    "given power": given_power,
+    "free power": free_power,
+    "overhead and power": overhead_and_power,
+}
+
+
+def _minimal(at: Frame) -> float:
+    return float(sum(1 if z < 3 else 5 for z in at.numbers))
+
+
+# --- scores --------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Score:
+    """How far off predictions were (larger over smaller of predicted and measured).
+
+    learnt: from ten labels of one molecule, five of each of two, all labels of all
+    other molecules, or the molecule's own earlier frames.
+    """
+
+    level: str
+    learnt: str
+    form: str
+    predictions: int
+    median: float
+    worst: float
+    within: float
+
+
+def scores(rows: Sequence[Priced]) -> Iterator[Score]:
+    """Each level, way to learn and form; "all" levels together last."""
+    offs: dict[tuple[str, str, str], list[float]] = {}
+    for level in dict.fromkeys(row.level for row in rows):
+        found: dict[str, list[Priced]] = {}
+        for row in rows:
+            if row.level == level and row.seconds is not None:
+                found.setdefault(row.molecule, []).append(row)
+        for form in FORMS:
+            for learnt, off in _tasks(level, found, form):
+                offs.setdefault((level, learnt, form), []).append(off)
+    for (_, learnt, form), some in list(offs.items()):
+        offs.setdefault(("all", learnt, form), []).extend(some)
+    for key, every in offs.items():
+        good = float(np.mean(np.array(every) <= GOOD))
+        yield Score(*key, len(every), float(np.median(every)), max(every), good)
+
+
+def _tasks(level: str, found: Found, form: str) -> Iterator[tuple[str, float]]:
+    """Every choice of molecules to learn from, judged on all molecules left out."""
+    closed = [name for name in found if not MOLECULES[name]]
+    for count, words in ((1, "one molecule"), (2, "two molecules")):
+        for names in combinations(closed, count):
+            known = [row for name in names for row in found[name][: LABELS // count]]
+            for name in {*closed} - {*names}:
+                yield words, _off(level, known, found[name], form)
+    for pool, words in ((closed, "all others"), (list(found), "with open shells")):
+        for name in pool if len(pool) > 1 else ():
+            known = [row for other in pool if other != name for row in found[other]]
+            yield words, _off(level, known, found[name], form)
+    for rows in found.values():
+        if len(rows) > 1:
+            yield "own frames", _off(level, rows[:-1], rows[-1:], form)
+
+
+def _off(
+    level: str, known: Sequence[Priced], hidden: Sequence[Priced], form: str
+) -> float:
+    price = FORMS[form](LEVELS[level], [row.known for row in known])
+    truth = float(np.median([row.seconds for row in hidden if row.seconds]))
+    ratio = price(frame(hidden[0].molecule, 0)) / truth
+    return max(ratio, 1 / ratio)
+
+
+# --- what is shown -------------------------------------------------------------------
+
+
+def main() -> None:
+    """Measure, judge, show."""
+    parser = arguments(__doc__)
+    parser.add_argument("--work", type=Path, default=Path("runs/price"))
+    options = parser.parse_args()
+    found = list(scores(measured(options.work, QUICK if options.quick else FULL)))
+    used = [_told(score) for score in found if score.form == "overhead and power"]
+    forms = [_told(score) for score in found if score.level == "all"]
+    say(table("What alloop uses, level by level", [_without(x, "form") for x in used]))
+    say(
+        table("All levels, by form of the price", [_without(x, "level") for x in forms])
+    )
+    write_json(options.json, {"scores": [asdict(score) for score in found]})
+
+
+def _told(score: Score) -> dict[str, object]:
+    words = {
+        "learnt": "learnt from",
+        "median": "median factor",
+        "worst": "worst factor",
+    }
+    told = {words.get(key, key): value for key, value in asdict(score).items()}
+    told[f"within {GOOD}"] = f"{told.pop('within'):.0%}"
+    return told
+
+
+def _without(row: dict[str, object], key: str) -> dict[str, object]:
+    return {name: value for name, value in row.items() if name != key}
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,300 @@
+"""SCF convergence on hard frames: which rung saves them, at what cost, how right.
+
+    python -m benchmarks.labels.scf_convergence [--quick] [--rows FILE]
+        [--cache FOLDER] [--workers N]
+
+Distorted frames of five species (closed shells, a radical, a cation): half displaced by
+0.1 to 0.3 Å rms an atom, half with one bond stretched to 1.3 to 3 times its length. At
+each level the tables give how many labels converged on which rung of the ladder, how
+many were followed downhill from a saddle, how many were refused and why, and the CPU
+seconds that failed rungs cost.
+
+Every rescued label, and every fifth of the others, is compared with an independent
+route: plain PySCF from four initial guesses, each made stable, the lowest of them. A
+label above it by more than a meV is a wrong state.
+
+Rows (JSON lines) and labels are kept: a killed run goes on.
+"""
+
+from argparse import Namespace
+from collections import Counter
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from ase.build import molecule
+from ase.data import covalent_radii
+
+from alloop.core import doubts
+from alloop.core.atoms import chemical_symbol
+from alloop.core.frame import Frame
+from alloop.core.levels import Level
+from alloop.core.records import Label, Unlabelled
+from alloop.core.units import HARTREE, Floats
+from alloop.jobs.label_frames import label_frames
+from alloop.labels.child.labeller import Limits
+from alloop.labels.levels import pyscf_level
+from benchmarks.common import Row, Rows, arguments, say, table, write_json
+
+# What is asked for is convergence, not numbers: a coarse grid does.
+LEVELS = (
+    pyscf_level("hf", "6-31g"),
+    pyscf_level("pbe", "6-31g", density_fit=True, grid=1),
+    pyscf_level("b3lyp", "6-31g", density_fit=True, grid=1),
+)
+GUESSES = ("minao", "atom", "huckel", "1e")
+SAME = 1e-3  # eV
+_CLOSEST = 0.6  # of the sum of covalent radii: closer ones are the geometry gate's
+
+
+@dataclass(frozen=True, slots=True)
+class Species:
+    """A molecule of ASE's collection, with the state it is in."""
+
+    name: str
+    charge: int = 0
+    spin: int = 0
+
+
+SPECIES = (
+    *(Species("H2O"), Species("H2CO"), Species("CH3OH")),
+    *(Species("CH3O", spin=1), Species("H2O", charge=1, spin=1)),
+)
+
+
+def main() -> None:
+    """Label, check, show."""
+    given = _given()
+    frames = [
+        frame
+        for species in SPECIES
+        for frame in distorted(species, 4 if given.quick else given.frames)
+    ]
+    rows = Rows(given.rows)
+    found = []
+    for level in LEVELS[:1] if given.quick else LEVELS:
+        records = label_frames(
+            frames,
+            level,
+            workers=given.workers,
+            limits=Limits(seconds=600.0),
+            cache=given.cache,
+        )
+        checks = _checked(frames, records, level, rows)
+        found.append(_row(level.title, records) | _agreement(checks))
+    say(*(table(title, part) for title, part in _parts(found)))
+    write_json(given.json, {"levels": found})
+
+
+def _given() -> Namespace:
+    parser = arguments(__doc__)
+    folder = Path("runs/benchmarks/rescue")
+    parser.add_argument("--frames", type=int, default=50, help="of each species")
+    parser.add_argument("--rows", type=Path, default=folder / "rows.jsonl")
+    parser.add_argument("--cache", type=Path, default=folder / "labels")
+    parser.add_argument("--workers", type=int, default=1, help="child processes")
+    return parser.parse_args()
+
+
+# --- frames --------------------------------------------------------------------------
+
+
+def distorted(species: Species, count: int) -> list[Frame]:
+    """Frames far from equilibrium, none with atoms on top of each other."""
+    seed = sum(map(ord, species.name)) + 1000 * species.charge
+    rng, atoms = np.random.default_rng(seed), molecule(species.name)
+    found: list[Frame] = []
+    while len(found) < count:
+        moved = atoms.positions.copy()
+        if len(found) % 2:
+            moved = _stretched(atoms.numbers, moved, rng)
+        else:
+            moved += rng.normal(0, rng.uniform(0.1, 0.3), moved.shape)
+        state = (species.charge, species.spin)
+        if _ratios(atoms.numbers, moved).min() > _CLOSEST:
+            found.append(Frame(atoms.numbers, moved, *state))
+    return found
+
+
+def _stretched(numbers: Any, x: Floats, rng: np.random.Generator) -> Floats:
+    """One bond drawn out, its smaller side moved as a whole; a little noise."""
+    bonded = _ratios(numbers, x) < 1.3
+    pairs = np.argwhere(np.triu(bonded, 1))
+    i, j = pairs[rng.integers(len(pairs))]
+    bonded[i, j] = bonded[j, i] = False
+    side = np.zeros(len(x), bool)
+    side[j] = True
+    for _ in x:
+        side |= bonded[side].any(axis=0)
+    side = ~side if side.sum() > len(x) / 2 else side
+    apart = (x[j] - x[i]) * (1 if side[j] else -1)
+    moved = x + np.outer(side, apart * rng.uniform(0.3, 2.0))
+    out: Floats = moved + rng.normal(0, 0.05, x.shape)
+    return out
+
+
+def _ratios(numbers: Any, x: Floats) -> Floats:
+    """Distances over sums of covalent radii (atoms, atoms), infinite with itself."""
+    radii = covalent_radii[numbers]
+    apart = np.linalg.norm(x[:, None] - x, axis=-1) + np.diag(np.full(len(x), np.inf))
+    out: Floats = apart / (radii[:, None] + radii)
+    return out
+
+
+# --- the independent route ----------------------------------------------------------
+
+
+def lowest(frame: Frame, level: Level) -> float | None:
+    """The lowest energy in eV of several stable solutions; None if there is none."""
+    from pyscf import lib
+
+    lib.num_threads(1)
+    energies = []
+    for guess in GUESSES:
+        with suppress(np.linalg.LinAlgError):
+            mf = mean_field(frame, level.settings)
+            energies.append(made_stable(mf, frame, level.settings, guess))
+    good = [energy for energy in energies if energy is not None]
+    return min(good) * HARTREE if good else None
+
+
+def made_stable(
+    mf: Any,
+    frame: Frame,
+    settings: dict[str, Any],
+    guess: str,
+    density: Any = None,
+) -> float | None:
+    """Energy in hartree of one start, followed to a minimum; None if it is lost."""
+    mf.init_guess, mf.max_cycle, mf.conv_tol = guess, 100, 1e-10
+    mf.kernel(density)
+    stable = False
+    for _ in range(5):
+        if not mf.converged:
+            orbitals, filled = mf.mo_coeff, mf.mo_occ
+            mf = mf.newton()
+            mf.kernel(orbitals, filled)
+        orbitals, _, stable, _ = mf.stability(return_status=True)
+        if stable:
+            break
+        filled, mf = mf.mo_occ, mean_field(frame, settings).newton()
+        mf.kernel(orbitals, filled)
+    return float(mf.e_tot) if stable and mf.converged else None
+
+
+def mean_field(frame: Frame, settings: dict[str, Any]) -> Any:
+    """A fresh mean field of plain PySCF at the level's settings."""
+    from pyscf import dft, gto, scf
+
+    atoms = [
+        (chemical_symbol(int(z)), x)
+        for z, x in zip(frame.numbers, frame.positions, strict=True)
+    ]
+    state = {"charge": frame.charge, "spin": frame.spin}
+    mol = gto.M(atom=atoms, basis=settings["basis"], verbose=0, **state)
+    if settings["method"] == "hf":
+        return scf.UHF(mol) if frame.spin else scf.RHF(mol)
+    mf = dft.UKS(mol) if frame.spin else dft.RKS(mol)
+    mf.xc, mf.grids.level = settings["method"], settings["grid"]
+    return mf.density_fit() if settings["density_fit"] else mf
+
+
+# --- tables --------------------------------------------------------------------------
+
+
+def _checked(
+    frames: Sequence[Frame],
+    records: Sequence[Label | Unlabelled],
+    level: Level,
+    rows: Rows,
+) -> list[Row]:
+    """Labels beside the independent route: all that were rescued, some others."""
+    found = []
+    for index, (frame, record) in enumerate(zip(frames, records, strict=True)):
+        if not isinstance(record, Label) or not (rescued(record) or index % 5 == 0):
+            continue
+        key = f"{level.id}/{frame.id}"
+        if key not in rows:
+            rows[key] = {"lowest": lowest(frame, level)}
+        other = rows[key]["lowest"]
+        above = None if other is None else record.energy - other
+        found.append({"rescued": rescued(record), "above": above})
+    return found
+
+
+def rescued(label: Label) -> bool:
+    """Whether the first try was not enough."""
+    details = label.details
+    return details["rung"] != "default" or bool(details.get("followed"))
+
+
+def _row(name: str, records: Sequence[Label | Unlabelled]) -> Row:
+    labels = [record for record in records if isinstance(record, Label)]
+    refused = [record for record in records if isinstance(record, Unlabelled)]
+    rungs = Counter(str(label.details["rung"]) for label in labels)
+    signs = Counter(
+        x.name for label in labels for x in doubts.doubts_of_details(label.details)
+    )
+    lost = sum(float(x.details.get("lost_seconds") or 0.0) for x in records)
+    return {
+        "level": name,
+        "frames": len(records),
+        "rungs": dict(rungs.most_common()),
+        "followed": sum(bool(label.details.get("followed")) for label in labels),
+        "refused": dict(Counter(x.failure.name for x in refused).most_common()),
+        "doubts": dict(signs.most_common()),
+        "CPU s": sum(record.cpu_seconds for record in records),
+        "lost CPU s": lost,
+        "refused CPU s": sum(record.cpu_seconds for record in refused),
+    }
+
+
+def _agreement(checks: Sequence[Row]) -> Row:
+    """How labels stand to the independent route, rescued ones and others apart."""
+    out: Row = {}
+    for name, wanted in (("rescued", True), ("others", False)):
+        above = [row["above"] for row in checks if row["rescued"] is wanted]
+        known = [x for x in above if x is not None]
+        out |= {
+            f"{name} checked": len(above),
+            f"{name} same": sum(abs(x) <= SAME for x in known),
+            f"{name} lower": sum(x < -SAME for x in known),
+            f"{name} higher": sum(x > SAME for x in known),
+            f"{name} highest eV": max(known, default=None),
+        }
+    return out
+
+
+def _parts(found: Sequence[Row]) -> list[tuple[str, list[Row]]]:
+    """The figures in three tables that fit a page."""
+    cuts = (
+        ("rungs", ("frames", "rungs", "followed", "refused")),
+        ("costs and doubts", ("CPU s", "lost CPU s", "refused CPU s", "doubts")),
+        (
+            "against the lowest of several starts",
+            tuple(key for key in found[0] if key.startswith(("rescued", "others"))),
+        ),
+    )
+    return [
+        (
+            title,
+            [
+                {"level": row["level"], **{k: _said(row[k]) for k in keys}}
+                for row in found
+            ],
+        )
+        for title, keys in cuts
+    ]
+
+
+def _said(value: Any) -> Any:
+    if isinstance(value, dict):
+        return ", ".join(f"{n} {k.lower()}" for k, n in value.items()) or "none"
+    return value
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,299 @@
+"""Labels per core hour: this package's labellers against a plain PySCF loop.
+
+    python -m benchmarks.labels.throughput [--quick] [--json FILE]
+
+Both label the same frames in two processes of one thread each, warm (imports are paid
+before), at equal tolerances and with grid response; this package also keeps each label
+in a cache, as `alloop label` does. Rounds are interleaved: plain, ours, ours, plain.
+A ratio is that of a round: plain's time over ours, so 1 is equal and less is slower;
+median, low and high are over the rounds. CPU seconds are those of all processes
+involved; wall times mean something on a quiet machine only. Both must give the same
+numbers.
+
+The plain loop is what PySCF's manual shows. For CCSD(T) it is the loop that gives the
+right gradient: `ccsd_t_lambda.kernel` solves the lambda equations of CCSD(T), whereas
+the shorter `pyscf.grad.ccsd_t.Gradients(cc).kernel()` takes those of CCSD and so gives
+other forces, for less time.
+
+The cost of isolation is that of a label of the toy level through a child, less that of
+the same label in this process.
+"""
+
+import os
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
+from contextlib import ExitStack
+from dataclasses import dataclass, replace
+from functools import partial
+from itertools import chain
+from multiprocessing import get_context
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import TypeAlias
+
+import numpy as np
+import psutil
+from ase.build import molecule
+
+from alloop.core.atoms import chemical_symbol
+from alloop.core.frame import Frame
+from alloop.core.records import Label
+from alloop.core.units import BOHR, HARTREE, Floats
+from alloop.labels.child.labeller import IsolatedLabeller
+from alloop.labels.direct import DirectLabeller
+from alloop.labels.levels import level_from_name
+from alloop.labels.toy import toy_level
+from alloop.store.cache import LabelCache
+from benchmarks.common import Row, arguments, say, spread, table, write_json
+
+PROCESSES = 2
+Numbers: TypeAlias = tuple[float, Floats]  # eV, (atoms, 3) eV/Å
+Loop: TypeAlias = Callable[[Sequence[Frame]], list[Numbers]]
+
+
+@dataclass(frozen=True, slots=True)
+class Case:
+    """A molecule at a level; frames each process labels in a block."""
+
+    molecule: str
+    level: str
+    frames: int
+    rounds: int
+
+
+CASES = (
+    Case("CH3CH2OH", "hf/sto-3g", 12, 6),
+    Case("CH3CH2OH", "b3lyp/def2-svp", 2, 4),
+    Case("H2O", "ccsd(t)/cc-pvdz", 4, 6),
+)
+QUICK = (Case("CH3CH2OH", "hf/sto-3g", 4, 2), Case("H2O", "ccsd(t)/cc-pvdz", 1, 2))
+
+
+def main() -> None:
+    """Measure, check, show."""
+    given = arguments(__doc__).parse_args()
+    rows = [measured(case) for case in (QUICK if given.quick else CASES)]
+    say(table(f"labels in {PROCESSES} processes: ours against a plain loop", rows), "")
+    overhead = isolation(100 if given.quick else 400)
+    say(table("what isolation costs a label", [overhead]))
+    write_json(given.json, {"rows": rows, "isolation": overhead})
+
+
+# --- the plain loop, as in PySCF's manual --------------------------------------------
+
+
+def plain(level: str, frames: Sequence[Frame]) -> list[Numbers]:
+    """Energies and forces in a for loop."""
+    from pyscf import gto, lib
+
+    lib.num_threads(1)
+    method, basis = level.split("/")
+    found = []
+    for frame in frames:
+        atoms = [
+            (chemical_symbol(int(z)), x)
+            for z, x in zip(frame.numbers, frame.positions, strict=True)
+        ]
+        mol = gto.M(atom=atoms, basis=basis, verbose=0, max_memory=4000)
+        energy, gradient = _METHODS[method](mol)
+        found.append((energy * HARTREE, -gradient * HARTREE / BOHR))
+    return found
+
+
+def _hf(mol: object) -> tuple[float, Floats]:
+    from pyscf import scf
+
+    mf = scf.RHF(mol).run(conv_tol=1e-9)
+    return mf.e_tot, mf.nuc_grad_method().kernel()
+
+
+def _b3lyp(mol: object) -> tuple[float, Floats]:
+    from pyscf import dft
+
+    mf = dft.RKS(mol, xc="b3lyp")
+    mf.grids.level = 3
+    mf.run(conv_tol=1e-9)
+    gradient = mf.nuc_grad_method()
+    gradient.grid_response = True
+    return mf.e_tot, gradient.kernel()
+
+
+def _ccsd_t(mol: object) -> tuple[float, Floats]:
+    from pyscf import cc, scf
+    from pyscf.cc import ccsd_t_lambda
+    from pyscf.grad import ccsd_t
+
+    mf = scf.RHF(mol).run(conv_tol=1e-9)
+    mycc = cc.CCSD(mf)
+    mycc.conv_tol, mycc.conv_tol_normt = 1e-8, 1e-6
+    eris = mycc.ao2mo()
+    mycc.kernel(eris=eris)
+    triples = mycc.ccsd_t(eris=eris)
+    _, l1, l2 = ccsd_t_lambda.kernel(
+        mycc, eris, mycc.t1, mycc.t2, max_cycle=100, tol=1e-6, verbose=0
+    )
+    gradient = ccsd_t.Gradients(mycc)
+    return mycc.e_tot + triples, gradient.kernel(mycc.t1, mycc.t2, l1, l2, eris=eris)
+
+
+_METHODS = {"hf": _hf, "b3lyp": _b3lyp, "ccsd(t)": _ccsd_t}
+
+
+# --- measuring ---------------------------------------------------------------------
+
+
+@dataclass(slots=True)
+class Arm:
+    """One way to label: how long its blocks took."""
+
+    loops: Sequence[Loop]
+    threads: ThreadPoolExecutor
+
+    def block(
+        self, shares: Sequence[Sequence[Frame]]
+    ) -> tuple[float, float, list[Numbers]]:
+        """Wall and CPU seconds of labelling all shares at once, and the labels."""
+        wall, cpu = time.perf_counter(), _cpu()
+        parts = list(
+            self.threads.map(lambda loop, share: loop(share), self.loops, shares)
+        )
+        spent = _cpu() - cpu
+        return time.perf_counter() - wall, spent, list(chain(*parts))
+
+
+def measured(case: Case) -> Row:
+    """Throughput and CPU time of a case, both ways, and their ratios by round."""
+    with ExitStack() as stack:
+        arms = _arms(case, stack)
+        for arm in arms.values():
+            arm.block([_frames(case, 1, seed=-1)] * PROCESSES)  # imports, first guesses
+        rounds = [_round(case, arms, number) for number in range(case.rounds)]
+    wall, cpu = (spread(each[key] for each in rounds) for key in ("wall", "cpu"))
+    ours, other = (spread(each[x] for each in rounds)["median"] for x in arms)
+    return {
+        "molecule": case.molecule,
+        "level": case.level,
+        "labels": 2 * PROCESSES * case.frames * case.rounds,
+        "ours/core h": round(3600 / ours),
+        "ours CPU s": ours,
+        "plain CPU s": other,
+        "CPU ratio": cpu["median"],
+        "low": cpu["low"],
+        "high": cpu["high"],
+        "wall ratio": wall["median"],
+        "low ": wall["low"],
+        "high ": wall["high"],
+        "dF meV/Å": 1e3 * max(each["apart"] for each in rounds),
+    }
+
+
+def _round(case: Case, arms: dict[str, Arm], number: int) -> dict[str, float]:
+    shares = [_frames(case, case.frames, 10 * number + i) for i in range(PROCESSES)]
+    walls, cpus = dict.fromkeys(arms, 0.0), dict.fromkeys(arms, 0.0)
+    found: dict[str, list[Numbers]] = {}
+    for name in ("plain", "ours", "ours", "plain"):
+        wall, cpu, found[name] = arms[name].block(shares)
+        walls[name] += wall
+        cpus[name] += cpu
+    labels = 2 * PROCESSES * case.frames
+    return {
+        "wall": walls["plain"] / walls["ours"],
+        "cpu": cpus["plain"] / cpus["ours"],
+        "apart": _apart(found["plain"], found["ours"]),
+        **{name: cpu / labels for name, cpu in cpus.items()},
+    }
+
+
+def _arms(case: Case, stack: ExitStack) -> dict[str, Arm]:
+    os.environ["OMP_NUM_THREADS"] = "1"  # of the plain processes; ours see to it
+    context = get_context("spawn")
+    threads = stack.enter_context(ThreadPoolExecutor(PROCESSES))
+    cache = LabelCache(Path(stack.enter_context(TemporaryDirectory())))
+    plains, ours = list[Loop](), list[Loop]()
+    for _ in range(PROCESSES):
+        pool = stack.enter_context(ProcessPoolExecutor(1, context))
+        child = stack.enter_context(IsolatedLabeller(level_from_name(case.level)))
+        plains.append(partial(_elsewhere, pool, case.level))
+        ours.append(partial(_ours, child, cache))
+    return {"ours": Arm(ours, threads), "plain": Arm(plains, threads)}
+
+
+def _elsewhere(
+    pool: ProcessPoolExecutor, level: str, frames: Sequence[Frame]
+) -> list[Numbers]:
+    return pool.submit(plain, level, frames).result()
+
+
+def _ours(
+    child: IsolatedLabeller, cache: LabelCache, frames: Sequence[Frame]
+) -> list[Numbers]:
+    found = []
+    for frame in frames:
+        label = child.label(frame)
+        cache.put(label)
+        if not isinstance(label, Label):
+            raise RuntimeError(f"no label: {label.failure.name} {label.message}")
+        found.append((label.energy, label.forces))
+    return found
+
+
+def _frames(case: Case, count: int, seed: int) -> list[Frame]:
+    """Frames shaken by 0.05 Å rms, new ones for each block."""
+    atoms = molecule(case.molecule)
+    rng = np.random.default_rng(abs(seed) + 1000 * (seed < 0))
+    return [
+        Frame(atoms.numbers, atoms.positions + rng.normal(0, 0.05, (len(atoms), 3)))
+        for _ in range(count)
+    ]
+
+
+def _apart(one: Sequence[Numbers], other: Sequence[Numbers]) -> float:
+    """The largest difference of forces, eV/Å; energies must agree to 1e-5 eV."""
+    for (e1, _), (e2, _) in zip(one, other, strict=True):
+        if abs(e1 - e2) > 1e-5:
+            raise RuntimeError(f"the two ways give {e1} and {e2} eV")
+    return max(
+        float(np.abs(f1 - f2).max())
+        for (_, f1), (_, f2) in zip(one, other, strict=True)
+    )
+
+
+def _cpu() -> float:
+    """CPU seconds so far of this process and all that it started."""
+    family = psutil.Process().children(recursive=True)
+    times = [process.cpu_times() for process in family]
+    return time.process_time() + sum(each.user + each.system for each in times)
+
+
+def isolation(labels: int) -> Row:
+    """What a label through a child costs beside the label itself."""
+    level, frames = toy_level(), _frames(CASES[2], labels, 0)
+    with IsolatedLabeller(level) as child, TemporaryDirectory() as folder:
+        child.label(frames[0])
+        through = _each(child.label, frames)
+        direct = _each(DirectLabeller(level).label, frames)
+        cache, label = LabelCache(folder), DirectLabeller(level).label(frames[0])
+        kept = _each(lambda frame: cache.put(replace(label, frame=frame.id)), frames)
+    extra = (through - direct) * 1e3  # ms
+    return {
+        "through a child, ms": through * 1e3,
+        "directly, ms": direct * 1e3,
+        "isolation, ms": extra,
+        "cache, ms": kept * 1e3,
+        "% of a one-second label": (extra + kept * 1e3) / 10,
+    }
+
+
+def _each(do: Callable[[Frame], object], frames: Sequence[Frame]) -> float:
+    """Median wall seconds."""
+    times = []
+    for frame in frames:
+        began = time.perf_counter()
+        do(frame)
+        times.append(time.perf_counter() - began)
+    return spread(times)["median"]
+
+
+if __name__ == "__main__":
+    main()

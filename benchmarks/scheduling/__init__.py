@@ -1,0 +1,1 @@
+"""Benchmarks of how campaigns use their workers."""

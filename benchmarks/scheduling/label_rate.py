@@ -1,0 +1,120 @@
+"""Labels a second that one driver and one Dask scheduler can handle.
+
+    python -m benchmarks.scheduling.label_rate [--labels 2000] [--quick]
+        [--json FILE] [--folder DIR]
+
+driver: a campaign whose labels cost nothing, without what its work takes: learn,
+decide, commit (synced), act. scheduler: tasks that do nothing, on two workers, sent,
+awaited and released; scheduler and client share the driver's process. CPU ms: of that
+process, for each label or task; per s: what fits into a second of one core, and of the
+clock.
+"""
+
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from alloop import config
+from alloop.driver.run import CampaignRun, RunObserver, store_attributes
+from alloop.history.fold_keeper import FoldKeeper
+from alloop.history.reader import CODEC
+from alloop.store.archive import Archive
+from alloop.workers.cluster_plan import ClusterPlan
+from alloop.workers.connection import Connection, connect
+from alloop.workers.pools import InlinePool
+from alloop.workers.tasks import TaskResult, perform_command
+from benchmarks.common import Row, arguments, say, table, write_json
+from benchmarks.toys import write_tiny
+
+
+def main() -> None:
+    """Measure both, show."""
+    parser = arguments(__doc__)
+    parser.add_argument("--labels", type=int, default=2000)
+    parser.add_argument("--folder", type=Path, help="for the store")
+    given = parser.parse_args()
+    count = 200 if given.quick else given.labels
+    with tempfile.TemporaryDirectory(dir=given.folder) as folder:
+        rows = [_driver(Path(folder), count), _scheduler(count)]
+    say(table("one driver", rows))
+    write_json(given.json, {"rows": rows})
+
+
+class _Clock:
+    """CPU and wall seconds, without those that were taken out."""
+
+    def __init__(self) -> None:
+        self._begun, self.out = _now(), (0.0, 0.0)
+
+    def work(self, *args: Any) -> TaskResult:
+        """What a worker does; not counted."""
+        begun = _now()
+        done = perform_command(*args)
+        cpu, wall = _since(begun)
+        self.out = (self.out[0] + cpu, self.out[1] + wall)
+        return done
+
+    def row(self, what: str, count: int) -> Row:
+        """Figures for each of `count` things."""
+        spent = zip(_since(self._begun), self.out, strict=True)
+        cpu, wall = (whole - out for whole, out in spent)
+        return {
+            "what": what,
+            "number": count,
+            "CPU ms each": 1e3 * cpu / count,
+            "per CPU s": count / cpu,
+            "per s": count / wall,
+        }
+
+
+def _now() -> tuple[float, float]:
+    return time.process_time(), time.perf_counter()
+
+
+def _since(begun: tuple[float, float]) -> tuple[float, float]:
+    cpu, wall = _now()
+    return cpu - begun[0], wall - begun[1]
+
+
+def _driver(folder: Path, count: int) -> Row:
+    path = write_tiny(folder)
+    tree = yaml.safe_load(path.read_text())
+    tree["seeds"]["cheap"], tree["budget"] = count, {"cheap": count, "expensive": 3}
+    path.write_text(yaml.safe_dump(tree))
+    setup = config.load_campaign(path)
+    archive = Archive.create(setup.store, attrs=store_attributes(setup), codec=CODEC)
+    with archive:
+        keeper, clock = FoldKeeper(archive), _Clock()
+        pool = InlinePool(setup.kit, work=clock.work)
+        CampaignRun(setup, archive, keeper, pool, RunObserver()).run_loop()
+        return clock.row("driver: labels", count)
+
+
+def _nothing(number: int) -> int:
+    return number
+
+
+def _scheduler(count: int) -> Row:
+    link = connect(ClusterPlan(workers=2))
+    try:
+        _round(link, 10)
+        clock = _Clock()
+        _round(link, count)
+        return clock.row("scheduler: tasks", count)
+    finally:
+        link.close()
+
+
+def _round(link: Connection, count: int) -> None:
+    from distributed import as_completed
+
+    ask = (link.client.submit(_nothing, i, pure=False) for i in range(count))
+    for future, _ in as_completed(list(ask), loop=link.client.loop, with_results=True):
+        future.release()
+
+
+if __name__ == "__main__":
+    main()

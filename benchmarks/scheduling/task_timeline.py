@@ -1,0 +1,125 @@
+"""Timelines of a campaign's tasks, as measured and as simulated without overhead.
+
+They are what `benchmarks.scheduling.utilisation` computes with.
+"""
+
+import heapq
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from itertools import count
+
+from alloop.history.reader import History
+from alloop.loop import events as e
+from alloop.loop.policy import decide
+from alloop.loop.reducer import apply_commands, apply_event
+from alloop.loop.rules import Rules
+from alloop.loop.state import LoopState
+from alloop.workers.pools import Task
+
+FOREVER = 10**9  # workers: only what waits for one another takes time
+
+
+@dataclass(frozen=True, slots=True)
+class Ran:
+    """A task: when it ran, s, and the CPU seconds spent inside what it was for."""
+
+    started: float
+    ended: float
+    inside: float
+
+
+@dataclass(slots=True)
+class Trace:
+    """What ran, and when the first exploration of each round was asked for."""
+
+    tasks: list[Ran] = field(default_factory=list)
+    rounds: dict[int, float] = field(default_factory=dict)
+
+    def note(self, commands: tuple[e.Command, ...], now: float) -> None:
+        """Take in what was asked for."""
+        for command in commands:
+            if isinstance(command, e.Explore):
+                self.rounds.setdefault(command.round, now)
+
+    @property
+    def wall(self) -> float:
+        """Seconds of the steady rounds."""
+        return self.rounds[max(self.rounds)] - self.rounds[2]
+
+    @property
+    def work(self) -> float:
+        """Seconds in which tasks ran in the steady rounds."""
+        return sum(within for within, _ in self.steady())
+
+    def steady(self) -> Iterator[tuple[float, float]]:
+        """Seconds and CPU seconds of each task in the steady rounds."""
+        begin, end = self.rounds[2], self.rounds[max(self.rounds)]
+        for task in self.tasks:
+            within = min(task.ended, end) - max(task.started, begin)
+            if within > 0:
+                yield within, task.inside * within / (task.ended - task.started)
+
+
+def inside(event: e.Event) -> float:
+    """CPU seconds in PySCF (or its toy), in training or in MD."""
+    match event:
+        case e.Labelled(label=label):
+            return label.cpu_seconds
+        case e.NotLabelled(unlabelled=unlabelled):
+            return unlabelled.cpu_seconds
+        case e.Rechecked(noise=noise):
+            return noise.cpu_seconds
+    return float(getattr(event, "timing", e.Timing()).cpu_seconds)
+
+
+def measured(history: History) -> Trace:
+    """What the journal says."""
+    trace = Trace()
+    for entry, event in history.events():
+        if isinstance(event, e.Answer) and length(event) > 0:
+            timing = event.timing
+            trace.tasks.append(Ran(timing.started, timing.ended, inside(event)))
+        trace.note(entry.turn.commands, entry.time)
+    return trace
+
+
+def simulated(history: History, rules: Rules, workers: int) -> Trace:
+    """The campaign again, by its own rules: each task gets the answer that it got, as
+    long after its start as it took, and nothing else takes time.
+    """
+    known = {x.name: x for _, x in history.events() if isinstance(x, e.Answer)}
+    trace, now, order, running = Trace(), 0.0, count(), 0
+    state = LoopState()
+    queue: list[tuple[float, int, e.Answer]] = []
+    ends: list[tuple[float, int, e.Answer]] = []
+    events: list[e.Event] = [history.opened]
+    while events or ends:
+        if not events:
+            now, _, event = heapq.heappop(ends)
+            running -= 1
+            events = [event]
+        seen = apply_event(state, events[0])
+        commands = decide(seen, events.pop(0), rules)
+        state = apply_commands(seen, commands)
+        trace.note(commands, now)
+        for command in (x for x in commands if not isinstance(x, e.Stop)):
+            answer = known[command.name]
+            seconds = length(answer)
+            if seconds == 0:  # the driver answered
+                events.append(answer)
+                continue
+            task = Task(command, 1, seconds=seconds)
+            heapq.heappush(queue, (-task.priority, next(order), answer))
+        while queue and running < workers and not events:
+            _, _, answer = heapq.heappop(queue)
+            end = now + length(answer)
+            trace.tasks.append(Ran(now, end, inside(answer)))
+            heapq.heappush(ends, (end, next(order), answer))
+            running += 1
+    return trace
+
+
+def length(event: e.Event) -> float:
+    """Seconds that the event's task took, 0 where there was none."""
+    timing = getattr(event, "timing", e.Timing())
+    return float(timing.ended - timing.started)

@@ -1,0 +1,1 @@
+"""Benchmarks of MD, inference and training speed."""

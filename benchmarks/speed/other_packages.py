@@ -1,0 +1,305 @@
+"""MD, inference and training of the same networks by alloop and by other packages.
+
+    python -m benchmarks.speed.other_packages [--quick] [--other-python PATH]
+        [--json FILE]
+
+All take turns in one run on one core, and are timed by the CPU seconds of their own
+processes: rates are medians (low to high) over the rounds, ratios are taken round by
+round.
+
+MD: 32 walkers of ethanol in Langevin dynamics, walker-steps a second, beside ASE, one
+walker at a time with the same network as its calculator, and TorchSim with the same
+network, where it is installed (`pip install torch-sim-atomistic==0.3.0`).
+Inference: energies and forces of 32 frames of ethanol, frames a second. Training: steps
+on 10 frames with energies and forces, frames a second, by AdamW as the others do, and
+by Muon, alloop's default. The others are networks of the same size: SchNetPack's PaiNN
+and the E(n)-GNN of egnn-pytorch, run by the Python of --other-python, which must have
+both (`pip install schnetpack==2.1.1 egnn-pytorch==0.2.8`); SchNetPack and graph-pes
+have no E(n)-GNN.
+"""
+
+import os
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # before torch: one core for everybody
+
+import json
+import subprocess
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack
+from dataclasses import dataclass, replace
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any, Self
+
+import numpy as np
+import torch
+from ase import units
+from ase.build import molecule
+from ase.md.langevin import Langevin
+
+from alloop.core.atoms import from_atoms, to_atoms
+from alloop.core.batch import Batch, pack_frames
+from alloop.core.records import LabelSet, Walker
+from alloop.core.roles import Potential
+from alloop.core.seeds import random_stream
+from alloop.md.dynamics import DynamicsSettings
+from alloop.md.exploration import run_dynamics
+from alloop.md.guards import Guards
+from alloop.md.integrate import maxwell_boltzmann
+from alloop.models.network import build_network
+from alloop.potentials.ase_calculator import PotentialCalculator
+from alloop.potentials.compiled import compiled_for
+from alloop.potentials.learned import LearnedPotential
+from alloop.training.fit import fit_network
+from alloop.training.graph_pool import make_graph_pool
+from alloop.training.schedule import Schedule
+from alloop.training.stages import Stage
+from benchmarks.common import arguments, say, spread, table, write_json
+from benchmarks.speed.torchsim import torchsim
+
+WALKERS = 32
+FRAMES = 10  # of a training step
+SIZE = {"channels": 64, "layers": 3}
+NETWORKS = {"painn": "SchNetPack", "egnn": "egnn-pytorch"}
+STEP = 0.5  # fs
+
+Turn = Callable[[], float]  # does some work: units of it a CPU second
+
+
+@dataclass(frozen=True)
+class Amount:
+    """How much is done in a turn, and how often everybody has one."""
+
+    rounds: int
+    steps: int
+    repeats: int
+    training: int
+
+
+FULL = Amount(rounds=7, steps=100, repeats=20, training=60)
+QUICK = Amount(rounds=3, steps=20, repeats=5, training=15)
+
+
+# --- what is timed -------------------------------------------------------------------
+
+
+def ethanol(count: int) -> Batch:
+    """Frames of ethanol, each a little displaced."""
+    rest = from_atoms(molecule("CH3CH2OH"))
+    rng = np.random.default_rng(1)
+    moves = 0.03 * rng.standard_normal((count, len(rest), 3))
+    return pack_frames(
+        [replace(rest, positions=rest.positions + move) for move in moves]
+    )
+
+
+def potential(kind: str) -> LearnedPotential:
+    """A network of the common size that was never trained: its forces are small."""
+    network = build_network(kind, SIZE, seed=1)
+    return LearnedPotential(network, {1: 0.0, 6: 0.0, 8: 0.0}, scale=0.1)
+
+
+def walking(model: Potential, amount: Amount) -> Turn:
+    """All walkers side by side."""
+    frames = ethanol(WALKERS).frames()
+    rng = np.random.default_rng(2)
+    walkers = [
+        Walker(i, 0, frame, maxwell_boltzmann(frame, 300.0, rng))
+        for i, frame in enumerate(frames)
+    ]
+    plain = DynamicsSettings(timestep=STEP, guards=Guards(bond=None, contact=None))
+    rngs = [random_stream(0, str(i)) for i in range(WALKERS)]
+
+    def turn() -> float:
+        began = time.process_time()
+        run_dynamics(walkers, model, plain, amount.steps, rngs)
+        return WALKERS * amount.steps / (time.process_time() - began)
+
+    return turn
+
+
+def one_by_one(model: LearnedPotential, amount: Amount) -> Turn:
+    """ASE moves one walker at a time; some walkers tell the rate of all."""
+    atoms = to_atoms(ethanol(1).frame(0))
+    atoms.calc = PotentialCalculator(model)
+    bath = {"temperature_K": 300.0, "friction": 0.01 / units.fs}
+    moves = Langevin(
+        atoms, STEP * units.fs, **bath, rng=np.random.RandomState(0), fixcm=False
+    )
+
+    def turn() -> float:
+        began = time.process_time()
+        moves.run(amount.steps)
+        return amount.steps / (time.process_time() - began)
+
+    return turn
+
+
+def predicting(model: Potential, amount: Amount) -> Turn:
+    """Energies and forces of all frames at once."""
+    batch = ethanol(WALKERS)
+
+    def turn() -> float:
+        began = time.process_time()
+        for _ in range(amount.repeats):
+            model.predict(batch)
+        return WALKERS * amount.repeats / (time.process_time() - began)
+
+    return turn
+
+
+def training(kind: str, amount: Amount, **how: Any) -> Turn:
+    """Steps of alloop's optimisation loop on random labels."""
+    batch, rng = ethanol(20 * FRAMES), np.random.default_rng(3)
+    forces = 0.1 * rng.standard_normal(batch.positions.shape)
+    labels = LabelSet(batch, np.zeros(len(batch)), forces)
+    network = build_network(kind, SIZE)
+    pool = make_graph_pool(labels, 1.0, network.cutoff)
+    schedule = Schedule(lr=1e-4, batch=FRAMES, every=10**9, **how)
+    stage = Stage("speed", "expensive", amount.training, schedule=schedule)
+    fit_network(
+        network, pool, replace(stage, steps=2), 0
+    )  # code is made before the first turn
+
+    def turn() -> float:
+        began = time.process_time()
+        fit_network(network, pool, stage, 0)
+        return FRAMES * amount.training / (time.process_time() - began)
+
+    return turn
+
+
+class Rival:
+    """A published network in another process, which tells its own rates; a context
+    manager.
+    """
+
+    def __init__(self, python: Path, kind: str, amount: Amount) -> None:
+        script = Path(__file__).with_name("published_networks.py")
+        counts = (WALKERS, amount.repeats, FRAMES, amount.training)
+        command = [str(python), str(script), kind, *map(str, counts)]
+        pipes: Any = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
+        self._process = subprocess.Popen(
+            command, text=True, stderr=subprocess.DEVNULL, **pipes
+        )
+        self.there = self._told() == "ready"
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_raised: object) -> None:
+        assert self._process.stdin is not None
+        self._process.stdin.close()
+        self._process.wait()
+
+    def turn(self, what: str) -> Turn:
+        """Its rate of `predict` or `train`."""
+
+        def turn() -> float:
+            assert self._process.stdin is not None
+            self._process.stdin.write(f"{what}\n")
+            self._process.stdin.flush()
+            return float(self._told())
+
+        return turn
+
+    def _told(self) -> str:
+        assert self._process.stdout is not None
+        line: str = self._process.stdout.readline()
+        return line.strip()
+
+
+# --- rounds --------------------------------------------------------------------------
+
+
+def contests(
+    amount: Amount, rivals: Mapping[str, Rival]
+) -> Iterator[tuple[str, dict[str, Turn]]]:
+    """What is compared, and by whom; alloop's own come first."""
+    for kind, theirs in NETWORKS.items():
+        eager = potential(kind)
+        fast, why = compiled_for(eager, ethanol(WALKERS))
+        ours: dict[str, Potential] = {"alloop": eager}
+        if why is None:
+            ours = {"alloop, compiled": fast, **ours}
+        else:
+            say(why)
+        moving = {name: walking(model, amount) for name, model in ours.items()}
+        moving["ASE, one by one"] = one_by_one(eager, amount)
+        if find_spec("torch_sim"):
+            moving["TorchSim 0.3"] = torchsim(eager, ethanol(WALKERS), amount.steps)
+        yield f"MD, {kind}, walker-steps/s", moving
+        saying = {name: predicting(model, amount) for name, model in ours.items()}
+        if kind in rivals:
+            saying[theirs] = rivals[kind].turn("predict")
+        yield f"inference, {kind}, frames/s", saying
+        learning = {
+            "alloop, AdamW, compiled": training(
+                kind, amount, optimiser="adamw", compile=True
+            ),
+            "alloop, AdamW": training(kind, amount, optimiser="adamw", compile=False),
+            "alloop, Muon, compiled": training(kind, amount, compile=True),
+        }
+        if kind in rivals:
+            learning[theirs] = rivals[kind].turn("train")
+        yield f"training, {kind}, frames/s", learning
+
+
+def opened(python: Path | None, amount: Amount, stack: ExitStack) -> dict[str, Rival]:
+    """The rivals that this Python has; says which are left out."""
+    if python is None:
+        say("published networks are left out: no --other-python")
+        return {}
+    found = {}
+    for kind, name in NETWORKS.items():
+        rival = stack.enter_context(Rival(python, kind, amount))
+        if rival.there:
+            found[kind] = rival
+        else:
+            say(f"{name} is left out: {python} lacks it")
+    return found
+
+
+def rounds(turns: Mapping[str, Turn], count: int) -> dict[str, list[float]]:
+    """Each one's rates; all have a turn in each round, the first not counted."""
+    rates: dict[str, list[float]] = {name: [] for name in turns}
+    for number in range(count + 1):
+        for name, turn in turns.items():
+            rate = turn()
+            if number:
+                rates[name].append(rate)
+    return rates
+
+
+def told(rates: Mapping[str, list[float]]) -> list[dict[str, Any]]:
+    """A row for each: its rates, and how many times as fast the first one is."""
+    first = next(iter(rates.values()))
+    rows = []
+    for name, own in rates.items():
+        ratio = spread(a / b for a, b in zip(first, own, strict=True))
+        times = {f"times, {key}": value for key, value in ratio.items()}
+        rows.append({"who": name, **spread(own), **times})
+    return rows
+
+
+def main() -> None:
+    """Measure in turns, show, keep."""
+    parser = arguments(__doc__)
+    parser.add_argument("--other-python", type=Path, help="a Python with those")
+    options = parser.parse_args()
+    torch.set_num_threads(1)
+    amount = QUICK if options.quick else FULL
+    if not find_spec("torch_sim"):
+        say("TorchSim is left out: torch-sim-atomistic is not installed")
+    figures: dict[str, Any] = {}
+    with ExitStack() as stack:
+        rivals = opened(options.other_python, amount, stack)
+        for title, turns in contests(amount, rivals):
+            figures[title] = told(rounds(turns, amount.rounds))
+            say(table(title, figures[title]))
+    write_json(options.json, json.loads(json.dumps(figures)))
+
+
+if __name__ == "__main__":
+    main()

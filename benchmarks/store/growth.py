@@ -1,0 +1,207 @@
+"""Cost of a store, its driver and its readers as a campaign grows.
+
+    python -m benchmarks.store.growth [--quick] [--json FILE] [--records N ...]
+        [--folder DIR]
+
+runs the campaign of `benchmarks.store.synthetic_campaign`, whose labels cost nothing:
+ten frames and 0.9 labels a record, so that 100000 records are a million frames. Each
+record is committed and folded in as a driver does; every thousand records the columns
+are filled and the fold is kept. Then whatever opens a store does so, each in a process
+of its own. Times are of the processor; files are written without waiting for the disk,
+see `benchmarks.store.commits_and_reads`. The rows of a size are kept in `--folder` as
+soon as they are known, and a benchmark that was stopped goes on behind them.
+
+Of the driver, by record, and of its whole process:
+
+    commit   append a record                  learn   state, labels and history
+    columns  fill them                        folds   keep them, each 10 % longer
+    files, MB   in the store when it ends     peak MB   memory of the driver
+
+Of each process, start and imports included: seconds, and MB of memory at most.
+`replay` is `open` without the fold, `import` a process that opens nothing.
+"""
+
+import argparse
+import json
+import resource
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Sequence
+from functools import partial
+from math import log10
+from pathlib import Path
+from typing import TypeVar
+
+from alloop.history.fold_keeper import FoldKeeper
+from alloop.history.reader import CODEC
+from alloop.loop import events as e
+from alloop.loop.reducer import next_state
+from alloop.store.archive import Archive
+from alloop.store.files import FileSystem
+from benchmarks.common import Row, Rows, arguments, say, table, write_json
+from benchmarks.store.read_costs import NAMES
+from benchmarks.store.synthetic_campaign import CONFIG, LEVELS, Played
+
+STEP = 1000  # records between two compactions
+_ATTRS = {
+    "name": "scale",
+    "config": CONFIG,
+    "levels": {
+        fidelity: {
+            "id": each.id,
+            "title": each.title,
+            "kind": each.kind,
+            "settings": each.settings,
+        }
+        for fidelity, each in LEVELS.items()
+    },
+}
+_T = TypeVar("_T")
+
+
+class Unsynced(FileSystem):
+    """A file system call for each, none of which waits for the disk."""
+
+    def write(self, path: Path, data: bytes) -> None:
+        """A new file with these bytes."""
+        with path.open("xb") as file:
+            file.write(data)
+
+    def sync(self, folder: Path) -> None:
+        """Nothing."""
+
+
+def cpu(deed: Callable[[], _T]) -> tuple[float, _T]:
+    """CPU seconds of a deed, and what came of it."""
+    begin = time.process_time()
+    done = deed()
+    return time.process_time() - begin, done
+
+
+def _append(archive: Archive, made: Sequence[e.Turn]) -> None:
+    for turn in made:
+        archive.append(turn)
+
+
+def _learn(keeper: FoldKeeper, made: Sequence[e.Turn]) -> None:
+    for turn in made:
+        known = keeper.known
+        known.ledger.add_turn(turn)
+        keeper.add_turn(turn, next_state(known.state, turn.event, turn.commands))
+
+
+def grow(path: Path, count: int) -> dict[str, float]:
+    """Play the campaign; CPU seconds of the parts."""
+    spent = dict.fromkeys(("commit", "learn", "columns", "folds"), 0.0)
+    played = Played()
+    with Archive.create(path, attrs=_ATTRS, codec=CODEC, files=Unsynced()) as archive:
+        keeper = FoldKeeper(archive)
+        for begin in range(0, count, STEP):
+            made = list(played.turns(min(STEP, count - begin)))
+            spent["commit"] += cpu(partial(_append, archive, made))[0]
+            spent["learn"] += cpu(partial(_learn, keeper, made))[0]
+            spent["columns"] += cpu(keeper.fill_columns)[0]
+            spent["folds"] += cpu(keeper.compact)[0]
+        keeper.close()
+    return spent
+
+
+def driven(path: Path, count: int) -> Row:
+    """The figures of the driver, and of the store that it leaves."""
+    spent = grow(path, count)
+    files = [each for each in path.rglob("*") if each.is_file()]
+    parts = {
+        f"{part} MB": sum(x.stat().st_size for x in files if part in x.parts) / 1e6
+        for part in ("journal", "folds")
+    }
+    whole = sum(x.stat().st_size for x in files) / 1e6
+    return {
+        "records": count,
+        **{f"{name} us": each / count * 1e6 for name, each in spent.items()},
+        "files": len(files),
+        "MB": whole,
+        "columns MB": whole - parts["journal MB"],
+        "fold MB": parts["folds MB"],
+        "peak MB": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e3,
+    }
+
+
+def asked(name: str, path: Path) -> Row:
+    """What a process that asks this of the store takes."""
+    command = [sys.executable, "-m", "benchmarks.store.read_costs", name, str(path)]
+    done = subprocess.run(command, check=True, capture_output=True, text=True)
+    row: Row = json.loads(done.stdout.splitlines()[-1])
+    return row
+
+
+def measure(rows: Rows, folder: Path, count: int) -> None:
+    """All figures of a store of `count` records that are not known yet."""
+    wanted = [name for name in NAMES if f"{count} {name}" not in rows]
+    path, driver = folder / f"{count}.zarr", f"{count} driver"
+    if driver in rows and not wanted:
+        return
+    if driver not in rows or not path.exists():
+        shutil.rmtree(path, ignore_errors=True)
+        command = [
+            sys.executable,
+            "-m",
+            "benchmarks.store.growth",
+            "--grow",
+            str(count),
+        ]
+        command += ["--folder", str(folder)]
+        done = subprocess.run(command, check=True, capture_output=True, text=True)
+        rows[driver] = json.loads(done.stdout)
+    for name in wanted:
+        rows[f"{count} {name}"] = asked(name, path)
+    shutil.rmtree(path)
+
+
+def readers(rows: Rows, sizes: Sequence[int]) -> list[Row]:
+    """A row each process: seconds and MB by size, and how they grow with the last
+    tenfold of records.
+    """
+    return [_reader(rows, sizes, name) for name in NAMES]
+
+
+def _reader(rows: Rows, sizes: Sequence[int], name: str) -> Row:
+    found = [rows[f"{count} {name}"] for count in sizes]
+    row: Row = {"process": name}
+    for count, each in zip(sizes, found, strict=True):
+        row |= {f"{count:.0e} s": each["cpu s"], f"{count:.0e} MB": each["peak MB"]}
+    if len(sizes) > 1:
+        tenfolds = log10(sizes[-1] / sizes[-2])
+        for key in ("cpu s", "peak MB"):
+            factor = (found[-1][key] / found[-2][key]) ** (1 / tenfolds)
+            row[f"x {key[-2:].strip()}"] = factor
+    return row
+
+
+def main() -> None:
+    """Measure, and show."""
+    parser = arguments(__doc__)
+    parser.add_argument(
+        "--records", type=int, nargs="+", help="sizes, one after another"
+    )
+    parser.add_argument("--folder", type=Path, default=Path("runs/growth"), help="disk")
+    parser.add_argument("--grow", type=int, help=argparse.SUPPRESS)
+    chosen = parser.parse_args()
+    if chosen.grow:
+        print(json.dumps(driven(chosen.folder / f"{chosen.grow}.zarr", chosen.grow)))  # noqa: T201
+        return
+    sizes = sorted(
+        chosen.records or ([300, 3000] if chosen.quick else [1000, 10000, 100000])
+    )
+    rows = Rows(chosen.folder / "rows.jsonl")
+    for count in sizes:
+        measure(rows, chosen.folder, count)
+    driver = [rows[f"{count} driver"] for count in sizes]
+    write_json(chosen.json, {"driver": driver, "processes": readers(rows, sizes)})
+    say(table("the driver; us: CPU time a record", driver))
+    say(table("processes; x: growth with ten times the records", readers(rows, sizes)))
+
+
+if __name__ == "__main__":
+    main()
