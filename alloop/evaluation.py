@@ -1,16 +1,24 @@
-"""The scorer, the threshold and the errors of a trained potential."""
+"""Training of a generation: potential, scorer and threshold; and the errors of it.
+
+Campaigns and `alloop train` both train here.
+"""
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
 from alloop.core.batch import Batch, pack_frames
 from alloop.core.records import LabelSet, Predictions, TrainingData
-from alloop.core.roles import Potential
-from alloop.core.seeds import random_stream
+from alloop.core.roles import Potential, Trainer
+from alloop.core.seeds import random_stream, torch_seed
+from alloop.core.species import Domain
 from alloop.core.units import Floats
+from alloop.generation import Generation
+from alloop.potentials.storable import Storable
 from alloop.scores.calibrate import surprise_threshold
 from alloop.scores.qresidual import QResidual, fit_qresidual
+from alloop.training.label_changes import joined_labels
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +49,60 @@ class FittedScorer:
     threshold: float | None
     landmarks: Floats
     calibrated_on: int = 0
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class TrainingInputs:
+    """All that a generation is trained from.
+
+    data: the labels that the generation learns from. heldout: frames on which the
+    scorer is calibrated. monitored: expensive labels that the trainer gets on top of
+    `data`, to split them off again by the hash of their ids and monitor the training.
+    name: that of the training's random stream; seed: the campaign's.
+    """
+
+    data: TrainingData
+    heldout: Batch
+    scoring: ScorerSettings
+    seed: int
+    name: str
+    parent: Potential | None = None
+    monitored: LabelSet | None = None
+
+    @property
+    def trainer_data(self) -> TrainingData:
+        """The labels that the trainer gets."""
+        if self.monitored is None:
+            return self.data
+        whole = joined_labels(self.data.expensive, self.monitored)
+        return TrainingData(self.data.cheap, whole)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class TrainedGeneration:
+    """A trained generation without facts, its fitted scorer and its history."""
+
+    generation: Generation
+    fitted: FittedScorer
+    history: dict[str, Any]
+
+
+def train_generation(trainer: Trainer, inputs: TrainingInputs) -> TrainedGeneration:
+    """Train a potential, fit its scorer, and join both to a generation.
+
+    Raises TypeError where the trained potential cannot be stored, and InputError where
+    the labels cannot be learned from.
+    """
+    data = inputs.data
+    potential, history = trainer.train(
+        inputs.trainer_data, inputs.parent, torch_seed(inputs.seed, inputs.name)
+    )
+    if not isinstance(potential, Storable):
+        raise TypeError("the trainer's potential has no checkpoint()")
+    fitted = fit_scorer(potential, data, inputs.heldout, inputs.scoring, inputs.seed)
+    domain = Domain.of(data.cheap.batch, data.expensive.batch)
+    generation = Generation(potential, fitted.scorer, fitted.threshold, {}, domain)
+    return TrainedGeneration(generation, fitted, history)
 
 
 def fit_scorer(

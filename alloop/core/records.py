@@ -3,12 +3,14 @@
 All are frozen; arrays are in eV, Å, fs. A failure is a record too (`Unlabelled`).
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import TypeAlias
 
-from alloop.core.batch import Batch
+import numpy as np
+
+from alloop.core.batch import Batch, pack_frames
 from alloop.core.frame import Frame, FrameId
 from alloop.core.levels import LevelId
 from alloop.core.units import Floats
@@ -140,6 +142,20 @@ class LabelSet:
     batch: Batch
     energies: Floats
     forces: Floats
+
+    @classmethod
+    def of(
+        cls,
+        frames: Sequence[Frame],
+        energies: Sequence[float] | Floats,
+        forces: Sequence[Floats],
+    ) -> "LabelSet":
+        """Return the set of frames with an energy and forces (atoms, 3) each."""
+        return cls(
+            batch=pack_frames(frames),
+            energies=np.array(energies, dtype=np.float64),
+            forces=np.concatenate([np.zeros((0, 3)), *forces]),
+        )
 
     def __len__(self) -> int:
         return len(self.batch)

@@ -3,9 +3,6 @@
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, replace
 
-import numpy as np
-
-from alloop.core.batch import pack_frames
 from alloop.core.frame import Frame, FrameId
 from alloop.core.levels import LevelId
 from alloop.core.records import Label, LabelSet, Unlabelled
@@ -45,11 +42,8 @@ class LabelIndex:
         frames = [self.frames[frame] for frame in ids]
         found = [self.labels[level, frame.id] for frame in frames]
         labels = [label for label in found if isinstance(label, Label)]
-        forces = [label.forces for label in labels]
-        return LabelSet(
-            batch=pack_frames(frames),
-            energies=np.array([label.energy for label in labels]),
-            forces=np.concatenate(forces) if forces else np.zeros((0, 3)),
+        return LabelSet.of(
+            frames, [x.energy for x in labels], [x.forces for x in labels]
         )
 
 

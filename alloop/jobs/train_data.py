@@ -1,17 +1,14 @@
 """The labels of a training, split into training, validation and test sets."""
 
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-
-import numpy as np
 
 from alloop.config.data import Labelled, Labels, Store, Units
 from alloop.config.plan import Plan
 from alloop.config.starting_data import store_opening
 from alloop.config.train_sections import label_sources
 from alloop.config.training import Asteroid, OptimiserSection, Stages
-from alloop.core.batch import pack_frames
 from alloop.core.errors import InputError
 from alloop.core.frame import Frame, FrameId
 from alloop.core.records import LabelSet
@@ -197,13 +194,8 @@ def _validation_twins(validation: LabelSet, training: LabelSet) -> list[str]:
     ]
 
 
-def _label_set(
-    found: Iterable[_LabelledFrame] | Collection[_LabelledFrame],
-) -> LabelSet:
-    all_ = list(found)
-    forces = [x.forces for x in all_]
-    return LabelSet(
-        pack_frames([x.frame for x in all_]),
-        np.array([x.energy for x in all_]),
-        np.concatenate(forces) if forces else np.zeros((0, 3)),
+def _label_set(labelled: Iterable[_LabelledFrame]) -> LabelSet:
+    rows = list(labelled)
+    return LabelSet.of(
+        [x.frame for x in rows], [x.energy for x in rows], [x.forces for x in rows]
     )

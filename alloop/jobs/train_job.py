@@ -15,16 +15,17 @@ from alloop.config.plan import Plan
 from alloop.config.trainer import make_trainer, network_settings
 from alloop.core.records import LabelSet, TrainingData
 from alloop.core.roles import Potential, Trainer
-from alloop.core.seeds import torch_seed
-from alloop.core.species import Domain
-from alloop.evaluation import ErrorSummary, fit_scorer, prediction_errors
+from alloop.evaluation import (
+    ErrorSummary,
+    TrainingInputs,
+    prediction_errors,
+    train_generation,
+)
 from alloop.files.atomic_write import replace_atomically
 from alloop.files.targets import MODELS, refuse_target
 from alloop.generation import Generation, from_bytes, to_bytes
 from alloop.jobs.train_data import HeldOutShares, TrainMaterial
-from alloop.potentials.storable import Storable
 from alloop.training.fit import Progress
-from alloop.training.label_changes import joined_labels
 from alloop.training.staged_trainer import StagedTrainer
 from alloop.training.state_files import StateFolder
 from alloop.training.universal import PRETRAINED, UniversalTrainer, untrained_potential
@@ -121,48 +122,31 @@ class TrainJob:
 
     def _train_model(self, observe: Progress) -> TrainedModel:
         data = self.material
-        teacher, learned = self._trainer_and_data(observe)
-        parent = None if self.model is None else from_bytes(self.model).potential
-        seed = torch_seed(self.plan.seed, _STREAM)
-        potential, history = teacher.train(learned, parent, seed)
-        if not isinstance(potential, Storable):
-            raise TypeError("the trainer's potential has no checkpoint()")
-        seen = TrainingData(data.cheap, data.expensive)
-        scored = fit_scorer(
-            potential,
-            seen,
-            data.validation.batch,
-            scorer_settings(self.plan),
-            self.plan.seed,
+        trainer = self._observed_trainer(observe)
+        own_split = isinstance(trainer, StagedTrainer | UniversalTrainer)
+        inputs = TrainingInputs(
+            data=TrainingData(data.cheap, data.expensive),
+            heldout=data.validation.batch,
+            scoring=scorer_settings(self.plan),
+            seed=self.plan.seed,
+            name=_STREAM,
+            parent=None if self.model is None else from_bytes(self.model).potential,
+            monitored=data.validation if own_split else None,
         )
-        graded = set_errors(potential, data)
-        domain = Domain.of(data.cheap.batch, data.expensive.batch)
-        generation = Generation(
-            potential,
-            scored.scorer,
-            scored.threshold,
-            _model_facts(data, graded),
-            domain,
-        )
-        return TrainedModel(generation, history, graded, self._untrained_errors())
+        trained = train_generation(trainer, inputs)
+        errors = set_errors(trained.generation.potential, data)
+        generation = replace(trained.generation, facts=_model_facts(data, errors))
+        before = self._untrained_errors()
+        return TrainedModel(generation, trained.history, errors, before)
 
-    def _trainer_and_data(self, observe: Progress) -> tuple[Trainer, TrainingData]:
-        """Return the trainer and its training data.
-
-        Network trainers get the validation frames too: they split them off again by the
-        same rule, to monitor the training.
-        """
-        data = self.material
-        whole = joined_labels(data.expensive, data.validation)
+    def _observed_trainer(self, observe: Progress) -> Trainer:
         match make_trainer(self.plan):
             case StagedTrainer() as staged:
-                watched = self._with_progress(staged, observe)
-                return watched, TrainingData(data.cheap, whole)
+                return self._with_progress(staged, observe)
             case UniversalTrainer(staged=staged):
-                tuner = UniversalTrainer(self._with_progress(staged, observe))
-                return tuner, TrainingData(data.cheap, whole)
+                return UniversalTrainer(self._with_progress(staged, observe))
             case other:
-                return other, TrainingData(data.cheap, data.expensive)
+                return other
 
     def _with_progress(self, staged: StagedTrainer, observe: Progress) -> StagedTrainer:
         validation = self.shares.validation if len(self.material.validation) else 0.0
@@ -214,13 +198,13 @@ def set_errors(
     }
 
 
-def _model_facts(material: TrainMaterial, graded: Rows) -> dict[str, int | float]:
+def _model_facts(material: TrainMaterial, errors: Rows) -> dict[str, int | float]:
     facts: dict[str, int | float] = {
         "cheap_labels": len(material.cheap),
         "expensive_labels": len(material.expensive),
         "validation_frames": len(material.validation),
     }
-    if "test" in graded:
-        facts["test_force_mae_eV_per_A"] = graded["test"].force_mae
-        facts["test_frames"] = graded["test"].frames
+    if "test" in errors:
+        facts["test_force_mae_eV_per_A"] = errors["test"].force_mae
+        facts["test_frames"] = errors["test"].frames
     return facts

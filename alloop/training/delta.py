@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from alloop.core.batch import Batch, pack_frames
+from alloop.core.batch import Batch
 from alloop.core.errors import InputError
 from alloop.core.records import LabelSet, Predictions, TrainingData
 from alloop.core.roles import Potential, Trainer
@@ -60,7 +60,7 @@ class DeltaTrainer:
         Raises InputError where no expensive frame has a cheap label too.
         """
         heir = parent.difference if isinstance(parent, DeltaPotential) else None
-        nothing = LabelSet(pack_frames([]), np.zeros(0), np.zeros((0, 3)))
+        nothing = LabelSet.of([], [], [])
         differences = label_difference(data.expensive, data.cheap)
         trainer = self.trainer
         if isinstance(trainer, StagedTrainer):  # the cheap level has its own repulsion

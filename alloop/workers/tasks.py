@@ -28,7 +28,7 @@ from alloop.workers.first_frames import first_frames, sample_frames
 from alloop.workers.process_labellers import MeteredLabeller, labeller_for
 from alloop.workers.settings import TaskData, WorkerSettings
 from alloop.workers.spool import find_label, label_in_progress, leave_label
-from alloop.workers.training_task import train_generation
+from alloop.workers.training_task import perform_training
 
 _Told: TypeAlias = tuple[Label | Unlabelled, e.Timing]
 LONG = 2.0  # s; longer labels are worth writing to a file
@@ -216,7 +216,7 @@ def _exploring_potential(
 def _perform_train(
     command: e.Train, cargo: TaskData, kit: WorkerSettings, clock: _TaskClock
 ) -> TaskResult:
-    event, blob = train_generation(command, cargo, kit)
+    event, blob = perform_training(command, cargo, kit)
     return TaskResult(replace(event, timing=clock.timing()), blob)
 
 

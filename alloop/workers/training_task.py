@@ -7,19 +7,16 @@ import numpy as np
 from alloop.core.batch import Batch, pack_frames
 from alloop.core.records import LabelSet, Predictions
 from alloop.core.roles import Trainer
-from alloop.core.seeds import torch_seed
-from alloop.core.species import Domain
 from alloop.core.units import Floats
-from alloop.evaluation import fit_scorer, prediction_errors
+from alloop.evaluation import TrainingInputs, prediction_errors, train_generation
 from alloop.generation import Generation, from_bytes, to_bytes
 from alloop.loop import events as e
-from alloop.potentials.storable import Storable
 from alloop.training.state_files import ResumableTrainer, StateFolder
 from alloop.workers.settings import TaskData, WorkerSettings
 from alloop.workers.spool import training_folder
 
 
-def train_generation(
+def perform_training(
     command: e.Train, cargo: TaskData, kit: WorkerSettings
 ) -> tuple[e.Trained, bytes]:
     """Train on the labels of `cargo`; return the event without timing, and the blob."""
@@ -28,29 +25,27 @@ def train_generation(
     parent = (
         None if cargo.model is None else from_bytes(cargo.model, kit.restore).potential
     )
-    seed = torch_seed(kit.seed, command.name)
-    trainer = _resumable_trainer(command, kit)
-    potential, history = trainer.train(cargo.data, parent, seed)
-    if not isinstance(potential, Storable):
-        raise TypeError("the trainer's potential has no checkpoint()")
-    heldout = cargo.heldout or pack_frames(())
-    scored = fit_scorer(potential, cargo.data, heldout, kit.scoring, kit.seed)
-    domain = Domain.of(cargo.data.cheap.batch, cargo.data.expensive.batch)
-    generation = Generation(
-        potential, scored.scorer, scored.threshold, facts={}, domain=domain
+    inputs = TrainingInputs(
+        data=cargo.data,
+        heldout=cargo.heldout or pack_frames(()),
+        scoring=kit.scoring,
+        seed=kit.seed,
+        name=command.name,
+        parent=parent,
     )
-    evaluation = _evaluate_test(generation, cargo.test)
-    generation = _with_facts(generation, command, evaluation)
+    trained = train_generation(_resumable_trainer(command, kit), inputs)
+    evaluation = _evaluate_test(trained.generation, cargo.test)
+    generation = _with_facts(trained.generation, command, evaluation)
     model, blob = to_bytes(generation)
     event = e.Trained(
         name=command.name,
         generation=command.generation,
         model=model,
-        threshold=scored.threshold,
+        threshold=generation.threshold,
         evaluation=evaluation,
-        landmarks=scored.landmarks,
-        history=history,
-        calibrated_on=scored.calibrated_on,
+        landmarks=trained.fitted.landmarks,
+        history=trained.history,
+        calibrated_on=trained.fitted.calibrated_on,
     )
     return event, blob
 

@@ -28,7 +28,7 @@ from alloop.training.stages import Stage
 from alloop.workers import finish_labels, spool, tasks
 from alloop.workers.settings import TaskData
 from alloop.workers.spool import Spool, spool_folder, training_progress
-from alloop.workers.training_task import train_generation
+from alloop.workers.training_task import perform_training
 from tests.conftest import fingerprint_of, write_toy
 
 BUDGET = {"cheap": 16, "expensive": 12}
@@ -90,12 +90,12 @@ def test_a_training_that_was_killed_goes_on_and_is_forgotten_once_committed(
 
     trainer = StagedTrainer("painn", {"channels": 4, "layers": 1}, stages)
     kit = replace(setup.kit, spool=spool.folder, trainer=trainer)
-    alone, _ = train_generation(
+    alone, _ = perform_training(
         *(lesson := training(list(setup.start))), replace(kit, spool=None)
     )
     with pytest.raises(KeyboardInterrupt):
-        train_generation(*lesson, replace(kit, trainer=replace(trainer, progress=told)))
-    event, _ = train_generation(
+        perform_training(*lesson, replace(kit, trainer=replace(trainer, progress=told)))
+    event, _ = perform_training(
         *lesson, replace(kit, trainer=replace(trainer, progress=told))
     )
     assert event.model == alone.model
