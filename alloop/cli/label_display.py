@@ -126,7 +126,7 @@ def _failure_lines(job: LabelJob, missing: Failed) -> Iterator[Any]:
         which = _shortened(span_text(indices))
         table.add_row(failure_text(failure), str(len(indices)), which, str(failure))
     yield table
-    again = any(why.passing for why in missing.values())
+    again = any(why.failure.is_transient for why in missing.values())
     hint = "; --retry tries limits and crashes again" if again else ""
     yield f"failures: {short_path(failures_file(job.out))}{hint}"
 

@@ -35,6 +35,16 @@ class Failure(StrEnum):
     UNSTABLE = "the SCF ended on a saddle point and no rung led away from it"
     MISSING = "the table holds no label of this frame"
 
+    @property
+    def is_transient(self) -> bool:
+        """True if another machine, another try or other limits may give a label."""
+        return self in _TRANSIENT
+
+
+_TRANSIENT = frozenset(
+    {Failure.TIMEOUT, Failure.MEMORY, Failure.DISK, Failure.CRASHED, Failure.LOST}
+)
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Predictions:
@@ -105,6 +115,11 @@ class Label:
     details: Mapping[str, Detail] = field(default_factory=dict)
     stress: Floats | None = None
 
+    @property
+    def is_permanent(self) -> bool:
+        """True: a label stays what it is."""
+        return True
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Unlabelled:
@@ -116,6 +131,11 @@ class Unlabelled:
     message: str = ""
     cpu_seconds: float = 0.0
     details: Mapping[str, Detail] = field(default_factory=dict)
+
+    @property
+    def is_permanent(self) -> bool:
+        """True if another try would give the same failure."""
+        return not self.failure.is_transient
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -9,7 +9,6 @@ from alloop.core.levels import Level
 from alloop.core.records import Label, TrainingData, Unlabelled
 from alloop.history.label_costs import expected_cost, label_costs
 from alloop.history.label_index import LabelIndex
-from alloop.history.lost_requests import is_permanent
 from alloop.loop import events as e
 from alloop.loop.policy import decide
 from alloop.loop.reducer import apply_commands, apply_event
@@ -190,7 +189,7 @@ class Driver:
             match look(command.level, command.frame.id):
                 case Label() as label:
                     return e.Labelled(command.name, label, cached=True)
-                case Unlabelled() as refused if is_permanent(refused):
+                case Unlabelled() as refused if refused.is_permanent:
                     return e.NotLabelled(command.name, refused)
         return None
 
@@ -238,7 +237,7 @@ class Driver:
         match event:
             case e.Labelled(label=label, cached=False):
                 record: Label | Unlabelled = label
-            case e.NotLabelled(unlabelled=unlabelled) if is_permanent(unlabelled):
+            case e.NotLabelled(unlabelled=unlabelled) if unlabelled.is_permanent:
                 record = unlabelled
             case e.Trained(name=name) if self.spool is not None:
                 self.spool.drop_training(name)

@@ -1,20 +1,9 @@
 """Labels that were lost, not refused, so that another try may succeed. Pure."""
 
-from alloop.core.records import Failure, Label, Unlabelled
 from alloop.history.label_entries import label_entries
 from alloop.history.reader import History
 from alloop.history.record_index import LabelEntry
 from alloop.loop import events as e
-
-_PASSING = (
-    *(Failure.TIMEOUT, Failure.MEMORY, Failure.CRASHED, Failure.LOST),
-    Failure.DISK,
-)
-
-
-def is_permanent(record: Label | Unlabelled) -> bool:
-    """Return True if another machine or another try would give the same result."""
-    return isinstance(record, Label) or record.failure not in _PASSING
 
 
 def lost_labels(history: History) -> tuple[e.LabelFrame, ...]:
@@ -32,7 +21,7 @@ def lost_labels(history: History) -> tuple[e.LabelFrame, ...]:
     return tuple(
         _label_command(label)
         for name, label in sorted(last.items())
-        if not (is_permanent(label.record) or label.excluded or name in busy)
+        if not (label.record.is_permanent or label.excluded or name in busy)
     )
 
 

@@ -37,7 +37,6 @@ from alloop.core.records import Failure, Label, Unlabelled
 from alloop.files.ase_files import DATABASES, UNREADABLE, database_rows
 from alloop.files.atomic_write import replace_atomically
 from alloop.files.frames import GivenStructure
-from alloop.history.lost_requests import is_permanent
 from alloop.labels.stress import stress_from_details
 
 Outcome: TypeAlias = Label | Unlabelled
@@ -51,11 +50,10 @@ _COLUMNS = ("index", "frame", "reason", "message", "passing")
 
 @dataclass(frozen=True, slots=True)
 class FailureReason:
-    """The failure of a frame; passing: True if another try may give a label."""
+    """The failure of a frame, and the program's message."""
 
     failure: Failure
     message: str
-    passing: bool
 
 
 Failed: TypeAlias = dict[int, FailureReason]  # by the frame's index in the input
@@ -64,7 +62,7 @@ Failed: TypeAlias = dict[int, FailureReason]  # by the frame's index in the inpu
 def failed_frames(records: Sequence[Outcome]) -> Failed:
     """Return the failures by the index of their frame."""
     return {
-        index: FailureReason(record.failure, record.message, not is_permanent(record))
+        index: FailureReason(record.failure, record.message)
         for index, record in enumerate(records)
         if isinstance(record, Unlabelled)
     }
@@ -205,7 +203,7 @@ def _write_failures(
         lines = csv.writer(file)
         lines.writerow(_COLUMNS)
         for index, why in failures.items():
-            facts = (why.failure.name, printable(why.message), why.passing)
+            facts = (why.failure.name, printable(why.message), why.failure.is_transient)
             lines.writerow([index, given[index].frame.id, *facts])
 
 
@@ -214,9 +212,7 @@ def _read_failures(path: Path) -> Failed:
         return {}
     with path.open(newline="") as file:
         return {
-            int(row["index"]): FailureReason(
-                Failure[row["reason"]], row["message"], row["passing"] == "True"
-            )
+            int(row["index"]): FailureReason(Failure[row["reason"]], row["message"])
             for row in csv.DictReader(file)
         }
 

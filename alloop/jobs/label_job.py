@@ -10,7 +10,6 @@ from alloop.core.levels import Level
 from alloop.files.ase_files import DATABASES
 from alloop.files.frames import GivenStructure
 from alloop.files.targets import refuse_inside_store, refuse_target
-from alloop.history.lost_requests import is_permanent
 from alloop.jobs.label_files import (
     Failed,
     failures_file,
@@ -58,7 +57,11 @@ class LabelJob:
             if not self.force:
                 raise
             return None
-        if retry and before and any(why.passing for why in before.values()):
+        if (
+            retry
+            and before
+            and any(why.failure.is_transient for why in before.values())
+        ):
             return None
         return before
 
@@ -89,6 +92,6 @@ class LabelJob:
             observe=observe,
         )
         write_labels(self.out, self.given, self.level, records)
-        if self.cache is None and all(map(is_permanent, records)):
+        if self.cache is None and all(x.is_permanent for x in records):
             shutil.rmtree(self.cache_folder, ignore_errors=True)
         return records

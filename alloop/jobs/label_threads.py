@@ -15,7 +15,6 @@ from alloop.core.errors import InputError
 from alloop.core.frame import Frame
 from alloop.core.levels import Level
 from alloop.core.records import Label, Unlabelled
-from alloop.history.lost_requests import is_permanent
 from alloop.labels.child.labeller import IsolatedLabeller, Limits
 from alloop.labels.gate import ELEMENTS
 from alloop.labels.levels import check_level
@@ -112,7 +111,7 @@ class LabelThreads:
 
 def _cached_record(record: Outcome, cache: LabelCache | None) -> Outcome:
     """Cache a permanent record; return the cached one, maybe of another run."""
-    if cache is None or not is_permanent(record):
+    if cache is None or not record.is_permanent:
         return record
     cache.put(record)
     return cache.get(record.level, record.frame) or record

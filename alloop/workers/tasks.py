@@ -19,7 +19,6 @@ from alloop.core.roles import Potential
 from alloop.core.seeds import random_stream
 from alloop.core.splits import EXAMINATION
 from alloop.generation import Generation, from_bytes
-from alloop.history.lost_requests import is_permanent
 from alloop.labels.recheck import recheck_label, tighter_level
 from alloop.loop import events as e
 from alloop.md.exploration import run_dynamics
@@ -110,7 +109,7 @@ def _made_label(command: e.LabelFrame, kit: WorkerSettings, clock: _TaskClock) -
     record = labeller_for(kit, kit.level(command.level)).label(command.frame)
     timing = clock.timing(record.cpu_seconds if kit.isolate else 0.0)
     long = timing.ended - timing.started > LONG
-    if kit.spool is not None and long and is_permanent(record):
+    if kit.spool is not None and long and record.is_permanent:
         leave_label(kit.spool, record)
     return record, timing
 

@@ -7,7 +7,7 @@ from markupsafe import Markup
 
 from alloop.core.atoms import hill_formula
 from alloop.core.records import Unlabelled
-from alloop.history.lost_requests import is_permanent, lost_labels
+from alloop.history.lost_requests import lost_labels
 from alloop.history.reader import History
 from alloop.history.record_index import LabelEntry
 from alloop.report.analysis.label_quality import (
@@ -162,7 +162,7 @@ def _frame_list(found: Sequence[tuple[LabelEntry, Unlabelled]]) -> Markup:
         (
             *(frame_link(x.frame.id), hill_formula(x.frame), x.fidelity),
             failure_text(why.failure),
-            *(why.message, "no" if is_permanent(why) else "yes"),
+            *(why.message, "no" if why.is_permanent else "yes"),
         )
         for x, why in found[:_MOST]
     ]

@@ -6,7 +6,6 @@ import numpy as np
 
 from alloop.core.doubts import doubts_of_details
 from alloop.core.records import Detail, Label, Noise, Unlabelled
-from alloop.history.lost_requests import is_permanent
 from alloop.history.reader import History
 from alloop.history.record_index import LabelEntry
 from alloop.report.analysis.label_quality import doubt_policy, rescuing_rung
@@ -87,7 +86,7 @@ def _failure_text(label: LabelEntry, record: Unlabelled) -> str:
 
 
 def _quarantine_lines(record: Unlabelled) -> Iterator[str]:
-    if is_permanent(record):
+    if record.is_permanent:
         yield "It is in quarantine; another try would end just so."
     else:
         yield "It is in quarantine; `alloop resume STORE --retry` tries it again."
