@@ -16,7 +16,6 @@ from alloop.core.levels import Level
 from alloop.labels.child.labeller import IsolatedLabeller
 from alloop.labels.levels import check_level
 from alloop.labels.named_code import named_code, unread_problems
-from alloop.labels.toy import problems as toy_problems
 
 
 def section_conflicts(plan: Plan, broken: set[str]) -> Iterator[Problem]:
@@ -89,8 +88,8 @@ def _impossible_levels(
     real = {}
     for name, level in levels.items():
         if level.kind == "toy":
-            yield from ((name, x) for x in toy_problems(level.settings, elements))
-        elif named_code(level):
+            continue
+        if named_code(level):
             yield from ((name, x) for x in unread_problems(level))
         else:
             real[name] = level

@@ -1,4 +1,4 @@
-"""A cheap analytic potential in place of quantum chemistry, with faults on demand.
+"""A cheap analytic potential in place of quantum chemistry, for trials and tests.
 
 E = sum_{i<j} D [(1 - exp(-a (r_ij - r_0)))^2 - 1] + offset * atoms, with D, a and r_0
 by pair of elements (P. M. Morse, Phys. Rev. 34, 57 (1929)). The H-H pair is a soft
@@ -7,7 +7,7 @@ smooth bias, as two real levels do.
 """
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from importlib.metadata import version
 from typing import Any
 
@@ -20,7 +20,6 @@ from alloop.core.levels import Level, make_level
 from alloop.core.records import Failure
 from alloop.core.units import Floats
 from alloop.labels.result import Refused, Result
-from alloop.testing.label_faults import DEEDS, SPOILS, cause_fault, spoil_forces
 
 # D in eV, a in 1/Å, r_0 in Å
 PAIRS: dict[str, tuple[float, float, float]] = {
@@ -30,7 +29,6 @@ PAIRS: dict[str, tuple[float, float, float]] = {
     "C-O": (5.0, 2.0, 1.42),
     "C-C": (4.0, 1.9, 1.53),
 }
-FAULTS = ("", *DEEDS, *SPOILS)
 
 
 def toy_level(
@@ -40,14 +38,12 @@ def toy_level(
     offset: float = 0.0,
     burn: float = 0.0,
     fail_above: float | None = None,
-    fault: str = "",
 ) -> Level:
     """Return a toy level.
 
     stiffness scales every well; stretch (Å) lengthens every bond; offset in eV per
     atom; burn: CPU seconds to spend on each label; fail_above: a frame with a pair
-    farther apart than this (Å) does not "converge"; fault: one of `FAULTS`, caused at
-    every label.
+    farther apart than this (Å) does not "converge".
     """
     settings = {
         "title": f"toy {stiffness:g}/{stretch:g}",
@@ -57,14 +53,13 @@ def toy_level(
         "offset": offset,
         "burn": burn,
         "fail_above": fail_above,
-        "fault": fault,
+        "fault": "",  # no setting any more, but part of the ids of levels in stores
     }
     return make_level("toy", settings)
 
 
 def label_with_toy(frame: Frame, settings: Mapping[str, Any]) -> Result:
     """Return energy and forces of the Morse pairs; raise Refused above `fail_above`."""
-    cause_fault(settings["fault"])
     _burn_cpu(settings["burn"])
     i, j = np.triu_indices(len(frame), k=1)
     apart = frame.positions[j] - frame.positions[i]  # (pairs, 3) Å
@@ -82,14 +77,7 @@ def label_with_toy(frame: Frame, settings: Mapping[str, Any]) -> Result:
     forces = np.zeros((len(frame), 3))
     np.add.at(forces, i, pull)
     np.add.at(forces, j, -pull)
-    return Result(energy, spoil_forces(forces, settings["fault"]), {"program": "toy"})
-
-
-def problems(settings: Mapping[str, Any], _elements: Sequence[str]) -> list[str]:
-    """Return what is wrong with a toy level: an unknown fault."""
-    if settings["fault"] in FAULTS:
-        return []
-    return [f"expected a toy fault of {', '.join(FAULTS[1:])}, got {settings['fault']}"]
+    return Result(energy, forces, {"program": "toy"})
 
 
 def _pair_parameters(

@@ -23,7 +23,7 @@ from tests.conftest import write_toy
 
 HEAVY = {
     *("torch", "torch_geometric", "pyscf", "matplotlib", "distributed", "scipy"),
-    *("zarr", "pandas", "jinja2"),
+    *("zarr", "pandas", "jinja2", "safetensors"),
 }
 COMMANDS = """
 import json, sys

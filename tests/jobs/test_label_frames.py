@@ -14,6 +14,7 @@ from alloop.labels.child.labeller import Limits
 from alloop.labels.direct import DirectLabeller
 from alloop.labels.toy import toy_level
 from alloop.store.cache import LabelCache
+from tests.labels.label_faults import faulty_level
 
 
 def shaken(frame: Frame, count: int) -> list[Frame]:
@@ -61,7 +62,7 @@ def test_failures_have_their_places_and_only_lasting_ones_are_remembered(
     water: Frame, tmp_path: Path
 ) -> None:
     far = Frame(water.numbers, water.positions * 3.0)
-    picky, hanging = toy_level(fail_above=2.0), toy_level(fault="hang")
+    picky, hanging = toy_level(fail_above=2.0), faulty_level("hang")
     records = label_frames([water, far], picky, workers=1, cache=tmp_path)
     assert isinstance(records[0], Label)
     assert isinstance(records[1], Unlabelled)
@@ -76,7 +77,7 @@ def test_failures_have_their_places_and_only_lasting_ones_are_remembered(
 
 
 def test_a_dying_child_costs_its_frame_only(water: Frame) -> None:
-    records = label_frames(shaken(water, 2), toy_level(fault="segv"), workers=1)
+    records = label_frames(shaken(water, 2), faulty_level("segv"), workers=1)
     reasons = [record.failure for record in records if isinstance(record, Unlabelled)]
     assert reasons == [Failure.CRASHED] * 2
 
@@ -89,7 +90,7 @@ def test_whoever_stops_looking_ends_the_children(water: Frame, tmp_path: Path) -
         if progress.seconds > 1.0:
             raise Enough
 
-    before, hanging = children(), toy_level(fault="hang")
+    before, hanging = children(), faulty_level("hang")
     with pytest.raises(Enough):
         label_frames(
             *(shaken(water, 4), hanging), workers=2, cache=tmp_path, observe=observe

@@ -21,6 +21,7 @@ from alloop.labels.gate import (
 from alloop.labels.levels import ase_level, pyscf_level
 from alloop.labels.result import Refused, Result
 from alloop.labels.toy import toy_level
+from tests.labels.label_faults import faulty_level
 
 LIMITS = Tolerances()
 
@@ -150,9 +151,8 @@ def test_a_gate_that_cannot_work_is_told_with_the_nearest_name() -> None:
 @pytest.mark.parametrize("fault", ["scale", "flip"])
 def test_sums_do_not_see_a_wrong_scale_or_sign_and_slopes_do(fault: str) -> None:
     frame = Frame(np.array([8, 1, 1]), np.array([[0, 0, 0], [0, 0.8, 0.5], [0, -1, 0]]))
-    spoiled = toy_level(fault=fault)
-    assert isinstance(DirectLabeller(spoiled).label(frame), Label)
-    outcome = DirectLabeller(gated(spoiled, slope=1.0)).label(frame)
+    assert isinstance(DirectLabeller(faulty_level(fault)).label(frame), Label)
+    outcome = DirectLabeller(faulty_level(fault, slope=1.0)).label(frame)
     assert isinstance(outcome, Unlabelled)
     assert outcome.failure is Failure.GATE
     assert "disagree" in outcome.message

@@ -13,7 +13,7 @@ import pytest
 
 from alloop.core.errors import InputError
 from alloop.core.frame import Frame
-from alloop.core.levels import make_level
+from alloop.core.levels import Level, make_level
 from alloop.core.records import Failure, Label, Unlabelled
 from alloop.core.roles import Labeller
 from alloop.labels.child.exit_cause import ChildEnded, ChildRemains, exit_cause
@@ -23,6 +23,7 @@ from alloop.labels.direct import DirectLabeller
 from alloop.labels.levels import pyscf_level
 from alloop.labels.open import labeller
 from alloop.labels.toy import toy_level
+from tests.labels.label_faults import faulty_level
 
 LONG = Limits(seconds=120.0)
 linux_only = pytest.mark.skipif(sys.platform != "linux", reason="needs /proc")
@@ -97,14 +98,14 @@ def test_one_child_serves_several_levels(child: LabelChild, water: Frame) -> Non
 def test_what_a_library_prints_does_not_reach_the_answer(
     child: LabelChild, water: Frame
 ) -> None:
-    noisy = child.labeller(toy_level(fault="noise")).label(water)
+    noisy = child.labeller(faulty_level("noise")).label(water)
     quiet = child.labeller(toy_level()).label(water)
     assert noisy.energy == quiet.energy
 
 
 def test_a_crash_names_its_signal_and_the_next_label_is_fine(water: Frame) -> None:
     with LabelChild(LONG) as fragile:
-        outcome = fragile.labeller(toy_level(fault="segv")).label(water)
+        outcome = fragile.labeller(faulty_level("segv")).label(water)
         assert isinstance(outcome, Unlabelled)
         assert outcome.failure is Failure.CRASHED
         assert "SIGSEGV" in outcome.message
@@ -114,7 +115,7 @@ def test_a_crash_names_its_signal_and_the_next_label_is_fine(water: Frame) -> No
 
 def test_a_bug_in_a_program_is_a_crash_with_its_traceback(water: Frame) -> None:
     with LabelChild(LONG) as fragile:
-        outcome = fragile.labeller(toy_level(fault="bug")).label(water)
+        outcome = fragile.labeller(faulty_level("bug")).label(water)
     assert isinstance(outcome, Unlabelled)
     assert outcome.failure is Failure.CRASHED
     assert "AssertionError: a bug in a program" in outcome.message
@@ -130,12 +131,12 @@ def test_a_child_that_dies_between_two_labels_is_replaced(water: Frame) -> None:
         assert fragile.pid != first
 
 
-@pytest.mark.parametrize("trouble", [{"fault": "hang"}, {"burn": 60.0}])
-def test_a_label_that_takes_too_long_is_killed(water: Frame, trouble: dict) -> None:
+@pytest.mark.parametrize("slow_level", [faulty_level("hang"), toy_level(burn=60.0)])
+def test_a_label_that_takes_too_long_is_killed(water: Frame, slow_level: Level) -> None:
     with LabelChild(Limits(seconds=0.3)) as slow:
         slow.labeller(toy_level()).label(water)
         pid = slow.pid
-        outcome = slow.labeller(toy_level(**trouble)).label(water)
+        outcome = slow.labeller(slow_level).label(water)
         assert isinstance(outcome, Unlabelled)
         assert outcome.failure is Failure.TIMEOUT
         assert outcome.cpu_seconds < 10.0
@@ -145,7 +146,7 @@ def test_a_label_that_takes_too_long_is_killed(water: Frame, trouble: dict) -> N
 
 def test_a_memory_hog_is_killed(water: Frame) -> None:
     with LabelChild(Limits(seconds=60.0, memory_mb=300.0)) as hungry:
-        outcome = hungry.labeller(toy_level(fault="hog")).label(water)
+        outcome = hungry.labeller(faulty_level("hog")).label(water)
         assert isinstance(outcome, Unlabelled)
         assert outcome.failure is Failure.MEMORY
         assert "300 MB" in outcome.message
@@ -316,12 +317,13 @@ import numpy as np
 from alloop.core.frame import Frame
 from alloop.labels.child.labeller import LabelChild, Limits
 from alloop.labels.toy import toy_level
+from tests.labels.label_faults import faulty_level
 frame = Frame(np.array([1, 1]), np.array([[0, 0, 0], [0, 0, 0.8]]))
 child = LabelChild(Limits())
 child.labeller(toy_level()).label(frame)
 print(child.pid, flush=True)
 if sys.argv[1] == "busy":
-    child.labeller(toy_level(fault="hang")).label(frame)
+    child.labeller(faulty_level("hang")).label(frame)
 if sys.argv[1] == "idle":
     time.sleep(600)
 """
@@ -381,7 +383,7 @@ def grandchildren(pid: int) -> list[int]:
 
 def test_a_daemon_of_a_program_ends_with_the_child(water: Frame) -> None:
     with LabelChild(LONG) as fertile:
-        fertile.labeller(toy_level(fault="daemon")).label(water)
+        fertile.labeller(faulty_level("daemon")).label(water)
         family = grandchildren(fertile.pid)
         assert len(family) == 2  # the child, and the daemon in a session of its own
     assert all(ended(pid) for pid in family)
@@ -392,12 +394,12 @@ import sys, time
 import numpy as np
 from alloop.core.frame import Frame
 from alloop.labels.child.labeller import LabelChild, Limits
-from alloop.labels.toy import toy_level
+from tests.labels.label_faults import faulty_level
 frame = Frame(np.array([1, 1]), np.array([[0, 0, 0], [0, 0, 0.8]]))
 child = LabelChild(Limits())
-child.labeller(toy_level(fault="daemon")).label(frame)
+child.labeller(faulty_level("daemon")).label(frame)
 print(child.pid, flush=True)
-child.labeller(toy_level(fault="hang")).label(frame)
+child.labeller(faulty_level("hang")).label(frame)
 """
 
 
@@ -538,7 +540,7 @@ def test_the_kernel_s_own_kill_for_memory_is_told_from_others(water: Frame) -> N
             (group / "cgroup.procs").write_text(str(child))
             message = capped._held[os.getpid()].exchange  # of this child, no other
             with pytest.raises(ChildEnded) as caught:
-                message(label_request(toy_level(fault="hog"), water))
+                message(label_request(faulty_level("hog"), water))
     finally:
         group.rmdir()
     assert caught.value.failure is Failure.MEMORY

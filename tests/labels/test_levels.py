@@ -113,7 +113,6 @@ def test_an_unknown_setting_names_the_nearest_one() -> None:
         (ase_level("ase.build.molecule"), "H", "import path"),
         (make_level("os:system", {}), "H", "Python's own"),
         (ase_level("ase.calculators.lj.LennardJones", {"sigm": 1}), "H", "'sigma'"),
-        (toy_level(fault="segfault"), "H", "segv"),
         (level_from_name("b3lpy-d4/def2-svp"), "HO", "did you mean 'b3lyp'"),
         (xtb_level(), ["H", "U"], "ends with radon"),
         (xtb_level(accuracy=-1.0), "H", "expected `accuracy` above 0"),

@@ -28,6 +28,7 @@ from alloop.core.records import Failure as F
 from alloop.core.records import Label, Unlabelled
 from alloop.labels.child.labeller import LabelChild, Limits
 from alloop.labels.levels import ase_level, level_from_name, pyscf_level, toy_level
+from tests.labels.label_faults import faulty_level
 
 ENERGY, SLOPE, SHARE = 2e-4, 3e-3, 1e-3  # eV, eV/Å, of the slope
 LEAST = 40  # cases
@@ -88,10 +89,6 @@ def waters(n: int) -> Frame:
     one = built("H2O")
     places = [one.positions + np.array([4.0 * i, 0, 0]) for i in range(n)]
     return Frame(np.tile(one.numbers, n), np.concatenate(places))
-
-
-def faulty(fault: str) -> Level:
-    return toy_level(fault=fault)
 
 
 def stretched_methanol(distance: float) -> Frame:
@@ -336,12 +333,12 @@ CASES = [
     Case("loose SCF", WATER, pyscf_level("hf", "6-31g", conv_tol=1e-2), (*OK, F.GATE)),
     # gradients that are wrong
     *(
-        Case(f"forces: {fault}", WATER, faulty(fault), (F.GATE,))
+        Case(f"forces: {fault}", WATER, faulty_level(fault), (F.GATE,))
         for fault in ("push", "drop", "scale", "flip", "swap", "nan", "shape")
     ),
     # processes that end badly, or live badly
     *(
-        Case(f"child: {fault}", WATER, faulty(fault), (F.CRASHED,), words=words)
+        Case(f"child: {fault}", WATER, faulty_level(fault), (F.CRASHED,), words=words)
         for fault, words in {
             "segv": "SIGSEGV",
             "abort": "SIGABRT",
@@ -353,16 +350,22 @@ CASES = [
         }.items()
     ),
     *(
-        Case(f"child: {fault}", WATER, faulty(fault), (F.TIMEOUT,), limits=QUICK)
+        Case(f"child: {fault}", WATER, faulty_level(fault), (F.TIMEOUT,), limits=QUICK)
         for fault in ("hang", "stopped")
     ),
     *(
-        Case(f"child: {fault}", WATER, faulty(fault), (F.MEMORY,), limits=TIGHT)
+        Case(f"child: {fault}", WATER, faulty_level(fault), (F.MEMORY,), limits=TIGHT)
         for fault in ("hog", "brood", "exhausted", "strict")
     ),
-    Case("child: full disk", WATER, faulty("full disk"), (F.DISK,), words="No space"),
-    Case("child: noise", WATER, faulty("noise"), OK),
-    Case("child: daemon", WATER, faulty("daemon"), OK),
+    Case(
+        "child: full disk",
+        WATER,
+        faulty_level("full disk"),
+        (F.DISK,),
+        words="No space",
+    ),
+    Case("child: noise", WATER, faulty_level("noise"), OK),
+    Case("child: daemon", WATER, faulty_level("daemon"), OK),
 ]
 VERDICTS: dict[str, str] = {}
 _children: dict[Limits, LabelChild] = {}
@@ -381,7 +384,10 @@ def _ended() -> Iterator[None]:
 
 def checked(asked: Level) -> Level:
     """The level, all of whose forces are compared with energies."""
-    settings = {**asked.settings, "gate": {"slope": 1.0}}
+    settings = {
+        **asked.settings,
+        "gate": {**asked.settings.get("gate", {}), "slope": 1.0},
+    }
     return make_level(asked.kind, settings)
 
 

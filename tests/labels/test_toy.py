@@ -8,6 +8,7 @@ from alloop.core.frame import Frame
 from alloop.core.records import Failure, Label, Unlabelled
 from alloop.labels.direct import DirectLabeller
 from alloop.labels.toy import toy_level
+from tests.labels.label_faults import faulty_level
 
 REST = np.array([[0, 0, 0], [0, 0.757, 0.587], [0, -0.757, 0.587]])
 
@@ -63,7 +64,7 @@ def test_a_stretched_frame_does_not_converge_if_so_asked() -> None:
 
 @pytest.mark.parametrize("fault", ["push", "nan"])
 def test_wrong_gradients_do_not_pass_the_gate(fault: str) -> None:
-    outcome = DirectLabeller(toy_level(fault=fault)).label(
+    outcome = DirectLabeller(faulty_level(fault)).label(
         Frame(np.array([8, 1, 1]), REST)
     )
     assert isinstance(outcome, Unlabelled)

@@ -34,7 +34,6 @@ CHECKS = {
     "ase": "alloop.labels.ase:problems",
     "table": "alloop.labels.table:problems",
     "model": "alloop.labels.model:problems",
-    "toy": "alloop.labels.toy:problems",
 }
 
 

@@ -1,4 +1,4 @@
-"""Faults of a labelling program, caused on demand for tests."""
+"""A labelling program with faults on demand: toy labels that crash, hang or lie."""
 
 import os
 import resource
@@ -9,24 +9,38 @@ import sys
 import time
 from collections.abc import Callable, Mapping
 from contextlib import suppress
+from dataclasses import replace
 from types import MappingProxyType
+from typing import Any
 
 import numpy as np
 
+from alloop.core.frame import Frame
+from alloop.core.levels import Level, make_level
 from alloop.core.units import Floats
+from alloop.labels.result import Result
+from alloop.labels.toy import label_with_toy, toy_level
 
 _HOG = "import time; hoard = bytearray(700_000_000); time.sleep(3600)"
 
 
-def cause_fault(fault: str) -> None:
-    """Cause the fault, if it is one that strikes before there is a result."""
+def faulty_level(fault: str, **gate: float) -> Level:
+    """A toy level whose labels all have the fault, with a toy's gate."""
+    settings = {
+        **toy_level().settings,
+        "fault": fault,
+        "gate": {"net_force": 1e-4, "torque": 1e-3, **gate},
+    }
+    return make_level("tests.labels.label_faults:label_with_fault", settings)
+
+
+def label_with_fault(frame: Frame, settings: Mapping[str, Any]) -> Result:
+    fault = settings["fault"]
     if fault in DEEDS:
         DEEDS[fault]()
-
-
-def spoil_forces(forces: Floats, fault: str) -> Floats:
-    """Return the forces (atoms, 3) as the fault leaves them."""
-    return SPOILS[fault](forces) if fault in SPOILS else forces
+    result = label_with_toy(frame, settings)
+    forces = SPOILS[fault](result.forces) if fault in SPOILS else result.forces
+    return replace(result, forces=forces)
 
 
 def _signal(number: signal.Signals) -> Callable[[], None]:
