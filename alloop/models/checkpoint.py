@@ -13,8 +13,6 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import safetensors
-from safetensors import numpy as safetensors_numpy
 
 from alloop.core.errors import DamagedError, InputError
 from alloop.core.printable import printable
@@ -60,6 +58,8 @@ def content_id(checkpoint: Checkpoint) -> str:
 
 def checkpoint_to_bytes(checkpoint: Checkpoint) -> bytes:
     """Return the checkpoint as bytes; equal checkpoints give equal bytes."""
+    import safetensors.numpy  # not by `check`, which handles no model
+
     header = {
         "format": _FORMAT,
         "version": _VERSION,
@@ -73,7 +73,7 @@ def checkpoint_to_bytes(checkpoint: Checkpoint) -> bytes:
     }
     # One key only: safetensors writes several in no fixed order.
     metadata = {_KEY: _canonical_json(header).decode()}
-    return bytes(safetensors_numpy.save(tensors, metadata))
+    return bytes(safetensors.numpy.save(tensors, metadata))
 
 
 def checkpoint_from_bytes(data: bytes) -> Checkpoint:
@@ -126,6 +126,8 @@ def malformed(reason: str) -> InputError:
 
 def _read(data: bytes) -> tuple[Checkpoint, str]:
     """Return the checkpoint, unverified, and the identity that the file states."""
+    import safetensors.numpy
+
     header = _read_header(data)
     if header["version"] > _VERSION:
         raise InputError(
@@ -133,7 +135,7 @@ def _read(data: bytes) -> tuple[Checkpoint, str]:
             f"{header['version']}; use a newer alloop"
         )
     try:
-        tensors = safetensors_numpy.load(data)
+        tensors = safetensors.numpy.load(data)
     except (safetensors.SafetensorError, *MALFORMED) as error:
         raise _damaged_error() from error
     return Checkpoint(header["kind"], header["settings"], tensors), header["identity"]
