@@ -16,6 +16,7 @@ from alloop.core.batch import pack_frames
 from alloop.core.errors import InputError
 from alloop.core.records import Label
 from alloop.core.species import Domain
+from alloop.driver.own_parts import OwnParts
 from alloop.driver.run import CallerParts, RunObserver, open_run
 from alloop.export import USUAL, Choice, Exported, Levels, Splits, dataset, write_export
 from alloop.files.atomic_write import replace_atomically
@@ -26,6 +27,7 @@ from alloop.history.lost_requests import lost_labels
 from alloop.history.reader import CODEC, History, history_of, read_history
 from alloop.history.saved_fold import campaign_beginning
 from alloop.loop import events as e
+from alloop.loop.policy import Policy
 from alloop.loop.state import LoopState
 from alloop.potentials.ase_calculator import PotentialCalculator
 from alloop.store.archive import Archive
@@ -61,13 +63,20 @@ class Campaign:
 
     @classmethod
     def from_yaml(
-        cls, path: str | Path, potential: OwnPotential | None = None
+        cls,
+        path: str | Path,
+        potential: OwnPotential | None = None,
+        *,
+        policy: Policy | None = None,
     ) -> "Campaign":
         """Open the campaign that a YAML file describes; InputError lists every mistake.
 
-        potential: an own potential, in place of the one that the file names.
+        potential: an own potential, in place of the one that the file names. policy:
+        decides in place of `alloop.loop.policy.decide`. The store records the names of
+        such parts, and later runs need the same ones.
         """
-        return cls(config.load_campaign(Path(path)), CallerParts(potential=potential))
+        own = OwnParts(potential, policy)
+        return cls(config.load_campaign(Path(path)), CallerParts(own=own))
 
     @classmethod
     def from_store(
@@ -75,14 +84,17 @@ class Campaign:
         path: str | Path,
         potential: OwnPotential | None = None,
         trust: bool = False,
+        *,
+        policy: Policy | None = None,
     ) -> "Campaign":
         """Open the campaign of a store; no other file is needed.
 
+        potential, policy: the parts that the campaign began with, see `from_yaml`.
         trust: let `run` execute code that the store's configuration names.
         """
         text, opened = campaign_beginning(Path(path))
         setup = config.Setup.from_store(text, opened, Path(path))
-        return cls(setup, CallerParts(potential=potential), trust)
+        return cls(setup, CallerParts(own=OwnParts(potential, policy)), trust)
 
     def run(
         self, client: Any = None, watch: RunObserver | None = None, retry: bool = False
@@ -142,7 +154,8 @@ class Campaign:
         Raises InputError where there is no such generation or `out` exists.
         """
         fork_store(self.store, Path(out), at, None if rules is None else Path(rules))
-        return Campaign.from_store(out, self._guests.potential, self._trust)
+        own = CallerParts(own=self._guests.own)
+        return Campaign(Campaign.from_store(out).setup, own, self._trust)
 
     def history(self) -> History:
         """Return the contents of the store; may be called while a driver runs."""
@@ -164,7 +177,7 @@ class Campaign:
                 f"got {wanted}"
             )
         with Archive.open(self.store, CODEC) as archive:
-            own = self._guests.potential
+            own = self._guests.own.potential
             blob = archive.model(trained[wanted])
             return from_bytes(blob) if own is None else from_bytes(blob, own.restore)
 

@@ -18,6 +18,7 @@ from alloop.core.errors import AlloopError, DamagedError, InputError, StoreError
 from alloop.core.frame import FrameId
 from alloop.core.levels import LevelId
 from alloop.core.records import Label, Unlabelled
+from alloop.driver.own_parts import OwnParts
 from alloop.driver.run import campaign_opening
 from alloop.history.column_labels import ColumnLabel, read_labels
 from alloop.history.continuation import (
@@ -170,8 +171,9 @@ class _Work:
             known.add_turn(turn)
         config = known.config or str(self.attrs["config"])
         mending = Continuation(known.state, config, self._rules(prefix), redone)
+        opened = self._opening(prefix, later)
+        _refuse_own_decisions(opened)
         if not prefix:
-            opened = self._opening(later)
             mending.begin(later[0][0].time if later else 0.0, opened)
         turns = [(entry.time, turn) for entry, turn in later]
         items = list(saved_record(turns, known.state.open))
@@ -207,12 +209,21 @@ class _Work:
 
         return rules
 
-    def _opening(self, later: tuple[tuple[RawEntry, e.Turn], ...]) -> e.Opened:
-        """Make the first event of a campaign whose first record is lost."""
+    def _opening(
+        self,
+        prefix: tuple[tuple[RawEntry, e.Turn], ...],
+        later: tuple[tuple[RawEntry, e.Turn], ...],
+    ) -> e.Opened:
+        """Return the first event of the campaign, made anew where it is lost."""
+        first = prefix[0][1].event if prefix else None
+        if isinstance(first, e.Opened):
+            return first
         emptied = (self.store / "labels").is_dir() or parts(self.store)
         if not (later or self.found.damaged or emptied):
             raise InputError(f"{self.store} holds no campaign yet; run it first")
-        return campaign_opening(self._loaded(str(self.attrs["config"])))
+        setup = self._loaded(str(self.attrs["config"]))
+        own_parts = self.attrs.get("parts", {})
+        return replace(campaign_opening(setup, OwnParts()), parts=own_parts)
 
     def _loaded(self, config: str) -> Setup:
         try:
@@ -232,6 +243,16 @@ def _keys(items: list[SavedRecord]) -> Iterator[Key]:
                 yield record.level, record.frame
             case e.NotLabelled(unlabelled=Unlabelled() as refused):
                 yield refused.level, refused.frame
+
+
+def _refuse_own_decisions(opened: e.Opened) -> None:
+    """Raise InputError where decisions were not alloop's, so it cannot repeat them."""
+    for role in ("policy", "selector"):
+        if role in opened.parts:
+            raise InputError(
+                f"expected a campaign whose decisions alloop can make again, this one "
+                f"has the {role} `{opened.parts[role]}`; restore the store from a copy"
+            )
 
 
 def _refuse(store: Path, out: Path) -> None:

@@ -10,7 +10,7 @@ from alloop.core.records import Label, TrainingData, Unlabelled
 from alloop.history.label_costs import expected_cost, label_costs
 from alloop.history.label_index import LabelIndex
 from alloop.loop import events as e
-from alloop.loop.policy import decide
+from alloop.loop.policy import Policy, decide
 from alloop.loop.reducer import apply_commands, apply_event
 from alloop.loop.rules import Rules
 from alloop.loop.state import LoopState
@@ -55,17 +55,18 @@ class LabelStore(Protocol):
 class Driver:
     """The driver of one run of a campaign, the only writer of its store.
 
-    book: the archive. levels: by fidelity, to estimate the costs of labels. observe:
-    called with the state and the turn after every commit. stop: returns True to end
-    early. tick: called after every wait. due: the time limit of the run. times:
-    expected durations of tasks. spool: labels that workers left behind. answers: gives
-    answers that a repair of the store kept.
+    book: the archive. policy: decides what follows from an event. levels: by fidelity,
+    to estimate the costs of labels. observe: called with the state and the turn after
+    every commit. stop: returns True to end early. tick: called after every wait. due:
+    the time limit of the run. times: expected durations of tasks. spool: labels that
+    workers left behind. answers: gives answers that a repair of the store kept.
     """
 
     book: TurnLog
     ledger: LabelIndex
     rules: Rules
     pool: Pool
+    policy: Policy = decide
     levels: Mapping[str, Level] = field(default_factory=dict)
     caches: Sequence[LabelStore] = ()
     observe: Callable[[LoopState, e.Turn], None] = lambda _state, _turn: None
@@ -107,7 +108,7 @@ class Driver:
     def turn(self, state: LoopState, event: e.Event) -> LoopState:
         """Apply an event, decide, and commit the turn; then submit its commands."""
         seen = apply_event(state, event)
-        commands = decide(seen, event, self.rules)
+        commands = self.policy(seen, event, self.rules)
         turn = e.Turn(event, commands)
         self.book.append(turn)
         self.ledger.add_turn(turn)

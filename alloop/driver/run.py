@@ -13,6 +13,7 @@ from alloop.config.problems import ConfigError, Problem
 from alloop.core.errors import InputError
 from alloop.core.plurals import plural
 from alloop.driver.driver import Driver, LabelStore
+from alloop.driver.own_parts import OwnParts, refuse_other_parts
 from alloop.driver.tolerant_cache import TolerantCache
 from alloop.history.fold_keeper import FoldKeeper
 from alloop.history.journal_codec import CODEC, opening_event
@@ -22,13 +23,13 @@ from alloop.history.lost_requests import lost_labels
 from alloop.labels.levels import check_level
 from alloop.labels.named_code import named_code
 from alloop.loop import events as e
+from alloop.loop.policy import decide
 from alloop.loop.state import LoopState
 from alloop.store.archive import Archive
 from alloop.store.cache import LabelCache
 from alloop.store.requests import stop_requested, withdraw_stop
 from alloop.workers.dask_pool import open_pool
 from alloop.workers.pools import Pool
-from alloop.workers.settings import OwnPotential
 from alloop.workers.spool import Spool
 from alloop.workers.task_times import TaskTimes
 from alloop.workers.time_limits import TimeLimit, run_limit
@@ -69,6 +70,7 @@ class CampaignRun:
     spool: Spool | None = None
     due: TimeLimit | None = None
     posed: e.Posed | None = None
+    own: OwnParts = field(default_factory=OwnParts)
     _turns: int = 0
     _compacted: float = field(default_factory=time.monotonic)
     _looked: float = -_ASKED
@@ -86,6 +88,7 @@ class CampaignRun:
             ledger=self.keeper.known.ledger,
             rules=self.setup.rules,
             pool=self.pool,
+            policy=self.own.policy or decide,
             levels=self.setup.levels,
             caches=self.caches,
             observe=self._observe,
@@ -139,7 +142,7 @@ class CampaignRun:
         if self.keeper.known.seq < 0:
             if setup.model is not None and setup.model_id is not None:
                 self.archive.put_model(setup.model_id, setup.model)
-            return (campaign_opening(setup),)
+            return (campaign_opening(setup, self.own),)
         names = changed_keys(self.keeper.config, setup.text)
         idle = not (state.open or state.finished)  # such as a new fork
         amended = names or state.broken or idle
@@ -167,14 +170,14 @@ class CampaignRun:
 class CallerParts:
     """Optional objects that a caller gives to a run.
 
-    client: a distributed.Client. caches: further label caches. potential: an own
-    potential. posed: examination frames in place of the campaign's own.
+    client: a distributed.Client. caches: further label caches. posed: examination
+    frames in place of the campaign's own. own: parts of the loop.
     """
 
     client: Any = None
     caches: tuple[LabelStore, ...] = ()
-    potential: OwnPotential | None = None
     posed: e.Posed | None = None
+    own: OwnParts = field(default_factory=OwnParts)
 
 
 @contextlib.contextmanager
@@ -191,8 +194,8 @@ def open_run(
     due = run_limit(setup.plan.limits.walltime)
     refuse_code(setup)
     watch.begin("opening the store")
-    with _open_archive(setup) as archive:
-        refuse_another(setup, opening_event(archive))
+    with _open_archive(setup, guests.own) as archive:
+        refuse_another(setup, opening_event(archive), guests.own)
         keeper = FoldKeeper(archive)
         _verify_models(archive, keeper.known.state)
         spool = Spool(setup.store)
@@ -201,7 +204,9 @@ def open_run(
         try:
             caches = (*own, *guests.caches, *set_aside_labels(keeper.history()))
             yield CampaignRun(
-                setup, archive, keeper, pool, watch, caches, spool, due, guests.posed
+                *(setup, archive, keeper, pool, watch, caches, spool, due),
+                posed=guests.posed,
+                own=guests.own,
             )
         finally:
             pool.close()
@@ -240,7 +245,7 @@ def _too_short(state: LoopState) -> str:
 
 
 def _open_pool(setup: Setup, guests: CallerParts, spool: Spool) -> Pool:
-    kit, own = replace(setup.kit, spool=spool.folder), guests.potential
+    kit, own = replace(setup.kit, spool=spool.folder), guests.own.potential
     if own is not None:
         kit = replace(kit, trainer=own.trainer, restore=own.restore)
     folder = setup.store.absolute()
@@ -248,7 +253,7 @@ def _open_pool(setup: Setup, guests: CallerParts, spool: Spool) -> Pool:
     return open_pool(replace(setup.cluster, folder=folder), kit, guests.client)
 
 
-def campaign_opening(setup: Setup) -> e.Opened:
+def campaign_opening(setup: Setup, own: OwnParts) -> e.Opened:
     """Return the first event of a campaign, which never changes for its store."""
     return e.Opened(
         seed=setup.seed,
@@ -256,11 +261,12 @@ def campaign_opening(setup: Setup) -> e.Opened:
         start=setup.start,
         given=setup.given,
         model=setup.model_id,
+        parts=own.names(),
     )
 
 
-def refuse_another(setup: Setup, first: e.Opened | None) -> None:
-    """Raise InputError if a store was begun with another seed, start or levels.
+def refuse_another(setup: Setup, first: e.Opened | None, own: OwnParts) -> None:
+    """Raise InputError if a store was begun with another seed, start, levels or parts.
 
     first: its first event, None where it has none yet.
     """
@@ -270,6 +276,8 @@ def refuse_another(setup: Setup, first: e.Opened | None) -> None:
             f"{setup.store} belongs to another campaign: {'; '.join(wrong)}. "
             "Choose another `store:`, or put the old values back"
         )
+    if first is not None:
+        refuse_other_parts(own, first.parts)
 
 
 def store_attributes(setup: Setup) -> dict[str, Any]:
@@ -286,7 +294,9 @@ def store_attributes(setup: Setup) -> dict[str, Any]:
     }
 
 
-def _open_archive(setup: Setup) -> Archive:
+def _open_archive(setup: Setup, own: OwnParts) -> Archive:
     if setup.store.exists():
         return Archive.open(setup.store, CODEC, mode="w")
-    return Archive.create(setup.store, attrs=store_attributes(setup), codec=CODEC)
+    names = own.names()
+    attrs = store_attributes(setup) | ({"parts": names} if names else {})
+    return Archive.create(setup.store, attrs=attrs, codec=CODEC)

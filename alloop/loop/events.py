@@ -217,7 +217,8 @@ class Opened:
     """The start of a new campaign: facts that cannot change in the life of the store.
 
     start: the molecules; given: labels and test frames that came with the
-    configuration; model: generation 0, if the user brought one.
+    configuration; model: generation 0, if the user brought one; parts: the import path
+    of each part that the user brought from Python, by its role.
     """
 
     seed: int
@@ -225,6 +226,7 @@ class Opened:
     start: tuple[Frame, ...]
     given: tuple["Given", ...] = ()
     model: ModelId | None = None
+    parts: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -18,6 +18,7 @@ were used neither for training nor for any choice.
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from math import ceil
+from typing import Protocol
 
 from alloop.core.frame import Frame
 from alloop.core.records import Walker
@@ -43,6 +44,18 @@ from alloop.loop.stopping import (
 from alloop.md.integrate import maxwell_boltzmann
 
 Commands = tuple[e.Command, ...]
+
+
+class Policy(Protocol):
+    """The strategy of a campaign; `decide` is the one that alloop ships."""
+
+    def __call__(self, state: LoopState, event: e.Event, rules: Rules, /) -> Commands:
+        """Return the commands that follow from the event.
+
+        It must be pure: the same arguments give the same commands, down to the bits.
+        state: the state with the event already applied.
+        """
+        ...
 
 
 def decide(state: LoopState, event: e.Event, rules: Rules) -> Commands:

@@ -1,0 +1,61 @@
+"""The parts of a campaign that a user brings from Python, and their names.
+
+A store keeps the import path of each, not the part itself: no code is ever read from a
+store.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from typing import Any
+
+from alloop.core.errors import InputError
+from alloop.loop.policy import Policy
+from alloop.workers.settings import OwnPotential
+
+
+@dataclass(frozen=True, slots=True)
+class OwnParts:
+    """A user's own parts, each None where alloop's own is used.
+
+    potential: its trainer and the function that restores it; policy: decides in place
+    of `alloop.loop.policy.decide`.
+    """
+
+    potential: OwnPotential | None = None
+    policy: Policy | None = None
+
+    def names(self) -> dict[str, str]:
+        """Return the import path (`module:name`) of each part that is given."""
+        given = {field.name: getattr(self, field.name) for field in fields(self)}
+        if self.potential is not None:
+            given["potential"] = self.potential.trainer
+        return {
+            role: _import_path(part) for role, part in given.items() if part is not None
+        }
+
+
+def refuse_other_parts(own: OwnParts, recorded: Mapping[str, str]) -> None:
+    """Raise InputError where the parts are not those that a campaign began with.
+
+    recorded: their names, from its first event. Stores of older versions did not record
+    an own potential.
+    """
+    given = own.names()
+    if "potential" not in recorded:
+        given.pop("potential", None)
+    for role in sorted({*given, *recorded}):
+        if given.get(role) != recorded.get(role):
+            raise InputError(
+                f"the campaign began with {_described(role, recorded)}, and this run "
+                f"has {_described(role, given)}: go on from Python with "
+                f"`Campaign.from_store(store, ...)` and the {role} that it began with"
+            )
+
+
+def _described(role: str, names: Mapping[str, str]) -> str:
+    return f"the {role} `{names[role]}`" if role in names else f"alloop's own {role}"
+
+
+def _import_path(part: Any) -> str:
+    named = part if hasattr(part, "__qualname__") else type(part)
+    return f"{named.__module__}:{named.__qualname__}"
