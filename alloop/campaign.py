@@ -10,8 +10,7 @@ from typing import Any
 
 from ase import Atoms
 
-from alloop import config, controls
-from alloop.config.named_code import code_named
+from alloop import config
 from alloop.core.batch import pack_frames
 from alloop.core.errors import InputError
 from alloop.core.records import Label
@@ -21,7 +20,6 @@ from alloop.driver.run import CallerParts, RunObserver, open_run
 from alloop.export import USUAL, Choice, Exported, Levels, Splits, dataset, write_export
 from alloop.files.atomic_write import replace_atomically
 from alloop.files.targets import MODELS, refuse_target
-from alloop.forking import fork_store
 from alloop.generation import Generation, from_bytes
 from alloop.history.lost_requests import lost_labels
 from alloop.history.reader import CODEC, History, history_of, read_history
@@ -31,6 +29,8 @@ from alloop.loop.policy import Policy
 from alloop.loop.state import LoopState
 from alloop.potentials.ase_calculator import PotentialCalculator
 from alloop.store.archive import Archive
+from alloop.store_copies import controls
+from alloop.store_copies.fork import fork_store
 from alloop.workers.settings import OwnPotential
 
 
@@ -115,7 +115,7 @@ class Campaign:
 
     def refuse_distrusted(self) -> None:
         """Raise InputError if the store's configuration names untrusted code."""
-        named = [] if self._trust else code_named(self.setup)
+        named = [] if self._trust else self.setup.named_code
         if named:
             raise InputError(
                 f"{self.store} has a configuration that runs code of its own "

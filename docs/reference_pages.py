@@ -8,8 +8,8 @@ from typing import Any
 import typer
 
 from alloop.cli.app import app
-from alloop.config.base import Section, section_members
-from alloop.config.plan import Plan
+from alloop.config.sections.base import Section, section_members
+from alloop.config.sections.plan import Plan
 from alloop.store.schema import TABLES, Column
 
 

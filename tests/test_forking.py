@@ -162,7 +162,7 @@ def test_a_generation_that_is_not_there_and_a_place_that_is_taken_are_refused(
 KILLED = """
 import sys
 from pathlib import Path
-from alloop.forking import fork_store
+from alloop.store_copies.fork import fork_store
 print("ready", flush=True)
 fork_store(Path(sys.argv[1]), Path(sys.argv[2]))
 """

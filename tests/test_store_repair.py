@@ -25,7 +25,7 @@ from alloop.store.doctor import verify_store
 from alloop.store.journal import FOLDER, Journal
 from alloop.store.set_aside import parts
 from alloop.store.tails import frame_record
-from alloop.store_repair import repair_store
+from alloop.store_copies.repair import repair_store
 from tests.conftest import fingerprint_of, write_toy
 from tests.driver.test_faults import harmed
 

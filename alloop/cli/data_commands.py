@@ -98,7 +98,7 @@ def fork(
 ) -> None:
     """Begin a new campaign from a generation of this one, with its own rules."""
     from alloop.files.targets import refuse_inside_store
-    from alloop.forking import fork_store
+    from alloop.store_copies.fork import fork_store
 
     refuse_inside_store(out)
     fork_store(

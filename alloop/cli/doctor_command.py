@@ -105,8 +105,8 @@ def _store_report(store: Path) -> int:
 
 
 def _repair(place: Path, out: Path) -> int:
-    from alloop.store_repair import repair_store as repaired
-    from alloop.store_repair import report_lines
+    from alloop.store_copies.repair import repair_store as repaired
+    from alloop.store_copies.repair import report_lines
 
     for line in report_lines(repaired(find_store(place), out)):
         say(line)

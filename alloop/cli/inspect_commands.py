@@ -126,8 +126,8 @@ def _comparison(histories: Sequence["History"], out: Path | None) -> Path:
 
 
 def _controls(history: "History") -> dict[str, "History"]:
-    from alloop.controls import control_stores
     from alloop.history.reader import read_history
+    from alloop.store_copies.controls import control_stores
 
     return {
         name: read_history(path) for name, path in control_stores(history.path).items()

@@ -56,7 +56,7 @@ def label(  # noqa: PLR0913 - one for each option
     Ctrl-C and a kill are safe: the same command continues. Frames without a label are
     listed beside OUT; they do not change the exit code.
     """
-    from alloop.config.levels import level_of
+    from alloop.config.load import parse_level
     from alloop.files.frames import read_frames
     from alloop.jobs.label_job import LabelJob
     from alloop.labels.child.labeller import Limits
@@ -64,7 +64,7 @@ def label(  # noqa: PLR0913 - one for each option
     with stop_event() as asked:
         given = tuple(read_frames(frames, charge, spin))
         limits = Limits(seconds=time_limit, memory_mb=memory_limit)
-        job = LabelJob(given, level_of(level), out, limits, workers, cache, force)
+        job = LabelJob(given, parse_level(level), out, limits, workers, cache, force)
         try:
             _carry_out(job, asked, retry, quiet)
         except (KeyboardInterrupt, Interrupted):
@@ -80,12 +80,12 @@ def atoms(
     ],
 ) -> None:
     """Print energies (eV) of free atoms, for `references:` in `training:`."""
-    from alloop.config.levels import level_of
+    from alloop.config.load import parse_level
     from alloop.core.atoms import atomic_numbers_of
     from alloop.labels.direct import DirectLabeller
     from alloop.labels.free_atoms import free_atom_energies
 
-    labeller = DirectLabeller(level_of(level))
+    labeller = DirectLabeller(parse_level(level))
     energies = free_atom_energies(labeller, atomic_numbers_of(elements))
     each = ", ".join(f"{name}: {energy:.6f}" for name, energy in energies.items())
     say(f"{{{each}}}")

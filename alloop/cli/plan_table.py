@@ -11,8 +11,8 @@ from rich.table import Table
 from alloop.cli.cost_measurement import LabelPrices, label_prices
 from alloop.cli.remaining_work import remaining_sentences as remaining
 from alloop.config import Setup
-from alloop.config.clusters import Inline, Local, Pbs, Slurm
-from alloop.config.data import Sampled
+from alloop.config.sections.clusters import Inline, Local, Pbs, Slurm
+from alloop.config.sections.data import Sampled
 from alloop.core.frame import Frame
 from alloop.core.label_cost import Cost, molecule_key
 from alloop.report.text.fitting_table import FittingTable

@@ -179,7 +179,7 @@ def _end_message(campaign: "Campaign", outcomes: "list[Outcome]", again: str) ->
 def _run_outcomes(
     campaign: "Campaign", stop: Callable[[], bool], how: _RunOptions
 ) -> Iterator["Outcome"]:
-    from alloop.controls import NAMES
+    from alloop.store_copies.controls import NAMES
 
     with _observer(campaign, stop, how.quiet) as watch:
         outcome = campaign.run(watch=watch, retry=how.retry)

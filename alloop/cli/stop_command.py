@@ -52,8 +52,8 @@ def stop(
 
 def _driver(store: Path) -> "tuple[Path, Holder] | None":
     """Return the store in use, the campaign's or a control's, and its user."""
-    from alloop.controls import control_stores
     from alloop.store.lock import holder
+    from alloop.store_copies.controls import control_stores
 
     each = ((path, holder(path)) for path in (store, *control_stores(store).values()))
     return next(((path, found) for path, found in each if found is not None), None)

@@ -3,11 +3,11 @@
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
-from alloop.config.clusters import Address, Inline, Local, Pbs, Slurm, Workers
-from alloop.config.data import Sampled
-from alloop.config.plan import Explore, Langevin, Plan
+from alloop.config.sections.clusters import Address, Inline, Local, Pbs, Slurm, Workers
+from alloop.config.sections.data import Sampled
+from alloop.config.sections.plan import Explore, Langevin, Plan
+from alloop.config.sections.training import Asteroid, Standard
 from alloop.config.trainer import make_trainer
-from alloop.config.training import Asteroid, Standard
 from alloop.core.levels import Level
 from alloop.labels.child.labeller import Limits
 from alloop.loop.rules import (

@@ -1,27 +1,29 @@
-"""Conversion of a YAML file to a Setup, or to the list of all its mistakes."""
+"""Conversion of YAML to a Setup or a level, or to the list of all its mistakes."""
 
 from pathlib import Path
 from typing import Any, TypeAlias
 
 from alloop.config import build
-from alloop.config.merge import collect_fragments
-from alloop.config.molecules import element_symbols
-from alloop.config.plan import Plan
-from alloop.config.plan_checks import (
+from alloop.config.checks.plan_checks import (
     level_problems,
     section_conflicts,
     store_problems,
     too_few_per_molecule,
 )
-from alloop.config.potentials import Ready
+from alloop.config.checks.training_checks import reference_problems
+from alloop.config.checks.validate import known_kinds, validate_tree
+from alloop.config.merge import collect_fragments
+from alloop.config.molecules import element_symbols
 from alloop.config.problems import ConfigError, Problem
+from alloop.config.sections.plan import Plan
+from alloop.config.sections.potentials import Ready
 from alloop.config.setup import Setup
 from alloop.config.starting_data import read_starting_data
-from alloop.config.training_checks import reference_problems
-from alloop.config.validate import known_kinds, validate_tree
 from alloop.config.yaml_text import parse_yaml, read_yaml_text
 from alloop.core.errors import AlloopError, InputError
+from alloop.core.levels import Level
 
+_LEVEL = "levels.expensive"
 Model: TypeAlias = tuple[bytes, str]  # the bytes of a model and its id
 
 
@@ -47,6 +49,27 @@ def parse_campaign(
     if problems or more:
         raise ConfigError(name, [*problems, *more])
     return setup
+
+
+def parse_level(text: str) -> Level:
+    """Return the level for a short name, the path of a YAML file or a mapping.
+
+    `hf/sto-3g`, `gfn2-xtb`, `configs/levels/emt.yaml`, `{kind: ase, calculator: ...}`;
+    paths are relative to the working folder. Raises InputError, with the nearest
+    spelling if there is one. Runs no program: `alloop.labels.levels.check_level` tests
+    whether the level works on this machine.
+    """
+    word = text.strip()
+    said = parse_yaml(word, "the level") if word.startswith("{") else word
+    frame = {"name": "level", "start": [{"molecule": "H2"}]}
+    plan, problems = validate_tree({**frame, "levels": {"expensive": said}})
+    if plan is None or problems:
+        mistakes = [
+            f"{problem.path.removeprefix(_LEVEL).lstrip('.')}: {problem.text}"
+            for problem in problems
+        ]
+        raise InputError("; ".join(x.removeprefix(": ") for x in mistakes))
+    return plan.levels.expensive.build()
 
 
 def campaign_schema() -> dict[str, Any]:

@@ -9,8 +9,8 @@ from ase import Atoms
 from ase.data import chemical_symbols
 from ase.data.g2 import data as g2
 
-from alloop.config.data import File, Molecule
 from alloop.config.problems import nearest_word
+from alloop.config.sections.data import File, Molecule
 from alloop.core.atoms import chemical_symbol, from_atoms, hill_formula
 from alloop.core.errors import InputError
 from alloop.core.frame import Frame

@@ -1,20 +1,22 @@
 """A campaign's configuration, converted to the objects that the loop uses."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from alloop.config import build
+from alloop.config.checks.validate import known_kinds, validate_tree
 from alloop.config.merge import merge_trees
 from alloop.config.molecules import molecule_names
-from alloop.config.plan import Plan
 from alloop.config.problems import ConfigError
-from alloop.config.validate import known_kinds, validate_tree
+from alloop.config.sections.clusters import Address, Pbs, Slurm
+from alloop.config.sections.plan import Plan
 from alloop.config.yaml_text import Tree, dump_yaml, parse_yaml
 from alloop.core.frame import Frame
 from alloop.core.levels import Level
+from alloop.labels.named_code import named_code
 from alloop.loop.events import Given, Opened
 from alloop.loop.rules import Rules
 
@@ -105,6 +107,18 @@ class Setup:
         """The plan of the processes, scheduler or batch jobs that run the work."""
         return build.cluster_plan(self.plan)
 
+    @property
+    def named_code(self) -> list[str]:
+        """Each key that names something that a run would execute, with its value.
+
+        The author of the configuration decides what is executed; a store from elsewhere
+        contains its own configuration.
+        """
+        levels = ((f"levels.{name}", named_code(x)) for name, x in self.levels.items())
+        return [
+            f"{key}: {code}" for key, code in (*levels, *_cluster_code(self)) if code
+        ]
+
     @cached_property
     def text(self) -> str:
         """The whole configuration as YAML, fragments merged and defaults filled in.
@@ -112,6 +126,19 @@ class Setup:
         Paths are relative to the campaign's file.
         """
         return dump_yaml(_kind_first(self.plan.model_dump(mode="json")))
+
+
+def _cluster_code(setup: Setup) -> Iterator[tuple[str, str | None]]:
+    """Yield the keys of `cluster:` that name an address or shell lines."""
+    match setup.plan.cluster:
+        case Address(address=address):
+            yield "cluster.address", address
+        case (
+            Slurm(directives=options, prologue=lines)
+            | Pbs(directives=options, prologue=lines)
+        ):
+            yield "cluster.directives", " | ".join(options)
+            yield "cluster.prologue", " | ".join(lines)
 
 
 def fixed_differences(setup: Setup, opened: Opened) -> list[str]:

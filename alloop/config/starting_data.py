@@ -5,15 +5,23 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from alloop.config.data import File, Labelled, Labels, Molecule, Sampled, Store, Units
 from alloop.config.molecules import (
     molecule_by_name,
     molecule_composition,
     read_start_file,
     start_problems,
 )
-from alloop.config.plan import Plan
 from alloop.config.problems import Problem
+from alloop.config.sections.data import (
+    File,
+    Labelled,
+    Labels,
+    Molecule,
+    Sampled,
+    Store,
+    Units,
+)
+from alloop.config.sections.plan import Plan
 from alloop.core.atoms import hill_formula
 from alloop.core.errors import AlloopError, InputError
 from alloop.core.frame import Frame

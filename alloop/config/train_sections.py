@@ -15,13 +15,13 @@ from pathlib import Path
 from typing import Any
 
 from alloop.config.build import resolve_defaults
-from alloop.config.data import Labels, Store
+from alloop.config.checks.training_checks import training_problems
+from alloop.config.checks.validate import known_kinds, validate_tree
 from alloop.config.load import own_model
 from alloop.config.merge import collect_fragments
-from alloop.config.plan import Plan
 from alloop.config.problems import ConfigError, Problem
-from alloop.config.training_checks import training_problems
-from alloop.config.validate import known_kinds, validate_tree
+from alloop.config.sections.data import Labels, Store
+from alloop.config.sections.plan import Plan
 from alloop.config.yaml_text import Tree, parse_yaml
 
 _STAND_IN = {"kind": "toy"}  # for levels that make no labels

@@ -4,9 +4,9 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Literal
 
-from alloop.config.plan import Plan
-from alloop.config.potentials import Network, Ready
-from alloop.config.training import (
+from alloop.config.sections.plan import Plan
+from alloop.config.sections.potentials import Network, Ready
+from alloop.config.sections.training import (
     Asteroid,
     BiasWeighedSection,
     OptimiserSection,

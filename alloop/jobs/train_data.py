@@ -4,11 +4,11 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from alloop.config.data import Labelled, Labels, Store, Units
-from alloop.config.plan import Plan
+from alloop.config.sections.data import Labelled, Labels, Store, Units
+from alloop.config.sections.plan import Plan
+from alloop.config.sections.training import Asteroid, OptimiserSection, Stages
 from alloop.config.starting_data import store_opening
 from alloop.config.train_sections import label_sources
-from alloop.config.training import Asteroid, OptimiserSection, Stages
 from alloop.core.errors import InputError
 from alloop.core.frame import Frame, FrameId
 from alloop.core.records import LabelSet

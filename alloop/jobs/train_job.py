@@ -11,7 +11,7 @@ from typing import Any, TypeAlias
 import numpy as np
 
 from alloop.config.build import scorer_settings
-from alloop.config.plan import Plan
+from alloop.config.sections.plan import Plan
 from alloop.config.trainer import make_trainer, network_settings
 from alloop.core.records import LabelSet, TrainingData
 from alloop.core.roles import Potential, Trainer

@@ -4,8 +4,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from alloop.config.sections.training import BiasWeighedSection
 from alloop.config.train_sections import training_plan
-from alloop.config.training import BiasWeighedSection
 from alloop.jobs.train_data import HeldOutShares, read_material
 from alloop.jobs.train_job import TrainedModel, TrainJob
 from alloop.training.fit import Progress

@@ -9,8 +9,8 @@ are exact gradients of a surface that is rough on the scale of 0.01 Å.
 
 Another universal model is added in the same way: a `Network` that takes over the
 foreign layers and weights, reads alloop's graph and gives eV without references. It is
-added to NETWORKS (`alloop.models.network`), the sections of `alloop.config.potentials`
-and PRETRAINED (`alloop.training.universal`); trainer, checkpoints, MD and scorer need
+added to NETWORKS (`alloop.models.network`), `alloop.config.sections.potentials` and
+PRETRAINED (`alloop.training.universal`); trainer, checkpoints, MD and scorer need
 nothing more.
 """
 

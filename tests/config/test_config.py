@@ -19,9 +19,9 @@ from alloop.config import (
     load_campaign,
     parse_campaign,
 )
+from alloop.config.checks.validate import known_kinds, validate_tree
 from alloop.config.merge import collect_fragments, merge_trees
-from alloop.config.training import Standard
-from alloop.config.validate import known_kinds, validate_tree
+from alloop.config.sections.training import Standard
 from alloop.config.yaml_text import parse_yaml
 from alloop.core.records import Label
 from alloop.history.reader import CODEC

@@ -17,12 +17,12 @@ from alloop.config import (
     fixed_differences,
     parse_campaign,
 )
-from alloop.config.level_base import Gate
-from alloop.config.level_sections import Pyscf
-from alloop.config.levels import level_of
+from alloop.config.checks.validate import known_kinds, validate_tree
+from alloop.config.load import parse_level
 from alloop.config.merge import collect_fragments
 from alloop.config.molecules import start_problems
-from alloop.config.validate import known_kinds, validate_tree
+from alloop.config.sections.level_base import Gate
+from alloop.config.sections.levels import Pyscf
 from alloop.config.yaml_text import parse_yaml
 from alloop.core.atoms import from_atoms
 from alloop.core.doubts import Doubt
@@ -77,22 +77,22 @@ def test_each_level_of_the_catalogue_is_called_by_its_title(path: Path) -> None:
     comment, *rest = path.read_text().splitlines()
     assert comment.startswith("# ")
     assert len(rest) == 1
-    title = level_of(str(path)).title.lower().replace("×", "x").replace("(t)", "_t")
+    title = parse_level(str(path)).title.lower().replace("×", "x").replace("(t)", "_t")
     words = re.findall(r"[a-z0-9_]+", title.replace("k-points", ""))
     assert "-".join(words).replace("toy-1-0", "toy") == path.stem
 
 
 def test_no_two_levels_of_the_catalogue_are_the_same() -> None:
-    ids = {level_of(str(path)).id for path in CATALOGUE}
+    ids = {parse_level(str(path)).id for path in CATALOGUE}
     assert len(ids) == len(CATALOGUE) > 15
 
 
 def test_each_level_of_the_catalogue_can_work() -> None:
     pytest.importorskip("tblite", reason="tblite is not installed: alloop[xtb]")
-    with IsolatedLabeller(level_of("hf/sto-3g")) as child:
+    with IsolatedLabeller(parse_level("hf/sto-3g")) as child:
         for path in CATALOGUE:
             elements = ["Cu"] if path.stem == "emt" else ["H", "O"]
-            level = level_of(str(path))
+            level = parse_level(str(path))
             assert check_level(level, elements, child.labeller(level)) == []
 
 
@@ -122,7 +122,7 @@ def test_a_name_a_mapping_and_a_file_are_one_level(
     path = ROOT / "configs/levels" / f"{file}.yaml"
     ids = {
         level_from_name(name).id,
-        *(level_of(text).id for text in (name, mapping, str(path))),
+        *(parse_level(text).id for text in (name, mapping, str(path))),
     }
     for text in (name, mapping, str(path)):
         setup = described(f"{START}levels: {{expensive: {text!s}}}", tmp_path)
@@ -137,7 +137,7 @@ def test_a_file_is_found_from_the_file_that_names_it(tmp_path: Path) -> None:
     (tmp_path / "far/f.yaml").write_text("levels: {expensive: levels/t.yaml}")
     setup = described(f"{START}extends: far/f.yaml", tmp_path)
     table = f"{{kind: table, path: {tmp_path / 'far/water.extxyz'}}}"
-    assert setup.levels["expensive"].id == level_of(table).id
+    assert setup.levels["expensive"].id == parse_level(table).id
 
 
 def test_the_stored_configuration_needs_no_level_s_file(tmp_path: Path) -> None:
@@ -172,7 +172,7 @@ def test_a_table_that_moves_is_no_change_and_one_that_changes_is(
 
 
 def test_other_keys_stand_over_the_name(tmp_path: Path) -> None:
-    level = level_of("{level: pbe-d4/def2-svp, grid: 4, density_fit: true}")
+    level = parse_level("{level: pbe-d4/def2-svp, grid: 4, density_fit: true}")
     assert level == pyscf_level(
         "pbe", "def2-svp", dispersion="d4", grid=4, density_fit=True
     )
@@ -234,8 +234,8 @@ def test_the_only_level_s_policy_is_the_cheap_one_s_too(tmp_path: Path) -> None:
 
 def test_a_gate_of_one_s_own_is_part_of_the_level_only_where_given() -> None:
     plain, gated = (
-        level_of("hf/sto-3g"),
-        level_of("{level: hf/sto-3g, gate: {force: 30, net_force: 1e-3}}"),
+        parse_level("hf/sto-3g"),
+        parse_level("{level: hf/sto-3g, gate: {force: 30, net_force: 1e-3}}"),
     )
     assert gated.settings["gate"] == {"force": 30.0, "net_force": 1e-3}
     assert "gate" not in plain.settings
@@ -268,7 +268,7 @@ def test_a_gate_of_one_s_own_is_part_of_the_level_only_where_given() -> None:
 )
 def test_what_is_no_level_names_the_nearest_one(text: str, words: str) -> None:
     with pytest.raises(InputError, match=re.escape(words)):
-        level_of(text)
+        parse_level(text)
 
 
 def test_a_level_s_file_holds_one_level(tmp_path: Path) -> None:
@@ -307,7 +307,7 @@ def test_molecules_and_cells_go_to_levels_that_treat_them(
     atoms = bulk("NaCl", "rocksalt", 5.6) if name == "cell" else molecule(name)
     atoms.pbc = pbc
     text = level if "gth" not in level else str(ROOT / f"configs/levels/{level}.yaml")
-    found = start_problems(from_atoms(atoms), [level_of(text)])
+    found = start_problems(from_atoms(atoms), [parse_level(text)])
     assert [words in flaw for flaw in found] == [True] * bool(words)
 
 

@@ -6,7 +6,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from alloop import controls
 from alloop.campaign import Campaign
 from alloop.cli import main
 from alloop.core.records import Label
@@ -16,6 +15,7 @@ from alloop.history.label_entries import label_entries
 from alloop.history.reader import History, read_history
 from alloop.report.analysis.comparison import compare_controls
 from alloop.report.analysis.examination import examination
+from alloop.store_copies import controls
 from tests.conftest import fingerprint_of, write_toy
 
 BUDGET = {"cheap": 26, "expensive": 10}

@@ -14,7 +14,7 @@ import torch
 from ase.build import bulk, molecule
 from pydantic import TypeAdapter, ValidationError
 
-from alloop.config.potentials import Potential
+from alloop.config.sections.potentials import Potential
 from alloop.core.atoms import from_atoms
 from alloop.core.batch import pack_frames
 from alloop.core.errors import InputError

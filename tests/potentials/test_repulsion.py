@@ -6,7 +6,7 @@ from ase.build import bulk, molecule
 from ase.data import covalent_radii
 from scipy import constants, integrate
 
-from alloop.config.potentials import Painn
+from alloop.config.sections.potentials import Painn
 from alloop.core.atoms import from_atoms
 from alloop.core.batch import pack_frames
 from alloop.core.errors import InputError

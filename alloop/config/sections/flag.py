@@ -4,7 +4,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from alloop.config.base import Positive, Section, Share
+from alloop.config.sections.base import Positive, Section, Share
 
 
 class Flag(Section):

@@ -6,7 +6,7 @@ from typing import Annotated, Literal, Self, TypeAlias
 
 from pydantic import Discriminator, Field, model_validator
 
-from alloop.config.base import NotNegative, Positive, Section, Share, union_tag
+from alloop.config.sections.base import NotNegative, Positive, Section, Share, union_tag
 from alloop.core.doubts import Doubt
 from alloop.core.errors import InputError
 from alloop.core.levels import Level, make_level

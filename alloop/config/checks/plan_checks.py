@@ -7,10 +7,10 @@ import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
-from alloop.config.data import Sampled
-from alloop.config.plan import Plan
+from alloop.config.checks.training_checks import score_problems, training_problems
 from alloop.config.problems import Problem
-from alloop.config.training_checks import score_problems, training_problems
+from alloop.config.sections.data import Sampled
+from alloop.config.sections.plan import Plan
 from alloop.core.frame import Frame
 from alloop.core.levels import Level
 from alloop.labels.child.labeller import IsolatedLabeller

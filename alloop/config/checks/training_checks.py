@@ -3,10 +3,10 @@
 from collections.abc import Iterator, Sequence
 from importlib.util import find_spec
 
-from alloop.config.plan import Plan
-from alloop.config.potentials import Chgnet, Pairwise
 from alloop.config.problems import Problem
-from alloop.config.training import (
+from alloop.config.sections.plan import Plan
+from alloop.config.sections.potentials import Chgnet, Pairwise
+from alloop.config.sections.training import (
     Asteroid,
     BiasWeighedSection,
     OptimiserSection,

@@ -4,9 +4,11 @@ from typing import Annotated, Literal, TypeAlias
 
 from pydantic import Field
 
-from alloop.config.base import (
+from alloop.config.sections.base import (
+    Duration,
     Line,
     Loose,
+    Memory,
     ParallelCount,
     Section,
     Whole,
@@ -14,7 +16,6 @@ from alloop.config.base import (
     by_kind,
     union_tag,
 )
-from alloop.config.units import Duration, Memory
 
 ProcessCount: TypeAlias = Annotated[int, Field(ge=1, le=4096)]  # of one machine
 Lines: TypeAlias = Annotated[tuple[Line, ...], Loose]

@@ -4,7 +4,7 @@ from typing import Annotated, Any, Literal, TypeAlias
 
 from pydantic import BeforeValidator, Field
 
-from alloop.config.base import (
+from alloop.config.sections.base import (
     Count,
     LabelsOrNone,
     ParallelCount,

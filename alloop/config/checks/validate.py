@@ -10,11 +10,11 @@ from typing import Any, TypeAlias
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
-from alloop.config.base import Section, section_members
-from alloop.config.level_base import OF_TRUST
 from alloop.config.level_text import BASE
-from alloop.config.plan import Plan
 from alloop.config.problems import Problem, key_suggestion, nearest_word, shown_value
+from alloop.config.sections.base import Section, section_members
+from alloop.config.sections.level_base import OF_TRUST
+from alloop.config.sections.plan import Plan
 from alloop.config.yaml_text import Tree
 
 Loc: TypeAlias = tuple[int | str, ...]

@@ -6,7 +6,8 @@ from typing import Annotated, Any, Literal, TypeAlias
 
 from pydantic import BeforeValidator, Field, model_validator
 
-from alloop.config.base import (
+from alloop.config.level_text import expand_level
+from alloop.config.sections.base import (
     Count,
     Loose,
     NotNegative,
@@ -16,9 +17,8 @@ from alloop.config.base import (
     by_kind,
     union_tag,
 )
-from alloop.config.data import Energy, Length
-from alloop.config.level_base import OF_TRUST, LevelSection
-from alloop.config.level_text import expand_level
+from alloop.config.sections.data import Energy, Length
+from alloop.config.sections.level_base import OF_TRUST, LevelSection
 from alloop.core.doubts import Doubt
 from alloop.core.errors import InputError
 from alloop.core.levels import Level, make_level

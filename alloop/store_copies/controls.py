@@ -12,12 +12,12 @@ from typing import Any
 
 from alloop.config import Setup
 from alloop.core.records import Label, Unlabelled
-from alloop.forking import branch_store
 from alloop.history.label_index import LabelIndex
 from alloop.history.measured_costs import cheap_in_expensive
 from alloop.history.reader import History
 from alloop.loop import events as e
 from alloop.loop.events import Posed
+from alloop.store_copies.fork import branch_store
 
 NAMES = ("standard", "random")
 

@@ -4,7 +4,7 @@ from typing import Annotated, Any, Literal, Self, TypeAlias
 
 from pydantic import Field, model_validator
 
-from alloop.config.base import LayerSize, Section, by_kind, union_tag
+from alloop.config.sections.base import LayerSize, Section, by_kind, union_tag
 
 Cutoff: TypeAlias = Annotated[float, Field(gt=0, le=20)]
 

@@ -1,9 +1,18 @@
-"""The basis of all sections of a configuration: strict types, bounded numbers, tags."""
+"""The base of all sections: strict types, bounded numbers, quantities and unions."""
 
+import re
 from collections.abc import Callable, Mapping
 from typing import Annotated, Any, TypeAlias, get_args
 
-from pydantic import BaseModel, ConfigDict, Discriminator, Field, Strict, Tag
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Discriminator,
+    Field,
+    Strict,
+    Tag,
+)
 
 Positive: TypeAlias = Annotated[float, Field(gt=0)]
 NotNegative: TypeAlias = Annotated[float, Field(ge=0)]
@@ -20,7 +29,34 @@ LayerSize: TypeAlias = Annotated[int, Field(ge=1, le=4096)]  # of a network
 # Text that is written into a script: a word, or a whole line.
 Word: TypeAlias = Annotated[str, Field(pattern=r"^\w[\w.@+:,/=-]*$", max_length=200)]
 Line: TypeAlias = Annotated[str, Field(pattern=r"^[^\x00-\x08\x0a-\x1f\x7f]*$")]
+# Quantities that may be written with a unit: `90 min`, `24 h`, `64 GB`.
+_SECONDS = {"s": 1.0, "min": 60.0, "h": 3600.0, "d": 86400.0}
+_MEGABYTES = {"MB": 1.0, "GB": 1e3, "TB": 1e6}
+_WRITTEN = re.compile(r"\s*(\d+(?:\.\d*)?)\s*([A-Za-z]+)\s*")
+
 Loose = Strict(False)  # a YAML list becomes a tuple; its items stay strict
+
+
+def _parse_quantity(given: Any, units: dict[str, float]) -> Any:
+    if not isinstance(given, str):
+        return given
+    found = _WRITTEN.fullmatch(given)
+    if found is None or found[2] not in units:
+        known = ", ".join(units)
+        raise ValueError(f"expected a number with a unit ({known}), got `{given}`")
+    return float(found[1]) * units[found[2]]
+
+
+def _parse_seconds(given: Any) -> Any:
+    return _parse_quantity(given, _SECONDS)
+
+
+def _parse_megabytes(given: Any) -> Any:
+    return _parse_quantity(given, _MEGABYTES)
+
+
+Duration: TypeAlias = Annotated[float, BeforeValidator(_parse_seconds), Field(gt=0)]
+Memory: TypeAlias = Annotated[float, BeforeValidator(_parse_megabytes), Field(gt=0)]
 
 
 class Section(BaseModel):

@@ -4,8 +4,9 @@ from typing import Annotated, Literal, TypeAlias
 
 from pydantic import Field
 
-from alloop.config.base import (
+from alloop.config.sections.base import (
     Count,
+    Duration,
     LabelCount,
     LabelsOrNone,
     Loose,
@@ -16,13 +17,12 @@ from alloop.config.base import (
     by_kind,
     union_tag,
 )
-from alloop.config.clusters import Cluster, Local
-from alloop.config.data import Sampled, Start, Test
-from alloop.config.flag import Flag
-from alloop.config.level_sections import Levels
-from alloop.config.potentials import Painn, Potential
-from alloop.config.training import Training
-from alloop.config.units import Duration
+from alloop.config.sections.clusters import Cluster, Local
+from alloop.config.sections.data import Sampled, Start, Test
+from alloop.config.sections.flag import Flag
+from alloop.config.sections.levels import Levels
+from alloop.config.sections.potentials import Painn, Potential
+from alloop.config.sections.training import Training
 
 Timestep: TypeAlias = Annotated[float, Field(gt=0, le=5)]
 

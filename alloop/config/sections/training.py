@@ -6,7 +6,8 @@ from typing import Annotated, Any, Literal, TypeAlias
 from ase.data import atomic_numbers
 from pydantic import BeforeValidator, Field
 
-from alloop.config.base import (
+from alloop.config.problems import shown_value
+from alloop.config.sections.base import (
     Count,
     Loose,
     NotNegative,
@@ -17,7 +18,6 @@ from alloop.config.base import (
     by_kind,
     union_tag,
 )
-from alloop.config.problems import shown_value
 
 
 def _reference_energies(value: Any) -> Any:

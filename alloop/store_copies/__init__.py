@@ -1,0 +1,1 @@
+"""New stores made from existing ones: forks, controls and repairs."""
