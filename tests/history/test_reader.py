@@ -159,8 +159,8 @@ def test_records_are_read_when_they_are_asked_for(world, turns, tmp_path):
     assert [entry.seq for entry in entries] == list(range(len(turns)))
     for key in (0, 17, -1):
         assert world.same(entries[key].turn, turns[key])
-    for key in (slice(2, 40, 3), slice(-3, None), slice(0, 0)):
-        assert world.same([x.turn for x in entries[key]], turns[key])
+    for part in (slice(2, 40, 3), slice(-3, None), slice(0, 0)):
+        assert world.same([x.turn for x in entries[part]], turns[part])
     with pytest.raises(IndexError):
         entries[len(turns)]
 
@@ -171,9 +171,12 @@ def test_a_frame_is_looked_for_in_few_records(turns, tmp_path, monkeypatch):
     last = next(iter(history.select([rounds[-1].seq]))).turn.event
     asked: list[int] = []
     pick = History.select
-    monkeypatch.setattr(
-        History, "select", lambda self, n: pick(self, asked.extend(n) or n)
-    )
+
+    def noted(history, numbers):
+        asked.extend(numbers)
+        return pick(history, numbers)
+
+    monkeypatch.setattr(History, "select", noted)
     find_frame(history, last.candidates[-1].frame.id)
     explored = {x.seq for x in rounds} & set(asked)
     names = {x.name.split("/")[1] for x in rounds if x.seq in explored}

@@ -63,7 +63,7 @@ def test_both_ways_to_a_labeller_give_the_same_label(water: Frame) -> None:
     toy = toy_level()
     direct = labeller(toy, isolate=False)
     assert isinstance(direct, DirectLabeller)
-    with labeller(toy, LONG) as isolated:
+    with IsolatedLabeller(toy, LONG) as isolated:
         assert isinstance(isolated, Labeller)
         a, b = direct.label(water), isolated.label(water)
     assert a.energy == b.energy

@@ -153,6 +153,9 @@ def test_a_model_and_quantum_chemistry_never_share_a_process(
         other = process_labellers.labeller_for(kit, pyscf_level("hf", "3-21g"))
         assert isinstance(model.label(frame()), Label)
         assert isinstance(quantum.label(frame()), Label)
+        assert isinstance(model, IsolatedLabeller)
+        assert isinstance(quantum, IsolatedLabeller)
+        assert isinstance(other, IsolatedLabeller)
         assert model.child.pid != quantum.child.pid
         assert other.child.pid == quantum.child.pid
     finally:

@@ -15,6 +15,7 @@ from alloop.labels import xtb
 from alloop.labels.child.labeller import LabelChild
 from alloop.labels.direct import DirectLabeller
 from alloop.labels.levels import xtb_level
+from alloop.labels.result import Refused
 from alloop.testing import check_labeller
 
 pytest.importorskip("tblite", reason="tblite is not installed: pip install alloop[xtb]")
@@ -177,7 +178,7 @@ def test_an_element_beyond_radon_is_refused() -> None:
 
 def test_another_version_of_tblite_makes_no_labels() -> None:
     old = xtb_level().settings | {"program": "tblite 0.1"}
-    with pytest.raises(xtb.Refused, match=r"belongs to tblite 0\.1"):
+    with pytest.raises(Refused, match=r"belongs to tblite 0\.1"):
         xtb.label_with_xtb(distorted("H2O"), old)
 
 

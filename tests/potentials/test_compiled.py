@@ -124,7 +124,7 @@ def test_what_cannot_be_compiled_stays_as_it_is(
         compiled_for(
             network, pack_frames([replace(crystal.frame(0), pbc=(False,) * 3)])
         )
-    monkeypatch.setattr(compilation.shutil, "which", lambda _: None)
+    monkeypatch.setattr("shutil.which", lambda _: None)
     assert "C++ compiler" in str(compiled_for(network, waters())[1])
 
 

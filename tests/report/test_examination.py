@@ -131,9 +131,9 @@ def test_summary_status_and_table_lead_with_the_examination(examined):
     assert told_["examination"]["force_mae"] == found.errors.force_mae
     assert told_["examination"]["alarms"] == found.alarms
     assert told_["best"] == found.generation
-    console = Console(file=io.StringIO(), width=80)
-    console.print(end_table(examined))
-    assert mae in console.file.getvalue()
+    out = io.StringIO()
+    Console(file=out, width=80).print(end_table(examined))
+    assert mae in out.getvalue()
 
 
 def test_without_an_examination_nothing_is_made_up(finished):
@@ -151,14 +151,15 @@ def test_why_tells_what_a_frame_was_for(examined):
 
 
 def test_the_live_display_shows_it_as_labels_come(examined, rules):
-    console = Console(file=io.StringIO(), width=200)
+    out = io.StringIO()
+    console = Console(file=out, width=200)
     state = examined.state
     with LiveDisplay("springs", rules, console) as live:
         for entry in examined.entries:
             live.observe(state, entry.turn)
     found = examination(examined)
     mae = f"{1e3 * found.errors.force_mae:.3g}"
-    text = console.file.getvalue()
+    text = out.getvalue()
     assert f"final examination: forces {mae} meV/Å on 11 frames" in text
 
 

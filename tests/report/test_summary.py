@@ -10,9 +10,9 @@ from alloop.report.text.summary import end_lines, end_table, headline
 
 
 def _printed(table, width=80):
-    console = Console(file=io.StringIO(), width=width)
-    console.print(table)
-    return console.file.getvalue()
+    out = io.StringIO()
+    Console(file=out, width=width).print(table)
+    return out.getvalue()
 
 
 def test_the_table_shows_each_generation_and_fits_eighty_columns(finished, control):

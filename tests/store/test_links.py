@@ -175,5 +175,5 @@ def test_entries_that_vanish_meanwhile_are_passed_over(
             raise FileNotFoundError(path)
         return real(path)
 
-    monkeypatch.setattr(module.os, "scandir", late)
+    monkeypatch.setattr("os.scandir", late)
     assert list(module.links(store)) == []

@@ -10,7 +10,6 @@ from typing import Any
 import pytest
 
 from alloop.core.errors import LockedError, StoreError
-from alloop.store import lock as module
 from alloop.store.lock import StoreLock
 
 HOLD = """
@@ -111,6 +110,6 @@ def test_a_file_system_without_locks_is_a_sentence(
     def refuse(handle: int, operation: int) -> None:
         raise OSError(getattr(errno, name), name)
 
-    monkeypatch.setattr(module.fcntl, "flock", refuse)
+    monkeypatch.setattr("fcntl.flock", refuse)
     with pytest.raises(StoreError, match=sentence):
         StoreLock(tmp_path / "lock", tmp_path)

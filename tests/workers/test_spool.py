@@ -101,8 +101,8 @@ def test_a_training_that_was_killed_goes_on_and_is_forgotten_once_committed(
     assert event.model == alone.model
     assert [stage for stage, _ in steps[6:]] == ["second"] * 4
     assert list((spool.folder / "training").glob("*/*.safetensors"))
-    (told,) = training_progress(spool.folder)
-    assert told.startswith("second 4 of 4, loss ")
+    (line,) = training_progress(spool.folder)
+    assert line.startswith("second 4 of 4, loss ")
     spool.drop_training(event.name)
     assert not list((spool.folder / "training").iterdir())
     assert training_progress(spool.folder) == []
