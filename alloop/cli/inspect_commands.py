@@ -41,7 +41,7 @@ def why(
     as_json: AsJson = False,
 ) -> None:
     """Show the story of one frame: its origin, its labels, and what learned from it."""
-    from alloop.report.text.frame_text import facts, frame_story
+    from alloop.report.text.frame_history import facts, frame_story
 
     history = read_place(place)
     if as_json:
@@ -63,7 +63,7 @@ def log(
 ) -> None:
     """Show everything that happened, a line each; with --json an object each."""
     from alloop.history.reader import following
-    from alloop.report.text.frame_text import log_entry, log_line
+    from alloop.report.text.event_text import log_entry, log_line
 
     history = read_place(place)
     levels = history.state.levels

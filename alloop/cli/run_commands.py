@@ -198,7 +198,7 @@ def _observer(
     campaign: "Campaign", stop: Callable[[], bool], quiet: bool
 ) -> Iterator["RunObserver"]:
     from alloop.driver.run import RunObserver
-    from alloop.report.text.live import LiveDisplay
+    from alloop.report.text.live_display import LiveDisplay
     from alloop.workers.spool import spool_folder
 
     console = Console(quiet=True) if quiet else out()

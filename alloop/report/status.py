@@ -9,21 +9,24 @@ from alloop.history.lost_requests import lost_labels
 from alloop.history.measured_costs import cpu_seconds_by_part
 from alloop.history.reader import History
 from alloop.loop import events as e
+from alloop.report.analysis.campaign_facts import set_name
 from alloop.report.analysis.examination import (
     examination,
     examination_sentences,
     threshold_sentences,
 )
-from alloop.report.analysis.label_quality import quarantined_labels
-from alloop.report.analysis.noise_floor import NoiseFloor, noise_floors
-from alloop.report.analysis.summary_facts import (
+from alloop.report.analysis.label_facts import (
     LabelTally,
     label_tallies,
     level_name,
-    set_name,
     task_kinds,
-    time_left,
 )
+from alloop.report.analysis.label_quality import (
+    NoiseFloor,
+    noise_floors,
+    quarantined_labels,
+)
+from alloop.report.analysis.timeline import time_left
 from alloop.report.text.formatting import guard_stops
 from alloop.store.lock import holder
 from alloop.workers.spool import spool_folder, training_progress

@@ -26,7 +26,8 @@ from alloop.history.reader import CODEC, read_history
 from alloop.history.saved_fold import campaign_beginning
 from alloop.report.sections import page
 from alloop.report.status import campaign_status
-from alloop.report.text.frame_text import frame_story, log_lines
+from alloop.report.text.event_text import log_lines
+from alloop.report.text.frame_history import frame_story
 from alloop.store.archive import Archive
 from alloop.store.doctor import verify_store
 from alloop.store.schema import id_texts

@@ -13,7 +13,7 @@ from alloop.cli.app import run_command
 from alloop.core.printable import printable, printable_line
 from alloop.driver.run import RunObserver
 from alloop.history.reader import read_history
-from alloop.report.text.live import LiveDisplay
+from alloop.report.text.live_display import LiveDisplay
 from tests.conftest import write_toy
 from tests.counted import RUDE
 

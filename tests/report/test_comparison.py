@@ -6,8 +6,8 @@ from math import log
 import pytest
 
 from alloop.loop import events as e
+from alloop.report.analysis.campaign_facts import generation_facts
 from alloop.report.analysis.comparison import compare_control, compare_controls
-from alloop.report.analysis.summary_facts import generation_facts
 
 
 def test_a_better_campaign_beats_its_control(finished, control):

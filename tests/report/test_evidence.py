@@ -7,9 +7,8 @@ import pytest
 
 from alloop.core.records import Label
 from alloop.loop import events as e
-from alloop.report.analysis.explorations import explorations
-from alloop.report.analysis.parity import bias_data, parity_data
-from alloop.report.analysis.proposals import first_proposals
+from alloop.report.analysis.explorations import explorations, first_proposals
+from alloop.report.analysis.model_errors import bias_data, parity_data
 from alloop.report.analysis.uncertainty import (
     ErrorPoint,
     error_points,

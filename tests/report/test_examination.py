@@ -11,16 +11,16 @@ from alloop.core.records import Failure, Unlabelled
 from alloop.history.label_entries import label_entries
 from alloop.loop import events as e
 from alloop.report.analysis.comparison import compare_control
-from alloop.report.analysis.error_groups import error_groups
 from alloop.report.analysis.examination import (
     examination,
     examination_sentences,
     threshold_sentences,
 )
+from alloop.report.analysis.model_errors import error_groups
 from alloop.report.sections.page import render_report
 from alloop.report.status import campaign_status
-from alloop.report.text.frame_text import frame_story
-from alloop.report.text.live import LiveDisplay
+from alloop.report.text.frame_history import frame_story
+from alloop.report.text.live_display import LiveDisplay
 from alloop.report.text.summary import end_table, headline
 
 

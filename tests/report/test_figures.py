@@ -4,7 +4,7 @@ import matplotlib
 import numpy as np
 import pytest
 
-from alloop.report.analysis.parity import BiasData, ParityData
+from alloop.report.analysis.model_errors import BiasData, ParityData
 from alloop.report.analysis.timeline import (
     TaskBar,
     axis_length,
@@ -15,14 +15,14 @@ from alloop.report.analysis.timeline import (
     worker_lanes,
 )
 from alloop.report.analysis.uncertainty import ErrorPoint
-from alloop.report.sections.figures import (
+from alloop.report.sections.error_figures import (
     bias_figure,
-    parity_figure,
+    parity_figures,
     surprise_figure,
     thinning_note,
-    timeline_figure,
 )
-from alloop.report.sections.result_sections import surprise_section as section
+from alloop.report.sections.run_figures import timeline_figures
+from alloop.report.sections.surprise_sections import surprise_section as section
 
 
 def test_bars_are_the_tasks_of_the_journal(finished):
@@ -76,7 +76,7 @@ def test_many_short_tasks_become_few_bars():
 
 def test_drawing_leaves_the_global_style_alone():
     before = dict(matplotlib.rcParams)
-    timeline_figure([TaskBar("MD", "a", 0.0, 1.0)])
+    timeline_figures([TaskBar("MD", "a", 0.0, 1.0)])
     assert dict(matplotlib.rcParams) == before
 
 
@@ -84,7 +84,7 @@ def test_a_large_test_set_is_thinned_and_the_caption_says_so():
     rng = np.random.default_rng(0)
     forces = rng.standard_normal(90_000)
     parity = ParityData(1, (np.zeros(2), np.zeros(2)), (forces, forces))
-    assert sum(map(len, parity_figure(parity))) < 200_000
+    assert sum(map(len, parity_figures(parity))) < 200_000
     assert "Of the components, one in 46 is drawn." in thinning_note(parity)
 
 
@@ -130,7 +130,7 @@ def test_the_chart_of_a_run_names_rounds_and_generations_that_overlap():
         TaskBar("MD", "b", 13.0, 15.0, 2),
     ]
     assert round_starts(ran) == {1: 9.0, 2: 13.0}
-    drawn = "".join(timeline_figure(ran))
+    drawn = "".join(timeline_figures(ran))
     for words in ("round 1", "round 2", "worker 2", "training"):
         assert words in drawn
 

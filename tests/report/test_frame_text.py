@@ -13,7 +13,8 @@ from alloop.history.label_entries import label_entries
 from alloop.history.reader import JournalEntry
 from alloop.loop import events as e
 from alloop.report.status import campaign_status
-from alloop.report.text.frame_text import frame_story, log_lines, stories
+from alloop.report.text.event_text import log_lines
+from alloop.report.text.frame_history import frame_story, stories
 
 _LOST = Failure.LOST
 

@@ -10,14 +10,13 @@ from alloop.core.records import Failure, Label
 from alloop.history.label_entries import label_entries
 from alloop.history.reader import JournalEntry
 from alloop.loop import events as e
-from alloop.report.analysis.label_checks import label_checks
-from alloop.report.analysis.label_prices import label_bills
+from alloop.report.analysis.label_facts import label_bills, label_tallies
 from alloop.report.analysis.label_quality import (
     doubt_policy,
     label_qualities,
     quarantined_labels,
 )
-from alloop.report.analysis.summary_facts import label_tallies
+from alloop.report.sections.methods_sections import label_checks
 
 
 def _details(history, fidelity, key):

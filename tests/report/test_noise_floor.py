@@ -7,7 +7,7 @@ import pytest
 from alloop.core.records import Failure, Noise
 from alloop.history.reader import JournalEntry
 from alloop.loop import events as e
-from alloop.report.analysis.noise_floor import FEW, NoiseFloor, noise_floors
+from alloop.report.analysis.label_quality import FEW, NoiseFloor, noise_floors
 from alloop.report.text.summary import end_lines
 
 

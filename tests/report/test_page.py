@@ -25,16 +25,19 @@ from alloop.loop import events as e
 from alloop.loop.rules import Budget, SeedRules
 from alloop.md.integrate import maxwell_boltzmann
 from alloop.report.analysis.descriptor_map import descriptor_map, principal_plane
-from alloop.report.analysis.error_groups import error_groups
 from alloop.report.analysis.explorations import _temperatures, explorations
-from alloop.report.sections import figures, frame_cards, walker_sections
+from alloop.report.analysis.model_errors import error_groups
+from alloop.report.sections import page as page_module
+from alloop.report.sections.error_figures import GROUPS
+from alloop.report.sections.error_sections import learning_section
 from alloop.report.sections.markup import resource
-from alloop.report.sections.methods_section import about_test_set, reading_snippet
+from alloop.report.sections.methods_sections import about_test_set, reading_snippet
 from alloop.report.sections.page import render_report, write_report
-from alloop.report.sections.result_sections import learning_section
-from alloop.report.sections.weaknesses import weakness_section
+from alloop.report.sections.run_figures import MAP_GROUPS
+from alloop.report.sections.summary_sections import weakness_section
+from alloop.report.sections.surprise_sections import descriptor_section
 from alloop.report.text.formatting import duration_text
-from alloop.report.text.frame_text import frame_story
+from alloop.report.text.frame_history import frame_story
 from alloop.store.archive import Archive
 from alloop.store.columns import write_columns as write_columns
 
@@ -169,7 +172,7 @@ def test_the_page_stays_small(page):
 
 
 def test_more_frames_than_fit_are_left_out_and_the_page_says_so(finished, monkeypatch):
-    monkeypatch.setattr(frame_cards, "MOST_FRAMES", 20)
+    monkeypatch.setattr(page_module, "MOST_FRAMES", 20)
     read = Page(render_report(finished))
     assert len(read.frames) == 20
     assert re.search(r"carries 20 of the \d+ frames", read.words)
@@ -222,10 +225,7 @@ def test_the_map_shows_what_the_journal_holds_where_no_model_opens(finished):
     found = descriptor_map(finished)
     assert not found.complete
     assert {"control", "flagged"} <= set(found.groups)
-    assert (
-        "drawn are the frames that it proposed"
-        in walker_sections.descriptor_section(found).body
-    )
+    assert "drawn are the frames that it proposed" in descriptor_section(found).body
 
 
 def test_ids_are_unique_and_links_lead_somewhere(read):
@@ -234,7 +234,7 @@ def test_ids_are_unique_and_links_lead_somewhere(read):
 
 
 def test_the_page_has_every_shape_of_its_points(read):
-    groups = [*figures.GROUPS.values(), *figures.MAP_GROUPS.values()]
+    groups = [*GROUPS.values(), *MAP_GROUPS.values()]
     assert {f"shape-{shape}" for _, shape, _ in groups} <= set(read.ids)
 
 

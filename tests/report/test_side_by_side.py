@@ -9,8 +9,8 @@ from alloop.cli.app import run_command
 from alloop.core.errors import InputError
 from alloop.history.measured_costs import cpu_seconds_by_part
 from alloop.history.reader import CODEC
-from alloop.report.analysis.costed_curves import costed_stands
-from alloop.report.analysis.summary_facts import generation_facts
+from alloop.report.analysis.campaign_facts import generation_facts
+from alloop.report.analysis.comparison import costed_stands
 from alloop.report.sections.side_by_side import (
     ComparedCampaign,
     campaign_names,

@@ -6,17 +6,14 @@ import pytest
 
 from alloop.core.records import Failure
 from alloop.loop import events as e
-from alloop.report.analysis.summary_facts import (
+from alloop.report.analysis.campaign_facts import (
     config_value,
     generation_facts,
     is_single,
-    label_tallies,
     level_title,
-    predict_seconds_left,
-    rounds_left,
-    task_kinds,
-    time_left,
 )
+from alloop.report.analysis.label_facts import label_tallies, task_kinds
+from alloop.report.analysis.timeline import predict_seconds_left, rounds_left, time_left
 
 
 def test_labels_are_counted_by_kind_and_by_how_they_ended(finished):

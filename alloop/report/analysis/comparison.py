@@ -1,27 +1,32 @@
-"""Comparison of a campaign with its controls at equal label cost. Pure functions."""
+"""A campaign beside its controls at equal label cost, and costs of learning curves."""
 
 import math
+from bisect import bisect_right
 from collections.abc import Mapping
 from dataclasses import dataclass
+from itertools import accumulate
 
 import numpy as np
 
 from alloop.core.units import Floats
+from alloop.history.measured_costs import PARTS
 from alloop.history.reader import History
 from alloop.loop import events as e
-from alloop.report.analysis.examination import examination, where_measured
-from alloop.report.analysis.summary_facts import (
+from alloop.report.analysis.campaign_facts import (
     GenerationFacts,
     best,
     brought_test,
     generation_facts,
     set_name,
 )
+from alloop.report.analysis.examination import examination, where_measured
 from alloop.report.analysis.uncertainty import labels_of_test
 from alloop.report.text.formatting import duration_text, milli_text, plural
 
 _INSTANT = 1e-9  # s: the least label cost; unmeasurable costs count as this
+
 _SAME = 1e-6  # relative difference up to which two errors count as equal
+
 TITLES = {"standard": "standard training", "random": "random selection"}
 
 
@@ -185,3 +190,61 @@ def _by_frame(
     errors: Floats = np.abs(test.forces - labels.forces)
     means = [float(errors[span].mean()) for span in labels.batch.atom_slices()]
     return dict(zip(test.frames, means, strict=True))
+
+
+_DASHES = {"": "-", "standard": "--", "random": ":"}
+
+
+@dataclass(frozen=True, slots=True)
+class CostedStand:
+    """A tested generation and the costs up to it.
+
+    expensive: labels that it learned from. label_cost, all_cost: CPU seconds of labels
+    and of everything so far, test labels not included. force_mae: on the test set,
+    eV/Å.
+    """
+
+    generation: int
+    expensive: int
+    label_cost: float
+    all_cost: float
+    force_mae: float
+
+
+@dataclass(frozen=True, slots=True)
+class CampaignCurve:
+    """The generations of a campaign, or of its control with that name."""
+
+    name: str
+    control: str
+    colour: str
+    stands: tuple[CostedStand, ...]
+
+    @property
+    def dash(self) -> str:
+        """The line style of the curve."""
+        return _DASHES.get(self.control, "-.")
+
+
+def costed_stands(history: History) -> tuple[CostedStand, ...]:
+    """Return the tested generations with all costs up to each."""
+    spent = [
+        (deed.seq, deed.timing.cpu_seconds)
+        for deed in history.chronicle.deeds
+        if deed.kind in PARTS
+    ]
+    records = [seq for seq, _ in spent]
+    sums = [0.0, *accumulate(seconds for _, seconds in spent)]
+    return tuple(
+        CostedStand(
+            generation=stand.generation,
+            expensive=stand.expensive,
+            label_cost=stand.label_cost,
+            all_cost=stand.label_cost + sums[bisect_right(records, entry.seq)],
+            force_mae=stand.force_mae,
+        )
+        for stand, entry in zip(
+            generation_facts(history), history.generations, strict=True
+        )
+        if stand.force_mae is not None
+    )

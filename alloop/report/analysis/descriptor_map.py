@@ -16,7 +16,7 @@ from alloop.history.journal_codec import CODEC
 from alloop.history.label_entries import label_entries
 from alloop.history.reader import History
 from alloop.loop import events as e
-from alloop.report.analysis.proposals import control_frames
+from alloop.report.analysis.explorations import control_frames
 from alloop.store.archive import Archive
 
 _MOST_FRAMES, _MOST_ATOMS = 600, 20_000

@@ -18,8 +18,8 @@ from alloop.core.units import Floats
 from alloop.evaluation import ErrorSummary, prediction_errors
 from alloop.history.reader import History
 from alloop.loop import events as e
+from alloop.report.analysis.campaign_facts import config_value
 from alloop.report.analysis.label_quality import is_barred
-from alloop.report.analysis.summary_facts import config_value
 from alloop.report.text.event_text import energies
 from alloop.report.text.formatting import failure_text, guard_stops, milli_text, plural
 

@@ -1,17 +1,23 @@
-"""Timeline of tasks by worker, with pauses between runs cut out. Pure functions."""
+"""Tasks by worker over time, and the time that is left. Pure functions."""
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
+from statistics import median
 
 from alloop.history.label_entries import label_entries, task_entries
 from alloop.history.measured_costs import PARTS, label_part
 from alloop.history.reader import History
 from alloop.history.record_index import TaskEntry
+from alloop.loop import events as e
+from alloop.report.analysis.campaign_facts import config_value, integer_or_none
 from alloop.report.text.formatting import duration_text
 
 _PAUSE = 60.0  # s without any task: the campaign was not running
+
 _NUMBERED = ("training", "MD")  # `train/<generation>`, `explore/<round>/...`
+
 _FINEST = 1500  # pixels of a lane: closer bars of one part become one
 
 
@@ -159,3 +165,44 @@ def axis_position(moment: float, found: Sequence[RunSpan]) -> float:
     """Return the position on the axis of a moment of the clock, s."""
     shift = next(x for x in reversed(found) if x.began <= moment)
     return shift.at + moment - shift.began
+
+
+_RECENT = 5  # rounds whose median length predicts the rest
+
+
+def time_left(history: History) -> float | None:
+    """Return the seconds until the budget is spent, by past rounds; None if unknown."""
+    if history.state.finished:
+        return 0.0
+    times = [entry.time for entry, _ in history.of_kind(e.Trained, _RECENT + 1)]
+    every = integer_or_none(config_value(history, "training", "every"))
+    budget = integer_or_none(config_value(history, "budget", "expensive"))
+    if not times or every is None or budget is None:
+        return None
+    rounds = rounds_left(
+        budget - history.state.labels_used("expensive"),
+        every,
+        history.state.round,
+        integer_or_none(config_value(history, "stop", "rounds")),
+    )
+    return predict_seconds_left(times, rounds, history.entries[-1].time)
+
+
+def rounds_left(labels: int, every: int, done: int, most: int | None) -> int:
+    """Return the number of rounds that remaining labels and the round limit allow."""
+    rounds = math.ceil(max(0, labels) / every)
+    return rounds if most is None else min(rounds, max(0, most - done))
+
+
+def predict_seconds_left(
+    times: Sequence[float], rounds: int, now: float
+) -> float | None:
+    """Return the seconds left of `rounds` rounds, None if unknown.
+
+    times: the moments at which earlier generations were ready; now: the present moment.
+    """
+    lengths = [after - before for before, after in pairwise(times)]
+    if not lengths:
+        return None
+    spent = max(0.0, now - times[-1])
+    return max(0.0, rounds * median(lengths[-_RECENT:]) - spent)

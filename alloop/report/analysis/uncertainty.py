@@ -17,8 +17,11 @@ from alloop.core.units import Floats
 from alloop.history.reader import History
 from alloop.loop import events as e
 from alloop.report.analysis.examination import examined_frames
-from alloop.report.analysis.explorations import Explorations
-from alloop.report.analysis.proposals import control_frames, labels_by_frame
+from alloop.report.analysis.explorations import (
+    Explorations,
+    control_frames,
+    labels_by_frame,
+)
 from alloop.scores.calibrate import auroc, spearman
 
 WORST = 0.9  # a frame is bad if its error is above this quantile of the test errors

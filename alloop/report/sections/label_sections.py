@@ -10,18 +10,15 @@ from alloop.core.records import Unlabelled
 from alloop.history.lost_requests import lost_labels
 from alloop.history.reader import History
 from alloop.history.record_index import LabelEntry
+from alloop.report.analysis.campaign_facts import level_title
+from alloop.report.analysis.label_facts import BUDGETED, label_tallies, level_name
 from alloop.report.analysis.label_quality import (
     LabelQuality,
+    NoiseFloor,
     doubt_policy,
     label_qualities,
+    noise_floors,
     quarantined_labels,
-)
-from alloop.report.analysis.noise_floor import NoiseFloor, noise_floors
-from alloop.report.analysis.summary_facts import (
-    BUDGETED,
-    label_tallies,
-    level_name,
-    level_title,
 )
 from alloop.report.sections.markup import (
     Section,

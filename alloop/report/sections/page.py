@@ -4,37 +4,32 @@ from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from math import isfinite
 from pathlib import Path
+from typing import Any
 
 from markupsafe import Markup
 
+from alloop.core.atoms import chemical_symbol, hill_formula
 from alloop.core.errors import InputError
-from alloop.core.frame import FrameId
+from alloop.core.frame import Frame, FrameId
 from alloop.core.local_time import local_time
 from alloop.files.atomic_write import replace_atomically
 from alloop.history.measured_costs import cpu_seconds_by_part
 from alloop.history.reader import History
+from alloop.report.analysis.campaign_facts import best, generation_facts, set_name
 from alloop.report.analysis.descriptor_map import DescriptorMap, descriptor_map
-from alloop.report.analysis.error_groups import error_groups
 from alloop.report.analysis.examination import examination
 from alloop.report.analysis.explorations import Explorations, explorations
+from alloop.report.analysis.label_facts import label_tallies
 from alloop.report.analysis.label_quality import label_qualities, quarantined_labels
-from alloop.report.analysis.summary_facts import (
-    best,
-    generation_facts,
-    label_tallies,
-    set_name,
-)
+from alloop.report.analysis.model_errors import error_groups
 from alloop.report.analysis.uncertainty import ErrorPoint, error_points, some_points
-from alloop.report.sections import (
-    cost_section,
-    figures,
-    label_sections,
-    methods_section,
-    result_sections,
-    walker_sections,
-    weaknesses,
+from alloop.report.sections.error_sections import (
+    error_section,
+    examination_section,
+    learning_section,
+    parity_section,
 )
-from alloop.report.sections.frame_cards import carried_frames, frame_cards
+from alloop.report.sections.label_sections import label_section, noise_section
 from alloop.report.sections.markup import (
     Section,
     key_figures,
@@ -43,8 +38,21 @@ from alloop.report.sections.markup import (
     resource,
     verdict,
 )
-from alloop.report.sections.short_verdict import short_verdict
+from alloop.report.sections.methods_sections import methods_section, reading_section
+from alloop.report.sections.run_sections import (
+    cost_section,
+    timeline_section,
+    walker_section,
+)
+from alloop.report.sections.summary_sections import short_verdict, weakness_section
+from alloop.report.sections.surprise_sections import (
+    bias_section,
+    descriptor_section,
+    surprise_section,
+)
+from alloop.report.sections.svg import MOST_POINTS
 from alloop.report.text.formatting import duration_text, milli_text
+from alloop.report.text.frame_history import stories
 from alloop.report.text.summary import NO_CONTROLS, how_it_stands
 
 _MOST_LISTED = 200  # frames of stopped walkers, and of failed labels, at most
@@ -115,21 +123,21 @@ class _Drawn:
 def _page_sections(
     history: History, controls: Mapping[str, History], drawn: _Drawn
 ) -> Iterator[Section]:
-    yield result_sections.examined(history)
-    yield weaknesses.weakness_section(history, controls, drawn.points)
-    yield cost_section.cost_section(history)
-    yield result_sections.learning_section(history, controls)
-    yield result_sections.errors(history)
-    yield result_sections.parity_section(history)
-    yield result_sections.surprise_section(drawn.points)
-    yield walker_sections.descriptor_section(drawn.map)
-    yield walker_sections.walker_section(history, drawn.brought)
-    yield result_sections.bias_section(history, drawn.brought)
-    yield label_sections.label_section(history)
-    yield label_sections.noise_section(history)
-    yield result_sections.timeline_section(history)
-    yield methods_section.methods_section(history)
-    yield methods_section.reading_section(history)
+    yield examination_section(history)
+    yield weakness_section(history, controls, drawn.points)
+    yield cost_section(history)
+    yield learning_section(history, controls)
+    yield error_section(history)
+    yield parity_section(history)
+    yield surprise_section(drawn.points)
+    yield descriptor_section(drawn.map)
+    yield walker_section(history, drawn.brought)
+    yield bias_section(history, drawn.brought)
+    yield label_section(history)
+    yield noise_section(history)
+    yield timeline_section(history)
+    yield methods_section(history)
+    yield reading_section(history)
 
 
 def _wanted(
@@ -146,7 +154,7 @@ def _wanted(
     yield from (
         label.frame.id for label, _ in quarantined_labels(history)[:_MOST_LISTED]
     )
-    drawn = some_points([x for x in known if isfinite(x.error)], figures.MOST)
+    drawn = some_points([x for x in known if isfinite(x.error)], MOST_POINTS)
     yield from (x.frame for x in sorted(drawn, key=lambda point: -point.error))
 
 
@@ -194,3 +202,45 @@ def _last_record(history: History) -> str:
         return "nothing committed yet"
     count = len(history.entries)
     return f"journal record {count - 1} of {local_time(history.entries[-1].time)}"
+
+
+MOST_FRAMES, MOST_ATOMS, MOST_GENERATIONS = 1000, 30_000, 50
+
+
+def carried_frames(
+    history: History, brought: Explorations, wanted: Iterable[FrameId]
+) -> dict[FrameId, Frame]:
+    """Return the structures of the wanted frames, in order, up to the page's limits."""
+    out: dict[FrameId, Frame] = {}
+    atoms = 0
+    for key in dict.fromkeys(wanted):
+        frame = history.ledger.frames.get(key) or brought.stopping.get(key)
+        if frame is None:
+            continue
+        atoms += len(frame)
+        if len(out) == MOST_FRAMES or atoms > MOST_ATOMS:
+            break
+        out[key] = frame
+    return out
+
+
+def frame_cards(
+    history: History, brought: Explorations, frames: Mapping[FrameId, Frame]
+) -> dict[str, Any]:
+    """Return JSON values of frames by the first 12 digits of their ids.
+
+    Each has a title, elements, positions in mÅ, the cell in Å if periodic, and the
+    story.
+    """
+    told = stories(history, frames.values(), brought.origins, MOST_GENERATIONS)
+    return {key[:12]: _card(frame, told[key]) for key, frame in frames.items()}
+
+
+def _card(frame: Frame, story: Sequence[str]) -> dict[str, Any]:
+    card = {
+        "t": f"{frame.id[:8]} · {hill_formula(frame)}",
+        "s": [chemical_symbol(int(number)) for number in frame.numbers],
+        "x": (1000.0 * frame.positions).round().astype(int).ravel().tolist(),
+        "w": list(story),
+    }
+    return {**card, "c": frame.cell.round(4).tolist()} if any(frame.pbc) else card

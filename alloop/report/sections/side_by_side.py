@@ -10,14 +10,13 @@ from markupsafe import Markup
 
 from alloop.core.errors import InputError
 from alloop.history.reader import History
-from alloop.report.analysis.comparison import TITLES
-from alloop.report.analysis.costed_curves import CampaignCurve, costed_stands
-from alloop.report.analysis.summary_facts import (
+from alloop.report.analysis.campaign_facts import (
     GenerationFacts,
     generation_facts,
     level_title,
 )
-from alloop.report.sections import figures
+from alloop.report.analysis.comparison import TITLES, CampaignCurve, costed_stands
+from alloop.report.sections.error_figures import several_figures
 from alloop.report.sections.markup import (
     Section,
     Text,
@@ -154,7 +153,7 @@ def _learning(curves: Sequence[CampaignCurve]) -> Markup:
     )
     tail = f" Controls have the colour of their campaign, {said}." if controls else ""
     legend = bullet_list((_named(x) for x in curves if not x.control), "legend")
-    return legend + figure_block(figures.several_curves(curves), how + tail)
+    return legend + figure_block(several_figures(curves), how + tail)
 
 
 def _named(curve: CampaignCurve) -> Markup:

@@ -20,8 +20,11 @@ from alloop.core.frame import FrameId
 from alloop.core.units import Floats
 
 INK, FAINT = "#010203", "#040506"  # placeholders for the page's own colours
+
 PANEL, WIDE = 4.3, 7.4  # inches
+
 _SHAPES = {"dot": "o", "small": "o", "triangle": "^", "diamond": "D", "square": "s"}
+
 COLOURS = {
     "expensive": "#2f6fd0",
     "cheap": "#1a9e8f",
@@ -81,9 +84,13 @@ _STYLE: dict[Any, Any] = {
     "lines.linewidth": 1.8,
     "lines.markersize": 6.0,
 }
+
 _SUBS = ((8.0, (1.0, 2.0, 3.0, 5.0, 7.0)), (1000.0, (1.0, 2.0, 5.0)))
+
 _FONT = r"font: (?:(\w+) )?([\d.]+)px [^;\"]*"
+
 _VARIABLES = {INK: "currentColor", FAINT: "var(--line)"}
+
 _NO_METADATA = dict.fromkeys(("Date", "Creator", "Format", "Type"))
 
 
@@ -211,3 +218,14 @@ def draw_legend(axes: Axes, **options: Any) -> None:
     if len(labels) > 1 and figure is not None:
         place = {"loc": "outside upper left", "ncols": 2, "borderaxespad": 0.2}
         figure.legend(handles, labels, **{**place, **options})
+
+
+MOST_POINTS = 2000  # points drawn in one figure, at most
+
+_ROWS = 6  # generations in the bias figure, at most
+
+
+def spread_numbers(numbers: Sequence[int]) -> list[int]:
+    """Return at most six of the numbers, the first and the last among them."""
+    picks = np.linspace(0, len(numbers) - 1, min(_ROWS, len(numbers)))
+    return [numbers[round(pick)] for pick in picks]

@@ -1,11 +1,15 @@
-"""Phrases for all events of the journal. Pure functions."""
+"""Phrases for events, and lines of the log. Pure functions."""
 
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any
 
 from alloop.core.atoms import hill_formula
 from alloop.core.doubts import doubts_of_details
+from alloop.core.local_time import local_time
+from alloop.core.printable import printable_line
 from alloop.core.records import Noise, Walker
+from alloop.history.reader import History, JournalEntry
 from alloop.loop import events as e
 from alloop.report.text.formatting import (
     and_list,
@@ -222,3 +226,29 @@ def _command_kind(command: e.Command) -> str:
             return f"finished: {command.reason}"
         case _:
             return type(command).__name__.lower()
+
+
+def log_lines(history: History, last: int = 0) -> Iterator[str]:
+    """Yield a line for each journal record: number, local time and event.
+
+    last: only that many records at the end; 0 for all.
+    """
+    levels = history.state.levels
+    for entry in history.entries[-last:] if last else history.entries:
+        yield log_line(entry, levels)
+
+
+def log_line(entry: JournalEntry, levels: Mapping[str, str]) -> str:
+    """Return a journal record as a line; levels: level id by fidelity."""
+    told = printable_line(turn_text(entry.turn, levels))
+    return f"{entry.seq:>6}  {local_time(entry.time)}  {told}"
+
+
+def log_entry(entry: JournalEntry, levels: Mapping[str, str]) -> dict[str, Any]:
+    """Return a journal record for scripts: number, local time, event and sentence."""
+    return {
+        "record": entry.seq,
+        "time": local_time(entry.time),
+        "event": type(entry.turn.event).__name__,
+        "text": turn_text(entry.turn, levels),
+    }

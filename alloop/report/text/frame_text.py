@@ -1,280 +1,50 @@
-"""The history of single frames and the log of all records, from the journal."""
+"""Sentences on a frame: its origin, its labels and their errors."""
 
-from collections import defaultdict
-from collections.abc import Container, Iterable, Iterator, Mapping
-from collections.abc import Set as AbstractSet
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Iterator, Mapping
 
 import numpy as np
 
 from alloop.core.atoms import hill_formula
-from alloop.core.frame import Frame, FrameId
+from alloop.core.doubts import doubts_of_details
+from alloop.core.frame import Frame
 from alloop.core.local_time import local_time
-from alloop.core.printable import printable_line
-from alloop.core.records import Candidate, Label, Noise
-from alloop.history.frame_search import FoundFrame, find_frame
-from alloop.history.label_entries import label_entries
+from alloop.core.records import Detail, Label, Noise, Unlabelled
 from alloop.history.reader import History, JournalEntry
 from alloop.history.record_index import LabelEntry
 from alloop.loop import events as e
-from alloop.report.analysis.examination import threshold_basis
-from alloop.report.analysis.explorations import Origin, origin_of
-from alloop.report.analysis.noise_floor import noise_by_label
-from alloop.report.analysis.proposals import (
-    Proposal,
-    control_frames,
-    exploration_proposals,
-    labels_by_frame,
+from alloop.report.analysis.campaign_facts import level_title
+from alloop.report.analysis.explorations import Origin
+from alloop.report.analysis.label_quality import doubt_policy, rescuing_rung
+from alloop.report.text.event_text import noise_text
+from alloop.report.text.formatting import (
+    duration_text,
+    failure_text,
+    number_text,
+    plural,
+    span_text,
 )
-from alloop.report.analysis.summary_facts import (
-    latest_labels,
-    level_title,
-    training_commands,
-)
-from alloop.report.text.event_text import turn_text
-from alloop.report.text.formatting import plural, span_text
-from alloop.report.text.label_text import label_lines
-
-_BY_HAND = ("Excluded", "Included", "Retried")
-_ROLES = {
-    "cheap": "Its cheap label taught {}.",
-    "expensive": "Its expensive label taught {}.",
-    "test": "In the frozen set, to measure {}.",
-    "heldout": "Held out from the training of {}: it calibrates their surprise.",
-}
 
 
-def log_lines(history: History, last: int = 0) -> Iterator[str]:
-    """Yield a line for each journal record: number, local time and event.
-
-    last: only that many records at the end; 0 for all.
-    """
-    levels = history.state.levels
-    for entry in history.entries[-last:] if last else history.entries:
-        yield log_line(entry, levels)
-
-
-def log_line(entry: JournalEntry, levels: Mapping[str, str]) -> str:
-    """Return a journal record as a line; levels: level id by fidelity."""
-    told = printable_line(turn_text(entry.turn, levels))
-    return f"{entry.seq:>6}  {local_time(entry.time)}  {told}"
-
-
-def log_entry(entry: JournalEntry, levels: Mapping[str, str]) -> dict[str, Any]:
-    """Return a journal record for scripts: number, local time, event and sentence."""
-    return {
-        "record": entry.seq,
-        "time": local_time(entry.time),
-        "event": type(entry.turn.event).__name__,
-        "text": turn_text(entry.turn, levels),
-    }
-
-
-def facts(history: History, prefix: str) -> dict[str, Any]:
-    """Return the labels (eV, CPU seconds) and the story of a frame, for scripts.
-
-    The frame is the one whose id begins with `prefix`; every value is fit for
-    `json.dumps`. Raises InputError where no frame, or several, have such an id.
-    """
-    frame = find_frame(history, prefix).frame
-    labels = [label for label in label_entries(history) if label.frame.id == frame.id]
-    return {
-        "frame": frame.id,
-        "formula": hill_formula(frame),
-        "charge": frame.charge,
-        "spin": frame.spin,
-        "labels": [_label(history, label) for label in labels],
-        "story": frame_story(history, frame.id),
-        "units": {"energy": "eV", "cpu_seconds": "s"},
-    }
-
-
-def _label(history: History, label: LabelEntry) -> dict[str, Any]:
-    record = label.record
-    return {
-        "fidelity": label.fidelity,
-        "level": level_title(history, label.fidelity),
-        "purpose": label.purpose,
-        "round": label.round,
-        "good": isinstance(record, Label),
-        "energy": record.energy if isinstance(record, Label) else None,
-        "failure": None if isinstance(record, Label) else record.failure.name,
-        "cpu_seconds": label.cpu_seconds,
-        "cached": label.cached,
-        "excluded": label.excluded,
-    }
-
-
-def frame_story(history: History, prefix: str) -> list[str]:
-    """Return the story of the frame whose id begins with `prefix`, in sentences.
-
-    Raises InputError where no frame, or several, have such an id.
-    """
-    found = find_frame(history, prefix)
-    frame, proposal = found.frame, _frame_proposal(history, found)
-    labels = {
-        fidelity: labels_by_frame(history, fidelity).get(frame.id)
-        for fidelity in ("cheap", "expensive")
-    }
-    origin = {} if proposal is None else {frame.id: origin_of(proposal, labels)}
-    return stories(history, [frame], origin)[frame.id]
-
-
-def stories(
-    history: History,
-    frames: Iterable[Frame],
-    origins: Mapping[FrameId, Origin],
-    most: int | None = None,
-) -> dict[FrameId, list[str]]:
-    """Return the stories of these frames by id, as lists of sentences.
-
-    origins: of the frames that MD proposed. most: the number of last generations whose
-    training sets are searched for the frames, all by default; a training names each of
-    its frames.
-    """
-    wanted = {frame.id: frame for frame in frames}
-    book = _Book.of(history, wanted, most)
-    return {key: book.story(x, origins.get(key)) for key, x in wanted.items()}
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class _Book:
-    """The journal's records of some frames, each part read once.
-
-    labels: requested labels, in order; last: those that no retry replaced; births:
-    origin of frames that no exploration proposed; lessons: generations that used a
-    frame, by frame and role; hands: exclusions and other actions by people.
-    """
-
-    history: History
-    labels: Mapping[FrameId, list[LabelEntry]]
-    last: AbstractSet[int]
-    noise: Mapping[tuple[str, FrameId], Noise]
-    controls: AbstractSet[FrameId]
-    thresholds: Mapping[int, tuple[float, str]]
-    births: Mapping[FrameId, str]
-    lessons: Mapping[FrameId, Mapping[str, list[int]]]
-    most: int | None
-    hands: Mapping[FrameId, list[str]]
-
-    @classmethod
-    def of(
-        cls, history: History, frames: Container[FrameId], most: int | None
-    ) -> "_Book":
-        """Collect the records of these frames."""
-        labels: dict[FrameId, list[LabelEntry]] = defaultdict(list)
-        for label in label_entries(history):
-            if label.frame.id in frames:
-                labels[label.frame.id].append(label)
-        last = latest_labels(x for each in labels.values() for x in each)
-        return cls(
-            history=history,
-            labels=labels,
-            last={id(label) for label in last},
-            noise=noise_by_label(history),
-            controls=control_frames(history),
-            thresholds=_thresholds(history),
-            births=_births(history, frames),
-            lessons=_lessons(history, frames, most),
-            most=most if most and most < len(history.generations) else None,
-            hands=_by_hand(history, frames),
-        )
-
-    def story(self, frame: Frame, origin: Origin | None) -> list[str]:
-        """Return the story of one of the frames, as sentences."""
-        labels = self.labels.get(frame.id, [])
-        lines = [_frame_heading(frame), *self._born(frame.id, origin, labels)]
-        for label in labels:
-            lines += label_lines(
-                self.history, label, id(label) in self.last, self.noise
-            )
-        if origin is not None:
-            lines += _error_lines(self.history, origin)
-        if not labels:
-            lines.append("It was not chosen for a label.")
-        for role, said in _ROLES.items():
-            numbers = self.lessons.get(frame.id, {}).get(role)
-            lines += [said.format(self._taught(numbers))] if numbers else []
-        return lines + self.hands.get(frame.id, [])
-
-    def _taught(self, numbers: list[int]) -> str:
-        looked = f" (of the last {self.most} looked at)" if self.most else ""
-        return f"{_generation_text(numbers)}{looked}"
-
-    def _born(
-        self, frame: FrameId, origin: Origin | None, labels: list[LabelEntry]
-    ) -> Iterator[str]:
-        if origin is not None:
-            yield _proposal_text(origin, frame in self.controls)
-            known = self.thresholds.get(origin.generation)
-            yield _surprise_text(origin.surprise, known)
-            return
-        if any(label.is_given for label in labels):
-            yield "Brought by the user."
-        if frame in self.births:
-            yield self.births[frame]
-
-
-def _frame_proposal(history: History, found: FoundFrame) -> Proposal | None:
-    if found.explored is None:
-        return None
-    made = exploration_proposals(history, found.explored)
-    return next(x for x in made if x.candidate.frame.id == found.frame.id)
-
-
-def _frame_heading(frame: Frame) -> str:
+def frame_heading(frame: Frame) -> str:
+    """Return the id, formula, charge and spin of a frame as a sentence."""
     charge = f", charge {frame.charge:+d}" if frame.charge else ""
     spin = f", spin {frame.spin} (2S)" if frame.spin else ""
     size = plural(len(frame), "atom")
     return f"Frame {frame.id}: {hill_formula(frame)}, {size}{charge}{spin}."
 
 
-def _births(history: History, frames: Container[FrameId]) -> dict[FrameId, str]:
-    """Return the origin of frames that no exploration of the campaign proposed."""
-    out: dict[FrameId, str] = {}
-    for _, sampled in history.of_kind(e.Sampled):
-        text = "Made by MD at the cheap level, for the frozen set."
-        out |= {x.id: text for x in sampled.frames if x.id in frames}
-    for _, examined in history.of_kind(e.Examined):
-        papers = (x for x in examined.frames if x.frame.id in frames)
-        out |= {x.frame.id: _examined(history, examined, x) for x in papers}
-    for _, prepared in history.of_kind(e.Prepared):
-        text = "Drawn around the minimum of the cheap level, as a first frame."
-        out |= {x.id: text for x in prepared.seeds if x.id in frames}
-        if prepared.minimum.id in frames:
-            out[prepared.minimum.id] = "The minimum of its molecule at the cheap level."
-    return out
-
-
-def _examined(history: History, event: e.Examined, candidate: Candidate) -> str:
-    number = int(event.name.split("/")[1])
-    asked = history.chronicle.examinations[number]
-    surprise = _surprise_text(
-        candidate.surprise, _thresholds(history).get(asked.generation)
-    )
-    text = (
-        f"Taken by final examination {number} of generation {asked.generation}, on its "
-        f"walker {candidate.walker} at step {candidate.step}, whatever its surprise; "
-        f"nothing learns from it. {surprise}"
-    )
-    label = history.ledger.get(history.state.levels["expensive"], candidate.frame.id)
-    if not isinstance(label, Label):
-        return text
-    apart = candidate.forces - label.forces
-    mean, worst = np.abs(apart).mean(), np.linalg.norm(apart, axis=1).max()
-    who = f"Generation {asked.generation}"
-    return f"{text} {_wrong(history, who, 'expensive', float(mean), float(worst))}"
-
-
-def _wrong(history: History, who: str, fidelity: str, mean: float, worst: float) -> str:
+def label_error_text(
+    history: History, who: str, fidelity: str, mean: float, worst: float
+) -> str:
+    """Return the errors of a generation on a frame, eV/Å, as a sentence."""
     return (
         f"{who} was wrong by {mean:.4f} eV/Å on average and by {worst:.4f} eV/Å at the "
         f"worst atom, against {level_title(history, fidelity)}."
     )
 
 
-def _proposal_text(origin: Origin, control: bool) -> str:
+def proposal_text(origin: Origin, control: bool) -> str:
+    """Return the origin of a frame that MD proposed, as a sentence."""
     source = "control" if control else origin.origin
     why = {
         "surprise": "among the most surprising frames there",
@@ -286,16 +56,11 @@ def _proposal_text(origin: Origin, control: bool) -> str:
     )
 
 
-def _thresholds(history: History) -> dict[int, tuple[float, str]]:
-    """Return thresholds with their basis in words, by generation."""
-    return {
-        x.generation: (x.threshold, threshold_basis(history, x))
-        for _, x in history.generations
-        if x.threshold is not None
-    }
+def surprise_text(surprise: float, known: tuple[float, str] | None) -> str:
+    """Return a frame's surprise beside the threshold, as a sentence.
 
-
-def _surprise_text(surprise: float, known: tuple[float, str] | None) -> str:
+    known: the threshold and its basis in words, None without one.
+    """
     if known is None:
         return f"Its surprise was {surprise:.3g}; there was no threshold."
     threshold, rests = known
@@ -306,62 +71,159 @@ def _surprise_text(surprise: float, known: tuple[float, str] | None) -> str:
     )
 
 
-def _error_lines(history: History, origin: Origin) -> Iterator[str]:
+def error_lines(history: History, origin: Origin) -> Iterator[str]:
     """Yield the errors of the generation that proposed the frame, by its labels."""
     who = f"Generation {origin.generation}"
     for fidelity, (mean, worst) in origin.apart.items():
         if fidelity == "cheap":
             yield f"{who} differed from the cheap label by B = {mean:.4f} eV/Å."
         else:
-            yield _wrong(history, who, fidelity, mean, worst)
+            yield label_error_text(history, who, fidelity, mean, worst)
 
 
-def _lessons(
-    history: History, frames: Container[FrameId], most: int | None
-) -> dict[FrameId, dict[str, list[int]]]:
-    """Return the generations trained with or tested on each frame, by role."""
-    done = {event.name for _, event in history.generations}
-    lessons = [x for x in history.chronicle.lessons if x.name in done]
-    out: dict[FrameId, dict[str, list[int]]] = {}
-    for asked in training_commands(history, lessons[-most:] if most else lessons):
-        for role in _ROLES:
-            for frame in getattr(asked, role):
-                if frame in frames:
-                    roles = out.setdefault(frame, {})
-                    roles.setdefault(role, []).append(asked.generation)
-    return out
-
-
-def _generation_text(numbers: list[int]) -> str:
+def generation_text(numbers: list[int]) -> str:
+    """Return generations by number: `generations 1–4, 7`."""
     return f"generation{'s' * (len(numbers) > 1)} {span_text(numbers)}"
 
 
-def _by_hand(history: History, frames: Container[FrameId]) -> dict[FrameId, list[str]]:
-    deeds = history.chronicle.deeds
-    numbers = [x.seq for x in deeds if x.kind in _BY_HAND]
-    out: dict[FrameId, list[str]] = defaultdict(list)
-    for entry in history.select(numbers):
-        match entry.turn.event:
-            case e.Excluded() as event if event.frame in frames:
-                out[event.frame].append(_taken_out(entry, event))
-            case e.Included() as event if event.frame in frames:
-                out[event.frame].append(_taken_back(entry, event))
-            case e.Retried(labels=labels):
-                for command in labels:
-                    if command.frame.id in frames:
-                        what = f"Its {command.fidelity} label was asked for again"
-                        line = f"{what} by hand on {local_time(entry.time)}."
-                        out[command.frame.id].append(line)
-    return dict(out)
-
-
-def _taken_back(entry: JournalEntry, event: e.Included) -> str:
+def inclusion_text(entry: JournalEntry, event: e.Included) -> str:
+    """Return the end of an exclusion, as a sentence."""
     what = f" of its {event.fidelity} label" if event.fidelity else ""
     why = f": {event.reason}" if event.reason else ""
     when = local_time(entry.time)
     return f"The exclusion{what} was undone by hand on {when}{why}."
 
 
-def _taken_out(entry: JournalEntry, event: e.Excluded) -> str:
+def exclusion_text(entry: JournalEntry, event: e.Excluded) -> str:
+    """Return an exclusion by hand, as a sentence."""
     what = f"Its {event.fidelity} label was" if event.fidelity else "It was"
     return f"{what} excluded by hand on {local_time(entry.time)}: {event.reason}."
+
+
+_UNITS = {
+    "gap": " eV",
+    "peak_mb": " MB",
+    "internal": " hartree",
+    "external": " hartree",
+}
+
+_TOLD = {
+    "cycles": "cycles",
+    "gap": "gap",
+    "s2": "<S²>",
+    "t1": "T1",
+    "internal": "internal stability",
+    "external": "external stability",
+    "program": "program",
+    "peak_mb": "peak memory",
+}
+
+
+def label_lines(
+    history: History,
+    label: LabelEntry,
+    last: bool,
+    noise: Mapping[tuple[str, str], Noise],
+) -> Iterator[str]:
+    """Yield the history of a label, in sentences.
+
+    last: True if the label was not tried again since; noise: the results of making
+    labels again, by level and frame.
+    """
+    if not label.is_given:
+        yield _selection_text(history, label)
+    record = label.record
+    if isinstance(record, Unlabelled):
+        yield _failure_text(label, record)
+        yield from _quarantine_lines(record) if last else ()
+    else:
+        yield _made_text(label, record)
+        yield from _rescue_lines(record)
+        yield from _doubt_lines(history, label)
+        yield from _recheck_lines(label, noise)
+
+
+def _selection_text(history: History, label: LabelEntry) -> str:
+    when = f"in round {label.round}" if label.round else "before the first round"
+    if label.retry:
+        return f"Tried again {when}."
+    return (
+        f"Chosen {when} for the {label.fidelity} label "
+        f"({level_title(history, label.fidelity)}) as `{label.purpose}`: "
+        f"{label.reason or 'no reason given'}."
+    )
+
+
+def _made_text(label: LabelEntry, record: Label) -> str:
+    source = "brought" if label.is_given else "from a cache" if label.cached else "made"
+    cost = "" if label.is_given else f", {duration_text(label.cpu_seconds)} of CPU time"
+    largest = float(np.linalg.norm(record.forces, axis=1).max())
+    return (
+        f"{label.fidelity.capitalize()} label {source}: {record.energy:.6f} eV, "
+        f"largest force {largest:.3f} eV/Å{cost}{_detail_text(record.details)}."
+    )
+
+
+def _failure_text(label: LabelEntry, record: Unlabelled) -> str:
+    message = f" ({record.message})" if record.message else ""
+    return (
+        f"No {label.fidelity} label, {failure_text(record.failure)}: {record.failure}"
+        f"{message}; {duration_text(record.cpu_seconds)} of CPU time"
+        f"{_detail_text(record.details)}."
+    )
+
+
+def _quarantine_lines(record: Unlabelled) -> Iterator[str]:
+    if record.is_permanent:
+        yield "It is in quarantine; another try would end just so."
+    else:
+        yield "It is in quarantine; `alloop resume STORE --retry` tries it again."
+
+
+def _rescue_lines(record: Label) -> Iterator[str]:
+    if record.details.get("followed"):
+        yield "The SCF ended on a saddle point at first and was led downhill from it."
+    rung = rescuing_rung(record.details)
+    if rung is None:
+        return
+    tried = str(record.details.get("rungs") or "").replace(",", ", ")
+    lost = record.details.get("lost_seconds")
+    cost = (
+        f"; {duration_text(lost)} went to the others" if isinstance(lost, float) else ""
+    )
+    yield f"Rescued by the rung `{rung}`{f' ({tried})' * bool(tried)}{cost}."
+
+
+def _doubt_lines(history: History, label: LabelEntry) -> Iterator[str]:
+    for doubt in sorted(doubts_of_details(label.record.details)):
+        yield (
+            f"Doubtful: {doubt}. It is {doubt_policy(history, label.fidelity, doubt)}."
+        )
+
+
+def _recheck_lines(
+    label: LabelEntry, noise: Mapping[tuple[str, str], Noise]
+) -> Iterator[str]:
+    found = noise.get((label.level, label.frame.id))
+    if found is not None:
+        yield f"The {label.fidelity} label {noise_text(found)}."
+
+
+def _detail_text(known: Mapping[str, Detail]) -> str:
+    told = (
+        f"{name} {_value_text(known[key])}{_unit_text(key, known[key])}"
+        for key, name in _TOLD.items()
+        if known.get(key) is not None
+    )
+    text = ", ".join(told)
+    return f" ({text})" if text else ""
+
+
+def _unit_text(key: str, value: Detail) -> str:
+    return _UNITS.get(key, "") if not isinstance(value, bool | str) else ""
+
+
+def _value_text(value: Detail) -> str:
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    return number_text(value) if isinstance(value, float) else str(value)

@@ -13,6 +13,14 @@ from alloop.history.measured_costs import (
     worker_utilisation,
 )
 from alloop.history.reader import History
+from alloop.report.analysis.campaign_facts import (
+    GenerationFacts,
+    best,
+    brought_test,
+    generation_facts,
+    level_title,
+    set_name,
+)
 from alloop.report.analysis.comparison import TITLES, compare_controls
 from alloop.report.analysis.examination import (
     Examination,
@@ -20,19 +28,13 @@ from alloop.report.analysis.examination import (
     examination_sentences,
     threshold_sentences,
 )
-from alloop.report.analysis.noise_floor import noise_floors
-from alloop.report.analysis.summary_facts import (
+from alloop.report.analysis.label_facts import (
     BUDGETED,
-    GenerationFacts,
     LabelTally,
-    best,
-    brought_test,
-    generation_facts,
     label_tallies,
     level_name,
-    level_title,
-    set_name,
 )
+from alloop.report.analysis.label_quality import noise_floors
 from alloop.report.text.event_text import energies
 from alloop.report.text.fitting_table import FittingTable
 from alloop.report.text.formatting import (

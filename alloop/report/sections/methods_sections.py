@@ -1,4 +1,4 @@
-"""The method sections of the report: levels, settings, and access to the store."""
+"""Sections of the report on methods: levels, checks, settings, the store."""
 
 from collections.abc import Iterator, Mapping
 from importlib.metadata import PackageNotFoundError, version
@@ -7,12 +7,14 @@ from typing import Any
 from markupsafe import Markup
 
 from alloop.core.atoms import hill_formula
+from alloop.core.levels import make_level
 from alloop.history.label_entries import label_entries
 from alloop.history.reader import History
+from alloop.labels.gate import level_tolerances
 from alloop.loop import events as e
+from alloop.report.analysis.campaign_facts import config_value, level_title
 from alloop.report.analysis.examination import examination
-from alloop.report.analysis.label_checks import label_checks
-from alloop.report.analysis.summary_facts import config_value, level_title
+from alloop.report.analysis.label_quality import noise_floors
 from alloop.report.sections.markup import (
     Section,
     bullet_list,
@@ -26,7 +28,6 @@ from alloop.report.text.event_text import event_text
 from alloop.report.text.formatting import and_list, plural
 
 _LIBRARIES = ("numpy", "torch", "torch-geometric", "pyscf", "ase", "matplotlib")
-
 
 _TRIAGE = {
     "bias": "the bias against that label",
@@ -183,3 +184,56 @@ def reading_section(history: History) -> Section:
         )
     )
     return Section("store", "How to read the store", body)
+
+
+_FIRST = {
+    "auto": "on the first rung where the gap is small",
+    "always": "on the first rung",
+}
+
+
+def label_checks(history: History) -> Iterator[str]:
+    """Yield the checks of each level and the number of labels made again.
+
+    Only checks that the campaign's own levels have are named.
+    """
+    known: Mapping[str, Any] = history.attrs.get("levels", {})
+    texts: dict[str, list[str]] = {}
+    for each in known.values():
+        text = f"{_gate_text(each)}{_ladder_text(each['settings'])}"
+        texts.setdefault(text, []).append(each["title"])
+    for text, titles in texts.items():
+        yield f"{and_list(titles)}: {text}"
+    again = {floor.title: floor.n + floor.lost for floor in noise_floors(history)}
+    if again:
+        counts = and_list(f"{n} of {name}" for name, n in again.items())
+        yield (
+            "Noise: labels made a second time, at tighter settings where the level has "
+            f"them and turned where the frame has no cell: {counts}."
+        )
+
+
+def _gate_text(each: Mapping[str, Any]) -> str:
+    limits = level_tolerances(make_level(each["kind"], each["settings"]))
+    slope = (
+        f" The forces of {limits.slope:.0%} of the labels are compared with energies "
+        "of a neighbouring frame."
+    )
+    return (
+        f"no label where two atoms are closer than {limits.closest:g} of the sum of "
+        f"their covalent radii, or where a component of a force exceeds "
+        f"{limits.force:g} eV/Å, the net force {limits.net_force:g} eV/Å or the net "
+        f"torque {limits.torque:g} eV."
+    ) + slope * (limits.slope > 0)
+
+
+def _ladder_text(settings: Mapping[str, Any]) -> str:
+    rungs = settings.get("ladder")
+    if not rungs:
+        return ""
+    text = f" Until the SCF converges: {and_list(rungs)}."
+    if "stability" not in settings:
+        return text
+    first = _FIRST.get(settings["stability"], "")
+    places = filter(None, (first, "on every later rung" * (len(rungs) > 1)))
+    return f"{text} Internal stability is checked {and_list(places) or 'nowhere'}."

@@ -1,8 +1,7 @@
 """Display of a running campaign: a panel on a terminal, plain lines elsewhere."""
 
 import time
-from collections.abc import Callable, Iterator
-from math import isfinite
+from collections.abc import Callable
 from pathlib import Path
 from statistics import fmean
 from types import TracebackType
@@ -11,39 +10,30 @@ from typing import Self
 from rich.console import Console, Group
 from rich.live import Live as Display
 from rich.padding import Padding
-from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
 from alloop.core.printable import printable, printable_line
-from alloop.core.splits import FROZEN
 from alloop.loop import events as e
 from alloop.loop.rules import Rules
 from alloop.loop.state import LoopState
 from alloop.loop.stopping import labels_left
-from alloop.report.analysis.summary_facts import (
-    predict_seconds_left,
-    rounds_left,
-    task_kinds,
-)
-from alloop.report.text.event_text import event_text, training_text
+from alloop.report.analysis.timeline import predict_seconds_left, rounds_left
 from alloop.report.text.fitting_table import FittingTable
 from alloop.report.text.formatting import (
-    STAGES,
     duration_text,
-    failure_counts,
-    guard_stops,
-    milli_text,
-    plural,
     rough_duration,
-    task_text,
 )
-from alloop.report.text.label_counts import LabelCount, LabelCounter
-from alloop.report.text.logfile import LogFile as LogFile
+from alloop.report.text.live_counts import (
+    LabelCounter,
+    budget_row,
+    fact_rows,
+    stage_text,
+    turn_lines,
+)
 from alloop.workers.spool import training_progress
 
 _REFRESH = 0.25  # s between two refreshes of the panel
-_SHOWN = 6  # generations whose errors are shown
 
 
 class LiveDisplay:
@@ -108,7 +98,7 @@ class LiveDisplay:
         if isinstance(turn.event, e.Trained):
             self._trained.append(self._clock())
         if not self._console.is_terminal:
-            for line in _closed_lines(before, state, turn, self._tally):
+            for line in turn_lines(before, state, turn, self._tally):
                 self._say(line)
         self.tick()
 
@@ -155,12 +145,12 @@ class LiveDisplay:
         self._console.print(text, markup=False, highlight=False, soft_wrap=True)
 
     def _panel(self) -> Group:
-        where = printable_line(_stage_text(self._state))
+        where = printable_line(stage_text(self._state))
         head = Text.assemble((printable_line(self._name), "bold"), f"  {where}")
         facts = Table.grid(padding=(0, 2))
         facts.add_column(style="dim")
         facts.add_column()
-        for name, value in _fact_rows(self._state, self._tally):
+        for name, value in fact_rows(self._state, self._tally):
             facts.add_row(name, printable(value))
         for told in [] if self._spool is None else training_progress(self._spool):
             facts.add_row("training", printable(told))
@@ -201,123 +191,6 @@ class LiveDisplay:
             budget = budgets.get(kind, 0)
             if budget or count.good or count.failed:
                 grid.add_row(
-                    f"{kind} labels", *_budget_row(self._state, kind, budget, count)
+                    f"{kind} labels", *budget_row(self._state, kind, budget, count)
                 )
         return grid
-
-
-def _budget_row(
-    state: LoopState, kind: str, budget: int, count: LabelCount
-) -> tuple[str, ProgressBar | str, str]:
-    made = "" if not count.cached else f", {count.cached} from a cache"
-    words = f"{count.good} good{made}{_doubtful_text(count)}{_bad_text(count)}"
-    if not budget:
-        return str(count.good), "", words
-    used = state.labels_used(kind)
-    bar = ProgressBar(
-        total=budget,
-        completed=min(used, budget),
-        width=24,
-        complete_style="cyan",
-        finished_style="green",
-    )
-    return f"{used}/{budget}", bar, words
-
-
-def _doubtful_text(count: LabelCount) -> str:
-    return f", {count.doubtful} doubtful" if count.doubtful else ""
-
-
-def _bad_text(count: LabelCount) -> str:
-    if not count.failed:
-        return ""
-    known = failure_counts(count.reasons)
-    return f", {count.failed} failed ({known})" if known else f", {count.failed} failed"
-
-
-def _stage_text(state: LoopState) -> str:
-    if state.broken:
-        return f"came to a stop: {state.broken}"
-    if state.finished:
-        return f"finished: {state.finished}"
-    stage = STAGES.get(state.stage, state.stage)
-    return f"round {state.round}: {stage} · generation {state.generation}"
-
-
-def _fact_rows(state: LoopState, tally: LabelCounter) -> Iterator[tuple[str, str]]:
-    yield "walkers", _walker_text(state)
-    if tally.examined:
-        yield "examination", examined(tally)
-    yield f"{_set_name(state)} error", _error_text(state)
-    yield "under way", task_text(task_kinds(state.open.values()))
-    yield (
-        "CPU",
-        f"{duration_text(state.cpu_seconds())} labels, "
-        f"{duration_text(tally.task_seconds)} MD, training and the rest of this run",
-    )
-
-
-def _set_name(state: LoopState) -> str:
-    brought = any(x.brought and x.purpose == FROZEN for x in state.entries())
-    return "test" if brought else "validation"
-
-
-def examined(tally: LabelCounter) -> str:
-    """Return the force error of the final examination so far, in words."""
-    errors = list(tally.examined.values())
-    frames = plural(len(errors), "frame")
-    return (
-        f"{milli_text(sum(errors) / len(errors))} meV/Å on {frames} of MD on the model"
-    )
-
-
-def _walker_text(state: LoopState) -> str:
-    if not state.walkers:
-        return "none yet"
-    stopped = guard_stops(state.walkers.values())
-    walking = len(state.walkers) - stopped.total()
-    reasons = ", ".join(f"{count} {why}" for why, count in sorted(stopped.items()))
-    words = f"{walking} walking, {stopped.total()} stopped"
-    return f"{words} ({reasons})" if reasons else words
-
-
-def _error_text(state: LoopState) -> str:
-    errors = [milli_text(error) for error in state.errors if isfinite(error)]
-    if not errors:
-        return "none yet"
-    more = "… → " if len(errors) > _SHOWN else ""
-    return f"{more}{' → '.join(errors[-_SHOWN:])} meV/Å"
-
-
-def _closed_lines(
-    before: LoopState, state: LoopState, turn: e.Turn, tally: LabelCounter
-) -> Iterator[str]:
-    """Yield lines for everything that this turn has completed."""
-    if isinstance(turn.event, e.Opened | e.Amended):
-        yield event_text(turn.event, state.levels)
-    elif isinstance(turn.event, e.Trained):
-        yield training_text(turn.event)
-    elif state.stage != before.stage and before.stage in _STEPS:
-        done = f"{STAGES[before.stage]} done"
-        explored = before.stage == "explore"
-        what = (
-            f"walkers: {_walker_text(state)}" if explored else _made_text(state, tally)
-        )
-        yield f"round {state.round}: {done}: {what}"
-    for command in turn.commands:
-        if isinstance(command, e.Stop):
-            if tally.examined:
-                yield f"final examination: forces {examined(tally)}"
-            said = "came to a stop" if command.broken else "finished"
-            yield f"{said}: {command.reason}"
-
-
-_STEPS = ("seed", "explore", "flag", "bias")
-
-
-def _made_text(state: LoopState, tally: LabelCounter) -> str:
-    return "; ".join(
-        plural(count.good, f"{kind} label") + _doubtful_text(count) + _bad_text(count)
-        for kind, count in tally.labels(state).items()
-        if count.good or count.failed
-    )

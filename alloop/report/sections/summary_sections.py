@@ -1,26 +1,158 @@
-"""The section of the report on weaknesses, the worst first."""
+"""Top of the report: errors, weaknesses, failures and cost in short."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from math import isfinite
 
 from markupsafe import Markup
 
-from alloop.history.measured_costs import worker_utilisation
+from alloop.history.measured_costs import cpu_seconds_by_part, worker_utilisation
 from alloop.history.reader import History
 from alloop.loop import events as e
-from alloop.report.analysis.comparison import compare_controls
-from alloop.report.analysis.error_groups import error_groups
-from alloop.report.analysis.examination import examination, threshold_sentences
-from alloop.report.analysis.label_quality import doubt_policy, label_qualities
-from alloop.report.analysis.summary_facts import (
+from alloop.report.analysis.campaign_facts import (
+    GenerationFacts,
+    best,
     brought_test,
+    config_value,
     generation_facts,
-    label_tallies,
+    level_title,
     set_name,
 )
+from alloop.report.analysis.comparison import TITLES, compare_controls
+from alloop.report.analysis.examination import (
+    examination,
+    examination_sentences,
+    threshold_sentences,
+)
+from alloop.report.analysis.label_facts import label_tallies
+from alloop.report.analysis.label_quality import doubt_policy, label_qualities
+from alloop.report.analysis.model_errors import ErrorGroups, GroupError, error_groups
 from alloop.report.analysis.uncertainty import ENOUGH, ErrorPoint, threshold_verdict
 from alloop.report.sections.markup import Section, Text, bullet_list, frame_link
-from alloop.report.text.formatting import failure_counts, milli_text, plural
+from alloop.report.text.event_text import energies
+from alloop.report.text.formatting import (
+    and_list,
+    duration_text,
+    failure_counts,
+    milli_text,
+    plural,
+)
+
+
+def short_verdict(
+    history: History, controls: Mapping[str, History]
+) -> Iterator[tuple[str, Text]]:
+    """Yield names and texts, one line each."""
+    yield "Error", _error(history)
+    found = error_groups(history)
+    if found is not None:
+        yield "Weakest", _weakest(found)
+    yield "Doubts", _doubts(history)
+    yield "Failures", _failures(history)
+    judged = [_judged(history, name, each) for name, each in controls.items()]
+    if any(judged):
+        told = and_list(filter(None, judged))
+        yield "Controls", f"{told[0].upper()}{told[1:]}."
+    yield "Cost", _cost(history)
+
+
+def tested_on_text(history: History) -> str:
+    """Return the origin of the test frames, in words."""
+    if brought_test(history):
+        return "brought by the user"
+    if not any(x.kind == e.Sampled.__name__ for x in history.chronicle.deeds):
+        return "of unknown origin"
+    kelvin = config_value(history, "test", "temperature")
+    warm = f" at {kelvin:g} K" if isinstance(kelvin, int | float) else ""
+    return f"of MD at the cheap level ({level_title(history, 'cheap')}){warm}"
+
+
+def _error(history: History) -> str:
+    last, examined = best(history), list(examination_sentences(history))
+    if last is None:
+        return "Not known: there is no generation yet."
+    found = [*examined, _frozen(history, last)]
+    return " ".join(found[::-1] if brought_test(history) else found)
+
+
+def _frozen(history: History, last: GenerationFacts) -> str:
+    if last.force_mae is None:
+        return (
+            f"Not known on a frozen set: generation {last.generation} was not tested, "
+            "since there is none."
+        )
+    return (
+        f"Forces {milli_text(last.force_mae)} meV/Å (MAE; RMSE "
+        f"{milli_text(last.force_rmse)}), "
+        f"energies {energies(last.energy_mae, last.energy_absolute)}, "
+        f"against {level_title(history, 'expensive')} on n = "
+        f"{plural(last.test, 'frame')} "
+        f"{tested_on_text(history)} (the {set_name(history)} set), by "
+        f"generation {last.generation}."
+    )
+
+
+def _weakest(found: ErrorGroups) -> Text:
+    worst = [
+        _worst(kind)
+        for kind in (found.molecules, found.elements)
+        if len(kind) > 1  # a single one cannot be the worst
+    ]
+    frame = max(found.molecules, key=lambda x: x.largest)
+    link = Markup("{} meV/Å on one atom of frame {}").format(
+        milli_text(frame.largest), frame_link(frame.worst)
+    )
+    return Markup("; ").join([*worst, link]) + f", in {found.where}."
+
+
+def _worst(kind: tuple[GroupError, ...]) -> str:
+    return f"{kind[0].name}, {milli_text(kind[0].mae)} meV/Å (n = {kind[0].count})"
+
+
+def _doubts(history: History) -> str:
+    told = [
+        f"{plural(len(frames), f'{each.fidelity} label')} {doubt}"
+        for each in label_qualities(history)
+        for doubt, frames in each.doubts.items()
+    ]
+    return "; ".join(told) + "." if told else "No label is in doubt."
+
+
+def _failures(history: History) -> str:
+    lost = [each for each in label_tallies(history) if each.failed]
+    told = (
+        f"{each.failed} of {each.good + each.failed} {each.kind} labels "
+        f"({failure_counts(each.failures)})"
+        for each in lost
+    )
+    return f"{and_list(told)}." if lost else "No label failed."
+
+
+def _judged(history: History, name: str, control: History) -> str:
+    who = TITLES.get(name, name)
+    found = compare_controls(history, {name: control})
+    if not found:
+        return ""
+    (each,) = found
+    verb = "better than" if each.gain > 0 else "worse than"
+    doubt = "" if each.certain else ", within the noise"
+    lead = each.duels[0]
+    errors = (
+        f"{milli_text(lead.ours)} against {milli_text(lead.theirs)} meV/Å on "
+        f"{lead.where}"
+    )
+    return f"{verb} {who} at equal label cost ({errors}{doubt})"
+
+
+def _cost(history: History) -> str:
+    parts = {
+        part: spent for part, spent in cpu_seconds_by_part(history).items() if spent > 0
+    }
+    if not parts:
+        return "Nothing has been computed yet."
+    total = sum(parts.values())
+    said = and_list(f"{part} {duration_text(spent)}" for part, spent in parts.items())
+    return f"{total:.4g} CPU seconds ({duration_text(total)}): {said}."
+
 
 _FEW = 50  # fewer test frames than this give a wide error bar
 
@@ -29,7 +161,7 @@ def weakness_section(
     history: History, controls: Mapping[str, History], points: Sequence[ErrorPoint]
 ) -> Section:
     """Return the section on the largest errors and on the limits of the report."""
-    said: list[Text] = [*_worst(history), *_lost(history), *_doubted(history)]
+    said: list[Text] = [*_largest_errors(history), *_lost(history), *_doubted(history)]
     said += [*_weak_test(history), *_weak_flags(history, points)]
     return Section(
         "weak",
@@ -38,7 +170,7 @@ def weakness_section(
     )
 
 
-def _worst(history: History) -> Iterator[Text]:
+def _largest_errors(history: History) -> Iterator[Text]:
     """Yield the molecule, the element and the frame with the largest errors."""
     found = error_groups(history)
     if found is None:

@@ -1,4 +1,4 @@
-"""The MD sections of the report: state of the walkers, and the map of descriptors."""
+"""Sections of the report on a run: cost, timeline and walkers."""
 
 from collections import Counter
 from collections.abc import Sequence
@@ -6,11 +6,20 @@ from collections.abc import Sequence
 from markupsafe import Markup
 
 from alloop.core.atoms import hill_formula
+from alloop.history.measured_costs import cpu_seconds_by_part, worker_utilisation
 from alloop.history.reader import History
-from alloop.report.analysis.descriptor_map import DescriptorMap
+from alloop.report.analysis.campaign_facts import (
+    config_value,
+    level_title,
+)
 from alloop.report.analysis.explorations import Explorations, Origin, WalkerMoment
-from alloop.report.analysis.summary_facts import config_value
-from alloop.report.sections import figures
+from alloop.report.analysis.label_facts import LabelBill, label_bills
+from alloop.report.analysis.timeline import (
+    axis_length,
+    run_spans,
+    task_bars,
+    worker_lanes,
+)
 from alloop.report.sections.markup import (
     Section,
     Text,
@@ -22,9 +31,80 @@ from alloop.report.sections.markup import (
     paragraph,
     table_html,
 )
-from alloop.report.text.formatting import number_text, plural
+from alloop.report.sections.run_figures import (
+    cost_figure,
+    energy_figure,
+    temperature_figure,
+    timeline_figures,
+)
+from alloop.report.sections.svg import MOST_POINTS
+from alloop.report.text.formatting import duration_text, number_text, plural
+
+
+def cost_section(history: History) -> Section:
+    """Return the section with CPU seconds by part and the cost of labels."""
+    name = "What it cost"
+    parts = cpu_seconds_by_part(history)
+    if not sum(parts.values()):
+        return Section("cpu", name, missing_note("Nothing has been computed yet."))
+    how = (
+        "CPU seconds spent by this campaign, child processes included; labels from a "
+        "cache cost nothing. Preparation is relaxing the molecules and the MD that "
+        "made the test set, at the cheap level; noise floor is labels made again."
+    )
+    body = figure_block(cost_figure(parts), how) + _bill_table(
+        history, label_bills(history)
+    )
+    return Section("cpu", name, body)
+
+
+def _bill_table(history: History, found: Sequence[LabelBill]) -> Markup:
+    if not found:
+        return Markup("")
+    rows = [
+        (
+            *(level_title(history, x.fidelity), x.molecule, str(x.labels)),
+            *(duration_text(x.each), duration_text(x.most), number_text(x.peak_mb)),
+            f"{number_text(x.factor)} (n = {x.foretold})" if x.factor else "–",
+        )
+        for x in found
+    ]
+    head = (
+        *("level", "molecule", "labels", "CPU each", "at most", "peak memory, MB"),
+        "prediction off by a factor of",
+    )
+    note = (
+        "Predictions are those of the cost model in force when the label was asked "
+        "for; the factor is a median, 1 is perfect."
+    )
+    shown = table_html(head, rows, words=2)
+    return shown + paragraph(note) if any(x.factor for x in found) else shown
+
+
+def timeline_section(history: History) -> Section:
+    """Return the section on the timeline of tasks and the use of the workers."""
+    name = "What ran when"
+    found = task_bars(history)
+    if not found:
+        return Section("timeline", name, missing_note("Nothing has run yet."))
+    busy = worker_utilisation(history)
+    how = (
+        "A bar is a task on a worker, a gap is waiting: for a round to close, for "
+        "training, or for a task to be sent. Pauses of more than a minute between two "
+        "runs are cut out. Above it stands where the MD of a round begins, in a bar of "
+        "training the number of its generation."
+    )
+    crew = plural(len(worker_lanes(found)), "worker")
+    words = (
+        f"{crew} for {duration_text(axis_length(run_spans(found)))}; "
+        f"their tasks used {busy or 0.0:.0%} of that CPU time."
+    )
+    body = figure_block(timeline_figures(found), how) + paragraph(words)
+    return Section("timeline", name, body)
+
 
 _MOST = 100  # stopped walkers that the page lists, at most
+
 _GUARDS = {
     "not finite": "a position, velocity or force was no number",
     "force": "a force grew beyond the limit",
@@ -76,7 +156,7 @@ def _figures(history: History, brought: Explorations) -> Text:
     kelvin = config_value(history, "explore", "temperature")
     bath = float(kelvin) if isinstance(kelvin, int | float) else None
     step = md_timestep(history)
-    drawn = [figures.temperatures(brought.moments, bath, step)]
+    drawn = [temperature_figure(brought.moments, bath, step)]
     how = (
         "Left: a point is a walker at the end of a piece of MD, from its velocities "
         "(centre of mass at rest). Dashed: the thermostat; the band is the spread (one "
@@ -86,13 +166,13 @@ def _figures(history: History, brought: Explorations) -> Text:
     if any(x.energy == x.energy for x in brought.energies):
         atoms = [len(frame) for frame in history.opened.start]
         found = [x for x in brought.energies if x.energy == x.energy]
-        drawn.append(figures.energies(found, atoms, step))
+        drawn.append(energy_figure(found, atoms, step))
         how += (
             " Right: energies, by the model, of frames that MD brought. The store "
             "keeps no other frames' energies: those drawn at random are a fair "
             "sample, those that surprised are not."
         )
-    if max(len(brought.moments), len(brought.energies)) > figures.MOST:
+    if max(len(brought.moments), len(brought.energies)) > MOST_POINTS:
         how += " An even sample of the points is drawn, and all stops."
     return figure_block(drawn, how)
 
@@ -138,30 +218,3 @@ def _stop(
         f"{1e-3 * md_timestep(history) * at.step:.3g}",
         number_text(at.temperature),
     )
-
-
-def descriptor_section(found: DescriptorMap | None) -> Section:
-    """Return the section with the map of descriptors."""
-    name = "Map of descriptors"
-    if found is None:
-        why = (
-            "Nothing to draw: there is no generation yet, or neither the store nor "
-            "its models hold descriptors."
-        )
-        return Section("map", name, missing_note(why))
-    how = (
-        f"Each point is a frame: its descriptors by generation {found.generation}, "
-        "averaged over its atoms, in the plane in which they differ most (principal "
-        "components). Neighbours look alike to the model. Flagged frames should lie "
-        "at the rim of the first labels, the test set should cover what it is to "
-        "judge: test frames far from all others, or regions without any, are where "
-        "the error is not known."
-    )
-    if not found.complete:
-        how += (
-            " The model could not be opened here: drawn are the frames that it "
-            "proposed, as the journal describes them; it holds no others."
-        )
-    if len(found.frames) < found.of:
-        how += f" {len(found.frames)} of {found.of} frames are drawn, evenly."
-    return Section("map", name, figure_block(figures.descriptor_map(found), how))

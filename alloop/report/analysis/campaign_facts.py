@@ -1,0 +1,142 @@
+"""Facts on configuration, levels and generations, from the journal alone."""
+
+from bisect import bisect_left
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from itertools import accumulate
+from typing import Any
+
+import yaml
+
+from alloop.core.splits import FROZEN
+from alloop.history.label_entries import label_entries
+from alloop.history.measured_costs import is_learned
+from alloop.history.reader import History
+from alloop.history.record_index import LabelEntry, TrainingRequest
+from alloop.loop import events as e
+
+
+@dataclass(frozen=True, slots=True)
+class GenerationFacts:
+    """The labels, costs and frozen-set errors of a generation.
+
+    Errors are in eV and eV/Å, None without a frozen set. heldout: further cheap labels,
+    which calibrate its surprise. energy_mae: after the mean difference is removed;
+    energy_absolute: with it, None where unknown. label_cost: CPU seconds of all labels
+    so far, failures included, whoever paid for them; the test set is left out, and so
+    are cheap labels where the generation learned from none.
+    """
+
+    generation: int
+    cheap: int
+    expensive: int
+    label_cost: float
+    cpu_seconds: float
+    threshold: float | None
+    force_mae: float | None
+    force_rmse: float | None
+    energy_mae: float | None
+    test: int
+    heldout: int = 0
+    energy_absolute: float | None = None
+
+
+def level_title(history: History, fidelity: str) -> str:
+    """Return the level's readable name, such as `HF/STO-3G`."""
+    known = history.attrs.get("levels", {}).get(fidelity, {})
+    return str(known.get("title") or fidelity)
+
+
+def config_value(history: History, *path: str) -> Any:
+    """Return a value of the configuration in force, None where it is not there."""
+    tree = _tree(history.config)
+    for key in path:
+        tree = tree.get(key) if isinstance(tree, dict) else None
+    return tree
+
+
+@lru_cache(maxsize=8)
+def _tree(config: str) -> Any:
+    try:
+        return yaml.safe_load(config)
+    except yaml.YAMLError:
+        return None
+
+
+def is_single(history: History) -> bool:
+    """Return True if the campaign never asked for a cheap label."""
+    return not any(x.fidelity == "cheap" for x in history.state.entries())
+
+
+def integer_or_none(value: Any) -> int | None:
+    """Return a number of the configuration as an integer, None if it is none."""
+    return int(value) if isinstance(value, int | float) else None
+
+
+def generation_facts(history: History) -> tuple[GenerationFacts, ...]:
+    """Return the facts of all generations, in order."""
+    asked = {lesson.name: lesson for lesson in history.chronicle.lessons}
+    labels = [label for label in label_entries(history) if is_learned(label)]
+    dear = [label for label in labels if label.fidelity == "expensive"]
+    both, alone = _cost_by_record(labels), _cost_by_record(dear)
+    return tuple(
+        _generation_facts(event, asked[event.name], costs(seq))
+        for seq, event in history.generations
+        for costs in [both if asked[event.name].learned else alone]
+    )
+
+
+def best(history: History) -> GenerationFacts | None:
+    """Return the generation that is used where none is named, see `LoopState.best`."""
+    number = history.state.best
+    return next((x for x in generation_facts(history) if x.generation == number), None)
+
+
+def brought_test(history: History) -> bool:
+    """Return whether the frozen set is a test set that the user brought."""
+    entries = history.state.entries()
+    return any(x.brought and x.purpose == FROZEN for x in entries)
+
+
+def set_name(history: History) -> str:
+    """Return the role of the frozen set: "validation", or "test" if it was brought."""
+    return "test" if brought_test(history) else "validation"
+
+
+def training_commands(
+    history: History, lessons: Iterable[TrainingRequest]
+) -> Iterator[e.Train]:
+    """Yield the commands of these trainings, with the frames that they learn from."""
+    last = {lesson.name: lesson.seq for lesson in lessons}
+    for entry in history.select(sorted({*last.values()})):
+        for command in entry.turn.commands:
+            if isinstance(command, e.Train) and last.get(command.name) == entry.seq:
+                yield command
+
+
+def _cost_by_record(labels: Sequence[LabelEntry]) -> Callable[[int], float]:
+    """Return the total CPU seconds of labels as a function of the record number."""
+    ends = [label.answered for label in labels]
+    sums = [0.0, *accumulate(label.cpu_seconds for label in labels)]
+    return lambda seq: sums[bisect_left(ends, seq)]
+
+
+def _generation_facts(
+    event: e.Trained, asked: TrainingRequest, cost: float
+) -> GenerationFacts:
+    test = event.evaluation
+    return GenerationFacts(
+        generation=event.generation,
+        cheap=asked.cheap,
+        expensive=asked.expensive,
+        label_cost=cost,
+        cpu_seconds=event.timing.cpu_seconds,
+        threshold=event.threshold,
+        force_mae=None if test is None else test.force_mae,
+        force_rmse=None if test is None else test.force_rmse,
+        energy_mae=None if test is None else test.energy_mae,
+        test=0 if test is None else len(test.frames),
+        heldout=asked.heldout,
+        energy_absolute=None if test is None else test.energy_absolute,
+    )

@@ -1,0 +1,172 @@
+"""Sections of the report on surprise, bias and the map of descriptors."""
+
+from collections.abc import Sequence
+
+import numpy as np
+from markupsafe import Markup
+
+from alloop.history.reader import History
+from alloop.report.analysis.campaign_facts import is_single
+from alloop.report.analysis.descriptor_map import DescriptorMap
+from alloop.report.analysis.explorations import Explorations
+from alloop.report.analysis.model_errors import bias_data
+from alloop.report.analysis.uncertainty import (
+    ENOUGH,
+    WORST,
+    ErrorPoint,
+    ThresholdVerdict,
+    rank_correlations,
+    some_points,
+    threshold_verdict,
+)
+from alloop.report.sections.error_figures import (
+    bias_figure,
+    surprise_figure,
+)
+from alloop.report.sections.markup import (
+    Section,
+    figure_block,
+    heading,
+    missing_note,
+    paragraph,
+    table_html,
+)
+from alloop.report.sections.run_figures import (
+    map_figure,
+)
+from alloop.report.sections.svg import MOST_POINTS
+from alloop.report.text.formatting import number_text
+
+
+def surprise_section(points: Sequence[ErrorPoint]) -> Section:
+    """Return the section on surprise against true error.
+
+    It includes the hits and misses of the flag threshold.
+    """
+    name = "Does it know what it does not know?"
+    found = tuple(x for x in points if np.isfinite(x.surprise))
+    if not found:
+        why = (
+            "No frame has both a surprise and a true error yet: that takes a "
+            "generation with a scorer, and a test set or labels of proposed frames."
+        )
+        return Section("surprise", name, missing_note(why))
+    how = (
+        "Each point is a frame whose true error is known: its surprise for the model "
+        "that proposed it (for the test set, the last model), and the largest error of "
+        "that model's force on one of its atoms, predicted before the label came. "
+        "Rising from left to right is what surprise is for; high on the left are the "
+        "frames that it missed. Control frames were drawn at random: they alone say "
+        "how often that happens."
+    )
+    drawn = some_points(found, MOST_POINTS)
+    if len(drawn) < len(found):
+        how += (
+            f" Of {len(found)} frames {len(drawn)} are drawn: those with the largest "
+            "errors, and an even sample of the others."
+        )
+    body = (
+        figure_block(surprise_figure(drawn), how)
+        + _ranking_table(found)
+        + _verdict_text(found)
+    )
+    return Section("surprise", name, body)
+
+
+def _ranking_table(found: tuple[ErrorPoint, ...]) -> Markup:
+    rows = [
+        (x.group, str(x.n), number_text(x.spearman, 2), number_text(x.auroc, 2))
+        for x in rank_correlations(found)
+    ]
+    head = ("frames", "n", "Spearman's ρ", "AUROC")
+    note = paragraph(
+        "Spearman's ρ is the rank correlation of surprise and error: 1 is perfect, 0 "
+        "is none. AUROC is the chance that a bad frame surprises more than a good one: "
+        f"1 is perfect, 0.5 is guessing. Below {ENOUGH} frames neither is given. A "
+        f"frame is bad if its error exceeds that of {WORST:.0%} of the test frames "
+        "under the same generation."
+    )
+    return table_html(head, rows) + note
+
+
+def _verdict_text(found: tuple[ErrorPoint, ...]) -> Markup:
+    said = threshold_verdict(found)
+    title_ = heading("Hits and misses of the flag threshold")
+    if said.n == 0:
+        why = "No control frame was proposed under a threshold and a test set yet."
+        return title_ + missing_note(why) + _enrichment_text(said)
+    rows = [
+        ("flagged", str(said.hits), str(said.false_alarms)),
+        ("not flagged", str(said.misses), str(said.quiet)),
+    ]
+    words = (
+        f"On {said.n} random control frames: {said.hits} bad frames were flagged and "
+        f"{said.misses} were missed."
+    )
+    if said.n < 3 * ENOUGH:
+        words += f" With n = {said.n} this is an anecdote, not a rate."
+    head = ("control frames", "bad", "good")
+    return title_ + table_html(head, rows) + paragraph(words) + _enrichment_text(said)
+
+
+def _enrichment_text(said: ThresholdVerdict) -> Markup:
+    if said.enrichment is None:
+        return Markup("")
+    return paragraph(
+        f"Chosen frames erred {said.enrichment:.1f} times as much as control frames "
+        "(mean of the largest force errors). What active learning gains is another "
+        "question: only the controls' learning curves answer it."
+    )
+
+
+def bias_section(history: History, brought: Explorations) -> Section:
+    """Return the section on the bias of cheap labels."""
+    name = "Bias of the cheap labels"
+    found = bias_data(history, brought)
+    if is_single(history):
+        why = (
+            "This campaign has one fidelity only: there is no cheap label to be biased."
+        )
+        return Section("bias", name, missing_note(why))
+    if not found.generation and not len(found.levels):
+        why = "No bias is known yet: no model has met a cheap label."
+        return Section("bias", name, missing_note(why))
+    source = (
+        "as its training found it after the first stage, and weighed cheap labels by it"
+        if found.trained
+        else "of the frames it proposed, taken when their cheap labels came"
+    )
+    how = (
+        "B is the mean absolute difference between the model's forces and the cheap "
+        f"label of a frame, {source}; the line is the median. The last row needs no "
+        "model: it compares cheap and expensive labels of the same frames. B well "
+        "above that row is the model's own error, B near it is the cheap level's."
+    )
+    return Section("bias", name, figure_block(bias_figure(found), how))
+
+
+def descriptor_section(found: DescriptorMap | None) -> Section:
+    """Return the section with the map of descriptors."""
+    name = "Map of descriptors"
+    if found is None:
+        why = (
+            "Nothing to draw: there is no generation yet, or neither the store nor "
+            "its models hold descriptors."
+        )
+        return Section("map", name, missing_note(why))
+    how = (
+        f"Each point is a frame: its descriptors by generation {found.generation}, "
+        "averaged over its atoms, in the plane in which they differ most (principal "
+        "components). Neighbours look alike to the model. Flagged frames should lie "
+        "at the rim of the first labels, the test set should cover what it is to "
+        "judge: test frames far from all others, or regions without any, are where "
+        "the error is not known."
+    )
+    if not found.complete:
+        how += (
+            " The model could not be opened here: drawn are the frames that it "
+            "proposed, as the journal describes them; it holds no others."
+        )
+    if len(found.frames) < found.of:
+        how += f" {len(found.frames)} of {found.of} frames are drawn, evenly."
+    return Section("map", name, figure_block(map_figure(found), how))

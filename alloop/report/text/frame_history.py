@@ -1,0 +1,285 @@
+"""The history of single frames, from the journal."""
+
+from collections import defaultdict
+from collections.abc import Container, Iterable, Iterator, Mapping
+from collections.abc import Set as AbstractSet
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from alloop.core.atoms import hill_formula
+from alloop.core.frame import Frame, FrameId
+from alloop.core.local_time import local_time
+from alloop.core.records import Candidate, Label, Noise
+from alloop.history.frame_search import FoundFrame, find_frame
+from alloop.history.label_entries import label_entries
+from alloop.history.reader import History
+from alloop.history.record_index import LabelEntry
+from alloop.loop import events as e
+from alloop.report.analysis.campaign_facts import level_title, training_commands
+from alloop.report.analysis.examination import threshold_basis
+from alloop.report.analysis.explorations import (
+    Origin,
+    Proposal,
+    control_frames,
+    exploration_proposals,
+    labels_by_frame,
+    origin_of,
+)
+from alloop.report.analysis.label_facts import latest_labels
+from alloop.report.analysis.label_quality import noise_by_label
+from alloop.report.text.frame_text import (
+    error_lines,
+    exclusion_text,
+    frame_heading,
+    generation_text,
+    inclusion_text,
+    label_error_text,
+    label_lines,
+    proposal_text,
+    surprise_text,
+)
+
+_BY_HAND = ("Excluded", "Included", "Retried")
+
+_ROLES = {
+    "cheap": "Its cheap label taught {}.",
+    "expensive": "Its expensive label taught {}.",
+    "test": "In the frozen set, to measure {}.",
+    "heldout": "Held out from the training of {}: it calibrates their surprise.",
+}
+
+
+def facts(history: History, prefix: str) -> dict[str, Any]:
+    """Return the labels (eV, CPU seconds) and the story of a frame, for scripts.
+
+    The frame is the one whose id begins with `prefix`; every value is fit for
+    `json.dumps`. Raises InputError where no frame, or several, have such an id.
+    """
+    frame = find_frame(history, prefix).frame
+    labels = [label for label in label_entries(history) if label.frame.id == frame.id]
+    return {
+        "frame": frame.id,
+        "formula": hill_formula(frame),
+        "charge": frame.charge,
+        "spin": frame.spin,
+        "labels": [_label(history, label) for label in labels],
+        "story": frame_story(history, frame.id),
+        "units": {"energy": "eV", "cpu_seconds": "s"},
+    }
+
+
+def _label(history: History, label: LabelEntry) -> dict[str, Any]:
+    record = label.record
+    return {
+        "fidelity": label.fidelity,
+        "level": level_title(history, label.fidelity),
+        "purpose": label.purpose,
+        "round": label.round,
+        "good": isinstance(record, Label),
+        "energy": record.energy if isinstance(record, Label) else None,
+        "failure": None if isinstance(record, Label) else record.failure.name,
+        "cpu_seconds": label.cpu_seconds,
+        "cached": label.cached,
+        "excluded": label.excluded,
+    }
+
+
+def frame_story(history: History, prefix: str) -> list[str]:
+    """Return the story of the frame whose id begins with `prefix`, in sentences.
+
+    Raises InputError where no frame, or several, have such an id.
+    """
+    found = find_frame(history, prefix)
+    frame, proposal = found.frame, _frame_proposal(history, found)
+    labels = {
+        fidelity: labels_by_frame(history, fidelity).get(frame.id)
+        for fidelity in ("cheap", "expensive")
+    }
+    origin = {} if proposal is None else {frame.id: origin_of(proposal, labels)}
+    return stories(history, [frame], origin)[frame.id]
+
+
+def stories(
+    history: History,
+    frames: Iterable[Frame],
+    origins: Mapping[FrameId, Origin],
+    most: int | None = None,
+) -> dict[FrameId, list[str]]:
+    """Return the stories of these frames by id, as lists of sentences.
+
+    origins: of the frames that MD proposed. most: the number of last generations whose
+    training sets are searched for the frames, all by default; a training names each of
+    its frames.
+    """
+    wanted = {frame.id: frame for frame in frames}
+    book = _Book.of(history, wanted, most)
+    return {key: book.story(x, origins.get(key)) for key, x in wanted.items()}
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Book:
+    """The journal's records of some frames, each part read once.
+
+    labels: requested labels, in order; last: those that no retry replaced; births:
+    origin of frames that no exploration proposed; lessons: generations that used a
+    frame, by frame and role; hands: exclusions and other actions by people.
+    """
+
+    history: History
+    labels: Mapping[FrameId, list[LabelEntry]]
+    last: AbstractSet[int]
+    noise: Mapping[tuple[str, FrameId], Noise]
+    controls: AbstractSet[FrameId]
+    thresholds: Mapping[int, tuple[float, str]]
+    births: Mapping[FrameId, str]
+    lessons: Mapping[FrameId, Mapping[str, list[int]]]
+    most: int | None
+    hands: Mapping[FrameId, list[str]]
+
+    @classmethod
+    def of(
+        cls, history: History, frames: Container[FrameId], most: int | None
+    ) -> "_Book":
+        """Collect the records of these frames."""
+        labels: dict[FrameId, list[LabelEntry]] = defaultdict(list)
+        for label in label_entries(history):
+            if label.frame.id in frames:
+                labels[label.frame.id].append(label)
+        last = latest_labels(x for each in labels.values() for x in each)
+        return cls(
+            history=history,
+            labels=labels,
+            last={id(label) for label in last},
+            noise=noise_by_label(history),
+            controls=control_frames(history),
+            thresholds=_thresholds(history),
+            births=_births(history, frames),
+            lessons=_lessons(history, frames, most),
+            most=most if most and most < len(history.generations) else None,
+            hands=_by_hand(history, frames),
+        )
+
+    def story(self, frame: Frame, origin: Origin | None) -> list[str]:
+        """Return the story of one of the frames, as sentences."""
+        labels = self.labels.get(frame.id, [])
+        lines = [frame_heading(frame), *self._born(frame.id, origin, labels)]
+        for label in labels:
+            lines += label_lines(
+                self.history, label, id(label) in self.last, self.noise
+            )
+        if origin is not None:
+            lines += error_lines(self.history, origin)
+        if not labels:
+            lines.append("It was not chosen for a label.")
+        for role, said in _ROLES.items():
+            numbers = self.lessons.get(frame.id, {}).get(role)
+            lines += [said.format(self._taught(numbers))] if numbers else []
+        return lines + self.hands.get(frame.id, [])
+
+    def _taught(self, numbers: list[int]) -> str:
+        looked = f" (of the last {self.most} looked at)" if self.most else ""
+        return f"{generation_text(numbers)}{looked}"
+
+    def _born(
+        self, frame: FrameId, origin: Origin | None, labels: list[LabelEntry]
+    ) -> Iterator[str]:
+        if origin is not None:
+            yield proposal_text(origin, frame in self.controls)
+            known = self.thresholds.get(origin.generation)
+            yield surprise_text(origin.surprise, known)
+            return
+        if any(label.is_given for label in labels):
+            yield "Brought by the user."
+        if frame in self.births:
+            yield self.births[frame]
+
+
+def _frame_proposal(history: History, found: FoundFrame) -> Proposal | None:
+    if found.explored is None:
+        return None
+    made = exploration_proposals(history, found.explored)
+    return next(x for x in made if x.candidate.frame.id == found.frame.id)
+
+
+def _births(history: History, frames: Container[FrameId]) -> dict[FrameId, str]:
+    """Return the origin of frames that no exploration of the campaign proposed."""
+    out: dict[FrameId, str] = {}
+    for _, sampled in history.of_kind(e.Sampled):
+        text = "Made by MD at the cheap level, for the frozen set."
+        out |= {x.id: text for x in sampled.frames if x.id in frames}
+    for _, examined in history.of_kind(e.Examined):
+        papers = (x for x in examined.frames if x.frame.id in frames)
+        out |= {x.frame.id: _examined(history, examined, x) for x in papers}
+    for _, prepared in history.of_kind(e.Prepared):
+        text = "Drawn around the minimum of the cheap level, as a first frame."
+        out |= {x.id: text for x in prepared.seeds if x.id in frames}
+        if prepared.minimum.id in frames:
+            out[prepared.minimum.id] = "The minimum of its molecule at the cheap level."
+    return out
+
+
+def _examined(history: History, event: e.Examined, candidate: Candidate) -> str:
+    number = int(event.name.split("/")[1])
+    asked = history.chronicle.examinations[number]
+    surprise = surprise_text(
+        candidate.surprise, _thresholds(history).get(asked.generation)
+    )
+    text = (
+        f"Taken by final examination {number} of generation {asked.generation}, on its "
+        f"walker {candidate.walker} at step {candidate.step}, whatever its surprise; "
+        f"nothing learns from it. {surprise}"
+    )
+    label = history.ledger.get(history.state.levels["expensive"], candidate.frame.id)
+    if not isinstance(label, Label):
+        return text
+    apart = candidate.forces - label.forces
+    mean, worst = np.abs(apart).mean(), np.linalg.norm(apart, axis=1).max()
+    who = f"Generation {asked.generation}"
+    said = label_error_text(history, who, "expensive", float(mean), float(worst))
+    return f"{text} {said}"
+
+
+def _thresholds(history: History) -> dict[int, tuple[float, str]]:
+    """Return thresholds with their basis in words, by generation."""
+    return {
+        x.generation: (x.threshold, threshold_basis(history, x))
+        for _, x in history.generations
+        if x.threshold is not None
+    }
+
+
+def _lessons(
+    history: History, frames: Container[FrameId], most: int | None
+) -> dict[FrameId, dict[str, list[int]]]:
+    """Return the generations trained with or tested on each frame, by role."""
+    done = {event.name for _, event in history.generations}
+    lessons = [x for x in history.chronicle.lessons if x.name in done]
+    out: dict[FrameId, dict[str, list[int]]] = {}
+    for asked in training_commands(history, lessons[-most:] if most else lessons):
+        for role in _ROLES:
+            for frame in getattr(asked, role):
+                if frame in frames:
+                    roles = out.setdefault(frame, {})
+                    roles.setdefault(role, []).append(asked.generation)
+    return out
+
+
+def _by_hand(history: History, frames: Container[FrameId]) -> dict[FrameId, list[str]]:
+    deeds = history.chronicle.deeds
+    numbers = [x.seq for x in deeds if x.kind in _BY_HAND]
+    out: dict[FrameId, list[str]] = defaultdict(list)
+    for entry in history.select(numbers):
+        match entry.turn.event:
+            case e.Excluded() as event if event.frame in frames:
+                out[event.frame].append(exclusion_text(entry, event))
+            case e.Included() as event if event.frame in frames:
+                out[event.frame].append(inclusion_text(entry, event))
+            case e.Retried(labels=labels):
+                for command in labels:
+                    if command.frame.id in frames:
+                        what = f"Its {command.fidelity} label was asked for again"
+                        line = f"{what} by hand on {local_time(entry.time)}."
+                        out[command.frame.id].append(line)
+    return dict(out)

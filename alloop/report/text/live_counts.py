@@ -1,0 +1,246 @@
+"""Counts and phrases for the live display, which may start late in a campaign."""
+
+from collections import Counter, defaultdict
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from itertools import chain
+from math import isfinite
+
+import numpy as np
+from rich.progress_bar import ProgressBar
+
+from alloop.core.frame import FrameId
+from alloop.core.records import Failure
+from alloop.core.splits import FROZEN
+from alloop.core.units import Floats
+from alloop.loop import events as e
+from alloop.loop.state import LabelState, LoopState
+from alloop.report.analysis.label_facts import KINDS, label_kind, task_kinds
+from alloop.report.text.event_text import event_text, training_text
+from alloop.report.text.formatting import (
+    STAGES,
+    duration_text,
+    failure_counts,
+    guard_stops,
+    milli_text,
+    plural,
+    task_text,
+)
+
+
+@dataclass(slots=True)
+class LabelCount:
+    """Labels of one kind.
+
+    good: includes cached and doubtful labels; reasons: failures by cause.
+    """
+
+    good: int = 0
+    cached: int = 0
+    doubtful: int = 0
+    failed: int = 0
+    reasons: Counter[Failure] = field(default_factory=Counter)
+
+
+@dataclass(slots=True)
+class LabelCounter:
+    """Counts since the display began that the loop state does not hold.
+
+    They are reasons of failures, cached labels, and the CPU seconds of all tasks other
+    than labels. examined: force errors of the last examination by frame, as its labels
+    come, eV/Å.
+    """
+
+    task_seconds: float = 0.0
+    examined: dict[FrameId, float] = field(default_factory=dict)
+    _predicted: dict[FrameId, Floats] = field(default_factory=dict)
+    _cached: Counter[str] = field(default_factory=Counter)
+    _reasons: dict[str, Counter[Failure]] = field(
+        default_factory=lambda: defaultdict(Counter)
+    )
+
+    def add_event(self, state: LoopState, event: e.Event) -> None:
+        """Count an event; state: the one after the event."""
+        self._examine(event)
+        match event:
+            case e.Labelled(cached=True):
+                self._cached.update(_entered_kind(state, event.name))
+            case e.NotLabelled(unlabelled=unlabelled):
+                self._because(unlabelled.failure, state, event.name)
+            case e.TaskLost() if event.name not in state.open:
+                self._because(Failure.LOST, state, event.name)
+            case (
+                e.Explored()
+                | e.Trained()
+                | e.Prepared()
+                | e.Sampled()
+                | e.Rechecked()
+                | e.Examined()
+            ):
+                self.task_seconds += event.timing.cpu_seconds
+
+    def _examine(self, event: e.Event) -> None:
+        match event:
+            case e.Examined(frames=frames):
+                if event.name.endswith("/0/0"):  # a new examination begins
+                    self.examined, self._predicted = {}, {}
+                self._predicted |= {x.frame.id: x.forces for x in frames}
+            case e.Labelled(label=label) if label.frame in self._predicted:
+                apart = np.abs(self._predicted[label.frame] - label.forces)
+                self.examined[label.frame] = float(apart.mean())
+
+    def _because(self, failure: Failure, state: LoopState, name: str) -> None:
+        for kind in _entered_kind(state, name):
+            self._reasons[kind][failure] += 1
+
+    def labels(self, state: LoopState) -> dict[str, LabelCount]:
+        """Return all labels of the campaign by kind."""
+        counts = {kind: LabelCount(cached=self._cached[kind]) for kind in KINDS}
+        for entry in state.entries():
+            count = counts[_label_kind(entry)]
+            count.good += entry.good
+            count.doubtful += entry.good and bool(entry.doubts)
+            count.failed += not entry.good
+        for kind, reasons in self._reasons.items():
+            counts[kind].reasons = reasons
+        return counts
+
+
+def _label_kind(entry: LabelState) -> str:
+    return label_kind(entry.purpose, entry.fidelity, entry.brought)
+
+
+def _entered_kind(state: LoopState, name: str) -> Iterator[str]:
+    """Yield the kind of the label of that name if the state has it."""
+    what, *rest = name.split("/")
+    if what != "label":
+        return
+    level, frame = rest
+    newest = chain(reversed(state.recent), *map(reversed, reversed(state.blocks)))
+    for entry in newest:
+        if entry.frame == frame and state.levels[entry.fidelity] == level:
+            yield _label_kind(entry)
+            return
+
+
+_SHOWN = 6  # generations whose errors are shown
+
+
+def budget_row(
+    state: LoopState, kind: str, budget: int, count: LabelCount
+) -> tuple[str, ProgressBar | str, str]:
+    """Return used and allowed labels of a kind, a bar, and counts in words."""
+    made = "" if not count.cached else f", {count.cached} from a cache"
+    words = f"{count.good} good{made}{_doubtful_text(count)}{_bad_text(count)}"
+    if not budget:
+        return str(count.good), "", words
+    used = state.labels_used(kind)
+    bar = ProgressBar(
+        total=budget,
+        completed=min(used, budget),
+        width=24,
+        complete_style="cyan",
+        finished_style="green",
+    )
+    return f"{used}/{budget}", bar, words
+
+
+def _doubtful_text(count: LabelCount) -> str:
+    return f", {count.doubtful} doubtful" if count.doubtful else ""
+
+
+def _bad_text(count: LabelCount) -> str:
+    if not count.failed:
+        return ""
+    known = failure_counts(count.reasons)
+    return f", {count.failed} failed ({known})" if known else f", {count.failed} failed"
+
+
+def stage_text(state: LoopState) -> str:
+    """Return the current stage, or the end of the campaign and its reason."""
+    if state.broken:
+        return f"came to a stop: {state.broken}"
+    if state.finished:
+        return f"finished: {state.finished}"
+    stage = STAGES.get(state.stage, state.stage)
+    return f"round {state.round}: {stage} · generation {state.generation}"
+
+
+def fact_rows(state: LoopState, tally: LabelCounter) -> Iterator[tuple[str, str]]:
+    """Yield the names and values of the facts that the panel shows."""
+    yield "walkers", _walker_text(state)
+    if tally.examined:
+        yield "examination", examined(tally)
+    yield f"{_set_name(state)} error", _error_text(state)
+    yield "under way", task_text(task_kinds(state.open.values()))
+    yield (
+        "CPU",
+        f"{duration_text(state.cpu_seconds())} labels, "
+        f"{duration_text(tally.task_seconds)} MD, training and the rest of this run",
+    )
+
+
+def _set_name(state: LoopState) -> str:
+    brought = any(x.brought and x.purpose == FROZEN for x in state.entries())
+    return "test" if brought else "validation"
+
+
+def examined(tally: LabelCounter) -> str:
+    """Return the force error of the final examination so far, in words."""
+    errors = list(tally.examined.values())
+    frames = plural(len(errors), "frame")
+    return (
+        f"{milli_text(sum(errors) / len(errors))} meV/Å on {frames} of MD on the model"
+    )
+
+
+def _walker_text(state: LoopState) -> str:
+    if not state.walkers:
+        return "none yet"
+    stopped = guard_stops(state.walkers.values())
+    walking = len(state.walkers) - stopped.total()
+    reasons = ", ".join(f"{count} {why}" for why, count in sorted(stopped.items()))
+    words = f"{walking} walking, {stopped.total()} stopped"
+    return f"{words} ({reasons})" if reasons else words
+
+
+def _error_text(state: LoopState) -> str:
+    errors = [milli_text(error) for error in state.errors if isfinite(error)]
+    if not errors:
+        return "none yet"
+    more = "… → " if len(errors) > _SHOWN else ""
+    return f"{more}{' → '.join(errors[-_SHOWN:])} meV/Å"
+
+
+def turn_lines(
+    before: LoopState, state: LoopState, turn: e.Turn, tally: LabelCounter
+) -> Iterator[str]:
+    """Yield lines for everything that this turn has completed."""
+    if isinstance(turn.event, e.Opened | e.Amended):
+        yield event_text(turn.event, state.levels)
+    elif isinstance(turn.event, e.Trained):
+        yield training_text(turn.event)
+    elif state.stage != before.stage and before.stage in _STEPS:
+        done = f"{STAGES[before.stage]} done"
+        explored = before.stage == "explore"
+        what = (
+            f"walkers: {_walker_text(state)}" if explored else _made_text(state, tally)
+        )
+        yield f"round {state.round}: {done}: {what}"
+    for command in turn.commands:
+        if isinstance(command, e.Stop):
+            if tally.examined:
+                yield f"final examination: forces {examined(tally)}"
+            said = "came to a stop" if command.broken else "finished"
+            yield f"{said}: {command.reason}"
+
+
+_STEPS = ("seed", "explore", "flag", "bias")
+
+
+def _made_text(state: LoopState, tally: LabelCounter) -> str:
+    return "; ".join(
+        plural(count.good, f"{kind} label") + _doubtful_text(count) + _bad_text(count)
+        for kind, count in tally.labels(state).items()
+        if count.good or count.failed
+    )
