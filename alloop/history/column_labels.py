@@ -96,9 +96,15 @@ def _answer(
         forces=np.asarray(forces, np.float64),
         cpu_seconds=seconds,
         details=_details(said),
+        stress=_stress(said),
     )
     cached = bool(said.get("cached", False))
     return e.Labelled(asked.name, label, timing, cached) if whole else None
+
+
+def _stress(said: Mapping[str, Any]) -> Array | None:
+    stress = np.asarray(said.get("stress", np.nan), np.float64)
+    return stress if np.isfinite(stress).all() else None
 
 
 def _details(said: Mapping[str, Any]) -> dict[str, Detail]:

@@ -16,7 +16,6 @@ from alloop.core.frame import Frame, FrameId
 from alloop.core.records import Candidate, Detail, Label, Noise, Unlabelled
 from alloop.history.reader import History
 from alloop.history.record_index import label_outcome
-from alloop.labels.stress import stress_from_details
 from alloop.loop import events as e
 from alloop.loop.reducer import next_state
 from alloop.loop.state import LoopState
@@ -221,7 +220,7 @@ def _label_table(labels: Sequence[_LabelRow]) -> _Table:
 
 
 def _stresses(labels: Sequence[Label | None]) -> Array:
-    found = [None if label is None else stress_from_details(label) for label in labels]
+    found = [None if label is None else label.stress for label in labels]
     rows = [np.full(6, np.nan) if stress is None else stress for stress in found]
     return np.array(rows, dtype=np.float64).reshape(-1, 6)
 

@@ -37,7 +37,6 @@ from alloop.core.records import Failure, Label, Unlabelled
 from alloop.files.ase_files import DATABASES, UNREADABLE, database_rows
 from alloop.files.atomic_write import replace_atomically
 from alloop.files.frames import GivenStructure
-from alloop.labels.stress import stress_from_details
 
 Outcome: TypeAlias = Label | Unlabelled
 
@@ -135,9 +134,8 @@ def labelled_atoms(given: GivenStructure, level: Level, label: Label) -> Atoms:
     for name, values in columns.items():
         atoms.set_array(f"input_{name}", values)
     atoms.set_array("REF_forces", label.forces)
-    stress = stress_from_details(label)
     known = {"energy": label.energy, "forces": label.forces}
-    known |= {} if stress is None else {"stress": stress}
+    known |= {} if label.stress is None else {"stress": label.stress}
     atoms.calc = SinglePointCalculator(atoms, **known)
     return atoms
 

@@ -23,7 +23,6 @@ from alloop.core.records import Failure
 from alloop.core.spelling import nearest_word
 from alloop.core.units import Floats
 from alloop.labels.result import Refused, Result
-from alloop.labels.stress import voigt
 
 # Exceptions that calculators raise for a frame they cannot do. ASE's own errors are
 # RuntimeErrors; external programs that are missing or fail raise OSError or
@@ -129,7 +128,7 @@ def _stress(atoms: Atoms) -> Floats | None:
     if not all(atoms.pbc) or "stress" not in known:
         return None
     try:
-        return voigt(atoms.get_stress(voigt=True))
+        return np.asarray(atoms.get_stress(voigt=True), dtype=np.float64)
     except NotImplementedError:
         return None
 

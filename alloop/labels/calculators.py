@@ -12,7 +12,6 @@ from alloop.core.records import Detail, Unlabelled
 from alloop.core.roles import Labeller
 from alloop.labels.child.labeller import IsolatedLabeller, Limits
 from alloop.labels.levels import level_from_name
-from alloop.labels.stress import stress_from_details
 from alloop.potentials.ase_calculator import StatefulCalculator
 
 
@@ -49,7 +48,7 @@ class LabelCalculator(StatefulCalculator):
             advice = label.message or str(label.failure)
             raise CalculationFailed(f"{label.failure.name}: {advice}")
         self.details = dict(label.details)
-        energy, stress = label.energy, stress_from_details(label)
+        energy, stress = label.energy, label.stress
         self.results = {"energy": energy, "free_energy": energy, "forces": label.forces}
         if stress is not None:
             self.results["stress"] = stress

@@ -19,9 +19,9 @@ from alloop.core.atoms import atomic_number
 from alloop.core.frame import Frame
 from alloop.core.levels import installed_version
 from alloop.core.records import Detail, Failure
+from alloop.core.stress import voigt
 from alloop.core.units import BOHR, BOLTZMANN, HARTREE
 from alloop.labels.result import Refused, Result
-from alloop.labels.stress import voigt
 
 METHODS = {"gfn1-xtb": "GFN1-xTB", "gfn2-xtb": "GFN2-xTB"}
 MISSING = "xTB levels need tblite, which is not installed: pip install alloop[xtb]"

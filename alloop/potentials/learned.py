@@ -10,6 +10,7 @@ import torch
 
 from alloop.core.batch import Batch
 from alloop.core.records import Predictions
+from alloop.core.stress import stress_from_virial
 from alloop.core.units import Floats
 from alloop.models.checkpoint import Checkpoint
 from alloop.models.graph import Graph, to_graph
@@ -23,7 +24,6 @@ from alloop.models.network import (
 from alloop.potentials.element_table import ElementTable
 from alloop.potentials.repulsion import Zbl, added, repulsion
 from alloop.potentials.storable import Storable
-from alloop.potentials.stress import voigt
 
 __all__ = ["LearnedPotential", "Storable", "from_checkpoint"]
 
@@ -144,7 +144,7 @@ class LearnedPotential:
     ) -> Predictions:
         found = [energy_forces_virial(self._network, x) for x in self._graphs(batch)]
         virial = np.concatenate([_to_array(virial) for _, virial in found])
-        stress = voigt(batch, self.scale * virial)
+        stress = stress_from_virial(batch, self.scale * virial)
         parts = [part for part, _ in found]
         return self.assemble_predictions(batch, references, parts, descriptors, stress)
 

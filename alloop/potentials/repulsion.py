@@ -16,9 +16,9 @@ from ase.data import covalent_radii
 from alloop.core.batch import Batch
 from alloop.core.errors import InputError
 from alloop.core.records import LabelSet, Predictions
+from alloop.core.stress import stress_from_virial
 from alloop.core.units import BOHR, HARTREE, Floats, Integers
 from alloop.models.neighbours import neighbour_pairs
-from alloop.potentials.stress import voigt
 
 _WEIGHTS = np.array([0.18175, 0.50986, 0.28022, 0.02817])
 _DECAYS = np.array([3.19980, 0.94229, 0.40290, 0.20162])  # 1/screening length
@@ -110,7 +110,7 @@ class Zbl:
         virial = _added(
             owner, 0.5 * near.apart[:, :, None] * pull[:, None, :], len(batch)
         )
-        return voigt(batch, virial)
+        return stress_from_virial(batch, virial)
 
 
 ZBL = Zbl()  # the repulsion that networks are added to by default

@@ -35,6 +35,7 @@ from alloop.core.records import (
     Unlabelled,
     Walker,
 )
+from alloop.core.stress import stress_from_details
 from alloop.store.record import Array
 
 Fields: TypeAlias = dict[str, Any]
@@ -244,6 +245,8 @@ class _Decoder:
         for version in range(self.encoded.versions[kind], current):
             upcast = self.upcasters.get((kind, version))
             named = upcast(named) if upcast else named
+        if kind == "Label" and "stress" not in named:  # before labels had the field
+            named["stress"] = stress_from_details(named.get("details", {}))
         try:
             return cls(**named)
         except TypeError as error:

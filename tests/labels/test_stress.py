@@ -4,9 +4,9 @@ import numpy as np
 
 from alloop.core.frame import Frame
 from alloop.core.records import Label
+from alloop.core.stress import voigt
 from alloop.labels.child import messages
 from alloop.labels.levels import toy_level
-from alloop.labels.stress import stress_from_details, voigt
 from alloop.store.codec import Codec
 
 STRESS = np.arange(6.0) / 7.0
@@ -41,8 +41,9 @@ def test_a_label_of_an_older_store_tells_its_stress_among_its_details() -> None:
     }
     encoded.tree["details"] = {"#map": details}
     old = codec.decode(encoded)
-    np.testing.assert_array_equal(stress_from_details(old), STRESS)
-    assert stress_from_details(label(frame, None)) is None
+    np.testing.assert_array_equal(old.stress, STRESS)
+    encoded.tree["details"] = {"#map": {}}
+    assert codec.decode(encoded).stress is None
 
 
 def test_a_matrix_becomes_voigt_s_six() -> None:
