@@ -8,11 +8,11 @@ import numpy as np
 
 from alloop.config import Setup
 from alloop.core.frame import Frame
-from alloop.core.label_cost import Cost, fit_cost, molecule_key
+from alloop.core.label_cost import Cost, molecule_key
 from alloop.core.levels import Level
 from alloop.core.records import Label, Unlabelled
 from alloop.labels.child.labeller import IsolatedLabeller, Limits
-from alloop.labels.named_code import named_code
+from alloop.labels.programs import level_cost, outside_code
 from alloop.store.cache import LabelCache
 
 _DEAR = 20.0  # CPU s: what is likely to cost more is extrapolated instead
@@ -52,7 +52,7 @@ def label_prices(
     with IsolatedLabeller(first, limits) as child:
         for fidelity, level in setup.levels.items():
             labels = _known_labels(setup, level, found)
-            code = named_code(level)
+            code = outside_code(level)
             if measure and code and not labels:
                 found.problems.append(
                     f"{level.title} is not priced: only a run calls {code}"
@@ -62,7 +62,7 @@ def label_prices(
                     setup, child.labeller(level), labels, found, tell
                 )
             if labels:
-                found.costs[fidelity] = fit_cost(level, labels)
+                found.costs[fidelity] = level_cost(level, labels)
     return found
 
 
@@ -108,7 +108,7 @@ def _measured_labels(
     """Make and return a label of each molecule of unknown cost, small ones first."""
     made: _Labels = []
     for frame in _small_first(setup, labeller.level, bool(known)):
-        cost = fit_cost(labeller.level, [*known, *made])
+        cost = level_cost(labeller.level, [*known, *made])
         if molecule_key(frame) in cost.known or cost.seconds(frame) > _DEAR:
             continue
         tell(f"labelling {molecule_key(frame)} at {labeller.level.title}")
@@ -125,7 +125,7 @@ def _measured_labels(
 
 def _small_first(setup: Setup, level: Level, known: bool) -> Iterator[Frame]:
     """Yield the molecules by cost; water before them if all of them are expensive."""
-    cost = fit_cost(level, ())
+    cost = level_cost(level)
     frames = sorted(setup.start, key=cost.seconds)
     if not known and cost.seconds(frames[0]) > _DEAR:
         yield _WATER

@@ -63,14 +63,14 @@ def check(file: File, as_json: AsJson = False) -> int:
     """
     if as_json:
         return _check_for_scripts(file)
-    from alloop.labels.named_code import named_code
+    from alloop.labels.programs import outside_code
     from alloop.report.text.fitting_table import FittingTable
 
     setup = _checked_setup(file)
     for warning in setup.warnings:
         complain(f"warning: {warning}")
     for name, level in setup.levels.items():
-        if code := named_code(level):
+        if code := outside_code(level):
             say(f"levels.{name}: {code} is not checked here, `alloop run` imports it")
     table = FittingTable("", "", show_header=False, box=None)
     for row in _summary_rows(setup):

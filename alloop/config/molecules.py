@@ -15,7 +15,9 @@ from alloop.core.atoms import chemical_symbol, from_atoms, hill_formula
 from alloop.core.errors import InputError
 from alloop.core.frame import Frame
 from alloop.core.levels import Level
-from alloop.labels.gate import Tolerances, check_electrons, check_geometry
+from alloop.labels.gate import check_electrons, check_geometry
+from alloop.labels.programs import program_of
+from alloop.labels.tolerances import FOREIGN
 
 NAMES = {
     "water": "H2O",
@@ -40,7 +42,6 @@ NAMES = {
     "CH4O": "CH3OH",
     "H3N": "NH3",
 }
-_LANTHANOIDS = (57, 71)  # atomic numbers
 _UNREADABLE = (ValueError, IndexError, OSError, RuntimeError)
 
 
@@ -110,15 +111,18 @@ def start_problems(frame: Frame, levels: Sequence[Level]) -> list[str]:
         found.append(f"expected chemical elements, got atomic number {strange[0]}")
     if len(frame) == 1 and not strange:
         found.append(_single_atom(frame))
-    close = None if strange else check_geometry(frame, Tolerances())
+    close = None if strange else check_geometry(frame, FOREIGN)
     if close is not None:
         found.append(f"{hill_formula(frame)} cannot be a molecule: {close}")
-    if any(_counts_electrons(level, frame) for level in levels):
+    if any(program_of(level).counts_electrons(frame) for level in levels):
         odd = check_electrons(frame)
         found += (
             [] if odd is None else [f"{hill_formula(frame)}: {odd}; set charge or spin"]
         )
-    return [*found, *(text for level in levels for text in _of_cell(frame, level))]
+    return [
+        *found,
+        *(text for level in levels for text in _boundary_problems(frame, level)),
+    ]
 
 
 def _single_atom(frame: Frame) -> str:
@@ -130,25 +134,16 @@ def _single_atom(frame: Frame) -> str:
     )
 
 
-def _counts_electrons(level: Level, frame: Frame) -> bool:
-    """Return True if a level needs charge and spin that fit the number of electrons.
-
-    xTB leaves out the f electrons of lanthanoids, so its count differs from ours.
-    """
-    inner = any(_LANTHANOIDS[0] <= z <= _LANTHANOIDS[1] for z in frame.numbers)
-    return level.kind == "pyscf" or (level.kind == "xtb" and not inner)
-
-
-def _of_cell(frame: Frame, level: Level) -> list[str]:
-    if level.kind not in ("pyscf", "xtb"):
-        return []
+def _boundary_problems(frame: Frame, level: Level) -> list[str]:
+    treats = program_of(level).boundary(level.settings)
     name, cell = hill_formula(frame), any(frame.pbc)
-    if level.kind == "xtb" or level.settings.get("kpoints"):
-        if cell and not all(frame.pbc):
-            return [f"{name} is periodic in part, {level.title} needs all directions"]
-        molecule = level.kind == "pyscf" and not cell
-        return [f"{name} is a molecule, {level.title} treats cells"] * molecule
-    return [f"{name} is periodic, {level.title} treats molecules"] * cell
+    if cell and not all(frame.pbc) and treats in ("cells", "both"):
+        return [f"{name} is periodic in part, {level.title} needs all directions"]
+    if not cell and treats == "cells":
+        return [f"{name} is a molecule, {level.title} treats cells"]
+    if cell and treats == "molecules":
+        return [f"{name} is periodic, {level.title} treats molecules"]
+    return []
 
 
 def _unknown_molecule(name: str) -> str:

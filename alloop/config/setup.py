@@ -16,7 +16,7 @@ from alloop.config.sections.plan import Plan
 from alloop.config.yaml_text import Tree, dump_yaml, parse_yaml
 from alloop.core.frame import Frame
 from alloop.core.levels import Level
-from alloop.labels.named_code import named_code
+from alloop.labels.programs import outside_code
 from alloop.loop.events import Given, Opened
 from alloop.loop.rules import Rules
 
@@ -114,7 +114,9 @@ class Setup:
         The author of the configuration decides what is executed; a store from elsewhere
         contains its own configuration.
         """
-        levels = ((f"levels.{name}", named_code(x)) for name, x in self.levels.items())
+        levels = (
+            (f"levels.{name}", outside_code(x)) for name, x in self.levels.items()
+        )
         return [
             f"{key}: {code}" for key, code in (*levels, *_cluster_code(self)) if code
         ]

@@ -13,10 +13,9 @@ from typing import TypeAlias
 import numpy as np
 
 from alloop.core.atoms import hill_formula
-from alloop.core.cost_curve import Curve, Point, fit_curve
-from alloop.core.cost_priors import typical_cost
+from alloop.core.cost_curve import Curve, Point, Prior, fit_curve
 from alloop.core.frame import Frame
-from alloop.core.levels import Level, LevelId
+from alloop.core.levels import LevelId
 from alloop.core.records import Label
 from alloop.core.units import Floats
 
@@ -25,6 +24,26 @@ _Groups: TypeAlias = dict[str, list[tuple[Frame, Label]]]
 _PERIODS = (2, 10, 18, 36, 54, 86)  # last element of each but the seventh
 _DOUBLE_ZETA = (5.0, 14.0, 18.0, 31.0, 31.0, 32.0, 45.0)  # functions an atom, by period
 _ALIKE = 0.01  # weight of these proportions in the regression on labels
+
+
+@dataclass(frozen=True, slots=True)
+class TypicalCost:
+    """The typical cost of a class of methods, before any label is made.
+
+    time: CPU seconds of the smallest molecule, number of basis functions at which a
+    label costs twice that, power of the part that grows, factor of unpaired electrons;
+    memory: the same in MB; pairs: the share of electron pairs in the size.
+    """
+
+    time: Prior
+    memory: Prior
+    pairs: float = 0.0
+
+
+UNKNOWN_COST = TypicalCost(
+    Prior(0.01, 40, 2.0, 1.0, (3.0, 1.0, 0.4, 0.3)),
+    Prior(100, 100, 2, 1, (3.0, 1.0, 0.4, 0.3)),
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,22 +91,24 @@ class Cost:
         return float(functions ** (1 - self.pairs) * pairs**self.pairs)
 
 
-def fit_cost(level: Level, labels: Iterable[tuple[Frame, Label]]) -> Cost:
+def fit_cost(
+    level: LevelId, usual: TypicalCost, labels: Iterable[tuple[Frame, Label]]
+) -> Cost:
     """Return the cost of a level fitted to its labels, in any order.
 
-    Without labels it is the prior's. Labels without a cost, such as those that a user
+    Without labels it is the usual one. Labels without a cost, such as those that a user
     brought, do not count.
     """
     groups: _Groups = defaultdict(list)
     for frame, label in labels:
         if label.cpu_seconds > 0:
             groups[molecule_key(frame)].append((frame, label))
-    usual, functions = typical_cost(level), _functions_per_atom(groups)
+    functions = _functions_per_atom(groups)
     # Functions of a small basis are contracted from more primitives: they cost more.
     dense = (functions[1] / _DOUBLE_ZETA[1]) ** 0.5
     time = replace(usual.time, crossing=usual.time.crossing * dense)
     curves = fit_curve((), time), fit_curve((), usual.memory)
-    before = Cost(level.id, *curves, functions, usual.pairs)
+    before = Cost(level, *curves, functions, usual.pairs)
     points = {name: _cost_point(before, groups[name]) for name in sorted(groups)}
     curve = fit_curve(tuple(points.values()), time)
     return replace(

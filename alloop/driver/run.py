@@ -21,7 +21,7 @@ from alloop.history.kept_answers import KeptAnswers
 from alloop.history.lost_labels import set_aside_labels
 from alloop.history.lost_requests import lost_labels
 from alloop.labels.levels import check_level
-from alloop.labels.named_code import named_code
+from alloop.labels.programs import outside_code
 from alloop.loop import events as e
 from alloop.loop.policy import decide
 from alloop.loop.state import LoopState
@@ -229,7 +229,7 @@ def refuse_code(setup: Setup) -> None:
     problems = [
         Problem(f"levels.{name}", text)
         for name, level in setup.levels.items()
-        if named_code(level)
+        if outside_code(level)
         for text in check_level(level, within)
     ]
     if problems:

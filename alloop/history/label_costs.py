@@ -5,10 +5,11 @@ from itertools import groupby
 from operator import itemgetter
 
 from alloop.core.frame import Frame
-from alloop.core.label_cost import Cost, fit_cost
+from alloop.core.label_cost import Cost
 from alloop.core.levels import Level, LevelId
 from alloop.core.records import Label
 from alloop.history.label_index import LabelIndex
+from alloop.labels.programs import level_cost
 from alloop.loop import events as e
 
 
@@ -18,7 +19,7 @@ def label_costs(ledger: LabelIndex, levels: Iterable[Level]) -> dict[LevelId, Co
     made = groupby(sorted(ledger.made), itemgetter(0))
     found = {level: _good_labels(ledger, keys) for level, keys in made}
     return {
-        level: fit_cost(known[level], labels)
+        level: level_cost(known[level], labels)
         for level, labels in found.items()
         if level in known
     }
@@ -49,6 +50,6 @@ def expected_cost(
             what = ledger.frames[name]
         case _:
             return 0.0
-    guesses = (fit_cost(level, ()) for level in levels if level.id == where)
+    guesses = (level_cost(level) for level in levels if level.id == where)
     cost = known.get(where) or next(guesses, None)
     return 0.0 if cost is None else cost.seconds(what)

@@ -13,11 +13,11 @@ from pathlib import Path
 from typing import TypeAlias
 
 from alloop.core.frame import Frame, FrameId
-from alloop.core.label_cost import fit_cost
 from alloop.core.levels import Level
 from alloop.core.records import Failure, Label, Unlabelled
 from alloop.jobs.label_threads import LabelThreads
 from alloop.labels.child.labeller import Limits
+from alloop.labels.programs import level_cost
 from alloop.store.cache import LabelCache
 from alloop.workers.cluster_plan import available_cores
 
@@ -77,7 +77,7 @@ def label_frames(
     )
     wanted = {frame.id: frame for frame in frames}
     found = {} if kept is None else _known_labels(kept, level, wanted)
-    price = fit_cost(level, ())
+    price = level_cost(level)
     todo = {id: price.seconds(frame) for id, frame in wanted.items() if id not in found}
     tally = _LabelCounts(len(wanted), found, todo, observe or _ignore_progress)
     tally.tell()

@@ -13,18 +13,9 @@ from alloop.core.levels import Level
 from alloop.core.records import Failure, Label, Unlabelled
 from alloop.labels.child.memory import peak_mb, reset_peak
 from alloop.labels.gate import refuse_frame, refuse_result
-from alloop.labels.result import Program, Refused, Result
+from alloop.labels.programs import PROGRAMS, program_of
+from alloop.labels.result import LabelFunction, Refused, Result
 from alloop.labels.slope_check import confirm_slope
-
-# A kind not listed here is itself the path of a program, "package.module:name".
-PROGRAMS = {
-    "pyscf": "alloop.labels.pyscf.label:label_with_pyscf",
-    "xtb": "alloop.labels.xtb:label_with_xtb",
-    "ase": "alloop.labels.ase:label_with_ase",
-    "table": "alloop.labels.table:label_with_table",
-    "model": "alloop.labels.model:label_with_model",
-    "toy": "alloop.labels.toy:label_with_toy",
-}
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,7 +31,7 @@ class DirectLabeller:
 
 def label_frame(level: Level, frame: Frame) -> Label | Unlabelled:
     """Label a frame; return the program's refusals, but let other exceptions pass."""
-    run = level_program(level.kind)
+    run = level_program(level)
     reset_peak()
     started = time.process_time()
     outcome = _run_program(run, level, frame)
@@ -53,9 +44,9 @@ def label_frame(level: Level, frame: Frame) -> Label | Unlabelled:
     return Label(frame.id, level.id, energy, forces, cost, details, stress)
 
 
-def level_program(kind: str) -> Program:
-    """Return the program of a kind of level."""
-    return cast("Program", import_function(PROGRAMS.get(kind, kind)))
+def level_program(level: Level) -> LabelFunction:
+    """Return the function that makes the labels of a level."""
+    return cast("LabelFunction", import_function(program_of(level).run))
 
 
 def import_function(path: str) -> Callable[..., Any]:
@@ -85,7 +76,7 @@ def takes(function: Callable[..., Any], many: int) -> bool:
     return True
 
 
-def _run_program(run: Program, level: Level, frame: Frame) -> Result | Refused:
+def _run_program(run: LabelFunction, level: Level, frame: Frame) -> Result | Refused:
     try:
         refuse_frame(frame, level)
         result = run(frame, level.settings)

@@ -1,40 +1,19 @@
-"""Checks of every label: geometry and electrons before it is made, numbers after.
+"""Checks of every label: geometry before it is made, numbers after.
 
 PySCF converges for atoms 0.1 Å apart and returns forces of unconverged densities
 without a warning, so a label is not trusted merely because it converged.
 
-Before: no two atoms closer than 0.5 of the sum of their covalent radii, and a number
-of electrons that fits charge and spin. After: the shape, finite numbers, no component
+Before: no two atoms closer than 0.5 of the sum of their covalent radii (programs check
+charge and spin themselves). After: the shape, finite numbers, no component
 above 100 eV/Å, and the net force and torque, which vanish for every true gradient (in
-a cell only the net force does). The thresholds by class of level, beside the largest
-values measured on molecules of 1 to 12 atoms, H to Au, charges -1 to 1
-(`tests/labels/test_gate.py` measures some):
-
-=================================== ============== ============ ============= =========
-level                               net force eV/Å measured     torque eV     measured
-=================================== ============== ============ ============= =========
-HF, MP2, CCSD, CCSD(T), GFN-xTB     1e-4           6e-8         1e-3          1.2e-4
-Kohn-Sham with grid response        1e-4           3e-7         0.1           5.8e-2
-Kohn-Sham without grid response     0.02           1.2e-2       0.1           5.6e-2
-any other program                   0.05                        0.5
-=================================== ============== ============ ============= =========
-
-Kohn-Sham forces have a torque because the grid does not rotate with the molecule:
-5.8e-2 at grid 0, 3e-2 at grid 1, 1.5e-2 at grid 3 (M06-2X, the worst; 9e-3 with gold;
-else 1e-3). Without grid response the net force is as large as the error of the forces,
-0.1 to 1.6 eV/Å at grid 0, so refusing such labels is right. The torque is taken about
-the centroid, so that it does not depend on where the molecule is.
-
-A level's setting `gate`, a mapping of some fields of `Tolerances` to numbers, overrides
-its thresholds. Net force and torque reveal an error on single atoms, but not a wrong
-scale or sign; `slope` reveals those (see `alloop.labels.slope_check`).
+a cell only the net force does). The thresholds are in
+`alloop.labels.tolerances`; a level's setting `gate`, a mapping of some fields of
+`Tolerances` to numbers, overrides them. Net force and torque reveal an error on single
+atoms, but not a wrong scale or sign; `slope` reveals those (see
+`alloop.labels.slope_check`).
 """
 
-from collections.abc import Mapping
-from dataclasses import dataclass, fields, replace
-from difflib import get_close_matches
 from itertools import product
-from typing import Any
 
 import numpy as np
 from ase.data import covalent_radii
@@ -44,75 +23,14 @@ from alloop.core.frame import Frame
 from alloop.core.levels import Level
 from alloop.core.records import Failure
 from alloop.core.units import Floats, Integers
+from alloop.labels.programs import level_tolerances
 from alloop.labels.result import Refused, Result
+from alloop.labels.tolerances import Tolerances
 
-WAVE_FUNCTIONS = ("hf", "mp2", "ccsd", "ccsd(t)")
 ELEMENTS = range(1, 119)
 _FARTHEST = 1e6  # Å
 _FEW = 300  # positions, up to which all pairs are compared
 _THINNEST = 0.1  # Å
-
-
-@dataclass(frozen=True, slots=True)
-class Tolerances:
-    """The thresholds of the checks.
-
-    closest: smallest distance over the sum of covalent radii (Cordero 2008, as in ASE).
-    Largest net_force in eV/Å, torque in eV (about the centroid, molecules only) and
-    force component in eV/Å. slope: the share of labels whose forces are compared with
-    the energy of a neighbouring frame, 0 to 1.
-    """
-
-    closest: float = 0.5
-    net_force: float = 0.05
-    torque: float = 0.5
-    force: float = 100.0
-    slope: float = 0.0
-
-
-_EXACT = Tolerances(net_force=1e-4, torque=1e-3)
-_GRID = Tolerances(net_force=1e-4, torque=0.1)
-_FIXED_GRID = Tolerances(net_force=0.02, torque=0.1)
-_FOREIGN = Tolerances()
-
-
-def level_tolerances(level: Level) -> Tolerances:
-    """Return the thresholds of a level's class, overridden by its setting `gate`."""
-    settings = level.settings
-    return replace(_class_tolerances(level.kind, settings), **settings.get("gate", {}))
-
-
-def gate_problems(settings: Mapping[str, Any]) -> list[str]:
-    """Return what is wrong with a level's setting `gate`, one sentence each."""
-    given = settings.get("gate", {})
-    if not isinstance(given, Mapping):
-        return [f"expected `gate` to map names to numbers, got {given!r}"]
-    return [
-        text for key, value in given.items() if (text := _wrong_threshold(key, value))
-    ]
-
-
-def _class_tolerances(kind: str, settings: Mapping[str, Any]) -> Tolerances:
-    if kind in ("toy", "xtb"):
-        return _EXACT
-    if kind != "pyscf":
-        return _FOREIGN
-    if settings["method"] in WAVE_FUNCTIONS:
-        return _EXACT
-    return _GRID if settings.get("grid_response") else _FIXED_GRID
-
-
-def _wrong_threshold(key: str, value: object) -> str | None:
-    names = [field.name for field in fields(Tolerances)]
-    if key not in names:
-        hint = get_close_matches(key, names, n=1) or names
-        return f"a gate has no threshold {key!r}; try {', '.join(hint)}"
-    top = 1.0 if key == "slope" else np.inf
-    if isinstance(value, bool) or not isinstance(value, int | float):
-        return f"expected the gate's {key} to be a number, got {value!r}"
-    if not 0 <= value <= top:
-        return f"expected the gate's {key} to be 0 to {top:g}, got {value:g}"
-    return None
 
 
 def check_electrons(frame: Frame) -> str | None:
@@ -175,9 +93,6 @@ def refuse_frame(frame: Frame, level: Level) -> None:
         raise Refused(Failure.UNSUPPORTED, f"there is no element with number {strange}")
     if problem := check_geometry(frame, level_tolerances(level)):
         raise Refused(Failure.GEOMETRY, problem)
-    # xTB counts its electrons itself: its lanthanoids have no f electrons.
-    if level.kind == "pyscf" and (problem := check_electrons(frame)):
-        raise Refused(Failure.ELECTRONS, problem)
 
 
 def refuse_result(frame: Frame, result: Result, level: Level) -> None:

@@ -1,30 +1,21 @@
 """Levels of theory: the functions that make them, short names, and checks."""
 
-import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from alloop.core.errors import InputError
 from alloop.core.levels import Level
 from alloop.core.spelling import nearest_word
 from alloop.labels.child.labeller import IsolatedLabeller
-from alloop.labels.gate import WAVE_FUNCTIONS
-from alloop.labels.gate import check_electrons as check_electrons
-from alloop.labels.named_code import unread_problems
-from alloop.labels.program_levels import ase_level as ase_level
-from alloop.labels.program_levels import model_level as model_level
-from alloop.labels.program_levels import table_level as table_level
-from alloop.labels.program_levels import xtb_level as xtb_level
+from alloop.labels.file_levels import model_level as model_level
+from alloop.labels.file_levels import table_level as table_level
+from alloop.labels.named_code import ase_level as ase_level
+from alloop.labels.named_code import path_problems
+from alloop.labels.programs import PROGRAMS, outside_code
 from alloop.labels.pyscf.level import pyscf_level as pyscf_level
-from alloop.labels.pyscf.spelling import FUNCTIONALS
+from alloop.labels.pyscf.spelling import FUNCTIONALS, WAVE_FUNCTIONS
 from alloop.labels.toy import toy_level as toy_level
-
-EXAMPLES = ("hf/sto-3g", "b3lyp-d4/def2-svp", "ccsd(t)/cc-pvdz", "gfn2-xtb", "gfn1-xtb")
-_XTB = re.compile(r"(sp)?(gfn[12])(?:-?xtb)?")
-_MAKERS: Mapping[str, Callable[..., Level]] = {
-    "pyscf": pyscf_level,
-    "xtb": xtb_level,
-}
+from alloop.labels.xtb import xtb_level as xtb_level
 
 
 def level_from_name(text: str) -> Level:
@@ -36,19 +27,15 @@ def level_from_name(text: str) -> Level:
     other names. PySCF's knowledge of method and basis is checked by `check_level`.
     """
     settings = level_mapping(text)
-    return _MAKERS[settings.pop("kind")](**settings)
+    return PROGRAMS[settings.pop("kind")].level(**settings)
 
 
 def level_mapping(text: str) -> dict[str, Any]:
     """Return the settings of a short name, `kind` among them; InputError for others."""
     word = text.strip().lower()
-    if xtb := _XTB.fullmatch(word):
-        polarized = {"spin_polarized": True} if xtb[1] else {}
-        return {"kind": "xtb", "method": f"{xtb[2]}-xtb", **polarized}
-    method, _, basis = (part.strip() for part in word.partition("/"))
-    if method and basis and "/" not in basis:
-        method = method.replace("(bj)", "bj")  # as papers write D3(BJ)
-        return {"kind": "pyscf", "method": method, "basis": basis}
+    for program in PROGRAMS.values():
+        if settings := program.read_name(word):
+            return {"kind": program.kind, **settings}
     raise InputError(f"{text!r} is no level: {_spelling_advice(word)}")
 
 
@@ -61,7 +48,7 @@ def check_level(
     in a child process only: that of `within` if it serves this kind of level, else one
     started for this check.
     """
-    if unread := unread_problems(level):
+    if (code := outside_code(level)) and (unread := path_problems(code)):
         return unread
     if within is not None and within.level.kind == level.kind:
         return within.labeller(level).problems(elements)
@@ -72,6 +59,7 @@ def check_level(
 def _spelling_advice(word: str) -> str:
     if nearest_word(word, (*WAVE_FUNCTIONS, *FUNCTIONALS), cutoff=0.9):
         return f"a method needs a basis, as in '{word}/def2-svp'"
-    close = nearest_word(word, EXAMPLES)
+    examples = [name for program in PROGRAMS.values() for name in program.examples]
+    close = nearest_word(word, examples)
     hint = f"did you mean {close!r}?" if close else "as in 'hf/sto-3g'"
     return f"expected METHOD/BASIS, an xTB method or the path of a YAML file, {hint}"

@@ -1,4 +1,4 @@
-"""Checks of the code outside alloop that a level names, made without importing it.
+"""Code outside alloop that a level names, and checks of it without importing it.
 
 Importing a module runs it, and creating a calculator may run code too, so both are left
 to a run.
@@ -6,12 +6,12 @@ to a run.
 
 import ast
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from importlib.machinery import ModuleSpec
 from pathlib import Path
 from typing import Any
 
-from alloop.core.levels import Level
+from alloop.core.levels import Level, installed_version, make_level
 
 # Calculators of ASE that do their own arithmetic; others start programs that are named
 # by their code, their arguments or the user's settings.
@@ -22,32 +22,37 @@ _ARITHMETIC = frozenset(
         *("morse.MorsePotential", "tip3p.TIP3P", "tip4p.TIP4P"),
     )
 )
-_FUNCTION = "a function (frame, settings) -> Result of your own"
-_CALCULATOR = "the import path of an ASE calculator class"
 
 
-def named_code(level: Level) -> str | None:
-    """Return the import path of outside code that a label of this level runs.
+def ase_level(calculator: str, arguments: Mapping[str, Any] | None = None) -> Level:
+    """Return a level of the ASE calculator at an import path, with its arguments."""
+    settings = {
+        "title": calculator.rpartition(".")[2],
+        "program": installed_version(calculator.partition(".")[0]),
+        "calculator": calculator,
+        "arguments": dict(arguments or {}),
+    }
+    return make_level("ase", settings)
 
-    None if all of the code belongs to alloop or to the programs that alloop requires.
-    """
-    if level.kind == "ase":
-        path = str(level.settings["calculator"])
-        return None if path in _ARITHMETIC else path
-    return level.kind if ":" in level.kind else None
+
+def calculator_code(settings: Mapping[str, Any]) -> str | None:
+    """Return the import path of a level's calculator, None if ASE's own arithmetic."""
+    path = str(settings["calculator"])
+    return None if path in _ARITHMETIC else path
 
 
-def unread_problems(level: Level) -> list[str]:
-    """Return what is wrong with the path of a level's code, without importing it.
+def path_problems(path: str) -> list[str]:
+    """Return what is wrong with the import path of outside code, without importing it.
 
     One sentence each: a module that is missing or belongs to Python's standard library,
-    or a name that the module's source does not bind. Levels for which `named_code` is
-    None are not checked.
+    or a name that the module's source does not bind. `package.module:name` is a
+    function, `package.module.Name` a calculator.
     """
-    path = named_code(level)
-    if path is None:
-        return []
-    wanted = _CALCULATOR if level.kind == "ase" else _FUNCTION
+    wanted = (
+        "a function (frame, settings) -> Result of your own"
+        if ":" in path
+        else "the import path of an ASE calculator class"
+    )
     module, name = _parts(path)
     problem = _of_module(module, name)
     return [f"expected {wanted}, got `{path}`: {problem}"] if problem else []

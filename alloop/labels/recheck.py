@@ -6,11 +6,11 @@ import numpy as np
 from scipy.spatial.transform import Rotation
 
 from alloop.core.frame import Frame
-from alloop.core.levels import Level, make_level
+from alloop.core.levels import Level
 from alloop.core.records import Label, Noise, Unlabelled
 from alloop.core.roles import Labeller
 from alloop.core.units import Floats
-from alloop.labels.pyscf.level import tighter_level as tighter_pyscf
+from alloop.labels.programs import program_of
 
 
 def tighter_level(loose: Level) -> Level:
@@ -19,15 +19,7 @@ def tighter_level(loose: Level) -> Level:
     Kinds without settings that alloop can tighten (ASE calculators, tables) are
     returned as they are; for them a recheck measures the effect of the rotation alone.
     """
-    match loose.kind:
-        case "pyscf":
-            return tighter_pyscf(loose)
-        case "xtb":
-            settings = loose.settings
-            accuracy = settings["accuracy"] / 10  # smaller is tighter
-            return make_level("xtb", {**settings, "accuracy": accuracy})
-        case _:
-            return loose
+    return program_of(loose).tighter(loose)
 
 
 def recheck_label(

@@ -38,7 +38,7 @@ class Refused(Exception):
         self.details: Mapping[str, Detail] = details or {}
 
 
-class Program(Protocol):
+class LabelFunction(Protocol):
     """A function that makes the labels of one kind of level."""
 
     def __call__(self, frame: Frame, settings: Mapping[str, Any]) -> Result:

@@ -25,8 +25,8 @@ from alloop.core.frame import Frame
 from alloop.core.levels import Level
 from alloop.core.records import Failure
 from alloop.core.units import Floats
-from alloop.labels.gate import level_tolerances
-from alloop.labels.result import Program, Refused, Result
+from alloop.labels.programs import level_tolerances
+from alloop.labels.result import LabelFunction, Refused, Result
 
 STEP = 2e-3  # Å, the norm over all coordinates
 # Errors of forces that are exact for their energy, up to 100 eV/Å; measured in the
@@ -34,7 +34,9 @@ STEP = 2e-3  # Å, the norm over all coordinates
 _ABSOLUTE, _RELATIVE = 2e-3, 1e-3  # eV/Å, and a share of the slope itself
 
 
-def confirm_slope(run: Program, level: Level, frame: Frame, result: Result) -> Result:
+def confirm_slope(
+    run: LabelFunction, level: Level, frame: Frame, result: Result
+) -> Result:
     """Return the result, tested if the frame is selected; raise Refused if it fails.
 
     A tested result has `slope_error` (eV/Å) among its details.
@@ -73,7 +75,7 @@ def _displaced_frame(frame: Frame, result: Result, seed: int) -> Frame:
 
 
 def _displaced_result(
-    run: Program, level: Level, ahead: Frame, result: Result
+    run: LabelFunction, level: Level, ahead: Frame, result: Result
 ) -> Result:
     settings: Mapping[str, Any] = level.settings
     try:

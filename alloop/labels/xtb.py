@@ -9,6 +9,7 @@ with two, tblite's sums change from run to run.
 
 import ctypes
 import math
+import re
 from collections.abc import Mapping, Sequence
 from functools import cache
 from typing import Any
@@ -16,15 +17,21 @@ from typing import Any
 import numpy as np
 
 from alloop.core.atoms import atomic_number
+from alloop.core.cost_curve import Prior
 from alloop.core.frame import Frame
-from alloop.core.levels import installed_version
+from alloop.core.label_cost import TypicalCost
+from alloop.core.levels import Level, installed_version, make_level
 from alloop.core.records import Detail, Failure
+from alloop.core.spelling import known_word
 from alloop.core.stress import voigt
 from alloop.core.units import BOHR, BOLTZMANN, HARTREE
 from alloop.labels.result import Refused, Result
 
 METHODS = {"gfn1-xtb": "GFN1-xTB", "gfn2-xtb": "GFN2-xTB"}
 MISSING = "xTB levels need tblite, which is not installed: pip install alloop[xtb]"
+COST = TypicalCost(Prior(0.002, 100, 2.5, 1.0), Prior(75, 200, 3.0, 1.0))
+_NAME = re.compile(r"(sp)?(gfn[12])(?:-?xtb)?")
+_LANTHANOIDS = range(57, 72)  # atomic numbers
 _LAST = 86  # the heaviest element with parameters
 _SAID = (  # parts of tblite's messages, and the failures they stand for
     ("not converged", Failure.NOT_CONVERGED),
@@ -33,6 +40,58 @@ _SAID = (  # parts of tblite's messages, and the failures they stand for
     ("No support for elements", Failure.UNSUPPORTED),
     ("interatomic distances", Failure.GEOMETRY),
 )
+
+
+def xtb_level(
+    method: str = "gfn2-xtb",
+    *,
+    spin_polarized: bool = False,
+    accuracy: float = 0.01,
+    temperature: float = 300.0,
+    max_cycle: int = 250,
+) -> Level:
+    """Return a level of extended tight binding: gfn1-xtb or gfn2-xtb.
+
+    spin_polarized adds the energy of spin polarisation (spGFN-xTB: Neugebauer et al.,
+    J. Comput. Chem. 44, 2120 (2023)), without which triplet oxygen lies above the
+    singlet. accuracy is tblite's (1 is its default, smaller is tighter), temperature
+    that of the electrons in K. Raises InputError for an unknown method.
+    """
+    name = known_word(method, METHODS, "xTB method")
+    note = f" ({temperature:g} K)" if temperature != 300.0 else ""
+    settings = {
+        "title": f"{'sp' if spin_polarized else ''}{METHODS[name]}{note}",
+        "program": installed_version("tblite"),
+        "method": name,
+        "spin_polarized": spin_polarized,
+        "accuracy": float(accuracy),
+        "temperature": float(temperature),
+        "max_cycle": max_cycle,
+    }
+    return make_level("xtb", settings)
+
+
+def settings_from_name(word: str) -> dict[str, Any] | None:
+    """Return the settings of a short name such as `gfn2-xtb`, None for others."""
+    found = _NAME.fullmatch(word)
+    if found is None:
+        return None
+    polarized = {"spin_polarized": True} if found[1] else {}
+    return {"method": f"{found[2]}-xtb", **polarized}
+
+
+def tighter_level(loose: Level) -> Level:
+    """Return the level with a tenth of its accuracy setting; smaller is tighter."""
+    settings = loose.settings
+    return make_level("xtb", {**settings, "accuracy": settings["accuracy"] / 10})
+
+
+def counts_electrons(frame: Frame) -> bool:
+    """Return True if charge and spin must fit the electrons of the frame's atoms.
+
+    GFN-xTB leaves out the f electrons of lanthanoids.
+    """
+    return not any(z in _LANTHANOIDS for z in frame.numbers)
 
 
 def label_with_xtb(frame: Frame, settings: Mapping[str, Any]) -> Result:

@@ -4,9 +4,10 @@ from collections import deque
 from collections.abc import Hashable, Iterable, Mapping
 
 from alloop.core.frame import Frame
-from alloop.core.label_cost import Cost, fit_cost
+from alloop.core.label_cost import Cost
 from alloop.core.levels import Level, LevelId
 from alloop.history.label_index import LabelIndex
+from alloop.labels.programs import level_cost
 from alloop.loop import events as e
 from alloop.workers.time_limits import TaskSpan
 
@@ -66,7 +67,7 @@ class TaskTimes:
             return TaskSpan(seen.likely, min(self._limit, seen.most))
         likely = 0.0 if cost is None else cost.seconds(frame)
         if cost is None and level in self._levels:
-            cost = fit_cost(self._levels[level], ())
+            cost = level_cost(self._levels[level])
         if cost is None:
             return TaskSpan()
         most = cost.seconds(frame) * cost.spread(frame) ** 2

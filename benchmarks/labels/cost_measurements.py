@@ -13,10 +13,10 @@ from rich.progress import track
 
 from alloop.core.atoms import from_atoms
 from alloop.core.frame import Frame
-from alloop.core.label_cost import fit_cost
 from alloop.core.records import Label
 from alloop.labels.child.labeller import IsolatedLabeller
 from alloop.labels.levels import pyscf_level, xtb_level
+from alloop.labels.programs import level_cost
 from benchmarks.common import Rows
 
 LEVELS = {
@@ -122,7 +122,7 @@ def _wanted(there: list[Priced], effort: Effort, molecule: str, index: int) -> b
     spent = sum(x.seconds or 0.0 for x in there if x.molecule == molecule)
     if not there:
         return True
-    cost = fit_cost(LEVELS[there[0].level], [x.known for x in there])
+    cost = level_cost(LEVELS[there[0].level], [x.known for x in there])
     dear = cost.seconds(frame(molecule, index)) > effort.label
     return not dear and spent <= effort.molecule
 

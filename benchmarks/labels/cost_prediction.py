@@ -15,9 +15,9 @@ from typing import TypeAlias
 import numpy as np
 
 from alloop.core.frame import Frame
-from alloop.core.label_cost import fit_cost
 from alloop.core.levels import Level
 from alloop.core.records import Label
+from alloop.labels.programs import level_cost
 from benchmarks.common import arguments, say, table, write_json
 from benchmarks.labels.cost_measurements import (
     FULL,
@@ -52,7 +52,7 @@ def free_power(level: Level, labels: Labels) -> Price:
     """A power law in functions of the basis, pulled towards what is usual: ridge
     regression in logarithms.
     """
-    size = fit_cost(level, labels).size
+    size = level_cost(level, labels).size
     usual = {"hf": 2.6, "mp2": 3.4, "ccsd": 3.8, "ccsd(t)": 5.3}
     mean = usual.get(level.settings["method"], 2.2)
     x = np.log([size(at) for at, _ in labels])
@@ -64,7 +64,7 @@ def free_power(level: Level, labels: Labels) -> Price:
 
 def overhead_and_power(level: Level, labels: Labels) -> Price:
     """Alloop's own: an overhead and a power law, both with priors."""
-    return fit_cost(level, labels).seconds
+    return level_cost(level, labels).seconds
 
 
 FORMS = {

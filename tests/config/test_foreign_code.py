@@ -13,7 +13,8 @@ from alloop.core.records import Unlabelled
 from alloop.labels.child.labeller import IsolatedLabeller
 from alloop.labels.direct import DirectLabeller
 from alloop.labels.levels import ase_level, pyscf_level, toy_level
-from alloop.labels.named_code import unread_problems
+from alloop.labels.named_code import path_problems
+from alloop.labels.programs import outside_code
 from tests.conftest import write_toy
 
 OWN = """
@@ -229,5 +230,5 @@ def test_what_a_module_binds_while_it_runs_is_not_guessed(
 ) -> None:
     monkeypatch.syspath_prepend(tmp_path)
     (tmp_path / "stars.py").write_text("from math import *\n")
-    assert unread_problems(ase_level("stars.Whatever")) == []
-    assert unread_problems(toy_level()) == []
+    assert path_problems("stars.Whatever") == []
+    assert outside_code(toy_level()) is None

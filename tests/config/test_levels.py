@@ -28,8 +28,8 @@ from alloop.core.atoms import from_atoms
 from alloop.core.doubts import Doubt
 from alloop.core.errors import InputError
 from alloop.labels.child.labeller import IsolatedLabeller
-from alloop.labels.gate import Tolerances
 from alloop.labels.levels import check_level, level_from_name, pyscf_level, xtb_level
+from alloop.labels.tolerances import Tolerances
 from alloop.loop import events as e
 
 ROOT = Path(__file__).parents[2]

@@ -12,10 +12,11 @@ from hypothesis import strategies as st
 from alloop.core.atoms import atomic_number
 from alloop.core.cost_curve import Curve
 from alloop.core.frame import Frame
-from alloop.core.label_cost import Cost, fit_cost, molecule_key
+from alloop.core.label_cost import Cost, molecule_key
 from alloop.core.levels import Level
 from alloop.core.records import Label
 from alloop.labels.levels import pyscf_level, toy_level
+from alloop.labels.programs import level_cost
 from alloop.store.codec import Codec
 
 CHAIN = ("CH4", "C2H6", "C3H8", "C4H10", "C6H14", "C10H22")
@@ -100,7 +101,7 @@ def test_a_molecule_left_out_is_priced_within_a_factor_of_one_and_a_half(
     level, known = recorded(key)
     for name in known:
         others = [value for other, value in known.items() if other != name]
-        cost = fit_cost(level, others)
+        cost = level_cost(level, others)
         assert factor(cost, known[name]) < 1.5, name
 
 
@@ -109,7 +110,7 @@ def test_ten_labels_of_two_molecules_price_the_others(
     key: tuple[str, str, bool],
 ) -> None:
     level, known = recorded(key)
-    cost = fit_cost(level, [known["H2O"], known["CH3OH"]] * 5)
+    cost = level_cost(level, [known["H2O"], known["CH3OH"]] * 5)
     off = [factor(cost, x) for n, x in known.items() if n not in ("H2O", "CH3OH")]
     assert np.mean(np.array(off) < 1.5) > 0.8
     assert max(off) < 2
@@ -121,7 +122,7 @@ def test_the_spread_that_is_told_covers_two_thirds_of_what_comes() -> None:
     for key in MEASURED:
         level, known = recorded(key)
         for name in known:
-            cost = fit_cost(level, [known[name]] * 10)
+            cost = level_cost(level, [known[name]] * 10)
             inside += [
                 factor(cost, x) < cost.spread(x[0])
                 for n, x in known.items()
@@ -151,7 +152,7 @@ def labels_of(level: Level, prices: Sequence[float]) -> list[tuple[Frame, Label]
 def test_a_larger_molecule_never_costs_less_whatever_was_measured(
     level: Level, prices: list[float]
 ) -> None:
-    cost = fit_cost(level, labels_of(level, prices))
+    cost = level_cost(level, labels_of(level, prices))
     along = [cost.time.value(size, False) for size in np.geomspace(1, 1000, 30)]
     assert all(np.diff(along) >= 0)
     assert cost.size(frame("C6H14")) < cost.size(frame("C10H22"))
@@ -163,8 +164,8 @@ def test_a_larger_molecule_never_costs_less_whatever_was_measured(
 def test_a_machine_that_is_slower_makes_all_prices_higher_alike(
     level: Level, prices: list[float]
 ) -> None:
-    fast = fit_cost(level, labels_of(level, prices))
-    slow = fit_cost(level, labels_of(level, [7.0 * price for price in prices]))
+    fast = level_cost(level, labels_of(level, prices))
+    slow = level_cost(level, labels_of(level, [7.0 * price for price in prices]))
     for name in CHAIN:
         ratio = slow.seconds(frame(name)) / fast.seconds(frame(name))
         assert ratio == pytest.approx(7.0, rel=1e-5)
@@ -175,15 +176,15 @@ def test_a_machine_that_is_slower_makes_all_prices_higher_alike(
 def test_the_order_of_labels_does_not_matter(level: Level, prices: list[float]) -> None:
     labels = [*labels_of(level, prices), *labels_of(level, prices[::-1])]
     shuffled = random.Random(len(prices)).sample(labels, len(labels))
-    assert fit_cost(level, shuffled) == fit_cost(level, labels)
+    assert level_cost(level, shuffled) == level_cost(level, labels)
 
 
 def test_labels_that_went_up_the_ladder_do_not_spoil_the_price() -> None:
     level, known = recorded(("hf", "def2-svp", False))
     at, usual = known["CH3OH"]
     dear = label(at, level, 6 * usual.cpu_seconds, 48)
-    clean = fit_cost(level, [known["CH3OH"]] * 10)
-    spoilt = fit_cost(level, [known["CH3OH"]] * 7 + [dear] * 3)
+    clean = level_cost(level, [known["CH3OH"]] * 10)
+    spoilt = level_cost(level, [known["CH3OH"]] * 7 + [dear] * 3)
     for name in known:
         ratio = spoilt.seconds(frame(name)) / clean.seconds(frame(name))
         assert ratio == pytest.approx(1)
@@ -193,7 +194,7 @@ def test_one_odd_molecule_does_not_spoil_the_others() -> None:
     level, known = recorded(("mp2", "cc-pvdz", False))
     at, usual = known["H2CO"]
     odd = {**known, "H2CO": label(at, level, 8 * usual.cpu_seconds, 38)}
-    cost = fit_cost(level, odd.values())
+    cost = level_cost(level, odd.values())
     assert max(factor(cost, x) for n, x in known.items() if n != "H2CO") < 1.5
 
 
@@ -201,16 +202,16 @@ def test_a_molecule_that_was_measured_often_is_priced_by_itself() -> None:
     level, known = recorded(("hf", "sto-3g", False))
     at, usual = known["H2O"]
     own = [label(at, level, 3 * usual.cpu_seconds, 7)] * 10
-    cost = fit_cost(level, [*own, *(x for n, x in known.items() if n != "H2O")])
+    cost = level_cost(level, [*own, *(x for n, x in known.items() if n != "H2O")])
     assert cost.seconds(at) == pytest.approx(3 * usual.cpu_seconds, rel=0.1)
     assert cost.spread(at) < cost.spread(frame("C3H8")) < 1.5
 
 
 def test_the_basis_is_learnt_from_the_functions_that_labels_had() -> None:
     level, known = recorded(("hf", "sto-3g", False))
-    guess = fit_cost(level, [known["H2O"]])
+    guess = level_cost(level, [known["H2O"]])
     assert guess.size(frame("C6H6")) == pytest.approx(36, rel=0.25)
-    cost = fit_cost(level, [known["H2O"], known["H2CO"]])
+    cost = level_cost(level, [known["H2O"], known["H2CO"]])
     assert cost.size(frame("C6H6")) == pytest.approx(36, rel=0.01)
 
 
@@ -218,16 +219,16 @@ def test_unpaired_electrons_cost_more_and_how_much_is_learnt() -> None:
     level = pyscf_level("ccsd", "cc-pvdz")
     closed = [label(frame(name), level, s) for name, s in (("CH4", 1), ("C2H6", 9))]
     radical = frame("C2H5", spin=1)
-    usual = fit_cost(level, closed)
+    usual = level_cost(level, closed)
     assert usual.seconds(radical) > usual.seconds(frame("C2H6"))
     dear = [label(frame("CH3", spin=1), level, 3.0)] * 10
-    assert fit_cost(level, [*closed, *dear]).seconds(radical) > usual.seconds(radical)
+    assert level_cost(level, [*closed, *dear]).seconds(radical) > usual.seconds(radical)
 
 
 def test_without_labels_there_is_experience_and_it_says_how_little_it_knows() -> None:
     ethanol = frame("CH3CH2OH")
     costs = [
-        fit_cost(pyscf_level(method, basis), ())
+        level_cost(pyscf_level(method, basis))
         for method, basis in (
             *(("hf", "sto-3g"), ("mp2", "cc-pvdz")),
             *(("ccsd", "cc-pvdz"), ("ccsd(t)", "cc-pvdz")),
@@ -240,7 +241,7 @@ def test_without_labels_there_is_experience_and_it_says_how_little_it_knows() ->
 def test_memory_is_foretold_from_what_labels_of_smaller_molecules_took() -> None:
     level = pyscf_level("ccsd(t)", "6-31g")
     peaks = {"H2O": (131, 13), "CH4": (140, 17), "CH3OH": (282, 26), "C2H6": (416, 30)}
-    cost = fit_cost(
+    cost = level_cost(
         level,
         [label(frame(name), level, 1.0, n, mb) for name, (mb, n) in peaks.items()],
     )
@@ -249,7 +250,7 @@ def test_memory_is_foretold_from_what_labels_of_smaller_molecules_took() -> None
 
 def test_labels_that_cost_nothing_do_not_count() -> None:
     level = LEVELS[0]
-    assert fit_cost(level, [label(frame("CH4"), level, 0.0)]) == fit_cost(level, ())
+    assert level_cost(level, [label(frame("CH4"), level, 0.0)]) == level_cost(level)
 
 
 def test_isomers_share_a_price_and_ions_and_radicals_have_their_own() -> None:
@@ -261,6 +262,6 @@ def test_isomers_share_a_price_and_ions_and_radicals_have_their_own() -> None:
 
 def test_a_cost_survives_the_journal() -> None:
     level, known = recorded(("hf", "sto-3g", False))
-    cost = fit_cost(level, known.values())
+    cost = level_cost(level, known.values())
     codec = Codec((Cost, Curve))
     assert codec.decode(codec.encode(cost)) == cost

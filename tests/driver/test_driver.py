@@ -6,11 +6,11 @@ import numpy as np
 import pytest
 
 from alloop.core.frame import Frame
-from alloop.core.label_cost import fit_cost
 from alloop.core.levels import make_level
 from alloop.core.records import Failure, Label, Unlabelled
 from alloop.driver.driver import Driver
 from alloop.history.label_index import LabelIndex
+from alloop.labels.programs import level_cost
 from alloop.loop import events as e
 from alloop.loop.reducer import apply_commands
 from alloop.loop.state import LoopState
@@ -90,7 +90,7 @@ def test_once_priced_the_longest_label_goes_first_and_names_break_ties(world):
     shelf = Shelf()
     small, large = chain(3), chain(9)
     paid = [(small, label(small, seconds=50.0)), (large, label(large, seconds=2.0))]
-    costs = {EXPENSIVE.id: fit_cost(EXPENSIVE, paid)}
+    costs = {EXPENSIVE.id: level_cost(EXPENSIVE, paid)}
     commands = [asked(chain(n, 0.1 * i)) for i in range(4) for n in (9, 3)]
     start(world, shelf, commands, costs=costs)
     assert [len(x.command.frame) for x in shelf.sent] == [3] * 4 + [9] * 4

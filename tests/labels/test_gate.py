@@ -10,16 +10,15 @@ from alloop.core.records import Failure, Label, Unlabelled
 from alloop.labels.child.labeller import IsolatedLabeller
 from alloop.labels.direct import DirectLabeller
 from alloop.labels.gate import (
-    Tolerances,
     check_electrons,
     check_geometry,
     check_result,
-    gate_problems,
-    level_tolerances,
     refuse_frame,
 )
 from alloop.labels.levels import ase_level, pyscf_level
+from alloop.labels.programs import level_tolerances
 from alloop.labels.result import Refused, Result
+from alloop.labels.tolerances import Tolerances, gate_problems
 from alloop.labels.toy import toy_level
 from tests.labels.label_faults import faulty_level
 

@@ -12,11 +12,11 @@ from alloop.core.levels import Level, make_level
 from alloop.core.records import Failure, Label
 from alloop.core.seeds import random_stream
 from alloop.labels.direct import DirectLabeller
-from alloop.labels.program_levels import xtb_level
 from alloop.labels.pyscf.level import pyscf_level
 from alloop.labels.recheck import recheck_label, tighter_level
 from alloop.labels.result import Refused, Result
 from alloop.labels.toy import toy_level
+from alloop.labels.xtb import xtb_level
 
 WATER = Frame(
     np.array([8, 1, 1]),

@@ -12,7 +12,6 @@ import numpy as np
 import pytest
 
 from alloop.core.frame import Frame
-from alloop.core.label_cost import fit_cost
 from alloop.core.levels import make_level
 from alloop.core.records import (
     Candidate,
@@ -25,6 +24,7 @@ from alloop.core.records import (
 from alloop.core.seeds import random_stream
 from alloop.core.units import Floats
 from alloop.history.reader import History, JournalEntry
+from alloop.labels.programs import level_cost
 from alloop.loop import events as e
 from alloop.loop.policy import decide
 from alloop.loop.reducer import apply_commands, apply_event
@@ -202,7 +202,7 @@ class Synthetic:
 
     def _price(self, command: e.Price) -> e.Priced:
         costs = {
-            each.id: fit_cost(each, [x for x in self.labels if x[1].level == each.id])
+            each.id: level_cost(each, [x for x in self.labels if x[1].level == each.id])
             for each in LEVELS.values()
         }
         return e.Priced(command.name, costs)

@@ -13,10 +13,10 @@ import pytest
 from alloop.campaign import Campaign
 from alloop.core.errors import InputError
 from alloop.core.frame import Frame
-from alloop.core.label_cost import fit_cost
 from alloop.core.records import Label
 from alloop.history.label_index import LabelIndex
 from alloop.history.reader import read_history
+from alloop.labels.programs import level_cost
 from alloop.labels.toy import toy_level
 from alloop.loop import events as e
 from alloop.workers import time_limits
@@ -173,7 +173,7 @@ def ended(event: type, seconds: float, **facts: object) -> e.Event:
 
 def test_a_label_takes_what_its_price_says_with_the_spread_on_top() -> None:
     times, level = TaskTimes([toy_level()], limit=1000.0), toy_level()
-    cost = fit_cost(level, [(WATER, label(20.0))] * 30)
+    cost = level_cost(level, [(WATER, label(20.0))] * 30)
     span = times.expected_span(asked(), LabelIndex(), {level.id: cost})
     assert span.likely == pytest.approx(20.0, rel=0.2)
     assert span.most == pytest.approx(span.likely * cost.spread(WATER) ** 2)
@@ -193,7 +193,7 @@ def test_before_any_price_a_label_takes_what_the_last_ones_took() -> None:
 
 def test_no_label_takes_longer_than_it_may() -> None:
     times, level = TaskTimes([toy_level()], limit=8.0), toy_level()
-    cost = fit_cost(level, [(WATER, label(20.0))])
+    cost = level_cost(level, [(WATER, label(20.0))])
     assert times.expected_span(asked(), LabelIndex(), {level.id: cost}) == TaskSpan(
         8.0, 8.0
     )

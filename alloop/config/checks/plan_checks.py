@@ -15,7 +15,8 @@ from alloop.core.frame import Frame
 from alloop.core.levels import Level
 from alloop.labels.child.labeller import IsolatedLabeller
 from alloop.labels.levels import check_level
-from alloop.labels.named_code import named_code, unread_problems
+from alloop.labels.named_code import path_problems
+from alloop.labels.programs import outside_code, program_of
 
 
 def section_conflicts(plan: Plan, broken: set[str]) -> Iterator[Problem]:
@@ -87,11 +88,9 @@ def _impossible_levels(
 ) -> Iterator[tuple[str, str]]:
     real = {}
     for name, level in levels.items():
-        if level.kind == "toy":
-            continue
-        if named_code(level):
-            yield from ((name, x) for x in unread_problems(level))
-        else:
+        if code := outside_code(level):
+            yield from ((name, x) for x in path_problems(code))
+        elif program_of(level).problems:
             real[name] = level
     if not real:
         return

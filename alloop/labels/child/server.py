@@ -26,15 +26,8 @@ from alloop.labels.child.messages import (
 )
 from alloop.labels.child.scratch import disk_error
 from alloop.labels.direct import import_function, label_frame, level_program, takes
-from alloop.labels.gate import gate_problems
-
-CHECKS = {
-    "pyscf": "alloop.labels.pyscf.check:problems",
-    "xtb": "alloop.labels.xtb:problems",
-    "ase": "alloop.labels.ase:problems",
-    "table": "alloop.labels.table:problems",
-    "model": "alloop.labels.model:problems",
-}
+from alloop.labels.programs import program_of
+from alloop.labels.tolerances import gate_problems
 
 
 def serve_requests() -> None:
@@ -61,7 +54,7 @@ def answer_request(request: Message, say: Callable[[Message], None]) -> None:
         return
     level, frame = parse_label_request(request)
     try:
-        level_program(level.kind)
+        level_program(level)
     except InputError as error:
         why = (Failure.UNSUPPORTED, str(error))
         say(outcome_message(Unlabelled(frame.id, level.id, *why)))
@@ -107,14 +100,14 @@ def _disk_error_hook(heard: list[str]) -> Callable[[Any], None]:
 def _level_problems(request: Message) -> list[str]:
     level = Level(request.header["kind"], request.header["text"])
     try:
-        run = level_program(level.kind)
+        run = level_program(level)
     except InputError as error:
         return [str(error)]
     if not takes(run, 2):
         return [f"expected a function (frame, settings) -> Result, got {level.kind}"]
     found = gate_problems(level.settings)
-    if level.kind in CHECKS:
-        check = import_function(CHECKS[level.kind])
+    if checks := program_of(level).problems:
+        check = import_function(checks)
         found += check(level.settings, request.header["elements"])
     return found
 

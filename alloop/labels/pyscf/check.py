@@ -8,7 +8,6 @@ from pyscf.gto import basis as basis_sets
 
 from alloop.core.frame import Frame
 from alloop.core.spelling import nearest_word
-from alloop.labels.gate import WAVE_FUNCTIONS
 from alloop.labels.pyscf.elements import (
     OF_THE_BASIS,
     has_core,
@@ -24,7 +23,13 @@ from alloop.labels.pyscf.functionals import (
 from alloop.labels.pyscf.label import label_with_pyscf, refuse_level
 from alloop.labels.pyscf.periodic import PSEUDOS, cell_problem
 from alloop.labels.pyscf.scf import Settings, no_core
-from alloop.labels.pyscf.spelling import BASES, DISPERSIONS, FUNCTIONALS, RUNGS
+from alloop.labels.pyscf.spelling import (
+    BASES,
+    DISPERSIONS,
+    FUNCTIONALS,
+    RUNGS,
+    WAVE_FUNCTIONS,
+)
 from alloop.labels.result import Refused
 
 _COMMON = ("H", "He", "C", "O", "Cl", "Fe", "I")

@@ -6,9 +6,9 @@ from typing import Any
 
 from alloop.core.doubts import KEY, Doubt, doubts_to_text
 from alloop.core.records import Detail
-from alloop.labels.gate import WAVE_FUNCTIONS
 from alloop.labels.pyscf import stability
 from alloop.labels.pyscf.scf import Settings, exact_exchange, homo, homo_lumo_gap
+from alloop.labels.pyscf.spelling import WAVE_FUNCTIONS
 
 _MOSTLY_EXACT = 0.5  # share of exact exchange with gaps like those of Hartree-Fock
 

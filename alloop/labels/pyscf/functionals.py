@@ -4,7 +4,7 @@ from functools import cache
 
 from pyscf.dft import libxc
 
-from alloop.labels.gate import WAVE_FUNCTIONS
+from alloop.labels.pyscf.spelling import WAVE_FUNCTIONS
 
 # Of functionals fitted with a dispersion correction that libxc does not include.
 _ENDINGS = ("_D", "_D3", "3C")

@@ -17,7 +17,7 @@ from pyscf.lib.exceptions import BasisNotFoundError
 from alloop.core.frame import Frame
 from alloop.core.records import Failure
 from alloop.core.units import BOHR, HARTREE
-from alloop.labels.gate import WAVE_FUNCTIONS
+from alloop.labels.gate import check_electrons
 from alloop.labels.pyscf.correlation import Details, Solved, correlated_answer
 from alloop.labels.pyscf.doubts import mean_field_signs, with_doubts
 from alloop.labels.pyscf.elements import OF_THE_BASIS
@@ -27,6 +27,7 @@ from alloop.labels.pyscf.level import contains_level
 from alloop.labels.pyscf.memory import refuse_hopeless
 from alloop.labels.pyscf.periodic import cell_problem, label_of_cell
 from alloop.labels.pyscf.scf import Settings, make_molecule
+from alloop.labels.pyscf.spelling import WAVE_FUNCTIONS
 from alloop.labels.result import Refused, Result
 
 Made = TypeVar("Made")
@@ -117,6 +118,8 @@ def _auxiliary_names(mf: Any, settings: Settings) -> str:
 
 def refuse_foreign(frame: Frame, settings: Settings) -> None:
     """Raise Refused if this version of PySCF cannot label such a frame at the level."""
+    if problem := check_electrons(frame):
+        raise Refused(Failure.ELECTRONS, problem)
     here = f"pyscf {'.'.join(pyscf.__version__.split('.')[:2])}"
     if settings["program"] != here:
         text = f"this level belongs to {settings['program']}, {here} is installed"

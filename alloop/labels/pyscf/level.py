@@ -4,16 +4,19 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from alloop.core.cost_curve import Prior
 from alloop.core.errors import InputError
+from alloop.core.label_cost import TypicalCost
 from alloop.core.levels import Level, installed_version, make_level
 from alloop.core.spelling import nearest_word
-from alloop.labels.gate import WAVE_FUNCTIONS
 from alloop.labels.pyscf.spelling import (
     RUNGS,
+    WAVE_FUNCTIONS,
     basis_name,
     functional_name,
     split_dispersion,
 )
+from alloop.labels.tolerances import EXACT, Tolerances
 
 _SCF = {
     **{"conv_tol": 1e-9, "conv_tol_grad": None, "max_cycle": 50, "max_memory": 4000},
@@ -29,6 +32,18 @@ _KNOWN = {**_SCF, **_MOLECULE, **_FIT, **_KS, **_CC, **_CELL}
 _TIGHT = {
     **{"conv_tol": 1e-12, "conv_tol_grad": 1e-6},
     **{"cc_conv_tol": 1e-11, "cc_conv_tol_normt": 1e-9},
+}
+
+# Rounded from what ten levels cost for ten molecules of up to six heavy atoms
+# (`python -m benchmarks.labels.cost_prediction`). The powers are lower than those of
+# theory, which hold for molecules too large to label.
+_COSTS = {
+    "hf": TypicalCost(Prior(0.02, 20, 3.5, 1.2), Prior(130, 110, 3.5, 1.2)),
+    "hf df": TypicalCost(Prior(0.02, 25, 2.8, 1.3), Prior(130, 100, 2.6, 1.2)),
+    "ks": TypicalCost(Prior(0.07, 12, 2.4, 1.5), Prior(150, 55, 1.8, 1.2)),
+    "mp2": TypicalCost(Prior(0.02, 17, 3.7, 1.2), Prior(130, 60, 3.1, 1.2)),
+    "ccsd": TypicalCost(Prior(0.1, 15, 4.2, 2.0), Prior(130, 30, 3.5, 1.5), 1 / 3),
+    "ccsd(t)": TypicalCost(Prior(0.1, 12, 5.9, 2.0), Prior(130, 17, 5.7, 1.5), 3 / 7),
 }
 
 
@@ -73,6 +88,31 @@ def pyscf_level(
     settings["conv_tol_grad"] = settings["conv_tol_grad"] or settings["conv_tol"] ** 0.5
     _refuse_files(settings)
     return make_level("pyscf", {**settings, "title": _level_title(settings)})
+
+
+def settings_from_name(word: str) -> dict[str, Any] | None:
+    """Return the settings of a short name METHOD/BASIS, None for others."""
+    method, _, basis = (part.strip() for part in word.partition("/"))
+    if not (method and basis) or "/" in basis:
+        return None
+    method = method.replace("(bj)", "bj")  # as papers write D3(BJ)
+    return {"method": method, "basis": basis}
+
+
+def tolerances(settings: Mapping[str, Any]) -> Tolerances:
+    """Return the thresholds of forces: looser where a grid does not turn with them."""
+    if settings["method"] in WAVE_FUNCTIONS:
+        return EXACT
+    net_force = 1e-4 if settings.get("grid_response") else 0.02
+    return Tolerances(net_force=net_force, torque=0.1)
+
+
+def typical_cost(settings: Mapping[str, Any]) -> TypicalCost:
+    """Return the typical cost of a label of the level's class of methods."""
+    method = str(settings.get("method"))
+    if method == "hf" and settings.get("density_fit"):
+        method = "hf df"
+    return _COSTS.get(method, _COSTS["ks"])
 
 
 def _refuse_files(settings: Mapping[str, Any]) -> None:

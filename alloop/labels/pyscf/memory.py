@@ -12,8 +12,8 @@ from typing import Any
 
 from alloop.core.records import Failure
 from alloop.labels.child.memory import allowed_mb
-from alloop.labels.gate import WAVE_FUNCTIONS
 from alloop.labels.pyscf.scf import Settings
+from alloop.labels.pyscf.spelling import WAVE_FUNCTIONS
 from alloop.labels.result import Refused
 
 

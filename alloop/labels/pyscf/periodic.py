@@ -16,9 +16,9 @@ from alloop.core.frame import Frame
 from alloop.core.records import Detail, Failure
 from alloop.core.stress import voigt
 from alloop.core.units import BOHR, HARTREE
-from alloop.labels.gate import WAVE_FUNCTIONS
 from alloop.labels.pyscf.functionals import is_known_functional
 from alloop.labels.pyscf.scf import Settings, apply_thresholds, atom_list
+from alloop.labels.pyscf.spelling import WAVE_FUNCTIONS
 from alloop.labels.result import Refused, Result
 
 PSEUDOS = tuple(f"gth-{str(name).removeprefix('gth')}" for name in ALIAS)

@@ -10,13 +10,13 @@ from alloop.core.atoms import chemical_symbol
 from alloop.core.frame import Frame
 from alloop.core.records import Failure
 from alloop.core.units import BOHR, HARTREE, Floats
-from alloop.labels.gate import WAVE_FUNCTIONS
 from alloop.labels.pyscf.elements import (
     OF_THE_BASIS,
     core_name,
     has_core,
     without_core,
 )
+from alloop.labels.pyscf.spelling import WAVE_FUNCTIONS
 from alloop.labels.result import Refused
 
 Settings: TypeAlias = Mapping[str, Any]

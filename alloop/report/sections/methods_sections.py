@@ -10,7 +10,7 @@ from alloop.core.atoms import hill_formula
 from alloop.core.levels import make_level
 from alloop.history.label_entries import label_entries
 from alloop.history.reader import History
-from alloop.labels.gate import level_tolerances
+from alloop.labels.programs import level_tolerances
 from alloop.loop import events as e
 from alloop.report.analysis.campaign_facts import config_value, level_title
 from alloop.report.analysis.examination import examination
