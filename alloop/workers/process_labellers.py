@@ -5,7 +5,7 @@ from alloop.core.levels import Level
 from alloop.core.records import Label, Unlabelled
 from alloop.core.roles import Labeller
 from alloop.labels.child.labeller import LabelChild, Limits
-from alloop.labels.open import DirectLabeller
+from alloop.labels.direct import DirectLabeller
 from alloop.workers.settings import WorkerSettings
 
 # One per kind of level: torch (models) and OpenMP (quantum chemistry) must not share

@@ -44,8 +44,8 @@ from alloop.core.errors import StoreError
 from alloop.core.levels import Level
 from alloop.core.records import Label
 from alloop.history.reader import History
+from alloop.labels.direct import DirectLabeller
 from alloop.labels.levels import pyscf_level
-from alloop.labels.open import DirectLabeller
 from alloop.labels.toy import toy_level
 from alloop.loop import events as e
 from alloop.loop.rules import Rules

@@ -21,7 +21,6 @@ from alloop.labels.child.labeller import IsolatedLabeller, LabelChild, Limits
 from alloop.labels.child.messages import label_request
 from alloop.labels.direct import DirectLabeller
 from alloop.labels.levels import pyscf_level
-from alloop.labels.open import labeller
 from alloop.labels.toy import toy_level
 from tests.labels.label_faults import faulty_level
 
@@ -61,7 +60,7 @@ def look_around(frame, settings):
 
 def test_both_ways_to_a_labeller_give_the_same_label(water: Frame) -> None:
     toy = toy_level()
-    direct = labeller(toy, isolate=False)
+    direct = DirectLabeller(toy)
     assert isinstance(direct, DirectLabeller)
     with IsolatedLabeller(toy, LONG) as isolated:
         assert isinstance(isolated, Labeller)

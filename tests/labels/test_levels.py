@@ -144,7 +144,7 @@ def test_a_sound_level_has_no_problems(child: LabelChild, level) -> None:
 
 def test_describing_and_opening_levels_imports_neither_pyscf_nor_torch() -> None:
     script = (
-        "import sys, alloop.labels.levels, alloop.labels.open, "
+        "import sys, alloop.labels.levels, alloop.labels.direct, "
         "alloop.labels.child.server;"
         "import alloop.labels.xtb, alloop.labels.table, alloop.labels.model;"
         "assert not {'pyscf', 'torch', 'tblite'} & set(sys.modules)"
