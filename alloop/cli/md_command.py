@@ -52,7 +52,7 @@ def md(  # noqa: PLR0913 - one for each option
         int, typer.Option(min=1, help="MD steps between two written frames")
     ] = 10,
     kind: Annotated[
-        Literal["langevin", "verlet"], typer.Option(help="with a thermostat, or NVE")
+        str, typer.Option(help="langevin, with a thermostat, or verlet, NVE")
     ] = "langevin",
     friction: Annotated[float, typer.Option(min=0.0, help="1/fs")] = 0.01,
     surprise: Annotated[
@@ -79,6 +79,7 @@ def md(  # noqa: PLR0913 - one for each option
     Ctrl-C and a kill are safe: the same command continues, also with more steps. Guard
     rails stop a walker before it breaks; that does not change the exit code.
     """
+    from alloop.config.build import named_integrator
     from alloop.files.frames import read_frames
     from alloop.jobs.md_job import MDRun
     from alloop.md.dynamics import DynamicsSettings
@@ -89,10 +90,9 @@ def md(  # noqa: PLR0913 - one for each option
         model=found,
         start=[given.frame for given in read_frames([start])],
         dynamics=DynamicsSettings(
-            kind,
+            named_integrator(kind, {"friction": friction}),
             temperature,
             timestep,
-            friction,
             every,
             guards=Guards(surprise=surprise),
         ),

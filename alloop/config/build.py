@@ -1,13 +1,15 @@
 """Conversion of a plan's sections to the settings of the loop, workers and labels."""
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+from alloop.config.sections.base import section_members
 from alloop.config.sections.clusters import Address, Inline, Local, Pbs, Slurm, Workers
 from alloop.config.sections.data import Sampled
-from alloop.config.sections.plan import Explore, Langevin, Plan
+from alloop.config.sections.plan import Explore, Moves, Plan
 from alloop.config.sections.training import Asteroid, Standard
 from alloop.config.trainer import make_trainer
+from alloop.core.errors import InputError
 from alloop.core.levels import Level
 from alloop.labels.child.labeller import Limits
 from alloop.loop.rules import (
@@ -18,8 +20,9 @@ from alloop.loop.rules import (
     SeedRules,
     StopRules,
 )
-from alloop.md.exploration import DynamicsSettings
+from alloop.md.dynamics import DynamicsSettings
 from alloop.md.guards import Guards
+from alloop.md.integrate import Integrator, Langevin
 from alloop.workers.settings import FirstFrames, ScorerSettings, WorkerSettings
 
 if TYPE_CHECKING:
@@ -197,20 +200,32 @@ def _job_group(workers: Workers, tasks: int) -> "JobGroup":
 def dynamics_settings(explore: Explore) -> DynamicsSettings:
     """Return the settings of the walkers' MD."""
     return DynamicsSettings(
-        kind=explore.kind,
+        integrator=explore.integrator(),
         temperature=explore.temperature,
         timestep=explore.timestep,
-        friction=explore.friction if isinstance(explore, Langevin) else 0.0,
         stride=explore.stride,
         guards=Guards(**explore.guards.model_dump()),
     )
 
 
+def named_integrator(kind: str, options: Mapping[str, float]) -> Integrator:
+    """Return the integrator of a kind of `explore:`, with those options that it has.
+
+    Raises InputError for an unknown kind or an option out of its range.
+    """
+    sections = {tag.strip("<>"): x for tag, x in section_members(Explore).items()}
+    section = sections.get(kind)
+    if section is None or not issubclass(section, Moves):
+        raise InputError(f"expected MD of kind {' or '.join(sections)}, got {kind!r}")
+    own = {key: value for key, value in options.items() if key in section.model_fields}
+    values: dict[str, Any] = {"kind": kind, **own}
+    return section.model_construct(**values).integrator()
+
+
 def _first_frames(plan: Plan) -> FirstFrames:
     test = plan.test if isinstance(plan.test, Sampled) else Sampled()
-    walk = DynamicsSettings("langevin", _kelvin(plan), test.timestep, test.friction)
     return FirstFrames(
-        test=walk,
+        test=DynamicsSettings(Langevin(test.friction), _kelvin(plan), test.timestep),
         kind=plan.seeds.kind,
         temperature=plan.seeds.temperature,
         sigma=plan.seeds.sigma,

@@ -26,8 +26,7 @@ from alloop.jobs.md_trajectory import (
     convert_trajectory,
     trajectory_file,
 )
-from alloop.md.dynamics import DynamicsSettings
-from alloop.md.exploration import run_dynamics, snapshot
+from alloop.md.dynamics import DynamicsSettings, run_dynamics, snapshot
 from alloop.md.integrate import maxwell_boltzmann
 
 _PIECE = 200  # approximate MD steps between two saved states
@@ -183,10 +182,28 @@ class MDRun:
         return {
             "model": to_bytes(self.model)[0],
             "start": ",".join(frame.id for frame in self.start),
-            "dynamics": repr(self.dynamics),
+            "dynamics": _dynamics_text(self.dynamics),
             "walkers": str(self.walkers),
             "seed": str(self.seed),
         }
+
+
+def _dynamics_text(dynamics: DynamicsSettings) -> str:
+    """Return the settings as text; saved states hold it, so its form must not change.
+
+    An integrator without settings is written with a friction, as it was at first.
+    """
+    own = repr(dynamics.integrator).partition("(")[2].rstrip(")") or "friction=0.01"
+    settings = (
+        f"kind={dynamics.integrator.kind!r}",
+        f"temperature={dynamics.temperature!r}",
+        f"timestep={dynamics.timestep!r}",
+        own,
+        f"stride={dynamics.stride!r}",
+        f"centre={dynamics.centre!r}",
+        f"guards={dynamics.guards!r}",
+    )
+    return f"DynamicsSettings({', '.join(settings)})"
 
 
 def _moving_walkers(walkers: Sequence[Walker]) -> int:

@@ -112,7 +112,8 @@ def _frame_atoms(
     atoms.info |= {"walker": walker.index, "step": step, "time": step * timestep}
     if scored:
         atoms.info["surprise"] = float(found.surprise[index])
-    energy, forces = float(found.said.energies[index]), found.said.forces[span]
+    energy = float(found.predictions.energies[index])
+    forces = found.predictions.forces[span]
     if found.velocities is not None:
         atoms.set_velocities(found.velocities[span] * ASE_VELOCITY)
     if index in found.stopped:

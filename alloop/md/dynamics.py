@@ -1,43 +1,269 @@
-"""The settings of a piece of MD."""
+"""A piece of MD: walkers in; walkers, candidates and control frames out.
 
-from dataclasses import dataclass, field
+All walkers advance in one batch, one prediction a step. A piece of MD begins at
+positions rounded to the frame's decimals, so the result depends on where a run is cut
+into pieces; the same pieces give the same bits.
+"""
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+
+import numpy as np
 
 from alloop.core.errors import InputError
-from alloop.md.guards import Guards
-
-_KINDS = ("langevin", "verlet")
+from alloop.core.records import Candidate, Predictions, Walker
+from alloop.core.roles import Potential, Scorer
+from alloop.core.units import Booleans, Floats
+from alloop.md.frame_collector import FrameCollector, ScoredFrames
+from alloop.md.guards import Guards, GuardTrip
+from alloop.md.integrate import Integrator, Langevin, StepConditions, draw_noise
+from alloop.md.walker_batch import MDState, WalkerBatch
 
 
 @dataclass(frozen=True, slots=True)
 class DynamicsSettings:
     """The settings by which walkers move.
 
-    kind: "langevin" or "verlet" (NVE). temperature in K, timestep in fs, friction in
-    1/fs. stride: a frame is scored every so many steps. centre: the centre of mass is
-    held in NVE and, without a periodic box, in Langevin too, where noise would carry an
-    isolated molecule away; False for a potential that depends on the absolute position.
+    temperature in K: the thermostat's, and the start's. timestep in fs. stride: a frame
+    is scored every so many steps. centre: centres of mass are held where the integrator
+    wants it; False for a potential that depends on the absolute position. Raises
+    InputError for values that make no sense.
     """
 
-    kind: str = "langevin"
+    integrator: Integrator = field(default_factory=Langevin)
     temperature: float = 300.0
     timestep: float = 0.5
-    friction: float = 0.01
     stride: int = 10
     centre: bool = True
     guards: Guards = field(default_factory=Guards)
 
     def __post_init__(self) -> None:
-        if self.kind not in _KINDS:
-            raise InputError(
-                f"expected dynamics of kind {' or '.join(_KINDS)}, got {self.kind!r}"
-            )
         for name in ("timestep", "stride"):
             if not getattr(self, name) > 0:
                 raise InputError(
                     f"expected a positive {name} of MD, got {getattr(self, name)}"
                 )
-        for name in ("temperature", "friction"):
-            if not getattr(self, name) >= 0.0:
-                raise InputError(
-                    f"expected {name} of MD not below 0, got {getattr(self, name)}"
-                )
+        if not self.temperature >= 0.0:
+            raise InputError(
+                f"expected temperature of MD not below 0, got {self.temperature}"
+            )
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Exploration:
+    """The result of a piece of MD.
+
+    candidates: frames that guard rails picked, then the most surprising ones. scored:
+    the number of frames scored. temperature: mean over moving walkers and steps, K.
+    """
+
+    walkers: tuple[Walker, ...]
+    candidates: tuple[Candidate, ...]
+    controls: tuple[Candidate, ...]
+    scored: int
+    temperature: float
+
+
+def run_dynamics(  # noqa: PLR0913 - the main entry point
+    walkers: Sequence[Walker],
+    potential: Potential,
+    dynamics: DynamicsSettings,
+    steps: int,
+    rngs: Sequence[np.random.Generator],
+    *,
+    scorer: Scorer | None = None,
+    threshold: float | None = None,
+    keep: int = 0,
+    controls: int = 0,
+    control_rng: np.random.Generator | None = None,
+    observe: Callable[[ScoredFrames], None] | None = None,
+) -> Exploration:
+    """Move walkers by `steps` MD steps.
+
+    rngs: one stream for each walker. keep: number of most surprising frames to return,
+    besides those that guard rails picked. controls: number of uniformly random ones,
+    drawn by `control_rng`. observe: called with the frames of every scoring step, where
+    moving walkers are eligible, and of every step at which guards stop walkers, where
+    only these are eligible. Without a scorer there are no candidates, and all surprise
+    is 0. ValueError where random streams are missing.
+    """
+    if len(rngs) != len(walkers):
+        raise ValueError(f"expected {len(walkers)} random streams, got {len(rngs)}")
+    if controls and control_rng is None:
+        raise ValueError("expected control_rng to draw the control frames, got None")
+    if not walkers:
+        return Exploration((), (), (), 0, 0.0)
+    collector = FrameCollector(0 if scorer is None else keep, controls, control_rng)
+    system = _walker_batch(walkers, potential, dynamics)
+    simulation = _Simulation(system, dynamics, scorer, threshold, collector, observe)
+    sizes = [len(walker.frame) for walker in walkers]
+    last, temperature = simulation.run(
+        draw_noise(dynamics.integrator, sizes, steps, rngs)
+    )
+    return Exploration(
+        walkers=system.walkers_at(last),
+        candidates=simulation.guard_candidates(last) + collector.candidates(),
+        controls=collector.control_frames(),
+        scored=collector.scored,
+        temperature=temperature,
+    )
+
+
+def snapshot(
+    walkers: Sequence[Walker],
+    potential: Potential,
+    dynamics: DynamicsSettings,
+    scorer: Scorer | None = None,
+) -> ScoredFrames:
+    """Return the walkers as they are, those that move eligible.
+
+    The form is that in which `run_dynamics` shows a scoring step to `observe`.
+    Velocities are those that MD would begin with.
+    """
+    system = _walker_batch(walkers, potential, dynamics)
+    start = system.first_state()
+    return _predicted_frames(system, scorer, start, start.moving)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Simulation:
+    """A piece of MD of a batch of walkers, with all that looks at its frames."""
+
+    system: WalkerBatch
+    dynamics: DynamicsSettings
+    scorer: Scorer | None
+    threshold: float | None
+    collector: FrameCollector
+    observe: Callable[[ScoredFrames], None] | None
+
+    def run(self, noises: Iterable[Floats]) -> tuple[MDState, float]:
+        """Take a step for each noise; return the last state and the mean temperature.
+
+        The temperature in K is that of moving walkers, over all steps.
+        """
+        start = self.system.first_state()
+        now = self.system.put_back(start, self._check_guards(start, None), start)
+        older = newer = now  # the states to which walkers are put back
+        total_temperature, temperatures = 0.0, 0
+        for noise in noises:
+            if not now.moving.any():
+                break
+            scored = self._is_scored(now.step + 1)
+            moved = self._advance(now, noise, descriptors=scored)
+            surprise = _surprise(self.system, self.scorer, moved) if scored else None
+            trips = self._check_guards(moved, surprise)
+            now = self.system.put_back(moved, trips, older)
+            if surprise is not None:
+                self._collect(moved, now.moving, surprise)
+            if trips:
+                self._show_stopped(moved, trips)
+            total_temperature += float(self.system.temperatures(now)[now.moving].sum())
+            temperatures += int(now.moving.sum())
+            if now.step % self.dynamics.guards.back == 0:
+                older, newer = newer, now
+        return now, total_temperature / max(temperatures, 1)
+
+    def guard_candidates(self, last: MDState) -> tuple[Candidate, ...]:
+        """Return the frames that guard rails picked; none without a scorer."""
+        if self.scorer is None or not last.stops:
+            return ()
+        everyone = np.ones(len(self.system.walkers), dtype=np.bool_)
+        frames = _predicted_frames(self.system, self.scorer, last, everyone)
+        return tuple(
+            frames.candidate(index, stop.trip.guard, stop.step)
+            for index, stop in sorted(last.stops.items())
+            if frames.eligible[index]
+        )
+
+    def _is_scored(self, step: int) -> bool:
+        """Return True if somebody wants the frames of this step."""
+        wanted = self.scorer is not None or self.collector.controls > 0
+        wanted = wanted or self.observe is not None
+        return wanted and step % self.dynamics.stride == 0
+
+    def _advance(self, now: MDState, noise: Floats, descriptors: bool) -> MDState:
+        dynamics = self.dynamics
+        conditions = StepConditions(dynamics.timestep, dynamics.temperature)
+        return self.system.advance(
+            now, dynamics.integrator, conditions, noise, descriptors
+        )
+
+    def _check_guards(
+        self, state: MDState, surprise: Floats | None
+    ) -> dict[int, GuardTrip]:
+        relative = None
+        if surprise is not None and self.threshold is not None and self.threshold > 0.0:
+            relative = surprise / self.threshold
+        guards, temperature = self.dynamics.guards, self.dynamics.temperature
+        return self.system.check_guards(state, guards, temperature, relative)
+
+    def _collect(self, state: MDState, moving: Booleans, surprise: Floats) -> None:
+        """Collect and show the frames of a scoring step, those that move on."""
+        eligible = moving & np.isfinite(surprise)
+        predictions = state.phase.predictions
+        frames = _scored_frames(self.system, state, predictions, surprise, eligible)
+        self.collector.add_frames(frames)
+        if self.observe is not None:
+            self.observe(frames)
+
+    def _show_stopped(self, state: MDState, trips: Mapping[int, GuardTrip]) -> None:
+        """Show the frames at which guards stop walkers, before these are put back."""
+        if self.observe is None:
+            return
+        stopping = np.isin(np.arange(len(self.system.walkers)), list(trips))
+        frames = _predicted_frames(self.system, self.scorer, state, stopping)
+        reasons = {index: trip.reason for index, trip in trips.items()}
+        self.observe(replace(frames, stopped=reasons))
+
+
+def _walker_batch(
+    walkers: Sequence[Walker], potential: Potential, dynamics: DynamicsSettings
+) -> WalkerBatch:
+    return WalkerBatch.of(walkers, potential, dynamics.integrator, dynamics.centre)
+
+
+def _surprise(
+    system: WalkerBatch,
+    scorer: Scorer | None,
+    state: MDState,
+    predictions: Predictions | None = None,
+) -> Floats:
+    """Return the surprise (walkers,); 0 without a scorer.
+
+    predictions: those at the state with descriptors, the state's own by default.
+    """
+    if scorer is None:
+        return np.zeros(len(system.batch))
+    batch = system.batch.with_positions(state.phase.positions)
+    return scorer.score(batch, predictions or state.phase.predictions)
+
+
+def _predicted_frames(
+    system: WalkerBatch, scorer: Scorer | None, state: MDState, wanted: Booleans
+) -> ScoredFrames:
+    """Return the frames of a state, predicted and scored anew.
+
+    Eligible are those of the wanted walkers (walkers,) whose values are finite.
+    """
+    predictions = system.predict(state.phase.positions, descriptors=scorer is not None)
+    surprise = _surprise(system, scorer, state, predictions)
+    eligible = wanted & np.isfinite(surprise) & np.isfinite(predictions.energies)
+    return _scored_frames(system, state, predictions, surprise, eligible)
+
+
+def _scored_frames(
+    system: WalkerBatch,
+    state: MDState,
+    predictions: Predictions,
+    surprise: Floats,
+    eligible: Booleans,
+) -> ScoredFrames:
+    return ScoredFrames(
+        walkers=system.walkers,
+        batch=system.batch.with_positions(state.phase.positions),
+        predictions=predictions,
+        surprise=surprise,
+        eligible=eligible,
+        step=state.step,
+        velocities=state.phase.velocities,
+    )

@@ -19,7 +19,7 @@ _Heap: TypeAlias = list[tuple[_Rank, Candidate]]
 class ScoredFrames:
     """The frames of one scoring step.
 
-    batch: the frames, of stopped walkers too; said: the potential's predictions;
+    batch: the frames, of stopped walkers too; predictions: the potential's;
     surprise and eligible (walkers,); step: MD steps since `walkers`; velocities:
     (atoms, 3) in Å/fs for observers, None where there are none; stopped: why a guard
     stops walkers at this step, by their index in `walkers`.
@@ -27,7 +27,7 @@ class ScoredFrames:
 
     walkers: tuple[Walker, ...]
     batch: Batch
-    said: Predictions
+    predictions: Predictions
     surprise: Floats
     eligible: Booleans
     step: int
@@ -39,15 +39,15 @@ class ScoredFrames:
         walker, offsets = self.walkers[index], self.batch.offsets
         span = slice(int(offsets[index]), int(offsets[index + 1]))
         frame = replace(walker.frame, positions=self.batch.positions[span])
-        described = self.said.descriptors
+        described = self.predictions.descriptors
         return Candidate(
             frame=frame,
             molecule=walker.molecule,
             walker=walker.index,
             step=walker.step + (self.step if step is None else step),
             surprise=float(self.surprise[index]),
-            energy=float(self.said.energies[index]),
-            forces=np.array(self.said.forces[span]),
+            energy=float(self.predictions.energies[index]),
+            forces=np.array(self.predictions.forces[span]),
             descriptor=np.zeros(0) if described is None else described[span].mean(0),
             origin=origin,
         )
@@ -57,14 +57,14 @@ class ScoredFrames:
 class FrameCollector:
     """The `keep` most surprising frames and `controls` random ones, of all offered.
 
-    lottery draws one number for each walker at each scoring step, moving or not; the
-    frames with the largest draws are the controls. That is a uniform sample without
+    control_rng draws one number for each walker at each scoring step, moving or not;
+    the frames with the largest draws are the controls. That is a uniform sample without
     replacement, independent of surprise.
     """
 
     keep: int
     controls: int
-    lottery: np.random.Generator | None
+    control_rng: np.random.Generator | None
     scored: int = 0
     _surprising: _Heap = field(default_factory=list)
     _random: _Heap = field(default_factory=list)
@@ -72,8 +72,8 @@ class FrameCollector:
     def add_frames(self, found: ScoredFrames) -> None:
         """Add the frames of one scoring step that are worth keeping."""
         self.scored += int(found.eligible.sum())
-        if self.controls and self.lottery is not None:
-            draws = self.lottery.random(len(found.walkers))
+        if self.controls and self.control_rng is not None:
+            draws = self.control_rng.random(len(found.walkers))
             _push_ranked(self._random, self.controls, draws, found, "control")
         _push_ranked(self._surprising, self.keep, found.surprise, found, "surprise")
 

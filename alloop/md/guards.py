@@ -94,59 +94,60 @@ def guard_geometry(batch: Batch) -> GuardGeometry:
 
 
 def tripped_guards(
-    watch: GuardGeometry, guards: Guards, readings: GuardReadings
+    geometry: GuardGeometry, guards: Guards, readings: GuardReadings
 ) -> dict[int, GuardTrip]:
     """Return the walkers whose guard trips, each with the first guard that does."""
     found: dict[int, GuardTrip] = {}
-    for gauge in _guard_checks(watch, guards, readings):
-        for walker in np.flatnonzero(gauge.beyond):
-            reason = gauge.phrase.format(gauge.values[walker])
-            found.setdefault(int(walker), GuardTrip(gauge.guard, reason))
+    for check in _guard_checks(geometry, guards, readings):
+        for walker in np.flatnonzero(check.beyond):
+            reason = check.phrase.format(check.values[walker])
+            found.setdefault(int(walker), GuardTrip(check.guard, reason))
     return found
 
 
 def _guard_checks(
-    watch: GuardGeometry, guards: Guards, readings: GuardReadings
+    geometry: GuardGeometry, guards: Guards, readings: GuardReadings
 ) -> list[_GuardCheck]:
-    none = np.zeros(watch.walkers)
-    gauges = [_GuardCheck("not finite", none, ~readings.finite, "not finite")]
-    gauges += _mechanical_checks(guards, readings)
-    gauges += _geometric_checks(watch, guards, readings)
+    none = np.zeros(geometry.walkers)
+    checks = [_GuardCheck("not finite", none, ~readings.finite, "not finite")]
+    checks += _mechanical_checks(guards, readings)
+    checks += _geometric_checks(geometry, guards, readings)
     if guards.surprise is not None and readings.surprise is not None:
         phrase = f"surprise {{:.2f}} times the threshold, above {guards.surprise:g}"
-        gauges.append(
+        checks.append(
             _above_limit("surprise ceiling", readings.surprise, guards.surprise, phrase)
         )
-    return gauges
+    return checks
 
 
 def _mechanical_checks(guards: Guards, readings: GuardReadings) -> list[_GuardCheck]:
-    gauges = []
+    checks = []
     if guards.force is not None:
         squares = np.einsum("ai,ai->a", readings.forces, readings.forces)
         largest = np.sqrt(np.maximum.reduceat(squares, readings.batch.offsets[:-1]))
         phrase = f"force {{:.1f}} eV/Å above {guards.force:g}"
-        gauges.append(_above_limit("force", largest, guards.force, phrase))
+        checks.append(_above_limit("force", largest, guards.force, phrase))
     if guards.heat is not None:
         phrase = f"{{:.1f}} times as hot as the thermostat, above {guards.heat:g}"
-        gauges.append(_above_limit("temperature", readings.heat, guards.heat, phrase))
-    return gauges
+        checks.append(_above_limit("temperature", readings.heat, guards.heat, phrase))
+    return checks
 
 
 def _geometric_checks(
-    watch: GuardGeometry, guards: Guards, readings: GuardReadings
+    geometry: GuardGeometry, guards: Guards, readings: GuardReadings
 ) -> list[_GuardCheck]:
-    relative = relative_distances(watch.pairs, readings.batch.positions)
-    gauges = []
+    relative = relative_distances(geometry.pairs, readings.batch.positions)
+    checks = []
     if guards.contact is not None:
-        near = closest_distance(watch.pairs, relative, watch.walkers)
+        near = closest_distance(geometry.pairs, relative, geometry.walkers)
         phrase = f"atoms at {{:.2f}} of their covalent radii, below {guards.contact:g}"
-        gauges.append(_GuardCheck("contact", near, near < guards.contact, phrase))
+        checks.append(_GuardCheck("contact", near, near < guards.contact, phrase))
     if guards.bond is not None:
-        far = widest_distance(watch.pairs, relative, watch.bonds, watch.walkers)
+        bonds, walkers = geometry.bonds, geometry.walkers
+        far = widest_distance(geometry.pairs, relative, bonds, walkers)
         phrase = f"a bond at {{:.2f}} of its covalent radii, above {guards.bond:g}"
-        gauges.append(_above_limit("bond", far, guards.bond, phrase))
-    return gauges
+        checks.append(_above_limit("bond", far, guards.bond, phrase))
+    return checks
 
 
 def _above_limit(guard: str, values: Floats, limit: float, phrase: str) -> _GuardCheck:

@@ -10,14 +10,16 @@ into B (kick by the force), A (drift), O (friction and noise, solved exactly).
 | exp(-γh) | decay | 1 |
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import TypeAlias
+from itertools import repeat
+from typing import ClassVar, Protocol, TypeAlias
 
 import numpy as np
 
 from alloop.core.atoms import frame_masses
 from alloop.core.batch import Batch
+from alloop.core.errors import InputError
 from alloop.core.frame import Frame
 from alloop.core.records import Predictions
 from alloop.core.units import (
@@ -30,6 +32,8 @@ from alloop.core.units import (
 )
 
 Predict: TypeAlias = Callable[[Floats], Predictions]  # of positions (atoms, 3) in Å
+
+_BLOCK = 64  # steps of noise that are drawn at once
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -57,15 +61,141 @@ class PhasePoint:
 
     positions: Floats
     velocities: Floats
-    said: Predictions
+    predictions: Predictions
 
 
 @dataclass(frozen=True, slots=True)
-class HeatBath:
-    """A heat bath: temperature in K, friction in 1/fs."""
+class StepConditions:
+    """The conditions of a step: timestep in fs, temperature of a thermostat in K."""
 
-    temperature: float
-    friction: float
+    timestep: float
+    temperature: float = 0.0
+
+
+class Integrator(Protocol):
+    """An algorithm by which walkers move; a frozen dataclass of its own settings.
+
+    kind: its name in files. is_stochastic: True if its steps need random numbers.
+    """
+
+    kind: ClassVar[str]
+    is_stochastic: ClassVar[bool]
+
+    def fixed_centres(self, batch: Batch) -> Booleans:
+        """Return True for walkers whose centre of mass must not move (walkers,)."""
+
+    def step(
+        self,
+        phase: PhasePoint,
+        bodies: BodyConstants,
+        conditions: StepConditions,
+        noise: Floats,
+        predict: Predict,
+    ) -> PhasePoint:
+        """Advance by one step; noise (atoms, 3) standard normal, or empty."""
+
+
+@dataclass(frozen=True, slots=True)
+class VelocityVerlet:
+    """Velocity Verlet: constant energy, no centre of mass moves."""
+
+    kind: ClassVar[str] = "verlet"
+    is_stochastic: ClassVar[bool] = False
+
+    def fixed_centres(self, batch: Batch) -> Booleans:
+        """Return True for all walkers (walkers,)."""
+        return np.ones(len(batch), dtype=np.bool_)
+
+    def step(
+        self,
+        phase: PhasePoint,
+        bodies: BodyConstants,
+        conditions: StepConditions,
+        noise: Floats,  # noqa: ARG002
+        predict: Predict,
+    ) -> PhasePoint:
+        """Advance by one step."""
+        h, m = conditions.timestep, bodies.masses
+        v = kick_velocities(phase.velocities, phase.predictions.forces, m, h / 2)
+        q = drift_positions(phase.positions, v, h)
+        predicted = predict(q)
+        v = kick_velocities(v, predicted.forces, m, h / 2)
+        return PhasePoint(q, without_drift(v, bodies), predicted)
+
+
+@dataclass(frozen=True, slots=True)
+class Langevin:
+    """BAOAB Langevin dynamics; friction in 1/fs.
+
+    Where the centre of mass is held, its momentum is projected out after O, which
+    leaves the canonical distribution of the other 3N - 3 momenta. Raises InputError for
+    a negative friction.
+    """
+
+    kind: ClassVar[str] = "langevin"
+    is_stochastic: ClassVar[bool] = True
+    friction: float = 0.01
+
+    def __post_init__(self) -> None:
+        if not self.friction >= 0.0:
+            raise InputError(
+                f"expected friction of MD not below 0, got {self.friction}"
+            )
+
+    def fixed_centres(self, batch: Batch) -> Booleans:
+        """Return True without a cell (walkers,): noise would carry a molecule away."""
+        return ~np.asarray(batch.pbc.any(axis=1), dtype=np.bool_)
+
+    def step(
+        self,
+        phase: PhasePoint,
+        bodies: BodyConstants,
+        conditions: StepConditions,
+        noise: Floats,
+        predict: Predict,
+    ) -> PhasePoint:
+        """Advance by one step; noise (atoms, 3) standard normal."""
+        h, m = conditions.timestep, bodies.masses
+        v = kick_velocities(phase.velocities, phase.predictions.forces, m, h / 2)  # B
+        q = drift_positions(phase.positions, v, h / 2)  # A
+        v = without_drift(self._thermostat(v, noise, m, conditions), bodies)  # O
+        q = drift_positions(q, v, h / 2)  # A
+        predicted = predict(q)
+        v = kick_velocities(v, predicted.forces, m, h / 2)  # B
+        return PhasePoint(q, v, predicted)
+
+    def _thermostat(
+        self, v: Floats, noise: Floats, mass: Floats, conditions: StepConditions
+    ) -> Floats:
+        """Apply the exact Ornstein-Uhlenbeck step: friction and noise over h fs."""
+        decay = np.exp(-self.friction * conditions.timestep)
+        variance = _thermal_variance(mass, conditions.temperature)
+        spread = np.sqrt((1.0 - decay**2) * variance)  # (atoms, 1) Å/fs
+        out: Floats = decay * v + spread * noise
+        return out
+
+
+def draw_noise(
+    integrator: Integrator,
+    sizes: Sequence[int],
+    steps: int,
+    rngs: Sequence[np.random.Generator],
+) -> Iterator[Floats]:
+    """Yield normal numbers (atoms, 3) for each step, from each walker's own stream.
+
+    sizes: the walkers' numbers of atoms. Arrays are empty for an integrator without
+    random numbers.
+    """
+    if not integrator.is_stochastic:
+        yield from repeat(np.zeros((0, 3)), steps)
+        return
+    for start in range(0, steps, _BLOCK):
+        count = min(_BLOCK, steps - start)
+        drawn = [
+            rng.standard_normal((count, size, 3))
+            for rng, size in zip(rngs, sizes, strict=True)
+        ]
+        yield from np.concatenate(drawn, axis=1)
 
 
 def body_constants(batch: Batch, held: Booleans) -> BodyConstants:
@@ -82,41 +212,6 @@ def body_constants(batch: Batch, held: Booleans) -> BodyConstants:
     )
 
 
-def verlet_step(
-    phase: PhasePoint, bodies: BodyConstants, timestep: float, predict: Predict
-) -> PhasePoint:
-    """Advance by one step of velocity Verlet; timestep in fs."""
-    h, m = timestep, bodies.masses
-    v = kick_velocities(phase.velocities, phase.said.forces, m, h / 2)
-    q = drift_positions(phase.positions, v, h)
-    said = predict(q)
-    v = kick_velocities(v, said.forces, m, h / 2)
-    return PhasePoint(q, without_drift(v, bodies), said)
-
-
-def baoab_step(
-    phase: PhasePoint,
-    bodies: BodyConstants,
-    bath: HeatBath,
-    timestep: float,
-    noise: Floats,
-    predict: Predict,
-) -> PhasePoint:
-    """Advance by one step of BAOAB; timestep in fs, noise (atoms, 3) standard normal.
-
-    Where the centre of mass is held, its momentum is projected out after O, which
-    leaves the canonical distribution of the other 3N - 3 momenta.
-    """
-    h, m = timestep, bodies.masses
-    v = kick_velocities(phase.velocities, phase.said.forces, m, h / 2)  # B
-    q = drift_positions(phase.positions, v, h / 2)  # A
-    v = without_drift(thermostat_velocities(v, noise, m, bath, h), bodies)  # O
-    q = drift_positions(q, v, h / 2)  # A
-    said = predict(q)
-    v = kick_velocities(v, said.forces, m, h / 2)  # B
-    return PhasePoint(q, v, said)
-
-
 def kick_velocities(v: Floats, force: Floats, mass: Floats, h: float) -> Floats:
     """Return v + h F/m; force (atoms, 3) in eV/Å, mass (atoms, 1) in amu, h in fs."""
     return v + (h * FORCE_TO_ACCELERATION) * force / mass
@@ -125,18 +220,6 @@ def kick_velocities(v: Floats, force: Floats, mass: Floats, h: float) -> Floats:
 def drift_positions(q: Floats, v: Floats, h: float) -> Floats:
     """Return q + h v."""
     return q + h * v
-
-
-def thermostat_velocities(
-    v: Floats, noise: Floats, mass: Floats, bath: HeatBath, h: float
-) -> Floats:
-    """Apply the exact Ornstein-Uhlenbeck step: friction and noise over h fs."""
-    decay = np.exp(-bath.friction * h)
-    spread = np.sqrt(
-        (1.0 - decay**2) * _thermal_variance(mass, bath.temperature)
-    )  # (atoms, 1) Å/fs
-    out: Floats = decay * v + spread * noise
-    return out
 
 
 def without_drift(velocities: Floats, bodies: BodyConstants) -> Floats:

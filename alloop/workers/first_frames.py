@@ -5,7 +5,7 @@ from alloop.core.records import Walker
 from alloop.core.roles import Labeller
 from alloop.core.seeds import random_stream
 from alloop.loop import events as e
-from alloop.md.exploration import run_dynamics
+from alloop.md.dynamics import run_dynamics
 from alloop.md.thermal_frames import (
     harmonic_frames,
     normal_modes,

@@ -11,7 +11,7 @@ from alloop.core.records import Label, LabelSet, TrainingData
 from alloop.core.roles import Trainer
 from alloop.evaluation import ScorerSettings as ScorerSettings
 from alloop.labels.child.labeller import Limits
-from alloop.md.exploration import DynamicsSettings
+from alloop.md.dynamics import DynamicsSettings
 from alloop.models.checkpoint import Checkpoint
 from alloop.potentials.restore import restore_potential
 from alloop.potentials.storable import Storable

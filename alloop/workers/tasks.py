@@ -21,7 +21,7 @@ from alloop.core.splits import EXAMINATION
 from alloop.generation import Generation, from_bytes
 from alloop.labels.recheck import recheck_label, tighter_level
 from alloop.loop import events as e
-from alloop.md.exploration import run_dynamics
+from alloop.md.dynamics import run_dynamics
 from alloop.md.frame_collector import ScoredFrames
 from alloop.workers.first_frames import first_frames, sample_frames
 from alloop.workers.process_labellers import MeteredLabeller, labeller_for
@@ -147,7 +147,7 @@ def _perform_explore(
         threshold=generation.threshold,
         keep=command.keep,
         controls=command.controls,
-        lottery=random_stream(kit.seed, command.name),
+        control_rng=random_stream(kit.seed, command.name),
     )
     event = e.Explored(
         name=command.name,

@@ -32,11 +32,10 @@ from alloop.core.roles import Potential
 from alloop.core.seeds import random_stream
 from alloop.core.units import Floats
 from alloop.generation import load, to_bytes
-from alloop.md.dynamics import DynamicsSettings
-from alloop.md.exploration import run_dynamics
+from alloop.md.dynamics import DynamicsSettings, run_dynamics
 from alloop.md.frame_collector import ScoredFrames
 from alloop.md.guards import Guards
-from alloop.md.integrate import maxwell_boltzmann
+from alloop.md.integrate import Langevin, maxwell_boltzmann
 from alloop.potentials.compiled import compiled_for
 from benchmarks.common import Row, Rows, arguments, say, table, write_json
 
@@ -127,7 +126,7 @@ def held(model: Potential, of: Molecule, timestep: float, steps: int, runs: int)
     begin = walkers(of, runs, seed=0)
     potential, _ = compiled_for(model, pack_frames([walker.frame for walker in begin]))
     stride = max(1, min(10, int(LOOK / timestep)))
-    plain = DynamicsSettings("langevin", TEMPERATURE, timestep, FRICTION, stride)
+    plain = DynamicsSettings(Langevin(FRICTION), TEMPERATURE, timestep, stride)
     holding = Holding(of.limit, timestep)
     found = _run(begin, potential, replace(plain, guards=_OFF), steps, holding)
     for walker in found:

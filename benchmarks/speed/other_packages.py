@@ -43,8 +43,7 @@ from alloop.core.batch import Batch, pack_frames
 from alloop.core.records import LabelSet, Walker
 from alloop.core.roles import Potential
 from alloop.core.seeds import random_stream
-from alloop.md.dynamics import DynamicsSettings
-from alloop.md.exploration import run_dynamics
+from alloop.md.dynamics import DynamicsSettings, run_dynamics
 from alloop.md.guards import Guards
 from alloop.md.integrate import maxwell_boltzmann
 from alloop.models.network import build_network

@@ -27,6 +27,7 @@ from alloop.core.records import Label
 from alloop.history.reader import CODEC
 from alloop.labels.levels import pyscf_level, toy_level
 from alloop.loop import events as e
+from alloop.md.integrate import VelocityVerlet
 from alloop.potentials.repulsion import ZBL
 from alloop.store.archive import Archive
 from alloop.training.staged_trainer import StagedTrainer
@@ -122,7 +123,7 @@ def test_every_number_reaches_the_loop_in_its_own_units(tmp_path: Path) -> None:
     assert (rules.exploring.piece, rules.exploring.walkers) == (30, 3)
     assert rules.budget.cpu_hours == 2
     assert (kit.seed, kit.isolate, kit.scoring.components) == (4, False, 8)
-    assert (kit.dynamics.kind, kit.dynamics.timestep) == ("verlet", 1.0)
+    assert (kit.dynamics.integrator, kit.dynamics.timestep) == (VelocityVerlet(), 1.0)
     assert (kit.dynamics.guards.force, kit.dynamics.guards.heat) == (None, 4.0)
     assert (kit.beginning.test.temperature, kit.beginning.spacing) == (300, 7)
     assert (kit.limits.seconds, kit.limits.memory_mb) == (60, 900)

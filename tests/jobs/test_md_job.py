@@ -24,6 +24,7 @@ from alloop.generation import Generation, load, to_bytes
 from alloop.jobs.md_job import MDProgress, MDRun
 from alloop.md.dynamics import DynamicsSettings
 from alloop.md.guards import Guards
+from alloop.md.integrate import VelocityVerlet
 from alloop.potentials.analytic import Morse
 from alloop.potentials.pairwise import PairBasis, PairwisePotential
 
@@ -59,7 +60,7 @@ def start(tmp_path: Path) -> Path:
     return file
 
 
-_NVE = DynamicsSettings("verlet", temperature=300.0, timestep=0.1, stride=5)
+_NVE = DynamicsSettings(VelocityVerlet(), temperature=300.0, timestep=0.1, stride=5)
 
 
 def walk(out: Path, **changes: object) -> MDRun:

@@ -13,11 +13,12 @@ from alloop.core.roles import Potential
 from alloop.core.seeds import random_stream
 from alloop.core.units import Floats
 from alloop.md.contacts import all_pairs, closest_contact, relative_distances
-from alloop.md.exploration import DynamicsSettings, Exploration, run_dynamics
+from alloop.md.dynamics import DynamicsSettings, Exploration, run_dynamics
 from alloop.md.guards import Guards
+from alloop.md.integrate import VelocityVerlet
 
 OFF = Guards(force=None, contact=None, bond=None, heat=None)
-NVE = DynamicsSettings(kind="verlet", temperature=300.0, timestep=0.5, stride=1)
+NVE = DynamicsSettings(VelocityVerlet(), temperature=300.0, timestep=0.5, stride=1)
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,7 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 from ase.calculators.emt import EMT
-from ase.md.verlet import VelocityVerlet
+from ase.md import verlet
 from ase.units import fs
 from hypothesis import given
 from hypothesis import strategies as st
@@ -19,19 +19,20 @@ from alloop.core.seeds import random_stream
 from alloop.core.units import ASE_VELOCITY, BOLTZMANN, FORCE_TO_ACCELERATION, Floats
 from alloop.md.integrate import (
     BodyConstants,
-    HeatBath,
+    Langevin,
     PhasePoint,
-    baoab_step,
+    StepConditions,
+    VelocityVerlet,
     body_constants,
     kinetic_energy,
     maxwell_boltzmann,
     velocity_temperature,
-    verlet_step,
     without_drift,
 )
 
 KELVIN = 400.0
 CLOUDS = 400
+NO_NOISE = np.zeros((0, 3))
 
 
 def asking(potential: Potential, batch: Batch) -> Callable[[Floats], Predictions]:
@@ -58,11 +59,11 @@ def langevin_of_clouds(
     batch = pack_frames(frames)
     moved = body_constants(batch, np.ones(CLOUDS, dtype=bool))
     phase = thermal(frames, cloud, KELVIN)
-    bath, ask = HeatBath(KELVIN, 0.05), asking(cloud, batch)
+    conditions, ask = StepConditions(timestep, KELVIN), asking(cloud, batch)
     q, v = np.empty((2, steps, CLOUDS, 3, 3))
     for step in range(steps):
         noise = rng.standard_normal((3 * CLOUDS, 3))
-        phase = baoab_step(phase, moved, bath, timestep, noise, ask)
+        phase = Langevin(0.05).step(phase, moved, conditions, noise, ask)
         q[step] = phase.positions.reshape(CLOUDS, 3, 3)
         v[step] = phase.velocities.reshape(CLOUDS, 3, 3)
     return q, v, moved
@@ -77,10 +78,12 @@ def test_the_energy_error_of_verlet_grows_with_the_square_of_the_time_step(
     errors = []
     for h in steps:
         phase = thermal([water], potential, 600.0)
-        energies = []
+        energies, conditions = [], StepConditions(float(h))
         for _ in range(round(80.0 / h)):
-            phase = verlet_step(phase, moved, float(h), asking(potential, batch))
-            total = phase.said.energies + kinetic_energy(phase.velocities, moved)
+            phase = VelocityVerlet().step(
+                phase, moved, conditions, NO_NOISE, asking(potential, batch)
+            )
+            total = phase.predictions.energies + kinetic_energy(phase.velocities, moved)
             energies.append(float(total[0]))
         errors.append(np.std(energies))
     slope = np.polyfit(np.log(steps), np.log(errors), 1)[0]
@@ -104,11 +107,13 @@ def test_verlet_walks_the_same_path_as_ase(water: Frame) -> None:
     atoms = to_atoms(water)
     atoms.calc = EMT()
     atoms.set_velocities(phase.velocities * ASE_VELOCITY)
-    VelocityVerlet(atoms, timestep=0.5 * fs).run(20)
+    verlet.VelocityVerlet(atoms, timestep=0.5 * fs).run(20)
     batch = pack_frames([water])
     moved = body_constants(batch, np.ones(1, dtype=bool))
     for _ in range(20):
-        phase = verlet_step(phase, moved, 0.5, asking(Reference(), batch))
+        phase = VelocityVerlet().step(
+            phase, moved, StepConditions(0.5), NO_NOISE, asking(Reference(), batch)
+        )
     np.testing.assert_allclose(phase.positions, atoms.positions, atol=1e-6)
     assert kinetic_energy(phase.velocities, moved)[0] == pytest.approx(
         atoms.get_kinetic_energy(), rel=1e-5
@@ -150,8 +155,12 @@ def test_every_element_gets_its_share_of_kinetic_energy(
     m, shares = frame_masses(water.numbers), []
     for _ in range(500):
         noise = rng.standard_normal(batch.positions.shape)
-        phase = baoab_step(
-            phase, moved, HeatBath(KELVIN, 0.1), 0.25, noise, asking(potential, batch)
+        phase = Langevin(0.1).step(
+            phase,
+            moved,
+            StepConditions(0.25, KELVIN),
+            noise,
+            asking(potential, batch),
         )
         squares = phase.velocities.reshape(-1, 3, 3) ** 2
         shares.append(squares.sum(axis=2).mean(axis=0) * m / FORCE_TO_ACCELERATION)
@@ -175,8 +184,8 @@ def test_a_free_centre_of_mass_has_its_own_share_of_the_temperature(
     rng, kelvin = random_stream(4, "free"), []
     for step in range(600):
         noise = rng.standard_normal((3 * CLOUDS, 3))
-        phase = baoab_step(
-            phase, moved, HeatBath(KELVIN, 0.1), 0.5, noise, asking(cloud, batch)
+        phase = Langevin(0.1).step(
+            phase, moved, StepConditions(0.5, KELVIN), noise, asking(cloud, batch)
         )
         if step >= 200:
             kelvin.append(velocity_temperature(phase.velocities, moved).mean())

@@ -1,6 +1,7 @@
 """A whole configuration as frozen, checked sections."""
 
-from typing import Annotated, Literal, TypeAlias
+from abc import abstractmethod
+from typing import TYPE_CHECKING, Annotated, Literal, TypeAlias
 
 from pydantic import Field
 
@@ -23,6 +24,9 @@ from alloop.config.sections.flag import Flag
 from alloop.config.sections.levels import Levels
 from alloop.config.sections.potentials import Painn, Potential
 from alloop.config.sections.training import Training
+
+if TYPE_CHECKING:
+    from alloop.md.integrate import Integrator
 
 Timestep: TypeAlias = Annotated[float, Field(gt=0, le=5)]
 
@@ -67,6 +71,10 @@ class Moves(Section):
     )
     guards: Guards = Guards()
 
+    @abstractmethod
+    def integrator(self) -> "Integrator":
+        """Return the integrator of this section."""
+
 
 class Langevin(Moves):
     """Langevin dynamics (BAOAB)."""
@@ -74,11 +82,23 @@ class Langevin(Moves):
     kind: Literal["langevin"] = "langevin"
     friction: Positive = Field(0.01, description="1/fs")
 
+    def integrator(self) -> "Integrator":
+        """Return the integrator of this section."""
+        from alloop.md import integrate
+
+        return integrate.Langevin(self.friction)
+
 
 class Verlet(Moves):
     """Velocity Verlet: constant energy."""
 
     kind: Literal["verlet"]
+
+    def integrator(self) -> "Integrator":
+        """Return the integrator of this section."""
+        from alloop.md import integrate
+
+        return integrate.VelocityVerlet()
 
 
 Explore: TypeAlias = Annotated[

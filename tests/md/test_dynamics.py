@@ -15,9 +15,9 @@ from alloop.core.records import Predictions, Walker
 from alloop.core.roles import Potential
 from alloop.core.seeds import random_stream
 from alloop.core.units import BOLTZMANN, KINETIC, Floats
-from alloop.md.exploration import DynamicsSettings, Exploration, run_dynamics
+from alloop.md.dynamics import DynamicsSettings, Exploration, run_dynamics
 from alloop.md.guards import Guards
-from alloop.md.integrate import maxwell_boltzmann
+from alloop.md.integrate import Langevin, VelocityVerlet, maxwell_boltzmann
 from alloop.potentials.analytic import HarmonicWell
 
 HOT = DynamicsSettings(temperature=400.0, stride=5)
@@ -65,7 +65,7 @@ def explore(
         steps,
         streams(walkers),
         scorer=Stretch(),
-        lottery=random_stream(3, "lottery"),
+        control_rng=random_stream(3, "lottery"),
         **options,
     )
 
@@ -123,7 +123,7 @@ def test_nve_through_the_door_conserves_energy(
         )
 
     walkers = crew(water, 1)
-    nve = DynamicsSettings(kind="verlet", temperature=400.0, timestep=0.1)
+    nve = DynamicsSettings(VelocityVerlet(), temperature=400.0, timestep=0.1)
     (after,) = run_dynamics(walkers, potential, nve, 500, streams(walkers)).walkers
     assert energy(after) == pytest.approx(energy(walkers[0]), abs=2e-4)
     drift = (frame_masses(water.numbers)[:, None] * after.velocities).sum(axis=0)
@@ -134,9 +134,8 @@ def test_the_mean_temperature_is_the_thermostats(
     water: Frame, potential: Potential
 ) -> None:
     walkers = crew(water, 60)
-    found = run_dynamics(
-        walkers, potential, replace(HOT, friction=0.05), 800, streams(walkers)
-    )
+    damped = replace(HOT, integrator=Langevin(0.05))
+    found = run_dynamics(walkers, potential, damped, 800, streams(walkers))
     assert found.temperature == pytest.approx(400.0, rel=0.05)
 
 
@@ -200,7 +199,7 @@ def test_controls_are_uniform_over_scored_frames_and_blind_to_surprise(
             25,
             streams(walkers),
             controls=4,
-            lottery=random_stream(number, "lottery"),
+            control_rng=random_stream(number, "lottery"),
         )
         assert len(found.controls) == 4
         assert len({(c.walker, c.step) for c in found.controls}) == 4
@@ -217,7 +216,7 @@ def test_controls_are_uniform_over_scored_frames_and_blind_to_surprise(
         25,
         streams(walkers),
         controls=4,
-        lottery=random_stream(3, "lottery"),
+        control_rng=random_stream(3, "lottery"),
     )
     assert [c.frame.id for c in surprising.controls] == [
         c.frame.id for c in blind.controls
@@ -266,7 +265,7 @@ def test_an_outer_field_moves_the_centre_only_where_it_is_not_held() -> None:
     atom = Frame(np.array([18]), np.zeros((1, 3)))
     still = [Walker(i, 0, atom, np.zeros((1, 3))) for i in range(300)]
     free = DynamicsSettings(
-        temperature=300.0, timestep=2.0, friction=0.05, centre=False
+        Langevin(0.05), temperature=300.0, timestep=2.0, centre=False
     )
     found = run_dynamics(still, HarmonicWell(2.0), free, 200, streams(still))
     x = np.stack([walker.frame.positions for walker in found.walkers])
@@ -284,24 +283,20 @@ def test_no_walkers_find_nothing(potential: Potential) -> None:
     assert nothing.scored == 0
 
 
-def test_a_missing_stream_or_lottery_is_refused(
-    water: Frame, potential: Potential
-) -> None:
+def test_a_missing_stream_is_refused(water: Frame, potential: Potential) -> None:
     walkers = crew(water, 2)
     with pytest.raises(ValueError, match="2 random streams, got 1"):
         run_dynamics(walkers, potential, HOT, 1, streams(walkers)[:1])
-    with pytest.raises(ValueError, match="lottery"):
+    with pytest.raises(ValueError, match="control_rng"):
         run_dynamics(walkers, potential, HOT, 1, streams(walkers), controls=1)
 
 
 @pytest.mark.parametrize(
     ("wrong", "says"),
     [
-        ({"kind": "nose"}, "langevin or verlet, got 'nose'"),
         ({"timestep": 0.0}, "positive timestep"),
         ({"stride": 0}, "positive stride"),
         ({"temperature": -1.0}, "temperature of MD not below 0"),
-        ({"friction": float("nan")}, "friction of MD not below 0"),
     ],
 )
 def test_settings_that_make_no_sense_are_refused(
@@ -309,6 +304,12 @@ def test_settings_that_make_no_sense_are_refused(
 ) -> None:
     with pytest.raises(InputError, match=says):
         DynamicsSettings(**wrong)
+
+
+def test_a_friction_below_zero_is_refused() -> None:
+    for friction in (-0.1, float("nan")):
+        with pytest.raises(InputError, match="friction of MD not below 0"):
+            Langevin(friction)
 
 
 def test_guards_look_back_at_least_one_step() -> None:
