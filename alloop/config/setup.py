@@ -19,8 +19,7 @@ from alloop.core.levels import Level
 from alloop.labels.programs import outside_code
 from alloop.loop.events import Given, Opened
 from alloop.loop.rules import Rules
-
-_NETWORKS = ("painn", "egnn", "tensornet", "gemnet", "schnet", "visnet")
+from alloop.models.settings import NETWORKS, is_pretrained
 
 if TYPE_CHECKING:
     from alloop.workers.cluster_plan import ClusterPlan
@@ -182,7 +181,8 @@ def _as_it_was(tree: Tree) -> Tree:
     potential = tree.get("potential")
     if not isinstance(potential, dict) or "repulsion" in potential:
         return tree
-    if potential.get("kind") not in _NETWORKS:
+    kind = str(potential.get("kind"))
+    if kind not in NETWORKS or is_pretrained(kind):
         return tree
     return {**tree, "potential": {**potential, "repulsion": "none"}}
 

@@ -5,7 +5,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Literal
 
 from alloop.config.sections.plan import Plan
-from alloop.config.sections.potentials import Network, Ready
+from alloop.config.sections.potentials import NetworkSection, Ready
 from alloop.config.sections.training import (
     Asteroid,
     BiasWeighedSection,
@@ -15,6 +15,7 @@ from alloop.config.sections.training import (
 )
 from alloop.core.atoms import atomic_number
 from alloop.core.roles import Trainer
+from alloop.models.settings import is_pretrained
 
 if TYPE_CHECKING:
     from alloop.potentials.repulsion import Zbl
@@ -49,7 +50,7 @@ def _pairwise_trainer(plan: Plan, settings: Mapping[str, Any]) -> Trainer:
 def _staged_trainer(plan: Plan, kind: str, settings: dict[str, Any]) -> Trainer:
     from alloop.training.bias_weights import Gamma
     from alloop.training.staged_trainer import StagedTrainer
-    from alloop.training.universal import PRETRAINED, UniversalTrainer
+    from alloop.training.universal import UniversalTrainer
 
     training = plan.training
     options: dict[str, Any] = {}
@@ -61,7 +62,7 @@ def _staged_trainer(plan: Plan, kind: str, settings: dict[str, Any]) -> Trainer:
         options["validation"] = training.validation
     options["repulsion"] = _repulsion(plan)
     staged = StagedTrainer(kind, settings, _training_stages(plan), **options)
-    return UniversalTrainer(staged) if kind in PRETRAINED else staged
+    return UniversalTrainer(staged) if is_pretrained(kind) else staged
 
 
 def _repulsion(plan: Plan) -> "Zbl | None":
@@ -75,7 +76,7 @@ def _repulsion(plan: Plan) -> "Zbl | None":
     match plan.potential:
         case Ready(network=own):
             return repulsion((own or {}).get("repulsion"))
-        case Network(repulsion="zbl"):
+        case NetworkSection(repulsion="zbl"):
             return ZBL
     return None
 
@@ -108,9 +109,8 @@ def _stage_list(
     from alloop.training.asteroid import asteroid_stages, standard_stages
     from alloop.training.schedule import Schedule
     from alloop.training.stages import Stage
-    from alloop.training.universal import PRETRAINED
 
-    usual: Literal["adamw", "muon"] = "adamw" if kind in PRETRAINED else "muon"
+    usual: Literal["adamw", "muon"] = "adamw" if is_pretrained(kind) else "muon"
     schedule = Schedule(
         training.lr,
         training.batch,

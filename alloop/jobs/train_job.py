@@ -25,10 +25,11 @@ from alloop.files.atomic_write import replace_atomically
 from alloop.files.targets import MODELS, refuse_target
 from alloop.generation import Generation, from_bytes, to_bytes
 from alloop.jobs.train_data import HeldOutShares, TrainMaterial
+from alloop.models.settings import is_pretrained
 from alloop.training.fit import Progress
 from alloop.training.staged_trainer import StagedTrainer
 from alloop.training.state_files import StateFolder
-from alloop.training.universal import PRETRAINED, UniversalTrainer, untrained_potential
+from alloop.training.universal import UniversalTrainer, untrained_potential
 
 Rows: TypeAlias = Mapping[str, ErrorSummary]
 _STREAM = "train"  # name of the training's random stream
@@ -155,7 +156,7 @@ class TrainJob:
 
     def _untrained_errors(self) -> Rows:
         kind, settings = network_settings(self.plan)
-        if kind not in PRETRAINED or self.model is not None:
+        if not is_pretrained(kind) or self.model is not None:
             return {}
         return set_errors(
             untrained_potential(kind, settings, self.material.expensive), self.material

@@ -2,12 +2,13 @@
 
 import math
 from abc import ABC, abstractmethod
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 from alloop.models.graph import Graph
+from alloop.models.settings import NetworkSettings
 
 ELEMENTS = 100  # the heaviest atomic number that a network can embed
 
@@ -25,13 +26,16 @@ class NetworkOutput(NamedTuple):
 class Network(nn.Module, ABC):
     """The base class of networks from a graph to energies and per-atom features.
 
-    Energies must be smooth in `pos`. kind and settings build the network again
-    (`alloop.models.network.build_network`); edges beyond `cutoff` (Å) must not matter.
+    Energies must be smooth in `pos`. kind and settings, JSON values, build the network
+    again (`alloop.models.network.build_network`); edges beyond `cutoff` (Å) must not
+    matter.
     """
 
-    kind: ClassVar[str]
-    settings: dict[str, Any]
-    cutoff: float
+    def __init__(self, settings: NetworkSettings, cutoff: float) -> None:
+        super().__init__()
+        self.kind = settings.kind
+        self.settings: dict[str, Any] = settings.values
+        self.cutoff = cutoff
 
     @abstractmethod
     def forward(self, graph: Graph) -> NetworkOutput:

@@ -1,27 +1,18 @@
 """Construction of networks from settings, and their energies and forces."""
 
 import copy
-import inspect
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
-from alloop.core.errors import InputError
-from alloop.models.chgnet import CHGNet
-from alloop.models.egnn import EGNN
-from alloop.models.gemnet import GemNet
 from alloop.models.graph import Graph, edge_vectors
 from alloop.models.layers import Network, NetworkOutput
-from alloop.models.painn import PaiNN
 from alloop.models.pyg import remove_generated_sources
-from alloop.models.schnet import SchNet
-from alloop.models.tensornet import TensorNet
-from alloop.models.visnet import ViSNet
+from alloop.models.settings import NetworkSettings, network_settings
 
 __all__ = [
-    "NETWORKS",
     "EvaluatedNetwork",
     "Network",
     "NetworkOutput",
@@ -29,11 +20,6 @@ __all__ = [
     "energy_and_forces",
     "energy_forces_virial",
 ]
-
-NETWORKS: dict[str, type[Network]] = {
-    network.kind: network
-    for network in (PaiNN, EGNN, TensorNet, GemNet, SchNet, ViSNet, CHGNet)
-}
 
 
 class EvaluatedNetwork(NamedTuple):
@@ -100,23 +86,10 @@ def build_network(
 
     Raises InputError for an unknown kind or setting.
     """
-    given = dict(settings or {})
+    own = network_settings(kind, settings)
+    network_class: Callable[[NetworkSettings], Network] = own.network_class()
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(seed)
-        network = _network_class(kind, given)(**given)
+        network = network_class(own)
     remove_generated_sources()
     return network.to(dtype)
-
-
-def _network_class(kind: str, settings: Mapping[str, Any]) -> type[Network]:
-    if kind not in NETWORKS:
-        raise InputError(
-            f"expected a network of kind {' or '.join(NETWORKS)}, got {kind!r}"
-        )
-    known = list(inspect.signature(NETWORKS[kind]).parameters)
-    wrong = sorted(set(settings) - set(known))
-    if wrong:
-        raise InputError(
-            f"{kind} has no setting {', '.join(wrong)}; it has {', '.join(known)}"
-        )
-    return NETWORKS[kind]

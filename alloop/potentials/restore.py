@@ -10,12 +10,12 @@ import numpy as np
 from alloop.core.errors import InputError
 from alloop.core.species import Domain
 from alloop.models.checkpoint import Checkpoint, malformed, understood
+from alloop.models.settings import NETWORKS
 from alloop.potentials.storable import Storable
 
 SCORER = "scorer/"  # prefix of the names of a scorer's tensors
 DOMAIN = "trained_on"  # the setting that holds the species of the training
-_LEARNED = ("painn", "egnn", "tensornet", "gemnet", "schnet", "visnet", "chgnet")
-KINDS = (*_LEARNED, "pairwise")
+KINDS = (*NETWORKS, "pairwise")
 _USUAL = 1000  # no setting of a usual model is a larger whole number
 _FARTHEST = 100.0  # Å: no potential has a larger cutoff
 
@@ -55,7 +55,7 @@ def restore_potential(checkpoint: Checkpoint) -> Storable:
 
 
 def _restored(checkpoint: Checkpoint) -> Storable:
-    if checkpoint.kind in _LEARNED:
+    if checkpoint.kind in NETWORKS:
         from alloop.potentials import learned
 
         return learned.from_checkpoint(checkpoint)

@@ -18,16 +18,14 @@ from alloop.core.batch import Batch
 from alloop.core.errors import InputError
 from alloop.core.records import LabelSet, TrainingData
 from alloop.core.roles import Potential
-from alloop.models.chgnet import HEAVIEST
 from alloop.models.network import Network, build_network
+from alloop.models.networks.chgnet import HEAVIEST
 from alloop.potentials.learned import LearnedPotential
 from alloop.training.label_changes import add_predictions
 from alloop.training.references import References, fit_references
 from alloop.training.saved_state import StateKeeper
 from alloop.training.staged_trainer import StagedTrainer, held_out_split
 from alloop.training.stages import Fidelity, Stage
-
-PRETRAINED = ("chgnet",)  # kinds that `build_network` gives with trained weights
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from alloop.models.cartesian_tensors import (
+from alloop.models.networks.tensornet import (
     anticommutator,
     direction_tensors,
     squared_norms,

@@ -16,10 +16,11 @@ from alloop.config import load_campaign
 from alloop.core.atoms import from_atoms
 from alloop.core.batch import pack_frames
 from alloop.core.errors import InputError
-from alloop.models.chgnet import CHGNet, require_package
-from alloop.models.gated_mlp import MLPPart, gated_mlp
 from alloop.models.graph import to_graph
 from alloop.models.network import build_network, energy_and_forces
+from alloop.models.networks.chgnet import CHGNet, require_package
+from alloop.models.networks.chgnet_layers import MLPPart, gated_mlp
+from alloop.models.settings import CHGNetSettings
 from alloop.potentials.learned import LearnedPotential
 from alloop.testing.potentials import (
     check_batching,
@@ -129,7 +130,7 @@ def test_a_single_atom_and_a_far_pair_have_no_forces() -> None:
 
 
 def test_a_gated_layer_of_gathered_parts_is_that_of_their_concatenation() -> None:
-    layer = CHGNet().net.bond_conv_layers[0].twoBody_bond
+    layer = CHGNet(CHGNetSettings()).net.bond_conv_layers[0].twoBody_bond
     torch.manual_seed(0)
     bonds, atoms, turns = torch.randn(5, 64), torch.randn(3, 64), torch.randn(7, 64)
     one, centre = torch.randint(5, (7,)), torch.randint(3, (7,))
@@ -146,14 +147,16 @@ def test_a_gated_layer_of_gathered_parts_is_that_of_their_concatenation() -> Non
 def test_what_is_frozen_stays_so() -> None:
     free = {
         freeze: {
-            n for n, p in CHGNet(freeze=freeze).named_parameters() if p.requires_grad
+            n
+            for n, p in CHGNet(CHGNetSettings(freeze=freeze)).named_parameters()
+            if p.requires_grad
         }
         for freeze in ("nothing", "embeddings", "body")
     }
     assert free["body"] < free["embeddings"] < free["nothing"]
     heads = ("net.atom_conv_layers.3", "net.mlp", "net.readout_norm", "net.site_wise")
     assert all(name.startswith(heads) for name in free["body"])
-    again = LearnedPotential(CHGNet(freeze="body"), {1: 0.0}).network
+    again = LearnedPotential(CHGNet(CHGNetSettings(freeze="body")), {1: 0.0}).network
     assert {n for n, p in again.named_parameters() if p.requires_grad} == free["body"]
 
 

@@ -8,11 +8,10 @@ from ase.build import bulk, molecule
 
 from alloop.core.atoms import from_atoms
 from alloop.core.batch import pack_frames
-from alloop.models.gemnet import GemNet
 from alloop.models.graph import Graph, edge_vectors, to_graph
-from alloop.models.incoming_edges import incoming_edges
 from alloop.models.network import build_network
-from alloop.models.spherical_basis import legendre_polynomials
+from alloop.models.networks.gemnet import GemNet
+from alloop.models.networks.gemnet_layers import incoming_edges, legendre_polynomials
 
 
 def graph(*atoms: Atoms, cutoff: float = 5.0) -> Graph:

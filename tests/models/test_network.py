@@ -5,7 +5,6 @@ import subprocess
 import sys
 import tempfile
 from importlib import import_module
-from inspect import signature
 from pathlib import Path
 
 import numpy as np
@@ -20,7 +19,8 @@ from alloop.core.batch import pack_frames
 from alloop.core.errors import InputError
 from alloop.core.frame import Frame
 from alloop.models.graph import edge_vectors, to_graph
-from alloop.models.network import NETWORKS, build_network, energy_and_forces
+from alloop.models.network import build_network, energy_and_forces
+from alloop.models.settings import NETWORKS
 from tests.models.kinds import LEAST, SMALL, small
 
 WATER = from_atoms(molecule("H2O"))
@@ -62,7 +62,7 @@ def test_settings_rebuild_the_network_with_all_defaults_spelled_out(kind: str) -
     network = build_network(kind)
     again = build_network(network.kind, network.settings)
     assert again.settings == network.settings
-    assert list(network.settings) == list(signature(NETWORKS[kind]).parameters)
+    assert network.settings == NETWORKS[kind]().values
     assert network.cutoff == network.settings["cutoff"] == 5.0
 
 

@@ -5,7 +5,7 @@ import pytest
 import torch
 from scipy.special import eval_legendre, spherical_jn
 
-from alloop.models.spherical_basis import (
+from alloop.models.networks.gemnet_layers import (
     SphericalBessel,
     bessel_roots,
     legendre_polynomials,

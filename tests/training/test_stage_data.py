@@ -9,20 +9,22 @@ from torch import nn
 
 from alloop.models.graph import Graph, edge_vectors
 from alloop.models.layers import Network, NetworkOutput
+from alloop.models.settings import NetworkSettings
 from alloop.training.bias_weights import Gamma
 from alloop.training.references import fit_references, without_references
 from alloop.training.stage_data import StageData, TrainedNetworks
 from alloop.training.stages import Stage
 
 
+class SpringSettings(NetworkSettings):
+    kind = "spring"
+
+
 class Spring(Network):
     """E = k/2 (r - rest)² of a diatomic, as a network in eV."""
 
-    kind = "spring"
-
     def __init__(self, k: float, rest: float) -> None:
-        super().__init__()
-        self.settings, self.cutoff = {}, 5.0
+        super().__init__(SpringSettings(), 5.0)
         self.k = nn.Parameter(torch.tensor(k, dtype=torch.float64))
         self.rest = rest
 

@@ -5,7 +5,7 @@ from importlib.util import find_spec
 
 from alloop.config.problems import Problem
 from alloop.config.sections.plan import Plan
-from alloop.config.sections.potentials import Chgnet, Pairwise
+from alloop.config.sections.potentials import Pairwise
 from alloop.config.sections.training import (
     Asteroid,
     BiasWeighedSection,
@@ -25,7 +25,7 @@ def training_problems(plan: Plan) -> Iterator[Problem]:
                 "pair functions are solved, not stepped; choose `asteroid` or a network"
             )
             yield Problem("training.kind", text)
-    if isinstance(plan.potential, Chgnet) and find_spec("chgnet") is None:
+    if plan.potential.kind == "chgnet" and find_spec("chgnet") is None:
         text = "chgnet is not installed; pip install 'alloop[chgnet]'"
         yield Problem("potential.kind", text)
     if plan.levels.cheap is None:

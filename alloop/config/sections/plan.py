@@ -22,7 +22,7 @@ from alloop.config.sections.clusters import Cluster, Local
 from alloop.config.sections.data import Sampled, Start, Test
 from alloop.config.sections.flag import Flag
 from alloop.config.sections.levels import Levels
-from alloop.config.sections.potentials import Painn, Potential
+from alloop.config.sections.potentials import NETWORK_SECTIONS, Potential
 from alloop.config.sections.training import Training
 
 if TYPE_CHECKING:
@@ -153,7 +153,7 @@ class Plan(Section):
     levels: Levels = Field(description="the two levels of theory")
     seeds: Seeds = Seeds()
     explore: Explore = Langevin()
-    potential: Potential = Painn()
+    potential: Potential = NETWORK_SECTIONS["painn"]()
     flag: Flag = Flag()
     training: Training | None = Field(
         None, description="asteroid, or standard where there is no cheap level"

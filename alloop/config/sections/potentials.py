@@ -1,15 +1,30 @@
-"""The `potential:` section: the network, or the model to start from."""
+"""The `potential:` section: the network, or the model to start from.
 
-from typing import Annotated, Any, Literal, Self, TypeAlias
+The sections of networks are made from the records in `alloop.models.settings`.
+"""
 
-from pydantic import Field, model_validator
+from collections.abc import Callable
+from dataclasses import fields
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Union, get_type_hints
 
-from alloop.config.sections.base import LayerSize, Section, by_kind, union_tag
+from pydantic import Field, create_model, model_validator
 
-Cutoff: TypeAlias = Annotated[float, Field(gt=0, le=20)]
+from alloop.config.sections.base import Section, by_kind, union_tag
+from alloop.core.errors import InputError
+from alloop.models.settings import NETWORKS, NetworkSettings
+
+_DEFAULT = "painn"
+_create_section: Callable[..., type["PotentialSection"]] = create_model
 
 
-class Network(Section):
+class PotentialSection(Section):
+    """The base of all kinds of `potential:`."""
+
+    if TYPE_CHECKING:
+        kind: str = ""
+
+
+class NetworkSection(PotentialSection):
     """The setting that all untrained networks share."""
 
     repulsion: Literal["zbl", "none"] = Field(
@@ -17,106 +32,47 @@ class Network(Section):
     )
 
 
-class Painn(Network):
-    """PaiNN, an equivariant message-passing network (Schütt et al., 2021)."""
+def _network_section(record: type[NetworkSettings]) -> type[PotentialSection]:
+    """Return the section of a kind of network: its keys, limits and descriptions."""
+    hints = get_type_hints(record)
+    default = record.kind if record.kind == _DEFAULT else ...
+    keys: dict[str, Any] = {"kind": (Literal[record.kind], default)}
+    for own in fields(record):
+        limits: dict[str, Any] = dict(own.metadata)
+        keys[own.name] = (hints[own.name], Field(own.default, **limits))
 
-    kind: Literal["painn"] = "painn"
-    channels: LayerSize = Field(64, description="features of an atom")
-    layers: LayerSize = Field(3, description="rounds of messages")
-    radial: LayerSize = Field(8, description="radial functions")
-    cutoff: Cutoff = Field(5.0, description="how far atoms see, Å")
+    def checked(section: PotentialSection) -> PotentialSection:
+        values = section.model_dump(include={own.name for own in fields(record)})
+        try:
+            record(**values)
+        except InputError as error:
+            raise ValueError(str(error)) from error
+        return section
 
-
-class Egnn(Network):
-    """E(n)-equivariant network (Satorras et al., 2021)."""
-
-    kind: Literal["egnn"] = "egnn"
-    channels: LayerSize = Field(128, description="features of an atom")
-    layers: LayerSize = Field(5, description="rounds of messages")
-    radial: LayerSize = Field(8, description="radial functions")
-    cutoff: Cutoff = Field(5.0, description="how far atoms see, Å")
-
-
-class Tensornet(Network):
-    """TensorNet, equivariant messages of 3x3 tensors (Simeon, De Fabritiis, 2023)."""
-
-    kind: Literal["tensornet"]
-    channels: LayerSize = Field(64, description="tensors of an atom")
-    layers: LayerSize = Field(2, description="rounds of messages")
-    radial: LayerSize = Field(8, description="radial functions")
-    cutoff: Cutoff = Field(5.0, description="how far atoms see, Å")
-
-
-class Gemnet(Network):
-    """GemNet-T, edge messages that depend on angles (Gasteiger et al., 2021).
-
-    The paper has channels 128, narrow 64 and layers 4.
-    """
-
-    kind: Literal["gemnet"]
-    channels: LayerSize = Field(64, description="features of an atom and of an edge")
-    narrow: LayerSize = Field(32, description="features of a triplet")
-    layers: LayerSize = Field(3, description="rounds of messages")
-    spherical: LayerSize = Field(7, description="angular functions")
-    radial: LayerSize = Field(6, description="radial functions")
-    cutoff: Cutoff = Field(5.0, description="how far atoms see, Å")
-
-
-class Schnet(Network):
-    """SchNet, from torch-geometric (Schütt et al., 2017)."""
-
-    kind: Literal["schnet"]
-    channels: LayerSize = Field(128, description="features of an atom")
-    layers: LayerSize = Field(6, description="rounds of messages")
-    radial: Annotated[int, Field(ge=2, le=4096)] = Field(
-        25, description="radial functions"
+    validators: dict[str, Any] = {"checked": model_validator(mode="after")(checked)}
+    return _create_section(
+        record.kind.capitalize(),
+        __base__=PotentialSection if record.pretrained else NetworkSection,
+        __doc__=record.__doc__,
+        __module__=__name__,
+        __validators__=validators,
+        **keys,
     )
-    cutoff: Cutoff = Field(5.0, description="how far atoms see, Å")
 
 
-class Visnet(Network):
-    """ViSNet, from torch-geometric (Wang et al., 2024)."""
-
-    kind: Literal["visnet"]
-    channels: LayerSize = Field(
-        64, description="features of an atom, a multiple of heads"
-    )
-    heads: LayerSize = Field(8, description="heads of the attention")
-    layers: LayerSize = Field(4, description="rounds of messages")
-    radial: LayerSize = Field(32, description="radial functions")
-    cutoff: Cutoff = Field(5.0, description="how far atoms see, Å")
-
-    @model_validator(mode="after")
-    def _divides(self) -> Self:
-        if self.channels % self.heads:
-            raise ValueError(
-                f"expected channels to be a multiple of heads ({self.heads}), "
-                f"got {self.channels}"
-            )
-        return self
-
-
-class Pairwise(Section):
+class Pairwise(PotentialSection):
     """Pair functions fitted by least squares, for trials that take seconds."""
 
     kind: Literal["pairwise"] = "pairwise"
     radial: Annotated[int, Field(ge=2, le=4096)] = Field(
         12, description="functions a pair"
     )
-    cutoff: Cutoff = Field(5.0, description="how far atoms see, Å")
-
-
-class Chgnet(Section):
-    """CHGNet, a universal potential to fine-tune (Deng et al., 2023)."""
-
-    kind: Literal["chgnet"]
-    version: Literal["0.3.0", "r2scan"] = Field("0.3.0", description="of its weights")
-    freeze: Literal["nothing", "embeddings", "body"] = Field(
-        "nothing", description="what training leaves alone"
+    cutoff: Annotated[float, Field(gt=0, le=20)] = Field(
+        5.0, description="how far atoms see, Å"
     )
 
 
-class Ready(Section):
+class Ready(PotentialSection):
     """A model file that `alloop export --model` wrote: generation 0 and parent."""
 
     kind: Literal["file"]
@@ -126,15 +82,14 @@ class Ready(Section):
     )
 
 
-Potential: TypeAlias = Annotated[
-    Annotated[Painn, union_tag("painn")]
-    | Annotated[Egnn, union_tag("egnn")]
-    | Annotated[Tensornet, union_tag("tensornet")]
-    | Annotated[Gemnet, union_tag("gemnet")]
-    | Annotated[Schnet, union_tag("schnet")]
-    | Annotated[Visnet, union_tag("visnet")]
-    | Annotated[Pairwise, union_tag("pairwise")]
-    | Annotated[Chgnet, union_tag("chgnet")]
-    | Annotated[Ready, union_tag("file")],
-    by_kind("painn"),
-]
+NETWORK_SECTIONS = {kind: _network_section(NETWORKS[kind]) for kind in NETWORKS}
+
+if TYPE_CHECKING:
+    Potential = PotentialSection
+else:
+    _OTHERS = {"pairwise": Pairwise, "file": Ready}
+    _TAGGED = tuple(
+        Annotated[section, union_tag(kind)]
+        for kind, section in (NETWORK_SECTIONS | _OTHERS).items()
+    )
+    Potential = Annotated[Union[_TAGGED], by_kind(_DEFAULT)]  # noqa: UP007

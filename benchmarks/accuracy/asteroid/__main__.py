@@ -28,7 +28,7 @@ import torch
 
 from alloop.core.errors import InputError
 from alloop.generation import load as load_model
-from alloop.models.network import NETWORKS
+from alloop.models.settings import NETWORKS
 from alloop.training.schedule import Schedule
 from benchmarks.accuracy.asteroid import rows as files
 from benchmarks.accuracy.asteroid.arms import (

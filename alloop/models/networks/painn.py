@@ -6,7 +6,7 @@ constant, so that forces stay continuous where an atom crosses the cutoff or a v
 vanishes.
 """
 
-from typing import Any, ClassVar, NamedTuple
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -21,6 +21,7 @@ from alloop.models.layers import (
     two_layer_mlp,
 )
 from alloop.models.pyg import MessagePassing
+from alloop.models.settings import PaiNNSettings
 
 _SOFT = 1e-4  # added to |Vv|²
 
@@ -96,25 +97,11 @@ class PaiNN(Network):
     (few are smoother), cutoff in Å.
     """
 
-    kind: ClassVar[str] = "painn"
-
-    def __init__(
-        self,
-        channels: int = 64,
-        layers: int = 3,
-        radial: int = 8,
-        cutoff: float = 5.0,
-    ) -> None:
-        super().__init__()
-        self.settings: dict[str, Any] = {
-            "channels": channels,
-            "layers": layers,
-            "radial": radial,
-            "cutoff": cutoff,
-        }
-        self.cutoff = cutoff
+    def __init__(self, settings: PaiNNSettings) -> None:
+        super().__init__(settings, settings.cutoff)
+        channels, layers, radial = settings.channels, settings.layers, settings.radial
         self.embedding = AtomEmbedding(channels)
-        self.basis = BesselBasis(radial, cutoff)
+        self.basis = BesselBasis(radial, settings.cutoff)
         self.filters = nn.Linear(radial, layers * 3 * channels)
         self.messages = nn.ModuleList(Message(channels) for _ in range(layers))
         self.updates = nn.ModuleList(Update(channels) for _ in range(layers))

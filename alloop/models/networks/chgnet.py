@@ -8,10 +8,9 @@ energies are left out; `alloop.training.universal` fits those of each level. Its
 are exact gradients of a surface that is rough on the scale of 0.01 Å.
 
 Another universal model is added in the same way: a `Network` that takes over the
-foreign layers and weights, reads alloop's graph and gives eV without references. It is
-added to NETWORKS (`alloop.models.network`), `alloop.config.sections.potentials` and
-PRETRAINED (`alloop.training.universal`); trainer, checkpoints, MD and scorer need
-nothing more.
+foreign layers and weights, reads alloop's graph and gives eV without references, and a
+record with `pretrained = True` in `alloop.models.settings`. Trainer, checkpoints, MD,
+scorer and campaign files need nothing more.
 """
 
 import contextlib
@@ -19,16 +18,21 @@ import importlib.util
 import io
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, ClassVar, NamedTuple, Self
+from typing import Any, NamedTuple, Self
 
 import torch
 from torch import Tensor, nn
 
 from alloop.core.errors import InputError
-from alloop.models.bond_graph import bond_angles, bond_graph
-from alloop.models.gated_mlp import MLPPart, gated_mlp
 from alloop.models.graph import Graph, edge_vectors, sum_frames
 from alloop.models.layers import Network, NetworkOutput
+from alloop.models.networks.chgnet_layers import (
+    MLPPart,
+    bond_angles,
+    bond_graph,
+    gated_mlp,
+)
+from alloop.models.settings import CHGNetSettings
 
 HEAVIEST = 94  # atomic number
 _WEIGHTS = {
@@ -72,19 +76,16 @@ class CHGNet(Network):
     InputError where the package is missing.
     """
 
-    kind: ClassVar[str] = "chgnet"
     net: Any  # chgnet's module, whose layers are called here
 
-    def __init__(self, version: str = "0.3.0", freeze: str = "nothing") -> None:
-        super().__init__()
-        self.settings = {"version": version, "freeze": freeze}
-        self.frozen: tuple[str, ...] = _known_setting("freeze", freeze, _FROZEN)
-        arguments, state = _pretrained_weights(
-            _known_setting("version", version, _WEIGHTS)
-        )
+    def __init__(self, settings: CHGNetSettings) -> None:
+        frozen = _known_setting("freeze", settings.freeze, _FROZEN)
+        file = _known_setting("version", settings.version, _WEIGHTS)
+        arguments, state = _pretrained_weights(file)
+        super().__init__(settings, float(arguments["atom_graph_cutoff"]))
+        self.frozen: tuple[str, ...] = frozen
         self.net = _build_network(arguments)
         self.net.load_state_dict(state)
-        self.cutoff = float(arguments["atom_graph_cutoff"])
         self.reach = float(arguments["bond_graph_cutoff"])  # Å, of bonds with angles
         self.requires_grad_()
 
@@ -98,26 +99,29 @@ class CHGNet(Network):
         return self
 
     def forward(self, graph: Graph) -> NetworkOutput:
-        net, sight = self.net, self._graph_features(graph)
-        basis = net.bond_basis_expansion.rbf_expansion_ag(sight.length)
+        net, features = self.net, self._graph_features(graph)
+        basis = net.bond_basis_expansion.rbf_expansion_ag(features.length)
         near = net.bond_weights_bg(
-            net.bond_basis_expansion.rbf_expansion_bg(sight.length)
+            net.bond_basis_expansion.rbf_expansion_bg(features.length)
         )
-        around = near[sight.one] * near[sight.other]
-        weights = net.bond_weights_ag(basis)[sight.bond]
+        around = near[features.one] * near[features.other]
+        weights = net.bond_weights_ag(basis)[features.bond]
         v = net.atom_embedding(graph.z - 1)  # (atoms, 64)
         e = net.bond_embedding(basis)  # (bonds, 64)
-        a = net.angle_embedding(net.angle_basis_expansion.fourier_expansion(sight.turn))
+        a = net.angle_embedding(
+            net.angle_basis_expansion.fourier_expansion(features.turn)
+        )
         last = len(net.bond_conv_layers) - 1
         for index, bending in enumerate(net.bond_conv_layers):
-            v = _atom_convolution(net.atom_conv_layers[index], v, e, weights, sight)
-            e = _bond_convolution(bending, v, e, a, around, sight)
+            v = _atom_convolution(net.atom_conv_layers[index], v, e, weights, features)
+            e = _bond_convolution(bending, v, e, a, around, features)
             if index < last:  # the angles are not used after that
                 a = a + gated_mlp(
-                    net.angle_layers[index].twoBody_bond, _angle_parts(v, e, a, sight)
+                    net.angle_layers[index].twoBody_bond,
+                    _angle_parts(v, e, a, features),
                 )
         v = net.readout_norm(
-            _atom_convolution(net.atom_conv_layers[-1], v, e, weights, sight)
+            _atom_convolution(net.atom_conv_layers[-1], v, e, weights, features)
         )
         return NetworkOutput(sum_frames(net.mlp(v).squeeze(-1), graph), v)
 
@@ -138,33 +142,38 @@ class CHGNet(Network):
 
 
 def _atom_convolution(
-    layer: Any, v: Tensor, e: Tensor, weights: Tensor, sight: _GraphFeatures
+    layer: Any, v: Tensor, e: Tensor, weights: Tensor, x: _GraphFeatures
 ) -> Tensor:
     """Return atoms (atoms, 64) after a convolution over their neighbours."""
-    neighbour, centre = sight.edges
-    parts = (MLPPart(v, centre), MLPPart(e, sight.bond), MLPPart(v, neighbour))
+    neighbour, centre = x.edges
+    parts = (MLPPart(v, centre), MLPPart(e, x.bond), MLPPart(v, neighbour))
     messages = gated_mlp(layer.twoBody_atom, parts) * weights
     new: Tensor = layer.mlp_out(torch.zeros_like(v).index_add(0, centre, messages))
     return v + new
 
 
 def _bond_convolution(
-    layer: Any, v: Tensor, e: Tensor, a: Tensor, around: Tensor, sight: _GraphFeatures
+    layer: Any,
+    v: Tensor,
+    e: Tensor,
+    a: Tensor,
+    around: Tensor,
+    x: _GraphFeatures,
 ) -> Tensor:
     """Return bonds (bonds, 64) after a convolution over their angles."""
-    messages = gated_mlp(layer.twoBody_bond, _angle_parts(v, e, a, sight)) * around
-    new: Tensor = layer.mlp_out(torch.zeros_like(e).index_add(0, sight.one, messages))
+    messages = gated_mlp(layer.twoBody_bond, _angle_parts(v, e, a, x)) * around
+    new: Tensor = layer.mlp_out(torch.zeros_like(e).index_add(0, x.one, messages))
     return e + new
 
 
 def _angle_parts(
-    v: Tensor, e: Tensor, a: Tensor, sight: _GraphFeatures
+    v: Tensor, e: Tensor, a: Tensor, x: _GraphFeatures
 ) -> tuple[MLPPart, ...]:
     return (
-        MLPPart(e, sight.one),
-        MLPPart(e, sight.other),
+        MLPPart(e, x.one),
+        MLPPart(e, x.other),
         MLPPart(a),
-        MLPPart(v, sight.corner),
+        MLPPart(v, x.corner),
     )
 
 
@@ -199,8 +208,8 @@ def _pretrained_weights(name: str) -> tuple[dict[str, Any], dict[str, Tensor]]:
 
 
 def _build_network(arguments: dict[str, Any]) -> nn.Module:
-    from chgnet.model import CHGNet as Theirs  # it takes seconds to import
+    from chgnet.model import CHGNet as PublishedCHGNet  # it takes seconds to import
 
     with contextlib.redirect_stdout(io.StringIO()):  # it prints its size
-        network: nn.Module = Theirs(**arguments)
+        network: nn.Module = PublishedCHGNet(**arguments)
     return network

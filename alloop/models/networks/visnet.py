@@ -4,16 +4,13 @@ The neighbours are alloop's, without the loop from each atom to itself, and char
 spin join the elements. Three things differ from torch-geometric, so that forces are
 smooth: edges end under `cutoff_envelope` instead of half a cosine; s_proj, which reads
 the message after the cutoff, has no bias, which would contribute for atoms beyond the
-cutoff; and the lengths of vector features are softened as in `alloop.models.painn`, for
-atoms alone or in a line.
+cutoff; and the lengths of vector features are softened as in
+`alloop.models.networks.painn`, for atoms alone or in a line.
 """
-
-from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
 
-from alloop.core.errors import InputError
 from alloop.models.graph import Graph, edge_vectors, sum_frames
 from alloop.models.layers import (
     ELEMENTS,
@@ -23,6 +20,7 @@ from alloop.models.layers import (
     cutoff_envelope,
 )
 from alloop.models.pyg import visnet
+from alloop.models.settings import ViSNetSettings
 
 _SOFT = 1e-4  # added to a vector feature's squared length
 
@@ -73,35 +71,22 @@ class ViSNet(Network):
     channels that are not a multiple of heads.
     """
 
-    kind: ClassVar[str] = "visnet"
-
-    def __init__(
-        self,
-        channels: int = 64,
-        heads: int = 8,
-        layers: int = 4,
-        radial: int = 32,
-        cutoff: float = 5.0,
-    ) -> None:
-        super().__init__()
-        if channels % heads:
-            raise InputError(
-                f"expected channels to be a multiple of heads ({heads}), got {channels}"
-            )
-        self.settings: dict[str, Any] = {
-            "channels": channels,
-            "heads": heads,
-            "layers": layers,
-            "radial": radial,
-            "cutoff": cutoff,
-        }
-        self.cutoff = cutoff
+    def __init__(self, settings: ViSNetSettings) -> None:
+        super().__init__(settings, settings.cutoff)
+        channels, heads, layers, radial = (
+            settings.channels,
+            settings.heads,
+            settings.layers,
+            settings.radial,
+        )
         self.embedding = AtomEmbedding(channels)
-        self.basis = visnet.ExpNormalSmearing(cutoff, radial, trainable=False)
-        self.neighbours = Neighbours(channels, radial, cutoff, max_z=ELEMENTS + 1)
+        self.basis = visnet.ExpNormalSmearing(settings.cutoff, radial, trainable=False)
+        self.neighbours = Neighbours(
+            channels, radial, settings.cutoff, max_z=ELEMENTS + 1
+        )
         self.edges = visnet.EdgeEmbedding(radial, channels)
         self.layers = nn.ModuleList(
-            visnet_layer(channels, heads, cutoff, last=n == layers)
+            visnet_layer(channels, heads, settings.cutoff, last=n == layers)
             for n in range(1, layers + 1)
         )
         self.norm = nn.LayerNorm(channels)
@@ -109,7 +94,7 @@ class ViSNet(Network):
         self.gates = nn.ModuleList(
             [Gated(channels, half, scalar_activation=True), Gated(half, 1)]
         )
-        self.basis.cutoff_fn = self.neighbours.cutoff = Envelope(cutoff)
+        self.basis.cutoff_fn = self.neighbours.cutoff = Envelope(settings.cutoff)
 
     def forward(self, graph: Graph) -> NetworkOutput:
         vectors = edge_vectors(graph)

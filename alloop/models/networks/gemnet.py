@@ -11,21 +11,22 @@ molecules when training begins. And the radial functions' frequencies are fixed.
 enter as polynomials of their cosine: forces are smooth for atoms in a line too.
 """
 
-from typing import Any, ClassVar
-
 import torch
 from torch import Tensor, nn
 
-from alloop.models.gemnet_features import WIDTH, GemNetEdges, GemNetFeatures
 from alloop.models.graph import Graph, sum_frames
 from alloop.models.layers import AtomEmbedding, Network, NetworkOutput
-from alloop.models.scaled_layers import (
+from alloop.models.networks.gemnet_layers import (
     HALF,
+    WIDTH,
+    GemNetEdges,
+    GemNetFeatures,
     Residual,
     Swish,
     activated_linear,
     scaled_linear,
 )
+from alloop.models.settings import GemNetSettings
 
 _EDGES = 1.1
 _TRIPLETS = 7.0
@@ -123,31 +124,15 @@ class GemNet(Network):
     and radial functions, cutoff in Å. The paper has channels 128, narrow 64, layers 4.
     """
 
-    kind: ClassVar[str] = "gemnet"
-
-    def __init__(
-        self,
-        channels: int = 64,
-        narrow: int = 32,
-        layers: int = 3,
-        spherical: int = 7,
-        radial: int = 6,
-        cutoff: float = 5.0,
-    ) -> None:
-        super().__init__()
-        self.settings: dict[str, Any] = {
-            "channels": channels,
-            "narrow": narrow,
-            "layers": layers,
-            "spherical": spherical,
-            "radial": radial,
-            "cutoff": cutoff,
-        }
-        self.cutoff = cutoff
+    def __init__(self, settings: GemNetSettings) -> None:
+        super().__init__(settings, settings.cutoff)
+        channels, layers, radial = settings.channels, settings.layers, settings.radial
         self.elements = AtomEmbedding(channels)
-        self.geometry = GemNetFeatures(spherical, radial, cutoff)
+        self.geometry = GemNetFeatures(settings.spherical, radial, settings.cutoff)
         self.start = EdgeUpdate(channels, radial)
-        self.blocks = nn.ModuleList(Block(channels, narrow) for _ in range(layers))
+        self.blocks = nn.ModuleList(
+            Block(channels, settings.narrow) for _ in range(layers)
+        )
         self.outs = nn.ModuleList(AtomUpdate(channels) for _ in range(layers + 1))
         self.energies = nn.ModuleList(
             scaled_linear(channels, 1) for _ in range(layers + 1)

@@ -5,8 +5,6 @@ updated (Eq. 4 is left out, as the paper does for molecular properties). Distanc
 through radial functions under an envelope, which ends a message smoothly at the cutoff.
 """
 
-from typing import Any, ClassVar
-
 import torch
 from torch import Tensor, nn
 
@@ -20,6 +18,7 @@ from alloop.models.layers import (
     two_layer_mlp,
 )
 from alloop.models.pyg import MessagePassing
+from alloop.models.settings import EGNNSettings
 
 
 class Layer(MessagePassing):  # type: ignore[misc]
@@ -66,25 +65,11 @@ class EGNN(Network):
     (ICML 2023).
     """
 
-    kind: ClassVar[str] = "egnn"
-
-    def __init__(
-        self,
-        channels: int = 128,
-        layers: int = 5,
-        radial: int = 8,
-        cutoff: float = 5.0,
-    ) -> None:
-        super().__init__()
-        self.settings: dict[str, Any] = {
-            "channels": channels,
-            "layers": layers,
-            "radial": radial,
-            "cutoff": cutoff,
-        }
-        self.cutoff = cutoff
+    def __init__(self, settings: EGNNSettings) -> None:
+        super().__init__(settings, settings.cutoff)
+        channels, layers, radial = settings.channels, settings.layers, settings.radial
         self.embedding = AtomEmbedding(channels)
-        self.basis = BesselBasis(radial, cutoff)
+        self.basis = BesselBasis(radial, settings.cutoff)
         self.layers = nn.ModuleList(Layer(channels, radial) for _ in range(layers))
         self.readout = two_layer_mlp(channels, channels, 1)
 

@@ -5,14 +5,13 @@ The neighbours are alloop's, charge and spin join the elements, and filters end 
 rises again beyond the cutoff.
 """
 
-from typing import Any, ClassVar
-
 import torch
 from torch import Tensor, nn
 
 from alloop.models.graph import Graph, edge_vectors, sum_frames
 from alloop.models.layers import AtomEmbedding, Network, NetworkOutput, cutoff_envelope
 from alloop.models.pyg import schnet
+from alloop.models.settings import SchNetSettings
 
 
 class Convolution(schnet.CFConv):  # type: ignore[misc]
@@ -32,27 +31,13 @@ class SchNet(Network):
     defaults are torch-geometric's for half of its cutoff of 10 Å.
     """
 
-    kind: ClassVar[str] = "schnet"
-
-    def __init__(
-        self,
-        channels: int = 128,
-        layers: int = 6,
-        radial: int = 25,
-        cutoff: float = 5.0,
-    ) -> None:
-        super().__init__()
-        self.settings: dict[str, Any] = {
-            "channels": channels,
-            "layers": layers,
-            "radial": radial,
-            "cutoff": cutoff,
-        }
-        self.cutoff = cutoff
+    def __init__(self, settings: SchNetSettings) -> None:
+        super().__init__(settings, settings.cutoff)
+        channels, layers, radial = settings.channels, settings.layers, settings.radial
         self.embedding = AtomEmbedding(channels)
-        self.basis = schnet.GaussianSmearing(0.0, cutoff, radial)
+        self.basis = schnet.GaussianSmearing(0.0, settings.cutoff, radial)
         self.layers = nn.ModuleList(
-            interaction_block(channels, radial, cutoff) for _ in range(layers)
+            interaction_block(channels, radial, settings.cutoff) for _ in range(layers)
         )
         half = max(channels // 2, 1)
         self.readout = nn.Sequential(

@@ -1,0 +1,1 @@
+"""The networks: one module a kind, and the inputs and layers of some."""

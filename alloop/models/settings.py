@@ -1,0 +1,196 @@
+"""The settings of each kind of network: one frozen record a kind, without torch.
+
+A record holds the defaults, the limits and the meaning of a network's settings. The
+`potential:` section of a campaign, the settings in model files and the networks
+themselves are all made from it.
+"""
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, fields
+from importlib import import_module
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
+
+from alloop.core.errors import InputError
+
+if TYPE_CHECKING:
+    from alloop.models.layers import Network
+
+
+def _count(default: int, description: str, least: int = 1) -> int:
+    """Return a field for a size of the network."""
+    limits = {"ge": least, "le": 4096}
+    made: int = field(default=default, metadata={"description": description, **limits})
+    return made
+
+
+def _cutoff() -> float:
+    """Return a field for a cutoff."""
+    facts = {"description": "how far atoms see, Å", "gt": 0, "le": 20}
+    made: float = field(default=5.0, metadata=facts)
+    return made
+
+
+def _choice(default: Any, description: str) -> Any:
+    return field(default=default, metadata={"description": description})
+
+
+@dataclass(frozen=True)
+class NetworkSettings:
+    """The base of the records; fields carry limits and descriptions as metadata.
+
+    kind: the name in campaign and model files. network: module and class of the
+    network, which takes the record. pretrained: True where it comes with weights.
+    """
+
+    kind: ClassVar[str]
+    network: ClassVar[str]
+    pretrained: ClassVar[bool] = False
+
+    @property
+    def values(self) -> dict[str, Any]:
+        """The settings as JSON values, with all defaults spelled out."""
+        return asdict(self)
+
+    def network_class(self) -> "type[Network]":
+        """Import and return the class of the network."""
+        module, _, name = self.network.partition(":")
+        found: type[Network] = getattr(import_module(module), name)
+        return found
+
+
+@dataclass(frozen=True)
+class PaiNNSettings(NetworkSettings):
+    """PaiNN, an equivariant message-passing network (Schütt et al., 2021)."""
+
+    kind: ClassVar[str] = "painn"
+    network: ClassVar[str] = "alloop.models.networks.painn:PaiNN"
+    channels: int = _count(64, "features of an atom")
+    layers: int = _count(3, "rounds of messages")
+    radial: int = _count(8, "radial functions")
+    cutoff: float = _cutoff()
+
+
+@dataclass(frozen=True)
+class EGNNSettings(NetworkSettings):
+    """E(n)-equivariant network (Satorras et al., 2021)."""
+
+    kind: ClassVar[str] = "egnn"
+    network: ClassVar[str] = "alloop.models.networks.egnn:EGNN"
+    channels: int = _count(128, "features of an atom")
+    layers: int = _count(5, "rounds of messages")
+    radial: int = _count(8, "radial functions")
+    cutoff: float = _cutoff()
+
+
+@dataclass(frozen=True)
+class TensorNetSettings(NetworkSettings):
+    """TensorNet, equivariant messages of 3x3 tensors (Simeon, De Fabritiis, 2023)."""
+
+    kind: ClassVar[str] = "tensornet"
+    network: ClassVar[str] = "alloop.models.networks.tensornet:TensorNet"
+    channels: int = _count(64, "tensors of an atom")
+    layers: int = _count(2, "rounds of messages")
+    radial: int = _count(8, "radial functions")
+    cutoff: float = _cutoff()
+
+
+@dataclass(frozen=True)
+class GemNetSettings(NetworkSettings):
+    """GemNet-T, edge messages that depend on angles (Gasteiger et al., 2021).
+
+    The paper has channels 128, narrow 64 and layers 4.
+    """
+
+    kind: ClassVar[str] = "gemnet"
+    network: ClassVar[str] = "alloop.models.networks.gemnet:GemNet"
+    channels: int = _count(64, "features of an atom and of an edge")
+    narrow: int = _count(32, "features of a triplet")
+    layers: int = _count(3, "rounds of messages")
+    spherical: int = _count(7, "angular functions")
+    radial: int = _count(6, "radial functions")
+    cutoff: float = _cutoff()
+
+
+@dataclass(frozen=True)
+class SchNetSettings(NetworkSettings):
+    """SchNet, from torch-geometric (Schütt et al., 2017)."""
+
+    kind: ClassVar[str] = "schnet"
+    network: ClassVar[str] = "alloop.models.networks.schnet:SchNet"
+    channels: int = _count(128, "features of an atom")
+    layers: int = _count(6, "rounds of messages")
+    radial: int = _count(25, "radial functions", least=2)
+    cutoff: float = _cutoff()
+
+
+@dataclass(frozen=True)
+class ViSNetSettings(NetworkSettings):
+    """ViSNet, from torch-geometric (Wang et al., 2024)."""
+
+    kind: ClassVar[str] = "visnet"
+    network: ClassVar[str] = "alloop.models.networks.visnet:ViSNet"
+    channels: int = _count(64, "features of an atom, a multiple of heads")
+    heads: int = _count(8, "heads of the attention")
+    layers: int = _count(4, "rounds of messages")
+    radial: int = _count(32, "radial functions")
+    cutoff: float = _cutoff()
+
+    def __post_init__(self) -> None:
+        """Raise InputError for channels that are not a multiple of heads."""
+        if self.channels % self.heads:
+            raise InputError(
+                f"expected channels to be a multiple of heads ({self.heads}), "
+                f"got {self.channels}"
+            )
+
+
+@dataclass(frozen=True)
+class CHGNetSettings(NetworkSettings):
+    """CHGNet, a universal potential to fine-tune (Deng et al., 2023)."""
+
+    kind: ClassVar[str] = "chgnet"
+    network: ClassVar[str] = "alloop.models.networks.chgnet:CHGNet"
+    pretrained: ClassVar[bool] = True
+    version: Literal["0.3.0", "r2scan"] = _choice("0.3.0", "of its weights")
+    freeze: Literal["nothing", "embeddings", "body"] = _choice(
+        "nothing", "what training leaves alone"
+    )
+
+
+NETWORKS: dict[str, type[NetworkSettings]] = {
+    record.kind: record
+    for record in (
+        PaiNNSettings,
+        EGNNSettings,
+        TensorNetSettings,
+        GemNetSettings,
+        SchNetSettings,
+        ViSNetSettings,
+        CHGNetSettings,
+    )
+}
+
+
+def network_settings(
+    kind: str, given: Mapping[str, Any] | None = None
+) -> NetworkSettings:
+    """Return the record of a network; settings that are not given have defaults.
+
+    Raises InputError for an unknown kind or setting.
+    """
+    if kind not in NETWORKS:
+        raise InputError(
+            f"expected a network of kind {' or '.join(NETWORKS)}, got {kind!r}"
+        )
+    known = [own.name for own in fields(NETWORKS[kind])]
+    wrong = sorted(set(given or ()) - set(known))
+    if wrong:
+        raise InputError(
+            f"{kind} has no setting {', '.join(wrong)}; it has {', '.join(known)}"
+        )
+    return NETWORKS[kind](**(given or {}))
+
+
+def is_pretrained(kind: str) -> bool:
+    """Return True for a network that comes with trained weights."""
+    return kind in NETWORKS and NETWORKS[kind].pretrained
