@@ -16,7 +16,7 @@ import typer
 from rich.console import Console
 from rich.text import Text
 
-from alloop.core.printable import printable
+from alloop.core.text import printable
 
 _WIDTH = 88  # characters, where the output is not a terminal
 _ASCII = {"→": "->", "–": "-", "…": "...", "×": "x", "·": "|", "─": "-", "γ": "gamma"}

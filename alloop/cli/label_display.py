@@ -13,8 +13,8 @@ from rich.progress import Progress as Bar
 from alloop.cli.campaign_paths import short_path
 from alloop.cli.console import out, say
 from alloop.core import doubts
-from alloop.core.printable import printable_line
 from alloop.core.records import Failure, Label
+from alloop.core.text import printable_line
 from alloop.jobs.label_files import Failed, failed_frames, failures_file
 from alloop.jobs.label_frames import LabelProgress, Outcome
 from alloop.jobs.label_job import LabelJob

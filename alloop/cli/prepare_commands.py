@@ -14,7 +14,7 @@ from alloop.cli.campaign_template import campaign_template
 from alloop.cli.console import AsJson, busy, complain, out, say, say_json
 from alloop.cli.job_scripts import job_script, script_name
 from alloop.core.errors import InputError
-from alloop.core.plurals import plural
+from alloop.core.text import plural
 
 if TYPE_CHECKING:
     from alloop.config import Setup

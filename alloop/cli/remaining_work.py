@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from alloop.config import Setup
 from alloop.core.label_cost import Cost
-from alloop.core.plurals import plural
+from alloop.core.text import plural
 from alloop.report.text.formatting import duration_text
 
 if TYPE_CHECKING:

@@ -15,7 +15,7 @@ from rich.console import Console
 from alloop.cli.campaign_paths import existing_path, warn_of_lost
 from alloop.cli.console import busy, complain, out, say, warn
 from alloop.core.errors import InputError
-from alloop.core.plurals import plural
+from alloop.core.text import plural
 
 if TYPE_CHECKING:
     from alloop.campaign import Campaign, Outcome

@@ -12,7 +12,7 @@ from rich.table import Table
 
 from alloop.cli.campaign_paths import short_path
 from alloop.cli.console import out, say
-from alloop.core.printable import printable_line
+from alloop.core.text import printable_line
 from alloop.evaluation import ErrorSummary
 from alloop.jobs.train_job import TrainedModel, TrainJob
 from alloop.report.text.fitting_table import FittingTable

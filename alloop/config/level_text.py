@@ -6,7 +6,7 @@ from typing import Any
 
 from alloop.config.yaml_text import Tree, parse_yaml, read_yaml_text
 from alloop.core.errors import InputError
-from alloop.core.spelling import nearest_word
+from alloop.core.text import nearest_word
 from alloop.labels.levels import level_mapping
 
 BASE = "level"  # in a mapping: the name or file that its other keys override

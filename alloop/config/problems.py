@@ -5,8 +5,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from alloop.core.errors import InputError
-from alloop.core.plurals import plural
-from alloop.core.spelling import nearest_word as nearest_word
+from alloop.core.text import nearest_word as nearest_word
+from alloop.core.text import plural
 
 
 @dataclass(frozen=True, slots=True)

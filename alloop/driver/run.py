@@ -11,7 +11,7 @@ from alloop.config import Setup, changed_keys, fixed_differences
 from alloop.config.molecules import element_symbols
 from alloop.config.problems import ConfigError, Problem
 from alloop.core.errors import InputError
-from alloop.core.plurals import plural
+from alloop.core.text import plural
 from alloop.driver.driver import Driver, LabelStore
 from alloop.driver.own_parts import OwnParts, refuse_other_parts
 from alloop.driver.tolerant_cache import TolerantCache

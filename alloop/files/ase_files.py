@@ -12,8 +12,7 @@ from ase.io import ParseError, read
 from ase.io.formats import UnknownFileTypeError
 
 from alloop.core.errors import InputError
-from alloop.files.raw_label import LabelKeys, RawLabel
-from alloop.files.units import nearest_hint
+from alloop.files.labelled_frames import LabelKeys, RawLabel, nearest_hint
 
 _ENERGY = ("REF_energy", "energy")
 _FORCES = ("REF_forces", "forces")

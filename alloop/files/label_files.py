@@ -9,9 +9,8 @@ from alloop.core.errors import InputError
 from alloop.core.frame import Frame
 from alloop.core.units import Floats
 from alloop.files.ase_files import read_ase
+from alloop.files.labelled_frames import FileUnits, LabelKeys, LabelledFrames, RawLabel
 from alloop.files.npz import read_npz
-from alloop.files.raw_label import LabelKeys, RawLabel
-from alloop.files.units import FileUnits, LabelledFrames
 
 _SHOWN = 3  # frames that a message names
 

@@ -9,8 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from alloop.core.errors import InputError
-from alloop.files.raw_label import LabelKeys, RawLabel
-from alloop.files.units import nearest_hint
+from alloop.files.labelled_frames import LabelKeys, RawLabel, nearest_hint
 
 Arrays = Mapping[str, npt.NDArray[Any]]
 

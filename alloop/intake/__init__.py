@@ -7,7 +7,7 @@ For example:
     duplicate_frames(test.frames, intake.frames)
 """
 
-from alloop.files.units import FileUnits, LabelledFrames
+from alloop.files.labelled_frames import FileUnits, LabelledFrames
 from alloop.intake.duplicates import duplicate_frames
 from alloop.intake.labelled_files import read_labels
 from alloop.intake.unit_checks import unit_warnings

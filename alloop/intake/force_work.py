@@ -9,7 +9,7 @@ from collections import defaultdict
 import numpy as np
 
 from alloop.core.units import Booleans, Floats, Integers
-from alloop.files.units import LabelledFrames
+from alloop.files.labelled_frames import LabelledFrames
 from alloop.intake.superposition import centred, kabsch_rotation, pair_distances
 
 _FRAMES = 1000  # of one molecule, compared with each other

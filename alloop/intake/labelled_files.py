@@ -6,10 +6,10 @@ from pathlib import Path
 
 from alloop.core.errors import InputError
 from alloop.core.frame import Frame
+from alloop.core.records import Label
 from alloop.files.label_files import convert_labels, listed_frames, read_file
-from alloop.files.raw_label import LabelKeys, RawLabel
-from alloop.files.units import FileUnits, LabelledFrames
-from alloop.intake.store_labels import read_store
+from alloop.files.labelled_frames import FileUnits, LabelKeys, LabelledFrames, RawLabel
+from alloop.history.reader import History, read_history
 from alloop.intake.unit_checks import unit_warnings
 
 
@@ -59,7 +59,7 @@ def read_labels(  # noqa: PLR0913 - one keyword for each fact that a file cannot
                 f"{path} is a folder, so it is read as an alloop store, which is in eV "
                 "and Å; leave the units out"
             )
-        found = read_store(path, fidelity)
+        found = _read_store(path, fidelity)
     else:
         found = read_file(path, keys)
     intake = convert_labels(
@@ -94,3 +94,45 @@ def _odd_electrons(path: Path, frames: Sequence[Frame]) -> tuple[str, ...]:
         f"electrons) do not fit the electrons of {listed_frames(odd)} in {path}; give "
         "`charge` and `spin`",
     )
+
+
+def _read_store(path: Path, fidelity: str | None) -> list[RawLabel]:
+    """Read the labels that a store trains on at a fidelity, or its test set ("test").
+
+    Labels that were excluded there are left out. Raises InputError for an unknown
+    fidelity.
+    """
+    history = read_history(path)
+    levels = history.opened.levels
+    known = (*levels, "test")
+    if fidelity not in known:
+        raise InputError(
+            f"expected `fidelity` to be one of {', '.join(known)} for the store "
+            f"{path}, got {fidelity}"
+        )
+    if fidelity == "test":
+        return _raw_labels(history, levels["expensive"], history.state.test_frames())
+    return _raw_labels(history, levels[fidelity], history.state.trained_on(fidelity))
+
+
+def _raw_labels(
+    history: History, level: str, frames: tuple[str, ...]
+) -> list[RawLabel]:
+    out = []
+    for frame_id in frames:
+        frame = history.ledger.frames[frame_id]
+        label = history.ledger.labels[level, frame_id]
+        if isinstance(label, Label):
+            out.append(
+                RawLabel(
+                    numbers=frame.numbers,
+                    positions=frame.positions,
+                    energy=label.energy,
+                    forces=label.forces,
+                    charge=frame.charge,
+                    spin=frame.spin,
+                    cell=frame.cell,
+                    pbc=frame.pbc,
+                )
+            )
+    return out

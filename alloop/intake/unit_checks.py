@@ -12,7 +12,7 @@ from ase.data import covalent_radii
 
 from alloop.core.frame import Frame
 from alloop.core.units import ENERGY_UNITS, HARTREE, LENGTH_UNITS
-from alloop.files.units import FORCE_UNITS, LabelledFrames
+from alloop.files.labelled_frames import FORCE_UNITS, LabelledFrames
 from alloop.intake.force_work import energy_work_ratio
 
 _SAMPLE = 100  # frames that are checked

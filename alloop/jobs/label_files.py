@@ -32,8 +32,8 @@ from ase.io import write as write_atoms
 from alloop.core import doubts
 from alloop.core.errors import InputError
 from alloop.core.levels import Level
-from alloop.core.printable import printable
 from alloop.core.records import Failure, Label, Unlabelled
+from alloop.core.text import printable
 from alloop.files.ase_files import DATABASES, UNREADABLE, database_rows
 from alloop.files.atomic_write import replace_atomically
 from alloop.files.frames import GivenStructure

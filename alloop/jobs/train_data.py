@@ -14,7 +14,7 @@ from alloop.core.frame import Frame, FrameId
 from alloop.core.records import LabelSet
 from alloop.core.seeds import name_share
 from alloop.core.units import Floats
-from alloop.files.units import LabelledFrames
+from alloop.files.labelled_frames import LabelledFrames
 from alloop.intake import duplicate_frames, read_labels
 from alloop.training.staged_trainer import held_out_split
 

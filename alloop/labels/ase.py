@@ -20,7 +20,7 @@ from ase.calculators.calculator import BaseCalculator, Calculator, SCFError
 from alloop.core.atoms import to_atoms
 from alloop.core.frame import Frame
 from alloop.core.records import Failure
-from alloop.core.spelling import nearest_word
+from alloop.core.text import nearest_word
 from alloop.core.units import Floats
 from alloop.labels.result import Refused, Result
 

@@ -7,7 +7,7 @@ from typing import Any
 
 from alloop.core.errors import InputError
 from alloop.core.levels import Level, installed_version, make_level
-from alloop.files.units import FileUnits
+from alloop.files.labelled_frames import FileUnits
 
 
 def table_level(  # noqa: PLR0913 - one keyword for each fact a file cannot say

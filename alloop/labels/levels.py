@@ -5,7 +5,7 @@ from typing import Any
 
 from alloop.core.errors import InputError
 from alloop.core.levels import Level
-from alloop.core.spelling import nearest_word
+from alloop.core.text import nearest_word
 from alloop.labels.child.labeller import IsolatedLabeller
 from alloop.labels.file_levels import model_level as model_level
 from alloop.labels.file_levels import table_level as table_level

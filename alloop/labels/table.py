@@ -12,8 +12,7 @@ from alloop.core.frame import Frame, FrameId
 from alloop.core.records import Failure
 from alloop.core.units import Floats
 from alloop.files.label_files import convert_labels, read_file
-from alloop.files.raw_label import LabelKeys
-from alloop.files.units import FileUnits, LabelledFrames
+from alloop.files.labelled_frames import FileUnits, LabelKeys, LabelledFrames
 from alloop.labels.file_levels import unchanged_file
 from alloop.labels.result import Refused, Result
 

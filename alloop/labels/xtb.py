@@ -22,8 +22,8 @@ from alloop.core.frame import Frame
 from alloop.core.label_cost import TypicalCost
 from alloop.core.levels import Level, installed_version, make_level
 from alloop.core.records import Detail, Failure
-from alloop.core.spelling import known_word
 from alloop.core.stress import voigt
+from alloop.core.text import known_word
 from alloop.core.units import BOHR, BOLTZMANN, HARTREE
 from alloop.labels.result import Refused, Result
 

@@ -2,7 +2,7 @@
 
 from math import isfinite
 
-from alloop.core.plurals import plural
+from alloop.core.text import plural
 from alloop.loop.rules import ExploreRules, Rules, StopRules
 from alloop.loop.state import LoopState
 

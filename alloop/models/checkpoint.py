@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from alloop.core.errors import DamagedError, InputError
-from alloop.core.printable import printable
+from alloop.core.text import printable
 
 _KEY = "alloop"
 _FORMAT = "alloop model"

@@ -4,7 +4,7 @@ from collections import Counter
 from math import isfinite
 from typing import Any
 
-from alloop.core.local_time import local_time
+from alloop.core.text import local_time
 from alloop.history.lost_requests import lost_labels
 from alloop.history.measured_costs import cpu_seconds_by_part
 from alloop.history.reader import History

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from alloop.core.errors import LockedError, StoreError
-from alloop.core.local_time import local_time
+from alloop.core.text import local_time
 from alloop.store.files import explain_errors
 from alloop.store.journal import FOLDER
 

@@ -10,7 +10,7 @@ from rich.table import Table
 from alloop.campaign import Campaign
 from alloop.cli import console
 from alloop.cli.app import run_command
-from alloop.core.printable import printable, printable_line
+from alloop.core.text import printable, printable_line
 from alloop.driver.run import RunObserver
 from alloop.history.reader import read_history
 from alloop.report.text.live_display import LiveDisplay

@@ -7,8 +7,8 @@ from datetime import datetime
 import pytest
 
 from alloop.core.errors import InputError
-from alloop.core.local_time import local_time
 from alloop.core.records import Failure, Noise, Unlabelled
+from alloop.core.text import local_time
 from alloop.history.label_entries import label_entries
 from alloop.history.reader import JournalEntry
 from alloop.loop import events as e

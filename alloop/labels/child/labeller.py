@@ -31,7 +31,7 @@ from alloop.labels.child.messages import (
     parse_outcome,
 )
 from alloop.labels.child.process import ChildProcess
-from alloop.labels.child.start import Limits as Limits
+from alloop.labels.child.process import Limits as Limits
 
 _WORN = 0.5  # of the memory limit, resident between labels, above which to replace it
 _AGAIN = (Failure.CRASHED, Failure.MEMORY)  # may be due to a child's earlier labels

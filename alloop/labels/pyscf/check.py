@@ -7,7 +7,7 @@ import numpy as np
 from pyscf.gto import basis as basis_sets
 
 from alloop.core.frame import Frame
-from alloop.core.spelling import nearest_word
+from alloop.core.text import nearest_word
 from alloop.labels.pyscf.elements import (
     OF_THE_BASIS,
     has_core,

@@ -24,35 +24,24 @@ from alloop.labels.result import Refused
 
 Details: TypeAlias = dict[str, Detail]
 Answer: TypeAlias = tuple[float, Floats]  # hartree, hartree/bohr
-Solved: TypeAlias = list[tuple[Any, Any, Details]]
 
 
-def correlated_answer(
-    mf: Any, settings: Settings, details: Details, solved: Solved
-) -> Answer:
-    """Return energy and gradient of the level's method, and fill in `details`.
-
-    solved: the CCSD amplitudes on the same mean field, which CCSD and CCSD(T) share. It
-    is filled in here if it is empty.
-    """
+def correlated_answer(mf: Any, settings: Settings, details: Details) -> Answer:
+    """Return energy and gradient of the level's method, and fill in `details`."""
     method = _METHODS.get(settings["method"])
     if method is None or _is_uncorrelated(mf, settings):
         return mf.e_tot, scf_gradient(mf, settings)
-    return method(mf, settings, details, solved)
+    return method(mf, settings, details)
 
 
-def _mp2_answer(
-    mf: Any, settings: Settings, _details: Details, _solved: Solved
-) -> Answer:
+def _mp2_answer(mf: Any, settings: Settings, _details: Details) -> Answer:
     pt = mp.MP2(mf, frozen=_frozen_orbitals(mf.mol, settings))
     pt.kernel()
     return pt.e_tot, _nuclear_gradient(mf, pt.nuc_grad_method().kernel)
 
 
-def _ccsd_answer(
-    mf: Any, settings: Settings, details: Details, solved: Solved
-) -> Answer:
-    solver, eris = _lambda_amplitudes(mf, settings, details, solved)
+def _ccsd_answer(mf: Any, settings: Settings, details: Details) -> Answer:
+    solver, eris = _solve_amplitudes(mf, settings, details)
     solver.solve_lambda(eris=eris)
     _refuse_unless(solver.converged_lambda, "lambda equations", details)
     amplitudes = (solver.t1, solver.t2, solver.l1, solver.l2)
@@ -60,14 +49,12 @@ def _ccsd_answer(
     return solver.e_tot, _nuclear_gradient(mf, kernel, *amplitudes, eris=eris)
 
 
-def _ccsd_t_answer(
-    mf: Any, settings: Settings, details: Details, solved: Solved
-) -> Answer:
+def _ccsd_t_answer(mf: Any, settings: Settings, details: Details) -> Answer:
     """Return the CCSD(T) answer, with lambda equations and gradient that include (T).
 
     PySCF's default ones leave (T) out.
     """
-    solver, eris = _lambda_amplitudes(mf, settings, details, solved)
+    solver, eris = _solve_amplitudes(mf, settings, details)
     triples = solver.ccsd_t(eris=eris)  # hartree
     t1, t2 = solver.t1, solver.t2
     equations = uccsd_t_lambda if is_unrestricted(mf) else ccsd_t_lambda
@@ -99,33 +86,20 @@ def _uccsd_t_gradient(solver: Any, *amplitudes: Any, eris: Any) -> Floats:
     return total
 
 
-def _lambda_amplitudes(
-    mf: Any, settings: Settings, details: Details, solved: Solved
-) -> tuple[Any, Any]:
-    if not solved:
-        solved.append(_solve_amplitudes(mf, settings, details))
-    solver, eris, found = solved[0]
-    details |= found
-    return solver, eris
-
-
-def _solve_amplitudes(
-    mf: Any, settings: Settings, details: Details
-) -> tuple[Any, Any, Details]:
+def _solve_amplitudes(mf: Any, settings: Settings, details: Details) -> tuple[Any, Any]:
+    """Return the converged CCSD solver and its integrals, and fill in `details`."""
     solver = cc.CCSD(mf, frozen=_frozen_orbitals(mf.mol, settings))
     solver.conv_tol = settings["cc_conv_tol"]
     solver.conv_tol_normt = settings["cc_conv_tol_normt"]
     solver.max_cycle = settings["cc_max_cycle"]
     eris = solver.ao2mo()
     solver.kernel(eris=eris)
-    found: Details = {
-        "energy_mp2": float(mf.e_tot + solver.emp2) * HARTREE,
-        "cc_cycles": int(solver.cycles),
-    }
-    _refuse_unless(solver.converged, "amplitude equations", {**details, **found})
-    found["energy_ccsd"] = float(solver.e_tot) * HARTREE
-    found["t1"] = _t1_diagnostic(solver.t1)
-    return solver, eris, found
+    details["energy_mp2"] = float(mf.e_tot + solver.emp2) * HARTREE
+    details["cc_cycles"] = int(solver.cycles)
+    _refuse_unless(solver.converged, "amplitude equations", details)
+    details["energy_ccsd"] = float(solver.e_tot) * HARTREE
+    details["t1"] = _t1_diagnostic(solver.t1)
+    return solver, eris
 
 
 def _t1_diagnostic(t1: Any) -> float:

@@ -6,7 +6,7 @@ its work by the memory that its process uses; here each label gets fresh objects
 thread and a fixed memory, so that its bits do not depend on what ran before.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any, TypeVar
 
 import numpy as np
@@ -18,12 +18,11 @@ from alloop.core.frame import Frame
 from alloop.core.records import Failure
 from alloop.core.units import BOHR, HARTREE
 from alloop.labels.gate import check_electrons
-from alloop.labels.pyscf.correlation import Details, Solved, correlated_answer
+from alloop.labels.pyscf.correlation import Details, correlated_answer
 from alloop.labels.pyscf.doubts import mean_field_signs, with_doubts
 from alloop.labels.pyscf.elements import OF_THE_BASIS
 from alloop.labels.pyscf.functionals import dispersion_problem
 from alloop.labels.pyscf.ladder import converged_scf
-from alloop.labels.pyscf.level import contains_level
 from alloop.labels.pyscf.memory import refuse_hopeless
 from alloop.labels.pyscf.periodic import cell_problem, label_of_cell
 from alloop.labels.pyscf.scf import Settings, make_molecule
@@ -38,47 +37,24 @@ NO_EXACT_GRADIENT = (
 
 def label_with_pyscf(frame: Frame, settings: Settings) -> Result:
     """Return energy and forces of a frame; raise Refused if they cannot be trusted."""
-    return labels_with_pyscf(frame, settings, ())[0]
-
-
-def labels_with_pyscf(
-    frame: Frame, settings: Settings, also: Sequence[Settings]
-) -> list[Result]:
-    """Return the label of a level and, from the same run, those of levels inside it.
-
-    See `contains_level` for the levels that are inside. Each label has the same bits as
-    if it were made alone. Raises Refused if any of them would be refused, and
-    ValueError for a level that is not inside.
-    """
-    if not all(contains_level(settings, cheap) for cheap in also):
-        raise ValueError("a label from the same run needs the same settings")
     lib.num_threads(1)
     lib.current_memory = _nothing_used
     refuse_foreign(frame, settings)
     if "kpoints" in settings:
-        return [_refuse_on_error(lambda: label_of_cell(frame, settings))]
-    return _refuse_on_error(lambda: _label_results(frame, settings, also))
+        return _refuse_on_error(lambda: label_of_cell(frame, settings))
+    return _refuse_on_error(lambda: _label_of_molecule(frame, settings))
 
 
-def _label_results(
-    frame: Frame, settings: Settings, also: Sequence[Settings]
-) -> list[Result]:
+def _label_of_molecule(frame: Frame, settings: Settings) -> Result:
     mol = make_molecule(frame, settings)
     refuse_hopeless(mol, settings)
     mf, details = converged_scf(mol, settings)
-    solved: Solved = []
-    return [_level_result(mf, level, details, solved) for level in (settings, *also)]
-
-
-def _level_result(
-    mf: Any, settings: Settings, known: Details, solved: Solved
-) -> Result:
     details = {
-        **known,
+        **details,
         **_mean_field_details(mf, settings),
         **mean_field_signs(mf, settings),
     }
-    energy, gradient = correlated_answer(mf, settings, details, solved)
+    energy, gradient = correlated_answer(mf, settings, details)
     forces = -np.asarray(gradient, dtype=np.float64) * (HARTREE / BOHR)  # (atoms, 3)
     if settings["method"] == "mp2":
         details["energy_mp2"] = float(energy) * HARTREE

@@ -8,7 +8,7 @@ from alloop.core.cost_curve import Prior
 from alloop.core.errors import InputError
 from alloop.core.label_cost import TypicalCost
 from alloop.core.levels import Level, installed_version, make_level
-from alloop.core.spelling import nearest_word
+from alloop.core.text import nearest_word
 from alloop.labels.pyscf.spelling import (
     RUNGS,
     WAVE_FUNCTIONS,
@@ -146,22 +146,6 @@ def tighter_level(loose: Level) -> Level:
     if "ke_cutoff" in old:
         new["ke_cutoff"] = 1.5 * old["ke_cutoff"]
     return make_level(loose.kind, {**old, **new, "title": f"{loose.title}, tight"})
-
-
-def contains_level(expensive: Mapping[str, Any], cheap: Mapping[str, Any]) -> bool:
-    """Return True if a label with the settings `expensive` contains the `cheap` one.
-
-    It does if the cheap method is an intermediate step, hf < mp2 < ccsd < ccsd(t), and
-    all settings of the cheap level have the same values in the expensive one; then the
-    bits of the labels are the same too.
-    """
-    if not {expensive.get("method"), cheap.get("method")} <= set(WAVE_FUNCTIONS):
-        return False
-    inner, outer = map(WAVE_FUNCTIONS.index, (cheap["method"], expensive["method"]))
-    same = cheap.keys() - {"method", "title"}
-    return inner < outer and all(
-        key in expensive and expensive[key] == cheap[key] for key in same
-    )
 
 
 def _default_settings(settings: Mapping[str, Any], cell: bool) -> dict[str, Any]:

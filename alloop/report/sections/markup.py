@@ -12,7 +12,7 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
-from alloop.core.printable import printable
+from alloop.core.text import printable
 
 Text = str | Markup
 _UNSAFE = {"<": "\\u003c", ">": "\\u003e", "&": "\\u0026"}

@@ -6,9 +6,8 @@ from typing import Any
 
 from alloop.core.atoms import hill_formula
 from alloop.core.doubts import doubts_of_details
-from alloop.core.local_time import local_time
-from alloop.core.printable import printable_line
 from alloop.core.records import Noise, Walker
+from alloop.core.text import local_time, printable_line
 from alloop.history.reader import History, JournalEntry
 from alloop.loop import events as e
 from alloop.report.text.formatting import (

@@ -4,8 +4,8 @@ from collections import Counter
 from collections.abc import Iterable, Mapping
 from math import isfinite
 
-from alloop.core.plurals import plural as plural
 from alloop.core.records import Failure, Walker
+from alloop.core.text import plural as plural
 
 STAGES = {
     "new": "starting",

@@ -10,8 +10,8 @@ import numpy as np
 
 from alloop.core.atoms import hill_formula
 from alloop.core.frame import Frame, FrameId
-from alloop.core.local_time import local_time
 from alloop.core.records import Candidate, Label, Noise
+from alloop.core.text import local_time
 from alloop.history.frame_search import FoundFrame, find_frame
 from alloop.history.label_entries import label_entries
 from alloop.history.reader import History

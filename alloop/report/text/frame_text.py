@@ -7,8 +7,8 @@ import numpy as np
 from alloop.core.atoms import hill_formula
 from alloop.core.doubts import doubts_of_details
 from alloop.core.frame import Frame
-from alloop.core.local_time import local_time
 from alloop.core.records import Detail, Label, Noise, Unlabelled
+from alloop.core.text import local_time
 from alloop.history.reader import History, JournalEntry
 from alloop.history.record_index import LabelEntry
 from alloop.loop import events as e

@@ -13,7 +13,7 @@ from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
-from alloop.core.printable import printable, printable_line
+from alloop.core.text import printable, printable_line
 from alloop.loop import events as e
 from alloop.loop.rules import Rules
 from alloop.loop.state import LoopState

@@ -10,8 +10,7 @@ from types import TracebackType
 from typing import Any, Self
 
 from alloop.core.errors import InputError
-from alloop.core.local_time import local_time
-from alloop.core.printable import printable_line
+from alloop.core.text import local_time, printable_line
 from alloop.loop import events as e
 from alloop.loop.state import LoopState
 from alloop.report.text.event_text import turn_text

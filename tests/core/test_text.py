@@ -5,8 +5,7 @@ from datetime import datetime
 
 import pytest
 
-from alloop.core.local_time import local_time
-from alloop.core.plurals import plural
+from alloop.core.text import local_time, plural
 
 
 def test_a_moment_is_local_time_with_its_offset(

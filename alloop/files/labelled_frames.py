@@ -1,13 +1,16 @@
-"""Labelled frames after reading, and the units that their file was declared in."""
+"""Labelled frames as read from a file and as converted, and the units between."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from typing import Any
 
-from alloop.core import spelling
+import numpy as np
+
 from alloop.core.errors import InputError
 from alloop.core.frame import Frame
 from alloop.core.levels import LevelId
 from alloop.core.records import Label
+from alloop.core.text import nearest_word
 from alloop.core.units import ENERGY_UNITS, LENGTH_UNITS, Floats
 
 
@@ -80,9 +83,35 @@ class LabelledFrames:
         )
 
 
+@dataclass(frozen=True, slots=True)
+class LabelKeys:
+    """The names of energy and forces that the user gave; None means the usual names."""
+
+    energy: str | None = None
+    forces: str | None = None
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class RawLabel:
+    """A labelled structure in the file's units.
+
+    numbers (atoms,), positions and forces (atoms, 3), energy; charge in e, spin is 2S;
+    cell (3, 3) in rows.
+    """
+
+    numbers: Any
+    positions: Any
+    energy: float
+    forces: Any
+    charge: int = 0
+    spin: int = 0
+    cell: Floats = field(default_factory=lambda: np.zeros((3, 3)))
+    pbc: tuple[bool, bool, bool] = (False, False, False)
+
+
 def nearest_hint(word: str, known: Iterable[str]) -> str:
     """Return ", did you mean `...`?" if a known word is near, else an empty string."""
-    found = spelling.nearest_word(word, known, cutoff=0.5)
+    found = nearest_word(word, known, cutoff=0.5)
     return f", did you mean `{found}`?" if found else ""
 
 
