@@ -27,6 +27,7 @@ from alloop.core.errors import AlloopError, InputError
 from alloop.core.frame import Frame
 from alloop.core.levels import Level
 from alloop.core.records import Label
+from alloop.files.labelled_frames import energy_conflict
 from alloop.loop.events import Given, Opened
 
 if TYPE_CHECKING:
@@ -127,7 +128,7 @@ def _add_start_item(
         case Labels():
             if item.level not in levels:
                 raise InputError("the labels are cheap ones, `levels.cheap` is missing")
-            intake = _read_labels(folder / item.labels, item)
+            intake = read_label_file(folder / item.labels, item)
             found.train += _brought_labels(path, item.level, intake, levels[item.level])
             found.warnings += [f"{path}: {text}" for text in intake.warnings]
         case Store():
@@ -148,7 +149,7 @@ def _add_test(
 ) -> None:
     match plan.test:
         case Labelled():
-            intake = _read_labels(folder / plan.test.file, plan.test)
+            intake = read_label_file(folder / plan.test.file, plan.test)
             found.warnings += [f"test: {text}" for text in intake.warnings]
         case Store():
             from alloop.intake import read_labels
@@ -163,19 +164,11 @@ def _add_test(
     )
 
 
-def _read_labels(path: Path, units: Units) -> "LabelledFrames":
+def read_label_file(path: Path, units: Units) -> "LabelledFrames":
+    """Return the labels of a file in the units that its section declares."""
     from alloop.intake import read_labels  # slow: imports zarr and the store
 
-    return read_labels(
-        path,
-        energy_unit=units.energy_unit,
-        length_unit=units.length_unit,
-        force_unit=units.force_unit,
-        energy_key=units.energy_key,
-        forces_key=units.forces_key,
-        charge=units.charge,
-        spin=units.spin,
-    )
+    return read_labels(path, **units.model_dump(include=set(Units.model_fields)))
 
 
 def _from_store(
@@ -204,8 +197,7 @@ def _same_level(path: Path, fidelity: str, level: Level) -> None:
 def _brought_labels(
     path: str, fidelity: str, intake: "LabelledFrames", level: Level
 ) -> list[BroughtLabel]:
-    pairs = zip(intake.frames, intake.labels(level.id), strict=True)
-    return [BroughtLabel(path, fidelity, frame, label) for frame, label in pairs]
+    return [BroughtLabel(path, fidelity, x.frame, x.label(level.id)) for x in intake]
 
 
 def _distinct_labels(
@@ -215,12 +207,9 @@ def _distinct_labels(
     kept: dict[tuple[str, str], BroughtLabel] = {}
     for item in items:
         first = kept.setdefault((item.fidelity, item.frame.id), item)
-        if abs(first.label.energy - item.label.energy) > 1e-6:
-            found.refuse(
-                item.path,
-                f"one frame has two {item.fidelity} energies, {first.label.energy:.6f} "
-                f"and {item.label.energy:.6f} eV; keep the right one",
-            )
+        energies = first.label.energy, item.label.energy
+        if conflict := energy_conflict(item.fidelity, *energies):
+            found.refuse(item.path, conflict)
     return list(kept.values())
 
 

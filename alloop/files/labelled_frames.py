@@ -1,17 +1,19 @@
 """Labelled frames as read from a file and as converted, and the units between."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 
 from alloop.core.errors import InputError
-from alloop.core.frame import Frame
+from alloop.core.frame import Frame, FrameId
 from alloop.core.levels import LevelId
 from alloop.core.records import Label
 from alloop.core.text import nearest_word
 from alloop.core.units import ENERGY_UNITS, LENGTH_UNITS, Floats
+
+_SAME = 1e-6  # eV, the largest difference between energies that agree
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +59,19 @@ FORCE_UNITS = {
 
 
 @dataclass(frozen=True, slots=True, eq=False)
+class LabelledFrame:
+    """A frame with its energy (eV) and forces (atoms, 3) in eV/Å."""
+
+    frame: Frame
+    energy: float
+    forces: Floats
+
+    def label(self, level: LevelId) -> Label:
+        """Return the label, as one of this level."""
+        return Label(self.frame.id, level, self.energy, self.forces)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
 class LabelledFrames:
     """Labelled frames, converted to eV and Å.
 
@@ -73,14 +88,9 @@ class LabelledFrames:
     def __len__(self) -> int:
         return len(self.frames)
 
-    def labels(self, level: LevelId) -> tuple[Label, ...]:
-        """Return the labels, as labels of this level."""
-        return tuple(
-            Label(frame.id, level, float(energy), forces)
-            for frame, energy, forces in zip(
-                self.frames, self.energies, self.forces, strict=True
-            )
-        )
+    def __iter__(self) -> Iterator[LabelledFrame]:
+        rows = zip(self.frames, map(float, self.energies), self.forces, strict=True)
+        return (LabelledFrame(*row) for row in rows)
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,6 +117,31 @@ class RawLabel:
     spin: int = 0
     cell: Floats = field(default_factory=lambda: np.zeros((3, 3)))
     pbc: tuple[bool, bool, bool] = (False, False, False)
+
+
+def distinct_frames(
+    found: Iterable[LabelledFrame], kind: str
+) -> dict[FrameId, LabelledFrame]:
+    """Return the first label of each frame, by id; InputError where two disagree.
+
+    kind: of the labels, for the message, such as "cheap".
+    """
+    first: dict[FrameId, LabelledFrame] = {}
+    for labelled in found:
+        known = first.setdefault(labelled.frame.id, labelled)
+        if conflict := energy_conflict(kind, known.energy, labelled.energy):
+            raise InputError(conflict)
+    return first
+
+
+def energy_conflict(kind: str, first: float, second: float) -> str | None:
+    """Return a sentence if two energies (eV) of one frame disagree, else None."""
+    if abs(first - second) <= _SAME:
+        return None
+    return (
+        f"one frame has two {kind} energies, {first:.6f} and {second:.6f} eV; "
+        "keep the right one"
+    )
 
 
 def nearest_hint(word: str, known: Iterable[str]) -> str:

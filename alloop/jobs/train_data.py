@@ -4,21 +4,18 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from alloop.config.sections.data import Labelled, Labels, Store, Units
+from alloop.config.sections.data import Labelled, Labels, Store
 from alloop.config.sections.plan import Plan
 from alloop.config.sections.training import Asteroid, OptimiserSection, Stages
-from alloop.config.starting_data import store_opening
+from alloop.config.starting_data import read_label_file, store_opening
 from alloop.config.train_sections import label_sources
 from alloop.core.errors import InputError
 from alloop.core.frame import Frame, FrameId
 from alloop.core.records import LabelSet
 from alloop.core.seeds import name_share
-from alloop.core.units import Floats
-from alloop.files.labelled_frames import LabelledFrames
+from alloop.files.labelled_frames import LabelledFrame, LabelledFrames, distinct_frames
 from alloop.intake import duplicate_frames, read_labels
 from alloop.training.staged_trainer import held_out_split
-
-_SAME = 1e-6  # eV; energies of one frame that differ by more are refused
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,15 +46,6 @@ class TrainMaterial:
     warnings: tuple[str, ...] = ()
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class _LabelledFrame:
-    """A labelled frame; forces (atoms, 3) in eV/Å, energy in eV."""
-
-    frame: Frame
-    energy: float
-    forces: Floats
-
-
 def read_material(plan: Plan, shares: HeldOutShares) -> TrainMaterial:
     """Read and split the labels of a training.
 
@@ -66,12 +54,12 @@ def read_material(plan: Plan, shares: HeldOutShares) -> TrainMaterial:
     """
     warnings: list[str] = []
     cheap, expensive = (
-        _distinct_frames(_read_items(label_sources(plan), level, warnings), level)
+        distinct_frames(_read_items(label_sources(plan), level, warnings), level)
         for level in ("cheap", "expensive")
     )
     if not expensive:
         raise InputError("expected expensive labels to learn from, got none")
-    test = _distinct_frames(_brought_test(plan, warnings), "test")
+    test = distinct_frames(_brought_test(plan, warnings), "test")
     taught = [*cheap.values(), *expensive.values()]
     _refuse_twins([x.frame for x in test.values()], [x.frame for x in taught])
     if not test:
@@ -113,12 +101,12 @@ def _is_drawn(frame: FrameId, fraction: float) -> bool:
 
 def _read_items(
     items: Iterable[Labels | Store], level: str, warnings: list[str]
-) -> Iterable[_LabelledFrame]:
+) -> Iterable[LabelledFrame]:
     for item in items:
         match item:
             case Labels() if item.level == level:
                 yield from _labelled_frames(
-                    _read_file(item.labels, item), item.labels, warnings
+                    read_label_file(Path(item.labels), item), item.labels, warnings
                 )
             case Store() if level in store_opening(Path(item.store)).levels:
                 yield from _labelled_frames(
@@ -126,16 +114,14 @@ def _read_items(
                 )
 
 
-def _brought_test(plan: Plan, warnings: list[str]) -> Iterable[_LabelledFrame]:
+def _brought_test(plan: Plan, warnings: list[str]) -> Iterable[LabelledFrame]:
     match plan.test:
         case Labelled(file=path):
-            yield from _labelled_frames(_read_file(path, plan.test), path, warnings)
+            yield from _labelled_frames(
+                read_label_file(Path(path), plan.test), path, warnings
+            )
         case Store(store=path):
             yield from _labelled_frames(_store_labels(path, "test"), path, warnings)
-
-
-def _read_file(path: str, units: Units) -> LabelledFrames:
-    return read_labels(path, **units.model_dump(include=set(Units.model_fields)))
 
 
 def _store_labels(path: str, fidelity: str) -> LabelledFrames | None:
@@ -149,27 +135,11 @@ def _store_labels(path: str, fidelity: str) -> LabelledFrames | None:
 
 def _labelled_frames(
     intake: LabelledFrames | None, path: str, warnings: list[str]
-) -> Iterable[_LabelledFrame]:
+) -> Iterable[LabelledFrame]:
     if intake is None:
         return
     warnings += [f"{path}: {text}" for text in intake.warnings]
-    yield from map(
-        _LabelledFrame, intake.frames, map(float, intake.energies), intake.forces
-    )
-
-
-def _distinct_frames(
-    found: Iterable[_LabelledFrame], level: str
-) -> dict[FrameId, _LabelledFrame]:
-    kept: dict[FrameId, _LabelledFrame] = {}
-    for told in found:
-        first = kept.setdefault(told.frame.id, told)
-        if abs(first.energy - told.energy) > _SAME:
-            raise InputError(
-                f"one frame has two {level} energies, {first.energy:.6f} and "
-                f"{told.energy:.6f} eV; keep the right one"
-            )
-    return kept
+    yield from intake
 
 
 def _refuse_twins(test: Sequence[Frame], taught: Sequence[Frame]) -> None:
@@ -194,7 +164,7 @@ def _validation_twins(validation: LabelSet, training: LabelSet) -> list[str]:
     ]
 
 
-def _label_set(labelled: Iterable[_LabelledFrame]) -> LabelSet:
+def _label_set(labelled: Iterable[LabelledFrame]) -> LabelSet:
     rows = list(labelled)
     return LabelSet.of(
         [x.frame for x in rows], [x.energy for x in rows], [x.forces for x in rows]

@@ -4,20 +4,22 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import lru_cache
-from typing import Any, TypeAlias
+from typing import Any
 
 from alloop.core.atoms import atomic_number, hill_formula
 from alloop.core.errors import InputError
 from alloop.core.frame import Frame, FrameId
 from alloop.core.records import Failure
-from alloop.core.units import Floats
 from alloop.files.label_files import convert_labels, read_file
-from alloop.files.labelled_frames import FileUnits, LabelKeys, LabelledFrames
+from alloop.files.labelled_frames import (
+    FileUnits,
+    LabelKeys,
+    LabelledFrame,
+    LabelledFrames,
+    distinct_frames,
+)
 from alloop.labels.file_levels import unchanged_file
 from alloop.labels.result import Refused, Result
-
-_Rows: TypeAlias = dict[FrameId, tuple[float, Floats]]  # eV, (atoms, 3) eV/Å
-_SAME = 1e-6  # eV, the largest difference between energies of one frame that agree
 
 
 def label_with_table(frame: Frame, settings: Mapping[str, Any]) -> Result:
@@ -30,14 +32,14 @@ def label_with_table(frame: Frame, settings: Mapping[str, Any]) -> Result:
     if found is None:
         text = f"none of the table's {len(rows)} frames is this {hill_formula(frame)}"
         raise Refused(Failure.MISSING, text)
-    return Result(found[0], found[1].copy())
+    return Result(found.energy, found.forces.copy())
 
 
 def problems(settings: Mapping[str, Any], elements: Sequence[str]) -> list[str]:
     """Return what is wrong with the file, and the elements that it does not contain."""
     try:
         intake = _read_table(settings)
-        _index_rows(intake)
+        distinct_frames(intake, "table")
     except InputError as error:
         return [str(error)]
     known = {int(z) for frame in intake.frames for z in frame.numbers}
@@ -48,8 +50,8 @@ def problems(settings: Mapping[str, Any], elements: Sequence[str]) -> list[str]:
 
 
 @lru_cache(maxsize=2)
-def _table_rows(text: str) -> _Rows:
-    return _index_rows(_read_table(json.loads(text)))
+def _table_rows(text: str) -> dict[FrameId, LabelledFrame]:
+    return distinct_frames(_read_table(json.loads(text)), "table")
 
 
 def _read_table(settings: Mapping[str, Any]) -> LabelledFrames:
@@ -60,16 +62,3 @@ def _read_table(settings: Mapping[str, Any]) -> LabelledFrames:
     said = {x: settings[x] for x in ("charge", "spin") if settings[x] is not None}
     raws = [replace(raw, **said) for raw in read_file(path, keys)]
     return convert_labels(path, raws, units)
-
-
-def _index_rows(intake: LabelledFrames) -> _Rows:
-    rows: _Rows = {}
-    labels = zip(intake.frames, intake.energies, intake.forces, strict=True)
-    for frame, energy, forces in labels:
-        first, _ = rows.setdefault(frame.id, (float(energy), forces))
-        if abs(first - energy) > _SAME:
-            raise InputError(
-                f"one {hill_formula(frame)} frame has two energies in the table, "
-                f"{first:.6f} and {energy:.6f} eV; keep the right one"
-            )
-    return rows

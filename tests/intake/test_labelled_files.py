@@ -167,7 +167,7 @@ def test_cells_are_kept_and_converted(water, tmp_path):
 
 
 def test_labels_carry_the_level_they_are_declared_to_be_of(water, saved):
-    labels = read_labels(saved()).labels("a" * 16)
+    labels = [x.label("a" * 16) for x in read_labels(saved())]
     assert len(labels) == 200
     assert all(isinstance(x, Label) and x.level == "a" * 16 for x in labels)
     assert labels[7].energy == pytest.approx(water.energies[7])

@@ -164,5 +164,5 @@ def test_two_energies_of_one_frame_and_missing_elements_are_found_before(
     write(file, [*frames, twin])
     level = table_level(file)
     problems = check_level(level, "HO", child.labeller(level))
-    assert "two energies" in problems[0]
+    assert "two table energies" in problems[0]
     assert len(problems) == 1
