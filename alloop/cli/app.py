@@ -11,23 +11,20 @@ from alloop.cli import (
     doctor_command,
     inspect_commands,
     label_commands,
-    md_command,
+    model_commands,
     prepare_commands,
     run_commands,
-    stop_command,
-    train_command,
 )
-from alloop.cli.console import complain, prepare, unwritten
-from alloop.cli.run_commands import RESUMABLE
+from alloop.cli.console import output_error, prepare_streams, print_error
+from alloop.cli.interrupts import RESUMABLE
 from alloop.core.errors import AlloopError
 
 _INTERRUPTED = 130
-USER = 2  # exit code of a user's mistake
 
 app = typer.Typer(
     name="alloop",
-    help="Active-learning molecular dynamics: two-fidelity data and a force field with "
-    "a known error. Units are eV, Å, fs, K.",
+    help="Active-learning molecular dynamics: datasets at two levels of theory and a "
+    "force field with a known error. Units are eV, Å, fs and K.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
@@ -42,7 +39,7 @@ def _with_exit_code(command: Callable[..., int | None]) -> Callable[..., None]:
         try:
             code = command(*arguments, **options)
         except KeyboardInterrupt:
-            complain("stopped")
+            print_error("stopped")
             code = RESUMABLE
         raise typer.Exit(code or 0)
 
@@ -77,7 +74,7 @@ _COMMANDS = (
         prepare_commands.plan,
         prepare_commands.schema,
     ),
-    *(run_commands.run, run_commands.resume, stop_command.stop),
+    *(run_commands.run, run_commands.resume, run_commands.stop),
     *(
         inspect_commands.status,
         inspect_commands.why,
@@ -91,7 +88,7 @@ _COMMANDS = (
         label_commands.label,
         label_commands.atoms,
     ),
-    *(train_command.train, md_command.md),
+    *(model_commands.train, model_commands.md),
     *(doctor_command.doctor, doctor_command.version),
 )
 for _command in _COMMANDS:
@@ -100,26 +97,28 @@ for _command in _COMMANDS:
 
 def run_command(arguments: Sequence[str]) -> int:
     """Run one command and return its exit code; users' mistakes become messages."""
-    prepare()
+    prepare_streams()
     code = _run(arguments)
-    lost = unwritten()
+    lost = output_error()
     if lost is not None:
-        complain(f"standard output cannot be written: {lost}")
-    return code or (USER if lost else 0)
+        print_error(f"standard output cannot be written: {lost}")
+    return code or (AlloopError.exit_code if lost else 0)
 
 
 def _run(arguments: Sequence[str]) -> int:
     try:
         app(args=list(arguments), prog_name="alloop", obj=list(arguments))
     except AlloopError as error:
-        complain(str(error))
+        print_error(str(error))
         return error.exit_code
     except UnicodeEncodeError as error:
-        complain(f"expected text in UTF-8, got {error.object[:60]!r}")
-        return USER
+        print_error(f"expected text in UTF-8, got {error.object[:60]!r}")
+        return AlloopError.exit_code
     except OSError as error:
-        complain(f"{error.filename or 'the output'} cannot be used: {error.strerror}")
-        return USER
+        print_error(
+            f"{error.filename or 'the output'} cannot be used: {error.strerror}"
+        )
+        return AlloopError.exit_code
     except SystemExit as end:
         # typer's own code for a Ctrl-C before the command has begun
         return RESUMABLE if end.code == _INTERRUPTED else int(end.code or 0)

@@ -6,19 +6,19 @@ from typing import TYPE_CHECKING, Annotated, TypeAlias
 
 import typer
 
-from alloop.cli.console import complain
+from alloop.cli.console import print_error
 from alloop.core.errors import InputError
 
 if TYPE_CHECKING:
     from alloop.campaign import Campaign
     from alloop.history.reader import History
 
-Place: TypeAlias = Annotated[
-    Path, typer.Argument(metavar="STORE", help="a store, or the campaign's YAML file")
+StorePath: TypeAlias = Annotated[
+    Path, typer.Argument(metavar="STORE", help="store, or YAML file of its campaign")
 ]
 
 Force: TypeAlias = Annotated[
-    bool, typer.Option("--force", help="replace a file that is there already")
+    bool, typer.Option("--force", help="replace an existing output file")
 ]
 
 
@@ -31,18 +31,19 @@ def find_store(place: Path) -> Path:
         store = store_path(place)
         if not store.exists():
             raise InputError(
-                f"{place} has not been run yet: `alloop run {quote(str(place))}`"
+                f"expected a campaign that has been run, {place} has no store yet; "
+                f"start it with: alloop run {quote(str(place))}"
             )
         return store
     return place
 
 
-def read_place(place: Path) -> "History":
+def open_history(place: Path) -> "History":
     """Return the history of a store, which may be in use."""
     from alloop.history.reader import read_history
 
     history = read_history(find_store(place))
-    _warn(history)
+    _warn_if_lost(history)
     return history
 
 
@@ -61,15 +62,15 @@ def warn_of_lost(store: Path) -> None:
     from alloop.history.reader import read_history
 
     if columns_ahead(store):
-        _warn(read_history(store))
+        _warn_if_lost(read_history(store))
 
 
-def _warn(history: "History") -> None:
+def _warn_if_lost(history: "History") -> None:
     from alloop.history.lost_labels import lost_label_warning
 
-    told = lost_label_warning(history)
-    if told:
-        complain(f"warning: {told}")
+    warning = lost_label_warning(history)
+    if warning:
+        print_error(f"warning: {warning}")
 
 
 def existing_path(place: Path) -> Path:
@@ -93,4 +94,4 @@ def _missing_path(place: Path) -> str:
     beside = [x.name for x in folder.iterdir()] if folder.is_dir() else []
     close = nearest_word(place.name, beside)
     hint = f"; did you mean `{folder / close}`?" if close else ""
-    return f"expected a store or a campaign's YAML file, {place} is not there{hint}"
+    return f"expected a store or a campaign's YAML file, {place} does not exist{hint}"

@@ -23,7 +23,7 @@ _ASCII = {"→": "->", "–": "-", "…": "...", "×": "x", "·": "|", "─": "-
 _lost: list[OSError] = []  # errors by which output was lost
 
 
-class _Kept:
+class _TolerantStream:
     """A stream that drops text that cannot be written instead of raising errors."""
 
     def __init__(self, stream: IO[str]) -> None:
@@ -34,18 +34,18 @@ class _Kept:
 
     def write(self, text: str) -> int:
         """Write the text, or drop it if that fails."""
-        with _forgiving(self._stream):
+        with _tolerating(self._stream):
             self._stream.write(text)
         return len(text)
 
     def flush(self) -> None:
         """Flush the stream, or drop the rest if that fails."""
-        with _forgiving(self._stream):
+        with _tolerating(self._stream):
             self._stream.flush()
 
 
 @contextlib.contextmanager
-def _forgiving(stream: IO[str]) -> Iterator[None]:
+def _tolerating(stream: IO[str]) -> Iterator[None]:
     try:
         yield
     except OSError as error:
@@ -54,7 +54,7 @@ def _forgiving(stream: IO[str]) -> Iterator[None]:
             os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
 
 
-def prepare() -> None:
+def prepare_streams() -> None:
     """Make the standard streams accept any text.
 
     A letter that the terminal does not know is written in ASCII. A closed stream is
@@ -83,54 +83,57 @@ class PlainConsole(Console):
         return super().render_str(printable(text), **{**options, "markup": False})
 
 
-def out() -> Console:
+def output_console() -> Console:
     """Return a console for the current standard output."""
     console = _console(sys.stdout)
     return console if console.is_terminal else _console(sys.stdout, _WIDTH)
 
 
-def say(*parts: Any) -> None:
+def print_text(*parts: Any) -> None:
     """Print a line or a table for the user; long lines are left to the terminal."""
-    out().print(*parts, markup=False, soft_wrap=all(isinstance(p, str) for p in parts))
+    output_console().print(
+        *parts, markup=False, soft_wrap=all(isinstance(p, str) for p in parts)
+    )
 
 
-def say_json(value: Any, indent: int | None = 2) -> None:
+def print_json(value: Any, indent: int | None = 2) -> None:
     """Print a value as JSON, for scripts."""
-    say(json.dumps(value, indent=indent))
+    print_text(json.dumps(value, indent=indent))
 
 
 AsJson: TypeAlias = Annotated[
-    bool, typer.Option("--json", help="for scripts; eV, Å, seconds")
+    bool, typer.Option("--json", help="print JSON for scripts (eV, Å, s)")
 ]
+Quiet: TypeAlias = Annotated[bool, typer.Option("--quiet", help="show no live display")]
 
 
 @contextmanager
-def busy(text: str, quiet: bool = False) -> Iterator[Callable[[str], None]]:
+def busy_line(text: str, quiet: bool = False) -> Iterator[Callable[[str], None]]:
     """Show a line on a terminal while the context is open.
 
     It says what is being done; the context yields a function that changes the line.
     """
-    console = Console(quiet=True) if quiet else out()
+    console = Console(quiet=True) if quiet else output_console()
     with console.status(text) as status:
         yield status.update
 
 
-def warn(text: str) -> None:
+def print_warning(text: str) -> None:
     """Print a warning, for a problem that stops nothing, on standard error."""
-    complain(f"warning: {text}")
+    print_error(f"warning: {text}")
 
 
-def complain(text: str) -> None:
+def print_error(text: str) -> None:
     """Print a message on standard error."""
     _console(sys.stderr).print(text, markup=False, soft_wrap=True)
 
 
-def unheard() -> bool:
+def output_closed() -> bool:
     """Return True once standard output has no reader any more."""
     return bool(_lost)
 
 
-def unwritten() -> str | None:
+def output_error() -> str | None:
     """Return the reason why output was lost, None if it was not or nobody reads it."""
     causes = [error for error in _lost if error.errno != errno.EPIPE]
     return causes[0].strerror if causes else None
@@ -139,7 +142,7 @@ def unwritten() -> str | None:
 def _console(stream: IO[str] | None, width: int | None = None) -> Console:
     if stream is None:  # it was closed before Python began
         return PlainConsole(quiet=True)
-    kept = cast(IO[str], _Kept(stream))
+    kept = cast(IO[str], _TolerantStream(stream))
     return PlainConsole(file=kept, highlight=False, width=width)
 
 
@@ -147,9 +150,9 @@ def _transliterated(error: UnicodeError) -> tuple[str, int]:
     if not isinstance(error, UnicodeEncodeError):
         raise error
     text = error.object[error.start : error.end]
-    return "".join(map(_plain, text)), error.end
+    return "".join(map(_ascii_text, text)), error.end
 
 
-def _plain(letter: str) -> str:
+def _ascii_text(letter: str) -> str:
     bare = unicodedata.normalize("NFKD", letter).encode("ascii", "ignore").decode()
     return _ASCII.get(letter) or bare or "?"

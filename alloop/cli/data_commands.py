@@ -8,95 +8,111 @@ import typer
 
 from alloop.cli.campaign_paths import (
     Force,
-    Place,
+    StorePath,
     existing_path,
     find_store,
     open_campaign,
     short_path,
 )
-from alloop.cli.console import say
+from alloop.cli.console import print_text
 from alloop.core.errors import InputError
 
 Fidelity: TypeAlias = Literal["cheap", "expensive"]
 
 
 def export(  # noqa: PLR0913 - one for each option
-    place: Place,
+    place: StorePath,
     out: Annotated[
-        Path | None, typer.Argument(help="file.extxyz, file.xyz or file.db (ASE)")
+        Path | None, typer.Argument(help="file to write: .extxyz, .xyz or .db (ASE)")
     ] = None,
     model: Annotated[
-        Path | None, typer.Option(help="write a standalone model to this file instead")
+        Path | None, typer.Option(help="write a standalone model to this file")
     ] = None,
     level: Annotated[
         Literal["cheap", "expensive", "both"],
-        typer.Option(help="both: two files, OUT-cheap and OUT-expensive"),
+        typer.Option(
+            help="level of the labels; both writes OUT-cheap and OUT-expensive"
+        ),
     ] = "expensive",
     split: Annotated[
         Literal["train", "validation", "test", "all"],
-        typer.Option(help="what was learned from, what steered, what only examines"),
+        typer.Option(
+            help="train: learned from; validation: steers the campaign; test: "
+            "examination and brought test frames"
+        ),
     ] = "train",
     at: Annotated[
         int | None,
-        typer.Option(min=1, help="as of this generation; the last one by default"),
+        typer.Option(min=1, help="state at this generation  [default: the last]"),
     ] = None,
     without: Annotated[
         str,
-        typer.Option(help="leave out labels with these doubts, joined by commas"),
+        typer.Option(help="leave out labels with these doubts, separated by commas"),
     ] = "",
     force: Force = False,
 ) -> None:
-    """Write labels (eV, Å, eV/Å) or a model to a file that other programs read."""
+    """Write labels or a model to a file for other programs.
+
+    Energies are in eV, positions in Å, forces in eV/Å.
+    """
     if (out is None) == (model is None):
-        raise InputError("expected a file to write to: either OUT or --model FILE")
+        raise InputError("expected one file to write, either OUT or --model FILE")
     from alloop.export import Choice, parse_doubts
 
     campaign = open_campaign(place)
     if model is not None:
-        say(f"model: {short_path(campaign.export_model(model, at, force=force))}")
+        print_text(
+            f"model: {short_path(campaign.export_model(model, at, force=force))}"
+        )
     if out is not None:
         choice = Choice(level, split, at, parse_doubts(without))
         for file in campaign.export(out, choice, force=force):
-            say(f"labels: {short_path(file.path)}, {file}")
+            print_text(f"labels: {short_path(file.path)}, {file}")
 
 
 def exclude(
-    place: Place,
-    frame: Annotated[str, typer.Argument(help="a frame's id, or how it begins")],
+    place: StorePath,
+    frame: Annotated[
+        str, typer.Argument(help="id of a frame, or its first characters")
+    ],
     reason: Annotated[
-        str, typer.Option(help="why; kept in the journal, needed to exclude")
+        str, typer.Option(help="reason, recorded in the journal; required to exclude")
     ] = "",
     level: Annotated[
-        Fidelity | None, typer.Option(help="only its label at this level")
+        Fidelity | None, typer.Option(help="exclude only the label at this level")
     ] = None,
     undo: Annotated[
         bool, typer.Option("--undo", help="undo an exclusion instead")
     ] = False,
 ) -> None:
-    """Take a frame or one of its labels out of all later training."""
+    """Exclude a frame or one of its labels from later training."""
     campaign = open_campaign(place)
     at = f" at the {level} level" if level else ""
     if undo:
-        say(f"no longer excluded{at}: {campaign.include(frame, level, reason)}")
+        print_text(f"no longer excluded{at}: {campaign.include(frame, level, reason)}")
         return
     if not reason.strip():
-        raise InputError("expected why: --reason TEXT, which is kept in the journal")
-    say(f"excluded {campaign.exclude(frame, level, reason)}{at}: {reason}")
+        raise InputError(
+            "expected a reason, got none; add --reason TEXT, which the journal records"
+        )
+    print_text(f"excluded {campaign.exclude(frame, level, reason)}{at}: {reason}")
 
 
 def fork(
-    place: Place,
-    out: Annotated[Path, typer.Argument(help="the new store")],
+    place: StorePath,
+    out: Annotated[Path, typer.Argument(help="new store")],
     at: Annotated[
         int | None,
-        typer.Option(min=1, help="from this generation on; the last one by default"),
+        typer.Option(min=1, help="generation to start from  [default: the last]"),
     ] = None,
     config: Annotated[
         Path | None,
-        typer.Option(help="a YAML file with other rules; seed, start, levels stay"),
+        typer.Option(
+            help="YAML file with other rules; seed, start and levels must be the same"
+        ),
     ] = None,
 ) -> None:
-    """Begin a new campaign from a generation of this one, with its own rules."""
+    """Start a new campaign from a generation of an earlier one."""
     from alloop.files.targets import refuse_inside_store
     from alloop.store_copies.fork import fork_store
 
@@ -104,4 +120,4 @@ def fork(
     fork_store(
         find_store(place), out, at, None if config is None else existing_path(config)
     )
-    say(f"forked; go on with: alloop resume {quote(str(out))}")
+    print_text(f"forked; continue with: alloop resume {quote(str(out))}")

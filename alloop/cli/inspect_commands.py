@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from alloop.cli.campaign_paths import Force, Place, read_place, short_path
-from alloop.cli.console import AsJson, say, say_json, unheard
+from alloop.cli.campaign_paths import Force, StorePath, open_history, short_path
+from alloop.cli.console import AsJson, output_closed, print_json, print_text
 from alloop.core.errors import InputError
 
 if TYPE_CHECKING:
@@ -20,112 +20,119 @@ if TYPE_CHECKING:
 
 
 def status(
-    place: Place,
+    place: StorePath,
     as_json: AsJson = False,
 ) -> None:
-    """Show how far a campaign is: round, labels, cost, error."""
+    """Show the round, labels, costs and errors of a campaign."""
     from alloop.report.status import campaign_status
 
-    told = campaign_status(read_place(place))
+    values = campaign_status(open_history(place))
     if as_json:
-        say_json(told)
+        print_json(values)
         return
-    for name, value in _status_facts(told):
-        say(f"{name:<16} {value}")
-    say(_label_table(told["labels"]))
+    for name, value in _status_facts(values):
+        print_text(f"{name:<16} {value}")
+    print_text(_label_table(values["labels"]))
 
 
 def why(
-    place: Place,
-    frame: Annotated[str, typer.Argument(help="a frame's id, or how it begins")],
+    place: StorePath,
+    frame: Annotated[
+        str, typer.Argument(help="id of a frame, or its first characters")
+    ],
     as_json: AsJson = False,
 ) -> None:
-    """Show the story of one frame: its origin, its labels, and what learned from it."""
-    from alloop.report.text.frame_history import facts, frame_story
+    """Show the origin, labels and use of one frame."""
+    from alloop.report.text.frame_history import describe_frame, frame_facts
 
-    history = read_place(place)
+    history = open_history(place)
     if as_json:
-        say_json(facts(history, frame))
+        print_json(frame_facts(history, frame))
         return
-    for line in frame_story(history, frame):
-        say(line)
+    for line in describe_frame(history, frame):
+        print_text(line)
 
 
 def log(
-    place: Place,
+    place: StorePath,
     last: Annotated[
-        int, typer.Option(min=0, help="only so many lines at the end; 0 for all")
+        int, typer.Option(min=0, help="show only this many last lines; 0: all")
     ] = 0,
     follow: Annotated[
-        bool, typer.Option("--follow", help="wait for what comes; Ctrl-C ends it")
+        bool, typer.Option("--follow", help="wait for new lines until Ctrl-C")
     ] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Show everything that happened, a line each; with --json an object each."""
+    """Show all events of a campaign, one line each.
+
+    With --json, each line is a JSON object.
+    """
     from alloop.history.reader import following
     from alloop.report.text.event_text import log_entry, log_line
 
-    history = read_place(place)
+    history = open_history(place)
     levels = history.state.levels
     entries = iter(history.entries[-last:] if last else history.entries)
     coming = following(history.path, len(history.entries)) if follow else ()
     with contextlib.suppress(KeyboardInterrupt):
         for entry in chain(entries, coming):
             if as_json:
-                say_json(log_entry(entry, levels), indent=None)
+                print_json(log_entry(entry, levels), indent=None)
             else:
-                say(log_line(entry, levels))
-            if unheard():
+                print_text(log_line(entry, levels))
+            if output_closed():
                 return
 
 
 def report(
     places: Annotated[
         list[Path],
-        typer.Argument(metavar="STORE", help="a store, or the campaign's YAML file"),
+        typer.Argument(metavar="STORE", help="store, or YAML file of its campaign"),
     ],
     compare: Annotated[
-        bool, typer.Option("--compare", help="several stores side by side, on one page")
+        bool, typer.Option("--compare", help="compare several stores on one page")
     ] = False,
     out: Annotated[
         Path | None,
-        typer.Option(help="HTML file; beside the store (the first one) by default"),
+        typer.Option(help="HTML file to write  [default: beside the first store]"),
     ] = None,
     force: Force = False,
 ) -> None:
-    """Write the self-contained HTML report."""
+    """Write the report of a campaign, one self-contained HTML file."""
     from alloop.files.targets import PAGES, refuse_target
 
     if out is not None:
         refuse_target(out, PAGES, force=force)
-    histories = [read_place(place) for place in places]
+    histories = [open_history(place) for place in places]
     if compare:
-        say(f"comparison: {short_path(_comparison(histories, out))}")
+        print_text(f"comparison: {short_path(_write_comparison(histories, out))}")
         return
     if len(histories) > 1:
         raise InputError(
-            f"expected one store to report on, got {len(histories)}; `alloop report "
-            "--compare` sets several side by side"
+            f"expected one store to report on, got {len(histories)}; "
+            "`alloop report --compare` compares several"
         )
-    say(f"report: {short_path(_report(histories[0], out))}")
+    print_text(f"report: {short_path(_write_report(histories[0], out))}")
 
 
-def _report(history: "History", out: Path | None) -> Path:
+def _write_report(history: "History", out: Path | None) -> Path:
     from alloop.report.sections.page import write_report
 
     where = out or history.path.with_suffix(".html")
-    return write_report(history, where, _controls(history))
+    return write_report(history, where, _control_histories(history))
 
 
-def _comparison(histories: Sequence["History"], out: Path | None) -> Path:
+def _write_comparison(histories: Sequence["History"], out: Path | None) -> Path:
     from alloop.report.sections.page import write_page
-    from alloop.report.sections.side_by_side import ComparedCampaign, side_by_side
+    from alloop.report.sections.side_by_side import ComparedCampaign, comparison_page
 
-    page = side_by_side([ComparedCampaign(each, _controls(each)) for each in histories])
+    page = comparison_page(
+        [ComparedCampaign(each, _control_histories(each)) for each in histories]
+    )
     return write_page(page, out or histories[0].path.with_name("comparison.html"))
 
 
-def _controls(history: "History") -> dict[str, "History"]:
+def _control_histories(history: "History") -> dict[str, "History"]:
     from alloop.history.reader import read_history
     from alloop.store_copies.controls import control_stores
 
@@ -134,7 +141,7 @@ def _controls(history: "History") -> dict[str, "History"]:
     }
 
 
-def _status_facts(told: dict[str, Any]) -> Iterator[tuple[str, str]]:
+def _status_facts(values: dict[str, Any]) -> Iterator[tuple[str, str]]:
     from alloop.report.text.formatting import (
         STAGES,
         duration_text,
@@ -142,79 +149,81 @@ def _status_facts(told: dict[str, Any]) -> Iterator[tuple[str, str]]:
         task_text,
     )
 
-    stage = STAGES.get(told["stage"], told["stage"])
-    walkers, stopped = told["walkers"], _count_text(told["walkers"]["stopped"])
-    yield told["name"], f"{_current_stage(told, stage)} (round {told['round']})"
-    yield "driver", _driver_text(told)
-    if told["parent"]:
-        origin = told["parent"]
+    stage = STAGES.get(values["stage"], values["stage"])
+    walkers, stopped = values["walkers"], _count_text(values["walkers"]["stopped"])
+    yield values["name"], f"{_current_stage(values, stage)} (round {values['round']})"
+    yield "driver", _driver_text(values)
+    if values["parent"]:
+        origin = values["parent"]
         yield "forked", f"from {origin['store']}, generation {origin['generation']}"
-    if told["examination"]:
-        yield "examination", " ".join(told["examination"]["sentences"])
-    errors = [milli_text(x) for x in told["errors"] if x is not None]
-    shown = f"{' → '.join(errors)}{_best(told)}"
-    yield f"{told['tested_on']} error", shown if errors else "none yet"
-    if told["calibration"]:
-        yield "threshold", " ".join(told["calibration"])
+    if values["examination"]:
+        yield "examination", " ".join(values["examination"]["sentences"])
+    errors = [milli_text(x) for x in values["errors"] if x is not None]
+    shown = f"{' → '.join(errors)}{_best_text(values)}"
+    yield f"{values['tested_on']} error", shown if errors else "none yet"
+    if values["calibration"]:
+        yield "threshold", " ".join(values["calibration"])
     yield "walkers", f"{walkers['walking']} walking, {stopped or 'none'} stopped"
-    yield "CPU", duration_text(told["cpu_seconds"])
-    if told["quarantined"]["labels"]:
-        yield "quarantine", _quarantine_text(told)
-    if not told["finished"]:
-        yield "under way", task_text(told["open"])
-    for training in told["training"]:
+    yield "CPU", duration_text(values["cpu_seconds"])
+    if values["quarantined"]["labels"]:
+        yield "quarantine", _quarantine_text(values)
+    if not values["finished"]:
+        yield "under way", task_text(values["open"])
+    for training in values["training"]:
         yield "training", training
-    if told["time_left"]:
-        yield "time left", f"about {duration_text(told['time_left'])}"
+    if values["time_left"]:
+        yield "time left", f"about {duration_text(values['time_left'])}"
     yield (
         "store",
-        f"{short_path(Path(told['store']))}, last commit {told['last_commit']}",
+        f"{short_path(Path(values['store']))}, last commit {values['last_commit']}",
     )
 
 
-def _best(told: dict[str, Any]) -> str:
+def _best_text(values: dict[str, Any]) -> str:
     """Return the unit of the listed errors, and the best generation if not the last."""
     words = " meV/Å, by generation"
-    last = len(told["errors"])
-    return words if told["best"] == last else f"{words}; {told['best']} is the best"
+    last = len(values["errors"])
+    return words if values["best"] == last else f"{words}; {values['best']} is the best"
 
 
-def _current_stage(told: dict[str, Any], stage: str) -> str:
+def _current_stage(values: dict[str, Any], stage: str) -> str:
     """Return the end of the campaign and its reason, or the current stage."""
-    if told["broken"]:
-        return f"stopped: {told['broken']}"
-    if told["finished"]:
-        return f"finished: {told['finished']}"
-    return stage if told["running"] else f"paused: {stage}"
+    if values["broken"]:
+        return f"stopped: {values['broken']}"
+    if values["finished"]:
+        return f"finished: {values['finished']}"
+    return stage if values["running"] else f"paused: {stage}"
 
 
-def _driver_text(told: dict[str, Any]) -> str:
+def _driver_text(values: dict[str, Any]) -> str:
     """Return the process that runs the campaign, or the command to go on."""
-    driver = told["running"]
+    driver = values["running"]
     if driver is not None:
         who = f"process {driver['pid']} on {driver['host']} since {driver['since']}"
         return f"running: {who if driver['pid'] else 'another driver'}"
-    again = f"; go on with: alloop resume {quote(short_path(Path(told['store'])))}"
-    return f"none is running{'' if told['finished'] else again}"
+    again = f"; continue with: alloop resume {quote(short_path(Path(values['store'])))}"
+    return f"none is running{'' if values['finished'] else again}"
 
 
-def _quarantine_text(told: dict[str, Any]) -> str:
+def _quarantine_text(values: dict[str, Any]) -> str:
     from alloop.report.text.formatting import plural
 
-    labels, retry = told["quarantined"]["labels"], told["quarantined"]["retry"]
-    store = short_path(Path(told["store"]))
+    labels, retry = values["quarantined"]["labels"], values["quarantined"]["retry"]
+    store = short_path(Path(values["store"]))
     hint = (
-        f"; `alloop resume {quote(store)} --retry` tries {retry} again" if retry else ""
+        f"; `alloop resume {quote(store)} --retry` requests {retry} again"
+        if retry
+        else ""
     )
     return f"{plural(labels, 'label')} failed{hint}"
 
 
-def _label_table(told: dict[str, dict[str, Any]]) -> "Table":
+def _label_table(values: dict[str, dict[str, Any]]) -> "Table":
     from alloop.report.text.fitting_table import FittingTable
 
     head = ("labels", "level", "good", "doubtful", "failed", "of budget", "CPU s")
     table = FittingTable(*head, box=None, first_out=("CPU s", "level", "doubtful"))
-    for kind, each in told.items():
+    for kind, each in values.items():
         budget = "" if each["budget"] is None else f"{each['used']}/{each['budget']}"
         counts = (str(each[key]) for key in ("good", "doubtful", "failed"))
         spent = f"{each['cpu_seconds']:.1f}"

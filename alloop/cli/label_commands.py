@@ -8,12 +8,11 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from alloop.cli.campaign_paths import Force
-from alloop.cli.console import say
-from alloop.cli.run_commands import RESUMABLE, Quiet, stop_event
+from alloop.cli.console import Quiet, print_text
+from alloop.cli.interrupts import RESUMABLE, stop_event
 from alloop.core.errors import Interrupted
 
 if TYPE_CHECKING:
-    from alloop.jobs.label_frames import LabelProgress
     from alloop.jobs.label_job import LabelJob
 
 
@@ -21,40 +20,51 @@ def label(  # noqa: PLR0913 - one for each option
     context: typer.Context,
     frames: Annotated[
         list[str],
-        typer.Argument(help="files that ASE reads; `file.xyz@0:10` takes some of one"),
+        typer.Argument(
+            help="files that ASE reads; `file.xyz@0:10` reads frames 0 to 9"
+        ),
     ],
     level: Annotated[
-        str, typer.Option(help="`b3lyp/def2-svp`, a YAML file, or a mapping in YAML")
+        str,
+        typer.Option(help="level: `b3lyp/def2-svp`, a YAML file, or a YAML mapping"),
     ],
-    out: Annotated[Path, typer.Option(help="file.extxyz, file.xyz or file.db (ASE)")],
+    out: Annotated[
+        Path, typer.Option(help="file to write: .extxyz, .xyz or .db (ASE)")
+    ],
     workers: Annotated[
-        int | None, typer.Option(min=1, help="processes; one a core by default")
+        int | None,
+        typer.Option(min=1, help="number of processes  [default: one per core]"),
     ] = None,
     cache: Annotated[
-        Path | None, typer.Option(help="folder of labels, shared with others")
+        Path | None, typer.Option(help="label cache, a folder that commands share")
     ] = None,
     time_limit: Annotated[
-        float, typer.Option(min=1e-3, help="of one label, wall seconds")
+        float, typer.Option(min=1e-3, help="wall seconds for one label")
     ] = 3600.0,
     memory_limit: Annotated[
-        float, typer.Option(min=1.0, help="of one label, MB")
+        float, typer.Option(min=1.0, help="MB for one label")
     ] = 8000.0,
     charge: Annotated[
-        int | None, typer.Option(help="of every frame, e; the files' by default")
+        int | None,
+        typer.Option(help="charge of every frame, e  [default: from the files]"),
     ] = None,
     spin: Annotated[
-        int | None, typer.Option(help="of every frame, 2S; the files' by default")
+        int | None,
+        typer.Option(help="spin of every frame, 2S  [default: from the files]"),
     ] = None,
     retry: Annotated[
-        bool, typer.Option("--retry", help="try what a limit or a crash cost again")
+        bool,
+        typer.Option(
+            "--retry", help="try labels again that failed by a limit or a crash"
+        ),
     ] = False,
     force: Force = False,
     quiet: Quiet = False,
 ) -> int:
-    """Label frames at a level of theory: energies (eV) and forces (eV/Å).
+    """Compute energies (eV) and forces (eV/Å) of frames.
 
-    Ctrl-C and a kill are safe: the same command continues. Frames without a label are
-    listed beside OUT; they do not change the exit code.
+    After Ctrl-C or a kill the same command continues. Failed frames are listed in a
+    file beside OUT; they do not change the exit code.
     """
     from alloop.config.load import parse_level
     from alloop.files.frames import read_frames
@@ -66,9 +76,11 @@ def label(  # noqa: PLR0913 - one for each option
         limits = Limits(seconds=time_limit, memory_mb=memory_limit)
         job = LabelJob(given, parse_level(level), out, limits, workers, cache, force)
         try:
-            _carry_out(job, asked, retry, quiet)
+            _label_with_display(job, asked, retry, quiet)
         except (KeyboardInterrupt, Interrupted):
-            say(f"stopped; go on with: {shlex.join(['alloop', *context.obj])}")
+            print_text(
+                f"stopped; continue with: {shlex.join(['alloop', *context.obj])}"
+            )
             return RESUMABLE
     return 0
 
@@ -76,10 +88,14 @@ def label(  # noqa: PLR0913 - one for each option
 def atoms(
     elements: Annotated[list[str], typer.Argument(help="chemical symbols: H C O")],
     level: Annotated[
-        str, typer.Option(help="`b3lyp/def2-svp`, a YAML file, or a mapping in YAML")
+        str,
+        typer.Option(help="level: `b3lyp/def2-svp`, a YAML file, or a YAML mapping"),
     ],
 ) -> None:
-    """Print energies (eV) of free atoms, for `references:` in `training:`."""
+    """Print energies of free atoms, eV.
+
+    They fit into `references:` of the section `training:`.
+    """
     from alloop.config.load import parse_level
     from alloop.core.atoms import atomic_numbers_of
     from alloop.labels.direct import DirectLabeller
@@ -88,25 +104,33 @@ def atoms(
     labeller = DirectLabeller(parse_level(level))
     energies = free_atom_energies(labeller, atomic_numbers_of(elements))
     each = ", ".join(f"{name}: {energy:.6f}" for name, energy in energies.items())
-    say(f"{{{each}}}")
+    print_text(f"{{{each}}}")
 
 
-def _carry_out(job: "LabelJob", asked: Event, retry: bool, quiet: bool) -> None:
-    from alloop.cli.label_display import LabelDisplay, done_before, end_summary
+def _label_with_display(
+    job: "LabelJob", asked: Event, retry: bool, quiet: bool
+) -> None:
+    from alloop.cli import job_displays
+    from alloop.jobs.label_frames import LabelProgress
 
     before = job.finished_failures(retry)
     if before is not None:
-        for part in done_before(job, before):
-            say(part)
+        for part in job_displays.finished_label_summary(job, before):
+            print_text(part)
         return
     job.check_request()
-    with LabelDisplay(job.level.title, quiet) as display:
+    title, last = job.level.title, [LabelProgress(0)]
+    with job_displays.ProgressDisplay(quiet) as display:
+        display.show_progress(title, 0, None, "")
 
-        def observe(progress: "LabelProgress") -> None:
-            display.show_progress(progress)
+        def observe(progress: LabelProgress) -> None:
+            last[0] = progress
+            done = progress.known + progress.made
+            text = job_displays.label_progress_text(progress)
+            display.show_progress(title, done, progress.frames, text)
             if asked.is_set():
                 raise Interrupted("stopped")
 
         records = job.run(observe)
-    for part in end_summary(job, records, display.last):
-        say(part)
+    for part in job_displays.label_summary(job, records, last[0]):
+        print_text(part)

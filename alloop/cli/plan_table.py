@@ -1,81 +1,30 @@
-"""The output of `plan`: the predicted cost of a campaign, from label costs."""
+"""The output of `plan`: the predicted cost of a campaign."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from math import ceil
 from statistics import mean
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rich.table import Table
 
 from alloop.cli.cost_measurement import LabelPrices, label_prices
-from alloop.cli.remaining_work import remaining_sentences as remaining
+from alloop.cli.plan_counts import (
+    LabelCount,
+    expected_rounds,
+    label_counts,
+    worker_count,
+)
 from alloop.config import Setup
-from alloop.config.sections.clusters import Inline, Local, Pbs, Slurm
-from alloop.config.sections.data import Sampled
-from alloop.core.frame import Frame
 from alloop.core.label_cost import Cost, molecule_key
 from alloop.report.text.fitting_table import FittingTable
-from alloop.report.text.formatting import plural
-from alloop.workers.cluster_plan import available_cores
+from alloop.report.text.formatting import duration_text, plural
 
-_RELAXING = 30  # force calls to relax a molecule, roughly
+if TYPE_CHECKING:
+    from alloop.history.reader import History
+
 _FRAME = 400  # bytes per atom of a labelled frame, journal and columns together
+
 _PROPOSED = 4  # frames kept per labelled frame
-
-
-@dataclass(frozen=True, slots=True)
-class LabelCount:
-    """The number of labels of one purpose at one level, by molecule."""
-
-    purpose: str
-    fidelity: str
-    shares: tuple[float, ...]
-
-    @property
-    def labels(self) -> int:
-        """The number of labels of all molecules together."""
-        return round(sum(self.shares))
-
-    def seconds(self, cost: Cost, start: tuple[Frame, ...]) -> tuple[float, ...]:
-        """Return the CPU seconds of all labels: low, likely and high estimate.
-
-        The cost lies between low and high in two of three cases.
-        """
-        totals = []
-        for sign in (-1, 0, 1):
-            each = [cost.seconds(frame) * cost.spread(frame) ** sign for frame in start]
-            totals.append(sum(n * s for n, s in zip(self.shares, each, strict=True)))
-        return tuple(totals)
-
-
-def label_counts(setup: Setup) -> list[LabelCount]:
-    """Return the labels that the campaign will request.
-
-    Molecules share them evenly.
-    """
-    rules, test = setup.rules, setup.rules.seeding.test
-    cheap = "cheap" if "cheap" in setup.levels else "expensive"
-    molecules = len(setup.start)
-    spacing = setup.plan.test.spacing if isinstance(setup.plan.test, Sampled) else 0
-    even = [
-        ("training", "cheap", rules.budget.cheap),
-        ("training", "expensive", rules.budget.expensive),
-        ("frozen set", "expensive", test),
-        ("examination", "expensive", rules.examining.frames),
-        ("frozen set's MD", cheap, spacing * test),
-    ]
-    again = [
-        ("made again", f, round(share * sum(n for p, at, n in even[:4] if at == f)))
-        for f, share in sorted(rules.recheck.items())
-    ]
-    modes = tuple(float(_RELAXING + 6 * len(frame)) for frame in setup.start)
-    rows = [
-        LabelCount(p, f, (n / molecules,) * molecules)
-        for p, f, n in (*even, *again)
-        if n
-    ]
-    return [*rows, LabelCount("first frames", cheap, modes)]
 
 
 def plan_table(
@@ -89,7 +38,7 @@ def plan_table(
     yield from found.problems
 
 
-def facts(setup: Setup, measure: bool) -> dict[str, Any]:
+def plan_facts(setup: Setup, measure: bool) -> dict[str, Any]:
     """Return the plan for scripts, fit for `json.dumps`.
 
     It holds labels by purpose with the CPU seconds of all of them, null where unknown,
@@ -97,14 +46,16 @@ def facts(setup: Setup, measure: bool) -> dict[str, Any]:
     """
     found, rows = label_prices(setup, measure, lambda _text: None), label_counts(setup)
     return {
-        "labels": [_fact(setup, row, found.costs.get(row.fidelity)) for row in rows],
-        "cores": _worker_count(setup),
+        "labels": [
+            _label_fact(setup, row, found.costs.get(row.fidelity)) for row in rows
+        ],
+        "cores": worker_count(setup),
         "text": [*_plan_sentences(setup, rows, found), *found.problems],
         "units": {"cpu_seconds": "s"},
     }
 
 
-def _fact(setup: Setup, row: LabelCount, cost: Cost | None) -> dict[str, Any]:
+def _label_fact(setup: Setup, row: LabelCount, cost: Cost | None) -> dict[str, Any]:
     seconds = (None,) * 3 if cost is None else row.seconds(cost, setup.start)
     named = zip(("least", "likely", "most"), seconds, strict=True)
     return {
@@ -118,7 +69,7 @@ def _fact(setup: Setup, row: LabelCount, cost: Cost | None) -> dict[str, Any]:
 
 def _label_table(setup: Setup, rows: list[LabelCount], found: LabelPrices) -> Table:
     heads = ("labels for", "level", "labels", "CPU s each", "within", "CPU")
-    wall = f"wall, {plural(_worker_count(setup), 'core')}"
+    wall = f"wall, {plural(worker_count(setup), 'core')}"
     shown = FittingTable(*heads, wall, box=None, first_out=("within", "level"))
     for row in rows:
         title = setup.levels[row.fidelity].title
@@ -137,8 +88,8 @@ def _row_cells(setup: Setup, row: LabelCount, cost: Cost | None) -> list[str]:
     return [
         f"{each:.2g}" if each < 10 else f"{each:.0f}",
         within,
-        duration(likely),
-        duration(likely / _worker_count(setup)),
+        duration_text(likely),
+        duration_text(likely / worker_count(setup)),
     ]
 
 
@@ -147,15 +98,17 @@ def _plan_sentences(
 ) -> Iterator[str]:
     if all(row.fidelity in found.costs for row in rows):
         spent = [row.seconds(found.costs[row.fidelity], setup.start) for row in rows]
-        least, likely, most = (duration(sum(each)) for each in zip(*spent, strict=True))
-        wall = duration(sum(x for _, x, _ in spent) / _worker_count(setup))
+        least, likely, most = (
+            duration_text(sum(each)) for each in zip(*spent, strict=True)
+        )
+        wall = duration_text(sum(x for _, x, _ in spent) / worker_count(setup))
         yield (
             f"labels: {likely} of CPU ({least} to {most}), at least {wall} on "
-            f"{plural(_worker_count(setup), 'core')}"
+            f"{plural(worker_count(setup), 'core')}"
         )
     else:
         yield "labels: not priced (measuring is off, or a level gave no label)"
-    yield from remaining(setup, found.costs)
+    yield from remaining_sentences(setup, found.costs)
     yield from _assumption_sentences(setup, found)
     yield from _memory_sentences(setup, found)
     atoms = mean(len(frame) for frame in setup.start)
@@ -196,21 +149,78 @@ def _memory_sentences(setup: Setup, found: LabelPrices) -> Iterator[str]:
     yield text if peak < limit else f"{text}, above `limits: label_memory` ({limit:g})"
 
 
-def _worker_count(setup: Setup) -> int:
-    cluster = setup.plan.cluster
-    if isinstance(cluster, Local):
-        return cluster.workers or available_cores()
-    if isinstance(cluster, Slurm | Pbs):
-        labels = cluster.labels
-        return labels.jobs.most * (labels.tasks or labels.cores)
-    return 1 if isinstance(cluster, Inline) else available_cores()
+@dataclass(frozen=True, slots=True)
+class SpentSoFar:
+    """The CPU seconds spent on a part of the campaign, and the rounds they cover."""
+
+    seconds: float
+    rounds: int
+
+    @property
+    def each(self) -> float | None:
+        """The CPU seconds per round, None before the first."""
+        return self.seconds / self.rounds if self.rounds else None
 
 
-def duration(seconds: float) -> str:
-    """Return a duration as text: `48 s`, `3 min 20 s`, `5 h 10 min`."""
-    if seconds < 100:
-        return f"{seconds:.3g} s"
-    minutes, rest = divmod(ceil(seconds), 60)
-    if minutes < 100:
-        return f"{minutes} min {rest} s"
-    return f"{minutes // 60} h {minutes % 60} min"
+def remaining_sentences(setup: Setup, costs: Mapping[str, Cost]) -> Iterator[str]:
+    """Yield the cost of training and MD and the work done already, in sentences.
+
+    costs: of labels by fidelity, where they are known.
+    """
+    history = _read_history(setup)
+    trainings, rounds = expected_rounds(setup)
+    training, md = SpentSoFar(0.0, 0), SpentSoFar(0.0, 0)
+    if history is not None:
+        training, md = _spent_so_far(history)
+    yield _work_sentence(
+        "training", plural(trainings, "generation"), training, trainings
+    )
+    explore = setup.plan.explore
+    moves = f"{plural(explore.walkers, 'walker')} over {explore.steps} steps"
+    yield _work_sentence("MD", f"{plural(rounds, 'round')} of {moves}", md, rounds)
+    if history is not None:
+        yield from _done_sentences(setup, history, costs)
+
+
+def _read_history(setup: Setup) -> "History | None":
+    if not setup.store.exists():
+        return None
+    from alloop.history.reader import read_history
+
+    return read_history(setup.store)
+
+
+def _spent_so_far(history: "History") -> tuple[SpentSoFar, SpentSoFar]:
+    from alloop.history.measured_costs import cpu_seconds_by_part
+
+    parts = cpu_seconds_by_part(history)
+    explored = {name.split("/")[1] for name in history.chronicle.explorers}
+    training = SpentSoFar(parts["training"], len(history.generations))
+    return training, SpentSoFar(parts["MD"], len(explored))
+
+
+def _work_sentence(name: str, what: str, spent: SpentSoFar, rounds: int) -> str:
+    if spent.each is None:
+        return f"{name}: {what}; its price is known once the first one is done"
+    total = duration_text(spent.each * rounds)
+    return f"{name}: {what}, {total} of CPU ({duration_text(spent.each)} each so far)"
+
+
+def _done_sentences(
+    setup: Setup, history: "History", costs: Mapping[str, Cost]
+) -> Iterator[str]:
+    budget = {
+        "cheap": setup.rules.budget.cheap,
+        "expensive": setup.rules.budget.expensive,
+    }
+    used = {name: history.state.labels_used(name) for name in budget if budget[name]}
+    counted = " and ".join(f"{n} of {budget[x]} {x}" for x, n in used.items())
+    generations = plural(history.state.generation, "generation")
+    yield f"done already, and counted above: {counted} labels, {generations}"
+    left = {name: max(0, budget[name] - n) for name, n in used.items()}
+    if all(name in costs for name in left):
+        seconds = sum(
+            n * mean(costs[name].seconds(frame) for frame in setup.start)
+            for name, n in left.items()
+        )
+        yield f"still to come: {duration_text(seconds)} of CPU for training labels"

@@ -10,30 +10,36 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from alloop.cli.campaign_paths import existing_path, short_path
-from alloop.cli.campaign_template import campaign_template
-from alloop.cli.console import AsJson, busy, complain, out, say, say_json
-from alloop.cli.job_scripts import job_script, script_name
+from alloop.cli.console import (
+    AsJson,
+    busy_line,
+    output_console,
+    print_error,
+    print_json,
+    print_text,
+)
+from alloop.cli.init_templates import campaign_template, job_script, script_name
 from alloop.core.errors import InputError
 from alloop.core.text import plural
 
 if TYPE_CHECKING:
     from alloop.config import Setup
 
-File = Annotated[Path, typer.Argument(help="a campaign's YAML file")]
+File = Annotated[Path, typer.Argument(help="YAML file of a campaign")]
 
 
 def init(
-    name: Annotated[str, typer.Argument(help="of the campaign")] = "campaign",
+    name: Annotated[str, typer.Argument(help="name of the campaign")] = "campaign",
     example: Annotated[
         Literal["water", "methanol", "toy"],
-        typer.Option(help="what to begin with; toy needs no quantum chemistry"),
+        typer.Option(help="example to start from; toy needs no quantum chemistry"),
     ] = "water",
     cluster: Annotated[
         Literal["slurm", "pbs"] | None,
-        typer.Option(help="write for a batch system, with a job script beside it"),
+        typer.Option(help="also write a job script for this batch system"),
     ] = None,
 ) -> None:
-    """Write a commented campaign to NAME.yaml."""
+    """Write a commented campaign file, NAME.yaml."""
     file = Path(name if name.endswith((".yaml", ".yml")) else f"{name}.yaml")
     if not re.fullmatch(r"[\w.][\w.-]*", file.stem):
         raise InputError(
@@ -41,11 +47,13 @@ def init(
             f"beginning, got `{file.stem}`"
         )
     _write_new_file(file, campaign_template(file.stem, example, cluster))
-    say(f"wrote {file}; next: alloop check {quote(str(file))}")
+    print_text(f"wrote {file}; next: alloop check {quote(str(file))}")
     if cluster is not None:
         script = Path(script_name(cluster, file.stem))
         _write_new_file(script, job_script(cluster, file.name, sys.executable))
-        say(f"wrote {script}; it runs the campaign, job after job, until it is done")
+        print_text(
+            f"wrote {script}; submit it once, it submits itself again until the end"
+        )
 
 
 def _write_new_file(file: Path, text: str) -> None:
@@ -53,13 +61,15 @@ def _write_new_file(file: Path, text: str) -> None:
         with file.open("x", encoding="utf-8") as stream:
             stream.write(text)
     except FileExistsError:
-        raise InputError(f"{file} is there already; choose another name") from None
+        raise InputError(
+            f"expected a new file name, {file} exists already; choose another name"
+        ) from None
 
 
 def check(file: File, as_json: AsJson = False) -> int:
-    """Find every mistake in a campaign before it costs anything.
+    """Find all mistakes in a campaign file without running anything.
 
-    Creates nothing, and runs no code that the file names.
+    Writes no files, and runs no code that the file names.
     """
     if as_json:
         return _check_for_scripts(file)
@@ -68,15 +78,18 @@ def check(file: File, as_json: AsJson = False) -> int:
 
     setup = _checked_setup(file)
     for warning in setup.warnings:
-        complain(f"warning: {warning}")
+        print_error(f"warning: {warning}")
     for name, level in setup.levels.items():
         if code := outside_code(level):
-            say(f"levels.{name}: {code} is not checked here, `alloop run` imports it")
+            print_text(
+                f"levels.{name}: {code} is not checked here; only `alloop run` "
+                "imports it"
+            )
     table = FittingTable("", "", show_header=False, box=None)
     for row in _summary_rows(setup):
         table.add_row(*row)
-    say(table)
-    say(f"{file} is ok")
+    print_text(table)
+    print_text(f"{file} is ok")
     return 0
 
 
@@ -88,10 +101,10 @@ def _check_for_scripts(file: Path) -> int:
         setup = _checked_setup(file)
     except ConfigError as error:
         mistakes = [{"key": each.path, "text": each.text} for each in error.problems]
-        say_json({"ok": False, "mistakes": mistakes, "warnings": []})
+        print_json({"ok": False, "mistakes": mistakes, "warnings": []})
         return error.exit_code
-    told = {"ok": True, "mistakes": [], "warnings": list(setup.warnings)}
-    say_json({**told, "campaign": dict(_summary_rows(setup))})
+    values = {"ok": True, "mistakes": [], "warnings": list(setup.warnings)}
+    print_json({**values, "campaign": dict(_summary_rows(setup))})
     return 0
 
 
@@ -99,28 +112,31 @@ def plan(
     file: File,
     measure: Annotated[
         bool,
-        typer.Option(help="label each molecule that has no price yet once, if cheap"),
+        typer.Option(
+            help="make one label of each molecule of unknown cost, unless it takes "
+            "long, and a few steps of MD and training"
+        ),
     ] = True,
     as_json: AsJson = False,
 ) -> None:
-    """Show what a campaign will cost: labels, CPU time, wall time, storage."""
-    from alloop.cli.plan_table import facts, plan_table
+    """Estimate the labels, CPU time and storage of a campaign."""
+    from alloop.cli.plan_table import plan_facts, plan_table
 
     setup = _checked_setup(file)
     if as_json:
-        say_json(facts(setup, measure))
+        print_json(plan_facts(setup, measure))
         return
-    with out().status("reading prices") as status:
+    with output_console().status("reading known costs") as status:
         parts = list(plan_table(setup, measure, status.update))
     for part in parts:
-        say(part)
+        print_text(part)
 
 
 def schema() -> None:
     """Print the JSON schema of campaign files, for editors."""
     from alloop.config.load import campaign_schema as campaign_schema
 
-    say(json.dumps(campaign_schema(), indent=1))
+    print_text(json.dumps(campaign_schema(), indent=1))
 
 
 def _checked_setup(file: Path) -> "Setup":
@@ -128,15 +144,15 @@ def _checked_setup(file: Path) -> "Setup":
     from alloop.config import fixed_differences, load_campaign
     from alloop.config.starting_data import store_opening
 
-    with busy(f"checking {file}"):
+    with busy_line(f"checking {file}"):
         setup = load_campaign(existing_path(file))
     if setup.store.exists():
         wrong = fixed_differences(setup, store_opening(setup.store))
         if wrong:
             raise InputError(
                 f"{short_path(setup.store)} belongs to another campaign: "
-                f"{'; '.join(wrong)}. Choose another `store:`, or put the old values "
-                "back"
+                f"{'; '.join(wrong)}; choose another `store:`, or restore the old "
+                "values"
             )
     return setup
 
@@ -148,7 +164,7 @@ def _summary_rows(setup: "Setup") -> list[tuple[str, str]]:
     budget = f"{rules.budget.cheap} cheap, {rules.budget.expensive} expensive"
     given = sum(not item.test for item in setup.given)
     tests = sum(item.test for item in setup.given) or rules.seeding.test
-    exists = "exists; run goes on with it" if setup.store.exists() else "new"
+    exists = "exists; `alloop run` continues it" if setup.store.exists() else "new"
     return [
         ("molecules", ", ".join(setup.molecules)),
         *levels,
@@ -157,7 +173,7 @@ def _summary_rows(setup: "Setup") -> list[tuple[str, str]]:
             "first labels",
             first,
         ),
-        *([("brought along", plural(given, "label"))] if given else []),
+        *([("brought labels", plural(given, "label"))] if given else []),
         ("frozen set", plural(tests, "frame")),
         ("examination", plural(rules.examining.frames, "frame")),
         ("potential", setup.plan.potential.kind),

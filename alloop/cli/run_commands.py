@@ -1,19 +1,34 @@
-"""The commands `run` and `resume`: the loop, with clean handling of Ctrl-C."""
+"""The commands `run`, `resume` and `stop`: the loop and its clean end."""
 
 import contextlib
 import shlex
-import signal
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from threading import Event
-from typing import TYPE_CHECKING, Annotated, Any
+from shlex import quote
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console
 
-from alloop.cli.campaign_paths import existing_path, warn_of_lost
-from alloop.cli.console import busy, complain, out, say, warn
+from alloop.cli.campaign_paths import (
+    StorePath,
+    existing_path,
+    find_store,
+    open_history,
+    short_path,
+    warn_of_lost,
+)
+from alloop.cli.console import (
+    Quiet,
+    busy_line,
+    output_console,
+    print_error,
+    print_text,
+    print_warning,
+)
+from alloop.cli.interrupts import RESUMABLE, stop_event
 from alloop.core.errors import InputError
 from alloop.core.text import plural
 
@@ -22,30 +37,28 @@ if TYPE_CHECKING:
     from alloop.driver.run import RunObserver
     from alloop.loop.events import Turn
     from alloop.loop.state import LoopState
+    from alloop.store.lock import Holder
 
-RESUMABLE = 3
-
-Quiet = Annotated[bool, typer.Option("--quiet", help="no live display")]
 Controls = Annotated[
     bool,
     typer.Option(
         "--controls",
-        help="then also run two controls at the same label cost: standard training, "
-        "random selection",
+        help="run two controls at the same label cost afterwards: standard training "
+        "and random selection",
     ),
 ]
+
 Retry = Annotated[
     bool,
     typer.Option(
         "--retry",
-        help="ask again for labels that a limit, a crash or a lost worker cost",
+        help="request labels again that failed by a limit, a crash or a lost worker",
     ),
 ]
 
-
 Trust = Annotated[
     bool,
-    typer.Option("--trust", help="run code that the store's configuration names"),
+    typer.Option("--trust", help="run the code that the store's configuration names"),
 ]
 
 
@@ -59,16 +72,16 @@ class _RunOptions:
 
 
 def run(
-    file: Annotated[Path, typer.Argument(help="a campaign's YAML file, or its store")],
+    file: Annotated[Path, typer.Argument(help="YAML file of a campaign, or its store")],
     controls: Controls = False,
     retry: Retry = False,
     trust: Trust = False,
     quiet: Quiet = False,
 ) -> int:
-    """Start a campaign, or go on with it.
+    """Start a campaign, or continue it.
 
-    Runs the code that a YAML file names; of a store, only with --trust. Ctrl-C ends it
-    within seconds; the same command goes on.
+    Code that a YAML file names is run; code that a store names, only with --trust.
+    Ctrl-C ends the run within seconds; the same command continues it.
     """
 
     def opened() -> "Campaign":
@@ -78,97 +91,70 @@ def run(
             return Campaign.from_store(file, trust=trust)
         return Campaign.from_yaml(file)
 
-    again = _again("run", file, controls, trust)
+    again = _resume_command("run", file, controls, trust)
     return _run_with_controls(opened, again, _RunOptions(controls, quiet, retry))
 
 
 def resume(
-    store: Annotated[Path, typer.Argument(help="a store; nothing else is needed")],
+    store: Annotated[
+        Path, typer.Argument(help="store of the campaign; no other file is needed")
+    ],
     controls: Controls = False,
     retry: Retry = False,
     trust: Trust = False,
     quiet: Quiet = False,
 ) -> int:
-    """Go on with a campaign from its store alone."""
+    """Continue a campaign from its store alone.
+
+    Ctrl-C ends the run within seconds; the same command continues it.
+    """
 
     def opened() -> "Campaign":
         from alloop.campaign import Campaign
 
         return Campaign.from_store(existing_path(store), trust=trust)
 
-    again = _again("resume", store, controls, trust)
+    again = _resume_command("resume", store, controls, trust)
     return _run_with_controls(opened, again, _RunOptions(controls, quiet, retry))
 
 
-def _again(verb: str, place: Path, controls: bool, trust: bool) -> str:
+def _resume_command(verb: str, place: Path, controls: bool, trust: bool) -> str:
     """Return the command that continues the campaign."""
     words = ["alloop", verb, str(place)]
     return shlex.join([*words, *["--controls"] * controls, *["--trust"] * trust])
 
 
-class Asked(Event):
-    """A stop event that records if anybody has called `is_set`."""
-
-    looked_at = False
-
-    def is_set(self) -> bool:
-        """Return True if the event is set, and record that it was looked at."""
-        self.looked_at = True
-        return super().is_set()
-
-
-@contextlib.contextmanager
-def stop_event() -> Iterator[Event]:
-    """Yield an event that Ctrl-C, SIGTERM, SIGHUP or SIGUSR1 sets.
-
-    The second signal raises KeyboardInterrupt, and so does the first one before anybody
-    looks at the event. Batch systems send SIGUSR1.
-    """
-    asked = Asked()
-
-    def ask(_number: int, _frame: Any) -> None:
-        if not asked.looked_at or asked.is_set():
-            raise KeyboardInterrupt
-        asked.set()
-
-    wanted = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1)
-    before = {number: signal.signal(number, ask) for number in wanted}
-    try:
-        yield asked
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
-
-
 def _run_with_controls(
-    opened: Callable[[], "Campaign"], again: str, how: _RunOptions
+    opened: Callable[[], "Campaign"], again: str, options: _RunOptions
 ) -> int:
     with stop_event() as asked:
         try:
-            with busy("reading the campaign", how.quiet):
+            with busy_line("reading the campaign", options.quiet):
                 campaign = opened()
             campaign.refuse_distrusted()
             for warning in campaign.setup.warnings:
-                complain(f"warning: {warning}")
+                print_error(f"warning: {warning}")
             warn_of_lost(campaign.store)
-            if how.retry:
-                say(_second_chances(campaign.lost()))
-            outcomes = list(_run_outcomes(campaign, asked.is_set, how))
+            if options.retry:
+                print_text(_retry_text(campaign.lost()))
+            outcomes = list(_run_outcomes(campaign, asked.is_set, options))
         except KeyboardInterrupt:
             return _stopped_message(again)
         return _end_message(campaign, outcomes, again)
 
 
-def _second_chances(lost: int) -> str:
+def _retry_text(lost: int) -> str:
     if not lost:
-        return "nothing to retry: no label was lost to a limit or a crash"
-    return f"asking again for {plural(lost, 'lost label')}"
+        return "nothing to retry: no label failed by a limit or a crash"
+    return f"requesting {plural(lost, 'lost label')} again"
 
 
 def _end_message(campaign: "Campaign", outcomes: "list[Outcome]", again: str) -> int:
     for outcome in outcomes:
         if outcome.state.broken:
-            complain(f"{outcome.state.broken}; mend it and go on with: {again}")
+            print_error(
+                f"{outcome.state.broken}; fix the cause and continue with: {again}"
+            )
             return RESUMABLE
         if outcome.finished is None:
             return _stopped_message(again)
@@ -177,18 +163,18 @@ def _end_message(campaign: "Campaign", outcomes: "list[Outcome]", again: str) ->
 
 
 def _run_outcomes(
-    campaign: "Campaign", stop: Callable[[], bool], how: _RunOptions
+    campaign: "Campaign", stop: Callable[[], bool], options: _RunOptions
 ) -> Iterator["Outcome"]:
     from alloop.store_copies.controls import NAMES
 
-    with _observer(campaign, stop, how.quiet) as watch:
-        outcome = campaign.run(watch=watch, retry=how.retry)
+    with _observer(campaign, stop, options.quiet) as watch:
+        outcome = campaign.run(watch=watch, retry=options.retry)
     yield outcome
-    for name in NAMES if how.controls else ():
+    for name in NAMES if options.controls else ():
         if outcome.exit_code != 0:
             return
         control = campaign.control(name)
-        with _observer(control, stop, how.quiet) as watch:
+        with _observer(control, stop, options.quiet) as watch:
             outcome = control.run(watch=watch)
         yield outcome
 
@@ -199,16 +185,18 @@ def _observer(
 ) -> Iterator["RunObserver"]:
     from alloop.driver.run import RunObserver
     from alloop.report.text.live_display import LiveDisplay
+    from alloop.report.text.logfile import log_observer
     from alloop.workers.spool import spool_folder
 
-    console = Console(quiet=True) if quiet else out()
+    console = Console(quiet=True) if quiet else output_console()
     setup = campaign.setup
     spool = spool_folder(campaign.store)
     live = LiveDisplay(setup.name, setup.rules, console, spool=spool)
     with contextlib.ExitStack() as shown:
-        log = shown.enter_context(_log_observer(campaign))
+        file = campaign.store.with_suffix(".log")
+        log = shown.enter_context(log_observer(file, print_warning))
         start = contextlib.ExitStack()
-        begin = shown.enter_context(start).enter_context(busy("", quiet))
+        begin = shown.enter_context(start).enter_context(busy_line("", quiet))
 
         def observe(state: "LoopState", turn: "Turn") -> None:
             log(state, turn)
@@ -221,40 +209,11 @@ def _observer(
                 shown.enter_context(live)
             return stop()
 
-        yield RunObserver(observe, live.tick, go_on, begin, warn)
-
-
-@contextlib.contextmanager
-def _log_observer(
-    campaign: "Campaign",
-) -> Iterator[Callable[["LoopState", "Turn"], None]]:
-    """Yield an observer that writes a log file beside the store.
-
-    The file is opened at the first turn.
-    """
-    from alloop.report.text.logfile import LogFile
-
-    path, opened = campaign.store.with_suffix(".log"), list[LogFile | None]()
-    with contextlib.ExitStack() as stack:
-
-        def begun() -> LogFile | None:
-            try:
-                return stack.enter_context(LogFile(path))
-            except InputError as error:
-                warn(f"no log is written: {error}")
-                return None
-
-        def observe(state: "LoopState", turn: "Turn") -> None:
-            if not opened:
-                opened.append(begun())
-            if opened[0] is not None:
-                opened[0].observe(state, turn)
-
-        yield observe
+        yield RunObserver(observe, live.tick, go_on, begin, print_warning)
 
 
 def _stopped_message(again: str) -> int:
-    say(f"stopped; go on with: {again}")
+    print_text(f"stopped; continue with: {again}")
     return RESUMABLE
 
 
@@ -269,7 +228,67 @@ def _show_end(campaign: "Campaign") -> None:
     try:
         report = write_report(history, campaign.store.with_suffix(".html"), controls)
     except (InputError, OSError) as error:
-        warn(f"no report is written: {error}; `alloop report --out FILE` writes one")
-    say(end_table(history, controls))
+        print_warning(
+            f"no report is written: {error}; `alloop report --out FILE` writes one"
+        )
+    print_text(end_table(history, controls))
     for line in end_lines(history, controls, report):
-        say(line)
+        print_text(line)
+
+
+_POLL = 0.2  # s between two checks of the lock
+
+
+def stop(
+    place: StorePath,
+    wait: Annotated[
+        float, typer.Option(min=0.0, help="seconds to wait for the end")
+    ] = 600.0,
+) -> int:
+    """Stop a running campaign cleanly from another terminal or host.
+
+    Finished work is kept, and `alloop resume STORE` continues. The exit code is 0 once
+    nothing runs, and 3 if the campaign still runs when the time to wait is over.
+    """
+    from alloop.store.requests import request_stop, withdraw_stop
+
+    store = find_store(place)
+    began, asked = time.monotonic(), set[Path]()
+    while (found := _running_driver(store)) is not None:
+        running, driver = found
+        request_stop(running, driver)
+        if running not in asked:
+            asked.add(running)
+            print_text(f"asked {driver} to stop {short_path(running)}")
+        if time.monotonic() - began >= wait:
+            print_error(
+                f"{short_path(running)} is still running after {wait:g} s; it has been "
+                "asked to stop and will end"
+            )
+            return RESUMABLE
+        time.sleep(_POLL)
+    for path in asked:
+        withdraw_stop(path)
+    _print_end(store, time.monotonic() - began if asked else None)
+    return 0
+
+
+def _running_driver(store: Path) -> "tuple[Path, Holder] | None":
+    """Return the store in use, the campaign's or a control's, and its user."""
+    from alloop.store.lock import holder
+    from alloop.store_copies.controls import control_stores
+
+    each = ((path, holder(path)) for path in (store, *control_stores(store).values()))
+    return next(((path, found) for path, found in each if found is not None), None)
+
+
+def _print_end(store: Path, seconds: float | None) -> None:
+    finished = open_history(store).state.finished
+    if finished:
+        print_text(f"{short_path(store)} has finished: {finished}")
+        return
+    took = "is not running" if seconds is None else f"stopped after {seconds:.1f} s"
+    print_text(
+        f"{short_path(store)} {took}; continue with: alloop resume "
+        f"{quote(short_path(store))}"
+    )

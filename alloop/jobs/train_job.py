@@ -13,14 +13,10 @@ import numpy as np
 from alloop.config.build import scorer_settings
 from alloop.config.sections.plan import Plan
 from alloop.config.trainer import make_trainer, network_settings
+from alloop.core.prediction_errors import ErrorSummary, prediction_errors
 from alloop.core.records import LabelSet, TrainingData
 from alloop.core.roles import Potential, Trainer
-from alloop.evaluation import (
-    ErrorSummary,
-    TrainingInputs,
-    prediction_errors,
-    train_generation,
-)
+from alloop.evaluation import TrainingInputs, train_generation
 from alloop.files.atomic_write import replace_atomically
 from alloop.files.targets import MODELS, refuse_target
 from alloop.generation import Generation, from_bytes, to_bytes

@@ -11,13 +11,13 @@ from alloop.history.reader import History
 from alloop.loop import events as e
 from alloop.report.analysis.campaign_facts import set_name
 from alloop.report.analysis.examination import (
-    examination,
     examination_sentences,
+    last_examination,
     threshold_sentences,
 )
 from alloop.report.analysis.label_facts import (
-    LabelTally,
-    label_tallies,
+    LabelTotals,
+    label_totals,
     level_name,
     task_kinds,
 )
@@ -68,13 +68,13 @@ def campaign_status(history: History) -> dict[str, Any]:
         "generation": state.generation,
         "walkers": _walker_counts(history),
         "labels": {
-            each.kind: _label_counts(history, each) for each in label_tallies(history)
+            each.kind: _label_counts(history, each) for each in label_totals(history)
         },
         "cpu_seconds": sum(cpu_seconds_by_part(history).values()),
         "errors": [_finite_or_none(error) for error in state.errors],
         "tested_on": set_name(history),
         "best": state.best,
-        "examination": _examination(history),
+        "examination": _examination_values(history),
         "calibration": list(threshold_sentences(history)),
         "threshold": _finite_or_none(None if newest is None else newest.threshold),
         "training": training_progress(spool_folder(history.path)),
@@ -112,8 +112,8 @@ def _running_driver(history: History) -> dict[str, Any] | None:
     return {"pid": found.pid, "host": found.host, "since": since}
 
 
-def _examination(history: History) -> dict[str, Any] | None:
-    found = examination(history)
+def _examination_values(history: History) -> dict[str, Any] | None:
+    found = last_examination(history)
     if found is None:
         return None
     errors = found.errors
@@ -144,7 +144,7 @@ def _walker_counts(history: History) -> dict[str, Any]:
     return {"walking": walking, "stopped": dict(sorted(stopped.items()))}
 
 
-def _label_counts(history: History, each: LabelTally) -> dict[str, Any]:
+def _label_counts(history: History, each: LabelTotals) -> dict[str, Any]:
     return {
         "level": level_name(history, each),
         "good": each.good,

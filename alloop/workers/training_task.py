@@ -5,10 +5,11 @@ from dataclasses import replace
 import numpy as np
 
 from alloop.core.batch import Batch, pack_frames
+from alloop.core.prediction_errors import prediction_errors
 from alloop.core.records import LabelSet, Predictions
 from alloop.core.roles import Trainer
 from alloop.core.units import Floats
-from alloop.evaluation import TrainingInputs, prediction_errors, train_generation
+from alloop.evaluation import TrainingInputs, train_generation
 from alloop.generation import Generation, from_bytes, to_bytes
 from alloop.loop import events as e
 from alloop.training.state_files import ResumableTrainer, StateFolder

@@ -24,10 +24,10 @@ from ase.build import molecule
 
 from alloop.core.atoms import from_atoms
 from alloop.core.batch import pack_frames
+from alloop.core.prediction_errors import prediction_errors
 from alloop.core.records import LabelSet, TrainingData
 from alloop.core.roles import Potential, Trainer
 from alloop.core.seeds import random_stream
-from alloop.evaluation import prediction_errors
 from alloop.models.graph import to_graph
 from alloop.models.network import build_network, energy_and_forces
 from alloop.training.asteroid import standard_stages

@@ -27,7 +27,7 @@ from alloop.history.saved_fold import campaign_beginning
 from alloop.report.sections import page
 from alloop.report.status import campaign_status
 from alloop.report.text.event_text import log_lines
-from alloop.report.text.frame_history import frame_story
+from alloop.report.text.frame_history import describe_frame
 from alloop.store.archive import Archive
 from alloop.store.doctor import verify_store
 from alloop.store.schema import id_texts
@@ -82,7 +82,7 @@ _ASKED: dict[str, Callable[[Path], object]] = {
     "status": lambda path: len(json.dumps(campaign_status(read_history(path)))),
     "lost": lambda path: len(lost_labels(read_history(path))),
     "exclude": _exclude,
-    "why": lambda path: len(frame_story(read_history(path), _middle(path))),
+    "why": lambda path: len(describe_frame(read_history(path), _middle(path))),
     "log 20": lambda path: sum(1 for _ in log_lines(read_history(path), 20)),
     "log": lambda path: sum(1 for _ in log_lines(read_history(path))),
     "export": _export,

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from alloop.cli import main
-from alloop.cli.job_scripts import job_script
+from alloop.cli.init_templates import job_script
 from alloop.config import load_campaign
 
 ALLOOP = """#!/bin/bash
@@ -66,7 +66,7 @@ def test_only_a_run_that_stopped_early_is_submitted_again(
     _, errors = process.communicate(timeout=20)
     assert (folder / "sent").exists() == sent
     assert process.returncode == (0 if sent else code)
-    assert ("mend it" in errors) == (code == 2)
+    assert ("fix the cause" in errors) == (code == 2)
     assert (folder / "calls").read_text() == "-m alloop run a.yml --quiet\n"
     assert not [*folder.parent.rglob("hit")]
 

@@ -122,7 +122,7 @@ def test_the_same_request_is_done_and_another_one_is_refused(
     assert label("in.xyz", "--level", PICKY, "--out", "out.xyz") == 0
     before = (here / "out.xyz").stat().st_mtime_ns
     assert label("in.xyz", "--level", PICKY, "--out", "out.xyz") == 0
-    assert "out.xyz is done: 4 labels" in capsys.readouterr().out
+    assert "out.xyz exists already: 4 labels" in capsys.readouterr().out
     assert label("in.xyz@:3", "--level", PICKY, "--out", "out.xyz") == 2
     assert "holds labels of other frames" in capsys.readouterr().err
     assert label("in.xyz", "--level", TOY, "--out", "out.xyz") == 2
@@ -252,7 +252,7 @@ def test_ctrl_c_ends_a_command_within_a_label_and_says_how_to_go_on(
     os.killpg(process.pid, signal.SIGINT)  # as a terminal does
     out, err = process.communicate(timeout=20)
     assert process.returncode == 3, err
-    assert "stopped; go on with: alloop label in.xyz@:2 --level '{" in out
+    assert "stopped; continue with: alloop label in.xyz@:2 --level '{" in out
     _, alive = psutil.wait_procs(family, timeout=10)
     assert [x for x in alive if x.status() != psutil.STATUS_ZOMBIE] == []
 

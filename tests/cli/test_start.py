@@ -72,7 +72,7 @@ def test_ctrl_c_is_heard_while_the_workers_start(tmp_path: Path) -> None:
     process.send_signal(signal.SIGINT)
     out, errors = process.communicate(timeout=20)
     assert process.returncode == 3, errors
-    assert "go on with" in out
+    assert "continue with" in out
     assert "Traceback" not in errors
     assert not psutil.wait_procs(before, timeout=5)[1]
     assert main(["run", str(write_toy(tmp_path)), "--quiet"]) == 0

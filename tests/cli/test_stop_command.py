@@ -74,11 +74,13 @@ def test_a_live_campaign_is_told_from_a_dead_one_and_stopped(
         assert f"asked process {process.pid}" in capsys.readouterr().out
         assert process.wait(timeout=10) == 3
         assert process.stdout is not None
-        assert process.stdout.read().splitlines()[-1].startswith("stopped; go on with")
+        assert (
+            process.stdout.read().splitlines()[-1].startswith("stopped; continue with")
+        )
     assert status(capsys, path)["running"] is None
     assert not stop_file(tmp_path / "toy.zarr").exists()
     assert main(["stop", str(path)]) == 0
-    assert "is not running; go on with: alloop resume" in capsys.readouterr().out
+    assert "is not running; continue with: alloop resume" in capsys.readouterr().out
 
 
 def test_a_killed_campaign_is_not_running_and_can_be_taken_up(
@@ -93,7 +95,9 @@ def test_a_killed_campaign_is_not_running_and_can_be_taken_up(
         process.wait()
         assert status(capsys, path)["running"] is None
         assert main(["status", str(path)]) == 0
-        assert "none is running; go on with: alloop resume" in capsys.readouterr().out
+        assert (
+            "none is running; continue with: alloop resume" in capsys.readouterr().out
+        )
 
 
 def test_a_request_reaches_no_other_driver_than_the_one_it_was_meant_for(

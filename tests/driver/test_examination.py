@@ -14,7 +14,7 @@ from alloop.export import Choice
 from alloop.history.label_entries import label_entries
 from alloop.history.reader import History, read_history
 from alloop.report.analysis.comparison import compare_controls
-from alloop.report.analysis.examination import examination
+from alloop.report.analysis.examination import last_examination
 from alloop.store_copies import controls
 from tests.conftest import fingerprint_of, write_toy
 
@@ -41,7 +41,7 @@ def test_the_test_is_md_on_the_model_at_the_temperature_of_exploration(
     campaign: Campaign,
 ) -> None:
     history = campaign.history()
-    found = examination(history)
+    found = last_examination(history)
     assert found is not None
     assert (found.frames, found.temperature, found.walkers) == (5, 400.0, 3)
     model = campaign.model()
@@ -79,7 +79,7 @@ def test_a_raised_budget_is_examined_anew_and_learns_from_no_old_frame(
     history = more.history()
     assert len(_papers(history)) == 10
     assert not before & set(history.state.trained_on("expensive"))
-    found = examination(history)
+    found = last_examination(history)
     assert found is not None
     assert (found.number, found.generation) == (2, history.state.generation)
     assert not before & found.by_frame.keys()
@@ -102,7 +102,7 @@ def test_controls_are_judged_on_the_same_frames_without_new_labels(
         assert fingerprint_of(own.store) == before
     histories = {name: read_history(path) for name, path in campaign.controls().items()}
     found = compare_controls(campaign.history(), histories)
-    assert [[duel.n for duel in x.duels] for x in found] == [[5, 6], [5, 6]]
+    assert [[duel.n for duel in x.pairs] for x in found] == [[5, 6], [5, 6]]
 
 
 def test_an_old_finished_store_gets_its_examination(tmp_path: Path) -> None:
@@ -111,7 +111,7 @@ def test_an_old_finished_store_gets_its_examination(tmp_path: Path) -> None:
     store = tmp_path / "format3.zarr"
     assert Campaign.from_store(store).run().exit_code == 0
     history = read_history(store)
-    found = examination(history)
+    found = last_examination(history)
     assert found is not None
     assert found.frames == 20
     assert history.state.generation == 2
@@ -128,12 +128,12 @@ def test_a_users_test_set_leads_and_may_have_an_examination_beside(
     own = Campaign.from_yaml(write_toy(tmp_path, seed=8, budget=BUDGET, test=told_))
     assert own.run().exit_code == 0
     history = own.history()
-    found = examination(history)
+    found = last_examination(history)
     assert found is not None
     assert found.frames == 4
-    from alloop.report.text.summary import headline
+    from alloop.report.text.summary import headline_sentences
 
-    lines = headline(history)
+    lines = headline_sentences(history)
     assert "frozen test set" in lines[1]
     assert "Final examination" in lines[2]
     bare = Campaign.from_yaml(write_toy(tmp_path / "bare", budget=BUDGET))

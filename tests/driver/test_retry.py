@@ -139,7 +139,7 @@ def test_a_real_time_limit_is_raised_and_its_labels_are_made(
     write_toy(tmp_path, **facts, limits={"label_time": 60.0})
     capsys.readouterr()
     assert main(["run", str(path), "--quiet", "--retry"]) == 0
-    assert "asking again for 3 lost labels" in capsys.readouterr().out
+    assert "requesting 3 lost labels again" in capsys.readouterr().out
     state = read_history(tmp_path / "toy.zarr").state
     assert state.finished == "the budget of expensive labels is spent"
     assert len(state.trained_on("expensive")) == 2

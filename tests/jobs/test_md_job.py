@@ -186,7 +186,7 @@ def test_a_walker_stops_before_it_breaks_and_says_why(
     assert alloop([*command, "--walkers", "2"]) == 0
     said = capsys.readouterr().out
     assert "walker 1 stopped at step" in said
-    assert "0 walkers of 2 walked to the end" in said
+    assert "0 walkers of 2 reached the last step" in said
     found = walk(
         tmp_path / "b.xyz",
         model=generation(sign=-1.0),

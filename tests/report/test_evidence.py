@@ -7,7 +7,7 @@ import pytest
 
 from alloop.core.records import Label
 from alloop.loop import events as e
-from alloop.report.analysis.explorations import explorations, first_proposals
+from alloop.report.analysis.explorations import first_proposals, read_explorations
 from alloop.report.analysis.model_errors import bias_data, parity_data
 from alloop.report.analysis.uncertainty import (
     ErrorPoint,
@@ -18,11 +18,11 @@ from alloop.report.analysis.uncertainty import (
 
 
 def _points_of(history):
-    return error_points(history, explorations(history))
+    return error_points(history, read_explorations(history))
 
 
 def _biases(history):
-    return bias_data(history, explorations(history))
+    return bias_data(history, read_explorations(history))
 
 
 def test_every_test_frame_and_every_labelled_proposal_is_a_point(finished):

@@ -12,16 +12,16 @@ from alloop.history.label_entries import label_entries
 from alloop.loop import events as e
 from alloop.report.analysis.comparison import compare_control
 from alloop.report.analysis.examination import (
-    examination,
     examination_sentences,
+    last_examination,
     threshold_sentences,
 )
 from alloop.report.analysis.model_errors import error_groups
 from alloop.report.sections.page import render_report
 from alloop.report.status import campaign_status
-from alloop.report.text.frame_history import frame_story
+from alloop.report.text.frame_history import describe_frame
 from alloop.report.text.live_display import LiveDisplay
-from alloop.report.text.summary import end_table, headline
+from alloop.report.text.summary import end_table, headline_sentences
 
 
 def _papers(history):
@@ -29,7 +29,7 @@ def _papers(history):
 
 
 def test_errors_are_those_of_predictions_made_before_the_labels(examined):
-    found = examination(examined)
+    found = last_examination(examined)
     predicted = {
         x.frame.id: x for _, event in examined.of_kind(e.Examined) for x in event.frames
     }
@@ -46,7 +46,7 @@ def test_errors_are_those_of_predictions_made_before_the_labels(examined):
 
 
 def test_molecules_and_elements_are_judged_by_the_examination(examined):
-    found, groups = examination(examined), error_groups(examined)
+    found, groups = last_examination(examined), error_groups(examined)
     assert (groups.where, groups.frames) == ("the final examination", 11)
     assert groups.molecules[0].mae == pytest.approx(found.errors.force_mae)
     assert groups.molecules[0].energy_mae == pytest.approx(found.errors.energy_spread)
@@ -56,7 +56,7 @@ def test_molecules_and_elements_are_judged_by_the_examination(examined):
 
 
 def test_those_who_were_stopped_are_a_result(examined):
-    found = examination(examined)
+    found = last_examination(examined)
     assert (found.walkers, dict(found.stopped), found.wanted) == (6, {"force": 1}, 12)
     assert "1 of the 6 walkers of the examination were stopped (1 force)" in " ".join(
         examination_sentences(examined)
@@ -64,7 +64,7 @@ def test_those_who_were_stopped_are_a_result(examined):
 
 
 def test_alarms_are_counted_against_the_threshold(examined):
-    found = examination(examined)
+    found = last_examination(examined)
     surprise = [x.surprise for _, y in examined.of_kind(e.Examined) for x in y.frames]
     assert found.threshold == 1.5
     assert found.alarms == sum(x > 1.5 for x in surprise) > 0
@@ -105,7 +105,7 @@ def test_frames_without_a_label_that_counts_are_told_and_left_out(examined, rema
         entries[-1], turn=e.Turn(entries[-1].turn.event, ())
     )  # not finished yet
     by_hand = e.Turn(e.Excluded(out, None, "odd"), ())
-    found = examination(remade([*entries, replace(entries[-1], turn=by_hand)]))
+    found = last_examination(remade([*entries, replace(entries[-1], turn=by_hand)]))
     assert dict(found.missing) == {"not converged": 1, "excluded by hand": 1}
     assert found.frames == 9
     assert not {lost, out} & found.by_frame.keys()
@@ -120,7 +120,7 @@ def _refused(event, frame):
 
 
 def test_summary_status_and_table_lead_with_the_examination(examined):
-    found, lines = examination(examined), headline(examined)
+    found, lines = last_examination(examined), headline_sentences(examined)
     mae = f"{1e3 * found.errors.force_mae:.3g}"
     places = [lines.index(x) for x in examination_sentences(examined)]
     frozen = next(i for i, x in enumerate(lines) if "frozen validation set" in x)
@@ -137,14 +137,14 @@ def test_summary_status_and_table_lead_with_the_examination(examined):
 
 
 def test_without_an_examination_nothing_is_made_up(finished):
-    assert examination(finished) is None
+    assert last_examination(finished) is None
     assert list(examination_sentences(finished)) == []
     assert campaign_status(finished)["examination"] is None
 
 
 def test_why_tells_what_a_frame_was_for(examined):
     frame = _papers(examined)[0].frame.id
-    text = "\n".join(frame_story(examined, frame))
+    text = "\n".join(describe_frame(examined, frame))
     assert "final examination 1 of generation 3" in text
     assert "was wrong by" in text
     assert "taught" not in text
@@ -157,7 +157,7 @@ def test_the_live_display_shows_it_as_labels_come(examined, rules):
     with LiveDisplay("springs", rules, console) as live:
         for entry in examined.entries:
             live.observe(state, entry.turn)
-    found = examination(examined)
+    found = last_examination(examined)
     mae = f"{1e3 * found.errors.force_mae:.3g}"
     text = out.getvalue()
     assert f"final examination: forces {mae} meV/Å on 11 frames" in text
@@ -165,7 +165,7 @@ def test_the_live_display_shows_it_as_labels_come(examined, rules):
 
 def test_what_was_learned_and_what_it_cost_are_the_true_numbers(examined):
     (lesson,) = [x for x in examined.chronicle.lessons if x.generation == 3]
-    text = " ".join(headline(examined))
+    text = " ".join(headline_sentences(examined))
     assert lesson.heldout > 0
     assert f"learned from {lesson.cheap} cheap" in text
     assert f"{lesson.heldout} more cheap ones are held out" in text
@@ -185,11 +185,11 @@ def test_the_last_generation_is_not_taken_where_it_is_worse(examined, remade):
     ]
     grown = remade(entries)
     assert grown.state.best == 2
-    assert "Generation 2, not the last one" in " ".join(headline(grown))
-    assert "not the last one" not in " ".join(headline(examined))
+    assert "Generation 2, not the last one" in " ".join(headline_sentences(grown))
+    assert "not the last one" not in " ".join(headline_sentences(examined))
 
 
 def test_a_control_is_compared_on_the_examination_first(examined):
     found = compare_control(examined, "random", examined)
-    assert [x.n for x in found.duels] == [11, 12]
+    assert [x.n for x in found.pairs] == [11, 12]
     assert not found.certain

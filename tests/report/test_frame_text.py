@@ -14,13 +14,13 @@ from alloop.history.reader import JournalEntry
 from alloop.loop import events as e
 from alloop.report.status import campaign_status
 from alloop.report.text.event_text import log_lines
-from alloop.report.text.frame_history import frame_story, stories
+from alloop.report.text.frame_history import describe_frame, describe_frames
 
 _LOST = Failure.LOST
 
 
 def _story(history, frame):
-    return "\n".join(frame_story(history, frame))
+    return "\n".join(describe_frame(history, frame))
 
 
 def _of(history, purpose, fidelity="expensive", good=True):
@@ -58,7 +58,7 @@ def test_the_story_of_a_failure_gives_the_reason_and_the_advice(finished):
 
 def test_a_story_may_look_at_the_last_trainings_alone_and_says_so(finished):
     frame = finished.ledger.frames[_of(finished, "bias")]
-    lines = stories(finished, [frame], {}, most=2)[frame.id]
+    lines = describe_frames(finished, [frame], {}, most=2)[frame.id]
     said = "Its expensive label taught generations 2–3 (of the last 2 looked at)."
     assert said in lines
 
@@ -94,7 +94,7 @@ def test_held_out_frames_say_that_no_training_saw_them(synthetic, opened, rules)
 
 
 def test_the_minimum_has_a_story_too(finished):
-    story = frame_story(finished, finished.opened.start[0].id)
+    story = describe_frame(finished, finished.opened.start[0].id)
     assert story[1] == "The minimum of its molecule at the cheap level."
     assert story[-1] == "It was not chosen for a label."
 
@@ -108,7 +108,7 @@ def test_a_frame_that_nobody_chose_says_so(finished):
         for candidate in event.candidates
         if candidate.frame.id not in labelled
     )
-    story = frame_story(finished, frame)
+    story = describe_frame(finished, frame)
     assert story[1].startswith("Born on walker ")
     assert story[-1] == "It was not chosen for a label."
 
@@ -186,7 +186,7 @@ def test_exclusions_by_hand_are_told_with_their_reason(finished, remade):
     entry = JournalEntry(
         len(finished.entries), finished.entries[-1].time, e.Turn(event)
     )
-    story = frame_story(remade([*finished.entries, entry]), frame)
+    story = describe_frame(remade([*finished.entries, entry]), frame)
     when = local_time(entry.time)
     assert story[-1] == (
         f"Its expensive label was excluded by hand on {when}: the wrong state."
@@ -207,7 +207,7 @@ def test_brought_labels_have_no_price_and_nobody_chose_them(finished, synthetic,
 @pytest.mark.parametrize("prefix", ["zzzz", ""])
 def test_a_prefix_must_fit_one_frame(finished, prefix):
     with pytest.raises(InputError, match="the beginning of one frame's id"):
-        frame_story(finished, prefix)
+        describe_frame(finished, prefix)
 
 
 def test_the_log_has_a_line_for_every_record(finished):

@@ -10,7 +10,7 @@ from alloop.core.records import Failure, Label
 from alloop.history.label_entries import label_entries
 from alloop.history.reader import JournalEntry
 from alloop.loop import events as e
-from alloop.report.analysis.label_facts import label_bills, label_tallies
+from alloop.report.analysis.label_facts import label_costs, label_totals
 from alloop.report.analysis.label_quality import (
     doubt_policy,
     label_qualities,
@@ -108,14 +108,14 @@ def test_a_label_that_came_on_a_retry_is_out_of_quarantine_and_counts_once(
     assert label.frame.id in {x.frame.id for x, _ in quarantined_labels(before)}
     assert len(quarantined_labels(after)) == len(quarantined_labels(before)) - 1
     assert label.frame.id not in {x.frame.id for x, _ in quarantined_labels(after)}
-    was, now = label_tallies(before)[0], label_tallies(after)[0]
+    was, now = label_totals(before)[0], label_totals(after)[0]
     assert (now.good, now.failed) == (was.good + 1, was.failed - 1)
     assert now.used == was.used
     assert now.cpu_seconds > was.cpu_seconds
 
 
 def test_bills_tell_what_came_and_what_had_been_foretold(troubled):
-    cheap, expensive = label_bills(troubled)
+    cheap, expensive = label_costs(troubled)
     assert (cheap.fidelity, cheap.molecule, cheap.labels) == ("cheap", "H2O", 55)
     assert (expensive.labels, expensive.each, expensive.most) == (28, 4.0, 4.0)
     assert expensive.peak_mb == 140.5
@@ -124,7 +124,7 @@ def test_bills_tell_what_came_and_what_had_been_foretold(troubled):
         for x in label_entries(troubled)
         if x.round > 0 and isinstance(x.record, Label)
     ]
-    assert cheap.foretold + expensive.foretold == len(later)
+    assert cheap.predicted + expensive.predicted == len(later)
     assert 1.0 <= cheap.factor < 1.01
     assert 1.0 <= expensive.factor < 1.01
 
@@ -140,13 +140,13 @@ def test_a_wrong_prediction_is_a_factor_above_one_whichever_way(troubled, remade
         replace(x, turn=replace(x.turn, event=dear(x.turn.event)))
         for x in troubled.entries
     ]
-    assert label_bills(remade(entries))[1].factor == pytest.approx(3.0, rel=0.02)
+    assert label_costs(remade(entries))[1].factor == pytest.approx(3.0, rel=0.02)
 
 
 def test_without_predictions_there_is_no_factor(finished, remade):
     young = remade(list(finished.entries[:30]))
     assert all(
-        bill.factor is None and bill.peak_mb is None for bill in label_bills(young)
+        bill.factor is None and bill.peak_mb is None for bill in label_costs(young)
     )
 
 

@@ -11,6 +11,7 @@ from html.parser import HTMLParser
 import numpy as np
 import pytest
 from ase.units import fs
+from markupsafe import Markup
 from scipy.spatial.distance import pdist
 
 from alloop.core.atoms import to_atoms
@@ -25,26 +26,31 @@ from alloop.loop import events as e
 from alloop.loop.rules import Budget, SeedRules
 from alloop.md.integrate import maxwell_boltzmann
 from alloop.report.analysis.descriptor_map import descriptor_map, principal_plane
-from alloop.report.analysis.explorations import _temperatures, explorations
+from alloop.report.analysis.explorations import _walker_temperatures, read_explorations
 from alloop.report.analysis.model_errors import error_groups
 from alloop.report.sections import page as page_module
 from alloop.report.sections.error_figures import GROUPS
 from alloop.report.sections.error_sections import learning_section
-from alloop.report.sections.markup import resource
+from alloop.report.sections.markup import (
+    PointGroup,
+    colour_swatch,
+    page_resource,
+    svg_element,
+)
 from alloop.report.sections.methods_sections import about_test_set, reading_snippet
 from alloop.report.sections.page import render_report, write_report
 from alloop.report.sections.run_figures import MAP_GROUPS
 from alloop.report.sections.summary_sections import weakness_section
 from alloop.report.sections.surprise_sections import descriptor_section
 from alloop.report.text.formatting import duration_text
-from alloop.report.text.frame_history import frame_story
+from alloop.report.text.frame_history import describe_frame
 from alloop.store.archive import Archive
 from alloop.store.columns import write_columns as write_columns
 
 SECTIONS = ("weak", "cpu", "learning", "errors", "parity", "surprise", "map")
 SECTIONS += ("walkers", "bias", "labels", "noise", "timeline", "methods", "store")
 VOID = {"meta", "br", "path", "use", "image"}
-VIEWER = resource("3Dmol/3Dmol-min.js")
+VIEWER = page_resource("3Dmol/3Dmol-min.js")
 
 
 class Page(HTMLParser):
@@ -123,8 +129,10 @@ def test_a_browser_runs_the_two_scripts_of_the_page_and_fetches_nothing(page, re
 
 
 def test_the_viewer_is_the_one_of_its_package_with_its_licence():
-    assert sha256(VIEWER.encode()).hexdigest() in resource("3Dmol/README.md")
-    assert "Redistribution and use in source and binary" in resource("3Dmol/LICENSE")
+    assert sha256(VIEWER.encode()).hexdigest() in page_resource("3Dmol/README.md")
+    assert "Redistribution and use in source and binary" in page_resource(
+        "3Dmol/LICENSE"
+    )
     assert "</script" not in VIEWER.lower()
 
 
@@ -133,13 +141,13 @@ def test_points_lead_to_frames_that_the_page_carries(finished, read):
     assert read.leads <= read.frames.keys()
     for frame in finished.state.test_frames():
         card = read.frames[frame[:12]]
-        assert card["w"] == frame_story(finished, frame)
+        assert card["w"] == describe_frame(finished, frame)
         known = finished.ledger.frames[frame]
         assert card["s"] == ["O", "H", "H"]
         places = np.array(card["x"]).reshape(-1, 3) / 1000.0
         assert np.abs(places - known.positions).max() <= 5.01e-4
     chosen = next(x for x in label_entries(finished) if x.purpose == "bias").frame.id
-    assert read.frames[chosen[:12]]["w"] == frame_story(finished, chosen)
+    assert read.frames[chosen[:12]]["w"] == describe_frame(finished, chosen)
 
 
 def test_text_of_a_store_breaks_out_of_nothing(finished, remade):
@@ -196,7 +204,7 @@ def test_errors_by_molecule_and_element_add_up(finished):
 
 
 def test_walkers_have_their_temperature_and_the_guard_that_stopped_them(finished):
-    brought = explorations(finished)
+    brought = read_explorations(finished)
     stopped = [x for x in brought.moments if x.stopped]
     assert {(x.walker, x.stopped) for x in stopped} == {(1, "force")}
     assert {x.round for x in stopped} == {1, 2}
@@ -207,7 +215,7 @@ def test_walkers_have_their_temperature_and_the_guard_that_stopped_them(finished
     atoms = to_atoms(frame)
     atoms.set_velocities(velocities / fs)
     event = e.Explored("explore/1/0/0", (walker,), (), (), 1)
-    (kelvin,) = _temperatures(event)
+    (kelvin,) = _walker_temperatures(event)
     assert kelvin == pytest.approx(atoms.get_temperature() * 9 / 6, rel=1e-6)
 
 
@@ -341,6 +349,13 @@ def test_names_are_escaped(finished, remade):
     assert "<b>&" not in text
     assert "<b>" not in text.replace(VIEWER, "")
     assert "&lt;b&gt;&amp;" in text
+
+
+def test_text_in_drawings_and_swatches_is_escaped():
+    points = [PointGroup("dot", "#000", [("1.0", "2.0", '"><b>')])]
+    drawn = svg_element("<b>", "0 0 1 1", Markup("<g></g>"), points)
+    assert "<b>" not in drawn + colour_swatch("red", "<b>")
+    assert "<g></g>" in drawn
 
 
 def test_the_lines_that_read_the_store_run(finished, tmp_path, capsys):

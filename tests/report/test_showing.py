@@ -31,7 +31,7 @@ def test_status_counts_quarantined_labels_and_says_how_to_retry(store, capsys):
     assert run_command(["status", str(path)]) == 0
     out = " ".join(capsys.readouterr().out.split())
     assert "quarantine 5 labels failed; `alloop resume" in out
-    assert "--retry` tries 1 again" in out
+    assert "--retry` requests 1 again" in out
     assert "labels level good doubtful failed of budget CPU s" in out
 
 

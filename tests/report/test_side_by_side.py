@@ -10,12 +10,13 @@ from alloop.core.errors import InputError
 from alloop.history.measured_costs import cpu_seconds_by_part
 from alloop.history.reader import CODEC
 from alloop.report.analysis.campaign_facts import generation_facts
-from alloop.report.analysis.comparison import costed_stands
+from alloop.report.analysis.comparison import costed_generations
+from alloop.report.analysis.examination import last_examination
 from alloop.report.sections.side_by_side import (
     ComparedCampaign,
     campaign_names,
+    comparison_page,
     differing_settings,
-    side_by_side,
 )
 from alloop.store.archive import Archive
 
@@ -29,13 +30,13 @@ def hotter(control):
 
 @pytest.fixture(scope="module")
 def page(finished, hotter):
-    return side_by_side(
+    return comparison_page(
         [ComparedCampaign(finished, {"random": hotter}), ComparedCampaign(hotter, {})]
     )
 
 
 def test_all_that_was_spent_is_in_the_last_point_of_a_curve(finished):
-    stands, costed = generation_facts(finished), costed_stands(finished)
+    stands, costed = generation_facts(finished), costed_generations(finished)
     assert [x.force_mae for x in costed] == [x.force_mae for x in stands]
     assert [x.label_cost for x in costed] == [x.label_cost for x in stands]
     parts = cpu_seconds_by_part(finished)
@@ -61,6 +62,20 @@ def test_the_page_has_three_curves_the_ends_and_the_settings(page, finished):
     assert "dotted" in page
 
 
+def test_the_final_examination_stands_beside_the_errors(finished, examined):
+    page = comparison_page(
+        [
+            ComparedCampaign(examined, {"random": finished}),
+            ComparedCampaign(finished, {}),
+        ]
+    )
+    found = last_examination(examined)
+    cells = re.findall(r'data-label="final examination[^"]*">([^<]*)<', page)
+    error = f"{1e3 * found.errors.force_mae:.3g}"
+    shown = f"{error} (generation {found.generation}, {found.frames} frames)"
+    assert cells == [shown, "–", "–"]
+
+
 def test_the_page_may_run_no_script_and_opens_no_connection(page):
     assert "default-src &#39;none&#39;; script-src &#39;none&#39;" in page
     assert "<script" not in page
@@ -70,7 +85,7 @@ def test_the_page_may_run_no_script_and_opens_no_connection(page):
 
 def test_names_of_stores_are_escaped_and_told_apart(finished, hotter):
     evil = replace(hotter, attrs={**hotter.attrs, "name": "<script>alert(1)</script>"})
-    page = side_by_side([ComparedCampaign(finished, {}), ComparedCampaign(evil, {})])
+    page = comparison_page([ComparedCampaign(finished, {}), ComparedCampaign(evil, {})])
     assert "<script" not in page
     assert "&lt;script&gt;" in page
     assert campaign_names([finished, evil]) == ["springs", evil.attrs["name"]]
@@ -80,14 +95,16 @@ def test_names_of_stores_are_escaped_and_told_apart(finished, hotter):
 def test_campaigns_that_cannot_be_compared_say_so(finished, synthetic, rules, opened):
     seeding = replace(rules.seeding, test=8)
     other = synthetic(rules=replace(rules, seeding=seeding)).history(opened)
-    page = side_by_side([ComparedCampaign(finished, {}), ComparedCampaign(other, {})])
+    page = comparison_page(
+        [ComparedCampaign(finished, {}), ComparedCampaign(other, {})]
+    )
     sizes = f"(n = 12 and {len(other.state.test_frames())})"
     assert f"tested on different frames {sizes}" in page
 
 
 def test_one_campaign_is_not_compared(finished):
     with pytest.raises(InputError, match="two stores or more"):
-        side_by_side([ComparedCampaign(finished, {})])
+        comparison_page([ComparedCampaign(finished, {})])
 
 
 def test_the_command_compares_stores_on_disk(finished, tmp_path, capsys):

@@ -12,12 +12,12 @@ from alloop.report.analysis.campaign_facts import (
     is_single,
     level_title,
 )
-from alloop.report.analysis.label_facts import label_tallies, task_kinds
+from alloop.report.analysis.label_facts import label_totals, task_kinds
 from alloop.report.analysis.timeline import predict_seconds_left, rounds_left, time_left
 
 
 def test_labels_are_counted_by_kind_and_by_how_they_ended(finished):
-    cheap, expensive, test = label_tallies(finished)
+    cheap, expensive, test = label_totals(finished)
     assert (cheap.kind, expensive.kind, test.kind) == (
         "cheap",
         "expensive",
@@ -31,14 +31,14 @@ def test_labels_are_counted_by_kind_and_by_how_they_ended(finished):
 
 
 def test_prices_are_those_of_good_labels_and_spending_counts_failures(finished):
-    cheap, expensive, _ = label_tallies(finished)
+    cheap, expensive, _ = label_totals(finished)
     assert cheap.price == pytest.approx(0.5)
     assert expensive.price == pytest.approx(4.0)
     assert cheap.cpu_seconds == pytest.approx(0.5 * 60)
 
 
 def test_cached_labels_cost_nothing_here_but_keep_their_price(control):
-    cheap, expensive, _ = label_tallies(control)
+    cheap, expensive, _ = label_totals(control)
     assert expensive.cached > 0
     paid = expensive.good - expensive.cached
     assert expensive.cpu_seconds == pytest.approx(4.0 * paid)

@@ -9,8 +9,8 @@ from alloop.core.atoms import from_atoms
 from alloop.core.batch import pack_frames
 from alloop.core.errors import InputError
 from alloop.core.frame import Frame
+from alloop.core.prediction_errors import prediction_errors
 from alloop.core.records import Label, LabelSet, TrainingData
-from alloop.evaluation import prediction_errors
 from alloop.labels.direct import DirectLabeller
 from alloop.labels.toy import toy_level
 from alloop.models.checkpoint import checkpoint_from_bytes, checkpoint_to_bytes

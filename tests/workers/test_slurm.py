@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from alloop.cli.job_scripts import job_script
+from alloop.cli.init_templates import job_script
 from alloop.history.reader import read_history
 from alloop.loop import events as e
 from tests.conftest import fingerprint_of, write_toy
@@ -138,7 +138,7 @@ def test_a_driver_in_a_job_stops_before_its_limit_and_submits_itself_until_done(
     outputs = sorted(script.parent.glob("toy.*.out"), key=lambda x: x.stat().st_mtime)
     texts = [output.read_text() for output in outputs]
     assert len(texts) >= 2
-    assert all("stopped; go on with" in text for text in texts[:-1]), texts
+    assert all("stopped; continue with" in text for text in texts[:-1]), texts
     assert "the campaign is done" in texts[-1]
     assert not any("DUE TO TIME LIMIT" in text for text in texts)
     shown = ["scontrol", "show", "job", "-o"]

@@ -83,7 +83,7 @@ def test_a_batch_systems_warning_ends_a_run_cleanly(tmp_path: Path) -> None:
     process.send_signal(signal.SIGUSR1)
     said, _ = process.communicate(timeout=60)
     assert process.returncode == 3
-    assert f"go on with: alloop run {campaign}" in said.replace("\n", " ")
+    assert f"continue with: alloop run {campaign}" in said.replace("\n", " ")
 
 
 @pytest.mark.parametrize(

@@ -50,14 +50,14 @@ def level_title(history: History, fidelity: str) -> str:
 
 def config_value(history: History, *path: str) -> Any:
     """Return a value of the configuration in force, None where it is not there."""
-    tree = _tree(history.config)
+    tree = _config_tree(history.config)
     for key in path:
         tree = tree.get(key) if isinstance(tree, dict) else None
     return tree
 
 
 @lru_cache(maxsize=8)
-def _tree(config: str) -> Any:
+def _config_tree(config: str) -> Any:
     try:
         return yaml.safe_load(config)
     except yaml.YAMLError:
@@ -76,18 +76,18 @@ def integer_or_none(value: Any) -> int | None:
 
 def generation_facts(history: History) -> tuple[GenerationFacts, ...]:
     """Return the facts of all generations, in order."""
-    asked = {lesson.name: lesson for lesson in history.chronicle.lessons}
+    asked = {training.name: training for training in history.chronicle.lessons}
     labels = [label for label in label_entries(history) if is_learned(label)]
-    dear = [label for label in labels if label.fidelity == "expensive"]
-    both, alone = _cost_by_record(labels), _cost_by_record(dear)
+    expensive = [label for label in labels if label.fidelity == "expensive"]
+    all_labels, expensive_only = _cost_by_record(labels), _cost_by_record(expensive)
     return tuple(
         _generation_facts(event, asked[event.name], costs(seq))
         for seq, event in history.generations
-        for costs in [both if asked[event.name].learned else alone]
+        for costs in [all_labels if asked[event.name].learned else expensive_only]
     )
 
 
-def best(history: History) -> GenerationFacts | None:
+def best_generation(history: History) -> GenerationFacts | None:
     """Return the generation that is used where none is named, see `LoopState.best`."""
     number = history.state.best
     return next((x for x in generation_facts(history) if x.generation == number), None)
@@ -105,10 +105,10 @@ def set_name(history: History) -> str:
 
 
 def training_commands(
-    history: History, lessons: Iterable[TrainingRequest]
+    history: History, trainings: Iterable[TrainingRequest]
 ) -> Iterator[e.Train]:
     """Yield the commands of these trainings, with the frames that they learn from."""
-    last = {lesson.name: lesson.seq for lesson in lessons}
+    last = {training.name: training.seq for training in trainings}
     for entry in history.select(sorted({*last.values()})):
         for command in entry.turn.commands:
             if isinstance(command, e.Train) and last.get(command.name) == entry.seq:

@@ -14,12 +14,12 @@ from alloop.history.reader import History
 from alloop.loop import events as e
 from alloop.report.analysis.campaign_facts import (
     GenerationFacts,
-    best,
+    best_generation,
     brought_test,
     generation_facts,
     set_name,
 )
-from alloop.report.analysis.examination import examination, where_measured
+from alloop.report.analysis.examination import last_examination, where_measured
 from alloop.report.analysis.uncertainty import labels_of_test
 from alloop.report.text.formatting import duration_text, milli_text, plural
 
@@ -31,7 +31,7 @@ TITLES = {"standard": "standard training", "random": "random selection"}
 
 
 @dataclass(frozen=True, slots=True)
-class Duel:
+class ErrorPair:
     """Two force MAEs on the same frames, eV/Å.
 
     noise: twice the standard error of the mean difference over the n frames, None where
@@ -52,8 +52,10 @@ class Duel:
     @property
     def certain(self) -> bool:
         """Return True if the difference exceeds the noise of the frames."""
-        apart = abs(self.ours - self.theirs)
-        return self.noise is not None and apart > max(self.noise, _SAME * self.theirs)
+        difference = abs(self.ours - self.theirs)
+        return self.noise is not None and difference > max(
+            self.noise, _SAME * self.theirs
+        )
 
     @property
     def phrase(self) -> str:
@@ -74,22 +76,22 @@ class ControlComparison:
     name: str
     ours: GenerationFacts
     theirs: GenerationFacts
-    duels: tuple[Duel, ...]
+    pairs: tuple[ErrorPair, ...]
 
     @property
     def gain(self) -> float:
         """The reduction of our error on the leading frames, as a fraction of theirs."""
-        return self.duels[0].gain
+        return self.pairs[0].gain
 
     @property
     def certain(self) -> bool:
         """Return True if the difference exceeds the noise of the frames that lead."""
-        return self.duels[0].certain
+        return self.pairs[0].certain
 
     @property
     def noise(self) -> float | None:
         """The noise of the difference on the frames that lead, eV/Å."""
-        return self.duels[0].noise
+        return self.pairs[0].noise
 
     @property
     def sentence(self) -> str:
@@ -97,50 +99,53 @@ class ControlComparison:
         verb = "beat" if self.gain > 0 else "did not beat"
         who = TITLES.get(self.name, self.name)
         return (
-            f"The campaign {verb} {who}: {'; '.join(x.phrase for x in self.duels)}; "
+            f"The campaign {verb} {who}: {'; '.join(x.phrase for x in self.pairs)}; "
             f"for {duration_text(self.ours.label_cost)} and "
             f"{duration_text(self.theirs.label_cost)} of labels."
         )
 
 
-def _comparison_doubt(duel: Duel) -> str:
-    if duel.noise is None:
+def _comparison_doubt(pair: ErrorPair) -> str:
+    if pair.noise is None:
         return " (the two were tested on different frames)"
-    return f" (a difference within the noise of {plural(duel.n, 'frame')})"
+    return f" (a difference within the noise of {plural(pair.n, 'frame')})"
 
 
 def compare_control(
     history: History, name: str, control: History
 ) -> ControlComparison | None:
     """Return the comparison with one control, None without errors to compare."""
-    ours, stands = best(history), generation_facts(control)
-    if ours is None or not stands:
+    ours, generations = best_generation(history), generation_facts(control)
+    if ours is None or not generations:
         return None
-    tested = [x for x in stands if x.force_mae is not None] or stands
+    tested = [x for x in generations if x.force_mae is not None] or generations
     other = min(
         reversed(tested), key=lambda x: _cost_distance(x.label_cost, ours.label_cost)
     )
-    found = (_examined(history, control), _frozen(history, ours, control, other))
-    duels = [duel for duel in found if duel is not None]
+    found = (
+        _compare_examined(history, control),
+        _compare_frozen(history, ours, control, other),
+    )
+    pairs = [pair for pair in found if pair is not None]
     if brought_test(history):
-        duels.reverse()
-    return ControlComparison(name, ours, other, tuple(duels)) if duels else None
+        pairs.reverse()
+    return ControlComparison(name, ours, other, tuple(pairs)) if pairs else None
 
 
-def _examined(history: History, control: History) -> Duel | None:
+def _compare_examined(history: History, control: History) -> ErrorPair | None:
     """Compare the two on the final examination, None unless both had it."""
-    ours, theirs = examination(history), examination(control)
+    ours, theirs = last_examination(history), last_examination(control)
     if ours is None or theirs is None or not (ours.errors and theirs.errors):
         return None
     noise = _error_noise(ours.by_frame, theirs.by_frame)
     one, other = ours.errors.force_mae, theirs.errors.force_mae
     frames = where_measured(ours, "the campaign's model") + " (final examination)"
-    return Duel(frames, one, other, ours.frames, noise)
+    return ErrorPair(frames, one, other, ours.frames, noise)
 
 
-def _frozen(
+def _compare_frozen(
     history: History, ours: GenerationFacts, control: History, theirs: GenerationFacts
-) -> Duel | None:
+) -> ErrorPair | None:
     """Compare the two on the frozen set, None unless both were tested on it."""
     if ours.force_mae is None or theirs.force_mae is None:
         return None
@@ -148,7 +153,7 @@ def _frozen(
     other = _frame_errors(control, theirs.generation)
     frames = f"{plural(ours.test, 'frame')} of the {set_name(history)} set"
     noise = _error_noise(one, other)
-    return Duel(frames, ours.force_mae, theirs.force_mae, ours.test, noise)
+    return ErrorPair(frames, ours.force_mae, theirs.force_mae, ours.test, noise)
 
 
 def _cost_distance(one: float, other: float) -> float:
@@ -169,19 +174,19 @@ def compare_controls(
 def _error_noise(one: Mapping[str, float], other: Mapping[str, float]) -> float | None:
     if one.keys() != other.keys() or len(one) < 2:
         return None
-    apart = np.array([one[frame] - other[frame] for frame in sorted(one)])
-    return float(2.0 * apart.std(ddof=1) / np.sqrt(len(apart)))
+    difference = np.array([one[frame] - other[frame] for frame in sorted(one)])
+    return float(2.0 * difference.std(ddof=1) / np.sqrt(len(difference)))
 
 
 def _frame_errors(history: History, generation: int) -> dict[str, float]:
     """Return the mean absolute force error by test frame, eV/Å."""
     for _, trained in history.generations:
         if trained.generation == generation and trained.evaluation is not None:
-            return _by_frame(history, trained, trained.evaluation)
+            return _evaluation_errors(history, trained, trained.evaluation)
     return {}
 
 
-def _by_frame(
+def _evaluation_errors(
     history: History, trained: e.Trained, test: e.Evaluation
 ) -> dict[str, float]:
     labels = labels_of_test(history, trained)
@@ -196,7 +201,7 @@ _DASHES = {"": "-", "standard": "--", "random": ":"}
 
 
 @dataclass(frozen=True, slots=True)
-class CostedStand:
+class CostedGeneration:
     """A tested generation and the costs up to it.
 
     expensive: labels that it learned from. label_cost, all_cost: CPU seconds of labels
@@ -218,7 +223,7 @@ class CampaignCurve:
     name: str
     control: str
     colour: str
-    stands: tuple[CostedStand, ...]
+    generations: tuple[CostedGeneration, ...]
 
     @property
     def dash(self) -> str:
@@ -226,7 +231,7 @@ class CampaignCurve:
         return _DASHES.get(self.control, "-.")
 
 
-def costed_stands(history: History) -> tuple[CostedStand, ...]:
+def costed_generations(history: History) -> tuple[CostedGeneration, ...]:
     """Return the tested generations with all costs up to each."""
     spent = [
         (deed.seq, deed.timing.cpu_seconds)
@@ -236,15 +241,15 @@ def costed_stands(history: History) -> tuple[CostedStand, ...]:
     records = [seq for seq, _ in spent]
     sums = [0.0, *accumulate(seconds for _, seconds in spent)]
     return tuple(
-        CostedStand(
-            generation=stand.generation,
-            expensive=stand.expensive,
-            label_cost=stand.label_cost,
-            all_cost=stand.label_cost + sums[bisect_right(records, entry.seq)],
-            force_mae=stand.force_mae,
+        CostedGeneration(
+            generation=facts.generation,
+            expensive=facts.expensive,
+            label_cost=facts.label_cost,
+            all_cost=facts.label_cost + sums[bisect_right(records, entry.seq)],
+            force_mae=facts.force_mae,
         )
-        for stand, entry in zip(
+        for facts, entry in zip(
             generation_facts(history), history.generations, strict=True
         )
-        if stand.force_mae is not None
+        if facts.force_mae is not None
     )

@@ -53,7 +53,7 @@ def descriptor_map(history: History) -> DescriptorMap | None:
     """
     if not history.generations:
         return None
-    return _described(history) or _journalled(history)
+    return _map_by_model(history) or _map_by_journal(history)
 
 
 def frame_groups(history: History) -> dict[FrameId, str]:
@@ -72,10 +72,10 @@ def frame_groups(history: History) -> dict[FrameId, str]:
     return out
 
 
-def _described(history: History) -> DescriptorMap | None:
+def _map_by_model(history: History) -> DescriptorMap | None:
     """Return the map by the model in the store, None if it cannot be opened."""
     groups = frame_groups(history)
-    chosen = thin_frames(list(groups), _most(history, groups))
+    chosen = thin_frames(list(groups), _frame_limit(history, groups))
     last = history.generations[-1].event
     if len(chosen) < 3 or not history.path.is_dir():
         return None
@@ -83,7 +83,7 @@ def _described(history: History) -> DescriptorMap | None:
         with Archive.open(history.path, CODEC) as archive:
             generation = from_bytes(archive.model(last.model))
         frames = [history.ledger.frames[key] for key in chosen]
-        found = np.concatenate(list(_means(generation.potential, frames)))
+        found = np.concatenate(list(_mean_descriptors(generation.potential, frames)))
     except (AlloopError, ImportError, KeyError, TypeError, ValueError):
         return None  # of a kind that cannot be opened here, or damaged
     xy, explained = principal_plane(found)
@@ -92,24 +92,26 @@ def _described(history: History) -> DescriptorMap | None:
     return DescriptorMap(tuple(chosen), kinds, xy, explained, number, True, len(groups))
 
 
-def _most(history: History, frames: dict[FrameId, str]) -> int:
+def _frame_limit(history: History, frames: dict[FrameId, str]) -> int:
     sizes = [len(history.ledger.frames[key]) for key in frames]
     return min(_MOST_FRAMES, int(_MOST_ATOMS / max(1.0, float(np.mean(sizes or [1])))))
 
 
-def _means(potential: Potential, frames: Sequence[Frame]) -> Iterator[Floats]:
+def _mean_descriptors(
+    potential: Potential, frames: Sequence[Frame]
+) -> Iterator[Floats]:
     """Yield mean descriptors (frames, features), a batch of frames at a time."""
     size = max(1, _CHUNK // max(len(frame) for frame in frames))
     for begin in range(0, len(frames), size):
         batch = pack_frames(frames[begin : begin + size])
-        said = potential.predict(batch, descriptors=True)
-        if said.descriptors is None:
+        predictions = potential.predict(batch, descriptors=True)
+        if predictions.descriptors is None:
             raise TypeError("the potential gave no descriptors")
-        sums = np.add.reduceat(said.descriptors, batch.offsets[:-1], axis=0)
+        sums = np.add.reduceat(predictions.descriptors, batch.offsets[:-1], axis=0)
         yield np.asarray(sums / batch.sizes[:, None], dtype=np.float64)
 
 
-def _journalled(history: History) -> DescriptorMap | None:
+def _map_by_journal(history: History) -> DescriptorMap | None:
     """Return the map of the frames proposed by the last generation that explored.
 
     The descriptors are those that it wrote to the journal.

@@ -13,14 +13,14 @@ import numpy as np
 
 from alloop.core.doubts import doubts_of_details
 from alloop.core.frame import FrameId
+from alloop.core.prediction_errors import ErrorSummary, prediction_errors
 from alloop.core.records import Candidate, Label, Predictions, Unlabelled, Walker
 from alloop.core.units import Floats
-from alloop.evaluation import ErrorSummary, prediction_errors
 from alloop.history.reader import History
 from alloop.loop import events as e
 from alloop.report.analysis.campaign_facts import config_value
-from alloop.report.analysis.label_quality import is_barred
-from alloop.report.text.event_text import energies
+from alloop.report.analysis.label_quality import is_excluded
+from alloop.report.text.event_text import energy_errors_text
 from alloop.report.text.formatting import failure_text, guard_stops, milli_text, plural
 
 
@@ -57,7 +57,7 @@ class Examination:
         return len(self.by_frame)
 
 
-def examination(history: History) -> Examination | None:
+def last_examination(history: History) -> Examination | None:
     """Return the last examination of a campaign; None where there is none."""
     asked = history.chronicle.examinations
     if not asked:
@@ -67,7 +67,7 @@ def examination(history: History) -> Examination | None:
     found = [x for _, x in history.of_kind(e.Examined) if x.name.startswith(begun)]
     walkers: dict[int, Walker] = {w.index: w for x in found for w in x.walkers}
     frames = [candidate for event in found for candidate in event.frames]
-    labels, missing, waiting = _labels(history, frames)
+    labels, missing, waiting = _examination_labels(history, frames)
     known = [x for x in frames if x.frame.id in labels]
     threshold = next(
         (x.threshold for _, x in history.generations if x.model == command.model), None
@@ -84,8 +84,8 @@ def examination(history: History) -> Examination | None:
         stopped=guard_stops(walkers.values()),
         missing=missing,
         waiting=waiting,
-        errors=_errors(history, known),
-        by_frame={x.frame.id: _error(x, labels[x.frame.id]) for x in known},
+        errors=_error_summary(history, known),
+        by_frame={x.frame.id: _force_error(x, labels[x.frame.id]) for x in known},
         threshold=threshold,
         scored=scored,
         alarms=int((surprise > threshold).sum()) if threshold is not None else 0,
@@ -98,13 +98,13 @@ def examined_frames(history: History) -> Iterator[tuple[Candidate, Label]]:
     begun = f"examine/{max(asked, default=0)}/"
     found = [x for _, x in history.of_kind(e.Examined) if x.name.startswith(begun)]
     frames = [candidate for event in found for candidate in event.frames]
-    labels, _, _ = _labels(history, frames)
+    labels, _, _ = _examination_labels(history, frames)
     for candidate in frames:
         if candidate.frame.id in labels:
             yield candidate, labels[candidate.frame.id]
 
 
-def _labels(
+def _examination_labels(
     history: History, frames: list[Candidate]
 ) -> tuple[dict[FrameId, Label], Mapping[str, int], int]:
     """Return valid labels, the reasons why others are not, and the number to come."""
@@ -122,7 +122,8 @@ def _labels(
         elif history.state.excluded & {(frame, "expensive"), (frame, "all")}:
             missing["excluded by hand"] += 1
         elif any(
-            is_barred(history, "expensive", x) for x in doubts_of_details(found.details)
+            is_excluded(history, "expensive", x)
+            for x in doubts_of_details(found.details)
         ):
             missing["doubtful"] += 1
         else:
@@ -130,7 +131,7 @@ def _labels(
     return good, missing, waiting
 
 
-def _errors(history: History, known: list[Candidate]) -> ErrorSummary | None:
+def _error_summary(history: History, known: list[Candidate]) -> ErrorSummary | None:
     if not known:
         return None
     level = history.state.levels["expensive"]
@@ -141,13 +142,13 @@ def _errors(history: History, known: list[Candidate]) -> ErrorSummary | None:
     )
 
 
-def _error(candidate: Candidate, label: Label) -> float:
+def _force_error(candidate: Candidate, label: Label) -> float:
     return float(np.abs(candidate.forces - label.forces).mean())
 
 
 def examination_sentences(history: History) -> Iterator[str]:
     """Yield the results of the last examination in sentences; nothing without one."""
-    found = examination(history)
+    found = last_examination(history)
     if found is None:
         return
     if found.errors is None:
@@ -165,19 +166,19 @@ def examination_sentences(history: History) -> Iterator[str]:
     if found.stopped:
         yield (
             f"{sum(found.stopped.values())} of the {plural(found.walkers, 'walker')} "
-            f"of the examination were stopped ({_counted(found.stopped)}): frames "
+            f"of the examination were stopped ({_counts_text(found.stopped)}): frames "
             "beyond that are not in its error."
         )
     elif found.steps:
         yield f"No guard rail stopped one of its {plural(found.walkers, 'walker')}."
     if found.missing and found.errors is not None:
         lost = plural(sum(found.missing.values()), "frame")
-        yield f"{lost} of it have no label that counts ({_counted(found.missing)})."
+        yield f"{lost} of it have no label that counts ({_counts_text(found.missing)})."
 
 
 def energy_text(found: ErrorSummary) -> str:
     """Return the error of energies with and without its mean, in words."""
-    return energies(found.energy_spread, found.energy_mae)
+    return energy_errors_text(found.energy_spread, found.energy_mae)
 
 
 def where_measured(found: Examination, whose: str = "that model") -> str:
@@ -192,11 +193,11 @@ def _no_error(found: Examination) -> str:
     if found.waiting or not (found.missing or found.stopped):
         return f"{found.waiting or found.wanted} frames wait for MD or a label"
     if found.missing:
-        return f"no label counts ({_counted(found.missing)})"
-    return f"guard rails stopped every walker ({_counted(found.stopped)})"
+        return f"no label counts ({_counts_text(found.missing)})"
+    return f"guard rails stopped every walker ({_counts_text(found.stopped)})"
 
 
-def _counted(counts: Mapping[str, int]) -> str:
+def _counts_text(counts: Mapping[str, int]) -> str:
     return ", ".join(f"{many} {what}" for what, many in sorted(counts.items()))
 
 
@@ -213,12 +214,12 @@ def threshold_sentences(history: History) -> Iterator[str]:
         f"The flag threshold of generation {last.generation} is {last.threshold:.3g}, "
         f"not calibrated for MD: {threshold_basis(history, last)}."
     )
-    found = examination(history)
+    found = last_examination(history)
     if found is not None and found.scored:
         yield (
             f"In the final examination {found.alarms} of {found.scored} frames of MD "
             f"({found.alarms / found.scored:.0%}) lie above that of generation "
-            f"{found.generation}{_nominal(history, last)}."
+            f"{found.generation}{_nominal_rate(history, last)}."
         )
 
 
@@ -227,13 +228,13 @@ def threshold_basis(history: History, trained: e.Trained) -> str:
     count = calibration_frames(history, trained)
     if count is None:
         return "what it rests on was not written down"
-    what = _origin(history, trained)
-    needed = _needed(history)
+    what = _calibration_origin(history, trained)
+    needed = _needed_frames(history)
     few = ""
     if needed is not None and count < needed:
         few = (
             f", whose largest is no more than their quantile {count / (count + 1):.2f} "
-            f"({needed} would give the {_quantile(history):g} asked for)"
+            f"({needed} would give the {_wanted_quantile(history):g} asked for)"
         )
     return f"it rests on {plural(count, 'frame')} {what}{few}"
 
@@ -242,16 +243,16 @@ def calibration_frames(history: History, trained: e.Trained) -> int | None:
     """Return the number of frames that a threshold was taken from, None if unknown."""
     if trained.calibrated_on is not None:
         return trained.calibrated_on
-    return _heldout(history, trained) or None
+    return _heldout_frames(history, trained) or None
 
 
-def _heldout(history: History, trained: e.Trained) -> int:
+def _heldout_frames(history: History, trained: e.Trained) -> int:
     lessons = {x.name: x.heldout for x in history.chronicle.lessons}
     return lessons.get(trained.name, 0)
 
 
-def _origin(history: History, trained: e.Trained) -> str:
-    if not _heldout(history, trained):
+def _calibration_origin(history: History, trained: e.Trained) -> str:
+    if not _heldout_frames(history, trained):
         return "that the model learned from"
     kind = config_value(history, "seeds", "kind")
     return {"modes": "of normal modes", "rattle": "rattled at random"}.get(
@@ -259,21 +260,21 @@ def _origin(history: History, trained: e.Trained) -> str:
     )
 
 
-def _quantile(history: History) -> float | None:
+def _wanted_quantile(history: History) -> float | None:
     asked = config_value(history, "flag", "quantile")
     return float(asked) if isinstance(asked, int | float) else None
 
 
-def _needed(history: History) -> int | None:
+def _needed_frames(history: History) -> int | None:
     """Return the least number of frames that can give the quantile asked for."""
-    asked = _quantile(history)
+    asked = _wanted_quantile(history)
     return None if asked is None else int(np.ceil(asked / (1.0 - asked) - 1e-9))
 
 
-def _nominal(history: History, trained: e.Trained) -> str:
+def _nominal_rate(history: History, trained: e.Trained) -> str:
     """Return the promised share of alarms in words, empty with too few frames."""
-    count, needed = calibration_frames(history, trained), _needed(history)
-    asked = _quantile(history)
+    count, needed = calibration_frames(history, trained), _needed_frames(history)
+    asked = _wanted_quantile(history)
     if asked is None or needed is None or count is None or count < needed:
         return ""
     return f", where {1.0 - asked:.2g} of them were promised on frames like its own"

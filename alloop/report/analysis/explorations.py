@@ -96,7 +96,7 @@ class Origin:
     surprise: float
     round: int
     generation: int
-    apart: Mapping[str, tuple[float, float]] = field(default_factory=dict)
+    differences: Mapping[str, tuple[float, float]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,7 +147,7 @@ class Explorations:
     left_out: int = 0
 
 
-def explorations(history: History) -> Explorations:
+def read_explorations(history: History) -> Explorations:
     """Read all explorations once, in order."""
     known = {level: labels_by_frame(history, level) for level in ("cheap", "expensive")}
     wanted = {x.frame.id for x in history.chronicle.told}
@@ -161,22 +161,22 @@ def explorations(history: History) -> Explorations:
     for number, (_, event) in enumerate(history.of_kind(e.Explored)):
         found = list(exploration_proposals(history, event))
         for proposal in found:
-            _add(proposal, wanted, origins, stopping, known)
-        at = list(_moments(history, event, stopped))
-        keep = _kept(number, count, len(event.walkers))
+            _add_origin(proposal, wanted, origins, stopping, known)
+        at = list(_walker_moments(history, event, stopped))
+        keep = _is_sampled(number, count, len(event.walkers))
         moments += at if keep else [x for x in at if x.stopped]
         left_out += 0 if keep else len(at)
-        if _kept(number, count, len(found)):
-            energies += [_energy(x) for x in found]
+        if _is_sampled(number, count, len(found)):
+            energies += [_walker_energy(x) for x in found]
     return Explorations(origins, stopping, tuple(moments), tuple(energies), left_out)
 
 
-def _kept(number: int, count: int, points: int) -> bool:
+def _is_sampled(number: int, count: int, points: int) -> bool:
     """Return True if exploration `number` of `count` is kept; points: those it has."""
     return number % (1 + count * points // _MOST_POINTS) == 0
 
 
-def _add(
+def _add_origin(
     proposal: Proposal,
     wanted: set[FrameId],
     origins: dict[FrameId, Origin],
@@ -208,29 +208,35 @@ def origin_of(proposal: Proposal, labels: Mapping[str, Label | None]) -> Origin:
         surprise=float(candidate.surprise),
         round=proposal.round,
         generation=proposal.generation,
-        apart={at: _apart(candidate, x) for at, x in labels.items() if x is not None},
+        differences={
+            at: _force_differences(candidate, x)
+            for at, x in labels.items()
+            if x is not None
+        },
     )
 
 
-def _apart(candidate: Candidate, label: Label) -> tuple[float, float]:
-    apart = candidate.forces - label.forces
-    return float(np.abs(apart).mean()), float(np.linalg.norm(apart, axis=1).max())
+def _force_differences(candidate: Candidate, label: Label) -> tuple[float, float]:
+    differences = candidate.forces - label.forces
+    return float(np.abs(differences).mean()), float(
+        np.linalg.norm(differences, axis=1).max()
+    )
 
 
-def _energy(proposal: Proposal) -> WalkerEnergy:
+def _walker_energy(proposal: Proposal) -> WalkerEnergy:
     it = proposal.candidate
     return WalkerEnergy(
         it.molecule, proposal.generation, it.step, float(it.energy), proposal.control
     )
 
 
-def _moments(
+def _walker_moments(
     history: History, event: e.Explored, stopped: set[tuple[int, int, int]]
 ) -> Iterator[WalkerMoment]:
     """Yield the walkers that moved in this piece of MD."""
     asked, name = history.chronicle.explorers, event.name
     round_ = int(name.split("/")[1]) if name in asked else 0
-    for walker, kelvin in zip(event.walkers, _temperatures(event), strict=True):
+    for walker, kelvin in zip(event.walkers, _walker_temperatures(event), strict=True):
         key = (round_, walker.index, walker.step)
         if walker.stopped is not None and key in stopped:
             continue  # it had stopped in an earlier piece
@@ -247,7 +253,7 @@ def _moments(
         )
 
 
-def _temperatures(event: e.Explored) -> list[float]:
+def _walker_temperatures(event: e.Explored) -> list[float]:
     walkers: tuple[Walker, ...] = event.walkers
     if not walkers:
         return []

@@ -27,7 +27,7 @@ KINDS = (*BUDGETED, "validation", "test", EXAMINATION)
 
 
 @dataclass(frozen=True, slots=True)
-class LabelTally:
+class LabelTotals:
     """The outcomes of the labels of one kind.
 
     good includes cached, brought and doubtful labels; used counts against the budget.
@@ -44,7 +44,7 @@ class LabelTally:
     budget: int | None = None
     failures: Mapping[Failure, int] = field(default_factory=dict)
     cpu_seconds: float = 0.0
-    worth: float = 0.0
+    total_cost: float = 0.0
 
     @property
     def failed(self) -> int:
@@ -55,15 +55,15 @@ class LabelTally:
     def price(self) -> float | None:
         """The mean CPU seconds of good labels of known cost, None without any."""
         priced = self.good - self.brought
-        return self.worth / priced if priced else None
+        return self.total_cost / priced if priced else None
 
 
-def level_name(history: History, kind: LabelTally) -> str:
+def level_name(history: History, kind: LabelTotals) -> str:
     """Return the name of the level that labels of this kind are made at."""
     return level_title(history, "cheap" if kind.kind == "cheap" else "expensive")
 
 
-def label_tallies(history: History) -> tuple[LabelTally, ...]:
+def label_totals(history: History) -> tuple[LabelTotals, ...]:
     """Return the labels by kind, see `label_kind`.
 
     "expensive" is always included, other kinds where there are any.
@@ -73,7 +73,7 @@ def label_tallies(history: History) -> tuple[LabelTally, ...]:
         kind = label_kind(label.purpose, label.fidelity, label.is_given)
         groups[kind].append(label)
     return tuple(
-        _label_tally(history, kind, labels)
+        _label_totals(history, kind, labels)
         for kind, labels in groups.items()
         if labels or kind == "expensive" or (kind == "cheap" and not is_single(history))
     )
@@ -96,13 +96,13 @@ def latest_labels(labels: Iterable[LabelEntry]) -> tuple[LabelEntry, ...]:
     return tuple({(label.level, label.frame.id): label for label in labels}.values())
 
 
-def _label_tally(
+def _label_totals(
     history: History, kind: str, labels: Sequence[LabelEntry]
-) -> LabelTally:
+) -> LabelTotals:
     last = latest_labels(labels)
     good = [x for x in last if not isinstance(x.record, Unlabelled)]
     bad = [x.record for x in last if isinstance(x.record, Unlabelled)]
-    return LabelTally(
+    return LabelTotals(
         kind=kind,
         good=len(good),
         cached=sum(x.cached for x in good),
@@ -116,7 +116,7 @@ def _label_tally(
         ),
         failures=Counter(record.failure for record in bad),
         cpu_seconds=sum(x.cpu_seconds for x in labels if not x.cached),
-        worth=sum(x.cpu_seconds for x in good if not x.is_given),
+        total_cost=sum(x.cpu_seconds for x in good if not x.is_given),
     )
 
 
@@ -142,7 +142,7 @@ def _task_kind(command: e.Command) -> str:
 
 
 @dataclass(frozen=True, slots=True)
-class LabelBill:
+class LabelCost:
     """Measured CPU seconds of the good labels of one molecule at one fidelity.
 
     each, most: mean and largest. peak_mb: largest memory, None where unknown. foretold:
@@ -157,11 +157,11 @@ class LabelBill:
     each: float
     most: float
     peak_mb: float | None
-    foretold: int
+    predicted: int
     factor: float | None
 
 
-def label_bills(history: History) -> tuple[LabelBill, ...]:
+def label_costs(history: History) -> tuple[LabelCost, ...]:
     """Return the bills by fidelity and molecule.
 
     Brought labels are left out, since they cost nothing; the seconds of labels from a
@@ -175,7 +175,7 @@ def label_bills(history: History) -> tuple[LabelBill, ...]:
             kinds.setdefault(key, []).append(label)
     known_prices = _predicted_prices(history)
     return tuple(
-        _label_bill(key, labels, known_prices) for key, labels in sorted(kinds.items())
+        _label_cost(key, labels, known_prices) for key, labels in sorted(kinds.items())
     )
 
 
@@ -186,20 +186,20 @@ def _predicted_prices(history: History) -> _Priced:
     return [(entry.seq, event) for entry, event in history.of_kind(e.Priced)]
 
 
-def _label_bill(
+def _label_cost(
     key: tuple[str, str], labels: Sequence[LabelEntry], priced: _Priced
-) -> LabelBill:
+) -> LabelCost:
     seconds = [label.cpu_seconds for label in labels]
     peaks = [finite_number(label.record.details.get("peak_mb")) for label in labels]
     factors = list(_prediction_factors(labels, priced))
-    return LabelBill(
+    return LabelCost(
         fidelity=key[0],
         molecule=key[1],
         labels=len(labels),
         each=mean(seconds),
         most=max(seconds),
         peak_mb=max((peak for peak in peaks if peak is not None), default=None),
-        foretold=len(factors),
+        predicted=len(factors),
         factor=median(factors) if factors else None,
     )
 

@@ -107,12 +107,12 @@ def _detail_ranges(good: Sequence[LabelEntry]) -> dict[str, tuple[float, float, 
 
 def doubt_policy(history: History, fidelity: str, doubt: Doubt) -> str:
     """Return, in words, the treatment of labels with this doubt."""
-    said = config_value(history, "levels", fidelity, "doubts")
-    verdict = said.get(doubt.name.lower()) if isinstance(said, dict) else said
+    policy = config_value(history, "levels", fidelity, "doubts")
+    verdict = policy.get(doubt.name.lower()) if isinstance(policy, dict) else policy
     return _VERDICTS.get(str(verdict), _VERDICTS["flag"])
 
 
-def is_barred(history: History, fidelity: str, doubt: Doubt) -> bool:
+def is_excluded(history: History, fidelity: str, doubt: Doubt) -> bool:
     """Return True if labels with this doubt are kept out of all learning."""
     return doubt_policy(history, fidelity, doubt) == _VERDICTS["exclude"]
 

@@ -13,7 +13,7 @@ from alloop.core.units import Booleans, Floats, Integers
 from alloop.history.reader import History
 from alloop.loop import events as e
 from alloop.report.analysis.campaign_facts import brought_test, set_name
-from alloop.report.analysis.examination import examination, examined_frames
+from alloop.report.analysis.examination import examined_frames, last_examination
 from alloop.report.analysis.explorations import Explorations, labels_by_frame
 from alloop.report.analysis.uncertainty import labels_of_test
 
@@ -55,12 +55,12 @@ class ErrorGroups:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class _Test:
+class _TestErrors:
     """Labels and errors: apart (atoms, 3), lengths (atoms,), energies (frames,)."""
 
     labels: LabelSet
     frames: tuple[FrameId, ...]
-    apart: Floats
+    difference: Floats
     lengths: Floats
     energies: Floats
 
@@ -71,56 +71,64 @@ def error_groups(history: History) -> ErrorGroups | None:
     They are those on the final examination; without one, or with a test set that the
     user brought, those on the frozen set.
     """
-    found = (_examined(history), _frozen(history))
+    found = (_examination_errors(history), _frozen_set_errors(history))
     known = [each for each in found if each is not None]
     for generation, where, test in reversed(known) if brought_test(history) else known:
         return ErrorGroups(
             generation,
             where,
             len(test.frames),
-            tuple(sorted(_molecules(history, test), key=lambda x: -x.mae)),
-            tuple(sorted(_elements(test), key=lambda x: -x.mae)),
+            tuple(sorted(_molecule_errors(history, test), key=lambda x: -x.mae)),
+            tuple(sorted(_element_errors(test), key=lambda x: -x.mae)),
         )
     return None
 
 
-def _examined(history: History) -> tuple[int, str, _Test] | None:
-    found, said = examination(history), list(examined_frames(history))
-    if found is None or not said:
+def _examination_errors(history: History) -> tuple[int, str, _TestErrors] | None:
+    found, predicted = last_examination(history), list(examined_frames(history))
+    if found is None or not predicted:
         return None
     level = history.state.levels["expensive"]
-    frames = tuple(candidate.frame.id for candidate, _ in said)
+    frames = tuple(candidate.frame.id for candidate, _ in predicted)
     labels = history.ledger.label_set(level, frames)
-    forces = np.concatenate([candidate.forces for candidate, _ in said])
-    energies = np.array([candidate.energy for candidate, _ in said])
-    test = _test(labels, frames, energies, forces)
+    forces = np.concatenate([candidate.forces for candidate, _ in predicted])
+    energies = np.array([candidate.energy for candidate, _ in predicted])
+    test = _test_errors(labels, frames, energies, forces)
     return found.generation, "the final examination", test
 
 
-def _frozen(history: History) -> tuple[int, str, _Test] | None:
+def _frozen_set_errors(history: History) -> tuple[int, str, _TestErrors] | None:
     for _, trained in history.best:
-        labels, said = labels_of_test(history, trained), trained.evaluation
-        if labels is not None and said is not None:
-            test = _test(labels, said.frames, said.energies, said.forces)
+        labels, predicted = labels_of_test(history, trained), trained.evaluation
+        if labels is not None and predicted is not None:
+            test = _test_errors(
+                labels, predicted.frames, predicted.energies, predicted.forces
+            )
             return trained.generation, f"the {set_name(history)} set", test
     return None
 
 
-def _test(
+def _test_errors(
     labels: LabelSet, frames: tuple[FrameId, ...], energies: Floats, forces: Floats
-) -> _Test:
-    apart, off = forces - labels.forces, energies - labels.energies
-    lengths = np.linalg.norm(apart, axis=1)
-    return _Test(labels, frames, apart, lengths, off - off.mean())
+) -> _TestErrors:
+    difference, energy_difference = forces - labels.forces, energies - labels.energies
+    lengths = np.linalg.norm(difference, axis=1)
+    return _TestErrors(
+        labels,
+        frames,
+        difference,
+        lengths,
+        energy_difference - energy_difference.mean(),
+    )
 
 
-def _molecules(history: History, test: _Test) -> Iterator[GroupError]:
+def _molecule_errors(history: History, test: _TestErrors) -> Iterator[GroupError]:
     names = np.array([molecule_key(history.ledger.frames[key]) for key in test.frames])
     for name in dict.fromkeys(names.tolist()):
         frames = names == name
         atoms = frames[test.labels.batch.frame_index]
         energies = test.energies[frames]
-        yield _group(
+        yield _group_error(
             test,
             str(name),
             atoms,
@@ -129,27 +137,27 @@ def _molecules(history: History, test: _Test) -> Iterator[GroupError]:
         )
 
 
-def _elements(test: _Test) -> Iterator[GroupError]:
+def _element_errors(test: _TestErrors) -> Iterator[GroupError]:
     numbers = test.labels.batch.numbers
     for number in np.unique(numbers).tolist():
         atoms = numbers == number
-        yield _group(test, chemical_symbol(number), atoms, int(atoms.sum()))
+        yield _group_error(test, chemical_symbol(number), atoms, int(atoms.sum()))
 
 
-def _group(
-    test: _Test,
+def _group_error(
+    test: _TestErrors,
     name: str,
     atoms: Booleans,
     count: int,
     energy: Sequence[float | None] = (None, None),
 ) -> GroupError:
-    apart, lengths = test.apart[atoms], test.lengths[atoms]
+    difference, lengths = test.difference[atoms], test.lengths[atoms]
     at = int(lengths.argmax())
     return GroupError(
         name=name,
         count=count,
-        mae=float(np.abs(apart).mean()),
-        rmse=float(np.sqrt((apart**2).mean())),
+        mae=float(np.abs(difference).mean()),
+        rmse=float(np.sqrt((difference**2).mean())),
         largest=float(lengths[at]),
         worst=test.frames[int(test.labels.batch.frame_index[atoms][at])],
         typical=float(np.sqrt((test.labels.forces[atoms] ** 2).mean())),
@@ -187,7 +195,7 @@ class BiasData:
     levels: Floats = field(default_factory=lambda: np.zeros(0))
 
 
-def bias_data(history: History, brought: Explorations) -> BiasData:
+def bias_data(history: History, explored: Explorations) -> BiasData:
     """Return the biases of cheap labels found by training, else those at labelling."""
     trained = {
         x.generation: np.asarray(x.history["bias"], dtype=np.float64)
@@ -195,17 +203,17 @@ def bias_data(history: History, brought: Explorations) -> BiasData:
         if isinstance(x.history.get("bias"), list) and x.history["bias"]
     }
     return BiasData(
-        generation=trained or _biases_when_labelled(brought),
+        generation=trained or _biases_when_labelled(explored),
         trained=bool(trained),
         levels=_level_differences(history),
     )
 
 
-def _biases_when_labelled(brought: Explorations) -> dict[int, Floats]:
+def _biases_when_labelled(explored: Explorations) -> dict[int, Floats]:
     found: dict[int, list[float]] = {}
-    for origin in brought.origins.values():
-        if "cheap" in origin.apart:
-            mean, _ = origin.apart["cheap"]
+    for origin in explored.origins.values():
+        if "cheap" in origin.differences:
+            mean, _ = origin.differences["cheap"]
             found.setdefault(origin.generation, []).append(mean)
     return {number: np.array(values) for number, values in sorted(found.items())}
 

@@ -158,13 +158,13 @@ def _run_times(found: Sequence[TaskBar]) -> Iterator[tuple[float, float]]:
 
 def axis_length(found: Sequence[RunSpan]) -> float:
     """Return the length of all runs together, s."""
-    return sum(shift.ended - shift.began for shift in found)
+    return sum(run.ended - run.began for run in found)
 
 
 def axis_position(moment: float, found: Sequence[RunSpan]) -> float:
     """Return the position on the axis of a moment of the clock, s."""
-    shift = next(x for x in reversed(found) if x.began <= moment)
-    return shift.at + moment - shift.began
+    run = next(x for x in reversed(found) if x.began <= moment)
+    return run.at + moment - run.began
 
 
 _RECENT = 5  # rounds whose median length predicts the rest

@@ -77,7 +77,7 @@ class ThresholdVerdict:
         return self.hits + self.misses + self.false_alarms + self.quiet
 
 
-def error_points(history: History, brought: Explorations) -> tuple[ErrorPoint, ...]:
+def error_points(history: History, explored: Explorations) -> tuple[ErrorPoint, ...]:
     """Return the frames with surprise and true error.
 
     They are the frozen set under the best generation, the final examination, and every
@@ -88,7 +88,7 @@ def error_points(history: History, brought: Explorations) -> tuple[ErrorPoint, .
     found = [
         *_test_points(history),
         *_examined_points(history),
-        *_proposed_points(history, brought),
+        *_proposed_points(history, explored),
     ]
     return tuple(
         ErrorPoint(
@@ -165,12 +165,12 @@ def _examined_points(history: History) -> Iterator[ErrorPoint]:
         yield ErrorPoint(frame, "examination", number, float(candidate.surprise), error)
 
 
-def _proposed_points(history: History, brought: Explorations) -> Iterator[ErrorPoint]:
+def _proposed_points(history: History, explored: Explorations) -> Iterator[ErrorPoint]:
     controls, labels = control_frames(history), labels_by_frame(history, "expensive")
-    for frame, origin in brought.origins.items():
+    for frame, origin in explored.origins.items():
         if frame in labels:
             group = "control" if frame in controls else "chosen"
-            _, error = origin.apart["expensive"]
+            _, error = origin.differences["expensive"]
             yield ErrorPoint(frame, group, origin.generation, origin.surprise, error)
 
 

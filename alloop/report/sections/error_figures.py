@@ -18,10 +18,10 @@ from alloop.report.sections.svg import (
     INK,
     MOST_POINTS,
     Marks,
+    add_points,
     draw_legend,
     draw_svg,
     log_axis,
-    mark,
     spread_numbers,
 )
 
@@ -46,10 +46,10 @@ def learning_figures(curves: Mapping[str, Sequence[GenerationFacts]]) -> list[Ma
         "expensive": "expensive labels learned from",
         "label_cost": "CPU seconds of all labels",
     }
-    return [_learning(curves, key, name) for key, name in what.items()]
+    return [_draw_learning(curves, key, name) for key, name in what.items()]
 
 
-def _learning(
+def _draw_learning(
     curves: Mapping[str, Sequence[GenerationFacts]], what: str, name: str
 ) -> Markup:
     def paint(axes: list[Axes]) -> None:
@@ -67,18 +67,18 @@ def _draw_curves(
     axes: Axes, curves: Mapping[str, Sequence[GenerationFacts]], what: str
 ) -> None:
     xs, ys = [], []
-    for (name, stands), (colour, marker, dash) in zip(
+    for (name, generations), (colour, marker, dash) in zip(
         curves.items(), _LINES, strict=False
     ):
-        tested = [x for x in stands if x.force_mae is not None]
-        x = [float(getattr(stand, what)) for stand in tested]
-        y = [1e3 * float(stand.force_mae or 0.0) for stand in tested]
+        tested = [x for x in generations if x.force_mae is not None]
+        x = [float(getattr(facts, what)) for facts in tested]
+        y = [1e3 * float(facts.force_mae or 0.0) for facts in tested]
         label = TITLES.get(name, name)
         axes.plot(x, y, color=colour, marker=marker, linestyle=dash, label=label)
         xs += x
         ys += y
         if name == next(iter(curves)):
-            _number_points(axes, x, y, [stand.generation for stand in tested])
+            _number_points(axes, x, y, [facts.generation for facts in tested])
     log_axis(axes, "x", xs)
     log_axis(axes, "y", ys)
     axes.margins(0.12)
@@ -108,7 +108,7 @@ def surprise_figure(points: Sequence[ErrorPoint]) -> Markup:
     def paint(axes: list[Axes]) -> list[Marks]:
         (ax,) = axes
         marks = [
-            mark(
+            add_points(
                 ax,
                 Marks(
                     axes=ax,
@@ -231,7 +231,7 @@ def _draw_parity(
         ax.set_title(what)
         ax.set_xlabel(f"label{zero}, {unit}")
         ax.set_ylabel(f"model{zero}, {unit}")
-        return [mark(ax, Marks(ax, label, model, colour, shape, leads))]
+        return [add_points(ax, Marks(ax, label, model, colour, shape, leads))]
 
     about = f"{what.capitalize()} of the model against the labels of the test set"
     return draw_svg(f"parity-{what}", about, 3.9, paint)
@@ -248,16 +248,16 @@ def several_figures(curves: Sequence[CampaignCurve]) -> list[Markup]:
         "label_cost": "CPU seconds of all labels",
         "all_cost": "CPU seconds of everything",
     }
-    return [_several(curves, key, name) for key, name in what.items()]
+    return [_draw_several(curves, key, name) for key, name in what.items()]
 
 
-def _several(curves: Sequence[CampaignCurve], what: str, name: str) -> Markup:
+def _draw_several(curves: Sequence[CampaignCurve], what: str, name: str) -> Markup:
     def paint(axes: list[Axes]) -> None:
         (ax,) = axes
         xs, ys = [], []
         for curve in curves:
-            x = [float(getattr(stand, what)) for stand in curve.stands]
-            y = [1e3 * stand.force_mae for stand in curve.stands]
+            x = [float(getattr(facts, what)) for facts in curve.generations]
+            y = [1e3 * facts.force_mae for facts in curve.generations]
             ax.plot(x, y, color=curve.colour, marker="o", ms=4.5, linestyle=curve.dash)
             xs += x
             ys += y

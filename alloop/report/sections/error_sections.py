@@ -12,8 +12,8 @@ from alloop.report.analysis.campaign_facts import (
 )
 from alloop.report.analysis.comparison import compare_controls
 from alloop.report.analysis.examination import (
-    examination,
     examination_sentences,
+    last_examination,
     threshold_sentences,
 )
 from alloop.report.analysis.model_errors import (
@@ -50,7 +50,7 @@ def examination_section(history: History) -> Section:
     """Return the section on the final examination and its alarm rate."""
     found = [*examination_sentences(history), *threshold_sentences(history)]
     name = "Final examination"
-    if examination(history) is None:
+    if last_examination(history) is None:
         why = "There was none: no error on MD of the model itself is known."
         return Section(
             "examination", name, missing_note(why) + bullet_list(found) * bool(found)
@@ -64,8 +64,8 @@ def learning_section(history: History, controls: Mapping[str, History]) -> Secti
 
 
 def _learning_table(history: History, controls: Mapping[str, History]) -> Markup:
-    stands = generation_facts(history)
-    if not stands:
+    generations = generation_facts(history)
+    if not generations:
         return missing_note(_NO_GENERATION)
     rows = [
         (
@@ -81,7 +81,7 @@ def _learning_table(history: History, controls: Mapping[str, History]) -> Markup
                 duration_text(x.label_cost),
             ),
         )
-        for x in stands
+        for x in generations
     ]
     head = [
         *("generation", "cheap labels", "held out", "expensive labels"),
@@ -89,9 +89,9 @@ def _learning_table(history: History, controls: Mapping[str, History]) -> Markup
         *("energies MAE, mean offset removed, meV", "with it"),
         *("flag threshold", "training, CPU", "labels so far, CPU"),
     ]
-    judged = [each.sentence for each in compare_controls(history, controls)]
-    said = bullet_list(judged) if judged else Markup("")
-    return _curve_figure(history, controls) + said + table_html(head, rows)
+    compared = [each.sentence for each in compare_controls(history, controls)]
+    sentences = bullet_list(compared) if compared else Markup("")
+    return _curve_figure(history, controls) + sentences + table_html(head, rows)
 
 
 def _curve_figure(history: History, controls: Mapping[str, History]) -> Markup:
@@ -99,7 +99,7 @@ def _curve_figure(history: History, controls: Mapping[str, History]) -> Markup:
     curves = own | {name: generation_facts(each) for name, each in controls.items()}
     if not any(x.force_mae is not None for x in own["this campaign"]):
         return missing_note(_NO_TEST)
-    how = (
+    caption = (
         "Each point is a generation on the frozen set, which no training saw; lower is "
         "better. First: against the expensive labels it learned from. Second: against "
         "what all labels had cost by then, which is the fair comparison between "
@@ -107,8 +107,8 @@ def _curve_figure(history: History, controls: Mapping[str, History]) -> Markup:
         "larger budget."
     )
     if not controls:
-        how += " No control was run; `alloop run --controls` adds two."
-    return figure_block(learning_figures(curves), how)
+        caption += " No control was run; `alloop run --controls` adds two."
+    return figure_block(learning_figures(curves), caption)
 
 
 def parity_section(history: History) -> Section:
@@ -119,14 +119,14 @@ def parity_section(history: History) -> Section:
     found = parity_data(history)
     if found is None:
         return Section("parity", name, missing_note(_NO_TEST))
-    how = (
+    caption = (
         f"Generation {found.generation} on the test set, against "
         f"{level_title(history, 'expensive')}; a perfect model lies on the line. "
         "Energies "
         "are relative to the mean label of their composition, and the model's mean "
         "difference is removed, since only differences of energy move atoms."
     ) + thinning_note(found)
-    body = figure_block(parity_figures(found), how)
+    body = figure_block(parity_figures(found), caption)
     return Section("parity", name, body + _error_table(found))
 
 
@@ -152,7 +152,7 @@ def error_section(history: History) -> Section:
     if found is None:
         why = _NO_TEST if history.generations else _NO_GENERATION
         return Section("errors", name, missing_note(why))
-    how = paragraph(
+    caption = paragraph(
         f"Generation {found.generation} on {plural(found.frames, 'frame')} of "
         f"{found.where}, the worst first; forces in meV/Å. MAE and RMSE are over force "
         "components, the largest error is the length of one atom's, and stands beside "
@@ -162,24 +162,24 @@ def error_section(history: History) -> Section:
     )
     head: tuple[str, ...] = ("forces: MAE", "RMSE", "largest", "in frame", "typical")
     more = ("energies: MAE", "offset")
-    first = [(x.name, str(x.count), *_group(x)) for x in found.molecules]
-    energies = [(milli_text(x.energy_mae), _offset(x)) for x in found.molecules]
+    first = [(x.name, str(x.count), *_group_cells(x)) for x in found.molecules]
+    energies = [(milli_text(x.energy_mae), _offset_text(x)) for x in found.molecules]
     rows = [(*a, *b) for a, b in zip(first, energies, strict=True)]
-    elements = [(x.name, str(x.count), *_group(x)) for x in found.elements]
+    elements = [(x.name, str(x.count), *_group_cells(x)) for x in found.elements]
     return Section(
         "errors",
         name,
-        how
+        caption
         + table_html(("molecule", "frames", *head, *more), rows)
         + table_html(("element", "atoms", *head), elements),
     )
 
 
-def _offset(found: GroupError) -> str:
+def _offset_text(found: GroupError) -> str:
     return "0" if abs(found.offset or 0.0) < 1e-9 else milli_text(found.offset)
 
 
-def _group(found: GroupError) -> tuple[Text, ...]:
+def _group_cells(found: GroupError) -> tuple[Text, ...]:
     return (
         *(milli_text(found.mae), milli_text(found.rmse), milli_text(found.largest)),
         *(frame_link(found.worst), milli_text(found.typical)),

@@ -11,7 +11,7 @@ from alloop.history.lost_requests import lost_labels
 from alloop.history.reader import History
 from alloop.history.record_index import LabelEntry
 from alloop.report.analysis.campaign_facts import level_title
-from alloop.report.analysis.label_facts import BUDGETED, label_tallies, level_name
+from alloop.report.analysis.label_facts import BUDGETED, label_totals, level_name
 from alloop.report.analysis.label_quality import (
     LabelQuality,
     NoiseFloor,
@@ -57,9 +57,9 @@ def label_section(history: History) -> Section:
         "quarantine: they count against the budget and are never learned from."
     )
     found = label_qualities(history)
-    said = [line for each in found for line in _quality_sentences(history, each)]
+    sentences = [line for each in found for line in _quality_sentences(history, each)]
     body = _label_counts(history) + paragraph(note)
-    body += bullet_list(said) if said else Markup("")
+    body += bullet_list(sentences) if sentences else Markup("")
     body += _range_table(history, found) + _quarantine_html(history)
     return Section("labels", "Labels and their quality", body)
 
@@ -71,7 +71,7 @@ def _label_counts(history: History) -> Markup:
             *map(str, (x.good, x.cached, x.brought, x.doubtful, x.failed)),
             f"{x.used} / {x.budget or '–'}" if x.kind in BUDGETED else "–",
         )
-        for x in label_tallies(history)
+        for x in label_totals(history)
     ]
     head = (
         *("labels", "good", "of these cached", "brought", "doubtful", "failed"),
@@ -181,14 +181,14 @@ def noise_section(history: History) -> Section:
         *("level", "labels", "energies, meV", "forces, meV/Å"),
         *("model's energies", "model's forces"),
     )
-    how = (
+    caption = (
         "A random share of the labels was made again at tighter settings, with the "
         "frame turned at random; how far they moved is their noise: median (largest) "
         "of energies, RMS (largest) of force components. Beside it stand the last "
         "model's errors on the test set, MAE of energies and RMSE of forces."
     )
-    said = bullet_list(each.sentence for each in found)
-    body = paragraph(how) + table_html(head, map(_floor_row, found)) + said
+    sentences = bullet_list(each.sentence for each in found)
+    body = paragraph(caption) + table_html(head, map(_floor_row, found)) + sentences
     return Section("noise", name, body)
 
 

@@ -27,34 +27,47 @@ class Section:
     body: Markup
 
 
+@dataclass(frozen=True, slots=True)
+class PointGroup:
+    """Points of one kind in a drawing.
+
+    shape: name of a shape of the page. places: x, y and the beginning of the id of the
+    frame that the point links to, which may be empty.
+    """
+
+    shape: str
+    colour: str
+    places: Sequence[tuple[str, str, str]]
+
+
 @cache
 def _templates() -> Environment:
     return Environment(
         loader=PackageLoader("alloop.report", "page"),
         autoescape=True,
         undefined=StrictUndefined,
-        finalize=_plain,
+        finalize=_printable_text,
     )
 
 
-def _plain(value: Any) -> Any:
+def _printable_text(value: Any) -> Any:
     """Return text with control characters escaped; return other values unchanged."""
     if isinstance(value, str) and not isinstance(value, Markup):
         return printable(value)
     return value
 
 
-def _piece(name: str, *arguments: Any) -> Markup:
+def _render_piece(name: str, *arguments: Any) -> Markup:
     pieces: Any = _templates().get_template("pieces.html").module
     return Markup(getattr(pieces, name)(*arguments))
 
 
-def resource(name: str) -> str:
+def page_resource(name: str) -> str:
     """Return the text of a file in the `page` folder of the package."""
     return files("alloop.report").joinpath("page", name).read_text(encoding="utf-8")
 
 
-def page(scripts: Sequence[str] = (), data: Any = None, **parts: Any) -> str:
+def render_page(scripts: Sequence[str] = (), data: Any = None, **parts: Any) -> str:
     """Return a whole page whose security policy forbids all network access.
 
     scripts: the only ones that the page may run; data: JSON values for them. parts:
@@ -62,17 +75,17 @@ def page(scripts: Sequence[str] = (), data: Any = None, **parts: Any) -> str:
     """
     template = _templates().get_template("page.html")
     return template.render(
-        policy=_policy(scripts),
-        style=Markup(resource("page.css")),
+        policy=_security_policy(scripts),
+        style=Markup(page_resource("page.css")),
         scripts=[Markup(script) for script in scripts],
         data=Markup(safe_json(data)),
         **parts,
     )
 
 
-def _policy(scripts: Sequence[str]) -> str:
+def _security_policy(scripts: Sequence[str]) -> str:
     """Return the security policy: these scripts, inline styles and images only."""
-    known = [f"'sha256-{_digest(script)}'" for script in scripts] or ["'none'"]
+    known = [f"'sha256-{_script_digest(script)}'" for script in scripts] or ["'none'"]
     return (
         f"default-src 'none'; script-src {' '.join(known)}; "
         "style-src 'unsafe-inline'; img-src data: blob:; base-uri 'none'; "
@@ -80,7 +93,7 @@ def _policy(scripts: Sequence[str]) -> str:
     )
 
 
-def _digest(script: str) -> str:
+def _script_digest(script: str) -> str:
     return b64encode(sha256(script.encode()).digest()).decode()
 
 
@@ -94,36 +107,53 @@ def safe_json(data: Any) -> str:
 
 def paragraph(text: Text, kind: str = "") -> Markup:
     """Return a paragraph of text."""
-    return _piece("paragraph", text, kind)
+    return _render_piece("paragraph", text, kind)
 
 
 def heading(text: Text) -> Markup:
     """Return the title of a part of a section."""
-    return _piece("heading", text)
+    return _render_piece("heading", text)
 
 
 def bullet_list(texts: Iterable[Text], kind: str = "") -> Markup:
     """Return a list of texts."""
-    return _piece("items", list(texts), kind)
+    return _render_piece("items", list(texts), kind)
 
 
 def code_block(text: str) -> Markup:
     """Return a block of code."""
-    return _piece("code", text)
+    return _render_piece("code", text)
 
 
 def folded_block(title: str, body: Markup) -> Markup:
     """Return a block that opens with a click."""
-    return _piece("folded", title, body)
+    return _render_piece("folded", title, body)
 
 
-def figure_block(drawings: Markup | Sequence[Markup], how: str) -> Markup:
+def figure_block(drawings: Markup | Sequence[Markup], caption: str) -> Markup:
     """Return drawings with their explanation.
 
     They stand side by side, or one below the other on a phone.
     """
     shown = [drawings] if isinstance(drawings, Markup) else drawings
-    return _piece("figure", shown, how)
+    return _render_piece("figure", shown, caption)
+
+
+def svg_element(
+    about: str, box: str, body: Markup, points: Sequence[PointGroup]
+) -> Markup:
+    """Return a drawing with its points and a description for screen readers."""
+    return _render_piece("svg", about, box, body, points)
+
+
+def wide_or_narrow(wide: Markup, narrow: Markup) -> list[Markup]:
+    """Return a drawing for pages and one for phones, of which one is shown."""
+    return [_render_piece("only", "page", wide), _render_piece("only", "phone", narrow)]
+
+
+def colour_swatch(colour: str, name: str) -> Markup:
+    """Return a name behind a swatch of its colour."""
+    return _render_piece("swatch", colour, name)
 
 
 def missing_note(what: str) -> Markup:
@@ -133,26 +163,26 @@ def missing_note(what: str) -> Markup:
 
 def frame_link(frame: str) -> Markup:
     """Return the beginning of a frame's id, linked to the frame if the page has it."""
-    return _piece("frame_link", frame)
+    return _render_piece("frame_link", frame)
 
 
 def table_html(
     head: Sequence[Text], rows: Iterable[Sequence[Text]], words: int = 1
 ) -> Markup:
     """Return a table whose first `words` columns are text, the others numbers."""
-    return _piece("table", list(head), [list(row) for row in rows], words)
+    return _render_piece("table", list(head), [list(row) for row in rows], words)
 
 
 def key_figures(pairs: Iterable[tuple[str, str]]) -> Markup:
     """Return key figures, each a number above its name."""
-    return _piece("tiles", list(pairs))
+    return _render_piece("tiles", list(pairs))
 
 
-def verdict(lines: Iterable[tuple[str, Text]]) -> Markup:
+def verdict_list(lines: Iterable[tuple[str, Text]]) -> Markup:
     """Return names with their texts, one line each."""
-    return _piece("verdict", list(lines))
+    return _render_piece("verdict", list(lines))
 
 
-def joined(parts: Iterable[Markup]) -> Markup:
+def join_pieces(parts: Iterable[Markup]) -> Markup:
     """Return the pieces joined one after the other."""
     return Markup("").join(parts)

@@ -13,14 +13,14 @@ from alloop.history.reader import History
 from alloop.labels.programs import level_tolerances
 from alloop.loop import events as e
 from alloop.report.analysis.campaign_facts import config_value, level_title
-from alloop.report.analysis.examination import examination
+from alloop.report.analysis.examination import last_examination
 from alloop.report.analysis.label_quality import noise_floors
 from alloop.report.sections.markup import (
     Section,
     bullet_list,
     code_block,
     folded_block,
-    joined,
+    join_pieces,
     paragraph,
     table_html,
 )
@@ -52,7 +52,7 @@ def methods_section(history: History) -> Section:
             "a share of random control frames gets both, whatever their surprise. "
             "Units are eV, Å, fs and K."
         )
-        + joined(paragraph(text) for text in _fork_origin(history))
+        + join_pieces(paragraph(text) for text in _fork_origin(history))
         + paragraph(about_test_set(history))
         + level_table(history)
         + bullet_list(label_checks(history))
@@ -74,7 +74,7 @@ def about_test_set(history: History) -> str:
 
 
 def _about_examination(history: History) -> str:
-    found = examination(history)
+    found = last_examination(history)
     if found is None:
         return "There was no final examination."
     if found.steps == 0:

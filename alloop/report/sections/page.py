@@ -15,11 +15,15 @@ from alloop.core.text import local_time
 from alloop.files.atomic_write import replace_atomically
 from alloop.history.measured_costs import cpu_seconds_by_part
 from alloop.history.reader import History
-from alloop.report.analysis.campaign_facts import best, generation_facts, set_name
+from alloop.report.analysis.campaign_facts import (
+    best_generation,
+    generation_facts,
+    set_name,
+)
 from alloop.report.analysis.descriptor_map import DescriptorMap, descriptor_map
-from alloop.report.analysis.examination import examination
-from alloop.report.analysis.explorations import Explorations, explorations
-from alloop.report.analysis.label_facts import label_tallies
+from alloop.report.analysis.examination import last_examination
+from alloop.report.analysis.explorations import Explorations, read_explorations
+from alloop.report.analysis.label_facts import label_totals
 from alloop.report.analysis.label_quality import label_qualities, quarantined_labels
 from alloop.report.analysis.model_errors import error_groups
 from alloop.report.analysis.uncertainty import ErrorPoint, error_points, some_points
@@ -33,10 +37,10 @@ from alloop.report.sections.label_sections import label_section, noise_section
 from alloop.report.sections.markup import (
     Section,
     key_figures,
-    page,
+    page_resource,
     paragraph,
-    resource,
-    verdict,
+    render_page,
+    verdict_list,
 )
 from alloop.report.sections.methods_sections import methods_section, reading_section
 from alloop.report.sections.run_sections import (
@@ -44,7 +48,7 @@ from alloop.report.sections.run_sections import (
     timeline_section,
     walker_section,
 )
-from alloop.report.sections.summary_sections import short_verdict, weakness_section
+from alloop.report.sections.summary_sections import verdict_lines, weakness_section
 from alloop.report.sections.surprise_sections import (
     bias_section,
     descriptor_section,
@@ -52,8 +56,8 @@ from alloop.report.sections.surprise_sections import (
 )
 from alloop.report.sections.svg import MOST_POINTS
 from alloop.report.text.formatting import duration_text, milli_text
-from alloop.report.text.frame_history import stories
-from alloop.report.text.summary import NO_CONTROLS, how_it_stands
+from alloop.report.text.frame_history import describe_frames
+from alloop.report.text.summary import NO_CONTROLS, stage_sentence
 
 _MOST_LISTED = 200  # frames of stopped walkers, and of failed labels, at most
 
@@ -89,22 +93,29 @@ def render_report(
     history: History, controls: Mapping[str, History] = NO_CONTROLS
 ) -> str:
     """Return the page as text; the same history gives the same text."""
-    brought, found = explorations(history), descriptor_map(history)
-    known = error_points(history, brought)
-    sections = tuple(_page_sections(history, controls, _Drawn(brought, found, known)))
-    wanted = [*_wanted(history, brought, known), *(found.frames if found else ())]
-    frames = carried_frames(history, brought, wanted)
-    lead = paragraph(how_it_stands(history), "lead")
-    lead += key_figures(_key_figures(history)) + verdict(
-        short_verdict(history, controls)
+    explored, found = read_explorations(history), descriptor_map(history)
+    known = error_points(history, explored)
+    sections = tuple(
+        _page_sections(history, controls, _SharedFacts(explored, found, known))
     )
-    return page(
-        scripts=[resource("3Dmol/3Dmol-min.js"), resource("page.js")] if frames else [],
-        data=frame_cards(history, brought, frames),
+    wanted = [
+        *_linked_frames(history, explored, known),
+        *(found.frames if found else ()),
+    ]
+    frames = embedded_frames(history, explored, wanted)
+    lead = paragraph(stage_sentence(history), "lead")
+    lead += key_figures(_key_figures(history)) + verdict_list(
+        verdict_lines(history, controls)
+    )
+    return render_page(
+        scripts=[page_resource("3Dmol/3Dmol-min.js"), page_resource("page.js")]
+        if frames
+        else [],
+        data=frame_cards(history, explored, frames),
         title=str(history.attrs["name"]),
         kind="campaign report",
         where=f"{history.path} · {_last_record(history)}",
-        lead=lead + _how_to_click(frames, wanted),
+        lead=lead + _click_note(frames, wanted),
         sections=sections,
         foot=f"Written from the store {history.path} alone; `alloop report` writes it "
         "anew.",
@@ -112,16 +123,16 @@ def render_report(
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class _Drawn:
+class _SharedFacts:
     """Facts that are slow to compute, shared by all sections."""
 
-    brought: Explorations
+    explored: Explorations
     map: DescriptorMap | None
     points: tuple[ErrorPoint, ...]
 
 
 def _page_sections(
-    history: History, controls: Mapping[str, History], drawn: _Drawn
+    history: History, controls: Mapping[str, History], drawn: _SharedFacts
 ) -> Iterator[Section]:
     yield examination_section(history)
     yield weakness_section(history, controls, drawn.points)
@@ -131,8 +142,8 @@ def _page_sections(
     yield parity_section(history)
     yield surprise_section(drawn.points)
     yield descriptor_section(drawn.map)
-    yield walker_section(history, drawn.brought)
-    yield bias_section(history, drawn.brought)
+    yield walker_section(history, drawn.explored)
+    yield bias_section(history, drawn.explored)
     yield label_section(history)
     yield noise_section(history)
     yield timeline_section(history)
@@ -140,8 +151,8 @@ def _page_sections(
     yield reading_section(history)
 
 
-def _wanted(
-    history: History, brought: Explorations, known: Sequence[ErrorPoint]
+def _linked_frames(
+    history: History, explored: Explorations, known: Sequence[ErrorPoint]
 ) -> Iterator[FrameId]:
     """Yield the frames that the page links to, the most important first."""
     groups = error_groups(history)
@@ -150,7 +161,7 @@ def _wanted(
     yield from (
         frames[0] for x in label_qualities(history) for frames in x.doubts.values()
     )
-    yield from list(brought.stopping)[:_MOST_LISTED]
+    yield from list(explored.stopping)[:_MOST_LISTED]
     yield from (
         label.frame.id for label, _ in quarantined_labels(history)[:_MOST_LISTED]
     )
@@ -158,7 +169,7 @@ def _wanted(
     yield from (x.frame for x in sorted(drawn, key=lambda point: -point.error))
 
 
-def _how_to_click(frames: Collection[FrameId], wanted: Iterable[FrameId]) -> Markup:
+def _click_note(frames: Collection[FrameId], wanted: Iterable[FrameId]) -> Markup:
     if not frames:
         return Markup("")
     text = (
@@ -176,19 +187,19 @@ def _how_to_click(frames: Collection[FrameId], wanted: Iterable[FrameId]) -> Mar
 
 def _key_figures(history: History) -> Iterator[tuple[str, str]]:
     yield from _examined_figures(history)
-    chosen = best(history)
+    chosen = best_generation(history)
     if chosen is not None:
         what = set_name(history)
         yield milli_text(chosen.force_mae), f"meV/Å, {what} force MAE"
         yield milli_text(chosen.energy_mae), f"meV, {what} energy MAE, offset removed"
         yield str(len(generation_facts(history))), "generations"
-    for each in label_tallies(history):
+    for each in label_totals(history):
         yield str(each.good), f"{each.kind} labels"
     yield duration_text(sum(cpu_seconds_by_part(history).values())), "CPU time in all"
 
 
 def _examined_figures(history: History) -> Iterator[tuple[str, str]]:
-    found = examination(history)
+    found = last_examination(history)
     if found is not None and found.errors is not None:
         yield (
             milli_text(found.errors.force_mae),
@@ -207,14 +218,14 @@ def _last_record(history: History) -> str:
 MOST_FRAMES, MOST_ATOMS, MOST_GENERATIONS = 1000, 30_000, 50
 
 
-def carried_frames(
-    history: History, brought: Explorations, wanted: Iterable[FrameId]
+def embedded_frames(
+    history: History, explored: Explorations, wanted: Iterable[FrameId]
 ) -> dict[FrameId, Frame]:
     """Return the structures of the wanted frames, in order, up to the page's limits."""
     out: dict[FrameId, Frame] = {}
     atoms = 0
     for key in dict.fromkeys(wanted):
-        frame = history.ledger.frames.get(key) or brought.stopping.get(key)
+        frame = history.ledger.frames.get(key) or explored.stopping.get(key)
         if frame is None:
             continue
         atoms += len(frame)
@@ -225,22 +236,26 @@ def carried_frames(
 
 
 def frame_cards(
-    history: History, brought: Explorations, frames: Mapping[FrameId, Frame]
+    history: History, explored: Explorations, frames: Mapping[FrameId, Frame]
 ) -> dict[str, Any]:
     """Return JSON values of frames by the first 12 digits of their ids.
 
     Each has a title, elements, positions in mÅ, the cell in Å if periodic, and the
     story.
     """
-    told = stories(history, frames.values(), brought.origins, MOST_GENERATIONS)
-    return {key[:12]: _card(frame, told[key]) for key, frame in frames.items()}
+    described = describe_frames(
+        history, frames.values(), explored.origins, MOST_GENERATIONS
+    )
+    return {
+        key[:12]: _frame_card(frame, described[key]) for key, frame in frames.items()
+    }
 
 
-def _card(frame: Frame, story: Sequence[str]) -> dict[str, Any]:
+def _frame_card(frame: Frame, sentences: Sequence[str]) -> dict[str, Any]:
     card = {
         "t": f"{frame.id[:8]} · {hill_formula(frame)}",
         "s": [chemical_symbol(int(number)) for number in frame.numbers],
         "x": (1000.0 * frame.positions).round().astype(int).ravel().tolist(),
-        "w": list(story),
+        "w": list(sentences),
     }
     return {**card, "c": frame.cell.round(4).tolist()} if any(frame.pbc) else card

@@ -17,6 +17,7 @@ from alloop.report.analysis.timeline import (
     run_spans,
     worker_lanes,
 )
+from alloop.report.sections.markup import wide_or_narrow
 from alloop.report.sections.svg import (
     COLOURS,
     INK,
@@ -24,9 +25,9 @@ from alloop.report.sections.svg import (
     PANEL,
     WIDE,
     Marks,
+    add_points,
     draw_legend,
     draw_svg,
-    mark,
     spread_numbers,
 )
 from alloop.report.text.formatting import duration_text
@@ -79,12 +80,10 @@ def timeline_figures(bars: Sequence[TaskBar]) -> list[Markup]:
 
     There are two drawings, a wide one for pages and a narrow one for phones.
     """
-    wide, narrow = _gantt(bars, WIDE, 7), _gantt(bars, PANEL, 3)
-    shown = (("page-only", wide), ("phone-only", narrow))
-    return [Markup('<div class="{}">{}</div>').format(*each) for each in shown]
+    return wide_or_narrow(_draw_timeline(bars, WIDE, 7), _draw_timeline(bars, PANEL, 3))
 
 
-def _gantt(bars: Sequence[TaskBar], width: float, columns: int) -> Markup:
+def _draw_timeline(bars: Sequence[TaskBar], width: float, columns: int) -> Markup:
     found = run_spans(bars)
     rows = worker_lanes(bars)
 
@@ -117,8 +116,8 @@ def _draw_lane(axes: Axes, lane: WorkerLane, found: Sequence[RunSpan]) -> None:
             middle = (
                 axis_position(bar.started, found) + axis_position(bar.ended, found)
             ) / 2
-            said = axes.text(middle, lane.row, str(bar.number), color="white")
-            said.set(ha="center", va="center", clip_on=True)
+            number = axes.text(middle, lane.row, str(bar.number), color="white")
+            number.set(ha="center", va="center", clip_on=True)
 
 
 def _draw_rounds(axes: Axes, bars: Sequence[TaskBar], found: Sequence[RunSpan]) -> None:
@@ -134,11 +133,11 @@ def _draw_rounds(axes: Axes, bars: Sequence[TaskBar], found: Sequence[RunSpan]) 
 
 
 def _draw_clock(axes: Axes, found: Sequence[RunSpan]) -> None:
-    for shift in found[1:]:
-        axes.axvline(shift.at, color=INK, linewidth=1.0, dashes=(1, 2))
+    for run in found[1:]:
+        axes.axvline(run.at, color=INK, linewidth=1.0, dashes=(1, 2))
         axes.annotate(
-            f" paused {shift.paused}",
-            (shift.at, 0.0),
+            f" paused {run.paused}",
+            (run.at, 0.0),
             xycoords=("data", "axes fraction"),
             xytext=(1, 3),
             textcoords="offset points",
@@ -164,7 +163,9 @@ def map_figure(found: DescriptorMap) -> Markup:
                 frames = [found.frames[row] for row in rows] if leads else ()
                 x, y = found.xy[rows].T
                 text = f"{label} ({len(rows)})"
-                marks.append(mark(ax, Marks(ax, x, y, colour, shape, frames, text)))
+                marks.append(
+                    add_points(ax, Marks(ax, x, y, colour, shape, frames, text))
+                )
         draw_legend(ax)
         return marks
 
@@ -180,7 +181,7 @@ def temperature_figure(
     in fs.
     """
     picks = moments[:: 1 + len(moments) // MOST_POINTS]
-    times = {step: _ps(step, timestep) for step in {x.step for x in picks}}
+    times = {step: _picoseconds(step, timestep) for step in {x.step for x in picks}}
 
     def paint(axes: list[Axes]) -> list[Marks]:
         (ax,) = axes
@@ -191,11 +192,11 @@ def temperature_figure(
         walking = [x for x in picks if not x.stopped]
         stopped = [x for x in moments if x.stopped and np.isfinite(x.temperature)]
         marks = [
-            _walked(ax, walking, times, "walking", "small", COLOURS["expensive"]),
-            _walked(
+            _walker_marks(ax, walking, times, "walking", "small", COLOURS["expensive"]),
+            _walker_marks(
                 ax,
                 stopped,
-                {x.step: _ps(x.step, timestep) for x in stopped},
+                {x.step: _picoseconds(x.step, timestep) for x in stopped},
                 "stopped by a guard",
                 "diamond",
                 COLOURS["warn"],
@@ -210,11 +211,11 @@ def temperature_figure(
     return draw_svg("temperature", "Kinetic temperature of the walkers", 3.0, paint)
 
 
-def _ps(step: int, timestep: float) -> float:
+def _picoseconds(step: int, timestep: float) -> float:
     return 1e-3 * timestep * step
 
 
-def _walked(
+def _walker_marks(
     axes: Axes,
     moments: Sequence[WalkerMoment],
     times: Mapping[int, float],
@@ -222,7 +223,7 @@ def _walked(
     shape: str,
     colour: str,
 ) -> Marks:
-    return mark(
+    return add_points(
         axes,
         Marks(
             axes=axes,
@@ -259,9 +260,9 @@ def energy_figure(
             above = [x.energy - lowest[x.molecule, x.generation] for x in chosen]
             sizes = [atoms[x.molecule] for x in chosen]
             label = f"{name} ({len(chosen)})" if chosen else ""
-            times = np.array([_ps(x.step, timestep) for x in chosen])
+            times = np.array([_picoseconds(x.step, timestep) for x in chosen])
             y = 1e3 * np.array(above) / np.array(sizes)
-            marks.append(mark(ax, Marks(ax, times, y, colour, shape, (), label)))
+            marks.append(add_points(ax, Marks(ax, times, y, colour, shape, (), label)))
         ax.set_ylim(bottom=0.0)
         ax.set_xlabel("time walked, ps")
         ax.set_ylabel("energy above lowest, meV/atom")

@@ -13,7 +13,7 @@ from alloop.report.analysis.campaign_facts import (
     level_title,
 )
 from alloop.report.analysis.explorations import Explorations, Origin, WalkerMoment
-from alloop.report.analysis.label_facts import LabelBill, label_bills
+from alloop.report.analysis.label_facts import LabelCost, label_costs
 from alloop.report.analysis.timeline import (
     axis_length,
     run_spans,
@@ -47,25 +47,25 @@ def cost_section(history: History) -> Section:
     parts = cpu_seconds_by_part(history)
     if not sum(parts.values()):
         return Section("cpu", name, missing_note("Nothing has been computed yet."))
-    how = (
+    caption = (
         "CPU seconds spent by this campaign, child processes included; labels from a "
         "cache cost nothing. Preparation is relaxing the molecules and the MD that "
         "made the test set, at the cheap level; noise floor is labels made again."
     )
-    body = figure_block(cost_figure(parts), how) + _bill_table(
-        history, label_bills(history)
+    body = figure_block(cost_figure(parts), caption) + _label_cost_table(
+        history, label_costs(history)
     )
     return Section("cpu", name, body)
 
 
-def _bill_table(history: History, found: Sequence[LabelBill]) -> Markup:
+def _label_cost_table(history: History, found: Sequence[LabelCost]) -> Markup:
     if not found:
         return Markup("")
     rows = [
         (
             *(level_title(history, x.fidelity), x.molecule, str(x.labels)),
             *(duration_text(x.each), duration_text(x.most), number_text(x.peak_mb)),
-            f"{number_text(x.factor)} (n = {x.foretold})" if x.factor else "–",
+            f"{number_text(x.factor)} (n = {x.predicted})" if x.factor else "–",
         )
         for x in found
     ]
@@ -88,18 +88,18 @@ def timeline_section(history: History) -> Section:
     if not found:
         return Section("timeline", name, missing_note("Nothing has run yet."))
     busy = worker_utilisation(history)
-    how = (
+    caption = (
         "A bar is a task on a worker, a gap is waiting: for a round to close, for "
         "training, or for a task to be sent. Pauses of more than a minute between two "
         "runs are cut out. Above it stands where the MD of a round begins, in a bar of "
         "training the number of its generation."
     )
-    crew = plural(len(worker_lanes(found)), "worker")
+    workers = plural(len(worker_lanes(found)), "worker")
     words = (
-        f"{crew} for {duration_text(axis_length(run_spans(found)))}; "
+        f"{workers} for {duration_text(axis_length(run_spans(found)))}; "
         f"their tasks used {busy or 0.0:.0%} of that CPU time."
     )
-    body = figure_block(timeline_figures(found), how) + paragraph(words)
+    body = figure_block(timeline_figures(found), caption) + paragraph(words)
     return Section("timeline", name, body)
 
 
@@ -115,23 +115,25 @@ _GUARDS = {
 }
 
 
-def walker_section(history: History, brought: Explorations) -> Section:
+def walker_section(history: History, explored: Explorations) -> Section:
     """Return the section on temperatures, energies and stops of walkers."""
     name = "Walkers"
-    if not brought.moments:
+    if not explored.moments:
         return Section("walkers", name, missing_note("No walker has moved yet."))
-    body = paragraph(_overview(history, brought)) + _figures(history, brought)
-    return Section("walkers", name, body + _stops(history, brought))
+    body = paragraph(_overview_text(history, explored)) + _walker_figures(
+        history, explored
+    )
+    return Section("walkers", name, body + _stop_table(history, explored))
 
 
 def md_timestep(history: History) -> float:
     """Return the time step of the MD in fs; 0.5 where the configuration has none."""
-    told = config_value(history, "explore", "timestep")
-    return float(told) if isinstance(told, int | float) else 0.5
+    value = config_value(history, "explore", "timestep")
+    return float(value) if isinstance(value, int | float) else 0.5
 
 
-def _overview(history: History, brought: Explorations) -> str:
-    moments = brought.moments
+def _overview_text(history: History, explored: Explorations) -> str:
+    moments = explored.moments
     count = len({x.walker for x in moments})
     steps = max(x.step for x in moments)
     stopped = sum(bool(x.stopped) for x in moments)
@@ -139,11 +141,11 @@ def _overview(history: History, brought: Explorations) -> str:
     rounds = plural(len({x.round for x in moments}), "round")
     return (
         f"{plural(count, 'walker')} in {rounds}; the longest walked {steps} steps "
-        f"({longest:.3g} ps) without a stop. {_stopped(stopped)}"
+        f"({longest:.3g} ps) without a stop. {_stop_text(stopped)}"
     )
 
 
-def _stopped(times: int) -> str:
+def _stop_text(times: int) -> str:
     if not times:
         return "No guard stopped a walker."
     return (
@@ -152,60 +154,60 @@ def _stopped(times: int) -> str:
     )
 
 
-def _figures(history: History, brought: Explorations) -> Text:
+def _walker_figures(history: History, explored: Explorations) -> Text:
     kelvin = config_value(history, "explore", "temperature")
     bath = float(kelvin) if isinstance(kelvin, int | float) else None
     step = md_timestep(history)
-    drawn = [temperature_figure(brought.moments, bath, step)]
-    how = (
+    drawn = [temperature_figure(explored.moments, bath, step)]
+    caption = (
         "Left: a point is a walker at the end of a piece of MD, from its velocities "
         "(centre of mass at rest). Dashed: the thermostat; the band is the spread (one "
         "standard deviation) that so few atoms have at that temperature. Two points "
         "of three should lie in it: a cloud above it is MD that heats up."
     )
-    if any(x.energy == x.energy for x in brought.energies):
+    if any(x.energy == x.energy for x in explored.energies):
         atoms = [len(frame) for frame in history.opened.start]
-        found = [x for x in brought.energies if x.energy == x.energy]
+        found = [x for x in explored.energies if x.energy == x.energy]
         drawn.append(energy_figure(found, atoms, step))
-        how += (
+        caption += (
             " Right: energies, by the model, of frames that MD brought. The store "
             "keeps no other frames' energies: those drawn at random are a fair "
             "sample, those that surprised are not."
         )
-    if max(len(brought.moments), len(brought.energies)) > MOST_POINTS:
-        how += " An even sample of the points is drawn, and all stops."
-    return figure_block(drawn, how)
+    if max(len(explored.moments), len(explored.energies)) > MOST_POINTS:
+        caption += " An even sample of the points is drawn, and all stops."
+    return figure_block(drawn, caption)
 
 
-def _stops(history: History, brought: Explorations) -> Text:
-    stopped = [x for x in brought.moments if x.stopped]
+def _stop_table(history: History, explored: Explorations) -> Text:
+    stopped = [x for x in explored.moments if x.stopped]
     if not stopped:
         return Markup("")
     title = heading("Stopped by guards")
     counts = Counter(str(x.stopped) for x in stopped)
-    said = bullet_list(
+    reasons = bullet_list(
         f"{guard}: {plural(n, 'time')}; {_GUARDS.get(guard, 'it could not go on')}."
         for guard, n in counts.most_common()
     )
-    frames = stop_frames(brought)
-    rows = [_stop(history, x, frames) for x in stopped[:_MOST]]
+    frames = stop_frames(explored)
+    rows = [_stop_row(history, x, frames) for x in stopped[:_MOST]]
     head = (
         *("frame before", "guard", "molecule"),
         *("walker", "round", "generation", "step", "time, ps", "temperature, K"),
     )
     more = len(stopped) - _MOST
     rest = paragraph(f"And {more} more; `alloop log STORE` tells all.")
-    shown = title + said + table_html(head, rows, words=3)
+    shown = title + reasons + table_html(head, rows, words=3)
     return shown + rest if more > 0 else shown
 
 
-def stop_frames(brought: Explorations) -> dict[tuple[int, int], Origin]:
+def stop_frames(explored: Explorations) -> dict[tuple[int, int], Origin]:
     """Return the origin of the frame saved before each stop, by round and walker."""
-    found = (brought.origins[frame] for frame in brought.stopping)
+    found = (explored.origins[frame] for frame in explored.stopping)
     return {(origin.round, origin.walker): origin for origin in found}
 
 
-def _stop(
+def _stop_row(
     history: History, at: WalkerMoment, frames: dict[tuple[int, int], Origin]
 ) -> Sequence[Text]:
     before = frames.get((at.round, at.walker))

@@ -15,16 +15,18 @@ from alloop.report.analysis.campaign_facts import (
     generation_facts,
     level_title,
 )
-from alloop.report.analysis.comparison import TITLES, CampaignCurve, costed_stands
+from alloop.report.analysis.comparison import TITLES, CampaignCurve, costed_generations
+from alloop.report.analysis.examination import last_examination
 from alloop.report.sections.error_figures import several_figures
 from alloop.report.sections.markup import (
     Section,
     Text,
     bullet_list,
+    colour_swatch,
     figure_block,
     missing_note,
-    page,
     paragraph,
+    render_page,
     table_html,
 )
 from alloop.report.text.formatting import and_list, duration_text, milli_text, plural
@@ -41,7 +43,7 @@ class ComparedCampaign:
     controls: Mapping[str, History]
 
 
-def side_by_side(compared: Sequence[ComparedCampaign]) -> str:
+def comparison_page(compared: Sequence[ComparedCampaign]) -> str:
     """Return the page as text; raise InputError for fewer than two campaigns."""
     if len(compared) < 2:
         raise InputError(
@@ -52,18 +54,20 @@ def side_by_side(compared: Sequence[ComparedCampaign]) -> str:
     curves = [
         curve
         for number, (name, each) in enumerate(zip(names, compared, strict=True))
-        for curve in _curves(name, each, _COLOURS[number % len(_COLOURS)])
+        for curve in _campaign_curves(name, each, _COLOURS[number % len(_COLOURS)])
     ]
     histories = [each.history for each in compared]
-    return page(
+    return render_page(
         title=" · ".join(names),
         kind="campaigns compared",
         where=and_list(str(each.path) for each in histories),
-        lead=_lead(histories),
+        lead=_lead_list(histories),
         sections=(
-            Section("learning", "Learning curves", _learning(curves)),
-            Section("errors", "Where they ended", _ends(curves, compared)),
-            Section("settings", "Settings that differ", _settings(names, histories)),
+            Section("learning", "Learning curves", _learning_figure(curves)),
+            Section("errors", "Where they ended", _end_table(curves, compared)),
+            Section(
+                "settings", "Settings that differ", _settings_table(names, histories)
+            ),
         ),
         foot="Written from the stores alone; `alloop report --compare` writes it anew.",
     )
@@ -84,7 +88,7 @@ def differing_settings(histories: Sequence[History]) -> dict[str, list[str]]:
 
     Keys are their dotted names; a value is `–` where a campaign has none.
     """
-    trees = [dict(_flat(yaml.safe_load(each.config))) for each in histories]
+    trees = [dict(_flat_settings(yaml.safe_load(each.config))) for each in histories]
     keys = dict.fromkeys(key for tree in trees for key in tree)
     rows = {key: [tree.get(key, "–") for tree in trees] for key in keys}
     return {
@@ -94,26 +98,28 @@ def differing_settings(histories: Sequence[History]) -> dict[str, list[str]]:
     }
 
 
-def _flat(tree: Any, prefix: str = "") -> Iterator[tuple[str, str]]:
+def _flat_settings(tree: Any, prefix: str = "") -> Iterator[tuple[str, str]]:
     if isinstance(tree, dict) and tree:
         for key, value in tree.items():
-            yield from _flat(value, f"{prefix}.{key}" if prefix else str(key))
+            yield from _flat_settings(value, f"{prefix}.{key}" if prefix else str(key))
     else:
         yield prefix, "–" if tree in (None, "", {}) else str(tree)
 
 
-def _curves(name: str, each: ComparedCampaign, colour: str) -> Iterator[CampaignCurve]:
-    yield CampaignCurve(name, "", colour, costed_stands(each.history))
+def _campaign_curves(
+    name: str, each: ComparedCampaign, colour: str
+) -> Iterator[CampaignCurve]:
+    yield CampaignCurve(name, "", colour, costed_generations(each.history))
     for control, history in each.controls.items():
-        yield CampaignCurve(name, control, colour, costed_stands(history))
+        yield CampaignCurve(name, control, colour, costed_generations(history))
 
 
-def _lead(histories: Sequence[History]) -> Markup:
-    said = list(_doubts(histories))
-    return bullet_list(said, "weak") if said else Markup("")
+def _lead_list(histories: Sequence[History]) -> Markup:
+    caveats = list(_caveats(histories))
+    return bullet_list(caveats, "weak") if caveats else Markup("")
 
 
-def _doubts(histories: Sequence[History]) -> Iterator[str]:
+def _caveats(histories: Sequence[History]) -> Iterator[str]:
     """Yield the reasons why the errors may not be comparable."""
     levels = {each.opened.levels["expensive"] for each in histories}
     if len(levels) > 1:
@@ -137,36 +143,37 @@ def _doubts(histories: Sequence[History]) -> Iterator[str]:
     )
 
 
-def _learning(curves: Sequence[CampaignCurve]) -> Markup:
-    if not any(curve.stands for curve in curves):
+def _learning_figure(curves: Sequence[CampaignCurve]) -> Markup:
+    if not any(curve.generations for curve in curves):
         return missing_note("No generation was tested in any of them yet.")
     controls = {curve.control for curve in curves if curve.control}
     styles = {"standard": "dashed", "random": "dotted"}
-    said = and_list(
+    caveats = and_list(
         f"{styles.get(name, 'dash-dotted')}: {TITLES.get(name, name)}"
         for name in sorted(controls)
     )
-    how = (
+    caption = (
         "A point is a generation, on its campaign's test set; lower is better. CPU "
         "seconds of labels count whoever made them, test labels aside; all CPU seconds "
         "are these with training, MD, preparation and labels made again."
     )
-    tail = f" Controls have the colour of their campaign, {said}." if controls else ""
-    legend = bullet_list((_named(x) for x in curves if not x.control), "legend")
-    return legend + figure_block(several_figures(curves), how + tail)
+    tail = (
+        f" Controls have the colour of their campaign, {caveats}." if controls else ""
+    )
+    legend = bullet_list((_curve_label(x) for x in curves if not x.control), "legend")
+    return legend + figure_block(several_figures(curves), caption + tail)
 
 
-def _named(curve: CampaignCurve) -> Markup:
-    swatch = '<span><span class="swatch" style="background:{}"></span>{}</span>'
-    return Markup(swatch).format(curve.colour, _name(curve))
+def _curve_label(curve: CampaignCurve) -> Markup:
+    return colour_swatch(curve.colour, _curve_name(curve))
 
 
-def _name(curve: CampaignCurve) -> str:
+def _curve_name(curve: CampaignCurve) -> str:
     control = TITLES.get(curve.control, curve.control)
     return f"{curve.name}: {control}" if control else curve.name
 
 
-def _ends(
+def _end_table(
     curves: Sequence[CampaignCurve], compared: Sequence[ComparedCampaign]
 ) -> Markup:
     histories = [
@@ -174,24 +181,30 @@ def _ends(
         for each in compared
         for history in (each.history, *each.controls.values())
     ]
-    rows = [_end(*both) for both in zip(curves, histories, strict=True)]
+    rows = [_end_row(*both) for both in zip(curves, histories, strict=True)]
     head = (
-        *("campaign", "generations", "test frames", "forces MAE, meV/Å"),
-        *("RMSE", "energies MAE, meV", "expensive labels", "cheap labels"),
-        *("labels, CPU", "everything, CPU"),
+        *("campaign", "generations", "final examination, forces MAE, meV/Å"),
+        *("frozen-set frames", "forces MAE, meV/Å", "RMSE", "energies MAE, meV"),
+        *("expensive labels", "cheap labels", "labels, CPU", "everything, CPU"),
     )
-    note = "The last generation of each; CPU seconds as in the curves."
+    note = (
+        "Errors on the frozen set, labels and CPU seconds are those of the last "
+        "generation. The final examination measures the generation that is best on "
+        "the frozen set, on frames of its own MD or, for a control, on the same "
+        "frames as its campaign; in brackets stand generation and number of frames."
+    )
     return table_html(head, rows) + paragraph(note)
 
 
-def _end(curve: CampaignCurve, history: History) -> Sequence[Text]:
-    stands: Sequence[GenerationFacts] = generation_facts(history)
-    if not stands:
-        return (_named(curve), "0", *["–"] * 8)
-    last, costed = stands[-1], curve.stands[-1:]
+def _end_row(curve: CampaignCurve, history: History) -> Sequence[Text]:
+    generations: Sequence[GenerationFacts] = generation_facts(history)
+    if not generations:
+        return (_curve_label(curve), "0", *["–"] * 9)
+    last, costed = generations[-1], curve.generations[-1:]
     return (
-        _named(curve),
-        str(len(stands)),
+        _curve_label(curve),
+        str(len(generations)),
+        _examination_text(history),
         str(last.test),
         *(milli_text(x) for x in (last.force_mae, last.force_rmse, last.energy_mae)),
         *map(str, (last.expensive, last.cheap)),
@@ -201,7 +214,16 @@ def _end(curve: CampaignCurve, history: History) -> Sequence[Text]:
     )
 
 
-def _settings(names: Sequence[str], histories: Sequence[History]) -> Markup:
+def _examination_text(history: History) -> str:
+    found = last_examination(history)
+    if found is None or found.errors is None:
+        return "–"
+    frames = plural(found.frames, "frame")
+    error = milli_text(found.errors.force_mae)
+    return f"{error} (generation {found.generation}, {frames})"
+
+
+def _settings_table(names: Sequence[str], histories: Sequence[History]) -> Markup:
     found = differing_settings(histories)
     if not found:
         return missing_note("All settings are the same, but for names and places.")

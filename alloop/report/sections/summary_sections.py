@@ -10,7 +10,7 @@ from alloop.history.reader import History
 from alloop.loop import events as e
 from alloop.report.analysis.campaign_facts import (
     GenerationFacts,
-    best,
+    best_generation,
     brought_test,
     config_value,
     generation_facts,
@@ -19,16 +19,16 @@ from alloop.report.analysis.campaign_facts import (
 )
 from alloop.report.analysis.comparison import TITLES, compare_controls
 from alloop.report.analysis.examination import (
-    examination,
     examination_sentences,
+    last_examination,
     threshold_sentences,
 )
-from alloop.report.analysis.label_facts import label_tallies
+from alloop.report.analysis.label_facts import label_totals
 from alloop.report.analysis.label_quality import doubt_policy, label_qualities
 from alloop.report.analysis.model_errors import ErrorGroups, GroupError, error_groups
 from alloop.report.analysis.uncertainty import ENOUGH, ErrorPoint, threshold_verdict
 from alloop.report.sections.markup import Section, Text, bullet_list, frame_link
-from alloop.report.text.event_text import energies
+from alloop.report.text.event_text import energy_errors_text
 from alloop.report.text.formatting import (
     and_list,
     duration_text,
@@ -38,21 +38,21 @@ from alloop.report.text.formatting import (
 )
 
 
-def short_verdict(
+def verdict_lines(
     history: History, controls: Mapping[str, History]
 ) -> Iterator[tuple[str, Text]]:
     """Yield names and texts, one line each."""
-    yield "Error", _error(history)
+    yield "Error", _error_text(history)
     found = error_groups(history)
     if found is not None:
-        yield "Weakest", _weakest(found)
-    yield "Doubts", _doubts(history)
-    yield "Failures", _failures(history)
-    judged = [_judged(history, name, each) for name, each in controls.items()]
-    if any(judged):
-        told = and_list(filter(None, judged))
-        yield "Controls", f"{told[0].upper()}{told[1:]}."
-    yield "Cost", _cost(history)
+        yield "Weakest", _weakest_text(found)
+    yield "Doubts", _doubt_text(history)
+    yield "Failures", _failure_text(history)
+    compared = [_control_text(history, name, each) for name, each in controls.items()]
+    if any(compared):
+        parts = and_list(filter(None, compared))
+        yield "Controls", f"{parts[0].upper()}{parts[1:]}."
+    yield "Cost", _cost_text(history)
 
 
 def tested_on_text(history: History) -> str:
@@ -66,15 +66,15 @@ def tested_on_text(history: History) -> str:
     return f"of MD at the cheap level ({level_title(history, 'cheap')}){warm}"
 
 
-def _error(history: History) -> str:
-    last, examined = best(history), list(examination_sentences(history))
+def _error_text(history: History) -> str:
+    last, examined = best_generation(history), list(examination_sentences(history))
     if last is None:
         return "Not known: there is no generation yet."
-    found = [*examined, _frozen(history, last)]
+    found = [*examined, _frozen_set_text(history, last)]
     return " ".join(found[::-1] if brought_test(history) else found)
 
 
-def _frozen(history: History, last: GenerationFacts) -> str:
+def _frozen_set_text(history: History, last: GenerationFacts) -> str:
     if last.force_mae is None:
         return (
             f"Not known on a frozen set: generation {last.generation} was not tested, "
@@ -83,7 +83,7 @@ def _frozen(history: History, last: GenerationFacts) -> str:
     return (
         f"Forces {milli_text(last.force_mae)} meV/Å (MAE; RMSE "
         f"{milli_text(last.force_rmse)}), "
-        f"energies {energies(last.energy_mae, last.energy_absolute)}, "
+        f"energies {energy_errors_text(last.energy_mae, last.energy_absolute)}, "
         f"against {level_title(history, 'expensive')} on n = "
         f"{plural(last.test, 'frame')} "
         f"{tested_on_text(history)} (the {set_name(history)} set), by "
@@ -91,9 +91,9 @@ def _frozen(history: History, last: GenerationFacts) -> str:
     )
 
 
-def _weakest(found: ErrorGroups) -> Text:
+def _weakest_text(found: ErrorGroups) -> Text:
     worst = [
-        _worst(kind)
+        _worst_group(kind)
         for kind in (found.molecules, found.elements)
         if len(kind) > 1  # a single one cannot be the worst
     ]
@@ -104,30 +104,30 @@ def _weakest(found: ErrorGroups) -> Text:
     return Markup("; ").join([*worst, link]) + f", in {found.where}."
 
 
-def _worst(kind: tuple[GroupError, ...]) -> str:
+def _worst_group(kind: tuple[GroupError, ...]) -> str:
     return f"{kind[0].name}, {milli_text(kind[0].mae)} meV/Å (n = {kind[0].count})"
 
 
-def _doubts(history: History) -> str:
-    told = [
+def _doubt_text(history: History) -> str:
+    parts = [
         f"{plural(len(frames), f'{each.fidelity} label')} {doubt}"
         for each in label_qualities(history)
         for doubt, frames in each.doubts.items()
     ]
-    return "; ".join(told) + "." if told else "No label is in doubt."
+    return "; ".join(parts) + "." if parts else "No label is in doubt."
 
 
-def _failures(history: History) -> str:
-    lost = [each for each in label_tallies(history) if each.failed]
-    told = (
+def _failure_text(history: History) -> str:
+    lost = [each for each in label_totals(history) if each.failed]
+    parts = (
         f"{each.failed} of {each.good + each.failed} {each.kind} labels "
         f"({failure_counts(each.failures)})"
         for each in lost
     )
-    return f"{and_list(told)}." if lost else "No label failed."
+    return f"{and_list(parts)}." if lost else "No label failed."
 
 
-def _judged(history: History, name: str, control: History) -> str:
+def _control_text(history: History, name: str, control: History) -> str:
     who = TITLES.get(name, name)
     found = compare_controls(history, {name: control})
     if not found:
@@ -135,7 +135,7 @@ def _judged(history: History, name: str, control: History) -> str:
     (each,) = found
     verb = "better than" if each.gain > 0 else "worse than"
     doubt = "" if each.certain else ", within the noise"
-    lead = each.duels[0]
+    lead = each.pairs[0]
     errors = (
         f"{milli_text(lead.ours)} against {milli_text(lead.theirs)} meV/Å on "
         f"{lead.where}"
@@ -143,15 +143,17 @@ def _judged(history: History, name: str, control: History) -> str:
     return f"{verb} {who} at equal label cost ({errors}{doubt})"
 
 
-def _cost(history: History) -> str:
+def _cost_text(history: History) -> str:
     parts = {
         part: spent for part, spent in cpu_seconds_by_part(history).items() if spent > 0
     }
     if not parts:
         return "Nothing has been computed yet."
     total = sum(parts.values())
-    said = and_list(f"{part} {duration_text(spent)}" for part, spent in parts.items())
-    return f"{total:.4g} CPU seconds ({duration_text(total)}): {said}."
+    spent_text = and_list(
+        f"{part} {duration_text(spent)}" for part, spent in parts.items()
+    )
+    return f"{total:.4g} CPU seconds ({duration_text(total)}): {spent_text}."
 
 
 _FEW = 50  # fewer test frames than this give a wide error bar
@@ -161,12 +163,16 @@ def weakness_section(
     history: History, controls: Mapping[str, History], points: Sequence[ErrorPoint]
 ) -> Section:
     """Return the section on the largest errors and on the limits of the report."""
-    said: list[Text] = [*_largest_errors(history), *_lost(history), *_doubted(history)]
-    said += [*_weak_test(history), *_weak_flags(history, points)]
+    lines: list[Text] = [
+        *_largest_errors(history),
+        *_failed_labels(history),
+        *_doubtful_labels(history),
+    ]
+    lines += [*_weak_test(history), *_weak_flags(history, points)]
     return Section(
         "weak",
         "What is weak",
-        bullet_list([*said, *_weak_run(history, controls)], "weak"),
+        bullet_list([*lines, *_weak_run(history, controls)], "weak"),
     )
 
 
@@ -192,9 +198,9 @@ def _largest_errors(history: History) -> Iterator[Text]:
     )
 
 
-def _lost(history: History) -> Iterator[str]:
+def _failed_labels(history: History) -> Iterator[str]:
     """Yield the number of failed labels of each kind, in words."""
-    for each in label_tallies(history):
+    for each in label_totals(history):
         if each.failed:
             asked = each.good + each.failed
             yield (
@@ -203,7 +209,7 @@ def _lost(history: History) -> Iterator[str]:
             )
 
 
-def _doubted(history: History) -> Iterator[Text]:
+def _doubtful_labels(history: History) -> Iterator[Text]:
     """Yield the labels with doubts, in words."""
     for each in label_qualities(history):
         for doubt, frames in each.doubts.items():
@@ -222,7 +228,7 @@ def _weak_test(history: History) -> Iterator[str]:
     if frames == 0:
         none = "no error in this report is measured"
         known = "errors by generation are not known"
-        what = none if examination(history) is None else known
+        what = none if last_examination(history) is None else known
         yield f"There is no frozen set: {what}."
     elif frames < _FEW:
         yield (
@@ -244,7 +250,7 @@ def _weak_test(history: History) -> Iterator[str]:
 
 
 def _weak_examination(history: History) -> Iterator[str]:
-    found = examination(history)
+    found = last_examination(history)
     if found is None:
         if not brought_test(history):
             yield (
@@ -268,11 +274,11 @@ def _weak_flags(history: History, points: Sequence[ErrorPoint]) -> Iterator[str]
             "calibrated: too few frames were held out."
         )
     yield from threshold_sentences(history)
-    said = threshold_verdict(points)
-    if said.n < 3 * ENOUGH:
+    outcome = threshold_verdict(points)
+    if outcome.n < 3 * ENOUGH:
         yield (
-            f"Hits and misses rest on {plural(said.n, 'control frame')}; a rate takes "
-            f"some {3 * ENOUGH}."
+            f"Hits and misses rest on {plural(outcome.n, 'control frame')}; a rate "
+            f"takes about {3 * ENOUGH}."
         )
 
 

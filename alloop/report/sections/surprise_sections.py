@@ -51,7 +51,7 @@ def surprise_section(points: Sequence[ErrorPoint]) -> Section:
             "generation with a scorer, and a test set or labels of proposed frames."
         )
         return Section("surprise", name, missing_note(why))
-    how = (
+    caption = (
         "Each point is a frame whose true error is known: its surprise for the model "
         "that proposed it (for the test set, the last model), and the largest error of "
         "that model's force on one of its atoms, predicted before the label came. "
@@ -61,12 +61,12 @@ def surprise_section(points: Sequence[ErrorPoint]) -> Section:
     )
     drawn = some_points(found, MOST_POINTS)
     if len(drawn) < len(found):
-        how += (
+        caption += (
             f" Of {len(found)} frames {len(drawn)} are drawn: those with the largest "
             "errors, and an even sample of the others."
         )
     body = (
-        figure_block(surprise_figure(drawn), how)
+        figure_block(surprise_figure(drawn), caption)
         + _ranking_table(found)
         + _verdict_text(found)
     )
@@ -90,39 +90,41 @@ def _ranking_table(found: tuple[ErrorPoint, ...]) -> Markup:
 
 
 def _verdict_text(found: tuple[ErrorPoint, ...]) -> Markup:
-    said = threshold_verdict(found)
+    outcome = threshold_verdict(found)
     title_ = heading("Hits and misses of the flag threshold")
-    if said.n == 0:
+    if outcome.n == 0:
         why = "No control frame was proposed under a threshold and a test set yet."
-        return title_ + missing_note(why) + _enrichment_text(said)
+        return title_ + missing_note(why) + _enrichment_text(outcome)
     rows = [
-        ("flagged", str(said.hits), str(said.false_alarms)),
-        ("not flagged", str(said.misses), str(said.quiet)),
+        ("flagged", str(outcome.hits), str(outcome.false_alarms)),
+        ("not flagged", str(outcome.misses), str(outcome.quiet)),
     ]
     words = (
-        f"On {said.n} random control frames: {said.hits} bad frames were flagged and "
-        f"{said.misses} were missed."
+        f"On {outcome.n} random control frames: {outcome.hits} bad frames were flagged "
+        f"and {outcome.misses} were missed."
     )
-    if said.n < 3 * ENOUGH:
-        words += f" With n = {said.n} this is an anecdote, not a rate."
+    if outcome.n < 3 * ENOUGH:
+        words += f" With n = {outcome.n} this is an anecdote, not a rate."
     head = ("control frames", "bad", "good")
-    return title_ + table_html(head, rows) + paragraph(words) + _enrichment_text(said)
+    return (
+        title_ + table_html(head, rows) + paragraph(words) + _enrichment_text(outcome)
+    )
 
 
-def _enrichment_text(said: ThresholdVerdict) -> Markup:
-    if said.enrichment is None:
+def _enrichment_text(outcome: ThresholdVerdict) -> Markup:
+    if outcome.enrichment is None:
         return Markup("")
     return paragraph(
-        f"Chosen frames erred {said.enrichment:.1f} times as much as control frames "
+        f"Chosen frames erred {outcome.enrichment:.1f} times as much as control frames "
         "(mean of the largest force errors). What active learning gains is another "
         "question: only the controls' learning curves answer it."
     )
 
 
-def bias_section(history: History, brought: Explorations) -> Section:
+def bias_section(history: History, explored: Explorations) -> Section:
     """Return the section on the bias of cheap labels."""
     name = "Bias of the cheap labels"
-    found = bias_data(history, brought)
+    found = bias_data(history, explored)
     if is_single(history):
         why = (
             "This campaign has one fidelity only: there is no cheap label to be biased."
@@ -136,13 +138,13 @@ def bias_section(history: History, brought: Explorations) -> Section:
         if found.trained
         else "of the frames it proposed, taken when their cheap labels came"
     )
-    how = (
+    caption = (
         "B is the mean absolute difference between the model's forces and the cheap "
         f"label of a frame, {source}; the line is the median. The last row needs no "
         "model: it compares cheap and expensive labels of the same frames. B well "
         "above that row is the model's own error, B near it is the cheap level's."
     )
-    return Section("bias", name, figure_block(bias_figure(found), how))
+    return Section("bias", name, figure_block(bias_figure(found), caption))
 
 
 def descriptor_section(found: DescriptorMap | None) -> Section:
@@ -154,7 +156,7 @@ def descriptor_section(found: DescriptorMap | None) -> Section:
             "its models hold descriptors."
         )
         return Section("map", name, missing_note(why))
-    how = (
+    caption = (
         f"Each point is a frame: its descriptors by generation {found.generation}, "
         "averaged over its atoms, in the plane in which they differ most (principal "
         "components). Neighbours look alike to the model. Flagged frames should lie "
@@ -163,10 +165,10 @@ def descriptor_section(found: DescriptorMap | None) -> Section:
         "the error is not known."
     )
     if not found.complete:
-        how += (
+        caption += (
             " The model could not be opened here: drawn are the frames that it "
             "proposed, as the journal describes them; it holds no others."
         )
     if len(found.frames) < found.of:
-        how += f" {len(found.frames)} of {found.of} frames are drawn, evenly."
-    return Section("map", name, figure_block(map_figure(found), how))
+        caption += f" {len(found.frames)} of {found.of} frames are drawn, evenly."
+    return Section("map", name, figure_block(map_figure(found), caption))

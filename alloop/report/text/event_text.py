@@ -43,9 +43,9 @@ def event_text(event: e.Event, levels: Mapping[str, str]) -> str:
                 f"its record {event.seq}"
             )
         case e.Posed() | e.Restored():
-            return _taken_over(event)
+            return _adoption_text(event)
         case e.Excluded() | e.Included():
-            return _by_hand(event)
+            return _manual_text(event)
         case e.Retried():
             return f"{plural(len(event.labels), 'lost label')} asked for again by hand"
         case e.TaskLost():
@@ -54,14 +54,14 @@ def event_text(event: e.Event, levels: Mapping[str, str]) -> str:
             return _answer_text(event, levels)
 
 
-def _taken_over(event: e.Posed | e.Restored) -> str:
+def _adoption_text(event: e.Posed | e.Restored) -> str:
     if isinstance(event, e.Restored):
         return f"{event.answer.name} taken over by a repair"
     many = plural(len(event.frames), "frame")
     return f"{many} of another campaign's examination taken over"
 
 
-def _by_hand(event: e.Excluded | e.Included) -> str:
+def _manual_text(event: e.Excluded | e.Included) -> str:
     what = f"{event.fidelity} label of frame" if event.fidelity else "frame"
     done = "excluded" if isinstance(event, e.Excluded) else "no longer excluded,"
     why = f": {event.reason}" if event.reason else ""
@@ -80,7 +80,7 @@ def _answer_text(event: e.Answer, levels: Mapping[str, str]) -> str:
         case e.Labelled() | e.NotLabelled():
             return _label_text(event, levels)
         case e.Explored() | e.Examined():
-            return _moved(event)
+            return _motion_text(event)
         case e.Trained():
             return training_text(event)
         case e.Rechecked():
@@ -103,17 +103,17 @@ def training_text(event: e.Trained) -> str:
 def _error_text(test: e.Evaluation) -> str:
     return (
         f"frozen set: forces {milli_text(test.force_mae)} meV/Å (RMSE "
-        f"{milli_text(test.force_rmse)}), energies {energy_error(test)} on "
+        f"{milli_text(test.force_rmse)}), energies {evaluation_energy_text(test)} on "
         f"{plural(len(test.frames), 'frame')}"
     )
 
 
-def energy_error(test: e.Evaluation) -> str:
+def evaluation_energy_text(test: e.Evaluation) -> str:
     """Return the MAE of energies without and, where known, with its mean offset."""
-    return energies(test.energy_mae, test.energy_absolute)
+    return energy_errors_text(test.energy_mae, test.energy_absolute)
 
 
-def energies(removed: float | None, absolute: float | None) -> str:
+def energy_errors_text(removed: float | None, absolute: float | None) -> str:
     """Return both errors: `0.31 meV (MAE, mean offset removed; 2.4 with it)`."""
     whole = "" if absolute is None else f"; {milli_text(absolute)} with it"
     return f"{milli_text(removed)} meV (MAE, mean offset removed{whole})"
@@ -128,9 +128,9 @@ def _opening_text(event: e.Opened) -> str:
 def _label_text(event: e.Labelled | e.NotLabelled, levels: Mapping[str, str]) -> str:
     what = _label_name(event.name, levels)
     if isinstance(event, e.NotLabelled):
-        said = event.unlabelled
-        details = f" ({said.message})" if said.message else ""
-        return f"no {what}: {said.failure}{details}"
+        record = event.unlabelled
+        details = f" ({record.message})" if record.message else ""
+        return f"no {what}: {record.failure}{details}"
     cost = "from a cache" if event.cached else duration_text(event.label.cpu_seconds)
     signs = ", ".join(
         sorted(doubt.name.lower() for doubt in doubts_of_details(event.label.details))
@@ -182,9 +182,11 @@ def _exploration_text(event: e.Explored) -> str:
     )
 
 
-def _moved(event: e.Explored | e.Examined) -> str:
+def _motion_text(event: e.Explored | e.Examined) -> str:
     return (
-        _exploration_text(event) if isinstance(event, e.Explored) else _examined(event)
+        _exploration_text(event)
+        if isinstance(event, e.Explored)
+        else _examination_text(event)
     )
 
 
@@ -199,7 +201,7 @@ def stopped_walkers(walkers: Iterable[Walker]) -> str:
     )
 
 
-def _examined(event: e.Examined) -> str:
+def _examination_text(event: e.Examined) -> str:
     _, number, batch, piece = event.name.split("/")
     stopped = stopped_walkers(event.walkers)
     return (
@@ -239,8 +241,8 @@ def log_lines(history: History, last: int = 0) -> Iterator[str]:
 
 def log_line(entry: JournalEntry, levels: Mapping[str, str]) -> str:
     """Return a journal record as a line; levels: level id by fidelity."""
-    told = printable_line(turn_text(entry.turn, levels))
-    return f"{entry.seq:>6}  {local_time(entry.time)}  {told}"
+    line = printable_line(turn_text(entry.turn, levels))
+    return f"{entry.seq:>6}  {local_time(entry.time)}  {line}"
 
 
 def log_entry(entry: JournalEntry, levels: Mapping[str, str]) -> dict[str, Any]:

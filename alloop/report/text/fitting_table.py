@@ -32,60 +32,65 @@ class FittingTable(Table):
         self,
         *headers: str,
         first_out: Sequence[str] = (),
-        told: bool = True,
+        name_omitted: bool = True,
         **options: Any,
     ) -> None:
         super().__init__(*headers, **options)
-        self._first_out, self._told = tuple(first_out), told
+        self._first_out, self._name_omitted = tuple(first_out), name_omitted
 
     def __rich_console__(
         self, console: Console, options: ConsoleOptions
     ) -> RenderResult:
         """Render the table in the available width."""
         shown = [replace(column, overflow="fold") for column in self.columns]
-        gone: list[str] = []
-        while len(shown) > _LEAST and self._room(console, options, shown) < 0:
-            column = self._dispensable(shown)
+        omitted: list[str] = []
+        while len(shown) > _LEAST and self._spare_width(console, options, shown) < 0:
+            column = self._least_important(shown)
             shown = [each for each in shown if each is not column]
-            gone.append(" ".join(str(column.header).split()))
+            omitted.append(" ".join(str(column.header).split()))
         yield from Table.__rich_console__(
-            self._of(self._spread(console, options, shown)), console, options
+            self._with_columns(self._fitted_columns(console, options, shown)),
+            console,
+            options,
         )
-        if gone and self._told:
-            yield f"left out here: {', '.join(gone)}"
+        if omitted and self._name_omitted:
+            yield f"left out here: {', '.join(omitted)}"
 
-    def _dispensable(self, shown: Sequence[Column]) -> Column:
+    def _least_important(self, shown: Sequence[Column]) -> Column:
         named = {str(column.header): column for column in shown}
         return next((named[x] for x in self._first_out if x in named), shown[-1])
 
-    def _of(self, columns: Sequence[Column]) -> Table:
+    def _with_columns(self, columns: Sequence[Column]) -> Table:
         table = copy(self)
         table.columns = [replace(x, _index=i) for i, x in enumerate(columns)]
         return table
 
-    def _room(
+    def _spare_width(
         self, console: Console, options: ConsoleOptions, columns: Sequence[Column]
     ) -> int:
         """Return the number of characters left over when no word is cut."""
-        narrow = [replace(x, width=_measured(console, x).minimum) for x in columns]
+        narrow = [replace(x, width=_column_widths(console, x).minimum) for x in columns]
         wide = options.update(width=_ENDLESS)
-        return options.max_width - self._of(narrow).__rich_measure__(console, wide)[0]
+        return (
+            options.max_width
+            - self._with_columns(narrow).__rich_measure__(console, wide)[0]
+        )
 
-    def _spread(
+    def _fitted_columns(
         self, console: Console, options: ConsoleOptions, columns: Sequence[Column]
     ) -> list[Column]:
         """Return the columns with their widths; spare room goes to those that wrap."""
-        room = max(0, self._room(console, options, columns))
+        room = max(0, self._spare_width(console, options, columns))
         out = []
         for column in columns:
-            wanted = _measured(console, column)
+            wanted = _column_widths(console, column)
             more = min(room, wanted.maximum - wanted.minimum)
             room -= more
             out.append(replace(column, width=wanted.minimum + more))
         return out
 
 
-def _measured(console: Console, column: Column) -> Measurement:
+def _column_widths(console: Console, column: Column) -> Measurement:
     """Return the widths of a column's widest word and widest line, header included."""
     if column.width is not None:
         return Measurement(column.width, column.width)

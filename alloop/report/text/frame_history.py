@@ -51,7 +51,7 @@ _ROLES = {
 }
 
 
-def facts(history: History, prefix: str) -> dict[str, Any]:
+def frame_facts(history: History, prefix: str) -> dict[str, Any]:
     """Return the labels (eV, CPU seconds) and the story of a frame, for scripts.
 
     The frame is the one whose id begins with `prefix`; every value is fit for
@@ -64,13 +64,13 @@ def facts(history: History, prefix: str) -> dict[str, Any]:
         "formula": hill_formula(frame),
         "charge": frame.charge,
         "spin": frame.spin,
-        "labels": [_label(history, label) for label in labels],
-        "story": frame_story(history, frame.id),
+        "labels": [_label_facts(history, label) for label in labels],
+        "story": describe_frame(history, frame.id),
         "units": {"energy": "eV", "cpu_seconds": "s"},
     }
 
 
-def _label(history: History, label: LabelEntry) -> dict[str, Any]:
+def _label_facts(history: History, label: LabelEntry) -> dict[str, Any]:
     record = label.record
     return {
         "fidelity": label.fidelity,
@@ -86,7 +86,7 @@ def _label(history: History, label: LabelEntry) -> dict[str, Any]:
     }
 
 
-def frame_story(history: History, prefix: str) -> list[str]:
+def describe_frame(history: History, prefix: str) -> list[str]:
     """Return the story of the frame whose id begins with `prefix`, in sentences.
 
     Raises InputError where no frame, or several, have such an id.
@@ -98,10 +98,10 @@ def frame_story(history: History, prefix: str) -> list[str]:
         for fidelity in ("cheap", "expensive")
     }
     origin = {} if proposal is None else {frame.id: origin_of(proposal, labels)}
-    return stories(history, [frame], origin)[frame.id]
+    return describe_frames(history, [frame], origin)[frame.id]
 
 
-def stories(
+def describe_frames(
     history: History,
     frames: Iterable[Frame],
     origins: Mapping[FrameId, Origin],
@@ -114,12 +114,12 @@ def stories(
     its frames.
     """
     wanted = {frame.id: frame for frame in frames}
-    book = _Book.of(history, wanted, most)
-    return {key: book.story(x, origins.get(key)) for key, x in wanted.items()}
+    records = _FrameRecords.of(history, wanted, most)
+    return {key: records.describe(x, origins.get(key)) for key, x in wanted.items()}
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class _Book:
+class _FrameRecords:
     """The journal's records of some frames, each part read once.
 
     labels: requested labels, in order; last: those that no retry replaced; births:
@@ -133,15 +133,15 @@ class _Book:
     noise: Mapping[tuple[str, FrameId], Noise]
     controls: AbstractSet[FrameId]
     thresholds: Mapping[int, tuple[float, str]]
-    births: Mapping[FrameId, str]
-    lessons: Mapping[FrameId, Mapping[str, list[int]]]
+    first_origins: Mapping[FrameId, str]
+    trainings: Mapping[FrameId, Mapping[str, list[int]]]
     most: int | None
-    hands: Mapping[FrameId, list[str]]
+    manual: Mapping[FrameId, list[str]]
 
     @classmethod
     def of(
         cls, history: History, frames: Container[FrameId], most: int | None
-    ) -> "_Book":
+    ) -> "_FrameRecords":
         """Collect the records of these frames."""
         labels: dict[FrameId, list[LabelEntry]] = defaultdict(list)
         for label in label_entries(history):
@@ -154,17 +154,17 @@ class _Book:
             last={id(label) for label in last},
             noise=noise_by_label(history),
             controls=control_frames(history),
-            thresholds=_thresholds(history),
-            births=_births(history, frames),
-            lessons=_lessons(history, frames, most),
+            thresholds=_known_thresholds(history),
+            first_origins=_first_origins(history, frames),
+            trainings=_training_roles(history, frames, most),
             most=most if most and most < len(history.generations) else None,
-            hands=_by_hand(history, frames),
+            manual=_manual_actions(history, frames),
         )
 
-    def story(self, frame: Frame, origin: Origin | None) -> list[str]:
+    def describe(self, frame: Frame, origin: Origin | None) -> list[str]:
         """Return the story of one of the frames, as sentences."""
         labels = self.labels.get(frame.id, [])
-        lines = [frame_heading(frame), *self._born(frame.id, origin, labels)]
+        lines = [frame_heading(frame), *self._origin_lines(frame.id, origin, labels)]
         for label in labels:
             lines += label_lines(
                 self.history, label, id(label) in self.last, self.noise
@@ -173,16 +173,16 @@ class _Book:
             lines += error_lines(self.history, origin)
         if not labels:
             lines.append("It was not chosen for a label.")
-        for role, said in _ROLES.items():
-            numbers = self.lessons.get(frame.id, {}).get(role)
-            lines += [said.format(self._taught(numbers))] if numbers else []
-        return lines + self.hands.get(frame.id, [])
+        for role, template in _ROLES.items():
+            numbers = self.trainings.get(frame.id, {}).get(role)
+            lines += [template.format(self._training_text(numbers))] if numbers else []
+        return lines + self.manual.get(frame.id, [])
 
-    def _taught(self, numbers: list[int]) -> str:
+    def _training_text(self, numbers: list[int]) -> str:
         looked = f" (of the last {self.most} looked at)" if self.most else ""
         return f"{generation_text(numbers)}{looked}"
 
-    def _born(
+    def _origin_lines(
         self, frame: FrameId, origin: Origin | None, labels: list[LabelEntry]
     ) -> Iterator[str]:
         if origin is not None:
@@ -192,8 +192,8 @@ class _Book:
             return
         if any(label.is_given for label in labels):
             yield "Brought by the user."
-        if frame in self.births:
-            yield self.births[frame]
+        if frame in self.first_origins:
+            yield self.first_origins[frame]
 
 
 def _frame_proposal(history: History, found: FoundFrame) -> Proposal | None:
@@ -203,15 +203,15 @@ def _frame_proposal(history: History, found: FoundFrame) -> Proposal | None:
     return next(x for x in made if x.candidate.frame.id == found.frame.id)
 
 
-def _births(history: History, frames: Container[FrameId]) -> dict[FrameId, str]:
+def _first_origins(history: History, frames: Container[FrameId]) -> dict[FrameId, str]:
     """Return the origin of frames that no exploration of the campaign proposed."""
     out: dict[FrameId, str] = {}
     for _, sampled in history.of_kind(e.Sampled):
         text = "Made by MD at the cheap level, for the frozen set."
         out |= {x.id: text for x in sampled.frames if x.id in frames}
     for _, examined in history.of_kind(e.Examined):
-        papers = (x for x in examined.frames if x.frame.id in frames)
-        out |= {x.frame.id: _examined(history, examined, x) for x in papers}
+        candidates = (x for x in examined.frames if x.frame.id in frames)
+        out |= {x.frame.id: _examination_text(history, examined, x) for x in candidates}
     for _, prepared in history.of_kind(e.Prepared):
         text = "Drawn around the minimum of the cheap level, as a first frame."
         out |= {x.id: text for x in prepared.seeds if x.id in frames}
@@ -220,11 +220,11 @@ def _births(history: History, frames: Container[FrameId]) -> dict[FrameId, str]:
     return out
 
 
-def _examined(history: History, event: e.Examined, candidate: Candidate) -> str:
+def _examination_text(history: History, event: e.Examined, candidate: Candidate) -> str:
     number = int(event.name.split("/")[1])
     asked = history.chronicle.examinations[number]
     surprise = surprise_text(
-        candidate.surprise, _thresholds(history).get(asked.generation)
+        candidate.surprise, _known_thresholds(history).get(asked.generation)
     )
     text = (
         f"Taken by final examination {number} of generation {asked.generation}, on its "
@@ -234,14 +234,14 @@ def _examined(history: History, event: e.Examined, candidate: Candidate) -> str:
     label = history.ledger.get(history.state.levels["expensive"], candidate.frame.id)
     if not isinstance(label, Label):
         return text
-    apart = candidate.forces - label.forces
-    mean, worst = np.abs(apart).mean(), np.linalg.norm(apart, axis=1).max()
+    differences = candidate.forces - label.forces
+    mean, worst = np.abs(differences).mean(), np.linalg.norm(differences, axis=1).max()
     who = f"Generation {asked.generation}"
-    said = label_error_text(history, who, "expensive", float(mean), float(worst))
-    return f"{text} {said}"
+    sentence = label_error_text(history, who, "expensive", float(mean), float(worst))
+    return f"{text} {sentence}"
 
 
-def _thresholds(history: History) -> dict[int, tuple[float, str]]:
+def _known_thresholds(history: History) -> dict[int, tuple[float, str]]:
     """Return thresholds with their basis in words, by generation."""
     return {
         x.generation: (x.threshold, threshold_basis(history, x))
@@ -250,14 +250,14 @@ def _thresholds(history: History) -> dict[int, tuple[float, str]]:
     }
 
 
-def _lessons(
+def _training_roles(
     history: History, frames: Container[FrameId], most: int | None
 ) -> dict[FrameId, dict[str, list[int]]]:
     """Return the generations trained with or tested on each frame, by role."""
     done = {event.name for _, event in history.generations}
-    lessons = [x for x in history.chronicle.lessons if x.name in done]
+    trainings = [x for x in history.chronicle.lessons if x.name in done]
     out: dict[FrameId, dict[str, list[int]]] = {}
-    for asked in training_commands(history, lessons[-most:] if most else lessons):
+    for asked in training_commands(history, trainings[-most:] if most else trainings):
         for role in _ROLES:
             for frame in getattr(asked, role):
                 if frame in frames:
@@ -266,7 +266,9 @@ def _lessons(
     return out
 
 
-def _by_hand(history: History, frames: Container[FrameId]) -> dict[FrameId, list[str]]:
+def _manual_actions(
+    history: History, frames: Container[FrameId]
+) -> dict[FrameId, list[str]]:
     deeds = history.chronicle.deeds
     numbers = [x.seq for x in deeds if x.kind in _BY_HAND]
     out: dict[FrameId, list[str]] = defaultdict(list)

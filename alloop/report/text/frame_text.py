@@ -74,7 +74,7 @@ def surprise_text(surprise: float, known: tuple[float, str] | None) -> str:
 def error_lines(history: History, origin: Origin) -> Iterator[str]:
     """Yield the errors of the generation that proposed the frame, by its labels."""
     who = f"Generation {origin.generation}"
-    for fidelity, (mean, worst) in origin.apart.items():
+    for fidelity, (mean, worst) in origin.differences.items():
         if fidelity == "cheap":
             yield f"{who} differed from the cheap label by B = {mean:.4f} eV/Å."
         else:
@@ -210,12 +210,12 @@ def _recheck_lines(
 
 
 def _detail_text(known: Mapping[str, Detail]) -> str:
-    told = (
+    details = (
         f"{name} {_value_text(known[key])}{_unit_text(key, known[key])}"
         for key, name in _TOLD.items()
         if known.get(key) is not None
     )
-    text = ", ".join(told)
+    text = ", ".join(details)
     return f" ({text})" if text else ""
 
 

@@ -86,8 +86,8 @@ class LabelCounter:
                     self.examined, self._predicted = {}, {}
                 self._predicted |= {x.frame.id: x.forces for x in frames}
             case e.Labelled(label=label) if label.frame in self._predicted:
-                apart = np.abs(self._predicted[label.frame] - label.forces)
-                self.examined[label.frame] = float(apart.mean())
+                difference = np.abs(self._predicted[label.frame] - label.forces)
+                self.examined[label.frame] = float(difference.mean())
 
     def _because(self, failure: Failure, state: LoopState, name: str) -> None:
         for kind in _entered_kind(state, name):
@@ -166,17 +166,17 @@ def stage_text(state: LoopState) -> str:
     return f"round {state.round}: {stage} · generation {state.generation}"
 
 
-def fact_rows(state: LoopState, tally: LabelCounter) -> Iterator[tuple[str, str]]:
+def fact_rows(state: LoopState, counter: LabelCounter) -> Iterator[tuple[str, str]]:
     """Yield the names and values of the facts that the panel shows."""
     yield "walkers", _walker_text(state)
-    if tally.examined:
-        yield "examination", examined(tally)
+    if counter.examined:
+        yield "examination", examination_text(counter)
     yield f"{_set_name(state)} error", _error_text(state)
     yield "under way", task_text(task_kinds(state.open.values()))
     yield (
         "CPU",
         f"{duration_text(state.cpu_seconds())} labels, "
-        f"{duration_text(tally.task_seconds)} MD, training and the rest of this run",
+        f"{duration_text(counter.task_seconds)} MD, training and the rest of this run",
     )
 
 
@@ -185,9 +185,9 @@ def _set_name(state: LoopState) -> str:
     return "test" if brought else "validation"
 
 
-def examined(tally: LabelCounter) -> str:
+def examination_text(counter: LabelCounter) -> str:
     """Return the force error of the final examination so far, in words."""
-    errors = list(tally.examined.values())
+    errors = list(counter.examined.values())
     frames = plural(len(errors), "frame")
     return (
         f"{milli_text(sum(errors) / len(errors))} meV/Å on {frames} of MD on the model"
@@ -213,7 +213,7 @@ def _error_text(state: LoopState) -> str:
 
 
 def turn_lines(
-    before: LoopState, state: LoopState, turn: e.Turn, tally: LabelCounter
+    before: LoopState, state: LoopState, turn: e.Turn, counter: LabelCounter
 ) -> Iterator[str]:
     """Yield lines for everything that this turn has completed."""
     if isinstance(turn.event, e.Opened | e.Amended):
@@ -224,23 +224,25 @@ def turn_lines(
         done = f"{STAGES[before.stage]} done"
         explored = before.stage == "explore"
         what = (
-            f"walkers: {_walker_text(state)}" if explored else _made_text(state, tally)
+            f"walkers: {_walker_text(state)}"
+            if explored
+            else _made_text(state, counter)
         )
         yield f"round {state.round}: {done}: {what}"
     for command in turn.commands:
         if isinstance(command, e.Stop):
-            if tally.examined:
-                yield f"final examination: forces {examined(tally)}"
-            said = "came to a stop" if command.broken else "finished"
-            yield f"{said}: {command.reason}"
+            if counter.examined:
+                yield f"final examination: forces {examination_text(counter)}"
+            end = "came to a stop" if command.broken else "finished"
+            yield f"{end}: {command.reason}"
 
 
 _STEPS = ("seed", "explore", "flag", "bias")
 
 
-def _made_text(state: LoopState, tally: LabelCounter) -> str:
+def _made_text(state: LoopState, counter: LabelCounter) -> str:
     return "; ".join(
         plural(count.good, f"{kind} label") + _doubtful_text(count) + _bad_text(count)
-        for kind, count in tally.labels(state).items()
+        for kind, count in counter.labels(state).items()
         if count.good or count.failed
     )

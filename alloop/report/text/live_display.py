@@ -56,11 +56,11 @@ class LiveDisplay:
         self._console = console
         self._clock = clock
         self._spool = spool
-        self._tally = LabelCounter()
+        self._counter = LabelCounter()
         self._state = LoopState()
         self._trained: list[float] = []
-        self._paid = 0.0  # CPU seconds of labels in this run
-        self._began = self._looked = clock()
+        self._label_seconds = 0.0  # CPU seconds of labels in this run
+        self._began = self._refreshed = clock()
         self._display: Display | None = None
         self._shown = False
 
@@ -92,24 +92,24 @@ class LiveDisplay:
     def observe(self, state: LoopState, turn: e.Turn) -> None:
         """Count a committed turn; state: the one after the turn."""
         before, self._state = self._state, state
-        self._tally.add_event(state, turn.event)
+        self._counter.add_event(state, turn.event)
         if isinstance(turn.event, e.Labelled) and not turn.event.cached:
-            self._paid += turn.event.label.cpu_seconds
+            self._label_seconds += turn.event.label.cpu_seconds
         if isinstance(turn.event, e.Trained):
             self._trained.append(self._clock())
         if not self._console.is_terminal:
-            for line in turn_lines(before, state, turn, self._tally):
-                self._say(line)
+            for line in turn_lines(before, state, turn, self._counter):
+                self._print_line(line)
         self.tick()
 
     def tick(self) -> None:
         """Refresh the display, at most a few times a second."""
         now = self._clock()
-        if self._display is not None and now - self._looked >= _REFRESH:
-            self._looked = now
+        if self._display is not None and now - self._refreshed >= _REFRESH:
+            self._refreshed = now
             self._display.update(self._panel(), refresh=True)
 
-    def left(self) -> float | None:
+    def seconds_left(self) -> float | None:
         """Return the seconds until the budget is spent; None if unknown.
 
         They follow from the lengths of past rounds.
@@ -128,7 +128,7 @@ class LiveDisplay:
         pays for them.
         """
         state, elapsed = self._state, self._clock() - self._began
-        if not self._paid or elapsed <= 0.0:
+        if not self._label_seconds or elapsed <= 0.0:
             return None
         seconds = 0.0
         for fidelity in state.levels:
@@ -138,9 +138,9 @@ class LiveDisplay:
             if count and not prices:
                 return None
             seconds += count * fmean(prices or [0.0])
-        return seconds * elapsed / self._paid
+        return seconds * elapsed / self._label_seconds
 
-    def _say(self, line: str) -> None:
+    def _print_line(self, line: str) -> None:
         text = f"[{duration_text(self._clock() - self._began)}] {printable(line)}"
         self._console.print(text, markup=False, highlight=False, soft_wrap=True)
 
@@ -150,10 +150,10 @@ class LiveDisplay:
         facts = Table.grid(padding=(0, 2))
         facts.add_column(style="dim")
         facts.add_column()
-        for name, value in fact_rows(self._state, self._tally):
+        for name, value in fact_rows(self._state, self._counter):
             facts.add_row(name, printable(value))
-        for told in [] if self._spool is None else training_progress(self._spool):
-            facts.add_row("training", printable(told))
+        for line in [] if self._spool is None else training_progress(self._spool):
+            facts.add_row("training", printable(line))
         facts.add_row("time", self._time())
         parts = (head, self._labels(), facts)
         return Group(*(Padding(part, (0, 0, 0, 1)) for part in parts))
@@ -162,7 +162,7 @@ class LiveDisplay:
         elapsed = duration_text(self._clock() - self._began)
         if self._state.finished:
             return elapsed
-        known = self.left()
+        known = self.seconds_left()
         if known is not None:
             return f"{elapsed}, {rough_duration(known)} left"
         labels = self.labels_left()
@@ -181,13 +181,13 @@ class LiveDisplay:
             pad_edge=False,
             show_header=False,
             first_out=("bar",),
-            told=False,
+            name_omitted=False,
         )
         grid.add_column(style="dim", no_wrap=True)
         grid.add_column(justify="right")
         grid.add_column("bar", width=24)
         grid.add_column()
-        for kind, count in self._tally.labels(self._state).items():
+        for kind, count in self._counter.labels(self._state).items():
             budget = budgets.get(kind, 0)
             if budget or count.good or count.failed:
                 grid.add_row(

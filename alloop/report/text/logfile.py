@@ -4,6 +4,7 @@ import contextlib
 import logging
 import os
 import sys
+from collections.abc import Callable, Iterator
 from io import TextIOWrapper
 from pathlib import Path
 from types import TracebackType
@@ -91,3 +92,30 @@ class LogFile:
             "%s",
             printable_line(turn_text(turn, state.levels)),
         )
+
+
+@contextlib.contextmanager
+def log_observer(
+    path: Path, warn: Callable[[str], None]
+) -> Iterator[Callable[[LoopState, e.Turn], None]]:
+    """Yield an observer of turns that writes a log file, opened at the first turn.
+
+    warn: called with the reason if the file cannot be written.
+    """
+    opened: list[LogFile | None] = []
+    with contextlib.ExitStack() as stack:
+
+        def open_file() -> LogFile | None:
+            try:
+                return stack.enter_context(LogFile(path))
+            except InputError as error:
+                warn(f"no log is written: {error}")
+                return None
+
+        def observe(state: LoopState, turn: e.Turn) -> None:
+            if not opened:
+                opened.append(open_file())
+            if opened[0] is not None:
+                opened[0].observe(state, turn)
+
+        yield observe

@@ -15,7 +15,7 @@ from alloop.history.measured_costs import (
 from alloop.history.reader import History
 from alloop.report.analysis.campaign_facts import (
     GenerationFacts,
-    best,
+    best_generation,
     brought_test,
     generation_facts,
     level_title,
@@ -24,18 +24,18 @@ from alloop.report.analysis.campaign_facts import (
 from alloop.report.analysis.comparison import TITLES, compare_controls
 from alloop.report.analysis.examination import (
     Examination,
-    examination,
     examination_sentences,
+    last_examination,
     threshold_sentences,
 )
 from alloop.report.analysis.label_facts import (
     BUDGETED,
-    LabelTally,
-    label_tallies,
+    LabelTotals,
+    label_totals,
     level_name,
 )
 from alloop.report.analysis.label_quality import noise_floors
-from alloop.report.text.event_text import energies
+from alloop.report.text.event_text import energy_errors_text
 from alloop.report.text.fitting_table import FittingTable
 from alloop.report.text.formatting import (
     STAGES,
@@ -65,29 +65,29 @@ def end_table(history: History, controls: Mapping[str, History] = NO_CONTROLS) -
         *("RMSE\nmeV/Å", "energy\nmeV", "train\nCPU", "labels\nCPU"),
     ):
         table.add_column(column, justify="right")
-    examined = examination(history)
-    for stand in generation_facts(history):
-        table.add_row(f"generation {stand.generation}", *_table_row(stand, examined))
+    examined = last_examination(history)
+    for facts in generation_facts(history):
+        table.add_row(f"generation {facts.generation}", *_table_row(facts, examined))
     for name, control in controls.items():
         table.add_section()
-        last = best(control)
+        last = best_generation(control)
         if last is not None:
-            row = _table_row(last, examination(control))
+            row = _table_row(last, last_examination(control))
             table.add_row(TITLES.get(name, name), *row)
     return table
 
 
-def _table_row(stand: GenerationFacts, examined: Examination | None) -> list[str]:
-    own = examined if examined and examined.generation == stand.generation else None
+def _table_row(facts: GenerationFacts, examined: Examination | None) -> list[str]:
+    own = examined if examined and examined.generation == facts.generation else None
     return [
-        str(stand.cheap),
-        str(stand.expensive),
+        str(facts.cheap),
+        str(facts.expensive),
         milli_text(own.errors.force_mae) if own and own.errors else milli_text(None),
-        milli_text(stand.force_mae),
-        milli_text(stand.force_rmse),
-        milli_text(stand.energy_mae),
-        duration_text(stand.cpu_seconds),
-        duration_text(stand.label_cost),
+        milli_text(facts.force_mae),
+        milli_text(facts.force_rmse),
+        milli_text(facts.energy_mae),
+        duration_text(facts.cpu_seconds),
+        duration_text(facts.label_cost),
     ]
 
 
@@ -97,9 +97,9 @@ def end_lines(
     report: Path | None = None,
 ) -> list[str]:
     """Return labels, costs, controls and the places of all files, as lines."""
-    lines = [how_it_stands(history), *errors(history)]
+    lines = [stage_sentence(history), *error_sentences(history)]
     lines += threshold_sentences(history)
-    lines += [_label_sentence(history, each) for each in label_tallies(history)]
+    lines += [_label_sentence(history, each) for each in label_totals(history)]
     lines += [found.sentence for found in noise_floors(history)]
     lines += [_cost_sentence(history)]
     lines += [comparison.sentence for comparison in compare_controls(history, controls)]
@@ -107,17 +107,17 @@ def end_lines(
     return lines if report is None else [*lines, f"report: {report}"]
 
 
-def headline(
+def headline_sentences(
     history: History, controls: Mapping[str, History] = NO_CONTROLS
 ) -> list[str]:
     """Return the campaign in a few sentences, failures included."""
-    lines = [how_it_stands(history), *errors(history)]
+    lines = [stage_sentence(history), *error_sentences(history)]
     if generation_facts(history):
         lines.append(_learned_sentence(history))
     return [*lines, *(each.sentence for each in compare_controls(history, controls))]
 
 
-def errors(history: History) -> list[str]:
+def error_sentences(history: History) -> list[str]:
     """Return the errors of the best generation, in sentences.
 
     The errors on the leading frames come first, see `ControlComparison`; a warning
@@ -125,15 +125,15 @@ def errors(history: History) -> list[str]:
     """
     examined, frozen = list(examination_sentences(history)), [error_sentence(history)]
     found = frozen + examined if brought_test(history) else examined + frozen
-    return [*found, *_grown(history)]
+    return [*found, *_later_generation_warning(history)]
 
 
-def _grown(history: History) -> Iterator[str]:
+def _later_generation_warning(history: History) -> Iterator[str]:
     """Yield a warning where a later generation is worse than the best one."""
-    stands, chosen = generation_facts(history), best(history)
-    if chosen is None or chosen.generation == stands[-1].generation:
+    generations, chosen = generation_facts(history), best_generation(history)
+    if chosen is None or chosen.generation == generations[-1].generation:
         return
-    last = stands[-1]
+    last = generations[-1]
     yield (
         f"Generation {chosen.generation}, not the last one, is what `export --model`, "
         f"`md` and `calculator()` take: on the {set_name(history)} set it errs least, "
@@ -143,7 +143,7 @@ def _grown(history: History) -> Iterator[str]:
     )
 
 
-def how_it_stands(history: History) -> str:
+def stage_sentence(history: History) -> str:
     """Return the reason for the end of a campaign, or its current stage."""
     state, name = history.state, history.attrs["name"]
     rounds = plural(state.round, "round")
@@ -158,7 +158,7 @@ def how_it_stands(history: History) -> str:
 
 def error_sentence(history: History) -> str:
     """Return the error of the best generation on the frozen set, as a sentence."""
-    chosen = best(history)
+    chosen = best_generation(history)
     if chosen is None:
         return "There is no generation yet."
     if chosen.force_mae is None:
@@ -171,21 +171,22 @@ def error_sentence(history: History) -> str:
         f"Generation {chosen.generation} errs by {milli_text(chosen.force_mae)} "
         "meV/Å in "
         f"forces (MAE; RMSE {milli_text(chosen.force_rmse)}) and by "
-        f"{energies(chosen.energy_mae, chosen.energy_absolute)} in energies on "
-        f"{plural(chosen.test, 'frame')} of the frozen {set_name(history)} set{steers}."
+        f"{energy_errors_text(chosen.energy_mae, chosen.energy_absolute)} in energies "
+        f"on {plural(chosen.test, 'frame')} of the frozen {set_name(history)} set"
+        f"{steers}."
     )
 
 
 def _learned_sentence(history: History) -> str:
-    chosen = best(history) or generation_facts(history)[-1]
-    lost = sum(each.failed for each in label_tallies(history))
+    chosen = best_generation(history) or generation_facts(history)[-1]
+    lost = sum(each.failed for each in label_totals(history))
     bad = f" {plural(lost, 'label')} failed." if lost else " No label failed."
     cheap = (
         f"{chosen.cheap} cheap ({level_title(history, 'cheap')}) and "
         if chosen.cheap
         else ""
     )
-    apart = (
+    heldout = (
         f"; {chosen.heldout} more cheap ones are held out, for its threshold"
         if chosen.heldout
         else ""
@@ -193,11 +194,12 @@ def _learned_sentence(history: History) -> str:
     return (
         f"Generation {chosen.generation} learned from {cheap}"
         f"{chosen.expensive} expensive "
-        f"({level_title(history, 'expensive')}) labels{apart}.{bad} {_spent(history)}"
+        f"({level_title(history, 'expensive')}) labels{heldout}.{bad} "
+        f"{_spent_sentence(history)}"
     )
 
 
-def _spent(history: History) -> str:
+def _spent_sentence(history: History) -> str:
     """Return the CPU time of the whole campaign by part, as a sentence."""
     parts = dict(cpu_seconds_by_part(history))
     total = sum(parts.values())
@@ -205,13 +207,13 @@ def _spent(history: History) -> str:
         return "It cost no CPU time here."
     labels = sum(parts.pop(name, 0.0) for name in LABELS if name != EXAMINATION)
     shares = {"labels": labels, **parts}
-    told = [
+    costs = [
         f"{duration_text(cost)} {name}" for name, cost in shares.items() if cost > 0
     ]
-    return f"In all it cost {duration_text(total)} of CPU time: {', '.join(told)}."
+    return f"In all it cost {duration_text(total)} of CPU time: {', '.join(costs)}."
 
 
-def _label_sentence(history: History, each: LabelTally) -> str:
+def _label_sentence(history: History, each: LabelTotals) -> str:
     budget = "" if each.budget is None else f" of {each.budget}"
     used = f"{each.used}{budget} used, " if each.kind in BUDGETED else ""
     price = f", {duration_text(each.price)} of CPU time each" if each.price else ""

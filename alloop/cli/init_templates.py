@@ -1,4 +1,6 @@
-"""The commented campaign file that `alloop init` writes."""
+"""The commented campaign file and the job scripts that `alloop init` writes."""
+
+import shlex
 
 _LEVELS = {
     "water": (
@@ -17,6 +19,7 @@ _LEVELS = {
         "{kind: toy}",
     ),
 }
+
 _TEXT = """\
 # Units: eV, Å, fs, K. `alloop check` finds mistakes in this file, `alloop plan` tells
 # what it will cost, `alloop run` runs it; after an interruption, run it again.
@@ -50,10 +53,10 @@ budget: {{cheap: 200, expensive: 30}}   # labels, test set aside
 store: runs/{name}.zarr               # relative to this file
 """
 
-
 _LOCAL = (
     'cluster: {kind: local}                # or {kind: address, address: "tcp://..."}'
 )
+
 _JOBS = """\
 cluster:                              # workers are jobs: pip install alloop[jobqueue]
   kind: {system}
@@ -78,3 +81,68 @@ def campaign_template(name: str, example: str, system: str | None = None) -> str
         training="{kind: asteroid, every: 10}",
         cluster=_LOCAL if system is None else _JOBS.format(system=system),
     )
+
+
+_SCRIPT = """\
+#!/bin/bash
+# Runs the campaign {file} as a {system} job that submits itself again until it is done.
+# Submit it once, in this folder: {submit} {script}
+{head}
+{enter}
+# The system warns before it kills; pass that on, and wait for a clean end.
+trap 'kill -USR1 $alloop' USR1 TERM
+{python} -m alloop run {file} --quiet &
+alloop=$!
+while kill -0 $alloop 2>/dev/null; do wait $alloop; done
+wait $alloop; code=$?
+
+case $code in
+  0) echo "the campaign is done" ;;
+  3|138)                                 # stopped in time, or warned at its very start
+     {submit} {script}; code=$? ;;
+  *) echo "alloop ended with $code; fix the cause and submit {script} again" >&2 ;;
+esac
+exit $code
+"""
+
+_SLURM = """\
+#SBATCH --job-name={name}
+#SBATCH --time=24:00:00
+#SBATCH --ntasks=1
+#SBATCH --cpus-per-task=2                # of the driver; labels have jobs of their own
+#SBATCH --mem=8G
+#SBATCH --signal=B:USR1@60               # s before the limit
+#SBATCH --output={name}.%j.out
+"""
+
+_PBS = """\
+#PBS -N {name}
+#PBS -l walltime=24:00:00
+#PBS -l select=1:ncpus=2:mem=8gb
+#PBS -j oe
+"""
+
+_HEADS = {"slurm": (_SLURM, "sbatch", ""), "pbs": (_PBS, "qsub", 'cd "$PBS_O_WORKDIR"')}
+
+
+def job_script(system: str, file: str, python: str) -> str:
+    """Return the text of the `slurm` or `pbs` script that runs a campaign's file.
+
+    python: the interpreter to use.
+    """
+    name = file.rpartition(".")[0]
+    head, submit, enter = _HEADS[system]
+    return _SCRIPT.format(
+        system={"slurm": "Slurm", "pbs": "PBS"}[system],
+        head=head.format(name=name),
+        enter=enter,
+        file=shlex.quote(file),
+        script=script_name(system, name),
+        submit=submit,
+        python=shlex.quote(python),
+    ).replace("\n\n\n", "\n\n")
+
+
+def script_name(system: str, name: str) -> str:
+    """Return the file name of the script."""
+    return f"{name}.{system}.sh"

@@ -1,0 +1,280 @@
+"""The commands `train` and `md`: a model from labels, and MD with a model."""
+
+import shlex
+from pathlib import Path
+from threading import Event
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import typer
+
+from alloop.cli.campaign_paths import Force, existing_path, open_campaign, short_path
+from alloop.cli.console import Quiet, print_error, print_text
+from alloop.cli.interrupts import RESUMABLE, stop_event
+from alloop.core.errors import Interrupted
+
+if TYPE_CHECKING:
+    from alloop.core.records import Walker
+    from alloop.core.species import Domain
+    from alloop.generation import Generation
+    from alloop.jobs.md_job import MDProgress, MDRun
+    from alloop.jobs.train_job import TrainJob
+
+
+def train(  # noqa: PLR0913 - one for each option
+    context: typer.Context,
+    out: Annotated[
+        Path, typer.Option(help="model file to write; OUT.json holds the history")
+    ],
+    config: Annotated[
+        Path | None,
+        typer.Argument(help="YAML file (`start:`, `training:`, ...), or a store"),
+    ] = None,
+    expensive: Annotated[
+        list[Path] | None,
+        typer.Option(help="expensive labels: extxyz, npz or ASE database"),
+    ] = None,
+    cheap: Annotated[
+        list[Path] | None,
+        typer.Option(help="cheap labels: extxyz, npz or ASE database"),
+    ] = None,
+    test: Annotated[
+        Path | None, typer.Option(help="test set: labels that are never learned from")
+    ] = None,
+    test_share: Annotated[
+        float,
+        typer.Option(
+            min=0,
+            max=0.9,
+            help="share of the expensive labels to test on, without --test",
+        ),
+    ] = 0.0,
+    validation: Annotated[
+        float | None,
+        typer.Option(
+            min=0,
+            max=0.9,
+            help="share of the expensive labels to validate on  [default: 0.1]",
+        ),
+    ] = None,
+    energy_unit: Annotated[
+        str | None,
+        typer.Option(help="unit of energies in the files: eV, hartree, kcal/mol, ..."),
+    ] = None,
+    length_unit: Annotated[
+        str | None,
+        typer.Option(help="unit of lengths in the files: angstrom, bohr, nm"),
+    ] = None,
+    potential: Annotated[
+        str | None,
+        typer.Option(help="potential: `painn`, a YAML mapping, or a YAML file"),
+    ] = None,
+    training: Annotated[
+        str | None,
+        typer.Option(help="training: `asteroid`, a YAML mapping, or a YAML file"),
+    ] = None,
+    seed: Annotated[
+        int | None, typer.Option(min=0, help="seed of all random numbers")
+    ] = None,
+    force: Force = False,
+    quiet: Quiet = False,
+) -> int:
+    """Train a potential on labels and write a model file.
+
+    Options override the YAML file. After Ctrl-C or a kill the same command continues.
+    Errors are in meV and meV/Å.
+    """
+    from alloop.jobs.train_files import LabelFiles
+    from alloop.jobs.train_setup import prepare_training
+
+    files = LabelFiles(expensive or [], cheap or [], test, energy_unit, length_unit)
+    sections = _section_tree(config, potential, training, seed)
+    with stop_event() as asked:
+        try:
+            job = prepare_training(
+                {**sections, **files.tree()}, out, validation, test_share
+            )
+            if job.done():
+                print_text(
+                    f"{short_path(out)} exists already, made from these labels and "
+                    "options"
+                )
+                return 0
+            job.check_request(force)
+            _train_with_display(job, asked, quiet)
+        except KeyboardInterrupt:
+            print_text(
+                f"stopped; continue with: {shlex.join(['alloop', *context.obj])}"
+            )
+            return RESUMABLE
+    return 0
+
+
+def _section_tree(
+    config: Path | None, potential: str | None, training: str | None, seed: int | None
+) -> dict[str, Any]:
+    """Return the training sections of the file, overridden by the options."""
+    from alloop.config.train_sections import parse_section
+    from alloop.jobs.train_setup import read_sections
+
+    found: dict[str, Any] = (
+        {} if config is None else read_sections(existing_path(config))
+    )
+    overrides = [
+        *([] if potential is None else [parse_section("potential", potential)]),
+        *([] if training is None else [parse_section("training", training)]),
+        *([] if seed is None else [{"seed": seed}]),
+    ]
+    extends = [x for part in (found, *overrides) for x in part.get("extends", [])]
+    whole = {key: value for part in (found, *overrides) for key, value in part.items()}
+    return {**whole, "extends": extends}
+
+
+def _train_with_display(job: "TrainJob", asked: Event, quiet: bool) -> None:
+    from alloop.cli.job_displays import ProgressDisplay, train_summary
+    from alloop.report.text.formatting import number_text
+
+    for warning in job.material.warnings:
+        print_error(f"warning: {warning}")
+    kind = job.plan.potential.kind
+    with ProgressDisplay(quiet, kind, seconds=5.0, stages=True) as display:
+
+        def observe(stage: str, step: int, steps: int, loss: float) -> None:
+            text = f"{step} of {steps}, loss {number_text(loss)}"
+            display.show_progress(stage, step, steps, text)
+            if asked.is_set():
+                raise KeyboardInterrupt
+
+        trained = job.run(observe)
+    for part in train_summary(job, trained):
+        print_text(part)
+
+
+_LONG = 5000  # MD steps from which compiling pays
+
+
+def md(  # noqa: PLR0913 - one for each option
+    context: typer.Context,
+    model: Annotated[
+        Path, typer.Argument(help="model file, store, or YAML file of a campaign")
+    ],
+    start: Annotated[
+        str,
+        typer.Argument(help="file that ASE reads; `a.xyz@0:10` reads frames 0 to 9"),
+    ],
+    out: Annotated[
+        Path,
+        typer.Option(help="trajectory to write: .extxyz, .xyz, .traj or .db (ASE)"),
+    ],
+    steps: Annotated[int, typer.Option(min=1, help="MD steps of each walker")] = 10000,
+    temperature: Annotated[
+        float,
+        typer.Option(min=0.0, help="temperature of thermostat and first velocities, K"),
+    ] = 300.0,
+    timestep: Annotated[float, typer.Option(min=1e-3, help="time step, fs")] = 0.5,
+    walkers: Annotated[
+        int,
+        typer.Option(min=1, help="number of walkers, on the start structures in turn"),
+    ] = 1,
+    every: Annotated[
+        int, typer.Option(min=1, help="MD steps between two written frames")
+    ] = 10,
+    kind: Annotated[
+        str, typer.Option(help="integrator: langevin (thermostat) or verlet (NVE)")
+    ] = "langevin",
+    friction: Annotated[
+        float, typer.Option(min=0.0, help="friction of the thermostat, 1/fs")
+    ] = 0.01,
+    surprise: Annotated[
+        float | None,
+        typer.Option(
+            help="stop a walker above this multiple of the surprise threshold"
+        ),
+    ] = None,
+    seed: Annotated[int, typer.Option(min=0, help="seed of all random numbers")] = 0,
+    compile_: Annotated[
+        Literal["auto", "on", "off"],
+        typer.Option(
+            "--compile", help=f"compile force calls; auto: from {_LONG} steps on"
+        ),
+    ] = "auto",
+    force: Force = False,
+    outside: Annotated[
+        bool,
+        typer.Option(
+            "--outside",
+            help="allow charges, spins and compositions outside the training set",
+        ),
+    ] = False,
+    quiet: Quiet = False,
+) -> int:
+    """Run molecular dynamics with a trained model.
+
+    Energies, forces and surprise are written with each frame. After Ctrl-C or a kill
+    the same command continues, also with more steps. Guard rails stop a walker before
+    it breaks; that does not change the exit code.
+    """
+    from alloop.cli.job_displays import md_summary
+    from alloop.config.build import named_integrator
+    from alloop.files.frames import read_frames
+    from alloop.jobs.md_job import MDRun
+    from alloop.md.dynamics import DynamicsSettings
+    from alloop.md.guards import Guards
+
+    found, domain = _load_generation(model)
+    md_run = MDRun(
+        model=found,
+        start=[given.frame for given in read_frames([start])],
+        dynamics=DynamicsSettings(
+            named_integrator(kind, {"friction": friction}),
+            temperature,
+            timestep,
+            every,
+            guards=Guards(surprise=surprise),
+        ),
+        steps=steps,
+        walkers=walkers,
+        out=out,
+        seed=seed,
+        compile=compile_ == "on" or (compile_ == "auto" and steps >= _LONG),
+        force=force,
+        domain=domain,
+        outside=outside,
+    )
+    with stop_event() as asked:
+        try:
+            ended = _run_with_display(md_run, asked, quiet)
+        except (KeyboardInterrupt, Interrupted):
+            print_text(
+                f"stopped; continue with: {shlex.join(['alloop', *context.obj])}"
+            )
+            return RESUMABLE
+    for line in md_summary(md_run, ended):
+        print_text(line)
+    return 0
+
+
+def _load_generation(place: Path) -> "tuple[Generation, Domain | None]":
+    """Return the model of a file, or the best one of a store, with its domain."""
+    from alloop.generation import load
+
+    yaml = place.suffix in (".yaml", ".yml")
+    if existing_path(place).is_dir() or yaml:
+        campaign = open_campaign(place)
+        model = campaign.model()
+        return model, campaign.domain(model)
+    model = load(place)
+    return model, model.domain
+
+
+def _run_with_display(md_run: "MDRun", asked: Event, quiet: bool) -> "list[Walker]":
+    from alloop.cli.job_displays import ProgressDisplay, md_progress_text
+
+    with ProgressDisplay(quiet) as display:
+
+        def observe(progress: "MDProgress") -> None:
+            text = md_progress_text(progress)
+            display.show_progress("MD", progress.done, progress.steps, text)
+            if asked.is_set():
+                raise Interrupted("stopped")
+
+        return md_run.run(observe)

@@ -1,0 +1,37 @@
+"""Errors of predictions against labels."""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from alloop.core.records import LabelSet, Predictions
+
+
+@dataclass(frozen=True, slots=True)
+class ErrorSummary:
+    """The errors against labels: energies in eV a frame, force components in eV/Å.
+
+    energy_spread: mean absolute error of the energies after their mean error is
+    subtracted, the part that matters for dynamics of one molecule.
+    """
+
+    frames: int
+    energy_mae: float
+    energy_rmse: float
+    energy_spread: float
+    force_mae: float
+    force_rmse: float
+
+
+def prediction_errors(said: Predictions, labels: LabelSet) -> ErrorSummary:
+    """Return the errors of predictions of labelled frames, at least one."""
+    forces = said.forces - labels.forces
+    energies = said.energies - labels.energies
+    return ErrorSummary(
+        frames=len(labels),
+        energy_mae=float(np.abs(energies).mean()),
+        energy_rmse=float(np.sqrt((energies**2).mean())),
+        energy_spread=float(np.abs(energies - energies.mean()).mean()),
+        force_mae=float(np.abs(forces).mean()),
+        force_rmse=float(np.sqrt((forces**2).mean())),
+    )
