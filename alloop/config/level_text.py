@@ -25,19 +25,19 @@ def place_levels(tree: Tree, folder: Path) -> Tree:
     return {**tree, "levels": spelled}
 
 
-def expand_level(said: Any) -> Any:
+def expand_level(given: Any) -> Any:
     """Return a level in any notation as a mapping with `kind`.
 
     Raises ValueError if it is not a level. A name that ends in .yaml or .yml is a file,
     relative to the working folder.
     """
-    if isinstance(said, str):
-        said = {BASE: said}
-    if not isinstance(said, Mapping) or BASE not in said:
-        return said
-    own = {key: value for key, value in said.items() if key != BASE}
+    if isinstance(given, str):
+        given = {BASE: given}
+    if not isinstance(given, Mapping) or BASE not in given:
+        return given
+    own = {key: value for key, value in given.items() if key != BASE}
     try:
-        return {**_base_settings(said[BASE]), **own}
+        return {**_base_settings(given[BASE]), **own}
     except InputError as error:
         raise ValueError(str(error)) from error
 
@@ -47,13 +47,13 @@ def _base_settings(name: Any) -> Mapping[str, Any]:
         raise InputError(f"expected the name or file of a level, got {name!r}")
     if not name.endswith(_SUFFIXES):
         return level_mapping(name)
-    said = _place_level(_read_level_file(Path(name)), Path(name).absolute().parent)
-    inner = said.pop(BASE, None)
+    given = _place_level(_read_level_file(Path(name)), Path(name).absolute().parent)
+    inner = given.pop(BASE, None)
     if inner is None:
-        return dict(said)
+        return dict(given)
     if str(inner).endswith(_SUFFIXES):
         raise InputError(f"{name} names another file, {inner}; name that one instead")
-    return {**_base_settings(inner), **said}
+    return {**_base_settings(inner), **given}
 
 
 def _read_level_file(path: Path) -> Tree:
@@ -68,16 +68,16 @@ def _read_level_file(path: Path) -> Tree:
     return tree
 
 
-def _place_level(said: Any, folder: Path) -> Any:
-    said = {BASE: said} if isinstance(said, str) else said
-    if not isinstance(said, Mapping):
-        return said
+def _place_level(given: Any, folder: Path) -> Any:
+    given = {BASE: given} if isinstance(given, str) else given
+    if not isinstance(given, Mapping):
+        return given
     files = {
         key: str(folder.absolute() / value)
-        for key, value in said.items()
+        for key, value in given.items()
         if _is_file(key, value)
     }
-    return {**said, **files}
+    return {**given, **files}
 
 
 def _is_file(key: str, value: Any) -> bool:

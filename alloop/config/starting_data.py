@@ -92,8 +92,8 @@ def read_starting_data(
     found.train = _distinct_labels(found.train, found)
     for brought in _new_starts(found):
         _add_start_frames(found, [brought.frame], brought.path, levels)
-    _refuse_strangers(found)
-    _refuse_twins(found)
+    _refuse_unknown_molecules(found)
+    _refuse_duplicates(found)
     return found
 
 
@@ -204,13 +204,13 @@ def _distinct_labels(
     items: Iterable[BroughtLabel], found: StartingData
 ) -> list[BroughtLabel]:
     """Return one label for each frame and fidelity; two that disagree are a problem."""
-    kept: dict[tuple[str, str], BroughtLabel] = {}
+    first_of: dict[tuple[str, str], BroughtLabel] = {}
     for item in items:
-        first = kept.setdefault((item.fidelity, item.frame.id), item)
+        first = first_of.setdefault((item.fidelity, item.frame.id), item)
         energies = first.label.energy, item.label.energy
         if conflict := energy_conflict(item.fidelity, *energies):
             found.refuse(item.path, conflict)
-    return list(kept.values())
+    return list(first_of.values())
 
 
 def _new_starts(found: StartingData) -> list[BroughtLabel]:
@@ -225,29 +225,31 @@ def _new_starts(found: StartingData) -> list[BroughtLabel]:
     return [item for key, item in lowest.items() if key not in known]
 
 
-def _refuse_strangers(found: StartingData) -> None:
+def _refuse_unknown_molecules(found: StartingData) -> None:
     known = {molecule_composition(frame) for frame in found.start}
-    strangers = [
+    unknown = [
         x.frame for x in found.test if molecule_composition(x.frame) not in known
     ]
-    if strangers and not found.problems:
-        what = ", ".join(sorted({hill_formula(frame) for frame in strangers}))
+    if unknown and not found.problems:
+        what = ", ".join(sorted({hill_formula(frame) for frame in unknown}))
         found.refuse(
             "test", f"{what} is in the test set and not in `start`; add it there"
         )
     found.test = [x for x in found.test if molecule_composition(x.frame) in known]
 
 
-def _refuse_twins(found: StartingData) -> None:
+def _refuse_duplicates(found: StartingData) -> None:
     if not (found.test and found.train):
         return
     from alloop.intake import duplicate_frames
 
     train = [item.frame for item in found.train]
-    twins = duplicate_frames([item.frame for item in found.test], train)
-    if twins:
-        pairs = ", ".join(f"{i} (= {j} of training)" for i, j in twins[:_SHOWN])
-        more = f" and {len(twins) - _SHOWN} more" if len(twins) > _SHOWN else ""
+    duplicates = duplicate_frames([item.frame for item in found.test], train)
+    if duplicates:
+        pairs = ", ".join(f"{i} (= {j} of training)" for i, j in duplicates[:_SHOWN])
+        more = (
+            f" and {len(duplicates) - _SHOWN} more" if len(duplicates) > _SHOWN else ""
+        )
         found.refuse(
             "test",
             f"frames that are trained on cannot test: {pairs}{more}; take them out",

@@ -72,8 +72,8 @@ class Curve:
     def log_deviation(self, size: float, spin: bool) -> float:
         """Return the standard deviation of the log of a new molecule's next value."""
         slope = _model_and_derivatives(self._logs(), _curve_features(size, spin))[1][0]
-        told = slope @ np.reshape(self.covariance, (4, 4)) @ slope
-        return float(np.sqrt(told + self.scatter**2 + _FRAMES**2))
+        variance = slope @ np.reshape(self.covariance, (4, 4)) @ slope
+        return float(np.sqrt(variance + self.scatter**2 + _FRAMES**2))
 
     def molecule_factor(self, point: Point) -> tuple[float, float]:
         """Return a measured molecule's own factor on the curve, and its uncertainty.

@@ -72,26 +72,26 @@ def label_frames(
     where the level cannot treat these elements, StoreError where the cache cannot be
     used.
     """
-    kept = (
+    opened = (
         cache if cache is None or isinstance(cache, LabelCache) else LabelCache(cache)
     )
     wanted = {frame.id: frame for frame in frames}
-    found = {} if kept is None else _known_labels(kept, level, wanted)
+    found = {} if opened is None else _known_labels(opened, level, wanted)
     price = level_cost(level)
     todo = {id: price.seconds(frame) for id, frame in wanted.items() if id not in found}
-    tally = _LabelCounts(len(wanted), found, todo, observe or _ignore_progress)
-    tally.tell()
+    counts = _LabelCounts(len(wanted), found, todo, observe or _ignore_progress)
+    counts.report()
     if todo:
         queue = [wanted[id] for id in _costliest_first(todo)]
         with LabelThreads(
             level, limits or Limits(), min(workers or available_cores(), len(todo))
-        ) as crew:
-            crew.refuse(queue)
-            for record in crew.labels(queue, kept):
+        ) as threads:
+            threads.refuse(queue)
+            for record in threads.labels(queue, opened):
                 if record is not None:
                     found[record.frame] = record
-                    tally.add(record)
-                tally.tell()
+                    counts.add(record)
+                counts.report()
     return [found[frame.id] for frame in frames]
 
 
@@ -139,11 +139,11 @@ class _LabelCounts:
         self._cpu += record.cpu_seconds
         self._failures[_record_failure(record)] += 1
 
-    def tell(self) -> None:
+    def report(self) -> None:
         """Report the progress to the observer."""
         seconds = time.monotonic() - self._began
-        due = sum(self._prices.values()) - self._paid
-        left = seconds * due / self._paid if self._paid else None
+        expected = sum(self._prices.values()) - self._paid
+        left = seconds * expected / self._paid if self._paid else None
         failures = {f: n for f, n in self._failures.items() if f is not None}
         counts = (self._frames, self._known, self._made)
         self._observe(LabelProgress(*counts, failures, seconds, left, self._cpu))

@@ -49,7 +49,7 @@ class LabelThreads:
         Closing the iterator ends the children.
         """
         todo = deque(frames)
-        with ThreadPoolExecutor(len(self._labellers), "alloop-crew") as threads:
+        with ThreadPoolExecutor(len(self._labellers), "alloop-labels") as threads:
             busy = [
                 threads.submit(self._label_queue, x, todo, cache)
                 for x in self._labellers

@@ -60,8 +60,10 @@ def read_material(plan: Plan, shares: HeldOutShares) -> TrainMaterial:
     if not expensive:
         raise InputError("expected expensive labels to learn from, got none")
     test = distinct_frames(_brought_test(plan, warnings), "test")
-    taught = [*cheap.values(), *expensive.values()]
-    _refuse_twins([x.frame for x in test.values()], [x.frame for x in taught])
+    training_frames = [*cheap.values(), *expensive.values()]
+    _refuse_duplicates(
+        [x.frame for x in test.values()], [x.frame for x in training_frames]
+    )
     if not test:
         test = {i: x for i, x in expensive.items() if _is_drawn(i, shares.test)}
         expensive = {i: x for i, x in expensive.items() if i not in test}
@@ -69,7 +71,7 @@ def read_material(plan: Plan, shares: HeldOutShares) -> TrainMaterial:
         raise InputError("all expensive labels became the test set; lower its share")
     training, aside = held_out_split(_label_set(expensive.values()), shares.validation)
     validation = _label_set(()) if aside is None else aside
-    warnings += _validation_twins(validation, training)
+    warnings += _validation_duplicates(validation, training)
     held = {*test, *(frame.id for frame in validation.batch.frames())}
     cheap = {i: x for i, x in cheap.items() if i not in held}
     if not cheap and _needs_cheap(plan.training):
@@ -142,18 +144,18 @@ def _labelled_frames(
     yield from intake
 
 
-def _refuse_twins(test: Sequence[Frame], taught: Sequence[Frame]) -> None:
-    twins = duplicate_frames(test, taught)
-    if twins:
-        first, other = twins[0]
+def _refuse_duplicates(test: Sequence[Frame], training_frames: Sequence[Frame]) -> None:
+    duplicates = duplicate_frames(test, training_frames)
+    if duplicates:
+        first, other = duplicates[0]
         raise InputError(
-            f"{len({i for i, _ in twins})} of {len(test)} test frames are trained on "
-            f"too (the first is frame {first}, frame {other} of the labels); take them "
-            "out of one of the two"
+            f"{len({i for i, _ in duplicates})} of {len(test)} test frames are trained "
+            f"on too (the first is frame {first}, frame {other} of the labels); take "
+            "them out of one of the two"
         )
 
 
-def _validation_twins(validation: LabelSet, training: LabelSet) -> list[str]:
+def _validation_duplicates(validation: LabelSet, training: LabelSet) -> list[str]:
     """Return a warning if validation frames are also training frames."""
     known = duplicate_frames([*validation.batch.frames()], [*training.batch.frames()])
     if not known:

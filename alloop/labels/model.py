@@ -36,14 +36,14 @@ def label_with_model(frame: Frame, settings: Mapping[str, Any]) -> Result:
         if model.domain is not None and not settings.get("outside"):
             model.domain.require(pack_frames([frame]))
         with torch_threads(1):
-            said = model.potential.predict(pack_frames([frame]))
+            predicted = model.potential.predict(pack_frames([frame]))
     except AlloopError as error:
         raise Refused(Failure.UNSUPPORTED, str(error)) from error
     details = {"program": settings["program"]}
-    stress = None if said.stress is None else said.stress[0]
+    stress = None if predicted.stress is None else predicted.stress[0]
     if stress is not None and not np.isfinite(stress).all():
         stress = None  # not periodic in all directions
-    return Result(float(said.energies[0]), said.forces, details, stress)
+    return Result(float(predicted.energies[0]), predicted.forces, details, stress)
 
 
 def problems(settings: Mapping[str, Any], elements: Sequence[str]) -> list[str]:

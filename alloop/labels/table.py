@@ -59,6 +59,6 @@ def _read_table(settings: Mapping[str, Any]) -> LabelledFrames:
     keys = LabelKeys(settings["energy_key"], settings["forces_key"])
     names = ("energy_unit", "length_unit", "force_unit")
     units = FileUnits(*(settings[name] for name in names))
-    said = {x: settings[x] for x in ("charge", "spin") if settings[x] is not None}
-    raws = [replace(raw, **said) for raw in read_file(path, keys)]
+    given = {x: settings[x] for x in ("charge", "spin") if settings[x] is not None}
+    raws = [replace(raw, **given) for raw in read_file(path, keys)]
     return convert_labels(path, raws, units)

@@ -33,7 +33,7 @@ COST = TypicalCost(Prior(0.002, 100, 2.5, 1.0), Prior(75, 200, 3.0, 1.0))
 _NAME = re.compile(r"(sp)?(gfn[12])(?:-?xtb)?")
 _LANTHANOIDS = range(57, 72)  # atomic numbers
 _LAST = 86  # the heaviest element with parameters
-_SAID = (  # parts of tblite's messages, and the failures they stand for
+_MESSAGES = (  # parts of tblite's messages, and the failures they stand for
     ("not converged", Failure.NOT_CONVERGED),
     ("eigenvalue problem", Failure.NOT_CONVERGED),
     ("not compatible", Failure.ELECTRONS),
@@ -186,8 +186,8 @@ def _orbital_details(frame: Frame, answer: Any) -> dict[str, Detail]:
     return facts
 
 
-def _failure_of_message(said: str) -> Failure:
-    return next((why for part, why in _SAID if part in said), Failure.CRASHED)
+def _failure_of_message(message: str) -> Failure:
+    return next((why for part, why in _MESSAGES if part in message), Failure.CRASHED)
 
 
 @cache

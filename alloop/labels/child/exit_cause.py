@@ -38,13 +38,13 @@ class ChildEnded(Exception):
 class ChildRemains:
     """The facts known about a child that has ended.
 
-    code: its exit code as a shell reports it; said: the lines of its standard error;
+    code: its exit code as a shell reports it; stderr: the lines of its standard error;
     memory_mb: its last measured memory; limit_mb: its memory limit; oom: the number of
     processes that the kernel killed for lack of memory meanwhile.
     """
 
     code: int
-    said: Sequence[str] = ()
+    stderr: Sequence[str] = ()
     memory_mb: float = 0.0
     limit_mb: float = float("inf")
     oom: int = 0
@@ -59,8 +59,8 @@ def exit_cause(remains: ChildRemains) -> tuple[Failure, str]:
     """
     how = _exit_text(remains.code)
     at = f"{how} at {remains.memory_mb:.0f} MB"
-    text = " | ".join([how, *_last_words(remains.said)])
-    if trouble := disk_error("\n".join(remains.said)):
+    text = " | ".join([how, *_last_lines(remains.stderr)])
+    if trouble := disk_error("\n".join(remains.stderr)):
         return Failure.DISK, f"{trouble} ({how})"
     if how != signal.SIGKILL.name:
         return Failure.CRASHED, text
@@ -72,9 +72,9 @@ def exit_cause(remains: ChildRemains) -> tuple[Failure, str]:
     return Failure.CRASHED, f"{text} | it was killed from outside"
 
 
-def _last_words(said: Sequence[str]) -> Sequence[str]:
-    fatal = [i for i, line in enumerate(said) if line.startswith(_FATAL)]
-    return said[fatal[0] :][:_LINES] if fatal else said[-_LINES:]
+def _last_lines(lines: Sequence[str]) -> Sequence[str]:
+    fatal = [i for i, line in enumerate(lines) if line.startswith(_FATAL)]
+    return lines[fatal[0] :][:_LINES] if fatal else lines[-_LINES:]
 
 
 def _exit_text(code: int) -> str:

@@ -108,9 +108,9 @@ def outcome_message(outcome: Label | Unlabelled) -> Message:
     """Return the answer to a request for a label."""
     header = {"cpu_seconds": outcome.cpu_seconds, "details": dict(outcome.details)}
     if isinstance(outcome, Label):
-        told = {"say": "label", "energy": outcome.energy, **header}
+        label = {"say": "label", "energy": outcome.energy, **header}
         stress = {} if outcome.stress is None else {"stress": outcome.stress}
-        return Message(told, {"forces": outcome.forces, **stress})
+        return Message(label, {"forces": outcome.forces, **stress})
     failure, message = outcome.failure.name, outcome.message
     return Message({"say": "none", "failure": failure, "message": message, **header})
 

@@ -57,7 +57,7 @@ class ChildProcess:
         self._limits = limits
         self._cpu = self._memory_mb = 0.0  # s and MB, as last measured
         self._inbox = bytearray()
-        self._said = b""
+        self._stderr_tail = b""
         self._outbox = b""
         self._stdin = _checked_pipe(self._process.stdin)
         self._stdout = _checked_pipe(self._process.stdout)
@@ -91,7 +91,7 @@ class ChildProcess:
         limit of a label starts when the child reports that it began.
         """
         self._stderr.read()  # discard output from earlier requests
-        self._outbox, self._said = encode_message(request), b""
+        self._outbox, self._stderr_tail = encode_message(request), b""
         self._oom = memory.oom_kills()
         before, seconds = 0.0, self._limits.start_seconds
         try:
@@ -159,7 +159,7 @@ class ChildProcess:
         for key, _ in self._selector.select(wait):
             data = os.read(key.fd, 1 << 20)
             if key.fileobj is self._stderr:
-                self._said = (self._said + data)[-_TAIL:]
+                self._stderr_tail = (self._stderr_tail + data)[-_TAIL:]
                 if not data:
                     self._selector.unregister(key.fileobj)
             elif data:
@@ -186,8 +186,8 @@ class ChildProcess:
             code = self._process.wait(timeout=2.0)
         except subprocess.TimeoutExpired:
             return ChildEnded(Failure.CRASHED, "the child closed its pipe and lived on")
-        said = (self._said + (self._stderr.read() or b""))[-_TAIL:]
-        lines = said.decode(errors="replace").splitlines()
+        tail = (self._stderr_tail + (self._stderr.read() or b""))[-_TAIL:]
+        lines = tail.decode(errors="replace").splitlines()
         oom = memory.oom_kills() - self._oom
         here = ChildRemains(code, lines, self._memory_mb, self._limits.memory_mb, oom)
         return ChildEnded(*exit_cause(here))

@@ -34,33 +34,33 @@ def serve_requests() -> None:
     """Answer requests until the pipe closes."""
     requests, answers = _private_streams()
 
-    def say(message: Message) -> None:
+    def send(message: Message) -> None:
         answers.write(encode_message(message))
         answers.flush()
 
     while (request := receive_message(requests)) is not None:
-        answer_request(request, say)
+        answer_request(request, send)
 
 
-def answer_request(request: Message, say: Callable[[Message], None]) -> None:
-    """Carry out a request and send the answers with `say`.
+def answer_request(request: Message, send: Callable[[Message], None]) -> None:
+    """Carry out a request and send the answers with `send`.
 
     `began` is sent before work starts, for a label after the slow imports, so that they
     do not count as its time.
     """
     if request.header["ask"] == "check":
-        say(Message({"say": "began"}))
-        say(Message({"say": "problems", "problems": _level_problems(request)}))
+        send(Message({"say": "began"}))
+        send(Message({"say": "problems", "problems": _level_problems(request)}))
         return
     level, frame = parse_label_request(request)
     try:
         level_program(level)
     except InputError as error:
         why = (Failure.UNSUPPORTED, str(error))
-        say(outcome_message(Unlabelled(frame.id, level.id, *why)))
+        send(outcome_message(Unlabelled(frame.id, level.id, *why)))
         return
-    say(Message({"say": "began"}))
-    say(outcome_message(_label_safely(level, frame)))
+    send(Message({"say": "began"}))
+    send(outcome_message(_label_safely(level, frame)))
 
 
 def _label_safely(level: Level, frame: Frame) -> Label | Unlabelled:
@@ -69,30 +69,30 @@ def _label_safely(level: Level, frame: Frame) -> Label | Unlabelled:
     Disk errors in destructors, which Python does not raise, count as well. Any other
     exception of a program is a bug and ends the child.
     """
-    unheard: list[str] = []
-    usual, sys.unraisablehook = sys.unraisablehook, _disk_error_hook(unheard)
+    disk_errors: list[str] = []
+    before, sys.unraisablehook = sys.unraisablehook, _disk_error_hook(disk_errors)
     try:
         outcome = label_frame(level, frame)
-        trouble = next(iter(unheard), None)
+        trouble = next(iter(disk_errors), None)
     except (OSError, RuntimeError) as error:
         trouble = disk_error(str(error))
         if trouble is None:
             raise
     finally:
-        sys.unraisablehook = usual
+        sys.unraisablehook = before
     if trouble is None:
         return outcome
     return Unlabelled(frame.id, level.id, Failure.DISK, trouble)
 
 
-def _disk_error_hook(heard: list[str]) -> Callable[[Any], None]:
+def _disk_error_hook(errors: list[str]) -> Callable[[Any], None]:
     """Return a hook for exceptions in destructors that collects those of the disk."""
     usual = sys.unraisablehook
 
     def listen(what: Any) -> None:
         usual(what)
         if trouble := disk_error(f"{what.exc_value}"):
-            heard.append(trouble)
+            errors.append(trouble)
 
     return listen
 
