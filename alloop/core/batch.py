@@ -107,11 +107,6 @@ def take_atoms(offsets: Integers, indices: Sequence[int] | Integers) -> Integers
     return out
 
 
-def split_by_frame(per_atom: Floats, offsets: Integers) -> list[Floats]:
-    """Split a per-atom array (atoms, ...) into one array for each frame."""
-    return list(np.split(per_atom, offsets[1:-1]))
-
-
 def _concatenated(parts: Sequence[Any], empty: tuple[int, ...], dtype: type) -> Any:
     return np.concatenate(parts) if len(parts) else np.zeros(empty, dtype=dtype)
 

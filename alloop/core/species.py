@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from alloop.core.atoms import hill_formula
-from alloop.core.batch import Batch, pack_frames
+from alloop.core.batch import Batch
 from alloop.core.errors import InputError
 from alloop.core.frame import Frame
 
@@ -116,11 +116,6 @@ def species(batch: Batch) -> list[Species]:
         if key not in seen:
             seen[key] = _species(batch.frame(index))
     return list(dict.fromkeys(seen.values()))
-
-
-def species_of(frames: Sequence[Frame]) -> list[Species]:
-    """Return the species of frames; see `species`."""
-    return species(pack_frames(frames))
 
 
 def _species(frame: Frame) -> Species:

@@ -242,6 +242,12 @@ def test_a_gate_of_one_s_own_is_part_of_the_level_only_where_given() -> None:
     assert gated.id != plain.id
 
 
+def test_the_empty_fault_of_older_stores_is_dropped_and_no_yaml_causes_one() -> None:
+    assert parse_level("{kind: toy, fault: ''}") == parse_level("{kind: toy}")
+    with pytest.raises(InputError, match="fault"):
+        parse_level("{kind: toy, fault: hang}")
+
+
 # --- mistakes ------------------------------------------------------------------------
 
 

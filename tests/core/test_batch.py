@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from alloop.core.batch import pack_frames, split_by_frame, take_atoms
+from alloop.core.batch import pack_frames, take_atoms
 
 SEEDS = st.lists(st.integers(0, 2**32 - 1), max_size=6)
 some = settings(max_examples=50, deadline=None, derandomize=True)
@@ -39,12 +39,11 @@ def test_taking_is_packing_the_chosen_frames(frame_of, seeds, data):
 
 @some
 @given(seeds=SEEDS.filter(bool))
-def test_owner_spans_and_split_agree(frame_of, seeds):
+def test_owners_and_spans_agree(frame_of, seeds):
     batch = pack_frames([frame_of(seed) for seed in seeds])
-    cut = split_by_frame(batch.positions, batch.offsets)
-    assert len(cut) == len(batch)
     for index, span in enumerate(batch.atom_slices()):
-        np.testing.assert_array_equal(cut[index], batch.positions[span])
+        frame = batch.frame(index)
+        np.testing.assert_array_equal(frame.positions, batch.positions[span])
         np.testing.assert_array_equal(
             np.flatnonzero(batch.frame_index == index), _range(span)
         )
