@@ -6,9 +6,11 @@ from pathlib import Path
 
 import pytest
 import yaml
+from markupsafe import Markup
 
 from alloop.core.records import Label
 from alloop.history.reader import History, read_history
+from alloop.report.sections import error_figures, run_figures
 
 # Before torch is imported: threads of several test processes wait for each other.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -63,6 +65,21 @@ def fingerprint(history: History) -> dict[str, str]:
 def fingerprint_of(store: Path) -> dict[str, str]:
     """The fingerprint of a store."""
     return fingerprint(read_history(store))
+
+
+@pytest.fixture
+def figures() -> None:
+    """Figures are drawn in the reports of this test."""
+
+
+@pytest.fixture(autouse=True)
+def _blank_figures(
+    request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Leave the figures of reports blank: they take longer than a toy campaign."""
+    if "figures" not in request.fixturenames:
+        for module in (error_figures, run_figures):
+            monkeypatch.setattr(module, "draw_svg", lambda *_, **__: Markup("<svg/>"))
 
 
 @pytest.fixture

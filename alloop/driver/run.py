@@ -20,6 +20,7 @@ from alloop.history.journal_codec import CODEC, opening_event
 from alloop.history.kept_answers import KeptAnswers
 from alloop.history.lost_labels import set_aside_labels
 from alloop.history.lost_requests import lost_labels
+from alloop.labels.child.labeller import IsolatedLabeller
 from alloop.labels.levels import check_level
 from alloop.labels.programs import outside_code
 from alloop.loop import events as e
@@ -225,13 +226,16 @@ def refuse_code(setup: Setup) -> None:
 
     The code is imported and tried in a child process, which `alloop check` never does.
     """
-    within = element_symbols(setup.start)
-    problems = [
-        Problem(f"levels.{name}", text)
-        for name, level in setup.levels.items()
-        if outside_code(level)
-        for text in check_level(level, within)
-    ]
+    code = {name: x for name, x in setup.levels.items() if outside_code(x)}
+    if not code:
+        return
+    elements = element_symbols(setup.start)
+    with IsolatedLabeller(next(iter(code.values()))) as child:
+        problems = [
+            Problem(f"levels.{name}", text)
+            for name, level in code.items()
+            for text in check_level(level, elements, within=child)
+        ]
     if problems:
         raise ConfigError("the campaign", problems)
 

@@ -153,6 +153,7 @@ def test_ctrl_c_ends_a_run_at_once_and_the_same_command_goes_on(tmp_path: Path) 
 # --- in this process -----------------------------------------------------------------
 
 
+@pytest.mark.usefixtures("figures")
 def test_a_run_with_controls_ends_with_table_report_and_log(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -232,6 +233,7 @@ def test_log_shows_the_last_lines(
     assert said(capsys, "log", done, "--last", "2").splitlines() == everything[-2:]
 
 
+@pytest.mark.usefixtures("figures")
 def test_the_report_goes_where_it_is_asked_to(
     done: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -1,6 +1,7 @@
 """`alloop label`: frames in, labels out, whatever happens in between."""
 
 import csv
+import json
 import os
 import signal
 import subprocess
@@ -25,10 +26,13 @@ from alloop.labels.direct import DirectLabeller
 from alloop.labels.levels import level_from_name
 from alloop.labels.toy import toy_level
 from alloop.store.cache import LabelCache
+from tests.labels.label_faults import faulty_level
 
 WATER = np.array([[0.0, 0.0, 0.0], [0.0, 0.757, 0.587], [0.0, -0.757, 0.587]])
 TOY = "{kind: toy}"
 PICKY = "{kind: toy, fail_above: 2.5}"
+NAN = faulty_level("nan")
+NO_NUMBER = json.dumps({"kind": NAN.kind, "settings": dict(NAN.settings)})
 
 
 def waters(count: int) -> list[Atoms]:
@@ -241,7 +245,7 @@ def test_a_killed_command_goes_on_and_makes_no_label_twice(here: Path) -> None:
 def test_ctrl_c_ends_a_command_within_a_label_and_says_how_to_go_on(
     here: Path,
 ) -> None:
-    request = ["in.xyz@:2", "--level", "{kind: toy, fault: hang}", "--out", "out.xyz"]
+    request = ["in.xyz@:2", "--level", "{kind: toy, burn: 600}", "--out", "out.xyz"]
     process = started(here, *request)
     end = time.monotonic() + 60
     while len(psutil.Process(process.pid).children(recursive=True)) < 3:
@@ -284,7 +288,7 @@ def test_free_atoms_are_references(capsys: pytest.CaptureFixture[str]) -> None:
     ("elements", "level", "text"),
     [
         (["H", "Q", "X"], "hf/sto-3g", "got Q, X"),
-        (["He"], "{kind: toy, fault: nan}", "no label for the atom He"),
+        (["He"], NO_NUMBER, "no label for the atom He"),
     ],
 )
 def test_what_is_no_atom_or_has_no_label_is_told(

@@ -46,6 +46,7 @@ def test_the_console_writes_strings_as_they_are(terminal: bool) -> None:
     assert file.getvalue().count("[bold]rude[/bold]") == 2
 
 
+@pytest.mark.usefixtures("figures")
 def test_a_rude_failure_reaches_no_display(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
