@@ -67,6 +67,12 @@ def fingerprint_of(store: Path) -> dict[str, str]:
     return fingerprint(read_history(store))
 
 
+@pytest.fixture(scope="session", autouse=True)
+def _coverage_here() -> None:
+    """Coverage leaves alone what tests start: it would take a third longer."""
+    os.environ.pop("COVERAGE_PROCESS_CONFIG", None)
+
+
 @pytest.fixture
 def figures() -> None:
     """Figures are drawn in the reports of this test."""

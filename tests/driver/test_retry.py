@@ -123,8 +123,9 @@ def test_kills_while_labels_are_made_again_change_nothing(tmp_path: Path) -> Non
 def test_a_real_time_limit_is_raised_and_its_labels_are_made(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    slow = {"kind": "toy", "burn": 0.6, "recheck": 0}
     facts: dict[str, Any] = {
-        "levels": {"cheap": TOY, "expensive": {"kind": "toy", "burn": 1.0}},
+        "levels": {"cheap": TOY, "expensive": slow},
         "seeds": {"cheap": 8, "expensive": 2, "temperature": 400},
         "test": {"frames": 1, "temperature": 400, "each": 1, "spacing": 5},
         "budget": {"cheap": 8, "expensive": 2},
