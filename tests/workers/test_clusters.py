@@ -23,7 +23,7 @@ from alloop.core.errors import InputError, StoreError
 from alloop.core.records import Walker
 from alloop.driver.run import RunObserver
 from alloop.loop import events as e
-from alloop.workers import connection, time_limits
+from alloop.workers import time_limits
 from alloop.workers.batch_jobs import job_spec, new_credentials
 from alloop.workers.cluster_plan import (
     LABEL,
@@ -77,7 +77,7 @@ def test_a_scheduler_that_is_not_there_is_named_in_one_sentence(
     def impatient(*given: Any, timeout: float, **more: Any) -> Client:
         return Client(*given, timeout=timeout / 10, **more)
 
-    monkeypatch.setattr(connection, "Client", impatient)
+    monkeypatch.setattr("distributed.Client", impatient)
     setup = Campaign.from_yaml(write_toy(tmp_path)).setup
     plan = ClusterPlan("address", address="tcp://127.0.0.1:9")
     with pytest.raises(InputError, match=r"127\.0\.0\.1:9") as refused:
