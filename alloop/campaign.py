@@ -18,8 +18,7 @@ from alloop.core.species import Domain
 from alloop.driver.own_parts import OwnParts
 from alloop.driver.run import CallerParts, RunObserver, open_run
 from alloop.export import USUAL, Choice, Exported, Levels, Splits, dataset, write_export
-from alloop.files.atomic_write import replace_atomically
-from alloop.files.targets import MODELS, refuse_target
+from alloop.files.targets import MODELS, refuse_target, replace_atomically
 from alloop.generation import Generation, from_bytes
 from alloop.history.lost_requests import lost_labels
 from alloop.history.reader import CODEC, History, history_of, read_history

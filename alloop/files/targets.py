@@ -1,7 +1,9 @@
-"""Checks of the files that a command is about to write, before any work is done."""
+"""Files that a command writes: checked before any work is done, written atomically."""
 
 import os
-from collections.abc import Sequence
+import uuid
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 from alloop.core.errors import InputError
@@ -57,3 +59,19 @@ def refuse_inside_store(out: Path) -> None:
                 f"expected a place outside of stores, {out} is within {folder}; "
                 "choose another place"
             )
+
+
+@contextmanager
+def replace_atomically(path: Path) -> Iterator[Path]:
+    """Yield a temporary path; the file written there replaces `path`, synced.
+
+    It has the ending of `path`, by which some writers choose a format.
+    """
+    partial = path.with_name(f".{path.stem}.{uuid.uuid4().hex}{path.suffix}")
+    try:
+        yield partial
+        with partial.open("rb") as file:
+            os.fsync(file.fileno())
+        partial.replace(path)
+    finally:
+        partial.unlink(missing_ok=True)

@@ -35,8 +35,8 @@ from alloop.core.levels import Level
 from alloop.core.records import Failure, Label, Unlabelled
 from alloop.core.text import printable
 from alloop.files.ase_files import DATABASES, UNREADABLE, database_rows
-from alloop.files.atomic_write import replace_atomically
 from alloop.files.frames import GivenStructure
+from alloop.files.targets import replace_atomically
 
 Outcome: TypeAlias = Label | Unlabelled
 

@@ -14,7 +14,7 @@ from alloop.core.batch import pack_frames
 from alloop.core.errors import InputError
 from alloop.core.records import Walker
 from alloop.core.units import Floats
-from alloop.files.atomic_write import replace_atomically
+from alloop.files.targets import replace_atomically
 
 _KEY = "alloop"
 _VERSION = 1

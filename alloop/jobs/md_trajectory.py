@@ -22,7 +22,7 @@ from ase.io.trajectory import TrajectoryWriter
 from alloop.core.atoms import to_atoms
 from alloop.core.errors import InputError
 from alloop.core.units import ASE_VELOCITY
-from alloop.files.atomic_write import replace_atomically
+from alloop.files.targets import replace_atomically
 from alloop.md.frame_collector import ScoredFrames
 
 _PLAIN = (".extxyz", ".xyz")

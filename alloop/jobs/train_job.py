@@ -17,8 +17,7 @@ from alloop.core.prediction_errors import ErrorSummary, prediction_errors
 from alloop.core.records import LabelSet, TrainingData
 from alloop.core.roles import Potential, Trainer
 from alloop.evaluation import TrainingInputs, train_generation
-from alloop.files.atomic_write import replace_atomically
-from alloop.files.targets import MODELS, refuse_target
+from alloop.files.targets import MODELS, refuse_target, replace_atomically
 from alloop.generation import Generation, from_bytes, to_bytes
 from alloop.jobs.train_data import HeldOutShares, TrainMaterial
 from alloop.models.settings import is_pretrained

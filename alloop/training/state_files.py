@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 from alloop.core.errors import DamagedError, InputError
 from alloop.core.roles import Trainer
-from alloop.files.atomic_write import replace_atomically
+from alloop.files.targets import replace_atomically
 from alloop.models.checkpoint import (
     Checkpoint,
     checkpoint_from_bytes,

@@ -12,7 +12,7 @@ from alloop.core.atoms import chemical_symbol, hill_formula
 from alloop.core.errors import InputError
 from alloop.core.frame import Frame, FrameId
 from alloop.core.text import local_time
-from alloop.files.atomic_write import replace_atomically
+from alloop.files.targets import replace_atomically
 from alloop.history.measured_costs import cpu_seconds_by_part
 from alloop.history.reader import History
 from alloop.report.analysis.campaign_facts import (
