@@ -1,7 +1,7 @@
 """The `Campaign` class, the Python interface of alloop.
 
-A campaign consists of a configuration and a store; running it again resumes it. Its
-methods combine configuration, store, cluster and loop, and the command line calls them.
+A campaign consists of a configuration and a store; running it again resumes it. The
+commands that start, resume, fork and export a campaign call its methods.
 """
 
 from dataclasses import dataclass, replace
@@ -20,7 +20,7 @@ from alloop.driver.run import CallerParts, RunObserver, open_run
 from alloop.export import USUAL, Choice, Exported, Levels, Splits, dataset, write_export
 from alloop.files.targets import MODELS, refuse_target, replace_atomically
 from alloop.generation import Generation, from_bytes
-from alloop.history.lost_requests import lost_labels
+from alloop.history.label_entries import lost_labels
 from alloop.history.reader import CODEC, History, history_of, read_history
 from alloop.history.saved_fold import campaign_beginning
 from alloop.loop import events as e
@@ -138,8 +138,8 @@ class Campaign:
         """
         history = self.history()
         setup = controls.prepare_control(name, self.setup, history)
-        shared = (controls.FinishedLabels(history.ledger),)
-        posed = controls.posed(history)
+        shared = (controls.FinishedLabels(history.label_index),)
+        posed = controls.posed_frames(history)
         guests = replace(self._guests, caches=shared, posed=posed)
         return Campaign(setup, guests, self._trust)
 
@@ -207,10 +207,10 @@ class Campaign:
         """
         if model.domain is not None:
             return model.domain
-        ledger = self.history().ledger
-        good = (x for x in ledger.labels.values() if isinstance(x, Label))
+        label_index = self.history().label_index
+        good = (x for x in label_index.labels.values() if isinstance(x, Label))
         ids = dict.fromkeys(label.frame for label in good)
-        return Domain.of(pack_frames([ledger.frames[frame] for frame in ids]))
+        return Domain.of(pack_frames([label_index.frames[frame] for frame in ids]))
 
     def dataset(
         self,

@@ -87,8 +87,8 @@ def made(history: History) -> Print:
     """What a campaign made, without times and places: frames, the bits of its labels,
     its models, and what each label was for.
     """
-    found: Print = {f"frame {frame}": True for frame in history.ledger.frames}
-    for (level, frame), record in history.ledger.labels.items():
+    found: Print = {f"frame {frame}": True for frame in history.label_index.frames}
+    for (level, frame), record in history.label_index.labels.items():
         found[f"label {level} {frame}"] = (
             (record.energy, record.forces.tobytes())
             if isinstance(record, Label)
@@ -125,7 +125,7 @@ def tally(path: Path, since: int = 0) -> Noted:
 
 def labelled(history: History) -> frozenset[str]:
     """The frames that have labels."""
-    return frozenset(frame for _, frame in history.ledger.labels)
+    return frozenset(frame for _, frame in history.label_index.labels)
 
 
 def redone(found: Noted, alone: Noted, frames: Collection[str]) -> int:

@@ -87,8 +87,18 @@ def _sections(
 
 def _keys(section: type[Any]) -> list[str]:
     fields = section.model_fields.items()
-    rows = [(f"`{k}`", _plain(f.description), _default(f)) for k, f in fields]
+    rows = [(f"`{k}`", _meaning(k, f), _default(f)) for k, f in fields]
     return _table(("key", "meaning", "default"), rows)
+
+
+def _meaning(key: str, field: Any) -> str:
+    """Return the description of a key, or the first sentence of its section."""
+    if field.description or key == "kind":
+        return _plain(field.description or "selects this kind of section")
+    section = section_members(field.annotation).get("")
+    if section is None:
+        return "a section of one of the kinds below"
+    return _plain(section.__doc__).partition(". ")[0].removesuffix(".")
 
 
 def _default(field: Any) -> str:

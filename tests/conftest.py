@@ -46,14 +46,14 @@ def write_toy(folder: Path, **changes: object) -> Path:
 def fingerprint(history: History) -> dict[str, str]:
     """What a campaign made, without times and places: ids, label bits, model ids."""
     digest = {}
-    for (level, frame), label in history.ledger.labels.items():
+    for (level, frame), label in history.label_index.labels.items():
         key = f"label/{level}/{frame}"
         if isinstance(label, Label):
             bits = label.forces.tobytes() + repr(label.energy).encode()
             digest[key] = hashlib.sha256(bits).hexdigest()
         else:
             digest[key] = label.failure.name
-    for frame in history.ledger.frames:
+    for frame in history.label_index.frames:
         digest[f"frame/{frame}"] = "there"
     for event in history.trained():
         digest[f"model/{event.generation}"] = event.model

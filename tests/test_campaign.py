@@ -198,7 +198,7 @@ def test_two_campaigns_may_share_a_cache_at_the_same_time(
     alone = fingerprint_of(finished.with_name("toy.zarr"))
     for path in paths:
         assert fingerprint_of(path.with_name("toy.zarr")) == alone
-    labels = read_history(paths[0].with_name("toy.zarr")).ledger.labels
+    labels = read_history(paths[0].with_name("toy.zarr")).label_index.labels
     kept = LabelCache(cache)
     for (level, frame), label in labels.items():
         again = kept.get(level, frame)
@@ -236,7 +236,7 @@ def test_failed_labels_are_values_and_the_campaign_goes_on(tmp_path: Path) -> No
     }
     campaign = Campaign.from_yaml(write_toy(tmp_path, levels=levels))
     assert campaign.run().exit_code == 0
-    records = campaign.history().ledger.labels.values()
+    records = campaign.history().label_index.labels.values()
     failures = [record for record in records if not isinstance(record, Label)]
     assert failures
     assert {record.failure for record in failures} == {Failure.NOT_CONVERGED}
@@ -307,7 +307,7 @@ def test_the_calculator_and_the_model_file_agree(
 ) -> None:
     campaign = Campaign.from_yaml(finished)
     file = campaign.export_model(tmp_path / "water.model")
-    frame = next(iter(campaign.history().ledger.frames.values()))
+    frame = next(iter(campaign.history().label_index.frames.values()))
     results = []
     for calculator in (campaign.calculator(), alloop.load(file).calculator()):
         atoms = to_atoms(frame)

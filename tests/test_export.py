@@ -222,7 +222,7 @@ def test_trainers_and_ase_find_energy_and_forces(history, tmp_path, name):
     out = file.path
     for image in ase.io.read(out, index=":"):
         level, of = EXPENSIVE, image.info["frame"].removeprefix("frame/")
-        expected = history.ledger.labels[level, of]
+        expected = history.label_index.labels[level, of]
         for energy in (image.info["REF_energy"], image.get_potential_energy()):
             assert energy == expected.energy
         for forces in (image.arrays["REF_forces"], image.get_forces()):
@@ -268,11 +268,13 @@ def test_a_database_holds_labels_bit_for_bit(history, tmp_path):
         rows = list(database.select("split=train,fidelity=expensive"))
     assert len(rows) == 2
     for row in rows:
-        expected = history.ledger.labels[row.data["level_id"], row.data["frame_id"]]
+        expected = history.label_index.labels[
+            row.data["level_id"], row.data["frame_id"]
+        ]
         assert row.energy == row.REF_energy == expected.energy
         np.testing.assert_array_equal(row.forces, expected.forces)
         np.testing.assert_array_equal(row.data["REF_forces"], expected.forces)
-        frame = history.ledger.frames[row.data["frame_id"]]
+        frame = history.label_index.frames[row.data["frame_id"]]
         np.testing.assert_array_equal(row.positions, frame.positions)
         assert row.total_charge == frame.charge
         assert row.data["details"] == expected.details
@@ -290,7 +292,7 @@ def test_what_is_written_can_be_read_as_labels(history, tmp_path, name):
     for frame, energy, forces in zip(
         intake.frames, intake.energies, intake.forces, strict=True
     ):
-        expected = history.ledger.labels[level, frame.id]
+        expected = history.label_index.labels[level, frame.id]
         assert energy == expected.energy
         np.testing.assert_allclose(forces, expected.forces, rtol=0, atol=1e-8)
 

@@ -23,8 +23,8 @@ from alloop.store.archive import Archive
 from alloop.store.codec import Codec
 from alloop.store.doctor import verify_store
 from alloop.store.journal import FOLDER, Journal
-from alloop.store.set_aside import parts
-from alloop.store.tails import frame_record
+from alloop.store.packs import frame_record
+from alloop.store.set_aside import set_aside_folders
 from alloop.store_copies.repair import repair_store
 from tests.conftest import fingerprint_of, write_toy
 from tests.driver.test_faults import harmed
@@ -65,7 +65,7 @@ def rolled_back(store: Path, length: int) -> None:
 
 
 def labels_of(store: Path) -> dict[tuple[str, str], tuple[float, bytes]]:
-    labels = read_history(store).ledger.labels
+    labels = read_history(store).label_index.labels
     return {
         key: (x.energy, x.forces.tobytes())
         for key, x in labels.items()
@@ -100,10 +100,10 @@ def test_a_writer_sets_aside_what_the_columns_hold_and_goes_on_without_a_mixture
 ) -> None:
     rolled_back(store, 12)
     energies = zarr.open_group(store, mode="r")["labels/cheap/energy"][:]
-    frame = next(iter(read_history(store).ledger.frames))
+    frame = next(iter(read_history(store).label_index.frames))
     command = ["exclude", str(store), frame, "--reason", "odd", "--level", "cheap"]
     assert main(command) == 0
-    (part,) = parts(store)
+    (part,) = set_aside_folders(store)
     kept = zarr.open_group(part, mode="r")["labels/cheap/energy"][:]
     np.testing.assert_array_equal(kept, energies)
     assert columns.column_mark(store) == -1
@@ -123,17 +123,17 @@ def test_a_writer_sets_aside_what_the_columns_hold_and_goes_on_without_a_mixture
 def test_another_history_of_the_same_length_is_noticed(store: Path) -> None:
     length = len(read_history(store).entries)
     rolled_back(store, length - 3)
-    frames = list(read_history(store).ledger.frames)
+    frames = list(read_history(store).label_index.frames)
     journal = Journal(store / FOLDER, writable=True)
     for seq, frame in zip(range(length - 3, length), frames, strict=False):
         turn = e.Turn(e.Excluded(frame, None, "another history"))
         journal.append(seq, CODEC.encode(turn), 0.0)
     assert "columns" in {finding.where for finding in check_columns(store)}
     Archive.open(store, CODEC, "w").release()
-    assert len(parts(store)) == 1
+    assert len(set_aside_folders(store)) == 1
     assert columns.column_mark(store) == -1
     Archive.open(store, CODEC, "w").release()
-    assert len(parts(store)) == 1
+    assert len(set_aside_folders(store)) == 1
 
 
 def test_a_repair_takes_what_was_set_aside_back(

@@ -58,7 +58,7 @@ def open_campaign(place: Path) -> "Campaign":
 
 def warn_of_lost(store: Path) -> None:
     """Warn if the columns of a store hold labels that its journal has lost."""
-    from alloop.history.lost_labels import columns_ahead
+    from alloop.history.column_labels import columns_ahead
     from alloop.history.reader import read_history
 
     if columns_ahead(store):
@@ -66,7 +66,7 @@ def warn_of_lost(store: Path) -> None:
 
 
 def _warn_if_lost(history: "History") -> None:
-    from alloop.history.lost_labels import lost_label_warning
+    from alloop.history.column_labels import lost_label_warning
 
     warning = lost_label_warning(history)
     if warning:

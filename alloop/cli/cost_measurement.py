@@ -82,10 +82,10 @@ def _stored_labels(setup: Setup, level: Level) -> _Labels:
         return []
     from alloop.history.reader import read_history
 
-    ledger = read_history(setup.store).ledger
+    label_index = read_history(setup.store).label_index
     return [
-        (ledger.frames[frame], label)
-        for (at, frame), label in ledger.labels.items()
+        (label_index.frames[frame], label)
+        for (at, frame), label in label_index.labels.items()
         if at == level.id and isinstance(label, Label) and label.cpu_seconds > 0
     ]
 

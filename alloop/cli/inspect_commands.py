@@ -67,13 +67,13 @@ def log(
 
     With --json, each line is a JSON object.
     """
-    from alloop.history.reader import following
+    from alloop.history.reader import follow_records
     from alloop.report.text.event_text import log_entry, log_line
 
     history = open_history(place)
     levels = history.state.levels
     entries = iter(history.entries[-last:] if last else history.entries)
-    coming = following(history.path, len(history.entries)) if follow else ()
+    coming = follow_records(history.path, len(history.entries)) if follow else ()
     with contextlib.suppress(KeyboardInterrupt):
         for entry in chain(entries, coming):
             if as_json:

@@ -194,7 +194,7 @@ def _spent_so_far(history: "History") -> tuple[SpentSoFar, SpentSoFar]:
     from alloop.history.measured_costs import cpu_seconds_by_part
 
     parts = cpu_seconds_by_part(history)
-    explored = {name.split("/")[1] for name in history.chronicle.explorers}
+    explored = {name.split("/")[1] for name in history.record_index.explorers}
     training = SpentSoFar(parts["training"], len(history.generations))
     return training, SpentSoFar(parts["MD"], len(explored))
 

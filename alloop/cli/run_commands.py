@@ -250,7 +250,7 @@ def stop(
     Finished work is kept, and `alloop resume STORE` continues. The exit code is 0 once
     nothing runs, and 3 if the campaign still runs when the time to wait is over.
     """
-    from alloop.store.requests import request_stop, withdraw_stop
+    from alloop.store.lock import request_stop, withdraw_stop
 
     store = find_store(place)
     began, asked = time.monotonic(), set[Path]()
@@ -275,10 +275,12 @@ def stop(
 
 def _running_driver(store: Path) -> "tuple[Path, Holder] | None":
     """Return the store in use, the campaign's or a control's, and its user."""
-    from alloop.store.lock import holder
+    from alloop.store.lock import lock_holder
     from alloop.store_copies.controls import control_stores
 
-    each = ((path, holder(path)) for path in (store, *control_stores(store).values()))
+    each = (
+        (path, lock_holder(path)) for path in (store, *control_stores(store).values())
+    )
     return next(((path, found) for path, found in each if found is not None), None)
 
 

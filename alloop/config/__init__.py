@@ -1,6 +1,6 @@
 """Conversion of YAML to checked, frozen objects.
 
-No other package uses pydantic or yaml. For example:
+This is the only package that imports pydantic. For example:
 
     setup = load_campaign("campaigns/water.yaml")
 

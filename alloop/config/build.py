@@ -180,8 +180,8 @@ def _batch_plan(jobs: Slurm | Pbs) -> "BatchPlan":
     groups = {LABEL: _job_group(jobs.labels, jobs.labels.cores)}
     if jobs.learning is not None:
         groups[LEARN] = _job_group(jobs.learning, 1)
-    said = jobs.model_dump(exclude={"kind", "labels", "learning"})
-    return BatchPlan(system=jobs.kind, groups=groups, **said)
+    options = jobs.model_dump(exclude={"kind", "labels", "learning"})
+    return BatchPlan(system=jobs.kind, groups=groups, **options)
 
 
 def _job_group(workers: Workers, tasks: int) -> "JobGroup":

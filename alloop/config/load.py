@@ -60,9 +60,9 @@ def parse_level(text: str) -> Level:
     whether the level works on this machine.
     """
     word = text.strip()
-    said = parse_yaml(word, "the level") if word.startswith("{") else word
+    level = parse_yaml(word, "the level") if word.startswith("{") else word
     frame = {"name": "level", "start": [{"molecule": "H2"}]}
-    plan, problems = validate_tree({**frame, "levels": {"expensive": said}})
+    plan, problems = validate_tree({**frame, "levels": {"expensive": level}})
     if plan is None or problems:
         mistakes = [
             f"{problem.path.removeprefix(_LEVEL).lstrip('.')}: {problem.text}"
@@ -138,7 +138,9 @@ def _open_model(path: Path) -> tuple[bytes, dict[str, Any], str]:
     from alloop.potentials.restore import KINDS, inner_checkpoint
 
     if not path.is_file():
-        raise InputError(f"expected an alloop model file, {path} is not there")
+        raise InputError(
+            f"expected an alloop model file, {path} is not there; give its path"
+        )
     blob = path.read_bytes()
     checkpoint = checkpoint_from_bytes(blob)
     settings = inner_checkpoint(checkpoint).settings

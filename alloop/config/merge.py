@@ -65,9 +65,11 @@ def _collect_from(tree: Tree, place: _FragmentPlace, kinds: Kinds) -> Tree:
     for name in _extended_paths(tree, place):
         path = (place.folder / name).resolve()
         if path in place.above:
-            raise place.refuse(f"`{name}` extends this file, which would never end")
+            raise place.refuse(f"`{name}` extends this file; leave one out")
         if not path.is_file():
-            raise place.refuse(f"expected a YAML file, `{name}` is not there")
+            raise place.refuse(
+                f"expected a YAML file, `{name}` is not there; give its path"
+            )
         below = _FragmentPlace(path.parent, str(path), (*place.above, path))
         whole = _collect_from(parse_yaml(read_yaml_text(path), str(path)), below, kinds)
         merged = merge_trees(

@@ -97,7 +97,7 @@ class Setup:
         return build.build_rules(self.plan, any(given.test for given in self.given))
 
     @cached_property
-    def kit(self) -> "WorkerSettings":
+    def worker_settings(self) -> "WorkerSettings":
         """The settings of workers. Imports torch."""
         return build.worker_settings(self.plan, self.levels)
 

@@ -110,7 +110,7 @@ def store_opening(path: Path) -> Opened:
             event = record.record.event
             if isinstance(event, Opened):
                 return event
-    raise InputError(f"{path} holds no campaign yet")
+    raise InputError(f"{path} holds no campaign yet; run it first")
 
 
 def _add_start_item(
@@ -127,7 +127,9 @@ def _add_start_item(
             _add_start_frames(found, read_start_file(item, folder), path, levels)
         case Labels():
             if item.level not in levels:
-                raise InputError("the labels are cheap ones, `levels.cheap` is missing")
+                raise InputError(
+                    "the labels are cheap ones, `levels.cheap` is missing; add it"
+                )
             intake = read_label_file(folder / item.labels, item)
             found.train += _brought_labels(path, item.level, intake, levels[item.level])
             found.warnings += [f"{path}: {text}" for text in intake.warnings]
@@ -179,7 +181,10 @@ def _from_store(
     theirs = store_opening(path).levels
     same = [name for name in levels if theirs.get(name) == levels[name].id]
     if not same:
-        raise InputError(f"{path} has labels at other levels than this campaign")
+        raise InputError(
+            f"expected labels at a level of this campaign, {path} has none; use the "
+            "levels of that campaign, or leave its store out"
+        )
     return [
         brought
         for name in same
@@ -191,7 +196,10 @@ def _from_store(
 
 def _same_level(path: Path, fidelity: str, level: Level) -> None:
     if store_opening(path).levels.get(fidelity) != level.id:
-        raise InputError(f"{path} has another {fidelity} level than this campaign")
+        raise InputError(
+            f"expected the {fidelity} level of this campaign, {path} has another one; "
+            "use its level, or leave its store out"
+        )
 
 
 def _brought_labels(

@@ -84,10 +84,10 @@ def _repulsion(plan: Plan) -> "Zbl | None":
 def _given_references(training: OptimiserSection) -> "dict[Fidelity, dict[int, float]]":
     """Return reference energies (eV) by atomic number, for levels that have some."""
     levels: tuple[Fidelity, ...] = ("cheap", "expensive")
-    said = {level: getattr(training.references, level) for level in levels}
+    given = {level: getattr(training.references, level) for level in levels}
     return {
         level: {atomic_number(element): float(e) for element, e in energies.items()}
-        for level, energies in said.items()
+        for level, energies in given.items()
         if energies != "fitted"
     }
 

@@ -7,7 +7,6 @@ from typing import Protocol
 from alloop.core.batch import pack_frames
 from alloop.core.levels import Level
 from alloop.core.records import Label, TrainingData, Unlabelled
-from alloop.history.label_costs import expected_cost, label_costs
 from alloop.history.label_index import LabelIndex
 from alloop.loop import events as e
 from alloop.loop.policy import Policy, decide
@@ -17,7 +16,7 @@ from alloop.loop.state import LoopState
 from alloop.workers.pools import LateTask, LostTask, Outcome, Pool, Task
 from alloop.workers.settings import TaskData
 from alloop.workers.spool import Spool
-from alloop.workers.task_times import TaskTimes
+from alloop.workers.task_times import TaskTimes, expected_cost, label_costs
 from alloop.workers.time_limits import TimeLimit
 
 _TICK = 0.25  # s between two checks for a stop request

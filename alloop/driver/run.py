@@ -15,11 +15,11 @@ from alloop.core.text import plural
 from alloop.driver.driver import Driver, LabelStore
 from alloop.driver.own_parts import OwnParts, refuse_other_parts
 from alloop.driver.tolerant_cache import TolerantCache
-from alloop.history.fold_keeper import FoldKeeper
+from alloop.history.column_labels import set_aside_labels
+from alloop.history.continuation import KeptAnswers
+from alloop.history.fold_updater import FoldUpdater
 from alloop.history.journal_codec import CODEC, opening_event
-from alloop.history.kept_answers import KeptAnswers
-from alloop.history.lost_labels import set_aside_labels
-from alloop.history.lost_requests import lost_labels
+from alloop.history.label_entries import lost_labels
 from alloop.labels.child.labeller import IsolatedLabeller
 from alloop.labels.levels import check_level
 from alloop.labels.programs import outside_code
@@ -28,7 +28,7 @@ from alloop.loop.policy import decide
 from alloop.loop.state import LoopState
 from alloop.store.archive import Archive
 from alloop.store.cache import LabelCache
-from alloop.store.requests import stop_requested, withdraw_stop
+from alloop.store.lock import stop_requested, withdraw_stop
 from alloop.workers.dask_pool import open_pool
 from alloop.workers.pools import Pool
 from alloop.workers.spool import Spool
@@ -64,7 +64,7 @@ class CampaignRun:
 
     setup: Setup
     archive: Archive
-    keeper: FoldKeeper
+    keeper: FoldUpdater
     pool: Pool
     watch: RunObserver
     caches: tuple[LabelStore, ...] = ()
@@ -86,7 +86,7 @@ class CampaignRun:
         again = (e.Retried(labels),) if labels else ()
         driver = Driver(
             book=self.archive,
-            ledger=self.keeper.known.ledger,
+            ledger=self.keeper.fold.label_index,
             rules=self.setup.rules,
             pool=self.pool,
             policy=self.own.policy or decide,
@@ -102,7 +102,7 @@ class CampaignRun:
         )
         first = (*self._first_events(), *again)
         try:
-            state = driver.run(self.keeper.known.state, first)
+            state = driver.run(self.keeper.fold.state, first)
         finally:
             self.keeper.fill_columns()
         self.keeper.close()
@@ -114,7 +114,9 @@ class CampaignRun:
         return state
 
     def _task_times(self) -> TaskTimes:
-        times = TaskTimes(self.setup.levels.values(), self.setup.kit.limits.seconds)
+        times = TaskTimes(
+            self.setup.levels.values(), self.setup.worker_settings.limits.seconds
+        )
         for event in self.keeper.last_events(_RECENT):
             times.note_event(event)
         return times
@@ -139,8 +141,8 @@ class CampaignRun:
         A new campaign begins with `Opened`. `Amended` follows if the rules changed, the
         campaign is broken, or it has nothing open. `Posed` adds given frames.
         """
-        state, setup = self.keeper.known.state, self.setup
-        if self.keeper.known.seq < 0:
+        state, setup = self.keeper.fold.state, self.setup
+        if self.keeper.fold.seq < 0:
             if setup.model is not None and setup.model_id is not None:
                 self.archive.put_model(setup.model_id, setup.model)
             return (campaign_opening(setup, self.own),)
@@ -197,8 +199,8 @@ def open_run(
     watch.begin("opening the store")
     with _open_archive(setup, guests.own) as archive:
         refuse_another(setup, opening_event(archive), guests.own)
-        keeper = FoldKeeper(archive)
-        _verify_models(archive, keeper.known.state)
+        keeper = FoldUpdater(archive)
+        _verify_models(archive, keeper.fold.state)
         spool = Spool(setup.store)
         watch.begin("starting the workers")
         pool = _open_pool(setup, guests, spool)
@@ -249,7 +251,7 @@ def _too_short(state: LoopState) -> str:
 
 
 def _open_pool(setup: Setup, guests: CallerParts, spool: Spool) -> Pool:
-    kit, own = replace(setup.kit, spool=spool.folder), guests.own.potential
+    kit, own = replace(setup.worker_settings, spool=spool.folder), guests.own.potential
     if own is not None:
         kit = replace(kit, trainer=own.trainer, restore=own.restore)
     folder = setup.store.absolute()

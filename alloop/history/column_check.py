@@ -31,35 +31,35 @@ def check_columns(path: Path | str) -> list[DamageReport]:
     with those that the journal gives. Raises StoreError where there is no store, or a
     newer alloop made it.
     """
-    return verify_store(path, CODEC) or list(_differences(Path(path)))
+    return verify_store(path, CODEC) or list(_column_differences(Path(path)))
 
 
-def _differences(store: Path) -> Iterator[DamageReport]:
+def _column_differences(store: Path) -> Iterator[DamageReport]:
     mark = columns.appendable_record(store)
     if mark < 0:
         return  # absent or from another version: the next run rebuilds them
     group: Any = zarr.open_group(store, mode="r")
     ends: dict[str, int] = {}
     wrong: set[str] = set()
-    for tables in _pieces(store, mark):
+    for tables in _table_pieces(store, mark):
         arrays = {
             f"{name}/{key}": x for name in tables for key, x in tables[name].items()
         }
         for name, values in arrays.items():
-            if not _agrees(group[_shown(name, mark)], name, values, ends):
+            if not _has_rows(group[_shown_path(name, mark)], name, values, ends):
                 wrong.add(name)
-    lengths = {x: group[_shown(x, mark)].shape[0] for x in ends}
+    lengths = {x: group[_shown_path(x, mark)].shape[0] for x in ends}
     wrong |= {x for x, end in ends.items() if lengths[x] != end}
     for name in sorted(wrong):
         yield DamageReport(name, "it is not what the journal says", _ADVICE)
 
 
-def _shown(name: str, mark: int) -> str:
+def _shown_path(name: str, mark: int) -> str:
     table, _, key = name.rpartition("/")
     return f"{table_place(table, mark)}/{key}"
 
 
-def _pieces(store: Path, mark: int) -> Iterator[_Tables]:
+def _table_pieces(store: Path, mark: int) -> Iterator[_Tables]:
     """Yield the tables of the journal up to record `mark`, `_PIECE` records each."""
     rows, state = ColumnRows(), LoopState()
     with Archive.open(store, CODEC) as archive:
@@ -75,7 +75,7 @@ def _pieces(store: Path, mark: int) -> Iterator[_Tables]:
                 return
 
 
-def _agrees(array: Any, name: str, values: Array, ends: dict[str, int]) -> bool:
+def _has_rows(array: Any, name: str, values: Array, ends: dict[str, int]) -> bool:
     """Return True if `values` are the next rows of an array; advance `ends`."""
     table, _, key = name.rpartition("/")
     begin = ends.get(name, 0)
@@ -84,9 +84,9 @@ def _agrees(array: Any, name: str, values: Array, ends: dict[str, int]) -> bool:
         values = values[1:] + before if begin else values
     ends[name] = begin + len(values)
     found = np.asarray(array[begin : ends[name]])
-    return found.shape == values.shape and found.tobytes() == _as(found, values)
+    return found.shape == values.shape and found.tobytes() == _bytes_as(found, values)
 
 
-def _as(found: Array, values: Array) -> bytes:
+def _bytes_as(found: Array, values: Array) -> bytes:
     """Return the bytes of the values, converted to the dtype of `found`."""
     return np.asarray(values, found.dtype).tobytes()

@@ -13,11 +13,15 @@ from typing import Any
 import numpy as np
 
 from alloop.core import doubts
+from alloop.core.errors import StoreError
 from alloop.core.frame import Frame
 from alloop.core.levels import LevelId
 from alloop.core.records import Detail, Failure, Label, Unlabelled
+from alloop.history.reader import History
 from alloop.loop import events as e
+from alloop.store import root
 from alloop.store.chunks import chunk_name
+from alloop.store.journal import FOLDER, Journal
 from alloop.store.record import Array
 from alloop.store.schema import (
     ATOM,
@@ -29,6 +33,7 @@ from alloop.store.schema import (
     Column,
     table_columns,
 )
+from alloop.store.set_aside import foreign_record, set_aside_folders
 
 _NUMBERS = ("peak_mb", "gap", "s2", "t1", "internal", "external")
 _PLACES = ("id", "offsets", "numbers", "positions", "cell", "pbc", "charge", "spin")
@@ -52,67 +57,67 @@ def read_labels(folder: Path, levels: Mapping[str, LevelId]) -> Iterator[ColumnL
         if fidelity in levels:
             table = _Table(folder, f"labels/{fidelity}", ())
             for row in range(len(table)):
-                found = _label(table, frames, row, (fidelity, levels[fidelity]))
+                found = _row_label(table, frames, row, (fidelity, levels[fidelity]))
                 if found is not None:
                     yield found
 
 
-def _label(
-    table: "_Table", frames: "_Table", row: int, level: tuple[str, LevelId]
+def _row_label(
+    table: "_Table", frames: "_Table", number: int, level: tuple[str, LevelId]
 ) -> ColumnLabel | None:
-    said = table.row(row)
-    place = said.get("structure", -1)
-    frame = _frame(frames.row(int(place))) if 0 <= place < len(frames) else None
-    if frame is None or not {"status", "energy", "purpose"} <= said.keys():
+    row = table.row(number)
+    place = row.get("structure", -1)
+    frame = _row_frame(frames.row(int(place))) if 0 <= place < len(frames) else None
+    if frame is None or not {"status", "energy", "purpose"} <= row.keys():
         return None
     asked = e.LabelFrame(
         frame=frame[0],
         level=level[1],
         fidelity=level[0],
-        purpose=_word(PURPOSES, said["purpose"], "given"),
+        purpose=_code_word(PURPOSES, row["purpose"], "given"),
         molecule=frame[1],
     )
-    answer = _answer(asked, said)
+    answer = _row_answer(asked, row)
     return None if answer is None else ColumnLabel(asked, answer)
 
 
-def _answer(
-    asked: e.LabelFrame, said: Mapping[str, Any]
+def _row_answer(
+    asked: e.LabelFrame, row: Mapping[str, Any]
 ) -> e.Labelled | e.NotLabelled | None:
-    frame, seconds = asked.frame, float(said.get("cpu_seconds", 0.0))
+    frame, seconds = asked.frame, float(row.get("cpu_seconds", 0.0))
     timing = e.Timing(cpu_seconds=seconds)
-    if said["status"]:
-        code = _word(FAILURES, said.get("failure", 0), "") or "LOST"
+    if row["status"]:
+        code = _code_word(FAILURES, row.get("failure", 0), "") or "LOST"
         refused = Unlabelled(frame.id, asked.level, Failure[code], "", seconds)
         return e.NotLabelled(asked.name, refused, timing)
-    forces = said.get("forces")
+    forces = row.get("forces")
     if forces is None or forces.shape != frame.positions.shape:
         return None
-    whole = np.isfinite(forces).all() and np.isfinite(said["energy"])
+    whole = np.isfinite(forces).all() and np.isfinite(row["energy"])
     label = Label(
         frame=frame.id,
         level=asked.level,
-        energy=float(said["energy"]),
+        energy=float(row["energy"]),
         forces=np.asarray(forces, np.float64),
         cpu_seconds=seconds,
-        details=_details(said),
-        stress=_stress(said),
+        details=_row_details(row),
+        stress=_row_stress(row),
     )
-    cached = bool(said.get("cached", False))
+    cached = bool(row.get("cached", False))
     return e.Labelled(asked.name, label, timing, cached) if whole else None
 
 
-def _stress(said: Mapping[str, Any]) -> Array | None:
-    stress = np.asarray(said.get("stress", np.nan), np.float64)
+def _row_stress(row: Mapping[str, Any]) -> Array | None:
+    stress = np.asarray(row.get("stress", np.nan), np.float64)
     return stress if np.isfinite(stress).all() else None
 
 
-def _details(said: Mapping[str, Any]) -> dict[str, Detail]:
+def _row_details(row: Mapping[str, Any]) -> dict[str, Detail]:
     """Return the details of a label, as far as the columns hold them."""
-    known = {key: float(said[key]) for key in _NUMBERS if key in said}
+    known = {key: float(row[key]) for key in _NUMBERS if key in row}
     details: dict[str, Detail] = {k: v for k, v in known.items() if np.isfinite(v)}
-    rung = _word(RUNGS, said.get("rung", 0), "")
-    found = [doubt for doubt in doubts.Doubt if said.get(doubt.name.lower(), False)]
+    rung = _code_word(RUNGS, row.get("rung", 0), "")
+    found = [doubt for doubt in doubts.Doubt if row.get(doubt.name.lower(), False)]
     return (
         details
         | ({"rung": rung} if rung else {})
@@ -120,26 +125,26 @@ def _details(said: Mapping[str, Any]) -> dict[str, Detail]:
     )
 
 
-def _frame(said: Mapping[str, Any]) -> tuple[Frame, int] | None:
+def _row_frame(row: Mapping[str, Any]) -> tuple[Frame, int] | None:
     """Return the frame of a row of `structures` and its molecule.
 
     None if the row is not whole, or the id is not that of the content.
     """
-    if not {*_PLACES, "molecule"} - {"offsets"} <= said.keys():
+    if not {*_PLACES, "molecule"} - {"offsets"} <= row.keys():
         return None
     frame = Frame(
-        said["numbers"].astype(np.int64),
-        said["positions"],
-        int(said["charge"]),
-        int(said["spin"]),
-        said["cell"],
-        tuple(map(bool, said["pbc"])),  # type: ignore[arg-type]
+        row["numbers"].astype(np.int64),
+        row["positions"],
+        int(row["charge"]),
+        int(row["spin"]),
+        row["cell"],
+        tuple(map(bool, row["pbc"])),  # type: ignore[arg-type]
     )
-    same = frame.id.encode() == bytes(said["id"])
-    return (frame, int(said["molecule"])) if same else None
+    same = frame.id.encode() == bytes(row["id"])
+    return (frame, int(row["molecule"])) if same else None
 
 
-def _word(codes: tuple[str, ...], number: Any, other: str) -> str:
+def _code_word(codes: tuple[str, ...], number: Any, other: str) -> str:
     return codes[int(number)] if int(number) < len(codes) else other
 
 
@@ -155,7 +160,7 @@ class _Table:
         self._arrays = {
             key: found
             for key, column in self._columns.items()
-            if (found := _array(folder / name / key, column)) is not None
+            if (found := _readable_array(folder / name / key, column)) is not None
         }
         lengths = [
             len(values)
@@ -186,7 +191,7 @@ class _Table:
         return (int(values[row]), int(values[row + 1])) if known else (-1, -1)
 
 
-def _array(path: Path, column: Column) -> tuple[Array, Array] | None:
+def _readable_array(path: Path, column: Column) -> tuple[Array, Array] | None:
     """Return the values of a column and a mask of its whole rows.
 
     None where the array cannot be opened or does not match the schema.
@@ -214,3 +219,78 @@ def _array(path: Path, column: Column) -> tuple[Array, Array] | None:
         except (OSError, ValueError, RuntimeError):
             continue
     return values, whole
+
+
+@dataclass(frozen=True, slots=True)
+class SetAsideLabels:
+    """A read-only label cache of columns that were set aside.
+
+    A driver that requests such a label again gets it from here.
+    """
+
+    labels: Mapping[tuple[LevelId, str], Label]
+
+    def get(self, level: str, frame: str) -> Label | Unlabelled | None:
+        """Return the label under this key, None without one."""
+        return self.labels.get((level, frame))
+
+    def put(self, record: Label | Unlabelled) -> None:
+        """Do nothing: no label is added to columns that were set aside."""
+
+
+def set_aside_labels(history: History) -> tuple[SetAsideLabels, ...]:
+    """Return a cache of the labels in the store's set-aside columns, () without any."""
+    found = [
+        x
+        for part in set_aside_folders(history.path)
+        for x in _good_labels(history, part)
+    ]
+    labels = {(x.level, x.frame): x for x in found}
+    return (SetAsideLabels(labels),) if labels else ()
+
+
+def columns_ahead(store: Path) -> list[Path]:
+    """Return the folders whose columns extend beyond the journal or diverge from it.
+
+    These are the store's own folder and those that were set aside; [] where there is no
+    store.
+    """
+    return [store] * (_foreign_mark(store) >= 0) + list(set_aside_folders(store))
+
+
+def lost_label_warning(history: History) -> str:
+    """Return a sentence about labels that only columns hold, "" where there are none.
+
+    Such labels come from a journal that lost its end or was rolled back.
+    """
+    path = history.path
+    places = columns_ahead(path)
+    lost = {
+        (label.level, label.frame)
+        for place in places
+        for label in _good_labels(history, place)
+        if history.label_index.get(label.level, label.frame) is None
+    }
+    if not lost:
+        return ""
+    many = f"{len(lost)} label{'s' * (len(lost) > 1)}"
+    where = "its columns hold" if places[0] == path else f"{places[0].name} holds"
+    return (
+        f"the journal of {path} ends at record {history.fold.seq} and has lost {many} "
+        f"that {where} still; `alloop doctor {path} --repair OUT` makes a store that "
+        "has them"
+    )
+
+
+def _foreign_mark(path: Path) -> int:
+    try:
+        return foreign_record(
+            root.node_members(root.read_root(path)), Journal(path / FOLDER)
+        )
+    except (StoreError, OSError):
+        return -1
+
+
+def _good_labels(history: History, place: Path) -> list[Label]:
+    found = (each.answer for each in read_labels(place, history.state.levels))
+    return [answer.label for answer in found if isinstance(answer, e.Labelled)]

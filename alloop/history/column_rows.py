@@ -1,4 +1,4 @@
-"""Row tables of the journal, from which the columns are written. Pure.
+"""Rows of the columns, collected turn by turn from the journal. Pure.
 
 Rows stand in the order of the journal, and a written row never changes: new records
 only add rows, so `ColumnRows` can make the rows of a part of the journal alone. The
@@ -6,65 +6,13 @@ exception is `walkers`, which holds their current positions.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
 
-import numpy as np
-
-from alloop.core import doubts
-from alloop.core.batch import Batch, pack_frames
 from alloop.core.frame import Frame, FrameId
-from alloop.core.records import Candidate, Detail, Label, Noise, Unlabelled
-from alloop.history.reader import History
+from alloop.history.column_tables import LabelRow, NewRows, column_tables
 from alloop.history.record_index import label_outcome
 from alloop.loop import events as e
-from alloop.loop.reducer import next_state
 from alloop.loop.state import LoopState
 from alloop.store.record import Array
-from alloop.store.schema import (
-    FIDELITIES,
-    PURPOSES,
-    RUNGS,
-    STATES,
-    failure_codes,
-    id_digits,
-    word_codes,
-)
-
-_Table = dict[str, Array]
-
-
-def tables(history: History) -> Mapping[str, Mapping[str, Array]]:
-    """Return all tables of `alloop.store.schema`, from the first row on."""
-    rows, state = ColumnRows(), LoopState()
-    for entry in history.entries:
-        rows.add_turn(state, entry.turn)
-        state = next_state(state, entry.turn.event, entry.turn.commands)
-    return rows.tables(state)
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class _LabelRow:
-    """A label or a failure, and the purpose it was requested for."""
-
-    row: int
-    purpose: str
-    record: Label | Unlabelled
-    cached: bool
-
-
-@dataclass(slots=True)
-class _NewRows:
-    """New rows of all tables; the leading int of a tuple is the row of a frame."""
-
-    frames: list[Frame] = field(default_factory=list)
-    molecules: list[int] = field(default_factory=list)
-    labels: dict[str, list[_LabelRow]] = field(default_factory=dict)
-    noise: list[tuple[int, str, Noise]] = field(default_factory=list)
-    scores: list[tuple[int, Candidate, e.Explore, float | None]] = field(
-        default_factory=list
-    )
-    selections: list[tuple[int, e.LabelFrame, int]] = field(default_factory=list)
-    generations: list[tuple[e.Trained, e.Train]] = field(default_factory=list)
 
 
 class ColumnRows:
@@ -80,7 +28,7 @@ class ColumnRows:
 
     def __init__(self, known: dict[bytes, int] | None = None) -> None:
         self._known = {} if known is None else known
-        self._fresh = _NewRows()
+        self._fresh = NewRows()
 
     def add_turn(self, before: LoopState, turn: e.Turn) -> None:
         """Add a turn; `before` is the state before it."""
@@ -98,28 +46,18 @@ class ColumnRows:
 
         The column `structure` counts from the first row of the store.
         """
-        fresh = self._fresh
-        labels = {x: _label_table(fresh.labels.get(x, ())) for x in FIDELITIES}
-        return {
-            "structures": _structure_table(fresh.frames, fresh.molecules),
-            **{f"labels/{fidelity}": table for fidelity, table in labels.items()},
-            "noise": _noise_table(fresh.noise),
-            "scores": _score_table(fresh.scores),
-            "selections": _selection_table(fresh.selections),
-            "walkers": _walker_table(state),
-            "generations": _generation_table(fresh.generations),
-        }
+        return column_tables(self._fresh, state)
 
     def clear(self) -> None:
         """Drop the rows, once written; the rows of later turns follow them."""
-        self._fresh = _NewRows()
+        self._fresh = NewRows()
 
     def _add_event(self, before: LoopState, event: e.Event) -> None:
         match event:
             case e.Opened(given=given):
                 for item in given:
                     purpose = "test" if item.test else "given"
-                    row = _LabelRow(
+                    row = LabelRow(
                         self._structure_row(item.frame.id), purpose, item.label, False
                     )
                     self._fresh.labels.setdefault(item.fidelity, []).append(row)
@@ -151,7 +89,7 @@ class ColumnRows:
         if found is None or not isinstance(asked, e.LabelFrame):
             return
         row = self._structure_row(asked.frame.id)
-        label = _LabelRow(row, asked.purpose, found.record, found.cached)
+        label = LabelRow(row, asked.purpose, found.record, found.cached)
         self._fresh.labels.setdefault(asked.fidelity, []).append(label)
 
     def _add_selections(self, before: LoopState, commands: Sequence[e.Command]) -> None:
@@ -175,154 +113,3 @@ def _named_frames(turn: e.Turn) -> Iterator[tuple[Frame, int]]:
     for command in turn.commands:
         if isinstance(command, e.LabelFrame):
             yield command.frame, command.molecule
-
-
-def _structure_table(frames: Sequence[Frame], molecules: Sequence[int]) -> _Table:
-    batch = pack_frames(frames)
-    return {
-        "id": id_digits(frame.id for frame in frames),
-        **_geometry_columns(batch),
-        "cell": batch.cells,
-        "pbc": batch.pbc,
-        "charge": batch.charges,
-        "spin": batch.spins,
-        "molecule": _integers(molecules),
-    }
-
-
-def _geometry_columns(batch: Batch) -> _Table:
-    return {
-        "offsets": batch.offsets,
-        "numbers": batch.numbers.astype(np.uint8),
-        "positions": batch.positions,
-    }
-
-
-def _label_table(labels: Sequence[_LabelRow]) -> _Table:
-    good = [x.record if isinstance(x.record, Label) else None for x in labels]
-    failures = [
-        None if isinstance(x.record, Label) else x.record.failure for x in labels
-    ]
-    forces = [np.zeros((0, 3)) if label is None else label.forces for label in good]
-    return {
-        "structure": _integers([x.row for x in labels]),
-        "offsets": _integers(np.cumsum([0, *map(len, forces)])),
-        "energy": _floats([None if x is None else x.energy for x in good]),
-        "forces": np.concatenate([np.zeros((0, 3)), *forces]),
-        "stress": _stresses(good),
-        "status": word_codes((STATES[x is None] for x in good), STATES),
-        "failure": failure_codes(failures),
-        "cpu_seconds": _floats([x.record.cpu_seconds for x in labels]),
-        "purpose": word_codes((x.purpose for x in labels), PURPOSES),
-        "cached": _booleans([x.cached for x in labels]),
-        **_detail_columns([x.record.details for x in labels]),
-    }
-
-
-def _stresses(labels: Sequence[Label | None]) -> Array:
-    found = [None if label is None else label.stress for label in labels]
-    rows = [np.full(6, np.nan) if stress is None else stress for stress in found]
-    return np.array(rows, dtype=np.float64).reshape(-1, 6)
-
-
-def _detail_columns(told: Sequence[Mapping[str, Detail]]) -> _Table:
-    """Return the columns of the details of labels."""
-    keys = ("peak_mb", "gap", "s2", "t1", "internal", "external")
-    rungs = (str(details.get("rung") or "") for details in told)
-    doubted = [doubts.doubts_of_details(details) for details in told]
-    return {
-        **{
-            key: _floats([_finite_number(details.get(key)) for details in told])
-            for key in keys
-        },
-        "rung": word_codes((x if x in RUNGS else "other" for x in rungs), RUNGS),
-        **{
-            doubt.name.lower(): _booleans([doubt in found for found in doubted])
-            for doubt in doubts.Doubt
-        },
-    }
-
-
-def _finite_number(detail: Detail) -> float | None:
-    return float(detail) if isinstance(detail, int | float) else None
-
-
-def _noise_table(rows: Sequence[tuple[int, str, Noise]]) -> _Table:
-    found = [noise for _, _, noise in rows]
-    return {
-        "structure": _integers([row for row, _, _ in rows]),
-        "fidelity": word_codes((fidelity for _, fidelity, _ in rows), FIDELITIES),
-        "energy": _floats([x.energy for x in found]),
-        "force_rms": _floats([x.force_rms for x in found]),
-        "force_max": _floats([x.force_max for x in found]),
-        "cpu_seconds": _floats([x.cpu_seconds for x in found]),
-        "failure": failure_codes([x.failure for x in found]),
-    }
-
-
-def _score_table(
-    rows: Sequence[tuple[int, Candidate, e.Explore, float | None]],
-) -> _Table:
-    found = [candidate for _, candidate, _, _ in rows]
-    return {
-        "structure": _integers([row for row, _, _, _ in rows]),
-        "generation": _integers([asked.generation for _, _, asked, _ in rows]),
-        "surprise": _floats([x.surprise for x in found]),
-        "threshold": _floats([threshold for _, _, _, threshold in rows]),
-        "energy": _floats([x.energy for x in found]),
-        "round": _integers([asked.round for _, _, asked, _ in rows]),
-        "walker": _integers([x.walker for x in found]),
-        "step": _integers([x.step for x in found]),
-    }
-
-
-def _selection_table(rows: Sequence[tuple[int, e.LabelFrame, int]]) -> _Table:
-    asked = [command for _, command, _ in rows]
-    return {
-        "structure": _integers([row for row, _, _ in rows]),
-        "fidelity": word_codes((x.fidelity for x in asked), FIDELITIES),
-        "purpose": word_codes((x.purpose for x in asked), PURPOSES),
-        "round": _integers([number for _, _, number in rows]),
-    }
-
-
-def _walker_table(state: LoopState) -> _Table:
-    walkers = [state.walkers[key] for key in sorted(state.walkers)]
-    return {
-        "walker": _integers([walker.index for walker in walkers]),
-        "molecule": _integers([walker.molecule for walker in walkers]),
-        "step": _integers([walker.step for walker in walkers]),
-        "stopped": _booleans([walker.stopped is not None for walker in walkers]),
-        **_geometry_columns(pack_frames([walker.frame for walker in walkers])),
-        "velocities": np.concatenate(
-            [np.zeros((0, 3)), *(x.velocities for x in walkers)]
-        ),
-    }
-
-
-def _generation_table(rows: Sequence[tuple[e.Trained, e.Train]]) -> _Table:
-    trained = [event for event, _ in rows]
-    tests = [x.evaluation for x in trained]
-    return {
-        "generation": _integers([x.generation for x in trained]),
-        "model": id_digits(x.model for x in trained),
-        "threshold": _floats([x.threshold for x in trained]),
-        "energy_mae": _floats([None if x is None else x.energy_mae for x in tests]),
-        "force_mae": _floats([None if x is None else x.force_mae for x in tests]),
-        "force_rmse": _floats([None if x is None else x.force_rmse for x in tests]),
-        "cheap": _integers([len(asked.cheap) for _, asked in rows]),
-        "expensive": _integers([len(asked.expensive) for _, asked in rows]),
-        "cpu_seconds": _floats([x.timing.cpu_seconds for x in trained]),
-    }
-
-
-def _integers(values: Sequence[int] | Array) -> Array:
-    return np.asarray(values, dtype=np.int64)
-
-
-def _booleans(values: Sequence[bool]) -> Array:
-    return np.array(values, dtype=np.bool_)
-
-
-def _floats(values: Sequence[float | None]) -> Array:
-    return np.array([np.nan if x is None else x for x in values], dtype=np.float64)

@@ -6,11 +6,14 @@ answer is applied once its command is open. An answer that fits no open command 
 as `Restored`: a driver uses it when its command is issued.
 """
 
+import contextlib
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
+from typing import Protocol
 
-from alloop.history.journal_codec import event_config, identical
-from alloop.history.kept_answers import is_answer
+from alloop.core.errors import StoreError
+from alloop.history.journal_codec import event_config, identical_commands
+from alloop.history.reader import History
 from alloop.loop import events as e
 from alloop.loop.policy import decide
 from alloop.loop.reducer import apply_commands, apply_event
@@ -41,7 +44,7 @@ class ContinuedTurn:
     turn: e.Turn
 
 
-def saved_record(
+def saved_records(
     turns: Iterable[tuple[float, e.Turn]], before: Mapping[str, e.Command]
 ) -> Iterator[SavedRecord]:
     """Yield the events of whole records, with the commands that they answer.
@@ -64,7 +67,7 @@ class Continuation:
     """A repaired journal under construction, from a state on.
 
     rules: makes the rules of a configuration (YAML text); config: the one in force.
-    missing: ids of models that are lost, whose trainings must be done again. mended:
+    missing: ids of models that are lost, whose trainings must be done again. turns:
     the records so far.
     """
 
@@ -72,7 +75,7 @@ class Continuation:
     config: str
     rules: Callable[[str], Rules]
     missing: Collection[str] = ()
-    mended: list[ContinuedTurn] = field(default_factory=list)
+    turns: list[ContinuedTurn] = field(default_factory=list)
     _recorded: dict[str, e.Command] = field(default_factory=dict)
     _diverged: bool = False
 
@@ -83,22 +86,22 @@ class Continuation:
         count = -1
         while len(left) != count:
             count = len(left)
-            left = [each for each in left if not self._taken(each)]
+            left = [each for each in left if not self._try_event(each)]
         return left
 
     def begin(self, time: float, opened: e.Opened) -> None:
         """Restart a campaign whose first record is lost, with the event `opened`."""
-        self._turn(time, opened)
+        self._add_event(time, opened)
 
-    def _taken(self, item: SavedRecord) -> bool:
+    def _try_event(self, item: SavedRecord) -> bool:
         event = item.event
         if isinstance(event, _BY_HAND):
             self.config = event_config(event) or self.config
-            self._turn(item.time, event)
+            self._add_event(item.time, event)
             return True
         if isinstance(event, e.Opened | e.Restored) or not self._fits(item):
             return False
-        self._turn(item.time, event)
+        self._add_event(item.time, event)
         return True
 
     def _fits(self, item: SavedRecord) -> bool:
@@ -117,7 +120,7 @@ class Continuation:
     def _is_missing(self, event: e.Event) -> bool:
         return isinstance(event, e.Trained) and event.model in self.missing
 
-    def _turn(self, time: float, event: e.Event) -> None:
+    def _add_event(self, time: float, event: e.Event) -> None:
         # These events lead to no decision.
         quiet = isinstance(event, e.Excluded | e.Included | e.Forked)
         seen = apply_event(self.state, event)
@@ -125,9 +128,9 @@ class Continuation:
         commands = () if quiet else decide(seen, event, rules)
         for command in commands:
             known = self._recorded.get(command.name, command)
-            self._diverged |= not identical(known, command)
+            self._diverged |= not identical_commands(known, command)
         self.state = apply_commands(seen, commands)
-        self.mended.append(ContinuedTurn(time, e.Turn(event, commands)))
+        self.turns.append(ContinuedTurn(time, e.Turn(event, commands)))
 
 
 def leftover_turns(found: Iterable[SavedRecord]) -> Iterator[ContinuedTurn]:
@@ -147,3 +150,55 @@ def needed_models(state: LoopState) -> frozenset[str]:
         if isinstance(command, e.Train):
             found.add(command.parent)
     return frozenset(model for model in found if model is not None)
+
+
+class ModelSource(Protocol):
+    """A store in which models can be looked up."""
+
+    def model(self, model_id: str) -> bytes:
+        """Return the blob of a model; StoreError where it is absent or damaged."""
+        ...
+
+
+class KeptAnswers:
+    """The answers of `Restored` records, found by the commands that they answer."""
+
+    def __init__(self, history: History, models: ModelSource) -> None:
+        self._history = history
+        self._models = models
+        self._places = {
+            event.answer.name: entry.seq for entry, event in history.of_kind(e.Restored)
+        }
+
+    def find(self, command: e.Command) -> e.Answer | e.TaskLost | None:
+        """Return the answer to exactly this command, None without one."""
+        seq = self._places.get(command.name)
+        if seq is None:
+            return None
+        (entry,) = self._history.select([seq])
+        event = entry.turn.event
+        assert isinstance(event, e.Restored)
+        fits = is_answer(event.answer, event.asked, command)
+        return event.answer if fits and self._usable(event.answer) else None
+
+    def _usable(self, answer: e.Answer | e.TaskLost) -> bool:
+        if isinstance(answer, e.Trained):
+            with contextlib.suppress(StoreError):
+                return bool(self._models.model(answer.model))
+            return False
+        return not isinstance(answer, e.TaskLost)
+
+
+def is_answer(
+    answer: e.Answer | e.TaskLost, asked: e.Command | None, command: e.Command
+) -> bool:
+    """Return True if an answer to the command `asked` also answers `command`.
+
+    The name of a label is its level and the id of its frame, which determine it. Any
+    other command must be identical to the bit.
+    """
+    if answer.name != command.name:
+        return False
+    if isinstance(command, e.LabelFrame):
+        return True
+    return asked is not None and identical_commands(asked, command)

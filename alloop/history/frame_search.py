@@ -51,7 +51,9 @@ def find_frame(history: History, prefix: str) -> FoundFrame:
     Raises InputError where none or several do.
     """
     known = {
-        key: x for key, x in history.ledger.frames.items() if _has_prefix(key, prefix)
+        key: x
+        for key, x in history.label_index.frames.items()
+        if _has_prefix(key, prefix)
     }
     hints = _column_hints(history.path, prefix)
     _refuse_several(prefix, {*known, *hints.ids})
@@ -72,15 +74,15 @@ def find_frame(history: History, prefix: str) -> FoundFrame:
 def _record_numbers(history: History, hints: _ColumnHints) -> list[int]:
     """Return the numbers of the records that may name the frame."""
     return [
-        deed.seq
-        for deed in history.chronicle.deeds
-        if deed.kind in _MAKING
-        or (deed.kind == "Explored" and (deed.seq > hints.mark or _is_in(deed, hints)))
+        task.seq
+        for task in history.record_index.tasks
+        if task.kind in _MAKING
+        or (task.kind == "Explored" and (task.seq > hints.mark or _is_in(task, hints)))
     ]
 
 
-def _is_in(deed: TaskEntry, hints: _ColumnHints) -> bool:
-    return int(deed.name.split("/")[1]) in hints.rounds
+def _is_in(task: TaskEntry, hints: _ColumnHints) -> bool:
+    return int(task.name.split("/")[1]) in hints.rounds
 
 
 def _named_frames(event: e.Event) -> Iterator[Frame]:

@@ -27,7 +27,7 @@ CLASSES = (*_EVENTS, *_FACTS)
 CODEC = Codec(CLASSES)
 
 
-def identical(one: e.Command, other: e.Command) -> bool:
+def identical_commands(one: e.Command, other: e.Command) -> bool:
     """Return True if two commands are equal, down to the bits of their arrays."""
     first, second = CODEC.encode(one), CODEC.encode(other)
     return (first.tree, first.frames) == (second.tree, second.frames) and all(
@@ -48,7 +48,7 @@ def event_config(event: e.Event) -> str:
     return event.config if isinstance(event, e.Amended | e.Forked) else ""
 
 
-def described(archive: Archive) -> dict[str, Any]:
+def checked_attributes(archive: Archive) -> dict[str, Any]:
     """Return the attributes of an open store; `name` and `levels` get defaults.
 
     Raises DamagedError where one of them is of a wrong kind.
@@ -63,7 +63,9 @@ def described(archive: Archive) -> dict[str, Any]:
     }
     for name, right in kinds.items():
         if not right:
-            raise _damaged(archive.path, name, f"is {str(attrs[name])[:40]!r}")
+            raise _damaged_attribute(
+                archive.path, name, f"is {str(attrs[name])[:40]!r}"
+            )
     return attrs
 
 
@@ -74,11 +76,11 @@ def first_configuration(attrs: Mapping[str, Any], path: Path) -> str:
     """
     text = attrs.get("config")
     if not isinstance(text, str):
-        raise _damaged(path, "config", "is not there")
+        raise _damaged_attribute(path, "config", "is not there")
     return text
 
 
-def _damaged(path: Path, name: str, what: str) -> DamagedError:
+def _damaged_attribute(path: Path, name: str, what: str) -> DamagedError:
     return DamagedError(
         f"the attribute `{name}` in {path / 'zarr.json'} {what}; restore that file "
         "from a copy"

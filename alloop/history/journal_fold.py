@@ -20,12 +20,12 @@ class JournalFold:
     seq: int = -1
     config: str = ""
     state: LoopState = field(default_factory=LoopState)
-    ledger: LabelIndex = field(default_factory=LabelIndex)
-    chronicle: RecordIndex = field(default_factory=RecordIndex)
+    label_index: LabelIndex = field(default_factory=LabelIndex)
+    record_index: RecordIndex = field(default_factory=RecordIndex)
 
     def add_turn(self, turn: e.Turn) -> None:
         """Add the next turn."""
-        self.ledger.add_turn(turn)
+        self.label_index.add_turn(turn)
         self.add_indexed_turn(turn, next_state(self.state, turn.event, turn.commands))
 
     def add_indexed_turn(self, turn: e.Turn, state: LoopState) -> None:
@@ -33,4 +33,4 @@ class JournalFold:
         self.seq += 1
         self.config = event_config(turn.event) or self.config
         self.state = state
-        self.chronicle.add(self.seq, turn, self.ledger)
+        self.record_index.add_turn(self.seq, turn, self.label_index)

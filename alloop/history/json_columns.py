@@ -35,37 +35,37 @@ def json_value(value: Any) -> Any:
 
 
 def label_columns(
-    told: Sequence[LabelEntry], ledger: LabelIndex
+    entries: Sequence[LabelEntry], index: LabelIndex
 ) -> tuple[Array, tuple[Any, ...]]:
     """Encode label entries; return also their records that the label index lacks."""
-    rows = {frame: row for row, frame in enumerate(ledger.frames)}
-    held = [ledger.get(x.level, x.frame.id) is x.record for x in told]
+    rows = {frame: row for row, frame in enumerate(index.frames)}
+    held = [index.get(x.level, x.frame.id) is x.record for x in entries]
     columns = {
-        "frame": [rows[x.frame.id] for x in told],
+        "frame": [rows[x.frame.id] for x in entries],
         "held": held,
-        **{name: [getattr(x, name) for x in told] for name in _NUMBERS},
-        **{name: _encode_words([getattr(x, name) for x in told]) for name in _WORDS},
-        **_timing_columns([x.timing for x in told]),
+        **{name: [getattr(x, name) for x in entries] for name in _NUMBERS},
+        **{name: _encode_words([getattr(x, name) for x in entries]) for name in _WORDS},
+        **_timing_columns([x.timing for x in entries]),
     }
-    others = (x.record for x, own in zip(told, held, strict=True) if not own)
+    others = (x.record for x, own in zip(entries, held, strict=True) if not own)
     return json_bytes(columns), tuple(others)
 
 
 def labels_from_columns(
-    sheet: Array, others: Iterable[Label | Unlabelled], ledger: LabelIndex
+    text: Array, others: Iterable[Label | Unlabelled], index: LabelIndex
 ) -> Iterator[LabelEntry]:
     """Decode the label entries that `label_columns` encoded."""
-    columns, rest, frames = json_tree(sheet), iter(others), list(ledger.frames.values())
+    columns, rest, frames = json_tree(text), iter(others), list(index.frames.values())
     words = {name: _decode_words(columns[name]) for name in _WORDS}
-    said = words | {name: columns[name] for name in _NUMBERS}
+    values_by_name = words | {name: columns[name] for name in _NUMBERS}
     places = zip(
         columns["frame"], columns["held"], _timings_from_columns(columns), strict=True
     )
-    facts = zip(*said.values(), strict=True)
+    facts = zip(*values_by_name.values(), strict=True)
     for (row, held, timing), values in zip(places, facts, strict=True):
-        named = dict(zip(said, values, strict=True))
+        named = dict(zip(values_by_name, values, strict=True))
         frame = frames[row]
-        record = ledger.labels[named["level"], frame.id] if held else next(rest)
+        record = index.labels[named["level"], frame.id] if held else next(rest)
         yield LabelEntry(frame=frame, record=record, timing=timing, **named)
 
 
@@ -80,9 +80,9 @@ def task_columns(found: Sequence[TaskEntry]) -> Array:
     return json_bytes(columns)
 
 
-def tasks_from_columns(sheet: Array) -> Iterator[TaskEntry]:
+def tasks_from_columns(text: Array) -> Iterator[TaskEntry]:
     """Decode the task entries that `task_columns` encoded."""
-    columns = json_tree(sheet)
+    columns = json_tree(text)
     kinds = _decode_words(columns["kind"])
     facts = zip(
         columns["seq"],
@@ -111,6 +111,6 @@ def _encode_words(found: Sequence[str]) -> Any:
     return {"words": list(known), "which": [known[word] for word in found]}
 
 
-def _decode_words(sheet: Any) -> list[str]:
-    words = sheet["words"]
-    return [words[number] for number in sheet["which"]]
+def _decode_words(encoded: Any) -> list[str]:
+    words = encoded["words"]
+    return [words[number] for number in encoded["which"]]

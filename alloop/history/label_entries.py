@@ -1,4 +1,4 @@
-"""Entries of all labels and tasks of a journal. Pure."""
+"""Entries of all labels and tasks of a journal, and requests for lost labels. Pure."""
 
 from collections.abc import Iterator
 from dataclasses import replace
@@ -17,7 +17,7 @@ def label_entries(history: History) -> tuple[LabelEntry, ...]:
     ones are those that a repair kept (`Restored`); no record requested them.
     """
     excluded = history.state.excluded
-    labels = (*history.chronicle.told, *_restored(history))
+    labels = (*history.record_index.labels, *_restored_labels(history))
     if not excluded:
         return tuple(labels)
     return tuple(
@@ -26,9 +26,9 @@ def label_entries(history: History) -> tuple[LabelEntry, ...]:
     )
 
 
-def _restored(history: History) -> Iterator[LabelEntry]:
+def _restored_labels(history: History) -> Iterator[LabelEntry]:
     """Yield labels that a repair kept and that were not requested again since."""
-    known = {(x.level, x.frame.id) for x in history.chronicle.told}
+    known = {(x.level, x.frame.id) for x in history.record_index.labels}
     for entry, event in history.of_kind(e.Restored):
         asked, answer = event.asked, event.answer
         if isinstance(answer, e.Labelled) and isinstance(asked, e.LabelFrame):
@@ -56,10 +56,10 @@ def task_entries(history: History) -> Iterator[TaskEntry]:
     """Yield all tasks and other records, also labels, in the order of the journal."""
     labels = (
         TaskEntry(x.answered, _task_kind(x), f"label/{x.level}/{x.frame.id}", x.timing)
-        for x in history.chronicle.told
+        for x in history.record_index.labels
         if not x.is_given
     )
-    yield from sorted([*labels, *history.chronicle.deeds], key=lambda deed: deed.seq)
+    yield from sorted([*labels, *history.record_index.tasks], key=lambda task: task.seq)
 
 
 def _task_kind(label: LabelEntry) -> str:
@@ -68,3 +68,37 @@ def _task_kind(label: LabelEntry) -> str:
 
 def _is_out(excluded: frozenset[tuple[str, str]], frame: str, fidelity: str) -> bool:
     return bool(excluded & {(frame, fidelity), (frame, "all")})
+
+
+def lost_labels(history: History) -> tuple[e.LabelFrame, ...]:
+    """Return the commands of labels lost to a limit, a crash or a lost worker.
+
+    Sorted by name; without labels that were made since, are under way or were excluded
+    by hand.
+    """
+    last = {
+        _command_name(label): label
+        for label in label_entries(history)
+        if not label.is_given
+    }
+    busy = {*history.state.open, *history.state.retries}
+    return tuple(
+        _label_command(label)
+        for name, label in sorted(last.items())
+        if not (label.record.is_permanent or label.excluded or name in busy)
+    )
+
+
+def _command_name(label: LabelEntry) -> str:
+    return _label_command(label).name
+
+
+def _label_command(label: LabelEntry) -> e.LabelFrame:
+    return e.LabelFrame(
+        frame=label.frame,
+        level=label.level,
+        fidelity=label.fidelity,
+        purpose=label.purpose,
+        molecule=label.molecule,
+        reason=label.reason,
+    )

@@ -13,15 +13,15 @@ from alloop.loop import events as e
 class LabelIndex:
     """An index of the journal's frames and labels, built turn by turn with `add_turn`.
 
-    made: keys of the labels that this campaign computed itself, not those from a cache
-    or the user.
+    computed: keys of the labels that this campaign computed itself, not those from a
+    cache or the user.
     """
 
     frames: dict[FrameId, Frame] = field(default_factory=dict)
     labels: dict[tuple[LevelId, FrameId], Label | Unlabelled] = field(
         default_factory=dict
     )
-    made: set[tuple[LevelId, FrameId]] = field(default_factory=set)
+    computed: set[tuple[LevelId, FrameId]] = field(default_factory=set)
 
     def add_turn(self, turn: e.Turn) -> None:
         """Add the frames and labels of a turn."""
@@ -31,7 +31,7 @@ class LabelIndex:
             if label is not None:
                 self.labels[label.level, label.frame] = _detached_label(label)
         if isinstance(turn.event, e.Labelled) and not turn.event.cached:
-            self.made.add((turn.event.label.level, turn.event.label.frame))
+            self.computed.add((turn.event.label.level, turn.event.label.frame))
 
     def get(self, level: LevelId, frame: FrameId) -> Label | Unlabelled | None:
         """Return the label or the failure under this key, None without either."""

@@ -95,9 +95,9 @@ def cpu_seconds_by_part(history: History) -> Mapping[str, float]:
         if not label.cached:
             spent[label_part(label.purpose, label.fidelity)] += label.cpu_seconds
     spent |= {part: 0.0 for part in PARTS.values() if part not in spent}
-    for deed in history.chronicle.deeds:
-        if deed.kind in PARTS:
-            spent[PARTS[deed.kind]] += deed.timing.cpu_seconds
+    for task in history.record_index.tasks:
+        if task.kind in PARTS:
+            spent[PARTS[task.kind]] += task.timing.cpu_seconds
     return spent
 
 

@@ -17,7 +17,7 @@ import numpy as np
 from alloop.core.errors import InputError
 from alloop.core.frame import Frame
 from alloop.history.journal_codec import CODEC as CODEC
-from alloop.history.journal_codec import described, first_configuration
+from alloop.history.journal_codec import checked_attributes, first_configuration
 from alloop.history.journal_fold import JournalFold
 from alloop.history.label_index import LabelIndex
 from alloop.history.record_index import RecordIndex
@@ -86,37 +86,37 @@ class Generation(NamedTuple):
 
 @dataclass(frozen=True, eq=False)
 class History:
-    """The contents of a store: attributes, records, and their fold (`known`)."""
+    """The contents of a store: attributes, records, and their fold (`fold`)."""
 
     path: Path
     attrs: dict[str, Any]
     entries: Sequence[JournalEntry]
-    known: JournalFold
+    fold: JournalFold
 
     @classmethod
     def from_entries(
         cls, path: Path, attrs: dict[str, Any], entries: Sequence[JournalEntry]
     ) -> "History":
         """Make a history from all entries of a journal, from the first one on."""
-        known = JournalFold()
+        fold = JournalFold()
         for entry in entries:
-            known.add_turn(entry.turn)
-        return cls(path, attrs, entries, known)
+            fold.add_turn(entry.turn)
+        return cls(path, attrs, entries, fold)
 
     @property
     def state(self) -> LoopState:
         """The state after the last turn."""
-        return self.known.state
+        return self.fold.state
 
     @property
-    def ledger(self) -> LabelIndex:
+    def label_index(self) -> LabelIndex:
         """Frames and labels by id."""
-        return self.known.ledger
+        return self.fold.label_index
 
     @property
-    def chronicle(self) -> RecordIndex:
+    def record_index(self) -> RecordIndex:
         """Labels and tasks, in the order of the journal."""
-        return self.known.chronicle
+        return self.fold.record_index
 
     @cached_property
     def opened(self) -> e.Opened:
@@ -131,7 +131,7 @@ class History:
     @property
     def config(self) -> str:
         """The resolved configuration in force (YAML)."""
-        return self.known.config or first_configuration(self.attrs, self.path)
+        return self.fold.config or first_configuration(self.attrs, self.path)
 
     def events(self) -> Iterator[tuple[JournalEntry, e.Event]]:
         """Yield every event, in order; reads the whole journal."""
@@ -145,7 +145,7 @@ class History:
 
         Reads only their records.
         """
-        numbers = [x.seq for x in self.chronicle.deeds if x.kind == kind.__name__]
+        numbers = [x.seq for x in self.record_index.tasks if x.kind == kind.__name__]
         for entry in self.select(numbers if last is None else numbers[-last:]):
             if isinstance(entry.turn.event, kind):
                 yield entry, entry.turn.event
@@ -183,7 +183,7 @@ class History:
 
     def rechecked(self) -> Sequence[e.Rechecked]:
         """Return the changes of labels that were computed again, in order."""
-        return self.chronicle.rechecked
+        return self.record_index.rechecked
 
     def priced(self) -> list[e.Priced]:
         """Return the measured label costs, in order; the last ones are in force."""
@@ -194,14 +194,14 @@ class History:
 
         Raises InputError where none or several do.
         """
-        found = [key for key in self.ledger.frames if key.startswith(prefix)]
+        found = [key for key in self.label_index.frames if key.startswith(prefix)]
         if len(found) != 1:
             what = "none" if not found else f"{len(found)} frames"
             raise InputError(
                 f"expected the id of one frame, `{prefix}` fits {what}; "
                 "`alloop log STORE` lists the ids"
             )
-        return self.ledger.frames[found[0]]
+        return self.label_index.frames[found[0]]
 
 
 def read_history(path: Path) -> History:
@@ -210,7 +210,7 @@ def read_history(path: Path) -> History:
         return history_of(archive)
 
 
-def following(path: Path, start: int) -> Iterator[JournalEntry]:
+def follow_records(path: Path, start: int) -> Iterator[JournalEntry]:
     """Yield the records from number `start` on, then new ones as they come; endless."""
     with Archive.open(path, CODEC) as archive:
         while True:
@@ -222,8 +222,8 @@ def following(path: Path, start: int) -> Iterator[JournalEntry]:
 
 def history_of(archive: Archive) -> History:
     """Return the history of an open archive."""
-    known = load_saved_fold(archive)
-    for _, _, turn in archive.records(known.seq + 1):
-        known.add_turn(turn)
-    entries = Records(archive.path, known.seq + 1)
-    return History(archive.path, described(archive), entries, known)
+    fold = load_saved_fold(archive)
+    for _, _, turn in archive.records(fold.seq + 1):
+        fold.add_turn(turn)
+    entries = Records(archive.path, fold.seq + 1)
+    return History(archive.path, checked_attributes(archive), entries, fold)

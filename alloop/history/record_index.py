@@ -126,46 +126,46 @@ def label_outcome(event: e.Event) -> LabelOutcome | None:
 
 @dataclass(slots=True)
 class RecordIndex:
-    """An index of the journal, built turn by turn with `add`.
+    """An index of the journal, built turn by turn with `add_turn`.
 
-    told: labels and failures in the order of the journal; one that was requested again
-    has a second entry. deeds: all other records. lessons: trainings requested.
-    rechecked: labels that were computed a second time. questions: open labels, by name.
-    retries: names of lost labels requested again. explorers: the generation of each
-    exploration requested, by name; round, generation: of the last one. examinations:
-    the requested ones, without walkers, by number.
+    labels: labels and failures in the order of the journal; one that was requested
+    again has a second entry. tasks: all other records. trainings: trainings requested.
+    rechecked: labels that were computed a second time. open_labels: labels without an
+    answer yet, by name. retries: names of lost labels requested again. explorers: the
+    generation of each exploration requested, by name; round, generation: of the last
+    one. examinations: the first request of each, by its number, without walkers.
     """
 
-    told: list[LabelEntry] = field(default_factory=list)
-    deeds: list[TaskEntry] = field(default_factory=list)
-    lessons: list[TrainingRequest] = field(default_factory=list)
+    labels: list[LabelEntry] = field(default_factory=list)
+    tasks: list[TaskEntry] = field(default_factory=list)
+    trainings: list[TrainingRequest] = field(default_factory=list)
     rechecked: list[e.Rechecked] = field(default_factory=list)
-    questions: dict[str, OpenLabel] = field(default_factory=dict)
+    open_labels: dict[str, OpenLabel] = field(default_factory=dict)
     retries: set[str] = field(default_factory=set)
     explorers: dict[str, int] = field(default_factory=dict)
     examinations: dict[int, e.Examine] = field(default_factory=dict)
     round: int = 0
     generation: int = 0
 
-    def add(self, seq: int, turn: e.Turn, ledger: LabelIndex) -> None:
+    def add_turn(self, seq: int, turn: e.Turn, index: LabelIndex) -> None:
         """Add record `seq`, which the label index has already."""
-        self._add_event(seq, turn.event, ledger)
+        self._add_event(seq, turn.event, index)
         self._add_commands(seq, turn.commands)
 
-    def _add_event(self, seq: int, event: e.Event, ledger: LabelIndex) -> None:
+    def _add_event(self, seq: int, event: e.Event, index: LabelIndex) -> None:
         match event:
             case e.Opened(given=given):
-                self.told += (_given_label(item, seq, ledger) for item in given)
+                self.labels += (_given_label(item, seq, index) for item in given)
             case e.Rechecked():
                 self.rechecked.append(event)
             case e.Retried(labels=labels):
                 self.retries |= {command.name for command in labels}
         found = label_outcome(event)
-        asked = None if found is None else self.questions.pop(found.name, None)
+        asked = None if found is None else self.open_labels.pop(found.name, None)
         if found is not None and asked is not None:
-            self.told.append(_answered_label(asked, seq, found, ledger))
+            self.labels.append(_answered_label(asked, seq, found, index))
         if asked is None or isinstance(event, e.TaskLost):
-            self.deeds.append(_task_entry(seq, event))
+            self.tasks.append(_task_entry(seq, event))
 
     def _add_commands(self, seq: int, commands: Iterable[e.Command]) -> None:
         for command in commands:
@@ -179,12 +179,12 @@ class RecordIndex:
                     asked = replace(command, walkers=())
                     self.examinations.setdefault(number, asked)
                 case e.Train():
-                    self.lessons.append(_training_request(seq, command))
+                    self.trainings.append(_training_request(seq, command))
 
     def _ask(self, seq: int, command: e.LabelFrame) -> None:
         again = command.name in self.retries
         question = OpenLabel(command, seq, self.round, self.generation, again)
-        self.questions.setdefault(command.name, question)
+        self.open_labels.setdefault(command.name, question)
 
 
 def _training_request(seq: int, asked: e.Train) -> TrainingRequest:
@@ -205,11 +205,11 @@ def _task_entry(seq: int, event: e.Event) -> TaskEntry:
 
 
 def _answered_label(
-    asked: OpenLabel, seq: int, found: LabelOutcome, ledger: LabelIndex
+    asked: OpenLabel, seq: int, found: LabelOutcome, index: LabelIndex
 ) -> LabelEntry:
     command = asked.command
     return LabelEntry(
-        frame=ledger.frames[command.frame.id],
+        frame=index.frames[command.frame.id],
         fidelity=command.fidelity,
         level=command.level,
         purpose=command.purpose,
@@ -219,16 +219,16 @@ def _answered_label(
         generation=asked.generation,
         asked=asked.seq,
         answered=seq,
-        record=_indexed_record(found.record, ledger),
+        record=_indexed_record(found.record, index),
         timing=found.timing,
         cached=found.cached,
         retry=asked.retry,
     )
 
 
-def _given_label(item: e.Given, seq: int, ledger: LabelIndex) -> LabelEntry:
+def _given_label(item: e.Given, seq: int, index: LabelIndex) -> LabelEntry:
     return LabelEntry(
-        frame=ledger.frames[item.frame.id],
+        frame=index.frames[item.frame.id],
         fidelity=item.fidelity,
         level=item.label.level,
         purpose="test" if item.test else "given",
@@ -238,18 +238,18 @@ def _given_label(item: e.Given, seq: int, ledger: LabelIndex) -> LabelEntry:
         generation=0,
         asked=seq,
         answered=seq,
-        record=_indexed_record(item.label, ledger),
+        record=_indexed_record(item.label, index),
         timing=e.Timing(),
         cached=False,
     )
 
 
 def _indexed_record(
-    record: Label | Unlabelled, ledger: LabelIndex
+    record: Label | Unlabelled, index: LabelIndex
 ) -> Label | Unlabelled:
     """Return the label index's copy of a label, so that none is held twice."""
     if isinstance(record, Unlabelled):
         return record
-    known = ledger.get(record.level, record.frame)
+    known = index.get(record.level, record.frame)
     same = isinstance(known, Label) and known.energy == record.energy
     return known if same and known is not None else record

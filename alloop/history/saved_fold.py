@@ -43,7 +43,7 @@ from alloop.store.record import Array
 NAME = "driver"
 _GROWING = ("blocks", "recent")
 _REST = (
-    *("lessons", "rechecked", "questions", "retries"),
+    *("trainings", "rechecked", "open_labels", "retries"),
     *("explorers", "examinations", "round", "generation"),
 )
 _MADE_OF = (
@@ -72,9 +72,9 @@ def fold_version() -> str:
     return digest.hexdigest()
 
 
-def save_fold(archive: Archive, known: JournalFold) -> None:
+def save_fold(archive: Archive, fold: JournalFold) -> None:
     """Save the fold in the store, which is open for writing."""
-    archive.put_fold(NAME, fold_version(), known.seq, fold_to_bytes(known))
+    archive.put_fold(NAME, fold_version(), fold.seq, fold_to_bytes(fold))
 
 
 def load_saved_fold(archive: Archive) -> JournalFold:
@@ -127,9 +127,9 @@ class _SavedFold:
     labels: Array
     forces: Array
     failures: tuple[Unlabelled, ...]
-    told: Array
+    label_entries: Array
     others: tuple[Label | Unlabelled, ...]
-    deeds: Array
+    task_entries: Array
     rest: _MappingPairs
 
 
@@ -147,28 +147,28 @@ _CODEC = Codec(
 )
 
 
-def fold_to_bytes(known: JournalFold) -> bytes:
+def fold_to_bytes(fold: JournalFold) -> bytes:
     """Return the fold as bytes."""
-    now, book, story = known.state, known.ledger, known.chronicle
-    told, others = json_columns.label_columns(story.told, book)
-    small = {f.name: getattr(now, f.name) for f in fields(now)}
-    good = [x for x in book.labels.values() if isinstance(x, Label)]
+    state, index, entries = fold.state, fold.label_index, fold.record_index
+    label_entries, others = json_columns.label_columns(entries.labels, index)
+    small = {f.name: getattr(state, f.name) for f in fields(state)}
+    good = [x for x in index.labels.values() if isinstance(x, Label)]
     encoded = _CODEC.encode(
         _SavedFold(
-            config=known.config,
+            config=fold.config,
             state=_to_plain({k: v for k, v in small.items() if k not in _GROWING}),
-            entries=_entries_array(list(now.entries())),
-            blocks=tuple(map(len, (*now.blocks, now.recent))),
-            frames=pack_frames(list(book.frames.values())),
-            labels=_labels_array(book, good),
+            entries=_entries_array(list(state.entries())),
+            blocks=tuple(map(len, (*state.blocks, state.recent))),
+            frames=pack_frames(list(index.frames.values())),
+            labels=_labels_array(index, good),
             forces=np.concatenate([np.zeros((0, 3)), *(x.forces for x in good)]),
             failures=tuple(
-                x for x in book.labels.values() if isinstance(x, Unlabelled)
+                x for x in index.labels.values() if isinstance(x, Unlabelled)
             ),
-            told=told,
+            label_entries=label_entries,
             others=others,
-            deeds=json_columns.task_columns(story.deeds),
-            rest=_to_plain({name: getattr(story, name) for name in _REST}),
+            task_entries=json_columns.task_columns(entries.tasks),
+            rest=_to_plain({name: getattr(entries, name) for name in _REST}),
         )
     )
     header = {"versions": encoded.versions, "frames": encoded.frames}
@@ -181,18 +181,19 @@ def fold_from_bytes(seq: int, data: bytes) -> JournalFold:
     entries = iter(_array_entries(found.entries))
     *blocks, recent = (_first_entries(entries, count) for count in found.blocks)
     small = LoopState(**_from_plain(found.state))
-    now = replace(small, blocks=tuple(blocks), recent=recent)
-    book = _label_index(found)
-    return JournalFold(seq, found.config, now, book, _record_index(found, book))
+    state = replace(small, blocks=tuple(blocks), recent=recent)
+    index = _label_index(found)
+    records = _record_index(found, index)
+    return JournalFold(seq, found.config, state, index, records)
 
 
 def _unpack_fold(data: bytes) -> _SavedFold:
     header, arrays = record.unpack_record(data, NAME)
     tree, frames, versions = (header[key] for key in ("record", "frames", "versions"))
-    kept: _SavedFold = _CODEC.decode(
+    saved: _SavedFold = _CODEC.decode(
         EncodedRecord(tree, tuple(arrays), tuple(frames), versions)
     )
-    return kept
+    return saved
 
 
 def _first_entries(entries: Iterator[LabelState], count: int) -> tuple[LabelState, ...]:
@@ -228,8 +229,8 @@ def _entries_array(entries: Sequence[LabelState]) -> Array:
     return json_columns.json_bytes(columns)
 
 
-def _array_entries(sheet: Array) -> Iterator[LabelState]:
-    columns = json_columns.json_tree(sheet)
+def _array_entries(text: Array) -> Iterator[LabelState]:
+    columns = json_columns.json_tree(text)
     known = {
         text: doubts.doubts_of_details({doubts.KEY: text})
         for text in {*columns["doubts"]}
@@ -239,15 +240,15 @@ def _array_entries(sheet: Array) -> Iterator[LabelState]:
         yield LabelState(*values)
 
 
-def _labels_array(book: LabelIndex, good: Iterable[Label]) -> Array:
+def _labels_array(index: LabelIndex, good: Iterable[Label]) -> Array:
     """Encode the keys of all labels and failures, and the columns of the labels."""
     columns = ("energy", "cpu_seconds", "details")
     values = {name: [getattr(x, name) for x in good] for name in columns}
     return json_columns.json_bytes(
         {
-            "keys": [list(key) for key in book.labels],
-            "good": [isinstance(x, Label) for x in book.labels.values()],
-            "made": [key in book.made for key in book.labels],
+            "keys": [list(key) for key in index.labels],
+            "good": [isinstance(x, Label) for x in index.labels.values()],
+            "computed": [key in index.computed for key in index.labels],
             "sizes": [len(x.forces) for x in good],
             "stress": [None if x.stress is None else x.stress.tolist() for x in good],
             **{
@@ -259,30 +260,32 @@ def _labels_array(book: LabelIndex, good: Iterable[Label]) -> Array:
 
 
 def _label_index(found: _SavedFold) -> LabelIndex:
-    told = json_columns.json_tree(found.labels)
-    keys = [(level, frame) for level, frame in told["keys"]]
-    ends = np.cumsum([0, *told["sizes"]]).tolist()
+    columns = json_columns.json_tree(found.labels)
+    keys = [(level, frame) for level, frame in columns["keys"]]
+    ends = np.cumsum([0, *columns["sizes"]]).tolist()
     forces = (found.forces[a:b] for a, b in pairwise(ends))
-    stresses = (None if x is None else np.array(x) for x in told["stress"])
-    numbers = (told["energy"], forces, told["cpu_seconds"])
-    facts = zip(*numbers, told["details"], stresses, strict=True)
+    stresses = (None if x is None else np.array(x) for x in columns["stress"])
+    numbers = (columns["energy"], forces, columns["cpu_seconds"])
+    facts = zip(*numbers, columns["details"], stresses, strict=True)
     failures = iter(found.failures)
     labels: dict[tuple[str, str], Label | Unlabelled] = {
         (level, frame): Label(frame, level, *next(facts)) if good else next(failures)
-        for (level, frame), good in zip(keys, told["good"], strict=True)
+        for (level, frame), good in zip(keys, columns["good"], strict=True)
     }
-    made = {key for key, own in zip(keys, told["made"], strict=True) if own}
-    return LabelIndex({x.id: x for x in found.frames.frames()}, labels, made)
+    computed = {key for key, own in zip(keys, columns["computed"], strict=True) if own}
+    return LabelIndex({x.id: x for x in found.frames.frames()}, labels, computed)
 
 
-def _record_index(found: _SavedFold, book: LabelIndex) -> RecordIndex:
+def _record_index(found: _SavedFold, index: LabelIndex) -> RecordIndex:
     rest = _from_plain(found.rest)
     return RecordIndex(
-        told=list(json_columns.labels_from_columns(found.told, found.others, book)),
-        deeds=list(json_columns.tasks_from_columns(found.deeds)),
-        lessons=list(rest["lessons"]),
+        labels=list(
+            json_columns.labels_from_columns(found.label_entries, found.others, index)
+        ),
+        tasks=list(json_columns.tasks_from_columns(found.task_entries)),
+        trainings=list(rest["trainings"]),
         rechecked=list(rest["rechecked"]),
-        questions=rest["questions"],
+        open_labels=rest["open_labels"],
         retries=set(rest["retries"]),
         explorers=rest["explorers"],
         examinations=rest["examinations"],

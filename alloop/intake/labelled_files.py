@@ -120,8 +120,8 @@ def _raw_labels(
 ) -> list[RawLabel]:
     out = []
     for frame_id in frames:
-        frame = history.ledger.frames[frame_id]
-        label = history.ledger.labels[level, frame_id]
+        frame = history.label_index.frames[frame_id]
+        label = history.label_index.labels[level, frame_id]
         if isinstance(label, Label):
             out.append(
                 RawLabel(

@@ -3,7 +3,7 @@
 A network runs on torch, whose OpenMP must not share a process with that of a quantum
 chemistry program. So models run in a child process under the same limits as all other
 programs, and a child serves one kind of level only
-(`alloop.workers.process_labellers`). The worker's own torch is not used, because its
+(`alloop.workers.tasks`). The worker's own torch is not used, because its
 threads and settings are those of the training beside it. Each frame is a batch of its
 own on one thread, so that its bits do not depend on earlier frames.
 """

@@ -1,3 +1,3 @@
-"""The old name of `alloop.workers.finish_labels`, for `dask worker --preload`."""
+"""The old name of `alloop.workers.spool`, for `dask worker --preload`."""
 
-from alloop.workers.finish_labels import dask_teardown as dask_teardown
+from alloop.workers.spool import dask_teardown as dask_teardown

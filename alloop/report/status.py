@@ -5,7 +5,7 @@ from math import isfinite
 from typing import Any
 
 from alloop.core.text import local_time
-from alloop.history.lost_requests import lost_labels
+from alloop.history.label_entries import lost_labels
 from alloop.history.measured_costs import cpu_seconds_by_part
 from alloop.history.reader import History
 from alloop.loop import events as e
@@ -28,7 +28,7 @@ from alloop.report.analysis.label_quality import (
 )
 from alloop.report.analysis.timeline import time_left
 from alloop.report.text.formatting import guard_stops
-from alloop.store.lock import holder
+from alloop.store.lock import lock_holder
 from alloop.workers.spool import spool_folder, training_progress
 
 _UNITS = {
@@ -105,7 +105,7 @@ def _fork_parent(history: History) -> dict[str, Any] | None:
 
 
 def _running_driver(history: History) -> dict[str, Any] | None:
-    found = holder(history.path)
+    found = lock_holder(history.path)
     if found is None:
         return None
     since = None if found.since is None else local_time(found.since)

@@ -14,7 +14,6 @@ from alloop.core.errors import DamagedError, StoreError
 from alloop.files.targets import refuse_inside_store
 from alloop.store import packs, root
 from alloop.store.codec import Codec
-from alloop.store.creation import build_store
 from alloop.store.files import FileSystem, explain_errors
 from alloop.store.fold_file import read_fold, write_fold
 from alloop.store.journal import FOLDER, Journal, RawEntry
@@ -22,7 +21,8 @@ from alloop.store.links import refuse_link, refuse_links
 from alloop.store.lock import LOCK as LOCK
 from alloop.store.lock import StoreLock
 from alloop.store.models import model_ids, read_model, write_model
-from alloop.store.set_aside import foreign, set_aside
+from alloop.store.root import build_store
+from alloop.store.set_aside import foreign_record, set_columns_aside
 
 Mode = Literal["r", "w"]
 _FEW = 64  # fewer loose records are not sealed at a clean stop
@@ -67,7 +67,7 @@ class Archive:
                 if mode == "w":
                     root.upgrade_format(path, files)
                     with contextlib.suppress(OSError):  # only a backup
-                        root.keep_copy(path, files)
+                        root.write_copy(path, files)
                     self._set_aside()
             undo.pop_all()
 
@@ -205,8 +205,8 @@ class Archive:
         """
         self._held_lock()
         with explain_errors(self.path):
-            said = (version, seq, self._journal.read(seq).digest.hex())
-            write_fold(self.path, name, said, blob, self.files)
+            origin = (version, seq, self._journal.read(seq).digest.hex())
+            write_fold(self.path, name, origin, blob, self.files)
 
     def fold(self, name: str, version: str) -> tuple[int, bytes] | None:
         """Return the last record that a saved fold covers, and its bytes.
@@ -265,9 +265,9 @@ class Archive:
         They must be neither continued nor lost.
         """
         shown = root.node_members(root.read_root(self.path))
-        mark = foreign(shown, self._journal)
+        mark = foreign_record(shown, self._journal)
         if mark >= 0:
-            set_aside(self.path, shown, mark, self.files)
+            set_columns_aside(self.path, shown, mark, self.files)
 
     def _held_lock(self) -> StoreLock:
         if self._lock is None:

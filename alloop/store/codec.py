@@ -235,7 +235,9 @@ class _Decoder:
                 return float(content)
             case "#enum":
                 return self.member(*content)
-        raise StoreError(f"it holds {sorted(tree)}, which is not alloop's")
+        raise StoreError(
+            f"it holds {sorted(tree)}, which is not alloop's; restore it from a copy"
+        )
 
     def record(self, tree: dict[str, Any]) -> Any:
         kind = tree["#"]

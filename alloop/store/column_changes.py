@@ -107,10 +107,10 @@ def table_change(
     shown: Mapping[str, Node],
     name: str,
     tails: Mapping[str, Tail],
-    said: dict[str, Any],
+    attributes: dict[str, Any],
 ) -> ColumnChange:
     """Return the change that brings a published table to these arrays."""
-    home = table_place(name, said[MARK])
+    home = table_place(name, attributes[MARK])
     wanted = table_columns(name)
     counting = next(iter(wanted))
     chunks: dict[str, bytes] = {}
@@ -123,15 +123,15 @@ def table_change(
             nodes[path] = node
             chunks |= {f"{path}/{chunk}": data for chunk, data in made.items()}
     first, values = tails[counting]
-    said |= {SCHEMA: VERSION, "rows": first + len(values)}
-    return ColumnChange(chunks, {**nodes, **dict(_group_nodes(home, said))})
+    attributes |= {SCHEMA: VERSION, "rows": first + len(values)}
+    return ColumnChange(chunks, {**nodes, **dict(_group_nodes(home, attributes))})
 
 
-def _group_nodes(place: str, said: dict[str, Any]) -> Iterator[tuple[str, Node]]:
+def _group_nodes(place: str, attributes: dict[str, Any]) -> Iterator[tuple[str, Node]]:
     above, _, _ = place.rpartition("/")
     if above:
         yield above, root.group_node()
-    yield place, root.group_node(said)
+    yield place, root.group_node(attributes)
 
 
 def column_layout(table: str, column: Column) -> ArrayLayout:

@@ -79,14 +79,14 @@ def _append_rows(
 ) -> None:
     arrays = {name: checked_table(name, table) for name, table in rows.items()}
     shown = root.node_members(root.read_root(archive.path))
-    said = _said(archive, mark)
+    attributes = _last_record(archive, mark)
     with explain_errors(archive.path):
         changes = [
             table_change(
                 shown,
                 name,
                 appended_tails(archive.path, shown, name, each),
-                {**(attrs or {}).get(name, {}), **said},
+                {**(attrs or {}).get(name, {}), **attributes},
             )
             for name, each in arrays.items()
         ]
@@ -106,13 +106,13 @@ def write_columns(
     if not all(is_grown(shown, name, each) for name, each in arrays.items()):
         clear_columns(archive)
         shown = root.node_members(root.read_root(archive.path))
-    said = _said(archive, mark)
+    attributes = _last_record(archive, mark)
     changes = [
         table_change(
             shown,
             name,
             whole_tails(shown, name, each),
-            {**(attrs or {}).get(name, {}), **said},
+            {**(attrs or {}).get(name, {}), **attributes},
         )
         for name, each in arrays.items()
     ]
@@ -120,7 +120,7 @@ def write_columns(
         _commit_changes(archive, shown, changes)
 
 
-def _said(archive: Archive, mark: int) -> dict[str, Any]:
+def _last_record(archive: Archive, mark: int) -> dict[str, Any]:
     """Return the record that the rows go up to, by number and by checksum."""
     digest = archive.digest(mark)
     return {MARK: mark} | ({} if digest is None else {RECORD: digest})

@@ -18,7 +18,7 @@ from alloop.store.column_changes import MARK, RECORD
 from alloop.store.columns import table_names
 from alloop.store.fold_file import FOLDS
 from alloop.store.journal import FOLDER, Journal
-from alloop.store.links import links
+from alloop.store.links import find_links
 from alloop.store.models import model_ids, read_model
 from alloop.store.packs import read_pack
 from alloop.store.record import unpack_record
@@ -30,7 +30,7 @@ from alloop.store.schema import (
     shape_mismatch,
     table_columns,
 )
-from alloop.store.set_aside import foreign, parts
+from alloop.store.set_aside import foreign_record, set_aside_folders
 
 _CHUNKS = 32  # of an array, read at once
 _LINK = "put the file itself in its place, or remove it"
@@ -70,50 +70,57 @@ def verify_store(path: Path | str, codec: Codec) -> list[DamageReport]:
             root.read_root(store)
         except DamagedError as error:
             return [DamageReport(root.NODE_FILE, str(error), _REPAIR)]
-    led_out = [DamageReport(str(x), f"it is {kind}", _LINK) for x, kind in links(store)]
+    led_out = [
+        DamageReport(str(x), f"it is {kind}", _LINK) for x, kind in find_links(store)
+    ]
     if led_out:  # nothing is read through links
         return led_out
     shown = root.node_members(root.read_root(store))
-    models, arrays = list(_models(store, shown)), list(_columns(store, shown))
-    said = {  # each path is reported once
+    models, arrays = (
+        list(_model_damage(store, shown)),
+        list(_column_damage(store, shown)),
+    )
+    others = {  # each path is reported once
         path: node
         for path, node in shown.items()
         if not (arrays if _is_column(path) else models)
     }
     return [
-        *_journal(store, codec),
-        *_packs(store),
-        *_folds(store),
+        *_journal_damage(store, codec),
+        *_pack_damage(store),
+        *_fold_damage(store),
         *models,
-        *_copy(store),
-        *_metadata(store, said),
+        *_attribute_damage(store),
+        *_metadata_damage(store, others),
         *arrays,
     ]
 
 
-def _journal(store: Path, codec: Codec) -> Iterator[DamageReport]:
-    damaged = list(_records(Journal(store / FOLDER), codec))
-    for run in runs(damaged):
+def _journal_damage(store: Path, codec: Codec) -> Iterator[DamageReport]:
+    damaged = list(_damaged_records(Journal(store / FOLDER), codec))
+    for run in consecutive_runs(damaged):
         (first, what), (last, _) = run[0], run[-1]
         where = f"record {first}" if first == last else f"records {first} to {last}"
         yield DamageReport(where, what, _REPAIR)
 
 
-def runs(damaged: Sequence[tuple[int, str]]) -> Iterator[list[tuple[int, str]]]:
+def consecutive_runs(
+    damaged: Sequence[tuple[int, str]],
+) -> Iterator[list[tuple[int, str]]]:
     """Group damaged records with consecutive numbers."""
     numbered = groupby(enumerate(damaged), lambda item: item[1][0] - item[0])
     return ([each for _, each in group] for _, group in numbered)
 
 
-def _records(journal: Journal, codec: Codec) -> Iterator[tuple[int, str]]:
+def _damaged_records(journal: Journal, codec: Codec) -> Iterator[tuple[int, str]]:
     for seq, found in journal.survey():
         if isinstance(found, StoreError):
             yield seq, str(found)
-        elif said := _error_text(codec.decode, found.record):
-            yield seq, said
+        elif fault := _error_text(codec.decode, found.record):
+            yield seq, fault
 
 
-def _packs(store: Path) -> Iterator[DamageReport]:
+def _pack_damage(store: Path) -> Iterator[DamageReport]:
     folder = store / FOLDER
     found = Journal(folder).listing()
     for span in (*found.packs, *found.tails):
@@ -122,26 +129,26 @@ def _packs(store: Path) -> Iterator[DamageReport]:
             yield DamageReport(f"pack {span.name}", what, _INDEX)
 
 
-def _folds(store: Path) -> Iterator[DamageReport]:
+def _fold_damage(store: Path) -> Iterator[DamageReport]:
     for path in sorted((store / FOLDER / FOLDS).glob("*")):
-        said = _error_text(unpack_record, path.read_bytes(), str(path))
-        if said:
-            yield DamageReport(f"fold {path.name}", said, _FOLD)
+        fault = _error_text(unpack_record, path.read_bytes(), str(path))
+        if fault:
+            yield DamageReport(f"fold {path.name}", fault, _FOLD)
 
 
-def _models(store: Path, shown: dict[str, root.Node]) -> Iterator[DamageReport]:
+def _model_damage(store: Path, shown: dict[str, root.Node]) -> Iterator[DamageReport]:
     listed = {p.rpartition("/")[2] for p in shown if p.startswith(f"{root.MODELS}/")}
     for each in sorted(listed | set(model_ids(store))):
-        said = _error_text(read_model, store, each)
-        if said:
-            yield DamageReport(f"model {each}", said, _MODEL)
+        fault = _error_text(read_model, store, each)
+        if fault:
+            yield DamageReport(f"model {each}", fault, _MODEL)
 
 
-def _copy(store: Path) -> Iterator[DamageReport]:
+def _attribute_damage(store: Path) -> Iterator[DamageReport]:
     """Check the store's attributes and their second copy, which older stores lack."""
-    node, said = root.read_root(store), root.copied(store)
+    node, copy = root.read_root(store), root.attributes_copy(store)
     there = (store / FOLDER / root.COPY).exists()
-    if there and said is None:
+    if there and copy is None:
         yield DamageReport(
             "attributes", "their copy does not match its checksum", _FOLD
         )
@@ -151,12 +158,16 @@ def _copy(store: Path) -> Iterator[DamageReport]:
         yield DamageReport(root.NODE_FILE, "it is not as alloop writes it", _REPAIR)
 
 
-def _metadata(store: Path, shown: dict[str, root.Node]) -> Iterator[DamageReport]:
+def _metadata_damage(
+    store: Path, shown: dict[str, root.Node]
+) -> Iterator[DamageReport]:
     """Compare the metadata of every array and group with what the root has of them."""
     for path, node in shown.items():
         try:
             own = json.loads((store / path / root.NODE_FILE).read_bytes())
-            same = _plain(own) == _plain(node) and _reach(own) >= _reach(node)
+            same = _comparable_node(own) == _comparable_node(node) and _node_length(
+                own
+            ) >= _node_length(node)
         except (OSError, ValueError, TypeError, KeyError, AttributeError):
             same = False
         if not same:
@@ -168,27 +179,27 @@ def _is_column(path: str) -> bool:
     return path.split("/")[0] in TABLES
 
 
-def _plain(node: root.Node) -> root.Node:
+def _comparable_node(node: root.Node) -> root.Node:
     """Return metadata without the parts that a writer that died may have advanced."""
-    said = {k: v for k, v in node["attributes"].items() if k not in _GROWING}
+    attributes = {k: v for k, v in node["attributes"].items() if k not in _GROWING}
     shape = node.get("shape", [])[1:]
-    return {**node, "attributes": said, "shape": shape}
+    return {**node, "attributes": attributes, "shape": shape}
 
 
-def _reach(node: root.Node) -> int:
+def _node_length(node: root.Node) -> int:
     """Return the length of an array, or the last record of a table."""
     return int(node["shape"][0] if "shape" in node else node["attributes"].get(MARK, 0))
 
 
-def _columns(store: Path, shown: dict[str, root.Node]) -> Iterator[DamageReport]:
+def _column_damage(store: Path, shown: dict[str, root.Node]) -> Iterator[DamageReport]:
     journal = Journal(store / FOLDER)
-    beyond = foreign(shown, journal)
+    beyond = foreign_record(shown, journal)
     if beyond >= 0:
         what = f"they hold record {beyond}, the journal ends at {journal.last()}"
         if beyond <= journal.last():
             what = f"they hold another record {beyond} than the journal does"
         yield DamageReport("columns", what, _BEYOND)
-    for part in parts(store):
+    for part in set_aside_folders(store):
         what = "columns of a journal that lost its end were set aside there"
         yield DamageReport(part.name, what, _PART)
     try:
@@ -199,11 +210,11 @@ def _columns(store: Path, shown: dict[str, root.Node]) -> Iterator[DamageReport]
     for name in table_names(shown):
         if shown[name]["attributes"].get("schema") != VERSION:
             continue  # of another version: the next run rebuilds them
-        for what in _table(store, group, shown, name):
+        for what in _table_faults(store, group, shown, name):
             yield DamageReport(name, what, _COLUMNS)
 
 
-def _table(
+def _table_faults(
     store: Path, group: Any, shown: dict[str, root.Node], name: str
 ) -> Iterator[str]:
     wanted = table_columns(name)
@@ -221,14 +232,14 @@ def _table(
     atoms = {nodes[key]["shape"][0] for key, c in wanted.items() if c.along == ATOM}
     for key in wanted:
         path = f"{name}/{key}"
-        lost = [x for x in _chunks(nodes[key]) if not (store / path / x).is_file()]
+        lost = [x for x in _chunk_names(nodes[key]) if not (store / path / x).is_file()]
         if lost:
             yield f"{path} lacks its chunk {lost[0]}"
         else:
-            yield from _array(group[path], path, max(atoms, default=0))
+            yield from _array_faults(group[path], path, max(atoms, default=0))
 
 
-def _array(array: Any, path: str, atoms: int) -> Iterator[str]:
+def _array_faults(array: Any, path: str, atoms: int) -> Iterator[str]:
     """Check an array, with few of its rows in memory at a time.
 
     Offsets are read whole.
@@ -245,7 +256,7 @@ def _array(array: Any, path: str, atoms: int) -> Iterator[str]:
         yield f"{path} cannot be read ({error})"
 
 
-def _chunks(node: root.Node) -> Iterator[str]:
+def _chunk_names(node: root.Node) -> Iterator[str]:
     rows = node["chunk_grid"]["configuration"]["chunk_shape"][0]
     length, *tail = node["shape"]
     return (chunk_name(each, 1 + len(tail)) for each in range(-(-length // rows)))

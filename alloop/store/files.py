@@ -4,7 +4,7 @@ In tests, a `FileSystem` can make any single operation fail. `create_file` and
 `replace_file` give two guarantees that the store relies on: a file that appears is
 complete and on the disk, and a file that must be new never replaces another. Appended
 bytes are on the disk too, but if the process dies, only their first part may be there:
-see `alloop.store.tails`.
+see `alloop.store.packs`.
 """
 
 import contextlib

@@ -21,14 +21,14 @@ _NAME = re.compile(r"[0-9A-Za-z_-]+")
 
 
 def write_fold(
-    store: Path, name: str, said: tuple[str, int, str], blob: bytes, files: FileSystem
+    store: Path, name: str, origin: tuple[str, int, str], blob: bytes, files: FileSystem
 ) -> None:
     """Save bytes durably, replacing older ones.
 
-    said: the version, the number of the last record covered, and its checksum.
+    origin: the version, the number of the last record covered, and its checksum.
     """
     path = _path(store, name)
-    version, seq, digest = said
+    version, seq, digest = origin
     header = {"version": version, "seq": seq, "digest": digest}
     make_folders(files, path.parent)
     data = pack_record(header, [np.frombuffer(blob, np.uint8)])

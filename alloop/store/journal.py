@@ -1,6 +1,6 @@
 """The journal: immutable, checksummed records, each committed by a synced append.
 
-`journal/00000012-` holds record 12 and those that follow it, see `alloop.store.tails`.
+`journal/00000012-` holds record 12 and those that follow it, see `alloop.store.packs`.
 A number can be taken only once: a second writer that got past the lock finds that the
 file has grown or gone, and fails at its first append. Old records are sealed into
 packs, see `alloop.store.sealing`. Stores of format 2 had a file for each new record,
@@ -24,12 +24,13 @@ from alloop.store.packs import (
     JournalListing,
     Pack,
     RecordSpan,
+    frame_record,
     list_journal,
     read_pack,
+    tail_layout,
 )
 from alloop.store.record import DIGEST, pack_record, unpack_record
 from alloop.store.sealing import remove_packed_files, seal_records
-from alloop.store.tails import frame_record, tail_layout
 
 FOLDER = "journal"
 STAGING = "staging"
@@ -255,7 +256,10 @@ def _resume_tail(folder: Path, files: FileSystem) -> _Tail | None:
 def _decode_entry(seq: int, data: bytes, name: str) -> RawEntry:
     header, arrays = unpack_record(data, name)
     if header["seq"] != seq:
-        raise DamagedError(f"{name} holds record {header['seq']}")
+        raise DamagedError(
+            f"expected record {seq}, {name} holds record {header['seq']}; "
+            "run `alloop doctor` on the store"
+        )
     record = EncodedRecord(
         header["record"], tuple(arrays), tuple(header["frames"]), header["versions"]
     )

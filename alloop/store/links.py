@@ -20,7 +20,7 @@ _KINDS = {
 }
 
 
-def links(folder: Path) -> Iterator[tuple[Path, str]]:
+def find_links(folder: Path) -> Iterator[tuple[Path, str]]:
     """Yield all entries beneath a folder that are neither plain files nor folders.
 
     Yields the path and a phrase that tells its kind. Links are not followed; entries
@@ -38,23 +38,23 @@ def links(folder: Path) -> Iterator[tuple[Path, str]]:
             if entry.is_dir(follow_symlinks=False):
                 waiting.append(Path(entry.path))
             elif not entry.is_file(follow_symlinks=False):
-                yield Path(entry.path), _kind(Path(entry.path))
+                yield Path(entry.path), _entry_kind(Path(entry.path))
 
 
 def refuse_links(folder: Path) -> None:
     """Raise StoreError unless all entries of a folder are plain files or folders."""
-    for path, kind in links(folder):
-        raise refusal(path, kind)
+    for path, kind in find_links(folder):
+        raise link_error(path, kind)
 
 
 def refuse_link(path: Path) -> None:
     """Raise StoreError if the path exists, but is neither a plain file nor a folder."""
-    kind = _kind(path)
+    kind = _entry_kind(path)
     if kind:
-        raise refusal(path, kind)
+        raise link_error(path, kind)
 
 
-def refusal(path: Path, kind: str) -> StoreError:
+def link_error(path: Path, kind: str) -> StoreError:
     """Return the error for such an entry."""
     return StoreError(
         f"expected a plain file or folder at {path}, it is {kind}, and what alloop "
@@ -62,7 +62,7 @@ def refusal(path: Path, kind: str) -> StoreError:
     )
 
 
-def _kind(path: Path) -> str:
+def _entry_kind(path: Path) -> str:
     """Return the kind of a path in words; "" for a plain file, a folder, or nothing."""
     try:
         mode = stat.S_IFMT(path.lstat().st_mode)

@@ -1,4 +1,8 @@
-"""The lock of a store, which the kernel releases when its holder dies."""
+"""The lock of a store, which the kernel releases when its holder dies.
+
+A request to stop is a file beside the store, so that it reaches a driver on any host.
+It repeats the signature of the lock: it is meant for that driver and no later one.
+"""
 
 import contextlib
 import errno
@@ -26,7 +30,7 @@ _TRIES, _PAUSE = 4, 0.05  # s: another process may hold it briefly to test it
 _held: set[int] = set()
 
 
-def _forget() -> None:
+def _close_inherited() -> None:
     # A forked child shares the lock until it closes its copy of the handle: a child
     # that outlives a killed driver would keep the store locked.
     for handle in _held:
@@ -35,7 +39,7 @@ def _forget() -> None:
     _held.clear()
 
 
-os.register_at_fork(after_in_child=_forget)
+os.register_at_fork(after_in_child=_close_inherited)
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +61,7 @@ class Holder:
         return f"process {self.pid} on {self.host} since {local_time(self.since)}"
 
 
-def holder(store: Path) -> Holder | None:
+def lock_holder(store: Path) -> Holder | None:
     """Return the driver that is writing to a store now; None if none is known.
 
     Changes nothing and needs no right to write. Drivers on other hosts are found if the
@@ -70,7 +74,7 @@ def holder(store: Path) -> Holder | None:
     try:
         fcntl.flock(handle, fcntl.LOCK_SH | fcntl.LOCK_NB)
     except BlockingIOError:
-        return _parsed(_read_signature(handle))
+        return _parse_signature(_read_signature(handle))
     except OSError:
         return None
     finally:
@@ -116,7 +120,7 @@ class StoreLock:
         """
         if _read_signature(self._handle) != self._signature:
             raise LockedError(
-                f"{self._store} was taken over by {_holder(self._path)}; only one "
+                f"{self._store} was taken over by {_file_holder(self._path)}; only one "
                 "driver may run, so stop one of the two"
             )
 
@@ -129,32 +133,35 @@ class StoreLock:
 
 def _refuse_shared(handle: int, path: Path) -> None:
     """Raise StoreError if the file is not a plain one, or has more than one name."""
-    said = os.fstat(handle)
-    if not stat.S_ISREG(said.st_mode) or said.st_nlink != 1:
+    status = os.fstat(handle)
+    if not stat.S_ISREG(status.st_mode) or status.st_nlink != 1:
         raise StoreError(
-            f"expected a plain file of one name at {path}, found none; remove it if "
-            "no driver is running on the store"
+            f"expected a plain file of one name at {path}, found another; remove "
+            "it if no driver is running on the store"
         )
 
 
 def _take_lock(handle: int, path: Path, store: Path) -> None:
     try:
-        _insist(handle)
+        _try_lock(handle)
     except BlockingIOError:
         raise LockedError(
-            f"{store} is in use by {_holder(path)}; wait until it ends, or stop "
+            f"{store} is in use by {_file_holder(path)}; wait until it ends, or stop "
             f"it: alloop stop {store}"
         ) from None
     except OSError as error:
         if error.errno not in _UNSUPPORTED:
-            raise StoreError(f"{path} cannot be locked: {error.strerror}") from error
+            raise StoreError(
+                f"{path} cannot be locked ({error.strerror}); put the store on another "
+                "disk"
+            ) from error
         raise StoreError(
             f"the file system of {store} has no file locks ({error.strerror}); put the "
             "store on one that has"
         ) from error
 
 
-def _insist(handle: int) -> None:
+def _try_lock(handle: int) -> None:
     """Take the lock; raise BlockingIOError if another process keeps it."""
     for attempt in range(_TRIES):
         try:
@@ -179,17 +186,52 @@ def _read_signature(handle: int) -> bytes:
     return os.pread(handle, 4096, 0)
 
 
-def _holder(path: Path) -> Holder:
+def _file_holder(path: Path) -> Holder:
     try:
-        return _parsed(path.read_bytes())
+        return _parse_signature(path.read_bytes())
     except OSError:
-        return _parsed(b"")
+        return _parse_signature(b"")
 
 
-def _parsed(signature: bytes) -> Holder:
+def _parse_signature(signature: bytes) -> Holder:
     try:
-        said: dict[str, Any] = json.loads(signature)
-        pid, host, since = int(said["pid"]), str(said["host"]), float(said["since"])
+        holder: dict[str, Any] = json.loads(signature)
+        pid, host, since = (
+            int(holder["pid"]),
+            str(holder["host"]),
+            float(holder["since"]),
+        )
     except (ValueError, KeyError, TypeError):
         return Holder(None, None, None, signature)
     return Holder(pid, host, since, signature)
+
+
+def stop_file(store: Path) -> Path:
+    """Return the path of a request to stop: STORE.stop."""
+    return store.with_name(store.name + ".stop")
+
+
+def request_stop(store: Path, holder: Holder) -> None:
+    """Ask the driver to stop as it would on Ctrl-C.
+
+    Raises StoreError if the request cannot be written.
+    """
+    path = stop_file(store)
+    partial = path.with_name(path.name + ".part")
+    with explain_errors(path):
+        partial.write_bytes(holder.signature)
+        partial.replace(path)
+
+
+def stop_requested(store: Path, signature: bytes) -> bool:
+    """Return True if the driver with this signature was asked to stop."""
+    try:
+        return stop_file(store).read_bytes() == signature
+    except OSError:
+        return False
+
+
+def withdraw_stop(store: Path) -> None:
+    """Remove a request to stop, if there is one."""
+    with contextlib.suppress(OSError):
+        stop_file(store).unlink(missing_ok=True)

@@ -4,15 +4,18 @@ Its consolidated metadata lists the arrays and their lengths. It is replaced ato
 so a reader that opens the store sees all arrays in the same state.
 """
 
+import contextlib
 import json
+import shutil
+import uuid
 from collections.abc import Mapping
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, TypeAlias
 
 from alloop.core.errors import DamagedError, StoreError
-from alloop.store.files import FileSystem, replace_file
-from alloop.store.journal import FOLDER, STAGING
+from alloop.store.files import FileSystem, make_folders, remove_folders, replace_file
+from alloop.store.journal import FOLDER, NODE, STAGING
 from alloop.store.record import pack_record, unpack_record
 
 FORMAT = 3  # 1 had no packs in its journal, 2 no tails
@@ -77,9 +80,9 @@ def read_root(store: Path) -> Node:
 
 
 def _checked_root(node: Any, store: Path) -> Node:
-    said = node.get("attributes") if isinstance(node, dict) else None
-    found = said.get(_FORMAT_KEY) if isinstance(said, dict) else None
-    if not isinstance(found, int) and copied(store) is not None:
+    attributes = node.get("attributes") if isinstance(node, dict) else None
+    found = attributes.get(_FORMAT_KEY) if isinstance(attributes, dict) else None
+    if not isinstance(found, int) and attributes_copy(store) is not None:
         raise DamagedError(
             f"{store / NODE_FILE} does not say what it is; "
             "run `alloop doctor` on the store"
@@ -100,23 +103,23 @@ def node_attributes(node: Node) -> dict[str, Any]:
     return dict(node["attributes"])
 
 
-def copy_of(node: Node) -> bytes:
+def copy_bytes(node: Node) -> bytes:
     """Return the second copy of a root node's attributes, as bytes with a checksum."""
-    return pack_record({"attributes": _own(node)}, ())
+    return pack_record({"attributes": _own_attributes(node)}, ())
 
 
-def keep_copy(store: Path, files: FileSystem) -> None:
+def write_copy(store: Path, files: FileSystem) -> None:
     """Write the second copy of the attributes, unless there is one."""
-    if copied(store) is None:
+    if attributes_copy(store) is None:
         replace_file(
             files,
             store / FOLDER / COPY,
-            copy_of(read_root(store)),
+            copy_bytes(read_root(store)),
             staging_folder(store),
         )
 
 
-def copied(store: Path) -> dict[str, Any] | None:
+def attributes_copy(store: Path) -> dict[str, Any] | None:
     """Return the attributes from their second copy; None if missing or damaged."""
     try:
         header, _ = unpack_record((store / FOLDER / COPY).read_bytes(), COPY)
@@ -127,18 +130,18 @@ def copied(store: Path) -> dict[str, Any] | None:
 
 def refuse_altered(store: Path, node: Node) -> None:
     """Raise DamagedError if the attributes differ from their second copy."""
-    if copied(store) not in (None, _own(node)):
+    if attributes_copy(store) not in (None, _own_attributes(node)):
         raise DamagedError(
             f"the attributes in {store / NODE_FILE} are not those that were written; "
             "run `alloop doctor` on the store"
         )
 
 
-def _own(node: Node) -> dict[str, Any]:
+def _own_attributes(node: Node) -> dict[str, Any]:
     return {k: v for k, v in node["attributes"].items() if k != _FORMAT_KEY}
 
 
-def rescued(store: Path) -> dict[str, Any] | None:
+def rescued_attributes(store: Path) -> dict[str, Any] | None:
     """Return the attributes of a store with a damaged root node, if they are readable.
 
     They precede the metadata of all arrays, which are most of the file.
@@ -146,10 +149,12 @@ def rescued(store: Path) -> dict[str, Any] | None:
     try:
         text = (store / NODE_FILE).read_bytes().decode(errors="replace")
         _, _, rest = text.partition('"attributes":')
-        said, _ = json.JSONDecoder().raw_decode(rest.strip())
+        attributes, _ = json.JSONDecoder().raw_decode(rest.strip())
     except (OSError, ValueError):
-        said = None
-    return copied(store) or (said if isinstance(said, dict) else None)
+        attributes = None
+    return attributes_copy(store) or (
+        attributes if isinstance(attributes, dict) else None
+    )
 
 
 def node_members(node: Node) -> dict[str, Node]:
@@ -193,3 +198,27 @@ def _consolidated_metadata(members: Mapping[str, Node]) -> Node:
 
 def _plain_node(node: Node) -> Node:
     return {key: value for key, value in node.items() if key != "consolidated_metadata"}
+
+
+def build_store(path: Path, attrs: dict[str, Any], files: FileSystem) -> None:
+    """Build a store beside the path and move it there; on failure, leave nothing."""
+    members = {FOLDER: NODE, MODELS: group_node()}
+    with contextlib.ExitStack() as undo:
+        undo.callback(remove_folders, make_folders(files, path.parent))
+        growing = path.parent / f".{path.name}.{uuid.uuid4().hex}"
+        undo.callback(shutil.rmtree, growing, ignore_errors=True)
+        files.make(growing)
+        files.make(growing / FOLDER)
+        files.make(growing / FOLDER / STAGING)
+        files.make(growing / MODELS)
+        for name, node in members.items():
+            files.write(growing / name / NODE_FILE, dump_node(node))
+        node = fresh_root(attrs, members)
+        files.write(growing / FOLDER / COPY, copy_bytes(node))
+        files.write(growing / NODE_FILE, dump_node(node))
+        for folder in (FOLDER, MODELS, "."):
+            files.sync(growing / folder)
+        files.replace(growing, path)
+        undo.callback(shutil.rmtree, path, ignore_errors=True)
+        files.sync(path.parent)
+        undo.pop_all()

@@ -204,7 +204,7 @@ def checked_table(name: str, table: Table) -> dict[str, Array]:
         )
     out = {key: np.asarray(table[key], column.dtype) for key, column in wanted.items()}
     fault = shape_mismatch(name, {key: array.shape for key, array in out.items()})
-    if fault or not _bounded(out):
+    if fault or not _offsets_in_bounds(out):
         raise ValueError(f"table {name}: {fault or 'the offsets do not fit the atoms'}")
     return out
 
@@ -224,7 +224,7 @@ def shape_mismatch(name: str, shapes: Mapping[str, tuple[int, ...]]) -> str:
     return ""
 
 
-def _bounded(arrays: Mapping[str, Array]) -> bool:
+def _offsets_in_bounds(arrays: Mapping[str, Array]) -> bool:
     if "offsets" not in arrays:
         return True
     atoms = next(len(arrays[key]) for key in ("positions", "forces") if key in arrays)
@@ -260,11 +260,11 @@ def failure_codes(failures: Iterable[Failure | None]) -> npt.NDArray[np.uint8]:
 
 def column_attributes(column: Column) -> dict[str, Any]:
     """Return the attributes of a column's array: its meaning, units and codes."""
-    said: dict[str, Any] = {"about": column.about}
+    attributes: dict[str, Any] = {"about": column.about}
     if column.units:
-        said["units"] = column.units
+        attributes["units"] = column.units
     if column.codes:
-        said["codes"] = list(column.codes)
+        attributes["codes"] = list(column.codes)
     if column.codes is FAILURES:
-        said["advice"] = ["", *(Failure[code].value for code in FAILURES[1:])]
-    return said
+        attributes["advice"] = ["", *(Failure[code].value for code in FAILURES[1:])]
+    return attributes

@@ -39,7 +39,9 @@ def seal_records(
         return
     partial = _partial_pack(folder, found)
     records = (
-        [partial.record_bytes(seq) for seq in _numbers(partial.span)] if partial else []
+        [partial.record_bytes(seq) for seq in _span_numbers(partial.span)]
+        if partial
+        else []
     )
     first = begin - len(records)
     for group in _pack_groups([*records], _whole_records(folder, found, begin)):
@@ -138,8 +140,8 @@ def _is_packed(folder: Path, found: JournalListing, tail: RecordSpan) -> bool:
 
 
 def _is_sound(pack: Pack, span: RecordSpan) -> bool:
-    return all(is_whole(pack.record_bytes(seq)) for seq in _numbers(span))
+    return all(is_whole(pack.record_bytes(seq)) for seq in _span_numbers(span))
 
 
-def _numbers(span: RecordSpan) -> range:
+def _span_numbers(span: RecordSpan) -> range:
     return range(span.first, span.last + 1)

@@ -21,24 +21,26 @@ from alloop.store.schema import TABLES
 _PREFIX = "set-aside-"
 
 
-def parts(store: Path) -> tuple[Path, ...]:
+def set_aside_folders(store: Path) -> tuple[Path, ...]:
     """Return the folders of columns that were set aside, sorted."""
     return tuple(sorted(x for x in store.glob(f"{_PREFIX}*") if x.is_dir()))
 
 
-def foreign(shown: Mapping[str, Node], journal: Journal) -> int:
+def foreign_record(shown: Mapping[str, Node], journal: Journal) -> int:
     """Return the last record of the columns if the journal lacks it, else -1.
 
     shown: a store's members.
     """
-    for said in (node["attributes"] for node in _tables(shown).values()):
-        mark = int(said.get(MARK, -1))
-        if mark > journal.last() or not _same(journal, mark, said.get(RECORD)):
+    for attributes in (node["attributes"] for node in _table_nodes(shown).values()):
+        mark = int(attributes.get(MARK, -1))
+        if mark > journal.last() or not _is_same_record(
+            journal, mark, attributes.get(RECORD)
+        ):
             return mark
     return -1
 
 
-def set_aside(
+def set_columns_aside(
     store: Path, shown: Mapping[str, Node], mark: int, files: FileSystem
 ) -> Path:
     """Move the columns into a folder of their own and return it.
@@ -69,7 +71,7 @@ def set_aside(
     return target
 
 
-def _tables(shown: Mapping[str, Node]) -> dict[str, Node]:
+def _table_nodes(shown: Mapping[str, Node]) -> dict[str, Node]:
     return {
         path: node
         for path, node in shown.items()
@@ -77,7 +79,7 @@ def _tables(shown: Mapping[str, Node]) -> dict[str, Node]:
     }
 
 
-def _same(journal: Journal, mark: int, digest: str | None) -> bool:
+def _is_same_record(journal: Journal, mark: int, digest: str | None) -> bool:
     """Return True if the journal's record of this number has the checksum.
 
     A checksum that was not noted, or a damaged record, counts as the same.

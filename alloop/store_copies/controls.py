@@ -26,11 +26,11 @@ NAMES = ("standard", "random")
 class FinishedLabels:
     """The labels of the finished campaign, as a read-only cache."""
 
-    ledger: LabelIndex
+    label_index: LabelIndex
 
     def get(self, level: str, frame: str) -> Label | Unlabelled | None:
         """Return the record under this key, or None."""
-        return self.ledger.get(level, frame)
+        return self.label_index.get(level, frame)
 
     def put(self, record: Label | Unlabelled) -> None:
         """Do nothing: the finished campaign gets no more labels."""
@@ -70,12 +70,12 @@ def _control_changes(name: str, setup: Setup, history: History) -> dict[str, Any
     }
 
 
-def posed(history: History) -> Posed | None:
+def posed_frames(history: History) -> Posed | None:
     """Return the labelled frames of the campaign's last examination, for its controls.
 
     None without any.
     """
-    numbers = history.chronicle.examinations
+    numbers = history.record_index.examinations
     if not numbers:
         return None
     begun = f"examine/{max(numbers)}/"
@@ -85,7 +85,7 @@ def posed(history: History) -> Posed | None:
         for _, event in history.of_kind(e.Examined)
         if event.name.startswith(begun)
         for x in event.frames
-        if isinstance(history.ledger.get(level, x.frame.id), Label)
+        if isinstance(history.label_index.get(level, x.frame.id), Label)
     }
     frames = [found[key] for key in sorted(found)]
     if not frames:

@@ -6,7 +6,6 @@ are not waited for: the fork requests them again where it needs them. The parent
 running; nothing is written to it.
 """
 
-import shutil
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -19,8 +18,9 @@ from alloop.driver.run import store_attributes
 from alloop.history.journal_codec import CODEC, event_config, first_configuration
 from alloop.loop import events as e
 from alloop.store.archive import Archive
-from alloop.store.files import FileSystem, make_folders
+from alloop.store.files import FileSystem
 from alloop.store.journal import FOLDER, Journal
+from alloop.store_copies.new_store import new_store, refuse_target
 
 _NOTABLE = {"Opened", "Amended", "Forked", "Trained"}
 _Turns: TypeAlias = list[tuple[int, e.Turn]]
@@ -45,7 +45,7 @@ def fork_store(
         There is no such generation, `out` exists already, or the file describes another
         campaign.
     """
-    _refuse_target(parent, out)
+    refuse_target(parent, out)
     with Archive.open(parent, CODEC) as archive:
         text = first_configuration(archive.attrs, parent)
     turns = list(_notable_turns(parent))
@@ -58,23 +58,13 @@ def branch_store(
 ) -> None:
     """Make the store of a configuration, with the records of `parent` up to `cut`.
 
-    more: further attributes. The store appears whole or not at all; a killed fork
-    leaves a folder that ends in `.partial`, which the next one removes.
+    more: further attributes. The store appears whole or not at all.
     """
-    out, files = setup.store, FileSystem()
-    partial = out.with_name(f"{out.name}.partial")
-    shutil.rmtree(partial, ignore_errors=True)
-    make_folders(files, out.parent)
-    said = {"parent": str(parent.absolute()), "parent_record": cut}
-    attrs = store_attributes(setup) | said | dict(more or {})
-    Archive.create(partial, attrs=attrs, codec=CODEC).close()
-    try:
-        _copy_records(parent, partial, cut, files)
+    origin = {"parent": str(parent.absolute()), "parent_record": cut}
+    attrs = store_attributes(setup) | origin | dict(more or {})
+    with new_store(setup.store, attrs) as partial:
+        _copy_records(parent, partial, cut, FileSystem())
         _complete_store(parent, partial, cut, setup.text)
-        files.replace(partial, out)
-        files.sync(out.parent)
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
 
 
 def _copy_records(parent: Path, partial: Path, cut: int, files: FileSystem) -> None:
@@ -166,14 +156,3 @@ def _fork_setup(
             f"{'; '.join(wrong)}"
         )
     return setup
-
-
-def _refuse_target(parent: Path, out: Path) -> None:
-    if out.exists():
-        raise InputError(
-            f"expected a place for a new store, {out} exists already; choose another"
-        )
-    if parent.resolve() in out.resolve().parents:
-        raise InputError(
-            f"expected a place beside {parent}, {out} lies in it; choose another"
-        )

@@ -6,7 +6,6 @@ history is reconstructed from later records and from the columns, see
 the campaign computes them: with the same frames on the same machine and versions.
 """
 
-import shutil
 from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import cache
@@ -14,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from alloop.config import Setup, parse_campaign
-from alloop.core.errors import AlloopError, DamagedError, InputError, StoreError
+from alloop.core.errors import AlloopError, DamagedError, InputError
 from alloop.core.frame import FrameId
 from alloop.core.levels import LevelId
 from alloop.core.records import Label, Unlabelled
@@ -27,22 +26,29 @@ from alloop.history.continuation import (
     SavedRecord,
     leftover_turns,
     needed_models,
-    saved_record,
+    saved_records,
 )
-from alloop.history.fold_keeper import FoldKeeper
+from alloop.history.fold_updater import FoldUpdater
 from alloop.history.journal_codec import CODEC
 from alloop.history.journal_fold import JournalFold
 from alloop.loop import events as e
 from alloop.loop.rules import Rules
-from alloop.store import root
 from alloop.store.archive import Archive
 from alloop.store.codec import EncodedRecord
-from alloop.store.doctor import runs
-from alloop.store.files import FileSystem, make_folders
-from alloop.store.journal import FOLDER, Journal, RawEntry
+from alloop.store.doctor import consecutive_runs
+from alloop.store.journal import FOLDER, Journal
 from alloop.store.links import refuse_links
-from alloop.store.models import model_ids, read_model
-from alloop.store.set_aside import parts
+from alloop.store.models import model_ids
+from alloop.store.set_aside import set_aside_folders
+from alloop.store_copies.damaged_store import (
+    SurveyedRecords,
+    Turns,
+    missing_models,
+    model_blob,
+    survey_records,
+    whole_attributes,
+)
+from alloop.store_copies.new_store import new_store, refuse_target
 
 Key = tuple[LevelId, FrameId]
 
@@ -63,19 +69,6 @@ class RepairReport:
     labels: int
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class _Found:
-    """The records of a journal that can be read.
-
-    prefix: those before the first lost one. later: those after it. damaged: the numbers
-    and errors of the lost ones.
-    """
-
-    prefix: tuple[tuple[RawEntry, e.Turn], ...]
-    later: tuple[tuple[RawEntry, e.Turn], ...]
-    damaged: tuple[tuple[int, str], ...]
-
-
 def repair_store(store: Path, out: Path) -> RepairReport:
     """Make a new store `out` of all that is whole in `store`, which is not changed.
 
@@ -88,19 +81,18 @@ def repair_store(store: Path, out: Path) -> RepairReport:
     StoreError
         There is no store, or not enough of it is whole to continue.
     """
-    _refuse(store, out)
+    refuse_target(store, out)
     refuse_links(store)
-    attrs = _attributes(store)
-    found = _survey(store)
-    missing = _missing_models(store, found)
-    work = _Work(store, attrs, found, missing)
-    mending, prefix, waiting = work.mended()
-    kept = prefix if mending is not None else found.prefix
-    turns = [] if mending is None else mending.mended
+    attrs = whole_attributes(store)
+    found = survey_records(store)
+    missing = missing_models(store, found)
+    reconstruction = _Reconstruction(store, attrs, found, missing)
+    continuation, kept, waiting = reconstruction.continued()
+    turns = continuation.turns
     more = [*turns, *leftover_turns(waiting)]
-    labels = _write(store, out, attrs, kept, more)
+    labels = _write_store(store, out, attrs, kept, more)
     repaired = RepairReport(
-        lost=tuple(_losses(found, missing, kept, turns)),
+        lost=tuple(_loss_sentences(found, missing, kept, turns)),
         kept=len(kept),
         restored=len(turns),
         waiting=len(more) - len(turns),
@@ -122,19 +114,15 @@ def report_lines(repaired: RepairReport) -> Iterator[str]:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class _Work:
+class _Reconstruction:
     """The data that a repair has read, and the reconstruction from them."""
 
     store: Path
     attrs: Mapping[str, Any]
-    found: _Found
+    found: SurveyedRecords
     missing: Mapping[str, int]
 
-    def mended(
-        self,
-    ) -> tuple[
-        Continuation | None, tuple[tuple[RawEntry, e.Turn], ...], list[SavedRecord]
-    ]:
+    def continued(self) -> tuple[Continuation, Turns, list[SavedRecord]]:
         """Return the continuation, the records kept, and the answers left over.
 
         If a model is lost that the campaign needs, records are kept only up to its
@@ -142,52 +130,45 @@ class _Work:
         """
         redone: set[str] = set()
         while True:
-            prefix, later = self._parts(redone)
-            mending, waiting = self._one(prefix, later, redone)
-            wanted = needed_models(mending.state) & self.missing.keys() - redone
+            prefix, later = self._split_records(redone)
+            continuation, waiting = self._continue_from(prefix, later, redone)
+            wanted = needed_models(continuation.state) & self.missing.keys() - redone
             trained = {x for x in wanted if self.missing[x] >= 0}
             if not trained:
-                return mending, prefix, waiting
+                return continuation, prefix, waiting
             redone |= trained
 
-    def _parts(
-        self, redone: Collection[str]
-    ) -> tuple[
-        tuple[tuple[RawEntry, e.Turn], ...], tuple[tuple[RawEntry, e.Turn], ...]
-    ]:
+    def _split_records(self, redone: Collection[str]) -> tuple[Turns, Turns]:
         found = self.found
         cut = min((self.missing[each] for each in redone), default=len(found.prefix))
         begin = [item for item in found.prefix if item[0].seq < cut]
         return tuple(begin), (*found.prefix[len(begin) :], *found.later)
 
-    def _one(
-        self,
-        prefix: tuple[tuple[RawEntry, e.Turn], ...],
-        later: tuple[tuple[RawEntry, e.Turn], ...],
-        redone: Collection[str],
+    def _continue_from(
+        self, prefix: Turns, later: Turns, redone: Collection[str]
     ) -> tuple[Continuation, list[SavedRecord]]:
-        known = JournalFold()
+        fold = JournalFold()
         for _, turn in prefix:
-            known.add_turn(turn)
-        config = known.config or str(self.attrs["config"])
-        mending = Continuation(known.state, config, self._rules(prefix), redone)
-        opened = self._opening(prefix, later)
+            fold.add_turn(turn)
+        config = fold.config or str(self.attrs["config"])
+        continuation = Continuation(fold.state, config, self._rules_of(prefix), redone)
+        opened = self._first_event(prefix, later)
         _refuse_own_decisions(opened)
         if not prefix:
-            mending.begin(later[0][0].time if later else 0.0, opened)
+            continuation.begin(later[0][0].time if later else 0.0, opened)
         turns = [(entry.time, turn) for entry, turn in later]
-        items = list(saved_record(turns, known.state.open))
+        items = list(saved_records(turns, fold.state.open))
         time = prefix[-1][0].time if prefix else 0.0
-        whole = {*known.ledger.labels, *_keys(items)}
-        items = [*self._of_columns(mending.state.levels, whole, time), *items]
-        return mending, mending.run(items)
+        whole = {*fold.label_index.labels, *_label_keys(items)}
+        items = [*self._column_labels(continuation.state.levels, whole, time), *items]
+        return continuation, continuation.run(items)
 
-    def _of_columns(
+    def _column_labels(
         self, levels: Mapping[str, LevelId], known: Collection[Key], time: float
     ) -> Iterator[SavedRecord]:
         """Yield the labels that only columns hold, those set aside included."""
         seen = set(known)
-        for folder in (self.store, *parts(self.store)):
+        for folder in (self.store, *set_aside_folders(self.store)):
             fresh: list[ColumnLabel] = [
                 each
                 for each in read_labels(folder, levels)
@@ -196,36 +177,30 @@ class _Work:
             seen |= {(each.asked.level, each.asked.frame.id) for each in fresh}
             yield from (SavedRecord(time, each.answer, each.asked) for each in fresh)
 
-    def _rules(
-        self, prefix: tuple[tuple[RawEntry, e.Turn], ...]
-    ) -> Callable[[str], Rules]:
+    def _rules_of(self, prefix: Turns) -> Callable[[str], Rules]:
         opened = prefix[0][1].event if prefix else None
 
         @cache
         def rules(config: str) -> Rules:
             if not isinstance(opened, e.Opened):
-                return self._loaded(config).rules
+                return self._parse_setup(config).rules
             return Setup.from_store(config, opened, self.store).rules
 
         return rules
 
-    def _opening(
-        self,
-        prefix: tuple[tuple[RawEntry, e.Turn], ...],
-        later: tuple[tuple[RawEntry, e.Turn], ...],
-    ) -> e.Opened:
+    def _first_event(self, prefix: Turns, later: Turns) -> e.Opened:
         """Return the first event of the campaign, made anew where it is lost."""
         first = prefix[0][1].event if prefix else None
         if isinstance(first, e.Opened):
             return first
-        emptied = (self.store / "labels").is_dir() or parts(self.store)
+        emptied = (self.store / "labels").is_dir() or set_aside_folders(self.store)
         if not (later or self.found.damaged or emptied):
             raise InputError(f"{self.store} holds no campaign yet; run it first")
-        setup = self._loaded(str(self.attrs["config"]))
+        setup = self._parse_setup(str(self.attrs["config"]))
         own_parts = self.attrs.get("parts", {})
         return replace(campaign_opening(setup, OwnParts()), parts=own_parts)
 
-    def _loaded(self, config: str) -> Setup:
+    def _parse_setup(self, config: str) -> Setup:
         try:
             setup = parse_campaign(config, self.store.parent)
         except AlloopError as error:
@@ -236,7 +211,7 @@ class _Work:
         return replace(setup, store=self.store)
 
 
-def _keys(items: list[SavedRecord]) -> Iterator[Key]:
+def _label_keys(items: list[SavedRecord]) -> Iterator[Key]:
     for item in items:
         match item.event:
             case e.Labelled(label=Label() as record):
@@ -255,109 +230,32 @@ def _refuse_own_decisions(opened: e.Opened) -> None:
             )
 
 
-def _refuse(store: Path, out: Path) -> None:
-    if out.exists() or out.is_symlink():
-        raise InputError(
-            f"expected a place for a new store, {out} exists already; choose another"
-        )
-    if store.resolve() in out.resolve().parents:
-        raise InputError(
-            f"expected a place beside {store}, {out} lies in it; choose another"
-        )
-
-
-def _attributes(store: Path) -> dict[str, Any]:
-    """Return the attributes of the store, if damaged from a copy or the whole part.
-
-    Raises DamagedError where the configuration is lost.
-    """
-    try:
-        attrs: dict[str, Any] | None = root.node_attributes(root.read_root(store))
-        attrs = root.copied(store) or attrs
-    except DamagedError:
-        attrs = root.rescued(store)
-    if attrs is None or not isinstance(attrs.get("config"), str):
-        raise DamagedError(
-            f"{store / root.NODE_FILE} is damaged where it holds the configuration, "
-            "and there is no copy of it; restore that file"
-        )
-    return attrs
-
-
-def _survey(store: Path) -> _Found:
-    prefix: list[tuple[RawEntry, e.Turn]] = []
-    later: list[tuple[RawEntry, e.Turn]] = []
-    damaged: list[tuple[int, str]] = []
-    for seq, entry in Journal(store / FOLDER).survey():
-        try:
-            if isinstance(entry, StoreError):
-                raise entry
-            turn: e.Turn = CODEC.decode(entry.record)
-        except StoreError as error:
-            damaged.append((seq, str(error)))
-            continue
-        (later if damaged else prefix).append((entry, turn))
-    return _Found(tuple(prefix), tuple(later), tuple(damaged))
-
-
-def _missing_models(store: Path, found: _Found) -> dict[str, int]:
-    """Return the models that the records name and that are lost or damaged.
-
-    By id: the number of the record of their training, -1 for one that the user brought.
-    """
-    out: dict[str, int] = {}
-    for entry, turn in (*found.prefix, *found.later):
-        match turn.event:
-            case e.Opened(model=str(model)) if not _blob(store, model):
-                out[model] = -1
-            case e.Trained(model=model) if not _blob(store, model):
-                out[model] = entry.seq
-    return out
-
-
-def _blob(store: Path, model: str) -> bytes | None:
-    try:
-        return read_model(store, model)
-    except (StoreError, OSError, ValueError):
-        return None
-
-
-def _write(
+def _write_store(
     store: Path,
     out: Path,
     attrs: dict[str, Any],
-    kept: tuple[tuple[RawEntry, e.Turn], ...],
+    kept: Turns,
     more: list[ContinuedTurn],
 ) -> int:
     """Make the new store, which appears whole or not at all; count its good labels."""
-    files = FileSystem()
-    partial = out.with_name(f"{out.name}.partial")
-    shutil.rmtree(partial, ignore_errors=True)
-    make_folders(files, out.parent)
-    said = {**attrs, "repaired_from": str(store.absolute())}
-    Archive.create(partial, attrs=said, codec=CODEC).close()
-    try:
-        _append(Journal(partial / FOLDER, writable=True, files=files), kept, more)
+    origin = {"repaired_from": str(store.absolute())}
+    with new_store(out, {**attrs, **origin}) as partial:
+        _append_records(Journal(partial / FOLDER, writable=True), kept, more)
         with Archive.open(partial, CODEC, "w") as archive:
             for model in model_ids(store):
-                blob = _blob(store, model)
+                blob = model_blob(store, model)
                 if blob is not None:
                     archive.put_model(model, blob)
-            keeper = FoldKeeper(archive)
-            keeper.fill_columns()
-            labels = keeper.known.ledger.labels.values()
-            count = sum(isinstance(label, Label) for label in labels)
+            updater = FoldUpdater(archive)
+            updater.fill_columns()
+            labels = updater.fold.label_index.labels.values()
             archive.seal()
-        files.replace(partial, out)
-        files.sync(out.parent)
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
-    return count
+    return sum(isinstance(label, Label) for label in labels)
 
 
-def _append(
+def _append_records(
     journal: Journal,
-    kept: tuple[tuple[RawEntry, e.Turn], ...],
+    kept: Turns,
     more: list[ContinuedTurn],
 ) -> None:
     records: list[tuple[float, EncodedRecord]] = [(x.time, x.record) for x, _ in kept]
@@ -367,21 +265,18 @@ def _append(
         journal.append(seq, CODEC.encode(each.turn), each.time)
 
 
-def _losses(
-    found: _Found,
+def _loss_sentences(
+    found: SurveyedRecords,
     missing: Mapping[str, int],
-    kept: tuple[tuple[RawEntry, e.Turn], ...],
+    kept: Turns,
     turns: list[ContinuedTurn],
 ) -> Iterator[str]:
-    for run in runs(found.damaged):
+    for run in consecutive_runs(found.damaged):
         (first, what), (last, _) = run[0], run[-1]
         many = f"record {first}" if first == last else f"records {first} to {last}"
         yield f"{many} of the old store: {what}"
-    told = [
-        *((entry.seq, turn) for entry, turn in kept),
-        *((-1, each.turn) for each in turns),
-    ]
-    there = {turn.event.model for _, turn in told if isinstance(turn.event, e.Trained)}
+    events = [turn.event for turn in (*(t for _, t in kept), *(x.turn for x in turns))]
+    there = {event.model for event in events if isinstance(event, e.Trained)}
     for model, seq in missing.items():
         again = "it stays lost" if model in there else "it is trained again"
         if seq < 0:

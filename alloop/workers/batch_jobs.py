@@ -27,9 +27,8 @@ from distributed.deploy.spec import SpecCluster
 
 from alloop.core.errors import InputError
 from alloop.store.links import refuse_link, refuse_links
-from alloop.workers import finish_labels
-from alloop.workers.cluster_plan import BatchPlan, JobGroup, TlsFiles
-from alloop.workers.connection import NO_PAGES, tls_security
+from alloop.workers import spool
+from alloop.workers.cluster_plan import NO_PAGES, BatchPlan, JobGroup, TlsFiles
 from alloop.workers.time_limits import LIFE, UNTIL, TimeLimit
 
 KEYS = "tls"  # the folder of a run's credentials
@@ -68,20 +67,20 @@ def new_credentials(folder: Path) -> Security:
 
     Those of an earlier run that was killed are removed first.
     """
-    made = Security.temporary()
+    fresh = Security.temporary()
     private = folder / KEYS
-    forget(folder)
+    remove_credentials(folder)
     private.mkdir(mode=0o700)
-    texts = {"ca": made.tls_ca_file, "cert": made.tls_client_cert}
-    for name, text in {**texts, "key": made.tls_client_key}.items():
+    texts = {"ca": fresh.tls_ca_file, "cert": fresh.tls_client_cert}
+    for name, text in {**texts, "key": fresh.tls_client_key}.items():
         path = private / f"{name}.pem"
         path.touch(mode=0o600, exist_ok=False)
         path.write_text(text)
     files = (str(private / f"{name}.pem") for name in ("ca", "cert", "key"))
-    return tls_security(TlsFiles(*files))
+    return TlsFiles(*files).security()
 
 
-def forget(folder: Path) -> None:
+def remove_credentials(folder: Path) -> None:
     """Remove a run's credentials, or whatever else has their path."""
     private = folder / KEYS
     if private.is_dir() and not private.is_symlink():
@@ -107,15 +106,18 @@ def job_spec(
         "death_timeout": _JOIN,
         "job_script_prologue": [*_time_limit_options(batch.walltime), *batch.prologue],
         "python": shlex.quote(sys.executable),
-        "worker_extra_args": [*_worker_arguments(batch, resource), *_keys(security)],
+        "worker_extra_args": [
+            *_worker_arguments(batch, resource),
+            *_tls_arguments(security),
+        ],
         "protocol": None if security is None else "tls://",
     }
     kind = _SlurmJob if batch.system == "slurm" else _PbsJob
-    lines = [*_logs(batch, resource, folder), *batch.directives]
+    lines = [*_log_options(batch, resource, folder), *batch.directives]
     return {"cls": kind, "options": options | _batch_options(batch, group, lines)}
 
 
-def _keys(security: Security | None) -> list[str]:
+def _tls_arguments(security: Security | None) -> list[str]:
     """Return the TLS options of the worker command, quoted for a shell."""
     if security is None:
         return []
@@ -125,7 +127,7 @@ def _keys(security: Security | None) -> list[str]:
     return [shlex.quote(word) for pair in pairs for word in pair]
 
 
-def _logs(batch: BatchPlan, resource: str, folder: Path) -> list[str]:
+def _log_options(batch: BatchPlan, resource: str, folder: Path) -> list[str]:
     """Return the options for output files in the head of a job script.
 
     No shell reads these lines, but quotes are recognised, and Slurm expands % unless it
@@ -155,7 +157,7 @@ def _worker_arguments(batch: BatchPlan, resource: str) -> list[str]:
     useful = TimeLimit(0.0, batch.walltime).useful_seconds
     spare = batch.walltime - useful
     arguments = ["--no-dashboard", "--dashboard-address", "127.0.0.1:0"]
-    arguments += ["--preload", finish_labels.__name__]
+    arguments += ["--preload", spool.__name__]
     arguments += ["--lifetime", f"{useful + spare / 4:.0f}s"]
     arguments += ["--lifetime-stagger", f"{spare / 4:.0f}s"]
     apart = len(batch.groups) > 1
@@ -217,9 +219,10 @@ class BatchJobs(SpecCluster):  # type: ignore[misc]
             self._refused += 1
             self.sync(self._forget_refused)
             if self._refused >= _REFUSALS:
+                reason = str(error).strip().splitlines()[-1]
                 raise InputError(
                     f"expected {self._batch.system} to take a job, it refused: "
-                    f"{_last_line(error)}; see `cluster:` in the campaign"
+                    f"{reason}; see `cluster:` in the campaign"
                 ) from error
 
     async def _tend(self, tasks: Mapping[str, int]) -> None:
@@ -281,7 +284,7 @@ class BatchJobs(SpecCluster):  # type: ignore[misc]
 
     async def _close(self) -> None:
         await super()._close()
-        forget(self._folder)
+        remove_credentials(self._folder)
 
     async def _forget_refused(self) -> None:
         for name, worker in list(self.workers.items()):
@@ -293,7 +296,3 @@ class BatchJobs(SpecCluster):  # type: ignore[misc]
 
 def _belongs_to(worker: Any, job_name: str) -> bool:
     return str(worker) == job_name or str(worker).startswith(f"{job_name}-")
-
-
-def _last_line(error: Exception) -> str:
-    return str(error).strip().splitlines()[-1]

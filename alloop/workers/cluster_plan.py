@@ -4,7 +4,13 @@ import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
+# Dask opens a port for web pages on each process; without routes it shows nothing.
+NO_PAGES: dict[str, list[str]] = {
+    "distributed.scheduler.http.routes": [],
+    "distributed.worker.http.routes": [],
+}
 LABEL, LEARN = "LABEL", "LEARN"  # Dask resources of separate kinds of workers
 
 
@@ -15,6 +21,15 @@ class TlsFiles:
     ca: str
     cert: str
     key: str
+
+    def security(self) -> Any:
+        """Return Dask's Security with the same credentials for every role."""
+        from distributed import Security
+
+        roles = ("client", "scheduler", "worker")
+        pairs = {f"tls_{role}_cert": self.cert for role in roles}
+        pairs |= {f"tls_{role}_key": self.key for role in roles}
+        return Security(require_encryption=True, tls_ca_file=self.ca, **pairs)
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,22 +14,26 @@ from copy import deepcopy
 from dataclasses import dataclass
 from multiprocessing.resource_tracker import ensure_running
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Protocol, TypeVar, runtime_checkable
 
 from alloop.core.errors import InputError, Interrupted
 from alloop.models.private_folder import own_folder
-from alloop.workers.cluster_plan import ClusterPlan, TlsFiles, available_cores
+from alloop.workers.cluster_plan import NO_PAGES, ClusterPlan, available_cores
 
 _Made = TypeVar("_Made")
 _HERE = "127.0.0.1"
-# Dask opens a port for web pages on each process; without routes it shows nothing.
-NO_PAGES: dict[str, list[str]] = {
-    "distributed.scheduler.http.routes": [],
-    "distributed.worker.http.routes": [],
-}
 _LOOK = 0.1  # s between two checks of what starts
 _GIVE_UP = 1.0  # s to wait for an interrupted start to end
-_TEND = 10.0  # s between two updates of the jobs of a batch system
+_SCALE = 10.0  # s between two updates of the jobs of a batch system
+
+
+@runtime_checkable
+class ScalingCluster(Protocol):
+    """A cluster whose number of workers follows the work."""
+
+    def scale_jobs(self, tasks: Mapping[str, int]) -> None:
+        """Fit the jobs to the number of tasks by resource."""
+        ...
 
 
 @dataclass(slots=True)
@@ -38,7 +42,7 @@ class Connection:
 
     client: Any
     cluster: Any = None
-    _tended: float = 0.0
+    _scaled: float = 0.0
 
     @property
     def is_alive(self) -> bool:
@@ -50,10 +54,11 @@ class Connection:
 
     def scale(self, tasks: Mapping[str, int]) -> None:
         """Adapt an own cluster's jobs to the number of tasks by resource."""
-        tend = getattr(self.cluster, "scale_jobs", None)
-        if tend is not None and time.monotonic() - self._tended > _TEND:
-            self._tended = time.monotonic()
-            tend(tasks)
+        if not isinstance(self.cluster, ScalingCluster):
+            return
+        if time.monotonic() - self._scaled > _SCALE:
+            self._scaled = time.monotonic()
+            self.cluster.scale_jobs(tasks)
 
     def close(self) -> None:
         """Disconnect from a foreign cluster; end an own one with all its processes."""
@@ -75,7 +80,7 @@ class Connection:
         self.cluster.close(timeout=20)
 
 
-def connect(plan: ClusterPlan) -> Connection:
+def connect_cluster(plan: ClusterPlan) -> Connection:
     """Connect to the scheduler of the plan; start it unless it is at an address.
 
     Raises InputError where nothing answers, or a batch system refuses.
@@ -93,7 +98,7 @@ def _foreign_client(plan: ClusterPlan) -> Any:
     from distributed import Client
 
     try:
-        security = None if plan.tls is None else tls_security(plan.tls)
+        security = None if plan.tls is None else plan.tls.security()
         return Client(plan.address, timeout=10, set_as_default=False, security=security)
     except (OSError, RuntimeError, ValueError, TypeError) as error:  # the last two: TLS
         raise InputError(
@@ -106,16 +111,6 @@ def _foreign_client(plan: ClusterPlan) -> Any:
 
 def _short_message(error: Exception) -> str:
     return (str(error).strip() or type(error).__name__).splitlines()[0]
-
-
-def tls_security(tls: TlsFiles) -> Any:
-    """Return a Security with the same credentials for every role."""
-    from distributed import Security
-
-    roles = ("client", "scheduler", "worker")
-    pairs = {f"tls_{role}_cert": tls.cert for role in roles}
-    pairs |= {f"tls_{role}_key": tls.key for role in roles}
-    return Security(require_encryption=True, tls_ca_file=tls.ca, **pairs)
 
 
 def _local_cluster(plan: ClusterPlan) -> Connection:
@@ -146,9 +141,9 @@ def _local_cluster(plan: ClusterPlan) -> Connection:
             silence_logs=logging.CRITICAL,
         )
 
-    with _quiet_dask(), _at_hand(), dask.config.set(NO_PAGES):
+    with _quiet_dask(), _free_workers_only(), dask.config.set(NO_PAGES):
         try:
-            cluster = started(start)
+            cluster = start_in_thread(start)
         except (OSError, RuntimeError, TimeoutError) as error:
             raise Interrupted(
                 "a worker process ended while it was started "
@@ -171,8 +166,8 @@ def _batch_cluster(plan: ClusterPlan) -> Connection:
         ) from error
     assert plan.batch is not None
     batch = plan.batch
-    with _quiet_dask(), _at_hand():
-        cluster = started(lambda: start_scheduler(batch, plan.folder))
+    with _quiet_dask(), _free_workers_only():
+        cluster = start_in_thread(lambda: start_scheduler(batch, plan.folder))
     return Connection(Client(cluster, set_as_default=False), cluster)
 
 
@@ -180,7 +175,7 @@ def _is_serving(scheduler: Any) -> bool:
     return bool(scheduler.status.name == "running")
 
 
-def started(make: Callable[[], _Made]) -> _Made:
+def start_in_thread(make: Callable[[], _Made]) -> _Made:
     """Call `make` in a separate thread and return its result, or raise its exception.
 
     Ctrl-C in a terminal reaches every process of the group. Threads and processes that
@@ -227,7 +222,7 @@ def _worker_pids(cluster: Any) -> list[int]:
 
 
 @contextlib.contextmanager
-def _at_hand() -> Iterator[None]:
+def _free_workers_only() -> Iterator[None]:
     """Make a scheduler that starts here give a task to a free worker only.
 
     A task queued behind an expensive label could have run on another worker.

@@ -18,7 +18,7 @@ from alloop.core.errors import InputError
 from alloop.loop import events as e
 from alloop.workers import time_limits
 from alloop.workers.cluster_plan import LABEL, LEARN, ClusterPlan
-from alloop.workers.connection import Connection, connect
+from alloop.workers.connection import Connection, connect_cluster
 from alloop.workers.pools import InlinePool, LateTask, LostTask, Outcome, Pool, Task
 from alloop.workers.settings import TaskData, WorkerSettings
 from alloop.workers.tasks import TaskResult, perform_command
@@ -28,14 +28,14 @@ _BREAKDOWNS = 5  # of a cluster in a row, without any outcome
 _log = logging.getLogger(__name__)
 
 
-def open_pool(plan: ClusterPlan, kit: WorkerSettings, client: Any = None) -> Pool:
+def open_pool(plan: ClusterPlan, settings: WorkerSettings, client: Any = None) -> Pool:
     """Return the pool of a given client, or else the one that the plan describes.
 
     Raises InputError where its scheduler cannot be reached.
     """
     if client is None and plan.kind == "inline":
-        return InlinePool(kit)
-    return DaskPool(plan, kit, client)
+        return InlinePool(settings)
+    return DaskPool(plan, settings, client)
 
 
 class _TaskRefused(Exception):
@@ -51,8 +51,8 @@ class _TaskRefused(Exception):
 
 def _run_task(
     command: e.Command,
-    cargo: TaskData,
-    kit: WorkerSettings,
+    task_data: TaskData,
+    settings: WorkerSettings,
     limits: tuple[time_limits.TaskSpan, time_limits.TimeLimit | None],
 ) -> TaskResult:
     """Carry out a command on a worker.
@@ -64,7 +64,7 @@ def _run_task(
         raise _TaskRefused
     job = time_limits.worker_limit()
     if job is None or job.allows(span):
-        return perform_command(command, cargo, kit)
+        return perform_command(command, task_data, settings)
     from distributed import get_worker
 
     raise _TaskRefused(get_worker().address)
@@ -83,14 +83,16 @@ class DaskPool:
     """
 
     def __init__(
-        self, plan: ClusterPlan, kit: WorkerSettings, client: Any = None
+        self, plan: ClusterPlan, settings: WorkerSettings, client: Any = None
     ) -> None:
-        self._plan, self._kit = plan, kit
+        self._plan, self._settings = plan, settings
         self._owns = client is None
-        self._link = connect(plan) if client is None else Connection(client)
-        self._stays = self._owns and plan.kind == "address" and kit.spool is not None
+        self._link = connect_cluster(plan) if client is None else Connection(client)
+        self._stays = (
+            self._owns and plan.kind == "address" and settings.spool is not None
+        )
         self._run = uuid4().hex[:12]  # other campaigns may use the same scheduler
-        self._campaign = sha256(str(kit.spool).encode()).hexdigest()[:12]
+        self._campaign = sha256(str(settings.spool).encode()).hexdigest()[:12]
         self._done: queue.SimpleQueue[Any] = queue.SimpleQueue()
         self._tasks: dict[Key, tuple[Task, Any]] = {}
         self._sent: Counter[Key] = Counter()
@@ -103,9 +105,9 @@ class DaskPool:
         future = self._link.client.submit(
             _run_task,
             task.command,
-            task.cargo,
-            self._kit,
-            (task.span, None if stays else task.due),
+            task.data,
+            self._settings,
+            (task.span, None if stays else task.limit),
             key=key,
             priority=task.priority,
             resources=self._resources(task),
@@ -191,7 +193,7 @@ class DaskPool:
         until = time.monotonic() + _PATIENCE
         while True:
             try:
-                self._link = connect(self._plan)
+                self._link = connect_cluster(self._plan)
             except InputError:
                 if self._plan.kind != "address" or time.monotonic() > until:
                     raise

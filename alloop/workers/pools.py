@@ -10,9 +10,8 @@ from itertools import count
 from typing import Protocol
 
 from alloop.loop import events as e
-from alloop.workers import process_labellers
 from alloop.workers.settings import TaskData, WorkerSettings
-from alloop.workers.tasks import TaskResult, perform_command
+from alloop.workers.tasks import TaskResult, close_labellers, perform_command
 from alloop.workers.time_limits import TaskSpan, TimeLimit
 
 
@@ -20,16 +19,16 @@ from alloop.workers.time_limits import TaskSpan, TimeLimit
 class Task:
     """A submitted command with the data it needs.
 
-    cargo: the task data. seconds: expected CPU seconds, for the priority, 0 if unknown.
-    span: expected wall time. due: the time limit of the run.
+    data: what the command refers to. seconds: expected CPU seconds, for the priority, 0
+    if unknown. span: expected wall time. limit: the time limit of the run.
     """
 
     command: e.Command
     attempt: int
-    cargo: TaskData = field(default_factory=TaskData)
+    data: TaskData = field(default_factory=TaskData)
     seconds: float = 0.0
     span: TaskSpan = field(default_factory=TaskSpan)
-    due: TimeLimit | None = None
+    limit: TimeLimit | None = None
 
     @property
     def key(self) -> str:
@@ -97,9 +96,11 @@ class InlinePool:
     """A pool that runs tasks one by one in this process: for tests, small machines."""
 
     def __init__(
-        self, kit: WorkerSettings, work: Callable[..., TaskResult] = perform_command
+        self,
+        settings: WorkerSettings,
+        work: Callable[..., TaskResult] = perform_command,
     ) -> None:
-        self._kit = kit
+        self._settings = settings
         self._work = work
         self._queue: list[tuple[float, int, Task]] = []
         self._order = count()
@@ -113,14 +114,14 @@ class InlinePool:
         if not self._queue:
             return None
         _, _, task = heapq.heappop(self._queue)
-        if task.due is not None and not task.due.allows(task.span):
+        if task.limit is not None and not task.limit.allows(task.span):
             return LateTask(task)
         try:
-            return self._work(task.command, task.cargo, self._kit)
+            return self._work(task.command, task.data, self._settings)
         except Exception as error:  # noqa: BLE001 - any bug of a task is a lost task
             return LostTask(task, f"{type(error).__name__}: {error}")
 
     def close(self) -> None:
         """Drop all tasks and end the label children."""
         self._queue.clear()
-        process_labellers.close_labellers()
+        close_labellers()

@@ -3,8 +3,17 @@
 A spool is a label cache of one campaign, beside its store, in a folder that workers can
 reach too, with a subfolder for the states of trainings. Workers that cannot reach it do
 without; nothing else changes.
+
+As a preload of Dask workers, it finishes the label in progress before a worker ends:
+
+    dask worker --preload alloop.workers.spool ...
+
+A scheduler started by a driver dies with it, and Dask ends a worker half a minute after
+its scheduler, whatever it does. With this preload, the worker first finishes its label
+and leaves it in the spool, as long as its batch job lasts.
 """
 
+import asyncio
 import contextlib
 import shutil
 import threading
@@ -65,7 +74,7 @@ def training_folder(folder: Path, name: str) -> Path:
 def training_progress(folder: Path) -> list[str]:
     """Return the progress of the trainings in a spool, one text each."""
     found = [read_progress(each) for each in sorted(folder.glob("training/*"))]
-    return [str(told) for told in found if told is not None]
+    return [str(progress) for progress in found if progress is not None]
 
 
 def find_label(folder: Path, level: str, frame: str) -> Label | Unlabelled | None:
@@ -77,7 +86,7 @@ def find_label(folder: Path, level: str, frame: str) -> Label | Unlabelled | Non
 
 @contextlib.contextmanager
 def label_in_progress() -> Iterator[None]:
-    """Mark a label as in progress on this worker, for `finish_labels`."""
+    """Mark a label as in progress on this worker, for `dask_teardown`."""
     _hand.set()
     try:
         yield
@@ -95,3 +104,12 @@ def leave_label(folder: Path, record: Label | Unlabelled) -> None:
     if folder.is_dir():
         with contextlib.suppress(StoreError):
             LabelCache(folder).put(record)
+
+
+_LOOK = 0.2  # s
+
+
+async def dask_teardown(_worker: object) -> None:
+    """Wait for the label in progress; Dask awaits this before a worker ends."""
+    while is_labelling():
+        await asyncio.sleep(_LOOK)

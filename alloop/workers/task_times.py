@@ -1,11 +1,14 @@
-"""Expected durations of tasks, from earlier tasks of a kind and the cost model."""
+"""Expected costs and durations of tasks, from earlier tasks and the cost model."""
 
 from collections import deque
 from collections.abc import Hashable, Iterable, Mapping
+from itertools import groupby
+from operator import itemgetter
 
 from alloop.core.frame import Frame
 from alloop.core.label_cost import Cost
 from alloop.core.levels import Level, LevelId
+from alloop.core.records import Label
 from alloop.history.label_index import LabelIndex
 from alloop.labels.programs import level_cost
 from alloop.loop import events as e
@@ -42,7 +45,7 @@ class TaskTimes:
             self._last.setdefault(kind, deque(maxlen=_LAST)).append(took)
 
     def expected_span(
-        self, command: e.Command, ledger: LabelIndex, costs: Mapping[LevelId, Cost]
+        self, command: e.Command, label_index: LabelIndex, costs: Mapping[LevelId, Cost]
     ) -> TaskSpan:
         """Return the expected duration of the command."""
         match command:
@@ -50,7 +53,9 @@ class TaskTimes:
                 return self._label_span(level, frame, costs)
             case e.Recheck(level=level, frame=name):
                 seen = self._recent_span(("recheck", level))
-                return seen or self._recheck_span(level, ledger.frames[name], costs)
+                return seen or self._recheck_span(
+                    level, label_index.frames[name], costs
+                )
             case _:
                 return self._recent_span(command.name.split("/")[0]) or TaskSpan()
 
@@ -92,3 +97,49 @@ def _task_kind(event: e.Event) -> Hashable | None:
             return "recheck", noise.level
         case _:
             return _ANSWERS.get(type(event))
+
+
+def label_costs(
+    label_index: LabelIndex, levels: Iterable[Level]
+) -> dict[LevelId, Cost]:
+    """Return the cost of labels by level, for levels at which some were made here."""
+    known = {level.id: level for level in levels}
+    made = groupby(sorted(label_index.computed), itemgetter(0))
+    found = {level: _good_labels(label_index, keys) for level, keys in made}
+    return {
+        level: level_cost(known[level], labels)
+        for level, labels in found.items()
+        if level in known
+    }
+
+
+def _good_labels(
+    label_index: LabelIndex, keys: Iterable[tuple[LevelId, str]]
+) -> list[tuple[Frame, Label]]:
+    found = (
+        (label_index.frames[frame], label_index.get(at, frame)) for at, frame in keys
+    )
+    return [(frame, label) for frame, label in found if isinstance(label, Label)]
+
+
+def expected_cost(
+    command: e.Command,
+    label_index: LabelIndex,
+    levels: Iterable[Level],
+    known: Mapping[LevelId, Cost],
+) -> float:
+    """Return the CPU seconds that a label is expected to take.
+
+    Without a measured cost for its level (`known`), the prior of that level is used; 0
+    for any other command.
+    """
+    match command:
+        case e.LabelFrame(level=where, frame=frame):
+            what = frame
+        case e.Recheck(level=where, frame=name):
+            what = label_index.frames[name]
+        case _:
+            return 0.0
+    guesses = (level_cost(level) for level in levels if level.id == where)
+    cost = known.get(where) or next(guesses, None)
+    return 0.0 if cost is None else cost.seconds(what)

@@ -7,29 +7,29 @@ long is saved in the spool before it is returned, in case the driver is gone.
 import os
 import socket
 import time
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import TypeAlias
 
-import numpy as np
-
-from alloop.core.batch import pack_frames
-from alloop.core.records import Candidate, Label, Unlabelled, Walker
-from alloop.core.roles import Potential
+from alloop.core.frame import Frame
+from alloop.core.levels import Level
+from alloop.core.records import Label, Unlabelled
+from alloop.core.roles import Labeller
 from alloop.core.seeds import random_stream
-from alloop.core.splits import EXAMINATION
-from alloop.generation import Generation, from_bytes
+from alloop.labels.child.labeller import LabelChild, Limits
+from alloop.labels.direct import DirectLabeller
 from alloop.labels.recheck import recheck_label, tighter_level
 from alloop.loop import events as e
-from alloop.md.dynamics import run_dynamics
-from alloop.md.frame_collector import ScoredFrames
-from alloop.workers.first_frames import first_frames, sample_frames
-from alloop.workers.process_labellers import MeteredLabeller, labeller_for
+from alloop.workers.md_tasks import (
+    perform_examine,
+    perform_explore,
+    prepare_molecule,
+    sample_frames,
+)
 from alloop.workers.settings import TaskData, WorkerSettings
 from alloop.workers.spool import find_label, label_in_progress, leave_label
 from alloop.workers.training_task import perform_training
 
-_Told: TypeAlias = tuple[Label | Unlabelled, e.Timing]
+_TimedRecord: TypeAlias = tuple[Label | Unlabelled, e.Timing]
 LONG = 2.0  # s; longer labels are worth writing to a file
 
 
@@ -42,23 +42,25 @@ class TaskResult:
 
 
 def perform_command(
-    command: e.Command, cargo: TaskData, kit: WorkerSettings
+    command: e.Command, task_data: TaskData, settings: WorkerSettings
 ) -> TaskResult:
     """Carry out a command. Raises only for bugs and lost resources."""
     clock = _TaskClock()
     match command:
         case e.LabelFrame():
-            return _perform_label(command, kit, clock)
-        case e.Explore() | e.Examine():
-            return _move(command, cargo, kit, clock)
+            return _perform_label(command, settings, clock)
+        case e.Explore():
+            explored = perform_explore(command, task_data, settings)
+            return TaskResult(replace(explored, timing=clock.timing()))
+        case e.Examine():
+            examined = perform_examine(command, task_data, settings)
+            return TaskResult(replace(examined, timing=clock.timing()))
         case e.Train():
-            return _perform_train(command, cargo, kit, clock)
+            return _perform_train(command, task_data, settings, clock)
         case e.Recheck():
-            return _perform_recheck(command, cargo, kit, clock)
-        case e.Prepare():
-            return _perform_prepare(command, kit, clock)
-        case e.Sample():
-            return _perform_sample(command, kit, clock)
+            return _perform_recheck(command, task_data, settings, clock)
+        case e.Prepare() | e.Sample():
+            return _perform_first_frames(command, settings, clock)
         case e.Price() | e.Stop():
             raise TypeError(f"{command.name} is the driver's to answer")
 
@@ -80,11 +82,11 @@ class _TaskClock:
 
 
 def _perform_label(
-    command: e.LabelFrame, kit: WorkerSettings, clock: _TaskClock
+    command: e.LabelFrame, settings: WorkerSettings, clock: _TaskClock
 ) -> TaskResult:
     with label_in_progress():
-        record, timing = _leftover_label(command, kit) or _made_label(
-            command, kit, clock
+        record, timing = _leftover_label(command, settings) or _made_label(
+            command, settings, clock
         )
     match record:
         case Label():
@@ -93,169 +95,100 @@ def _perform_label(
             return TaskResult(e.NotLabelled(command.name, record, timing))
 
 
-def _leftover_label(command: e.LabelFrame, kit: WorkerSettings) -> _Told | None:
+def _leftover_label(
+    command: e.LabelFrame, settings: WorkerSettings
+) -> _TimedRecord | None:
     """Return a record that a worker of an earlier run left in the spool, None without.
 
     Such a worker went on without its driver, and may have finished since this command
     was submitted.
     """
-    if kit.spool is None:
+    if settings.spool is None:
         return None
-    record = find_label(kit.spool, command.level, command.frame.id)
+    record = find_label(settings.spool, command.level, command.frame.id)
     return None if record is None else (record, e.Timing())
 
 
-def _made_label(command: e.LabelFrame, kit: WorkerSettings, clock: _TaskClock) -> _Told:
-    record = labeller_for(kit, kit.level(command.level)).label(command.frame)
-    timing = clock.timing(record.cpu_seconds if kit.isolate else 0.0)
-    long = timing.ended - timing.started > LONG
-    if kit.spool is not None and long and record.is_permanent:
-        leave_label(kit.spool, record)
+def _made_label(
+    command: e.LabelFrame, settings: WorkerSettings, clock: _TaskClock
+) -> _TimedRecord:
+    record = labeller_for(settings, settings.level(command.level)).label(command.frame)
+    timing = clock.timing(record.cpu_seconds if settings.isolate else 0.0)
+    is_long = timing.ended - timing.started > LONG
+    if settings.spool is not None and is_long and record.is_permanent:
+        leave_label(settings.spool, record)
     return record, timing
 
 
-def _move(
-    command: e.Explore | e.Examine,
-    cargo: TaskData,
-    kit: WorkerSettings,
-    clock: _TaskClock,
-) -> TaskResult:
-    if isinstance(command, e.Examine):
-        return _examine(command, cargo, kit, clock)
-    return _perform_explore(command, cargo, kit, clock)
-
-
-def _perform_explore(
-    command: e.Explore, cargo: TaskData, kit: WorkerSettings, clock: _TaskClock
-) -> TaskResult:
-    generation = _load_generation(cargo, kit)
-    rngs = [
-        random_stream(
-            kit.seed, f"explore/{command.round}/{command.piece}/{walker.index}"
-        )
-        for walker in command.walkers
-    ]
-    potential, why = _exploring_potential(command.walkers, generation, kit)
-    first = (command.round, command.batch, command.piece) == (1, 0, 0)
-    exploration = run_dynamics(
-        command.walkers,
-        potential,
-        kit.dynamics,
-        command.steps,
-        rngs,
-        scorer=generation.scorer,
-        threshold=generation.threshold,
-        keep=command.keep,
-        controls=command.controls,
-        control_rng=random_stream(kit.seed, command.name),
-    )
-    event = e.Explored(
-        name=command.name,
-        walkers=exploration.walkers,
-        candidates=exploration.candidates,
-        controls=exploration.controls,
-        scored=exploration.scored,
-        timing=clock.timing(),
-        note=why if first else "",
-    )
-    return TaskResult(event)
-
-
-def _examine(
-    command: e.Examine, cargo: TaskData, kit: WorkerSettings, clock: _TaskClock
-) -> TaskResult:
-    """Run MD with all guards except surprise, which would bias the choice of frames.
-
-    Predictions are made for the frames exactly as they will be labelled.
-    """
-    generation = _load_generation(cargo, kit)
-    walkers = command.walkers
-    if command.steps:
-        guards = replace(kit.dynamics.guards, surprise=None)
-        dynamics = replace(kit.dynamics, temperature=command.temperature, guards=guards)
-        name = f"examine/{command.number}/{command.piece}"
-        rngs = [random_stream(kit.seed, f"{name}/{walker.index}") for walker in walkers]
-        potential, _ = _exploring_potential(walkers, generation, kit)
-        walkers = run_dynamics(
-            walkers, potential, dynamics, command.steps, rngs
-        ).walkers
-    frames = _said(generation, tuple(x for x in walkers if x.stopped is None))
-    return TaskResult(e.Examined(command.name, walkers, frames, clock.timing()))
-
-
-def _said(generation: Generation, walkers: tuple[Walker, ...]) -> tuple[Candidate, ...]:
-    """Return the frames of the walkers, with the predictions of the generation."""
-    if not walkers:
-        return ()
-    batch = pack_frames([walker.frame for walker in walkers])
-    said = generation.predict(batch, descriptors=True)
-    scorer = generation.scorer
-    none = np.full(len(batch), np.nan)
-    surprise = none if scorer is None else scorer.score(batch, said)
-    found = ScoredFrames(walkers, batch, said, surprise, np.isfinite(surprise), step=0)
-    return tuple(found.candidate(i, EXAMINATION) for i in range(len(walkers)))
-
-
-def _exploring_potential(
-    walkers: Sequence[Walker], generation: Generation, kit: WorkerSettings
-) -> tuple[Potential, str]:
-    """Return the potential, compiled if that is set, and the reason if it is not.
-
-    The reason is "" unless compilation was wanted but impossible.
-    """
-    if not kit.compile:
-        return generation.potential, ""
-    from alloop.potentials.compiled import compiled_for
-
-    batch = pack_frames([walker.frame for walker in walkers])
-    potential, why = compiled_for(generation.potential, batch)
-    return potential, why or ""
-
-
 def _perform_train(
-    command: e.Train, cargo: TaskData, kit: WorkerSettings, clock: _TaskClock
+    command: e.Train, task_data: TaskData, settings: WorkerSettings, clock: _TaskClock
 ) -> TaskResult:
-    event, blob = perform_training(command, cargo, kit)
+    event, blob = perform_training(command, task_data, settings)
     return TaskResult(replace(event, timing=clock.timing()), blob)
 
 
 def _perform_recheck(
-    command: e.Recheck, cargo: TaskData, kit: WorkerSettings, clock: _TaskClock
+    command: e.Recheck, task_data: TaskData, settings: WorkerSettings, clock: _TaskClock
 ) -> TaskResult:
-    if cargo.frame is None or cargo.label is None:
-        raise TypeError("Recheck needs a frame and its label in its cargo")
-    bench = labeller_for(kit, tighter_level(kit.level(command.level)))
-    rng = random_stream(kit.seed, command.name)
-    noise = recheck_label(cargo.frame, cargo.label, bench, rng)
-    timing = clock.timing(noise.cpu_seconds if kit.isolate else 0.0)
+    if task_data.frame is None or task_data.label is None:
+        raise TypeError("Recheck needs a frame and its label in its data")
+    labeller = labeller_for(settings, tighter_level(settings.level(command.level)))
+    rng = random_stream(settings.seed, command.name)
+    noise = recheck_label(task_data.frame, task_data.label, labeller, rng)
+    timing = clock.timing(noise.cpu_seconds if settings.isolate else 0.0)
     return TaskResult(e.Rechecked(command.name, noise, timing))
 
 
-def _perform_prepare(
-    command: e.Prepare, kit: WorkerSettings, clock: _TaskClock
+def _perform_first_frames(
+    command: e.Prepare | e.Sample, settings: WorkerSettings, clock: _TaskClock
 ) -> TaskResult:
-    oracle = MeteredLabeller(labeller_for(kit, kit.levels["cheap"]), kit.isolate)
-    minimum, seeds, starts = first_frames(command, kit, oracle)
-    timing = clock.timing(oracle.children)
-    event = e.Prepared(command.name, command.molecule, minimum, seeds, starts, timing)
-    return TaskResult(event)
+    oracle = MeteredLabeller(
+        labeller_for(settings, settings.levels["cheap"]), settings.isolate
+    )
+    event: e.Prepared | e.Sampled
+    if isinstance(command, e.Prepare):
+        event = prepare_molecule(command, settings, oracle)
+    else:
+        event = sample_frames(command, settings, oracle)
+    return TaskResult(replace(event, timing=clock.timing(oracle.children)))
 
 
-def _perform_sample(
-    command: e.Sample, kit: WorkerSettings, clock: _TaskClock
-) -> TaskResult:
-    oracle = MeteredLabeller(labeller_for(kit, kit.levels["cheap"]), kit.isolate)
-    frames = sample_frames(command, kit, oracle)
-    timing = clock.timing(oracle.children)
-    return TaskResult(e.Sampled(command.name, command.walker.molecule, frames, timing))
+# One per kind of level: torch (models) and OpenMP (quantum chemistry) must not share
+# a process.
+_children: dict[tuple[Limits, str], LabelChild] = {}
 
 
-_models: dict[bytes, Generation] = {}  # cache of the worker's last generation
+def labeller_for(settings: WorkerSettings, level: Level) -> Labeller:
+    """Return this process's labeller for the level.
+
+    Isolated labellers of one kind of level share a running child process.
+    """
+    if not settings.isolate:
+        return DirectLabeller(level)
+    key = (settings.limits, level.kind)
+    if key not in _children:
+        _children[key] = LabelChild(settings.limits)
+    return _children[key].labeller(level)
 
 
-def _load_generation(cargo: TaskData, kit: WorkerSettings) -> Generation:
-    blob = cargo.model or b""
-    if blob not in _models:
-        _models.clear()
-        _models[blob] = from_bytes(blob, kit.restore)
-    return _models[blob]
+def close_labellers() -> None:
+    """End the label children of this process."""
+    for child in _children.values():
+        child.close()
+    _children.clear()
+
+
+class MeteredLabeller:
+    """A labeller that adds up the CPU seconds spent in its child."""
+
+    def __init__(self, inner: Labeller, isolated: bool) -> None:
+        self._inner = inner
+        self._isolated = isolated
+        self.children = 0.0
+
+    def label(self, frame: Frame) -> Label | Unlabelled:
+        """Return the inner labeller's answer."""
+        record = self._inner.label(frame)
+        if self._isolated:
+            self.children += record.cpu_seconds
+        return record

@@ -73,7 +73,7 @@ def run_limit(
     left = batch_seconds_left(env)
     if left is not None:
         limits.append(TimeLimit.from_now(left))
-    return min(limits, key=lambda due: due.at, default=None)
+    return min(limits, key=lambda limit: limit.at, default=None)
 
 
 def batch_seconds_left(env: Mapping[str, str] = os.environ) -> float | None:

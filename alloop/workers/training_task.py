@@ -18,24 +18,26 @@ from alloop.workers.spool import training_folder
 
 
 def perform_training(
-    command: e.Train, cargo: TaskData, kit: WorkerSettings
+    command: e.Train, task_data: TaskData, settings: WorkerSettings
 ) -> tuple[e.Trained, bytes]:
-    """Train on the labels of `cargo`; return the event without timing, and the blob."""
-    if cargo.data is None:
-        raise TypeError("Train needs labels in its cargo")
+    """Train on the labels of a task; return the event without timing, and the blob."""
+    if task_data.data is None:
+        raise TypeError("Train needs labels in its data")
     parent = (
-        None if cargo.model is None else from_bytes(cargo.model, kit.restore).potential
+        None
+        if task_data.model is None
+        else from_bytes(task_data.model, settings.restore).potential
     )
     inputs = TrainingInputs(
-        data=cargo.data,
-        heldout=cargo.heldout or pack_frames(()),
-        scoring=kit.scoring,
-        seed=kit.seed,
+        data=task_data.data,
+        heldout=task_data.heldout or pack_frames(()),
+        scoring=settings.scoring,
+        seed=settings.seed,
         name=command.name,
         parent=parent,
     )
-    trained = train_generation(_resumable_trainer(command, kit), inputs)
-    evaluation = _evaluate_test(trained.generation, cargo.test)
+    trained = train_generation(_resumable_trainer(command, settings), inputs)
+    evaluation = _evaluate_test(trained.generation, task_data.test)
     generation = _with_facts(trained.generation, command, evaluation)
     model, blob = to_bytes(generation)
     event = e.Trained(
@@ -51,12 +53,12 @@ def perform_training(
     return event, blob
 
 
-def _resumable_trainer(command: e.Train, kit: WorkerSettings) -> Trainer:
+def _resumable_trainer(command: e.Train, settings: WorkerSettings) -> Trainer:
     """Return the trainer, resumable after a kill if it supports that.
 
     This also requires that the worker can reach the spool.
     """
-    trainer, spool = kit.trainer, kit.spool
+    trainer, spool = settings.trainer, settings.spool
     if spool is None or not spool.is_dir() or not isinstance(trainer, ResumableTrainer):
         return trainer
     return trainer.keeping(StateFolder(training_folder(spool, command.name)))
@@ -67,13 +69,13 @@ def _evaluate_test(
 ) -> e.Evaluation | None:
     if test is None or len(test) == 0:
         return None
-    said = generation.predict(test.batch, descriptors=True)
-    found = prediction_errors(said, test)
+    predictions = generation.predict(test.batch, descriptors=True)
+    found = prediction_errors(predictions, test)
     return e.Evaluation(
         frames=tuple(frame.id for frame in test.batch.frames()),
-        energies=said.energies,
-        forces=said.forces,
-        surprise=_test_surprise(generation, test.batch, said),
+        energies=predictions.energies,
+        forces=predictions.forces,
+        surprise=_test_surprise(generation, test.batch, predictions),
         energy_mae=found.energy_spread,
         force_mae=found.force_mae,
         force_rmse=found.force_rmse,
@@ -81,10 +83,12 @@ def _evaluate_test(
     )
 
 
-def _test_surprise(generation: Generation, batch: Batch, said: Predictions) -> Floats:
+def _test_surprise(
+    generation: Generation, batch: Batch, predictions: Predictions
+) -> Floats:
     if generation.scorer is None:
         return np.full(len(batch), np.nan)
-    return generation.scorer.score(batch, said)
+    return generation.scorer.score(batch, predictions)
 
 
 def _with_facts(

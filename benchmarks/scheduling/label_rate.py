@@ -19,11 +19,11 @@ import yaml
 
 from alloop import config
 from alloop.driver.run import CampaignRun, RunObserver, store_attributes
-from alloop.history.fold_keeper import FoldKeeper
+from alloop.history.fold_updater import FoldUpdater
 from alloop.history.reader import CODEC
 from alloop.store.archive import Archive
 from alloop.workers.cluster_plan import ClusterPlan
-from alloop.workers.connection import Connection, connect
+from alloop.workers.connection import Connection, connect_cluster
 from alloop.workers.pools import InlinePool
 from alloop.workers.tasks import TaskResult, perform_command
 from benchmarks.common import Row, arguments, say, table, write_json
@@ -87,8 +87,8 @@ def _driver(folder: Path, count: int) -> Row:
     setup = config.load_campaign(path)
     archive = Archive.create(setup.store, attrs=store_attributes(setup), codec=CODEC)
     with archive:
-        keeper, clock = FoldKeeper(archive), _Clock()
-        pool = InlinePool(setup.kit, work=clock.work)
+        keeper, clock = FoldUpdater(archive), _Clock()
+        pool = InlinePool(setup.worker_settings, work=clock.work)
         CampaignRun(setup, archive, keeper, pool, RunObserver()).run_loop()
         return clock.row("driver: labels", count)
 
@@ -98,7 +98,7 @@ def _nothing(number: int) -> int:
 
 
 def _scheduler(count: int) -> Row:
-    link = connect(ClusterPlan(workers=2))
+    link = connect_cluster(ClusterPlan(workers=2))
     try:
         _round(link, 10)
         clock = _Clock()

@@ -34,7 +34,7 @@ from math import log10
 from pathlib import Path
 from typing import TypeVar
 
-from alloop.history.fold_keeper import FoldKeeper
+from alloop.history.fold_updater import FoldUpdater
 from alloop.history.reader import CODEC
 from alloop.loop import events as e
 from alloop.loop.reducer import next_state
@@ -85,10 +85,10 @@ def _append(archive: Archive, made: Sequence[e.Turn]) -> None:
         archive.append(turn)
 
 
-def _learn(keeper: FoldKeeper, made: Sequence[e.Turn]) -> None:
+def _learn(keeper: FoldUpdater, made: Sequence[e.Turn]) -> None:
     for turn in made:
-        known = keeper.known
-        known.ledger.add_turn(turn)
+        known = keeper.fold
+        known.label_index.add_turn(turn)
         keeper.add_turn(turn, next_state(known.state, turn.event, turn.commands))
 
 
@@ -97,7 +97,7 @@ def grow(path: Path, count: int) -> dict[str, float]:
     spent = dict.fromkeys(("commit", "learn", "columns", "folds"), 0.0)
     played = Played()
     with Archive.create(path, attrs=_ATTRS, codec=CODEC, files=Unsynced()) as archive:
-        keeper = FoldKeeper(archive)
+        keeper = FoldUpdater(archive)
         for begin in range(0, count, STEP):
             made = list(played.turns(min(STEP, count - begin)))
             spent["commit"] += cpu(partial(_append, archive, made))[0]

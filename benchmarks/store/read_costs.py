@@ -19,9 +19,9 @@ import zarr
 
 from alloop.export import Choice
 from alloop.export import write_export as export
-from alloop.history.fold_keeper import FoldKeeper
+from alloop.history.fold_updater import FoldUpdater
 from alloop.history.journal_fold import JournalFold
-from alloop.history.lost_requests import lost_labels
+from alloop.history.label_entries import lost_labels
 from alloop.history.reader import CODEC, read_history
 from alloop.history.saved_fold import campaign_beginning
 from alloop.report.sections import page
@@ -36,7 +36,7 @@ from alloop.store.schema import id_texts
 def _open(path: Path) -> object:
     campaign_beginning(path)
     with Archive.open(path, CODEC, "w") as archive:
-        return FoldKeeper(archive).known.seq
+        return FoldUpdater(archive).fold.seq
 
 
 def _replay(path: Path) -> object:
@@ -56,7 +56,7 @@ def _middle(path: Path) -> str:
 
 def _exclude(path: Path) -> object:
     history = read_history(path)
-    return history.frame(history.chronicle.told[-1].frame.id[:12])
+    return history.frame(history.record_index.labels[-1].frame.id[:12])
 
 
 def _export(path: Path) -> object:

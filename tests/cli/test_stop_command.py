@@ -18,8 +18,7 @@ import pytest
 from alloop.cli import main
 from alloop.history.reader import CODEC
 from alloop.store.archive import Archive
-from alloop.store.lock import holder
-from alloop.store.requests import request_stop, stop_file, stop_requested
+from alloop.store.lock import lock_holder, request_stop, stop_file, stop_requested
 from tests.conftest import write_toy
 
 Capture = pytest.CaptureFixture[str]
@@ -105,11 +104,11 @@ def test_a_request_reaches_no_other_driver_than_the_one_it_was_meant_for(
 ) -> None:
     store = tmp_path / "a.zarr"
     with Archive.create(store, attrs={}, codec=CODEC) as archive:
-        first = holder(store)
+        first = lock_holder(store)
         assert first is not None
         request_stop(store, first)
         assert stop_requested(store, archive.signature)
-    assert holder(store) is None
+    assert lock_holder(store) is None
     time.sleep(0.01)
     with Archive.open(store, CODEC, mode="w") as archive:
         assert not stop_requested(store, archive.signature)

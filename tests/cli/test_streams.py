@@ -97,7 +97,7 @@ def test_mistakes_are_json_too(done: Path, capsys: Capture) -> None:
 def test_a_log_is_followed_until_its_reader_goes(store: Path, capsys: Capture) -> None:
     from alloop.history.reader import read_history
 
-    frame = next(iter(read_history(store).ledger.frames))
+    frame = next(iter(read_history(store).label_index.frames))
     with subprocess.Popen(
         [*COMMAND, "log", str(store), "--follow", "--last", "1"],
         stdout=subprocess.PIPE,

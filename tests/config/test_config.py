@@ -97,7 +97,7 @@ def test_without_a_cheap_level_there_is_one_fidelity(tmp_path: Path) -> None:
     assert setup.plan.training is not None
     assert setup.plan.training.kind == "standard"
     assert list(setup.levels) == ["expensive"]
-    assert setup.kit.levels["cheap"] == setup.levels["expensive"]
+    assert setup.worker_settings.levels["cheap"] == setup.levels["expensive"]
 
 
 def test_every_number_reaches_the_loop_in_its_own_units(tmp_path: Path) -> None:
@@ -116,7 +116,7 @@ def test_every_number_reaches_the_loop_in_its_own_units(tmp_path: Path) -> None:
         "cluster: {kind: local, workers: 3}\n"
     )
     setup = parse_campaign(text, tmp_path)
-    rules, kit = setup.rules, setup.kit
+    rules, kit = setup.rules, setup.worker_settings
     assert rules.stopping.target == pytest.approx(0.025)  # eV/Å
     assert (rules.every, rules.control, rules.selection) == (6, 0.2, "random")
     assert (rules.seeding.test, rules.seeding.per_walker) == (8, 2)
@@ -169,12 +169,12 @@ def test_the_stored_text_restores_the_same_campaign(
 def test_networks_of_older_stores_go_on_without_repulsion(tmp_path: Path) -> None:
     setup = parse_campaign(TOY, tmp_path)
     assert "repulsion: zbl" in setup.text
-    trainer = setup.kit.trainer
+    trainer = setup.worker_settings.trainer
     assert isinstance(trainer, StagedTrainer)
     assert trainer.repulsion == ZBL
     older = setup.text.replace("repulsion: zbl", "")
     again = Setup.from_store(older, opening(setup), setup.store)
-    trainer = again.kit.trainer
+    trainer = again.worker_settings.trainer
     assert isinstance(trainer, StagedTrainer)
     assert trainer.repulsion is None
     assert "repulsion: none" in again.text

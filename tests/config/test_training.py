@@ -23,7 +23,7 @@ ALONE = TOY.replace("cheap: {kind: toy, stiffness: 0.9}, ", "")
 
 
 def trainer(text: str, base: Path) -> StagedTrainer:
-    found = parse_campaign(text, base).kit.trainer
+    found = parse_campaign(text, base).worker_settings.trainer
     assert isinstance(found, StagedTrainer)
     return found
 

@@ -58,7 +58,9 @@ def test_a_rude_failure_reaches_no_display(
         campaign.run(watch=RunObserver(observe=live.observe, tick=live.tick))
     assert "\x1b[2J" not in shown.getvalue()
     store = campaign.store
-    failed = [x for x in read_history(store).chronicle.told if "rude" in str(x.record)]
+    failed = [
+        x for x in read_history(store).record_index.labels if "rude" in str(x.record)
+    ]
     assert failed
     frame = failed[0].frame.id
     assert run_command(["run", str(file), "--retry"]) in (0, 3)

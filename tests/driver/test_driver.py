@@ -178,8 +178,8 @@ def test_a_recheck_travels_with_its_frame_and_label(world):
     ledger.labels[EXPENSIVE.id, frame.id] = known
     start(world, shelf, [e.Recheck(frame.id, EXPENSIVE.id, "expensive")], ledger)
     (task,) = shelf.sent
-    assert task.cargo.frame == frame
-    assert task.cargo.label is known
+    assert task.data.frame == frame
+    assert task.data.label is known
     assert task.seconds > 0
 
 

@@ -34,7 +34,7 @@ def slow_campaign(folder: Path, burn: float = 0.0) -> Path:
 
 
 def failures(history: History) -> list[Failure]:
-    records = history.ledger.labels.values()
+    records = history.label_index.labels.values()
     return [x.failure for x in records if isinstance(x, Unlabelled)]
 
 

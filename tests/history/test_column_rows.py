@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 
 from alloop.core.records import Label
-from alloop.history.column_rows import tables
 from alloop.loop import events as e
 from alloop.loop.reducer import ATTEMPTS
 from alloop.store.schema import (
@@ -17,6 +16,7 @@ from alloop.store.schema import (
     checked_table,
     id_texts,
 )
+from tests.history.all_tables import tables
 
 DETAILS = {
     "gap": 9.5,
@@ -93,10 +93,10 @@ def test_structures_are_the_frames_of_the_journal_each_once(history, rows):
     table = rows["structures"]
     ids = id_texts(table["id"])
     assert len(set(ids)) == len(ids)
-    assert set(history.ledger.frames) <= set(ids)
+    assert set(history.label_index.frames) <= set(ids)
     positions = np.split(table["positions"], table["offsets"][1:-1])
     numbers = np.split(table["numbers"], table["offsets"][1:-1])
-    for frame_id, frame in history.ledger.frames.items():
+    for frame_id, frame in history.label_index.frames.items():
         row = ids.index(frame_id)
         np.testing.assert_array_equal(positions[row], frame.positions)
         np.testing.assert_array_equal(numbers[row], frame.numbers)
@@ -107,7 +107,7 @@ def test_structures_are_the_frames_of_the_journal_each_once(history, rows):
 def test_labels_are_those_of_the_ledger_bit_for_bit(history, rows, fidelity, world):
     table, ids = rows[f"labels/{fidelity}"], id_texts(rows["structures"]["id"])
     level = world.LEVELS[fidelity]
-    known = {f: x for (at, f), x in history.ledger.labels.items() if at == level}
+    known = {f: x for (at, f), x in history.label_index.labels.items() if at == level}
     forces = np.split(table["forces"], table["offsets"][1:-1])
     found = [ids[row] for row in table["structure"]]
     assert set(known) <= set(found)

@@ -103,8 +103,10 @@ def test_the_ledger_keeps_no_record_alive_for_the_forces_in_it(turns, tmp_path):
     with Archive.create(tmp_path / "a.zarr", attrs={}, codec=CODEC) as archive:
         for turn in turns:
             archive.append(turn)
-        ledger = _replayed(stored.record for stored in archive.records()).ledger
-    labels = [x for x in ledger.labels.values() if isinstance(x, Label)]
+        label_index = _replayed(
+            stored.record for stored in archive.records()
+        ).label_index
+    labels = [x for x in label_index.labels.values() if isinstance(x, Label)]
     assert labels
     assert all(isinstance(x.forces, np.ndarray) for x in labels)
     assert all(x.forces.base is None for x in labels)

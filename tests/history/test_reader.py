@@ -7,10 +7,9 @@ import pytest
 
 from alloop.core.errors import InputError
 from alloop.core.records import Failure
-from alloop.history.fold_keeper import FoldKeeper
+from alloop.history.fold_updater import FoldUpdater
 from alloop.history.frame_search import find_frame
-from alloop.history.label_entries import label_entries, task_entries
-from alloop.history.lost_requests import lost_labels
+from alloop.history.label_entries import label_entries, lost_labels, task_entries
 from alloop.history.measured_costs import cpu_seconds_by_part, worker_utilisation
 from alloop.history.reader import CODEC, History, read_history
 from alloop.history.saved_fold import load_saved_fold, save_fold
@@ -55,9 +54,9 @@ def made(path, turns, fold_at=0, columns_at=0):
         for number, turn in enumerate(turns, 1):
             archive.append(turn)
             if number == fold_at:
-                save_fold(archive, FoldKeeper(archive).known)
+                save_fold(archive, FoldUpdater(archive).fold)
             if number == columns_at:
-                FoldKeeper(archive).fill_columns()
+                FoldUpdater(archive).fill_columns()
         assert load_saved_fold(archive).seq == fold_at - 1
         assert columns.column_mark(path) == columns_at - 1
     return path
@@ -89,7 +88,7 @@ def test_with_a_fold_or_without_a_store_says_the_same(
     whole = History.from_entries(store, ATTRS, world.history(turns).entries)
     history = read_history(store)
     assert world.same(said(world, history), said(world, whole))
-    assert world.same(history.known, whole.known)
+    assert world.same(history.fold, whole.fold)
     for frame in some_frames(turns):
         one, other = find_frame(history, frame[:12]), find_frame(whole, frame[:12])
         assert world.same(one, other)
@@ -167,7 +166,7 @@ def test_records_are_read_when_they_are_asked_for(world, turns, tmp_path):
 
 def test_a_frame_is_looked_for_in_few_records(turns, tmp_path, monkeypatch):
     history = read_history(made(tmp_path / "a.zarr", turns, len(turns), len(turns)))
-    rounds = [x for x in history.chronicle.deeds if x.kind == "Explored"]
+    rounds = [x for x in history.record_index.tasks if x.kind == "Explored"]
     last = next(iter(history.select([rounds[-1].seq]))).turn.event
     asked: list[int] = []
     pick = History.select

@@ -22,7 +22,7 @@ from alloop.labels.levels import check_level, model_level, pyscf_level
 from alloop.models.network import build_network
 from alloop.potentials.learned import LearnedPotential
 from alloop.potentials.pairwise import PairBasis, PairwisePotential
-from alloop.workers import process_labellers
+from alloop.workers import tasks
 
 MODEL = {"channels": 8, "layers": 1, "radial": 6, "cutoff": 4.0}
 
@@ -144,13 +144,11 @@ def test_a_model_and_quantum_chemistry_never_share_a_process(
     pairs: Path, tmp_path: Path
 ) -> None:
     text = "name: x\nstart: [{molecule: H2O}]\nlevels: {expensive: {kind: toy}}"
-    kit = parse_campaign(text, tmp_path).kit
+    kit = parse_campaign(text, tmp_path).worker_settings
     try:
         levels = (model_level(pairs), pyscf_level("hf", "sto-3g"))
-        model, quantum = (
-            process_labellers.labeller_for(kit, level) for level in levels
-        )
-        other = process_labellers.labeller_for(kit, pyscf_level("hf", "3-21g"))
+        model, quantum = (tasks.labeller_for(kit, level) for level in levels)
+        other = tasks.labeller_for(kit, pyscf_level("hf", "3-21g"))
         assert isinstance(model.label(frame()), Label)
         assert isinstance(quantum.label(frame()), Label)
         assert isinstance(model, IsolatedLabeller)
@@ -159,4 +157,4 @@ def test_a_model_and_quantum_chemistry_never_share_a_process(
         assert model.child.pid != quantum.child.pid
         assert other.child.pid == quantum.child.pid
     finally:
-        process_labellers.close_labellers()
+        tasks.close_labellers()

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from alloop.history.lost_requests import lost_labels
+from alloop.history.label_entries import lost_labels
 from alloop.loop import events as e
 from alloop.loop.reducer import replay
 from alloop.loop.rules import Budget, Examining, StopRules

@@ -18,7 +18,7 @@ import pytest
 from alloop import Campaign
 from alloop.core.frame import Frame
 from alloop.core.records import Failure, Unlabelled
-from alloop.history.lost_requests import lost_labels
+from alloop.history.label_entries import lost_labels
 from alloop.history.reader import read_history
 from alloop.loop import events as e
 from alloop.loop.reducer import ATTEMPTS, replay

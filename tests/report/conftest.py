@@ -440,5 +440,5 @@ def troubled() -> History:
 @pytest.fixture(scope="session")
 def control(finished: History) -> History:
     """The same, but worse: a control whose models err twice as much."""
-    shared = Synthetic(quality=2.0, cached=finished.ledger.labels)
+    shared = Synthetic(quality=2.0, cached=finished.label_index.labels)
     return shared.history(opening())

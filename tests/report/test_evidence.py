@@ -38,7 +38,7 @@ def test_the_error_of_a_point_is_the_largest_force_error_on_an_atom(finished):
     point = next(x for x in _points_of(finished) if x.group == "chosen")
     candidate = next(first_proposals(finished, {point.frame})).candidate
     level = finished.opened.levels["expensive"]
-    label = finished.ledger.labels[level, point.frame]
+    label = finished.label_index.labels[level, point.frame]
     assert isinstance(label, Label)
     by_hand = max(
         sum((a - b) ** 2 for a, b in zip(one, other, strict=True)) ** 0.5
@@ -49,7 +49,7 @@ def test_the_error_of_a_point_is_the_largest_force_error_on_an_atom(finished):
 
 
 def test_proposals_know_the_generation_that_made_them(finished):
-    asked = {x.frame.id for x in finished.chronicle.told}
+    asked = {x.frame.id for x in finished.record_index.labels}
     found = list(first_proposals(finished, asked))
     assert {x.generation for x in found} == {1, 2}
     assert {x.round for x in found} == {1, 2}
@@ -131,8 +131,8 @@ def test_levels_are_compared_on_frames_that_have_both_labels(finished):
     assert len(_biases(finished).levels) == 16
     level = finished.opened.levels
     frame = finished.state.trained_on("expensive")[0]
-    one = finished.ledger.labels[level["cheap"], frame].forces
-    other = finished.ledger.labels[level["expensive"], frame].forces
+    one = finished.label_index.labels[level["cheap"], frame].forces
+    other = finished.label_index.labels[level["expensive"], frame].forces
     assert np.isclose(_biases(finished).levels, np.abs(one - other).mean()).any()
 
 

@@ -164,7 +164,7 @@ def test_the_live_display_shows_it_as_labels_come(examined, rules):
 
 
 def test_what_was_learned_and_what_it_cost_are_the_true_numbers(examined):
-    (lesson,) = [x for x in examined.chronicle.lessons if x.generation == 3]
+    (lesson,) = [x for x in examined.record_index.trainings if x.generation == 3]
     text = " ".join(headline_sentences(examined))
     assert lesson.heldout > 0
     assert f"learned from {lesson.cheap} cheap" in text

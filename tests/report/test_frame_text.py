@@ -34,7 +34,7 @@ def _of(history, purpose, fidelity="expensive", good=True):
 
 def test_the_story_of_a_chosen_frame_is_told_from_birth_to_learning(finished):
     frame = _of(finished, "bias")
-    label = finished.ledger.labels[finished.opened.levels["expensive"], frame]
+    label = finished.label_index.labels[finished.opened.levels["expensive"], frame]
     story = _story(finished, frame[:10])
     assert story.startswith(f"Frame {frame}: H2O, 3 atoms.\nBorn on walker ")
     assert "in round 1 on generation 1, among the most surprising" in story
@@ -57,7 +57,7 @@ def test_the_story_of_a_failure_gives_the_reason_and_the_advice(finished):
 
 
 def test_a_story_may_look_at_the_last_trainings_alone_and_says_so(finished):
-    frame = finished.ledger.frames[_of(finished, "bias")]
+    frame = finished.label_index.frames[_of(finished, "bias")]
     lines = describe_frames(finished, [frame], {}, most=2)[frame.id]
     said = "Its expensive label taught generations 2–3 (of the last 2 looked at)."
     assert said in lines

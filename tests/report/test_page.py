@@ -18,7 +18,6 @@ from alloop.core.atoms import to_atoms
 from alloop.core.errors import InputError
 from alloop.core.frame import Frame
 from alloop.core.records import Failure, Unlabelled, Walker
-from alloop.history.column_rows import tables
 from alloop.history.label_entries import label_entries
 from alloop.history.measured_costs import cpu_seconds_by_part, worker_utilisation
 from alloop.history.reader import CODEC, JournalEntry
@@ -46,6 +45,7 @@ from alloop.report.text.formatting import duration_text
 from alloop.report.text.frame_history import describe_frame
 from alloop.store.archive import Archive
 from alloop.store.columns import write_columns as write_columns
+from tests.history.all_tables import tables
 
 SECTIONS = ("weak", "cpu", "learning", "errors", "parity", "surprise", "map")
 SECTIONS += ("walkers", "bias", "labels", "noise", "timeline", "methods", "store")
@@ -142,7 +142,7 @@ def test_points_lead_to_frames_that_the_page_carries(finished, read):
     for frame in finished.state.test_frames():
         card = read.frames[frame[:12]]
         assert card["w"] == describe_frame(finished, frame)
-        known = finished.ledger.frames[frame]
+        known = finished.label_index.frames[frame]
         assert card["s"] == ["O", "H", "H"]
         places = np.array(card["x"]).reshape(-1, 3) / 1000.0
         assert np.abs(places - known.positions).max() <= 5.01e-4
@@ -198,7 +198,7 @@ def test_errors_by_molecule_and_element_add_up(finished):
     assert mean == pytest.approx(test.force_mae)
     level = finished.opened.levels["expensive"]
     at = test.frames.index(molecule.worst)
-    label = finished.ledger.labels[level, molecule.worst].forces
+    label = finished.label_index.labels[level, molecule.worst].forces
     apart = np.linalg.norm(test.forces[3 * at : 3 * at + 3] - label, axis=1)
     assert apart.max() == pytest.approx(molecule.largest)
 
@@ -425,8 +425,10 @@ def test_generations_without_scorer_or_threshold_have_a_page(finished, remade):
 def test_a_brought_test_set_is_described_as_such(finished, synthetic):
     frame = finished.state.test_frames()[0]
     level = finished.opened.levels["expensive"]
-    label = finished.ledger.labels[level, frame]
-    given = e.Given(finished.ledger.frames[frame], 0, "expensive", label, test=True)
+    label = finished.label_index.labels[level, frame]
+    given = e.Given(
+        finished.label_index.frames[frame], 0, "expensive", label, test=True
+    )
     opened = replace(finished.opened, given=(given,))
     said = about_test_set(synthetic().history(opened, turns=1))
     assert said.startswith("Test set: 1 frame brought by the user, frozen")

@@ -19,7 +19,7 @@ from alloop.store import columns, schema
 from alloop.store.archive import Archive
 from alloop.store.codec import Codec
 from alloop.store.doctor import verify_store
-from alloop.store.set_aside import parts
+from alloop.store.set_aside import set_aside_folders
 
 RECORDS = 11
 CODEC = Codec([])
@@ -266,7 +266,7 @@ def test_dead_while_columns_are_set_aside_they_are_whole_in_one_place(
         with contextlib.suppress(death):
             Archive.open(archive.path, CODEC, "w", files=files).release()
         Archive.open(archive.path, CODEC, "w", files=quick).release()
-        (part,) = parts(archive.path)
+        (part,) = set_aside_folders(archive.path)
         shown = zarr.open_group(part, mode="r")["selections"]
         for key, array in shown.arrays():
             assert np.array_equal(array[:], asked(0, 50)[key])

@@ -39,7 +39,7 @@ def test_there_are_stores_of_every_format() -> None:
 
 def test_an_old_store_opens_and_replays(store: Path) -> None:
     history = read_history(store)
-    labels = list(history.ledger.labels.values())
+    labels = list(history.label_index.labels.values())
     assert (len(history.entries), len(labels)) == (RECORDS[store.stem], 21)
     assert all(isinstance(label, Label) for label in labels)
     assert history.state.finished == "the budget of expensive labels is spent"
@@ -87,5 +87,5 @@ def test_a_store_may_move(store: Path, tmp_path: Path) -> None:
     shutil.move(store, moved)
     after = read_history(moved)
     assert [x.time for x in after.entries] == times
-    assert after.ledger.labels.keys() == before.ledger.labels.keys()
+    assert after.label_index.labels.keys() == before.label_index.labels.keys()
     Archive.open(moved, CODEC, "w").close()

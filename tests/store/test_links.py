@@ -176,4 +176,4 @@ def test_entries_that_vanish_meanwhile_are_passed_over(
         return real(path)
 
     monkeypatch.setattr("os.scandir", late)
-    assert list(module.links(store)) == []
+    assert list(module.find_links(store)) == []

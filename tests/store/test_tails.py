@@ -14,9 +14,8 @@ from alloop.store import packs
 from alloop.store.codec import EncodedRecord
 from alloop.store.files import FileSystem
 from alloop.store.journal import STAGING, Journal
-from alloop.store.packs import list_journal
+from alloop.store.packs import frame_record, list_journal, tail_layout
 from alloop.store.record import pack_record, unpack_record
-from alloop.store.tails import frame_record, tail_layout
 
 FIRST = 7
 RECORDS = [pack_record({"seq": FIRST + i, "text": "x" * i}, []) for i in range(3)]

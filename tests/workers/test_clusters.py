@@ -32,7 +32,7 @@ from alloop.workers.cluster_plan import (
     TlsFiles,
     available_cores,
 )
-from alloop.workers.connection import _worker_pids, connect, tls_security
+from alloop.workers.connection import _worker_pids, connect_cluster
 from alloop.workers.dask_pool import DaskPool, open_pool
 from alloop.workers.pools import Task
 from tests.conftest import fingerprint, fingerprint_of, write_toy
@@ -81,7 +81,7 @@ def test_a_scheduler_that_is_not_there_is_named_in_one_sentence(
     setup = Campaign.from_yaml(write_toy(tmp_path)).setup
     plan = ClusterPlan("address", address="tcp://127.0.0.1:9")
     with pytest.raises(InputError, match=r"127\.0\.0\.1:9") as refused:
-        open_pool(plan, setup.kit)
+        open_pool(plan, setup.worker_settings)
     assert "\n" not in str(refused.value)
     assert available_cores() >= 1
 
@@ -161,7 +161,7 @@ def _said(port: int, context: ssl.SSLContext | None) -> bytes:
 
 
 def test_nobody_without_the_run_s_keys_can_talk_to_an_own_cluster() -> None:
-    link = connect(ClusterPlan("local", 1))
+    link = connect_cluster(ClusterPlan("local", 1))
     try:
         assert link.client.submit(sum, [1, 2]).result(timeout=30) == 3
         (worker,) = _worker_pids(link.cluster)
@@ -193,7 +193,7 @@ def test_what_a_worker_refuses_for_want_of_time_goes_to_another(
     setup = Campaign.from_yaml(write_toy(tmp_path)).setup
     settings = {"n_workers": 1, "processes": False, "protocol": "tcp://"}
     with LocalCluster(**settings, **LOCAL) as cluster, Client(cluster) as client:
-        pool = DaskPool(ClusterPlan("address"), setup.kit, client)
+        pool = DaskPool(ClusterPlan("address"), setup.worker_settings, client)
         monkeypatch.setenv(time_limits.LIFE, "100")
         monkeypatch.setenv(time_limits.UNTIL, "0")  # over long ago
         level = setup.levels["cheap"].id
@@ -227,7 +227,7 @@ def test_labels_and_learning_ask_for_workers_of_their_own(tmp_path: Path) -> Non
             return
 
     for plan in (ClusterPlan("address", apart=True), ClusterPlan("address")):
-        pool = DaskPool(plan, setup.kit, Client())
+        pool = DaskPool(plan, setup.worker_settings, Client())
         for task in tasks:
             pool.submit(task)
     assert sent == [{LABEL: 1}, {LEARN: 1}, {LEARN: 1}, None, None, None]
@@ -238,7 +238,7 @@ def test_a_label_longer_than_any_job_is_refused_before_it_is_sent(
 ) -> None:
     setup = Campaign.from_yaml(write_toy(tmp_path, cluster=PBS)).setup
     command = e.LabelFrame(setup.start[0], "x", "cheap", "seed", 0)
-    pool = DaskPool(setup.cluster, setup.kit, client=object())
+    pool = DaskPool(setup.cluster, setup.worker_settings, client=object())
     with pytest.raises(InputError, match="raise `cluster: walltime`"):
         pool.submit(Task(command, 1, span=time_limits.TaskSpan(1e5, 1e5)))
 
@@ -255,11 +255,11 @@ def test_only_who_has_the_credentials_may_talk_to_a_scheduler(tmp_path: Path) ->
         address = cluster.scheduler_address
         assert address.startswith("tls://")
         plan = ClusterPlan("address", address=address, tls=right)
-        pool = open_pool(plan, setup.kit)
+        pool = open_pool(plan, setup.worker_settings)
         pool.close()
         with pytest.raises(InputError, match="give its `tls:` files"):
-            open_pool(replace(plan, tls=None), setup.kit)
-    assert tls_security(wrong).require_encryption
+            open_pool(replace(plan, tls=None), setup.worker_settings)
+    assert wrong.security().require_encryption
 
 
 def made(spec: dict[str, Any], resource: str) -> str:
@@ -362,9 +362,9 @@ def test_keys_of_a_batch_cluster_go_with_it_and_those_of_a_dead_one_before(
     keys = folder / "tls"
     keys.symlink_to(elsewhere)  # as a folder from elsewhere might have it
     with pytest.raises(StoreError, match="symbolic link"):
-        connect(replace(setup.cluster, folder=folder))
+        connect_cluster(replace(setup.cluster, folder=folder))
     keys.unlink()
-    link = connect(replace(setup.cluster, folder=folder))
+    link = connect_cluster(replace(setup.cluster, folder=folder))
     assert keys.stat().st_mode & 0o777 == 0o700
     old = (keys / "key.pem").read_text()
     assert all(x.stat().st_mode & 0o777 == 0o600 for x in keys.iterdir())
@@ -396,7 +396,7 @@ def test_a_batch_system_that_refuses_is_quoted(
     refusing.write_text("#!/bin/sh\necho 'no such partition' >&2\nexit 1\n")
     refusing.chmod(0o755)
     monkeypatch.setenv("PATH", str(tmp_path), prepend=":")
-    monkeypatch.setattr("alloop.workers.connection._TEND", 0.0)
+    monkeypatch.setattr("alloop.workers.connection._SCALE", 0.0)
     slurm = {key: value for key, value in PBS.items()} | {"kind": "slurm"}
     campaign = Campaign.from_yaml(write_toy(tmp_path, cluster=slurm))
     with pytest.raises(InputError, match="no such partition") as refused:

@@ -25,7 +25,7 @@ from alloop.potentials.analytic import Morse
 from alloop.training.schedule import Schedule
 from alloop.training.staged_trainer import StagedTrainer
 from alloop.training.stages import Stage
-from alloop.workers import finish_labels, spool, tasks
+from alloop.workers import spool, tasks
 from alloop.workers.settings import TaskData
 from alloop.workers.spool import Spool, spool_folder, training_progress
 from alloop.workers.training_task import perform_training
@@ -61,7 +61,7 @@ def test_a_long_label_is_left_where_the_driver_finds_it(
 ) -> None:
     setup = Campaign.from_yaml(write_toy(tmp_path)).setup
     spool = Spool(tmp_path / "toy.zarr")
-    kit = replace(setup.kit, spool=spool.folder)
+    kit = replace(setup.worker_settings, spool=spool.folder)
     level = setup.levels["cheap"].id
     command = e.LabelFrame(setup.start[0], level, "cheap", "seed", 0)
     done = tasks.perform_command(command, TaskData(), kit)
@@ -89,7 +89,7 @@ def test_a_training_that_was_killed_goes_on_and_is_forgotten_once_committed(
             raise KeyboardInterrupt  # in the second stage
 
     trainer = StagedTrainer("painn", {"channels": 4, "layers": 1}, stages)
-    kit = replace(setup.kit, spool=spool.folder, trainer=trainer)
+    kit = replace(setup.worker_settings, spool=spool.folder, trainer=trainer)
     alone, _ = perform_training(
         *(lesson := training(list(setup.start))), replace(kit, spool=None)
     )
@@ -112,7 +112,7 @@ def test_without_a_folder_there_is_no_spool_and_no_failure(
     tmp_path: Path, long: None
 ) -> None:
     setup = Campaign.from_yaml(write_toy(tmp_path)).setup
-    kit = replace(setup.kit, spool=tmp_path / "nowhere")
+    kit = replace(setup.worker_settings, spool=tmp_path / "nowhere")
     level = setup.levels["cheap"].id
     command = e.LabelFrame(setup.start[0], level, "cheap", "seed", 0)
     assert isinstance(tasks.perform_command(command, TaskData(), kit).event, e.Labelled)
@@ -124,7 +124,7 @@ def test_failures_that_may_pass_and_short_labels_are_not_spooled(
 ) -> None:
     setup = Campaign.from_yaml(write_toy(tmp_path)).setup
     spool = Spool(tmp_path / "toy.zarr")
-    kit = replace(setup.kit, spool=spool.folder)
+    kit = replace(setup.worker_settings, spool=spool.folder)
     level = setup.levels["cheap"].id
     command = e.LabelFrame(setup.start[0], level, "cheap", "seed", 0)
     tasks.perform_command(command, TaskData(), kit)  # shorter than LONG
@@ -139,7 +139,7 @@ def test_a_worker_ends_only_when_no_label_is_in_hand() -> None:
     done: list[str] = []
 
     async def end() -> None:
-        await finish_labels.dask_teardown(None)
+        await spool.dask_teardown(None)
         done.append("ended")
 
     async def label() -> None:
@@ -157,7 +157,7 @@ def test_a_label_that_was_left_while_its_task_waited_is_not_made_again(
     tmp_path: Path, long: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     setup = Campaign.from_yaml(write_toy(tmp_path)).setup
-    kit = replace(setup.kit, spool=Spool(tmp_path / "toy.zarr").folder)
+    kit = replace(setup.worker_settings, spool=Spool(tmp_path / "toy.zarr").folder)
     level = setup.levels["cheap"].id
     command = e.LabelFrame(setup.start[0], level, "cheap", "seed", 0)
     first = tasks.perform_command(command, TaskData(), kit).event
@@ -216,9 +216,7 @@ def foreign(
     scheduler = ["-m", "distributed.cli.dask_scheduler", *here]
     door = ["--port", address.rpartition(":")[2]]
     worker = ["-c", WORKER, address, "--nthreads", "1", *here]
-    worker += (
-        ["--no-nanny"] if orphaned is None else ["--preload", finish_labels.__name__]
-    )
+    worker += ["--no-nanny"] if orphaned is None else ["--preload", spool.__name__]
     quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
     env = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}
     web = ["--dashboard-address", "127.0.0.1:0"]
@@ -361,4 +359,4 @@ def test_a_label_in_hand_is_ended_though_driver_and_scheduler_are_dead(
 def _made(campaign: Path) -> list[str]:
     history = read_history(campaign.with_name("toy.zarr"))
     level = history.state.levels["expensive"]
-    return [frame for (where, frame) in history.ledger.labels if where == level]
+    return [frame for (where, frame) in history.label_index.labels if where == level]

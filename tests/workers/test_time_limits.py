@@ -149,9 +149,11 @@ def test_what_may_outlast_any_run_starts_in_the_first_half_of_one() -> None:
 def test_an_inline_run_holds_back_what_is_late(tmp_path: Path) -> None:
     setup = Campaign.from_yaml(write_toy(tmp_path)).setup
     done: list[object] = []
-    pool = InlinePool(setup.kit, work=lambda *_: done.append(1))  # type: ignore[arg-type]
+    pool = InlinePool(setup.worker_settings, work=lambda *_: done.append(1))  # type: ignore[arg-type]
     command = e.LabelFrame(WATER, setup.levels["cheap"].id, "cheap", "seed", 0)
-    pool.submit(Task(command, 1, span=TaskSpan(5.0, 10.0), due=TimeLimit.from_now(3.0)))
+    pool.submit(
+        Task(command, 1, span=TaskSpan(5.0, 10.0), limit=TimeLimit.from_now(3.0))
+    )
     assert isinstance(pool.next(0.0), LateTask)
     assert done == []
 

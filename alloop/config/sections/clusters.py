@@ -26,7 +26,7 @@ class Local(Section):
 
     kind: Literal["local"] = "local"
     workers: ProcessCount | None = Field(
-        None, description="processes; one a core by default"
+        None, description="number of worker processes; by default one for each core"
     )
 
 
@@ -39,19 +39,25 @@ class Inline(Section):
 class Tls(Section):
     """Files for a connection to a scheduler that uses TLS."""
 
-    ca: str = Field(description="PEM file of the authority")
-    cert: str = Field(description="PEM file of the certificate")
-    key: str = Field(description="PEM file of the private key")
+    ca: str = Field(description="path of the PEM file of the certificate authority")
+    cert: str = Field(description="path of the PEM file of the certificate")
+    key: str = Field(description="path of the PEM file of the private key")
 
 
 class Address(Section):
     """A Dask scheduler that is already running."""
 
     kind: Literal["address"]
-    address: str = Field(description="such as tcp://10.0.0.1:8786")
-    tls: Tls | None = Field(None, description="ca, cert and key, where it speaks TLS")
+    address: str = Field(
+        description="address of the scheduler, such as tcp://10.0.0.1:8786"
+    )
+    tls: Tls | None = Field(
+        None, description="credentials, needed if the scheduler uses TLS"
+    )
     separate: bool = Field(
-        False, description="workers carry the resources LABEL=1 or LEARN=1"
+        False,
+        description="whether training and MD go to workers with the resource "
+        "LEARN=1, and the rest to those with LABEL=1",
     )
 
 
@@ -59,32 +65,67 @@ class Jobs(Section):
     """The number of jobs of a batch system."""
 
     least: Annotated[int, Field(ge=0, le=100_000)] = Field(
-        0, description="kept even without work"
+        0, description="jobs that are kept even without work"
     )
-    most: ParallelCount = Field(1, description="at most")
+    most: ParallelCount = Field(1, description="most jobs at a time")
 
 
 class Workers(Section):
     """Jobs of one kind, each with worker processes for one task at a time."""
 
-    cores: ProcessCount = Field(1, description="of a job")
-    memory: Memory = Field(description="of a job, such as 64 GB; plain number: MB")
-    tasks: ProcessCount | None = Field(None, description="side by side in a job")
-    gpus: Whole = Field(0, description="of a job")
+    cores: ProcessCount = Field(1, description="CPU cores of a job")
+    memory: Memory = Field(
+        description="memory of a job, such as 64 GB (a plain number is in MB)"
+    )
+    tasks: ProcessCount | None = Field(
+        None,
+        description="tasks side by side in a job; by default one for each core "
+        "for labels, one for learning",
+    )
+    gpus: Whole = Field(0, description="GPUs of a job")
     jobs: Jobs = Jobs()
 
 
 class _Batch(Section):
-    queue: Word | None = Field(None, description="Slurm's partition, PBS's queue")
-    account: Word | None = Field(None, description="who pays")
-    walltime: Duration = Field(description="of a job, such as 4 h; plain number: s")
-    labels: Workers = Field(description="jobs that label, and do all else too, if ...")
-    learning: Workers | None = Field(None, description="... there are none for it")
-    interface: Word | None = Field(None, description="of the network, such as ib0")
-    tls: bool = Field(True, description="encrypted, with credentials of this run")
-    idle: Duration = Field(300.0, description="until an idle job is given back")
-    directives: Lines = Field((), description="more options of the job script")
-    prologue: Lines = Field((), description="shell lines before a worker starts")
+    queue: Word | None = Field(
+        None, description="partition of Slurm or queue of PBS; by default the system's"
+    )
+    account: Word | None = Field(
+        None, description="account that the jobs are charged to; by default the user's"
+    )
+    walltime: Duration = Field(
+        description="wall time of a job, such as 4 h (a plain number is in s)"
+    )
+    labels: Workers = Field(
+        description="jobs that make labels; without `learning` they do everything"
+    )
+    learning: Workers | None = Field(
+        None,
+        description="jobs for training and MD; by default the label jobs do these too",
+    )
+    interface: Word | None = Field(
+        None,
+        description="network interface for scheduler and workers, such as ib0; by "
+        "default chosen by Dask",
+    )
+    tls: bool = Field(
+        True,
+        description="whether connections are encrypted, with credentials made for "
+        "each run",
+    )
+    idle: Duration = Field(
+        300.0,
+        description="time without work after which a job ends, such as 5 min (a "
+        "plain number is in s)",
+    )
+    directives: Lines = Field(
+        (),
+        description="further options of the batch system for the job script, such "
+        "as --constraint=avx2",
+    )
+    prologue: Lines = Field(
+        (), description="shell lines of the job script before the worker starts"
+    )
 
 
 class Slurm(_Batch):

@@ -27,47 +27,76 @@ def _slice(value: Any) -> Any:
 class Molecule(Section):
     """A molecule by its name."""
 
-    molecule: str = Field(description="a formula or name such as H2O or methanol")
+    molecule: str = Field(
+        description="formula or name of a small molecule, such as H2O or methanol"
+    )
     charge: int = Field(0, description="total charge, e")
-    spin: Whole | None = Field(None, description="2S; by default the molecule's own")
+    spin: Whole | None = Field(
+        None,
+        description="number of unpaired electrons, 2S; by default that of the "
+        "molecule's ground state",
+    )
 
 
 class File(Section):
     """Structures in any format that ASE reads; each is a separate start."""
 
-    file: str = Field(description="path, relative to this YAML file")
+    file: str = Field(description="path of the structures, relative to this YAML file")
     index: Annotated[str, BeforeValidator(_slice)] = Field(
-        ":", description="which frames, as in Python: `0`, `:10`"
+        ":",
+        description="frames to take, written as in Python (`0`, `:10`); by default all",
     )
-    charge: int | None = Field(None, description="total charge, e; else the file's, 0")
-    spin: Whole | None = Field(None, description="2S; else the file's, 0")
+    charge: int | None = Field(
+        None, description="total charge, e; by default the file's, or 0"
+    )
+    spin: Whole | None = Field(
+        None,
+        description="number of unpaired electrons, 2S; by default the file's, or 0",
+    )
 
 
 class Units(Section):
     """The units and keys of a file's numbers, which have no default units."""
 
-    energy_unit: Energy = Field(description="of the energies")
-    length_unit: Length = Field(description="of the positions")
+    energy_unit: Energy = Field(description="unit of the energies")
+    length_unit: Length = Field(description="unit of the positions")
     force_unit: str | None = Field(
-        None, description="energy/length; by default the two units above"
+        None,
+        description="unit of the forces, such as hartree/bohr; by default "
+        "energy_unit/length_unit",
     )
-    energy_key: str | None = Field(None, description="name of the energies")
-    forces_key: str | None = Field(None, description="name of the forces")
-    charge: int | None = Field(None, description="total charge, e; else the file's, 0")
-    spin: Whole | None = Field(None, description="2S; else the file's, 0")
+    energy_key: str | None = Field(
+        None,
+        description="name of the energies in the file; by default found among "
+        "usual names",
+    )
+    forces_key: str | None = Field(
+        None,
+        description="name of the forces in the file; by default found among usual "
+        "names",
+    )
+    charge: int | None = Field(
+        None, description="total charge, e; by default the file's, or 0"
+    )
+    spin: Whole | None = Field(
+        None,
+        description="number of unpaired electrons, 2S; by default the file's, or 0",
+    )
 
 
 class Labels(Units):
     """Labelled frames for training: extxyz, npz or an ASE database."""
 
-    labels: str = Field(description="path, relative to this YAML file")
-    level: Fidelity = Field(description="the level that they were made at")
+    labels: str = Field(
+        description="path of the labelled frames, relative to this YAML file"
+    )
+    level: Fidelity = Field(description="level at which the labels were made")
 
 
 class Store(Section):
     """Labels of another campaign, made at the same levels."""
 
-    store: str = Field(description="path of a store, relative to this YAML file")
+    store: str = Field(description="path of the store, relative to this YAML file")
 
 
 class Examined(Section):
@@ -76,9 +105,12 @@ class Examined(Section):
     Its frames are labelled at the expensive level and never trained on.
     """
 
-    examination: LabelsOrNone = Field(0, description="frames of the final examination")
+    examination: LabelsOrNone = Field(
+        0, description="frames of the final examination; none by default"
+    )
     examination_spacing: Count = Field(
-        1000, description="MD steps before each of a walker's two frames there"
+        1000,
+        description="MD steps before each of a walker's two frames in the examination",
     )
 
 
@@ -86,18 +118,23 @@ class Sampled(Examined):
     """A frozen set made by MD at the cheap level, labelled at the expensive one."""
 
     frames: LabelsOrNone = Field(
-        30, description="frames, all molecules together; 0: none"
+        30, description="frames of the test set, all molecules together; 0 for none"
     )
     examination: LabelsOrNone = Field(
-        20, description="frames of the final examination, MD on the model; 0: none"
+        20,
+        description="frames of the final examination, from MD on the model; 0 for none",
     )
     temperature: Positive | None = Field(
-        None, description="of both MDs, K; by default that of `explore`"
+        None,
+        description="temperature of the MD of test set and examination, K; by "
+        "default that of `explore`",
     )
-    timestep: Annotated[float, Field(gt=0, le=5)] = Field(0.5, description="fs")
-    friction: Positive = Field(0.02, description="1/fs")
-    each: ParallelCount = Field(3, description="frames from one trajectory")
-    spacing: Count = Field(20, description="MD steps between two of them")
+    timestep: Annotated[float, Field(gt=0, le=5)] = Field(
+        0.5, description="time step of the MD at the cheap level, fs"
+    )
+    friction: Positive = Field(0.02, description="friction of its thermostat, 1/fs")
+    each: ParallelCount = Field(3, description="frames taken from one trajectory")
+    spacing: Count = Field(20, description="MD steps between two of these frames")
 
 
 class Tested(Store, Examined):
@@ -107,7 +144,9 @@ class Tested(Store, Examined):
 class Labelled(Units, Examined):
     """A test set of the user, labelled at the expensive level: never trained on."""
 
-    file: str = Field(description="path, relative to this YAML file")
+    file: str = Field(
+        description="path of the labelled frames, relative to this YAML file"
+    )
 
 
 Start: TypeAlias = Annotated[

@@ -17,11 +17,22 @@ Verdict: TypeAlias = Literal["accept", "flag", "exclude"]
 class Doubts(Section):
     """The treatment of labels with a sign of wrong physics."""
 
-    instability: Verdict = Field("flag", description="a lower, broken solution")
-    multireference: Verdict = Field("flag", description="T1 diagnostic, small gap")
-    contamination: Verdict = Field("flag", description="<S²> is off")
-    unbound: Verdict = Field("flag", description="an electron is not bound")
-    rival: Verdict = Field("flag", description="several SCF solutions compete")
+    instability: Verdict = Field(
+        "flag",
+        description="labels of an SCF solution above one of broken spin symmetry",
+    )
+    multireference: Verdict = Field(
+        "flag", description="labels with a large T1 diagnostic or a small gap"
+    )
+    contamination: Verdict = Field(
+        "flag", description="labels whose <S²> is not that of the spin"
+    )
+    unbound: Verdict = Field(
+        "flag", description="labels of anions with an electron that is not bound"
+    )
+    rival: Verdict = Field(
+        "flag", description="labels with several competing SCF solutions"
+    )
 
 
 def _word_or_mapping(value: object) -> str:
@@ -38,40 +49,54 @@ class Gate(Section):
     """Thresholds of this level that replace those of its class."""
 
     closest: NotNegative | None = Field(
-        None, description="distance, in sums of covalent radii"
+        None, description="closest distance of two atoms, in sums of covalent radii"
     )
-    net_force: Positive | None = Field(None, description="sum of forces, eV/Å")
-    torque: Positive | None = Field(None, description="sum of torques, eV")
-    force: Positive | None = Field(None, description="largest component, eV/Å")
+    net_force: Positive | None = Field(
+        None, description="largest sum of all forces, eV/Å"
+    )
+    torque: Positive | None = Field(None, description="largest sum of all torques, eV")
+    force: Positive | None = Field(
+        None, description="largest component of a force, eV/Å"
+    )
     slope: Share | None = Field(
-        None, description="share of labels compared with a neighbour's energy"
+        None,
+        description="share of labels whose forces are compared with a neighbour's "
+        "energy",
     )
 
 
 class LevelSection(Section, ABC):
     """A level of theory; doubts and recheck are the campaign's, not the level's."""
 
-    doubts: AnyDoubts = Field("flag", description="accept, flag or exclude; or by sign")
-    recheck: Share = Field(
-        0.05, description="share of labels made again for the noise floor"
+    doubts: AnyDoubts = Field(
+        "flag",
+        description="treatment of doubtful labels (accept, flag or exclude), for "
+        "all doubts or for each",
     )
-    gate: Gate | None = Field(None, description="own thresholds, part of the level")
+    recheck: Share = Field(
+        0.05, description="share of labels that are made again, to measure their noise"
+    )
+    gate: Gate | None = Field(
+        None,
+        description="thresholds that replace those of the level's class; part of "
+        "the level",
+    )
 
     @abstractmethod
-    def made(self) -> Level:
+    def base_level(self) -> Level:
         """Return the level, without the gate's thresholds."""
 
     def build(self) -> Level:
         """Return the level with all settings; raise InputError if they are invalid."""
-        made = self.made()
+        level = self.base_level()
         own = {} if self.gate is None else self.gate.model_dump(exclude_none=True)
-        return make_level(made.kind, {**made.settings, "gate": own}) if own else made
+        return make_level(level.kind, {**level.settings, "gate": own}) if own else level
 
     def verdicts(self) -> Mapping[Doubt, str]:
         """Return the treatment of each doubt: accept, flag or exclude."""
         if isinstance(self.doubts, Doubts):
-            said = self.doubts.model_dump()
-            return {doubt: said[doubt.name.lower()] for doubt in Doubt}
+            verdicts = self.doubts.model_dump()
+            return {doubt: verdicts[doubt.name.lower()] for doubt in Doubt}
         return dict.fromkeys(Doubt, self.doubts)
 
     @model_validator(mode="after")

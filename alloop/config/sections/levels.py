@@ -39,43 +39,77 @@ class Pyscf(LevelSection):
     """A level of PySCF; keys that are left out keep alloop's default for the method."""
 
     kind: Literal["pyscf"]
-    method: str = Field(description="hf, mp2, ccsd, ccsd(t) or a functional")
-    basis: str = Field(description="a basis set such as cc-pvdz")
-    density_fit: bool = Field(False, description="density fitting, for hf and DFT")
-    dispersion: Literal["d3bj", "d3zero", "d4"] | None = Field(
-        None, description="for DFT"
+    method: str = Field(
+        description="hf, mp2, ccsd, ccsd(t) or the name of a functional"
     )
-    frozen_core: bool = Field(False, description="leave core electrons uncorrelated")
+    basis: str = Field(description="name of the basis set, such as cc-pvdz")
+    density_fit: bool = Field(
+        False, description="whether density fitting is used, for hf and DFT"
+    )
+    dispersion: Literal["d3bj", "d3zero", "d4"] | None = Field(
+        None, description="dispersion correction, for DFT; none by default"
+    )
+    frozen_core: bool = Field(
+        False, description="whether core electrons are left uncorrelated"
+    )
     reference: Literal["auto", "unrestricted"] | None = Field(
-        None, description="auto is restricted for singlets"
+        None, description="restricted for singlets (auto), or always unrestricted"
     )
     stability: Literal["auto", "always", "never"] | None = Field(
-        None, description="when the first rung's solution is tested"
+        None, description="when the solution of the first rung is tested for stability"
     )
-    ecp: str | None = Field(None, description="effective core potentials, by name")
-    aux_basis: str | None = Field(None, description="of density fitting, by name")
+    ecp: str | None = Field(
+        None, description="name of the effective core potentials; none by default"
+    )
+    aux_basis: str | None = Field(
+        None,
+        description="name of the auxiliary basis of density fitting; by default "
+        "PySCF's",
+    )
     grid: Annotated[int, Field(ge=0, le=9)] | None = Field(
-        None, description="PySCF's grid level, for DFT"
+        None, description="level of PySCF's integration grid, for DFT"
     )
-    grid_response: bool | None = Field(None, description="of forces, for DFT")
-    conv_tol: Positive | None = Field(None, description="of the SCF energy, hartree")
-    conv_tol_grad: Positive | None = Field(None, description="of the SCF's gradient")
-    max_cycle: Count | None = Field(None, description="SCF cycles on each rung")
+    grid_response: bool | None = Field(
+        None, description="whether forces include the response of the grid, for DFT"
+    )
+    conv_tol: Positive | None = Field(
+        None, description="convergence threshold of the SCF energy, hartree"
+    )
+    conv_tol_grad: Positive | None = Field(
+        None, description="convergence threshold of the SCF gradient, atomic units"
+    )
+    max_cycle: Count | None = Field(None, description="most SCF cycles on each rung")
     ladder: Annotated[tuple[str, ...], Loose] | None = Field(
-        None, description="rungs that are tried until the SCF converges"
+        None,
+        description="SCF settings (rungs) that are tried in turn until the SCF "
+        "converges",
     )
-    init_guess: str | None = Field(None, description="PySCF's name of it")
-    max_memory: Count | None = Field(None, description="told to PySCF, MB")
-    cc_conv_tol: Positive | None = Field(None, description="CC energy, hartree")
-    cc_conv_tol_normt: Positive | None = Field(None, description="CC amplitudes")
-    cc_max_cycle: Count | None = Field(None, description="CC cycles")
+    init_guess: str | None = Field(
+        None, description="PySCF's name of the initial guess"
+    )
+    max_memory: Count | None = Field(
+        None, description="memory that PySCF may plan with, MB"
+    )
+    cc_conv_tol: Positive | None = Field(
+        None, description="convergence threshold of the coupled-cluster energy, hartree"
+    )
+    cc_conv_tol_normt: Positive | None = Field(
+        None, description="convergence threshold of the coupled-cluster amplitudes"
+    )
+    cc_max_cycle: Count | None = Field(None, description="most coupled-cluster cycles")
     kpoints: Annotated[tuple[Count, Count, Count], Loose] | None = Field(
-        None, description="mesh such as [2, 1, 1]: the level is for cells"
+        None,
+        description="mesh of k-points such as [2, 1, 1]; with it the level treats "
+        "cells",
     )
-    pseudo: str | None = Field(None, description="pseudopotential, for cells")
-    ke_cutoff: Positive | None = Field(None, description="of plane waves, hartree")
+    pseudo: str | None = Field(
+        None, description="name of the pseudopotential, for cells"
+    )
+    ke_cutoff: Positive | None = Field(
+        None, description="kinetic-energy cutoff of plane waves, hartree, for cells"
+    )
 
-    def made(self) -> Level:
+    def base_level(self) -> Level:
         """Return the level with all settings."""
         given = self.model_dump(exclude=_NO_SETTINGS, exclude_none=True)
         lists = {key: list(x) for key, x in given.items() if isinstance(x, tuple)}
@@ -87,12 +121,16 @@ class Xtb(LevelSection):
 
     kind: Literal["xtb"]
     method: str = Field("gfn2-xtb", description="gfn1-xtb or gfn2-xtb")
-    spin_polarized: bool = Field(False, description="spGFN-xTB")
-    accuracy: Positive = Field(0.01, description="tblite's; smaller is tighter")
-    temperature: NotNegative = Field(300.0, description="of the electrons, K")
-    max_cycle: Count = Field(250, description="cycles of the charges")
+    spin_polarized: bool = Field(
+        False, description="whether the spin-polarised variant spGFN-xTB is used"
+    )
+    accuracy: Positive = Field(
+        0.01, description="accuracy in tblite's units; smaller is tighter"
+    )
+    temperature: NotNegative = Field(300.0, description="electronic temperature, K")
+    max_cycle: Count = Field(250, description="most self-consistency cycles")
 
-    def made(self) -> Level:
+    def base_level(self) -> Level:
         """Return the level with all settings."""
         return xtb_level(**self.model_dump(exclude=_NO_SETTINGS))
 
@@ -101,10 +139,15 @@ class Ase(LevelSection):
     """Any ASE calculator that gives energy and forces."""
 
     kind: Literal["ase"]
-    calculator: str = Field(description="import path such as ase.calculators.emt.EMT")
-    arguments: dict[str, Any] = Field({}, description="what it is made with")
+    calculator: str = Field(
+        description="import path of the calculator class, such as "
+        "ase.calculators.emt.EMT"
+    )
+    arguments: dict[str, Any] = Field(
+        {}, description="keyword arguments of the calculator"
+    )
 
-    def made(self) -> Level:
+    def base_level(self) -> Level:
         """Return the level, identified by path and arguments."""
         return ase_level(self.calculator, self.arguments)
 
@@ -112,40 +155,60 @@ class Ase(LevelSection):
 class _Stored(LevelSection):
     """A level that is a file, identified by its content: the file may be moved."""
 
-    path: str = Field(description="of the file, relative to this YAML file")
+    path: str = Field(description="path of the file, relative to this YAML file")
     content: str = Field("", description="hash of the file, which alloop fills in")
 
     @model_validator(mode="before")
     @classmethod
-    def _named_by_content(cls, said: Any) -> Any:
-        if not isinstance(said, Mapping) or not isinstance(said.get("path"), str):
-            return said
-        path = Path(said["path"]).absolute()
+    def _named_by_content(cls, section: Any) -> Any:
+        if not isinstance(section, Mapping) or not isinstance(section.get("path"), str):
+            return section
+        path = Path(section["path"]).absolute()
         try:
-            content = said.get("content") or file_content(path)
+            content = section.get("content") or file_content(path)
         except InputError as error:
             raise ValueError(str(error)) from error
-        return {**said, "path": str(path), "content": content}
+        return {**section, "path": str(path), "content": content}
 
 
 class Table(_Stored):
     """A stored set of labelled frames: extxyz, an ASE database or an npz."""
 
     kind: Literal["table"]
-    energy_unit: Energy | None = Field(None, description="eV, except of an npz")
-    length_unit: Length | None = Field(None, description="angstrom, except of an npz")
-    force_unit: str | None = Field(
-        None, description="energy/length; by default the two units above"
+    energy_unit: Energy | None = Field(
+        None, description="unit of the energies; by default eV, needed for npz files"
     )
-    energy_key: str | None = Field(None, description="name of the energies")
-    forces_key: str | None = Field(None, description="name of the forces")
-    charge: int | None = Field(None, description="total charge, e; else the file's, 0")
-    spin: Whole | None = Field(None, description="2S; else the file's, 0")
+    length_unit: Length | None = Field(
+        None,
+        description="unit of the positions; by default angstrom, needed for npz files",
+    )
+    force_unit: str | None = Field(
+        None,
+        description="unit of the forces, such as hartree/bohr; by default "
+        "energy_unit/length_unit",
+    )
+    energy_key: str | None = Field(
+        None,
+        description="name of the energies in the file; by default found among "
+        "usual names",
+    )
+    forces_key: str | None = Field(
+        None,
+        description="name of the forces in the file; by default found among usual "
+        "names",
+    )
+    charge: int | None = Field(
+        None, description="total charge, e; by default the file's, or 0"
+    )
+    spin: Whole | None = Field(
+        None,
+        description="number of unpaired electrons, 2S; by default the file's, or 0",
+    )
     recheck: Annotated[float, Field(ge=0, le=0)] = Field(
-        0.0, description="a table has no noise"
+        0.0, description="always 0, since a table has no noise"
     )
 
-    def made(self) -> Level:
+    def base_level(self) -> Level:
         """Return the level, identified by the file's content, units and keys."""
         return table_level(**self.model_dump(exclude=_NO_SETTINGS))
 
@@ -155,10 +218,12 @@ class Model(_Stored):
 
     kind: Literal["model"]
     outside: bool = Field(
-        False, description="also charges, spins, compositions it was not trained on"
+        False,
+        description="whether charges, spins and compositions beyond the training "
+        "set are allowed",
     )
 
-    def made(self) -> Level:
+    def base_level(self) -> Level:
         """Return the level, identified by the file's content."""
         return model_level(self.path, content=self.content, outside=self.outside)
 
@@ -167,12 +232,16 @@ class Toy(LevelSection):
     """Morse pairs in place of quantum chemistry, for trials that take seconds."""
 
     kind: Literal["toy"]
-    stiffness: Positive = Field(1.0, description="scales every well")
-    stretch: float = Field(0.0, description="lengthens every bond, Å")
-    offset: float = Field(0.0, description="energy of each atom, eV")
-    burn: NotNegative = Field(0.0, description="wasted CPU time, s")
+    stiffness: Positive = Field(
+        1.0, description="factor of the depth of every Morse well"
+    )
+    stretch: float = Field(0.0, description="length added to every bond, Å")
+    offset: float = Field(0.0, description="energy added for each atom, eV")
+    burn: NotNegative = Field(0.0, description="CPU time wasted on each label, s")
     fail_above: Positive | None = Field(
-        None, description="a pair farther apart does not converge, Å"
+        None,
+        description="largest distance of a pair above which a label does not "
+        "converge, Å; none by default",
     )
 
     @model_validator(mode="before")
@@ -183,7 +252,7 @@ class Toy(LevelSection):
             return {key: value for key, value in given.items() if key != "fault"}
         return given
 
-    def made(self) -> Level:
+    def base_level(self) -> Level:
         """Return the level of these settings."""
         return toy_level(**self.model_dump(exclude=_NO_SETTINGS))
 
@@ -191,10 +260,12 @@ class Toy(LevelSection):
 class Program(LevelSection):
     """A program of the user: a function (frame, settings) -> Result."""
 
-    kind: str = Field(description="import path `package.module:function`")
-    settings: dict[str, Any] = Field({}, description="what the function gets")
+    kind: str = Field(
+        description="import path of the function, `package.module:function`"
+    )
+    settings: dict[str, Any] = Field({}, description="settings that the function gets")
 
-    def made(self) -> Level:
+    def base_level(self) -> Level:
         """Return the level, identified by path and settings."""
         return make_level(self.kind, self.settings)
 
@@ -215,8 +286,12 @@ AnyLevel: TypeAlias = Annotated[
 class Levels(Section):
     """The two levels of theory; without a cheap one, there is only one fidelity."""
 
-    cheap: AnyLevel | None = Field(None, description="for many labels")
-    expensive: AnyLevel = Field(description="for few labels, and the truth")
+    cheap: AnyLevel | None = Field(
+        None, description="level of the many labels; without it there is one level only"
+    )
+    expensive: AnyLevel = Field(
+        description="level of the few labels, which counts as the truth"
+    )
 
     def doubts(self, fidelity: str) -> Mapping[Doubt, str]:
         """Return the treatment of each doubt of a label: accept, flag or exclude."""

@@ -35,39 +35,78 @@ class Seeds(Section):
     """The first frames, drawn around the minimum of the cheap level."""
 
     kind: Literal["modes", "rattle"] = Field(
-        "modes", description="thermal normal modes, or random displacements"
+        "modes",
+        description="source of the first frames: thermal samples of the normal "
+        "modes, or random displacements of the minimum",
     )
     cheap: LabelsOrNone | None = Field(
-        None, description="cheap labels, all molecules together"
+        None,
+        description="first labels at the cheap level, all molecules together; by "
+        "default 60, or the budget if it is smaller",
     )
-    expensive: LabelCount | None = Field(None, description="expensive labels, likewise")
-    temperature: Positive = Field(500.0, description="of the modes, K")
-    sigma: Positive = Field(0.05, description="of the rattling, Å")
+    expensive: LabelCount | None = Field(
+        None,
+        description="first labels at the expensive level, all molecules together; "
+        "by default 10, or the budget if it is smaller",
+    )
+    temperature: Positive = Field(
+        500.0, description="temperature of the sampled normal modes, K"
+    )
+    sigma: Positive = Field(
+        0.05, description="standard deviation of the random displacements, Å"
+    )
 
 
 class Guards(Section):
     """The limits at which a walker stops; null turns a guard off."""
 
-    force: Positive | None = Field(30.0, description="largest force, eV/Å")
-    contact: Positive | None = Field(0.6, description="closest, in covalent radii")
-    bond: Positive | None = Field(2.0, description="longest bond, in covalent radii")
-    heat: Positive | None = Field(10.0, description="temperature, of the thermostat's")
-    surprise: Positive | None = Field(None, description="of the threshold")
-    back: Count = Field(5, description="steps back to the candidate")
+    force: Positive | None = Field(30.0, description="largest force on an atom, eV/Å")
+    contact: Positive | None = Field(
+        0.6,
+        description="closest distance of two atoms, in sums of their covalent radii",
+    )
+    bond: Positive | None = Field(
+        2.0,
+        description="largest length of a bond of the start structure, in sums of "
+        "covalent radii",
+    )
+    heat: Positive | None = Field(
+        10.0,
+        description="largest kinetic temperature, as a multiple of the "
+        "temperature that is set",
+    )
+    surprise: Positive | None = Field(
+        None,
+        description="largest surprise of a frame, as a multiple of the threshold; "
+        "off by default",
+    )
+    back: Count = Field(
+        5,
+        description="steps from the frame that becomes a candidate to the stop; "
+        "up to twice as many",
+    )
 
 
 class Moves(Section):
     """The walkers of a round, for any kind of MD."""
 
-    temperature: Positive = Field(500.0, description="of thermostat or start, K")
-    timestep: Timestep = Field(0.5, description="MD time step, fs")
-    walkers: ParallelCount = Field(16, description="trajectories side by side")
-    steps: Count = Field(500, description="MD steps of each walker a round")
-    batch: ParallelCount = Field(8, description="walkers that move together")
-    piece: Count = Field(500, description="MD steps a task")
-    stride: Count = Field(10, description="MD steps between two scored frames")
+    temperature: Positive = Field(
+        500.0,
+        description="temperature of the thermostat, or of the first velocities "
+        "without one, K",
+    )
+    timestep: Timestep = Field(0.5, description="time step of MD, fs")
+    walkers: ParallelCount = Field(
+        16, description="number of MD trajectories, all molecules together"
+    )
+    steps: Count = Field(500, description="MD steps of each walker in a round")
+    batch: ParallelCount = Field(8, description="walkers that one task moves together")
+    piece: Count = Field(500, description="most MD steps of one task")
+    stride: Count = Field(10, description="MD steps between two frames that are scored")
     compile: bool | Literal["auto"] = Field(
-        "auto", description="force calls: on, off, or auto: on from 5000 `steps`"
+        "auto",
+        description="whether forces are computed by compiled code; auto: from "
+        "5000 `steps` on",
     )
     guards: Guards = Guards()
 
@@ -80,7 +119,7 @@ class Langevin(Moves):
     """Langevin dynamics (BAOAB)."""
 
     kind: Literal["langevin"] = "langevin"
-    friction: Positive = Field(0.01, description="1/fs")
+    friction: Positive = Field(0.01, description="friction of the thermostat, 1/fs")
 
     def integrator(self) -> "Integrator":
         """Return the integrator of this section."""
@@ -110,32 +149,54 @@ Explore: TypeAlias = Annotated[
 class Budget(Section):
     """The limits of what the campaign may spend, without the test set."""
 
-    cheap: LabelsOrNone | None = Field(None, description="labels at the cheap level")
-    expensive: LabelCount = Field(30, description="labels at the expensive level")
-    cpu_hours: Positive | None = Field(None, description="CPU time of all labels, h")
+    cheap: LabelsOrNone | None = Field(
+        None,
+        description="most labels at the cheap level; by default 200, or 0 without "
+        "that level",
+    )
+    expensive: LabelCount = Field(30, description="most labels at the expensive level")
+    cpu_hours: Positive | None = Field(
+        None, description="most CPU time of all labels, h; no limit by default"
+    )
 
 
 class Stop(Section):
     """Conditions that end a campaign before the budget is spent."""
 
     target: Positive | None = Field(
-        None, description="force error on the frozen set, meV/Å"
+        None,
+        description="force error on the frozen test set at which the campaign "
+        "ends, meV/Å; none by default",
     )
-    patience: Count | None = Field(None, description="generations without improvement")
+    patience: Count | None = Field(
+        None,
+        description="generations without improvement after which the campaign "
+        "ends; no limit by default",
+    )
     improvement: Annotated[float, Field(ge=0, lt=1)] = Field(
-        0.05, description="that counts as one, as a share of the error"
+        0.05,
+        description="smallest decrease that counts as an improvement, as a share "
+        "of the error",
     )
-    rounds: Count | None = Field(None, description="explorations at most")
+    rounds: Count | None = Field(
+        None, description="most rounds of exploration; no limit by default"
+    )
 
 
 class Limits(Section):
     """The limits of one label's time and memory, and of the length of a run."""
 
-    label_time: Positive = Field(3600.0, description="wall time, s")
-    label_memory: Positive = Field(8000.0, description="memory, MB")
-    isolate: bool = Field(True, description="label in a child process")
+    label_time: Positive = Field(3600.0, description="most wall time of a label, s")
+    label_memory: Positive = Field(8000.0, description="most memory of a label, MB")
+    isolate: bool = Field(
+        True,
+        description="whether labels are made in a child process, which can be "
+        "stopped at a limit",
+    )
     walltime: Duration | None = Field(
-        None, description="of one run, such as 24 h; plain number: s"
+        None,
+        description="most wall time of one run, such as 24 h (a plain number is "
+        "in s); no limit by default",
     )
 
 
@@ -143,26 +204,39 @@ class Plan(Section):
     """A campaign. Units: eV, Å, fs, K."""
 
     name: Annotated[str, Field(min_length=1, pattern=r"^[\w.-]+$")] = Field(
-        description="letters, digits, `.`, `_`, `-`"
+        description="name of the campaign: letters, digits, `.`, `_` and `-`"
     )
-    seed: Whole = Field(0, description="of all random numbers")
+    seed: Whole = Field(0, description="seed of all random numbers")
     start: Annotated[tuple[Start, ...], Loose] = Field(
-        min_length=1, description="list of molecules and data to begin with"
+        min_length=1,
+        description="list of the molecules and the labelled data that the "
+        "campaign begins with",
     )
-    test: Test = Field(Sampled(), description="frozen test set")
-    levels: Levels = Field(description="the two levels of theory")
+    test: Test = Field(
+        Sampled(),
+        description="frozen test set and final examination; by default frames of "
+        "MD at the cheap level",
+    )
+    levels: Levels = Field(description="cheap and expensive level of theory")
     seeds: Seeds = Seeds()
     explore: Explore = Langevin()
     potential: Potential = NETWORK_SECTIONS["painn"]()
     flag: Flag = Flag()
     training: Training | None = Field(
-        None, description="asteroid, or standard where there is no cheap level"
+        None,
+        description="training of a generation; by default asteroid, or standard "
+        "without a cheap level",
     )
     budget: Budget = Budget()
     stop: Stop = Stop()
     cluster: Cluster = Local()
     limits: Limits = Limits()
     store: str | None = Field(
-        None, description="where the campaign is kept; runs/NAME.zarr by default"
+        None,
+        description="folder of the store, relative to this YAML file; by default "
+        "runs/NAME.zarr",
     )
-    cache: str | None = Field(None, description="labels shared with other campaigns")
+    cache: str | None = Field(
+        None,
+        description="folder of labels shared with other campaigns; none by default",
+    )

@@ -28,7 +28,9 @@ class NetworkSection(PotentialSection):
     """The setting that all untrained networks share."""
 
     repulsion: Literal["zbl", "none"] = Field(
-        "zbl", description="of atoms far closer than bonds, known and not learned"
+        "zbl",
+        description="repulsion added to the network for atoms far closer than "
+        "bonds: ZBL, or none",
     )
 
 
@@ -65,10 +67,10 @@ class Pairwise(PotentialSection):
 
     kind: Literal["pairwise"] = "pairwise"
     radial: Annotated[int, Field(ge=2, le=4096)] = Field(
-        12, description="functions a pair"
+        12, description="radial functions of each pair of elements"
     )
     cutoff: Annotated[float, Field(gt=0, le=20)] = Field(
-        5.0, description="how far atoms see, Å"
+        5.0, description="largest distance of two atoms that interact, Å"
     )
 
 
@@ -76,9 +78,11 @@ class Ready(PotentialSection):
     """A model file that `alloop export --model` wrote: generation 0 and parent."""
 
     kind: Literal["file"]
-    path: str = Field(description="path, relative to this YAML file")
+    path: str = Field(description="path of the model file, relative to this YAML file")
     network: dict[str, Any] | None = Field(
-        None, description="kind and settings of its network, filled in from the file"
+        None,
+        description="kind and settings of its network, which alloop fills in from "
+        "the file",
     )
 
 

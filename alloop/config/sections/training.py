@@ -55,8 +55,14 @@ Start: TypeAlias = Annotated[
 class References(Section):
     """The reference energy of each element at each level, given or fitted."""
 
-    cheap: Energies = Field("fitted", description="eV by element, or fitted")
-    expensive: Energies = Field("fitted", description="eV by element, or fitted")
+    cheap: Energies = Field(
+        "fitted",
+        description="energy of each element at the cheap level, eV, or `fitted`",
+    )
+    expensive: Energies = Field(
+        "fitted",
+        description="energy of each element at the expensive level, eV, or `fitted`",
+    )
 
 
 class OptimiserSection(Section):
@@ -64,18 +70,23 @@ class OptimiserSection(Section):
 
     every: Count = Field(10, description="expensive labels between two generations")
     staleness: Whole = Field(
-        0, description="generations that MD lags behind: from 1 on they train beside it"
+        0,
+        description="generations by which MD may lag behind; 0: MD waits for training",
     )
     optimiser: Literal["muon", "adamw"] | None = Field(
         None,
-        description="of the matrices that mix features, AdamW moves the rest: muon, "
-        "or adamw from a universal potential",
+        description="optimiser of the weight matrices (AdamW moves the rest); by "
+        "default muon, or adamw from a universal potential",
     )
-    lr: Positive = Field(5e-3, description="the optimiser's peak step")
-    batch: Count = Field(10, description="frames a step")
-    energy: Share = Field(0.05, description="weight of energies against forces")
+    lr: Positive = Field(5e-3, description="peak learning rate")
+    batch: Count = Field(10, description="frames in a training step")
+    energy: Share = Field(
+        0.05, description="weight of energies in the loss; forces get the rest up to 1"
+    )
     compile: bool | Literal["auto"] = Field(
-        "auto", description="stages as machine code: auto where they are long enough"
+        "auto",
+        description="whether training steps are compiled; auto: in stages that "
+        "are long enough",
     )
     references: References = References()
 
@@ -84,13 +95,20 @@ class BiasWeighedSection(OptimiserSection):
     """Training that may weight cheap labels by their bias."""
 
     gamma: Annotated[tuple[Positive, ...], Loose] = Field(
-        (2.0,), min_length=1, description="bias scales, in spreads of the bias"
+        (2.0,),
+        min_length=1,
+        description="scales of the bias in the weights of cheap labels, in units "
+        "of its spread; several are compared",
     )
     validation: Annotated[float, Field(ge=0, lt=1)] = Field(
-        0.0, description="share of expensive frames that chooses among gammas"
+        0.0,
+        description="share of the expensive frames held out to choose among "
+        "several gammas",
     )
     least: Annotated[float, Field(ge=0, lt=1)] = Field(
-        0.3, description="least share of cheap frames that stay effective"
+        0.3,
+        description="smallest effective share of the cheap frames that weights "
+        "may leave",
     )
 
 
@@ -98,14 +116,17 @@ class Asteroid(BiasWeighedSection):
     """ASTEROID (Bukharin et al., 2023): all cheap labels, then the expensive ones."""
 
     kind: Literal["asteroid"]
-    teacher: Count = Field(300, description="steps on expensive labels, for the bias")
+    teacher: Count = Field(
+        300, description="steps on expensive labels, to estimate the bias of cheap ones"
+    )
     pretrain: Count = Field(2700, description="steps on cheap labels")
     finetune: Count = Field(1000, description="steps on expensive labels")
-    finetune_lr: Positive = Field(1e-3, description="peak step in fine-tuning")
+    finetune_lr: Positive = Field(1e-3, description="peak learning rate of fine-tuning")
     bias: Literal["plain", "scaled", "none"] = Field(
         "none",
-        description="that weighs cheap labels: as it is, after the best common factor, "
-        "or none, and pretraining gets the teacher's steps",
+        description="bias that weights cheap labels: plain, scaled (after the "
+        "best common factor), or none, where pretraining also takes "
+        "the steps of `teacher`",
     )
     start: Start = "scratch"
 
@@ -119,7 +140,7 @@ class Standard(OptimiserSection):
     """Training on expensive labels alone."""
 
     kind: Literal["standard"]
-    steps: Count = Field(4000, description="steps a generation")
+    steps: Count = Field(4000, description="steps of a generation")
     start: Start = "scratch"
 
     @property
@@ -138,60 +159,104 @@ class StageSection(Section):
     """One stage of a list; keys that are left out take the values of the section."""
 
     name: Annotated[str, Field(min_length=1, pattern=r"^[\w.-]+$")] = Field(
-        description="letters, digits, `.`, `_`, `-`"
+        description="name of the stage: letters, digits, `.`, `_` and `-`"
     )
-    on: Literal["cheap", "expensive", "both"] = Field(description="whose labels")
-    steps: Count = Field(description="of the optimiser")
+    on: Literal["cheap", "expensive", "both"] = Field(
+        description="labels that the stage trains on"
+    )
+    steps: Count = Field(description="steps of the optimiser")
     start: Literal["scratch", "previous", "parent"] = Field(
-        "previous", description="a new network, the last stage's, or generation's"
+        "previous",
+        description="network to begin with: a new one, that of the stage before, "
+        "or that of the last generation",
     )
     weights: Literal["uniform", "bias", "scaled"] = Field(
-        "uniform", description="of cheap frames: by their bias, plain or scaled"
+        "uniform",
+        description="weights of cheap frames: equal, or by their bias, plain or "
+        "after the best common factor",
     )
     labels: Literal["plain", "scaled", "difference", "corrected"] = Field(
-        "plain", description="as they are, or changed by what other stages learned"
+        "plain",
+        description="labels as they are, or changed by what earlier stages learned",
     )
     mix: Annotated[float, Field(gt=0, lt=1)] = Field(
-        0.5, description="share of expensive frames, `on: both`"
+        0.5, description="share of expensive frames in a step, with `on: both`"
     )
     loss: Literal["labels", "score"] = Field(
-        "labels", description="score: from where frames lie, `alloop train` alone"
+        "labels",
+        description="errors of labels, or the score of where frames lie (`alloop "
+        "train` alone)",
     )
     temperature: Positive | None = Field(
-        None, description="K that the frames were drawn at, `loss: score`"
+        None,
+        description="temperature at which the frames were drawn, K, with `loss: score`",
     )
-    noise: NotNegative = Field(0.0, description="Å that smooths them, `loss: score`")
-    epochs: Count | None = Field(None, description="at most, through its frames")
+    noise: NotNegative = Field(
+        0.0,
+        description="width of the noise that smooths the frames, Å, with `loss: score`",
+    )
+    epochs: Count | None = Field(
+        None, description="most passes through the frames; no limit by default"
+    )
     patience: Count | None = Field(
-        None, description="steps without a better validation error that end the stage"
+        None,
+        description="steps without a smaller validation error after which the "
+        "stage ends; no limit by default",
     )
-    every: Count | None = Field(None, description="steps between validation errors")
+    every: Count | None = Field(
+        None, description="steps between two validation errors; by default 100"
+    )
     optimiser: Literal["muon", "adamw"] | None = Field(
-        None, description="of the matrices that mix features"
+        None, description="optimiser of the weight matrices; by default the section's"
     )
-    lr: Positive | None = Field(None, description="the optimiser's peak step")
-    batch: Count | None = Field(None, description="frames a step")
-    energy: Share | None = Field(None, description="weight of energies")
-    norm: Literal["l1", "l2"] | None = Field(None, description="of force errors")
-    warmup: Whole | None = Field(None, description="steps to the peak")
-    ema: Share | None = Field(None, description="decay of the weights' average")
-    clip: Positive | None = Field(None, description="of the gradient's norm")
+    lr: Positive | None = Field(
+        None, description="peak learning rate; by default the section's"
+    )
+    batch: Count | None = Field(
+        None, description="frames in a training step; by default the section's"
+    )
+    energy: Share | None = Field(
+        None, description="weight of energies in the loss; by default the section's"
+    )
+    norm: Literal["l1", "l2"] | None = Field(
+        None,
+        description="force loss: mean length of an atom's error (l2, the default) "
+        "or mean of its components (l1)",
+    )
+    warmup: Whole | None = Field(
+        None, description="steps until the peak learning rate; by default 50"
+    )
+    ema: Share | None = Field(
+        None,
+        description="decay of the running average of the weights, which is the "
+        "result; by default 0.99",
+    )
+    clip: Positive | None = Field(
+        None, description="largest norm of the gradient; by default 5"
+    )
     decay: Literal["cosine", "wsd"] | None = Field(
-        None, description="of the step: wsd stays at the peak first"
+        None,
+        description="fall of the learning rate: cosine (the default), or wsd, "
+        "which stays at the peak first",
     )
     hold: Annotated[float, Field(ge=0, lt=1)] | None = Field(
-        None, description="share of the steps at the peak, `decay: wsd`"
+        None,
+        description="share of the steps at the peak, with `decay: wsd`; by default 0.8",
     )
-    weight_decay: NotNegative | None = Field(None, description="of matrices, decoupled")
+    weight_decay: NotNegative | None = Field(
+        None, description="decoupled weight decay of the matrices; by default 0"
+    )
     layer_decay: Annotated[float, Field(gt=0, le=1)] | None = Field(
-        None, description="of the step, from each layer to the one below"
+        None,
+        description="factor of the learning rate from each layer to the one below "
+        "it; by default 1",
     )
 
     @property
     def overrides(self) -> dict[str, Any]:
         """The keys of the schedule that this stage sets."""
-        said = {name: getattr(self, name) for name in type(self).model_fields}
-        return {k: v for k, v in said.items() if v is not None and k not in _STAGE}
+        values = {name: getattr(self, name) for name in type(self).model_fields}
+        return {k: v for k, v in values.items() if v is not None and k not in _STAGE}
 
 
 class Stages(BiasWeighedSection):
@@ -199,7 +264,8 @@ class Stages(BiasWeighedSection):
 
     kind: Literal["stages"]
     stages: Annotated[tuple[StageSection, ...], Loose] = Field(
-        min_length=1, description="in their order; the last one's network is the result"
+        min_length=1,
+        description="stages in their order; the last one's network is the result",
     )
 
     @property

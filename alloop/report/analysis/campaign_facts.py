@@ -76,7 +76,7 @@ def integer_or_none(value: Any) -> int | None:
 
 def generation_facts(history: History) -> tuple[GenerationFacts, ...]:
     """Return the facts of all generations, in order."""
-    asked = {training.name: training for training in history.chronicle.lessons}
+    asked = {training.name: training for training in history.record_index.trainings}
     labels = [label for label in label_entries(history) if is_learned(label)]
     expensive = [label for label in labels if label.fidelity == "expensive"]
     all_labels, expensive_only = _cost_by_record(labels), _cost_by_record(expensive)

@@ -235,7 +235,7 @@ def costed_generations(history: History) -> tuple[CostedGeneration, ...]:
     """Return the tested generations with all costs up to each."""
     spent = [
         (deed.seq, deed.timing.cpu_seconds)
-        for deed in history.chronicle.deeds
+        for deed in history.record_index.tasks
         if deed.kind in PARTS
     ]
     records = [seq for seq, _ in spent]

@@ -82,7 +82,7 @@ def _map_by_model(history: History) -> DescriptorMap | None:
     try:
         with Archive.open(history.path, CODEC) as archive:
             generation = from_bytes(archive.model(last.model))
-        frames = [history.ledger.frames[key] for key in chosen]
+        frames = [history.label_index.frames[key] for key in chosen]
         found = np.concatenate(list(_mean_descriptors(generation.potential, frames)))
     except (AlloopError, ImportError, KeyError, TypeError, ValueError):
         return None  # of a kind that cannot be opened here, or damaged
@@ -93,7 +93,7 @@ def _map_by_model(history: History) -> DescriptorMap | None:
 
 
 def _frame_limit(history: History, frames: dict[FrameId, str]) -> int:
-    sizes = [len(history.ledger.frames[key]) for key in frames]
+    sizes = [len(history.label_index.frames[key]) for key in frames]
     return min(_MOST_FRAMES, int(_MOST_ATOMS / max(1.0, float(np.mean(sizes or [1])))))
 
 
@@ -116,11 +116,11 @@ def _map_by_journal(history: History) -> DescriptorMap | None:
 
     The descriptors are those that it wrote to the journal.
     """
-    explorers = history.chronicle.explorers
+    explorers = history.record_index.explorers
     newest = max(explorers.values(), default=0)
     numbers = [
         deed.seq
-        for deed in history.chronicle.deeds
+        for deed in history.record_index.tasks
         if deed.kind == e.Explored.__name__ and explorers.get(deed.name) == newest
     ]
     groups = frame_groups(history)

@@ -59,7 +59,7 @@ class Examination:
 
 def last_examination(history: History) -> Examination | None:
     """Return the last examination of a campaign; None where there is none."""
-    asked = history.chronicle.examinations
+    asked = history.record_index.examinations
     if not asked:
         return None
     command = asked[max(asked)]
@@ -94,7 +94,7 @@ def last_examination(history: History) -> Examination | None:
 
 def examined_frames(history: History) -> Iterator[tuple[Candidate, Label]]:
     """Yield the frames of the last examination with their predictions and labels."""
-    asked = history.chronicle.examinations
+    asked = history.record_index.examinations
     begun = f"examine/{max(asked, default=0)}/"
     found = [x for _, x in history.of_kind(e.Examined) if x.name.startswith(begun)]
     frames = [candidate for event in found for candidate in event.frames]
@@ -114,7 +114,7 @@ def _examination_labels(
     waiting = 0
     for candidate in frames:
         frame = candidate.frame.id
-        found = history.ledger.get(level, frame)
+        found = history.label_index.get(level, frame)
         if found is None:
             waiting += 1
         elif isinstance(found, Unlabelled):
@@ -135,7 +135,7 @@ def _error_summary(history: History, known: list[Candidate]) -> ErrorSummary | N
     if not known:
         return None
     level = history.state.levels["expensive"]
-    labels = history.ledger.label_set(level, [x.frame.id for x in known])
+    labels = history.label_index.label_set(level, [x.frame.id for x in known])
     forces: Floats = np.concatenate([x.forces for x in known])
     return prediction_errors(
         Predictions(np.array([x.energy for x in known]), forces), labels
@@ -247,7 +247,7 @@ def calibration_frames(history: History, trained: e.Trained) -> int | None:
 
 
 def _heldout_frames(history: History, trained: e.Trained) -> int:
-    lessons = {x.name: x.heldout for x in history.chronicle.lessons}
+    lessons = {x.name: x.heldout for x in history.record_index.trainings}
     return lessons.get(trained.name, 0)
 
 

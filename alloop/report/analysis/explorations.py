@@ -46,7 +46,7 @@ def first_proposals(history: History, wanted: Container[FrameId]) -> Iterator[Pr
 
 def exploration_proposals(history: History, event: e.Explored) -> Iterator[Proposal]:
     """Yield the proposals of one exploration."""
-    asked, name = history.chronicle.explorers, event.name
+    asked, name = history.record_index.explorers, event.name
     round_ = int(name.split("/")[1]) if name in asked else 0
     generation = asked.get(name, 0)
     for control, found in ((False, event.candidates), (True, event.controls)):
@@ -59,14 +59,14 @@ def labels_by_frame(history: History, fidelity: str) -> Mapping[FrameId, Label]:
     wanted = history.opened.levels.get(fidelity)
     return {
         frame: label
-        for (level, frame), label in history.ledger.labels.items()
+        for (level, frame), label in history.label_index.labels.items()
         if level == wanted and isinstance(label, Label)
     }
 
 
 def control_frames(history: History) -> frozenset[FrameId]:
     """Return the frames that were chosen at random, whatever their surprise."""
-    told, open_ = history.chronicle.told, history.chronicle.questions.values()
+    told, open_ = history.record_index.labels, history.record_index.open_labels.values()
     answered = {x.frame.id for x in told if x.purpose == "control"}
     asked = (x.command for x in open_)
     return frozenset(answered | {x.frame.id for x in asked if x.purpose == "control"})
@@ -150,12 +150,12 @@ class Explorations:
 def read_explorations(history: History) -> Explorations:
     """Read all explorations once, in order."""
     known = {level: labels_by_frame(history, level) for level in ("cheap", "expensive")}
-    wanted = {x.frame.id for x in history.chronicle.told}
+    wanted = {x.frame.id for x in history.record_index.labels}
     origins: dict[FrameId, Origin] = {}
     stopping: dict[FrameId, Frame] = {}
     moments: list[WalkerMoment] = []
     energies: list[WalkerEnergy] = []
-    count = sum(deed.kind == "Explored" for deed in history.chronicle.deeds)
+    count = sum(deed.kind == "Explored" for deed in history.record_index.tasks)
     stopped: set[tuple[int, int, int]] = set()
     left_out = 0
     for number, (_, event) in enumerate(history.of_kind(e.Explored)):
@@ -234,7 +234,7 @@ def _walker_moments(
     history: History, event: e.Explored, stopped: set[tuple[int, int, int]]
 ) -> Iterator[WalkerMoment]:
     """Yield the walkers that moved in this piece of MD."""
-    asked, name = history.chronicle.explorers, event.name
+    asked, name = history.record_index.explorers, event.name
     round_ = int(name.split("/")[1]) if name in asked else 0
     for walker, kelvin in zip(event.walkers, _walker_temperatures(event), strict=True):
         key = (round_, walker.index, walker.step)

@@ -90,7 +90,7 @@ def _examination_errors(history: History) -> tuple[int, str, _TestErrors] | None
         return None
     level = history.state.levels["expensive"]
     frames = tuple(candidate.frame.id for candidate, _ in predicted)
-    labels = history.ledger.label_set(level, frames)
+    labels = history.label_index.label_set(level, frames)
     forces = np.concatenate([candidate.forces for candidate, _ in predicted])
     energies = np.array([candidate.energy for candidate, _ in predicted])
     test = _test_errors(labels, frames, energies, forces)
@@ -123,7 +123,9 @@ def _test_errors(
 
 
 def _molecule_errors(history: History, test: _TestErrors) -> Iterator[GroupError]:
-    names = np.array([molecule_key(history.ledger.frames[key]) for key in test.frames])
+    names = np.array(
+        [molecule_key(history.label_index.frames[key]) for key in test.frames]
+    )
     for name in dict.fromkeys(names.tolist()):
         frames = names == name
         atoms = frames[test.labels.batch.frame_index]

@@ -133,7 +133,9 @@ def labels_of_test(history: History, trained: e.Trained) -> LabelSet | None:
     test = trained.evaluation
     if test is None or not test.frames:
         return None
-    return history.ledger.label_set(history.opened.levels["expensive"], test.frames)
+    return history.label_index.label_set(
+        history.opened.levels["expensive"], test.frames
+    )
 
 
 def _test_errors(history: History, trained: e.Trained) -> Floats:
@@ -157,7 +159,7 @@ def _test_points(history: History) -> Iterator[ErrorPoint]:
 
 
 def _examined_points(history: History) -> Iterator[ErrorPoint]:
-    asked = history.chronicle.examinations
+    asked = history.record_index.examinations
     number = asked[max(asked)].generation if asked else 0
     for candidate, label in examined_frames(history):
         lengths = np.linalg.norm(candidate.forces - label.forces, axis=1)

@@ -7,7 +7,7 @@ from markupsafe import Markup
 
 from alloop.core.atoms import hill_formula
 from alloop.core.records import Unlabelled
-from alloop.history.lost_requests import lost_labels
+from alloop.history.label_entries import lost_labels
 from alloop.history.reader import History
 from alloop.history.record_index import LabelEntry
 from alloop.report.analysis.campaign_facts import level_title

@@ -225,7 +225,7 @@ def embedded_frames(
     out: dict[FrameId, Frame] = {}
     atoms = 0
     for key in dict.fromkeys(wanted):
-        frame = history.ledger.frames.get(key) or explored.stopping.get(key)
+        frame = history.label_index.frames.get(key) or explored.stopping.get(key)
         if frame is None:
             continue
         atoms += len(frame)

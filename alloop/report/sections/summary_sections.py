@@ -59,7 +59,7 @@ def tested_on_text(history: History) -> str:
     """Return the origin of the test frames, in words."""
     if brought_test(history):
         return "brought by the user"
-    if not any(x.kind == e.Sampled.__name__ for x in history.chronicle.deeds):
+    if not any(x.kind == e.Sampled.__name__ for x in history.record_index.tasks):
         return "of unknown origin"
     kelvin = config_value(history, "test", "temperature")
     warm = f" at {kelvin:g} K" if isinstance(kelvin, int | float) else ""
@@ -235,7 +235,7 @@ def _weak_test(history: History) -> Iterator[str]:
             f"The {set_name(history)} set has n = {plural(frames, 'frame')}: "
             "differences of a few per cent between generations or campaigns are noise."
         )
-    trajectories = sum(x.kind == e.Sampled.__name__ for x in history.chronicle.deeds)
+    trajectories = sum(x.kind == e.Sampled.__name__ for x in history.record_index.tasks)
     if trajectories:
         yield (
             f"Frames of the validation set come from {trajectories} runs of MD at the "

@@ -222,7 +222,7 @@ def _first_origins(history: History, frames: Container[FrameId]) -> dict[FrameId
 
 def _examination_text(history: History, event: e.Examined, candidate: Candidate) -> str:
     number = int(event.name.split("/")[1])
-    asked = history.chronicle.examinations[number]
+    asked = history.record_index.examinations[number]
     surprise = surprise_text(
         candidate.surprise, _known_thresholds(history).get(asked.generation)
     )
@@ -231,7 +231,9 @@ def _examination_text(history: History, event: e.Examined, candidate: Candidate)
         f"walker {candidate.walker} at step {candidate.step}, whatever its surprise; "
         f"nothing learns from it. {surprise}"
     )
-    label = history.ledger.get(history.state.levels["expensive"], candidate.frame.id)
+    label = history.label_index.get(
+        history.state.levels["expensive"], candidate.frame.id
+    )
     if not isinstance(label, Label):
         return text
     differences = candidate.forces - label.forces
@@ -255,7 +257,7 @@ def _training_roles(
 ) -> dict[FrameId, dict[str, list[int]]]:
     """Return the generations trained with or tested on each frame, by role."""
     done = {event.name for _, event in history.generations}
-    trainings = [x for x in history.chronicle.lessons if x.name in done]
+    trainings = [x for x in history.record_index.trainings if x.name in done]
     out: dict[FrameId, dict[str, list[int]]] = {}
     for asked in training_commands(history, trainings[-most:] if most else trainings):
         for role in _ROLES:
@@ -269,7 +271,7 @@ def _training_roles(
 def _manual_actions(
     history: History, frames: Container[FrameId]
 ) -> dict[FrameId, list[str]]:
-    deeds = history.chronicle.deeds
+    deeds = history.record_index.tasks
     numbers = [x.seq for x in deeds if x.kind in _BY_HAND]
     out: dict[FrameId, list[str]] = defaultdict(list)
     for entry in history.select(numbers):

@@ -6,10 +6,9 @@ import numpy as np
 import pytest
 import zarr
 
-from alloop.history import column_filler
-from alloop.history.column_filler import ColumnFiller
-from alloop.history.column_rows import ColumnRows, tables
-from alloop.history.fold_keeper import FoldKeeper
+from alloop.history import fold_updater
+from alloop.history.column_rows import ColumnRows
+from alloop.history.fold_updater import ColumnFiller, FoldUpdater
 from alloop.history.journal_fold import JournalFold
 from alloop.history.reader import CODEC
 from alloop.loop import events as e
@@ -17,6 +16,7 @@ from alloop.loop.reducer import ATTEMPTS
 from alloop.store import columns
 from alloop.store.archive import Archive
 from alloop.store.doctor import verify_store
+from tests.history.all_tables import tables
 
 
 @pytest.fixture(scope="module")
@@ -81,35 +81,35 @@ def test_a_new_driver_adds_only_what_is_new(world, turns, store, monkeypatch):
         monkeypatch.setattr(
             ColumnFiller, "_rebuild", lambda _: pytest.fail("made anew")
         )
-        keeper = FoldKeeper(archive)
+        keeper = FoldUpdater(archive)
         keeper.compact()
         keeper.compact()
     check(world, store, turns)
     with Archive.open(store, CODEC, "w") as archive:
-        assert world.same(FoldKeeper(archive).known, keeper.known)
+        assert world.same(FoldUpdater(archive).fold, keeper.fold)
 
 
 def test_the_fold_that_a_driver_keeps_spares_the_next_one_the_replay(
     world, store, monkeypatch
 ):
     with Archive.open(store, CODEC, "w") as archive:
-        keeper = FoldKeeper(archive)
+        keeper = FoldUpdater(archive)
         keeper.close()
     monkeypatch.setattr(JournalFold, "add_turn", lambda *_: pytest.fail("replayed"))
     with Archive.open(store, CODEC, "w") as archive:
-        assert world.same(FoldKeeper(archive).known, keeper.known)
+        assert world.same(FoldUpdater(archive).fold, keeper.fold)
 
 
 @pytest.mark.parametrize("name", ["structures/id", "labels/cheap/energy"])
 def test_damaged_columns_are_made_anew_in_pieces(
     world, turns, store, monkeypatch, name
 ):
-    monkeypatch.setattr(column_filler, "_PIECE", len(turns) // 2 + 1)
+    monkeypatch.setattr(fold_updater, "_PIECE", len(turns) // 2 + 1)
     with Archive.open(store, CODEC, "w") as archive:
         follow(archive, turns[:-9])
         chunk = next((store / name).glob("c.*"))
         chunk.write_bytes(chunk.read_bytes()[:-1])
-        FoldKeeper(archive).compact()
+        FoldUpdater(archive).compact()
     check(world, store, turns)
 
 
@@ -117,12 +117,12 @@ def test_columns_that_know_less_or_more_than_the_fold_are_made_anew(
     world, turns, store
 ):
     with Archive.open(store, CODEC, "w") as archive:
-        FoldKeeper(archive).close()
+        FoldUpdater(archive).close()
         columns.write_columns(archive, tables(world.history(turns)), len(turns) + 5)
-        FoldKeeper(archive).compact()
+        FoldUpdater(archive).compact()
         check(world, store, turns)
         columns.clear_columns(archive)
-        FoldKeeper(archive).compact()
+        FoldUpdater(archive).compact()
     check(world, store, turns)
 
 

@@ -8,8 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from alloop.core.records import Failure, Unlabelled
-from alloop.history.label_entries import label_entries
-from alloop.history.lost_requests import lost_labels
+from alloop.history.label_entries import label_entries, lost_labels
 from alloop.loop import events as e
 from alloop.loop.reducer import ATTEMPTS, replay
 

@@ -1,0 +1,198 @@
+"""Tasks that run MD: exploration, examination, and the first frames of a campaign."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+import numpy as np
+
+from alloop.core.batch import pack_frames
+from alloop.core.records import Candidate, Walker
+from alloop.core.roles import Labeller, Potential
+from alloop.core.seeds import random_stream
+from alloop.core.splits import EXAMINATION
+from alloop.generation import Generation, from_bytes
+from alloop.loop import events as e
+from alloop.md.dynamics import run_dynamics
+from alloop.md.frame_collector import ScoredFrames
+from alloop.md.thermal_frames import (
+    harmonic_frames,
+    normal_modes,
+    numerical_hessian,
+    rattled_frames,
+    relax_frame,
+    thermal_walkers,
+)
+from alloop.potentials.labeller_potential import LabelFailed, LabellerPotential
+from alloop.workers.settings import TaskData, WorkerSettings
+
+_APART = 1_000_000  # keeps indices of test walkers apart from explorers'
+_models: dict[bytes, Generation] = {}  # cache of the worker's last generation
+
+
+def perform_explore(
+    command: e.Explore, task_data: TaskData, settings: WorkerSettings
+) -> e.Explored:
+    """Run a piece of MD; return its event without timing."""
+    generation = _load_generation(task_data, settings)
+    rngs = [
+        random_stream(
+            settings.seed, f"explore/{command.round}/{command.piece}/{walker.index}"
+        )
+        for walker in command.walkers
+    ]
+    potential, why = _exploring_potential(command.walkers, generation, settings)
+    first = (command.round, command.batch, command.piece) == (1, 0, 0)
+    exploration = run_dynamics(
+        command.walkers,
+        potential,
+        settings.dynamics,
+        command.steps,
+        rngs,
+        scorer=generation.scorer,
+        threshold=generation.threshold,
+        keep=command.keep,
+        controls=command.controls,
+        control_rng=random_stream(settings.seed, command.name),
+    )
+    return e.Explored(
+        name=command.name,
+        walkers=exploration.walkers,
+        candidates=exploration.candidates,
+        controls=exploration.controls,
+        scored=exploration.scored,
+        timing=e.Timing(),
+        note=why if first else "",
+    )
+
+
+def perform_examine(
+    command: e.Examine, task_data: TaskData, settings: WorkerSettings
+) -> e.Examined:
+    """Run MD with all guards except surprise, which would bias the choice of frames.
+
+    Returns the event without timing. Predictions are made for the frames exactly as
+    they will be labelled.
+    """
+    generation = _load_generation(task_data, settings)
+    walkers = command.walkers
+    if command.steps:
+        guards = replace(settings.dynamics.guards, surprise=None)
+        dynamics = replace(
+            settings.dynamics, temperature=command.temperature, guards=guards
+        )
+        name = f"examine/{command.number}/{command.piece}"
+        rngs = [
+            random_stream(settings.seed, f"{name}/{walker.index}") for walker in walkers
+        ]
+        potential, _ = _exploring_potential(walkers, generation, settings)
+        walkers = run_dynamics(
+            walkers, potential, dynamics, command.steps, rngs
+        ).walkers
+    frames = _predicted_frames(
+        generation, tuple(x for x in walkers if x.stopped is None)
+    )
+    return e.Examined(command.name, walkers, frames, e.Timing())
+
+
+def _predicted_frames(
+    generation: Generation, walkers: tuple[Walker, ...]
+) -> tuple[Candidate, ...]:
+    """Return the frames of the walkers, with the predictions of the generation."""
+    if not walkers:
+        return ()
+    batch = pack_frames([walker.frame for walker in walkers])
+    predictions = generation.predict(batch, descriptors=True)
+    scorer = generation.scorer
+    none = np.full(len(batch), np.nan)
+    surprise = none if scorer is None else scorer.score(batch, predictions)
+    found = ScoredFrames(
+        walkers, batch, predictions, surprise, np.isfinite(surprise), step=0
+    )
+    return tuple(found.candidate(i, EXAMINATION) for i in range(len(walkers)))
+
+
+def _exploring_potential(
+    walkers: Sequence[Walker], generation: Generation, settings: WorkerSettings
+) -> tuple[Potential, str]:
+    """Return the potential, compiled if that is set, and the reason if it is not.
+
+    The reason is "" unless compilation was wanted but impossible.
+    """
+    if not settings.compile:
+        return generation.potential, ""
+    from alloop.potentials.compiled import compiled_for
+
+    batch = pack_frames([walker.frame for walker in walkers])
+    potential, why = compiled_for(generation.potential, batch)
+    return potential, why or ""
+
+
+def _load_generation(task_data: TaskData, settings: WorkerSettings) -> Generation:
+    blob = task_data.model or b""
+    if blob not in _models:
+        _models.clear()
+        _models[blob] = from_bytes(blob, settings.restore)
+    return _models[blob]
+
+
+def prepare_molecule(
+    command: e.Prepare, settings: WorkerSettings, oracle: Labeller
+) -> e.Prepared:
+    """Relax a molecule, and make frames for the first labels and test MD walkers.
+
+    Returns the event without timing. Raises LabelFailed where the cheap level cannot
+    treat the start molecule.
+    """
+    potential = LabellerPotential(oracle)
+    beginning = settings.beginning
+    minimum = relax_frame(command.frame, potential)
+    modes = normal_modes(minimum, numerical_hessian(minimum, potential))
+    rng = random_stream(settings.seed, command.name)
+    seeds = (
+        rattled_frames(minimum, beginning.sigma, command.seeds, rng)
+        if beginning.kind == "rattle"
+        else harmonic_frames(minimum, modes, beginning.temperature, command.seeds, rng)
+    )
+    starts = thermal_walkers(
+        minimum,
+        modes,
+        beginning.test.temperature,
+        command.walkers,
+        random_stream(settings.seed, f"{command.name}/test"),
+        molecule=command.molecule,
+        first_index=_APART * (command.molecule + 1),
+    )
+    return e.Prepared(
+        command.name,
+        command.molecule,
+        minimum,
+        tuple(seeds),
+        tuple(starts),
+        e.Timing(),
+    )
+
+
+def sample_frames(
+    command: e.Sample, settings: WorkerSettings, oracle: Labeller
+) -> e.Sampled:
+    """Run MD at the cheap level for frames; fewer where that level fails.
+
+    Returns the event without timing.
+    """
+    potential = LabellerPotential(oracle)
+    walker, frames = command.walker, []
+    for number in range(command.frames):
+        rng = random_stream(settings.seed, f"{command.name}/{number}")
+        try:
+            beginning = settings.beginning
+            moved = run_dynamics(
+                [walker], potential, beginning.test, beginning.spacing, [rng]
+            )
+        except LabelFailed:
+            break
+        (walker,) = moved.walkers
+        if walker.stopped is not None:
+            break
+        frames.append(walker.frame)
+    molecule = command.walker.molecule
+    return e.Sampled(command.name, molecule, tuple(frames), e.Timing())
