@@ -14,20 +14,18 @@ from alloop.core.units import Floats
 from alloop.models.checkpoint import checkpoint_from_bytes, checkpoint_to_bytes
 from alloop.potentials.restore import restore_potential
 from alloop.potentials.storable import Storable
-from alloop.testing.moves import (
+from alloop.testing.comparisons import (
     closed_shell_molecules,
     fixed_rotation,
-    molecule_pair,
-    shuffled_atoms,
-)
-from alloop.testing.verdicts import (
     force_scale,
     joined_predictions,
+    molecule_pair,
     require,
     require_close,
     require_equal_bits,
     require_same,
     require_shape,
+    shuffled_atoms,
 )
 
 FAR = 60.0  # Å between molecules that should not interact

@@ -12,14 +12,14 @@ from alloop.core.roles import Labeller, Potential, Scorer, Selector, Trainer
 from alloop.core.seeds import random_stream
 from alloop.core.units import Floats
 from alloop.potentials.labeller_potential import LabellerPotential
-from alloop.testing.moves import shuffled_atoms
-from alloop.testing.potentials import check_forces
-from alloop.testing.verdicts import (
+from alloop.testing.comparisons import (
     require,
     require_close,
     require_equal_bits,
     require_shape,
+    shuffled_atoms,
 )
+from alloop.testing.potentials import check_forces
 
 
 def check_labeller(

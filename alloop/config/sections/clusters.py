@@ -79,8 +79,8 @@ class Workers(Section):
     )
     tasks: ProcessCount | None = Field(
         None,
-        description="tasks side by side in a job; by default one for each core "
-        "for labels, one for learning",
+        description="tasks side by side in a job; by default one for each core for "
+        "labels, one for learning",
     )
     gpus: Whole = Field(0, description="GPUs of a job")
     jobs: Jobs = Jobs()
@@ -120,8 +120,8 @@ class _Batch(Section):
     )
     directives: Lines = Field(
         (),
-        description="further options of the batch system for the job script, such "
-        "as --constraint=avx2",
+        description="further options of the batch system for the job script, such as "
+        "--constraint=avx2",
     )
     prologue: Lines = Field(
         (), description="shell lines of the job script before the worker starts"

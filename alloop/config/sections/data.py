@@ -51,7 +51,7 @@ class File(Section):
     )
     spin: Whole | None = Field(
         None,
-        description="number of unpaired electrons, 2S; by default the file's, or 0",
+        description="unpaired electrons, 2S; by default the file's, or 0",
     )
 
 
@@ -62,25 +62,22 @@ class Units(Section):
     length_unit: Length = Field(description="unit of the positions")
     force_unit: str | None = Field(
         None,
-        description="unit of the forces, such as hartree/bohr; by default "
-        "energy_unit/length_unit",
+        description="unit of the forces; by default energy_unit/length_unit",
     )
     energy_key: str | None = Field(
         None,
-        description="name of the energies in the file; by default found among "
-        "usual names",
+        description="name of the energies; by default a usual one",
     )
     forces_key: str | None = Field(
         None,
-        description="name of the forces in the file; by default found among usual "
-        "names",
+        description="name of the forces; by default a usual one",
     )
     charge: int | None = Field(
         None, description="total charge, e; by default the file's, or 0"
     )
     spin: Whole | None = Field(
         None,
-        description="number of unpaired electrons, 2S; by default the file's, or 0",
+        description="unpaired electrons, 2S; by default the file's, or 0",
     )
 
 

@@ -13,13 +13,13 @@ class Flag(Section):
     kind: Literal["q-residual"] = "q-residual"
     components: Positive = Field(
         0.99,
-        description="principal components of the scorer: a share of variance "
-        "below 1, a number from 1 on",
+        description="principal components of the scorer: a share of variance below "
+        "1, a number from 1 on",
     )
     quantile: Annotated[float, Field(gt=0, lt=1)] = Field(
         0.99,
-        description="quantile of the surprise of held-out frames above which a "
-        "frame is flagged",
+        description="quantile of the surprise of held-out frames above which a frame "
+        "is flagged",
     )
     heldout: Share = Field(
         0.25,

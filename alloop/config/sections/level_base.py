@@ -70,16 +70,16 @@ class LevelSection(Section, ABC):
 
     doubts: AnyDoubts = Field(
         "flag",
-        description="treatment of doubtful labels (accept, flag or exclude), for "
-        "all doubts or for each",
+        description="treatment of doubtful labels (accept, flag or exclude), for all "
+        "doubts or for each",
     )
     recheck: Share = Field(
         0.05, description="share of labels that are made again, to measure their noise"
     )
     gate: Gate | None = Field(
         None,
-        description="thresholds that replace those of the level's class; part of "
-        "the level",
+        description="thresholds that replace those of the level's class; part of the "
+        "level",
     )
 
     @abstractmethod

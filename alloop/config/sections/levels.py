@@ -63,8 +63,7 @@ class Pyscf(LevelSection):
     )
     aux_basis: str | None = Field(
         None,
-        description="name of the auxiliary basis of density fitting; by default "
-        "PySCF's",
+        description="auxiliary basis of density fitting; by default PySCF's",
     )
     grid: Annotated[int, Field(ge=0, le=9)] | None = Field(
         None, description="level of PySCF's integration grid, for DFT"
@@ -81,8 +80,7 @@ class Pyscf(LevelSection):
     max_cycle: Count | None = Field(None, description="most SCF cycles on each rung")
     ladder: Annotated[tuple[str, ...], Loose] | None = Field(
         None,
-        description="SCF settings (rungs) that are tried in turn until the SCF "
-        "converges",
+        description="SCF settings (rungs) tried until the SCF converges",
     )
     init_guess: str | None = Field(
         None, description="PySCF's name of the initial guess"
@@ -99,8 +97,7 @@ class Pyscf(LevelSection):
     cc_max_cycle: Count | None = Field(None, description="most coupled-cluster cycles")
     kpoints: Annotated[tuple[Count, Count, Count], Loose] | None = Field(
         None,
-        description="mesh of k-points such as [2, 1, 1]; with it the level treats "
-        "cells",
+        description="mesh of k-points such as [2, 1, 1]: the level is for cells",
     )
     pseudo: str | None = Field(
         None, description="name of the pseudopotential, for cells"
@@ -139,10 +136,7 @@ class Ase(LevelSection):
     """Any ASE calculator that gives energy and forces."""
 
     kind: Literal["ase"]
-    calculator: str = Field(
-        description="import path of the calculator class, such as "
-        "ase.calculators.emt.EMT"
-    )
+    calculator: str = Field(description="import path, such as ase.calculators.emt.EMT")
     arguments: dict[str, Any] = Field(
         {}, description="keyword arguments of the calculator"
     )
@@ -176,33 +170,30 @@ class Table(_Stored):
 
     kind: Literal["table"]
     energy_unit: Energy | None = Field(
-        None, description="unit of the energies; by default eV, needed for npz files"
+        None, description="unit of the energies; by default eV, but not for npz"
     )
     length_unit: Length | None = Field(
         None,
-        description="unit of the positions; by default angstrom, needed for npz files",
+        description="unit of the positions; by default angstrom, but not for npz",
     )
     force_unit: str | None = Field(
         None,
-        description="unit of the forces, such as hartree/bohr; by default "
-        "energy_unit/length_unit",
+        description="unit of the forces; by default energy_unit/length_unit",
     )
     energy_key: str | None = Field(
         None,
-        description="name of the energies in the file; by default found among "
-        "usual names",
+        description="name of the energies; by default a usual one",
     )
     forces_key: str | None = Field(
         None,
-        description="name of the forces in the file; by default found among usual "
-        "names",
+        description="name of the forces; by default a usual one",
     )
     charge: int | None = Field(
         None, description="total charge, e; by default the file's, or 0"
     )
     spin: Whole | None = Field(
         None,
-        description="number of unpaired electrons, 2S; by default the file's, or 0",
+        description="unpaired electrons, 2S; by default the file's, or 0",
     )
     recheck: Annotated[float, Field(ge=0, le=0)] = Field(
         0.0, description="always 0, since a table has no noise"
@@ -219,8 +210,7 @@ class Model(_Stored):
     kind: Literal["model"]
     outside: bool = Field(
         False,
-        description="whether charges, spins and compositions beyond the training "
-        "set are allowed",
+        description="whether frames beyond the training domain are allowed",
     )
 
     def base_level(self) -> Level:

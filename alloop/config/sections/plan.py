@@ -46,8 +46,8 @@ class Seeds(Section):
     )
     expensive: LabelCount | None = Field(
         None,
-        description="first labels at the expensive level, all molecules together; "
-        "by default 10, or the budget if it is smaller",
+        description="first labels at the expensive level, all molecules together; by "
+        "default 10, or the budget if it is smaller",
     )
     temperature: Positive = Field(
         500.0, description="temperature of the sampled normal modes, K"
@@ -72,8 +72,8 @@ class Guards(Section):
     )
     heat: Positive | None = Field(
         10.0,
-        description="largest kinetic temperature, as a multiple of the "
-        "temperature that is set",
+        description="largest kinetic temperature, as a multiple of the temperature "
+        "that is set",
     )
     surprise: Positive | None = Field(
         None,
@@ -82,8 +82,8 @@ class Guards(Section):
     )
     back: Count = Field(
         5,
-        description="steps from the frame that becomes a candidate to the stop; "
-        "up to twice as many",
+        description="steps from the frame that becomes a candidate to the stop; up "
+        "to twice as many",
     )
 
 
@@ -105,8 +105,8 @@ class Moves(Section):
     stride: Count = Field(10, description="MD steps between two frames that are scored")
     compile: bool | Literal["auto"] = Field(
         "auto",
-        description="whether forces are computed by compiled code; auto: from "
-        "5000 `steps` on",
+        description="whether forces are computed by compiled code; auto: from 5000 "
+        "`steps` on",
     )
     guards: Guards = Guards()
 
@@ -165,18 +165,18 @@ class Stop(Section):
 
     target: Positive | None = Field(
         None,
-        description="force error on the frozen test set at which the campaign "
-        "ends, meV/Å; none by default",
+        description="force error on the frozen test set at which the campaign ends, "
+        "meV/Å; none by default",
     )
     patience: Count | None = Field(
         None,
-        description="generations without improvement after which the campaign "
-        "ends; no limit by default",
+        description="generations without improvement after which the campaign ends; "
+        "no limit by default",
     )
     improvement: Annotated[float, Field(ge=0, lt=1)] = Field(
         0.05,
-        description="smallest decrease that counts as an improvement, as a share "
-        "of the error",
+        description="smallest decrease that counts as an improvement, as a share of "
+        "the error",
     )
     rounds: Count | None = Field(
         None, description="most rounds of exploration; no limit by default"
@@ -195,8 +195,8 @@ class Limits(Section):
     )
     walltime: Duration | None = Field(
         None,
-        description="most wall time of one run, such as 24 h (a plain number is "
-        "in s); no limit by default",
+        description="most wall time of one run, such as 24 h (a plain number is in "
+        "s); no limit by default",
     )
 
 
@@ -209,13 +209,13 @@ class Plan(Section):
     seed: Whole = Field(0, description="seed of all random numbers")
     start: Annotated[tuple[Start, ...], Loose] = Field(
         min_length=1,
-        description="list of the molecules and the labelled data that the "
-        "campaign begins with",
+        description="list of the molecules and the labelled data that the campaign "
+        "begins with",
     )
     test: Test = Field(
         Sampled(),
-        description="frozen test set and final examination; by default frames of "
-        "MD at the cheap level",
+        description="frozen test set and final examination; by default frames of MD "
+        "at the cheap level",
     )
     levels: Levels = Field(description="cheap and expensive level of theory")
     seeds: Seeds = Seeds()

@@ -29,8 +29,8 @@ class NetworkSection(PotentialSection):
 
     repulsion: Literal["zbl", "none"] = Field(
         "zbl",
-        description="repulsion added to the network for atoms far closer than "
-        "bonds: ZBL, or none",
+        description="repulsion added to the network for atoms far closer than bonds: "
+        "ZBL, or none",
     )
 
 

@@ -85,8 +85,8 @@ class OptimiserSection(Section):
     )
     compile: bool | Literal["auto"] = Field(
         "auto",
-        description="whether training steps are compiled; auto: in stages that "
-        "are long enough",
+        description="whether training steps are compiled; auto: in stages that are "
+        "long enough",
     )
     references: References = References()
 
@@ -97,18 +97,18 @@ class BiasWeighedSection(OptimiserSection):
     gamma: Annotated[tuple[Positive, ...], Loose] = Field(
         (2.0,),
         min_length=1,
-        description="scales of the bias in the weights of cheap labels, in units "
-        "of its spread; several are compared",
+        description="scales of the bias in the weights of cheap labels, in units of "
+        "its spread; several are compared",
     )
     validation: Annotated[float, Field(ge=0, lt=1)] = Field(
         0.0,
-        description="share of the expensive frames held out to choose among "
-        "several gammas",
+        description="share of the expensive frames held out to choose among several "
+        "gammas",
     )
     least: Annotated[float, Field(ge=0, lt=1)] = Field(
         0.3,
-        description="smallest effective share of the cheap frames that weights "
-        "may leave",
+        description="smallest effective share of the cheap frames that weights may "
+        "leave",
     )
 
 
@@ -124,9 +124,9 @@ class Asteroid(BiasWeighedSection):
     finetune_lr: Positive = Field(1e-3, description="peak learning rate of fine-tuning")
     bias: Literal["plain", "scaled", "none"] = Field(
         "none",
-        description="bias that weights cheap labels: plain, scaled (after the "
-        "best common factor), or none, where pretraining also takes "
-        "the steps of `teacher`",
+        description="bias that weights cheap labels: plain, scaled (after the best "
+        "common factor), or none, where pretraining also takes the steps "
+        "of `teacher`",
     )
     start: Start = "scratch"
 
@@ -167,8 +167,8 @@ class StageSection(Section):
     steps: Count = Field(description="steps of the optimiser")
     start: Literal["scratch", "previous", "parent"] = Field(
         "previous",
-        description="network to begin with: a new one, that of the stage before, "
-        "or that of the last generation",
+        description="network to begin with: a new one, that of the stage before, or "
+        "that of the last generation",
     )
     weights: Literal["uniform", "bias", "scaled"] = Field(
         "uniform",
@@ -200,8 +200,8 @@ class StageSection(Section):
     )
     patience: Count | None = Field(
         None,
-        description="steps without a smaller validation error after which the "
-        "stage ends; no limit by default",
+        description="steps without a smaller validation error after which the stage "
+        "ends; no limit by default",
     )
     every: Count | None = Field(
         None, description="steps between two validation errors; by default 100"
@@ -220,8 +220,8 @@ class StageSection(Section):
     )
     norm: Literal["l1", "l2"] | None = Field(
         None,
-        description="force loss: mean length of an atom's error (l2, the default) "
-        "or mean of its components (l1)",
+        description="force loss: mean length of an atom's error (l2, the default) or "
+        "mean of its components (l1)",
     )
     warmup: Whole | None = Field(
         None, description="steps until the peak learning rate; by default 50"
@@ -236,8 +236,8 @@ class StageSection(Section):
     )
     decay: Literal["cosine", "wsd"] | None = Field(
         None,
-        description="fall of the learning rate: cosine (the default), or wsd, "
-        "which stays at the peak first",
+        description="fall of the learning rate: cosine (the default), or wsd, which "
+        "stays at the peak first",
     )
     hold: Annotated[float, Field(ge=0, lt=1)] | None = Field(
         None,
