@@ -89,7 +89,7 @@ class Continuation:
             left = [each for each in left if not self._try_event(each)]
         return left
 
-    def begin(self, time: float, opened: e.Opened) -> None:
+    def begin_campaign(self, time: float, opened: e.Opened) -> None:
         """Restart a campaign whose first record is lost, with the event `opened`."""
         self._add_event(time, opened)
 

@@ -126,14 +126,6 @@ def _last_record(archive: Archive, mark: int) -> dict[str, Any]:
     return {MARK: mark} | ({} if digest is None else {RECORD: digest})
 
 
-def rebuild_columns(
-    archive: Archive, tables: Tables, mark: int, attrs: Attributes | None = None
-) -> None:
-    """Remove the columns, whatever state they are in, and write them again."""
-    clear_columns(archive)
-    write_columns(archive, tables, mark, attrs)
-
-
 def clear_columns(archive: Archive) -> None:
     """Remove all columns; readers see none of them from the beginning on."""
     with explain_errors(archive.path):

@@ -87,7 +87,7 @@ def repair_store(store: Path, out: Path) -> RepairReport:
     found = survey_records(store)
     missing = missing_models(store, found)
     reconstruction = _Reconstruction(store, attrs, found, missing)
-    continuation, kept, waiting = reconstruction.continued()
+    continuation, kept, waiting = reconstruction.reconstruct()
     turns = continuation.turns
     more = [*turns, *leftover_turns(waiting)]
     labels = _write_store(store, out, attrs, kept, more)
@@ -122,7 +122,7 @@ class _Reconstruction:
     found: SurveyedRecords
     missing: Mapping[str, int]
 
-    def continued(self) -> tuple[Continuation, Turns, list[SavedRecord]]:
+    def reconstruct(self) -> tuple[Continuation, Turns, list[SavedRecord]]:
         """Return the continuation, the records kept, and the answers left over.
 
         If a model is lost that the campaign needs, records are kept only up to its
@@ -155,7 +155,7 @@ class _Reconstruction:
         opened = self._first_event(prefix, later)
         _refuse_own_decisions(opened)
         if not prefix:
-            continuation.begin(later[0][0].time if later else 0.0, opened)
+            continuation.begin_campaign(later[0][0].time if later else 0.0, opened)
         turns = [(entry.time, turn) for entry, turn in later]
         items = list(saved_records(turns, fold.state.open))
         time = prefix[-1][0].time if prefix else 0.0

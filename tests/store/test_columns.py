@@ -148,7 +148,8 @@ def test_models_stay_visible_beside_columns(archive: Archive) -> None:
     archive.put_model("m", b"weights")
     columns.write_columns(archive, tables(2), 2)
     archive.put_model("n", b"other")
-    columns.rebuild_columns(archive, tables(3), 3)
+    columns.clear_columns(archive)
+    columns.write_columns(archive, tables(3), 3)
     assert set(read(archive.path)["models"]) == {"m", "n"}
     assert_holds(archive.path, 3)
 
@@ -285,7 +286,8 @@ def test_a_lost_or_damaged_file_is_healed(archive: Archive, what: str) -> None:
     columns.write_columns(archive, tables(50), 50)
     (archive.path / "structures" / "id" / what).write_bytes(b"x")
     shutil.rmtree(archive.path / "scores")
-    columns.rebuild_columns(archive, tables(50), 50)
+    columns.clear_columns(archive)
+    columns.write_columns(archive, tables(50), 50)
     assert_holds(archive.path, 50)
     assert_holds(archive.path, 50, use_consolidated=False)
 

@@ -25,7 +25,6 @@ Whole: TypeAlias = Annotated[int, Field(ge=0, le=_MOST)]
 ParallelCount: TypeAlias = Annotated[int, Field(ge=1, le=100_000)]
 LabelsOrNone: TypeAlias = Annotated[int, Field(ge=0, le=10_000_000)]
 LabelCount: TypeAlias = Annotated[int, Field(ge=1, le=10_000_000)]
-LayerSize: TypeAlias = Annotated[int, Field(ge=1, le=4096)]  # of a network
 # Text that is written into a script: a word, or a whole line.
 Word: TypeAlias = Annotated[str, Field(pattern=r"^\w[\w.@+:,/=-]*$", max_length=200)]
 Line: TypeAlias = Annotated[str, Field(pattern=r"^[^\x00-\x08\x0a-\x1f\x7f]*$")]
