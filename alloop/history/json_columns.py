@@ -12,6 +12,7 @@ from alloop.history.record_index import LabelEntry, TaskEntry
 from alloop.loop import events as e
 from alloop.store.record import Array
 
+_OF_REQUEST = ("level", "fidelity", "purpose", "molecule", "reason")
 _NUMBERS = ("molecule", "round", "generation", "asked", "answered", "cached", "retry")
 _WORDS = ("fidelity", "level", "purpose", "reason")
 _TIMES = ("started", "ended", "cpu_seconds")
@@ -66,7 +67,8 @@ def labels_from_columns(
         named = dict(zip(values_by_name, values, strict=True))
         frame = frames[row]
         record = index.labels[named["level"], frame.id] if held else next(rest)
-        yield LabelEntry(frame=frame, record=record, timing=timing, **named)
+        request = e.LabelFrame(frame, **{name: named.pop(name) for name in _OF_REQUEST})
+        yield LabelEntry(request, record=record, timing=timing, **named)
 
 
 def task_columns(found: Sequence[TaskEntry]) -> Array:

@@ -36,14 +36,7 @@ def _restored_labels(history: History) -> Iterator[LabelEntry]:
                 continue
             known.add((asked.level, asked.frame.id))
             yield LabelEntry(
-                frame=asked.frame,
-                fidelity=asked.fidelity,
-                level=asked.level,
-                purpose=asked.purpose,
-                molecule=asked.molecule,
-                reason=asked.reason,
-                round=0,
-                generation=0,
+                request=asked,
                 asked=-1,
                 answered=entry.seq,
                 record=answer.label,
@@ -55,7 +48,7 @@ def _restored_labels(history: History) -> Iterator[LabelEntry]:
 def task_entries(history: History) -> Iterator[TaskEntry]:
     """Yield all tasks and other records, also labels, in the order of the journal."""
     labels = (
-        TaskEntry(x.answered, _task_kind(x), f"label/{x.level}/{x.frame.id}", x.timing)
+        TaskEntry(x.answered, _task_kind(x), x.request.name, x.timing)
         for x in history.record_index.labels
         if not x.is_given
     )
@@ -77,28 +70,13 @@ def lost_labels(history: History) -> tuple[e.LabelFrame, ...]:
     by hand.
     """
     last = {
-        _command_name(label): label
+        label.request.name: label
         for label in label_entries(history)
         if not label.is_given
     }
     busy = {*history.state.open, *history.state.retries}
     return tuple(
-        _label_command(label)
+        label.request
         for name, label in sorted(last.items())
         if not (label.record.is_permanent or label.excluded or name in busy)
-    )
-
-
-def _command_name(label: LabelEntry) -> str:
-    return _label_command(label).name
-
-
-def _label_command(label: LabelEntry) -> e.LabelFrame:
-    return e.LabelFrame(
-        frame=label.frame,
-        level=label.level,
-        fidelity=label.fidelity,
-        purpose=label.purpose,
-        molecule=label.molecule,
-        reason=label.reason,
     )

@@ -18,7 +18,7 @@ from alloop.loop.reducer import ATTEMPTS
 
 @dataclass(frozen=True, slots=True, eq=False)
 class LabelEntry:
-    """A label or a failure, with its provenance.
+    """A request for a label joined with its answer: a label or a failure.
 
     asked and answered: sequence numbers of the journal records. round and generation:
     the last exploration and its generation when the label was requested. cached: it
@@ -26,21 +26,46 @@ class LabelEntry:
     lost before and requested again.
     """
 
-    frame: Frame
-    fidelity: str
-    level: LevelId
-    purpose: str
-    molecule: int
-    reason: str
-    round: int
-    generation: int
+    request: e.LabelFrame
     asked: int
     answered: int
     record: Label | Unlabelled
-    timing: e.Timing
-    cached: bool
+    timing: e.Timing = field(default_factory=e.Timing)
+    cached: bool = False
+    round: int = 0
+    generation: int = 0
     excluded: bool = False
     retry: bool = False
+
+    @property
+    def frame(self) -> Frame:
+        """The frame that was to be labelled."""
+        return self.request.frame
+
+    @property
+    def level(self) -> LevelId:
+        """The level of the label."""
+        return self.request.level
+
+    @property
+    def fidelity(self) -> str:
+        """The role of the level: "cheap" or "expensive"."""
+        return self.request.fidelity
+
+    @property
+    def purpose(self) -> str:
+        """The purpose that the label was requested for."""
+        return self.request.purpose
+
+    @property
+    def molecule(self) -> int:
+        """The index of the start that the frame belongs to."""
+        return self.request.molecule
+
+    @property
+    def reason(self) -> str:
+        """The reason of the request, for people."""
+        return self.request.reason
 
     @property
     def cpu_seconds(self) -> float:
@@ -209,39 +234,29 @@ def _answered_label(
 ) -> LabelEntry:
     command = asked.command
     return LabelEntry(
-        frame=index.frames[command.frame.id],
-        fidelity=command.fidelity,
-        level=command.level,
-        purpose=command.purpose,
-        molecule=command.molecule,
-        reason=command.reason,
-        round=asked.round,
-        generation=asked.generation,
+        request=replace(command, frame=index.frames[command.frame.id]),
         asked=asked.seq,
         answered=seq,
         record=_indexed_record(found.record, index),
         timing=found.timing,
         cached=found.cached,
+        round=asked.round,
+        generation=asked.generation,
         retry=asked.retry,
     )
 
 
 def _given_label(item: e.Given, seq: int, index: LabelIndex) -> LabelEntry:
-    return LabelEntry(
+    request = e.LabelFrame(
         frame=index.frames[item.frame.id],
-        fidelity=item.fidelity,
         level=item.label.level,
+        fidelity=item.fidelity,
         purpose="test" if item.test else "given",
         molecule=item.molecule,
         reason="brought by the user",
-        round=0,
-        generation=0,
-        asked=seq,
-        answered=seq,
-        record=_indexed_record(item.label, index),
-        timing=e.Timing(),
-        cached=False,
     )
+    record = _indexed_record(item.label, index)
+    return LabelEntry(request, asked=seq, answered=seq, record=record)
 
 
 def _indexed_record(
