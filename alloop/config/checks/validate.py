@@ -13,7 +13,7 @@ from pydantic_core import ErrorDetails
 from alloop.config.level_text import BASE
 from alloop.config.problems import Problem, key_suggestion, nearest_word, shown_value
 from alloop.config.sections.base import Section, section_members
-from alloop.config.sections.level_base import OF_TRUST
+from alloop.config.sections.level_base import CAMPAIGN_KEYS
 from alloop.config.sections.plan import Plan
 from alloop.config.yaml_text import Tree
 
@@ -85,7 +85,7 @@ def known_kinds() -> dict[str, set[str]]:
         for _, section, tag in _all_sections(Plan)
         if "kind" in section.model_fields
     }
-    return {**found, BASE: set(OF_TRUST)}
+    return {**found, BASE: set(CAMPAIGN_KEYS)}
 
 
 def _is_echo(mistake: ErrorDetails, mistakes: list[ErrorDetails]) -> bool:

@@ -108,4 +108,4 @@ class LevelSection(Section, ABC):
         return self
 
 
-OF_TRUST = frozenset(LevelSection.model_fields)
+CAMPAIGN_KEYS = frozenset(LevelSection.model_fields)

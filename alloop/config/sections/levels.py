@@ -18,7 +18,7 @@ from alloop.config.sections.base import (
     union_tag,
 )
 from alloop.config.sections.data import Energy, Length
-from alloop.config.sections.level_base import OF_TRUST, LevelSection
+from alloop.config.sections.level_base import CAMPAIGN_KEYS, LevelSection
 from alloop.core.doubts import Doubt
 from alloop.core.errors import InputError
 from alloop.core.levels import Level, make_level
@@ -32,7 +32,7 @@ from alloop.labels.levels import (
     xtb_level,
 )
 
-_NO_SETTINGS = {"kind", *OF_TRUST}
+_NO_SETTINGS = {"kind", *CAMPAIGN_KEYS}
 
 
 class Pyscf(LevelSection):
