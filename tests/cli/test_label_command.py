@@ -236,7 +236,7 @@ def test_a_killed_command_goes_on_and_makes_no_label_twice(here: Path) -> None:
     assert {name: later[name] for name in early} == early  # not written again
     out, err = process.communicate(timeout=60)
     assert (process.returncode, err) == (0, "")
-    assert f"10 labels at toy 1/0 in out.xyz; {10 - len(early)} tried now" in out
+    assert f"10 labels at toy 1/0 in out.xyz; {10 - len(early)} computed in" in out
     assert label("many.xyz", *level, "--out", "undisturbed.xyz") == 0
     assert content(here / "out.xyz") == content(here / "undisturbed.xyz")
     assert not (here / "out.xyz.labels").exists()

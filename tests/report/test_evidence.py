@@ -7,7 +7,7 @@ import pytest
 
 from alloop.core.records import Label
 from alloop.loop import events as e
-from alloop.report.analysis.explorations import first_proposals, read_explorations
+from alloop.report.analysis.explorations import exploration_proposals, read_explorations
 from alloop.report.analysis.model_errors import bias_data, parity_data
 from alloop.report.analysis.uncertainty import (
     ErrorPoint,
@@ -25,6 +25,14 @@ def _biases(history):
     return bias_data(history, read_explorations(history))
 
 
+def _first_proposals(history):
+    proposals = {}
+    for _, event in history.of_kind(e.Explored):
+        for proposal in exploration_proposals(history, event):
+            proposals.setdefault(proposal.candidate.frame.id, proposal)
+    return proposals
+
+
 def test_every_test_frame_and_every_labelled_proposal_is_a_point(finished):
     found = _points_of(finished)
     groups = [x.group for x in found]
@@ -36,7 +44,7 @@ def test_every_test_frame_and_every_labelled_proposal_is_a_point(finished):
 
 def test_the_error_of_a_point_is_the_largest_force_error_on_an_atom(finished):
     point = next(x for x in _points_of(finished) if x.group == "chosen")
-    candidate = next(first_proposals(finished, {point.frame})).candidate
+    candidate = _first_proposals(finished)[point.frame].candidate
     level = finished.opened.levels["expensive"]
     label = finished.label_index.labels[level, point.frame]
     assert isinstance(label, Label)
@@ -50,7 +58,8 @@ def test_the_error_of_a_point_is_the_largest_force_error_on_an_atom(finished):
 
 def test_proposals_know_the_generation_that_made_them(finished):
     asked = {x.frame.id for x in finished.record_index.labels}
-    found = list(first_proposals(finished, asked))
+    first = _first_proposals(finished)
+    found = [first[frame] for frame in asked if frame in first]
     assert {x.generation for x in found} == {1, 2}
     assert {x.round for x in found} == {1, 2}
     assert all(x.candidate.origin == "control" for x in found if x.control)

@@ -4,7 +4,7 @@ Explorations are many and large: they are read one at a time, and only a few num
 of each frame are kept.
 """
 
-from collections.abc import Container, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -28,20 +28,6 @@ class Proposal:
     generation: int
     round: int
     control: bool
-
-
-def first_proposals(history: History, wanted: Container[FrameId]) -> Iterator[Proposal]:
-    """Yield the first proposals of these frames, in order; reads all explorations.
-
-    A first proposal was made before any label.
-    """
-    seen: set[FrameId] = set()
-    for _, event in history.of_kind(e.Explored):
-        for proposal in exploration_proposals(history, event):
-            frame = proposal.candidate.frame.id
-            if frame in wanted and frame not in seen:
-                seen.add(frame)
-                yield proposal
 
 
 def exploration_proposals(history: History, event: e.Explored) -> Iterator[Proposal]:
