@@ -14,6 +14,7 @@ from alloop import config
 from alloop.core.batch import pack_frames
 from alloop.core.errors import InputError
 from alloop.core.records import Label
+from alloop.core.roles import Scorer, Selector
 from alloop.core.species import Domain
 from alloop.driver.own_parts import OwnParts
 from alloop.driver.run import CallerParts, RunObserver, open_run
@@ -27,6 +28,7 @@ from alloop.loop import events as e
 from alloop.loop.policy import Policy
 from alloop.loop.state import LoopState
 from alloop.potentials.ase_calculator import PotentialCalculator
+from alloop.potentials.restore import restore_potential
 from alloop.store.archive import Archive
 from alloop.store_copies import controls
 from alloop.store_copies.fork import fork_store
@@ -53,10 +55,10 @@ class Campaign:
     """
 
     def __init__(
-        self, setup: config.Setup, guests: CallerParts | None = None, trust: bool = True
+        self, setup: config.Setup, parts: CallerParts | None = None, trust: bool = True
     ) -> None:
         self.setup = setup
-        self._guests = guests or CallerParts()
+        self._parts = parts or CallerParts()
         self._trust = trust
         self.store = setup.store
 
@@ -66,15 +68,18 @@ class Campaign:
         path: str | Path,
         potential: OwnPotential | None = None,
         *,
+        scorer: Scorer | None = None,
+        selector: Selector | None = None,
         policy: Policy | None = None,
     ) -> "Campaign":
         """Open the campaign that a YAML file describes; InputError lists every mistake.
 
-        potential: an own potential, in place of the one that the file names. policy:
+        potential: an own potential, in place of the one that the file names. scorer,
+        selector: in place of those of `flag:`; random selection stays random. policy:
         decides in place of `alloop.loop.policy.decide`. The store records the names of
         such parts, and later runs need the same ones.
         """
-        own = OwnParts(potential, policy)
+        own = OwnParts(potential, scorer, selector, policy)
         return cls(config.load_campaign(Path(path)), CallerParts(own=own))
 
     @classmethod
@@ -84,16 +89,20 @@ class Campaign:
         potential: OwnPotential | None = None,
         trust: bool = False,
         *,
+        scorer: Scorer | None = None,
+        selector: Selector | None = None,
         policy: Policy | None = None,
     ) -> "Campaign":
         """Open the campaign of a store; no other file is needed.
 
-        potential, policy: the parts that the campaign began with, see `from_yaml`.
-        trust: let `run` execute code that the store's configuration names.
+        potential, scorer, selector, policy: the parts that the campaign began with, see
+        `from_yaml`. trust: let `run` execute code that the store's configuration names.
         """
         text, opened = campaign_beginning(Path(path))
         setup = config.Setup.from_store(text, opened, Path(path))
-        return cls(setup, CallerParts(own=OwnParts(potential, policy)), trust)
+        return cls(
+            setup, CallerParts(own=OwnParts(potential, scorer, selector, policy)), trust
+        )
 
     def run(
         self, client: Any = None, watch: RunObserver | None = None, retry: bool = False
@@ -107,8 +116,8 @@ class Campaign:
         not trusted, LockedError where another driver runs it.
         """
         self.refuse_distrusted()
-        guests = replace(self._guests, client=client)
-        with open_run(self.setup, watch or RunObserver(), guests) as run:
+        parts = replace(self._parts, client=client)
+        with open_run(self.setup, watch or RunObserver(), parts) as run:
             state = run.run_loop(retry)
         return Outcome(state.finished, state)
 
@@ -140,8 +149,8 @@ class Campaign:
         setup = controls.prepare_control(name, self.setup, history)
         shared = (controls.FinishedLabels(history.label_index),)
         posed = controls.posed_frames(history)
-        guests = replace(self._guests, caches=shared, posed=posed)
-        return Campaign(setup, guests, self._trust)
+        parts = replace(self._parts, caches=shared, posed=posed)
+        return Campaign(setup, parts, self._trust)
 
     def fork(
         self, out: str | Path, at: int | None = None, rules: str | Path | None = None
@@ -153,7 +162,7 @@ class Campaign:
         Raises InputError where there is no such generation or `out` exists.
         """
         fork_store(self.store, Path(out), at, None if rules is None else Path(rules))
-        own = CallerParts(own=self._guests.own)
+        own = CallerParts(own=self._parts.own)
         return Campaign(Campaign.from_store(out).setup, own, self._trust)
 
     def history(self) -> History:
@@ -176,9 +185,9 @@ class Campaign:
                 f"got {wanted}"
             )
         with Archive.open(self.store, CODEC) as archive:
-            own = self._guests.own.potential
-            blob = archive.model(trained[wanted])
-            return from_bytes(blob) if own is None else from_bytes(blob, own.restore)
+            own = self._parts.own
+            restore = own.potential.restore if own.potential else restore_potential
+            return from_bytes(archive.model(trained[wanted]), restore, own.scorer)
 
     def calculator(
         self,

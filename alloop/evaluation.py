@@ -3,41 +3,42 @@
 Campaigns and `alloop train` both train here.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from math import ceil
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from alloop.core.batch import Batch, pack_frames
 from alloop.core.records import LabelSet, TrainingData
-from alloop.core.roles import Potential, Trainer
+from alloop.core.roles import FittedScorer, Potential, Retrain, Scorer, Trainer
 from alloop.core.seeds import random_stream, torch_seed
 from alloop.core.species import Domain
 from alloop.core.units import Floats
 from alloop.generation import Generation
 from alloop.potentials.storable import Storable
 from alloop.scores.calibrate import surprise_threshold
-from alloop.scores.qresidual import QResidual, fit_qresidual
-from alloop.training.label_changes import joined_labels
+from alloop.scores.qresidual import QResidualScorer
+from alloop.training.label_changes import joined_labels, select_labels
+from alloop.training.state_files import ResumableTrainer, StateFolder
 
 
 @dataclass(frozen=True, slots=True)
 class ScorerSettings:
-    """The settings by which the scorer of a generation is fitted.
+    """The scorer of each generation, and how its threshold is set.
 
-    components: principal components, as a count or a share of the variance. quantile:
-    of held-out surprise, above which a frame is flagged. landmarks: number of frames
-    kept, from which candidates should differ.
+    quantile: of held-out surprise, above which a frame is flagged. landmarks: number of
+    frames kept, from which candidates should differ.
     """
 
-    kind: str = "q"
-    components: float | int = 0.99
+    scorer: Scorer = field(default_factory=QResidualScorer)
     quantile: float = 0.99
     landmarks: int = 512
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class FittedScorer:
+class CalibratedScorer:
     """A scorer fitted to a potential, with its threshold and landmarks.
 
     threshold: surprise above which a frame is flagged, None where it is not calibrated;
@@ -45,7 +46,7 @@ class FittedScorer:
     calibrated_on: the number of frames whose surprise the threshold was taken from.
     """
 
-    scorer: QResidual
+    scorer: FittedScorer
     threshold: float | None
     landmarks: Floats
     calibrated_on: int = 0
@@ -53,12 +54,13 @@ class FittedScorer:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class TrainingInputs:
-    """All that a generation is trained from.
+    """All that a generation is trained from, and where its training may be kept.
 
     data: the labels that the generation learns from. heldout: frames on which the
     scorer is calibrated. monitored: expensive labels that the trainer gets on top of
     `data`, to split them off again by the hash of their ids and monitor the training.
-    name: that of the training's random stream; seed: the campaign's.
+    name: that of the training's random stream; seed: the campaign's. folder: for the
+    states of a training that can be resumed after a kill.
     """
 
     data: TrainingData
@@ -68,14 +70,14 @@ class TrainingInputs:
     name: str
     parent: Potential | None = None
     monitored: LabelSet | None = None
+    folder: Path | None = None
 
-    @property
-    def trainer_data(self) -> TrainingData:
-        """The labels that the trainer gets."""
+    def trainer_data(self, data: TrainingData) -> TrainingData:
+        """Return the labels that the trainer gets, to learn from `data`."""
         if self.monitored is None:
-            return self.data
-        whole = joined_labels(self.data.expensive, self.monitored)
-        return TrainingData(self.data.cheap, whole)
+            return data
+        whole = joined_labels(data.expensive, self.monitored)
+        return TrainingData(data.cheap, whole)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -83,7 +85,7 @@ class TrainedGeneration:
     """A trained generation without facts, its fitted scorer and its history."""
 
     generation: Generation
-    fitted: FittedScorer
+    fitted: CalibratedScorer
     history: dict[str, Any]
 
 
@@ -94,44 +96,75 @@ def train_generation(trainer: Trainer, inputs: TrainingInputs) -> TrainedGenerat
     the labels cannot be learned from.
     """
     data = inputs.data
-    potential, history = trainer.train(
-        inputs.trainer_data, inputs.parent, torch_seed(inputs.seed, inputs.name)
-    )
-    if not isinstance(potential, Storable):
-        raise TypeError("the trainer's potential has no checkpoint()")
-    fitted = fit_scorer(potential, data, inputs.heldout, inputs.scoring, inputs.seed)
+
+    def retrain(number: int, share: float = 1.0) -> Potential:
+        name = f"{inputs.name}/member/{number}"
+        part = _random_part(data, share, random_stream(inputs.seed, name))
+        return _train_potential(trainer, inputs, part, name)[0]
+
+    potential, history = _train_potential(trainer, inputs, data, inputs.name)
+    fitted = fit_scorer(potential, inputs, retrain)
     domain = Domain.of(data.cheap.batch, data.expensive.batch)
     generation = Generation(potential, fitted.scorer, fitted.threshold, {}, domain)
     return TrainedGeneration(generation, fitted, history)
 
 
+def _train_potential(
+    trainer: Trainer, inputs: TrainingInputs, data: TrainingData, name: str
+) -> tuple[Storable, dict[str, Any]]:
+    """Train on `data`; name: of the random stream, and of the folder of its states."""
+    if inputs.folder is not None and isinstance(trainer, ResumableTrainer):
+        inside = name.removeprefix(inputs.name).strip("/").replace("/", "-")
+        trainer = trainer.keeping(StateFolder(inputs.folder / inside))
+    potential, history = trainer.train(
+        inputs.trainer_data(data), inputs.parent, torch_seed(inputs.seed, name)
+    )
+    if not isinstance(potential, Storable):
+        raise TypeError("the trainer's potential has no checkpoint()")
+    return potential, history
+
+
+def _random_part(
+    data: TrainingData, share: float, rng: np.random.Generator
+) -> TrainingData:
+    """Return the labels of a random share of the frames, at least one of each formula.
+
+    A frame with labels at both levels is in both sets or in none.
+    """
+    groups: dict[tuple[bool, bytes], list[str]] = {}
+    for labels, is_expensive in ((data.expensive, True), (data.cheap, False)):
+        for frame in labels.batch.frames():
+            formula = np.sort(frame.numbers).tobytes()
+            groups.setdefault((is_expensive, formula), []).append(frame.id)
+    chosen: set[str] = set()
+    seen: set[str] = set()
+    for key in sorted(groups, reverse=True):  # expensive ones first
+        fresh = sorted(set(groups[key]) - seen)
+        seen |= set(fresh)
+        chosen |= set(rng.permutation(fresh)[: ceil(share * len(fresh))].tolist())
+    return TrainingData(_only(data.cheap, chosen), _only(data.expensive, chosen))
+
+
+def _only(labels: LabelSet, ids: set[str]) -> LabelSet:
+    inside = [frame.id in ids for frame in labels.batch.frames()]
+    return select_labels(labels, np.flatnonzero(inside))
+
+
 def fit_scorer(
-    potential: Potential,
-    data: TrainingData,
-    heldout: Batch,
-    scoring: ScorerSettings,
-    seed: int,
-) -> FittedScorer:
-    """Fit a scorer to the training data of a potential; `heldout` sets its scale.
+    potential: Potential, inputs: TrainingInputs, retrain: Retrain
+) -> CalibratedScorer:
+    """Fit a scorer to a potential and its frames; held-out ones set its threshold.
 
     Where no frames are held out, half of the training frames are used for that instead.
     """
+    data, scoring = inputs.data, inputs.scoring
     seen = pack_frames([*data.cheap.batch.frames(), *data.expensive.batch.frames()])
-    seen, heldout = _reference_atoms(seen, heldout, seed)
-    described = _descriptors(potential, seen)
-    apart = _descriptors(potential, heldout)
-    scorer = fit_qresidual(
-        seen,
-        described,
-        heldout,
-        apart,
-        components=scoring.components,
-        kind=scoring.kind,
-    )
+    seen, heldout = _reference_atoms(seen, inputs.heldout, inputs.seed)
+    scorer = scoring.scorer.fit(potential, seen, heldout, retrain)
     surprise = scorer.score(heldout, potential.predict(heldout, descriptors=True))
     limit = surprise_threshold(surprise, scoring.quantile)
-    landmarks = _landmark_means(seen, described, scoring)
-    return FittedScorer(scorer, limit, landmarks, len(heldout))
+    landmarks = _landmark_means(potential, seen, scoring.landmarks)
+    return CalibratedScorer(scorer, limit, landmarks, len(heldout))
 
 
 def _reference_atoms(seen: Batch, heldout: Batch, seed: int) -> tuple[Batch, Batch]:
@@ -142,13 +175,6 @@ def _reference_atoms(seen: Batch, heldout: Batch, seed: int) -> tuple[Batch, Bat
     return seen.select(np.sort(order[:half])), seen.select(np.sort(order[half:]))
 
 
-def _descriptors(potential: Potential, batch: Batch) -> Floats:
-    described = potential.predict(batch, descriptors=True).descriptors
-    if described is None:
-        raise TypeError("the potential gave no descriptors")
-    return described
-
-
 def frame_means(batch: Batch, per_atom: Floats) -> Floats:
     """Return the mean over the atoms of each frame: (atoms, d) -> (frames, d)."""
     sums = np.add.reduceat(per_atom, batch.offsets[:-1], axis=0)
@@ -156,7 +182,11 @@ def frame_means(batch: Batch, per_atom: Floats) -> Floats:
     return means
 
 
-def _landmark_means(seen: Batch, described: Floats, scoring: ScorerSettings) -> Floats:
+def _landmark_means(potential: Potential, seen: Batch, most: int) -> Floats:
+    """Return mean descriptors (frames, features); (0, 0) if the potential has none."""
+    described = potential.predict(seen, descriptors=True).descriptors
+    if described is None:
+        return np.zeros((0, 0))
     means = frame_means(seen, described)
-    step = max(1, -(-len(means) // scoring.landmarks))
+    step = max(1, -(-len(means) // most))
     return means[::step]

@@ -13,6 +13,7 @@ from typing import Any
 from alloop.core.batch import Batch
 from alloop.core.errors import InputError
 from alloop.core.records import Predictions
+from alloop.core.roles import FittedScorer, Potential, Scorer
 from alloop.core.species import Domain
 from alloop.core.units import Floats
 from alloop.models.checkpoint import (
@@ -32,7 +33,7 @@ from alloop.potentials.restore import (
     restore_potential,
 )
 from alloop.potentials.storable import Storable
-from alloop.scores.qresidual import QResidual
+from alloop.scores.stored import DEFAULT, restore_scorer, scorer_name
 
 UNKNOWN = (
     "this model is from an older alloop and does not say what it was trained on: "
@@ -50,7 +51,7 @@ class Generation:
     """
 
     potential: Storable
-    scorer: QResidual | None
+    scorer: FittedScorer | None
     threshold: float | None
     facts: dict[str, Any]
     domain: Domain | None = None
@@ -98,6 +99,8 @@ def to_bytes(generation: Generation) -> tuple[str, bytes]:
         "threshold": generation.threshold,
         "facts": generation.facts,
     }
+    if scorer is not None and scorer_name(scorer) != DEFAULT:
+        settings["scorer"] = scorer_name(scorer)
     if generation.domain is not None:
         settings[DOMAIN] = generation.domain.rows
     tensors = {**potential.tensors, **{SCORER + k: v for k, v in arrays.items()}}
@@ -105,37 +108,52 @@ def to_bytes(generation: Generation) -> tuple[str, bytes]:
     return content_id(checkpoint), checkpoint_to_bytes(checkpoint)
 
 
-def from_bytes(
+def potential_from_bytes(
     blob: bytes, restore: Callable[[Checkpoint], Storable] = restore_potential
+) -> Storable:
+    """Return the potential of the generation in a blob; raises as `from_bytes` does."""
+    return restore(inner_checkpoint(checkpoint_from_bytes(blob)))
+
+
+def from_bytes(
+    blob: bytes,
+    restore: Callable[[Checkpoint], Storable] = restore_potential,
+    scorer: Scorer | None = None,
 ) -> Generation:
     """Return the generation in a blob.
 
     InputError or DamagedError where it is none, or one whose tensors and settings make
     no model. restore: the function that restores the potential, where it is not one of
-    alloop's own.
+    alloop's own. scorer: restores the scorer, where it is not one of alloop's own.
     """
     whole = checkpoint_from_bytes(blob)
     potential = restore(inner_checkpoint(whole))
     with understood():
         return Generation(
             potential=potential,
-            scorer=_scorer(whole),
+            scorer=_scorer(whole, restore, scorer),
             threshold=_threshold(whole.settings["threshold"]),
             facts=dict(whole.settings["facts"]),
             domain=domain(whole),
         )
 
 
-def _scorer(whole: Checkpoint) -> QResidual | None:
+def _scorer(
+    whole: Checkpoint, restore: Callable[[Checkpoint], Storable], own: Scorer | None
+) -> FittedScorer | None:
     if not whole.settings["scored"]:
         return None
-    return QResidual.from_arrays(
-        {
-            name.removeprefix(SCORER): array
-            for name, array in whole.tensors.items()
-            if name.startswith(SCORER)
-        }
-    )
+    arrays = {
+        name.removeprefix(SCORER): array
+        for name, array in whole.tensors.items()
+        if name.startswith(SCORER)
+    }
+
+    def read_potential(data: bytes) -> Potential:
+        return restore(checkpoint_from_bytes(data))
+
+    name = str(whole.settings.get("scorer", DEFAULT))
+    return restore_scorer(name, arrays, read_potential, own)
 
 
 def _threshold(given: Any) -> float | None:
@@ -145,10 +163,15 @@ def _threshold(given: Any) -> float | None:
 
 
 def load(
-    path: str | Path, restore: Callable[[Checkpoint], Storable] = restore_potential
+    path: str | Path,
+    restore: Callable[[Checkpoint], Storable] = restore_potential,
+    scorer: Scorer | None = None,
 ) -> Generation:
-    """Return the model in a file that `alloop export --model` wrote."""
+    """Return the model in a file that `alloop export --model` wrote.
+
+    restore, scorer: those of a user's own potential and scorer, see `from_bytes`.
+    """
     file = Path(path)
     if not file.is_file():
         raise InputError(f"expected an alloop model file, {file} is not there")
-    return from_bytes(file.read_bytes(), restore)
+    return from_bytes(file.read_bytes(), restore, scorer)

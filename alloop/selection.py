@@ -28,7 +28,6 @@ class MostSurprising:
     same rule; without a threshold only candidates from guard rails count as above it.
     """
 
-    threshold: float | None = None
     fill: bool = True
     balance: float = 0.5
     duplicate: float = 0.02
@@ -39,22 +38,19 @@ class MostSurprising:
         known: Floats,
         quota: int,
         rng: np.random.Generator,  # noqa: ARG002
+        threshold: float | None = None,
     ) -> tuple[int, ...]:
         """Return indices of at most `quota` candidates, best first."""
         order = _unique_candidates(candidates)
         if not order:
             return ()
         pool = [candidates[index] for index in order]
-        alarmed = np.array([self._is_above_threshold(candidate) for candidate in pool])
+        alarmed = np.array([_is_above(candidate, threshold) for candidate in pool])
         greedy = _GreedySelection(self, pool, known)
         greedy.choose(alarmed, quota)
         if self.fill:
             greedy.choose(~alarmed, quota)
         return tuple(order[index] for index in greedy.chosen)
-
-    def _is_above_threshold(self, candidate: Candidate) -> bool:
-        above = self.threshold is not None and candidate.surprise > self.threshold
-        return above or candidate.origin not in _ORDINARY
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,6 +63,7 @@ class RandomChoice:
         known: Floats,  # noqa: ARG002
         quota: int,
         rng: np.random.Generator,
+        threshold: float | None = None,  # noqa: ARG002
     ) -> tuple[int, ...]:
         """Return indices of at most `quota` candidates, in the order of the draw."""
         order = _unique_candidates(candidates)
@@ -74,46 +71,46 @@ class RandomChoice:
         return tuple(order[index] for index in drawn)
 
 
-def share_by_molecule(
-    selector: Selector,
-    candidates: Sequence[Candidate],
-    known: Floats,
-    quota: int,
-    rng: np.random.Generator,
-) -> tuple[int, ...]:
-    """Return at most `quota` indices, shared among the molecules in turn.
+@dataclass(frozen=True, slots=True)
+class PerMolecule:
+    """A selector that shares the quota among the molecules in turn.
 
-    Each molecule's best candidate comes first, then each one's second best; what one
-    molecule cannot fill goes to the others. The order of the molecules is drawn at
-    random.
+    Each molecule's best candidate by `selector` comes first, then each one's second
+    best; what one molecule cannot fill goes to the others. The order of the molecules
+    is drawn at random.
     """
-    molecules = sorted({candidate.molecule for candidate in candidates})
-    ranked = [
-        _of_molecule(selector, candidates, known, molecule, quota, rng)
-        for molecule in molecules
-    ]
-    turns = rng.permutation(len(ranked))
-    longest = max(map(len, ranked), default=0)
-    dealt = [
-        ranked[who][place]
-        for place in range(longest)
-        for who in turns
-        if place < len(ranked[who])
-    ]
-    return tuple(dealt[: max(quota, 0)])
+
+    selector: Selector
+
+    def select(
+        self,
+        candidates: Sequence[Candidate],
+        known: Floats,
+        quota: int,
+        rng: np.random.Generator,
+        threshold: float | None = None,
+    ) -> tuple[int, ...]:
+        """Return indices of at most `quota` candidates, molecules in turn."""
+        ranked = []
+        for molecule in sorted({candidate.molecule for candidate in candidates}):
+            own = [i for i, x in enumerate(candidates) if x.molecule == molecule]
+            among = [candidates[i] for i in own]
+            chosen = self.selector.select(among, known, quota, rng, threshold)
+            ranked.append([own[index] for index in chosen])
+        turns = rng.permutation(len(ranked))
+        longest = max(map(len, ranked), default=0)
+        shared = [
+            ranked[turn][place]
+            for place in range(longest)
+            for turn in turns
+            if place < len(ranked[turn])
+        ]
+        return tuple(shared[: max(quota, 0)])
 
 
-def _of_molecule(
-    selector: Selector,
-    candidates: Sequence[Candidate],
-    known: Floats,
-    molecule: int,
-    quota: int,
-    rng: np.random.Generator,
-) -> tuple[int, ...]:
-    own = [i for i, found in enumerate(candidates) if found.molecule == molecule]
-    chosen = selector.select([candidates[i] for i in own], known, quota, rng)
-    return tuple(own[index] for index in chosen)
+def _is_above(candidate: Candidate, threshold: float | None) -> bool:
+    above = threshold is not None and candidate.surprise > threshold
+    return above or candidate.origin not in _ORDINARY
 
 
 class _GreedySelection:

@@ -2,6 +2,8 @@
 
 import hashlib
 import os
+from collections.abc import Iterable
+from functools import reduce
 from pathlib import Path
 
 import pytest
@@ -10,6 +12,9 @@ from markupsafe import Markup
 
 from alloop.core.records import Label
 from alloop.history.reader import History, read_history
+from alloop.loop import events as e
+from alloop.loop.reducer import next_state
+from alloop.loop.state import LoopState
 from alloop.report.sections import error_figures, run_figures
 
 # Before torch is imported: threads of several test processes wait for each other.
@@ -65,6 +70,14 @@ def fingerprint(history: History) -> dict[str, str]:
 def fingerprint_of(store: Path) -> dict[str, str]:
     """The fingerprint of a store."""
     return fingerprint(read_history(store))
+
+
+def replay(turns: Iterable[e.Turn], state: LoopState | None = None) -> LoopState:
+    """Return the state that a journal's turns lead to."""
+    start = LoopState() if state is None else state
+    return reduce(
+        lambda s, turn: next_state(s, turn.event, turn.commands), turns, start
+    )
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -21,14 +21,14 @@ from alloop.export import Choice
 from alloop.history.measured_costs import cpu_seconds_by_part
 from alloop.history.reader import History, read_history
 from alloop.loop import events as e
-from alloop.loop.reducer import replay
+from alloop.loop.commands import LabelFrame, Recheck, Train
 from alloop.loop.state import LoopState
 from alloop.models.checkpoint import Checkpoint
 from alloop.potentials.pairwise import PairwisePotential, from_checkpoint
 from alloop.store.cache import LabelCache
 from alloop.training.pairwise import PairwiseTrainer
 from alloop.workers.settings import OwnPotential
-from tests.conftest import fingerprint_of, write_toy
+from tests.conftest import fingerprint_of, replay, write_toy
 
 BUDGET = {"cheap": 26, "expensive": 10}
 
@@ -221,7 +221,7 @@ def test_an_excluded_frame_leaves_later_training(tmp_path: Path) -> None:
         command
         for entry in history.entries
         for command in entry.turn.commands
-        if isinstance(command, e.Train)
+        if isinstance(command, Train)
     ]
     assert frame in trains[0].expensive
     assert frame not in trains[-1].expensive
@@ -274,7 +274,7 @@ def test_controls_share_first_labels_and_label_cost(tmp_path: Path) -> None:
         command
         for entry in read_history(campaign.controls()["standard"]).entries
         for command in entry.turn.commands
-        if isinstance(command, e.Train)
+        if isinstance(command, Train)
     ]
     assert trains
     assert all(command.cheap == () for command in trains)
@@ -284,21 +284,21 @@ def test_controls_share_first_labels_and_label_cost(tmp_path: Path) -> None:
     assert again.state.errors == outcomes["random"].state.errors
 
 
-def _rechecks(history: History) -> list[e.Recheck]:
+def _rechecks(history: History) -> list[Recheck]:
     return [
         command
         for entry in history.entries
         for command in entry.turn.commands
-        if isinstance(command, e.Recheck)
+        if isinstance(command, Recheck)
     ]
 
 
-def _asked(history: object) -> list[e.LabelFrame]:
+def _asked(history: object) -> list[LabelFrame]:
     return [
         command
         for entry in history.entries  # type: ignore[attr-defined]
         for command in entry.turn.commands
-        if isinstance(command, e.LabelFrame)
+        if isinstance(command, LabelFrame)
     ]
 
 
@@ -376,7 +376,7 @@ def test_a_users_model_is_generation_zero(finished: Path, tmp_path: Path) -> Non
         command
         for entry in campaign.history().entries
         for command in entry.turn.commands
-        if isinstance(command, e.Train)
+        if isinstance(command, Train)
     ]
     old = Campaign.from_yaml(finished).history().state
     assert trains[0].parent == old.models[old.best - 1]

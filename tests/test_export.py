@@ -17,6 +17,7 @@ from alloop.export import Choice, dataset, parse_doubts, write_export
 from alloop.history.reader import History, JournalEntry
 from alloop.intake import read_labels
 from alloop.loop import events as e
+from alloop.loop.commands import Explore, LabelFrame, Train
 
 CHEAP, EXPENSIVE = "1" * 16, "2e" + "2" * 14  # ids that look like numbers
 LEVELS = {"cheap": CHEAP, "expensive": EXPENSIVE}
@@ -42,7 +43,7 @@ def label(of, level):
 
 
 def ask(of, fidelity, purpose, reason="bias 0.1 eV/Å, said “x”"):
-    return e.LabelFrame(of, LEVELS[fidelity], fidelity, purpose, 0, reason)
+    return LabelFrame(of, LEVELS[fidelity], fidelity, purpose, 0, reason)
 
 
 FRAMES = {
@@ -67,8 +68,8 @@ def turns():
         ask(FRAMES["failed"], "cheap", "flagged"),
     ]
     seed = FRAMES["seed"].id
-    train = e.Train(1, (seed,), (given.id, seed), (FRAMES["test"].id,))
-    explore = e.Explore(1, 0, 0, 1, "m" * 32, (), 10, 1, 1)
+    train = Train(1, (seed,), (given.id, seed), (FRAMES["test"].id,))
+    explore = Explore(1, 0, 0, 1, "m" * 32, (), 10, 1, 1)
     trained = e.Trained("train/1", 1, "m" * 32, 0.5, None, np.zeros((0, 0)))
     brought = e.Given(given, 0, "expensive", label(given, EXPENSIVE))
     opened = e.Opened(7, LEVELS, (given,), (brought,))

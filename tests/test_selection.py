@@ -12,7 +12,7 @@ from alloop.core.records import Candidate
 from alloop.core.roles import Selector
 from alloop.core.seeds import random_stream
 from alloop.core.units import Floats
-from alloop.selection import MostSurprising, RandomChoice, share_by_molecule
+from alloop.selection import MostSurprising, PerMolecule, RandomChoice
 
 NOTHING = np.zeros((0, 0))
 SEEDS = st.integers(0, 10_000)
@@ -60,12 +60,12 @@ def ids(candidates: list[Candidate], chosen: tuple[int, ...]) -> list[str]:
 
 
 SELECTORS = pytest.mark.parametrize(
-    "selector",
+    ("selector", "threshold"),
     [
-        MostSurprising(1.0),
-        MostSurprising(None),
-        MostSurprising(2.0, fill=False),
-        RandomChoice(),
+        (MostSurprising(), 1.0),
+        (MostSurprising(), None),
+        (MostSurprising(fill=False), 2.0),
+        (RandomChoice(), None),
     ],
 )
 
@@ -73,13 +73,17 @@ SELECTORS = pytest.mark.parametrize(
 @SELECTORS
 @given(seed=SEEDS, quota=st.integers(0, 30), order=st.permutations(range(25)))
 def test_the_order_of_candidates_never_counts(
-    selector: Selector, seed: int, quota: int, order: list[int]
+    selector: Selector,
+    threshold: float | None,
+    seed: int,
+    quota: int,
+    order: list[int],
 ) -> None:
     pool = some(seed)
     shuffled = [pool[index] for index in order]
     known = np.array([candidate.descriptor for candidate in some(seed + 1, 4)])
-    one = ids(pool, selector.select(pool, known, quota, rng()))
-    other = ids(shuffled, selector.select(shuffled, known, quota, rng()))
+    one = ids(pool, selector.select(pool, known, quota, rng(), threshold))
+    other = ids(shuffled, selector.select(shuffled, known, quota, rng(), threshold))
     assert one == other
     assert len(one) == len(set(one)) <= quota
 
@@ -87,17 +91,17 @@ def test_the_order_of_candidates_never_counts(
 @SELECTORS
 @given(seed=SEEDS)
 def test_a_smaller_quota_takes_the_first_of_a_larger_one(
-    selector: Selector, seed: int
+    selector: Selector, threshold: float | None, seed: int
 ) -> None:
     pool = some(seed)
-    many = selector.select(pool, NOTHING, 12, rng())
-    assert selector.select(pool, NOTHING, 5, rng()) == many[:5]
+    many = selector.select(pool, NOTHING, 12, rng(), threshold)
+    assert selector.select(pool, NOTHING, 5, rng(), threshold) == many[:5]
 
 
 @SELECTORS
-def test_no_frame_is_chosen_twice(selector: Selector) -> None:
+def test_no_frame_is_chosen_twice(selector: Selector, threshold: float | None) -> None:
     pool = [candidate(i % 5, 3.0 + i, [float(i), 0.0]) for i in range(15)]
-    chosen = ids(pool, selector.select(pool, NOTHING, 15, rng()))
+    chosen = ids(pool, selector.select(pool, NOTHING, 15, rng(), threshold))
     assert len(chosen) == len(set(chosen)) == 5
 
 
@@ -105,18 +109,18 @@ def test_no_frame_is_chosen_twice(selector: Selector) -> None:
 def test_what_is_above_the_threshold_comes_first(seed: int) -> None:
     pool = some(seed)
     above = sum(c.surprise > 1.0 for c in pool)
-    chosen = MostSurprising(1.0, duplicate=0.0).select(pool, NOTHING, 25, rng())
+    chosen = MostSurprising(duplicate=0.0).select(pool, NOTHING, 25, rng(), 1.0)
     assert len(chosen) == 25
     assert all(pool[i].surprise > 1.0 for i in chosen[:above])
     assert all(pool[i].surprise <= 1.0 for i in chosen[above:])
-    strict = MostSurprising(1.0, fill=False, duplicate=0.0)
-    assert strict.select(pool, NOTHING, 25, rng()) == chosen[:above]
+    strict = MostSurprising(fill=False, duplicate=0.0)
+    assert strict.select(pool, NOTHING, 25, rng(), 1.0) == chosen[:above]
 
 
 def test_frames_that_guard_rails_picked_count_as_above() -> None:
     pool = [*some(1), candidate(99, 0.0, [0.0, 0.0, 0.0], origin="force")]
-    assert MostSurprising(None, fill=False).select(pool, NOTHING, 9, rng()) == (25,)
-    assert MostSurprising(None, fill=True).select(pool, NOTHING, 9, rng())[0] == 25
+    assert MostSurprising(fill=False).select(pool, NOTHING, 9, rng()) == (25,)
+    assert MostSurprising(fill=True).select(pool, NOTHING, 9, rng())[0] == 25
 
 
 def test_balance_goes_from_surprise_alone_to_distance_alone() -> None:
@@ -126,16 +130,16 @@ def test_balance_goes_from_surprise_alone_to_distance_alone() -> None:
         candidate(2, 1.0, [5.0, 0.0]),
         candidate(3, 2.0, [2.5, 0.0]),
     ]
-    greedy = MostSurprising(0.0, balance=0.0)
-    assert greedy.select(pool, NOTHING, 4, rng()) == (0, 1, 3, 2)
+    greedy = MostSurprising(balance=0.0)
+    assert greedy.select(pool, NOTHING, 4, rng(), 0.0) == (0, 1, 3, 2)
     known = np.array([[0.0, 0.0]])
-    farthest = MostSurprising(0.0, balance=1.0)
-    assert farthest.select(pool, known, 3, rng()) == (2, 3, 1)
+    farthest = MostSurprising(balance=1.0)
+    assert farthest.select(pool, known, 3, rng(), 0.0) == (2, 3, 1)
 
 
 def test_the_most_surprising_comes_first_where_nothing_is_known() -> None:
     pool = some(3)
-    first = MostSurprising(None).select(pool, NOTHING, 1, rng())[0]
+    first = MostSurprising().select(pool, NOTHING, 1, rng())[0]
     assert pool[first].surprise == max(c.surprise for c in pool)
 
 
@@ -146,19 +150,19 @@ def test_near_duplicates_of_known_or_chosen_frames_are_left_out() -> None:
         candidate(2, 7.0, [1.0, 0.0]),
         candidate(3, 6.0, [0.0, 1.0]),
     ]
-    assert set(MostSurprising(0.0).select(pool, NOTHING, 4, rng())) == {0, 2, 3}
+    assert set(MostSurprising().select(pool, NOTHING, 4, rng(), 0.0)) == {0, 2, 3}
     landmarks = np.array([[0.001, 1.0]])
-    assert set(MostSurprising(0.0).select(pool, landmarks, 4, rng())) == {0, 2}
+    assert set(MostSurprising().select(pool, landmarks, 4, rng(), 0.0)) == {0, 2}
 
 
 def test_candidates_without_descriptors_are_ranked_by_surprise() -> None:
     pool = [candidate(i, float(i), np.zeros(0)) for i in range(4)]
-    assert MostSurprising(None).select(pool, NOTHING, 3, rng()) == (3, 2, 1)
+    assert MostSurprising().select(pool, NOTHING, 3, rng()) == (3, 2, 1)
 
 
 def test_a_surprise_that_is_no_number_stands_last() -> None:
     pool = [candidate(0, float("nan"), [0.0]), candidate(1, -3.0, [1.0])]
-    assert MostSurprising(None, balance=0.0).select(pool, NOTHING, 2, rng()) == (1, 0)
+    assert MostSurprising(balance=0.0).select(pool, NOTHING, 2, rng()) == (1, 0)
 
 
 def test_random_choice_is_uniform() -> None:
@@ -172,8 +176,8 @@ def test_random_choice_is_uniform() -> None:
 @given(SEEDS, st.integers(0, 30))
 def test_every_molecule_gets_its_share(seed: int, quota: int) -> None:
     pool = some(seed, molecules=3)
-    selector = MostSurprising(None, duplicate=0.0)
-    chosen = share_by_molecule(selector, pool, NOTHING, quota, rng())
+    selector = MostSurprising(duplicate=0.0)
+    chosen = PerMolecule(selector).select(pool, NOTHING, quota, rng())
     assert len(chosen) == len(set(chosen)) == min(quota, len(pool))
     shares = [sum(pool[i].molecule == m for i in chosen) for m in range(3)]
     have = [sum(c.molecule == m for c in pool) for m in range(3)]
@@ -188,26 +192,27 @@ def test_shares_do_not_depend_on_the_order_of_candidates(
 ) -> None:
     pool = some(seed, molecules=3)
     shuffled = [pool[index] for index in order]
-    for selector in (MostSurprising(1.0), RandomChoice()):
-        one = share_by_molecule(selector, pool, NOTHING, 7, rng())
-        other = share_by_molecule(selector, shuffled, NOTHING, 7, rng())
+    for selector in (MostSurprising(), RandomChoice()):
+        one = PerMolecule(selector).select(pool, NOTHING, 7, rng(), 1.0)
+        other = PerMolecule(selector).select(shuffled, NOTHING, 7, rng(), 1.0)
         assert ids(pool, one) == ids(shuffled, other)
 
 
 def test_nothing_is_chosen_from_nothing() -> None:
-    for selector in (MostSurprising(1.0), RandomChoice()):
+    for selector in (MostSurprising(), RandomChoice()):
         assert selector.select([], NOTHING, 3, rng()) == ()
-        assert share_by_molecule(selector, [], NOTHING, 3, rng()) == ()
+        assert PerMolecule(selector).select([], NOTHING, 3, rng(), 1.0) == ()
 
 
-def test_both_are_selectors() -> None:
+def test_all_are_selectors() -> None:
     assert isinstance(MostSurprising(), Selector)
     assert isinstance(RandomChoice(), Selector)
+    assert isinstance(PerMolecule(RandomChoice()), Selector)
 
 
 def test_a_candidates_molecule_does_not_change_its_rank_within_it() -> None:
     pool = some(5)
     moved = [replace(c, molecule=4) for c in pool]
-    selector = MostSurprising(1.0)
-    plain = selector.select(pool, NOTHING, 8, rng())
-    assert share_by_molecule(selector, moved, NOTHING, 8, rng()) == plain
+    selector = MostSurprising()
+    plain = selector.select(pool, NOTHING, 8, rng(), 1.0)
+    assert PerMolecule(selector).select(moved, NOTHING, 8, rng(), 1.0) == plain

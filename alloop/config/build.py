@@ -72,7 +72,7 @@ def build_levels(plan: Plan) -> dict[str, Level]:
 
 def build_rules(plan: Plan, tested: bool) -> Rules:
     """Return the rules of the loop's decisions; tested: the user brought a test set."""
-    moves, stop = plan.explore, plan.stop
+    moves, stop, pick = plan.explore, plan.stop, plan.flag.selection
     sampled = plan.test if isinstance(plan.test, Sampled) else None
     target = None if stop.target is None else stop.target * 1e-3  # meV/Å -> eV/Å
     fidelities = ("cheap", "expensive") if plan.levels.cheap else ("expensive",)
@@ -101,9 +101,10 @@ def build_rules(plan: Plan, tested: bool) -> Rules:
         every=10 if plan.training is None else plan.training.every,
         control=plan.flag.control,
         heldout=plan.flag.heldout,
-        selection="random" if plan.flag.selection == "random" else "flagged",
+        selection="random" if pick.kind == "random" else "flagged",
+        selector=pick.selector(fill=plan.flag.fill),
+        expensive_selector=pick.selector(fill=True),
         triage=plan.flag.triage,
-        fill=plan.flag.fill,
         staleness=0 if plan.training is None else plan.training.staleness,
         recheck={fidelity: plan.levels.recheck(fidelity) for fidelity in fidelities},
         doubts={fidelity: plan.levels.doubts(fidelity) for fidelity in fidelities},
@@ -146,12 +147,7 @@ def compiles_forces(explore: Explore) -> bool:
 
 def scorer_settings(plan: Plan) -> ScorerSettings:
     """Return the settings with which the scorer of a generation is fitted."""
-    components = plan.flag.components
-    return ScorerSettings(
-        kind="q",
-        components=components if components < 1 else round(components),
-        quantile=plan.flag.quantile,
-    )
+    return ScorerSettings(plan.flag.scorer(), plan.flag.quantile)
 
 
 def cluster_plan(plan: Plan) -> "ClusterPlan":

@@ -133,7 +133,7 @@ def own_model(plan: Plan, folder: Path) -> tuple[Plan, Model | None, list[Proble
 
 def _open_model(path: Path) -> tuple[bytes, dict[str, Any], str]:
     """Return the bytes of a model file, a description of its network, and its id."""
-    from alloop.generation import from_bytes
+    from alloop.generation import potential_from_bytes
     from alloop.models.checkpoint import checkpoint_from_bytes, content_id
     from alloop.potentials.restore import KINDS, inner_checkpoint
 
@@ -145,7 +145,7 @@ def _open_model(path: Path) -> tuple[bytes, dict[str, Any], str]:
     checkpoint = checkpoint_from_bytes(blob)
     settings = inner_checkpoint(checkpoint).settings
     if checkpoint.kind in KINDS:
-        from_bytes(blob)  # refuses unusable models before any label is made
+        potential_from_bytes(blob)  # refuses unusable models before any label is made
     own = {"kind": checkpoint.kind, "settings": dict(settings.get("network") or {})}
     if "repulsion" in settings:
         own["repulsion"] = settings["repulsion"]

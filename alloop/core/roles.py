@@ -2,14 +2,16 @@
 
 A frame is made by MD (on a Potential), scored (Scorer), selected (Selector), labelled
 (Labeller), stored and learned from (Trainer). Each role is a Protocol: pass any object
-that has the method; there is nothing to register and no base class. `alloop.testing`
-has the checks that every implementation must pass.
+that has the methods; there is nothing to register and no base class. `alloop.testing`
+has the checks that every implementation must pass. What is done next is decided by a
+function that can be replaced too, see `alloop.loop.policy.Policy`.
 """
 
-from collections.abc import Sequence
-from typing import Any, Protocol, runtime_checkable
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Protocol, TypeAlias, runtime_checkable
 
 import numpy as np
+import numpy.typing as npt
 
 from alloop.core.batch import Batch
 from alloop.core.frame import Frame
@@ -32,12 +34,61 @@ class Potential(Protocol):
         ...
 
 
+Arrays: TypeAlias = Mapping[str, npt.NDArray[Any]]
+ReadPotential: TypeAlias = Callable[[bytes], Potential]
+
+
+class Retrain(Protocol):
+    """Another training of the potential that a scorer is fitted to."""
+
+    def __call__(self, number: int, share: float = 1.0) -> Potential:
+        """Return a potential trained on a random share of the same labels.
+
+        number: from 1 on; it names the random streams of the training.
+        """
+        ...
+
+
 @runtime_checkable
-class Scorer(Protocol):
-    """A function from predictions to one surprise per frame; larger: less trusted."""
+class FittedScorer(Protocol):
+    """A function from predictions to one surprise per frame; larger: less trusted.
+
+    It is stored with the potential that it was fitted to, as one generation.
+    """
 
     def score(self, batch: Batch, predictions: Predictions) -> Floats:
-        """Return the surprise (frames,); it may need `predictions.descriptors`."""
+        """Return the surprise (frames,).
+
+        predictions: of the generation's potential, with descriptors if it has some.
+        """
+        ...
+
+    def arrays(self) -> Arrays:
+        """Return named arrays, from which `Scorer.restore` makes this scorer again."""
+        ...
+
+
+@runtime_checkable
+class Scorer(Protocol):
+    """A kind of surprise, fitted anew to the potential of each generation."""
+
+    def fit(
+        self, potential: Potential, learned: Batch, heldout: Batch, retrain: Retrain
+    ) -> FittedScorer:
+        """Return the scorer of a potential that was just trained.
+
+        learned: frames that it was trained on. heldout: frames that no training sees;
+        the threshold of surprise is taken from these afterwards. retrain: trains
+        another potential in the same way.
+        """
+        ...
+
+    def restore(self, arrays: Arrays, read_potential: ReadPotential) -> FittedScorer:
+        """Return the scorer that gave these arrays; ValueError where they do not fit.
+
+        read_potential: reads a potential from the bytes of its checkpoint
+        (`alloop.models.checkpoint.checkpoint_to_bytes`).
+        """
         ...
 
 
@@ -51,11 +102,14 @@ class Selector(Protocol):
         known: Floats,
         quota: int,
         rng: np.random.Generator,
+        threshold: float | None,
     ) -> tuple[int, ...]:
         """Return indices of at most `quota` candidates, best first.
 
-        known: (frames, features) mean descriptors of frames that are labelled already;
-        chosen candidates should differ from these.
+        known: (frames, features) mean descriptors of frames that the model was trained
+        on; chosen candidates should differ from these. threshold: surprise above which
+        a frame is not trusted; None where it is not calibrated, and where the surprise
+        of candidates is replaced by their worth at the expensive level.
         """
         ...
 

@@ -9,6 +9,16 @@ from alloop.core.levels import Level
 from alloop.core.records import Label, TrainingData, Unlabelled
 from alloop.history.label_index import LabelIndex
 from alloop.loop import events as e
+from alloop.loop.commands import (
+    Command,
+    Examine,
+    Explore,
+    LabelFrame,
+    Price,
+    Recheck,
+    Stop,
+    Train,
+)
 from alloop.loop.policy import Policy, decide
 from alloop.loop.reducer import apply_commands, apply_event
 from alloop.loop.rules import Rules
@@ -54,15 +64,16 @@ class LabelStore(Protocol):
 class Driver:
     """The driver of one run of a campaign, the only writer of its store.
 
-    book: the archive. policy: decides what follows from an event. levels: by fidelity,
-    to estimate the costs of labels. observe: called with the state and the turn after
-    every commit. stop: returns True to end early. tick: called after every wait. due:
-    the time limit of the run. times: expected durations of tasks. spool: labels that
-    workers left behind. answers: gives answers that a repair of the store kept.
+    archive: of the store. policy: decides what follows from an event. levels: by
+    fidelity, to estimate the costs of labels. observe: called with the state and the
+    turn after every commit. stop: returns True to end early. tick: called after every
+    wait. time_limit: of the run. task_times: expected durations of tasks. spool: labels
+    that workers left behind. kept_answer: returns an answer that a repair of the store
+    kept.
     """
 
-    book: TurnLog
-    ledger: LabelIndex
+    archive: TurnLog
+    label_index: LabelIndex
     rules: Rules
     pool: Pool
     policy: Policy = decide
@@ -71,11 +82,13 @@ class Driver:
     observe: Callable[[LoopState, e.Turn], None] = lambda _state, _turn: None
     stop: Callable[[], bool] = lambda: False
     tick: Callable[[], None] = lambda: None
-    due: TimeLimit | None = None
-    times: TaskTimes = field(default_factory=TaskTimes)
+    time_limit: TimeLimit | None = None
+    task_times: TaskTimes = field(default_factory=TaskTimes)
     spool: Spool | None = None
-    answers: Callable[[e.Command], e.Answer | e.TaskLost | None] = lambda _command: None
-    _held: set[str] = field(default_factory=set)
+    kept_answer: Callable[[Command], e.Answer | e.TaskLost | None] = lambda _command: (
+        None
+    )
+    _postponed: set[str] = field(default_factory=set)
     _ready: list[e.Answer | e.TaskLost] = field(default_factory=list)
 
     def run(self, state: LoopState, first: Iterable[e.Event] = ()) -> LoopState:
@@ -96,24 +109,26 @@ class Driver:
 
     def _goes_on(self, state: LoopState) -> bool:
         """Return True if a task is open that can end in time."""
-        if state.finished or (self.due is not None and self.due.seconds_left() <= 0):
+        if state.finished or (
+            self.time_limit is not None and self.time_limit.seconds_left() <= 0
+        ):
             return False
-        return bool(self._ready) or len(self._held) < len(state.open)
+        return bool(self._ready) or len(self._postponed) < len(state.open)
 
     def is_late(self, state: LoopState) -> bool:
         """Return True if only the run's time limit stopped the campaign."""
-        return not (state.finished or self.stop()) and self.due is not None
+        return not (state.finished or self.stop()) and self.time_limit is not None
 
     def turn(self, state: LoopState, event: e.Event) -> LoopState:
         """Apply an event, decide, and commit the turn; then submit its commands."""
         seen = apply_event(state, event)
         commands = self.policy(seen, event, self.rules)
         turn = e.Turn(event, commands)
-        self.book.append(turn)
-        self.ledger.add_turn(turn)
+        self.archive.append(turn)
+        self.label_index.add_turn(turn)
         state = apply_commands(seen, commands)
         self._cache_record(event)
-        self.times.note_event(event)
+        self.task_times.note_event(event)
         self.observe(state, turn)
         self._submit(state, commands)
         return state
@@ -126,7 +141,7 @@ class Driver:
 
     def _outcome_event(self, state: LoopState, outcome: Outcome) -> e.Event | None:
         if isinstance(outcome, LateTask):
-            self._held.add(outcome.task.command.name)
+            self._postponed.add(outcome.task.command.name)
             return None
         if isinstance(outcome, LostTask):
             task = outcome.task
@@ -135,49 +150,49 @@ class Driver:
         if event.name not in state.open:
             return None
         if outcome.blob is not None and isinstance(event, e.Trained):
-            self.book.put_model(event.model, outcome.blob)
+            self.archive.put_model(event.model, outcome.blob)
         return event
 
-    def _submit(self, state: LoopState, commands: Iterable[e.Command]) -> None:
+    def _submit(self, state: LoopState, commands: Iterable[Command]) -> None:
         """Submit the commands without a known answer, by priority."""
         tasks = []
         for command in commands:
             known = self._known_answer(command)
             if known is not None:
                 self._ready.append(known)
-            elif not isinstance(command, e.Stop):
+            elif not isinstance(command, Stop):
                 tasks.append(self._make_task(state, command))
         for task in sorted(tasks, key=lambda task: (-task.priority, task.command.name)):
             self.pool.submit(task)
 
-    def _make_task(self, state: LoopState, command: e.Command) -> Task:
+    def _make_task(self, state: LoopState, command: Command) -> Task:
         attempt = state.attempts.get(command.name, 0) + 1
         levels = self.levels.values()
-        seconds = expected_cost(command, self.ledger, levels, state.costs)
-        span = self.times.expected_span(command, self.ledger, state.costs)
-        cargo = self._task_data(state, command)
-        return Task(command, attempt, cargo, seconds, span, self.due)
+        seconds = expected_cost(command, self.label_index, levels, state.costs)
+        span = self.task_times.expected_span(command, self.label_index, state.costs)
+        data = self._task_data(state, command)
+        return Task(command, attempt, data, seconds, span, self.time_limit)
 
-    def _known_answer(self, command: e.Command) -> e.Answer | e.TaskLost | None:
+    def _known_answer(self, command: Command) -> e.Answer | e.TaskLost | None:
         """Return an answer that needs no task, None without one.
 
         These are answers that a repair of the store kept, label costs, which the driver
         fits itself, and labels that exist already.
         """
-        found = self.answers(command)
+        found = self.kept_answer(command)
         if found is not None:
             return found
         match command:
-            case e.Price():
+            case Price():
                 return e.Priced(
-                    command.name, label_costs(self.ledger, self.levels.values())
+                    command.name, label_costs(self.label_index, self.levels.values())
                 )
-            case e.LabelFrame():
+            case LabelFrame():
                 return self._known_label(command)
             case _:
                 return None
 
-    def _known_label(self, command: e.LabelFrame) -> e.Answer | None:
+    def _known_label(self, command: LabelFrame) -> e.Answer | None:
         """Return a known label, or a failure that another try would repeat.
 
         One from the spool was made by this campaign, so it does not count as cached.
@@ -185,7 +200,7 @@ class Driver:
         left = None if self.spool is None else self._spooled_label(command)
         if left is not None:
             return left
-        for look in (self.ledger.get, *(cache.get for cache in self.caches)):
+        for look in (self.label_index.get, *(cache.get for cache in self.caches)):
             match look(command.level, command.frame.id):
                 case Label() as label:
                     return e.Labelled(command.name, label, cached=True)
@@ -193,9 +208,9 @@ class Driver:
                     return e.NotLabelled(command.name, refused)
         return None
 
-    def _spooled_label(self, command: e.LabelFrame) -> e.Answer | None:
+    def _spooled_label(self, command: LabelFrame) -> e.Answer | None:
         assert self.spool is not None
-        if self.ledger.get(command.level, command.frame.id) is not None:
+        if self.label_index.get(command.level, command.frame.id) is not None:
             return None
         match self.spool.get(command.level, command.frame.id):
             case Label() as label:
@@ -204,32 +219,34 @@ class Driver:
                 return e.NotLabelled(command.name, refused)
         return None
 
-    def _task_data(self, state: LoopState, command: e.Command) -> TaskData:
+    def _task_data(self, state: LoopState, command: Command) -> TaskData:
         match command:
-            case e.Explore() | e.Examine():
-                return TaskData(model=self.book.model(command.model))
-            case e.Train():
+            case Explore() | Examine():
+                return TaskData(model=self.archive.model(command.model))
+            case Train():
                 return self._training_data(state, command)
-            case e.Recheck(frame=frame, level=level):
-                label = self.ledger.labels[level, frame]
+            case Recheck(frame=frame, level=level):
+                label = self.label_index.labels[level, frame]
                 assert isinstance(label, Label)
-                return TaskData(frame=self.ledger.frames[frame], label=label)
+                return TaskData(frame=self.label_index.frames[frame], label=label)
             case _:
                 return TaskData()
 
-    def _training_data(self, state: LoopState, command: e.Train) -> TaskData:
+    def _training_data(self, state: LoopState, command: Train) -> TaskData:
         expensive = state.levels["expensive"]
         cheap = state.levels.get("cheap", expensive)  # one fidelity: no cheap ids
-        sets = self.ledger.label_set
+        sets = self.label_index.label_set
         return TaskData(
-            model=None if command.parent is None else self.book.model(command.parent),
+            model=None
+            if command.parent is None
+            else self.archive.model(command.parent),
             data=TrainingData(
                 cheap=sets(cheap, command.cheap),
                 expensive=sets(expensive, command.expensive),
             ),
             test=sets(expensive, command.test),
             heldout=pack_frames(
-                [self.ledger.frames[frame] for frame in command.heldout]
+                [self.label_index.frames[frame] for frame in command.heldout]
             ),
         )
 

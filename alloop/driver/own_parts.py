@@ -5,11 +5,14 @@ store.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from typing import Any
 
 from alloop.core.errors import InputError
+from alloop.core.roles import Scorer, Selector
 from alloop.loop.policy import Policy
+from alloop.loop.rules import Rules
+from alloop.selection import PerMolecule
 from alloop.workers.settings import OwnPotential
 
 
@@ -17,18 +20,31 @@ from alloop.workers.settings import OwnPotential
 class OwnParts:
     """A user's own parts, each None where alloop's own is used.
 
-    potential: its trainer and the function that restores it; policy: decides in place
-    of `alloop.loop.policy.decide`.
+    potential: its trainer and the function that restores it; scorer, selector: in place
+    of those of `flag:`, where random selection stays random; policy: decides in place
+    of `alloop.loop.policy.decide`. Potential and scorer are sent to the workers, so
+    they must be importable there.
     """
 
     potential: OwnPotential | None = None
+    scorer: Scorer | None = None
+    selector: Selector | None = None
     policy: Policy | None = None
+
+    def rules(self, rules: Rules) -> Rules:
+        """Return the rules with the user's own selector, if there is one."""
+        if self.selector is None:
+            return rules
+        own = self.selector
+        return replace(rules, selector=own, expensive_selector=own)
 
     def names(self) -> dict[str, str]:
         """Return the import path (`module:name`) of each part that is given."""
         given = {field.name: getattr(self, field.name) for field in fields(self)}
         if self.potential is not None:
             given["potential"] = self.potential.trainer
+        if isinstance(self.selector, PerMolecule):
+            given["selector"] = self.selector.selector
         return {
             role: _import_path(part) for role, part in given.items() if part is not None
         }
@@ -45,10 +61,12 @@ def refuse_other_parts(own: OwnParts, recorded: Mapping[str, str]) -> None:
         given.pop("potential", None)
     for role in sorted({*given, *recorded}):
         if given.get(role) != recorded.get(role):
+            advice = f"go on from Python, `Campaign.from_store(store, {role}=...)`"
+            if role not in recorded:
+                advice = "leave it out, or begin another store"
             raise InputError(
                 f"the campaign began with {_described(role, recorded)}, and this run "
-                f"has {_described(role, given)}: go on from Python with "
-                f"`Campaign.from_store(store, ...)` and the {role} that it began with"
+                f"has {_described(role, given)}: {advice}"
             )
 
 

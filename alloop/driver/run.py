@@ -7,22 +7,24 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from alloop.config import Setup, changed_keys, fixed_differences
-from alloop.config.molecules import element_symbols
-from alloop.config.problems import ConfigError, Problem
+from alloop.config import Setup, changed_keys
 from alloop.core.errors import InputError
 from alloop.core.text import plural
 from alloop.driver.driver import Driver, LabelStore
-from alloop.driver.own_parts import OwnParts, refuse_other_parts
+from alloop.driver.opening import (
+    campaign_opening,
+    open_archive,
+    refuse_another,
+    refuse_code,
+    verify_models,
+)
+from alloop.driver.own_parts import OwnParts
 from alloop.driver.tolerant_cache import TolerantCache
 from alloop.history.column_labels import set_aside_labels
 from alloop.history.continuation import KeptAnswers
 from alloop.history.fold_updater import FoldUpdater
-from alloop.history.journal_codec import CODEC, opening_event
+from alloop.history.journal_codec import opening_event
 from alloop.history.label_entries import lost_labels
-from alloop.labels.child.labeller import IsolatedLabeller
-from alloop.labels.levels import check_level
-from alloop.labels.programs import outside_code
 from alloop.loop import events as e
 from alloop.loop.policy import decide
 from alloop.loop.state import LoopState
@@ -37,7 +39,7 @@ from alloop.workers.time_limits import TimeLimit, run_limit
 
 _log = logging.getLogger(__name__)
 _RECENT = 1000  # last journal records, from which durations are estimated
-_ASKED = 0.5  # s between two checks for a request to stop
+_CHECK = 0.5  # s between two checks for a request to stop
 _COMPACT = 30.0  # s between two updates of the columns, at least
 Observe = Callable[[LoopState, e.Turn], None]
 
@@ -69,13 +71,13 @@ class CampaignRun:
     watch: RunObserver
     caches: tuple[LabelStore, ...] = ()
     spool: Spool | None = None
-    due: TimeLimit | None = None
+    time_limit: TimeLimit | None = None
     posed: e.Posed | None = None
     own: OwnParts = field(default_factory=OwnParts)
     _turns: int = 0
     _compacted: float = field(default_factory=time.monotonic)
-    _looked: float = -_ASKED
-    _asked: bool = False
+    _last_check: float = -_CHECK
+    _stop_asked: bool = False
 
     def run_loop(self, retry: bool = False) -> LoopState:
         """Drive the loop to its end or until asked to stop, and fill the columns.
@@ -83,11 +85,11 @@ class CampaignRun:
         retry: request labels again that a limit, a crash or a lost worker cost.
         """
         labels = lost_labels(self.keeper.history()) if retry else ()
-        again = (e.Retried(labels),) if labels else ()
+        retried = (e.Retried(labels),) if labels else ()
         driver = Driver(
-            book=self.archive,
-            ledger=self.keeper.fold.label_index,
-            rules=self.setup.rules,
+            archive=self.archive,
+            label_index=self.keeper.fold.label_index,
+            rules=self.own.rules(self.setup.rules),
             pool=self.pool,
             policy=self.own.policy or decide,
             levels=self.setup.levels,
@@ -95,12 +97,12 @@ class CampaignRun:
             observe=self._observe,
             tick=self.watch.tick,
             stop=self._stop_requested,
-            due=self.due,
-            times=self._task_times(),
+            time_limit=self.time_limit,
+            task_times=self._task_times(),
             spool=self.spool,
-            answers=KeptAnswers(self.keeper.history(), self.archive).find,
+            kept_answer=KeptAnswers(self.keeper.history(), self.archive).find,
         )
-        first = (*self._first_events(), *again)
+        first = (*self._first_events(), *retried)
         try:
             state = driver.run(self.keeper.fold.state, first)
         finally:
@@ -129,11 +131,11 @@ class CampaignRun:
     def _stop_requested(self) -> bool:
         """Return True once the observer or `alloop stop` requests an early end."""
         now = time.monotonic()
-        if not self._asked and now - self._looked >= _ASKED:
-            self._looked = now
+        if not self._stop_asked and now - self._last_check >= _CHECK:
+            self._last_check = now
             signature = self.archive.signature
-            self._asked = stop_requested(self.archive.path, signature)
-        return self._asked or self.watch.stop()
+            self._stop_asked = stop_requested(self.archive.path, signature)
+        return self._stop_asked or self.watch.stop()
 
     def _first_events(self) -> tuple[e.Event, ...]:
         """Return the first events of this run.
@@ -164,8 +166,8 @@ class CampaignRun:
         self._turns += 1
         self.keeper.add_turn(turn, state)
         self.watch.observe(state, turn)
-        due = time.monotonic() - self._compacted > _COMPACT
-        if due and isinstance(turn.event, e.Trained):
+        late = time.monotonic() - self._compacted > _COMPACT
+        if late and isinstance(turn.event, e.Trained):
             self.compact()
 
 
@@ -185,7 +187,7 @@ class CallerParts:
 
 @contextlib.contextmanager
 def open_run(
-    setup: Setup, watch: RunObserver, guests: CallerParts
+    setup: Setup, watch: RunObserver, parts: CallerParts
 ) -> Iterator[CampaignRun]:
     """Open store and cluster, and close both in any case.
 
@@ -194,52 +196,26 @@ def open_run(
     """
     cache = setup.cache
     own = () if cache is None else (TolerantCache(LabelCache(cache), watch.warn),)
-    due = run_limit(setup.plan.limits.walltime)
+    time_limit = run_limit(setup.plan.limits.walltime)
     refuse_code(setup)
     watch.begin("opening the store")
-    with _open_archive(setup, guests.own) as archive:
-        refuse_another(setup, opening_event(archive), guests.own)
+    with open_archive(setup, parts.own) as archive:
+        refuse_another(setup, opening_event(archive), parts.own)
         keeper = FoldUpdater(archive)
-        _verify_models(archive, keeper.fold.state)
+        verify_models(archive, keeper.fold.state)
         spool = Spool(setup.store)
         watch.begin("starting the workers")
-        pool = _open_pool(setup, guests, spool)
+        pool = _open_pool(setup, parts, spool)
         try:
-            caches = (*own, *guests.caches, *set_aside_labels(keeper.history()))
+            caches = (*own, *parts.caches, *set_aside_labels(keeper.history()))
             yield CampaignRun(
-                *(setup, archive, keeper, pool, watch, caches, spool, due),
-                posed=guests.posed,
-                own=guests.own,
+                *(setup, archive, keeper, pool, watch, caches, spool, time_limit),
+                posed=parts.posed,
+                own=parts.own,
             )
         finally:
             pool.close()
             withdraw_stop(setup.store)
-
-
-def _verify_models(archive: Archive, state: LoopState) -> None:
-    """Raise DamagedError if a model in use is not the one that the journal names."""
-    used = {state.model, *(insight.model for insight in state.insights.values())}
-    for model in sorted(used - {None}, key=str):
-        archive.model(str(model))
-
-
-def refuse_code(setup: Setup) -> None:
-    """Raise ConfigError if the code that a level names cannot make labels.
-
-    The code is imported and tried in a child process, which `alloop check` never does.
-    """
-    code = {name: x for name, x in setup.levels.items() if outside_code(x)}
-    if not code:
-        return
-    elements = element_symbols(setup.start)
-    with IsolatedLabeller(next(iter(code.values()))) as child:
-        problems = [
-            Problem(f"levels.{name}", text)
-            for name, level in code.items()
-            for text in check_level(level, elements, within=child)
-        ]
-    if problems:
-        raise ConfigError("the campaign", problems)
 
 
 def _too_short(state: LoopState) -> str:
@@ -250,59 +226,15 @@ def _too_short(state: LoopState) -> str:
     )
 
 
-def _open_pool(setup: Setup, guests: CallerParts, spool: Spool) -> Pool:
-    kit, own = replace(setup.worker_settings, spool=spool.folder), guests.own.potential
-    if own is not None:
-        kit = replace(kit, trainer=own.trainer, restore=own.restore)
+def _open_pool(setup: Setup, parts: CallerParts, spool: Spool) -> Pool:
+    settings, own = replace(setup.worker_settings, spool=spool.folder), parts.own
+    if own.potential is not None:
+        trainer, restore = own.potential.trainer, own.potential.restore
+        settings = replace(settings, trainer=trainer, restore=restore)
+    if own.scorer is not None:
+        settings = replace(
+            settings, scoring=replace(settings.scoring, scorer=own.scorer)
+        )
     folder = setup.store.absolute()
     folder = folder.with_name(folder.name + ".jobs")
-    return open_pool(replace(setup.cluster, folder=folder), kit, guests.client)
-
-
-def campaign_opening(setup: Setup, own: OwnParts) -> e.Opened:
-    """Return the first event of a campaign, which never changes for its store."""
-    return e.Opened(
-        seed=setup.seed,
-        levels={fidelity: level.id for fidelity, level in setup.levels.items()},
-        start=setup.start,
-        given=setup.given,
-        model=setup.model_id,
-        parts=own.names(),
-    )
-
-
-def refuse_another(setup: Setup, first: e.Opened | None, own: OwnParts) -> None:
-    """Raise InputError if a store was begun with another seed, start, levels or parts.
-
-    first: its first event, None where it has none yet.
-    """
-    wrong = [] if first is None else fixed_differences(setup, first)
-    if wrong:
-        raise InputError(
-            f"{setup.store} belongs to another campaign: {'; '.join(wrong)}. "
-            "Choose another `store:`, or put the old values back"
-        )
-    if first is not None:
-        refuse_other_parts(own, first.parts)
-
-
-def store_attributes(setup: Setup) -> dict[str, Any]:
-    """Return the attributes of the store: name, seed, configuration and levels."""
-    return {
-        "name": setup.name,
-        "seed": setup.seed,
-        "config": setup.text,
-        "levels": {
-            fidelity: {"id": level.id, "title": level.title, "kind": level.kind}
-            | {"settings": level.settings}
-            for fidelity, level in setup.levels.items()
-        },
-    }
-
-
-def _open_archive(setup: Setup, own: OwnParts) -> Archive:
-    if setup.store.exists():
-        return Archive.open(setup.store, CODEC, mode="w")
-    names = own.names()
-    attrs = store_attributes(setup) | ({"parts": names} if names else {})
-    return Archive.create(setup.store, attrs=attrs, codec=CODEC)
+    return open_pool(replace(setup.cluster, folder=folder), settings, parts.client)

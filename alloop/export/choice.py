@@ -12,7 +12,7 @@ from alloop.core.splits import Split, held_out, split_of
 from alloop.history.label_entries import label_entries
 from alloop.history.reader import History
 from alloop.history.record_index import LabelEntry
-from alloop.loop import events as e
+from alloop.loop.commands import Train
 
 Level: TypeAlias = Literal["cheap", "expensive"]
 
@@ -131,7 +131,7 @@ def _training_frames(history: History, choice: Choice) -> _TrainingFrames | None
             "`--split all` takes all labels"
         )
     (entry,) = history.select([asked.seq])
-    commands = {x.name: x for x in entry.turn.commands if isinstance(x, e.Train)}
+    commands = {x.name: x for x in entry.turn.commands if isinstance(x, Train)}
     command = commands[asked.name]
     aside = held_out(command.expensive, choice.validation)
     trained = {"cheap": set(command.cheap), "expensive": {*command.expensive} - aside}

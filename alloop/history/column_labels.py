@@ -19,6 +19,7 @@ from alloop.core.levels import LevelId
 from alloop.core.records import Detail, Failure, Label, Unlabelled
 from alloop.history.reader import History
 from alloop.loop import events as e
+from alloop.loop.commands import LabelFrame
 from alloop.store import root
 from alloop.store.chunks import chunk_name
 from alloop.store.journal import FOLDER, Journal
@@ -43,7 +44,7 @@ _PLACES = ("id", "offsets", "numbers", "positions", "cell", "pbc", "charge", "sp
 class ColumnLabel:
     """A row of `labels`: the command that requested it, and its answer."""
 
-    asked: e.LabelFrame
+    asked: LabelFrame
     answer: e.Labelled | e.NotLabelled
 
 
@@ -70,7 +71,7 @@ def _row_label(
     frame = _row_frame(frames.row(int(place))) if 0 <= place < len(frames) else None
     if frame is None or not {"status", "energy", "purpose"} <= row.keys():
         return None
-    asked = e.LabelFrame(
+    asked = LabelFrame(
         frame=frame[0],
         level=level[1],
         fidelity=level[0],
@@ -82,7 +83,7 @@ def _row_label(
 
 
 def _row_answer(
-    asked: e.LabelFrame, row: Mapping[str, Any]
+    asked: LabelFrame, row: Mapping[str, Any]
 ) -> e.Labelled | e.NotLabelled | None:
     frame, seconds = asked.frame, float(row.get("cpu_seconds", 0.0))
     timing = e.Timing(cpu_seconds=seconds)

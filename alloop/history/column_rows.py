@@ -11,6 +11,7 @@ from alloop.core.frame import Frame, FrameId
 from alloop.history.column_tables import LabelRow, NewRows, column_tables
 from alloop.history.record_index import label_outcome
 from alloop.loop import events as e
+from alloop.loop.commands import Command, Explore, LabelFrame, Train
 from alloop.loop.state import LoopState
 from alloop.store.record import Array
 
@@ -65,7 +66,7 @@ class ColumnRows:
                 self._add_scores(before, event)
             case e.Trained(name=name):
                 asked = before.open.get(name)
-                if isinstance(asked, e.Train):
+                if isinstance(asked, Train):
                     self._fresh.generations.append((event, asked))
             case e.Rechecked(noise=noise):
                 found = {level: fidelity for fidelity, level in before.levels.items()}
@@ -76,8 +77,8 @@ class ColumnRows:
 
     def _add_scores(self, before: LoopState, event: e.Explored) -> None:
         asked = before.open[event.name]
-        assert isinstance(asked, e.Explore)
-        judge = before.insights.get(asked.generation)
+        assert isinstance(asked, Explore)
+        judge = before.summaries.get(asked.generation)
         threshold = None if judge is None else judge.threshold
         for found in (*event.candidates, *event.controls):
             row = self._structure_row(found.frame.id)
@@ -86,15 +87,15 @@ class ColumnRows:
     def _add_label(self, before: LoopState, event: e.Event) -> None:
         found = label_outcome(event)
         asked = None if found is None else before.open.get(found.name)
-        if found is None or not isinstance(asked, e.LabelFrame):
+        if found is None or not isinstance(asked, LabelFrame):
             return
         row = self._structure_row(asked.frame.id)
         label = LabelRow(row, asked.purpose, found.record, found.cached)
         self._fresh.labels.setdefault(asked.fidelity, []).append(label)
 
-    def _add_selections(self, before: LoopState, commands: Sequence[e.Command]) -> None:
+    def _add_selections(self, before: LoopState, commands: Sequence[Command]) -> None:
         """Add the labels requested for the first time, not lost ones sent again."""
-        asked = {x.name: x for x in commands if isinstance(x, e.LabelFrame)}
+        asked = {x.name: x for x in commands if isinstance(x, LabelFrame)}
         for name, command in asked.items():
             if name not in before.open and name not in before.retries:
                 row = self._structure_row(command.frame.id)
@@ -111,5 +112,5 @@ def _named_frames(turn: e.Turn) -> Iterator[tuple[Frame, int]]:
         case e.Explored(candidates=candidates, controls=controls):
             yield from ((x.frame, x.molecule) for x in (*candidates, *controls))
     for command in turn.commands:
-        if isinstance(command, e.LabelFrame):
+        if isinstance(command, LabelFrame):
             yield command.frame, command.molecule

@@ -11,6 +11,7 @@ from alloop.core.batch import Batch, pack_frames
 from alloop.core.frame import Frame
 from alloop.core.records import Candidate, Detail, Label, Noise, Unlabelled
 from alloop.loop import events as e
+from alloop.loop.commands import Explore, LabelFrame, Train
 from alloop.loop.state import LoopState
 from alloop.store.record import Array
 from alloop.store.schema import (
@@ -45,11 +46,11 @@ class NewRows:
     molecules: list[int] = field(default_factory=list)
     labels: dict[str, list[LabelRow]] = field(default_factory=dict)
     noise: list[tuple[int, str, Noise]] = field(default_factory=list)
-    scores: list[tuple[int, Candidate, e.Explore, float | None]] = field(
+    scores: list[tuple[int, Candidate, Explore, float | None]] = field(
         default_factory=list
     )
-    selections: list[tuple[int, e.LabelFrame, int]] = field(default_factory=list)
-    generations: list[tuple[e.Trained, e.Train]] = field(default_factory=list)
+    selections: list[tuple[int, LabelFrame, int]] = field(default_factory=list)
+    generations: list[tuple[e.Trained, Train]] = field(default_factory=list)
 
 
 def column_tables(rows: NewRows, state: LoopState) -> Mapping[str, Table]:
@@ -153,7 +154,7 @@ def _noise_table(rows: Sequence[tuple[int, str, Noise]]) -> _Arrays:
 
 
 def _score_table(
-    rows: Sequence[tuple[int, Candidate, e.Explore, float | None]],
+    rows: Sequence[tuple[int, Candidate, Explore, float | None]],
 ) -> _Arrays:
     found = [candidate for _, candidate, _, _ in rows]
     return {
@@ -168,7 +169,7 @@ def _score_table(
     }
 
 
-def _selection_table(rows: Sequence[tuple[int, e.LabelFrame, int]]) -> _Arrays:
+def _selection_table(rows: Sequence[tuple[int, LabelFrame, int]]) -> _Arrays:
     asked = [command for _, command, _ in rows]
     return {
         "structure": _integers([row for row, _, _ in rows]),
@@ -192,7 +193,7 @@ def _walker_table(state: LoopState) -> _Arrays:
     }
 
 
-def _generation_table(rows: Sequence[tuple[e.Trained, e.Train]]) -> _Arrays:
+def _generation_table(rows: Sequence[tuple[e.Trained, Train]]) -> _Arrays:
     trained = [event for event, _ in rows]
     tests = [x.evaluation for x in trained]
     return {

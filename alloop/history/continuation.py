@@ -15,6 +15,7 @@ from alloop.core.errors import StoreError
 from alloop.history.journal_codec import event_config, identical_commands
 from alloop.history.reader import History
 from alloop.loop import events as e
+from alloop.loop.commands import Command, Explore, LabelFrame, Train
 from alloop.loop.policy import decide
 from alloop.loop.reducer import apply_commands, apply_event
 from alloop.loop.rules import Rules
@@ -33,7 +34,7 @@ class SavedRecord:
 
     time: float
     event: e.Event
-    asked: e.Command | None = None
+    asked: Command | None = None
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -45,7 +46,7 @@ class ContinuedTurn:
 
 
 def saved_records(
-    turns: Iterable[tuple[float, e.Turn]], before: Mapping[str, e.Command]
+    turns: Iterable[tuple[float, e.Turn]], before: Mapping[str, Command]
 ) -> Iterator[SavedRecord]:
     """Yield the events of whole records, with the commands that they answer.
 
@@ -76,7 +77,7 @@ class Continuation:
     rules: Callable[[str], Rules]
     missing: Collection[str] = ()
     turns: list[ContinuedTurn] = field(default_factory=list)
-    _recorded: dict[str, e.Command] = field(default_factory=dict)
+    _recorded: dict[str, Command] = field(default_factory=dict)
     _diverged: bool = False
 
     def run(self, found: Iterable[SavedRecord]) -> list[SavedRecord]:
@@ -143,11 +144,11 @@ def leftover_turns(found: Iterable[SavedRecord]) -> Iterator[ContinuedTurn]:
 
 def needed_models(state: LoopState) -> frozenset[str]:
     """Return the ids of the models that the state needs to continue."""
-    found = {state.model, *(insight.model for insight in state.insights.values())}
+    found = {state.model, *(summary.model for summary in state.summaries.values())}
     for command in state.open.values():
-        if isinstance(command, e.Explore):
+        if isinstance(command, Explore):
             found.add(command.model)
-        if isinstance(command, e.Train):
+        if isinstance(command, Train):
             found.add(command.parent)
     return frozenset(model for model in found if model is not None)
 
@@ -170,7 +171,7 @@ class KeptAnswers:
             event.answer.name: entry.seq for entry, event in history.of_kind(e.Restored)
         }
 
-    def find(self, command: e.Command) -> e.Answer | e.TaskLost | None:
+    def find(self, command: Command) -> e.Answer | e.TaskLost | None:
         """Return the answer to exactly this command, None without one."""
         seq = self._places.get(command.name)
         if seq is None:
@@ -190,7 +191,7 @@ class KeptAnswers:
 
 
 def is_answer(
-    answer: e.Answer | e.TaskLost, asked: e.Command | None, command: e.Command
+    answer: e.Answer | e.TaskLost, asked: Command | None, command: Command
 ) -> bool:
     """Return True if an answer to the command `asked` also answers `command`.
 
@@ -199,6 +200,6 @@ def is_answer(
     """
     if answer.name != command.name:
         return False
-    if isinstance(command, e.LabelFrame):
+    if isinstance(command, LabelFrame):
         return True
     return asked is not None and identical_commands(asked, command)

@@ -7,15 +7,27 @@ from typing import Any
 from alloop.core import batch, cost_curve, frame, label_cost, levels, records
 from alloop.core.errors import DamagedError
 from alloop.loop import events as e
+from alloop.loop.commands import (
+    Command,
+    Examine,
+    Explore,
+    LabelFrame,
+    Prepare,
+    Price,
+    Recheck,
+    Sample,
+    Stop,
+    Train,
+)
 from alloop.store.archive import Archive
 from alloop.store.codec import Codec
 
 _EVENTS = (
-    *(e.Prepare, e.Sample, e.LabelFrame, e.Explore, e.Train, e.Stop, e.Forked),
-    *(e.Examine, e.Examined, e.Posed),
+    *(Prepare, Sample, LabelFrame, Explore, Train, Stop, e.Forked),
+    *(Examine, e.Examined, e.Posed),
     *(e.Opened, e.Given, e.Amended, e.Prepared, e.Sampled, e.Labelled, e.NotLabelled),
     *(e.Explored, e.Evaluation, e.Trained, e.TaskLost, e.Excluded, e.Timing, e.Turn),
-    *(e.Recheck, e.Rechecked, e.Price, e.Priced, e.Retried),
+    *(Recheck, e.Rechecked, Price, e.Priced, e.Retried),
     *(e.Included, e.Restored),
 )
 _FACTS = (
@@ -27,7 +39,7 @@ CLASSES = (*_EVENTS, *_FACTS)
 CODEC = Codec(CLASSES)
 
 
-def identical_commands(one: e.Command, other: e.Command) -> bool:
+def identical_commands(one: Command, other: Command) -> bool:
     """Return True if two commands are equal, down to the bits of their arrays."""
     first, second = CODEC.encode(one), CODEC.encode(other)
     return (first.tree, first.frames) == (second.tree, second.frames) and all(

@@ -10,6 +10,7 @@ from alloop.core.records import Label, Unlabelled
 from alloop.history.label_index import LabelIndex
 from alloop.history.record_index import LabelEntry, TaskEntry
 from alloop.loop import events as e
+from alloop.loop.commands import LabelFrame
 from alloop.store.record import Array
 
 _OF_REQUEST = ("level", "fidelity", "purpose", "molecule", "reason")
@@ -67,7 +68,7 @@ def labels_from_columns(
         named = dict(zip(values_by_name, values, strict=True))
         frame = frames[row]
         record = index.labels[named["level"], frame.id] if held else next(rest)
-        request = e.LabelFrame(frame, **{name: named.pop(name) for name in _OF_REQUEST})
+        request = LabelFrame(frame, **{name: named.pop(name) for name in _OF_REQUEST})
         yield LabelEntry(request, record=record, timing=timing, **named)
 
 

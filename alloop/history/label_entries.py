@@ -7,6 +7,7 @@ from alloop.core.records import Label
 from alloop.history.reader import History
 from alloop.history.record_index import LabelEntry, TaskEntry
 from alloop.loop import events as e
+from alloop.loop.commands import LabelFrame
 
 
 def label_entries(history: History) -> tuple[LabelEntry, ...]:
@@ -31,7 +32,7 @@ def _restored_labels(history: History) -> Iterator[LabelEntry]:
     known = {(x.level, x.frame.id) for x in history.record_index.labels}
     for entry, event in history.of_kind(e.Restored):
         asked, answer = event.asked, event.answer
-        if isinstance(answer, e.Labelled) and isinstance(asked, e.LabelFrame):
+        if isinstance(answer, e.Labelled) and isinstance(asked, LabelFrame):
             if (asked.level, asked.frame.id) in known:
                 continue
             known.add((asked.level, asked.frame.id))
@@ -63,7 +64,7 @@ def _is_out(excluded: frozenset[tuple[str, str]], frame: str, fidelity: str) -> 
     return bool(excluded & {(frame, fidelity), (frame, "all")})
 
 
-def lost_labels(history: History) -> tuple[e.LabelFrame, ...]:
+def lost_labels(history: History) -> tuple[LabelFrame, ...]:
     """Return the commands of labels lost to a limit, a crash or a lost worker.
 
     Sorted by name; without labels that were made since, are under way or were excluded

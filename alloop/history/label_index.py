@@ -7,6 +7,7 @@ from alloop.core.frame import Frame, FrameId
 from alloop.core.levels import LevelId
 from alloop.core.records import Label, LabelSet, Unlabelled
 from alloop.loop import events as e
+from alloop.loop.commands import LabelFrame
 
 
 @dataclass(slots=True)
@@ -66,8 +67,6 @@ def _turn_labels(
         case e.Opened(given=given):
             for item in given:
                 yield item.frame, item.label
-        case e.Restored(
-            asked=e.LabelFrame(frame=frame), answer=e.Labelled(label=label)
-        ):
+        case e.Restored(asked=LabelFrame(frame=frame), answer=e.Labelled(label=label)):
             yield frame, label
-    yield from ((x.frame, None) for x in turn.commands if isinstance(x, e.LabelFrame))
+    yield from ((x.frame, None) for x in turn.commands if isinstance(x, LabelFrame))

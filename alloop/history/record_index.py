@@ -13,6 +13,7 @@ from alloop.core.levels import LevelId
 from alloop.core.records import Failure, Label, Unlabelled
 from alloop.history.label_index import LabelIndex
 from alloop.loop import events as e
+from alloop.loop.commands import Command, Examine, Explore, LabelFrame, Train
 from alloop.loop.reducer import ATTEMPTS
 
 
@@ -26,7 +27,7 @@ class LabelEntry:
     lost before and requested again.
     """
 
-    request: e.LabelFrame
+    request: LabelFrame
     asked: int
     answered: int
     record: Label | Unlabelled
@@ -113,7 +114,7 @@ class TrainingRequest:
 class OpenLabel:
     """A label that was requested and is not answered yet."""
 
-    command: e.LabelFrame
+    command: LabelFrame
     seq: int
     round: int
     generation: int
@@ -168,7 +169,7 @@ class RecordIndex:
     open_labels: dict[str, OpenLabel] = field(default_factory=dict)
     retries: set[str] = field(default_factory=set)
     explorers: dict[str, int] = field(default_factory=dict)
-    examinations: dict[int, e.Examine] = field(default_factory=dict)
+    examinations: dict[int, Examine] = field(default_factory=dict)
     round: int = 0
     generation: int = 0
 
@@ -192,27 +193,27 @@ class RecordIndex:
         if asked is None or isinstance(event, e.TaskLost):
             self.tasks.append(_task_entry(seq, event))
 
-    def _add_commands(self, seq: int, commands: Iterable[e.Command]) -> None:
+    def _add_commands(self, seq: int, commands: Iterable[Command]) -> None:
         for command in commands:
             match command:
-                case e.Explore(name=name, round=round_, generation=generation):
+                case Explore(name=name, round=round_, generation=generation):
                     self.explorers[name] = generation
                     self.round, self.generation = round_, generation
-                case e.LabelFrame():
+                case LabelFrame():
                     self._ask(seq, command)
-                case e.Examine(number=number):
+                case Examine(number=number):
                     asked = replace(command, walkers=())
                     self.examinations.setdefault(number, asked)
-                case e.Train():
+                case Train():
                     self.trainings.append(_training_request(seq, command))
 
-    def _ask(self, seq: int, command: e.LabelFrame) -> None:
+    def _ask(self, seq: int, command: LabelFrame) -> None:
         again = command.name in self.retries
         question = OpenLabel(command, seq, self.round, self.generation, again)
         self.open_labels.setdefault(command.name, question)
 
 
-def _training_request(seq: int, asked: e.Train) -> TrainingRequest:
+def _training_request(seq: int, asked: Train) -> TrainingRequest:
     return TrainingRequest(
         name=asked.name,
         seq=seq,
@@ -247,7 +248,7 @@ def _answered_label(
 
 
 def _given_label(item: e.Given, seq: int, index: LabelIndex) -> LabelEntry:
-    request = e.LabelFrame(
+    request = LabelFrame(
         frame=index.frames[item.frame.id],
         level=item.label.level,
         fidelity=item.fidelity,

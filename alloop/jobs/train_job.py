@@ -18,12 +18,11 @@ from alloop.core.records import LabelSet, TrainingData
 from alloop.core.roles import Potential, Trainer
 from alloop.evaluation import TrainingInputs, train_generation
 from alloop.files.targets import MODELS, refuse_target, replace_atomically
-from alloop.generation import Generation, from_bytes, to_bytes
+from alloop.generation import Generation, potential_from_bytes, to_bytes
 from alloop.jobs.train_data import HeldOutShares, TrainMaterial
 from alloop.models.settings import is_pretrained
 from alloop.training.fit import Progress
 from alloop.training.staged_trainer import StagedTrainer
-from alloop.training.state_files import StateFolder
 from alloop.training.universal import UniversalTrainer, untrained_potential
 
 Rows: TypeAlias = Mapping[str, ErrorSummary]
@@ -126,8 +125,9 @@ class TrainJob:
             scoring=scorer_settings(self.plan),
             seed=self.plan.seed,
             name=_STREAM,
-            parent=None if self.model is None else from_bytes(self.model).potential,
+            parent=None if self.model is None else potential_from_bytes(self.model),
             monitored=data.validation if own_split else None,
+            folder=self.state_folder,
         )
         trained = train_generation(trainer, inputs)
         errors = set_errors(trained.generation.potential, data)
@@ -146,8 +146,7 @@ class TrainJob:
 
     def _with_progress(self, staged: StagedTrainer, observe: Progress) -> StagedTrainer:
         validation = self.shares.validation if len(self.material.validation) else 0.0
-        keeper = StateFolder(self.state_folder)
-        return replace(staged, validation=validation, progress=observe, keeper=keeper)
+        return replace(staged, validation=validation, progress=observe)
 
     def _untrained_errors(self) -> Rows:
         kind, settings = network_settings(self.plan)

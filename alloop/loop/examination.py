@@ -15,6 +15,7 @@ import numpy as np
 from alloop.core.records import Walker
 from alloop.core.seeds import random_stream
 from alloop.loop import events as e
+from alloop.loop.commands import Examine
 from alloop.loop.rules import Rules
 from alloop.loop.state import LoopState
 from alloop.md.integrate import maxwell_boltzmann
@@ -24,7 +25,7 @@ _EACH = 2  # frames of one walker
 
 def examine_commands(
     state: LoopState, rules: Rules, reason: str
-) -> tuple[e.Examine, ...]:
+) -> tuple[Examine, ...]:
     """Return the first commands of an examination of the best generation.
 
     There are none where it had one, or where none is wanted. reason: why the campaign
@@ -36,7 +37,7 @@ def examine_commands(
     walkers = _posed(state) if state.posed else _fresh(state, rules)
     size = rules.exploring.batch
     return tuple(
-        e.Examine(
+        Examine(
             number=_number(state),
             batch=batch,
             piece=0,
@@ -57,7 +58,7 @@ def is_examined(state: LoopState) -> bool:
     return _asked(state) > 0
 
 
-def next_examine_piece(state: LoopState, event: e.Examined) -> tuple[e.Examine, ...]:
+def next_examine_piece(state: LoopState, event: e.Examined) -> tuple[Examine, ...]:
     """Return the command that takes a batch to its next frames.
 
     There is none where the batch has given its share or no walker moves any more.

@@ -10,17 +10,21 @@ from math import ceil, floor
 
 import numpy as np
 
+from alloop.core.frame import Frame
 from alloop.core.records import Candidate
+from alloop.core.roles import Selector
 from alloop.core.seeds import random_stream
 from alloop.core.units import Floats
+from alloop.loop.commands import LabelFrame
 from alloop.loop.rules import Rules
 from alloop.loop.state import LoopState
 from alloop.loop.stopping import labels_left, mean_label_cost, reserved
 from alloop.scores.bias import unexplained_bias
 from alloop.scores.calibrate import ranks
-from alloop.selection import MostSurprising, RandomChoice, share_by_molecule
+from alloop.selection import MostSurprising, PerMolecule, RandomChoice
 
 Chosen = list[tuple[Candidate, str]]
+_RANDOM = PerMolecule(RandomChoice())
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,7 +93,7 @@ def control_frames(state: LoopState, quota: int) -> list[Candidate]:
 def flagged_frames(
     state: LoopState, rules: Rules, quota: int, taken: Collection[str]
 ) -> Chosen:
-    """Return the most surprising candidates that differ, each with the reason.
+    """Return the candidates that the rules' selector picks, each with the reason.
 
     In a control campaign they are random.
     """
@@ -98,12 +102,10 @@ def flagged_frames(
         state, controls=random, taken={*taken, *_labelled_frames(state)}
     )
     rng = random_stream(state.seed, f"flag/{state.round}")
-    selector = (
-        RandomChoice() if random else MostSurprising(state.threshold, fill=rules.fill)
-    )
-    chosen = share_by_molecule(selector, pool, state.landmarks, quota, rng)
+    selector = _RANDOM if random else rules.selector
+    chosen = selector.select(pool, state.landmarks, quota, rng, state.threshold)
     return [
-        (pool[i], _selection_reason(pool[i], state.threshold, random)) for i in chosen
+        (pool[i], _selection_reason(pool[i], state.threshold, selector)) for i in chosen
     ]
 
 
@@ -129,14 +131,14 @@ def biased_frames(state: LoopState, rules: Rules, quota: int) -> Chosen:
         for candidate in _candidate_pool(state, controls=random, taken=barred)
         if candidate.frame.id in bias
     ]
-    told = np.array([float(bias[candidate.frame.id] or 0.0) for candidate in pool])
-    worth = _label_worth(pool, told, rules.triage)
+    biases = np.array([float(bias[candidate.frame.id] or 0.0) for candidate in pool])
+    worth = _label_worth(pool, biases, rules.triage)
     rated = [replace(c, surprise=float(w)) for c, w in zip(pool, worth, strict=True)]
     rng = random_stream(state.seed, f"bias/{state.round}")
-    selector = RandomChoice() if random else MostSurprising(None, fill=True)
-    chosen = share_by_molecule(selector, rated, state.landmarks, quota, rng)
+    selector = _RANDOM if random else rules.expensive_selector
+    chosen = selector.select(rated, state.landmarks, quota, rng, None)
     why = "random" if random else "bias {:.3f} eV/Å against the cheap label"
-    return [(pool[index], why.format(told[index])) for index in chosen]
+    return [(pool[index], why.format(biases[index])) for index in chosen]
 
 
 def _label_worth(pool: list[Candidate], bias: Floats, triage: str) -> Floats:
@@ -181,12 +183,23 @@ def _labelled_frames(state: LoopState) -> set[str]:
 
 
 def _selection_reason(
-    candidate: Candidate, threshold: float | None, random: bool
+    candidate: Candidate, threshold: float | None, selector: Selector
 ) -> str:
-    if random:
+    inner = selector.selector if isinstance(selector, PerMolecule) else selector
+    if isinstance(inner, RandomChoice):
         return "random"
+    if not isinstance(inner, MostSurprising):
+        return f"surprise {candidate.surprise:.2f}, chosen by {type(inner).__name__}"
     if candidate.origin not in ("surprise", "control"):
         return f"guard rail: {candidate.origin}"
     if threshold is not None and candidate.surprise > threshold:
         return f"surprise {candidate.surprise:.2f} above {threshold:.2f}"
     return f"surprise {candidate.surprise:.2f}, among the largest of the round"
+
+
+def label_command(
+    state: LoopState, frame: Frame, molecule: int, fidelity: str, purpose: str, why: str
+) -> LabelFrame:
+    """Return the command to label a frame; why: one phrase for people."""
+    level = state.levels[fidelity]
+    return LabelFrame(frame, level, fidelity, purpose, molecule, why)

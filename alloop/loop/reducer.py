@@ -7,18 +7,31 @@ taken between the two.
 
 from collections.abc import Iterable
 from dataclasses import replace
-from functools import reduce
 
-import numpy as np
-
-from alloop.core import doubts
-from alloop.core.splits import EXAMINATION
 from alloop.loop import events as e
+from alloop.loop.commands import (
+    Command,
+    Examine,
+    Explore,
+    LabelFrame,
+    Prepare,
+    Price,
+    Recheck,
+    Sample,
+    Stop,
+    Train,
+)
+from alloop.loop.label_outcomes import (
+    apply_exclusion,
+    apply_labelled,
+    apply_retried,
+    failed_entry,
+    given_entries,
+    record_entry,
+)
 from alloop.loop.state import (
-    TEST,
     FoundCandidates,
     GenerationSummary,
-    LabelState,
     LoopState,
 )
 
@@ -26,18 +39,10 @@ ATTEMPTS = 3  # times that a lost command is tried
 
 
 def next_state(
-    state: LoopState, event: e.Event, commands: Iterable[e.Command] = ()
+    state: LoopState, event: e.Event, commands: Iterable[Command] = ()
 ) -> LoopState:
     """Return the state after an event and the commands decided because of it."""
     return apply_commands(apply_event(state, event), commands)
-
-
-def replay(turns: Iterable[e.Turn], state: LoopState | None = None) -> LoopState:
-    """Return the state that a journal's turns lead to."""
-    start = LoopState() if state is None else state
-    return reduce(
-        lambda s, turn: next_state(s, turn.event, turn.commands), turns, start
-    )
 
 
 def apply_event(state: LoopState, event: e.Event) -> LoopState:
@@ -57,9 +62,9 @@ def apply_event(state: LoopState, event: e.Event) -> LoopState:
                 finished=None,
             )
         case e.Excluded() | e.Included():
-            return _chosen(state, event)
+            return apply_exclusion(state, event)
         case e.Retried():
-            return _apply_retried(state, event)
+            return apply_retried(state, event)
         case e.Restored():
             return state
         case e.TaskLost():
@@ -68,23 +73,10 @@ def apply_event(state: LoopState, event: e.Event) -> LoopState:
             return _close_command(_apply_answer(state, event), event.name)
 
 
-def _readmits(event: e.Included, frame: str, fidelity: str) -> bool:
-    return frame == event.frame and event.fidelity in (None, fidelity)
-
-
-def _chosen(state: LoopState, event: e.Excluded | e.Included) -> LoopState:
-    """Return the state after a label was excluded or included by hand."""
-    if isinstance(event, e.Excluded):
-        pair = (event.frame, event.fidelity or "all")
-        return replace(state, excluded=state.excluded | {pair})
-    gone = {x for x in state.excluded if _readmits(event, *x)}
-    return replace(state, excluded=state.excluded - gone)
-
-
 def _apply_answer(state: LoopState, event: e.Answer) -> LoopState:
     match event:
         case e.Labelled() | e.NotLabelled():
-            return _apply_labelled(state, event)
+            return apply_labelled(state, event)
         case e.Explored():
             return _apply_explored(state, event)
         case e.Trained():
@@ -100,15 +92,15 @@ def _apply_answer(state: LoopState, event: e.Answer) -> LoopState:
             return state
 
 
-def apply_commands(state: LoopState, commands: Iterable[e.Command]) -> LoopState:
+def apply_commands(state: LoopState, commands: Iterable[Command]) -> LoopState:
     """Return the state once the commands are under way."""
     for command in commands:
         state = _apply_command(state, command)
     return state
 
 
-def _apply_command(state: LoopState, command: e.Command) -> LoopState:
-    if isinstance(command, e.Stop):
+def _apply_command(state: LoopState, command: Command) -> LoopState:
+    if isinstance(command, Stop):
         broken = command.reason if command.broken else state.broken
         return replace(state, finished=command.reason, broken=broken)
     if command.name in state.open:  # lost, and sent again
@@ -119,38 +111,43 @@ def _apply_command(state: LoopState, command: e.Command) -> LoopState:
     return _noted(replace(state, open={**state.open, command.name: command}), command)
 
 
-def _noted(state: LoopState, command: e.Command) -> LoopState:
+def _noted(state: LoopState, command: Command) -> LoopState:
     """Return the state with the facts of a command that are needed after its answer."""
     match command:
-        case e.Explore():
+        case Explore():
             return _apply_explore(state, command)
-        case e.Train(generation=number):
-            waiting = {k: v for k, v in state.waiting.items() if k != number}
-            lesson = max(state.lesson, number)
-            return replace(state, lesson=lesson, waiting=waiting, unlearned=False)
-        case e.Price(generation=number) if number > state.lesson:
-            waiting = {**state.waiting, number: len(state.blocks)}
-            return replace(state, lesson=number, waiting=waiting)
-        case e.Examine(reason=reason):
+        case Train(generation=number):
+            waiting = {k: v for k, v in state.waiting_trainings.items() if k != number}
+            newest = max(state.labelled_generation, number)
+            return replace(
+                state,
+                labelled_generation=newest,
+                waiting_trainings=waiting,
+                unlearned=False,
+            )
+        case Price(generation=number) if number > state.labelled_generation:
+            waiting = {**state.waiting_trainings, number: len(state.blocks)}
+            return replace(state, labelled_generation=number, waiting_trainings=waiting)
+        case Examine(reason=reason):
             last = replace(command, walkers=())
             return replace(state, examination=last, ending=reason)
-        case e.Recheck():
+        case Recheck():
             return replace(state, rechecks=state.rechecks | {command.name})
         case _:
             return state
 
 
-def _is_late(state: LoopState, command: e.Command) -> bool:
+def _is_late(state: LoopState, command: Command) -> bool:
     """Return True if the command belongs to a step that is over.
 
     Such are a label that was lost and a training that had to wait.
     """
-    if isinstance(command, e.Train):
-        return command.generation in state.waiting
+    if isinstance(command, Train):
+        return command.generation in state.waiting_trainings
     return command.name in state.retries
 
 
-def _apply_explore(state: LoopState, command: e.Explore) -> LoopState:
+def _apply_explore(state: LoopState, command: Explore) -> LoopState:
     """Return the state after a round has begun.
 
     Generations before the one that explores are dropped: none of them will explore
@@ -161,13 +158,13 @@ def _apply_explore(state: LoopState, command: e.Explore) -> LoopState:
         state,
         round=command.round,
         walkers={**state.walkers, **{each.index: each for each in command.walkers}},
-        explorer=number,
-        insights={k: v for k, v in state.insights.items() if k >= number},
+        exploring_generation=number,
+        summaries={k: v for k, v in state.summaries.items() if k >= number},
     )
-    insight = state.insights.get(number)
-    if insight is None:
+    summary = state.summaries.get(number)
+    if summary is None:
         return state
-    return replace(state, threshold=insight.threshold, landmarks=insight.landmarks)
+    return replace(state, threshold=summary.threshold, landmarks=summary.landmarks)
 
 
 def _enter_stage(state: LoopState, stage: str) -> LoopState:
@@ -177,23 +174,25 @@ def _enter_stage(state: LoopState, stage: str) -> LoopState:
     """
     blocks = (*state.blocks, state.recent) if state.recent else state.blocks
     if state.stage == "explore":
-        state = replace(state, stalled=state.stalled + 1 if state.died else 0)
+        state = replace(
+            state, stalled_rounds=state.stalled_rounds + 1 if state.died else 0
+        )
     if stage == "explore":
-        state = replace(state, found={}, moved={})
+        state = replace(state, found={}, moved_steps={})
     return replace(state, stage=stage, blocks=blocks, recent=())
 
 
-def _command_stage(command: e.Command) -> str:
+def _command_stage(command: Command) -> str:
     match command:
-        case e.LabelFrame(purpose="seed" | "test") | e.Prepare() | e.Sample():
+        case LabelFrame(purpose="seed" | "test") | Prepare() | Sample():
             return "seed"
-        case e.LabelFrame(purpose="bias"):
+        case LabelFrame(purpose="bias"):
             return "bias"
-        case e.LabelFrame(purpose="examination") | e.Examine():
+        case LabelFrame(purpose="examination") | Examine():
             return "examine"
-        case e.LabelFrame():
+        case LabelFrame():
             return "flag"
-        case e.Explore():
+        case Explore():
             return "explore"
         case _:
             return "train"
@@ -208,7 +207,7 @@ def _amended(state: LoopState) -> LoopState:
     return replace(
         state,
         stage="train" if again else state.stage,
-        stalled=0,
+        stalled_rounds=0,
         ending=None,
         finished=None,
         broken=None,
@@ -217,19 +216,6 @@ def _amended(state: LoopState) -> LoopState:
 
 
 def _apply_opened(state: LoopState, event: e.Opened) -> LoopState:
-    entries = tuple(
-        LabelState(
-            frame=given.frame.id,
-            fidelity=given.fidelity,
-            purpose=TEST if given.test else "given",
-            molecule=given.molecule,
-            good=True,
-            cpu_seconds=0.0,
-            doubts=doubts.doubts_of_details(given.label.details),
-            brought=True,
-        )
-        for given in event.given
-    )
     train = [given for given in event.given if not given.test]
     seeds = {
         molecule: tuple(x.frame for x in train if x.molecule == molecule)
@@ -243,100 +229,7 @@ def _apply_opened(state: LoopState, event: e.Opened) -> LoopState:
         levels=dict(event.levels),
         start=event.start,
         model=event.model,
-        recent=entries,
-    )
-
-
-def _apply_labelled(state: LoopState, event: e.Labelled | e.NotLabelled) -> LoopState:
-    command = state.open.get(event.name)
-    if not isinstance(command, e.LabelFrame):
-        return state
-    if isinstance(event, e.NotLabelled):
-        return _record_entry(
-            state, command, _failed_entry(command, event.unlabelled.cpu_seconds)
-        )
-    entry = replace(
-        _failed_entry(command, event.label.cpu_seconds),
-        good=True,
-        bias=_label_bias(state, event, command),
-        doubts=doubts.doubts_of_details(event.label.details),
-    )
-    return _record_entry(state, command, entry)
-
-
-def _failed_entry(command: e.LabelFrame, cpu_seconds: float = 0.0) -> LabelState:
-    return LabelState(
-        frame=command.frame.id,
-        fidelity=command.fidelity,
-        purpose=command.purpose,
-        molecule=command.molecule,
-        good=False,
-        cpu_seconds=cpu_seconds,
-    )
-
-
-def _record_entry(
-    state: LoopState, command: e.LabelFrame, entry: LabelState
-) -> LoopState:
-    """Return the state with the outcome of a label.
-
-    A label that was asked for again takes the place of its failure, so that it counts
-    once.
-    """
-    if command.name not in state.retries:
-        return replace(state, recent=(*state.recent, entry))
-    return replace(
-        state,
-        blocks=tuple(_replace_entry(block, entry) for block in state.blocks),
-        recent=_replace_entry(state.recent, entry),
-        retries={k: v for k, v in state.retries.items() if k != command.name},
-        unlearned=state.unlearned or (entry.good and entry.purpose != EXAMINATION),
-    )
-
-
-def _replace_entry(
-    block: tuple[LabelState, ...], entry: LabelState
-) -> tuple[LabelState, ...]:
-    """Return the block with the entry in place of its failure.
-
-    The CPU seconds of both add up.
-    """
-    key = (entry.frame, entry.fidelity, False)
-    places = [i for i, x in enumerate(block) if (x.frame, x.fidelity, x.good) == key]
-    if not places:
-        return block
-    place = places[0]
-    paid = block[place].cpu_seconds + entry.cpu_seconds
-    return (*block[:place], replace(entry, cpu_seconds=paid), *block[place + 1 :])
-
-
-def _label_bias(
-    state: LoopState, event: e.Labelled, command: e.LabelFrame
-) -> float | None:
-    """Return ASTEROID's B, with the forces predicted before the label was made.
-
-    None for an expensive label and where there is no such prediction.
-    """
-    if command.fidelity != "cheap":
-        return None
-    for _, found in sorted(state.found.items(), key=lambda item: item[0]):
-        for candidate in (*found.candidates, *found.controls):
-            if candidate.frame.id == command.frame.id:
-                return float(np.abs(candidate.forces - event.label.forces).mean())
-    return None
-
-
-def _apply_retried(state: LoopState, event: e.Retried) -> LoopState:
-    """Return the state in which the labels wait until the open step is resolved.
-
-    A campaign that had finished goes on.
-    """
-    labels = {command.name: command for command in event.labels}
-    return replace(
-        state,
-        retries={**state.retries, **labels},
-        attempts={k: v for k, v in state.attempts.items() if k not in labels},
-        finished=None,
+        recent=given_entries(event),
     )
 
 
@@ -347,20 +240,23 @@ def _apply_explored(state: LoopState, event: e.Explored) -> LoopState:
         event.name: FoundCandidates(event.candidates, event.controls),
     }
     command = state.open.get(event.name)
-    begun = command.walkers if isinstance(command, e.Explore) else ()
+    begun = command.walkers if isinstance(command, Explore) else ()
     steps = {
         before.index: walkers[before.index].step - before.step
         for before in begun
         if before.index in walkers
     }
-    moved = {**state.moved, **{k: state.moved.get(k, 0) + n for k, n in steps.items()}}
+    moved = {
+        **state.moved_steps,
+        **{k: state.moved_steps.get(k, 0) + n for k, n in steps.items()},
+    }
     walkers = {**state.walkers, **walkers}
-    return replace(state, walkers=walkers, found=found, moved=moved)
+    return replace(state, walkers=walkers, found=found, moved_steps=moved)
 
 
 def _examined(state: LoopState, event: e.Examined) -> LoopState:
     command = state.open.get(event.name)
-    if not isinstance(command, e.Examine) or not event.frames:
+    if not isinstance(command, Examine) or not event.frames:
         return state
     asked = max(command.wanted, state.examined.get(command.model, 0))
     return replace(state, examined={**state.examined, command.model: asked})
@@ -368,12 +264,12 @@ def _examined(state: LoopState, event: e.Examined) -> LoopState:
 
 def _apply_trained(state: LoopState, event: e.Trained) -> LoopState:
     error = float("nan") if event.evaluation is None else event.evaluation.force_mae
-    insight = GenerationSummary(event.model, event.threshold, event.landmarks)
+    summary = GenerationSummary(event.model, event.threshold, event.landmarks)
     return replace(
         state,
         generation=event.generation,
         model=event.model,
-        insights={**state.insights, event.generation: insight},
+        summaries={**state.summaries, event.generation: summary},
         errors=(*state.errors, error),
         models=(*state.models, event.model),
     )
@@ -387,11 +283,11 @@ def _apply_lost(state: LoopState, event: e.TaskLost) -> LoopState:
     if event.attempt < ATTEMPTS:
         return state
     command = state.open[event.name]
-    if isinstance(command, e.LabelFrame):
+    if isinstance(command, LabelFrame):
         return _close_command(
-            _record_entry(state, command, _failed_entry(command)), event.name
+            record_entry(state, command, failed_entry(command)), event.name
         )
-    if isinstance(command, e.Recheck):  # its noise stays unknown
+    if isinstance(command, Recheck):  # its noise stays unknown
         return _close_command(state, event.name)
     broken = f"{event.name} was tried {ATTEMPTS} times and failed: {event.reason}"
     return replace(state, broken=broken)

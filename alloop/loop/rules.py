@@ -4,6 +4,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from alloop.core.doubts import Doubt
+from alloop.core.roles import Selector
+from alloop.selection import MostSurprising, PerMolecule
+
+_USUAL = PerMolecule(MostSurprising())
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,10 +85,11 @@ class Rules:
     every: expensive labels between two generations. control: share of them that goes to
     random frames. heldout: share of the first cheap frames that no training sees, on
     which surprise is calibrated; flagged frames cannot serve, since they were chosen
-    for their surprise. selection: "flagged" or "random". triage: what decides which
-    flagged frames get an expensive label too, "bias", "surprise" or "both". fill: spend
-    a round's quota even on frames below the threshold. staleness: number of generations
-    by which exploration lags behind the labels; 0 is a barrier between rounds.
+    for their surprise. selection: "flagged" or "random". selector: picks the flagged
+    frames of a round; expensive_selector: picks those of them that get an expensive
+    label too, by their worth. triage: what this worth is, "bias", "surprise" or "both".
+    staleness: number of generations by which exploration lags behind the labels; 0 is a
+    barrier between rounds.
 
     recheck: by fidelity, the share of labels that is made again to measure their noise.
     doubts: by fidelity, what becomes of a label with this doubt, "accept", "flag" or
@@ -100,8 +105,9 @@ class Rules:
     control: float = 0.1
     heldout: float = 0.25
     selection: str = "flagged"
+    selector: Selector = _USUAL
+    expensive_selector: Selector = _USUAL
     triage: str = "both"
-    fill: bool = True
     staleness: int = 0
     recheck: Mapping[str, float] = field(default_factory=dict)
     doubts: Mapping[str, Mapping[Doubt, str]] = field(default_factory=dict)

@@ -16,7 +16,7 @@ from alloop.core.records import Candidate, Walker
 from alloop.core.seeds import name_share
 from alloop.core.splits import EXAMINATION, split_of
 from alloop.core.units import Floats
-from alloop.loop import events as e
+from alloop.loop.commands import Command, Examine, LabelFrame, ModelId
 
 TEST = "test"
 _LEAST_HELDOUT = 8
@@ -56,7 +56,7 @@ class GenerationSummary:
     The fields are those of `events.Trained`.
     """
 
-    model: e.ModelId
+    model: ModelId
     threshold: float | None
     landmarks: Floats
 
@@ -70,17 +70,17 @@ class LoopState:
     asked for again, until they are answered; unlearned: True if one of them came back
     good and no training has seen it.
 
-    generation, model: the newest. explorer: the generation that the last exploration
-    used, with its threshold and landmarks; insights: summaries of it and of all
-    generations since. lesson: the newest generation whose labels are fixed; waiting:
-    the generations up to it whose training is yet to be asked for, with the number of
-    blocks that they learn from.
+    generation, model: the newest. exploring_generation: the one that the last
+    exploration used, with its threshold and landmarks; summaries: the facts of it and
+    of all generations since. labelled_generation: the newest one whose labels are
+    fixed; waiting_trainings: the generations up to it whose training is yet to be asked
+    for, with the number of blocks that they learn from.
 
-    moved: MD steps of each walker in the last round; stalled: rounds in a row in which
-    no walker got beyond its first steps. ending: why the campaign ends, once its
-    examination has begun; examination: the last one, without walkers; examined: number
-    of frames asked for, by the model that gave at least one; posed: frames of another
-    campaign's examination.
+    moved_steps: MD steps of each walker in the last round; stalled_rounds: rounds in a
+    row in which no walker got beyond its first steps. ending: why the campaign ends,
+    once its examination has begun; examination: the last one, without walkers;
+    examined: number of frames asked for, by the model that gave at least one; posed:
+    frames of another campaign's examination.
     """
 
     stage: str = "new"
@@ -88,7 +88,7 @@ class LoopState:
     levels: Mapping[str, str] = field(default_factory=dict)
     start: tuple[Frame, ...] = ()
     seeds: Mapping[int, tuple[Frame, ...]] = field(default_factory=dict)
-    open: Mapping[str, e.Command] = field(default_factory=dict)
+    open: Mapping[str, Command] = field(default_factory=dict)
     attempts: Mapping[str, int] = field(default_factory=dict)
     blocks: tuple[tuple[LabelState, ...], ...] = ()
     recent: tuple[LabelState, ...] = ()
@@ -96,25 +96,25 @@ class LoopState:
     walkers: Mapping[int, Walker] = field(default_factory=dict)
     round: int = 0
     generation: int = 0
-    model: e.ModelId | None = None
-    lesson: int = 0
-    waiting: Mapping[int, int] = field(default_factory=dict)
-    insights: Mapping[int, GenerationSummary] = field(default_factory=dict)
-    explorer: int = 0
+    model: ModelId | None = None
+    labelled_generation: int = 0
+    waiting_trainings: Mapping[int, int] = field(default_factory=dict)
+    summaries: Mapping[int, GenerationSummary] = field(default_factory=dict)
+    exploring_generation: int = 0
     threshold: float | None = None
     landmarks: Floats = field(default_factory=lambda: np.zeros((0, 0)))
     errors: tuple[float, ...] = ()  # force MAE by generation on the frozen set, eV/Å
-    models: tuple[e.ModelId, ...] = ()  # by generation
+    models: tuple[ModelId, ...] = ()  # by generation
     excluded: frozenset[tuple[FrameId, str]] = frozenset()
     costs: Mapping[str, Cost] = field(default_factory=dict)  # by level id
     rechecks: frozenset[str] = frozenset()  # names of all that were asked for
-    retries: Mapping[str, e.LabelFrame] = field(default_factory=dict)
+    retries: Mapping[str, LabelFrame] = field(default_factory=dict)
     unlearned: bool = False
-    moved: Mapping[int, int] = field(default_factory=dict)
-    stalled: int = 0
+    moved_steps: Mapping[int, int] = field(default_factory=dict)
+    stalled_rounds: int = 0
     ending: str | None = None
-    examination: e.Examine | None = None
-    examined: Mapping[e.ModelId, int] = field(default_factory=dict)
+    examination: Examine | None = None
+    examined: Mapping[ModelId, int] = field(default_factory=dict)
     posed: tuple[Frame, ...] = ()
     posed_molecules: tuple[int, ...] = ()
     finished: str | None = None
@@ -182,8 +182,10 @@ class LoopState:
     @property
     def died(self) -> bool:
         """True if guards stopped all walkers of the last round in their first steps."""
-        stopped = (self.walkers[index].stopped is not None for index in self.moved)
-        farthest = max(self.moved.values(), default=_FIRST_STEPS)
+        stopped = (
+            self.walkers[index].stopped is not None for index in self.moved_steps
+        )
+        farthest = max(self.moved_steps.values(), default=_FIRST_STEPS)
         return farthest < _FIRST_STEPS and all(stopped)
 
     def first_blocks(self, blocks: int) -> "LoopState":

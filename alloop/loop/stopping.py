@@ -46,7 +46,9 @@ def exploring_generation(state: LoopState, rules: Rules) -> int:
     by now, and never before the last one that explored, even after a change of the
     rules.
     """
-    return max(1, state.explorer, state.lesson - rules.staleness)
+    return max(
+        1, state.exploring_generation, state.labelled_generation - rules.staleness
+    )
 
 
 def reason_to_stop(state: LoopState, rules: Rules) -> str | None:

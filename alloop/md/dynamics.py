@@ -12,7 +12,7 @@ import numpy as np
 
 from alloop.core.errors import InputError
 from alloop.core.records import Candidate, Predictions, Walker
-from alloop.core.roles import Potential, Scorer
+from alloop.core.roles import FittedScorer, Potential
 from alloop.core.units import Booleans, Floats
 from alloop.md.frame_collector import FrameCollector, ScoredFrames
 from alloop.md.guards import Guards, GuardTrip
@@ -71,7 +71,7 @@ def run_dynamics(  # noqa: PLR0913 - the main entry point
     steps: int,
     rngs: Sequence[np.random.Generator],
     *,
-    scorer: Scorer | None = None,
+    scorer: FittedScorer | None = None,
     threshold: float | None = None,
     keep: int = 0,
     controls: int = 0,
@@ -113,7 +113,7 @@ def snapshot(
     walkers: Sequence[Walker],
     potential: Potential,
     dynamics: DynamicsSettings,
-    scorer: Scorer | None = None,
+    scorer: FittedScorer | None = None,
 ) -> ScoredFrames:
     """Return the walkers as they are, those that move eligible.
 
@@ -131,7 +131,7 @@ class _Simulation:
 
     system: WalkerBatch
     dynamics: DynamicsSettings
-    scorer: Scorer | None
+    scorer: FittedScorer | None
     threshold: float | None
     collector: FrameCollector
     observe: Callable[[ScoredFrames], None] | None
@@ -224,7 +224,7 @@ def _walker_batch(
 
 def _surprise(
     system: WalkerBatch,
-    scorer: Scorer | None,
+    scorer: FittedScorer | None,
     state: MDState,
     predictions: Predictions | None = None,
 ) -> Floats:
@@ -239,7 +239,7 @@ def _surprise(
 
 
 def _predicted_frames(
-    system: WalkerBatch, scorer: Scorer | None, state: MDState, wanted: Booleans
+    system: WalkerBatch, scorer: FittedScorer | None, state: MDState, wanted: Booleans
 ) -> ScoredFrames:
     """Return the frames of a state, predicted and scored anew.
 

@@ -13,7 +13,7 @@ from alloop.core.batch import Batch, pack_frames
 from alloop.core.errors import InputError
 from alloop.core.frame import Frame
 from alloop.core.records import Predictions
-from alloop.core.roles import Potential, Scorer
+from alloop.core.roles import FittedScorer, Potential
 from alloop.core.species import Domain
 from alloop.core.units import Floats
 from alloop.potentials.threads import torch_threads
@@ -84,7 +84,7 @@ class PotentialCalculator(StatefulCalculator):
     def __init__(
         self,
         potential: Potential,
-        scorer: Scorer | None = None,
+        scorer: FittedScorer | None = None,
         *,
         domain: Domain | None = None,
         threads: int = 1,

@@ -55,7 +55,7 @@ def campaign_status(history: History) -> dict[str, Any]:
     host, since), or null.
     """
     state = history.state
-    newest = state.insights.get(state.generation)
+    newest = state.summaries.get(state.generation)
     return {
         "name": str(history.attrs["name"]),
         "store": str(history.path),

@@ -1,4 +1,9 @@
-"""The disagreement of a committee, the classical measure of uncertainty."""
+"""The disagreement of a committee, the classical measure of uncertainty.
+
+Other members are trained as the generation's potential was, each on a random share of
+the same labels and from another seed. The generation's potential alone moves walkers;
+it is a member too.
+"""
 
 from dataclasses import dataclass
 
@@ -7,37 +12,82 @@ import numpy as np
 from alloop.core.batch import Batch
 from alloop.core.errors import InputError
 from alloop.core.records import Predictions
-from alloop.core.roles import Potential
+from alloop.core.roles import Arrays, Potential, ReadPotential, Retrain
 from alloop.core.units import Floats
+from alloop.models.checkpoint import checkpoint_to_bytes
+from alloop.potentials.storable import Storable
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Committee:
     """A scorer by the largest force spread among a frame's atoms, in eV/Å.
 
-    members: at least two potentials, each asked anew for every frame that is scored.
+    others: the members besides the potential whose predictions are scored, at least
+    one; each is asked for every frame that is scored.
     """
 
-    members: tuple[Potential, ...]
+    others: tuple[Potential, ...]
 
     def __post_init__(self) -> None:
-        if len(self.members) < 2:
-            raise InputError(
-                f"expected a committee of two potentials or more, got "
-                f"{len(self.members)}"
-            )
+        if not self.others:
+            raise InputError("expected a committee of two potentials or more, got 1")
 
-    def score(self, batch: Batch, predictions: Predictions) -> Floats:  # noqa: ARG002
-        """Return the surprise (frames,) in eV/Å; `predictions` are not used."""
-        spread = self.per_atom(batch)
+    def score(self, batch: Batch, predictions: Predictions) -> Floats:
+        """Return the surprise (frames,) in eV/Å."""
+        spread = self.per_atom(batch, predictions.forces)
         if not len(batch):
             return spread
         out: Floats = np.maximum.reduceat(spread, batch.offsets[:-1])
         return out
 
-    def per_atom(self, batch: Batch) -> Floats:
-        """Return √(mean over members of |F - F̄|²) of each atom (atoms,) in eV/Å."""
-        forces = np.stack([member.predict(batch).forces for member in self.members])
-        squares = ((forces - forces.mean(axis=0)) ** 2).sum(axis=-1)
+    def per_atom(self, batch: Batch, forces: Floats) -> Floats:
+        """Return √(mean over members of |F - F̄|²) of each atom (atoms,) in eV/Å.
+
+        forces: (atoms, 3), of the first member.
+        """
+        predicted = (member.predict(batch).forces for member in self.others)
+        every = np.stack([forces, *predicted])
+        squares = ((every - every.mean(axis=0)) ** 2).sum(axis=-1)
         out: Floats = np.sqrt(squares.mean(axis=0))
         return out
+
+    def arrays(self) -> Arrays:
+        """Return the bytes of each other member's checkpoint, by its number.
+
+        TypeError where a member cannot be stored.
+        """
+        found = {}
+        for number, member in enumerate(self.others, 1):
+            if not isinstance(member, Storable):
+                raise TypeError("a member of the committee has no checkpoint()")
+            data = checkpoint_to_bytes(member.checkpoint())
+            found[f"member_{number}"] = np.frombuffer(data, dtype=np.uint8)
+        return found
+
+
+@dataclass(frozen=True, slots=True)
+class CommitteeScorer:
+    """The Scorer whose surprise is the disagreement of a committee.
+
+    members: the number of potentials, with the generation's own; share: of the labels
+    that each other one is trained on.
+    """
+
+    members: int = 4
+    share: float = 0.8
+
+    def fit(
+        self,
+        potential: Potential,  # noqa: ARG002
+        learned: Batch,  # noqa: ARG002
+        heldout: Batch,  # noqa: ARG002
+        retrain: Retrain,
+    ) -> Committee:
+        """Train the other members, one after another."""
+        numbers = range(1, self.members)
+        return Committee(tuple(retrain(number, self.share) for number in numbers))
+
+    def restore(self, arrays: Arrays, read_potential: ReadPotential) -> Committee:
+        """Return the committee that gave these arrays."""
+        names = [f"member_{number}" for number in range(1, len(arrays) + 1)]
+        return Committee(tuple(read_potential(arrays[x].tobytes()) for x in names))

@@ -16,6 +16,7 @@ import numpy as np
 from alloop.core.batch import Batch
 from alloop.core.errors import InputError
 from alloop.core.records import Predictions
+from alloop.core.roles import Arrays, Potential, ReadPotential, Retrain
 from alloop.core.units import Floats, Integers
 from alloop.scores.subspace import Subspace, principal_subspace
 
@@ -108,6 +109,53 @@ class QResidual:
             centre=np.asarray(arrays["centre"], dtype=np.float64),
             spread=np.asarray(arrays["spread"], dtype=np.float64),
         )
+
+
+@dataclass(frozen=True, slots=True)
+class QResidualScorer:
+    """The Scorer whose surprise is the Q-residual.
+
+    components: of the principal subspaces, an int, or a share of the variance below 1.
+    kind: of the residual, see `QResidual`.
+    """
+
+    components: float = 0.99
+    kind: str = "q"
+
+    def fit(
+        self,
+        potential: Potential,
+        learned: Batch,
+        heldout: Batch,
+        retrain: Retrain,  # noqa: ARG002
+    ) -> QResidual:
+        """Return the scorer fitted to a potential's descriptors."""
+        return fit_qresidual(
+            learned,
+            _descriptors(potential, learned),
+            heldout,
+            _descriptors(potential, heldout),
+            components=self.components,
+            kind=self.kind,
+        )
+
+    def restore(
+        self,
+        arrays: Arrays,
+        read_potential: ReadPotential,  # noqa: ARG002
+    ) -> QResidual:
+        """Return the scorer that gave these arrays; ValueError if they do not fit."""
+        return QResidual.from_arrays(arrays)
+
+
+def _descriptors(potential: Potential, batch: Batch) -> Floats:
+    found = potential.predict(batch, descriptors=True).descriptors
+    if found is None:
+        raise InputError(
+            "expected a potential with descriptors of atoms, this one has none; choose "
+            "another scorer, such as `flag: {kind: committee}`"
+        )
+    return found
 
 
 def fit_qresidual(

@@ -16,6 +16,7 @@ from alloop.history.label_index import LabelIndex
 from alloop.history.measured_costs import cheap_in_expensive
 from alloop.history.reader import History
 from alloop.loop import events as e
+from alloop.loop.commands import Explore, Train
 from alloop.loop.events import Posed
 from alloop.store_copies.fork import branch_store
 
@@ -95,7 +96,7 @@ def posed_frames(history: History) -> Posed | None:
 
 def _fork_record(name: str, history: History) -> int:
     """Return the number of the record at whose event the control is forked."""
-    parting = e.Train if name == "standard" else e.Explore
+    parting = Train if name == "standard" else Explore
     return next(
         entry.seq
         for entry in history.entries

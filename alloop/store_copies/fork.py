@@ -14,7 +14,7 @@ from typing import Any, TypeAlias
 from alloop import config
 from alloop.config import Setup, fixed_differences
 from alloop.core.errors import InputError
-from alloop.driver.run import store_attributes
+from alloop.driver.opening import store_attributes
 from alloop.history.journal_codec import CODEC, event_config, first_configuration
 from alloop.loop import events as e
 from alloop.store.archive import Archive

@@ -17,8 +17,8 @@ from alloop.core.errors import AlloopError, DamagedError, InputError
 from alloop.core.frame import FrameId
 from alloop.core.levels import LevelId
 from alloop.core.records import Label, Unlabelled
+from alloop.driver.opening import campaign_opening
 from alloop.driver.own_parts import OwnParts
-from alloop.driver.run import campaign_opening
 from alloop.history.column_labels import ColumnLabel, read_labels
 from alloop.history.continuation import (
     Continuation,

@@ -21,6 +21,7 @@ from alloop.testing.potentials import (
     check_translation,
 )
 from alloop.testing.roles import (
+    check_fitted_scorer,
     check_labeller,
     check_scorer,
     check_selector,
@@ -31,6 +32,7 @@ __all__ = [
     "check_batching",
     "check_cutoff",
     "check_far_molecules",
+    "check_fitted_scorer",
     "check_forces",
     "check_labeller",
     "check_permutation",

@@ -1,17 +1,33 @@
 """The checks of Labeller, Scorer, Selector and Trainer."""
 
+import itertools
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 
 from alloop.core.batch import Batch, pack_frames
 from alloop.core.frame import Frame
 from alloop.core.records import Candidate, Label, TrainingData, Unlabelled
-from alloop.core.roles import Labeller, Potential, Scorer, Selector, Trainer
+from alloop.core.roles import (
+    FittedScorer,
+    Labeller,
+    Potential,
+    Retrain,
+    Scorer,
+    Selector,
+    Trainer,
+)
 from alloop.core.seeds import random_stream
 from alloop.core.units import Floats
+from alloop.models.checkpoint import (
+    Checkpoint,
+    checkpoint_from_bytes,
+    checkpoint_to_bytes,
+)
 from alloop.potentials.labeller_potential import LabellerPotential
+from alloop.potentials.restore import restore_potential
+from alloop.potentials.storable import Storable
 from alloop.testing.comparisons import (
     require,
     require_close,
@@ -49,6 +65,47 @@ def check_scorer(
     potential: Potential,
     frames: Sequence[Frame],
     *,
+    retrain: Retrain | None = None,
+    restore: Callable[[Checkpoint], Storable] = restore_potential,
+    tolerance: float = 1e-6,
+) -> None:
+    """Check that a scorer can be fitted and stored, and that its surprise is sound.
+
+    It is fitted to half of the frames, the rest are held out: the same fit must give
+    the same bits, and so must the scorer restored from its arrays. The surprise of all
+    frames must pass `check_fitted_scorer`. retrain: gives the further potentials that a
+    scorer asks for, by default the same one again. restore: restores a potential.
+    """
+
+    def same_potential(number: int, share: float = 1.0) -> Potential:  # noqa: ARG001
+        return potential
+
+    learned, heldout = pack_frames(frames[::2]), pack_frames(frames[1::2])
+    fitted, again = (
+        scorer.fit(potential, learned, heldout, retrain or same_potential)
+        for _ in range(2)
+    )
+    check_fitted_scorer(fitted, potential, frames, tolerance=tolerance)
+    stored = checkpoint_to_bytes(Checkpoint("scorer", {}, fitted.arrays()))
+    restored = scorer.restore(
+        checkpoint_from_bytes(stored).tensors,
+        lambda data: restore(checkpoint_from_bytes(data)),
+    )
+    batch = pack_frames(frames)
+    predictions = potential.predict(batch, descriptors=True)
+    wanted = fitted.score(batch, predictions)
+    for other, sentence in (
+        (again, "the same fit gives another surprise"),
+        (restored, "the restored scorer gives another surprise"),
+    ):
+        require(np.array_equal(other.score(batch, predictions), wanted), sentence)
+
+
+def check_fitted_scorer(
+    scorer: FittedScorer,
+    potential: Potential,
+    frames: Sequence[Frame],
+    *,
     tolerance: float = 1e-6,
 ) -> None:
     """Check that surprise is one finite number for each frame.
@@ -76,15 +133,18 @@ def check_selector(selector: Selector, candidates: Sequence[Candidate]) -> None:
     """Check that a selector keeps to the quota and is reproducible.
 
     It must return each index at most once, all in range, and the same ones for the same
-    random stream; with none known, and with a third of the candidates known.
+    random stream; with none known, and with a third of the candidates known; without a
+    threshold, and with one between the candidates' surprises.
     """
+    middle = float(np.median([candidate.surprise for candidate in candidates]))
     third = len(candidates) // 3
     points = np.array([candidate.descriptor for candidate in candidates])
     for known, new in ((points[:0], candidates), (points[:third], candidates[third:])):
-        for quota in (0, 1, len(new) // 2, len(new), len(new) + 3):
+        quotas = (0, 1, len(new) // 2, len(new), len(new) + 3)
+        for quota, threshold in itertools.product(quotas, (None, middle)):
             picks = [
-                selector.select(new, known, quota, random_stream(0, "testing/selector"))
-                for _ in range(2)
+                selector.select(new, known, quota, random_stream(0, name), threshold)
+                for name in ["testing/selector"] * 2
             ]
             _check_selected(picks[0], quota, len(new))
             require(picks[0] == picks[1], "the same call selected other candidates")

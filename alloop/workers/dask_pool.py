@@ -15,7 +15,7 @@ from typing import Any, TypeAlias
 from uuid import uuid4
 
 from alloop.core.errors import InputError
-from alloop.loop import events as e
+from alloop.loop.commands import Command, Examine, Explore, LabelFrame, Train
 from alloop.workers import time_limits
 from alloop.workers.cluster_plan import LABEL, LEARN, ClusterPlan
 from alloop.workers.connection import Connection, connect_cluster
@@ -50,7 +50,7 @@ class _TaskRefused(Exception):
 
 
 def _run_task(
-    command: e.Command,
+    command: Command,
     task_data: TaskData,
     settings: WorkerSettings,
     limits: tuple[time_limits.TaskSpan, time_limits.TimeLimit | None],
@@ -249,9 +249,9 @@ def _refuse_endless(task: Task, plan: ClusterPlan) -> None:
 
 
 def _is_label(task: Task) -> bool:
-    return isinstance(task.command, e.LabelFrame)
+    return isinstance(task.command, LabelFrame)
 
 
 def _task_resource(task: Task) -> str:
-    learns = isinstance(task.command, e.Train | e.Explore | e.Examine)
+    learns = isinstance(task.command, Train | Explore | Examine)
     return LEARN if learns else LABEL

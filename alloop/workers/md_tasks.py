@@ -12,6 +12,7 @@ from alloop.core.seeds import random_stream
 from alloop.core.splits import EXAMINATION
 from alloop.generation import Generation, from_bytes
 from alloop.loop import events as e
+from alloop.loop.commands import Examine, Explore, Prepare, Sample
 from alloop.md.dynamics import run_dynamics
 from alloop.md.frame_collector import ScoredFrames
 from alloop.md.thermal_frames import (
@@ -30,7 +31,7 @@ _models: dict[bytes, Generation] = {}  # cache of the worker's last generation
 
 
 def perform_explore(
-    command: e.Explore, task_data: TaskData, settings: WorkerSettings
+    command: Explore, task_data: TaskData, settings: WorkerSettings
 ) -> e.Explored:
     """Run a piece of MD; return its event without timing."""
     generation = _load_generation(task_data, settings)
@@ -66,7 +67,7 @@ def perform_explore(
 
 
 def perform_examine(
-    command: e.Examine, task_data: TaskData, settings: WorkerSettings
+    command: Examine, task_data: TaskData, settings: WorkerSettings
 ) -> e.Examined:
     """Run MD with all guards except surprise, which would bias the choice of frames.
 
@@ -131,12 +132,12 @@ def _load_generation(task_data: TaskData, settings: WorkerSettings) -> Generatio
     blob = task_data.model or b""
     if blob not in _models:
         _models.clear()
-        _models[blob] = from_bytes(blob, settings.restore)
+        _models[blob] = from_bytes(blob, settings.restore, settings.scoring.scorer)
     return _models[blob]
 
 
 def prepare_molecule(
-    command: e.Prepare, settings: WorkerSettings, oracle: Labeller
+    command: Prepare, settings: WorkerSettings, oracle: Labeller
 ) -> e.Prepared:
     """Relax a molecule, and make frames for the first labels and test MD walkers.
 
@@ -173,7 +174,7 @@ def prepare_molecule(
 
 
 def sample_frames(
-    command: e.Sample, settings: WorkerSettings, oracle: Labeller
+    command: Sample, settings: WorkerSettings, oracle: Labeller
 ) -> e.Sampled:
     """Run MD at the cheap level for frames; fewer where that level fails.
 

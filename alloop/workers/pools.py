@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from itertools import count
 from typing import Protocol
 
-from alloop.loop import events as e
+from alloop.loop.commands import Command, LabelFrame, Train
 from alloop.workers.settings import TaskData, WorkerSettings
 from alloop.workers.tasks import TaskResult, close_labellers, perform_command
 from alloop.workers.time_limits import TaskSpan, TimeLimit
@@ -23,7 +23,7 @@ class Task:
     if unknown. span: expected wall time. limit: the time limit of the run.
     """
 
-    command: e.Command
+    command: Command
     attempt: int
     data: TaskData = field(default_factory=TaskData)
     seconds: float = 0.0
@@ -46,13 +46,13 @@ class Task:
         return _command_rank(self.command) + self.seconds / (1.0 + self.seconds)
 
 
-def _command_rank(command: e.Command) -> int:
+def _command_rank(command: Command) -> int:
     match command:
-        case e.LabelFrame(fidelity="expensive"):
+        case LabelFrame(fidelity="expensive"):
             return 4
-        case e.LabelFrame():
+        case LabelFrame():
             return 3
-        case e.Train():
+        case Train():
             return 2
         case _:
             return 1

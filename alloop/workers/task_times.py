@@ -12,6 +12,7 @@ from alloop.core.records import Label
 from alloop.history.label_index import LabelIndex
 from alloop.labels.programs import level_cost
 from alloop.loop import events as e
+from alloop.loop.commands import Command, LabelFrame, Recheck
 from alloop.workers.time_limits import TaskSpan
 
 _LAST = 8  # recent tasks of a kind that are kept
@@ -45,13 +46,13 @@ class TaskTimes:
             self._last.setdefault(kind, deque(maxlen=_LAST)).append(took)
 
     def expected_span(
-        self, command: e.Command, label_index: LabelIndex, costs: Mapping[LevelId, Cost]
+        self, command: Command, label_index: LabelIndex, costs: Mapping[LevelId, Cost]
     ) -> TaskSpan:
         """Return the expected duration of the command."""
         match command:
-            case e.LabelFrame(level=level, frame=frame):
+            case LabelFrame(level=level, frame=frame):
                 return self._label_span(level, frame, costs)
-            case e.Recheck(level=level, frame=name):
+            case Recheck(level=level, frame=name):
                 seen = self._recent_span(("recheck", level))
                 return seen or self._recheck_span(
                     level, label_index.frames[name], costs
@@ -123,7 +124,7 @@ def _good_labels(
 
 
 def expected_cost(
-    command: e.Command,
+    command: Command,
     label_index: LabelIndex,
     levels: Iterable[Level],
     known: Mapping[LevelId, Cost],
@@ -134,9 +135,9 @@ def expected_cost(
     for any other command.
     """
     match command:
-        case e.LabelFrame(level=where, frame=frame):
+        case LabelFrame(level=where, frame=frame):
             what = frame
-        case e.Recheck(level=where, frame=name):
+        case Recheck(level=where, frame=name):
             what = label_index.frames[name]
         case _:
             return 0.0

@@ -19,6 +19,18 @@ from alloop.labels.child.labeller import LabelChild, Limits
 from alloop.labels.direct import DirectLabeller
 from alloop.labels.recheck import recheck_label, tighter_level
 from alloop.loop import events as e
+from alloop.loop.commands import (
+    Command,
+    Examine,
+    Explore,
+    LabelFrame,
+    Prepare,
+    Price,
+    Recheck,
+    Sample,
+    Stop,
+    Train,
+)
 from alloop.workers.md_tasks import (
     perform_examine,
     perform_explore,
@@ -42,26 +54,26 @@ class TaskResult:
 
 
 def perform_command(
-    command: e.Command, task_data: TaskData, settings: WorkerSettings
+    command: Command, task_data: TaskData, settings: WorkerSettings
 ) -> TaskResult:
     """Carry out a command. Raises only for bugs and lost resources."""
     clock = _TaskClock()
     match command:
-        case e.LabelFrame():
+        case LabelFrame():
             return _perform_label(command, settings, clock)
-        case e.Explore():
+        case Explore():
             explored = perform_explore(command, task_data, settings)
             return TaskResult(replace(explored, timing=clock.timing()))
-        case e.Examine():
+        case Examine():
             examined = perform_examine(command, task_data, settings)
             return TaskResult(replace(examined, timing=clock.timing()))
-        case e.Train():
+        case Train():
             return _perform_train(command, task_data, settings, clock)
-        case e.Recheck():
+        case Recheck():
             return _perform_recheck(command, task_data, settings, clock)
-        case e.Prepare() | e.Sample():
+        case Prepare() | Sample():
             return _perform_first_frames(command, settings, clock)
-        case e.Price() | e.Stop():
+        case Price() | Stop():
             raise TypeError(f"{command.name} is the driver's to answer")
 
 
@@ -82,7 +94,7 @@ class _TaskClock:
 
 
 def _perform_label(
-    command: e.LabelFrame, settings: WorkerSettings, clock: _TaskClock
+    command: LabelFrame, settings: WorkerSettings, clock: _TaskClock
 ) -> TaskResult:
     with label_in_progress():
         record, timing = _leftover_label(command, settings) or _made_label(
@@ -96,7 +108,7 @@ def _perform_label(
 
 
 def _leftover_label(
-    command: e.LabelFrame, settings: WorkerSettings
+    command: LabelFrame, settings: WorkerSettings
 ) -> _TimedRecord | None:
     """Return a record that a worker of an earlier run left in the spool, None without.
 
@@ -110,7 +122,7 @@ def _leftover_label(
 
 
 def _made_label(
-    command: e.LabelFrame, settings: WorkerSettings, clock: _TaskClock
+    command: LabelFrame, settings: WorkerSettings, clock: _TaskClock
 ) -> _TimedRecord:
     record = labeller_for(settings, settings.level(command.level)).label(command.frame)
     timing = clock.timing(record.cpu_seconds if settings.isolate else 0.0)
@@ -121,14 +133,14 @@ def _made_label(
 
 
 def _perform_train(
-    command: e.Train, task_data: TaskData, settings: WorkerSettings, clock: _TaskClock
+    command: Train, task_data: TaskData, settings: WorkerSettings, clock: _TaskClock
 ) -> TaskResult:
     event, blob = perform_training(command, task_data, settings)
     return TaskResult(replace(event, timing=clock.timing()), blob)
 
 
 def _perform_recheck(
-    command: e.Recheck, task_data: TaskData, settings: WorkerSettings, clock: _TaskClock
+    command: Recheck, task_data: TaskData, settings: WorkerSettings, clock: _TaskClock
 ) -> TaskResult:
     if task_data.frame is None or task_data.label is None:
         raise TypeError("Recheck needs a frame and its label in its data")
@@ -140,13 +152,13 @@ def _perform_recheck(
 
 
 def _perform_first_frames(
-    command: e.Prepare | e.Sample, settings: WorkerSettings, clock: _TaskClock
+    command: Prepare | Sample, settings: WorkerSettings, clock: _TaskClock
 ) -> TaskResult:
     oracle = MeteredLabeller(
         labeller_for(settings, settings.levels["cheap"]), settings.isolate
     )
     event: e.Prepared | e.Sampled
-    if isinstance(command, e.Prepare):
+    if isinstance(command, Prepare):
         event = prepare_molecule(command, settings, oracle)
     else:
         event = sample_frames(command, settings, oracle)

@@ -7,27 +7,26 @@ import numpy as np
 from alloop.core.batch import Batch, pack_frames
 from alloop.core.prediction_errors import prediction_errors
 from alloop.core.records import LabelSet, Predictions
-from alloop.core.roles import Trainer
 from alloop.core.units import Floats
 from alloop.evaluation import TrainingInputs, train_generation
-from alloop.generation import Generation, from_bytes, to_bytes
+from alloop.generation import Generation, potential_from_bytes, to_bytes
 from alloop.loop import events as e
-from alloop.training.state_files import ResumableTrainer, StateFolder
+from alloop.loop.commands import Train
 from alloop.workers.settings import TaskData, WorkerSettings
 from alloop.workers.spool import training_folder
 
 
 def perform_training(
-    command: e.Train, task_data: TaskData, settings: WorkerSettings
+    command: Train, task_data: TaskData, settings: WorkerSettings
 ) -> tuple[e.Trained, bytes]:
     """Train on the labels of a task; return the event without timing, and the blob."""
     if task_data.data is None:
         raise TypeError("Train needs labels in its data")
-    parent = (
-        None
-        if task_data.model is None
-        else from_bytes(task_data.model, settings.restore).potential
-    )
+    parent, folder = None, None
+    if task_data.model is not None:
+        parent = potential_from_bytes(task_data.model, settings.restore)
+    if settings.spool is not None and settings.spool.is_dir():  # it can be reached
+        folder = training_folder(settings.spool, command.name)
     inputs = TrainingInputs(
         data=task_data.data,
         heldout=task_data.heldout or pack_frames(()),
@@ -35,8 +34,9 @@ def perform_training(
         seed=settings.seed,
         name=command.name,
         parent=parent,
+        folder=folder,
     )
-    trained = train_generation(_resumable_trainer(command, settings), inputs)
+    trained = train_generation(settings.trainer, inputs)
     evaluation = _evaluate_test(trained.generation, task_data.test)
     generation = _with_facts(trained.generation, command, evaluation)
     model, blob = to_bytes(generation)
@@ -51,17 +51,6 @@ def perform_training(
         calibrated_on=trained.fitted.calibrated_on,
     )
     return event, blob
-
-
-def _resumable_trainer(command: e.Train, settings: WorkerSettings) -> Trainer:
-    """Return the trainer, resumable after a kill if it supports that.
-
-    This also requires that the worker can reach the spool.
-    """
-    trainer, spool = settings.trainer, settings.spool
-    if spool is None or not spool.is_dir() or not isinstance(trainer, ResumableTrainer):
-        return trainer
-    return trainer.keeping(StateFolder(training_folder(spool, command.name)))
 
 
 def _evaluate_test(
@@ -92,7 +81,7 @@ def _test_surprise(
 
 
 def _with_facts(
-    generation: Generation, command: e.Train, evaluation: e.Evaluation | None
+    generation: Generation, command: Train, evaluation: e.Evaluation | None
 ) -> Generation:
     facts: dict[str, int | float] = {
         "generation": command.generation,

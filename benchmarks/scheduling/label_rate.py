@@ -18,7 +18,8 @@ from typing import Any
 import yaml
 
 from alloop import config
-from alloop.driver.run import CampaignRun, RunObserver, store_attributes
+from alloop.driver.opening import store_attributes
+from alloop.driver.run import CampaignRun, RunObserver
 from alloop.history.fold_updater import FoldUpdater
 from alloop.history.reader import CODEC
 from alloop.store.archive import Archive

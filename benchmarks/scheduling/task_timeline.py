@@ -10,6 +10,7 @@ from itertools import count
 
 from alloop.history.reader import History
 from alloop.loop import events as e
+from alloop.loop.commands import Command, Explore, Stop
 from alloop.loop.policy import decide
 from alloop.loop.reducer import apply_commands, apply_event
 from alloop.loop.rules import Rules
@@ -35,10 +36,10 @@ class Trace:
     tasks: list[Ran] = field(default_factory=list)
     rounds: dict[int, float] = field(default_factory=dict)
 
-    def note(self, commands: tuple[e.Command, ...], now: float) -> None:
+    def note(self, commands: tuple[Command, ...], now: float) -> None:
         """Take in what was asked for."""
         for command in commands:
-            if isinstance(command, e.Explore):
+            if isinstance(command, Explore):
                 self.rounds.setdefault(command.round, now)
 
     @property
@@ -102,7 +103,7 @@ def simulated(history: History, rules: Rules, workers: int) -> Trace:
         commands = decide(seen, events.pop(0), rules)
         state = apply_commands(seen, commands)
         trace.note(commands, now)
-        for command in (x for x in commands if not isinstance(x, e.Stop)):
+        for command in (x for x in commands if not isinstance(x, Stop)):
             answer = known[command.name]
             seconds = length(answer)
             if seconds == 0:  # the driver answered

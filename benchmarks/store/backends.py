@@ -27,6 +27,7 @@ from alloop.core.frame import Frame
 from alloop.core.records import Label
 from alloop.history.reader import CODEC
 from alloop.loop import events as e
+from alloop.loop.commands import LabelFrame
 from alloop.store import columns, schema
 from alloop.store.archive import Archive
 
@@ -251,7 +252,7 @@ def _item(atoms: Atoms) -> Item:
 def _turn(item: Item) -> e.Turn:
     frame = Frame(item.numbers, item.positions)
     label = Label(frame.id, LEVEL, item.energy, item.forces, 1.0, {"program": "none"})
-    ask = e.LabelFrame(frame, LEVEL, "expensive", "seed", 0)
+    ask = LabelFrame(frame, LEVEL, "expensive", "seed", 0)
     return e.Turn(e.Labelled(ask.name, label), (ask,))
 
 

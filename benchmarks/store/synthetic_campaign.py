@@ -15,6 +15,7 @@ from alloop.core.frame import Frame, FrameId
 from alloop.core.levels import make_level
 from alloop.core.records import Candidate, Detail, Failure, Label, Unlabelled, Walker
 from alloop.loop import events as e
+from alloop.loop.commands import Command, Explore, LabelFrame, Train
 
 NUMBERS = np.array([6, 6, 8, 1, 1, 1, 1, 1, 1])
 CANDIDATES = 100  # in an exploration: ten frames a record
@@ -47,7 +48,7 @@ class Played:
         self._ids: dict[str, list[FrameId]] = {"test": [], "cheap": [], "expensive": []}
         self._found: tuple[Candidate, ...] = ()
         self._fresh = 0  # candidates that have no label yet begin here
-        self._asked: e.Command = self._ask(1)
+        self._asked: Command = self._ask(1)
 
     def turns(self, count: int) -> Iterator[e.Turn]:
         """The next turns: the answer to what the one before asked for, and the next
@@ -60,22 +61,22 @@ class Played:
                 self._asked = self._ask(self._seq)
             yield e.Turn(event, (self._asked,))
 
-    def _ask(self, seq: int) -> e.Command:
+    def _ask(self, seq: int) -> Command:
         """What record `seq` answers."""
         rng = np.random.default_rng((0, seq))
         if seq % TRAIN == TRAIN - 1:
             cheap, expensive, test = (
                 tuple(sorted(self._ids[x])) for x in ("cheap", "expensive", "test")
             )
-            return e.Train(1 + seq // TRAIN, cheap, expensive, test)
+            return Train(1 + seq // TRAIN, cheap, expensive, test)
         if seq % EXPLORE == EXPLORE - 1:
             where, rest = _frame(rng), np.zeros((len(NUMBERS), 3))
             crew = tuple(Walker(i, 0, where, rest, seq) for i in range(8))
             number, model = seq // TRAIN, "0" * 32
-            return e.Explore(seq, 0, 0, number, model, crew, 100, CANDIDATES, 1)
+            return Explore(seq, 0, 0, number, model, crew, 100, CANDIDATES, 1)
         return self._label(seq, rng)
 
-    def _label(self, seq: int, rng: np.random.Generator) -> e.LabelFrame:
+    def _label(self, seq: int, rng: np.random.Generator) -> LabelFrame:
         if seq < TEST or not self._found:
             kind, purpose, frame = "expensive", "test", _frame(rng)
             self._ids["test"].append(frame.id)
@@ -88,23 +89,23 @@ class Played:
             frame = self._found[self._fresh + seq % EXPLORE].frame
             self._ids["cheap"].append(frame.id)
         why = f"surprise {12 + rng.random():.4f} above 4.5"
-        return e.LabelFrame(frame, LEVELS[kind].id, kind, purpose, 0, why)
+        return LabelFrame(frame, LEVELS[kind].id, kind, purpose, 0, why)
 
-    def _answer(self, asked: e.Command) -> e.Event:
+    def _answer(self, asked: Command) -> e.Event:
         rng, seq = np.random.default_rng((1, self._seq)), self._seq
         timing = _timing(seq)
         match asked:
-            case e.Train():
+            case Train():
                 return _trained(asked, rng, timing)
-            case e.Explore(name=name, walkers=walkers):
+            case Explore(name=name, walkers=walkers):
                 self._found = tuple(_candidate(rng, seq) for _ in range(CANDIDATES))
                 self._fresh = 0
                 found = self._found[:-1], self._found[-1:]
                 return e.Explored(name, walkers, *found, 1000, timing)
-            case e.LabelFrame(name=name) if seq % FAIL == 0:
+            case LabelFrame(name=name) if seq % FAIL == 0:
                 lost = Unlabelled(asked.frame.id, asked.level, Failure.TIMEOUT)
                 return e.NotLabelled(name, lost, timing)
-            case e.LabelFrame(name=name, level=key, frame=frame):
+            case LabelFrame(name=name, level=key, frame=frame):
                 forces = rng.normal(size=(len(NUMBERS), 3))
                 label = Label(frame.id, key, -4000.0, forces, 1.0, dict(_DETAILS))
                 return e.Labelled(name, label, timing)
@@ -131,7 +132,7 @@ def _candidate(rng: np.random.Generator, seq: int) -> Candidate:
     return Candidate(_frame(rng), 0, 3, seq, surprise, -4e3, forces, _DESCRIPTOR)
 
 
-def _trained(asked: e.Train, rng: np.random.Generator, timing: e.Timing) -> e.Trained:
+def _trained(asked: Train, rng: np.random.Generator, timing: e.Timing) -> e.Trained:
     number, test = asked.generation, asked.test
     shape = (len(test) * len(NUMBERS), 3)
     evaluation = e.Evaluation(

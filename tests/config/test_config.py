@@ -29,6 +29,7 @@ from alloop.labels.levels import pyscf_level, toy_level
 from alloop.loop import events as e
 from alloop.md.integrate import VelocityVerlet
 from alloop.potentials.repulsion import ZBL
+from alloop.scores.qresidual import QResidualScorer
 from alloop.store.archive import Archive
 from alloop.training.staged_trainer import StagedTrainer
 
@@ -122,7 +123,8 @@ def test_every_number_reaches_the_loop_in_its_own_units(tmp_path: Path) -> None:
     assert (rules.seeding.test, rules.seeding.per_walker) == (8, 2)
     assert (rules.exploring.piece, rules.exploring.walkers) == (30, 3)
     assert rules.budget.cpu_hours == 2
-    assert (kit.seed, kit.isolate, kit.scoring.components) == (4, False, 8)
+    assert (kit.seed, kit.isolate) == (4, False)
+    assert kit.scoring.scorer == QResidualScorer(components=8)
     assert (kit.dynamics.integrator, kit.dynamics.timestep) == (VelocityVerlet(), 1.0)
     assert (kit.dynamics.guards.force, kit.dynamics.guards.heat) == (None, 4.0)
     assert (kit.beginning.test.temperature, kit.beginning.spacing) == (300, 7)

@@ -12,6 +12,7 @@ from alloop.driver.driver import Driver
 from alloop.history.label_index import LabelIndex
 from alloop.labels.programs import level_cost
 from alloop.loop import events as e
+from alloop.loop.commands import LabelFrame, Price, Recheck, Train
 from alloop.loop.reducer import apply_commands
 from alloop.loop.state import LoopState
 from alloop.workers.pools import Task
@@ -51,14 +52,14 @@ def chain(atoms, shift=0.0):
 
 
 def asked(frame, fidelity="expensive"):
-    return e.LabelFrame(frame, LEVELS[fidelity].id, fidelity, "seed", 0)
+    return LabelFrame(frame, LEVELS[fidelity].id, fidelity, "seed", 0)
 
 
-def start(world, shelf, commands, ledger=None, **facts):
+def start(world, shelf, commands, labels=None, **facts):
     """Go on with a campaign that has these commands open, without turning."""
     driver = Driver(
-        book=shelf,
-        ledger=ledger or LabelIndex(),
+        archive=shelf,
+        label_index=labels or LabelIndex(),
         rules=world.RULES,
         pool=shelf,
         levels=LEVELS,
@@ -104,8 +105,8 @@ def test_seconds_order_within_a_class_and_never_across_classes():
 
     short, long = (priority(asked(chain(2)), x) for x in (0.01, 1e6))
     cheap = priority(asked(chain(2), "cheap"), 1e9)
-    train = priority(e.Train(1, (), (), ()), 0.0)
-    recheck = priority(e.Recheck("f", EXPENSIVE.id, "expensive"), 1e9)
+    train = priority(Train(1, (), (), ()), 0.0)
+    recheck = priority(Recheck("f", EXPENSIVE.id, "expensive"), 1e9)
     assert long > short > cheap > train > recheck
 
 
@@ -163,7 +164,7 @@ def test_prices_are_answered_from_labels_made_here_and_no_others(world):
     ledger.add_turn(e.Turn(e.Labelled(first, label(made, seconds=8.0))))
     other = label(cached, seconds=800.0)
     ledger.add_turn(e.Turn(e.Labelled(second, other, cached=True)))
-    driver = start(world, shelf, [e.Price(1)], ledger)
+    driver = start(world, shelf, [Price(1)], ledger)
     (priced,) = driver._ready
     assert shelf.sent == []
     assert set(priced.costs) == {EXPENSIVE.id}
@@ -176,7 +177,7 @@ def test_a_recheck_travels_with_its_frame_and_label(world):
     ledger.frames[frame.id] = frame
     known = label(frame)
     ledger.labels[EXPENSIVE.id, frame.id] = known
-    start(world, shelf, [e.Recheck(frame.id, EXPENSIVE.id, "expensive")], ledger)
+    start(world, shelf, [Recheck(frame.id, EXPENSIVE.id, "expensive")], ledger)
     (task,) = shelf.sent
     assert task.data.frame == frame
     assert task.data.label is known
@@ -185,7 +186,7 @@ def test_a_recheck_travels_with_its_frame_and_label(world):
 
 def test_prices_reach_the_state_through_the_journal_alone(world):
     begun = world.game().to("train")
-    (price,) = begun.asked(e.Price)
+    (price,) = begun.asked(Price)
     costs = {world.LEVELS["cheap"]: world.cost(world.LEVELS["cheap"], 3.0)}
     begun.turn(e.Priced(price.name, costs))
     assert begun.state.costs == costs

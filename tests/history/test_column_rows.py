@@ -7,6 +7,7 @@ import pytest
 
 from alloop.core.records import Label
 from alloop.loop import events as e
+from alloop.loop.commands import LabelFrame, Recheck, Train
 from alloop.loop.reducer import ATTEMPTS
 from alloop.store.schema import (
     FAILURES,
@@ -148,7 +149,7 @@ def test_noise_tells_how_far_labels_moved(played, rows):
         (ids[row], FIDELITIES[fidelity])
         for row, fidelity in zip(table["structure"], table["fidelity"], strict=True)
     }
-    asked = {(x.frame, x.fidelity) for x in played.asked(e.Recheck)}
+    asked = {(x.frame, x.fidelity) for x in played.asked(Recheck)}
     assert found == asked
     assert set(table["force_max"]) == {5e-3}
     assert {FAILURES[code] for code in table["failure"]} == {""}
@@ -186,7 +187,7 @@ def test_scores_are_what_the_models_said_before_any_label(played, rows):
 
 def test_selections_are_all_that_was_asked_for_with_its_round(played, rows):
     table, ids = rows["selections"], id_texts(rows["structures"]["id"])
-    asked = {(x.frame.id, x.fidelity, x.purpose) for x in played.asked(e.LabelFrame)}
+    asked = {(x.frame.id, x.fidelity, x.purpose) for x in played.asked(LabelFrame)}
     columns = (table["structure"], table["fidelity"], table["purpose"])
     found = [
         (ids[row], FIDELITIES[fidelity], PURPOSES[purpose])
@@ -211,7 +212,7 @@ def test_walkers_are_where_they_are_now(played, rows):
 
 def test_generations_tell_what_they_learned_from_and_how_well(played, rows):
     table = rows["generations"]
-    trains = {train.generation: train for train in played.asked(e.Train)}
+    trains = {train.generation: train for train in played.asked(Train)}
     assert list(table["generation"]) == sorted(trains)
     np.testing.assert_array_equal(table["force_mae"], played.state.errors)
     for row, number in enumerate(table["generation"]):

@@ -5,6 +5,7 @@ from dataclasses import replace
 from alloop.core.records import Failure, Label, Unlabelled
 from alloop.history.label_entries import label_entries
 from alloop.loop import events as e
+from alloop.loop.commands import Train
 from alloop.loop.reducer import ATTEMPTS
 
 
@@ -73,7 +74,7 @@ def test_labels_that_were_given_are_told_as_brought(world):
 
 def test_what_was_excluded_since_says_so(world):
     game = world.game().play()
-    frame = game.asked(e.Train)[0].expensive[0]
+    frame = game.asked(Train)[0].expensive[0]
     game.turn(e.Excluded(frame, "cheap", "odd"))
     out = [x for x in label_entries(world.history(game.turns)) if x.excluded]
     assert {(x.frame.id, x.fidelity) for x in out} <= {(frame, "cheap")}

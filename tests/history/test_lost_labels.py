@@ -10,7 +10,9 @@ from hypothesis import strategies as st
 from alloop.core.records import Failure, Unlabelled
 from alloop.history.label_entries import label_entries, lost_labels
 from alloop.loop import events as e
-from alloop.loop.reducer import ATTEMPTS, replay
+from alloop.loop.commands import LabelFrame, Train
+from alloop.loop.reducer import ATTEMPTS
+from tests.conftest import replay
 
 END = "the budget of expensive labels is spent"
 
@@ -20,7 +22,7 @@ def losing(world, *names, failure=Failure.TIMEOUT):
     lost_ones = set(names)
 
     def reply(command):
-        if isinstance(command, e.LabelFrame) and command.name in lost_ones:
+        if isinstance(command, LabelFrame) and command.name in lost_ones:
             lost_ones.discard(command.name)
             record = Unlabelled(command.frame.id, command.level, failure, "", 2.0)
             return e.NotLabelled(command.name, record)
@@ -33,9 +35,9 @@ def losing(world, *names, failure=Failure.TIMEOUT):
 def seeds(world):
     """Names of an expensive and a cheap seed label, and of a test label."""
     begun = world.game().to("train")
-    expensive = begun.asked(e.LabelFrame, purpose="seed", fidelity="expensive")
-    cheap = begun.asked(e.LabelFrame, purpose="seed", fidelity="cheap")
-    test = begun.asked(e.LabelFrame, purpose="test")
+    expensive = begun.asked(LabelFrame, purpose="seed", fidelity="expensive")
+    cheap = begun.asked(LabelFrame, purpose="seed", fidelity="cheap")
+    test = begun.asked(LabelFrame, purpose="test")
     return expensive[0].name, cheap[-1].name, test[0].name
 
 
@@ -80,7 +82,7 @@ def test_after_the_end_what_comes_back_is_learned_in_one_more_training(world, se
     begun.play()
     assert begun.state.finished == END
     assert begun.state.generation == state.generation + 1
-    train = begun.asked(e.Train)[-1]
+    train = begun.asked(Train)[-1]
     assert seeds[0].split("/")[-1] in train.expensive
     assert seeds[2].split("/")[-1] in train.test
     assert [begun.state.labels_used(x) for x in ("cheap", "expensive")] == used
@@ -103,7 +105,7 @@ def test_what_fails_again_brings_no_training_and_may_be_asked_for_again(world, s
 
 def test_with_nothing_good_before_a_retry_begins_the_campaign(world):
     begun = world.game().to("train")
-    names = [x.name for x in begun.asked(e.LabelFrame, fidelity="expensive")]
+    names = [x.name for x in begun.asked(LabelFrame, fidelity="expensive")]
     begun = world.game(reply=losing(world, *names)).play()
     assert begun.state.finished.startswith("no expensive label")
     assert len(retried(world, begun)[0]) == len(names)
@@ -119,7 +121,7 @@ def test_in_the_middle_retries_wait_for_the_open_step_and_lose_none(
     training on."""
     calm = world.game().play()
     begun = world.game(reply=losing(world, seeds[0])).to(stage)
-    before = len(begun.asked(e.Train))
+    before = len(begun.asked(Train))
     labels, commands = retried(world, begun)
     assert commands == ()
     assert lost_labels(world.history(begun.turns)) == ()
@@ -129,10 +131,10 @@ def test_in_the_middle_retries_wait_for_the_open_step_and_lose_none(
     begun.play()
     assert begun.state.finished == END
     assert begun.state.round == calm.state.round
-    assert len(begun.asked(e.Train)) == len(calm.asked(e.Train))
+    assert len(begun.asked(Train)) == len(calm.asked(Train))
     frame = labels[0].frame.id
-    assert [frame in x.expensive for x in begun.asked(e.Train)] == [
-        number >= before for number in range(len(begun.asked(e.Train)))
+    assert [frame in x.expensive for x in begun.asked(Train)] == [
+        number >= before for number in range(len(begun.asked(Train)))
     ]
 
 
@@ -140,12 +142,12 @@ def test_a_lost_flagged_label_that_returns_in_its_round_may_win_an_expensive_one
     world,
 ):
     begun = world.game().to("flag")
-    names = [x.name for x in begun.asked(e.LabelFrame, purpose="flagged")]
+    names = [x.name for x in begun.asked(LabelFrame, purpose="flagged")]
     begun = world.game(reply=losing(world, *names)).to("flag")
     begun.play(lambda g: len(g.state.open) == 1)
     retried(world, begun)
     begun.to("bias")
-    assert begun.asked(e.LabelFrame, purpose="bias")
+    assert begun.asked(LabelFrame, purpose="bias")
 
 
 def test_a_retry_that_is_lost_with_its_worker_is_sent_again(world, seeds):
@@ -163,7 +165,7 @@ def test_a_retry_that_is_lost_with_its_worker_is_sent_again(world, seeds):
 def test_whenever_a_retry_comes_the_state_is_the_fold_of_its_journal(world, seed):
     rng = np.random.default_rng(seed)
     begun = world.game().to("train")
-    names = [x.name for x in begun.asked(e.LabelFrame, purpose="seed")]
+    names = [x.name for x in begun.asked(LabelFrame, purpose="seed")]
     begun = world.game(reply=losing(world, *names[::2]))
     instant = int(rng.integers(1, 90))
     begun.play(lambda g: len(g.turns) >= instant, lambda n: int(rng.integers(n)))

@@ -12,6 +12,7 @@ from alloop.history.measured_costs import (
     worker_utilisation,
 )
 from alloop.loop import events as e
+from alloop.loop.commands import Explore, LabelFrame, Prepare, Recheck, Sample, Train
 
 
 @pytest.fixture(scope="module")
@@ -43,7 +44,7 @@ def test_prices_are_means_by_fidelity_and_molecule(game, history):
     }
     assert {x.cpu_seconds for k, x in found.items() if k[0] == "cheap"} == {1.0}
     assert {x.cpu_seconds for k, x in found.items() if k[0] == "expensive"} == {20.0}
-    asked = game.asked(e.LabelFrame, fidelity="cheap", molecule=0)
+    asked = game.asked(LabelFrame, fidelity="cheap", molecule=0)
     assert found["cheap", "H2"].labels == len(asked)
 
 
@@ -54,12 +55,12 @@ def test_failures_and_given_labels_have_no_price(world):
     for price in measured_costs(world.history(begun.turns)):
         assert price.cpu_seconds in (1.0, 20.0)
         if price.fidelity == "expensive":
-            tests = begun.asked(e.LabelFrame, purpose="test")
+            tests = begun.asked(LabelFrame, purpose="test")
             assert price == MeasuredCost("expensive", "H2", len(tests), 20.0)
 
 
 def test_cheap_labels_are_worth_their_cost_in_expensive_ones(game, history):
-    cheap = game.asked(e.LabelFrame, fidelity="cheap")
+    cheap = game.asked(LabelFrame, fidelity="cheap")
     assert cheap_in_expensive(history) == pytest.approx(len(cheap) / 20.0)
 
 
@@ -74,7 +75,7 @@ def test_molecules_are_paid_in_their_own_coin(world):
         return event
 
     game = world.game(molecules=2, reply=reply).play()
-    cheap = game.asked(e.LabelFrame, fidelity="cheap")
+    cheap = game.asked(LabelFrame, fidelity="cheap")
     worth = cheap_in_expensive(world.history(game.turns))
     assert worth == pytest.approx(len(cheap) / 20.0)
 
@@ -87,7 +88,7 @@ def test_without_measured_prices_cheap_labels_are_worth_nothing(world):
 def test_all_cpu_seconds_belong_to_one_part(game, history):
     parts = cpu_seconds_by_part(history)
     count = {
-        key: len(game.asked(e.LabelFrame, **facts))
+        key: len(game.asked(LabelFrame, **facts))
         for key, facts in {
             "cheap": {"fidelity": "cheap"},
             "expensive": {"fidelity": "expensive"},
@@ -95,14 +96,14 @@ def test_all_cpu_seconds_belong_to_one_part(game, history):
         }.items()
     }
     assert parts == {
-        "noise floor": len(game.asked(e.Recheck)) * 60.0,
+        "noise floor": len(game.asked(Recheck)) * 60.0,
         "cheap labels": count["cheap"] * 1.0,
         "expensive labels": (count["expensive"] - count["test"]) * 20.0,
         "frozen set": count["test"] * 20.0,
         "examination": 0.0,
-        "training": len(game.asked(e.Train)) * 1.0,
-        "MD": len(game.asked(e.Explore)) * 1.0,
-        "preparation": len(game.asked(e.Prepare) + game.asked(e.Sample)) * 1.0,
+        "training": len(game.asked(Train)) * 1.0,
+        "MD": len(game.asked(Explore)) * 1.0,
+        "preparation": len(game.asked(Prepare) + game.asked(Sample)) * 1.0,
     }
 
 

@@ -16,6 +16,17 @@ from alloop.core.records import Candidate, Failure, Label, Noise, Unlabelled, Wa
 from alloop.core.seeds import name_share, random_stream
 from alloop.history.reader import History, JournalEntry
 from alloop.loop import events as e
+from alloop.loop.commands import (
+    Command,
+    Examine,
+    Explore,
+    LabelFrame,
+    Prepare,
+    Price,
+    Recheck,
+    Sample,
+    Train,
+)
 from alloop.loop.policy import decide
 from alloop.loop.reducer import apply_commands, apply_event
 from alloop.loop.rules import Budget, ExploreRules, Rules, SeedRules
@@ -74,11 +85,11 @@ def candidate(name: str, walker: Walker, origin: str = "surprise") -> Candidate:
     )
 
 
-def answer(command: e.Command) -> e.Answer:
+def answer(command: Command) -> e.Answer:
     """What the command leads to."""
     timing = e.Timing(1.0, 2.0, 1.0, "here:1")
     match command:
-        case e.Prepare(name=name, molecule=molecule):
+        case Prepare(name=name, molecule=molecule):
             return e.Prepared(
                 name,
                 molecule,
@@ -90,21 +101,21 @@ def answer(command: e.Command) -> e.Answer:
                 ),
                 timing,
             )
-        case e.Sample(name=name, walker=walker):
+        case Sample(name=name, walker=walker):
             frames = [
                 frame(f"{name}/{i}", walker.molecule) for i in range(command.frames)
             ]
             return e.Sampled(name, walker.molecule, tuple(frames), timing)
-        case e.LabelFrame():
+        case LabelFrame():
             return e.Labelled(command.name, label(command.frame, command.level), timing)
-        case e.Explore() | e.Examine():
+        case Explore() | Examine():
             return moved(command, timing)
-        case e.Train():
+        case Train():
             return trained(command, timing)
-        case e.Recheck(name=name, frame=where, level=level):
+        case Recheck(name=name, frame=where, level=level):
             noise = Noise(where, level, 1e-4, 2e-3, 5e-3, 3 * COST[level])
             return e.Rechecked(name, noise, e.Timing(1.0, 4.0, noise.cpu_seconds))
-        case e.Price(name=name):
+        case Price(name=name):
             return e.Priced(name, {})
     raise AssertionError(command)
 
@@ -113,13 +124,13 @@ def still() -> np.ndarray:
     return np.zeros((2, 3))
 
 
-def moved(command: e.Explore | e.Examine, timing: e.Timing) -> e.Answer:
-    if isinstance(command, e.Examine):
+def moved(command: Explore | Examine, timing: e.Timing) -> e.Answer:
+    if isinstance(command, Examine):
         return examined(command, timing)
     return explored(command, timing)
 
 
-def explored(command: e.Explore, timing: e.Timing) -> e.Explored:
+def explored(command: Explore, timing: e.Timing) -> e.Explored:
     name, lead = command.name, command.walkers[0]
     walkers = tuple(
         replace(
@@ -146,7 +157,7 @@ def explored(command: e.Explore, timing: e.Timing) -> e.Explored:
     )
 
 
-def examined(command: e.Examine, timing: e.Timing) -> e.Examined:
+def examined(command: Examine, timing: e.Timing) -> e.Examined:
     walkers = tuple(
         replace(
             walker,
@@ -164,7 +175,7 @@ def examined(command: e.Examine, timing: e.Timing) -> e.Examined:
     return e.Examined(command.name, walkers, frames, timing)
 
 
-def trained(command: e.Train, timing: e.Timing) -> e.Trained:
+def trained(command: Train, timing: e.Timing) -> e.Trained:
     known = repr((command.name, command.cheap, command.expensive, command.parent))
     error = 1.0 / len(command.expensive)
     shape = (2 * len(command.test), 3)
@@ -188,7 +199,7 @@ def trained(command: e.Train, timing: e.Timing) -> e.Trained:
     )
 
 
-def failed(command: e.LabelFrame) -> e.NotLabelled:
+def failed(command: LabelFrame) -> e.NotLabelled:
     record = Unlabelled(
         command.frame.id, command.level, Failure.NOT_CONVERGED, "no", 2.0
     )
@@ -216,7 +227,7 @@ class Game:
         self.state = LoopState()
         self.turns: list[e.Turn] = []
 
-    def turn(self, event: e.Event) -> tuple[e.Command, ...]:
+    def turn(self, event: e.Event) -> tuple[Command, ...]:
         """Take the event in; the commands that follow from it."""
         seen = apply_event(self.state, event)
         commands = decide(seen, event, self.rules)

@@ -8,9 +8,10 @@ from hypothesis import strategies as st
 
 from alloop.history.label_entries import lost_labels
 from alloop.loop import events as e
-from alloop.loop.reducer import replay
+from alloop.loop.commands import Examine, LabelFrame, Train
 from alloop.loop.rules import Budget, Examining, StopRules
 from alloop.loop.state import LoopState
+from tests.conftest import replay
 
 SPENT = "the budget of expensive labels is spent"
 
@@ -21,13 +22,13 @@ def rules(world):
 
 
 def papers(begun):
-    return begun.asked(e.LabelFrame, purpose="examination")
+    return begun.asked(LabelFrame, purpose="examination")
 
 
 def test_the_end_waits_for_an_examination(world, rules):
     begun = world.game(rules).play()
     assert begun.state.finished == SPENT
-    examines = begun.asked(e.Examine)
+    examines = begun.asked(Examine)
     # 5 frames are 3 walkers, in batches of 2; two of them give a second frame.
     assert [x.name for x in examines] == [
         "examine/1/0/0",
@@ -47,7 +48,7 @@ def test_predictions_are_committed_before_labels_are_asked_for(world, rules):
         asked = {
             x.frame.id
             for x in turn.commands
-            if isinstance(x, e.LabelFrame) and x.purpose == "examination"
+            if isinstance(x, LabelFrame) and x.purpose == "examination"
         }
         if asked:
             assert isinstance(turn.event, e.Examined)
@@ -67,13 +68,13 @@ def test_the_best_generation_is_examined_not_the_last(world, rules):
     begun = world.game(rules, reply=reply).play()
     assert begun.state.generation > 1
     assert begun.state.best == 1
-    assert {x.generation for x in begun.asked(e.Examine)} == {1}
-    assert {x.model for x in begun.asked(e.Examine)} == {begun.state.models[0]}
+    assert {x.generation for x in begun.asked(Examine)} == {1}
+    assert {x.model for x in begun.asked(Examine)} == {begun.state.models[0]}
 
 
 def test_walkers_are_independent_and_start_from_first_frames(world, rules):
     begun = world.game(rules, molecules=2).play()
-    walkers = [w for x in begun.asked(e.Examine, piece=0) for w in x.walkers]
+    walkers = [w for x in begun.asked(Examine, piece=0) for w in x.walkers]
     assert [w.molecule for w in walkers] == [0, 1, 0]
     assert all(w.frame in begun.state.seeds[w.molecule] for w in walkers)
     assert len({w.velocities.tobytes() for w in walkers}) == 3
@@ -90,10 +91,10 @@ def test_examined_frames_are_never_learned_and_never_paid_from_the_budget(world,
     begun.play()
     assert begun.state.finished == SPENT
     assert begun.state.labels_used("expensive") == 24
-    for train in begun.asked(e.Train):
+    for train in begun.asked(Train):
         used = {*train.cheap, *train.expensive, *train.test, *train.heldout}
         assert not used & frames
-    assert {x.number for x in begun.asked(e.Examine)} == {1, 2}
+    assert {x.number for x in begun.asked(Examine)} == {1, 2}
     again = {x.frame.id for x in papers(begun)} - frames
     assert len(again) == 5
 
@@ -120,7 +121,7 @@ def test_a_target_that_is_met_twice_is_examined_once_a_model(world, rules):
 
 def test_a_campaign_that_ended_before_there_were_examinations_gets_its(world, rules):
     begun = world.game().play()
-    assert begun.asked(e.Examine) == []
+    assert begun.asked(Examine) == []
     begun.rules = rules
     begun.turn(e.Amended("a newer alloop"))
     begun.play()
@@ -138,7 +139,7 @@ def test_a_stopped_walker_gives_no_further_frame(world, rules):
         return event
 
     begun = world.game(rules, reply=reply).play()
-    (second,) = begun.asked(e.Examine, piece=1)
+    (second,) = begun.asked(Examine, piece=1)
     assert [w.index for w in second.walkers] == [1]
     assert len(papers(begun)) == 3
     assert begun.state.finished == SPENT
@@ -165,7 +166,7 @@ def test_an_examination_without_a_frame_is_no_success(world, rules):
 
 def test_a_lost_examination_label_is_tried_again_and_teaches_nothing(world, rules):
     def reply(command):
-        if isinstance(command, e.LabelFrame) and command.purpose == "examination":
+        if isinstance(command, LabelFrame) and command.purpose == "examination":
             bad = world.failed(command)
             return replace(bad, unlabelled=replace(bad.unlabelled, failure=TIMEOUT))
         return world.answer(command)
@@ -175,14 +176,14 @@ def test_a_lost_examination_label_is_tried_again_and_teaches_nothing(world, rule
     TIMEOUT = Failure.TIMEOUT
     begun = world.game(rules, reply=reply).play()
     assert begun.state.finished == SPENT
-    trained = len(begun.asked(e.Train))
+    trained = len(begun.asked(Train))
     begun.reply = world.answer
     begun.turn(e.Retried(lost_labels(world.history(begun.turns))))
     begun.play()
     assert begun.state.finished == SPENT
     good = [x for x in begun.state.entries() if x.purpose == "examination" and x.good]
     assert len(good) == 5
-    assert len(begun.asked(e.Train)) == trained
+    assert len(begun.asked(Train)) == trained
 
 
 def test_posed_frames_are_predicted_where_they_are(world, rules):
@@ -190,7 +191,7 @@ def test_posed_frames_are_predicted_where_they_are(world, rules):
     frames = tuple(world.frame(f"posed/{i}") for i in range(3))
     begun.turn(e.Posed(frames, (0, 0, 0)))
     begun.play()
-    examines = begun.asked(e.Examine)
+    examines = begun.asked(Examine)
     assert {x.steps for x in examines} == {0}
     assert [w.frame for x in examines for w in x.walkers] == list(frames)
     assert [x.frame for x in papers(begun)] == list(frames)
@@ -254,7 +255,7 @@ def test_a_round_that_got_nowhere_may_still_teach_but_not_twice(world, rules):
     begun = world.game(rules, reply=stuck(world, 3)).play()
     assert begun.state.round == 2
     assert "timestep" in begun.state.broken
-    assert begun.asked(e.LabelFrame, purpose="flagged")
+    assert begun.asked(LabelFrame, purpose="flagged")
 
 
 def test_walkers_that_walk_a_while_before_they_stop_are_ordinary(world, rules):

@@ -10,9 +10,19 @@ from hypothesis import strategies as st
 from alloop.core.doubts import Doubt, doubts_to_text
 from alloop.core.records import Walker
 from alloop.loop import events as e
+from alloop.loop.commands import (
+    Explore,
+    LabelFrame,
+    Price,
+    Recheck,
+    Sample,
+    Stop,
+    Train,
+)
 from alloop.loop.reducer import ATTEMPTS
 from alloop.loop.rules import Budget, ExploreRules, SeedRules, StopRules
 from alloop.loop.state import LabelState, LoopState
+from alloop.selection import MostSurprising, PerMolecule
 
 NOISE = {"cheap": 0.1, "expensive": 0.3}
 
@@ -43,14 +53,14 @@ def test_a_prepared_molecule_asks_for_seed_labels_and_for_samples(world):
     (prepare,) = begun.state.open.values()
     prepared = world.answer(prepare)
     commands = begun.turn(prepared)
-    labels = [command for command in commands if isinstance(command, e.LabelFrame)]
+    labels = [command for command in commands if isinstance(command, LabelFrame)]
     expensive = [x.frame for x in labels if x.fidelity == "expensive"]
     cheap = [x.frame for x in labels if x.fidelity == "cheap"]
     assert expensive == list(prepared.seeds[:3])
     assert cheap == list(prepared.seeds[:6])
     assert {x.purpose for x in labels} == {"seed"}
     assert {x.level for x in labels} == set(world.LEVELS.values())
-    samples = [command for command in commands if isinstance(command, e.Sample)]
+    samples = [command for command in commands if isinstance(command, Sample)]
     assert [sample.walker for sample in samples] == list(prepared.starts)
     assert {sample.frames for sample in samples} == {2}
 
@@ -67,14 +77,14 @@ def test_sampled_frames_become_the_test_set_at_the_expensive_level(world):
 def test_the_first_training_waits_for_the_last_answer(world):
     begun = world.game()
     begun.play(lambda g: len(g.state.open) == 1 and g.state.seeds)
-    assert begun.asked(e.Train) == []
+    assert begun.asked(Train) == []
     begun.play(lambda g: g.state.stage == "train")
-    (train,) = begun.asked(e.Train)
+    (train,) = begun.asked(Train)
     assert train.generation == 1
     assert train.parent is None
-    assert train.cheap == tuple(ids(begun.asked(e.LabelFrame, fidelity="cheap")))
-    seeds = begun.asked(e.LabelFrame, fidelity="expensive", purpose="seed")
-    tests = begun.asked(e.LabelFrame, purpose="test")
+    assert train.cheap == tuple(ids(begun.asked(LabelFrame, fidelity="cheap")))
+    seeds = begun.asked(LabelFrame, fidelity="expensive", purpose="seed")
+    tests = begun.asked(LabelFrame, purpose="test")
     assert train.expensive == tuple(ids(seeds))
     assert train.test == tuple(ids(tests))
     assert not set(train.test) & {*train.cheap, *train.expensive}
@@ -133,7 +143,7 @@ def test_labels_are_asked_for_only_when_every_batch_has_walked(world):
     begun.play(lambda g: len(g.state.open) == 1)
     assert begun.state.stage == "explore"
     begun.to("flag")
-    assert all(isinstance(x, e.LabelFrame) for x in begun.state.open.values())
+    assert all(isinstance(x, LabelFrame) for x in begun.state.open.values())
 
 
 def test_control_frames_get_both_labels_and_flagged_ones_a_cheap_one(world):
@@ -170,7 +180,7 @@ def test_what_surprises_most_is_flagged(world):
         return replace(event, candidates=spread)
 
     begun = world.game(reply=reply).to("flag")
-    flagged = begun.asked(e.LabelFrame, purpose="flagged")
+    flagged = begun.asked(LabelFrame, purpose="flagged")
     pool = [c for f in begun.state.found.values() for c in f.candidates]
     best = sorted(pool, key=lambda c: -c.surprise)[: len(flagged)]
     assert ids(flagged) == ids(best)
@@ -187,9 +197,9 @@ def test_what_a_guard_rail_stopped_is_flagged_whatever_its_surprise(world):
             return replace(event, threshold=2.0)  # surprise is below 1
         return event
 
-    bold = replace(world.RULES, fill=False)
+    bold = replace(world.RULES, selector=PerMolecule(MostSurprising(fill=False)))
     begun = world.game(bold, reply=reply).to("flag")
-    (flagged,) = begun.asked(e.LabelFrame, purpose="flagged")
+    (flagged,) = begun.asked(LabelFrame, purpose="flagged")
     assert flagged.reason == "guard rail: force"
 
 
@@ -200,10 +210,10 @@ def test_without_fill_only_surprise_above_the_threshold_is_labelled(world):
             return replace(event, threshold=2.0)  # surprise is below 1
         return event
 
-    strict = replace(world.RULES, fill=False)
+    strict = replace(world.RULES, selector=PerMolecule(MostSurprising(fill=False)))
     begun = world.game(strict, reply=reply).to("flag")
-    assert begun.asked(e.LabelFrame, purpose="flagged") == []
-    assert len(begun.asked(e.LabelFrame, purpose="control")) == 2
+    assert begun.asked(LabelFrame, purpose="flagged") == []
+    assert len(begun.asked(LabelFrame, purpose="control")) == 2
 
 
 def test_the_largest_bias_gets_the_expensive_labels(world):
@@ -218,15 +228,15 @@ def test_the_largest_bias_gets_the_expensive_labels(world):
 
     worst = []
     begun = world.game(reply=reply).to("flag")
-    asked = begun.asked(e.LabelFrame, purpose="flagged")
+    asked = begun.asked(LabelFrame, purpose="flagged")
     worst += sorted(asked, key=lambda x: x.frame.id)[1:2]
     begun.to("bias")
-    asked = begun.asked(e.LabelFrame, purpose="bias")
+    asked = begun.asked(LabelFrame, purpose="bias")
     assert {x.fidelity for x in asked} == {"expensive"}
     assert len(asked) == 3  # every=4, one of them went to the control frame
     assert asked[0].frame == worst[0].frame
     assert asked[0].reason.startswith("bias 5")
-    flagged = {x.frame.id for x in begun.asked(e.LabelFrame, purpose="flagged")}
+    flagged = {x.frame.id for x in begun.asked(LabelFrame, purpose="flagged")}
     assert {x.frame.id for x in asked} <= flagged
 
 
@@ -234,25 +244,25 @@ def test_a_flagged_frame_without_cheap_label_gets_no_expensive_one(world):
     bad = set()
 
     def reply(command):
-        if isinstance(command, e.LabelFrame) and command.purpose == "flagged":
+        if isinstance(command, LabelFrame) and command.purpose == "flagged":
             bad.add(command.frame.id)
             return world.failed(command)
         return world.answer(command)
 
     begun = world.game(reply=reply).to("train", generation=1)
     assert bad
-    assert begun.asked(e.LabelFrame, purpose="bias") == []
-    train = begun.asked(e.Train)[-1]
+    assert begun.asked(LabelFrame, purpose="bias") == []
+    train = begun.asked(Train)[-1]
     assert train.generation == 2
     assert not bad & {*train.cheap, *train.expensive}
 
 
 def test_an_excluded_frame_gets_no_expensive_label_either(world):
     begun = world.game().to("flag")
-    frame = begun.asked(e.LabelFrame, purpose="flagged")[0].frame.id
+    frame = begun.asked(LabelFrame, purpose="flagged")[0].frame.id
     begun.turn(e.Excluded(frame, "cheap", "looks odd"))
     begun.to("bias")
-    asked = begun.asked(e.LabelFrame, purpose="bias")
+    asked = begun.asked(LabelFrame, purpose="bias")
     assert asked
     assert frame not in ids(asked)
 
@@ -264,12 +274,12 @@ def test_random_selection_takes_control_frames_only(world):
     asked = [
         x
         for p in ("control", "flagged", "bias")
-        for x in begun.asked(e.LabelFrame, purpose=p)
+        for x in begun.asked(LabelFrame, purpose=p)
     ]
     assert {x.frame.id for x in asked} <= controls
     assert {x.reason for x in asked if x.purpose != "control"} == {"random"}
-    steered = flagged_and_control(world.game().to("bias").asked(e.LabelFrame))
-    random = flagged_and_control(begun.asked(e.LabelFrame))
+    steered = flagged_and_control(world.game().to("bias").asked(LabelFrame))
+    random = flagged_and_control(begun.asked(LabelFrame))
     assert {k: len(v) for k, v in random.items()} == {
         k: len(v) for k, v in steered.items()
     }
@@ -278,9 +288,9 @@ def test_random_selection_takes_control_frames_only(world):
 def test_with_one_fidelity_no_cheap_label_is_ever_asked(world):
     alone = replace(world.RULES, budget=Budget(cheap=0, expensive=12))
     begun = world.game(alone).play()
-    assert begun.asked(e.LabelFrame, fidelity="cheap") == []
-    assert begun.asked(e.LabelFrame, purpose="flagged", fidelity="expensive")
-    assert all(train.cheap == () for train in begun.asked(e.Train))
+    assert begun.asked(LabelFrame, fidelity="cheap") == []
+    assert begun.asked(LabelFrame, purpose="flagged", fidelity="expensive")
+    assert all(train.cheap == () for train in begun.asked(Train))
     assert begun.state.labels_used("expensive") == 12
 
 
@@ -298,7 +308,7 @@ def test_the_budget_is_spent_and_never_overdrawn(world, molecules, cheap, contro
 
 
 def test_no_frame_is_labelled_twice_at_a_level(world):
-    names = [x.name for x in world.game(molecules=2).play().asked(e.LabelFrame)]
+    names = [x.name for x in world.game(molecules=2).play().asked(LabelFrame)]
     assert len(names) == len(set(names))
 
 
@@ -323,7 +333,7 @@ def test_walking_walkers_go_on_and_stopped_ones_start_afresh(world):
 
 def test_molecules_share_the_flagged_labels_evenly(world):
     begun = world.game(molecules=2).to("flag")
-    asked = begun.asked(e.LabelFrame, purpose="flagged")
+    asked = begun.asked(LabelFrame, purpose="flagged")
     counts = np.bincount([command.molecule for command in asked], minlength=2)
     assert abs(counts[0] - counts[1]) <= 1
 
@@ -340,7 +350,7 @@ def test_a_lost_task_is_tried_again_and_a_label_then_forsaken(world):
     assert name not in begun.state.open
     begun.play()
     assert begun.state.finished
-    train = begun.asked(e.Train)[0]
+    train = begun.asked(Train)[0]
     assert command.frame.id not in (
         train.cheap if command.fidelity == "cheap" else train.expensive
     )
@@ -354,7 +364,7 @@ def test_the_last_label_of_a_step_may_be_forsaken(world):
     (name,) = begun.state.open
     for attempt in range(1, ATTEMPTS + 1):
         commands = begun.turn(e.TaskLost(name, attempt, "killed"))
-    assert [type(command) for command in commands] == [e.Train, e.Price]
+    assert [type(command) for command in commands] == [Train, Price]
 
 
 @pytest.mark.parametrize("stage", ["seed", "train", "explore"])
@@ -365,7 +375,7 @@ def test_other_tasks_lost_too_often_stop_the_campaign_until_it_is_run_again(
     name, command = next(iter(begun.state.open.items()))
     for attempt in range(1, ATTEMPTS + 1):
         commands = begun.turn(e.TaskLost(name, attempt, "ValueError: odd"))
-    assert [type(x) for x in commands] == [e.Stop]
+    assert [type(x) for x in commands] == [Stop]
     assert begun.state.finished == (
         f"{name} was tried 3 times and failed: ValueError: odd"
     )
@@ -394,7 +404,7 @@ def test_a_larger_budget_lets_a_finished_campaign_go_on(world):
     generation = begun.state.generation
     begun.rules = replace(world.RULES, budget=Budget(cheap=40, expensive=20))
     commands = begun.turn(e.Amended("budget: more", ("budget",)))
-    assert {type(command) for command in commands} == {e.Explore}
+    assert {type(command) for command in commands} == {Explore}
     begun.play()
     assert begun.state.labels_used("expensive") == 20
     assert begun.state.generation > generation
@@ -408,12 +418,12 @@ def test_the_same_rules_again_end_a_finished_campaign_at_once(world):
 
 def test_excluded_labels_leave_the_next_training(world):
     begun = world.game().to("explore")
-    (train,) = begun.asked(e.Train)
+    (train,) = begun.asked(Train)
     begun.turn(e.Excluded(train.expensive[0], "expensive", "looks odd"))
     begun.turn(e.Excluded(train.cheap[1], None, "looks odd"))
     begun.turn(e.Excluded(train.test[0], None, "looks odd"))
     begun.to("train")
-    later = begun.asked(e.Train)[-1]
+    later = begun.asked(Train)[-1]
     assert train.expensive[0] not in later.expensive
     assert train.cheap[1] not in {*later.cheap, *later.expensive}
     assert later.test == train.test[1:]
@@ -423,14 +433,14 @@ def test_excluded_labels_leave_the_next_training(world):
 
 def test_each_generation_learns_from_the_one_before(world):
     begun = world.game().play()
-    parents = [train.parent for train in begun.asked(e.Train)]
+    parents = [train.parent for train in begun.asked(Train)]
     models = [t.event.model for t in begun.turns if isinstance(t.event, e.Trained)]
     assert parents == [None, *models[:-1]]
 
 
 def test_a_model_that_the_user_brought_is_the_first_parent(world):
     begun = world.game(model="a" * 32).to("train")
-    assert begun.asked(e.Train)[0].parent == "a" * 32
+    assert begun.asked(Train)[0].parent == "a" * 32
 
 
 def test_with_labels_and_a_test_set_given_training_comes_first(world):
@@ -441,13 +451,13 @@ def test_with_labels_and_a_test_set_given_training_comes_first(world):
     )
     begun = world.Game()
     train, price = begun.turn(world.opened(given=brought))
-    assert isinstance(train, e.Train)
-    assert price == e.Price(train.generation)
+    assert isinstance(train, Train)
+    assert price == Price(train.generation)
     assert (len(train.cheap), len(train.expensive), len(train.test)) == (4, 2, 3)
     assert begun.state.labels_used("cheap") == begun.state.labels_used("expensive") == 0
     begun.play()
     assert begun.state.labels_used("expensive") == 12
-    walkers = begun.asked(e.Explore)[0].walkers
+    walkers = begun.asked(Explore)[0].walkers
     known = {item.frame for item in brought if not item.test}
     assert {walker.frame for walker in walkers} <= known
 
@@ -455,7 +465,7 @@ def test_with_labels_and_a_test_set_given_training_comes_first(world):
 def test_with_labels_given_only_the_test_set_is_made(world):
     brought = (world.given("c", "cheap"), world.given("x", "expensive"))
     begun = world.game(given=brought).to("train")
-    assert {x.purpose for x in begun.asked(e.LabelFrame)} == {"test"}
+    assert {x.purpose for x in begun.asked(LabelFrame)} == {"test"}
 
 
 @pytest.mark.parametrize(
@@ -467,16 +477,16 @@ def test_a_fidelity_of_which_nothing_was_given_gets_seeds(world, brought, missin
         *(world.given(f"t{i}", "expensive", test=True) for i in range(3)),
     )
     begun = world.game(given=items).to("train")
-    asked = begun.asked(e.LabelFrame)
+    asked = begun.asked(LabelFrame)
     assert {(x.fidelity, x.purpose) for x in asked} == {(missing, "seed")}
-    (train,) = begun.asked(e.Train)
+    (train,) = begun.asked(Train)
     assert train.cheap
     assert train.expensive
 
 
 def test_without_any_expensive_label_the_campaign_says_so(world):
     def reply(command):
-        if isinstance(command, e.LabelFrame) and command.fidelity == "expensive":
+        if isinstance(command, LabelFrame) and command.fidelity == "expensive":
             return world.failed(command)
         return world.answer(command)
 
@@ -488,13 +498,13 @@ def test_without_any_expensive_label_the_campaign_says_so(world):
 
 def test_cheap_labels_that_fail_do_not_stop_the_campaign(world):
     def reply(command):
-        if isinstance(command, e.LabelFrame) and command.fidelity == "cheap":
+        if isinstance(command, LabelFrame) and command.fidelity == "cheap":
             return world.failed(command)
         return world.answer(command)
 
     begun = world.game(reply=reply).play()
     assert begun.state.labels_used("expensive") == 12
-    assert begun.asked(e.Train)[-1].cheap == ()
+    assert begun.asked(Train)[-1].cheap == ()
 
 
 def test_an_exploration_that_finds_nothing_ends_the_campaign(world):
@@ -514,7 +524,7 @@ def test_sampling_that_gives_no_frame_leaves_no_gap(world):
         return replace(event, frames=()) if isinstance(event, e.Sampled) else event
 
     begun = world.game(reply=reply).to("train")
-    assert begun.asked(e.Train)[0].test == ()
+    assert begun.asked(Train)[0].test == ()
 
 
 def test_more_walkers_join_where_the_rules_allow_more(world):
@@ -532,9 +542,9 @@ def outcome(game):
     commands = [x for turn in game.turns for x in turn.commands]
     asked = {x.name: getattr(x, "reason", None) for x in commands}
     trains = {
-        x.name: (x.cheap, x.expensive, x.test, x.parent) for x in game.asked(e.Train)
+        x.name: (x.cheap, x.expensive, x.test, x.parent) for x in game.asked(Train)
     }
-    rechecks = sorted(x.name for x in game.asked(e.Recheck))
+    rechecks = sorted(x.name for x in game.asked(Recheck))
     end = (game.state.model, game.state.errors, game.state.finished)
     return asked, trains, set(rechecks), end
 
@@ -592,12 +602,10 @@ def test_stopping_rules_are_asked_after_each_training(world):
 def test_a_walker_keeps_its_random_start_whatever_the_others_do(world):
     few = replace(world.RULES, exploring=ExploreRules(2, 25, 2, 10))
     narrow = {
-        w.index: w for w in world.game(few).to("explore").asked(e.Explore)[0].walkers
+        w.index: w for w in world.game(few).to("explore").asked(Explore)[0].walkers
     }
     wide = {
-        w.index: w
-        for x in world.game().to("explore").asked(e.Explore)
-        for w in x.walkers
+        w.index: w for x in world.game().to("explore").asked(Explore) for w in x.walkers
     }
     assert isinstance(wide[1], Walker)
     assert all(world.same(narrow[i], wide[i]) for i in narrow)
@@ -612,19 +620,19 @@ def test_held_out_frames_are_first_ones_and_never_change_side(world):
     )
     begun = world.game(rules=rules)
     begun.play(lambda g: g.state.finished)
-    trains = begun.asked(e.Train)
+    trains = begun.asked(Train)
     assert len(trains) >= 2
     assert len(trains[0].heldout) >= 8
     assert all(train.heldout == trains[0].heldout for train in trains)
     for train in trains:
         assert not set(train.heldout) & {*train.cheap, *train.expensive}
-    seeds = ids(begun.asked(e.LabelFrame, purpose="seed"))
+    seeds = ids(begun.asked(LabelFrame, purpose="seed"))
     assert set(trains[0].heldout) <= set(seeds)
 
 
 def test_too_few_frames_to_calibrate_on_are_not_held_out(world):
     begun = world.game().to("train")
-    (train,) = begun.asked(e.Train)
+    (train,) = begun.asked(Train)
     assert train.heldout == ()
 
 
@@ -643,17 +651,17 @@ def test_labels_with_an_excluded_doubt_are_never_learned_from(world):
     begun = world.game(replace(world.RULES, doubts=strict), reply=reply).play()
     doubted = {entry.frame for entry in begun.state.entries() if entry.doubts}
     learned = [
-        {*x.cheap, *x.expensive, *x.test, *x.heldout} for x in begun.asked(e.Train)
+        {*x.cheap, *x.expensive, *x.test, *x.heldout} for x in begun.asked(Train)
     ]
     assert doubted
     assert learned
     assert not any(doubted & frames for frames in learned)
-    assert not doubted & set(ids(begun.asked(e.LabelFrame, purpose="bias")))
+    assert not doubted & set(ids(begun.asked(LabelFrame, purpose="bias")))
     mild = {"expensive": {Doubt.MULTIREFERENCE: "flag"}}
     begun.rules = replace(world.RULES, doubts=mild, budget=Budget(40, 16))
     begun.turn(e.Amended(""))
     begun.play()
-    again = begun.asked(e.Train)[-1]
+    again = begun.asked(Train)[-1]
     assert doubted & set(again.test)
     assert doubted & set(again.expensive)
 
@@ -673,7 +681,7 @@ def test_cpu_hours_are_not_overshot_by_a_round_and_their_end_has_its_reason(worl
     """Labels cost 1 s and 20 s here; seeds and test set cost 146 s, a round 84 s."""
 
     def reply(command):
-        if isinstance(command, e.Price):
+        if isinstance(command, Price):
             levels = world.LEVELS.values()
             prices = zip(levels, (1.0, 20.0), strict=True)
             costs = {level: world.cost(level, seconds) for level, seconds in prices}

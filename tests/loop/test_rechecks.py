@@ -6,6 +6,7 @@ from math import ceil
 import pytest
 
 from alloop.loop import events as e
+from alloop.loop.commands import Explore, LabelFrame, Recheck, Train
 from alloop.loop.reducer import ATTEMPTS
 from alloop.loop.rules import SeedRules
 
@@ -21,12 +22,12 @@ def good(turns, fidelity):
     """Frames with a good label before each training."""
     asked, frames, out = {}, set(), []
     for turn in turns:
-        asked |= {x.name: x for x in turn.commands if isinstance(x, e.LabelFrame)}
+        asked |= {x.name: x for x in turn.commands if isinstance(x, LabelFrame)}
         if isinstance(turn.event, e.Labelled):
             command = asked[turn.event.name]
             if command.fidelity == fidelity:
                 frames.add(command.frame.id)
-        if any(isinstance(x, e.Train) for x in turn.commands):
+        if any(isinstance(x, Train) for x in turn.commands):
             out.append(set(frames))
     return out
 
@@ -36,9 +37,9 @@ def test_each_training_brings_the_rechecked_share_up_to_date(world, rules, fidel
     begun = world.game(rules, molecules=2).play()
     labelled = good(begun.turns, fidelity)
     trainings = [
-        [x for x in turn.commands if isinstance(x, e.Recheck)]
+        [x for x in turn.commands if isinstance(x, Recheck)]
         for turn in begun.turns
-        if any(isinstance(x, e.Train) for x in turn.commands)
+        if any(isinstance(x, Train) for x in turn.commands)
     ]
     done = set()
     for frames, commands in zip(labelled, trainings, strict=True):
@@ -53,13 +54,13 @@ def test_each_training_brings_the_rechecked_share_up_to_date(world, rules, fidel
 def test_where_there_are_fewer_than_three_labels_all_are_rechecked(world, rules):
     few = replace(rules, seeding=SeedRules(cheap=2, expensive=1, test=0))
     begun = world.game(few).to("train")
-    assert len(begun.asked(e.Recheck, fidelity="cheap")) == 2
-    assert len(begun.asked(e.Recheck, fidelity="expensive")) == 1
+    assert len(begun.asked(Recheck, fidelity="cheap")) == 2
+    assert len(begun.asked(Recheck, fidelity="expensive")) == 1
 
 
 def test_failed_labels_and_those_of_the_user_are_not_rechecked(world, rules):
     def reply(command):
-        if isinstance(command, e.LabelFrame) and command.fidelity == "cheap":
+        if isinstance(command, LabelFrame) and command.fidelity == "cheap":
             return world.failed(command)
         return world.answer(command)
 
@@ -68,19 +69,19 @@ def test_failed_labels_and_those_of_the_user_are_not_rechecked(world, rules):
         *(world.given(f"t{i}", "expensive", test=True) for i in range(5)),
     )
     begun = world.game(rules, reply=reply, given=brought).to("train")
-    assert begun.asked(e.Train)
-    assert begun.asked(e.Recheck) == []
+    assert begun.asked(Train)
+    assert begun.asked(Recheck) == []
 
 
 def test_a_share_of_none_switches_rechecking_off(world):
     begun = world.game(replace(world.RULES, recheck={"cheap": 0.0})).play()
-    assert begun.asked(e.Recheck) == []
+    assert begun.asked(Recheck) == []
 
 
 def test_the_step_waits_for_the_last_recheck(world, rules):
     begun = world.game(rules).to("train")
     for name in sorted(begun.state.open, key=lambda x: x.startswith("recheck")):
-        assert begun.asked(e.Explore) == []
+        assert begun.asked(Explore) == []
         begun.turn(world.answer(begun.state.open[name]))
     assert begun.state.stage == "explore"
 
@@ -93,14 +94,14 @@ def test_a_recheck_that_is_lost_too_often_stops_nothing(world, rules):
     assert name not in begun.state.open
     begun.play()
     assert begun.state.finished == "the budget of expensive labels is spent"
-    assert [x.name for x in begun.asked(e.Recheck)].count(name) == ATTEMPTS
+    assert [x.name for x in begun.asked(Recheck)].count(name) == ATTEMPTS
 
 
 def test_rechecks_decide_nothing(world, rules):
     plain, noisy = world.game().play(), world.game(rules).play()
     assert noisy.state.errors == plain.state.errors
     assert noisy.state.model == plain.state.model
-    names = [[x.name for x in game.asked(e.LabelFrame)] for game in (plain, noisy)]
+    names = [[x.name for x in game.asked(LabelFrame)] for game in (plain, noisy)]
     assert sorted(names[0]) == sorted(names[1])
     assert noisy.state.cpu_seconds() == plain.state.cpu_seconds()
 
@@ -108,9 +109,9 @@ def test_rechecks_decide_nothing(world, rules):
 def test_histories_tell_how_labels_moved_and_what_they_cost(world, rules):
     begun = world.game(rules).play()
     history = world.history(begun.turns)
-    asked = {x.name for x in begun.asked(e.Recheck)}
+    asked = {x.name for x in begun.asked(Recheck)}
     assert {x.name for x in history.rechecked()} == asked
     assert {x.noise.force_max for x in history.rechecked()} == {5e-3}
     assert [x.name for x in history.priced()] == [
-        f"price/{x.generation}" for x in begun.asked(e.Train)
+        f"price/{x.generation}" for x in begun.asked(Train)
     ]

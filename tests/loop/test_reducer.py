@@ -9,14 +9,10 @@ from hypothesis import strategies as st
 
 from alloop.core.records import Walker
 from alloop.loop import events as e
-from alloop.loop.reducer import (
-    ATTEMPTS,
-    apply_commands,
-    apply_event,
-    next_state,
-    replay,
-)
+from alloop.loop.commands import Prepare, Stop, Train
+from alloop.loop.reducer import ATTEMPTS, apply_commands, apply_event, next_state
 from alloop.loop.state import LoopState
+from tests.conftest import replay
 
 
 def test_replaying_the_turns_gives_the_live_state_field_by_field(world):
@@ -46,7 +42,7 @@ def test_replay_goes_on_from_a_state(world):
 
 def test_learning_is_absorbing_and_then_asking(world):
     opened = world.opened()
-    command = e.Prepare(0, opened.start[0], 1, 1)
+    command = Prepare(0, opened.start[0], 1, 1)
     learned = next_state(LoopState(), opened, [command])
     assert world.same(
         learned, apply_commands(apply_event(LoopState(), opened), [command])
@@ -150,7 +146,7 @@ def test_a_second_answer_changes_nothing(world):
 @pytest.mark.parametrize("fidelity", ["cheap", "expensive", None])
 def test_what_is_excluded_leaves_training_at_its_fidelity(world, fidelity):
     live = world.game().to("train")
-    train = live.asked(e.Train)[0]
+    train = live.asked(Train)[0]
     frame = next(x for x in train.expensive if x in train.cheap)
     state = apply_event(live.state, e.Excluded(frame, fidelity, "odd"))
     assert (frame in state.trained_on("cheap")) == (fidelity == "expensive")
@@ -200,7 +196,7 @@ def test_a_generation_without_test_set_has_no_error(world):
 
 
 def test_a_stop_ends_the_campaign_and_keeps_its_stage():
-    state = apply_commands(LoopState(stage="train"), [e.Stop("enough")])
+    state = apply_commands(LoopState(stage="train"), [Stop("enough")])
     assert (state.finished, state.stage, state.open) == ("enough", "train", {})
 
 

@@ -21,9 +21,10 @@ from alloop.core.records import Failure, Unlabelled
 from alloop.history.label_entries import lost_labels
 from alloop.history.reader import read_history
 from alloop.loop import events as e
-from alloop.loop.reducer import ATTEMPTS, replay
+from alloop.loop.commands import Explore, LabelFrame, Recheck, Train
+from alloop.loop.reducer import ATTEMPTS
 from alloop.loop.rules import Budget, StopRules
-from tests.conftest import fingerprint, write_toy
+from tests.conftest import fingerprint, replay, write_toy
 
 SPENT = "the budget of expensive labels is spent"
 LAGS = (0, 1, 2)
@@ -117,7 +118,7 @@ def step(game, kind):
 @pytest.mark.parametrize("lag", LAGS)
 def test_a_round_explores_on_the_generation_that_is_its_lag_behind(world, long, lag):
     begun = slowly(world.game(long(lag)), "train")
-    used = {x.round: (x.generation, x.model) for x in begun.asked(e.Explore)}
+    used = {x.round: (x.generation, x.model) for x in begun.asked(Explore)}
     models = [t.event.model for t in begun.turns if isinstance(t.event, e.Trained)]
     assert len(used) >= 4
     assert used == {r: (max(1, r - lag), models[max(1, r - lag) - 1]) for r in used}
@@ -128,7 +129,7 @@ def test_the_last_generation_has_learned_every_label(world, long, telling, lag):
     begun = slowly(world.game(long(lag), reply=telling), "train")
     assert begun.state.finished == SPENT
     assert not begun.state.open
-    last = begun.asked(e.Train)[-1]
+    last = begun.asked(Train)[-1]
     assert last.expensive == begun.state.trained_on("expensive")
     assert last.cheap == begun.state.trained_on("cheap")
     assert begun.state.generation == last.generation == begun.state.round + 1
@@ -141,8 +142,8 @@ def test_lag_many_trainings_wait_or_run_beside_a_round(world, long, lag):
     ahead = []
     while begun.state.open:
         step(begun, "train")
-        ahead.append(begun.state.lesson - begun.state.generation)
-        trains = [x for x in begun.state.open.values() if isinstance(x, e.Train)]
+        ahead.append(begun.state.labelled_generation - begun.state.generation)
+        trains = [x for x in begun.state.open.values() if isinstance(x, Train)]
         assert len(trains) <= 1
         if lag == 0 and trains:
             assert begun.state.stage == "train"
@@ -155,14 +156,14 @@ def test_each_generation_learns_from_its_parent_and_the_rounds_before_it(
 ):
     quick = world.game(long(0)).play()
     begun = slowly(world.game(long(lag)), "train")
-    trains = begun.asked(e.Train)
+    trains = begun.asked(Train)
     parents = [train.parent for train in trains]
     models = [t.event.model for t in begun.turns if isinstance(t.event, e.Trained)]
     assert parents == [None, *models[:-1]]
     for one, other in pairwise(trains):
         assert set(one.expensive) < set(other.expensive)
     counts = [len(x.expensive) for x in trains]
-    assert counts == [len(x.expensive) for x in quick.asked(e.Train)]
+    assert counts == [len(x.expensive) for x in quick.asked(Train)]
 
 
 @pytest.mark.parametrize("lag", LAGS)
@@ -226,8 +227,8 @@ def test_frames_are_chosen_with_the_threshold_of_the_generation_that_explored(
         if begun.state.stage in ("explore", "flag", "bias"):
             used = max(1, begun.state.round - lag)
             assert begun.state.threshold == 0.3 + 0.05 * used
-            assert min(begun.state.insights) == used
-            assert len(begun.state.insights) <= lag + 1
+            assert min(begun.state.summaries) == used
+            assert len(begun.state.summaries) <= lag + 1
 
 
 @pytest.mark.parametrize("lag", LAGS)
@@ -257,7 +258,7 @@ def test_the_target_is_asked_of_generations_that_any_order_has_trained(
 def test_rechecks_do_not_hold_up_a_round_unless_rounds_are_barriers(world, long, lag):
     only = lambda g: all(name.startswith("recheck") for name in g.state.open)  # noqa: E731
     begun = slowly(world.game(long(lag)), "recheck", until=only)
-    assert begun.asked(e.Recheck)
+    assert begun.asked(Recheck)
     assert (begun.state.round > 1) == (lag > 0)
     begun.play()
     assert begun.state.finished == SPENT
@@ -277,14 +278,14 @@ def test_the_lag_may_change_at_any_time(world, long, telling, seed):
             names = sorted(begun.state.open)
             name = names[rng.integers(len(names))]
             begun.turn(telling(begun.state.open[name]))
-        for explore in begun.asked(e.Explore)[-1:]:
+        for explore in begun.asked(Explore)[-1:]:
             assert explore.generation <= begun.state.generation
     assert begun.state.finished == SPENT
-    used = [x.generation for x in begun.asked(e.Explore)]
+    used = [x.generation for x in begun.asked(Explore)]
     assert used == sorted(used)
-    by_round = {(x.round, x.generation) for x in begun.asked(e.Explore)}
+    by_round = {(x.round, x.generation) for x in begun.asked(Explore)}
     assert len(by_round) == begun.state.round
-    assert begun.asked(e.Train)[-1].expensive == begun.state.trained_on("expensive")
+    assert begun.asked(Train)[-1].expensive == begun.state.trained_on("expensive")
 
 
 @pytest.mark.parametrize("lag", LAGS)
@@ -296,7 +297,7 @@ def test_more_budget_goes_on_as_if_it_had_been_there_before(world, long, lag):
     begun.rules = rich
     begun.turn(e.Amended("budget"))
     begun.play()
-    explore = begun.asked(e.Explore, round=rounds + 1)[0]
+    explore = begun.asked(Explore, round=rounds + 1)[0]
     assert explore.generation == max(1, rounds + 1 - lag)
     assert begun.state.finished == SPENT
     assert begun.state.labels_used("expensive") == 20
@@ -309,7 +310,7 @@ def test_a_retry_has_all_for_itself_and_no_order_changes_what_follows(
 ):
     instant = int(np.random.default_rng(seed).integers(12, 110))
     first = world.game(long(lag)).to("train")
-    names = [x.name for x in first.asked(e.LabelFrame, purpose="seed")][::2]
+    names = [x.name for x in first.asked(LabelFrame, purpose="seed")][::2]
 
     def play(choose):
         """Lose labels, ask again after the same events, answer in some order."""
@@ -337,7 +338,7 @@ def test_a_retry_has_all_for_itself_and_no_order_changes_what_follows(
     one, other = play(lambda _: 0), play(lambda n: int(rng.integers(n)))
     assert outcome(one) == outcome(other)
     assert one.state.finished == SPENT
-    assert one.asked(e.Train)[-1].expensive == one.state.trained_on("expensive")
+    assert one.asked(Train)[-1].expensive == one.state.trained_on("expensive")
 
 
 @pytest.mark.parametrize("lag", LAGS)
@@ -345,11 +346,11 @@ def test_a_frame_excluded_while_a_lesson_waits_is_not_learned(world, long, lag):
     begun = world.game(long(lag))
     while begun.state.round < lag + 2:
         step(begun, "train")
-    victim = begun.asked(e.Train)[0].expensive[0]
-    asked = len(begun.asked(e.Train))
+    victim = begun.asked(Train)[0].expensive[0]
+    asked = len(begun.asked(Train))
     begun.turn(e.Excluded(victim, None, "odd"))
     begun.play()
-    later = begun.asked(e.Train)[asked:]
+    later = begun.asked(Train)[asked:]
     assert later
     assert not any(victim in {*x.cheap, *x.expensive} for x in later)
 
@@ -408,4 +409,4 @@ def test_a_campaign_on_a_cluster_with_a_lag_survives_kills_bit_for_bit(tmp_path)
 
 def explorations(history):
     turns = (entry.turn for entry in history.entries)
-    return [x for turn in turns for x in turn.commands if isinstance(x, e.Explore)]
+    return [x for turn in turns for x in turn.commands if isinstance(x, Explore)]

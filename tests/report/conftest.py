@@ -26,6 +26,17 @@ from alloop.core.units import Floats
 from alloop.history.reader import History, JournalEntry
 from alloop.labels.programs import level_cost
 from alloop.loop import events as e
+from alloop.loop.commands import (
+    Command,
+    Examine,
+    Explore,
+    LabelFrame,
+    Prepare,
+    Price,
+    Recheck,
+    Sample,
+    Train,
+)
 from alloop.loop.policy import decide
 from alloop.loop.reducer import apply_commands, apply_event
 from alloop.loop.rules import Budget, Examining, ExploreRules, Rules, SeedRules
@@ -69,7 +80,7 @@ def springs(frame: Frame, stretch: float = 0.0) -> tuple[float, Floats]:
     return energy, forces
 
 
-def signs(command: e.LabelFrame) -> dict:
+def signs(command: LabelFrame) -> dict:
     """What a label says of itself, by the frame's id."""
     number = int(command.frame.id, 16)
     out = {"gap": 5.0 + number % 7, "cycles": 9 + number % 5, "peak_mb": 140.5}
@@ -116,7 +127,7 @@ class Synthetic:
     """
 
     rules: Rules = RULES
-    fail: Callable[[e.LabelFrame], bool] = lambda _command: False
+    fail: Callable[[LabelFrame], bool] = lambda _command: False
     cached: Mapping[tuple[str, str], Label | Unlabelled] = field(default_factory=dict)
     quality: float = 1.0
     trouble: bool = False
@@ -140,7 +151,7 @@ class Synthetic:
             seen = apply_event(state, event)
             commands = decide(seen, event, self.rules)
             for command in commands:
-                if isinstance(command, e.LabelFrame):
+                if isinstance(command, LabelFrame):
                     self.frames[command.frame.id] = command.frame
             state = apply_commands(seen, commands)
             yield state, e.Turn(event, commands)
@@ -148,14 +159,14 @@ class Synthetic:
                 return
             event = self.answer(next(iter(state.open.values())))
 
-    def answer(self, command: e.Command) -> e.Answer:
+    def answer(self, command: Command) -> e.Answer:
         """What comes of a command."""
         match command:
-            case e.LabelFrame():
+            case LabelFrame():
                 return self._label(command)
-            case e.Prepare():
+            case Prepare():
                 return self._prepare(command)
-            case e.Sample():
+            case Sample():
                 rng = random_stream(1, command.name)
                 frames = tuple(
                     displaced(command.walker.frame, rng, 0.04)
@@ -163,17 +174,17 @@ class Synthetic:
                 )
                 spent = self.clock.spend(3.0)
                 return e.Sampled(command.name, command.walker.molecule, frames, spent)
-            case e.Explore() | e.Examine():
+            case Explore() | Examine():
                 return self._move(command)
-            case e.Train():
+            case Train():
                 return self._train(command)
-            case e.Recheck():
+            case Recheck():
                 return self._recheck(command)
-            case e.Price():
+            case Price():
                 return self._price(command)
         raise TypeError(command)
 
-    def _label(self, command: e.LabelFrame) -> e.Labelled | e.NotLabelled:
+    def _label(self, command: LabelFrame) -> e.Labelled | e.NotLabelled:
         known = self.cached.get((command.level, command.frame.id))
         if isinstance(known, Label):
             return e.Labelled(command.name, known, cached=True)
@@ -194,20 +205,20 @@ class Synthetic:
         self.labels.append((command.frame, label))
         return e.Labelled(command.name, label, timing)
 
-    def _recheck(self, command: e.Recheck) -> e.Rechecked:
+    def _recheck(self, command: Recheck) -> e.Rechecked:
         seconds, rms = 2 * PRICES[command.fidelity], NOISES[command.fidelity]
         rms *= 1 + int(command.frame, 16) % 3
         noise = Noise(command.frame, command.level, rms / 2, rms, 3 * rms, seconds)
         return e.Rechecked(command.name, noise, self.clock.spend(seconds))
 
-    def _price(self, command: e.Price) -> e.Priced:
+    def _price(self, command: Price) -> e.Priced:
         costs = {
             each.id: level_cost(each, [x for x in self.labels if x[1].level == each.id])
             for each in LEVELS.values()
         }
         return e.Priced(command.name, costs)
 
-    def _prepare(self, command: e.Prepare) -> e.Prepared:
+    def _prepare(self, command: Prepare) -> e.Prepared:
         rng = random_stream(1, command.name)
         walkers = tuple(
             Walker(1000 + i, command.molecule, command.frame, np.zeros((3, 3)))
@@ -233,8 +244,8 @@ class Synthetic:
         error = self.quality * (0.02 + 0.3 * away) / generation
         return energy + 0.5 + error * noise[0, 0], forces + error * noise, 10 * away
 
-    def _move(self, command: e.Explore | e.Examine) -> e.Answer:
-        if isinstance(command, e.Explore):
+    def _move(self, command: Explore | Examine) -> e.Answer:
+        if isinstance(command, Explore):
             return self._explore(command)
         going = command.walkers
         if command.steps:
@@ -243,7 +254,7 @@ class Synthetic:
         spent = self.clock.spend(2.0)
         return e.Examined(command.name, going, tuple(found), spent)
 
-    def _examined(self, command: e.Examine, walker: Walker) -> Walker:
+    def _examined(self, command: Examine, walker: Walker) -> Walker:
         """The first walker is stopped in the second piece."""
         rng = random_stream(command.number, f"{command.name}/{walker.index}")
         stopped = "force" if walker.index == 0 and command.piece else None
@@ -265,7 +276,7 @@ class Synthetic:
             origin="examination",
         )
 
-    def _explore(self, command: e.Explore) -> e.Explored:
+    def _explore(self, command: Explore) -> e.Explored:
         found: list[Candidate] = []
         walkers = []
         for walker in command.walkers:
@@ -304,7 +315,7 @@ class Synthetic:
             timing=self.clock.spend(5.0),
         )
 
-    def _train(self, command: e.Train) -> e.Trained:
+    def _train(self, command: Train) -> e.Trained:
         for worker in range(self.clock.workers):  # everything waits for training
             self.clock.free[worker] = max(self.clock.free.values(), default=BEGAN)
         return e.Trained(
@@ -318,7 +329,7 @@ class Synthetic:
             timing=self.clock.spend(8.0),
         )
 
-    def _evaluate(self, command: e.Train) -> e.Evaluation | None:
+    def _evaluate(self, command: Train) -> e.Evaluation | None:
         if not command.test:
             return None
         frames = [self.frames[key] for key in command.test]
@@ -387,7 +398,7 @@ def opening() -> e.Opened:
     return e.Opened(7, levels, (WATER,))
 
 
-def every_eighth(command: e.LabelFrame) -> bool:
+def every_eighth(command: LabelFrame) -> bool:
     return command.purpose == "flagged" and int(command.frame.id, 16) % 8 == 0
 
 

@@ -12,6 +12,7 @@ from alloop.core.text import local_time
 from alloop.history.label_entries import label_entries
 from alloop.history.reader import JournalEntry
 from alloop.loop import events as e
+from alloop.loop.commands import LabelFrame
 from alloop.report.status import campaign_status
 from alloop.report.text.event_text import log_lines
 from alloop.report.text.frame_history import describe_frame, describe_frames
@@ -163,7 +164,7 @@ def test_a_lost_label_may_be_retried_and_the_story_tells_when(finished, remade):
     entries[label.answered] = replace(entries[label.answered], turn=turn)
     story = _story(remade(entries), frame)
     assert "It is in quarantine; `alloop resume STORE --retry` tries it" in story
-    command = e.LabelFrame(label.frame, label.level, "cheap", "flagged", 0)
+    command = LabelFrame(label.frame, label.level, "cheap", "flagged", 0)
     again = e.Turn(e.Retried((command,)), (command,))
     refused = replace(lost, failure=Failure.UNSTABLE)
     turns = (again, e.Turn(e.NotLabelled(command.name, refused)))

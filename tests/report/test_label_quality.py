@@ -10,6 +10,7 @@ from alloop.core.records import Failure, Label
 from alloop.history.label_entries import label_entries
 from alloop.history.reader import JournalEntry
 from alloop.loop import events as e
+from alloop.loop.commands import LabelFrame
 from alloop.report.analysis.label_facts import label_costs, label_totals
 from alloop.report.analysis.label_quality import (
     doubt_policy,
@@ -89,7 +90,7 @@ def _retried(history, remade):
         x
         for entry in entries
         for x in entry.turn.commands
-        if isinstance(x, e.LabelFrame) and x.name == lost.name
+        if isinstance(x, LabelFrame) and x.name == lost.name
     )
     good = next(x.record for x in label_entries(history) if isinstance(x.record, Label))
     good = replace(good, frame=command.frame.id, level=command.level)

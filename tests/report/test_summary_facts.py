@@ -6,6 +6,7 @@ import pytest
 
 from alloop.core.records import Failure
 from alloop.loop import events as e
+from alloop.loop.commands import Train
 from alloop.report.analysis.campaign_facts import (
     config_value,
     generation_facts,
@@ -70,9 +71,7 @@ def test_cheap_labels_do_not_count_where_a_generation_learned_from_none(
 
 
 def _bare(commands):
-    return tuple(
-        replace(x, cheap=()) if isinstance(x, e.Train) else x for x in commands
-    )
+    return tuple(replace(x, cheap=()) if isinstance(x, Train) else x for x in commands)
 
 
 def test_the_levels_have_their_titles(finished):

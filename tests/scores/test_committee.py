@@ -33,11 +33,12 @@ def test_surprise_is_the_largest_spread_of_an_atoms_force() -> None:
     batch = pack_frames(
         [Frame(np.array([1, 3]), np.eye(2, 3)), Frame(np.array([2]), np.zeros((1, 3)))]
     )
-    committee = Committee((Along(0.0), Along(1.0), Along(2.0)))
-    said = Along(0.0).predict(batch)
+    committee = Committee((Along(1.0), Along(2.0)))
+    first = Along(0.0).predict(batch)
     spread = np.sqrt(2.0 / 3.0)
-    np.testing.assert_allclose(committee.per_atom(batch), spread * np.array([1, 3, 2]))
-    np.testing.assert_allclose(committee.score(batch, said), spread * np.array([3, 2]))
+    by_atom = committee.per_atom(batch, first.forces)
+    np.testing.assert_allclose(by_atom, spread * np.array([1, 3, 2]))
+    np.testing.assert_allclose(committee.score(batch, first), spread * np.array([3, 2]))
 
 
 def test_members_that_agree_are_not_surprised() -> None:
@@ -54,4 +55,4 @@ def test_no_frames_have_no_surprise() -> None:
 
 def test_one_member_is_no_committee() -> None:
     with pytest.raises(InputError, match="two potentials or more, got 1"):
-        Committee((Along(1.0),))
+        Committee(())

@@ -17,7 +17,7 @@ import pytest
 import zarr
 
 from alloop.core.errors import DamagedError, LockedError, StoreError
-from alloop.loop.events import Stop
+from alloop.loop.commands import Stop
 from alloop.store.archive import Archive
 from alloop.store.codec import Codec
 from alloop.store.root import FORMAT
@@ -29,7 +29,7 @@ from pathlib import Path
 from alloop.core.records import Walker
 from alloop.core.frame import Frame
 import numpy as np
-from alloop.loop.events import Stop
+from alloop.loop.commands import Stop
 from alloop.store.archive import Archive
 from alloop.store.codec import Codec
 def work(path):

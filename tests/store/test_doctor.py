@@ -74,7 +74,7 @@ def test_damage_in_a_pack_is_named_to_the_record(store: Path) -> None:
 
 
 def test_an_unknown_kind_of_record_is_named(archive: Archive, codec: Codec) -> None:
-    from alloop.loop.events import Stop
+    from alloop.loop.commands import Stop
 
     archive.append(Stop("done"))
     assert verify_store(archive.path, codec) == []

@@ -15,11 +15,11 @@ from ase.io import read as read_atoms
 from alloop.core.records import Label
 from alloop.export import Choice, write_export
 from alloop.history.reader import CODEC, read_history
-from alloop.loop.reducer import replay
 from alloop.store import columns
 from alloop.store.archive import Archive
 from alloop.store.doctor import verify_store
 from alloop.store.root import FORMAT
+from tests.conftest import replay
 
 GOLDEN = Path(__file__).parent / "golden"
 RECORDS = {"format1": 28, "format2": 28, "format3": 30}

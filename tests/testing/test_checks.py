@@ -276,11 +276,23 @@ class Loudest:
     """The largest descriptor norm of a frame, with a fault on demand."""
 
     fault: str = ""
+    scale: float = 1.0
+
+    def fit(self, potential, learned, heldout, retrain):  # noqa: ARG002
+        chance = np.random.default_rng().random() if self.fault == "chance" else 0.0
+        return Loudest(self.fault, len(learned) + chance)
+
+    def restore(self, arrays, read_potential):  # noqa: ARG002
+        stored = 1.0 if self.fault == "forgets" else float(arrays["scale"][0])
+        return Loudest(self.fault, stored)
+
+    def arrays(self) -> dict[str, np.ndarray]:
+        return {"scale": np.array([self.scale])}
 
     def score(self, batch: Batch, predictions: Predictions) -> Floats:
         assert predictions.descriptors is not None
         norms = np.linalg.norm(predictions.descriptors, axis=1)
-        out: Floats = np.maximum.reduceat(norms, batch.offsets[:-1])
+        out: Floats = self.scale * np.maximum.reduceat(norms, batch.offsets[:-1])
         if self.fault == "others":
             out = out / out.max()
         if self.fault == "place":
@@ -303,6 +315,8 @@ def test_a_right_scorer_passes() -> None:
         ("place", "depends on the other frames"),
         ("first", "depends on the order of atoms"),
         ("nan", "surprise are not all finite"),
+        ("chance", "the same fit gives another surprise"),
+        ("forgets", "the restored scorer gives another surprise"),
     ],
 )
 def test_faults_of_a_scorer_are_caught(fault: str, sentence: str) -> None:
@@ -326,6 +340,7 @@ class Top:
         known: Sequence[Candidate],
         quota: int,
         rng: np.random.Generator,
+        threshold: float | None,  # noqa: ARG002
     ) -> tuple[int, ...]:
         self.calls += 1
         ties = rng.permutation(len(candidates))

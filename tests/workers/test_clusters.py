@@ -23,6 +23,7 @@ from alloop.core.errors import InputError, StoreError
 from alloop.core.records import Walker
 from alloop.driver.run import RunObserver
 from alloop.loop import events as e
+from alloop.loop.commands import Explore, LabelFrame, Train
 from alloop.workers import time_limits
 from alloop.workers.batch_jobs import job_spec, new_credentials
 from alloop.workers.cluster_plan import (
@@ -197,7 +198,7 @@ def test_what_a_worker_refuses_for_want_of_time_goes_to_another(
         monkeypatch.setenv(time_limits.LIFE, "100")
         monkeypatch.setenv(time_limits.UNTIL, "0")  # over long ago
         level = setup.levels["cheap"].id
-        command = e.LabelFrame(setup.start[0], level, "cheap", "seed", 0)
+        command = LabelFrame(setup.start[0], level, "cheap", "seed", 0)
         pool.submit(Task(command, 1, span=time_limits.TaskSpan(1.0, 2.0)))
         old = set(client.scheduler_info()["workers"])
         assert pool.next(20.0) is None
@@ -212,10 +213,10 @@ def test_what_a_worker_refuses_for_want_of_time_goes_to_another(
 def test_labels_and_learning_ask_for_workers_of_their_own(tmp_path: Path) -> None:
     setup = Campaign.from_yaml(write_toy(tmp_path)).setup
     cheap = setup.levels["cheap"].id
-    label = e.LabelFrame(setup.start[0], cheap, "cheap", "seed", 0)
+    label = LabelFrame(setup.start[0], cheap, "cheap", "seed", 0)
     walker = Walker(0, 0, setup.start[0], setup.start[0].positions)
-    explore = e.Explore(1, 0, 0, 1, "m", (walker,), 1, 1, 0)
-    tasks = [Task(label, 1), Task(e.Train(1, (), (), ()), 1), Task(explore, 1)]
+    explore = Explore(1, 0, 0, 1, "m", (walker,), 1, 1, 0)
+    tasks = [Task(label, 1), Task(Train(1, (), (), ()), 1), Task(explore, 1)]
     sent: list[object] = []
 
     class Client:
@@ -237,7 +238,7 @@ def test_a_label_longer_than_any_job_is_refused_before_it_is_sent(
     tmp_path: Path,
 ) -> None:
     setup = Campaign.from_yaml(write_toy(tmp_path, cluster=PBS)).setup
-    command = e.LabelFrame(setup.start[0], "x", "cheap", "seed", 0)
+    command = LabelFrame(setup.start[0], "x", "cheap", "seed", 0)
     pool = DaskPool(setup.cluster, setup.worker_settings, client=object())
     with pytest.raises(InputError, match="raise `cluster: walltime`"):
         pool.submit(Task(command, 1, span=time_limits.TaskSpan(1e5, 1e5)))

@@ -21,6 +21,7 @@ from alloop.core.frame import Frame
 from alloop.core.records import Failure, Label, LabelSet, TrainingData, Unlabelled
 from alloop.history.reader import read_history
 from alloop.loop import events as e
+from alloop.loop.commands import LabelFrame, Train
 from alloop.potentials.analytic import Morse
 from alloop.training.schedule import Schedule
 from alloop.training.staged_trainer import StagedTrainer
@@ -40,13 +41,13 @@ SMALL = {
 }
 
 
-def training(frames: list[Frame]) -> tuple[e.Train, TaskData]:
+def training(frames: list[Frame]) -> tuple[Train, TaskData]:
     """A training on toy labels of these frames."""
     batch = pack_frames(frames)
     said = Morse().predict(batch)
     labels = LabelSet(batch, said.energies, said.forces)
     ids = tuple(frame.id for frame in frames)
-    command = e.Train(generation=1, cheap=ids, expensive=ids, test=())
+    command = Train(generation=1, cheap=ids, expensive=ids, test=())
     return command, TaskData(data=TrainingData(labels, labels))
 
 
@@ -63,7 +64,7 @@ def test_a_long_label_is_left_where_the_driver_finds_it(
     spool = Spool(tmp_path / "toy.zarr")
     kit = replace(setup.worker_settings, spool=spool.folder)
     level = setup.levels["cheap"].id
-    command = e.LabelFrame(setup.start[0], level, "cheap", "seed", 0)
+    command = LabelFrame(setup.start[0], level, "cheap", "seed", 0)
     done = tasks.perform_command(command, TaskData(), kit)
     assert isinstance(done.event, e.Labelled)
     found = spool.get(level, command.frame.id)
@@ -114,7 +115,7 @@ def test_without_a_folder_there_is_no_spool_and_no_failure(
     setup = Campaign.from_yaml(write_toy(tmp_path)).setup
     kit = replace(setup.worker_settings, spool=tmp_path / "nowhere")
     level = setup.levels["cheap"].id
-    command = e.LabelFrame(setup.start[0], level, "cheap", "seed", 0)
+    command = LabelFrame(setup.start[0], level, "cheap", "seed", 0)
     assert isinstance(tasks.perform_command(command, TaskData(), kit).event, e.Labelled)
     assert not (tmp_path / "nowhere").exists()
 
@@ -126,7 +127,7 @@ def test_failures_that_may_pass_and_short_labels_are_not_spooled(
     spool = Spool(tmp_path / "toy.zarr")
     kit = replace(setup.worker_settings, spool=spool.folder)
     level = setup.levels["cheap"].id
-    command = e.LabelFrame(setup.start[0], level, "cheap", "seed", 0)
+    command = LabelFrame(setup.start[0], level, "cheap", "seed", 0)
     tasks.perform_command(command, TaskData(), kit)  # shorter than LONG
     monkeypatch.setattr(tasks, "LONG", 0.0)
     late = Unlabelled(command.frame.id, level, Failure.TIMEOUT)
@@ -159,7 +160,7 @@ def test_a_label_that_was_left_while_its_task_waited_is_not_made_again(
     setup = Campaign.from_yaml(write_toy(tmp_path)).setup
     kit = replace(setup.worker_settings, spool=Spool(tmp_path / "toy.zarr").folder)
     level = setup.levels["cheap"].id
-    command = e.LabelFrame(setup.start[0], level, "cheap", "seed", 0)
+    command = LabelFrame(setup.start[0], level, "cheap", "seed", 0)
     first = tasks.perform_command(command, TaskData(), kit).event
     monkeypatch.delattr(tasks, "labeller_for")
     again = tasks.perform_command(command, TaskData(), kit).event

@@ -19,6 +19,7 @@ from alloop.history.reader import read_history
 from alloop.labels.programs import level_cost
 from alloop.labels.toy import toy_level
 from alloop.loop import events as e
+from alloop.loop.commands import LabelFrame, Train
 from alloop.workers import time_limits
 from alloop.workers.pools import InlinePool, LateTask, Task
 from alloop.workers.task_times import TaskTimes
@@ -150,7 +151,7 @@ def test_an_inline_run_holds_back_what_is_late(tmp_path: Path) -> None:
     setup = Campaign.from_yaml(write_toy(tmp_path)).setup
     done: list[object] = []
     pool = InlinePool(setup.worker_settings, work=lambda *_: done.append(1))  # type: ignore[arg-type]
-    command = e.LabelFrame(WATER, setup.levels["cheap"].id, "cheap", "seed", 0)
+    command = LabelFrame(WATER, setup.levels["cheap"].id, "cheap", "seed", 0)
     pool.submit(
         Task(command, 1, span=TaskSpan(5.0, 10.0), limit=TimeLimit.from_now(3.0))
     )
@@ -163,8 +164,8 @@ def label(seconds: float) -> Label:
     return Label(WATER.id, level.id, -1.0, WATER.positions, cpu_seconds=seconds)
 
 
-def asked() -> e.LabelFrame:
-    return e.LabelFrame(WATER, toy_level().id, "expensive", "seed", 0)
+def asked() -> LabelFrame:
+    return LabelFrame(WATER, toy_level().id, "expensive", "seed", 0)
 
 
 def ended(event: type, seconds: float, **facts: object) -> e.Event:
@@ -202,7 +203,7 @@ def test_no_label_takes_longer_than_it_may() -> None:
 
 
 def test_training_takes_what_the_last_one_took() -> None:
-    times, train = TaskTimes(), e.Train(2, (), (), ())
+    times, train = TaskTimes(), Train(2, (), (), ())
     assert times.expected_span(train, LabelIndex(), {}) == TaskSpan()
     facts = {"name": "train/1", "generation": 1, "model": "m", "threshold": None}
     facts |= {"evaluation": None, "landmarks": WATER.positions}

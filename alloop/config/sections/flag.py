@@ -1,21 +1,91 @@
 """The `flag:` section: the choice of the frames that are labelled."""
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal, TypeAlias
 
-from pydantic import Field
+from pydantic import (
+    BeforeValidator,
+    Field,
+    SerializerFunctionWrapHandler,
+    model_serializer,
+)
 
-from alloop.config.sections.base import Positive, Section, Share
+from alloop.config.sections.base import (
+    NotNegative,
+    Positive,
+    Section,
+    Share,
+    by_kind,
+    union_tag,
+)
+from alloop.core.roles import Scorer, Selector
+from alloop.selection import MostSurprising, PerMolecule, RandomChoice
 
 
-class Flag(Section):
-    """The choice of the MD frames that are labelled."""
+class SelectionSection(Section):
+    """The selection of frames from those that MD found; its kind alone will do."""
 
-    kind: Literal["q-residual"] = "q-residual"
-    components: Positive = Field(
-        0.99,
-        description="principal components of the scorer: a share of variance below "
-        "1, a number from 1 on",
+    @model_serializer(mode="wrap")
+    def _short(self, whole: SerializerFunctionWrapHandler) -> Any:
+        """Return the kind alone where all else is the default."""
+        tree = whole(self)
+        usual = type(self).model_validate({"kind": tree["kind"]})
+        return tree["kind"] if self == usual else tree
+
+    def selector(self, fill: bool) -> Selector:
+        """Return the selector; fill: spend the quota below the threshold too."""
+        raise NotImplementedError
+
+
+class SurpriseSelection(SelectionSection):
+    """Surprising frames that differ from each other and from those trained on."""
+
+    kind: Literal["surprise"] = "surprise"
+    balance: Share = Field(
+        0.5,
+        description="weight of the distance from known frames against surprise",
     )
+    duplicate: NotNegative = Field(
+        0.02,
+        description="distance, in multiples of the candidates' spread, below which a "
+        "frame is a duplicate",
+    )
+
+    def selector(self, fill: bool) -> Selector:
+        """Return the selector of surprising frames, molecules in turn."""
+        rule = MostSurprising(fill, self.balance, self.duplicate)
+        return PerMolecule(rule)
+
+
+class RandomSelection(SelectionSection):
+    """Random frames, as a control."""
+
+    kind: Literal["random"]
+
+    def selector(self, fill: bool) -> Selector:  # noqa: ARG002
+        """Return the selector of random frames, molecules in turn."""
+        return PerMolecule(RandomChoice())
+
+
+def _with_kind(given: Any) -> Any:
+    return {"kind": given} if isinstance(given, str) else given
+
+
+Selection: TypeAlias = Annotated[
+    Annotated[SurpriseSelection, union_tag("surprise")]
+    | Annotated[RandomSelection, union_tag("random")],
+    by_kind("surprise"),
+    BeforeValidator(
+        _with_kind,
+        json_schema_input_type=Literal["surprise", "random"]
+        | SurpriseSelection
+        | RandomSelection,
+    ),
+]
+
+
+class FlagSection(Section):
+    """The settings of the choice that do not depend on the kind of surprise."""
+
     quantile: Annotated[float, Field(gt=0, lt=1)] = Field(
         0.99,
         description="quantile of the surprise of held-out frames above which a frame "
@@ -31,8 +101,9 @@ class Flag(Section):
         description="share of expensive labels for random frames, whatever their "
         "surprise",
     )
-    selection: Literal["surprise", "random"] = Field(
-        "surprise", description="choice of frames: by surprise, or at random"
+    selection: Selection = Field(
+        SurpriseSelection(),
+        description="choice of frames: `surprise`, `random`, or a mapping",
     )
     triage: Literal["bias", "surprise", "both"] = Field(
         "both",
@@ -44,3 +115,50 @@ class Flag(Section):
         description="whether the quota of a round is spent on frames below the "
         "threshold too",
     )
+
+    def scorer(self) -> Scorer:
+        """Return the scorer of the surprise."""
+        raise NotImplementedError
+
+
+class QResidualFlag(FlagSection):
+    """Surprise by the Q-residual of the model's descriptors (Wong and Yang, 2026)."""
+
+    kind: Literal["q-residual"] = "q-residual"
+    components: Positive = Field(
+        0.99,
+        description="principal components of the scorer: a share of variance below "
+        "1, a number from 1 on",
+    )
+
+    def scorer(self) -> Scorer:
+        """Return the scorer by the Q-residual."""
+        from alloop.scores.qresidual import QResidualScorer
+
+        count = self.components
+        return QResidualScorer(count if count < 1 else round(count))
+
+
+class CommitteeFlag(FlagSection):
+    """Surprise by the disagreement of several models, each trained for every round."""
+
+    kind: Literal["committee"]
+    members: Annotated[int, Field(ge=2, le=64)] = Field(
+        4, description="number of models, with the campaign's own"
+    )
+    share: Annotated[float, Field(gt=0, le=1)] = Field(
+        0.8, description="share of the labels that each further model learns from"
+    )
+
+    def scorer(self) -> Scorer:
+        """Return the scorer by a committee."""
+        from alloop.scores.committee import CommitteeScorer
+
+        return CommitteeScorer(self.members, self.share)
+
+
+Flag: TypeAlias = Annotated[
+    Annotated[QResidualFlag, union_tag("q-residual")]
+    | Annotated[CommitteeFlag, union_tag("committee")],
+    by_kind("q-residual"),
+]

@@ -15,6 +15,7 @@ from alloop.history.measured_costs import is_learned
 from alloop.history.reader import History
 from alloop.history.record_index import LabelEntry, TrainingRequest
 from alloop.loop import events as e
+from alloop.loop.commands import Train
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,12 +107,12 @@ def set_name(history: History) -> str:
 
 def training_commands(
     history: History, trainings: Iterable[TrainingRequest]
-) -> Iterator[e.Train]:
+) -> Iterator[Train]:
     """Yield the commands of these trainings, with the frames that they learn from."""
     last = {training.name: training.seq for training in trainings}
     for entry in history.select(sorted({*last.values()})):
         for command in entry.turn.commands:
-            if isinstance(command, e.Train) and last.get(command.name) == entry.seq:
+            if isinstance(command, Train) and last.get(command.name) == entry.seq:
                 yield command
 
 

@@ -11,7 +11,7 @@ from alloop.core.frame import Frame, FrameId
 from alloop.core.roles import Potential
 from alloop.core.splits import EXAMINATION, FROZEN
 from alloop.core.units import Floats
-from alloop.generation import from_bytes
+from alloop.generation import potential_from_bytes
 from alloop.history.journal_codec import CODEC
 from alloop.history.label_entries import label_entries
 from alloop.history.reader import History
@@ -81,9 +81,9 @@ def _map_by_model(history: History) -> DescriptorMap | None:
         return None
     try:
         with Archive.open(history.path, CODEC) as archive:
-            generation = from_bytes(archive.model(last.model))
+            potential = potential_from_bytes(archive.model(last.model))
         frames = [history.label_index.frames[key] for key in chosen]
-        found = np.concatenate(list(_mean_descriptors(generation.potential, frames)))
+        found = np.concatenate(list(_mean_descriptors(potential, frames)))
     except (AlloopError, ImportError, KeyError, TypeError, ValueError):
         return None  # of a kind that cannot be opened here, or damaged
     xy, explained = principal_plane(found)

@@ -14,6 +14,7 @@ from alloop.history.label_entries import label_entries
 from alloop.history.reader import History
 from alloop.history.record_index import LabelEntry
 from alloop.loop import events as e
+from alloop.loop.commands import Command, Examine, Explore, LabelFrame, Recheck, Train
 from alloop.report.analysis.campaign_facts import (
     config_value,
     integer_or_none,
@@ -120,22 +121,22 @@ def _label_totals(
     )
 
 
-def task_kinds(commands: Iterable[e.Command]) -> Counter[str]:
+def task_kinds(commands: Iterable[Command]) -> Counter[str]:
     """Return the number of open tasks by kind: `cheap label`, `MD`, `training`, ..."""
     return Counter(_task_kind(command) for command in commands)
 
 
-def _task_kind(command: e.Command) -> str:
+def _task_kind(command: Command) -> str:
     match command:
-        case e.LabelFrame():
+        case LabelFrame():
             return f"{label_kind(command.purpose, command.fidelity, False)} label"
-        case e.Explore():
+        case Explore():
             return "MD"
-        case e.Examine():
+        case Examine():
             return "examination"
-        case e.Train():
+        case Train():
             return "training"
-        case e.Recheck():
+        case Recheck():
             return "recheck"
         case _:
             return "preparation"

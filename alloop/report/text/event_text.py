@@ -10,6 +10,7 @@ from alloop.core.records import Noise, Walker
 from alloop.core.text import local_time, printable_line
 from alloop.history.reader import History, JournalEntry
 from alloop.loop import events as e
+from alloop.loop.commands import Command, LabelFrame, Stop
 from alloop.report.text.formatting import (
     and_list,
     duration_text,
@@ -211,7 +212,7 @@ def _examination_text(event: e.Examined) -> str:
     )
 
 
-def _command_text(commands: Iterable[e.Command]) -> str:
+def _command_text(commands: Iterable[Command]) -> str:
     counts = Counter(_command_kind(command) for command in commands)
     return ", ".join(
         kind if kind.startswith("finished") else f"{count} × {kind}"
@@ -219,11 +220,11 @@ def _command_text(commands: Iterable[e.Command]) -> str:
     )
 
 
-def _command_kind(command: e.Command) -> str:
+def _command_kind(command: Command) -> str:
     match command:
-        case e.LabelFrame():
+        case LabelFrame():
             return f"label {command.fidelity} ({command.purpose})"
-        case e.Stop():
+        case Stop():
             return f"finished: {command.reason}"
         case _:
             return type(command).__name__.lower()

@@ -14,6 +14,7 @@ from alloop.core.records import Failure
 from alloop.core.splits import FROZEN
 from alloop.core.units import Floats
 from alloop.loop import events as e
+from alloop.loop.commands import Stop
 from alloop.loop.state import LabelState, LoopState
 from alloop.report.analysis.label_facts import KINDS, label_kind, task_kinds
 from alloop.report.text.event_text import event_text, training_text
@@ -230,7 +231,7 @@ def turn_lines(
         )
         yield f"round {state.round}: {done}: {what}"
     for command in turn.commands:
-        if isinstance(command, e.Stop):
+        if isinstance(command, Stop):
             if counter.examined:
                 yield f"final examination: forces {examination_text(counter)}"
             end = "came to a stop" if command.broken else "finished"

@@ -1,0 +1,92 @@
+"""The opening of a campaign's store, and the checks that it is the campaign's own."""
+
+from typing import Any
+
+from alloop.config import Setup, fixed_differences
+from alloop.config.molecules import element_symbols
+from alloop.config.problems import ConfigError, Problem
+from alloop.core.errors import InputError
+from alloop.driver.own_parts import OwnParts, refuse_other_parts
+from alloop.history.journal_codec import CODEC
+from alloop.labels.child.labeller import IsolatedLabeller
+from alloop.labels.levels import check_level
+from alloop.labels.programs import outside_code
+from alloop.loop import events as e
+from alloop.loop.state import LoopState
+from alloop.store.archive import Archive
+
+
+def campaign_opening(setup: Setup, own: OwnParts) -> e.Opened:
+    """Return the first event of a campaign, which never changes for its store."""
+    return e.Opened(
+        seed=setup.seed,
+        levels={fidelity: level.id for fidelity, level in setup.levels.items()},
+        start=setup.start,
+        given=setup.given,
+        model=setup.model_id,
+        parts=own.names(),
+    )
+
+
+def refuse_another(setup: Setup, first: e.Opened | None, own: OwnParts) -> None:
+    """Raise InputError if a store was begun with another seed, start, levels or parts.
+
+    first: its first event, None where it has none yet.
+    """
+    wrong = [] if first is None else fixed_differences(setup, first)
+    if wrong:
+        raise InputError(
+            f"{setup.store} belongs to another campaign: {'; '.join(wrong)}. "
+            "Choose another `store:`, or put the old values back"
+        )
+    if first is not None:
+        refuse_other_parts(own, first.parts)
+
+
+def refuse_code(setup: Setup) -> None:
+    """Raise ConfigError if the code that a level names cannot make labels.
+
+    The code is imported and tried in a child process, which `alloop check` never does.
+    """
+    code = {name: x for name, x in setup.levels.items() if outside_code(x)}
+    if not code:
+        return
+    elements = element_symbols(setup.start)
+    with IsolatedLabeller(next(iter(code.values()))) as child:
+        problems = [
+            Problem(f"levels.{name}", text)
+            for name, level in code.items()
+            for text in check_level(level, elements, within=child)
+        ]
+    if problems:
+        raise ConfigError("the campaign", problems)
+
+
+def verify_models(archive: Archive, state: LoopState) -> None:
+    """Raise DamagedError if a model in use is not the one that the journal names."""
+    used = {state.model, *(summary.model for summary in state.summaries.values())}
+    for model in sorted(used - {None}, key=str):
+        archive.model(str(model))
+
+
+def store_attributes(setup: Setup) -> dict[str, Any]:
+    """Return the attributes of the store: name, seed, configuration and levels."""
+    return {
+        "name": setup.name,
+        "seed": setup.seed,
+        "config": setup.text,
+        "levels": {
+            fidelity: {"id": level.id, "title": level.title, "kind": level.kind}
+            | {"settings": level.settings}
+            for fidelity, level in setup.levels.items()
+        },
+    }
+
+
+def open_archive(setup: Setup, own: OwnParts) -> Archive:
+    """Open the store of a campaign for writing, made where there is none."""
+    if setup.store.exists():
+        return Archive.open(setup.store, CODEC, mode="w")
+    names = own.names()
+    attrs = store_attributes(setup) | ({"parts": names} if names else {})
+    return Archive.create(setup.store, attrs=attrs, codec=CODEC)

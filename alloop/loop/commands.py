@@ -1,0 +1,193 @@
+"""Commands: what the loop asks for, as frozen records.
+
+A command's name is the name of its random stream, its provenance and, with `#attempt`,
+its key in Dask.
+"""
+
+from dataclasses import dataclass
+from typing import TypeAlias
+
+from alloop.core.frame import Frame, FrameId
+from alloop.core.levels import LevelId
+from alloop.core.records import Walker
+
+ModelId: TypeAlias = str  # 32 hexadecimal digits, of the generation's content
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Prepare:
+    """The command to relax a molecule at the cheap level and draw its first frames.
+
+    seeds: the number of frames for training; walkers: the number of starting points for
+    the MD of the test set.
+    """
+
+    molecule: int
+    frame: Frame
+    seeds: int
+    walkers: int
+
+    @property
+    def name(self) -> str:
+        """The unique name of the command."""
+        return f"prepare/{self.molecule}"
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Sample:
+    """The command to run MD at the cheap level from the walker.
+
+    frames: the number of frames that it gives for the frozen test set.
+    """
+
+    walker: Walker
+    frames: int
+
+    @property
+    def name(self) -> str:
+        """The unique name of the command."""
+        return f"sample/{self.walker.index}"
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class LabelFrame:
+    """The command to label the frame at the level.
+
+    fidelity: "cheap" or "expensive". purpose: "seed", "test" (the frozen set),
+    "flagged", "control", "bias", "examination". reason: one phrase for people.
+    """
+
+    frame: Frame
+    level: LevelId
+    fidelity: str
+    purpose: str
+    molecule: int
+    reason: str = ""
+
+    @property
+    def name(self) -> str:
+        """The unique name of the command."""
+        return f"label/{self.level}/{self.frame.id}"
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Explore:
+    """The command to move walkers `steps` MD steps on generation `generation`.
+
+    keep: the number of most surprising frames to return; controls: the number of random
+    ones, whatever their surprise.
+    """
+
+    round: int
+    piece: int
+    batch: int
+    generation: int
+    model: ModelId
+    walkers: tuple[Walker, ...]
+    steps: int
+    keep: int
+    controls: int
+
+    @property
+    def name(self) -> str:
+        """The unique name of the command."""
+        return f"explore/{self.round}/{self.batch}/{self.piece}"
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Train:
+    """The command to train generation `generation` on the labels of these frames.
+
+    Ids are sorted. heldout: frames that no training sees, on which surprise is
+    calibrated.
+    """
+
+    generation: int
+    cheap: tuple[FrameId, ...]
+    expensive: tuple[FrameId, ...]
+    test: tuple[FrameId, ...]
+    parent: ModelId | None = None
+    heldout: tuple[FrameId, ...] = ()
+
+    @property
+    def name(self) -> str:
+        """The unique name of the command."""
+        return f"train/{self.generation}"
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Examine:
+    """The command to move walkers on a finished model and return one frame of each.
+
+    The frame is that at the end of the piece, whatever its surprise, with the model's
+    predictions, made before any label. number: of the examination, from 1 on; wanted:
+    the number of its frames, all batches and pieces together; temperature in K; steps:
+    MD steps of this piece, 0 where the frames are given and nothing moves; reason: why
+    the campaign ends.
+    """
+
+    number: int
+    batch: int
+    piece: int
+    generation: int
+    model: ModelId
+    walkers: tuple[Walker, ...]
+    steps: int
+    wanted: int
+    temperature: float
+    reason: str
+
+    @property
+    def name(self) -> str:
+        """The unique name of the command."""
+        return f"examine/{self.number}/{self.batch}/{self.piece}"
+
+
+@dataclass(frozen=True, slots=True)
+class Recheck:
+    """The command to make a label again at tighter settings, with the frame rotated.
+
+    The rotation is random. It runs beside a training, and no decision depends on it.
+    """
+
+    frame: FrameId
+    level: LevelId
+    fidelity: str
+
+    @property
+    def name(self) -> str:
+        """The unique name of the command."""
+        return f"recheck/{self.level}/{self.frame}"
+
+
+@dataclass(frozen=True, slots=True)
+class Price:
+    """The command to fit label costs to all labels made so far."""
+
+    generation: int
+
+    @property
+    def name(self) -> str:
+        """The unique name of the command."""
+        return f"price/{self.generation}"
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Stop:
+    """The command to stop, with the reason.
+
+    broken: the campaign did not end as it should and can be resumed.
+    """
+
+    reason: str
+    broken: bool = False
+
+    @property
+    def name(self) -> str:
+        """The unique name of the command."""
+        return "stop"
+
+
+Command: TypeAlias = (
+    Prepare | Sample | LabelFrame | Explore | Train | Examine | Recheck | Price | Stop
+)

@@ -1,0 +1,134 @@
+"""The outcomes of labels in the state of the loop. Pure."""
+
+from dataclasses import replace
+
+import numpy as np
+
+from alloop.core import doubts
+from alloop.core.splits import EXAMINATION
+from alloop.loop import events as e
+from alloop.loop.commands import LabelFrame
+from alloop.loop.state import TEST, LabelState, LoopState
+
+
+def given_entries(event: e.Opened) -> tuple[LabelState, ...]:
+    """Return the entries of the labels that the user brought."""
+    return tuple(
+        LabelState(
+            frame=given.frame.id,
+            fidelity=given.fidelity,
+            purpose=TEST if given.test else "given",
+            molecule=given.molecule,
+            good=True,
+            cpu_seconds=0.0,
+            doubts=doubts.doubts_of_details(given.label.details),
+            brought=True,
+        )
+        for given in event.given
+    )
+
+
+def apply_labelled(state: LoopState, event: e.Labelled | e.NotLabelled) -> LoopState:
+    """Return the state after a label was made, or could not be made."""
+    command = state.open.get(event.name)
+    if not isinstance(command, LabelFrame):
+        return state
+    if isinstance(event, e.NotLabelled):
+        return record_entry(
+            state, command, failed_entry(command, event.unlabelled.cpu_seconds)
+        )
+    entry = replace(
+        failed_entry(command, event.label.cpu_seconds),
+        good=True,
+        bias=_label_bias(state, event, command),
+        doubts=doubts.doubts_of_details(event.label.details),
+    )
+    return record_entry(state, command, entry)
+
+
+def apply_retried(state: LoopState, event: e.Retried) -> LoopState:
+    """Return the state in which the labels wait until the open step is resolved.
+
+    A campaign that had finished goes on.
+    """
+    labels = {command.name: command for command in event.labels}
+    return replace(
+        state,
+        retries={**state.retries, **labels},
+        attempts={k: v for k, v in state.attempts.items() if k not in labels},
+        finished=None,
+    )
+
+
+def record_entry(state: LoopState, command: LabelFrame, entry: LabelState) -> LoopState:
+    """Return the state with the outcome of a label.
+
+    A label that was asked for again takes the place of its failure, so that it counts
+    once.
+    """
+    if command.name not in state.retries:
+        return replace(state, recent=(*state.recent, entry))
+    return replace(
+        state,
+        blocks=tuple(_replace_entry(block, entry) for block in state.blocks),
+        recent=_replace_entry(state.recent, entry),
+        retries={k: v for k, v in state.retries.items() if k != command.name},
+        unlearned=state.unlearned or (entry.good and entry.purpose != EXAMINATION),
+    )
+
+
+def failed_entry(command: LabelFrame, cpu_seconds: float = 0.0) -> LabelState:
+    """Return the entry of a label that was asked for and not made."""
+    return LabelState(
+        frame=command.frame.id,
+        fidelity=command.fidelity,
+        purpose=command.purpose,
+        molecule=command.molecule,
+        good=False,
+        cpu_seconds=cpu_seconds,
+    )
+
+
+def _replace_entry(
+    block: tuple[LabelState, ...], entry: LabelState
+) -> tuple[LabelState, ...]:
+    """Return the block with the entry in place of its failure.
+
+    The CPU seconds of both add up.
+    """
+    key = (entry.frame, entry.fidelity, False)
+    places = [i for i, x in enumerate(block) if (x.frame, x.fidelity, x.good) == key]
+    if not places:
+        return block
+    place = places[0]
+    paid = block[place].cpu_seconds + entry.cpu_seconds
+    return (*block[:place], replace(entry, cpu_seconds=paid), *block[place + 1 :])
+
+
+def _label_bias(
+    state: LoopState, event: e.Labelled, command: LabelFrame
+) -> float | None:
+    """Return ASTEROID's B, with the forces predicted before the label was made.
+
+    None for an expensive label and where there is no such prediction.
+    """
+    if command.fidelity != "cheap":
+        return None
+    for _, found in sorted(state.found.items(), key=lambda item: item[0]):
+        for candidate in (*found.candidates, *found.controls):
+            if candidate.frame.id == command.frame.id:
+                return float(np.abs(candidate.forces - event.label.forces).mean())
+    return None
+
+
+def apply_exclusion(state: LoopState, event: e.Excluded | e.Included) -> LoopState:
+    """Return the state after a label was excluded or included by hand."""
+    if isinstance(event, e.Excluded):
+        pair = (event.frame, event.fidelity or "all")
+        return replace(state, excluded=state.excluded | {pair})
+    gone = {x for x in state.excluded if _readmits(event, *x)}
+    return replace(state, excluded=state.excluded - gone)
+
+
+def _readmits(event: e.Included, frame: str, fidelity: str) -> bool:
+    return frame == event.frame and event.fidelity in (None, fidelity)

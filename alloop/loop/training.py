@@ -1,0 +1,83 @@
+"""Trainings, and what runs beside them: rechecks, the fit of label costs. Pure.
+
+Rechecks are labels that are made again, to measure how noisy their level is.
+"""
+
+from collections.abc import Iterator
+from math import ceil
+
+from alloop.core.seeds import name_share
+from alloop.loop.commands import Command, Price, Recheck, Stop, Train
+from alloop.loop.rules import Rules
+from alloop.loop.state import LoopState
+
+_LEAST = 3  # labels of a level; fewer do not give its noise
+
+
+def train_and_price(state: LoopState, rules: Rules) -> tuple[Command, ...]:
+    """Return the next training, some rechecks of labels and the fit of label costs.
+
+    The training is left out while the generation before it is not there. The rest runs
+    on cores that the training leaves idle.
+    """
+    generation = state.labelled_generation + 1
+    train = _train_command(state, rules) if state.generation + 1 == generation else ()
+    if any(isinstance(command, Stop) for command in train):
+        return train
+    return (*train, *recheck_commands(state, rules), Price(generation))
+
+
+def waiting_training(state: LoopState, rules: Rules) -> tuple[Command, ...]:
+    """Return the next training that had to wait, on the labels fixed for it."""
+    blocks = state.waiting_trainings.get(state.generation + 1)
+    return () if blocks is None else _train_command(state.first_blocks(blocks), rules)
+
+
+def _train_command(state: LoopState, rules: Rules) -> tuple[Command, ...]:
+    costly, doubted = rules.barred_doubts("expensive"), rules.barred_doubts("cheap")
+    expensive = state.trained_on("expensive", costly)
+    if not expensive:
+        return (Stop("no expensive label succeeded: `alloop log` tells why"),)
+    heldout = () if rules.is_single_fidelity else state.held_out(rules.heldout, doubted)
+    cheap = () if rules.is_single_fidelity else state.trained_on("cheap", doubted)
+    train = Train(
+        generation=state.generation + 1,
+        cheap=tuple(sorted(set(cheap) - set(heldout))),
+        expensive=expensive,
+        test=state.test_frames(costly),
+        parent=state.model,
+        heldout=heldout,
+    )
+    return (train,)
+
+
+def recheck_commands(state: LoopState, rules: Rules) -> tuple[Recheck, ...]:
+    """Return the rechecks that are still missing from those that `rules` ask for.
+
+    `rules.recheck` gives the share of the good labels of each level; at least three are
+    made again, none twice, and none that the user brought.
+    """
+    return tuple(
+        command
+        for fidelity, part in sorted(rules.recheck.items())
+        if part > 0 and fidelity in state.levels
+        for command in _level_rechecks(state, fidelity, part)
+    )
+
+
+def _level_rechecks(state: LoopState, fidelity: str, part: float) -> Iterator[Recheck]:
+    level = state.levels[fidelity]
+    good = {
+        entry.frame
+        for entry in state.entries()
+        if entry.good and entry.fidelity == fidelity and not entry.brought
+    }
+    # The order is that of a hash, so that it is a random sample that only grows.
+    order = sorted(
+        good, key=lambda frame: name_share(state.seed, f"noise/{level}/{frame}")
+    )
+    commands = [Recheck(frame, level, fidelity) for frame in order]
+    done = sum(command.name in state.rechecks for command in commands)
+    wanted = max(_LEAST, ceil(part * len(good))) - done
+    fresh = [command for command in commands if command.name not in state.rechecks]
+    yield from fresh[: max(0, wanted)]
