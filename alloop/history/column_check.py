@@ -35,43 +35,43 @@ def check_columns(path: Path | str) -> list[DamageReport]:
 
 
 def _column_differences(store: Path) -> Iterator[DamageReport]:
-    mark = columns.appendable_record(store)
-    if mark < 0:
+    last_seq = columns.appendable_record(store)
+    if last_seq < 0:
         return  # absent or from another version: the next run rebuilds them
     group: Any = zarr.open_group(store, mode="r")
     ends: dict[str, int] = {}
     wrong: set[str] = set()
-    for tables in _table_pieces(store, mark):
+    for tables in _table_pieces(store, last_seq):
         arrays = {
             f"{name}/{key}": x for name in tables for key, x in tables[name].items()
         }
         for name, values in arrays.items():
-            if not _has_rows(group[_shown_path(name, mark)], name, values, ends):
+            if not _has_rows(group[_member_path(name, last_seq)], name, values, ends):
                 wrong.add(name)
-    lengths = {x: group[_shown_path(x, mark)].shape[0] for x in ends}
+    lengths = {x: group[_member_path(x, last_seq)].shape[0] for x in ends}
     wrong |= {x for x, end in ends.items() if lengths[x] != end}
     for name in sorted(wrong):
         yield DamageReport(name, "it is not what the journal says", _ADVICE)
 
 
-def _shown_path(name: str, mark: int) -> str:
+def _member_path(name: str, last_seq: int) -> str:
     table, _, key = name.rpartition("/")
-    return f"{table_place(table, mark)}/{key}"
+    return f"{table_place(table, last_seq)}/{key}"
 
 
-def _table_pieces(store: Path, mark: int) -> Iterator[_Tables]:
-    """Yield the tables of the journal up to record `mark`, `_PIECE` records each."""
+def _table_pieces(store: Path, last_seq: int) -> Iterator[_Tables]:
+    """Yield the tables of the journal up to a record, for `_PIECE` records each."""
     rows, state = ColumnRows(), LoopState()
     with Archive.open(store, CODEC) as archive:
         for seq, _, turn in archive.records():
             rows.add_turn(state, turn)
             state = next_state(state, turn.event, turn.commands)
-            if seq == mark or (seq + 1) % _PIECE == 0:
+            if seq == last_seq or (seq + 1) % _PIECE == 0:
                 found = rows.tables(state)
-                last = seq == mark
+                last = seq == last_seq
                 yield {k: v for k, v in found.items() if last or k not in REPLACED}
                 rows.clear()
-            if seq == mark:
+            if seq == last_seq:
                 return
 
 

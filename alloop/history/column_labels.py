@@ -256,7 +256,7 @@ def columns_ahead(store: Path) -> list[Path]:
     These are the store's own folder and those that were set aside; [] where there is no
     store.
     """
-    return [store] * (_foreign_mark(store) >= 0) + list(set_aside_folders(store))
+    return [store] * (_foreign_record(store) >= 0) + list(set_aside_folders(store))
 
 
 def lost_label_warning(history: History) -> str:
@@ -283,7 +283,7 @@ def lost_label_warning(history: History) -> str:
     )
 
 
-def _foreign_mark(path: Path) -> int:
+def _foreign_record(path: Path) -> int:
     try:
         return foreign_record(
             root.node_members(root.read_root(path)), Journal(path / FOLDER)

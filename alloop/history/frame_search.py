@@ -36,13 +36,13 @@ class FoundFrame:
 class _ColumnHints:
     """Search result of the columns for a prefix.
 
-    ids: those that fit; rounds: those that proposed them; mark: the last record that
-    the columns hold.
+    ids: those that fit; rounds: those that proposed them; last_seq: the last
+    record that the columns hold.
     """
 
     ids: frozenset[FrameId]
     rounds: frozenset[int]
-    mark: int
+    last_seq: int
 
 
 def find_frame(history: History, prefix: str) -> FoundFrame:
@@ -77,7 +77,10 @@ def _record_numbers(history: History, hints: _ColumnHints) -> list[int]:
         task.seq
         for task in history.record_index.tasks
         if task.kind in _MAKING
-        or (task.kind == "Explored" and (task.seq > hints.mark or _is_in(task, hints)))
+        or (
+            task.kind == "Explored"
+            and (task.seq > hints.last_seq or _is_in(task, hints))
+        )
     ]
 
 
@@ -118,8 +121,8 @@ def _column_hints(path: Path, prefix: str) -> _ColumnHints:
     none = _ColumnHints(frozenset(), frozenset(), -1)
     if not path.is_dir():
         return none
-    mark = columns.appendable_record(path)
-    if mark < 0:
+    last_seq = columns.appendable_record(path)
+    if last_seq < 0:
         return none
     import zarr  # slow to import: `log` does not get here
 
@@ -127,7 +130,7 @@ def _column_hints(path: Path, prefix: str) -> _ColumnHints:
         group: Any = zarr.open_group(path, mode="r")
         ids = dict(_matching_ids(group["structures/id"], prefix))
         return _ColumnHints(
-            frozenset(ids.values()), _proposing_rounds(group["scores"], ids), mark
+            frozenset(ids.values()), _proposing_rounds(group["scores"], ids), last_seq
         )
     except (OSError, ValueError, RuntimeError, KeyError):
         return none  # damaged: search the journal instead

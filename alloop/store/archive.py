@@ -184,10 +184,10 @@ class Archive:
         self._held_lock()
         with explain_errors(self.path):
             node = write_model(self.path, model_id, blob, self.files)
-            shown = root.node_members(root.read_root(self.path))
+            members = root.node_members(root.read_root(self.path))
             name = f"{root.MODELS}/{model_id}"
-            if name not in shown:
-                root.publish_members(self.path, {**shown, name: node}, self.files)
+            if name not in members:
+                root.publish_members(self.path, {**members, name: node}, self.files)
 
     def model(self, model_id: str) -> bytes:
         """Return the bytes of a model; raise StoreError if there is none."""
@@ -264,10 +264,10 @@ class Archive:
 
         They must be neither continued nor lost.
         """
-        shown = root.node_members(root.read_root(self.path))
-        mark = foreign_record(shown, self._journal)
-        if mark >= 0:
-            set_columns_aside(self.path, shown, mark, self.files)
+        members = root.node_members(root.read_root(self.path))
+        last_seq = foreign_record(members, self._journal)
+        if last_seq >= 0:
+            set_columns_aside(self.path, members, last_seq, self.files)
 
     def _held_lock(self) -> StoreLock:
         if self._lock is None:

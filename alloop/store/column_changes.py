@@ -39,72 +39,74 @@ class ColumnChange:
     nodes: dict[str, Node]
 
 
-def table_place(name: str, mark: int) -> str:
-    """Return the folder of a table at a mark.
+def table_place(name: str, last_seq: int) -> str:
+    """Return the folder of a table whose last record is `last_seq`.
 
-    Each mark of a replaced table has its own: a reader of an older state never sees it
+    Each state of a replaced table has its own: a reader of an older state never sees it
     mixed with newer ones.
     """
-    return f"{name}/{mark:08d}" if name in REPLACED else name
+    return f"{name}/{last_seq:08d}" if name in REPLACED else name
 
 
-def is_grown(shown: Mapping[str, Node], name: str, arrays: Mapping[str, Array]) -> bool:
+def is_grown(
+    members: Mapping[str, Node], name: str, arrays: Mapping[str, Array]
+) -> bool:
     """Return True if the published table can be the beginning of these arrays."""
-    if name in REPLACED or name not in shown:
+    if name in REPLACED or name not in members:
         return True
-    return shown[name]["attributes"].get(SCHEMA) == VERSION and all(
-        _shown_length(shown, f"{name}/{key}") <= len(array)
+    return members[name]["attributes"].get(SCHEMA) == VERSION and all(
+        _member_length(members, f"{name}/{key}") <= len(array)
         for key, array in arrays.items()
     )
 
 
-def _shown_length(shown: Mapping[str, Node], path: str) -> int:
-    return int(shown[path]["shape"][0]) if path in shown else 0
+def _member_length(members: Mapping[str, Node], path: str) -> int:
+    return int(members[path]["shape"][0]) if path in members else 0
 
 
 def whole_tails(
-    shown: Mapping[str, Node], name: str, arrays: Mapping[str, Array]
+    members: Mapping[str, Node], name: str, arrays: Mapping[str, Array]
 ) -> dict[str, Tail]:
     """Return the rows of whole tables from their open chunk on."""
-    firsts = _first_open_rows(shown, name)
+    firsts = _first_open_rows(members, name)
     return {key: (firsts[key], array[firsts[key] :]) for key, array in arrays.items()}
 
 
 def appended_tails(
-    store: Path, shown: Mapping[str, Node], name: str, arrays: Mapping[str, Array]
+    store: Path, members: Mapping[str, Node], name: str, arrays: Mapping[str, Array]
 ) -> dict[str, Tail]:
     """Return the rows of the open chunks on disk, followed by these arrays."""
-    if name in REPLACED or name not in shown:
+    if name in REPLACED or name not in members:
         return {key: (0, array) for key, array in arrays.items()}
-    firsts, atoms = _first_open_rows(shown, name), 0
+    firsts, atoms = _first_open_rows(members, name), 0
     for key, column in table_columns(name).items():
         if column.along == ATOM:
-            atoms = _shown_length(shown, f"{name}/{key}")
+            atoms = _member_length(members, f"{name}/{key}")
     out = {}
     for key, column in table_columns(name).items():
         path = f"{name}/{key}"
         before = open_rows(
-            store / path, _shown_length(shown, path), column_layout(name, column)
+            store / path, _member_length(members, path), column_layout(name, column)
         )
         new = arrays[key][1:] + atoms if column.along == BOUND else arrays[key]
         out[key] = (firsts[key], np.concatenate([before, new]))
     return out
 
 
-def _first_open_rows(shown: Mapping[str, Node], name: str) -> dict[str, int]:
+def _first_open_rows(members: Mapping[str, Node], name: str) -> dict[str, int]:
     """Return the first row of the open chunk of each column of a table."""
     return {
         key: 0
         if name in REPLACED
         else open_chunk_row(
-            _shown_length(shown, f"{name}/{key}"), column_layout(name, column)
+            _member_length(members, f"{name}/{key}"), column_layout(name, column)
         )
         for key, column in table_columns(name).items()
     }
 
 
 def table_change(
-    shown: Mapping[str, Node],
+    members: Mapping[str, Node],
     name: str,
     tails: Mapping[str, Tail],
     attributes: dict[str, Any],
@@ -119,7 +121,7 @@ def table_change(
         path = f"{home}/{key}"
         first, values = tails[key]
         node, made = encode_chunks(values, column_layout(name, wanted[key]), first)
-        if node != shown.get(path):
+        if node != members.get(path):
             nodes[path] = node
             chunks |= {f"{path}/{chunk}": data for chunk, data in made.items()}
     first, values = tails[counting]

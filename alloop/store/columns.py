@@ -34,9 +34,9 @@ Rows: TypeAlias = Callable[[int], Tables]
 
 
 def fill_columns(
-    archive: Archive, rows: Rows, mark: int, attrs: Attributes | None = None
+    archive: Archive, rows: Rows, last_seq: int, attrs: Attributes | None = None
 ) -> None:
-    """Bring the columns up to record `mark`, adding only what is new.
+    """Bring the columns up to record `last_seq`, adding only what is new.
 
     The cost is that of the new rows and one chunk an array, however long the columns
     are.
@@ -47,10 +47,10 @@ def fill_columns(
         The store, open for writing.
     rows
         `rows(after)` returns, for every table, the rows from the records after number
-        `after` up to record `mark`; -1 asks for all rows. Offsets begin at 0;
+        `after` up to record `last_seq`; -1 asks for all rows. Offsets begin at 0;
         `structure` counts from the first row of the store. A table in
         `schema.REPLACED` is passed whole each time.
-    mark
+    last_seq
         The number of the last journal record that the rows hold.
     attrs
         More attributes of a table's group, such as a level's settings.
@@ -58,43 +58,43 @@ def fill_columns(
     after = appendable_record(archive.path)
     if after >= 0:
         try:
-            return _append_rows(archive, rows(after), mark, attrs)
+            return _append_rows(archive, rows(after), last_seq, attrs)
         except DamagedError:
             pass  # all columns can be rebuilt from the journal
     clear_columns(archive)
-    return _append_rows(archive, rows(-1), mark, attrs)
+    return _append_rows(archive, rows(-1), last_seq, attrs)
 
 
 def appendable_record(path: Path) -> int:
     """Return the number of the record after which rows can be appended, else -1."""
-    shown = root.node_members(root.read_root(path))
-    present = table_names(shown)
-    marks = {shown[name]["attributes"][MARK] for name in present}
-    versions = {shown[name]["attributes"].get(SCHEMA) for name in present}
+    members = root.node_members(root.read_root(path))
+    present = table_names(members)
+    marks = {members[name]["attributes"][MARK] for name in present}
+    versions = {members[name]["attributes"].get(SCHEMA) for name in present}
     return int(marks.pop()) if len(marks) == 1 and versions == {VERSION} else -1
 
 
 def _append_rows(
-    archive: Archive, rows: Tables, mark: int, attrs: Attributes | None
+    archive: Archive, rows: Tables, last_seq: int, attrs: Attributes | None
 ) -> None:
     arrays = {name: checked_table(name, table) for name, table in rows.items()}
-    shown = root.node_members(root.read_root(archive.path))
-    attributes = _last_record(archive, mark)
+    members = root.node_members(root.read_root(archive.path))
+    attributes = _last_record(archive, last_seq)
     with explain_errors(archive.path):
         changes = [
             table_change(
-                shown,
+                members,
                 name,
-                appended_tails(archive.path, shown, name, each),
+                appended_tails(archive.path, members, name, each),
                 {**(attrs or {}).get(name, {}), **attributes},
             )
             for name, each in arrays.items()
         ]
-        _commit_changes(archive, shown, changes)
+        _commit_changes(archive, members, changes)
 
 
 def write_columns(
-    archive: Archive, tables: Tables, mark: int, attrs: Attributes | None = None
+    archive: Archive, tables: Tables, last_seq: int, attrs: Attributes | None = None
 ) -> None:
     """Bring the columns up to these tables, which hold all rows from the first on.
 
@@ -102,52 +102,52 @@ def write_columns(
     `fill_columns`; tables only grow, except those in `schema.REPLACED`.
     """
     arrays = {name: checked_table(name, table) for name, table in tables.items()}
-    shown = root.node_members(root.read_root(archive.path))
-    if not all(is_grown(shown, name, each) for name, each in arrays.items()):
+    members = root.node_members(root.read_root(archive.path))
+    if not all(is_grown(members, name, each) for name, each in arrays.items()):
         clear_columns(archive)
-        shown = root.node_members(root.read_root(archive.path))
-    attributes = _last_record(archive, mark)
+        members = root.node_members(root.read_root(archive.path))
+    attributes = _last_record(archive, last_seq)
     changes = [
         table_change(
-            shown,
+            members,
             name,
-            whole_tails(shown, name, each),
+            whole_tails(members, name, each),
             {**(attrs or {}).get(name, {}), **attributes},
         )
         for name, each in arrays.items()
     ]
     with explain_errors(archive.path):
-        _commit_changes(archive, shown, changes)
+        _commit_changes(archive, members, changes)
 
 
-def _last_record(archive: Archive, mark: int) -> dict[str, Any]:
+def _last_record(archive: Archive, last_seq: int) -> dict[str, Any]:
     """Return the record that the rows go up to, by number and by checksum."""
-    digest = archive.digest(mark)
-    return {MARK: mark} | ({} if digest is None else {RECORD: digest})
+    digest = archive.digest(last_seq)
+    return {MARK: last_seq} | ({} if digest is None else {RECORD: digest})
 
 
 def clear_columns(archive: Archive) -> None:
     """Remove all columns; readers see none of them from the beginning on."""
     with explain_errors(archive.path):
-        shown = root.node_members(root.read_root(archive.path))
-        kept = {path: node for path, node in shown.items() if not _is_column(path)}
+        members = root.node_members(root.read_root(archive.path))
+        kept = {path: node for path, node in members.items() if not _is_column(path)}
         root.publish_members(archive.path, kept, archive.files)
         for name in TABLES:
             shutil.rmtree(archive.path / name, ignore_errors=True)
 
 
-def column_mark(path: Path) -> int:
+def last_column_record(path: Path) -> int:
     """Return the number of the last record that every table holds, or -1."""
-    shown = root.node_members(root.read_root(path))
+    members = root.node_members(root.read_root(path))
     return min(
-        (shown[name]["attributes"][MARK] for name in table_names(shown)), default=-1
+        (members[name]["attributes"][MARK] for name in table_names(members)), default=-1
     )
 
 
-def table_names(shown: Mapping[str, Node]) -> list[str]:
+def table_names(members: Mapping[str, Node]) -> list[str]:
     """Return the tables among a store's members, sorted."""
-    columns = (path for path in shown if _is_column(path))
-    return sorted(path for path in columns if MARK in shown[path]["attributes"])
+    columns = (path for path in members if _is_column(path))
+    return sorted(path for path in columns if MARK in members[path]["attributes"])
 
 
 def _is_column(path: str) -> bool:
@@ -155,7 +155,7 @@ def _is_column(path: str) -> bool:
 
 
 def _commit_changes(
-    archive: Archive, shown: dict[str, Node], changes: list[ColumnChange]
+    archive: Archive, members: dict[str, Node], changes: list[ColumnChange]
 ) -> None:
     store, files = archive.path, archive.files
     chunks = {key: data for each in changes for key, data in each.chunks.items()}
@@ -163,9 +163,9 @@ def _commit_changes(
     documents = {f"{key}/{NODE_FILE}": dump_node(node) for key, node in nodes.items()}
     write_many(files, store, chunks, root.staging_folder(store))
     write_many(files, store, documents, root.staging_folder(store))
-    kept = {path: node for path, node in shown.items() if not _is_stale(path, nodes)}
+    kept = {path: node for path, node in members.items() if not _is_stale(path, nodes)}
     root.publish_members(store, {**kept, **nodes}, files)
-    _remove_unshown(store, {**shown, **nodes})
+    _remove_unshown(store, {**members, **nodes})
 
 
 def _is_stale(path: str, nodes: Mapping[str, Node]) -> bool:

@@ -75,14 +75,14 @@ def verify_store(path: Path | str, codec: Codec) -> list[DamageReport]:
     ]
     if led_out:  # nothing is read through links
         return led_out
-    shown = root.node_members(root.read_root(store))
+    members = root.node_members(root.read_root(store))
     models, arrays = (
-        list(_model_damage(store, shown)),
-        list(_column_damage(store, shown)),
+        list(_model_damage(store, members)),
+        list(_column_damage(store, members)),
     )
     others = {  # each path is reported once
         path: node
-        for path, node in shown.items()
+        for path, node in members.items()
         if not (arrays if _is_column(path) else models)
     }
     return [
@@ -136,8 +136,8 @@ def _fold_damage(store: Path) -> Iterator[DamageReport]:
             yield DamageReport(f"fold {path.name}", fault, _FOLD)
 
 
-def _model_damage(store: Path, shown: dict[str, root.Node]) -> Iterator[DamageReport]:
-    listed = {p.rpartition("/")[2] for p in shown if p.startswith(f"{root.MODELS}/")}
+def _model_damage(store: Path, members: dict[str, root.Node]) -> Iterator[DamageReport]:
+    listed = {p.rpartition("/")[2] for p in members if p.startswith(f"{root.MODELS}/")}
     for each in sorted(listed | set(model_ids(store))):
         fault = _error_text(read_model, store, each)
         if fault:
@@ -159,10 +159,10 @@ def _attribute_damage(store: Path) -> Iterator[DamageReport]:
 
 
 def _metadata_damage(
-    store: Path, shown: dict[str, root.Node]
+    store: Path, members: dict[str, root.Node]
 ) -> Iterator[DamageReport]:
     """Compare the metadata of every array and group with what the root has of them."""
-    for path, node in shown.items():
+    for path, node in members.items():
         try:
             own = json.loads((store / path / root.NODE_FILE).read_bytes())
             same = _comparable_node(own) == _comparable_node(node) and _node_length(
@@ -191,9 +191,11 @@ def _node_length(node: root.Node) -> int:
     return int(node["shape"][0] if "shape" in node else node["attributes"].get(MARK, 0))
 
 
-def _column_damage(store: Path, shown: dict[str, root.Node]) -> Iterator[DamageReport]:
+def _column_damage(
+    store: Path, members: dict[str, root.Node]
+) -> Iterator[DamageReport]:
     journal = Journal(store / FOLDER)
-    beyond = foreign_record(shown, journal)
+    beyond = foreign_record(members, journal)
     if beyond >= 0:
         what = f"they hold record {beyond}, the journal ends at {journal.last()}"
         if beyond <= journal.last():
@@ -207,22 +209,22 @@ def _column_damage(store: Path, shown: dict[str, root.Node]) -> Iterator[DamageR
     except (KeyError, TypeError, ValueError) as error:  # an unknown codec, for example
         yield DamageReport("columns", f"zarr cannot open them ({error})", _COLUMNS)
         return
-    for name in table_names(shown):
-        if shown[name]["attributes"].get("schema") != VERSION:
+    for name in table_names(members):
+        if members[name]["attributes"].get("schema") != VERSION:
             continue  # of another version: the next run rebuilds them
-        for what in _table_faults(store, group, shown, name):
+        for what in _table_faults(store, group, members, name):
             yield DamageReport(name, what, _COLUMNS)
 
 
 def _table_faults(
-    store: Path, group: Any, shown: dict[str, root.Node], name: str
+    store: Path, group: Any, members: dict[str, root.Node], name: str
 ) -> Iterator[str]:
     wanted = table_columns(name)
-    absent = [key for key in wanted if f"{name}/{key}" not in shown]
+    absent = [key for key in wanted if f"{name}/{key}" not in members]
     if absent:
         yield f"it lacks {', '.join(absent)}"
         return
-    nodes = {key: shown[f"{name}/{key}"] for key in wanted}
+    nodes = {key: members[f"{name}/{key}"] for key in wanted}
     fault = shape_mismatch(
         name, {key: tuple(node["shape"]) for key, node in nodes.items()}
     )

@@ -26,34 +26,36 @@ def set_aside_folders(store: Path) -> tuple[Path, ...]:
     return tuple(sorted(x for x in store.glob(f"{_PREFIX}*") if x.is_dir()))
 
 
-def foreign_record(shown: Mapping[str, Node], journal: Journal) -> int:
+def foreign_record(members: Mapping[str, Node], journal: Journal) -> int:
     """Return the last record of the columns if the journal lacks it, else -1.
 
-    shown: a store's members.
+    members: a store's members.
     """
-    for attributes in (node["attributes"] for node in _table_nodes(shown).values()):
-        mark = int(attributes.get(MARK, -1))
-        if mark > journal.last() or not _is_same_record(
-            journal, mark, attributes.get(RECORD)
+    for attributes in (node["attributes"] for node in _table_nodes(members).values()):
+        last_seq = int(attributes.get(MARK, -1))
+        if last_seq > journal.last() or not _is_same_record(
+            journal, last_seq, attributes.get(RECORD)
         ):
-            return mark
+            return last_seq
     return -1
 
 
 def set_columns_aside(
-    store: Path, shown: Mapping[str, Node], mark: int, files: FileSystem
+    store: Path, members: Mapping[str, Node], last_seq: int, files: FileSystem
 ) -> Path:
     """Move the columns into a folder of their own and return it.
 
     After a crash in between, some tables are moved already: the next call moves the
     others to the same place.
     """
-    moved = {k: node for k, node in shown.items() if k.split("/")[0] in TABLES}
+    moved = {k: node for k, node in members.items() if k.split("/")[0] in TABLES}
     text = json.dumps(moved, sort_keys=True).encode()
-    name = f"{_PREFIX}{mark:08d}-{hashlib.sha256(text).hexdigest()[:8]}"
+    name = f"{_PREFIX}{last_seq:08d}-{hashlib.sha256(text).hexdigest()[:8]}"
     target = store / name
     make_folders(files, target)
-    about = {"about": f"columns up to record {mark}, which the journal does not have"}
+    about = {
+        "about": f"columns up to record {last_seq}, which the journal does not have"
+    }
     replace_file(
         files,
         target / NODE_FILE,
@@ -66,27 +68,27 @@ def set_columns_aside(
     files.sync(target)
     files.sync(store)
     root.publish_members(
-        store, {k: v for k, v in shown.items() if k not in moved}, files
+        store, {k: v for k, v in members.items() if k not in moved}, files
     )
     return target
 
 
-def _table_nodes(shown: Mapping[str, Node]) -> dict[str, Node]:
+def _table_nodes(members: Mapping[str, Node]) -> dict[str, Node]:
     return {
         path: node
-        for path, node in shown.items()
+        for path, node in members.items()
         if path.split("/")[0] in TABLES and MARK in node["attributes"]
     }
 
 
-def _is_same_record(journal: Journal, mark: int, digest: str | None) -> bool:
+def _is_same_record(journal: Journal, last_seq: int, digest: str | None) -> bool:
     """Return True if the journal's record of this number has the checksum.
 
     A checksum that was not noted, or a damaged record, counts as the same.
     """
-    if digest is None or mark < 0:
+    if digest is None or last_seq < 0:
         return True
     try:
-        return journal.read(mark).digest.hex() == digest
+        return journal.read(last_seq).digest.hex() == digest
     except StoreError:
         return True

@@ -59,7 +59,7 @@ from alloop.store.codec import Codec
 def work(path):
     Archive._set_aside = lambda _: None  # there are columns alone, no record
     with Archive.open(path, Codec([]), "w") as archive:
-        rows = columns.column_mark(archive.path) + 1
+        rows = columns.last_column_record(archive.path) + 1
         while True:
             rows += 700
             columns.write_columns(archive, tables(rows), rows)
@@ -119,7 +119,7 @@ def test_plain_zarr_reads_what_was_written(
     for rows in (0, 1024, 1500):
         columns.write_columns(archive, tables(rows), rows)
         assert_holds(archive.path, rows, use_consolidated=consolidated)
-        assert columns.column_mark(archive.path) == rows
+        assert columns.last_column_record(archive.path) == rows
 
 
 def test_arrays_tell_units_codes_and_dimensions(archive: Archive) -> None:
@@ -254,7 +254,7 @@ def test_a_table_may_come_alone(archive: Archive) -> None:
     root = read(archive.path)
     assert root["scores/structure"].shape == (7,)
     assert list(root["walkers"]) == ["00000005"]
-    assert columns.column_mark(archive.path) == 5
+    assert columns.last_column_record(archive.path) == 5
 
 
 def test_the_last_walkers_outlive_one_write_for_who_still_reads(

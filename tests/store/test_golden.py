@@ -51,7 +51,7 @@ def test_an_old_store_is_whole_and_shows_its_columns(store: Path) -> None:
     assert verify_store(store, CODEC) == []
     root = zarr.open_group(store, mode="r")
     assert root["labels/cheap/energy"].shape == (14,)
-    assert columns.column_mark(store) == RECORDS[store.stem] - 1
+    assert columns.last_column_record(store) == RECORDS[store.stem] - 1
     with Archive.open(store, CODEC) as archive:
         assert all(archive.model(each) for each in archive.model_ids())
         assert len(archive.model_ids()) == 2
