@@ -32,7 +32,7 @@ from alloop.workers.cluster_plan import NO_PAGES, BatchPlan, JobGroup, TlsFiles
 from alloop.workers.time_limits import LIFE, UNTIL, TimeLimit
 
 KEYS = "tls"  # the folder of a run's credentials
-_ASK = 20.0  # s between two queries of the batch system
+_QUERY = 20.0  # s between two queries of the batch system
 _REFUSALS = 5  # consecutive failed submissions before giving up
 _JOIN = 120  # s that a worker tries to reach its scheduler
 
@@ -189,8 +189,8 @@ class BatchJobs(SpecCluster):  # type: ignore[misc]
             resource: job_spec(batch, resource, folder, security)
             for resource in batch.groups
         }
-        self._busy: dict[str, float] = {}  # last time a job was seen working
-        self._asked, self._refused = time.monotonic(), 0
+        self._last_busy: dict[str, float] = {}  # last time a job was seen working
+        self._queried, self._refused = time.monotonic(), 0
         scheduler = {
             "interface": batch.interface,
             "protocol": "tcp://" if security is None else "tls://",
@@ -213,7 +213,7 @@ class BatchJobs(SpecCluster):  # type: ignore[misc]
         batch system in a row.
         """
         try:
-            self.sync(self._tend, dict(tasks))
+            self.sync(self._update_jobs, dict(tasks))
             self._refused = 0
         except RuntimeError as error:
             self._refused += 1
@@ -225,14 +225,14 @@ class BatchJobs(SpecCluster):  # type: ignore[misc]
                     f"{reason}; see `cluster:` in the campaign"
                 ) from error
 
-    async def _tend(self, tasks: Mapping[str, int]) -> None:
-        await self.scale_down(await self._gone())
+    async def _update_jobs(self, tasks: Mapping[str, int]) -> None:
+        await self.scale_down(await self._ended_jobs())
         for resource, group in self._batch.groups.items():
             need = ceil(tasks.get(resource, 0) / group.tasks)
-            await self._fit(resource, min(group.most, max(group.least, need)))
+            await self._fit_group(resource, min(group.most, max(group.least, need)))
         await self
 
-    async def _fit(self, resource: str, wanted: int) -> None:
+    async def _fit_group(self, resource: str, wanted: int) -> None:
         own = [name for name in self.worker_spec if name.startswith(f"{resource}-")]
         for _ in range(wanted - len(own)):
             self._number += 1
@@ -249,25 +249,25 @@ class BatchJobs(SpecCluster):  # type: ignore[misc]
                 w for w in self.scheduler.workers.values() if _belongs_to(w.name, name)
             ]
             if any(worker.processing for worker in workers):
-                self._busy[name] = now
+                self._last_busy[name] = now
             elif not workers:
                 waiting.append(name)
-            elif now - self._busy.setdefault(name, now) > self._batch.idle:
+            elif now - self._last_busy.setdefault(name, now) > self._batch.idle:
                 idle.append(name)
         return [*waiting, *idle]
 
-    async def _gone(self) -> list[str]:
+    async def _ended_jobs(self) -> list[str]:
         """Return the jobs that ended, by walltime, cancellation or crash."""
         gone = [name for name in self.worker_spec if name not in self.workers]
-        if time.monotonic() - self._asked < _ASK:
+        if time.monotonic() - self._queried < _QUERY:
             return gone
-        self._asked = time.monotonic()
+        self._queried = time.monotonic()
         for name, worker in self.workers.items():
-            if not await self._there(worker.job_id):
+            if not await self._is_listed(worker.job_id):
                 gone.append(name)
         return gone
 
-    async def _there(self, job_id: str) -> bool:
+    async def _is_listed(self, job_id: str) -> bool:
         """Return True if the batch system still lists the job, or squeue fails."""
         slurm = self._batch.system == "slurm"
         ask = ("squeue", "-h", "-o", "%A", "-u", getpass.getuser())

@@ -87,8 +87,10 @@ class DaskPool:
     ) -> None:
         self._plan, self._settings = plan, settings
         self._owns = client is None
-        self._link = connect_cluster(plan) if client is None else Connection(client)
-        self._stays = (
+        self._connection = (
+            connect_cluster(plan) if client is None else Connection(client)
+        )
+        self._labels_continue = (
             self._owns and plan.kind == "address" and settings.spool is not None
         )
         self._run = uuid4().hex[:12]  # other campaigns may use the same scheduler
@@ -101,19 +103,19 @@ class DaskPool:
     def submit(self, task: Task) -> None:
         """Send the task to the scheduler; InputError if it outlasts any job."""
         _refuse_endless(task, self._plan)
-        key, stays = self._task_key(task), self._stays and _is_label(task)
-        future = self._link.client.submit(
+        key, continues = self._task_key(task), self._labels_continue and _is_label(task)
+        future = self._connection.client.submit(
             _run_task,
             task.command,
             task.data,
             self._settings,
-            (task.span, None if stays else task.limit),
+            (task.span, None if continues else task.limit),
             key=key,
             priority=task.priority,
             resources=self._resources(task),
             pure=False,
         )
-        if stays:
+        if continues:
             from distributed import fire_and_forget
 
             fire_and_forget(future)
@@ -122,7 +124,7 @@ class DaskPool:
 
     def next(self, timeout: float) -> Outcome | None:
         """Return the next outcome, or None after `timeout` seconds."""
-        self._link.scale(self._waiting_tasks())
+        self._connection.scale(self._waiting_tasks())
         try:
             future = self._done.get(timeout=timeout)
         except queue.Empty:
@@ -136,7 +138,7 @@ class DaskPool:
         """Disconnect from a foreign cluster; end an own one with all its processes."""
         self._tasks.clear()
         if self._owns:
-            self._link.close()
+            self._connection.close()
 
     def _outcome(self, task: Task, future: Any) -> Outcome | None:
         if future.status not in ("finished", "error"):
@@ -162,7 +164,7 @@ class DaskPool:
         """
         if worker is None:
             return LateTask(task)
-        self._link.client.retire_workers([worker], close_workers=True)
+        self._connection.client.retire_workers([worker], close_workers=True)
         self.submit(task)
         return None
 
@@ -171,7 +173,7 @@ class DaskPool:
 
         This is no failure of the task, so it does not count as an attempt.
         """
-        if self._link.is_alive:
+        if self._connection.is_alive:
             dropped = [self._tasks.pop(key)]
         else:
             self._reconnect()
@@ -189,11 +191,11 @@ class DaskPool:
                 "and run the campaign again"
             )
         _log.warning("the scheduler is gone; %d tasks are sent again", len(self._tasks))
-        self._link.close()
+        self._connection.close()
         until = time.monotonic() + _PATIENCE
         while True:
             try:
-                self._link = connect_cluster(self._plan)
+                self._connection = connect_cluster(self._plan)
             except InputError:
                 if self._plan.kind != "address" or time.monotonic() > until:
                     raise
@@ -202,7 +204,9 @@ class DaskPool:
                 return
 
     def _task_key(self, task: Task) -> Key:
-        whose = self._campaign if self._stays and _is_label(task) else self._run
+        whose = (
+            self._campaign if self._labels_continue and _is_label(task) else self._run
+        )
         key = (f"alloop-{whose}", task.key)
         self._sent[key] += 1
         many = self._sent[key]

@@ -107,7 +107,7 @@ def test_a_dead_scheduler_is_replaced_and_no_task_pays_for_it(
         turns.append(turn)
         if len(turns) == 20:
             places.update(ip for ip, _ in listening())
-            cluster = pools[0]._link.cluster
+            cluster = pools[0]._connection.cluster
             cluster.sync(cluster.scheduler.close)
 
     one = {"kind": "local", "workers": 1}
