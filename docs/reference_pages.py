@@ -3,7 +3,7 @@
 import json
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, get_args, get_origin
 
 import typer
 
@@ -93,12 +93,26 @@ def _keys(section: type[Any]) -> list[str]:
 
 def _meaning(key: str, field: Any) -> str:
     """Return the description of a key, or the first sentence of its section."""
-    if field.description or key == "kind":
-        return _plain(field.description or "selects this kind of section")
+    if key == "kind":
+        return _plain(field.description or "kind of the section") + _choices(field)
+    if field.description:
+        return _plain(field.description) + _choices(field)
     section = section_members(field.annotation).get("")
     if section is None:
         return "a section of one of the kinds below"
     return _plain(section.__doc__).partition(". ")[0].removesuffix(".")
+
+
+def _choices(field: Any) -> str:
+    """Return the words that a key takes, "" where it is not limited to some."""
+    words = [word for word in _literals(field.annotation) if isinstance(word, str)]
+    return f" (one of {', '.join(f'`{word}`' for word in words)})" if words[1:] else ""
+
+
+def _literals(annotation: Any) -> tuple[Any, ...]:
+    if get_origin(annotation) is Literal:
+        return get_args(annotation)
+    return tuple(x for part in get_args(annotation) for x in _literals(part))
 
 
 def _default(field: Any) -> str:

@@ -25,7 +25,11 @@ def _count(default: int, description: str, least: int = 1) -> int:
 
 def _cutoff() -> float:
     """Return a field for a cutoff."""
-    facts = {"description": "how far atoms see, Å", "gt": 0, "le": 20}
+    facts = {
+        "description": "largest distance of two atoms that exchange messages, Å",
+        "gt": 0,
+        "le": 20,
+    }
     made: float = field(default=5.0, metadata=facts)
     return made
 
@@ -64,9 +68,9 @@ class PaiNNSettings(NetworkSettings):
 
     kind: ClassVar[str] = "painn"
     network: ClassVar[str] = "alloop.models.networks.painn:PaiNN"
-    channels: int = _count(64, "features of an atom")
-    layers: int = _count(3, "rounds of messages")
-    radial: int = _count(8, "radial functions")
+    channels: int = _count(64, "features of each atom")
+    layers: int = _count(3, "layers of message passing")
+    radial: int = _count(8, "radial basis functions")
     cutoff: float = _cutoff()
 
 
@@ -76,9 +80,9 @@ class EGNNSettings(NetworkSettings):
 
     kind: ClassVar[str] = "egnn"
     network: ClassVar[str] = "alloop.models.networks.egnn:EGNN"
-    channels: int = _count(128, "features of an atom")
-    layers: int = _count(5, "rounds of messages")
-    radial: int = _count(8, "radial functions")
+    channels: int = _count(128, "features of each atom")
+    layers: int = _count(5, "layers of message passing")
+    radial: int = _count(8, "radial basis functions")
     cutoff: float = _cutoff()
 
 
@@ -88,9 +92,9 @@ class TensorNetSettings(NetworkSettings):
 
     kind: ClassVar[str] = "tensornet"
     network: ClassVar[str] = "alloop.models.networks.tensornet:TensorNet"
-    channels: int = _count(64, "tensors of an atom")
-    layers: int = _count(2, "rounds of messages")
-    radial: int = _count(8, "radial functions")
+    channels: int = _count(64, "tensors of each atom")
+    layers: int = _count(2, "layers of message passing")
+    radial: int = _count(8, "radial basis functions")
     cutoff: float = _cutoff()
 
 
@@ -103,11 +107,11 @@ class GemNetSettings(NetworkSettings):
 
     kind: ClassVar[str] = "gemnet"
     network: ClassVar[str] = "alloop.models.networks.gemnet:GemNet"
-    channels: int = _count(64, "features of an atom and of an edge")
-    narrow: int = _count(32, "features of a triplet")
-    layers: int = _count(3, "rounds of messages")
-    spherical: int = _count(7, "angular functions")
-    radial: int = _count(6, "radial functions")
+    channels: int = _count(64, "features of each atom and of each edge")
+    narrow: int = _count(32, "features of each triplet of atoms")
+    layers: int = _count(3, "layers of message passing")
+    spherical: int = _count(7, "angular basis functions")
+    radial: int = _count(6, "radial basis functions")
     cutoff: float = _cutoff()
 
 
@@ -117,9 +121,9 @@ class SchNetSettings(NetworkSettings):
 
     kind: ClassVar[str] = "schnet"
     network: ClassVar[str] = "alloop.models.networks.schnet:SchNet"
-    channels: int = _count(128, "features of an atom")
-    layers: int = _count(6, "rounds of messages")
-    radial: int = _count(25, "radial functions", least=2)
+    channels: int = _count(128, "features of each atom")
+    layers: int = _count(6, "layers of message passing")
+    radial: int = _count(25, "radial basis functions", least=2)
     cutoff: float = _cutoff()
 
 
@@ -129,10 +133,10 @@ class ViSNetSettings(NetworkSettings):
 
     kind: ClassVar[str] = "visnet"
     network: ClassVar[str] = "alloop.models.networks.visnet:ViSNet"
-    channels: int = _count(64, "features of an atom, a multiple of heads")
-    heads: int = _count(8, "heads of the attention")
-    layers: int = _count(4, "rounds of messages")
-    radial: int = _count(32, "radial functions")
+    channels: int = _count(64, "features of each atom, a multiple of `heads`")
+    heads: int = _count(8, "attention heads")
+    layers: int = _count(4, "layers of message passing")
+    radial: int = _count(32, "radial basis functions")
     cutoff: float = _cutoff()
 
     def __post_init__(self) -> None:
@@ -151,9 +155,11 @@ class CHGNetSettings(NetworkSettings):
     kind: ClassVar[str] = "chgnet"
     network: ClassVar[str] = "alloop.models.networks.chgnet:CHGNet"
     pretrained: ClassVar[bool] = True
-    version: Literal["0.3.0", "r2scan"] = _choice("0.3.0", "of its weights")
+    version: Literal["0.3.0", "r2scan"] = _choice(
+        "0.3.0", "version of the pretrained weights"
+    )
     freeze: Literal["nothing", "embeddings", "body"] = _choice(
-        "nothing", "what training leaves alone"
+        "nothing", "part of the network that training leaves unchanged"
     )
 
 

@@ -48,7 +48,7 @@ Energies: TypeAlias = Annotated[
 
 Start: TypeAlias = Annotated[
     Literal["parent", "scratch"],
-    Field(description="parent: go on from the last generation's network"),
+    Field(description="network to begin with: a new one, or the last generation's"),
 ]
 
 
