@@ -2,7 +2,6 @@
 
 from dataclasses import dataclass
 from math import ceil
-from typing import TYPE_CHECKING
 
 from alloop.config import Setup
 from alloop.config.sections.clusters import Inline, Local, Pbs, Slurm
@@ -10,9 +9,6 @@ from alloop.config.sections.data import Sampled
 from alloop.core.frame import Frame
 from alloop.core.label_cost import Cost
 from alloop.workers.cluster_plan import available_cores
-
-if TYPE_CHECKING:
-    pass
 
 _RELAXING = 30  # force calls to relax a molecule, roughly
 

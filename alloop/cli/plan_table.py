@@ -1,9 +1,8 @@
 """The output of `plan`: the predicted cost of a campaign."""
 
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
 from statistics import mean
-from typing import TYPE_CHECKING, Any
+from typing import Any, TypeAlias
 
 from rich.table import Table
 
@@ -14,16 +13,14 @@ from alloop.cli.plan_counts import (
     label_counts,
     worker_count,
 )
+from alloop.cli.work_measurement import WorkPrice, work_prices
 from alloop.config import Setup
 from alloop.core.label_cost import Cost, molecule_key
 from alloop.report.text.fitting_table import FittingTable
 from alloop.report.text.formatting import duration_text, plural
 
-if TYPE_CHECKING:
-    from alloop.history.reader import History
-
+WorkPrices: TypeAlias = tuple[WorkPrice, WorkPrice]  # a training, a round of MD
 _FRAME = 400  # bytes per atom of a labelled frame, journal and columns together
-
 _PROPOSED = 4  # frames kept per labelled frame
 
 
@@ -32,26 +29,29 @@ def plan_table(
 ) -> Iterator[Any]:
     """Yield a table of labels, then sentences; `tell` receives progress messages."""
     found = label_prices(setup, measure, tell)
-    rows = label_counts(setup)
+    rows, prices = label_counts(setup), work_prices(setup, measure, tell)
     yield _label_table(setup, rows, found)
-    yield from _plan_sentences(setup, rows, found)
+    yield from _plan_sentences(setup, rows, found, prices)
     yield from found.problems
 
 
 def plan_facts(setup: Setup, measure: bool) -> dict[str, Any]:
     """Return the plan for scripts, fit for `json.dumps`.
 
-    It holds labels by purpose with the CPU seconds of all of them, null where unknown,
-    and the sentences.
+    It holds labels by purpose with the CPU seconds of all of them, the CPU seconds of
+    one training and of one round of MD, null where unknown, and the sentences.
     """
     found, rows = label_prices(setup, measure, lambda _text: None), label_counts(setup)
+    prices = work_prices(setup, measure, lambda _text: None)
     return {
         "labels": [
             _label_fact(setup, row, found.costs.get(row.fidelity)) for row in rows
         ],
+        "training": prices[0].each,
+        "md_round": prices[1].each,
         "cores": worker_count(setup),
-        "text": [*_plan_sentences(setup, rows, found), *found.problems],
-        "units": {"cpu_seconds": "s"},
+        "text": [*_plan_sentences(setup, rows, found, prices), *found.problems],
+        "units": {"cpu_seconds": "s", "training": "s", "md_round": "s"},
     }
 
 
@@ -94,7 +94,7 @@ def _row_cells(setup: Setup, row: LabelCount, cost: Cost | None) -> list[str]:
 
 
 def _plan_sentences(
-    setup: Setup, rows: list[LabelCount], found: LabelPrices
+    setup: Setup, rows: list[LabelCount], found: LabelPrices, prices: WorkPrices
 ) -> Iterator[str]:
     if all(row.fidelity in found.costs for row in rows):
         spent = [row.seconds(found.costs[row.fidelity], setup.start) for row in rows]
@@ -108,7 +108,8 @@ def _plan_sentences(
         )
     else:
         yield "labels: not priced (measuring is off, or a level gave no label)"
-    yield from remaining_sentences(setup, found.costs)
+    yield from _work_sentences(setup, prices)
+    yield from _done_sentences(setup, found.costs)
     yield from _assumption_sentences(setup, found)
     yield from _memory_sentences(setup, found)
     atoms = mean(len(frame) for frame in setup.start)
@@ -127,7 +128,7 @@ def _assumption_sentences(setup: Setup, found: LabelPrices) -> Iterator[str]:
             title = setup.levels[fidelity].title
             yield (
                 f"{title} of {', '.join(sorted(names))}: not measured, extrapolated "
-                f"from {', '.join(cost.known)} by what is usual for the method"
+                f"from {', '.join(cost.known)} as is usual for the method"
             )
 
 
@@ -149,66 +150,37 @@ def _memory_sentences(setup: Setup, found: LabelPrices) -> Iterator[str]:
     yield text if peak < limit else f"{text}, above `limits: label_memory` ({limit:g})"
 
 
-@dataclass(frozen=True, slots=True)
-class SpentSoFar:
-    """The CPU seconds spent on a part of the campaign, and the rounds they cover."""
-
-    seconds: float
-    rounds: int
-
-    @property
-    def each(self) -> float | None:
-        """The CPU seconds per round, None before the first."""
-        return self.seconds / self.rounds if self.rounds else None
-
-
-def remaining_sentences(setup: Setup, costs: Mapping[str, Cost]) -> Iterator[str]:
-    """Yield the cost of training and MD and the work done already, in sentences.
-
-    costs: of labels by fidelity, where they are known.
-    """
-    history = _read_history(setup)
+def _work_sentences(setup: Setup, prices: WorkPrices) -> Iterator[str]:
+    """Yield the cost of training and MD, in sentences."""
     trainings, rounds = expected_rounds(setup)
-    training, md = SpentSoFar(0.0, 0), SpentSoFar(0.0, 0)
-    if history is not None:
-        training, md = _spent_so_far(history)
-    yield _work_sentence(
-        "training", plural(trainings, "generation"), training, trainings
-    )
     explore = setup.plan.explore
     moves = f"{plural(explore.walkers, 'walker')} over {explore.steps} steps"
-    yield _work_sentence("MD", f"{plural(rounds, 'round')} of {moves}", md, rounds)
-    if history is not None:
-        yield from _done_sentences(setup, history, costs)
+    yield _work_sentence(
+        "training", plural(trainings, "generation"), prices[0], trainings
+    )
+    yield _work_sentence(
+        "MD", f"{plural(rounds, 'round')} of {moves}", prices[1], rounds
+    )
+    yield (
+        "not priced: scoring of frames and MD of the final examination; a training "
+        "that stops early costs less"
+    )
 
 
-def _read_history(setup: Setup) -> "History | None":
+def _work_sentence(name: str, what: str, price: WorkPrice, count: int) -> str:
+    if price.each is None:
+        return f"{name}: {what}, not priced; {price.source}"
+    total, each = duration_text(price.each * count), duration_text(price.each)
+    return f"{name}: {what}, {total} of CPU ({each} each, {price.source})"
+
+
+def _done_sentences(setup: Setup, costs: Mapping[str, Cost]) -> Iterator[str]:
+    """Yield the work done already and what remains, in sentences."""
     if not setup.store.exists():
-        return None
+        return
     from alloop.history.reader import read_history
 
-    return read_history(setup.store)
-
-
-def _spent_so_far(history: "History") -> tuple[SpentSoFar, SpentSoFar]:
-    from alloop.history.measured_costs import cpu_seconds_by_part
-
-    parts = cpu_seconds_by_part(history)
-    explored = {name.split("/")[1] for name in history.record_index.explorers}
-    training = SpentSoFar(parts["training"], len(history.generations))
-    return training, SpentSoFar(parts["MD"], len(explored))
-
-
-def _work_sentence(name: str, what: str, spent: SpentSoFar, rounds: int) -> str:
-    if spent.each is None:
-        return f"{name}: {what}; its price is known once the first one is done"
-    total = duration_text(spent.each * rounds)
-    return f"{name}: {what}, {total} of CPU ({duration_text(spent.each)} each so far)"
-
-
-def _done_sentences(
-    setup: Setup, history: "History", costs: Mapping[str, Cost]
-) -> Iterator[str]:
+    history = read_history(setup.store)
     budget = {
         "cheap": setup.rules.budget.cheap,
         "expensive": setup.rules.budget.expensive,
@@ -216,7 +188,7 @@ def _done_sentences(
     used = {name: history.state.labels_used(name) for name in budget if budget[name]}
     counted = " and ".join(f"{n} of {budget[x]} {x}" for x, n in used.items())
     generations = plural(history.state.generation, "generation")
-    yield f"done already, and counted above: {counted} labels, {generations}"
+    yield f"done already, and included above: {counted} labels, {generations}"
     left = {name: max(0, budget[name] - n) for name, n in used.items()}
     if all(name in costs for name in left):
         seconds = sum(

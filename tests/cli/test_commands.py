@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -15,6 +16,7 @@ import pytest
 
 import alloop
 from alloop.cli import main
+from alloop.cli.work_measurement import work_prices
 from alloop.config import load_campaign
 from alloop.core.records import Label
 from alloop.store.cache import LabelCache
@@ -344,10 +346,24 @@ def test_plan_prices_labels_in_a_child(
     assert "at least" in out
     assert "on 1 core" in out
     assert "prices: from 2 labels made now" in out
-    assert "training: 3 generations; its price is known once" in out
+    assert re.search(r"training: 3 generations, .* of CPU \(.* made now", out)
+    assert re.search(r"MD: 2 rounds of 4 walkers .* of CPU \(.* made now", out)
     assert "MB for toy" in out
-    assert "not priced" in said(capsys, "plan", toy, "--no-measure")
+    bare = said(capsys, "plan", toy, "--no-measure")
+    assert "training: 3 generations, not priced; it is measured once" in bare
     assert [path.name for path in toy.parent.iterdir()] == ["toy.yaml"]
+
+
+def test_a_network_is_priced_from_a_few_steps(tmp_path: Path) -> None:
+    network = {"kind": "painn", "channels": 8, "layers": 1}
+    setup = load_campaign(write_toy(tmp_path, potential=network))
+    training, md = work_prices(setup, True, lambda _text: None)
+    assert training.each is not None, training.source
+    assert training.each > 0.0
+    assert md.each is not None
+    assert md.each > 0.0
+    unknown, _ = work_prices(setup, False, lambda _text: None)
+    assert unknown.each is None
 
 
 def test_planning_a_campaign_that_has_begun_costs_no_label(
@@ -359,7 +375,7 @@ def test_planning_a_campaign_that_has_begun_costs_no_label(
     assert said(capsys, "plan", done, "--no-measure") == out
     assert "training: 3 generations, " in out
     assert "MD: 2 rounds of 4 walkers over 40 steps, " in out
-    assert "done already, and counted above: 36 of 36 cheap and 14 of 14" in out
+    assert "done already, and included above: 36 of 36 cheap and 14 of 14" in out
 
 
 def test_plan_takes_prices_from_a_label_cache(

@@ -45,7 +45,7 @@ def test_what_is_left_out_is_named_and_the_least_important_goes_first():
     narrow = rendered(table, 24)
     assert "12345.678" in narrow
     assert "0.1234" not in narrow
-    assert "left out here: error" in narrow
+    assert "columns left out: error" in narrow
     assert "left out" not in rendered(table, 40)
 
 

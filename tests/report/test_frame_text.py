@@ -37,7 +37,7 @@ def test_the_story_of_a_chosen_frame_is_told_from_birth_to_learning(finished):
     frame = _of(finished, "bias")
     label = finished.label_index.labels[finished.opened.levels["expensive"], frame]
     story = _story(finished, frame[:10])
-    assert story.startswith(f"Frame {frame}: H2O, 3 atoms.\nBorn on walker ")
+    assert story.startswith(f"Frame {frame}: H2O, 3 atoms.\nProposed by MD on walker ")
     assert "in round 1 on generation 1, among the most surprising" in story
     assert "above the threshold of 1.5, which is not calibrated for MD: " in story
     assert "for the cheap label (HF/STO-3G) as `flagged`: surprise" in story
@@ -46,21 +46,23 @@ def test_the_story_of_a_chosen_frame_is_told_from_birth_to_learning(finished):
     assert "4.0 s of CPU time (gap 0.42 eV, program pyscf 2.14)" in story
     assert "differed from the cheap label by B = " in story
     assert "Generation 1 was wrong by " in story
-    assert "Its expensive label taught generations 2–3." in story
+    assert "Its expensive label was learned by generations 2–3." in story
 
 
 def test_the_story_of_a_failure_gives_the_reason_and_the_advice(finished):
     story = _story(finished, _of(finished, "flagged", "cheap", good=False))
     assert "No cheap label, not converged: the SCF did not converge; try" in story
     assert "(after 4 rungs); 0.5 s of CPU time." in story
-    assert "It is in quarantine; another try would end just so." in story
-    assert "taught" not in story
+    assert "It is in quarantine; another try would fail in the same way." in story
+    assert "was learned by" not in story
 
 
 def test_a_story_may_look_at_the_last_trainings_alone_and_says_so(finished):
     frame = finished.label_index.frames[_of(finished, "bias")]
     lines = describe_frames(finished, [frame], {}, most=2)[frame.id]
-    said = "Its expensive label taught generations 2–3 (of the last 2 looked at)."
+    said = (
+        "Its expensive label was learned by generations 2–3 (of the last 2 searched)."
+    )
     assert said in lines
 
 
@@ -68,14 +70,14 @@ def test_first_frames_are_drawn_around_the_minimum(finished):
     story = _story(finished, _of(finished, "seed"))
     assert "Drawn around the minimum of the cheap level, as a first frame." in story
     assert "Chosen before the first round for the expensive label" in story
-    assert "Its expensive label taught generations 1–3." in story
+    assert "Its expensive label was learned by generations 1–3." in story
 
 
 def test_test_frames_teach_nobody(finished):
     story = _story(finished, _of(finished, "test"))
     assert "Made by MD at the cheap level, for the frozen set." in story
     assert "In the frozen set, to measure generations 1–3." in story
-    assert "taught" not in story
+    assert "was learned by" not in story
 
 
 def test_control_frames_were_drawn_at_random(finished):
@@ -110,7 +112,7 @@ def test_a_frame_that_nobody_chose_says_so(finished):
         if candidate.frame.id not in labelled
     )
     story = describe_frame(finished, frame)
-    assert story[1].startswith("Born on walker ")
+    assert story[1].startswith("Proposed by MD on walker ")
     assert story[-1] == "It was not chosen for a label."
 
 
@@ -176,7 +178,7 @@ def test_a_lost_label_may_be_retried_and_the_story_tells_when(finished, remade):
     assert "Tried again in round" in story
     assert "Its cheap label was asked for again by hand on 20" in story
     assert story.count("quarantine") == 1
-    assert "another try would end just so" in story
+    assert "another try would fail in the same way" in story
     lines = "\n".join(log_lines(remade(entries)))
     assert "1 lost label asked for again by hand → 1 × label cheap" in lines
 
@@ -235,7 +237,7 @@ def test_the_log_words_what_people_and_accidents_do(finished, remade):
     text = "\n".join(log_lines(remade([*finished.entries[:1], *entries])))
     assert f"{name} was lost (attempt 1): the worker died" in text
     assert "configuration changed: budget.cheap" in text
-    assert "taken up again" in text
+    assert "resumed" in text
     assert "frame 01234567 excluded by hand: twin" in text
     assert "x label of frame 01234567 could not be made again: lost" in text
     assert "prices of labels fitted: none known" in text

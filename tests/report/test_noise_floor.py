@@ -61,7 +61,7 @@ def test_a_campaign_without_rechecks_has_no_floor(finished):
         (15.64e-3 / 40, "The expensive labels' own noise is 1/40 of the model's error"),
         (1e-9, "labels' own noise is less than a thousandth of the model's error"),
         (8e-3, "within 3 times of the noise of its expensive labels (15.6 against 8 "),
-        (0.1, "better labels before more labels"),
+        (0.1, "improve the labels before adding more"),
     ],
 )
 def test_the_noise_is_judged_by_the_models_error(finished, remade, rms, words):
@@ -75,7 +75,7 @@ def test_the_noise_is_judged_by_the_models_error(finished, remade, rms, words):
 def test_few_rechecks_are_called_few(finished, remade):
     (floor,) = noise_floors(_with(finished, remade, *_noises(finished, 2, 1e-4)))
     assert floor.sentence.endswith(
-        "Only 2 labels rechecked: take the order of magnitude."
+        "Only 2 labels rechecked: this is an order of magnitude."
     )
 
 

@@ -173,7 +173,7 @@ def examination_sentences(history: History) -> Iterator[str]:
         yield f"No guard rail stopped one of its {plural(found.walkers, 'walker')}."
     if found.missing and found.errors is not None:
         lost = plural(sum(found.missing.values()), "frame")
-        yield f"{lost} of it have no label that counts ({_counts_text(found.missing)})."
+        yield f"{lost} of it have no usable label ({_counts_text(found.missing)})."
 
 
 def energy_text(found: ErrorSummary) -> str:
@@ -193,7 +193,7 @@ def _no_error(found: Examination) -> str:
     if found.waiting or not (found.missing or found.stopped):
         return f"{found.waiting or found.wanted} frames wait for MD or a label"
     if found.missing:
-        return f"no label counts ({_counts_text(found.missing)})"
+        return f"no usable label ({_counts_text(found.missing)})"
     return f"guard rails stopped every walker ({_counts_text(found.stopped)})"
 
 
@@ -227,14 +227,14 @@ def threshold_basis(history: History, trained: e.Trained) -> str:
     """Return the number and kind of frames behind a threshold, in words."""
     count = calibration_frames(history, trained)
     if count is None:
-        return "what it rests on was not written down"
+        return "the frames that it rests on were not recorded"
     what = _calibration_origin(history, trained)
     needed = _needed_frames(history)
     few = ""
     if needed is not None and count < needed:
         few = (
-            f", whose largest is no more than their quantile {count / (count + 1):.2f} "
-            f"({needed} would give the {_wanted_quantile(history):g} asked for)"
+            f", too few for the quantile {_wanted_quantile(history):g} asked for: the "
+            f"largest is quantile {count / (count + 1):.2f}, {needed} are needed"
         )
     return f"it rests on {plural(count, 'frame')} {what}{few}"
 
@@ -277,4 +277,4 @@ def _nominal_rate(history: History, trained: e.Trained) -> str:
     asked = _wanted_quantile(history)
     if asked is None or needed is None or count is None or count < needed:
         return ""
-    return f", where {1.0 - asked:.2g} of them were promised on frames like its own"
+    return f", against a nominal rate of {1.0 - asked:.2g} on frames like its own"

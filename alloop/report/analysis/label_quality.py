@@ -30,7 +30,7 @@ FIRST = "default"  # the first rung: a label from it was not rescued
 _VERDICTS = {
     "accept": "accepted like any other label",
     "flag": "kept, with a mark",
-    "exclude": "kept out of all learning",
+    "exclude": "excluded from training",
 }
 
 RANGES = ("gap", "t1", "s2", "internal", "external")
@@ -113,7 +113,7 @@ def doubt_policy(history: History, fidelity: str, doubt: Doubt) -> str:
 
 
 def is_excluded(history: History, fidelity: str, doubt: Doubt) -> bool:
-    """Return True if labels with this doubt are kept out of all learning."""
+    """Return True if labels with this doubt are excluded from training."""
     return doubt_policy(history, fidelity, doubt) == _VERDICTS["exclude"]
 
 
@@ -170,7 +170,7 @@ class NoiseFloor:
                 f"The model's error in forces is within {_CLOSE:g} times of the noise "
                 f"of its {who} ({milli_text(self.error)} against "
                 f"{milli_text(self.force_rms)} "
-                "meV/Å): better labels before more labels."
+                "meV/Å): improve the labels before adding more."
             )
         part = _share_text(self.error, self.force_rms)
         return f"The {who}' own noise is {part} of the model's error in forces."
@@ -178,7 +178,9 @@ class NoiseFloor:
     @property
     def _doubt(self) -> str:
         few = plural(self.n, "label")
-        rough = f" Only {few} rechecked: take the order of magnitude." * (self.n < FEW)
+        rough = f" Only {few} rechecked: this is an order of magnitude." * (
+            self.n < FEW
+        )
         again = f" {plural(self.lost, 'label')} could not be made again."
         return rough + again * (self.lost > 0)
 

@@ -103,8 +103,8 @@ def _curve_figure(history: History, controls: Mapping[str, History]) -> Markup:
         "Each point is a generation on the frozen set, which no training saw; lower is "
         "better. First: against the expensive labels it learned from. Second: against "
         "what all labels had cost by then, which is the fair comparison between "
-        "campaigns. A campaign that still falls at its right end would gain from a "
-        "larger budget."
+        "campaigns. A curve that still falls at its right end suggests that a larger "
+        "budget would help."
     )
     if not controls:
         caption += " No control was run; `alloop run --controls` adds two."
@@ -156,9 +156,10 @@ def error_section(history: History) -> Section:
         f"Generation {found.generation} on {plural(found.frames, 'frame')} of "
         f"{found.where}, the worst first; forces in meV/Å. MAE and RMSE are over force "
         "components, the largest error is the length of one atom's, and stands beside "
-        "its frame. Typical is the RMS of the labels themselves: what a model that "
-        "says zero errs by. Energies in meV, after the mean difference over all these "
-        "frames was removed; offset is what then remains on average of a molecule."
+        "its frame. Typical is the RMS of the labels themselves: the error of a "
+        "model that predicts zero. Energies in meV, after the mean difference over "
+        "all these frames was removed; offset is what then remains on average "
+        "of a molecule."
     )
     head: tuple[str, ...] = ("forces: MAE", "RMSE", "largest", "in frame", "typical")
     more = ("energies: MAE", "offset")

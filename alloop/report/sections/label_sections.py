@@ -143,7 +143,7 @@ def _quarantine_html(history: History) -> Markup:
     ]
     text = table_html(("failure", "level", "what to do", "labels"), rows, words=3)
     text += paragraph(
-        f"{_retry_hint(history)}`alloop why STORE FRAME` tells a frame's story."
+        f"{_retry_hint(history)}`alloop why STORE FRAME` shows the history of a frame."
     )
     return text + folded_block("The frames in quarantine", _frame_list(found))
 

@@ -174,13 +174,13 @@ def _click_note(frames: Collection[FrameId], wanted: Iterable[FrameId]) -> Marku
         return Markup("")
     text = (
         "A click on a point, or on the underlined id of a frame, shows the structure "
-        "in 3D and its story; ‹ and › go on to the next one."
+        "in 3D and its history; ‹ and › step through the points."
     )
     count = len(set(wanted))
     if len(frames) < count:
         text += (
             f" This page carries {len(frames)} of the {count} frames that are drawn; "
-            "`alloop why STORE FRAME` tells of the others."
+            "`alloop why STORE FRAME` shows the others."
         )
     return paragraph(text, "where")
 

@@ -43,7 +43,7 @@ from alloop.report.text.formatting import duration_text, number_text, plural
 
 def cost_section(history: History) -> Section:
     """Return the section with CPU seconds by part and the cost of labels."""
-    name = "What it cost"
+    name = "Costs"
     parts = cpu_seconds_by_part(history)
     if not sum(parts.values()):
         return Section("cpu", name, missing_note("Nothing has been computed yet."))
@@ -83,7 +83,7 @@ def _label_cost_table(history: History, found: Sequence[LabelCost]) -> Markup:
 
 def timeline_section(history: History) -> Section:
     """Return the section on the timeline of tasks and the use of the workers."""
-    name = "What ran when"
+    name = "Timeline"
     found = task_bars(history)
     if not found:
         return Section("timeline", name, missing_note("Nothing has run yet."))
@@ -106,12 +106,12 @@ def timeline_section(history: History) -> Section:
 _MOST = 100  # stopped walkers that the page lists, at most
 
 _GUARDS = {
-    "not finite": "a position, velocity or force was no number",
+    "not finite": "a position, velocity or force was not a number",
     "force": "a force grew beyond the limit",
     "contact": "two atoms came too close",
     "bond": "a bond of the start was stretched too far",
-    "temperature": "it grew too hot",
-    "surprise ceiling": "its surprise went through the ceiling",
+    "temperature": "its temperature was too high",
+    "surprise ceiling": "its surprise exceeded the ceiling",
 }
 
 
@@ -186,7 +186,7 @@ def _stop_table(history: History, explored: Explorations) -> Text:
     title = heading("Stopped by guards")
     counts = Counter(str(x.stopped) for x in stopped)
     reasons = bullet_list(
-        f"{guard}: {plural(n, 'time')}; {_GUARDS.get(guard, 'it could not go on')}."
+        f"{guard}: {plural(n, 'time')}; {_GUARDS.get(guard, 'it could not continue')}."
         for guard, n in counts.most_common()
     )
     frames = stop_frames(explored)
@@ -196,7 +196,7 @@ def _stop_table(history: History, explored: Explorations) -> Text:
         *("walker", "round", "generation", "step", "time, ps", "temperature, K"),
     )
     more = len(stopped) - _MOST
-    rest = paragraph(f"And {more} more; `alloop log STORE` tells all.")
+    rest = paragraph(f"And {more} more; `alloop log STORE` lists all.")
     shown = title + reasons + table_html(head, rows, words=3)
     return shown + rest if more > 0 else shown
 

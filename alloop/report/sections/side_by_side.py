@@ -64,7 +64,7 @@ def comparison_page(compared: Sequence[ComparedCampaign]) -> str:
         lead=_lead_list(histories),
         sections=(
             Section("learning", "Learning curves", _learning_figure(curves)),
-            Section("errors", "Where they ended", _end_table(curves, compared)),
+            Section("errors", "Final errors and costs", _end_table(curves, compared)),
             Section(
                 "settings", "Settings that differ", _settings_table(names, histories)
             ),

@@ -171,7 +171,7 @@ def weakness_section(
     lines += [*_weak_test(history), *_weak_flags(history, points)]
     return Section(
         "weak",
-        "What is weak",
+        "Weaknesses",
         bullet_list([*lines, *_weak_run(history, controls)], "weak"),
     )
 
@@ -205,7 +205,7 @@ def _failed_labels(history: History) -> Iterator[str]:
             asked = each.good + each.failed
             yield (
                 f"{each.failed} of {asked} {each.kind} labels failed "
-                f"({failure_counts(each.failures)}); the frames there are missing."
+                f"({failure_counts(each.failures)}); those frames are missing."
             )
 
 
@@ -277,8 +277,8 @@ def _weak_flags(history: History, points: Sequence[ErrorPoint]) -> Iterator[str]
     outcome = threshold_verdict(points)
     if outcome.n < 3 * ENOUGH:
         yield (
-            f"Hits and misses rest on {plural(outcome.n, 'control frame')}; a rate "
-            f"takes about {3 * ENOUGH}."
+            f"Hits and misses rest on {plural(outcome.n, 'control frame')}; a "
+            f"reliable rate needs about {3 * ENOUGH}."
         )
 
 
@@ -290,7 +290,7 @@ def _weak_run(history: History, controls: Mapping[str, History]) -> Iterator[str
             "best, which is the one that is used."
         )
     if not controls:
-        yield "Without controls nothing says that choosing frames paid off."
+        yield "No control was run: the benefit of selecting frames is not measured."
     for each in compare_controls(history, controls):
         if each.gain <= 0 or not each.certain:
             yield each.sentence

@@ -43,7 +43,7 @@ def surprise_section(points: Sequence[ErrorPoint]) -> Section:
 
     It includes the hits and misses of the flag threshold.
     """
-    name = "Does it know what it does not know?"
+    name = "Surprise against error"
     found = tuple(x for x in points if np.isfinite(x.surprise))
     if not found:
         why = (
@@ -104,7 +104,7 @@ def _verdict_text(found: tuple[ErrorPoint, ...]) -> Markup:
         f"and {outcome.misses} were missed."
     )
     if outcome.n < 3 * ENOUGH:
-        words += f" With n = {outcome.n} this is an anecdote, not a rate."
+        words += f" n = {outcome.n} is too few for a rate."
     head = ("control frames", "bad", "good")
     return (
         title_ + table_html(head, rows) + paragraph(words) + _enrichment_text(outcome)
@@ -115,9 +115,9 @@ def _enrichment_text(outcome: ThresholdVerdict) -> Markup:
     if outcome.enrichment is None:
         return Markup("")
     return paragraph(
-        f"Chosen frames erred {outcome.enrichment:.1f} times as much as control frames "
-        "(mean of the largest force errors). What active learning gains is another "
-        "question: only the controls' learning curves answer it."
+        f"Errors of selected frames are {outcome.enrichment:.1f} times those of "
+        "control frames (mean of the largest force errors). The gain from "
+        "selection itself is measured by the controls' learning curves only."
     )
 
 
@@ -131,7 +131,7 @@ def bias_section(history: History, explored: Explorations) -> Section:
         )
         return Section("bias", name, missing_note(why))
     if not found.generation and not len(found.levels):
-        why = "No bias is known yet: no model has met a cheap label."
+        why = "No bias is known yet: no model has been compared with a cheap label."
         return Section("bias", name, missing_note(why))
     source = (
         "as its training found it after the first stage, and weighed cheap labels by it"

@@ -37,7 +37,7 @@ def event_text(event: e.Event, levels: Mapping[str, str]) -> str:
             return _opening_text(event)
         case e.Amended():
             keys = ", ".join(event.changed)
-            return f"configuration changed: {keys}" if keys else "taken up again"
+            return f"configuration changed: {keys}" if keys else "resumed"
         case e.Forked():
             return (
                 f"forked from {event.parent} after generation {event.generation}, "

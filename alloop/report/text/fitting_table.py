@@ -54,7 +54,7 @@ class FittingTable(Table):
             options,
         )
         if omitted and self._name_omitted:
-            yield f"left out here: {', '.join(omitted)}"
+            yield f"columns left out: {', '.join(omitted)}"
 
     def _least_important(self, shown: Sequence[Column]) -> Column:
         named = {str(column.header): column for column in shown}

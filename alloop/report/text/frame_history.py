@@ -44,8 +44,8 @@ from alloop.report.text.frame_text import (
 _BY_HAND = ("Excluded", "Included", "Retried")
 
 _ROLES = {
-    "cheap": "Its cheap label taught {}.",
-    "expensive": "Its expensive label taught {}.",
+    "cheap": "Its cheap label was learned by {}.",
+    "expensive": "Its expensive label was learned by {}.",
     "test": "In the frozen set, to measure {}.",
     "heldout": "Held out from the training of {}: it calibrates their surprise.",
 }
@@ -179,7 +179,7 @@ class _FrameRecords:
         return lines + self.manual.get(frame.id, [])
 
     def _training_text(self, numbers: list[int]) -> str:
-        looked = f" (of the last {self.most} looked at)" if self.most else ""
+        looked = f" (of the last {self.most} searched)" if self.most else ""
         return f"{generation_text(numbers)}{looked}"
 
     def _origin_lines(

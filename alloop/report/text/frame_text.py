@@ -51,7 +51,7 @@ def proposal_text(origin: Origin, control: bool) -> str:
         "control": "drawn at random, whatever its surprise",
     }.get(source, f"just before the guard rail `{source}` stopped it")
     return (
-        f"Born on walker {origin.walker} at step {origin.step}, in round "
+        f"Proposed by MD on walker {origin.walker} at step {origin.step}, in round "
         f"{origin.round} on generation {origin.generation}, {why}."
     )
 
@@ -175,7 +175,7 @@ def _failure_text(label: LabelEntry, record: Unlabelled) -> str:
 
 def _quarantine_lines(record: Unlabelled) -> Iterator[str]:
     if record.is_permanent:
-        yield "It is in quarantine; another try would end just so."
+        yield "It is in quarantine; another try would fail in the same way."
     else:
         yield "It is in quarantine; `alloop resume STORE --retry` tries it again."
 

@@ -160,7 +160,7 @@ def _bad_text(count: LabelCount) -> str:
 def stage_text(state: LoopState) -> str:
     """Return the current stage, or the end of the campaign and its reason."""
     if state.broken:
-        return f"came to a stop: {state.broken}"
+        return f"stopped early: {state.broken}"
     if state.finished:
         return f"finished: {state.finished}"
     stage = STAGES.get(state.stage, state.stage)
@@ -234,7 +234,7 @@ def turn_lines(
         if isinstance(command, Stop):
             if counter.examined:
                 yield f"final examination: forces {examination_text(counter)}"
-            end = "came to a stop" if command.broken else "finished"
+            end = "stopped early" if command.broken else "finished"
             yield f"{end}: {command.reason}"
 
 

@@ -135,11 +135,11 @@ def _later_generation_warning(history: History) -> Iterator[str]:
         return
     last = generations[-1]
     yield (
-        f"Generation {chosen.generation}, not the last one, is what `export --model`, "
-        f"`md` and `calculator()` take: on the {set_name(history)} set it errs least, "
-        f"by {milli_text(chosen.force_mae)} meV/Å; generation {last.generation}, the "
-        "last, "
-        f"by {milli_text(last.force_mae)}."
+        "`export --model`, `md` and `calculator()` use "
+        f"generation {chosen.generation}, which has the smallest error on "
+        f"the {set_name(history)} set "
+        f"({milli_text(chosen.force_mae)} meV/Å), and not the last one, generation "
+        f"{last.generation} ({milli_text(last.force_mae)})."
     )
 
 
@@ -148,7 +148,7 @@ def stage_sentence(history: History) -> str:
     state, name = history.state, history.attrs["name"]
     rounds = plural(state.round, "round")
     if state.broken:
-        return f"{name} came to a stop: {state.broken}."
+        return f"{name} stopped early: {state.broken}."
     if state.finished:
         return f"{name} finished after {rounds}: {state.finished}."
     stage = STAGES.get(state.stage, state.stage)
