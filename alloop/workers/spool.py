@@ -13,7 +13,6 @@ its scheduler, whatever it does. With this preload, the worker first finishes it
 and leaves it in the spool, as long as its batch job lasts.
 """
 
-import asyncio
 import contextlib
 import shutil
 import threading
@@ -111,5 +110,7 @@ _LOOK = 0.2  # s
 
 async def dask_teardown(_worker: object) -> None:
     """Wait for the label in progress; Dask awaits this before a worker ends."""
+    import asyncio  # here, since `alloop status` reads spools and starts faster so
+
     while is_labelling():
         await asyncio.sleep(_LOOK)

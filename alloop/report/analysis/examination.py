@@ -247,8 +247,8 @@ def calibration_frames(history: History, trained: e.Trained) -> int | None:
 
 
 def _heldout_frames(history: History, trained: e.Trained) -> int:
-    lessons = {x.name: x.heldout for x in history.record_index.trainings}
-    return lessons.get(trained.name, 0)
+    heldout = {x.name: x.heldout for x in history.record_index.trainings}
+    return heldout.get(trained.name, 0)
 
 
 def _calibration_origin(history: History, trained: e.Trained) -> str:

@@ -122,9 +122,9 @@ def describe_frames(
 class _FrameRecords:
     """The journal's records of some frames, each part read once.
 
-    labels: requested labels, in order; last: those that no retry replaced; births:
-    origin of frames that no exploration proposed; lessons: generations that used a
-    frame, by frame and role; hands: exclusions and other actions by people.
+    labels: requested labels, in order; last: those that no retry replaced;
+    first_origins: of frames that no exploration proposed; trainings: generations that
+    used a frame, by frame and role; manual: exclusions and other actions by people.
     """
 
     history: History
