@@ -69,7 +69,7 @@ def test_the_policy_is_that_of_the_configuration(finished):
     history = replace(
         finished, attrs={**finished.attrs, "config": text}, entries=finished.entries[:1]
     )
-    assert "out of all learning" in doubt_policy(history, "cheap", Doubt.CONTAMINATION)
+    assert "excluded" in doubt_policy(history, "cheap", Doubt.CONTAMINATION)
     assert "kept, with a mark" in doubt_policy(history, "cheap", Doubt.MULTIREFERENCE)
     assert "accepted" in doubt_policy(history, "expensive", Doubt.CONTAMINATION)
 
