@@ -20,7 +20,7 @@ from alloop.driver.own_parts import OwnParts
 from alloop.driver.run import CallerParts, RunObserver, open_run
 from alloop.export import USUAL, Choice, Exported, Levels, Splits, dataset, write_export
 from alloop.files.targets import MODELS, refuse_target, replace_atomically
-from alloop.generation import Generation, from_bytes
+from alloop.generation import Generation, from_bytes, to_bytes
 from alloop.history.label_entries import lost_labels
 from alloop.history.reader import CODEC, History, history_of, read_history
 from alloop.history.saved_fold import campaign_beginning
@@ -100,9 +100,8 @@ class Campaign:
         """
         text, opened = campaign_beginning(Path(path))
         setup = config.Setup.from_store(text, opened, Path(path))
-        return cls(
-            setup, CallerParts(own=OwnParts(potential, scorer, selector, policy)), trust
-        )
+        own = OwnParts(potential, scorer, selector, policy)
+        return cls(setup, CallerParts(own=own), trust)
 
     def run(
         self, client: Any = None, watch: RunObserver | None = None, retry: bool = False
@@ -132,10 +131,7 @@ class Campaign:
             )
 
     def lost(self) -> int:
-        """Return the number of labels lost to a limit, a crash or a lost worker.
-
-        `run(retry=True)` requests them again.
-        """
+        """Return the number of lost labels, which `run(retry=True)` requests again."""
         return len(lost_labels(self.history())) if self.store.exists() else 0
 
     def control(self, name: str) -> "Campaign":
@@ -205,8 +201,8 @@ class Campaign:
         see PotentialCalculator.
         """
         model = self.model(generation)
-        told = replace(model, domain=self.domain(model))
-        return told.calculator(outside=outside, threads=threads, compile=compile)
+        whole = replace(model, domain=self.domain(model))
+        return whole.calculator(outside=outside, threads=threads, compile=compile)
 
     def domain(self, model: Generation) -> Domain:
         """Return the training domain of a generation.
@@ -260,8 +256,6 @@ class Campaign:
         generation: by default the best one, see `model`. force: replace an existing
         file, atomically.
         """
-        from alloop.generation import to_bytes
-
         path = Path(out)
         refuse_target(path, MODELS, force=force)
         blob = to_bytes(self.model(generation))[1]
@@ -291,10 +285,10 @@ class Campaign:
             found = history.frame(frame).id
             out = sorted(what for name, what in history.state.excluded if name == found)
             if not out or fidelity not in (None, *out):
-                said = f"excluded at {' and '.join(out)}" if out else "not excluded"
+                place = "" if fidelity is None else f" at {fidelity}"
+                state = f"excluded at {' and '.join(out)}" if out else "not excluded"
                 raise InputError(
-                    f"expected a frame that is excluded{_at(fidelity)}, "
-                    f"{found[:8]} is {said}"
+                    f"expected a frame that is excluded{place}, {found[:8]} is {state}"
                 )
             archive.append(e.Turn(e.Included(found, fidelity, reason)))
         return found
@@ -302,7 +296,3 @@ class Campaign:
     def controls(self) -> dict[str, Path]:
         """Return the stores of the control campaigns by name, finished or not."""
         return controls.control_stores(self.store)
-
-
-def _at(fidelity: str | None) -> str:
-    return "" if fidelity is None else f" at {fidelity}"

@@ -20,7 +20,7 @@ class TolerantCache:
     warn: Callable[[str], None]
     _reads: bool = True
     _writes: bool = True
-    _told: bool = False
+    _warned: bool = False
 
     def get(self, level: str, frame: str) -> Label | Unlabelled | None:
         """Return the record of a frame at a level, or None."""
@@ -30,7 +30,7 @@ class TolerantCache:
             return self.cache.get(level, frame)
         except StoreError as error:
             self._reads = False
-            self._tell(error)
+            self._warn_once(error)
             return None
 
     def put(self, record: Label | Unlabelled) -> None:
@@ -41,9 +41,9 @@ class TolerantCache:
             self.cache.put(record)
         except StoreError as error:
             self._writes = False
-            self._tell(error)
+            self._warn_once(error)
 
-    def _tell(self, error: StoreError) -> None:
-        if not self._told:
+    def _warn_once(self, error: StoreError) -> None:
+        if not self._warned:
             self.warn(f"the label cache is left aside until the next run: {error}")
-        self._told = True
+        self._warned = True

@@ -69,8 +69,8 @@ def _error_is_good_enough(state: LoopState, rules: Rules) -> str | None:
     early = max(
         0, state.generation - exploring_generation(state, rules)
     )  # not waited for
-    told = state.errors[: len(state.errors) - early]
-    errors = [error for error in told if isfinite(error)]
+    tested = state.errors[: len(state.errors) - early]
+    errors = [error for error in tested if isfinite(error)]
     if not errors:
         return None
     if stopping.target is not None and errors[-1] <= stopping.target:
