@@ -2,12 +2,13 @@
 
 import hashlib
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from functools import reduce
 from pathlib import Path
 
 import pytest
 import yaml
+from coverage import Coverage
 from markupsafe import Markup
 
 from alloop.core.records import Label
@@ -84,6 +85,17 @@ def replay(turns: Iterable[e.Turn], state: LoopState | None = None) -> LoopState
 def _coverage_here() -> None:
     """Coverage leaves alone what tests start: it would take a third longer."""
     os.environ.pop("COVERAGE_PROCESS_CONFIG", None)
+
+
+@pytest.fixture(scope="module")
+def uncovered() -> Iterator[None]:
+    """Coverage rests: these tests repeat one campaign many times, at half the pace."""
+    running = Coverage.current()
+    if running is not None:
+        running.stop()
+    yield
+    if running is not None:
+        running.start()
 
 
 @pytest.fixture

@@ -19,6 +19,8 @@ from benchmarks.ruins import Trial, left_alone
 from benchmarks.trials import deaths, full_disks, power_losses
 from tests.conftest import fingerprint_of, write_toy
 
+pytestmark = pytest.mark.usefixtures("uncovered")
+
 
 def check(trials: Iterable[Trial], least: int) -> None:
     """No wrong dataset, no label twice, at most the one in flight made again."""

@@ -20,6 +20,7 @@ from benchmarks.ruins import Trial
 from benchmarks.toys import Noted, Print
 from tests.conftest import fingerprint_of, write_toy
 
+pytestmark = pytest.mark.usefixtures("uncovered")
 ALL = [*VICTIMS, *(f"their {victim}" for victim in THEIRS)]
 IN_FLIGHT = 4  # labels: at work on two workers, and done but not committed
 
@@ -47,7 +48,6 @@ def test_kills_of_a_driver_change_nothing(
 @pytest.mark.parametrize(
     ("victim", "kills"),
     [
-        ("term", 1),
         ("their all", 1),
         *(pytest.param(each, 3, marks=pytest.mark.slow) for each in ALL),
     ],

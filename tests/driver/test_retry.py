@@ -18,6 +18,8 @@ from alloop.history.reader import History, read_history
 from alloop.loop import events as e
 from tests.conftest import fingerprint_of, write_toy
 
+pytestmark = pytest.mark.usefixtures("uncovered")
+
 BUDGET = {"cheap": 26, "expensive": 10}
 TOY = {"kind": "toy", "stiffness": 0.9, "stretch": 0.02}
 

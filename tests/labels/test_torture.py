@@ -189,7 +189,7 @@ CASES = [
     Case("water anion", ready("H2O", -1, 1), HF6, OK, (Doubt.UNBOUND,)),
     Case("F-", frame("F 0 0 0", -1), level_from_name("mp2/aug-cc-pvdz"), OK),
     Case("H-", frame("H 0 0 0", -1), level_from_name("ccsd/aug-cc-pvdz"), OK),
-    Case("CN-", pair("C", "N", 1.2, -1), B3LYP, OK),
+    Case("CN-", pair("C", "N", 1.2, -1), B3LYP, OK, slow=True),
     Case("O2 2-", pair("O", "O", 1.5, -2), HF6, OK),
     Case("N3-", frame("N 0 0 0; N .1 0 1.2; N 0 .1 2.4", -1), HF6, HARD),
     Case("N 3-", frame("N 0 0 0", -3), HF6, HARD),

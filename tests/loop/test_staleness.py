@@ -26,6 +26,8 @@ from alloop.loop.reducer import ATTEMPTS
 from alloop.loop.rules import Budget, StopRules
 from tests.conftest import fingerprint, replay, write_toy
 
+pytestmark = pytest.mark.usefixtures("uncovered")
+
 SPENT = "the budget of expensive labels is spent"
 LAGS = (0, 1, 2)
 _MORE = (pytest.param(seed, marks=pytest.mark.slow) for seed in range(2, 60))

@@ -31,6 +31,8 @@ from alloop.core.records import Walker
 from alloop.store import packs
 from alloop.store.archive import Archive
 from alloop.store.codec import Codec
+
+pytestmark = pytest.mark.usefixtures("uncovered")
 packs.RECORDS = 6
 def work(path):
     with Archive.open(path, Codec([]), "w") as archive:
