@@ -9,6 +9,8 @@ from alloop.core.doubts import KEY
 from alloop.core.errors import InputError
 from alloop.core.records import Label
 from alloop.history import saved_fold
+from alloop.history.column_labels import read_labels
+from alloop.history.fold_updater import FoldUpdater
 from alloop.history.journal_fold import JournalFold
 from alloop.history.reader import CODEC, read_history
 from alloop.loop import events as e
@@ -131,3 +133,16 @@ def test_a_store_says_how_it_began_and_what_is_in_force(world, turns, tmp_path):
                 archive, _replayed(x.record for x in archive.records())
             )
             assert saved_fold.campaign_beginning(path)[0] == text
+
+
+def test_columns_alone_give_back_labels_with_their_stress(world, turns, tmp_path):
+    with Archive.create(tmp_path / "x.zarr", attrs={}, codec=CODEC) as archive:
+        for turn in turns:
+            archive.append(turn)
+        FoldUpdater(archive).fill_columns()
+    rows = read_labels(tmp_path / "x.zarr", world.LEVELS)
+    labels = [x.answer.label for x in rows if isinstance(x.answer, e.Labelled)]
+    stressed = [x.stress for x in labels if x.stress is not None]
+    assert 0 < len(stressed) < len(labels)
+    for stress in stressed:
+        np.testing.assert_array_equal(stress, np.arange(6.0) / 7.0)
