@@ -29,33 +29,48 @@ from functools import cache, partial
 from itertools import chain
 from pathlib import Path
 from statistics import median
+from typing import TypeAlias
 
+from alloop.testing.faults.comparison import Reference, Trial
+from alloop.testing.faults.disk_trials import (
+    crash_trials,
+    full_disk_trials,
+    power_loss_trials,
+)
+from alloop.testing.faults.fork_server import ForkServer
+from alloop.testing.faults.process_trials import (
+    TARGETS,
+    driver_kill_trials,
+    driver_server,
+    run_reference,
+    signal_trials,
+)
+from alloop.testing.faults.recovery import run_undisturbed
 from benchmarks.common import Row, Rows, arguments, say, table, write_json
-from benchmarks.forks import forked, nursery
-from benchmarks.kills import THEIRS, VICTIMS, alone, hunted
-from benchmarks.ruins import Trial, left_alone
-from benchmarks.toys import Noted, Print
-from benchmarks.trials import deaths, full_disks, power_losses
-from tests.store.conftest import Nursery
 
-_EACH, _FORKED = 5, 10  # kills of a campaign
-_VERIFIED = 4  # one of so many stores is verified to the byte
-_FOLDER = Path("runs/benchmarks/chaos")
+_SIGNALS, _FORKED_KILLS = 5, 10  # a campaign
+_VERIFY_EVERY = 4  # one of so many stores is verified to the byte
+_FOLDER = Path("runs/benchmarks/faults")
+
+NamedTrials: TypeAlias = Iterable[tuple[str, list[Trial]]]  # by the key of their row
+RunReference: TypeAlias = Callable[[], Reference]
+Plan: TypeAlias = Iterator[tuple[str, Callable[[], NamedTrials]]]
 
 
 def main() -> None:
-    """Ruin campaigns, count, show."""
-    given = _given()
-    rows = Rows(given.rows)
-    if not given.report:
-        with tempfile.TemporaryDirectory(dir=given.folder) as scratch:
-            _ruin(given, rows, Path(scratch))
-    found = [_row(fault, trials) for fault, trials in _by_fault(given, rows).items()]
+    """Run the trials that are missing; count and show them all."""
+    options = _options()
+    rows = Rows(options.rows)
+    if not options.report:
+        with tempfile.TemporaryDirectory(dir=options.folder) as scratch:
+            _run_trials(options, rows, Path(scratch))
+    by_fault = _by_fault(options, rows)
+    found = [_summary(fault, trials) for fault, trials in by_fault.items()]
     say(table("faults", found))
-    write_json(given.json, {"faults": found, "seed": given.seed})
+    write_json(options.json, {"faults": found, "seed": options.seed})
 
 
-def _given() -> Namespace:
+def _options() -> Namespace:
     parser = arguments(__doc__)
     parser.add_argument(
         "--kills", type=int, default=200, help="of forks, and of others"
@@ -70,124 +85,133 @@ def _given() -> Namespace:
     return parser.parse_args()
 
 
-def _ruin(given: Namespace, rows: Rows, scratch: Path) -> None:
-    parts = {"disk": _on_disk, "forks": _forks, "kills": _kills}
-    chosen = parts.values() if given.part is None else [parts[given.part]]
-    for key, trials in chain(*(part(given, rows, scratch) for part in chosen)):
+def _run_trials(options: Namespace, rows: Rows, scratch: Path) -> None:
+    parts = {"disk": _disk_plan, "forks": _fork_plan, "kills": _signal_plan}
+    chosen = parts.values() if options.part is None else [parts[options.part]]
+    for key, run in chain(*(part(options, rows, scratch) for part in chosen)):
         if key in rows:
             continue
         count = 0
-        for name, some in trials():
-            rows[name] = {"trials": [asdict(trial) for trial in some]}
-            count += len(some)
+        for name, trials in run():
+            rows[name] = {"trials": [asdict(trial) for trial in trials]}
+            count += len(trials)
         if key not in rows:
             rows[key] = {"trials": []}  # this one is at its end
         say(f"{key}: {count} more faults")
 
 
-_Named = Iterable[tuple[str, list[Trial]]]  # trials, under the key of their row
-_Quiet = Callable[[], tuple[Print, Noted]]  # what a campaign makes that nobody hits
-_Plan = Iterator[tuple[str, Callable[[], _Named]]]
+def _key(options: Namespace, *parts: object) -> str:
+    size = "quick" if options.quick else "whole"
+    return "/".join(map(str, (size, options.seed, *parts)))
 
 
-def _key(given: Namespace, *parts: object) -> str:
-    size = "quick" if given.quick else "whole"
-    return "/".join(map(str, (size, given.seed, *parts)))
+def _folder(scratch: Path, key: str) -> Path:
+    return scratch / key.replace("/", "-").replace(" ", "-")
 
 
 # --- the disk ------------------------------------------------------------------------
 
 
-def _on_disk(given: Namespace, rows: Rows, scratch: Path) -> _Plan:
+def _disk_plan(options: Namespace, rows: Rows, scratch: Path) -> Plan:
     for staleness in (0, 1):
-        for name in ("death", "power", "full disk"):
-            key = _key(given, name, staleness)
-            folder = scratch / key.replace("/", "-")
-            yield key, partial(_in_process, given, rows, key, folder)
+        for name in ("crash", "power", "full disk"):
+            key = _key(options, name, staleness)
+            yield key, partial(_disk_trials, options, rows, key, scratch)
 
 
-def _in_process(given: Namespace, rows: Rows, key: str, folder: Path) -> _Named:
+def _disk_trials(
+    options: Namespace, rows: Rows, key: str, scratch: Path
+) -> NamedTrials:
     name, staleness = key.split("/")[2:]
-    quick, base = given.quick, left_alone(folder, int(staleness), _VERIFIED)
+    quick, folder = options.quick, _folder(scratch, key)
+    undisturbed = run_undisturbed(folder, int(staleness), _VERIFY_EVERY)
 
-    def done(number: int) -> bool:
+    def skip(number: int) -> bool:
         return f"{key}/{number}" in rows
 
     match name:
-        case "death":
-            trials = deaths(base, 4 if quick else None, done)
+        case "crash":
+            trials = crash_trials(undisturbed, 4 if quick else None, skip)
         case "power":
-            trials = power_losses(base, 0.002 if quick else 0.2, given.seed, done)
+            share = 0.002 if quick else 0.2
+            trials = power_loss_trials(undisturbed, share, options.seed, skip)
         case _:
             step = 150 if quick else 1
-            trials = full_disks(base, lambda left: left % step == 0, done)
+            trials = full_disk_trials(undisturbed, lambda x: x % step == 0, skip)
     return ((f"{key}/{trial.number}", [trial]) for trial in trials)
 
 
 # --- processes -----------------------------------------------------------------------
 
 
-def _forks(given: Namespace, _rows: Rows, scratch: Path) -> _Plan:
-    quiet = cache(partial(alone, scratch / "alone"))
-    with contextlib.closing(nursery()) as drivers:
-        for index in range(1 if given.quick else -(-given.kills // _FORKED)):
-            key = _key(given, "forks", index)
-            yield key, partial(_forked, given, key, scratch, drivers, quiet)
+def _fork_plan(options: Namespace, _rows: Rows, scratch: Path) -> Plan:
+    reference = cache(partial(run_reference, scratch / "undisturbed"))
+    with contextlib.closing(driver_server()) as server:
+        for index in range(1 if options.quick else -(-options.kills // _FORKED_KILLS)):
+            key = _key(options, "forks", index)
+            yield key, partial(_fork_trials, options, key, scratch, server, reference)
 
 
-def _forked(
-    given: Namespace, key: str, scratch: Path, drivers: Nursery, quiet: _Quiet
-) -> _Named:
-    index = int(key.rpartition("/")[2])
-    folder, seed = scratch / key.replace("/", "-"), 1000 * given.seed + index
-    yield key, list(forked(drivers, folder, seed, _FORKED, quiet()))
+def _fork_trials(
+    options: Namespace,
+    key: str,
+    scratch: Path,
+    server: ForkServer,
+    reference: RunReference,
+) -> NamedTrials:
+    seed = 1000 * options.seed + int(key.rpartition("/")[2])
+    trials = driver_kill_trials(
+        server, _folder(scratch, key), seed, _FORKED_KILLS, reference()
+    )
+    yield key, list(trials)
 
 
-def _kills(given: Namespace, _rows: Rows, scratch: Path) -> _Plan:
-    quiet = cache(partial(alone, scratch / "alone"))
-    for index, victim in enumerate(_victims(given)):
-        key = _key(given, victim, index)
-        folder = scratch / key.replace("/", "-").replace(" ", "-")
-        yield key, partial(_killed, given, key, folder, quiet)
+def _signal_plan(options: Namespace, _rows: Rows, scratch: Path) -> Plan:
+    reference = cache(partial(run_reference, scratch / "undisturbed"))
+    for index, target in enumerate(_targets(options)):
+        key = _key(options, target, index)
+        yield key, partial(_signal_trials, options, key, scratch, reference)
 
 
-def _victims(given: Namespace) -> list[str]:
-    if given.quick:
+def _targets(options: Namespace) -> list[str]:
+    if options.quick:
         return ["all"]
-    names = [*VICTIMS, *(f"their {victim}" for victim in THEIRS)]
-    return [names[i % len(names)] for i in range(-(-given.kills // _EACH))]
+    return [TARGETS[i % len(TARGETS)] for i in range(-(-options.kills // _SIGNALS))]
 
 
-def _killed(given: Namespace, key: str, folder: Path, quiet: _Quiet) -> _Named:
-    victim, index = key.split("/")[2:]
-    kills = 2 if given.quick else _EACH
-    seed = 1000 * given.seed + int(index)
-    yield key, list(hunted(folder, victim, seed, kills, quiet()))
+def _signal_trials(
+    options: Namespace, key: str, scratch: Path, reference: RunReference
+) -> NamedTrials:
+    target, index = key.split("/")[2:]
+    hits = 2 if options.quick else _SIGNALS
+    seed = 1000 * options.seed + int(index)
+    trials = signal_trials(_folder(scratch, key), target, seed, hits, reference())
+    yield key, list(trials)
 
 
 # --- figures -------------------------------------------------------------------------
 
 
-def _by_fault(given: Namespace, rows: Rows) -> dict[str, list[Row]]:
+def _by_fault(options: Namespace, rows: Rows) -> dict[str, list[Row]]:
     found: dict[str, list[Row]] = {}
     for key in rows:
-        if key.startswith(f"{_key(given)}/"):
+        if key.startswith(f"{_key(options)}/"):
             for trial in rows[key]["trials"]:
                 found.setdefault(trial["fault"], []).append(trial)
     return found
 
 
-def _row(fault: str, trials: list[Row]) -> Row:
+def _summary(fault: str, trials: list[Row]) -> Row:
     seconds = [trial["seconds"] for trial in trials]
     return {
         "fault": fault,
         "faults": len(trials),
-        "wrong": sum(bool(trial["wrong"]) for trial in trials),
-        "twice": sum(trial["twice"] for trial in trials),
-        "redone": sum(trial["redone"] for trial in trials),
+        "wrong": sum(bool(trial["problem"]) for trial in trials),
+        "duplicates": sum(trial["duplicates"] for trial in trials),
+        "relabelled": sum(trial["relabelled"] for trial in trials),
         "s lost, median": median(seconds),
         "s lost, most": max(seconds),
-        "what": next((trial["wrong"] for trial in trials if trial["wrong"]), None),
+        "problem": next((x["problem"] for x in trials if x["problem"]), None),
     }
 
 

@@ -23,12 +23,12 @@ from alloop.driver.run import CampaignRun, RunObserver
 from alloop.history.fold_updater import FoldUpdater
 from alloop.history.reader import CODEC
 from alloop.store.archive import Archive
+from alloop.testing.faults.toy_campaign import write_campaign
 from alloop.workers.cluster_plan import ClusterPlan
 from alloop.workers.connection import Connection, connect_cluster
 from alloop.workers.pools import InlinePool
 from alloop.workers.tasks import TaskResult, perform_command
 from benchmarks.common import Row, arguments, say, table, write_json
-from benchmarks.toys import write_tiny
 
 
 def main() -> None:
@@ -81,7 +81,7 @@ def _since(begun: tuple[float, float]) -> tuple[float, float]:
 
 
 def _driver(folder: Path, count: int) -> Row:
-    path = write_tiny(folder)
+    path = write_campaign(folder)
     tree = yaml.safe_load(path.read_text())
     tree["seeds"]["cheap"], tree["budget"] = count, {"cheap": count, "expensive": 3}
     path.write_text(yaml.safe_dump(tree))

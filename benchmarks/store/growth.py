@@ -39,7 +39,7 @@ from alloop.history.reader import CODEC
 from alloop.loop import events as e
 from alloop.loop.reducer import next_state
 from alloop.store.archive import Archive
-from alloop.store.files import FileSystem
+from alloop.testing.faults.file_systems import UnsyncedFileSystem
 from benchmarks.common import Row, Rows, arguments, say, table, write_json
 from benchmarks.store.read_costs import NAMES
 from benchmarks.store.synthetic_campaign import CONFIG, LEVELS, Played
@@ -59,18 +59,6 @@ _ATTRS = {
     },
 }
 _T = TypeVar("_T")
-
-
-class Unsynced(FileSystem):
-    """A file system call for each, none of which waits for the disk."""
-
-    def write(self, path: Path, data: bytes) -> None:
-        """A new file with these bytes."""
-        with path.open("xb") as file:
-            file.write(data)
-
-    def sync(self, folder: Path) -> None:
-        """Nothing."""
 
 
 def cpu(deed: Callable[[], _T]) -> tuple[float, _T]:
@@ -96,7 +84,9 @@ def grow(path: Path, count: int) -> dict[str, float]:
     """Play the campaign; CPU seconds of the parts."""
     spent = dict.fromkeys(("commit", "learn", "columns", "folds"), 0.0)
     played = Played()
-    with Archive.create(path, attrs=_ATTRS, codec=CODEC, files=Unsynced()) as archive:
+    with Archive.create(
+        path, attrs=_ATTRS, codec=CODEC, files=UnsyncedFileSystem()
+    ) as archive:
         keeper = FoldUpdater(archive)
         for begin in range(0, count, STEP):
             made = list(played.turns(min(STEP, count - begin)))

@@ -15,8 +15,13 @@ from alloop.cli import main
 from alloop.driver.run import RunObserver
 from alloop.store import packs
 from alloop.store.journal import FOLDER
-from benchmarks.ruins import Trial, left_alone
-from benchmarks.trials import deaths, full_disks, power_losses
+from alloop.testing.faults.comparison import Trial
+from alloop.testing.faults.disk_trials import (
+    crash_trials,
+    full_disk_trials,
+    power_loss_trials,
+)
+from alloop.testing.faults.recovery import run_undisturbed
 from tests.conftest import fingerprint_of, write_toy
 
 pytestmark = pytest.mark.usefixtures("uncovered")
@@ -25,9 +30,9 @@ pytestmark = pytest.mark.usefixtures("uncovered")
 def check(trials: Iterable[Trial], least: int) -> None:
     """No wrong dataset, no label twice, at most the one in flight made again."""
     found = list(trials)
-    assert [trial for trial in found if trial.wrong] == []
-    assert [trial for trial in found if trial.twice] == []
-    assert [trial for trial in found if trial.redone > 1] == []
+    assert [trial for trial in found if trial.problem] == []
+    assert [trial for trial in found if trial.duplicates] == []
+    assert [trial for trial in found if trial.relabelled > 1] == []
     assert len(found) >= least
 
 
@@ -43,7 +48,8 @@ def check(trials: Iterable[Trial], least: int) -> None:
 def test_dead_before_an_operation_or_within_a_write_the_campaign_ends_the_same(
     tmp_path: Path, staleness: int, count: int | None, least: int
 ) -> None:
-    check(deaths(left_alone(tmp_path, staleness, each=4), count), least)
+    undisturbed = run_undisturbed(tmp_path, staleness, verify_every=4)
+    check(crash_trials(undisturbed, count), least)
 
 
 @pytest.mark.parametrize(
@@ -53,7 +59,8 @@ def test_dead_before_an_operation_or_within_a_write_the_campaign_ends_the_same(
 def test_a_loss_of_power_takes_nothing_that_was_committed(
     tmp_path: Path, share: float, least: int
 ) -> None:
-    check(power_losses(left_alone(tmp_path, 1), share, seed=3), least)
+    undisturbed = run_undisturbed(tmp_path, 1)
+    check(power_loss_trials(undisturbed, share, seed=3), least)
 
 
 @pytest.mark.parametrize(
@@ -62,8 +69,9 @@ def test_a_loss_of_power_takes_nothing_that_was_committed(
 def test_a_full_disk_is_one_sentence_and_costs_nothing_once_there_is_room(
     tmp_path: Path, step: int, least: int
 ) -> None:
-    alone = left_alone(tmp_path, 0)
-    check(full_disks(alone, lambda left: left < 2 or left % step == 0), least)
+    undisturbed = run_undisturbed(tmp_path, 0)
+    trials = full_disk_trials(undisturbed, lambda x: x < 2 or x % step == 0)
+    check(trials, least)
 
 
 @pytest.fixture(scope="module")

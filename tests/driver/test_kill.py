@@ -5,29 +5,29 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.forks import forked, nursery
-from benchmarks.kills import (
-    THEIRS,
-    VICTIMS,
-    alone,
-    finish,
-    hunted,
-    records,
-    start,
-    wait_for,
+from alloop.testing.faults.comparison import Reference, Trial
+from alloop.testing.faults.process_trials import (
+    TARGETS,
+    driver_kill_trials,
+    driver_server,
+    run_reference,
+    signal_trials,
 )
-from benchmarks.ruins import Trial
-from benchmarks.toys import Noted, Print
+from alloop.testing.faults.processes import (
+    count_records,
+    finish_campaign,
+    start_driver,
+    wait_until,
+)
 from tests.conftest import fingerprint_of, write_toy
 
 pytestmark = pytest.mark.usefixtures("uncovered")
-ALL = [*VICTIMS, *(f"their {victim}" for victim in THEIRS)]
 IN_FLIGHT = 4  # labels: at work on two workers, and done but not committed
 
 
 @pytest.fixture(scope="module")
-def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> tuple[Print, Noted]:
-    return alone(tmp_path_factory.mktemp("alone"))
+def reference(tmp_path_factory: pytest.TempPathFactory) -> Reference:
+    return run_reference(tmp_path_factory.mktemp("alone"))
 
 
 @pytest.mark.parametrize(
@@ -35,30 +35,30 @@ def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> tuple[Print, Noted]
     [(4, 3), *(pytest.param(seed, 10, marks=pytest.mark.slow) for seed in (4, 5))],
 )
 def test_kills_of_a_driver_change_nothing(
-    tmp_path: Path, undisturbed: tuple[Print, Noted], seed: int, kills: int
+    tmp_path: Path, reference: Reference, seed: int, kills: int
 ) -> None:
     """Forked drivers, which begin at once: a kill costs no start of Python."""
-    with contextlib.closing(nursery()) as drivers:
-        found = list(forked(drivers, tmp_path, seed, kills, undisturbed))
+    with contextlib.closing(driver_server()) as server:
+        found = list(driver_kill_trials(server, tmp_path, seed, kills, reference))
     first: Trial = found[0]
-    assert (len(found), first.wrong, first.twice) == (kills, "", 0)
-    assert first.redone <= kills  # the one in hand, at each kill
+    assert (len(found), first.problem, first.duplicates) == (kills, "", 0)
+    assert first.relabelled <= kills  # the one in hand, at each kill
 
 
 @pytest.mark.parametrize(
-    ("victim", "kills"),
+    ("target", "kills"),
     [
-        ("their all", 1),
-        *(pytest.param(each, 3, marks=pytest.mark.slow) for each in ALL),
+        ("external all", 1),
+        *(pytest.param(each, 3, marks=pytest.mark.slow) for each in TARGETS),
     ],
 )
 def test_signals_on_a_real_cluster_change_nothing(
-    tmp_path: Path, victim: str, kills: int, undisturbed: tuple[Print, Noted]
+    tmp_path: Path, target: str, kills: int, reference: Reference
 ) -> None:
-    found = list(hunted(tmp_path, victim, 11, kills, undisturbed))
+    found = list(signal_trials(tmp_path, target, 11, kills, reference))
     first: Trial = found[0]
-    assert (len(found), first.wrong, first.twice) == (kills, "", 0)
-    assert first.redone <= IN_FLIGHT * kills
+    assert (len(found), first.problem, first.duplicates) == (kills, "", 0)
+    assert first.relabelled <= IN_FLIGHT * kills
 
 
 NETWORK = {
@@ -85,12 +85,12 @@ def test_a_kill_on_real_chemistry_changes_nothing(
     cluster = {"kind": "local", "workers": 2}
     real = {"levels": levels, "limits": {}, "cluster": cluster, **changes}
     quiet = write_toy(tmp_path / "alone", **real)
-    assert finish(quiet) == ""
+    assert finish_campaign(quiet) == ""
     campaign = write_toy(tmp_path / "hit", **real)
-    process = start(campaign)
-    assert wait_for(lambda: records(campaign) > 30, 200)
+    process = start_driver(campaign)
+    assert wait_until(lambda: count_records(campaign) > 30, 200)
     process.kill()
     process.communicate()
-    assert finish(campaign) == ""
+    assert finish_campaign(campaign) == ""
     expected = fingerprint_of(quiet.with_name("toy.zarr"))
     assert fingerprint_of(campaign.with_name("toy.zarr")) == expected

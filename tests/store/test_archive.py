@@ -21,6 +21,7 @@ from alloop.loop.commands import Stop
 from alloop.store.archive import Archive
 from alloop.store.codec import Codec
 from alloop.store.root import FORMAT
+from alloop.testing.faults.file_systems import FailingFileSystem
 
 ATTRS = {"name": "water", "seed": 7, "levels": {"cheap": "HF/STO-3G"}}
 WRITER = """
@@ -110,13 +111,13 @@ def test_a_reader_cannot_write(archive: Archive, codec: Codec) -> None:
             reader.put_model("ab", b"")
 
 
-def test_a_reader_changes_no_file(archive: Archive, codec: Codec, faulty: Any) -> None:
+def test_a_reader_changes_no_file(archive: Archive, codec: Codec) -> None:
     archive.append(None)
     archive.seal()
     archive.append(None)
     archive.put_model("m", b"weights")
     archive.put_fold("state", "1", 1, b"fold")
-    files = faulty(0)
+    files = FailingFileSystem(0)
     before = {p: p.stat().st_mtime_ns for p in archive.path.rglob("*")}
     with Archive.open(archive.path, codec, files=files) as reader:
         assert [stored.record for stored in reader.records()] == [None, None]
@@ -184,10 +185,10 @@ def test_a_store_is_not_made_where_something_is(
     ids=["full", "forbidden", "read-only"],
 )
 def test_a_store_that_cannot_be_made_leaves_nothing(
-    tmp_path: Path, codec: Codec, faulty: Any, code: int, sentence: str
+    tmp_path: Path, codec: Codec, code: int, sentence: str
 ) -> None:
     for fail_at in range(20):
-        files = faulty(fail_at, code)
+        files = FailingFileSystem(fail_at, code)
         path = tmp_path / "runs" / "deep" / "s.zarr"
         try:
             Archive.create(path, attrs=ATTRS, codec=codec, files=files).close()
@@ -205,14 +206,13 @@ def test_a_store_that_cannot_be_made_leaves_nothing(
 def test_a_failed_append_stops_the_writer_and_loses_nothing(
     archive: Archive,
     codec: Codec,
-    faulty: Any,
     turn: Callable[[int], Any],
     late: bool,
 ) -> None:
     archive.close()
     acknowledged = -1
     for fail_at in range(10):
-        files = faulty(fail_at, late=late)
+        files = FailingFileSystem(fail_at, late=late)
         with Archive.open(archive.path, codec, "w", files=files) as writer:
             with contextlib.suppress(StoreError):
                 acknowledged = writer.append(turn(0))
@@ -309,11 +309,11 @@ def test_a_damaged_model_is_named(archive: Archive) -> None:
 
 @pytest.mark.parametrize("late", [False, True], ids=["before", "after"])
 def test_a_model_is_whole_or_absent_whatever_fails(
-    archive: Archive, codec: Codec, faulty: Any, late: bool
+    archive: Archive, codec: Codec, late: bool
 ) -> None:
     archive.close()
     for fail_at in range(30):
-        files = faulty(fail_at, late=late)
+        files = FailingFileSystem(fail_at, late=late)
         with Archive.open(archive.path, codec, "w", files=files) as writer:
             try:
                 writer.put_model("m", b"weights")
@@ -326,19 +326,19 @@ def test_a_model_is_whole_or_absent_whatever_fails(
 
 
 def test_twenty_kills_lose_no_acknowledged_record(
-    archive: Archive, nursery: Callable[[str], Any]
+    archive: Archive, fork_server: Callable[[str], Any]
 ) -> None:
     archive.close()
     acks = Path(f"{archive.path}.acks")
     acks.touch()
-    rng, born = random.Random(1), nursery(WRITER)
+    rng, server = random.Random(1), fork_server(WRITER)
     for _ in range(24):
         size = acks.stat().st_size
-        pid = born.spawn(archive.path)
+        pid = server.spawn(archive.path)
         while acks.stat().st_size == size:
             time.sleep(0.001)
         time.sleep(rng.uniform(0, 0.02))
-        born.kill(pid)
+        server.kill(pid)
     acknowledged = [line.split() for line in acks.read_text().splitlines()]
     stored = list(Archive.open(archive.path, Codec([])).records())
     assert [int(seq) for seq, _ in acknowledged] == sorted(

@@ -11,6 +11,7 @@ import pytest
 from alloop.core.errors import StoreError
 from alloop.core.records import Failure, Label, Unlabelled
 from alloop.store.cache import LabelCache
+from alloop.testing.faults.file_systems import FailingFileSystem
 
 LEVEL = "a" * 16
 
@@ -99,10 +100,10 @@ def test_many_writers_leave_whole_labels(tmp_path: Path, water: Any) -> None:
 
 @pytest.mark.parametrize("code", [errno.ENOSPC, errno.EACCES])
 def test_a_cache_that_cannot_be_written_is_a_sentence(
-    tmp_path: Path, faulty: Any, label: Label, code: int
+    tmp_path: Path, label: Label, code: int
 ) -> None:
     for fail_at in range(20):
-        files = faulty(fail_at, code)
+        files = FailingFileSystem(fail_at, code)
         try:
             LabelCache(tmp_path / "cache", files).put(label)
         except StoreError as error:

@@ -17,6 +17,7 @@ from alloop.store import columns, schema
 from alloop.store.archive import Archive
 from alloop.store.codec import Codec
 from alloop.store.doctor import verify_store
+from alloop.testing.faults.file_systems import FailingFileSystem, UnsyncedFileSystem
 
 MAKE = '''
 import numpy as np
@@ -182,10 +183,10 @@ def grown(begin: int, end: int) -> Any:
 
 
 @pytest.fixture
-def swift(archive: Archive, codec: Codec, quick: Any) -> Iterator[Archive]:
+def swift(archive: Archive, codec: Codec) -> Iterator[Archive]:
     """The store, on a file system that syncs nothing."""
     archive.close()
-    with Archive.open(archive.path, codec, "w", files=quick) as opened:
+    with Archive.open(archive.path, codec, "w", files=UnsyncedFileSystem()) as opened:
         yield opened
 
 
@@ -309,14 +310,14 @@ def unrecorded(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.usefixtures("unrecorded")
 @pytest.mark.parametrize("late", [False, True], ids=["before", "after"])
 def test_whatever_fails_a_reader_sees_one_moment(
-    archive: Archive, codec: Codec, faulty: Any, late: bool
+    archive: Archive, codec: Codec, late: bool
 ) -> None:
     small = {name: tables(40)[name] for name in ("scores", "walkers")}
     large = {name: tables(50)[name] for name in ("scores", "walkers")}
     columns.write_columns(archive, small, 40)
     archive.close()
     for fail_at in range(0, 200, 5):
-        files = faulty(fail_at, late=late)
+        files = FailingFileSystem(fail_at, late=late)
         with Archive.open(archive.path, codec, "w", files=files) as writer:
             try:
                 columns.write_columns(writer, large, 50)
@@ -335,12 +336,12 @@ def test_whatever_fails_a_reader_sees_one_moment(
 
 @pytest.mark.usefixtures("unrecorded")
 def test_a_reader_beside_a_killed_writer_never_sees_half(
-    archive: Archive, nursery: Callable[[str], Any], tmp_path: Path
+    archive: Archive, fork_server: Callable[[str], Any], tmp_path: Path
 ) -> None:
     archive.close()
     path, done = archive.path, Path(f"{archive.path}.done")
     done.touch()
-    born, rng = nursery(WRITER), np.random.default_rng(3)
+    server, rng = fork_server(WRITER), np.random.default_rng(3)
     reader = subprocess.Popen(
         [sys.executable, "-c", READER, str(path)],
         stdin=subprocess.PIPE,
@@ -350,13 +351,13 @@ def test_a_reader_beside_a_killed_writer_never_sees_half(
     assert reader.stdout is not None
     reader.stdout.readline()
     for kill in range(22):
-        pid = born.spawn(path)
+        pid = server.spawn(path)
         if kill % 7 == 6:
             before = done.stat().st_size
             while done.stat().st_size == before:
                 time.sleep(0.002)
         time.sleep(rng.uniform(0.01, 0.25))
-        born.kill(pid)
+        server.kill(pid)
     out, _ = reader.communicate("stop\n")
     assert reader.returncode == 0
     reads, rows = map(int, out.split())

@@ -20,6 +20,12 @@ from alloop.store.archive import Archive
 from alloop.store.codec import Codec
 from alloop.store.doctor import verify_store
 from alloop.store.set_aside import set_aside_folders
+from alloop.testing.faults.file_systems import (
+    DyingFileSystem,
+    ProcessDeath,
+    UnsyncedFileSystem,
+    VolatileFileSystem,
+)
 
 RECORDS = 11
 CODEC = Codec([])
@@ -95,19 +101,19 @@ def held(path: Path) -> list[int]:
 
 @pytest.mark.usefixtures("small_packs")
 def test_dead_before_any_operation_the_store_goes_on_as_if_nothing_had_been(
-    tmp_path: Path, turn: Any, dying: Any, quick: Any, death: type[BaseException]
+    tmp_path: Path, turn: Any
 ) -> None:
     for at in range(1000):
-        path, acks, files = tmp_path / f"{at}.zarr", list[int](), dying(at)
+        path, acks, files = tmp_path / f"{at}.zarr", list[int](), DyingFileSystem(at)
         try:
             work(path, files, turn, acks)
-        except death:
+        except ProcessDeath:
             pass
         else:
             break
         assert held(path)[: len(acks)] == acks
         assert len(held(path)) <= len(acks) + 1
-        work(path, quick, turn, acks)
+        work(path, UnsyncedFileSystem(), turn, acks)
         assert held(path) == list(range(RECORDS))
         assert verify_store(path, CODEC) == []
         loose = [p for p in (path / "journal").iterdir() if p.name.isdigit()]
@@ -119,7 +125,7 @@ def test_dead_before_any_operation_the_store_goes_on_as_if_nothing_had_been(
 
 @pytest.mark.usefixtures("small_packs")
 def test_no_loss_of_power_takes_what_was_acknowledged(
-    tmp_path: Path, turn: Any, volatile: Any, quick: Any
+    tmp_path: Path, turn: Any
 ) -> None:
     """After any operation, of the names not yet synced, any may be gone."""
     rng = random.Random(5)
@@ -136,21 +142,19 @@ def test_no_loss_of_power_takes_what_was_acknowledged(
         assert found[: len(acks)] == acks
         assert len(found) <= len(acks) + 1
         if rng.random() < 0.2 and (left / "s.zarr").exists():
-            work(left / "s.zarr", quick, turn, [])
+            work(left / "s.zarr", UnsyncedFileSystem(), turn, [])
             assert held(left / "s.zarr") == list(range(RECORDS))
             assert verify_store(left / "s.zarr", CODEC) == []
 
-    files = volatile(tmp_path / "disk", lose)
+    files = VolatileFileSystem(tmp_path / "disk", lose)
     work(path, files, turn, acks)
     assert losses > 80
 
 
-def test_a_store_that_forgot_to_sync_would_be_caught(
-    tmp_path: Path, turn: Any, volatile: Any
-) -> None:
+def test_a_store_that_forgot_to_sync_would_be_caught(tmp_path: Path, turn: Any) -> None:
     """The model of power loss can fail: here the folder's sync is left out."""
 
-    class Careless(volatile):  # type: ignore[misc]
+    class Careless(VolatileFileSystem):  # type: ignore[misc]
         def sync(self, folder: Path) -> None:
             if folder.name != "journal":
                 super().sync(folder)
@@ -171,12 +175,12 @@ def intact(path: Path) -> bool:
 
 
 def test_killed_while_sealing_beside_a_reader_no_record_is_lost_or_twice(
-    archive: Archive, nursery: Callable[[str], Any]
+    archive: Archive, fork_server: Callable[[str], Any]
 ) -> None:
     archive.close()
     path, acks = archive.path, Path(f"{archive.path}.acks")
     acks.touch()
-    rng, born = random.Random(2), nursery(WRITER)
+    rng, server = random.Random(2), fork_server(WRITER)
     reader = subprocess.Popen(
         [sys.executable, "-c", READER, str(path)],
         stdin=subprocess.PIPE,
@@ -187,11 +191,11 @@ def test_killed_while_sealing_beside_a_reader_no_record_is_lost_or_twice(
     reader.stdout.readline()
     for _ in range(20):
         size = acks.stat().st_size
-        pid = born.spawn(path)
+        pid = server.spawn(path)
         while acks.stat().st_size == size:
             time.sleep(0.001)
         time.sleep(rng.uniform(0, 0.06))
-        born.kill(pid)
+        server.kill(pid)
     out, _ = reader.communicate("stop\n")
     assert reader.returncode == 0
     reads, known = map(int, out.split())
@@ -230,18 +234,15 @@ def add(path: Path, files: Any, begin: int, end: int) -> None:
 
 def test_dead_before_any_operation_of_a_column_switch_readers_see_one_moment(
     archive: Archive,
-    dying: Any,
-    quick: Any,
-    death: type[BaseException],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(Archive, "_set_aside", lambda _: None)  # columns alone
     archive.close()
-    add(archive.path, quick, 0, 1000)
+    add(archive.path, UnsyncedFileSystem(), 0, 1000)
     for at in range(200):
         rows = 1000 + 30 * at
-        with contextlib.suppress(death):
-            add(archive.path, files := dying(at), rows, rows + 30)
+        with contextlib.suppress(ProcessDeath):
+            add(archive.path, files := DyingFileSystem(at), rows, rows + 30)
         table = zarr.open_group(archive.path, mode="r")["selections"]
         seen = table.attrs["rows"]
         assert seen in (rows, rows + 30)
@@ -250,24 +251,24 @@ def test_dead_before_any_operation_of_a_column_switch_readers_see_one_moment(
         if files.left:
             break
         if seen == rows:
-            add(archive.path, quick, rows, rows + 30)
+            add(archive.path, UnsyncedFileSystem(), rows, rows + 30)
     assert at > 20
 
 
 def test_dead_while_columns_are_set_aside_they_are_whole_in_one_place(
-    archive: Archive, dying: Any, quick: Any, death: type[BaseException]
+    archive: Archive,
 ) -> None:
     archive.close()
-    add(archive.path, quick, 0, 50)
+    add(archive.path, UnsyncedFileSystem(), 0, 50)
     before = archive.path.with_name("before")
     archive.path.rename(before)
     for at in range(60):
         shutil.rmtree(archive.path, ignore_errors=True)
         shutil.copytree(before, archive.path)
-        files = dying(at)
-        with contextlib.suppress(death):
+        files = DyingFileSystem(at)
+        with contextlib.suppress(ProcessDeath):
             Archive.open(archive.path, CODEC, "w", files=files).release()
-        Archive.open(archive.path, CODEC, "w", files=quick).release()
+        Archive.open(archive.path, CODEC, "w", files=UnsyncedFileSystem()).release()
         (part,) = set_aside_folders(archive.path)
         shown = zarr.open_group(part, mode="r")["selections"]
         for key, array in shown.arrays():

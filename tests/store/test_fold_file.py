@@ -13,6 +13,7 @@ from alloop.core.errors import StoreError
 from alloop.store.archive import Archive
 from alloop.store.codec import Codec
 from alloop.store.doctor import verify_store
+from alloop.testing.faults.file_systems import FailingFileSystem
 
 
 @pytest.fixture
@@ -87,12 +88,12 @@ def test_a_fold_of_another_journal_counts_as_absent(
 
 @pytest.mark.parametrize("late", [False, True], ids=["before", "after"])
 def test_whatever_fails_a_fold_is_the_older_or_the_newer(
-    filled: Archive, codec: Codec, faulty: Any, late: bool
+    filled: Archive, codec: Codec, late: bool
 ) -> None:
     filled.put_fold("state", "v1", 2, b"older")
     filled.close()
     for fail_at in range(8):
-        files = faulty(fail_at, late=late)
+        files = FailingFileSystem(fail_at, late=late)
         with Archive.open(filled.path, codec, "w", files=files) as writer:
             with contextlib.suppress(StoreError):
                 writer.put_fold("state", "v1", 4, b"newer")

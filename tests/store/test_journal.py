@@ -1,6 +1,5 @@
 """Records are committed once, in order, and damage has a name."""
 
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -8,9 +7,9 @@ import pytest
 
 from alloop.core.errors import DamagedError, LockedError
 from alloop.store.codec import EncodedRecord
-from alloop.store.files import FileSystem
 from alloop.store.journal import STAGING, Journal
 from alloop.store.packs import JournalListing
+from alloop.testing.faults.file_systems import FailingFileSystem
 
 
 @pytest.fixture
@@ -137,11 +136,11 @@ def test_a_reader_is_not_fooled_by_a_record_that_came_between(
 
 @pytest.mark.parametrize("late", [False, True], ids=["before", "after"])
 def test_whatever_operation_fails_the_record_is_whole_or_absent(
-    folder: Path, faulty: Callable[..., FileSystem], late: bool
+    folder: Path, late: bool
 ) -> None:
     seq = 0
     for fail_at in range(10):
-        files: Any = faulty(fail_at, late=late)
+        files: Any = FailingFileSystem(fail_at, late=late)
         journal = Journal(folder, writable=True, files=files)
         try:
             journal.append(seq, EncodedRecord({"#map": {"n": seq}}, ()), 0.0)

@@ -65,28 +65,28 @@ def test_an_unsigned_lock_still_refuses(tmp_path: Path) -> None:
 
 
 def test_a_lock_holds_between_processes_and_ends_with_its_holder(
-    tmp_path: Path, nursery: Any
+    tmp_path: Path, fork_server: Any
 ) -> None:
-    path, born = tmp_path / "lock", nursery(HOLD)
+    path, server = tmp_path / "lock", fork_server(HOLD)
     for _ in range(3):
-        pid = born.spawn(path)
+        pid = server.spawn(path)
         until(tmp_path / "lock.held")
         with pytest.raises(LockedError, match=f"process {pid} on"):
             StoreLock(path, tmp_path)
-        born.kill(pid)
+        server.kill(pid)
         StoreLock(path, tmp_path).release()
         (tmp_path / "lock.held").unlink()
 
 
 def test_a_child_does_not_keep_the_lock_of_a_killed_driver(
-    tmp_path: Path, nursery: Any
+    tmp_path: Path, fork_server: Any
 ) -> None:
-    path, born = tmp_path / "lock", nursery(ORPHAN)
-    pid = born.spawn(path)
+    path, server = tmp_path / "lock", fork_server(ORPHAN)
+    pid = server.spawn(path)
     until(tmp_path / "lock.held")
     with pytest.raises(LockedError):
         StoreLock(path, tmp_path)
-    born.kill(pid)
+    server.kill(pid)
     try:
         StoreLock(path, tmp_path).release()
     finally:

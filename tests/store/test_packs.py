@@ -14,6 +14,7 @@ from alloop.store.codec import Codec, EncodedRecord
 from alloop.store.doctor import verify_store
 from alloop.store.journal import STAGING, Journal
 from alloop.store.packs import RecordSpan, list_journal, read_pack
+from alloop.testing.faults.file_systems import FailingFileSystem, UnsyncedFileSystem
 
 pytestmark = pytest.mark.usefixtures("small_packs")
 
@@ -25,8 +26,8 @@ def folder(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def journal(folder: Path, quick: Any) -> Journal:
-    return Journal(folder, writable=True, files=quick)
+def journal(folder: Path) -> Journal:
+    return Journal(folder, writable=True, files=UnsyncedFileSystem())
 
 
 def fill(journal: Journal, begin: int, end: int) -> None:
@@ -240,11 +241,11 @@ def test_a_stop_by_an_error_leaves_the_journal_alone(
 
 @pytest.mark.parametrize("late", [False, True], ids=["before", "after"])
 def test_a_disk_too_full_to_seal_refuses_no_record(
-    archive: Archive, codec: Codec, turn: Any, faulty: Any, late: bool
+    archive: Archive, codec: Codec, turn: Any, late: bool
 ) -> None:
     archive.close()
     for fail_at in range(3, 40):
-        files = faulty(3 * 3 + fail_at, late=late)
+        files = FailingFileSystem(3 * 3 + fail_at, late=late)
         with Archive.open(archive.path, codec, "w", files=files) as writer:
             begin = writer.last() + 1
             try:

@@ -1,0 +1,130 @@
+"""Drivers and Dask clusters as processes of their own, to be sent real signals."""
+
+import contextlib
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TypeAlias
+
+import psutil
+
+from alloop.store.journal import FOLDER
+from alloop.store.packs import list_journal
+from alloop.testing.faults.toy_campaign import LABEL_LOG
+
+Process: TypeAlias = subprocess.Popen[bytes]
+TIME_LIMIT = 300.0  # s
+
+
+def start_driver(campaign: Path) -> Process:
+    """Start `alloop run` on a campaign file, in a session of its own.
+
+    The toy campaign's labels are logged beside it, in labels.log.
+    """
+    own = {LABEL_LOG: str(campaign.with_name("labels.log")), "OMP_NUM_THREADS": "1"}
+    return subprocess.Popen(
+        [sys.executable, "-m", "alloop", "run", str(campaign), "--quiet"],
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        start_new_session=True,
+        env={**os.environ, **own},
+    )
+
+
+def finish_campaign(campaign: Path) -> str:
+    """Run a campaign to its end; return what went wrong, "" if nothing did."""
+    driver = start_driver(campaign)
+    _, error = driver.communicate(timeout=TIME_LIMIT)
+    return describe_exit(driver.returncode, error)
+
+
+def describe_exit(code: int, error: bytes) -> str:
+    """Return "" for success, else the exit code and the end of standard error."""
+    return f"exit {code}: {error.decode()[-300:]}" if code else ""
+
+
+def count_records(campaign: Path) -> int:
+    """Count the records in the journal of a campaign's store, toy.zarr."""
+    folder = campaign.with_name("toy.zarr") / FOLDER
+    with contextlib.suppress(FileNotFoundError):
+        return list_journal(folder).last + 1
+    return 0
+
+
+def wait_until(condition: Callable[[], bool], seconds: float = TIME_LIMIT) -> bool:
+    """Wait until the condition is true; return False if it is not in time."""
+    end = time.monotonic() + seconds
+    while not condition():
+        if time.monotonic() > end:
+            return False
+        time.sleep(0.03)
+    return True
+
+
+def find_workers(process: Process) -> list[psutil.Process]:
+    """Return the Dask workers among a process's children."""
+    try:
+        children = psutil.Process(process.pid).children(recursive=True)
+        return [each for each in children if "spawn_main" in " ".join(each.cmdline())]
+    except psutil.NoSuchProcess:
+        return []
+
+
+@dataclass(slots=True)
+class ExternalCluster:
+    """A Dask scheduler and two nannies with a worker each, all processes of their own.
+
+    log: the file in which the toy campaign's labels are logged.
+    """
+
+    log: Path
+    port: int
+    processes: dict[str, Process] = field(default_factory=dict)
+
+    @property
+    def address(self) -> str:
+        """The scheduler's address."""
+        return f"tcp://127.0.0.1:{self.port}"
+
+    def start(self) -> None:
+        """Start whatever does not run."""
+        local = ("--host", "127.0.0.1", "--no-dashboard")
+        self._start("scheduler", (*local, "--port", str(self.port)))
+        one = ("--nworkers", "1", "--nthreads", "1", "--no-dashboard")
+        for name in ("nanny0", "nanny1"):
+            self._start(name, (self.address, "--host", "127.0.0.1", *one))
+
+    def _start(self, name: str, options: Sequence[str]) -> None:
+        process = self.processes.get(name)
+        if process is None or process.poll() is not None:
+            kind = "scheduler" if name == "scheduler" else "worker"
+            module = f"distributed.cli.dask_{kind}"
+            self.processes[name] = subprocess.Popen(
+                [sys.executable, "-m", module, *options],
+                stdout=subprocess.DEVNULL,
+                stderr=subprocess.DEVNULL,
+                env={**os.environ, LABEL_LOG: str(self.log), "OMP_NUM_THREADS": "1"},
+            )
+
+    def kill(self, names: Sequence[str]) -> None:
+        """Kill some; the worker of a nanny may end with it or stay."""
+        for name in names:
+            self.processes[name].kill()
+            self.processes[name].wait()
+
+    def workers(self) -> list[psutil.Process]:
+        """Return the worker processes of the nannies."""
+        nannies = (self.processes[name] for name in ("nanny0", "nanny1"))
+        return [worker for nanny in nannies for worker in find_workers(nanny)]
+
+    def close(self) -> None:
+        """Kill everything."""
+        workers = self.workers()
+        self.kill(list(self.processes))
+        for worker in workers:
+            with contextlib.suppress(psutil.NoSuchProcess):
+                worker.kill()

@@ -1,0 +1,184 @@
+"""Campaigns that go on after a fault, compared with one that was left undisturbed.
+
+A campaign runs in two parts, so that a clean stop and what follows it are among the
+states that a fault can hit; packs hold few records, so that some are sealed. What
+opening makes of a damaged store is all that the rest of a run depends on: states that
+opening makes equal, to the byte, are continued once.
+"""
+
+import contextlib
+import os
+import shutil
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field, replace
+from hashlib import sha256
+from itertools import count
+from pathlib import Path
+
+from alloop import config
+from alloop.campaign import Campaign
+from alloop.core.errors import AlloopError
+from alloop.driver.run import RunObserver
+from alloop.history.column_check import check_columns
+from alloop.history.reader import CODEC
+from alloop.loop import events as e
+from alloop.loop.state import LoopState
+from alloop.store import packs
+from alloop.store.archive import LOCK, Archive
+from alloop.testing.faults.comparison import (
+    Reference,
+    Trial,
+    count_duplicates,
+    count_relabelled,
+    labelled_frames,
+    store_contents,
+)
+from alloop.testing.faults.file_changes import read_tree, use_file_system
+from alloop.testing.faults.file_systems import UnsyncedFileSystem
+from alloop.testing.faults.toy_campaign import (
+    LABEL_LOG,
+    LabelLog,
+    read_label_log,
+    write_campaign,
+)
+
+FIRST_TURNS = 20  # of the first part of a run
+_PACK_SIZE = 16  # records
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """The end of a campaign that was hit.
+
+    labelled: its frames with labels; duplicates: labels committed twice; log: of the
+    labels made after the fault; seconds: until its next event; problem: what is wrong.
+    """
+
+    labelled: frozenset[str]
+    duplicates: int
+    log: LabelLog
+    seconds: float
+    problem: str
+
+
+@dataclass(frozen=True, slots=True)
+class Undisturbed:
+    """An undisturbed campaign, in whose folder copies of it are hit by faults.
+
+    Of the copies, every `verify_every`th is verified to the byte; `outcomes` holds
+    those that went on, by a digest of the opened store.
+    """
+
+    folder: Path
+    setup: config.Setup
+    reference: Reference
+    verify_every: int = 1
+    numbers: Iterator[int] = field(default_factory=count)
+    outcomes: dict[bytes, Outcome] = field(default_factory=dict)
+
+    def copy(self, name: str) -> Campaign:
+        """Return the same campaign with its store in the sub-folder `name`."""
+        return Campaign(replace(self.setup, store=self.folder / name / "toy.zarr"))
+
+
+def run_undisturbed(folder: Path, staleness: int, verify_every: int = 1) -> Undisturbed:
+    """Run the toy campaign without any fault."""
+    path = write_campaign(folder / "undisturbed", staleness=staleness)
+    setup, log = config.load_campaign(path), folder / "labels.log"
+    with log_labels(log), use_file_system(UnsyncedFileSystem()):
+        run_turns(Campaign(setup), FIRST_TURNS)
+        run_turns(Campaign(setup))
+    reference = Reference(store_contents(setup.store), read_label_log(log))
+    return Undisturbed(folder, setup, reference, verify_every)
+
+
+def run_turns(campaign: Campaign, turns: int | None = None) -> float:
+    """Run so many turns of a campaign, or all; return the seconds until the first."""
+    begun, times = time.perf_counter(), list[float]()
+
+    def observe(_state: LoopState, _turn: e.Turn) -> None:
+        times.append(time.perf_counter() - begun)
+
+    stop = RunObserver(observe, stop=lambda: turns is not None and len(times) >= turns)
+    campaign.run(watch=stop)
+    return times[0] if times else 0.0
+
+
+@contextlib.contextmanager
+def log_labels(log: Path) -> Iterator[None]:
+    """Log the toy campaign's labels in a file; packs are small."""
+    before, packs.RECORDS = packs.RECORDS, _PACK_SIZE
+    os.environ[LABEL_LOG] = str(log)
+    try:
+        yield
+    finally:
+        packs.RECORDS = before
+        del os.environ[LABEL_LOG]
+
+
+def recover(
+    undisturbed: Undisturbed, name: str, damage: Callable[[], object] | None = None
+) -> Outcome:
+    """Let the copy in the sub-folder `name` come to its end, and remove it.
+
+    damage: makes that sub-folder as the fault left it; with it, states that opening
+    makes equal are continued once.
+    """
+    if damage is None:
+        return _finish(undisturbed, name)
+    damage()
+    state = _opened_state(undisturbed.copy(name))
+    if state not in undisturbed.outcomes:
+        shutil.rmtree(undisturbed.folder / name)
+        damage()
+        undisturbed.outcomes[state] = _finish(undisturbed, name)
+    shutil.rmtree(undisturbed.folder / name, ignore_errors=True)
+    return undisturbed.outcomes[state]
+
+
+def make_trial(
+    fault: str, place: str, undisturbed: Undisturbed, log: LabelLog, outcome: Outcome
+) -> Trial:
+    """Return the trial of a fault; log: of the labels made until then."""
+    whole, usual = log + outcome.log, undisturbed.reference.log
+    relabelled = count_relabelled(whole, usual, outcome.labelled)
+    found = (outcome.problem, outcome.duplicates, relabelled, outcome.seconds)
+    return Trial(fault, place, *found)
+
+
+def _opened_state(campaign: Campaign) -> bytes:
+    """Return a digest of the store once a driver has opened it."""
+    store = campaign.store
+    with (
+        use_file_system(UnsyncedFileSystem()),
+        contextlib.suppress(AlloopError),  # there is none, or it is damaged
+    ):
+        Archive.open(store, CODEC, mode="w").release()
+    digest = sha256()
+    for name, data in sorted(read_tree(store.parent).items()):
+        if not name.endswith(f"/{LOCK}"):  # it names the process
+            digest.update(repr((name, data)).encode())
+    return digest.digest()
+
+
+def _finish(undisturbed: Undisturbed, name: str) -> Outcome:
+    campaign, log = undisturbed.copy(name), undisturbed.folder / "labels.log"
+    log.unlink(missing_ok=True)
+    with log_labels(log), use_file_system(UnsyncedFileSystem()):
+        seconds = run_turns(campaign)
+    history = campaign.history()
+    frames, duplicates = labelled_frames(history), count_duplicates(history)
+    problem = _difference(undisturbed, campaign.store)
+    shutil.rmtree(campaign.store.parent)
+    return Outcome(frames, duplicates, read_label_log(log), seconds, problem)
+
+
+def _difference(undisturbed: Undisturbed, store: Path) -> str:
+    contents, expected = store_contents(store), undisturbed.reference.contents
+    verified = next(undisturbed.numbers) % undisturbed.verify_every == 0
+    damage = check_columns(store) if verified else []
+    if contents != expected:
+        return f"{len(contents.items() ^ expected.items())} entries differ"
+    staged = len(list((store / "journal" / "staging").iterdir()))
+    return str(damage[0]) if damage else f"{staged} files were left" * bool(staged)
