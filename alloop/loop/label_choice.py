@@ -20,7 +20,6 @@ from alloop.loop.rules import Rules
 from alloop.loop.state import LoopState
 from alloop.loop.stopping import labels_left, mean_label_cost, reserved
 from alloop.scores.bias import unexplained_bias
-from alloop.scores.calibrate import ranks
 from alloop.selection import MostSurprising, PerMolecule, RandomChoice
 
 Chosen = list[tuple[Candidate, str]]
@@ -152,7 +151,15 @@ def _label_worth(pool: list[Candidate], bias: Floats, triage: str) -> Floats:
         return bias
     if triage == "surprise":
         return surprise
-    return ranks(surprise) * ranks(_unexplained_bias(pool, bias))
+    return _ranks(surprise) * _ranks(_unexplained_bias(pool, bias))
+
+
+def _ranks(values: Floats) -> Floats:
+    """Return ranks from 1 on, ties at their mean; nan ranks highest."""
+    from scipy.stats import rankdata  # a second to import
+
+    out: Floats = rankdata(np.where(np.isnan(values), np.inf, values))
+    return out
 
 
 def _unexplained_bias(pool: list[Candidate], bias: Floats) -> Floats:

@@ -1,4 +1,4 @@
-"""Thresholds from held-out surprise, and measures of how well surprise ranks errors."""
+"""Thresholds of surprise from held-out frames."""
 
 from dataclasses import dataclass
 from math import ceil, inf
@@ -6,7 +6,7 @@ from math import ceil, inf
 import numpy as np
 
 from alloop.core.errors import InputError
-from alloop.core.units import Booleans, Floats
+from alloop.core.units import Floats
 
 LEAST = 10  # held-out frames below which there is no threshold at all
 
@@ -60,39 +60,12 @@ def conformal_quantile(scores: Floats, level: float) -> float:
     """Return the ⌈(n + 1) level⌉-th smallest of n scores, inf where n is too small.
 
     Split conformal prediction (Lei et al., J. Am. Stat. Assoc. 2018, 113, 1094): a new
-    exchangeable score does not exceed it with a probability of at least `level`.
+    exchangeable score does not exceed it with a probability of at least `level`. No
+    method of `np.quantile` has this rank.
     """
     _check_quantile(level)
     rank = ceil((len(scores) + 1) * level - 1e-9)
     return float(np.sort(scores)[rank - 1]) if rank <= len(scores) else inf
-
-
-def ranks(values: Floats) -> Floats:
-    """Return the ranks from 1 on (n,); equal values share their mean rank."""
-    _, where, counts = np.unique(values, return_inverse=True, return_counts=True)
-    mean = np.cumsum(counts) - 0.5 * (counts - 1)
-    out: Floats = mean[where]
-    return out
-
-
-def spearman(one: Floats, other: Floats) -> float:
-    """Return Spearman's rank correlation; nan where either does not vary."""
-    a, b = (ranks(values) - 0.5 * (len(values) + 1) for values in (one, other))
-    scale = float(np.sqrt((a @ a) * (b @ b)))
-    return float(a @ b) / scale if scale > 0.0 else float("nan")
-
-
-def auroc(scores: Floats, positive: Booleans) -> float:
-    """Return the chance that a positive one scores above a negative one.
-
-    Ties count half: Mann & Whitney's U over n₊ n₋; nan where either class is empty.
-    """
-    chosen = np.asarray(positive, dtype=np.bool_)
-    many, few = int(chosen.sum()), int((~chosen).sum())
-    if many == 0 or few == 0:
-        return float("nan")
-    u = float(ranks(scores)[chosen].sum()) - 0.5 * many * (many + 1)
-    return u / (many * few)
 
 
 def _check_quantile(level: float) -> None:

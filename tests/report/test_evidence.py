@@ -85,6 +85,13 @@ def test_a_perfect_ranking_is_called_perfect():
     assert (test.n, test.spearman, test.auroc) == (20, pytest.approx(1.0), 1.0)
 
 
+def test_equal_surprise_ranks_nothing():
+    pairs = [(1.0, float(i)) for i in range(12)]
+    test, *_ = rank_correlations(_points("test", pairs, limit=8.5))
+    assert np.isnan(test.spearman)
+    assert test.auroc == 0.5  # ties count half
+
+
 def test_nothing_is_said_of_too_few_frames():
     pairs = [(float(i), float(i)) for i in range(9)]
     test, _, control, _ = rank_correlations(_points("test", pairs))

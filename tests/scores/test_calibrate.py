@@ -1,25 +1,15 @@
-"""Thresholds and their promise, ranks against scipy."""
+"""Thresholds and their promise."""
 
 import numpy as np
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
-from scipy import stats
 
 from alloop.core.errors import InputError
 from alloop.core.seeds import random_stream
 from alloop.scores.calibrate import (
     LEAST,
-    auroc,
     calibrate_threshold,
     conformal_quantile,
-    ranks,
-    spearman,
     surprise_threshold,
-)
-
-VALUES = st.lists(st.integers(-5, 5), min_size=3, max_size=40).map(
-    lambda values: np.array(values, dtype=float)
 )
 
 
@@ -61,31 +51,3 @@ def test_the_threshold_is_the_calibrations_value() -> None:
 def test_a_quantile_outside_zero_and_one_is_refused(level: float) -> None:
     with pytest.raises(InputError, match="between 0 and 1"):
         calibrate_threshold(np.zeros(20), level)
-
-
-@given(VALUES)
-def test_ranks_share_ties(values: np.ndarray) -> None:
-    np.testing.assert_array_equal(ranks(values), stats.rankdata(values))
-
-
-@given(VALUES, st.integers(0, 1000))
-def test_spearman_is_scipys(values: np.ndarray, seed: int) -> None:
-    other = values + random_stream(seed, "noise").integers(-4, 5, len(values)).astype(
-        float
-    )
-    if np.ptp(values) == 0.0 or np.ptp(other) == 0.0:
-        assert np.isnan(spearman(values, other))
-    else:
-        expected = stats.spearmanr(values, other).statistic
-        assert spearman(values, other) == pytest.approx(expected, abs=1e-12)
-
-
-@given(VALUES, st.integers(0, 1000))
-def test_auroc_counts_pairs(values: np.ndarray, seed: int) -> None:
-    positive = random_stream(seed, "classes").random(len(values)) < 0.4
-    if positive.all() or not positive.any():
-        assert np.isnan(auroc(values, positive))
-        return
-    gaps = values[positive][:, None] - values[~positive]
-    expected = (gaps > 0).mean() + 0.5 * (gaps == 0).mean()
-    assert auroc(values, positive) == pytest.approx(expected)

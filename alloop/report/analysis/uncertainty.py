@@ -13,7 +13,7 @@ import numpy as np
 from alloop.core.batch import Batch
 from alloop.core.frame import FrameId
 from alloop.core.records import LabelSet
-from alloop.core.units import Floats
+from alloop.core.units import Booleans, Floats
 from alloop.history.reader import History
 from alloop.loop import events as e
 from alloop.report.analysis.examination import examined_frames
@@ -22,7 +22,6 @@ from alloop.report.analysis.explorations import (
     control_frames,
     labels_by_frame,
 )
-from alloop.scores.calibrate import auroc, spearman
 
 WORST = 0.9  # a frame is bad if its error is above this quantile of the test errors
 ENOUGH = 10  # frames below which no rank correlation is given
@@ -205,11 +204,34 @@ def _rank_correlation(group: str, found: Sequence[ErrorPoint]) -> RankCorrelatio
     surprise = np.array([point.surprise for point in known])
     errors = np.array([point.error for point in known])
     judged = [point for point in known if point.bad is not None]
-    area = auroc(
+    area = _auroc(
         np.array([point.surprise for point in judged]),
         np.array([bool(point.bad) for point in judged], dtype=np.bool_),
     )
-    return RankCorrelation(group, len(known), spearman(surprise, errors), area)
+    return RankCorrelation(group, len(known), _spearman(surprise, errors), area)
+
+
+def _spearman(one: Floats, other: Floats) -> float:
+    """Return Spearman's rank correlation; nan where either does not vary."""
+    from scipy.stats import spearmanr  # a second to import
+
+    if (one == one[0]).all() or (other == other[0]).all():
+        return float("nan")
+    return float(spearmanr(one, other).statistic)
+
+
+def _auroc(scores: Floats, positive: Booleans) -> float:
+    """Return the chance that a positive one scores above a negative one.
+
+    Ties count half: Mann and Whitney's U over n₊ n₋; nan where either class is empty.
+    """
+    from scipy.stats import mannwhitneyu
+
+    above, below = scores[positive], scores[~positive]
+    if not len(above) or not len(below):
+        return float("nan")
+    u = mannwhitneyu(above, below, method="asymptotic").statistic
+    return float(u) / (len(above) * len(below))
 
 
 def threshold_verdict(found: Sequence[ErrorPoint]) -> ThresholdVerdict:
