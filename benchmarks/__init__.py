@@ -1,1 +1,1 @@
-"""What makes each figure that is claimed: `python -m benchmarks.NAME --help`."""
+"""Benchmarks by what they measure; `README.md` lists them."""

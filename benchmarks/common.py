@@ -16,7 +16,7 @@ _CONSOLE = Console(highlight=False, width=100)
 
 
 def arguments(doc: str | None) -> ArgumentParser:
-    """A parser with the options that every benchmark has; `doc` is its help."""
+    """Return a parser with the options of every benchmark; `doc` is its help."""
     parser = ArgumentParser(
         description=doc, formatter_class=RawDescriptionHelpFormatter
     )
@@ -26,12 +26,12 @@ def arguments(doc: str | None) -> ArgumentParser:
 
 
 def say(*parts: Any) -> None:
-    """A line or a table."""
+    """Print a line or a table."""
     _CONSOLE.print(*parts, markup=False)
 
 
 def table(title: str, rows: Sequence[Mapping[str, Any]]) -> Table:
-    """A table of rows with equal keys; numbers with three digits."""
+    """Return a table of rows with equal keys; numbers with three digits."""
     found = Table(
         *(rows[0] if rows else ()), title=title, box=None, title_justify="left"
     )
@@ -41,21 +41,23 @@ def table(title: str, rows: Sequence[Mapping[str, Any]]) -> Table:
 
 
 def spread(values: Iterable[float]) -> dict[str, float]:
-    """Median, smallest and largest of some values."""
+    """Return the median, smallest and largest of some values."""
     found = sorted(values)
     return {"median": median(found), "low": found[0], "high": found[-1]}
 
 
 def write_json(path: Path | None, figures: Mapping[str, Any]) -> None:
-    """The figures as a JSON file, if one is wanted."""
+    """Write the figures as a JSON file, if one is wanted."""
     if path is not None:
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(json.dumps(figures, indent=1) + "\n", encoding="utf-8")
 
 
 class Rows:
-    """Rows by key in a file of JSON lines: what is added is on the disk, and a killed
-    benchmark goes on with what is there.
+    """Rows by key in a file of JSON lines that survive a kill.
+
+    A row that was added is on the disk, and a killed benchmark goes on with what is
+    there. The standard library has nothing that appends durably to a readable file.
     """
 
     def __init__(self, path: Path) -> None:

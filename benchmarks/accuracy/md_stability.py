@@ -79,7 +79,7 @@ class Model:
 
 @dataclass(slots=True, eq=False)
 class Holding:
-    """Which runs hold so far, and when the others were lost (fs)."""
+    """The runs that hold so far, and the times (fs) at which the others were lost."""
 
     limit: float
     timestep: float
@@ -94,7 +94,7 @@ class Holding:
 
 
 def molecule(file: Path) -> Molecule:
-    """The molecule of an npz file; InputError where it holds none."""
+    """Read the molecule of an npz file; raise InputError where it holds none."""
     try:
         with np.load(file) as data:
             numbers, positions = data["z"], data["cc_R"]
@@ -105,13 +105,13 @@ def molecule(file: Path) -> Molecule:
 
 
 def farthest(positions: Floats) -> float:
-    """The largest distance between two atoms in Å."""
+    """Return the largest distance between two atoms, Å."""
     apart = positions[:, None] - positions[None]
     return float(np.sqrt((apart**2).sum(axis=-1)).max())
 
 
 def walkers(of: Molecule, count: int, seed: int) -> list[Walker]:
-    """Walkers at reference frames drawn at random, hot as the thermostat."""
+    """Return walkers at random reference frames, at the thermostat's temperature."""
     found = []
     for index in range(count):
         rng = random_stream(seed, f"run/{index}")
@@ -122,7 +122,7 @@ def walkers(of: Molecule, count: int, seed: int) -> list[Walker]:
 
 
 def held(model: Potential, of: Molecule, timestep: float, steps: int, runs: int) -> Row:
-    """How many runs hold, when the first was lost, how many guards would stop."""
+    """Return how many runs hold, when the first was lost, and how many guards stop."""
     begin = walkers(of, runs, seed=0)
     potential, _ = compiled_for(model, pack_frames([walker.frame for walker in begin]))
     stride = max(1, min(10, int(LOOK / timestep)))
@@ -161,7 +161,7 @@ def _run(
 
 
 def long(models: Mapping[str, Model], of: Molecule, amount: Amount) -> list[Row]:
-    """One long run of each model at 0.5 fs."""
+    """Return one long run of each model at 0.5 fs."""
     return [
         {"model": name} | held(model.potential, of, 0.5, amount.steps, 1)
         for name, model in models.items()
@@ -171,7 +171,7 @@ def long(models: Mapping[str, Model], of: Molecule, amount: Amount) -> list[Row]
 def by_step(
     models: Mapping[str, Model], of: Molecule, amount: Amount, done: Rows
 ) -> list[Row]:
-    """Short runs of each model at each time step; kept as they come."""
+    """Return short runs of each model at each time step, kept as they come."""
     found = []
     for timestep in amount.grid:
         for name, model in models.items():
@@ -184,7 +184,7 @@ def by_step(
 
 
 def models(given: Sequence[str]) -> dict[str, Model]:
-    """Models by name; InputError where a name or a file is missing."""
+    """Load models by name; raise InputError where a name or a file is missing."""
     pairs = [each.partition("=") for each in given]
     if wrong := [name for name, _, file in pairs if not file]:
         raise InputError(f"expected --model NAME=FILE, got {wrong[0]}")

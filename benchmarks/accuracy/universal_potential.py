@@ -43,7 +43,7 @@ _FRAMES = 10  # in a training step, and of the timings
 
 @dataclass(frozen=True, slots=True)
 class Size:
-    """How much is measured: numbers of labels, steps of the two, rounds of timing."""
+    """Numbers of labels, steps of the two trainings, rounds of timing."""
 
     labels: tuple[int, ...]
     tuning: int
@@ -67,7 +67,7 @@ def main() -> None:
 
 
 def compared(count: int, size: Size) -> list[Row]:
-    """Three potentials of the same labels."""
+    """Return the errors of three potentials of the same labels."""
     taught, test = rattled(count, "taught"), rattled(50, "test")
     schedule = Schedule(3e-3, warmup=20, ema=0.95, optimiser="adamw")
     (gentle,) = standard_stages(size.tuning, schedule)
@@ -88,7 +88,7 @@ def compared(count: int, size: Size) -> list[Row]:
 
 
 def rattled(count: int, name: str) -> LabelSet:
-    """Rattled methanols with labels."""
+    """Return rattled methanols with labels."""
     atoms = molecule("CH3OH")
     shifts = random_stream(0, name).normal(0.0, 0.06, (count, len(atoms), 3))
     frames = []
@@ -120,7 +120,7 @@ def _row(
 
 
 def timed(rounds: int) -> list[Row]:
-    """Force calls and training steps, ours and theirs in turn."""
+    """Time force calls and training steps, ours and the package's in turn."""
     atoms = molecule("CH3CH2OH")
     ours, theirs = _ours(atoms), _theirs(atoms)
     rows = []

@@ -39,7 +39,7 @@ QUICK = 100  # one step instead of so many
 
 @dataclass(frozen=True)
 class Way:
-    """How generations after the first one train: the share of the steps, from where."""
+    """A way to train later generations: the share of the steps, and from where."""
 
     name: str
     warm: bool
@@ -50,7 +50,7 @@ WAYS = (Way("scratch", False), Way("parent", True), Way("parent, half", True, 0.
 
 
 def chain(sets: Sets, way: Way, seed: int, fewer: int) -> Row:
-    """Errors (kcal/mol/Å) and CPU seconds of all generations, one after the other."""
+    """Return errors (kcal/mol/Å) and CPU seconds of all generations in turn."""
     judges = joined_labels(sets.stopping, sets.choosing)
     parent: LearnedPotential | None = None
     errors, seconds = [], []
@@ -78,8 +78,8 @@ def _labels(sets: Sets, count: int) -> TrainingData:
     return TrainingData(first(sets.cheap, CHEAP * count), first(sets.expensive, count))
 
 
-def told(done: Rows, keys: dict[Way, list[str]]) -> list[dict[str, Any]]:
-    """A row for each way: error by generation, CPU seconds of all but the first."""
+def history(done: Rows, keys: dict[Way, list[str]]) -> list[dict[str, Any]]:
+    """Return for each way the error by generation, and CPU seconds of all but one."""
     found = []
     for way, names in keys.items():
         errors = zip(*(done[name]["errors"] for name in names), strict=True)
@@ -111,7 +111,7 @@ def main() -> None:
             if names[seed] not in done:
                 done[names[seed]] = chain(sets, way, seed, fewer)
                 say(f"{names[seed]}: {done[names[seed]]['errors'][-1]:.3f} kcal/mol/Å")
-    found = told(done, keys)
+    found = history(done, keys)
     say(table(f"Force error by expensive labels, {options.molecule}", found))
     write_json(options.json, {"rows": found})
 

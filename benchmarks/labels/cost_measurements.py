@@ -51,8 +51,10 @@ FRAMES = 10
 
 @dataclass(frozen=True)
 class Effort:
-    """What is measured. label: CPU seconds beyond which a label is not made; molecule:
-    CPU seconds after which a molecule at a level has frames enough.
+    """Limits of the measurement.
+
+    label: CPU seconds beyond which a label is not made; molecule: CPU seconds after
+    which a molecule at a level has frames enough.
     """
 
     label: float
@@ -71,7 +73,7 @@ QUICK = Effort(
 
 @dataclass(frozen=True)
 class Priced:
-    """A label's price; seconds is None where none was made."""
+    """A label's cost; seconds is None where none was made."""
 
     level: str
     molecule: str
@@ -81,7 +83,7 @@ class Priced:
 
     @property
     def known(self) -> tuple[Frame, Label]:
-        """What a cost model is told of it."""
+        """The frame and label that a cost model learns from."""
         at = frame(self.molecule, self.index)
         details = {"functions": self.functions}
         cost, forces = self.seconds or 0.0, np.zeros((len(at), 3))
@@ -90,7 +92,7 @@ class Priced:
 
 
 def frame(name: str, index: int) -> Frame:
-    """The molecule with every coordinate moved by 0.03 Å (standard deviation)."""
+    """Return the molecule with coordinates moved by 0.03 Å (standard deviation)."""
     atoms = molecule_of(name)
     rng = np.random.default_rng([sum(map(ord, name)), index])
     atoms.positions += rng.normal(0, 0.03, atoms.positions.shape)
@@ -98,8 +100,9 @@ def frame(name: str, index: int) -> Frame:
 
 
 def measured(work: Path, effort: Effort) -> list[Priced]:
-    """All prices, after making what is missing: one frame of everything, then the
-    next.
+    """Return all costs, after measuring those that are missing.
+
+    One frame of everything comes first, then the next.
     """
     rows = Rows(work / "prices.jsonl")
     found: list[Priced] = []
@@ -118,7 +121,7 @@ def measured(work: Path, effort: Effort) -> list[Priced]:
 
 
 def _wanted(there: list[Priced], effort: Effort, molecule: str, index: int) -> bool:
-    """Not dear, by what smaller molecules cost, and not measured enough."""
+    """Return whether a label is cheap enough and not measured enough."""
     spent = sum(x.seconds or 0.0 for x in there if x.molecule == molecule)
     if not there:
         return True

@@ -41,7 +41,7 @@ Found: TypeAlias = Mapping[str, list[Priced]]
 
 
 def given_power(level: Level, labels: Labels) -> Price:
-    """Seconds ~ orbitals of a minimal basis, to the power that theory gives."""
+    """Fit seconds ~ (orbitals of a minimal basis) ** (power that theory gives)."""
     power = {"mp2": 5.0, "ccsd": 6.0, "ccsd(t)": 7.0}
     steep = power.get(level.settings["method"], 3.0)
     logs = [np.log(x.cpu_seconds) - steep * np.log(_minimal(at)) for at, x in labels]
@@ -49,8 +49,9 @@ def given_power(level: Level, labels: Labels) -> Price:
 
 
 def free_power(level: Level, labels: Labels) -> Price:
-    """A power law in functions of the basis, pulled towards what is usual: ridge
-    regression in logarithms.
+    """Fit a power law in functions of the basis, pulled towards usual exponents.
+
+    It is a ridge regression in logarithms.
     """
     size = level_cost(level, labels).size
     usual = {"hf": 2.6, "mp2": 3.4, "ccsd": 3.8, "ccsd(t)": 5.3}
@@ -63,7 +64,7 @@ def free_power(level: Level, labels: Labels) -> Price:
 
 
 def overhead_and_power(level: Level, labels: Labels) -> Price:
-    """Alloop's own: an overhead and a power law, both with priors."""
+    """Fit alloop's own model: an overhead and a power law, both with priors."""
     return level_cost(level, labels).seconds
 
 
@@ -83,7 +84,7 @@ def _minimal(at: Frame) -> float:
 
 @dataclass(frozen=True)
 class Score:
-    """How far off predictions were (larger over smaller of predicted and measured).
+    """Factors by which predictions were off (larger over smaller).
 
     learnt: from ten labels of one molecule, five of each of two, all labels of all
     other molecules, or the molecule's own earlier frames.
@@ -99,7 +100,7 @@ class Score:
 
 
 def scores(rows: Sequence[Priced]) -> Iterator[Score]:
-    """Each level, way to learn and form; "all" levels together last."""
+    """Yield scores by level, training labels and form; "all" levels together last."""
     offs: dict[tuple[str, str, str], list[float]] = {}
     for level in dict.fromkeys(row.level for row in rows):
         found: dict[str, list[Priced]] = {}
@@ -117,7 +118,7 @@ def scores(rows: Sequence[Priced]) -> Iterator[Score]:
 
 
 def _tasks(level: str, found: Found, form: str) -> Iterator[tuple[str, float]]:
-    """Every choice of molecules to learn from, judged on all molecules left out."""
+    """Yield factors for every choice of molecules to learn from."""
     closed = [name for name in found if not MOLECULES[name]]
     for count, words in ((1, "one molecule"), (2, "two molecules")):
         for names in combinations(closed, count):

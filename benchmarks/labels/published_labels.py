@@ -42,8 +42,10 @@ from benchmarks.common import Row, arguments, say, table, write_json
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """A published set: its file, the readings of its level's name, the one that fits;
-    how many frames show the readings and how many the difference.
+    """A published set of labels.
+
+    readings: levels that its name may mean; fits: the one that fits; few, many: frames
+    that show the readings, and the remaining difference.
     """
 
     name: str
@@ -55,7 +57,7 @@ class Source:
 
 
 def cartesian(frame: Frame, settings: Mapping[str, Any]) -> Result:
-    """Kohn-Sham with Cartesian d functions, which no level of this package has."""
+    """Label by Kohn-Sham with Cartesian d functions, which no level of alloop has."""
     from pyscf import dft, gto, lib
 
     lib.num_threads(1)
@@ -71,7 +73,7 @@ def cartesian(frame: Frame, settings: Mapping[str, Any]) -> Result:
 
 
 def sources() -> tuple[Source, ...]:
-    """The sets, and what their levels' names may mean."""
+    """Return the sets, and what their levels' names may mean."""
     dz, tz = "cc-pvdz", "aug-cc-pvtz"
     own = {"xc": "b3lyp5", "basis": dz, "title": "B3LYP with VWN5, Cartesian d"}
     b3lyp = {
@@ -145,7 +147,7 @@ def _given() -> Namespace:
 
 
 def _compared(source: Source, reading: str, count: int, given: Namespace) -> Row:
-    """Differences of `count` frames, spread evenly over the set, at one reading."""
+    """Compare `count` frames, spread evenly over the set, at one reading."""
     with np.load(given.data / "h2co" / source.file) as data:
         E, F, R, Z = (data[name] for name in "EFRZ")
     chosen = np.linspace(0, len(E) - 1, count).astype(int)
@@ -176,7 +178,7 @@ def _compared(source: Source, reading: str, count: int, given: Namespace) -> Row
 
 
 def _atoms(level: Level, given: Namespace) -> float:
-    """Energy in eV of the atoms of formaldehyde, each in its ground state."""
+    """Return the energy in eV of formaldehyde's atoms, each in its ground state."""
     states = ((6, 2), (8, 2), (1, 1), (1, 1))  # atomic number, 2S
     atoms = [Frame(np.array([z]), np.zeros((1, 3)), spin=spin) for z, spin in states]
     records = label_frames(atoms, level, workers=1, cache=given.cache)
@@ -184,7 +186,7 @@ def _atoms(level: Level, given: Namespace) -> float:
 
 
 def _torque(R: Floats, F: Floats) -> float:
-    """Median net torque of frames in meV: zero but for the grid."""
+    """Return the median net torque of frames in meV: zero but for the grid."""
     arms = R - R.mean(axis=1, keepdims=True)
     return float(1e3 * np.median(np.linalg.norm(np.cross(arms, F).sum(1), axis=1)))
 

@@ -103,7 +103,7 @@ def _given() -> Namespace:
 
 
 def distorted(species: Species, count: int) -> list[Frame]:
-    """Frames far from equilibrium, none with atoms on top of each other."""
+    """Return frames far from equilibrium, none with atoms on top of each other."""
     seed = sum(map(ord, species.name)) + 1000 * species.charge
     rng, atoms = np.random.default_rng(seed), molecule(species.name)
     found: list[Frame] = []
@@ -120,7 +120,7 @@ def distorted(species: Species, count: int) -> list[Frame]:
 
 
 def _stretched(numbers: Any, x: Floats, rng: np.random.Generator) -> Floats:
-    """One bond drawn out, its smaller side moved as a whole; a little noise."""
+    """Draw out one bond, its smaller side moved as a whole; add a little noise."""
     bonded = _ratios(numbers, x) < 1.3
     pairs = np.argwhere(np.triu(bonded, 1))
     i, j = pairs[rng.integers(len(pairs))]
@@ -137,7 +137,7 @@ def _stretched(numbers: Any, x: Floats, rng: np.random.Generator) -> Floats:
 
 
 def _ratios(numbers: Any, x: Floats) -> Floats:
-    """Distances over sums of covalent radii (atoms, atoms), infinite with itself."""
+    """Return distances over sums of covalent radii (atoms, atoms), diagonal inf."""
     radii = covalent_radii[numbers]
     apart = np.linalg.norm(x[:, None] - x, axis=-1) + np.diag(np.full(len(x), np.inf))
     out: Floats = apart / (radii[:, None] + radii)
@@ -148,7 +148,7 @@ def _ratios(numbers: Any, x: Floats) -> Floats:
 
 
 def lowest(frame: Frame, level: Level) -> float | None:
-    """The lowest energy in eV of several stable solutions; None if there is none."""
+    """Return the lowest energy in eV of several stable solutions, None without any."""
     from pyscf import lib
 
     lib.num_threads(1)
@@ -168,7 +168,7 @@ def made_stable(
     guess: str,
     density: Any = None,
 ) -> float | None:
-    """Energy in hartree of one start, followed to a minimum; None if it is lost."""
+    """Return the energy in hartree of one start followed to a minimum, or None."""
     mf.init_guess, mf.max_cycle, mf.conv_tol = guess, 100, 1e-10
     mf.kernel(density)
     stable = False
@@ -186,7 +186,7 @@ def made_stable(
 
 
 def mean_field(frame: Frame, settings: dict[str, Any]) -> Any:
-    """A fresh mean field of plain PySCF at the level's settings."""
+    """Return a fresh mean field of plain PySCF at the level's settings."""
     from pyscf import dft, gto, scf
 
     atoms = [
@@ -211,7 +211,7 @@ def _checked(
     level: Level,
     rows: Rows,
 ) -> list[Row]:
-    """Labels beside the independent route: all that were rescued, some others."""
+    """Compare all rescued labels, and some others, with the independent route."""
     found = []
     for index, (frame, record) in enumerate(zip(frames, records, strict=True)):
         if not isinstance(record, Label) or not (rescued(record) or index % 5 == 0):
@@ -226,7 +226,7 @@ def _checked(
 
 
 def rescued(label: Label) -> bool:
-    """Whether the first try was not enough."""
+    """Return whether the first rung was not enough."""
     details = label.details
     return details["rung"] != "default" or bool(details.get("followed"))
 
@@ -253,7 +253,7 @@ def _row(name: str, records: Sequence[Label | Unlabelled]) -> Row:
 
 
 def _agreement(checks: Sequence[Row]) -> Row:
-    """How labels stand to the independent route, rescued ones and others apart."""
+    """Compare labels with the independent route, rescued ones and others apart."""
     out: Row = {}
     for name, wanted in (("rescued", True), ("others", False)):
         above = [row["above"] for row in checks if row["rescued"] is wanted]
@@ -269,7 +269,7 @@ def _agreement(checks: Sequence[Row]) -> Row:
 
 
 def _parts(found: Sequence[Row]) -> list[tuple[str, list[Row]]]:
-    """The figures in three tables that fit a page."""
+    """Split the figures into three tables that fit a page."""
     cuts = (
         ("rungs", ("frames", "rungs", "followed", "refused")),
         ("costs and doubts", ("CPU s", "lost CPU s", "refused CPU s", "doubts")),

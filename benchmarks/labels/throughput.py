@@ -84,7 +84,7 @@ def main() -> None:
 
 
 def plain(level: str, frames: Sequence[Frame]) -> list[Numbers]:
-    """Energies and forces in a for loop."""
+    """Return energies and forces of a plain loop."""
     from pyscf import gto, lib
 
     lib.num_threads(1)
@@ -145,7 +145,7 @@ _METHODS = {"hf": _hf, "b3lyp": _b3lyp, "ccsd(t)": _ccsd_t}
 
 @dataclass(slots=True)
 class Arm:
-    """One way to label: how long its blocks took."""
+    """One way to label, with a loop for each process."""
 
     loops: Sequence[Loop]
     threads: ThreadPoolExecutor
@@ -153,7 +153,7 @@ class Arm:
     def block(
         self, shares: Sequence[Sequence[Frame]]
     ) -> tuple[float, float, list[Numbers]]:
-        """Wall and CPU seconds of labelling all shares at once, and the labels."""
+        """Label all shares at once; return wall and CPU seconds, and the labels."""
         wall, cpu = time.perf_counter(), _cpu()
         parts = list(
             self.threads.map(lambda loop, share: loop(share), self.loops, shares)
@@ -163,7 +163,7 @@ class Arm:
 
 
 def measured(case: Case) -> Row:
-    """Throughput and CPU time of a case, both ways, and their ratios by round."""
+    """Measure throughput and CPU time of a case, both ways, and their ratios."""
     with ExitStack() as stack:
         arms = _arms(case, stack)
         for arm in arms.values():
@@ -239,7 +239,7 @@ def _ours(
 
 
 def _frames(case: Case, count: int, seed: int) -> list[Frame]:
-    """Frames shaken by 0.05 Å rms, new ones for each block."""
+    """Return frames shaken by 0.05 Å rms, new ones for each block."""
     atoms = molecule(case.molecule)
     rng = np.random.default_rng(abs(seed) + 1000 * (seed < 0))
     return [
@@ -249,7 +249,7 @@ def _frames(case: Case, count: int, seed: int) -> list[Frame]:
 
 
 def _apart(one: Sequence[Numbers], other: Sequence[Numbers]) -> float:
-    """The largest difference of forces, eV/Å; energies must agree to 1e-5 eV."""
+    """Return the largest force difference, eV/Å; energies must agree to 1e-5 eV."""
     for (e1, _), (e2, _) in zip(one, other, strict=True):
         if abs(e1 - e2) > 1e-5:
             raise RuntimeError(f"the two ways give {e1} and {e2} eV")
@@ -260,14 +260,14 @@ def _apart(one: Sequence[Numbers], other: Sequence[Numbers]) -> float:
 
 
 def _cpu() -> float:
-    """CPU seconds so far of this process and all that it started."""
+    """Return the CPU seconds so far of this process and all that it started."""
     family = psutil.Process().children(recursive=True)
     times = [process.cpu_times() for process in family]
     return time.process_time() + sum(each.user + each.system for each in times)
 
 
 def isolation(labels: int) -> Row:
-    """What a label through a child costs beside the label itself."""
+    """Return the cost of a label through a child process beside the label itself."""
     level, frames = toy_level(), _frames(CASES[2], labels, 0)
     with IsolatedLabeller(level) as child, TemporaryDirectory() as folder:
         child.label(frames[0])
@@ -286,7 +286,7 @@ def isolation(labels: int) -> Row:
 
 
 def _each(do: Callable[[Frame], object], frames: Sequence[Frame]) -> float:
-    """Median wall seconds."""
+    """Return the median wall seconds."""
     times = []
     for frame in frames:
         began = time.perf_counter()

@@ -49,7 +49,7 @@ class Chain:
     spin: int
 
     def frame(self, stretch: float) -> Frame:
-        """The molecule with its first bond `stretch` times as long."""
+        """Return the molecule with its first bond `stretch` times as long."""
         first, *others = self.distances
         places = np.cumsum([0.0, first * stretch, *others])  # Å
         numbers = np.array([atomic_numbers[element] for element in self.elements])
@@ -90,7 +90,7 @@ def _given() -> Namespace:
 
 
 def compared(name: str, level: Level, rows: Rows) -> Row:
-    """A label beside the lowest of the starts; what `rows` hold is not made again."""
+    """Compare a label with the lowest of the starts; kept rows are not made again."""
     frame = CHAINS[name].frame(STRETCH)
     for start in STARTS:
         key = f"{level.id}/{frame.id}/{start}"
@@ -118,7 +118,7 @@ def _judged(label: Row, starts: list[Row]) -> Row:
 
 
 def _summary(found: list[Row]) -> Row:
-    """Silent errors of labels and of first starts, and what labels cost more."""
+    """Return silent errors of labels and of first starts, and the cost of labels."""
     firsts = [row["first start"] for row in found]
     labels = [row["label"] for row in found]
     return {
@@ -149,7 +149,7 @@ def _label(frame: Frame, level: Level) -> Row:
 
 
 def _start(frame: Frame, level: Level, start: str) -> Row:
-    """Energy in eV of one start made stable, None if it is lost; CPU seconds."""
+    """Return the energy in eV of one start made stable, None if lost; CPU seconds."""
     from pyscf import lib
 
     lib.num_threads(1)
@@ -164,7 +164,7 @@ def _start(frame: Frame, level: Level, start: str) -> Row:
 
 
 def _mixed(mf: Any) -> Any:
-    """A density of minao orbitals whose frontier pairs are turned into each other."""
+    """Return a density of minao orbitals whose frontier pairs are rotated."""
     density = mf.get_init_guess(mf.mol, "minao")
     energies, orbitals = mf.eig(mf.get_fock(dm=density), mf.get_ovlp())
     filled = mf.get_occ(energies, orbitals)

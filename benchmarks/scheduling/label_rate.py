@@ -45,13 +45,13 @@ def main() -> None:
 
 
 class _Clock:
-    """CPU and wall seconds, without those that were taken out."""
+    """CPU and wall seconds, without those that were excluded."""
 
     def __init__(self) -> None:
         self._begun, self.out = _now(), (0.0, 0.0)
 
     def work(self, *args: Any) -> TaskResult:
-        """What a worker does; not counted."""
+        """Do what a worker does, not counted."""
         begun = _now()
         done = perform_command(*args)
         cpu, wall = _since(begun)
@@ -59,7 +59,7 @@ class _Clock:
         return done
 
     def row(self, what: str, count: int) -> Row:
-        """Figures for each of `count` things."""
+        """Return the figures for each of `count` things."""
         spent = zip(_since(self._begun), self.out, strict=True)
         cpu, wall = (whole - out for whole, out in spent)
         return {

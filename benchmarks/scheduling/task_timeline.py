@@ -22,7 +22,7 @@ FOREVER = 10**9  # workers: only what waits for one another takes time
 
 @dataclass(frozen=True, slots=True)
 class Ran:
-    """A task: when it ran, s, and the CPU seconds spent inside what it was for."""
+    """A task: when it ran, s, and the CPU seconds spent inside its work."""
 
     started: float
     ended: float
@@ -31,13 +31,13 @@ class Ran:
 
 @dataclass(slots=True)
 class Trace:
-    """What ran, and when the first exploration of each round was asked for."""
+    """The tasks that ran, and the time of each round's first exploration."""
 
     tasks: list[Ran] = field(default_factory=list)
     rounds: dict[int, float] = field(default_factory=dict)
 
     def note(self, commands: tuple[Command, ...], now: float) -> None:
-        """Take in what was asked for."""
+        """Record the commands of a time."""
         for command in commands:
             if isinstance(command, Explore):
                 self.rounds.setdefault(command.round, now)
@@ -53,7 +53,7 @@ class Trace:
         return sum(within for within, _ in self.steady())
 
     def steady(self) -> Iterator[tuple[float, float]]:
-        """Seconds and CPU seconds of each task in the steady rounds."""
+        """Yield seconds and CPU seconds of each task in the steady rounds."""
         begin, end = self.rounds[2], self.rounds[max(self.rounds)]
         for task in self.tasks:
             within = min(task.ended, end) - max(task.started, begin)
@@ -62,7 +62,7 @@ class Trace:
 
 
 def inside(event: e.Event) -> float:
-    """CPU seconds in PySCF (or its toy), in training or in MD."""
+    """Return the CPU seconds in PySCF (or its toy), in training or in MD."""
     match event:
         case e.Labelled(label=label):
             return label.cpu_seconds
@@ -74,7 +74,7 @@ def inside(event: e.Event) -> float:
 
 
 def measured(history: History) -> Trace:
-    """What the journal says."""
+    """Return the timeline that the journal holds."""
     trace = Trace()
     for entry, event in history.events():
         if isinstance(event, e.Answer) and length(event) > 0:
@@ -85,7 +85,9 @@ def measured(history: History) -> Trace:
 
 
 def simulated(history: History, rules: Rules, workers: int) -> Trace:
-    """The campaign again, by its own rules: each task gets the answer that it got, as
+    """Return the timeline of the same tasks started without any overhead.
+
+    The campaign runs again by its own rules: each task gets the answer that it got, as
     long after its start as it took, and nothing else takes time.
     """
     known = {x.name: x for _, x in history.events() if isinstance(x, e.Answer)}
@@ -121,6 +123,6 @@ def simulated(history: History, rules: Rules, workers: int) -> Trace:
 
 
 def length(event: e.Event) -> float:
-    """Seconds that the event's task took, 0 where there was none."""
+    """Return the seconds that the event's task took, 0 where there was none."""
     timing = getattr(event, "timing", e.Timing())
     return float(timing.ended - timing.started)

@@ -79,7 +79,7 @@ REAL = (  # about 1 and 4 CPU seconds a label
 
 
 def figures(history: History, rules: Rules, workers: int) -> dict[str, Any]:
-    """A row of the table."""
+    """Return a row of the table."""
     trace = measured(history)
     greedy = simulated(history, rules, workers)
     chain = simulated(history, rules, FOREVER)
@@ -107,7 +107,7 @@ def figures(history: History, rules: Rules, workers: int) -> dict[str, Any]:
 
 
 def spent(history: History) -> dict[str, float]:
-    """CPU seconds by kind of task."""
+    """Return the CPU seconds by kind of task."""
     found: dict[str, float] = {}
     for _, event in history.events():
         if isinstance(event, e.Answer) and inside(event) > 0:
@@ -117,7 +117,7 @@ def spent(history: History) -> dict[str, float]:
 
 
 def labelled(path: Path, name: str, level: Level, frames: int) -> dict[str, str]:
-    """Write labelled frames around a molecule; their section in a campaign."""
+    """Write labelled frames around a molecule; return their section in a campaign."""
     rng, shape, found = (
         np.random.default_rng(list(path.stem.encode())),
         molecule(name),
@@ -136,8 +136,9 @@ def labelled(path: Path, name: str, level: Level, frames: int) -> dict[str, str]
 
 
 def campaign(folder: Path, staleness: int, chosen: Namespace) -> Campaign:
-    """Rounds of so many labels, a training of a network, MD of some seconds; what
-    comes before the first round is brought along.
+    """Return a campaign with rounds of labels, a training of a network, and some MD.
+
+    What comes before the first round is brought along.
     """
     rounds, every, steps = (3, 2, 100) if chosen.quick else (6, 8, 1000)
     rounds = chosen.rounds or rounds
@@ -173,7 +174,7 @@ def campaign(folder: Path, staleness: int, chosen: Namespace) -> Campaign:
 
 
 def ended(folder: Path, staleness: int, chosen: Namespace) -> Campaign:
-    """A campaign that has run to its end without a pause, earlier or now."""
+    """Return a campaign that has run to its end without a pause, earlier or now."""
     path = folder / str(staleness)
     with contextlib.suppress(StoreError):
         earlier = Campaign.from_store(path / "run.zarr")

@@ -29,7 +29,7 @@ Task = Callable[[], object]
 
 
 def graph(frames: int, cutoff: float) -> Graph:
-    """Ethanol, each atom moved by a normal number of 0.05 Å."""
+    """Return ethanols, each atom moved by a normal number of 0.05 Å."""
     rng, made = np.random.default_rng(0), []
     for _ in range(frames):
         atoms = molecule("CH3CH2OH")
@@ -39,14 +39,14 @@ def graph(frames: int, cutoff: float) -> Graph:
 
 
 def forces(network: Network, frames: int) -> Task:
-    """Energies and forces, as MD takes them."""
+    """Return a task: energies and forces, as MD takes them."""
     still = network.requires_grad_(False)
     own = graph(frames, network.cutoff)
     return lambda: energy_and_forces(still, own)
 
 
 def step(network: Network, frames: int) -> Task:
-    """The gradient of a force loss, as training takes it."""
+    """Return a task: the gradient of a force loss, as training takes it."""
     own = graph(frames, network.cutoff)
 
     def run() -> None:
@@ -59,7 +59,7 @@ def step(network: Network, frames: int) -> Task:
 
 
 def tasks(kind: str) -> dict[str, Task]:
-    """What is timed of a network."""
+    """Return what is timed of a network."""
     return {
         "one": forces(build_network(kind), 1),
         "many": forces(build_network(kind), 32),
@@ -68,7 +68,7 @@ def tasks(kind: str) -> dict[str, Task]:
 
 
 def milliseconds(task: Task, repeats: int) -> float:
-    """CPU time of one call, after one that does not count."""
+    """Return the CPU time of one call, after one that does not count."""
     task()
     began = time.process_time()
     for _ in range(repeats):
@@ -77,7 +77,7 @@ def milliseconds(task: Task, repeats: int) -> float:
 
 
 def measured(kinds: Sequence[str], turns: int, repeats: int) -> list[Row]:
-    """A row for each kind of network."""
+    """Return a row for each kind of network."""
     all_tasks = {kind: tasks(kind) for kind in kinds}
     taken: dict[str, dict[str, list[float]]] = {
         kind: {name: [] for name in own} for kind, own in all_tasks.items()
@@ -94,7 +94,7 @@ def measured(kinds: Sequence[str], turns: int, repeats: int) -> list[Row]:
 
 
 def weights(kind: str) -> int:
-    """How many numbers a network learns."""
+    """Count the weights of a network."""
     return sum(weight.numel() for weight in build_network(kind).parameters())
 
 

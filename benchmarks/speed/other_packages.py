@@ -68,7 +68,7 @@ Turn = Callable[[], float]  # does some work: units of it a CPU second
 
 @dataclass(frozen=True)
 class Amount:
-    """How much is done in a turn, and how often everybody has one."""
+    """Work in a turn, and the number of rounds."""
 
     rounds: int
     steps: int
@@ -84,7 +84,7 @@ QUICK = Amount(rounds=3, steps=20, repeats=5, training=15)
 
 
 def ethanol(count: int) -> Batch:
-    """Frames of ethanol, each a little displaced."""
+    """Return frames of ethanol, each a little displaced."""
     rest = from_atoms(molecule("CH3CH2OH"))
     rng = np.random.default_rng(1)
     moves = 0.03 * rng.standard_normal((count, len(rest), 3))
@@ -94,13 +94,13 @@ def ethanol(count: int) -> Batch:
 
 
 def potential(kind: str) -> LearnedPotential:
-    """A network of the common size that was never trained: its forces are small."""
+    """Return an untrained network of the common size: its forces are small."""
     network = build_network(kind, SIZE, seed=1)
     return LearnedPotential(network, {1: 0.0, 6: 0.0, 8: 0.0}, scale=0.1)
 
 
 def walking(model: Potential, amount: Amount) -> Turn:
-    """All walkers side by side."""
+    """Return a turn of MD of all walkers side by side."""
     frames = ethanol(WALKERS).frames()
     rng = np.random.default_rng(2)
     walkers = [
@@ -119,7 +119,7 @@ def walking(model: Potential, amount: Amount) -> Turn:
 
 
 def one_by_one(model: LearnedPotential, amount: Amount) -> Turn:
-    """ASE moves one walker at a time; some walkers tell the rate of all."""
+    """Return a turn of ASE's MD, which moves one walker at a time."""
     atoms = to_atoms(ethanol(1).frame(0))
     atoms.calc = PotentialCalculator(model)
     bath = {"temperature_K": 300.0, "friction": 0.01 / units.fs}
@@ -136,7 +136,7 @@ def one_by_one(model: LearnedPotential, amount: Amount) -> Turn:
 
 
 def predicting(model: Potential, amount: Amount) -> Turn:
-    """Energies and forces of all frames at once."""
+    """Return a turn of energies and forces of all frames at once."""
     batch = ethanol(WALKERS)
 
     def turn() -> float:
@@ -149,7 +149,7 @@ def predicting(model: Potential, amount: Amount) -> Turn:
 
 
 def training(kind: str, amount: Amount, **how: Any) -> Turn:
-    """Steps of alloop's optimisation loop on random labels."""
+    """Return a turn of alloop's optimisation loop on random labels."""
     batch, rng = ethanol(20 * FRAMES), np.random.default_rng(3)
     forces = 0.1 * rng.standard_normal(batch.positions.shape)
     labels = LabelSet(batch, np.zeros(len(batch)), forces)
@@ -170,8 +170,9 @@ def training(kind: str, amount: Amount, **how: Any) -> Turn:
 
 
 class Rival:
-    """A published network in another process, which tells its own rates; a context
-    manager.
+    """A published network in another process that reports its own rates.
+
+    It is a context manager.
     """
 
     def __init__(self, python: Path, kind: str, amount: Amount) -> None:
@@ -193,7 +194,7 @@ class Rival:
         self._process.wait()
 
     def turn(self, what: str) -> Turn:
-        """Its rate of `predict` or `train`."""
+        """Return a turn of `predict` or `train`."""
 
         def turn() -> float:
             assert self._process.stdin is not None
@@ -215,7 +216,7 @@ class Rival:
 def contests(
     amount: Amount, rivals: Mapping[str, Rival]
 ) -> Iterator[tuple[str, dict[str, Turn]]]:
-    """What is compared, and by whom; alloop's own come first."""
+    """Yield each comparison with its turns; alloop's own come first."""
     for kind, theirs in NETWORKS.items():
         eager = potential(kind)
         fast, why = compiled_for(eager, ethanol(WALKERS))
@@ -246,7 +247,7 @@ def contests(
 
 
 def opened(python: Path | None, amount: Amount, stack: ExitStack) -> dict[str, Rival]:
-    """The rivals that this Python has; says which are left out."""
+    """Start the networks that this Python has; print which are left out."""
     if python is None:
         say("published networks are left out: no --other-python")
         return {}
@@ -261,7 +262,7 @@ def opened(python: Path | None, amount: Amount, stack: ExitStack) -> dict[str, R
 
 
 def rounds(turns: Mapping[str, Turn], count: int) -> dict[str, list[float]]:
-    """Each one's rates; all have a turn in each round, the first not counted."""
+    """Return the rates of all, in turns; the first round is not counted."""
     rates: dict[str, list[float]] = {name: [] for name in turns}
     for number in range(count + 1):
         for name, turn in turns.items():
@@ -272,7 +273,7 @@ def rounds(turns: Mapping[str, Turn], count: int) -> dict[str, list[float]]:
 
 
 def told(rates: Mapping[str, list[float]]) -> list[dict[str, Any]]:
-    """A row for each: its rates, and how many times as fast the first one is."""
+    """Return a row for each: its rates, and how many times as fast the first one is."""
     first = next(iter(rates.values()))
     rows = []
     for name, own in rates.items():

@@ -49,7 +49,7 @@ class PaiNN(nn.Module):
         )
 
     def on(self, frames: int) -> Says:
-        """It, of so many frames, all pairs listed beforehand."""
+        """Return a call on so many frames, with all pairs listed beforehand."""
         given = _listed(frames)
 
         def says() -> tuple[Tensor, Tensor]:
@@ -76,7 +76,7 @@ class EGNN(nn.Module):
         self.readout = _mlp(WIDTH, 1)
 
     def on(self, frames: int) -> Says:
-        """It, of so many frames."""
+        """Return a call on so many frames."""
         z = torch.tensor(ETHANOL).repeat(frames, 1)
         start = torch.tensor(_positions(frames), dtype=torch.float32)
 
@@ -100,14 +100,14 @@ def _mlp(inside: int, outside: int) -> nn.Sequential:
 
 
 def _positions(frames: int) -> Any:
-    """Nine atoms on a grid, a little displaced, (frames, 9, 3) Å."""
+    """Return nine atoms on a grid, a little displaced, (frames, 9, 3) Å."""
     grid = 1.4 * np.array([[x, y, z] for x in range(3) for y in range(3) for z in (0,)])
     noise = np.random.default_rng(0).standard_normal((frames, len(ETHANOL), 3))
     return grid + 0.03 * noise
 
 
 def _listed(frames: int) -> dict[str, Tensor]:
-    """A batch as SchNetPack takes it."""
+    """Return a batch as SchNetPack takes it."""
     size = len(ETHANOL)
     i, j = np.nonzero(~np.eye(size, dtype=bool))
     first = size * np.arange(frames)[:, None]
@@ -126,7 +126,7 @@ def _listed(frames: int) -> dict[str, Tensor]:
 
 
 def predict(model: Any, frames: int, repeats: int) -> float:
-    """Energies and forces."""
+    """Time energies and forces."""
     model.eval()
     says = model.on(frames)
     began = time.process_time()
@@ -136,7 +136,7 @@ def predict(model: Any, frames: int, repeats: int) -> float:
 
 
 def train(model: Any, frames: int, repeats: int) -> float:
-    """Steps of AdamW on random forces and energies of nothing."""
+    """Time steps of AdamW on random forces and zero energies."""
     model.train()
     says, loss = model.on(frames), nn.functional.mse_loss
     energies = torch.zeros(frames)
@@ -166,7 +166,7 @@ def main() -> None:
 
 
 def answer(text: str) -> None:
-    """A line to whoever started this."""
+    """Print a line to whoever started this."""
     sys.stdout.write(f"{text}\n")
     sys.stdout.flush()
 

@@ -18,7 +18,7 @@ from alloop.potentials.learned import LearnedPotential
 def torchsim(
     potential: LearnedPotential, batch: Batch, steps: int
 ) -> Callable[[], float]:
-    """A turn of `steps` steps of all frames of the batch: walker-steps a CPU second.
+    """Return a turn of `steps` steps of all frames: walker-steps a CPU second.
 
     The model hands TorchSim's tensors to the network as they are: the graph is built
     once, and energies and forces stay tensors.

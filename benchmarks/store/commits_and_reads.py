@@ -50,14 +50,14 @@ PARTS = 10  # of a run: each gives a ratio
 
 
 class Times(NamedTuple):
-    """Seconds of one deed, on the wall and of CPU."""
+    """Seconds of one call, on the wall and of CPU."""
 
     wall: float
     cpu: float
 
 
 class Measured(NamedTuple):
-    """A store, its folder, and how long each of its commits took."""
+    """A store, its folder, and the times of its commits."""
 
     store: Any
     folder: Path
@@ -65,14 +65,14 @@ class Measured(NamedTuple):
 
 
 def timed(deed: Callable[[], Any]) -> Times:
-    """How long a deed takes."""
+    """Time a call."""
     wall, cpu = time.perf_counter(), time.process_time()
     deed()
     return Times(time.perf_counter() - wall, time.process_time() - cpu)
 
 
 def sync_times(folder: Path, count: int = 50) -> dict[str, float]:
-    """Median milliseconds until a new file of 2 kB, and 2 kB more, are on the disk."""
+    """Return median milliseconds to sync a new file of 2 kB, and 2 kB more."""
     files, news, mores = FileSystem(), list[float](), list[float]()
     data = bytes(2000)
     for index in range(count):
@@ -86,7 +86,7 @@ def sync_times(folder: Path, count: int = 50) -> dict[str, float]:
 def committed(
     folder: Path, kinds: Sequence[Any], given: Sequence[Item], frames: int
 ) -> list[Measured]:
-    """Commits of so many frames to each store, in random turns."""
+    """Commit so many frames a time to each store, in random turns."""
     found = []
     for kind in kinds:
         place = folder / kind.__name__
@@ -105,7 +105,7 @@ def committed(
 def readings(
     stores: Sequence[Any], given: Sequence[Item], count: int
 ) -> list[list[Times]]:
-    """How long each store takes to read all frames, so many times, in turn."""
+    """Time each store reading all frames, so many times, in turn."""
     for store in stores:
         same(list(store.read()), given)
     rounds = [[timed(partial(_read, each)) for each in stores] for _ in range(count)]
@@ -119,7 +119,7 @@ def _read(store: Any) -> list[Item]:
 def commits(
     folder: Path, frames: int, count: int, calls: dict[str, float]
 ) -> list[dict[str, Any]]:
-    """A row a store, ours first."""
+    """Return a row a store, ours first."""
     given = items(count * frames, np.random.default_rng(1))
     found = committed(folder, KINDS[:1] + KINDS[2:], given, frames)
     if _icechunk():
@@ -144,7 +144,7 @@ def _commit_row(
 
 
 def reads(folder: Path, count: int, rounds: int) -> list[dict[str, Any]]:
-    """A row a store for reading so many frames, ours first."""
+    """Return a row a store for reading so many frames, ours first."""
     given = items(count, np.random.default_rng(1))
     stores = [each.store for each in committed(folder, _all(), given, 100)]
     times = readings(stores, given, rounds)
@@ -164,7 +164,7 @@ def reads(folder: Path, count: int, rounds: int) -> list[dict[str, Any]]:
 def _ratio(
     other: Sequence[Times], ours: Sequence[Times], key: str, parts: int = PARTS
 ) -> str:
-    """Median (low to high) of the ratios of paired parts of the run."""
+    """Return the median (low to high) of the ratios of paired parts of the run."""
     cuts = np.linspace(0, len(ours), min(parts, len(ours)) + 1).astype(int)
     ratios = []
     for begin, end in pairwise(cuts):
@@ -179,7 +179,7 @@ def _middle(times: Sequence[Times], key: str) -> float:
 
 
 def same(found: Sequence[Item], given: Sequence[Item]) -> None:
-    """ValueError unless the frames came back as they were given."""
+    """Raise ValueError unless the frames came back as they were given."""
     if len(found) != len(given):
         raise ValueError(f"expected {len(given)} frames back, got {len(found)}")
     for a, b in zip(found, given, strict=True):

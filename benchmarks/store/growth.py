@@ -62,7 +62,7 @@ _T = TypeVar("_T")
 
 
 def cpu(deed: Callable[[], _T]) -> tuple[float, _T]:
-    """CPU seconds of a deed, and what came of it."""
+    """Return the CPU seconds of a call, and its result."""
     begin = time.process_time()
     done = deed()
     return time.process_time() - begin, done
@@ -81,7 +81,7 @@ def _learn(keeper: FoldUpdater, made: Sequence[e.Turn]) -> None:
 
 
 def grow(path: Path, count: int) -> dict[str, float]:
-    """Play the campaign; CPU seconds of the parts."""
+    """Run the synthetic campaign; return the CPU seconds of the parts."""
     spent = dict.fromkeys(("commit", "learn", "columns", "folds"), 0.0)
     played = Played()
     with Archive.create(
@@ -99,7 +99,7 @@ def grow(path: Path, count: int) -> dict[str, float]:
 
 
 def driven(path: Path, count: int) -> Row:
-    """The figures of the driver, and of the store that it leaves."""
+    """Return the figures of the driver, and of the store that it leaves."""
     spent = grow(path, count)
     files = [each for each in path.rglob("*") if each.is_file()]
     parts = {
@@ -119,7 +119,7 @@ def driven(path: Path, count: int) -> Row:
 
 
 def asked(name: str, path: Path) -> Row:
-    """What a process that asks this of the store takes."""
+    """Return the cost of a process that reads the store in this way."""
     command = [sys.executable, "-m", "benchmarks.store.read_costs", name, str(path)]
     done = subprocess.run(command, check=True, capture_output=True, text=True)
     row: Row = json.loads(done.stdout.splitlines()[-1])
@@ -127,7 +127,7 @@ def asked(name: str, path: Path) -> Row:
 
 
 def measure(rows: Rows, folder: Path, count: int) -> None:
-    """All figures of a store of `count` records that are not known yet."""
+    """Measure what is not yet known of a store of `count` records."""
     wanted = [name for name in NAMES if f"{count} {name}" not in rows]
     path, driver = folder / f"{count}.zarr", f"{count} driver"
     if driver in rows and not wanted:
@@ -150,8 +150,9 @@ def measure(rows: Rows, folder: Path, count: int) -> None:
 
 
 def readers(rows: Rows, sizes: Sequence[int]) -> list[Row]:
-    """A row each process: seconds and MB by size, and how they grow with the last
-    tenfold of records.
+    """Return a row for each process: seconds and MB by size, and their growth.
+
+    The growth is that with the last tenfold of records.
     """
     return [_reader(rows, sizes, name) for name in NAMES]
 

@@ -48,7 +48,7 @@ def _replay(path: Path) -> object:
 
 
 def _middle(path: Path) -> str:
-    """The id of a frame in the middle of the campaign."""
+    """Return the id of a frame in the middle of the campaign."""
     ids: Any = zarr.open_group(path, mode="r")["structures/id"]
     row = ids.shape[0] // 2
     return id_texts(ids[row : row + 1])[0]
@@ -105,7 +105,7 @@ def main() -> None:
 
 
 def _started() -> float:
-    """When this process began, s since the machine did (Linux)."""
+    """Return when this process began, s since the machine did (Linux)."""
     fields = Path("/proc/self/stat").read_text().rpartition(")")[2].split()
     return int(fields[19]) / os.sysconf("SC_CLK_TCK")
 

@@ -21,7 +21,7 @@ CALLS = ("fsync", "fdatasync", "msync", "sync", "syncfs", "sync_file_range")
 
 
 def calls(folder: Path, kinds: Iterable[Any]) -> dict[str, float]:
-    """Syncs a commit by store; empty where there is no strace."""
+    """Count syncs a commit by store; return nothing where there is no strace."""
     if shutil.which("strace") is None:
         return {}
     names = [kind.__name__ for kind in kinds]

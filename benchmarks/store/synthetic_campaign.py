@@ -41,7 +41,7 @@ _DETAILS: dict[str, Detail] = {
 
 
 class Played:
-    """A campaign that goes on for as long as somebody asks for turns."""
+    """A campaign that goes on for as many turns as are asked for."""
 
     def __init__(self) -> None:
         self._seq = 0
@@ -51,8 +51,9 @@ class Played:
         self._asked: Command = self._ask(1)
 
     def turns(self, count: int) -> Iterator[e.Turn]:
-        """The next turns: the answer to what the one before asked for, and the next
-        question.
+        """Yield the next turns.
+
+        Each answers the request of the turn before and makes the next request.
         """
         for _ in range(count):
             event = self._answer(self._asked) if self._seq else _opened()
@@ -62,7 +63,7 @@ class Played:
             yield e.Turn(event, (self._asked,))
 
     def _ask(self, seq: int) -> Command:
-        """What record `seq` answers."""
+        """Return the request that record `seq` answers."""
         rng = np.random.default_rng((0, seq))
         if seq % TRAIN == TRAIN - 1:
             cheap, expensive, test = (

@@ -13,11 +13,11 @@ from benchmarks.accuracy.asteroid import __main__ as asteroid
 from benchmarks.accuracy.asteroid.arms import (
     ARMS,
     GRID,
+    default_steps,
     digest,
-    equipped,
-    sized,
-    times,
-    usual_steps,
+    stage_runs,
+    with_schedule,
+    with_steps,
     without_cheap_energies,
 )
 from benchmarks.accuracy.asteroid.data import load
@@ -25,10 +25,10 @@ from benchmarks.accuracy.asteroid.figures import (
     by_gamma,
     by_labels,
     by_ratio,
-    draw,
-    slope,
+    draw_figures,
+    log_slope,
 )
-from benchmarks.accuracy.asteroid.rows import Row, claimed, judged
+from benchmarks.accuracy.asteroid.rows import Row, claim_row, validation_error
 from benchmarks.accuracy.asteroid.table import lines
 
 WATER = np.array([8, 1, 1])
@@ -66,24 +66,26 @@ def run(monkeypatch: pytest.MonkeyPatch, *options: object) -> None:
 
 def test_an_arm_takes_the_steps_of_its_row() -> None:
     for name, arm in ARMS.items():
-        whole = sized(arm, 1000)
+        whole = with_steps(arm, 1000)
         cost = [3 if stage.loss == "score" else 1 for stage in whole.stages]
         spent = sum(
             n * c * stage.steps
-            for n, c, stage in zip(times(arm), cost, whole.stages, strict=True)
+            for n, c, stage in zip(stage_runs(arm), cost, whole.stages, strict=True)
         )
         assert spent == pytest.approx(1000, abs=8), name
 
 
 def test_gammas_share_the_budget() -> None:
-    assert times(ARMS["asteroid"]) == [1, 1, 1]
-    assert times(ARMS["gammas"]) == [1, 4, 4]
+    assert stage_runs(ARMS["asteroid"]) == [1, 1, 1]
+    assert stage_runs(ARMS["gammas"]) == [1, 4, 4]
 
 
 def test_other_facts_another_name() -> None:
-    arm = equipped(ARMS["asteroid"], Schedule(), 1e-3)
-    assert digest(arm) == digest(equipped(ARMS["asteroid"], Schedule(), 1e-3))
-    assert digest(arm) != digest(equipped(ARMS["asteroid"], Schedule(lr=1e-3), 1e-3))
+    arm = with_schedule(ARMS["asteroid"], Schedule(), 1e-3)
+    assert digest(arm) == digest(with_schedule(ARMS["asteroid"], Schedule(), 1e-3))
+    assert digest(arm) != digest(
+        with_schedule(ARMS["asteroid"], Schedule(lr=1e-3), 1e-3)
+    )
 
 
 def test_who_trains_does_not_judge(data: Path) -> None:
@@ -139,7 +141,7 @@ def test_energies_that_the_data_call_approximate_are_not_learned(data: Path) -> 
     marked = npz(data, dft_kind=np.array("recovered from a model (E approximate)"))
     assert load(marked, "ethanol", ratio=1).approximate
     assert not load(data, "ethanol", ratio=1).approximate
-    arm = without_cheap_energies(equipped(ARMS["asteroid"], Schedule(), 1e-3))
+    arm = without_cheap_energies(with_schedule(ARMS["asteroid"], Schedule(), 1e-3))
     weights = {stage.name: stage.schedule.energy for stage in arm.stages}
     usual = Schedule().energy
     assert weights == {"teacher": usual, "pretraining": 0.0, "fine-tuning": usual}
@@ -154,9 +156,9 @@ def test_a_grid_is_made_and_only_its_best_row_is_tested(
     rows = [json.loads(path.read_text()) for path in tmp_path.glob("*.json")]
     assert {(row["lr"], row["weight_decay"]) for row in rows} == set(GRID)
     (tested,) = [row for row in rows if row["test"] is not None]
-    assert judged(tested) == min(map(judged, rows))
+    assert validation_error(tested) == min(map(validation_error, rows))
     assert {row["steps"] for row in rows} == {6}
-    assert usual_steps("ethanol", 10) * 10 == usual_steps("ethanol", 5) * 5
+    assert default_steps("ethanol", 10) * 10 == default_steps("ethanol", 5) * 5
 
 
 def test_rows_are_made_once_and_shown(
@@ -206,22 +208,33 @@ def test_the_cheap_level_may_be_another(
     assert rows[0]["stopping"] != rows[1]["stopping"]
 
 
+def test_rows_of_earlier_versions_are_found_under_the_same_names() -> None:
+    """A row that was made is not made again: no new option renames it."""
+    schedule = Schedule(lr=2.5e-3, batch=5, ema=0.99, weight_decay=0.0)
+    names = {"standard": "95ed1c42", "no-bat": "92fd3d36"}
+    for arm, facts in names.items():
+        assert digest(with_schedule(ARMS[arm], schedule, 4e-4), ()) == facts
+
+
 def test_a_row_belongs_to_one_process(tmp_path: Path) -> None:
-    with claimed(tmp_path / "row.json") as first, claimed(tmp_path / "row.json") as two:
+    with (
+        claim_row(tmp_path / "row.json") as first,
+        claim_row(tmp_path / "row.json") as two,
+    ):
         assert first
         assert not two
-    with claimed(tmp_path / "row.json") as again:
+    with claim_row(tmp_path / "row.json") as again:
         assert again
 
 
 def made(arm: str, seed: int = 0, error: float = 1.0, **others: object) -> Row:
     task = {"molecule": "benzene", "network": "painn", "ratio": 20, "multi": False}
     facts = {"budget": "5 CPU min", "arm": arm, "facts": "0", "seed": seed}
-    told = {"steps": 10, "cpu_seconds": 300.0, "test": None, "optimiser": "muon"}
-    told["batch"] = 10
+    outcome = {"steps": 10, "cpu_seconds": 300.0, "test": None, "optimiser": "muon"}
+    outcome["batch"] = 10
     seen = {"expensive": 250 if arm == "standard" else 200, "gammas": [2.0]}
     errors = {"stopping": error, "choosing": error}
-    return {**task, **facts, **told, **seen, **errors, **others}
+    return {**task, **facts, **outcome, **seen, **errors, **others}
 
 
 def test_medians_stand_beside_their_spread() -> None:
@@ -249,7 +262,7 @@ def test_curves_of_what_was_changed(tmp_path: Path) -> None:
         curve[0]
         == "standard, benzene, painn, 5 CPU min, batch 10, ratio 20, slope -1.00"
     )
-    assert slope(curve[1]) == pytest.approx(-1.0)
+    assert log_slope(curve[1]) == pytest.approx(-1.0)
     ratios = {name.split(", ")[0]: curve for name, curve in by_ratio(rows).items()}
     assert ratios == {
         "no-bat": {20.0: [0.5], 40.0: [0.25]},
@@ -260,5 +273,5 @@ def test_curves_of_what_was_changed(tmp_path: Path) -> None:
         ("asteroid", "ratio 20"): {0.5: [0.5], 2.0: [2.0]},
         ("no-bat", "ratio 20"): {0.5: [0.5], 2.0: [0.5]},  # whatever γ
     }
-    draw(rows, tmp_path / "figures.svg")
+    draw_figures(rows, tmp_path / "figures.svg")
     assert (tmp_path / "figures.svg").read_text().count("<svg") == 1

@@ -35,13 +35,13 @@ from benchmarks.accuracy.asteroid.arms import (
     ARMS,
     GRID,
     Arm,
-    equipped,
-    usual_steps,
+    default_steps,
+    with_schedule,
     without_cheap_energies,
 )
 from benchmarks.accuracy.asteroid.data import MOLECULES, Sets, label_at_level, load
-from benchmarks.accuracy.asteroid.figures import draw
-from benchmarks.accuracy.asteroid.job import Job, Task, tested, trained
+from benchmarks.accuracy.asteroid.figures import draw_figures
+from benchmarks.accuracy.asteroid.job import Job, Task, test_error, train_arm
 from benchmarks.accuracy.asteroid.table import lines
 
 
@@ -69,7 +69,7 @@ def main() -> None:
     made = _jobs(given, sets)
     for job in made:
         _make(job, sets, given.out)
-    for job in _chosen(made, given.out) if given.test else ():
+    for job in _best_jobs(made, given.out) if given.test else ():
         _test(job, sets, given.out)
 
 
@@ -108,7 +108,7 @@ def _show(rows: list[files.Row], given: Namespace) -> None:
     if given.table:
         say("\n".join(lines(rows)))
     if given.figures:
-        draw(rows, given.figures)
+        draw_figures(rows, given.figures)
 
 
 def _jobs(given: Namespace, sets: Sets) -> list[Job]:
@@ -137,7 +137,7 @@ def _arm(given: Namespace, sets: Sets, name: str, lr: float, decay: float) -> Ar
         optimiser=given.optimiser,
         weight_decay=decay,
     )
-    arm = equipped(ARMS[name], schedule, given.fine * lr / given.lr)
+    arm = with_schedule(ARMS[name], schedule, given.fine * lr / given.lr)
     if sets.approximate:
         arm = without_cheap_energies(arm)
     return replace(
@@ -155,29 +155,29 @@ def _task(given: Namespace) -> Task:
         ratio=given.ratio,
         multi=given.multi,
         level=given.level,
-        steps=given.steps or usual_steps(given.molecule, given.batch),
+        steps=given.steps or default_steps(given.molecule, given.batch),
     )
 
 
-def _chosen(made: list[Job], folder: Path) -> list[Job]:
+def _best_jobs(made: list[Job], folder: Path) -> list[Job]:
     """Of each arm and seed the way that errs least on the validation frames."""
 
-    def judged(job: Job) -> float:
+    def error(job: Job) -> float:
         file = folder / f"{job.file}.json"
         row = json.loads(file.read_text("utf-8")) if file.exists() else None
-        return inf if row is None else files.judged(row)
+        return inf if row is None else files.validation_error(row)
 
     groups: dict[tuple[str, int], list[Job]] = {}
     for job in made:
         groups.setdefault((job.name, job.seed), []).append(job)
-    return [min(ways, key=judged) for ways in groups.values()]
+    return [min(ways, key=error) for ways in groups.values()]
 
 
 def _make(job: Job, sets: Sets, folder: Path) -> None:
     file = folder / f"{job.file}.json"
-    with files.claimed(file) as free:
+    with files.claim_row(file) as free:
         if free:
-            row, model = trained(job, sets)
+            row, model = train_arm(job, sets)
             files.keep(file, row, model)
             errors = f"{row['stopping']:.3f} {row['choosing']:.3f} kcal/mol/Å"
             say(f"{job.file}: {errors}, {row['cpu_seconds']:.0f} CPU s")
@@ -189,8 +189,8 @@ def _test(job: Job, sets: Sets, folder: Path) -> None:
     if row["test"] is not None:
         return
     model = load_model(file.with_suffix(".model")).potential
-    files.looked(folder, job.file)
-    files.replace(file, {**row, "test": tested(job, model, sets)})
+    files.log_test_look(folder, job.file)
+    files.replace(file, {**row, "test": test_error(job, model, sets)})
 
 
 def say(text: str) -> None:

@@ -13,14 +13,16 @@ from alloop.training.stages import Stage
 FULL, LESS = 250, 200  # expensive labels of standard training, and with cheap ones
 TEMPERATURE = 500.0  # K, of MD17's trajectories
 _NOISE = 0.02  # Å: without any, a thousand frames are learned by heart
-_THIRD = 3  # what a step of score matching costs in steps of forces
+_SCORE_COST = 3  # what a step of score matching costs in steps of forces
 
 
 @dataclass(frozen=True, slots=True)
 class Arm:
-    """Stages whose `steps` are shares of the row's; expensive labels seen; γ in
-    spreads of the bias, several are tried; delta: cheap forces are added at the end;
-    gentler: the factor on the steps of stages that go on.
+    """An arm of the comparison.
+
+    stages: with shares of the row's steps as `steps`; expensive: expensive labels seen;
+    gammas: γ in spreads of the bias, several are tried; delta: cheap forces are added
+    at the end; gentler: the factor on the steps of stages that go on.
     """
 
     stages: tuple[Stage, ...]
@@ -88,18 +90,18 @@ GRID = tuple(product((2.5e-3, 5e-3, 1.25e-3), (0.0, 0.1)))
 STEPS = {"ethanol": 30_000, "benzene": 22_000, "aspirin": 12_000, "h2co": 30_000}
 
 
-def usual_steps(molecule: str, batch: int) -> int:
-    """Return the steps of a row where nothing else was asked for."""
+def default_steps(molecule: str, batch: int) -> int:
+    """Return the steps of a row by default."""
     return 5 * STEPS[molecule] // batch
 
 
-def usual_labels(arm: str) -> int:
-    """Expensive labels that an arm sees where nothing else was asked for."""
+def default_labels(arm: str) -> int:
+    """Return the expensive labels that an arm sees by default."""
     return FULL if arm == "standard" else LESS
 
 
-def equipped(arm: Arm, schedule: Schedule, fine: float) -> Arm:
-    """The arm with this schedule; `fine` is the peak step of stages that go on."""
+def with_schedule(arm: Arm, schedule: Schedule, fine: float) -> Arm:
+    """Return the arm with this schedule; `fine`: peak step of stages that go on."""
     gentle = replace(schedule, lr=fine * arm.gentler)
     stages = tuple(
         replace(stage, schedule=gentle if stage.start == "previous" else schedule)
@@ -109,9 +111,7 @@ def equipped(arm: Arm, schedule: Schedule, fine: float) -> Arm:
 
 
 def without_cheap_energies(arm: Arm) -> Arm:
-    """Return the arm whose stages learn no energies where cheap labels are among
-    theirs.
-    """
+    """Return the arm without losses of energies where cheap labels are learned."""
     stages = tuple(
         stage
         if stage.on == "expensive"
@@ -121,15 +121,16 @@ def without_cheap_energies(arm: Arm) -> Arm:
     return replace(arm, stages=stages)
 
 
-def sized(arm: Arm, steps: int, evaluations: int = 8) -> Arm:
-    """The arm with its shares turned into steps, all of them together `steps`; what
-    several γ repeat is counted as often.
+def with_steps(arm: Arm, steps: int, evaluations: int = 8) -> Arm:
+    """Return the arm with its shares turned into steps, `steps` of all stages together.
+
+    Stages that several γ repeat are counted as often.
     """
-    counts = times(arm)
+    counts = stage_runs(arm)
     whole = sum(n * stage.steps for n, stage in zip(counts, arm.stages, strict=True))
     stages = []
     for stage in arm.stages:
-        cost = _THIRD if stage.loss == "score" else 1
+        cost = _SCORE_COST if stage.loss == "score" else 1
         own = max(1, round(stage.steps / whole * steps / cost))
         every = max(1, own // evaluations)
         schedule = replace(stage.schedule, every=every)
@@ -137,8 +138,8 @@ def sized(arm: Arm, steps: int, evaluations: int = 8) -> Arm:
     return replace(arm, stages=tuple(stages))
 
 
-def times(arm: Arm) -> list[int]:
-    """How often each stage runs: those from the first weighed one on, once a γ."""
+def stage_runs(arm: Arm) -> list[int]:
+    """Return the runs of each stage: those from the first weighed one on, once a γ."""
     counts, many = list[int](), 1
     for stage in arm.stages:
         many = len(arm.gammas) if stage.weights != "uniform" else many
@@ -147,16 +148,16 @@ def times(arm: Arm) -> list[int]:
 
 
 def digest(*facts: object) -> str:
-    """Eight digits of what a row is made of: other facts, another row."""
-    text = repr([_brief(fact) for fact in facts])
+    """Return eight digits of what a row is made of, without what is as usual."""
+    text = repr([_drop_defaults(fact) for fact in facts])
     return hashlib.sha256(text.encode()).hexdigest()[:8]
 
 
-def _brief(fact: Any) -> object:
-    """A fact without what is as usual, so that a new option renames no old row."""
+def _drop_defaults(fact: Any) -> object:
+    """Return a fact without defaults, so that a new option renames no old row."""
     if isinstance(fact, tuple):
-        return [_brief(item) for item in fact]
+        return [_drop_defaults(item) for item in fact]
     if not is_dataclass(fact):
         return fact
     own = {field: getattr(fact, field.name) for field in fields(fact)}
-    return {f.name: _brief(x) for f, x in own.items() if x != f.default}
+    return {f.name: _drop_defaults(x) for f, x in own.items() if x != f.default}

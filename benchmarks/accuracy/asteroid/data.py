@@ -34,7 +34,7 @@ _PLACES = {  # of ASTEROID's shuffle of 1000, and a test set beyond them
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Sets:
-    """What one row of the benchmark sees, but for the test set.
+    """The label sets of one row of the benchmark.
 
     expensive: of these standard training takes 250 and the others 200. twins: cheap
     labels of the same geometries, set by set, where there are any. stopping and
@@ -55,9 +55,10 @@ class Sets:
 
 
 def load(folder: Path, molecule: str, ratio: int, multi: bool = False) -> Sets:
-    """The sets of a molecule at a cost ratio; with multi, cheap labels of all three
-    molecules of MD17. InputError where there are fewer cheap frames than the ratio
-    stands for.
+    """Return the sets of a molecule at a cost ratio.
+
+    multi: with cheap labels of all three molecules of MD17. Raises InputError where
+    there are fewer cheap frames than the ratio stands for.
     """
     if molecule == "h2co":
         return _h2co(folder / "h2co", ratio)
@@ -95,17 +96,17 @@ def _md17(folder: Path, molecule: str, ratio: int) -> Sets:
     judges: dict[str, LabelSet] = {}
     left_out: dict[str, int] = {}
     for name, labels_ in given.items():
-        apart = unlike(labels_, expensive, *judges.values())
+        apart = find_unlike(labels_, expensive, *judges.values())
         judges[name], left_out[name] = (
             select_labels(labels_, apart),
             len(labels_) - len(apart),
         )
     source = "dft2" if "dft2_R" in data else "dft"
     cheap = labels(source)
-    apart = unlike(cheap, cc, *judges.values())
+    apart = find_unlike(cheap, cc, *judges.values())
     left_out["cheap"] = len(cheap) - len(apart)
     return Sets(
-        cheap=_enough(select_labels(cheap, apart), molecule, ratio),
+        cheap=_take_cheap(select_labels(cheap, apart), molecule, ratio),
         expensive=expensive,
         stopping=judges["stopping"],
         choosing=judges["choosing"],
@@ -115,8 +116,8 @@ def _md17(folder: Path, molecule: str, ratio: int) -> Sets:
     )
 
 
-def _enough(cheap: LabelSet, molecule: str, ratio: int) -> LabelSet:
-    """As many cheap frames as a ratio stands for; InputError where there are fewer."""
+def _take_cheap(cheap: LabelSet, molecule: str, ratio: int) -> LabelSet:
+    """Return the cheap frames of a ratio; raise InputError where there are fewer."""
     wanted = PER_RATIO * ratio
     if len(cheap) < wanted:
         raise InputError(
@@ -142,7 +143,7 @@ def _h2co(folder: Path, ratio: int) -> Sets:
     )
     spare = select_labels(cheap, order[1500:])
     return Sets(
-        cheap=_enough(spare, "h2co", ratio),
+        cheap=_take_cheap(spare, "h2co", ratio),
         expensive=own["expensive"],
         stopping=own["stopping"],
         choosing=own["choosing"],
@@ -158,9 +159,11 @@ def _labels(Z: Integers, R: Floats, E: Floats, F: Floats) -> LabelSet:
     )
 
 
-def unlike(labels: LabelSet, *known: LabelSet) -> Integers:
-    """Return the frames of a molecule whose geometry occurs neither in the known sets
-    nor earlier in their own, as indices; turned and mirrored ones are the same.
+def find_unlike(labels: LabelSet, *known: LabelSet) -> Integers:
+    """Return the indices of frames whose geometry is new.
+
+    It occurs neither in the known sets nor earlier in their own; turned and mirrored
+    ones are the same.
     """
     if not len(labels):
         return np.zeros(0, np.int64)
@@ -174,7 +177,7 @@ def unlike(labels: LabelSet, *known: LabelSet) -> Integers:
 
 
 def _distances(labels: LabelSet) -> Floats:
-    """All distances of each frame of one molecule (frames, pairs), Å."""
+    """Return all distances in each frame of one molecule (frames, pairs), Å."""
     size = int(labels.batch.sizes[0])
     x = labels.batch.positions.reshape(-1, size, 3)
     i, j = np.triu_indices(size, 1)
@@ -183,7 +186,7 @@ def _distances(labels: LabelSet) -> Floats:
 
 
 def label_at_level(frames: Sequence[Frame], level: str) -> LabelSet:
-    """Labels of all frames, in eV and eV/Å; RuntimeError where one fails."""
+    """Return labels of all frames, eV and eV/Å; raise RuntimeError where one fails."""
     labeller = DirectLabeller(level_from_name(level))
     made = [labeller.label(frame) for frame in frames]
     good = [label for label in made if isinstance(label, Label)]

@@ -20,14 +20,14 @@ from alloop.training.stage_runner import StageRunner
 from alloop.training.staged_trainer import best_training
 from alloop.training.stages import Fidelity
 from alloop.training.step_engine import cpu_seconds
-from benchmarks.accuracy.asteroid.arms import Arm, digest, sized, times
+from benchmarks.accuracy.asteroid.arms import Arm, digest, stage_runs, with_steps
 from benchmarks.accuracy.asteroid.data import Sets
 from benchmarks.accuracy.asteroid.rows import Row, machine
 
 
 @dataclass(frozen=True, slots=True)
 class Task:
-    """What all arms of one comparison share."""
+    """The facts that all arms of one comparison share."""
 
     molecule: str
     network: str
@@ -39,12 +39,12 @@ class Task:
 
     @property
     def budget(self) -> str:
-        """How long a row is: steps, whatever else the machine does meanwhile."""
+        """The length of a row in steps, whatever else the machine does."""
         return f"{self.steps} steps"
 
     @property
     def name(self) -> str:
-        """What the files of its rows begin with."""
+        """The beginning of its rows' file names."""
         more = "-multi" * self.multi + f"-{self.level}" * bool(self.level)
         start = f"{self.molecule}-{self.network}-r{self.ratio}{more.replace('/', '_')}"
         return f"{start}-{self.budget.replace(' ', '')}"
@@ -61,7 +61,7 @@ class Job:
 
     @property
     def facts(self) -> str:
-        """What tells rows of one arm apart that were made in other ways."""
+        """A digest that differs between rows of one arm made in other ways."""
         return digest(self.arm, self.task.settings)
 
     @property
@@ -71,13 +71,13 @@ class Job:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Remembered:
-    """Labels that are there already, as a potential: delta learning's cheap level."""
+class StoredLabels:
+    """Stored labels as a potential: delta learning's cheap level."""
 
     labels: Mapping[str, LabelSet]
 
     def predict(self, batch: Batch, *, descriptors: bool = False) -> Predictions:
-        """The stored labels of these frames; there are no descriptors."""
+        """Return the stored labels of these frames; there are no descriptors."""
         assert not descriptors
         for labels in self.labels.values():
             place = {frame.id: i for i, frame in enumerate(labels.batch.frames())}
@@ -88,49 +88,47 @@ class Remembered:
         raise KeyError("expected frames of one set, got others")
 
 
-def trained(job: Job, sets: Sets) -> tuple[Row, bytes]:
-    """The row and the bytes of a model file."""
-    bench = _bench(job, sets)
-    arm = sized(job.arm, job.task.steps)
+def train_arm(job: Job, sets: Sets) -> tuple[Row, bytes]:
+    """Train an arm; return its row and the bytes of its model file."""
+    runner = _stage_runner(job, sets)
+    arm = with_steps(job.arm, job.task.steps)
     began = cpu_seconds()
-    path = best_training(bench, arm.stages, arm.weighed)
+    path = best_training(runner, arm.stages, arm.weighed)
     seconds = cpu_seconds() - began
-    told = {k: v for k, v in training_history(path, bench).items() if k != "bias"}
-    potential = bench.final_potential(path)
-    whole = _whole(potential, job.arm, sets)
+    history = {k: v for k, v in training_history(path, runner).items() if k != "bias"}
+    potential = runner.final_potential(path)
+    whole = _add_cheap_level(potential, job.arm, sets)
     return {
-        **_names(job),
-        "steps": sum(
-            n * stage.steps for n, stage in zip(times(arm), arm.stages, strict=True)
-        ),
+        **_row_facts(job),
+        "steps": _steps(arm),
         "cpu_seconds": seconds,
         "left_out": dict(sets.left_out),
         "stopping": error(whole, sets.stopping),
         "choosing": error(whole, sets.choosing),
         "test": None,
         "stages": [repr(stage) for stage in arm.stages],
-        "history": told,
+        "history": history,
         **machine(),
-    }, to_bytes(Generation(potential, None, None, facts=_names(job)))[1]
+    }, to_bytes(Generation(potential, None, None, facts=_row_facts(job)))[1]
 
 
-def tested(job: Job, model: Potential, sets: Sets) -> float:
-    """The error of a kept model on the test set, kcal/mol/Å."""
-    return error(_whole(model, job.arm, sets), sets.test)
+def test_error(job: Job, model: Potential, sets: Sets) -> float:
+    """Return the error of a kept model on the test set, kcal/mol/Å."""
+    return error(_add_cheap_level(model, job.arm, sets), sets.test)
 
 
 def error(potential: Potential, labels: LabelSet) -> float:
-    """Mean absolute force component, kcal/mol/Å."""
+    """Return the mean absolute force component, kcal/mol/Å."""
     said = potential.predict(labels.batch).forces
     return float(np.abs(said - labels.forces).mean()) / KCAL_PER_MOL
 
 
 def _steps(arm: Arm) -> int:
-    """The steps of all stages, those that several γ repeat counted as often."""
-    return sum(n * x.steps for n, x in zip(times(arm), arm.stages, strict=True))
+    """Return the steps of all stages, those that several γ repeat counted as often."""
+    return sum(n * x.steps for n, x in zip(stage_runs(arm), arm.stages, strict=True))
 
 
-def _names(job: Job) -> Row:
+def _row_facts(job: Job) -> Row:
     return {
         "molecule": job.task.molecule,
         "network": job.task.network,
@@ -151,11 +149,11 @@ def _names(job: Job) -> Row:
     }
 
 
-def _whole(network: Potential, arm: Arm, sets: Sets) -> Potential:
-    return DeltaPotential(Remembered(sets.twins), network) if arm.delta else network
+def _add_cheap_level(network: Potential, arm: Arm, sets: Sets) -> Potential:
+    return DeltaPotential(StoredLabels(sets.twins), network) if arm.delta else network
 
 
-def _bench(job: Job, sets: Sets) -> StageRunner:
+def _stage_runner(job: Job, sets: Sets) -> StageRunner:
     expensive = select_labels(sets.expensive, np.arange(job.arm.expensive))
     held_out = sets.choosing
     if job.arm.delta:

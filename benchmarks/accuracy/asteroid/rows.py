@@ -16,8 +16,8 @@ Row = dict[str, Any]
 
 
 @contextmanager
-def claimed(file: Path) -> Iterator[bool]:
-    """Whether this process may make the row; the claim ends with the process."""
+def claim_row(file: Path) -> Iterator[bool]:
+    """Yield whether this process may make the row; the claim ends with the process."""
     with file.with_suffix(".lock").open("w") as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -28,7 +28,7 @@ def claimed(file: Path) -> Iterator[bool]:
 
 
 def keep(file: Path, row: Row, model: bytes) -> None:
-    """The row and its model on the disk, the row last and as a whole."""
+    """Write the row and its model, the row last and as a whole."""
     file.with_suffix(".model").write_bytes(model)
     replace(file, row)
 
@@ -41,24 +41,24 @@ def replace(file: Path, row: Row) -> None:
 
 
 def rows(folder: Path) -> list[Row]:
-    """All rows of a folder."""
+    """Read all rows of a folder."""
     return [json.loads(x.read_text("utf-8")) for x in sorted(folder.glob("*.json"))]
 
 
-def judged(row: Row) -> float:
-    """The validation error of a row, kcal/mol/Å: the mean of its two sets."""
+def validation_error(row: Row) -> float:
+    """Return the validation error, kcal/mol/Å: the mean of its two sets."""
     return 0.5 * (float(row["stopping"]) + float(row["choosing"]))
 
 
-def looked(folder: Path, name: str) -> None:
-    """Note that the test set was looked at for a row."""
+def log_test_look(folder: Path, name: str) -> None:
+    """Log that the test set was looked at for a row."""
     line = f"{time.strftime('%Y-%m-%d %H:%M:%S')} {name}\n"
     with (folder / "test.log").open("a", encoding="utf-8") as log:
         log.write(line)
 
 
 def machine() -> dict[str, str]:
-    """What the figures depend on beside the seed."""
+    """Return what the figures depend on beside the seed."""
     return {"machine": _processor(), "torch": torch.__version__}
 
 

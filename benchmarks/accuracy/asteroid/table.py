@@ -5,8 +5,8 @@ from itertools import groupby
 from statistics import median
 from typing import Any
 
-from benchmarks.accuracy.asteroid.arms import FULL, usual_labels
-from benchmarks.accuracy.asteroid.rows import Row, judged
+from benchmarks.accuracy.asteroid.arms import FULL, default_labels
+from benchmarks.accuracy.asteroid.rows import Row, validation_error
 
 # Bukharin et al., ICML 2023: GemNet, test error in kcal/mol/Å with 200 CC labels.
 # Table 3, and a row each of Table 2 (frames without labels) and 5 (several molecules).
@@ -42,39 +42,40 @@ _TASK = ("molecule", "network", "ratio", "budget", "multi", "level")
 
 
 def lines(rows: Sequence[Row]) -> Iterable[str]:
-    """The table of a folder's rows, one task after the other."""
-    for task, members in groupby(sorted(rows, key=_order), key=_task):
+    """Yield the lines of the table of a folder's rows, task by task."""
+    for task, members in groupby(sorted(rows, key=_sort_key), key=_task):
         found = list(members)
-        standard = _baseline(rows, found[0])
+        standard = _standard_rows(rows, found[0])
         molecule, network, ratio, budget, multi, level = task
         more = ", multi" * multi + f", {level}" * bool(level)
         yield f"{molecule}, {network}, ratio {ratio}, {budget}{more}"
         heads = "".join(f"{head:28}" for head in HEADS)
         yield f"  {'arm, batch':24}  facts    seeds   {heads}   steps   CPU s"
-        yield from _arms(found, standard)
-        yield from _papers(molecule)
+        yield from _arm_lines(found, standard)
+        yield from _paper_lines(molecule)
         yield ""
 
 
-def _baseline(rows: Sequence[Row], other: Row) -> list[Row]:
-    """What a row's error is compared with: standard training with 250 labels, which
-    sees no cheap ones and so is the same at every ratio; of several ways of it, other
-    batches or optimisers, the one that errs least on the validation frames.
+def _standard_rows(rows: Sequence[Row], other: Row) -> list[Row]:
+    """Return the rows of standard training with 250 labels, for comparison.
+
+    It sees no cheap labels and so is the same at every ratio; of several ways of it,
+    other batches or optimisers, the one that errs least on the validation frames.
     """
     names = ("molecule", "network", "budget")
     same = [row for row in rows if all(row[x] == other[x] for x in names)]
     plain = [x for x in same if (x["arm"], x["expensive"]) == ("standard", FULL)]
-    ways = groupby(sorted(plain, key=_order), key=lambda row: row["facts"])
+    ways = groupby(sorted(plain, key=_sort_key), key=lambda row: row["facts"])
     found = [list(members) for _, members in ways]
-    return min(found, key=lambda way: median(map(judged, way)), default=[])
+    return min(found, key=lambda way: median(map(validation_error, way)), default=[])
 
 
-def _arms(rows: list[Row], standard: list[Row]) -> Iterable[str]:
+def _arm_lines(rows: list[Row], standard: list[Row]) -> Iterable[str]:
     key = lambda row: (row["arm"], row["facts"])  # noqa: E731
     for (_, facts), members in groupby(rows, key=key):
         found = list(members)
-        arm = _named(found[0])
-        cells = "".join(f"{_cell(found, standard, what):28}" for what in FIGURES)
+        arm = _arm_title(found[0])
+        cells = "".join(f"{_format_cell(found, standard, what):28}" for what in FIGURES)
         steps = median(row["steps"] for row in found)
         seconds = median(row["cpu_seconds"] for row in found)
         yield (
@@ -82,32 +83,32 @@ def _arms(rows: list[Row], standard: list[Row]) -> Iterable[str]:
         )
 
 
-def _named(row: Row) -> str:
-    """The arm with its batch, and what is not as usual in it."""
+def _arm_title(row: Row) -> str:
+    """Return the arm with its batch, and what is not as usual in it."""
     usual = [2.0] if row["arm"] == "asteroid" else row["gammas"]
     extras = (
         row["optimiser"].removeprefix("muon"),
         f"γ {row['gammas'][0]:g}" * (row["gammas"] != usual),
-        f"{row['expensive']} labels" * (row["expensive"] != usual_labels(row["arm"])),
+        f"{row['expensive']} labels" * (row["expensive"] != default_labels(row["arm"])),
     )
     return " ".join([row["arm"], str(row["batch"]), *filter(None, extras)])
 
 
-def _cell(rows: list[Row], standard: list[Row], name: str) -> str:
-    """Median (low-high) and the change against standard training's median, in %."""
+def _format_cell(rows: list[Row], standard: list[Row], name: str) -> str:
+    """Return the median (low-high) and its change against standard training in %."""
     ours, theirs = (_values(x, name) for x in (rows, standard))
     if not ours:
         return ""
-    text = _number(median(ours))
+    text = _format_error(median(ours))
     if len(ours) > 1:
-        text += f" ({_number(min(ours))}-{_number(max(ours))})"
+        text += f" ({_format_error(min(ours))}-{_format_error(max(ours))})"
     if theirs:
         text += f" {100 * (median(ours) / median(theirs) - 1):+.0f} %"
     return text
 
 
-def _number(error: float) -> str:
-    """Three digits, for errors from a few to some thousandths."""
+def _format_error(error: float) -> str:
+    """Return three digits of an error."""
     return f"{error:.3f}" if error >= 0.1 else f"{error:.4f}"
 
 
@@ -115,7 +116,7 @@ def _values(rows: list[Row], name: str) -> list[float]:
     return [row[name] for row in rows if row.get(name) is not None]
 
 
-def _papers(molecule: str) -> Iterable[str]:
+def _paper_lines(molecule: str) -> Iterable[str]:
     figures = PAPER.get(molecule, {})
     for arm, value in figures.items():
         change = 100 * (value / figures["standard"] - 1)
@@ -126,5 +127,5 @@ def _task(row: Row) -> tuple[Any, ...]:
     return tuple(row.get(name, "") for name in _TASK)
 
 
-def _order(row: Row) -> tuple[Any, ...]:
+def _sort_key(row: Row) -> tuple[Any, ...]:
     return (*_task(row), row["arm"], row["facts"], row["seed"])
