@@ -15,7 +15,7 @@ Row = dict[str, Any]
 _CONSOLE = Console(highlight=False, width=100)
 
 
-def arguments(doc: str | None) -> ArgumentParser:
+def make_parser(doc: str | None) -> ArgumentParser:
     """Return a parser with the options of every benchmark; `doc` is its help."""
     parser = ArgumentParser(
         description=doc, formatter_class=RawDescriptionHelpFormatter
@@ -25,12 +25,12 @@ def arguments(doc: str | None) -> ArgumentParser:
     return parser
 
 
-def say(*parts: Any) -> None:
+def show(*parts: Any) -> None:
     """Print a line or a table."""
     _CONSOLE.print(*parts, markup=False)
 
 
-def table(title: str, rows: Sequence[Mapping[str, Any]]) -> Table:
+def make_table(title: str, rows: Sequence[Mapping[str, Any]]) -> Table:
     """Return a table of rows with equal keys; numbers with three digits."""
     found = Table(
         *(rows[0] if rows else ()), title=title, box=None, title_justify="left"
@@ -40,7 +40,7 @@ def table(title: str, rows: Sequence[Mapping[str, Any]]) -> Table:
     return found
 
 
-def spread(values: Iterable[float]) -> dict[str, float]:
+def median_range(values: Iterable[float]) -> dict[str, float]:
     """Return the median, smallest and largest of some values."""
     found = sorted(values)
     return {"median": median(found), "low": found[0], "high": found[-1]}

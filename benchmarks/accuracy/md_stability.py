@@ -37,18 +37,18 @@ from alloop.md.frame_collector import ScoredFrames
 from alloop.md.guards import Guards
 from alloop.md.integrate import Langevin, maxwell_boltzmann
 from alloop.potentials.compiled import compiled_for
-from benchmarks.common import Row, Rows, arguments, say, table, write_json
+from benchmarks.common import Row, Rows, make_parser, make_table, show, write_json
 
 TEMPERATURE = 500.0  # K
 FRICTION = 0.002 * units.fs  # 1/fs: 0.002 in ASE's unit of time
-LONGEST = 1.5  # times the largest distance of the reference
-LOOK = 5.0  # fs at most between two looks
+LIMIT_FACTOR = 1.5  # times the largest distance of the reference
+CHECK_INTERVAL = 5.0  # fs at most between two looks
 GRID = (0.25, 0.5, 1.0, 1.5, 2.0, 2.5, 3.0, 4.0)  # fs
 _OFF = Guards(force=None, contact=None, bond=None, heat=None)
 
 
 @dataclass(frozen=True)
-class Amount:
+class Workload:
     """Steps of the long run; runs, and fs of each, of the short ones."""
 
     steps: int
@@ -57,8 +57,8 @@ class Amount:
     grid: tuple[float, ...]
 
 
-FULL = Amount(10_000, 20, 1000.0, GRID)
-QUICK = Amount(1000, 5, 100.0, (0.5, 2.0))
+FULL = Workload(10_000, 20, 1000.0, GRID)
+QUICK = Workload(1000, 5, 100.0, (0.5, 2.0))
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -78,7 +78,7 @@ class Model:
 
 
 @dataclass(slots=True, eq=False)
-class Holding:
+class HeldRuns:
     """The runs that hold so far, and the times (fs) at which the others were lost."""
 
     limit: float
@@ -89,11 +89,11 @@ class Holding:
         """Measure the walkers that move."""
         for index in map(int, np.flatnonzero(found.eligible)):
             span = slice(*found.batch.offsets[index : index + 2])
-            if not farthest(found.batch.positions[span]) < self.limit:
+            if not largest_distance(found.batch.positions[span]) < self.limit:
                 self.lost.setdefault(index, found.step * self.timestep)
 
 
-def molecule(file: Path) -> Molecule:
+def load_molecule(file: Path) -> Molecule:
     """Read the molecule of an npz file; raise InputError where it holds none."""
     try:
         with np.load(file) as data:
@@ -101,16 +101,18 @@ def molecule(file: Path) -> Molecule:
     except (OSError, KeyError, ValueError) as error:
         raise InputError(f"expected z and cc_R in {file}: {error}") from error
     frames = tuple(Frame(numbers, each) for each in positions)
-    return Molecule(frames, LONGEST * max(farthest(x.positions) for x in frames))
+    return Molecule(
+        frames, LIMIT_FACTOR * max(largest_distance(x.positions) for x in frames)
+    )
 
 
-def farthest(positions: Floats) -> float:
+def largest_distance(positions: Floats) -> float:
     """Return the largest distance between two atoms, Å."""
     apart = positions[:, None] - positions[None]
     return float(np.sqrt((apart**2).sum(axis=-1)).max())
 
 
-def walkers(of: Molecule, count: int, seed: int) -> list[Walker]:
+def make_walkers(of: Molecule, count: int, seed: int) -> list[Walker]:
     """Return walkers at random reference frames, at the thermostat's temperature."""
     found = []
     for index in range(count):
@@ -121,18 +123,20 @@ def walkers(of: Molecule, count: int, seed: int) -> list[Walker]:
     return found
 
 
-def held(model: Potential, of: Molecule, timestep: float, steps: int, runs: int) -> Row:
+def run_walkers(
+    model: Potential, of: Molecule, timestep: float, steps: int, runs: int
+) -> Row:
     """Return how many runs hold, when the first was lost, and how many guards stop."""
-    begin = walkers(of, runs, seed=0)
+    begin = make_walkers(of, runs, seed=0)
     potential, _ = compiled_for(model, pack_frames([walker.frame for walker in begin]))
-    stride = max(1, min(10, int(LOOK / timestep)))
+    stride = max(1, min(10, int(CHECK_INTERVAL / timestep)))
     plain = DynamicsSettings(Langevin(FRICTION), TEMPERATURE, timestep, stride)
-    holding = Holding(of.limit, timestep)
+    holding = HeldRuns(of.limit, timestep)
     found = _run(begin, potential, replace(plain, guards=_OFF), steps, holding)
     for walker in found:
         if walker.stopped is not None:  # not finite
             holding.lost.setdefault(walker.index, walker.step * timestep)
-    guarded = _run(begin, potential, plain, steps, Holding(np.inf, timestep))
+    guarded = _run(begin, potential, plain, steps, HeldRuns(np.inf, timestep))
     return {
         "time step, fs": timestep,
         "ps": timestep * steps / 1000,
@@ -148,7 +152,7 @@ def _run(
     potential: Potential,
     dynamics: DynamicsSettings,
     steps: int,
-    holding: Holding,
+    holding: HeldRuns,
 ) -> tuple[Walker, ...]:
     rngs = [random_stream(1, f"noise/{walker.index}") for walker in begin]
     with np.errstate(all="ignore"):  # what explodes overflows
@@ -160,16 +164,16 @@ def _run(
 # --- the two figures -----------------------------------------------------------------
 
 
-def long(models: Mapping[str, Model], of: Molecule, amount: Amount) -> list[Row]:
+def long_runs(models: Mapping[str, Model], of: Molecule, amount: Workload) -> list[Row]:
     """Return one long run of each model at 0.5 fs."""
     return [
-        {"model": name} | held(model.potential, of, 0.5, amount.steps, 1)
+        {"model": name} | run_walkers(model.potential, of, 0.5, amount.steps, 1)
         for name, model in models.items()
     ]
 
 
-def by_step(
-    models: Mapping[str, Model], of: Molecule, amount: Amount, done: Rows
+def short_runs(
+    models: Mapping[str, Model], of: Molecule, amount: Workload, done: Rows
 ) -> list[Row]:
     """Return short runs of each model at each time step, kept as they come."""
     found = []
@@ -178,12 +182,14 @@ def by_step(
             key = f"{model.id}/{timestep}/{amount.runs}/{amount.length}"
             if key not in done:
                 steps = round(amount.length / timestep)
-                done[key] = held(model.potential, of, timestep, steps, amount.runs)
+                done[key] = run_walkers(
+                    model.potential, of, timestep, steps, amount.runs
+                )
             found.append({"model": name} | done[key])
     return found
 
 
-def models(given: Sequence[str]) -> dict[str, Model]:
+def load_models(given: Sequence[str]) -> dict[str, Model]:
     """Load models by name; raise InputError where a name or a file is missing."""
     pairs = [each.partition("=") for each in given]
     if wrong := [name for name, _, file in pairs if not file]:
@@ -194,23 +200,23 @@ def models(given: Sequence[str]) -> dict[str, Model]:
 
 def main() -> None:
     """Run, show, keep."""
-    parser = arguments(__doc__)
+    parser = make_parser(__doc__)
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--model", action="append", required=True)
     parser.add_argument("--part", choices=("long", "steps", "both"), default="both")
     parser.add_argument("--work", type=Path, default=Path("runs/md"))
     options = parser.parse_args()
     amount = QUICK if options.quick else FULL
-    of, given = molecule(options.data), models(options.model)
+    of, given = load_molecule(options.data), load_models(options.model)
     figures: dict[str, Any] = {"limit": of.limit}
-    say(f"a run holds while no two atoms are {of.limit:.2f} Å apart")
+    show(f"a run holds while no two atoms are {of.limit:.2f} Å apart")
     if options.part != "steps":
-        figures["long"] = long(given, of, amount)
-        say(table("Long runs", figures["long"]))
+        figures["long"] = long_runs(given, of, amount)
+        show(make_table("Long runs", figures["long"]))
     if options.part != "long":
         done = Rows(options.work / f"{options.data.stem}.jsonl")
-        figures["steps"] = by_step(given, of, amount, done)
-        say(table("Short runs by time step", figures["steps"]))
+        figures["steps"] = short_runs(given, of, amount, done)
+        show(make_table("Short runs by time step", figures["steps"]))
     write_json(options.json, figures)
 
 

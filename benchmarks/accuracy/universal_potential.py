@@ -35,7 +35,14 @@ from alloop.training.schedule import Schedule
 from alloop.training.staged_trainer import StagedTrainer
 from alloop.training.universal import UniversalTrainer, untrained_potential
 from benchmarks.accuracy.asteroid.data import label_at_level
-from benchmarks.common import Row, arguments, say, spread, table, write_json
+from benchmarks.common import (
+    Row,
+    make_parser,
+    make_table,
+    median_range,
+    show,
+    write_json,
+)
 
 _NOTHING = LabelSet(pack_frames(()), np.zeros(0), np.zeros((0, 3)))
 _FRAMES = 10  # in a training step, and of the timings
@@ -56,38 +63,38 @@ FULL, QUICK = Size((10, 20, 50), 300, 4000, 7), Size((10,), 60, 800, 3)
 
 def main() -> None:
     """Train, time, show."""
-    given = arguments(__doc__).parse_args()
-    size = QUICK if given.quick else FULL
+    options = make_parser(__doc__).parse_args()
+    size = QUICK if options.quick else FULL
     torch.set_num_threads(1)
-    learned = [row for count in size.labels for row in compared(count, size)]
-    say(table("methanol at GFN2-xTB, test errors in meV/Å and meV", learned), "")
-    speeds = timed(size.rounds)
-    say(table(f"{_FRAMES} ethanols, CPU ms and ratio to the package", speeds))
-    write_json(given.json, {"learning": learned, "speed": speeds})
+    learned = [row for count in size.labels for row in compare_errors(count, size)]
+    show(make_table("methanol at GFN2-xTB, test errors in meV/Å and meV", learned), "")
+    speeds = compare_times(size.rounds)
+    show(make_table(f"{_FRAMES} ethanols, CPU ms and ratio to the package", speeds))
+    write_json(options.json, {"learning": learned, "speed": speeds})
 
 
-def compared(count: int, size: Size) -> list[Row]:
+def compare_errors(count: int, size: Size) -> list[Row]:
     """Return the errors of three potentials of the same labels."""
-    taught, test = rattled(count, "taught"), rattled(50, "test")
+    training, test = rattled_methanol(count, "taught"), rattled_methanol(50, "test")
     schedule = Schedule(3e-3, warmup=20, ema=0.95, optimiser="adamw")
     (gentle,) = standard_stages(size.tuning, schedule)
     (usual,) = standard_stages(size.scratch)
     tuner = UniversalTrainer(StagedTrainer("chgnet", {}, (gentle,)))
-    anew = StagedTrainer("painn", {"channels": 32}, (usual,))
+    scratch = StagedTrainer("painn", {"channels": 32}, (usual,))
     return [
         _row(
             "chgnet as it comes",
             count,
-            untrained_potential("chgnet", {}, taught),
+            untrained_potential("chgnet", {}, training),
             test,
             0.0,
         ),
-        _trained("chgnet fine-tuned", tuner, taught, test),
-        _trained("painn from nothing", anew, taught, test),
+        _trained("chgnet fine-tuned", tuner, training, test),
+        _trained("painn from nothing", scratch, training, test),
     ]
 
 
-def rattled(count: int, name: str) -> LabelSet:
+def rattled_methanol(count: int, name: str) -> LabelSet:
     """Return rattled methanols with labels."""
     atoms = molecule("CH3OH")
     shifts = random_stream(0, name).normal(0.0, 0.06, (count, len(atoms), 3))
@@ -99,10 +106,10 @@ def rattled(count: int, name: str) -> LabelSet:
     return label_at_level(frames, "gfn2-xtb")
 
 
-def _trained(name: str, trainer: Trainer, taught: LabelSet, test: LabelSet) -> Row:
+def _trained(name: str, trainer: Trainer, training: LabelSet, test: LabelSet) -> Row:
     began = time.process_time()
-    potential, _ = trainer.train(TrainingData(_NOTHING, taught), None, 0)
-    return _row(name, len(taught), potential, test, time.process_time() - began)
+    potential, _ = trainer.train(TrainingData(_NOTHING, training), None, 0)
+    return _row(name, len(training), potential, test, time.process_time() - began)
 
 
 def _row(
@@ -119,21 +126,24 @@ def _row(
     }
 
 
-def timed(rounds: int) -> list[Row]:
+def compare_times(rounds: int) -> list[Row]:
     """Time force calls and training steps, ours and the package's in turn."""
     atoms = molecule("CH3CH2OH")
     ours, theirs = _ours(atoms), _theirs(atoms)
     rows = []
     for what in ("force call", "training step"):
-        pairs = [(_clock(ours[what]), _clock(theirs[what])) for _ in range(rounds + 1)]
+        pairs = [
+            (_cpu_milliseconds(ours[what]), _cpu_milliseconds(theirs[what]))
+            for _ in range(rounds + 1)
+        ]
         mine, package = zip(*pairs[1:], strict=True)  # the first one warms up
-        ratio = spread(b / a for a, b in pairs[1:])
+        ratio = median_range(b / a for a, b in pairs[1:])
         row = {"what": what, "ours": median(mine), "package": median(package)}
         rows.append({**row, **{f"times {key}": x for key, x in ratio.items()}})
     return rows
 
 
-def _clock(call: Callable[[], Any]) -> float:
+def _cpu_milliseconds(call: Callable[[], Any]) -> float:
     began = time.process_time()
     call()
     return 1e3 * (time.process_time() - began)

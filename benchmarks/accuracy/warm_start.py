@@ -30,7 +30,15 @@ from alloop.training.stages import Stage
 from alloop.training.step_engine import cpu_seconds
 from benchmarks.accuracy.asteroid.data import MD17, Sets, load
 from benchmarks.accuracy.asteroid.job import error
-from benchmarks.common import Row, Rows, arguments, say, spread, table, write_json
+from benchmarks.common import (
+    Row,
+    Rows,
+    make_parser,
+    make_table,
+    median_range,
+    show,
+    write_json,
+)
 
 GENERATIONS = (50, 100, 150, 200)  # expensive labels
 CHEAP = 5  # cheap labels for each of them
@@ -38,7 +46,7 @@ QUICK = 100  # one step instead of so many
 
 
 @dataclass(frozen=True)
-class Way:
+class StartMode:
     """A way to train later generations: the share of the steps, and from where."""
 
     name: str
@@ -46,16 +54,20 @@ class Way:
     share: float = 1.0
 
 
-WAYS = (Way("scratch", False), Way("parent", True), Way("parent, half", True, 0.5))
+START_MODES = (
+    StartMode("scratch", False),
+    StartMode("parent", True),
+    StartMode("parent, half", True, 0.5),
+)
 
 
-def chain(sets: Sets, way: Way, seed: int, fewer: int) -> Row:
+def train_generations(sets: Sets, mode: StartMode, seed: int, fewer: int) -> Row:
     """Return errors (kcal/mol/Å) and CPU seconds of all generations in turn."""
     judges = joined_labels(sets.stopping, sets.choosing)
     parent: LearnedPotential | None = None
     errors, seconds = [], []
     for count in GENERATIONS:
-        trainer = StagedTrainer("painn", {}, tuple(_stages(way, parent, fewer)))
+        trainer = StagedTrainer("painn", {}, tuple(_stages(mode, parent, fewer)))
         began = cpu_seconds()
         parent, _ = trainer.train(_labels(sets, count), parent, seed)
         seconds.append(cpu_seconds() - began)
@@ -63,10 +75,12 @@ def chain(sets: Sets, way: Way, seed: int, fewer: int) -> Row:
     return {"errors": errors, "seconds": seconds}
 
 
-def _stages(way: Way, parent: LearnedPotential | None, fewer: int) -> Iterator[Stage]:
-    share = way.share if parent else 1.0
+def _stages(
+    mode: StartMode, parent: LearnedPotential | None, fewer: int
+) -> Iterator[Stage]:
+    share = mode.share if parent else 1.0
     for stage in asteroid_stages(STEPS, weights="uniform"):
-        start = "parent" if way.warm and stage.start == "scratch" else stage.start
+        start = "parent" if mode.warm and stage.start == "scratch" else stage.start
         steps = max(2, round(share * stage.steps / fewer))
         yield replace(stage, start=start, steps=steps)
 
@@ -78,24 +92,26 @@ def _labels(sets: Sets, count: int) -> TrainingData:
     return TrainingData(first(sets.cheap, CHEAP * count), first(sets.expensive, count))
 
 
-def history(done: Rows, keys: dict[Way, list[str]]) -> list[dict[str, Any]]:
+def error_rows(done: Rows, keys: dict[StartMode, list[str]]) -> list[dict[str, Any]]:
     """Return for each way the error by generation, and CPU seconds of all but one."""
     found = []
-    for way, names in keys.items():
+    for mode, names in keys.items():
         errors = zip(*(done[name]["errors"] for name in names), strict=True)
-        columns = {str(n): _range(x) for n, x in zip(GENERATIONS, errors, strict=True)}
+        columns = {
+            str(n): _format_range(x) for n, x in zip(GENERATIONS, errors, strict=True)
+        }
         spent = median(sum(done[name]["seconds"][1:]) for name in names)
-        found.append({"from": way.name, **columns, "CPU s after the first": spent})
+        found.append({"from": mode.name, **columns, "CPU s after the first": spent})
     return found
 
 
-def _range(values: tuple[float, ...]) -> str:
-    return "{median:.3f} ({low:.3f} to {high:.3f})".format(**spread(values))
+def _format_range(values: tuple[float, ...]) -> str:
+    return "{median:.3f} ({low:.3f} to {high:.3f})".format(**median_range(values))
 
 
 def main() -> None:
     """Train what is missing, show, keep."""
-    parser = arguments(__doc__)
+    parser = make_parser(__doc__)
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--molecule", choices=MD17, default="ethanol")
     parser.add_argument("--seeds", type=int, default=3)
@@ -105,14 +121,16 @@ def main() -> None:
     fewer = QUICK if options.quick else 1
     sets = load(options.data, options.molecule, ratio=20)
     done = Rows(options.work / f"{options.molecule}-{fewer}.jsonl")
-    keys = {way: [f"{way.name}/{i}" for i in range(options.seeds)] for way in WAYS}
+    keys = {
+        mode: [f"{mode.name}/{i}" for i in range(options.seeds)] for mode in START_MODES
+    }
     for seed in range(options.seeds):
-        for way, names in keys.items():
+        for mode, names in keys.items():
             if names[seed] not in done:
-                done[names[seed]] = chain(sets, way, seed, fewer)
-                say(f"{names[seed]}: {done[names[seed]]['errors'][-1]:.3f} kcal/mol/Å")
-    found = history(done, keys)
-    say(table(f"Force error by expensive labels, {options.molecule}", found))
+                done[names[seed]] = train_generations(sets, mode, seed, fewer)
+                show(f"{names[seed]}: {done[names[seed]]['errors'][-1]:.3f} kcal/mol/Å")
+    found = error_rows(done, keys)
+    show(make_table(f"Force error by expensive labels, {options.molecule}", found))
     write_json(options.json, {"rows": found})
 
 

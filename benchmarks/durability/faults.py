@@ -46,7 +46,7 @@ from alloop.testing.faults.process_trials import (
     signal_trials,
 )
 from alloop.testing.faults.recovery import run_undisturbed
-from benchmarks.common import Row, Rows, arguments, say, table, write_json
+from benchmarks.common import Row, Rows, make_parser, make_table, show, write_json
 
 _SIGNALS, _FORKED_KILLS = 5, 10  # a campaign
 _VERIFY_EVERY = 4  # one of so many stores is verified to the byte
@@ -66,12 +66,12 @@ def main() -> None:
             _run_trials(options, rows, Path(scratch))
     by_fault = _by_fault(options, rows)
     found = [_summary(fault, trials) for fault, trials in by_fault.items()]
-    say(table("faults", found))
+    show(make_table("faults", found))
     write_json(options.json, {"faults": found, "seed": options.seed})
 
 
 def _options() -> Namespace:
-    parser = arguments(__doc__)
+    parser = make_parser(__doc__)
     parser.add_argument(
         "--kills", type=int, default=200, help="of forks, and of others"
     )
@@ -97,7 +97,7 @@ def _run_trials(options: Namespace, rows: Rows, scratch: Path) -> None:
             count += len(trials)
         if key not in rows:
             rows[key] = {"trials": []}  # this one is at its end
-        say(f"{key}: {count} more faults")
+        show(f"{key}: {count} more faults")
 
 
 def _key(options: Namespace, *parts: object) -> str:

@@ -50,7 +50,7 @@ FRAMES = 10
 
 
 @dataclass(frozen=True)
-class Effort:
+class MeasurementLimits:
     """Limits of the measurement.
 
     label: CPU seconds beyond which a label is not made; molecule: CPU seconds after
@@ -63,8 +63,8 @@ class Effort:
     molecules: tuple[str, ...]
 
 
-FULL = Effort(60.0, 12.0, tuple(LEVELS), tuple(MOLECULES))
-QUICK = Effort(
+FULL = MeasurementLimits(60.0, 12.0, tuple(LEVELS), tuple(MOLECULES))
+QUICK = MeasurementLimits(
     *(3.0, 2.0),
     ("HF/STO-3G", "HF/def2-SVP (DF)", "MP2/cc-pVDZ", "B3LYP/def2-SVP (DF)"),
     ("H2O", "NH3", "CH4", "H2CO", "CH3OH", "C2H6"),
@@ -72,7 +72,7 @@ QUICK = Effort(
 
 
 @dataclass(frozen=True)
-class Priced:
+class MeasuredCost:
     """A label's cost; seconds is None where none was made."""
 
     level: str
@@ -84,14 +84,14 @@ class Priced:
     @property
     def known(self) -> tuple[Frame, Label]:
         """The frame and label that a cost model learns from."""
-        at = frame(self.molecule, self.index)
+        at = rattled_frame(self.molecule, self.index)
         details = {"functions": self.functions}
         cost, forces = self.seconds or 0.0, np.zeros((len(at), 3))
         level = LEVELS[self.level].id
         return at, Label(at.id, level, 0.0, forces, cost, details)
 
 
-def frame(name: str, index: int) -> Frame:
+def rattled_frame(name: str, index: int) -> Frame:
     """Return the molecule with coordinates moved by 0.03 Å (standard deviation)."""
     atoms = molecule_of(name)
     rng = np.random.default_rng([sum(map(ord, name)), index])
@@ -99,13 +99,13 @@ def frame(name: str, index: int) -> Frame:
     return from_atoms(atoms, spin=MOLECULES.get(name, 0))
 
 
-def measured(work: Path, effort: Effort) -> list[Priced]:
+def measure_costs(work: Path, effort: MeasurementLimits) -> list[MeasuredCost]:
     """Return all costs, after measuring those that are missing.
 
     One frame of everything comes first, then the next.
     """
     rows = Rows(work / "prices.jsonl")
-    found: list[Priced] = []
+    found: list[MeasuredCost] = []
     with IsolatedLabeller(LEVELS["HF/STO-3G"]) as child:
         for index in range(FRAMES):
             for name in track(effort.levels, f"frame {index + 1} of {FRAMES}"):
@@ -115,23 +115,27 @@ def measured(work: Path, effort: Effort) -> list[Priced]:
                     if _wanted(there, effort, molecule, index):
                         key = f"{name} {molecule} {index}"
                         if key not in rows:
-                            rows[key] = _made(view, frame(molecule, index))
-                        found.append(Priced(name, molecule, index, **rows[key]))
+                            rows[key] = _measure_label(
+                                view, rattled_frame(molecule, index)
+                            )
+                        found.append(MeasuredCost(name, molecule, index, **rows[key]))
     return found
 
 
-def _wanted(there: list[Priced], effort: Effort, molecule: str, index: int) -> bool:
+def _wanted(
+    there: list[MeasuredCost], effort: MeasurementLimits, molecule: str, index: int
+) -> bool:
     """Return whether a label is cheap enough and not measured enough."""
     spent = sum(x.seconds or 0.0 for x in there if x.molecule == molecule)
     if not there:
         return True
     cost = level_cost(LEVELS[there[0].level], [x.known for x in there])
-    dear = cost.seconds(frame(molecule, index)) > effort.label
+    dear = cost.seconds(rattled_frame(molecule, index)) > effort.label
     return not dear and spent <= effort.molecule
 
 
-def _made(labeller: IsolatedLabeller, at: Frame) -> dict[str, Any]:
-    labeller.label(frame("H2", 0))  # pays for what is imported on the way
+def _measure_label(labeller: IsolatedLabeller, at: Frame) -> dict[str, Any]:
+    labeller.label(rattled_frame("H2", 0))  # pays for what is imported on the way
     made = labeller.label(at)
     seconds = made.cpu_seconds if isinstance(made, Label) else None
     return {"seconds": seconds, "functions": made.details.get("functions")}

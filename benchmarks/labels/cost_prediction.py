@@ -18,23 +18,23 @@ from alloop.core.frame import Frame
 from alloop.core.levels import Level
 from alloop.core.records import Label
 from alloop.labels.programs import level_cost
-from benchmarks.common import arguments, say, table, write_json
+from benchmarks.common import make_parser, make_table, show, write_json
 from benchmarks.labels.cost_measurements import (
     FULL,
     LEVELS,
     MOLECULES,
     QUICK,
-    Priced,
-    frame,
-    measured,
+    MeasuredCost,
+    measure_costs,
+    rattled_frame,
 )
 
-GOOD = 1.5  # the factor that is aimed at
+GOOD_FACTOR = 1.5  # the factor that is aimed at
 LABELS = 10  # to learn from
 
 Labels: TypeAlias = Sequence[tuple[Frame, Label]]
 Price: TypeAlias = Callable[[Frame], float]
-Found: TypeAlias = Mapping[str, list[Priced]]
+CostsByMolecule: TypeAlias = Mapping[str, list[MeasuredCost]]
 
 
 # --- three forms of a price ----------------------------------------------------------
@@ -44,8 +44,11 @@ def given_power(level: Level, labels: Labels) -> Price:
     """Fit seconds ~ (orbitals of a minimal basis) ** (power that theory gives)."""
     power = {"mp2": 5.0, "ccsd": 6.0, "ccsd(t)": 7.0}
     steep = power.get(level.settings["method"], 3.0)
-    logs = [np.log(x.cpu_seconds) - steep * np.log(_minimal(at)) for at, x in labels]
-    return lambda at: float(np.exp(np.median(logs)) * _minimal(at) ** steep)
+    logs = [
+        np.log(x.cpu_seconds) - steep * np.log(_minimal_basis_size(at))
+        for at, x in labels
+    ]
+    return lambda at: float(np.exp(np.median(logs)) * _minimal_basis_size(at) ** steep)
 
 
 def free_power(level: Level, labels: Labels) -> Price:
@@ -75,7 +78,7 @@ FORMS = {
 }
 
 
-def _minimal(at: Frame) -> float:
+def _minimal_basis_size(at: Frame) -> float:
     return float(sum(1 if z < 3 else 5 for z in at.numbers))
 
 
@@ -99,11 +102,11 @@ class Score:
     within: float
 
 
-def scores(rows: Sequence[Priced]) -> Iterator[Score]:
+def score_predictions(rows: Sequence[MeasuredCost]) -> Iterator[Score]:
     """Yield scores by level, training labels and form; "all" levels together last."""
     offs: dict[tuple[str, str, str], list[float]] = {}
     for level in dict.fromkeys(row.level for row in rows):
-        found: dict[str, list[Priced]] = {}
+        found: dict[str, list[MeasuredCost]] = {}
         for row in rows:
             if row.level == level and row.seconds is not None:
                 found.setdefault(row.molecule, []).append(row)
@@ -113,33 +116,35 @@ def scores(rows: Sequence[Priced]) -> Iterator[Score]:
     for (_, learnt, form), some in list(offs.items()):
         offs.setdefault(("all", learnt, form), []).extend(some)
     for key, every in offs.items():
-        good = float(np.mean(np.array(every) <= GOOD))
+        good = float(np.mean(np.array(every) <= GOOD_FACTOR))
         yield Score(*key, len(every), float(np.median(every)), max(every), good)
 
 
-def _tasks(level: str, found: Found, form: str) -> Iterator[tuple[str, float]]:
+def _tasks(
+    level: str, found: CostsByMolecule, form: str
+) -> Iterator[tuple[str, float]]:
     """Yield factors for every choice of molecules to learn from."""
     closed = [name for name in found if not MOLECULES[name]]
     for count, words in ((1, "one molecule"), (2, "two molecules")):
         for names in combinations(closed, count):
             known = [row for name in names for row in found[name][: LABELS // count]]
             for name in {*closed} - {*names}:
-                yield words, _off(level, known, found[name], form)
+                yield words, _error_factor(level, known, found[name], form)
     for pool, words in ((closed, "all others"), (list(found), "with open shells")):
         for name in pool if len(pool) > 1 else ():
             known = [row for other in pool if other != name for row in found[other]]
-            yield words, _off(level, known, found[name], form)
+            yield words, _error_factor(level, known, found[name], form)
     for rows in found.values():
         if len(rows) > 1:
-            yield "own frames", _off(level, rows[:-1], rows[-1:], form)
+            yield "own frames", _error_factor(level, rows[:-1], rows[-1:], form)
 
 
-def _off(
-    level: str, known: Sequence[Priced], hidden: Sequence[Priced], form: str
+def _error_factor(
+    level: str, known: Sequence[MeasuredCost], hidden: Sequence[MeasuredCost], form: str
 ) -> float:
     price = FORMS[form](LEVELS[level], [row.known for row in known])
     truth = float(np.median([row.seconds for row in hidden if row.seconds]))
-    ratio = price(frame(hidden[0].molecule, 0)) / truth
+    ratio = price(rattled_frame(hidden[0].molecule, 0)) / truth
     return max(ratio, 1 / ratio)
 
 
@@ -148,31 +153,39 @@ def _off(
 
 def main() -> None:
     """Measure, judge, show."""
-    parser = arguments(__doc__)
+    parser = make_parser(__doc__)
     parser.add_argument("--work", type=Path, default=Path("runs/price"))
     options = parser.parse_args()
-    found = list(scores(measured(options.work, QUICK if options.quick else FULL)))
-    used = [_told(score) for score in found if score.form == "overhead and power"]
-    forms = [_told(score) for score in found if score.level == "all"]
-    say(table("What alloop uses, level by level", [_without(x, "form") for x in used]))
-    say(
-        table("All levels, by form of the price", [_without(x, "level") for x in forms])
+    found = list(
+        score_predictions(measure_costs(options.work, QUICK if options.quick else FULL))
+    )
+    used = [_score_row(score) for score in found if score.form == "overhead and power"]
+    forms = [_score_row(score) for score in found if score.level == "all"]
+    show(
+        make_table(
+            "What alloop uses, level by level", [_drop_key(x, "form") for x in used]
+        )
+    )
+    show(
+        make_table(
+            "All levels, by form of the price", [_drop_key(x, "level") for x in forms]
+        )
     )
     write_json(options.json, {"scores": [asdict(score) for score in found]})
 
 
-def _told(score: Score) -> dict[str, object]:
+def _score_row(score: Score) -> dict[str, object]:
     words = {
         "learnt": "learnt from",
         "median": "median factor",
         "worst": "worst factor",
     }
     told = {words.get(key, key): value for key, value in asdict(score).items()}
-    told[f"within {GOOD}"] = f"{told.pop('within'):.0%}"
+    told[f"within {GOOD_FACTOR}"] = f"{told.pop('within'):.0%}"
     return told
 
 
-def _without(row: dict[str, object], key: str) -> dict[str, object]:
+def _drop_key(row: dict[str, object], key: str) -> dict[str, object]:
     return {name: value for name, value in row.items() if name != key}
 
 

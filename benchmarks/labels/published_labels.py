@@ -37,7 +37,7 @@ from alloop.core.units import BOHR, HARTREE, Floats
 from alloop.jobs.label_frames import label_frames
 from alloop.labels.pyscf.level import pyscf_level
 from alloop.labels.result import Result
-from benchmarks.common import Row, arguments, say, table, write_json
+from benchmarks.common import Row, make_parser, make_table, show, write_json
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,7 +72,7 @@ def cartesian(frame: Frame, settings: Mapping[str, Any]) -> Result:
     return Result(energy * HARTREE, -gradient.kernel() * HARTREE / BOHR)
 
 
-def sources() -> tuple[Source, ...]:
+def published_sets() -> tuple[Source, ...]:
     """Return the sets, and what their levels' names may mean."""
     dz, tz = "cc-pvdz", "aug-cc-pvtz"
     own = {"xc": "b3lyp5", "basis": dz, "title": "B3LYP with VWN5, Cartesian d"}
@@ -117,45 +117,45 @@ def sources() -> tuple[Source, ...]:
 
 def main() -> None:
     """Label, compare, show."""
-    given = _given()
+    options = _options()
     rows, figures = list[Row](), dict[str, Any]()
-    for source in sources():
-        few, many = (2, 6) if given.quick else (source.few, source.many)
-        if given.quick and source.name.startswith("MP2"):
+    for source in published_sets():
+        few, many = (2, 6) if options.quick else (source.few, source.many)
+        if options.quick and source.name.startswith("MP2"):
             continue
         found = [
-            _compared(source, name, few, given)
+            _compare(source, name, few, options)
             for name in source.readings
             if name != source.fits
         ]
-        found.append(_compared(source, source.fits, many, given))
+        found.append(_compare(source, source.fits, many, options))
         rows += found
-        say(table(f"{source.name}: this package minus the source", found))
-        atoms = _atoms(source.readings[source.fits], given)
-        say(f"free atoms at this reading, unrestricted: {atoms:.4f} eV", "")
+        show(make_table(f"{source.name}: this package minus the source", found))
+        atoms = _atoms(source.readings[source.fits], options)
+        show(f"free atoms at this reading, unrestricted: {atoms:.4f} eV", "")
         figures[source.name] = {"atoms": atoms}
     figures["rows"] = rows
-    write_json(given.json, figures)
+    write_json(options.json, figures)
 
 
-def _given() -> Namespace:
-    parser = arguments(__doc__)
+def _options() -> Namespace:
+    parser = make_parser(__doc__)
     parser.add_argument("--data", type=Path, required=True, help="the folder of h2co/")
     parser.add_argument("--cache", type=Path, default=Path("runs/benchmarks/h2co"))
     parser.add_argument("--workers", type=int, default=1, help="child processes")
     return parser.parse_args()
 
 
-def _compared(source: Source, reading: str, count: int, given: Namespace) -> Row:
+def _compare(source: Source, reading: str, count: int, options: Namespace) -> Row:
     """Compare `count` frames, spread evenly over the set, at one reading."""
-    with np.load(given.data / "h2co" / source.file) as data:
+    with np.load(options.data / "h2co" / source.file) as data:
         E, F, R, Z = (data[name] for name in "EFRZ")
     chosen = np.linspace(0, len(E) - 1, count).astype(int)
     records = label_frames(
         [Frame(Z[i], R[i]) for i in chosen],
         source.readings[reading],
-        workers=given.workers,
-        cache=given.cache,
+        workers=options.workers,
+        cache=options.cache,
     )
     good = [i for i, record in enumerate(records) if isinstance(record, Label)]
     labels = [record for record in records if isinstance(record, Label)]
@@ -177,11 +177,11 @@ def _compared(source: Source, reading: str, count: int, given: Namespace) -> Row
     }
 
 
-def _atoms(level: Level, given: Namespace) -> float:
+def _atoms(level: Level, options: Namespace) -> float:
     """Return the energy in eV of formaldehyde's atoms, each in its ground state."""
     states = ((6, 2), (8, 2), (1, 1), (1, 1))  # atomic number, 2S
     atoms = [Frame(np.array([z]), np.zeros((1, 3)), spin=spin) for z, spin in states]
-    records = label_frames(atoms, level, workers=1, cache=given.cache)
+    records = label_frames(atoms, level, workers=1, cache=options.cache)
     return sum(record.energy for record in records if isinstance(record, Label))
 
 

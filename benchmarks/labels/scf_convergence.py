@@ -19,7 +19,6 @@ Rows (JSON lines) and labels are kept: a killed run goes on.
 from argparse import Namespace
 from collections import Counter
 from collections.abc import Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -29,15 +28,15 @@ from ase.build import molecule
 from ase.data import covalent_radii
 
 from alloop.core import doubts
-from alloop.core.atoms import chemical_symbol
 from alloop.core.frame import Frame
 from alloop.core.levels import Level
 from alloop.core.records import Label, Unlabelled
-from alloop.core.units import HARTREE, Floats
+from alloop.core.units import Floats
 from alloop.jobs.label_frames import label_frames
 from alloop.labels.child.labeller import Limits
 from alloop.labels.levels import pyscf_level
-from benchmarks.common import Row, Rows, arguments, say, table, write_json
+from benchmarks.common import Row, Rows, make_parser, make_table, show, write_json
+from benchmarks.labels.stable_states import SAME, lowest_energy
 
 # What is asked for is convergence, not numbers: a coarse grid does.
 LEVELS = (
@@ -45,8 +44,6 @@ LEVELS = (
     pyscf_level("pbe", "6-31g", density_fit=True, grid=1),
     pyscf_level("b3lyp", "6-31g", density_fit=True, grid=1),
 )
-GUESSES = ("minao", "atom", "huckel", "1e")
-SAME = 1e-3  # eV
 _CLOSEST = 0.6  # of the sum of covalent radii: closer ones are the geometry gate's
 
 
@@ -67,30 +64,30 @@ SPECIES = (
 
 def main() -> None:
     """Label, check, show."""
-    given = _given()
+    options = _options()
     frames = [
         frame
         for species in SPECIES
-        for frame in distorted(species, 4 if given.quick else given.frames)
+        for frame in distort_molecule(species, 4 if options.quick else options.frames)
     ]
-    rows = Rows(given.rows)
+    rows = Rows(options.rows)
     found = []
-    for level in LEVELS[:1] if given.quick else LEVELS:
+    for level in LEVELS[:1] if options.quick else LEVELS:
         records = label_frames(
             frames,
             level,
-            workers=given.workers,
+            workers=options.workers,
             limits=Limits(seconds=600.0),
-            cache=given.cache,
+            cache=options.cache,
         )
-        checks = _checked(frames, records, level, rows)
-        found.append(_row(level.title, records) | _agreement(checks))
-    say(*(table(title, part) for title, part in _parts(found)))
-    write_json(given.json, {"levels": found})
+        checks = _compare_labels(frames, records, level, rows)
+        found.append(_level_row(level.title, records) | _agreement(checks))
+    show(*(make_table(title, part) for title, part in _split_tables(found)))
+    write_json(options.json, {"levels": found})
 
 
-def _given() -> Namespace:
-    parser = arguments(__doc__)
+def _options() -> Namespace:
+    parser = make_parser(__doc__)
     folder = Path("runs/benchmarks/rescue")
     parser.add_argument("--frames", type=int, default=50, help="of each species")
     parser.add_argument("--rows", type=Path, default=folder / "rows.jsonl")
@@ -102,7 +99,7 @@ def _given() -> Namespace:
 # --- frames --------------------------------------------------------------------------
 
 
-def distorted(species: Species, count: int) -> list[Frame]:
+def distort_molecule(species: Species, count: int) -> list[Frame]:
     """Return frames far from equilibrium, none with atoms on top of each other."""
     seed = sum(map(ord, species.name)) + 1000 * species.charge
     rng, atoms = np.random.default_rng(seed), molecule(species.name)
@@ -144,68 +141,10 @@ def _ratios(numbers: Any, x: Floats) -> Floats:
     return out
 
 
-# --- the independent route ----------------------------------------------------------
-
-
-def lowest(frame: Frame, level: Level) -> float | None:
-    """Return the lowest energy in eV of several stable solutions, None without any."""
-    from pyscf import lib
-
-    lib.num_threads(1)
-    energies = []
-    for guess in GUESSES:
-        with suppress(np.linalg.LinAlgError):
-            mf = mean_field(frame, level.settings)
-            energies.append(made_stable(mf, frame, level.settings, guess))
-    good = [energy for energy in energies if energy is not None]
-    return min(good) * HARTREE if good else None
-
-
-def made_stable(
-    mf: Any,
-    frame: Frame,
-    settings: dict[str, Any],
-    guess: str,
-    density: Any = None,
-) -> float | None:
-    """Return the energy in hartree of one start followed to a minimum, or None."""
-    mf.init_guess, mf.max_cycle, mf.conv_tol = guess, 100, 1e-10
-    mf.kernel(density)
-    stable = False
-    for _ in range(5):
-        if not mf.converged:
-            orbitals, filled = mf.mo_coeff, mf.mo_occ
-            mf = mf.newton()
-            mf.kernel(orbitals, filled)
-        orbitals, _, stable, _ = mf.stability(return_status=True)
-        if stable:
-            break
-        filled, mf = mf.mo_occ, mean_field(frame, settings).newton()
-        mf.kernel(orbitals, filled)
-    return float(mf.e_tot) if stable and mf.converged else None
-
-
-def mean_field(frame: Frame, settings: dict[str, Any]) -> Any:
-    """Return a fresh mean field of plain PySCF at the level's settings."""
-    from pyscf import dft, gto, scf
-
-    atoms = [
-        (chemical_symbol(int(z)), x)
-        for z, x in zip(frame.numbers, frame.positions, strict=True)
-    ]
-    state = {"charge": frame.charge, "spin": frame.spin}
-    mol = gto.M(atom=atoms, basis=settings["basis"], verbose=0, **state)
-    if settings["method"] == "hf":
-        return scf.UHF(mol) if frame.spin else scf.RHF(mol)
-    mf = dft.UKS(mol) if frame.spin else dft.RKS(mol)
-    mf.xc, mf.grids.level = settings["method"], settings["grid"]
-    return mf.density_fit() if settings["density_fit"] else mf
-
-
 # --- tables --------------------------------------------------------------------------
 
 
-def _checked(
+def _compare_labels(
     frames: Sequence[Frame],
     records: Sequence[Label | Unlabelled],
     level: Level,
@@ -214,24 +153,26 @@ def _checked(
     """Compare all rescued labels, and some others, with the independent route."""
     found = []
     for index, (frame, record) in enumerate(zip(frames, records, strict=True)):
-        if not isinstance(record, Label) or not (rescued(record) or index % 5 == 0):
+        if not isinstance(record, Label):
+            continue
+        if index % 5 and not needed_rescue(record):
             continue
         key = f"{level.id}/{frame.id}"
         if key not in rows:
-            rows[key] = {"lowest": lowest(frame, level)}
+            rows[key] = {"lowest": lowest_energy(frame, level)}
         other = rows[key]["lowest"]
         above = None if other is None else record.energy - other
-        found.append({"rescued": rescued(record), "above": above})
+        found.append({"rescued": needed_rescue(record), "above": above})
     return found
 
 
-def rescued(label: Label) -> bool:
+def needed_rescue(label: Label) -> bool:
     """Return whether the first rung was not enough."""
     details = label.details
     return details["rung"] != "default" or bool(details.get("followed"))
 
 
-def _row(name: str, records: Sequence[Label | Unlabelled]) -> Row:
+def _level_row(name: str, records: Sequence[Label | Unlabelled]) -> Row:
     labels = [record for record in records if isinstance(record, Label)]
     refused = [record for record in records if isinstance(record, Unlabelled)]
     rungs = Counter(str(label.details["rung"]) for label in labels)
@@ -268,7 +209,7 @@ def _agreement(checks: Sequence[Row]) -> Row:
     return out
 
 
-def _parts(found: Sequence[Row]) -> list[tuple[str, list[Row]]]:
+def _split_tables(found: Sequence[Row]) -> list[tuple[str, list[Row]]]:
     """Split the figures into three tables that fit a page."""
     cuts = (
         ("rungs", ("frames", "rungs", "followed", "refused")),
@@ -282,7 +223,7 @@ def _parts(found: Sequence[Row]) -> list[tuple[str, list[Row]]]:
         (
             title,
             [
-                {"level": row["level"], **{k: _said(row[k]) for k in keys}}
+                {"level": row["level"], **{k: _format_counts(row[k]) for k in keys}}
                 for row in found
             ],
         )
@@ -290,7 +231,7 @@ def _parts(found: Sequence[Row]) -> list[tuple[str, list[Row]]]:
     ]
 
 
-def _said(value: Any) -> Any:
+def _format_counts(value: Any) -> Any:
     if isinstance(value, dict):
         return ", ".join(f"{n} {k.lower()}" for k, n in value.items()) or "none"
     return value

@@ -36,19 +36,24 @@ import numpy as np
 import psutil
 from ase.build import molecule
 
-from alloop.core.atoms import chemical_symbol
 from alloop.core.frame import Frame
 from alloop.core.records import Label
-from alloop.core.units import BOHR, HARTREE, Floats
 from alloop.labels.child.labeller import IsolatedLabeller
 from alloop.labels.direct import DirectLabeller
 from alloop.labels.levels import level_from_name
 from alloop.labels.toy import toy_level
 from alloop.store.cache import LabelCache
-from benchmarks.common import Row, arguments, say, spread, table, write_json
+from benchmarks.common import (
+    Row,
+    make_parser,
+    make_table,
+    median_range,
+    show,
+    write_json,
+)
+from benchmarks.labels.plain_pyscf import Numbers, plain_loop
 
 PROCESSES = 2
-Numbers: TypeAlias = tuple[float, Floats]  # eV, (atoms, 3) eV/Å
 Loop: TypeAlias = Callable[[Sequence[Frame]], list[Numbers]]
 
 
@@ -72,72 +77,13 @@ QUICK = (Case("CH3CH2OH", "hf/sto-3g", 4, 2), Case("H2O", "ccsd(t)/cc-pvdz", 1, 
 
 def main() -> None:
     """Measure, check, show."""
-    given = arguments(__doc__).parse_args()
-    rows = [measured(case) for case in (QUICK if given.quick else CASES)]
-    say(table(f"labels in {PROCESSES} processes: ours against a plain loop", rows), "")
-    overhead = isolation(100 if given.quick else 400)
-    say(table("what isolation costs a label", [overhead]))
-    write_json(given.json, {"rows": rows, "isolation": overhead})
-
-
-# --- the plain loop, as in PySCF's manual --------------------------------------------
-
-
-def plain(level: str, frames: Sequence[Frame]) -> list[Numbers]:
-    """Return energies and forces of a plain loop."""
-    from pyscf import gto, lib
-
-    lib.num_threads(1)
-    method, basis = level.split("/")
-    found = []
-    for frame in frames:
-        atoms = [
-            (chemical_symbol(int(z)), x)
-            for z, x in zip(frame.numbers, frame.positions, strict=True)
-        ]
-        mol = gto.M(atom=atoms, basis=basis, verbose=0, max_memory=4000)
-        energy, gradient = _METHODS[method](mol)
-        found.append((energy * HARTREE, -gradient * HARTREE / BOHR))
-    return found
-
-
-def _hf(mol: object) -> tuple[float, Floats]:
-    from pyscf import scf
-
-    mf = scf.RHF(mol).run(conv_tol=1e-9)
-    return mf.e_tot, mf.nuc_grad_method().kernel()
-
-
-def _b3lyp(mol: object) -> tuple[float, Floats]:
-    from pyscf import dft
-
-    mf = dft.RKS(mol, xc="b3lyp")
-    mf.grids.level = 3
-    mf.run(conv_tol=1e-9)
-    gradient = mf.nuc_grad_method()
-    gradient.grid_response = True
-    return mf.e_tot, gradient.kernel()
-
-
-def _ccsd_t(mol: object) -> tuple[float, Floats]:
-    from pyscf import cc, scf
-    from pyscf.cc import ccsd_t_lambda
-    from pyscf.grad import ccsd_t
-
-    mf = scf.RHF(mol).run(conv_tol=1e-9)
-    mycc = cc.CCSD(mf)
-    mycc.conv_tol, mycc.conv_tol_normt = 1e-8, 1e-6
-    eris = mycc.ao2mo()
-    mycc.kernel(eris=eris)
-    triples = mycc.ccsd_t(eris=eris)
-    _, l1, l2 = ccsd_t_lambda.kernel(
-        mycc, eris, mycc.t1, mycc.t2, max_cycle=100, tol=1e-6, verbose=0
-    )
-    gradient = ccsd_t.Gradients(mycc)
-    return mycc.e_tot + triples, gradient.kernel(mycc.t1, mycc.t2, l1, l2, eris=eris)
-
-
-_METHODS = {"hf": _hf, "b3lyp": _b3lyp, "ccsd(t)": _ccsd_t}
+    options = make_parser(__doc__).parse_args()
+    rows = [measure_case(case) for case in (QUICK if options.quick else CASES)]
+    title = f"labels in {PROCESSES} processes: ours against a plain loop"
+    show(make_table(title, rows), "")
+    overhead = isolation_cost(100 if options.quick else 400)
+    show(make_table("what isolation costs a label", [overhead]))
+    write_json(options.json, {"rows": rows, "isolation": overhead})
 
 
 # --- measuring ---------------------------------------------------------------------
@@ -155,22 +101,21 @@ class Arm:
     ) -> tuple[float, float, list[Numbers]]:
         """Label all shares at once; return wall and CPU seconds, and the labels."""
         wall, cpu = time.perf_counter(), _cpu()
-        parts = list(
-            self.threads.map(lambda loop, share: loop(share), self.loops, shares)
-        )
+        call = lambda loop, share: loop(share)  # noqa: E731
+        labels = list(chain(*self.threads.map(call, self.loops, shares)))
         spent = _cpu() - cpu
-        return time.perf_counter() - wall, spent, list(chain(*parts))
+        return time.perf_counter() - wall, spent, labels
 
 
-def measured(case: Case) -> Row:
+def measure_case(case: Case) -> Row:
     """Measure throughput and CPU time of a case, both ways, and their ratios."""
     with ExitStack() as stack:
         arms = _arms(case, stack)
         for arm in arms.values():
             arm.block([_frames(case, 1, seed=-1)] * PROCESSES)  # imports, first guesses
         rounds = [_round(case, arms, number) for number in range(case.rounds)]
-    wall, cpu = (spread(each[key] for each in rounds) for key in ("wall", "cpu"))
-    ours, other = (spread(each[x] for each in rounds)["median"] for x in arms)
+    wall, cpu = (median_range(each[key] for each in rounds) for key in ("wall", "cpu"))
+    ours, other = (median_range(each[x] for each in rounds)["median"] for x in arms)
     return {
         "molecule": case.molecule,
         "level": case.level,
@@ -222,7 +167,7 @@ def _arms(case: Case, stack: ExitStack) -> dict[str, Arm]:
 def _elsewhere(
     pool: ProcessPoolExecutor, level: str, frames: Sequence[Frame]
 ) -> list[Numbers]:
-    return pool.submit(plain, level, frames).result()
+    return pool.submit(plain_loop, level, frames).result()
 
 
 def _ours(
@@ -250,13 +195,11 @@ def _frames(case: Case, count: int, seed: int) -> list[Frame]:
 
 def _apart(one: Sequence[Numbers], other: Sequence[Numbers]) -> float:
     """Return the largest force difference, eV/Å; energies must agree to 1e-5 eV."""
-    for (e1, _), (e2, _) in zip(one, other, strict=True):
+    pairs = list(zip(one, other, strict=True))
+    for (e1, _), (e2, _) in pairs:
         if abs(e1 - e2) > 1e-5:
             raise RuntimeError(f"the two ways give {e1} and {e2} eV")
-    return max(
-        float(np.abs(f1 - f2).max())
-        for (_, f1), (_, f2) in zip(one, other, strict=True)
-    )
+    return max(float(np.abs(f1 - f2).max()) for (_, f1), (_, f2) in pairs)
 
 
 def _cpu() -> float:
@@ -266,7 +209,7 @@ def _cpu() -> float:
     return time.process_time() + sum(each.user + each.system for each in times)
 
 
-def isolation(labels: int) -> Row:
+def isolation_cost(labels: int) -> Row:
     """Return the cost of a label through a child process beside the label itself."""
     level, frames = toy_level(), _frames(CASES[2], labels, 0)
     with IsolatedLabeller(level) as child, TemporaryDirectory() as folder:
@@ -292,7 +235,7 @@ def _each(do: Callable[[Frame], object], frames: Sequence[Frame]) -> float:
         began = time.perf_counter()
         do(frame)
         times.append(time.perf_counter() - began)
-    return spread(times)["median"]
+    return median_range(times)["median"]
 
 
 if __name__ == "__main__":

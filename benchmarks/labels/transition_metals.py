@@ -29,8 +29,8 @@ from alloop.core.records import Label
 from alloop.core.units import HARTREE
 from alloop.labels.direct import label_frame
 from alloop.labels.levels import pyscf_level
-from benchmarks.common import Row, Rows, arguments, say, table, write_json
-from benchmarks.labels.scf_convergence import GUESSES, SAME, made_stable, mean_field
+from benchmarks.common import Row, Rows, make_parser, make_table, show, write_json
+from benchmarks.labels.stable_states import GUESSES, SAME, mean_field, stable_energy
 
 LEVELS = tuple(
     pyscf_level(method, "def2-svp", density_fit=True, grid=1)
@@ -41,7 +41,7 @@ _ALONG = np.array([0.48, 0.6, 0.64])  # off the axes
 
 
 @dataclass(frozen=True, slots=True)
-class Chain:
+class LinearMolecule:
     """A linear molecule: elements, distances (Å) between neighbours, 2S."""
 
     elements: tuple[str, ...]
@@ -56,42 +56,42 @@ class Chain:
         return Frame(numbers, np.outer(places, _ALONG), spin=self.spin)
 
 
-CHAINS = {
-    "CuO": Chain(("Cu", "O"), (1.72,), 1),
-    "FeO": Chain(("Fe", "O"), (1.62,), 4),
-    "VO": Chain(("V", "O"), (1.59,), 3),
-    "MnO": Chain(("Mn", "O"), (1.65,), 5),
-    "NiCO": Chain(("Ni", "C", "O"), (1.67, 1.15), 0),
+MOLECULES = {
+    "CuO": LinearMolecule(("Cu", "O"), (1.72,), 1),
+    "FeO": LinearMolecule(("Fe", "O"), (1.62,), 4),
+    "VO": LinearMolecule(("V", "O"), (1.59,), 3),
+    "MnO": LinearMolecule(("Mn", "O"), (1.65,), 5),
+    "NiCO": LinearMolecule(("Ni", "C", "O"), (1.67, 1.15), 0),
 }
 STRETCH = 1.1  # of the bond of the metal
 
 
 def main() -> None:
     """Label, start five times, show."""
-    given = _given()
-    rows = Rows(given.rows)
-    chosen = ("CuO",) if given.quick else tuple(CHAINS)
+    options = _options()
+    rows = Rows(options.rows)
+    chosen = ("CuO",) if options.quick else tuple(MOLECULES)
     cases = [
         (name, level)
-        for level in LEVELS[: 1 if given.quick else None]
+        for level in LEVELS[: 1 if options.quick else None]
         for name in chosen
     ]
-    found = [compared(*case, rows) for case in cases]
-    say(table("labels beside the lowest of five starts, meV", found))
-    say(table("in all", [_summary(found)]))
-    write_json(given.json, {"cases": found, **_summary(found)})
+    found = [compare_starts(*case, rows) for case in cases]
+    show(make_table("labels beside the lowest of five starts, meV", found))
+    show(make_table("in all", [_summary(found)]))
+    write_json(options.json, {"cases": found, **_summary(found)})
 
 
-def _given() -> Namespace:
-    parser = arguments(__doc__)
+def _options() -> Namespace:
+    parser = make_parser(__doc__)
     default = Path("runs/benchmarks/metals/rows.jsonl")
     parser.add_argument("--rows", type=Path, default=default)
     return parser.parse_args()
 
 
-def compared(name: str, level: Level, rows: Rows) -> Row:
+def compare_starts(name: str, level: Level, rows: Rows) -> Row:
     """Compare a label with the lowest of the starts; kept rows are not made again."""
-    frame = CHAINS[name].frame(STRETCH)
+    frame = MOLECULES[name].frame(STRETCH)
     for start in STARTS:
         key = f"{level.id}/{frame.id}/{start}"
         if key not in rows:
@@ -158,7 +158,7 @@ def _start(frame: Frame, level: Level, start: str) -> Row:
         mf = mean_field(frame, level.settings)
         density = None if start != "mixed" else _mixed(mf)
         guess = start if start != "mixed" else "minao"
-        energy = made_stable(mf, frame, level.settings, guess, density)
+        energy = stable_energy(mf, frame, level.settings, guess, density)
     cpu = process_time() - began
     return {"energy": None if energy is None else energy * HARTREE, "cpu": cpu}
 

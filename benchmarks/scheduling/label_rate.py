@@ -28,20 +28,20 @@ from alloop.workers.cluster_plan import ClusterPlan
 from alloop.workers.connection import Connection, connect_cluster
 from alloop.workers.pools import InlinePool
 from alloop.workers.tasks import TaskResult, perform_command
-from benchmarks.common import Row, arguments, say, table, write_json
+from benchmarks.common import Row, make_parser, make_table, show, write_json
 
 
 def main() -> None:
     """Measure both, show."""
-    parser = arguments(__doc__)
+    parser = make_parser(__doc__)
     parser.add_argument("--labels", type=int, default=2000)
     parser.add_argument("--folder", type=Path, help="for the store")
-    given = parser.parse_args()
-    count = 200 if given.quick else given.labels
-    with tempfile.TemporaryDirectory(dir=given.folder) as folder:
-        rows = [_driver(Path(folder), count), _scheduler(count)]
-    say(table("one driver", rows))
-    write_json(given.json, {"rows": rows})
+    options = parser.parse_args()
+    count = 200 if options.quick else options.labels
+    with tempfile.TemporaryDirectory(dir=options.folder) as folder:
+        rows = [_driver_row(Path(folder), count), _scheduler_row(count)]
+    show(make_table("one driver", rows))
+    write_json(options.json, {"rows": rows})
 
 
 class _Clock:
@@ -80,7 +80,7 @@ def _since(begun: tuple[float, float]) -> tuple[float, float]:
     return cpu - begun[0], wall - begun[1]
 
 
-def _driver(folder: Path, count: int) -> Row:
+def _driver_row(folder: Path, count: int) -> Row:
     path = write_campaign(folder)
     tree = yaml.safe_load(path.read_text())
     tree["seeds"]["cheap"], tree["budget"] = count, {"cheap": count, "expensive": 3}
@@ -94,25 +94,25 @@ def _driver(folder: Path, count: int) -> Row:
         return clock.row("driver: labels", count)
 
 
-def _nothing(number: int) -> int:
+def _do_nothing(number: int) -> int:
     return number
 
 
-def _scheduler(count: int) -> Row:
+def _scheduler_row(count: int) -> Row:
     link = connect_cluster(ClusterPlan(workers=2))
     try:
-        _round(link, 10)
+        _run_tasks(link, 10)
         clock = _Clock()
-        _round(link, count)
+        _run_tasks(link, count)
         return clock.row("scheduler: tasks", count)
     finally:
         link.close()
 
 
-def _round(link: Connection, count: int) -> None:
+def _run_tasks(link: Connection, count: int) -> None:
     from distributed import as_completed
 
-    ask = (link.client.submit(_nothing, i, pure=False) for i in range(count))
+    ask = (link.client.submit(_do_nothing, i, pure=False) for i in range(count))
     for future, _ in as_completed(list(ask), loop=link.client.loop, with_results=True):
         future.release()
 

@@ -17,26 +17,26 @@ from alloop.loop.rules import Rules
 from alloop.loop.state import LoopState
 from alloop.workers.pools import Task
 
-FOREVER = 10**9  # workers: only what waits for one another takes time
+UNLIMITED = 10**9  # workers: only what waits for one another takes time
 
 
 @dataclass(frozen=True, slots=True)
-class Ran:
+class TaskRun:
     """A task: when it ran, s, and the CPU seconds spent inside its work."""
 
     started: float
     ended: float
-    inside: float
+    cpu_seconds: float
 
 
 @dataclass(slots=True)
-class Trace:
+class Timeline:
     """The tasks that ran, and the time of each round's first exploration."""
 
-    tasks: list[Ran] = field(default_factory=list)
+    tasks: list[TaskRun] = field(default_factory=list)
     rounds: dict[int, float] = field(default_factory=dict)
 
-    def note(self, commands: tuple[Command, ...], now: float) -> None:
+    def record_commands(self, commands: tuple[Command, ...], now: float) -> None:
         """Record the commands of a time."""
         for command in commands:
             if isinstance(command, Explore):
@@ -58,10 +58,10 @@ class Trace:
         for task in self.tasks:
             within = min(task.ended, end) - max(task.started, begin)
             if within > 0:
-                yield within, task.inside * within / (task.ended - task.started)
+                yield within, task.cpu_seconds * within / (task.ended - task.started)
 
 
-def inside(event: e.Event) -> float:
+def useful_seconds(event: e.Event) -> float:
     """Return the CPU seconds in PySCF (or its toy), in training or in MD."""
     match event:
         case e.Labelled(label=label):
@@ -73,25 +73,27 @@ def inside(event: e.Event) -> float:
     return float(getattr(event, "timing", e.Timing()).cpu_seconds)
 
 
-def measured(history: History) -> Trace:
+def measured_timeline(history: History) -> Timeline:
     """Return the timeline that the journal holds."""
-    trace = Trace()
+    timeline = Timeline()
     for entry, event in history.events():
-        if isinstance(event, e.Answer) and length(event) > 0:
+        if isinstance(event, e.Answer) and task_seconds(event) > 0:
             timing = event.timing
-            trace.tasks.append(Ran(timing.started, timing.ended, inside(event)))
-        trace.note(entry.turn.commands, entry.time)
-    return trace
+            timeline.tasks.append(
+                TaskRun(timing.started, timing.ended, useful_seconds(event))
+            )
+        timeline.record_commands(entry.turn.commands, entry.time)
+    return timeline
 
 
-def simulated(history: History, rules: Rules, workers: int) -> Trace:
+def simulated_timeline(history: History, rules: Rules, workers: int) -> Timeline:
     """Return the timeline of the same tasks started without any overhead.
 
     The campaign runs again by its own rules: each task gets the answer that it got, as
     long after its start as it took, and nothing else takes time.
     """
-    known = {x.name: x for _, x in history.events() if isinstance(x, e.Answer)}
-    trace, now, order, running = Trace(), 0.0, count(), 0
+    answers = {x.name: x for _, x in history.events() if isinstance(x, e.Answer)}
+    timeline, now, order, running = Timeline(), 0.0, count(), 0
     state = LoopState()
     queue: list[tuple[float, int, e.Answer]] = []
     ends: list[tuple[float, int, e.Answer]] = []
@@ -104,10 +106,10 @@ def simulated(history: History, rules: Rules, workers: int) -> Trace:
         seen = apply_event(state, events[0])
         commands = decide(seen, events.pop(0), rules)
         state = apply_commands(seen, commands)
-        trace.note(commands, now)
+        timeline.record_commands(commands, now)
         for command in (x for x in commands if not isinstance(x, Stop)):
-            answer = known[command.name]
-            seconds = length(answer)
+            answer = answers[command.name]
+            seconds = task_seconds(answer)
             if seconds == 0:  # the driver answered
                 events.append(answer)
                 continue
@@ -115,14 +117,14 @@ def simulated(history: History, rules: Rules, workers: int) -> Trace:
             heapq.heappush(queue, (-task.priority, next(order), answer))
         while queue and running < workers and not events:
             _, _, answer = heapq.heappop(queue)
-            end = now + length(answer)
-            trace.tasks.append(Ran(now, end, inside(answer)))
+            end = now + task_seconds(answer)
+            timeline.tasks.append(TaskRun(now, end, useful_seconds(answer)))
             heapq.heappush(ends, (end, next(order), answer))
             running += 1
-    return trace
+    return timeline
 
 
-def length(event: e.Event) -> float:
+def task_seconds(event: e.Event) -> float:
     """Return the seconds that the event's task took, 0 where there was none."""
     timing = getattr(event, "timing", e.Timing())
     return float(timing.ended - timing.started)

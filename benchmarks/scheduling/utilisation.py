@@ -50,13 +50,13 @@ from alloop.labels.toy import toy_level
 from alloop.loop import events as e
 from alloop.loop.rules import Rules
 from alloop.workers.cluster_plan import available_cores
-from benchmarks.common import arguments, say, table, write_json
+from benchmarks.common import make_parser, make_table, show, write_json
 from benchmarks.scheduling.task_timeline import (
-    FOREVER,
-    inside,
-    length,
-    measured,
-    simulated,
+    UNLIMITED,
+    measured_timeline,
+    simulated_timeline,
+    task_seconds,
+    useful_seconds,
 )
 
 # Molecule, the two levels, and the same without burning for what is brought along.
@@ -78,25 +78,25 @@ REAL = (  # about 1 and 4 CPU seconds a label
 )
 
 
-def figures(history: History, rules: Rules, workers: int) -> dict[str, Any]:
+def utilisation_row(history: History, rules: Rules, workers: int) -> dict[str, Any]:
     """Return a row of the table."""
-    trace = measured(history)
-    greedy = simulated(history, rules, workers)
-    chain = simulated(history, rules, FOREVER)
-    steady = list(trace.steady())
-    seconds = trace.work
-    place = workers * trace.wall
+    timeline = measured_timeline(history)
+    greedy = simulated_timeline(history, rules, workers)
+    chain = simulated_timeline(history, rules, UNLIMITED)
+    steady = list(timeline.steady())
+    seconds = timeline.work
+    place = workers * timeline.wall
     waste = place - seconds - (workers * greedy.wall - greedy.work)
     lags = [
         entry.time - event.timing.ended
         for entry, event in history.events()
-        if isinstance(event, e.Answer) and length(event) > 0
+        if isinstance(event, e.Answer) and task_seconds(event) > 0
     ]
     return {
         "staleness": rules.staleness,
-        "rounds": max(trace.rounds) - 2,
+        "rounds": max(timeline.rounds) - 2,
         "tasks": len(steady),
-        "wall s": trace.wall,
+        "wall s": timeline.wall,
         "used": sum(cpu for _, cpu in steady) / place,
         "busy": seconds / place,
         "greedy": greedy.work / (workers * greedy.wall),
@@ -106,17 +106,17 @@ def figures(history: History, rules: Rules, workers: int) -> dict[str, Any]:
     }
 
 
-def spent(history: History) -> dict[str, float]:
+def cpu_by_kind(history: History) -> dict[str, float]:
     """Return the CPU seconds by kind of task."""
     found: dict[str, float] = {}
     for _, event in history.events():
-        if isinstance(event, e.Answer) and inside(event) > 0:
+        if isinstance(event, e.Answer) and useful_seconds(event) > 0:
             kind = type(event).__name__.lower()
-            found[kind] = found.get(kind, 0.0) + inside(event)
+            found[kind] = found.get(kind, 0.0) + useful_seconds(event)
     return found
 
 
-def labelled(path: Path, name: str, level: Level, frames: int) -> dict[str, str]:
+def write_labels(path: Path, name: str, level: Level, frames: int) -> dict[str, str]:
     """Write labelled frames around a molecule; return their section in a campaign."""
     rng, shape, found = (
         np.random.default_rng(list(path.stem.encode())),
@@ -135,18 +135,18 @@ def labelled(path: Path, name: str, level: Level, frames: int) -> dict[str, str]
     return {"energy_unit": "eV", "length_unit": "angstrom"}
 
 
-def campaign(folder: Path, staleness: int, chosen: Namespace) -> Campaign:
+def make_campaign(folder: Path, staleness: int, options: Namespace) -> Campaign:
     """Return a campaign with rounds of labels, a training of a network, and some MD.
 
     What comes before the first round is brought along.
     """
-    rounds, every, steps = (3, 2, 100) if chosen.quick else (6, 8, 1000)
-    rounds = chosen.rounds or rounds
-    name, levels, own = REAL if chosen.real else TOYS
+    rounds, every, steps = (3, 2, 100) if options.quick else (6, 8, 1000)
+    rounds = options.rounds or rounds
+    name, levels, own = REAL if options.real else TOYS
     folder.mkdir(parents=True)
     sizes = {"cheap": 4 * every, "expensive": every, "test": 2}
     files = {
-        each: labelled(folder / f"{each}.xyz", name, own[each != "cheap"], frames)
+        each: write_labels(folder / f"{each}.xyz", name, own[each != "cheap"], frames)
         for each, frames in sizes.items()
     }
     start = [
@@ -165,7 +165,7 @@ def campaign(folder: Path, staleness: int, chosen: Namespace) -> Campaign:
             **{"teacher": steps // 2, "pretrain": steps, "finetune": steps // 2},
         },
         "budget": {"cheap": 4 * every * rounds, "expensive": every * rounds},
-        "cluster": {"kind": "local", "workers": chosen.workers},
+        "cluster": {"kind": "local", "workers": options.workers},
         "store": "run.zarr",
     }
     file = folder / "campaign.yaml"
@@ -173,7 +173,7 @@ def campaign(folder: Path, staleness: int, chosen: Namespace) -> Campaign:
     return Campaign.from_yaml(file)
 
 
-def ended(folder: Path, staleness: int, chosen: Namespace) -> Campaign:
+def run_campaign(folder: Path, staleness: int, options: Namespace) -> Campaign:
     """Return a campaign that has run to its end without a pause, earlier or now."""
     path = folder / str(staleness)
     with contextlib.suppress(StoreError):
@@ -181,36 +181,35 @@ def ended(folder: Path, staleness: int, chosen: Namespace) -> Campaign:
         if earlier.history().state.finished:
             return earlier
     shutil.rmtree(path, ignore_errors=True)
-    own = campaign(path, staleness, chosen)
+    own = make_campaign(path, staleness, options)
     begun = time.monotonic()
     outcome = own.run()
-    say(f"staleness {staleness}: {outcome.finished}, {time.monotonic() - begun:.0f} s")
+    show(f"staleness {staleness}: {outcome.finished}, {time.monotonic() - begun:.0f} s")
     return own
 
 
 def main() -> None:
     """Run, measure, and show."""
-    parser = arguments(__doc__)
+    parser = make_parser(__doc__)
     parser.add_argument("--workers", type=int, default=2, help="worker processes")
     parser.add_argument("--real", action="store_true", help="labels by PySCF")
     parser.add_argument("--rounds", type=int, help="how many, the first and last too")
     parser.add_argument("--folder", type=Path, help="keep what was run here")
-    chosen = parser.parse_args()
-    if chosen.workers > available_cores():
-        say(
-            f"{chosen.workers} workers on {available_cores()} cores: `used` will be low"
-        )
+    options = parser.parse_args()
+    workers, cores = options.workers, available_cores()
+    if workers > cores:
+        show(f"{workers} workers on {cores} cores: `used` will be low")
     rows, shares = [], []
     with tempfile.TemporaryDirectory() as spare:
         for staleness in (0, 1):
-            own = ended(chosen.folder or Path(spare), staleness, chosen)
+            own = run_campaign(options.folder or Path(spare), staleness, options)
             history = own.history()
-            rows.append(figures(history, own.setup.rules, chosen.workers))
-            shares.append({"staleness": staleness, **spent(history)})
-            found = {"workers": chosen.workers, "steady rounds": rows, "cpu s": shares}
-            write_json(chosen.json, found)
-    say(table("steady rounds", rows))
-    say(table("CPU seconds of the whole campaign", shares))
+            rows.append(utilisation_row(history, own.setup.rules, options.workers))
+            shares.append({"staleness": staleness, **cpu_by_kind(history)})
+            found = {"workers": options.workers, "steady rounds": rows, "cpu s": shares}
+            write_json(options.json, found)
+    show(make_table("steady rounds", rows))
+    show(make_table("CPU seconds of the whole campaign", shares))
 
 
 if __name__ == "__main__":

@@ -21,9 +21,16 @@ from ase.build import molecule
 from alloop.core.atoms import from_atoms
 from alloop.core.batch import pack_frames
 from alloop.models.graph import Graph, to_graph
-from alloop.models.network import Network, build_network, energy_and_forces
 from alloop.models.settings import NETWORKS
-from benchmarks.common import Row, arguments, say, spread, table, write_json
+from alloop.models.network import Network, build_network, energy_and_forces
+from benchmarks.common import (
+    Row,
+    make_parser,
+    make_table,
+    median_range,
+    show,
+    write_json,
+)
 
 Task = Callable[[], object]
 
@@ -38,32 +45,32 @@ def graph(frames: int, cutoff: float) -> Graph:
     return to_graph(pack_frames(made), cutoff)
 
 
-def forces(network: Network, frames: int) -> Task:
+def force_task(network: Network, frames: int) -> Task:
     """Return a task: energies and forces, as MD takes them."""
-    still = network.requires_grad_(False)
-    own = graph(frames, network.cutoff)
-    return lambda: energy_and_forces(still, own)
+    frozen = network.requires_grad_(False)
+    batch = graph(frames, network.cutoff)
+    return lambda: energy_and_forces(frozen, batch)
 
 
-def step(network: Network, frames: int) -> Task:
+def training_task(network: Network, frames: int) -> Task:
     """Return a task: the gradient of a force loss, as training takes it."""
-    own = graph(frames, network.cutoff)
+    batch = graph(frames, network.cutoff)
 
     def run() -> None:
         network.zero_grad()
-        said = energy_and_forces(network, own, create_graph=True)
+        said = energy_and_forces(network, batch, create_graph=True)
         loss = torch.linalg.vector_norm(said.forces, dim=1).mean()
         torch.autograd.backward(loss)
 
     return run
 
 
-def tasks(kind: str) -> dict[str, Task]:
+def timed_tasks(kind: str) -> dict[str, Task]:
     """Return what is timed of a network."""
     return {
-        "one": forces(build_network(kind), 1),
-        "many": forces(build_network(kind), 32),
-        "step": step(build_network(kind), 10),
+        "one": force_task(build_network(kind), 1),
+        "many": force_task(build_network(kind), 32),
+        "step": training_task(build_network(kind), 10),
     }
 
 
@@ -76,19 +83,22 @@ def milliseconds(task: Task, repeats: int) -> float:
     return 1e3 * (time.process_time() - began) / repeats
 
 
-def measured(kinds: Sequence[str], turns: int, repeats: int) -> list[Row]:
+def measure(kinds: Sequence[str], turns: int, repeats: int) -> list[Row]:
     """Return a row for each kind of network."""
-    all_tasks = {kind: tasks(kind) for kind in kinds}
+    by_kind = {kind: timed_tasks(kind) for kind in kinds}
     taken: dict[str, dict[str, list[float]]] = {
-        kind: {name: [] for name in own} for kind, own in all_tasks.items()
+        kind: {name: [] for name in tasks} for kind, tasks in by_kind.items()
     }
     for _ in range(turns):
-        for kind, own in all_tasks.items():
-            for name, task in own.items():
+        for kind, tasks in by_kind.items():
+            for name, task in tasks.items():
                 taken[kind][name].append(milliseconds(task, repeats))
     return [
         {"network": kind, "weights": weights(kind)}
-        | {f"{name} ms": spread(times)["median"] for name, times in taken[kind].items()}
+        | {
+            f"{name} ms": median_range(times)["median"]
+            for name, times in taken[kind].items()
+        }
         for kind in kinds
     ]
 
@@ -100,16 +110,16 @@ def weights(kind: str) -> int:
 
 def main() -> None:
     """Measure and show."""
-    parser = arguments(__doc__)
+    parser = make_parser(__doc__)
     parser.add_argument(
         "--only", nargs="+", choices=NETWORKS, metavar="KIND", help="these networks"
     )
-    chosen: Namespace = parser.parse_args()
+    options: Namespace = parser.parse_args()
     torch.set_num_threads(1)
-    turns, repeats = (3, 3) if chosen.quick else (9, 10)
-    rows = measured(chosen.only or list(NETWORKS), turns, repeats)
-    say(table("one thread, float32, ethanol, CPU ms", rows))
-    write_json(chosen.json, {"turns": turns, "repeats": repeats, "networks": rows})
+    turns, repeats = (3, 3) if options.quick else (9, 10)
+    rows = measure(options.only or list(NETWORKS), turns, repeats)
+    show(make_table("one thread, float32, ethanol, CPU ms", rows))
+    write_json(options.json, {"turns": turns, "repeats": repeats, "networks": rows})
 
 
 if __name__ == "__main__":

@@ -23,22 +23,19 @@ import os
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # before torch: one core for everybody
 
 import json
-import subprocess
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any, Self
+from typing import Any
 
 import numpy as np
 import torch
-from ase import units
 from ase.build import molecule
-from ase.md.langevin import Langevin
 
-from alloop.core.atoms import from_atoms, to_atoms
+from alloop.core.atoms import from_atoms
 from alloop.core.batch import Batch, pack_frames
 from alloop.core.records import LabelSet, Walker
 from alloop.core.roles import Potential
@@ -47,23 +44,19 @@ from alloop.md.dynamics import DynamicsSettings, run_dynamics
 from alloop.md.guards import Guards
 from alloop.md.integrate import maxwell_boltzmann
 from alloop.models.network import build_network
-from alloop.potentials.ase_calculator import PotentialCalculator
 from alloop.potentials.compiled import compiled_for
 from alloop.potentials.learned import LearnedPotential
 from alloop.training.fit import fit_network
 from alloop.training.graph_pool import make_graph_pool
 from alloop.training.schedule import Schedule
 from alloop.training.stages import Stage
-from benchmarks.common import arguments, say, spread, table, write_json
-from benchmarks.speed.torchsim import torchsim
+from benchmarks.common import make_parser, make_table, median_range, show, write_json
+from benchmarks.speed.other_codes import STEP, OtherNetwork, Turn, ase_md, torchsim_md
 
 WALKERS = 32
 FRAMES = 10  # of a training step
 SIZE = {"channels": 64, "layers": 3}
 NETWORKS = {"painn": "SchNetPack", "egnn": "egnn-pytorch"}
-STEP = 0.5  # fs
-
-Turn = Callable[[], float]  # does some work: units of it a CPU second
 
 
 @dataclass(frozen=True)
@@ -93,13 +86,13 @@ def ethanol(count: int) -> Batch:
     )
 
 
-def potential(kind: str) -> LearnedPotential:
+def make_potential(kind: str) -> LearnedPotential:
     """Return an untrained network of the common size: its forces are small."""
     network = build_network(kind, SIZE, seed=1)
     return LearnedPotential(network, {1: 0.0, 6: 0.0, 8: 0.0}, scale=0.1)
 
 
-def walking(model: Potential, amount: Amount) -> Turn:
+def batched_md(model: Potential, amount: Amount) -> Turn:
     """Return a turn of MD of all walkers side by side."""
     frames = ethanol(WALKERS).frames()
     rng = np.random.default_rng(2)
@@ -118,24 +111,7 @@ def walking(model: Potential, amount: Amount) -> Turn:
     return turn
 
 
-def one_by_one(model: LearnedPotential, amount: Amount) -> Turn:
-    """Return a turn of ASE's MD, which moves one walker at a time."""
-    atoms = to_atoms(ethanol(1).frame(0))
-    atoms.calc = PotentialCalculator(model)
-    bath = {"temperature_K": 300.0, "friction": 0.01 / units.fs}
-    moves = Langevin(
-        atoms, STEP * units.fs, **bath, rng=np.random.RandomState(0), fixcm=False
-    )
-
-    def turn() -> float:
-        began = time.process_time()
-        moves.run(amount.steps)
-        return amount.steps / (time.process_time() - began)
-
-    return turn
-
-
-def predicting(model: Potential, amount: Amount) -> Turn:
+def inference(model: Potential, amount: Amount) -> Turn:
     """Return a turn of energies and forces of all frames at once."""
     batch = ethanol(WALKERS)
 
@@ -169,71 +145,30 @@ def training(kind: str, amount: Amount, **how: Any) -> Turn:
     return turn
 
 
-class Rival:
-    """A published network in another process that reports its own rates.
-
-    It is a context manager.
-    """
-
-    def __init__(self, python: Path, kind: str, amount: Amount) -> None:
-        script = Path(__file__).with_name("published_networks.py")
-        counts = (WALKERS, amount.repeats, FRAMES, amount.training)
-        command = [str(python), str(script), kind, *map(str, counts)]
-        pipes: Any = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
-        self._process = subprocess.Popen(
-            command, text=True, stderr=subprocess.DEVNULL, **pipes
-        )
-        self.there = self._told() == "ready"
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_raised: object) -> None:
-        assert self._process.stdin is not None
-        self._process.stdin.close()
-        self._process.wait()
-
-    def turn(self, what: str) -> Turn:
-        """Return a turn of `predict` or `train`."""
-
-        def turn() -> float:
-            assert self._process.stdin is not None
-            self._process.stdin.write(f"{what}\n")
-            self._process.stdin.flush()
-            return float(self._told())
-
-        return turn
-
-    def _told(self) -> str:
-        assert self._process.stdout is not None
-        line: str = self._process.stdout.readline()
-        return line.strip()
-
-
 # --- rounds --------------------------------------------------------------------------
 
 
-def contests(
-    amount: Amount, rivals: Mapping[str, Rival]
+def comparisons(
+    amount: Amount, others: Mapping[str, OtherNetwork]
 ) -> Iterator[tuple[str, dict[str, Turn]]]:
     """Yield each comparison with its turns; alloop's own come first."""
     for kind, theirs in NETWORKS.items():
-        eager = potential(kind)
+        eager = make_potential(kind)
         fast, why = compiled_for(eager, ethanol(WALKERS))
         ours: dict[str, Potential] = {"alloop": eager}
         if why is None:
             ours = {"alloop, compiled": fast, **ours}
         else:
-            say(why)
-        moving = {name: walking(model, amount) for name, model in ours.items()}
-        moving["ASE, one by one"] = one_by_one(eager, amount)
+            show(why)
+        moving = {name: batched_md(model, amount) for name, model in ours.items()}
+        moving["ASE, one by one"] = ase_md(eager, ethanol(1).frame(0), amount.steps)
         if find_spec("torch_sim"):
-            moving["TorchSim 0.3"] = torchsim(eager, ethanol(WALKERS), amount.steps)
+            moving["TorchSim 0.3"] = torchsim_md(eager, ethanol(WALKERS), amount.steps)
         yield f"MD, {kind}, walker-steps/s", moving
-        saying = {name: predicting(model, amount) for name, model in ours.items()}
-        if kind in rivals:
-            saying[theirs] = rivals[kind].turn("predict")
-        yield f"inference, {kind}, frames/s", saying
+        inferring = {name: inference(model, amount) for name, model in ours.items()}
+        if kind in others:
+            inferring[theirs] = others[kind].turn("predict")
+        yield f"inference, {kind}, frames/s", inferring
         learning = {
             "alloop, AdamW, compiled": training(
                 kind, amount, optimiser="adamw", compile=True
@@ -241,27 +176,30 @@ def contests(
             "alloop, AdamW": training(kind, amount, optimiser="adamw", compile=False),
             "alloop, Muon, compiled": training(kind, amount, compile=True),
         }
-        if kind in rivals:
-            learning[theirs] = rivals[kind].turn("train")
+        if kind in others:
+            learning[theirs] = others[kind].turn("train")
         yield f"training, {kind}, frames/s", learning
 
 
-def opened(python: Path | None, amount: Amount, stack: ExitStack) -> dict[str, Rival]:
+def start_others(
+    python: Path | None, amount: Amount, stack: ExitStack
+) -> dict[str, OtherNetwork]:
     """Start the networks that this Python has; print which are left out."""
     if python is None:
-        say("published networks are left out: no --other-python")
+        show("published networks are left out: no --other-python")
         return {}
     found = {}
+    counts = (WALKERS, amount.repeats, FRAMES, amount.training)
     for kind, name in NETWORKS.items():
-        rival = stack.enter_context(Rival(python, kind, amount))
-        if rival.there:
-            found[kind] = rival
+        other = stack.enter_context(OtherNetwork(python, kind, counts))
+        if other.installed:
+            found[kind] = other
         else:
-            say(f"{name} is left out: {python} lacks it")
+            show(f"{name} is left out: {python} lacks it")
     return found
 
 
-def rounds(turns: Mapping[str, Turn], count: int) -> dict[str, list[float]]:
+def run_rounds(turns: Mapping[str, Turn], count: int) -> dict[str, list[float]]:
     """Return the rates of all, in turns; the first round is not counted."""
     rates: dict[str, list[float]] = {name: [] for name in turns}
     for number in range(count + 1):
@@ -272,32 +210,32 @@ def rounds(turns: Mapping[str, Turn], count: int) -> dict[str, list[float]]:
     return rates
 
 
-def told(rates: Mapping[str, list[float]]) -> list[dict[str, Any]]:
+def rate_rows(rates: Mapping[str, list[float]]) -> list[dict[str, Any]]:
     """Return a row for each: its rates, and how many times as fast the first one is."""
     first = next(iter(rates.values()))
     rows = []
     for name, own in rates.items():
-        ratio = spread(a / b for a, b in zip(first, own, strict=True))
+        ratio = median_range(a / b for a, b in zip(first, own, strict=True))
         times = {f"times, {key}": value for key, value in ratio.items()}
-        rows.append({"who": name, **spread(own), **times})
+        rows.append({"who": name, **median_range(own), **times})
     return rows
 
 
 def main() -> None:
     """Measure in turns, show, keep."""
-    parser = arguments(__doc__)
+    parser = make_parser(__doc__)
     parser.add_argument("--other-python", type=Path, help="a Python with those")
     options = parser.parse_args()
     torch.set_num_threads(1)
     amount = QUICK if options.quick else FULL
     if not find_spec("torch_sim"):
-        say("TorchSim is left out: torch-sim-atomistic is not installed")
+        show("TorchSim is left out: torch-sim-atomistic is not installed")
     figures: dict[str, Any] = {}
     with ExitStack() as stack:
-        rivals = opened(options.other_python, amount, stack)
-        for title, turns in contests(amount, rivals):
-            figures[title] = told(rounds(turns, amount.rounds))
-            say(table(title, figures[title]))
+        others = start_others(options.other_python, amount, stack)
+        for title, turns in comparisons(amount, others):
+            figures[title] = rate_rows(run_rounds(turns, amount.rounds))
+            show(make_table(title, figures[title]))
     write_json(options.json, json.loads(json.dumps(figures)))
 
 

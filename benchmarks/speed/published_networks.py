@@ -22,7 +22,7 @@ from torch import Tensor, nn
 ETHANOL = (6, 6, 8, 1, 1, 1, 1, 1, 1)
 WIDTH, LAYERS = 64, 3
 
-Says = Callable[[], tuple[Tensor, Tensor]]  # energies and forces of a batch
+Evaluate = Callable[[], tuple[Tensor, Tensor]]  # energies and forces of a batch
 
 
 class PaiNN(nn.Module):
@@ -48,15 +48,15 @@ class PaiNN(nn.Module):
             ],
         )
 
-    def on(self, frames: int) -> Says:
+    def on(self, frames: int) -> Evaluate:
         """Return a call on so many frames, with all pairs listed beforehand."""
         given = _listed(frames)
 
-        def says() -> tuple[Tensor, Tensor]:
-            said = self.whole(dict(given))
-            return said["energy"], said["forces"]
+        def evaluate() -> tuple[Tensor, Tensor]:
+            results = self.whole(dict(given))
+            return results["energy"], results["forces"]
 
-        return says
+        return evaluate
 
 
 class EGNN(nn.Module):
@@ -75,12 +75,12 @@ class EGNN(nn.Module):
             each.node_mlp = _mlp(2 * WIDTH, WIDTH)
         self.readout = _mlp(WIDTH, 1)
 
-    def on(self, frames: int) -> Says:
+    def on(self, frames: int) -> Evaluate:
         """Return a call on so many frames."""
         z = torch.tensor(ETHANOL).repeat(frames, 1)
         start = torch.tensor(_positions(frames), dtype=torch.float32)
 
-        def says() -> tuple[Tensor, Tensor]:
+        def evaluate() -> tuple[Tensor, Tensor]:
             x = start.clone().requires_grad_()
             h = self.embedding(z)
             for layer in self.layers:
@@ -91,7 +91,7 @@ class EGNN(nn.Module):
             )
             return energies, -slope.view(-1, 3)
 
-        return says
+        return evaluate
 
 
 def _mlp(inside: int, outside: int) -> nn.Sequential:
@@ -128,23 +128,23 @@ def _listed(frames: int) -> dict[str, Tensor]:
 def predict(model: Any, frames: int, repeats: int) -> float:
     """Time energies and forces."""
     model.eval()
-    says = model.on(frames)
+    evaluate = model.on(frames)
     began = time.process_time()
     for _ in range(repeats):
-        says()
+        evaluate()
     return frames * repeats / (time.process_time() - began)
 
 
 def train(model: Any, frames: int, repeats: int) -> float:
     """Time steps of AdamW on random forces and zero energies."""
     model.train()
-    says, loss = model.on(frames), nn.functional.mse_loss
+    evaluate, loss = model.on(frames), nn.functional.mse_loss
     energies = torch.zeros(frames)
     forces = 0.1 * torch.randn(frames * len(ETHANOL), 3)
     adam = torch.optim.AdamW(model.parameters(), lr=1e-4)
     began = time.process_time()
     for _ in range(repeats):
-        e, f = says()
+        e, f = evaluate()
         total = loss(f, forces) + 0.05 * loss(e, energies)
         adam.zero_grad()
         total.backward()  # type: ignore[no-untyped-call]

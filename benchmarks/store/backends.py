@@ -35,7 +35,7 @@ NUMBERS = np.array([6, 6, 8, 1, 1, 1, 1, 1, 1])
 LEVEL = "0" * 16
 
 
-class Item(NamedTuple):
+class LabelledFrame(NamedTuple):
     """A labelled frame: numbers (n,), positions (n, 3), energy, forces (n, 3)."""
 
     numbers: Any
@@ -44,16 +44,16 @@ class Item(NamedTuple):
     forces: Any
 
 
-def items(count: int, rng: np.random.Generator) -> list[Item]:
+def random_items(count: int, rng: np.random.Generator) -> list[LabelledFrame]:
     """Random labelled frames of nine atoms."""
     shape = (count, len(NUMBERS), 3)
     positions = np.round(rng.normal(size=shape), 8) + 0.0
     forces, energies = rng.normal(size=shape), rng.normal(size=count)
     parts = zip(positions, energies, forces, strict=True)
-    return [Item(NUMBERS, x, float(energy), f) for x, energy, f in parts]
+    return [LabelledFrame(NUMBERS, x, float(energy), f) for x, energy, f in parts]
 
 
-class Alloop:
+class AlloopStore:
     """The journal; all frames are read from the columns, or by replaying it."""
 
     name = "alloop"
@@ -62,7 +62,7 @@ class Alloop:
         self.path = folder / "s.zarr"
         self.archive = Archive.create(self.path, attrs={}, codec=CODEC)
 
-    def commit(self, batch: Sequence[Item]) -> None:
+    def commit(self, batch: Sequence[LabelledFrame]) -> None:
         turns = tuple(_turn(item) for item in batch)
         self.archive.append(turns if len(turns) > 1 else turns[0])
 
@@ -74,16 +74,16 @@ class Alloop:
         columns.fill_columns(self.archive, lambda _: tables, self.archive.last())
         self.archive.close()
 
-    def read(self) -> Iterator[Item]:
+    def read(self) -> Iterator[LabelledFrame]:
         root: Any = zarr.open_group(self.path, mode="r")
         structures, labels = root["structures"], root["labels/expensive"]
         cuts = structures["offsets"][1:-1]
         parts = (np.split(structures[key][:], cuts) for key in ("numbers", "positions"))
         energies, forces = labels["energy"][:].tolist(), labels["forces"][:]
-        return map(Item, *parts, energies, np.split(forces, cuts))
+        return map(LabelledFrame, *parts, energies, np.split(forces, cuts))
 
 
-class Replayed(Alloop):
+class ReplayedStore(AlloopStore):
     """The same store, read without its columns."""
 
     name = "alloop, no columns"
@@ -91,14 +91,16 @@ class Replayed(Alloop):
     def finish(self) -> None:
         self.archive.close()
 
-    def read(self) -> Iterator[Item]:
+    def read(self) -> Iterator[LabelledFrame]:
         with Archive.open(self.path, CODEC) as archive:
             for turn in _turns(archive):
                 frame, label = turn.commands[0].frame, turn.event.label
-                yield Item(frame.numbers, frame.positions, label.energy, label.forces)
+                yield LabelledFrame(
+                    frame.numbers, frame.positions, label.energy, label.forces
+                )
 
 
-class Database:
+class AseDatabase:
     """ASE's SQLite database, a transaction a commit."""
 
     name = "ASE database"
@@ -107,16 +109,16 @@ class Database:
         self.path = folder / "s.db"
         self.db = connect(self.path)
 
-    def commit(self, batch: Sequence[Item]) -> None:
+    def commit(self, batch: Sequence[LabelledFrame]) -> None:
         with self.db:
             for item in batch:
-                self.db.write(_atoms(item))
+                self.db.write(_to_atoms(item))
 
     def finish(self) -> None:
         """Nothing."""
 
-    def read(self) -> Iterator[Item]:
-        return (_item(row.toatoms()) for row in connect(self.path).select())
+    def read(self) -> Iterator[LabelledFrame]:
+        return (_to_item(row.toatoms()) for row in connect(self.path).select())
 
 
 class Extxyz:
@@ -127,39 +129,39 @@ class Extxyz:
     def __init__(self, folder: Path) -> None:
         self.path = folder / "s.xyz"
 
-    def commit(self, batch: Sequence[Item]) -> None:
+    def commit(self, batch: Sequence[LabelledFrame]) -> None:
         with self.path.open("a") as file:
-            ase.io.write(file, [_atoms(item) for item in batch], format="extxyz")
+            ase.io.write(file, [_to_atoms(item) for item in batch], format="extxyz")
             file.flush()
             os.fsync(file.fileno())
 
     def finish(self) -> None:
         """Nothing."""
 
-    def read(self) -> Iterator[Item]:
-        return map(_item, ase.io.iread(self.path, ":"))
+    def read(self) -> Iterator[LabelledFrame]:
+        return map(_to_item, ase.io.iread(self.path, ":"))
 
 
-class Flat:
+class FlatArrays:
     """Flat arrays with offsets, grown by `_append`; what HDF5 and Icechunk share."""
 
     path: Path
 
     def _open(self) -> Any: ...
 
-    def read(self) -> Iterator[Item]:
+    def read(self) -> Iterator[LabelledFrame]:
         group = self._open()
         cuts = group["ends"][:-1]
         parts = (np.split(group[k][:], cuts) for k in ("numbers", "positions"))
         return map(
-            Item,
+            LabelledFrame,
             *parts,
             group["energy"][:].tolist(),
             np.split(group["forces"][:], cuts),
         )
 
 
-class Hdf5(Flat):
+class Hdf5(FlatArrays):
     """HDF5: resized, written, flushed, synced."""
 
     name = "HDF5, fsync"
@@ -172,7 +174,7 @@ class Hdf5(Flat):
                 key, (0, *shape), dtype, maxshape=(None, *shape), chunks=(1024, *shape)
             )
 
-    def commit(self, batch: Sequence[Item]) -> None:
+    def commit(self, batch: Sequence[LabelledFrame]) -> None:
         for key, values in _flat(batch, len(self.file["numbers"])).items():
             data = self.file[key]
             data.resize(len(data) + len(values), axis=0)
@@ -187,7 +189,7 @@ class Hdf5(Flat):
         return h5py.File(self.path, "r")
 
 
-class Icechunk(Flat):
+class Icechunk(FlatArrays):
     """Icechunk on a local folder, a commit a commit; it syncs nothing."""
 
     name = "Icechunk, no sync"
@@ -205,7 +207,7 @@ class Icechunk(Flat):
             )
         session.commit("made")
 
-    def commit(self, batch: Sequence[Item]) -> None:
+    def commit(self, batch: Sequence[LabelledFrame]) -> None:
         session = self.repo.writable_session("main")
         group: Any = zarr.open_group(session.store)
         for key, values in _flat(batch, group["numbers"].shape[0]).items():
@@ -228,7 +230,7 @@ _FLAT = {
 }
 
 
-def _flat(batch: Sequence[Item], atoms: int) -> dict[str, Any]:
+def _flat(batch: Sequence[LabelledFrame], atoms: int) -> dict[str, Any]:
     return {
         "numbers": np.concatenate([item.numbers for item in batch]),
         "positions": np.concatenate([item.positions for item in batch]),
@@ -238,18 +240,18 @@ def _flat(batch: Sequence[Item], atoms: int) -> dict[str, Any]:
     }
 
 
-def _atoms(item: Item) -> Atoms:
+def _to_atoms(item: LabelledFrame) -> Atoms:
     atoms = Atoms(item.numbers, item.positions)
     atoms.calc = SinglePointCalculator(atoms, energy=item.energy, forces=item.forces)
     return atoms
 
 
-def _item(atoms: Atoms) -> Item:
+def _to_item(atoms: Atoms) -> LabelledFrame:
     energy, forces = atoms.get_potential_energy(), atoms.get_forces()
-    return Item(atoms.numbers, atoms.positions, energy, forces)
+    return LabelledFrame(atoms.numbers, atoms.positions, energy, forces)
 
 
-def _turn(item: Item) -> e.Turn:
+def _turn(item: LabelledFrame) -> e.Turn:
     frame = Frame(item.numbers, item.positions)
     label = Label(frame.id, LEVEL, item.energy, item.forces, 1.0, {"program": "none"})
     ask = LabelFrame(frame, LEVEL, "expensive", "seed", 0)

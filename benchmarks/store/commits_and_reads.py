@@ -32,20 +32,20 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from alloop.store.files import FileSystem
-from benchmarks.common import arguments, say, spread, table, write_json
+from benchmarks.common import make_parser, make_table, median_range, show, write_json
 from benchmarks.store.backends import (
-    Alloop,
-    Database,
+    AlloopStore,
+    AseDatabase,
     Extxyz,
     Hdf5,
     Icechunk,
-    Item,
-    Replayed,
-    items,
+    LabelledFrame,
+    ReplayedStore,
+    random_items,
 )
-from benchmarks.store.sync_counts import calls
+from benchmarks.store.sync_counts import count_syncs
 
-KINDS: tuple[Any, ...] = (Alloop, Replayed, Database, Hdf5, Extxyz)
+KINDS: tuple[Any, ...] = (AlloopStore, ReplayedStore, AseDatabase, Hdf5, Extxyz)
 PARTS = 10  # of a run: each gives a ratio
 
 
@@ -64,10 +64,10 @@ class Measured(NamedTuple):
     commits: list[Times]
 
 
-def timed(deed: Callable[[], Any]) -> Times:
+def time_call(call: Callable[[], Any]) -> Times:
     """Time a call."""
     wall, cpu = time.perf_counter(), time.process_time()
-    deed()
+    call()
     return Times(time.perf_counter() - wall, time.process_time() - cpu)
 
 
@@ -77,14 +77,14 @@ def sync_times(folder: Path, count: int = 50) -> dict[str, float]:
     data = bytes(2000)
     for index in range(count):
         path = folder / f"sync{index}"
-        news.append(timed(partial(files.write, path, data)).wall)
-        mores.append(timed(partial(files.append, path, data, len(data))).wall)
+        news.append(time_call(partial(files.write, path, data)).wall)
+        mores.append(time_call(partial(files.append, path, data, len(data))).wall)
         path.unlink()
     return {"new file": median(news) * 1e3, "appended": median(mores) * 1e3}
 
 
-def committed(
-    folder: Path, kinds: Sequence[Any], given: Sequence[Item], frames: int
+def commit_all(
+    folder: Path, kinds: Sequence[Any], given: Sequence[LabelledFrame], frames: int
 ) -> list[Measured]:
     """Commit so many frames a time to each store, in random turns."""
     found = []
@@ -96,44 +96,46 @@ def committed(
     for begin in range(0, len(given), frames):
         batch = given[begin : begin + frames]
         for each in shuffled.sample(found, len(found)):
-            each.commits.append(timed(partial(each.store.commit, batch)))
+            each.commits.append(time_call(partial(each.store.commit, batch)))
     for each in found:
         each.store.finish()
     return found
 
 
-def readings(
-    stores: Sequence[Any], given: Sequence[Item], count: int
+def time_reads(
+    stores: Sequence[Any], given: Sequence[LabelledFrame], count: int
 ) -> list[list[Times]]:
     """Time each store reading all frames, so many times, in turn."""
     for store in stores:
-        same(list(store.read()), given)
-    rounds = [[timed(partial(_read, each)) for each in stores] for _ in range(count)]
+        check_equal(list(store.read()), given)
+    rounds = [
+        [time_call(partial(_read, each)) for each in stores] for _ in range(count)
+    ]
     return [list(times) for times in zip(*rounds, strict=True)]
 
 
-def _read(store: Any) -> list[Item]:
+def _read(store: Any) -> list[LabelledFrame]:
     return list(store.read())
 
 
-def commits(
-    folder: Path, frames: int, count: int, calls: dict[str, float]
+def commit_rows(
+    folder: Path, frames: int, count: int, syncs: dict[str, float]
 ) -> list[dict[str, Any]]:
     """Return a row a store, ours first."""
-    given = items(count * frames, np.random.default_rng(1))
-    found = committed(folder, KINDS[:1] + KINDS[2:], given, frames)
-    if _icechunk():
-        found += committed(folder, [Icechunk], given, frames)
-    return [_commit_row(each, found[0], calls) for each in found]
+    given = random_items(count * frames, np.random.default_rng(1))
+    found = commit_all(folder, KINDS[:1] + KINDS[2:], given, frames)
+    if _has_icechunk():
+        found += commit_all(folder, [Icechunk], given, frames)
+    return [_commit_row(each, found[0], syncs) for each in found]
 
 
 def _commit_row(
-    each: Measured, ours: Measured, calls: dict[str, float]
+    each: Measured, ours: Measured, syncs: dict[str, float]
 ) -> dict[str, Any]:
     paths = [path for path in each.folder.rglob("*") if path.is_file()]
     return {
         "store": each.store.name,
-        "syncs": calls.get(type(each.store).__name__),
+        "syncs": syncs.get(type(each.store).__name__),
         "ms": median(x.wall for x in each.commits) * 1e3,
         "CPU ms": median(x.cpu for x in each.commits) * 1e3,
         "commit x": _ratio(each.commits, ours.commits, "wall"),
@@ -143,11 +145,11 @@ def _commit_row(
     }
 
 
-def reads(folder: Path, count: int, rounds: int) -> list[dict[str, Any]]:
+def read_rows(folder: Path, count: int, rounds: int) -> list[dict[str, Any]]:
     """Return a row a store for reading so many frames, ours first."""
-    given = items(count, np.random.default_rng(1))
-    stores = [each.store for each in committed(folder, _all(), given, 100)]
-    times = readings(stores, given, rounds)
+    given = random_items(count, np.random.default_rng(1))
+    stores = [each.store for each in commit_all(folder, _store_kinds(), given, 100)]
+    times = time_reads(stores, given, rounds)
     return [
         {
             "frames": count,
@@ -169,16 +171,16 @@ def _ratio(
     ratios = []
     for begin, end in pairwise(cuts):
         part = slice(begin, end)
-        ratios.append(_middle(other[part], key) / _middle(ours[part], key))
-    found = spread(ratios)
+        ratios.append(_median_time(other[part], key) / _median_time(ours[part], key))
+    found = median_range(ratios)
     return "{median:.2g} ({low:.2g} to {high:.2g})".format(**found)
 
 
-def _middle(times: Sequence[Times], key: str) -> float:
+def _median_time(times: Sequence[Times], key: str) -> float:
     return float(median(getattr(each, key) for each in times))
 
 
-def same(found: Sequence[Item], given: Sequence[Item]) -> None:
+def check_equal(found: Sequence[LabelledFrame], given: Sequence[LabelledFrame]) -> None:
     """Raise ValueError unless the frames came back as they were given."""
     if len(found) != len(given):
         raise ValueError(f"expected {len(given)} frames back, got {len(found)}")
@@ -193,46 +195,48 @@ def same(found: Sequence[Item], given: Sequence[Item]) -> None:
 # --- the command ---------------------------------------------------------------------
 
 
-def _all() -> list[Any]:
-    return [*KINDS, *([Icechunk] if _icechunk() else [])]
+def _store_kinds() -> list[Any]:
+    return [*KINDS, *([Icechunk] if _has_icechunk() else [])]
 
 
-def _icechunk() -> bool:
+def _has_icechunk() -> bool:
     return importlib.util.find_spec("icechunk") is not None
 
 
-def compare(folder: Path, chosen: Namespace) -> dict[str, Any]:
+def compare_stores(folder: Path, options: Namespace) -> dict[str, Any]:
     """Measure everything, and show it."""
-    counted = calls(folder, _all())
-    count = chosen.commits or (60 if chosen.quick else 400)
+    counted = count_syncs(folder, _store_kinds())
+    count = options.commits or (60 if options.quick else 400)
     figures: dict[str, Any] = {"commits": count, "syncs ms": sync_times(folder)}
     new, more = figures["syncs ms"].values()
-    say(f"synced in: a new file of 2 kB {new:.2g} ms, 2 kB more {more:.2g} ms (median)")
-    say("" if _icechunk() else "Icechunk is not installed: pip install icechunk")
+    show(
+        f"synced in: a new file of 2 kB {new:.2g} ms, 2 kB more {more:.2g} ms (median)"
+    )
+    show("" if _has_icechunk() else "Icechunk is not installed: pip install icechunk")
     for frames in (1, 5):
-        rows = commits(folder / f"commit{frames}", frames, count, counted)
+        rows = commit_rows(folder / f"commit{frames}", frames, count, counted)
         figures[f"commits of {frames}"] = rows
-        say(table(f"{count} commits of {frames} frames", rows))
-    for size in (200, 1000) if chosen.quick else (200, 1000, 10_000):
-        rows = reads(folder / f"read{size}", size, 5 if chosen.quick else 9)
+        show(make_table(f"{count} commits of {frames} frames", rows))
+    for size in (200, 1000) if options.quick else (200, 1000, 10_000):
+        rows = read_rows(folder / f"read{size}", size, 5 if options.quick else 9)
         figures[f"reading {size}"] = rows
-        say(table(f"reading {size} frames", rows))
+        show(make_table(f"reading {size} frames", rows))
     figures["syncs ms, at the end"] = sync_times(folder)
     new, more = figures["syncs ms, at the end"].values()
-    say(f"at the end: a new file of 2 kB {new:.2g} ms, 2 kB more {more:.2g} ms")
+    show(f"at the end: a new file of 2 kB {new:.2g} ms, 2 kB more {more:.2g} ms")
     return figures
 
 
 def main() -> None:
     """Measure, and show."""
-    parser = arguments(__doc__)
+    parser = make_parser(__doc__)
     parser.add_argument("--folder", type=Path, default=Path("runs"), help="which disk")
     parser.add_argument("--commits", type=int, help="how many, of each size")
-    chosen = parser.parse_args()
-    folder = chosen.folder / f"store-benchmark-{os.getpid()}"
+    options = parser.parse_args()
+    folder = options.folder / f"store-benchmark-{os.getpid()}"
     folder.mkdir(parents=True)
     try:
-        write_json(chosen.json, compare(folder, chosen))
+        write_json(options.json, compare_stores(folder, options))
     finally:
         shutil.rmtree(folder)
 

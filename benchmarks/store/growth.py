@@ -40,9 +40,9 @@ from alloop.loop import events as e
 from alloop.loop.reducer import next_state
 from alloop.store.archive import Archive
 from alloop.testing.faults.file_systems import UnsyncedFileSystem
-from benchmarks.common import Row, Rows, arguments, say, table, write_json
+from benchmarks.common import Row, Rows, make_parser, make_table, show, write_json
 from benchmarks.store.read_costs import NAMES
-from benchmarks.store.synthetic_campaign import CONFIG, LEVELS, Played
+from benchmarks.store.synthetic_campaign import CONFIG, LEVELS, SyntheticCampaign
 
 STEP = 1000  # records between two compactions
 _ATTRS = {
@@ -61,46 +61,46 @@ _ATTRS = {
 _T = TypeVar("_T")
 
 
-def cpu(deed: Callable[[], _T]) -> tuple[float, _T]:
+def cpu_seconds(call: Callable[[], _T]) -> tuple[float, _T]:
     """Return the CPU seconds of a call, and its result."""
     begin = time.process_time()
-    done = deed()
+    done = call()
     return time.process_time() - begin, done
 
 
-def _append(archive: Archive, made: Sequence[e.Turn]) -> None:
+def _append_turns(archive: Archive, made: Sequence[e.Turn]) -> None:
     for turn in made:
         archive.append(turn)
 
 
-def _learn(keeper: FoldUpdater, made: Sequence[e.Turn]) -> None:
+def _fold_turns(keeper: FoldUpdater, made: Sequence[e.Turn]) -> None:
     for turn in made:
         known = keeper.fold
         known.label_index.add_turn(turn)
         keeper.add_turn(turn, next_state(known.state, turn.event, turn.commands))
 
 
-def grow(path: Path, count: int) -> dict[str, float]:
+def grow_store(path: Path, count: int) -> dict[str, float]:
     """Run the synthetic campaign; return the CPU seconds of the parts."""
     spent = dict.fromkeys(("commit", "learn", "columns", "folds"), 0.0)
-    played = Played()
+    campaign = SyntheticCampaign()
     with Archive.create(
         path, attrs=_ATTRS, codec=CODEC, files=UnsyncedFileSystem()
     ) as archive:
         keeper = FoldUpdater(archive)
         for begin in range(0, count, STEP):
-            made = list(played.turns(min(STEP, count - begin)))
-            spent["commit"] += cpu(partial(_append, archive, made))[0]
-            spent["learn"] += cpu(partial(_learn, keeper, made))[0]
-            spent["columns"] += cpu(keeper.fill_columns)[0]
-            spent["folds"] += cpu(keeper.compact)[0]
+            made = list(campaign.turns(min(STEP, count - begin)))
+            spent["commit"] += cpu_seconds(partial(_append_turns, archive, made))[0]
+            spent["learn"] += cpu_seconds(partial(_fold_turns, keeper, made))[0]
+            spent["columns"] += cpu_seconds(keeper.fill_columns)[0]
+            spent["folds"] += cpu_seconds(keeper.compact)[0]
         keeper.close()
     return spent
 
 
-def driven(path: Path, count: int) -> Row:
+def run_driver(path: Path, count: int) -> Row:
     """Return the figures of the driver, and of the store that it leaves."""
-    spent = grow(path, count)
+    spent = grow_store(path, count)
     files = [each for each in path.rglob("*") if each.is_file()]
     parts = {
         f"{part} MB": sum(x.stat().st_size for x in files if part in x.parts) / 1e6
@@ -118,7 +118,7 @@ def driven(path: Path, count: int) -> Row:
     }
 
 
-def asked(name: str, path: Path) -> Row:
+def run_reader(name: str, path: Path) -> Row:
     """Return the cost of a process that reads the store in this way."""
     command = [sys.executable, "-m", "benchmarks.store.read_costs", name, str(path)]
     done = subprocess.run(command, check=True, capture_output=True, text=True)
@@ -126,7 +126,7 @@ def asked(name: str, path: Path) -> Row:
     return row
 
 
-def measure(rows: Rows, folder: Path, count: int) -> None:
+def measure_size(rows: Rows, folder: Path, count: int) -> None:
     """Measure what is not yet known of a store of `count` records."""
     wanted = [name for name in NAMES if f"{count} {name}" not in rows]
     path, driver = folder / f"{count}.zarr", f"{count} driver"
@@ -145,19 +145,19 @@ def measure(rows: Rows, folder: Path, count: int) -> None:
         done = subprocess.run(command, check=True, capture_output=True, text=True)
         rows[driver] = json.loads(done.stdout)
     for name in wanted:
-        rows[f"{count} {name}"] = asked(name, path)
+        rows[f"{count} {name}"] = run_reader(name, path)
     shutil.rmtree(path)
 
 
-def readers(rows: Rows, sizes: Sequence[int]) -> list[Row]:
+def reader_rows(rows: Rows, sizes: Sequence[int]) -> list[Row]:
     """Return a row for each process: seconds and MB by size, and their growth.
 
     The growth is that with the last tenfold of records.
     """
-    return [_reader(rows, sizes, name) for name in NAMES]
+    return [_reader_row(rows, sizes, name) for name in NAMES]
 
 
-def _reader(rows: Rows, sizes: Sequence[int], name: str) -> Row:
+def _reader_row(rows: Rows, sizes: Sequence[int], name: str) -> Row:
     found = [rows[f"{count} {name}"] for count in sizes]
     row: Row = {"process": name}
     for count, each in zip(sizes, found, strict=True):
@@ -172,26 +172,31 @@ def _reader(rows: Rows, sizes: Sequence[int], name: str) -> Row:
 
 def main() -> None:
     """Measure, and show."""
-    parser = arguments(__doc__)
+    parser = make_parser(__doc__)
     parser.add_argument(
         "--records", type=int, nargs="+", help="sizes, one after another"
     )
     parser.add_argument("--folder", type=Path, default=Path("runs/growth"), help="disk")
     parser.add_argument("--grow", type=int, help=argparse.SUPPRESS)
-    chosen = parser.parse_args()
-    if chosen.grow:
-        print(json.dumps(driven(chosen.folder / f"{chosen.grow}.zarr", chosen.grow)))  # noqa: T201
+    options = parser.parse_args()
+    if options.grow:
+        row = run_driver(options.folder / f"{options.grow}.zarr", options.grow)
+        sys.stdout.write(json.dumps(row) + "\n")
         return
     sizes = sorted(
-        chosen.records or ([300, 3000] if chosen.quick else [1000, 10000, 100000])
+        options.records or ([300, 3000] if options.quick else [1000, 10000, 100000])
     )
-    rows = Rows(chosen.folder / "rows.jsonl")
+    rows = Rows(options.folder / "rows.jsonl")
     for count in sizes:
-        measure(rows, chosen.folder, count)
+        measure_size(rows, options.folder, count)
     driver = [rows[f"{count} driver"] for count in sizes]
-    write_json(chosen.json, {"driver": driver, "processes": readers(rows, sizes)})
-    say(table("the driver; us: CPU time a record", driver))
-    say(table("processes; x: growth with ten times the records", readers(rows, sizes)))
+    write_json(options.json, {"driver": driver, "processes": reader_rows(rows, sizes)})
+    show(make_table("the driver; us: CPU time a record", driver))
+    show(
+        make_table(
+            "processes; x: growth with ten times the records", reader_rows(rows, sizes)
+        )
+    )
 
 
 if __name__ == "__main__":

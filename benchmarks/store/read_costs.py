@@ -33,7 +33,7 @@ from alloop.store.doctor import verify_store
 from alloop.store.schema import id_texts
 
 
-def _open(path: Path) -> object:
+def _open_store(path: Path) -> object:
     campaign_beginning(path)
     with Archive.open(path, CODEC, "w") as archive:
         return FoldUpdater(archive).fold.seq
@@ -75,9 +75,9 @@ def _report(path: Path) -> object:
     return size
 
 
-_ASKED: dict[str, Callable[[Path], object]] = {
+_READERS: dict[str, Callable[[Path], object]] = {
     "import": lambda path: path.name,
-    "open": _open,
+    "open": _open_store,
     "replay": _replay,
     "status": lambda path: len(json.dumps(campaign_status(read_history(path)))),
     "lost": lambda path: len(lost_labels(read_history(path))),
@@ -89,22 +89,22 @@ _ASKED: dict[str, Callable[[Path], object]] = {
     "report": _report,
     "doctor": lambda path: len(verify_store(path, CODEC)),
 }
-NAMES = tuple(_ASKED)
+NAMES = tuple(_READERS)
 
 
 def main() -> None:
     """Ask, and tell."""
     name, path = sys.argv[1:]
-    answer = _ASKED[name](Path(path))
+    answer = _READERS[name](Path(path))
     took = {
         "cpu s": time.process_time(),
-        "wall s": time.clock_gettime(time.CLOCK_BOOTTIME) - _started(),
+        "wall s": time.clock_gettime(time.CLOCK_BOOTTIME) - _start_time(),
         "peak MB": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e3,
     }
     sys.stdout.write(json.dumps({**took, "answer": str(answer)}) + "\n")
 
 
-def _started() -> float:
+def _start_time() -> float:
     """Return when this process began, s since the machine did (Linux)."""
     fields = Path("/proc/self/stat").read_text().rpartition(")")[2].split()
     return int(fields[19]) / os.sysconf("SC_CLK_TCK")

@@ -20,20 +20,20 @@ from benchmarks.store import backends
 CALLS = ("fsync", "fdatasync", "msync", "sync", "syncfs", "sync_file_range")
 
 
-def calls(folder: Path, kinds: Iterable[Any]) -> dict[str, float]:
+def count_syncs(folder: Path, kinds: Iterable[Any]) -> dict[str, float]:
     """Count syncs a commit by store; return nothing where there is no strace."""
     if shutil.which("strace") is None:
         return {}
     names = [kind.__name__ for kind in kinds]
-    return {name: _calls(folder, name) for name in names}
+    return {name: _count_syncs(folder, name) for name in names}
 
 
-def _calls(folder: Path, name: str) -> float:
-    few, many = (_traced(folder, name, count) for count in (1, 11))
+def _count_syncs(folder: Path, name: str) -> float:
+    few, many = (_trace_syncs(folder, name, count) for count in (1, 11))
     return (many - few) / 10
 
 
-def _traced(folder: Path, name: str, count: int) -> int:
+def _trace_syncs(folder: Path, name: str, count: int) -> int:
     log, place = folder / "strace", folder / f"{name}{count}"
     trace = ["strace", "-f", "-o", str(log), "-e", f"trace={','.join(CALLS)}"]
     own = [
@@ -53,7 +53,7 @@ def main() -> None:
     name, count, folder = sys.argv[1], int(sys.argv[2]), Path(sys.argv[3])
     folder.mkdir(parents=True)
     store = getattr(backends, name)(folder)
-    for item in backends.items(count, np.random.default_rng(1)):
+    for item in backends.random_items(count, np.random.default_rng(1)):
         store.commit([item])
 
 

@@ -40,7 +40,7 @@ _DETAILS: dict[str, Detail] = {
 }
 
 
-class Played:
+class SyntheticCampaign:
     """A campaign that goes on for as many turns as are asked for."""
 
     def __init__(self) -> None:
@@ -56,7 +56,7 @@ class Played:
         Each answers the request of the turn before and makes the next request.
         """
         for _ in range(count):
-            event = self._answer(self._asked) if self._seq else _opened()
+            event = self._answer(self._asked) if self._seq else _open_campaign()
             self._seq += 1
             if self._seq > 1:
                 self._asked = self._ask(self._seq)
@@ -92,28 +92,28 @@ class Played:
         why = f"surprise {12 + rng.random():.4f} above 4.5"
         return LabelFrame(frame, LEVELS[kind].id, kind, purpose, 0, why)
 
-    def _answer(self, asked: Command) -> e.Event:
+    def _answer(self, request: Command) -> e.Event:
         rng, seq = np.random.default_rng((1, self._seq)), self._seq
         timing = _timing(seq)
-        match asked:
+        match request:
             case Train():
-                return _trained(asked, rng, timing)
+                return _trained(request, rng, timing)
             case Explore(name=name, walkers=walkers):
                 self._found = tuple(_candidate(rng, seq) for _ in range(CANDIDATES))
                 self._fresh = 0
                 found = self._found[:-1], self._found[-1:]
                 return e.Explored(name, walkers, *found, 1000, timing)
             case LabelFrame(name=name) if seq % FAIL == 0:
-                lost = Unlabelled(asked.frame.id, asked.level, Failure.TIMEOUT)
+                lost = Unlabelled(request.frame.id, request.level, Failure.TIMEOUT)
                 return e.NotLabelled(name, lost, timing)
             case LabelFrame(name=name, level=key, frame=frame):
                 forces = rng.normal(size=(len(NUMBERS), 3))
                 label = Label(frame.id, key, -4000.0, forces, 1.0, dict(_DETAILS))
                 return e.Labelled(name, label, timing)
-        raise AssertionError(asked)
+        raise AssertionError(request)
 
 
-def _opened() -> e.Opened:
+def _open_campaign() -> e.Opened:
     levels = {fidelity: each.id for fidelity, each in LEVELS.items()}
     return e.Opened(7, levels, (_frame(np.random.default_rng(0)),))
 
@@ -133,8 +133,8 @@ def _candidate(rng: np.random.Generator, seq: int) -> Candidate:
     return Candidate(_frame(rng), 0, 3, seq, surprise, -4e3, forces, _DESCRIPTOR)
 
 
-def _trained(asked: Train, rng: np.random.Generator, timing: e.Timing) -> e.Trained:
-    number, test = asked.generation, asked.test
+def _trained(request: Train, rng: np.random.Generator, timing: e.Timing) -> e.Trained:
+    number, test = request.generation, request.test
     shape = (len(test) * len(NUMBERS), 3)
     evaluation = e.Evaluation(
         frames=test,
@@ -147,7 +147,7 @@ def _trained(asked: Train, rng: np.random.Generator, timing: e.Timing) -> e.Trai
     )
     landmarks = rng.normal(size=(200, len(_DESCRIPTOR)))
     course: dict[str, Detail | list[Detail]] = {
-        "bias": rng.lognormal(size=len(asked.cheap)).tolist()
+        "bias": rng.lognormal(size=len(request.cheap)).tolist()
     }
     facts = (number, f"{number:032x}", 4.5, evaluation, landmarks, course, timing)
-    return e.Trained(asked.name, *facts)
+    return e.Trained(request.name, *facts)

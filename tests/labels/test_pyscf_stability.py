@@ -17,7 +17,7 @@ from alloop.labels.pyscf import ladder
 from alloop.labels.pyscf.label import label_with_pyscf
 from alloop.labels.result import Refused
 from benchmarks.common import Rows
-from benchmarks.labels.transition_metals import CHAINS, LEVELS, compared
+from benchmarks.labels.transition_metals import LEVELS, MOLECULES, compare_starts
 
 MINIMAL = pyscf_level("hf", "sto-3g")
 
@@ -260,9 +260,9 @@ def test_starts_that_disagree_about_a_d_shell_are_doubted(child: LabelChild) -> 
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", CHAINS)
+@pytest.mark.parametrize("name", MOLECULES)
 @pytest.mark.parametrize("level", LEVELS, ids=lambda level: level.title)
 def test_a_transition_metal_has_the_lowest_of_five_starts_or_a_doubt(
     tmp_path: Path, name: str, level: Level
 ) -> None:
-    assert not compared(name, level, Rows(tmp_path / "rows.jsonl"))["silent"]
+    assert not compare_starts(name, level, Rows(tmp_path / "rows.jsonl"))["silent"]
