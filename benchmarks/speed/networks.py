@@ -21,8 +21,8 @@ from ase.build import molecule
 from alloop.core.atoms import from_atoms
 from alloop.core.batch import pack_frames
 from alloop.models.graph import Graph, to_graph
-from alloop.models.settings import NETWORKS
 from alloop.models.network import Network, build_network, energy_and_forces
+from alloop.models.settings import NETWORKS
 from benchmarks.common import (
     Row,
     make_parser,

@@ -46,7 +46,9 @@ def campaign_contents(history: History) -> CampaignContents:
     These are its frames, the bits of its labels, its models, and the purpose of each
     label.
     """
-    contents: CampaignContents = {f"frame {x}": True for x in history.label_index.frames}
+    contents: CampaignContents = {
+        f"frame {x}": True for x in history.label_index.frames
+    }
     for (level, frame), record in history.label_index.labels.items():
         contents[f"label {level} {frame}"] = (
             (record.energy, record.forces.tobytes())
