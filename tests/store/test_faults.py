@@ -27,6 +27,7 @@ from alloop.testing.faults.file_systems import (
     VolatileFileSystem,
 )
 
+pytestmark = pytest.mark.usefixtures("uncovered")
 RECORDS = 11
 CODEC = Codec([])
 WRITER = """
@@ -37,8 +38,6 @@ from alloop.core.records import Walker
 from alloop.store import packs
 from alloop.store.archive import Archive
 from alloop.store.codec import Codec
-
-pytestmark = pytest.mark.usefixtures("uncovered")
 packs.RECORDS = 6
 def work(path):
     with Archive.open(path, Codec([]), "w") as archive:
