@@ -106,9 +106,8 @@ def _training_stages(plan: Plan) -> "tuple[Stage, ...]":
 def _stage_list(
     training: Asteroid | Standard | Stages, kind: str
 ) -> "tuple[Stage, ...]":
-    from alloop.training.asteroid import asteroid_stages, standard_stages
     from alloop.training.schedule import Schedule
-    from alloop.training.stages import Stage
+    from alloop.training.stages import Stage, asteroid_stages, standard_stages
 
     usual: Literal["adamw", "muon"] = "adamw" if is_pretrained(kind) else "muon"
     schedule = Schedule(

@@ -19,13 +19,15 @@ from alloop.models.compilation import Code, NotCompiled, compile_function
 from alloop.models.graph import Graph
 from alloop.models.network import Network
 from alloop.models.pyg import Data
-from alloop.training.gradients import (
+from alloop.training.losses import (
+    Drawn,
     GradientFunction,
     LossGradient,
+    Objective,
+    Targets,
     eager_gradients,
     loss_gradient,
 )
-from alloop.training.losses import Drawn, Objective, Targets
 
 _CLOSE = 1e-3  # of the gradient's norm: far above rounding, far below a wrong term
 _TRUSTED = 5  # sets of shapes whose gradients agreed, after which no more are checked
@@ -52,7 +54,7 @@ class _FlatLayout:
         labels = (getattr(target, field.name) for field in fields(Targets))
         return [*self.own, *given, *labels, *drawn]
 
-    def slope(self, *flat: Tensor) -> tuple[Tensor, ...]:
+    def gradient(self, *flat: Tensor) -> tuple[Tensor, ...]:
         """Return loss and gradients for a flat list; this method is traced."""
         rest = iter(flat)
         free = {name: next(rest).detach().requires_grad_() for name in self.free}
@@ -61,9 +63,9 @@ class _FlatLayout:
         for name, value in self.constants.items():
             setattr(graph, name, value)
         target = Targets(*(next(rest) for _ in fields(Targets)))
-        lesson = _LossModule(self.network, self.objective)
+        module = _LossModule(self.network, self.objective)
         state = {f"network.{name}": tensor for name, tensor in (free | fixed).items()}
-        loss = torch.func.functional_call(lesson, state, (graph, target, tuple(rest)))
+        loss = torch.func.functional_call(module, state, (graph, target, tuple(rest)))
         found = loss_gradient(loss, list(free.values()))
         return (found.loss, *found.gradients)
 
@@ -137,14 +139,14 @@ def compile_gradients(
     if key not in _programs:
         while len(_programs) >= _KEPT:
             del _programs[next(iter(_programs))]
-        _programs[key] = compile_function(layout.slope, flat, general=general)
-    slopes = CompiledGradients(
+        _programs[key] = compile_function(layout.gradient, flat, general=general)
+    compiled = CompiledGradients(
         layout, _programs[key], eager_gradients(network, objective)
     )
-    slopes(*batch)
-    if not all(slopes.agreed.values()):
+    compiled(*batch)
+    if not all(compiled.agreed.values()):
         raise NotCompiled("the compiled gradient differs from the one that torch gives")
-    return slopes
+    return compiled
 
 
 def _all_close(found: Sequence[Tensor], wanted: LossGradient) -> bool:

@@ -4,63 +4,49 @@ Muon or AdamW with a warm-up and a decay, clipped gradients, averaged weights. T
 number of steps is planned before the loop starts; no later decision depends on a clock.
 """
 
+import copy
 import math
+import os
+import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TypeAlias
 
+from alloop.models.checkpoint import Checkpoint
+from alloop.models.compilation import NotCompiled
 from alloop.models.network import Network
-from alloop.training.gradients import GradientFunction
+from alloop.training.compiled_gradients import compile_gradients
 from alloop.training.graph_pool import GraphPool
-from alloop.training.losses import LabelLoss, Objective
-from alloop.training.monitor import LossCurve, TrainingMonitor, force_error
-from alloop.training.optimisation import Optimisation
+from alloop.training.losses import GradientFunction, eager_gradients
 from alloop.training.progress import TrainingProgress
-from alloop.training.saved_state import (
-    StateKeeper,
-    TrainingPosition,
-    pack_state,
-    training_name,
-    unpack_state,
-)
-from alloop.training.schedule import averaging_decay, learning_rate
+from alloop.training.schedule import bounded_steps, worth_compiling
+from alloop.training.stage_state import PLAIN, StageState
+from alloop.training.stage_task import StageTask
 from alloop.training.stages import Stage
-from alloop.training.step_engine import (
-    StageBatches,
-    StepPlanner,
-    cpu_seconds,
-    gradient_engine,
-)
-
-__all__ = [
-    "LossCurve",
-    "Progress",
-    "StageOptions",
-    "averaging_decay",
-    "fit_network",
-    "fit_stage",
-    "force_error",
-    "learning_rate",
-]
+from alloop.training.state_folder import StateKeeper
 
 Progress: TypeAlias = Callable[[str, int, int, float], None]  # stage, step, steps, loss
 
+_TIMED = 5  # steps
 
-@dataclass(frozen=True, slots=True, eq=False)
-class StageOptions:
-    """The options of a stage besides its labels.
 
-    validation: frames to compute errors on. progress is called with stage, step, steps
-    and mean loss. objective: the loss to minimise, the schedule's loss on labels where
-    it is None. keeper: stores states, to resume after a kill. ahead: steps of the whole
-    training that the same compiled program serves, this stage's own where it is 0.
+@dataclass(frozen=True, slots=True)
+class LossCurve:
+    """The losses and errors that a stage recorded.
+
+    steps: when they were recorded. losses: the mean loss since the previous record.
+    validation: the mean absolute force error in eV/Å where there are validation frames.
+    planned: the number of steps planned. engine: how steps were computed, "compiled" or
+    "plain", with the reason where compilation failed. cpu_seconds: of all runs of the
+    stage, compilers included.
     """
 
-    validation: GraphPool | None = None
-    progress: Progress | None = None
-    objective: Objective | None = None
-    keeper: StateKeeper | None = None
-    ahead: int = 0
+    steps: tuple[int, ...]
+    losses: tuple[float, ...]
+    validation: tuple[float, ...]
+    planned: int = 0
+    engine: str = PLAIN
+    cpu_seconds: float = field(default=0.0, compare=False)
 
 
 def fit_network(
@@ -76,132 +62,167 @@ def fit_network(
     The network given is not changed. Without a patience the last average is the result,
     with one the best. On one thread the same call gives the same bits.
     """
-    return fit_stage(network, pool, stage, seed, StageOptions(validation, progress))
+    task = StageTask(network, pool, stage, seed, validation)
+    return fit_stage(task, progress=progress)
 
 
 def fit_stage(
-    network: Network, pool: GraphPool, stage: Stage, seed: int, aids: StageOptions
+    task: StageTask,
+    keeper: StateKeeper | None = None,
+    progress: Progress | None = None,
 ) -> tuple[Network, LossCurve]:
-    """Run one stage like `fit_network`, with all options of a stage.
+    """Run one stage; return the averaged network and its loss curve.
 
-    With a keeper, a training that was killed resumes from its last saved state with
-    bitwise equal results, and one that was finished is not run again. Raises
-    FloatingPointError where the loss is not finite.
+    keeper: stores states. With one, a stage that was killed resumes from its last saved
+    state with bitwise equal results, and one that was finished is not run again.
+    progress: called with stage, step, steps and mean loss. Raises FloatingPointError
+    where the loss is not finite.
     """
-    run = StageFit(
-        network, StageBatches(pool, stage, seed, _stage_objective(stage, aids)), aids
-    )
-    run.start()
-    run.run_steps()
-    return run.result()
+    clock, state = _CpuClock(), StageState(task.network, task.schedule)
+    name = "" if keeper is None else task.fingerprint
+    states = keeper or _NoKeeper()
+
+    def save() -> None:
+        state.cpu_seconds += clock.lap()
+        states.save(name, state.save())
+
+    saved = states.load(name)
+    if saved is not None:
+        state.load(saved)
+    else:
+        state.planned, state.compile = plan_steps(task, state)
+        if task.schedule.seconds is not None:
+            save()  # the plan was measured; a resumed run must not measure again
+    if not state.is_finished():
+        gradients, state.engine = gradient_engine(state.network, task, state.compile)
+        while not state.is_finished():
+            if _take_step(task, state, gradients):
+                _report(task, state, states, progress)
+            if states.should_save():
+                save()
+        save()
+    return state.result(), _loss_curve(state, clock.lap())
 
 
-def _stage_objective(stage: Stage, aids: StageOptions) -> Objective:
-    schedule = stage.schedule
-    return aids.objective or LabelLoss(schedule.energy, schedule.norm)
+def gradient_engine(
+    network: Network, task: StageTask, wanted: bool
+) -> tuple[GradientFunction, str]:
+    """Return a gradient function of a network, and a description of it.
 
-
-class StageFit:
-    """One stage while it runs: started or resumed, stepped, and read out."""
-
-    def __init__(
-        self, network: Network, lessons: StageBatches, aids: StageOptions
-    ) -> None:
-        schedule = lessons.stage.schedule
-        self._lessons = lessons
-        self._aids = aids
-        self._name = (
-            "" if aids.keeper is None else _training_name(network, lessons, aids)
+    The function is compiled where that is wanted and possible. The description is that
+    of `LossCurve.engine`.
+    """
+    plain = eager_gradients(network, task.loss)
+    if not wanted:
+        return plain, PLAIN
+    try:
+        compiled = compile_gradients(
+            network, task.loss, task.batch_at(0), task.has_mixed_batches
         )
-        self._walk = Optimisation(network, schedule)
-        self._watch = TrainingMonitor(
-            schedule.every, schedule.patience, aids.validation
-        )
-        self._at = TrainingPosition()
-        self._clock = cpu_seconds()
-
-    def start(self) -> None:
-        """Resume from the saved state, or plan the stage where there is none."""
-        keeper = self._aids.keeper
-        state = None if keeper is None else keeper.load(self._name)
-        if state is not None:
-            self._at = unpack_state(state, self._walk, self._watch)
-            return
-        planner = StepPlanner(self._walk, self._lessons, self._aids.ahead)
-        self._at.planned, self._at.compile = planner.plan_steps()
-        if self._lessons.stage.schedule.seconds is not None:
-            self._keep()  # the plan was measured; a resumed run must not measure again
-
-    def run_steps(self) -> None:
-        """Take the remaining steps, unless the stage's patience is exhausted."""
-        if not self._goes_on():
-            return
-        slopes, self._at.engine = gradient_engine(
-            self._walk.network, self._lessons, self._at.compile
-        )
-        while self._goes_on():
-            self._step(slopes)
-            if self._aids.keeper is not None and self._aids.keeper.due():
-                self._keep()
-        self._keep()
-
-    def result(self) -> tuple[Network, LossCurve]:
-        """Return the network and its loss curve.
-
-        The network is the averaged one, or the best average where there is a patience.
-        """
-        watch, at, network = self._watch, self._at, self._walk.average
-        if watch.patience is not None and watch.best is not None:
-            network.load_state_dict(watch.best)
-        return network, LossCurve(
-            steps=tuple(watch.steps),
-            losses=tuple(watch.losses),
-            validation=tuple(watch.errors),
-            planned=at.planned,
-            engine=at.engine,
-            cpu_seconds=at.cpu_seconds + cpu_seconds() - self._clock,
-        )
-
-    def _goes_on(self) -> bool:
-        return self._at.step < self._at.planned and self._watch.is_improving
-
-    def _step(self, slopes: GradientFunction) -> None:
-        at, stage = self._at, self._lessons.stage.name
-        slope = slopes(*self._lessons.batch_at(at.step))
-        self._walk.step(at.step, at.planned, slope)
-        loss = _finite_loss(slope.loss.item(), stage, at.step)
-        at.step += 1
-        last = at.step == at.planned
-        if self._watch.add_step(at.step, loss, last, self._walk.average):
-            self._tell(
-                TrainingProgress(stage, at.step, at.planned, self._watch.losses[-1])
-            )
-
-    def _tell(self, told: TrainingProgress) -> None:
-        if self._aids.progress is not None:
-            self._aids.progress(told.stage, told.step, told.steps, told.loss)
-        if self._aids.keeper is not None:
-            self._aids.keeper.tell(told)
-
-    def _keep(self) -> None:
-        if self._aids.keeper is None:
-            return
-        now = cpu_seconds()
-        self._at.cpu_seconds += now - self._clock
-        self._clock = now
-        state = pack_state(self._walk, self._watch, self._at)
-        self._aids.keeper.save(self._name, state)
+    except NotCompiled as why:
+        return plain, f"{PLAIN}, not compiled: {why}"
+    return compiled, "compiled"
 
 
-def _training_name(network: Network, lessons: StageBatches, aids: StageOptions) -> str:
-    decisive = (lessons.stage, lessons.seed, lessons.objective, aids.ahead)
-    return training_name(network, (lessons.pool, aids.validation), decisive)
+def plan_steps(task: StageTask, state: StageState) -> tuple[int, bool]:
+    """Return the number of steps and whether to compile them.
+
+    Only a stage with a time budget is timed: uncompiled, and once more compiled where
+    the steps that fit are worth compiling.
+    """
+    schedule = task.schedule
+    most = bounded_steps(task.stage.steps, len(task.pool), schedule)
+    if schedule.seconds is None:
+        return most, _is_worth_compiling(task, most)
+    steps = min(most, _steps_within(schedule.seconds, task, state, compiled=False))
+    if not _is_worth_compiling(task, steps):
+        return steps, False
+    steps = min(most, _steps_within(schedule.seconds, task, state, compiled=True))
+    return steps, True
 
 
-def _finite_loss(loss: float, stage: str, step: int) -> float:
+def cpu_seconds() -> float:
+    """Return the CPU time of this process and of its finished children (compilers)."""
+    used = os.times()
+    return used.user + used.system + used.children_user + used.children_system
+
+
+class _NoKeeper:
+    """A keeper that stores nothing."""
+
+    def should_save(self) -> bool:
+        return False
+
+    def save(self, name: str, state: Checkpoint) -> None: ...
+
+    def load(self, name: str) -> Checkpoint | None:  # noqa: ARG002
+        return None
+
+    def report(self, progress: TrainingProgress) -> None: ...
+
+
+class _CpuClock:
+    """A clock of CPU seconds since the last lap."""
+
+    def __init__(self) -> None:
+        self._last = cpu_seconds()
+
+    def lap(self) -> float:
+        before, self._last = self._last, cpu_seconds()
+        return self._last - before
+
+
+def _take_step(task: StageTask, state: StageState, gradients: GradientFunction) -> bool:
+    """Take a step; return True if a record was made."""
+    gradient = gradients(*task.batch_at(state.step))
+    state.descend(gradient, state.step, state.planned)
+    loss = gradient.loss.item()
     if not math.isfinite(loss):
         raise FloatingPointError(
-            f"expected a finite loss, got {loss} in stage {stage} at step {step}; "
-            "lower the stage's lr or look for labels that cannot be right"
+            f"expected a finite loss, got {loss} in stage {task.stage.name} at step "
+            f"{state.step}; lower the stage's lr or look for labels that cannot be "
+            "right"
         )
-    return loss
+    return state.add_loss(loss, task.validation)
+
+
+def _report(
+    task: StageTask, state: StageState, keeper: StateKeeper, progress: Progress | None
+) -> None:
+    stage, loss = task.stage.name, state.losses[-1]
+    if progress is not None:
+        progress(stage, state.step, state.planned, loss)
+    keeper.report(TrainingProgress(stage, state.step, state.planned, loss))
+
+
+def _loss_curve(state: StageState, seconds: float) -> LossCurve:
+    return LossCurve(
+        steps=tuple(state.steps),
+        losses=tuple(state.losses),
+        validation=tuple(state.errors),
+        planned=state.planned,
+        engine=state.engine,
+        cpu_seconds=state.cpu_seconds + seconds,
+    )
+
+
+def _is_worth_compiling(task: StageTask, steps: int) -> bool:
+    edges = task.batch_at(0)[0].edge_index.shape[1]
+    return worth_compiling(max(steps, task.ahead), edges, task.schedule)
+
+
+def _steps_within(
+    seconds: float, task: StageTask, state: StageState, compiled: bool
+) -> int:
+    """Return the number of steps that fit into `seconds` of CPU time.
+
+    A few steps are timed.
+    """
+    gradients, _ = gradient_engine(state.network, task, compiled)
+    trial = copy.deepcopy(state)
+    began = 0.0
+    for index in range(_TIMED + 1):
+        trial.descend(gradients(*task.batch_at(index)), index, _TIMED + 1)
+        began = began or time.process_time()  # the first one only warms up
+    each = (time.process_time() - began) / _TIMED
+    return max(1, int(seconds / each))

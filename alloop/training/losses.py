@@ -1,13 +1,13 @@
-"""ASTEROID's losses (Bukharin et al., ICML 2023, Eqs. 1 and 2), pure functions.
+"""ASTEROID's losses (Bukharin et al., ICML 2023, Eqs. 1 and 2), and their gradients.
 
 Errors are divided by `scale`, the root mean square of the label's force components in
 eV/Å (energies by scale x 1 Å), so that ρ and the learning rate mean the same for every
 molecule.
 """
 
-from collections.abc import Hashable
+from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
-from typing import Protocol, TypeAlias
+from typing import NamedTuple, Protocol, TypeAlias
 
 import torch
 from torch import Tensor
@@ -101,3 +101,36 @@ def total_loss(
     """Return (1 - ρ) ℓ_f + ρ ℓ_e: Eq. 1 with unit weights, Eq. 2 with bias weights."""
     force = force_loss(forces, target, norm)
     return (1.0 - rho) * force + rho * energy_loss(energies, target)
+
+
+class LossGradient(NamedTuple):
+    """The loss, a scalar, and its gradient by each of the network's free weights."""
+
+    loss: Tensor
+    gradients: tuple[Tensor, ...]
+
+
+class GradientFunction(Protocol):
+    """A function that gives loss and gradients of a network on one batch.
+
+    drawn: the random numbers of the step.
+    """
+
+    def __call__(self, graph: Graph, target: Targets, drawn: Drawn) -> LossGradient:
+        """Return loss and gradient at the network's weights, which do not change."""
+
+
+def loss_gradient(loss: Tensor, weights: Sequence[Tensor]) -> LossGradient:
+    """Return a loss and its gradient: zeros for weights it does not depend on."""
+    gradients = torch.autograd.grad(loss, weights, materialize_grads=True)
+    return LossGradient(loss.detach(), gradients)
+
+
+def eager_gradients(network: Network, objective: Objective) -> GradientFunction:
+    """Return a gradient function that runs torch without compilation."""
+    weights = [weight for weight in network.parameters() if weight.requires_grad]
+
+    def gradients(graph: Graph, target: Targets, drawn: Drawn) -> LossGradient:
+        return loss_gradient(objective(network, graph, target, drawn), weights)
+
+    return gradients

@@ -22,7 +22,7 @@ class TrainingProgress:
         return f"{self.stage} {self.step} of {self.steps}, loss {self.loss:.3g}"
 
 
-def write_progress(folder: Path, told: TrainingProgress) -> None:
+def write_progress(folder: Path, progress: TrainingProgress) -> None:
     """Replace the progress in the folder; errors of the disk are ignored.
 
     Nothing depends on the file.
@@ -30,7 +30,7 @@ def write_progress(folder: Path, told: TrainingProgress) -> None:
     part = folder / f".{_FILE}.{os.getpid()}"
     with contextlib.suppress(OSError):
         folder.mkdir(parents=True, exist_ok=True)
-        part.write_text(json.dumps(asdict(told)), encoding="utf-8")
+        part.write_text(json.dumps(asdict(progress)), encoding="utf-8")
         part.replace(folder / _FILE)
 
 

@@ -20,7 +20,7 @@ class Schedule:
     """The schedule of one stage's optimisation.
 
     optimiser: "muon" for the matrices that mix features and AdamW for the rest, or
-    "adamw" for all (`alloop.training.optimisation`). lr is the peak learning rate of
+    "adamw" for all (`alloop.training.optimisers`). lr is the peak learning rate of
     both, reached after `warmup` steps; ema is the decay of the averaged weights, which
     are the result; clip bounds the gradient's norm; energy is ρ of ASTEROID's Eq. 1;
     norm is the force loss, "l2" (mean length of an atom's error) or "l1" (mean of its

@@ -1,4 +1,4 @@
-"""The runner of the stages of one training."""
+"""The runner of the stages of one training, and the history that it leaves."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -10,21 +10,16 @@ from alloop.models.network import Network, build_network
 from alloop.potentials.learned import LearnedPotential
 from alloop.potentials.repulsion import Zbl
 from alloop.training.bias_weights import Gamma
-from alloop.training.fit import (
-    LossCurve,
-    Progress,
-    StageOptions,
-    fit_stage,
-    force_error,
-)
+from alloop.training.fit import LossCurve, Progress, cpu_seconds, fit_stage
 from alloop.training.graph_pool import GraphPool, make_graph_pool
 from alloop.training.losses import Objective
 from alloop.training.references import References, without_references
-from alloop.training.saved_state import StateKeeper
 from alloop.training.score_matching import ScoreLoss, thermal_energy
 from alloop.training.stage_data import BiasWeighing, StageData, TrainedNetworks
+from alloop.training.stage_state import force_error
+from alloop.training.stage_task import StageTask
 from alloop.training.stages import Fidelity, Stage, program_steps
-from alloop.training.step_engine import cpu_seconds
+from alloop.training.state_folder import StateKeeper
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -32,7 +27,7 @@ class FinishedStage:
     """A stage that ran: its loss curve, CPU seconds and, if it had any, weighting."""
 
     stage: Stage
-    course: LossCurve
+    curve: LossCurve
     cpu_seconds: float
     weighing: BiasWeighing | None = None
 
@@ -75,12 +70,12 @@ class StageRunner:
     repulsion: Zbl | None = None
 
     def run_stages(
-        self, path: TrainingState, stages: Sequence[Stage], gamma: Gamma
+        self, state: TrainingState, stages: Sequence[Stage], gamma: Gamma
     ) -> TrainingState:
         """Run these stages and return the state of the training after them."""
         for stage in stages:
-            path = self._run_stage(path, stage, gamma)
-        return path
+            state = self._run_stage(state, stage, gamma)
+        return state
 
     def new_network(self, name: str) -> Network:
         """Return an untrained network; the name selects its random stream."""
@@ -88,64 +83,64 @@ class StageRunner:
             self.kind, self.settings, seed=torch_seed(self.seed, f"{name}/network")
         )
 
-    def validation_error(self, path: TrainingState) -> float:
+    def validation_error(self, state: TrainingState) -> float:
         """Return the mean absolute force error on the held-out frames in eV/Å.
 
         It is 0 where no frames are held out.
         """
-        pool = self._validation_pool(path.network)
-        return 0.0 if pool is None else force_error(path.network, pool)
+        pool = self._validation_pool(state.network)
+        return 0.0 if pool is None else force_error(state.network, pool)
 
-    def final_potential(self, path: TrainingState) -> LearnedPotential:
+    def final_potential(self, state: TrainingState) -> LearnedPotential:
         """Return the network with the references of the last stage's level.
 
         An element that only the other level has keeps that level's reference: its
         molecules' energies are then off by a constant, their forces are not.
         """
-        last = path.done[-1].stage.levels[-1]
+        last = state.done[-1].stage.levels[-1]
         other: Fidelity = "cheap" if last == "expensive" else "expensive"
         known = {**self.references[other], **self.references[last]}
         return LearnedPotential(
-            path.network, known, self.scale, repulsion=self.repulsion
+            state.network, known, self.scale, repulsion=self.repulsion
         )
 
     def _run_stage(
-        self, path: TrainingState, stage: Stage, gamma: Gamma
+        self, state: TrainingState, stage: Stage, gamma: Gamma
     ) -> TrainingState:
         began = cpu_seconds()
-        lesson = self._stage_data(gamma).stage_labels(stage, path.known)
-        start = self._starting_network(path, stage)
-        pool = self._label_pool(lesson.labels, start).with_weights(lesson.weights)
+        chosen = self._stage_data(gamma).stage_labels(stage, state.known)
+        start = self._starting_network(state, stage)
+        pool = self._label_pool(chosen.labels, start).with_weights(chosen.weights)
         before = cpu_seconds() - began
-        network, course = fit_stage(
-            start, pool, stage, self.seed, self._stage_options(stage, start)
-        )
-        done = FinishedStage(
-            stage, course, before + course.cpu_seconds, lesson.weighing
-        )
-        known = _with_network(path.known, stage, network)
-        aside = stage.labels == "difference"
+        task = self._stage_task(stage, start, pool)
+        network, curve = fit_stage(task, self.keeper, self.progress)
+        seconds = before + curve.cpu_seconds
+        done = FinishedStage(stage, curve, seconds, chosen.weighing)
         return TrainingState(
-            path.network if aside else network, known, (*path.done, done)
+            network=state.network if stage.labels == "difference" else network,
+            known=_with_network(state.known, stage, network),
+            done=(*state.done, done),
         )
 
-    def _stage_options(self, stage: Stage, start: Network) -> StageOptions:
-        aside = stage.labels == "difference"
+    def _stage_task(self, stage: Stage, start: Network, pool: GraphPool) -> StageTask:
         objective: Objective | None = None
         if stage.loss == "score":
             kT = thermal_energy(stage.temperature) / self.scale
             objective = ScoreLoss(kT, stage.noise)
-        return StageOptions(
+        aside = stage.labels == "difference"
+        return StageTask(
+            network=start,
+            pool=pool,
+            stage=stage,
+            seed=self.seed,
             validation=None if aside else self._validation_pool(start),
-            progress=self.progress,
             objective=objective,
-            keeper=self.keeper,
             ahead=program_steps(stage, self.stages),
         )
 
-    def _starting_network(self, path: TrainingState, stage: Stage) -> Network:
+    def _starting_network(self, state: TrainingState, stage: Stage) -> Network:
         if stage.start == "previous":
-            return path.network
+            return state.network
         if stage.start == "parent" and self.parent is not None:
             return self.parent
         return self.new_network(stage.name)
@@ -177,3 +172,48 @@ def _with_network(
     if stage.on == "cheap" and stage.labels != "corrected":
         return replace(known, pupil=network)
     return known if stage.on == "cheap" else replace(known, teacher=network)
+
+
+def training_history(state: TrainingState, scale: float) -> dict[str, Any]:
+    """Return the history of a training as flat JSON.
+
+    Lists by stage: stages, steps, loss, validation (eV/Å or None), engine (how steps
+    were computed), cpu_seconds. Where frames were weighted: bias (eV/Å, by cheap
+    frame), gamma (eV/Å) and effective (share of the cheap frames). Curves:
+    curve/STAGE/{step,loss,validation}. scale is in eV/Å.
+    """
+    out: dict[str, Any] = {
+        "stages": [done.stage.name for done in state.done],
+        "steps": [done.curve.steps[-1] for done in state.done],
+        "loss": [done.curve.losses[-1] for done in state.done],
+        "validation": [_last_error(done.curve.validation) for done in state.done],
+        "engine": [done.curve.engine for done in state.done],
+        "cpu_seconds": [done.cpu_seconds for done in state.done],
+        "scale": scale,
+    }
+    for done in state.done:
+        out |= _weighing_facts(done) | _loss_curve(done)
+    return out
+
+
+def _weighing_facts(done: FinishedStage) -> dict[str, Any]:
+    if done.weighing is None:
+        return {}
+    return {
+        "bias": done.weighing.bias.tolist(),
+        "gamma": done.weighing.gamma,
+        "effective": done.weighing.effective,
+    }
+
+
+def _loss_curve(done: FinishedStage) -> dict[str, Any]:
+    name = f"curve/{done.stage.name}"
+    return {
+        f"{name}/step": list(done.curve.steps),
+        f"{name}/loss": list(done.curve.losses),
+        f"{name}/validation": list(done.curve.validation),
+    }
+
+
+def _last_error(errors: tuple[float, ...]) -> float | None:
+    return errors[-1] if errors else None

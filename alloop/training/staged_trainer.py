@@ -1,7 +1,7 @@
 """The trainer that runs a list of stages.
 
 ASTEROID, standard training, pretraining alone and whatever lies between them are lists
-of stages; `alloop.training.asteroid` has the usual ones.
+of stages; `alloop.training.stages` has the usual ones.
 """
 
 from collections.abc import Mapping, Sequence
@@ -19,12 +19,11 @@ from alloop.potentials.repulsion import ZBL, Zbl
 from alloop.training.bias_weights import DEFAULT, Gamma
 from alloop.training.fit import Progress
 from alloop.training.graph_pool import force_scale
-from alloop.training.history import training_history
 from alloop.training.label_changes import select_labels
 from alloop.training.references import level_references
-from alloop.training.saved_state import StateKeeper
-from alloop.training.stage_runner import StageRunner, TrainingState
-from alloop.training.stages import Fidelity, Stage
+from alloop.training.stage_runner import StageRunner, TrainingState, training_history
+from alloop.training.stages import Fidelity, Stage, asteroid_stages, standard_stages
+from alloop.training.state_folder import StateKeeper
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -59,7 +58,7 @@ class StagedTrainer:
                 "got validation = 0; set a share of frames, or give one gamma"
             )
 
-    def keeping(self, keeper: StateKeeper) -> "StagedTrainer":
+    def saving_to(self, keeper: StateKeeper) -> "StagedTrainer":
         """Return the same trainer, which resumes from the keeper's states."""
         return replace(self, keeper=keeper)
 
@@ -75,11 +74,12 @@ class StagedTrainer:
         if self.repulsion is not None:
             without = self.repulsion.without
             data = TrainingData(without(data.cheap), without(data.expensive))
-        bench = self._bench(data, parent, seed)
-        path = best_training(bench, stages, self.gammas)
-        return bench.final_potential(path), training_history(path, bench)
+        runner = self._stage_runner(data, parent, seed)
+        state = best_training(runner, stages, self.gammas)
+        history = training_history(state, runner.scale)
+        return runner.final_potential(state), history
 
-    def _bench(
+    def _stage_runner(
         self, data: TrainingData, parent: Potential | None, seed: int
     ) -> StageRunner:
         training, held_out = held_out_split(data.expensive, self.validation)
@@ -88,8 +88,8 @@ class StagedTrainer:
             level: level_references(labels, self.given.get(level))
             for level, labels in levels.items()
         }
-        heir = parent if isinstance(parent, LearnedPotential) else None
-        takes_over = heir if any(s.start == "parent" for s in self.stages) else None
+        learned = parent if isinstance(parent, LearnedPotential) else None
+        start = learned if any(s.start == "parent" for s in self.stages) else None
         scale = force_scale(training if len(training) else data.cheap)
         return StageRunner(
             kind=self.kind,
@@ -97,8 +97,8 @@ class StagedTrainer:
             labels=levels,
             references=known,
             held_out=held_out,
-            scale=takes_over.scale if takes_over else scale,
-            parent=takes_over.network if takes_over else None,
+            scale=start.scale if start else scale,
+            parent=start.network if start else None,
             least=self.least,
             seed=seed,
             progress=self.progress,
@@ -108,21 +108,21 @@ class StagedTrainer:
 
 
 def best_training(
-    bench: StageRunner, stages: Sequence[Stage], gammas: Sequence[Gamma]
+    runner: StageRunner, stages: Sequence[Stage], gammas: Sequence[Gamma]
 ) -> TrainingState:
     """Run all stages and return the state of the training.
 
     Of several γ, the one whose last stage has the least error on the held-out frames is
     taken. Stages before the first weighted one run once.
     """
-    bench = replace(bench, stages=tuple(stages))
+    runner = replace(runner, stages=tuple(stages))
     weighed = [i for i, stage in enumerate(stages) if stage.weights != "uniform"]
-    parting = weighed[0] if weighed else len(stages)
-    start = TrainingState(bench.new_network(stages[0].name))
-    common = bench.run_stages(start, stages[:parting], gammas[0])
+    first = weighed[0] if weighed else len(stages)
+    start = TrainingState(runner.new_network(stages[0].name))
+    common = runner.run_stages(start, stages[:first], gammas[0])
     tried = gammas if weighed else gammas[:1]
-    paths = [bench.run_stages(common, stages[parting:], gamma) for gamma in tried]
-    return min(paths, key=bench.validation_error)
+    states = [runner.run_stages(common, stages[first:], gamma) for gamma in tried]
+    return min(states, key=runner.validation_error)
 
 
 def runnable_stages(stages: Sequence[Stage], data: TrainingData) -> tuple[Stage, ...]:
@@ -170,3 +170,20 @@ def held_out_split(
     return select_labels(labels, np.flatnonzero(~out)), select_labels(
         labels, np.flatnonzero(out)
     )
+
+
+def asteroid_trainer(
+    kind: str, settings: Mapping[str, Any], **options: Any
+) -> StagedTrainer:
+    """Return a trainer with ASTEROID's default stages; options are StagedTrainer's."""
+    return StagedTrainer(kind, settings, asteroid_stages(), **options)
+
+
+def standard_trainer(
+    kind: str, settings: Mapping[str, Any], **options: Any
+) -> StagedTrainer:
+    """Return a trainer on expensive labels alone, with as many steps as ASTEROID.
+
+    options are StagedTrainer's.
+    """
+    return StagedTrainer(kind, settings, standard_stages(), **options)

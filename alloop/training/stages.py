@@ -1,12 +1,18 @@
-"""A training as a list of stages: frozen values, as a YAML file can list them."""
+"""A training as a list of stages: frozen values, as a YAML file can list them.
+
+The usual lists are ASTEROID (Bukharin et al., Machine Learning Force Fields with Data
+Cost Aware Training, ICML 2023), and the standard training it is compared with.
+"""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal, TypeAlias
 
 from alloop.training.schedule import Schedule
 
 SCHEDULE = Schedule()
+STEPS = (300, 2700, 1000)  # θ0, pretraining, fine-tuning
+FINE_TUNING = 1e-3  # peak learning rate for few labels and a good start
 
 Fidelity: TypeAlias = Literal["cheap", "expensive"]
 Source: TypeAlias = Literal["cheap", "expensive", "both"]
@@ -68,3 +74,31 @@ def program_steps(stage: Stage, stages: Sequence[Stage]) -> int:
     The stage's own steps are included.
     """
     return sum(other.steps for other in stages if other.program == stage.program)
+
+
+def asteroid_stages(
+    steps: tuple[int, int, int] = STEPS,
+    schedule: Schedule = SCHEDULE,
+    fine_tuning: float = FINE_TUNING,
+    weights: Weights = "bias",
+) -> tuple[Stage, ...]:
+    """Return ASTEROID's stages: θ0, weighted pretraining and fine-tuning.
+
+    θ0 is trained on expensive labels, pretraining uses cheap ones, and fine-tuning,
+    whose peak learning rate is `fine_tuning`, expensive ones. Uniform weights need no
+    θ0: pretraining gets its steps.
+    """
+    gentle = replace(schedule, lr=fine_tuning)
+    teacher = Stage("teacher", "expensive", steps[0], "scratch", schedule=schedule)
+    cheap = Stage("pretraining", "cheap", steps[1], "scratch", weights, schedule)
+    fine = Stage("fine-tuning", "expensive", steps[2], schedule=gentle)
+    if weights == "uniform":
+        return replace(cheap, steps=steps[0] + steps[1]), fine
+    return teacher, cheap, fine
+
+
+def standard_stages(
+    steps: int = sum(STEPS), schedule: Schedule = SCHEDULE
+) -> tuple[Stage]:
+    """Return one stage on expensive labels, by default with all of ASTEROID's steps."""
+    return (Stage("standard", "expensive", steps, "scratch", schedule=schedule),)

@@ -23,9 +23,9 @@ from alloop.models.networks.chgnet import HEAVIEST
 from alloop.potentials.learned import LearnedPotential
 from alloop.training.label_changes import add_predictions
 from alloop.training.references import References, fit_references
-from alloop.training.saved_state import StateKeeper
 from alloop.training.staged_trainer import StagedTrainer, held_out_split
 from alloop.training.stages import Fidelity, Stage
+from alloop.training.state_folder import StateKeeper
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -38,9 +38,9 @@ class UniversalTrainer:
 
     staged: StagedTrainer
 
-    def keeping(self, keeper: StateKeeper) -> "UniversalTrainer":
+    def saving_to(self, keeper: StateKeeper) -> "UniversalTrainer":
         """Return the same trainer, which resumes from the keeper's states."""
-        return UniversalTrainer(self.staged.keeping(keeper))
+        return UniversalTrainer(self.staged.saving_to(keeper))
 
     def train(
         self, data: TrainingData, parent: Potential | None, seed: int

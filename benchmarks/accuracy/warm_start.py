@@ -23,11 +23,10 @@ import torch
 
 from alloop.core.records import LabelSet, TrainingData
 from alloop.potentials.learned import LearnedPotential
-from alloop.training.asteroid import STEPS, asteroid_stages
+from alloop.training.fit import cpu_seconds
 from alloop.training.label_changes import joined_labels, select_labels
 from alloop.training.staged_trainer import StagedTrainer
-from alloop.training.stages import Stage
-from alloop.training.step_engine import cpu_seconds
+from alloop.training.stages import STEPS, Stage, asteroid_stages
 from benchmarks.accuracy.asteroid.data import MD17, Sets, load
 from benchmarks.accuracy.asteroid.job import error
 from benchmarks.common import (

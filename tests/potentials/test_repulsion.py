@@ -19,9 +19,9 @@ from alloop.potentials.compiled import compiled_for
 from alloop.potentials.learned import LearnedPotential, from_checkpoint
 from alloop.potentials.repulsion import ZBL, Zbl, repulsion
 from alloop.testing import check_potential
-from alloop.training.asteroid import standard_stages
 from alloop.training.schedule import Schedule
 from alloop.training.staged_trainer import StagedTrainer
+from alloop.training.stages import standard_stages
 from tests.models.kinds import SMALL
 
 FREE = Zbl(reach=1e6, hydrogen=1e6)  # nowhere near its end

@@ -6,11 +6,12 @@ from pathlib import Path
 import torch
 
 from alloop.models.network import Network, build_network
-from alloop.training.fit import StageOptions, fit_stage
+from alloop.training.fit import fit_stage
 from alloop.training.graph_pool import GraphPool, force_scale, make_graph_pool
 from alloop.training.schedule import Compile, Schedule
+from alloop.training.stage_task import StageTask
 from alloop.training.stages import Stage
-from alloop.training.state_files import StateFolder
+from alloop.training.state_folder import StateFolder
 from tests.training.conftest import spring_labels
 
 SETTINGS = {"channels": 16, "layers": 1, "radial": 6, "cutoff": 4.0}
@@ -39,12 +40,18 @@ def bits(network: Network) -> bytes:
 def main(folder: str, steps: str, compile: str) -> None:
     """Train, keep each step's state, say each step that is done."""
     torch.set_num_threads(1)
-    aids = StageOptions(
+    task = StageTask(
+        network(),
+        pool(),
+        stage(int(steps), bool(compile), every=1),
+        5,
         validation=pool(4, "test"),
-        progress=lambda _, step, *__: print(step, flush=True),  # noqa: T201
-        keeper=StateFolder(Path(folder), every=0.0),
     )
-    fit_stage(network(), pool(), stage(int(steps), bool(compile), every=1), 5, aids)
+    fit_stage(
+        task,
+        StateFolder(Path(folder), every=0.0),
+        lambda _, step, *__: print(step, flush=True),  # noqa: T201
+    )
 
 
 if __name__ == "__main__":

@@ -16,10 +16,10 @@ from alloop.models.compilation import Code, NotCompiled
 from alloop.models.network import Network, build_network
 from alloop.training import compiled_gradients
 from alloop.training.compiled_gradients import compile_gradients
-from alloop.training.fit import StageOptions, fit_stage
-from alloop.training.gradients import eager_gradients
+from alloop.training.fit import fit_stage
 from alloop.training.graph_pool import GraphPool, make_graph_pool
-from alloop.training.losses import Drawn, LabelLoss, Targets
+from alloop.training.losses import Drawn, LabelLoss, Targets, eager_gradients
+from alloop.training.stage_task import StageTask
 from tests.training.springs import SETTINGS, bits, network, pool, stage
 
 LOSS = LabelLoss(0.3)
@@ -161,23 +161,23 @@ def test_shapes_that_do_not_fit_are_taken_as_torch_does(monkeypatch) -> None:
 
 def test_without_a_compiler_a_training_runs_and_says_so(monkeypatch, tmp_path) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))
-    found, course = fit_stage(network(), pool(), stage(5, True), 1, StageOptions())
+    found, course = fit_stage(StageTask(network(), pool(), stage(5, True), 1))
     assert course.engine.startswith("plain, not compiled: there is no C++ compiler")
-    plain, _ = fit_stage(network(), pool(), stage(5), 1, StageOptions())
+    plain, _ = fit_stage(StageTask(network(), pool(), stage(5), 1))
     assert bits(found) == bits(plain)
 
 
 def test_random_numbers_belong_to_their_step(traced) -> None:
     runs = [
         fit_stage(
-            network(), pool(), stage(6, mode), 3, StageOptions(objective=Shaken(0.1))
+            StageTask(network(), pool(), stage(6, mode), 3, objective=Shaken(0.1))
         )
         for mode in (True, False, False)
     ]
     assert runs[0][1].losses == pytest.approx(runs[1][1].losses, rel=1e-5)
     assert bits(runs[1][0]) == bits(runs[2][0])
     other, _ = fit_stage(
-        network(), pool(), stage(6), 4, StageOptions(objective=Shaken(0.1))
+        StageTask(network(), pool(), stage(6), 4, objective=Shaken(0.1))
     )
     assert bits(other) != bits(runs[1][0])
 
@@ -207,11 +207,9 @@ def test_mixed_sizes_are_compiled_once() -> None:
 
 @pytest.mark.slow
 def test_a_compiled_training_gives_the_same_bits_again() -> None:
-    runs = [
-        fit_stage(network(), pool(), stage(50, True), 1, StageOptions()) for _ in "ab"
-    ]
+    runs = [fit_stage(StageTask(network(), pool(), stage(50, True), 1)) for _ in "ab"]
     assert runs[0][1].engine == "compiled"
     assert bits(runs[0][0]) == bits(runs[1][0])
-    plain, _ = fit_stage(network(), pool(), stage(50), 1, StageOptions())
+    plain, _ = fit_stage(StageTask(network(), pool(), stage(50), 1))
     for ours, theirs in zip(runs[0][0].parameters(), plain.parameters(), strict=True):
         torch.testing.assert_close(ours, theirs, rtol=1e-3, atol=1e-4)

@@ -13,7 +13,7 @@ from alloop.core.records import LabelSet
 from alloop.core.seeds import random_stream
 from alloop.models.graph import to_graph
 from alloop.models.network import Network, build_network, energy_and_forces
-from alloop.training.fit import fit_network, force_error
+from alloop.training.fit import fit_network
 from alloop.training.graph_pool import (
     BatchOrder,
     GraphPool,
@@ -21,6 +21,7 @@ from alloop.training.graph_pool import (
     make_graph_pool,
 )
 from alloop.training.schedule import Schedule
+from alloop.training.stage_state import force_error
 from alloop.training.stages import Stage
 
 SMALL = {"channels": 8, "layers": 1, "radial": 6, "cutoff": 4.0}

@@ -7,10 +7,15 @@ import pytest
 import torch
 
 from alloop.models.network import build_network, energy_and_forces
-from alloop.training.gradients import eager_gradients
 from alloop.training.graph_pool import GraphPool
-from alloop.training.losses import LabelLoss, Targets, energy_loss, force_loss
-from alloop.training.monitor import force_error
+from alloop.training.losses import (
+    LabelLoss,
+    Targets,
+    eager_gradients,
+    energy_loss,
+    force_loss,
+)
+from alloop.training.stage_state import force_error
 from tests.training.springs import network, pool
 from tests.training.test_compiled_gradients import mixed_pool
 
@@ -50,7 +55,7 @@ def test_the_error_does_not_depend_on_chunks(monkeypatch) -> None:
     whole = force_error(net, frames)
     error = energy_and_forces(net, frames.graph).forces - frames.target.forces
     assert whole == pytest.approx(float(error.abs().mean()), rel=1e-5)
-    monkeypatch.setattr("alloop.training.monitor._EDGES", 7)
+    monkeypatch.setattr("alloop.training.stage_state._EDGES", 7)
     assert force_error(net, frames) == pytest.approx(whole, rel=1e-5)
 
 

@@ -11,10 +11,11 @@ import pytest
 import torch
 
 from alloop.models.checkpoint import Checkpoint
-from alloop.training.fit import LossCurve, StageOptions, fit_stage
+from alloop.training.fit import LossCurve, fit_stage
 from alloop.training.progress import TrainingProgress, read_progress
 from alloop.training.schedule import Compile
-from alloop.training.state_files import StateFolder
+from alloop.training.stage_task import StageTask
+from alloop.training.state_folder import StateFolder
 from tests.training.springs import bits, network, pool, stage
 
 
@@ -37,9 +38,9 @@ class Memory:
     halt: int | None = None
     saves: int = 0
     kept: dict[str, Checkpoint] = field(default_factory=dict)
-    told: list[TrainingProgress] = field(default_factory=list)
+    reports: list[TrainingProgress] = field(default_factory=list)
 
-    def due(self) -> bool:
+    def should_save(self) -> bool:
         return True
 
     def save(self, name: str, state: Checkpoint) -> None:
@@ -51,16 +52,17 @@ class Memory:
     def load(self, name: str) -> Checkpoint | None:
         return self.kept.get(name)
 
-    def tell(self, told: TrainingProgress) -> None:
-        self.told.append(told)
+    def report(self, progress: TrainingProgress) -> None:
+        self.reports.append(progress)
 
 
 def trained(
     keeper: object = None, steps: int = 30, **settings: object
 ) -> tuple[bytes, LossCurve]:
-    aids = StageOptions(validation=pool(4, "test"), keeper=keeper)
-    found, course = fit_stage(network(), pool(), stage(steps, **settings), 5, aids)
-    return bits(found), course
+    chosen = stage(steps, **settings)
+    task = StageTask(network(), pool(), chosen, 5, validation=pool(4, "test"))
+    found, curve = fit_stage(task, keeper)
+    return bits(found), curve
 
 
 def killed(folder: Path, steps: int, compile: Compile = False) -> int:
@@ -100,9 +102,9 @@ def test_a_training_that_is_killed_again_and_again_ends_alike(
     tmp_path, compile: Compile
 ) -> None:
     steps = [killed(tmp_path, 300, compile) for _ in range(4)]
-    found, course = gone_on(tmp_path, 300, compile)
-    assert course.engine == ("compiled" if compile else "plain")
-    assert (found, course) == undisturbed(300, compile), f"killed after {steps}"
+    found, curve = gone_on(tmp_path, 300, compile)
+    assert curve.engine == ("compiled" if compile else "plain")
+    assert (found, curve) == undisturbed(300, compile), f"killed after {steps}"
 
 
 @pytest.mark.parametrize("halt", [1, 2, 7, 29])
@@ -128,14 +130,13 @@ def test_another_trainings_state_is_not_taken_up() -> None:
     trained(memory)
     for other in ({"steps": 29}, {"lr": 1e-3}, {"compile": "auto"}):
         trained(memory, **other)
-    aids = StageOptions(keeper=memory)
-    fit_stage(network(), pool(), stage(30), 5, aids)  # without validation
-    fit_stage(network(), pool(), stage(30), 6, aids)
-    fit_stage(network(1), pool(), stage(30), 6, aids)
-    fit_stage(network(), pool(12, "other"), stage(30), 6, aids)
+    fit_stage(StageTask(network(), pool(), stage(30), 5), memory)  # without validation
+    fit_stage(StageTask(network(), pool(), stage(30), 6), memory)
+    fit_stage(StageTask(network(1), pool(), stage(30), 6), memory)
+    fit_stage(StageTask(network(), pool(12, "other"), stage(30), 6), memory)
     heavy = pool().with_weights(torch.linspace(0.5, 1.5, 12).numpy())
-    fit_stage(network(), heavy, stage(30), 6, aids)
-    fit_stage(network(), pool(), replace(stage(30), name="other"), 6, aids)
+    fit_stage(StageTask(network(), heavy, stage(30), 6), memory)
+    fit_stage(StageTask(network(), pool(), replace(stage(30), name="other"), 6), memory)
     assert len(memory.kept) == 10
 
 
@@ -151,16 +152,16 @@ def test_a_damaged_state_is_passed_over(tmp_path) -> None:
 
 def test_how_far_it_is_can_be_heard(tmp_path) -> None:
     memory = Memory()
-    _, course = trained(memory)
-    assert [told.step for told in memory.told] == list(course.steps)
-    assert [told.loss for told in memory.told] == list(course.losses)
-    assert {(told.stage, told.steps) for told in memory.told} == {("spring", 30)}
+    _, curve = trained(memory)
+    assert [told.step for told in memory.reports] == list(curve.steps)
+    assert [told.loss for told in memory.reports] == list(curve.losses)
+    assert {(told.stage, told.steps) for told in memory.reports} == {("spring", 30)}
     assert read_progress(tmp_path / "training") is None
     keeper = StateFolder(tmp_path / "training")
-    keeper.tell(memory.told[0])
-    keeper.tell(memory.told[-1])
-    assert read_progress(tmp_path / "training") == memory.told[-1]
-    assert str(memory.told[-1]).startswith("spring 30 of 30, loss ")
+    keeper.report(memory.reports[0])
+    keeper.report(memory.reports[-1])
+    assert read_progress(tmp_path / "training") == memory.reports[-1]
+    assert str(memory.reports[-1]).startswith("spring 30 of 30, loss ")
     (file,) = (tmp_path / "training").iterdir()
     for broken in ("", "{", "[1]", '{"stage": "spring"}'):
         file.write_text(broken)
@@ -169,13 +170,13 @@ def test_how_far_it_is_can_be_heard(tmp_path) -> None:
 
 def test_a_training_does_not_depend_on_being_heard(tmp_path) -> None:
     (tmp_path / "file").write_text("in the way")
-    StateFolder(tmp_path / "file").tell(TrainingProgress("spring", 1, 2, 0.5))
+    StateFolder(tmp_path / "file").report(TrainingProgress("spring", 1, 2, 0.5))
     assert read_progress(tmp_path / "file") is None
 
 
 def test_states_are_kept_as_often_as_was_asked(tmp_path) -> None:
-    assert StateFolder(tmp_path, every=0.0).due()
-    assert not StateFolder(tmp_path, every=1000.0).due()
+    assert StateFolder(tmp_path, every=0.0).should_save()
+    assert not StateFolder(tmp_path, every=1000.0).should_save()
 
 
 def test_a_time_budget_is_measured_once(monkeypatch) -> None:
@@ -188,13 +189,13 @@ def test_a_time_budget_is_measured_once(monkeypatch) -> None:
     assert 4 < planned < 10_000
     memory.halt = None
     monkeypatch.setattr(  # a machine on which not one step would fit
-        "alloop.training.step_engine.StepPlanner.plan_steps", lambda _: (1, False)
+        "alloop.training.fit.plan_steps", lambda *_: (1, False)
     )
-    _, course = trained(memory, 10_000, **settings)
-    assert course.planned == course.steps[-1] == planned
+    _, curve = trained(memory, 10_000, **settings)
+    assert curve.planned == curve.steps[-1] == planned
 
 
 def test_a_time_budget_holds() -> None:
-    _, course = trained(None, 10_000, seconds=0.5, patience=None, every=1000)
-    assert 0.1 < course.cpu_seconds < 2.0
-    assert course.steps[-1] == course.planned
+    _, curve = trained(None, 10_000, seconds=0.5, patience=None, every=1000)
+    assert 0.1 < curve.cpu_seconds < 2.0
+    assert curve.steps[-1] == curve.planned

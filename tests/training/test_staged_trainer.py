@@ -16,22 +16,22 @@ from alloop.core.units import BOLTZMANN
 from alloop.models.checkpoint import content_id
 from alloop.models.network import build_network
 from alloop.potentials.learned import LearnedPotential
-from alloop.training.asteroid import (
-    STEPS,
-    asteroid_stages,
-    asteroid_trainer,
-    standard_stages,
-    standard_trainer,
-)
 from alloop.training.bias_weights import Gamma
 from alloop.training.schedule import Schedule
 from alloop.training.staged_trainer import (
     StagedTrainer,
+    asteroid_trainer,
     held_out_split,
     runnable_stages,
+    standard_trainer,
 )
-from alloop.training.stages import Stage
-from alloop.training.state_files import StateFolder
+from alloop.training.stages import (
+    STEPS,
+    Stage,
+    asteroid_stages,
+    standard_stages,
+)
+from alloop.training.state_folder import StateFolder
 
 SMALL = {"channels": 8, "layers": 1, "radial": 6, "cutoff": 4.0}
 QUICK = Schedule(lr=1e-2, batch=4, warmup=5, every=10)

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from alloop.training.muon import Muon, orthogonalised
+from alloop.training.optimisers import Muon, orthogonalised
 
 
 @pytest.mark.parametrize("shape", [(16, 16), (16, 40), (40, 16)])

@@ -3,7 +3,7 @@
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol, runtime_checkable
+from typing import Protocol, runtime_checkable
 
 from alloop.core.errors import DamagedError, InputError
 from alloop.core.roles import Trainer
@@ -15,15 +15,35 @@ from alloop.models.checkpoint import (
 )
 from alloop.training.progress import TrainingProgress, write_progress
 
-if TYPE_CHECKING:
-    from alloop.training.saved_state import StateKeeper
+
+class StateKeeper(Protocol):
+    """A store of training states; `StateFolder` is one on disk.
+
+    A name is 32 hexadecimal digits and stands for one training of one stage, with its
+    labels, seed and settings: a state under another name is never resumed.
+    """
+
+    def should_save(self) -> bool:
+        """Return True if it is time to save.
+
+        It may look at a clock, since no result depends on it.
+        """
+
+    def save(self, name: str, state: Checkpoint) -> None:
+        """Save a state in place of the last one of that name."""
+
+    def load(self, name: str) -> Checkpoint | None:
+        """Return the last state of that name, or None where there is none."""
+
+    def report(self, progress: TrainingProgress) -> None:
+        """Receive the progress of the training, each time that a loss is recorded."""
 
 
 @runtime_checkable
 class ResumableTrainer(Protocol):
     """A trainer whose trainings can be resumed after a kill."""
 
-    def keeping(self, keeper: "StateKeeper") -> Trainer:
+    def saving_to(self, keeper: StateKeeper) -> Trainer:
         """Return the same trainer, which resumes from the keeper's states."""
         ...
 
@@ -42,7 +62,7 @@ class StateFolder:
     every: float = 30.0
     _last: float | None = None
 
-    def due(self) -> bool:
+    def should_save(self) -> bool:
         """Return True if `every` seconds have passed since the last save.
 
         The first call starts the clock.
@@ -65,9 +85,9 @@ class StateFolder:
         except (FileNotFoundError, InputError, DamagedError):
             return None
 
-    def tell(self, told: TrainingProgress) -> None:
+    def report(self, progress: TrainingProgress) -> None:
         """Write the progress of the training to the folder."""
-        write_progress(self.folder, told)
+        write_progress(self.folder, progress)
 
     def _path(self, name: str) -> Path:
         return self.folder / f"{name}.safetensors"

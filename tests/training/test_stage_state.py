@@ -6,14 +6,14 @@ import pytest
 import torch
 
 from alloop.models.network import build_network
-from alloop.training.gradients import LossGradient
-from alloop.training.optimisation import (
-    Optimisation,
+from alloop.training.losses import LossGradient
+from alloop.training.optimisers import (
     clip_gradients,
     mixing_matrices,
     parameter_groups,
 )
 from alloop.training.schedule import Schedule, learning_rate
+from alloop.training.stage_state import StageState
 
 WIDE = {"channels": 16, "layers": 2, "radial": 3, "cutoff": 4.0}
 SMALL = {"channels": 4, "layers": 2, "radial": 3, "cutoff": 4.0}
@@ -29,13 +29,13 @@ def gradients(network: torch.nn.Module, seed: int) -> tuple[torch.Tensor, ...]:
 
 def test_a_walk_is_adam_on_clipped_gradients_with_an_average() -> None:
     schedule = Schedule(lr=1e-2, warmup=2, clip=3.0, ema=0.5, optimiser="adamw")
-    walk = Optimisation(build_network("painn", SMALL, seed=1), schedule)
-    twin = copy.deepcopy(walk.network)
+    state = StageState(build_network("painn", SMALL, seed=1), schedule)
+    twin = copy.deepcopy(state.network)
     mean = [weight.detach().clone() for weight in twin.parameters()]
     adam = torch.optim.Adam(twin.parameters())
     for step in range(20):
         found = gradients(twin, step)
-        walk.step(step, 20, LossGradient(torch.tensor(0.0), found))
+        state.descend(LossGradient(torch.tensor(0.0), found), step, 20)
         adam.param_groups[0]["lr"] = learning_rate(step, 20, schedule)
         for weight, gradient in zip(twin.parameters(), found, strict=True):
             weight.grad = gradient.clone()
@@ -44,9 +44,9 @@ def test_a_walk_is_adam_on_clipped_gradients_with_an_average() -> None:
         keep = min(0.5, (step + 1) / (step + 10))
         for average, weight in zip(mean, twin.parameters(), strict=True):
             average.mul_(keep).add_(weight.detach(), alpha=1.0 - keep)
-    for ours, true in zip(walk.network.parameters(), twin.parameters(), strict=True):
+    for ours, true in zip(state.network.parameters(), twin.parameters(), strict=True):
         torch.testing.assert_close(ours, true)
-    for ours, true in zip(walk.average.parameters(), mean, strict=True):
+    for ours, true in zip(state.average.parameters(), mean, strict=True):
         torch.testing.assert_close(ours, true)
 
 
@@ -87,21 +87,22 @@ def test_a_frozen_weight_stays() -> None:
     network = build_network("painn", SMALL, seed=1)
     network.filters.weight.requires_grad_(False)
     before = network.filters.weight.clone()
-    walk = Optimisation(network, Schedule(warmup=1, weight_decay=0.1))
+    state = StageState(network, Schedule(warmup=1, weight_decay=0.1))
     free = [w for w in network.parameters() if w.requires_grad]
-    walk.step(0, 10, LossGradient(torch.tensor(0.0), tuple(map(torch.ones_like, free))))
-    assert torch.equal(walk.network.filters.weight, before)
-    assert not torch.equal(walk.network.filters.bias, network.filters.bias)
-    assert set(walk.tensors) & {"weight/filters.weight"} == set()
+    ones = tuple(map(torch.ones_like, free))
+    state.descend(LossGradient(torch.tensor(0.0), ones), 0, 10)
+    assert torch.equal(state.network.filters.weight, before)
+    assert not torch.equal(state.network.filters.bias, network.filters.bias)
+    assert set(state.tensors()) & {"weight/filters.weight"} == set()
 
 
 def test_muon_moves_what_mixes_features_and_adam_the_rest() -> None:
     network = build_network("painn", WIDE, seed=1)
-    walk = Optimisation(network, Schedule(lr=1e-2, warmup=1, ema=0.0))
+    state = StageState(network, Schedule(lr=1e-2, warmup=1, ema=0.0))
     found = gradients(network, 3)
-    walk.step(0, 10, LossGradient(torch.tensor(0.0), found))
-    rate = learning_rate(0, 10, walk.schedule)
-    moved = dict(walk.network.named_parameters())
+    state.descend(LossGradient(torch.tensor(0.0), found), 0, 10)
+    rate = learning_rate(0, 10, state.schedule)
+    moved = dict(state.network.named_parameters())
     for (name, before), slope in zip(network.named_parameters(), found, strict=True):
         step = (before - moved[name]).detach() / rate
         if name in mixing_matrices(network):

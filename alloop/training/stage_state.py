@@ -1,0 +1,187 @@
+"""A stage as it runs: all that changes from step to step, saved and loaded as one."""
+
+import copy
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from alloop.core.units import Floats
+from alloop.models.checkpoint import Checkpoint
+from alloop.models.network import Network, energy_and_forces
+from alloop.training.graph_pool import GraphPool
+from alloop.training.losses import LossGradient
+from alloop.training.optimisers import clip_gradients, free_weights, make_optimisers
+from alloop.training.schedule import Schedule, averaging_decay, learning_rate
+
+PLAIN = "plain"
+STATE_KIND = "training"  # of the checkpoint
+_EDGES = 20_000  # at once when errors are computed: some tens of MB
+_RECORDS = ("steps", "losses", "errors", "recent")
+_POSITION = ("step", "planned", "compile", "engine", "cpu_seconds")
+
+
+@dataclass(slots=True, eq=False)
+class StageState:
+    """The weights, their average, the optimisers, the position and the records.
+
+    network: the one that is trained, a copy of the one given; average: the network of
+    averaged weights. step, planned: steps taken and in all; compile: whether steps are
+    to be compiled, engine: how they were computed. steps, losses, errors: when records
+    were made, the mean loss since the one before, and the force error in eV/Å on
+    validation frames; recent: losses since the last record; best: the weights with the
+    least error.
+    """
+
+    network: Network
+    schedule: Schedule
+    step: int = 0
+    planned: int = 0
+    compile: bool = False
+    engine: str = PLAIN
+    cpu_seconds: float = 0.0
+    steps: list[int] = field(default_factory=list)
+    losses: list[float] = field(default_factory=list)
+    errors: list[float] = field(default_factory=list)
+    recent: list[float] = field(default_factory=list)
+    best: dict[str, Tensor] | None = None
+    average: Network = field(init=False)
+    optimisers: tuple[torch.optim.Optimizer, ...] = field(init=False)
+    weights: dict[str, Tensor] = field(init=False)
+    averages: list[Tensor] = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.network = copy.deepcopy(self.network)
+        self.average = copy.deepcopy(self.network)
+        self.weights = free_weights(self.network)
+        self.averages = list(free_weights(self.average).values())
+        self.optimisers = make_optimisers(self.network, self.schedule)
+
+    def is_finished(self) -> bool:
+        """Return True if all steps are taken, or the patience is exhausted."""
+        return self.step >= self.planned or not self._is_improving
+
+    @property
+    def _is_improving(self) -> bool:
+        patience = self.schedule.patience
+        if patience is None or not self.errors:
+            return True
+        lowest = self.steps[self.errors.index(min(self.errors))]
+        return self.steps[-1] - lowest < patience
+
+    def descend(self, gradient: LossGradient, index: int, steps: int) -> None:
+        """Move the weights by step number `index` of `steps` down this gradient."""
+        rate = learning_rate(index, steps, self.schedule)
+        gradients = clip_gradients(gradient.gradients, self.schedule.clip)
+        for weight, own in zip(self.weights.values(), gradients, strict=True):
+            weight.grad = own
+        for optimiser in self.optimisers:
+            for group in optimiser.param_groups:
+                group["lr"] = rate * group["factor"]
+            optimiser.step()
+        self._average(averaging_decay(index, self.schedule.ema))
+
+    @torch.no_grad()
+    def _average(self, decay: float) -> None:
+        weights = list(self.weights.values())
+        torch._foreach_lerp_(self.averages, weights, 1.0 - decay)
+
+    def add_loss(self, loss: float, validation: GraphPool | None) -> bool:
+        """Count a step and its loss; return True if a record was made."""
+        self.step += 1
+        self.recent.append(loss)
+        if self.step != self.planned and self.step % self.schedule.every:
+            return False
+        self.steps.append(self.step)
+        self.losses.append(math.fsum(self.recent) / len(self.recent))
+        self.recent = []
+        if validation is not None:
+            error = force_error(self.average, validation)
+            if not self.errors or error < min(self.errors):
+                self.best = copy.deepcopy(self.average.state_dict())
+            self.errors.append(error)
+        return True
+
+    def result(self) -> Network:
+        """Return the averaged network, or the best average where there is a patience.
+
+        Its weights replace those of `average`.
+        """
+        if self.schedule.patience is not None and self.best is not None:
+            self.average.load_state_dict(self.best)
+        return self.average
+
+    def tensors(self) -> dict[str, Tensor]:
+        """Return weights, averages and optimisers, which the next step changes."""
+        out: dict[str, Tensor] = {}
+        for (name, weight), mean in zip(
+            self.weights.items(), self.averages, strict=True
+        ):
+            out |= {f"weight/{name}": weight, f"average/{name}": mean}
+            state = self._optimiser_state(weight)
+            out |= {f"state/{name}/{key}": tensor for key, tensor in state.items()}
+        return out
+
+    def save(self) -> Checkpoint:
+        """Return all that the rest of the stage depends on."""
+        best = {f"best/{name}": tensor for name, tensor in (self.best or {}).items()}
+        facts = {
+            "watch": {name: list(getattr(self, name)) for name in _RECORDS},
+            "progressed": {name: getattr(self, name) for name in _POSITION},
+        }
+        return Checkpoint(STATE_KIND, facts, copied_arrays({**self.tensors(), **best}))
+
+    @torch.no_grad()
+    def load(self, saved: Checkpoint) -> None:
+        """Take over the saved state of the same stage."""
+        for name in _RECORDS:
+            setattr(self, name, list(saved.settings["watch"][name]))
+        for name in _POSITION:
+            setattr(self, name, saved.settings["progressed"][name])
+        tensors = {n: torch.from_numpy(np.array(a)) for n, a in saved.tensors.items()}
+        self.best = _under_prefix(tensors, "best/") or None
+        for (name, weight), mean in zip(
+            self.weights.items(), self.averages, strict=True
+        ):
+            weight.copy_(tensors[f"weight/{name}"])
+            mean.copy_(tensors[f"average/{name}"])
+            state = _under_prefix(tensors, f"state/{name}/")
+            self._optimiser_state(weight).update(state)
+
+    def _optimiser_state(self, weight: Tensor) -> dict[str, Tensor]:
+        for optimiser in self.optimisers:
+            groups = optimiser.param_groups
+            if any(weight is own for group in groups for own in group["params"]):
+                state: dict[str, Tensor] = optimiser.state[weight]
+                return state
+        raise KeyError("expected a weight of this network")
+
+
+def force_error(network: Network, pool: GraphPool) -> float:
+    """Return the mean absolute error of the force components over a pool, eV/Å."""
+    total = 0.0
+    for frames in pool.edge_chunks(_EDGES):
+        graph, target = pool.select(frames)
+        error = energy_and_forces(network, graph).forces - target.forces
+        total += float(error.abs().double().sum())
+    return total / pool.target.forces.numel() * pool.scale
+
+
+def copied_arrays(tensors: Mapping[str, Tensor]) -> dict[str, Any]:
+    """Return copies, which later steps do not change."""
+    copies: dict[str, Floats] = {
+        name: tensor.detach().cpu().numpy().copy() for name, tensor in tensors.items()
+    }
+    return copies
+
+
+def _under_prefix(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    return {
+        name.removeprefix(prefix): tensor.clone()
+        for name, tensor in tensors.items()
+        if name.startswith(prefix)
+    }
