@@ -17,7 +17,7 @@ from alloop.core.seeds import random_stream, torch_seed
 from alloop.core.species import Domain
 from alloop.core.units import Floats
 from alloop.generation import Generation
-from alloop.potentials.storable import Storable
+from alloop.potentials.restore import Storable
 from alloop.scores.calibrate import surprise_threshold
 from alloop.scores.qresidual import QResidualScorer
 from alloop.training.label_changes import joined_labels, select_labels

@@ -28,6 +28,7 @@ from alloop.potentials.ase_calculator import PotentialCalculator
 from alloop.potentials.restore import (
     DOMAIN,
     SCORER,
+    Storable,
     domain,
     inner_checkpoint,
     restore_potential,

@@ -1,4 +1,4 @@
-"""ASE in both directions: a calculator as a potential, a potential as a calculator."""
+"""ASE calculators of potentials, which depend on charge and spin."""
 
 import warnings
 from collections.abc import Sequence
@@ -8,46 +8,14 @@ import numpy as np
 from ase import Atoms
 from ase.calculators.calculator import Calculator, all_changes
 
-from alloop.core.atoms import from_atoms, to_atoms
+from alloop.core.atoms import from_atoms
 from alloop.core.batch import Batch, pack_frames
-from alloop.core.errors import InputError
-from alloop.core.frame import Frame
 from alloop.core.records import Predictions
 from alloop.core.roles import FittedScorer, Potential
 from alloop.core.species import Domain
-from alloop.core.units import Floats
 from alloop.potentials.threads import torch_threads
 
 _STATE = ("charge", "spin")
-
-
-class AsePotential:
-    """A potential that calls an ASE calculator frame by frame, without descriptors."""
-
-    def __init__(self, calculator: Any) -> None:
-        self.calculator = calculator
-
-    def predict(self, batch: Batch, *, descriptors: bool = False) -> Predictions:
-        """Return energies (eV) and forces (eV/Å).
-
-        Raises InputError where descriptors are asked for.
-        """
-        if descriptors:
-            raise InputError(
-                "expected a potential with descriptors, got an ASE calculator; "
-                "score with a learned potential"
-            )
-        results = [self._calculate(frame) for frame in batch.frames()]
-        return Predictions(
-            energies=np.array([energy for energy, _ in results], dtype=np.float64),
-            forces=np.concatenate([np.zeros((0, 3)), *(f for _, f in results)]),
-        )
-
-    def _calculate(self, frame: Frame) -> tuple[float, Floats]:
-        atoms = to_atoms(frame)
-        atoms.calc = self.calculator
-        forces = np.array(atoms.get_forces(), dtype=np.float64)
-        return float(atoms.get_potential_energy()), forces
 
 
 class StatefulCalculator(Calculator):  # type: ignore[misc]

@@ -23,9 +23,6 @@ from alloop.models.network import (
 )
 from alloop.potentials.element_table import ElementTable
 from alloop.potentials.repulsion import Zbl, added, repulsion
-from alloop.potentials.storable import Storable
-
-__all__ = ["LearnedPotential", "Storable", "from_checkpoint"]
 
 CHUNK = 4096  # atoms handed to the network at a time
 

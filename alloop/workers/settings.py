@@ -13,8 +13,7 @@ from alloop.evaluation import ScorerSettings as ScorerSettings
 from alloop.labels.child.labeller import Limits
 from alloop.md.dynamics import DynamicsSettings
 from alloop.models.checkpoint import Checkpoint
-from alloop.potentials.restore import restore_potential
-from alloop.potentials.storable import Storable
+from alloop.potentials.restore import Storable, restore_potential
 
 
 @dataclass(frozen=True, slots=True)

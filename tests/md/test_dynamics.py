@@ -18,7 +18,7 @@ from alloop.core.units import BOLTZMANN, KINETIC, Floats
 from alloop.md.dynamics import DynamicsSettings, Exploration, run_dynamics
 from alloop.md.guards import Guards
 from alloop.md.integrate import Langevin, VelocityVerlet, maxwell_boltzmann
-from alloop.potentials.analytic import HarmonicWell
+from tests.potentials.harmonic import HarmonicWell
 
 HOT = DynamicsSettings(temperature=400.0, stride=5)
 

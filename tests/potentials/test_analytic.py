@@ -9,7 +9,7 @@ from alloop.core.atoms import from_atoms, to_atoms
 from alloop.core.batch import Batch, pack_frames
 from alloop.core.frame import Frame
 from alloop.core.units import FORCE_TO_ACCELERATION
-from alloop.potentials.analytic import HarmonicWell, Morse
+from alloop.potentials.analytic import Morse
 from alloop.testing import (
     check_batching,
     check_forces,
@@ -18,6 +18,7 @@ from alloop.testing import (
     check_predictions,
     check_rotation,
 )
+from tests.potentials.harmonic import HarmonicWell
 
 FRAMES = [from_atoms(molecule(name)) for name in ("H2O", "CH4", "CO")]
 

@@ -3,11 +3,9 @@
 import numpy as np
 import pytest
 import torch
-from ase.build import bulk, molecule
+from ase.build import molecule
 from ase.calculators.calculator import PropertyNotImplementedError
-from ase.calculators.emt import EMT
 from ase.calculators.fd import calculate_numerical_stress
-from ase.calculators.lj import LennardJones
 
 from alloop.core.atoms import from_atoms
 from alloop.core.batch import Batch, pack_frames
@@ -17,10 +15,9 @@ from alloop.core.species import Domain
 from alloop.core.units import Floats
 from alloop.models.network import build_network
 from alloop.potentials.analytic import Morse
-from alloop.potentials.ase_calculator import AsePotential, PotentialCalculator
+from alloop.potentials.ase_calculator import PotentialCalculator
 from alloop.potentials.learned import LearnedPotential
 from alloop.potentials.repulsion import ZBL
-from alloop.testing import check_potential
 
 
 def packed(*names: str) -> Batch:
@@ -42,33 +39,6 @@ class ChargePotential:
         energies = batch.charges + 0.1 * batch.spins
         forces = np.zeros_like(batch.positions)
         return Predictions(energies, forces, forces if descriptors else None)
-
-
-def test_a_calculator_predicts_what_ase_calculates() -> None:
-    copper = bulk("Cu", cubic=True)
-    copper.rattle(0.05, seed=3)
-    water = molecule("H2O")
-    said = AsePotential(EMT()).predict(
-        pack_frames([from_atoms(a) for a in (copper, water)])
-    )
-    for index, atoms in enumerate((copper, water)):
-        atoms.calc = EMT()
-        span = slice(0, 4) if index == 0 else slice(4, 7)
-        assert said.energies[index] == pytest.approx(
-            atoms.get_potential_energy(), abs=1e-6
-        )
-        np.testing.assert_allclose(said.forces[span], atoms.get_forces(), atol=1e-5)
-
-
-def test_a_calculator_keeps_the_laws() -> None:
-    frames = [from_atoms(molecule(name)) for name in ("H2O", "CH4")]
-    potential = AsePotential(LennardJones(sigma=1.5, rc=6.0, smooth=True, ro=4.0))
-    check_potential(potential, frames, tolerance=1e-5, descriptors=False)
-
-
-def test_a_calculator_has_no_descriptors() -> None:
-    with pytest.raises(InputError, match="got an ASE calculator"):
-        AsePotential(EMT()).predict(pack_frames([]), descriptors=True)
 
 
 def test_a_potential_drives_ase_atoms() -> None:
@@ -180,11 +150,3 @@ def test_cells_have_a_stress_and_molecules_none() -> None:
     free.calc = PotentialCalculator(potential)
     with pytest.raises(PropertyNotImplementedError):
         free.get_stress()
-
-
-def test_both_directions_undo_each_other() -> None:
-    batch = pack_frames([from_atoms(molecule(name)) for name in ("H2O", "C2H6")])
-    there = AsePotential(PotentialCalculator(Morse())).predict(batch)
-    np.testing.assert_allclose(
-        there.energies, Morse().predict(batch).energies, rtol=1e-14
-    )

@@ -19,8 +19,9 @@ from alloop.models.checkpoint import (
 )
 from alloop.models.graph import to_graph
 from alloop.models.network import Network, build_network
-from alloop.potentials.learned import LearnedPotential, Storable, from_checkpoint
+from alloop.potentials.learned import LearnedPotential, from_checkpoint
 from alloop.potentials.repulsion import Zbl
+from alloop.potentials.restore import Storable
 from alloop.testing import check_potential, check_rotation
 from tests.models.kinds import SMALL
 

@@ -26,8 +26,9 @@ from alloop.core.records import (
 from alloop.core.roles import Potential
 from alloop.core.units import Floats
 from alloop.models.checkpoint import Checkpoint
-from alloop.potentials.analytic import HarmonicWell, Morse
+from alloop.potentials.analytic import Morse
 from alloop.potentials.pairwise import PairBasis, PairwisePotential
+from tests.potentials.harmonic import HarmonicWell
 
 FRAMES = [from_atoms(molecule(name)) for name in ("H2O", "CH4", "H2O2")]
 BASIS = PairBasis((1, 6, 8), radial=4, cutoff=4.0)
