@@ -26,7 +26,7 @@ from alloop.loop.state import LoopState
 from alloop.models.checkpoint import Checkpoint
 from alloop.potentials.pairwise import PairwisePotential, from_checkpoint
 from alloop.store.cache import LabelCache
-from alloop.training.pairwise import PairwiseTrainer
+from alloop.training.trainers.pairwise import PairwiseTrainer
 from alloop.workers.settings import OwnPotential
 from tests.conftest import fingerprint_of, replay, write_toy
 

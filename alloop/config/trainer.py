@@ -38,7 +38,7 @@ def make_trainer(plan: Plan) -> Trainer:
 
 def _pairwise_trainer(plan: Plan, settings: Mapping[str, Any]) -> Trainer:
     from alloop.training.bias_weights import Gamma
-    from alloop.training.pairwise import PairwiseTrainer
+    from alloop.training.trainers.pairwise import PairwiseTrainer
 
     basis = {key: settings[key] for key in ("radial", "cutoff") if key in settings}
     if not isinstance(plan.training, Asteroid):
@@ -49,8 +49,8 @@ def _pairwise_trainer(plan: Plan, settings: Mapping[str, Any]) -> Trainer:
 
 def _staged_trainer(plan: Plan, kind: str, settings: dict[str, Any]) -> Trainer:
     from alloop.training.bias_weights import Gamma
-    from alloop.training.staged_trainer import StagedTrainer
-    from alloop.training.universal import UniversalTrainer
+    from alloop.training.trainers.staged_trainer import StagedTrainer
+    from alloop.training.trainers.universal import UniversalTrainer
 
     training = plan.training
     options: dict[str, Any] = {}

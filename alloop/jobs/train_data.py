@@ -15,7 +15,7 @@ from alloop.core.records import LabelSet
 from alloop.core.seeds import name_share
 from alloop.files.labelled_frames import LabelledFrame, LabelledFrames, distinct_frames
 from alloop.intake import duplicate_frames, read_labels
-from alloop.training.staged_trainer import held_out_split
+from alloop.training.trainers.staged_trainer import held_out_split
 
 
 @dataclass(frozen=True, slots=True)

@@ -55,8 +55,8 @@ class LabelFiles:
             )
         if not file.is_file():
             raise InputError(f"expected a file of labels, {file} is not there")
-        said = {"energy_unit": self.energy_unit, "length_unit": self.length_unit}
-        missing = [key for key, unit in said.items() if unit is None]
+        units = {"energy_unit": self.energy_unit, "length_unit": self.length_unit}
+        missing = [key for key, unit in units.items() if unit is None]
         if missing and _is_alloop_file(file):
             return _OURS
         if missing:
@@ -64,7 +64,7 @@ class LabelFiles:
             raise InputError(
                 f"expected the units of {file}, which does not say them; give {options}"
             )
-        return {key: str(unit) for key, unit in said.items()}
+        return {key: str(unit) for key, unit in units.items()}
 
 
 def _is_alloop_file(file: Path) -> bool:

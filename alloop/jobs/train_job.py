@@ -94,10 +94,10 @@ class TrainJob:
     def _answered(self) -> bool:
         """Return True if the history beside the model is that of this request."""
         try:
-            told = json.loads(self.history_file.read_text("utf-8"))
+            history = json.loads(self.history_file.read_text("utf-8"))
         except (OSError, ValueError):
             return False
-        return isinstance(told, dict) and told.get("request") == self.request
+        return isinstance(history, dict) and history.get("request") == self.request
 
     def run(self, observe: Progress) -> TrainedModel:
         """Train, write the model and its history, and return both with the errors.
@@ -106,14 +106,14 @@ class TrainJob:
         observe: called with stage, step, steps and loss; an exception in it ends the
         training. Raises InputError where the labels cannot be learned from.
         """
-        taught = self._train_model(observe)
-        text = json.dumps(self._history_json(taught), indent=1, sort_keys=True)
+        trained = self._train_model(observe)
+        text = json.dumps(self._history_json(trained), indent=1, sort_keys=True)
         with replace_atomically(self.history_file) as partial:
             partial.write_text(text, encoding="utf-8")
         with replace_atomically(self.out) as partial:  # last: marks the end
-            partial.write_bytes(to_bytes(taught.generation)[1])
+            partial.write_bytes(to_bytes(trained.generation)[1])
         shutil.rmtree(self.state_folder, ignore_errors=True)
-        return taught
+        return trained
 
     def _train_model(self, observe: Progress) -> TrainedModel:
         data = self.material
@@ -156,7 +156,7 @@ class TrainJob:
             untrained_potential(kind, settings, self.material.expensive), self.material
         )
 
-    def _history_json(self, taught: TrainedModel) -> dict[str, Any]:
+    def _history_json(self, trained: TrainedModel) -> dict[str, Any]:
         """Return the JSON tree of the history; energies in eV, forces in eV/Å."""
         return {
             "request": self.request,
@@ -165,10 +165,10 @@ class TrainJob:
             and self.plan.training.model_dump(mode="json"),
             "seed": self.plan.seed,
             "labels": {name: len(x) for name, x in label_sets(self.material).items()},
-            "errors": {name: asdict(x) for name, x in taught.errors.items()},
-            "errors_before": {name: asdict(x) for name, x in taught.before.items()},
-            "threshold": taught.generation.threshold,
-            "history": dict(taught.history),
+            "errors": {name: asdict(x) for name, x in trained.errors.items()},
+            "errors_before": {name: asdict(x) for name, x in trained.before.items()},
+            "threshold": trained.generation.threshold,
+            "history": dict(trained.history),
         }
 
 

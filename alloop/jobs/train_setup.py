@@ -14,7 +14,7 @@ _VALIDATION = 0.1  # default share of the expensive frames
 
 
 def prepare_training(
-    said: str | Path | Mapping[str, Any],
+    source: str | Path | Mapping[str, Any],
     out: str | Path,
     validation: float | None = None,
     test_share: float = 0.0,
@@ -24,7 +24,7 @@ def prepare_training(
     Arguments are those of `train`. Creates no files; raises InputError for errors in
     the sections and their labels.
     """
-    sections = said if isinstance(said, Mapping) else read_sections(Path(said))
+    sections = source if isinstance(source, Mapping) else read_sections(Path(source))
     plan, model = training_plan(dict(sections))
     own = (
         plan.training.validation
@@ -45,7 +45,7 @@ def read_sections(path: Path) -> dict[str, Any]:
 
 
 def train(
-    said: str | Path | Mapping[str, Any],
+    source: str | Path | Mapping[str, Any],
     out: str | Path,
     *,
     validation: float | None = None,
@@ -57,7 +57,7 @@ def train(
 
     Parameters
     ----------
-    said
+    source
         A YAML file, a campaign's store, or sections as in
         `alloop.config.train_sections`.
     out
@@ -75,7 +75,7 @@ def train(
 
     Raises InputError for errors in the sections, the labels or `out`.
     """
-    job = prepare_training(said, out, validation, test_share)
+    job = prepare_training(source, out, validation, test_share)
     job.check_request(force)
     return job.run(observe or _ignore_progress)
 

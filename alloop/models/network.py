@@ -61,18 +61,18 @@ def energy_forces_virial(
     graph.shift = graph.shift.detach().requires_grad_()
     energies, descriptors = network(graph)
     gradient, edges = torch.autograd.grad(energies.sum(), (graph.pos, graph.shift))
-    said = EvaluatedNetwork(energies.detach(), -gradient, descriptors.detach())
-    return said, _virial(graph, edges)
+    evaluated = EvaluatedNetwork(energies.detach(), -gradient, descriptors.detach())
+    return evaluated, _virial(graph, edges)
 
 
-def _virial(graph: Graph, slopes: Tensor) -> Tensor:
+def _virial(graph: Graph, derivatives: Tensor) -> Tensor:
     """Return dE/dstrain (frames, 3, 3) from derivatives by lattice shifts (edges, 3).
 
     One shift moves one edge, so that they are the derivatives by edge vectors too.
     """
-    products = edge_vectors(graph).detach().unsqueeze(2) * slopes.unsqueeze(1)
+    products = edge_vectors(graph).detach().unsqueeze(2) * derivatives.unsqueeze(1)
     owner = graph.batch.index_select(0, graph.edge_index[1])
-    total = slopes.new_zeros(graph.num_graphs, 3, 3)
+    total = derivatives.new_zeros(graph.num_graphs, 3, 3)
     return total.index_add(0, owner, products)
 
 

@@ -22,7 +22,7 @@ __all__ = [
     "visnet",
 ]
 
-_WRITTEN = ("_propagate", "_edge_updater")  # modules made for a layer's class
+_WRITTEN = ("_propagate", "_edge_updater")  # modules generated for a layer's class
 
 
 def remove_generated_sources() -> None:
@@ -32,8 +32,8 @@ def remove_generated_sources() -> None:
     hundreds after some days of workers.
     """
     folder = Path(tempfile.gettempdir())
-    made = [x for x in sys.modules.copy() if x.endswith(_WRITTEN)]
-    for name, spec in ((name, sys.modules[name].__spec__) for name in made):
+    generated = [x for x in sys.modules.copy() if x.endswith(_WRITTEN)]
+    for name, spec in ((name, sys.modules[name].__spec__) for name in generated):
         source = Path(spec.origin if spec and spec.origin else "")
         # Only its own files: they lie in that folder, under the module's name and more.
         if spec and source.parent == folder and source.name.startswith(f"{name}_"):

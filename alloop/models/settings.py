@@ -2,7 +2,7 @@
 
 A record holds the defaults, the limits and the meaning of a network's settings. The
 `potential:` section of a campaign, the settings in model files and the networks
-themselves are all made from it.
+themselves all come from it.
 """
 
 from collections.abc import Mapping
@@ -19,8 +19,8 @@ if TYPE_CHECKING:
 def _count(default: int, description: str, least: int = 1) -> int:
     """Return a field for a size of the network."""
     limits = {"ge": least, "le": 4096}
-    made: int = field(default=default, metadata={"description": description, **limits})
-    return made
+    size: int = field(default=default, metadata={"description": description, **limits})
+    return size
 
 
 def _cutoff() -> float:

@@ -122,9 +122,9 @@ def _same_system(batch: Batch, other: Batch) -> bool:
     return all(np.array_equal(getattr(batch, x), getattr(other, x)) for x in names)
 
 
-def _results(said: Predictions) -> dict[str, Any]:
-    energy = float(said.energies[0])
-    results = {"energy": energy, "free_energy": energy, "forces": said.forces}
-    if said.stress is not None and np.isfinite(said.stress[0]).all():
-        results["stress"] = said.stress[0]
+def _results(predictions: Predictions) -> dict[str, Any]:
+    energy = float(predictions.energies[0])
+    results = {"energy": energy, "free_energy": energy, "forces": predictions.forces}
+    if predictions.stress is not None and np.isfinite(predictions.stress[0]).all():
+        results["stress"] = predictions.stress[0]
     return results

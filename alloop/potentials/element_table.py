@@ -43,9 +43,9 @@ class ElementTable:
         return np.asarray(sums, dtype=np.float64)
 
     def _untrained_error(self, numbers: list[int]) -> InputError:
-        strangers = ", ".join(chemical_symbol(z) for z in numbers)
+        unknown = ", ".join(chemical_symbol(z) for z in numbers)
         known = ", ".join(chemical_symbol(z) for z in self.values) or "none"
         return InputError(
             "expected frames of the elements that the model was trained on "
-            f"({known}), got {strangers}; train it on labels with {strangers} first"
+            f"({known}), got {unknown}; train it on labels with {unknown} first"
         )

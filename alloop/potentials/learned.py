@@ -110,14 +110,14 @@ class LearnedPotential:
         """
         energies = np.concatenate([_to_array(part.energies) for part in parts])
         forces = np.concatenate([_to_array(part.forces) for part in parts])
-        said = Predictions(
+        predictions = Predictions(
             energies=references + self.scale * energies,
             forces=self.scale * forces,
             descriptors=_joined_descriptors(parts) if descriptors else None,
             stress=stress,
         )
         rest = self.repulsion
-        return said if rest is None else added(said, rest.predict(batch))
+        return predictions if rest is None else added(predictions, rest.predict(batch))
 
     def checkpoint(self) -> Checkpoint:
         """Return the settings and tensors that rebuild this potential exactly."""

@@ -80,11 +80,11 @@ class Zbl:
         """Return the labels less the repulsion, which is what a network learns."""
         if not len(labels):
             return labels
-        said = self.predict(labels.batch)
+        predictions = self.predict(labels.batch)
         return replace(
             labels,
-            energies=labels.energies - said.energies,
-            forces=labels.forces - said.forces,
+            energies=labels.energies - predictions.energies,
+            forces=labels.forces - predictions.forces,
         )
 
     def _near(self, batch: Batch) -> _Near:
@@ -132,15 +132,15 @@ def repulsion(settings: Mapping[str, Any] | None) -> Zbl | None:
     return Zbl(float(settings["reach"]), float(settings["hydrogen"]))
 
 
-def added(said: Predictions, more: Predictions) -> Predictions:
+def added(predictions: Predictions, more: Predictions) -> Predictions:
     """Return the sum of two potentials' predictions, with the first's descriptors."""
-    stress = said.stress
+    stress = predictions.stress
     if stress is not None and more.stress is not None:
         stress = stress + more.stress
     return replace(
-        said,
-        energies=said.energies + more.energies,
-        forces=said.forces + more.forces,
+        predictions,
+        energies=predictions.energies + more.energies,
+        forces=predictions.forces + more.forces,
         stress=stress,
     )
 

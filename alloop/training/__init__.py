@@ -1,1 +1,1 @@
-"""Implementations of Trainer."""
+"""Training of networks: losses, optimisers, stages, and the trainers that run them."""

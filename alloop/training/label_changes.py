@@ -20,12 +20,14 @@ def scaled_labels(labels: LabelSet, factor: float) -> LabelSet:
     )
 
 
-def add_predictions(labels: LabelSet, said: Predictions, sign: float = 1.0) -> LabelSet:
+def add_predictions(
+    labels: LabelSet, predictions: Predictions, sign: float = 1.0
+) -> LabelSet:
     """Return the labels plus `sign` times a potential's predictions for them."""
     return replace(
         labels,
-        energies=labels.energies + sign * said.energies,
-        forces=labels.forces + sign * said.forces,
+        energies=labels.energies + sign * predictions.energies,
+        forces=labels.forces + sign * predictions.forces,
     )
 
 

@@ -68,8 +68,10 @@ class LabelLoss:
         drawn: Drawn,  # noqa: ARG002
     ) -> Tensor:
         """Return (1 - ρ) ℓ_f + ρ ℓ_e of the network's predictions."""
-        said = energy_and_forces(network, graph, create_graph=True)
-        return total_loss(said.energies, said.forces, target, self.energy, self.norm)
+        predicted = energy_and_forces(network, graph, create_graph=True)
+        return total_loss(
+            predicted.energies, predicted.forces, target, self.energy, self.norm
+        )
 
 
 def force_errors(predicted: Tensor, target: Tensor, norm: str = "l2") -> Tensor:

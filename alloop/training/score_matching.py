@@ -62,8 +62,8 @@ def score_loss(energy: Energy, positions: Tensor, kT: float, along: Tensor) -> T
     (gradient,) = torch.autograd.grad(energy(x).sum(), x, create_graph=True)
     forces = -gradient
     squares = 0.5 * (forces * forces).sum()
-    slopes = [kT * _directional_divergence(forces, x, v) for v in along]
-    return (squares + torch.stack(slopes).mean()) / len(x)
+    divergences = [kT * _directional_divergence(forces, x, v) for v in along]
+    return (squares + torch.stack(divergences).mean()) / len(x)
 
 
 @dataclass(frozen=True, slots=True)

@@ -88,10 +88,10 @@ def asteroid_stages(
     whose peak learning rate is `fine_tuning`, expensive ones. Uniform weights need no
     θ0: pretraining gets its steps.
     """
-    gentle = replace(schedule, lr=fine_tuning)
+    fine_schedule = replace(schedule, lr=fine_tuning)
     teacher = Stage("teacher", "expensive", steps[0], "scratch", schedule=schedule)
     cheap = Stage("pretraining", "cheap", steps[1], "scratch", weights, schedule)
-    fine = Stage("fine-tuning", "expensive", steps[2], schedule=gentle)
+    fine = Stage("fine-tuning", "expensive", steps[2], schedule=fine_schedule)
     if weights == "uniform":
         return replace(cheap, steps=steps[0] + steps[1]), fine
     return teacher, cheap, fine

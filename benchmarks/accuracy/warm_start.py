@@ -25,8 +25,8 @@ from alloop.core.records import LabelSet, TrainingData
 from alloop.potentials.learned import LearnedPotential
 from alloop.training.fit import cpu_seconds
 from alloop.training.label_changes import joined_labels, select_labels
-from alloop.training.staged_trainer import StagedTrainer
 from alloop.training.stages import STEPS, Stage, asteroid_stages
+from alloop.training.trainers.staged_trainer import StagedTrainer
 from benchmarks.accuracy.asteroid.data import MD17, Sets, load
 from benchmarks.accuracy.asteroid.job import error
 from benchmarks.common import (

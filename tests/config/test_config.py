@@ -31,7 +31,7 @@ from alloop.md.integrate import VelocityVerlet
 from alloop.potentials.repulsion import ZBL
 from alloop.scores.qresidual import QResidualScorer
 from alloop.store.archive import Archive
-from alloop.training.staged_trainer import StagedTrainer
+from alloop.training.trainers.staged_trainer import StagedTrainer
 
 ROOT = Path(__file__).parents[2]
 TOY = """

@@ -10,8 +10,8 @@ from alloop.config.trainer import make_trainer as teacher
 from alloop.config.yaml_text import parse_yaml
 from alloop.training.bias_weights import Gamma
 from alloop.training.schedule import Schedule
-from alloop.training.staged_trainer import StagedTrainer
 from alloop.training.stages import Stage
+from alloop.training.trainers.staged_trainer import StagedTrainer
 
 TOY = """
 name: toy

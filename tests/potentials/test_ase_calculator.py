@@ -1,4 +1,4 @@
-"""ASE calculators as potentials and potentials as ASE calculators."""
+"""Potentials as ASE calculators."""
 
 import numpy as np
 import pytest

@@ -20,8 +20,8 @@ from alloop.potentials.learned import LearnedPotential, from_checkpoint
 from alloop.potentials.repulsion import ZBL, Zbl, repulsion
 from alloop.testing import check_potential
 from alloop.training.schedule import Schedule
-from alloop.training.staged_trainer import StagedTrainer
 from alloop.training.stages import standard_stages
+from alloop.training.trainers.staged_trainer import StagedTrainer
 from tests.models.kinds import SMALL
 
 FREE = Zbl(reach=1e6, hydrogen=1e6)  # nowhere near its end

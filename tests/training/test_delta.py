@@ -10,9 +10,13 @@ from alloop.core.batch import Batch
 from alloop.core.errors import InputError
 from alloop.core.records import LabelSet, Predictions, TrainingData
 from alloop.core.roles import Potential, Trainer
-from alloop.training.delta import DeltaPotential, DeltaTrainer, label_difference
 from alloop.training.label_changes import joined_labels, select_labels
-from alloop.training.pairwise import PairwiseTrainer
+from alloop.training.trainers.delta import (
+    DeltaPotential,
+    DeltaTrainer,
+    label_difference,
+)
+from alloop.training.trainers.pairwise import PairwiseTrainer
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ import pytest
 from alloop.core.errors import InputError
 from alloop.core.records import TrainingData
 from alloop.core.roles import Trainer
-from alloop.training.pairwise import PairwiseTrainer
+from alloop.training.trainers.pairwise import PairwiseTrainer
 
 
 def force_mae(potential, labels) -> float:

@@ -12,8 +12,8 @@ from alloop.models.layers import Network, NetworkOutput
 from alloop.models.settings import NetworkSettings
 from alloop.training.bias_weights import Gamma
 from alloop.training.references import fit_references, without_references
-from alloop.training.stage_data import StageData, TrainedNetworks
 from alloop.training.stages import Stage
+from alloop.training.trainers.stage_data import StageData, TrainedNetworks
 
 
 class SpringSettings(NetworkSettings):

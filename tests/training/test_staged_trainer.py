@@ -18,13 +18,6 @@ from alloop.models.network import build_network
 from alloop.potentials.learned import LearnedPotential
 from alloop.training.bias_weights import Gamma
 from alloop.training.schedule import Schedule
-from alloop.training.staged_trainer import (
-    StagedTrainer,
-    asteroid_trainer,
-    held_out_split,
-    runnable_stages,
-    standard_trainer,
-)
 from alloop.training.stages import (
     STEPS,
     Stage,
@@ -32,6 +25,13 @@ from alloop.training.stages import (
     standard_stages,
 )
 from alloop.training.state_folder import StateFolder
+from alloop.training.trainers.staged_trainer import (
+    StagedTrainer,
+    asteroid_trainer,
+    held_out_split,
+    runnable_stages,
+    standard_trainer,
+)
 
 SMALL = {"channels": 8, "layers": 1, "radial": 6, "cutoff": 4.0}
 QUICK = Schedule(lr=1e-2, batch=4, warmup=5, every=10)

@@ -17,9 +17,9 @@ from alloop.models.checkpoint import checkpoint_from_bytes, checkpoint_to_bytes
 from alloop.models.network import build_network
 from alloop.potentials.restore import restore_potential
 from alloop.training.schedule import Schedule
-from alloop.training.staged_trainer import StagedTrainer
 from alloop.training.stages import standard_stages
-from alloop.training.universal import (
+from alloop.training.trainers.staged_trainer import StagedTrainer
+from alloop.training.trainers.universal import (
     UniversalTrainer,
     refuse_charged,
     untrained_potential,

@@ -24,7 +24,6 @@ from alloop.loop import events as e
 from alloop.loop.commands import LabelFrame, Train
 from alloop.potentials.analytic import Morse
 from alloop.training.schedule import Schedule
-from alloop.training.staged_trainer import StagedTrainer
 from alloop.training.stages import Stage
 from alloop.workers import spool, tasks
 from alloop.workers.settings import TaskData

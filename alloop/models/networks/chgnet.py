@@ -4,8 +4,8 @@ Deng et al., Nature Machine Intelligence 5, 1031 (2023); `pip install 'alloop[ch
 installs the package, which contains its weights. Only its layers and weights are used:
 the graph is alloop's, so that molecules need no box (the network depends on distances
 and angles only), neighbours are found once, and float64 is possible. Its reference
-energies are left out; `alloop.training.universal` fits those of each level. Its forces
-are exact gradients of a surface that is rough on the scale of 0.01 Å.
+energies are left out; `alloop.training.trainers.universal` fits those of each level.
+Its forces are exact gradients of a surface that is rough on the scale of 0.01 Å.
 
 Another universal model is added in the same way: a `Network` that takes over the
 foreign layers and weights, reads alloop's graph and gives eV without references, and a

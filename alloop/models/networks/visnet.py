@@ -117,8 +117,8 @@ class ViSNet(Network):
 
 def visnet_layer(channels: int, heads: int, cutoff: float, last: bool) -> nn.Module:
     """Return a layer of messages that vanish beyond the cutoff."""
-    made = visnet.ViS_MP(heads, channels, cutoff, None, False, last_layer=last)
-    made.cutoff = Envelope(cutoff)
-    made.s_proj = nn.Linear(channels, 2 * channels, bias=False)
-    out: nn.Module = made
+    layer = visnet.ViS_MP(heads, channels, cutoff, None, False, last_layer=last)
+    layer.cutoff = Envelope(cutoff)
+    layer.s_proj = nn.Linear(channels, 2 * channels, bias=False)
+    out: nn.Module = layer
     return out

@@ -11,13 +11,10 @@ from alloop.core.records import LabelSet, Predictions
 from alloop.core.roles import Potential
 from alloop.core.units import KCAL_PER_MOL
 from alloop.generation import Generation, to_bytes
-from alloop.training.delta import DeltaPotential, label_difference
 from alloop.training.fit import cpu_seconds
 from alloop.training.graph_pool import force_scale
 from alloop.training.label_changes import select_labels
 from alloop.training.references import References, fit_references
-from alloop.training.stage_runner import StageRunner, training_history
-from alloop.training.staged_trainer import best_training
 from alloop.training.stages import Fidelity
 from alloop.training.step_engine import cpu_seconds
 from benchmarks.accuracy.asteroid.arms import Arm, digest, stage_runs, with_steps

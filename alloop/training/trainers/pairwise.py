@@ -62,11 +62,11 @@ class PairwiseTrainer:
         cheap = without_references(data.cheap, known["cheap"])
         expensive = without_references(data.expensive, known["expensive"])
         basis = self._basis(data)
-        found, story = self._stages(basis, cheap, expensive)
+        found, history = self._stages(basis, cheap, expensive)
         atoms = {**known["cheap"], **known["expensive"]}
         found[: len(basis.elements)] += [atoms[z] for z in basis.elements]
-        story["cpu_seconds"] = [time.process_time() - began]
-        return PairwisePotential(basis, found), story
+        history["cpu_seconds"] = [time.process_time() - began]
+        return PairwisePotential(basis, found), history
 
     def _basis(self, data: TrainingData) -> PairBasis:
         elements = np.union1d(data.cheap.batch.numbers, data.expensive.batch.numbers)
@@ -87,14 +87,14 @@ class PairwiseTrainer:
             found = self._solve(basis, expensive, uniform)
             return found, {"stages": ["standard"]}
         stages, weights = ["pretraining", "fine-tuning"], np.ones(len(cheap))
-        story: dict[str, Any] = {}
+        history: dict[str, Any] = {}
         if self.gamma is not None:
             teacher = self._solve(basis, expensive, uniform)
-            weights, story = self._weigh(basis, teacher, cheap, self.gamma)
+            weights, history = self._weigh(basis, teacher, cheap, self.gamma)
             stages = ["teacher", *stages]
         pretrained = self._solve(basis, cheap, weights)
         found = self._solve(basis, expensive, uniform, pretrained)
-        return found, {"stages": stages, **story}
+        return found, {"stages": stages, **history}
 
     def _weigh(
         self, basis: PairBasis, teacher: Floats, cheap: LabelSet, gamma: Gamma

@@ -23,9 +23,9 @@ from alloop.models.networks.chgnet import HEAVIEST
 from alloop.potentials.learned import LearnedPotential
 from alloop.training.label_changes import add_predictions
 from alloop.training.references import References, fit_references
-from alloop.training.staged_trainer import StagedTrainer, held_out_split
 from alloop.training.stages import Fidelity, Stage
 from alloop.training.state_folder import StateKeeper
+from alloop.training.trainers.staged_trainer import StagedTrainer, held_out_split
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -102,8 +102,8 @@ def fitted_references(network: Network, labels: LabelSet) -> References:
     The network's unit is the eV.
     """
     nothing = dict.fromkeys(labels.batch.numbers.tolist(), 0.0)
-    said = LearnedPotential(network, nothing).predict(labels.batch)
-    return fit_references(add_predictions(labels, said, -1.0))
+    predictions = LearnedPotential(network, nothing).predict(labels.batch)
+    return fit_references(add_predictions(labels, predictions, -1.0))
 
 
 def refuse_charged(batch: Batch) -> None:

@@ -15,7 +15,7 @@ from alloop.core.errors import InputError
 from alloop.core.records import LabelSet, Predictions, TrainingData
 from alloop.core.roles import Potential, Trainer
 from alloop.training.label_changes import add_predictions, select_labels
-from alloop.training.staged_trainer import StagedTrainer
+from alloop.training.trainers.staged_trainer import StagedTrainer
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -59,13 +59,15 @@ class DeltaTrainer:
 
         Raises InputError where no expensive frame has a cheap label too.
         """
-        heir = parent.difference if isinstance(parent, DeltaPotential) else None
+        previous = parent.difference if isinstance(parent, DeltaPotential) else None
         nothing = LabelSet.of([], [], [])
         differences = label_difference(data.expensive, data.cheap)
         trainer = self.trainer
         if isinstance(trainer, StagedTrainer):  # the cheap level has its own repulsion
             trainer = replace(trainer, repulsion=None)
-        found, history = trainer.train(TrainingData(nothing, differences), heir, seed)
+        found, history = trainer.train(
+            TrainingData(nothing, differences), previous, seed
+        )
         return DeltaPotential(self.cheap, found), history
 
 
@@ -83,6 +85,6 @@ def label_difference(expensive: LabelSet, cheap: LabelSet) -> LabelSet:
             f"expected expensive frames with cheap labels too, got none of {len(ids)}; "
             "label the expensive frames at the cheap level"
         )
-    twins = select_labels(cheap, np.array([place[ids[row]] for row in both]))
-    said = Predictions(twins.energies, twins.forces)
-    return add_predictions(select_labels(expensive, both), said, -1.0)
+    cheap_labels = select_labels(cheap, np.array([place[ids[row]] for row in both]))
+    predictions = Predictions(cheap_labels.energies, cheap_labels.forces)
+    return add_predictions(select_labels(expensive, both), predictions, -1.0)

@@ -21,9 +21,13 @@ from alloop.training.fit import Progress
 from alloop.training.graph_pool import force_scale
 from alloop.training.label_changes import select_labels
 from alloop.training.references import level_references
-from alloop.training.stage_runner import StageRunner, TrainingState, training_history
 from alloop.training.stages import Fidelity, Stage, asteroid_stages, standard_stages
 from alloop.training.state_folder import StateKeeper
+from alloop.training.trainers.stage_runner import (
+    StageRunner,
+    TrainingState,
+    training_history,
+)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -137,14 +141,16 @@ def runnable_stages(stages: Sequence[Stage], data: TrainingData) -> tuple[Stage,
     wanted = tuple(stage for stage in stages if stage.steps > 0)
     if all(level in present for stage in wanted for level in stage.levels):
         return wanted
-    kept = [stage for stage in wanted if set(stage.levels) & set(present)]
-    if not kept:
+    usable = [stage for stage in wanted if set(stage.levels) & set(present)]
+    if not usable:
         raise InputError(
             f"expected labels for one of the stages {[s.name for s in stages]}, got "
             "none; label some frames first"
         )
     return (
-        _single_level_stage(kept[0], present[0], sum(stage.steps for stage in stages)),
+        _single_level_stage(
+            usable[0], present[0], sum(stage.steps for stage in stages)
+        ),
     )
 
 

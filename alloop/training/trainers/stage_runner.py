@@ -15,11 +15,11 @@ from alloop.training.graph_pool import GraphPool, make_graph_pool
 from alloop.training.losses import Objective
 from alloop.training.references import References, without_references
 from alloop.training.score_matching import ScoreLoss, thermal_energy
-from alloop.training.stage_data import BiasWeighing, StageData, TrainedNetworks
 from alloop.training.stage_state import force_error
 from alloop.training.stage_task import StageTask
 from alloop.training.stages import Fidelity, Stage, program_steps
 from alloop.training.state_folder import StateKeeper
+from alloop.training.trainers.stage_data import BiasWeighing, StageData, TrainedNetworks
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -1,0 +1,1 @@
+"""Trainers of networks in stages, of universal potentials and of pair functions."""
