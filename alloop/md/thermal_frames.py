@@ -1,36 +1,153 @@
-"""First frames without data: thermal samples of the normal modes of a minimum."""
+"""First frames without data: a minimum, its normal modes and thermal samples of them.
 
-from dataclasses import replace
+Minima are found by BFGS, for potentials whose forces are expensive.
+"""
+
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from alloop.core.atoms import frame_masses
+from alloop.core.batch import pack_frames
+from alloop.core.errors import InputError
 from alloop.core.frame import Frame
 from alloop.core.records import Walker
+from alloop.core.roles import Potential
 from alloop.core.units import BOLTZMANN, FORCE_TO_ACCELERATION, Floats
 from alloop.md.contacts import closest_contact
 from alloop.md.integrate import maxwell_boltzmann
-from alloop.md.normal_modes import (
-    NormalModes,
-    angular_frequency,
-    normal_modes,
-    numerical_hessian,
-)
-from alloop.md.relax import relax_frame
 
-__all__ = [
-    "NormalModes",
-    "harmonic_frames",
-    "normal_modes",
-    "numerical_hessian",
-    "rattled_frames",
-    "relax_frame",
-    "thermal_walkers",
-]
-
+_LIGHT = 2.99792458e-5  # cm/fs, exact: from angular frequency to wavenumber
+_STIFFNESS = 70.0  # eV/Å², of the first Hessian: a soft bond's
+_STRIDE = 0.2  # Å, the farthest that an atom moves in one step
 _SOFTEST = 150.0  # cm⁻¹; softer and imaginary modes are sampled as if they had this
 _FARTHEST = 0.4  # Å; straight displacements of more would stretch bonds that turn
 _CLOSEST = 0.65  # of the summed covalent radii, or of the minimum's closest contact
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class NormalModes:
+    """Normal modes of a frame, translations and rotations left out.
+
+    squares (modes,): ω² in 1/fs², negative along an imaginary mode, ascending; vectors
+    (modes, atoms, 3): orthonormal in √mass-weighted coordinates.
+    """
+
+    squares: Floats
+    vectors: Floats
+
+    @property
+    def wavenumbers(self) -> Floats:
+        """ω/(2π c) in cm⁻¹ (modes,); imaginary ones are given as negative numbers."""
+        signed = np.sign(self.squares) * np.sqrt(np.abs(self.squares))
+        out: Floats = signed / angular_frequency(1.0)
+        return out
+
+
+def angular_frequency(wavenumber: float) -> float:
+    """Return the angular frequency 2π c ν̃ in 1/fs of a wavenumber in cm⁻¹."""
+    return 2.0 * np.pi * _LIGHT * wavenumber
+
+
+def numerical_hessian(frame: Frame, potential: Potential, step: float = 0.01) -> Floats:
+    """Return second derivatives (3 atoms, 3 atoms) in eV/Å² by central differences.
+
+    All 6 atoms displacements by `step` Å go into one prediction.
+    """
+    size = 3 * len(frame)
+    moves = step * np.eye(size).reshape(size, -1, 3)
+    moved = frame.positions + np.concatenate([moves, -moves])
+    batch = pack_frames([frame] * (2 * size)).with_positions(moved.reshape(-1, 3))
+    forces = potential.predict(batch).forces.reshape(2, size, size)
+    rows = (forces[1] - forces[0]) / (2.0 * step)
+    out: Floats = 0.5 * (rows + rows.T)
+    return out
+
+
+def normal_modes(frame: Frame, hessian: Floats) -> NormalModes:
+    """Diagonalise the mass-weighted Hessian without translations and rotations.
+
+    A linear molecule has five of these and an atom three, found by rank: an atom has no
+    modes. A periodic frame has no rotations. Wilson, Decius & Cross, Molecular
+    Vibrations, chapter 2.
+    """
+    root = np.repeat(np.sqrt(frame_masses(frame.numbers)), 3)
+    weighted = FORCE_TO_ACCELERATION * hessian / np.outer(root, root)  # 1/fs²
+    inner = _vibrational_basis(frame)  # (3 atoms, modes)
+    squares, mixing = np.linalg.eigh(inner.T @ weighted @ inner)
+    vectors = (inner @ mixing).T.reshape(len(squares), len(frame), 3)
+    return NormalModes(squares, vectors)
+
+
+def _vibrational_basis(frame: Frame) -> Floats:
+    """Return an orthonormal basis (3 atoms, modes) of the vibrations."""
+    m = frame_masses(frame.numbers)[:, None]
+    r = frame.positions - (m * frame.positions).sum(axis=0) / m.sum()
+    axes = np.eye(3)
+    rigid = [np.broadcast_to(axis, r.shape) for axis in axes]
+    if not any(frame.pbc):
+        rigid += [np.cross(axis, r) for axis in axes]
+    columns = np.stack([(np.sqrt(m) * x).ravel() for x in rigid], axis=1)
+    left, singular, _ = np.linalg.svd(columns, full_matrices=True)
+    rank = int((singular > 1e-6 * singular[0]).sum())
+    out: Floats = left[:, rank:]
+    return out
+
+
+def relax_frame(
+    frame: Frame, potential: Potential, fmax: float = 0.01, steps: int = 200
+) -> Frame:
+    """Return the frame with no force above `fmax` eV/Å, or the best one after `steps`.
+
+    Quasi-Newton with the BFGS update (Nocedal & Wright, Numerical Optimization, eq.
+    6.19); steps along negative curvature are reversed. InputError where the potential's
+    forces are not finite.
+    """
+    q, hessian = frame.positions, _STIFFNESS * np.eye(3 * len(frame))
+    force = _forces_at(frame, q, potential)
+    best = (_largest_norm(force), q)
+    for _ in range(steps):
+        if best[0] < fmax:
+            break
+        step = _newton_step(hessian, force)
+        after = _forces_at(frame, q + step, potential)
+        hessian = _bfgs_update(hessian, step.ravel(), (force - after).ravel())
+        q, force = q + step, after
+        best = min(best, (_largest_norm(force), q), key=lambda pair: pair[0])
+    return replace(frame, positions=best[1])
+
+
+def _newton_step(hessian: Floats, force: Floats) -> Floats:
+    """Return -|H|⁻¹ g, shortened so that no atom moves farther than `_STRIDE`."""
+    curvature, modes = np.linalg.eigh(hessian)
+    along = modes.T @ force.ravel()
+    step = (modes @ (along / np.abs(curvature))).reshape(-1, 3)
+    out: Floats = step * min(1.0, _STRIDE / max(_largest_norm(step), 1e-12))
+    return out
+
+
+def _bfgs_update(hessian: Floats, s: Floats, y: Floats) -> Floats:
+    """Return H + y yᵀ/yᵀs - H s sᵀ H/sᵀHs; s: the step, y: the gradient's change."""
+    hs = hessian @ s
+    if abs(y @ s) < 1e-12 or abs(s @ hs) < 1e-12:
+        return hessian
+    return hessian + np.outer(y, y) / (y @ s) - np.outer(hs, hs) / (s @ hs)
+
+
+def _forces_at(frame: Frame, positions: Floats, potential: Potential) -> Floats:
+    forces = potential.predict(
+        pack_frames([replace(frame, positions=positions)])
+    ).forces
+    if not np.isfinite(forces).all():
+        raise InputError(
+            "expected finite forces while relaxing the start, got nan or inf; "
+            "check the start structure"
+        )
+    return forces
+
+
+def _largest_norm(vectors: Floats) -> float:
+    return float(np.sqrt((vectors**2).sum(axis=1)).max())
 
 
 def harmonic_frames(
