@@ -182,13 +182,13 @@ class MDRun:
         return {
             "model": to_bytes(self.model)[0],
             "start": ",".join(frame.id for frame in self.start),
-            "dynamics": _dynamics_text(self.dynamics),
+            "dynamics": dynamics_text(self.dynamics),
             "walkers": str(self.walkers),
             "seed": str(self.seed),
         }
 
 
-def _dynamics_text(dynamics: DynamicsSettings) -> str:
+def dynamics_text(dynamics: DynamicsSettings) -> str:
     """Return the settings as text; saved states hold it, so its form must not change.
 
     An integrator without settings is written with a friction, as it was at first.

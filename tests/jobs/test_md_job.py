@@ -21,10 +21,10 @@ from alloop.core.frame import Frame
 from alloop.core.species import Domain
 from alloop.core.units import ASE_VELOCITY, Floats
 from alloop.generation import Generation, load, to_bytes
-from alloop.jobs.md_job import MDProgress, MDRun
+from alloop.jobs.md_job import MDProgress, MDRun, dynamics_text
 from alloop.md.dynamics import DynamicsSettings
 from alloop.md.guards import Guards
-from alloop.md.integrate import VelocityVerlet
+from alloop.md.integrate import Langevin, VelocityVerlet
 from alloop.potentials.analytic import Morse
 from alloop.potentials.pairwise import PairBasis, PairwisePotential
 
@@ -226,3 +226,14 @@ def test_a_single_atom_walks_nowhere(model: Path, tmp_path: Path) -> None:
     command = ["md", str(model), str(start), "--out", str(out), "--steps", "20"]
     assert alloop(command) == 0
     assert all(np.abs(frame.positions).max() < 1e-6 for frame in read(out, ":"))
+
+
+def test_saved_states_of_older_versions_name_the_same_dynamics() -> None:
+    guards = (
+        "Guards(force=30.0, contact=0.6, bond=2.0, heat=10.0, surprise=None, back=5)"
+    )
+    for integrator, kind in ((Langevin(), "langevin"), (VelocityVerlet(), "verlet")):
+        assert dynamics_text(DynamicsSettings(integrator)) == (
+            f"DynamicsSettings(kind='{kind}', temperature=300.0, timestep=0.5, "
+            f"friction=0.01, stride=10, centre=True, guards={guards})"
+        )
