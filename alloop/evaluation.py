@@ -17,11 +17,11 @@ from alloop.core.seeds import random_stream, torch_seed
 from alloop.core.species import Domain
 from alloop.core.units import Floats
 from alloop.generation import Generation
-from alloop.potentials.restore import Storable
+from alloop.models.checkpoint import Storable
 from alloop.scores.calibrate import surprise_threshold
 from alloop.scores.qresidual import QResidualScorer
 from alloop.training.label_changes import joined_labels, select_labels
-from alloop.training.state_files import ResumableTrainer, StateFolder
+from alloop.training.state_folder import ResumableTrainer, StateFolder
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,7 +115,7 @@ def _train_potential(
     """Train on `data`; name: of the random stream, and of the folder of its states."""
     if inputs.folder is not None and isinstance(trainer, ResumableTrainer):
         inside = name.removeprefix(inputs.name).strip("/").replace("/", "-")
-        trainer = trainer.keeping(StateFolder(inputs.folder / inside))
+        trainer = trainer.saving_to(StateFolder(inputs.folder / inside))
     potential, history = trainer.train(
         inputs.trainer_data(data), inputs.parent, torch_seed(inputs.seed, name)
     )

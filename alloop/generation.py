@@ -18,6 +18,7 @@ from alloop.core.species import Domain
 from alloop.core.units import Floats
 from alloop.models.checkpoint import (
     Checkpoint,
+    Storable,
     checkpoint_from_bytes,
     checkpoint_to_bytes,
     content_id,
@@ -28,12 +29,10 @@ from alloop.potentials.ase_calculator import PotentialCalculator
 from alloop.potentials.restore import (
     DOMAIN,
     SCORER,
-    Storable,
     domain,
     inner_checkpoint,
     restore_potential,
 )
-from alloop.potentials.storable import Storable
 from alloop.scores.stored import DEFAULT, restore_scorer, scorer_name
 
 UNKNOWN = (

@@ -14,8 +14,8 @@ from alloop.core.roles import Potential, Retrain
 from alloop.evaluation import ScorerSettings, TrainingInputs, train_generation
 from alloop.potentials.analytic import Morse
 from alloop.scores.qresidual import QResidual, QResidualScorer
-from alloop.training.pairwise import PairwiseTrainer
-from alloop.training.state_files import StateFolder
+from alloop.training.state_folder import StateFolder
+from alloop.training.trainers.pairwise import PairwiseTrainer
 
 FORMULAS = ("H2O", "H2O", "H2O", "H2O", "H2O", "CH4")
 
@@ -27,7 +27,7 @@ class Observed:
     calls: list[tuple[int, TrainingData, Path | None]] = field(default_factory=list)
     folder: Path | None = None
 
-    def keeping(self, keeper: StateFolder) -> "Observed":
+    def saving_to(self, keeper: StateFolder) -> "Observed":
         return Observed(self.calls, keeper.folder)
 
     def train(

@@ -19,7 +19,7 @@ from alloop.core.roles import Potential, Trainer
 
 if TYPE_CHECKING:
     from alloop.history.reader import History
-    from alloop.training.staged_trainer import StagedTrainer
+    from alloop.training.trainers.staged_trainer import StagedTrainer
 
 _SHORT, _LONG = 1, 5  # optimisation steps of two trainings, to take the difference of
 _CALLS = 3  # force calls that are timed
@@ -87,8 +87,8 @@ def _history_prices(
 
 
 def _measured_prices(setup: Setup) -> tuple[WorkPrice, WorkPrice]:
-    from alloop.training.staged_trainer import StagedTrainer
-    from alloop.training.universal import UniversalTrainer
+    from alloop.training.trainers.staged_trainer import StagedTrainer
+    from alloop.training.trainers.universal import UniversalTrainer
 
     trainer = make_trainer(setup.plan)
     staged = trainer.staged if isinstance(trainer, UniversalTrainer) else trainer
@@ -108,7 +108,7 @@ def _time_stages(
     Two short trainings differ in their number of steps only, so that their difference
     is the time of steps.
     """
-    from alloop.training.universal import UniversalTrainer
+    from alloop.training.trainers.universal import UniversalTrainer
 
     data, spent, potential = _made_up_labels(setup), dict[int, float](), None
     for steps in (_SHORT, _LONG):

@@ -22,8 +22,8 @@ from alloop.generation import Generation, potential_from_bytes, to_bytes
 from alloop.jobs.train_data import HeldOutShares, TrainMaterial
 from alloop.models.settings import is_pretrained
 from alloop.training.fit import Progress
-from alloop.training.staged_trainer import StagedTrainer
-from alloop.training.universal import UniversalTrainer, untrained_potential
+from alloop.training.trainers.staged_trainer import StagedTrainer
+from alloop.training.trainers.universal import UniversalTrainer, untrained_potential
 
 Rows: TypeAlias = Mapping[str, ErrorSummary]
 _STREAM = "train"  # name of the training's random stream

@@ -9,12 +9,14 @@ import hashlib
 import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 import numpy.typing as npt
 
+from alloop.core.batch import Batch
 from alloop.core.errors import DamagedError, InputError
+from alloop.core.records import Predictions
 from alloop.core.text import printable
 
 _KEY = "alloop"
@@ -39,6 +41,19 @@ class Checkpoint:
     kind: str
     settings: dict[str, Any]
     tensors: Mapping[str, npt.NDArray[Any]]
+
+
+@runtime_checkable
+class Storable(Protocol):
+    """A Potential that can be stored; `alloop.potentials.restore` restores it."""
+
+    def predict(self, batch: Batch, *, descriptors: bool = False) -> Predictions:
+        """Return energies (frames,) eV and forces (atoms, 3) eV/Å, forces = -dE/dx."""
+        ...
+
+    def checkpoint(self) -> Checkpoint:
+        """Return the settings and tensors that rebuild this potential exactly."""
+        ...
 
 
 def content_id(checkpoint: Checkpoint) -> str:

@@ -30,8 +30,8 @@ def _cutoff() -> float:
         "gt": 0,
         "le": 20,
     }
-    made: float = field(default=5.0, metadata=facts)
-    return made
+    cutoff: float = field(default=5.0, metadata=facts)
+    return cutoff
 
 
 def _choice(default: Any, description: str) -> Any:

@@ -1,17 +1,15 @@
-"""Potentials that can be stored, and their restoration from checkpoints."""
+"""Potentials rebuilt from checkpoints."""
 
 import math
 from collections.abc import Iterator
 from dataclasses import replace
-from typing import Any, Protocol, runtime_checkable
+from typing import Any
 
 import numpy as np
 
-from alloop.core.batch import Batch
 from alloop.core.errors import InputError
-from alloop.core.records import Predictions
 from alloop.core.species import Domain
-from alloop.models.checkpoint import Checkpoint, malformed, understood
+from alloop.models.checkpoint import Checkpoint, Storable, malformed, understood
 from alloop.models.settings import NETWORKS
 
 SCORER = "scorer/"  # prefix of the names of a scorer's tensors
@@ -19,19 +17,6 @@ DOMAIN = "trained_on"  # the setting that holds the species of the training
 KINDS = (*NETWORKS, "pairwise")
 _USUAL = 1000  # no setting of a usual model is a larger whole number
 _FARTHEST = 100.0  # Å: no potential has a larger cutoff
-
-
-@runtime_checkable
-class Storable(Protocol):
-    """A Potential that can be stored; `restore_potential` restores it."""
-
-    def predict(self, batch: Batch, *, descriptors: bool = False) -> Predictions:
-        """Return energies (frames,) eV and forces (atoms, 3) eV/Å, forces = -dE/dx."""
-        ...
-
-    def checkpoint(self) -> Checkpoint:
-        """Return the settings and tensors that rebuild this potential exactly."""
-        ...
 
 
 def inner_checkpoint(whole: Checkpoint) -> Checkpoint:

@@ -14,8 +14,7 @@ from alloop.core.errors import InputError
 from alloop.core.records import Predictions
 from alloop.core.roles import Arrays, Potential, ReadPotential, Retrain
 from alloop.core.units import Floats
-from alloop.models.checkpoint import checkpoint_to_bytes
-from alloop.potentials.storable import Storable
+from alloop.models.checkpoint import Storable, checkpoint_to_bytes
 
 
 @dataclass(frozen=True, slots=True, eq=False)

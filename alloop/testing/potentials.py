@@ -11,9 +11,12 @@ from alloop.core.records import Predictions
 from alloop.core.roles import Potential
 from alloop.core.seeds import random_stream
 from alloop.core.units import Floats
-from alloop.models.checkpoint import checkpoint_from_bytes, checkpoint_to_bytes
+from alloop.models.checkpoint import (
+    Storable,
+    checkpoint_from_bytes,
+    checkpoint_to_bytes,
+)
 from alloop.potentials.restore import restore_potential
-from alloop.potentials.storable import Storable
 from alloop.testing.comparisons import (
     closed_shell_molecules,
     fixed_rotation,

@@ -22,12 +22,12 @@ from alloop.core.seeds import random_stream
 from alloop.core.units import Floats
 from alloop.models.checkpoint import (
     Checkpoint,
+    Storable,
     checkpoint_from_bytes,
     checkpoint_to_bytes,
 )
 from alloop.potentials.labeller_potential import LabellerPotential
 from alloop.potentials.restore import restore_potential
-from alloop.potentials.storable import Storable
 from alloop.testing.comparisons import (
     require,
     require_close,

@@ -12,8 +12,8 @@ from alloop.core.roles import Trainer
 from alloop.evaluation import ScorerSettings as ScorerSettings
 from alloop.labels.child.labeller import Limits
 from alloop.md.dynamics import DynamicsSettings
-from alloop.models.checkpoint import Checkpoint
-from alloop.potentials.restore import Storable, restore_potential
+from alloop.models.checkpoint import Checkpoint, Storable
+from alloop.potentials.restore import restore_potential
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,6 +13,7 @@ from alloop.core.batch import pack_frames
 from alloop.core.errors import InputError
 from alloop.core.frame import Frame
 from alloop.models.checkpoint import (
+    Storable,
     checkpoint_from_bytes,
     checkpoint_to_bytes,
     content_id,
@@ -21,7 +22,6 @@ from alloop.models.graph import to_graph
 from alloop.models.network import Network, build_network
 from alloop.potentials.learned import LearnedPotential, from_checkpoint
 from alloop.potentials.repulsion import Zbl
-from alloop.potentials.restore import Storable
 from alloop.testing import check_potential, check_rotation
 from tests.models.kinds import SMALL
 

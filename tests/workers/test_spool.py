@@ -25,6 +25,7 @@ from alloop.loop.commands import LabelFrame, Train
 from alloop.potentials.analytic import Morse
 from alloop.training.schedule import Schedule
 from alloop.training.stages import Stage
+from alloop.training.trainers.staged_trainer import StagedTrainer
 from alloop.workers import spool, tasks
 from alloop.workers.settings import TaskData
 from alloop.workers.spool import Spool, spool_folder, training_progress
