@@ -16,7 +16,9 @@ from alloop.training.graph_pool import force_scale
 from alloop.training.label_changes import select_labels
 from alloop.training.references import References, fit_references
 from alloop.training.stages import Fidelity
-from alloop.training.step_engine import cpu_seconds
+from alloop.training.trainers.delta import DeltaPotential, label_difference
+from alloop.training.trainers.stage_runner import StageRunner, training_history
+from alloop.training.trainers.staged_trainer import best_training
 from benchmarks.accuracy.asteroid.arms import Arm, digest, stage_runs, with_steps
 from benchmarks.accuracy.asteroid.data import Sets
 from benchmarks.accuracy.asteroid.rows import Row, machine
@@ -92,7 +94,9 @@ def train_arm(job: Job, sets: Sets) -> tuple[Row, bytes]:
     began = cpu_seconds()
     path = best_training(runner, arm.stages, arm.weighed)
     seconds = cpu_seconds() - began
-    history = {k: v for k, v in training_history(path, runner).items() if k != "bias"}
+    history = {
+        k: v for k, v in training_history(path, runner.scale).items() if k != "bias"
+    }
     potential = runner.final_potential(path)
     whole = _add_cheap_level(potential, job.arm, sets)
     return {
