@@ -402,11 +402,6 @@ def every_eighth(command: LabelFrame) -> bool:
     return command.purpose == "flagged" and int(command.frame.id, 16) % 8 == 0
 
 
-@pytest.fixture(autouse=True)
-def _blank_figures(figures: None) -> None:
-    """Figures are drawn here."""
-
-
 @pytest.fixture(scope="session")
 def synthetic() -> type[Synthetic]:
     return Synthetic

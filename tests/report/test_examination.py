@@ -45,6 +45,7 @@ def test_errors_are_those_of_predictions_made_before_the_labels(examined):
     assert found.errors.energy_mae > 0.3 > 0.1 > found.errors.energy_spread
 
 
+@pytest.mark.usefixtures("figures")
 def test_molecules_and_elements_are_judged_by_the_examination(examined):
     found, groups = last_examination(examined), error_groups(examined)
     assert (groups.where, groups.frames) == ("the final examination", 11)

@@ -24,6 +24,8 @@ from alloop.report.sections.error_figures import (
 from alloop.report.sections.run_figures import timeline_figures
 from alloop.report.sections.surprise_sections import surprise_section as section
 
+pytestmark = pytest.mark.usefixtures("figures")
+
 
 def test_bars_are_the_tasks_of_the_journal(finished):
     found = task_bars(finished)

@@ -106,6 +106,7 @@ def read(page):
     return Page(page)
 
 
+@pytest.mark.usefixtures("figures")
 def test_the_page_needs_nothing_from_elsewhere(page, read):
     assert all(link.startswith("#") for link in read.links)
     assert page.count(VIEWER) == 1
@@ -150,6 +151,7 @@ def test_points_lead_to_frames_that_the_page_carries(finished, read):
     assert read.frames[chosen[:12]]["w"] == describe_frame(finished, chosen)
 
 
+@pytest.mark.usefixtures("figures")
 def test_text_of_a_store_breaks_out_of_nothing(finished, remade):
     evil = "</script><script>alert(1)</script><img src=x onerror=alert(1)>\u2028'\""
     bad = next(x for x in label_entries(finished) if isinstance(x.record, Unlabelled))
@@ -339,6 +341,7 @@ def test_figures_follow_the_page_in_ink_and_font(page):
     assert "@media print" in page
 
 
+@pytest.mark.usefixtures("figures")
 def test_the_same_history_gives_the_same_page(finished, control, page):
     assert render_report(finished, {"random": control, "standard": control}) == page
 
@@ -372,6 +375,7 @@ def test_the_lines_that_read_the_store_run(finished, tmp_path, capsys):
 
 
 @pytest.mark.parametrize("turns", [1, 44, 45])
+@pytest.mark.usefixtures("figures")
 def test_a_campaign_under_way_has_a_page(finished, remade, turns):
     read = Page(render_report(remade(list(finished.entries[:turns]))))
     assert [x for x in read.ids if x in SECTIONS] == list(SECTIONS)
@@ -380,6 +384,7 @@ def test_a_campaign_under_way_has_a_page(finished, remade, turns):
         assert "There is no generation yet" in read.words
 
 
+@pytest.mark.usefixtures("figures")
 def test_a_single_fidelity_has_a_page(synthetic, rules, opened):
     budget = Budget(cheap=0, expensive=16)
     single = replace(rules, budget=budget, seeding=replace(rules.seeding, cheap=0))
@@ -392,6 +397,7 @@ def test_a_single_fidelity_has_a_page(synthetic, rules, opened):
     assert history.state.finished in words
 
 
+@pytest.mark.usefixtures("figures")
 def test_a_campaign_without_test_set_has_a_page_that_says_so(synthetic, rules, opened):
     untested = replace(rules, seeding=SeedRules(cheap=20, expensive=6, test=0))
     words = Page(render_report(synthetic(rules=untested).history(opened))).words
@@ -399,12 +405,14 @@ def test_a_campaign_without_test_set_has_a_page_that_says_so(synthetic, rules, o
     assert "was not tested" in words
 
 
+@pytest.mark.usefixtures("figures")
 def test_a_campaign_whose_labels_all_failed_has_a_page(synthetic, opened):
     words = Page(render_report(synthetic(fail=lambda _: True).history(opened))).words
     assert "no expensive label succeeded" in words
     assert re.search(r"(\d+) of \1 cheap labels \(\1 not converged\)", words)
 
 
+@pytest.mark.usefixtures("figures")
 def test_generations_without_scorer_or_threshold_have_a_page(finished, remade):
     def blind(event):
         if not isinstance(event, e.Trained) or event.evaluation is None:
@@ -456,6 +464,7 @@ def test_a_place_that_cannot_be_written_is_said_in_a_sentence(
         write_report(young, tmp_path / "nowhere" / "report.html")
 
 
+@pytest.mark.usefixtures("figures")
 def test_lost_tasks_and_hands_do_not_upset_the_page(finished, remade):
     lost = e.TaskLost("explore/1/0/0", 1, "the worker died")
     late = finished.entries[-1].time
