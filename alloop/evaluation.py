@@ -3,7 +3,7 @@
 Campaigns and `alloop train` both train here.
 """
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from math import ceil
 from pathlib import Path
 from typing import Any
@@ -12,29 +12,15 @@ import numpy as np
 
 from alloop.core.batch import Batch, pack_frames
 from alloop.core.records import LabelSet, TrainingData
-from alloop.core.roles import FittedScorer, Potential, Retrain, Scorer, Trainer
+from alloop.core.roles import FittedScorer, Potential, Retrain, Trainer
 from alloop.core.seeds import random_stream, torch_seed
 from alloop.core.species import Domain
 from alloop.core.units import Floats
 from alloop.generation import Generation
 from alloop.models.checkpoint import Storable
-from alloop.scores.calibrate import surprise_threshold
-from alloop.scores.qresidual import QResidualScorer
+from alloop.scores.calibrate import ScorerSettings, surprise_threshold
 from alloop.training.label_changes import joined_labels, select_labels
 from alloop.training.state_folder import ResumableTrainer, StateFolder
-
-
-@dataclass(frozen=True, slots=True)
-class ScorerSettings:
-    """The scorer of each generation, and how its threshold is set.
-
-    quantile: of held-out surprise, above which a frame is flagged. landmarks: number of
-    frames kept, from which candidates should differ.
-    """
-
-    scorer: Scorer = field(default_factory=QResidualScorer)
-    quantile: float = 0.99
-    landmarks: int = 512
 
 
 @dataclass(frozen=True, slots=True, eq=False)

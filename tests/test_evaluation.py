@@ -11,8 +11,9 @@ from alloop.core.atoms import from_atoms
 from alloop.core.batch import Batch, pack_frames
 from alloop.core.records import LabelSet, TrainingData
 from alloop.core.roles import Potential, Retrain
-from alloop.evaluation import ScorerSettings, TrainingInputs, train_generation
+from alloop.evaluation import TrainingInputs, train_generation
 from alloop.potentials.analytic import Morse
+from alloop.scores.calibrate import ScorerSettings
 from alloop.scores.qresidual import QResidual, QResidualScorer
 from alloop.training.state_folder import StateFolder
 from alloop.training.trainers.pairwise import PairwiseTrainer

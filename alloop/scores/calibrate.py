@@ -1,14 +1,29 @@
-"""Thresholds of surprise from held-out frames."""
+"""The scorer of a campaign, and thresholds of surprise from held-out frames."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from math import ceil, inf
 
 import numpy as np
 
 from alloop.core.errors import InputError
+from alloop.core.roles import Scorer
 from alloop.core.units import Floats
+from alloop.scores.qresidual import QResidualScorer
 
 LEAST = 10  # held-out frames below which there is no threshold at all
+
+
+@dataclass(frozen=True, slots=True)
+class ScorerSettings:
+    """The scorer of each generation, and how its threshold is set.
+
+    quantile: of held-out surprise, above which a frame is flagged. landmarks: number of
+    frames kept, from which candidates should differ.
+    """
+
+    scorer: Scorer = field(default_factory=QResidualScorer)
+    quantile: float = 0.99
+    landmarks: int = 512
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,11 +9,11 @@ from alloop.core.frame import Frame
 from alloop.core.levels import Level
 from alloop.core.records import Label, LabelSet, TrainingData
 from alloop.core.roles import Trainer
-from alloop.evaluation import ScorerSettings as ScorerSettings
 from alloop.labels.child.labeller import Limits
 from alloop.md.dynamics import DynamicsSettings
 from alloop.models.checkpoint import Checkpoint, Storable
 from alloop.potentials.restore import restore_potential
+from alloop.scores.calibrate import ScorerSettings as ScorerSettings
 
 
 @dataclass(frozen=True, slots=True)
