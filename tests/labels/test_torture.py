@@ -236,6 +236,7 @@ CASES = [
         HF6,
         HARD,
         BROKEN,
+        slow=True,
     ),
     Case("H4 square", ring(4, 1.3), HF6, HARD, BROKEN),
     Case("O3", ready("O3"), HF6, HARD, BROKEN),
@@ -261,6 +262,7 @@ CASES = [
         WATER,
         pyscf_level("pbe", "def2-svp", density_fit=True, grid=1),
         OK,
+        slow=True,
     ),
     Case(
         "water, frozen core", WATER, pyscf_level("ccsd", "6-31g", frozen_core=True), OK
