@@ -130,17 +130,25 @@ def _part(path: str) -> str:
 def read_tree(folder: Path, files: FileCache | None = None) -> Tree:
     """Return the content of a folder; `files` keeps what has not changed since."""
     tree: Tree = {}
-    files = {} if files is None else files
-    for root, folders, names in os.walk(folder):
-        parent = root.removeprefix(str(folder))[1:]
-        tree |= {str(Path(parent, name)): None for name in folders}
-        for name in names:
-            stat = Path(root, name).stat()
-            key = (stat.st_ino, stat.st_mtime_ns, stat.st_size)
-            if key not in files:
-                files[key] = Path(root, name).read_bytes()
-            tree[str(Path(parent, name))] = files[key]
+    files, folders = {} if files is None else files, [str(folder)]
+    while folders:
+        with os.scandir(folders.pop()) as entries:
+            for entry in entries:
+                name = entry.path.removeprefix(f"{folder}/")
+                if entry.is_dir(follow_symlinks=False):
+                    tree[name] = None
+                    folders.append(entry.path)
+                else:
+                    tree[name] = _read_file(entry, files)
     return tree
+
+
+def _read_file(entry: "os.DirEntry[str]", files: FileCache) -> bytes:
+    stat = entry.stat()
+    key = (stat.st_ino, stat.st_mtime_ns, stat.st_size)
+    if key not in files:
+        files[key] = Path(entry.path).read_bytes()
+    return files[key]
 
 
 def write_tree(tree: Tree, folder: Path) -> None:
