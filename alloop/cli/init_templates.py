@@ -45,8 +45,8 @@ potential: {potential}
 flag: {{kind: q-residual, quantile: 0.99, control: 0.1}}   # a tenth is random
 training: {training}         # expensive labels between generations
 
-budget: {{cheap: 200, expensive: 30}}   # labels, test set aside
-# stop: {{target: 20, patience: 3}}     # meV/Å on the test set; generations
+budget: {{cheap: 200, expensive: 30}}   # labels; those of `test:` are extra
+# stop: {{target: 20, patience: 3}}     # meV/Å on the frozen set; generations
 
 {cluster}
 # limits: {{walltime: 24 h}}            # of one run; a batch job's own limit counts too

@@ -69,7 +69,7 @@ class ErrorPair:
 class ControlComparison:
     """The campaign's best generation and the control's of closest label cost.
 
-    duels: first on the frames that lead (the final examination, or the test set where
+    pairs: first on the frames that lead (the final examination, or the test set where
     the user brought one), then on the others. Costs are CPU seconds of labels.
     """
 
@@ -234,9 +234,9 @@ class CampaignCurve:
 def costed_generations(history: History) -> tuple[CostedGeneration, ...]:
     """Return the tested generations with all costs up to each."""
     spent = [
-        (deed.seq, deed.timing.cpu_seconds)
-        for deed in history.record_index.tasks
-        if deed.kind in PARTS
+        (task.seq, task.timing.cpu_seconds)
+        for task in history.record_index.tasks
+        if task.kind in PARTS
     ]
     records = [seq for seq, _ in spent]
     sums = [0.0, *accumulate(seconds for _, seconds in spent)]

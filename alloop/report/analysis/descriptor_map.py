@@ -119,9 +119,9 @@ def _map_by_journal(history: History) -> DescriptorMap | None:
     explorers = history.record_index.explorers
     newest = max(explorers.values(), default=0)
     numbers = [
-        deed.seq
-        for deed in history.record_index.tasks
-        if deed.kind == e.Explored.__name__ and explorers.get(deed.name) == newest
+        task.seq
+        for task in history.record_index.tasks
+        if task.kind == e.Explored.__name__ and explorers.get(task.name) == newest
     ]
     groups = frame_groups(history)
     found: dict[FrameId, Floats] = {}

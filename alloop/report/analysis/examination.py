@@ -159,9 +159,8 @@ def examination_sentences(history: History) -> Iterator[str]:
             f"{milli_text(found.errors.force_mae)} meV/Å in forces (MAE; RMSE "
             f"{milli_text(found.errors.force_rmse)}) and by "
             f"{energy_text(found.errors)} in "
-            f"energies, on {where_measured(found)}; nothing learned from them or was "
-            "chosen by "
-            "them."
+            f"energies, on {where_measured(found)}, which were used neither for "
+            "training nor for selection."
         )
     if found.stopped:
         yield (

@@ -52,9 +52,9 @@ def labels_by_frame(history: History, fidelity: str) -> Mapping[FrameId, Label]:
 
 def control_frames(history: History) -> frozenset[FrameId]:
     """Return the frames that were chosen at random, whatever their surprise."""
-    told, open_ = history.record_index.labels, history.record_index.open_labels.values()
-    answered = {x.frame.id for x in told if x.purpose == "control"}
-    asked = (x.command for x in open_)
+    index = history.record_index
+    answered = {x.frame.id for x in index.labels if x.purpose == "control"}
+    asked = (x.command for x in index.open_labels.values())
     return frozenset(answered | {x.frame.id for x in asked if x.purpose == "control"})
 
 
@@ -69,7 +69,7 @@ _MOST_POINTS = 20_000  # moments, and energies, that are kept
 class Origin:
     """The origin of a frame in MD and the prediction for it before any label came.
 
-    origin as in `Candidate`. apart: by fidelity of the labels that came, the mean
+    origin as in `Candidate`. differences: by fidelity of the labels that came, the mean
     absolute difference of the forces' components and the largest length of a difference
     on an atom, eV/Å.
     """
@@ -141,7 +141,7 @@ def read_explorations(history: History) -> Explorations:
     stopping: dict[FrameId, Frame] = {}
     moments: list[WalkerMoment] = []
     energies: list[WalkerEnergy] = []
-    count = sum(deed.kind == "Explored" for deed in history.record_index.tasks)
+    count = sum(task.kind == "Explored" for task in history.record_index.tasks)
     stopped: set[tuple[int, int, int]] = set()
     left_out = 0
     for number, (_, event) in enumerate(history.of_kind(e.Explored)):

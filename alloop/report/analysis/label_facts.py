@@ -32,8 +32,7 @@ class LabelTotals:
     """The outcomes of the labels of one kind.
 
     good includes cached, brought and doubtful labels; used counts against the budget.
-    cpu_seconds was spent here; worth is the cost of all good labels, whoever paid for
-    it.
+    cpu_seconds was spent here; total_cost is the cost of all good labels, whoever paid.
     """
 
     kind: str
@@ -146,10 +145,10 @@ def _task_kind(command: Command) -> str:
 class LabelCost:
     """Measured CPU seconds of the good labels of one molecule at one fidelity.
 
-    each, most: mean and largest. peak_mb: largest memory, None where unknown. foretold:
-    number of labels whose cost was predicted before they were requested; factor: the
-    median ratio of prediction and measurement, the larger over the smaller, None
-    without any.
+    each, most: mean and largest. peak_mb: largest memory, None where unknown.
+    predicted: number of labels whose cost was predicted before they were requested;
+    factor: the median ratio of prediction and measurement, the larger over the
+    smaller, None without any.
     """
 
     fidelity: str
@@ -163,7 +162,7 @@ class LabelCost:
 
 
 def label_costs(history: History) -> tuple[LabelCost, ...]:
-    """Return the bills by fidelity and molecule.
+    """Return the costs by fidelity and molecule.
 
     Brought labels are left out, since they cost nothing; the seconds of labels from a
     cache were spent elsewhere.

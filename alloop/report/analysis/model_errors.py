@@ -56,7 +56,7 @@ class ErrorGroups:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _TestErrors:
-    """Labels and errors: apart (atoms, 3), lengths (atoms,), energies (frames,)."""
+    """Labels, and errors: difference (atoms, 3), lengths (atoms,), energies."""
 
     labels: LabelSet
     frames: tuple[FrameId, ...]

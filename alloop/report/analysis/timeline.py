@@ -80,11 +80,11 @@ def task_bars(history: History) -> tuple[TaskBar, ...]:
     labels = {label.answered: label.purpose for label in label_entries(history)}
     levels = {level: name for name, level in history.opened.levels.items()}
     out = []
-    for deed in task_entries(history):
-        timing = deed.timing
+    for task in task_entries(history):
+        timing = task.timing
         if timing.ended > timing.started:
-            part = _task_part(deed, labels.get(deed.seq, ""), levels)
-            number = int(deed.name.split("/")[1]) if part in _NUMBERED else 0
+            part = _task_part(task, labels.get(task.seq, ""), levels)
+            number = int(task.name.split("/")[1]) if part in _NUMBERED else 0
             out.append(
                 TaskBar(part, timing.worker, timing.started, timing.ended, number)
             )
@@ -100,11 +100,11 @@ def round_starts(found: Sequence[TaskBar]) -> Mapping[int, float]:
     return out
 
 
-def _task_part(deed: TaskEntry, purpose: str, levels: Mapping[str, str]) -> str:
-    if deed.kind in ("Labelled", "NotLabelled"):
-        level = deed.name.split("/")[1]
+def _task_part(task: TaskEntry, purpose: str, levels: Mapping[str, str]) -> str:
+    if task.kind in ("Labelled", "NotLabelled"):
+        level = task.name.split("/")[1]
         return label_part(purpose, levels.get(level, "expensive"))
-    return PARTS.get(deed.kind, "preparation")
+    return PARTS.get(task.kind, "preparation")
 
 
 def worker_lanes(found: Sequence[TaskBar]) -> tuple[WorkerLane, ...]:

@@ -233,7 +233,7 @@ def _draw_parity(
         ax.set_ylabel(f"model{zero}, {unit}")
         return [add_points(ax, Marks(ax, label, model, colour, shape, leads))]
 
-    about = f"{what.capitalize()} of the model against the labels of the test set"
+    about = f"{what.capitalize()} of the model against the labels of the frozen set"
     return draw_svg(f"parity-{what}", about, 3.9, paint)
 
 

@@ -42,7 +42,8 @@ from alloop.report.text.formatting import duration_text, milli_text, number_text
 _NO_GENERATION = "There is no generation yet: nothing has been learned so far."
 
 _NO_TEST = (
-    "There is no test set, so no error is known. Give the campaign one with `test:`."
+    "There is no frozen set, so this error is not known; `test:` in the campaign file "
+    "adds one."
 )
 
 
@@ -120,7 +121,7 @@ def parity_section(history: History) -> Section:
     if found is None:
         return Section("parity", name, missing_note(_NO_TEST))
     caption = (
-        f"Generation {found.generation} on the test set, against "
+        f"Generation {found.generation} on the frozen set, against "
         f"{level_title(history, 'expensive')}; a perfect model lies on the line. "
         "Energies "
         "are relative to the mean label of their composition, and the model's mean "
@@ -136,8 +137,8 @@ def _error_table(found: ParityData) -> Markup:
         ("energies", "meV", found.energies),
         ("force components", "meV/Å", found.forces),
     ):
-        apart = model - label
-        mae, rmse = np.abs(apart).mean(), np.sqrt((apart**2).mean())
+        difference = model - label
+        mae, rmse = np.abs(difference).mean(), np.sqrt((difference**2).mean())
         spread = float(label.std())
         cells = (milli_text(float(mae)), milli_text(float(rmse)), milli_text(spread))
         rows.append((f"{name}, {unit}", str(len(label)), *cells))

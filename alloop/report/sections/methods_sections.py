@@ -46,11 +46,10 @@ def methods_section(history: History) -> Section:
     molecules = and_list(sorted({hill_formula(frame) for frame in opened.start}))
     body = (
         paragraph(
-            f"Molecules: {molecules}. Seed {opened.seed}. Surprise decides who gets a "
-            f"cheap label; {_triage_text(history)} decides who gets an expensive "
-            "one; and "
-            "a share of random control frames gets both, whatever their surprise. "
-            "Units are eV, Å, fs and K."
+            f"Molecules: {molecules}. Seed {opened.seed}. Surprise decides which "
+            f"frames get a cheap label; {_triage_text(history)} decides which get an "
+            "expensive one; and a share of random control frames gets both, whatever "
+            "their surprise. Units are eV, Å, fs and K."
         )
         + join_pieces(paragraph(text) for text in _fork_origin(history))
         + paragraph(about_test_set(history))

@@ -241,7 +241,7 @@ def frame_cards(
     """Return JSON values of frames by the first 12 digits of their ids.
 
     Each has a title, elements, positions in mÅ, the cell in Å if periodic, and the
-    story.
+    history.
     """
     described = describe_frames(
         history, frames.values(), explored.origins, MOST_GENERATIONS

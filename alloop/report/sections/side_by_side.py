@@ -153,7 +153,7 @@ def _learning_figure(curves: Sequence[CampaignCurve]) -> Markup:
         for name in sorted(controls)
     )
     caption = (
-        "A point is a generation, on its campaign's test set; lower is better. CPU "
+        "A point is a generation, on its campaign's frozen set; lower is better. CPU "
         "seconds of labels count whoever made them, test labels aside; all CPU seconds "
         "are these with training, MD, preparation and labels made again."
     )

@@ -48,16 +48,15 @@ def surprise_section(points: Sequence[ErrorPoint]) -> Section:
     if not found:
         why = (
             "No frame has both a surprise and a true error yet: that takes a "
-            "generation with a scorer, and a test set or labels of proposed frames."
+            "generation with a scorer, and a frozen set or labels of proposed frames."
         )
         return Section("surprise", name, missing_note(why))
     caption = (
         "Each point is a frame whose true error is known: its surprise for the model "
-        "that proposed it (for the test set, the last model), and the largest error of "
+        "that proposed it (for the frozen set, the best one), and the largest error of "
         "that model's force on one of its atoms, predicted before the label came. "
-        "Rising from left to right is what surprise is for; high on the left are the "
-        "frames that it missed. Control frames were drawn at random: they alone say "
-        "how often that happens."
+        "A useful surprise rises with the error; frames high on the left were missed. "
+        "Control frames were drawn at random: only they show how often that happens."
     )
     drawn = some_points(found, MOST_POINTS)
     if len(drawn) < len(found):
@@ -83,7 +82,7 @@ def _ranking_table(found: tuple[ErrorPoint, ...]) -> Markup:
         "Spearman's ρ is the rank correlation of surprise and error: 1 is perfect, 0 "
         "is none. AUROC is the chance that a bad frame surprises more than a good one: "
         f"1 is perfect, 0.5 is guessing. Below {ENOUGH} frames neither is given. A "
-        f"frame is bad if its error exceeds that of {WORST:.0%} of the test frames "
+        f"frame is bad if its error exceeds that of {WORST:.0%} of the frozen set "
         "under the same generation."
     )
     return table_html(head, rows) + note
@@ -93,7 +92,7 @@ def _verdict_text(found: tuple[ErrorPoint, ...]) -> Markup:
     outcome = threshold_verdict(found)
     title_ = heading("Hits and misses of the flag threshold")
     if outcome.n == 0:
-        why = "No control frame was proposed under a threshold and a test set yet."
+        why = "No control frame was proposed under a threshold and a frozen set yet."
         return title_ + missing_note(why) + _enrichment_text(outcome)
     rows = [
         ("flagged", str(outcome.hits), str(outcome.false_alarms)),
@@ -160,8 +159,8 @@ def descriptor_section(found: DescriptorMap | None) -> Section:
         f"Each point is a frame: its descriptors by generation {found.generation}, "
         "averaged over its atoms, in the plane in which they differ most (principal "
         "components). Neighbours look alike to the model. Flagged frames should lie "
-        "at the rim of the first labels, the test set should cover what it is to "
-        "judge: test frames far from all others, or regions without any, are where "
+        "at the rim of the first labels, the frozen set should cover all "
+        "regions: its frames far from all others, or regions without any, are where "
         "the error is not known."
     )
     if not found.complete:

@@ -24,7 +24,7 @@ class FittingTable(Table):
     first_out
         Headers of the columns that are left out first, in this order; after them the
         last column is left out, and so on.
-    told
+    name_omitted
         Name the columns that were left out below the table.
     """
 

@@ -52,7 +52,7 @@ _ROLES = {
 
 
 def frame_facts(history: History, prefix: str) -> dict[str, Any]:
-    """Return the labels (eV, CPU seconds) and the story of a frame, for scripts.
+    """Return the labels (eV, CPU seconds) and the history of a frame, for scripts.
 
     The frame is the one whose id begins with `prefix`; every value is fit for
     `json.dumps`. Raises InputError where no frame, or several, have such an id.
@@ -87,7 +87,7 @@ def _label_facts(history: History, label: LabelEntry) -> dict[str, Any]:
 
 
 def describe_frame(history: History, prefix: str) -> list[str]:
-    """Return the story of the frame whose id begins with `prefix`, in sentences.
+    """Return the history of the frame whose id begins with `prefix`, in sentences.
 
     Raises InputError where no frame, or several, have such an id.
     """
@@ -107,7 +107,7 @@ def describe_frames(
     origins: Mapping[FrameId, Origin],
     most: int | None = None,
 ) -> dict[FrameId, list[str]]:
-    """Return the stories of these frames by id, as lists of sentences.
+    """Return the histories of these frames by id, as lists of sentences.
 
     origins: of the frames that MD proposed. most: the number of last generations whose
     training sets are searched for the frames, all by default; a training names each of
@@ -162,7 +162,7 @@ class _FrameRecords:
         )
 
     def describe(self, frame: Frame, origin: Origin | None) -> list[str]:
-        """Return the story of one of the frames, as sentences."""
+        """Return the history of one of the frames, as sentences."""
         labels = self.labels.get(frame.id, [])
         lines = [frame_heading(frame), *self._origin_lines(frame.id, origin, labels)]
         for label in labels:
@@ -271,8 +271,8 @@ def _training_roles(
 def _manual_actions(
     history: History, frames: Container[FrameId]
 ) -> dict[FrameId, list[str]]:
-    deeds = history.record_index.tasks
-    numbers = [x.seq for x in deeds if x.kind in _BY_HAND]
+    tasks = history.record_index.tasks
+    numbers = [x.seq for x in tasks if x.kind in _BY_HAND]
     out: dict[FrameId, list[str]] = defaultdict(list)
     for entry in history.select(numbers):
         match entry.turn.event:
