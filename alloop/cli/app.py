@@ -98,14 +98,14 @@ for _command in _COMMANDS:
 def run_command(arguments: Sequence[str]) -> int:
     """Run one command and return its exit code; users' mistakes become messages."""
     prepare_streams()
-    code = _run(arguments)
+    code = _run_app(arguments)
     lost = output_error()
     if lost is not None:
         print_error(f"standard output cannot be written: {lost}")
     return code or (AlloopError.exit_code if lost else 0)
 
 
-def _run(arguments: Sequence[str]) -> int:
+def _run_app(arguments: Sequence[str]) -> int:
     try:
         app(args=list(arguments), prog_name="alloop", obj=list(arguments))
     except AlloopError as error:

@@ -34,18 +34,18 @@ class _TolerantStream:
 
     def write(self, text: str) -> int:
         """Write the text, or drop it if that fails."""
-        with _tolerating(self._stream):
+        with _dropping_errors(self._stream):
             self._stream.write(text)
         return len(text)
 
     def flush(self) -> None:
         """Flush the stream, or drop the rest if that fails."""
-        with _tolerating(self._stream):
+        with _dropping_errors(self._stream):
             self._stream.flush()
 
 
 @contextlib.contextmanager
-def _tolerating(stream: IO[str]) -> Iterator[None]:
+def _dropping_errors(stream: IO[str]) -> Iterator[None]:
     try:
         yield
     except OSError as error:
@@ -61,7 +61,7 @@ def prepare_streams() -> None:
     replaced by the null device, since the next opened file would get its number.
     """
     _lost.clear()
-    codecs.register_error("alloop", _transliterated)
+    codecs.register_error("alloop", _transliterate)
     for number in range(3):
         try:
             os.fstat(number)
@@ -146,7 +146,7 @@ def _console(stream: IO[str] | None, width: int | None = None) -> Console:
     return PlainConsole(file=kept, highlight=False, width=width)
 
 
-def _transliterated(error: UnicodeError) -> tuple[str, int]:
+def _transliterate(error: UnicodeError) -> tuple[str, int]:
     if not isinstance(error, UnicodeEncodeError):
         raise error
     text = error.object[error.start : error.end]

@@ -167,20 +167,20 @@ def _run_outcomes(
 ) -> Iterator["Outcome"]:
     from alloop.store_copies.controls import NAMES
 
-    with _observer(campaign, stop, options.quiet) as watch:
+    with _run_observer(campaign, stop, options.quiet) as watch:
         outcome = campaign.run(watch=watch, retry=options.retry)
     yield outcome
     for name in NAMES if options.controls else ():
         if outcome.exit_code != 0:
             return
         control = campaign.control(name)
-        with _observer(control, stop, options.quiet) as watch:
+        with _run_observer(control, stop, options.quiet) as watch:
             outcome = control.run(watch=watch)
         yield outcome
 
 
 @contextlib.contextmanager
-def _observer(
+def _run_observer(
     campaign: "Campaign", stop: Callable[[], bool], quiet: bool
 ) -> Iterator["RunObserver"]:
     from alloop.driver.run import RunObserver

@@ -157,7 +157,7 @@ class NoiseFloor:
                 f"None of {plural(self.lost, f'{self.fidelity} label')} could be made "
                 "again: their noise is not known."
             )
-        return f"{self._meaning}{self._doubt}"
+        return f"{self._meaning}{self._caveat}"
 
     @property
     def _meaning(self) -> str:
@@ -176,7 +176,7 @@ class NoiseFloor:
         return f"The {who}' own noise is {part} of the model's error in forces."
 
     @property
-    def _doubt(self) -> str:
+    def _caveat(self) -> str:
         few = plural(self.n, "label")
         rough = f" Only {few} rechecked: this is an order of magnitude." * (
             self.n < FEW

@@ -62,14 +62,14 @@ class LabelCounter:
 
     def add_event(self, state: LoopState, event: e.Event) -> None:
         """Count an event; state: the one after the event."""
-        self._examine(event)
+        self._count_examination(event)
         match event:
             case e.Labelled(cached=True):
                 self._cached.update(_entered_kind(state, event.name))
             case e.NotLabelled(unlabelled=unlabelled):
-                self._because(unlabelled.failure, state, event.name)
+                self._count_failure(unlabelled.failure, state, event.name)
             case e.TaskLost() if event.name not in state.open:
-                self._because(Failure.LOST, state, event.name)
+                self._count_failure(Failure.LOST, state, event.name)
             case (
                 e.Explored()
                 | e.Trained()
@@ -80,7 +80,7 @@ class LabelCounter:
             ):
                 self.task_seconds += event.timing.cpu_seconds
 
-    def _examine(self, event: e.Event) -> None:
+    def _count_examination(self, event: e.Event) -> None:
         match event:
             case e.Examined(frames=frames):
                 if event.name.endswith("/0/0"):  # a new examination begins
@@ -90,7 +90,7 @@ class LabelCounter:
                 difference = np.abs(self._predicted[label.frame] - label.forces)
                 self.examined[label.frame] = float(difference.mean())
 
-    def _because(self, failure: Failure, state: LoopState, name: str) -> None:
+    def _count_failure(self, failure: Failure, state: LoopState, name: str) -> None:
         for kind in _entered_kind(state, name):
             self._reasons[kind][failure] += 1
 

@@ -154,11 +154,11 @@ class LiveDisplay:
             facts.add_row(name, printable(value))
         for line in [] if self._spool is None else training_progress(self._spool):
             facts.add_row("training", printable(line))
-        facts.add_row("time", self._time())
-        parts = (head, self._labels(), facts)
+        facts.add_row("time", self._time_text())
+        parts = (head, self._label_grid(), facts)
         return Group(*(Padding(part, (0, 0, 0, 1)) for part in parts))
 
-    def _time(self) -> str:
+    def _time_text(self) -> str:
         elapsed = duration_text(self._clock() - self._began)
         if self._state.finished:
             return elapsed
@@ -169,7 +169,7 @@ class LiveDisplay:
         guess = "?" if labels is None else f"at least {duration_text(labels)}"
         return f"{elapsed}, {guess} left"
 
-    def _labels(self) -> Table:
+    def _label_grid(self) -> Table:
         budgets = {
             "cheap": self._rules.budget.cheap,
             "expensive": self._rules.budget.expensive,
