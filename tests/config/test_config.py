@@ -251,7 +251,7 @@ def test_another_kind_keeps_only_the_keys_that_it_knows() -> None:
 def test_a_circle_of_fragments_is_refused(tmp_path: Path) -> None:
     (tmp_path / "a.yaml").write_text("extends: b.yaml")
     (tmp_path / "b.yaml").write_text("extends: a.yaml")
-    assert "never end" in problems("extends: a.yaml\n" + TOY, tmp_path)["extends"]
+    assert "extends this file" in problems("extends: a.yaml\n" + TOY, tmp_path)["extends"]
 
 
 def test_a_missing_fragment_is_named(tmp_path: Path) -> None:
@@ -299,7 +299,7 @@ def test_all_mistakes_are_shown_at_once_with_the_nearest_right_key(
         "explore": "there is no kind `langevn`; did you mean `langevin`?",
         "potential": "expected keys and values",
         "training.pretrain": "only `kind: asteroid` has it",
-        "budget.cheap": "expected a number of at least 0 (labels",
+        "budget.cheap": "expected a number of at least 0 (most labels",
         "budget.expensive": "expected a whole number",
         "budget.walkers": "it belongs under `explore:`",
         "timestep": "no such key here; it belongs under `test:` or `explore:`",
@@ -496,7 +496,7 @@ def test_another_store_lends_labels_only_of_the_same_levels(tmp_path: Path) -> N
         archive.append(e.Turn(opened))
     text = TOY.replace("{molecule: H2O}", "{store: old.zarr}")
     other = text.replace("0.9", "0.8").replace("kind: toy}}", "kind: toy, offset: 1}}")
-    assert "other levels" in problems(other, tmp_path)["start.0"]
+    assert "a level of this campaign" in problems(other, tmp_path)["start.0"]
 
 
 # --- what a store remembers ----------------------------------------------------------
