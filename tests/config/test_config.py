@@ -251,7 +251,7 @@ def test_another_kind_keeps_only_the_keys_that_it_knows() -> None:
 def test_a_circle_of_fragments_is_refused(tmp_path: Path) -> None:
     (tmp_path / "a.yaml").write_text("extends: b.yaml")
     (tmp_path / "b.yaml").write_text("extends: a.yaml")
-    assert "extends this file" in problems("extends: a.yaml\n" + TOY, tmp_path)["extends"]
+    assert "extends this" in problems("extends: a.yaml\n" + TOY, tmp_path)["extends"]
 
 
 def test_a_missing_fragment_is_named(tmp_path: Path) -> None:
