@@ -104,19 +104,22 @@ class Campaign:
         return cls(setup, CallerParts(own=own), trust)
 
     def run(
-        self, client: Any = None, watch: RunObserver | None = None, retry: bool = False
+        self,
+        client: Any = None,
+        observer: RunObserver | None = None,
+        retry: bool = False,
     ) -> Outcome:
         """Start or continue until the budget is spent or the target met.
 
         client: a distributed.Client to run on, instead of the configured cluster.
-        watch: callbacks; its `stop` may end the run early. retry: request labels again,
-        once, that a limit or a crash cost (`lost`). Raises InputError where the store
-        belongs to another campaign (seed, start or levels differ) or names code and is
-        not trusted, LockedError where another driver runs it.
+        observer: callbacks; its `stop` may end the run early. retry: request labels
+        again, once, that a limit or a crash cost (`lost`). Raises InputError where the
+        store belongs to another campaign (seed, start or levels differ) or names code
+        and is not trusted, LockedError where another driver runs it.
         """
         self.refuse_distrusted()
         parts = replace(self._parts, client=client)
-        with open_run(self.setup, watch or RunObserver(), parts) as run:
+        with open_run(self.setup, observer or RunObserver(), parts) as run:
             state = run.run_loop(retry)
         return Outcome(state.finished, state)
 

@@ -82,7 +82,7 @@ def test_state_is_the_fold_of_the_journal(tmp_path: Path) -> None:
     states: list[LoopState] = []
     onlooker = RunObserver(lambda state, _turn: states.append(state))
     campaign = Campaign.from_yaml(write_toy(tmp_path, budget=BUDGET))
-    campaign.run(watch=onlooker)
+    campaign.run(observer=onlooker)
     turns = [entry.turn for entry in campaign.history().entries]
     assert len(states) == len(turns)
     for number in (1, len(turns) // 2, len(turns)):
@@ -94,14 +94,14 @@ def test_state_is_the_fold_of_the_journal(tmp_path: Path) -> None:
 
 def test_running_a_finished_campaign_does_nothing(finished: Path) -> None:
     onlooker = Onlooker()
-    outcome = Campaign.from_yaml(finished).run(watch=onlooker.watch())
+    outcome = Campaign.from_yaml(finished).run(observer=onlooker.watch())
     assert outcome.exit_code == 0
     assert onlooker.turns == []
 
 
 def test_a_campaign_goes_on_from_its_store_alone(tmp_path: Path) -> None:
     path = write_toy(tmp_path, budget=BUDGET)
-    outcome = Campaign.from_yaml(path).run(watch=Onlooker(limit=25).watch())
+    outcome = Campaign.from_yaml(path).run(observer=Onlooker(limit=25).watch())
     assert outcome.exit_code == 3
     path.unlink()
     assert Campaign.from_store(tmp_path / "toy.zarr").run().exit_code == 0

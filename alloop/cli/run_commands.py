@@ -167,15 +167,15 @@ def _run_outcomes(
 ) -> Iterator["Outcome"]:
     from alloop.store_copies.controls import NAMES
 
-    with _run_observer(campaign, stop, options.quiet) as watch:
-        outcome = campaign.run(watch=watch, retry=options.retry)
+    with _run_observer(campaign, stop, options.quiet) as observer:
+        outcome = campaign.run(observer=observer, retry=options.retry)
     yield outcome
     for name in NAMES if options.controls else ():
         if outcome.exit_code != 0:
             return
         control = campaign.control(name)
-        with _run_observer(control, stop, options.quiet) as watch:
-            outcome = control.run(watch=watch)
+        with _run_observer(control, stop, options.quiet) as observer:
+            outcome = control.run(observer=observer)
         yield outcome
 
 

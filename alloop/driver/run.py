@@ -68,7 +68,7 @@ class CampaignRun:
     archive: Archive
     keeper: FoldUpdater
     pool: Pool
-    watch: RunObserver
+    observer: RunObserver
     caches: tuple[LabelStore, ...] = ()
     spool: Spool | None = None
     time_limit: TimeLimit | None = None
@@ -95,7 +95,7 @@ class CampaignRun:
             levels=self.setup.levels,
             caches=self.caches,
             observe=self._observe,
-            tick=self.watch.tick,
+            tick=self.observer.tick,
             stop=self._stop_requested,
             time_limit=self.time_limit,
             task_times=self._task_times(),
@@ -135,7 +135,7 @@ class CampaignRun:
             self._last_check = now
             signature = self.archive.signature
             self._stop_asked = stop_requested(self.archive.path, signature)
-        return self._stop_asked or self.watch.stop()
+        return self._stop_asked or self.observer.stop()
 
     def _first_events(self) -> tuple[e.Event, ...]:
         """Return the first events of this run.
@@ -165,7 +165,7 @@ class CampaignRun:
     def _observe(self, state: LoopState, turn: e.Turn) -> None:
         self._turns += 1
         self.keeper.add_turn(turn, state)
-        self.watch.observe(state, turn)
+        self.observer.observe(state, turn)
         late = time.monotonic() - self._compacted > _COMPACT
         if late and isinstance(turn.event, e.Trained):
             self.compact()
@@ -187,7 +187,7 @@ class CallerParts:
 
 @contextlib.contextmanager
 def open_run(
-    setup: Setup, watch: RunObserver, parts: CallerParts
+    setup: Setup, observer: RunObserver, parts: CallerParts
 ) -> Iterator[CampaignRun]:
     """Open store and cluster, and close both in any case.
 
@@ -195,21 +195,21 @@ def open_run(
     driver runs it, StoreError where it cannot be written.
     """
     cache = setup.cache
-    own = () if cache is None else (TolerantCache(LabelCache(cache), watch.warn),)
+    own = () if cache is None else (TolerantCache(LabelCache(cache), observer.warn),)
     time_limit = run_limit(setup.plan.limits.walltime)
     refuse_code(setup)
-    watch.begin("opening the store")
+    observer.begin("opening the store")
     with open_archive(setup, parts.own) as archive:
         refuse_another(setup, opening_event(archive), parts.own)
         keeper = FoldUpdater(archive)
         verify_models(archive, keeper.fold.state)
         spool = Spool(setup.store)
-        watch.begin("starting the workers")
+        observer.begin("starting the workers")
         pool = _open_pool(setup, parts, spool)
         try:
             caches = (*own, *parts.caches, *set_aside_labels(keeper.history()))
             yield CampaignRun(
-                *(setup, archive, keeper, pool, watch, caches, spool, time_limit),
+                *(setup, archive, keeper, pool, observer, caches, spool, time_limit),
                 posed=parts.posed,
                 own=parts.own,
             )

@@ -98,7 +98,10 @@ def _follow_up(state: LoopState, event: e.Event, rules: Rules) -> Commands:
         case e.Explored():
             return next_explore_piece(state, event, rules)
         case e.Examined():
-            return (*_papers(state, event), *next_examine_piece(state, event))
+            return (
+                *_examination_labels(state, event),
+                *next_examine_piece(state, event),
+            )
         case _:
             return ()
 
@@ -189,7 +192,7 @@ def _explore_round(state: LoopState, rules: Rules) -> Commands:
     return explore_commands(state, rules)
 
 
-def _papers(state: LoopState, event: e.Examined) -> Commands:
+def _examination_labels(state: LoopState, event: e.Examined) -> Commands:
     """Label the frames of an examination; their predictions are recorded by now."""
     why = f"final examination {event.name.split('/')[1]}"
     return tuple(

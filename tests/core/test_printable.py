@@ -55,7 +55,7 @@ def test_a_rude_failure_reaches_no_display(
     campaign, shown = Campaign.from_yaml(file), io.StringIO()
     rich = Console(file=shown, force_terminal=True, color_system=None, width=100)
     with LiveDisplay("toy\x1b[2J", campaign.setup.rules, rich) as live:
-        campaign.run(watch=RunObserver(observe=live.observe, tick=live.tick))
+        campaign.run(observer=RunObserver(observe=live.observe, tick=live.tick))
     assert "\x1b[2J" not in shown.getvalue()
     store = campaign.store
     failed = [

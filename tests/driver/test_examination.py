@@ -33,7 +33,7 @@ def campaign(tmp_path_factory: pytest.TempPathFactory) -> Campaign:
     return campaign
 
 
-def _papers(history: History) -> set[str]:
+def examined_labels(history: History) -> set[str]:
     return {x.frame.id for x in label_entries(history) if x.purpose == "examination"}
 
 
@@ -61,11 +61,11 @@ def test_the_test_is_md_on_the_model_at_the_temperature_of_exploration(
 
 def test_examined_frames_are_outside_budget_and_training(campaign: Campaign) -> None:
     history = campaign.history()
-    papers = _papers(history)
+    frames = examined_labels(history)
     assert history.state.labels_used("expensive") == 10
     for fidelity in ("cheap", "expensive"):
-        assert not papers & set(history.state.trained_on(fidelity))
-    assert not papers & set(history.state.test_frames())
+        assert not frames & set(history.state.trained_on(fidelity))
+    assert not frames & set(history.state.test_frames())
 
 
 def test_a_raised_budget_is_examined_anew_and_learns_from_no_old_frame(
@@ -73,11 +73,11 @@ def test_a_raised_budget_is_examined_anew_and_learns_from_no_old_frame(
 ) -> None:
     test = {**EXAMINED, "frames": 0}  # without a frozen set the newest is the best
     Campaign.from_yaml(write_toy(tmp_path, budget=BUDGET, test=test)).run()
-    before = _papers(read_history(tmp_path / "toy.zarr"))
+    before = examined_labels(read_history(tmp_path / "toy.zarr"))
     more = Campaign.from_yaml(write_toy(tmp_path, test=test))
     assert more.run().exit_code == 0
     history = more.history()
-    assert len(_papers(history)) == 10
+    assert len(examined_labels(history)) == 10
     assert not before & set(history.state.trained_on("expensive"))
     found = last_examination(history)
     assert found is not None
@@ -88,15 +88,15 @@ def test_a_raised_budget_is_examined_anew_and_learns_from_no_old_frame(
 def test_controls_are_judged_on_the_same_frames_without_new_labels(
     campaign: Campaign,
 ) -> None:
-    papers = _papers(campaign.history())
+    frames = examined_labels(campaign.history())
     for name in controls.NAMES:
         own = campaign.control(name)
         assert own.run().exit_code == 0
         history = own.history()
-        assert _papers(history) == papers
+        assert examined_labels(history) == frames
         made = [x for x in label_entries(history) if x.purpose == "examination"]
         assert all(x.cached for x in made)
-        assert not papers & set(history.state.trained_on("expensive"))
+        assert not frames & set(history.state.trained_on("expensive"))
         before = fingerprint_of(own.store)
         campaign.control(name).run()
         assert fingerprint_of(own.store) == before

@@ -145,7 +145,7 @@ def test_a_damaged_record_is_named_in_one_sentence_by_run_and_doctor(
     monkeypatch.setattr(packs, "RECORDS", 16)
     path = write_toy(tmp_path)
     stop = count()
-    Campaign.from_yaml(path).run(watch=RunObserver(stop=lambda: next(stop) > 40))
+    Campaign.from_yaml(path).run(observer=RunObserver(stop=lambda: next(stop) > 40))
     harmed(tmp_path / "toy.zarr" / FOLDER, 17, harm)
     for command in (["run", str(path)], ["resume", str(tmp_path / "toy.zarr")]):
         assert main([*command, "--quiet"]) == 2
@@ -184,7 +184,7 @@ def test_a_clock_that_jumps_back_changes_nothing(
     monkeypatch.setattr("time.time", lambda: float(next(hours)))
     path = write_toy(tmp_path)
     seen = count()
-    Campaign.from_yaml(path).run(watch=RunObserver(stop=lambda: next(seen) > 30))
+    Campaign.from_yaml(path).run(observer=RunObserver(stop=lambda: next(seen) > 30))
     assert main(["run", str(path), "--quiet"]) == 0
     monkeypatch.undo()
     history = Campaign.from_yaml(path).history()
@@ -204,7 +204,7 @@ def test_a_second_driver_is_refused_in_one_sentence_and_harms_nothing(
         if next(turns) == 15:
             assert main(["run", str(path), "--quiet"]) == 2
 
-    Campaign.from_yaml(path).run(watch=RunObserver(intrude))
+    Campaign.from_yaml(path).run(observer=RunObserver(intrude))
     said = capsys.readouterr().err
     assert "is in use by process" in said
     assert said.count("\n") == 1, said
@@ -217,7 +217,7 @@ def test_a_store_that_was_moved_between_two_runs_goes_on(
     tmp_path: Path, ended: Path
 ) -> None:
     path, seen = write_toy(tmp_path / "here"), count()
-    Campaign.from_yaml(path).run(watch=RunObserver(stop=lambda: next(seen) > 30))
+    Campaign.from_yaml(path).run(observer=RunObserver(stop=lambda: next(seen) > 30))
     there = tmp_path / "there" / "other.zarr"
     there.parent.mkdir()
     path.with_name("toy.zarr").rename(there)

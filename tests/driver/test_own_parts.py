@@ -51,7 +51,7 @@ def test_a_policy_of_ones_own_decides_and_a_resumed_run_needs_it(
     assert campaign.history().rechecked() == []
     path = write_toy(tmp_path / "stopped", budget=BUDGET)
     halted = Campaign.from_yaml(path, policy=without_rechecks)
-    assert halted.run(watch=stop_after(25)).exit_code == 3
+    assert halted.run(observer=stop_after(25)).exit_code == 3
     with pytest.raises(InputError, match=r"policy `.*:without_rechecks`"):
         Campaign.from_store(halted.store).run()
     again = Campaign.from_store(halted.store, policy=without_rechecks)
@@ -62,7 +62,7 @@ def test_a_policy_of_ones_own_decides_and_a_resumed_run_needs_it(
 def test_a_campaign_that_began_with_the_usual_policy_goes_on_with_it(
     toy: Path,
 ) -> None:
-    Campaign.from_yaml(toy).run(watch=stop_after(5))
+    Campaign.from_yaml(toy).run(observer=stop_after(5))
     with pytest.raises(InputError, match="began with alloop's own policy"):
         Campaign.from_yaml(toy, policy=without_rechecks).run()
 
@@ -151,7 +151,7 @@ def test_a_committee_from_the_campaign_file_flags_frames_and_survives_a_stop(
         write_toy(tmp_path / "stopped", budget=BUDGET, flag=COMMITTEE)
     )
     for turns in (20, 25, 12):
-        stopped.run(watch=stop_after(turns))
+        stopped.run(observer=stop_after(turns))
     assert Campaign.from_store(stopped.store).run().exit_code == 0
     assert fingerprint_of(stopped.store) == fingerprint_of(whole.store)
 

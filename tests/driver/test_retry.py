@@ -74,7 +74,7 @@ def test_before_the_end_lost_labels_are_learned_by_the_next_training(
     watch = RunObserver(
         lambda _, turn: turns.append(turn), stop=lambda: len(turns) > 45
     )
-    assert campaign.run(watch=watch).finished is None
+    assert campaign.run(observer=watch).finished is None
     assert campaign.lost()
     (path.parent / "slow").unlink()
     outcome = campaign.run(retry=True)

@@ -24,7 +24,7 @@ from alloop.report.text.live_display import LiveDisplay
 from alloop.report.text.summary import end_table, headline_sentences
 
 
-def _papers(history):
+def examined_labels(history):
     return [x for x in label_entries(history) if x.purpose == "examination"]
 
 
@@ -33,9 +33,15 @@ def test_errors_are_those_of_predictions_made_before_the_labels(examined):
     predicted = {
         x.frame.id: x for _, event in examined.of_kind(e.Examined) for x in event.frames
     }
-    apart = [predicted[x.frame.id].forces - x.record.forces for x in _papers(examined)]
+    apart = [
+        predicted[x.frame.id].forces - x.record.forces
+        for x in examined_labels(examined)
+    ]
     energies = np.array(
-        [predicted[x.frame.id].energy - x.record.energy for x in _papers(examined)]
+        [
+            predicted[x.frame.id].energy - x.record.energy
+            for x in examined_labels(examined)
+        ]
     )
     assert found.frames == len(apart) == 11
     assert found.errors.force_mae == pytest.approx(np.abs(apart).mean())
@@ -97,7 +103,7 @@ def _on(event, count):
 
 
 def test_frames_without_a_label_that_counts_are_told_and_left_out(examined, remade):
-    lost, out = (x.frame.id for x in _papers(examined)[:2])
+    lost, out = (x.frame.id for x in examined_labels(examined)[:2])
     entries = [
         replace(x, turn=replace(x.turn, event=_refused(x.turn.event, lost)))
         for x in examined.entries
@@ -144,7 +150,7 @@ def test_without_an_examination_nothing_is_made_up(finished):
 
 
 def test_why_tells_what_a_frame_was_for(examined):
-    frame = _papers(examined)[0].frame.id
+    frame = examined_labels(examined)[0].frame.id
     text = "\n".join(describe_frame(examined, frame))
     assert "final examination 1 of generation 3" in text
     assert "was wrong by" in text

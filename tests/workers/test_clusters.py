@@ -113,7 +113,7 @@ def test_a_dead_scheduler_is_replaced_and_no_task_pays_for_it(
     one = {"kind": "local", "workers": 1}
     campaign = Campaign.from_yaml(write_toy(tmp_path / "hit", cluster=one))
     with caplog.at_level(logging.WARNING, "alloop"):
-        assert campaign.run(watch=RunObserver(observe=kill)).exit_code == 0
+        assert campaign.run(observer=RunObserver(observe=kill)).exit_code == 0
     assert "the scheduler is gone" in caplog.text
     assert not any(isinstance(turn.event, e.TaskLost) for turn in turns)
     assert fingerprint(campaign.history()) == fingerprint_of(

@@ -94,8 +94,8 @@ def power_loss_trials(
 
     files = VolatileFileSystem(campaign.store.parent, lose_power)
     with log_labels(log), use_file_system(files):
-        campaign.run(watch=observe(FIRST_TURNS))
-        campaign.run(watch=observe(10**6))
+        campaign.run(observer=observe(FIRST_TURNS))
+        campaign.run(observer=observe(10**6))
     for index, (name, committed, size) in enumerate(losses):
         if not skip(index):
             missing = committed - _count_records(undisturbed.copy(name).store)

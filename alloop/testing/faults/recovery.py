@@ -101,7 +101,7 @@ def run_turns(campaign: Campaign, turns: int | None = None) -> float:
         times.append(time.perf_counter() - begun)
 
     stop = RunObserver(observe, stop=lambda: turns is not None and len(times) >= turns)
-    campaign.run(watch=stop)
+    campaign.run(observer=stop)
     return times[0] if times else 0.0
 
 
