@@ -114,8 +114,8 @@ class Campaign:
         client: a distributed.Client to run on, instead of the configured cluster.
         observer: callbacks; its `stop` may end the run early. retry: request labels
         again, once, that a limit or a crash cost (`lost`). Raises InputError where the
-        store belongs to another campaign (seed, start or levels differ) or names code
-        and is not trusted, LockedError where another driver runs it.
+        store belongs to another campaign or names untrusted code, LockedError where
+        another driver runs it.
         """
         self.refuse_distrusted()
         parts = replace(self._parts, client=client)
