@@ -1,7 +1,6 @@
 """The `Campaign` class, the Python interface of alloop.
 
-A campaign consists of a configuration and a store; running it again resumes it. The
-commands that start, resume, fork and export a campaign call its methods.
+A campaign consists of a configuration and a store; running it again resumes it.
 """
 
 from dataclasses import dataclass, replace
