@@ -1,0 +1,264 @@
+"""A campaign on a frozen pool: labels come from a table, candidates from the pool.
+
+Everything else is the campaign's own code: the policy, the quotas, the training, the
+scorer, the selection and the driver. Only two tasks differ: a label is looked up, and
+exploration scores the pool's unlabelled frames instead of moving walkers.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import numpy as np
+
+from alloop.config import Setup
+from alloop.config.load import parse_campaign
+from alloop.config.yaml_text import dump_yaml
+from alloop.core.batch import pack_frames
+from alloop.core.prediction_errors import prediction_errors
+from alloop.core.records import Candidate, Label, LabelSet, Predictions
+from alloop.core.seeds import random_stream
+from alloop.core.units import Floats, Integers
+from alloop.driver.driver import Driver
+from alloop.driver.opening import campaign_opening
+from alloop.driver.own_parts import OwnParts
+from alloop.evaluation import frame_means
+from alloop.generation import Generation, from_bytes
+from alloop.history.label_index import LabelIndex
+from alloop.loop import events as e
+from alloop.loop.commands import Command, Explore, LabelFrame, Prepare, Train
+from alloop.loop.state import LoopState
+from alloop.workers.pools import InlinePool
+from alloop.workers.settings import TaskData, WorkerSettings
+from alloop.workers.tasks import TaskResult, perform_command
+from benchmarks.accuracy.labelled_pool import LabelledPool
+
+Worth = Callable[[Generation, LabelledPool, Integers, Predictions, Floats], Floats]
+
+
+def surprise_worth(
+    _generation: Generation,
+    _pool: LabelledPool,
+    _indices: Integers,
+    _predictions: Predictions,
+    surprise: Floats,
+) -> Floats:
+    """Return the surprise itself, as in a campaign."""
+    return surprise
+
+
+def true_error(
+    _generation: Generation,
+    pool: LabelledPool,
+    indices: Integers,
+    predictions: Predictions,
+    _surprise: Floats,
+) -> Floats:
+    """Return each frame's largest true force error at the expensive level, eV/Å."""
+    labels = pool.label_set("expensive", indices)
+    return largest_errors(predictions, labels)
+
+
+def predicted_energy(
+    _generation: Generation,
+    _pool: LabelledPool,
+    _indices: Integers,
+    predictions: Predictions,
+    _surprise: Floats,
+) -> Floats:
+    """Return the predicted energy, eV, a trivial scorer for one molecule."""
+    return predictions.energies
+
+
+def largest_errors(predictions: Predictions, labels: LabelSet) -> Floats:
+    """Return the largest error of an atom's force vector in each frame, eV/Å."""
+    wrong = np.linalg.norm(predictions.forces - labels.forces, axis=1)
+    out: Floats = np.maximum.reduceat(wrong, labels.batch.offsets[:-1])
+    return out
+
+
+@dataclass(frozen=True, slots=True)
+class Arm:
+    """One way to spend the money.
+
+    changes: to the campaign file. worth: the score of exploration's candidates, in
+    place of surprise.
+    """
+
+    changes: Mapping[str, Any] = field(default_factory=dict)
+    worth: Worth = surprise_worth
+
+
+@dataclass(slots=True, eq=False)
+class TableCampaign:
+    """A campaign on a pool, which answers its own commands; run it once.
+
+    errors: a row for each generation, with labels, price and errors on the test sets.
+    """
+
+    pool: LabelledPool
+    setup: Setup
+    arm: Arm
+    prices: Mapping[str, float]
+    errors: list[dict[str, Any]] = field(default_factory=list)
+    _blobs: dict[str, bytes] = field(default_factory=dict)
+    _labelled: dict[str, set[str]] = field(default_factory=dict)
+
+    def run(self) -> list[dict[str, Any]]:
+        """Run to the end of the budget; return the rows of all generations."""
+        worker = self.setup.worker_settings
+        driver = Driver(
+            archive=self,
+            label_index=LabelIndex(),
+            rules=self.setup.rules,
+            pool=InlinePool(worker, self._perform),
+            levels=self.setup.levels,
+        )
+        state = driver.run(LoopState(), (campaign_opening(self.setup, OwnParts()),))
+        if state.finished is None:
+            raise RuntimeError("the campaign came to no end")
+        return self.errors
+
+    def labelled_frames(self) -> set[str]:
+        """Return the ids of all frames with a label so far."""
+        return set().union(*self._labelled.values())
+
+    def append(self, record: e.Turn) -> int:  # noqa: ARG002 - nothing is resumed
+        """Keep no journal."""
+        return 0
+
+    def put_model(self, model_id: str, blob: bytes) -> None:
+        """Keep the blob of a model in memory."""
+        self._blobs[model_id] = blob
+
+    def model(self, model_id: str) -> bytes:
+        """Return the blob of a model."""
+        return self._blobs[model_id]
+
+    def _perform(
+        self, command: Command, data: TaskData, worker: WorkerSettings
+    ) -> TaskResult:
+        match command:
+            case Prepare():
+                return TaskResult(self._prepared(command))
+            case LabelFrame():
+                return TaskResult(self._label(command))
+            case Explore():
+                return TaskResult(self._explored(command, data))
+            case Train():
+                result = perform_command(command, data, worker)
+                self._judge(command, result)
+                return result
+            case _:
+                raise TypeError(f"a pool has no answer to {command.name}")
+
+    def _prepared(self, command: Prepare) -> e.Prepared:
+        """Return random frames of the molecule, the same for all arms of a seed."""
+        own = self.pool.chosen[
+            self.pool.molecules[self.pool.chosen] == command.molecule
+        ]
+        rng = random_stream(self.setup.seed, command.name)
+        drawn = rng.choice(own, size=command.seeds, replace=False)
+        seeds = tuple(self.pool.frames[int(i)] for i in drawn)
+        return e.Prepared(command.name, command.molecule, command.frame, seeds, ())
+
+    def _label(self, command: LabelFrame) -> e.Labelled:
+        table = self.pool.tables[command.fidelity]
+        index = self.pool.indices[command.frame.id]
+        self._labelled.setdefault(command.fidelity, set()).add(command.frame.id)
+        label = Label(
+            command.frame.id,
+            command.level,
+            float(table.energies[index]),
+            table.forces[index],
+            cpu_seconds=self.prices[command.fidelity],
+        )
+        return e.Labelled(command.name, label)
+
+    def _explored(self, command: Explore, data: TaskData) -> e.Explored:
+        """Return the best of the pool's unlabelled frames, and random ones."""
+        generation = from_bytes(data.model or b"")
+        known = self.labelled_frames()
+        free = np.array(
+            [i for i in self.pool.chosen if self.pool.frames[i].id not in known]
+        )
+        batch = pack_frames([self.pool.frames[i] for i in free])
+        predictions = generation.predict(batch, descriptors=True)
+        assert generation.scorer is not None
+        assert predictions.descriptors is not None
+        surprise = generation.scorer.score(batch, predictions)
+        worth = self.arm.worth(generation, self.pool, free, predictions, surprise)
+        means = frame_means(batch, predictions.descriptors)
+
+        def candidate(at: int, origin: str) -> Candidate:
+            span = slice(int(batch.offsets[at]), int(batch.offsets[at + 1]))
+            index = int(free[at])
+            return Candidate(
+                frame=self.pool.frames[index],
+                molecule=int(self.pool.molecules[index]),
+                walker=0,
+                step=command.round,
+                surprise=float(worth[at]),
+                energy=float(predictions.energies[at]),
+                forces=np.array(predictions.forces[span]),
+                descriptor=means[at],
+                origin=origin,
+            )
+
+        best = np.argsort(-worth, kind="stable")[: command.keep]
+        rng = random_stream(self.setup.seed, command.name)
+        drawn = rng.permutation(len(free))[: command.controls]
+        walkers = tuple(
+            replace(x, step=x.step + command.steps) for x in command.walkers
+        )
+        return e.Explored(
+            name=command.name,
+            walkers=walkers,
+            candidates=tuple(candidate(int(i), "surprise") for i in best),
+            controls=tuple(candidate(int(i), "control") for i in drawn),
+            scored=len(free),
+        )
+
+    def _judge(self, command: Train, result: TaskResult) -> None:
+        generation = from_bytes(result.blob or b"")
+        counts = {key: len(found) for key, found in self._labelled.items()}
+        row: dict[str, Any] = {"generation": command.generation, **counts}
+        row["price"] = sum(self.prices[key] * n for key, n in counts.items())
+        for name, indices in self.pool.tests.items():
+            labels = self.pool.label_set("expensive", indices)
+            predictions = generation.predict(labels.batch)
+            found = prediction_errors(predictions, labels)
+            worst = largest_errors(predictions, labels)
+            row[name] = {
+                "force_mae": found.force_mae,
+                "force_rmse": found.force_rmse,
+                "energy_mae": found.energy_spread,
+                "worst_95": float(np.quantile(worst, 0.95)),
+            }
+        self.errors.append(row)
+
+
+def pool_setup(
+    pool: LabelledPool, settings: Mapping[str, Any], changes: Mapping[str, Any]
+) -> Setup:
+    """Return the setup of a campaign on a pool, with an arm's changes."""
+    tree: dict[str, Any] = {
+        "name": pool.name,
+        "start": [{"molecule": "H2CO"}],
+        "levels": dict(pool.levels),
+        "store": "unused.zarr",
+        "test": {"frames": 0, "examination": 0},
+        "explore": {"walkers": 1, "steps": 100},
+    }
+    for part in (settings, changes):
+        tree = _merged(tree, part)
+    return replace(parse_campaign(dump_yaml(tree), "."), start=pool.start)
+
+
+def _merged(tree: Mapping[str, Any], part: Mapping[str, Any]) -> dict[str, Any]:
+    out = dict(tree)
+    for key, value in part.items():
+        old = out.get(key)
+        both = isinstance(old, Mapping) and isinstance(value, Mapping)
+        out[key] = _merged(old, value) if both else value  # type: ignore[arg-type]
+    return out
