@@ -199,7 +199,7 @@ def contents(folder: Path) -> dict[Path, bytes]:
 def test_whatever_record_is_lost_the_campaign_ends_as_if_it_were_not(
     ended: Path, tmp_path: Path
 ) -> None:
-    for kind in ("Opened", "Explored", "Labelled", "Trained"):
+    for kind in ("Opened", "Prepared", "Explored", "Labelled", "Trained"):
         mended(ended, tmp_path, first_of(ended, kind))
 
 

@@ -161,7 +161,23 @@ class _Reconstruction:
         time = prefix[-1][0].time if prefix else 0.0
         whole = {*fold.label_index.labels, *_label_keys(items)}
         items = [*self._column_labels(continuation.state.levels, whole, time), *items]
-        return continuation, continuation.run(items)
+        left = continuation.run(items)
+        return continuation, self._with_requests(left, continuation.state.levels)
+
+    def _with_requests(
+        self, left: list[SavedRecord], levels: Mapping[str, LevelId]
+    ) -> list[SavedRecord]:
+        """Return answers left over, with their requests from the columns where lost."""
+        if all(item.asked is not None for item in left):
+            return left
+        asked = {
+            each.asked.name: each.asked
+            for folder in (self.store, *set_aside_folders(self.store))
+            for each in read_labels(folder, levels)
+        }
+        names = [getattr(item.event, "name", "") for item in left]
+        pairs = zip(left, names, strict=True)
+        return [replace(x, asked=x.asked or asked.get(name)) for x, name in pairs]
 
     def _column_labels(
         self, levels: Mapping[str, LevelId], known: Collection[Key], time: float
