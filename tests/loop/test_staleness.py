@@ -383,6 +383,7 @@ def grown(process, store, length):
     raise AssertionError(f"it ended before its journal had {length} records")
 
 
+@pytest.mark.slow
 def test_a_campaign_on_a_cluster_with_a_lag_survives_kills_bit_for_bit(tmp_path):
     """A worker dies, then the driver with all its processes, at random instants; what
     was never disturbed, and what goes on after, runs in one process."""
