@@ -1,6 +1,5 @@
 """A campaign that ends in a second: toy levels, a least-squares potential."""
 
-import hashlib
 import os
 from collections.abc import Iterable, Iterator
 from functools import reduce
@@ -11,8 +10,6 @@ import yaml
 from coverage import Coverage
 from markupsafe import Markup
 
-from alloop.core.records import Label
-from alloop.history.reader import History, read_history
 from alloop.loop import events as e
 from alloop.loop.reducer import next_state
 from alloop.loop.state import LoopState
@@ -47,30 +44,6 @@ def write_toy(folder: Path, **changes: object) -> Path:
     path = folder / "toy.yaml"
     path.write_text(yaml.safe_dump(tree))
     return path
-
-
-def fingerprint(history: History) -> dict[str, str]:
-    """What a campaign made, without times and places: ids, label bits, model ids."""
-    digest = {}
-    for (level, frame), label in history.label_index.labels.items():
-        key = f"label/{level}/{frame}"
-        if isinstance(label, Label):
-            bits = label.forces.tobytes() + repr(label.energy).encode()
-            digest[key] = hashlib.sha256(bits).hexdigest()
-        else:
-            digest[key] = label.failure.name
-    for frame in history.label_index.frames:
-        digest[f"frame/{frame}"] = "there"
-    for event in history.trained():
-        digest[f"model/{event.generation}"] = event.model
-    for entry in history.state.entries():
-        digest[f"{entry.purpose}/{entry.fidelity}/{entry.frame}"] = str(entry.good)
-    return digest
-
-
-def fingerprint_of(store: Path) -> dict[str, str]:
-    """The fingerprint of a store."""
-    return fingerprint(read_history(store))
 
 
 def replay(turns: Iterable[e.Turn], state: LoopState | None = None) -> LoopState:

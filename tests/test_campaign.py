@@ -26,9 +26,10 @@ from alloop.loop.state import LoopState
 from alloop.models.checkpoint import Checkpoint
 from alloop.potentials.pairwise import PairwisePotential, from_checkpoint
 from alloop.store.cache import LabelCache
+from alloop.testing.faults.comparison import store_contents
 from alloop.training.trainers.pairwise import PairwiseTrainer
 from alloop.workers.settings import OwnPotential
-from tests.conftest import fingerprint_of, replay, write_toy
+from tests.conftest import replay, write_toy
 
 BUDGET = {"cheap": 26, "expensive": 10}
 
@@ -107,7 +108,7 @@ def test_a_campaign_goes_on_from_its_store_alone(tmp_path: Path) -> None:
     assert Campaign.from_store(tmp_path / "toy.zarr").run().exit_code == 0
     alone = write_toy(tmp_path / "alone", budget=BUDGET)
     Campaign.from_yaml(alone).run()
-    assert fingerprint_of(tmp_path / "toy.zarr") == fingerprint_of(
+    assert store_contents(tmp_path / "toy.zarr") == store_contents(
         tmp_path / "alone" / "toy.zarr"
     )
 
@@ -138,10 +139,10 @@ def test_a_store_of_another_campaign_is_refused(
         changes = {"levels": {"expensive": {"kind": "toy"}, **changes["levels"]}}  # type: ignore[dict-item]
     store = str(finished.with_name("toy.zarr"))
     path = write_toy(tmp_path, budget=BUDGET, store=store, **changes)
-    before = fingerprint_of(finished.with_name("toy.zarr"))
+    before = store_contents(finished.with_name("toy.zarr"))
     with pytest.raises(InputError, match=said):
         Campaign.from_yaml(path).run()
-    assert fingerprint_of(finished.with_name("toy.zarr")) == before
+    assert store_contents(finished.with_name("toy.zarr")) == before
 
 
 HOLD = """
@@ -178,7 +179,7 @@ def test_labels_that_a_cache_holds_are_never_made_again(tmp_path: Path) -> None:
     labelled = [x for _, x in campaign.history().events() if isinstance(x, e.Labelled)]
     assert labelled
     assert all(event.cached for event in labelled)
-    assert fingerprint_of(first.with_name("toy.zarr")) == fingerprint_of(
+    assert store_contents(first.with_name("toy.zarr")) == store_contents(
         second.with_name("toy.zarr")
     )
 
@@ -195,9 +196,9 @@ def test_two_campaigns_may_share_a_cache_at_the_same_time(
     quiet = subprocess.DEVNULL
     runs = [subprocess.Popen([*command, str(path)], stdout=quiet) for path in paths]
     assert [run.wait(timeout=200) for run in runs] == [0, 0]
-    alone = fingerprint_of(finished.with_name("toy.zarr"))
+    alone = store_contents(finished.with_name("toy.zarr"))
     for path in paths:
-        assert fingerprint_of(path.with_name("toy.zarr")) == alone
+        assert store_contents(path.with_name("toy.zarr")) == alone
     labels = read_history(paths[0].with_name("toy.zarr")).label_index.labels
     kept = LabelCache(cache)
     for (level, frame), label in labels.items():

@@ -26,7 +26,8 @@ from alloop.store.journal import FOLDER, Journal
 from alloop.store.packs import frame_record
 from alloop.store.set_aside import set_aside_folders
 from alloop.store_copies.repair import repair_store
-from tests.conftest import fingerprint_of, write_toy
+from alloop.testing.faults.comparison import store_contents
+from tests.conftest import write_toy
 from tests.driver.test_faults import harmed
 
 GOLDEN = Path(__file__).parent / "store" / "golden"
@@ -155,7 +156,7 @@ def test_without_any_journal_the_columns_give_their_labels_back(
     repair_store(store, out)
     assert labels_of(out) == labels_of(ended)
     Campaign.from_store(out).run()
-    assert fingerprint_of(out) == fingerprint_of(ended)
+    assert store_contents(out) == store_contents(ended)
 
 
 def test_energies_that_the_journal_does_not_have_are_told(store: Path) -> None:
@@ -188,7 +189,7 @@ def mended(ended: Path, folder: Path, number: int) -> None:
     assert labels_of(out) == labels_of(ended)
     assert check_columns(out) == []
     Campaign.from_store(out).run()
-    assert fingerprint_of(out) == fingerprint_of(ended), number
+    assert store_contents(out) == store_contents(ended), number
     assert check_columns(out) == []
 
 
@@ -227,7 +228,7 @@ def test_many_lost_records_are_one_line_and_all_that_is_whole_is_kept(
     assert labels_of(out) == labels_of(ended)
     assert main(["doctor", str(store), "--repair", str(out)]) == 2
     assert main(["resume", str(out), "--quiet"]) == 0
-    assert fingerprint_of(out) == fingerprint_of(ended)
+    assert store_contents(out) == store_contents(ended)
 
 
 def flipped(path: Path, rng: random.Random) -> bytes:

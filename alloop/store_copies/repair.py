@@ -6,7 +6,7 @@ history is reconstructed from later records and from the columns, see
 the campaign computes them: with the same frames on the same machine and versions.
 """
 
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
@@ -160,38 +160,11 @@ class _Reconstruction:
         items = list(saved_records(turns, fold.state.open))
         time = prefix[-1][0].time if prefix else 0.0
         whole = {*fold.label_index.labels, *_label_keys(items)}
-        items = [*self._column_labels(continuation.state.levels, whole, time), *items]
-        left = continuation.run(items)
-        return continuation, self._with_requests(left, continuation.state.levels)
-
-    def _with_requests(
-        self, left: list[SavedRecord], levels: Mapping[str, LevelId]
-    ) -> list[SavedRecord]:
-        """Return answers left over, with their requests from the columns where lost."""
-        if all(item.asked is not None for item in left):
-            return left
-        asked = {
-            each.asked.name: each.asked
-            for folder in (self.store, *set_aside_folders(self.store))
-            for each in read_labels(folder, levels)
-        }
-        names = [getattr(item.event, "name", "") for item in left]
-        pairs = zip(left, names, strict=True)
-        return [replace(x, asked=x.asked or asked.get(name)) for x, name in pairs]
-
-    def _column_labels(
-        self, levels: Mapping[str, LevelId], known: Collection[Key], time: float
-    ) -> Iterator[SavedRecord]:
-        """Yield the labels that only columns hold, those set aside included."""
-        seen = set(known)
-        for folder in (self.store, *set_aside_folders(self.store)):
-            fresh: list[ColumnLabel] = [
-                each
-                for each in read_labels(folder, levels)
-                if (each.asked.level, each.asked.frame.id) not in seen
-            ]
-            seen |= {(each.asked.level, each.asked.frame.id) for each in fresh}
-            yield from (SavedRecord(time, each.answer, each.asked) for each in fresh)
+        levels = continuation.state.levels
+        folders = (self.store, *set_aside_folders(self.store))
+        columns = [list(read_labels(folder, levels)) for folder in folders]
+        items = [*_column_records(columns, whole, time), *items]
+        return continuation, _with_requests(continuation.run(items), columns)
 
     def _rules_of(self, prefix: Turns) -> Callable[[str], Rules]:
         opened = prefix[0][1].event if prefix else None
@@ -298,3 +271,25 @@ def _loss_sentences(
         if seq < 0:
             again = "the campaign was given it; give it again"
         yield f"model {model}: it is not whole; {again}"
+
+
+def _column_records(
+    columns: Iterable[list[ColumnLabel]], known: Collection[Key], time: float
+) -> Iterator[SavedRecord]:
+    """Yield the labels that only columns hold, those set aside included."""
+    seen = set(known)
+    for labels in columns:
+        fresh = [x for x in labels if (x.asked.level, x.asked.frame.id) not in seen]
+        seen |= {(x.asked.level, x.asked.frame.id) for x in fresh}
+        yield from (SavedRecord(time, x.answer, x.asked) for x in fresh)
+
+
+def _with_requests(
+    left: Iterable[SavedRecord], columns: Iterable[list[ColumnLabel]]
+) -> list[SavedRecord]:
+    """Return answers left over, with their requests from the columns where lost."""
+    asked = {x.asked.name: x.asked for labels in columns for x in labels}
+    return [
+        replace(x, asked=x.asked or asked.get(getattr(x.event, "name", "")))
+        for x in left
+    ]

@@ -12,22 +12,24 @@ from typing import Any
 import numpy as np
 
 from alloop.config import Setup
+from alloop.config.checks.validate import known_kinds
 from alloop.config.load import parse_campaign
+from alloop.config.merge import merge_trees
 from alloop.config.yaml_text import dump_yaml
 from alloop.core.batch import pack_frames
 from alloop.core.prediction_errors import prediction_errors
-from alloop.core.records import Candidate, Label, LabelSet, Predictions
+from alloop.core.records import Label, LabelSet, Predictions, Walker
 from alloop.core.seeds import random_stream
 from alloop.core.units import Floats, Integers
 from alloop.driver.driver import Driver
 from alloop.driver.opening import campaign_opening
 from alloop.driver.own_parts import OwnParts
-from alloop.evaluation import frame_means
 from alloop.generation import Generation, from_bytes
 from alloop.history.label_index import LabelIndex
 from alloop.loop import events as e
 from alloop.loop.commands import Command, Explore, LabelFrame, Prepare, Train
 from alloop.loop.state import LoopState
+from alloop.md.frame_collector import ScoredFrames
 from alloop.workers.pools import InlinePool
 from alloop.workers.settings import TaskData, WorkerSettings
 from alloop.workers.tasks import TaskResult, perform_command
@@ -179,32 +181,21 @@ class TableCampaign:
         """Return the best of the pool's unlabelled frames, and random ones."""
         generation = from_bytes(data.model or b"")
         known = self.labelled_frames()
-        free = np.array(
-            [i for i in self.pool.chosen if self.pool.frames[i].id not in known]
-        )
-        batch = pack_frames([self.pool.frames[i] for i in free])
+        pool = self.pool
+        free = np.array([i for i in pool.chosen if pool.frames[i].id not in known])
+        batch = pack_frames([pool.frames[i] for i in free])
         predictions = generation.predict(batch, descriptors=True)
         assert generation.scorer is not None
-        assert predictions.descriptors is not None
         surprise = generation.scorer.score(batch, predictions)
-        worth = self.arm.worth(generation, self.pool, free, predictions, surprise)
-        means = frame_means(batch, predictions.descriptors)
-
-        def candidate(at: int, origin: str) -> Candidate:
-            span = slice(int(batch.offsets[at]), int(batch.offsets[at + 1]))
-            index = int(free[at])
-            return Candidate(
-                frame=self.pool.frames[index],
-                molecule=int(self.pool.molecules[index]),
-                walker=0,
-                step=command.round,
-                surprise=float(worth[at]),
-                energy=float(predictions.energies[at]),
-                forces=np.array(predictions.forces[span]),
-                descriptor=means[at],
-                origin=origin,
-            )
-
+        worth = self.arm.worth(generation, pool, free, predictions, surprise)
+        places = tuple(
+            Walker(0, int(pool.molecules[i]), frame, np.zeros((len(frame), 3)))
+            for i, frame in zip(free, batch.frames(), strict=True)
+        )
+        eligible = np.ones(len(free), dtype=np.bool_)
+        scored = ScoredFrames(
+            places, batch, predictions, worth, eligible, step=command.round
+        )
         best = np.argsort(-worth, kind="stable")[: command.keep]
         rng = random_stream(self.setup.seed, command.name)
         drawn = rng.permutation(len(free))[: command.controls]
@@ -214,8 +205,8 @@ class TableCampaign:
         return e.Explored(
             name=command.name,
             walkers=walkers,
-            candidates=tuple(candidate(int(i), "surprise") for i in best),
-            controls=tuple(candidate(int(i), "control") for i in drawn),
+            candidates=tuple(scored.candidate(int(i), "surprise") for i in best),
+            controls=tuple(scored.candidate(int(i), "control") for i in drawn),
             scored=len(free),
         )
 
@@ -251,14 +242,5 @@ def pool_setup(
         "explore": {"walkers": 1, "steps": 100},
     }
     for part in (settings, changes):
-        tree = _merged(tree, part)
+        tree = merge_trees(tree, dict(part), known_kinds())
     return replace(parse_campaign(dump_yaml(tree), "."), start=pool.start)
-
-
-def _merged(tree: Mapping[str, Any], part: Mapping[str, Any]) -> dict[str, Any]:
-    out = dict(tree)
-    for key, value in part.items():
-        old = out.get(key)
-        both = isinstance(old, Mapping) and isinstance(value, Mapping)
-        out[key] = _merged(old, value) if both else value  # type: ignore[arg-type]
-    return out

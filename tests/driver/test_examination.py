@@ -16,7 +16,8 @@ from alloop.history.reader import History, read_history
 from alloop.report.analysis.comparison import compare_controls
 from alloop.report.analysis.examination import last_examination
 from alloop.store_copies import controls
-from tests.conftest import fingerprint_of, write_toy
+from alloop.testing.faults.comparison import store_contents
+from tests.conftest import write_toy
 
 BUDGET = {"cheap": 26, "expensive": 10}
 TEST = {"frames": 6, "each": 2, "spacing": 5}
@@ -97,9 +98,9 @@ def test_controls_are_judged_on_the_same_frames_without_new_labels(
         made = [x for x in label_entries(history) if x.purpose == "examination"]
         assert all(x.cached for x in made)
         assert not frames & set(history.state.trained_on("expensive"))
-        before = fingerprint_of(own.store)
+        before = store_contents(own.store)
         campaign.control(name).run()
-        assert fingerprint_of(own.store) == before
+        assert store_contents(own.store) == before
     histories = {name: read_history(path) for name, path in campaign.controls().items()}
     found = compare_controls(campaign.history(), histories)
     assert [[duel.n for duel in x.pairs] for x in found] == [[5, 6], [5, 6]]

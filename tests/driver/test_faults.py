@@ -15,14 +15,14 @@ from alloop.cli import main
 from alloop.driver.run import RunObserver
 from alloop.store import packs
 from alloop.store.journal import FOLDER
-from alloop.testing.faults.comparison import Trial
+from alloop.testing.faults.comparison import Trial, store_contents
 from alloop.testing.faults.disk_trials import (
     crash_trials,
     full_disk_trials,
     power_loss_trials,
 )
 from alloop.testing.faults.recovery import run_undisturbed
-from tests.conftest import fingerprint_of, write_toy
+from tests.conftest import write_toy
 
 pytestmark = pytest.mark.usefixtures("uncovered")
 
@@ -123,8 +123,8 @@ def test_a_disk_that_is_really_full_is_one_sentence_and_costs_nothing(
         assert said.count("\n") == 1, said
         shutil.copytree(disk, tmp_path / "room")
     Campaign.from_yaml(tmp_path / "room" / "toy.yaml").run()
-    found = fingerprint_of(tmp_path / "room" / "toy.zarr")
-    assert found == fingerprint_of(ended.with_name("toy.zarr"))
+    found = store_contents(tmp_path / "room" / "toy.zarr")
+    assert found == store_contents(ended.with_name("toy.zarr"))
 
 
 @pytest.mark.parametrize(
@@ -190,7 +190,7 @@ def test_a_clock_that_jumps_back_changes_nothing(
     history = Campaign.from_yaml(path).history()
     times = [entry.time for entry in history.entries]
     assert times == sorted(times, reverse=True)
-    assert fingerprint_of(tmp_path / "toy.zarr") == fingerprint_of(
+    assert store_contents(tmp_path / "toy.zarr") == store_contents(
         ended.with_name("toy.zarr")
     )
 
@@ -208,7 +208,7 @@ def test_a_second_driver_is_refused_in_one_sentence_and_harms_nothing(
     said = capsys.readouterr().err
     assert "is in use by process" in said
     assert said.count("\n") == 1, said
-    assert fingerprint_of(tmp_path / "toy.zarr") == fingerprint_of(
+    assert store_contents(tmp_path / "toy.zarr") == store_contents(
         ended.with_name("toy.zarr")
     )
 
@@ -223,7 +223,7 @@ def test_a_store_that_was_moved_between_two_runs_goes_on(
     path.with_name("toy.zarr").rename(there)
     shutil.rmtree(path.parent)
     assert main(["resume", str(there), "--quiet"]) == 0
-    assert fingerprint_of(there) == fingerprint_of(ended.with_name("toy.zarr"))
+    assert store_contents(there) == store_contents(ended.with_name("toy.zarr"))
 
 
 def test_a_store_that_cannot_be_written_is_read_and_refused_in_one_sentence(

@@ -22,7 +22,8 @@ from alloop.loop.rules import Rules
 from alloop.loop.state import LoopState
 from alloop.scores.committee import Committee
 from alloop.selection import MostSurprising, PerMolecule
-from tests.conftest import fingerprint_of, write_toy
+from alloop.testing.faults.comparison import store_contents
+from tests.conftest import write_toy
 
 BUDGET = {"cheap": 26, "expensive": 10}
 
@@ -56,7 +57,7 @@ def test_a_policy_of_ones_own_decides_and_a_resumed_run_needs_it(
         Campaign.from_store(halted.store).run()
     again = Campaign.from_store(halted.store, policy=without_rechecks)
     assert again.run().exit_code == 0
-    assert fingerprint_of(halted.store) == fingerprint_of(campaign.store)
+    assert store_contents(halted.store) == store_contents(campaign.store)
 
 
 def test_a_campaign_that_began_with_the_usual_policy_goes_on_with_it(
@@ -153,7 +154,7 @@ def test_a_committee_from_the_campaign_file_flags_frames_and_survives_a_stop(
     for turns in (20, 25, 12):
         stopped.run(observer=stop_after(turns))
     assert Campaign.from_store(stopped.store).run().exit_code == 0
-    assert fingerprint_of(stopped.store) == fingerprint_of(whole.store)
+    assert store_contents(stopped.store) == store_contents(whole.store)
 
 
 def test_the_kind_of_surprise_may_change_between_two_runs(tmp_path: Path) -> None:

@@ -16,7 +16,8 @@ from alloop.driver.run import RunObserver
 from alloop.history.label_entries import label_entries
 from alloop.history.reader import History, read_history
 from alloop.loop import events as e
-from tests.conftest import fingerprint_of, write_toy
+from alloop.testing.faults.comparison import store_contents
+from tests.conftest import write_toy
 
 pytestmark = pytest.mark.usefixtures("uncovered")
 
@@ -114,12 +115,12 @@ def test_kills_while_labels_are_made_again_change_nothing(tmp_path: Path) -> Non
     shutil.copytree(path.parent, rough)
     (path.parent / "slow").unlink()
     assert Campaign.from_yaml(path).run(retry=True).exit_code == 0
-    alone = fingerprint_of(path.with_name("toy.zarr"))
+    alone = store_contents(path.with_name("toy.zarr"))
     assert killed_after(rough / "toy.yaml", records=3)
     process = command(rough / "toy.yaml")
     _, errors = process.communicate(timeout=200)
     assert process.returncode == 0, errors.decode()
-    assert fingerprint_of(rough / "toy.zarr") == alone
+    assert store_contents(rough / "toy.zarr") == alone
 
 
 def test_a_real_time_limit_is_raised_and_its_labels_are_made(

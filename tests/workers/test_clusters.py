@@ -24,6 +24,7 @@ from alloop.core.records import Walker
 from alloop.driver.run import RunObserver
 from alloop.loop import events as e
 from alloop.loop.commands import Explore, LabelFrame, Train
+from alloop.testing.faults.comparison import campaign_contents, store_contents
 from alloop.workers import time_limits
 from alloop.workers.batch_jobs import job_spec, new_credentials
 from alloop.workers.cluster_plan import (
@@ -36,7 +37,7 @@ from alloop.workers.cluster_plan import (
 from alloop.workers.connection import _worker_pids, connect_cluster
 from alloop.workers.dask_pool import DaskPool, open_pool
 from alloop.workers.pools import Task
-from tests.conftest import fingerprint, fingerprint_of, write_toy
+from tests.conftest import write_toy
 
 LOCAL = {"host": "127.0.0.1", "dashboard_address": "127.0.0.1:0"}
 PBS = {
@@ -67,9 +68,9 @@ def test_a_campaign_runs_on_a_cluster_of_the_users_and_leaves_it_running(
         address = {"kind": "address", "address": cluster.scheduler_address}
         again = Campaign.from_yaml(write_toy(tmp_path / "by_address", cluster=address))
         assert again.run().exit_code == 0
-    expected = fingerprint_of(alone.with_name("toy.zarr"))
-    assert fingerprint(campaign.history()) == expected
-    assert fingerprint(again.history()) == expected
+    expected = store_contents(alone.with_name("toy.zarr"))
+    assert campaign_contents(campaign.history()) == expected
+    assert campaign_contents(again.history()) == expected
 
 
 def test_a_scheduler_that_is_not_there_is_named_in_one_sentence(
@@ -116,7 +117,7 @@ def test_a_dead_scheduler_is_replaced_and_no_task_pays_for_it(
         assert campaign.run(observer=RunObserver(observe=kill)).exit_code == 0
     assert "the scheduler is gone" in caplog.text
     assert not any(isinstance(turn.event, e.TaskLost) for turn in turns)
-    assert fingerprint(campaign.history()) == fingerprint_of(
+    assert campaign_contents(campaign.history()) == store_contents(
         alone.with_name("toy.zarr")
     )
     assert places == {"127.0.0.1"}

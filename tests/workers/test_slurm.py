@@ -12,7 +12,8 @@ import pytest
 from alloop.cli.init_templates import job_script
 from alloop.history.reader import read_history
 from alloop.loop import events as e
-from tests.conftest import fingerprint_of, write_toy
+from alloop.testing.faults.comparison import store_contents
+from tests.conftest import write_toy
 from tests.workers.test_spool import DASKS_PATIENCE, counted
 from tests.workers.tiny_slurm import missing, slurm
 
@@ -45,7 +46,7 @@ def alone(folder: Path, burn: float) -> dict[str, str]:
     process = run(campaign)
     _, errors = process.communicate(timeout=300)
     assert process.returncode == 0, errors
-    return fingerprint_of(campaign.with_name("toy.zarr"))
+    return store_contents(campaign.with_name("toy.zarr"))
 
 
 def jobs(env: dict[str, str], name: str) -> list[str]:
@@ -89,7 +90,7 @@ def test_a_cancelled_job_costs_a_campaign_nothing_but_time(
     history = read_history(campaign.with_name("toy.zarr"))
     lost = [x for _, x in history.events() if isinstance(x, e.TaskLost)]
     assert lost == []  # no label pays for the job it ran in
-    assert fingerprint_of(campaign.with_name("toy.zarr")) == alone(tmp_path, 1.0)
+    assert store_contents(campaign.with_name("toy.zarr")) == alone(tmp_path, 1.0)
     logs = campaign.with_name("toy.zarr.jobs")
     assert f"JOB {victim}" in "".join(x.read_text() for x in logs.glob("*.err"))
     assert not jobs(env, "alloop-label")
@@ -146,7 +147,7 @@ def test_a_driver_in_a_job_stops_before_its_limit_and_submits_itself_until_done(
     mine = [line for line in told.splitlines() if "JobName=toy " in line]
     assert all("JobState=COMPLETED" in line for line in mine), mine
     expected = alone(tmp_path / "alone", 2.0)
-    assert fingerprint_of(campaign.with_name("toy.zarr")) == expected
+    assert store_contents(campaign.with_name("toy.zarr")) == expected
 
 
 def _waiting(env: dict[str, str]) -> list[str]:

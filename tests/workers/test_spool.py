@@ -23,6 +23,7 @@ from alloop.history.reader import read_history
 from alloop.loop import events as e
 from alloop.loop.commands import LabelFrame, Train
 from alloop.potentials.analytic import Morse
+from alloop.testing.faults.comparison import store_contents
 from alloop.training.schedule import Schedule
 from alloop.training.stages import Stage
 from alloop.training.trainers.staged_trainer import StagedTrainer
@@ -30,7 +31,7 @@ from alloop.workers import spool, tasks
 from alloop.workers.settings import TaskData
 from alloop.workers.spool import Spool, spool_folder, training_progress
 from alloop.workers.training_task import perform_training
-from tests.conftest import fingerprint_of, write_toy
+from tests.conftest import write_toy
 
 BUDGET = {"cheap": 16, "expensive": 12}
 SMALL = {
@@ -300,7 +301,7 @@ def test_labels_go_on_while_the_driver_is_away_and_none_is_made_twice(
     lines.unlink()
     alone, _ = counted(tmp_path / "alone", 0.1)
     assert Campaign.from_yaml(alone).run().exit_code == 0
-    ours, theirs = (fingerprint_of(x.with_name("toy.zarr")) for x in (campaign, alone))
+    ours, theirs = (store_contents(x.with_name("toy.zarr")) for x in (campaign, alone))
     assert ours == theirs
 
 
@@ -323,7 +324,7 @@ def test_a_foreign_scheduler_may_die_if_it_comes_back(tmp_path: Path) -> None:
         assert process.returncode == 0, errors
     alone = write_toy(tmp_path / "alone", levels=levels, **SMALL)
     assert Campaign.from_yaml(alone).run().exit_code == 0
-    assert fingerprint_of(store) == fingerprint_of(alone.with_name("toy.zarr"))
+    assert store_contents(store) == store_contents(alone.with_name("toy.zarr"))
     lost = [x for _, x in read_history(store).events() if isinstance(x, e.TaskLost)]
     assert lost == []
 

@@ -1,4 +1,4 @@
-"""What campaigns made, to compare a hit campaign with an undisturbed one."""
+"""Contents of campaigns, to compare a hit campaign with an undisturbed one."""
 
 from collections import Counter
 from collections.abc import Collection
@@ -15,7 +15,7 @@ CampaignContents: TypeAlias = dict[str, object]
 
 
 class Reference(NamedTuple):
-    """What an undisturbed campaign made, and the log of its labels."""
+    """The contents of an undisturbed campaign, and the log of its labels."""
 
     contents: CampaignContents
     log: LabelLog
@@ -41,7 +41,7 @@ class Trial:
 
 
 def campaign_contents(history: History) -> CampaignContents:
-    """Return what a campaign made, without times and hosts.
+    """Return the contents of a campaign, without times and hosts.
 
     These are its frames, the bits of its labels, its models, and the purpose of each
     label.
@@ -51,7 +51,7 @@ def campaign_contents(history: History) -> CampaignContents:
     }
     for (level, frame), record in history.label_index.labels.items():
         contents[f"label {level} {frame}"] = (
-            (record.energy, record.forces.tobytes())
+            (float(record.energy).hex(), record.forces.tobytes())
             if isinstance(record, Label)
             else record.failure
         )
