@@ -54,6 +54,71 @@ class MostSurprising:
 
 
 @dataclass(frozen=True, slots=True)
+class LargestCluster:
+    """A selector of the farthest candidate of the largest cluster, again and again.
+
+    LCMD (Holzmüller et al., J. Mach. Learn. Res. 2023, 24, 164, section 4.3.7): all
+    frames that are known or chosen are centres, a candidate belongs to the nearest one
+    in mean descriptors, at the distance d. The largest cluster is that with the largest
+    Σ s d², s the rank of surprise (1 for the largest); its candidate with the largest
+    s d² is chosen, becomes a centre, and so on. Without any centre the most surprising
+    candidate is the first. `fill` and `duplicate` are those of `MostSurprising`.
+    """
+
+    fill: bool = True
+    duplicate: float = 0.02
+
+    def select(
+        self,
+        candidates: Sequence[Candidate],
+        known: Floats,
+        quota: int,
+        rng: np.random.Generator,  # noqa: ARG002
+        threshold: float | None = None,
+    ) -> tuple[int, ...]:
+        """Return indices of at most `quota` candidates, in the order of the choice."""
+        order = _unique_candidates(candidates)
+        pool = [candidates[index] for index in order]
+        alarmed = [i for i, x in enumerate(pool) if _is_above(x, threshold)]
+        chosen = self._choose(pool, alarmed, known, quota, ())
+        if self.fill:
+            chosen = self._choose(pool, range(len(pool)), known, quota, chosen)
+        return tuple(order[index] for index in chosen)
+
+    def _choose(
+        self,
+        pool: Sequence[Candidate],
+        among: Sequence[int],
+        known: Floats,
+        quota: int,
+        before: tuple[int, ...],
+    ) -> tuple[int, ...]:
+        """Return `before` and choices from `among` (indices), up to `quota` in all."""
+        if not among or len(before) >= quota:
+            return before
+        points = np.stack([candidate.descriptor for candidate in pool])
+        weight = _surprise_ranks([candidate.surprise for candidate in pool])
+        centres = known if known.shape[1:] == points.shape[1:] else points[:0]
+        scale, own = _point_spread(points), np.array(among)
+        distance, nearest = _nearest_centres(points, centres)
+        chosen = list(before)
+        for number, index in enumerate(before):
+            _add_centre(points, index, distance, nearest, len(centres) + number)
+        while len(chosen) < quota:
+            left = own[distance[own] >= self.duplicate * scale]
+            left = left[~np.isin(left, chosen)]
+            if not len(left):
+                break
+            worth = weight[left] * np.minimum(distance[left], 1e6 * scale) ** 2
+            sizes = np.bincount(nearest[left], worth)
+            inside = np.where(nearest[left] == np.argmax(sizes), worth, -1.0)
+            index = int(left[np.argmax(inside)])
+            _add_centre(points, index, distance, nearest, len(centres) + len(chosen))
+            chosen.append(index)
+        return tuple(chosen)
+
+
+@dataclass(frozen=True, slots=True)
 class RandomChoice:
     """A selector that draws candidates uniformly, as a control."""
 
@@ -195,9 +260,28 @@ def _nearest_distances(points: Floats, known: Floats) -> Floats:
 
     inf where there are no known points with as many features.
     """
-    if known.ndim != 2 or known.shape[1:] != points.shape[1:] or not len(known):
-        return np.full(len(points), np.inf)
-    x, y = points - points.mean(axis=0), known - points.mean(axis=0)
+    fits = known.ndim == 2 and known.shape[1:] == points.shape[1:]
+    return _nearest_centres(points, known if fits else points[:0])[0]
+
+
+def _nearest_centres(points: Floats, centres: Floats) -> tuple[Floats, Integers]:
+    """Return the distance from the nearest centre (points,), and which one it is.
+
+    Without centres all points share one, infinitely far.
+    """
+    if not len(centres):
+        return np.full(len(points), np.inf), np.zeros(len(points), dtype=np.int64)
+    x, y = points - points.mean(axis=0), centres - points.mean(axis=0)
     squares = (x**2).sum(axis=1)[:, None] + (y**2).sum(axis=1) - 2.0 * x @ y.T
-    out: Floats = np.sqrt(np.maximum(squares.min(axis=1), 0.0))
-    return out
+    return np.sqrt(np.maximum(squares.min(axis=1), 0.0)), squares.argmin(axis=1)
+
+
+def _add_centre(
+    points: Floats, index: int, distance: Floats, nearest: Integers, number: int
+) -> None:
+    """Make point `index` a centre of this number, in place."""
+    if not points.shape[1]:
+        return  # without descriptors all candidates differ
+    away = np.linalg.norm(points - points[index], axis=1)
+    closer = away < distance
+    distance[closer], nearest[closer] = away[closer], number

@@ -12,7 +12,12 @@ from alloop.core.records import Candidate
 from alloop.core.roles import Selector
 from alloop.core.seeds import random_stream
 from alloop.core.units import Floats
-from alloop.selection import MostSurprising, PerMolecule, RandomChoice
+from alloop.selection import (
+    LargestCluster,
+    MostSurprising,
+    PerMolecule,
+    RandomChoice,
+)
 
 NOTHING = np.zeros((0, 0))
 SEEDS = st.integers(0, 10_000)
@@ -65,6 +70,8 @@ SELECTORS = pytest.mark.parametrize(
         (MostSurprising(), 1.0),
         (MostSurprising(), None),
         (MostSurprising(fill=False), 2.0),
+        (LargestCluster(), 1.0),
+        (LargestCluster(fill=False), 2.0),
         (RandomChoice(), None),
     ],
 )
@@ -216,3 +223,29 @@ def test_a_candidates_molecule_does_not_change_its_rank_within_it() -> None:
     selector = MostSurprising()
     plain = selector.select(pool, NOTHING, 8, rng(), 1.0)
     assert PerMolecule(selector).select(moved, NOTHING, 8, rng(), 1.0) == plain
+
+
+def test_clusters_are_chosen_from_by_their_size_not_by_the_farthest_point() -> None:
+    # One far point alone, and a crowd nearer to its own centre: the crowd comes first.
+    crowd = [candidate(i, 1.0, [10.0 + 0.5 * i, 0.0]) for i in range(1, 9)]
+    lonely = candidate(20, 1.0, [-5.0, 0.0])
+    centres = np.array([[10.0, 0.0], [0.0, 0.0]])
+    pool = [lonely, *crowd]
+    chosen = LargestCluster().select(pool, centres, 3, rng())
+    assert [pool[i].step for i in chosen] == [8, 20, 4]
+
+
+def test_surprise_weighs_within_a_cluster() -> None:
+    pool = [candidate(1, 5.0, [1.0, 0.0]), candidate(2, 0.1, [1.2, 0.0])]
+    pool += [candidate(i, 1.0, [0.1 * i, 0.0]) for i in range(3, 6)]
+    chosen = LargestCluster().select(pool, np.zeros((1, 2)), 1, rng())
+    assert pool[chosen[0]].step == 1
+
+
+def test_clusters_work_without_known_frames_or_descriptors() -> None:
+    pool = some(3)
+    first = LargestCluster().select(pool, NOTHING, 1, rng())
+    assert pool[first[0]].surprise == max(x.surprise for x in pool)
+    plain = [replace(x, descriptor=np.zeros(0)) for x in pool]
+    chosen = LargestCluster().select(plain, NOTHING, 5, rng())
+    assert len(set(chosen)) == 5

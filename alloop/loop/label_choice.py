@@ -20,7 +20,12 @@ from alloop.loop.rules import Rules
 from alloop.loop.state import LoopState
 from alloop.loop.stopping import labels_left, mean_label_cost, reserved
 from alloop.scores.bias import unexplained_bias
-from alloop.selection import MostSurprising, PerMolecule, RandomChoice
+from alloop.selection import (
+    LargestCluster,
+    MostSurprising,
+    PerMolecule,
+    RandomChoice,
+)
 
 Chosen = list[tuple[Candidate, str]]
 _RANDOM = PerMolecule(RandomChoice())
@@ -195,7 +200,7 @@ def _selection_reason(
     inner = selector.selector if isinstance(selector, PerMolecule) else selector
     if isinstance(inner, RandomChoice):
         return "random"
-    if not isinstance(inner, MostSurprising):
+    if not isinstance(inner, MostSurprising | LargestCluster):
         return f"surprise {candidate.surprise:.2f}, chosen by {type(inner).__name__}"
     if candidate.origin not in ("surprise", "control"):
         return f"guard rail: {candidate.origin}"

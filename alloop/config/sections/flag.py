@@ -18,7 +18,12 @@ from alloop.config.sections.base import (
     union_tag,
 )
 from alloop.core.roles import Scorer, Selector
-from alloop.selection import MostSurprising, PerMolecule, RandomChoice
+from alloop.selection import (
+    LargestCluster,
+    MostSurprising,
+    PerMolecule,
+    RandomChoice,
+)
 
 
 class SelectionSection(Section):
@@ -36,13 +41,13 @@ class SelectionSection(Section):
         raise NotImplementedError
 
 
-class SurpriseSelection(SelectionSection):
-    """Surprising frames that differ from each other and from those trained on."""
+class SharedSelection(SelectionSection):
+    """A selection by surprise and distance, with its share for each molecule."""
 
-    kind: Literal["surprise"] = "surprise"
-    balance: Share = Field(
-        0.5,
-        description="weight of the distance from known frames against surprise",
+    molecules: Literal["equal", "pooled"] = Field(
+        "equal",
+        description="parts of the molecules: equal ones, or whatever surprise gives "
+        "them",
     )
     duplicate: NotNegative = Field(
         0.02,
@@ -51,9 +56,37 @@ class SurpriseSelection(SelectionSection):
     )
 
     def selector(self, fill: bool) -> Selector:
-        """Return the selector of surprising frames, molecules in turn."""
-        rule = MostSurprising(fill, self.balance, self.duplicate)
-        return PerMolecule(rule)
+        """Return the selector, for molecules in turn or for all at once."""
+        rule = self.rule(fill)
+        return PerMolecule(rule) if self.molecules == "equal" else rule
+
+    def rule(self, fill: bool) -> Selector:
+        """Return the selector for the frames of one molecule."""
+        raise NotImplementedError
+
+
+class SurpriseSelection(SharedSelection):
+    """Surprising frames that differ from each other and from those trained on."""
+
+    kind: Literal["surprise"] = "surprise"
+    balance: Share = Field(
+        0.5,
+        description="weight of the distance from known frames against surprise",
+    )
+
+    def rule(self, fill: bool) -> Selector:
+        """Return the selector of surprising frames."""
+        return MostSurprising(fill, self.balance, self.duplicate)
+
+
+class ClusterSelection(SharedSelection):
+    """The farthest frame of the largest cluster (LCMD, Holzmüller et al., 2023)."""
+
+    kind: Literal["clusters"]
+
+    def rule(self, fill: bool) -> Selector:
+        """Return the selector by clusters."""
+        return LargestCluster(fill, self.duplicate)
 
 
 class RandomSelection(SelectionSection):
@@ -72,12 +105,14 @@ def _with_kind(given: Any) -> Any:
 
 Selection: TypeAlias = Annotated[
     Annotated[SurpriseSelection, union_tag("surprise")]
+    | Annotated[ClusterSelection, union_tag("clusters")]
     | Annotated[RandomSelection, union_tag("random")],
     by_kind("surprise"),
     BeforeValidator(
         _with_kind,
-        json_schema_input_type=Literal["surprise", "random"]
+        json_schema_input_type=Literal["surprise", "clusters", "random"]
         | SurpriseSelection
+        | ClusterSelection
         | RandomSelection,
     ),
 ]
