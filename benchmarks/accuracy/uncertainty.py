@@ -1,0 +1,276 @@
+"""Which scorer of surprise knows where the model is wrong?
+
+    python -m benchmarks.accuracy.uncertainty --data DIR --out FOLDER
+    python -m benchmarks.accuracy.uncertainty --out FOLDER --table
+
+DIR holds h2co/*.npz (Käser et al., J. Phys. Chem. A 124, 8853, 2020); ethanol's frames
+are made in FOLDER. The campaign's own two stages train on labels of a frozen pool, and
+every scorer is fitted to the same model and judged on the same test frames against the
+largest true error of an atom's force at the expensive level. Labels are drawn from the
+whole pool (`random`) or from the half of lowest energy (`low`), where most test frames
+are out of distribution. Each model is kept in FOLDER/uncertainty with three more for
+the committee, so that another scorer costs no training.
+
+A row (one model, one scorer) is a line in FOLDER/uncertainty.jsonl: what is there is
+skipped. Spearman's correlation is that of surprise and error; AUROC the chance that a
+frame of the worst tenth surprises more than another one; `caught` the summed error of
+the most surprising tenth, as a share of that of the worst tenth. `cost` is the CPU time
+of scoring 32 frames, as a share of that of their forces; `fit` in CPU seconds, for a
+committee with its trainings. Means over seeds, with the lowest of each in brackets.
+"""
+
+import time
+from argparse import Namespace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import numpy as np
+from pydantic import TypeAdapter
+from scipy.stats import rankdata, spearmanr
+
+from alloop.config.sections.flag import Flag
+from alloop.core.batch import Batch, pack_frames
+from alloop.core.records import Predictions
+from alloop.core.roles import FittedScorer, Potential
+from alloop.core.units import Floats
+from alloop.evaluation import frame_means
+from alloop.generation import Generation
+from benchmarks.accuracy.labelled_pool import POOLS, LabelledPool
+from benchmarks.accuracy.table_campaign import largest_errors
+from benchmarks.accuracy.uncertainty_models import (
+    DRAWS,
+    MEMBERS,
+    draw_frames,
+    learned_batch,
+    model,
+    model_file,
+    open_pool,
+)
+from benchmarks.common import Row, Rows, make_parser, make_table, show
+
+WORST = 0.1  # the share of frames that should be found
+_BATCH, _REPEATS = 32, 15  # frames and calls of which the cost is measured
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Trivial:
+    """A scorer without a fit: a function of a batch and its predictions."""
+
+    of: Callable[[Batch, Predictions], Floats]
+
+    def score(self, batch: Batch, predictions: Predictions) -> Floats:
+        """Return what the function returns."""
+        return self.of(batch, predictions)
+
+    def arrays(self) -> Mapping[str, Any]:
+        """Return nothing: it is not stored."""
+        return {}
+
+
+Fit = Callable[[Generation, Batch, Batch], FittedScorer]
+
+
+def predicted_energy(*_given: Any) -> FittedScorer:
+    """Return the scorer by the predicted energy, eV."""
+    return Trivial(lambda _, predictions: predictions.energies)
+
+
+def largest_force(*_given: Any) -> FittedScorer:
+    """Return the scorer by the largest predicted force on an atom, eV/Å."""
+
+    def force(batch: Batch, predictions: Predictions) -> Floats:
+        norms = np.linalg.norm(predictions.forces, axis=1)
+        out: Floats = np.maximum.reduceat(norms, batch.offsets[:-1])
+        return out
+
+    return Trivial(force)
+
+
+def mean_distance(model: Generation, learned: Batch, _heldout: Batch) -> FittedScorer:
+    """Return the scorer by the distance of a mean descriptor from the nearest known."""
+    known = _means(learned, model.predict(learned, descriptors=True))
+
+    def distance(batch: Batch, predictions: Predictions) -> Floats:
+        apart = _means(batch, predictions)[:, None] - known
+        out: Floats = np.linalg.norm(apart, axis=2).min(axis=1)
+        return out
+
+    return Trivial(distance)
+
+
+def _means(batch: Batch, predictions: Predictions) -> Floats:
+    assert predictions.descriptors is not None
+    return frame_means(batch, predictions.descriptors)
+
+
+def random_numbers(*_given: Any) -> FittedScorer:
+    """Return the scorer by chance."""
+    rng = np.random.default_rng(0)
+    return Trivial(lambda batch, _: rng.random(len(batch)))
+
+
+def own_committee(model: Generation, *_given: Any) -> FittedScorer:
+    """Return the committee that was trained with the model."""
+    assert model.scorer is not None
+    return model.scorer
+
+
+def shipped(**settings: Any) -> Fit:
+    """Return the fit of the scorer of a `flag:` section."""
+    scorer = TypeAdapter[Any](Flag).validate_python(settings).scorer()
+
+    def fit(model: Generation, learned: Batch, heldout: Batch) -> FittedScorer:
+        fitted: FittedScorer = scorer.fit(model.potential, learned, heldout, _retrain)
+        return fitted
+
+    return fit
+
+
+def _retrain(number: int, share: float = 1.0) -> Potential:
+    raise NotImplementedError("only the committee needs more models here")
+
+
+SCORERS: Mapping[str, Fit] = {
+    "q-residual": shipped(kind="q-residual"),
+    "committee": own_committee,
+    "predicted energy": predicted_energy,
+    "largest force": largest_force,
+    "mean distance": mean_distance,
+    "random": random_numbers,
+}
+
+
+def error_figures(surprise: Floats, errors: Floats) -> Row:
+    """Return how well surprise (frames,) tells errors (frames,) in eV/Å."""
+    worst = max(1, round(WORST * len(errors)))
+    is_bad = np.zeros(len(errors), dtype=np.bool_)
+    is_bad[np.argsort(-errors)[:worst]] = True
+    ranks = rankdata(surprise)
+    above = ranks[is_bad].sum() - worst * (worst + 1) / 2
+    found = errors[np.argsort(-surprise, kind="stable")[:worst]].sum()
+    return {
+        "spearman": float(spearmanr(surprise, errors).statistic),
+        "auroc": float(above / (worst * (len(errors) - worst))),
+        "caught": float(found / errors[is_bad].sum()),
+    }
+
+
+def make_row(
+    given: Namespace, pool: LabelledPool, draw: str, seed: int, name: str
+) -> Row:
+    """Fit a scorer to a model; return its figures by the name of the test set."""
+    own = model(given, pool, draw, seed)
+    drawn = draw_frames(pool, draw, seed, given.cheap, given.expensive)
+    heldout = pack_frames([pool.frames[i] for i in drawn.heldout])
+    started = time.process_time()
+    scorer = SCORERS[name](own, learned_batch(pool, drawn), heldout)
+    fit = time.process_time() - started
+    if name == "committee":
+        fit += own.facts["cpu_seconds"] * (MEMBERS - 1) / MEMBERS
+    row: Row = {"fit": fit, "cost": scoring_cost(own, scorer, heldout)}
+    for test, indices in pool.tests.items():
+        labels = pool.label_set("expensive", indices)
+        predictions = own.predict(labels.batch, descriptors=True)
+        surprise = scorer.score(labels.batch, predictions)
+        row[test] = error_figures(surprise, largest_errors(predictions, labels))
+    return row
+
+
+def scoring_cost(own: Generation, scorer: FittedScorer, frames: Batch) -> float:
+    """Return the CPU time of scoring a batch, as a share of that of its forces."""
+    batch = frames.select(range(_BATCH))
+    predictions = own.predict(batch, descriptors=True)
+    force = _cpu_seconds(lambda: own.predict(batch, descriptors=True))
+    return _cpu_seconds(lambda: scorer.score(batch, predictions)) / force
+
+
+def _cpu_seconds(call: Callable[[], Any]) -> float:
+    times = []
+    for _ in range(_REPEATS):
+        started = time.process_time()
+        call()
+        times.append(time.process_time() - started)
+    return median(times)
+
+
+def summary_rows(rows: Rows, keys: Mapping[str, Sequence[str]], test: str) -> list[Row]:
+    """Return a row for each scorer: means over seeds, with the lowest."""
+    out = []
+    for name, own in keys.items():
+        done = [rows[key] for key in own if key in rows]
+        if not done:
+            continue
+        shown: Row = {"scorer": name, "seeds": len(done)}
+        for figure in ("spearman", "auroc", "caught"):
+            found = [row[test][figure] for row in done]
+            shown[figure] = f"{np.mean(found):.3f} ({min(found):.3f})"
+        shown["cost"] = float(np.mean([row["cost"] for row in done]))
+        shown["fit, s"] = float(np.mean([row["fit"] for row in done]))
+        out.append(shown)
+    return out
+
+
+def row_key(given: Namespace, pool: str, draw: str, seed: int, name: str) -> str:
+    """Return the key of a row: all that it depends on."""
+    return f"{model_file(given, pool, draw, seed).stem}/{name}"
+
+
+def show_rows(given: Namespace, rows: Rows) -> None:
+    """Print a table for each pool, draw and set of test frames."""
+    for pool in given.pools:
+        for draw in given.draws:
+            keys = {
+                name: [row_key(given, pool, draw, seed, name) for seed in given.seed]
+                for name in SCORERS
+            }
+            first = next((x for own in keys.values() for x in own if x in rows), None)
+            if first is None:
+                continue
+            for test in (x for x, value in rows[first].items() if type(value) is dict):
+                title = f"{pool}, trained on {draw} frames, tested on: {test}"
+                show(make_table(title, summary_rows(rows, keys, test)))
+
+
+def main() -> None:
+    """Make the rows that are missing, and show what is there."""
+    parser = make_parser(__doc__)
+    add = parser.add_argument
+    add("--data", type=Path, help="the folder of h2co/")
+    add("--out", type=Path, required=True, help="the folder of models and rows")
+    add("--pools", nargs="+", default=[*POOLS, "xtb-ethanol"])
+    add("--draws", nargs="+", choices=DRAWS, default=list(DRAWS))
+    add("--scorers", nargs="+", choices=list(SCORERS), default=list(SCORERS))
+    add("--seed", type=int, nargs="+", default=list(range(3)))
+    add("--cheap", type=int, default=400, help="cheap labels")
+    add("--expensive", type=int, default=80, help="of them with an expensive one too")
+    add("--train", action="store_true", help="train models only")
+    add("--steps", type=int, default=1000, help="training steps of a model")
+    add("--table", action="store_true", help="show what the folder holds")
+    given = parser.parse_args()
+    if given.quick:
+        given.cheap, given.expensive, given.steps, given.seed = 100, 20, 50, [0]
+        given.pools = given.pools[:1]
+    rows = Rows(given.out / "uncertainty.jsonl")
+    if not given.table:
+        make_rows(given, rows)
+    show_rows(given, rows)
+
+
+def make_rows(given: Namespace, rows: Rows) -> None:
+    """Train the models and make the rows that are missing."""
+    for name in given.pools:
+        pool = open_pool(given, name)
+        for seed in given.seed:
+            for draw in given.draws:
+                model(given, pool, draw, seed)
+                for scorer in () if given.train else given.scorers:
+                    key = row_key(given, name, draw, seed, scorer)
+                    if key not in rows:
+                        rows[key] = make_row(given, pool, draw, seed, scorer)
+
+
+if __name__ == "__main__":
+    main()
