@@ -1,9 +1,16 @@
-"""Frozen pools: frames whose labels at both levels are known, and their test sets."""
+"""Frozen pools: frames whose labels at both levels are known, and their test sets.
+
+A shipped pool is a compressed npz. Arrays of all frames: Z (atomic numbers, padded by
+0), R (Å, float32, the geometries that were labelled), molecule, origin and part
+(indices into molecules, origins and parts) and, for each fidelity, E (eV), F (eV/Å,
+float32) and cpu (CPU seconds). `benchmarks.accuracy.make_pools` makes them.
+"""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -12,41 +19,72 @@ from alloop.core.frame import Frame
 from alloop.core.records import LabelSet
 from alloop.core.units import Floats, Integers
 
+DATA = Path(__file__).parents[1] / "data"
+LEVELS: Mapping[str, Any] = {  # of the shipped pools, as in a campaign file
+    "cheap": "gfn2-xtb",
+    "expensive": {"level": "hf/def2-svp", "density_fit": True},
+}
+PLAIN = ("md300", "md500")  # origins of frames of MD at ordinary temperatures
 _SPLIT = 20_100  # the seed of the division into pool and test frames, for all arms
 _TEST = 1000  # frames
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class LabelTable:
-    """Labels of all frames at one level: energies (frames,) eV, forces eV/Å."""
+    """Labels of all frames at one level: energies (frames,) eV, forces eV/Å.
+
+    cpu_seconds (frames,): what each label cost, None where nobody measured it.
+    """
 
     energies: Floats
     forces: tuple[Floats, ...]
+    cpu_seconds: Floats | None = None
 
 
 @dataclass(frozen=True, eq=False)
 class LabelledPool:
     """Frames of one or more molecules with labels at two levels.
 
-    molecules (frames,): index of each frame's molecule in `start`. tables: by fidelity.
-    levels: by fidelity, the names in a campaign file, which nothing computes. chosen
-    and tests: indices of the frames that a campaign may label and, by name, of those it
-    is judged on.
+    names: of the molecules in a campaign file. molecules (frames,): index of each
+    frame's molecule in `start`. tables: by fidelity. levels: by fidelity, as in a
+    campaign file; nothing computes them. chosen and tests: indices of the frames that a
+    campaign may label and, by name, of those it is judged on. first and plain: those of
+    the chosen that a campaign may begin with, and those of MD at ordinary temperatures.
     """
 
     name: str
+    names: tuple[str, ...]
     start: tuple[Frame, ...]
     frames: tuple[Frame, ...]
     molecules: Integers
     tables: Mapping[str, LabelTable]
-    levels: Mapping[str, str]
+    levels: Mapping[str, Any]
     chosen: Integers
     tests: Mapping[str, Integers]
+    first: Integers
+    plain: Integers
 
     @cached_property
     def indices(self) -> dict[str, int]:
         """The index of each frame by its id."""
         return {frame.id: index for index, frame in enumerate(self.frames)}
+
+    def prices(self, ratio: float | None) -> dict[str, Floats]:
+        """Return by fidelity the price of each frame's label (frames,).
+
+        In CPU seconds, the mean measured for the frame's molecule, or, where a ratio is
+        given, in cheap labels. A pool that was not measured needs one: ValueError.
+        """
+        if ratio is not None:
+            ones = np.ones(len(self.frames))
+            return {"cheap": ones, "expensive": ratio * ones}
+        counts, out = np.bincount(self.molecules), {}
+        for fidelity, table in self.tables.items():
+            if table.cpu_seconds is None:
+                raise ValueError(f"expected --ratio, {self.name} has no prices")
+            sums = np.bincount(self.molecules, weights=table.cpu_seconds)
+            out[fidelity] = (sums / counts)[self.molecules]
+        return out
 
     def label_set(self, fidelity: str, indices: Integers) -> LabelSet:
         """Return the labels of these frames at the fidelity."""
@@ -88,6 +126,7 @@ def formaldehyde(data: Path) -> LabelledPool:
     lowest = frames[int(np.argmin(energies))]
     return LabelledPool(
         name="formaldehyde",
+        names=("H2CO",),
         start=(lowest,),
         frames=frames,
         molecules=np.zeros(len(frames), dtype=np.int64),
@@ -95,7 +134,63 @@ def formaldehyde(data: Path) -> LabelledPool:
         levels={"cheap": "b3lyp/cc-pvdz", "expensive": "ccsd(t)/aug-cc-pvtz"},
         chosen=chosen,
         tests={"all": test, "hot": hot},
+        first=chosen,
+        plain=chosen[:0],
     )
 
 
-POOLS: Mapping[str, Callable[[Path], LabelledPool]] = {"formaldehyde": formaldehyde}
+def read_pool(path: Path) -> LabelledPool:
+    """Return the pool in a file; campaigns begin with frames of normal modes."""
+    with np.load(path) as file:
+        raw = dict(file)
+    counts = (raw["Z"] > 0).sum(axis=1)
+    frames = tuple(
+        Frame(raw["Z"][i, :n], raw["R"][i, :n].astype(np.float64))
+        for i, n in enumerate(counts)
+    )
+    tables = {
+        key: LabelTable(
+            energies=raw[f"E_{key}"],
+            forces=tuple(
+                raw[f"F_{key}"][i, :n].astype(np.float64) for i, n in enumerate(counts)
+            ),
+            cpu_seconds=raw[f"cpu_{key}"].astype(np.float64),
+        )
+        for key in LEVELS
+    }
+    molecules = raw["molecule"].astype(np.int64)
+    parts, origins = raw["parts"][raw["part"]], raw["origins"][raw["origin"]]
+    chosen = np.flatnonzero(parts == "pool")
+    energies = tables["expensive"].energies
+    start = [
+        min(np.flatnonzero(molecules == i), key=lambda index: energies[index])
+        for i in range(len(raw["molecules"]))
+    ]
+    return LabelledPool(
+        name=path.stem,
+        names=tuple(map(str, raw["molecules"])),
+        start=tuple(frames[index] for index in start),
+        frames=frames,
+        molecules=molecules,
+        tables=tables,
+        levels=LEVELS,
+        chosen=chosen,
+        tests={
+            str(name): np.flatnonzero(parts == name)
+            for name in raw["parts"]
+            if name != "pool"
+        },
+        first=chosen[np.char.startswith(origins[chosen], "modes")],
+        plain=chosen[np.isin(origins[chosen], PLAIN)],
+    )
+
+
+def _shipped(name: str) -> LabelledPool:
+    return read_pool(DATA / f"{name}.npz")
+
+
+POOLS: Mapping[str, Callable[[Path], LabelledPool]] = {
+    "formaldehyde": formaldehyde,
+    "ethanol": lambda _data: _shipped("ethanol"),
+    "molecules": lambda _data: _shipped("molecules"),
+}

@@ -5,6 +5,7 @@ scorer, the selection and the driver. Only two tasks differ: a label is looked u
 exploration scores the pool's unlabelled frames instead of moving walkers.
 """
 
+from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -72,6 +73,17 @@ def predicted_energy(
     return predictions.energies
 
 
+def no_worth(
+    _generation: Generation,
+    _pool: LabelledPool,
+    indices: Integers,
+    _predictions: Predictions,
+    _surprise: Floats,
+) -> Floats:
+    """Return zeros: frames that only their distances tell apart."""
+    return np.zeros(len(indices))
+
+
 def largest_errors(predictions: Predictions, labels: LabelSet) -> Floats:
     """Return the largest error of an atom's force vector in each frame, eV/Å."""
     wrong = np.linalg.norm(predictions.forces - labels.forces, axis=1)
@@ -84,27 +96,34 @@ class Arm:
     """One way to spend the money.
 
     changes: to the campaign file. worth: the score of exploration's candidates, in
-    place of surprise.
+    place of surprise. cheap: number of cheap labels, as a multiple of the usual one.
+    plain: whether candidates are frames of MD at ordinary temperatures alone. whole:
+    whether all candidates go on to the selector, not the best alone.
     """
 
     changes: Mapping[str, Any] = field(default_factory=dict)
     worth: Worth = surprise_worth
+    cheap: float = 1.0
+    plain: bool = False
+    whole: bool = False
 
 
 @dataclass(slots=True, eq=False)
 class TableCampaign:
     """A campaign on a pool, which answers its own commands; run it once.
 
-    errors: a row for each generation, with labels, price and errors on the test sets.
+    prices: by fidelity, of each frame's label (frames,). errors: a row for each
+    generation, with labels, price and errors on the test sets. asked: all commands to
+    label, in order.
     """
 
     pool: LabelledPool
     setup: Setup
     arm: Arm
-    prices: Mapping[str, float]
+    prices: Mapping[str, Floats]
     errors: list[dict[str, Any]] = field(default_factory=list)
+    asked: list[LabelFrame] = field(default_factory=list)
     _blobs: dict[str, bytes] = field(default_factory=dict)
-    _labelled: dict[str, set[str]] = field(default_factory=dict)
 
     def run(self) -> list[dict[str, Any]]:
         """Run to the end of the budget; return the rows of all generations."""
@@ -123,7 +142,7 @@ class TableCampaign:
 
     def labelled_frames(self) -> set[str]:
         """Return the ids of all frames with a label so far."""
-        return set().union(*self._labelled.values())
+        return {command.frame.id for command in self.asked}
 
     def append(self, record: e.Turn) -> int:  # noqa: ARG002 - nothing is resumed
         """Keep no journal."""
@@ -156,9 +175,8 @@ class TableCampaign:
 
     def _prepared(self, command: Prepare) -> e.Prepared:
         """Return random frames of the molecule, the same for all arms of a seed."""
-        own = self.pool.chosen[
-            self.pool.molecules[self.pool.chosen] == command.molecule
-        ]
+        first = self.pool.first
+        own = first[self.pool.molecules[first] == command.molecule]
         rng = random_stream(self.setup.seed, command.name)
         drawn = rng.choice(own, size=command.seeds, replace=False)
         seeds = tuple(self.pool.frames[int(i)] for i in drawn)
@@ -167,13 +185,13 @@ class TableCampaign:
     def _label(self, command: LabelFrame) -> e.Labelled:
         table = self.pool.tables[command.fidelity]
         index = self.pool.indices[command.frame.id]
-        self._labelled.setdefault(command.fidelity, set()).add(command.frame.id)
+        self.asked.append(command)
         label = Label(
             command.frame.id,
             command.level,
             float(table.energies[index]),
             table.forces[index],
-            cpu_seconds=self.prices[command.fidelity],
+            cpu_seconds=float(self.prices[command.fidelity][index]),
         )
         return e.Labelled(command.name, label)
 
@@ -182,7 +200,8 @@ class TableCampaign:
         generation = from_bytes(data.model or b"")
         known = self.labelled_frames()
         pool = self.pool
-        free = np.array([i for i in pool.chosen if pool.frames[i].id not in known])
+        among = pool.plain if self.arm.plain else pool.chosen
+        free = np.array([i for i in among if pool.frames[i].id not in known])
         batch = pack_frames([pool.frames[i] for i in free])
         predictions = generation.predict(batch, descriptors=True)
         assert generation.scorer is not None
@@ -196,7 +215,8 @@ class TableCampaign:
         scored = ScoredFrames(
             places, batch, predictions, worth, eligible, step=command.round
         )
-        best = np.argsort(-worth, kind="stable")[: command.keep]
+        keep = len(free) if self.arm.whole else command.keep
+        best = np.argsort(-worth, kind="stable")[:keep]
         rng = random_stream(self.setup.seed, command.name)
         drawn = rng.permutation(len(free))[: command.controls]
         walkers = tuple(
@@ -212,9 +232,10 @@ class TableCampaign:
 
     def _judge(self, command: Train, result: TaskResult) -> None:
         generation = from_bytes(result.blob or b"")
-        counts = {key: len(found) for key, found in self._labelled.items()}
+        paid = {(x.fidelity, self.pool.indices[x.frame.id]) for x in self.asked}
+        counts = Counter(fidelity for fidelity, _ in paid)
         row: dict[str, Any] = {"generation": command.generation, **counts}
-        row["price"] = sum(self.prices[key] * n for key, n in counts.items())
+        row["price"] = float(sum(self.prices[key][index] for key, index in paid))
         for name, indices in self.pool.tests.items():
             labels = self.pool.label_set("expensive", indices)
             predictions = generation.predict(labels.batch)
@@ -235,7 +256,7 @@ def pool_setup(
     """Return the setup of a campaign on a pool, with an arm's changes."""
     tree: dict[str, Any] = {
         "name": pool.name,
-        "start": [{"molecule": "H2CO"}],
+        "start": [{"molecule": name} for name in pool.names],
         "levels": dict(pool.levels),
         "store": "unused.zarr",
         "test": {"frames": 0, "examination": 0},

@@ -1,5 +1,8 @@
 """The benchmark of selection: campaigns on a frozen pool whose labels are known."""
 
+from argparse import Namespace
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -7,7 +10,13 @@ from alloop.core.frame import Frame
 from alloop.core.records import Predictions
 from alloop.labels.direct import DirectLabeller
 from alloop.labels.toy import toy_level
-from benchmarks.accuracy.active import bootstrap_ratio, labels_to_error
+from alloop.loop.commands import LabelFrame
+from benchmarks.accuracy.active import (
+    ARMS,
+    bootstrap_ratio,
+    campaign_settings,
+    labels_to_error,
+)
 from benchmarks.accuracy.labelled_pool import LabelledPool, LabelTable
 from benchmarks.accuracy.table_campaign import (
     Arm,
@@ -17,6 +26,7 @@ from benchmarks.accuracy.table_campaign import (
 )
 
 WATER = np.array([[0.0, 0.0, 0.12], [0.0, 0.76, -0.48], [0.0, -0.76, -0.48]])
+PRICES = {"cheap": 1.0, "expensive": 50.0}
 SETTINGS = {
     "seed": 3,
     "potential": {"kind": "pairwise"},
@@ -39,9 +49,11 @@ def pool() -> LabelledPool:
     for fidelity, level in levels.items():
         labels = [DirectLabeller(level).label(frame) for frame in frames]
         energies = np.array([label.energy for label in labels])
-        tables[fidelity] = LabelTable(energies, tuple(x.forces for x in labels))
+        forces = tuple(label.forces for label in labels)
+        tables[fidelity] = LabelTable(energies, forces, np.full(90, PRICES[fidelity]))
     return LabelledPool(
         name="water",
+        names=("H2O",),
         start=(frames[0],),
         frames=frames,
         molecules=np.zeros(len(frames), dtype=np.int64),
@@ -49,6 +61,8 @@ def pool() -> LabelledPool:
         levels={"cheap": "hf/sto-3g", "expensive": "ccsd(t)/cc-pvdz"},
         chosen=np.arange(70),
         tests={"all": np.arange(70, 90)},
+        first=np.arange(10, 70),
+        plain=np.arange(50),
     )
 
 
@@ -57,14 +71,63 @@ def test_a_campaign_on_a_pool_spends_its_budget_and_sees_no_test_frame(
     pool: LabelledPool, selection: str
 ) -> None:
     setup = pool_setup(pool, SETTINGS, {"flag": {"selection": selection}})
-    prices = {"cheap": 1.0, "expensive": 50.0}
-    campaign = TableCampaign(pool, setup, Arm(worth=true_error), prices)
+    campaign = TableCampaign(pool, setup, Arm(worth=true_error), pool.prices(None))
     rows = campaign.run()
     assert [row["generation"] for row in rows] == list(range(1, len(rows) + 1))
     assert (rows[-1]["cheap"], rows[-1]["expensive"]) == (30, 10)
     assert rows[-1]["price"] == 530.0
     seen = {pool.indices[frame] for frame in campaign.labelled_frames()}
     assert seen <= set(pool.chosen.tolist())
+
+
+def run_arm(pool: LabelledPool, name: str) -> list[LabelFrame]:
+    """Return all labels of a small campaign, in order, without its first ones."""
+    few = {**SETTINGS, "budget": {"cheap": 20, "expensive": 7}}
+    arm = ARMS[name]
+    setup = pool_setup(pool, few, arm.changes)
+    campaign = TableCampaign(pool, setup, arm, pool.prices(None))
+    campaign.run()
+    first = {pool.indices[x.frame.id] for x in campaign.asked if x.purpose == "seed"}
+    assert first <= set(pool.first.tolist())
+    return [x for x in campaign.asked if x.purpose != "seed"]
+
+
+def test_an_arm_of_plain_md_labels_no_other_frames(pool: LabelledPool) -> None:
+    labelled = {pool.indices[x.frame.id] for x in run_arm(pool, "plain-md")}
+    assert len(labelled) == 10
+    assert labelled <= set(pool.plain.tolist())
+
+
+def test_control_frames_cost_labels_of_both_levels(pool: LabelledPool) -> None:
+    controls = [x for x in run_arm(pool, "campaign") if x.purpose == "control"]
+    assert {x.fidelity for x in controls} == {"cheap", "expensive"}
+
+
+def test_farthest_points_come_from_the_whole_pool(pool: LabelledPool) -> None:
+    odd = WATER * 1.25  # far from all others
+    frames = (*pool.frames[:65], Frame(np.array([8, 1, 1]), odd), *pool.frames[66:])
+    other = replace(pool, frames=frames, first=np.arange(60))
+    flagged = [x for x in run_arm(other, "farthest") if x.purpose == "flagged"]
+    assert other.indices[flagged[0].frame.id] == 65
+
+
+@pytest.mark.parametrize("arm", ["campaign", "half-cheap", "double-cheap", "expensive"])
+def test_arms_have_the_same_price_to_spend(arm: str) -> None:
+    given = Namespace(cheap=400, expensive=60, generations=4, steps=1000)
+    spends = campaign_settings(given, ARMS[arm], {"cheap": 0.3, "expensive": 6.0})
+    budget = spends["budget"]
+    assert 0.3 * budget["cheap"] + 6.0 * budget["expensive"] == pytest.approx(480.0)
+    assert budget["cheap"] == 400 * ARMS[arm].cheap
+
+
+def test_a_pool_without_prices_needs_a_ratio(pool: LabelledPool) -> None:
+    for ratio, expected in ((None, 50.0), (7.0, 7.0)):
+        prices = pool.prices(ratio)
+        assert prices["cheap"] == pytest.approx(np.ones(90))
+        assert prices["expensive"] == pytest.approx(np.full(90, expected))
+    bare = {key: replace(x, cpu_seconds=None) for key, x in pool.tables.items()}
+    with pytest.raises(ValueError, match="--ratio"):
+        replace(pool, tables=bare).prices(None)
 
 
 def test_the_oracle_s_worth_is_the_largest_error_of_an_atom(pool: LabelledPool) -> None:
