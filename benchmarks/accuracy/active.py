@@ -54,6 +54,8 @@ ARMS: Mapping[str, Arm] = {
     "no-control": Arm({"flag": {"control": 0.0}}),
     "energy": Arm({"flag": {"triage": "surprise"}}, predicted_energy),
     "farthest": Arm(FARTHEST, no_worth, whole=True),
+    "clusters": Arm({"flag": {"selection": "clusters"}}),
+    "pooled": Arm({"flag": {"selection": {"kind": "surprise", "molecules": "pooled"}}}),
     "plain-md": Arm({"flag": {"selection": "random"}}, plain=True),
     "half-cheap": Arm(cheap=0.5),
     "double-cheap": Arm(cheap=2.0),
@@ -187,7 +189,7 @@ def summary_rows(rows: Mapping[str, Mapping[int, Row]], test: str) -> list[Row]:
 def make_rows(given: Namespace, rows: Rows) -> None:
     """Make the rows that are missing."""
     pool = POOLS[given.pool](given.data)
-    arms = [arm for arm in given.arms if len(pool.plain) or not ARMS[arm].plain]
+    arms = [arm for arm in given.arms if pool.plain is not None or not ARMS[arm].plain]
     for seed in given.seed:
         for arm in arms:
             name = row_key(given, arm, seed)

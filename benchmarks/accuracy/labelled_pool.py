@@ -45,15 +45,17 @@ class LabelTable:
 class LabelledPool:
     """Frames of one or more molecules with labels at two levels.
 
-    names: of the molecules in a campaign file. molecules (frames,): index of each
-    frame's molecule in `start`. tables: by fidelity. levels: by fidelity, as in a
-    campaign file; nothing computes them. chosen and tests: indices of the frames that a
-    campaign may label and, by name, of those it is judged on. first and plain: those of
-    the chosen that a campaign may begin with, and those of MD at ordinary temperatures.
+    molecules (frames,): index of each frame's molecule in `start`. tables: by fidelity.
+    levels: by fidelity, as in a campaign file; nothing computes them. chosen and tests:
+    indices of the frames that a campaign may label and, by name, of those it is judged
+    on.
+
+    names: of the molecules in a campaign file. first and plain: those of the chosen
+    that a campaign may begin with, None for all, and those of MD at ordinary
+    temperatures, where that is known.
     """
 
     name: str
-    names: tuple[str, ...]
     start: tuple[Frame, ...]
     frames: tuple[Frame, ...]
     molecules: Integers
@@ -61,8 +63,9 @@ class LabelledPool:
     levels: Mapping[str, Any]
     chosen: Integers
     tests: Mapping[str, Integers]
-    first: Integers
-    plain: Integers
+    names: tuple[str, ...] = ()
+    first: Integers | None = None
+    plain: Integers | None = None
 
     @cached_property
     def indices(self) -> dict[str, int]:
@@ -126,7 +129,6 @@ def formaldehyde(data: Path) -> LabelledPool:
     lowest = frames[int(np.argmin(energies))]
     return LabelledPool(
         name="formaldehyde",
-        names=("H2CO",),
         start=(lowest,),
         frames=frames,
         molecules=np.zeros(len(frames), dtype=np.int64),
@@ -134,8 +136,7 @@ def formaldehyde(data: Path) -> LabelledPool:
         levels={"cheap": "b3lyp/cc-pvdz", "expensive": "ccsd(t)/aug-cc-pvtz"},
         chosen=chosen,
         tests={"all": test, "hot": hot},
-        first=chosen,
-        plain=chosen[:0],
+        names=("H2CO",),
     )
 
 
@@ -185,12 +186,11 @@ def read_pool(path: Path) -> LabelledPool:
     )
 
 
-def _shipped(name: str) -> LabelledPool:
-    return read_pool(DATA / f"{name}.npz")
+def _reader(path: Path) -> Callable[[Path], LabelledPool]:
+    return lambda _data: read_pool(path)
 
 
 POOLS: Mapping[str, Callable[[Path], LabelledPool]] = {
     "formaldehyde": formaldehyde,
-    "ethanol": lambda _data: _shipped("ethanol"),
-    "molecules": lambda _data: _shipped("molecules"),
+    **{path.stem: _reader(path) for path in sorted(DATA.glob("*.npz"))},
 }

@@ -175,8 +175,9 @@ class TableCampaign:
 
     def _prepared(self, command: Prepare) -> e.Prepared:
         """Return random frames of the molecule, the same for all arms of a seed."""
-        first = self.pool.first
-        own = first[self.pool.molecules[first] == command.molecule]
+        pool = self.pool
+        first = pool.chosen if pool.first is None else pool.first
+        own = first[pool.molecules[first] == command.molecule]
         rng = random_stream(self.setup.seed, command.name)
         drawn = rng.choice(own, size=command.seeds, replace=False)
         seeds = tuple(self.pool.frames[int(i)] for i in drawn)
@@ -201,6 +202,8 @@ class TableCampaign:
         known = self.labelled_frames()
         pool = self.pool
         among = pool.plain if self.arm.plain else pool.chosen
+        if among is None:
+            raise ValueError(f"nobody knows which frames of {pool.name} are plain MD")
         free = np.array([i for i in among if pool.frames[i].id not in known])
         batch = pack_frames([pool.frames[i] for i in free])
         predictions = generation.predict(batch, descriptors=True)
