@@ -16,6 +16,7 @@ from alloop.cli.plan_counts import (
 from alloop.cli.work_measurement import WorkPrice, work_prices
 from alloop.config import Setup
 from alloop.core.label_cost import Cost, molecule_key
+from alloop.loop.level_gains import PARTS
 from alloop.report.text.fitting_table import FittingTable
 from alloop.report.text.formatting import duration_text, plural
 
@@ -161,13 +162,23 @@ def _work_sentences(setup: Setup, prices: WorkPrices) -> Iterator[str]:
     yield _work_sentence(
         "MD", f"{plural(rounds, 'round')} of {moves}", prices[1], rounds
     )
+    if (split := setup.rules.split) is not None:
+        measured = trainings // split.every
+        yield _work_sentence(
+            "split",
+            f"counts may move at the same price; short trainings worth "
+            f"{len(PARTS) * split.share:.2g} of a training beside "
+            f"{plural(measured, 'generation')}",
+            prices[0],
+            measured * len(PARTS) * split.share,
+        )
     yield (
         "not priced: scoring of frames and MD of the final examination; a training "
         "that stops early costs less"
     )
 
 
-def _work_sentence(name: str, what: str, price: WorkPrice, count: int) -> str:
+def _work_sentence(name: str, what: str, price: WorkPrice, count: float) -> str:
     if price.each is None:
         return f"{name}: {what}, not priced; {price.source}"
     total, each = duration_text(price.each * count), duration_text(price.each)

@@ -162,6 +162,8 @@ def _summary_rows(setup: "Setup") -> list[tuple[str, str]]:
     levels = [(f"{name} level", level.title) for name, level in setup.levels.items()]
     first = f"{rules.seeding.cheap} cheap, {rules.seeding.expensive} expensive"
     budget = f"{rules.budget.cheap} cheap, {rules.budget.expensive} expensive"
+    if rules.split is not None:
+        budget += ", or as many at the same price as pay best"
     given = sum(not item.test for item in setup.given)
     tests = sum(item.test for item in setup.given) or rules.seeding.test
     exists = "exists; `alloop run` continues it" if setup.store.exists() else "new"

@@ -18,6 +18,7 @@ from alloop.loop.rules import (
     ExploreRules,
     Rules,
     SeedRules,
+    SplitRules,
     StopRules,
 )
 from alloop.md.dynamics import DynamicsSettings
@@ -106,9 +107,17 @@ def build_rules(plan: Plan, tested: bool) -> Rules:
         expensive_selector=pick.selector(fill=True),
         triage=plan.flag.triage,
         staleness=0 if plan.training is None else plan.training.staleness,
+        split=_split_rules(plan),
         recheck={fidelity: plan.levels.recheck(fidelity) for fidelity in fidelities},
         doubts={fidelity: plan.levels.doubts(fidelity) for fidelity in fidelities},
     )
+
+
+def _split_rules(plan: Plan) -> SplitRules | None:
+    budget = plan.budget
+    if budget.split == "fixed":
+        return None
+    return SplitRules(budget.split_every, budget.split_steps)
 
 
 def _kelvin(plan: Plan) -> float:

@@ -187,3 +187,17 @@ class TrainingData:
 
     cheap: LabelSet
     expensive: LabelSet
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Evaluation:
+    """A generation's predictions on the frozen set, frame after frame."""
+
+    frames: tuple[FrameId, ...]
+    energies: Floats
+    forces: Floats
+    surprise: Floats
+    energy_mae: float  # eV, after removing the mean difference
+    force_mae: float  # eV/Å, mean over components
+    force_rmse: float  # eV/Å
+    energy_absolute: float | None = None  # eV, nothing removed; None: not measured

@@ -5,8 +5,9 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 from alloop.core.batch import pack_frames
+from alloop.core.frame import FrameId
 from alloop.core.levels import Level
-from alloop.core.records import Label, TrainingData, Unlabelled
+from alloop.core.records import Label, LabelSet, TrainingData, Unlabelled
 from alloop.history.label_index import LabelIndex
 from alloop.loop import events as e
 from alloop.loop.commands import (
@@ -18,6 +19,7 @@ from alloop.loop.commands import (
     Recheck,
     Stop,
     Train,
+    TrainPart,
 )
 from alloop.loop.policy import Policy, decide
 from alloop.loop.reducer import apply_commands, apply_event
@@ -225,6 +227,11 @@ class Driver:
                 return TaskData(model=self.archive.model(command.model))
             case Train():
                 return self._training_data(state, command)
+            case TrainPart():
+                return TaskData(
+                    data=self._label_sets(state, command),
+                    test=self._labels(state, "expensive", command.judged),
+                )
             case Recheck(frame=frame, level=level):
                 label = self.label_index.labels[level, frame]
                 assert isinstance(label, Label)
@@ -233,22 +240,29 @@ class Driver:
                 return TaskData()
 
     def _training_data(self, state: LoopState, command: Train) -> TaskData:
-        expensive = state.levels["expensive"]
-        cheap = state.levels.get("cheap", expensive)  # one fidelity: no cheap ids
-        sets = self.label_index.label_set
         return TaskData(
             model=None
             if command.parent is None
             else self.archive.model(command.parent),
-            data=TrainingData(
-                cheap=sets(cheap, command.cheap),
-                expensive=sets(expensive, command.expensive),
-            ),
-            test=sets(expensive, command.test),
+            data=self._label_sets(state, command),
+            test=self._labels(state, "expensive", command.test),
             heldout=pack_frames(
                 [self.label_index.frames[frame] for frame in command.heldout]
             ),
         )
+
+    def _label_sets(self, state: LoopState, command: Train | TrainPart) -> TrainingData:
+        return TrainingData(
+            cheap=self._labels(state, "cheap", command.cheap),
+            expensive=self._labels(state, "expensive", command.expensive),
+        )
+
+    def _labels(
+        self, state: LoopState, fidelity: str, frames: Sequence[FrameId]
+    ) -> LabelSet:
+        """Return labels; without a cheap level there are no cheap ids."""
+        level = state.levels.get(fidelity, state.levels["expensive"])
+        return self.label_index.label_set(level, frames)
 
     def _cache_record(self, event: e.Event) -> None:
         match event:

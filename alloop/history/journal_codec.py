@@ -18,6 +18,7 @@ from alloop.loop.commands import (
     Sample,
     Stop,
     Train,
+    TrainPart,
 )
 from alloop.store.archive import Archive
 from alloop.store.codec import Codec
@@ -28,7 +29,7 @@ _EVENTS = (
     *(e.Opened, e.Given, e.Amended, e.Prepared, e.Sampled, e.Labelled, e.NotLabelled),
     *(e.Explored, e.Evaluation, e.Trained, e.TaskLost, e.Excluded, e.Timing, e.Turn),
     *(Recheck, e.Rechecked, Price, e.Priced, e.Retried),
-    *(e.Included, e.Restored),
+    *(e.Included, e.Restored, TrainPart, e.PartTrained),
 )
 _FACTS = (
     *(frame.Frame, batch.Batch, levels.Level, records.Walker, records.Candidate),

@@ -15,6 +15,7 @@ _PAUSE = 60.0  # s; a longer gap without any work lies between two runs
 PARTS = {
     "Rechecked": "noise floor",
     "Trained": "training",
+    "PartTrained": "training",
     "Explored": "MD",
     "Prepared": "preparation",
     "Sampled": "preparation",

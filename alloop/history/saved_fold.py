@@ -33,8 +33,14 @@ from alloop.history.journal_fold import JournalFold
 from alloop.history.label_index import LabelIndex
 from alloop.history.record_index import OpenLabel, RecordIndex, TrainingRequest
 from alloop.loop import events as e
-from alloop.loop import reducer, state
-from alloop.loop.state import FoundCandidates, GenerationSummary, LabelState, LoopState
+from alloop.loop import label_outcomes, motion_outcomes, reducer, state
+from alloop.loop.state import (
+    FoundCandidates,
+    GenerationSummary,
+    LabelState,
+    LoopState,
+    PartErrors,
+)
 from alloop.store import codec, record
 from alloop.store.archive import Archive
 from alloop.store.codec import Codec, EncodedRecord
@@ -48,18 +54,8 @@ _REST = (
 )
 _MADE_OF = (
     *(batch, label_cost, cost_curve, doubts, frame, records, splits),
-    *(
-        record_index,
-        classes,
-        e,
-        journal_fold,
-        reducer,
-        label_index,
-        json_columns,
-        state,
-        codec,
-        record,
-    ),
+    *(record_index, classes, e, journal_fold, label_index, json_columns),
+    *(label_outcomes, motion_outcomes, reducer, state, codec, record),
 )
 
 
@@ -139,6 +135,7 @@ _CODEC = Codec(
         FoundCandidates,
         GenerationSummary,
         OpenLabel,
+        PartErrors,
         TrainingRequest,
         _MappingPairs,
         _FrozenSet,

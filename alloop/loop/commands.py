@@ -160,6 +160,28 @@ class Recheck:
         return f"recheck/{self.level}/{self.frame}"
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class TrainPart:
+    """The command to train briefly on a part of the labels, to see what they gain.
+
+    It runs beside a training, from new weights. part: its name, see
+    `alloop.loop.level_gains`. Ids are sorted. judged: frames with expensive labels that
+    no part learns from, on which errors are compared; share: of a training's steps.
+    """
+
+    generation: int
+    part: str
+    cheap: tuple[FrameId, ...]
+    expensive: tuple[FrameId, ...]
+    judged: tuple[FrameId, ...]
+    share: float
+
+    @property
+    def name(self) -> str:
+        """The unique name of the command."""
+        return f"part/{self.generation}/{self.part}"
+
+
 @dataclass(frozen=True, slots=True)
 class Price:
     """The command to fit label costs to all labels made so far."""
@@ -189,5 +211,14 @@ class Stop:
 
 
 Command: TypeAlias = (
-    Prepare | Sample | LabelFrame | Explore | Train | Examine | Recheck | Price | Stop
+    Prepare
+    | Sample
+    | LabelFrame
+    | Explore
+    | Train
+    | Examine
+    | Recheck
+    | TrainPart
+    | Price
+    | Stop
 )

@@ -11,6 +11,7 @@ from alloop.core.frame import Frame, FrameId
 from alloop.core.label_cost import Cost
 from alloop.core.levels import LevelId
 from alloop.core.records import Candidate, Detail, Label, Noise, Unlabelled, Walker
+from alloop.core.records import Evaluation as Evaluation
 from alloop.core.units import Floats
 from alloop.loop.commands import Command, LabelFrame, ModelId
 
@@ -144,20 +145,6 @@ class Explored:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Evaluation:
-    """A generation's predictions on the frozen set, frame after frame."""
-
-    frames: tuple[FrameId, ...]
-    energies: Floats
-    forces: Floats
-    surprise: Floats
-    energy_mae: float  # eV, after removing the mean difference
-    force_mae: float  # eV/Å, mean over components
-    force_rmse: float  # eV/Å
-    energy_absolute: float | None = None  # eV, nothing removed; None: not measured
-
-
-@dataclass(frozen=True, slots=True, eq=False)
 class Trained:
     """A new generation: model, scorer and threshold under one id.
 
@@ -193,6 +180,18 @@ class Rechecked:
 
     name: str
     noise: Noise
+    timing: Timing = Timing()
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class PartTrained:
+    """The errors after a short training on a part of the labels.
+
+    errors (frames,): of each judged frame, mean absolute force component in eV/Å.
+    """
+
+    name: str
+    errors: Floats
     timing: Timing = Timing()
 
 
@@ -272,6 +271,7 @@ Answer: TypeAlias = (
     | Trained
     | Examined
     | Rechecked
+    | PartTrained
     | Priced
 )
 Event: TypeAlias = (

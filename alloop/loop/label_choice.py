@@ -16,6 +16,7 @@ from alloop.core.roles import Selector
 from alloop.core.seeds import random_stream
 from alloop.core.units import Floats
 from alloop.loop.commands import LabelFrame
+from alloop.loop.level_split import round_counts
 from alloop.loop.rules import Rules
 from alloop.loop.state import LoopState
 from alloop.loop.stopping import labels_left, mean_label_cost, reserved
@@ -53,7 +54,7 @@ class RoundQuotas:
         """Return the quotas that spread the rest of the budget over the rounds left.
 
         They are never more than the rest of the CPU hours pays for, at the costs
-        recorded last.
+        recorded last. With `rules.split` the budget is one of money, see `level_split`.
         """
         opened = [x for x in state.recent if state.stage == "flag"]
         spent = sum(entry.fidelity == "cheap" for entry in opened)
@@ -63,6 +64,14 @@ class RoundQuotas:
         now = min(rules.every, expensive)
         many = (labels_left(state, rules, "cheap") + spent) // rounds
         paid = sum(entry.cpu_seconds for entry in opened)
+        found = round_counts(
+            state,
+            rules,
+            state.labels_used("cheap") - spent,
+            state.labels_used("expensive") - few,
+        )
+        if found is not None:
+            now, many = found.expensive, found.cheap
         part = _affordable_share(state, rules, paid, many, now)
         now, many = floor(part * now), floor(part * many)
         controls = min(now, ceil(rules.control * now))

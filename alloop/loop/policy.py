@@ -41,6 +41,7 @@ from alloop.loop.label_choice import (
     flagged_frames,
     label_command,
 )
+from alloop.loop.level_split import no_more_cheap
 from alloop.loop.rules import Rules
 from alloop.loop.state import LoopState
 from alloop.loop.stopping import (
@@ -209,21 +210,28 @@ def _label_flagged(state: LoopState, rules: Rules) -> Commands:
     """
     picks = RoundQuotas.from_state(state, rules)
     control = control_frames(state, picks.controls)
+    bought = () if no_more_cheap(state, rules) else ("cheap",)
     labels = [
         label_command(
             state, x.frame, x.molecule, fidelity, "control", "random control frame"
         )
-        for fidelity in ("expensive", "cheap")
+        for fidelity in ("expensive", *bought)
         for x in control[: labels_left(state, rules, fidelity)]
     ]
     taken = {candidate.frame.id for candidate in control}
     fidelity, quota = (
         ("cheap", picks.cheap) if picks.cheap else ("expensive", picks.expensive)
     )
+    ended = "" if bought else "; no more cheap labels are bought"
     for candidate, why in flagged_frames(state, rules, quota, taken):
         labels.append(
             label_command(
-                state, candidate.frame, candidate.molecule, fidelity, "flagged", why
+                state,
+                candidate.frame,
+                candidate.molecule,
+                fidelity,
+                "flagged",
+                why + ended,
             )
         )
     return tuple(labels)

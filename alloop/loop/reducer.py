@@ -20,6 +20,7 @@ from alloop.loop.commands import (
     Sample,
     Stop,
     Train,
+    TrainPart,
 )
 from alloop.loop.label_outcomes import (
     apply_exclusion,
@@ -29,11 +30,8 @@ from alloop.loop.label_outcomes import (
     given_entries,
     record_entry,
 )
-from alloop.loop.state import (
-    FoundCandidates,
-    GenerationSummary,
-    LoopState,
-)
+from alloop.loop.motion_outcomes import apply_motion
+from alloop.loop.state import GenerationSummary, LoopState, PartErrors
 
 ATTEMPTS = 3  # times that a lost command is tried
 
@@ -77,15 +75,15 @@ def _apply_answer(state: LoopState, event: e.Answer) -> LoopState:
     match event:
         case e.Labelled() | e.NotLabelled():
             return apply_labelled(state, event)
-        case e.Explored():
-            return _apply_explored(state, event)
+        case e.Explored() | e.Examined():
+            return apply_motion(state, event)
         case e.Trained():
             return _apply_trained(state, event)
-        case e.Examined():
-            return _examined(state, event)
         case e.Prepared():
             seeds = (*state.seeds.get(event.molecule, ()), *event.seeds)
             return replace(state, seeds={**state.seeds, event.molecule: seeds})
+        case e.PartTrained():
+            return _apply_part(state, event)
         case e.Priced():
             return replace(state, costs=dict(event.costs))
         case e.Sampled() | e.Rechecked():
@@ -233,35 +231,6 @@ def _apply_opened(state: LoopState, event: e.Opened) -> LoopState:
     )
 
 
-def _apply_explored(state: LoopState, event: e.Explored) -> LoopState:
-    walkers = {walker.index: walker for walker in event.walkers}
-    found = {
-        **state.found,
-        event.name: FoundCandidates(event.candidates, event.controls),
-    }
-    command = state.open.get(event.name)
-    begun = command.walkers if isinstance(command, Explore) else ()
-    steps = {
-        before.index: walkers[before.index].step - before.step
-        for before in begun
-        if before.index in walkers
-    }
-    moved = {
-        **state.moved_steps,
-        **{k: state.moved_steps.get(k, 0) + n for k, n in steps.items()},
-    }
-    walkers = {**state.walkers, **walkers}
-    return replace(state, walkers=walkers, found=found, moved_steps=moved)
-
-
-def _examined(state: LoopState, event: e.Examined) -> LoopState:
-    command = state.open.get(event.name)
-    if not isinstance(command, Examine) or not event.frames:
-        return state
-    asked = max(command.wanted, state.examined.get(command.model, 0))
-    return replace(state, examined={**state.examined, command.model: asked})
-
-
 def _apply_trained(state: LoopState, event: e.Trained) -> LoopState:
     error = float("nan") if event.evaluation is None else event.evaluation.force_mae
     summary = GenerationSummary(event.model, event.threshold, event.landmarks)
@@ -273,6 +242,16 @@ def _apply_trained(state: LoopState, event: e.Trained) -> LoopState:
         errors=(*state.errors, error),
         models=(*state.models, event.model),
     )
+
+
+def _apply_part(state: LoopState, event: e.PartTrained) -> LoopState:
+    asked = state.open.get(event.name)
+    if not isinstance(asked, TrainPart):
+        return state
+    found = PartErrors(len(asked.cheap), len(asked.expensive), event.errors)
+    number = asked.generation
+    known = {**state.parts.get(number, {}), asked.part: found}
+    return replace(state, parts={**state.parts, number: known})
 
 
 def _apply_lost(state: LoopState, event: e.TaskLost) -> LoopState:
@@ -287,7 +266,7 @@ def _apply_lost(state: LoopState, event: e.TaskLost) -> LoopState:
         return _close_command(
             record_entry(state, command, failed_entry(command)), event.name
         )
-    if isinstance(command, Recheck):  # its noise stays unknown
+    if isinstance(command, Recheck | TrainPart):  # what it measures stays unknown
         return _close_command(state, event.name)
     broken = f"{event.name} was tried {ATTEMPTS} times and failed: {event.reason}"
     return replace(state, broken=broken)

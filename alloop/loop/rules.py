@@ -79,6 +79,18 @@ class StopRules:
 
 
 @dataclass(frozen=True, slots=True)
+class SplitRules:
+    """How the split of the money between the levels is measured.
+
+    every: generations between two measurements; share: of a training's steps that each
+    short training takes.
+    """
+
+    every: int = 1
+    share: float = 0.3
+
+
+@dataclass(frozen=True, slots=True)
 class Rules:
     """The rules by which the loop decides.
 
@@ -92,6 +104,8 @@ class Rules:
     barrier between rounds.
 
     recheck: by fidelity, the share of labels that is made again to measure their noise.
+    split: None where the counts of the budget stand; else they only say how much money
+    there is, at the recorded costs of labels.
     doubts: by fidelity, what becomes of a label with this doubt, "accept", "flag" or
     "exclude".
     """
@@ -109,6 +123,7 @@ class Rules:
     expensive_selector: Selector = _USUAL
     triage: str = "both"
     staleness: int = 0
+    split: SplitRules | None = None
     recheck: Mapping[str, float] = field(default_factory=dict)
     doubts: Mapping[str, Mapping[Doubt, str]] = field(default_factory=dict)
 

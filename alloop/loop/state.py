@@ -62,6 +62,18 @@ class GenerationSummary:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
+class PartErrors:
+    """The errors after a short training on `cheap` and `expensive` labels.
+
+    errors (frames,): of each judged frame, eV/Å.
+    """
+
+    cheap: int
+    expensive: int
+    errors: Floats
+
+
+@dataclass(frozen=True, slots=True, eq=False)
 class LoopState:
     """Open work, counters and ids; never all frames.
 
@@ -75,6 +87,9 @@ class LoopState:
     of all generations since. labelled_generation: the newest one whose labels are
     fixed; waiting_trainings: the generations up to it whose training is yet to be asked
     for, with the number of blocks that they learn from.
+
+    parts: by generation and name, the errors after short trainings on parts of the
+    labels.
 
     moved_steps: MD steps of each walker in the last round; stalled_rounds: rounds in a
     row in which no walker got beyond its first steps. ending: why the campaign ends,
@@ -108,6 +123,7 @@ class LoopState:
     excluded: frozenset[tuple[FrameId, str]] = frozenset()
     costs: Mapping[str, Cost] = field(default_factory=dict)  # by level id
     rechecks: frozenset[str] = frozenset()  # names of all that were asked for
+    parts: Mapping[int, Mapping[str, PartErrors]] = field(default_factory=dict)
     retries: Mapping[str, LabelFrame] = field(default_factory=dict)
     unlearned: bool = False
     moved_steps: Mapping[int, int] = field(default_factory=dict)

@@ -1,16 +1,40 @@
 """The conditions under which a campaign ends. Pure."""
 
-from math import isfinite
+from math import floor, isfinite
 
 from alloop.core.text import plural
 from alloop.loop.rules import ExploreRules, Rules, StopRules
 from alloop.loop.state import LoopState
 
+_ROUNDING = 1e-9
+
 
 def labels_left(state: LoopState, rules: Rules, fidelity: str) -> int:
     """Return the number of labels that the budget still allows at the fidelity."""
+    money = budget_money(state, rules)
+    if money is not None:
+        spare = max(0.0, money - _spent_money(state))
+        return floor(spare / mean_label_cost(state, fidelity) + _ROUNDING)
     budget = rules.budget.cheap if fidelity == "cheap" else rules.budget.expensive
     return max(0, budget - state.labels_used(fidelity))
+
+
+def budget_money(state: LoopState, rules: Rules) -> float | None:
+    """Return the CPU seconds that the budget's counts amount to at recorded costs.
+
+    None where the counts themselves are the budget, or a cost is unknown yet.
+    """
+    cheap, expensive = (mean_label_cost(state, f) for f in ("cheap", "expensive"))
+    if rules.split is None or rules.is_single_fidelity or min(cheap, expensive) <= 0.0:
+        return None
+    return rules.budget.cheap * cheap + rules.budget.expensive * expensive
+
+
+def _spent_money(state: LoopState) -> float:
+    return sum(
+        state.labels_used(fidelity) * mean_label_cost(state, fidelity)
+        for fidelity in ("cheap", "expensive")
+    )
 
 
 def mean_label_cost(state: LoopState, fidelity: str) -> float:
@@ -55,6 +79,8 @@ def reason_to_stop(state: LoopState, rules: Rules) -> str | None:
     """Return the reason why no further round is worth it, or None."""
     stopping, budget = rules.stopping, rules.budget
     if labels_left(state, rules, "expensive") == 0:
+        if budget_money(state, rules) is not None:
+            return "the budget is spent: what is left pays for no expensive label"
         return "the budget of expensive labels is spent"
     hours = (state.cpu_seconds() + reserved(state, rules)) / 3600
     if budget.cpu_hours is not None and hours >= budget.cpu_hours:

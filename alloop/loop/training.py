@@ -1,4 +1,4 @@
-"""Trainings, and what runs beside them: rechecks, the fit of label costs. Pure.
+"""Trainings, and what runs beside them: rechecks, parts, the fit of label costs. Pure.
 
 Rechecks are labels that are made again, to measure how noisy their level is.
 """
@@ -8,6 +8,7 @@ from math import ceil
 
 from alloop.core.seeds import name_share
 from alloop.loop.commands import Command, Price, Recheck, Stop, Train
+from alloop.loop.level_gains import part_commands
 from alloop.loop.rules import Rules
 from alloop.loop.state import LoopState
 
@@ -24,7 +25,12 @@ def train_and_price(state: LoopState, rules: Rules) -> tuple[Command, ...]:
     train = _train_command(state, rules) if state.generation + 1 == generation else ()
     if any(isinstance(command, Stop) for command in train):
         return train
-    return (*train, *recheck_commands(state, rules), Price(generation))
+    return (
+        *train,
+        *recheck_commands(state, rules),
+        *part_commands(state, rules),
+        Price(generation),
+    )
 
 
 def waiting_training(state: LoopState, rules: Rules) -> tuple[Command, ...]:

@@ -26,6 +26,7 @@ from alloop.report.analysis.label_quality import (
     noise_floors,
     quarantined_labels,
 )
+from alloop.report.analysis.level_split import split_sentences
 from alloop.report.analysis.timeline import time_left
 from alloop.report.text.formatting import guard_stops
 from alloop.store.lock import lock_holder
@@ -46,7 +47,8 @@ def campaign_status(history: History) -> dict[str, Any]:
     tested; tested_on: "validation", or "test" where the user brought that set; best:
     the generation with the least of these errors; examination: the last one, or null,
     with errors in eV and eV/Å and alarms, the number of frames above the flag
-    threshold; calibration: the basis of the threshold, in sentences; quarantined:
+    threshold; calibration: the basis of the threshold, in sentences; split: what the
+    labels of each level gained, in sentences, if that was measured; quarantined:
     number of failed labels, and of those that `alloop resume --retry` tries again;
     training: progress of the trainings under way; noise: number of labels made again
     and RMS of their forces' change in eV/Å, by fidelity; cpu_seconds: spent by this
@@ -76,6 +78,7 @@ def campaign_status(history: History) -> dict[str, Any]:
         "best": state.best,
         "examination": _examination_values(history),
         "calibration": list(threshold_sentences(history)),
+        "split": list(split_sentences(history)),
         "threshold": _finite_or_none(None if newest is None else newest.threshold),
         "training": training_progress(spool_folder(history.path)),
         "open": dict(sorted(task_kinds(state.open.values()).items())),

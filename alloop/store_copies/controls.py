@@ -65,7 +65,7 @@ def _control_changes(name: str, setup: Setup, history: History) -> dict[str, Any
     budget = setup.rules.budget.expensive + round(cheap_in_expensive(history))
     return {
         **both,
-        "budget": {"cheap": 0, "expensive": budget},
+        "budget": {"cheap": 0, "expensive": budget, "split": "fixed"},
         "seeds": {"cheap": 0},
         "training": {"kind": "standard"},
     }

@@ -15,7 +15,14 @@ from typing import Any, TypeAlias
 from uuid import uuid4
 
 from alloop.core.errors import InputError
-from alloop.loop.commands import Command, Examine, Explore, LabelFrame, Train
+from alloop.loop.commands import (
+    Command,
+    Examine,
+    Explore,
+    LabelFrame,
+    Train,
+    TrainPart,
+)
 from alloop.workers import time_limits
 from alloop.workers.cluster_plan import LABEL, LEARN, ClusterPlan
 from alloop.workers.connection import Connection, connect_cluster
@@ -257,5 +264,5 @@ def _is_label(task: Task) -> bool:
 
 
 def _task_resource(task: Task) -> str:
-    learns = isinstance(task.command, Train | Explore | Examine)
+    learns = isinstance(task.command, Train | TrainPart | Explore | Examine)
     return LEARN if learns else LABEL

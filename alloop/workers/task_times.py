@@ -23,6 +23,7 @@ _ANSWERS: dict[type, str] = {
     e.Sampled: "sample",
     e.Explored: "explore",
     e.Trained: "train",
+    e.PartTrained: "part",
     e.Examined: "examine",
 }
 

@@ -30,6 +30,7 @@ from alloop.loop.commands import (
     Sample,
     Stop,
     Train,
+    TrainPart,
 )
 from alloop.workers.md_tasks import (
     perform_examine,
@@ -39,7 +40,7 @@ from alloop.workers.md_tasks import (
 )
 from alloop.workers.settings import TaskData, WorkerSettings
 from alloop.workers.spool import find_label, label_in_progress, leave_label
-from alloop.workers.training_task import perform_training
+from alloop.workers.training_task import perform_training, train_part
 
 _TimedRecord: TypeAlias = tuple[Label | Unlabelled, e.Timing]
 LONG = 2.0  # s; longer labels are worth writing to a file
@@ -67,7 +68,7 @@ def perform_command(
         case Examine():
             examined = perform_examine(command, task_data, settings)
             return TaskResult(replace(examined, timing=clock.timing()))
-        case Train():
+        case Train() | TrainPart():
             return _perform_train(command, task_data, settings, clock)
         case Recheck():
             return _perform_recheck(command, task_data, settings, clock)
@@ -133,8 +134,14 @@ def _made_label(
 
 
 def _perform_train(
-    command: Train, task_data: TaskData, settings: WorkerSettings, clock: _TaskClock
+    command: Train | TrainPart,
+    task_data: TaskData,
+    settings: WorkerSettings,
+    clock: _TaskClock,
 ) -> TaskResult:
+    if isinstance(command, TrainPart):
+        part = train_part(command, task_data, settings)
+        return TaskResult(replace(part, timing=clock.timing()))
     event, blob = perform_training(command, task_data, settings)
     return TaskResult(replace(event, timing=clock.timing()), blob)
 

@@ -1,17 +1,20 @@
-"""The training task: train, fit the scorer, set the threshold, evaluate."""
+"""The training tasks: a generation with its scorer, and short trainings on parts."""
 
 from dataclasses import replace
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 
 from alloop.core.batch import Batch, pack_frames
 from alloop.core.prediction_errors import prediction_errors
 from alloop.core.records import LabelSet, Predictions
+from alloop.core.roles import Trainer
+from alloop.core.seeds import torch_seed
 from alloop.core.units import Floats
-from alloop.evaluation import TrainingInputs, train_generation
+from alloop.evaluation import TrainingInputs, frame_means, train_generation
 from alloop.generation import Generation, potential_from_bytes, to_bytes
 from alloop.loop import events as e
-from alloop.loop.commands import Train
+from alloop.loop.commands import Train, TrainPart
 from alloop.workers.settings import TaskData, WorkerSettings
 from alloop.workers.spool import training_folder
 
@@ -51,6 +54,34 @@ def perform_training(
         calibrated_on=trained.fitted.calibrated_on,
     )
     return event, blob
+
+
+@runtime_checkable
+class ShortenableTrainer(Protocol):
+    """A trainer whose trainings can take fewer steps."""
+
+    def shortened(self, share: float) -> Trainer:
+        """Return the same trainer with this share of its steps."""
+        ...
+
+
+def train_part(
+    command: TrainPart, task_data: TaskData, settings: WorkerSettings
+) -> e.PartTrained:
+    """Train briefly on a part of the labels; return its errors, without timing.
+
+    A trainer that cannot be shortened trains in full.
+    """
+    if task_data.data is None or task_data.test is None:
+        raise TypeError("TrainPart needs labels and judged frames in its data")
+    trainer = settings.trainer
+    if isinstance(trainer, ShortenableTrainer):
+        trainer = trainer.shortened(command.share)
+    name = f"part/{command.generation}"  # the same random stream for all parts
+    potential, _ = trainer.train(task_data.data, None, torch_seed(settings.seed, name))
+    judged = task_data.test
+    wrong = np.abs(potential.predict(judged.batch).forces - judged.forces).mean(axis=1)
+    return e.PartTrained(command.name, frame_means(judged.batch, wrong[:, None])[:, 0])
 
 
 def _evaluate_test(

@@ -12,7 +12,11 @@ import pytest
 
 from alloop.campaign import Campaign
 from alloop.cli import main
+from alloop.core.cost_curve import Curve
+from alloop.core.label_cost import Cost
+from alloop.core.levels import Level
 from alloop.driver.run import RunObserver
+from alloop.history.reader import read_history
 from alloop.store import packs
 from alloop.store.journal import FOLDER
 from alloop.testing.faults.comparison import Trial, store_contents
@@ -50,6 +54,31 @@ def test_dead_before_an_operation_or_within_a_write_the_campaign_ends_the_same(
 ) -> None:
     undisturbed = run_undisturbed(tmp_path, staleness, verify_every=4)
     check(crash_trials(undisturbed, count), least)
+
+
+@pytest.mark.slow
+def test_a_crash_does_not_change_the_measured_split(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    prices = {"cheap": 1.0, "expensive": 3.0}  # measured ones differ from run to run
+
+    def same_costs(_: object, levels: Iterable[Level]) -> dict[str, Cost]:
+        flat = {x.id: Curve(prices[x.settings["name"]], 1e12, 1.0, 1.0) for x in levels}
+        return {key: Cost(key, time=curve, memory=curve) for key, curve in flat.items()}
+
+    monkeypatch.setattr("alloop.driver.driver.label_costs", same_costs)
+    undisturbed = run_undisturbed(
+        tmp_path,
+        0,
+        verify_every=4,
+        budget={"cheap": 24, "expensive": 12, "split": "measured"},
+        seeds={"cheap": 8, "expensive": 6, "temperature": 400},
+        test={"frames": 4, "each": 2, "spacing": 5, "examination": 0},
+    )
+    parts = read_history(undisturbed.setup.store).state.parts
+    assert [len(found) for found in parts.values()] == [5] * len(parts)
+    assert len(parts) > 1
+    check(crash_trials(undisturbed, 1), 4)
 
 
 @pytest.mark.parametrize(

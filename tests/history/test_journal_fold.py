@@ -15,6 +15,7 @@ from alloop.history.journal_fold import JournalFold
 from alloop.history.reader import CODEC, read_history
 from alloop.loop import events as e
 from alloop.loop.reducer import ATTEMPTS
+from alloop.loop.rules import SplitRules
 from alloop.store.archive import Archive
 
 
@@ -31,7 +32,9 @@ def turns(world):
             return replace(event, label=label, cached=True)
         return event
 
-    rules = replace(world.RULES, staleness=1, recheck={"cheap": 0.1})
+    rules = replace(
+        world.RULES, staleness=1, recheck={"cheap": 0.1}, split=SplitRules()
+    )
     game = world.game(
         rules, molecules=2, reply=reply, given=(world.given("a", "expensive"),)
     )
@@ -45,6 +48,10 @@ def turns(world):
     game.turn(e.Excluded(asked.frame.id, "cheap", "odd"))
     game.turn(e.Amended("name: other", ("name",)))
     return game.play().turns
+
+
+def test_the_campaign_of_these_tests_measures_its_split(turns):
+    assert _replayed(turns).state.parts
 
 
 def _replayed(turns):

@@ -26,6 +26,7 @@ from alloop.loop.commands import (
     Recheck,
     Sample,
     Train,
+    TrainPart,
 )
 from alloop.loop.policy import decide
 from alloop.loop.reducer import apply_commands, apply_event
@@ -110,14 +111,22 @@ def answer(command: Command) -> e.Answer:
             return e.Labelled(command.name, label(command.frame, command.level), timing)
         case Explore() | Examine():
             return moved(command, timing)
-        case Train():
-            return trained(command, timing)
+        case Train() | TrainPart():
+            return learned(command, timing)
         case Recheck(name=name, frame=where, level=level):
             noise = Noise(where, level, 1e-4, 2e-3, 5e-3, 3 * COST[level])
             return e.Rechecked(name, noise, e.Timing(1.0, 4.0, noise.cpu_seconds))
         case Price(name=name):
             return e.Priced(name, {})
     raise AssertionError(command)
+
+
+def part_errors(command: TrainPart, *, powers: tuple = (0.3, 0.3)) -> np.ndarray:
+    """Errors that fall with powers of the labels: of cheap and expensive ones."""
+    cheap, expensive = powers
+    noise = [random_stream(4, x).uniform(0.5, 1.5) for x in command.judged]
+    fall = len(command.cheap) ** -cheap if command.cheap else 2.0
+    return np.array(noise) * fall * len(command.expensive) ** -expensive
 
 
 def still() -> np.ndarray:
@@ -173,6 +182,12 @@ def examined(command: Examine, timing: e.Timing) -> e.Examined:
         for x in walkers
     )
     return e.Examined(command.name, walkers, frames, timing)
+
+
+def learned(command: Train | TrainPart, timing: e.Timing) -> e.Answer:
+    if isinstance(command, TrainPart):
+        return e.PartTrained(command.name, part_errors(command), timing)
+    return trained(command, timing)
 
 
 def trained(command: Train, timing: e.Timing) -> e.Trained:
@@ -315,6 +330,7 @@ def world() -> SimpleNamespace:
         history=history,
         label=label,
         opened=opened,
+        part_errors=part_errors,
         same=same,
         still=still,
         trained=trained,

@@ -107,6 +107,9 @@ def _budget_problems(plan: Plan) -> Iterator[Problem]:
         if first > all_:
             text = f"expected at most `budget.{fidelity}`, {all_}, got {first}"
             yield Problem(f"seeds.{fidelity}", text)
+    if budget.split == "measured" and not budget.cheap:
+        text = "expected two levels to split the budget between, there are no cheap "
+        yield Problem("budget.split", f"{text}labels; leave it out")
     every = 0 if plan.training is None else plan.training.every
     if every > budget.expensive:
         text = f"expected at most `budget.expensive`, {budget.expensive}, got {every}"

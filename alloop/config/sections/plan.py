@@ -158,6 +158,19 @@ class Budget(Section):
     cpu_hours: Positive | None = Field(
         None, description="most CPU time of all labels, h; no limit by default"
     )
+    split: Literal["fixed", "measured"] = Field(
+        "fixed",
+        description="whether the counts stand, or move at the same price to the level "
+        "whose labels gain more, as short trainings measure it",
+    )
+    split_every: Count = Field(
+        1, description="generations between two measurements, with `split: measured`"
+    )
+    split_steps: Annotated[float, Field(gt=0, le=1)] = Field(
+        0.3,
+        description="share of a training's steps that each of the five short "
+        "trainings takes, with `split: measured`",
+    )
 
 
 class Stop(Section):

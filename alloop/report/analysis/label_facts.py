@@ -14,7 +14,15 @@ from alloop.history.label_entries import label_entries
 from alloop.history.reader import History
 from alloop.history.record_index import LabelEntry
 from alloop.loop import events as e
-from alloop.loop.commands import Command, Examine, Explore, LabelFrame, Recheck, Train
+from alloop.loop.commands import (
+    Command,
+    Examine,
+    Explore,
+    LabelFrame,
+    Recheck,
+    Train,
+    TrainPart,
+)
 from alloop.report.analysis.campaign_facts import (
     config_value,
     integer_or_none,
@@ -112,6 +120,7 @@ def _label_totals(
         budget=(
             integer_or_none(config_value(history, "budget", kind))
             if kind in BUDGETED
+            and config_value(history, "budget", "split") != "measured"
             else None
         ),
         failures=Counter(record.failure for record in bad),
@@ -133,7 +142,7 @@ def _task_kind(command: Command) -> str:
             return "MD"
         case Examine():
             return "examination"
-        case Train():
+        case Train() | TrainPart():
             return "training"
         case Recheck():
             return "recheck"

@@ -25,6 +25,7 @@ from alloop.report.analysis.examination import (
 )
 from alloop.report.analysis.label_facts import label_totals
 from alloop.report.analysis.label_quality import doubt_policy, label_qualities
+from alloop.report.analysis.level_split import split_sentences
 from alloop.report.analysis.model_errors import ErrorGroups, GroupError, error_groups
 from alloop.report.analysis.uncertainty import ENOUGH, ErrorPoint, threshold_verdict
 from alloop.report.sections.markup import Section, Text, bullet_list, frame_link
@@ -52,7 +53,7 @@ def verdict_lines(
     if any(compared):
         parts = and_list(filter(None, compared))
         yield "Controls", f"{parts[0].upper()}{parts[1:]}."
-    yield "Cost", _cost_text(history)
+    yield "Cost", " ".join((_cost_text(history), *split_sentences(history)))
 
 
 def tested_on_text(history: History) -> str:

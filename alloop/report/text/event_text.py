@@ -82,7 +82,7 @@ def _answer_text(event: e.Answer, levels: Mapping[str, str]) -> str:
             return _label_text(event, levels)
         case e.Explored() | e.Examined():
             return _motion_text(event)
-        case e.Trained():
+        case e.Trained() | e.PartTrained():
             return training_text(event)
         case e.Rechecked():
             return f"{_label_name(event.name, levels)} {noise_text(event.noise)}"
@@ -90,8 +90,10 @@ def _answer_text(event: e.Answer, levels: Mapping[str, str]) -> str:
             return _price_text(event, levels)
 
 
-def training_text(event: e.Trained) -> str:
+def training_text(event: e.Trained | e.PartTrained) -> str:
     """Return a finished training as a phrase: errors, threshold and CPU time."""
+    if isinstance(event, e.PartTrained):
+        return _part_text(event)
     test = event.evaluation
     error = "no frozen set" if test is None else _error_text(test)
     return (
@@ -159,6 +161,24 @@ def noise_text(noise: Noise) -> str:
         f"{tiny_text(noise.energy)} meV, "
         f"forces by {tiny_text(noise.force_rms)} meV/Å (RMS; at most "
         f"{tiny_text(noise.force_max)})"
+    )
+
+
+_PARTS = {
+    "all": "all labels",
+    "half-cheap": "half of the cheap labels and all expensive ones",
+    "half-expensive": "half of the expensive labels and all cheap ones",
+    "alone": "the expensive labels alone",
+    "half-alone": "half of the expensive labels alone",
+}
+
+
+def _part_text(event: e.PartTrained) -> str:
+    _, generation, part = event.name.split("/")
+    return (
+        f"short training beside generation {generation} on {_PARTS.get(part, part)}: "
+        f"forces {milli_text(float(event.errors.mean()))} meV/Å on "
+        f"{plural(len(event.errors), 'frame')}"
     )
 
 

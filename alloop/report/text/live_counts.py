@@ -76,6 +76,7 @@ class LabelCounter:
                 | e.Prepared()
                 | e.Sampled()
                 | e.Rechecked()
+                | e.PartTrained()
                 | e.Examined()
             ):
                 self.task_seconds += event.timing.cpu_seconds

@@ -17,7 +17,7 @@ from alloop.core.text import printable, printable_line
 from alloop.loop import events as e
 from alloop.loop.rules import Rules
 from alloop.loop.state import LoopState
-from alloop.loop.stopping import labels_left
+from alloop.loop.stopping import budget_money, labels_left
 from alloop.report.analysis.timeline import predict_seconds_left, rounds_left
 from alloop.report.text.fitting_table import FittingTable
 from alloop.report.text.formatting import (
@@ -131,7 +131,8 @@ class LiveDisplay:
         if not self._label_seconds or elapsed <= 0.0:
             return None
         seconds = 0.0
-        for fidelity in state.levels:
+        money = budget_money(state, self._rules)  # its last label is an expensive one
+        for fidelity in state.levels if money is None else ("expensive",):
             count = labels_left(state, self._rules, fidelity)
             paid = [x for x in state.entries() if x.fidelity == fidelity and x.good]
             prices = [x.cpu_seconds for x in paid if x.cpu_seconds > 0.0]

@@ -35,6 +35,7 @@ from alloop.report.analysis.label_facts import (
     level_name,
 )
 from alloop.report.analysis.label_quality import noise_floors
+from alloop.report.analysis.level_split import split_sentences
 from alloop.report.text.event_text import energy_errors_text
 from alloop.report.text.fitting_table import FittingTable
 from alloop.report.text.formatting import (
@@ -100,6 +101,7 @@ def end_lines(
     lines = [stage_sentence(history), *error_sentences(history)]
     lines += threshold_sentences(history)
     lines += [_label_sentence(history, each) for each in label_totals(history)]
+    lines += [*split_sentences(history)]
     lines += [found.sentence for found in noise_floors(history)]
     lines += [_cost_sentence(history)]
     lines += [comparison.sentence for comparison in compare_controls(history, controls)]

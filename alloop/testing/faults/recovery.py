@@ -15,6 +15,7 @@ from dataclasses import dataclass, field, replace
 from hashlib import sha256
 from itertools import count
 from pathlib import Path
+from typing import Any
 
 from alloop import config
 from alloop.campaign import Campaign
@@ -82,9 +83,14 @@ class Undisturbed:
         return Campaign(replace(self.setup, store=self.folder / name / "toy.zarr"))
 
 
-def run_undisturbed(folder: Path, staleness: int, verify_every: int = 1) -> Undisturbed:
-    """Run the toy campaign without any fault."""
-    path = write_campaign(folder / "undisturbed", staleness=staleness)
+def run_undisturbed(
+    folder: Path, staleness: int, verify_every: int = 1, **sections: Any
+) -> Undisturbed:
+    """Run the toy campaign without any fault.
+
+    sections: those of its file to replace.
+    """
+    path = write_campaign(folder / "undisturbed", staleness=staleness, **sections)
     setup, log = config.load_campaign(path), folder / "labels.log"
     with log_labels(log), use_file_system(UnsyncedFileSystem()):
         run_turns(Campaign(setup), FIRST_TURNS)

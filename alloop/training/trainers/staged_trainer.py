@@ -6,6 +6,7 @@ of stages; `alloop.training.stages` has the usual ones.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from math import ceil
 from typing import Any
 
 import numpy as np
@@ -61,6 +62,13 @@ class StagedTrainer:
                 f"expected held-out frames to choose among {len(self.gammas)} gammas, "
                 "got validation = 0; set a share of frames, or give one gamma"
             )
+
+    def shortened(self, share: float) -> "StagedTrainer":
+        """Return the same trainer with a share of each stage's steps, at least one."""
+        stages = (
+            replace(stage, steps=ceil(share * stage.steps)) for stage in self.stages
+        )
+        return replace(self, stages=tuple(stages))
 
     def saving_to(self, keeper: StateKeeper) -> "StagedTrainer":
         """Return the same trainer, which resumes from the keeper's states."""

@@ -38,6 +38,10 @@ class UniversalTrainer:
 
     staged: StagedTrainer
 
+    def shortened(self, share: float) -> "UniversalTrainer":
+        """Return the same trainer with a share of each stage's steps, at least one."""
+        return UniversalTrainer(self.staged.shortened(share))
+
     def saving_to(self, keeper: StateKeeper) -> "UniversalTrainer":
         """Return the same trainer, which resumes from the keeper's states."""
         return UniversalTrainer(self.staged.saving_to(keeper))

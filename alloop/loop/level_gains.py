@@ -1,0 +1,171 @@
+"""What the labels of each level gain, measured by short trainings. Pure.
+
+Beside a training run five short ones from new weights, equally long: on all labels, on
+half of the cheap ones, on half of the expensive ones, on the expensive ones alone, and
+on half of these alone. None learns from the judged frames, on which errors are
+compared: the frozen set, and a fifth of the expensive labels.
+
+With n labels of a level the error falls as n^-a, a = log2(error on half / error on
+all). At a given price it is least where the levels' shares of the money are in the
+ratio of their exponents, both for a product and for a sum of powers of the two counts.
+Whether two levels pay at all is another question: expensive labels alone, for the money
+of both, would err by (1 + cheap money / expensive money)^-a times what they err by now,
+with a their exponent alone.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from math import ceil, hypot, log, log1p, sqrt
+
+import numpy as np
+
+from alloop.core.frame import FrameId
+from alloop.core.seeds import name_share
+from alloop.loop.commands import TrainPart
+from alloop.loop.rules import Rules
+from alloop.loop.state import LoopState, PartErrors
+from alloop.loop.stopping import mean_label_cost
+
+# Shares of the cheap and of the expensive labels that each part has.
+PARTS: Mapping[str, tuple[float, float]] = {
+    "all": (1.0, 1.0),
+    "half-cheap": (0.5, 1.0),
+    "half-expensive": (1.0, 0.5),
+    "alone": (0.0, 1.0),
+    "half-alone": (0.0, 0.5),
+}
+_JUDGED = 0.2  # share of the expensive labels that no part learns from
+_LEAST = 4  # judged frames, and labels of each level, without which nothing is measured
+_RECENT = 3  # measured generations that count
+
+
+@dataclass(frozen=True, slots=True)
+class Measured:
+    """A measured number and its standard error."""
+
+    value: float
+    error: float
+
+
+@dataclass(frozen=True, slots=True)
+class LevelGains:
+    """What the labels of both levels gained, a mean over the last generations.
+
+    generation: the newest that was measured; measured: their number. cheap, expensive,
+    alone: exponents a of the error n^-a with the labels of a level, the last one with
+    expensive labels alone. both: the error of all labels in eV/Å; advantage: the
+    logarithm of the error of expensive labels alone, for the same money, over it.
+    """
+
+    generation: int
+    measured: int
+    cheap: Measured
+    expensive: Measured
+    alone: Measured
+    both: float
+    advantage: Measured
+
+
+def part_commands(state: LoopState, rules: Rules) -> tuple[TrainPart, ...]:
+    """Return the short trainings beside the next training, none where none is due."""
+    generation = state.labelled_generation + 1
+    plan = rules.split
+    if plan is None or rules.is_single_fidelity or generation % plan.every:
+        return ()
+    costly, doubted = rules.barred_doubts("expensive"), rules.barred_doubts("cheap")
+    labels = state.trained_on("expensive", costly)
+    aside = {x for x in labels if name_share(state.seed, f"judged/{x}") < _JUDGED}
+    judged = aside | set(state.test_frames(costly))
+    expensive = _in_order(state.seed, "expensive", set(labels) - judged)
+    cheap = set(state.trained_on("cheap", doubted)) - judged
+    cheap -= set(state.held_out(rules.heldout, doubted))
+    if min(len(judged), len(cheap), len(expensive)) < _LEAST:
+        return ()
+    ordered = _in_order(state.seed, "cheap", cheap)
+    return tuple(
+        TrainPart(
+            generation=generation,
+            part=part,
+            cheap=_first(ordered, shares[0]),
+            expensive=_first(expensive, shares[1]),
+            judged=tuple(sorted(judged)),
+            share=plan.share,
+        )
+        for part, shares in PARTS.items()
+    )
+
+
+def _in_order(seed: int, fidelity: str, frames: Iterable[FrameId]) -> list[FrameId]:
+    """Return frames by a hash of their ids: a random order that later ones join."""
+    return sorted(frames, key=lambda x: (name_share(seed, f"part/{fidelity}/{x}"), x))
+
+
+def _first(frames: Sequence[FrameId], share: float) -> tuple[FrameId, ...]:
+    return tuple(sorted(frames[: ceil(share * len(frames))]))
+
+
+def level_gains(state: LoopState) -> LevelGains | None:
+    """Return what the labels gained; None before it was measured or priced."""
+    price = {f: mean_label_cost(state, f) for f in ("cheap", "expensive")}
+    whole = [n for n, found in sorted(state.parts.items()) if set(found) == set(PARTS)]
+    if not whole or min(price.values()) <= 0.0:
+        return None
+    ratio = price["cheap"] / price["expensive"]
+    recent = [state.parts[number] for number in whole[-_RECENT:]]
+    return LevelGains(
+        generation=whole[-1],
+        measured=len(recent),
+        cheap=_mean([_exponent(x["half-cheap"], x["all"], "cheap") for x in recent]),
+        expensive=_mean(
+            [_exponent(x["half-expensive"], x["all"], "expensive") for x in recent]
+        ),
+        alone=_mean([_alone(x) for x in recent]),
+        both=float(recent[-1]["all"].errors.mean()),
+        advantage=_mean([_advantage(x, ratio) for x in recent]),
+    )
+
+
+def _alone(parts: Mapping[str, PartErrors]) -> Measured:
+    return _exponent(parts["half-alone"], parts["alone"], "expensive")
+
+
+def _exponent(fewer: PartErrors, more: PartErrors, fidelity: str) -> Measured:
+    """Return a of the error n^-a with the labels of a fidelity, from two counts."""
+    span = log(getattr(more, fidelity) / getattr(fewer, fidelity))
+    found = _log_ratio(fewer, more)
+    return Measured(found.value / span, found.error / span)
+
+
+def _advantage(parts: Mapping[str, PartErrors], ratio: float) -> Measured:
+    """Return log(error of expensive labels alone at the same price / error of both).
+
+    ratio: the price of a cheap label in expensive ones.
+    """
+    both, alone = parts["all"], _alone(parts)
+    more = log1p(both.cheap * ratio / both.expensive)
+    found = _log_ratio(parts["alone"], both)
+    falls = max(0.0, alone.value)  # more labels do no harm
+    return Measured(found.value - falls * more, hypot(found.error, alone.error * more))
+
+
+def _log_ratio(one: PartErrors, other: PartErrors) -> Measured:
+    """Return the logarithm of the ratio of the mean errors, paired by frame.
+
+    Its standard error is that of resampled frames, to first order.
+    """
+    first, second = one.errors, other.errors
+    each = first / first.mean() - second / second.mean()
+    value = log(first.mean() / second.mean())
+    return Measured(value, float(each.std(ddof=1)) / sqrt(len(each)))
+
+
+def _mean(found: Sequence[Measured]) -> Measured:
+    """Return the mean of several measurements.
+
+    The larger of two standard errors counts: that of the frames, and that of the
+    scatter, which holds the noise of trainings.
+    """
+    values = np.array([x.value for x in found])
+    frames = sqrt(sum(x.error**2 for x in found)) / len(found)
+    scatter = 0.0 if len(found) < 2 else float(values.std(ddof=1)) / sqrt(len(found))
+    return Measured(float(values.mean()), max(frames, scatter))
