@@ -33,34 +33,11 @@ from typing import Any
 import numpy as np
 
 from benchmarks.accuracy.labelled_pool import POOLS, LabelledPool
-from benchmarks.accuracy.table_campaign import (
-    Arm,
-    TableCampaign,
-    no_worth,
-    pool_setup,
-    predicted_energy,
-    true_error,
-)
+from benchmarks.accuracy.pool_arms import ARMS, Arm
+from benchmarks.accuracy.table_campaign import TableCampaign, pool_setup
 from benchmarks.common import Row, Rows, make_parser, make_table, show
 
 _DRAWS = 2000  # of the bootstrap
-FARTHEST = {"flag": {"selection": {"kind": "surprise", "balance": 1.0}}}
-ARMS: Mapping[str, Arm] = {
-    "campaign": Arm(),
-    "random": Arm({"flag": {"selection": "random"}}),
-    "oracle": Arm({"flag": {"triage": "surprise"}}, true_error),
-    "surprise": Arm({"flag": {"triage": "surprise"}}),
-    "bias": Arm({"flag": {"triage": "bias"}}),
-    "no-control": Arm({"flag": {"control": 0.0}}),
-    "energy": Arm({"flag": {"triage": "surprise"}}, predicted_energy),
-    "farthest": Arm(FARTHEST, no_worth, whole=True),
-    "clusters": Arm({"flag": {"selection": "clusters"}}),
-    "pooled": Arm({"flag": {"selection": {"kind": "surprise", "molecules": "pooled"}}}),
-    "plain-md": Arm({"flag": {"selection": "random"}}, plain=True),
-    "half-cheap": Arm(cheap=0.5),
-    "double-cheap": Arm(cheap=2.0),
-    "expensive": Arm(cheap=0.0),
-}
 # cheap and expensive labels and training steps of a generation, where none are given
 AMOUNTS = {
     "formaldehyde": (300, 60, 1000),

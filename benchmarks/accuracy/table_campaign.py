@@ -6,7 +6,7 @@ exploration scores the pool's unlabelled frames instead of moving walkers.
 """
 
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -19,93 +19,31 @@ from alloop.config.merge import merge_trees
 from alloop.config.yaml_text import dump_yaml
 from alloop.core.batch import pack_frames
 from alloop.core.prediction_errors import prediction_errors
-from alloop.core.records import Label, LabelSet, Predictions, Walker
+from alloop.core.records import (
+    Candidate,
+    Label,
+    TrainingData,
+    Walker,
+)
+from alloop.core.roles import Potential
 from alloop.core.seeds import random_stream
-from alloop.core.units import Floats, Integers
+from alloop.core.units import Floats
 from alloop.driver.driver import Driver
 from alloop.driver.opening import campaign_opening
 from alloop.driver.own_parts import OwnParts
-from alloop.generation import Generation, from_bytes
+from alloop.generation import from_bytes
 from alloop.history.label_index import LabelIndex
 from alloop.loop import events as e
 from alloop.loop.commands import Command, Explore, LabelFrame, Prepare, Train
 from alloop.loop.state import LoopState
 from alloop.md.frame_collector import ScoredFrames
+from alloop.training.stages import Stage
+from alloop.training.trainers.staged_trainer import StagedTrainer
 from alloop.workers.pools import InlinePool
 from alloop.workers.settings import TaskData, WorkerSettings
 from alloop.workers.tasks import TaskResult, perform_command
 from benchmarks.accuracy.labelled_pool import LabelledPool
-
-Worth = Callable[[Generation, LabelledPool, Integers, Predictions, Floats], Floats]
-
-
-def surprise_worth(
-    _generation: Generation,
-    _pool: LabelledPool,
-    _indices: Integers,
-    _predictions: Predictions,
-    surprise: Floats,
-) -> Floats:
-    """Return the surprise itself, as in a campaign."""
-    return surprise
-
-
-def true_error(
-    _generation: Generation,
-    pool: LabelledPool,
-    indices: Integers,
-    predictions: Predictions,
-    _surprise: Floats,
-) -> Floats:
-    """Return each frame's largest true force error at the expensive level, eV/Å."""
-    labels = pool.label_set("expensive", indices)
-    return largest_errors(predictions, labels)
-
-
-def predicted_energy(
-    _generation: Generation,
-    _pool: LabelledPool,
-    _indices: Integers,
-    predictions: Predictions,
-    _surprise: Floats,
-) -> Floats:
-    """Return the predicted energy, eV, a trivial scorer for one molecule."""
-    return predictions.energies
-
-
-def no_worth(
-    _generation: Generation,
-    _pool: LabelledPool,
-    indices: Integers,
-    _predictions: Predictions,
-    _surprise: Floats,
-) -> Floats:
-    """Return zeros: frames that only their distances tell apart."""
-    return np.zeros(len(indices))
-
-
-def largest_errors(predictions: Predictions, labels: LabelSet) -> Floats:
-    """Return the largest error of an atom's force vector in each frame, eV/Å."""
-    wrong = np.linalg.norm(predictions.forces - labels.forces, axis=1)
-    out: Floats = np.maximum.reduceat(wrong, labels.batch.offsets[:-1])
-    return out
-
-
-@dataclass(frozen=True, slots=True)
-class Arm:
-    """One way to spend the money.
-
-    changes: to the campaign file. worth: the score of exploration's candidates, in
-    place of surprise. cheap: number of cheap labels, as a multiple of the usual one.
-    plain: whether candidates are frames of MD at ordinary temperatures alone. whole:
-    whether all candidates go on to the selector, not the best alone.
-    """
-
-    changes: Mapping[str, Any] = field(default_factory=dict)
-    worth: Worth = surprise_worth
-    cheap: float = 1.0
-    plain: bool = False
-    whole: bool = False
+from benchmarks.accuracy.pool_arms import Arm, largest_errors
 
 
 @dataclass(slots=True, eq=False)
@@ -124,6 +62,7 @@ class TableCampaign:
     errors: list[dict[str, Any]] = field(default_factory=list)
     asked: list[LabelFrame] = field(default_factory=list)
     _blobs: dict[str, bytes] = field(default_factory=dict)
+    _twin: Potential | None = None
 
     def run(self) -> list[dict[str, Any]]:
         """Run to the end of the budget; return the rows of all generations."""
@@ -169,6 +108,8 @@ class TableCampaign:
             case Train():
                 result = perform_command(command, data, worker)
                 self._judge(command, result)
+                if self.arm.twin:
+                    self._train_twin(data, worker)
                 return result
             case _:
                 raise TypeError(f"a pool has no answer to {command.name}")
@@ -228,10 +169,33 @@ class TableCampaign:
         return e.Explored(
             name=command.name,
             walkers=walkers,
-            candidates=tuple(scored.candidate(int(i), "surprise") for i in best),
+            candidates=tuple(
+                self._against_twin(scored.candidate(int(i), "surprise")) for i in best
+            ),
             controls=tuple(scored.candidate(int(i), "control") for i in drawn),
             scored=len(free),
         )
+
+    def _train_twin(self, data: TaskData, worker: WorkerSettings) -> None:
+        """Train on the cheap labels of the frames that have expensive ones."""
+        assert data.data is not None
+        assert isinstance(worker.trainer, StagedTrainer)
+        frames = data.data.expensive.batch.frames()
+        indices = np.array([self.pool.indices[frame.id] for frame in frames])
+        labels = TrainingData(
+            self.pool.label_set("cheap", indices[:0]),
+            self.pool.label_set("cheap", indices),
+        )
+        stage = Stage("twin", "expensive", self.arm.twin, start="scratch")
+        trainer = replace(worker.trainer, stages=(stage,))
+        self._twin, _ = trainer.train(labels, None, self.setup.seed)
+
+    def _against_twin(self, candidate: Candidate) -> Candidate:
+        """Return the candidate with the twin's forces, from which bias is measured."""
+        if self._twin is None:
+            return candidate
+        forces = self._twin.predict(pack_frames([candidate.frame])).forces
+        return replace(candidate, forces=forces)
 
     def _judge(self, command: Train, result: TaskResult) -> None:
         generation = from_bytes(result.blob or b"")

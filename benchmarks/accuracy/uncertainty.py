@@ -39,7 +39,7 @@ from alloop.core.units import Floats
 from alloop.evaluation import frame_means
 from alloop.generation import Generation
 from benchmarks.accuracy.labelled_pool import POOLS, LabelledPool
-from benchmarks.accuracy.table_campaign import largest_errors
+from benchmarks.accuracy.pool_arms import largest_errors
 from benchmarks.accuracy.uncertainty_models import (
     DRAWS,
     MEMBERS,
