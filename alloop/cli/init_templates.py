@@ -42,7 +42,7 @@ seeds: {{kind: modes, temperature: 500}}               # the very first frames
 explore: {{kind: langevin, temperature: 500, timestep: 0.5, friction: 0.01,
           walkers: 16, steps: 500}}   # MD steps of each walker a round
 potential: {potential}
-flag: {{kind: q-residual, quantile: 0.99, control: 0.1}}   # a tenth is random
+flag: {{kind: leverage, quantile: 0.99, control: 0.1}}     # a tenth is random
 training: {training}         # expensive labels between generations
 
 budget: {{cheap: 200, expensive: 30}}   # labels; those of `test:` are extra

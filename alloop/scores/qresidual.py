@@ -7,7 +7,7 @@ large residuals; the largest among the atoms counts, because one reacting atom h
 moves the mean over a frame.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,7 +18,7 @@ from alloop.core.errors import InputError
 from alloop.core.records import Predictions
 from alloop.core.roles import Arrays, Potential, ReadPotential, Retrain
 from alloop.core.units import Floats, Integers
-from alloop.scores.subspace import Subspace, principal_subspace
+from alloop.scores.subspace import Subspace, principal_subspace, ridge_space
 
 KINDS = ("q", "ppca")
 UNSEEN = 1e6  # surprise of an element that was not in training: large, yet finite
@@ -148,6 +148,40 @@ class QResidualScorer:
         return QResidual.from_arrays(arrays)
 
 
+@dataclass(frozen=True, slots=True)
+class LeverageScorer:
+    """The Scorer whose surprise is the leverage of atoms, Q + T² with one λ.
+
+    ridge: λ as a share of the total variance, see `ridge_space`. Its fitted scorer is a
+    `QResidual` of kind "ppca", whose formula it is with other variances.
+    """
+
+    ridge: float = 1e-4
+
+    def fit(
+        self,
+        potential: Potential,
+        learned: Batch,
+        heldout: Batch,
+        retrain: Retrain,  # noqa: ARG002
+    ) -> QResidual:
+        """Return the scorer fitted to a potential's descriptors."""
+        return _fit_spaces(
+            lambda x, typical: ridge_space(x, self.ridge, typical),
+            "ppca",
+            (learned, _descriptors(potential, learned)),
+            (heldout, _descriptors(potential, heldout)),
+        )
+
+    def restore(
+        self,
+        arrays: Arrays,
+        read_potential: ReadPotential,  # noqa: ARG002
+    ) -> QResidual:
+        """Return the scorer that gave these arrays; ValueError if they do not fit."""
+        return QResidual.from_arrays(arrays)
+
+
 def _descriptors(potential: Potential, batch: Batch) -> Floats:
     found = potential.predict(batch, descriptors=True).descriptors
     if found is None:
@@ -172,13 +206,28 @@ def fit_qresidual(
     training frames are used, which makes surprise too large. InputError without
     training frames or for an unknown kind.
     """
+    return _fit_spaces(
+        lambda x, typical: principal_subspace(x, components, typical),
+        kind,
+        (train, train_descriptors),
+        (heldout, heldout_descriptors),
+    )
+
+
+def _fit_spaces(
+    space_of: Callable[[Floats, float], Subspace],
+    kind: str,
+    learned: tuple[Batch, Floats],
+    held: tuple[Batch, Floats],
+) -> QResidual:
+    """Fit a space to each element's descriptors in training; scale by held-out ones."""
+    train, train_descriptors = learned
     _check_training(train, kind)
-    if not len(heldout):
-        heldout, heldout_descriptors = train, train_descriptors
+    heldout, heldout_descriptors = held if len(held[0]) else learned
     elements = np.unique(train.numbers)
     own = [train_descriptors[train.numbers == element] for element in elements]
     typical = _typical_variance(own)
-    spaces = tuple(principal_subspace(x, components, typical) for x in own)
+    spaces = tuple(space_of(x, typical) for x in own)
     residuals = [
         _raw_residuals(space, kind, heldout_descriptors[heldout.numbers == element])
         for element, space in zip(elements, spaces, strict=True)

@@ -69,6 +69,24 @@ def principal_subspace(
     return Subspace(mean, axes[:kept], variances[:kept], rest, total)
 
 
+def ridge_space(descriptors: Floats, ridge: float, typical: float = 1.0) -> Subspace:
+    """Return the space in which `distance` is the regularised leverage.
+
+    That of an atom with descriptor h is (h - h̄)ᵀ (C + λ)⁻¹ (h - h̄), C the covariance of
+    descriptors (atoms, features) and λ the share `ridge` of their total variance: the
+    variance of a linear model's prediction under ridge regression. typical: as in
+    `principal_subspace`.
+    """
+    mean = descriptors.mean(axis=0)
+    centred = descriptors - mean
+    _, singular, axes = np.linalg.svd(centred, full_matrices=False)
+    variances = singular**2 / len(descriptors)
+    total = float(variances.sum()) or typical
+    kept = int((variances > _TINY * total).sum())
+    least = ridge * total
+    return Subspace(mean, axes[:kept], variances[:kept] + least, least, total)
+
+
 def _unseen_variance(total: float, atoms: int, features: int) -> float:
     """Return the least variance outside the subspace.
 

@@ -22,21 +22,16 @@ committee with its trainings. Means over seeds, with the lowest of each in brack
 import time
 from argparse import Namespace
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
 from typing import Any
 
 import numpy as np
-from pydantic import TypeAdapter
 from scipy.stats import rankdata, spearmanr
 
-from alloop.config.sections.flag import Flag
-from alloop.core.batch import Batch, pack_frames
-from alloop.core.records import Predictions
-from alloop.core.roles import FittedScorer, Potential
+from alloop.core.batch import Batch
+from alloop.core.roles import FittedScorer
 from alloop.core.units import Floats
-from alloop.evaluation import frame_means
 from alloop.generation import Generation
 from benchmarks.accuracy.labelled_pool import POOLS, LabelledPool
 from benchmarks.accuracy.pool_arms import largest_errors
@@ -44,103 +39,15 @@ from benchmarks.accuracy.uncertainty_models import (
     DRAWS,
     MEMBERS,
     draw_frames,
-    learned_batch,
     model,
     model_file,
     open_pool,
 )
+from benchmarks.accuracy.uncertainty_scorers import SCORERS, TrainedModel
 from benchmarks.common import Row, Rows, make_parser, make_table, show
 
 WORST = 0.1  # the share of frames that should be found
 _BATCH, _REPEATS = 32, 15  # frames and calls of which the cost is measured
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Trivial:
-    """A scorer without a fit: a function of a batch and its predictions."""
-
-    of: Callable[[Batch, Predictions], Floats]
-
-    def score(self, batch: Batch, predictions: Predictions) -> Floats:
-        """Return what the function returns."""
-        return self.of(batch, predictions)
-
-    def arrays(self) -> Mapping[str, Any]:
-        """Return nothing: it is not stored."""
-        return {}
-
-
-Fit = Callable[[Generation, Batch, Batch], FittedScorer]
-
-
-def predicted_energy(*_given: Any) -> FittedScorer:
-    """Return the scorer by the predicted energy, eV."""
-    return Trivial(lambda _, predictions: predictions.energies)
-
-
-def largest_force(*_given: Any) -> FittedScorer:
-    """Return the scorer by the largest predicted force on an atom, eV/Å."""
-
-    def force(batch: Batch, predictions: Predictions) -> Floats:
-        norms = np.linalg.norm(predictions.forces, axis=1)
-        out: Floats = np.maximum.reduceat(norms, batch.offsets[:-1])
-        return out
-
-    return Trivial(force)
-
-
-def mean_distance(model: Generation, learned: Batch, _heldout: Batch) -> FittedScorer:
-    """Return the scorer by the distance of a mean descriptor from the nearest known."""
-    known = _means(learned, model.predict(learned, descriptors=True))
-
-    def distance(batch: Batch, predictions: Predictions) -> Floats:
-        apart = _means(batch, predictions)[:, None] - known
-        out: Floats = np.linalg.norm(apart, axis=2).min(axis=1)
-        return out
-
-    return Trivial(distance)
-
-
-def _means(batch: Batch, predictions: Predictions) -> Floats:
-    assert predictions.descriptors is not None
-    return frame_means(batch, predictions.descriptors)
-
-
-def random_numbers(*_given: Any) -> FittedScorer:
-    """Return the scorer by chance."""
-    rng = np.random.default_rng(0)
-    return Trivial(lambda batch, _: rng.random(len(batch)))
-
-
-def own_committee(model: Generation, *_given: Any) -> FittedScorer:
-    """Return the committee that was trained with the model."""
-    assert model.scorer is not None
-    return model.scorer
-
-
-def shipped(**settings: Any) -> Fit:
-    """Return the fit of the scorer of a `flag:` section."""
-    scorer = TypeAdapter[Any](Flag).validate_python(settings).scorer()
-
-    def fit(model: Generation, learned: Batch, heldout: Batch) -> FittedScorer:
-        fitted: FittedScorer = scorer.fit(model.potential, learned, heldout, _retrain)
-        return fitted
-
-    return fit
-
-
-def _retrain(number: int, share: float = 1.0) -> Potential:
-    raise NotImplementedError("only the committee needs more models here")
-
-
-SCORERS: Mapping[str, Fit] = {
-    "q-residual": shipped(kind="q-residual"),
-    "committee": own_committee,
-    "predicted energy": predicted_energy,
-    "largest force": largest_force,
-    "mean distance": mean_distance,
-    "random": random_numbers,
-}
 
 
 def error_figures(surprise: Floats, errors: Floats) -> Row:
@@ -164,13 +71,13 @@ def make_row(
     """Fit a scorer to a model; return its figures by the name of the test set."""
     own = model(given, pool, draw, seed)
     drawn = draw_frames(pool, draw, seed, given.cheap, given.expensive)
-    heldout = pack_frames([pool.frames[i] for i in drawn.heldout])
+    trained = TrainedModel(own, pool, drawn)
     started = time.process_time()
-    scorer = SCORERS[name](own, learned_batch(pool, drawn), heldout)
+    scorer = SCORERS[name](trained)
     fit = time.process_time() - started
-    if name == "committee":
+    if name == "committee of 4":
         fit += own.facts["cpu_seconds"] * (MEMBERS - 1) / MEMBERS
-    row: Row = {"fit": fit, "cost": scoring_cost(own, scorer, heldout)}
+    row: Row = {"fit": fit, "cost": scoring_cost(own, scorer, trained.heldout)}
     for test, indices in pool.tests.items():
         labels = pool.label_set("expensive", indices)
         predictions = own.predict(labels.batch, descriptors=True)

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from alloop.config.trainer import make_trainer
-from alloop.core.batch import Batch, pack_frames
+from alloop.core.batch import pack_frames
 from alloop.core.records import TrainingData
 from alloop.core.seeds import random_stream
 from alloop.core.units import Integers
@@ -48,12 +48,6 @@ def draw_frames(
     order = random_stream(seed, f"uncertainty/{draw}").permutation(own)
     labelled, heldout = order[:cheap], order[cheap : cheap + _HELDOUT]
     return DrawnFrames(np.sort(labelled), np.sort(labelled[:expensive]), heldout)
-
-
-def learned_batch(pool: LabelledPool, drawn: DrawnFrames) -> Batch:
-    """Return the frames as a campaign's scorer gets them: cheap, then expensive."""
-    both = np.concatenate([drawn.cheap, drawn.expensive])
-    return pack_frames([pool.frames[i] for i in both])
 
 
 def train_model(pool: LabelledPool, given: Namespace, draw: str, seed: int) -> bytes:

@@ -4,17 +4,30 @@ from dataclasses import dataclass
 
 import numpy as np
 import pytest
+import torch
+from ase.build import molecule
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from alloop.core.atoms import from_atoms
 from alloop.core.batch import Batch, pack_frames
 from alloop.core.errors import InputError
 from alloop.core.frame import Frame
 from alloop.core.records import Predictions
+from alloop.core.roles import Scorer
 from alloop.core.seeds import random_stream
 from alloop.core.units import Floats
-from alloop.scores.qresidual import UNSEEN, QResidual, fit_qresidual
-from alloop.scores.subspace import principal_subspace
+from alloop.models.network import build_network
+from alloop.potentials.learned import LearnedPotential
+from alloop.scores.qresidual import (
+    UNSEEN,
+    LeverageScorer,
+    QResidual,
+    QResidualScorer,
+    fit_qresidual,
+)
+from alloop.scores.subspace import principal_subspace, ridge_space
+from alloop.testing import check_scorer
 
 FEATURES = 12
 RANK = 4
@@ -104,6 +117,30 @@ def test_probabilistic_distance_is_mahalanobis_under_the_model_covariance(
     away = x - x.mean(axis=0)
     expected = np.einsum("af,af->a", away, np.linalg.solve(covariance, away.T).T)
     np.testing.assert_allclose(space.distance(x), expected, rtol=1e-8)
+
+
+@pytest.mark.parametrize("frames", [60, 2])  # more, and fewer atoms than features
+def test_leverage_is_the_variance_of_a_ridge_regression(
+    world: World, frames: int
+) -> None:
+    batch = world.batch(frames)
+    x = world.describe(batch, "train")[batch.numbers == 1]
+    space = ridge_space(x, ridge=1e-3)
+    new = world.describe(batch, "new")[batch.numbers == 1]
+    covariance = np.cov(x.T, bias=True)
+    covariance += 1e-3 * np.trace(covariance) * np.eye(FEATURES)
+    away = new - x.mean(axis=0)
+    expected = np.einsum("af,af->a", away, np.linalg.solve(covariance, away.T).T)
+    np.testing.assert_allclose(space.distance(new), expected, rtol=1e-8)
+    # y = w·x with noise: the ridge estimate of w varies by the noise of every label
+    rng = random_stream(1, "labels")
+    centred = x - x.mean(axis=0)
+    gram = centred.T @ centred + len(x) * space.rest * np.eye(FEATURES)
+    weights = rng.normal(0.0, np.sqrt(space.rest), (4000, FEATURES))
+    noise = rng.normal(0.0, np.sqrt(len(x)) * space.rest, (4000, len(x)))
+    fitted = np.linalg.solve(gram, centred.T @ (weights @ centred.T + noise).T).T
+    spread = ((fitted - weights) @ away.T).std(axis=0)
+    np.testing.assert_allclose(spread, space.rest * np.sqrt(expected), rtol=0.1)
 
 
 def test_a_share_of_variance_takes_as_few_axes_as_hold_it(world: World) -> None:
@@ -249,6 +286,14 @@ def test_what_cannot_be_scored_or_fitted_is_refused(
 def test_no_frames_have_no_surprise(fitted: QResidual) -> None:
     none = pack_frames([])
     assert fitted.score(none, predicted(none, np.zeros((0, FEATURES)))).shape == (0,)
+
+
+@pytest.mark.parametrize("scorer", [QResidualScorer(), LeverageScorer()])
+def test_scorers_of_descriptors_keep_the_laws_of_a_scorer(scorer: Scorer) -> None:
+    network = build_network("painn", {"channels": 8}, dtype=torch.float64)
+    potential = LearnedPotential(network, dict.fromkeys((1, 6, 7, 8), 0.0))
+    names = ("H2O", "CH4", "NH3", "H2O2", "CH3OH", "H2CO")
+    check_scorer(scorer, potential, [from_atoms(molecule(name)) for name in names])
 
 
 @settings(max_examples=25)

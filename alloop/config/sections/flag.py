@@ -156,10 +156,26 @@ class FlagSection(Section):
         raise NotImplementedError
 
 
+class LeverageFlag(FlagSection):
+    """Surprise by the leverage of the model's descriptors, Q + T² with one ridge."""
+
+    kind: Literal["leverage"] = "leverage"
+    ridge: Annotated[float, Field(gt=0, le=1)] = Field(
+        1e-4,
+        description="variance added in every direction, as a share of the total one",
+    )
+
+    def scorer(self) -> Scorer:
+        """Return the scorer by leverage."""
+        from alloop.scores.qresidual import LeverageScorer
+
+        return LeverageScorer(self.ridge)
+
+
 class QResidualFlag(FlagSection):
     """Surprise by the Q-residual of the model's descriptors (Wong and Yang, 2026)."""
 
-    kind: Literal["q-residual"] = "q-residual"
+    kind: Literal["q-residual"]
     components: Positive = Field(
         0.99,
         description="principal components of the scorer: a share of variance below "
@@ -193,7 +209,8 @@ class CommitteeFlag(FlagSection):
 
 
 Flag: TypeAlias = Annotated[
-    Annotated[QResidualFlag, union_tag("q-residual")]
+    Annotated[LeverageFlag, union_tag("leverage")]
+    | Annotated[QResidualFlag, union_tag("q-residual")]
     | Annotated[CommitteeFlag, union_tag("committee")],
-    by_kind("q-residual"),
+    by_kind("leverage"),
 ]

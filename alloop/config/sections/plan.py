@@ -20,7 +20,7 @@ from alloop.config.sections.base import (
 )
 from alloop.config.sections.clusters import Cluster, Local
 from alloop.config.sections.data import Sampled, Start, Test
-from alloop.config.sections.flag import Flag, QResidualFlag
+from alloop.config.sections.flag import Flag, LeverageFlag
 from alloop.config.sections.levels import Levels
 from alloop.config.sections.potentials import NETWORK_SECTIONS, Potential
 from alloop.config.sections.training import Training
@@ -234,7 +234,7 @@ class Plan(Section):
     seeds: Seeds = Seeds()
     explore: Explore = Langevin()
     potential: Potential = NETWORK_SECTIONS["painn"]()
-    flag: Flag = QResidualFlag()
+    flag: Flag = LeverageFlag()
     training: Training | None = Field(
         None,
         description="training of a generation; by default asteroid, or standard "
