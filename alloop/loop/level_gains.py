@@ -1,11 +1,11 @@
 """What the labels of each level gain, measured by short trainings. Pure.
 
 Beside a training run five short ones from new weights, equally long: on all labels, on
-half of the cheap ones, on half of the expensive ones, on the expensive ones alone, and
-on half of these alone. None learns from the judged frames, on which errors are
-compared: the frozen set, and a fifth of the expensive labels.
+a quarter of the cheap ones, on a quarter of the expensive ones, on the expensive ones
+alone, and on a quarter of these alone. None learns from the judged frames, on which
+errors are compared: the frozen set, and a fifth of the expensive labels.
 
-With n labels of a level the error falls as n^-a, a = log2(error on half / error on
+With n labels of a level the error falls as n^-a, a = log4(error on a quarter / error on
 all). At a given price it is least where the levels' shares of the money are in the
 ratio of their exponents, both for a product and for a sum of powers of the two counts.
 Whether two levels pay at all is another question: expensive labels alone, for the money
@@ -29,13 +29,13 @@ from alloop.loop.stopping import mean_label_cost
 # Shares of the cheap and of the expensive labels that each part has.
 PARTS: Mapping[str, tuple[float, float]] = {
     "all": (1.0, 1.0),
-    "half-cheap": (0.5, 1.0),
-    "half-expensive": (1.0, 0.5),
+    "few-cheap": (0.25, 1.0),
+    "few-expensive": (1.0, 0.25),
     "alone": (0.0, 1.0),
-    "half-alone": (0.0, 0.5),
+    "few-alone": (0.0, 0.25),
 }
 _JUDGED = 0.2  # share of the expensive labels that no part learns from
-_LEAST = 4  # judged frames, and labels of each level, without which nothing is measured
+_LEAST = 4  # judged frames, and labels of each level; fewer measure nothing
 _RECENT = 3  # measured generations that count
 
 
@@ -115,9 +115,9 @@ def level_gains(state: LoopState) -> LevelGains | None:
     return LevelGains(
         generation=whole[-1],
         measured=len(recent),
-        cheap=_mean([_exponent(x["half-cheap"], x["all"], "cheap") for x in recent]),
+        cheap=_mean([_exponent(x["few-cheap"], x["all"], "cheap") for x in recent]),
         expensive=_mean(
-            [_exponent(x["half-expensive"], x["all"], "expensive") for x in recent]
+            [_exponent(x["few-expensive"], x["all"], "expensive") for x in recent]
         ),
         alone=_mean([_alone(x) for x in recent]),
         both=float(recent[-1]["all"].errors.mean()),
@@ -126,7 +126,7 @@ def level_gains(state: LoopState) -> LevelGains | None:
 
 
 def _alone(parts: Mapping[str, PartErrors]) -> Measured:
-    return _exponent(parts["half-alone"], parts["alone"], "expensive")
+    return _exponent(parts["few-alone"], parts["alone"], "expensive")
 
 
 def _exponent(fewer: PartErrors, more: PartErrors, fidelity: str) -> Measured:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from math import ceil, floor
 from typing import TypeGuard
 
-from alloop.loop.level_gains import LevelGains, level_gains
+from alloop.loop.level_gains import LevelGains, Measured, level_gains
 from alloop.loop.rules import Rules
 from alloop.loop.state import LoopState
 from alloop.loop.stopping import budget_money, mean_label_cost
@@ -32,8 +32,21 @@ def is_settled(gains: LevelGains | None) -> TypeGuard[LevelGains]:
 
 
 def cheap_is_idle(gains: LevelGains | None) -> bool:
-    """Return True if cheap labels gain less than the standard error of their gain."""
-    return is_settled(gains) and gains.cheap.value < gains.cheap.error
+    """Return True if cheap labels gain too little to deserve the least share of money.
+
+    Even if they gain a standard error more than was measured.
+    """
+    return is_settled(gains) and _is_idle(gains.cheap, gains.expensive)
+
+
+def expensive_is_idle(gains: LevelGains | None) -> bool:
+    """Return True if expensive labels gain too little to deserve the least share."""
+    return is_settled(gains) and _is_idle(gains.expensive, gains.cheap)
+
+
+def _is_idle(one: Measured, other: Measured) -> bool:
+    most = max(0.0, one.value + one.error)
+    return most < FLOOR * (most + max(0.0, other.value))
 
 
 def alone_is_better(gains: LevelGains | None) -> bool:

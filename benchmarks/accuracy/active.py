@@ -41,6 +41,7 @@ _DRAWS = 2000  # of the bootstrap
 # cheap and expensive labels and training steps of a generation, where none are given
 AMOUNTS = {
     "formaldehyde": (300, 60, 1000),
+    "useless-cheap": (300, 60, 1000),
     "ethanol": (300, 60, 1000),
     "molecules": (640, 128, 1000),
 }
@@ -87,8 +88,10 @@ def make_row(pool: LabelledPool, given: Namespace, name: str, seed: int) -> Row:
     settings = {"seed": seed, **campaign_settings(given, arm, means)}
     setup = pool_setup(pool, settings, arm.changes)
     started = time.process_time()
-    generations = TableCampaign(pool, setup, arm, prices).run()
-    return {"cpu_s": time.process_time() - started, "generations": generations}
+    campaign = TableCampaign(pool, setup, arm, prices)
+    generations = campaign.run()
+    row = {"cpu_s": time.process_time() - started, "generations": generations}
+    return {**row, "parts": campaign.parts} if campaign.parts else row
 
 
 def bootstrap_ratio(
@@ -209,7 +212,7 @@ def complete_amounts(given: Namespace) -> None:
     for name, usual in zip(("cheap", "expensive", "steps"), amounts, strict=True):
         if getattr(given, name) is None:
             setattr(given, name, usual // 4 if given.quick else usual)
-    if given.ratio is None and given.pool == "formaldehyde":
+    if given.ratio is None and given.pool in ("formaldehyde", "useless-cheap"):
         given.ratio = 100.0  # nobody measured it
 
 

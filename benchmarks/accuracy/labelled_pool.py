@@ -7,7 +7,7 @@ float32) and cpu (CPU seconds). `benchmarks.accuracy.make_pools` makes them.
 """
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -190,7 +190,19 @@ def _reader(path: Path) -> Callable[[Path], LabelledPool]:
     return lambda _data: read_pool(path)
 
 
+def useless_cheap(data: Path) -> LabelledPool:
+    """Return formaldehyde whose cheap labels are those of other frames, at random."""
+    pool = formaldehyde(data)
+    other = np.random.default_rng(_SPLIT).permutation(len(pool.frames))
+    table = pool.tables["cheap"]
+    forces = tuple(table.forces[i] for i in other)
+    wrong = replace(table, energies=table.energies[other], forces=forces)
+    tables = {**pool.tables, "cheap": wrong}
+    return replace(pool, name="useless-cheap", tables=tables)
+
+
 POOLS: Mapping[str, Callable[[Path], LabelledPool]] = {
     "formaldehyde": formaldehyde,
+    "useless-cheap": useless_cheap,
     **{path.stem: _reader(path) for path in sorted(DATA.glob("*.npz"))},
 }

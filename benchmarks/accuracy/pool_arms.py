@@ -103,5 +103,6 @@ ARMS: Mapping[str, Arm] = {
     "plain-md": Arm({"flag": {"selection": "random"}}, plain=True),
     "half-cheap": Arm(cheap=0.5),
     "double-cheap": Arm(cheap=2.0),
+    "measured": Arm({"budget": {"split": "measured"}}),
     "expensive": Arm(cheap=0.0),
 }

@@ -34,7 +34,14 @@ from alloop.driver.own_parts import OwnParts
 from alloop.generation import from_bytes
 from alloop.history.label_index import LabelIndex
 from alloop.loop import events as e
-from alloop.loop.commands import Command, Explore, LabelFrame, Prepare, Train
+from alloop.loop.commands import (
+    Command,
+    Explore,
+    LabelFrame,
+    Prepare,
+    Train,
+    TrainPart,
+)
 from alloop.loop.state import LoopState
 from alloop.md.frame_collector import ScoredFrames
 from alloop.training.stages import Stage
@@ -52,7 +59,8 @@ class TableCampaign:
 
     prices: by fidelity, of each frame's label (frames,). errors: a row for each
     generation, with labels, price and errors on the test sets. asked: all commands to
-    label, in order.
+    label, in order. parts: errors after short trainings on parts of the labels, eV/Å,
+    by the command's name.
     """
 
     pool: LabelledPool
@@ -61,6 +69,7 @@ class TableCampaign:
     prices: Mapping[str, Floats]
     errors: list[dict[str, Any]] = field(default_factory=list)
     asked: list[LabelFrame] = field(default_factory=list)
+    parts: dict[str, float] = field(default_factory=dict)
     _blobs: dict[str, bytes] = field(default_factory=dict)
     _twin: Potential | None = None
 
@@ -111,6 +120,11 @@ class TableCampaign:
                 if self.arm.twin:
                     self._train_twin(data, worker)
                 return result
+            case TrainPart():
+                part = perform_command(command, data, worker)
+                assert isinstance(part.event, e.PartTrained)
+                self.parts[command.name] = float(part.event.errors.mean())
+                return part
             case _:
                 raise TypeError(f"a pool has no answer to {command.name}")
 

@@ -17,6 +17,7 @@ from benchmarks.accuracy.active import (
     labels_to_error,
 )
 from benchmarks.accuracy.labelled_pool import LabelledPool, LabelTable
+from benchmarks.accuracy.level_split import law_row
 from benchmarks.accuracy.pool_arms import ARMS, Arm, true_error
 from benchmarks.accuracy.table_campaign import TableCampaign, pool_setup
 
@@ -147,3 +148,10 @@ def test_a_ratio_that_all_seeds_share_has_no_spread() -> None:
     assert (ratio, low, high) == pytest.approx((0.5, 0.5, 0.5))
     ratio, low, high = bootstrap_ratio([1.0, 8.0], [2.0, 4.0])
     assert low < ratio < high
+
+
+def test_where_the_law_of_errors_is_known_the_measured_split_comes_close_to_the_best():
+    row = law_row("product", 100.0, 0.0, 1)
+    assert row["best"] < 0.7
+    assert row["measured"] == f"{row['best']:.2f} (0%)"
+    assert law_row("useless", 3.0, 0.1, 3)["measured"].endswith("(100%)")

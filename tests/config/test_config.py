@@ -355,6 +355,12 @@ def test_methods_basis_sets_and_levels_that_cannot_be(tmp_path: Path) -> None:
     assert "9 electrons need an odd spin" in found["start.0"]
 
 
+def test_a_measured_split_needs_two_levels(tmp_path: Path) -> None:
+    budget = "\nbudget: {cheap: 0, expensive: 30, split: measured}\n"
+    text = TOY + budget + "seeds: {cheap: 0}\ntraining: {kind: standard}\n"
+    assert "expected two levels" in problems(text, tmp_path)["budget.split"]
+
+
 def test_two_equal_levels_are_a_mistake(tmp_path: Path) -> None:
     text = TOY.replace("stiffness: 0.9", "stiffness: 1")
     assert "both are toy 1/0" in problems(text, tmp_path)["levels"]

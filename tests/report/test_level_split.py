@@ -35,9 +35,9 @@ def history(errors: dict[str, float], generations: int = 2) -> History:
     return History(Path("x.zarr"), attrs, (), JournalFold(state=state))
 
 
-GOOD = {"all": 10, "half-cheap": 12, "half-expensive": 15, "alone": 30}
-IDLE = {"all": 10, "half-cheap": 10, "half-expensive": 15, "alone": 30}
-ALONE = {"all": 10, "half-cheap": 12, "half-expensive": 15, "alone": 9}
+GOOD = {"all": 10, "few-cheap": 12, "few-expensive": 15, "alone": 30}
+IDLE = {"all": 10, "few-cheap": 10, "few-expensive": 15, "alone": 30}
+ALONE = {"all": 10, "few-cheap": 12, "few-expensive": 15, "alone": 9}
 
 
 @pytest.mark.parametrize(
@@ -50,17 +50,17 @@ ALONE = {"all": 10, "half-cheap": 12, "half-expensive": 15, "alone": 9}
 def test_a_sentence_says_what_becomes_of_the_money(
     errors: dict[str, float], words: str
 ) -> None:
-    gain, verdict = split_sentences(history({**errors, "half-alone": 45}))
-    assert "twice the expensive ones by 33 ± 0 %" in gain
+    gain, verdict = split_sentences(history({**errors, "few-alone": 45}))
+    assert "twice the expensive ones by 18 ± 0 %" in gain
     assert words.casefold() in verdict.casefold()
 
 
 def test_labels_that_gain_nothing_are_not_worth_their_price() -> None:
-    errors = {**IDLE, "half-cheap": 9.9, "half-alone": 45}
+    errors = {**IDLE, "few-cheap": 9.9, "few-alone": 45}
     verdict = split_sentences(history(errors))[-1]
-    assert verdict.startswith("Cheap labels are not worth their price: half of them")
-    errors = {**GOOD, "half-expensive": 9.9, "half-alone": 45}
+    assert verdict.startswith("Cheap labels are not worth their price: they lower")
+    errors = {**GOOD, "few-expensive": 9.9, "few-alone": 45}
     verdict = split_sentences(history(errors))[-1]
     assert verdict.startswith("Expensive labels are not worth their price")
-    once = split_sentences(history({**IDLE, "half-alone": 45}, generations=1))[-1]
+    once = split_sentences(history({**IDLE, "few-alone": 45}, generations=1))[-1]
     assert "not worth" not in once

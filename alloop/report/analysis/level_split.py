@@ -10,7 +10,7 @@ from alloop.loop.level_split import (
     alone_is_better,
     cheap_is_idle,
     cheap_share,
-    is_settled,
+    expensive_is_idle,
 )
 from alloop.report.analysis.campaign_facts import config_value
 from alloop.report.text.formatting import milli_text, plural
@@ -44,8 +44,8 @@ def _gain_sentences(gains: LevelGains) -> Iterator[str]:
     )
     if cheap_is_idle(gains):
         yield (
-            "Cheap labels are not worth their price: half of them give the same error "
-            f"within its uncertainty; {_STOP}."
+            "Cheap labels are not worth their price: they lower the error too little "
+            f"to deserve {FLOOR:.0%} of the money; {_STOP}."
         )
     elif alone_is_better(gains):
         yield (
@@ -61,10 +61,10 @@ def _share_sentences(gains: LevelGains) -> Iterator[str]:
     if share is None:
         yield "Neither level's labels gain anything: the counts of the budget stand."
         return
-    if is_settled(gains) and gains.expensive.value < gains.expensive.error:
+    if expensive_is_idle(gains):
         yield (
-            "Expensive labels are not worth their price: half of them give the same "
-            f"error within its uncertainty; they get {FLOOR:.0%} of a round's money."
+            "Expensive labels are not worth their price: they lower the error too "
+            f"little to deserve {FLOOR:.0%} of the money, which they get all the same."
         )
         return
     yield (

@@ -166,10 +166,10 @@ def noise_text(noise: Noise) -> str:
 
 _PARTS = {
     "all": "all labels",
-    "half-cheap": "half of the cheap labels and all expensive ones",
-    "half-expensive": "half of the expensive labels and all cheap ones",
+    "few-cheap": "a quarter of the cheap labels and all expensive ones",
+    "few-expensive": "a quarter of the expensive labels and all cheap ones",
     "alone": "the expensive labels alone",
-    "half-alone": "half of the expensive labels alone",
+    "few-alone": "a quarter of the expensive labels alone",
 }
 
 

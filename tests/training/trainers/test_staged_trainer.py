@@ -286,3 +286,9 @@ def test_a_killed_training_goes_on_where_it_was(cheap, expensive, tmp_path) -> N
     resumed, _ = again.train(data, None, seed=1)
     assert name_of(resumed) == name_of(whole)
     assert set(told) == {"fine-tuning"}
+
+
+def test_a_shortened_training_has_a_share_of_the_steps_of_each_stage() -> None:
+    short = asteroid_trainer("painn", SMALL).shortened(0.001)
+    assert [stage.steps for stage in short.stages] == [1, 3, 1]
+    assert [stage.name for stage in short.stages] == [x.name for x in asteroid_stages()]
