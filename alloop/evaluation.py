@@ -3,7 +3,8 @@
 Campaigns and `alloop train` both train here.
 """
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from math import ceil
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,7 @@ from alloop.core.units import Floats
 from alloop.generation import Generation
 from alloop.models.checkpoint import Storable
 from alloop.scores.calibrate import ScorerSettings, surprise_threshold
+from alloop.scores.error_limits import fit_error_limits
 from alloop.training.label_changes import joined_labels, select_labels
 from alloop.training.state_folder import ResumableTrainer, StateFolder
 
@@ -29,13 +31,15 @@ class CalibratedScorer:
 
     threshold: surprise above which a frame is flagged, None where it is not calibrated;
     landmarks (frames, features): mean descriptors from which candidates should differ;
-    calibrated_on: the number of frames whose surprise the threshold was taken from.
+    calibrated_on: the number of frames that the threshold was taken from; source: what
+    these are, "heldout" or "validation", or "error" where it is an error's surprise.
     """
 
     scorer: FittedScorer
     threshold: float | None
     landmarks: Floats
     calibrated_on: int = 0
+    source: str = "heldout"
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -151,6 +155,36 @@ def fit_scorer(
     limit = surprise_threshold(surprise, scoring.quantile)
     landmarks = _landmark_means(potential, seen, scoring.landmarks)
     return CalibratedScorer(scorer, limit, landmarks, len(heldout))
+
+
+def calibrate(
+    trained: TrainedGeneration,
+    surprise: Floats,
+    errors: Floats,
+    scoring: ScorerSettings,
+    ratios: Sequence[float] = (),
+) -> TrainedGeneration:
+    """Return the generation with limits of its errors, and a threshold that fits them.
+
+    surprise, errors (frames,), in eV/Å: of labelled frames that it was not trained on,
+    best of MD. The threshold is taken from these where they suffice, or where the
+    settings flag by an error, it is the surprise at which the limit reaches that.
+    ratios: of control frames, see `fit_error_limits`.
+    """
+    limits = fit_error_limits(surprise, errors, scoring.coverage, ratios)
+    fitted, known = trained.fitted, surprise[np.isfinite(surprise)]
+    threshold = surprise_threshold(known, scoring.quantile)
+    if limits is not None and scoring.error is not None:
+        at = limits.surprise_at(scoring.error)
+        fitted = replace(fitted, threshold=at, source="error")
+    elif threshold is not None:
+        fitted = replace(fitted, threshold=threshold, source="validation")
+    if fitted.source != "heldout":
+        fitted = replace(fitted, calibrated_on=len(known))
+    generation = replace(
+        trained.generation, threshold=fitted.threshold, error_limits=limits
+    )
+    return replace(trained, generation=generation, fitted=fitted)
 
 
 def _reference_atoms(seen: Batch, heldout: Batch, seed: int) -> tuple[Batch, Batch]:

@@ -6,11 +6,12 @@ It is stored as one blob of named tensors (no pickle) and identified by its cont
 import math
 import warnings
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from alloop.core.batch import Batch
+from alloop.core.error_limits import ErrorLimits
 from alloop.core.errors import InputError
 from alloop.core.records import Predictions
 from alloop.core.roles import FittedScorer, Potential, Scorer
@@ -35,6 +36,7 @@ from alloop.potentials.restore import (
 )
 from alloop.scores.stored import DEFAULT, restore_scorer, scorer_name
 
+_LIMITS = "error_limits"  # the setting that holds the limits of errors
 UNKNOWN = (
     "this model is from an older alloop and does not say what it was trained on: "
     "charge, spin and composition are not checked"
@@ -47,7 +49,8 @@ class Generation:
 
     threshold: surprise above which a frame is not trusted, None where it is not
     calibrated. facts: JSON-able, a description of the model and its test error. domain:
-    what it was trained on; None where an older alloop did not record it.
+    what it was trained on; None where an older alloop did not record it. error_limits:
+    of force errors by surprise; None where too few labelled frames were not trained on.
     """
 
     potential: Storable
@@ -55,6 +58,7 @@ class Generation:
     threshold: float | None
     facts: dict[str, Any]
     domain: Domain | None = None
+    error_limits: ErrorLimits | None = None
 
     def predict(self, batch: Batch, *, descriptors: bool = False) -> Predictions:
         """Return energies (frames,) in eV and forces (atoms, 3) in eV/Å."""
@@ -71,10 +75,10 @@ class Generation:
     ) -> PotentialCalculator:
         """Return an ASE calculator of energy, forces, stress of cells and surprise.
 
-        Surprise needs a fitted scorer. outside: also accept charges, spins and
-        compositions that the model was not trained on, which raise InputError
-        otherwise. threads: of torch, in each call. compile: for long MD of one system,
-        see `PotentialCalculator`.
+        Surprise needs a fitted scorer, limits of the error `error_limits`. outside:
+        also accept charges, spins and compositions that the model was not trained on,
+        which raise InputError otherwise. threads: of torch, in each call. compile: for
+        long MD of one system, see `PotentialCalculator`.
         """
         if self.domain is None and not outside:
             warnings.warn(UNKNOWN, stacklevel=2)
@@ -82,6 +86,7 @@ class Generation:
         return PotentialCalculator(
             self.potential,
             self.scorer,
+            error_limits=self.error_limits,
             domain=domain,
             threads=threads,
             compile=compile,
@@ -101,6 +106,8 @@ def to_bytes(generation: Generation) -> tuple[str, bytes]:
     }
     if scorer is not None and scorer_name(scorer) != DEFAULT:
         settings["scorer"] = scorer_name(scorer)
+    if generation.error_limits is not None:
+        settings[_LIMITS] = asdict(generation.error_limits)
     if generation.domain is not None:
         settings[DOMAIN] = generation.domain.rows
     tensors = {**potential.tensors, **{SCORER + k: v for k, v in arrays.items()}}
@@ -135,6 +142,7 @@ def from_bytes(
             threshold=_threshold(whole.settings["threshold"]),
             facts=dict(whole.settings["facts"]),
             domain=domain(whole),
+            error_limits=_error_limits(whole.settings.get(_LIMITS)),
         )
 
 
@@ -154,6 +162,10 @@ def _scorer(
 
     name = str(whole.settings.get("scorer", DEFAULT))
     return restore_scorer(name, arrays, read_potential, own)
+
+
+def _error_limits(given: Any) -> ErrorLimits | None:
+    return None if given is None else ErrorLimits.from_fields(given)
 
 
 def _threshold(given: Any) -> float | None:

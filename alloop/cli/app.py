@@ -14,6 +14,7 @@ from alloop.cli import (
     model_commands,
     prepare_commands,
     run_commands,
+    score_command,
 )
 from alloop.cli.console import output_error, prepare_streams, print_error
 from alloop.cli.interrupts import RESUMABLE
@@ -88,7 +89,7 @@ _COMMANDS = (
         label_commands.label,
         label_commands.atoms,
     ),
-    *(model_commands.train, model_commands.md),
+    *(model_commands.train, model_commands.md, score_command.score),
     *(doctor_command.doctor, doctor_command.version),
 )
 for _command in _COMMANDS:

@@ -11,6 +11,8 @@ from alloop.core.errors import InputError
 
 if TYPE_CHECKING:
     from alloop.campaign import Campaign
+    from alloop.core.species import Domain
+    from alloop.generation import Generation
     from alloop.history.reader import History
 
 StorePath: TypeAlias = Annotated[
@@ -54,6 +56,19 @@ def open_campaign(place: Path) -> "Campaign":
     store = find_store(place)
     warn_of_lost(store)
     return Campaign.from_store(store)
+
+
+def load_generation(place: Path) -> "tuple[Generation, Domain | None]":
+    """Return the model of a file, or the best one of a store, with its domain."""
+    from alloop.generation import load
+
+    yaml = place.suffix in (".yaml", ".yml")
+    if existing_path(place).is_dir() or yaml:
+        campaign = open_campaign(place)
+        model = campaign.model()
+        return model, campaign.domain(model)
+    model = load(place)
+    return model, model.domain
 
 
 def warn_of_lost(store: Path) -> None:

@@ -161,8 +161,7 @@ def _status_facts(values: dict[str, Any]) -> Iterator[tuple[str, str]]:
     errors = [milli_text(x) for x in values["errors"] if x is not None]
     shown = f"{' → '.join(errors)}{_best_text(values)}"
     yield f"{values['tested_on']} error", shown if errors else "none yet"
-    if values["calibration"]:
-        yield "threshold", " ".join(values["calibration"])
+    yield from _calibration_facts(values)
     yield "walkers", f"{walkers['walking']} walking, {stopped or 'none'} stopped"
     yield "CPU", duration_text(values["cpu_seconds"])
     if values["quarantined"]["labels"]:
@@ -177,6 +176,14 @@ def _status_facts(values: dict[str, Any]) -> Iterator[tuple[str, str]]:
         "store",
         f"{short_path(Path(values['store']))}, last commit {values['last_commit']}",
     )
+
+
+def _calibration_facts(values: dict[str, Any]) -> Iterator[tuple[str, str]]:
+    """Yield the basis of threshold and limits of errors, where there is one."""
+    limits = values["error_limits"]["sentences"]
+    for name, found in (("threshold", values["calibration"]), ("error limits", limits)):
+        if found:
+            yield name, " ".join(found)
 
 
 def _best_text(values: dict[str, Any]) -> str:

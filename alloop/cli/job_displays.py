@@ -182,6 +182,13 @@ def train_summary(job: "TrainJob", trained: "TrainedModel") -> Iterator[Any]:
         if limit is not None
         else f"surprise is not calibrated: too few frames ({frames})"
     )
+    limits = trained.generation.error_limits
+    if limits is not None:
+        usual = milli_text(limits.limit(limits.centre))
+        yield (
+            f"limits of force errors hold for {limits.coverage:.0%} of frames like "
+            f"these: {usual} meV/Å at the median surprise (`alloop score`)"
+        )
     yield f"model: {short_path(job.out)}; history: {short_path(job.history_file)}"
 
 

@@ -7,15 +7,18 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from alloop.cli.campaign_paths import Force, existing_path, open_campaign, short_path
+from alloop.cli.campaign_paths import (
+    Force,
+    existing_path,
+    load_generation,
+    short_path,
+)
 from alloop.cli.console import Quiet, print_error, print_text
 from alloop.cli.interrupts import RESUMABLE, stop_event
 from alloop.core.errors import Interrupted
 
 if TYPE_CHECKING:
     from alloop.core.records import Walker
-    from alloop.core.species import Domain
-    from alloop.generation import Generation
     from alloop.jobs.md_job import MDProgress, MDRun
     from alloop.jobs.train_job import TrainJob
 
@@ -220,7 +223,7 @@ def md(  # noqa: PLR0913 - one for each option
     from alloop.md.dynamics import DynamicsSettings
     from alloop.md.guards import Guards
 
-    found, domain = _load_generation(model)
+    found, domain = load_generation(model)
     md_run = MDRun(
         model=found,
         start=[given.frame for given in read_frames([start])],
@@ -251,19 +254,6 @@ def md(  # noqa: PLR0913 - one for each option
     for line in md_summary(md_run, ended):
         print_text(line)
     return 0
-
-
-def _load_generation(place: Path) -> "tuple[Generation, Domain | None]":
-    """Return the model of a file, or the best one of a store, with its domain."""
-    from alloop.generation import load
-
-    yaml = place.suffix in (".yaml", ".yml")
-    if existing_path(place).is_dir() or yaml:
-        campaign = open_campaign(place)
-        model = campaign.model()
-        return model, campaign.domain(model)
-    model = load(place)
-    return model, model.domain
 
 
 def _run_with_display(md_run: "MDRun", asked: Event, quiet: bool) -> "list[Walker]":

@@ -156,7 +156,10 @@ def compiles_forces(explore: Explore) -> bool:
 
 def scorer_settings(plan: Plan) -> ScorerSettings:
     """Return the settings with which the scorer of a generation is fitted."""
-    return ScorerSettings(plan.flag.scorer(), plan.flag.quantile)
+    flag = plan.flag
+    return ScorerSettings(
+        flag.scorer(), flag.quantile, coverage=flag.coverage, error=flag.error
+    )
 
 
 def cluster_plan(plan: Plan) -> "ClusterPlan":

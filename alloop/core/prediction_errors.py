@@ -4,7 +4,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from alloop.core.batch import Batch
 from alloop.core.records import LabelSet, Predictions
+from alloop.core.units import Floats
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,3 +37,15 @@ def prediction_errors(said: Predictions, labels: LabelSet) -> ErrorSummary:
         force_mae=float(np.abs(forces).mean()),
         force_rmse=float(np.sqrt((forces**2).mean())),
     )
+
+
+def largest_force_errors(batch: Batch, predicted: Floats, labelled: Floats) -> Floats:
+    """Return the largest force error on an atom of each frame (frames,), eV/Å.
+
+    The error on an atom is the length of its vector.
+    """
+    if not len(batch):
+        return np.zeros(0)
+    lengths = np.linalg.norm(predicted - labelled, axis=1)  # (atoms,)
+    out: Floats = np.maximum.reduceat(lengths, batch.offsets[:-1])
+    return out

@@ -249,6 +249,7 @@ class Driver:
             heldout=pack_frames(
                 [self.label_index.frames[frame] for frame in command.heldout]
             ),
+            ratios=state.limit_ratios({*command.expensive}),
         )
 
     def _label_sets(self, state: LoopState, command: Train | TrainPart) -> TrainingData:

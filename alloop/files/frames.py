@@ -1,12 +1,12 @@
 """Reading of structures without labels, in any format that ASE reads."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 from ase import Atoms
-from ase.io import read
+from ase.io import iread, read
 from ase.io.formats import string2index
 
 from alloop.core.errors import InputError
@@ -44,6 +44,27 @@ def read_frames(
     ]
 
 
+def iterate_frames(source: str) -> Iterator[GivenStructure]:
+    """Yield the structures of a file one at a time, where its format allows that.
+
+    Otherwise as `read_frames`; InputError comes when what cannot be read is reached.
+    """
+    file, index = _split_index(source)
+    from_end = min(index.start or 0, index.stop or 0, index.step or 1) < 0
+    if file.suffix in DATABASES or from_end or not file.is_file():
+        yield from read_frames([source])
+        return
+    count = 0
+    try:
+        for atoms in iread(file, index=index, do_not_split_by_at_sign=True):
+            count += 1
+            yield GivenStructure(atoms, _make_frame(atoms, None, None))
+    except UNREADABLE as error:
+        raise _unreadable(source, error) from error
+    if not count:
+        raise _none_there(source)
+
+
 def _read_structures(source: str) -> list[Atoms]:
     file, index = _split_index(source)
     if not file.is_file():
@@ -52,15 +73,24 @@ def _read_structures(source: str) -> list[Atoms]:
         whole = file.suffix in DATABASES  # ASE's reader would drop the keys
         found = database_rows(file)[index] if whole else _read_file(file, index)
     except UNREADABLE as error:
-        raise InputError(
-            f"expected structures that ASE can read, {source} cannot be read "
-            f"({type(error).__name__}: {error})"
-        ) from error
+        raise _unreadable(source, error) from error
     if not found:
-        raise InputError(
-            f"expected structures, {source} names none that {file} has; count from 0"
-        )
+        raise _none_there(source)
     return found
+
+
+def _unreadable(source: str, error: Exception) -> InputError:
+    return InputError(
+        f"expected structures that ASE can read, {source} cannot be read "
+        f"({type(error).__name__}: {error})"
+    )
+
+
+def _none_there(source: str) -> InputError:
+    file, _ = _split_index(source)
+    return InputError(
+        f"expected structures, {source} names none that {file} has; count from 0"
+    )
 
 
 def _split_index(source: str) -> tuple[Path, slice]:

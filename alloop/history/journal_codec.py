@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from alloop.core import batch, cost_curve, frame, label_cost, levels, records
+from alloop.core.error_limits import ErrorLimits
 from alloop.core.errors import DamagedError
 from alloop.loop import events as e
 from alloop.loop.commands import (
@@ -34,7 +35,7 @@ _EVENTS = (
 _FACTS = (
     *(frame.Frame, batch.Batch, levels.Level, records.Walker, records.Candidate),
     *(records.Label, records.Unlabelled, records.Failure, records.Noise),
-    *(label_cost.Cost, cost_curve.Curve),
+    *(label_cost.Cost, cost_curve.Curve, ErrorLimits),
 )
 CLASSES = (*_EVENTS, *_FACTS)
 CODEC = Codec(CLASSES)

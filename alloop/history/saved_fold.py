@@ -16,7 +16,16 @@ from typing import Any
 
 import numpy as np
 
-from alloop.core import batch, cost_curve, doubts, frame, label_cost, records, splits
+from alloop.core import (
+    batch,
+    cost_curve,
+    doubts,
+    error_limits,
+    frame,
+    label_cost,
+    records,
+    splits,
+)
 from alloop.core.batch import Batch, pack_frames
 from alloop.core.errors import InputError
 from alloop.core.records import Label, Unlabelled
@@ -53,7 +62,7 @@ _REST = (
     *("explorers", "examinations", "round", "generation"),
 )
 _MADE_OF = (
-    *(batch, label_cost, cost_curve, doubts, frame, records, splits),
+    *(batch, label_cost, cost_curve, doubts, error_limits, frame, records, splits),
     *(record_index, classes, e, journal_fold, label_index, json_columns),
     *(label_outcomes, motion_outcomes, reducer, state, codec, record),
 )

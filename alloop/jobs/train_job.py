@@ -13,14 +13,24 @@ import numpy as np
 from alloop.config.build import scorer_settings
 from alloop.config.sections.plan import Plan
 from alloop.config.trainer import make_trainer, network_settings
-from alloop.core.prediction_errors import ErrorSummary, prediction_errors
+from alloop.core.prediction_errors import (
+    ErrorSummary,
+    largest_force_errors,
+    prediction_errors,
+)
 from alloop.core.records import LabelSet, TrainingData
 from alloop.core.roles import Potential, Trainer
-from alloop.evaluation import TrainingInputs, train_generation
+from alloop.evaluation import (
+    TrainedGeneration,
+    TrainingInputs,
+    calibrate,
+    train_generation,
+)
 from alloop.files.targets import MODELS, refuse_target, replace_atomically
 from alloop.generation import Generation, potential_from_bytes, to_bytes
 from alloop.jobs.train_data import HeldOutShares, TrainMaterial
 from alloop.models.settings import is_pretrained
+from alloop.scores.calibrate import ScorerSettings
 from alloop.training.fit import Progress
 from alloop.training.trainers.staged_trainer import StagedTrainer
 from alloop.training.trainers.universal import UniversalTrainer, untrained_potential
@@ -131,7 +141,9 @@ class TrainJob:
         )
         trained = train_generation(trainer, inputs)
         errors = set_errors(trained.generation.potential, data)
-        generation = replace(trained.generation, facts=_model_facts(data, errors))
+        trained = _calibrated(trained, data.validation, inputs.scoring)
+        facts = _model_facts(data, errors)
+        generation = replace(trained.generation, facts=facts)
         before = self._untrained_errors()
         return TrainedModel(generation, trained.history, errors, before)
 
@@ -191,6 +203,19 @@ def set_errors(
         for name, labels in label_sets(material).items()
         if len(labels)
     }
+
+
+def _calibrated(
+    trained: TrainedGeneration, labels: LabelSet, scoring: ScorerSettings
+) -> TrainedGeneration:
+    """Return the generation, calibrated on these labels where there are any."""
+    model = trained.generation
+    if model.scorer is None or not len(labels):
+        return trained
+    said = model.predict(labels.batch, descriptors=True)
+    surprise = model.scorer.score(labels.batch, said)
+    errors = largest_force_errors(labels.batch, said.forces, labels.forces)
+    return calibrate(trained, surprise, errors, scoring)
 
 
 def _model_facts(material: TrainMaterial, errors: Rows) -> dict[str, int | float]:

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TypeAlias
 
+from alloop.core.error_limits import ErrorLimits
 from alloop.core.frame import Frame, FrameId
 from alloop.core.label_cost import Cost
 from alloop.core.levels import LevelId
@@ -149,8 +150,9 @@ class Trained:
     """A new generation: model, scorer and threshold under one id.
 
     landmarks: (frames, features) mean descriptors of frames it was trained on, which
-    new candidates should differ from. calibrated_on: the number of frames whose
-    surprise the threshold was taken from, None where it was not recorded.
+    new candidates should differ from. threshold_from: "heldout", "validation" or
+    "error" (`flag.error`); calibrated_on: the number of frames that it was taken from,
+    None where it was not recorded. error_limits: of force errors by surprise, or None.
     """
 
     name: str
@@ -162,6 +164,8 @@ class Trained:
     history: Mapping[str, Detail | list[Detail]] = field(default_factory=dict)
     timing: Timing = Timing()
     calibrated_on: int | None = None
+    error_limits: ErrorLimits | None = None
+    threshold_from: str = "heldout"
 
 
 @dataclass(frozen=True, slots=True, eq=False)

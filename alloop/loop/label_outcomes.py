@@ -1,10 +1,12 @@
 """The outcomes of labels in the state of the loop. Pure."""
 
 from dataclasses import replace
+from math import isfinite
 
 import numpy as np
 
 from alloop.core import doubts
+from alloop.core.records import Candidate
 from alloop.core.splits import EXAMINATION
 from alloop.loop import events as e
 from alloop.loop.commands import LabelFrame
@@ -37,10 +39,13 @@ def apply_labelled(state: LoopState, event: e.Labelled | e.NotLabelled) -> LoopS
         return record_entry(
             state, command, failed_entry(command, event.unlabelled.cpu_seconds)
         )
+    ratio, held = _limit_ratio(state, event, command)
     entry = replace(
         failed_entry(command, event.label.cpu_seconds),
         good=True,
         bias=_label_bias(state, event, command),
+        limit_ratio=ratio,
+        limit_held=held,
         doubts=doubts.doubts_of_details(event.label.details),
     )
     return record_entry(state, command, entry)
@@ -114,10 +119,38 @@ def _label_bias(
     """
     if command.fidelity != "cheap":
         return None
+    found = _candidate(state, command)
+    if found is None:
+        return None
+    return float(np.abs(found.forces - event.label.forces).mean())
+
+
+def _limit_ratio(
+    state: LoopState, event: e.Labelled, command: LabelFrame
+) -> tuple[float | None, bool | None]:
+    """Return a control frame's largest force error over the limit promised for it.
+
+    That is without the limit's factor; with it, whether the limit held. None for other
+    frames, and where no limit was promised.
+    """
+    if (command.fidelity, command.purpose) != ("expensive", "control"):
+        return None, None
+    found = _candidate(state, command)
+    summary = state.summaries.get(state.exploring_generation)
+    limits = None if summary is None else summary.error_limits
+    if found is None or limits is None or not isfinite(found.surprise):
+        return None, None
+    error = np.linalg.norm(found.forces - event.label.forces, axis=1).max()
+    ratio = float(error) * limits.factor / limits.limit(found.surprise)
+    return ratio, ratio <= limits.factor
+
+
+def _candidate(state: LoopState, command: LabelFrame) -> Candidate | None:
+    """Return the candidate whose label was asked for, None where it was not found."""
     for _, found in sorted(state.found.items(), key=lambda item: item[0]):
         for candidate in (*found.candidates, *found.controls):
             if candidate.frame.id == command.frame.id:
-                return float(np.abs(candidate.forces - event.label.forces).mean())
+                return candidate
     return None
 
 

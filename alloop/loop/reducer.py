@@ -233,7 +233,9 @@ def _apply_opened(state: LoopState, event: e.Opened) -> LoopState:
 
 def _apply_trained(state: LoopState, event: e.Trained) -> LoopState:
     error = float("nan") if event.evaluation is None else event.evaluation.force_mae
-    summary = GenerationSummary(event.model, event.threshold, event.landmarks)
+    summary = GenerationSummary(
+        event.model, event.threshold, event.landmarks, event.error_limits
+    )
     return replace(
         state,
         generation=event.generation,

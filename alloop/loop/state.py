@@ -10,6 +10,7 @@ from math import isfinite
 import numpy as np
 
 from alloop.core.doubts import Doubt
+from alloop.core.error_limits import ErrorLimits
 from alloop.core.frame import Frame, FrameId
 from alloop.core.label_cost import Cost
 from alloop.core.records import Candidate, Walker
@@ -27,7 +28,9 @@ _FIRST_STEPS = 20  # MD steps; a walker stopped earlier got nowhere
 class LabelState:
     """A label that was asked for (or brought by the user), and its outcome.
 
-    bias: ASTEROID's B in eV/Å.
+    bias: ASTEROID's B in eV/Å. limit_ratio: of a control frame at the expensive level,
+    its largest force error over the limit that was promised for it, without the
+    limit's factor; limit_held: whether the error was below the limit.
     """
 
     frame: FrameId
@@ -39,6 +42,8 @@ class LabelState:
     bias: float | None = None
     doubts: frozenset[Doubt] = frozenset()
     brought: bool = False
+    limit_ratio: float | None = None
+    limit_held: bool | None = None
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -59,6 +64,7 @@ class GenerationSummary:
     model: ModelId
     threshold: float | None
     landmarks: Floats
+    error_limits: ErrorLimits | None = None
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -184,6 +190,14 @@ class LoopState:
             if entry.purpose == TEST and entry.good and not entry.doubts & barred
         }
         return tuple(sorted(frames - self._excluded_frames("expensive")))
+
+    def limit_ratios(self, frames: Set[FrameId]) -> tuple[float, ...]:
+        """Return the limit ratios of these frames, in journal order."""
+        return tuple(
+            entry.limit_ratio
+            for entry in self.entries()
+            if entry.limit_ratio is not None and entry.frame in frames
+        )
 
     @property
     def best(self) -> int:

@@ -10,6 +10,7 @@ from ase.calculators.calculator import Calculator, all_changes
 
 from alloop.core.atoms import from_atoms
 from alloop.core.batch import Batch, pack_frames
+from alloop.core.error_limits import ErrorLimits
 from alloop.core.records import Predictions
 from alloop.core.roles import FittedScorer, Potential
 from alloop.core.species import Domain
@@ -35,11 +36,13 @@ class PotentialCalculator(StatefulCalculator):
 
     It gives energy, free_energy (eV), forces (eV/Å) and, of a cell where the potential
     predicts it, stress (eV/Å³); with a scorer also "surprise", by `get_property` or in
-    `results`. Charge and spin (2S) are read from `atoms.info`. domain: what the
-    potential was trained on; atoms outside it raise InputError, and a molecule that is
-    not in it but allowed gives a warning. threads: torch's threads in each call; the
-    caller's number is restored. compile: compile the potential for each new system,
-    which takes up to a minute and saves time in long MD.
+    `results`, and with error_limits "error_limit", the upper limit of the largest force
+    error on an atom (norm, eV/Å) at the coverage that they promise. Charge and spin
+    (2S) are read from `atoms.info`. domain: what the potential was trained on; atoms
+    outside it raise InputError, and a molecule that is not in it but allowed gives a
+    warning. threads: torch's threads in each call; the caller's number is restored.
+    compile: compile the potential for each new system, which takes up to a minute and
+    saves time in long MD.
     """
 
     implemented_properties: tuple[str, ...] = (
@@ -54,6 +57,7 @@ class PotentialCalculator(StatefulCalculator):
         potential: Potential,
         scorer: FittedScorer | None = None,
         *,
+        error_limits: ErrorLimits | None = None,
         domain: Domain | None = None,
         threads: int = 1,
         compile: bool = False,
@@ -61,6 +65,7 @@ class PotentialCalculator(StatefulCalculator):
         super().__init__()
         self.potential = potential
         self.scorer = scorer
+        self.error_limits = error_limits
         self.domain = domain
         self.threads = threads
         self.compile = compile
@@ -68,6 +73,11 @@ class PotentialCalculator(StatefulCalculator):
         self._fast: Potential = potential
         if scorer is not None:
             self.implemented_properties = (*self.implemented_properties, "surprise")
+            if error_limits is not None:
+                self.implemented_properties = (
+                    *self.implemented_properties,
+                    "error_limit",
+                )
 
     def calculate(
         self,
@@ -88,6 +98,9 @@ class PotentialCalculator(StatefulCalculator):
             if self.scorer is not None:
                 surprise = self.scorer.score(batch, predictions)
                 self.results["surprise"] = float(surprise[0])
+                if self.error_limits is not None:
+                    limit = self.error_limits.limits(surprise)
+                    self.results["error_limit"] = float(limit[0])
 
     def _prepared(self, atoms: Atoms) -> Batch:
         """Return the atoms as a batch.

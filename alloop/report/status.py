@@ -27,6 +27,11 @@ from alloop.report.analysis.label_quality import (
     quarantined_labels,
 )
 from alloop.report.analysis.level_split import split_sentences
+from alloop.report.analysis.limit_coverage import (
+    limit_coverages,
+    limit_sentences,
+    newest_limits,
+)
 from alloop.report.analysis.timeline import time_left
 from alloop.report.text.formatting import guard_stops
 from alloop.store.lock import lock_holder
@@ -47,14 +52,14 @@ def campaign_status(history: History) -> dict[str, Any]:
     tested; tested_on: "validation", or "test" where the user brought that set; best:
     the generation with the least of these errors; examination: the last one, or null,
     with errors in eV and eV/Å and alarms, the number of frames above the flag
-    threshold; calibration: the basis of the threshold, in sentences; split: what the
-    labels of each level gained, in sentences, if that was measured; quarantined:
-    number of failed labels, and of those that `alloop resume --retry` tries again;
-    training: progress of the trainings under way; noise: number of labels made again
-    and RMS of their forces' change in eV/Å, by fidelity; cpu_seconds: spent by this
-    campaign on everything; time_left in seconds, null while unknown; last_commit: ISO
-    8601, local time with its offset; running: the process that runs the campaign (pid,
-    host, since), or null.
+    threshold; calibration: the basis of the threshold, in sentences; error_limits: what
+    they promise and how often they held, by group of frames; split: what the labels of
+    each level gained, in sentences, if that was measured; quarantined: number of failed
+    labels, and of those that `alloop resume --retry` tries again; training: progress of
+    the trainings under way; noise: number of labels made again and RMS of their forces'
+    change in eV/Å, by fidelity; cpu_seconds: spent by this campaign on everything;
+    time_left in seconds, null while unknown; last_commit: ISO 8601, local time with its
+    offset; running: the process that runs the campaign (pid, host, since), or null.
     """
     state = history.state
     newest = state.summaries.get(state.generation)
@@ -80,6 +85,7 @@ def campaign_status(history: History) -> dict[str, Any]:
         "calibration": list(threshold_sentences(history)),
         "split": list(split_sentences(history)),
         "threshold": _finite_or_none(None if newest is None else newest.threshold),
+        "error_limits": _limit_values(history),
         "training": training_progress(spool_folder(history.path)),
         "open": dict(sorted(task_kinds(state.open.values()).items())),
         "excluded": len(state.excluded),
@@ -137,6 +143,17 @@ def _examination_values(history: History) -> dict[str, Any] | None:
         "alarms": found.alarms,
         "scored": found.scored,
         "sentences": list(examination_sentences(history)),
+    }
+
+
+def _limit_values(history: History) -> dict[str, Any]:
+    """Return the newest limits of errors, null without, and the frames below theirs."""
+    newest = newest_limits(history)
+    return {
+        "promised": None if newest is None else newest[1].coverage,
+        "frames": 0 if newest is None else newest[1].frames,
+        "held": {x.group: {"n": x.n, "held": x.held} for x in limit_coverages(history)},
+        "sentences": list(limit_sentences(history)),
     }
 
 

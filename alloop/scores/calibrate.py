@@ -18,12 +18,16 @@ class ScorerSettings:
     """The scorer of each generation, and how its threshold is set.
 
     quantile: of held-out surprise, above which a frame is flagged. landmarks: number of
-    frames kept, from which candidates should differ.
+    frames kept, from which candidates should differ. coverage: promised by the limits
+    of errors. error: eV/Å; frames that may be off by more are flagged, in place of
+    those above the quantile.
     """
 
     scorer: Scorer = field(default_factory=QResidualScorer)
     quantile: float = 0.99
     landmarks: int = 512
+    coverage: float = 0.9
+    error: float | None = None
 
 
 @dataclass(frozen=True, slots=True)

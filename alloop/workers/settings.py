@@ -69,11 +69,15 @@ class WorkerSettings:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class TaskData:
-    """The data that a command refers to by id: model blobs, frames, labels."""
+    """The data that a command refers to by id: model blobs, frames, labels.
+
+    ratios: of control frames, see `alloop.scores.error_limits`.
+    """
 
     model: bytes | None = None
     data: TrainingData | None = None
     test: LabelSet | None = None
     heldout: Batch | None = None
+    ratios: tuple[float, ...] = ()
     frame: Frame | None = None
     label: Label | None = None

@@ -6,12 +6,17 @@ from typing import Protocol, runtime_checkable
 import numpy as np
 
 from alloop.core.batch import Batch, pack_frames
-from alloop.core.prediction_errors import prediction_errors
+from alloop.core.prediction_errors import largest_force_errors, prediction_errors
 from alloop.core.records import LabelSet, Predictions
 from alloop.core.roles import Trainer
 from alloop.core.seeds import torch_seed
 from alloop.core.units import Floats
-from alloop.evaluation import TrainingInputs, frame_means, train_generation
+from alloop.evaluation import (
+    TrainingInputs,
+    calibrate,
+    frame_means,
+    train_generation,
+)
 from alloop.generation import Generation, potential_from_bytes, to_bytes
 from alloop.loop import events as e
 from alloop.loop.commands import Train, TrainPart
@@ -41,6 +46,13 @@ def perform_training(
     )
     trained = train_generation(settings.trainer, inputs)
     evaluation = _evaluate_test(trained.generation, task_data.test)
+    if evaluation is not None and task_data.test is not None:
+        errors = largest_force_errors(
+            task_data.test.batch, evaluation.forces, task_data.test.forces
+        )
+        trained = calibrate(
+            trained, evaluation.surprise, errors, settings.scoring, task_data.ratios
+        )
     generation = _with_facts(trained.generation, command, evaluation)
     model, blob = to_bytes(generation)
     event = e.Trained(
@@ -52,6 +64,8 @@ def perform_training(
         landmarks=trained.fitted.landmarks,
         history=trained.history,
         calibrated_on=trained.fitted.calibrated_on,
+        error_limits=generation.error_limits,
+        threshold_from=trained.fitted.source,
     )
     return event, blob
 

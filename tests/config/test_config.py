@@ -416,6 +416,8 @@ def test_a_store_that_cannot_be_written_is_refused(store: str, tmp_path: Path) -
         ("explore: {walkers: 1}\nstart: [{molecule: H2O}, {molecule: CO}]", "explore"),
         ("seeds: {expensive: 1}\nstart: [{molecule: H2O}, {molecule: CO}]", "seeds"),
         ("test: {frames: 0}\nstop: {target: 5}", "stop.target"),
+        ("test: {frames: 9}\nflag: {error: 0.1}", "flag.error"),
+        ("test: {frames: 18}\nflag: {error: 0.1, coverage: 0.95}", "flag.error"),
         ("potential: {kind: file, path: no.model}", "potential.path"),
         ("start: [{labels: no.xyz, level: cheap, energy_unit: eV}]", "start.0"),
     ],

@@ -9,6 +9,7 @@ from ase.calculators.fd import calculate_numerical_stress
 
 from alloop.core.atoms import from_atoms
 from alloop.core.batch import Batch, pack_frames
+from alloop.core.error_limits import ErrorLimits
 from alloop.core.errors import InputError
 from alloop.core.records import Predictions
 from alloop.core.species import Domain
@@ -62,6 +63,17 @@ def test_with_a_scorer_surprise_is_a_property() -> None:
     assert atoms.calc.get_property("surprise", atoms) == halves.max()
     atoms.get_forces()
     assert atoms.calc.results["surprise"] == halves.max()
+
+
+def test_with_limits_of_errors_the_surprise_is_an_error_too() -> None:
+    atoms = molecule("H2O")
+    limits = ErrorLimits(0.9, 20, 0.0, 1.0, (-5.0, 5.0), (-3.0, 1.0), 0.4)
+    atoms.calc = PotentialCalculator(Morse(), DepthScorer(), error_limits=limits)
+    limit = atoms.calc.get_property("error_limit", atoms)
+    assert limit == limits.limit(atoms.calc.results["surprise"])
+    atoms.calc = PotentialCalculator(Morse(), error_limits=limits)  # nothing to limit
+    with pytest.raises(PropertyNotImplementedError):
+        atoms.calc.get_property("error_limit", atoms)
 
 
 def test_another_charge_or_spin_is_calculated_anew() -> None:

@@ -17,6 +17,7 @@ from alloop.labels.child.labeller import IsolatedLabeller
 from alloop.labels.levels import check_level
 from alloop.labels.named_code import path_problems
 from alloop.labels.programs import outside_code, program_of
+from alloop.scores.error_limits import needed_frames
 
 
 def section_conflicts(plan: Plan, broken: set[str]) -> Iterator[Problem]:
@@ -27,6 +28,7 @@ def section_conflicts(plan: Plan, broken: set[str]) -> Iterator[Problem]:
         (training_problems, {"training", "levels", "potential"}),
         (score_problems, {"training"}),
         (_stopping_problems, {"stop", "test"}),
+        (_limit_problems, {"flag", "test"}),
     )
     for check, sections in checks:
         if not sections & broken:
@@ -133,3 +135,15 @@ def _stopping_problems(plan: Plan) -> Iterator[Problem]:
         if getattr(plan.stop, key) is not None:
             text = "expected test frames to measure an error on, `test.frames` is 0"
             yield Problem(f"stop.{key}", text)
+
+
+def _limit_problems(plan: Plan) -> Iterator[Problem]:
+    if plan.flag.error is None or not isinstance(plan.test, Sampled):
+        return
+    needed = needed_frames(plan.flag.coverage)
+    if plan.test.frames < needed:
+        text = (
+            f"expected {needed} or more `test.frames`, which the limits of errors at "
+            f"a coverage of {plan.flag.coverage:g} take, got {plan.test.frames}"
+        )
+        yield Problem("flag.error", text)

@@ -126,6 +126,16 @@ class FlagSection(Section):
         description="quantile of the surprise of held-out frames above which a frame "
         "is flagged",
     )
+    error: Positive | None = Field(
+        None,
+        description="flag frames whose largest force error may be above this, eV/Å, "
+        "in place of those above the quantile",
+    )
+    coverage: Annotated[float, Field(gt=0, lt=1)] = Field(
+        0.9,
+        description="share of frames whose largest force error the limits of errors "
+        "promise to hold",
+    )
     heldout: Share = Field(
         0.25,
         description="share of the first cheap frames kept from training, to "

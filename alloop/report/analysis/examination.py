@@ -18,7 +18,11 @@ from alloop.core.records import Candidate, Label, Predictions, Unlabelled, Walke
 from alloop.core.units import Floats
 from alloop.history.reader import History
 from alloop.loop import events as e
-from alloop.report.analysis.campaign_facts import config_value
+from alloop.report.analysis.campaign_facts import (
+    brought_test,
+    config_value,
+    set_name,
+)
 from alloop.report.analysis.label_quality import is_excluded
 from alloop.report.text.event_text import energy_errors_text
 from alloop.report.text.formatting import failure_text, guard_stops, milli_text, plural
@@ -211,7 +215,7 @@ def threshold_sentences(history: History) -> Iterator[str]:
     last = newest[-1]
     yield (
         f"The flag threshold of generation {last.generation} is {last.threshold:.3g}, "
-        f"not calibrated for MD: {threshold_basis(history, last)}."
+        f"which is {threshold_basis(history, last)}."
     )
     found = last_examination(history)
     if found is not None and found.scored:
@@ -223,10 +227,13 @@ def threshold_sentences(history: History) -> Iterator[str]:
 
 
 def threshold_basis(history: History, trained: e.Trained) -> str:
-    """Return the number and kind of frames behind a threshold, in words."""
+    """Return what a threshold rests on, as a phrase that follows `which is`."""
     count = calibration_frames(history, trained)
+    if trained.threshold_from == "error":
+        error = config_value(history, "flag", "error")
+        return f"where the limit of the error reaches {error} eV/Å"
     if count is None:
-        return "the frames that it rests on were not recorded"
+        return "not calibrated for MD: the frames that it rests on were not recorded"
     what = _calibration_origin(history, trained)
     needed = _needed_frames(history)
     few = ""
@@ -235,7 +242,10 @@ def threshold_basis(history: History, trained: e.Trained) -> str:
             f", too few for the quantile {_wanted_quantile(history):g} asked for: the "
             f"largest is quantile {count / (count + 1):.2f}, {needed} are needed"
         )
-    return f"it rests on {plural(count, 'frame')} {what}{few}"
+    if trained.threshold_from == "validation":
+        name = set_name(history)
+        return f"calibrated on {plural(count, f'{name} frame')}{what}{few}"
+    return f"not calibrated for MD: it rests on {plural(count, 'frame')} {what}{few}"
 
 
 def calibration_frames(history: History, trained: e.Trained) -> int | None:
@@ -251,6 +261,8 @@ def _heldout_frames(history: History, trained: e.Trained) -> int:
 
 
 def _calibration_origin(history: History, trained: e.Trained) -> str:
+    if trained.threshold_from == "validation":
+        return "" if brought_test(history) else " of MD at the cheap level"
     if not _heldout_frames(history, trained):
         return "that the model learned from"
     kind = config_value(history, "seeds", "kind")

@@ -10,12 +10,13 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from alloop.core.batch import Batch
 from alloop.core.frame import FrameId
+from alloop.core.prediction_errors import largest_force_errors
 from alloop.core.records import LabelSet
 from alloop.core.units import Booleans, Floats
 from alloop.history.reader import History
 from alloop.loop import events as e
+from alloop.report.analysis.campaign_facts import config_value
 from alloop.report.analysis.examination import examined_frames
 from alloop.report.analysis.explorations import (
     Explorations,
@@ -33,8 +34,8 @@ class ErrorPoint:
 
     group: "test" (the frozen set), "examination", "control" or "chosen" (for its
     surprise or its bias). error: length of the largest force error on an atom, eV/Å.
-    bad: True if it is above the WORST quantile of the same generation's test errors,
-    None where there are none.
+    bad: True if it is above `flag.error`, without that above the WORST quantile of the
+    same generation's test errors; None where there are none.
     """
 
     frame: FrameId
@@ -82,7 +83,7 @@ def error_points(history: History, explored: Explorations) -> tuple[ErrorPoint, 
     They are the frozen set under the best generation, the final examination, and every
     frame that got an expensive label after it was proposed.
     """
-    limits = error_limits(history)
+    limits = bad_errors(history)
     thresholds = {x.generation: x.threshold for _, x in history.generations}
     found = [
         *_test_points(history),
@@ -107,24 +108,17 @@ def _is_above(error: float, limit: float | None) -> bool | None:
     return None if limit is None else error > limit
 
 
-def error_limits(history: History) -> dict[int, float]:
+def bad_errors(history: History) -> dict[int, float]:
     """Return the force error above which a frame is bad, by generation, eV/Å."""
+    flagged = config_value(history, "flag", "error")
+    if isinstance(flagged, int | float):
+        return {x.generation: float(flagged) for _, x in history.generations}
     errors = ((x.generation, _test_errors(history, x)) for _, x in history.generations)
     return {
         generation: float(np.quantile(found, WORST))
         for generation, found in errors
         if len(found)
     }
-
-
-def largest_force_errors(batch: Batch, predicted: Floats, labelled: Floats) -> Floats:
-    """Return the largest force error on an atom of each frame (frames,), eV/Å.
-
-    The error on an atom is the length of its vector.
-    """
-    lengths = np.linalg.norm(predicted - labelled, axis=1)  # (atoms,)
-    out: Floats = np.maximum.reduceat(lengths, batch.offsets[:-1])
-    return out
 
 
 def labels_of_test(history: History, trained: e.Trained) -> LabelSet | None:

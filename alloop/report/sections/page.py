@@ -52,6 +52,7 @@ from alloop.report.sections.summary_sections import verdict_lines, weakness_sect
 from alloop.report.sections.surprise_sections import (
     bias_section,
     descriptor_section,
+    limits_section,
     surprise_section,
 )
 from alloop.report.sections.svg import MOST_POINTS
@@ -141,6 +142,7 @@ def _page_sections(
     yield error_section(history)
     yield parity_section(history)
     yield surprise_section(drawn.points)
+    yield limits_section(history)
     yield descriptor_section(drawn.map)
     yield walker_section(history, drawn.explored)
     yield bias_section(history, drawn.explored)

@@ -18,14 +18,11 @@ from alloop.report.analysis.campaign_facts import (
     set_name,
 )
 from alloop.report.analysis.comparison import TITLES, compare_controls
-from alloop.report.analysis.examination import (
-    examination_sentences,
-    last_examination,
-    threshold_sentences,
-)
+from alloop.report.analysis.examination import examination_sentences, last_examination
 from alloop.report.analysis.label_facts import label_totals
 from alloop.report.analysis.label_quality import doubt_policy, label_qualities
 from alloop.report.analysis.level_split import split_sentences
+from alloop.report.analysis.limit_coverage import calibration_sentences
 from alloop.report.analysis.model_errors import ErrorGroups, GroupError, error_groups
 from alloop.report.analysis.uncertainty import ENOUGH, ErrorPoint, threshold_verdict
 from alloop.report.sections.markup import Section, Text, bullet_list, frame_link
@@ -274,7 +271,7 @@ def _weak_flags(history: History, points: Sequence[ErrorPoint]) -> Iterator[str]
             f"The flag threshold of {plural(len(bare), 'generation')} is not "
             "calibrated: too few frames were held out."
         )
-    yield from threshold_sentences(history)
+    yield from calibration_sentences(history)
     outcome = threshold_verdict(points)
     if outcome.n < 3 * ENOUGH:
         yield (

@@ -9,6 +9,7 @@ from alloop.history.reader import History
 from alloop.report.analysis.campaign_facts import is_single
 from alloop.report.analysis.descriptor_map import DescriptorMap
 from alloop.report.analysis.explorations import Explorations
+from alloop.report.analysis.limit_coverage import limit_coverages, limit_sentences
 from alloop.report.analysis.model_errors import bias_data
 from alloop.report.analysis.uncertainty import (
     ENOUGH,
@@ -25,6 +26,7 @@ from alloop.report.sections.error_figures import (
 )
 from alloop.report.sections.markup import (
     Section,
+    bullet_list,
     figure_block,
     heading,
     missing_note,
@@ -35,7 +37,7 @@ from alloop.report.sections.run_figures import (
     map_figure,
 )
 from alloop.report.sections.svg import MOST_POINTS
-from alloop.report.text.formatting import number_text
+from alloop.report.text.formatting import number_text, plural
 
 
 def surprise_section(points: Sequence[ErrorPoint]) -> Section:
@@ -82,8 +84,8 @@ def _ranking_table(found: tuple[ErrorPoint, ...]) -> Markup:
         "Spearman's ρ is the rank correlation of surprise and error: 1 is perfect, 0 "
         "is none. AUROC is the chance that a bad frame surprises more than a good one: "
         f"1 is perfect, 0.5 is guessing. Below {ENOUGH} frames neither is given. A "
-        f"frame is bad if its error exceeds that of {WORST:.0%} of the frozen set "
-        "under the same generation."
+        "frame is bad if its error exceeds `flag.error`; without that, the error of "
+        f"{WORST:.0%} of the frozen set under the same generation."
     )
     return table_html(head, rows) + note
 
@@ -118,6 +120,27 @@ def _enrichment_text(outcome: ThresholdVerdict) -> Markup:
         "control frames (mean of the largest force errors). The gain from "
         "selection itself is measured by the controls' learning curves only."
     )
+
+
+def limits_section(history: History) -> Section:
+    """Return the section on limits of errors, and how often they held."""
+    name = "Limits of errors"
+    sentences = list(limit_sentences(history))
+    if not sentences:
+        why = "No generation was trained yet, so that no error is limited."
+        return Section("limits", name, missing_note(why))
+    rows = [
+        (plural(x.n, x.group), str(x.held), f"{x.coverage * x.n:.1f}")
+        for x in limit_coverages(history)
+    ]
+    head = ("frames", "below their limit", "promised")
+    note = (
+        "A limit is one of the largest error of the force on an atom, as a function of "
+        "surprise alone. It was promised by the model that proposed the frame, before "
+        "its label came."
+    )
+    table = table_html(head, rows) + paragraph(note) if rows else Markup("")
+    return Section("limits", name, bullet_list(sentences) + table)
 
 
 def bias_section(history: History, explored: Explorations) -> Section:

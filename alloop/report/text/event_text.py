@@ -98,9 +98,18 @@ def training_text(event: e.Trained | e.PartTrained) -> str:
     error = "no frozen set" if test is None else _error_text(test)
     return (
         f"generation {event.generation} trained: {error}, "
-        f"threshold {number_text(event.threshold)}, "
+        f"threshold {number_text(event.threshold)}{_limit_text(event)}, "
         f"{duration_text(event.timing.cpu_seconds)} CPU"
     )
+
+
+def _limit_text(event: e.Trained) -> str:
+    """Return the limit of the error at the median surprise, empty without limits."""
+    limits = event.error_limits
+    if limits is None:
+        return ""
+    usual = milli_text(limits.limit(limits.centre))
+    return f", {limits.coverage:.0%} of errors below {usual} meV/Å at median surprise"
 
 
 def _error_text(test: e.Evaluation) -> str:

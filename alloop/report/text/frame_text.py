@@ -67,7 +67,7 @@ def surprise_text(surprise: float, known: tuple[float, str] | None) -> str:
     side = "above" if surprise > threshold else "not above"
     return (
         f"Its surprise was {surprise:.3g}, {side} the threshold of {threshold:.3g}, "
-        f"which is not calibrated for MD: {rests}."
+        f"which is {rests}."
     )
 
 

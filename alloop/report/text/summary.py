@@ -26,7 +26,6 @@ from alloop.report.analysis.examination import (
     Examination,
     examination_sentences,
     last_examination,
-    threshold_sentences,
 )
 from alloop.report.analysis.label_facts import (
     BUDGETED,
@@ -36,6 +35,7 @@ from alloop.report.analysis.label_facts import (
 )
 from alloop.report.analysis.label_quality import noise_floors
 from alloop.report.analysis.level_split import split_sentences
+from alloop.report.analysis.limit_coverage import calibration_sentences
 from alloop.report.text.event_text import energy_errors_text
 from alloop.report.text.fitting_table import FittingTable
 from alloop.report.text.formatting import (
@@ -99,7 +99,7 @@ def end_lines(
 ) -> list[str]:
     """Return labels, costs, controls and the places of all files, as lines."""
     lines = [stage_sentence(history), *error_sentences(history)]
-    lines += threshold_sentences(history)
+    lines += calibration_sentences(history)
     lines += [_label_sentence(history, each) for each in label_totals(history)]
     lines += [*split_sentences(history)]
     lines += [found.sentence for found in noise_floors(history)]

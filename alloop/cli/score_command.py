@@ -1,0 +1,178 @@
+"""The command `score`: surprise and limits of errors of frames that the user brings."""
+
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from alloop.cli.campaign_paths import Force, load_generation, short_path
+from alloop.cli.console import (
+    AsJson,
+    Quiet,
+    busy_line,
+    output_closed,
+    print_error,
+    print_json,
+    print_text,
+)
+from alloop.core.errors import InputError
+
+if TYPE_CHECKING:
+    from alloop.generation import Generation
+    from alloop.jobs.score_job import ScoredFrame
+
+_KINDS = (".extxyz", ".xyz")
+_ROW = "{:>7} {:<14} {:>14} {:>10} {:>11}  {}"
+_BUSY = 100  # frames between two changes of the progress line
+
+
+def score(  # noqa: PLR0913 - one for each option
+    frames: Annotated[
+        str,
+        typer.Argument(help="file that ASE reads; `file.xyz@0:10` reads frames 0 to 9"),
+    ],
+    store: Annotated[
+        Path | None,
+        typer.Option(help="score with the best model of this store or campaign file"),
+    ] = None,
+    model: Annotated[
+        Path | None, typer.Option(help="score with this model file")
+    ] = None,
+    error: Annotated[
+        float | None,
+        typer.Option(
+            min=1e-6,
+            help="flag frames whose largest force error may be above this, eV/Å  "
+            "[default: those above the surprise threshold]",
+        ),
+    ] = None,
+    out: Annotated[
+        Path | None,
+        typer.Option(help="extxyz file to write: the frames with their scores"),
+    ] = None,
+    force: Force = False,
+    as_json: AsJson = False,
+    quiet: Quiet = False,
+) -> None:
+    """Show how far a model is off, at most, on frames: trusted, flagged or outside.
+
+    The limit is one of the largest force error on an atom, eV/Å; `outside` is a
+    composition, charge or spin that the model was not trained on. With --json, each
+    line is the JSON object of a frame; with --quiet only the sums are shown.
+    """
+    from alloop.files.frames import iterate_frames
+    from alloop.files.targets import refuse_target
+    from alloop.generation import UNKNOWN
+    from alloop.jobs.score_job import FrameScores
+
+    place = _one_place(store, model)
+    if out is not None:
+        refuse_target(out, _KINDS, force=force)
+    found, domain = load_generation(place)
+    scores = FrameScores(found, domain, error)
+    if domain is None:
+        print_error(f"warning: {UNKNOWN}")
+    scored = scores.score(iterate_frames(frames))
+    if as_json:
+        shown = _print_objects(scored)
+    elif quiet:
+        shown = _show_progress(scored)
+    else:
+        shown = _print_rows(scored)
+    with _written(out, shown) as all_frames:
+        counts = Counter(each.verdict for each in all_frames)
+    if not as_json:
+        print_text(_sums(counts, found))
+        if out is not None:
+            print_text(f"frames: {short_path(out)}")
+
+
+def _one_place(store: Path | None, model: Path | None) -> Path:
+    if store is None and model is None:
+        raise InputError("expected a model: give `--store STORE` or `--model FILE`")
+    if store is not None and model is not None:
+        raise InputError(
+            "expected one model, got `--store` and `--model`; leave one out"
+        )
+    place = store or model
+    assert place is not None
+    return place
+
+
+def _print_rows(scored: "Iterable[ScoredFrame]") -> "Iterator[ScoredFrame]":
+    head = ("frame", "formula", "energy, eV", "surprise", "limit, eV/Å", "verdict")
+    for number, each in enumerate(scored):
+        if number == 0:
+            print_text(_ROW.format(*head))
+        values = (f"{each.energy:.4f}", f"{each.surprise:.3g}", _limit_text(each))
+        print_text(_ROW.format(each.number, each.formula, *values, each.verdict))
+        yield each
+        if output_closed():
+            return
+
+
+def _limit_text(each: "ScoredFrame") -> str:
+    limit = each.error_limit
+    return f"{limit:.3g}" if limit == limit else "–"  # nan
+
+
+def _print_objects(scored: "Iterable[ScoredFrame]") -> "Iterator[ScoredFrame]":
+    for each in scored:
+        print_json(each.facts(), indent=None)
+        yield each
+        if output_closed():
+            return
+
+
+def _show_progress(scored: "Iterable[ScoredFrame]") -> "Iterator[ScoredFrame]":
+    with busy_line("reading the first frames") as update:
+        for number, each in enumerate(scored, 1):
+            if number % _BUSY == 0:
+                update(f"{number} frames scored")
+            yield each
+
+
+@contextmanager
+def _written(
+    out: Path | None, scored: "Iterable[ScoredFrame]"
+) -> "Iterator[Iterator[ScoredFrame]]":
+    """Yield the frames; those that were taken are in the file at the end."""
+    from alloop.files.targets import replace_atomically
+
+    if out is None:
+        yield iter(scored)
+        return
+    from ase.io import write
+
+    with (
+        replace_atomically(out) as partial,
+        partial.open("w", encoding="utf-8") as file,
+    ):
+
+        def writing() -> "Iterator[ScoredFrame]":
+            for each in scored:
+                write(file, each.scored_atoms(), format="extxyz")
+                yield each
+
+        yield writing()
+
+
+def _sums(counts: Counter[str], model: "Generation") -> str:
+    """Return the number of frames of each verdict, and what the limits promise."""
+    from alloop.jobs.score_job import VERDICTS
+    from alloop.report.text.formatting import plural
+
+    shown = ", ".join(f"{counts[word]} {word}" for word in VERDICTS)
+    text = f"{plural(counts.total(), 'frame')}: {shown}"
+    limits = model.error_limits
+    if limits is None:
+        return f"{text}; the model has no limits of its errors"
+    controls = plural(limits.controls, "control frame")
+    also = f" and {controls} of MD" if limits.controls else ""
+    return (
+        f"{text}; limits hold for {limits.coverage:.0%} of frames like the "
+        f"{limits.frames}{also} that they were made from"
+    )

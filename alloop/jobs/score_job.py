@@ -1,0 +1,149 @@
+"""Scores of frames that the user brings: surprise, limit of the error, verdict."""
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from math import isnan, nan
+from typing import Any
+
+import numpy as np
+from ase import Atoms
+
+from alloop.core.atoms import hill_formula
+from alloop.core.batch import pack_frames
+from alloop.core.errors import InputError
+from alloop.core.frame import Frame
+from alloop.core.species import Domain, species
+from alloop.core.units import Floats
+from alloop.files.frames import GivenStructure
+from alloop.generation import Generation
+from alloop.scores.error_limits import needed_frames
+
+VERDICTS = ("trusted", "flagged", "outside")
+_ATOMS = 2000  # of a batch, about
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class ScoredFrame:
+    """What a model says of a frame, and whether it should be trusted.
+
+    number: of the frame in its file, from 0 on. energy in eV. error_limit: upper limit
+    of the largest force error on an atom, eV/Å; nan where the model has none. verdict:
+    "trusted", "flagged", or "outside" for a composition, charge or spin that the model
+    was not trained on.
+    """
+
+    number: int
+    atoms: Atoms
+    formula: str
+    energy: float
+    surprise: float
+    error_limit: float
+    verdict: str
+
+    def facts(self) -> dict[str, Any]:
+        """Return all but the structure, fit for `json.dumps`."""
+        return {
+            "frame": self.number,
+            "formula": self.formula,
+            "energy": _or_none(self.energy),
+            "surprise": _or_none(self.surprise),
+            "error_limit": _or_none(self.error_limit),
+            "verdict": self.verdict,
+        }
+
+    def scored_atoms(self) -> Atoms:
+        """Return a copy of the structure as it was read, with the scores in `info`."""
+        atoms = self.atoms.copy()
+        atoms.calc = self.atoms.calc
+        values = {"model_energy": self.energy, "surprise": self.surprise}
+        values["error_limit"] = self.error_limit
+        known = {key: value for key, value in values.items() if not isnan(value)}
+        atoms.info |= {**known, "verdict": self.verdict}
+        return atoms
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class FrameScores:
+    """The scores of a model.
+
+    domain: what it was trained on; None where that is not known. error: eV/Å; frames
+    that may be off by more are flagged, by default those above the surprise threshold.
+    Raises InputError where the model cannot give a verdict.
+    """
+
+    model: Generation
+    domain: Domain | None = None
+    error: float | None = None
+
+    def __post_init__(self) -> None:
+        if self.model.scorer is None:
+            raise InputError("this model has no scorer: it cannot tell its surprise")
+        if self.error is not None and self.model.error_limits is None:
+            raise InputError(
+                "expected a model with limits of its errors, this one has none: they "
+                f"take {needed_frames(0.9)} expensive labels or more that it was not "
+                "trained on (`test.frames`); leave `--error` out, or train it anew"
+            )
+        if self.error is None and self.model.threshold is None:
+            raise InputError(
+                "expected a calibrated model, this one has no threshold of surprise; "
+                "hold more frames out of its training (`flag.heldout`)"
+            )
+
+    def score(self, given: Iterable[GivenStructure]) -> Iterator[ScoredFrame]:
+        """Yield the scores of structures in order; a batch of them is in memory.
+
+        Raises InputError for elements that the model does not know.
+        """
+        waiting: list[GivenStructure] = []
+        first = atoms = 0
+        for each in given:
+            waiting.append(each)
+            atoms += len(each.frame)
+            if atoms >= _ATOMS:
+                yield from self._score_batch(first, waiting)
+                first += len(waiting)
+                waiting, atoms = [], 0
+        if waiting:
+            yield from self._score_batch(first, waiting)
+
+    def _score_batch(
+        self, first: int, given: list[GivenStructure]
+    ) -> Iterator[ScoredFrame]:
+        batch = pack_frames([each.frame for each in given])
+        said = self.model.predict(batch, descriptors=True)
+        assert self.model.scorer is not None
+        surprise = self.model.scorer.score(batch, said)
+        limits = self._limits(surprise)
+        for index, each in enumerate(given):
+            yield ScoredFrame(
+                number=first + index,
+                atoms=each.atoms,
+                formula=hill_formula(each.frame),
+                energy=float(said.energies[index]),
+                surprise=float(surprise[index]),
+                error_limit=float(limits[index]),
+                verdict=self._verdict(
+                    each.frame, float(surprise[index]), float(limits[index])
+                ),
+            )
+
+    def _limits(self, surprise: Floats) -> Floats:
+        limits = self.model.error_limits
+        return (
+            np.full(len(surprise), nan) if limits is None else limits.limits(surprise)
+        )
+
+    def _verdict(self, frame: Frame, surprise: float, limit: float) -> str:
+        if self.domain is not None:
+            own = species(pack_frames([frame]))[0]
+            if own not in self.domain.species:
+                return "outside"
+        if self.error is not None:
+            return "trusted" if limit <= self.error else "flagged"
+        assert self.model.threshold is not None
+        return "trusted" if surprise <= self.model.threshold else "flagged"
+
+
+def _or_none(value: float) -> float | None:
+    return value if np.isfinite(value) else None

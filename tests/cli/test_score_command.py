@@ -1,0 +1,172 @@
+"""The command `score`: what a model says of frames that the user brings."""
+
+import json
+from pathlib import Path
+
+import ase.io
+import numpy as np
+import pytest
+from ase.build import molecule
+from ase.calculators.singlepoint import SinglePointCalculator
+
+import alloop
+from alloop import Campaign
+from alloop.cli import main
+from alloop.generation import Generation, to_bytes
+from alloop.jobs import score_job
+from tests.cli.test_commands import refused, said
+from tests.conftest import write_toy
+
+CHANGES = {
+    "test": {
+        "frames": 18,
+        "temperature": 400,
+        "each": 6,
+        "spacing": 5,
+        "examination": 0,
+    }
+}
+
+
+@pytest.fixture(scope="module")
+def done(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The store of a toy campaign that has ended, with enough validation frames."""
+    path = write_toy(tmp_path_factory.mktemp("done"), **CHANGES)
+    assert main(["run", str(path), "--quiet"]) == 0
+    return path.with_name("toy.zarr")
+
+
+@pytest.fixture
+def frames(done: Path, tmp_path: Path) -> Path:
+    """Nine labelled frames of water, the last far from all others."""
+    found = Campaign.from_store(done).dataset("expensive", "validation")[:8]
+    for atoms in found:
+        atoms.info = {"note": "mine"}
+        atoms.calc = SinglePointCalculator(atoms, energy=1.5)
+    strange = found[0].copy()
+    strange.positions[1] *= 1.6
+    ase.io.write(tmp_path / "frames.extxyz", [*found, strange])
+    return tmp_path / "frames.extxyz"
+
+
+def test_scores_are_those_of_the_calculator_with_a_verdict(
+    capsys: pytest.CaptureFixture[str], done: Path, frames: Path
+) -> None:
+    lines = said(capsys, "score", frames, "--store", done, "--json").splitlines()
+    rows = [json.loads(line) for line in lines]
+    model = Campaign.from_store(done).model()
+    assert model.threshold is not None
+    for number, (row, atoms) in enumerate(
+        zip(rows, ase.io.read(frames, ":"), strict=True)
+    ):
+        atoms.calc = model.calculator()
+        energy = atoms.get_potential_energy()
+        results = atoms.calc.results
+        assert (row["frame"], row["formula"]) == (number, "H2O")
+        assert row["energy"] == pytest.approx(energy)
+        assert row["surprise"] == pytest.approx(results["surprise"])
+        assert row["error_limit"] == pytest.approx(results["error_limit"])
+        over = results["surprise"] > model.threshold
+        assert row["verdict"] == ("flagged" if over else "trusted")
+    assert rows[-1]["verdict"] == "flagged"
+
+
+def test_a_frame_is_flagged_where_it_may_be_off_by_more_than_asked(
+    capsys: pytest.CaptureFixture[str], done: Path, frames: Path
+) -> None:
+    limits = [
+        json.loads(line)["error_limit"]
+        for line in said(
+            capsys, "score", frames, "--store", done, "--json"
+        ).splitlines()
+    ]
+    between = float(np.mean(sorted(limits)[3:5]))
+    shown = said(capsys, "score", frames, "--store", done, "--error", between)
+    assert "9 frames: 4 trusted, 5 flagged, 0 outside" in shown
+    assert "90% of frames like the 18" in shown
+    only = said(capsys, "score", frames, "--store", done, "--quiet")
+    assert only.count("\n") == 1
+
+
+def test_scored_frames_are_written_with_what_they_had(
+    capsys: pytest.CaptureFixture[str],
+    done: Path,
+    frames: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(score_job, "_ATOMS", 6)  # two frames at a time
+    out = tmp_path / "scored.extxyz"
+    said(capsys, "score", frames, "--store", done, "--out", out)
+    given, scored = ase.io.read(frames, ":"), ase.io.read(out, ":")
+    for before, after in zip(given, scored, strict=True):
+        assert after.positions == pytest.approx(before.positions)
+        assert (after.calc is None) == (before.calc is None)
+        assert after.info["note"] == "mine"
+        assert after.info["error_limit"] > 0.0
+        assert {"surprise", "model_energy", "verdict"} <= {*after.info}
+    assert scored[0].get_potential_energy() == 1.5
+    assert "--force" in refused(capsys, "score", frames, "--store", done, "--out", out)
+    said(capsys, "score", f"{frames}@0", "--store", done, "--out", out, "--force")
+    assert len(ase.io.read(out, ":")) == 1
+
+
+def test_what_the_model_was_not_trained_on_is_outside_or_refused(
+    capsys: pytest.CaptureFixture[str], done: Path, tmp_path: Path
+) -> None:
+    file = tmp_path / "other.extxyz"
+    charged = molecule("H2O")
+    charged.info["charge"] = 1
+    ase.io.write(file, [molecule("H2O"), molecule("H2O2"), charged])
+    rows = said(capsys, "score", file, "--store", done, "--json").splitlines()
+    verdicts = [json.loads(row)["verdict"] for row in rows]
+    assert verdicts[1:] == ["outside", "outside"]
+    ase.io.write(file, [molecule("CH4")])
+    said_ = refused(capsys, "score", file, "--store", done, "--json")
+    assert "got C" in said_
+
+
+def test_every_mistake_is_one_sentence(
+    capsys: pytest.CaptureFixture[str], done: Path, frames: Path, tmp_path: Path
+) -> None:
+    store = ("--store", done)
+    empty, text = tmp_path / "empty.extxyz", tmp_path / "words.txt"
+    empty.write_text("")
+    text.write_text("no frames\n")
+    assert "is not there" in refused(capsys, "score", "none.xyz", *store)
+    assert "empty.extxyz" in refused(capsys, "score", empty, *store)
+    assert "words.txt" in refused(capsys, "score", text, *store)
+    assert "--store STORE" in refused(capsys, "score", frames)
+    both = refused(capsys, "score", frames, *store, "--model", "x.model")
+    assert "leave one out" in both
+    missing = refused(capsys, "score", frames, "--model", tmp_path / "x.model")
+    assert "does not exist" in missing
+    model = Campaign.from_store(done).model()
+    bare = tmp_path / "bare.model"
+    for changes, args, expected in (
+        ({"scorer": None}, (), "no scorer"),
+        ({"threshold": None}, (), "no threshold"),
+        ({"error_limits": None}, ("--error", "0.1"), "limits of its errors"),
+    ):
+        bare.write_bytes(to_bytes(replace_fields(model, **changes))[1])
+        assert expected in refused(capsys, "score", frames, "--model", bare, *args)
+
+
+def replace_fields(model: Generation, **changes: object) -> Generation:
+    from dataclasses import replace
+
+    return replace(model, **changes)
+
+
+def test_a_model_file_keeps_its_limits_and_older_ones_have_none(
+    capsys: pytest.CaptureFixture[str], done: Path, frames: Path, tmp_path: Path
+) -> None:
+    model = Campaign.from_store(done).model()
+    file = tmp_path / "a.model"
+    file.write_bytes(to_bytes(model)[1])
+    assert alloop.load(file).error_limits == model.error_limits
+    assert model.error_limits is not None
+    file.write_bytes(to_bytes(replace_fields(model, error_limits=None))[1])
+    assert alloop.load(file).error_limits is None
+    shown = said(capsys, "score", frames, "--model", file)
+    assert "the model has no limits of its errors" in shown
