@@ -73,10 +73,11 @@ def part_commands(state: LoopState, rules: Rules) -> tuple[TrainPart, ...]:
     if plan is None or rules.is_single_fidelity or generation % plan.every:
         return ()
     costly, doubted = rules.barred_doubts("expensive"), rules.barred_doubts("cheap")
-    labels = state.trained_on("expensive", costly)
-    aside = {x for x in labels if name_share(state.seed, f"judged/{x}") < _JUDGED}
-    judged = aside | set(state.test_frames(costly))
-    expensive = _in_order(state.seed, "expensive", set(labels) - judged)
+    labels = _in_order(state.seed, "expensive", state.trained_on("expensive", costly))
+    tests = state.test_frames(costly)
+    aside = max(_LEAST - len(tests), ceil(_JUDGED * len(labels)))
+    judged = {*labels[:aside], *tests}
+    expensive = labels[aside:]
     cheap = set(state.trained_on("cheap", doubted)) - judged
     cheap -= set(state.held_out(rules.heldout, doubted))
     if min(len(judged), len(cheap), len(expensive)) < _LEAST:

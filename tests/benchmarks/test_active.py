@@ -155,3 +155,31 @@ def test_where_the_law_of_errors_is_known_the_measured_split_comes_close_to_the_
     assert row["best"] < 0.7
     assert row["measured"] == f"{row['best']:.2f} (0%)"
     assert law_row("useless", 3.0, 0.1, 3)["measured"].endswith("(100%)")
+
+
+def test_a_campaign_gives_up_cheap_labels_that_are_of_no_use(
+    pool: LabelledPool,
+) -> None:
+    table = pool.tables["cheap"]
+    other = np.random.default_rng(1).permutation(len(pool.frames))
+    forces = tuple(table.forces[i] for i in other)
+    wrong = replace(table, energies=table.energies[other], forces=forces)
+    useless = replace(pool, tables={**pool.tables, "cheap": wrong})
+    settings = {
+        **SETTINGS,
+        "budget": {"cheap": 80, "expensive": 40},
+        "seeds": {"cheap": 20, "expensive": 22},
+        "training": {"kind": "asteroid", "every": 6},
+    }
+    setup = pool_setup(useless, settings, ARMS["measured"].changes)
+    campaign = TableCampaign(useless, setup, ARMS["measured"], useless.prices(2.0))
+    rows = campaign.run()
+    assert len(campaign.parts) == 5 * len(rows)
+    assert rows[-1]["price"] <= 80 + 2 * 40
+    late = [
+        x
+        for x in campaign.asked
+        if x.reason.endswith("no more cheap labels are bought")
+    ]
+    assert late
+    assert {x.fidelity for x in late} == {"expensive"}
