@@ -38,12 +38,12 @@ from benchmarks.accuracy.table_campaign import TableCampaign, pool_setup
 from benchmarks.common import Row, Rows, make_parser, make_table, show
 
 _DRAWS = 2000  # of the bootstrap
-# cheap and expensive labels and training steps of a generation, where none are given
+# cheap and expensive labels, trainings, and steps of each, where none are given
 AMOUNTS = {
-    "formaldehyde": (300, 60, 1000),
-    "useless-cheap": (300, 60, 1000),
-    "ethanol": (300, 60, 1000),
-    "molecules": (640, 128, 1000),
+    "formaldehyde": (300, 60, 4, 1000),
+    "useless-cheap": (300, 60, 4, 1000),
+    "ethanol": (240, 60, 4, 500),
+    "molecules": (384, 96, 3, 800),
 }
 
 
@@ -209,9 +209,11 @@ def complete_amounts(given: Namespace) -> None:
     amounts = AMOUNTS[given.pool]
     if given.quick:
         given.seed = [0]
-    for name, usual in zip(("cheap", "expensive", "steps"), amounts, strict=True):
+    names = ("cheap", "expensive", "generations", "steps")
+    for name, usual in zip(names, amounts, strict=True):
         if getattr(given, name) is None:
-            setattr(given, name, usual // 4 if given.quick else usual)
+            part = 4 if given.quick and name != "generations" else 1
+            setattr(given, name, usual // part)
     if given.ratio is None and given.pool in ("formaldehyde", "useless-cheap"):
         given.ratio = 100.0  # nobody measured it
 
@@ -228,7 +230,7 @@ def main() -> None:
     add("--cheap", type=int, help="cheap labels")
     add("--expensive", type=int, help="expensive labels")
     add("--ratio", type=float, help="price of an expensive label in cheap ones")
-    add("--generations", type=int, default=4, help="trainings of a campaign")
+    add("--generations", type=int, help="trainings of a campaign")
     add("--steps", type=int, help="training steps of a generation")
     add("--table", action="store_true", help="show what the folder holds")
     given = parser.parse_args()

@@ -72,10 +72,10 @@ def ethanol_pool() -> list[PoolFrame]:
     found: list[tuple[str, Frame, str]] = []
     for degrees in (300.0, 500.0, 1000.0, 1500.0):
         name = f"md{degrees:g}"
-        frames = md_frames(minima, potential, Piece(degrees, 20, 8), name)
+        frames = md_frames(minima, potential, Piece(degrees, 20, 6), name)
         found += [(name, frame, "pool") for frame in frames]
     for degrees in (300.0, 1000.0):
-        for frame in mode_frames(minima, degrees, 60, "pool"):
+        for frame in mode_frames(minima, degrees, 39, "pool"):
             found.append((f"modes{degrees:g}", frame, "pool"))
     for scan, frame in noisy_scan_frames(minima, 300.0, 30):
         found.append((scan, frame, "pool"))
@@ -93,20 +93,20 @@ def molecules_pool() -> list[PoolFrame]:
             for frame in mode_frames(minima, degrees, 4, name):
                 found.append(PoolFrame(frame, name, f"modes{degrees:g}", "pool"))
         for degrees in (300.0, 500.0, 1000.0):
-            test, many = ("hot", 3) if degrees > 500.0 else ("thermal", 2)
-            for part, count in (("pool", 4), (test, many)):
-                piece = Piece(degrees, 2, count, before=120)
-                stream = f"{name}/md{degrees:g}/{'pool' if part == 'pool' else 'test'}"
-                for frame in md_frames(minima, potential, piece, stream):
-                    found.append(PoolFrame(frame, name, f"md{degrees:g}", part))
+            test = "hot" if degrees > 500.0 else "thermal"
+            for stream, part, count in (("pool", "pool", 3), ("test", test, 2)):
+                piece, origin = Piece(degrees, 2, count, before=120), f"md{degrees:g}"
+                where = f"{name}/{origin}/{stream}"
+                for frame in md_frames(minima, potential, piece, where):
+                    found.append(PoolFrame(frame, name, origin, part))
     return found
 
 
 def ethanol_tests(potential: Potential) -> list[PoolFrame]:
     """Return thermal and hot test frames of ethanol from MD on a potential."""
     minima, out = ethanol_minima(potential), []
-    for degrees, frames in ((300.0, 8), (500.0, 8), (1000.0, 8), (1500.0, 5)):
-        piece = Piece(degrees, 20, frames, before=500, between=100)
+    for degrees in (300.0, 500.0, 1000.0, 1500.0):
+        piece = Piece(degrees, 12, 5, before=300, between=60)
         name, part = f"md{degrees:g}", "hot" if degrees > 500.0 else "thermal"
         for frame in md_frames(minima, potential, piece, f"test/{name}"):
             out.append(PoolFrame(frame, "CH3CH2OH", name, part))
@@ -124,7 +124,7 @@ def make_ethanol(work: Path) -> Path:
         write_frames(pool, ethanol_pool())
     label_file(pool)
     if not model.exists():
-        training = "{kind: standard, steps: 8000}"
+        training = "{kind: standard, steps: 2500}"
         labels = pool.with_suffix(".expensive.xyz")
         alloop("train", "--expensive", labels, "--training", training, "--out", model)
     if not tests.exists():

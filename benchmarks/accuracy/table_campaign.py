@@ -129,10 +129,14 @@ class TableCampaign:
                 raise TypeError(f"a pool has no answer to {command.name}")
 
     def _prepared(self, command: Prepare) -> e.Prepared:
-        """Return random frames of the molecule, the same for all arms of a seed."""
+        """Return random frames of the molecule, the same for all arms of a seed.
+
+        They are among those that a campaign may begin with, where these are enough.
+        """
         pool = self.pool
-        first = pool.chosen if pool.first is None else pool.first
-        own = first[pool.molecules[first] == command.molecule]
+        own = pool.chosen[pool.molecules[pool.chosen] == command.molecule]
+        first = own if pool.first is None else np.intersect1d(own, pool.first)
+        own = first if len(first) >= command.seeds else own
         rng = random_stream(self.setup.seed, command.name)
         drawn = rng.choice(own, size=command.seeds, replace=False)
         seeds = tuple(self.pool.frames[int(i)] for i in drawn)
