@@ -151,7 +151,7 @@ def test_a_ratio_that_all_seeds_share_has_no_spread() -> None:
 
 
 def test_where_the_law_of_errors_is_known_the_measured_split_comes_close_to_the_best():
-    row = law_row("product", 100.0, 0.0, 1)
+    row = law_row("ethanol", 100.0, 0.0, 1)
     assert row["best"] < 0.7
     assert row["measured"] == f"{row['best']:.2f} (0%)"
     assert law_row("useless", 3.0, 0.1, 3)["measured"].endswith("(100%)")
