@@ -3,7 +3,7 @@
 Campaigns and `alloop train` both train here.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from math import ceil
 from pathlib import Path
@@ -13,12 +13,25 @@ import numpy as np
 
 from alloop.core.batch import Batch, pack_frames
 from alloop.core.records import LabelSet, TrainingData
-from alloop.core.roles import FittedScorer, Potential, Retrain, Trainer
+from alloop.core.roles import (
+    FittedScorer,
+    MemberScorer,
+    Potential,
+    Retrain,
+    Scorer,
+    Trainer,
+)
 from alloop.core.seeds import random_stream, torch_seed
 from alloop.core.species import Domain
 from alloop.core.units import Floats
 from alloop.generation import Generation
-from alloop.models.checkpoint import Storable
+from alloop.models.checkpoint import (
+    Checkpoint,
+    Storable,
+    checkpoint_from_bytes,
+    checkpoint_to_bytes,
+)
+from alloop.potentials.restore import restore_potential
 from alloop.scores.calibrate import ScorerSettings, surprise_threshold
 from alloop.scores.error_limits import fit_error_limits
 from alloop.training.label_changes import joined_labels, select_labels
@@ -79,24 +92,79 @@ class TrainedGeneration:
     history: dict[str, Any]
 
 
-def train_generation(trainer: Trainer, inputs: TrainingInputs) -> TrainedGeneration:
+@dataclass(frozen=True, slots=True, eq=False)
+class TrainedMember:
+    """A potential that was trained for a generation, with the training's history.
+
+    number: 0 for the generation's own, otherwise that of the scorer's training;
+    checkpoint: the potential's, as bytes.
+    """
+
+    number: int
+    checkpoint: bytes
+    history: dict[str, Any]
+
+
+def member_numbers(scorer: Scorer) -> tuple[int, ...]:
+    """Return the numbers of the trainings that can run side by side, 0 first.
+
+    There are none where the scorer does not tell what it will ask for.
+    """
+    asked = scorer.retrained if isinstance(scorer, MemberScorer) else {}
+    return (0, *sorted(asked)) if asked else ()
+
+
+def train_member(
+    trainer: Trainer, inputs: TrainingInputs, number: int
+) -> TrainedMember:
+    """Train one of `member_numbers`, for a later `train_generation`."""
+    scorer = inputs.scoring.scorer
+    if number == 0:
+        trained = _train_potential(trainer, inputs, inputs.data, inputs.name)
+    else:
+        assert isinstance(scorer, MemberScorer)
+        trained = _retrain(trainer, inputs, number, scorer.retrained[number])
+    potential, history = trained
+    return TrainedMember(number, checkpoint_to_bytes(potential.checkpoint()), history)
+
+
+def train_generation(
+    trainer: Trainer,
+    inputs: TrainingInputs,
+    members: Sequence[TrainedMember] = (),
+    restore: Callable[[Checkpoint], Storable] = restore_potential,
+) -> TrainedGeneration:
     """Train a potential, fit its scorer, and join both to a generation.
 
-    Raises TypeError where the trained potential cannot be stored, and InputError where
-    the labels cannot be learned from.
+    members: those of `member_numbers`, where they were trained before; restore: the
+    function that restores their potentials. Raises TypeError where the trained
+    potential cannot be stored, and InputError where the labels cannot be learned from.
     """
-    data = inputs.data
+    data, known = inputs.data, {member.number: member for member in members}
 
     def retrain(number: int, share: float = 1.0) -> Potential:
-        name = f"{inputs.name}/member/{number}"
-        part = _random_part(data, share, random_stream(inputs.seed, name))
-        return _train_potential(trainer, inputs, part, name)[0]
+        if number in known:
+            return restore(checkpoint_from_bytes(known[number].checkpoint))
+        return _retrain(trainer, inputs, number, share)[0]
 
-    potential, history = _train_potential(trainer, inputs, data, inputs.name)
+    if 0 in known:
+        potential = restore(checkpoint_from_bytes(known[0].checkpoint))
+        history = known[0].history
+    else:
+        potential, history = _train_potential(trainer, inputs, data, inputs.name)
     fitted = fit_scorer(potential, inputs, retrain)
     domain = Domain.of(data.cheap.batch, data.expensive.batch)
     generation = Generation(potential, fitted.scorer, fitted.threshold, {}, domain)
     return TrainedGeneration(generation, fitted, history)
+
+
+def _retrain(
+    trainer: Trainer, inputs: TrainingInputs, number: int, share: float
+) -> tuple[Storable, dict[str, Any]]:
+    """Train on a random share of the labels, on random streams of its own."""
+    name = f"{inputs.name}/member/{number}"
+    part = _random_part(inputs.data, share, random_stream(inputs.seed, name))
+    return _train_potential(trainer, inputs, part, name)
 
 
 def _train_potential(

@@ -93,6 +93,19 @@ class Scorer(Protocol):
 
 
 @runtime_checkable
+class MemberScorer(Protocol):
+    """A Scorer that tells beforehand what it will ask `retrain` for.
+
+    These trainings then run side by side, where workers are free.
+    """
+
+    @property
+    def retrained(self) -> Mapping[int, float]:
+        """The share of the labels by the number of each further training."""
+        ...
+
+
+@runtime_checkable
 class Selector(Protocol):
     """A rule that picks the few candidates worth a label."""
 

@@ -5,6 +5,7 @@ the same labels and from another seed. The generation's potential alone moves wa
 it is a member too.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -75,6 +76,11 @@ class CommitteeScorer:
     members: int = 4
     share: float = 0.8
 
+    @property
+    def retrained(self) -> Mapping[int, float]:
+        """The share of the labels by the number of each other member."""
+        return dict.fromkeys(range(1, self.members), self.share)
+
     def fit(
         self,
         potential: Potential,  # noqa: ARG002
@@ -82,9 +88,8 @@ class CommitteeScorer:
         heldout: Batch,  # noqa: ARG002
         retrain: Retrain,
     ) -> Committee:
-        """Train the other members, one after another."""
-        numbers = range(1, self.members)
-        return Committee(tuple(retrain(number, self.share) for number in numbers))
+        """Return the committee with the other members, trained now or before."""
+        return Committee(tuple(retrain(*each) for each in self.retrained.items()))
 
     def restore(self, arrays: Arrays, read_potential: ReadPotential) -> Committee:
         """Return the committee that gave these arrays."""

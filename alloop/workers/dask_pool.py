@@ -26,9 +26,10 @@ from alloop.loop.commands import (
 from alloop.workers import time_limits
 from alloop.workers.cluster_plan import LABEL, LEARN, ClusterPlan
 from alloop.workers.connection import Connection, connect_cluster
+from alloop.workers.open_trainings import OpenTrainings
 from alloop.workers.pools import InlinePool, LateTask, LostTask, Outcome, Pool, Task
 from alloop.workers.settings import TaskData, WorkerSettings
-from alloop.workers.tasks import TaskResult, perform_command
+from alloop.workers.tasks import MemberResult, TaskResult, perform_task
 
 _PATIENCE = 60.0  # s to wait for a foreign scheduler to come back
 _BREAKDOWNS = 5  # of a cluster in a row, without any outcome
@@ -61,8 +62,8 @@ def _run_task(
     task_data: TaskData,
     settings: WorkerSettings,
     limits: tuple[time_limits.TaskSpan, time_limits.TimeLimit | None],
-) -> TaskResult:
-    """Carry out a command on a worker.
+) -> TaskResult | MemberResult:
+    """Carry out a command, or a part of one, on a worker.
 
     Raises _TaskRefused if it cannot be done in time.
     """
@@ -71,7 +72,7 @@ def _run_task(
         raise _TaskRefused
     job = time_limits.worker_limit()
     if job is None or job.allows(span):
-        return perform_command(command, task_data, settings)
+        return perform_task(command, task_data, settings)
     from distributed import get_worker
 
     raise _TaskRefused(get_worker().address)
@@ -104,11 +105,19 @@ class DaskPool:
         self._campaign = sha256(str(settings.spool).encode()).hexdigest()[:12]
         self._done: queue.SimpleQueue[Any] = queue.SimpleQueue()
         self._tasks: dict[Key, tuple[Task, Any]] = {}
+        self._trainings = OpenTrainings(settings.scoring.scorer)
         self._sent: Counter[Key] = Counter()
         self._breakdowns = 0
 
     def submit(self, task: Task) -> None:
-        """Send the task to the scheduler; InputError if it outlasts any job."""
+        """Send the task to the scheduler; InputError if it outlasts any job.
+
+        The trainings of a committee's members are tasks of their own.
+        """
+        for part in self._trainings.split(task):
+            self._send(part)
+
+    def _send(self, task: Task) -> None:
         _refuse_endless(task, self._plan)
         key, continues = self._task_key(task), self._labels_continue and _is_label(task)
         future = self._connection.client.submit(
@@ -158,22 +167,39 @@ class DaskPool:
             return None
         del self._tasks[future.key]
         self._breakdowns = 0
-        if done is not None:
-            return done
-        if isinstance(error, _TaskRefused):
-            return self._refused_task(task, error.worker)
-        return LostTask(task, f"{type(error).__name__}: {error}")
+        match done:
+            case MemberResult():
+                self._keep_member(done)
+                return None
+            case TaskResult():
+                self._trainings.close(task.command.name)
+                return done
+        return self._failed_task(task, error)
 
-    def _refused_task(self, task: Task, worker: str | None) -> LateTask | None:
-        """Retire a worker without time for its task, and submit the task again.
+    def _keep_member(self, result: MemberResult) -> None:
+        """Keep a part of a training; submit the rest of it after the last part."""
+        whole = self._trainings.add(result)
+        if whole is not None:
+            self._send(whole)
 
-        Without a worker the run itself lacks the time: return a LateTask.
+    def _failed_task(
+        self, task: Task, error: BaseException | None
+    ) -> LateTask | LostTask | None:
+        """Return what became of a task without a result.
+
+        A worker without time for the task is retired, and the task submitted again.
+        Where the run itself lacks the time, the task is late.
         """
-        if worker is None:
+        if isinstance(error, _TaskRefused) and error.worker is not None:
+            client = self._connection.client
+            client.retire_workers([error.worker], close_workers=True)
+            self.submit(task)
+            return None
+        if not self._trainings.is_news(task):
+            return None
+        if isinstance(error, _TaskRefused):
             return LateTask(task)
-        self._connection.client.retire_workers([worker], close_workers=True)
-        self.submit(task)
-        return None
+        return LostTask(task, f"{type(error).__name__}: {error}")
 
     def _resubmit(self, key: Key) -> None:
         """Submit a dropped task again, or all tasks where the scheduler is gone.
@@ -233,7 +259,9 @@ class DaskPool:
         return Counter(_task_resource(task) for task, _ in self._tasks.values())
 
 
-def _task_result(future: Any) -> tuple[TaskResult | None, BaseException | None]:
+def _task_result(
+    future: Any,
+) -> tuple[TaskResult | MemberResult | None, BaseException | None]:
     """Return the result and the exception of a task.
 
     Raises OSError, TimeoutError or CancelledError where the scheduler is gone.

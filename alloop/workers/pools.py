@@ -32,8 +32,15 @@ class Task:
 
     @property
     def key(self) -> str:
-        """The key in the scheduler, different for each attempt."""
-        return f"{self.command.name}#{self.attempt}"
+        """The key in the scheduler, different for each attempt and each part."""
+        member = self.data.member
+        part = "" if member is None else f"/{member}"
+        return f"{self.command.name}#{self.attempt}{part}"
+
+    @property
+    def is_part(self) -> bool:
+        """True if this is one task of a training that was split."""
+        return self.data.member is not None or bool(self.data.trained)
 
     @property
     def priority(self) -> float:

@@ -9,7 +9,9 @@ from alloop.core.frame import Frame
 from alloop.core.levels import Level
 from alloop.core.records import Label, LabelSet, TrainingData
 from alloop.core.roles import Trainer
+from alloop.evaluation import TrainedMember
 from alloop.labels.child.labeller import Limits
+from alloop.loop.events import Timing
 from alloop.md.dynamics import DynamicsSettings
 from alloop.models.checkpoint import Checkpoint, Storable
 from alloop.potentials.restore import restore_potential
@@ -71,7 +73,9 @@ class WorkerSettings:
 class TaskData:
     """The data that a command refers to by id: model blobs, frames, labels.
 
-    ratios: of control frames, see `alloop.scores.error_limits`.
+    ratios: of control frames, see `alloop.scores.error_limits`. Of
+    a training that is split: member, the potential to train alone; trained, all that
+    were trained apart, and timings, of their tasks.
     """
 
     model: bytes | None = None
@@ -81,3 +85,6 @@ class TaskData:
     ratios: tuple[float, ...] = ()
     frame: Frame | None = None
     label: Label | None = None
+    member: int | None = None
+    trained: tuple[TrainedMember, ...] = ()
+    timings: tuple[Timing, ...] = ()

@@ -7,6 +7,7 @@ long is saved in the spool before it is returned, in case the driver is gone.
 import os
 import socket
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import TypeAlias
 
@@ -15,6 +16,7 @@ from alloop.core.levels import Level
 from alloop.core.records import Label, Unlabelled
 from alloop.core.roles import Labeller
 from alloop.core.seeds import random_stream
+from alloop.evaluation import TrainedMember
 from alloop.labels.child.labeller import LabelChild, Limits
 from alloop.labels.direct import DirectLabeller
 from alloop.labels.recheck import recheck_label, tighter_level
@@ -40,7 +42,11 @@ from alloop.workers.md_tasks import (
 )
 from alloop.workers.settings import TaskData, WorkerSettings
 from alloop.workers.spool import find_label, label_in_progress, leave_label
-from alloop.workers.training_task import perform_training, train_part
+from alloop.workers.training_task import (
+    perform_member,
+    perform_training,
+    train_part,
+)
 
 _TimedRecord: TypeAlias = tuple[Label | Unlabelled, e.Timing]
 LONG = 2.0  # s; longer labels are worth writing to a file
@@ -52,6 +58,26 @@ class TaskResult:
 
     event: e.Answer
     blob: bytes | None = None
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class MemberResult:
+    """A potential trained for the training command `name`, and when and where."""
+
+    name: str
+    trained: TrainedMember
+    timing: e.Timing
+
+
+def perform_task(
+    command: Command, task_data: TaskData, settings: WorkerSettings
+) -> TaskResult | MemberResult:
+    """Carry out a command, or one part of a training that was split."""
+    if not isinstance(command, Train) or task_data.member is None:
+        return perform_command(command, task_data, settings)
+    clock = _TaskClock()
+    trained = perform_member(command, task_data, settings)
+    return MemberResult(command.name, trained, clock.timing())
 
 
 def perform_command(
@@ -143,7 +169,17 @@ def _perform_train(
         part = train_part(command, task_data, settings)
         return TaskResult(replace(part, timing=clock.timing()))
     event, blob = perform_training(command, task_data, settings)
-    return TaskResult(replace(event, timing=clock.timing()), blob)
+    timing = _joined_timing(clock.timing(), task_data.timings)
+    return TaskResult(replace(event, timing=timing), blob)
+
+
+def _joined_timing(last: e.Timing, parts: Sequence[e.Timing]) -> e.Timing:
+    """Return the timing of a task with its parts: the first start, all CPU seconds."""
+    return replace(
+        last,
+        started=min([last.started, *(part.started for part in parts)]),
+        cpu_seconds=last.cpu_seconds + sum(part.cpu_seconds for part in parts),
+    )
 
 
 def _perform_recheck(

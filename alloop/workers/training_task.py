@@ -12,10 +12,12 @@ from alloop.core.roles import Trainer
 from alloop.core.seeds import torch_seed
 from alloop.core.units import Floats
 from alloop.evaluation import (
+    TrainedMember,
     TrainingInputs,
     calibrate,
     frame_means,
     train_generation,
+    train_member,
 )
 from alloop.generation import Generation, potential_from_bytes, to_bytes
 from alloop.loop import events as e
@@ -27,24 +29,14 @@ from alloop.workers.spool import training_folder
 def perform_training(
     command: Train, task_data: TaskData, settings: WorkerSettings
 ) -> tuple[e.Trained, bytes]:
-    """Train on the labels of a task; return the event without timing, and the blob."""
-    if task_data.data is None:
-        raise TypeError("Train needs labels in its data")
-    parent, folder = None, None
-    if task_data.model is not None:
-        parent = potential_from_bytes(task_data.model, settings.restore)
-    if settings.spool is not None and settings.spool.is_dir():  # it can be reached
-        folder = training_folder(settings.spool, command.name)
-    inputs = TrainingInputs(
-        data=task_data.data,
-        heldout=task_data.heldout or pack_frames(()),
-        scoring=settings.scoring,
-        seed=settings.seed,
-        name=command.name,
-        parent=parent,
-        folder=folder,
+    """Train on the labels of a task; return the event without timing, and the blob.
+
+    Potentials that were trained apart are taken from the task's data.
+    """
+    inputs = _training_inputs(command, task_data, settings)
+    trained = train_generation(
+        settings.trainer, inputs, task_data.trained, settings.restore
     )
-    trained = train_generation(settings.trainer, inputs)
     evaluation = _evaluate_test(trained.generation, task_data.test)
     if evaluation is not None and task_data.test is not None:
         errors = largest_force_errors(
@@ -96,6 +88,37 @@ def train_part(
     judged = task_data.test
     wrong = np.abs(potential.predict(judged.batch).forces - judged.forces).mean(axis=1)
     return e.PartTrained(command.name, frame_means(judged.batch, wrong[:, None])[:, 0])
+
+
+def perform_member(
+    command: Train, task_data: TaskData, settings: WorkerSettings
+) -> TrainedMember:
+    """Train the potential that a part of a split training asks for."""
+    if task_data.member is None:
+        raise TypeError("a part of a training needs the number of a member")
+    inputs = _training_inputs(command, task_data, settings)
+    return train_member(settings.trainer, inputs, task_data.member)
+
+
+def _training_inputs(
+    command: Train, task_data: TaskData, settings: WorkerSettings
+) -> TrainingInputs:
+    if task_data.data is None:
+        raise TypeError("Train needs labels in its data")
+    parent, folder = None, None
+    if task_data.model is not None:
+        parent = potential_from_bytes(task_data.model, settings.restore)
+    if settings.spool is not None and settings.spool.is_dir():  # it can be reached
+        folder = training_folder(settings.spool, command.name)
+    return TrainingInputs(
+        data=task_data.data,
+        heldout=task_data.heldout or pack_frames(()),
+        scoring=settings.scoring,
+        seed=settings.seed,
+        name=command.name,
+        parent=parent,
+        folder=folder,
+    )
 
 
 def _evaluate_test(
