@@ -49,10 +49,10 @@ class OpenTrainings:
 
     def add(self, result: MemberResult) -> Task | None:
         """Keep a result; return the task that needs all of them once they are there."""
-        training = self._open.get(result.name)
-        if training is None:
+        training, number = self._open.get(result.name), result.trained.number
+        if training is None or number in training.results:
             return None
-        training.results[result.trained.number] = result
+        training.results[number] = result
         wanted = set(member_numbers(self.scorer))
         if training.task is None or set(training.results) != wanted:
             return None

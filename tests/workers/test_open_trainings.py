@@ -47,6 +47,7 @@ def test_the_whole_task_follows_the_last_member_whatever_their_order() -> None:
         assert all(trainings.split(part) == (part,) for part in parts)
         *early, whole = add_all(trainings, [result(number) for number in order])
         assert early == [None, None]
+        assert trainings.add(result(1)) is None  # of an earlier attempt
         assert whole is not None
         assert [x.number for x in whole.data.trained] == [0, 1, 2]
         assert [x.started for x in whole.data.timings] == [0, 1, 2]
