@@ -36,7 +36,7 @@ class OpenTrainings:
     def split(self, task: Task) -> tuple[Task, ...]:
         """Return the tasks to submit for this one: itself where it is not split."""
         numbers = member_numbers(self.scorer)
-        if not numbers or not isinstance(task.command, Train) or task.is_part:
+        if not numbers or not isinstance(task.command, Train) or task.is_split:
             return (task,)
         training = self._open.setdefault(task.command.name, _OpenTraining(task))
         training.task = task
@@ -60,7 +60,7 @@ class OpenTrainings:
 
     def is_news(self, lost: Task) -> bool:
         """Return False for a loss in an attempt of which one was reported already."""
-        if not lost.is_part:
+        if not lost.is_split:
             return True
         training = self._open.get(lost.command.name)
         if training is None or training.task is None:

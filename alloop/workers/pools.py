@@ -38,7 +38,7 @@ class Task:
         return f"{self.command.name}#{self.attempt}{part}"
 
     @property
-    def is_part(self) -> bool:
+    def is_split(self) -> bool:
         """True if this is one task of a training that was split."""
         return self.data.member is not None or bool(self.data.trained)
 

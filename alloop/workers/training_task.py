@@ -93,9 +93,9 @@ def train_part(
 def perform_member(
     command: Train, task_data: TaskData, settings: WorkerSettings
 ) -> TrainedMember:
-    """Train the potential that a part of a split training asks for."""
+    """Train one potential of a training that is split."""
     if task_data.member is None:
-        raise TypeError("a part of a training needs the number of a member")
+        raise TypeError("a split training needs the number of a member in its data")
     inputs = _training_inputs(command, task_data, settings)
     return train_member(settings.trainer, inputs, task_data.member)
 
