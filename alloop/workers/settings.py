@@ -73,9 +73,9 @@ class WorkerSettings:
 class TaskData:
     """The data that a command refers to by id: model blobs, frames, labels.
 
-    ratios: of control frames, see `alloop.scores.error_limits`. Of
-    a training that is split: member, the potential to train alone; trained, all that
-    were trained apart, and timings, of their tasks.
+    ratios: of control frames, see `alloop.scores.error_limits`. Of a training
+    that is split: member, the potential to train alone; trained, all that were trained
+    apart, and timings, of their tasks.
     """
 
     model: bytes | None = None
