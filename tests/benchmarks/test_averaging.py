@@ -36,7 +36,7 @@ def test_the_mean_of_forces_errs_no_more_than_the_networks_do_on_average(
     pair = [given.one, given.fine_tuned(given.pretrained(101), 1050)]
     each = [given.error([state]) for state in pair]
     assert each[0] != each[1]
-    assert given.error(pair) <= np.mean(each)
+    assert given.error(pair) <= np.mean(each) * (1.0 + 1e-9)  # of rounding
     assert given.error([pair[0]] * 2) == pytest.approx(each[0])
 
 
