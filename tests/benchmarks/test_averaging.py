@@ -6,12 +6,12 @@ import numpy as np
 import pytest
 import torch
 from ase.build import molecule
-from benchmarks.accuracy.averaging import PARTS, STEPS, Comparison, mean_weights
 
 from alloop.core.atoms import from_atoms
 from alloop.core.batch import pack_frames
 from alloop.core.records import LabelSet
 from alloop.potentials.analytic import Morse
+from benchmarks.accuracy.averaging import PARTS, STEPS, Comparison, mean_weights
 
 
 def water(seed: int, frames: int) -> LabelSet:
