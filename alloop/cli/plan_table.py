@@ -18,7 +18,7 @@ from alloop.config import Setup
 from alloop.core.label_cost import Cost, molecule_key
 from alloop.loop.level_gains import PARTS
 from alloop.report.text.fitting_table import FittingTable
-from alloop.report.text.formatting import duration_text, plural
+from alloop.report.text.formatting import and_list, duration_text, plural
 
 WorkPrices: TypeAlias = tuple[WorkPrice, WorkPrice]  # a training, a round of MD
 _FRAME = 400  # bytes per atom of a labelled frame, journal and columns together
@@ -155,7 +155,10 @@ def _work_sentences(setup: Setup, prices: WorkPrices) -> Iterator[str]:
     """Yield the cost of training and MD, in sentences."""
     trainings, rounds = expected_rounds(setup)
     explore = setup.plan.explore
-    moves = f"{plural(explore.walkers, 'walker')} over {explore.steps} steps"
+    kelvin = and_list([f"{x:g}" for x in explore.temperatures])
+    moves = (
+        f"{plural(explore.walkers, 'walker')} at {kelvin} K over {explore.steps} steps"
+    )
     yield _work_sentence(
         "training", plural(trainings, "generation"), prices[0], trainings
     )

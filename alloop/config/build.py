@@ -53,7 +53,7 @@ def resolve_defaults(plan: Plan) -> Plan:
     )
     test = plan.test
     if isinstance(test, Sampled) and test.temperature is None:
-        test = test.model_copy(update={"temperature": plan.explore.temperature})
+        test = test.model_copy(update={"temperature": plan.explore.temperatures[0]})
     return plan.model_copy(
         update={
             "test": test,
@@ -92,7 +92,7 @@ def build_rules(plan: Plan, tested: bool) -> Rules:
             moves.steps,
             moves.batch,
             moves.piece,
-            moves.temperature,
+            moves.temperatures,
             moves.timestep,
         ),
         stopping=StopRules(target, stop.patience, stop.improvement, stop.rounds),
@@ -123,14 +123,18 @@ def _split_rules(plan: Plan) -> SplitRules | None:
 def _kelvin(plan: Plan) -> float:
     """Return the temperature at which a campaign is tested, K."""
     asked = plan.test.temperature if isinstance(plan.test, Sampled) else None
-    return plan.explore.temperature if asked is None else asked
+    return plan.explore.temperatures[0] if asked is None else asked
 
 
-def worker_settings(plan: Plan, levels: Mapping[str, Level]) -> WorkerSettings:
-    """Return the settings of workers.
+def worker_settings(
+    plan: Plan, levels: Mapping[str, Level], molecules: int
+) -> WorkerSettings:
+    """Return the settings of workers; molecules: number of start structures.
 
     If a campaign has only one level, it makes the first frames too.
     """
+    exploring = build_rules(plan, tested=False).exploring
+    cycle = molecules * len(exploring.temperatures)
     return WorkerSettings(
         seed=plan.seed,
         levels={"cheap": levels.get("cheap", levels["expensive"]), **levels},
@@ -140,6 +144,9 @@ def worker_settings(plan: Plan, levels: Mapping[str, Level]) -> WorkerSettings:
         scoring=scorer_settings(plan),
         limits=Limits(plan.limits.label_time, plan.limits.label_memory),
         isolate=plan.limits.isolate,
+        temperatures=tuple(
+            exploring.temperature_of(walker, molecules) for walker in range(cycle)
+        ),
         compile=compiles_forces(plan.explore),
     )
 
@@ -209,7 +216,7 @@ def dynamics_settings(explore: Explore) -> DynamicsSettings:
     """Return the settings of the walkers' MD."""
     return DynamicsSettings(
         integrator=explore.integrator(),
-        temperature=explore.temperature,
+        temperature=explore.temperatures[0],
         timestep=explore.timestep,
         stride=explore.stride,
         guards=Guards(**explore.guards.model_dump()),

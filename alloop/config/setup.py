@@ -99,7 +99,7 @@ class Setup:
     @cached_property
     def worker_settings(self) -> "WorkerSettings":
         """The settings of workers. Imports torch."""
-        return build.worker_settings(self.plan, self.levels)
+        return build.worker_settings(self.plan, self.levels, len(self.start))
 
     @cached_property
     def cluster(self) -> "ClusterPlan":

@@ -74,5 +74,6 @@ def _round_walker(state: LoopState, index: int, rules: Rules) -> Walker:
     rng = random_stream(state.seed, f"walker/{index}/{state.round + 1}")
     seeds = state.seeds.get(molecule) or (state.start[molecule],)
     frame = seeds[int(rng.integers(len(seeds)))]
-    velocities = maxwell_boltzmann(frame, rules.exploring.temperature, rng)
+    kelvin = rules.exploring.temperature_of(index, len(state.start))
+    velocities = maxwell_boltzmann(frame, kelvin, rng)
     return Walker(index, molecule, frame, velocities)

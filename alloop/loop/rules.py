@@ -40,15 +40,24 @@ class SeedRules:
 class ExploreRules:
     """The walkers of a round: `steps` MD steps each, in batches of `batch` walkers.
 
-    A task moves a batch by `piece` steps.
+    A task moves a batch by `piece` steps. temperatures in K: shared among the walkers
+    of each molecule in turn.
     """
 
     walkers: int = 16
     steps: int = 500
     batch: int = 8
     piece: int = 500
-    temperature: float = 500.0  # K
+    temperatures: tuple[float, ...] = (500.0,)
     timestep: float = 0.5  # fs
+
+    def temperature_of(self, walker: int, molecules: int) -> float:
+        """Return the temperature of the walker with this index, K.
+
+        Walkers go to the molecules in turn, so a molecule's own are `molecules` apart.
+        """
+        turn = walker // molecules
+        return self.temperatures[turn % len(self.temperatures)]
 
 
 @dataclass(frozen=True, slots=True)

@@ -58,7 +58,7 @@ def lost_walkers(exploring: ExploreRules) -> str:
     return (
         "guard rails stopped every walker within its first MD steps: lower `explore: "
         f"timestep` ({exploring.timestep:g} fs) or `temperature` "
-        f"({exploring.temperature:g} K), or give more first labels; "
+        f"({max(exploring.temperatures):g} K), or give more first labels; "
         "`alloop log` tells which guard rail it was"
     )
 

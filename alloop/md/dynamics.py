@@ -24,7 +24,8 @@ from alloop.md.walker_batch import MDState, WalkerBatch
 class DynamicsSettings:
     """The settings by which walkers move.
 
-    temperature in K: the thermostat's, and the start's. timestep in fs. stride: a frame
+    temperature in K: the thermostat's where `run_dynamics` is given no others. timestep
+    in fs. stride: a frame
     is scored every so many steps. centre: centres of mass are held where the integrator
     wants it; False for a potential that depends on the absolute position. Raises
     InputError for values that make no sense.
@@ -77,6 +78,7 @@ def run_dynamics(  # noqa: PLR0913 - the main entry point
     controls: int = 0,
     control_rng: np.random.Generator | None = None,
     observe: Callable[[ScoredFrames], None] | None = None,
+    temperatures: Sequence[float] | None = None,
 ) -> Exploration:
     """Move walkers by `steps` MD steps.
 
@@ -84,8 +86,9 @@ def run_dynamics(  # noqa: PLR0913 - the main entry point
     besides those that guard rails picked. controls: number of uniformly random ones,
     drawn by `control_rng`. observe: called with the frames of every scoring step, where
     moving walkers are eligible, and of every step at which guards stop walkers, where
-    only these are eligible. Without a scorer there are no candidates, and all surprise
-    is 0. ValueError where random streams are missing.
+    only these are eligible. temperatures: of each walker's thermostat in K, by default
+    that of `dynamics`. Without a scorer there are no candidates, and all surprise is 0.
+    ValueError where random streams are missing.
     """
     if len(rngs) != len(walkers):
         raise ValueError(f"expected {len(walkers)} random streams, got {len(rngs)}")
@@ -95,7 +98,10 @@ def run_dynamics(  # noqa: PLR0913 - the main entry point
         return Exploration((), (), (), 0, 0.0)
     collector = FrameCollector(0 if scorer is None else keep, controls, control_rng)
     system = _walker_batch(walkers, potential, dynamics)
-    simulation = _Simulation(system, dynamics, scorer, threshold, collector, observe)
+    kelvin = np.array(temperatures or [dynamics.temperature] * len(walkers))
+    simulation = _Simulation(
+        system, dynamics, kelvin, scorer, threshold, collector, observe
+    )
     sizes = [len(walker.frame) for walker in walkers]
     last, temperature = simulation.run(
         draw_noise(dynamics.integrator, sizes, steps, rngs)
@@ -131,6 +137,7 @@ class _Simulation:
 
     system: WalkerBatch
     dynamics: DynamicsSettings
+    temperatures: Floats  # (walkers,) K, of the thermostats
     scorer: FittedScorer | None
     threshold: float | None
     collector: FrameCollector
@@ -183,7 +190,8 @@ class _Simulation:
 
     def _advance(self, now: MDState, noise: Floats, descriptors: bool) -> MDState:
         dynamics = self.dynamics
-        conditions = StepConditions(dynamics.timestep, dynamics.temperature)
+        kelvin = self.temperatures[self.system.bodies.owner][:, None]
+        conditions = StepConditions(dynamics.timestep, kelvin)
         return self.system.advance(
             now, dynamics.integrator, conditions, noise, descriptors
         )
@@ -194,8 +202,8 @@ class _Simulation:
         relative = None
         if surprise is not None and self.threshold is not None and self.threshold > 0.0:
             relative = surprise / self.threshold
-        guards, temperature = self.dynamics.guards, self.dynamics.temperature
-        return self.system.check_guards(state, guards, temperature, relative)
+        guards = self.dynamics.guards
+        return self.system.check_guards(state, guards, self.temperatures, relative)
 
     def _collect(self, state: MDState, moving: Booleans, surprise: Floats) -> None:
         """Collect and show the frames of a scoring step, those that move on."""

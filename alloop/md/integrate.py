@@ -66,10 +66,13 @@ class PhasePoint:
 
 @dataclass(frozen=True, slots=True)
 class StepConditions:
-    """The conditions of a step: timestep in fs, temperature of a thermostat in K."""
+    """The conditions of a step: timestep in fs, temperature of a thermostat in K.
+
+    temperature: of all atoms, or of each (atoms, 1).
+    """
 
     timestep: float
-    temperature: float = 0.0
+    temperature: float | Floats = 0.0
 
 
 class Integrator(Protocol):
@@ -274,7 +277,7 @@ def velocity_temperature(velocities: Floats, bodies: BodyConstants) -> Floats:
     return np.where(bodies.freedom > 0, out, 0.0)
 
 
-def _thermal_variance(mass: Floats, temperature: float) -> Floats:
+def _thermal_variance(mass: Floats, temperature: float | Floats) -> Floats:
     """Return k_B T/m in (Å/fs)²."""
     return BOLTZMANN * temperature * FORCE_TO_ACCELERATION / mass
 

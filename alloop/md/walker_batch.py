@@ -136,15 +136,16 @@ class WalkerBatch:
         self,
         now: MDState,
         guards: Guards,
-        temperature: float,
+        temperatures: Floats,
         surprise: Floats | None = None,
     ) -> dict[int, GuardTrip]:
         """Return the moving walkers whose guard trips, each with its guard.
 
-        temperature: the thermostat's in K. surprise (walkers,): in multiples of the
-        threshold, where it is known.
+        temperatures (walkers,): the thermostat's in K. surprise (walkers,): in
+        multiples of the threshold, where it is known.
         """
-        heat = self.temperatures(now) / (temperature if temperature > 0.0 else np.inf)
+        wanted = np.where(temperatures > 0.0, temperatures, np.inf)
+        heat = self.temperatures(now) / wanted
         readings = GuardReadings(
             batch=self.batch.with_positions(now.phase.positions),
             forces=now.phase.predictions.forces,

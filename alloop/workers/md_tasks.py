@@ -41,6 +41,7 @@ def perform_explore(
         )
         for walker in command.walkers
     ]
+    cycle = settings.temperatures or (settings.dynamics.temperature,)
     potential, why = _exploring_potential(command.walkers, generation, settings)
     first = (command.round, command.batch, command.piece) == (1, 0, 0)
     exploration = run_dynamics(
@@ -54,6 +55,7 @@ def perform_explore(
         keep=command.keep,
         controls=command.controls,
         control_rng=random_stream(settings.seed, command.name),
+        temperatures=[cycle[x.index % len(cycle)] for x in command.walkers],
     )
     return e.Explored(
         name=command.name,

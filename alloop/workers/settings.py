@@ -49,7 +49,8 @@ class OwnPotential:
 class WorkerSettings:
     """All settings that a worker needs to carry out a command.
 
-    spool: folder where finished long labels are kept until they are committed.
+    temperatures: of exploring walkers by index, K; further ones begin again with the
+    first. spool: folder where finished long labels are kept until they are committed.
     """
 
     seed: int
@@ -61,6 +62,7 @@ class WorkerSettings:
     limits: Limits = field(default_factory=Limits)
     isolate: bool = True
     spool: Path | None = None
+    temperatures: tuple[float, ...] = ()
     restore: Callable[[Checkpoint], Storable] = restore_potential
     compile: bool = False  # the force calls of exploration
 

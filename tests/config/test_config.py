@@ -133,6 +133,46 @@ def test_every_number_reaches_the_loop_in_its_own_units(tmp_path: Path) -> None:
     assert (setup.cluster.kind, setup.cluster.workers) == ("local", 3)
 
 
+def test_a_list_of_temperatures_reaches_the_walkers_of_every_molecule(
+    tmp_path: Path,
+) -> None:
+    several = "{walkers: 8, temperature: [300, 600]}"
+    text = TOY.replace("{molecule: H2O}", "{molecule: H2O}, {molecule: CH4}")
+    setup = parse_campaign(f"{text}explore: {several}\n", tmp_path)
+    assert setup.worker_settings.temperatures == (300.0, 300.0, 600.0, 600.0)
+    exploring = setup.rules.exploring
+    kelvin = [exploring.temperature_of(walker, molecules=2) for walker in range(8)]
+    assert kelvin == [300.0, 300.0, 600.0, 600.0] * 2  # walkers 0, 2, 4, 6: water
+    assert setup.worker_settings.beginning.test.temperature == 300.0
+    assert setup.rules.examining.temperature == 300.0
+    again = Setup.from_store(setup.text, opening(setup), setup.store)
+    assert again.worker_settings.temperatures == setup.worker_settings.temperatures
+
+
+def test_one_temperature_is_written_and_read_as_before(tmp_path: Path) -> None:
+    setup = parse_campaign(f"{TOY}explore: {{temperature: 350}}\n", tmp_path)
+    assert "\n  temperature: 350.0\n" in setup.text
+    assert setup.rules.exploring.temperatures == (350.0,)
+
+
+@pytest.mark.parametrize(
+    ("given", "path", "says"),
+    [
+        ("hot", "explore.temperature", "expected a number (temperature of the"),
+        ("-5", "explore.temperature", "a number above 0"),
+        ("[]", "explore.temperature", "a list of at least 1"),
+        ("[300, -5]", "explore.temperature.1", "a number above 0"),
+    ],
+)
+def test_wrong_temperatures_are_told_in_a_sentence(
+    given: str, path: str, says: str, tmp_path: Path
+) -> None:
+    text = f"{TOY}explore: {{temperature: {given}, walkers: 0}}\n"
+    found = problems(text, tmp_path)
+    assert says in found[path]
+    assert "explore.walkers" in found  # all mistakes at once
+
+
 def test_spin_defaults_to_that_of_the_molecule(tmp_path: Path) -> None:
     text = TOY.replace("{molecule: H2O}", "{molecule: O2}, {molecule: NO}")
     setup = parse_campaign(text, tmp_path)

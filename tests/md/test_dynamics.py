@@ -16,6 +16,7 @@ from alloop.core.roles import Potential
 from alloop.core.seeds import random_stream
 from alloop.core.units import BOLTZMANN, KINETIC, Floats
 from alloop.md.dynamics import DynamicsSettings, Exploration, run_dynamics
+from alloop.md.frame_collector import ScoredFrames
 from alloop.md.guards import Guards
 from alloop.md.integrate import Langevin, VelocityVerlet, maxwell_boltzmann
 from tests.potentials.harmonic import HarmonicWell
@@ -137,6 +138,52 @@ def test_the_mean_temperature_is_the_thermostats(
     damped = replace(HOT, integrator=Langevin(0.05))
     found = run_dynamics(walkers, potential, damped, 800, streams(walkers))
     assert found.temperature == pytest.approx(400.0, rel=0.05)
+
+
+def test_each_walker_has_the_temperature_of_its_own_thermostat(
+    water: Frame, potential: Potential
+) -> None:
+    walkers, kelvin = crew(water, 60), [200.0, 700.0] * 30
+    damped = replace(HOT, integrator=Langevin(0.05))
+    seen: list[Floats] = []
+    run_dynamics(
+        walkers,
+        potential,
+        damped,
+        800,
+        streams(walkers),
+        temperatures=kelvin,
+        observe=lambda found: seen.append(heat(found)),
+    )
+    mean = np.mean(seen[len(seen) // 4 :], axis=0)
+    assert mean[::2].mean() == pytest.approx(200.0, rel=0.06)
+    assert mean[1::2].mean() == pytest.approx(700.0, rel=0.06)
+
+
+def heat(found: ScoredFrames) -> Floats:
+    """Kinetic temperatures (walkers,) in K by equipartition over 3N - 3 freedoms."""
+    assert found.velocities is not None
+    m = frame_masses(found.batch.numbers)
+    twice = KINETIC * m * (found.velocities**2).sum(axis=1)
+    size = len(m) // len(found.batch)
+    out: Floats = twice.reshape(-1, size).sum(axis=1) / ((3 * size - 3) * BOLTZMANN)
+    return out
+
+
+def test_one_temperature_for_all_is_the_thermostats_down_to_the_bits(
+    water: Frame, potential: Potential
+) -> None:
+    walkers = crew(water, 3)
+    plain = run_dynamics(walkers, potential, HOT, 60, streams(walkers)).walkers
+    listed = run_dynamics(
+        walkers,
+        potential,
+        replace(HOT, temperature=1.0),
+        60,
+        streams(walkers),
+        temperatures=[HOT.temperature] * 3,
+    ).walkers
+    assert all(same(one, other) for one, other in zip(plain, listed, strict=True))
 
 
 def test_the_most_surprising_frames_are_kept_in_order(

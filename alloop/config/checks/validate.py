@@ -182,6 +182,8 @@ def _no_such_kind(mistake: ErrorDetails) -> str:
 
 def _field_description(loc: Loc) -> str:
     """Return the unit and meaning of a field, in brackets."""
+    if loc and str(loc[-1]).startswith("<"):
+        loc = loc[:-1]
     if not loc or not isinstance(loc[-1], str):
         return ""
     field = _owning_section(loc).model_fields.get(loc[-1])

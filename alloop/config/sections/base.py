@@ -102,6 +102,15 @@ def _discriminator(choose: Callable[[Any], str | None], name: str) -> Discrimina
     return Discriminator(choose)
 
 
+def one_or_several() -> Discriminator:
+    """Choose between a value and a list of such values."""
+
+    def choose(value: Any) -> str:
+        return "<several>" if isinstance(value, list | tuple) else "<one>"
+
+    return _discriminator(choose, "a value or a list")
+
+
 def section_members(annotation: Any) -> dict[str, type[Section]]:
     """Return the sections in an annotation, by tag; an untagged one has the tag ''."""
     if isinstance(annotation, type):

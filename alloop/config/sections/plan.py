@@ -16,6 +16,7 @@ from alloop.config.sections.base import (
     Section,
     Whole,
     by_kind,
+    one_or_several,
     union_tag,
 )
 from alloop.config.sections.clusters import Cluster, Local
@@ -29,6 +30,11 @@ if TYPE_CHECKING:
     from alloop.md.integrate import Integrator
 
 Timestep: TypeAlias = Annotated[float, Field(gt=0, le=5)]
+Temperatures: TypeAlias = Annotated[
+    Annotated[Positive, union_tag("one")]
+    | Annotated[tuple[Positive, ...], Loose, Field(min_length=1), union_tag("several")],
+    one_or_several(),
+]
 
 
 class Seeds(Section):
@@ -90,10 +96,10 @@ class Guards(Section):
 class Moves(Section):
     """The walkers of a round, for any kind of MD."""
 
-    temperature: Positive = Field(
+    temperature: Temperatures = Field(
         500.0,
         description="temperature of the thermostat, or of the first velocities "
-        "without one, K",
+        "without one, K; of a list the walkers of a molecule have one each in turn",
     )
     timestep: Timestep = Field(0.5, description="time step of MD, fs")
     walkers: ParallelCount = Field(
@@ -109,6 +115,12 @@ class Moves(Section):
         "`steps` on",
     )
     guards: Guards = Guards()
+
+    @property
+    def temperatures(self) -> tuple[float, ...]:
+        """The temperatures of the walkers, K."""
+        kelvin = self.temperature
+        return kelvin if isinstance(kelvin, tuple) else (kelvin,)
 
     @abstractmethod
     def integrator(self) -> "Integrator":

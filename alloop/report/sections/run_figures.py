@@ -173,19 +173,19 @@ def map_figure(found: DescriptorMap) -> Markup:
 
 
 def temperature_figure(
-    moments: Sequence[WalkerMoment], bath: float | None, timestep: float
+    moments: Sequence[WalkerMoment], baths: Sequence[float], timestep: float
 ) -> Markup:
     """Draw the kinetic temperature of each walker at the end of each piece of MD.
 
-    The thermostat's temperature and the spread that it allows are drawn too; timestep
-    in fs.
+    baths: temperatures of the thermostats in K, drawn with the spread that they allow;
+    timestep in fs.
     """
     picks = moments[:: 1 + len(moments) // MOST_POINTS]
     times = {step: _picoseconds(step, timestep) for step in {x.step for x in picks}}
 
     def paint(axes: list[Axes]) -> list[Marks]:
         (ax,) = axes
-        if bath is not None:
+        for bath in baths:
             spread = bath * np.sqrt(2.0 / max(1, 3 * max(x.atoms for x in moments) - 3))
             ax.axhspan(bath - spread, bath + spread, color=COLOURS["cheap"], alpha=0.12)
             ax.axhline(bath, color=INK, linewidth=1.0, dashes=(4, 3))

@@ -156,12 +156,13 @@ def _stop_text(times: int) -> str:
 
 def _walker_figures(history: History, explored: Explorations) -> Text:
     kelvin = config_value(history, "explore", "temperature")
-    bath = float(kelvin) if isinstance(kelvin, int | float) else None
+    several = kelvin if isinstance(kelvin, list) else [kelvin]
+    baths = [float(x) for x in several if isinstance(x, int | float)]
     step = md_timestep(history)
-    drawn = [temperature_figure(explored.moments, bath, step)]
+    drawn = [temperature_figure(explored.moments, baths, step)]
     caption = (
         "Left: a point is a walker at the end of a piece of MD, from its velocities "
-        "(centre of mass at rest). Dashed: the thermostat; the band is the spread (one "
+        "(centre of mass at rest). Dashed: the thermostats; a band is the spread (one "
         "standard deviation) that so few atoms have at that temperature. Two points "
         "of three should lie in it: a cloud above it is MD that heats up."
     )

@@ -28,7 +28,7 @@ _CAMPAIGN: dict[str, Any] = {
     | {"examination": 3, "examination_spacing": 10},
     "seeds": {"cheap": 8, "expensive": 3, "temperature": 400},
     "explore": {"walkers": 2, "batch": 2, "steps": 20, "piece": 10, "stride": 5}
-    | {"temperature": 400},
+    | {"temperature": [400, 600]},
     "potential": {"kind": "pairwise"},
     "budget": {"cheap": 16, "expensive": 7},
     "limits": {"isolate": False},
