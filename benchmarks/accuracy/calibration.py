@@ -173,7 +173,7 @@ def main() -> None:
     add("--data", type=Path, help="the folder of h2co/")
     add("--out", type=Path, required=True, help="the folder of the rows")
     add("--pool", choices=list(POOLS), default="formaldehyde")
-    add("--scorers", nargs="+", choices=SCORERS, default=["leverage"])
+    add("--scorers", nargs="+", choices=SCORERS, default=["leverage", "q-residual"])
     add("--seed", type=int, nargs="+", default=[0, 1, 2])
     add("--cheap", type=int, default=500, help="cheap labels")
     add("--expensive", type=int, default=100, help="expensive labels")
