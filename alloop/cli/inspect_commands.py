@@ -179,9 +179,13 @@ def _status_facts(values: dict[str, Any]) -> Iterator[tuple[str, str]]:
 
 
 def _calibration_facts(values: dict[str, Any]) -> Iterator[tuple[str, str]]:
-    """Yield the basis of threshold and limits of errors, where there is one."""
+    """Yield the basis of threshold, limits of errors and split, where there is one."""
     limits = values["error_limits"]["sentences"]
-    for name, found in (("threshold", values["calibration"]), ("error limits", limits)):
+    for name, found in (
+        ("threshold", values["calibration"]),
+        ("error limits", limits),
+        ("split", values["split"]),
+    ):
         if found:
             yield name, " ".join(found)
 

@@ -5,6 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from alloop.cli import main
 from alloop.core.cost_curve import Curve
 from alloop.core.frame import Frame
 from alloop.core.label_cost import Cost
@@ -13,6 +14,7 @@ from alloop.history.reader import History
 from alloop.loop.level_gains import PARTS
 from alloop.loop.state import LoopState, PartErrors
 from alloop.report.analysis.level_split import split_sentences
+from alloop.testing.faults.toy_campaign import write_campaign
 
 MEASURED = "budget: {cheap: 200, expensive: 50, split: measured}"
 
@@ -64,3 +66,32 @@ def test_labels_that_gain_nothing_are_not_worth_their_price() -> None:
     assert verdict.startswith("Expensive labels are not worth their price")
     once = split_sentences(history({**IDLE, "few-alone": 45}, generations=1))[-1]
     assert "not worth" not in once
+
+
+def test_all_commands_tell_of_a_measured_split(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = write_campaign(
+        tmp_path,
+        budget={"cheap": 24, "expensive": 12, "split": "measured"},
+        seeds={"cheap": 8, "expensive": 6, "temperature": 400},
+        test={"frames": 4, "each": 2, "spacing": 5, "examination": 0},
+    )
+
+    def said(*words: str) -> str:
+        assert main([*words]) == 0
+        return " ".join(capsys.readouterr().out.split())
+
+    assert "as many at the same price as pay best" in said("check", str(path))
+    assert "short trainings worth 1.5 of a training" in said(
+        "plan", str(path), "--no-measure"
+    )
+    assert "for the money of both, expensive labels alone" in said("run", str(path))
+    store = str(tmp_path / "toy.zarr")
+    assert "on a quarter of the cheap labels and all expensive ones" in said(
+        "log", store
+    )
+    assert "twice the cheap labels lower the error by" in said("status", store).lower()
+    report = tmp_path / "out.html"
+    said("report", store, "--out", str(report))
+    assert "Twice the cheap labels lower" in report.read_text("utf-8")

@@ -10,7 +10,7 @@ from alloop.core.records import Noise, Walker
 from alloop.core.text import local_time, printable_line
 from alloop.history.reader import History, JournalEntry
 from alloop.loop import events as e
-from alloop.loop.commands import Command, LabelFrame, Stop
+from alloop.loop.commands import Command, LabelFrame, Stop, TrainPart
 from alloop.report.text.formatting import (
     and_list,
     duration_text,
@@ -253,6 +253,8 @@ def _command_kind(command: Command) -> str:
     match command:
         case LabelFrame():
             return f"label {command.fidelity} ({command.purpose})"
+        case TrainPart():
+            return "short training"
         case Stop():
             return f"finished: {command.reason}"
         case _:
