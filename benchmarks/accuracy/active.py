@@ -6,10 +6,9 @@
 
 A pool has labels at both levels in a table, so that a campaign costs its trainings
 only; candidates are the pool's unlabelled frames, scored, in place of frames of MD. All
-else is the campaign's own code. `ethanol` and `molecules` are shipped (GFN2-xTB under
-HF/def2-SVP, see `make_pools`), for `formaldehyde` DIR holds h2co/*.npz (Käser et al.,
-J. Phys. Chem. A 124, 8853, 2020). `useless-cheap` is the same with cheap labels of
-other frames.
+else is the campaign's own code. Pools in benchmarks/data are GFN2-xTB under HF/def2-SVP
+(see `make_pools`); for `formaldehyde` DIR holds h2co/*.npz (Käser et al., J. Phys.
+Chem. A 124, 8853, 2020). `useless-cheap` is the same with cheap labels of other frames.
 
 Every arm has the same price to spend, at the mean measured CPU seconds of a label or
 at --ratio. Labels of control and held-out frames are paid; there is no validation set.

@@ -10,8 +10,9 @@ from alloop.core.frame import Frame
 from alloop.core.records import Label
 from alloop.labels.direct import DirectLabeller
 from alloop.labels.toy import toy_level
+from alloop.labels.xtb import xtb_level
 from alloop.potentials.labeller_potential import LabellerPotential
-from benchmarks.accuracy.labelled_pool import read_pool
+from benchmarks.accuracy.labelled_pool import DATA, read_pool
 from benchmarks.accuracy.make_pools import LabelledFrame, write_pool
 from benchmarks.accuracy.pool_frames import (
     Piece,
@@ -24,6 +25,7 @@ from benchmarks.accuracy.pool_frames import (
     stretched,
     turned,
 )
+from benchmarks.accuracy.table_campaign import pool_setup
 
 
 def ethanol_atoms(frame: Frame) -> Atoms:
@@ -94,3 +96,22 @@ def test_a_pool_is_read_as_it_was_written(tmp_path: Path) -> None:
     assert pool.plain.tolist() == [1, 5, 9]
     assert pool.tests["thermal"].tolist() == [3, 7, 11]
     assert [len(frame) for frame in pool.start] == [3, 3, 4]
+
+
+@pytest.mark.parametrize("path", sorted(DATA.glob("*.npz")), ids=lambda path: path.stem)
+def test_a_shipped_pool_holds_the_labels_of_its_geometries(path: Path) -> None:
+    pytest.importorskip("tblite")
+    pool = read_pool(path)
+    for index in (int(pool.chosen[0]), *(int(x[-1]) for x in pool.tests.values())):
+        label = DirectLabeller(xtb_level("gfn2-xtb")).label(pool.frames[index])
+        table = pool.tables["cheap"]
+        assert table.energies[index] == pytest.approx(label.energy, abs=1e-6)
+        assert table.forces[index] == pytest.approx(label.forces, abs=1e-5)
+    tested = np.concatenate(list(pool.tests.values()))
+    assert len({frame.id for frame in pool.frames}) == len(pool.frames)
+    assert not set(tested.tolist()) & set(pool.chosen.tolist())
+    assert set(pool.molecules[pool.first].tolist()) == set(range(len(pool.names)))
+    prices = pool.prices(None)
+    assert prices["expensive"].mean() > 20.0 * prices["cheap"].mean()
+    assert pool_setup(pool, {"budget": {"cheap": 8, "expensive": 4}}, {}).start
+    assert path.stat().st_size < 1_500_000
