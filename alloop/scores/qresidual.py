@@ -18,12 +18,13 @@ from alloop.core.errors import InputError
 from alloop.core.records import Predictions
 from alloop.core.roles import Arrays, Potential, ReadPotential, Retrain
 from alloop.core.units import Floats, Integers
-from alloop.scores.subspace import Subspace, principal_subspace, ridge_space
+from alloop.scores.subspace import Subspace, principal_subspace
 
-KINDS = ("q", "ppca")
+KINDS = ("q", "ppca", "leverage")
 UNSEEN = 1e6  # surprise of an element that was not in training: large, yet finite
 _PER_ELEMENT = ("elements", "centre", "spread", "components", "rest", "total")
 _ENOUGH = 16  # held-out atoms of an element that suffice on their own
+_LEAST = 1e-12  # of a mean or a spread
 _NARROW = 0.1  # of the mean residual: the least spread
 
 
@@ -32,8 +33,11 @@ class QResidual:
     """A scorer by the largest standardised residual among a frame's atoms.
 
     kind "q" is Q itself, "ppca" T² + Q/σ², which also sees atoms far out inside the
-    subspace. elements (elements,), ascending, each with its subspace and with centre
-    and spread (elements,) of its residuals in held-out frames.
+    subspace, "leverage" the latter in the space of `ridge_space`: the surprise is then
+    the root of the sum over atoms of (leverage / its mean in held-out frames)², in
+    which one reacting atom prevails, yet not alone. elements (elements,), ascending,
+    each with its subspace and with centre and spread (elements,) of its residuals in
+    held-out frames.
     """
 
     kind: str
@@ -52,11 +56,18 @@ class QResidual:
         z = self.per_atom(batch, predictions.descriptors)
         if not len(batch):
             return z
-        out: Floats = np.maximum.reduceat(z, batch.offsets[:-1])
+        starts = batch.offsets[:-1]
+        if self.kind == "leverage":
+            norms: Floats = np.sqrt(np.add.reduceat(z**2, starts))
+            return np.minimum(norms, UNSEEN)
+        out: Floats = np.maximum.reduceat(z, starts)
         return out
 
     def per_atom(self, batch: Batch, descriptors: Floats) -> Floats:
-        """Return standardised residuals (atoms,) of descriptors (atoms, features)."""
+        """Return standardised residuals (atoms,) of descriptors (atoms, features).
+
+        Leverages are divided by their mean alone.
+        """
         features = self.subspaces[0].mean.shape[0] if self.subspaces else 0
         if descriptors.shape[1] != features:
             raise InputError(
@@ -67,7 +78,11 @@ class QResidual:
         for index, element in enumerate(self.elements):
             atoms = np.flatnonzero(batch.numbers == element)
             raw = _raw_residuals(self.subspaces[index], self.kind, descriptors[atoms])
-            z[atoms] = (raw - self.centre[index]) / self.spread[index]
+            centre = self.centre[index]
+            if self.kind == "leverage":
+                z[atoms] = raw / max(centre, _LEAST)
+            else:
+                z[atoms] = (raw - centre) / self.spread[index]
         out: Floats = np.minimum(z, UNSEEN)
         return out
 
@@ -132,9 +147,9 @@ class QResidualScorer:
         """Return the scorer fitted to a potential's descriptors."""
         return fit_qresidual(
             learned,
-            _descriptors(potential, learned),
+            atom_descriptors(potential, learned),
             heldout,
-            _descriptors(potential, heldout),
+            atom_descriptors(potential, heldout),
             components=self.components,
             kind=self.kind,
         )
@@ -148,41 +163,8 @@ class QResidualScorer:
         return QResidual.from_arrays(arrays)
 
 
-@dataclass(frozen=True, slots=True)
-class LeverageScorer:
-    """The Scorer whose surprise is the leverage of atoms, Q + T² with one λ.
-
-    ridge: λ as a share of the total variance, see `ridge_space`. Its fitted scorer is a
-    `QResidual` of kind "ppca", whose formula it is with other variances.
-    """
-
-    ridge: float = 1e-4
-
-    def fit(
-        self,
-        potential: Potential,
-        learned: Batch,
-        heldout: Batch,
-        retrain: Retrain,  # noqa: ARG002
-    ) -> QResidual:
-        """Return the scorer fitted to a potential's descriptors."""
-        return _fit_spaces(
-            lambda x, typical: ridge_space(x, self.ridge, typical),
-            "ppca",
-            (learned, _descriptors(potential, learned)),
-            (heldout, _descriptors(potential, heldout)),
-        )
-
-    def restore(
-        self,
-        arrays: Arrays,
-        read_potential: ReadPotential,  # noqa: ARG002
-    ) -> QResidual:
-        """Return the scorer that gave these arrays; ValueError if they do not fit."""
-        return QResidual.from_arrays(arrays)
-
-
-def _descriptors(potential: Potential, batch: Batch) -> Floats:
+def atom_descriptors(potential: Potential, batch: Batch) -> Floats:
+    """Return descriptors (atoms, features); InputError where there are none."""
     found = potential.predict(batch, descriptors=True).descriptors
     if found is None:
         raise InputError(
@@ -206,7 +188,7 @@ def fit_qresidual(
     training frames are used, which makes surprise too large. InputError without
     training frames or for an unknown kind.
     """
-    return _fit_spaces(
+    return fit_spaces(
         lambda x, typical: principal_subspace(x, components, typical),
         kind,
         (train, train_descriptors),
@@ -214,7 +196,7 @@ def fit_qresidual(
     )
 
 
-def _fit_spaces(
+def fit_spaces(
     space_of: Callable[[Floats, float], Subspace],
     kind: str,
     learned: tuple[Batch, Floats],
@@ -286,7 +268,7 @@ def _centre_and_spread(
     trust = np.array([min(1.0, len(r) / _ENOUGH) for r in alike])
     mean = trust * _per_element(alike, np.mean) + (1.0 - trust) * pooled.mean()
     deviation = trust * _per_element(alike, np.std) + (1.0 - trust) * pooled.std()
-    least = np.maximum(_NARROW * mean, 1e-12)
+    least = np.maximum(_NARROW * mean, _LEAST)
     return scales * mean, scales * np.maximum(deviation, least)
 
 

@@ -21,7 +21,8 @@ from alloop.core.roles import FittedScorer, Potential, Scorer
 from alloop.core.units import Floats, Integers
 from alloop.evaluation import frame_means
 from alloop.generation import Generation
-from alloop.scores.qresidual import LeverageScorer, QResidualScorer
+from alloop.scores.leverage import LeverageScorer
+from alloop.scores.qresidual import QResidualScorer
 from alloop.scores.subspace import ridge_space
 from benchmarks.accuracy.labelled_pool import LabelledPool
 from benchmarks.accuracy.pool_arms import largest_errors
@@ -222,6 +223,8 @@ SCORERS: Mapping[str, Fit] = {
     "largest force": largest_force,
     "mean distance": mean_distance,
     "random": random_numbers,
+    "leverage, ridge 1e-3": shipped(kind="leverage", ridge=1e-3),
+    "leverage, ridge 1e-5": shipped(kind="leverage", ridge=1e-5),
     "T² + Q/σ²": lambda trained: trained.fit(QResidualScorer(kind="ppca")),
     "leverage, expensive": expensive_leverage,
     "leverage + energy": rank_sum,

@@ -53,6 +53,7 @@ def xtb_ethanol(folder: Path) -> LabelledPool:
         levels=_LEVELS,
         chosen=chosen,
         tests={"all": test, **warmth},
+        names=("CH3CH2OH",),
     )
 
 

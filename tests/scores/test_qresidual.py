@@ -19,9 +19,9 @@ from alloop.core.seeds import random_stream
 from alloop.core.units import Floats
 from alloop.models.network import build_network
 from alloop.potentials.learned import LearnedPotential
+from alloop.scores.leverage import LeverageScorer, fit_leverage
 from alloop.scores.qresidual import (
     UNSEEN,
-    LeverageScorer,
     QResidual,
     QResidualScorer,
     fit_qresidual,
@@ -286,6 +286,27 @@ def test_what_cannot_be_scored_or_fitted_is_refused(
 def test_no_frames_have_no_surprise(fitted: QResidual) -> None:
     none = pack_frames([])
     assert fitted.score(none, predicted(none, np.zeros((0, FEATURES)))).shape == (0,)
+
+
+def test_surprise_by_leverage_is_the_norm_of_multiples_of_held_out_means(
+    world: World,
+) -> None:
+    train, heldout, batch = world.batch(60), world.batch(40), world.batch(7)
+    sets = ((b, world.describe(b, n)) for b, n in ((train, "t"), (heldout, "h")))
+    scorer = fit_leverage(*sets, ridge=1e-3)
+    new = world.describe(batch, "new")
+    held = world.describe(heldout, "h")
+    multiples = np.zeros(len(new))
+    for element in (1, 6):
+        space = ridge_space(world.describe(train, "t")[train.numbers == element], 1e-3)
+        usual = space.distance(held[heldout.numbers == element]).mean()
+        mine = batch.numbers == element
+        multiples[mine] = space.distance(new[mine]) / usual
+    expected = np.linalg.norm(multiples.reshape(7, 5), axis=1)
+    found = scorer.score(batch, predicted(batch, new))
+    np.testing.assert_allclose(found, expected, rtol=1e-8)
+    again = QResidual.from_arrays(scorer.arrays())
+    np.testing.assert_array_equal(again.score(batch, predicted(batch, new)), found)
 
 
 @pytest.mark.parametrize("scorer", [QResidualScorer(), LeverageScorer()])

@@ -177,7 +177,7 @@ class LeverageFlag(FlagSection):
 
     def scorer(self) -> Scorer:
         """Return the scorer by leverage."""
-        from alloop.scores.qresidual import LeverageScorer
+        from alloop.scores.leverage import LeverageScorer
 
         return LeverageScorer(self.ridge)
 
