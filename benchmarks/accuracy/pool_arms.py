@@ -92,6 +92,7 @@ ARMS: Mapping[str, Arm] = {
     "campaign": Arm(),
     "random": Arm({"flag": {"selection": "random"}}),
     "oracle": Arm({"flag": {"triage": "surprise"}}, true_error),
+    "q-residual": Arm({"flag": {"kind": "q-residual"}}),
     "surprise": Arm({"flag": {"triage": "surprise"}}),
     "bias": Arm({"flag": {"triage": "bias"}}),
     "learning-error": Arm({"flag": {"triage": "bias"}}, twin=400),
