@@ -42,8 +42,8 @@ _DRAWS = 2000  # of the bootstrap
 AMOUNTS = {
     "formaldehyde": (300, 60, 4, 1000),
     "useless-cheap": (300, 60, 4, 1000),
-    "ethanol": (240, 60, 4, 500),
-    "molecules": (384, 96, 3, 800),
+    "ethanol": (240, 60, 3, 1500),
+    "molecules": (384, 96, 3, 1500),
 }
 
 
