@@ -29,11 +29,8 @@ from typing import Any
 import numpy as np
 from scipy.stats import rankdata, spearmanr
 
-from alloop.core.batch import Batch
-from alloop.core.roles import FittedScorer
 from alloop.core.units import Floats
-from alloop.generation import Generation
-from benchmarks.accuracy.labelled_pool import POOLS, LabelledPool
+from benchmarks.accuracy.labelled_pool import POOLS
 from benchmarks.accuracy.pool_arms import largest_errors
 from benchmarks.accuracy.uncertainty_models import (
     DRAWS,
@@ -47,7 +44,7 @@ from benchmarks.accuracy.uncertainty_scorers import SCORERS, TrainedModel
 from benchmarks.common import Row, Rows, make_parser, make_table, show
 
 WORST = 0.1  # the share of frames that should be found
-_BATCH, _REPEATS = 32, 15  # frames and calls of which the cost is measured
+_BATCH, _REPEATS = 32, 9  # frames and calls of which the cost is measured
 
 
 def error_figures(surprise: Floats, errors: Floats) -> Row:
@@ -65,33 +62,30 @@ def error_figures(surprise: Floats, errors: Floats) -> Row:
     }
 
 
-def make_row(
-    given: Namespace, pool: LabelledPool, draw: str, seed: int, name: str
-) -> Row:
-    """Fit a scorer to a model; return its figures by the name of the test set."""
-    own = model(given, pool, draw, seed)
-    drawn = draw_frames(pool, draw, seed, given.cheap, given.expensive)
-    trained = TrainedModel(own, pool, drawn)
+def make_row(trained: TrainedModel, name: str, force: float) -> Row:
+    """Fit a scorer to a model; return its figures by the name of the test set.
+
+    force: CPU seconds of the forces of a batch.
+    """
     started = time.process_time()
     scorer = SCORERS[name](trained)
     fit = time.process_time() - started
     if name == "committee of 4":
-        fit += own.facts["cpu_seconds"] * (MEMBERS - 1) / MEMBERS
-    row: Row = {"fit": fit, "cost": scoring_cost(own, scorer, trained.heldout)}
-    for test, indices in pool.tests.items():
-        labels = pool.label_set("expensive", indices)
-        predictions = own.predict(labels.batch, descriptors=True)
-        surprise = scorer.score(labels.batch, predictions)
-        row[test] = error_figures(surprise, largest_errors(predictions, labels))
+        fit += trained.model.facts["cpu_seconds"] * (MEMBERS - 1) / MEMBERS
+    batch = trained.heldout.select(range(_BATCH))
+    predictions = trained.predict(batch)
+    cost = _cpu_seconds(lambda: scorer.score(batch, predictions))
+    row: Row = {"fit": fit, "cost": cost / force}
+    for test, (labels, found) in trained.tested.items():
+        surprise = scorer.score(labels.batch, found)
+        row[test] = error_figures(surprise, largest_errors(found, labels))
     return row
 
 
-def scoring_cost(own: Generation, scorer: FittedScorer, frames: Batch) -> float:
-    """Return the CPU time of scoring a batch, as a share of that of its forces."""
-    batch = frames.select(range(_BATCH))
-    predictions = own.predict(batch, descriptors=True)
-    force = _cpu_seconds(lambda: own.predict(batch, descriptors=True))
-    return _cpu_seconds(lambda: scorer.score(batch, predictions)) / force
+def force_seconds(trained: TrainedModel) -> float:
+    """Return the CPU seconds of the forces of a batch, with descriptors."""
+    batch = trained.heldout.select(range(_BATCH))
+    return _cpu_seconds(lambda: trained.predict(batch))
 
 
 def _cpu_seconds(call: Callable[[], Any]) -> float:
@@ -172,11 +166,21 @@ def make_rows(given: Namespace, rows: Rows) -> None:
         pool = open_pool(given, name)
         for seed in given.seed:
             for draw in given.draws:
-                model(given, pool, draw, seed)
-                for scorer in () if given.train else given.scorers:
+                own = model(given, pool, draw, seed)
+                missing = [
+                    scorer
+                    for scorer in (() if given.train else given.scorers)
+                    if row_key(given, name, draw, seed, scorer) not in rows
+                ]
+                if not missing:
+                    continue
+                amounts = (given.cheap, given.expensive)
+                drawn = draw_frames(pool, draw, seed, *amounts)
+                trained = TrainedModel(own, pool, drawn)
+                force = force_seconds(trained)
+                for scorer in missing:
                     key = row_key(given, name, draw, seed, scorer)
-                    if key not in rows:
-                        rows[key] = make_row(given, pool, draw, seed, scorer)
+                    rows[key] = make_row(trained, scorer, force)
 
 
 if __name__ == "__main__":

@@ -16,7 +16,7 @@ from scipy.stats import rankdata
 
 from alloop.config.sections.flag import Flag
 from alloop.core.batch import Batch, pack_frames
-from alloop.core.records import Predictions
+from alloop.core.records import LabelSet, Predictions
 from alloop.core.roles import FittedScorer, Potential, Scorer
 from alloop.core.units import Floats, Integers
 from alloop.evaluation import frame_means
@@ -53,6 +53,15 @@ class TrainedModel:
         """Return a scorer fitted as in a campaign, or to other learned frames."""
         known = self.learned if learned is None else learned
         return scorer.fit(self.model.potential, known, self.heldout, _retrain)
+
+    @cached_property
+    def tested(self) -> Mapping[str, tuple[LabelSet, Predictions]]:
+        """By name, the true labels of test frames and the model's predictions."""
+        sets = {
+            name: self.pool.label_set("expensive", indices)
+            for name, indices in self.pool.tests.items()
+        }
+        return {name: (x, self.predict(x.batch)) for name, x in sets.items()}
 
     def predict(self, batch: Batch) -> Predictions:
         """Return predictions with descriptors."""
