@@ -374,7 +374,7 @@ def test_planning_a_campaign_that_has_begun_costs_no_label(
     assert "made now" not in out
     assert said(capsys, "plan", done, "--no-measure") == out
     assert "training: 3 generations, " in out
-    assert "MD: 2 rounds of 4 walkers over 40 steps, " in out
+    assert "MD: 2 rounds of 4 walkers at 400 K over 40 steps, " in out
     assert "done already, and included above: 36 of 36 cheap and 14 of 14" in out
 
 
