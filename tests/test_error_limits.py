@@ -57,6 +57,8 @@ def _control_ratios(history: History) -> dict[str, tuple[float, float]]:
             if not proposal.control or not isinstance(label, Label):
                 continue
             assert limits is not None
+            if np.isinf(limits.limit(found.surprise)):
+                continue  # nothing was promised
             worst = np.linalg.norm(found.forces - label.forces, axis=1).max()
             out[found.frame.id] = (worst / limits.limit(found.surprise), limits.factor)
     return out
@@ -84,8 +86,8 @@ def test_control_frames_are_held_against_the_limits_promised_before(
         for x in history.state.entries()
         if (x.purpose, x.fidelity) == ("control", "expensive")
     ]
-    assert sorted(x.frame for x in entries) == sorted(asked)
-    assert len(asked) >= 4
+    assert {x.frame for x in entries} == set(by_hand) & set(asked)
+    assert len(entries) >= 3
     for entry in entries:
         ratio, factor = by_hand[entry.frame]
         assert entry.limit_ratio == pytest.approx(ratio * factor)

@@ -3,6 +3,7 @@
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from math import isinf, isnan
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -116,7 +117,9 @@ def _print_rows(scored: "Iterable[ScoredFrame]") -> "Iterator[ScoredFrame]":
 
 def _limit_text(each: "ScoredFrame") -> str:
     limit = each.error_limit
-    return f"{limit:.3g}" if limit == limit else "–"  # nan
+    if isinf(limit):
+        return "none"
+    return "–" if isnan(limit) else f"{limit:.3g}"
 
 
 def _print_objects(scored: "Iterable[ScoredFrame]") -> "Iterator[ScoredFrame]":

@@ -11,6 +11,7 @@ import numpy as np
 from alloop.core.units import Floats
 
 _FARTHEST = 50.0  # of the arguments of sinh and exp, far from overflow
+_BEYOND = 1.0  # reduced surprise past the last knot, up to which limits are continued
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,10 +20,12 @@ class ErrorLimits:
 
     The logarithm of the limit is linear between `logarithms` at `knots` of reduced
     surprise, asinh((surprise - centre) / width); it is constant below the first knot
-    and rises by `slope` beyond the last, so that it never falls. factor: by which all
-    limits are raised. coverage: the promised share of frames below their limit. frames:
-    number of labelled frames, none of them trained on, that it was made from; controls:
-    number of control frames that the factor was made from, 0 where these are too few.
+    and rises by `slope` beyond the last, so that it never falls. There is none (inf)
+    where surprise lies far beyond the last knot, the largest that was seen. factor: by
+    which all limits are raised. coverage: the promised share of frames below their
+    limit. frames: number of labelled frames, none of them trained on, that it was made
+    from; controls: number of control frames that the factor was made from, 0 where
+    these are too few.
     """
 
     coverage: float
@@ -61,11 +64,15 @@ class ErrorLimits:
             raise ValueError(f"expected a coverage below 1, got {self.coverage}")
 
     def limits(self, surprise: Floats) -> Floats:
-        """Return the limits (frames,) in eV/Å; NaN where surprise is."""
+        """Return the limits (frames,) in eV/Å; NaN where surprise is.
+
+        inf where surprise is larger than any that the limits were made from.
+        """
         x = reduced_surprise(surprise, self.centre, self.width)
         beyond = self.slope * np.maximum(x - self.knots[-1], 0.0)
         exponent = np.interp(x, self.knots, self.logarithms) + beyond
-        out: Floats = self.factor * np.exp(np.minimum(exponent, _FARTHEST))
+        found = self.factor * np.exp(np.minimum(exponent, _FARTHEST))
+        out: Floats = np.where(x > self.knots[-1] + _BEYOND, np.inf, found)
         return out
 
     def limit(self, surprise: float) -> float:
@@ -75,7 +82,7 @@ class ErrorLimits:
     def surprise_at(self, error: float) -> float:
         """Return the surprise above which the limit is larger than an error in eV/Å.
 
-        inf where it is nowhere, -inf where it is everywhere.
+        -inf where it is everywhere.
         """
         wanted = math.log(error / self.factor)
         place = int(np.searchsorted(self.logarithms, wanted, side="right")) - 1
@@ -85,10 +92,8 @@ class ErrorLimits:
         if place + 1 < len(self.knots):
             run = self.knots[place + 1] - self.knots[place]
             rise *= run / (self.logarithms[place + 1] - self.logarithms[place])
-        elif self.slope > 0.0:
-            rise /= self.slope
         else:
-            return math.inf
+            rise = min(_BEYOND, rise / self.slope) if self.slope > 0.0 else _BEYOND
         reduced = min(self.knots[place] + rise, _FARTHEST)
         return self.centre + self.width * math.sinh(reduced)
 

@@ -27,7 +27,8 @@ class ScoredFrame:
     """What a model says of a frame, and whether it should be trusted.
 
     number: of the frame in its file, from 0 on. energy in eV. error_limit: upper limit
-    of the largest force error on an atom, eV/Å; nan where the model has none. verdict:
+    of the largest force error on an atom, eV/Å; inf where surprise lies beyond all that
+    it was made from, nan where the model has none and for frames outside. verdict:
     "trusted", "flagged", or "outside" for a composition, charge or spin that the model
     was not trained on.
     """
@@ -116,16 +117,16 @@ class FrameScores:
         surprise = self.model.scorer.score(batch, said)
         limits = self._limits(surprise)
         for index, each in enumerate(given):
+            limit = float(limits[index])
+            verdict = self._verdict(each.frame, float(surprise[index]), limit)
             yield ScoredFrame(
                 number=first + index,
                 atoms=each.atoms,
                 formula=hill_formula(each.frame),
                 energy=float(said.energies[index]),
                 surprise=float(surprise[index]),
-                error_limit=float(limits[index]),
-                verdict=self._verdict(
-                    each.frame, float(surprise[index]), float(limits[index])
-                ),
+                error_limit=nan if verdict == "outside" else limit,
+                verdict=verdict,
             )
 
     def _limits(self, surprise: Floats) -> Floats:

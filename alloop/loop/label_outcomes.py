@@ -140,8 +140,11 @@ def _limit_ratio(
     limits = None if summary is None else summary.error_limits
     if found is None or limits is None or not isfinite(found.surprise):
         return None, None
+    limit = limits.limit(found.surprise)
+    if not isfinite(limit):
+        return None, None
     error = np.linalg.norm(found.forces - event.label.forces, axis=1).max()
-    ratio = float(error) * limits.factor / limits.limit(found.surprise)
+    ratio = float(error) * limits.factor / limit
     return ratio, ratio <= limits.factor
 
 

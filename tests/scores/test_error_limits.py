@@ -62,10 +62,10 @@ def test_limits_never_fall_with_surprise_and_are_constant_where_it_misleads() ->
     surprise, errors = _frames(50, 4)
     limits = fit_error_limits(-surprise, errors, 0.9)
     assert limits is not None
-    assert limits.limit(9.0) == pytest.approx(limits.limit(-9.0))
+    assert limits.limit(0.0) == pytest.approx(limits.limit(-9.0))
     flat = fit_error_limits(np.zeros(20), errors[:20], 0.9)
     assert flat is not None
-    assert flat.limits(np.array([0.0, 9.0])) == pytest.approx(
+    assert flat.limits(np.array([0.0, 1.0])) == pytest.approx(
         [np.sort(errors[:20])[18]] * 2, rel=0.2
     )
 
@@ -74,13 +74,14 @@ def test_the_threshold_of_an_error_is_where_the_limit_exceeds_it() -> None:
     limits = fit_error_limits(*_frames(80, 5), 0.9)
     assert limits is not None
     low, high = np.exp(limits.logarithms[0]), np.exp(limits.logarithms[-1])
-    for error in (1.1 * low, np.sqrt(low * high), 2.0 * high):
+    for error in (1.1 * low, np.sqrt(low * high), 1.1 * high):
         at = limits.surprise_at(float(error))
         assert limits.limit(at) == pytest.approx(error)
         assert limits.limit(at + 0.1) > error
     assert limits.surprise_at(0.9 * low) == -math.inf
     flat = ErrorLimits(0.9, 20, 0.0, 1.0, (0.0,), (math.log(0.05),), 0.0)
-    assert (flat.surprise_at(0.1), flat.surprise_at(0.01)) == (math.inf, -math.inf)
+    assert flat.surprise_at(0.1) == pytest.approx(math.sinh(1.0))  # none beyond
+    assert flat.surprise_at(0.01) == -math.inf
 
 
 def test_nothing_is_promised_from_too_few_frames() -> None:
@@ -106,13 +107,17 @@ def test_control_frames_raise_limits_that_did_not_hold_in_md() -> None:
     assert raised.limits(surprise) == pytest.approx(2.0 * alone.limits(surprise))
 
 
-def test_surprise_beyond_all_frames_has_a_finite_limit_and_no_surprise_none() -> None:
-    limits = fit_error_limits(*_frames(60, 8), 0.9)
+def test_surprise_far_beyond_all_frames_has_no_limit() -> None:
+    surprise, errors = _frames(60, 8)
+    limits = fit_error_limits(surprise, errors, 0.9)
     assert limits is not None
-    far, none = limits.limits(np.array([1e6, np.nan]))
-    assert np.isfinite(far)
-    assert far > 10.0 * limits.limit(limits.centre)
+    near, far, none = limits.limits(np.array([1.1 * surprise.max(), 1e6, np.nan]))
+    assert limits.limit(float(surprise.max())) <= near < np.inf
+    assert far == np.inf
     assert np.isnan(none)
+    last = limits.surprise_at(1e9)
+    assert surprise.max() < last < 1e6
+    assert limits.limit(last - 1e-3) < np.inf == limits.limit(last + 1e-3)
 
 
 @pytest.mark.parametrize(
