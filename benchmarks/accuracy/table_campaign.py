@@ -239,13 +239,14 @@ def pool_setup(
     pool: LabelledPool, settings: Mapping[str, Any], changes: Mapping[str, Any]
 ) -> Setup:
     """Return the setup of a campaign on a pool, with an arm's changes."""
+    count = len(pool.names)
     tree: dict[str, Any] = {
         "name": pool.name,
         "start": [{"molecule": name} for name in pool.names],
         "levels": dict(pool.levels),
         "store": "unused.zarr",
         "test": {"frames": 0, "examination": 0},
-        "explore": {"walkers": 1, "steps": 100},
+        "explore": {"walkers": count, "batch": count, "steps": 100},  # in one task
     }
     for part in (settings, changes):
         tree = merge_trees(tree, dict(part), known_kinds())

@@ -113,5 +113,9 @@ def test_a_shipped_pool_holds_the_labels_of_its_geometries(path: Path) -> None:
     assert set(pool.molecules[pool.first].tolist()) == set(range(len(pool.names)))
     prices = pool.prices(None)
     assert prices["expensive"].mean() > 20.0 * prices["cheap"].mean()
-    assert pool_setup(pool, {"budget": {"cheap": 8, "expensive": 4}}, {}).start
+    count = len(pool.names)  # one label of each molecule at least
+    amounts = {"cheap": 8 * count, "expensive": 4 * count}
+    first = {"cheap": 2 * count, "expensive": count}
+    settings = {"budget": amounts, "seeds": first}
+    assert len(pool_setup(pool, settings, {}).start) == count
     assert path.stat().st_size < 1_500_000
