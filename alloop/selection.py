@@ -6,14 +6,16 @@ came has no effect.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 
 from alloop.core.records import Candidate
 from alloop.core.roles import Selector
-from alloop.core.units import Floats, Integers
+from alloop.core.units import Booleans, Floats, Integers
 
 _ORDINARY = ("surprise", "control")  # other origins are guard rails
+_FARTHEST = 1e6  # of the spread: distance from nothing known, squared without overflow
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,16 +43,15 @@ class MostSurprising:
         threshold: float | None = None,
     ) -> tuple[int, ...]:
         """Return indices of at most `quota` candidates, best first."""
-        order = _unique_candidates(candidates)
-        if not order:
-            return ()
-        pool = [candidates[index] for index in order]
-        alarmed = np.array([_is_above(candidate, threshold) for candidate in pool])
-        greedy = _GreedySelection(self, pool, known)
-        greedy.choose(alarmed, quota)
-        if self.fill:
-            greedy.choose(~alarmed, quota)
-        return tuple(order[index] for index in greedy.chosen)
+        return _select_greedily(self, candidates, known, quota, threshold)
+
+    def worth(self, found: "_GreedySelection", open_: Booleans) -> Floats:
+        """Return the worth (pool,) of each candidate; open_: those that may follow."""
+        far = found.distance[open_].max()
+        known = 0.0 < far < np.inf
+        d = found.distance / far if known else np.ones_like(found.distance)
+        out: Floats = found.standing ** (1.0 - self.balance) * d**self.balance
+        return out
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,45 +78,13 @@ class LargestCluster:
         threshold: float | None = None,
     ) -> tuple[int, ...]:
         """Return indices of at most `quota` candidates, in the order of the choice."""
-        order = _unique_candidates(candidates)
-        pool = [candidates[index] for index in order]
-        alarmed = [i for i, x in enumerate(pool) if _is_above(x, threshold)]
-        chosen = self._choose(pool, alarmed, known, quota, ())
-        if self.fill:
-            chosen = self._choose(pool, range(len(pool)), known, quota, chosen)
-        return tuple(order[index] for index in chosen)
+        return _select_greedily(self, candidates, known, quota, threshold)
 
-    def _choose(
-        self,
-        pool: Sequence[Candidate],
-        among: Sequence[int],
-        known: Floats,
-        quota: int,
-        before: tuple[int, ...],
-    ) -> tuple[int, ...]:
-        """Return `before` and choices from `among` (indices), up to `quota` in all."""
-        if not among or len(before) >= quota:
-            return before
-        points = np.stack([candidate.descriptor for candidate in pool])
-        weight = _surprise_ranks([candidate.surprise for candidate in pool])
-        centres = known if known.shape[1:] == points.shape[1:] else points[:0]
-        scale, own = _point_spread(points), np.array(among)
-        distance, nearest = _nearest_centres(points, centres)
-        chosen = list(before)
-        for number, index in enumerate(before):
-            _add_centre(points, index, distance, nearest, len(centres) + number)
-        while len(chosen) < quota:
-            left = own[distance[own] >= self.duplicate * scale]
-            left = left[~np.isin(left, chosen)]
-            if not len(left):
-                break
-            worth = weight[left] * np.minimum(distance[left], 1e6 * scale) ** 2
-            sizes = np.bincount(nearest[left], worth)
-            inside = np.where(nearest[left] == np.argmax(sizes), worth, -1.0)
-            index = int(left[np.argmax(inside)])
-            _add_centre(points, index, distance, nearest, len(centres) + len(chosen))
-            chosen.append(index)
-        return tuple(chosen)
+    def worth(self, found: "_GreedySelection", open_: Booleans) -> Floats:
+        """Return the worth (pool,) in the largest cluster, -1 outside it."""
+        each = found.standing * np.minimum(found.distance, _FARTHEST) ** 2
+        sizes = np.bincount(found.nearest[open_], each[open_])
+        return np.where(found.nearest == np.argmax(sizes), each, -1.0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -178,45 +147,76 @@ def _is_above(candidate: Candidate, threshold: float | None) -> bool:
     return above or candidate.origin not in _ORDINARY
 
 
+class _GreedyRule(Protocol):
+    """The settings of a greedy selector, and the worth of candidates by it."""
+
+    @property
+    def fill(self) -> bool: ...
+    @property
+    def duplicate(self) -> float: ...
+    def worth(self, found: "_GreedySelection", open_: Booleans) -> Floats: ...
+
+
 class _GreedySelection:
-    """A pool of candidates and those chosen from it so far."""
+    """A pool of candidates and those chosen from it so far.
+
+    standing (pool,): ranks of surprise. distance (pool,): from the nearest frame that
+    is known or chosen, in units of the pool's spread; nearest (pool,): its number.
+    """
 
     def __init__(
-        self, rule: MostSurprising, pool: Sequence[Candidate], known: Floats
+        self, rule: _GreedyRule, pool: Sequence[Candidate], known: Floats
     ) -> None:
         self._rule = rule
         self._points = np.stack([candidate.descriptor for candidate in pool])
-        self._standing = _surprise_ranks([candidate.surprise for candidate in pool])
         self._scale = _point_spread(self._points)
-        self._distance = _nearest_distances(self._points, known) / self._scale
         self._left = np.ones(len(pool), dtype=np.bool_)
+        fits = known.ndim == 2 and known.shape[1:] == self._points.shape[1:]
+        centres = known if fits else self._points[:0]
+        distance, self.nearest = _nearest_centres(self._points, centres)
+        self._known = len(centres)
+        self.distance = distance / self._scale
+        self.standing = _surprise_ranks([candidate.surprise for candidate in pool])
         self.chosen: list[int] = []
 
-    def choose(self, among: Integers, quota: int) -> None:
+    def choose(self, among: Booleans, quota: int) -> None:
         """Choose from `among` (pool,) up to `quota` in all, without near-duplicates."""
         while len(self.chosen) < quota:
-            open_ = among & self._left & (self._distance >= self._rule.duplicate)
+            open_ = among & self._left & (self.distance >= self._rule.duplicate)
             if not open_.any():
                 return
-            self._take(
-                int(np.argmax(np.where(open_, self._candidate_worth(open_), -1.0)))
-            )
-
-    def _candidate_worth(self, open_: Integers) -> Floats:
-        far = self._distance[open_].max()
-        b = self._rule.balance
-        known = 0.0 < far < np.inf
-        d = self._distance / far if known else np.ones_like(self._distance)
-        out: Floats = self._standing ** (1.0 - b) * d**b
-        return out
+            worth = np.where(open_, self._rule.worth(self, open_), -1.0)
+            self._take(int(np.argmax(worth)))
 
     def _take(self, index: int) -> None:
+        number = self._known + len(self.chosen)
         self.chosen.append(index)
         self._left[index] = False
         if not self._points.shape[1]:
-            return
+            return  # without descriptors all candidates differ
         away = np.linalg.norm(self._points - self._points[index], axis=1) / self._scale
-        self._distance = np.minimum(self._distance, away)
+        self.nearest[away < self.distance] = number
+        self.distance = np.minimum(self.distance, away)
+
+
+def _select_greedily(
+    rule: _GreedyRule,
+    candidates: Sequence[Candidate],
+    known: Floats,
+    quota: int,
+    threshold: float | None,
+) -> tuple[int, ...]:
+    """Choose above the threshold first, then, where the rule fills, below it."""
+    order = _unique_candidates(candidates)
+    if not order:
+        return ()
+    pool = [candidates[index] for index in order]
+    alarmed = np.array([_is_above(candidate, threshold) for candidate in pool])
+    greedy = _GreedySelection(rule, pool, known)
+    greedy.choose(alarmed, quota)
+    if rule.fill:
+        greedy.choose(~alarmed, quota)
+    return tuple(order[index] for index in greedy.chosen)
 
 
 def _unique_candidates(candidates: Sequence[Candidate]) -> list[int]:
@@ -255,15 +255,6 @@ def _point_spread(points: Floats) -> float:
     return spread if spread > 0.0 else 1.0
 
 
-def _nearest_distances(points: Floats, known: Floats) -> Floats:
-    """Return the distance from the nearest known point (points,).
-
-    inf where there are no known points with as many features.
-    """
-    fits = known.ndim == 2 and known.shape[1:] == points.shape[1:]
-    return _nearest_centres(points, known if fits else points[:0])[0]
-
-
 def _nearest_centres(points: Floats, centres: Floats) -> tuple[Floats, Integers]:
     """Return the distance from the nearest centre (points,), and which one it is.
 
@@ -274,14 +265,3 @@ def _nearest_centres(points: Floats, centres: Floats) -> tuple[Floats, Integers]
     x, y = points - points.mean(axis=0), centres - points.mean(axis=0)
     squares = (x**2).sum(axis=1)[:, None] + (y**2).sum(axis=1) - 2.0 * x @ y.T
     return np.sqrt(np.maximum(squares.min(axis=1), 0.0)), squares.argmin(axis=1)
-
-
-def _add_centre(
-    points: Floats, index: int, distance: Floats, nearest: Integers, number: int
-) -> None:
-    """Make point `index` a centre of this number, in place."""
-    if not points.shape[1]:
-        return  # without descriptors all candidates differ
-    away = np.linalg.norm(points - points[index], axis=1)
-    closer = away < distance
-    distance[closer], nearest[closer] = away[closer], number

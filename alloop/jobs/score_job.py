@@ -24,7 +24,7 @@ _ATOMS = 2000  # of a batch, about
 
 @dataclass(frozen=True, slots=True, eq=False)
 class ScoredFrame:
-    """What a model says of a frame, and whether it should be trusted.
+    """A frame with its predicted energy, surprise, limit of the error and verdict.
 
     number: of the frame in its file, from 0 on. energy in eV. error_limit: upper limit
     of the largest force error on an atom, eV/Å; inf where surprise lies beyond all that

@@ -1,4 +1,4 @@
-"""What the labels of each level gain, measured by short trainings. Pure.
+"""The gain from the labels of each level, measured by short trainings. Pure.
 
 Beside a training run five short ones from new weights, equally long: on all labels, on
 a quarter of the cheap ones, on a quarter of the expensive ones, on the expensive ones
@@ -49,7 +49,7 @@ class Measured:
 
 @dataclass(frozen=True, slots=True)
 class LevelGains:
-    """What the labels of both levels gained, a mean over the last generations.
+    """The gains from the labels of both levels, means over the last generations.
 
     generation: the newest that was measured; measured: their number. cheap, expensive,
     alone: exponents a of the error n^-a with the labels of a level, the last one with

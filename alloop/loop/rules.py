@@ -89,7 +89,7 @@ class StopRules:
 
 @dataclass(frozen=True, slots=True)
 class SplitRules:
-    """How the split of the money between the levels is measured.
+    """The measurement of the split of the money between the levels.
 
     every: generations between two measurements; share: of a training's steps that each
     short training takes.

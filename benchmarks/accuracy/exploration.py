@@ -33,7 +33,7 @@ from alloop.config.load import parse_campaign
 from alloop.config.yaml_text import dump_yaml
 from alloop.core.batch import pack_frames
 from alloop.core.frame import Frame
-from alloop.core.prediction_errors import prediction_errors
+from alloop.core.prediction_errors import largest_force_errors, prediction_errors
 from alloop.core.records import LabelSet
 from alloop.core.seeds import random_stream
 from alloop.generation import Generation
@@ -49,7 +49,6 @@ from alloop.md.thermal_frames import (
 from alloop.potentials.labeller_potential import LabellerPotential
 from benchmarks.accuracy.active import stage_steps
 from benchmarks.accuracy.bond_scans import open_bonds, stretched_frame, turned_frame
-from benchmarks.accuracy.pool_arms import largest_errors
 from benchmarks.common import Row, Rows, make_parser, make_table, median_range, show
 
 _TESTS = 16_100  # the seed of the test frames, for all arms
@@ -132,7 +131,7 @@ def make_row(given: Namespace, arm: str, seed: int) -> Row:
     minimum, modes = reference_minimum(given)
     for name, labels in test_sets(given, minimum, modes).items():
         predictions = model.predict(labels.batch)
-        worst = largest_errors(predictions, labels)
+        worst = largest_force_errors(labels.batch, predictions.forces, labels.forces)
         row[name] = {
             "mae": 1e3 * prediction_errors(predictions, labels).force_mae,
             "worst_95": 1e3 * float(np.quantile(worst, 0.95)),

@@ -28,6 +28,7 @@ import numpy as np
 
 from alloop import Campaign
 from alloop.core.frame import Frame
+from alloop.core.prediction_errors import largest_force_errors
 from alloop.core.records import LabelSet
 from alloop.core.roles import Potential
 from alloop.core.units import Floats
@@ -70,10 +71,9 @@ def wavenumbers(frame: Frame, potential: Potential) -> Floats:
 def run_row(campaign: Campaign, labels: LabelSet) -> Row:
     """Return errors, wavenumbers and costs of a campaign's best generation."""
     history, model = campaign.history(), campaign.model()
-    wrong = model.predict(labels.batch).forces - labels.forces
-    worst = np.maximum.reduceat(
-        np.linalg.norm(wrong, axis=1), labels.batch.offsets[:-1]
-    )
+    predicted = model.predict(labels.batch).forces
+    wrong = predicted - labels.forces
+    worst = largest_force_errors(labels.batch, predicted, labels.forces)
     spent = cpu_seconds_by_part(history)
     state = history.state
     return {

@@ -6,7 +6,8 @@ from typing import Any
 
 import numpy as np
 
-from alloop.core.records import LabelSet, Predictions
+from alloop.core.prediction_errors import largest_force_errors
+from alloop.core.records import Predictions
 from alloop.core.units import Floats, Integers
 from alloop.generation import Generation
 from benchmarks.accuracy.labelled_pool import LabelledPool
@@ -34,7 +35,7 @@ def true_error(
 ) -> Floats:
     """Return each frame's largest true force error at the expensive level, eV/Å."""
     labels = pool.label_set("expensive", indices)
-    return largest_errors(predictions, labels)
+    return largest_force_errors(labels.batch, predictions.forces, labels.forces)
 
 
 def predicted_energy(
@@ -57,13 +58,6 @@ def no_worth(
 ) -> Floats:
     """Return zeros: frames that only their distances tell apart."""
     return np.zeros(len(indices))
-
-
-def largest_errors(predictions: Predictions, labels: LabelSet) -> Floats:
-    """Return the largest error of an atom's force vector in each frame, eV/Å."""
-    wrong = np.linalg.norm(predictions.forces - labels.forces, axis=1)
-    out: Floats = np.maximum.reduceat(wrong, labels.batch.offsets[:-1])
-    return out
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,7 +18,7 @@ from alloop.config.load import parse_campaign
 from alloop.config.merge import merge_trees
 from alloop.config.yaml_text import dump_yaml
 from alloop.core.batch import pack_frames
-from alloop.core.prediction_errors import prediction_errors
+from alloop.core.prediction_errors import largest_force_errors, prediction_errors
 from alloop.core.records import (
     Candidate,
     Label,
@@ -50,7 +50,7 @@ from alloop.workers.pools import InlinePool
 from alloop.workers.settings import TaskData, WorkerSettings
 from alloop.workers.tasks import TaskResult, perform_command
 from benchmarks.accuracy.labelled_pool import LabelledPool
-from benchmarks.accuracy.pool_arms import Arm, largest_errors
+from benchmarks.accuracy.pool_arms import Arm
 
 
 @dataclass(slots=True, eq=False)
@@ -225,7 +225,9 @@ class TableCampaign:
             labels = self.pool.label_set("expensive", indices)
             predictions = generation.predict(labels.batch)
             found = prediction_errors(predictions, labels)
-            worst = largest_errors(predictions, labels)
+            worst = largest_force_errors(
+                labels.batch, predictions.forces, labels.forces
+            )
             row[name] = {
                 "force_mae": found.force_mae,
                 "force_rmse": found.force_rmse,

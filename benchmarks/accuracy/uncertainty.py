@@ -29,9 +29,9 @@ from typing import Any
 import numpy as np
 from scipy.stats import rankdata, spearmanr
 
+from alloop.core.prediction_errors import largest_force_errors
 from alloop.core.units import Floats
 from benchmarks.accuracy.labelled_pool import POOLS
-from benchmarks.accuracy.pool_arms import largest_errors
 from benchmarks.accuracy.uncertainty_models import (
     DRAWS,
     MEMBERS,
@@ -78,7 +78,9 @@ def make_row(trained: TrainedModel, name: str, force: float) -> Row:
     row: Row = {"fit": fit, "cost": cost / force}
     for test, (labels, found) in trained.tested.items():
         surprise = scorer.score(labels.batch, found)
-        row[test] = error_figures(surprise, largest_errors(found, labels))
+        row[test] = error_figures(
+            surprise, largest_force_errors(labels.batch, found.forces, labels.forces)
+        )
     return row
 
 

@@ -16,6 +16,7 @@ from scipy.stats import rankdata
 
 from alloop.config.sections.flag import Flag
 from alloop.core.batch import Batch, pack_frames
+from alloop.core.prediction_errors import largest_force_errors
 from alloop.core.records import LabelSet, Predictions
 from alloop.core.roles import FittedScorer, Potential, Scorer
 from alloop.core.units import Floats, Integers
@@ -25,7 +26,6 @@ from alloop.scores.leverage import LeverageScorer
 from alloop.scores.qresidual import QResidualScorer
 from alloop.scores.subspace import ridge_space
 from benchmarks.accuracy.labelled_pool import LabelledPool
-from benchmarks.accuracy.pool_arms import largest_errors
 from benchmarks.accuracy.uncertainty_models import DrawnFrames
 
 _SKETCH = 128  # random products of gradients
@@ -216,7 +216,7 @@ def learned_error(trained: TrainedModel) -> FittedScorer:
 
     predictions = trained.predict(labels.batch)
     x = features(labels.batch, predictions)
-    y = np.log(largest_errors(predictions, labels))
+    y = np.log(largest_force_errors(labels.batch, predictions.forces, labels.forces))
     mean, scale = x.mean(axis=0), x.std(axis=0)
     x = (x - mean) / scale
     gram = x.T @ x + 0.1 * len(x) * np.eye(x.shape[1])

@@ -1,4 +1,4 @@
-"""What the labels of each level gained, and how it moved the money, in sentences."""
+"""Sentences on the gain from each level's labels and the split of the money."""
 
 from collections.abc import Iterator
 from math import exp

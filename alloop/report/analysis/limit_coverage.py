@@ -1,4 +1,4 @@
-"""How often limits of errors held that were promised before the labels. Pure functions.
+"""The coverage of limits of errors promised before the labels came. Pure functions.
 
 Validation frames are left out: the limits were made from them.
 """
