@@ -8,7 +8,7 @@ import numpy as np
 from alloop.core.errors import InputError
 from alloop.core.roles import Scorer
 from alloop.core.units import Floats
-from alloop.scores.qresidual import QResidualScorer
+from alloop.scores.leverage import LeverageScorer
 
 LEAST = 10  # held-out frames below which there is no threshold at all
 
@@ -23,7 +23,7 @@ class ScorerSettings:
     those above the quantile.
     """
 
-    scorer: Scorer = field(default_factory=QResidualScorer)
+    scorer: Scorer = field(default_factory=LeverageScorer)
     quantile: float = 0.99
     landmarks: int = 512
     coverage: float = 0.9

@@ -169,7 +169,7 @@ def atom_descriptors(potential: Potential, batch: Batch) -> Floats:
     if found is None:
         raise InputError(
             "expected a potential with descriptors of atoms, this one has none; choose "
-            "another scorer, such as `flag: {kind: committee}`"
+            "`flag: {descriptors: soap}`, or `flag: {kind: committee}`"
         )
     return found
 

@@ -3,13 +3,20 @@
 from alloop.core.errors import InputError
 from alloop.core.roles import Arrays, FittedScorer, ReadPotential, Scorer
 from alloop.scores.committee import Committee, CommitteeScorer
+from alloop.scores.leverage import LeverageScorer
 from alloop.scores.qresidual import QResidual, QResidualScorer
+from alloop.scores.soap import SoapScorer, SoapSurprise
 
 DEFAULT = "q-residual"  # of files that do not say
-_FITTED: dict[type, str] = {QResidual: DEFAULT, Committee: "committee"}
+_FITTED: dict[type, str] = {
+    QResidual: DEFAULT,
+    Committee: "committee",
+    SoapSurprise: "soap",
+}
 _SHIPPED: dict[str, Scorer] = {
     DEFAULT: QResidualScorer(),
     "committee": CommitteeScorer(),
+    "soap": SoapScorer(LeverageScorer()),
 }
 
 

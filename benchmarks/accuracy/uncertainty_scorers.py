@@ -232,6 +232,8 @@ SCORERS: Mapping[str, Fit] = {
     "largest force": largest_force,
     "mean distance": mean_distance,
     "random": random_numbers,
+    "leverage of SOAP": shipped(kind="leverage", descriptors="soap"),
+    "q-residual of SOAP": shipped(kind="q-residual", components=5, descriptors="soap"),
     "leverage, ridge 1e-3": shipped(kind="leverage", ridge=1e-3),
     "leverage, ridge 1e-5": shipped(kind="leverage", ridge=1e-5),
     "T² + Q/σ²": lambda trained: trained.fit(QResidualScorer(kind="ppca")),

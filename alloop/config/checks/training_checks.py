@@ -4,6 +4,7 @@ from collections.abc import Iterator, Sequence
 from importlib.util import find_spec
 
 from alloop.config.problems import Problem
+from alloop.config.sections.flag import DescriptorFlag
 from alloop.config.sections.plan import Plan
 from alloop.config.sections.potentials import Pairwise
 from alloop.config.sections.training import (
@@ -25,15 +26,23 @@ def training_problems(plan: Plan) -> Iterator[Problem]:
                 "pair functions are solved, not stepped; choose `asteroid` or a network"
             )
             yield Problem("training.kind", text)
-    if plan.potential.kind == "chgnet" and find_spec("chgnet") is None:
-        text = "chgnet is not installed; pip install 'alloop[chgnet]'"
-        yield Problem("potential.kind", text)
+    yield from _missing_packages(plan)
     if plan.levels.cheap is None:
         yield from _without_cheap(training)
     if isinstance(training, Asteroid) and training.bias == "none":
         yield from _gamma_problems(training)
     elif isinstance(training, BiasWeighedSection) and training.validation == 0:
         yield from _validation_problems(training)
+
+
+def _missing_packages(plan: Plan) -> Iterator[Problem]:
+    if plan.potential.kind == "chgnet" and find_spec("chgnet") is None:
+        text = "chgnet is not installed; pip install 'alloop[chgnet]'"
+        yield Problem("potential.kind", text)
+    soap = isinstance(plan.flag, DescriptorFlag) and plan.flag.descriptors == "soap"
+    if soap and find_spec("dscribe") is None:
+        text = "DScribe is not installed; pip install 'alloop[soap]'"
+        yield Problem("flag.descriptors", text)
 
 
 def score_problems(plan: Plan) -> Iterator[Problem]:

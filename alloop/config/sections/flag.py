@@ -1,6 +1,6 @@
 """The `flag:` section: the choice of the frames that are labelled."""
 
-from typing import Annotated, Any, Literal, TypeAlias
+from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeAlias
 
 from pydantic import (
     BeforeValidator,
@@ -24,6 +24,10 @@ from alloop.selection import (
     PerMolecule,
     RandomChoice,
 )
+
+if TYPE_CHECKING:
+    from alloop.scores.leverage import LeverageScorer
+    from alloop.scores.qresidual import QResidualScorer
 
 
 class SelectionSection(Section):
@@ -166,8 +170,30 @@ class FlagSection(Section):
         raise NotImplementedError
 
 
-class LeverageFlag(FlagSection):
-    """Surprise by the leverage of the model's descriptors, Q + T² with one ridge."""
+class DescriptorFlag(FlagSection):
+    """The setting that all surprise by descriptors shares."""
+
+    descriptors: Literal["model", "soap"] = Field(
+        "model",
+        description="descriptors of atoms: the model's own, or SOAP (`pip install "
+        "alloop[soap]`), which do without a model and cost more time",
+    )
+
+    def scorer(self) -> Scorer:
+        """Return the scorer by these descriptors."""
+        if self.descriptors == "model":
+            return self.of_descriptors()
+        from alloop.scores.soap import SoapScorer
+
+        return SoapScorer(self.of_descriptors())
+
+    def of_descriptors(self) -> "LeverageScorer | QResidualScorer":
+        """Return the scorer of whatever descriptors it is given."""
+        raise NotImplementedError
+
+
+class LeverageFlag(DescriptorFlag):
+    """Surprise by the leverage of descriptors of atoms, Q + T² with one ridge."""
 
     kind: Literal["leverage"] = "leverage"
     ridge: Annotated[float, Field(gt=0, le=1)] = Field(
@@ -175,15 +201,15 @@ class LeverageFlag(FlagSection):
         description="variance added in every direction, as a share of the total one",
     )
 
-    def scorer(self) -> Scorer:
+    def of_descriptors(self) -> "LeverageScorer":
         """Return the scorer by leverage."""
         from alloop.scores.leverage import LeverageScorer
 
         return LeverageScorer(self.ridge)
 
 
-class QResidualFlag(FlagSection):
-    """Surprise by the Q-residual of the model's descriptors (Wong and Yang, 2026)."""
+class QResidualFlag(DescriptorFlag):
+    """Surprise by the Q-residual of descriptors of atoms (Wong and Yang, 2026)."""
 
     kind: Literal["q-residual"]
     components: Positive = Field(
@@ -192,7 +218,7 @@ class QResidualFlag(FlagSection):
         "1, a number from 1 on",
     )
 
-    def scorer(self) -> Scorer:
+    def of_descriptors(self) -> "QResidualScorer":
         """Return the scorer by the Q-residual."""
         from alloop.scores.qresidual import QResidualScorer
 
