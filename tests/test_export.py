@@ -283,6 +283,23 @@ def test_a_database_holds_labels_bit_for_bit(history, tmp_path):
 
 
 @pytest.mark.parametrize("name", ["x.xyz", "x.db"])
+def test_a_cell_is_written_with_its_stress(turns, tmp_path, name):
+    stress = 1e-2 * np.arange(1.0, 7.0)
+    opened = turns[0].event
+    cell = replace(FRAMES["given"], cell=np.diag([5.0, 6.0, 7.0]), pbc=(True,) * 3)
+    own = replace(label(cell, EXPENSIVE), stress=stress)
+    given = replace(opened.given[0], frame=cell, label=own)
+    turns[0] = replace(turns[0], event=replace(opened, given=(given,)))
+    (file,) = write_export(told(turns), tmp_path / name, ALL)
+    again = [x for x in read_labels(file.path) if x.frame.id == cell.id]
+    np.testing.assert_allclose(again[0].stress, stress, rtol=1e-7)
+    others = [x for x in read_labels(file.path) if x.frame.id != cell.id]
+    assert [x.stress for x in others] == [None, None]
+    atoms = next(x for x in dataset(told(turns), ALL) if x.pbc.all())
+    np.testing.assert_array_equal(atoms.get_stress(), stress)
+
+
+@pytest.mark.parametrize("name", ["x.xyz", "x.db"])
 def test_what_is_written_can_be_read_as_labels(history, tmp_path, name):
     (file,) = write_export(history, tmp_path / name, ALL)
     intake = read_labels(file.path)

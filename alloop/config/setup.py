@@ -176,8 +176,11 @@ def _label_content(given: tuple[Given, ...], test: bool) -> set[tuple[str, str, 
 def _as_it_was(tree: Tree) -> Tree:
     """Return the configuration of a store, updated to the present format.
 
-    Networks of older stores have no repulsion.
+    Networks of older stores have no repulsion, and learn nothing from stress.
     """
+    training = tree.get("training")
+    if isinstance(training, dict) and "stress" not in training:
+        tree = {**tree, "training": {**training, "stress": 0.0}}
     potential = tree.get("potential")
     if not isinstance(potential, dict) or "repulsion" in potential:
         return tree

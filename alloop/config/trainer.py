@@ -114,6 +114,7 @@ def _stage_list(
         training.lr,
         training.batch,
         energy=training.energy,
+        stress=training.stress,
         compile=training.compile,
         optimiser=training.optimiser or usual,
     )

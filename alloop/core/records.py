@@ -13,6 +13,7 @@ import numpy as np
 from alloop.core.batch import Batch, pack_frames
 from alloop.core.frame import Frame, FrameId
 from alloop.core.levels import LevelId
+from alloop.core.stress import stack_stress
 from alloop.core.units import Floats
 
 Detail: TypeAlias = str | float | int | bool | None
@@ -157,11 +158,16 @@ class Noise:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class LabelSet:
-    """Labelled frames of one level: energies (frames,) eV, forces (atoms, 3) eV/Å."""
+    """Labelled frames of one level: energies (frames,) eV, forces (atoms, 3) eV/Å.
+
+    stress (frames, 6) in eV/Å³, in Voigt's order, NaN for frames whose label has none;
+    None where no label has one.
+    """
 
     batch: Batch
     energies: Floats
     forces: Floats
+    stress: Floats | None = None
 
     @classmethod
     def of(
@@ -169,12 +175,17 @@ class LabelSet:
         frames: Sequence[Frame],
         energies: Sequence[float] | Floats,
         forces: Sequence[Floats],
+        stress: Sequence[Floats | None] = (),
     ) -> "LabelSet":
-        """Return the set of frames with an energy and forces (atoms, 3) each."""
+        """Return the set of frames with an energy and forces (atoms, 3) each.
+
+        stress: (6,) or None for each frame, or nothing at all.
+        """
         return cls(
             batch=pack_frames(frames),
             energies=np.array(energies, dtype=np.float64),
             forces=np.concatenate([np.zeros((0, 3)), *forces]),
+            stress=stack_stress(stress),
         )
 
     def __len__(self) -> int:

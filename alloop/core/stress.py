@@ -1,6 +1,6 @@
 """Stress of cells in Voigt order (xx, yy, zz, yz, xz, xy), eV/Å³, with ASE's sign."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -9,13 +9,21 @@ from alloop.core.batch import Batch
 from alloop.core.units import Floats
 
 _NAMES = ("xx", "yy", "zz", "yz", "xz", "xy")
-_INDICES = ((0, 0), (1, 1), (2, 2), (1, 2), (0, 2), (0, 1))
+VOIGT = ((0, 0), (1, 1), (2, 2), (1, 2), (0, 2), (0, 1))
 
 
 def voigt(tensor: Floats) -> Floats:
     """Return symmetrised tensors (..., 3, 3) in Voigt order (..., 6)."""
     both = (tensor + np.swapaxes(tensor, -1, -2)) / 2
-    out: Floats = np.stack([both[..., a, b] for a, b in _INDICES], axis=-1)
+    out: Floats = np.stack([both[..., a, b] for a, b in VOIGT], axis=-1)
+    return out
+
+
+def tensor_of_voigt(values: Floats) -> Floats:
+    """Return the symmetric tensors (..., 3, 3) of values in Voigt order (..., 6)."""
+    out = np.zeros((*values.shape[:-1], 3, 3))
+    for place, (a, b) in enumerate(VOIGT):
+        out[..., a, b] = out[..., b, a] = values[..., place]
     return out
 
 
@@ -27,6 +35,32 @@ def stress_from_virial(batch: Batch, virial: Floats) -> Floats:
     whole = batch.pbc.all(axis=1)
     volume = np.where(whole, np.abs(np.linalg.det(batch.cells)), np.nan)
     out: Floats = voigt(virial) / volume[:, None]
+    return out
+
+
+def from_any_shape(values: Any) -> Floats | None:
+    """Return the stress (6,) from (6,), (9,) or (3, 3) values, None for others."""
+    array = np.asarray(values, dtype=np.float64)
+    if array.shape == (6,):
+        return array
+    return voigt(array.reshape(3, 3)) if array.shape in ((9,), (3, 3)) else None
+
+
+def stack_stress(each: Sequence[Floats | None]) -> Floats | None:
+    """Return the stress (frames, 6) of frames, NaN where one has none.
+
+    None where no frame has one.
+    """
+    if all(stress is None for stress in each):
+        return None
+    rows = [np.full(6, np.nan) if stress is None else stress for stress in each]
+    return np.array(rows, dtype=np.float64).reshape(-1, 6)
+
+
+def virial_per_atom(batch: Batch, stress: Floats) -> Floats:
+    """Return the stress times volume over the number of atoms, (frames, 6) in eV."""
+    volume = np.abs(np.linalg.det(batch.cells))
+    out: Floats = stress * (volume / np.maximum(batch.sizes, 1))[:, None]
     return out
 
 

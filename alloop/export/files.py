@@ -101,6 +101,8 @@ def _name_level(atoms: Atoms) -> None:
     level, atoms.calc = atoms.info["level"], None
     atoms.info[f"REF_energy_{level}"] = atoms.info.pop("REF_energy")
     atoms.arrays[f"REF_forces_{level}"] = atoms.arrays.pop("REF_forces")
+    if "REF_stress" in atoms.info:
+        atoms.info[f"REF_stress_{level}"] = atoms.info.pop("REF_stress")
 
 
 def _level_file(out: Path, level: Level, choice: Choice) -> Path:
@@ -138,6 +140,8 @@ def _write_database(history: History, labels: Sequence[ChosenLabel], out: Path) 
             del keys["charge"]  # ASE reserves a column of this name
             forces = atoms.arrays.pop("REF_forces")
             data = _database_data(label.entry) | {"REF_forces": forces}
+            if "REF_stress" in keys:
+                data["REF_stress"] = keys.pop("REF_stress")
             database.write(atoms, key_value_pairs=keys, data=data)
 
 
@@ -157,9 +161,10 @@ def _labelled_atoms(history: History, chosen: ChosenLabel, noises: _Noises) -> A
     noise = noises.get((label.level, label.frame.id))
     atoms.info |= _database_keys(history, chosen, noise) | {"REF_energy": record.energy}
     atoms.arrays["REF_forces"] = record.forces
-    atoms.calc = SinglePointCalculator(
-        atoms, energy=record.energy, forces=record.forces
-    )
+    known: dict[str, Any] = {"energy": record.energy, "forces": record.forces}
+    if record.stress is not None:
+        known["stress"] = atoms.info["REF_stress"] = record.stress
+    atoms.calc = SinglePointCalculator(atoms, **known)
     return atoms
 
 

@@ -12,10 +12,13 @@ from ase.io import ParseError, read
 from ase.io.formats import UnknownFileTypeError
 
 from alloop.core.errors import InputError
+from alloop.core.stress import from_any_shape
+from alloop.core.units import Floats
 from alloop.files.labelled_frames import LabelKeys, RawLabel, nearest_hint
 
 _ENERGY = ("REF_energy", "energy")
 _FORCES = ("REF_forces", "forces")
+_STRESS = ("REF_stress", "stress")
 DATABASES = (".db",)
 UNREADABLE = (  # raised by ASE's readers for files of other formats
     *(UnknownFileTypeError, ParseError, sqlite3.Error, OSError, EOFError),
@@ -66,7 +69,18 @@ def _raw_label(path: Path, index: int, atoms: Atoms, keys: LabelKeys) -> RawLabe
         spin=spin_of(atoms.info),
         cell=np.asarray(atoms.cell.array, dtype=np.float64),
         pbc=(a, b, c),
+        stress=_stress(where, {**atoms.info, **results}) if a and b and c else None,
     )
+
+
+def _stress(where: str, values: Mapping[str, Any]) -> Floats | None:
+    given = next((values[name] for name in _STRESS if name in values), None)
+    found = None if given is None else from_any_shape(given)
+    if found is None and given is not None:
+        raise InputError(
+            f"expected a stress of 6 or 3 x 3 numbers in {where}, got {np.shape(given)}"
+        )
+    return found
 
 
 def _labelled_value(

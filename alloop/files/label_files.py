@@ -42,6 +42,7 @@ def convert_labels(
             _convert_forces(path, i, raw, units) for i, raw in enumerate(found)
         ),
         units=units,
+        stress=tuple(_convert_stress(raw, units) for raw in found),
     )
     _refuse_not_finite(path, intake)
     return intake
@@ -72,6 +73,12 @@ def _convert_forces(path: Path, index: int, raw: RawLabel, units: FileUnits) -> 
             f"{path}, got {forces.shape}"
         )
     return np.asarray(forces * units.to_ev_per_angstrom)
+
+
+def _convert_stress(raw: RawLabel, units: FileUnits) -> Floats | None:
+    if raw.stress is None or not np.isfinite(raw.stress).all():
+        return None
+    return np.asarray(raw.stress * units.to_ev_per_volume)
 
 
 def _refuse_not_finite(path: Path, intake: LabelledFrames) -> None:

@@ -50,6 +50,11 @@ class FileUnits:
         """eV/Å in one unit of force."""
         return FORCE_UNITS[self.force]
 
+    @property
+    def to_ev_per_volume(self) -> float:
+        """eV/Å³ in one unit of stress, energy over cubed length."""
+        return self.to_ev / self.to_angstrom**3
+
 
 FORCE_UNITS = {
     f"{energy}/{length}": ev / angstrom
@@ -60,15 +65,19 @@ FORCE_UNITS = {
 
 @dataclass(frozen=True, slots=True, eq=False)
 class LabelledFrame:
-    """A frame with its energy (eV) and forces (atoms, 3) in eV/Å."""
+    """A frame with its energy (eV) and forces (atoms, 3) in eV/Å.
+
+    stress (6,) in eV/Å³, in Voigt's order, or None.
+    """
 
     frame: Frame
     energy: float
     forces: Floats
+    stress: Floats | None = None
 
     def label(self, level: LevelId) -> Label:
         """Return the label, as one of this level."""
-        return Label(self.frame.id, level, self.energy, self.forces)
+        return Label(self.frame.id, level, self.energy, self.forces, stress=self.stress)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -76,7 +85,8 @@ class LabelledFrames:
     """Labelled frames, converted to eV and Å.
 
     energies (frames,) in eV; forces: (atoms, 3) in eV/Å for each frame; warnings: what
-    looks wrong, a sentence each; units: those that the file was declared in.
+    looks wrong, a sentence each; units: those that the file was declared in. stress:
+    (6,) in eV/Å³ or None for each frame, or nothing.
     """
 
     frames: tuple[Frame, ...]
@@ -84,12 +94,15 @@ class LabelledFrames:
     forces: tuple[Floats, ...]
     units: FileUnits = field(default_factory=FileUnits)
     warnings: tuple[str, ...] = ()
+    stress: tuple[Floats | None, ...] = ()
 
     def __len__(self) -> int:
         return len(self.frames)
 
     def __iter__(self) -> Iterator[LabelledFrame]:
-        rows = zip(self.frames, map(float, self.energies), self.forces, strict=True)
+        stress = self.stress or (None,) * len(self)
+        energies = map(float, self.energies)
+        rows = zip(self.frames, energies, self.forces, stress, strict=True)
         return (LabelledFrame(*row) for row in rows)
 
 
@@ -106,7 +119,7 @@ class RawLabel:
     """A labelled structure in the file's units.
 
     numbers (atoms,), positions and forces (atoms, 3), energy; charge in e, spin is 2S;
-    cell (3, 3) in rows.
+    cell (3, 3) in rows; stress (6,) in Voigt's order, or None.
     """
 
     numbers: Any
@@ -117,6 +130,7 @@ class RawLabel:
     spin: int = 0
     cell: Floats = field(default_factory=lambda: np.zeros((3, 3)))
     pbc: tuple[bool, bool, bool] = (False, False, False)
+    stress: Floats | None = None
 
 
 def distinct_frames(

@@ -44,7 +44,10 @@ class LabelIndex:
         found = [self.labels[level, frame.id] for frame in frames]
         labels = [label for label in found if isinstance(label, Label)]
         return LabelSet.of(
-            frames, [x.energy for x in labels], [x.forces for x in labels]
+            frames,
+            [x.energy for x in labels],
+            [x.forces for x in labels],
+            [x.stress for x in labels],
         )
 
 

@@ -133,6 +133,7 @@ def _raw_labels(
                     spin=frame.spin,
                     cell=frame.cell,
                     pbc=frame.pbc,
+                    stress=label.stress,
                 )
             )
     return out

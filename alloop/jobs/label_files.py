@@ -41,7 +41,10 @@ from alloop.files.targets import replace_atomically
 Outcome: TypeAlias = Label | Unlabelled
 
 
-_RESULTS = ("energy", "free_energy", "forces", "stress", "REF_energy", "REF_forces")
+_RESULTS = (
+    *("energy", "free_energy", "forces", "stress"),
+    *("REF_energy", "REF_forces", "REF_stress"),
+)
 _STATE = ("charge", "spin", "total_charge", "total_spin")
 _OF_ATOMS = ("forces", "charges", "magmoms", "energies", "stresses")  # ASE's results
 _COLUMNS = ("index", "frame", "reason", "message", "passing")
@@ -134,8 +137,9 @@ def labelled_atoms(given: GivenStructure, level: Level, label: Label) -> Atoms:
     for name, values in columns.items():
         atoms.set_array(f"input_{name}", values)
     atoms.set_array("REF_forces", label.forces)
-    known = {"energy": label.energy, "forces": label.forces}
-    known |= {} if label.stress is None else {"stress": label.stress}
+    known: dict[str, Any] = {"energy": label.energy, "forces": label.forces}
+    if label.stress is not None:
+        known["stress"] = atoms.info["REF_stress"] = label.stress
     atoms.calc = SinglePointCalculator(atoms, **known)
     return atoms
 

@@ -169,5 +169,8 @@ def _validation_duplicates(validation: LabelSet, training: LabelSet) -> list[str
 def _label_set(labelled: Iterable[LabelledFrame]) -> LabelSet:
     rows = list(labelled)
     return LabelSet.of(
-        [x.frame for x in rows], [x.energy for x in rows], [x.forces for x in rows]
+        [x.frame for x in rows],
+        [x.energy for x in rows],
+        [x.forces for x in rows],
+        [x.stress for x in rows],
     )

@@ -23,7 +23,7 @@ from alloop.labels.result import Refused, Result
 
 
 def label_with_table(frame: Frame, settings: Mapping[str, Any]) -> Result:
-    """Return the stored energy and forces; raise Refused if there are none."""
+    """Return the stored label; raise Refused if there is none."""
     try:
         rows = _table_rows(json.dumps(settings, sort_keys=True))
     except InputError as error:
@@ -32,7 +32,8 @@ def label_with_table(frame: Frame, settings: Mapping[str, Any]) -> Result:
     if found is None:
         text = f"none of the table's {len(rows)} frames is this {hill_formula(frame)}"
         raise Refused(Failure.MISSING, text)
-    return Result(found.energy, found.forces.copy())
+    stress = None if found.stress is None else found.stress.copy()
+    return Result(found.energy, found.forces.copy(), stress=stress)
 
 
 def problems(settings: Mapping[str, Any], elements: Sequence[str]) -> list[str]:

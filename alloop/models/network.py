@@ -53,15 +53,19 @@ def energy_and_forces(
 
 
 def energy_forces_virial(
-    network: torch.nn.Module, graph: Graph
+    network: torch.nn.Module, graph: Graph, *, create_graph: bool = False
 ) -> tuple[EvaluatedNetwork, Tensor]:
     """Return `energy_and_forces`, and the virial dE/dstrain (frames, 3, 3)."""
     graph = copy.copy(graph)
     graph.pos = graph.pos.detach().requires_grad_()
     graph.shift = graph.shift.detach().requires_grad_()
     energies, descriptors = network(graph)
-    gradient, edges = torch.autograd.grad(energies.sum(), (graph.pos, graph.shift))
-    evaluated = EvaluatedNetwork(energies.detach(), -gradient, descriptors.detach())
+    gradient, edges = torch.autograd.grad(
+        energies.sum(), (graph.pos, graph.shift), create_graph=create_graph
+    )
+    if not create_graph:
+        energies = energies.detach()
+    evaluated = EvaluatedNetwork(energies, -gradient, descriptors.detach())
     return evaluated, _virial(graph, edges)
 
 

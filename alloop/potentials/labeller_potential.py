@@ -7,6 +7,7 @@ from alloop.core.errors import InputError
 from alloop.core.frame import Frame
 from alloop.core.records import Label, Predictions, Unlabelled
 from alloop.core.roles import Labeller
+from alloop.core.stress import stack_stress
 
 
 class LabelFailed(Exception):
@@ -28,7 +29,9 @@ class LabellerPotential:
         self.labeller = labeller
 
     def predict(self, batch: Batch, *, descriptors: bool = False) -> Predictions:
-        """Return energies (eV) and forces (eV/Å) at the labeller's level.
+        """Return energies (eV), forces (eV/Å) and stress at the labeller's level.
+
+        The stress is that of cells at levels that give it, None without any.
 
         Raises LabelFailed where a frame gets no label, InputError where descriptors are
         asked for.
@@ -42,6 +45,7 @@ class LabellerPotential:
         return Predictions(
             energies=np.array([label.energy for label in labels], dtype=np.float64),
             forces=np.concatenate([np.zeros((0, 3)), *(x.forces for x in labels)]),
+            stress=stack_stress([x.stress for x in labels]),
         )
 
     def _label(self, frame: Frame) -> Label:

@@ -12,6 +12,7 @@ import numpy as np
 
 from alloop.core.batch import Batch
 from alloop.core.records import Predictions
+from alloop.core.stress import stress_from_virial
 from alloop.core.units import Floats, Integers
 from alloop.models.checkpoint import Checkpoint
 from alloop.models.neighbours import neighbour_pairs
@@ -35,6 +36,7 @@ class _PairFunctions(NamedTuple):
     neighbour: Integers  # (pairs,) columns of the neighbour's element
     couple: Integers  # (pairs,) columns of the unordered pair of elements
     unit: Floats  # (pairs, 3) from centre to neighbour
+    r: Floats  # (pairs,) Å
     phi: Floats  # (pairs, radial)
     slope: Floats  # dφ/dr (pairs, radial) 1/Å
 
@@ -123,7 +125,7 @@ class PairBasis:
         n = len(self.elements)
         couple = low * n - low * (low - 1) // 2 + high - low  # row-major upper triangle
         unit = apart[near] / r[:, None]
-        return _PairFunctions(i, column[j], couple, unit, *self.radial_functions(r))
+        return _PairFunctions(i, column[j], couple, unit, r, *self.radial_functions(r))
 
 
 class PairwisePotential:
@@ -146,7 +148,7 @@ class PairwisePotential:
         return self.basis.cutoff
 
     def predict(self, batch: Batch, *, descriptors: bool = False) -> Predictions:
-        """Return energies (eV) and forces (eV/Å).
+        """Return energies (eV), forces (eV/Å) and the stress of cells (eV/Å³).
 
         Descriptors are an atom's sums of φ_k for each element of its neighbours,
         (atoms, elements * radial). Raises InputError for an element that the basis
@@ -168,6 +170,7 @@ class PairwisePotential:
                 pull[:, None] * bonds.unit,
             ),
             descriptors=self._descriptors(bonds, atoms) if descriptors else None,
+            stress=_pair_stress(batch, bonds, pull) if batch.pbc.any() else None,
         )
 
     def checkpoint(self) -> Checkpoint:
@@ -194,6 +197,15 @@ def from_checkpoint(checkpoint: Checkpoint) -> PairwisePotential:
         tuple(settings["elements"]), settings["radial"], settings["cutoff"]
     )
     return PairwisePotential(basis, checkpoint.tensors["coefficients"])
+
+
+def _pair_stress(batch: Batch, bonds: _PairFunctions, pull: Floats) -> Floats:
+    """Return the stress (frames, 6) in eV/Å³; pull is dE/dr (pairs,) in eV/Å."""
+    outer = bonds.unit[:, :, None] * bonds.unit[:, None, :]
+    virial = (pull * bonds.r / 2)[:, None, None] * outer
+    owner = batch.frame_index[bonds.centre][:, None, None]
+    index = (owner, np.arange(3)[:, None], np.arange(3))
+    return stress_from_virial(batch, _indexed_sums((len(batch), 3, 3), index, virial))
 
 
 def _indexed_sums(

@@ -85,6 +85,7 @@ class Zbl:
             labels,
             energies=labels.energies - predictions.energies,
             forces=labels.forces - predictions.forces,
+            stress=_difference(labels.stress, predictions.stress),
         )
 
     def _near(self, batch: Batch) -> _Near:
@@ -133,16 +134,23 @@ def repulsion(settings: Mapping[str, Any] | None) -> Zbl | None:
 
 
 def added(predictions: Predictions, more: Predictions) -> Predictions:
-    """Return the sum of two potentials' predictions, with the first's descriptors."""
-    stress = predictions.stress
-    if stress is not None and more.stress is not None:
-        stress = stress + more.stress
+    """Return the sum of two potentials' predictions, with the first's descriptors.
+
+    The stress is that of both, None where one of them gives none.
+    """
+    stress = None
+    if predictions.stress is not None and more.stress is not None:
+        stress = predictions.stress + more.stress
     return replace(
         predictions,
         energies=predictions.energies + more.energies,
         forces=predictions.forces + more.forces,
         stress=stress,
     )
+
+
+def _difference(stress: Floats | None, other: Floats | None) -> Floats | None:
+    return None if stress is None or other is None else stress - other
 
 
 def _screened(numbers: Integers, near: _Near) -> tuple[Floats, Floats]:

@@ -18,6 +18,7 @@ from alloop.testing.potentials import (
     check_reflection,
     check_rotation,
     check_stored,
+    check_stress,
     check_translation,
 )
 from alloop.testing.roles import (
@@ -43,6 +44,7 @@ __all__ = [
     "check_scorer",
     "check_selector",
     "check_stored",
+    "check_stress",
     "check_trainer",
     "check_translation",
 ]

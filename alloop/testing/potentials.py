@@ -10,6 +10,7 @@ from alloop.core.frame import Frame
 from alloop.core.records import Predictions
 from alloop.core.roles import Potential
 from alloop.core.seeds import random_stream
+from alloop.core.stress import tensor_of_voigt
 from alloop.core.units import Floats
 from alloop.models.checkpoint import (
     Storable,
@@ -50,6 +51,7 @@ def check_potential(
     check_predictions(potential, frames, descriptors=descriptors)
     for law in (
         check_forces,
+        check_stress,
         check_translation,
         check_rotation,
         check_reflection,
@@ -117,6 +119,43 @@ def check_forces(
             slope / step,
             expected / step,
             tolerance * force_scale(forces) * np.sqrt(3 * len(frame)),
+        )
+
+
+def check_stress(
+    potential: Potential,
+    frames: Sequence[Frame],
+    *,
+    tolerance: float = 1e-6,
+    directions: int = 3,
+) -> None:
+    """Check that the stress of cells is the energy's slope under strain over volume.
+
+    Along random symmetric strains u, V σ·u is compared with the five-point difference
+    of the energy of the cell times 1 + t u. Frames without a stress are left out.
+    """
+    step = 0.02 * tolerance**0.25
+    rng = random_stream(0, "testing/stress")
+    for frame in frames:
+        stress = potential.predict(pack_frames([frame])).stress
+        if stress is None or not np.isfinite(stress).all():
+            continue
+        u = rng.normal(size=(directions, 3, 3))
+        u = (u + u.transpose(0, 2, 1)) / (
+            2.0 * np.abs(u).max(axis=(1, 2))[:, None, None]
+        )
+        strains = np.array([-2.0, -1.0, 1.0, 2.0])[:, None, None, None] * step * u
+        E = potential.predict(
+            strained_copies(frame, strains.reshape(-1, 3, 3))
+        ).energies
+        slope = np.array([1.0, -8.0, 8.0, -1.0]) @ E.reshape(4, directions) / 12.0
+        volume = abs(np.linalg.det(frame.cell))
+        expected = volume * np.einsum("kab,ab->k", u, tensor_of_voigt(stress[0]))
+        require_close(
+            "the stress is not the energy's slope under strain",
+            slope / step,
+            expected,
+            tolerance * max(1.0, volume * float(np.abs(stress).max())),
         )
 
 
@@ -214,6 +253,17 @@ def check_stored(potential: Storable, frames: Sequence[Frame]) -> None:
     )
     whole = potential.predict(batch, descriptors=True)
     require_equal_bits("the stored and restored potential", restored, whole)
+
+
+def strained_copies(frame: Frame, strains: Floats) -> Batch:
+    """Return a frame with its positions and cell times 1 + each strain (copies, 3, 3).
+
+    Nothing is rounded, as it would be in frames.
+    """
+    copies = pack_frames([frame] * len(strains))
+    turned = np.eye(3) + strains
+    positions = np.einsum("ai,kij->kaj", frame.positions, turned).reshape(-1, 3)
+    return replace(copies, positions=positions, cells=frame.cell @ turned)
 
 
 def _check_turned(

@@ -45,13 +45,14 @@ class _FlatLayout:
     free: tuple[str, ...]
     fixed: tuple[str, ...]
     fields: tuple[str, ...]
+    labels: tuple[str, ...]
     constants: dict[str, Any]
     own: tuple[Tensor, ...]  # the network's, sharing memory: training changes them
 
     def flat(self, graph: Graph, target: Targets, drawn: Drawn) -> list[Tensor]:
         """Return the tensors of network, graph and targets, and the random numbers."""
         given = (graph[name] for name in self.fields)
-        labels = (getattr(target, field.name) for field in fields(Targets))
+        labels = (getattr(target, name) for name in self.labels)
         return [*self.own, *given, *labels, *drawn]
 
     def gradient(self, *flat: Tensor) -> tuple[Tensor, ...]:
@@ -62,7 +63,7 @@ class _FlatLayout:
         graph = Data(**{name: next(rest) for name in self.fields})
         for name, value in self.constants.items():
             setattr(graph, name, value)
-        target = Targets(*(next(rest) for _ in fields(Targets)))
+        target = Targets(**{name: next(rest) for name in self.labels})
         module = _LossModule(self.network, self.objective)
         state = {f"network.{name}": tensor for name, tensor in (free | fixed).items()}
         loss = torch.func.functional_call(module, state, (graph, target, tuple(rest)))
@@ -133,7 +134,7 @@ def compile_gradients(
     where there is no compiler, where the network cannot be traced, or where the program
     does not give this batch's gradient.
     """
-    layout = _flat_layout(network, objective, batch[0])
+    layout = _flat_layout(network, objective, batch[0], batch[1])
     flat = layout.flat(*batch)
     key = _program_key(layout, flat, batch[0], general)
     if key not in _programs:
@@ -160,7 +161,9 @@ def _network_state(network: Network) -> dict[str, Tensor]:
     return {**dict(network.named_parameters()), **dict(network.named_buffers())}
 
 
-def _flat_layout(network: Network, objective: Objective, graph: Graph) -> _FlatLayout:
+def _flat_layout(
+    network: Network, objective: Objective, graph: Graph, target: Targets
+) -> _FlatLayout:
     state = _network_state(network)
     free = [name for name, tensor in state.items() if tensor.requires_grad]
     fixed = [name for name in state if name not in free]
@@ -171,6 +174,9 @@ def _flat_layout(network: Network, objective: Objective, graph: Graph) -> _FlatL
         free=tuple(free),
         fixed=tuple(fixed),
         fields=tuple(k for k, v in given.items() if isinstance(v, Tensor)),
+        labels=tuple(
+            x.name for x in fields(Targets) if getattr(target, x.name) is not None
+        ),
         constants={k: v for k, v in given.items() if not isinstance(v, Tensor)},
         own=tuple(state[name].detach() for name in (*free, *fixed)),
     )
@@ -187,7 +193,7 @@ def _program_key(
     return (
         type(network),
         json.dumps(network.settings, sort_keys=True),
-        (layout.objective, layout.free, layout.fields),
+        (layout.objective, layout.free, layout.fields, layout.labels),
         tuple(layout.constants.items()),
         tuple((tensor.shape, tensor.dtype) for tensor in flat),
         "any" if general else _graph_topology(graph),

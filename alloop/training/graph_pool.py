@@ -14,6 +14,7 @@ from torch import Tensor
 from alloop.core.batch import take_atoms
 from alloop.core.records import LabelSet
 from alloop.core.seeds import random_stream
+from alloop.core.stress import virial_per_atom
 from alloop.core.units import Floats, Integers
 from alloop.models.graph import Graph, to_graph
 from alloop.models.pyg import Data
@@ -95,6 +96,7 @@ class GraphPool:
             forces=self.target.forces[atoms],
             weights=self.target.weights[chosen],
             owner=owner,
+            virial=_chosen_rows(self.target.virial, chosen),
         )
         return graph, target
 
@@ -133,7 +135,12 @@ class GraphPool:
             forces=of(target.forces),
             weights=target.weights[chosen],
             owner=owner,
+            virial=_chosen_rows(target.virial, chosen),
         )
+
+
+def _chosen_rows(values: Tensor | None, rows: Tensor) -> Tensor | None:
+    return None if values is None else values[rows]
 
 
 def force_scale(labels: LabelSet) -> float:
@@ -153,11 +160,22 @@ def make_graph_pool(
         forces=torch.tensor(labels.forces / scale, dtype=dtype),
         weights=torch.ones(len(labels), dtype=dtype),
         owner=graph.batch,
+        virial=_virial_targets(labels, scale, dtype),
     )
     edges = np.concatenate([[0], np.cumsum(counts)]).astype(np.int64)
     return GraphPool(
         labels, scale, graph, target, edges, _same_topology(labels, graph, edges)
     )
+
+
+def _virial_targets(
+    labels: LabelSet, scale: float, dtype: torch.dtype
+) -> Tensor | None:
+    """Return the virials per atom (frames, 6) in units of the scale, None without."""
+    if labels.stress is None or not np.isfinite(labels.stress).any():
+        return None
+    virial = virial_per_atom(labels.batch, labels.stress)
+    return torch.tensor(virial / scale, dtype=dtype)
 
 
 def _same_topology(labels: LabelSet, graph: Graph, edges: Integers) -> bool:

@@ -4,30 +4,42 @@ Energies are without their level's references, so that a factor means the same f
 energies and forces, and a sum of labels is the label of a sum.
 """
 
+from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
 
 from alloop.core.batch import pack_frames, take_atoms
 from alloop.core.records import LabelSet, Predictions
+from alloop.core.stress import stack_stress
 from alloop.core.units import Floats, Integers
 
 
 def scaled_labels(labels: LabelSet, factor: float) -> LabelSet:
-    """Return the labels with energies and forces multiplied by a factor."""
+    """Return the labels with energies, forces and stress multiplied by a factor."""
     return replace(
-        labels, energies=factor * labels.energies, forces=factor * labels.forces
+        labels,
+        energies=factor * labels.energies,
+        forces=factor * labels.forces,
+        stress=None if labels.stress is None else factor * labels.stress,
     )
 
 
 def add_predictions(
     labels: LabelSet, predictions: Predictions, sign: float = 1.0
 ) -> LabelSet:
-    """Return the labels plus `sign` times a potential's predictions for them."""
+    """Return the labels plus `sign` times a potential's predictions for them.
+
+    The stress is left out where the potential gives none.
+    """
+    stress = None
+    if labels.stress is not None and predictions.stress is not None:
+        stress = labels.stress + sign * predictions.stress
     return replace(
         labels,
         energies=labels.energies + sign * predictions.energies,
         forces=labels.forces + sign * predictions.forces,
+        stress=stress,
     )
 
 
@@ -37,6 +49,7 @@ def joined_labels(*parts: LabelSet) -> LabelSet:
         pack_frames([frame for part in parts for frame in part.batch.frames()]),
         np.concatenate([part.energies for part in parts]),
         np.concatenate([part.forces for part in parts]),
+        stack_stress([row for part in parts for row in _stress_rows(part)]),
     )
 
 
@@ -55,7 +68,10 @@ def select_labels(labels: LabelSet, frames: Integers) -> LabelSet:
     """Return the labels of some frames, in that order; frames may be repeated."""
     atoms = take_atoms(labels.batch.offsets, frames)
     return LabelSet(
-        labels.batch.select(frames), labels.energies[frames], labels.forces[atoms]
+        labels.batch.select(frames),
+        labels.energies[frames],
+        labels.forces[atoms],
+        None if labels.stress is None else labels.stress[frames],
     )
 
 
@@ -71,3 +87,7 @@ def mixed_labels(
     first = np.ones(len(cheap)) if weights is None else weights
     whole = np.concatenate([first, np.ones(len(often))])
     return joined_labels(cheap, often), whole / whole.mean()
+
+
+def _stress_rows(labels: LabelSet) -> Sequence[Floats | None]:
+    return [None] * len(labels) if labels.stress is None else list(labels.stress)

@@ -12,8 +12,9 @@ from typing import NamedTuple, Protocol, TypeAlias
 import torch
 from torch import Tensor
 
+from alloop.core.stress import VOIGT
 from alloop.models.graph import Graph
-from alloop.models.network import Network, energy_and_forces
+from alloop.models.network import Network, energy_and_forces, energy_forces_virial
 
 Drawn: TypeAlias = tuple[Tensor, ...]  # the random numbers of one step
 
@@ -23,13 +24,16 @@ class Targets:
     """The targets of a batch, in units of the scale.
 
     energies (frames,) less the references, forces (atoms, 3), weights (frames,) of mean
-    1, owner (atoms,) the frame of each atom.
+    1, owner (atoms,) the frame of each atom. virial (frames, 6): the stress times
+    volume over the number of atoms, NaN for frames without; None where no frame of the
+    pool has one.
     """
 
     energies: Tensor
     forces: Tensor
     weights: Tensor
     owner: Tensor
+    virial: Tensor | None = None
 
 
 class Objective(Hashable, Protocol):
@@ -74,6 +78,35 @@ class LabelLoss:
         )
 
 
+@dataclass(frozen=True, slots=True)
+class CellLoss:
+    """The loss on labels of which some have a stress.
+
+    energy and norm as of `LabelLoss`; stress: the weight of the virials' errors beside
+    those of forces and energies.
+    """
+
+    energy: float
+    norm: str = "l2"
+    stress: float = 0.1
+
+    def draw(self, graph: Graph, generator: torch.Generator) -> Drawn:  # noqa: ARG002
+        """Return an empty tuple: this loss needs no random numbers."""
+        return ()
+
+    def __call__(
+        self,
+        network: Network,
+        graph: Graph,
+        target: Targets,
+        drawn: Drawn,  # noqa: ARG002
+    ) -> Tensor:
+        """Return (1 - ρ) ℓ_f + ρ ℓ_e plus the weighted `virial_loss`."""
+        found, virial = energy_forces_virial(network, graph, create_graph=True)
+        loss = total_loss(found.energies, found.forces, target, self.energy, self.norm)
+        return loss + self.stress * virial_loss(virial, target)
+
+
 def force_errors(predicted: Tensor, target: Tensor, norm: str = "l2") -> Tensor:
     """Return the error of each atom's force, (atoms,).
 
@@ -95,6 +128,31 @@ def force_loss(predicted: Tensor, target: Targets, norm: str = "l2") -> Tensor:
 def energy_loss(predicted: Tensor, target: Targets) -> Tensor:
     """Return the mean over frames of w abs(E - E_label), in units of the scale."""
     return (target.weights * (predicted - target.energies).abs()).mean()
+
+
+def virial_loss(predicted: Tensor, target: Targets) -> Tensor:
+    """Return the mean over frames with a stress of w times the error of the virial.
+
+    predicted: dE/dstrain (frames, 3, 3) in units of the scale. The error is the mean of
+    the absolute components of the virial per atom; it is 0 where no frame has a stress.
+    """
+    wanted = target.virial
+    if wanted is None:
+        return predicted.new_zeros(())
+    ones = torch.ones_like(target.owner, dtype=predicted.dtype)
+    sizes = predicted.new_zeros(len(wanted)).index_add(0, target.owner, ones)
+    per_atom = voigt_components(predicted) / sizes.unsqueeze(1)
+    known = torch.isfinite(wanted)
+    off = torch.where(known, per_atom - torch.nan_to_num(wanted), 0.0).abs()
+    frames = known[:, 0].to(predicted.dtype).sum().clamp(min=1.0)
+    return (target.weights * off.mean(dim=1)).sum() / frames
+
+
+def voigt_components(tensor: Tensor) -> Tensor:
+    """Return symmetrised tensors (frames, 3, 3) in Voigt order (frames, 6)."""
+    both = 0.5 * (tensor + tensor.transpose(1, 2))
+    rows, columns = zip(*VOIGT, strict=True)
+    return both[:, rows, columns]
 
 
 def total_loss(

@@ -6,6 +6,7 @@ references, so that a network only learns the rest.
 """
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import TypeAlias
 
 import numpy as np
@@ -72,4 +73,4 @@ def reference_energies(batch: Batch, energies: Mapping[int, float]) -> Floats:
 def without_references(labels: LabelSet, energies: Mapping[int, float]) -> LabelSet:
     """Return the labels with the references subtracted from the energies."""
     rest = labels.energies - reference_energies(labels.batch, energies)
-    return LabelSet(labels.batch, rest, labels.forces)
+    return replace(labels, energies=rest)

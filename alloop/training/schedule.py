@@ -1,7 +1,7 @@
 """The schedule of one stage's optimisation: plain values, as a YAML file can hold."""
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal, TypeAlias
 
 from alloop.core.errors import InputError
@@ -24,9 +24,10 @@ class Schedule:
     both, reached after `warmup` steps; ema is the decay of the averaged weights, which
     are the result; clip bounds the gradient's norm; energy is ρ of ASTEROID's Eq. 1;
     norm is the force loss, "l2" (mean length of an atom's error) or "l1" (mean of its
-    components). With validation frames, errors are computed every `every` steps; with a
-    patience (in steps) the stage stops when they have not fallen for so long, and keeps
-    the best weights.
+    components). stress is the weight of the errors of virials, beside those of forces
+    and energies, where labels have a stress. With validation frames, errors are
+    computed every `every` steps; with a patience (in steps) the stage stops when they
+    have not fallen for so long, and keeps the best weights.
 
     decay: the way from the peak to `floor` times the peak at the last step: "cosine",
     "exponential", or "wsd" (warm up, stay, decay: constant for the share `hold` of the
@@ -57,6 +58,8 @@ class Schedule:
     seconds: float | None = None
     compile: Compile = "auto"
     optimiser: Literal["muon", "adamw"] = "muon"
+    # Told by the repr of the loss, so that older states of trainings are still found.
+    stress: float = field(default=0.1, repr=False)
 
     def __post_init__(self) -> None:
         if self.decay == "exponential" and not self.floor > 0.0:

@@ -11,7 +11,7 @@ from alloop.models.checkpoint import Checkpoint, content_id
 from alloop.models.graph import Graph
 from alloop.models.network import Network
 from alloop.training.graph_pool import BatchOrder, GraphPool
-from alloop.training.losses import Drawn, LabelLoss, Objective, Targets
+from alloop.training.losses import CellLoss, Drawn, LabelLoss, Objective, Targets
 from alloop.training.schedule import Schedule
 from alloop.training.stage_state import STATE_KIND, copied_arrays
 from alloop.training.stages import Stage
@@ -38,8 +38,12 @@ class StageTask:
     @property
     def loss(self) -> Objective:
         """The loss to minimise."""
-        own = LabelLoss(self.schedule.energy, self.schedule.norm)
-        return self.objective or own
+        if self.objective is not None:
+            return self.objective
+        schedule = self.schedule
+        if self.pool.target.virial is None or not schedule.stress:
+            return LabelLoss(schedule.energy, schedule.norm)
+        return CellLoss(schedule.energy, schedule.norm, schedule.stress)
 
     @property
     def schedule(self) -> Schedule:
@@ -88,5 +92,7 @@ def _pool_content(pool: GraphPool) -> str:
         "weights": target.weights,
         "owner": target.owner,
     }
+    if target.virial is not None:
+        tensors["virial"] = target.virial
     facts = {"scale": pool.scale}
     return content_id(Checkpoint(STATE_KIND, facts, copied_arrays(tensors)))

@@ -65,7 +65,8 @@ class Stage:
         """The settings that stages must share to use one compiled program."""
         schedule = self.schedule
         scored = (self.temperature, self.noise) if self.loss == "score" else ()
-        return (schedule.batch, schedule.energy, schedule.norm, self.loss, *scored)
+        losses = (schedule.energy, schedule.norm, schedule.stress)
+        return (schedule.batch, *losses, self.loss, *scored)
 
 
 def program_steps(stage: Stage, stages: Sequence[Stage]) -> int:

@@ -166,6 +166,27 @@ def test_cells_are_kept_and_converted(water, tmp_path):
     assert frame.pbc == (True, True, False)
 
 
+def test_the_stress_of_cells_is_read_and_converted(water, tmp_path):
+    first, second, third = images(water)[:3]
+    stress = np.arange(1.0, 7.0)
+    first.set_cell([5.0, 6.0, 7.0])
+    first.pbc = True
+    first.info["REF_stress"] = np.array([[1, 6, 5], [6, 2, 4], [5, 4, 3]], float)
+    second.info["REF_stress"] = stress  # a molecule: it means nothing
+    third.set_cell(first.cell)
+    third.pbc = True
+    write(tmp_path / "x.xyz", [first, second, third])
+    found = read_labels(tmp_path / "x.xyz", energy_unit="meV", length_unit="nm")
+    one, *others = found.stress
+    np.testing.assert_allclose(one, stress * 1e-3 / 1e3)
+    assert others == [None, None]
+    np.testing.assert_array_equal(next(iter(found)).label("a" * 16).stress, one)
+    first.info["REF_stress"] = np.ones(4)
+    write(tmp_path / "x.xyz", first)
+    with pytest.raises(InputError, match=r"expected a stress of 6 or 3 x 3 numbers"):
+        read_labels(tmp_path / "x.xyz")
+
+
 def test_labels_carry_the_level_they_are_declared_to_be_of(water, saved):
     labels = [x.label("a" * 16) for x in read_labels(saved())]
     assert len(labels) == 200

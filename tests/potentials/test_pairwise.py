@@ -10,7 +10,7 @@ from alloop.core.errors import InputError
 from alloop.core.frame import Frame
 from alloop.potentials.analytic import Morse
 from alloop.potentials.pairwise import PairBasis, PairwisePotential
-from alloop.testing import check_potential, check_rotation
+from alloop.testing import check_potential, check_rotation, check_stress
 
 BASIS = PairBasis((1, 6, 8), radial=7, cutoff=4.0)
 FRAMES = [from_atoms(molecule(name)) for name in ("H2O", "CH3OH", "CO2")]
@@ -36,6 +36,19 @@ def test_it_keeps_symmetry_in_a_cell() -> None:
     carbon = bulk("C")
     carbon.rattle(0.05, seed=0)
     check_rotation(potential(), [from_atoms(carbon)], tolerance=1e-7)
+
+
+def test_the_stress_is_the_slope_of_the_energy_under_strain() -> None:
+    diamond, salt = bulk("C"), bulk("CO", "rocksalt", a=3.1) * (2, 1, 1)
+    for atoms in (diamond, salt):
+        atoms.rattle(0.1, seed=0)
+    cells = [from_atoms(atoms) for atoms in (diamond, salt)]
+    check_stress(potential(), cells, tolerance=1e-7)
+    said = potential().predict(pack_frames([*cells, FRAMES[0]])).stress
+    assert said is not None
+    assert np.abs(said[:2]).max() > 0.1
+    assert np.isnan(said[2]).all()
+    assert potential().predict(pack_frames(FRAMES)).stress is None
 
 
 def test_the_energy_is_the_plain_sum_over_pairs() -> None:

@@ -83,6 +83,11 @@ class OptimiserSection(Section):
     energy: Share = Field(
         0.05, description="weight of energies in the loss; forces get the rest up to 1"
     )
+    stress: NotNegative = Field(
+        0.1,
+        description="weight of the stress of cells in the loss, beside 1 for energies "
+        "and forces; without effect where labels have none",
+    )
     compile: bool | Literal["auto"] = Field(
         "auto",
         description="whether training steps are compiled; auto: in stages that are "
@@ -217,6 +222,9 @@ class StageSection(Section):
     )
     energy: Share | None = Field(
         None, description="weight of energies in the loss; by default the section's"
+    )
+    stress: NotNegative | None = Field(
+        None, description="weight of the stress of cells; by default the section's"
     )
     norm: Literal["l1", "l2"] | None = Field(
         None,

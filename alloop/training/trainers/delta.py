@@ -14,6 +14,7 @@ from alloop.core.batch import Batch
 from alloop.core.errors import InputError
 from alloop.core.records import LabelSet, Predictions, TrainingData
 from alloop.core.roles import Potential, Trainer
+from alloop.potentials.repulsion import added
 from alloop.training.label_changes import add_predictions, select_labels
 from alloop.training.trainers.staged_trainer import StagedTrainer
 
@@ -31,14 +32,10 @@ class DeltaPotential:
     difference: Potential
 
     def predict(self, batch: Batch, *, descriptors: bool = False) -> Predictions:
-        """Return energies (eV) and forces (eV/Å)."""
+        """Return energies (eV), forces (eV/Å) and, where both give it, the stress."""
         base = self.cheap.predict(batch)
-        added = self.difference.predict(batch, descriptors=descriptors)
-        return replace(
-            added,
-            energies=base.energies + added.energies,
-            forces=base.forces + added.forces,
-        )
+        difference = self.difference.predict(batch, descriptors=descriptors)
+        return added(difference, base)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -86,5 +83,7 @@ def label_difference(expensive: LabelSet, cheap: LabelSet) -> LabelSet:
             "label the expensive frames at the cheap level"
         )
     cheap_labels = select_labels(cheap, np.array([place[ids[row]] for row in both]))
-    predictions = Predictions(cheap_labels.energies, cheap_labels.forces)
+    predictions = Predictions(
+        cheap_labels.energies, cheap_labels.forces, stress=cheap_labels.stress
+    )
     return add_predictions(select_labels(expensive, both), predictions, -1.0)
