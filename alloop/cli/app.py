@@ -8,6 +8,7 @@ import typer
 
 from alloop.cli import (
     data_commands,
+    diagnose_command,
     doctor_command,
     inspect_commands,
     label_commands,
@@ -89,7 +90,8 @@ _COMMANDS = (
         label_commands.label,
         label_commands.atoms,
     ),
-    *(model_commands.train, model_commands.md, score_command.score),
+    *(model_commands.train, model_commands.md),
+    *(score_command.score, diagnose_command.diagnose),
     *(doctor_command.doctor, doctor_command.version),
 )
 for _command in _COMMANDS:

@@ -3,6 +3,7 @@
 from alloop.core.errors import InputError
 from alloop.core.roles import Arrays, FittedScorer, ReadPotential, Scorer
 from alloop.scores.committee import Committee, CommitteeScorer
+from alloop.scores.connectivity import Connectivity, ConnectivityScorer
 from alloop.scores.leverage import LeverageScorer
 from alloop.scores.qresidual import QResidual, QResidualScorer
 from alloop.scores.soap import SoapScorer, SoapSurprise
@@ -12,11 +13,13 @@ _FITTED: dict[type, str] = {
     QResidual: DEFAULT,
     Committee: "committee",
     SoapSurprise: "soap",
+    Connectivity: "connectivity",
 }
 _SHIPPED: dict[str, Scorer] = {
     DEFAULT: QResidualScorer(),
     "committee": CommitteeScorer(),
     "soap": SoapScorer(LeverageScorer()),
+    "connectivity": ConnectivityScorer(),
 }
 
 

@@ -244,9 +244,25 @@ class CommitteeFlag(FlagSection):
         return CommitteeScorer(self.members, self.share)
 
 
+class ConnectivityFlag(FlagSection):
+    """Surprise by the spectrum of the neighbour graph (Kreiman and Krishnapriyan)."""
+
+    kind: Literal["connectivity"]
+    radius: Annotated[float, Field(gt=0, le=20)] = Field(
+        3.0, description="distance below which two atoms are neighbours, Å"
+    )
+
+    def scorer(self) -> Scorer:
+        """Return the scorer by connectivity."""
+        from alloop.scores.connectivity import ConnectivityScorer
+
+        return ConnectivityScorer(self.radius)
+
+
 Flag: TypeAlias = Annotated[
     Annotated[LeverageFlag, union_tag("leverage")]
     | Annotated[QResidualFlag, union_tag("q-residual")]
-    | Annotated[CommitteeFlag, union_tag("committee")],
+    | Annotated[CommitteeFlag, union_tag("committee")]
+    | Annotated[ConnectivityFlag, union_tag("connectivity")],
     by_kind("leverage"),
 ]

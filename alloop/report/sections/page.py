@@ -20,6 +20,7 @@ from alloop.report.analysis.campaign_facts import (
     generation_facts,
     set_name,
 )
+from alloop.report.analysis.campaign_shifts import campaign_shifts
 from alloop.report.analysis.descriptor_map import DescriptorMap, descriptor_map
 from alloop.report.analysis.examination import last_examination
 from alloop.report.analysis.explorations import Explorations, read_explorations
@@ -48,6 +49,7 @@ from alloop.report.sections.run_sections import (
     timeline_section,
     walker_section,
 )
+from alloop.report.sections.shift_sections import shift_section
 from alloop.report.sections.summary_sections import verdict_lines, weakness_section
 from alloop.report.sections.surprise_sections import (
     bias_section,
@@ -144,6 +146,7 @@ def _page_sections(
     yield surprise_section(drawn.points)
     yield limits_section(history)
     yield descriptor_section(drawn.map)
+    yield shift_section(campaign_shifts(history))
     yield walker_section(history, drawn.explored)
     yield bias_section(history, drawn.explored)
     yield label_section(history)
@@ -249,11 +252,12 @@ def frame_cards(
         history, frames.values(), explored.origins, MOST_GENERATIONS
     )
     return {
-        key[:12]: _frame_card(frame, described[key]) for key, frame in frames.items()
+        key[:12]: frame_card(frame, described[key]) for key, frame in frames.items()
     }
 
 
-def _frame_card(frame: Frame, sentences: Sequence[str]) -> dict[str, Any]:
+def frame_card(frame: Frame, sentences: Sequence[str]) -> dict[str, Any]:
+    """Return the JSON values of one frame, see `frame_cards`."""
     card = {
         "t": f"{frame.id[:8]} · {hill_formula(frame)}",
         "s": [chemical_symbol(int(number)) for number in frame.numbers],

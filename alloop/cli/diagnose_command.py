@@ -1,0 +1,176 @@
+"""The command `diagnose`: how far frames lie from what a model was trained on."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from alloop.cli.campaign_paths import Force, existing_path, open_campaign, short_path
+from alloop.cli.console import (
+    AsJson,
+    Quiet,
+    output_closed,
+    print_error,
+    print_json,
+    print_text,
+)
+from alloop.core.errors import InputError
+
+if TYPE_CHECKING:
+    from alloop.generation import Generation
+    from alloop.jobs.diagnose_job import Diagnosis
+    from alloop.jobs.training_set import KnownFrames
+
+_ROW = "{:>7} {:<14} {:>12} {:>12} {:>12}  {}"
+
+
+def diagnose(  # noqa: PLR0913 - one for each option
+    model: Annotated[
+        Path, typer.Argument(help="model file, store, or YAML file of a campaign")
+    ],
+    frames: Annotated[
+        str,
+        typer.Argument(help="file that ASE reads; `file.xyz@0:10` reads frames 0 to 9"),
+    ],
+    training: Annotated[
+        str | None,
+        typer.Option(
+            help="file of the frames that the model was trained on  [default: those "
+            "of the store]"
+        ),
+    ] = None,
+    radius: Annotated[
+        float | None,
+        typer.Option(
+            min=0.1,
+            max=20.0,
+            help="distance of neighbours in the graphs, Å  [default: the model's "
+            "cutoff]",
+        ),
+    ] = None,
+    quantile: Annotated[
+        float,
+        typer.Option(
+            min=0.5,
+            max=0.9999,
+            help="quantile of the training frames beyond which a frame is out",
+        ),
+    ] = 0.99,
+    out: Annotated[
+        Path | None,
+        typer.Option(help="HTML file to write  [default: FRAMES with .shifts.html]"),
+    ] = None,
+    force: Force = False,
+    as_json: AsJson = False,
+    quiet: Quiet = False,
+) -> None:
+    """Show how far frames lie from a model's training set, and by which shift.
+
+    Features (elements and surroundings of atoms), force norms and connectivity are
+    given in standard deviations of the training frames. With --json, each line is the
+    JSON object of a frame; with --quiet only the sums are shown.
+    """
+    from alloop.files.frames import read_frames
+    from alloop.files.targets import PAGES, refuse_target
+    from alloop.jobs.diagnose_job import diagnose as found_shifts
+    from alloop.jobs.training_set import known_frames
+    from alloop.report.sections.page import write_page
+    from alloop.report.sections.shift_page import shift_page
+
+    page = out or _beside(frames)
+    refuse_target(page, PAGES, force=force or out is None)
+    generation, known = load_with_training(model, training)
+    given = read_frames([frames])
+    potential = generation.potential
+    found = found_shifts(potential, known, known_frames(given), radius, quantile)
+    if as_json:
+        _print_objects(found)
+    elif not quiet:
+        _print_rows(found)
+    write_page(
+        shift_page(found, tuple(x.frame for x in given), Path(frames).name), page
+    )
+    if not as_json:
+        _print_sums(found)
+        print_text(f"page: {short_path(page)}")
+
+
+def load_with_training(
+    model: Path, training: str | None
+) -> "tuple[Generation, KnownFrames]":
+    """Return a model with the frames it was trained on, of its store or of a file.
+
+    Raises InputError for a model file without such a file.
+    """
+    from alloop.generation import load
+    from alloop.jobs.training_set import file_frames, store_training_set
+
+    own = existing_path(model).is_dir() or model.suffix in (".yaml", ".yml")
+    if not own:
+        found = load(model)
+        if training is None:
+            raise InputError(
+                f"expected the frames that {model} was trained on, a model file does "
+                "not hold them: give `--training FILE`"
+            )
+        return found, file_frames([training])
+    campaign = open_campaign(model)
+    generation = campaign.model()
+    if training is not None:
+        return generation, file_frames([training])
+    history = campaign.history()
+    best = history.state.best
+    assert best is not None
+    return generation, store_training_set(history, best)
+
+
+def _beside(frames: str) -> Path:
+    """Return the page's place, beside the file that a source names."""
+    name, at, _ = frames.rpartition("@")
+    file = Path(frames if Path(frames).exists() or not at else name)
+    return file.with_suffix(".shifts.html")
+
+
+def _print_objects(found: "Diagnosis") -> None:
+    for frame in range(len(found.formulas)):
+        print_json(found.frame_facts(frame), indent=None)
+        if output_closed():
+            return
+
+
+def _print_rows(found: "Diagnosis") -> None:
+    from alloop.jobs.diagnose_job import deviation_texts
+    from alloop.refine.shifts import SHIFTS
+
+    print_text(
+        _ROW.format("frame", "formula", *(f"{x}, σ" for x in SHIFTS), "out by")
+        .replace("connectivity, σ", "connect., σ")
+        .rstrip()
+    )
+    for frame, formula in enumerate(found.formulas):
+        texts = deviation_texts(found.shifts, frame)
+        by = ", ".join(found.shifts.out_by(frame)) or "–"
+        print_text(_ROW.format(frame, formula, *texts, by))
+        if output_closed():
+            return
+
+
+def _print_sums(found: "Diagnosis") -> None:
+    from alloop.core.atoms import chemical_symbol
+    from alloop.report.sections.shift_sections import shift_sentence
+
+    for note in found.notes():
+        print_error(f"note: {note}")
+    print_text(shift_sentence(found))
+    parts = (
+        f"{chemical_symbol(x.number)} {x.out:.0%}"
+        for x in found.shifts.elements
+        if x.out > 0.0
+    )
+    atoms = ", ".join(parts)
+    if atoms:
+        print_text(f"atoms out by features: {atoms}")
+    print_text(
+        f"compared with {found.training.trained} training frames; forces of the "
+        f"{found.source}, graphs within {found.radius:g} Å"
+    )

@@ -1,0 +1,85 @@
+"""The frames that a model was trained on, from its store or from a file."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from ase import Atoms
+
+from alloop.core.batch import Batch, pack_frames
+from alloop.core.errors import InputError
+from alloop.core.frame import Frame
+from alloop.core.records import Label
+from alloop.core.units import Floats
+from alloop.export.choice import Choice, chosen_labels
+from alloop.files.frames import GivenStructure, read_frames
+from alloop.history.reader import History
+
+_MOST = 2000  # frames of a training set that are looked at
+_KEYS = ("REF_forces", "forces")
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class KnownFrames:
+    """Frames, with the forces of labels (atoms, 3) in eV/Å where all have some."""
+
+    batch: Batch
+    forces: Floats | None
+
+    def __len__(self) -> int:
+        return len(self.batch)
+
+
+def store_training_set(history: History, generation: int) -> KnownFrames:
+    """Return the frames that a generation was trained on, evenly thinned.
+
+    A frame with labels at both levels has the expensive one's forces.
+    """
+    found: dict[str, tuple[Frame, Floats]] = {}
+    for chosen in chosen_labels(history, Choice("both", "train", generation)):
+        record = chosen.entry.record
+        assert isinstance(record, Label)
+        if chosen.entry.fidelity == "expensive" or record.frame not in found:
+            found[record.frame] = (chosen.entry.frame, record.forces)
+    every = list(found.values())
+    kept = every[:: max(1, -(-len(every) // _MOST))]
+    batch = pack_frames([frame for frame, _ in kept])
+    return KnownFrames(
+        batch, np.concatenate([x for _, x in kept] or [np.zeros((0, 3))])
+    )
+
+
+def file_frames(sources: Sequence[str]) -> KnownFrames:
+    """Return the frames of files that ASE reads, with their forces if all have some.
+
+    Forces are `REF_forces`, or those that ASE understands, in eV/Å.
+    """
+    return known_frames(read_frames(sources))
+
+
+def known_frames(given: Sequence[GivenStructure]) -> KnownFrames:
+    """Return structures as frames, with their forces if all have some."""
+    forces = [given_forces(each.atoms) for each in given]
+    some = [x for x in forces if x is not None]
+    batch = pack_frames([each.frame for each in given])
+    whole = len(some) == len(forces) > 0
+    return KnownFrames(batch, np.concatenate(some) if whole else None)
+
+
+def given_forces(atoms: Atoms) -> Floats | None:
+    """Return the forces (atoms, 3) in eV/Å that a structure was read with, if any.
+
+    Raises InputError where they are not finite or of another shape.
+    """
+    results = {} if atoms.calc is None else atoms.calc.results
+    values = {**results, **atoms.arrays}
+    for key in _KEYS:
+        if key in values:
+            found = np.asarray(values[key], dtype=np.float64)
+            if found.shape != (len(atoms), 3) or not np.isfinite(found).all():
+                raise InputError(
+                    f"expected `{key}` of shape ({len(atoms)}, 3) and finite, got "
+                    f"{found.shape}; mend the file"
+                )
+            return found
+    return None

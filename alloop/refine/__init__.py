@@ -1,0 +1,1 @@
+"""Shifts between training and use: how far frames lie outside, and what helps there."""
