@@ -10,7 +10,7 @@ from alloop.config.checks.plan_checks import (
     store_problems,
     too_few_per_molecule,
 )
-from alloop.config.checks.training_checks import reference_problems
+from alloop.config.checks.training_checks import coverage_problems, reference_problems
 from alloop.config.checks.validate import known_kinds, validate_tree
 from alloop.config.merge import collect_fragments
 from alloop.config.molecules import element_symbols
@@ -100,6 +100,7 @@ def _assemble_setup(
     ]
     problems += level_problems(levels, element_symbols(found.start))
     problems += reference_problems(plan.training, element_symbols(found.start))
+    problems += coverage_problems(plan, found.start)
     if not {"seeds", "explore", "start"} & broken and not found.problems:
         problems += too_few_per_molecule(plan, found.start)
     setup = Setup(

@@ -37,6 +37,16 @@ class Network(nn.Module, ABC):
         self.settings: dict[str, Any] = settings.values
         self.cutoff = cutoff
 
+    def load_pretrained(self) -> None:
+        """Take pretrained weights, where there are some and they are not there yet."""
+
+    def is_traceable(self, graph: Graph) -> bool:  # noqa: ARG002
+        """Return True if the shapes of its tensors depend on the graph's shapes alone.
+
+        Only such a network is compiled.
+        """
+        return True
+
     @abstractmethod
     def forward(self, graph: Graph) -> NetworkOutput:
         """Return energies and descriptors of a graph of `alloop.models.graph`."""

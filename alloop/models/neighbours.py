@@ -11,8 +11,10 @@ from functools import lru_cache
 import numpy as np
 
 from alloop.core.batch import Batch
+from alloop.core.errors import InputError
 from alloop.core.units import Floats, Integers
 
+FARTHEST = 60.0  # Å, the largest cutoff in a cell
 LARGE = 64  # atoms; above, a search is cheaper than the pairs it saves
 
 
@@ -35,9 +37,17 @@ def is_static(batch: Batch) -> bool:
 
 
 def neighbour_pairs(batch: Batch, cutoff: float) -> NeighbourPairs:
-    """Return all pairs of small molecules; of others those within `cutoff` (Å)."""
+    """Return all pairs of small molecules; of others those within `cutoff` (Å).
+
+    Raises InputError for a cutoff in a cell that would take all memory.
+    """
     if is_static(batch):
         return static_pairs(tuple(batch.sizes.tolist()))
+    if cutoff > FARTHEST and batch.pbc.any():
+        raise InputError(
+            f"expected a cutoff of at most {FARTHEST:g} Å in a cell, got {cutoff:g}; "
+            "set `long_range: 12` of the potential"
+        )
     parts = [
         _frame_pairs(batch, index, cutoff, int(first))
         for index, first in enumerate(batch.offsets[:-1])

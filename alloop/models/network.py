@@ -85,15 +85,21 @@ def build_network(
     settings: Mapping[str, Any] | None = None,
     seed: int = 0,
     dtype: torch.dtype = torch.float32,
+    *,
+    pretrained: bool = True,
 ) -> Network:
     """Build a network; the same seed gives the same weights, whatever ran before.
 
-    Raises InputError for an unknown kind or setting.
+    pretrained: whether a universal potential takes its weights from the package that
+    has them. Raises InputError for an unknown kind or setting, and for a package that
+    is missing.
     """
     own = network_settings(kind, settings)
     network_class: Callable[[NetworkSettings], Network] = own.network_class()
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(seed)
         network = network_class(own)
+    if pretrained:
+        network.load_pretrained()
     remove_generated_sources()
     return network.to(dtype)

@@ -6,8 +6,9 @@ import warnings
 from pathlib import Path
 
 with warnings.catch_warnings():
-    # Importing it scripts a class, which torch has deprecated.
+    # Importing it scripts a class, and imports a part that version 2.7 has deprecated.
     warnings.filterwarnings("ignore", r"`torch\.jit", DeprecationWarning)
+    warnings.filterwarnings("ignore", r"`torch_geometric", DeprecationWarning)
     from torch_geometric.data import Batch as GraphBatch
     from torch_geometric.data import Data
     from torch_geometric.nn import MessagePassing

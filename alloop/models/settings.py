@@ -11,6 +11,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from alloop.core.errors import InputError
+from alloop.models.pretrained import Pretrained
 
 if TYPE_CHECKING:
     from alloop.models.layers import Network
@@ -43,12 +44,12 @@ class NetworkSettings:
     """The base of the records; fields carry limits and descriptions as metadata.
 
     kind: the name in campaign and model files. network: module and class of the
-    network, which takes the record. pretrained: True where it comes with weights.
+    network, which takes the record. pretrained: the weights that it comes with, if any.
     """
 
     kind: ClassVar[str]
     network: ClassVar[str]
-    pretrained: ClassVar[bool] = False
+    pretrained: ClassVar[Pretrained | None] = None
 
     @property
     def values(self) -> dict[str, Any]:
@@ -154,11 +155,73 @@ class CHGNetSettings(NetworkSettings):
 
     kind: ClassVar[str] = "chgnet"
     network: ClassVar[str] = "alloop.models.networks.chgnet:CHGNet"
-    pretrained: ClassVar[bool] = True
+    pretrained: ClassVar[Pretrained | None] = Pretrained(
+        name="chgnet",
+        package="chgnet",
+        distribution="chgnet",
+        extra="chgnet",
+        elements=frozenset(range(1, 95)),
+        states="one",
+    )
     version: Literal["0.3.0", "r2scan"] = _choice(
         "0.3.0", "version of the pretrained weights"
     )
     freeze: Literal["nothing", "embeddings", "body"] = _choice(
+        "nothing", "part of the network that training leaves unchanged"
+    )
+
+
+@dataclass(frozen=True)
+class SO3LRSettings(NetworkSettings):
+    """SO3LR, a universal potential of molecules to fine-tune (Kabylda et al., 2024)."""
+
+    kind: ClassVar[str] = "so3lr"
+    network: ClassVar[str] = "alloop.models.networks.so3lr:SO3LR"
+    pretrained: ClassVar[Pretrained | None] = Pretrained(
+        name="so3lr",
+        package="so3krates_torch",
+        distribution="so3krates-torch",
+        extra="so3lr",
+        elements=frozenset((1, 6, 7, 8, 9, 15, 16, 17)),
+        states="any",
+    )
+    long_range: float = field(
+        default=1000.0,
+        metadata={
+            "description": "distance at which electrostatics and dispersion end, Å; "
+            "12 in a cell",
+            "ge": 4.5,
+            "le": 1000,
+        },
+    )
+    freeze: Literal["nothing", "embeddings", "body"] = _choice(
+        "nothing", "part of the network that training leaves unchanged"
+    )
+
+
+@dataclass(frozen=True)
+class ANISettings(NetworkSettings):
+    """ANI-1x, a universal potential of H, C, N, O molecules (Smith et al., 2018)."""
+
+    kind: ClassVar[str] = "ani"
+    network: ClassVar[str] = "alloop.models.networks.ani:ANI"
+    pretrained: ClassVar[Pretrained | None] = Pretrained(
+        name="ani",
+        package="torchani",
+        distribution="torchani",
+        extra="ani",
+        elements=frozenset((1, 6, 7, 8)),
+        states="neutral",
+    )
+    member: int = field(
+        default=0,
+        metadata={
+            "description": "one of the eight members, 1 to 8; 0 for the mean of all",
+            "ge": 0,
+            "le": 8,
+        },
+    )
+    freeze: Literal["nothing", "body"] = _choice(
         "nothing", "part of the network that training leaves unchanged"
     )
 
@@ -173,6 +236,8 @@ NETWORKS: dict[str, type[NetworkSettings]] = {
         SchNetSettings,
         ViSNetSettings,
         CHGNetSettings,
+        SO3LRSettings,
+        ANISettings,
     )
 }
 
@@ -197,6 +262,11 @@ def network_settings(
     return NETWORKS[kind](**(given or {}))
 
 
+def pretrained(kind: str) -> Pretrained | None:
+    """Return the trained weights that a network comes with, None for others."""
+    return NETWORKS[kind].pretrained if kind in NETWORKS else None
+
+
 def is_pretrained(kind: str) -> bool:
     """Return True for a network that comes with trained weights."""
-    return kind in NETWORKS and NETWORKS[kind].pretrained
+    return pretrained(kind) is not None

@@ -168,6 +168,8 @@ def _compile_potential(
     potential: LearnedPotential, batch: Batch, general: bool
 ) -> Code:
     inputs = _graph_inputs(potential, batch)
+    if not potential.frozen_network.is_traceable(inputs.graph):
+        raise NotCompiled(f"{potential.frozen_network.kind} cannot be traced")
     function = _tensor_function(potential.frozen_network, inputs)
     return compile_function(
         function, (inputs.graph.pos, *inputs.given), general=general

@@ -158,7 +158,9 @@ def from_checkpoint(checkpoint: Checkpoint, device: str = "cpu") -> LearnedPoten
         for name, array in checkpoint.tensors.items()
     }
     dtype = next(t.dtype for t in state.values() if t.is_floating_point())
-    network = build_network(checkpoint.kind, settings["network"], dtype=dtype)
+    network = build_network(
+        checkpoint.kind, settings["network"], dtype=dtype, pretrained=False
+    )
     network.load_state_dict(state)
     references = {int(z): e for z, e in settings["references"].items()}
     rest = repulsion(settings.get("repulsion"))

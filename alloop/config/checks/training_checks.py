@@ -14,6 +14,9 @@ from alloop.config.sections.training import (
     Stages,
     StageSection,
 )
+from alloop.core.batch import pack_frames
+from alloop.core.frame import Frame
+from alloop.models.settings import pretrained
 
 
 def training_problems(plan: Plan) -> Iterator[Problem]:
@@ -36,13 +39,20 @@ def training_problems(plan: Plan) -> Iterator[Problem]:
 
 
 def _missing_packages(plan: Plan) -> Iterator[Problem]:
-    if plan.potential.kind == "chgnet" and find_spec("chgnet") is None:
-        text = "chgnet is not installed; pip install 'alloop[chgnet]'"
-        yield Problem("potential.kind", text)
+    weights = pretrained(plan.potential.kind)
+    if weights is not None and (missing := weights.missing()):
+        yield Problem("potential.kind", missing)
     soap = isinstance(plan.flag, DescriptorFlag) and plan.flag.descriptors == "soap"
     if soap and find_spec("dscribe") is None:
         text = "DScribe is not installed; pip install 'alloop[soap]'"
         yield Problem("flag.descriptors", text)
+
+
+def coverage_problems(plan: Plan, start: Sequence[Frame]) -> list[Problem]:
+    """Return a problem for frames that a universal potential is not made for."""
+    weights = pretrained(plan.potential.kind)
+    text = None if weights is None else weights.refusal(pack_frames(start))
+    return [Problem("potential.kind", text)] if text else []
 
 
 def score_problems(plan: Plan) -> Iterator[Problem]:

@@ -34,7 +34,6 @@ from alloop.models.networks.chgnet_layers import (
 )
 from alloop.models.settings import CHGNetSettings
 
-HEAVIEST = 94  # atomic number
 _WEIGHTS = {
     "0.3.0": "chgnet_0.3.0_e29f68s314m37.pth.tar",  # PBE and PBE+U
     "r2scan": "chgnet_r2scan_transfer_learning_e15f36s161m23.pth.tar",
@@ -97,6 +96,9 @@ class CHGNet(Network):
         if "atom_conv_layers" in self.frozen:
             self.net.atom_conv_layers[-1].requires_grad_(requires_grad)
         return self
+
+    def is_traceable(self, graph: Graph) -> bool:  # noqa: ARG002
+        return False  # its shapes depend on the positions
 
     def forward(self, graph: Graph) -> NetworkOutput:
         net, features = self.net, self._graph_features(graph)

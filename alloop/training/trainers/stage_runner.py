@@ -83,6 +83,12 @@ class StageRunner:
             self.kind, self.settings, seed=torch_seed(self.seed, f"{name}/network")
         )
 
+    def first_network(self, stage: Stage) -> Network:
+        """Return the network that the first stage begins with."""
+        if stage.start == "parent" and self.parent is not None:
+            return self.parent
+        return self.new_network(stage.name)
+
     def validation_error(self, state: TrainingState) -> float:
         """Return the mean absolute force error on the held-out frames in eV/Å.
 
@@ -141,9 +147,7 @@ class StageRunner:
     def _starting_network(self, state: TrainingState, stage: Stage) -> Network:
         if stage.start == "previous":
             return state.network
-        if stage.start == "parent" and self.parent is not None:
-            return self.parent
-        return self.new_network(stage.name)
+        return self.first_network(stage)
 
     def _stage_data(self, gamma: Gamma) -> StageData:
         rest = {

@@ -130,7 +130,7 @@ def best_training(
     runner = replace(runner, stages=tuple(stages))
     weighed = [i for i, stage in enumerate(stages) if stage.weights != "uniform"]
     first = weighed[0] if weighed else len(stages)
-    start = TrainingState(runner.new_network(stages[0].name))
+    start = TrainingState(runner.first_network(stages[0]))
     common = runner.run_stages(start, stages[:first], gammas[0])
     tried = gammas if weighed else gammas[:1]
     states = [runner.run_stages(common, stages[first:], gamma) for gamma in tried]

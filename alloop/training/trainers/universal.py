@@ -11,15 +11,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
-import numpy as np
-
-from alloop.core.atoms import chemical_symbol, hill_formula
 from alloop.core.batch import Batch
-from alloop.core.errors import InputError
 from alloop.core.records import LabelSet, TrainingData
 from alloop.core.roles import Potential
 from alloop.models.network import Network, build_network
-from alloop.models.networks.chgnet import HEAVIEST
+from alloop.models.settings import pretrained
 from alloop.potentials.learned import LearnedPotential
 from alloop.training.label_changes import add_predictions
 from alloop.training.references import References, fit_references
@@ -51,17 +47,18 @@ class UniversalTrainer:
     ) -> tuple[LearnedPotential, dict[str, Any]]:
         """Return the potential and the history, as `StagedTrainer.train` does.
 
-        Raises InputError for frames that no such network can tell apart (the same atoms
-        with several charges or spins) and for elements that it does not know.
+        Raises InputError for elements that the network does not know, and for charges
+        and spins that it cannot tell apart.
         """
-        for labels in (data.cheap, data.expensive):
-            refuse_charged(labels.batch)
         staged = self.staged
-        stages, network = staged.stages, build_network(staged.kind, staged.settings)
+        for labels in (data.cheap, data.expensive):
+            require_covered(staged.kind, labels.batch)
+        stages = staged.stages
         heirs = any(stage.start == "parent" for stage in stages)
         if heirs and isinstance(parent, LearnedPotential):
             network = parent.network
         else:
+            network = build_network(staged.kind, staged.settings)
             stages = tuple(map(_from_pretrained, stages))
         training, _ = held_out_split(data.expensive, staged.validation)
         given: dict[Fidelity, Mapping[int, float]] = {
@@ -95,7 +92,11 @@ def _from_pretrained(stage: Stage) -> Stage:
 def untrained_potential(
     kind: str, settings: Mapping[str, Any], labels: LabelSet
 ) -> LearnedPotential:
-    """Return the universal potential as it is, with references fitted to the labels."""
+    """Return the universal potential as it is, with references fitted to the labels.
+
+    Raises InputError for frames that it was not made for.
+    """
+    require_covered(kind, labels.batch)
     network = build_network(kind, settings)
     return LearnedPotential(network, fitted_references(network, labels))
 
@@ -110,25 +111,7 @@ def fitted_references(network: Network, labels: LabelSet) -> References:
     return fit_references(add_predictions(labels, predictions, -1.0))
 
 
-def refuse_charged(batch: Batch) -> None:
-    """Raise InputError for frames that a network without charge and spin cannot learn.
-
-    Elements beyond `HEAVIEST` are refused too.
-    """
-    if len(batch.numbers) and (heaviest := int(batch.numbers.max())) > HEAVIEST:
-        raise InputError(
-            f"expected elements up to {chemical_symbol(HEAVIEST)}, which this "
-            "potential knows, "
-            f"got {chemical_symbol(heaviest)}; choose a `potential` that starts anew"
-        )
-    states: dict[bytes, tuple[int, int]] = {}
-    for frame in batch.frames():
-        state = (frame.charge, frame.spin)
-        atoms = np.sort(frame.numbers).tobytes()
-        if states.setdefault(atoms, state) != state:
-            raise InputError(
-                f"expected one charge and spin of {hill_formula(frame)}, as this "
-                "potential "
-                f"knows neither, got {states[atoms]} and {state}; choose a "
-                "`potential` that starts anew"
-            )
+def require_covered(kind: str, batch: Batch) -> None:
+    """Raise InputError for frames that a universal potential was not made for."""
+    if (known := pretrained(kind)) is not None:
+        known.require(batch)

@@ -181,9 +181,6 @@ def test_without_the_package_there_is_a_sentence(
     )
     assert load_campaign(file).plan.potential.kind == "chgnet"
     monkeypatch.setattr(importlib.util, "find_spec", lambda _name: None)
-    monkeypatch.setattr(
-        "alloop.config.checks.training_checks.find_spec", lambda _name: None
-    )
     with pytest.raises(InputError, match="chgnet is not installed"):
         load_campaign(file)
     with pytest.raises(InputError, match=r"pip install 'alloop\[chgnet\]'"):

@@ -21,7 +21,7 @@ from alloop.training.stages import standard_stages
 from alloop.training.trainers.staged_trainer import StagedTrainer
 from alloop.training.trainers.universal import (
     UniversalTrainer,
-    refuse_charged,
+    require_covered,
     untrained_potential,
 )
 
@@ -86,8 +86,9 @@ def test_frames_that_it_cannot_tell_apart_are_refused() -> None:
     def water(charge: int, spin: int) -> Frame:
         return Frame(np.array([8, 1, 1]), WATER, charge, spin)
 
-    refuse_charged(pack_frames([water(1, 1), water(1, 1)]))
+    require_covered("chgnet", pack_frames([water(1, 1), water(1, 1)]))
     with pytest.raises(InputError, match=r"one charge and spin of H2O.*\(0, 0\)"):
-        refuse_charged(pack_frames([water(0, 0), water(1, 1)]))
-    with pytest.raises(InputError, match="elements up to Pu"):
-        refuse_charged(pack_frames([Frame(np.array([95]), np.zeros((1, 3)))]))
+        require_covered("chgnet", pack_frames([water(0, 0), water(1, 1)]))
+    heavy = Frame(np.array([95]), np.zeros((1, 3)))
+    with pytest.raises(InputError, match=r"chgnet knows \(H to Pu\), got Am"):
+        require_covered("chgnet", pack_frames([heavy]))
