@@ -14,6 +14,7 @@ from alloop.cli import (
     label_commands,
     model_commands,
     prepare_commands,
+    refine_command,
     run_commands,
     score_command,
 )
@@ -91,7 +92,7 @@ _COMMANDS = (
         label_commands.atoms,
     ),
     *(model_commands.train, model_commands.md),
-    *(score_command.score, diagnose_command.diagnose),
+    *(score_command.score, diagnose_command.diagnose, refine_command.refine),
     *(doctor_command.doctor, doctor_command.version),
 )
 for _command in _COMMANDS:

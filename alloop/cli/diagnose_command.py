@@ -105,8 +105,7 @@ def load_with_training(
     from alloop.generation import load
     from alloop.jobs.training_set import file_frames, store_training_set
 
-    own = existing_path(model).is_dir() or model.suffix in (".yaml", ".yml")
-    if not own:
+    if not is_campaign(model):
         found = load(model)
         if training is None:
             raise InputError(
@@ -122,6 +121,11 @@ def load_with_training(
     best = history.state.best
     assert best is not None
     return generation, store_training_set(history, best)
+
+
+def is_campaign(model: Path) -> bool:
+    """Return True for a store or a campaign's file, False for a model file."""
+    return existing_path(model).is_dir() or model.suffix in (".yaml", ".yml")
 
 
 def _beside(frames: str) -> Path:

@@ -2,13 +2,14 @@
 
 import math
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 from alloop.models.graph import Graph
-from alloop.models.settings import NetworkSettings
+from alloop.models.settings import BONDED, NetworkSettings
 
 ELEMENTS = 100  # the heaviest atomic number that a network can embed
 
@@ -68,6 +69,30 @@ def late_envelope(r: Tensor, cutoff: float) -> Tensor:
     x = r / cutoff
     rest = 1.0 + x * (3.0 + x * (6.0 + x * (10.0 + x * 15.0)))
     return torch.relu(1.0 - x) ** 3 * rest
+
+
+class Envelope(NamedTuple):
+    """An envelope whose end may be moved after training, as a function of distance.
+
+    shape: `cutoff_envelope` or `late_envelope`; cutoff: Å, that of the training;
+    radius: Å, where the envelope ends. Where these differ, atoms closer than `BONDED`
+    keep what was trained; from there on the trained envelope goes over to the one that
+    ends at the radius, with two continuous derivatives.
+    """
+
+    shape: Callable[[Tensor, float], Tensor]
+    cutoff: float
+    radius: float
+
+    def __call__(self, r: Tensor) -> Tensor:
+        """Return the factors of distances r (edges,) in Å."""
+        trained = self.shape(r, self.cutoff)
+        if self.radius == self.cutoff:
+            return trained
+        span = min(self.cutoff, self.radius) - BONDED
+        x = ((r - BONDED) / span).clamp(0.0, 1.0)
+        moved = x**3 * (10.0 + x * (6.0 * x - 15.0))
+        return torch.lerp(trained, self.shape(r, self.radius), moved)
 
 
 class BesselBasis(nn.Module):

@@ -16,6 +16,8 @@ from alloop.models.pretrained import Pretrained
 if TYPE_CHECKING:
     from alloop.models.layers import Network
 
+BONDED = 2.0  # Å: atoms that are closer keep their trained envelope at any radius
+
 
 def _count(default: int, description: str, least: int = 1) -> int:
     """Return a field for a size of the network."""
@@ -35,8 +37,37 @@ def _cutoff() -> float:
     return cutoff
 
 
+def _radius() -> float | None:
+    """Return a field for the radius of a refined model; no file of campaigns has it."""
+    facts = {
+        "description": "distance at which messages end in place of the cutoff, Å",
+        "refined": True,
+    }
+    radius: float | None = field(default=None, metadata=facts)
+    return radius
+
+
 def _choice(default: Any, description: str) -> Any:
     return field(default=default, metadata={"description": description})
+
+
+def check_radius(radius: float | None, cutoff: float) -> None:
+    """Raise InputError for a radius that is too small or that the basis cannot reach.
+
+    Radial functions are waves of period 2 cutoff: beyond that they repeat themselves.
+    """
+    if radius is None:
+        return
+    if cutoff <= BONDED:
+        raise InputError(
+            f"expected a network with a cutoff above {BONDED:g} Å to change its "
+            f"radius, it has {cutoff:g} Å"
+        )
+    if not BONDED < radius <= 2.0 * cutoff:
+        raise InputError(
+            f"expected a radius above {BONDED:g} Å and up to {2.0 * cutoff:g} Å, twice "
+            f"the cutoff that the network was trained with, got {radius:g} Å"
+        )
 
 
 @dataclass(frozen=True)
@@ -53,8 +84,13 @@ class NetworkSettings:
 
     @property
     def values(self) -> dict[str, Any]:
-        """The settings as JSON values, with all defaults spelled out."""
-        return asdict(self)
+        """The settings as JSON values, with all defaults spelled out.
+
+        Those of refined models are left out elsewhere.
+        """
+        own = {own.name for own in fields(self) if own.metadata.get("refined")}
+        values = asdict(self).items()
+        return {name: x for name, x in values if name not in own or x is not None}
 
     def network_class(self) -> "type[Network]":
         """Import and return the class of the network."""
@@ -73,6 +109,11 @@ class PaiNNSettings(NetworkSettings):
     layers: int = _count(3, "layers of message passing")
     radial: int = _count(8, "radial basis functions")
     cutoff: float = _cutoff()
+    radius: float | None = _radius()
+
+    def __post_init__(self) -> None:
+        """Raise InputError for a radius that the network cannot use."""
+        check_radius(self.radius, self.cutoff)
 
 
 @dataclass(frozen=True)
@@ -114,6 +155,11 @@ class GemNetSettings(NetworkSettings):
     spherical: int = _count(7, "angular basis functions")
     radial: int = _count(6, "radial basis functions")
     cutoff: float = _cutoff()
+    radius: float | None = _radius()
+
+    def __post_init__(self) -> None:
+        """Raise InputError for a radius that the network cannot use."""
+        check_radius(self.radius, self.cutoff)
 
 
 @dataclass(frozen=True)

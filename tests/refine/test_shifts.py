@@ -11,13 +11,12 @@ from alloop.core.batch import Batch, pack_frames
 from alloop.core.errors import InputError
 from alloop.core.records import Predictions
 from alloop.potentials.analytic import Morse
-from alloop.refine.shifts import (
-    SHIFTS,
+from alloop.refine.described_frames import (
     DescribedFrames,
     describe_frames,
-    fit_shifts,
     force_norms,
 )
+from alloop.refine.shifts import SHIFTS, fit_shifts
 
 
 @dataclass(frozen=True)

@@ -39,7 +39,7 @@ def _network_section(record: type[NetworkSettings]) -> type[PotentialSection]:
     hints = get_type_hints(record)
     default = record.kind if record.kind == _DEFAULT else ...
     keys: dict[str, Any] = {"kind": (Literal[record.kind], default)}
-    for own in fields(record):
+    for own in (x for x in fields(record) if not x.metadata.get("refined")):
         limits: dict[str, Any] = dict(own.metadata)
         keys[own.name] = (hints[own.name], Field(own.default, **limits))
 

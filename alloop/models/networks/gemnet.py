@@ -15,7 +15,13 @@ import torch
 from torch import Tensor, nn
 
 from alloop.models.graph import Graph, sum_frames
-from alloop.models.layers import AtomEmbedding, Network, NetworkOutput
+from alloop.models.layers import (
+    AtomEmbedding,
+    Envelope,
+    Network,
+    NetworkOutput,
+    late_envelope,
+)
 from alloop.models.networks.gemnet_layers import (
     HALF,
     WIDTH,
@@ -125,10 +131,12 @@ class GemNet(Network):
     """
 
     def __init__(self, settings: GemNetSettings) -> None:
-        super().__init__(settings, settings.cutoff)
+        radius = settings.radius or settings.cutoff
+        super().__init__(settings, radius)
         channels, layers, radial = settings.channels, settings.layers, settings.radial
         self.elements = AtomEmbedding(channels)
-        self.geometry = GemNetFeatures(settings.spherical, radial, settings.cutoff)
+        end = Envelope(late_envelope, settings.cutoff, radius)
+        self.geometry = GemNetFeatures(settings.spherical, radial, end)
         self.start = EdgeUpdate(channels, radial)
         self.blocks = nn.ModuleList(
             Block(channels, settings.narrow) for _ in range(layers)

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from alloop.core.units import Floats, Integers
 from alloop.models.graph import Graph, edge_vectors
-from alloop.models.layers import BesselBasis, late_envelope
+from alloop.models.layers import BesselBasis, Envelope
 
 WIDTH = 16  # features of a distance, made once for all blocks
 HALF = math.sqrt(0.5)  # a sum of two keeps the variance of each
@@ -212,12 +212,12 @@ class GemNetEdges(NamedTuple):
 class GemNetFeatures(nn.Module):
     """The layer that turns distances and angles of a graph into features."""
 
-    def __init__(self, spherical: int, radial: int, cutoff: float) -> None:
+    def __init__(self, spherical: int, radial: int, envelope: Envelope) -> None:
         super().__init__()
-        self.cutoff = cutoff
+        self.envelope = envelope
         self.spherical = spherical
-        self.bessel = BesselBasis(radial, cutoff)
-        self.sphere = SphericalBessel(spherical, radial, cutoff)
+        self.bessel = BesselBasis(radial, envelope.cutoff)
+        self.sphere = SphericalBessel(spherical, radial, envelope.cutoff)
         self.radial = nn.ModuleList(scaled_linear(radial, WIDTH) for _ in range(3))
         self.circle = nn.ModuleList(
             scaled_linear(radial, WIDTH) for _ in range(spherical)
@@ -227,7 +227,7 @@ class GemNetFeatures(nn.Module):
         """Return radial functions (edges, radial), and the features for the blocks."""
         vectors = edge_vectors(graph)
         r = torch.linalg.vector_norm(vectors, dim=-1)  # (edges,) Å
-        end = late_envelope(r, self.cutoff).unsqueeze(-1)
+        end = self.envelope(r).unsqueeze(-1)
         basis = self.bessel(r) * end
         rows = incoming_edges(graph)
         gates, atoms, outs = (layer(basis) for layer in self.radial)

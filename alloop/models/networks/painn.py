@@ -15,6 +15,7 @@ from alloop.models.graph import Graph, edge_vectors, sum_frames
 from alloop.models.layers import (
     AtomEmbedding,
     BesselBasis,
+    Envelope,
     Network,
     NetworkOutput,
     cutoff_envelope,
@@ -94,13 +95,15 @@ class PaiNN(Network):
     """The PaiNN network: energies are sums over atoms of an MLP of s.
 
     Descriptors are the last s. channels is F, radial the number of Bessel functions
-    (few are smoother), cutoff in Å.
+    (few are smoother), cutoff in Å, radius that of a refined model.
     """
 
     def __init__(self, settings: PaiNNSettings) -> None:
-        super().__init__(settings, settings.cutoff)
+        radius = settings.radius or settings.cutoff
+        super().__init__(settings, radius)
         channels, layers, radial = settings.channels, settings.layers, settings.radial
         self.embedding = AtomEmbedding(channels)
+        self.envelope = Envelope(cutoff_envelope, settings.cutoff, radius)
         self.basis = BesselBasis(radial, settings.cutoff)
         self.filters = nn.Linear(radial, layers * 3 * channels)
         self.messages = nn.ModuleList(Message(channels) for _ in range(layers))
@@ -111,7 +114,7 @@ class PaiNN(Network):
         vectors = edge_vectors(graph)
         r = torch.linalg.vector_norm(vectors, dim=-1)  # (edges,) Å
         unit = vectors / r.unsqueeze(-1)
-        W = self.filters(self.basis(r)) * cutoff_envelope(r, self.cutoff).unsqueeze(-1)
+        W = self.filters(self.basis(r)) * self.envelope(r).unsqueeze(-1)
         s = self.embedding(graph)
         x = PaiNNFeatures(s, s.new_zeros(s.shape[0], 3, s.shape[1]))
         filters = W.chunk(len(self.messages), dim=-1)

@@ -1,0 +1,111 @@
+"""Models refined for frames unlike their training set, as generations of their own."""
+
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+
+from alloop.core.batch import Batch
+from alloop.core.roles import FittedScorer, Potential
+from alloop.core.seeds import random_stream
+from alloop.core.species import Domain
+from alloop.generation import Generation
+from alloop.jobs.diagnose_job import diagnose
+from alloop.jobs.training_set import KnownFrames
+from alloop.models.checkpoint import Storable
+from alloop.refine.radius import (
+    CANDIDATES,
+    MARGIN,
+    RadiusChoice,
+    choose_radius,
+    trained_radius,
+    with_radius,
+)
+from alloop.scores.calibrate import surprise_threshold
+from alloop.scores.leverage import LeverageScorer
+
+_QUANTILE = 0.99  # of the surprise of training frames, its threshold
+
+
+@dataclass(frozen=True, slots=True)
+class RadiusRefinement:
+    """A refined generation, None where the training radius stays, and the choice."""
+
+    generation: Generation | None
+    choice: RadiusChoice
+
+
+def refine_radius(
+    model: Generation,
+    frames: KnownFrames,
+    training: KnownFrames,
+    candidates: tuple[float, ...] = CANDIDATES,
+    margin: float = MARGIN,
+) -> RadiusRefinement:
+    """Return a model with the radius that suits frames of one system best.
+
+    See `alloop.refine.radius.choose_radius`.
+    """
+    trained = trained_radius(model.potential)
+    found = diagnose(model.potential, training, frames, radius=trained)
+    choice = choose_radius(found.training, frames.batch, candidates, margin)
+    if not choice.changed:
+        return RadiusRefinement(None, choice)
+    refined = fixed_radius(model, choice.radius, frames, training)
+    return RadiusRefinement(refined, choice)
+
+
+def fixed_radius(
+    model: Generation, radius: float, frames: KnownFrames, training: KnownFrames | None
+) -> Generation:
+    """Return a model with a given radius, Å."""
+    potential = with_radius(model.potential, radius)
+    facts = {"kind": "radius", "radius": radius}
+    return refined_generation(model, potential, facts, frames.batch, training)
+
+
+def refined_generation(
+    model: Generation,
+    potential: Storable,
+    facts: dict[str, Any],
+    frames: Batch,
+    training: KnownFrames | None,
+) -> Generation:
+    """Return a generation of a refined potential.
+
+    Its scorer is fitted anew, by leverage, to the training frames; without these, and
+    without descriptors, it has none. It has no limits of its errors: those of the model
+    were measured on another potential. Its domain is that of the model, and the frames.
+    """
+    scorer, threshold = None, None
+    if training is not None:
+        scorer, threshold = _fitted_scorer(potential, training.batch)
+    known = model.domain
+    if known is not None:
+        known = Domain(tuple(sorted({*known.species, *Domain.of(frames).species})))
+    return replace(
+        model,
+        potential=potential,
+        scorer=scorer,
+        threshold=threshold,
+        facts={"refined": facts, "before": model.facts},
+        domain=known,
+        error_limits=None,
+    )
+
+
+def _fitted_scorer(
+    potential: Potential, frames: Batch
+) -> tuple[FittedScorer, float | None]:
+    """Fit a scorer to half of the frames; the others give its threshold."""
+    order = random_stream(0, "refine/scorer").permutation(len(frames))
+    half = max(1, len(order) // 2)
+    learned = frames.select(np.sort(order[:half]))
+    held = frames.select(np.sort(order[half:]))
+    scorer = LeverageScorer().fit(potential, learned, held, _no_other)
+    surprise = scorer.score(held, potential.predict(held, descriptors=True))
+    return scorer, surprise_threshold(surprise, _QUANTILE)
+
+
+def _no_other(number: int, share: float = 1.0) -> Potential:
+    raise NotImplementedError(f"leverage needs no training {number} on {share:.0%}")
