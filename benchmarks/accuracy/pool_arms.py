@@ -60,6 +60,22 @@ def no_worth(
     return np.zeros(len(indices))
 
 
+def drawn_surprise(
+    _generation: Generation,
+    _pool: LabelledPool,
+    indices: Integers,
+    _predictions: Predictions,
+    surprise: Floats,
+) -> Floats:
+    """Return surprise times exponentiated Gumbel noise.
+
+    The largest ones are then a draw without replacement, with probabilities
+    proportional to surprise (Saleh et al., J. Chem. Phys. 155, 144109, 2021).
+    """
+    rng = np.random.default_rng(indices)
+    return surprise * np.exp(rng.gumbel(size=len(indices)))
+
+
 @dataclass(frozen=True, slots=True)
 class Arm:
     """One way to spend the money.
@@ -91,6 +107,8 @@ ARMS: Mapping[str, Arm] = {
     "bias": Arm({"flag": {"triage": "bias"}}),
     "learning-error": Arm({"flag": {"triage": "bias"}}, twin=400),
     "no-control": Arm({"flag": {"control": 0.0}}),
+    "more-control": Arm({"flag": {"control": 0.3}}),
+    "stochastic": Arm({"flag": {"triage": "surprise"}}, drawn_surprise),
     "energy": Arm({"flag": {"triage": "surprise"}}, predicted_energy),
     "farthest": Arm(FARTHEST, no_worth, whole=True),
     "clusters": Arm({"flag": {"selection": "clusters"}}),
