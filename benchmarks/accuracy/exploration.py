@@ -90,7 +90,6 @@ def campaign_tree(
         "cluster": {"kind": "inline"},
         "limits": {"isolate": False},
         "explore": {"temperature": 500},
-        "flag": {"kind": "q-residual"},
         "store": "campaign.zarr",
     }
     for section, values in changes.items():
