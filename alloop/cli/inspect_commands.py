@@ -38,14 +38,26 @@ def status(
 def why(
     place: StorePath,
     frame: Annotated[
-        str, typer.Argument(help="id of a frame, or its first characters")
+        str,
+        typer.Argument(
+            help="id of a frame, or its first characters; or the number of a generation"
+        ),
     ],
     as_json: AsJson = False,
 ) -> None:
-    """Show the origin, labels and use of one frame."""
+    """Show the origin, labels and use of one frame, or of one generation."""
+    from alloop.report.text import generation_history
     from alloop.report.text.frame_history import describe_frame, frame_facts
 
     history = open_history(place)
+    number = generation_history.generation_number(history, frame)
+    if number is not None:
+        if as_json:
+            print_json(generation_history.generation_details(history, number))
+            return
+        for line in generation_history.describe_generation(history, number):
+            print_text(line)
+        return
     if as_json:
         print_json(frame_facts(history, frame))
         return

@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
+from alloop.acceptance import AcceptanceSettings
 from alloop.config.sections.base import section_members
 from alloop.config.sections.clusters import Address, Inline, Local, Pbs, Slurm, Workers
 from alloop.config.sections.data import Sampled
@@ -148,6 +149,20 @@ def worker_settings(
             exploring.temperature_of(walker, molecules) for walker in range(cycle)
         ),
         compile=compiles_forces(plan.explore),
+        acceptance=_acceptance_settings(plan),
+    )
+
+
+def _acceptance_settings(plan: Plan) -> AcceptanceSettings | None:
+    checks = plan.acceptance
+    if checks is None:
+        return None
+    return AcceptanceSettings(
+        rise=checks.error,
+        compression=checks.compression,
+        steps=checks.steps,
+        walkers=checks.walkers,
+        stopped=checks.stopped,
     )
 
 

@@ -156,6 +156,25 @@ class Noise:
     failure: Failure | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class ModelCheck:
+    """A check of a trained model: what was measured, and the most that passes.
+
+    name: a phrase for people; detail: more of it, "" without.
+    """
+
+    name: str
+    value: float
+    limit: float
+    unit: str = ""
+    detail: str = ""
+
+    @property
+    def passed(self) -> bool:
+        """True where the value is a number and not above the limit."""
+        return self.value <= self.limit
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class LabelSet:
     """Labelled frames of one level: energies (frames,) eV, forces (atoms, 3) eV/Å.

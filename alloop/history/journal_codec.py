@@ -35,6 +35,7 @@ _EVENTS = (
 _FACTS = (
     *(frame.Frame, batch.Batch, levels.Level, records.Walker, records.Candidate),
     *(records.Label, records.Unlabelled, records.Failure, records.Noise),
+    records.ModelCheck,
     *(label_cost.Cost, cost_curve.Curve, ErrorLimits),
 )
 CLASSES = (*_EVENTS, *_FACTS)

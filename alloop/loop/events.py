@@ -11,7 +11,15 @@ from alloop.core.error_limits import ErrorLimits
 from alloop.core.frame import Frame, FrameId
 from alloop.core.label_cost import Cost
 from alloop.core.levels import LevelId
-from alloop.core.records import Candidate, Detail, Label, Noise, Unlabelled, Walker
+from alloop.core.records import (
+    Candidate,
+    Detail,
+    Label,
+    ModelCheck,
+    Noise,
+    Unlabelled,
+    Walker,
+)
 from alloop.core.records import Evaluation as Evaluation
 from alloop.core.units import Floats
 from alloop.loop.commands import Command, LabelFrame, ModelId
@@ -153,6 +161,7 @@ class Trained:
     new candidates should differ from. threshold_from: "heldout", "validation" or
     "error" (`flag.error`); calibrated_on: the number of frames that it was taken from,
     None where it was not recorded. error_limits: of force errors by surprise, or None.
+    checks: those that it had to pass before MD runs on it, see `alloop.acceptance`.
     """
 
     name: str
@@ -166,6 +175,12 @@ class Trained:
     calibrated_on: int | None = None
     error_limits: ErrorLimits | None = None
     threshold_from: str = "heldout"
+    checks: tuple[ModelCheck, ...] = ()
+
+    @property
+    def failed_checks(self) -> tuple[ModelCheck, ...]:
+        """The checks that it did not pass."""
+        return tuple(check for check in self.checks if not check.passed)
 
 
 @dataclass(frozen=True, slots=True, eq=False)

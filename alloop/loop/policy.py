@@ -184,9 +184,10 @@ def _explore_round(state: LoopState, rules: Rules) -> Commands:
 
     End the campaign instead if there is a reason to.
     """
-    state = replace(state, exploring_generation=exploring_generation(state, rules))
-    if state.exploring_generation > state.generation:
+    number = exploring_generation(state, rules)
+    if number > state.generation:
         return ()
+    state = replace(state, exploring_generation=state.accepted_until(number))
     reason = _stop_reason(state, rules)
     if reason is not None:
         return _end_campaign(state, rules, reason)

@@ -236,11 +236,14 @@ def _apply_trained(state: LoopState, event: e.Trained) -> LoopState:
     summary = GenerationSummary(
         event.model, event.threshold, event.landmarks, event.error_limits
     )
+    number = event.generation
+    rejects = number > 1 and bool(event.failed_checks)
     return replace(
         state,
-        generation=event.generation,
-        model=event.model,
-        summaries={**state.summaries, event.generation: summary},
+        generation=number,
+        model=state.model if rejects else event.model,
+        rejected=state.rejected | {number} if rejects else state.rejected,
+        summaries={**state.summaries, number: summary},
         errors=(*state.errors, error),
         models=(*state.models, event.model),
     )

@@ -126,6 +126,7 @@ class LoopState:
     landmarks: Floats = field(default_factory=lambda: np.zeros((0, 0)))
     errors: tuple[float, ...] = ()  # force MAE by generation on the frozen set, eV/Å
     models: tuple[ModelId, ...] = ()  # by generation
+    rejected: frozenset[int] = frozenset()  # generations that failed a check
     excluded: frozenset[tuple[FrameId, str]] = frozenset()
     costs: Mapping[str, Cost] = field(default_factory=dict)  # by level id
     rechecks: frozenset[str] = frozenset()  # names of all that were asked for
@@ -204,10 +205,24 @@ class LoopState:
         """The generation with the least error on the frozen set.
 
         The newest of equal ones; the newest of all where none was tested; 0 where there
-        is none.
+        is none. Generations that failed a check do not count.
         """
-        tested = [(x, -n) for n, x in enumerate(self.errors, 1) if isfinite(x)]
-        return -min(tested)[1] if tested else len(self.models)
+        tested = [
+            (x, -n)
+            for n, x in enumerate(self.errors, 1)
+            if isfinite(x) and n not in self.rejected
+        ]
+        return -min(tested)[1] if tested else self.accepted_until(len(self.models))
+
+    def accepted_until(self, number: int) -> int:
+        """Return the newest generation up to `number` that failed no check.
+
+        The first one is accepted whatever its checks say, since there is none before
+        it.
+        """
+        while number in self.rejected:
+            number -= 1
+        return number
 
     @property
     def died(self) -> bool:

@@ -96,7 +96,11 @@ def _error_is_good_enough(state: LoopState, rules: Rules) -> str | None:
         0, state.generation - exploring_generation(state, rules)
     )  # not waited for
     tested = state.errors[: len(state.errors) - early]
-    errors = [error for error in tested if isfinite(error)]
+    errors = [
+        error
+        for number, error in enumerate(tested, 1)
+        if isfinite(error) and number not in state.rejected
+    ]
     if not errors:
         return None
     if stopping.target is not None and errors[-1] <= stopping.target:

@@ -4,6 +4,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from alloop.acceptance import AcceptanceSettings
 from alloop.core.batch import Batch
 from alloop.core.frame import Frame
 from alloop.core.levels import Level
@@ -65,6 +66,7 @@ class WorkerSettings:
     temperatures: tuple[float, ...] = ()
     restore: Callable[[Checkpoint], Storable] = restore_potential
     compile: bool = False  # the force calls of exploration
+    acceptance: AcceptanceSettings | None = None  # checks of each generation
 
     def level(self, level_id: str) -> Level:
         """Return the level with this id."""

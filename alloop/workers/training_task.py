@@ -5,9 +5,10 @@ from typing import Protocol, runtime_checkable
 
 import numpy as np
 
+from alloop.acceptance import TrainedWith, check_model
 from alloop.core.batch import Batch, pack_frames
 from alloop.core.prediction_errors import largest_force_errors, prediction_errors
-from alloop.core.records import LabelSet, Predictions
+from alloop.core.records import LabelSet, ModelCheck, Predictions
 from alloop.core.roles import Trainer
 from alloop.core.seeds import torch_seed
 from alloop.core.units import Floats
@@ -58,8 +59,25 @@ def perform_training(
         calibrated_on=trained.fitted.calibrated_on,
         error_limits=generation.error_limits,
         threshold_from=trained.fitted.source,
+        checks=_model_checks(generation, inputs, task_data.test, settings),
     )
     return event, blob
+
+
+def _model_checks(
+    generation: Generation,
+    inputs: TrainingInputs,
+    test: LabelSet | None,
+    settings: WorkerSettings,
+) -> tuple[ModelCheck, ...]:
+    if settings.acceptance is None:
+        return ()
+    data = inputs.data
+    frames = (*data.expensive.batch.frames(), *data.cheap.batch.frames())
+    trained = TrainedWith(frames, test, inputs.parent, inputs.seed, inputs.name)
+    return check_model(
+        generation.potential, trained, settings.acceptance, settings.dynamics
+    )
 
 
 @runtime_checkable

@@ -14,6 +14,7 @@ from alloop.config.sections.base import (
     ParallelCount,
     Positive,
     Section,
+    Share,
     Whole,
     by_kind,
     one_or_several,
@@ -208,6 +209,31 @@ class Stop(Section):
     )
 
 
+class Acceptance(Section):
+    """The checks that a generation must pass before MD runs on it.
+
+    One that fails is kept, with its labels, and the last one that passed goes on.
+    """
+
+    error: Annotated[float, Field(ge=1)] | None = Field(
+        2.0,
+        description="largest force error on the frozen test set, as a multiple of that "
+        "of the generation before; null: not checked",
+    )
+    compression: Annotated[float, Field(gt=0, lt=1)] | None = Field(
+        0.6,
+        description="share of a bond's length at which its atoms must repel each "
+        "other; null: not checked",
+    )
+    steps: Whole = Field(
+        200, description="steps of a short MD that must stay whole; 0: not checked"
+    )
+    walkers: ParallelCount = Field(8, description="walkers of the short MD")
+    stopped: Share = Field(
+        0.25, description="share of these walkers that guards may stop"
+    )
+
+
 class Limits(Section):
     """The limits of one label's time and memory, and of the length of a run."""
 
@@ -251,6 +277,11 @@ class Plan(Section):
         None,
         description="training of a generation; by default asteroid, or standard "
         "without a cheap level",
+    )
+    acceptance: Acceptance | None = Field(
+        None,
+        description="checks that a generation must pass before MD runs on it; `{}` "
+        "for the usual ones, none by default",
     )
     budget: Budget = Budget()
     stop: Stop = Stop()

@@ -6,7 +6,7 @@ from typing import Any
 
 from alloop.core.atoms import hill_formula
 from alloop.core.doubts import doubts_of_details
-from alloop.core.records import Noise, Walker
+from alloop.core.records import ModelCheck, Noise, Walker
 from alloop.core.text import local_time, printable_line
 from alloop.history.reader import History, JournalEntry
 from alloop.loop import events as e
@@ -99,7 +99,26 @@ def training_text(event: e.Trained | e.PartTrained) -> str:
     return (
         f"generation {event.generation} trained: {error}, "
         f"threshold {number_text(event.threshold)}{_limit_text(event)}, "
-        f"{duration_text(event.timing.cpu_seconds)} CPU"
+        f"{duration_text(event.timing.cpu_seconds)} CPU{_check_text(event)}"
+    )
+
+
+def _check_text(event: e.Trained) -> str:
+    """Return the checks that a generation failed, empty without."""
+    failed = event.failed_checks
+    if not failed:
+        return ""
+    use = "there is none before it" if event.generation == 1 else "not used"
+    return f"; {use}, it failed: {'; '.join(map(check_text, failed))}"
+
+
+def check_text(check: ModelCheck) -> str:
+    """Return a check of a model as a phrase: name, value and limit."""
+    unit = f" {check.unit}" if check.unit else ""
+    more = f" ({check.detail})" if check.detail else ""
+    return (
+        f"{check.name} {number_text(check.value)}{unit}, at most "
+        f"{number_text(check.limit)}{unit}{more}"
     )
 
 

@@ -1,0 +1,206 @@
+"""Checks that a new generation must pass before MD runs on it.
+
+A generation that fails one is kept with its labels, and the one before it goes on
+exploring. Fine-tuning can spoil what a model knew already: its errors on frames that it
+does not learn from, its short-range repulsion, and MD that stays whole.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+from ase.data import covalent_radii
+
+from alloop.core.atoms import chemical_symbol
+from alloop.core.batch import pack_frames
+from alloop.core.frame import Frame
+from alloop.core.prediction_errors import prediction_errors
+from alloop.core.records import LabelSet, ModelCheck, Walker
+from alloop.core.roles import Potential
+from alloop.core.seeds import random_stream
+from alloop.md.dynamics import DynamicsSettings, run_dynamics
+from alloop.md.integrate import maxwell_boltzmann
+
+_BONDED = 1.3  # sums of covalent radii
+_MILLI = 1e3
+
+
+@dataclass(frozen=True, slots=True)
+class AcceptanceSettings:
+    """The limits of the checks; None or 0 turns one off.
+
+    rise: of the force error on the frozen set, as a multiple of that of the model
+    before. compression: share of a bond's length at which its atoms must repel each
+    other. steps: of MD, by `walkers` walkers, of which guard rails may stop the share
+    `stopped`.
+    """
+
+    rise: float | None = 2.0
+    compression: float | None = 0.6
+    steps: int = 200
+    walkers: int = 8
+    stopped: float = 0.25
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class TrainedWith:
+    """What a model is checked against.
+
+    frames: that it was trained on, at least one. test: the frozen set, if there is one.
+    parent: the model before it, if there is one. seed and name: of its random streams.
+    """
+
+    frames: Sequence[Frame]
+    test: LabelSet | None
+    parent: Potential | None
+    seed: int
+    name: str
+
+
+def check_model(
+    potential: Potential,
+    trained: TrainedWith,
+    settings: AcceptanceSettings,
+    dynamics: DynamicsSettings,
+) -> tuple[ModelCheck, ...]:
+    """Return the checks of a model, in a fixed order.
+
+    dynamics: those of the campaign's exploration.
+    """
+    return (
+        *_error_check(potential, trained, settings),
+        *_repulsion_check(potential, trained, settings),
+        *_stability_check(potential, trained, settings, dynamics),
+    )
+
+
+def _error_check(
+    potential: Potential, trained: TrainedWith, settings: AcceptanceSettings
+) -> Iterator[ModelCheck]:
+    test, parent = trained.test, trained.parent
+    if settings.rise is None or parent is None or test is None or not len(test):
+        return
+    now, before = (
+        prediction_errors(model.predict(test.batch), test).force_mae * _MILLI
+        for model in (potential, parent)
+    )
+    yield ModelCheck(
+        "force error on the frozen set", now, settings.rise * before, "meV/Å"
+    )
+
+
+def _repulsion_check(
+    potential: Potential, trained: TrainedWith, settings: AcceptanceSettings
+) -> Iterator[ModelCheck]:
+    if settings.compression is None:
+        return
+    pressed = _compressed_bonds(_compositions(_calm_frames(trained)), settings)
+    if not pressed:
+        return
+    batch = pack_frames([bond.frame for bond in pressed])
+    forces = potential.predict(batch).forces
+    pushes = np.array(
+        [
+            forces[start + bond.atom] @ bond.away
+            for start, bond in zip(batch.offsets[:-1], pressed, strict=True)
+        ]
+    )
+    pulled = sorted(
+        {b.name for b, push in zip(pressed, pushes, strict=True) if push <= 0}
+    )
+    yield ModelCheck(
+        f"bonds at {settings.compression:g} of their length that attract",
+        float(np.sum(~(pushes > 0))),
+        0.0,
+        detail=", ".join(pulled),
+    )
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _CompressedBond:
+    """A frame with one bond compressed; away: the unit vector from its partner."""
+
+    name: str
+    frame: Frame
+    atom: int
+    away: np.ndarray
+
+
+def _compressed_bonds(
+    frames: Sequence[Frame], settings: AcceptanceSettings
+) -> list[_CompressedBond]:
+    """Return each frame with its shortest bond of each pair of elements compressed.
+
+    The lighter atom moves. Bonds across the boundary of a cell are left out.
+    """
+    found = []
+    for frame in frames:
+        seen = set()
+        for i, j in _bonds(frame):
+            light, heavy = sorted((i, j), key=lambda atom: frame.numbers[atom])
+            name = "-".join(
+                chemical_symbol(int(frame.numbers[k])) for k in (heavy, light)
+            )
+            if name in seen:
+                continue
+            seen.add(name)
+            apart = frame.positions[light] - frame.positions[heavy]
+            positions = frame.positions.copy()
+            positions[light] = frame.positions[heavy] + settings.compression * apart
+            away = apart / np.linalg.norm(apart)
+            found.append(
+                _CompressedBond(name, replace(frame, positions=positions), light, away)
+            )
+    return found
+
+
+def _bonds(frame: Frame) -> list[tuple[int, int]]:
+    """Return pairs of bonded atoms, the shortest bonds first."""
+    radii = covalent_radii[frame.numbers]
+    first, second = np.triu_indices(len(frame), 1)
+    apart = np.linalg.norm(frame.positions[first] - frame.positions[second], axis=1)
+    near = apart / (radii[first] + radii[second])
+    order = [k for k in np.argsort(near, kind="stable") if near[k] < _BONDED]
+    return [(int(first[k]), int(second[k])) for k in order]
+
+
+def _stability_check(
+    potential: Potential,
+    trained: TrainedWith,
+    settings: AcceptanceSettings,
+    dynamics: DynamicsSettings,
+) -> Iterator[ModelCheck]:
+    if not settings.steps:
+        return
+    calm = _calm_frames(trained)
+    rngs = [
+        random_stream(trained.seed, f"{trained.name}/stability/{index}")
+        for index in range(settings.walkers)
+    ]
+    walkers = []
+    for index, rng in enumerate(rngs):
+        frame = calm[index * len(calm) // settings.walkers]
+        velocities = maxwell_boltzmann(frame, dynamics.temperature, rng)
+        walkers.append(Walker(index, 0, frame, velocities))
+    moved = run_dynamics(walkers, potential, dynamics, settings.steps, rngs)
+    stops = [walker.stopped for walker in moved.walkers if walker.stopped is not None]
+    yield ModelCheck(
+        f"share of walkers that guard rails stop within {settings.steps} steps",
+        len(stops) / len(walkers),
+        settings.stopped,
+        detail=stops[0] if stops else "",
+    )
+
+
+def _calm_frames(trained: TrainedWith) -> Sequence[Frame]:
+    """Return frames of ordinary MD, where there are some."""
+    test = trained.test
+    return trained.frames if test is None or not len(test) else test.batch.frames()
+
+
+def _compositions(frames: Sequence[Frame]) -> list[Frame]:
+    """Return the first frame of each composition."""
+    first: dict[bytes, Frame] = {}
+    for frame in frames:
+        first.setdefault(np.sort(frame.numbers).tobytes(), frame)
+    return list(first.values())

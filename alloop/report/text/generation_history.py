@@ -1,0 +1,94 @@
+"""The history of single generations: what they learned, and why they are used."""
+
+from collections.abc import Iterator
+from dataclasses import asdict
+from typing import Any
+
+from alloop.core.text import plural
+from alloop.history.reader import History
+from alloop.loop import events as e
+from alloop.report.analysis.campaign_facts import (
+    GenerationFacts,
+    generation_facts,
+    set_name,
+)
+from alloop.report.analysis.examination import threshold_basis
+from alloop.report.text.event_text import check_text
+from alloop.report.text.formatting import duration_text, milli_text, number_text
+
+
+def generation_number(history: History, text: str) -> int | None:
+    """Return the number of the generation that the text names, None without one."""
+    numbers = {x.event.generation for x in history.generations}
+    return int(text) if text.isdecimal() and int(text) in numbers else None
+
+
+def generation_details(history: History, number: int) -> dict[str, Any]:
+    """Return what `describe_generation` tells, fit for `json.dumps`.
+
+    Errors in eV and eV/Å, times in CPU seconds.
+    """
+    event, facts = _event(history, number), _facts(history, number)
+    checks = [{**asdict(x), "passed": x.passed} for x in event.checks]
+    return {
+        **asdict(facts),
+        "model": event.model,
+        "checks": checks,
+        "accepted": number not in history.state.rejected,
+        "explored_in_rounds": _rounds(history, number),
+        "best": history.state.best == number,
+    }
+
+
+def describe_generation(history: History, number: int) -> Iterator[str]:
+    """Yield the history of a generation, line by line."""
+    event, facts = _event(history, number), _facts(history, number)
+    yield (
+        f"Generation {number}, trained on {plural(facts.cheap, 'cheap label')} and "
+        f"{plural(facts.expensive, 'expensive one')} in "
+        f"{duration_text(facts.cpu_seconds)} CPU; model {event.model}."
+    )
+    if facts.force_mae is not None:
+        yield (
+            f"It errs by {milli_text(facts.force_mae)} meV/Å (force MAE) on "
+            f"{plural(facts.test, f'{set_name(history)} frame')}."
+        )
+    if event.threshold is not None:
+        basis = threshold_basis(history, event)
+        yield f"Its flag threshold is {number_text(event.threshold)}, {basis}."
+    for check in event.checks:
+        yield f"{'Passed' if check.passed else 'Failed'}: {check_text(check)}."
+    yield from _use(history, event)
+
+
+def _use(history: History, event: e.Trained) -> Iterator[str]:
+    number, state = event.generation, history.state
+    if number in state.rejected:
+        instead = state.accepted_until(number)
+        yield (
+            f"It is not used, since it failed a check: generation {instead} went on "
+            "exploring, and the next one started from that. Its labels are kept."
+        )
+    elif event.failed_checks:
+        yield "It is used all the same, since there is no generation before it."
+    rounds = _rounds(history, number)
+    if rounds:
+        which = ", ".join(map(str, rounds))
+        yield f"MD ran on it in {'round' if len(rounds) == 1 else 'rounds'} {which}."
+    if state.best == number:
+        yield "It is the best one, which is exported and examined."
+
+
+def _rounds(history: History, number: int) -> list[int]:
+    """Return the rounds that the generation explored."""
+    explorers = history.record_index.explorers.items()
+    found = {int(name.split("/")[1]) for name, who in explorers if who == number}
+    return sorted(found)
+
+
+def _event(history: History, number: int) -> e.Trained:
+    return next(x.event for x in history.generations if x.event.generation == number)
+
+
+def _facts(history: History, number: int) -> GenerationFacts:
+    return next(x for x in generation_facts(history) if x.generation == number)
