@@ -119,10 +119,11 @@ def start_problems(frame: Frame, levels: Sequence[Level]) -> list[str]:
         found += (
             [] if odd is None else [f"{hill_formula(frame)}: {odd}; set charge or spin"]
         )
-    return [
-        *found,
-        *(text for level in levels for text in _boundary_problems(frame, level)),
-    ]
+    for level in levels:
+        found += _boundary_problems(frame, level)
+        if text := program_of(level).state_refusal(level.settings, frame):
+            found.append(text)
+    return found
 
 
 def _single_atom(frame: Frame) -> str:

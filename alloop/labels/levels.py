@@ -15,15 +15,16 @@ from alloop.labels.programs import PROGRAMS, outside_code
 from alloop.labels.pyscf.level import pyscf_level as pyscf_level
 from alloop.labels.pyscf.spelling import FUNCTIONALS, WAVE_FUNCTIONS
 from alloop.labels.toy import toy_level as toy_level
+from alloop.labels.universal import universal_level as universal_level
 from alloop.labels.xtb import xtb_level as xtb_level
 
 
 def level_from_name(text: str) -> Level:
-    """Return the level of a short name: METHOD/BASIS of PySCF, or an xTB method.
+    """Return the level of a short name: METHOD/BASIS of PySCF, xTB, SO3LR and others.
 
-    Examples are `hf/sto-3g`, `B3LYP-D3BJ/def2-SVP`, `ccsd(t)/cc-pVDZ`, `gfn2-xtb` and
-    `spgfn2-xtb`. Case does not matter, a dispersion correction is appended to the
-    functional, and all other settings have their defaults. Raises InputError for
+    Examples are `hf/sto-3g`, `B3LYP-D3BJ/def2-SVP`, `ccsd(t)/cc-pVDZ`, `gfn2-xtb`,
+    `spgfn2-xtb` and `so3lr`. Case does not matter, a dispersion correction is appended
+    to the functional, and all other settings have their defaults. Raises InputError for
     other names. PySCF's knowledge of method and basis is checked by `check_level`.
     """
     settings = level_mapping(text)
@@ -62,4 +63,7 @@ def _spelling_advice(word: str) -> str:
     examples = [name for program in PROGRAMS.values() for name in program.examples]
     close = nearest_word(word, examples)
     hint = f"did you mean {close!r}?" if close else "as in 'hf/sto-3g'"
-    return f"expected METHOD/BASIS, an xTB method or the path of a YAML file, {hint}"
+    return (
+        "expected METHOD/BASIS, an xTB method, a universal potential or the path of a "
+        f"YAML file, {hint}"
+    )

@@ -14,7 +14,7 @@ from alloop.core.frame import Frame
 from alloop.core.label_cost import UNKNOWN_COST, Cost, TypicalCost, fit_cost
 from alloop.core.levels import Level, make_level
 from alloop.core.records import Label
-from alloop.labels import file_levels, named_code, toy, xtb
+from alloop.labels import file_levels, named_code, toy, universal, xtb
 from alloop.labels.pyscf import level as pyscf
 from alloop.labels.tolerances import EXACT, FOREIGN, Tolerances
 
@@ -33,9 +33,11 @@ class Program:
     unless they say otherwise. read_name: settings of a short name such as `hf/sto-3g`,
     None for others. examples: short names. tolerances: thresholds of the gate.
     tighter: the level with tighter thresholds, for rechecks. cost: typical cost of a
-    label. boundary: the frames that it treats. counts_electrons: takes a frame; True if
-    a campaign starts from it only if charge and spin fit its electrons. outside_code:
-    import path of code outside alloop that a label runs, None without any.
+    label. boundary: the frames that it treats. state_refusal: takes settings and a
+    frame; a sentence about a charge or spin that it cannot treat. counts_electrons:
+    takes a frame; True if a campaign starts from it only if charge and spin fit its
+    electrons. outside_code: import path of code outside alloop that a label runs, None
+    without any.
     """
 
     kind: str
@@ -48,6 +50,9 @@ class Program:
     tighter: Callable[[Level], Level] = lambda level: level
     cost: Callable[[Settings], TypicalCost] = lambda _settings: UNKNOWN_COST
     boundary: Callable[[Settings], Boundary] = lambda _settings: "unknown"
+    state_refusal: Callable[[Settings, Frame], str | None] = lambda _settings, _frame: (
+        None
+    )
     counts_electrons: Callable[[Frame], bool] = lambda _frame: False
     outside_code: Callable[[Settings], str | None] = lambda _settings: None
 
@@ -99,6 +104,18 @@ PROGRAMS: Mapping[str, Program] = {
             run="alloop.labels.model:label_with_model",
             level=file_levels.model_level,
             problems="alloop.labels.model:problems",
+        ),
+        Program(
+            kind="universal",
+            run="alloop.labels.universal:label_with_universal",
+            level=universal.universal_level,
+            problems="alloop.labels.universal:problems",
+            read_name=universal.settings_from_name,
+            examples=("so3lr", "ani-1x", "chgnet"),
+            tolerances=lambda _settings: EXACT,
+            cost=lambda _settings: universal.COST,
+            boundary=universal.boundary,
+            state_refusal=universal.state_refusal,
         ),
         Program(
             kind="toy",

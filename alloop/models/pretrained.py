@@ -49,7 +49,7 @@ class Pretrained:
 
     def refusal(self, batch: Batch) -> str | None:
         """Return a sentence about elements, charges or spins beyond it, or None."""
-        return self.strange_elements(batch.numbers.tolist()) or self._state_refusal(
+        return self.strange_elements(batch.numbers.tolist()) or self.state_refusal(
             batch
         )
 
@@ -58,7 +58,8 @@ class Pretrained:
         if why := self.refusal(batch):
             raise InputError(why)
 
-    def _state_refusal(self, batch: Batch) -> str | None:
+    def state_refusal(self, batch: Batch) -> str | None:
+        """Return a sentence about charges or spins that it cannot read, or None."""
         if self.states == "any":
             return None
         ignored = f"as {self.name} knows neither, got"

@@ -256,7 +256,7 @@ def test_the_empty_fault_of_older_stores_is_dropped_and_no_yaml_causes_one() -> 
     [
         ("gfn3-xtb", "did you mean 'gfn2-xtb'?"),
         ("b3lyp", "a method needs a basis, as in 'b3lyp/def2-svp'"),
-        ("water", "expected METHOD/BASIS, an xTB method or the path of a YAML file"),
+        ("water", "expected METHOD/BASIS, an xTB method, a universal potential or"),
         ("{kind: pyscff}", "did you mean `pyscf`?"),
         ("{kind: xtb, method: gfn3}", "there is no xTB method 'gfn3'"),
         ("{kind: pyscf, method: hf, basis: x, conv_tl: 1}", "did you mean `conv_tol`?"),

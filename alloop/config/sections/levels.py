@@ -19,6 +19,7 @@ from alloop.config.sections.base import (
 )
 from alloop.config.sections.data import Energy, Length
 from alloop.config.sections.level_base import CAMPAIGN_KEYS, LevelSection
+from alloop.config.sections.universal_level import Universal
 from alloop.core.doubts import Doubt
 from alloop.core.errors import InputError
 from alloop.core.levels import Level, make_level
@@ -266,6 +267,7 @@ AnyLevel: TypeAlias = Annotated[
     | Annotated[Ase, union_tag("ase")]
     | Annotated[Table, union_tag("table")]
     | Annotated[Model, union_tag("model")]
+    | Annotated[Universal, union_tag("universal")]
     | Annotated[Toy, union_tag("toy")]
     | Annotated[Program, union_tag("program")],
     by_kind(paths="program"),
