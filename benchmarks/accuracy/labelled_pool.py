@@ -95,7 +95,7 @@ class LabelledPool:
         return LabelSet(
             pack_frames([self.frames[i] for i in indices]),
             table.energies[indices],
-            np.concatenate([table.forces[i] for i in indices]),
+            np.concatenate([np.zeros((0, 3)), *(table.forces[i] for i in indices)]),
         )
 
 

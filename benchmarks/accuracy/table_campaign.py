@@ -84,8 +84,8 @@ class TableCampaign:
             levels=self.setup.levels,
         )
         state = driver.run(LoopState(), (campaign_opening(self.setup, OwnParts()),))
-        if state.finished is None:
-            raise RuntimeError("the campaign came to no end")
+        if state.finished is None or state.broken:
+            raise RuntimeError(f"the campaign ended early: {state.finished}")
         return self.errors
 
     def labelled_frames(self) -> set[str]:
