@@ -95,6 +95,7 @@ def build_rules(plan: Plan, tested: bool) -> Rules:
             moves.piece,
             moves.temperatures,
             moves.timestep,
+            moves.protocol,
         ),
         stopping=StopRules(target, stop.patience, stop.improvement, stop.rounds),
         examining=Examining(

@@ -66,9 +66,13 @@ def _explore_piece(
 
 
 def _round_walker(state: LoopState, index: int, rules: Rules) -> Walker:
-    """Return the walker where it was, or a new one if it never moved or was stopped."""
+    """Return the walker where it was, or a new one if it never moved or was stopped.
+
+    By the naive protocol it is always a new one.
+    """
     walker = state.walkers.get(index)
-    if walker is not None and walker.stopped is None:
+    goes_on = rules.exploring.protocol != "naive"
+    if goes_on and walker is not None and walker.stopped is None:
         return walker
     molecule = index % len(state.start)
     rng = random_stream(state.seed, f"walker/{index}/{state.round + 1}")

@@ -41,7 +41,10 @@ class ExploreRules:
     """The walkers of a round: `steps` MD steps each, in batches of `batch` walkers.
 
     A task moves a batch by `piece` steps. temperatures in K: shared among the walkers
-    of each molecule in turn.
+    of each molecule in turn. protocol (Wong & Yang, arXiv 2603.10159): "periodic",
+    where walkers go on from round to round, each round on the newest model;
+    "non-periodic", where they go on but stay on the first model; "naive", where they
+    also start anew in every round.
     """
 
     walkers: int = 16
@@ -50,6 +53,7 @@ class ExploreRules:
     piece: int = 500
     temperatures: tuple[float, ...] = (500.0,)
     timestep: float = 0.5  # fs
+    protocol: str = "periodic"
 
     def temperature_of(self, walker: int, molecules: int) -> float:
         """Return the temperature of the walker with this index, K.

@@ -66,6 +66,17 @@ def lost_walkers(exploring: ExploreRules) -> str:
 def exploring_generation(state: LoopState, rules: Rules) -> int:
     """Return the generation that explores next.
 
+    It is the newest one that decisions wait for, or always the first, as the protocol
+    says; the first since the last round, where the protocol was changed.
+    """
+    if rules.exploring.protocol != "periodic":
+        return min(state.summaries, default=1)
+    return _awaited_generation(state, rules)
+
+
+def _awaited_generation(state: LoopState, rules: Rules) -> int:
+    """Return the newest generation that decisions wait for.
+
     It is `staleness` behind the newest one whose labels are fixed, whatever is trained
     by now, and never before the last one that explored, even after a change of the
     rules.
@@ -92,9 +103,7 @@ def reason_to_stop(state: LoopState, rules: Rules) -> str | None:
 
 def _error_is_good_enough(state: LoopState, rules: Rules) -> str | None:
     stopping = rules.stopping
-    early = max(
-        0, state.generation - exploring_generation(state, rules)
-    )  # not waited for
+    early = max(0, state.generation - _awaited_generation(state, rules))
     tested = state.errors[: len(state.errors) - early]
     errors = [
         error

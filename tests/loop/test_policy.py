@@ -331,6 +331,35 @@ def test_walking_walkers_go_on_and_stopped_ones_start_afresh(world):
     assert all(new[index] is old[index] for index in (1, 2, 3))
 
 
+@pytest.mark.parametrize("protocol", ["naive", "non-periodic"])
+def test_other_protocols_stay_on_the_first_model_and_still_train(world, protocol):
+    exploring = replace(world.RULES.exploring, protocol=protocol)
+    done = world.game(replace(world.RULES, exploring=exploring)).play()
+    assert {x.generation for x in done.asked(Explore)} == {1}
+    rounds = {x.round for x in done.asked(Explore)}
+    trained = [x.generation for x in done.asked(Train)]
+    assert len(rounds) >= 2
+    assert trained == list(range(1, len(rounds) + 2))
+
+
+def test_naive_rounds_start_anew_and_the_others_go_on(world):
+    for protocol in ("periodic", "non-periodic", "naive"):
+        exploring = replace(world.RULES.exploring, protocol=protocol)
+        done = world.game(replace(world.RULES, exploring=exploring)).play()
+        later = [x for x in done.asked(Explore, piece=0) if x.round > 1]
+        steps = {walker.step for command in later for walker in command.walkers}
+        assert (steps == {0}) == (protocol == "naive"), protocol
+
+
+def test_a_protocol_changed_on_the_way_takes_the_oldest_model_still_known(world):
+    begun = world.game().to("explore", generation=2)
+    naive = replace(begun.rules.exploring, protocol="naive")
+    begun.rules = replace(begun.rules, exploring=naive)
+    used = {x.generation for x in begun.play().asked(Explore)}
+    assert begun.state.finished
+    assert max(used) == 2
+
+
 def test_molecules_share_the_flagged_labels_evenly(world):
     begun = world.game(molecules=2).to("flag")
     asked = begun.asked(LabelFrame, purpose="flagged")

@@ -110,6 +110,11 @@ class Moves(Section):
     batch: ParallelCount = Field(8, description="walkers that one task moves together")
     piece: Count = Field(500, description="most MD steps of one task")
     stride: Count = Field(10, description="MD steps between two frames that are scored")
+    protocol: Literal["periodic", "naive", "non-periodic"] = Field(
+        "periodic",
+        description="model and start of a round: the newest model, where walkers go "
+        "on; the first model, where they start anew; the first model, where they go on",
+    )
     compile: bool | Literal["auto"] = Field(
         "auto",
         description="whether forces are computed by compiled code; auto: from 5000 "
