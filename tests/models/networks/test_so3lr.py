@@ -17,6 +17,7 @@ from alloop.core.atoms import from_atoms
 from alloop.core.batch import pack_frames
 from alloop.core.errors import InputError
 from alloop.core.frame import Frame
+from alloop.core.records import LabelSet, TrainingData
 from alloop.models.graph import to_graph
 from alloop.models.network import build_network, energy_and_forces
 from alloop.models.networks.so3lr_layers import DEGREES, Harmonics
@@ -34,6 +35,12 @@ from alloop.testing.potentials import (
     check_stored,
     check_translation,
 )
+from alloop.training.label_changes import select_labels
+from alloop.training.optimisers import free_weights, parameter_groups
+from alloop.training.schedule import Schedule
+from alloop.training.stages import standard_stages
+from alloop.training.trainers.staged_trainer import StagedTrainer
+from alloop.training.trainers.universal import UniversalTrainer
 
 needs_package = pytest.mark.skipif(
     importlib.util.find_spec("so3krates_torch") is None,
@@ -163,6 +170,45 @@ def test_what_is_frozen_stays_so() -> None:
     assert free["body"] < free["embeddings"] < free["nothing"]
     assert {n.split(".")[1] for n in free["body"] if n.startswith("layers")} == {"2"}
     assert not any(n.startswith(("spin", "charge")) for n in free["embeddings"])
+
+
+@needs_package
+def test_rates_fall_from_the_readouts_to_the_embeddings() -> None:
+    network = build_network("so3lr")
+    names = list(free_weights(network))
+    schedule = Schedule(optimiser="adamw", layer_decay=0.5)
+    factors = {
+        id(weight): group["factor"]
+        for group in parameter_groups(network, schedule, names)
+        for weight in group["params"]
+    }
+    found = {
+        name: factors[id(network.get_parameter(name))]
+        for name in ("element.weight", "spin.key", "layers.0.mix", "layers.2.mix")
+    }
+    assert list(found.values()) == [0.5**4, 0.5**4, 0.5**3, 0.5]
+    assert factors[id(network.get_parameter("energy.0.weight"))] == 1.0
+
+
+@needs_package
+def test_fine_tuning_tells_charges_apart_and_starts_from_the_weights() -> None:
+    """Labels: its own, with nine tenths of the forces, at two charges of a radical."""
+    frames = [shaken("CH3O", -1), shaken("CH3O", 0, 1), shaken("H2O")]
+    batch = pack_frames(frames)
+    own = LearnedPotential(build_network("so3lr"), KNOWN).predict(batch)
+    labels = LabelSet(batch, own.energies - 900.0, 0.9 * own.forces)
+    (stage,) = standard_stages(6, Schedule(1e-4, warmup=2, ema=0.5, optimiser="adamw"))
+    trainer = UniversalTrainer(StagedTrainer("so3lr", {"freeze": "body"}, (stage,)))
+    none = select_labels(labels, np.zeros(0, np.int64))
+    tuned, _ = trainer.train(TrainingData(none, labels), None, 0)
+    before = np.abs(own.forces - labels.forces).mean()
+    after = np.abs(tuned.predict(batch).forces - labels.forces).mean()
+    assert after < 0.95 * before
+    pretrained = build_network("so3lr").state_dict()
+    state = tuned.network.state_dict()
+    moved = {n for n, x in state.items() if not torch.equal(x, pretrained[n])}
+    assert moved
+    assert not any(n.startswith(("element.", "layers.0", "layers.1")) for n in moved)
 
 
 def test_harmonics_of_a_degree_have_the_usual_sum_of_squares() -> None:
