@@ -68,6 +68,10 @@ class Batch:
         """Return the same molecules at other positions (atoms, 3) in Å."""
         return replace(self, positions=positions)
 
+    def with_cells(self, positions: Floats, cells: Floats) -> "Batch":
+        """Return the frames at other positions in other cells (frames, 3, 3) in Å."""
+        return replace(self, positions=positions, cells=cells)
+
     def select(self, indices: Sequence[int] | Integers) -> "Batch":
         """Return the batch of the frames at `indices`, in that order."""
         atoms = take_atoms(self.offsets, indices)

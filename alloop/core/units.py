@@ -19,6 +19,7 @@ BOHR = float(_ase.Bohr)  # Å
 KCAL_PER_MOL = float(_ase.kcal / _ase.mol)  # eV
 KJ_PER_MOL = float(_ase.kJ / _ase.mol)  # eV
 BOLTZMANN = float(_ase.kB)  # eV/K
+GIGAPASCAL = float(_ase.GPa)  # eV/Å³
 
 FORCE_TO_ACCELERATION = float(_ase.fs**2)  # (eV/Å)/amu -> Å/fs²
 KINETIC = 1.0 / FORCE_TO_ACCELERATION  # amu (Å/fs)² -> eV

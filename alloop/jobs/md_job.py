@@ -194,7 +194,7 @@ def dynamics_text(dynamics: DynamicsSettings) -> str:
     An integrator without settings is written with a friction, as it was at first.
     """
     own = repr(dynamics.integrator).partition("(")[2].rstrip(")") or "friction=0.01"
-    settings = (
+    settings = [
         f"kind={dynamics.integrator.kind!r}",
         f"temperature={dynamics.temperature!r}",
         f"timestep={dynamics.timestep!r}",
@@ -202,7 +202,10 @@ def dynamics_text(dynamics: DynamicsSettings) -> str:
         f"stride={dynamics.stride!r}",
         f"centre={dynamics.centre!r}",
         f"guards={dynamics.guards!r}",
-    )
+    ]
+    if dynamics.barostat is not None:
+        volume = f"volume={dynamics.guards.volume!r}"
+        settings += [f"barostat={dynamics.barostat!r}", volume]
     return f"DynamicsSettings({', '.join(settings)})"
 
 

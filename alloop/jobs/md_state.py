@@ -68,10 +68,8 @@ class StateFile:
             )
         if self._trajectory_size() < facts["length"]:
             raise self._other_request("is shorter than it was when the run stopped")
-        arrays = (tensors["positions"], tensors["velocities"])
-        return RunState(
-            facts["step"], _restored_walkers(beginning, facts, arrays), facts["length"]
-        )
+        walkers = _restored_walkers(beginning, facts, tensors)
+        return RunState(facts["step"], walkers, facts["length"])
 
     def write(self, state: RunState) -> None:
         """Replace the saved state, atomically and synced."""
@@ -86,6 +84,8 @@ class StateFile:
         batch = pack_frames([walker.frame for walker in state.walkers])
         v = np.concatenate([walker.velocities for walker in state.walkers])
         tensors = {"positions": batch.positions, "velocities": v}
+        if batch.pbc.any():
+            tensors["cells"] = batch.cells
         text = json.dumps(facts, sort_keys=True)
         with replace_atomically(self.path) as partial:
             partial.write_bytes(safetensors_numpy.save(tensors, {_KEY: text}))
@@ -114,18 +114,22 @@ class StateFile:
 
 
 def _restored_walkers(
-    beginning: Sequence[Walker], facts: Mapping[str, Any], arrays: tuple[Floats, Floats]
+    beginning: Sequence[Walker], facts: Mapping[str, Any], tensors: Mapping[str, Floats]
 ) -> tuple[Walker, ...]:
-    cuts = pack_frames([walker.frame for walker in beginning]).offsets[1:-1]
-    parts = zip(*(np.split(array, cuts) for array in arrays), strict=True)
+    """Return the walkers with their saved state; older files hold no cells."""
+    start = pack_frames([walker.frame for walker in beginning])
+    cells = tensors.get("cells", start.cells)
+    arrays = (tensors["positions"], tensors["velocities"])
+    cuts = start.offsets[1:-1]
+    parts = zip(*(np.split(array, cuts) for array in arrays), cells, strict=True)
     each = zip(beginning, parts, facts["steps"], facts["stopped"], strict=True)
     return tuple(
         replace(
             walker,
-            frame=replace(walker.frame, positions=positions),
+            frame=replace(walker.frame, positions=positions, cell=cell),
             velocities=velocities,
             step=step,
             stopped=stopped,
         )
-        for walker, (positions, velocities), step, stopped in each
+        for walker, (positions, velocities, cell), step, stopped in each
     )

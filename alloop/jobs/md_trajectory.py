@@ -106,7 +106,8 @@ def _frame_atoms(
 ) -> object:
     walker, offsets = found.walkers[index], found.batch.offsets
     span = slice(int(offsets[index]), int(offsets[index + 1]))
-    frame = replace(walker.frame, positions=found.batch.positions[span])
+    positions, cell = found.batch.positions[span], found.batch.cells[index]
+    frame = replace(walker.frame, positions=positions, cell=cell)
     step = walker.step + found.step
     atoms = to_atoms(frame)
     atoms.info |= {"walker": walker.index, "step": step, "time": step * timestep}

@@ -1,6 +1,6 @@
 """Distances inside molecules, measured in summed covalent radii."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from ase.data import covalent_radii
@@ -16,7 +16,7 @@ class WalkerPairs:
 
     first, second, walker (pairs,); radii (pairs,): summed covalent radii in Å; cells
     and images (pairs, 3, 3): cells and their inverses where a walker is periodic,
-    None where none is.
+    None where none is. known: the array of the walkers' cells that they come from.
     """
 
     first: Integers
@@ -25,6 +25,7 @@ class WalkerPairs:
     radii: Floats
     cells: Floats | None
     images: Floats | None
+    known: Floats | None = None
 
 
 def all_pairs(batch: Batch) -> WalkerPairs:
@@ -41,7 +42,16 @@ def all_pairs(batch: Batch) -> WalkerPairs:
         radii=radius[both[0]] + radius[both[1]],
         cells=batch.cells[walker] if periodic else None,
         images=_inverse_cells(batch)[walker] if periodic else None,
+        known=batch.cells if periodic else None,
     )
+
+
+def pairs_in_cells(pairs: WalkerPairs, batch: Batch) -> WalkerPairs:
+    """Return the same pairs in the present cells of the batch."""
+    if pairs.cells is None or pairs.known is batch.cells:
+        return pairs
+    cells, images = batch.cells[pairs.walker], _inverse_cells(batch)[pairs.walker]
+    return replace(pairs, cells=cells, images=images, known=batch.cells)
 
 
 def relative_distances(pairs: WalkerPairs, positions: Floats) -> Floats:

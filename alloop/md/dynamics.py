@@ -5,7 +5,7 @@ positions rounded to the frame's decimals, so the result depends on where a run 
 into pieces; the same pieces give the same bits.
 """
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -14,6 +14,7 @@ from alloop.core.errors import InputError
 from alloop.core.records import Candidate, Predictions, Walker
 from alloop.core.roles import FittedScorer, Potential
 from alloop.core.units import Booleans, Floats
+from alloop.md.barostat import Barostat, Draws, draw_changes, require_cells
 from alloop.md.frame_collector import FrameCollector, ScoredFrames
 from alloop.md.guards import Guards, GuardTrip
 from alloop.md.integrate import Integrator, Langevin, StepConditions, draw_noise
@@ -27,8 +28,9 @@ class DynamicsSettings:
     temperature in K: the thermostat's where `run_dynamics` is given no others. timestep
     in fs. stride: a frame
     is scored every so many steps. centre: centres of mass are held where the integrator
-    wants it; False for a potential that depends on the absolute position. Raises
-    InputError for values that make no sense.
+    wants it; False for a potential that depends on the absolute position. barostat: of
+    MD at constant pressure, None for constant cells. Raises InputError for values that
+    make no sense, and for a barostat without a thermostat.
     """
 
     integrator: Integrator = field(default_factory=Langevin)
@@ -37,6 +39,7 @@ class DynamicsSettings:
     stride: int = 10
     centre: bool = True
     guards: Guards = field(default_factory=Guards)
+    barostat: Barostat | None = None
 
     def __post_init__(self) -> None:
         for name in ("timestep", "stride"):
@@ -47,6 +50,11 @@ class DynamicsSettings:
         if not self.temperature >= 0.0:
             raise InputError(
                 f"expected temperature of MD not below 0, got {self.temperature}"
+            )
+        if self.barostat is not None and not self.integrator.is_stochastic:
+            raise InputError(
+                "expected a thermostat (langevin) for MD at constant pressure, got "
+                f"{self.integrator.kind}"
             )
 
 
@@ -88,7 +96,8 @@ def run_dynamics(  # noqa: PLR0913 - the main entry point
     moving walkers are eligible, and of every step at which guards stop walkers, where
     only these are eligible. temperatures: of each walker's thermostat in K, by default
     that of `dynamics`. Without a scorer there are no candidates, and all surprise is 0.
-    ValueError where random streams are missing.
+    ValueError where random streams are missing; InputError where a barostat gets frames
+    that are no cells, or a potential without stress.
     """
     if len(rngs) != len(walkers):
         raise ValueError(f"expected {len(walkers)} random streams, got {len(rngs)}")
@@ -102,9 +111,14 @@ def run_dynamics(  # noqa: PLR0913 - the main entry point
     simulation = _Simulation(
         system, dynamics, kelvin, scorer, threshold, collector, observe
     )
+    barostat = dynamics.barostat
+    changes: Iterator[Draws] = iter(())
+    if barostat is not None:
+        require_cells(system.batch)
+        changes = draw_changes(barostat, steps, rngs)
     sizes = [len(walker.frame) for walker in walkers]
     last, temperature = simulation.run(
-        draw_noise(dynamics.integrator, sizes, steps, rngs)
+        draw_noise(dynamics.integrator, sizes, steps, rngs), changes
     )
     return Exploration(
         walkers=system.walkers_at(last),
@@ -143,10 +157,13 @@ class _Simulation:
     collector: FrameCollector
     observe: Callable[[ScoredFrames], None] | None
 
-    def run(self, noises: Iterable[Floats]) -> tuple[MDState, float]:
+    def run(
+        self, noises: Iterable[Floats], changes: Iterator[Draws]
+    ) -> tuple[MDState, float]:
         """Take a step for each noise; return the last state and the mean temperature.
 
-        The temperature in K is that of moving walkers, over all steps.
+        changes: the random numbers of the cells' changes. The temperature in K is that
+        of moving walkers, over all steps.
         """
         start = self.system.first_state()
         now = self.system.put_back(start, self._check_guards(start, None), start)
@@ -156,7 +173,8 @@ class _Simulation:
             if not now.moving.any():
                 break
             scored = self._is_scored(now.step + 1)
-            moved = self._advance(now, noise, descriptors=scored)
+            moved = self._change_cells(now, changes)
+            moved = self._advance(moved, noise, descriptors=scored)
             surprise = _surprise(self.system, self.scorer, moved) if scored else None
             trips = self._check_guards(moved, surprise)
             now = self.system.put_back(moved, trips, older)
@@ -195,6 +213,13 @@ class _Simulation:
         return self.system.advance(
             now, dynamics.integrator, conditions, noise, descriptors
         )
+
+    def _change_cells(self, now: MDState, changes: Iterator[Draws]) -> MDState:
+        barostat = self.dynamics.barostat
+        if barostat is None or now.step % barostat.interval:
+            return now
+        given = (self.temperatures, self.dynamics.timestep, next(changes))
+        return self.system.change_cells(now, barostat, *given)
 
     def _check_guards(
         self, state: MDState, surprise: Floats | None
@@ -242,8 +267,7 @@ def _surprise(
     """
     if scorer is None:
         return np.zeros(len(system.batch))
-    batch = system.batch.with_positions(state.phase.positions)
-    return scorer.score(batch, predictions or state.phase.predictions)
+    return scorer.score(system.frames_at(state), predictions or state.phase.predictions)
 
 
 def _predicted_frames(
@@ -253,7 +277,8 @@ def _predicted_frames(
 
     Eligible are those of the wanted walkers (walkers,) whose values are finite.
     """
-    predictions = system.predict(state.phase.positions, descriptors=scorer is not None)
+    batch = system.frames_at(state)
+    predictions = system.predict(batch, descriptors=scorer is not None)
     surprise = _surprise(system, scorer, state, predictions)
     eligible = wanted & np.isfinite(surprise) & np.isfinite(predictions.energies)
     return _scored_frames(system, state, predictions, surprise, eligible)
@@ -268,7 +293,7 @@ def _scored_frames(
 ) -> ScoredFrames:
     return ScoredFrames(
         walkers=system.walkers,
-        batch=system.batch.with_positions(state.phase.positions),
+        batch=system.frames_at(state),
         predictions=predictions,
         surprise=surprise,
         eligible=eligible,

@@ -38,7 +38,8 @@ class ScoredFrames:
         """Return walker `index` as a candidate; its descriptor is a mean over atoms."""
         walker, offsets = self.walkers[index], self.batch.offsets
         span = slice(int(offsets[index]), int(offsets[index + 1]))
-        frame = replace(walker.frame, positions=self.batch.positions[span])
+        positions, cell = self.batch.positions[span], self.batch.cells[index]
+        frame = replace(walker.frame, positions=positions, cell=cell)
         described = self.predictions.descriptors
         return Candidate(
             frame=frame,

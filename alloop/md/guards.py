@@ -1,6 +1,6 @@
 """Guard rails, which stop a walker that leaves given limits and give the reason."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 
@@ -11,6 +11,7 @@ from alloop.md.contacts import (
     WalkerPairs,
     all_pairs,
     closest_distance,
+    pairs_in_cells,
     relative_distances,
     widest_distance,
 )
@@ -28,8 +29,9 @@ class Guards:
     an atom, eV/Å. contact and bond: closest approach, and the longest stretch of a bond
     of the start structure, in summed covalent radii. heat: kinetic temperature as a
     multiple of the thermostat's. surprise: as a multiple of the threshold, checked
-    where frames are scored. back: the candidate is the frame `back` to 2 `back` steps
-    before.
+    where frames are scored. volume: largest factor by which a cell may grow or shrink
+    in a piece of MD at constant pressure. back: the candidate is the frame `back` to 2
+    `back` steps before.
     """
 
     force: float | None = 30.0
@@ -38,6 +40,8 @@ class Guards:
     heat: float | None = 10.0
     surprise: float | None = None
     back: int = 5
+    # Not in the repr, which saved states of MD in constant cells hold.
+    volume: float | None = field(default=2.0, repr=False)
 
     def __post_init__(self) -> None:
         if self.back < 1:
@@ -67,8 +71,9 @@ class GuardGeometry:
 class GuardReadings:
     """The values that guards check, of all walkers at one step.
 
-    batch: with their positions; forces (atoms, 3); finite, heat and surprise
-    (walkers,), heat and surprise as multiples of what they are compared with.
+    batch: with their positions and cells; forces (atoms, 3); finite, heat and surprise
+    (walkers,), heat and surprise as multiples of what they are compared with; growth
+    (walkers,) of cells, or its inverse where they shrink, None if they stand.
     """
 
     batch: Batch
@@ -76,6 +81,7 @@ class GuardReadings:
     finite: Booleans
     heat: Floats
     surprise: Floats | None = None
+    growth: Floats | None = None
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -112,6 +118,9 @@ def _guard_checks(
     checks = [_GuardCheck("not finite", none, ~readings.finite, "not finite")]
     checks += _mechanical_checks(guards, readings)
     checks += _geometric_checks(geometry, guards, readings)
+    if guards.volume is not None and readings.growth is not None:
+        phrase = f"a cell {{:.2f}} times as large or small, above {guards.volume:g}"
+        checks.append(_above_limit("volume", readings.growth, guards.volume, phrase))
     if guards.surprise is not None and readings.surprise is not None:
         phrase = f"surprise {{:.2f}} times the threshold, above {guards.surprise:g}"
         checks.append(
@@ -136,15 +145,18 @@ def _mechanical_checks(guards: Guards, readings: GuardReadings) -> list[_GuardCh
 def _geometric_checks(
     geometry: GuardGeometry, guards: Guards, readings: GuardReadings
 ) -> list[_GuardCheck]:
-    relative = relative_distances(geometry.pairs, readings.batch.positions)
+    if guards.contact is None and guards.bond is None:
+        return []
+    pairs = pairs_in_cells(geometry.pairs, readings.batch)
+    relative = relative_distances(pairs, readings.batch.positions)
     checks = []
     if guards.contact is not None:
-        near = closest_distance(geometry.pairs, relative, geometry.walkers)
+        near = closest_distance(pairs, relative, geometry.walkers)
         phrase = f"atoms at {{:.2f}} of their covalent radii, below {guards.contact:g}"
         checks.append(_GuardCheck("contact", near, near < guards.contact, phrase))
     if guards.bond is not None:
         bonds, walkers = geometry.bonds, geometry.walkers
-        far = widest_distance(geometry.pairs, relative, bonds, walkers)
+        far = widest_distance(pairs, relative, bonds, walkers)
         phrase = f"a bond at {{:.2f}} of its covalent radii, above {guards.bond:g}"
         checks.append(_above_limit("bond", far, guards.bond, phrase))
     return checks

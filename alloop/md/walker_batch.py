@@ -13,6 +13,7 @@ from alloop.core.batch import Batch, pack_frames
 from alloop.core.records import Predictions, Walker
 from alloop.core.roles import Potential
 from alloop.core.units import Booleans, Floats
+from alloop.md.barostat import Barostat, CellPoint, Draws, change_cells
 from alloop.md.guards import (
     GuardGeometry,
     GuardReadings,
@@ -44,12 +45,13 @@ class StopRecord:
 class MDState:
     """The state of all walkers after `step` steps.
 
-    moving (walkers,): True for those that are not stopped; stops: those that were
-    stopped during this piece, by their index.
+    cells (walkers, 3, 3) in Å. moving (walkers,): True for those that are not stopped;
+    stops: those that were stopped during this piece, by their index.
     """
 
     step: int
     phase: PhasePoint
+    cells: Floats
     moving: Booleans
     stops: dict[int, StopRecord] = field(default_factory=dict)
 
@@ -87,18 +89,21 @@ class WalkerBatch:
         phase = PhasePoint(
             positions=self.batch.positions,
             velocities=without_drift(v, self.bodies),
-            predictions=self.predict(self.batch.positions),
+            predictions=self.predict(self.batch),
         )
         moving = np.array([walker.stopped is None for walker in self.walkers])
-        return MDState(0, phase, moving)
+        return MDState(0, phase, self.batch.cells, moving)
 
-    def predict(self, positions: Floats, descriptors: bool = False) -> Predictions:
+    def frames_at(self, now: MDState) -> Batch:
+        """Return the frames of all walkers."""
+        return self.batch.with_cells(now.phase.positions, now.cells)
+
+    def predict(self, batch: Batch, descriptors: bool = False) -> Predictions:
         """Return the potential's predictions, with those that are not finite masked.
 
         A walker with anything that is not finite gets the energy NaN as its mark and
         zeros for the rest, so that no NaN spreads.
         """
-        batch = self.batch.with_positions(positions)
         found = self.potential.predict(batch, descriptors=descriptors)
         rows = [found.forces]
         rows += [] if found.descriptors is None else [found.descriptors]
@@ -110,7 +115,9 @@ class WalkerBatch:
             good = good & np.logical_and.reduceat(per_atom, self.batch.offsets[:-1])
         forces, *described = [np.where(self._atoms(good), row, 0.0) for row in rows]
         energies = np.where(good, found.energies, np.nan)
-        return Predictions(energies, forces, described[0] if described else None)
+        return Predictions(
+            energies, forces, described[0] if described else None, found.stress
+        )
 
     def advance(
         self,
@@ -125,12 +132,30 @@ class WalkerBatch:
 
         def predict(positions: Floats) -> Predictions:
             there = np.where(atoms, positions, before.positions)
-            return self.predict(there, descriptors)
+            return self.predict(self.batch.with_cells(there, now.cells), descriptors)
 
         after = integrator.step(before, self.bodies, conditions, noise, predict)
         return replace(
             now, step=now.step + 1, phase=_select_phase(atoms, after, before)
         )
+
+    def change_cells(
+        self,
+        now: MDState,
+        barostat: Barostat,
+        temperatures: Floats,
+        timestep: float,
+        draws: Draws,
+    ) -> MDState:
+        """Change the cells of the moving walkers, as far as the barostat accepts it."""
+
+        def predict(positions: Floats, cells: Floats) -> Predictions:
+            return self.predict(self.batch.with_cells(positions, cells))
+
+        point = CellPoint(now.cells, now.phase)
+        given = (self.bodies, temperatures, timestep, draws, predict, now.moving)
+        cells, phase = change_cells(barostat, point, *given)
+        return replace(now, cells=cells, phase=phase)
 
     def check_guards(
         self,
@@ -147,11 +172,12 @@ class WalkerBatch:
         wanted = np.where(temperatures > 0.0, temperatures, np.inf)
         heat = self.temperatures(now) / wanted
         readings = GuardReadings(
-            batch=self.batch.with_positions(now.phase.positions),
+            batch=self.frames_at(now),
             forces=now.phase.predictions.forces,
             finite=np.isfinite(now.phase.predictions.energies),
             heat=heat,
             surprise=surprise,
+            growth=self._growth(now),
         )
         found = tripped_guards(self.geometry, guards, readings)
         return {index: trip for index, trip in found.items() if now.moving[index]}
@@ -167,7 +193,9 @@ class WalkerBatch:
         moving[list(stops)] = False
         others = self._atoms(~(now.moving & ~moving))
         phase = _select_phase(others, now.phase, earlier.phase)
-        return MDState(now.step, phase, moving, now.stops | stops)
+        stopping = (now.moving & ~moving)[:, None, None]
+        cells = np.where(stopping, earlier.cells, now.cells)
+        return MDState(now.step, phase, cells, moving, now.stops | stops)
 
     def temperatures(self, now: MDState) -> Floats:
         """Return the kinetic temperature of each walker (walkers,) in K."""
@@ -182,13 +210,23 @@ class WalkerBatch:
         if walker.stopped is not None:
             return walker
         span = slice(*self.batch.offsets[index : index + 2])
+        positions, cell = last.phase.positions[span], last.cells[index]
         return replace(
             walker,
-            frame=replace(walker.frame, positions=last.phase.positions[span]),
+            frame=replace(walker.frame, positions=positions, cell=cell),
             velocities=np.array(last.phase.velocities[span]),
             step=walker.step + (last.step if stop is None else stop.step),
             stopped=None if stop is None else stop.trip.reason,
         )
+
+    def _growth(self, now: MDState) -> Floats | None:
+        """Return the growth of cells, or its inverse (walkers,); None if they stand."""
+        if now.cells is self.batch.cells:
+            return None
+        volumes = (abs(np.linalg.det(cells)) for cells in (now.cells, self.batch.cells))
+        logarithms = [np.log(np.maximum(volume, 1e-300)) for volume in volumes]
+        out: Floats = np.exp(np.abs(logarithms[0] - logarithms[1]))
+        return out
 
     def _atoms(self, chosen: Booleans) -> Booleans:
         """Return True for the atoms of the chosen walkers, (atoms, 1)."""
