@@ -187,6 +187,14 @@ def md(  # noqa: PLR0913 - one for each option
     friction: Annotated[
         float, typer.Option(min=0.0, help="friction of the thermostat, 1/fs")
     ] = 0.01,
+    pressure: Annotated[
+        float | None,
+        typer.Option(help="pressure of cells, GPa  [default: constant cells]"),
+    ] = None,
+    cell: Annotated[
+        Literal["isotropic", "anisotropic"],
+        typer.Option(help="with --pressure: keep the cell's shape, or change it too"),
+    ] = "isotropic",
     surprise: Annotated[
         float | None,
         typer.Option(
@@ -218,8 +226,10 @@ def md(  # noqa: PLR0913 - one for each option
     """
     from alloop.cli.job_displays import md_summary
     from alloop.config.build import named_integrator
+    from alloop.core.units import GIGAPASCAL
     from alloop.files.frames import read_frames
     from alloop.jobs.md_job import MDRun
+    from alloop.md.barostat import Barostat
     from alloop.md.dynamics import DynamicsSettings
     from alloop.md.guards import Guards
 
@@ -233,6 +243,11 @@ def md(  # noqa: PLR0913 - one for each option
             timestep,
             every,
             guards=Guards(surprise=surprise),
+            barostat=(
+                None
+                if pressure is None
+                else Barostat(pressure * GIGAPASCAL, shape=cell)
+            ),
         ),
         steps=steps,
         walkers=walkers,

@@ -236,6 +236,7 @@ def dynamics_settings(explore: Explore) -> DynamicsSettings:
         timestep=explore.timestep,
         stride=explore.stride,
         guards=Guards(**explore.guards.model_dump()),
+        barostat=explore.constant_pressure(),
     )
 
 
@@ -256,7 +257,12 @@ def named_integrator(kind: str, options: Mapping[str, float]) -> Integrator:
 def _first_frames(plan: Plan) -> FirstFrames:
     test = plan.test if isinstance(plan.test, Sampled) else Sampled()
     return FirstFrames(
-        test=DynamicsSettings(Langevin(test.friction), _kelvin(plan), test.timestep),
+        test=DynamicsSettings(
+            Langevin(test.friction),
+            _kelvin(plan),
+            test.timestep,
+            barostat=plan.explore.constant_pressure(),
+        ),
         kind=plan.seeds.kind,
         temperature=plan.seeds.temperature,
         sigma=plan.seeds.sigma,

@@ -6,6 +6,7 @@ from typing import Any, TypeAlias
 from alloop.config import build
 from alloop.config.checks.plan_checks import (
     level_problems,
+    pressure_problems,
     section_conflicts,
     store_problems,
     too_few_per_molecule,
@@ -103,6 +104,7 @@ def _assemble_setup(
     problems += coverage_problems(plan, found.start)
     if not {"seeds", "explore", "start"} & broken and not found.problems:
         problems += too_few_per_molecule(plan, found.start)
+        problems += pressure_problems(plan, levels, found.start)
     setup = Setup(
         plan=plan,
         start=tuple(found.start),

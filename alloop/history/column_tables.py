@@ -181,12 +181,15 @@ def _selection_table(rows: Sequence[tuple[int, LabelFrame, int]]) -> _Arrays:
 
 def _walker_table(state: LoopState) -> _Arrays:
     walkers = [state.walkers[key] for key in sorted(state.walkers)]
+    batch = pack_frames([walker.frame for walker in walkers])
     return {
         "walker": _integers([walker.index for walker in walkers]),
         "molecule": _integers([walker.molecule for walker in walkers]),
         "step": _integers([walker.step for walker in walkers]),
         "stopped": _booleans([walker.stopped is not None for walker in walkers]),
-        **_geometry_columns(pack_frames([walker.frame for walker in walkers])),
+        **_geometry_columns(batch),
+        "cell": batch.cells,
+        "pbc": batch.pbc,
         "velocities": np.concatenate(
             [np.zeros((0, 3)), *(x.velocities for x in walkers)]
         ),

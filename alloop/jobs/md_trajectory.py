@@ -1,7 +1,8 @@
 """Trajectories of MD runs in extended XYZ, written during the run.
 
 The comment of each frame has: walker, step, time (fs), energy (eV), surprise if the
-model has a scorer, charge, spin (2S), and `stopped`, the reason, if a guard stopped the
+model has a scorer, charge, spin (2S), of cells the present vectors (Å) and, where the
+model gives it, the stress (eV/Å³), and `stopped`, the reason, if a guard stopped the
 walker. The columns are species, position (Å), momentum (in ASE's units, so that
 `get_velocities` works) and forces (eV/Å).
 """
@@ -119,5 +120,9 @@ def _frame_atoms(
         atoms.set_velocities(found.velocities[span] * ASE_VELOCITY)
     if index in found.stopped:
         atoms.info["stopped"] = found.stopped[index].replace("Å", "A")  # ASCII only
-    atoms.calc = SinglePointCalculator(atoms, energy=energy, forces=forces)
+    known = {"energy": energy, "forces": forces}
+    stress = found.predictions.stress
+    if stress is not None and np.isfinite(stress[index]).all():
+        known["stress"] = stress[index]
+    atoms.calc = SinglePointCalculator(atoms, **known)
     return atoms

@@ -33,7 +33,8 @@ class Program:
     unless they say otherwise. read_name: settings of a short name such as `hf/sto-3g`,
     None for others. examples: short names. tolerances: thresholds of the gate.
     tighter: the level with tighter thresholds, for rechecks. cost: typical cost of a
-    label. boundary: the frames that it treats. state_refusal: takes settings and a
+    label. boundary: the frames that it treats. stress: whether it gives the stress of
+    cells, None where nobody knows beforehand. state_refusal: takes settings and a
     frame; a sentence about a charge or spin that it cannot treat. counts_electrons:
     takes a frame; True if a campaign starts from it only if charge and spin fit its
     electrons. outside_code: import path of code outside alloop that a label runs, None
@@ -50,6 +51,7 @@ class Program:
     tighter: Callable[[Level], Level] = lambda level: level
     cost: Callable[[Settings], TypicalCost] = lambda _settings: UNKNOWN_COST
     boundary: Callable[[Settings], Boundary] = lambda _settings: "unknown"
+    stress: Callable[[Settings], bool | None] = lambda _settings: None
     state_refusal: Callable[[Settings, Frame], str | None] = lambda _settings, _frame: (
         None
     )
@@ -71,6 +73,7 @@ PROGRAMS: Mapping[str, Program] = {
             tighter=xtb.tighter_level,
             cost=lambda _settings: xtb.COST,
             boundary=lambda _settings: "both",
+            stress=lambda _settings: True,
             counts_electrons=xtb.counts_electrons,
         ),
         Program(
@@ -84,6 +87,7 @@ PROGRAMS: Mapping[str, Program] = {
             tighter=pyscf.tighter_level,
             cost=pyscf.typical_cost,
             boundary=lambda x: "cells" if x.get("kpoints") else "molecules",
+            stress=lambda x: bool(x.get("kpoints")),
             counts_electrons=lambda _frame: True,
         ),
         Program(
@@ -121,6 +125,7 @@ PROGRAMS: Mapping[str, Program] = {
             kind="toy",
             run="alloop.labels.toy:label_with_toy",
             level=toy.toy_level,
+            stress=lambda _settings: False,
             tolerances=lambda _settings: EXACT,
         ),
     )

@@ -26,11 +26,10 @@ class DynamicsSettings:
     """The settings by which walkers move.
 
     temperature in K: the thermostat's where `run_dynamics` is given no others. timestep
-    in fs. stride: a frame
-    is scored every so many steps. centre: centres of mass are held where the integrator
-    wants it; False for a potential that depends on the absolute position. barostat: of
-    MD at constant pressure, None for constant cells. Raises InputError for values that
-    make no sense, and for a barostat without a thermostat.
+    in fs. stride: a frame is scored every so many steps. centre: centres of mass are
+    held where the integrator wants it; False for a potential that depends on the
+    absolute position. barostat: None for constant cells. Raises InputError for values
+    that make no sense, and for a barostat without a thermostat.
     """
 
     integrator: Integrator = field(default_factory=Langevin)
@@ -135,10 +134,9 @@ def snapshot(
     dynamics: DynamicsSettings,
     scorer: FittedScorer | None = None,
 ) -> ScoredFrames:
-    """Return the walkers as they are, those that move eligible.
+    """Return the walkers as they are, as `run_dynamics` shows a step to `observe`.
 
-    The form is that in which `run_dynamics` shows a scoring step to `observe`.
-    Velocities are those that MD would begin with.
+    Those that move are eligible. Velocities are those that MD would begin with.
     """
     system = _walker_batch(walkers, potential, dynamics)
     start = system.first_state()

@@ -20,7 +20,7 @@ from alloop.store.record import Array
 Table: TypeAlias = Mapping[str, Array]
 Tables: TypeAlias = Mapping[str, Table]
 
-VERSION = 4  # of everything below; older columns are rebuilt
+VERSION = 5  # of everything below; older columns are rebuilt
 ROW, ATOM, BOUND = "row", "atom", "bound"
 ROWS_A_CHUNK = 8192
 ATOMS_A_CHUNK = 65536
@@ -81,6 +81,8 @@ _HEX = (("digit", DIGITS),)
 _OFFSETS = Column("i8", "row i owns the atoms offsets[i]:offsets[i + 1]", along=BOUND)
 _NUMBERS = Column("u1", "atomic numbers", along=ATOM)
 _POSITIONS = Column("f8", "positions", "angstrom", ATOM, _XYZ)
+_VECTORS = Column("f8", "rows are vectors, zero without", "angstrom", ROW, _CELL)
+_PERIODIC = Column("bool", "periodic along each vector", axes=(("vector", 3),))
 _STRUCTURE = Column("i8", "row of the frame in `structures`")
 _MOLECULE = Column("i8", "the start molecule it descends from")
 _STEP = Column("i8", "MD steps that the walker had taken")
@@ -94,8 +96,8 @@ STRUCTURES: dict[str, Column] = {
     "offsets": _OFFSETS,
     "numbers": _NUMBERS,
     "positions": _POSITIONS,
-    "cell": Column("f8", "rows are vectors, zero without", "angstrom", ROW, _CELL),
-    "pbc": Column("bool", "periodic along each vector", axes=(("vector", 3),)),
+    "cell": _VECTORS,
+    "pbc": _PERIODIC,
     "charge": Column("i8", "total charge", "e"),
     "spin": Column("i8", "2S, the number of unpaired electrons"),
     "molecule": _MOLECULE,
@@ -162,6 +164,8 @@ WALKERS: dict[str, Column] = {
     "offsets": _OFFSETS,
     "numbers": _NUMBERS,
     "positions": _POSITIONS,
+    "cell": _VECTORS,
+    "pbc": _PERIODIC,
     "velocities": Column("f8", "velocities", "angstrom/fs", ATOM, _XYZ),
 }
 GENERATIONS: dict[str, Column] = {

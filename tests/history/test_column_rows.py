@@ -207,6 +207,8 @@ def test_walkers_are_where_they_are_now(played, rows):
         span = slice(*table["offsets"][row : row + 2])
         np.testing.assert_array_equal(table["positions"][span], walker.frame.positions)
         np.testing.assert_array_equal(table["velocities"][span], walker.velocities)
+        np.testing.assert_array_equal(table["cell"][row], walker.frame.cell)
+        assert tuple(table["pbc"][row]) == walker.frame.pbc
         assert (table["step"][row], table["stopped"][row]) == (walker.step, False)
 
 

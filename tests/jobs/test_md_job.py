@@ -22,6 +22,7 @@ from alloop.core.species import Domain
 from alloop.core.units import ASE_VELOCITY, Floats
 from alloop.generation import Generation, load, to_bytes
 from alloop.jobs.md_job import MDProgress, MDRun, dynamics_text
+from alloop.md.barostat import Barostat
 from alloop.md.dynamics import DynamicsSettings
 from alloop.md.guards import Guards
 from alloop.md.integrate import Langevin, VelocityVerlet
@@ -174,6 +175,54 @@ def test_other_files_are_written_at_the_end(tmp_path: Path, suffix: str) -> None
     assert frames[-1].get_kinetic_energy() > 0.0
     assert np.isfinite(frames[-1].get_potential_energy())
     assert frames[-1].get_forces().shape == (2, 3)
+
+
+def compressed(out: Path, **changes: object) -> MDRun:
+    """Hydrogen in cells wider than the cutoff: molecules of a gas."""
+    cell = replace(hydrogen(), cell=6.0 * np.eye(3), pbc=(True,) * 3)
+    barostat = Barostat(4e-4, time=20.0, compressibility=100.0, interval=3)
+    dynamics = DynamicsSettings(
+        temperature=300.0, timestep=0.25, stride=5, barostat=barostat
+    )
+    return walk(out, **({"start": [cell], "dynamics": dynamics} | changes))
+
+
+def test_a_run_at_constant_pressure_goes_on_with_the_same_bits(tmp_path: Path) -> None:
+    one, two, half = (tmp_path / f"{name}.xyz" for name in ("one", "two", "half"))
+    compressed(one, steps=400).run()
+
+    def stop(progress: MDProgress) -> None:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        compressed(two, steps=400).run(stop)
+    assert read(two, index="-1").info["step"] == 200
+    compressed(two, steps=400).run()
+    assert one.read_bytes() == two.read_bytes()
+    frames = read(one, index="::2")
+    volumes = np.array([atoms.get_volume() for atoms in frames])
+    assert len(np.unique(volumes)) > 20
+    own = generation().predict(pack_frames([from_atoms(a) for a in frames]))
+    stress = [atoms.get_stress() for atoms in frames]
+    np.testing.assert_allclose(stress, own.stress, atol=1e-6)
+    other = replace(compressed(one).dynamics, barostat=Barostat(0.2))
+    with pytest.raises(InputError, match="another dynamics"):
+        compressed(one, dynamics=other).run()
+    with pytest.raises(InputError, match="expected cells that repeat"):
+        compressed(half, start=[hydrogen()]).run()
+
+
+def test_md_takes_a_pressure_in_gigapascals(
+    tmp_path: Path, model: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    start, out = tmp_path / "cell.xyz", tmp_path / "out.xyz"
+    write(start, molecule("H2", cell=[6.0] * 3, pbc=True))
+    command = ["md", str(model), str(start), "--out", str(out), "--steps", "40"]
+    assert alloop([*command, "--pressure", "2", "--cell", "anisotropic"]) == 0
+    frames = read(out, index=":")
+    assert not np.allclose(frames[-1].cell, frames[0].cell)
+    assert alloop([*command, "--pressure", "2", "--kind", "verlet"]) == 2
+    assert "expected a thermostat (langevin)" in capsys.readouterr().err
 
 
 def test_a_walker_stops_before_it_breaks_and_says_why(

@@ -196,10 +196,10 @@ def test_a_crystal_shears_as_equipartition_says() -> None:
 @pytest.mark.slow
 def test_a_crystal_presses_as_the_virial_theorem_says() -> None:
     """<V (P_int - P)> = -kT along each axis, exactly, whatever the material."""
-    found, pressure = sheared(30000)
+    found, pressure = sheared(10000)
     excess = found.volumes[..., None, None] * (found.pressures - pressure * np.eye(3))
     for axis in range(3):
-        agrees(excess[..., axis, axis], -KT, 0.1)
+        agrees(excess[..., axis, axis], -KT, 0.2)
     shear = excess[..., 0, 2].mean(axis=0)
     assert abs(shear.mean()) < 4.0 * shear.std(ddof=1) / np.sqrt(len(shear))
 
@@ -211,9 +211,9 @@ def test_a_gas_has_the_volumes_of_its_equation_of_state_within_a_percent(shape) 
     unit = KT / pressure
     barostat = Barostat(pressure, 400.0, 1.0 / pressure, 1, shape)
     start = walkers(120, atoms, (atoms + 1) * unit)
-    found = sample(GAS, start, settings(barostat), 20000)
-    agrees(found.volumes, (atoms + 1) * unit, 0.005)
-    agrees((found.volumes - (atoms + 1) * unit) ** 2, (atoms + 1) * unit**2, 0.02)
+    found = sample(GAS, start, settings(barostat), 6000)
+    agrees(found.volumes, (atoms + 1) * unit, 0.01)
+    agrees((found.volumes - (atoms + 1) * unit) ** 2, (atoms + 1) * unit**2, 0.04)
 
 
 def test_the_volume_moves_more_slowly_the_longer_its_relaxation_time() -> None:

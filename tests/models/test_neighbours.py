@@ -58,6 +58,26 @@ def test_a_search_finds_what_ase_finds(frame: Frame) -> None:
     assert as_rows(found) == as_rows(expected)
 
 
+@pytest.mark.parametrize("strain", [0.2, -0.25])
+def test_pairs_follow_a_cell_that_moves(strain: float) -> None:
+    """Also into a cell that is much smaller than the cutoff."""
+    start, sheared = (
+        crystal(),
+        np.eye(3)
+        + strain * np.array([[1.0, 0.4, 0.0], [0.4, 1.0, 0.2], [0.0, 0.2, 1.0]]),
+    )
+    batch = pack_frames([start])
+    before = len(neighbour_pairs(batch, cutoff=6.0).centres)
+    moved = batch.with_cells(batch.positions @ sheared, batch.cells @ sheared)
+    found = neighbour_pairs(moved, cutoff=6.0)
+    atoms = to_atoms(start)
+    atoms.set_cell(start.cell @ sheared)
+    atoms.positions = start.positions @ sheared
+    i, j, S = neighbor_list("ijS", atoms, 6.0)
+    assert as_rows(found) == as_rows(NeighbourPairs(i, j, S @ atoms.cell.array))
+    assert (len(found.centres) > before) == (strain < 0)
+
+
 def test_frames_of_both_kinds_mix() -> None:
     mixed = neighbour_pairs(pack_frames([WATER, crystal(), ETHANOL]), cutoff=4.0)
     alone = neighbour_pairs(pack_frames([crystal()]), cutoff=4.0)

@@ -11,6 +11,7 @@ from alloop.config.checks.training_checks import score_problems, training_proble
 from alloop.config.problems import Problem
 from alloop.config.sections.data import Sampled
 from alloop.config.sections.plan import Plan
+from alloop.core.atoms import hill_formula
 from alloop.core.frame import Frame
 from alloop.core.levels import Level
 from alloop.labels.child.labeller import IsolatedLabeller
@@ -47,6 +48,26 @@ def too_few_per_molecule(plan: Plan, start: Sequence[Frame]) -> Iterator[Problem
     if few < many:
         text = f"expected a label for each of {many} starts, got {few}"
         yield Problem("seeds.expensive", text)
+
+
+def pressure_problems(
+    plan: Plan, levels: Mapping[str, Level], start: Sequence[Frame]
+) -> Iterator[Problem]:
+    """Yield problems if there is a pressure and starts or levels know no cells."""
+    if plan.explore.constant_pressure() is None:
+        return
+    path = "explore.pressure"
+    strange = [hill_formula(frame) for frame in start if not all(frame.pbc)]
+    if strange:
+        text = f"expected cells that repeat in all directions, got {strange[0]}"
+        yield Problem(path, f"{text} without; leave it out")
+    first = levels.get("cheap", levels["expensive"])
+    if (
+        isinstance(plan.test, Sampled)
+        and program_of(first).stress(first.settings) is False
+    ):
+        text = f"the first frames move at {first.title}, which gives no stress of cells"
+        yield Problem(path, f"{text}; leave it out, or choose another level")
 
 
 def level_problems(

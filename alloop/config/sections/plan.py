@@ -25,9 +25,11 @@ from alloop.config.sections.data import Sampled, Start, Test
 from alloop.config.sections.flag import Flag, LeverageFlag
 from alloop.config.sections.levels import Levels
 from alloop.config.sections.potentials import NETWORK_SECTIONS, Potential
+from alloop.config.sections.pressure import Barostat
 from alloop.config.sections.training import Training
 
 if TYPE_CHECKING:
+    from alloop.md.barostat import Barostat as CellBarostat
     from alloop.md.integrate import Integrator
 
 Timestep: TypeAlias = Annotated[float, Field(gt=0, le=5)]
@@ -87,6 +89,11 @@ class Guards(Section):
         description="largest surprise of a frame, as a multiple of the threshold; "
         "off by default",
     )
+    volume: Annotated[float, Field(gt=1)] | None = Field(
+        2.0,
+        description="largest factor by which a cell grows or shrinks within a `piece`, "
+        "with a `pressure`",
+    )
     back: Count = Field(
         5,
         description="steps from the frame that becomes a candidate to the stop; up "
@@ -132,12 +139,26 @@ class Moves(Section):
     def integrator(self) -> "Integrator":
         """Return the integrator of this section."""
 
+    def constant_pressure(self) -> "CellBarostat | None":
+        """Return the barostat, None for constant cells."""
+        return None
+
 
 class Langevin(Moves):
     """Langevin dynamics (BAOAB)."""
 
     kind: Literal["langevin"] = "langevin"
     friction: Positive = Field(0.01, description="friction of the thermostat, 1/fs")
+    pressure: float | None = Field(
+        None,
+        description="pressure at which cells change, GPa; by default they stay as they "
+        "are",
+    )
+    barostat: Barostat = Barostat()
+
+    def constant_pressure(self) -> "CellBarostat | None":
+        """Return the barostat, None for constant cells."""
+        return None if self.pressure is None else self.barostat.build(self.pressure)
 
     def integrator(self) -> "Integrator":
         """Return the integrator of this section."""

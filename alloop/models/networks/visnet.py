@@ -39,7 +39,7 @@ class Envelope(nn.Module):
 class Neighbours(visnet.NeighborEmbedding):  # type: ignore[misc]
     """The embedding of the elements around each atom.
 
-    As in torch-geometric, an atom's own images in a cell are left out.
+    An atom's own images in a cell are neighbours too, other than in torch-geometric.
     """
 
     def forward(

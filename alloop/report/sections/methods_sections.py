@@ -84,10 +84,10 @@ def _about_examination(history: History) -> str:
     return (
         f"Final examination {found.number}: {plural(found.walkers, 'walker')} from "
         f"first frames on generation {found.generation}, the best on the frozen set, "
-        f"at {found.temperature:g} K; a frame of each after every {found.steps} MD "
-        "steps, whatever its surprise, predicted first and then labelled at the "
-        "expensive level. No training sees them, nothing is chosen by them, and their "
-        "labels are outside the budget."
+        f"at {found.temperature:g} K{_pressure_words(history)}; a frame of each after "
+        f"every {found.steps} MD steps, whatever its surprise, predicted first and "
+        "then labelled at the expensive level. No training sees them, nothing is "
+        "chosen by them, and their labels are outside the budget."
     )
 
 
@@ -104,6 +104,7 @@ def _about_frozen(history: History) -> str:
         return "Frozen set: none so far."
     kelvin = config_value(history, "test", "temperature")
     warm = f" at {kelvin:g} K" if isinstance(kelvin, int | float) else ""
+    warm += _pressure_words(history)
     return (
         f"Validation set: {plural(frames, 'frame')} from {len(samples)} trajectories "
         f"of Langevin MD at the cheap level ({level_title(history, 'cheap')}){warm}, "
@@ -113,6 +114,11 @@ def _about_frozen(history: History) -> str:
         "outside the budget. It decides when to stop and which generation is best, so "
         "that its error is no test."
     )
+
+
+def _pressure_words(history: History) -> str:
+    pressure = config_value(history, "explore", "pressure")
+    return f" and {pressure:g} GPa" if isinstance(pressure, int | float) else ""
 
 
 def level_table(history: History) -> Markup:

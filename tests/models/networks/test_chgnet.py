@@ -16,6 +16,8 @@ from alloop.config import load_campaign
 from alloop.core.atoms import from_atoms
 from alloop.core.batch import pack_frames
 from alloop.core.errors import InputError
+from alloop.core.stress import tensor_of_voigt
+from alloop.core.units import GIGAPASCAL
 from alloop.models.graph import to_graph
 from alloop.models.network import build_network, energy_and_forces
 from alloop.models.networks.chgnet import CHGNet, require_package
@@ -32,6 +34,7 @@ from alloop.testing.potentials import (
     check_rotation,
     check_stored,
     check_translation,
+    strained_copies,
 )
 
 pytest.importorskip("chgnet")
@@ -119,6 +122,26 @@ def test_forces_are_minus_the_gradient_in_the_limit() -> None:
         forces = potential.predict(batch).forces
         assert (high - low) / (2 * h) == pytest.approx(-(forces * u).sum(), abs=1e-5)
         np.testing.assert_allclose(plain.predict(batch).forces, forces, atol=2e-4)
+
+
+def test_the_stress_is_the_slope_of_the_energy_under_strain(theirs: Any) -> None:
+    """And the package's own, which is in GPa."""
+    from pymatgen.io.ase import AseAtomsAdaptor
+
+    salt = shaken(bulk("NaCl", "rocksalt", a=5.5))
+    network = build_network("chgnet", dtype=torch.float64)
+    potential = LearnedPotential(network, dict.fromkeys((11, 17), -1.0))
+    found = potential.predict(pack_frames([from_atoms(salt)])).stress
+    stress = tensor_of_voigt(np.asarray(found)[0])
+    u = np.random.default_rng(1).normal(size=(3, 3))
+    u, h = u + u.T, 1e-6
+    ends = strained_copies(from_atoms(salt), np.array([-h * u, h * u]))
+    low, high = potential.predict(ends).energies
+    slope = (high - low) / (2 * h) / salt.get_volume()
+    assert float((stress * u).sum()) == pytest.approx(slope, abs=1e-6)
+    structure = AseAtomsAdaptor.get_structure(salt)
+    own = theirs.predict_structure(structure, task="efs")["s"] * GIGAPASCAL
+    np.testing.assert_allclose(stress, own, atol=1e-4)
 
 
 def test_a_single_atom_and_a_far_pair_have_no_forces() -> None:
