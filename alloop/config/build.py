@@ -7,7 +7,8 @@ from alloop.acceptance import AcceptanceSettings
 from alloop.config.sections.base import section_members
 from alloop.config.sections.clusters import Address, Inline, Local, Pbs, Slurm, Workers
 from alloop.config.sections.data import Sampled
-from alloop.config.sections.plan import Explore, Moves, Plan
+from alloop.config.sections.explore import Explore, Moves
+from alloop.config.sections.plan import Plan
 from alloop.config.sections.training import Asteroid, Standard
 from alloop.config.trainer import make_trainer
 from alloop.core.errors import InputError

@@ -1,7 +1,6 @@
 """A whole configuration as frozen, checked sections."""
 
-from abc import abstractmethod
-from typing import TYPE_CHECKING, Annotated, Literal, TypeAlias
+from typing import Annotated, Literal
 
 from pydantic import Field
 
@@ -16,28 +15,14 @@ from alloop.config.sections.base import (
     Section,
     Share,
     Whole,
-    by_kind,
-    one_or_several,
-    union_tag,
 )
 from alloop.config.sections.clusters import Cluster, Local
 from alloop.config.sections.data import Sampled, Start, Test
+from alloop.config.sections.explore import Explore, Langevin
 from alloop.config.sections.flag import Flag, LeverageFlag
 from alloop.config.sections.levels import Levels
 from alloop.config.sections.potentials import NETWORK_SECTIONS, Potential
-from alloop.config.sections.pressure import Barostat
 from alloop.config.sections.training import Training
-
-if TYPE_CHECKING:
-    from alloop.md.barostat import Barostat as CellBarostat
-    from alloop.md.integrate import Integrator
-
-Timestep: TypeAlias = Annotated[float, Field(gt=0, le=5)]
-Temperatures: TypeAlias = Annotated[
-    Annotated[Positive, union_tag("one")]
-    | Annotated[tuple[Positive, ...], Loose, Field(min_length=1), union_tag("several")],
-    one_or_several(),
-]
 
 
 class Seeds(Section):
@@ -64,125 +49,6 @@ class Seeds(Section):
     sigma: Positive = Field(
         0.05, description="standard deviation of the random displacements, Å"
     )
-
-
-class Guards(Section):
-    """The limits at which a walker stops; null turns a guard off."""
-
-    force: Positive | None = Field(30.0, description="largest force on an atom, eV/Å")
-    contact: Positive | None = Field(
-        0.6,
-        description="closest distance of two atoms, in sums of their covalent radii",
-    )
-    bond: Positive | None = Field(
-        2.0,
-        description="largest length of a bond of the start structure, in sums of "
-        "covalent radii",
-    )
-    heat: Positive | None = Field(
-        10.0,
-        description="largest kinetic temperature, as a multiple of the temperature "
-        "that is set",
-    )
-    surprise: Positive | None = Field(
-        None,
-        description="largest surprise of a frame, as a multiple of the threshold; "
-        "off by default",
-    )
-    volume: Annotated[float, Field(gt=1)] | None = Field(
-        2.0,
-        description="largest factor by which a cell grows or shrinks within a `piece`, "
-        "with a `pressure`",
-    )
-    back: Count = Field(
-        5,
-        description="steps from the frame that becomes a candidate to the stop; up "
-        "to twice as many",
-    )
-
-
-class Moves(Section):
-    """The walkers of a round, for any kind of MD."""
-
-    temperature: Temperatures = Field(
-        500.0,
-        description="temperature of the thermostat, or of the first velocities "
-        "without one, K; of a list the walkers of a molecule have one each in turn",
-    )
-    timestep: Timestep = Field(0.5, description="time step of MD, fs")
-    walkers: ParallelCount = Field(
-        16, description="number of MD trajectories, all molecules together"
-    )
-    steps: Count = Field(500, description="MD steps of each walker in a round")
-    batch: ParallelCount = Field(8, description="walkers that one task moves together")
-    piece: Count = Field(500, description="most MD steps of one task")
-    stride: Count = Field(10, description="MD steps between two frames that are scored")
-    protocol: Literal["periodic", "naive", "non-periodic"] = Field(
-        "periodic",
-        description="model and start of a round: the newest model, where walkers go "
-        "on; the first model, where they start anew; the first model, where they go on",
-    )
-    compile: bool | Literal["auto"] = Field(
-        "auto",
-        description="whether forces are computed by compiled code; auto: from 5000 "
-        "`steps` on",
-    )
-    guards: Guards = Guards()
-
-    @property
-    def temperatures(self) -> tuple[float, ...]:
-        """The temperatures of the walkers, K."""
-        kelvin = self.temperature
-        return kelvin if isinstance(kelvin, tuple) else (kelvin,)
-
-    @abstractmethod
-    def integrator(self) -> "Integrator":
-        """Return the integrator of this section."""
-
-    def constant_pressure(self) -> "CellBarostat | None":
-        """Return the barostat, None for constant cells."""
-        return None
-
-
-class Langevin(Moves):
-    """Langevin dynamics (BAOAB)."""
-
-    kind: Literal["langevin"] = "langevin"
-    friction: Positive = Field(0.01, description="friction of the thermostat, 1/fs")
-    pressure: float | None = Field(
-        None,
-        description="pressure at which cells change, GPa; by default they stay as they "
-        "are",
-    )
-    barostat: Barostat = Barostat()
-
-    def constant_pressure(self) -> "CellBarostat | None":
-        """Return the barostat, None for constant cells."""
-        return None if self.pressure is None else self.barostat.build(self.pressure)
-
-    def integrator(self) -> "Integrator":
-        """Return the integrator of this section."""
-        from alloop.md import integrate
-
-        return integrate.Langevin(self.friction)
-
-
-class Verlet(Moves):
-    """Velocity Verlet: constant energy."""
-
-    kind: Literal["verlet"]
-
-    def integrator(self) -> "Integrator":
-        """Return the integrator of this section."""
-        from alloop.md import integrate
-
-        return integrate.VelocityVerlet()
-
-
-Explore: TypeAlias = Annotated[
-    Annotated[Langevin, union_tag("langevin")] | Annotated[Verlet, union_tag("verlet")],
-    by_kind("langevin"),
-]
 
 
 class Budget(Section):
