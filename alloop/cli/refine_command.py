@@ -5,17 +5,19 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from alloop.cli.campaign_paths import Force, short_path
-from alloop.cli.console import print_text
+from alloop.cli.campaign_paths import Force, open_campaign, short_path
+from alloop.cli.console import Quiet, busy_line, print_error, print_text
 from alloop.cli.diagnose_command import is_campaign, load_with_training
 from alloop.core.errors import InputError
 
 if TYPE_CHECKING:
+    from alloop.core.records import LabelSet
     from alloop.generation import Generation
     from alloop.jobs.training_set import KnownFrames
+    from alloop.refine.test_time import TestTimeOutcome
 
 
-def refine(
+def refine(  # noqa: PLR0913 - one for each option
     model: Annotated[
         Path, typer.Argument(help="model file, store, or YAML file of a campaign")
     ],
@@ -24,6 +26,13 @@ def refine(
         typer.Argument(help="file that ASE reads; `file.xyz@0:10` reads frames 0 to 9"),
     ],
     out: Annotated[Path, typer.Option(help="model file to write")],
+    level: Annotated[
+        str | None,
+        typer.Option(
+            help="train at test time with labels of the frames at this level, that of "
+            "the model's cheap head: `gfn2-xtb`, a YAML file, or a YAML mapping"
+        ),
+    ] = None,
     radius: Annotated[
         str | None,
         typer.Option(
@@ -31,6 +40,29 @@ def refine(
             "graphs look most like those of the training"
         ),
     ] = None,
+    heldout: Annotated[
+        Path | None,
+        typer.Option(
+            help="expensive labels that must not get worse, in eV and Å  [default: "
+            "those of the store that the model was not trained on]"
+        ),
+    ] = None,
+    replay: Annotated[
+        Path | None,
+        typer.Option(
+            help="cheap labels of the training, in eV and Å, to train on beside the "
+            "new ones  [default: those of the store]"
+        ),
+    ] = None,
+    worse: Annotated[
+        float,
+        typer.Option(
+            min=0.0, help="share by which the error on held-out labels may grow"
+        ),
+    ] = 0.02,
+    steps: Annotated[
+        int, typer.Option(min=1, help="gradient steps on the cheap labels")
+    ] = 500,
     training: Annotated[
         str | None,
         typer.Option(
@@ -38,37 +70,140 @@ def refine(
             "of the store]"
         ),
     ] = None,
+    workers: Annotated[
+        int | None,
+        typer.Option(min=1, help="processes for labels  [default: one per core]"),
+    ] = None,
+    cache: Annotated[
+        Path | None, typer.Option(help="label cache, a folder that commands share")
+    ] = None,
+    seed: Annotated[int, typer.Option(min=0, help="seed of all random numbers")] = 0,
     force: Force = False,
+    quiet: Quiet = False,
 ) -> None:
-    """Refine a model for frames of one system, without expensive labels.
+    """Refine a model for frames unlike its training set, without expensive labels.
 
-    With --radius the network ends at another distance, its weights unchanged. Nothing
+    With --level its representation takes gradient steps on cheap labels of the frames;
+    with --radius the network ends at another distance, its weights unchanged. Nothing
     is written where the model stays as it is.
     """
     from alloop.files.targets import MODELS, refuse_target
+    from alloop.jobs.refine_job import refine_at_test_time
     from alloop.jobs.training_set import file_frames
+    from alloop.refine.test_time import (
+        TestTimeLabels,
+        TestTimeSettings,
+        require_elements,
+        require_two_heads,
+    )
 
     refuse_target(out, MODELS, force=force)
-    if radius is None:
-        raise InputError("expected how to refine the model: give `--radius auto`")
-    needed = radius == "auto"
-    known: KnownFrames | None = None
-    if needed or training is not None or is_campaign(model):
-        found, known = load_with_training(model, training)
-    else:
-        from alloop.generation import load
-
-        found = load(model)
+    if (level is None) == (radius is None):
+        raise InputError(
+            "expected one way to refine the model: give `--level LEVEL` or `--radius "
+            "auto`"
+        )
+    found, known = _model_and_training(model, training, needed=radius == "auto")
     given = file_frames([frames])
-    refined = (
-        _chosen_radius(found, given, known)
-        if known is not None and needed
-        else _given_radius(found, radius, given, known)
-    )
+    if level is not None:
+        settings = TestTimeSettings(steps=steps, worse=worse, seed=seed)
+        require_elements(require_two_heads(found.potential), given.batch)
+        held = _held_out(model, heldout)
+        known_cheap = _replayed(model, replay)
+        cheap = _cheap_labels(model, level, given, workers, cache)
+        labels = TestTimeLabels(cheap, held, known_cheap)
+        with busy_line("training on the cheap labels", quiet):
+            trained = refine_at_test_time(found, labels, settings, known)
+        for line in _outcome_lines(trained.outcome):
+            print_text(line)
+        refined = trained.generation
+    elif radius == "auto" and known is not None:
+        refined = _chosen_radius(found, given, known)
+    else:
+        refined = _given_radius(found, str(radius), given, known)
     if refined is None:
         print_text("nothing written")
         return
     _write_model(refined, out)
+
+
+def _model_and_training(
+    model: Path, training: str | None, needed: bool
+) -> "tuple[Generation, KnownFrames | None]":
+    """Return the model, with its training frames where they are known or needed."""
+    if needed or training is not None or is_campaign(model):
+        return load_with_training(model, training)
+    from alloop.generation import load
+
+    return load(model), None
+
+
+def _held_out(model: Path, heldout: Path | None) -> "LabelSet":
+    """Return the expensive labels that must not get worse."""
+    from alloop.jobs.refine_labels import file_labels, store_held_out
+
+    if heldout is not None:
+        return file_labels(heldout)
+    if not is_campaign(model):
+        raise InputError(
+            "expected expensive labels that the model was not trained on, to see that "
+            "they do not get worse: give `--heldout FILE`"
+        )
+    history = open_campaign(model).history()
+    best = history.state.best
+    assert best is not None
+    return store_held_out(history, best)
+
+
+def _replayed(model: Path, replay: Path | None) -> "LabelSet | None":
+    """Return the cheap labels of the training, None where they are not known."""
+    from alloop.jobs.refine_labels import file_labels, store_replay
+
+    if replay is not None:
+        return file_labels(replay)
+    if not is_campaign(model):
+        return None
+    history = open_campaign(model).history()
+    best = history.state.best
+    return None if best is None else store_replay(history, best)
+
+
+def _cheap_labels(
+    model: Path,
+    level: str,
+    frames: "KnownFrames",
+    workers: int | None,
+    cache: Path | None,
+) -> "LabelSet":
+    """Return the labels of the frames at the level of the cheap head."""
+    from alloop.config.load import parse_level
+    from alloop.jobs.refine_labels import level_labels, require_cheap_level
+
+    chosen = parse_level(level)
+    if is_campaign(model):
+        require_cheap_level(open_campaign(model).history(), chosen)
+    with busy_line(f"labelling at {chosen.title}"):
+        labels, notes = level_labels(frames.batch.frames(), chosen, workers, cache)
+    for note in notes:
+        print_error(f"warning: {note}")
+    return labels
+
+
+def _outcome_lines(outcome: "TestTimeOutcome") -> list[str]:
+    """Return the errors before and after, and what was kept."""
+    from alloop.report.text.formatting import milli_text
+
+    rows = {
+        "cheap labels of the frames": outcome.cheap,
+        "held-out expensive labels": outcome.held,
+    }
+    lines = [
+        f"{name}: force MAE {milli_text(before)} -> {milli_text(after)} meV/Å"
+        for name, (before, after) in rows.items()
+    ]
+    if outcome.potential is None:
+        return [*lines, "held-out labels got worse: the training was rolled back"]
+    return [*lines, f"{outcome.share:.0%} of the step kept"]
 
 
 def _chosen_radius(

@@ -12,6 +12,7 @@ from alloop.config.sections.training import (
     OptimiserSection,
     Stages,
     Standard,
+    TwoHeads,
 )
 from alloop.core.atoms import atomic_number
 from alloop.core.roles import Trainer
@@ -50,6 +51,7 @@ def _pairwise_trainer(plan: Plan, settings: Mapping[str, Any]) -> Trainer:
 def _staged_trainer(plan: Plan, kind: str, settings: dict[str, Any]) -> Trainer:
     from alloop.training.bias_weights import Gamma
     from alloop.training.trainers.staged_trainer import StagedTrainer
+    from alloop.training.trainers.two_heads import TwoHeadTrainer
     from alloop.training.trainers.universal import UniversalTrainer
 
     training = plan.training
@@ -61,7 +63,8 @@ def _staged_trainer(plan: Plan, kind: str, settings: dict[str, Any]) -> Trainer:
         options["least"] = training.least
         options["validation"] = training.validation
     options["repulsion"] = _repulsion(plan)
-    staged = StagedTrainer(kind, settings, _training_stages(plan), **options)
+    trainer = TwoHeadTrainer if isinstance(training, TwoHeads) else StagedTrainer
+    staged = trainer(kind, settings, _training_stages(plan), **options)
     return UniversalTrainer(staged) if is_pretrained(kind) else staged
 
 
@@ -104,10 +107,11 @@ def _training_stages(plan: Plan) -> "tuple[Stage, ...]":
 
 
 def _stage_list(
-    training: Asteroid | Standard | Stages, kind: str
+    training: Asteroid | Standard | Stages | TwoHeads, kind: str
 ) -> "tuple[Stage, ...]":
     from alloop.training.schedule import Schedule
     from alloop.training.stages import Stage, asteroid_stages, standard_stages
+    from alloop.training.trainers.two_heads import two_head_stages
 
     usual: Literal["adamw", "muon"] = "adamw" if is_pretrained(kind) else "muon"
     schedule = Schedule(
@@ -123,6 +127,9 @@ def _stage_list(
             steps = (training.teacher, training.pretrain, training.finetune)
             weights = _WEIGHTS[training.bias]
             return asteroid_stages(steps, schedule, training.finetune_lr, weights)
+        case TwoHeads():
+            steps_each = (training.pretrain, training.finetune)
+            return two_head_stages(steps_each, schedule, training.finetune_lr)
         case Standard():
             return standard_stages(training.steps, schedule)
         case Stages():

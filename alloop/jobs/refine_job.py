@@ -21,8 +21,16 @@ from alloop.refine.radius import (
     trained_radius,
     with_radius,
 )
+from alloop.refine.test_time import (
+    TestTimeLabels,
+    TestTimeOutcome,
+    TestTimeSettings,
+    require_two_heads,
+    train_at_test_time,
+)
 from alloop.scores.calibrate import surprise_threshold
 from alloop.scores.leverage import LeverageScorer
+from alloop.training.fit import Progress
 
 _QUANTILE = 0.99  # of the surprise of training frames, its threshold
 
@@ -62,6 +70,43 @@ def fixed_radius(
     potential = with_radius(model.potential, radius)
     facts = {"kind": "radius", "radius": radius}
     return refined_generation(model, potential, facts, frames.batch, training)
+
+
+@dataclass(frozen=True, slots=True)
+class TestTimeRefinement:
+    """A refined generation, None where it was rolled back, and the outcome."""
+
+    __test__ = False  # no class of tests, whatever its name
+
+    generation: Generation | None
+    outcome: TestTimeOutcome
+
+
+def refine_at_test_time(
+    model: Generation,
+    labels: TestTimeLabels,
+    settings: TestTimeSettings,
+    training: KnownFrames | None = None,
+    progress: Progress | None = None,
+) -> TestTimeRefinement:
+    """Return a model whose representation was trained on cheap labels of new frames.
+
+    See `alloop.refine.test_time.train_at_test_time`.
+    """
+    potential = require_two_heads(model.potential)
+    outcome = train_at_test_time(potential, labels, settings, progress=progress)
+    if outcome.potential is None:
+        return TestTimeRefinement(None, outcome)
+    facts = {
+        "kind": "test-time",
+        "share": outcome.share,
+        "frames": len(labels.cheap),
+        "cheap_force_mae_eV_per_A": list(outcome.cheap),
+        "held_force_mae_eV_per_A": list(outcome.held),
+    }
+    frames = labels.cheap.batch
+    refined = refined_generation(model, outcome.potential, facts, frames, training)
+    return TestTimeRefinement(refined, outcome)
 
 
 def refined_generation(

@@ -6,7 +6,12 @@ from pathlib import Path
 
 from alloop.config.sections.data import Labelled, Labels, Store
 from alloop.config.sections.plan import Plan
-from alloop.config.sections.training import Asteroid, OptimiserSection, Stages
+from alloop.config.sections.training import (
+    Asteroid,
+    OptimiserSection,
+    Stages,
+    TwoHeads,
+)
 from alloop.config.starting_data import read_label_file, store_opening
 from alloop.config.train_sections import label_sources
 from alloop.core.errors import InputError
@@ -90,7 +95,7 @@ def read_material(plan: Plan, shares: HeldOutShares) -> TrainMaterial:
 
 def _needs_cheap(training: OptimiserSection | None) -> bool:
     match training:
-        case Asteroid():
+        case Asteroid() | TwoHeads():
             return True
         case Stages(stages=stages):
             return any(stage.on != "expensive" for stage in stages)

@@ -16,6 +16,7 @@ from alloop.models.pretrained import Pretrained
 if TYPE_CHECKING:
     from alloop.models.layers import Network
 
+HEADED = ("painn", "gemnet")  # networks whose last layer can be a head of its own
 BONDED = 2.0  # Å: atoms that are closer keep their trained envelope at any radius
 
 

@@ -55,8 +55,10 @@ def restore_potential(checkpoint: Checkpoint) -> Storable:
 
 def _restored(checkpoint: Checkpoint) -> Storable:
     if checkpoint.kind in NETWORKS:
-        from alloop.potentials import learned
+        from alloop.potentials import learned, two_heads
 
+        if two_heads.SETTING in checkpoint.settings:
+            return two_heads.two_heads_from_checkpoint(checkpoint)
         return learned.from_checkpoint(checkpoint)
     if checkpoint.kind == "pairwise":
         from alloop.potentials import pairwise

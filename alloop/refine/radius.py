@@ -21,6 +21,7 @@ from alloop.core.units import Floats
 from alloop.models.network import build_network
 from alloop.models.settings import check_radius
 from alloop.potentials.learned import LearnedPotential
+from alloop.potentials.two_heads import TwoHeadPotential
 from alloop.refine.shifts import TrainingShifts
 
 CANDIDATES = tuple(np.linspace(3.0, 9.0, 10).tolist())  # Å, those of the paper
@@ -102,6 +103,8 @@ def with_radius(potential: Potential, radius: float) -> LearnedPotential:
         settings["radius"] = float(radius)
     refined = build_network(network.kind, settings, dtype=own.dtype)
     refined.load_state_dict(network.state_dict())
+    if isinstance(own, TwoHeadPotential):
+        return own.with_network(refined)
     return LearnedPotential(
         refined, own.references, own.scale, own.device, own.repulsion
     )

@@ -1,19 +1,25 @@
 """The command `refine`: another radius, and what it refuses."""
 
+import json
 from pathlib import Path
 
 import ase.io
 import numpy as np
 import pytest
 from ase import Atoms
+from ase.build import molecule
+from ase.calculators.singlepoint import SinglePointCalculator
 
 import alloop
+from alloop.cli import main
 from alloop.core.atoms import from_atoms
 from alloop.core.batch import pack_frames
 from alloop.core.species import Domain
 from alloop.generation import Generation, to_bytes
 from alloop.potentials.learned import LearnedPotential
+from alloop.potentials.two_heads import CheapHead, TwoHeadPotential
 from tests.cli.test_commands import refused, said
+from tests.conftest import write_toy
 from tests.models.kinds import small
 
 
@@ -81,3 +87,82 @@ def test_every_mistake_is_one_sentence(
     assert "--training FILE" in refused(capsys, *run, "--radius", "auto", *out)
     ending = refused(capsys, *run, "--radius", "6", "--out", tmp_path / "b.txt")
     assert "ends in" in ending
+
+
+TOY = {"kind": "toy", "stiffness": 0.9, "stretch": 0.02}
+
+
+@pytest.fixture(scope="module")
+def campaign(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The store of a toy campaign with a network of two heads."""
+    path = write_toy(
+        tmp_path_factory.mktemp("heads"),
+        potential={"kind": "painn", "channels": 4, "layers": 2, "radial": 4},
+        training={"kind": "two-heads", "pretrain": 20, "finetune": 10, "every": 8},
+        explore={"walkers": 2, "batch": 2, "steps": 20, "piece": 20, "stride": 5},
+    )
+    assert main(["run", str(path), "--quiet"]) == 0
+    return path.with_name("toy.zarr")
+
+
+@pytest.mark.slow
+def test_a_campaigns_model_is_trained_at_test_time(
+    capsys: pytest.CaptureFixture[str], campaign: Path, tmp_path: Path
+) -> None:
+    level, out = json.dumps(TOY), tmp_path / "b.model"
+    hot = tmp_path / "hot.extxyz"
+    frames = [molecule("H2O") for _ in range(4)]
+    for seed, atoms in enumerate(frames):
+        atoms.rattle(0.15, seed=seed)
+    ase.io.write(hot, frames)
+    run = ("refine", campaign, hot, "--out", out, "--steps", "5", "--workers", "1")
+    shown = said(capsys, *run, "--level", level, "--worse", "50")
+    assert "cheap labels of the frames: force MAE" in shown
+    refined = alloop.load(out)
+    assert isinstance(refined.potential, TwoHeadPotential)
+    assert refined.facts["refined"]["frames"] == 4
+    assert refined.scorer is not None
+    wrong = refused(capsys, *run, "--level", "{kind: toy, stiffness: 3}", "--force")
+    assert "expected the level of the model's cheap head" in wrong
+
+
+def test_a_model_file_with_two_heads_is_trained_at_test_time(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    file, out = tmp_path / "two.model", tmp_path / "b.model"
+    plain = LearnedPotential(small("painn"), {1: -1.0, 8: -2.0})
+    head = CheapHead.of(small("painn", seed=1), {1: -1.0, 8: -2.0})
+    two = TwoHeadPotential(plain, head)
+    file.write_bytes(to_bytes(Generation(two, None, None, {}))[1])
+    frames = [molecule("H2O") for _ in range(6)]
+    for seed, atoms in enumerate(frames):
+        atoms.rattle(0.1, seed=seed)
+    hot, other, held = (tmp_path / f"{x}.extxyz" for x in ("hot", "other", "held"))
+    ase.io.write(hot, frames[:3])
+    ase.io.write(other, molecule("CH4"))
+    for atoms in frames[3:]:
+        forces = plain.predict(pack_frames([from_atoms(atoms)])).forces
+        atoms.calc = SinglePointCalculator(atoms, energy=0.0, forces=forces)
+    ase.io.write(held, frames[3:])
+    level = ("--level", json.dumps(TOY), "--steps", "3", "--workers", "1")
+    run = ("refine", file, hot, "--out", out, *level)
+    assert "--heldout FILE" in refused(capsys, *run)
+    back = said(capsys, *run, "--heldout", held)
+    assert "rolled back" in back
+    assert "nothing written" in back
+    shown = said(capsys, *run, "--heldout", held, "--worse", "1e9", "--replay", held)
+    assert "100% of the step kept" in shown
+    refined = alloop.load(out)
+    assert isinstance(refined.potential, TwoHeadPotential)
+    assert refined.facts["refined"]["frames"] == 3
+    new = ("refine", file, other, "--out", tmp_path / "c.model", *level)
+    assert "trained on, got C;" in refused(capsys, *new, "--heldout", held)
+
+
+def test_a_model_without_a_cheap_head_is_refused(
+    capsys: pytest.CaptureFixture[str], model: Path, tmp_path: Path
+) -> None:
+    run = ("refine", model, tmp_path / "grown.extxyz", "--out", tmp_path / "b.model")
+    told = refused(capsys, *run, "--level", "gfn2-xtb")
+    assert "expected a model with a cheap head" in told
+    assert "two-heads" in told

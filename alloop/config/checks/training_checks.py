@@ -13,10 +13,11 @@ from alloop.config.sections.training import (
     OptimiserSection,
     Stages,
     StageSection,
+    TwoHeads,
 )
 from alloop.core.batch import pack_frames
 from alloop.core.frame import Frame
-from alloop.models.settings import pretrained
+from alloop.models.settings import HEADED, pretrained
 
 
 def training_problems(plan: Plan) -> Iterator[Problem]:
@@ -29,6 +30,8 @@ def training_problems(plan: Plan) -> Iterator[Problem]:
                 "pair functions are solved, not stepped; choose `asteroid` or a network"
             )
             yield Problem("training.kind", text)
+    if isinstance(training, TwoHeads):
+        yield from _two_head_problems(plan)
     yield from _missing_packages(plan)
     if plan.levels.cheap is None:
         yield from _without_cheap(training)
@@ -36,6 +39,15 @@ def training_problems(plan: Plan) -> Iterator[Problem]:
         yield from _gamma_problems(training)
     elif isinstance(training, BiasWeighedSection) and training.validation == 0:
         yield from _validation_problems(training)
+
+
+def _two_head_problems(plan: Plan) -> Iterator[Problem]:
+    if plan.potential.kind not in (*HEADED, "file"):
+        text = f"two heads need a network of kind {' or '.join(HEADED)}"
+        yield Problem("training.kind", text)
+    if plan.budget.split == "measured":
+        text = "short trainings on one level alone have no two heads; leave it out"
+        yield Problem("budget.split", text)
 
 
 def _missing_packages(plan: Plan) -> Iterator[Problem]:
@@ -160,7 +172,7 @@ def _label_changes(stages: Sequence[StageSection]) -> list[StageSection]:
 
 def _without_cheap(training: OptimiserSection | None) -> Iterator[Problem]:
     missing = "`levels.cheap` is missing; add it"
-    if isinstance(training, Asteroid):
+    if isinstance(training, Asteroid | TwoHeads):
         yield Problem("training.kind", f"{missing}, or choose `standard`")
     if isinstance(training, Stages):
         for index, stage in enumerate(training.stages):

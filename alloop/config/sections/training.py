@@ -141,6 +141,25 @@ class Asteroid(BiasWeighedSection):
         return self.teacher + self.pretrain + self.finetune
 
 
+class TwoHeads(OptimiserSection):
+    """A cheap and an expensive head on one representation, for `alloop refine`."""
+
+    kind: Literal["two-heads"]
+    pretrain: Count = Field(
+        3000, description="steps on cheap labels, of the whole network"
+    )
+    finetune: Count = Field(
+        1000, description="steps on expensive labels, of their head alone"
+    )
+    finetune_lr: Positive = Field(1e-3, description="peak learning rate of the head")
+    start: Start = "scratch"
+
+    @property
+    def total(self) -> int:
+        """Steps of a generation."""
+        return self.pretrain + self.finetune
+
+
 class Standard(OptimiserSection):
     """Training on expensive labels alone."""
 
@@ -290,6 +309,7 @@ class Stages(BiasWeighedSection):
 Training: TypeAlias = Annotated[
     Annotated[Asteroid, union_tag("asteroid")]
     | Annotated[Standard, union_tag("standard")]
+    | Annotated[TwoHeads, union_tag("two-heads")]
     | Annotated[Stages, union_tag("stages")],
     by_kind(),
 ]

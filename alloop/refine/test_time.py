@@ -1,0 +1,207 @@
+"""Test-time training: cheap labels of new frames move a network's representation.
+
+Kreiman & Krishnapriyan, Digital Discovery 2026, 5, 415 (arXiv 2503.08674, section 4.2):
+gradient steps on the beginning of a network, with its cheap head, on cheap labels of
+the frames that it is to be used on; then the expensive head predicts again. Here the
+step is kept only where held-out expensive labels do not get worse: the whole step, a
+half or a quarter of it, or none.
+"""
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+
+from alloop.core.atoms import chemical_symbol
+from alloop.core.batch import Batch
+from alloop.core.errors import InputError
+from alloop.core.records import LabelSet
+from alloop.core.roles import Potential
+from alloop.core.units import Floats
+from alloop.models.heads import beginning_names, free_only, head_names
+from alloop.models.layers import Network
+from alloop.potentials.two_heads import TwoHeadPotential
+from alloop.training.fit import Progress, fit_stage
+from alloop.training.graph_pool import make_graph_pool
+from alloop.training.label_changes import joined_labels
+from alloop.training.references import without_references
+from alloop.training.schedule import Schedule
+from alloop.training.stage_task import StageTask
+from alloop.training.stages import Stage
+from alloop.training.state_folder import StateKeeper
+
+SHARES = (1.0, 0.5, 0.25)  # of the step, tried in turn
+SCHEDULE = Schedule(
+    lr=1e-3, batch=10, warmup=20, ema=0.99, optimiser="adamw", energy=0.05
+)
+
+
+@dataclass(frozen=True, slots=True)
+class TestTimeSettings:
+    """The settings of a test-time training.
+
+    steps, schedule, seed: of the optimisation. whole: move all of the representation,
+    not only its beginning. worse: share by which the error on held-out expensive labels
+    may grow.
+    """
+
+    __test__ = False  # no class of tests, whatever its name
+
+    steps: int = 500
+    schedule: Schedule = SCHEDULE
+    whole: bool = False
+    worse: float = 0.02
+    seed: int = 0
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class TestTimeLabels:
+    """The labels of a test-time training.
+
+    cheap: of the new frames, at the level of the cheap head; held_out: expensive ones
+    that the model was not trained on. replay: further cheap ones to train on, such as
+    those of the training.
+    """
+
+    __test__ = False
+
+    cheap: LabelSet
+    held_out: LabelSet
+    replay: LabelSet | None = None
+
+    @property
+    def learned(self) -> LabelSet:
+        """The labels that the gradient steps see."""
+        if self.replay is None:
+            return self.cheap
+        return joined_labels(self.cheap, self.replay)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class TestTimeOutcome:
+    """A test-time training's outcome.
+
+    potential: the refined one, None where it was rolled back. share: of the step that
+    was kept, 0 where none was. cheap: mean absolute error of the forces on the cheap
+    labels, before and after; held: on the held-out expensive labels, before and after
+    the smallest share that was tried last, eV/Å.
+    """
+
+    __test__ = False
+
+    potential: TwoHeadPotential | None
+    share: float
+    cheap: tuple[float, float]
+    held: tuple[float, float]
+
+
+USUAL = TestTimeSettings()
+
+
+def require_two_heads(potential: Potential) -> TwoHeadPotential:
+    """Return the potential; raise InputError where it has no cheap head."""
+    if not isinstance(potential, TwoHeadPotential):
+        raise InputError(
+            "expected a model with a cheap head, this one has none; train it with "
+            "`training: {kind: two-heads}`"
+        )
+    return potential
+
+
+def require_elements(potential: TwoHeadPotential, batch: Batch) -> None:
+    """Raise InputError for elements that the model was not trained on."""
+    known = {*potential.references, *potential.head.references}
+    new = sorted({int(z) for z in batch.numbers} - known)
+    if new:
+        names = ", ".join(chemical_symbol(z) for z in new)
+        raise InputError(
+            f"expected elements that the model was trained on, got {names}; no cheap "
+            "label can teach its expensive head another element"
+        )
+
+
+def train_at_test_time(
+    potential: TwoHeadPotential,
+    labels: TestTimeLabels,
+    settings: TestTimeSettings = USUAL,
+    keeper: StateKeeper | None = None,
+    progress: Progress | None = None,
+) -> TestTimeOutcome:
+    """Train the representation on cheap labels of new frames; keep it if it may be.
+
+    keeper: stores states, from which a killed training resumes. Raises InputError for
+    elements that the model does not know and without labels.
+    """
+    cheap, held_out = labels.cheap, labels.held_out
+    for name, own in (("cheap", cheap), ("held-out expensive", held_out)):
+        if not len(own):
+            raise InputError(f"expected {name} labels to refine a model, got none")
+    require_elements(potential, cheap.batch)
+    moved = _moved_network(potential, labels.learned, settings, keeper, progress)
+    before = (_error(potential.cheap(), cheap), _error(potential, held_out))
+    after = (np.nan, np.nan)
+    for share in SHARES:
+        refined = potential.with_network(_blended(potential, moved, share))
+        after = (_error(refined.cheap(), cheap), _error(refined, held_out))
+        if after[1] <= (1.0 + settings.worse) * before[1]:
+            errors = (before[0], after[0]), (before[1], after[1])
+            return TestTimeOutcome(refined, share, *errors)
+    return TestTimeOutcome(None, 0.0, (before[0], after[0]), (before[1], after[1]))
+
+
+def _moved_network(
+    potential: TwoHeadPotential,
+    labels: LabelSet,
+    settings: TestTimeSettings,
+    keeper: StateKeeper | None,
+    progress: Progress | None,
+) -> Network:
+    """Return the network with the cheap head after the gradient steps."""
+    own = potential.cheap()
+    aligned = _aligned_energies(own.predict(labels.batch).energies, labels)
+    if own.repulsion is not None:
+        aligned = own.repulsion.without(aligned)
+    rest = without_references(aligned, own.references)
+    pool = make_graph_pool(rest, own.scale, own.cutoff, own.dtype)
+    network = own.network
+    head = head_names(network)
+    names = beginning_names(network)
+    if settings.whole:
+        names = frozenset(name for name, _ in network.named_parameters()) - head
+    stage = Stage(
+        "test-time", "cheap", settings.steps, "previous", schedule=settings.schedule
+    )
+    task = StageTask(free_only(network, names), pool, stage, settings.seed)
+    return fit_stage(task, keeper, progress)[0]
+
+
+def _aligned_energies(predicted: Floats, labels: LabelSet) -> LabelSet:
+    """Return the labels, shifted to the predictions' mean for each composition.
+
+    References fitted to a few molecules say nothing of another one's energy; forces do
+    not depend on it.
+    """
+    energies = labels.energies.copy()
+    keys = [np.sort(frame.numbers).tobytes() for frame in labels.batch.frames()]
+    for key in set(keys):
+        own = np.array([each == key for each in keys], dtype=np.bool_)
+        energies[own] += (predicted[own] - energies[own]).mean()
+    return replace(labels, energies=energies)
+
+
+@torch.no_grad()
+def _blended(potential: TwoHeadPotential, moved: Network, share: float) -> Network:
+    """Return the network with the expensive head, a share of the way to the moved."""
+    network = potential.network
+    head = head_names(network)
+    for (name, weight), other in zip(
+        network.named_parameters(), moved.parameters(), strict=True
+    ):
+        if name not in head:
+            weight.lerp_(other, share)
+    return network
+
+
+def _error(potential: Potential, labels: LabelSet) -> float:
+    predicted = potential.predict(labels.batch).forces
+    return float(np.abs(predicted - labels.forces).mean())

@@ -1,0 +1,163 @@
+"""What helps on frames unlike the training set, and what foretells their errors?
+
+    python -m benchmarks.accuracy.shift --data DIR --out FOLDER
+    python -m benchmarks.accuracy.shift --out FOLDER --table
+
+DIR holds h2co/ and md17_ccsd/; the set `molecules` is shipped. A network of two heads
+is trained on each set and kept in FOLDER/shift. Arms: doing nothing; another radius for
+each system; test-time training on cheap labels of the test frames (as published, with
+the cheap labels of the training replayed, and kept only where held-out labels get worse
+by no more than 2 %); as many steps of ordinary training on the same cheap labels; and
+fine-tuning on the expensive labels that the money for the cheap ones buys, at --ratio
+cheap labels each and one at least.
+
+A row (a set, a seed, an arm) is a line in FOLDER/shift.jsonl: what is there is skipped.
+Force errors are means over components, in meV/Å: `test` of the frames outside, `tail`
+of the tenth of them with the largest errors, `inside` of held-out frames like those
+trained on; `cpu` in CPU seconds, beside labels. Means over seeds, with the spread. A
+second table has Spearman's correlation of each shift and surprise with the largest
+error of an atom's force, on held-out and test frames together.
+"""
+
+from argparse import Namespace
+from pathlib import Path
+
+import numpy as np
+
+from alloop.files.targets import replace_atomically
+from alloop.models.checkpoint import checkpoint_from_bytes, checkpoint_to_bytes
+from alloop.potentials.restore import restore_potential
+from alloop.potentials.two_heads import TwoHeadPotential
+from alloop.training.schedule import Schedule
+from alloop.training.trainers.two_heads import TwoHeadTrainer, two_head_stages
+from benchmarks.accuracy.shift_arms import ARMS, arm_figures, shift_correlations
+from benchmarks.accuracy.shift_sets import SETS, ShiftSet
+from benchmarks.common import Row, Rows, make_parser, make_table, show, write_json
+
+FORETELLING = "Spearman"
+
+
+def model_name(given: Namespace, name: str, seed: int) -> str:
+    """Return the name of a model: all that it depends on."""
+    sizes = (given.train, given.pretrain, given.finetune, given.channels)
+    return "-".join(map(str, (name, given.network, *sizes, seed)))
+
+
+def row_key(given: Namespace, name: str, seed: int, arm: str) -> str:
+    """Return the key of a row: all that it depends on."""
+    part = "whole" if given.whole else "beginning"
+    own = (given.test, given.held, given.refine_steps, given.ratio, part)
+    return f"{model_name(given, name, seed)}/{'-'.join(map(str, own))}/{arm}"
+
+
+def trained_model(
+    given: Namespace, name: str, seed: int, test: ShiftSet
+) -> TwoHeadPotential:
+    """Return the model of a set, trained now where it is missing."""
+    file = given.out / "shift" / f"{model_name(given, name, seed)}.model"
+    if not file.exists():
+        file.parent.mkdir(parents=True, exist_ok=True)
+        schedule = Schedule(compile=False if given.quick else "auto")
+        stages = two_head_stages((given.pretrain, given.finetune), schedule)
+        settings = {"channels": given.channels}
+        trainer = TwoHeadTrainer(given.network, settings, stages)
+        potential, _ = trainer.train(test.train, None, seed)
+        with replace_atomically(file) as partial:
+            partial.write_bytes(checkpoint_to_bytes(potential.checkpoint()))
+        show(f"trained {file.name}")
+    found = restore_potential(checkpoint_from_bytes(file.read_bytes()))
+    assert isinstance(found, TwoHeadPotential)
+    return found
+
+
+def make_rows(given: Namespace, rows: Rows) -> None:
+    """Train the models and make the rows that are missing."""
+    for name in given.sets:
+        for seed in given.seed:
+            missing = [
+                arm
+                for arm in (*given.arms, FORETELLING)
+                if row_key(given, name, seed, arm) not in rows
+            ]
+            if not missing:
+                continue
+            test = SETS[name](given, seed)
+            model = trained_model(given, name, seed, test)
+            for arm in missing:
+                key = row_key(given, name, seed, arm)
+                if arm == FORETELLING:
+                    rows[key] = dict(shift_correlations(model, test))
+                else:
+                    rows[key] = dict(arm_figures(arm, model, test, given))
+
+
+def summary_rows(given: Namespace, rows: Rows, name: str) -> list[Row]:
+    """Return a row for each arm: means over seeds, with the lowest and the highest."""
+    out: list[Row] = []
+    for arm in given.arms:
+        keys = (row_key(given, name, seed, arm) for seed in given.seed)
+        done = [rows[key] for key in keys if key in rows]
+        if done:
+            figures = {x: _spread([row[x] for row in done]) for x in done[0]}
+            out.append({"arm": arm, "seeds": len(done), **figures})
+    return out
+
+
+def correlation_rows(given: Namespace, rows: Rows, name: str) -> list[Row]:
+    """Return a row for each shift and surprise: Spearman's correlation over seeds."""
+    keys = (row_key(given, name, seed, FORETELLING) for seed in given.seed)
+    done = [rows[key] for key in keys if key in rows]
+    return [
+        {"by": by, "seeds": len(done), FORETELLING: _spread([row[by] for row in done])}
+        for by in (done[0] if done else ())
+    ]
+
+
+def _spread(values: list[float]) -> str:
+    if len(values) == 1:
+        return f"{values[0]:.3g}"
+    return f"{np.mean(values):.3g} ({min(values):.3g} to {max(values):.3g})"
+
+
+def main() -> None:
+    """Make the rows that are missing, and show what is there."""
+    parser = make_parser(__doc__)
+    add = parser.add_argument
+    add("--data", type=Path, default=Path(), help="the folder of h2co/ and md17_ccsd/")
+    add("--out", type=Path, required=True, help="the folder of models and rows")
+    add("--sets", nargs="+", choices=list(SETS), default=list(SETS))
+    add("--arms", nargs="+", choices=list(ARMS), default=list(ARMS))
+    add("--seed", type=int, nargs="+", default=list(range(3)))
+    add("--network", choices=("painn", "gemnet"), default="painn")
+    add("--channels", type=int, default=64)
+    add("--train", type=int, default=600, help="training frames, at both levels")
+    add("--test", type=int, default=200, help="test frames, outside")
+    add("--held", type=int, default=100, help="held-out frames, inside")
+    add("--pretrain", type=int, default=3000, help="steps on cheap labels")
+    add("--finetune", type=int, default=1000, help="steps on expensive labels")
+    add("--refine-steps", type=int, default=500, help="steps of each refinement")
+    add("--whole", action="store_true", help="move the whole representation")
+    add("--ratio", type=float, default=100.0, help="cheap labels for an expensive one")
+    add("--table", action="store_true", help="show what the folder holds")
+    given = parser.parse_args()
+    if given.quick:
+        given.sets, given.seed, given.channels = given.sets[:1], [0], 8
+        given.train, given.test, given.held = 60, 20, 20
+        given.pretrain, given.finetune, given.refine_steps = 40, 20, 10
+    rows = Rows(given.out / "shift.jsonl")
+    if not given.table:
+        make_rows(given, rows)
+    figures = {}
+    for name in given.sets:
+        arms = summary_rows(given, rows, name)
+        foretold = correlation_rows(given, rows, name)
+        if arms:
+            show(make_table(f"{name}: force errors, meV/Å", arms))
+        if foretold:
+            show(make_table(f"{name}: what foretells the error", foretold))
+        figures[name] = {"arms": arms, "foretelling": foretold}
+    write_json(given.json, figures)
+
+
+if __name__ == "__main__":
+    main()
