@@ -108,6 +108,7 @@ ARMS: Mapping[str, Arm] = {
     "learning-error": Arm({"flag": {"triage": "bias"}}, twin=400),
     "no-control": Arm({"flag": {"control": 0.0}}),
     "more-control": Arm({"flag": {"control": 0.3}}),
+    "half-control": Arm({"flag": {"control": 0.5}}),
     "stochastic": Arm({"flag": {"triage": "surprise"}}, drawn_surprise),
     "energy": Arm({"flag": {"triage": "surprise"}}, predicted_energy),
     "farthest": Arm(FARTHEST, no_worth, whole=True),
