@@ -3,7 +3,7 @@
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -29,8 +29,10 @@ class Network(nn.Module, ABC):
 
     Energies must be smooth in `pos`. kind and settings, JSON values, build the network
     again (`alloop.models.network.build_network`); edges beyond `cutoff` (Å) must not
-    matter.
+    matter. compiled_training: whether gradients of losses may be compiled.
     """
+
+    compiled_training: ClassVar[bool] = True
 
     def __init__(self, settings: NetworkSettings, cutoff: float) -> None:
         super().__init__()

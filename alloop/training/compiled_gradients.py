@@ -134,8 +134,8 @@ def compile_gradients(
     where there is no compiler, where the network cannot be traced, or where the program
     does not give this batch's gradient.
     """
-    if not network.is_traceable(batch[0]):
-        raise NotCompiled(f"{network.kind} cannot be traced")
+    if not (network.compiled_training and network.is_traceable(batch[0])):
+        raise NotCompiled(f"training of {network.kind} is not compiled")
     layout = _flat_layout(network, objective, batch[0], batch[1])
     flat = layout.flat(*batch)
     key = _program_key(layout, flat, batch[0], general)
