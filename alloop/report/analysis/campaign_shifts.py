@@ -23,6 +23,7 @@ from alloop.report.analysis.descriptor_map import thin_frames
 from alloop.store.archive import Archive
 
 _MOST_ATOMS = 4000  # of all groups, and of the training set
+_LARGEST = 400  # atoms of a frame whose spectrum is worth the time of a report
 _MOST_GROUPS = 7
 _TESTS = {FROZEN: "frozen set", EXAMINATION: "final examination"}
 
@@ -66,13 +67,14 @@ def campaign_shifts(history: History) -> CampaignShifts | None:
 
     Groups are the frozen set, the final examination, and the frames that MD proposed,
     molecule by molecule; forces are the model's. None where the model cannot be opened
-    here, and with too few frames.
+    here, with too few frames, and with frames of more than 400 atoms.
     """
     if not history.generations or not history.path.is_dir():
         return None
     last = history.generations[-1].event
     groups = _frame_groups(history)
-    if not groups:
+    sizes = [len(frame) for own in groups.values() for frame in own]
+    if not sizes or max(sizes) > _LARGEST:
         return None
     try:
         with Archive.open(history.path, CODEC) as archive:
