@@ -124,6 +124,7 @@ def test_forces_are_minus_the_gradient_in_the_limit() -> None:
         np.testing.assert_allclose(plain.predict(batch).forces, forces, atol=2e-4)
 
 
+@pytest.mark.filterwarnings("ignore:Converting a tensor")
 def test_the_stress_is_the_slope_of_the_energy_under_strain(theirs: Any) -> None:
     """And the package's own, which is in GPa."""
     from pymatgen.io.ase import AseAtomsAdaptor
