@@ -42,6 +42,8 @@ def _pairwise_trainer(plan: Plan, settings: Mapping[str, Any]) -> Trainer:
     from alloop.training.trainers.pairwise import PairwiseTrainer
 
     basis = {key: settings[key] for key in ("radial", "cutoff") if key in settings}
+    if plan.training is not None:
+        basis["stress"] = plan.training.stress
     if not isinstance(plan.training, Asteroid):
         return PairwiseTrainer(**basis, pretrain=False)
     gamma = None if plan.training.bias == "none" else Gamma(plan.training.gamma[0])

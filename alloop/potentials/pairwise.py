@@ -12,7 +12,7 @@ import numpy as np
 
 from alloop.core.batch import Batch
 from alloop.core.records import Predictions
-from alloop.core.stress import stress_from_virial
+from alloop.core.stress import stress_from_virial, voigt
 from alloop.core.units import Floats, Integers
 from alloop.models.checkpoint import Checkpoint
 from alloop.models.neighbours import neighbour_pairs
@@ -22,11 +22,13 @@ from alloop.potentials.element_table import ElementTable
 class DesignMatrix(NamedTuple):
     """The matrices that map coefficients (size,) to energies in eV and forces in eV/Å.
 
-    energies (frames, size) and forces (atoms, 3, size).
+    energies (frames, size) and forces (atoms, 3, size); virials (frames, 6, size): of
+    dE/dstrain in eV, in Voigt's order.
     """
 
     energies: Floats
     forces: Floats
+    virials: Floats
 
 
 class _PairFunctions(NamedTuple):
@@ -108,7 +110,18 @@ class PairBasis:
             (axis, own[:, None, :]),
             bonds.unit[:, :, None] * bonds.slope[:, None, :],
         )
-        return DesignMatrix(energies, forces.reshape(-1, 3, self.size))
+        outer = voigt(bonds.unit[:, :, None] * bonds.unit[:, None, :])  # (pairs, 6)
+        places = 6 * frame[:, :, None] + np.arange(6)[:, None]
+        virials = _indexed_sums(
+            (6 * len(batch), self.size),
+            (places, own[:, None, :]),
+            outer[:, :, None] * (bonds.r[:, None] * bonds.slope / 2)[:, None, :],
+        )
+        return DesignMatrix(
+            energies,
+            forces.reshape(-1, 3, self.size),
+            virials.reshape(-1, 6, self.size),
+        )
 
     def pair_functions(self, batch: Batch, column: Integers) -> _PairFunctions:
         """Return the pairs within the cutoff and their functions.

@@ -49,6 +49,9 @@ def test_the_stress_is_the_slope_of_the_energy_under_strain() -> None:
     assert np.abs(said[:2]).max() > 0.1
     assert np.isnan(said[2]).all()
     assert potential().predict(pack_frames(FRAMES)).stress is None
+    virials = BASIS.design_matrix(pack_frames(cells)).virials @ potential().coefficients
+    volumes = np.array([abs(np.linalg.det(cell.cell)) for cell in cells])
+    np.testing.assert_allclose(virials / volumes[:, None], said[:2], atol=1e-10)
 
 
 def test_the_energy_is_the_plain_sum_over_pairs() -> None:

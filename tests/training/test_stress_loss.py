@@ -10,7 +10,7 @@ from ase.build import bulk
 from alloop.core.atoms import from_atoms
 from alloop.core.batch import pack_frames
 from alloop.core.frame import Frame
-from alloop.core.records import Label, LabelSet
+from alloop.core.records import Label, LabelSet, TrainingData
 from alloop.core.stress import tensor_of_voigt, virial_per_atom, voigt
 from alloop.models.network import energy_forces_virial
 from alloop.potentials.labeller_potential import LabellerPotential
@@ -36,6 +36,7 @@ from alloop.training.losses import (
 )
 from alloop.training.stage_task import StageTask
 from alloop.training.trainers.delta import DeltaPotential
+from alloop.training.trainers.pairwise import PairwiseTrainer
 from tests.models.kinds import small
 from tests.training.springs import stage
 from tests.training.test_compiled_gradients import gap, traced
@@ -137,6 +138,19 @@ def test_stress_alone_teaches_a_network_how_cells_resist() -> None:
         errors.append(np.abs(np.asarray(said) - wanted).mean())
     assert errors[1] < 0.3 * np.abs(wanted).mean()
     assert errors[1] < 0.3 * errors[0]
+
+
+def test_stress_alone_teaches_a_pair_potential_too() -> None:
+    train, test = labels(12), labels(8, seed=1)
+    wanted, nothing = np.asarray(test.stress), LabelSet.of([], [], [])
+    errors = []
+    for weight in (0.0, 1.0):
+        trainer = PairwiseTrainer(6, 6.0, energy=0.0, ridge=1e-12, stress=weight)
+        found, _ = trainer.train(TrainingData(nothing, train), None, 0)
+        said = np.asarray(found.predict(test.batch).stress)
+        errors.append(np.abs(said - wanted).mean() / np.abs(wanted).mean())
+    assert errors[0] > 0.5
+    assert errors[1] < 0.01
 
 
 def test_a_pool_without_stress_is_trained_as_ever() -> None:

@@ -13,6 +13,7 @@ from alloop.core.bias import frame_bias
 from alloop.core.errors import InputError
 from alloop.core.records import LabelSet, TrainingData
 from alloop.core.roles import Potential
+from alloop.core.stress import virial_per_atom
 from alloop.core.units import Floats
 from alloop.potentials.pairwise import PairBasis, PairwisePotential
 from alloop.training.bias_weights import (
@@ -31,7 +32,8 @@ class PairwiseTrainer:
     pretrain False leaves the cheap labels out (standard training); without a gamma
     their weights are uniform. energy is ρ of ASTEROID's Eq. 1, with squared errors;
     ridge holds the coefficients near zero, pull (fine-tuning) near those of the cheap
-    level.
+    level. stress: weight of the squared errors of virials per atom, of cells whose
+    labels have a stress.
     """
 
     radial: int = 12
@@ -42,6 +44,7 @@ class PairwiseTrainer:
     energy: float = 0.05
     ridge: float = 1e-6
     pull: float = 1e-4
+    stress: float = 0.1
 
     def train(
         self,
@@ -132,6 +135,13 @@ class PairwiseTrainer:
         )
         e = np.sqrt(self.energy * weights / frames)
         forces = (f[:, None, None] * design.forces).reshape(3 * atoms, basis.size)
-        rows = np.concatenate([forces, e[:, None] * design.energies])
+        rows = [forces, e[:, None] * design.energies]
         wanted = [(f[:, None] * labels.forces).ravel(), e * labels.energies]
-        return rows, np.concatenate(wanted)
+        if labels.stress is not None and self.stress > 0.0:
+            sizes, known = labels.batch.sizes, np.isfinite(labels.stress).all(axis=1)
+            s = np.sqrt(self.stress * weights / (6 * max(int(known.sum()), 1)))[known]
+            virial = virial_per_atom(labels.batch, labels.stress)[known]
+            own = design.virials[known] / sizes[known][:, None, None]
+            rows.append((s[:, None, None] * own).reshape(-1, basis.size))
+            wanted.append((s[:, None] * virial).ravel())
+        return np.concatenate(rows), np.concatenate(wanted)
