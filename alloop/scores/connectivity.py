@@ -13,7 +13,6 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.spatial.distance import cdist
 
 from alloop.core.batch import Batch
 from alloop.core.errors import InputError
@@ -55,6 +54,8 @@ class Connectivity:
 
     def nearest(self, quantiles: Floats) -> Floats:
         """Return the distances (frames,) from the nearest training spectrum."""
+        from scipy.spatial.distance import cdist  # slow to import
+
         apart = cdist(quantiles, self.spectra) if len(quantiles) else np.zeros((0, 1))
         out: Floats = apart.min(axis=1) / np.sqrt(len(self.mean))
         return np.where(out < _SAME, 0.0, out)
