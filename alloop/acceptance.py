@@ -44,7 +44,7 @@ class AcceptanceSettings:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class TrainedWith:
-    """What a model is checked against.
+    """The frames, labels and earlier model that a model is checked with.
 
     frames: that it was trained on, at least one. test: the frozen set, if there is one.
     parent: the model before it, if there is one. seed and name: of its random streams.

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from alloop.core.batch import Batch, pack_frames
+from alloop.core.batch import Batch, evenly_thinned, frame_means, pack_frames
 from alloop.core.records import LabelSet, TrainingData
 from alloop.core.roles import (
     FittedScorer,
@@ -263,18 +263,10 @@ def _reference_atoms(seen: Batch, heldout: Batch, seed: int) -> tuple[Batch, Bat
     return seen.select(np.sort(order[:half])), seen.select(np.sort(order[half:]))
 
 
-def frame_means(batch: Batch, per_atom: Floats) -> Floats:
-    """Return the mean over the atoms of each frame: (atoms, d) -> (frames, d)."""
-    sums = np.add.reduceat(per_atom, batch.offsets[:-1], axis=0)
-    means: Floats = sums / batch.sizes[:, None]
-    return means
-
-
 def _landmark_means(potential: Potential, seen: Batch, most: int) -> Floats:
     """Return mean descriptors (frames, features); (0, 0) if the potential has none."""
     described = potential.predict(seen, descriptors=True).descriptors
     if described is None:
         return np.zeros((0, 0))
     means = frame_means(seen, described)
-    step = max(1, -(-len(means) // most))
-    return means[::step]
+    return means[evenly_thinned(len(means), most)]

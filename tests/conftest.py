@@ -3,6 +3,7 @@
 import os
 from collections.abc import Iterable, Iterator
 from functools import reduce
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -44,6 +45,12 @@ def write_toy(folder: Path, **changes: object) -> Path:
     path = folder / "toy.yaml"
     path.write_text(yaml.safe_dump(tree))
     return path
+
+
+def skip_without(package: str) -> None:
+    """Skip a test whose package is not installed; nothing is imported."""
+    if find_spec(package) is None:
+        pytest.skip(f"{package} is not installed")
 
 
 def replay(turns: Iterable[e.Turn], state: LoopState | None = None) -> LoopState:

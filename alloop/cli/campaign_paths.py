@@ -19,6 +19,15 @@ StorePath: TypeAlias = Annotated[
     Path, typer.Argument(metavar="STORE", help="store, or YAML file of its campaign")
 ]
 
+ModelPath: TypeAlias = Annotated[
+    Path, typer.Argument(help="model file, store, or YAML file of a campaign")
+]
+
+FramesFile: TypeAlias = Annotated[
+    str,
+    typer.Argument(help="file that ASE reads; `file.xyz@0:10` reads frames 0 to 9"),
+]
+
 Force: TypeAlias = Annotated[
     bool, typer.Option("--force", help="replace an existing output file")
 ]

@@ -5,7 +5,14 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from alloop.cli.campaign_paths import Force, existing_path, open_campaign, short_path
+from alloop.cli.campaign_paths import (
+    Force,
+    FramesFile,
+    ModelPath,
+    existing_path,
+    open_campaign,
+    short_path,
+)
 from alloop.cli.console import (
     AsJson,
     Quiet,
@@ -25,13 +32,8 @@ _ROW = "{:>7} {:<14} {:>12} {:>12} {:>12}  {}"
 
 
 def diagnose(  # noqa: PLR0913 - one for each option
-    model: Annotated[
-        Path, typer.Argument(help="model file, store, or YAML file of a campaign")
-    ],
-    frames: Annotated[
-        str,
-        typer.Argument(help="file that ASE reads; `file.xyz@0:10` reads frames 0 to 9"),
-    ],
+    model: ModelPath,
+    frames: FramesFile,
     training: Annotated[
         str | None,
         typer.Option(
@@ -118,9 +120,7 @@ def load_with_training(
     if training is not None:
         return generation, file_frames([training])
     history = campaign.history()
-    best = history.state.best
-    assert best is not None
-    return generation, store_training_set(history, best)
+    return generation, store_training_set(history, history.state.best)
 
 
 def is_campaign(model: Path) -> bool:

@@ -9,6 +9,7 @@ import typer
 
 from alloop.cli.campaign_paths import (
     Force,
+    ModelPath,
     existing_path,
     load_generation,
     short_path,
@@ -157,9 +158,7 @@ _LONG = 5000  # MD steps from which compiling pays
 
 def md(  # noqa: PLR0913 - one for each option
     context: typer.Context,
-    model: Annotated[
-        Path, typer.Argument(help="model file, store, or YAML file of a campaign")
-    ],
+    model: ModelPath,
     start: Annotated[
         str,
         typer.Argument(help="file that ASE reads; `a.xyz@0:10` reads frames 0 to 9"),

@@ -5,7 +5,13 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from alloop.cli.campaign_paths import Force, open_campaign, short_path
+from alloop.cli.campaign_paths import (
+    Force,
+    FramesFile,
+    ModelPath,
+    open_campaign,
+    short_path,
+)
 from alloop.cli.console import Quiet, busy_line, print_error, print_text
 from alloop.cli.diagnose_command import is_campaign, load_with_training
 from alloop.core.errors import InputError
@@ -13,18 +19,14 @@ from alloop.core.errors import InputError
 if TYPE_CHECKING:
     from alloop.core.records import LabelSet
     from alloop.generation import Generation
+    from alloop.history.reader import History
     from alloop.jobs.training_set import KnownFrames
     from alloop.refine.test_time import TestTimeOutcome
 
 
 def refine(  # noqa: PLR0913 - one for each option
-    model: Annotated[
-        Path, typer.Argument(help="model file, store, or YAML file of a campaign")
-    ],
-    frames: Annotated[
-        str,
-        typer.Argument(help="file that ASE reads; `file.xyz@0:10` reads frames 0 to 9"),
-    ],
+    model: ModelPath,
+    frames: FramesFile,
     out: Annotated[Path, typer.Option(help="model file to write")],
     level: Annotated[
         str | None,
@@ -108,9 +110,10 @@ def refine(  # noqa: PLR0913 - one for each option
     if level is not None:
         settings = TestTimeSettings(steps=steps, worse=worse, seed=seed)
         require_elements(require_two_heads(found.potential), given.batch)
-        held = _held_out(model, heldout)
-        known_cheap = _replayed(model, replay)
-        cheap = _cheap_labels(model, level, given, workers, cache)
+        history = open_campaign(model).history() if is_campaign(model) else None
+        held = _held_out(history, heldout)
+        known_cheap = _replayed(history, replay)
+        cheap = _cheap_labels(history, level, given, workers, cache)
         labels = TestTimeLabels(cheap, held, known_cheap)
         with busy_line("training on the cheap labels", quiet):
             trained = refine_at_test_time(found, labels, settings, known)
@@ -138,38 +141,31 @@ def _model_and_training(
     return load(model), None
 
 
-def _held_out(model: Path, heldout: Path | None) -> "LabelSet":
+def _held_out(history: "History | None", heldout: Path | None) -> "LabelSet":
     """Return the expensive labels that must not get worse."""
     from alloop.jobs.refine_labels import file_labels, store_held_out
 
     if heldout is not None:
         return file_labels(heldout)
-    if not is_campaign(model):
+    if history is None:
         raise InputError(
             "expected expensive labels that the model was not trained on, to see that "
             "they do not get worse: give `--heldout FILE`"
         )
-    history = open_campaign(model).history()
-    best = history.state.best
-    assert best is not None
-    return store_held_out(history, best)
+    return store_held_out(history, history.state.best)
 
 
-def _replayed(model: Path, replay: Path | None) -> "LabelSet | None":
+def _replayed(history: "History | None", replay: Path | None) -> "LabelSet | None":
     """Return the cheap labels of the training, None where they are not known."""
     from alloop.jobs.refine_labels import file_labels, store_replay
 
     if replay is not None:
         return file_labels(replay)
-    if not is_campaign(model):
-        return None
-    history = open_campaign(model).history()
-    best = history.state.best
-    return None if best is None else store_replay(history, best)
+    return None if history is None else store_replay(history, history.state.best)
 
 
 def _cheap_labels(
-    model: Path,
+    history: "History | None",
     level: str,
     frames: "KnownFrames",
     workers: int | None,
@@ -180,8 +176,8 @@ def _cheap_labels(
     from alloop.jobs.refine_labels import level_labels, require_cheap_level
 
     chosen = parse_level(level)
-    if is_campaign(model):
-        require_cheap_level(open_campaign(model).history(), chosen)
+    if history is not None:
+        require_cheap_level(history, chosen)
     with busy_line(f"labelling at {chosen.title}"):
         labels, notes = level_labels(frames.batch.frames(), chosen, workers, cache)
     for note in notes:

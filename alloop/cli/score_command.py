@@ -9,7 +9,12 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from alloop.cli.campaign_paths import Force, load_generation, short_path
+from alloop.cli.campaign_paths import (
+    Force,
+    FramesFile,
+    load_generation,
+    short_path,
+)
 from alloop.cli.console import (
     AsJson,
     Quiet,
@@ -31,10 +36,7 @@ _BUSY = 100  # frames between two changes of the progress line
 
 
 def score(  # noqa: PLR0913 - one for each option
-    frames: Annotated[
-        str,
-        typer.Argument(help="file that ASE reads; `file.xyz@0:10` reads frames 0 to 9"),
-    ],
+    frames: FramesFile,
     store: Annotated[
         Path | None,
         typer.Option(help="score with the best model of this store or campaign file"),

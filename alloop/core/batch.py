@@ -104,6 +104,18 @@ def pack_frames(frames: Sequence[Frame]) -> Batch:
     )
 
 
+def frame_means(batch: Batch, per_atom: Floats) -> Floats:
+    """Return the mean over the atoms of each frame: (atoms, ...) -> (frames, ...)."""
+    sums = np.add.reduceat(per_atom, batch.offsets[:-1], axis=0)
+    means: Floats = sums / batch.sizes.reshape(-1, *[1] * (per_atom.ndim - 1))
+    return means
+
+
+def evenly_thinned(count: int, most: int) -> slice:
+    """Return the slice of each n-th of `count` items, at most `most` of them."""
+    return slice(None, None, max(1, -(-count // most)))
+
+
 def take_atoms(offsets: Integers, indices: Sequence[int] | Integers) -> Integers:
     """Return the atom indices of the frames at `indices`, frame after frame."""
     parts = [np.arange(offsets[i], offsets[i + 1]) for i in indices]

@@ -8,6 +8,7 @@ from collections import defaultdict
 
 import numpy as np
 
+from alloop.core.batch import evenly_thinned
 from alloop.core.units import Booleans, Floats, Integers
 from alloop.files.labelled_frames import LabelledFrames
 from alloop.intake.superposition import centred, kabsch_rotation, pair_distances
@@ -51,7 +52,7 @@ def _energy_work_pairs(
     intake: LabelledFrames, group: list[int]
 ) -> tuple[Floats, Floats]:
     """Return energy differences and work (pairs,) in eV of a group's nearest frames."""
-    some = group[:: max(1, -(-len(group) // _FRAMES))]
+    some = group[evenly_thinned(len(group), _FRAMES)]
     near = _nearest_pairs(np.stack([intake.frames[index].positions for index in some]))
     rises = [intake.energies[some[j]] - intake.energies[some[i]] for i, j in near]
     works = [_trapezoid_work(intake, some[i], some[j]) for i, j in near]

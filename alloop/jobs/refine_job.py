@@ -29,7 +29,8 @@ from alloop.refine.test_time import (
     train_at_test_time,
 )
 from alloop.scores.calibrate import surprise_threshold
-from alloop.scores.leverage import LeverageScorer
+from alloop.scores.leverage import fit_leverage
+from alloop.scores.qresidual import atom_descriptors
 from alloop.training.fit import Progress
 
 _QUANTILE = 0.99  # of the surprise of training frames, its threshold
@@ -147,10 +148,9 @@ def _fitted_scorer(
     half = max(1, len(order) // 2)
     learned = frames.select(np.sort(order[:half]))
     held = frames.select(np.sort(order[half:]))
-    scorer = LeverageScorer().fit(potential, learned, held, _no_other)
+    scorer = fit_leverage(
+        (learned, atom_descriptors(potential, learned)),
+        (held, atom_descriptors(potential, held)),
+    )
     surprise = scorer.score(held, potential.predict(held, descriptors=True))
     return scorer, surprise_threshold(surprise, _QUANTILE)
-
-
-def _no_other(number: int, share: float = 1.0) -> Potential:
-    raise NotImplementedError(f"leverage needs no training {number} on {share:.0%}")

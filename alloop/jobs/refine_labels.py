@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from pathlib import Path
 
+from alloop.core.batch import evenly_thinned
 from alloop.core.errors import InputError
 from alloop.core.frame import Frame
 from alloop.core.levels import Level
@@ -74,7 +75,7 @@ def store_held_out(history: History, generation: int) -> LabelSet:
 def store_replay(history: History, generation: int) -> LabelSet | None:
     """Return the cheap labels that a generation was trained on, evenly thinned."""
     found = _store_labels(history, Choice("cheap", "train", generation))
-    thinned = found[:: max(1, -(-len(found) // _MOST))]
+    thinned = found[evenly_thinned(len(found), _MOST)]
     return _label_set(thinned) if thinned else None
 
 

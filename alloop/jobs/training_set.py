@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 from ase import Atoms
 
-from alloop.core.batch import Batch, pack_frames
+from alloop.core.batch import Batch, evenly_thinned, pack_frames
 from alloop.core.errors import InputError
 from alloop.core.frame import Frame
 from alloop.core.records import Label
@@ -42,7 +42,7 @@ def store_training_set(history: History, generation: int) -> KnownFrames:
         if chosen.entry.fidelity == "expensive" or record.frame not in found:
             found[record.frame] = (chosen.entry.frame, record.forces)
     every = list(found.values())
-    kept = every[:: max(1, -(-len(every) // _MOST))]
+    kept = every[evenly_thinned(len(every), _MOST)]
     batch = pack_frames([frame for frame, _ in kept])
     return KnownFrames(
         batch, np.concatenate([x for _, x in kept] or [np.zeros((0, 3))])

@@ -1,4 +1,4 @@
-"""What a universal potential covers, without torch: elements, charges, its package."""
+"""Facts on universal potentials, without torch: elements, charges, packages."""
 
 import importlib.util
 from collections.abc import Collection

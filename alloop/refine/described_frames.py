@@ -1,11 +1,11 @@
-"""Frames with what a potential, or labels, say of them."""
+"""Frames with their descriptors and force norms."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
-from alloop.core.batch import Batch, take_atoms
+from alloop.core.batch import Batch, frame_means, take_atoms
 from alloop.core.roles import Potential
 from alloop.core.units import Floats, Integers
 
@@ -14,7 +14,7 @@ _CHUNK = 2000  # atoms, about, that a potential gets at once
 
 @dataclass(frozen=True, slots=True, eq=False)
 class DescribedFrames:
-    """Frames with what a potential, or labels, say of them.
+    """Frames with their descriptors and force norms.
 
     descriptors: (atoms, features), None where the potential has none; rows of atoms
     that were not described are NaN. norms (frames,): mean length of the force on an
@@ -68,11 +68,7 @@ def describe_frames(
 
 def force_norms(batch: Batch, forces: Floats) -> Floats:
     """Return the mean over each frame's atoms of the force's length, (frames,) eV/Å."""
-    lengths: Floats = np.linalg.norm(forces, axis=1)
-    if not len(batch):
-        return lengths
-    out: Floats = np.add.reduceat(lengths, batch.offsets[:-1]) / batch.sizes
-    return out
+    return frame_means(batch, np.linalg.norm(forces, axis=1))
 
 
 def _parts(batch: Batch, indices: Integers) -> list[Integers]:

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from alloop.core.atoms import hill_formula
-from alloop.core.batch import Batch
+from alloop.core.batch import Batch, evenly_thinned
 from alloop.core.errors import InputError
 from alloop.core.roles import Potential
 from alloop.core.units import Floats
@@ -73,8 +73,8 @@ def choose_radius(
     """
     _require_one_system(frames)
     trained = training.connectivity.radius
-    step = -(-len(frames) // _MOST)
-    shown = frames.select(np.arange(len(frames))[::step])
+    few = evenly_thinned(len(frames), _MOST)
+    shown = frames.select(np.arange(len(frames))[few])
     usable = {trained, *(r for r in candidates if _is_usable(r, trained))}
     distances = {r: _mean_distance(training, shown, r) for r in sorted(usable)}
     limit = training.usual["connectivity"].limit

@@ -1,4 +1,4 @@
-"""How far frames lie from a training set: features, force norms and connectivity.
+"""Shifts of frames from a training set: features, force norms and connectivity.
 
 The three shifts of Kreiman & Krishnapriyan, Digital Discovery 2026, 5, 415 (arXiv
 2503.08674, section 3). There a frame is out of distribution more than one standard
@@ -50,7 +50,7 @@ class ShiftValues:
 
 @dataclass(frozen=True, slots=True)
 class Usual:
-    """What training frames measure: mean, spread and the quantile that bounds them."""
+    """Mean, spread and upper quantile of a shift among training frames."""
 
     mean: float
     spread: float
@@ -110,7 +110,7 @@ class Shifts:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class TrainingShifts:
-    """What frames are compared with: a training set, as a potential describes it.
+    """A training set, as a potential describes it, to compare frames with.
 
     trained: the number of its frames; counts: of its atoms by atomic number. usual: by
     shift what the training frames measure; atoms: the quantile of their atoms' leverage

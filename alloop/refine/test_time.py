@@ -15,6 +15,7 @@ import torch
 from alloop.core.atoms import chemical_symbol
 from alloop.core.batch import Batch
 from alloop.core.errors import InputError
+from alloop.core.prediction_errors import prediction_errors
 from alloop.core.records import LabelSet
 from alloop.core.roles import Potential
 from alloop.core.units import Floats
@@ -203,5 +204,4 @@ def _blended(potential: TwoHeadPotential, moved: Network, share: float) -> Netwo
 
 
 def _error(potential: Potential, labels: LabelSet) -> float:
-    predicted = potential.predict(labels.batch).forces
-    return float(np.abs(predicted - labels.forces).mean())
+    return prediction_errors(potential.predict(labels.batch), labels).force_mae

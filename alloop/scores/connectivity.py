@@ -14,7 +14,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from alloop.core.batch import Batch
+from alloop.core.batch import Batch, evenly_thinned
 from alloop.core.errors import InputError
 from alloop.core.records import Predictions
 from alloop.core.roles import Arrays, Potential, ReadPotential, Retrain
@@ -120,8 +120,8 @@ def fit_connectivity(
     count = points or int(learned.sizes.max())
     found = spectrum_quantiles(learned, radius, count)
     distinct = np.unique(found.round(_DECIMALS), axis=0)
-    step = -(-len(distinct) // _MOST)
-    return Connectivity(float(radius), found.mean(axis=0), distinct[::step].copy())
+    kept = distinct[evenly_thinned(len(distinct), _MOST)].copy()
+    return Connectivity(float(radius), found.mean(axis=0), kept)
 
 
 def spectrum_quantiles(batch: Batch, radius: float, points: int) -> Floats:

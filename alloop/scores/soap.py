@@ -122,18 +122,17 @@ class _SoapPotential:
         return Predictions(np.zeros(len(batch)), np.zeros(shape), found)
 
 
-def require_dscribe() -> None:
-    """Raise InputError where DScribe is not installed."""
-    if importlib.util.find_spec("dscribe") is None:
-        raise InputError(
-            "SOAP descriptors need DScribe, which is not installed: "
-            "pip install 'alloop[soap]'"
-        )
+def missing_dscribe() -> str | None:
+    """Return a sentence where DScribe is not installed, or None."""
+    if importlib.util.find_spec("dscribe") is not None:
+        return None
+    return "DScribe is not installed; pip install 'alloop[soap]'"
 
 
 @cache
 def _soap(elements: tuple[int, ...], periodic: bool) -> Any:
-    require_dscribe()
+    if missing := missing_dscribe():
+        raise InputError(missing)
     from dscribe.descriptors import SOAP
 
     return SOAP(

@@ -6,7 +6,7 @@ from typing import Protocol, runtime_checkable
 import numpy as np
 
 from alloop.acceptance import TrainedWith, check_model
-from alloop.core.batch import Batch, pack_frames
+from alloop.core.batch import Batch, frame_means, pack_frames
 from alloop.core.prediction_errors import largest_force_errors, prediction_errors
 from alloop.core.records import LabelSet, ModelCheck, Predictions
 from alloop.core.roles import Trainer
@@ -16,7 +16,6 @@ from alloop.evaluation import (
     TrainedMember,
     TrainingInputs,
     calibrate,
-    frame_means,
     train_generation,
     train_member,
 )
@@ -105,7 +104,7 @@ def train_part(
     potential, _ = trainer.train(task_data.data, None, torch_seed(settings.seed, name))
     judged = task_data.test
     wrong = np.abs(potential.predict(judged.batch).forces - judged.forces).mean(axis=1)
-    return e.PartTrained(command.name, frame_means(judged.batch, wrong[:, None])[:, 0])
+    return e.PartTrained(command.name, frame_means(judged.batch, wrong))
 
 
 def perform_member(

@@ -3,14 +3,14 @@
     python -m benchmarks.accuracy.exploration --out FOLDER
     python -m benchmarks.accuracy.exploration --out FOLDER --table
 
-A row is a live campaign on ethanol, GFN1-xTB under GFN2-xTB, with the same labels in
+A row is a live campaign on a molecule, GFN1-xTB under GFN2-xTB, with the same labels in
 every arm: a first generation on 80 cheap and 20 expensive ones, which all arms of a
 seed share, then one round with 320 and 40. Arms differ in what is proposed in it, and
 the `random` ones choose without looking. Candidates cost no labels. Errors are mean
 absolute force components and the 95th percentile of a frame's largest atomic error,
 meV/Å, at GFN2-xTB on frames that no campaign sees and that were declared before: MD at
-that level at 500 K and 1000 K, and rigid scans of both torsions and of all bonds from
-its minimum. Survival is the share of 500 MD steps at 1000 K (0.5 fs, 16 walkers on the
+that level at 500 K and 1000 K, and rigid scans of torsions and of bonds from its
+minimum. Survival is the share of 500 MD steps at 1000 K (0.5 fs, 16 walkers on the
 last model) before a guard rail stops a walker.
 
 A row (one arm, one seed) is a line in FOLDER/exploration.jsonl, written when it is
@@ -81,7 +81,7 @@ def campaign_tree(
     tree: dict[str, Any] = {
         "name": "exploration",
         "seed": seed,
-        "start": [{"molecule": "ethanol"}],
+        "start": [{"molecule": given.molecule}],
         "levels": {"cheap": "gfn1-xtb", "expensive": "gfn2-xtb"},
         "seeds": first,
         "budget": budget,
@@ -111,7 +111,7 @@ def run_campaign(folder: Path, tree: Mapping[str, Any]) -> Campaign:
 
 def first_generation(given: Namespace, seed: int) -> Path:
     """Return the folder of a campaign that ended with its first generation."""
-    amounts = f"{given.cheap}-{given.expensive}-{given.steps}"
+    amounts = f"{given.molecule}-{given.cheap}-{given.expensive}-{given.steps}"
     folder: Path = given.out / f"begun-{amounts}-{seed}"
     run_campaign(folder, campaign_tree(given, seed, {}, begun=False))
     return folder
@@ -161,7 +161,7 @@ def test_sets(
     given: Namespace, minimum: Frame, modes: NormalModes
 ) -> dict[str, LabelSet]:
     """Return the labelled test frames by name; made once, then read from the folder."""
-    path = given.out / f"tests-{given.frames}.npz"
+    path = given.out / f"tests-{given.molecule}-{given.frames}.npz"
     if not path.exists():
         oracle = _oracle(given)
         arrays: dict[str, Any] = {}
@@ -273,7 +273,7 @@ def _range_text(values: Sequence[float]) -> str:
 def row_key(given: Namespace, arm: str, seed: int) -> str:
     """Return the key of a row: all that it depends on."""
     amounts = (given.cheap, given.expensive, given.steps, given.frames)
-    return "/".join(map(str, (*amounts, arm, seed)))
+    return "/".join(map(str, (given.molecule, *amounts, arm, seed)))
 
 
 def main() -> None:
@@ -282,6 +282,7 @@ def main() -> None:
     add = parser.add_argument
     add("--out", type=Path, required=True, help="the folder of the rows")
     add("--arms", nargs="+", choices=list(ARMS), default=list(ARMS))
+    add("--molecule", default="ethanol", help="its name, or that of ASE's G2 set")
     add("--seed", type=int, nargs="+", default=list(range(3)))
     add("--cheap", type=int, default=400, help="cheap labels")
     add("--expensive", type=int, default=60, help="expensive labels")

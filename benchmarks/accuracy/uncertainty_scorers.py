@@ -15,12 +15,11 @@ from scipy.special import expit
 from scipy.stats import rankdata
 
 from alloop.config.sections.flag import Flag
-from alloop.core.batch import Batch, pack_frames
+from alloop.core.batch import Batch, frame_means, pack_frames
 from alloop.core.prediction_errors import largest_force_errors
 from alloop.core.records import LabelSet, Predictions
 from alloop.core.roles import FittedScorer, Potential, Scorer
 from alloop.core.units import Floats, Integers
-from alloop.evaluation import frame_means
 from alloop.generation import Generation
 from alloop.scores.leverage import LeverageScorer
 from alloop.scores.qresidual import QResidualScorer

@@ -1,6 +1,5 @@
 """Configurations: what a minimal one means, and every mistake with its cure."""
 
-from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
@@ -33,6 +32,7 @@ from alloop.potentials.repulsion import ZBL
 from alloop.scores.qresidual import QResidualScorer
 from alloop.store.archive import Archive
 from alloop.training.trainers.staged_trainer import StagedTrainer
+from tests.conftest import skip_without
 
 ROOT = Path(__file__).parents[2]
 TOY = """
@@ -239,9 +239,8 @@ def test_the_schema_says_units() -> None:
 @pytest.mark.parametrize("path", sorted(ROOT.glob("campaigns/*.yaml")), ids=str)
 def test_each_campaign_that_we_ship_is_right(path: Path) -> None:
     packages = {"chgnet_water": "chgnet", "so3lr_methanol": "so3krates_torch"}
-    needed = packages.get(path.stem)
-    if needed is not None and find_spec(needed) is None:
-        pytest.skip(f"{needed} is not installed")
+    if path.stem in packages:
+        skip_without(packages[path.stem])
     setup = load_campaign(path)
     assert setup.name == path.stem
     assert setup.store == ROOT / "runs" / f"{path.stem}.zarr"

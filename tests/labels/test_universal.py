@@ -1,7 +1,6 @@
 """Universal potentials as levels."""
 
 import importlib.util
-from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
@@ -18,17 +17,12 @@ from alloop.labels.child.labeller import IsolatedLabeller
 from alloop.labels.direct import DirectLabeller
 from alloop.labels.levels import level_from_name, universal_level
 from alloop.labels.universal import problems
+from tests.conftest import skip_without
 
 TOY = (
     "name: u\nstart: [{{molecule: {0}}}]\n"
     "levels: {{cheap: {1}, expensive: {{kind: toy}}}}\n"
 )
-
-
-def skip_without(package: str) -> None:
-    """Skip a test whose weights are not installed; nothing is imported."""
-    if find_spec(package) is None:
-        pytest.skip(f"{package} is not installed")
 
 
 def frame(name: str = "H2O", charge: int = 0, spin: int = 0) -> Frame:

@@ -1,7 +1,6 @@
 """Checks that a `training:` section can be carried out."""
 
 from collections.abc import Iterator, Sequence
-from importlib.util import find_spec
 
 from alloop.config.problems import Problem
 from alloop.config.sections.flag import DescriptorFlag
@@ -18,6 +17,7 @@ from alloop.config.sections.training import (
 from alloop.core.batch import pack_frames
 from alloop.core.frame import Frame
 from alloop.models.settings import HEADED, pretrained
+from alloop.scores.soap import missing_dscribe
 
 
 def training_problems(plan: Plan) -> Iterator[Problem]:
@@ -55,9 +55,8 @@ def _missing_packages(plan: Plan) -> Iterator[Problem]:
     if weights is not None and (missing := weights.missing()):
         yield Problem("potential.kind", missing)
     soap = isinstance(plan.flag, DescriptorFlag) and plan.flag.descriptors == "soap"
-    if soap and find_spec("dscribe") is None:
-        text = "DScribe is not installed; pip install 'alloop[soap]'"
-        yield Problem("flag.descriptors", text)
+    if soap and (missing := missing_dscribe()):
+        yield Problem("flag.descriptors", missing)
 
 
 def coverage_problems(plan: Plan, start: Sequence[Frame]) -> list[Problem]:

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from alloop.core.batch import pack_frames
+from alloop.core.batch import frame_means, pack_frames
 from alloop.core.errors import AlloopError
 from alloop.core.frame import Frame, FrameId
 from alloop.core.roles import Potential
@@ -107,8 +107,8 @@ def _mean_descriptors(
         predictions = potential.predict(batch, descriptors=True)
         if predictions.descriptors is None:
             raise TypeError("the potential gave no descriptors")
-        sums = np.add.reduceat(predictions.descriptors, batch.offsets[:-1], axis=0)
-        yield np.asarray(sums / batch.sizes[:, None], dtype=np.float64)
+        means = frame_means(batch, predictions.descriptors)
+        yield np.asarray(means, dtype=np.float64)
 
 
 def _map_by_journal(history: History) -> DescriptorMap | None:
