@@ -79,10 +79,14 @@ def worker_count(setup: Setup) -> int:
 
 
 def expected_rounds(setup: Setup) -> tuple[int, int]:
-    """Return the largest number of trainings and of MD rounds by the budget."""
+    """Return the largest number of trainings and of MD rounds by the budget.
+
+    Refinements are no trainings; each comes with a round of its own.
+    """
     rules = setup.rules
     labels = max(0, rules.budget.expensive - rules.seeding.expensive)
     rounds = ceil(labels / rules.every)
     most = rules.stopping.rounds
     rounds = rounds if most is None else min(rounds, most)
-    return rounds + 1, rounds
+    explored = rounds if rules.refine is None else 2 * rounds
+    return rounds + 1, explored if most is None else min(explored, most)

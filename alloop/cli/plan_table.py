@@ -175,9 +175,10 @@ def _work_sentences(setup: Setup, prices: WorkPrices) -> Iterator[str]:
             prices[0],
             measured * len(PARTS) * split.share,
         )
+    refining = "" if setup.rules.refine is None else "refinements, "
     yield (
-        "not priced: scoring of frames and MD of the final examination; a training "
-        "that stops early costs less"
+        f"not priced: {refining}scoring of frames and MD of the final examination; a "
+        "training that stops early costs less"
     )
 
 

@@ -197,7 +197,7 @@ def _outcome_lines(outcome: "TestTimeOutcome") -> list[str]:
         f"{name}: force MAE {milli_text(before)} -> {milli_text(after)} meV/Å"
         for name, (before, after) in rows.items()
     ]
-    if outcome.potential is None:
+    if not outcome.kept:
         return [*lines, "held-out labels got worse: the training was rolled back"]
     return [*lines, f"{outcome.share:.0%} of the step kept"]
 

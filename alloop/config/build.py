@@ -18,6 +18,7 @@ from alloop.loop.rules import (
     Budget,
     Examining,
     ExploreRules,
+    RefineRules,
     Rules,
     SeedRules,
     SplitRules,
@@ -26,6 +27,7 @@ from alloop.loop.rules import (
 from alloop.md.dynamics import DynamicsSettings
 from alloop.md.guards import Guards
 from alloop.md.integrate import Integrator, Langevin
+from alloop.refine.settings import TestTimeSettings
 from alloop.workers.settings import FirstFrames, ScorerSettings, WorkerSettings
 
 if TYPE_CHECKING:
@@ -111,6 +113,7 @@ def build_rules(plan: Plan, tested: bool) -> Rules:
         triage=plan.flag.triage,
         staleness=0 if plan.training is None else plan.training.staleness,
         split=_split_rules(plan),
+        refine=None if plan.refine is None else RefineRules(plan.refine.frames),
         recheck={fidelity: plan.levels.recheck(fidelity) for fidelity in fidelities},
         doubts={fidelity: plan.levels.doubts(fidelity) for fidelity in fidelities},
     )
@@ -152,7 +155,15 @@ def worker_settings(
         ),
         compile=compiles_forces(plan.explore),
         acceptance=_acceptance_settings(plan),
+        refine=_test_time_settings(plan),
     )
+
+
+def _test_time_settings(plan: Plan) -> TestTimeSettings | None:
+    own = plan.refine
+    if own is None:
+        return None
+    return TestTimeSettings(steps=own.steps, worse=own.worse)
 
 
 def _acceptance_settings(plan: Plan) -> AcceptanceSettings | None:

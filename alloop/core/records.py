@@ -175,6 +175,21 @@ class ModelCheck:
         return self.value <= self.limit
 
 
+@dataclass(frozen=True, slots=True)
+class Refinement:
+    """A test-time training in place of a training (`alloop.refine.test_time`).
+
+    frames: whose cheap labels it learned; share: of its step that was kept, 0 where it
+    was rolled back. cheap, held: force MAE before and after, on these labels and on
+    expensive ones that the model was not trained on, eV/Å.
+    """
+
+    frames: int
+    share: float
+    cheap: tuple[float, float]
+    held: tuple[float, float]
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class LabelSet:
     """Labelled frames of one level: energies (frames,) eV, forces (atoms, 3) eV/Å.

@@ -96,7 +96,7 @@ def refine_at_test_time(
     """
     potential = require_two_heads(model.potential)
     outcome = train_at_test_time(potential, labels, settings, progress=progress)
-    if outcome.potential is None:
+    if not outcome.kept:
         return TestTimeRefinement(None, outcome)
     facts = {
         "kind": "test-time",

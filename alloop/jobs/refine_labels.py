@@ -3,7 +3,6 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from alloop.core.batch import evenly_thinned
 from alloop.core.errors import InputError
 from alloop.core.frame import Frame
 from alloop.core.levels import Level
@@ -12,8 +11,7 @@ from alloop.export.choice import Choice, chosen_labels
 from alloop.history.reader import History
 from alloop.intake import read_labels
 from alloop.jobs.label_frames import label_frames
-
-_MOST = 500  # cheap labels of the training that are replayed
+from alloop.refine.test_time import thinned_labels
 
 
 def level_labels(
@@ -75,8 +73,7 @@ def store_held_out(history: History, generation: int) -> LabelSet:
 def store_replay(history: History, generation: int) -> LabelSet | None:
     """Return the cheap labels that a generation was trained on, evenly thinned."""
     found = _store_labels(history, Choice("cheap", "train", generation))
-    thinned = found[evenly_thinned(len(found), _MOST)]
-    return _label_set(thinned) if thinned else None
+    return thinned_labels(_label_set(found)) if found else None
 
 
 def _store_labels(history: History, choice: Choice) -> list[tuple[Frame, Label]]:

@@ -99,7 +99,8 @@ class Train:
     """The command to train generation `generation` on the labels of these frames.
 
     Ids are sorted. heldout: frames that no training sees, on which surprise is
-    calibrated.
+    calibrated. refine: frames among `cheap` on whose cheap labels the parent is trained
+    at test time, in place of a training; none where there is one.
     """
 
     generation: int
@@ -108,6 +109,7 @@ class Train:
     test: tuple[FrameId, ...]
     parent: ModelId | None = None
     heldout: tuple[FrameId, ...] = ()
+    refine: tuple[FrameId, ...] = ()
 
     @property
     def name(self) -> str:

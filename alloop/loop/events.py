@@ -17,6 +17,7 @@ from alloop.core.records import (
     Label,
     ModelCheck,
     Noise,
+    Refinement,
     Unlabelled,
     Walker,
 )
@@ -162,6 +163,7 @@ class Trained:
     "error" (`flag.error`); calibrated_on: the number of frames that it was taken from,
     None where it was not recorded. error_limits: of force errors by surprise, or None.
     checks: those that it had to pass before MD runs on it, see `alloop.acceptance`.
+    refinement: of the generation before, where it was refined rather than trained.
     """
 
     name: str
@@ -176,6 +178,7 @@ class Trained:
     error_limits: ErrorLimits | None = None
     threshold_from: str = "heldout"
     checks: tuple[ModelCheck, ...] = ()
+    refinement: Refinement | None = None
 
     @property
     def failed_checks(self) -> tuple[ModelCheck, ...]:

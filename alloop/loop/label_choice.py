@@ -17,6 +17,7 @@ from alloop.core.seeds import random_stream
 from alloop.core.units import Floats
 from alloop.loop.commands import LabelFrame
 from alloop.loop.level_split import round_counts
+from alloop.loop.refinement import explorations_left
 from alloop.loop.rules import Rules
 from alloop.loop.state import LoopState
 from alloop.loop.stopping import labels_left, mean_label_cost, reserved
@@ -62,7 +63,8 @@ class RoundQuotas:
         expensive = labels_left(state, rules, "expensive") + few
         rounds = max(1, ceil(expensive / rules.every))
         now = min(rules.every, expensive)
-        many = (labels_left(state, rules, "cheap") + spent) // rounds
+        turns = rounds if rules.refine is None else explorations_left(state, rounds)
+        many = (labels_left(state, rules, "cheap") + spent) // turns
         paid = sum(entry.cpu_seconds for entry in opened)
         found = round_counts(
             state,

@@ -6,6 +6,11 @@ A step closes when all that it asked for is resolved; the order of the answers h
 effect. Surprise decides which frames get a cheap label (flag); the bias against that
 label decides which get an expensive one (bias).
 
+With `refine` a generation is refined by the cheap labels of flagged frames, where there
+are enough of these, and explores once more before any expensive label is bought:
+
+    ... -> explore -> flag -> refine -> explore -> flag -> bias -> train -> ...
+
 With `staleness: k` exploration does not wait for training: round r explores on
 generation r - k (at least 1), so that up to k trainings run beside MD and labels. The
 lag is fixed; no round ever uses "the newest" generation. When a round closes, the
@@ -42,6 +47,7 @@ from alloop.loop.label_choice import (
     label_command,
 )
 from alloop.loop.level_split import no_more_cheap
+from alloop.loop.refinement import refine_command
 from alloop.loop.rules import Rules
 from alloop.loop.state import LoopState
 from alloop.loop.stopping import (
@@ -255,7 +261,7 @@ _STEPS: dict[str, tuple[Callable[[LoopState, Rules], Commands], ...]] = {
     "seed": (train_and_price,),
     "train": (_stalled, _explore_round),
     "explore": (_label_flagged, _died),
-    "flag": (_label_biased, train_and_price),
+    "flag": (refine_command, _label_biased, train_and_price),
     "bias": (train_and_price,),
     "examine": (_conclude, _explore_round),
 }

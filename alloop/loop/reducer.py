@@ -114,15 +114,8 @@ def _noted(state: LoopState, command: Command) -> LoopState:
     match command:
         case Explore():
             return _apply_explore(state, command)
-        case Train(generation=number):
-            waiting = {k: v for k, v in state.waiting_trainings.items() if k != number}
-            newest = max(state.labelled_generation, number)
-            return replace(
-                state,
-                labelled_generation=newest,
-                waiting_trainings=waiting,
-                unlearned=False,
-            )
+        case Train():
+            return _apply_train(state, command)
         case Price(generation=number) if number > state.labelled_generation:
             waiting = {**state.waiting_trainings, number: len(state.blocks)}
             return replace(state, labelled_generation=number, waiting_trainings=waiting)
@@ -133,6 +126,18 @@ def _noted(state: LoopState, command: Command) -> LoopState:
             return replace(state, rechecks=state.rechecks | {command.name})
         case _:
             return state
+
+
+def _apply_train(state: LoopState, command: Train) -> LoopState:
+    number = command.generation
+    waiting = {k: v for k, v in state.waiting_trainings.items() if k != number}
+    return replace(
+        state,
+        labelled_generation=max(state.labelled_generation, number),
+        refined_generation=number if command.refine else state.refined_generation,
+        waiting_trainings=waiting,
+        unlearned=bool(command.refine),
+    )
 
 
 def _is_late(state: LoopState, command: Command) -> bool:

@@ -104,6 +104,16 @@ class SplitRules:
 
 
 @dataclass(frozen=True, slots=True)
+class RefineRules:
+    """The refinement of a generation, before the next one is trained.
+
+    frames: flagged frames above the threshold, with a cheap label, that call for it.
+    """
+
+    frames: int = 10
+
+
+@dataclass(frozen=True, slots=True)
 class Rules:
     """The rules by which the loop decides.
 
@@ -119,6 +129,7 @@ class Rules:
     recheck: by fidelity, the share of labels that is made again to measure their noise.
     split: None where the counts of the budget stand; else they only say how much money
     there is, at the recorded costs of labels.
+    refine: None where no generation is refined.
     doubts: by fidelity, what becomes of a label with this doubt, "accept", "flag" or
     "exclude".
     """
@@ -137,6 +148,7 @@ class Rules:
     triage: str = "both"
     staleness: int = 0
     split: SplitRules | None = None
+    refine: RefineRules | None = None
     recheck: Mapping[str, float] = field(default_factory=dict)
     doubts: Mapping[str, Mapping[Doubt, str]] = field(default_factory=dict)
 

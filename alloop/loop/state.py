@@ -86,13 +86,14 @@ class LoopState:
     Entries of closed steps are kept in blocks, so that the cost of an event depends on
     the size of the open step, not on the length of the campaign. retries: lost labels
     asked for again, until they are answered; unlearned: True if one of them came back
-    good and no training has seen it.
+    good, or a generation was refined, and no training has followed.
 
     generation, model: the newest. exploring_generation: the one that the last
     exploration used, with its threshold and landmarks; summaries: the facts of it and
     of all generations since. labelled_generation: the newest one whose labels are
     fixed; waiting_trainings: the generations up to it whose training is yet to be asked
-    for, with the number of blocks that they learn from.
+    for, with the number of blocks that they learn from. refined_generation: the newest
+    one that was refined rather than trained, kept or not.
 
     parts: by generation and name, the errors after short trainings on parts of the
     labels.
@@ -120,6 +121,7 @@ class LoopState:
     model: ModelId | None = None
     labelled_generation: int = 0
     waiting_trainings: Mapping[int, int] = field(default_factory=dict)
+    refined_generation: int = 0
     summaries: Mapping[int, GenerationSummary] = field(default_factory=dict)
     exploring_generation: int = 0
     threshold: float | None = None

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 
 from alloop.core.atoms import chemical_symbol
-from alloop.core.batch import Batch
+from alloop.core.batch import Batch, evenly_thinned
 from alloop.core.errors import InputError
 from alloop.core.prediction_errors import prediction_errors
 from alloop.core.records import LabelSet
@@ -22,37 +22,18 @@ from alloop.core.units import Floats
 from alloop.models.heads import beginning_names, free_only, head_names
 from alloop.models.layers import Network
 from alloop.potentials.two_heads import TwoHeadPotential
+from alloop.refine.settings import SCHEDULE as SCHEDULE
+from alloop.refine.settings import TestTimeSettings as TestTimeSettings
 from alloop.training.fit import Progress, fit_stage
 from alloop.training.graph_pool import make_graph_pool
-from alloop.training.label_changes import joined_labels
+from alloop.training.label_changes import joined_labels, select_labels
 from alloop.training.references import without_references
-from alloop.training.schedule import Schedule
 from alloop.training.stage_task import StageTask
 from alloop.training.stages import Stage
 from alloop.training.state_folder import StateKeeper
 
 SHARES = (1.0, 0.5, 0.25)  # of the step, tried in turn
-SCHEDULE = Schedule(
-    lr=1e-3, batch=10, warmup=20, ema=0.99, optimiser="adamw", energy=0.05
-)
-
-
-@dataclass(frozen=True, slots=True)
-class TestTimeSettings:
-    """The settings of a test-time training.
-
-    steps, schedule, seed: of the optimisation. whole: move all of the representation,
-    not only its beginning. worse: share by which the error on held-out expensive labels
-    may grow.
-    """
-
-    __test__ = False  # no class of tests, whatever its name
-
-    steps: int = 500
-    schedule: Schedule = SCHEDULE
-    whole: bool = False
-    worse: float = 0.02
-    seed: int = 0
+_REPLAYED = 500  # cheap labels of the training
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -82,21 +63,33 @@ class TestTimeLabels:
 class TestTimeOutcome:
     """A test-time training's outcome.
 
-    potential: the refined one, None where it was rolled back. share: of the step that
+    potential: after the share of the step that was tried last. share: of the step that
     was kept, 0 where none was. cheap: mean absolute error of the forces on the cheap
-    labels, before and after; held: on the held-out expensive labels, before and after
-    the smallest share that was tried last, eV/Å.
+    labels, before and after; held: on the held-out expensive labels, eV/Å. limit: the
+    largest error on the latter that is kept, eV/Å.
     """
 
     __test__ = False
 
-    potential: TwoHeadPotential | None
+    potential: TwoHeadPotential
     share: float
     cheap: tuple[float, float]
     held: tuple[float, float]
+    limit: float
+
+    @property
+    def kept(self) -> bool:
+        """False where the training is to be rolled back."""
+        return self.share > 0.0
 
 
 USUAL = TestTimeSettings()
+
+
+def thinned_labels(labels: LabelSet) -> LabelSet:
+    """Return labels of a training to replay: at most 500, evenly thinned."""
+    count = len(labels)
+    return select_labels(labels, np.arange(count)[evenly_thinned(count, _REPLAYED)])
 
 
 def require_two_heads(potential: Potential) -> TwoHeadPotential:
@@ -139,15 +132,29 @@ def train_at_test_time(
             raise InputError(f"expected {name} labels to refine a model, got none")
     require_elements(potential, cheap.batch)
     moved = _moved_network(potential, labels.learned, settings, keeper, progress)
-    before = (_error(potential.cheap(), cheap), _error(potential, held_out))
-    after = (np.nan, np.nan)
+    before = _error(potential.cheap(), cheap), _error(potential, held_out)
+    limit = (1.0 + settings.worse) * before[1]
     for share in SHARES:
-        refined = potential.with_network(_blended(potential, moved, share))
-        after = (_error(refined.cheap(), cheap), _error(refined, held_out))
-        if after[1] <= (1.0 + settings.worse) * before[1]:
-            errors = (before[0], after[0]), (before[1], after[1])
-            return TestTimeOutcome(refined, share, *errors)
-    return TestTimeOutcome(None, 0.0, (before[0], after[0]), (before[1], after[1]))
+        outcome = _tried(potential, moved, share, labels, before, limit)
+        if outcome.kept:
+            break
+    return outcome
+
+
+def _tried(
+    potential: TwoHeadPotential,
+    moved: Network,
+    share: float,
+    labels: TestTimeLabels,
+    before: tuple[float, float],
+    limit: float,
+) -> TestTimeOutcome:
+    """Return the outcome of a share of the step."""
+    refined = potential.with_network(_blended(potential, moved, share))
+    cheap = _error(refined.cheap(), labels.cheap)
+    held = _error(refined, labels.held_out)
+    kept = share if held <= limit else 0.0
+    return TestTimeOutcome(refined, kept, (before[0], cheap), (before[1], held), limit)
 
 
 def _moved_network(

@@ -32,6 +32,7 @@ from alloop.report.analysis.limit_coverage import (
     limit_sentences,
     newest_limits,
 )
+from alloop.report.analysis.refinements import refinement_sentences
 from alloop.report.analysis.timeline import time_left
 from alloop.report.text.formatting import guard_stops
 from alloop.store.lock import lock_holder
@@ -54,12 +55,13 @@ def campaign_status(history: History) -> dict[str, Any]:
     with errors in eV and eV/Å and alarms, the number of frames above the flag
     threshold; calibration: the basis of the threshold, in sentences; error_limits: what
     they promise and how often they held, by group of frames; split: what the labels of
-    each level gained, in sentences, if that was measured; quarantined: number of failed
-    labels, and of those that `alloop resume --retry` tries again; training: progress of
-    the trainings under way; noise: number of labels made again and RMS of their forces'
-    change in eV/Å, by fidelity; cpu_seconds: spent by this campaign on everything;
-    time_left in seconds, null while unknown; last_commit: ISO 8601, local time with its
-    offset; running: the process that runs the campaign (pid, host, since), or null.
+    each level gained, in sentences, if that was measured; refinements: what test-time
+    training changed, in sentences; quarantined: number of failed labels, and of those
+    that `alloop resume --retry` tries again; training: progress of the trainings under
+    way; noise: number of labels made again and RMS of their forces' change in eV/Å, by
+    fidelity; cpu_seconds: spent by this campaign on everything; time_left in seconds,
+    null while unknown; last_commit: ISO 8601, local time with its offset; running: the
+    process that runs the campaign (pid, host, since), or null.
     """
     state = history.state
     newest = state.summaries.get(state.generation)
@@ -84,6 +86,7 @@ def campaign_status(history: History) -> dict[str, Any]:
         "examination": _examination_values(history),
         "calibration": list(threshold_sentences(history)),
         "split": list(split_sentences(history)),
+        "refinements": list(refinement_sentences(history)),
         "threshold": _finite_or_none(None if newest is None else newest.threshold),
         "error_limits": _limit_values(history),
         "training": training_progress(spool_folder(history.path)),

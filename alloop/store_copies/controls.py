@@ -68,6 +68,7 @@ def _control_changes(name: str, setup: Setup, history: History) -> dict[str, Any
         "budget": {"cheap": 0, "expensive": budget, "split": "fixed"},
         "seeds": {"cheap": 0},
         "training": {"kind": "standard"},
+        "refine": None,
     }
 
 

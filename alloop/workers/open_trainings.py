@@ -38,6 +38,8 @@ class OpenTrainings:
         numbers = member_numbers(self.scorer)
         if not numbers or not isinstance(task.command, Train) or task.is_split:
             return (task,)
+        if task.command.refine:  # nothing is trained anew but the scorer's own
+            return (task,)
         training = self._open.setdefault(task.command.name, _OpenTraining(task))
         training.task = task
         missing = [number for number in numbers if number not in training.results]

@@ -16,6 +16,7 @@ from alloop.loop.events import Timing
 from alloop.md.dynamics import DynamicsSettings
 from alloop.models.checkpoint import Checkpoint, Storable
 from alloop.potentials.restore import restore_potential
+from alloop.refine.settings import TestTimeSettings
 from alloop.scores.calibrate import ScorerSettings as ScorerSettings
 
 
@@ -67,6 +68,7 @@ class WorkerSettings:
     restore: Callable[[Checkpoint], Storable] = restore_potential
     compile: bool = False  # the force calls of exploration
     acceptance: AcceptanceSettings | None = None  # checks of each generation
+    refine: TestTimeSettings | None = None  # its seed is the command's
 
     def level(self, level_id: str) -> Level:
         """Return the level with this id."""

@@ -12,12 +12,13 @@ from alloop.core.records import Label
 from alloop.history.label_index import LabelIndex
 from alloop.labels.programs import level_cost
 from alloop.loop import events as e
-from alloop.loop.commands import Command, LabelFrame, Recheck
+from alloop.loop.commands import Command, LabelFrame, Recheck, Train
 from alloop.workers.time_limits import TaskSpan
 
 _LAST = 8  # recent tasks of a kind that are kept
 _MORE = 1.5  # upper limit in units of the longest of them
 _TIGHT = 4.0  # cost of a recheck in labels, until one was measured
+_REFINE = "refine"  # a training that takes fewer steps
 _ANSWERS: dict[type, str] = {
     e.Prepared: "prepare",
     e.Sampled: "sample",
@@ -58,6 +59,8 @@ class TaskTimes:
                 return seen or self._recheck_span(
                     level, label_index.frames[name], costs
                 )
+            case Train(refine=frames) if frames:
+                return self._recent_span(_REFINE) or TaskSpan()
             case _:
                 return self._recent_span(command.name.split("/")[0]) or TaskSpan()
 
@@ -97,6 +100,8 @@ def _task_kind(event: e.Event) -> Hashable | None:
             return "label", label.level
         case e.Rechecked(noise=noise):
             return "recheck", noise.level
+        case e.Trained(refinement=found) if found is not None:
+            return _REFINE
         case _:
             return _ANSWERS.get(type(event))
 

@@ -22,6 +22,8 @@ from alloop.evaluation import (
 from alloop.generation import Generation, potential_from_bytes, to_bytes
 from alloop.loop import events as e
 from alloop.loop.commands import Train, TrainPart
+from alloop.refine.settings import TestTimeSettings
+from alloop.workers.refinement import refined_member
 from alloop.workers.settings import TaskData, WorkerSettings
 from alloop.workers.spool import training_folder
 
@@ -31,12 +33,16 @@ def perform_training(
 ) -> tuple[e.Trained, bytes]:
     """Train on the labels of a task; return the event without timing, and the blob.
 
-    Potentials that were trained apart are taken from the task's data.
+    Potentials that were trained apart are taken from the task's data. Of a refinement,
+    the potential is that of the generation before, trained at test time.
     """
     inputs = _training_inputs(command, task_data, settings)
-    trained = train_generation(
-        settings.trainer, inputs, task_data.trained, settings.restore
-    )
+    refined = None
+    if command.refine:
+        usual = settings.refine or TestTimeSettings()
+        refined = refined_member(command, inputs, task_data.test, usual)
+    apart = task_data.trained if refined is None else (refined.member,)
+    trained = train_generation(settings.trainer, inputs, apart, settings.restore)
     evaluation = _evaluate_test(trained.generation, task_data.test)
     if evaluation is not None and task_data.test is not None:
         errors = largest_force_errors(
@@ -58,7 +64,11 @@ def perform_training(
         calibrated_on=trained.fitted.calibrated_on,
         error_limits=generation.error_limits,
         threshold_from=trained.fitted.source,
-        checks=_model_checks(generation, inputs, task_data.test, settings),
+        checks=(
+            *(() if refined is None else (refined.check,)),
+            *_model_checks(generation, inputs, task_data.test, settings),
+        ),
+        refinement=None if refined is None else refined.refinement,
     )
     return event, blob
 

@@ -108,8 +108,8 @@ def _test_time(
     labels = TestTimeLabels(
         test.cheap, test.held_out, test.train.cheap if replay else None
     )
-    found = train_at_test_time(model, labels, settings).potential
-    return _same(test, found or model)
+    found = train_at_test_time(model, labels, settings)
+    return _same(test, found.potential if found.kept else model)
 
 
 def cheap_training(

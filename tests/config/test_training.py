@@ -283,3 +283,52 @@ def trainer_stages(found: object) -> tuple[Stage, ...]:
     staged = getattr(found, "staged", found)
     assert isinstance(staged, StagedTrainer)
     return staged.stages
+
+
+HEADED = TOY + "training: {kind: two-heads}\n"
+REFINED = HEADED + "refine: {kind: test-time, frames: 5, steps: 40, worse: 0.1}\n"
+
+
+def test_a_refinement_is_part_of_the_rules_and_of_the_workers_settings(
+    tmp_path: Path,
+) -> None:
+    setup = parse_campaign(REFINED, tmp_path)
+    assert setup.rules.refine is not None
+    assert setup.rules.refine.frames == 5
+    settings = setup.worker_settings.refine
+    assert settings is not None
+    assert (settings.steps, settings.worse) == (40, 0.1)
+    without = parse_campaign(HEADED, tmp_path)
+    assert without.rules.refine is without.worker_settings.refine is None
+
+
+@pytest.mark.parametrize(
+    ("text", "path", "said"),
+    [
+        (TOY, "refine", "expected `training: {kind: two-heads}`"),
+        (ALONE + "training: {kind: two-heads}\n", "refine", "cheap labels"),
+        (HEADED + "budget: {cheap: 0}\n", "refine", "cheap labels"),
+        (
+            HEADED.replace("{kind: toy, stiffness: 0.9}", "{kind: toy}"),
+            "levels",
+            "both are",
+        ),
+        (HEADED + "test: {frames: 0}\n", "test.frames", "test frames with `refine`"),
+        (
+            HEADED.replace("two-heads}", "two-heads, staleness: 1}"),
+            "training.staleness",
+            "expected 0 with `refine`",
+        ),
+        (
+            HEADED + "explore: {protocol: naive}\n",
+            "explore.protocol",
+            "expected `periodic` with `refine`",
+        ),
+        (HEADED + "flag: {kind: committee}\n", "flag.kind", "saves nothing"),
+    ],
+)
+def test_what_a_refinement_needs_is_told_in_a_sentence(
+    tmp_path: Path, text: str, path: str, said: str
+) -> None:
+    found = problems(text + "refine: {kind: test-time}\n", tmp_path)
+    assert said in found[path]

@@ -7,7 +7,11 @@ import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
-from alloop.config.checks.training_checks import score_problems, training_problems
+from alloop.config.checks.training_checks import (
+    refine_problems,
+    score_problems,
+    training_problems,
+)
 from alloop.config.problems import Problem
 from alloop.config.sections.data import Sampled
 from alloop.config.sections.plan import Plan
@@ -28,6 +32,10 @@ def section_conflicts(plan: Plan, broken: set[str]) -> Iterator[Problem]:
         (_fidelity_problems, {"budget", "seeds", "levels"}),
         (training_problems, {"training", "levels", "potential"}),
         (score_problems, {"training"}),
+        (
+            refine_problems,
+            {"refine", "training", "levels", "budget", "explore", "flag", "test"},
+        ),
         (_stopping_problems, {"stop", "test"}),
         (_limit_problems, {"flag", "test"}),
     )

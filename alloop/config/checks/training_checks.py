@@ -3,7 +3,8 @@
 from collections.abc import Iterator, Sequence
 
 from alloop.config.problems import Problem
-from alloop.config.sections.flag import DescriptorFlag
+from alloop.config.sections.data import Sampled
+from alloop.config.sections.flag import CommitteeFlag, DescriptorFlag
 from alloop.config.sections.plan import Plan
 from alloop.config.sections.potentials import Pairwise
 from alloop.config.sections.training import (
@@ -48,6 +49,32 @@ def _two_head_problems(plan: Plan) -> Iterator[Problem]:
     if plan.budget.split == "measured":
         text = "short trainings on one level alone have no two heads; leave it out"
         yield Problem("budget.split", text)
+
+
+def refine_problems(plan: Plan) -> Iterator[Problem]:
+    """Yield problems with sections that the refinement of generations needs."""
+    training, test = plan.training, plan.test
+    if plan.refine is None:
+        return
+    if plan.levels.cheap is None or not plan.budget.cheap:
+        text = "it takes cheap labels of flagged frames, and there are none; leave it "
+        yield Problem("refine", f"{text}out, or give `levels.cheap` and `budget.cheap`")
+    if not isinstance(training, TwoHeads):
+        kind = "none" if training is None else f"`{training.kind}`"
+        text = "expected `training: {kind: two-heads}`, whose cheap head it needs, got"
+        yield Problem("refine", f"{text} {kind}")
+    if training is not None and training.staleness:
+        text = "expected 0 with `refine`, since MD waits for each refinement, got"
+        yield Problem("training.staleness", f"{text} {training.staleness}")
+    if plan.explore.protocol != "periodic":
+        text = "expected `periodic` with `refine`: by other protocols MD never runs on "
+        yield Problem("explore.protocol", f"{text}a refined generation")
+    if isinstance(test, Sampled) and test.frames == 0:
+        text = "expected test frames with `refine`, which must not get worse, got 0"
+        yield Problem("test.frames", text)
+    if isinstance(plan.flag, CommitteeFlag):
+        text = "a committee is trained anew for each generation, so that `refine` saves"
+        yield Problem("flag.kind", f"{text} nothing; choose another, such as leverage")
 
 
 def _missing_packages(plan: Plan) -> Iterator[Problem]:

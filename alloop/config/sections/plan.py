@@ -10,6 +10,7 @@ from alloop.config.sections.base import (
     LabelCount,
     LabelsOrNone,
     Loose,
+    NotNegative,
     ParallelCount,
     Positive,
     Section,
@@ -126,6 +127,28 @@ class Acceptance(Section):
     )
 
 
+class TestTime(Section):
+    """Test-time training on the cheap labels of flagged frames, before MD goes on.
+
+    It takes the place of every second training, and is rolled back where the frozen
+    test set gets worse.
+    """
+
+    __test__ = False  # no class of tests, whatever its name
+
+    kind: Literal["test-time"]
+    frames: Count = Field(
+        10,
+        description="flagged frames above the threshold, with a cheap label, that call "
+        "for a refinement",
+    )
+    steps: Count = Field(500, description="gradient steps on the cheap labels")
+    worse: NotNegative = Field(
+        0.02,
+        description="share by which the force error on the frozen test set may grow",
+    )
+
+
 class Limits(Section):
     """The limits of one label's time and memory, and of the length of a run."""
 
@@ -174,6 +197,11 @@ class Plan(Section):
         None,
         description="checks that a generation must pass before MD runs on it; `{}` "
         "for the usual ones, none by default",
+    )
+    refine: TestTime | None = Field(
+        None,
+        description="refinement of a generation by cheap labels of flagged frames, "
+        "before expensive ones are bought; none by default",
     )
     budget: Budget = Budget()
     stop: Stop = Stop()

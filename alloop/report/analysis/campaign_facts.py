@@ -9,6 +9,7 @@ from typing import Any
 
 import yaml
 
+from alloop.core.records import Refinement
 from alloop.core.splits import FROZEN
 from alloop.history.label_entries import label_entries
 from alloop.history.measured_costs import is_learned
@@ -26,7 +27,8 @@ class GenerationFacts:
     which calibrate its surprise. energy_mae: after the mean difference is removed;
     energy_absolute: with it, None where unknown. label_cost: CPU seconds of all labels
     so far, failures included, whoever paid for them; the test set is left out, and so
-    are cheap labels where the generation learned from none.
+    are cheap labels where the generation learned from none. refinement: of the
+    generation before, where it was refined rather than trained.
     """
 
     generation: int
@@ -41,6 +43,13 @@ class GenerationFacts:
     test: int
     heldout: int = 0
     energy_absolute: float | None = None
+    refinement: Refinement | None = None
+
+    @property
+    def title(self) -> str:
+        """A short name for tables: `generation 2`, `generation 3, refined`."""
+        refined = "" if self.refinement is None else ", refined"
+        return f"generation {self.generation}{refined}"
 
 
 def level_title(history: History, fidelity: str) -> str:
@@ -140,4 +149,5 @@ def _generation_facts(
         test=0 if test is None else len(test.frames),
         heldout=asked.heldout,
         energy_absolute=None if test is None else test.energy_absolute,
+        refinement=event.refinement,
     )

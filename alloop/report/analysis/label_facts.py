@@ -142,6 +142,8 @@ def _task_kind(command: Command) -> str:
             return "MD"
         case Examine():
             return "examination"
+        case Train(refine=frames) if frames:
+            return "refinement"
         case Train() | TrainPart():
             return "training"
         case Recheck():

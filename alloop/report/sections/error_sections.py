@@ -70,7 +70,7 @@ def _learning_table(history: History, controls: Mapping[str, History]) -> Markup
         return missing_note(_NO_GENERATION)
     rows = [
         (
-            str(x.generation),
+            x.title.removeprefix("generation "),
             str(x.cheap),
             str(x.heldout),
             str(x.expensive),

@@ -24,6 +24,7 @@ from alloop.report.analysis.label_quality import doubt_policy, label_qualities
 from alloop.report.analysis.level_split import split_sentences
 from alloop.report.analysis.limit_coverage import calibration_sentences
 from alloop.report.analysis.model_errors import ErrorGroups, GroupError, error_groups
+from alloop.report.analysis.refinements import refinement_sentences
 from alloop.report.analysis.uncertainty import ENOUGH, ErrorPoint, threshold_verdict
 from alloop.report.sections.markup import Section, Text, bullet_list, frame_link
 from alloop.report.text.event_text import energy_errors_text
@@ -51,6 +52,8 @@ def verdict_lines(
         parts = and_list(filter(None, compared))
         yield "Controls", f"{parts[0].upper()}{parts[1:]}."
     yield "Cost", " ".join((_cost_text(history), *split_sentences(history)))
+    if refined := refinement_sentences(history):
+        yield "Refinement", " ".join(refined)
 
 
 def tested_on_text(history: History) -> str:

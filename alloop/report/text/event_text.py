@@ -10,7 +10,7 @@ from alloop.core.records import ModelCheck, Noise, Walker
 from alloop.core.text import local_time, printable_line
 from alloop.history.reader import History, JournalEntry
 from alloop.loop import events as e
-from alloop.loop.commands import Command, LabelFrame, Stop, TrainPart
+from alloop.loop.commands import Command, LabelFrame, Stop, Train, TrainPart
 from alloop.report.text.formatting import (
     and_list,
     duration_text,
@@ -19,6 +19,7 @@ from alloop.report.text.formatting import (
     milli_text,
     number_text,
     plural,
+    refinement_text,
     tiny_text,
 )
 
@@ -97,10 +98,15 @@ def training_text(event: e.Trained | e.PartTrained) -> str:
     test = event.evaluation
     error = "no frozen set" if test is None else _error_text(test)
     return (
-        f"generation {event.generation} trained: {error}, "
+        f"generation {event.generation} {_made_text(event)}: {error}, "
         f"threshold {number_text(event.threshold)}{_limit_text(event)}, "
         f"{duration_text(event.timing.cpu_seconds)} CPU{_check_text(event)}"
     )
+
+
+def _made_text(event: e.Trained) -> str:
+    found = event.refinement
+    return "trained" if found is None else f"refined ({refinement_text(found)})"
 
 
 def _check_text(event: e.Trained) -> str:
@@ -274,6 +280,8 @@ def _command_kind(command: Command) -> str:
             return f"label {command.fidelity} ({command.purpose})"
         case TrainPart():
             return "short training"
+        case Train(refine=frames) if frames:
+            return "refine"
         case Stop():
             return f"finished: {command.reason}"
         case _:

@@ -4,7 +4,7 @@ from collections import Counter
 from collections.abc import Iterable, Mapping
 from math import isfinite
 
-from alloop.core.records import Failure, Walker
+from alloop.core.records import Failure, Refinement, Walker
 from alloop.core.text import plural as plural
 
 STAGES = {
@@ -105,3 +105,16 @@ def failure_text(failure: Failure) -> str:
 def guard_stops(walkers: Iterable[Walker]) -> Counter[str]:
     """Return the number of walkers that each guard stopped."""
     return Counter(x.stopped for x in walkers if x.stopped is not None)
+
+
+def refinement_text(found: Refinement) -> str:
+    """Return a test-time training as a phrase: what was kept, and what it changed."""
+    kept = f"{found.share:.0%} of the step kept" if found.share else "rolled back"
+    cheap, held = (
+        f"{milli_text(before)} → {milli_text(after)} meV/Å"
+        for before, after in (found.cheap, found.held)
+    )
+    return (
+        f"{kept}: {plural(found.frames, 'cheap label')} {cheap}, held-out expensive "
+        f"labels {held}"
+    )

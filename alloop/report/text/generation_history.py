@@ -14,7 +14,12 @@ from alloop.report.analysis.campaign_facts import (
 )
 from alloop.report.analysis.examination import threshold_basis
 from alloop.report.text.event_text import check_text
-from alloop.report.text.formatting import duration_text, milli_text, number_text
+from alloop.report.text.formatting import (
+    duration_text,
+    milli_text,
+    number_text,
+    refinement_text,
+)
 
 
 def generation_number(history: History, text: str) -> int | None:
@@ -44,10 +49,11 @@ def describe_generation(history: History, number: int) -> Iterator[str]:
     """Yield the history of a generation, line by line."""
     event, facts = _event(history, number), _facts(history, number)
     yield (
-        f"Generation {number}, trained on {plural(facts.cheap, 'cheap label')} and "
-        f"{plural(facts.expensive, 'expensive one')} in "
+        f"Generation {number}, {_making(facts)} in "
         f"{duration_text(facts.cpu_seconds)} CPU; model {event.model}."
     )
+    if event.refinement is not None:
+        yield f"Its refinement: {refinement_text(event.refinement)}."
     if facts.force_mae is not None:
         yield (
             f"It errs by {milli_text(facts.force_mae)} meV/Å (force MAE) on "
@@ -59,6 +65,16 @@ def describe_generation(history: History, number: int) -> Iterator[str]:
     for check in event.checks:
         yield f"{'Passed' if check.passed else 'Failed'}: {check_text(check)}."
     yield from _use(history, event)
+
+
+def _making(facts: GenerationFacts) -> str:
+    if facts.refinement is not None:
+        many = plural(facts.refinement.frames, "flagged frame")
+        return f"the one before it refined on cheap labels of {many}"
+    return (
+        f"trained on {plural(facts.cheap, 'cheap label')} and "
+        f"{plural(facts.expensive, 'expensive one')}"
+    )
 
 
 def _use(history: History, event: e.Trained) -> Iterator[str]:

@@ -36,6 +36,7 @@ from alloop.report.analysis.label_facts import (
 from alloop.report.analysis.label_quality import noise_floors
 from alloop.report.analysis.level_split import split_sentences
 from alloop.report.analysis.limit_coverage import calibration_sentences
+from alloop.report.analysis.refinements import refinement_sentences
 from alloop.report.text.event_text import energy_errors_text
 from alloop.report.text.fitting_table import FittingTable
 from alloop.report.text.formatting import (
@@ -68,7 +69,7 @@ def end_table(history: History, controls: Mapping[str, History] = NO_CONTROLS) -
         table.add_column(column, justify="right")
     examined = last_examination(history)
     for facts in generation_facts(history):
-        table.add_row(f"generation {facts.generation}", *_table_row(facts, examined))
+        table.add_row(facts.title, *_table_row(facts, examined))
     for name, control in controls.items():
         table.add_section()
         last = best_generation(control)
@@ -101,7 +102,7 @@ def end_lines(
     lines = [stage_sentence(history), *error_sentences(history)]
     lines += calibration_sentences(history)
     lines += [_label_sentence(history, each) for each in label_totals(history)]
-    lines += [*split_sentences(history)]
+    lines += [*split_sentences(history), *refinement_sentences(history)]
     lines += [found.sentence for found in noise_floors(history)]
     lines += [_cost_sentence(history)]
     lines += [comparison.sentence for comparison in compare_controls(history, controls)]
