@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 
 import numpy as np
-from scipy.stats import spearmanr
+from scipy.stats import rankdata, spearmanr
 
 from alloop.core.prediction_errors import largest_force_errors
 from alloop.core.records import LabelSet
@@ -36,6 +36,11 @@ from alloop.training.stages import Stage
 from benchmarks.accuracy.shift_sets import ShiftSet
 
 TAIL = 0.1  # the share of the frames with the largest errors
+MIXTURES = {  # mean ranks
+    "all three shifts": SHIFTS,
+    "leverage and forces": ("leverage", "forces"),
+    "leverage and connectivity": ("leverage", f"connectivity, {RADIUS:g} Å"),
+}
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -187,10 +192,13 @@ def _frame_errors(labels: LabelSet, forces: Floats) -> Floats:
     return out
 
 
-def shift_correlations(model: TwoHeadPotential, test: ShiftSet) -> dict[str, float]:
+def shift_correlations(
+    model: TwoHeadPotential, test: ShiftSet
+) -> dict[str, tuple[float, float]]:
     """Return Spearman's correlation of shifts and surprises with the true error.
 
-    Frames are the held-out and the test frames; the error is the largest of an atom.
+    On held-out and test frames together, and on the latter alone; the error is the
+    largest of an atom. The last entries are mean ranks of several.
     """
     labels = joined_labels(test.held_out, test.expensive)
     batch, train = labels.batch, test.train.expensive.batch
@@ -206,7 +214,15 @@ def shift_correlations(model: TwoHeadPotential, test: ShiftSet) -> dict[str, flo
     own = (train, known.descriptors)
     found["leverage"] = fit_leverage(own, own).score(batch, said)
     found["q-residual"] = fit_qresidual(*own, *own).score(batch, said)
+    ranks = {name: rankdata(values) for name, values in found.items()}
+    for name, parts in MIXTURES.items():
+        found[name] = np.mean([ranks[part] for part in parts], axis=0)
+    outside = slice(len(test.held_out), None)
     return {
-        name: float(spearmanr(values, errors).statistic) if np.ptp(values) else 0.0
-        for name, values in found.items()
+        name: (_spearman(x, errors), _spearman(x[outside], errors[outside]))
+        for name, x in found.items()
     }
+
+
+def _spearman(values: Floats, errors: Floats) -> float:
+    return float(spearmanr(values, errors).statistic) if np.ptp(values) else 0.0

@@ -24,6 +24,9 @@ from benchmarks.accuracy.labelled_pool import (
 
 _KCAL = ENERGY_UNITS["kcal/mol"]
 _LEFT_OUT = 8  # molecules of 32
+_TO_BUY = 20  # test frames at most, whose expensive labels may be bought
+_SEEN = 6  # frames with the rare element
+FLUORINE = 9
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -112,17 +115,78 @@ def left_out_molecules(given: Namespace, seed: int) -> ShiftSet:
     pool = read_pool(DATA / "molecules.npz")
     whole = _both(pool, np.arange(len(pool.frames)))
     rng = random_stream(seed, "shift/molecules")
-    count = len(pool.names)
-    left = rng.permutation(count)[:_LEFT_OUT]
+    left = rng.permutation(len(pool.names))[:_LEFT_OUT]
     order = rng.permutation(len(pool.frames))
     out = np.isin(pool.molecules[order], left)
     return _parts(given, whole, order[~out], order[out], pool.molecules)
 
 
+def left_out_indices(pool: LabelledPool, seed: int) -> list[int]:
+    """Return the indices of the molecules that `left_out_molecules` leaves out."""
+    order = random_stream(seed, "shift/molecules").permutation(len(pool.names))
+    found: list[int] = order[:_LEFT_OUT].tolist()
+    return found
+
+
+def high_forces_of_ethanol(given: Namespace, seed: int) -> ShiftSet:
+    """Return MD of ethanol at 300 to 1500 K, cut by force norms.
+
+    GFN2-xTB under HF/def2-SVP: `data/ethanol.npz`. Trained below the median norm,
+    tested on the top fifth.
+    """
+    pool, origins = _ethanol()
+    moving = np.flatnonzero(np.char.startswith(origins, "md"))
+    whole = _both(pool, np.arange(len(pool.frames)))
+    norms = force_norms(whole.expensive.batch, whole.expensive.forces)
+    order = random_stream(seed, "shift/norms").permutation(moving)
+    low = order[norms[order] < np.median(norms[moving])]
+    high = order[norms[order] > np.quantile(norms[moving], 0.8)]
+    return _parts(given, whole, low, high, pool.molecules)
+
+
+def stretched_bonds(given: Namespace, seed: int) -> ShiftSet:
+    """Return ethanol, trained on ordinary MD and modes, tested on scans of its bonds.
+
+    C-C from 1.2 to 1.9 Å, C-O to 2.0 Å and O-H, in frames of normal modes at 300 K;
+    levels as above.
+    """
+    pool, origins = _ethanol()
+    order = random_stream(seed, "shift/bonds").permutation(len(origins))
+    calm = order[np.isin(origins[order], ("md300", "md500", "modes300"))]
+    broken = order[np.isin(origins[order], ("c-c", "c-o", "o-h"))]
+    whole = _both(pool, np.arange(len(origins)))
+    return _parts(given, whole, calm, broken, pool.molecules)
+
+
+def rare_element(given: Namespace, seed: int) -> ShiftSet:
+    """Return the small molecules, whose fluorine is trained on in six frames alone.
+
+    They are of H2CF2; tested on the other molecules with fluorine. An element without
+    any label is refused by each refinement.
+    """
+    pool = read_pool(DATA / "molecules.npz")
+    order = random_stream(seed, "shift/element").permutation(len(pool.frames))
+    has = np.array([FLUORINE in pool.frames[i].numbers for i in order], dtype=np.bool_)
+    known = pool.molecules[order] == pool.names.index("H2CF2")
+    inside = np.concatenate([order[has & known][:_SEEN], order[~has]])
+    whole = _both(pool, np.arange(len(pool.frames)))
+    return _parts(given, whole, inside, order[has & ~known], pool.molecules)
+
+
+def _ethanol() -> tuple[LabelledPool, np.ndarray]:
+    """Return the pool of ethanol, and the origin of each frame."""
+    file = DATA / "ethanol.npz"
+    with np.load(file) as raw:
+        return read_pool(file), raw["origins"][raw["origin"]]
+
+
 SETS: Mapping[str, Callable[[Namespace, int], ShiftSet]] = {
     "molecules": left_out_molecules,
-    "formaldehyde": high_forces,
-    "ethanol": new_molecule,
+    "norms-ethanol": high_forces_of_ethanol,
+    "norms-formaldehyde": high_forces,
+    "bonds": stretched_bonds,
+    "element": rare_element,
+    "md17": new_molecule,
 }
 _MD17 = ("aspirin", "benzene", "ethanol")
 
@@ -134,10 +198,15 @@ def _parts(
     outside: Integers,
     systems: Integers,
 ) -> ShiftSet:
-    """Cut frames: inside, training and held-out; outside, test and those to buy."""
-    learned = whole.select(inside[: given.train])
-    held = inside[given.train : given.train + given.held]
-    test, rest = outside[: given.test], outside[given.test :]
+    """Cut frames: inside, training and held-out; outside, test and those to buy.
+
+    Where there are few, fewer are trained and tested on.
+    """
+    count = min(given.train, len(inside) - given.held)
+    learned = whole.select(inside[:count])
+    held = inside[count : count + given.held]
+    tested_on = min(given.test, len(outside) - _TO_BUY)
+    test, rest = outside[:tested_on], outside[tested_on:]
     tested = whole.select(test)
     return ShiftSet(
         train=TrainingData(learned.cheap, learned.expensive),
