@@ -10,7 +10,10 @@ from alloop.cli.console import print_error
 from alloop.core.errors import InputError
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from alloop.campaign import Campaign
+    from alloop.core.frame import Frame
     from alloop.core.species import Domain
     from alloop.generation import Generation
     from alloop.history.reader import History
@@ -21,6 +24,14 @@ StorePath: TypeAlias = Annotated[
 
 ModelPath: TypeAlias = Annotated[
     Path, typer.Argument(help="model file, store, or YAML file of a campaign")
+]
+
+ModelOrLevel: TypeAlias = Annotated[
+    str,
+    typer.Argument(
+        help="model file, store, YAML file of a campaign, or a level: `gfn2-xtb`, its "
+        "YAML file, or a YAML mapping"
+    ),
 ]
 
 FramesFile: TypeAlias = Annotated[
@@ -78,6 +89,21 @@ def load_generation(place: Path) -> "tuple[Generation, Domain | None]":
         return model, campaign.domain(model)
     model = load(place)
     return model, model.domain
+
+
+def load_model_or_level(
+    text: str, frames: "Sequence[Frame]"
+) -> "tuple[Generation, Domain | None, bool]":
+    """Return a model for frames with its domain, and whether it is a level of theory.
+
+    text: a path as for `load_generation`, or a level.
+    """
+    from alloop.jobs.level_model import level_model, named_level
+
+    level = named_level(text)
+    if level is not None:
+        return level_model(level, frames), None, True
+    return *load_generation(Path(text)), False
 
 
 def warn_of_lost(store: Path) -> None:

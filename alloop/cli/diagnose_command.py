@@ -8,7 +8,7 @@ import typer
 from alloop.cli.campaign_paths import (
     Force,
     FramesFile,
-    ModelPath,
+    ModelOrLevel,
     existing_path,
     open_campaign,
     short_path,
@@ -24,6 +24,10 @@ from alloop.cli.console import (
 from alloop.core.errors import InputError
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from alloop.core.levels import Level
+    from alloop.files.frames import GivenStructure
     from alloop.generation import Generation
     from alloop.jobs.diagnose_job import Diagnosis
     from alloop.jobs.training_set import KnownFrames
@@ -32,7 +36,7 @@ _ROW = "{:>7} {:<14} {:>12} {:>12} {:>12}  {}"
 
 
 def diagnose(  # noqa: PLR0913 - one for each option
-    model: ModelPath,
+    model: ModelOrLevel,
     frames: FramesFile,
     training: Annotated[
         str | None,
@@ -75,14 +79,19 @@ def diagnose(  # noqa: PLR0913 - one for each option
     from alloop.files.frames import read_frames
     from alloop.files.targets import PAGES, refuse_target
     from alloop.jobs.diagnose_job import diagnose as found_shifts
+    from alloop.jobs.level_model import named_level
     from alloop.jobs.training_set import known_frames
     from alloop.report.sections.page import write_page
     from alloop.report.sections.shift_page import shift_page
 
     page = out or _beside(frames)
     refuse_target(page, PAGES, force=force or out is None)
-    generation, known = load_with_training(model, training)
     given = read_frames([frames])
+    level = named_level(model)
+    if level is None:
+        generation, known = load_with_training(Path(model), training)
+    else:
+        generation, known = _level_with_training(level, training, given)
     potential = generation.potential
     found = found_shifts(potential, known, known_frames(given), radius, quantile)
     if as_json:
@@ -121,6 +130,24 @@ def load_with_training(
         return generation, file_frames([training])
     history = campaign.history()
     return generation, store_training_set(history, history.state.best)
+
+
+def _level_with_training(
+    level: "Level", training: str | None, given: "Sequence[GivenStructure]"
+) -> "tuple[Generation, KnownFrames]":
+    """Return a level as a model, with frames of a file to compare with."""
+    from alloop.jobs.level_model import level_model
+    from alloop.jobs.training_set import file_frames
+
+    if training is None:
+        raise InputError(
+            f"expected frames to compare with, {level.title} has no training set of "
+            "its own: give `--training FILE`"
+        )
+    known = file_frames([training])
+    frames = [*known.batch.frames(), *(each.frame for each in given)]
+    elements = [int(z) for z in {*known.batch.numbers.tolist()}]
+    return level_model(level, frames, elements), known
 
 
 def is_campaign(model: Path) -> bool:

@@ -9,9 +9,9 @@ import typer
 
 from alloop.cli.campaign_paths import (
     Force,
-    ModelPath,
+    ModelOrLevel,
     existing_path,
-    load_generation,
+    load_model_or_level,
     short_path,
 )
 from alloop.cli.console import Quiet, print_error, print_text
@@ -158,7 +158,7 @@ _LONG = 5000  # MD steps from which compiling pays
 
 def md(  # noqa: PLR0913 - one for each option
     context: typer.Context,
-    model: ModelPath,
+    model: ModelOrLevel,
     start: Annotated[
         str,
         typer.Argument(help="file that ASE reads; `a.xyz@0:10` reads frames 0 to 9"),
@@ -217,7 +217,7 @@ def md(  # noqa: PLR0913 - one for each option
     ] = False,
     quiet: Quiet = False,
 ) -> int:
-    """Run molecular dynamics with a trained model.
+    """Run molecular dynamics with a trained model, or at a level of theory.
 
     Energies, forces and surprise are written with each frame. After Ctrl-C or a kill
     the same command continues, also with more steps. Guard rails stop a walker before
@@ -232,10 +232,11 @@ def md(  # noqa: PLR0913 - one for each option
     from alloop.md.dynamics import DynamicsSettings
     from alloop.md.guards import Guards
 
-    found, domain = load_generation(model)
+    frames = [given.frame for given in read_frames([start])]
+    found, domain, level = load_model_or_level(model, frames)
     md_run = MDRun(
         model=found,
-        start=[given.frame for given in read_frames([start])],
+        start=frames,
         dynamics=DynamicsSettings(
             named_integrator(kind, {"friction": friction}),
             temperature,
@@ -255,7 +256,7 @@ def md(  # noqa: PLR0913 - one for each option
         compile=compile_ == "on" or (compile_ == "auto" and steps >= _LONG),
         force=force,
         domain=domain,
-        outside=outside,
+        outside=outside or level,
     )
     with stop_event() as asked:
         try:

@@ -21,8 +21,8 @@ from alloop.core.frame import Frame
 from alloop.core.label_cost import TypicalCost
 from alloop.core.levels import Level, installed_version, make_level
 from alloop.core.records import Failure
-from alloop.core.roles import Potential
 from alloop.labels.result import Refused, Result
+from alloop.models.checkpoint import Storable
 from alloop.models.pretrained import Pretrained
 from alloop.models.settings import NETWORKS, network_settings, pretrained
 from alloop.potentials.threads import torch_threads
@@ -92,8 +92,7 @@ def label_with_universal(frame: Frame, settings: Mapping[str, Any]) -> Result:
     if refusal is not None:
         raise Refused(Failure.UNSUPPORTED, refusal)
     try:
-        network = json.dumps(settings["network"], sort_keys=True)
-        potential = _potential(settings["potential"], network)
+        potential = universal_potential(settings)
         with torch_threads(1):
             predicted = potential.predict(pack_frames([frame]))
     except AlloopError as error:
@@ -105,8 +104,14 @@ def label_with_universal(frame: Frame, settings: Mapping[str, Any]) -> Result:
     return Result(float(predicted.energies[0]), predicted.forces, details, stress)
 
 
+def universal_potential(settings: Mapping[str, Any]) -> Storable:
+    """Return the potential of a level's settings; it checks no charge and spin."""
+    network = json.dumps(settings["network"], sort_keys=True)
+    return _potential(settings["potential"], network)
+
+
 @lru_cache(maxsize=2)
-def _potential(kind: str, settings: str) -> Potential:
+def _potential(kind: str, settings: str) -> Storable:
     import torch
 
     from alloop.models.network import build_network

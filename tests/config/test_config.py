@@ -470,6 +470,12 @@ def test_sections_must_agree(lines: str, path: str, tmp_path: Path) -> None:
     assert [key for key in found if key.startswith(path)]
 
 
+def test_a_level_is_no_potential_to_train(tmp_path: Path) -> None:
+    text = f"{TOY}potential: {{kind: ase, calculator: ase.calculators.emt.EMT}}\n"
+    found = problems(text, tmp_path)["potential"]
+    assert found.startswith("a level of kind ase cannot be trained; expected a network")
+
+
 def test_what_needs_a_cheap_level_says_so(tmp_path: Path) -> None:
     text = (
         "name: x\nstart: [{molecule: H2O}]\nlevels: {expensive: {kind: toy}}\n"

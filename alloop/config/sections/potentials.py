@@ -3,17 +3,18 @@
 The sections of networks are made from the records in `alloop.models.settings`.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import fields
 from typing import TYPE_CHECKING, Annotated, Any, Literal, Union, get_type_hints
 
-from pydantic import Field, create_model, model_validator
+from pydantic import BeforeValidator, Field, create_model, model_validator
 
 from alloop.config.sections.base import Section, by_kind, union_tag
 from alloop.core.errors import InputError
 from alloop.models.settings import NETWORKS, NetworkSettings
 
 _DEFAULT = "painn"
+_UNTRAINED = ("ase", "pyscf", "xtb")  # kinds of levels
 _create_section: Callable[..., type["PotentialSection"]] = create_model
 
 
@@ -86,6 +87,17 @@ class Ready(PotentialSection):
     )
 
 
+def _refuse_level(given: Any) -> Any:
+    """Return a potential unchanged; raise ValueError where it is a level of theory."""
+    kind = given.get("kind") if isinstance(given, Mapping) else None
+    if kind in _UNTRAINED:
+        raise ValueError(
+            f"a level of kind {kind} cannot be trained; expected a network here, and "
+            "such a level under `levels:` or in `alloop md`"
+        )
+    return given
+
+
 NETWORK_SECTIONS = {kind: _network_section(NETWORKS[kind]) for kind in NETWORKS}
 
 if TYPE_CHECKING:
@@ -96,4 +108,8 @@ else:
         Annotated[section, union_tag(kind)]
         for kind, section in (NETWORK_SECTIONS | _OTHERS).items()
     )
-    Potential = Annotated[Union[_TAGGED], by_kind(_DEFAULT)]  # noqa: UP007
+    Potential = Annotated[
+        Union[_TAGGED],  # noqa: UP007
+        by_kind(_DEFAULT),
+        BeforeValidator(_refuse_level),
+    ]
