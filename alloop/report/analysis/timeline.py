@@ -184,13 +184,19 @@ def time_left(history: History) -> float | None:
         every,
         history.state.round,
         integer_or_none(config_value(history, "stop", "rounds")),
+        turns=1 if config_value(history, "refine") is None else 2,
     )
     return predict_seconds_left(times, rounds, history.entries[-1].time)
 
 
-def rounds_left(labels: int, every: int, done: int, most: int | None) -> int:
-    """Return the number of rounds that remaining labels and the round limit allow."""
-    rounds = math.ceil(max(0, labels) / every)
+def rounds_left(
+    labels: int, every: int, done: int, most: int | None, turns: int = 1
+) -> int:
+    """Return the number of rounds that remaining labels and the round limit allow.
+
+    turns: rounds of MD for a training, 2 where each may have a refinement before it.
+    """
+    rounds = turns * math.ceil(max(0, labels) / every)
     return rounds if most is None else min(rounds, max(0, most - done))
 
 

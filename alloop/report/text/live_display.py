@@ -118,7 +118,8 @@ class LiveDisplay:
         if state.finished:
             return 0.0
         labels = labels_left(state, rules, "expensive")
-        rounds = rounds_left(labels, rules.every, state.round, rules.stopping.rounds)
+        most, turns = rules.stopping.rounds, 1 if rules.refine is None else 2
+        rounds = rounds_left(labels, rules.every, state.round, most, turns)
         return predict_seconds_left(self._trained, rounds, self._clock())
 
     def labels_left(self) -> float | None:
