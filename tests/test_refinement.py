@@ -153,6 +153,10 @@ def test_people_are_told_what_was_refined(alone: Campaign) -> None:
     assert "100% of the step kept" in why
     assert "Passed: force error on held-out expensive labels" in why
     assert json.loads(said("why", "2", "--json"))["refinement"]["share"] == 1.0
+    frame = trainings(alone.history())[1].refine[0]
+    assert "Its cheap label refined the model before it to generation 2" in said(
+        "why", frame[:10]
+    )
     assert "generation 2 refined (100% of the step kept" in said("log")
     status = json.loads(said("status", "--json"))
     assert "1 generation refined" in status["refinements"][0]

@@ -45,6 +45,7 @@ _BY_HAND = ("Excluded", "Included", "Retried")
 
 _ROLES = {
     "cheap": "Its cheap label was learned by {}.",
+    "refine": "Its cheap label refined the model before it to {}.",
     "expensive": "Its expensive label was learned by {}.",
     "test": "In the frozen set, to measure {}.",
     "heldout": "Held out from the training of {}: it calibrates their surprise.",
