@@ -5,14 +5,16 @@ exploring. Fine-tuning can spoil what a model knew already: its errors on frames
 does not learn from, its short-range repulsion, and MD that stays whole.
 """
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from math import inf
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 from ase.data import covalent_radii
 
 from alloop.core.atoms import chemical_symbol
-from alloop.core.batch import pack_frames
+from alloop.core.batch import Batch, pack_frames
 from alloop.core.frame import Frame
 from alloop.core.prediction_errors import prediction_errors
 from alloop.core.records import LabelSet, ModelCheck, Walker
@@ -26,13 +28,25 @@ _MILLI = 1e3
 
 
 @dataclass(frozen=True, slots=True)
+class SetLimits:
+    """The limits of the force error on a set of the user's; None for no limit.
+
+    rise: as a multiple of that of the model before. most: in eV/Å.
+    """
+
+    name: str
+    rise: float | None = 2.0
+    most: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class AcceptanceSettings:
     """The limits of the checks; None or 0 turns one off.
 
     rise: of the force error on the frozen set, as a multiple of that of the model
     before. compression: share of a bond's length at which its atoms must repel each
     other. steps: of MD, by `walkers` walkers, of which guard rails may stop the share
-    `stopped`.
+    `stopped`. sets: the limits of the user's own sets.
     """
 
     rise: float | None = 2.0
@@ -40,6 +54,7 @@ class AcceptanceSettings:
     steps: int = 200
     walkers: int = 8
     stopped: float = 0.25
+    sets: tuple[SetLimits, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -48,6 +63,9 @@ class TrainedWith:
 
     frames: that it was trained on, at least one. test: the frozen set, if there is one.
     parent: the model before it, if there is one. seed and name: of its random streams.
+    test_error: the model's force error on the frozen set (eV/Å), where it is known
+    already. sets: the user's own sets by name. original: the universal potential that
+    fine-tuning began with, if there is one: the model before the first generation.
     """
 
     frames: Sequence[Frame]
@@ -55,6 +73,18 @@ class TrainedWith:
     parent: Potential | None
     seed: int
     name: str
+    test_error: float | None = None
+    sets: Mapping[str, LabelSet] = field(default_factory=dict)
+    original: Potential | None = None
+
+
+@runtime_checkable
+class ElementwisePotential(Protocol):
+    """A potential whose forces need no reference energies of elements."""
+
+    def covering(self, batch: Batch) -> Potential:
+        """Return the potential with references for all elements of a batch."""
+        ...
 
 
 def check_model(
@@ -69,6 +99,7 @@ def check_model(
     """
     return (
         *_error_check(potential, trained, settings),
+        *_set_checks(potential, trained, settings),
         *_repulsion_check(potential, trained, settings),
         *_stability_check(potential, trained, settings, dynamics),
     )
@@ -80,13 +111,43 @@ def _error_check(
     test, parent = trained.test, trained.parent
     if settings.rise is None or parent is None or test is None or not len(test):
         return
-    now, before = (
-        prediction_errors(model.predict(test.batch), test).force_mae * _MILLI
-        for model in (potential, parent)
-    )
+    known, before = trained.test_error, _force_error(parent, test)
+    now = _force_error(potential, test) if known is None else known * _MILLI
     yield ModelCheck(
-        "force error on the frozen set", now, settings.rise * before, "meV/Å"
+        "force error on the frozen set",
+        now,
+        settings.rise * before,
+        "meV/Å",
+        before=before,
     )
+
+
+def _force_error(potential: Potential, labels: LabelSet) -> float:
+    """Return the mean absolute force component's error, meV/Å."""
+    if isinstance(potential, ElementwisePotential):
+        potential = potential.covering(labels.batch)
+    return prediction_errors(potential.predict(labels.batch), labels).force_mae * _MILLI
+
+
+def _set_checks(
+    potential: Potential, trained: TrainedWith, settings: AcceptanceSettings
+) -> Iterator[ModelCheck]:
+    last = trained.original if trained.parent is None else trained.parent
+    for limits in settings.sets:
+        labels = trained.sets[limits.name]
+        before = None if last is None else _force_error(last, labels)
+        highest = [] if limits.most is None else [limits.most * _MILLI]
+        if limits.rise is not None and before is not None:
+            highest.append(limits.rise * before)
+        yield ModelCheck(
+            f"force error on the set {limits.name}",
+            _force_error(potential, labels),
+            min(highest, default=inf),
+            "meV/Å",
+            detail="" if before is None else f"{before:.3g} before",
+            set_name=limits.name,
+            before=before,
+        )
 
 
 def _repulsion_check(

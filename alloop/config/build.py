@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from alloop.acceptance import AcceptanceSettings
+from alloop.acceptance import AcceptanceSettings, SetLimits
 from alloop.config.sections.base import section_members
 from alloop.config.sections.clusters import Address, Inline, Local, Pbs, Slurm, Workers
 from alloop.config.sections.data import Sampled
@@ -176,6 +176,14 @@ def _acceptance_settings(plan: Plan) -> AcceptanceSettings | None:
         steps=checks.steps,
         walkers=checks.walkers,
         stopped=checks.stopped,
+        sets=tuple(
+            SetLimits(
+                name,
+                each.error,
+                None if each.most is None else each.most * 1e-3,  # meV/Å -> eV/Å
+            )
+            for name, each in checks.sets.items()
+        ),
     )
 
 

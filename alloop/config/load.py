@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import Any, TypeAlias
 
 from alloop.config import build
+from alloop.config.brought_sets import read_brought_sets
 from alloop.config.checks.plan_checks import (
     level_problems,
     pressure_problems,
@@ -93,9 +94,13 @@ def _assemble_setup(
     found = read_starting_data(plan, folder, levels)
     store = (folder / (plan.store or "")).resolve()
     plan, model, flaws = own_model(plan, folder)
+    brought = read_brought_sets(
+        plan, folder, found, None if model is None else model[0]
+    )
     problems = [
         *section_conflicts(plan, broken),
         *found.problems,
+        *brought.problems,
         *flaws,
         *store_problems(store),
     ]
@@ -114,7 +119,8 @@ def _assemble_setup(
         cache=None if plan.cache is None else (folder / plan.cache).resolve(),
         model=None if model is None else model[0],
         model_id=None if model is None else model[1],
-        warnings=tuple(found.warnings),
+        warnings=(*found.warnings, *brought.warnings),
+        sets=brought.sets,
     )
     return setup, problems
 

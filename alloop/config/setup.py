@@ -1,21 +1,23 @@
 """A campaign's configuration, converted to the objects that the loop uses."""
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from alloop.config import build
+from alloop.config.brought_sets import same_labels
 from alloop.config.checks.validate import known_kinds, validate_tree
 from alloop.config.merge import merge_trees
 from alloop.config.molecules import molecule_names
-from alloop.config.problems import ConfigError
+from alloop.config.problems import ConfigError, Problem
 from alloop.config.sections.clusters import Address, Pbs, Slurm
 from alloop.config.sections.plan import Plan
 from alloop.config.yaml_text import Tree, dump_yaml, parse_yaml
 from alloop.core.frame import Frame
 from alloop.core.levels import Level
+from alloop.core.records import LabelSet
 from alloop.labels.programs import outside_code
 from alloop.loop.events import Given, Opened
 from alloop.loop.rules import Rules
@@ -32,7 +34,8 @@ class Setup:
 
     start: a frame for each molecule. given: labels and test frames that the user
     brought. model, model_id: generation 0, if the user brought one (model is None if
-    the store already holds it). warnings: what looks wrong and is not refused.
+    the store already holds it). warnings: what looks wrong and is not refused. sets:
+    the user's own sets of acceptance by name.
     """
 
     plan: Plan
@@ -44,12 +47,17 @@ class Setup:
     model: bytes | None = None
     model_id: str | None = None
     warnings: tuple[str, ...] = ()
+    sets: Mapping[str, LabelSet] = field(default_factory=dict)
 
     @classmethod
     def from_store(cls, text: str, opened: Opened, store: Path) -> "Setup":
         """Return the setup kept in a store; none of the original files are needed."""
         plan, problems = validate_tree(_as_it_was(parse_yaml(text, str(store))))
         if plan is None or problems:
+            raise ConfigError(f"the configuration in {store}", problems)
+        if missing := [x for x in _checked_sets(plan) if x not in opened.sets]:
+            text = "the store holds no such set; leave it out"
+            problems = [Problem(f"acceptance.sets.{x}", text) for x in missing]
             raise ConfigError(f"the configuration in {store}", problems)
         cache = None if plan.cache is None else Path(plan.cache)
         return cls(
@@ -60,6 +68,7 @@ class Setup:
             given=opened.given,
             cache=cache if cache is not None and cache.is_absolute() else None,
             model_id=opened.model,
+            sets=opened.sets,
         )
 
     def with_changes(self, changes: Tree, store: Path, opened: Opened) -> "Setup":
@@ -129,6 +138,10 @@ class Setup:
         return dump_yaml(_kind_first(self.plan.model_dump(mode="json")))
 
 
+def _checked_sets(plan: Plan) -> tuple[str, ...]:
+    return () if plan.acceptance is None else tuple(plan.acceptance.sets)
+
+
 def _cluster_code(setup: Setup) -> Iterator[tuple[str, str | None]]:
     """Yield the keys of `cluster:` that name an address or shell lines."""
     match setup.plan.cluster:
@@ -166,7 +179,17 @@ def fixed_differences(setup: Setup, opened: Opened) -> list[str]:
             found.append(f"{what} are not those of `{'test' if test else 'start'}`")
     if setup.model_id != opened.model:
         found.append("it began with another model")
-    return found
+    return [*found, *_set_differences(setup, opened)]
+
+
+def _set_differences(setup: Setup, opened: Opened) -> list[str]:
+    """Return the sets of acceptance that a store lacks, or has with other labels."""
+    return [
+        f"its set `{name}` of acceptance is "
+        f"{'another one' if name in opened.sets else 'missing'}"
+        for name, labels in setup.sets.items()
+        if name not in opened.sets or not same_labels(labels, opened.sets[name])
+    ]
 
 
 def _label_content(given: tuple[Given, ...], test: bool) -> set[tuple[str, str, float]]:

@@ -160,7 +160,10 @@ class Noise:
 class ModelCheck:
     """A check of a trained model: what was measured, and the most that passes.
 
-    name: a phrase for people; detail: more of it, "" without.
+    name: a phrase for people; detail: more of it, "" without. limit: infinite where
+    there is nothing to compare with. set_name: the user's set of frames that was
+    measured, "" for none; before: the value of the model before, None where it was not
+    measured.
     """
 
     name: str
@@ -168,6 +171,8 @@ class ModelCheck:
     limit: float
     unit: str = ""
     detail: str = ""
+    set_name: str = ""
+    before: float | None = None
 
     @property
     def passed(self) -> bool:

@@ -71,7 +71,7 @@ class Driver:
     turn after every commit. stop: returns True to end early. tick: called after every
     wait. time_limit: of the run. task_times: expected durations of tasks. spool: labels
     that workers left behind. kept_answer: returns an answer that a repair of the store
-    kept.
+    kept. sets: the user's own sets of acceptance by name.
     """
 
     archive: TurnLog
@@ -90,6 +90,7 @@ class Driver:
     kept_answer: Callable[[Command], e.Answer | e.TaskLost | None] = lambda _command: (
         None
     )
+    sets: Mapping[str, LabelSet] = field(default_factory=dict)
     _postponed: set[str] = field(default_factory=set)
     _ready: list[e.Answer | e.TaskLost] = field(default_factory=list)
 
@@ -250,6 +251,7 @@ class Driver:
                 [self.label_index.frames[frame] for frame in command.heldout]
             ),
             ratios=state.limit_ratios({*command.expensive}),
+            sets=self.sets,
         )
 
     def _label_sets(self, state: LoopState, command: Train | TrainPart) -> TrainingData:

@@ -25,6 +25,7 @@ def campaign_opening(setup: Setup, own: OwnParts) -> e.Opened:
         given=setup.given,
         model=setup.model_id,
         parts=own.names(),
+        sets=setup.sets,
     )
 
 

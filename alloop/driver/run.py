@@ -101,6 +101,7 @@ class CampaignRun:
             task_times=self._task_times(),
             spool=self.spool,
             kept_answer=KeptAnswers(self.keeper.history(), self.archive).find,
+            sets=self.setup.sets,
         )
         first = (*self._first_events(), *retried)
         try:

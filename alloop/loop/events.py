@@ -15,6 +15,7 @@ from alloop.core.records import (
     Candidate,
     Detail,
     Label,
+    LabelSet,
     ModelCheck,
     Noise,
     Refinement,
@@ -42,7 +43,8 @@ class Opened:
 
     start: the molecules; given: labels and test frames that came with the
     configuration; model: generation 0, if the user brought one; parts: the import path
-    of each part that the user brought from Python, by its role.
+    of each part that the user brought from Python, by its role; sets: labelled frames
+    by the name of their set of acceptance, which no training sees.
     """
 
     seed: int
@@ -51,6 +53,7 @@ class Opened:
     given: tuple["Given", ...] = ()
     model: ModelId | None = None
     parts: Mapping[str, str] = field(default_factory=dict)
+    sets: Mapping[str, LabelSet] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -89,6 +89,21 @@ class LearnedPotential:
         parts = [energy_and_forces(self._network, x) for x in self._graphs(batch)]
         return self.assemble_predictions(batch, references, parts, descriptors)
 
+    def covering(self, batch: Batch) -> "LearnedPotential":
+        """Return the potential with references for all elements of a batch.
+
+        Those that it lacks are 0: energies are then off by a constant for each
+        composition, forces are not.
+        """
+        known = self.references
+        new = {int(z): 0.0 for z in np.unique(batch.numbers) if int(z) not in known}
+        if not new:
+            return self
+        references = {**known, **new}
+        return LearnedPotential(
+            self._network, references, self.scale, self.device, self.repulsion
+        )
+
     def reference_energies(self, batch: Batch) -> Floats:
         """Return the sum of the references of each frame, (frames,) in eV.
 

@@ -9,6 +9,7 @@ from alloop.history.label_entries import lost_labels
 from alloop.history.measured_costs import cpu_seconds_by_part
 from alloop.history.reader import History
 from alloop.loop import events as e
+from alloop.report.analysis.acceptance_facts import set_errors
 from alloop.report.analysis.campaign_facts import set_name
 from alloop.report.analysis.examination import (
     examination_sentences,
@@ -40,6 +41,7 @@ from alloop.workers.spool import spool_folder, training_progress
 
 _UNITS = {
     "errors": "eV/Å",
+    "sets": "eV/Å",
     "noise": "eV/Å",
     "cpu_seconds": "s",
     "time_left": "s",
@@ -51,7 +53,9 @@ def campaign_status(history: History) -> dict[str, Any]:
 
     errors: force MAE by generation on the frozen set in eV/Å, null where it was not
     tested; tested_on: "validation", or "test" where the user brought that set; best:
-    the generation with the least of these errors; examination: the last one, or null,
+    the generation with the least of these errors; rejected: generations that failed a
+    check; sets: force MAE by generation on each of the user's sets of acceptance, eV/Å;
+    examination: the last one, or null,
     with errors in eV and eV/Å and alarms, the number of frames above the flag
     threshold; calibration: the basis of the threshold, in sentences; error_limits: what
     they promise and how often they held, by group of frames; split: what the labels of
@@ -83,6 +87,8 @@ def campaign_status(history: History) -> dict[str, Any]:
         "errors": [_finite_or_none(error) for error in state.errors],
         "tested_on": set_name(history),
         "best": state.best,
+        "rejected": sorted(state.rejected),
+        "sets": set_errors(history),
         "examination": _examination_values(history),
         "calibration": list(threshold_sentences(history)),
         "split": list(split_sentences(history)),

@@ -81,7 +81,7 @@ class TaskData:
 
     ratios: of control frames, see `alloop.scores.error_limits`. Of a training
     that is split: member, the potential to train alone; trained, all that were trained
-    apart, and timings, of their tasks.
+    apart, and timings, of their tasks. sets: the user's own sets of acceptance by name.
     """
 
     model: bytes | None = None
@@ -94,3 +94,4 @@ class TaskData:
     member: int | None = None
     trained: tuple[TrainedMember, ...] = ()
     timings: tuple[Timing, ...] = ()
+    sets: Mapping[str, LabelSet] = field(default_factory=dict)

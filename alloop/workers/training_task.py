@@ -9,7 +9,7 @@ from alloop.acceptance import TrainedWith, check_model
 from alloop.core.batch import Batch, frame_means, pack_frames
 from alloop.core.prediction_errors import largest_force_errors, prediction_errors
 from alloop.core.records import LabelSet, ModelCheck, Predictions
-from alloop.core.roles import Trainer
+from alloop.core.roles import Potential, Trainer
 from alloop.core.seeds import torch_seed
 from alloop.core.units import Floats
 from alloop.evaluation import (
@@ -66,7 +66,7 @@ def perform_training(
         threshold_from=trained.fitted.source,
         checks=(
             *(() if refined is None else (refined.check,)),
-            *_model_checks(generation, inputs, task_data.test, settings),
+            *_model_checks(generation, inputs, task_data, evaluation, settings),
         ),
         refinement=None if refined is None else refined.refinement,
     )
@@ -76,17 +76,39 @@ def perform_training(
 def _model_checks(
     generation: Generation,
     inputs: TrainingInputs,
-    test: LabelSet | None,
+    task_data: TaskData,
+    evaluation: e.Evaluation | None,
     settings: WorkerSettings,
 ) -> tuple[ModelCheck, ...]:
     if settings.acceptance is None:
         return ()
-    data = inputs.data
-    frames = (*data.expensive.batch.frames(), *data.cheap.batch.frames())
-    trained = TrainedWith(frames, test, inputs.parent, inputs.seed, inputs.name)
+    data, trainer = inputs.data, settings.trainer
+    original = None
+    first = inputs.parent is None and task_data.sets
+    if first and isinstance(trainer, PretrainedTrainer):
+        original = trainer.original()
+    trained = TrainedWith(
+        frames=(*data.expensive.batch.frames(), *data.cheap.batch.frames()),
+        test=task_data.test,
+        parent=inputs.parent,
+        seed=inputs.seed,
+        name=inputs.name,
+        test_error=None if evaluation is None else evaluation.force_mae,
+        sets=task_data.sets,
+        original=original,
+    )
     return check_model(
         generation.potential, trained, settings.acceptance, settings.dynamics
     )
+
+
+@runtime_checkable
+class PretrainedTrainer(Protocol):
+    """A trainer that starts from a potential which others trained."""
+
+    def original(self) -> Potential:
+        """Return the potential as it comes, without reference energies."""
+        ...
 
 
 @runtime_checkable

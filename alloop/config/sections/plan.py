@@ -4,6 +4,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
+from alloop.config.sections.acceptance import Acceptance
 from alloop.config.sections.base import (
     Count,
     Duration,
@@ -11,10 +12,8 @@ from alloop.config.sections.base import (
     LabelsOrNone,
     Loose,
     NotNegative,
-    ParallelCount,
     Positive,
     Section,
-    Share,
     Whole,
 )
 from alloop.config.sections.clusters import Cluster, Local
@@ -99,31 +98,6 @@ class Stop(Section):
     )
     rounds: Count | None = Field(
         None, description="most rounds of exploration; no limit by default"
-    )
-
-
-class Acceptance(Section):
-    """The checks that a generation must pass before MD runs on it.
-
-    One that fails is kept, with its labels, and the last one that passed goes on.
-    """
-
-    error: Annotated[float, Field(ge=1)] | None = Field(
-        2.0,
-        description="largest force error on the frozen test set, as a multiple of that "
-        "of the generation before; null: not checked",
-    )
-    compression: Annotated[float, Field(gt=0, lt=1)] | None = Field(
-        0.6,
-        description="share of a bond's length at which its atoms must repel each "
-        "other; null: not checked",
-    )
-    steps: Whole = Field(
-        200, description="steps of a short MD that must stay whole; 0: not checked"
-    )
-    walkers: ParallelCount = Field(8, description="walkers of the short MD")
-    stopped: Share = Field(
-        0.25, description="share of these walkers that guards may stop"
     )
 
 

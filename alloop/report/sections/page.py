@@ -28,6 +28,7 @@ from alloop.report.analysis.label_facts import label_totals
 from alloop.report.analysis.label_quality import label_qualities, quarantined_labels
 from alloop.report.analysis.model_errors import error_groups
 from alloop.report.analysis.uncertainty import ErrorPoint, error_points, some_points
+from alloop.report.sections.acceptance_section import acceptance_section
 from alloop.report.sections.error_sections import (
     error_section,
     examination_section,
@@ -141,6 +142,7 @@ def _page_sections(
     yield weakness_section(history, controls, drawn.points)
     yield cost_section(history)
     yield learning_section(history, controls)
+    yield acceptance_section(history)
     yield error_section(history)
     yield parity_section(history)
     yield surprise_section(drawn.points)

@@ -2,6 +2,7 @@
 
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
+from math import isfinite
 from typing import Any
 
 from alloop.core.atoms import hill_formula
@@ -122,10 +123,10 @@ def check_text(check: ModelCheck) -> str:
     """Return a check of a model as a phrase: name, value and limit."""
     unit = f" {check.unit}" if check.unit else ""
     more = f" ({check.detail})" if check.detail else ""
-    return (
-        f"{check.name} {number_text(check.value)}{unit}, at most "
-        f"{number_text(check.limit)}{unit}{more}"
+    limit = (
+        f", at most {number_text(check.limit)}{unit}" if isfinite(check.limit) else ""
     )
+    return f"{check.name} {number_text(check.value)}{unit}{limit}{more}"
 
 
 def _limit_text(event: e.Trained) -> str:

@@ -2,8 +2,10 @@
 
 from collections.abc import Iterator
 from dataclasses import asdict
+from math import isfinite
 from typing import Any
 
+from alloop.core.records import ModelCheck
 from alloop.core.text import plural
 from alloop.history.reader import History
 from alloop.loop import events as e
@@ -34,7 +36,7 @@ def generation_details(history: History, number: int) -> dict[str, Any]:
     Errors in eV and eV/Å, times in CPU seconds.
     """
     event, facts = _event(history, number), _facts(history, number)
-    checks = [{**asdict(x), "passed": x.passed} for x in event.checks]
+    checks = [check_values(x) for x in event.checks]
     return {
         **asdict(facts),
         "model": event.model,
@@ -43,6 +45,12 @@ def generation_details(history: History, number: int) -> dict[str, Any]:
         "explored_in_rounds": _rounds(history, number),
         "best": history.state.best == number,
     }
+
+
+def check_values(check: ModelCheck) -> dict[str, Any]:
+    """Return a check fit for `json.dumps`; an infinite limit is null."""
+    limit = check.limit if isfinite(check.limit) else None
+    return {**asdict(check), "limit": limit, "passed": check.passed}
 
 
 def describe_generation(history: History, number: int) -> Iterator[str]:

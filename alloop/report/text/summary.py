@@ -13,6 +13,7 @@ from alloop.history.measured_costs import (
     worker_utilisation,
 )
 from alloop.history.reader import History
+from alloop.report.analysis.acceptance_facts import set_sentences
 from alloop.report.analysis.campaign_facts import (
     GenerationFacts,
     best_generation,
@@ -128,7 +129,7 @@ def error_sentences(history: History) -> list[str]:
     """
     examined, frozen = list(examination_sentences(history)), [error_sentence(history)]
     found = frozen + examined if brought_test(history) else examined + frozen
-    return [*found, *_later_generation_warning(history)]
+    return [*found, *set_sentences(history), *_later_generation_warning(history)]
 
 
 def _later_generation_warning(history: History) -> Iterator[str]:

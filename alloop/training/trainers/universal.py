@@ -42,6 +42,12 @@ class UniversalTrainer:
         """Return the same trainer, which resumes from the keeper's states."""
         return UniversalTrainer(self.staged.saving_to(keeper))
 
+    def original(self) -> LearnedPotential:
+        """Return the pretrained network as it comes, without reference energies."""
+        return LearnedPotential(
+            build_network(self.staged.kind, self.staged.settings), {}
+        )
+
     def train(
         self, data: TrainingData, parent: Potential | None, seed: int
     ) -> tuple[LearnedPotential, dict[str, Any]]:
