@@ -1,5 +1,6 @@
-"""Labelled frames that a campaign is checked against, read from the user's files."""
+"""Frames that a campaign is checked against or replays, from the user's files."""
 
+import hashlib
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -7,13 +8,16 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from alloop.config.molecules import read_start_file
 from alloop.config.problems import Problem
 from alloop.config.sections.plan import Plan
 from alloop.config.sections.potentials import Ready
+from alloop.config.sections.replay import ReplayedFrames, ReplayedLabels
 from alloop.config.starting_data import StartingData, read_label_file
 from alloop.core.atoms import chemical_symbol
-from alloop.core.batch import Batch
+from alloop.core.batch import Batch, pack_frames
 from alloop.core.errors import AlloopError
+from alloop.core.frame import FrameId
 from alloop.core.records import LabelSet
 from alloop.core.units import Floats
 from alloop.models.settings import pretrained
@@ -26,9 +30,10 @@ _SHOWN = 3
 
 @dataclass(slots=True)
 class BroughtSets:
-    """The sets of acceptance by name, and problems and warnings on the way."""
+    """The sets of acceptance by name, frames to replay, and problems and warnings."""
 
     sets: dict[str, LabelSet] = field(default_factory=dict)
+    replay: LabelSet | Batch | None = None
     warnings: list[str] = field(default_factory=list)
     problems: list[Problem] = field(default_factory=list)
 
@@ -41,7 +46,7 @@ class BroughtSets:
 def read_brought_sets(
     plan: Plan, folder: Path, start: StartingData, model: bytes | None
 ) -> BroughtSets:
-    """Read the labelled frames that `acceptance.sets` names; nothing is written.
+    """Read the frames of `acceptance.sets` and `training.replay`; writes nothing.
 
     start: the data of the campaign; model: the user's model, if there is one.
     """
@@ -59,7 +64,50 @@ def read_brought_sets(
         found.sets[name] = labels
         found.refuse(path, unknown_frames(plan, labels.batch, start, model))
         found.refuse(path, _trained_frames(labels, start))
+    if replays(plan):
+        _add_replay(found, plan, folder, start, model)
     return found
+
+
+def replays(plan: Plan) -> bool:
+    """Return True if fine-tuning replays frames."""
+    return plan.training is not None and plan.training.replay is not None
+
+
+def read_replay(plan: Plan, folder: Path) -> tuple[LabelSet | Batch, tuple[str, ...]]:
+    """Return the frames that a plan replays, and warnings about them.
+
+    Raises InputError where they cannot be read.
+    """
+    section = None if plan.training is None else plan.training.replay
+    if isinstance(section, ReplayedLabels):
+        intake = read_label_file(folder / section.labels, section)
+        return label_set(intake), intake.warnings
+    assert isinstance(section, ReplayedFrames)
+    return pack_frames(read_start_file(section, folder)), ()
+
+
+def _add_replay(
+    found: BroughtSets,
+    plan: Plan,
+    folder: Path,
+    start: StartingData,
+    model: bytes | None,
+) -> None:
+    path = "training.replay"
+    try:
+        found.replay, warnings = read_replay(plan, folder)
+    except AlloopError as error:
+        found.refuse(path, str(error))
+        return
+    found.warnings += [f"{path}: {text}" for text in warnings]
+    batch = _batch(found.replay)
+    found.refuse(path, unknown_frames(plan, batch, start, model))
+    replayed = {frame.id for frame in batch.frames()}
+    for name, labels in found.sets.items():
+        if twice := _frames_among(labels, replayed):
+            text = f"frames that are replayed cannot test: {twice}; take them out"
+            found.refuse(f"acceptance.sets.{name}", text)
 
 
 def label_set(intake: "LabelledFrames") -> LabelSet:
@@ -89,14 +137,23 @@ def unknown_frames(
     )
 
 
-def same_labels(one: LabelSet, other: LabelSet) -> bool:
+def same_labels(one: LabelSet | Batch, other: LabelSet | Batch) -> bool:
     """Return True if two sets hold the same frames in order, with equal labels."""
-    return _content(one) == _content(other)
+    return frames_digest(one) == frames_digest(other)
 
 
-def _content(labels: LabelSet) -> tuple[tuple[str, ...], bytes, bytes]:
-    ids = tuple(frame.id for frame in labels.batch.frames())
-    return ids, _bytes(labels.energies), _bytes(labels.forces)
+def _batch(frames: LabelSet | Batch) -> Batch:
+    return frames if isinstance(frames, Batch) else frames.batch
+
+
+def frames_digest(frames: LabelSet | Batch) -> bytes:
+    """Return a hash of frames and, where they have some, of their labels."""
+    digest = hashlib.sha256()
+    for frame in _batch(frames).frames():
+        digest.update(frame.id.encode())
+    if isinstance(frames, LabelSet):
+        digest.update(_bytes(frames.energies) + _bytes(frames.forces))
+    return digest.digest()
 
 
 def _bytes(values: Floats) -> bytes:
@@ -112,12 +169,16 @@ def _model_elements(model: bytes) -> set[int]:
 
 
 def _trained_frames(labels: LabelSet, start: StartingData) -> str | None:
-    trained = {item.frame.id for item in start.train}
-    ids = [frame.id for frame in labels.batch.frames()]
-    twice = [str(index) for index, key in enumerate(ids) if key in trained]
+    twice = _frames_among(labels, {item.frame.id for item in start.train})
     if not twice:
         return None
-    return f"frames that are trained on cannot test: {_listed(twice)}; take them out"
+    return f"frames that are trained on cannot test: {twice}; take them out"
+
+
+def _frames_among(labels: LabelSet, ids: Collection[FrameId]) -> str:
+    """Return the indices of the frames that are among `ids`, as text."""
+    own = [frame.id for frame in labels.batch.frames()]
+    return _listed([str(index) for index, key in enumerate(own) if key in ids])
 
 
 def _listed(items: Sequence[str]) -> str:

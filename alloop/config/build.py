@@ -155,6 +155,7 @@ def worker_settings(
         ),
         compile=compiles_forces(plan.explore),
         acceptance=_acceptance_settings(plan),
+        replay=replay_share(plan),
         refine=_test_time_settings(plan),
     )
 
@@ -164,6 +165,12 @@ def _test_time_settings(plan: Plan) -> TestTimeSettings | None:
     if own is None:
         return None
     return TestTimeSettings(steps=own.steps, worse=own.worse)
+
+
+def replay_share(plan: Plan) -> float:
+    """Return the share of replayed frames in fine-tuning, 0 without."""
+    replay = None if plan.training is None else plan.training.replay
+    return 0.0 if replay is None else replay.share
 
 
 def _acceptance_settings(plan: Plan) -> AcceptanceSettings | None:

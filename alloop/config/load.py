@@ -121,6 +121,7 @@ def _assemble_setup(
         model_id=None if model is None else model[1],
         warnings=(*found.warnings, *brought.warnings),
         sets=brought.sets,
+        replay=brought.replay,
     )
     return setup, problems
 

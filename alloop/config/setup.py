@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from alloop.config import build
-from alloop.config.brought_sets import same_labels
+from alloop.config.brought_sets import replays, same_labels
 from alloop.config.checks.validate import known_kinds, validate_tree
 from alloop.config.merge import merge_trees
 from alloop.config.molecules import molecule_names
@@ -15,6 +15,7 @@ from alloop.config.problems import ConfigError, Problem
 from alloop.config.sections.clusters import Address, Pbs, Slurm
 from alloop.config.sections.plan import Plan
 from alloop.config.yaml_text import Tree, dump_yaml, parse_yaml
+from alloop.core.batch import Batch
 from alloop.core.frame import Frame
 from alloop.core.levels import Level
 from alloop.core.records import LabelSet
@@ -35,7 +36,8 @@ class Setup:
     start: a frame for each molecule. given: labels and test frames that the user
     brought. model, model_id: generation 0, if the user brought one (model is None if
     the store already holds it). warnings: what looks wrong and is not refused. sets:
-    the user's own sets of acceptance by name.
+    the user's own sets of acceptance by name. replay: frames that fine-tuning goes on
+    learning.
     """
 
     plan: Plan
@@ -48,6 +50,7 @@ class Setup:
     model_id: str | None = None
     warnings: tuple[str, ...] = ()
     sets: Mapping[str, LabelSet] = field(default_factory=dict)
+    replay: LabelSet | Batch | None = None
 
     @classmethod
     def from_store(cls, text: str, opened: Opened, store: Path) -> "Setup":
@@ -55,9 +58,13 @@ class Setup:
         plan, problems = validate_tree(_as_it_was(parse_yaml(text, str(store))))
         if plan is None or problems:
             raise ConfigError(f"the configuration in {store}", problems)
-        if missing := [x for x in _checked_sets(plan) if x not in opened.sets]:
-            text = "the store holds no such set; leave it out"
-            problems = [Problem(f"acceptance.sets.{x}", text) for x in missing]
+        sets = () if plan.acceptance is None else plan.acceptance.sets
+        missing = [f"acceptance.sets.{x}" for x in sets if x not in opened.sets]
+        if replays(plan) and opened.replay is None:
+            missing.append("training.replay")
+        if missing:
+            text = "the store holds no such frames; leave it out"
+            problems = [Problem(path, text) for path in missing]
             raise ConfigError(f"the configuration in {store}", problems)
         cache = None if plan.cache is None else Path(plan.cache)
         return cls(
@@ -69,6 +76,7 @@ class Setup:
             cache=cache if cache is not None and cache.is_absolute() else None,
             model_id=opened.model,
             sets=opened.sets,
+            replay=opened.replay if replays(plan) else None,
         )
 
     def with_changes(self, changes: Tree, store: Path, opened: Opened) -> "Setup":
@@ -138,10 +146,6 @@ class Setup:
         return dump_yaml(_kind_first(self.plan.model_dump(mode="json")))
 
 
-def _checked_sets(plan: Plan) -> tuple[str, ...]:
-    return () if plan.acceptance is None else tuple(plan.acceptance.sets)
-
-
 def _cluster_code(setup: Setup) -> Iterator[tuple[str, str | None]]:
     """Yield the keys of `cluster:` that name an address or shell lines."""
     match setup.plan.cluster:
@@ -184,12 +188,16 @@ def fixed_differences(setup: Setup, opened: Opened) -> list[str]:
 
 def _set_differences(setup: Setup, opened: Opened) -> list[str]:
     """Return the sets of acceptance that a store lacks, or has with other labels."""
-    return [
+    found = [
         f"its set `{name}` of acceptance is "
         f"{'another one' if name in opened.sets else 'missing'}"
         for name, labels in setup.sets.items()
         if name not in opened.sets or not same_labels(labels, opened.sets[name])
     ]
+    old, new = opened.replay, setup.replay
+    if new is not None and (old is None or not same_labels(old, new)):
+        found.append("the frames that it replays are not those of `training: replay`")
+    return found
 
 
 def _label_content(given: tuple[Given, ...], test: bool) -> set[tuple[str, str, float]]:

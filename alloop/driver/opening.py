@@ -26,6 +26,7 @@ def campaign_opening(setup: Setup, own: OwnParts) -> e.Opened:
         model=setup.model_id,
         parts=own.names(),
         sets=setup.sets,
+        replay=setup.replay,
     )
 
 

@@ -10,9 +10,11 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
-from alloop.config.build import scorer_settings
+from alloop.config.brought_sets import frames_digest
+from alloop.config.build import replay_share, scorer_settings
 from alloop.config.sections.plan import Plan
 from alloop.config.trainer import make_trainer, network_settings
+from alloop.core.batch import Batch
 from alloop.core.prediction_errors import (
     ErrorSummary,
     largest_force_errors,
@@ -32,6 +34,7 @@ from alloop.jobs.train_data import HeldOutShares, TrainMaterial
 from alloop.models.settings import is_pretrained
 from alloop.scores.calibrate import ScorerSettings
 from alloop.training.fit import Progress
+from alloop.training.replaying import replaying_trainer
 from alloop.training.trainers.staged_trainer import StagedTrainer
 from alloop.training.trainers.universal import UniversalTrainer, untrained_potential
 
@@ -56,7 +59,8 @@ class TrainedModel:
 class TrainJob:
     """A training job: plan, labels and output file.
 
-    model: the generation that the potential starts from, if the plan names one.
+    model: the generation that the potential starts from, if the plan names one. replay:
+    frames that fine-tuning goes on learning, with or without labels.
     """
 
     plan: Plan
@@ -64,6 +68,7 @@ class TrainJob:
     shares: HeldOutShares
     out: Path
     model: bytes | None = None
+    replay: LabelSet | Batch | None = None
 
     @property
     def history_file(self) -> Path:
@@ -81,6 +86,8 @@ class TrainJob:
         digest = hashlib.sha256(self.plan.model_dump_json().encode())
         digest.update(repr(self.shares).encode())
         digest.update(self.model or b"")
+        if self.replay is not None:
+            digest.update(frames_digest(self.replay))
         for labels in label_sets(self.material).values():
             for part in (*(frame.id for frame in labels.batch.frames()), "end"):
                 digest.update(part.encode())
@@ -127,7 +134,7 @@ class TrainJob:
 
     def _train_model(self, observe: Progress) -> TrainedModel:
         data = self.material
-        trainer = self._observed_trainer(observe)
+        trainer = self._replaying_trainer(self._observed_trainer(observe))
         own_split = isinstance(trainer, StagedTrainer | UniversalTrainer)
         inputs = TrainingInputs(
             data=TrainingData(data.cheap, data.expensive),
@@ -135,7 +142,7 @@ class TrainJob:
             scoring=scorer_settings(self.plan),
             seed=self.plan.seed,
             name=_STREAM,
-            parent=None if self.model is None else potential_from_bytes(self.model),
+            parent=self._start_model(),
             monitored=data.validation if own_split else None,
             folder=self.state_folder,
         )
@@ -155,6 +162,15 @@ class TrainJob:
                 return UniversalTrainer(self._with_progress(staged, observe))
             case other:
                 return other
+
+    def _start_model(self) -> Potential | None:
+        return None if self.model is None else potential_from_bytes(self.model)
+
+    def _replaying_trainer(self, trainer: Trainer) -> Trainer:
+        share = replay_share(self.plan)
+        if self.replay is None or not share:
+            return trainer
+        return replaying_trainer(trainer, self.replay, share, self._start_model())
 
     def _with_progress(self, staged: StagedTrainer, observe: Progress) -> StagedTrainer:
         validation = self.shares.validation if len(self.material.validation) else 0.0

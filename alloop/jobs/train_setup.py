@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from alloop.config.brought_sets import read_replay, replays
 from alloop.config.sections.training import BiasWeighedSection
 from alloop.config.train_sections import training_plan
 from alloop.jobs.train_data import HeldOutShares, read_material
@@ -33,7 +34,8 @@ def prepare_training(
     )
     share = own or _VALIDATION if validation is None else validation
     shares = HeldOutShares(share, test_share)
-    return TrainJob(plan, read_material(plan, shares), shares, Path(out), model)
+    replay = read_replay(plan, Path())[0] if replays(plan) else None
+    return TrainJob(plan, read_material(plan, shares), shares, Path(out), model, replay)
 
 
 def read_sections(path: Path) -> dict[str, Any]:

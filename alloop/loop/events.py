@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TypeAlias
 
+from alloop.core.batch import Batch
 from alloop.core.error_limits import ErrorLimits
 from alloop.core.frame import Frame, FrameId
 from alloop.core.label_cost import Cost
@@ -44,7 +45,8 @@ class Opened:
     start: the molecules; given: labels and test frames that came with the
     configuration; model: generation 0, if the user brought one; parts: the import path
     of each part that the user brought from Python, by its role; sets: labelled frames
-    by the name of their set of acceptance, which no training sees.
+    by the name of their set of acceptance, which no training sees; replay: frames that
+    fine-tuning goes on learning, with or without labels.
     """
 
     seed: int
@@ -54,6 +56,7 @@ class Opened:
     model: ModelId | None = None
     parts: Mapping[str, str] = field(default_factory=dict)
     sets: Mapping[str, LabelSet] = field(default_factory=dict)
+    replay: LabelSet | Batch | None = None
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -68,6 +68,7 @@ class WorkerSettings:
     restore: Callable[[Checkpoint], Storable] = restore_potential
     compile: bool = False  # the force calls of exploration
     acceptance: AcceptanceSettings | None = None  # checks of each generation
+    replay: float = 0.0  # share of replayed frames in the loss of fine-tuning
     refine: TestTimeSettings | None = None  # its seed is the command's
 
     def level(self, level_id: str) -> Level:
@@ -76,12 +77,26 @@ class WorkerSettings:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
+class BroughtFrames:
+    """Frames of the user's that a training needs beside the labels of the campaign.
+
+    sets: those of acceptance by name. replay: what fine-tuning goes on learning, with
+    or without labels; original: the blob of the model that fine-tuning began with, None
+    for a pretrained network.
+    """
+
+    sets: Mapping[str, LabelSet] = field(default_factory=dict)
+    replay: LabelSet | Batch | None = None
+    original: bytes | None = None
+
+
+@dataclass(frozen=True, slots=True, eq=False)
 class TaskData:
     """The data that a command refers to by id: model blobs, frames, labels.
 
     ratios: of control frames, see `alloop.scores.error_limits`. Of a training
     that is split: member, the potential to train alone; trained, all that were trained
-    apart, and timings, of their tasks. sets: the user's own sets of acceptance by name.
+    apart, and timings, of their tasks. brought: frames of the user's.
     """
 
     model: bytes | None = None
@@ -94,4 +109,4 @@ class TaskData:
     member: int | None = None
     trained: tuple[TrainedMember, ...] = ()
     timings: tuple[Timing, ...] = ()
-    sets: Mapping[str, LabelSet] = field(default_factory=dict)
+    brought: BroughtFrames = field(default_factory=BroughtFrames)

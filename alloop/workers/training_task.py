@@ -23,6 +23,7 @@ from alloop.generation import Generation, potential_from_bytes, to_bytes
 from alloop.loop import events as e
 from alloop.loop.commands import Train, TrainPart
 from alloop.refine.settings import TestTimeSettings
+from alloop.training.replaying import replaying_trainer
 from alloop.workers.refinement import refined_member
 from alloop.workers.settings import TaskData, WorkerSettings
 from alloop.workers.spool import training_folder
@@ -42,7 +43,8 @@ def perform_training(
         usual = settings.refine or TestTimeSettings()
         refined = refined_member(command, inputs, task_data.test, usual)
     apart = task_data.trained if refined is None else (refined.member,)
-    trained = train_generation(settings.trainer, inputs, apart, settings.restore)
+    trainer = _replaying_trainer(task_data, settings)
+    trained = train_generation(trainer, inputs, apart, settings.restore)
     evaluation = _evaluate_test(trained.generation, task_data.test)
     if evaluation is not None and task_data.test is not None:
         errors = largest_force_errors(
@@ -84,7 +86,8 @@ def _model_checks(
         return ()
     data, trainer = inputs.data, settings.trainer
     original = None
-    first = inputs.parent is None and task_data.sets
+    sets = task_data.brought.sets
+    first = inputs.parent is None and sets
     if first and isinstance(trainer, PretrainedTrainer):
         original = trainer.original()
     trained = TrainedWith(
@@ -94,7 +97,7 @@ def _model_checks(
         seed=inputs.seed,
         name=inputs.name,
         test_error=None if evaluation is None else evaluation.force_mae,
-        sets=task_data.sets,
+        sets=sets,
         original=original,
     )
     return check_model(
@@ -129,7 +132,7 @@ def train_part(
     """
     if task_data.data is None or task_data.test is None:
         raise TypeError("TrainPart needs labels and judged frames in its data")
-    trainer = settings.trainer
+    trainer = _replaying_trainer(task_data, settings)
     if isinstance(trainer, ShortenableTrainer):
         trainer = trainer.shortened(command.share)
     name = f"part/{command.generation}"  # the same random stream for all parts
@@ -146,7 +149,21 @@ def perform_member(
     if task_data.member is None:
         raise TypeError("a split training needs the number of a member in its data")
     inputs = _training_inputs(command, task_data, settings)
-    return train_member(settings.trainer, inputs, task_data.member)
+    trainer = _replaying_trainer(task_data, settings)
+    return train_member(trainer, inputs, task_data.member)
+
+
+def _replaying_trainer(task_data: TaskData, settings: WorkerSettings) -> Trainer:
+    """Return the trainer, with frames to replay where there are some.
+
+    Raises InputError where it cannot replay any.
+    """
+    trainer, brought = settings.trainer, task_data.brought
+    if brought.replay is None or not settings.replay:
+        return trainer
+    blob = brought.original
+    original = None if blob is None else potential_from_bytes(blob, settings.restore)
+    return replaying_trainer(trainer, brought.replay, settings.replay, original)
 
 
 def _training_inputs(

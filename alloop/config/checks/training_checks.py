@@ -6,7 +6,7 @@ from alloop.config.problems import Problem
 from alloop.config.sections.data import Sampled
 from alloop.config.sections.flag import CommitteeFlag, DescriptorFlag
 from alloop.config.sections.plan import Plan
-from alloop.config.sections.potentials import Pairwise
+from alloop.config.sections.potentials import Pairwise, Ready
 from alloop.config.sections.training import (
     Asteroid,
     BiasWeighedSection,
@@ -17,7 +17,7 @@ from alloop.config.sections.training import (
 )
 from alloop.core.batch import pack_frames
 from alloop.core.frame import Frame
-from alloop.models.settings import HEADED, pretrained
+from alloop.models.settings import HEADED, is_pretrained, pretrained
 from alloop.scores.soap import missing_dscribe
 
 
@@ -33,6 +33,8 @@ def training_problems(plan: Plan) -> Iterator[Problem]:
             yield Problem("training.kind", text)
     if isinstance(training, TwoHeads):
         yield from _two_head_problems(plan)
+    if training is not None and training.replay is not None:
+        yield from _replay_problems(plan)
     yield from _missing_packages(plan)
     if plan.levels.cheap is None:
         yield from _without_cheap(training)
@@ -75,6 +77,20 @@ def refine_problems(plan: Plan) -> Iterator[Problem]:
     if isinstance(plan.flag, CommitteeFlag):
         text = "a committee is trained anew for each generation, so that `refine` saves"
         yield Problem("flag.kind", f"{text} nothing; choose another, such as leverage")
+
+
+def _replay_problems(plan: Plan) -> Iterator[Problem]:
+    kind, known = plan.potential.kind, plan.potential
+    own = (known.network or {}).get("kind") if isinstance(known, Ready) else None
+    if own == "pairwise" or not (isinstance(known, Ready) or is_pretrained(kind)):
+        text = (
+            f"expected a pretrained network that could forget, got `{own or kind}`; "
+            "choose a universal potential or a model file, or leave it out"
+        )
+        yield Problem("training.replay", text)
+    elif isinstance(plan.training, TwoHeads):
+        text = "two heads are not fine-tuned with it; choose another kind of training"
+        yield Problem("training.replay", text)
 
 
 def _missing_packages(plan: Plan) -> Iterator[Problem]:

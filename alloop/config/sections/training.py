@@ -1,12 +1,9 @@
 """The `training:` section: the training of a generation."""
 
-from collections.abc import Mapping
 from typing import Annotated, Any, Literal, TypeAlias
 
-from ase.data import atomic_numbers
-from pydantic import BeforeValidator, Field
+from pydantic import Field
 
-from alloop.config.problems import shown_value
 from alloop.config.sections.base import (
     Count,
     Loose,
@@ -18,51 +15,13 @@ from alloop.config.sections.base import (
     by_kind,
     union_tag,
 )
-
-
-def _reference_energies(value: Any) -> Any:
-    """Return reference energies unchanged; raise ValueError if they are invalid."""
-    if value == "fitted":
-        return value
-    if not isinstance(value, Mapping) or not value:
-        raise ValueError(
-            "expected `fitted`, or an energy in eV for each element such as "
-            f"{{H: -13.6}}, got {shown_value(value)}"
-        )
-    for element, energy in value.items():
-        if not atomic_numbers.get(element):  # ASE knows X, with number 0
-            raise ValueError(
-                f"there is no element `{element}`; expected chemical symbols"
-            )
-        if isinstance(energy, bool) or not isinstance(energy, int | float):
-            raise ValueError(
-                f"expected the energy of {element} in eV, got {shown_value(energy)}"
-            )
-    return value
-
-
-Energies: TypeAlias = Annotated[
-    Literal["fitted"] | dict[str, float], BeforeValidator(_reference_energies)
-]
-
+from alloop.config.sections.references import References
+from alloop.config.sections.replay import Replay
 
 Start: TypeAlias = Annotated[
     Literal["parent", "scratch"],
     Field(description="network to begin with: a new one, or the last generation's"),
 ]
-
-
-class References(Section):
-    """The reference energy of each element at each level, given or fitted."""
-
-    cheap: Energies = Field(
-        "fitted",
-        description="energy of each element at the cheap level, eV, or `fitted`",
-    )
-    expensive: Energies = Field(
-        "fitted",
-        description="energy of each element at the expensive level, eV, or `fitted`",
-    )
 
 
 class OptimiserSection(Section):
@@ -94,6 +53,11 @@ class OptimiserSection(Section):
         "long enough",
     )
     references: References = References()
+    replay: Replay | None = Field(
+        None,
+        description="frames of what a pretrained potential knows, which fine-tuning "
+        "goes on learning; none by default",
+    )
 
 
 class BiasWeighedSection(OptimiserSection):

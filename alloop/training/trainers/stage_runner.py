@@ -6,6 +6,7 @@ from typing import Any
 
 from alloop.core.records import LabelSet
 from alloop.core.seeds import torch_seed
+from alloop.core.units import Floats
 from alloop.models.network import Network, build_network
 from alloop.potentials.learned import LearnedPotential
 from alloop.potentials.repulsion import Zbl
@@ -14,12 +15,18 @@ from alloop.training.fit import LossCurve, Progress, cpu_seconds, fit_stage
 from alloop.training.graph_pool import GraphPool, make_graph_pool
 from alloop.training.losses import Objective
 from alloop.training.references import References, without_references
+from alloop.training.replay import ReplayedLabels, with_replay
 from alloop.training.score_matching import ScoreLoss, thermal_energy
 from alloop.training.stage_state import force_error
 from alloop.training.stage_task import StageTask
 from alloop.training.stages import Fidelity, Stage, program_steps
 from alloop.training.state_folder import StateKeeper
-from alloop.training.trainers.stage_data import BiasWeighing, StageData, TrainedNetworks
+from alloop.training.trainers.stage_data import (
+    BiasWeighing,
+    StageData,
+    StageLabels,
+    TrainedNetworks,
+)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -53,6 +60,7 @@ class StageRunner:
     scale is the network's unit in eV. parent is the network that a stage with start
     "parent" begins with. keeper stores states of trainings, to resume after a kill.
     stages are those of the whole training, which decide if compiling saves time.
+    replayed: labels that stages on labels learn too.
     """
 
     kind: str
@@ -68,6 +76,7 @@ class StageRunner:
     keeper: StateKeeper | None = None
     stages: tuple[Stage, ...] = ()
     repulsion: Zbl | None = None
+    replayed: ReplayedLabels | None = None
 
     def run_stages(
         self, state: TrainingState, stages: Sequence[Stage], gamma: Gamma
@@ -105,7 +114,8 @@ class StageRunner:
         """
         last = state.done[-1].stage.levels[-1]
         other: Fidelity = "cheap" if last == "expensive" else "expensive"
-        known = {**self.references[other], **self.references[last]}
+        old = {} if self.replayed is None else self.replayed.references
+        known = {**old, **self.references[other], **self.references[last]}
         return LearnedPotential(
             state.network, known, self.scale, repulsion=self.repulsion
         )
@@ -116,7 +126,8 @@ class StageRunner:
         began = cpu_seconds()
         chosen = self._stage_data(gamma).stage_labels(stage, state.known)
         start = self._starting_network(state, stage)
-        pool = self._label_pool(chosen.labels, start).with_weights(chosen.weights)
+        labels, weights = self._with_replay(stage, chosen)
+        pool = self._label_pool(labels, start).with_weights(weights)
         before = cpu_seconds() - began
         task = self._stage_task(stage, start, pool)
         network, curve = fit_stage(task, self.keeper, self.progress)
@@ -127,6 +138,12 @@ class StageRunner:
             known=_with_network(state.known, stage, network),
             done=(*state.done, done),
         )
+
+    def _with_replay(self, stage: Stage, own: StageLabels) -> tuple[LabelSet, Floats]:
+        old = self.replayed
+        if old is None or stage.loss == "score" or stage.labels == "difference":
+            return own.labels, own.weights
+        return with_replay(own.labels, own.weights, old.labels, old.share)
 
     def _stage_task(self, stage: Stage, start: Network, pool: GraphPool) -> StageTask:
         objective: Objective | None = None

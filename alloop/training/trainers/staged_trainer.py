@@ -21,7 +21,13 @@ from alloop.training.bias_weights import DEFAULT, Gamma
 from alloop.training.fit import Progress
 from alloop.training.graph_pool import force_scale
 from alloop.training.label_changes import select_labels
-from alloop.training.references import level_references
+from alloop.training.references import References, level_references
+from alloop.training.replay import (
+    Replay,
+    ReplayedLabels,
+    fitted_references,
+    replayed_labels,
+)
 from alloop.training.stages import Fidelity, Stage, asteroid_stages, standard_stages
 from alloop.training.state_folder import StateKeeper
 from alloop.training.trainers.stage_runner import (
@@ -42,7 +48,9 @@ class StagedTrainer:
     ids. given: reference energies (eV) by fidelity and atomic number; fitted where
     there are none. progress is called with stage, step, steps and mean loss. With a
     keeper, a training that was killed resumes from its last saved state. repulsion: a
-    fixed potential added to the network, which learns the labels less it.
+    fixed potential added to the network, which learns the labels less it. replay:
+    frames that fine-tuning goes on learning; references are then fitted to the labels
+    less the energies of the network that it starts from.
     """
 
     kind: str
@@ -55,6 +63,7 @@ class StagedTrainer:
     progress: Progress | None = None
     keeper: StateKeeper | None = None
     repulsion: Zbl | None = ZBL
+    replay: Replay | None = None
 
     def __post_init__(self) -> None:
         if len(self.gammas) > 1 and self.validation <= 0.0:
@@ -69,6 +78,10 @@ class StagedTrainer:
             replace(stage, steps=ceil(share * stage.steps)) for stage in self.stages
         )
         return replace(self, stages=tuple(stages))
+
+    def replaying(self, replay: Replay) -> "StagedTrainer":
+        """Return the same trainer, which replays these frames too."""
+        return replace(self, replay=replay)
 
     def saving_to(self, keeper: StateKeeper) -> "StagedTrainer":
         """Return the same trainer, which resumes from the keeper's states."""
@@ -96,12 +109,11 @@ class StagedTrainer:
     ) -> StageRunner:
         training, held_out = held_out_split(data.expensive, self.validation)
         levels: dict[Fidelity, LabelSet] = {"cheap": data.cheap, "expensive": training}
-        known = {
-            level: level_references(labels, self.given.get(level))
-            for level, labels in levels.items()
-        }
         learned = parent if isinstance(parent, LearnedPotential) else None
+        if learned is None and self.replay is not None:
+            learned = self.replay.original
         start = learned if any(s.start == "parent" for s in self.stages) else None
+        known = self._references(levels, start)
         scale = force_scale(training if len(training) else data.cheap)
         return StageRunner(
             kind=self.kind,
@@ -116,7 +128,33 @@ class StagedTrainer:
             progress=self.progress,
             keeper=self.keeper,
             repulsion=self.repulsion,
+            replayed=self._replayed(start),
         )
+
+    def _references(
+        self, levels: Mapping[Fidelity, LabelSet], start: LearnedPotential | None
+    ) -> dict[Fidelity, References]:
+        given = dict(self.given)
+        if self.replay is not None and start is not None:
+            network, scale = start.frozen_network, start.scale
+            for level, labels in levels.items():
+                if level not in given and len(labels):
+                    given[level] = fitted_references(network, labels, scale)
+        return {
+            level: level_references(labels, given.get(level))
+            for level, labels in levels.items()
+        }
+
+    def _replayed(self, start: LearnedPotential | None) -> ReplayedLabels | None:
+        if self.replay is None:
+            return None
+        original = self.replay.original or start
+        if original is None:
+            raise InputError(
+                "expected a trained potential whose frames are replayed, got a new "
+                "network; start from a universal potential or a model file"
+            )
+        return replayed_labels(self.replay, original)
 
 
 def best_training(

@@ -14,11 +14,10 @@ from typing import Any
 from alloop.core.batch import Batch
 from alloop.core.records import LabelSet, TrainingData
 from alloop.core.roles import Potential
-from alloop.models.network import Network, build_network
+from alloop.models.network import build_network
 from alloop.models.settings import pretrained
 from alloop.potentials.learned import LearnedPotential
-from alloop.training.label_changes import add_predictions
-from alloop.training.references import References, fit_references
+from alloop.training.replay import Replay, fitted_references, with_original
 from alloop.training.stages import Fidelity, Stage
 from alloop.training.state_folder import StateKeeper
 from alloop.training.trainers.staged_trainer import StagedTrainer, held_out_split
@@ -41,6 +40,11 @@ class UniversalTrainer:
     def saving_to(self, keeper: StateKeeper) -> "UniversalTrainer":
         """Return the same trainer, which resumes from the keeper's states."""
         return UniversalTrainer(self.staged.saving_to(keeper))
+
+    def replaying(self, replay: Replay) -> "UniversalTrainer":
+        """Return the same trainer, which replays these frames too."""
+        known = with_original(replay, self.original())
+        return UniversalTrainer(self.staged.replaying(known))
 
     def original(self) -> LearnedPotential:
         """Return the pretrained network as it comes, without reference energies."""
@@ -105,16 +109,6 @@ def untrained_potential(
     require_covered(kind, labels.batch)
     network = build_network(kind, settings)
     return LearnedPotential(network, fitted_references(network, labels))
-
-
-def fitted_references(network: Network, labels: LabelSet) -> References:
-    """Return reference energies fitted to the labels less a network's energies.
-
-    The network's unit is the eV.
-    """
-    nothing = dict.fromkeys(labels.batch.numbers.tolist(), 0.0)
-    predictions = LearnedPotential(network, nothing).predict(labels.batch)
-    return fit_references(add_predictions(labels, predictions, -1.0))
 
 
 def require_covered(kind: str, batch: Batch) -> None:
