@@ -12,7 +12,7 @@ from alloop.cli.app import app
 from alloop.core.batch import pack_frames
 from alloop.core.records import LabelSet, TrainingData
 from alloop.driver.run import RunObserver
-from alloop.generation import to_bytes
+from alloop.generation import Generation, potential_from_bytes, to_bytes
 from alloop.history.reader import History
 from alloop.loop import events as e
 from alloop.loop.commands import Explore, Train
@@ -113,15 +113,12 @@ def test_a_kill_in_a_refinement_changes_nothing(
     assert store_contents(campaign.store) == store_contents(alone.store)
 
 
-def test_a_refinement_that_spoils_held_out_labels_is_rolled_back(
-    alone: Campaign,
-) -> None:
-    """The held-out labels are what the model says: any change of it is worse."""
+def refinement(alone: Campaign, model: Generation) -> tuple[Train, TaskData]:
+    """The refinement of a model whose held-out labels are what the model says."""
     history = alone.history()
     command = trainings(history)[1]
     index, levels = history.label_index, history.state.levels
     cheap = index.label_set(levels["cheap"], command.cheap)
-    model = alone.model(1)
     test = pack_frames([index.frames[x] for x in command.test])
     said = model.predict(test)
     data = TaskData(
@@ -131,15 +128,33 @@ def test_a_refinement_that_spoils_held_out_labels_is_rolled_back(
         ),
         test=LabelSet(test, said.energies, said.forces),
     )
+    return command, data
+
+
+def test_a_refinement_that_spoils_held_out_labels_is_rolled_back(
+    alone: Campaign,
+) -> None:
+    """Any change of the model is worse."""
     settings = alone.setup.worker_settings
     assert settings.refine is not None
     strict = replace(settings, refine=replace(settings.refine, worse=0.0))
-    event, _ = perform_training(command, data, strict)
+    task = refinement(alone, alone.model(1))
+    event, _ = perform_training(*task, strict)
     assert event.refinement is not None
     assert event.refinement.share == 0.0
     assert [x.name.split()[0] for x in event.failed_checks] == ["force"]
-    again, _ = perform_training(command, data, strict)
+    again, _ = perform_training(*task, strict)
     assert again.model == event.model
+
+
+def test_a_model_without_a_cheap_head_is_trained(alone: Campaign) -> None:
+    """As after a change of `training:` to two heads."""
+    plain = replace(alone.model(1), potential=two_heads(alone, 1).cheap())
+    task = refinement(alone, plain)
+    event, blob = perform_training(*task, alone.setup.worker_settings)
+    assert event.refinement is None
+    assert event.checks == ()
+    assert isinstance(potential_from_bytes(blob), TwoHeadPotential)
 
 
 def test_people_are_told_what_was_refined(alone: Campaign) -> None:

@@ -4,6 +4,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from alloop.core.errors import InputError
 from alloop.core.records import LabelSet, ModelCheck, Refinement
 from alloop.core.seeds import torch_seed
 from alloop.evaluation import TrainedMember, TrainingInputs
@@ -30,15 +31,17 @@ def refined_member(
     inputs: TrainingInputs,
     test: LabelSet | None,
     settings: TestTimeSettings,
-) -> RefinedMember:
+) -> RefinedMember | None:
     """Train the parent at test time on the cheap labels of `command.refine`.
 
     The other cheap labels are replayed; the frozen set must not get worse. Where no
-    share of the step may be kept, the smallest one comes back with a failed check.
-    Raises InputError where the parent has no cheap head.
+    share of the step may be kept, the smallest one comes back with a failed check. None
+    where the parent cannot be refined: it has no cheap head, as before a change of
+    `training:`, or an element is new to it.
     """
     from alloop.refine.test_time import (  # torch, which drivers do without
         TestTimeLabels,
+        require_elements,
         require_two_heads,
         thinned_labels,
         train_at_test_time,
@@ -47,6 +50,11 @@ def refined_member(
     if inputs.parent is None or test is None:
         raise TypeError("a refinement needs a model and a frozen set in its data")
     cheap = inputs.data.cheap
+    try:
+        potential = require_two_heads(inputs.parent)
+        require_elements(potential, cheap.batch)
+    except InputError:
+        return None
     chosen = set(command.refine)
     new = np.array([frame.id in chosen for frame in cheap.batch.frames()])
     labels = TestTimeLabels(
@@ -56,7 +64,6 @@ def refined_member(
     )
     seeded = replace(settings, seed=torch_seed(inputs.seed, command.name))
     keeper = None if inputs.folder is None else StateFolder(inputs.folder)
-    potential = require_two_heads(inputs.parent)
     found = train_at_test_time(potential, labels, seeded, keeper)
     blob = checkpoint_to_bytes(found.potential.checkpoint())
     return RefinedMember(

@@ -35,7 +35,8 @@ def perform_training(
     """Train on the labels of a task; return the event without timing, and the blob.
 
     Potentials that were trained apart are taken from the task's data. Of a refinement,
-    the potential is that of the generation before, trained at test time.
+    the potential is that of the generation before, trained at test time; one that
+    cannot be is trained.
     """
     inputs = _training_inputs(command, task_data, settings)
     refined = None
