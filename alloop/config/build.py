@@ -294,4 +294,5 @@ def _first_frames(plan: Plan) -> FirstFrames:
         temperature=plan.seeds.temperature,
         sigma=plan.seeds.sigma,
         spacing=test.spacing,
+        strain=plan.seeds.strain,
     )

@@ -10,6 +10,7 @@ from alloop.config.checks.plan_checks import (
     pressure_problems,
     section_conflicts,
     store_problems,
+    strain_problems,
     too_few_per_molecule,
 )
 from alloop.config.checks.training_checks import coverage_problems, reference_problems
@@ -110,6 +111,7 @@ def _assemble_setup(
     if not {"seeds", "explore", "start"} & broken and not found.problems:
         problems += too_few_per_molecule(plan, found.start)
         problems += pressure_problems(plan, levels, found.start)
+        problems += strain_problems(plan, found.start)
     setup = Setup(
         plan=plan,
         start=tuple(found.start),

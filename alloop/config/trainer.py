@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from alloop.potentials.repulsion import Zbl
     from alloop.training.stages import Fidelity, Stage, Weights
 
+_GENTLE = 3e-4  # peak learning rate from a universal potential, measured with SO3LR
 _WEIGHTS: "Mapping[str, Weights]" = {
     "plain": "bias",
     "scaled": "scaled",
@@ -112,12 +113,19 @@ def _stage_list(
     training: Asteroid | Standard | Stages | TwoHeads, kind: str
 ) -> "tuple[Stage, ...]":
     from alloop.training.schedule import Schedule
-    from alloop.training.stages import Stage, asteroid_stages, standard_stages
+    from alloop.training.stages import (
+        FINE_TUNING,
+        SCHEDULE,
+        Stage,
+        asteroid_stages,
+        standard_stages,
+    )
     from alloop.training.trainers.two_heads import two_head_stages
 
-    usual: Literal["adamw", "muon"] = "adamw" if is_pretrained(kind) else "muon"
+    tuned = is_pretrained(kind)
+    usual: Literal["adamw", "muon"] = "adamw" if tuned else "muon"
     schedule = Schedule(
-        training.lr,
+        training.lr or (_GENTLE if tuned else SCHEDULE.lr),
         training.batch,
         energy=training.energy,
         stress=training.stress,
@@ -128,7 +136,8 @@ def _stage_list(
         case Asteroid():
             steps = (training.teacher, training.pretrain, training.finetune)
             weights = _WEIGHTS[training.bias]
-            return asteroid_stages(steps, schedule, training.finetune_lr, weights)
+            fine = training.finetune_lr or (_GENTLE if tuned else FINE_TUNING)
+            return asteroid_stages(steps, schedule, fine, weights)
         case TwoHeads():
             steps_each = (training.pretrain, training.finetune)
             return two_head_stages(steps_each, schedule, training.finetune_lr)

@@ -3,6 +3,7 @@
 Minima are found by BFGS, for potentials whose forces are expensive.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -178,6 +179,22 @@ def rattled_frames(
     return tuple(_displaced_frame(frame, move) for move in moves)
 
 
+def strained_frames(
+    frames: Sequence[Frame], width: float, rng: np.random.Generator
+) -> tuple[Frame, ...]:
+    """Return the frames with strained cells, atoms at the same fractions of them.
+
+    The strain of a frame is a symmetric matrix of normal numbers of this width, off the
+    diagonal of width/√2, and no component is above three times the width. Frames that
+    do not repeat in all directions stay as they are. Strains at which atoms would
+    collide are halved.
+    """
+    normal = width * rng.standard_normal((len(frames), 3, 3)).clip(-3.0, 3.0)
+    strains = 0.5 * (normal + normal.transpose(0, 2, 1))
+    pairs = zip(frames, strains, strict=True)
+    return tuple(_strained_frame(x, e) if all(x.pbc) else x for x, e in pairs)
+
+
 def thermal_walkers(  # noqa: PLR0913 - a harmonic sample and the walkers' numbers
     frame: Frame,
     modes: NormalModes,
@@ -225,3 +242,15 @@ def _displaced_frame(frame: Frame, move: Floats) -> Frame:
         move = 0.5 * move
         moved = replace(frame, positions=frame.positions + move)
     return moved
+
+
+def _strained_frame(frame: Frame, strain: Floats) -> Frame:
+    """Return the frame strained, by half as much while atoms would collide."""
+    closest = min(_CLOSEST, 0.9 * closest_contact(frame))
+    while True:
+        change = np.eye(3) + strain
+        positions, cell = frame.positions @ change, frame.cell @ change
+        strained = replace(frame, positions=positions, cell=cell)
+        if closest_contact(strained) >= closest:
+            return strained
+        strain = 0.5 * strain

@@ -21,6 +21,7 @@ from alloop.md.thermal_frames import (
     numerical_hessian,
     rattled_frames,
     relax_frame,
+    strained_frames,
     thermal_walkers,
 )
 from alloop.potentials.labeller_potential import LabelFailed, LabellerPotential
@@ -156,6 +157,9 @@ def prepare_molecule(
         if beginning.kind == "rattle"
         else harmonic_frames(minimum, modes, beginning.temperature, command.seeds, rng)
     )
+    if beginning.strain:
+        rng = random_stream(settings.seed, f"{command.name}/strain")
+        seeds = strained_frames(seeds, beginning.strain, rng)
     starts = thermal_walkers(
         minimum,
         modes,

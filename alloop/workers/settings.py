@@ -25,8 +25,8 @@ class FirstFrames:
     """Settings of the first frames of a campaign that starts without data.
 
     kind: "modes" (thermal sample of the cheap level's normal modes) or "rattle" (normal
-    displacements of `sigma` Å). test: MD at the cheap level, with a frame every
-    `spacing` steps.
+    displacements of `sigma` Å). strain: width of the strains of their cells. test: MD
+    at the cheap level, with a frame every `spacing` steps.
     """
 
     test: DynamicsSettings
@@ -34,6 +34,7 @@ class FirstFrames:
     temperature: float = 500.0  # K
     sigma: float = 0.05  # Å
     spacing: int = 20
+    strain: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)

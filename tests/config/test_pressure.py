@@ -1,5 +1,6 @@
 """Campaigns at constant pressure: what their settings mean, and what is refused."""
 
+import numpy as np
 import pytest
 from ase.build import bulk, molecule
 
@@ -9,13 +10,17 @@ from alloop.config.build import (
     resolve_defaults,
     worker_settings,
 )
-from alloop.config.checks.plan_checks import pressure_problems
+from alloop.config.checks.plan_checks import pressure_problems, strain_problems
 from alloop.config.checks.validate import validate_tree
 from alloop.config.sections.plan import Plan
 from alloop.config.yaml_text import dump_yaml, parse_yaml
 from alloop.core.atoms import from_atoms
+from alloop.core.frame import Frame
 from alloop.core.units import GIGAPASCAL
+from alloop.labels.direct import DirectLabeller
+from alloop.loop.commands import Prepare
 from alloop.md.barostat import Barostat
+from alloop.workers.md_tasks import prepare_molecule
 
 ARGON = """
 name: argon
@@ -81,3 +86,37 @@ def test_molecules_and_levels_without_stress_are_one_sentence() -> None:
         other = plan(ARGON.replace(cheap, level))
         (found,) = pressure_problems(other, build_levels(other), [CRYSTAL])
         assert words in found.text
+
+
+def prepared(seeds: str) -> tuple[Frame, ...]:
+    """The first frames of a crystal of argon."""
+    asked = plan(f"{ARGON}seeds: {seeds}\n")
+    assert not list(strain_problems(asked, [CRYSTAL]))
+    levels = build_levels(asked)
+    command = Prepare(0, CRYSTAL, 8, 0)
+    oracle = DirectLabeller(levels["cheap"])
+    return prepare_molecule(command, worker_settings(asked, levels, 1), oracle).seeds
+
+
+def test_first_frames_of_a_crystal_have_several_volumes() -> None:
+    still, strained = (
+        prepared("{kind: rattle}"),
+        prepared("{kind: rattle, strain: 0.03}"),
+    )
+    volumes = [np.linalg.det(frame.cell) for frame in strained]
+    assert {np.linalg.det(frame.cell) for frame in still} == {
+        np.linalg.det(CRYSTAL.cell)
+    }
+    assert 0.01 < np.std(volumes) / np.mean(volumes) < 0.15
+    for one, other in zip(still, strained, strict=True):  # the same displacements
+        np.testing.assert_allclose(
+            one.positions @ np.linalg.inv(one.cell),
+            other.positions @ np.linalg.inv(other.cell),
+            atol=1e-6,
+        )
+
+
+def test_molecules_have_no_cell_to_strain() -> None:
+    asked = plan(f"{ARGON}seeds: {{strain: 0.03}}\n")
+    (found,) = strain_problems(asked, [CRYSTAL, from_atoms(molecule("H2O"))])
+    assert (found.path, "H2O without" in found.text) == ("seeds.strain", True)

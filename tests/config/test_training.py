@@ -1,5 +1,6 @@
 """The `training:` section: stages as data, reference energies, and their mistakes."""
 
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -277,6 +278,27 @@ def test_the_optimiser_is_the_networks_own_or_as_asked(
     ).plan
     (stage,) = trainer_stages(teacher(plan))
     assert stage.schedule.optimiser == optimiser
+
+
+@pytest.mark.parametrize(
+    ("potential", "training", "rates"),
+    [
+        ("{kind: painn}", "{kind: standard}", [5e-3]),
+        ("{kind: painn}", "{kind: asteroid}", [5e-3, 1e-3]),
+        ("{kind: ani}", "{kind: standard}", [3e-4]),
+        ("{kind: ani}", "{kind: asteroid}", [3e-4, 3e-4]),
+        ("{kind: ani}", "{kind: asteroid, lr: 1.0e-3}", [1e-3, 3e-4]),
+    ],
+)
+def test_learning_rates_are_lower_from_a_universal_potential(
+    potential: str, training: str, rates: list[float], tmp_path: Path
+) -> None:
+    if "ani" in potential and find_spec("torchani") is None:
+        pytest.skip("torchani is not installed")
+    text = TOY.replace("{kind: painn, channels: 8, layers: 1}", potential)
+    plan = parse_campaign(f"{text}training: {training}\n", tmp_path).plan
+    stages = trainer_stages(teacher(plan))
+    assert [stage.schedule.lr for stage in stages] == rates
 
 
 def trainer_stages(found: object) -> tuple[Stage, ...]:

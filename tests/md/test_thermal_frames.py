@@ -25,6 +25,7 @@ from alloop.md.thermal_frames import (
     numerical_hessian,
     rattled_frames,
     relax_frame,
+    strained_frames,
     thermal_walkers,
 )
 
@@ -185,6 +186,26 @@ def test_rattled_coordinates_are_normal(water: Frame) -> None:
     moves = np.stack([frame.positions - water.positions for frame in frames])
     assert moves.std() == pytest.approx(0.02, rel=0.03)
     assert moves.mean() == pytest.approx(0.0, abs=1e-3)
+
+
+def test_cells_are_strained_and_atoms_keep_their_fractions(water: Frame) -> None:
+    cell = np.array([[9.0, 0.0, 0.0], [1.0, 8.0, 0.0], [0.0, 2.0, 10.0]])
+    numbers = np.array([18, 18])
+    fractions = np.array([[0.1, 0.2, 0.3], [0.6, 0.7, 0.9]])
+    boxed = Frame(numbers, fractions @ cell, cell=cell, pbc=(True, True, True))
+    frames = strained_frames([boxed] * 3000, 0.03, random_stream(5, "strain"))
+    inverse = np.linalg.inv(cell)
+    strains = np.stack([inverse @ frame.cell for frame in frames]) - np.eye(3)
+    np.testing.assert_allclose(strains, strains.transpose(0, 2, 1), atol=1e-8)
+    widths = strains.std(axis=0)
+    np.testing.assert_allclose(np.diag(widths), 0.03, rtol=0.05)
+    np.testing.assert_allclose(widths[np.triu_indices(3, 1)], 0.03 / 2**0.5, rtol=0.05)
+    assert np.abs(strains).max() <= 0.09 + 1e-6
+    kept = [frame.positions @ np.linalg.inv(frame.cell) for frame in frames]
+    np.testing.assert_allclose(
+        kept, np.broadcast_to(fractions, (3000, 2, 3)), atol=1e-7
+    )
+    assert strained_frames([water], 0.03, random_stream(5, "strain")) == (water,)
 
 
 def test_a_periodic_frame_keeps_what_would_be_its_rotations(

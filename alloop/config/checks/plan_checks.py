@@ -78,6 +78,14 @@ def pressure_problems(
         yield Problem(path, f"{text}; leave it out, or choose another level")
 
 
+def strain_problems(plan: Plan, start: Sequence[Frame]) -> Iterator[Problem]:
+    """Yield a problem if first frames are to be strained and a start has no cell."""
+    strange = [hill_formula(frame) for frame in start if not all(frame.pbc)]
+    if plan.seeds.strain and strange:
+        text = f"expected cells that repeat in all directions, got {strange[0]} without"
+        yield Problem("seeds.strain", f"{text}; leave it out")
+
+
 def level_problems(
     levels: Mapping[str, Level], elements: Sequence[str]
 ) -> list[Problem]:

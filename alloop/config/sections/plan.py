@@ -49,6 +49,11 @@ class Seeds(Section):
     sigma: Positive = Field(
         0.05, description="standard deviation of the random displacements, Å"
     )
+    strain: Annotated[float, Field(ge=0, le=0.1)] = Field(
+        0.0,
+        description="standard deviation of the random strains of the cells, such as "
+        "0.03, so that labels know more than one volume",
+    )
 
 
 class Budget(Section):

@@ -37,7 +37,11 @@ class OptimiserSection(Section):
         description="optimiser of the weight matrices (AdamW moves the rest); by "
         "default muon, or adamw from a universal potential",
     )
-    lr: Positive = Field(5e-3, description="peak learning rate")
+    lr: Positive | None = Field(
+        None,
+        description="peak learning rate; by default 5e-3, or 3e-4 from a universal "
+        "potential",
+    )
     batch: Count = Field(10, description="frames in a training step")
     energy: Share = Field(
         0.05, description="weight of energies in the loss; forces get the rest up to 1"
@@ -90,7 +94,11 @@ class Asteroid(BiasWeighedSection):
     )
     pretrain: Count = Field(2700, description="steps on cheap labels")
     finetune: Count = Field(1000, description="steps on expensive labels")
-    finetune_lr: Positive = Field(1e-3, description="peak learning rate of fine-tuning")
+    finetune_lr: Positive | None = Field(
+        None,
+        description="peak learning rate of fine-tuning; by default 1e-3, or 3e-4 from "
+        "a universal potential",
+    )
     bias: Literal["plain", "scaled", "none"] = Field(
         "none",
         description="bias that weights cheap labels: plain, scaled (after the best "
