@@ -14,7 +14,12 @@ from markupsafe import Markup
 from alloop.loop import events as e
 from alloop.loop.reducer import next_state
 from alloop.loop.state import LoopState
-from alloop.report.sections import error_figures, run_figures, shift_figures
+from alloop.report.sections import (
+    error_figures,
+    residual_section,
+    run_figures,
+    shift_figures,
+)
 
 # Before torch is imported: threads of several test processes wait for each other.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -89,7 +94,7 @@ def _blank_figures(
 ) -> None:
     """Leave the figures of reports blank: they take longer than a toy campaign."""
     if "figures" not in request.fixturenames:
-        for module in (error_figures, run_figures, shift_figures):
+        for module in (error_figures, residual_section, run_figures, shift_figures):
             monkeypatch.setattr(module, "draw_svg", lambda *_, **__: Markup("<svg/>"))
 
 

@@ -250,9 +250,9 @@ def test_the_page_has_every_shape_of_its_points(read):
 
 def test_every_section_is_there_with_its_figure(page, read):
     assert [x for x in read.ids if x in SECTIONS] == list(SECTIONS)
-    assert read.figures == 8
-    assert page.count("<figcaption>") == 8
-    assert page.count('role="img"') == 12
+    assert read.figures == 9
+    assert page.count("<figcaption>") == 9
+    assert page.count('role="img"') == 14
 
 
 def test_the_numbers_of_the_campaign_are_on_the_page(finished, read):
@@ -470,4 +470,4 @@ def test_lost_tasks_and_hands_do_not_upset_the_page(finished, remade):
     late = finished.entries[-1].time
     out = e.Excluded(finished.state.test_frames()[0], None, "twin")
     extra = [JournalEntry(999 + i, late, e.Turn(x)) for i, x in enumerate((lost, out))]
-    assert Page(render_report(remade([*finished.entries, *extra]))).figures == 8
+    assert Page(render_report(remade([*finished.entries, *extra]))).figures == 9

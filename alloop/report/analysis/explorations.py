@@ -107,7 +107,7 @@ class WalkerMoment:
 class WalkerEnergy:
     """The model's energy, in eV, of a frame returned by a walker.
 
-    random: True if the frame was drawn whatever its surprise.
+    random: True if the frame was drawn whatever its surprise; surprise: NaN without.
     """
 
     molecule: int
@@ -115,6 +115,7 @@ class WalkerEnergy:
     step: int
     energy: float
     random: bool
+    surprise: float = float("nan")
 
 
 @dataclass(frozen=True, slots=True)
@@ -212,7 +213,12 @@ def _force_differences(candidate: Candidate, label: Label) -> tuple[float, float
 def _walker_energy(proposal: Proposal) -> WalkerEnergy:
     it = proposal.candidate
     return WalkerEnergy(
-        it.molecule, proposal.generation, it.step, float(it.energy), proposal.control
+        it.molecule,
+        proposal.generation,
+        it.step,
+        float(it.energy),
+        proposal.control,
+        float(it.surprise),
     )
 
 

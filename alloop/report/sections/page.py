@@ -45,6 +45,7 @@ from alloop.report.sections.markup import (
     verdict_list,
 )
 from alloop.report.sections.methods_sections import methods_section, reading_section
+from alloop.report.sections.residual_section import residual_section
 from alloop.report.sections.run_sections import (
     cost_section,
     timeline_section,
@@ -144,6 +145,7 @@ def _page_sections(
     yield learning_section(history, controls)
     yield acceptance_section(history)
     yield error_section(history)
+    yield residual_section(history, drawn.explored)
     yield parity_section(history)
     yield surprise_section(drawn.points)
     yield limits_section(history)

@@ -1,0 +1,127 @@
+"""The section of the report on the bias of generations, and on surprise along MD."""
+
+from collections.abc import Sequence
+
+import numpy as np
+from markupsafe import Markup
+from matplotlib.axes import Axes
+from matplotlib.ticker import MaxNLocator
+
+from alloop.history.reader import History
+from alloop.report.analysis.campaign_facts import config_value
+from alloop.report.analysis.explorations import Explorations, WalkerEnergy
+from alloop.report.analysis.residual_bias import GenerationBias, generation_biases
+from alloop.report.sections.markup import (
+    Section,
+    figure_block,
+    missing_note,
+    paragraph,
+    table_html,
+)
+from alloop.report.sections.run_sections import md_timestep
+from alloop.report.sections.svg import (
+    COLOURS,
+    INK,
+    MOST_POINTS,
+    Marks,
+    add_points,
+    draw_legend,
+    draw_svg,
+    log_axis,
+)
+from alloop.report.text.formatting import number_text
+
+_NAME = "Bias by generation"
+_MILLI = 1e3
+_PICO = 1e-3
+
+
+def residual_section(history: History, explored: Explorations) -> Section:
+    """Return the section on residual bias and on surprise along the trajectories."""
+    found = generation_biases(history)
+    if not found:
+        why = "No generation was tested on a frozen set, so that no bias is known."
+        return Section("residuals", _NAME, missing_note(why))
+    drawn = [bias_figure(found)]
+    walked = [x for x in explored.energies if np.isfinite(x.surprise)]
+    if walked:
+        drawn.append(surprise_run_figure(walked, md_timestep(history)))
+    caption = (
+        "First: energies of the model less labels on the frozen set, mean and standard "
+        "deviation over frames, and the factor of its forces, 1 without a bias. "
+        "Fine-tuning along one trajectory should bring both to zero bias; surprise "
+        "does not see it. Second: surprise of the frames that MD brought, in the time "
+        "that their walkers have moved; those drawn at random are a fair sample."
+    )
+    protocol = str(config_value(history, "explore", "protocol") or "periodic")
+    intro = paragraph(f"Protocol of fine-tuning: {protocol}.")
+    body = intro + _bias_table(found) + figure_block(drawn, caption)
+    return Section("residuals", _NAME, body)
+
+
+def _bias_table(found: Sequence[GenerationBias]) -> Markup:
+    rows = [
+        (
+            str(x.generation),
+            str(x.frames),
+            number_text(_MILLI * x.energy),
+            number_text(_MILLI * x.energy_spread),
+            f"{x.force_scale:.3f}",
+        )
+        for x in found
+    ]
+    head = (
+        *("generation", "frames", "energy residual, meV/atom"),
+        *("its standard deviation", "factor of forces"),
+    )
+    return table_html(head, rows)
+
+
+def bias_figure(found: Sequence[GenerationBias]) -> Markup:
+    """Draw the energy residual and the factor of forces by generation."""
+    numbers = [x.generation for x in found]
+
+    def paint(axes: list[Axes]) -> None:
+        above, below = axes
+        energies = [_MILLI * x.energy for x in found]
+        spread = [_MILLI * x.energy_spread for x in found]
+        colour = COLOURS["test"]
+        above.errorbar(numbers, energies, spread, fmt="o-", color=colour, capsize=2)
+        above.axhline(0.0, color=INK, linewidth=0.8, dashes=(2, 2))
+        above.set_ylabel("meV/atom")
+        below.plot(numbers, [x.force_scale for x in found], "o-", color=colour)
+        below.axhline(1.0, color=INK, linewidth=0.8, dashes=(2, 2))
+        below.set_ylabel("factor of forces")
+        below.set_xlabel("generation")
+        for each in axes:
+            each.xaxis.set_major_locator(MaxNLocator(integer=True))
+
+    about = "Energy residual and factor of forces by generation"
+    return draw_svg("residuals", about, 3.9, paint, rows=2)
+
+
+def surprise_run_figure(found: Sequence[WalkerEnergy], timestep: float) -> Markup:
+    """Draw the surprise of frames against the time that their walkers moved, in ps.
+
+    timestep in fs.
+    """
+
+    def paint(axes: list[Axes]) -> list[Marks]:
+        (ax,) = axes
+        marks = []
+        kinds = {False: ("most surprising", "small", COLOURS["training"])}
+        kinds |= {True: ("drawn at random", "diamond", COLOURS["cheap"])}
+        for random, (name, shape, colour) in kinds.items():
+            chosen = [x for x in found if x.random is random]
+            chosen = chosen[:: 1 + len(chosen) // MOST_POINTS]
+            times = np.array([_PICO * timestep * x.step for x in chosen])
+            y = np.array([x.surprise for x in chosen])
+            label = f"{name} ({len(chosen)})" if chosen else ""
+            marks.append(add_points(ax, Marks(ax, times, y, colour, shape, (), label)))
+        log_axis(ax, "y", [x.surprise for x in found])
+        ax.set_xlabel("time walked, ps")
+        ax.set_ylabel("surprise")
+        draw_legend(ax)
+        return marks
+
+    return draw_svg("surprise-runs", "Surprise along the trajectories", 3.9, paint)
