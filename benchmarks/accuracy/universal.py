@@ -50,8 +50,8 @@ RATIO = 20  # cheap labels that an expensive one costs: a thousand
 _FIRST = 0.75  # of the time, on cheap labels
 _FASTEST = 200  # steps a second, more than any network takes: the time cuts them short
 NETWORKS: dict[str, dict[str, Any]] = {
-    "so3lr": {"lr": 1e-3, "fine": 5e-4, "batch": 5, "optimiser": "adamw"},
-    "ani": {"lr": 1e-3, "fine": 5e-4, "batch": 5, "optimiser": "adamw"},
+    "so3lr": {"lr": 3e-4, "fine": 3e-4, "batch": 5, "optimiser": "adamw"},
+    "ani": {"lr": 3e-4, "fine": 3e-4, "batch": 5, "optimiser": "adamw"},
     "painn": {"lr": 2.5e-3, "fine": 4e-4, "batch": 10, "optimiser": "muon"},
 }
 
