@@ -157,6 +157,14 @@ def _checked_setup(file: Path) -> "Setup":
     return setup
 
 
+def _frames_text(setup: "Setup") -> str:
+    count = 0 if setup.replay is None else len(setup.replay)
+    share = setup.plan.training.replay if setup.plan.training else None
+    return plural(count, "frame") + (
+        f", {share.share:.0%} of the loss" if share else ""
+    )
+
+
 def _summary_rows(setup: "Setup") -> list[tuple[str, str]]:
     rules = setup.rules
     levels = [(f"{name} level", level.title) for name, level in setup.levels.items()]
@@ -178,6 +186,11 @@ def _summary_rows(setup: "Setup") -> list[tuple[str, str]]:
         *([("brought labels", plural(given, "label"))] if given else []),
         ("frozen set", plural(tests, "frame")),
         ("examination", plural(rules.examining.frames, "frame")),
+        *(
+            (f"set {name}", plural(len(labels), "frame"))
+            for name, labels in setup.sets.items()
+        ),
+        *([] if setup.replay is None else [("replayed", _frames_text(setup))]),
         ("potential", setup.plan.potential.kind),
         ("training", setup.plan.training.kind if setup.plan.training else ""),
         ("store", f"{short_path(setup.store)} ({exists})"),
