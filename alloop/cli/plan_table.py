@@ -160,7 +160,10 @@ def _work_sentences(setup: Setup, prices: WorkPrices) -> Iterator[str]:
         f"{plural(explore.walkers, 'walker')} at {kelvin} K over {explore.steps} steps"
     )
     yield _work_sentence(
-        "training", plural(trainings, "generation"), prices[0], trainings
+        "training",
+        plural(trainings, "generation"),
+        prices[0],
+        trainings - 1 + setup.rules.last,
     )
     yield _work_sentence(
         "MD", f"{plural(rounds, 'round')} of {moves}", prices[1], rounds

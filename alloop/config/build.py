@@ -112,6 +112,7 @@ def build_rules(plan: Plan, tested: bool) -> Rules:
         expensive_selector=pick.selector(fill=True),
         triage=plan.flag.triage,
         staleness=0 if plan.training is None else plan.training.staleness,
+        last=1.0 if plan.training is None else plan.training.last,
         split=_split_rules(plan),
         refine=None if plan.refine is None else RefineRules(plan.refine.frames),
         recheck={fidelity: plan.levels.recheck(fidelity) for fidelity in fidelities},

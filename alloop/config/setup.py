@@ -87,8 +87,9 @@ class Setup:
         """
         training = self.plan.training
         if changes.get("training") == {"kind": "standard"} and training is not None:
-            own = {"steps": training.total, "start": training.start}
-            changes = {**changes, "training": {"kind": "standard", **own}}
+            own = {name: getattr(training, name) for name in ("start", "last")}
+            own |= {"kind": "standard", "steps": training.total}
+            changes = {**changes, "training": own}
         tree = merge_trees(parse_yaml(self.text, str(store)), changes, known_kinds())
         varied = Setup.from_store(dump_yaml(tree), opened, store)
         return replace(varied, cache=self.cache, model=self.model)
@@ -207,11 +208,13 @@ def _label_content(given: tuple[Given, ...], test: bool) -> set[tuple[str, str, 
 def _as_it_was(tree: Tree) -> Tree:
     """Return the configuration of a store, updated to the present format.
 
-    Networks of older stores have no repulsion, and learn nothing from stress.
+    Networks of older stores have no repulsion, learn nothing from stress, and all
+    generations take as many steps.
     """
     training = tree.get("training")
-    if isinstance(training, dict) and "stress" not in training:
-        tree = {**tree, "training": {**training, "stress": 0.0}}
+    if isinstance(training, dict):
+        training = {"stress": 0.0, "last": 1.0, **training}
+        tree = {**tree, "training": training}
     potential = tree.get("potential")
     if not isinstance(potential, dict) or "repulsion" in potential:
         return tree

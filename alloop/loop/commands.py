@@ -100,7 +100,8 @@ class Train:
 
     Ids are sorted. heldout: frames that no training sees, on which surprise is
     calibrated. refine: frames among `cheap` on whose cheap labels the parent is trained
-    at test time, in place of a training; none where there is one.
+    at test time, in place of a training; none where there is one. length: factor of the
+    training's usual steps.
     """
 
     generation: int
@@ -110,6 +111,7 @@ class Train:
     parent: ModelId | None = None
     heldout: tuple[FrameId, ...] = ()
     refine: tuple[FrameId, ...] = ()
+    length: float = 1.0
 
     @property
     def name(self) -> str:

@@ -124,7 +124,8 @@ class Rules:
     frames of a round; expensive_selector: picks those of them that get an expensive
     label too, by their worth. triage: what this worth is, "bias", "surprise" or "both".
     staleness: number of generations by which exploration lags behind the labels; 0 is a
-    barrier between rounds.
+    barrier between rounds. last: factor of the steps of a training after which no more
+    labels are bought.
 
     recheck: by fidelity, the share of labels that is made again to measure their noise.
     split: None where the counts of the budget stand; else they only say how much money
@@ -147,6 +148,7 @@ class Rules:
     expensive_selector: Selector = _USUAL
     triage: str = "both"
     staleness: int = 0
+    last: float = 1.0
     split: SplitRules | None = None
     refine: RefineRules | None = None
     recheck: Mapping[str, float] = field(default_factory=dict)

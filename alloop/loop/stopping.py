@@ -88,7 +88,12 @@ def _awaited_generation(state: LoopState, rules: Rules) -> int:
 
 def reason_to_stop(state: LoopState, rules: Rules) -> str | None:
     """Return the reason why no further round is worth it, or None."""
-    stopping, budget = rules.stopping, rules.budget
+    return spent_reason(state, rules) or _error_is_good_enough(state, rules)
+
+
+def spent_reason(state: LoopState, rules: Rules) -> str | None:
+    """Return the reason why no further round may follow, errors aside, or None."""
+    budget, most = rules.budget, rules.stopping.rounds
     if labels_left(state, rules, "expensive") == 0:
         if budget_money(state, rules) is not None:
             return "the budget is spent: what is left pays for no expensive label"
@@ -96,9 +101,9 @@ def reason_to_stop(state: LoopState, rules: Rules) -> str | None:
     hours = (state.cpu_seconds() + reserved(state, rules)) / 3600
     if budget.cpu_hours is not None and hours >= budget.cpu_hours:
         return f"the budget of {budget.cpu_hours:g} CPU h for labels is spent"
-    if stopping.rounds is not None and state.round >= stopping.rounds:
-        return f"the limit of {plural(stopping.rounds, 'round')} is reached"
-    return _error_is_good_enough(state, rules)
+    if most is not None and state.round >= most:
+        return f"the limit of {plural(most, 'round')} is reached"
+    return None
 
 
 def _error_is_good_enough(state: LoopState, rules: Rules) -> str | None:

@@ -11,6 +11,7 @@ from alloop.loop.commands import Command, Price, Recheck, Stop, Train
 from alloop.loop.level_gains import part_commands
 from alloop.loop.rules import Rules
 from alloop.loop.state import LoopState
+from alloop.loop.stopping import spent_reason
 
 _LEAST = 3  # labels of a level; fewer do not give its noise
 
@@ -53,6 +54,7 @@ def _train_command(state: LoopState, rules: Rules) -> tuple[Command, ...]:
         test=state.test_frames(costly),
         parent=state.model,
         heldout=heldout,
+        length=rules.last if spent_reason(state, rules) else 1.0,
     )
     return (train,)
 

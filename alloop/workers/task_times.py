@@ -61,6 +61,9 @@ class TaskTimes:
                 )
             case Train(refine=frames) if frames:
                 return self._recent_span(_REFINE) or TaskSpan()
+            case Train(length=length):
+                usual = self._recent_span("train") or TaskSpan()
+                return TaskSpan(length * usual.likely, length * usual.most)
             case _:
                 return self._recent_span(command.name.split("/")[0]) or TaskSpan()
 

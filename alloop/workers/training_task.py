@@ -44,7 +44,7 @@ def perform_training(
         usual = settings.refine or TestTimeSettings()
         refined = refined_member(command, inputs, task_data.test, usual)
     apart = task_data.trained if refined is None else (refined.member,)
-    trainer = _replaying_trainer(task_data, settings)
+    trainer = _task_trainer(task_data, settings, command.length)
     trained = train_generation(trainer, inputs, apart, settings.restore)
     evaluation = _evaluate_test(trained.generation, task_data.test)
     if evaluation is not None and task_data.test is not None:
@@ -116,11 +116,11 @@ class PretrainedTrainer(Protocol):
 
 
 @runtime_checkable
-class ShortenableTrainer(Protocol):
-    """A trainer whose trainings can take fewer steps."""
+class StepwiseTrainer(Protocol):
+    """A trainer whose trainings can take fewer or more steps."""
 
-    def shortened(self, share: float) -> Trainer:
-        """Return the same trainer with this share of its steps."""
+    def scaled_steps(self, factor: float) -> Trainer:
+        """Return the same trainer with `factor` times its steps."""
         ...
 
 
@@ -129,13 +129,11 @@ def train_part(
 ) -> e.PartTrained:
     """Train briefly on a part of the labels; return its errors, without timing.
 
-    A trainer that cannot be shortened trains in full.
+    A trainer without a number of steps trains in full.
     """
     if task_data.data is None or task_data.test is None:
         raise TypeError("TrainPart needs labels and judged frames in its data")
-    trainer = _replaying_trainer(task_data, settings)
-    if isinstance(trainer, ShortenableTrainer):
-        trainer = trainer.shortened(command.share)
+    trainer = _task_trainer(task_data, settings, command.share)
     name = f"part/{command.generation}"  # the same random stream for all parts
     potential, _ = trainer.train(task_data.data, None, torch_seed(settings.seed, name))
     judged = task_data.test
@@ -150,16 +148,21 @@ def perform_member(
     if task_data.member is None:
         raise TypeError("a split training needs the number of a member in its data")
     inputs = _training_inputs(command, task_data, settings)
-    trainer = _replaying_trainer(task_data, settings)
+    trainer = _task_trainer(task_data, settings, command.length)
     return train_member(trainer, inputs, task_data.member)
 
 
-def _replaying_trainer(task_data: TaskData, settings: WorkerSettings) -> Trainer:
-    """Return the trainer, with frames to replay where there are some.
+def _task_trainer(
+    task_data: TaskData, settings: WorkerSettings, factor: float
+) -> Trainer:
+    """Return the trainer with `factor` times its steps, and frames to replay if any.
 
-    Raises InputError where it cannot replay any.
+    A trainer without a number of steps is left as it is. Raises InputError where it
+    cannot replay frames that there are.
     """
     trainer, brought = settings.trainer, task_data.brought
+    if factor != 1.0 and isinstance(trainer, StepwiseTrainer):
+        trainer = trainer.scaled_steps(factor)
     if brought.replay is None or not settings.replay:
         return trainer
     blob = brought.original

@@ -62,7 +62,7 @@ def campaign_settings(
     training = {"every": given.expensive // parts, **stage_steps(given.steps)}
     if not cheap:
         first["cheap"] = 0
-        training = {"every": training["every"], "kind": "standard"}
+        training = {"every": training["every"], "kind": "standard", "last": 1}
         training["steps"] = given.steps
     return {
         "budget": {"cheap": cheap, "expensive": expensive},
@@ -78,7 +78,7 @@ def stage_steps(total: int) -> dict[str, Any]:
     pretraining = 3 * total // 4 - teacher
     fine = total - teacher - pretraining
     steps = {"teacher": teacher, "pretrain": pretraining, "finetune": fine}
-    return {"kind": "asteroid", **steps}
+    return {"kind": "asteroid", "last": 1, **steps}
 
 
 def make_row(pool: LabelledPool, given: Namespace, name: str, seed: int) -> Row:

@@ -119,6 +119,17 @@ def step(game, kind):
 
 
 @pytest.mark.parametrize("lag", LAGS)
+def test_only_the_training_that_ends_the_campaign_is_longer(world, long, lag):
+    begun = shuffled(
+        world.game(replace(long(lag), last=3.0)), np.random.default_rng(lag)
+    )
+    lengths = {x.generation: x.length for x in begun.asked(Train)}
+    last = max(lengths)
+    assert last >= 4
+    assert lengths == {n: 3.0 if n == last else 1.0 for n in range(1, last + 1)}
+
+
+@pytest.mark.parametrize("lag", LAGS)
 def test_a_round_explores_on_the_generation_that_is_its_lag_behind(world, long, lag):
     begun = slowly(world.game(long(lag)), "train")
     used = {x.round: (x.generation, x.model) for x in begun.asked(Explore)}

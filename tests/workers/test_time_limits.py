@@ -210,6 +210,8 @@ def test_training_takes_what_the_last_one_took() -> None:
     facts |= {"evaluation": None, "landmarks": WATER.positions}
     times.note_event(ended(e.Trained, 40.0, **facts))
     assert times.expected_span(train, LabelIndex(), {}) == TaskSpan(40.0, 60.0)
+    longer = Train(3, (), (), (), length=2.0)
+    assert times.expected_span(longer, LabelIndex(), {}) == TaskSpan(80.0, 120.0)
 
 
 @pytest.mark.parametrize(

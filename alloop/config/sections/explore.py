@@ -102,7 +102,7 @@ class Moves(Section):
     """The walkers of a round, for any kind of MD."""
 
     temperature: Temperatures = Field(
-        500.0,
+        (500.0, 1000.0),
         description="temperature of the thermostat, or of the first velocities "
         "without one, K; of a list the walkers of a molecule have one each in turn",
     )

@@ -32,6 +32,11 @@ class OptimiserSection(Section):
         0,
         description="generations by which MD may lag behind; 0: MD waits for training",
     )
+    last: Annotated[float, Field(ge=1)] = Field(
+        2.0,
+        description="factor of the steps of the last generation, which is trained when "
+        "the budget is spent",
+    )
     optimiser: Literal["muon", "adamw"] | None = Field(
         None,
         description="optimiser of the weight matrices (AdamW moves the rest); by "

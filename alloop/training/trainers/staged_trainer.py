@@ -72,10 +72,10 @@ class StagedTrainer:
                 "got validation = 0; set a share of frames, or give one gamma"
             )
 
-    def shortened(self, share: float) -> "StagedTrainer":
-        """Return the same trainer with a share of each stage's steps, at least one."""
+    def scaled_steps(self, factor: float) -> "StagedTrainer":
+        """Return the same trainer with `factor` times the steps of each stage."""
         stages = (
-            replace(stage, steps=ceil(share * stage.steps)) for stage in self.stages
+            replace(stage, steps=ceil(factor * stage.steps)) for stage in self.stages
         )
         return replace(self, stages=tuple(stages))
 

@@ -33,9 +33,9 @@ class UniversalTrainer:
 
     staged: StagedTrainer
 
-    def shortened(self, share: float) -> "UniversalTrainer":
-        """Return the same trainer with a share of each stage's steps, at least one."""
-        return UniversalTrainer(self.staged.shortened(share))
+    def scaled_steps(self, factor: float) -> "UniversalTrainer":
+        """Return the same trainer with `factor` times the steps of each stage."""
+        return UniversalTrainer(self.staged.scaled_steps(factor))
 
     def saving_to(self, keeper: StateKeeper) -> "UniversalTrainer":
         """Return the same trainer, which resumes from the keeper's states."""

@@ -289,6 +289,6 @@ def test_a_killed_training_goes_on_where_it_was(cheap, expensive, tmp_path) -> N
 
 
 def test_a_shortened_training_has_a_share_of_the_steps_of_each_stage() -> None:
-    short = asteroid_trainer("painn", SMALL).shortened(0.001)
+    short = asteroid_trainer("painn", SMALL).scaled_steps(0.001)
     assert [stage.steps for stage in short.stages] == [1, 3, 1]
     assert [stage.name for stage in short.stages] == [x.name for x in asteroid_stages()]
