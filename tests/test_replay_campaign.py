@@ -16,6 +16,7 @@ from alloop.core.frame import Frame
 from alloop.core.records import LabelSet
 from alloop.core.species import Domain
 from alloop.generation import Generation, to_bytes
+from alloop.jobs.train_setup import prepare_training
 from alloop.models.network import build_network
 from alloop.potentials.learned import LearnedPotential
 from alloop.training.replaying import replaying_trainer
@@ -118,3 +119,34 @@ def test_frames_are_those_of_the_file(tmp_path: Path) -> None:
     assert isinstance(setup.replay, Batch)
     assert all(isinstance(frame, Frame) for frame in setup.replay.frames())
     assert setup.worker_settings.replay == 0.4
+
+
+def test_a_training_without_a_campaign_replays_too(tmp_path: Path) -> None:
+    write_model(tmp_path / "own.model")
+    write_old(tmp_path / "old.xyz")
+    labels, rng = [], np.random.default_rng(3)
+    for _ in range(6):
+        atoms = molecule("H2O")
+        atoms.positions += rng.normal(0.0, 0.02, (3, 3))
+        atoms.info["REF_energy"] = rng.normal(-10.0, 0.1)
+        atoms.arrays["REF_forces"] = rng.normal(0.0, 0.1, (3, 3))
+        labels.append(atoms)
+    write(tmp_path / "new.xyz", labels, format="extxyz")
+    start = {"labels": str(tmp_path / "new.xyz"), "level": "expensive", **UNITS}
+    training = {"kind": "standard", "steps": 2, "batch": 2, "compile": False}
+    source = {
+        "start": [start],
+        "potential": {"kind": "file", "path": str(tmp_path / "own.model")},
+        "training": training,
+    }
+    replay = {"file": str(tmp_path / "old.xyz"), "share": 0.5}
+    replayed = {**source, "training": {**training, "replay": replay}}
+    plain = prepare_training(source, tmp_path / "a.model")
+    job = prepare_training(replayed, tmp_path / "b.model")
+    before = job.request
+    found = job.run(lambda *_: None).generation.potential
+    assert isinstance(found, LearnedPotential)
+    assert found.references[6] == -3.0  # that of the model: carbon is replayed alone
+    assert job.request != plain.request
+    write_old(tmp_path / "old.xyz", seed=2)
+    assert prepare_training(replayed, tmp_path / "b.model").request != before
