@@ -85,6 +85,8 @@ def connect_cluster(plan: ClusterPlan) -> Connection:
 
     Raises InputError where nothing answers, or a batch system refuses.
     """
+    # It tells of messages that an ending connection did not send, with a traceback.
+    logging.getLogger("distributed.batched").setLevel(logging.WARNING)
     match plan.kind:
         case "address":
             return Connection(_foreign_client(plan))
