@@ -130,7 +130,13 @@ def test_a_real_time_limit_is_raised_and_its_labels_are_made(
     facts: dict[str, Any] = {
         "levels": {"cheap": TOY, "expensive": slow},
         "seeds": {"cheap": 8, "expensive": 2, "temperature": 400},
-        "test": {"frames": 1, "temperature": 400, "each": 1, "spacing": 5},
+        "test": {
+            "frames": 1,
+            "temperature": 400,
+            "each": 1,
+            "spacing": 5,
+            "examination": 0,
+        },
         "budget": {"cheap": 8, "expensive": 2},
         "training": {"kind": "asteroid", "every": 2},
     }

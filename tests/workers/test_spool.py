@@ -37,7 +37,13 @@ BUDGET = {"cheap": 16, "expensive": 12}
 SMALL = {
     "budget": BUDGET,
     "seeds": {"cheap": 16, "expensive": 12, "temperature": 400},
-    "test": {"frames": 4, "temperature": 400, "each": 2, "spacing": 5},
+    "test": {
+        "frames": 4,
+        "temperature": 400,
+        "each": 2,
+        "spacing": 5,
+        "examination": 0,
+    },
     "training": {"kind": "asteroid", "every": 12},
 }
 
