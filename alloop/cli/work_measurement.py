@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from alloop.history.reader import History
     from alloop.training.trainers.staged_trainer import StagedTrainer
 
-_SHORT, _LONG = 1, 5  # optimisation steps of two trainings, to take the difference of
+_SHORT, _LONG = 1, 9  # optimisation steps of two trainings, to take the difference of
 _CALLS = 3  # force calls that are timed
 _FRAMES = 40  # most labels of a training that is timed
 _NOISE = 0.02  # Å
@@ -106,12 +106,12 @@ def _time_stages(
     """Return a potential and the CPU seconds of a whole training, at most.
 
     Two short trainings differ in their number of steps only, so that their difference
-    is the time of steps.
+    is the time of steps. One before them takes what happens once in a process.
     """
     from alloop.training.trainers.universal import UniversalTrainer
 
     data, spent, potential = _made_up_labels(setup), dict[int, float](), None
-    for steps in (_SHORT, _LONG):
+    for steps in (_SHORT, _SHORT, _LONG):
         short = replace(
             staged,
             gammas=staged.gammas[:1],

@@ -188,6 +188,7 @@ def test_rows_are_made_once_and_shown(
     assert "paper: asteroid" in shown
 
 
+@pytest.mark.slow
 def test_the_cheap_level_may_be_another(
     data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

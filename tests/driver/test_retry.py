@@ -108,6 +108,7 @@ def killed_after(path: Path, records: int) -> bool:
     return alive
 
 
+@pytest.mark.slow
 def test_kills_while_labels_are_made_again_change_nothing(tmp_path: Path) -> None:
     path = slow_campaign(tmp_path / "calm", burn=0.1)
     assert Campaign.from_yaml(path).run().exit_code == 0
