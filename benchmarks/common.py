@@ -5,7 +5,7 @@ import os
 from argparse import ArgumentParser, RawDescriptionHelpFormatter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from statistics import median
+from statistics import fmean, median
 from typing import Any
 
 from rich.console import Console
@@ -44,6 +44,13 @@ def median_range(values: Iterable[float]) -> dict[str, float]:
     """Return the median, smallest and largest of some values."""
     found = sorted(values)
     return {"median": median(found), "low": found[0], "high": found[-1]}
+
+
+def mean_range(values: Sequence[float]) -> str:
+    """Return the mean as text, of several values with the lowest and the highest."""
+    if len(values) == 1:
+        return f"{values[0]:.3g}"
+    return f"{fmean(values):.3g} ({min(values):.3g} to {max(values):.3g})"
 
 
 def write_json(path: Path | None, figures: Mapping[str, Any]) -> None:

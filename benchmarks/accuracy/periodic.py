@@ -28,10 +28,8 @@ from pathlib import Path
 
 import numpy as np
 
-from alloop.files.targets import replace_atomically
-from alloop.models.checkpoint import checkpoint_from_bytes, checkpoint_to_bytes
 from alloop.potentials.learned import LearnedPotential
-from alloop.potentials.restore import restore_potential
+from benchmarks.accuracy.kept_model import kept_model
 from benchmarks.accuracy.protocol_runs import (
     ARMS,
     System,
@@ -42,7 +40,15 @@ from benchmarks.accuracy.protocol_runs import (
     model_file,
     pretrain,
 )
-from benchmarks.common import Row, Rows, make_parser, make_table, show, write_json
+from benchmarks.common import (
+    Row,
+    Rows,
+    make_parser,
+    make_table,
+    mean_range,
+    show,
+    write_json,
+)
 
 _HIDDEN = ("labels", "stopped", "own energy std", "true energy std")  # from the table
 _SIZES = (
@@ -60,14 +66,9 @@ def row_key(given: Namespace, seed: int, arm: str, what: object) -> str:
 
 def universal_model(given: Namespace, system: System, seed: int) -> LearnedPotential:
     """Return the universal model of a seed, trained now where it is missing."""
-    file = model_file(given, seed)
-    if not file.exists():
-        file.parent.mkdir(parents=True, exist_ok=True)
-        found = pretrain(system, given, seed)
-        with replace_atomically(file) as partial:
-            partial.write_bytes(checkpoint_to_bytes(found.checkpoint()))
-        show(f"trained {file.name}")
-    restored = restore_potential(checkpoint_from_bytes(file.read_bytes()))
+    restored = kept_model(
+        model_file(given, seed), lambda: pretrain(system, given, seed)
+    )
     assert isinstance(restored, LearnedPotential)
     return restored
 
@@ -116,10 +117,8 @@ def _spread(values: list[float | list[float] | None]) -> str:
     if isinstance(known[0], list):
         means = np.array(known, dtype=np.float64).mean(axis=0)
         return " ".join(f"{x:.2g}" for x in means)
-    numbers = np.array(known, dtype=np.float64)
-    if len(numbers) == 1 or numbers.min() == numbers.max():
-        return f"{numbers[0]:.3g}"
-    return f"{numbers.mean():.3g} ({numbers.min():.3g} to {numbers.max():.3g})"
+    numbers = np.array(known, dtype=np.float64).tolist()
+    return mean_range(numbers[:1] if len(set(numbers)) == 1 else numbers)
 
 
 def main() -> None:

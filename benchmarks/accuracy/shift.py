@@ -23,20 +23,23 @@ error of an atom's force, on held-out and test frames together and on the latter
 """
 
 from argparse import ArgumentParser, Namespace
-from collections.abc import Sequence
 from pathlib import Path
 
-import numpy as np
-
-from alloop.files.targets import replace_atomically
-from alloop.models.checkpoint import checkpoint_from_bytes, checkpoint_to_bytes
-from alloop.potentials.restore import restore_potential
 from alloop.potentials.two_heads import TwoHeadPotential
 from alloop.training.schedule import Schedule
 from alloop.training.trainers.two_heads import TwoHeadTrainer, two_head_stages
+from benchmarks.accuracy.kept_model import kept_model
 from benchmarks.accuracy.shift_arms import ARMS, arm_figures, shift_correlations
 from benchmarks.accuracy.shift_sets import SETS, ShiftSet
-from benchmarks.common import Row, Rows, make_parser, make_table, show, write_json
+from benchmarks.common import (
+    Row,
+    Rows,
+    make_parser,
+    make_table,
+    mean_range,
+    show,
+    write_json,
+)
 
 FORETELLING = "foretelling"
 
@@ -59,17 +62,15 @@ def trained_model(
 ) -> TwoHeadPotential:
     """Return the model of a set, trained now where it is missing."""
     file = given.out / "shift" / f"{model_name(given, name, seed)}.model"
-    if not file.exists():
-        file.parent.mkdir(parents=True, exist_ok=True)
+
+    def train() -> TwoHeadPotential:
         schedule = Schedule(compile=False if given.quick else "auto")
         stages = two_head_stages((given.pretrain, given.finetune), schedule)
         settings = {"channels": given.channels}
         trainer = TwoHeadTrainer(given.network, settings, stages)
-        potential, _ = trainer.train(test.train, None, seed)
-        with replace_atomically(file) as partial:
-            partial.write_bytes(checkpoint_to_bytes(potential.checkpoint()))
-        show(f"trained {file.name}")
-    found = restore_potential(checkpoint_from_bytes(file.read_bytes()))
+        return trainer.train(test.train, None, seed)[0]
+
+    found = kept_model(file, train)
     assert isinstance(found, TwoHeadPotential)
     return found
 
@@ -102,7 +103,7 @@ def summary_rows(given: Namespace, rows: Rows, name: str) -> list[Row]:
         keys = (row_key(given, name, seed, arm) for seed in given.seed)
         done = [rows[key] for key in keys if key in rows]
         if done:
-            figures = {x: _spread([row[x] for row in done]) for x in done[0]}
+            figures = {x: mean_range([row[x] for row in done]) for x in done[0]}
             out.append({"arm": arm, "seeds": len(done), **figures})
     return out
 
@@ -114,15 +115,9 @@ def correlation_rows(given: Namespace, rows: Rows, name: str) -> list[Row]:
     found: list[Row] = []
     for by in done[0] if done else ():
         together, outside = zip(*(row[by] for row in done), strict=True)
-        spreads = {"together": _spread(together), "outside": _spread(outside)}
+        spreads = {"together": mean_range(together), "outside": mean_range(outside)}
         found.append({"by": by, "seeds": len(done), **spreads})
     return found
-
-
-def _spread(values: Sequence[float]) -> str:
-    if len(values) == 1:
-        return f"{values[0]:.3g}"
-    return f"{np.mean(values):.3g} ({min(values):.3g} to {max(values):.3g})"
 
 
 def add_options(parser: ArgumentParser) -> None:

@@ -18,14 +18,12 @@ from alloop.report.sections.markup import (
     paragraph,
     table_html,
 )
+from alloop.report.sections.run_figures import add_walker_frames
 from alloop.report.sections.run_sections import md_timestep
 from alloop.report.sections.svg import (
     COLOURS,
     INK,
-    MOST_POINTS,
     Marks,
-    add_points,
-    draw_legend,
     draw_svg,
     log_axis,
 )
@@ -33,7 +31,6 @@ from alloop.report.text.formatting import number_text
 
 _NAME = "Bias by generation"
 _MILLI = 1e3
-_PICO = 1e-3
 
 
 def residual_section(history: History, explored: Explorations) -> Section:
@@ -108,20 +105,9 @@ def surprise_run_figure(found: Sequence[WalkerEnergy], timestep: float) -> Marku
 
     def paint(axes: list[Axes]) -> list[Marks]:
         (ax,) = axes
-        marks = []
-        kinds = {False: ("most surprising", "small", COLOURS["training"])}
-        kinds |= {True: ("drawn at random", "diamond", COLOURS["cheap"])}
-        for random, (name, shape, colour) in kinds.items():
-            chosen = [x for x in found if x.random is random]
-            chosen = chosen[:: 1 + len(chosen) // MOST_POINTS]
-            times = np.array([_PICO * timestep * x.step for x in chosen])
-            y = np.array([x.surprise for x in chosen])
-            label = f"{name} ({len(chosen)})" if chosen else ""
-            marks.append(add_points(ax, Marks(ax, times, y, colour, shape, (), label)))
+        marks = add_walker_frames(ax, found, timestep, lambda x: x.surprise)
         log_axis(ax, "y", [x.surprise for x in found])
-        ax.set_xlabel("time walked, ps")
         ax.set_ylabel("surprise")
-        draw_legend(ax)
         return marks
 
     return draw_svg("surprise-runs", "Surprise along the trajectories", 3.9, paint)

@@ -1,6 +1,6 @@
 """Figures of a run: cost, timeline, walkers and the map of descriptors."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 from markupsafe import Markup
@@ -251,22 +251,38 @@ def energy_figure(
 
     def paint(axes: list[Axes]) -> list[Marks]:
         (ax,) = axes
-        marks = []
-        kinds = {False: ("most surprising", "small", COLOURS["training"])}
-        kinds |= {True: ("drawn at random", "diamond", COLOURS["cheap"])}
-        for random, (name, shape, colour) in kinds.items():
-            chosen = [x for x in found if x.random is random]
-            chosen = chosen[:: 1 + len(chosen) // MOST_POINTS]
-            above = [x.energy - lowest[x.molecule, x.generation] for x in chosen]
-            sizes = [atoms[x.molecule] for x in chosen]
-            label = f"{name} ({len(chosen)})" if chosen else ""
-            times = np.array([_picoseconds(x.step, timestep) for x in chosen])
-            y = 1e3 * np.array(above) / np.array(sizes)
-            marks.append(add_points(ax, Marks(ax, times, y, colour, shape, (), label)))
+        marks = add_walker_frames(ax, found, timestep, height)
         ax.set_ylim(bottom=0.0)
-        ax.set_xlabel("time walked, ps")
         ax.set_ylabel("energy above lowest, meV/atom")
-        draw_legend(ax)
         return marks
 
+    def height(x: WalkerEnergy) -> float:
+        above = x.energy - lowest[x.molecule, x.generation]
+        return 1e3 * above / atoms[x.molecule]
+
     return draw_svg("energies", "Energies of the frames that MD brought", 3.0, paint)
+
+
+def add_walker_frames(
+    ax: Axes,
+    found: Sequence[WalkerEnergy],
+    timestep: float,
+    height: Callable[[WalkerEnergy], float],
+) -> list[Marks]:
+    """Draw frames that MD returned against the time that their walkers moved, in ps.
+
+    Those drawn at random have another mark. timestep in fs; height: of a frame.
+    """
+    marks = []
+    kinds = {False: ("most surprising", "small", COLOURS["training"])}
+    kinds |= {True: ("drawn at random", "diamond", COLOURS["cheap"])}
+    for random, (name, shape, colour) in kinds.items():
+        chosen = [x for x in found if x.random is random]
+        chosen = chosen[:: 1 + len(chosen) // MOST_POINTS]
+        label = f"{name} ({len(chosen)})" if chosen else ""
+        times = np.array([_picoseconds(x.step, timestep) for x in chosen])
+        y = np.array([height(x) for x in chosen])
+        marks.append(add_points(ax, Marks(ax, times, y, colour, shape, (), label)))
+    ax.set_xlabel("time walked, ps")
+    draw_legend(ax)
+    return marks
