@@ -19,7 +19,7 @@ from alloop.generation import Generation, to_bytes
 from alloop.jobs.train_setup import prepare_training
 from alloop.models.network import build_network
 from alloop.potentials.learned import LearnedPotential
-from alloop.training.replaying import replaying_trainer
+from alloop.training.replay_trainer import replaying_trainer
 from alloop.training.trainers.staged_trainer import StagedTrainer
 from alloop.workers import training_task
 from tests.conftest import write_toy

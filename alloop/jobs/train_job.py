@@ -34,7 +34,7 @@ from alloop.jobs.train_data import HeldOutShares, TrainMaterial
 from alloop.models.settings import is_pretrained
 from alloop.scores.calibrate import ScorerSettings
 from alloop.training.fit import Progress
-from alloop.training.replaying import replaying_trainer
+from alloop.training.replay_trainer import replaying_trainer
 from alloop.training.trainers.staged_trainer import StagedTrainer
 from alloop.training.trainers.universal import UniversalTrainer, untrained_potential
 

@@ -23,7 +23,7 @@ from alloop.generation import Generation, potential_from_bytes, to_bytes
 from alloop.loop import events as e
 from alloop.loop.commands import Train, TrainPart
 from alloop.refine.settings import TestTimeSettings
-from alloop.training.replaying import replaying_trainer
+from alloop.training.replay_trainer import replaying_trainer
 from alloop.workers.refinement import refined_member
 from alloop.workers.settings import TaskData, WorkerSettings
 from alloop.workers.spool import training_folder

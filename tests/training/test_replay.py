@@ -17,7 +17,7 @@ from alloop.labels.toy import label_with_toy, toy_level
 from alloop.models.settings import pretrained as pretrained_kind
 from alloop.potentials.learned import LearnedPotential
 from alloop.training.replay import Replay, network_only, replayed_labels, with_replay
-from alloop.training.replaying import replaying_trainer
+from alloop.training.replay_trainer import replaying_trainer
 from alloop.training.schedule import Schedule
 from alloop.training.stages import standard_stages
 from alloop.training.trainers.pairwise import PairwiseTrainer
