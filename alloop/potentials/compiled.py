@@ -25,7 +25,8 @@ from alloop.models.graph import Graph, to_graph
 from alloop.models.layers import Network
 from alloop.models.neighbours import is_static
 from alloop.models.network import EvaluatedNetwork, energy_and_forces
-from alloop.potentials.learned import CHUNK, LearnedPotential
+from alloop.potentials.chunks import CHUNK
+from alloop.potentials.learned import LearnedPotential
 
 _KEPT = 32  # codes, and results of checking one on a batch, that a process keeps
 _AGREE = 1e-4  # of the largest value: code that differs by more is not used

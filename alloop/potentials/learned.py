@@ -1,7 +1,7 @@
 """A trained network as a Potential, with units, references and repulsion added."""
 
 import copy
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -21,10 +21,9 @@ from alloop.models.network import (
     energy_and_forces,
     energy_forces_virial,
 )
+from alloop.potentials.chunks import Chunks
 from alloop.potentials.element_table import ElementTable
 from alloop.potentials.repulsion import Zbl, added, repulsion
-
-CHUNK = 4096  # atoms handed to the network at a time
 
 
 class LearnedPotential:
@@ -33,8 +32,9 @@ class LearnedPotential:
     The latter two are computed in float64, the network in the type of its weights.
     references: eV by atomic number, one for every element that the network was trained
     on. scale: eV by unit of the network. repulsion: what was subtracted from the labels
-    that the network learned. Frames go to the network in chunks that depend on their
-    sizes alone, so that the same batch gives the same bits.
+    that the network learned. device: where the network runs, as torch calls it. Frames
+    go to the network in chunks; on a CPU these depend on their sizes alone, so that the
+    same batch gives the same bits.
     """
 
     def __init__(
@@ -50,6 +50,7 @@ class LearnedPotential:
         self._elements = ElementTable(references)
         self.scale = float(scale)
         self.device = device
+        self.chunks = Chunks(device)
         self.repulsion = repulsion
 
     @property
@@ -86,7 +87,11 @@ class LearnedPotential:
         references = self.reference_energies(batch)
         if batch.pbc.any():
             return self._of_cells(batch, references, descriptors)
-        parts = [energy_and_forces(self._network, x) for x in self._graphs(batch)]
+
+        def of_frames(start: int, stop: int) -> EvaluatedNetwork:
+            return energy_and_forces(self._network, self._graph(batch, start, stop))
+
+        parts = self.chunks.evaluate(batch.offsets, of_frames)
         return self.assemble_predictions(batch, references, parts, descriptors)
 
     def covering(self, batch: Batch) -> "LearnedPotential":
@@ -154,15 +159,19 @@ class LearnedPotential:
     def _of_cells(
         self, batch: Batch, references: Floats, descriptors: bool
     ) -> Predictions:
-        found = [energy_forces_virial(self._network, x) for x in self._graphs(batch)]
+
+        def of_frames(start: int, stop: int) -> tuple[EvaluatedNetwork, torch.Tensor]:
+            return energy_forces_virial(self._network, self._graph(batch, start, stop))
+
+        found = self.chunks.evaluate(batch.offsets, of_frames)
         virial = np.concatenate([_to_array(virial) for _, virial in found])
         stress = stress_from_virial(batch, self.scale * virial)
         parts = [part for part, _ in found]
         return self.assemble_predictions(batch, references, parts, descriptors, stress)
 
-    def _graphs(self, batch: Batch) -> Iterator[Graph]:
-        for part in _batch_chunks(batch):
-            yield to_graph(part, self.cutoff, self._dtype, self.device)
+    def _graph(self, batch: Batch, start: int, stop: int) -> Graph:
+        part = frame_slice(batch, start, stop)
+        return to_graph(part, self.cutoff, self._dtype, self.device)
 
 
 def from_checkpoint(checkpoint: Checkpoint, device: str = "cpu") -> LearnedPotential:
@@ -182,21 +191,10 @@ def from_checkpoint(checkpoint: Checkpoint, device: str = "cpu") -> LearnedPoten
     return LearnedPotential(network, references, settings["scale"], device, rest)
 
 
-def _batch_chunks(batch: Batch) -> Iterator[Batch]:
-    """Yield whole frames, as many as fit into `CHUNK` atoms; at least one chunk."""
-    if len(batch.numbers) <= CHUNK:
-        yield batch
-        return
-    start = 0
-    while start < len(batch):
-        limit = batch.offsets[start] + CHUNK
-        stop = int(np.searchsorted(batch.offsets, limit, side="right")) - 1
-        stop = max(stop, start + 1)  # a frame larger than a chunk is its own
-        yield _batch_slice(batch, start, stop)
-        start = stop
-
-
-def _batch_slice(batch: Batch, start: int, stop: int) -> Batch:
+def frame_slice(batch: Batch, start: int, stop: int) -> Batch:
+    """Return the frames from `start` to before `stop`; the batch itself for all."""
+    if stop - start == len(batch):
+        return batch
     first, last = batch.offsets[start], batch.offsets[stop]
     return replace(
         batch,

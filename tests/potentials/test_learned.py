@@ -7,7 +7,6 @@ import pytest
 import torch
 from ase.build import molecule
 
-import alloop.potentials.learned as learned
 from alloop.core.atoms import from_atoms
 from alloop.core.batch import pack_frames
 from alloop.core.errors import InputError
@@ -18,8 +17,10 @@ from alloop.models.checkpoint import (
     checkpoint_to_bytes,
     content_id,
 )
-from alloop.models.graph import to_graph
-from alloop.models.network import Network, build_network
+from alloop.models.graph import Graph, to_graph
+from alloop.models.network import Network, NetworkOutput, build_network
+from alloop.models.networks.painn import PaiNN
+from alloop.potentials import chunks
 from alloop.potentials.learned import LearnedPotential, from_checkpoint
 from alloop.potentials.repulsion import Zbl
 from alloop.testing import check_potential, check_rotation
@@ -187,7 +188,7 @@ def test_large_batches_go_in_whole_frames(monkeypatch: pytest.MonkeyPatch) -> No
     potential = LearnedPotential(lively("painn"), REFERENCES)
     molecules = frames(*["H2O", "CH3CH2OH", "H2O", "CH3OH"] * 3)
     whole = potential.predict(pack_frames(molecules), descriptors=True)
-    monkeypatch.setattr(learned, "CHUNK", 8)
+    monkeypatch.setattr(chunks, "CHUNK", 8)
     parts = potential.predict(pack_frames(molecules), descriptors=True)
     again = potential.predict(pack_frames(molecules), descriptors=True)
     np.testing.assert_allclose(parts.energies, whole.energies, rtol=1e-12)
@@ -195,6 +196,54 @@ def test_large_batches_go_in_whole_frames(monkeypatch: pytest.MonkeyPatch) -> No
     assert parts.descriptors is not None
     assert parts.descriptors.shape == (len(pack_frames(molecules).numbers), 12)
     np.testing.assert_array_equal(parts.forces, again.forces)
+
+
+class LittleMemory(PaiNN):
+    """PaiNN on a device whose memory holds so many atoms, as torch says it."""
+
+    most, tried = 0, ()
+
+    def forward(self, graph: Graph) -> NetworkOutput:
+        LittleMemory.tried = (*self.tried, len(graph.z))
+        if len(graph.z) > self.most:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return super().forward(graph)
+
+
+@pytest.mark.parametrize("periodic", [False, True])
+def test_a_batch_that_does_not_fit_into_memory_is_halved_until_it_does(
+    monkeypatch: pytest.MonkeyPatch, periodic: bool
+) -> None:
+    molecules = frames(*["H2O", "CH3CH2OH", "H2O", "CH3OH"] * 3)
+    if periodic:
+        box = {"cell": 9.0 * np.eye(3), "pbc": (True, True, True)}
+        molecules = [replace(frame, **box) for frame in molecules]
+    batch, network = pack_frames(molecules), lively("painn")
+    whole = LearnedPotential(network, REFERENCES).predict(batch, descriptors=True)
+    network.__class__ = LittleMemory
+    monkeypatch.setattr(LittleMemory, "most", 20)
+    potential = LearnedPotential(network, REFERENCES)
+    monkeypatch.setattr(LittleMemory, "tried", ())
+    parts = potential.predict(batch, descriptors=True)
+    np.testing.assert_allclose(parts.energies, whole.energies, rtol=1e-12)
+    np.testing.assert_allclose(parts.forces, whole.forces, atol=1e-10)
+    np.testing.assert_allclose(parts.descriptors, whole.descriptors, atol=1e-10)
+    if periodic:
+        np.testing.assert_allclose(parts.stress, whole.stress, atol=1e-10)
+    assert max(LittleMemory.tried) == len(batch.numbers)
+    monkeypatch.setattr(LittleMemory, "tried", ())
+    potential.predict(batch)
+    assert max(LittleMemory.tried) <= 20  # what fitted is remembered
+
+
+def test_a_frame_that_does_not_fit_into_memory_is_refused(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    network = lively("painn")
+    network.__class__ = LittleMemory
+    monkeypatch.setattr(LittleMemory, "most", 5)
+    with pytest.raises(InputError, match="fit into the memory of cpu, one of 6 atoms"):
+        LearnedPotential(network, REFERENCES).predict(pack_frames(MOLECULES))
 
 
 def test_no_frames_give_no_predictions() -> None:

@@ -12,6 +12,7 @@ from alloop.core.batch import pack_frames
 from alloop.core.frame import Frame
 from alloop.core.records import Label, LabelSet, TrainingData
 from alloop.core.stress import tensor_of_voigt, virial_per_atom, voigt
+from alloop.models.graph import to_graph
 from alloop.models.network import energy_forces_virial
 from alloop.potentials.labeller_potential import LabellerPotential
 from alloop.potentials.learned import LearnedPotential
@@ -209,7 +210,7 @@ def test_a_sum_of_potentials_has_the_sum_of_their_stresses() -> None:
 def test_the_virial_per_atom_is_that_of_the_network() -> None:
     net = small("painn", cutoff=4.5)
     batch = pack_frames([from_atoms(bulk("Ar", "fcc", a=5.3) * (2, 1, 1))])
-    (graph,) = LearnedPotential(net, {18: 0.0})._graphs(batch)
+    graph = to_graph(batch, net.cutoff, torch.float64)
     _, virial = energy_forces_virial(net, graph)
     stress = LearnedPotential(net, {18: 0.0}).predict(batch).stress
     mine = virial_per_atom(batch, np.asarray(stress))
