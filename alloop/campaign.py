@@ -20,6 +20,7 @@ from alloop.driver.run import CallerParts, RunObserver, open_run
 from alloop.export import USUAL, Choice, Exported, Levels, Splits, dataset, write_export
 from alloop.files.targets import MODELS, refuse_target, replace_atomically
 from alloop.generation import Generation, from_bytes, to_bytes
+from alloop.history.acceptance import require_accepted, warn_of_unaccepted
 from alloop.history.label_entries import lost_labels
 from alloop.history.reader import CODEC, History, history_of, read_history
 from alloop.history.saved_fold import campaign_beginning
@@ -203,6 +204,8 @@ class Campaign:
         see PotentialCalculator.
         """
         model = self.model(generation)
+        if generation is None:
+            warn_of_unaccepted(self.history().state)
         whole = replace(model, domain=self.domain(model))
         return whole.calculator(outside=outside, threads=threads, compile=compile)
 
@@ -256,10 +259,13 @@ class Campaign:
         """Write a standalone model file that `alloop.load` opens without the store.
 
         generation: by default the best one, see `model`. force: replace an existing
-        file, atomically.
+        file, atomically. Raises InputError where no generation passed its checks and
+        none is named.
         """
         path = Path(out)
         refuse_target(path, MODELS, force=force)
+        if generation is None:
+            require_accepted(self.history().state)
         blob = to_bytes(self.model(generation))[1]
         with replace_atomically(path) as partial:
             partial.write_bytes(blob)

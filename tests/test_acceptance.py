@@ -13,6 +13,7 @@ from alloop import Campaign
 from alloop.acceptance import AcceptanceSettings, TrainedWith, check_model
 from alloop.cli.app import app
 from alloop.core.batch import Batch, pack_frames
+from alloop.core.errors import InputError
 from alloop.core.frame import Frame
 from alloop.core.records import LabelSet, ModelCheck, Predictions, TrainingData
 from alloop.core.roles import Potential
@@ -21,6 +22,8 @@ from alloop.md.dynamics import DynamicsSettings
 from alloop.potentials.analytic import Morse
 from alloop.potentials.pairwise import PairwisePotential
 from alloop.potentials.restore import restore_potential
+from alloop.report.sections.page import render_report
+from alloop.report.status import campaign_status
 from alloop.training.trainers.pairwise import PairwiseTrainer
 from alloop.workers.settings import OwnPotential
 from tests.conftest import write_toy
@@ -167,7 +170,7 @@ def test_why_tells_what_a_generation_failed(spoiled: Campaign) -> None:
     told = CliRunner().invoke(app, ["why", str(spoiled.store), "2", "--json"]).output
     assert '"accepted": false' in told
     log = CliRunner().invoke(app, ["log", str(spoiled.store)]).output
-    assert "not used, it failed: force error" in " ".join(log.split())
+    assert "not accepted, it failed: force error" in " ".join(log.split())
 
 
 def test_a_campaign_without_checks_takes_every_generation(tmp_path: Path) -> None:
@@ -176,3 +179,77 @@ def test_a_campaign_without_checks_takes_every_generation(tmp_path: Path) -> Non
     campaign = Campaign.from_yaml(path, potential=own)
     campaign.run()
     assert campaign.history().state.rejected == frozenset()
+
+
+# --- no generation to fall back to ---------------------------------------------------
+
+
+@dataclass(frozen=True)
+class SpoiledUntil:
+    """A trainer that spoils each potential until there are `labels` labels."""
+
+    labels: int
+
+    def train(
+        self, data: TrainingData, parent: Potential | None, seed: int
+    ) -> tuple[PairwisePotential, dict[str, Any]]:
+        found, history = PairwiseTrainer().train(data, parent, seed)
+        if len(data.expensive) < self.labels:
+            found = PairwisePotential(found.basis, -found.coefficients)
+        return found, history
+
+
+def run_spoiled(folder: Path, labels: int) -> Campaign:
+    path = write_toy(folder, acceptance={"steps": 0})
+    own = OwnPotential(SpoiledUntil(labels), restore_potential)
+    campaign = Campaign.from_yaml(path, potential=own)
+    campaign.run()
+    return campaign
+
+
+def told(campaign: Campaign, *command: str) -> str:
+    said = CliRunner().invoke(app, [command[0], str(campaign.store), *command[1:]])
+    return " ".join(said.output.split())
+
+
+def test_a_first_generation_that_fails_explores_and_is_not_accepted(
+    tmp_path: Path,
+) -> None:
+    """Compared are the later ones with none that failed: the third one passes."""
+    campaign = run_spoiled(tmp_path, 12)
+    history = campaign.history()
+    state = history.state
+    assert (state.unaccepted, state.rejected, state.accepted) == ({1, 2}, set(), {3})
+    names = [
+        [x.name.split()[0] for x in event.checks] for _, event in history.generations
+    ]
+    assert names == [["bonds"]] * 3
+    asked = [c for entry in history.entries for c in entry.turn.commands]
+    assert {c.generation for c in asked if isinstance(c, Explore)} == {1, 2}
+    trainings = [c for c in asked if isinstance(c, Train)]
+    models = [event.model for _, event in history.generations]
+    assert [c.parent for c in trainings] == [None, *models[:2]]
+    assert [c.parent_accepted for c in trainings] == [True, False, False]
+    assert state.best == 3
+    assert "not accepted, since it failed a check" in told(campaign, "why", "1")
+    campaign.export_model(tmp_path / "third.model")
+
+
+def test_a_campaign_without_an_accepted_generation_says_so(tmp_path: Path) -> None:
+    campaign = run_spoiled(tmp_path, 100)
+    state = campaign.history().state
+    assert (state.unaccepted, state.rejected, state.best) == ({1, 2, 3}, set(), 3)
+    sentence = "No generation passed all checks: generation 3 is used for exploration"
+    status = campaign_status(campaign.history())
+    assert status["acceptance"].startswith(sentence)
+    assert (status["unaccepted"], status["rejected"]) == ([1, 2, 3], [])
+    assert sentence in told(campaign, "status")
+    assert sentence in " ".join(render_report(campaign.history()).split())
+    out = tmp_path / "out.model"
+    with pytest.raises(InputError, match="a generation that passed its checks, got"):
+        campaign.export_model(out)
+    assert not out.exists()
+    told(campaign, "export", "--model", str(out), "--at", "3")
+    assert out.exists()
+    with pytest.warns(UserWarning, match="No generation passed"):
+        campaign.calculator()

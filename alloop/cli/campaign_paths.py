@@ -84,7 +84,12 @@ def load_generation(place: Path) -> "tuple[Generation, Domain | None]":
 
     yaml = place.suffix in (".yaml", ".yml")
     if existing_path(place).is_dir() or yaml:
+        from alloop.history.acceptance import unaccepted_sentence
+
         campaign = open_campaign(place)
+        unaccepted = unaccepted_sentence(campaign.history().state)
+        if unaccepted is not None:
+            print_error(f"warning: {unaccepted}")
         model = campaign.model()
         return model, campaign.domain(model)
     model = load(place)

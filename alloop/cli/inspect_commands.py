@@ -173,6 +173,8 @@ def _status_facts(values: dict[str, Any]) -> Iterator[tuple[str, str]]:
     errors = [milli_text(x) for x in values["errors"] if x is not None]
     shown = f"{' → '.join(errors)}{_best_text(values)}"
     yield f"{values['tested_on']} error", shown if errors else "none yet"
+    if values["acceptance"]:
+        yield "acceptance", values["acceptance"]
     yield from _calibration_facts(values)
     yield "walkers", f"{walkers['walking']} walking, {stopped or 'none'} stopped"
     yield "CPU", duration_text(values["cpu_seconds"])

@@ -119,7 +119,7 @@ class CampaignRun:
 
     def _brought_frames(self) -> BroughtFrames:
         setup, original = self.setup, None
-        if setup.replay is not None and setup.model_id is not None:
+        if (setup.sets or setup.replay is not None) and setup.model_id is not None:
             original = setup.model or self.archive.model(setup.model_id)
         return BroughtFrames(setup.sets, setup.replay, original)
 

@@ -101,7 +101,8 @@ class Train:
     Ids are sorted. heldout: frames that no training sees, on which surprise is
     calibrated. refine: frames among `cheap` on whose cheap labels the parent is trained
     at test time, in place of a training; none where there is one. length: factor of the
-    training's usual steps.
+    training's usual steps. parent_accepted: False if the parent failed a check, so that
+    the new generation is checked like a first one.
     """
 
     generation: int
@@ -112,6 +113,7 @@ class Train:
     heldout: tuple[FrameId, ...] = ()
     refine: tuple[FrameId, ...] = ()
     length: float = 1.0
+    parent_accepted: bool = True
 
     @property
     def name(self) -> str:

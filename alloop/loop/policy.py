@@ -193,7 +193,7 @@ def _explore_round(state: LoopState, rules: Rules) -> Commands:
     number = exploring_generation(state, rules)
     if number > state.generation:
         return ()
-    state = replace(state, exploring_generation=state.accepted_until(number))
+    state = replace(state, exploring_generation=state.usable_until(number))
     reason = _stop_reason(state, rules)
     if reason is not None:
         return _end_campaign(state, rules, reason)

@@ -242,12 +242,15 @@ def _apply_trained(state: LoopState, event: e.Trained) -> LoopState:
         event.model, event.threshold, event.landmarks, event.error_limits
     )
     number = event.generation
-    rejects = number > 1 and bool(event.failed_checks)
+    failed = bool(event.failed_checks)
+    rejects = failed and (event.refinement is not None or bool(state.accepted))
+    explores = failed and not rejects  # since no generation was accepted before it
     return replace(
         state,
         generation=number,
         model=state.model if rejects else event.model,
         rejected=state.rejected | {number} if rejects else state.rejected,
+        unaccepted=state.unaccepted | {number} if explores else state.unaccepted,
         summaries={**state.summaries, number: summary},
         errors=(*state.errors, error),
         models=(*state.models, event.model),

@@ -37,6 +37,7 @@ def refine_command(state: LoopState, rules: Rules) -> tuple[Train, ...]:
         parent=state.model,
         heldout=heldout,
         refine=tuple(sorted(flagged)),
+        parent_accepted=state.model_accepted,
     )
     return (command,)
 

@@ -128,7 +128,8 @@ class LoopState:
     landmarks: Floats = field(default_factory=lambda: np.zeros((0, 0)))
     errors: tuple[float, ...] = ()  # force MAE by generation on the frozen set, eV/Å
     models: tuple[ModelId, ...] = ()  # by generation
-    rejected: frozenset[int] = frozenset()  # generations that failed a check
+    rejected: frozenset[int] = frozenset()  # failed a check, are not used
+    unaccepted: frozenset[int] = frozenset()  # failed one, explore all the same
     excluded: frozenset[tuple[FrameId, str]] = frozenset()
     costs: Mapping[str, Cost] = field(default_factory=dict)  # by level id
     rechecks: frozenset[str] = frozenset()  # names of all that were asked for
@@ -207,20 +208,29 @@ class LoopState:
         """The generation with the least error on the frozen set.
 
         The newest of equal ones; the newest of all where none was tested; 0 where there
-        is none. Generations that failed a check do not count.
+        is none. Generations that failed a check do not count, unless all did.
         """
+        usable = self.accepted or set(range(1, len(self.models) + 1)) - self.rejected
         tested = [
-            (x, -n)
-            for n, x in enumerate(self.errors, 1)
-            if isfinite(x) and n not in self.rejected
+            (x, -n) for n, x in enumerate(self.errors, 1) if isfinite(x) and n in usable
         ]
-        return -min(tested)[1] if tested else self.accepted_until(len(self.models))
+        return -min(tested)[1] if tested else self.usable_until(len(self.models))
 
-    def accepted_until(self, number: int) -> int:
-        """Return the newest generation up to `number` that failed no check.
+    @property
+    def accepted(self) -> frozenset[int]:
+        """The generations that failed no check."""
+        every = frozenset(range(1, len(self.models) + 1))
+        return every - self.rejected - self.unaccepted
 
-        The first one is accepted whatever its checks say, since there is none before
-        it.
+    @property
+    def model_accepted(self) -> bool:
+        """False if `model` is a generation that failed a check."""
+        return self.usable_until(len(self.models)) not in self.unaccepted
+
+    def usable_until(self, number: int) -> int:
+        """Return the newest generation up to `number` that MD may run on.
+
+        It failed no check; where none was accepted before it, it may have failed some.
         """
         while number in self.rejected:
             number -= 1

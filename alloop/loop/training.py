@@ -55,6 +55,7 @@ def _train_command(state: LoopState, rules: Rules) -> tuple[Command, ...]:
         parent=state.model,
         heldout=heldout,
         length=rules.last if spent_reason(state, rules) else 1.0,
+        parent_accepted=state.model_accepted,
     )
     return (train,)
 

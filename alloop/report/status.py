@@ -5,6 +5,7 @@ from math import isfinite
 from typing import Any
 
 from alloop.core.text import local_time
+from alloop.history.acceptance import unaccepted_sentence
 from alloop.history.label_entries import lost_labels
 from alloop.history.measured_costs import cpu_seconds_by_part
 from alloop.history.reader import History
@@ -54,7 +55,9 @@ def campaign_status(history: History) -> dict[str, Any]:
     errors: force MAE by generation on the frozen set in eV/Å, null where it was not
     tested; tested_on: "validation", or "test" where the user brought that set; best:
     the generation with the least of these errors; rejected: generations that failed a
-    check; sets: force MAE by generation on each of the user's sets of acceptance, eV/Å;
+    check and are not used; unaccepted: those that failed one and explore all the same,
+    since none was accepted before; acceptance: a sentence where none was; sets: force
+    MAE by generation on each of the user's sets of acceptance, eV/Å;
     examination: the last one, or null,
     with errors in eV and eV/Å and alarms, the number of frames above the flag
     threshold; calibration: the basis of the threshold, in sentences; error_limits: what
@@ -88,6 +91,8 @@ def campaign_status(history: History) -> dict[str, Any]:
         "tested_on": set_name(history),
         "best": state.best,
         "rejected": sorted(state.rejected),
+        "unaccepted": sorted(state.unaccepted),
+        "acceptance": unaccepted_sentence(state),
         "sets": set_errors(history),
         "examination": _examination_values(history),
         "calibration": list(threshold_sentences(history)),

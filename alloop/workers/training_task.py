@@ -69,7 +69,9 @@ def perform_training(
         threshold_from=trained.fitted.source,
         checks=(
             *(() if refined is None else (refined.check,)),
-            *_model_checks(generation, inputs, task_data, evaluation, settings),
+            *_model_checks(
+                generation, command, inputs, task_data, evaluation, settings
+            ),
         ),
         refinement=None if refined is None else refined.refinement,
     )
@@ -78,23 +80,26 @@ def perform_training(
 
 def _model_checks(
     generation: Generation,
+    command: Train,
     inputs: TrainingInputs,
     task_data: TaskData,
     evaluation: e.Evaluation | None,
     settings: WorkerSettings,
 ) -> tuple[ModelCheck, ...]:
+    """Return the checks of a generation.
+
+    Without an accepted one before it, it is compared with the potential that
+    fine-tuning began with, where there is one.
+    """
     if settings.acceptance is None:
         return ()
-    data, trainer = inputs.data, settings.trainer
-    original = None
-    sets = task_data.brought.sets
-    first = inputs.parent is None and sets
-    if first and isinstance(trainer, PretrainedTrainer):
-        original = trainer.original()
+    data, sets = inputs.data, task_data.brought.sets
+    parent = inputs.parent if command.parent_accepted else None
+    original = _original(task_data, settings) if parent is None and sets else None
     trained = TrainedWith(
         frames=(*data.expensive.batch.frames(), *data.cheap.batch.frames()),
         test=task_data.test,
-        parent=inputs.parent,
+        parent=parent,
         seed=inputs.seed,
         name=inputs.name,
         test_error=None if evaluation is None else evaluation.force_mae,
@@ -104,6 +109,14 @@ def _model_checks(
     return check_model(
         generation.potential, trained, settings.acceptance, settings.dynamics
     )
+
+
+def _original(task_data: TaskData, settings: WorkerSettings) -> Potential | None:
+    """Return the potential that fine-tuning began with, None without one."""
+    if isinstance(settings.trainer, PretrainedTrainer):
+        return settings.trainer.original()
+    blob = task_data.brought.original
+    return None if blob is None else potential_from_bytes(blob, settings.restore)
 
 
 @runtime_checkable

@@ -4,6 +4,7 @@ from math import isfinite
 
 from markupsafe import Markup
 
+from alloop.history.acceptance import unaccepted_sentence
 from alloop.history.reader import History
 from alloop.report.analysis.acceptance_facts import first_errors, set_errors
 from alloop.report.sections.markup import Section, missing_note, paragraph, table_html
@@ -21,18 +22,27 @@ def acceptance_section(history: History) -> Section:
             "No generation was checked; `acceptance: {}` in the campaign file does so."
         )
         return Section("acceptance", _NAME, missing_note(why))
-    rejected = history.state.rejected
     rows = [
         (
             str(event.generation),
-            "no" if event.generation in rejected else "yes",
+            _use(history, event.generation),
             str(len(event.checks) - len(event.failed_checks)),
             "; ".join(check_text(check) for check in event.failed_checks) or "–",
         )
         for event in events
     ]
     head = ("generation", "used", "passed", "failed")
-    return Section("acceptance", _NAME, table_html(head, rows) + _set_table(history))
+    unaccepted = unaccepted_sentence(history.state)
+    note = Markup("") if unaccepted is None else paragraph(unaccepted)
+    return Section(
+        "acceptance", _NAME, note + table_html(head, rows) + _set_table(history)
+    )
+
+
+def _use(history: History, number: int) -> str:
+    if number in history.state.unaccepted:
+        return "for exploration"
+    return "yes" if number in history.state.accepted else "no"
 
 
 def _set_table(history: History) -> Markup:

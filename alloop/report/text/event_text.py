@@ -115,8 +115,7 @@ def _check_text(event: e.Trained) -> str:
     failed = event.failed_checks
     if not failed:
         return ""
-    use = "there is none before it" if event.generation == 1 else "not used"
-    return f"; {use}, it failed: {'; '.join(map(check_text, failed))}"
+    return f"; not accepted, it failed: {'; '.join(map(check_text, failed))}"
 
 
 def check_text(check: ModelCheck) -> str:

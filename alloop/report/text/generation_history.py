@@ -41,7 +41,7 @@ def generation_details(history: History, number: int) -> dict[str, Any]:
         **asdict(facts),
         "model": event.model,
         "checks": checks,
-        "accepted": number not in history.state.rejected,
+        "accepted": number in history.state.accepted,
         "explored_in_rounds": _rounds(history, number),
         "best": history.state.best == number,
     }
@@ -88,19 +88,23 @@ def _making(facts: GenerationFacts) -> str:
 def _use(history: History, event: e.Trained) -> Iterator[str]:
     number, state = event.generation, history.state
     if number in state.rejected:
-        instead = state.accepted_until(number)
+        instead = state.usable_until(number)
         yield (
             f"It is not used, since it failed a check: generation {instead} went on "
             "exploring, and the next one started from that. Its labels are kept."
         )
-    elif event.failed_checks:
-        yield "It is used all the same, since there is no generation before it."
+    elif number in state.unaccepted:
+        yield (
+            "It is not accepted, since it failed a check. It is used for exploration, "
+            f"since none before it was accepted, and exported only by `--at {number}`."
+        )
     rounds = _rounds(history, number)
     if rounds:
         which = ", ".join(map(str, rounds))
         yield f"MD ran on it in {'round' if len(rounds) == 1 else 'rounds'} {which}."
     if state.best == number:
-        yield "It is the best one, which is exported and examined."
+        also = "exported and " if number in state.accepted else ""
+        yield f"It is the best one, which is {also}examined."
 
 
 def _rounds(history: History, number: int) -> list[int]:

@@ -7,6 +7,7 @@ from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
 from alloop.core.splits import EXAMINATION
+from alloop.history.acceptance import unaccepted_sentence
 from alloop.history.measured_costs import (
     LABELS,
     cpu_seconds_by_part,
@@ -129,13 +130,22 @@ def error_sentences(history: History) -> list[str]:
     """
     examined, frozen = list(examination_sentences(history)), [error_sentence(history)]
     found = frozen + examined if brought_test(history) else examined + frozen
-    return [*found, *set_sentences(history), *_later_generation_warning(history)]
+    unaccepted = unaccepted_sentence(history.state)
+    told = [] if unaccepted is None else [unaccepted]
+    return [
+        *found,
+        *set_sentences(history),
+        *told,
+        *_later_generation_warning(history),
+    ]
 
 
 def _later_generation_warning(history: History) -> Iterator[str]:
     """Yield a warning where a later generation is worse than the best one."""
     generations, chosen = generation_facts(history), best_generation(history)
     if chosen is None or chosen.generation == generations[-1].generation:
+        return
+    if not history.state.accepted:
         return
     last = generations[-1]
     yield (

@@ -1,0 +1,35 @@
+"""What is told of a campaign none of whose generations passed its checks."""
+
+import warnings
+
+from alloop.core.errors import InputError
+from alloop.loop.state import LoopState
+
+
+def unaccepted_sentence(state: LoopState) -> str | None:
+    """Return a sentence where no generation passed all its checks, else None."""
+    if state.accepted or not state.unaccepted:
+        return None
+    best = state.best
+    return (
+        f"No generation passed all checks: generation {best} is used for exploration "
+        f"only (`alloop why STORE {best}` tells what it failed), and exported as a "
+        f"model only by its number (`--at {best}`)."
+    )
+
+
+def require_accepted(state: LoopState) -> None:
+    """Raise InputError where no generation passed its checks."""
+    if unaccepted_sentence(state) is not None:
+        raise InputError(
+            "expected a generation that passed its checks, got none; name one to "
+            f"export it all the same: `--at {state.best}` (in Python: "
+            f"`generation={state.best}`)"
+        )
+
+
+def warn_of_unaccepted(state: LoopState) -> None:
+    """Warn the caller's caller where no generation passed its checks."""
+    found = unaccepted_sentence(state)
+    if found is not None:
+        warnings.warn(found, stacklevel=3)
