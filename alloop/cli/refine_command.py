@@ -56,6 +56,13 @@ def refine(  # noqa: PLR0913 - one for each option
             "new ones  [default: those of the store]"
         ),
     ] = None,
+    expensive: Annotated[
+        Path | None,
+        typer.Option(
+            help="expensive labels of the training, in eV and Å, to fit the expensive "
+            "head to again  [default: those of the store]"
+        ),
+    ] = None,
     worse: Annotated[
         float,
         typer.Option(
@@ -96,6 +103,7 @@ def refine(  # noqa: PLR0913 - one for each option
         TestTimeLabels,
         TestTimeSettings,
         require_elements,
+        require_judged_elements,
         require_two_heads,
     )
 
@@ -112,9 +120,10 @@ def refine(  # noqa: PLR0913 - one for each option
         require_elements(require_two_heads(found.potential), given.batch)
         history = open_campaign(model).history() if is_campaign(model) else None
         held = _held_out(history, heldout)
-        known_cheap = _replayed(history, replay)
+        require_judged_elements(given.batch, held.batch)
+        learned = _training_labels(history, replay, expensive)
         cheap = _cheap_labels(history, level, given, workers, cache)
-        labels = TestTimeLabels(cheap, held, known_cheap)
+        labels = TestTimeLabels(cheap, held, *learned)
         with busy_line("training on the cheap labels", quiet):
             trained = refine_at_test_time(found, labels, settings, known)
         for line in _outcome_lines(trained.outcome):
@@ -155,13 +164,19 @@ def _held_out(history: "History | None", heldout: Path | None) -> "LabelSet":
     return store_held_out(history, history.state.best)
 
 
-def _replayed(history: "History | None", replay: Path | None) -> "LabelSet | None":
-    """Return the cheap labels of the training, None where they are not known."""
-    from alloop.jobs.refine_labels import file_labels, store_replay
+def _training_labels(
+    history: "History | None", replay: Path | None, expensive: Path | None
+) -> "tuple[LabelSet | None, LabelSet | None]":
+    """Return the cheap and the expensive labels of the training, None if not known."""
+    from alloop.jobs.refine_labels import file_labels, store_expensive, store_replay
 
-    if replay is not None:
-        return file_labels(replay)
-    return None if history is None else store_replay(history, history.state.best)
+    best = None if history is None else history.state.best
+    cheap = None if replay is None else file_labels(replay)
+    costly = None if expensive is None else file_labels(expensive)
+    if history is not None and best is not None:
+        cheap = store_replay(history, best) if cheap is None else cheap
+        costly = store_expensive(history, best) if costly is None else costly
+    return cheap, costly
 
 
 def _cheap_labels(
@@ -198,7 +213,13 @@ def _outcome_lines(outcome: "TestTimeOutcome") -> list[str]:
         for name, (before, after) in rows.items()
     ]
     if not outcome.kept:
-        return [*lines, "held-out labels got worse: the training was rolled back"]
+        worst = outcome.worst
+        return [
+            *lines,
+            f"held-out labels got worse ({worst.atoms} atoms: "
+            f"{milli_text(worst.value)} meV/Å, at most {milli_text(worst.limit)}): the "
+            "training was rolled back",
+        ]
     return [*lines, f"{outcome.share:.0%} of the step kept"]
 
 

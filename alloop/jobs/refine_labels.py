@@ -70,6 +70,12 @@ def store_held_out(history: History, generation: int) -> LabelSet:
     return _label_set(held)
 
 
+def store_expensive(history: History, generation: int) -> LabelSet | None:
+    """Return the expensive labels that a generation was trained on."""
+    found = _store_labels(history, Choice("expensive", "train", generation))
+    return _label_set(found) if found else None
+
+
 def store_replay(history: History, generation: int) -> LabelSet | None:
     """Return the cheap labels that a generation was trained on, evenly thinned."""
     found = _store_labels(history, Choice("cheap", "train", generation))

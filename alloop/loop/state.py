@@ -210,9 +210,11 @@ class LoopState:
         The newest of equal ones; the newest of all where none was tested; 0 where there
         is none. Generations that failed a check do not count, unless all did.
         """
-        usable = self.accepted or set(range(1, len(self.models) + 1)) - self.rejected
+        barred = self.rejected | (self.unaccepted if self.accepted else frozenset())
         tested = [
-            (x, -n) for n, x in enumerate(self.errors, 1) if isfinite(x) and n in usable
+            (x, -n)
+            for n, x in enumerate(self.errors, 1)
+            if isfinite(x) and n not in barred
         ]
         return -min(tested)[1] if tested else self.usable_until(len(self.models))
 

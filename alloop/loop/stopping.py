@@ -113,7 +113,7 @@ def _error_is_good_enough(state: LoopState, rules: Rules) -> str | None:
     errors = [
         error
         for number, error in enumerate(tested, 1)
-        if isfinite(error) and number in state.accepted
+        if isfinite(error) and number not in state.rejected | state.unaccepted
     ]
     if not errors:
         return None

@@ -34,14 +34,16 @@ def refined_member(
 ) -> RefinedMember | None:
     """Train the parent at test time on the cheap labels of `command.refine`.
 
-    The other cheap labels are replayed; the frozen set must not get worse. Where no
-    share of the step may be kept, the smallest one comes back with a failed check. None
-    where the parent cannot be refined: it has no cheap head, as before a change of
-    `training:`, or an element is new to it.
+    The other cheap labels are replayed, the expensive head is fitted again, and the
+    frozen set must not get worse. Where no share of the step may be kept, the smallest
+    one comes back with a failed check. None where the parent cannot be refined: it has
+    no cheap head, as before a change of `training:`, or an element is new to it or
+    absent from the frozen set.
     """
     from alloop.refine.test_time import (  # torch, which drivers do without
         TestTimeLabels,
         require_elements,
+        require_judged_elements,
         require_two_heads,
         thinned_labels,
         train_at_test_time,
@@ -53,6 +55,7 @@ def refined_member(
     try:
         potential = require_two_heads(inputs.parent)
         require_elements(potential, cheap.batch)
+        require_judged_elements(cheap.batch, test.batch)
     except InputError:
         return None
     chosen = set(command.refine)
@@ -61,6 +64,7 @@ def refined_member(
         cheap=select_labels(cheap, np.flatnonzero(new)),
         held_out=test,
         replay=None if new.all() else thinned_labels(_others(cheap, new)),
+        expensive=inputs.data.expensive,
     )
     seeded = replace(settings, seed=torch_seed(inputs.seed, command.name))
     keeper = None if inputs.folder is None else StateFolder(inputs.folder)
@@ -71,9 +75,10 @@ def refined_member(
         Refinement(len(labels.cheap), found.share, found.cheap, found.held),
         ModelCheck(
             "force error on held-out expensive labels",
-            found.held[1] * _MILLI,
-            found.limit * _MILLI,
+            found.worst.value * _MILLI,
+            found.worst.limit * _MILLI,
             "meV/Å",
+            detail=f"{found.worst.atoms} atoms",
         ),
     )
 
