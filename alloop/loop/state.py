@@ -211,11 +211,8 @@ class LoopState:
         is none. Generations that failed a check do not count, unless all did.
         """
         barred = self.rejected | (self.unaccepted if self.accepted else frozenset())
-        tested = [
-            (x, -n)
-            for n, x in enumerate(self.errors, 1)
-            if isfinite(x) and n not in barred
-        ]
+        errors = enumerate(self.errors, 1)
+        tested = [(x, -n) for n, x in errors if isfinite(x) and n not in barred]
         return -min(tested)[1] if tested else self.usable_until(len(self.models))
 
     @property

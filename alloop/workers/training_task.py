@@ -44,7 +44,9 @@ def perform_training(
         usual = settings.refine or TestTimeSettings()
         refined = refined_member(command, inputs, task_data.test, usual)
     apart = task_data.trained if refined is None else (refined.member,)
-    trainer = _task_trainer(task_data, settings, command.length)
+    trainer = settings.trainer  # which a refinement does not use
+    if refined is None:
+        trainer = _task_trainer(task_data, settings, command.length)
     trained = train_generation(trainer, inputs, apart, settings.restore)
     evaluation = _evaluate_test(trained.generation, task_data.test)
     if evaluation is not None and task_data.test is not None:

@@ -150,7 +150,8 @@ def test_a_model_file_with_two_heads_is_trained_at_test_time(
     back = said(capsys, *run, "--heldout", held)
     assert "rolled back" in back
     assert "nothing written" in back
-    shown = said(capsys, *run, "--heldout", held, "--worse", "1e9", "--replay", held)
+    training = ("--replay", held, "--expensive", held)
+    shown = said(capsys, *run, "--heldout", held, "--worse", "1e9", *training)
     assert "100% of the step kept" in shown
     refined = alloop.load(out)
     assert isinstance(refined.potential, TwoHeadPotential)

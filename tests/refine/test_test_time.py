@@ -124,6 +124,45 @@ def test_cheap_labels_of_new_frames_move_the_beginning_alone(
     assert np.array_equal(*bits)
 
 
+def test_the_expensive_head_is_fitted_again(trained: TwoHeadPotential) -> None:
+    new, known = labels(CHEAP, "H2O2", 10), labels(EXPENSIVE, "H2O", 20)
+    held = labels(EXPENSIVE, "H2O", 8, 0.06)
+    settings = TestTimeSettings(40, replace(SCHEDULE, optimiser="adamw"), worse=50.0)
+    plain, again = (
+        train_at_test_time(trained, TestTimeLabels(new, held, expensive=x), settings)
+        for x in (None, known)
+    )
+    assert again.held[1] < plain.held[1]
+    assert again.cheap == plain.cheap
+    one, other = (x.potential.frozen_network.state_dict() for x in (plain, again))
+    changed = {name for name in one if bool((one[name] != other[name]).any())}
+    assert changed <= head_names(trained.frozen_network)
+    assert changed
+
+
+def test_what_is_worse_for_one_element_is_not_kept_whole(
+    trained: TwoHeadPotential,
+) -> None:
+    """Labels that hydrogen moves to, and of which oxygen overshoots."""
+    new, held = labels(CHEAP, "H2O2", 10), labels(EXPENSIVE, "H2O", 8, 0.06)
+    settings = TestTimeSettings(40, replace(SCHEDULE, optimiser="adamw"), worse=50.0)
+    moved = train_at_test_time(trained, TestTimeLabels(new, held), settings).potential
+    now, then = (x.predict(held.batch).forces for x in (trained, moved))
+    oxygen = (held.batch.numbers == 8)[:, None]
+    judge = replace(held, forces=np.where(oxygen, 0.6 * now + 0.4 * then, then))
+    assert error(moved, judge) < error(trained, judge)
+    strict = replace(settings, worse=0.02)
+    found = train_at_test_time(trained, TestTimeLabels(new, judge), strict)
+    assert found.share < 1.0
+
+
+def test_new_frames_are_half_of_those_learned() -> None:
+    new, known = labels(CHEAP, "H2O2", 3), labels(CHEAP, "H2O", 7)
+    learned = TestTimeLabels(new, known, known).learned
+    fresh = [len(x) == 4 for x in learned.batch.frames()]
+    assert (sum(fresh), len(fresh)) == (7, 14)
+
+
 def test_a_constant_of_the_energies_does_not_matter(trained: TwoHeadPotential) -> None:
     new, held = labels(CHEAP, "H2O2", 5), labels(EXPENSIVE, "H2O", 4)
     settings = TestTimeSettings(5, SCHEDULE, worse=50.0)
@@ -158,6 +197,9 @@ def test_what_cannot_be_refined_is_told_in_a_sentence(
         require_two_heads(trained.cheap())
     with pytest.raises(InputError, match="trained on, got C;"):
         train_at_test_time(trained, TestTimeLabels(labels(CHEAP, "CH4", 2), held))
+    hydrogen = labels(EXPENSIVE, "H2", 2)
+    with pytest.raises(InputError, match="with O, which the frames have"):
+        train_at_test_time(trained, TestTimeLabels(held, hydrogen))
     for cheap, other in ((none, held), (held, none)):
         with pytest.raises(InputError, match="labels to refine a model, got none"):
             train_at_test_time(trained, TestTimeLabels(cheap, other))
