@@ -11,8 +11,9 @@ FOLDER/shift. Arms: doing nothing; another radius for each system; test-time tra
 cheap labels of the test frames (as published; with the expensive head fitted again to
 the expensive labels of the training; with the cheap labels of the training replayed
 too; and the last kept only where held-out labels get worse by no more than 2 %); as
-many CPU seconds of ordinary training on the same cheap labels; and fine-tuning on the expensive labels that the money for the cheap ones buys, at
---ratio cheap labels each and one at least.
+many CPU seconds of ordinary training on the same cheap labels; and fine-tuning on the
+expensive labels that the money for the cheap ones buys, at --ratio cheap labels each
+and one at least.
 
 A row (a set, a seed, an arm) is a line in FOLDER/shift.jsonl: what is there is skipped.
 Force errors are means over components, in meV/Å: `test` of the frames outside, `tail`
