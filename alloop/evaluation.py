@@ -63,7 +63,8 @@ class TrainingInputs:
     scorer is calibrated. monitored: expensive labels that the trainer gets on top of
     `data`, to split them off again by the hash of their ids and monitor the training.
     name: that of the training's random stream; seed: the campaign's. folder: for the
-    states of a training that can be resumed after a kill.
+    states of a training that can be resumed after a kill. replayed: frames that the
+    trainer replays, which are in the model's domain too.
     """
 
     data: TrainingData
@@ -74,6 +75,16 @@ class TrainingInputs:
     parent: Potential | None = None
     monitored: LabelSet | None = None
     folder: Path | None = None
+    replayed: LabelSet | Batch | None = None
+
+    @property
+    def learned_batches(self) -> tuple[Batch, ...]:
+        """The frames of all labels, and those that are replayed."""
+        own = (self.data.cheap.batch, self.data.expensive.batch)
+        if self.replayed is None:
+            return own
+        old = self.replayed
+        return (*own, old if isinstance(old, Batch) else old.batch)
 
     def trainer_data(self, data: TrainingData) -> TrainingData:
         """Return the labels that the trainer gets, to learn from `data`."""
@@ -153,7 +164,7 @@ def train_generation(
     else:
         potential, history = _train_potential(trainer, inputs, data, inputs.name)
     fitted = fit_scorer(potential, inputs, retrain)
-    domain = Domain.of(data.cheap.batch, data.expensive.batch)
+    domain = Domain.of(*inputs.learned_batches)
     generation = Generation(potential, fitted.scorer, fitted.threshold, {}, domain)
     return TrainedGeneration(generation, fitted, history)
 

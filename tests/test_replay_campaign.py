@@ -74,6 +74,9 @@ def test_the_worker_gets_frames_share_and_original_model(
     ended = Campaign.from_yaml(path)
     assert ended.run().exit_code == 0
     assert len(ended.history().generations) > 1
+    domain = ended.model(1).domain
+    assert domain is not None
+    assert {x.formula for x in domain.species} == {"CO", "H2O"}
     assert set(map(str, seen)) == {str((5, 0.4, [1, 6, 8]))}
     opened = store_opening(ended.store)
     assert isinstance(opened.replay, Batch)
@@ -144,7 +147,10 @@ def test_a_training_without_a_campaign_replays_too(tmp_path: Path) -> None:
     plain = prepare_training(source, tmp_path / "a.model")
     job = prepare_training(replayed, tmp_path / "b.model")
     before = job.request
-    found = job.run(lambda *_: None).generation.potential
+    trained = job.run(lambda *_: None).generation
+    assert trained.domain is not None
+    assert [x.formula for x in trained.domain.species] == ["CO", "H2O"]
+    found = trained.potential
     assert isinstance(found, LearnedPotential)
     assert found.references[6] == -3.0  # that of the model: carbon is replayed alone
     assert job.request != plain.request

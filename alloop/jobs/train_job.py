@@ -145,6 +145,7 @@ class TrainJob:
             parent=self._start_model(),
             monitored=data.validation if own_split else None,
             folder=self.state_folder,
+            replayed=self.replay if replay_share(self.plan) else None,
         )
         trained = train_generation(trainer, inputs)
         errors = set_errors(trained.generation.potential, data)

@@ -203,6 +203,7 @@ def _training_inputs(
         name=command.name,
         parent=parent,
         folder=folder,
+        replayed=task_data.brought.replay if settings.replay else None,
     )
 
 
