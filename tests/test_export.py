@@ -71,8 +71,8 @@ def turns():
     train = Train(1, (seed,), (given.id, seed), (FRAMES["test"].id,))
     explore = Explore(1, 0, 0, 1, "m" * 32, (), 10, 1, 1)
     trained = e.Trained("train/1", 1, "m" * 32, 0.5, None, np.zeros((0, 0)))
-    brought = e.Given(given, 0, "expensive", label(given, EXPENSIVE))
-    opened = e.Opened(7, LEVELS, (given,), (brought,))
+    supplied = e.Given(given, 0, "expensive", label(given, EXPENSIVE))
+    opened = e.Opened(7, LEVELS, (given,), (supplied,))
     unlabelled = Unlabelled(FRAMES["failed"].id, CHEAP, Failure.CRASHED)
     events = [
         (opened, first),

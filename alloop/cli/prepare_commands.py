@@ -183,7 +183,7 @@ def _summary_rows(setup: "Setup") -> list[tuple[str, str]]:
             "first labels",
             first,
         ),
-        *([("brought labels", plural(given, "label"))] if given else []),
+        *([("supplied labels", plural(given, "label"))] if given else []),
         ("frozen set", plural(tests, "frame")),
         ("examination", plural(rules.examining.frames, "frame")),
         *(

@@ -76,7 +76,7 @@ def build_levels(plan: Plan) -> dict[str, Level]:
 
 
 def build_rules(plan: Plan, tested: bool) -> Rules:
-    """Return the rules of the loop's decisions; tested: the user brought a test set."""
+    """Return the rules of the loop's decisions; tested: a test set is given."""
     moves, stop, pick = plan.explore, plan.stop, plan.flag.selection
     sampled = plan.test if isinstance(plan.test, Sampled) else None
     target = None if stop.target is None else stop.target * 1e-3  # meV/Å -> eV/Å

@@ -4,7 +4,6 @@ from pathlib import Path
 from typing import Any, TypeAlias
 
 from alloop.config import build
-from alloop.config.brought_sets import read_brought_sets
 from alloop.config.checks.plan_checks import (
     level_problems,
     pressure_problems,
@@ -22,6 +21,7 @@ from alloop.config.sections.plan import Plan
 from alloop.config.sections.potentials import Ready
 from alloop.config.setup import Setup
 from alloop.config.starting_data import read_starting_data
+from alloop.config.supplied_sets import read_supplied_sets
 from alloop.config.yaml_text import parse_yaml, read_yaml_text
 from alloop.core.errors import AlloopError, InputError
 from alloop.core.levels import Level
@@ -95,13 +95,13 @@ def _assemble_setup(
     found = read_starting_data(plan, folder, levels)
     store = (folder / (plan.store or "")).resolve()
     plan, model, flaws = own_model(plan, folder)
-    brought = read_brought_sets(
+    supplied = read_supplied_sets(
         plan, folder, found, None if model is None else model[0]
     )
     problems = [
         *section_conflicts(plan, broken),
         *found.problems,
-        *brought.problems,
+        *supplied.problems,
         *flaws,
         *store_problems(store),
     ]
@@ -121,9 +121,9 @@ def _assemble_setup(
         cache=None if plan.cache is None else (folder / plan.cache).resolve(),
         model=None if model is None else model[0],
         model_id=None if model is None else model[1],
-        warnings=(*found.warnings, *brought.warnings),
-        sets=brought.sets,
-        replay=brought.replay,
+        warnings=(*found.warnings, *supplied.warnings),
+        sets=supplied.sets,
+        replay=supplied.replay,
     )
     return setup, problems
 

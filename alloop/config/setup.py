@@ -7,13 +7,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from alloop.config import build
-from alloop.config.brought_sets import replays, same_labels
 from alloop.config.checks.validate import known_kinds, validate_tree
 from alloop.config.merge import merge_trees
 from alloop.config.molecules import molecule_names
 from alloop.config.problems import ConfigError, Problem
 from alloop.config.sections.clusters import Address, Pbs, Slurm
 from alloop.config.sections.plan import Plan
+from alloop.config.supplied_sets import replays, same_labels
 from alloop.config.yaml_text import Tree, dump_yaml, parse_yaml
 from alloop.core.batch import Batch
 from alloop.core.frame import Frame
@@ -34,7 +34,7 @@ class Setup:
     """A campaign as its configuration describes it.
 
     start: a frame for each molecule. given: labels and test frames that the user
-    brought. model, model_id: generation 0, if the user brought one (model is None if
+    supplied. model, model_id: generation 0, if the user supplied one (model is None if
     the store already holds it). warnings: what looks wrong and is not refused. sets:
     the user's own sets of acceptance by name. replay: frames that fine-tuning goes on
     learning.
@@ -163,7 +163,7 @@ def _cluster_code(setup: Setup) -> Iterator[tuple[str, str | None]]:
 def fixed_differences(setup: Setup, opened: Opened) -> list[str]:
     """Return the fixed settings in which this configuration differs from a store's.
 
-    Seed, start, levels and data that the user brought never change for a store.
+    Seed, start, levels and data that the user supplied never change for a store.
     """
     found = []
     if setup.seed != opened.seed:

@@ -37,8 +37,8 @@ _SHOWN = 3
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class BroughtLabel:
-    """A label that the user brought; `path` is the key of the YAML that names it."""
+class SuppliedLabel:
+    """A label that the user supplied; `path` is the key of the YAML that names it."""
 
     path: str
     fidelity: str
@@ -51,13 +51,13 @@ class StartingData:
     """The starting data that was found, and the problems on the way."""
 
     start: list[Frame] = field(default_factory=list)
-    train: list[BroughtLabel] = field(default_factory=list)
-    test: list[BroughtLabel] = field(default_factory=list)
+    train: list[SuppliedLabel] = field(default_factory=list)
+    test: list[SuppliedLabel] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
     problems: list[Problem] = field(default_factory=list)
 
     def given(self) -> tuple[Given, ...]:
-        """Return the labels that the user brought, with the index of their start."""
+        """Return the labels that the user supplied, with the index of their start."""
         home = {
             molecule_composition(f): i for i, f in reversed(list(enumerate(self.start)))
         }
@@ -90,8 +90,8 @@ def read_starting_data(
     except AlloopError as error:
         found.refuse("test", str(error))
     found.train = _distinct_labels(found.train, found)
-    for brought in _new_starts(found):
-        _add_start_frames(found, [brought.frame], brought.path, levels)
+    for supplied in _new_starts(found):
+        _add_start_frames(found, [supplied.frame], supplied.path, levels)
     _refuse_unknown_molecules(found)
     _refuse_duplicates(found)
     return found
@@ -131,7 +131,9 @@ def _add_start_item(
                     "the labels are cheap ones, `levels.cheap` is missing; add it"
                 )
             intake = read_label_file(folder / item.labels, item)
-            found.train += _brought_labels(path, item.level, intake, levels[item.level])
+            found.train += _supplied_labels(
+                path, item.level, intake, levels[item.level]
+            )
             found.warnings += [f"{path}: {text}" for text in intake.warnings]
         case Store():
             found.train += _from_store(folder / item.store, path, levels)
@@ -162,7 +164,7 @@ def _add_test(
         case Sampled():
             return
     found.test = _distinct_labels(
-        _brought_labels("test", "expensive", intake, levels["expensive"]), found
+        _supplied_labels("test", "expensive", intake, levels["expensive"]), found
     )
 
 
@@ -175,7 +177,7 @@ def read_label_file(path: Path, units: Units) -> "LabelledFrames":
 
 def _from_store(
     path: Path, where: str, levels: Mapping[str, Level]
-) -> list[BroughtLabel]:
+) -> list[SuppliedLabel]:
     from alloop.intake import read_labels
 
     theirs = store_opening(path).levels
@@ -186,9 +188,9 @@ def _from_store(
             "levels of that campaign, or leave its store out"
         )
     return [
-        brought
+        supplied
         for name in same
-        for brought in _brought_labels(
+        for supplied in _supplied_labels(
             where, name, read_labels(path, fidelity=name), levels[name]
         )
     ]
@@ -202,17 +204,17 @@ def _same_level(path: Path, fidelity: str, level: Level) -> None:
         )
 
 
-def _brought_labels(
+def _supplied_labels(
     path: str, fidelity: str, intake: "LabelledFrames", level: Level
-) -> list[BroughtLabel]:
-    return [BroughtLabel(path, fidelity, x.frame, x.label(level.id)) for x in intake]
+) -> list[SuppliedLabel]:
+    return [SuppliedLabel(path, fidelity, x.frame, x.label(level.id)) for x in intake]
 
 
 def _distinct_labels(
-    items: Iterable[BroughtLabel], found: StartingData
-) -> list[BroughtLabel]:
+    items: Iterable[SuppliedLabel], found: StartingData
+) -> list[SuppliedLabel]:
     """Return one label for each frame and fidelity; two that disagree are a problem."""
-    first_of: dict[tuple[str, str], BroughtLabel] = {}
+    first_of: dict[tuple[str, str], SuppliedLabel] = {}
     for item in items:
         first = first_of.setdefault((item.fidelity, item.frame.id), item)
         energies = first.label.energy, item.label.energy
@@ -221,10 +223,10 @@ def _distinct_labels(
     return list(first_of.values())
 
 
-def _new_starts(found: StartingData) -> list[BroughtLabel]:
+def _new_starts(found: StartingData) -> list[SuppliedLabel]:
     """Return the labelled frame of lowest energy for each molecule without a start."""
     known = {molecule_composition(frame) for frame in found.start}
-    lowest: dict[tuple[object, ...], BroughtLabel] = {}
+    lowest: dict[tuple[object, ...], SuppliedLabel] = {}
     for item in found.train:
         key = molecule_composition(item.frame)
         best = lowest.setdefault(key, item)

@@ -97,7 +97,7 @@ def fit_cost(
     """Return the cost of a level fitted to its labels, in any order.
 
     Without labels it is the usual one. Labels without a cost, such as those that a user
-    brought, do not count.
+    supplied, do not count.
     """
     groups: _Groups = defaultdict(list)
     for frame, label in labels:

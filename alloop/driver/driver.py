@@ -26,7 +26,7 @@ from alloop.loop.reducer import apply_commands, apply_event
 from alloop.loop.rules import Rules
 from alloop.loop.state import LoopState
 from alloop.workers.pools import LateTask, LostTask, Outcome, Pool, Task
-from alloop.workers.settings import BroughtFrames, TaskData
+from alloop.workers.settings import SuppliedFrames, TaskData
 from alloop.workers.spool import Spool
 from alloop.workers.task_times import TaskTimes, expected_cost, label_costs
 from alloop.workers.time_limits import TimeLimit
@@ -71,7 +71,7 @@ class Driver:
     turn after every commit. stop: returns True to end early. tick: called after every
     wait. time_limit: of the run. task_times: expected durations of tasks. spool: labels
     that workers left behind. kept_answer: returns an answer that a repair of the store
-    kept. brought: frames of the user's that trainings need.
+    kept. supplied: frames of the user's that trainings need.
     """
 
     archive: TurnLog
@@ -90,7 +90,7 @@ class Driver:
     kept_answer: Callable[[Command], e.Answer | e.TaskLost | None] = lambda _command: (
         None
     )
-    brought: BroughtFrames = field(default_factory=BroughtFrames)
+    supplied: SuppliedFrames = field(default_factory=SuppliedFrames)
     _postponed: set[str] = field(default_factory=set)
     _ready: list[e.Answer | e.TaskLost] = field(default_factory=list)
 
@@ -232,7 +232,7 @@ class Driver:
                 return TaskData(
                     data=self._label_sets(state, command),
                     test=self._labels(state, "expensive", command.judged),
-                    brought=self.brought,
+                    supplied=self.supplied,
                 )
             case Recheck(frame=frame, level=level):
                 label = self.label_index.labels[level, frame]
@@ -252,7 +252,7 @@ class Driver:
                 [self.label_index.frames[frame] for frame in command.heldout]
             ),
             ratios=state.limit_ratios({*command.expensive}),
-            brought=self.brought,
+            supplied=self.supplied,
         )
 
     def _label_sets(self, state: LoopState, command: Train | TrainPart) -> TrainingData:

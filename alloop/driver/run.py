@@ -33,7 +33,7 @@ from alloop.store.cache import LabelCache
 from alloop.store.lock import stop_requested, withdraw_stop
 from alloop.workers.dask_pool import open_pool
 from alloop.workers.pools import Pool
-from alloop.workers.settings import BroughtFrames
+from alloop.workers.settings import SuppliedFrames
 from alloop.workers.spool import Spool
 from alloop.workers.task_times import TaskTimes
 from alloop.workers.time_limits import TimeLimit, run_limit
@@ -102,7 +102,7 @@ class CampaignRun:
             task_times=self._task_times(),
             spool=self.spool,
             kept_answer=KeptAnswers(self.keeper.history(), self.archive).find,
-            brought=self._brought_frames(),
+            supplied=self._supplied_frames(),
         )
         first = (*self._first_events(), *retried)
         try:
@@ -117,11 +117,11 @@ class CampaignRun:
             self.spool.clear()
         return state
 
-    def _brought_frames(self) -> BroughtFrames:
+    def _supplied_frames(self) -> SuppliedFrames:
         setup, original = self.setup, None
         if (setup.sets or setup.replay is not None) and setup.model_id is not None:
             original = setup.model or self.archive.model(setup.model_id)
-        return BroughtFrames(setup.sets, setup.replay, original)
+        return SuppliedFrames(setup.sets, setup.replay, original)
 
     def _task_times(self) -> TaskTimes:
         times = TaskTimes(

@@ -13,7 +13,7 @@ from alloop.loop.commands import LabelFrame
 def label_entries(history: History) -> tuple[LabelEntry, ...]:
     """Return all labels and failures, in the order of the journal.
 
-    A label that the user brought has purpose "given" or "test"; one that was lost too
+    A label that the user supplied has purpose "given" or "test"; one that was lost too
     often has `Failure.LOST`. One that was requested again has a second entry. The last
     ones are those that a repair kept (`Restored`); no record requested them.
     """

@@ -51,7 +51,7 @@ class MeasuredCost:
 def measured_costs(history: History) -> tuple[MeasuredCost, ...]:
     """Return the mean costs of labels by fidelity and molecule.
 
-    Failures and labels that the user brought, whose cost is unknown, do not count.
+    Failures and labels that the user supplied, whose cost is unknown, do not count.
     """
     costs: dict[tuple[str, str], list[float]] = defaultdict(list)
     for label in label_entries(history):

@@ -120,7 +120,7 @@ class History:
 
     @cached_property
     def opened(self) -> e.Opened:
-        """The first event: start molecules, levels and labels that the user brought.
+        """The first event: start molecules, levels and labels that the user supplied.
 
         Raises InputError where no campaign has begun.
         """

@@ -75,7 +75,7 @@ class LabelEntry:
 
     @property
     def is_given(self) -> bool:
-        """True if the user brought the label, so that it was never requested."""
+        """True if the user supplied the label, so that it was never requested."""
         return self.asked == self.answered
 
 
@@ -254,7 +254,7 @@ def _given_label(item: e.Given, seq: int, index: LabelIndex) -> LabelEntry:
         fidelity=item.fidelity,
         purpose="test" if item.test else "given",
         molecule=item.molecule,
-        reason="brought by the user",
+        reason="supplied by the user",
     )
     record = _indexed_record(item.label, index)
     return LabelEntry(request, asked=seq, answered=seq, record=record)

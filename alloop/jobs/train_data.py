@@ -64,7 +64,7 @@ def read_material(plan: Plan, shares: HeldOutShares) -> TrainMaterial:
     )
     if not expensive:
         raise InputError("expected expensive labels to learn from, got none")
-    test = distinct_frames(_brought_test(plan, warnings), "test")
+    test = distinct_frames(_supplied_test(plan, warnings), "test")
     training_frames = [*cheap.values(), *expensive.values()]
     _refuse_duplicates(
         [x.frame for x in test.values()], [x.frame for x in training_frames]
@@ -121,7 +121,7 @@ def _read_items(
                 )
 
 
-def _brought_test(plan: Plan, warnings: list[str]) -> Iterable[LabelledFrame]:
+def _supplied_test(plan: Plan, warnings: list[str]) -> Iterable[LabelledFrame]:
     match plan.test:
         case Labelled(file=path):
             yield from _labelled_frames(

@@ -10,9 +10,9 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
-from alloop.config.brought_sets import frames_digest
 from alloop.config.build import replay_share, scorer_settings
 from alloop.config.sections.plan import Plan
+from alloop.config.supplied_sets import frames_digest
 from alloop.config.trainer import make_trainer, network_settings
 from alloop.core.batch import Batch
 from alloop.core.prediction_errors import (

@@ -4,8 +4,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from alloop.config.brought_sets import read_replay, replays
 from alloop.config.sections.training import BiasWeighedSection
+from alloop.config.supplied_sets import read_replay, replays
 from alloop.config.train_sections import training_plan
 from alloop.jobs.train_data import HeldOutShares, read_material
 from alloop.jobs.train_job import TrainedModel, TrainJob

@@ -43,8 +43,8 @@ class Opened:
     """The start of a new campaign: facts that cannot change in the life of the store.
 
     start: the molecules; given: labels and test frames that came with the
-    configuration; model: generation 0, if the user brought one; parts: the import path
-    of each part that the user brought from Python, by its role; sets: labelled frames
+    configuration; model: generation 0, if the user supplied one; parts: the import path
+    of each part that the user supplied from Python, by its role; sets: labelled frames
     by the name of their set of acceptance, which no training sees; replay: frames that
     fine-tuning goes on learning, with or without labels.
     """
@@ -61,7 +61,7 @@ class Opened:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Given:
-    """A labelled frame that the user brought, for training or for the test set."""
+    """A labelled frame that the user supplied, for training or for the test set."""
 
     frame: Frame
     molecule: int

@@ -49,12 +49,12 @@ def _missing_fidelities(
 ) -> tuple[str, ...]:
     """Return the fidelities without training labels of the molecule from the user."""
     needed = ("expensive",) if rules.is_single_fidelity else ("expensive", "cheap")
-    brought = {
+    supplied = {
         entry.fidelity
         for entry in state.entries()
         if entry.purpose == "given" and entry.molecule == molecule
     }
-    return tuple(fidelity for fidelity in needed if fidelity not in brought)
+    return tuple(fidelity for fidelity in needed if fidelity not in supplied)
 
 
 def sample_commands(event: e.Prepared, rules: Rules) -> tuple[Sample, ...]:

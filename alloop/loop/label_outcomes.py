@@ -14,7 +14,7 @@ from alloop.loop.state import TEST, LabelState, LoopState
 
 
 def given_entries(event: e.Opened) -> tuple[LabelState, ...]:
-    """Return the entries of the labels that the user brought."""
+    """Return the entries of the labels that the user supplied."""
     return tuple(
         LabelState(
             frame=given.frame.id,
@@ -24,7 +24,7 @@ def given_entries(event: e.Opened) -> tuple[LabelState, ...]:
             good=True,
             cpu_seconds=0.0,
             doubts=doubts.doubts_of_details(given.label.details),
-            brought=True,
+            supplied=True,
         )
         for given in event.given
     )

@@ -26,7 +26,7 @@ _FIRST_STEPS = 20  # MD steps; a walker stopped earlier got nowhere
 
 @dataclass(frozen=True, slots=True)
 class LabelState:
-    """A label that was asked for (or brought by the user), and its outcome.
+    """A label that was asked for (or supplied by the user), and its outcome.
 
     bias: ASTEROID's B in eV/Å. limit_ratio: of a control frame at the expensive level,
     its largest force error over the limit that was promised for it, without the
@@ -41,7 +41,7 @@ class LabelState:
     cpu_seconds: float
     bias: float | None = None
     doubts: frozenset[Doubt] = frozenset()
-    brought: bool = False
+    supplied: bool = False
     limit_ratio: float | None = None
     limit_held: bool | None = None
 
@@ -164,7 +164,7 @@ class LoopState:
             for entry in self.entries()
             if entry.good
             and entry.fidelity == fidelity
-            and split_of(entry.purpose, entry.brought) == "train"
+            and split_of(entry.purpose, entry.supplied) == "train"
             and not entry.doubts & barred
         )
         return tuple(sorted(set(wanted) - self._excluded_frames(fidelity)))
@@ -251,7 +251,7 @@ class LoopState:
     def labels_used(self, fidelity: str) -> int:
         """Return the number of labels spent at the fidelity, failed ones included.
 
-        Labels that only test and those that the user brought do not count.
+        Labels that only test and those that the user supplied do not count.
         """
         free = (TEST, EXAMINATION, "given")
         spent = (x for x in self.entries() if x.purpose not in free)

@@ -64,7 +64,7 @@ def recheck_commands(state: LoopState, rules: Rules) -> tuple[Recheck, ...]:
     """Return the rechecks that are still missing from those that `rules` ask for.
 
     `rules.recheck` gives the share of the good labels of each level; at least three are
-    made again, none twice, and none that the user brought.
+    made again, none twice, and none that the user supplied.
     """
     return tuple(
         command
@@ -79,7 +79,7 @@ def _level_rechecks(state: LoopState, fidelity: str, part: float) -> Iterator[Re
     good = {
         entry.frame
         for entry in state.entries()
-        if entry.good and entry.fidelity == fidelity and not entry.brought
+        if entry.good and entry.fidelity == fidelity and not entry.supplied
     }
     # The order is that of a hash, so that it is a random sample that only grows.
     order = sorted(

@@ -53,7 +53,7 @@ def campaign_status(history: History) -> dict[str, Any]:
     """Return stage, counts, errors and time left, fit for `json.dumps`.
 
     errors: force MAE by generation on the frozen set in eV/Å, null where it was not
-    tested; tested_on: "validation", or "test" where the user brought that set; best:
+    tested; tested_on: "validation", or "test" where the user supplied that set; best:
     the generation with the least of these errors; rejected: generations that failed a
     check and are not used; unaccepted: those that failed one and explore all the same,
     since none was accepted before; acceptance: a sentence where none was; sets: force
@@ -183,7 +183,7 @@ def _label_counts(history: History, each: LabelTotals) -> dict[str, Any]:
         "level": level_name(history, each),
         "good": each.good,
         "cached": each.cached,
-        "brought": each.brought,
+        "supplied": each.supplied,
         "doubtful": each.doubtful,
         "failed": each.failed,
         "failures": {key.name: n for key, n in sorted(each.failures.items())},

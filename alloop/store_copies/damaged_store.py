@@ -65,7 +65,7 @@ def survey_records(store: Path) -> SurveyedRecords:
 def missing_models(store: Path, found: SurveyedRecords) -> dict[str, int]:
     """Return the models that the records name and that are lost or damaged.
 
-    By id: the number of the record of their training, -1 for one that the user brought.
+    By id: the number of the record of their training, -1 for a supplied one.
     """
     out: dict[str, int] = {}
     for entry, turn in (*found.prefix, *found.later):

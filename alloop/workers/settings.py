@@ -78,7 +78,7 @@ class WorkerSettings:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class BroughtFrames:
+class SuppliedFrames:
     """Frames of the user's that a training needs beside the labels of the campaign.
 
     sets: those of acceptance by name. replay: what fine-tuning goes on learning, with
@@ -97,7 +97,7 @@ class TaskData:
 
     ratios: of control frames, see `alloop.scores.error_limits`. Of a training
     that is split: member, the potential to train alone; trained, all that were trained
-    apart, and timings, of their tasks. brought: frames of the user's.
+    apart, and timings, of their tasks. supplied: frames of the user's.
     """
 
     model: bytes | None = None
@@ -110,4 +110,4 @@ class TaskData:
     member: int | None = None
     trained: tuple[TrainedMember, ...] = ()
     timings: tuple[Timing, ...] = ()
-    brought: BroughtFrames = field(default_factory=BroughtFrames)
+    supplied: SuppliedFrames = field(default_factory=SuppliedFrames)

@@ -95,7 +95,7 @@ def _model_checks(
     """
     if settings.acceptance is None:
         return ()
-    data, sets = inputs.data, task_data.brought.sets
+    data, sets = inputs.data, task_data.supplied.sets
     parent = inputs.parent if command.parent_accepted else None
     original = _original(task_data, settings) if parent is None and sets else None
     trained = TrainedWith(
@@ -117,7 +117,7 @@ def _original(task_data: TaskData, settings: WorkerSettings) -> Potential | None
     """Return the potential that fine-tuning began with, None without one."""
     if isinstance(settings.trainer, PretrainedTrainer):
         return settings.trainer.original()
-    blob = task_data.brought.original
+    blob = task_data.supplied.original
     return None if blob is None else potential_from_bytes(blob, settings.restore)
 
 
@@ -175,14 +175,14 @@ def _task_trainer(
     A trainer without a number of steps is left as it is. Raises InputError where it
     cannot replay frames that there are.
     """
-    trainer, brought = settings.trainer, task_data.brought
+    trainer, supplied = settings.trainer, task_data.supplied
     if factor != 1.0 and isinstance(trainer, StepwiseTrainer):
         trainer = trainer.scaled_steps(factor)
-    if brought.replay is None or not settings.replay:
+    if supplied.replay is None or not settings.replay:
         return trainer
-    blob = brought.original
+    blob = supplied.original
     original = None if blob is None else potential_from_bytes(blob, settings.restore)
-    return replaying_trainer(trainer, brought.replay, settings.replay, original)
+    return replaying_trainer(trainer, supplied.replay, settings.replay, original)
 
 
 def _training_inputs(
@@ -203,7 +203,7 @@ def _training_inputs(
         name=command.name,
         parent=parent,
         folder=folder,
-        replayed=task_data.brought.replay if settings.replay else None,
+        replayed=task_data.supplied.replay if settings.replay else None,
     )
 
 

@@ -545,9 +545,9 @@ def test_another_store_lends_labels_only_of_the_same_levels(tmp_path: Path) -> N
     setup = parse_campaign(TOY, tmp_path)
     frame, level = setup.start[0], setup.levels["cheap"]
     label = Label(frame.id, level.id, -9.0, np.zeros((3, 3)))
-    brought = e.Given(frame, 0, "cheap", label)
+    supplied = e.Given(frame, 0, "cheap", label)
     levels = {name: level.id for name, level in setup.levels.items()}
-    opened = e.Opened(0, levels, setup.start, (brought,))
+    opened = e.Opened(0, levels, setup.start, (supplied,))
     attrs = {"config": setup.text, "name": "old"}
     with Archive.create(tmp_path / "old.zarr", attrs=attrs, codec=CODEC) as archive:
         archive.append(e.Turn(opened))

@@ -7,7 +7,7 @@ from alloop.store.schema import PURPOSES
 
 
 @pytest.mark.parametrize(
-    ("purpose", "brought", "split"),
+    ("purpose", "supplied", "split"),
     [
         ("test", False, "validation"),
         ("test", True, "test"),
@@ -16,8 +16,8 @@ from alloop.store.schema import PURPOSES
         *((p, False, "train") for p in ("seed", "flagged", "control", "bias")),
     ],
 )
-def test_the_split_follows_from_the_purpose(purpose, brought, split):
-    assert split_of(purpose, brought) == split
+def test_the_split_follows_from_the_purpose(purpose, supplied, split):
+    assert split_of(purpose, supplied) == split
 
 
 def test_every_purpose_that_stores_know_is_covered():

@@ -63,7 +63,7 @@ def test_a_second_answer_is_not_told(world):
     assert len(label_entries(twice)) == len(label_entries(world.history(game.turns)))
 
 
-def test_labels_that_were_given_are_told_as_brought(world):
+def test_labels_that_were_given_are_told_as_supplied(world):
     items = (world.given("a", "cheap"), world.given("t", "expensive", test=True))
     game = world.game(given=items).play()
     stories = label_entries(world.history(game.turns))

@@ -467,19 +467,19 @@ def test_each_generation_learns_from_the_one_before(world):
     assert parents == [None, *models[:-1]]
 
 
-def test_a_model_that_the_user_brought_is_the_first_parent(world):
+def test_a_model_that_the_user_supplied_is_the_first_parent(world):
     begun = world.game(model="a" * 32).to("train")
     assert begun.asked(Train)[0].parent == "a" * 32
 
 
 def test_with_labels_and_a_test_set_given_training_comes_first(world):
-    brought = (
+    supplied = (
         *(world.given(f"c{i}", "cheap") for i in range(4)),
         *(world.given(f"x{i}", "expensive") for i in range(2)),
         *(world.given(f"t{i}", "expensive", test=True) for i in range(3)),
     )
     begun = world.Game()
-    train, price = begun.turn(world.opened(given=brought))
+    train, price = begun.turn(world.opened(given=supplied))
     assert isinstance(train, Train)
     assert price == Price(train.generation)
     assert (len(train.cheap), len(train.expensive), len(train.test)) == (4, 2, 3)
@@ -487,22 +487,22 @@ def test_with_labels_and_a_test_set_given_training_comes_first(world):
     begun.play()
     assert begun.state.labels_used("expensive") == 12
     walkers = begun.asked(Explore)[0].walkers
-    known = {item.frame for item in brought if not item.test}
+    known = {item.frame for item in supplied if not item.test}
     assert {walker.frame for walker in walkers} <= known
 
 
 def test_with_labels_given_only_the_test_set_is_made(world):
-    brought = (world.given("c", "cheap"), world.given("x", "expensive"))
-    begun = world.game(given=brought).to("train")
+    supplied = (world.given("c", "cheap"), world.given("x", "expensive"))
+    begun = world.game(given=supplied).to("train")
     assert {x.purpose for x in begun.asked(LabelFrame)} == {"test"}
 
 
 @pytest.mark.parametrize(
-    ("brought", "missing"), [("cheap", "expensive"), ("expensive", "cheap")]
+    ("supplied", "missing"), [("cheap", "expensive"), ("expensive", "cheap")]
 )
-def test_a_fidelity_of_which_nothing_was_given_gets_seeds(world, brought, missing):
+def test_a_fidelity_of_which_nothing_was_given_gets_seeds(world, supplied, missing):
     items = (
-        world.given("a", brought),
+        world.given("a", supplied),
         *(world.given(f"t{i}", "expensive", test=True) for i in range(3)),
     )
     begun = world.game(given=items).to("train")

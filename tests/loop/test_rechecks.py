@@ -64,11 +64,11 @@ def test_failed_labels_and_those_of_the_user_are_not_rechecked(world, rules):
             return world.failed(command)
         return world.answer(command)
 
-    brought = (
+    supplied = (
         *(world.given(f"x{i}", "expensive") for i in range(5)),
         *(world.given(f"t{i}", "expensive", test=True) for i in range(5)),
     )
-    begun = world.game(rules, reply=reply, given=brought).to("train")
+    begun = world.game(rules, reply=reply, given=supplied).to("train")
     assert begun.asked(Train)
     assert begun.asked(Recheck) == []
 

@@ -393,7 +393,7 @@ def history_of(entries: list[JournalEntry], rules: Rules = RULES) -> History:
 
 
 def opening() -> e.Opened:
-    """Water, two levels, nothing brought."""
+    """Water, two levels, nothing supplied."""
     levels = {key: each.id for key, each in LEVELS.items()}
     return e.Opened(7, levels, (WATER,))
 

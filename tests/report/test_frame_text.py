@@ -196,13 +196,15 @@ def test_exclusions_by_hand_are_told_with_their_reason(finished, remade):
     )
 
 
-def test_brought_labels_have_no_price_and_nobody_chose_them(finished, synthetic, rules):
+def test_supplied_labels_have_no_price_and_nobody_chose_them(
+    finished, synthetic, rules
+):
     label = next(x for x in label_entries(finished) if x.fidelity == "expensive")
     given = e.Given(label.frame, 0, "expensive", label.record)
     opened = replace(finished.opened, given=(given,))
     story = _story(synthetic().history(opened, turns=1), label.frame.id)
-    assert "Brought by the user." in story
-    assert "Expensive label brought: " in story
+    assert "Supplied by the user." in story
+    assert "Expensive label supplied: " in story
     assert "CPU time" not in story
     assert "Chosen" not in story
 

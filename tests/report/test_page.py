@@ -430,7 +430,7 @@ def test_generations_without_scorer_or_threshold_have_a_page(finished, remade):
     assert "not calibrated" in words
 
 
-def test_a_brought_test_set_is_described_as_such(finished, synthetic):
+def test_a_supplied_test_set_is_described_as_such(finished, synthetic):
     frame = finished.state.test_frames()[0]
     level = finished.opened.levels["expensive"]
     label = finished.label_index.labels[level, frame]
@@ -439,7 +439,7 @@ def test_a_brought_test_set_is_described_as_such(finished, synthetic):
     )
     opened = replace(finished.opened, given=(given,))
     said = about_test_set(synthetic().history(opened, turns=1))
-    assert said.startswith("Test set: 1 frame brought by the user, frozen")
+    assert said.startswith("Test set: 1 frame supplied by the user, frozen")
 
 
 def test_a_store_without_a_campaign_is_refused_in_a_sentence(remade, tmp_path):

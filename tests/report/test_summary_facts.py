@@ -44,7 +44,7 @@ def test_cached_labels_cost_nothing_here_but_keep_their_price(control):
     paid = expensive.good - expensive.cached
     assert expensive.cpu_seconds == pytest.approx(4.0 * paid)
     assert expensive.price == pytest.approx(4.0)
-    assert cheap.brought == 0
+    assert cheap.supplied == 0
 
 
 def test_generations_say_what_they_learned_from_and_what_it_cost(finished):

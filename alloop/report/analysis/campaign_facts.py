@@ -103,15 +103,15 @@ def best_generation(history: History) -> GenerationFacts | None:
     return next((x for x in generation_facts(history) if x.generation == number), None)
 
 
-def brought_test(history: History) -> bool:
-    """Return whether the frozen set is a test set that the user brought."""
+def supplied_test(history: History) -> bool:
+    """Return whether the frozen set is a test set that the user supplied."""
     entries = history.state.entries()
-    return any(x.brought and x.purpose == FROZEN for x in entries)
+    return any(x.supplied and x.purpose == FROZEN for x in entries)
 
 
 def set_name(history: History) -> str:
-    """Return the role of the frozen set: "validation", or "test" if it was brought."""
-    return "test" if brought_test(history) else "validation"
+    """Return the role of the frozen set: "validation", or "test" if it was supplied."""
+    return "test" if supplied_test(history) else "validation"
 
 
 def training_commands(

@@ -15,9 +15,9 @@ from alloop.loop import events as e
 from alloop.report.analysis.campaign_facts import (
     GenerationFacts,
     best_generation,
-    brought_test,
     generation_facts,
     set_name,
+    supplied_test,
 )
 from alloop.report.analysis.examination import last_examination, where_measured
 from alloop.report.analysis.uncertainty import labels_of_test
@@ -70,7 +70,7 @@ class ControlComparison:
     """The campaign's best generation and the control's of closest label cost.
 
     pairs: first on the frames that lead (the final examination, or the test set where
-    the user brought one), then on the others. Costs are CPU seconds of labels.
+    the user supplied one), then on the others. Costs are CPU seconds of labels.
     """
 
     name: str
@@ -127,7 +127,7 @@ def compare_control(
         _compare_frozen(history, ours, control, other),
     )
     pairs = [pair for pair in found if pair is not None]
-    if brought_test(history):
+    if supplied_test(history):
         pairs.reverse()
     return ControlComparison(name, ours, other, tuple(pairs)) if pairs else None
 

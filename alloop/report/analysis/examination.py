@@ -19,9 +19,9 @@ from alloop.core.units import Floats
 from alloop.history.reader import History
 from alloop.loop import events as e
 from alloop.report.analysis.campaign_facts import (
-    brought_test,
     config_value,
     set_name,
+    supplied_test,
 )
 from alloop.report.analysis.label_quality import is_excluded
 from alloop.report.text.event_text import energy_errors_text
@@ -262,7 +262,7 @@ def _heldout_frames(history: History, trained: e.Trained) -> int:
 
 def _calibration_origin(history: History, trained: e.Trained) -> str:
     if trained.threshold_from == "validation":
-        return "" if brought_test(history) else " of MD at the cheap level"
+        return "" if supplied_test(history) else " of MD at the cheap level"
     if not _heldout_frames(history, trained):
         return "that the model learned from"
     kind = config_value(history, "seeds", "kind")

@@ -39,14 +39,14 @@ KINDS = (*BUDGETED, "validation", "test", EXAMINATION)
 class LabelTotals:
     """The outcomes of the labels of one kind.
 
-    good includes cached, brought and doubtful labels; used counts against the budget.
+    good includes cached, supplied and doubtful labels; used counts against the budget.
     cpu_seconds was spent here; total_cost is the cost of all good labels, whoever paid.
     """
 
     kind: str
     good: int = 0
     cached: int = 0
-    brought: int = 0
+    supplied: int = 0
     doubtful: int = 0
     used: int = 0
     budget: int | None = None
@@ -62,7 +62,7 @@ class LabelTotals:
     @property
     def price(self) -> float | None:
         """The mean CPU seconds of good labels of known cost, None without any."""
-        priced = self.good - self.brought
+        priced = self.good - self.supplied
         return self.total_cost / priced if priced else None
 
 
@@ -87,13 +87,13 @@ def label_totals(history: History) -> tuple[LabelTotals, ...]:
     )
 
 
-def label_kind(purpose: str, fidelity: str, brought: bool) -> str:
+def label_kind(purpose: str, fidelity: str, supplied: bool) -> str:
     """Return the kind of a label in reports.
 
     It is "cheap", "expensive", "validation" (the frozen set), "test" (a frozen set that
-    the user brought) or "examination".
+    the user supplied) or "examination".
     """
-    split = split_of(purpose, brought)
+    split = split_of(purpose, supplied)
     if split == "train":
         return fidelity
     return EXAMINATION if purpose == EXAMINATION else split
@@ -114,7 +114,7 @@ def _label_totals(
         kind=kind,
         good=len(good),
         cached=sum(x.cached for x in good),
-        brought=sum(x.is_given for x in good),
+        supplied=sum(x.is_given for x in good),
         doubtful=sum(bool(doubts_of_details(x.record.details)) for x in good),
         used=sum(not x.is_given for x in last) if kind in BUDGETED else 0,
         budget=(
@@ -175,7 +175,7 @@ class LabelCost:
 def label_costs(history: History) -> tuple[LabelCost, ...]:
     """Return the costs by fidelity and molecule.
 
-    Brought labels are left out, since they cost nothing; the seconds of labels from a
+    Supplied labels are left out, since they cost nothing; the seconds of labels from a
     cache were spent elsewhere.
     """
     kinds: dict[tuple[str, str], list[LabelEntry]] = {}

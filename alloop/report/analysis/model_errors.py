@@ -12,7 +12,7 @@ from alloop.core.records import LabelSet
 from alloop.core.units import Booleans, Floats, Integers
 from alloop.history.reader import History
 from alloop.loop import events as e
-from alloop.report.analysis.campaign_facts import brought_test, set_name
+from alloop.report.analysis.campaign_facts import set_name, supplied_test
 from alloop.report.analysis.examination import examined_frames, last_examination
 from alloop.report.analysis.explorations import Explorations, labels_by_frame
 from alloop.report.analysis.uncertainty import labels_of_test
@@ -69,11 +69,11 @@ def error_groups(history: History) -> ErrorGroups | None:
     """Return the errors of the best generation, None where it was not tested.
 
     They are those on the final examination; without one, or with a test set that the
-    user brought, those on the frozen set.
+    user supplied, those on the frozen set.
     """
     found = (_examination_errors(history), _frozen_set_errors(history))
     known = [each for each in found if each is not None]
-    for generation, where, test in reversed(known) if brought_test(history) else known:
+    for generation, where, test in reversed(known) if supplied_test(history) else known:
         return ErrorGroups(
             generation,
             where,

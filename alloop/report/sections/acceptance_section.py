@@ -63,7 +63,7 @@ def _set_table(history: History) -> Markup:
         if check.set_name and isfinite(check.limit)
     ]
     text = (
-        "Force MAE, meV/Å, on sets of frames that the user brought and no training "
+        "Force MAE, meV/Å, on sets of frames that the user supplied and no training "
         "saw; before: the model that fine-tuning began with."
     )
     if limits:

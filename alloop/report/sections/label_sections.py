@@ -68,13 +68,13 @@ def _label_counts(history: History) -> Markup:
     rows = [
         (
             f"{x.kind}: {level_name(history, x)}",
-            *map(str, (x.good, x.cached, x.brought, x.doubtful, x.failed)),
+            *map(str, (x.good, x.cached, x.supplied, x.doubtful, x.failed)),
             f"{x.used} / {x.budget or '–'}" if x.kind in BUDGETED else "–",
         )
         for x in label_totals(history)
     ]
     head = (
-        *("labels", "good", "of these cached", "brought", "doubtful", "failed"),
+        *("labels", "good", "of these cached", "supplied", "doubtful", "failed"),
         "used / budget",
     )
     return table_html(*_without_zeros(head, rows))

@@ -94,10 +94,10 @@ def _about_examination(history: History) -> str:
 def _about_frozen(history: History) -> str:
     samples = list(history.of_kind(e.Sampled))
     frames = len(history.state.test_frames())
-    brought = sum(given.test for given in history.opened.given)
-    if brought:
+    supplied = sum(given.test for given in history.opened.given)
+    if supplied:
         return (
-            f"Test set: {plural(brought, 'frame')} brought by the user, frozen; no "
+            f"Test set: {plural(supplied, 'frame')} supplied by the user, frozen; no "
             "training sees them."
         )
     if not samples:

@@ -11,11 +11,11 @@ from alloop.loop import events as e
 from alloop.report.analysis.campaign_facts import (
     GenerationFacts,
     best_generation,
-    brought_test,
     config_value,
     generation_facts,
     level_title,
     set_name,
+    supplied_test,
 )
 from alloop.report.analysis.comparison import TITLES, compare_controls
 from alloop.report.analysis.examination import examination_sentences, last_examination
@@ -58,8 +58,8 @@ def verdict_lines(
 
 def tested_on_text(history: History) -> str:
     """Return the origin of the test frames, in words."""
-    if brought_test(history):
-        return "brought by the user"
+    if supplied_test(history):
+        return "supplied by the user"
     if not any(x.kind == e.Sampled.__name__ for x in history.record_index.tasks):
         return "of unknown origin"
     kelvin = config_value(history, "test", "temperature")
@@ -72,7 +72,7 @@ def _error_text(history: History) -> str:
     if last is None:
         return "Not known: there is no generation yet."
     found = [*examined, _frozen_set_text(history, last)]
-    return " ".join(found[::-1] if brought_test(history) else found)
+    return " ".join(found[::-1] if supplied_test(history) else found)
 
 
 def _frozen_set_text(history: History, last: GenerationFacts) -> str:
@@ -253,7 +253,7 @@ def _weak_test(history: History) -> Iterator[str]:
 def _weak_examination(history: History) -> Iterator[str]:
     found = last_examination(history)
     if found is None:
-        if not brought_test(history):
+        if not supplied_test(history):
             yield (
                 "There was no final examination: the only error known is that on the "
                 "validation set, which steered the campaign."

@@ -158,8 +158,8 @@ def energy_errors_text(removed: float | None, absolute: float | None) -> str:
 
 def _opening_text(event: e.Opened) -> str:
     molecules = and_list(hill_formula(frame) for frame in event.start)
-    brought = f", {plural(len(event.given), 'label')} brought" if event.given else ""
-    return f"campaign opened: {molecules}, seed {event.seed}{brought}"
+    supplied = f", {plural(len(event.given), 'label')} supplied" if event.given else ""
+    return f"campaign opened: {molecules}, seed {event.seed}{supplied}"
 
 
 def _label_text(event: e.Labelled | e.NotLabelled, levels: Mapping[str, str]) -> str:

@@ -192,7 +192,7 @@ class _FrameRecords:
             yield surprise_text(origin.surprise, known)
             return
         if any(label.is_given for label in labels):
-            yield "Brought by the user."
+            yield "Supplied by the user."
         if frame in self.first_origins:
             yield self.first_origins[frame]
 

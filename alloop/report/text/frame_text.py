@@ -155,7 +155,9 @@ def _selection_text(history: History, label: LabelEntry) -> str:
 
 
 def _made_text(label: LabelEntry, record: Label) -> str:
-    source = "brought" if label.is_given else "from a cache" if label.cached else "made"
+    source = (
+        "supplied" if label.is_given else "from a cache" if label.cached else "made"
+    )
     cost = "" if label.is_given else f", {duration_text(label.cpu_seconds)} of CPU time"
     largest = float(np.linalg.norm(record.forces, axis=1).max())
     return (

@@ -109,7 +109,7 @@ class LabelCounter:
 
 
 def _label_kind(entry: LabelState) -> str:
-    return label_kind(entry.purpose, entry.fidelity, entry.brought)
+    return label_kind(entry.purpose, entry.fidelity, entry.supplied)
 
 
 def _entered_kind(state: LoopState, name: str) -> Iterator[str]:
@@ -183,8 +183,8 @@ def fact_rows(state: LoopState, counter: LabelCounter) -> Iterator[tuple[str, st
 
 
 def _set_name(state: LoopState) -> str:
-    brought = any(x.brought and x.purpose == FROZEN for x in state.entries())
-    return "test" if brought else "validation"
+    supplied = any(x.supplied and x.purpose == FROZEN for x in state.entries())
+    return "test" if supplied else "validation"
 
 
 def examination_text(counter: LabelCounter) -> str:

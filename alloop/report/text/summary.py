@@ -18,10 +18,10 @@ from alloop.report.analysis.acceptance_facts import set_sentences
 from alloop.report.analysis.campaign_facts import (
     GenerationFacts,
     best_generation,
-    brought_test,
     generation_facts,
     level_title,
     set_name,
+    supplied_test,
 )
 from alloop.report.analysis.comparison import TITLES, compare_controls
 from alloop.report.analysis.examination import (
@@ -129,7 +129,7 @@ def error_sentences(history: History) -> list[str]:
     follows if the best generation is not the last one.
     """
     examined, frozen = list(examination_sentences(history)), [error_sentence(history)]
-    found = frozen + examined if brought_test(history) else examined + frozen
+    found = frozen + examined if supplied_test(history) else examined + frozen
     unaccepted = unaccepted_sentence(history.state)
     told = [] if unaccepted is None else [unaccepted]
     return [
@@ -180,7 +180,7 @@ def error_sentence(history: History) -> str:
             f"Generation {chosen.generation} was not tested on a frozen set: there is "
             "none."
         )
-    steers = "" if brought_test(history) else ", by which the campaign was steered"
+    steers = "" if supplied_test(history) else ", by which the campaign was steered"
     return (
         f"Generation {chosen.generation} errs by {milli_text(chosen.force_mae)} "
         "meV/Å in "

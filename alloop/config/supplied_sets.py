@@ -29,7 +29,7 @@ _SHOWN = 3
 
 
 @dataclass(slots=True)
-class BroughtSets:
+class SuppliedSets:
     """The sets of acceptance by name, frames to replay, and problems and warnings."""
 
     sets: dict[str, LabelSet] = field(default_factory=dict)
@@ -43,14 +43,14 @@ class BroughtSets:
             self.problems.append(Problem(path, text))
 
 
-def read_brought_sets(
+def read_supplied_sets(
     plan: Plan, folder: Path, start: StartingData, model: bytes | None
-) -> BroughtSets:
+) -> SuppliedSets:
     """Read the frames of `acceptance.sets` and `training.replay`; writes nothing.
 
     start: the data of the campaign; model: the user's model, if there is one.
     """
-    found = BroughtSets()
+    found = SuppliedSets()
     sections = {} if plan.acceptance is None else plan.acceptance.sets
     for name, section in sections.items():
         path = f"acceptance.sets.{name}"
@@ -88,7 +88,7 @@ def read_replay(plan: Plan, folder: Path) -> tuple[LabelSet | Batch, tuple[str, 
 
 
 def _add_replay(
-    found: BroughtSets,
+    found: SuppliedSets,
     plan: Plan,
     folder: Path,
     start: StartingData,
@@ -120,7 +120,7 @@ def unknown_frames(
 ) -> str | None:
     """Return a sentence about frames that the potential cannot treat, or None.
 
-    A network knows the elements that it is trained on, a model that the user brought
+    A network knows the elements that it is trained on, a model that the user supplied
     its own ones too, and a universal potential all that it was made for.
     """
     if (universal := pretrained(plan.potential.kind)) is not None:
