@@ -10,6 +10,7 @@ from typing import TypeAlias
 
 import numpy as np
 
+from alloop.core.arrays import Place
 from alloop.core.batch import Batch, pack_frames
 from alloop.core.frame import Frame, FrameId
 from alloop.core.levels import LevelId
@@ -61,6 +62,13 @@ class Predictions:
     forces: Floats
     descriptors: Floats | None = None
     stress: Floats | None = None
+
+    def brought(self, place: Place) -> "Predictions":
+        """Return the predictions with all of their arrays brought to another place."""
+        others = (
+            None if x is None else place(x) for x in (self.descriptors, self.stress)
+        )
+        return Predictions(place(self.energies), place(self.forces), *others)
 
 
 @dataclass(frozen=True, slots=True, eq=False)

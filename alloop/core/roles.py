@@ -13,6 +13,7 @@ from typing import Any, Protocol, TypeAlias, runtime_checkable
 import numpy as np
 import numpy.typing as npt
 
+from alloop.core.arrays import AnyArray, Place
 from alloop.core.batch import Batch
 from alloop.core.frame import Frame
 from alloop.core.records import (
@@ -31,6 +32,20 @@ class Potential(Protocol):
 
     def predict(self, batch: Batch, *, descriptors: bool = False) -> Predictions:
         """Return energies (frames,) in eV and forces -dE/dx (atoms, 3) in eV/Å."""
+        ...
+
+
+@runtime_checkable
+class DevicePotential(Potential, Protocol):
+    """A Potential that also takes and gives arrays of a device, which stay there.
+
+    MD on it keeps positions, velocities, guards and, for a DeviceScorer, scores there
+    for a whole piece. A batch whose positions and cells lie there gives predictions
+    that do; one of numpy's arrays gives numpy's.
+    """
+
+    def place(self, array: AnyArray) -> Any:
+        """Return a copy of numpy's array on the device, of the same type of number."""
         ...
 
 
@@ -65,6 +80,15 @@ class FittedScorer(Protocol):
 
     def arrays(self) -> Arrays:
         """Return named arrays, from which `Scorer.restore` makes this scorer again."""
+        ...
+
+
+@runtime_checkable
+class DeviceScorer(FittedScorer, Protocol):
+    """A FittedScorer that also scores predictions which lie on a device."""
+
+    def placed(self, place: Place) -> FittedScorer:
+        """Return the scorer of predictions there, with its own arrays brought there."""
         ...
 
 

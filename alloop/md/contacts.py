@@ -5,6 +5,14 @@ from dataclasses import dataclass, replace
 import numpy as np
 from ase.data import covalent_radii
 
+from alloop.core.arrays import (
+    Place,
+    least_of_each,
+    library,
+    most_of_each,
+    on_host,
+    to_numpy,
+)
 from alloop.core.batch import Batch, pack_frames
 from alloop.core.frame import Frame
 from alloop.core.units import Booleans, Floats, Integers
@@ -17,6 +25,7 @@ class WalkerPairs:
     first, second, walker (pairs,); radii (pairs,): summed covalent radii in Å; cells
     and images (pairs, 3, 3): cells and their inverses where a walker is periodic,
     None where none is. known: the array of the walkers' cells that they come from.
+    place: where the arrays are kept.
     """
 
     first: Integers
@@ -26,23 +35,28 @@ class WalkerPairs:
     cells: Floats | None
     images: Floats | None
     known: Floats | None = None
+    place: Place = on_host
 
 
-def all_pairs(batch: Batch) -> WalkerPairs:
-    """Return the pairs of each frame of the batch, frame after frame."""
+def all_pairs(batch: Batch, place: Place = on_host) -> WalkerPairs:
+    """Return the pairs of each frame of a batch in numpy's arrays, frame after frame.
+
+    place: where they are wanted.
+    """
     parts = [_triangle_pairs(size) + start for start, size in _size_blocks(batch)]
     both = np.concatenate([np.zeros((2, 0), dtype=np.int64), *parts], axis=1)
     walker = batch.frame_index[both[0]]
     radius = covalent_radii[batch.numbers]
     periodic = bool(batch.pbc.any())
     return WalkerPairs(
-        first=both[0],
-        second=both[1],
-        walker=walker,
-        radii=radius[both[0]] + radius[both[1]],
-        cells=batch.cells[walker] if periodic else None,
-        images=_inverse_cells(batch)[walker] if periodic else None,
+        first=place(both[0]),
+        second=place(both[1]),
+        walker=place(walker),
+        radii=place(radius[both[0]] + radius[both[1]]),
+        cells=place(batch.cells[walker]) if periodic else None,
+        images=place(_inverse_cells(batch)[walker]) if periodic else None,
         known=batch.cells if periodic else None,
+        place=place,
     )
 
 
@@ -50,24 +64,25 @@ def pairs_in_cells(pairs: WalkerPairs, batch: Batch) -> WalkerPairs:
     """Return the same pairs in the present cells of the batch."""
     if pairs.cells is None or pairs.known is batch.cells:
         return pairs
-    cells, images = batch.cells[pairs.walker], _inverse_cells(batch)[pairs.walker]
+    inverse = pairs.place(_inverse_cells(batch))
+    cells, images = batch.cells[pairs.walker], inverse[pairs.walker]
     return replace(pairs, cells=cells, images=images, known=batch.cells)
 
 
 def relative_distances(pairs: WalkerPairs, positions: Floats) -> Floats:
     """Return distances over summed covalent radii (pairs,), between nearest images."""
+    functions = library(positions)
     d = positions[pairs.first] - positions[pairs.second]
     if pairs.cells is not None and pairs.images is not None:
-        whole = np.round(np.einsum("pi,pij->pj", d, pairs.images))
-        d = d - np.einsum("pi,pij->pj", whole, pairs.cells)
-    out: Floats = np.sqrt(np.einsum("pi,pi->p", d, d)) / pairs.radii
+        whole = functions.round(functions.einsum("pi,pij->pj", d, pairs.images))
+        d = d - functions.einsum("pi,pij->pj", whole, pairs.cells)
+    out: Floats = functions.sqrt(functions.einsum("pi,pi->p", d, d)) / pairs.radii
     return out
 
 
 def closest_distance(pairs: WalkerPairs, relative: Floats, walkers: int) -> Floats:
     """Return each walker's smallest relative distance (walkers,); inf for one atom."""
-    out = np.full(walkers, np.inf)
-    np.minimum.at(out, pairs.walker, relative)
+    out: Floats = least_of_each(relative, pairs.walker, walkers, np.inf)
     return out
 
 
@@ -78,8 +93,8 @@ def widest_distance(
 
     0 for walkers without any.
     """
-    out = np.zeros(walkers)
-    np.maximum.at(out, pairs.walker[among], relative[among])
+    bonds = library(relative).where(among, relative, 0.0)
+    out: Floats = most_of_each(bonds, pairs.walker, walkers, 0.0)
     return out
 
 
@@ -101,5 +116,5 @@ def _triangle_pairs(size: int) -> Integers:
 
 def _inverse_cells(batch: Batch) -> Floats:
     """Return inverse cells (frames, 3, 3), zero along directions that do not repeat."""
-    inverse = np.linalg.pinv(batch.cells)
+    inverse = np.linalg.pinv(to_numpy(batch.cells))
     return np.where(batch.pbc[:, None, :], inverse, 0.0)

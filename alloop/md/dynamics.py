@@ -1,8 +1,9 @@
 """A piece of MD: walkers in; walkers, candidates and control frames out.
 
-All walkers advance in one batch, one prediction a step. A piece of MD begins at
-positions rounded to the frame's decimals, so the result depends on where a run is cut
-into pieces; the same pieces give the same bits.
+All walkers advance in one batch, one prediction a step. Their arrays are numpy's, or
+stay on the potential's device for the whole piece. A piece of MD begins at positions
+rounded to the frame's decimals, so the result depends on where a run is cut into
+pieces; the same pieces give the same bits.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -10,15 +11,23 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 
+from alloop.core.arrays import to_numpy
 from alloop.core.errors import InputError
-from alloop.core.records import Candidate, Predictions, Walker
+from alloop.core.records import Candidate, Walker
 from alloop.core.roles import FittedScorer, Potential
 from alloop.core.units import Booleans, Floats
 from alloop.md.barostat import Barostat, Draws, draw_changes, require_cells
 from alloop.md.frame_collector import FrameCollector, ScoredFrames
 from alloop.md.guards import Guards, GuardTrip
 from alloop.md.integrate import Integrator, Langevin, StepConditions, draw_noise
-from alloop.md.walker_batch import MDState, WalkerBatch
+from alloop.md.md_state import MDState, Thermostats
+from alloop.md.walker_batch import WalkerBatch
+from alloop.md.walker_frames import (
+    predicted_frames,
+    scored_frames,
+    scorer_beside,
+    surprise_at,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,7 +98,8 @@ def run_dynamics(  # noqa: PLR0913 - the main entry point
 ) -> Exploration:
     """Move walkers by `steps` MD steps.
 
-    rngs: one stream for each walker. keep: number of most surprising frames to return,
+    potential: a DevicePotential moves the walkers on its device, others here. rngs: one
+    stream for each walker. keep: number of most surprising frames to return,
     besides those that guard rails picked. controls: number of uniformly random ones,
     drawn by `control_rng`. observe: called with the frames of every scoring step, where
     moving walkers are eligible, and of every step at which guards stop walkers, where
@@ -108,7 +118,13 @@ def run_dynamics(  # noqa: PLR0913 - the main entry point
     system = _walker_batch(walkers, potential, dynamics)
     kelvin = np.array(temperatures or [dynamics.temperature] * len(walkers))
     simulation = _Simulation(
-        system, dynamics, kelvin, scorer, threshold, collector, observe
+        system,
+        dynamics,
+        Thermostats.of(kelvin, system.here.owner, system.place),
+        scorer_beside(scorer, potential),
+        threshold,
+        collector,
+        observe,
     )
     barostat = dynamics.barostat
     changes: Iterator[Draws] = iter(())
@@ -116,9 +132,8 @@ def run_dynamics(  # noqa: PLR0913 - the main entry point
         require_cells(system.batch)
         changes = draw_changes(barostat, steps, rngs)
     sizes = [len(walker.frame) for walker in walkers]
-    last, temperature = simulation.run(
-        draw_noise(dynamics.integrator, sizes, steps, rngs), changes
-    )
+    noises = draw_noise(dynamics.integrator, sizes, steps, rngs, system.place)
+    last, temperature = simulation.run(noises, changes)
     return Exploration(
         walkers=system.walkers_at(last),
         candidates=simulation.guard_candidates(last) + collector.candidates(),
@@ -140,7 +155,8 @@ def snapshot(
     """
     system = _walker_batch(walkers, potential, dynamics)
     start = system.first_state()
-    return _predicted_frames(system, scorer, start, start.moving)
+    beside = scorer_beside(scorer, potential)
+    return predicted_frames(system, beside, start, start.moving)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -149,7 +165,7 @@ class _Simulation:
 
     system: WalkerBatch
     dynamics: DynamicsSettings
-    temperatures: Floats  # (walkers,) K, of the thermostats
+    thermostats: Thermostats
     scorer: FittedScorer | None
     threshold: float | None
     collector: FrameCollector
@@ -164,34 +180,40 @@ class _Simulation:
         of moving walkers, over all steps.
         """
         start = self.system.first_state()
-        now = self.system.put_back(start, self._check_guards(start, None), start)
+        kelvin = self.system.temperatures(start)
+        now = self.system.put_back(
+            start, self._check_guards(start, kelvin, None), start
+        )
         older = newer = now  # the states to which walkers are put back
-        total_temperature, temperatures = 0.0, 0
+        total: float | Floats = 0.0  # of temperatures
+        count = 0
         for noise in noises:
             if not now.moving.any():
                 break
             scored = self._is_scored(now.step + 1)
             moved = self._change_cells(now, changes)
             moved = self._advance(moved, noise, descriptors=scored)
-            surprise = _surprise(self.system, self.scorer, moved) if scored else None
-            trips = self._check_guards(moved, surprise)
+            surprise = surprise_at(self.system, self.scorer, moved) if scored else None
+            kelvin = self.system.temperatures(moved)
+            trips = self._check_guards(moved, kelvin, surprise)
             now = self.system.put_back(moved, trips, older)
             if surprise is not None:
                 self._collect(moved, now.moving, surprise)
             if trips:
                 self._show_stopped(moved, trips)
-            total_temperature += float(self.system.temperatures(now)[now.moving].sum())
-            temperatures += int(now.moving.sum())
+                kelvin = self.system.temperatures(now)
+            total = total + self.system.sum_of_moving(kelvin, now)
+            count += int(now.moving.sum())
             if now.step % self.dynamics.guards.back == 0:
                 older, newer = newer, now
-        return now, total_temperature / max(temperatures, 1)
+        return now, float(total) / max(count, 1)
 
     def guard_candidates(self, last: MDState) -> tuple[Candidate, ...]:
         """Return the frames that guard rails picked; none without a scorer."""
         if self.scorer is None or not last.stops:
             return ()
         everyone = np.ones(len(self.system.walkers), dtype=np.bool_)
-        frames = _predicted_frames(self.system, self.scorer, last, everyone)
+        frames = predicted_frames(self.system, self.scorer, last, everyone)
         return tuple(
             frames.candidate(index, stop.trip.guard, stop.step)
             for index, stop in sorted(last.stops.items())
@@ -206,8 +228,7 @@ class _Simulation:
 
     def _advance(self, now: MDState, noise: Floats, descriptors: bool) -> MDState:
         dynamics = self.dynamics
-        kelvin = self.temperatures[self.system.bodies.owner][:, None]
-        conditions = StepConditions(dynamics.timestep, kelvin)
+        conditions = StepConditions(dynamics.timestep, self.thermostats.of_atoms)
         return self.system.advance(
             now, dynamics.integrator, conditions, noise, descriptors
         )
@@ -216,23 +237,25 @@ class _Simulation:
         barostat = self.dynamics.barostat
         if barostat is None or now.step % barostat.interval:
             return now
-        given = (self.temperatures, self.dynamics.timestep, next(changes))
+        kelvin = self.thermostats.of_walkers
+        given = (kelvin, self.dynamics.timestep, next(changes))
         return self.system.change_cells(now, barostat, *given)
 
     def _check_guards(
-        self, state: MDState, surprise: Floats | None
+        self, state: MDState, kelvin: Floats, surprise: Floats | None
     ) -> dict[int, GuardTrip]:
         relative = None
         if surprise is not None and self.threshold is not None and self.threshold > 0.0:
             relative = surprise / self.threshold
         guards = self.dynamics.guards
-        return self.system.check_guards(state, guards, self.temperatures, relative)
+        heat = kelvin / self.thermostats.divisors
+        return self.system.check_guards(state, guards, heat, relative)
 
     def _collect(self, state: MDState, moving: Booleans, surprise: Floats) -> None:
         """Collect and show the frames of a scoring step, those that move on."""
-        eligible = moving & np.isfinite(surprise)
+        eligible = moving & np.isfinite(to_numpy(surprise))
         predictions = state.phase.predictions
-        frames = _scored_frames(self.system, state, predictions, surprise, eligible)
+        frames = scored_frames(self.system, state, predictions, surprise, eligible)
         self.collector.add_frames(frames)
         if self.observe is not None:
             self.observe(frames)
@@ -242,7 +265,7 @@ class _Simulation:
         if self.observe is None:
             return
         stopping = np.isin(np.arange(len(self.system.walkers)), list(trips))
-        frames = _predicted_frames(self.system, self.scorer, state, stopping)
+        frames = predicted_frames(self.system, self.scorer, state, stopping)
         reasons = {index: trip.reason for index, trip in trips.items()}
         self.observe(replace(frames, stopped=reasons))
 
@@ -251,50 +274,3 @@ def _walker_batch(
     walkers: Sequence[Walker], potential: Potential, dynamics: DynamicsSettings
 ) -> WalkerBatch:
     return WalkerBatch.of(walkers, potential, dynamics.integrator, dynamics.centre)
-
-
-def _surprise(
-    system: WalkerBatch,
-    scorer: FittedScorer | None,
-    state: MDState,
-    predictions: Predictions | None = None,
-) -> Floats:
-    """Return the surprise (walkers,); 0 without a scorer.
-
-    predictions: those at the state with descriptors, the state's own by default.
-    """
-    if scorer is None:
-        return np.zeros(len(system.batch))
-    return scorer.score(system.frames_at(state), predictions or state.phase.predictions)
-
-
-def _predicted_frames(
-    system: WalkerBatch, scorer: FittedScorer | None, state: MDState, wanted: Booleans
-) -> ScoredFrames:
-    """Return the frames of a state, predicted and scored anew.
-
-    Eligible are those of the wanted walkers (walkers,) whose values are finite.
-    """
-    batch = system.frames_at(state)
-    predictions = system.predict(batch, descriptors=scorer is not None)
-    surprise = _surprise(system, scorer, state, predictions)
-    eligible = wanted & np.isfinite(surprise) & np.isfinite(predictions.energies)
-    return _scored_frames(system, state, predictions, surprise, eligible)
-
-
-def _scored_frames(
-    system: WalkerBatch,
-    state: MDState,
-    predictions: Predictions,
-    surprise: Floats,
-    eligible: Booleans,
-) -> ScoredFrames:
-    return ScoredFrames(
-        walkers=system.walkers,
-        batch=system.frames_at(state),
-        predictions=predictions,
-        surprise=surprise,
-        eligible=eligible,
-        step=state.step,
-        velocities=state.phase.velocities,
-    )

@@ -7,6 +7,7 @@ from typing import TypeAlias
 
 import numpy as np
 
+from alloop.core.arrays import to_numpy
 from alloop.core.batch import Batch
 from alloop.core.records import Candidate, Predictions, Walker
 from alloop.core.units import Booleans, Floats
@@ -19,7 +20,8 @@ _Heap: TypeAlias = list[tuple[_Rank, Candidate]]
 class ScoredFrames:
     """The frames of one scoring step.
 
-    batch: the frames, of stopped walkers too; predictions: the potential's;
+    batch: the frames, of stopped walkers too; predictions: the potential's, whose
+    descriptors may lie on its device;
     surprise and eligible (walkers,); step: MD steps since `walkers`; velocities:
     (atoms, 3) in Å/fs for observers, None where there are none; stopped: why a guard
     stops walkers at this step, by their index in `walkers`.
@@ -49,7 +51,9 @@ class ScoredFrames:
             surprise=float(self.surprise[index]),
             energy=float(self.predictions.energies[index]),
             forces=np.array(self.predictions.forces[span]),
-            descriptor=np.zeros(0) if described is None else described[span].mean(0),
+            descriptor=(
+                np.zeros(0) if described is None else to_numpy(described[span].mean(0))
+            ),
             origin=origin,
         )
 

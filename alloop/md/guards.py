@@ -1,12 +1,21 @@
 """Guard rails, which stop a walker that leaves given limits and give the reason."""
 
 from dataclasses import dataclass, field
+from functools import reduce
+from operator import or_
 
 import numpy as np
 
+from alloop.core.arrays import (
+    Place,
+    library,
+    on_host,
+    segment_maxima,
+    to_numpy,
+)
 from alloop.core.batch import Batch
 from alloop.core.errors import InputError
-from alloop.core.units import Booleans, Floats
+from alloop.core.units import Booleans, Floats, Integers
 from alloop.md.contacts import (
     WalkerPairs,
     all_pairs,
@@ -71,12 +80,14 @@ class GuardGeometry:
 class GuardReadings:
     """The values that guards check, of all walkers at one step.
 
-    batch: with their positions and cells; forces (atoms, 3); finite, heat and surprise
-    (walkers,), heat and surprise as multiples of what they are compared with; growth
-    (walkers,) of cells, or its inverse where they shrink, None if they stand.
+    batch: with their positions and cells; offsets (walkers + 1,) of the walkers' atoms;
+    forces (atoms, 3); finite, heat and surprise (walkers,), heat and surprise as
+    multiples of what they are compared with; growth (walkers,) of cells, or its inverse
+    where they shrink, None if they stand.
     """
 
     batch: Batch
+    offsets: Integers
     forces: Floats
     finite: Booleans
     heat: Floats
@@ -92,10 +103,13 @@ class _GuardCheck:
     phrase: str
 
 
-def guard_geometry(batch: Batch) -> GuardGeometry:
-    """Return the pairs to check while these frames move, and their present bonds."""
-    pairs = all_pairs(batch)
-    bonds = relative_distances(pairs, batch.positions) < _BONDED
+def guard_geometry(batch: Batch, place: Place = on_host) -> GuardGeometry:
+    """Return the pairs to check while these frames move, and their present bonds.
+
+    batch: in numpy's arrays; place: where the pairs are wanted.
+    """
+    pairs = all_pairs(batch, place)
+    bonds = relative_distances(pairs, place(batch.positions)) < _BONDED
     return GuardGeometry(pairs, bonds, len(batch))
 
 
@@ -104,9 +118,13 @@ def tripped_guards(
 ) -> dict[int, GuardTrip]:
     """Return the walkers whose guard trips, each with the first guard that does."""
     found: dict[int, GuardTrip] = {}
-    for check in _guard_checks(geometry, guards, readings):
-        for walker in np.flatnonzero(check.beyond):
-            reason = check.phrase.format(check.values[walker])
+    checks = _guard_checks(geometry, guards, readings)
+    if not reduce(or_, (check.beyond for check in checks)).any():
+        return found
+    for check in checks:
+        values = to_numpy(check.values)
+        for walker in np.flatnonzero(to_numpy(check.beyond)):
+            reason = check.phrase.format(values[walker])
             found.setdefault(int(walker), GuardTrip(check.guard, reason))
     return found
 
@@ -114,8 +132,7 @@ def tripped_guards(
 def _guard_checks(
     geometry: GuardGeometry, guards: Guards, readings: GuardReadings
 ) -> list[_GuardCheck]:
-    none = np.zeros(geometry.walkers)
-    checks = [_GuardCheck("not finite", none, ~readings.finite, "not finite")]
+    checks = [_GuardCheck("not finite", readings.heat, ~readings.finite, "not finite")]
     checks += _mechanical_checks(guards, readings)
     checks += _geometric_checks(geometry, guards, readings)
     if guards.volume is not None and readings.growth is not None:
@@ -132,8 +149,9 @@ def _guard_checks(
 def _mechanical_checks(guards: Guards, readings: GuardReadings) -> list[_GuardCheck]:
     checks = []
     if guards.force is not None:
-        squares = np.einsum("ai,ai->a", readings.forces, readings.forces)
-        largest = np.sqrt(np.maximum.reduceat(squares, readings.batch.offsets[:-1]))
+        functions = library(readings.forces)
+        squares = functions.einsum("ai,ai->a", readings.forces, readings.forces)
+        largest = functions.sqrt(segment_maxima(squares, readings.offsets))
         phrase = f"force {{:.1f}} eV/Å above {guards.force:g}"
         checks.append(_above_limit("force", largest, guards.force, phrase))
     if guards.heat is not None:

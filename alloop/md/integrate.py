@@ -1,4 +1,4 @@
-"""Integrators on packed arrays: velocity Verlet and BAOAB Langevin.
+"""Integrators on packed arrays, numpy's or a device's: velocity Verlet, BAOAB Langevin.
 
 Leimkuhler & Matthews, Appl. Math. Res. Express 2013, 34: the Langevin equation is split
 into B (kick by the force), A (drift), O (friction and noise, solved exactly).
@@ -17,6 +17,7 @@ from typing import ClassVar, Protocol, TypeAlias
 
 import numpy as np
 
+from alloop.core.arrays import Place, library, on_host, segment_sums
 from alloop.core.atoms import frame_masses
 from alloop.core.batch import Batch
 from alloop.core.errors import InputError
@@ -40,16 +41,18 @@ _BLOCK = 64  # steps of noise that are drawn at once
 class BodyConstants:
     """The constants of moving walkers.
 
-    masses (atoms, 1) in amu; offsets (walkers + 1,), owner (atoms,); held (walkers,):
-    True where the centre of mass is kept at rest; freedom (walkers,): degrees of
-    freedom, 3N - 3 where it is held and 3N where it is not.
+    masses (atoms, 1) and their sums totals (walkers, 1) in amu; offsets (walkers + 1,),
+    owner (atoms,); held (walkers, 1): True where the centre of mass is kept at rest,
+    None where it is nowhere; freedom (walkers,): degrees of freedom, 3N - 3 where it is
+    held and 3N where it is not.
     """
 
     masses: Floats
+    totals: Floats
     offsets: Integers
     owner: Integers
-    held: Booleans
-    freedom: Integers
+    held: Booleans | None
+    freedom: Floats
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -62,6 +65,11 @@ class PhasePoint:
     positions: Floats
     velocities: Floats
     predictions: Predictions
+
+    def brought(self, place: Place) -> "PhasePoint":
+        """Return the point with all of its arrays brought to another place."""
+        predictions = self.predictions.brought(place)
+        return PhasePoint(place(self.positions), place(self.velocities), predictions)
 
 
 @dataclass(frozen=True, slots=True)
@@ -173,8 +181,9 @@ class Langevin:
         """Apply the exact Ornstein-Uhlenbeck step: friction and noise over h fs."""
         decay = np.exp(-self.friction * conditions.timestep)
         variance = _thermal_variance(mass, conditions.temperature)
-        spread = np.sqrt((1.0 - decay**2) * variance)  # (atoms, 1) Å/fs
-        out: Floats = decay * v + spread * noise
+        share = float(1.0 - decay**2)
+        spread = library(mass).sqrt(share * variance)  # (atoms, 1) Å/fs
+        out: Floats = float(decay) * v + spread * noise
         return out
 
 
@@ -183,14 +192,15 @@ def draw_noise(
     sizes: Sequence[int],
     steps: int,
     rngs: Sequence[np.random.Generator],
+    place: Place = on_host,
 ) -> Iterator[Floats]:
     """Yield normal numbers (atoms, 3) for each step, from each walker's own stream.
 
-    sizes: the walkers' numbers of atoms. Arrays are empty for an integrator without
-    random numbers.
+    sizes: the walkers' numbers of atoms. place: where they are wanted, which gets
+    several steps at once. Arrays are empty for integrators without random numbers.
     """
     if not integrator.is_stochastic:
-        yield from repeat(np.zeros((0, 3)), steps)
+        yield from repeat(place(np.zeros((0, 3))), steps)
         return
     for start in range(0, steps, _BLOCK):
         count = min(_BLOCK, steps - start)
@@ -198,20 +208,26 @@ def draw_noise(
             rng.standard_normal((count, size, 3))
             for rng, size in zip(rngs, sizes, strict=True)
         ]
-        yield from np.concatenate(drawn, axis=1)
+        yield from place(np.concatenate(drawn, axis=1))
 
 
-def body_constants(batch: Batch, held: Booleans) -> BodyConstants:
+def body_constants(
+    batch: Batch, held: Booleans, place: Place = on_host
+) -> BodyConstants:
     """Return the constants of a batch.
 
-    held (walkers,): True where the centre of mass is kept at rest.
+    held (walkers,): True where the centre of mass is kept at rest. place: where they
+    are wanted.
     """
+    masses = frame_masses(batch.numbers)[:, None]
+    held = np.asarray(held, dtype=np.bool_)
     return BodyConstants(
-        masses=frame_masses(batch.numbers)[:, None],
-        offsets=batch.offsets,
-        owner=batch.frame_index,
-        held=np.asarray(held, dtype=np.bool_),
-        freedom=3 * batch.sizes - 3 * np.asarray(held, dtype=np.int64),
+        masses=place(masses),
+        totals=place(segment_sums(masses, batch.offsets)),
+        offsets=place(batch.offsets),
+        owner=place(batch.frame_index),
+        held=place(held[:, None]) if held.any() else None,
+        freedom=place(3.0 * batch.sizes - 3.0 * held),
     )
 
 
@@ -225,13 +241,12 @@ def drift_positions(q: Floats, v: Floats, h: float) -> Floats:
     return q + h * v
 
 
-def without_drift(velocities: Floats, bodies: BodyConstants) -> Floats:
-    """Return the velocities with the centre of mass at rest where it is held."""
-    if not bodies.held.any():
-        return velocities
-    momentum = _by_walker(bodies.masses * velocities, bodies)  # (walkers, 3)
-    drifting = bodies.held[:, None] * momentum / _by_walker(bodies.masses, bodies)
-    out: Floats = velocities - drifting[bodies.owner]
+def without_drift(v: Floats, bodies: BodyConstants) -> Floats:
+    """Return velocities v with the centre of mass at rest where it is held."""
+    if bodies.held is None:
+        return v
+    momentum = segment_sums(bodies.masses * v, bodies.offsets)  # (walkers, 3)
+    out: Floats = v - (bodies.held * momentum / bodies.totals)[bodies.owner]
     return out
 
 
@@ -267,21 +282,19 @@ def maxwell_boltzmann(
 def kinetic_energy(velocities: Floats, bodies: BodyConstants) -> Floats:
     """Return Σ m v²/2 of each walker (walkers,) in eV."""
     per_atom = 0.5 * KINETIC * bodies.masses[:, 0] * (velocities**2).sum(axis=1)
-    return _by_walker(per_atom, bodies)
+    out: Floats = segment_sums(per_atom, bodies.offsets)
+    return out
 
 
 def velocity_temperature(velocities: Floats, bodies: BodyConstants) -> Floats:
     """Return 2 E_kin / (f k_B) of each walker (walkers,) in K; 0 where f is 0."""
-    f = np.maximum(bodies.freedom, 1)
-    out: Floats = 2.0 * kinetic_energy(velocities, bodies) / (f * BOLTZMANN)
-    return np.where(bodies.freedom > 0, out, 0.0)
+    functions = library(velocities)
+    f = functions.clip(bodies.freedom, 1.0, None)
+    kelvin = 2.0 * kinetic_energy(velocities, bodies) / (f * BOLTZMANN)
+    out: Floats = functions.where(bodies.freedom > 0.0, kelvin, 0.0)
+    return out
 
 
 def _thermal_variance(mass: Floats, temperature: float | Floats) -> Floats:
     """Return k_B T/m in (Å/fs)²."""
     return BOLTZMANN * temperature * FORCE_TO_ACCELERATION / mass
-
-
-def _by_walker(per_atom: Floats, bodies: BodyConstants) -> Floats:
-    out: Floats = np.add.reduceat(per_atom, bodies.offsets[:-1], axis=0)
-    return out

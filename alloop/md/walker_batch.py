@@ -2,16 +2,25 @@
 
 The batch keeps its shape to the end: a walker that is stopped stays in the arrays at
 the place where it was put back to, so that nothing depends on which others stopped.
+Arrays are numpy's, or tensors on the potential's device.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 
 import numpy as np
 
+from alloop.core.arrays import (
+    Place,
+    is_numpy,
+    library,
+    on_host,
+    segment_maxima,
+    to_numpy,
+)
 from alloop.core.batch import Batch, pack_frames
 from alloop.core.records import Predictions, Walker
-from alloop.core.roles import Potential
+from alloop.core.roles import DevicePotential, Potential
 from alloop.core.units import Booleans, Floats
 from alloop.md.barostat import Barostat, CellPoint, Draws, change_cells
 from alloop.md.guards import (
@@ -31,40 +40,25 @@ from alloop.md.integrate import (
     velocity_temperature,
     without_drift,
 )
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class StopRecord:
-    """The guard that stopped a walker, and the step that the walker was put back to."""
-
-    trip: GuardTrip
-    step: int
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class MDState:
-    """The state of all walkers after `step` steps.
-
-    cells (walkers, 3, 3) in Å. moving (walkers,): True for those that are not stopped;
-    stops: those that were stopped during this piece, by their index.
-    """
-
-    step: int
-    phase: PhasePoint
-    cells: Floats
-    moving: Booleans
-    stops: dict[int, StopRecord] = field(default_factory=dict)
+from alloop.md.md_state import MDState, StopRecord
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class WalkerBatch:
-    """Walkers packed into one batch, and all that is constant while they move."""
+    """Walkers packed into one batch, and all that is constant while they move.
+
+    batch: positions and cells are kept where the potential wants them, and so are the
+    constants `bodies` and `geometry`; here: constants in numpy's arrays. place: brings
+    an array there.
+    """
 
     walkers: tuple[Walker, ...]
     batch: Batch
     bodies: BodyConstants
+    here: BodyConstants
     geometry: GuardGeometry
     potential: Potential
+    place: Place
 
     @classmethod
     def of(
@@ -80,12 +74,25 @@ class WalkerBatch:
         """
         batch = pack_frames([walker.frame for walker in walkers])
         held = np.logical_and(integrator.fixed_centres(batch), hold_centres)
-        bodies = body_constants(batch, held)
-        return cls(tuple(walkers), batch, bodies, guard_geometry(batch), potential)
+        here = body_constants(batch, held)
+        geometry = guard_geometry(batch)
+        if not isinstance(potential, DevicePotential):
+            same = (here, here, geometry, potential, on_host)
+            return cls(tuple(walkers), batch, *same)
+        place = potential.place
+        return cls(
+            tuple(walkers),
+            batch.with_cells(place(batch.positions), place(batch.cells)),
+            body_constants(batch, held, place),
+            here,
+            guard_geometry(batch, place),
+            potential,
+            place,
+        )
 
     def first_state(self) -> MDState:
         """Return the state at step 0, with centres of mass at rest where held."""
-        v = np.concatenate([walker.velocities for walker in self.walkers])
+        v = self.place(np.concatenate([walker.velocities for walker in self.walkers]))
         phase = PhasePoint(
             positions=self.batch.positions,
             velocities=without_drift(v, self.bodies),
@@ -105,16 +112,19 @@ class WalkerBatch:
         zeros for the rest, so that no NaN spreads.
         """
         found = self.potential.predict(batch, descriptors=descriptors)
+        functions = library(found.energies)
         rows = [found.forces]
         rows += [] if found.descriptors is None else [found.descriptors]
-        good = np.isfinite(found.energies)
-        if good.all() and all(np.isfinite(row).all() for row in rows):
+        good = functions.isfinite(found.energies)
+        if good.all() and all(functions.isfinite(row).all() for row in rows):
             return found
+        bodies = self.here if is_numpy(found.energies) else self.bodies
         for row in rows:
-            per_atom = np.isfinite(row).all(axis=1)
-            good = good & np.logical_and.reduceat(per_atom, self.batch.offsets[:-1])
-        forces, *described = [np.where(self._atoms(good), row, 0.0) for row in rows]
-        energies = np.where(good, found.energies, np.nan)
+            odd = ~functions.isfinite(row).all(axis=1)
+            good = good & (segment_maxima(odd * 1.0, bodies.offsets) == 0.0)
+        atoms = good[bodies.owner][:, None]
+        forces, *described = [functions.where(atoms, row, 0.0) for row in rows]
+        energies = functions.where(good, found.energies, np.nan)
         return Predictions(
             energies, forces, described[0] if described else None, found.stress
         )
@@ -131,7 +141,7 @@ class WalkerBatch:
         before, atoms = now.phase, self._atoms(now.moving)
 
         def predict(positions: Floats) -> Predictions:
-            there = np.where(atoms, positions, before.positions)
+            there = _either(atoms, positions, before.positions)
             return self.predict(self.batch.with_cells(there, now.cells), descriptors)
 
         after = integrator.step(before, self.bodies, conditions, noise, predict)
@@ -147,34 +157,38 @@ class WalkerBatch:
         timestep: float,
         draws: Draws,
     ) -> MDState:
-        """Change the cells of the moving walkers, as far as the barostat accepts it."""
+        """Change the cells of the moving walkers, as far as the barostat accepts it.
+
+        That is computed in numpy's arrays. temperatures (walkers,) in K.
+        """
 
         def predict(positions: Floats, cells: Floats) -> Predictions:
             return self.predict(self.batch.with_cells(positions, cells))
 
-        point = CellPoint(now.cells, now.phase)
-        given = (self.bodies, temperatures, timestep, draws, predict, now.moving)
+        point = CellPoint(to_numpy(now.cells), now.phase.brought(to_numpy))
+        given = (self.here, temperatures, timestep, draws, predict, now.moving)
         cells, phase = change_cells(barostat, point, *given)
-        return replace(now, cells=cells, phase=phase)
+        there = phase.brought(self.place)
+        return replace(now, cells=self.place(cells), phase=there)
 
     def check_guards(
         self,
         now: MDState,
         guards: Guards,
-        temperatures: Floats,
+        heat: Floats,
         surprise: Floats | None = None,
     ) -> dict[int, GuardTrip]:
         """Return the moving walkers whose guard trips, each with its guard.
 
-        temperatures (walkers,): the thermostat's in K. surprise (walkers,): in
-        multiples of the threshold, where it is known.
+        heat and surprise (walkers,): temperatures as multiples of the thermostat's, and
+        surprise in multiples of the threshold, where it is known.
         """
-        wanted = np.where(temperatures > 0.0, temperatures, np.inf)
-        heat = self.temperatures(now) / wanted
+        energies = now.phase.predictions.energies
         readings = GuardReadings(
             batch=self.frames_at(now),
+            offsets=self.bodies.offsets,
             forces=now.phase.predictions.forces,
-            finite=np.isfinite(now.phase.predictions.energies),
+            finite=library(energies).isfinite(energies),
             heat=heat,
             surprise=surprise,
             growth=self._growth(now),
@@ -191,18 +205,26 @@ class WalkerBatch:
         stops = {index: StopRecord(x, earlier.step) for index, x in trips.items()}
         moving = now.moving.copy()
         moving[list(stops)] = False
-        others = self._atoms(~(now.moving & ~moving))
-        phase = _select_phase(others, now.phase, earlier.phase)
-        stopping = (now.moving & ~moving)[:, None, None]
-        cells = np.where(stopping, earlier.cells, now.cells)
+        stopping = now.moving & ~moving
+        phase = _select_phase(self._atoms(~stopping), now.phase, earlier.phase)
+        chosen = self.place(stopping[:, None, None])
+        cells = library(now.cells).where(chosen, earlier.cells, now.cells)
         return MDState(now.step, phase, cells, moving, now.stops | stops)
 
     def temperatures(self, now: MDState) -> Floats:
         """Return the kinetic temperature of each walker (walkers,) in K."""
         return velocity_temperature(now.phase.velocities, self.bodies)
 
+    def sum_of_moving(self, values: Floats, now: MDState) -> Floats:
+        """Return the sum of values (walkers,) over the walkers that move."""
+        chosen = values if now.moving.all() else values[self.place(now.moving)]
+        out: Floats = chosen.sum()
+        return out
+
     def walkers_at(self, last: MDState) -> tuple[Walker, ...]:
         """Return the walkers where they are, or where they were put back to."""
+        phase = last.phase.brought(to_numpy)
+        last = replace(last, phase=phase, cells=to_numpy(last.cells))
         return tuple(self._walker(last, index) for index in range(len(self.walkers)))
 
     def _walker(self, last: MDState, index: int) -> Walker:
@@ -223,23 +245,33 @@ class WalkerBatch:
         """Return the growth of cells, or its inverse (walkers,); None if they stand."""
         if now.cells is self.batch.cells:
             return None
-        volumes = (abs(np.linalg.det(cells)) for cells in (now.cells, self.batch.cells))
-        logarithms = [np.log(np.maximum(volume, 1e-300)) for volume in volumes]
-        out: Floats = np.exp(np.abs(logarithms[0] - logarithms[1]))
+        functions = library(now.cells)
+        volumes = (abs(functions.linalg.det(x)) for x in (now.cells, self.batch.cells))
+        one, other = (functions.log(functions.clip(x, 1e-300, None)) for x in volumes)
+        out: Floats = functions.exp(abs(one - other))
         return out
 
-    def _atoms(self, chosen: Booleans) -> Booleans:
-        """Return True for the atoms of the chosen walkers, (atoms, 1)."""
-        atoms: Booleans = chosen[self.bodies.owner][:, None]
+    def _atoms(self, chosen: Booleans) -> Booleans | None:
+        """Return True for the atoms of the chosen walkers, (atoms, 1); None for all."""
+        if chosen.all():
+            return None
+        atoms: Booleans = self.place(chosen)[self.bodies.owner][:, None]
         return atoms
 
 
-def _select_phase(atoms: Booleans, one: PhasePoint, other: PhasePoint) -> PhasePoint:
-    """Return `one` for the chosen atoms (atoms, 1) and `other` for the rest."""
-    if atoms.all():
-        return one
+def _select_phase(
+    atoms: Booleans | None, one: PhasePoint, other: PhasePoint
+) -> PhasePoint:
+    """Return `one` for the chosen atoms (atoms, 1), all for None, else `other`."""
     return PhasePoint(
-        positions=np.where(atoms, one.positions, other.positions),
-        velocities=np.where(atoms, one.velocities, other.velocities),
+        positions=_either(atoms, one.positions, other.positions),
+        velocities=_either(atoms, one.velocities, other.velocities),
         predictions=one.predictions,
     )
+
+
+def _either(atoms: Booleans | None, one: Floats, other: Floats) -> Floats:
+    if atoms is None:
+        return one
+    out: Floats = library(one).where(atoms, one, other)
+    return out

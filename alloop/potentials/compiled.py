@@ -49,15 +49,20 @@ class CompiledPotential:
         self._batch, self._code = batch, code
         self._given = _graph_inputs(potential, batch).given
         self._references = potential.reference_energies(batch)
+        rest = potential.repulsion
+        self._pairs = None if rest is None else rest.pairs(batch)
+
+    def evaluate(self, positions: Tensor) -> EvaluatedNetwork:
+        """Return the network's output for the batch at positions (atoms, 3) in Å."""
+        return EvaluatedNetwork(*self._code(positions, *self._given))
 
     def predict(self, batch: Batch, *, descriptors: bool = False) -> Predictions:
         """Return energies (eV), forces (eV/Å) and the network's scalar features."""
-        if not _same_molecules(batch, self._batch):
+        if not same_molecules(batch, self._batch):
             return self.potential.predict(batch, descriptors=descriptors)
-        positions = self.potential.tensor(batch.positions)
-        parts = [EvaluatedNetwork(*self._code(positions, *self._given))]
+        parts = [self.evaluate(self.potential.tensor(batch.positions))]
         return self.potential.assemble_predictions(
-            batch, self._references, parts, descriptors
+            batch, self._references, parts, descriptors, pairs=self._pairs
         )
 
 
@@ -231,7 +236,7 @@ def _relative_difference(found: Sequence[Tensor], own: Sequence[Tensor]) -> floa
     )
 
 
-def _same_molecules(batch: Batch, other: Batch) -> bool:
+def same_molecules(batch: Batch, other: Batch) -> bool:
     """Return True if two batches are the same molecules; in MD they share arrays."""
     if batch.numbers is other.numbers and batch.offsets is other.offsets:
         return True

@@ -23,7 +23,7 @@ from alloop.models.network import (
 )
 from alloop.potentials.chunks import Chunks
 from alloop.potentials.element_table import ElementTable
-from alloop.potentials.repulsion import Zbl, added, repulsion
+from alloop.potentials.repulsion import RepulsivePairs, Zbl, added, repulsion
 
 
 class LearnedPotential:
@@ -123,10 +123,12 @@ class LearnedPotential:
         parts: Sequence[EvaluatedNetwork],
         descriptors: bool,
         stress: Floats | None = None,
+        pairs: RepulsivePairs | None = None,
     ) -> Predictions:
         """Return a batch's predictions from the network's outputs for its parts.
 
-        Units, references and repulsion are added.
+        Units, references and repulsion are added. pairs: those that may repel, searched
+        where they are not given.
         """
         energies = np.concatenate([_to_array(part.energies) for part in parts])
         forces = np.concatenate([_to_array(part.forces) for part in parts])
@@ -137,7 +139,9 @@ class LearnedPotential:
             stress=stress,
         )
         rest = self.repulsion
-        return predictions if rest is None else added(predictions, rest.predict(batch))
+        if rest is None:
+            return predictions
+        return added(predictions, rest.of_pairs(batch, pairs or rest.pairs(batch)))
 
     def checkpoint(self) -> Checkpoint:
         """Return the settings and tensors that rebuild this potential exactly."""

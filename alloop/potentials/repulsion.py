@@ -13,6 +13,15 @@ from typing import Any, NamedTuple
 import numpy as np
 from ase.data import covalent_radii
 
+from alloop.core.arrays import (
+    Place,
+    beside,
+    indexed_sums,
+    is_numpy,
+    library,
+    on_host,
+    true_rows,
+)
 from alloop.core.batch import Batch
 from alloop.core.errors import InputError
 from alloop.core.records import LabelSet, Predictions
@@ -25,6 +34,22 @@ _DECAYS = np.array([3.19980, 0.94229, 0.40290, 0.20162])  # 1/screening length
 _COULOMB = HARTREE * BOHR  # eV Å
 _SCREENING = 0.8854 * BOHR  # Å
 _POWER = 0.23  # of the atomic numbers in the screening length
+
+
+class RepulsivePairs(NamedTuple):
+    """Ordered pairs of a batch that may repel, and all that is constant about them.
+
+    numbers, owner (atoms,): atomic numbers and the frame of each atom. centre,
+    neighbour (pairs,) index the atoms; shifts (pairs, 3) in Å to add to the neighbour's
+    position, None for molecules; end (pairs,): distance in Å at which repulsion ends.
+    """
+
+    numbers: Floats
+    owner: Integers
+    centre: Integers
+    neighbour: Integers
+    shifts: Floats | None
+    end: Floats
 
 
 class _Near(NamedTuple):
@@ -61,14 +86,41 @@ class Zbl:
         """
         if descriptors:
             raise InputError("expected a potential with descriptors, got a repulsion")
-        near = self._near(batch)
-        energy, slope = _screened(batch.numbers, near)
+        return self.of_pairs(batch, self.pairs(batch))
+
+    def pairs(self, batch: Batch, place: Place = on_host) -> RepulsivePairs:
+        """Return the pairs that may repel in a batch of numpy's arrays.
+
+        Those of small molecules stay the same wherever the atoms are. place: where they
+        are wanted.
+        """
+        radii, light = covalent_radii[batch.numbers], batch.numbers == 1
+        most = 2.0 * max(self.reach, self.hydrogen) * float(radii.max(initial=0.0))
+        found = neighbour_pairs(batch, most)
+        i, j = found.centres, found.neighbours
+        reach = np.where(light[i] | light[j], self.hydrogen, self.reach)
+        return RepulsivePairs(
+            numbers=place(batch.numbers.astype(np.float64)),
+            owner=place(batch.frame_index),
+            centre=place(i),
+            neighbour=place(j),
+            shifts=place(found.shifts) if batch.pbc.any() else None,
+            end=place(reach * (radii[i] + radii[j])),
+        )
+
+    def of_pairs(self, batch: Batch, pairs: RepulsivePairs) -> Predictions:
+        """Return what `predict` does, from the batch's pairs.
+
+        Positions lie where the pairs do; where that is a device, there is no stress.
+        """
+        near = _near_pairs(batch.positions, pairs)
+        energy, slope = _screened(pairs.numbers, near)
         pull = (slope / near.r)[:, None] * near.apart  # (pairs, 3) eV/Å
-        owner = batch.frame_index[near.centre]
+        owner = pairs.owner[near.centre]
         return Predictions(
-            energies=_added(owner, energy / 2, len(batch)),
-            forces=_added(near.centre, pull, len(batch.numbers)),
-            stress=self._stress(batch, near, pull, owner),
+            energies=indexed_sums(owner, energy / 2, len(batch)),
+            forces=indexed_sums(near.centre, pull, len(batch.numbers)),
+            stress=_stress(batch, near, pull, owner),
         )
 
     @property
@@ -88,30 +140,24 @@ class Zbl:
             stress=_difference(labels.stress, predictions.stress),
         )
 
-    def _near(self, batch: Batch) -> _Near:
-        radii, light = covalent_radii[batch.numbers], batch.numbers == 1
-        most = 2.0 * max(self.reach, self.hydrogen) * float(radii.max(initial=0.0))
-        found = neighbour_pairs(batch, most)
-        i, j = found.centres, found.neighbours
-        apart = batch.positions[j] - batch.positions[i]
-        if batch.pbc.any():
-            apart += found.shifts
-        squares = np.einsum("pd,pd->p", apart, apart)
-        reach = np.where(light[i] | light[j], self.hydrogen, self.reach)
-        end = reach * (radii[i] + radii[j])
-        near = np.flatnonzero(squares < end * end)
-        r = np.sqrt(squares[near])
-        return _Near(i[near], j[near], apart[near], r, end[near])
 
-    def _stress(
-        self, batch: Batch, near: _Near, pull: Floats, owner: Integers
-    ) -> Floats | None:
-        if not batch.pbc.any():
-            return None
-        virial = _added(
-            owner, 0.5 * near.apart[:, :, None] * pull[:, None, :], len(batch)
-        )
-        return stress_from_virial(batch, virial)
+def _near_pairs(positions: Floats, pairs: RepulsivePairs) -> _Near:
+    functions = library(positions)
+    i, j = pairs.centre, pairs.neighbour
+    apart = positions[j] - positions[i]
+    if pairs.shifts is not None:
+        apart += pairs.shifts
+    squares = functions.einsum("pd,pd->p", apart, apart)
+    near = true_rows(squares < pairs.end * pairs.end)
+    r = functions.sqrt(squares[near])
+    return _Near(i[near], j[near], apart[near], r, pairs.end[near])
+
+
+def _stress(batch: Batch, near: _Near, pull: Floats, owner: Integers) -> Floats | None:
+    if not batch.pbc.any() or not is_numpy(pull):
+        return None
+    outer = 0.5 * near.apart[:, :, None] * pull[:, None, :]
+    return stress_from_virial(batch, indexed_sums(owner, outer, len(batch)))
 
 
 ZBL = Zbl()  # the repulsion that networks are added to by default
@@ -153,23 +199,19 @@ def _difference(stress: Floats | None, other: Floats | None) -> Floats | None:
     return None if stress is None or other is None else stress - other
 
 
-def _screened(numbers: Integers, near: _Near) -> tuple[Floats, Floats]:
+def _screened(numbers: Floats, near: _Near) -> tuple[Floats, Floats]:
     """Return energies (pairs,) in eV and derivatives dE/dr in eV/Å, switched off."""
+    if not len(near.r):
+        return near.r, near.r
+    weights, decays = beside(_WEIGHTS, near.r), beside(_DECAYS, near.r)
     one, other = numbers[near.centre], numbers[near.neighbour]
     scale = (one**_POWER + other**_POWER)[:, None] / _SCREENING  # (pairs, 1) 1/Å
-    waves = _WEIGHTS * np.exp(-_DECAYS * scale * near.r[:, None])  # (pairs, 4)
+    waves = weights * library(near.r).exp(-decays * scale * near.r[:, None])
     with np.errstate(divide="ignore", invalid="ignore"):  # atoms at one position
         coulomb = _COULOMB * one * other / near.r
         bare = coulomb * waves.sum(axis=1)
-        fall = -bare / near.r - coulomb * (_DECAYS * scale * waves).sum(axis=1)
+        fall = -bare / near.r - coulomb * (decays * scale * waves).sum(axis=1)
     x = near.r / near.end
     switch = 1.0 - x**6 * (28.0 - x * (48.0 - 21.0 * x))
     turn = -168.0 * x**5 * (1.0 - x) ** 2 / near.end
     return bare * switch, fall * switch + bare * turn
-
-
-def _added(index: Integers, values: Floats, size: int) -> Floats:
-    """Return sums of rows (rows, ...) with the same index: (size, ...)."""
-    out = np.zeros((size, *values.shape[1:]))
-    np.add.at(out, index, values)
-    return out

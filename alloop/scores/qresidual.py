@@ -8,11 +8,18 @@ moves the mean over a frame.
 """
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 
+from alloop.core.arrays import (
+    Place,
+    beside,
+    library,
+    segment_maxima,
+    segment_sums,
+)
 from alloop.core.batch import Batch
 from alloop.core.errors import InputError
 from alloop.core.records import Predictions
@@ -56,12 +63,18 @@ class QResidual:
         z = self.per_atom(batch, predictions.descriptors)
         if not len(batch):
             return z
-        starts = batch.offsets[:-1]
+        offsets, functions = beside(batch.offsets, z), library(z)
         if self.kind == "leverage":
-            norms: Floats = np.sqrt(np.add.reduceat(z**2, starts))
-            return np.minimum(norms, UNSEEN)
-        out: Floats = np.maximum.reduceat(z, starts)
+            norms = functions.sqrt(segment_sums(z**2, offsets))
+            capped: Floats = functions.clip(norms, None, UNSEEN)
+            return capped
+        out: Floats = segment_maxima(z, offsets)
         return out
+
+    def placed(self, place: Place) -> "QResidual":
+        """Return the scorer of predictions that are kept elsewhere, on a device."""
+        spaces = tuple(space.placed(place) for space in self.subspaces)
+        return replace(self, subspaces=spaces)
 
     def per_atom(self, batch: Batch, descriptors: Floats) -> Floats:
         """Return standardised residuals (atoms,) of descriptors (atoms, features).
@@ -74,16 +87,16 @@ class QResidual:
                 f"expected the {features} descriptors that the scorer was fitted to, "
                 f"got {descriptors.shape[1]}; export the model again"
             )
-        z: Floats = np.full(len(batch.numbers), UNSEEN)
+        z = beside(np.full(len(batch.numbers), UNSEEN), descriptors)
         for index, element in enumerate(self.elements):
-            atoms = np.flatnonzero(batch.numbers == element)
+            atoms = beside(np.flatnonzero(batch.numbers == element), descriptors)
             raw = _raw_residuals(self.subspaces[index], self.kind, descriptors[atoms])
             centre = self.centre[index]
             if self.kind == "leverage":
                 z[atoms] = raw / max(centre, _LEAST)
             else:
                 z[atoms] = (raw - centre) / self.spread[index]
-        out: Floats = np.minimum(z, UNSEEN)
+        out: Floats = library(z).clip(z, None, UNSEEN)
         return out
 
     def arrays(self) -> dict[str, np.ndarray[Any, Any]]:

@@ -1,9 +1,10 @@
 """Principal subspaces of one element's descriptors."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
+from alloop.core.arrays import Place, library
 from alloop.core.units import Floats
 
 _TINY = 1e-12  # of the total variance: below it, a direction is rounding error
@@ -27,7 +28,7 @@ class Subspace:
         """Return Q_i = ||x_i - x̂_i||² (atoms,) of descriptors (atoms, features)."""
         x, scores = self._projected(descriptors)
         left = x - scores @ self.axes
-        out: Floats = np.einsum("af,af->a", left, left)
+        out: Floats = library(left).einsum("af,af->a", left, left)
         return out
 
     def distance(self, descriptors: Floats) -> Floats:
@@ -36,10 +37,16 @@ class Subspace:
         Tipping & Bishop, J. R. Stat. Soc. B 1999, 61, 611, section 3; σ² is `rest`.
         """
         x, scores = self._projected(descriptors)
-        inside = np.einsum("ak,ak->a", scores, scores / self.variances)
+        einsum = library(x).einsum
+        inside = einsum("ak,ak->a", scores, scores / self.variances)
         left = x - scores @ self.axes
-        out: Floats = inside + np.einsum("af,af->a", left, left) / self.rest
+        out: Floats = inside + einsum("af,af->a", left, left) / self.rest
         return out
+
+    def placed(self, place: Place) -> "Subspace":
+        """Return the subspace for descriptors that are kept elsewhere."""
+        mean, axes, variances = map(place, (self.mean, self.axes, self.variances))
+        return replace(self, mean=mean, axes=axes, variances=variances)
 
     def _projected(self, descriptors: Floats) -> tuple[Floats, Floats]:
         x = descriptors - self.mean
