@@ -17,7 +17,7 @@ def head_names(network: Network) -> frozenset[str]:
     """
     layers = _layers(network)
     last = layers - 1
-    if network.kind == "painn":
+    if network.kind in ("painn", "tensor-painn"):
         parts = [f"messages.{last}.", f"updates.{last}."] if last else []
         return _named(network, (*parts, "readout."))
     parts = [f"blocks.{last}."] if last else []
@@ -30,7 +30,7 @@ def beginning_names(network: Network) -> frozenset[str]:
     Raises InputError for networks of other kinds than `HEADED`.
     """
     _layers(network)
-    if network.kind == "painn":
+    if network.kind in ("painn", "tensor-painn"):
         return _named(
             network, ("embedding.", "messages.0.", "updates.0.")
         ) - head_names(network)

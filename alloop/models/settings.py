@@ -16,7 +16,11 @@ from alloop.models.pretrained import Pretrained
 if TYPE_CHECKING:
     from alloop.models.layers import Network
 
-HEADED = ("painn", "gemnet")  # networks whose last layer can be a head of its own
+HEADED = (
+    "painn",
+    "tensor-painn",
+    "gemnet",
+)  # networks whose last layer can be a head of its own
 BONDED = 2.0  # Å: atoms that are closer keep their trained envelope at any radius
 
 
@@ -115,6 +119,14 @@ class PaiNNSettings(NetworkSettings):
     def __post_init__(self) -> None:
         """Raise InputError for a radius that the network cannot use."""
         check_radius(self.radius, self.cutoff)
+
+
+@dataclass(frozen=True)
+class TensorPaiNNSettings(PaiNNSettings):
+    """PaiNN with second-rank tensors and products of three features."""
+
+    kind: ClassVar[str] = "tensor-painn"
+    network: ClassVar[str] = "alloop.models.networks.tensor_painn:TensorPaiNN"
 
 
 @dataclass(frozen=True)
@@ -277,6 +289,7 @@ NETWORKS: dict[str, type[NetworkSettings]] = {
     record.kind: record
     for record in (
         PaiNNSettings,
+        TensorPaiNNSettings,
         EGNNSettings,
         TensorNetSettings,
         GemNetSettings,

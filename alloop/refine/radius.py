@@ -19,7 +19,7 @@ from alloop.core.errors import InputError
 from alloop.core.roles import Potential
 from alloop.core.units import Floats
 from alloop.models.network import build_network
-from alloop.models.settings import check_radius
+from alloop.models.settings import NETWORKS, check_radius
 from alloop.potentials.learned import LearnedPotential
 from alloop.potentials.two_heads import TwoHeadPotential
 from alloop.refine.shifts import TrainingShifts
@@ -27,7 +27,8 @@ from alloop.refine.shifts import TrainingShifts
 CANDIDATES = tuple(np.linspace(3.0, 9.0, 10).tolist())  # Å, those of the paper
 MARGIN = 0.25
 _MOST = 100  # frames that are looked at
-KINDS = ("painn", "gemnet")
+# Networks whose records have a radius.
+KINDS = tuple(kind for kind, record in NETWORKS.items() if hasattr(record, "radius"))
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,6 +8,7 @@ from alloop.models.network import Network, build_network
 
 SMALL: dict[str, dict[str, Any]] = {
     "painn": {"channels": 8, "layers": 2},
+    "tensor-painn": {"channels": 8, "layers": 2},
     "egnn": {"channels": 8, "layers": 2},
     "tensornet": {"channels": 8, "layers": 1},
     "gemnet": {"channels": 8, "narrow": 4, "layers": 1, "spherical": 4, "radial": 4},

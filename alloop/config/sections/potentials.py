@@ -54,7 +54,7 @@ def _network_section(record: type[NetworkSettings]) -> type[PotentialSection]:
 
     validators: dict[str, Any] = {"checked": model_validator(mode="after")(checked)}
     return _create_section(
-        record.kind.capitalize(),
+        record.__name__.removesuffix("Settings"),
         __base__=PotentialSection if record.pretrained else NetworkSection,
         __doc__=record.__doc__,
         __module__=__name__,
