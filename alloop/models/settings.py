@@ -56,6 +56,11 @@ def _choice(default: Any, description: str) -> Any:
     return field(default=default, metadata={"description": description})
 
 
+def _frozen_part() -> Any:
+    """Return a field for the part of a pretrained network that is not trained."""
+    return _choice("nothing", "part of the network that training leaves unchanged")
+
+
 def check_radius(radius: float | None, cutoff: float) -> None:
     """Raise InputError for a radius that is too small or that the basis cannot reach.
 
@@ -225,9 +230,7 @@ class CHGNetSettings(NetworkSettings):
     version: Literal["0.3.0", "r2scan"] = _choice(
         "0.3.0", "version of the pretrained weights"
     )
-    freeze: Literal["nothing", "embeddings", "body"] = _choice(
-        "nothing", "part of the network that training leaves unchanged"
-    )
+    freeze: Literal["nothing", "embeddings", "body"] = _frozen_part()
 
 
 @dataclass(frozen=True)
@@ -253,9 +256,7 @@ class SO3LRSettings(NetworkSettings):
             "le": 1000,
         },
     )
-    freeze: Literal["nothing", "embeddings", "body"] = _choice(
-        "nothing", "part of the network that training leaves unchanged"
-    )
+    freeze: Literal["nothing", "embeddings", "body"] = _frozen_part()
 
 
 @dataclass(frozen=True)
@@ -280,9 +281,7 @@ class ANISettings(NetworkSettings):
             "le": 8,
         },
     )
-    freeze: Literal["nothing", "body"] = _choice(
-        "nothing", "part of the network that training leaves unchanged"
-    )
+    freeze: Literal["nothing", "body"] = _frozen_part()
 
 
 NETWORKS: dict[str, type[NetworkSettings]] = {
