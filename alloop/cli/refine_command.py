@@ -96,6 +96,7 @@ def refine(  # noqa: PLR0913 - one for each option
     with --radius the network ends at another distance, its weights unchanged. Nothing
     is written where the model stays as it is.
     """
+    from alloop.core.records import LabelSet
     from alloop.files.targets import MODELS, refuse_target
     from alloop.jobs.refine_job import refine_at_test_time
     from alloop.jobs.training_set import file_frames
@@ -103,7 +104,7 @@ def refine(  # noqa: PLR0913 - one for each option
         TestTimeLabels,
         TestTimeSettings,
         require_elements,
-        require_judged_elements,
+        require_taught_elements,
         require_two_heads,
     )
 
@@ -120,8 +121,9 @@ def refine(  # noqa: PLR0913 - one for each option
         require_elements(require_two_heads(found.potential), given.batch)
         history = open_campaign(model).history() if is_campaign(model) else None
         held = _held_out(history, heldout)
-        require_judged_elements(given.batch, held.batch)
         learned = _training_labels(history, replay, expensive)
+        none = LabelSet.of([], [], [])
+        require_taught_elements(given.batch, TestTimeLabels(none, held, *learned))
         cheap = _cheap_labels(history, level, given, workers, cache)
         labels = TestTimeLabels(cheap, held, *learned)
         with busy_line("training on the cheap labels", quiet):
@@ -213,13 +215,7 @@ def _outcome_lines(outcome: "TestTimeOutcome") -> list[str]:
         for name, (before, after) in rows.items()
     ]
     if not outcome.kept:
-        worst = outcome.worst
-        return [
-            *lines,
-            f"held-out labels got worse ({worst.atoms} atoms: "
-            f"{milli_text(worst.value)} meV/Å, at most {milli_text(worst.limit)}): the "
-            "training was rolled back",
-        ]
+        return [*lines, "held-out labels got worse: the training was rolled back"]
     return [*lines, f"{outcome.share:.0%} of the step kept"]
 
 

@@ -8,7 +8,8 @@ have moved below it, and the step is kept only where held-out expensive labels d
 get worse: the whole step, a half or a quarter of it, or none.
 """
 
-from collections.abc import Mapping
+import math
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -36,8 +37,7 @@ from alloop.training.state_folder import StateKeeper
 
 SHARES = (1.0, 0.5, 0.25)  # of the step, tried in turn
 _REPLAYED = 500  # cheap labels of the training
-_ALL = "all"
-_TINY = 1e-12  # eV/Å
+_FEW, _RARE = 20, 0.05  # labels with an element, and their share
 _HEAD_LR = 3.0  # the head's peak learning rate over the representation's
 
 
@@ -71,27 +71,14 @@ class TestTimeLabels:
         return joined_labels(select_labels(self.cheap, again), self.replay)
 
 
-@dataclass(frozen=True, slots=True)
-class HeldOutError:
-    """An error of the forces on held-out labels that decided, eV/Å.
-
-    atoms: all, or the symbol of an element; limit: the largest error that is kept.
-    """
-
-    atoms: str
-    value: float
-    limit: float
-
-
 @dataclass(frozen=True, slots=True, eq=False)
 class TestTimeOutcome:
     """A test-time training's outcome.
 
     potential: after the share of the step that was tried last. share: of the step that
     was kept, 0 where none was. cheap: mean absolute error of the forces on the cheap
-    labels, before and after; held: on the held-out expensive labels, eV/Å. worst: the
-    error on the latter that lies highest over its limit, of all atoms or of those of an
-    element of the new frames.
+    labels, before and after; held: on the held-out expensive labels, eV/Å. limit: the
+    largest error on the latter that is kept, eV/Å.
     """
 
     __test__ = False
@@ -100,7 +87,7 @@ class TestTimeOutcome:
     share: float
     cheap: tuple[float, float]
     held: tuple[float, float]
-    worst: HeldOutError
+    limit: float
 
     @property
     def kept(self) -> bool:
@@ -139,19 +126,39 @@ def require_elements(potential: TwoHeadPotential, batch: Batch) -> None:
         )
 
 
-def require_judged_elements(batch: Batch, held_out: Batch) -> None:
-    """Raise InputError for elements of new frames that no held-out label has.
+def require_taught_elements(batch: Batch, labels: TestTimeLabels) -> None:
+    """Raise InputError for elements of new frames that expensive labels hardly have.
 
-    Nobody would see how wrong the model gets on them.
+    Where held-out labels have none of an element, nobody would see how wrong the model
+    gets on it. Where those of the training have few, the expensive head knows too
+    little of it to make something of other features.
     """
-    new = sorted(set(batch.numbers.tolist()) - set(held_out.numbers.tolist()))
-    if new:
-        names = ", ".join(map(chemical_symbol, new))
+    new = sorted(set(batch.numbers.tolist()))
+    held = _frames_with(new, labels.held_out.batch)
+    missing = [chemical_symbol(z) for z in new if not held[z]]
+    if missing:
         raise InputError(
-            f"expected held-out expensive labels with {names}, which the frames have, "
-            "to see whether the model gets worse on them, got none; bring some "
-            "(`--heldout FILE`)"
+            f"expected held-out expensive labels with {', '.join(missing)}, which the "
+            "frames have, to see whether the model gets worse on them, got none; bring "
+            "some (`--heldout FILE`)"
         )
+    if labels.expensive is None:
+        return
+    known = _frames_with(new, labels.expensive.batch)
+    least = min(_FEW, math.ceil(_RARE * len(labels.expensive)))
+    rare = [f"{known[z]} with {chemical_symbol(z)}" for z in new if known[z] < least]
+    if rare:
+        raise InputError(
+            f"expected {least} expensive labels of the training or more with each "
+            f"element of the frames, got {', '.join(rare)}; test-time training makes "
+            "such an element worse, buy expensive labels with it"
+        )
+
+
+def _frames_with(elements: Sequence[int], batch: Batch) -> dict[int, int]:
+    """Return the number of frames with each of these elements."""
+    index, numbers = batch.frame_index, batch.numbers
+    return {z: len(np.unique(index[numbers == z])) for z in elements}
 
 
 def train_at_test_time(
@@ -164,63 +171,33 @@ def train_at_test_time(
     """Train the representation on cheap labels of new frames; keep it if it may be.
 
     keeper: stores states, from which a killed training resumes. Raises InputError for
-    elements that the model or the held-out labels do not know and without labels.
+    elements that the model does not know or labels hardly have, and without labels.
     """
     cheap, held_out = labels.cheap, labels.held_out
     for name, own in (("cheap", cheap), ("held-out expensive", held_out)):
         if not len(own):
             raise InputError(f"expected {name} labels to refine a model, got none")
     require_elements(potential, cheap.batch)
-    require_judged_elements(cheap.batch, held_out.batch)
+    require_taught_elements(cheap.batch, labels)
     moved = _moved_network(potential, labels.learned, settings, keeper, progress)
-    before = _error(potential.cheap(), cheap), _held_errors(potential, labels)
+    before = _error(potential.cheap(), cheap), _error(potential, held_out)
+    limit = (1.0 + settings.worse) * before[1]
     for share in SHARES:
         refined = potential.with_network(_blended(potential, moved, share))
         if labels.expensive is not None:
             tuned = _tuned_head(refined, labels.expensive, settings, keeper, progress)
             refined = refined.with_network(tuned)
-        outcome = _judged(refined, share, labels, before, settings.worse)
+        held = _error(refined, held_out)
+        outcome = TestTimeOutcome(
+            refined,
+            share if held <= limit else 0.0,
+            (before[0], _error(refined.cheap(), cheap)),
+            (before[1], held),
+            limit,
+        )
         if outcome.kept:
             break
     return outcome
-
-
-def _judged(
-    refined: TwoHeadPotential,
-    share: float,
-    labels: TestTimeLabels,
-    before: tuple[float, Mapping[str, float]],
-    worse: float,
-) -> TestTimeOutcome:
-    """Return the outcome of a share of the step; before: cheap and held-out errors."""
-    held = _held_errors(refined, labels)
-    found = [
-        HeldOutError(atoms, held[atoms], (1.0 + worse) * error)
-        for atoms, error in before[1].items()
-    ]
-    worst = max(found, key=lambda each: each.value / max(each.limit, _TINY))
-    return TestTimeOutcome(
-        refined,
-        share if all(each.value <= each.limit for each in found) else 0.0,
-        (before[0], _error(refined.cheap(), labels.cheap)),
-        (before[1][_ALL], held[_ALL]),
-        worst,
-    )
-
-
-def _held_errors(
-    potential: TwoHeadPotential, labels: TestTimeLabels
-) -> dict[str, float]:
-    """Return the force MAE (eV/Å) on held-out labels: of all atoms, and by element.
-
-    The elements are those of the new frames.
-    """
-    batch = labels.held_out.batch
-    wrong = np.abs(potential.predict(batch).forces - labels.held_out.forces)
-    found = {_ALL: float(wrong.mean())}
-    for z in np.unique(labels.cheap.batch.numbers).tolist():
-        found[chemical_symbol(z)] = float(wrong[batch.numbers == z].mean())
-    return found
 
 
 def _tuned_head(

@@ -37,13 +37,13 @@ def refined_member(
     The other cheap labels are replayed, the expensive head is fitted again, and the
     frozen set must not get worse. Where no share of the step may be kept, the smallest
     one comes back with a failed check. None where the parent cannot be refined: it has
-    no cheap head, as before a change of `training:`, or an element is new to it or
-    absent from the frozen set.
+    no cheap head, as before a change of `training:`, or an element is new to it, or
+    absent from the frozen set, or rare in its expensive labels.
     """
     from alloop.refine.test_time import (  # torch, which drivers do without
         TestTimeLabels,
         require_elements,
-        require_judged_elements,
+        require_taught_elements,
         require_two_heads,
         thinned_labels,
         train_at_test_time,
@@ -52,12 +52,6 @@ def refined_member(
     if inputs.parent is None or test is None:
         raise TypeError("a refinement needs a model and a frozen set in its data")
     cheap = inputs.data.cheap
-    try:
-        potential = require_two_heads(inputs.parent)
-        require_elements(potential, cheap.batch)
-        require_judged_elements(cheap.batch, test.batch)
-    except InputError:
-        return None
     chosen = set(command.refine)
     new = np.array([frame.id in chosen for frame in cheap.batch.frames()])
     labels = TestTimeLabels(
@@ -66,6 +60,12 @@ def refined_member(
         replay=None if new.all() else thinned_labels(_others(cheap, new)),
         expensive=inputs.data.expensive,
     )
+    try:
+        potential = require_two_heads(inputs.parent)
+        require_elements(potential, cheap.batch)
+        require_taught_elements(labels.cheap.batch, labels)
+    except InputError:
+        return None
     seeded = replace(settings, seed=torch_seed(inputs.seed, command.name))
     keeper = None if inputs.folder is None else StateFolder(inputs.folder)
     found = train_at_test_time(potential, labels, seeded, keeper)
@@ -75,10 +75,9 @@ def refined_member(
         Refinement(len(labels.cheap), found.share, found.cheap, found.held),
         ModelCheck(
             "force error on held-out expensive labels",
-            found.worst.value * _MILLI,
-            found.worst.limit * _MILLI,
+            found.held[1] * _MILLI,
+            found.limit * _MILLI,
             "meV/Å",
-            detail=f"{found.worst.atoms} atoms",
         ),
     )
 

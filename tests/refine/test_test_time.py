@@ -23,7 +23,7 @@ from alloop.refine.test_time import (
     train_at_test_time,
 )
 from alloop.testing import check_potential
-from alloop.training.label_changes import select_labels
+from alloop.training.label_changes import joined_labels, select_labels
 from alloop.training.schedule import Schedule
 from alloop.training.trainers.two_heads import TwoHeadTrainer, two_head_stages
 from tests.models.kinds import small
@@ -140,20 +140,20 @@ def test_the_expensive_head_is_fitted_again(trained: TwoHeadPotential) -> None:
     assert changed
 
 
-def test_what_is_worse_for_one_element_is_not_kept_whole(
+def test_an_element_that_labels_hardly_have_is_refused(
     trained: TwoHeadPotential,
 ) -> None:
-    """Labels that hydrogen moves to, and of which oxygen overshoots."""
-    new, held = labels(CHEAP, "H2O2", 10), labels(EXPENSIVE, "H2O", 8, 0.06)
-    settings = TestTimeSettings(40, replace(SCHEDULE, optimiser="adamw"), worse=50.0)
-    moved = train_at_test_time(trained, TestTimeLabels(new, held), settings).potential
-    now, then = (x.predict(held.batch).forces for x in (trained, moved))
-    oxygen = (held.batch.numbers == 8)[:, None]
-    judge = replace(held, forces=np.where(oxygen, 0.6 * now + 0.4 * then, then))
-    assert error(moved, judge) < error(trained, judge)
-    strict = replace(settings, worse=0.02)
-    found = train_at_test_time(trained, TestTimeLabels(new, judge), strict)
-    assert found.share < 1.0
+    """Oxygen in one of thirty labels, and in two of them."""
+    new, held = labels(CHEAP, "H2O2", 2), labels(EXPENSIVE, "H2O", 2)
+    hydrogen = labels(EXPENSIVE, "H2", 28)
+    settings = TestTimeSettings(1, SCHEDULE, worse=50.0)
+    rare, enough = (
+        TestTimeLabels(new, held, expensive=joined_labels(hydrogen, known))
+        for known in (labels(EXPENSIVE, "H2O", n) for n in (1, 2))
+    )
+    with pytest.raises(InputError, match=r"2 expensive labels .* got 1 with O;"):
+        train_at_test_time(trained, rare, settings)
+    assert train_at_test_time(trained, enough, settings).kept
 
 
 def test_new_frames_are_half_of_those_learned() -> None:
