@@ -18,8 +18,9 @@ and one at least.
 A row (a set, a seed, an arm) is a line in FOLDER/shift.jsonl: what is there is skipped.
 Force errors are means over components, in meV/Å: `test` of the frames outside, `tail`
 of the tenth of them with the largest errors, `inside` of held-out frames like those
-trained on; `cpu` in CPU seconds, beside labels. Means over seeds, with the spread. A
-second table has Spearman's correlation of each shift and surprise with the largest
+trained on; `cpu` in CPU seconds, beside labels; `over` stands for multiples of the
+error of doing nothing. Means over seeds, with the lowest and the highest. A second
+table has Spearman's correlation of each shift and surprise with the largest
 error of an atom's force, on held-out and test frames together and on the latter alone.
 """
 
@@ -108,14 +109,25 @@ def make_rows(given: Namespace, rows: Rows) -> None:
 
 
 def summary_rows(given: Namespace, rows: Rows, name: str) -> list[Row]:
-    """Return a row for each arm: means over seeds, with the lowest and the highest."""
+    """Return a row for each arm: means over seeds, with the lowest and the highest.
+
+    Columns with `over` are multiples of what doing nothing gives with the same seed.
+    """
     out: list[Row] = []
     for arm in given.arms:
-        keys = (row_key(given, name, seed, arm) for seed in given.seed)
-        done = [rows[key] for key in keys if key in rows]
-        if done:
-            figures = {x: mean_range([row[x] for row in done]) for x in done[0]}
-            out.append({"arm": arm, "seeds": len(done), **figures})
+        keys = [
+            (row_key(given, name, seed, arm), row_key(given, name, seed, "nothing"))
+            for seed in given.seed
+        ]
+        done = [(rows[own], rows[base]) for own, base in keys if own in rows]
+        if not done:
+            continue
+        figures = {x: mean_range([row[x] for row, _ in done]) for x in done[0][0]}
+        over = {
+            f"{x}, over": mean_range([row[x] / base[x] for row, base in done])
+            for x in ("test", "tail", "inside")
+        }
+        out.append({"arm": arm, "seeds": len(done), **figures, **over})
     return out
 
 
