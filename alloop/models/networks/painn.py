@@ -6,7 +6,7 @@ constant, so that forces stay continuous where an atom crosses the cutoff or a v
 vanishes.
 """
 
-from typing import NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -95,32 +95,47 @@ class PaiNN(Network):
     """The PaiNN network: energies are sums over atoms of an MLP of s.
 
     Descriptors are the last s. channels is F, radial the number of Bessel functions
-    (few are smoother), cutoff in Å, radius that of a refined model.
+    (few are smoother), cutoff in Å, radius that of a refined model. Networks with other
+    blocks say so by the class variables, and by `first_features` and `directions`.
     """
+
+    message_block: ClassVar[type[nn.Module]] = Message
+    update_block: ClassVar[type[nn.Module]] = Update
+    filters_of_edge: ClassVar[int] = 3
 
     def __init__(self, settings: PaiNNSettings) -> None:
         radius = settings.radius or settings.cutoff
         super().__init__(settings, radius)
-        channels, layers, radial = settings.channels, settings.layers, settings.radial
+        channels, layers = settings.channels, settings.layers
         self.embedding = AtomEmbedding(channels)
         self.envelope = Envelope(cutoff_envelope, settings.cutoff, radius)
-        self.basis = BesselBasis(radial, settings.cutoff)
-        self.filters = nn.Linear(radial, layers * 3 * channels)
-        self.messages = nn.ModuleList(Message(channels) for _ in range(layers))
-        self.updates = nn.ModuleList(Update(channels) for _ in range(layers))
+        self.basis = BesselBasis(settings.radial, settings.cutoff)
+        width = layers * self.filters_of_edge * channels
+        self.filters = nn.Linear(settings.radial, width)
+        self.messages = nn.ModuleList(
+            self.message_block(channels) for _ in range(layers)
+        )
+        self.updates = nn.ModuleList(self.update_block(channels) for _ in range(layers))
         self.readout = two_layer_mlp(channels, max(channels // 2, 1), 1)
 
     def forward(self, graph: Graph) -> NetworkOutput:
         vectors = edge_vectors(graph)
         r = torch.linalg.vector_norm(vectors, dim=-1)  # (edges,) Å
-        unit = vectors / r.unsqueeze(-1)
+        directions = self.directions(vectors / r.unsqueeze(-1))
         W = self.filters(self.basis(r)) * self.envelope(r).unsqueeze(-1)
-        s = self.embedding(graph)
-        x = PaiNNFeatures(s, s.new_zeros(s.shape[0], 3, s.shape[1]))
+        x = self.first_features(self.embedding(graph))
         filters = W.chunk(len(self.messages), dim=-1)
         for message, update, w in zip(
             self.messages, self.updates, filters, strict=True
         ):
-            x = update(message(x, w, unit, graph.edge_index))
+            x = update(message(x, w, directions, graph.edge_index))
         energies = sum_frames(self.readout(x.s).squeeze(-1), graph)
         return NetworkOutput(energies, x.s)
+
+    def first_features(self, s: Tensor) -> Any:
+        """Return the features of the first layer, with embeddings s (atoms, F)."""
+        return PaiNNFeatures(s, s.new_zeros(s.shape[0], 3, s.shape[1]))
+
+    def directions(self, unit: Tensor) -> Any:
+        """Return what messages read of the edges' unit vectors (edges, 3)."""
+        return unit

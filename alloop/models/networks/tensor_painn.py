@@ -14,17 +14,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from alloop.models.graph import Graph, edge_vectors, sum_frames
-from alloop.models.layers import (
-    AtomEmbedding,
-    BesselBasis,
-    Envelope,
-    Network,
-    NetworkOutput,
-    cutoff_envelope,
-    two_layer_mlp,
-)
-from alloop.models.settings import TensorPaiNNSettings
+from alloop.models.layers import two_layer_mlp
+from alloop.models.networks.painn import PaiNN
 
 _SOFT = 1e-4  # added to |Vv|² and |Vt|²
 _MESSAGES = 5  # filters of an edge
@@ -108,43 +99,21 @@ class Update(nn.Module):
         )
 
 
-class TensorPaiNN(Network):
-    """The network: energies are sums over atoms of an MLP of s.
+class TensorPaiNN(PaiNN):
+    """The network: PaiNN with these blocks."""
 
-    Descriptors are the last s. channels is F, radial the number of Bessel functions,
-    cutoff in Å, radius that of a refined model.
-    """
+    message_block = Message
+    update_block = Update
+    filters_of_edge = _MESSAGES
 
-    def __init__(self, settings: TensorPaiNNSettings) -> None:
-        radius = settings.radius or settings.cutoff
-        super().__init__(settings, radius)
-        channels, layers, radial = settings.channels, settings.layers, settings.radial
-        self.embedding = AtomEmbedding(channels)
-        self.envelope = Envelope(cutoff_envelope, settings.cutoff, radius)
-        self.basis = BesselBasis(radial, settings.cutoff)
-        self.filters = nn.Linear(radial, layers * _MESSAGES * channels)
-        self.messages = nn.ModuleList(Message(channels) for _ in range(layers))
-        self.updates = nn.ModuleList(Update(channels) for _ in range(layers))
-        self.readout = two_layer_mlp(channels, max(channels // 2, 1), 1)
-
-    def forward(self, graph: Graph) -> NetworkOutput:
-        vectors = edge_vectors(graph)
-        r = torch.linalg.vector_norm(vectors, dim=-1)  # (edges,) Å
-        unit = vectors / r.unsqueeze(-1)
-        directions = Directions(unit, direction_tensor(unit))
-        W = self.filters(self.basis(r)) * self.envelope(r).unsqueeze(-1)
-        s = self.embedding(graph)
+    def first_features(self, s: Tensor) -> Features:
         atoms, channels = s.shape
-        x = Features(
+        return Features(
             s, s.new_zeros(atoms, 3, channels), s.new_zeros(atoms, 5, channels)
         )
-        filters = W.chunk(len(self.messages), dim=-1)
-        for message, update, w in zip(
-            self.messages, self.updates, filters, strict=True
-        ):
-            x = update(message(x, w, directions, graph.edge_index))
-        energies = sum_frames(self.readout(x.s).squeeze(-1), graph)
-        return NetworkOutput(energies, x.s)
+
+    def directions(self, unit: Tensor) -> Directions:
+        return Directions(unit, direction_tensor(unit))
 
 
 def direction_tensor(unit: Tensor) -> Tensor:
