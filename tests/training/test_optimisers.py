@@ -19,6 +19,14 @@ def test_singular_values_become_one_and_directions_stay(shape: tuple[int, int]) 
     torch.testing.assert_close(inner, torch.diag_embed(values), atol=2e-3, rtol=0.0)
 
 
+def test_wide_matrices_take_the_same_steps_in_fewer_products() -> None:
+    torch.manual_seed(4)
+    narrow = torch.randn(2, 16, 31) * torch.logspace(0, -4, 16)[None, :, None]
+    padded = torch.nn.functional.pad(narrow, (0, 33))  # of zeros: the same matrix
+    found = orthogonalised(padded)[:, :, :31]
+    torch.testing.assert_close(found, orthogonalised(narrow), atol=1e-4, rtol=0.0)
+
+
 def test_no_gradient_no_step() -> None:
     assert torch.equal(orthogonalised(torch.zeros(2, 16, 20)), torch.zeros(2, 16, 20))
 
