@@ -12,9 +12,9 @@ def unaccepted_sentence(state: LoopState) -> str | None:
         return None
     best = state.best
     return (
-        f"No generation passed all checks: generation {best} is used for exploration "
-        f"only (`alloop why STORE {best}` tells what it failed), and exported as a "
-        f"model only by its number (`--at {best}`)."
+        "No generation passed all checks: they are used for exploration only, and "
+        f"exported as models only by number (`--at {best}`; `alloop why STORE {best}` "
+        "tells what that one, the best, failed)."
     )
 
 

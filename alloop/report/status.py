@@ -57,10 +57,9 @@ def campaign_status(history: History) -> dict[str, Any]:
     the generation with the least of these errors; rejected: generations that failed a
     check and are not used; unaccepted: those that failed one and explore all the same,
     since none was accepted before; acceptance: a sentence where none was; sets: force
-    MAE by generation on each of the user's sets of acceptance, eV/Å;
-    examination: the last one, or null,
-    with errors in eV and eV/Å and alarms, the number of frames above the flag
-    threshold; calibration: the basis of the threshold, in sentences; error_limits: what
+    MAE by generation on each of the user's sets of acceptance, eV/Å; examination: the
+    last one, or null, with errors in eV and eV/Å and alarms, the number of frames above
+    the flag threshold; calibration: the basis of the threshold, in sentences; error_limits: what
     they promise and how often they held, by group of frames; split: what the labels of
     each level gained, in sentences, if that was measured; refinements: what test-time
     training changed, in sentences; quarantined: number of failed labels, and of those
