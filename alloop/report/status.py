@@ -59,15 +59,16 @@ def campaign_status(history: History) -> dict[str, Any]:
     since none was accepted before; acceptance: a sentence where none was; sets: force
     MAE by generation on each of the user's sets of acceptance, eV/Å; examination: the
     last one, or null, with errors in eV and eV/Å and alarms, the number of frames above
-    the flag threshold; calibration: the basis of the threshold, in sentences; error_limits: what
-    they promise and how often they held, by group of frames; split: what the labels of
-    each level gained, in sentences, if that was measured; refinements: what test-time
-    training changed, in sentences; quarantined: number of failed labels, and of those
-    that `alloop resume --retry` tries again; training: progress of the trainings under
-    way; noise: number of labels made again and RMS of their forces' change in eV/Å, by
-    fidelity; cpu_seconds: spent by this campaign on everything; time_left in seconds,
-    null while unknown; last_commit: ISO 8601, local time with its offset; running: the
-    process that runs the campaign (pid, host, since), or null.
+    the flag threshold; calibration: the basis of the threshold, in sentences;
+    error_limits: what they promise and how often they held, by group of frames; split:
+    what the labels of each level gained, in sentences, if that was measured;
+    refinements: what test-time training changed, in sentences; quarantined: number of
+    failed labels, and of those that `alloop resume --retry` tries again; training:
+    progress of the trainings under way; noise: number of labels made again and RMS of
+    their forces' change in eV/Å, by fidelity; cpu_seconds: spent by this campaign on
+    everything; time_left in seconds, null while unknown; last_commit: ISO 8601, local
+    time with its offset; running: the process that runs the campaign (pid, host,
+    since), or null.
     """
     state = history.state
     newest = state.summaries.get(state.generation)
