@@ -15,7 +15,7 @@ from alloop.core.arrays import (
 )
 from alloop.core.batch import Batch, pack_frames
 from alloop.core.frame import Frame
-from alloop.core.units import Booleans, Floats, Integers
+from alloop.core.units import Floats, Integers
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -87,14 +87,14 @@ def closest_distance(pairs: WalkerPairs, relative: Floats, walkers: int) -> Floa
 
 
 def widest_distance(
-    pairs: WalkerPairs, relative: Floats, among: Booleans, walkers: int
+    bonds: Integers, owner: Integers, relative: Floats, walkers: int
 ) -> Floats:
-    """Return each walker's largest relative distance of the pairs `among` (pairs,).
+    """Return each walker's largest relative distance of some pairs (walkers,).
 
-    0 for walkers without any.
+    bonds, owner (bonds,): indices of these pairs, and their walkers. 0 for walkers
+    without any.
     """
-    bonds = library(relative).where(among, relative, 0.0)
-    out: Floats = most_of_each(bonds, pairs.walker, walkers, 0.0)
+    out: Floats = most_of_each(relative[bonds], owner, walkers, 0.0)
     return out
 
 

@@ -12,6 +12,7 @@ from alloop.core.arrays import (
     on_host,
     segment_maxima,
     to_numpy,
+    true_rows,
 )
 from alloop.core.batch import Batch
 from alloop.core.errors import InputError
@@ -69,10 +70,14 @@ class GuardTrip:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class GuardGeometry:
-    """The pairs of atoms that the guards of a batch check, and which are bonds."""
+    """The pairs of atoms that the guards of a batch check.
+
+    bonds, owner (bonds,): the indices of pairs that are bonds, and their walkers.
+    """
 
     pairs: WalkerPairs
-    bonds: Booleans
+    bonds: Integers
+    owner: Integers
     walkers: int
 
 
@@ -109,8 +114,9 @@ def guard_geometry(batch: Batch, place: Place = on_host) -> GuardGeometry:
     batch: in numpy's arrays; place: where the pairs are wanted.
     """
     pairs = all_pairs(batch, place)
-    bonds = relative_distances(pairs, place(batch.positions)) < _BONDED
-    return GuardGeometry(pairs, bonds, len(batch))
+    near = relative_distances(pairs, place(batch.positions)) < _BONDED
+    bonds = true_rows(near)
+    return GuardGeometry(pairs, bonds, pairs.walker[bonds], len(batch))
 
 
 def tripped_guards(
@@ -173,8 +179,8 @@ def _geometric_checks(
         phrase = f"atoms at {{:.2f}} of their covalent radii, below {guards.contact:g}"
         checks.append(_GuardCheck("contact", near, near < guards.contact, phrase))
     if guards.bond is not None:
-        bonds, walkers = geometry.bonds, geometry.walkers
-        far = widest_distance(pairs, relative, bonds, walkers)
+        own = (geometry.bonds, geometry.owner)
+        far = widest_distance(*own, relative, geometry.walkers)
         phrase = f"a bond at {{:.2f}} of its covalent radii, above {guards.bond:g}"
         checks.append(_above_limit("bond", far, guards.bond, phrase))
     return checks
