@@ -207,6 +207,10 @@ def md(  # noqa: PLR0913 - one for each option
             "--compile", help=f"compile force calls; auto: from {_LONG} steps on"
         ),
     ] = "auto",
+    device: Annotated[
+        Literal["cpu", "cuda", "auto"],
+        typer.Option(help="where a trained model and its walkers are; auto: a card"),
+    ] = "cpu",
     force: Force = False,
     outside: Annotated[
         bool,
@@ -254,6 +258,7 @@ def md(  # noqa: PLR0913 - one for each option
         out=out,
         seed=seed,
         compile=compile_ == "on" or (compile_ == "auto" and steps >= _LONG),
+        device=device,
         force=force,
         domain=domain,
         outside=outside or level,

@@ -5,7 +5,6 @@ from typing import TYPE_CHECKING, Any
 
 from alloop.acceptance import AcceptanceSettings, SetLimits
 from alloop.config.sections.base import section_members
-from alloop.config.sections.clusters import Address, Inline, Local, Pbs, Slurm, Workers
 from alloop.config.sections.data import Sampled
 from alloop.config.sections.explore import Explore, Moves
 from alloop.config.sections.plan import Plan
@@ -31,7 +30,7 @@ from alloop.refine.settings import TestTimeSettings
 from alloop.workers.settings import FirstFrames, ScorerSettings, WorkerSettings
 
 if TYPE_CHECKING:
-    from alloop.workers.cluster_plan import BatchPlan, ClusterPlan, JobGroup
+    pass
 
 _SEEDS = {"cheap": 60, "expensive": 10}
 _CHEAP = 200  # labels
@@ -158,6 +157,7 @@ def worker_settings(
         acceptance=_acceptance_settings(plan),
         replay=replay_share(plan),
         refine=_test_time_settings(plan),
+        device=plan.device,
     )
 
 
@@ -210,49 +210,6 @@ def scorer_settings(plan: Plan) -> ScorerSettings:
     flag = plan.flag
     return ScorerSettings(
         flag.scorer(), flag.quantile, coverage=flag.coverage, error=flag.error
-    )
-
-
-def cluster_plan(plan: Plan) -> "ClusterPlan":
-    """Return the plan of the processes, scheduler or batch jobs that run the work."""
-    from alloop.workers.cluster_plan import ClusterPlan, TlsFiles
-
-    match plan.cluster:
-        case Local(workers=workers):
-            return ClusterPlan("local", workers)
-        case Inline():
-            return ClusterPlan("inline")
-        case Address(address=address, tls=tls, separate=apart):
-            files = None if tls is None else TlsFiles(tls.ca, tls.cert, tls.key)
-            return ClusterPlan("address", address=address, tls=files, apart=apart)
-        case Slurm() | Pbs() as jobs:
-            return ClusterPlan(jobs.kind, batch=_batch_plan(jobs))
-
-
-def _batch_plan(jobs: Slurm | Pbs) -> "BatchPlan":
-    """Return the plan of batch jobs.
-
-    A label takes one core, so that many run side by side; a training takes all.
-    """
-    from alloop.workers.cluster_plan import LABEL, LEARN, BatchPlan
-
-    groups = {LABEL: _job_group(jobs.labels, jobs.labels.cores)}
-    if jobs.learning is not None:
-        groups[LEARN] = _job_group(jobs.learning, 1)
-    options = jobs.model_dump(exclude={"kind", "labels", "learning"})
-    return BatchPlan(system=jobs.kind, groups=groups, **options)
-
-
-def _job_group(workers: Workers, tasks: int) -> "JobGroup":
-    from alloop.workers.cluster_plan import JobGroup
-
-    return JobGroup(
-        cores=workers.cores,
-        memory=workers.memory,
-        tasks=workers.tasks or tasks,
-        gpus=workers.gpus,
-        least=workers.jobs.least,
-        most=workers.jobs.most,
     )
 
 

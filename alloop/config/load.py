@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import Any, TypeAlias
 
 from alloop.config import build
+from alloop.config.checks.device_checks import device_problems
 from alloop.config.checks.plan_checks import (
     level_problems,
     pressure_problems,
@@ -100,6 +101,7 @@ def _assemble_setup(
     )
     problems = [
         *section_conflicts(plan, broken),
+        *([] if {"device", "cluster"} & broken else device_problems(plan)),
         *found.problems,
         *supplied.problems,
         *flaws,

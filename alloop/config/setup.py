@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from alloop.config import build
 from alloop.config.checks.validate import known_kinds, validate_tree
+from alloop.config.cluster import cluster_plan
 from alloop.config.merge import merge_trees
 from alloop.config.molecules import molecule_names
 from alloop.config.problems import ConfigError, Problem
@@ -122,7 +123,7 @@ class Setup:
     @cached_property
     def cluster(self) -> "ClusterPlan":
         """The plan of the processes, scheduler or batch jobs that run the work."""
-        return build.cluster_plan(self.plan)
+        return cluster_plan(self.plan)
 
     @property
     def named_code(self) -> list[str]:

@@ -4,6 +4,7 @@
     test: {file: test.xyz, energy_unit: eV, length_unit: angstrom}
     potential: {kind: painn}
     training: {kind: asteroid, validation: 0.1}
+    device: cpu
     seed: 0
 
 The file of a campaign works too: of its `start` only labels are used, and its levels
@@ -15,11 +16,13 @@ from pathlib import Path
 from typing import Any
 
 from alloop.config.build import resolve_defaults
+from alloop.config.checks.device_checks import device_problems
 from alloop.config.checks.training_checks import training_problems
 from alloop.config.checks.validate import known_kinds, validate_tree
 from alloop.config.load import own_model
 from alloop.config.merge import collect_fragments
 from alloop.config.problems import ConfigError, Problem
+from alloop.config.sections.clusters import Local
 from alloop.config.sections.data import Labels, Store
 from alloop.config.sections.plan import Plan
 from alloop.config.yaml_text import Tree, parse_yaml
@@ -45,7 +48,8 @@ def training_plan(said: Tree, name: str = "the training") -> tuple[Plan, bytes |
     if plan is None or problems:
         raise ConfigError(name, problems)
     plan, model, flaws = own_model(resolve_defaults(plan), Path())
-    if flaws := [*flaws, *training_problems(plan)]:
+    plan = plan.model_copy(update={"cluster": Local()})
+    if flaws := [*flaws, *training_problems(plan), *device_problems(plan)]:
         raise ConfigError(name, flaws)
     return plan, None if model is None else model[0]
 

@@ -65,7 +65,7 @@ def _staged_trainer(plan: Plan, kind: str, settings: dict[str, Any]) -> Trainer:
         options["gammas"] = tuple(Gamma(value) for value in training.gamma)
         options["least"] = training.least
         options["validation"] = training.validation
-    options["repulsion"] = _repulsion(plan)
+    options |= {"repulsion": _repulsion(plan), "device": plan.device}
     trainer = TwoHeadTrainer if isinstance(training, TwoHeads) else StagedTrainer
     staged = trainer(kind, settings, _training_stages(plan), **options)
     return UniversalTrainer(staged) if is_pretrained(kind) else staged

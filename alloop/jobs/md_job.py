@@ -28,6 +28,7 @@ from alloop.jobs.md_trajectory import (
 )
 from alloop.md.dynamics import DynamicsSettings, run_dynamics, snapshot
 from alloop.md.integrate import maxwell_boltzmann
+from alloop.potentials.devices import Device, on_device
 
 _PIECE = 200  # approximate MD steps between two saved states
 
@@ -55,9 +56,9 @@ class MDRun:
     steps: MD steps of each walker. A frame of each walker is written at the beginning,
     every `dynamics.stride` steps, at the end, and where a guard stops it. model: if it
     has a scorer, the surprise of each frame is written. compile: compile force calls,
-    where that works. force: replace another file at `out`. domain: the training domain
-    of a model without one; outside: allow start frames outside of it. notes: filled
-    with messages for the user.
+    where that works. device: where the network runs, and the walkers are. force:
+    replace another file at `out`. domain: the training domain of a model without one;
+    outside: allow start frames outside of it. notes: filled with messages for the user.
     """
 
     model: Generation
@@ -68,6 +69,7 @@ class MDRun:
     out: Path
     seed: int = 0
     compile: bool = False
+    device: Device = "cpu"
     force: bool = False
     domain: Domain | None = None
     outside: bool = False
@@ -168,12 +170,13 @@ class MDRun:
         )
 
     def _md_potential(self, walkers: Sequence[Walker]) -> Potential:
-        if not self.compile:
+        if not self.compile and self.device == "cpu":
             return self.model.potential
-        from alloop.potentials.compiled import compiled_for
+        from alloop.potentials.placed import moving_potential
 
         batch = pack_frames([walker.frame for walker in walkers])
-        potential, why = compiled_for(self.model.potential, batch)
+        own = on_device(self.model.potential, self.device)
+        potential, why = moving_potential(own, batch, self.compile)
         self.notes.extend([] if why is None else [why])
         return potential
 

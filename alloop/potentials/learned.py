@@ -3,7 +3,7 @@
 import copy
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 import torch
@@ -32,9 +32,9 @@ class LearnedPotential:
     The latter two are computed in float64, the network in the type of its weights.
     references: eV by atomic number, one for every element that the network was trained
     on. scale: eV by unit of the network. repulsion: what was subtracted from the labels
-    that the network learned. device: where the network runs, as torch calls it. Frames
-    go to the network in chunks; on a CPU these depend on their sizes alone, so that the
-    same batch gives the same bits.
+    that the network learned. device: where the network runs, as torch calls it, by
+    default where its weights are. Frames go to the network in chunks; on a CPU these
+    depend on their sizes alone, so that the same batch gives the same bits.
     """
 
     def __init__(
@@ -42,11 +42,13 @@ class LearnedPotential:
         network: Network,
         references: Mapping[int, float],
         scale: float = 1.0,
-        device: str = "cpu",
+        device: str | None = None,
         repulsion: Zbl | None = None,
     ) -> None:
+        weights = next(network.parameters())
+        device = str(weights.device) if device is None else device
         self._network = copy.deepcopy(network).to(device).requires_grad_(False).eval()
-        self._dtype = next(self._network.parameters()).dtype
+        self._dtype = weights.dtype
         self._elements = ElementTable(references)
         self.scale = float(scale)
         self.device = device
@@ -108,6 +110,15 @@ class LearnedPotential:
         return LearnedPotential(
             self._network, references, self.scale, self.device, self.repulsion
         )
+
+    def on(self, device: str) -> Self:
+        """Return the potential on another device; itself where it is there already."""
+        if device == self.device:
+            return self
+        moved = copy.copy(self)
+        moved._network = copy.deepcopy(self._network).to(device)
+        moved.device, moved.chunks = device, Chunks(device)
+        return moved
 
     def reference_energies(self, batch: Batch) -> Floats:
         """Return the sum of the references of each frame, (frames,) in eV.

@@ -211,7 +211,9 @@ def _tuned_head(
     if potential.repulsion is not None:
         labels = potential.repulsion.without(labels)
     rest = without_references(labels, potential.references)
-    pool = make_graph_pool(rest, potential.scale, potential.cutoff, potential.dtype)
+    pool = make_graph_pool(
+        rest, potential.scale, potential.cutoff, potential.dtype, potential.device
+    )
     schedule = replace(settings.schedule, lr=_HEAD_LR * settings.schedule.lr)
     stage = Stage("head", "expensive", settings.steps, "previous", schedule=schedule)
     network = potential.network
@@ -232,7 +234,7 @@ def _moved_network(
     if own.repulsion is not None:
         aligned = own.repulsion.without(aligned)
     rest = without_references(aligned, own.references)
-    pool = make_graph_pool(rest, own.scale, own.cutoff, own.dtype)
+    pool = make_graph_pool(rest, own.scale, own.cutoff, own.dtype, own.device)
     network = own.network
     head = head_names(network)
     names = beginning_names(network)

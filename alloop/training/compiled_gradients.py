@@ -197,7 +197,7 @@ def _program_key(
         json.dumps(network.settings, sort_keys=True),
         (layout.objective, layout.free, layout.fields, layout.labels),
         tuple(layout.constants.items()),
-        tuple((tensor.shape, tensor.dtype) for tensor in flat),
+        tuple((tensor.shape, tensor.dtype, tensor.device) for tensor in flat),
         "any" if general else _graph_topology(graph),
     )
 

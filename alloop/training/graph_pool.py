@@ -64,8 +64,7 @@ class GraphPool:
 
     def with_weights(self, weights: Floats) -> "GraphPool":
         """Return the same frames with weights (frames,) of mean 1."""
-        dtype = self.target.forces.dtype
-        w = torch.tensor(weights, dtype=dtype)
+        w = torch.tensor(weights).to(self.target.forces)
         return replace(self, target=replace(self.target, weights=w))
 
     def select(self, frames: Integers) -> tuple[Graph, Targets]:
@@ -73,18 +72,18 @@ class GraphPool:
         if self.alike and len(frames) <= len(self):
             return self._rows(frames)
         offsets = self.labels.batch.offsets
-        atoms = torch.from_numpy(take_atoms(offsets, frames))
-        edges = torch.from_numpy(take_atoms(self.edges, frames))
+        atoms = self._index(take_atoms(offsets, frames))
+        edges = self._index(take_atoms(self.edges, frames))
         sizes = np.diff(offsets)[frames]
         first = np.cumsum(sizes) - sizes  # where each frame's atoms start now
         moved = np.repeat(first - offsets[frames], np.diff(self.edges)[frames])
-        owner = torch.from_numpy(np.repeat(np.arange(len(frames)), sizes))
-        chosen = torch.from_numpy(frames)
+        owner = self._index(np.repeat(np.arange(len(frames)), sizes))
+        chosen = self._index(frames)
         whole = self.graph
         graph = Data(
             z=whole.z[atoms],
             pos=whole.pos[atoms],
-            edge_index=whole.edge_index[:, edges] + torch.from_numpy(moved),
+            edge_index=whole.edge_index[:, edges] + self._index(moved),
             shift=whole.shift[edges],
             batch=owner,
             charge=whole.charge[chosen],
@@ -113,7 +112,7 @@ class GraphPool:
         count, total = len(frames), len(self)
         atoms = count * (len(self.graph.z) // total)
         edges = count * int(self.edges[1])
-        chosen = torch.from_numpy(frames)
+        chosen = self._index(frames)
         whole, owner = self.graph, self.graph.batch[:atoms]
 
         def of(rows: Tensor) -> Tensor:
@@ -138,6 +137,10 @@ class GraphPool:
             virial=_chosen_rows(target.virial, chosen),
         )
 
+    def _index(self, values: Integers) -> Tensor:
+        """Return integers as a tensor on the device of the pool."""
+        return torch.from_numpy(values).to(self.target.forces.device)
+
 
 def _chosen_rows(values: Tensor | None, rows: Tensor) -> Tensor | None:
     return None if values is None else values[rows]
@@ -149,18 +152,30 @@ def force_scale(labels: LabelSet) -> float:
 
 
 def make_graph_pool(
-    labels: LabelSet, scale: float, cutoff: float, dtype: torch.dtype = torch.float32
+    labels: LabelSet,
+    scale: float,
+    cutoff: float,
+    dtype: torch.dtype = torch.float32,
+    device: str | torch.device = "cpu",
 ) -> GraphPool:
-    """Return the pool of labels whose references are already subtracted."""
-    graph = to_graph(labels.batch, cutoff, dtype)
+    """Return the pool of labels whose references are already subtracted.
+
+    device: where its tensors are kept.
+    """
+    graph = to_graph(labels.batch, cutoff, dtype, device)
     owners = graph.batch[graph.edge_index[1]]
-    counts = np.bincount(owners.numpy(), minlength=len(labels))
+    counts = np.bincount(owners.cpu().numpy(), minlength=len(labels))
+    virial = _virial_targets(labels, scale)
+
+    def tensor(values: Floats) -> Tensor:
+        return torch.tensor(values, dtype=dtype, device=device)
+
     target = Targets(
-        energies=torch.tensor(labels.energies / scale, dtype=dtype),
-        forces=torch.tensor(labels.forces / scale, dtype=dtype),
-        weights=torch.ones(len(labels), dtype=dtype),
+        energies=tensor(labels.energies / scale),
+        forces=tensor(labels.forces / scale),
+        weights=tensor(np.ones(len(labels))),
         owner=graph.batch,
-        virial=_virial_targets(labels, scale, dtype),
+        virial=None if virial is None else tensor(virial),
     )
     edges = np.concatenate([[0], np.cumsum(counts)]).astype(np.int64)
     return GraphPool(
@@ -168,14 +183,12 @@ def make_graph_pool(
     )
 
 
-def _virial_targets(
-    labels: LabelSet, scale: float, dtype: torch.dtype
-) -> Tensor | None:
+def _virial_targets(labels: LabelSet, scale: float) -> Floats | None:
     """Return the virials per atom (frames, 6) in units of the scale, None without."""
     if labels.stress is None or not np.isfinite(labels.stress).any():
         return None
-    virial = virial_per_atom(labels.batch, labels.stress)
-    return torch.tensor(virial / scale, dtype=dtype)
+    out: Floats = virial_per_atom(labels.batch, labels.stress) / scale
+    return out
 
 
 def _same_topology(labels: LabelSet, graph: Graph, edges: Integers) -> bool:
@@ -186,7 +199,7 @@ def _same_topology(labels: LabelSet, graph: Graph, edges: Integers) -> bool:
         return False
     size = atoms // frames
     z = graph.z.view(frames, size)
-    begins = size * torch.arange(frames).view(1, frames, 1)
+    begins = size * torch.arange(frames, device=z.device).view(1, frames, 1)
     local = graph.edge_index.view(2, frames, first) - begins
     return bool(
         (labels.batch.sizes == size).all()

@@ -48,7 +48,7 @@ def random_directions(
     """
     shape = (vectors, *positions.shape)
     signs = torch.randint(0, 2, shape, generator=generator, dtype=positions.dtype)
-    return 2.0 * signs - 1.0
+    return 2.0 * signs.to(positions.device) - 1.0
 
 
 def score_loss(energy: Energy, positions: Tensor, kT: float, along: Tensor) -> Tensor:
@@ -83,7 +83,7 @@ class ScoreLoss:
         along = random_directions(graph.pos, self.vectors, generator)
         shape, dtype = graph.pos.shape, graph.pos.dtype
         moved = self.noise * torch.randn(shape, generator=generator, dtype=dtype)
-        return along, moved
+        return along, moved.to(graph.pos.device)
 
     def __call__(
         self,

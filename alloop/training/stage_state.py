@@ -150,7 +150,7 @@ class StageState:
             weight.copy_(tensors[f"weight/{name}"])
             mean.copy_(tensors[f"average/{name}"])
             state = _under_prefix(tensors, f"state/{name}/")
-            self._optimiser_state(weight).update(state)
+            self._optimiser_state(weight).update(_beside(state, weight))
 
     def _optimiser_state(self, weight: Tensor) -> dict[str, Tensor]:
         for optimiser in self.optimisers:
@@ -177,6 +177,14 @@ def copied_arrays(tensors: Mapping[str, Tensor]) -> dict[str, Any]:
         name: tensor.detach().cpu().numpy().copy() for name, tensor in tensors.items()
     }
     return copies
+
+
+def _beside(state: Mapping[str, Tensor], weight: Tensor) -> dict[str, Tensor]:
+    """Return an optimiser's tensors on the weight's device, numbers of steps here.
+
+    That is where torch's optimisers keep them.
+    """
+    return {k: v if k == "step" else v.to(weight.device) for k, v in state.items()}
 
 
 def _under_prefix(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:

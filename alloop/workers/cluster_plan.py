@@ -77,9 +77,11 @@ class ClusterPlan:
 
     kind: "local" (embedded processes), "inline" (this process), "address" (a running
     scheduler), "slurm" or "pbs". workers: processes of a local cluster, None for one
-    per core. tls: credentials for the scheduler at the address; apart: True if its
-    workers have the resources LABEL and LEARN. folder: for job logs and credentials, on
-    a disk that all nodes share.
+    per core; gpus: those among them that have a card each and learn, while the others
+    make labels. tls: credentials for the scheduler at the address; apart: True if its
+    workers have the resources LABEL and LEARN; asked: resources of other names that
+    tasks of either kind ask for there. folder: for job logs and credentials, on a disk
+    that all nodes share.
     """
 
     kind: str = "local"
@@ -87,13 +89,21 @@ class ClusterPlan:
     address: str | None = None
     tls: TlsFiles | None = None
     apart: bool = False
+    asked: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
+    gpus: int = 0
     batch: BatchPlan | None = None
     folder: Path = field(default_factory=Path)
 
     @property
     def separate(self) -> bool:
         """True if labels and learning have separate workers."""
-        return self.apart or (self.batch is not None and len(self.batch.groups) > 1)
+        groups = () if self.batch is None else self.batch.groups
+        return self.apart or self.gpus > 0 or len(groups) > 1
+
+    def resources(self, kind: str) -> Mapping[str, float] | None:
+        """Return what a task of a kind, LABEL or LEARN, asks of its worker."""
+        own = {kind: 1.0} if self.separate else {}
+        return {**own, **self.asked.get(kind, {})} or None
 
 
 def available_cores() -> int:

@@ -18,12 +18,19 @@ from typing import Any, Protocol, TypeVar, runtime_checkable
 
 from alloop.core.errors import InputError, Interrupted
 from alloop.models.private_folder import own_folder
-from alloop.workers.cluster_plan import NO_PAGES, ClusterPlan, available_cores
+from alloop.workers.cluster_plan import (
+    LABEL,
+    LEARN,
+    NO_PAGES,
+    ClusterPlan,
+    available_cores,
+)
 
 _Made = TypeVar("_Made")
 _HERE = "127.0.0.1"
 _LOOK = 0.1  # s between two checks of what starts
 _GIVE_UP = 1.0  # s to wait for an interrupted start to end
+_CARDS = "CUDA_VISIBLE_DEVICES"
 _SCALE = 10.0  # s between two updates of the jobs of a batch system
 
 
@@ -128,8 +135,9 @@ def _local_cluster(plan: ClusterPlan) -> Connection:
 
     def start() -> LocalCluster:
         settings = deepcopy(dask.config.get("distributed"))
-        return LocalCluster(
-            n_workers=plan.workers or available_cores(),
+        workers = plan.workers or available_cores()
+        cluster = LocalCluster(
+            n_workers=0 if plan.gpus else workers,
             threads_per_worker=1,
             processes=True,
             host=_HERE,
@@ -142,6 +150,12 @@ def _local_cluster(plan: ClusterPlan) -> Connection:
             config={"distributed": settings},  # for restarted workers too
             silence_logs=logging.CRITICAL,
         )
+        if plan.gpus:
+            cluster.worker_spec.update(
+                separate_workers(cluster.new_spec, workers, plan.gpus)
+            )
+            cluster.sync(cluster._correct_state)
+        return cluster
 
     with _quiet_dask(), _free_workers_only(), dask.config.set(NO_PAGES):
         try:
@@ -154,6 +168,30 @@ def _local_cluster(plan: ClusterPlan) -> Connection:
                 "run it again"
             ) from error
     return Connection(Client(cluster, set_as_default=False), cluster)
+
+
+def separate_workers(
+    spec: Mapping[str, Any], workers: int, gpus: int
+) -> dict[str, dict[str, Any]]:
+    """Return the specs of workers by name: one for each card, the others for labels.
+
+    Each that learns sees its own card alone. At least one makes labels.
+    """
+    cards = [card for card in os.environ.get(_CARDS, "").split(",") if card]
+    cards = cards or [str(number) for number in range(gpus)]
+    own = [("learn", LEARN, {_CARDS: card}) for card in cards[:gpus]]
+    own += [("label", LABEL, {_CARDS: ""})] * max(1, workers - gpus)
+    return {
+        f"{name}-{number}": {
+            **spec,
+            "options": {
+                **spec["options"],
+                "resources": {resource: 1},
+                "env": {**spec["options"].get("env", {}), **given},
+            },
+        }
+        for number, (name, resource, given) in enumerate(own)
+    }
 
 
 def _batch_cluster(plan: ClusterPlan) -> Connection:

@@ -128,7 +128,7 @@ class DaskPool:
             (task.span, None if continues else task.limit),
             key=key,
             priority=task.priority,
-            resources=self._resources(task),
+            resources=self._plan.resources(_task_resource(task)),
             pure=False,
         )
         if continues:
@@ -244,9 +244,6 @@ class DaskPool:
         self._sent[key] += 1
         many = self._sent[key]
         return key if many == 1 else (key[0], f"{task.key}~{many}")
-
-    def _resources(self, task: Task) -> dict[str, int] | None:
-        return {_task_resource(task): 1} if self._plan.separate else None
 
     def _waiting_tasks(self) -> Mapping[str, int]:
         """Return the number of waiting or running tasks by resource.

@@ -118,16 +118,17 @@ def _predicted_frames(
 def _exploring_potential(
     walkers: Sequence[Walker], generation: Generation, settings: WorkerSettings
 ) -> tuple[Potential, str]:
-    """Return the potential, compiled if that is set, and the reason if it is not.
+    """Return the potential as it moves walkers, and the reason if it is not compiled.
 
-    The reason is "" unless compilation was wanted but impossible.
+    On a device it keeps their arrays there. The reason is "" unless compilation was
+    wanted but impossible.
     """
-    if not settings.compile:
+    if not settings.compile and settings.device == "cpu":
         return generation.potential, ""
-    from alloop.potentials.compiled import compiled_for
+    from alloop.potentials.placed import moving_potential
 
     batch = pack_frames([walker.frame for walker in walkers])
-    potential, why = compiled_for(generation.potential, batch)
+    potential, why = moving_potential(generation.potential, batch, settings.compile)
     return potential, why or ""
 
 
@@ -135,7 +136,7 @@ def _load_generation(task_data: TaskData, settings: WorkerSettings) -> Generatio
     blob = task_data.model or b""
     if blob not in _models:
         _models.clear()
-        _models[blob] = from_bytes(blob, settings.restore, settings.scoring.scorer)
+        _models[blob] = from_bytes(blob, settings.restore_here, settings.scoring.scorer)
     return _models[blob]
 
 

@@ -15,6 +15,7 @@ from alloop.labels.child.labeller import Limits
 from alloop.loop.events import Timing
 from alloop.md.dynamics import DynamicsSettings
 from alloop.models.checkpoint import Checkpoint, Storable
+from alloop.potentials.devices import Device, on_device
 from alloop.potentials.restore import restore_potential
 from alloop.refine.settings import TestTimeSettings
 from alloop.scores.calibrate import ScorerSettings as ScorerSettings
@@ -54,6 +55,7 @@ class WorkerSettings:
 
     temperatures: of exploring walkers by index, K; further ones begin again with the
     first. spool: folder where finished long labels are kept until they are committed.
+    device: where networks run in MD, training and scoring.
     """
 
     seed: int
@@ -71,6 +73,14 @@ class WorkerSettings:
     acceptance: AcceptanceSettings | None = None  # checks of each generation
     replay: float = 0.0  # share of replayed frames in the loss of fine-tuning
     refine: TestTimeSettings | None = None  # its seed is the command's
+    device: Device = "cpu"
+
+    def restore_here(self, checkpoint: Checkpoint) -> Storable:
+        """Return the potential of a checkpoint, on the device of this worker.
+
+        Raises InputError where there is none.
+        """
+        return on_device(self.restore(checkpoint), self.device)
 
     def level(self, level_id: str) -> Level:
         """Return the level with this id."""

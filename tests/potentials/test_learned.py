@@ -247,6 +247,18 @@ def test_a_frame_that_does_not_fit_into_memory_is_refused(
         LearnedPotential(network, REFERENCES).predict(pack_frames(MOLECULES))
 
 
+def test_a_potential_is_the_same_on_another_device() -> None:
+    """torch's CPU has two names, which are two devices to alloop."""
+    here, batch = LearnedPotential(lively("painn"), REFERENCES), pack_frames(MOLECULES)
+    there = here.on("cpu:0")
+    assert here.on("cpu") is here
+    assert (here.device, there.device) == ("cpu", "cpu:0")
+    assert there.frozen_network is not here.frozen_network
+    one, other = here.predict(batch), there.predict(batch)
+    np.testing.assert_array_equal(one.forces, other.forces)
+    assert content_id(here.checkpoint()) == content_id(there.checkpoint())
+
+
 def test_no_frames_give_no_predictions() -> None:
     said = LearnedPotential(lively("painn"), REFERENCES).predict(
         pack_frames([]), descriptors=True

@@ -18,7 +18,6 @@ import pytest
 from distributed import Client, LocalCluster, Security
 
 from alloop.campaign import Campaign
-from alloop.config import build
 from alloop.core.errors import InputError, StoreError
 from alloop.core.records import Walker
 from alloop.driver.run import RunObserver
@@ -383,7 +382,7 @@ def test_keys_of_a_batch_cluster_go_with_it_and_those_of_a_dead_one_before(
 def test_one_group_of_workers_does_everything(tmp_path: Path) -> None:
     one = {key: value for key, value in PBS.items() if key != "learning"}
     setup = Campaign.from_yaml(write_toy(tmp_path, cluster=one)).setup
-    plan = build.cluster_plan(setup.plan)
+    plan = setup.cluster
     assert plan.batch is not None
     assert not plan.separate
     spec = job_spec(plan.batch, LABEL, tmp_path)

@@ -10,6 +10,7 @@ from alloop.config.sections.base import (
     Loose,
     Memory,
     ParallelCount,
+    Positive,
     Section,
     Whole,
     Word,
@@ -28,6 +29,11 @@ class Local(Section):
     workers: ProcessCount | None = Field(
         None, description="number of worker processes; by default one for each core"
     )
+    gpus: Annotated[int, Field(ge=0, le=64)] = Field(
+        0,
+        description="cards that have a worker each for training and MD, with `device: "
+        "cuda`; the other workers make labels. 0: all workers do everything",
+    )
 
 
 class Inline(Section):
@@ -42,6 +48,15 @@ class Tls(Section):
     ca: str = Field(description="path of the PEM file of the certificate authority")
     cert: str = Field(description="path of the PEM file of the certificate")
     key: str = Field(description="path of the PEM file of the private key")
+
+
+class Resources(Section):
+    """What a task asks of its worker, by the names of Dask's resources."""
+
+    labels: dict[Word, Positive] = Field({}, description="of labels, such as {CPU: 1}")
+    learning: dict[Word, Positive] = Field(
+        {}, description="of training and MD, such as {GPU: 1}"
+    )
 
 
 class Address(Section):
@@ -59,6 +74,7 @@ class Address(Section):
         description="whether training and MD go to workers with the resource "
         "LEARN=1, and the rest to those with LABEL=1",
     )
+    resources: Resources = Resources()
 
 
 class Jobs(Section):

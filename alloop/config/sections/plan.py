@@ -184,6 +184,11 @@ class Plan(Section):
     )
     budget: Budget = Budget()
     stop: Stop = Stop()
+    device: Literal["cpu", "cuda", "auto"] = Field(
+        "cpu",
+        description="where networks run, in MD, training and scoring; auto: on a card "
+        "of CUDA where a worker has one",
+    )
     cluster: Cluster = Local()
     limits: Limits = Limits()
     store: str | None = Field(

@@ -60,7 +60,8 @@ class StageRunner:
     scale is the network's unit in eV. parent is the network that a stage with start
     "parent" begins with. keeper stores states of trainings, to resume after a kill.
     stages are those of the whole training, which decide if compiling saves time.
-    replayed: labels that stages on labels learn too.
+    replayed: labels that stages on labels learn too. device: torch's name of the one
+    that networks are trained on.
     """
 
     kind: str
@@ -77,6 +78,7 @@ class StageRunner:
     stages: tuple[Stage, ...] = ()
     repulsion: Zbl | None = None
     replayed: ReplayedLabels | None = None
+    device: str = "cpu"
 
     def run_stages(
         self, state: TrainingState, stages: Sequence[Stage], gamma: Gamma
@@ -88,14 +90,13 @@ class StageRunner:
 
     def new_network(self, name: str) -> Network:
         """Return an untrained network; the name selects its random stream."""
-        return build_network(
-            self.kind, self.settings, seed=torch_seed(self.seed, f"{name}/network")
-        )
+        seed = torch_seed(self.seed, f"{name}/network")
+        return build_network(self.kind, self.settings, seed=seed).to(self.device)
 
     def first_network(self, stage: Stage) -> Network:
         """Return the network that the first stage begins with."""
         if stage.start == "parent" and self.parent is not None:
-            return self.parent
+            return self.parent.to(self.device)
         return self.new_network(stage.name)
 
     def validation_error(self, state: TrainingState) -> float:
@@ -180,8 +181,9 @@ class StageRunner:
         return self._label_pool(rest, network)
 
     def _label_pool(self, labels: LabelSet, network: Network) -> GraphPool:
-        dtype = next(network.parameters()).dtype
-        return make_graph_pool(labels, self.scale, network.cutoff, dtype)
+        weights = next(network.parameters())
+        kind = (weights.dtype, weights.device)
+        return make_graph_pool(labels, self.scale, network.cutoff, *kind)
 
 
 def _with_network(

@@ -15,6 +15,7 @@ from alloop.core.errors import InputError
 from alloop.core.records import LabelSet, TrainingData
 from alloop.core.roles import Potential
 from alloop.core.splits import held_out
+from alloop.potentials.devices import Device, torch_device
 from alloop.potentials.learned import LearnedPotential
 from alloop.potentials.repulsion import ZBL, Zbl
 from alloop.training.bias_weights import DEFAULT, Gamma
@@ -50,7 +51,8 @@ class StagedTrainer:
     keeper, a training that was killed resumes from its last saved state. repulsion: a
     fixed potential added to the network, which learns the labels less it. replay:
     frames that fine-tuning goes on learning; references are then fitted to the labels
-    less the energies of the network that it starts from.
+    less the energies of the network that it starts from. device: where networks are
+    trained; InputError in `train` where there is none.
     """
 
     kind: str
@@ -64,6 +66,7 @@ class StagedTrainer:
     keeper: StateKeeper | None = None
     repulsion: Zbl | None = ZBL
     replay: Replay | None = None
+    device: Device = "cpu"
 
     def __post_init__(self) -> None:
         if len(self.gammas) > 1 and self.validation <= 0.0:
@@ -129,6 +132,7 @@ class StagedTrainer:
             keeper=self.keeper,
             repulsion=self.repulsion,
             replayed=self._replayed(start),
+            device=torch_device(self.device),
         )
 
     def _references(

@@ -25,6 +25,7 @@ from alloop.training.stages import (
     standard_stages,
 )
 from alloop.training.state_folder import StateFolder
+from alloop.training.trainers import staged_trainer
 from alloop.training.trainers.staged_trainer import (
     StagedTrainer,
     asteroid_trainer,
@@ -103,6 +104,16 @@ def test_the_same_labels_and_seed_give_the_same_model(cheap, expensive) -> None:
     names = [name_of(quick().train(data, None, seed)[0]) for seed in (1, 1, 2)]
     assert names[0] == names[1]
     assert names[0] != names[2]
+
+
+def test_training_stays_on_its_device(cheap, expensive, monkeypatch) -> None:
+    """torch's CPU has two names, which are two devices to alloop."""
+    data = TrainingData(cheap(12), expensive(5))
+    here, _ = quick().train(data, None, seed=1)
+    monkeypatch.setattr(staged_trainer, "torch_device", lambda _name: "cpu:0")
+    there, _ = quick(device="auto").train(data, here, seed=1)
+    assert here.device == "cpu"
+    assert name_of(there) == name_of(here)
 
 
 def test_without_cheap_labels_asteroid_is_standard_training(expensive, none) -> None:
