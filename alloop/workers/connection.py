@@ -180,7 +180,7 @@ def separate_workers(
     cards = [card for card in os.environ.get(_CARDS, "").split(",") if card]
     cards = cards or [str(number) for number in range(gpus)]
     own = [("learn", LEARN, {_CARDS: card}) for card in cards[:gpus]]
-    own += [("label", LABEL, {_CARDS: ""})] * max(1, workers - gpus)
+    own += [("label", LABEL, {})] * max(1, workers - gpus)
     return {
         f"{name}-{number}": {
             **spec,

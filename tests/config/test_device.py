@@ -118,14 +118,14 @@ def test_each_learning_worker_of_this_machine_sees_one_card(
 ) -> None:
     spec = {"cls": "Nanny", "options": {"nthreads": 1, "env": {"A": "1"}}}
 
-    def seen(workers: int, gpus: int) -> list[tuple[str, str, Any]]:
+    def seen(workers: int, gpus: int) -> list[tuple[Any, ...]]:
         found = separate_workers(spec, workers, gpus).values()
         each = [worker["options"] for worker in found]
         assert all(x["nthreads"] == 1 and x["env"]["A"] == "1" for x in each)
-        return [(*x["resources"], x["env"]["CUDA_VISIBLE_DEVICES"]) for x in each]
+        return [(*x["resources"], x["env"].get("CUDA_VISIBLE_DEVICES")) for x in each]
 
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
-    assert seen(3, 2) == [("LEARN", "0"), ("LEARN", "1"), ("LABEL", "")]
-    assert seen(1, 1) == [("LEARN", "0"), ("LABEL", "")]
+    assert seen(3, 2) == [("LEARN", "0"), ("LEARN", "1"), ("LABEL", None)]
+    assert seen(1, 1) == [("LEARN", "0"), ("LABEL", None)]
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "4,6")
     assert seen(4, 2)[:2] == [("LEARN", "4"), ("LEARN", "6")]

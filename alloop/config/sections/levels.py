@@ -96,6 +96,11 @@ class Pyscf(LevelSection):
         None, description="convergence threshold of the coupled-cluster amplitudes"
     )
     cc_max_cycle: Count | None = Field(None, description="most coupled-cluster cycles")
+    device: Literal["cpu", "gpu"] | None = Field(
+        None,
+        description="where the SCF and its gradient run, for hf and DFT; gpu: on a "
+        "card, by GPU4PySCF",
+    )
     kpoints: Annotated[tuple[Count, Count, Count], Loose] | None = Field(
         None,
         description="mesh of k-points such as [2, 1, 1]: the level is for cells",

@@ -8,6 +8,7 @@ from pyscf.gto import basis as basis_sets
 
 from alloop.core.frame import Frame
 from alloop.core.text import nearest_word
+from alloop.labels.pyscf.card import card_problem
 from alloop.labels.pyscf.elements import (
     OF_THE_BASIS,
     has_core,
@@ -51,6 +52,8 @@ def problems(settings: Settings, elements: Sequence[str]) -> list[str]:
     ]
     if found:
         return found
+    if problem := card_problem(settings):
+        return [problem]
     if "kpoints" in settings:
         problem = cell_problem(settings)
         found = [problem] if problem else []
@@ -146,6 +149,7 @@ def _trial_problems(settings: Settings) -> list[str]:
     """Label a hydrogen molecule in the smallest basis, and return what goes wrong."""
     frame = Frame(np.array([1, 1]), np.array([[0.0, 0.0, 0.0], [0.0, 0.0, 0.74]]))
     small: dict[str, Any] = {**settings, "basis": "sto-3g", "ecp": OF_THE_BASIS}
+    small.pop("device", None)  # this machine may have no card
     try:
         refuse_level(settings)
         label_with_pyscf(frame, {**small, "aux_basis": OF_THE_BASIS, "grid": 0})

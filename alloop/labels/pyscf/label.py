@@ -18,6 +18,7 @@ from alloop.core.frame import Frame
 from alloop.core.records import Failure
 from alloop.core.units import BOHR, HARTREE
 from alloop.labels.gate import check_electrons
+from alloop.labels.pyscf.card import card_problem, card_version, wants_card
 from alloop.labels.pyscf.correlation import Details, correlated_answer
 from alloop.labels.pyscf.doubts import mean_field_signs, with_doubts
 from alloop.labels.pyscf.elements import OF_THE_BASIS
@@ -76,6 +77,8 @@ def _mean_field_details(mf: Any, settings: Settings) -> Details:
     facts: Details = {"program": settings["program"], "functions": int(mf.mol.nao)}
     if settings["method"] in WAVE_FUNCTIONS[1:]:
         facts["energy_hf"] = float(mf.e_tot) * HARTREE
+    if wants_card(settings):
+        facts["card"] = card_version()
     if settings["density_fit"]:
         facts["aux_basis"] = _auxiliary_names(mf, settings)
     return facts
@@ -108,6 +111,9 @@ def refuse_foreign(frame: Frame, settings: Settings) -> None:
 
 def refuse_level(settings: Settings) -> None:
     """Raise Refused if PySCF does not support the level's settings."""
+    problem = card_problem(settings)
+    if problem:
+        raise Refused(Failure.UNSUPPORTED, problem)
     if "kpoints" in settings:
         problem = cell_problem(settings)
     elif settings["density_fit"] and settings["method"] in WAVE_FUNCTIONS[1:]:

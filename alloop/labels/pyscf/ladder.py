@@ -21,6 +21,7 @@ from pyscf.data.elements import charge
 from alloop.core.records import Detail, Failure
 from alloop.core.units import BOHR, HARTREE, Floats
 from alloop.labels.pyscf import stability
+from alloop.labels.pyscf.card import run_scf
 from alloop.labels.pyscf.doubts import SIGNS, internal_doubtful, narrow
 from alloop.labels.pyscf.scf import Settings, homo_lumo_gap, mean_field, scf_gradient
 from alloop.labels.pyscf.spelling import RUNGS
@@ -122,7 +123,7 @@ def _lead_downhill(mf: Any, settings: Settings, rotation: Floats) -> Any | None:
     """Return a solution below the saddle `mf`, by DIIS or Newton steps, or None."""
     orbitals = stability.rotate_downhill(mf, rotation)
     fresh = mean_field(mf.mol, settings)
-    fresh.kernel(mf.make_rdm1(orbitals, mf.mo_occ))
+    run_scf(fresh, settings, mf.make_rdm1(orbitals, mf.mo_occ))
     if _is_below(fresh, mf):
         return fresh
     solver = _newton_solution(mf.mol, settings, (orbitals, mf.mo_occ))
@@ -166,7 +167,7 @@ def _rival_solutions(mol: Any, settings: Settings) -> list[Any]:
     guesses = _OTHER_GUESSES + (_MORE_GUESSES if many else ())
     others = [mean_field(mol, {**settings, "init_guess": guess}) for guess in guesses]
     for other in others:
-        other.kernel()
+        run_scf(other, settings)
     mixed = [_mixed(mol, settings)] if many else []
     return [_newton_solution(mol, settings, (None, None)), *others, *mixed]
 
@@ -182,7 +183,7 @@ def _mixed(mol: Any, settings: Settings) -> Any:
     energies, orbitals = mf.eig(fock, mf.get_ovlp())
     filled = mf.get_occ(energies, orbitals)
     turned = stability.frontier_turned(orbitals, filled, _MIXED)
-    mf.kernel(mf.make_rdm1(turned, filled))
+    run_scf(mf, settings, mf.make_rdm1(turned, filled))
     return mf
 
 
@@ -240,7 +241,7 @@ def _refusal(saddle: bool, details: dict[str, Detail], last: Any) -> Refused:
 
 def _default_rung(mol: Any, settings: Settings, _last: Any) -> list[Any]:
     mf = mean_field(mol, settings)
-    mf.kernel()
+    run_scf(mf, settings)
     return [mf]
 
 
@@ -248,7 +249,7 @@ def _damping_rung(mol: Any, settings: Settings, _last: Any) -> list[Any]:
     mf = mean_field(mol, settings)
     mf.damp, mf.diis_start_cycle = 0.5, 4
     mf.max_cycle *= 2
-    mf.kernel()
+    run_scf(mf, settings)
     return [mf]
 
 
@@ -256,7 +257,7 @@ def _level_shift_rung(mol: Any, settings: Settings, _last: Any) -> list[Any]:
     mf = mean_field(mol, settings)
     mf.level_shift = 0.3  # hartree
     mf.max_cycle *= 3
-    mf.kernel()
+    run_scf(mf, settings)
     return [mf]
 
 

@@ -26,8 +26,9 @@ _MOLECULE = {"ecp": "of the basis", "stability": "auto"}
 _FIT = {"aux_basis": "of the basis"}
 _KS = {"grid": 3, "grid_response": True}
 _CC = {"cc_conv_tol": 1e-8, "cc_conv_tol_normt": 1e-6, "cc_max_cycle": 100}
+_CARD = "device"  # a setting of levels on a card alone: others keep their ids
 _CELL = {"kpoints": None, "pseudo": "gth-pbe", "ke_cutoff": 140.0}
-_KNOWN = {**_SCF, **_MOLECULE, **_FIT, **_KS, **_CC, **_CELL}
+_KNOWN = {**_SCF, **_MOLECULE, **_FIT, **_KS, **_CC, **_CELL, _CARD: "cpu"}
 
 _TIGHT = {
     **{"conv_tol": 1e-12, "conv_tol_grad": 1e-6},
@@ -64,9 +65,10 @@ def pyscf_level(
     first rung), ladder (some of `RUNGS`), ecp and aux_basis (names; default "of the
     basis"), grid (PySCF's level 0 to 9), grid_response, conv_tol (hartree),
     conv_tol_grad (default: the root of conv_tol), max_cycle, init_guess, max_memory
-    (MB), cc_conv_tol, cc_conv_tol_normt, cc_max_cycle. With kpoints, such as [2, 1, 1],
-    the level is for cells: pseudo is the pseudopotential, ke_cutoff that of the
-    plane-wave grid in hartree. Only settings that the method uses become part of the
+    (MB), cc_conv_tol, cc_conv_tol_normt, cc_max_cycle, device ("gpu": SCF and gradient
+    of hf and functionals run on a card). With kpoints, such as [2, 1, 1], the level is
+    for cells: pseudo is the pseudopotential, ke_cutoff that of the plane-wave grid in
+    hartree. Only settings that the method uses become part of the
     level, so that levels differ only in these. Raises InputError for an unknown
     setting.
     """
@@ -86,6 +88,8 @@ def pyscf_level(
     defaults = _default_settings(settings, bool(tuning.get("kpoints")))
     settings |= {key: tuning.get(key, value) for key, value in defaults.items()}
     settings["conv_tol_grad"] = settings["conv_tol_grad"] or settings["conv_tol"] ** 0.5
+    if tuning.get(_CARD, "cpu") != "cpu":
+        settings[_CARD] = tuning[_CARD]
     _refuse_files(settings)
     return make_level("pyscf", {**settings, "title": _level_title(settings)})
 
@@ -188,6 +192,7 @@ def _level_title(settings: Mapping[str, Any]) -> str:
     notes = [
         *(["unrestricted"] if settings["reference"] == "unrestricted" else []),
         *(["DF"] if settings["density_fit"] else []),
+        *(["on a card"] if settings.get(_CARD) == "gpu" else []),
         *(["frozen core"] if settings.get("frozen_core") else []),
         *([f"grid {settings['grid']}"] if settings.get("grid", 3) != 3 else []),
         *([f"{mesh} k-points"] if mesh else []),

@@ -10,6 +10,7 @@ from alloop.core.atoms import chemical_symbol
 from alloop.core.frame import Frame
 from alloop.core.records import Failure
 from alloop.core.units import BOHR, HARTREE, Floats
+from alloop.labels.pyscf.card import from_card, to_card, wants_card
 from alloop.labels.pyscf.elements import (
     OF_THE_BASIS,
     core_name,
@@ -83,11 +84,11 @@ def scf_gradient(mf: Any, settings: Settings) -> Floats:
     """Return dE/dx (atoms, 3) of a converged mean field in hartree/bohr."""
     if mf.mol.natm == 1:
         return np.zeros((1, 3))
-    gradient = mf.nuc_grad_method()
+    where = to_card(mf) if wants_card(settings) else mf
+    gradient = where.nuc_grad_method()
     if settings["method"] not in WAVE_FUNCTIONS:
         gradient.grid_response = settings["grid_response"]
-    out: Floats = gradient.kernel()
-    return out
+    return from_card(gradient.kernel())
 
 
 def homo_lumo_gap(mf: Any) -> float | None:
