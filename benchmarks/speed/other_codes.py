@@ -48,13 +48,14 @@ def torchsim_md(potential: LearnedPotential, batch: Batch, steps: int) -> Turn:
     once, and energies and forces stay tensors.
     """
     interface: Any = import_module("torch_sim.models.interface").ModelInterface
-    graph = to_graph(batch, potential.cutoff, potential.dtype)
+    graph = to_graph(batch, potential.cutoff, potential.dtype, potential.device)
     network = potential.frozen_network
 
     class Model(interface):  # type: ignore[misc]
         def __init__(self) -> None:
             super().__init__()
-            self._device, self._dtype = torch.device("cpu"), potential.dtype
+            self._device = torch.device(potential.device)
+            self._dtype = potential.dtype
             self._compute_stress, self._compute_forces = False, True
 
         def forward(self, state: Any) -> dict[str, torch.Tensor]:
@@ -66,14 +67,14 @@ def torchsim_md(potential: LearnedPotential, batch: Batch, steps: int) -> Turn:
             }
 
     def number(value: float) -> torch.Tensor:
-        return torch.tensor(value, dtype=potential.dtype)
+        return torch.tensor(value, dtype=potential.dtype, device=potential.device)
 
     state = import_module("torch_sim.state").SimState(
         positions=potential.tensor(batch.positions),
         masses=potential.tensor(frame_masses(batch.numbers)),
-        cell=50.0 * torch.eye(3, dtype=potential.dtype).repeat(len(batch), 1, 1),
+        cell=potential.tensor(50.0 * np.eye(3)).repeat(len(batch), 1, 1),
         pbc=False,
-        atomic_numbers=torch.as_tensor(batch.numbers.copy()),
+        atomic_numbers=graph.z,
         system_idx=graph.batch,
     )
     integrators = import_module("torch_sim.integrators")
