@@ -20,6 +20,7 @@ from alloop.md.dynamics import DynamicsSettings, Exploration, run_dynamics, snap
 from alloop.md.frame_collector import ScoredFrames
 from alloop.md.guards import Guards
 from alloop.md.integrate import Langevin, VelocityVerlet, maxwell_boltzmann
+from alloop.models.graph import Graph
 from alloop.models.network import build_network
 from alloop.potentials.learned import LearnedPotential
 from alloop.potentials.placed import PlacedPotential, moving_potential
@@ -213,6 +214,30 @@ def test_predictions_lie_where_the_positions_do() -> None:
     other = replace(there, numbers=np.roll(batch.numbers, 1))
     with pytest.raises(ValueError, match="placed for"):
         placed.predict(other)
+
+
+def test_walkers_that_do_not_fit_into_memory_are_predicted_in_parts(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    batch, potential, sizes = pack_frames(molecules()), learned(), []
+    placed = PlacedPotential(potential, batch)
+    there = batch.with_cells(placed.place(batch.positions), placed.place(batch.cells))
+    whole = to_numpy(placed.predict(there).forces)
+    graph_of = PlacedPotential._graph
+
+    def little_memory(own: PlacedPotential, start: int, stop: int) -> Graph:
+        atoms = int(batch.offsets[stop] - batch.offsets[start])
+        sizes.append(atoms)
+        if atoms > 12:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return graph_of(own, start, stop)
+
+    monkeypatch.setattr(PlacedPotential, "_graph", little_memory)
+    for _ in range(2):
+        found = to_numpy(placed.predict(there).forces)
+        np.testing.assert_allclose(found, whole, atol=1e-12)
+    assert max(sizes) == len(batch.numbers)
+    assert max(sizes[-5:]) <= 12  # what fitted is remembered
 
 
 def test_a_snapshot_is_the_same_on_a_device() -> None:

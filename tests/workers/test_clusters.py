@@ -403,3 +403,23 @@ def test_a_batch_system_that_refuses_is_quoted(
     with pytest.raises(InputError, match="no such partition") as refused:
         campaign.run()
     assert "\n" not in str(refused.value)
+
+
+def test_a_worker_of_this_machine_has_the_card_and_the_others_make_labels(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    link = connect_cluster(ClusterPlan("local", workers=2, gpus=1))
+    try:
+        link.client.wait_for_workers(2, timeout=60)
+        workers = link.client.scheduler_info()["workers"].values()
+        assert sorted(next(iter(x["resources"])) for x in workers) == [LABEL, LEARN]
+        ask = (os.getenv, "CUDA_VISIBLE_DEVICES", "any")
+        given = {
+            kind: link.client.submit(*ask, resources={kind: 1}, key=kind)
+            for kind in (LABEL, LEARN)
+        }
+        said = {kind: future.result(timeout=60) for kind, future in given.items()}
+        assert said == {LABEL: "any", LEARN: "0"}
+    finally:
+        link.close()
