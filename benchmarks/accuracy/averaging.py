@@ -1,14 +1,15 @@
 """Errors of several trainings averaged, beside one training and one twice as long.
 
     python -m benchmarks.accuracy.averaging --data DIR [--set NAME] [--seeds N]
-        [--work FOLDER] [--quick] [--json FILE]
+        [--parts PART ...] [--work FOLDER] [--quick] [--json FILE]
 
 DIR holds h2co/ and md17_ccsd/. As in a campaign there are few labels, drawn by the
 seed: 400 cheap and 60 expensive ones, and the two stages of `kind: asteroid` with 3000
 and 1000 steps. one: a single training; fine-tunings: two of one pretraining, with other
 orders of the frames; branches: the last 1000 steps of pretraining are doubled too,
 after 2000 at a constant rate; networks: two trainings that share nothing; double: one
-training of 6000 and 2000 steps. Two networks are joined by the mean of their forces
+training of 6000 and 2000 steps; tensor-painn: a single training of that network, whose
+steps cost half as much again. Two networks are joined by the mean of their forces
 (twice the cost in MD) or of their weights. steps: of all trainings; wall: on as many
 cores as there are networks. Errors are mean absolute force components on other frames
 than those trained on (formaldehyde: 300 of the pool; MD17: validation frames), meV/Å:
@@ -58,7 +59,7 @@ CONSTANT = replace(SCHEDULE, decay="wsd", hold=1.0 - 1e-7)
 class Comparison:
     """One seed's labels and the trainings on them; judge: frames to compute errors on.
 
-    fewer: one step is taken instead of so many.
+    fewer: one step is taken instead of so many. network: its kind.
     """
 
     cheap: LabelSet
@@ -66,6 +67,7 @@ class Comparison:
     judge: LabelSet
     seed: int
     fewer: int = 1
+    network: str = "painn"
 
     def pretrained(self, seed: int, steps: int = 3000) -> TrainingState:
         """Return a new network, pretrained on the cheap labels."""
@@ -123,7 +125,7 @@ class Comparison:
     def _runner(self, seed: int) -> StageRunner:
         cheap, expensive = ZBL.without(self.cheap), ZBL.without(self.expensive)
         return StageRunner(
-            kind="painn",
+            kind=self.network,
             settings={},
             labels={"cheap": cheap, "expensive": expensive},
             references={
@@ -185,6 +187,12 @@ def double_training(given: Comparison) -> Row:
     return {"double": given.error([given.fine_tuned(start, 1000 * given.seed, 2000)])}
 
 
+def tensor_training(given: Comparison) -> Row:
+    """Return the error of one training of tensor-painn."""
+    other = replace(given, network="tensor-painn")
+    return {"tensor-painn": other.error([other.one])}
+
+
 def _pair(name: str, given: Comparison, pair: Sequence[TrainingState]) -> Row:
     return {
         f"{name}, each": [given.error([each]) for each in pair],
@@ -199,6 +207,7 @@ PARTS: Mapping[str, Callable[[Comparison], Row]] = {
     "networks": networks,
     "double": double_training,
     "branches": branches,
+    "tensor-painn": tensor_training,
 }
 STEPS = {  # of all trainings, and of the longest way through them
     "one": (4000, 4000),
@@ -206,6 +215,7 @@ STEPS = {  # of all trainings, and of the longest way through them
     "branches": (6000, 4000),
     "networks": (8000, 4000),
     "double": (8000, 8000),
+    "tensor-painn": (4000, 4000),
 }
 
 
@@ -257,6 +267,7 @@ def main() -> None:
     parser.add_argument("--set", choices=names, default="formaldehyde")
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--work", type=Path, default=Path("runs/averaging"))
+    parser.add_argument("--parts", choices=tuple(PARTS), nargs="+", default=list(PARTS))
     options = parser.parse_args()
     torch.set_num_threads(1)
     fewer = QUICK if options.quick else 1
@@ -264,10 +275,10 @@ def main() -> None:
     for seed in range(options.seeds):
         cheap, expensive, judge = draw_labels(options.data, options.set, seed)
         given = Comparison(cheap, expensive, judge, seed, fewer)
-        for part, train in PARTS.items():
+        for part in options.parts:
             if f"{part}/{seed}" not in done:
                 began = cpu_seconds()
-                done[f"{part}/{seed}"] = train(given)
+                done[f"{part}/{seed}"] = PARTS[part](given)
                 show(f"{part}/{seed}: {cpu_seconds() - began:.0f} CPU s")
     found = error_rows([done[key] for key in done])
     show(make_table(f"Force error, {options.set}, meV/Å", found))
