@@ -71,7 +71,7 @@ def campaign_template(name: str, example: str, system: str | None = None) -> str
     system: the batch system that runs it, or None to run it here.
     """
     start, cheap, expensive = _LEVELS[example]
-    network = "{kind: painn, channels: 64, cutoff: 5.0}"
+    network = "{kind: tensor-painn, channels: 64, cutoff: 5.0}"
     return _TEXT.format(
         name=name,
         start=start,

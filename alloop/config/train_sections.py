@@ -2,7 +2,7 @@
 
     start: [{labels: pbe.xyz, level: expensive, energy_unit: eV, length_unit: angstrom}]
     test: {file: test.xyz, energy_unit: eV, length_unit: angstrom}
-    potential: {kind: painn}
+    potential: {kind: tensor-painn}
     training: {kind: asteroid, validation: 0.1}
     device: cpu
     seed: 0

@@ -49,7 +49,7 @@ def _layers(network: Network) -> int:
     if network.kind not in HEADED:
         raise InputError(
             f"expected a network of kind {' or '.join(HEADED)} for two heads, got "
-            f"{network.kind}; set `potential: {{kind: painn}}`"
+            f"{network.kind}; set `potential: {{kind: tensor-painn}}`"
         )
     return int(network.settings["layers"])
 

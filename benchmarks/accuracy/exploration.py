@@ -83,6 +83,7 @@ def campaign_tree(
         "seed": seed,
         "start": [{"molecule": given.molecule}],
         "levels": {"cheap": "gfn1-xtb", "expensive": "gfn2-xtb"},
+        "potential": {"kind": "painn"},  # of all rows
         "seeds": first,
         "budget": budget,
         "training": {"every": every, **stage_steps(given.steps)},

@@ -119,4 +119,5 @@ ARMS: Mapping[str, Arm] = {
     "double-cheap": Arm(cheap=2.0),
     "measured": Arm({"budget": {"split": "measured"}}),
     "expensive": Arm(cheap=0.0),
+    "tensor-painn": Arm({"potential": {"kind": "tensor-painn"}}),
 }

@@ -249,6 +249,7 @@ def pool_setup(
         "store": "unused.zarr",
         "test": {"frames": 0, "examination": 0},
         "explore": {"walkers": count, "batch": count, "steps": 100},  # in one task
+        "potential": {"kind": "painn"},  # of all rows, where an arm names no other
     }
     for part in (settings, changes):
         tree = merge_trees(tree, dict(part), known_kinds())

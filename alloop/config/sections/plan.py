@@ -21,7 +21,7 @@ from alloop.config.sections.data import Sampled, Start, Test
 from alloop.config.sections.explore import Explore, Langevin
 from alloop.config.sections.flag import Flag, LeverageFlag
 from alloop.config.sections.levels import Levels
-from alloop.config.sections.potentials import NETWORK_SECTIONS, Potential
+from alloop.config.sections.potentials import DEFAULT, NETWORK_SECTIONS, Potential
 from alloop.config.sections.training import Training
 
 
@@ -165,7 +165,7 @@ class Plan(Section):
     levels: Levels = Field(description="cheap and expensive level of theory")
     seeds: Seeds = Seeds()
     explore: Explore = Langevin()
-    potential: Potential = NETWORK_SECTIONS["painn"]()
+    potential: Potential = NETWORK_SECTIONS[DEFAULT]()
     flag: Flag = LeverageFlag()
     training: Training | None = Field(
         None,

@@ -13,7 +13,7 @@ from alloop.config.sections.base import Section, by_kind, union_tag
 from alloop.core.errors import InputError
 from alloop.models.settings import NETWORKS, NetworkSettings
 
-_DEFAULT = "painn"
+DEFAULT = "tensor-painn"
 _UNTRAINED = ("ase", "pyscf", "xtb")  # kinds of levels
 _create_section: Callable[..., type["PotentialSection"]] = create_model
 
@@ -38,7 +38,7 @@ class NetworkSection(PotentialSection):
 def _network_section(record: type[NetworkSettings]) -> type[PotentialSection]:
     """Return the section of a kind of network: its keys, limits and descriptions."""
     hints = get_type_hints(record)
-    default = record.kind if record.kind == _DEFAULT else ...
+    default = record.kind if record.kind == DEFAULT else ...
     keys: dict[str, Any] = {"kind": (Literal[record.kind], default)}
     for own in (x for x in fields(record) if not x.metadata.get("refined")):
         limits: dict[str, Any] = dict(own.metadata)
@@ -110,6 +110,6 @@ else:
     )
     Potential = Annotated[
         Union[_TAGGED],  # noqa: UP007
-        by_kind(_DEFAULT),
+        by_kind(DEFAULT),
         BeforeValidator(_refuse_level),
     ]
