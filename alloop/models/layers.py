@@ -30,9 +30,11 @@ class Network(nn.Module, ABC):
     Energies must be smooth in `pos`. kind and settings, JSON values, build the network
     again (`alloop.models.network.build_network`); edges beyond `cutoff` (Å) must not
     matter. compiled_training: whether gradients of losses may be compiled.
+    compiled_saving: CPU seconds that this saves a step on the smallest frames.
     """
 
     compiled_training: ClassVar[bool] = True
+    compiled_saving: ClassVar[float] = 7e-3  # PaiNN's
 
     def __init__(self, settings: NetworkSettings, cutoff: float) -> None:
         super().__init__()

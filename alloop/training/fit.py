@@ -208,7 +208,8 @@ def _loss_curve(state: StageState, seconds: float) -> LossCurve:
 
 def _is_worth_compiling(task: StageTask, steps: int) -> bool:
     edges = task.batch_at(0)[0].edge_index.shape[1]
-    return worth_compiling(max(steps, task.ahead), edges, task.schedule)
+    saved = task.network.compiled_saving
+    return worth_compiling(max(steps, task.ahead), edges, saved, task.schedule)
 
 
 def _steps_within(

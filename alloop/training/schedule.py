@@ -10,9 +10,9 @@ Decay: TypeAlias = Literal["cosine", "exponential", "wsd"]
 Compile: TypeAlias = bool | Literal["auto"]
 
 # CPU seconds, measured on PaiNN: the cost of compiling with an empty cache, and what
-# each step then saves, as a constant and for each edge in its batch.
+# each step then saves for each edge in its batch (`Network.compiled_saving`: beside).
 COMPILING = 80.0
-SAVED, SAVED_EDGE = 7e-3, 2e-5
+SAVED_EDGE = 2e-5
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,14 +97,15 @@ def bounded_steps(steps: int, frames: int, schedule: Schedule) -> int:
     return min(steps, schedule.epochs * max(1, frames // schedule.batch))
 
 
-def worth_compiling(steps: int, edges: int, schedule: Schedule) -> bool:
+def worth_compiling(steps: int, edges: int, saved: float, schedule: Schedule) -> bool:
     """Return True if a program for so many steps on so many edges should be compiled.
 
-    It should where the schedule asks for it or, for "auto", where it saves more than it
-    costs by the figures above. The rule looks at no clock and at nothing that was
-    compiled before, since compiled and plain steps differ in their last bits, and a
-    resumed training must decide alike.
+    saved: CPU seconds that a step saves by it, beside those of its edges. It should
+    where the schedule asks for it or, for "auto", where it saves more than it costs by
+    the figures above. The rule looks at no clock and at nothing that was compiled
+    before, since compiled and plain steps differ in their last bits, and a resumed
+    training must decide alike.
     """
     if schedule.compile == "auto":
-        return steps * (SAVED + SAVED_EDGE * edges) >= COMPILING
+        return steps * (saved + SAVED_EDGE * edges) >= COMPILING
     return schedule.compile

@@ -3,6 +3,8 @@
 import pytest
 
 from alloop.core.errors import InputError
+from alloop.models.networks.painn import PaiNN
+from alloop.models.networks.tensor_painn import TensorPaiNN
 from alloop.training.schedule import (
     Schedule,
     averaging_decay,
@@ -60,9 +62,11 @@ def test_epochs_shorten_a_stage_and_never_lengthen_it() -> None:
 
 def test_only_much_work_is_compiled_unless_one_says_so() -> None:
     ethanol, water = 720, 60  # edges of ten
-    assert worth_compiling(4000, ethanol, Schedule())
-    assert not worth_compiling(3000, ethanol, Schedule())
-    assert not worth_compiling(4000, water, Schedule())
-    assert worth_compiling(12_000, water, Schedule())
-    assert worth_compiling(1, 0, Schedule(compile=True))
-    assert not worth_compiling(10**9, ethanol, Schedule(compile=False))
+    plain = PaiNN.compiled_saving
+    assert worth_compiling(4000, ethanol, plain, Schedule())
+    assert not worth_compiling(3000, ethanol, plain, Schedule())
+    assert not worth_compiling(4000, water, plain, Schedule())
+    assert worth_compiling(12_000, water, plain, Schedule())
+    assert worth_compiling(4000, water, TensorPaiNN.compiled_saving, Schedule())
+    assert worth_compiling(1, 0, plain, Schedule(compile=True))
+    assert not worth_compiling(10**9, ethanol, plain, Schedule(compile=False))

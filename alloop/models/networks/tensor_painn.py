@@ -105,6 +105,7 @@ class TensorPaiNN(PaiNN):
     message_block = Message
     update_block = Update
     filters_of_edge = _MESSAGES
+    compiled_saving = 19e-3  # ten frames of water: 28 ms a step, 8.5 ms compiled
 
     def first_features(self, s: Tensor) -> Features:
         atoms, channels = s.shape
