@@ -6,7 +6,7 @@ from ase.build import bulk, molecule
 from ase.data import covalent_radii
 from scipy import constants, integrate
 
-from alloop.config.sections.potentials import NETWORK_SECTIONS
+from alloop.config.sections.potentials import DEFAULT, NETWORK_SECTIONS
 from alloop.core.atoms import from_atoms
 from alloop.core.batch import pack_frames
 from alloop.core.errors import InputError
@@ -128,7 +128,7 @@ def test_a_checkpoint_tells_of_it_and_older_ones_have_none() -> None:
     assert from_checkpoint(alone).repulsion is None
     with pytest.raises(InputError, match="newer alloop"):
         repulsion({"kind": "born-mayer"})
-    assert NETWORK_SECTIONS["painn"]().model_dump()["repulsion"] == "zbl"
+    assert NETWORK_SECTIONS[DEFAULT]().model_dump()["repulsion"] == "zbl"
 
 
 def labels_of_water() -> LabelSet:
