@@ -1,5 +1,6 @@
 """The checks of a new generation, and what a campaign does with one that fails."""
 
+from collections.abc import Container
 from dataclasses import dataclass, replace
 from itertools import pairwise
 from pathlib import Path
@@ -112,16 +113,16 @@ def test_checks_can_be_turned_off() -> None:
 
 
 @dataclass(frozen=True)
-class SpoiledTrainer:
-    """A trainer that spoils the potential of its second training."""
+class SpoilingTrainer:
+    """A trainer that spoils potentials trained on certain numbers of labels."""
 
-    labels: int
+    labels: Container[int]
 
     def train(
         self, data: TrainingData, parent: Potential | None, seed: int
     ) -> tuple[PairwisePotential, dict[str, Any]]:
         found, history = PairwiseTrainer().train(data, parent, seed)
-        if len(data.expensive) == self.labels:
+        if len(data.expensive) in self.labels:
             found = PairwisePotential(found.basis, -found.coefficients)
         return found, history
 
@@ -130,7 +131,7 @@ class SpoiledTrainer:
 def spoiled(tmp_path_factory: pytest.TempPathFactory) -> Campaign:
     """A campaign of three generations, the second one (10 labels) spoiled."""
     path = write_toy(tmp_path_factory.mktemp("spoiled"), acceptance={"steps": 20})
-    own = OwnPotential(SpoiledTrainer(10), restore_potential)
+    own = OwnPotential(SpoilingTrainer([10]), restore_potential)
     campaign = Campaign.from_yaml(path, potential=own)
     assert campaign.run().exit_code == 0
     return campaign
@@ -175,7 +176,7 @@ def test_why_tells_what_a_generation_failed(spoiled: Campaign) -> None:
 
 def test_a_campaign_without_checks_takes_every_generation(tmp_path: Path) -> None:
     path = write_toy(tmp_path)
-    own = OwnPotential(SpoiledTrainer(10), restore_potential)
+    own = OwnPotential(SpoilingTrainer([10]), restore_potential)
     campaign = Campaign.from_yaml(path, potential=own)
     campaign.run()
     assert campaign.history().state.rejected == frozenset()
@@ -184,24 +185,9 @@ def test_a_campaign_without_checks_takes_every_generation(tmp_path: Path) -> Non
 # --- no generation to fall back to ---------------------------------------------------
 
 
-@dataclass(frozen=True)
-class SpoiledUntil:
-    """A trainer that spoils each potential until there are `labels` labels."""
-
-    labels: int
-
-    def train(
-        self, data: TrainingData, parent: Potential | None, seed: int
-    ) -> tuple[PairwisePotential, dict[str, Any]]:
-        found, history = PairwiseTrainer().train(data, parent, seed)
-        if len(data.expensive) < self.labels:
-            found = PairwisePotential(found.basis, -found.coefficients)
-        return found, history
-
-
 def run_spoiled(folder: Path, labels: int) -> Campaign:
     path = write_toy(folder, acceptance={"steps": 0})
-    own = OwnPotential(SpoiledUntil(labels), restore_potential)
+    own = OwnPotential(SpoilingTrainer(range(labels)), restore_potential)
     campaign = Campaign.from_yaml(path, potential=own)
     campaign.run()
     return campaign

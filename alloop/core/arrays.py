@@ -36,7 +36,7 @@ def to_numpy(array: Any) -> AnyArray:
     return out
 
 
-def beside(values: AnyArray, array: Any) -> Any:
+def array_like(values: AnyArray, array: Any) -> Any:
     """Return numpy's values as an array of the other one's kind, on its device."""
     if isinstance(array, np.ndarray):
         return values
@@ -82,25 +82,21 @@ def segment_maxima(values: Any, offsets: Any) -> Any:
     return torch.segment_reduce(values, "max", offsets=offsets, unsafe=True)
 
 
-def least_of_each(values: Any, owner: Any, count: int, least: float) -> Any:
-    """Return the smallest of values (rows,) of each owner: (count,).
+def indexed_minima(index: Any, values: Any, size: int, largest: float) -> Any:
+    """Return the smallest of values (rows,) with the same index: (size,).
 
-    `least` is the result where there are none, and the largest that there is.
+    No result is above `largest`, which stands where there are no values.
     """
     if isinstance(values, np.ndarray):
-        out = np.full(count, least)
-        np.minimum.at(out, owner, values)
+        out = np.full(size, largest)
+        np.minimum.at(out, index, values)
         return out
-    return values.new_full((count,), least).scatter_reduce(0, owner, values, "amin")
+    return values.new_full((size,), largest).scatter_reduce(0, index, values, "amin")
 
 
-def most_of_each(values: Any, owner: Any, count: int, most: float) -> Any:
-    """Return the largest of values (rows,) of each owner: (count,).
+def indexed_maxima(index: Any, values: Any, size: int, smallest: float) -> Any:
+    """Return the largest of values (rows,) with the same index: (size,).
 
-    `most` is the result where there are none, and the smallest that there is.
+    No result is below `smallest`, which stands where there are no values.
     """
-    if isinstance(values, np.ndarray):
-        out = np.full(count, most)
-        np.maximum.at(out, owner, values)
-        return out
-    return values.new_full((count,), most).scatter_reduce(0, owner, values, "amax")
+    return -indexed_minima(index, -values, size, -smallest)

@@ -63,8 +63,8 @@ class Predictions:
     descriptors: Floats | None = None
     stress: Floats | None = None
 
-    def brought(self, place: Place) -> "Predictions":
-        """Return the predictions with all of their arrays brought to another place."""
+    def moved(self, place: Place) -> "Predictions":
+        """Return the predictions with all of their arrays moved to another place."""
         others = (
             None if x is None else place(x) for x in (self.descriptors, self.stress)
         )

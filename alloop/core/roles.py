@@ -88,7 +88,7 @@ class DeviceScorer(FittedScorer, Protocol):
     """A FittedScorer that also scores predictions which lie on a device."""
 
     def placed(self, place: Place) -> FittedScorer:
-        """Return the scorer of predictions there, with its own arrays brought there."""
+        """Return the scorer of predictions there, with its own arrays moved there."""
         ...
 
 

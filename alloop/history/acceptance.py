@@ -1,4 +1,4 @@
-"""What is told of a campaign none of whose generations passed its checks."""
+"""Messages for campaigns none of whose generations passed its checks."""
 
 import warnings
 

@@ -7,9 +7,9 @@ from ase.data import covalent_radii
 
 from alloop.core.arrays import (
     Place,
-    least_of_each,
+    indexed_maxima,
+    indexed_minima,
     library,
-    most_of_each,
     on_host,
     to_numpy,
 )
@@ -82,7 +82,7 @@ def relative_distances(pairs: WalkerPairs, positions: Floats) -> Floats:
 
 def closest_distance(pairs: WalkerPairs, relative: Floats, walkers: int) -> Floats:
     """Return each walker's smallest relative distance (walkers,); inf for one atom."""
-    out: Floats = least_of_each(relative, pairs.walker, walkers, np.inf)
+    out: Floats = indexed_minima(pairs.walker, relative, walkers, np.inf)
     return out
 
 
@@ -94,7 +94,7 @@ def widest_distance(
     bonds, owner (bonds,): indices of these pairs, and their walkers. 0 for walkers
     without any.
     """
-    out: Floats = most_of_each(relative[bonds], owner, walkers, 0.0)
+    out: Floats = indexed_maxima(owner, relative[bonds], walkers, 0.0)
     return out
 
 

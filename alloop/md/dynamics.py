@@ -23,9 +23,9 @@ from alloop.md.integrate import Integrator, Langevin, StepConditions, draw_noise
 from alloop.md.md_state import MDState, Thermostats
 from alloop.md.walker_batch import WalkerBatch
 from alloop.md.walker_frames import (
+    placed_scorer,
     predicted_frames,
     scored_frames,
-    scorer_beside,
     surprise_at,
 )
 
@@ -121,7 +121,7 @@ def run_dynamics(  # noqa: PLR0913 - the main entry point
         system,
         dynamics,
         Thermostats.of(kelvin, system.here.owner, system.place),
-        scorer_beside(scorer, potential),
+        placed_scorer(scorer, potential),
         threshold,
         collector,
         observe,
@@ -155,8 +155,8 @@ def snapshot(
     """
     system = _walker_batch(walkers, potential, dynamics)
     start = system.first_state()
-    beside = scorer_beside(scorer, potential)
-    return predicted_frames(system, beside, start, start.moving)
+    placed = placed_scorer(scorer, potential)
+    return predicted_frames(system, placed, start, start.moving)
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -66,9 +66,9 @@ class PhasePoint:
     velocities: Floats
     predictions: Predictions
 
-    def brought(self, place: Place) -> "PhasePoint":
-        """Return the point with all of its arrays brought to another place."""
-        predictions = self.predictions.brought(place)
+    def moved(self, place: Place) -> "PhasePoint":
+        """Return the point with all of its arrays moved to another place."""
+        predictions = self.predictions.moved(place)
         return PhasePoint(place(self.positions), place(self.velocities), predictions)
 
 

@@ -165,10 +165,10 @@ class WalkerBatch:
         def predict(positions: Floats, cells: Floats) -> Predictions:
             return self.predict(self.batch.with_cells(positions, cells))
 
-        point = CellPoint(to_numpy(now.cells), now.phase.brought(to_numpy))
+        point = CellPoint(to_numpy(now.cells), now.phase.moved(to_numpy))
         given = (self.here, temperatures, timestep, draws, predict, now.moving)
         cells, phase = change_cells(barostat, point, *given)
-        there = phase.brought(self.place)
+        there = phase.moved(self.place)
         return replace(now, cells=self.place(cells), phase=there)
 
     def check_guards(
@@ -223,7 +223,7 @@ class WalkerBatch:
 
     def walkers_at(self, last: MDState) -> tuple[Walker, ...]:
         """Return the walkers where they are, or where they were put back to."""
-        phase = last.phase.brought(to_numpy)
+        phase = last.phase.moved(to_numpy)
         last = replace(last, phase=phase, cells=to_numpy(last.cells))
         return tuple(self._walker(last, index) for index in range(len(self.walkers)))
 

@@ -20,12 +20,12 @@ from alloop.md.md_state import MDState
 from alloop.md.walker_batch import WalkerBatch
 
 
-def scorer_beside(
+def placed_scorer(
     scorer: FittedScorer | None, potential: Potential
 ) -> FittedScorer | None:
-    """Return a scorer of what this potential predicts, wherever that is kept.
+    """Return the scorer in the form that takes this potential's arrays.
 
-    A scorer without a form for a device gets its predictions in numpy's arrays.
+    Predictions on a device are copied for a scorer that takes numpy's arrays only.
     """
     if scorer is None or not isinstance(potential, DevicePotential):
         return scorer
@@ -36,21 +36,21 @@ def scorer_beside(
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _HostScorer:
-    """A scorer of arrays in numpy, for those of a device."""
+    """A scorer that takes numpy's arrays only, for predictions on a device."""
 
     scorer: FittedScorer
     place: Place
 
     def score(self, batch: Batch, predictions: Predictions) -> Floats:
-        here = predictions.brought(to_numpy)
-        surprise: Floats = self.place(self.scorer.score(batch_here(batch), here))
+        on_host = predictions.moved(to_numpy)
+        surprise: Floats = self.place(self.scorer.score(host_batch(batch), on_host))
         return surprise
 
     def arrays(self) -> Arrays:
         return self.scorer.arrays()
 
 
-def batch_here(batch: Batch) -> Batch:
+def host_batch(batch: Batch) -> Batch:
     """Return the batch in numpy's arrays."""
     return batch.with_cells(to_numpy(batch.positions), to_numpy(batch.cells))
 
@@ -97,11 +97,11 @@ def scored_frames(
 
     Only those of candidates are wanted, and they are by far the largest.
     """
-    here = replace(predictions, descriptors=None).brought(to_numpy)
+    on_host = replace(predictions, descriptors=None).moved(to_numpy)
     return ScoredFrames(
         walkers=system.walkers,
-        batch=batch_here(system.frames_at(state)),
-        predictions=replace(here, descriptors=predictions.descriptors),
+        batch=host_batch(system.frames_at(state)),
+        predictions=replace(on_host, descriptors=predictions.descriptors),
         surprise=to_numpy(surprise),
         eligible=eligible,
         step=state.step,

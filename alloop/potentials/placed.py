@@ -1,6 +1,6 @@
 """Learned potentials whose arrays stay on their device, for batches at new positions.
 
-MD asks for the same molecules again and again: what belongs to these is brought to the
+MD asks for the same molecules again and again: what belongs to these is copied to the
 device once, and positions, energies and forces never leave it.
 """
 
@@ -107,7 +107,7 @@ class PlacedPotential:
         rest = potential.repulsion
         if rest is None:
             return predictions
-        return added(predictions, rest.predict(here).brought(self.place))
+        return added(predictions, rest.predict(here).moved(self.place))
 
     def _assembled(
         self, parts: list[EvaluatedNetwork], descriptors: bool, stress: Any
@@ -141,11 +141,9 @@ def moving_potential(
     wanted; the reason is one sentence where that is impossible, else None.
     """
     fast, why = compiled_for(potential, batch) if compile else (potential, None)
-    on_cpu = not isinstance(potential, LearnedPotential) or (
-        torch.device(potential.device).type == "cpu"
-    )
-    if on_cpu:
+    if not isinstance(potential, LearnedPotential):
+        return fast, why
+    if torch.device(potential.device).type == "cpu":
         return fast, why
     evaluate = fast.evaluate if isinstance(fast, CompiledPotential) else None
-    assert isinstance(potential, LearnedPotential)
     return PlacedPotential(potential, batch, evaluate), why

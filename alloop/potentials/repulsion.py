@@ -15,7 +15,7 @@ from ase.data import covalent_radii
 
 from alloop.core.arrays import (
     Place,
-    beside,
+    array_like,
     indexed_sums,
     is_numpy,
     library,
@@ -203,7 +203,7 @@ def _screened(numbers: Floats, near: _Near) -> tuple[Floats, Floats]:
     """Return energies (pairs,) in eV and derivatives dE/dr in eV/Å, switched off."""
     if not len(near.r):
         return near.r, near.r
-    weights, decays = beside(_WEIGHTS, near.r), beside(_DECAYS, near.r)
+    weights, decays = array_like(_WEIGHTS, near.r), array_like(_DECAYS, near.r)
     one, other = numbers[near.centre], numbers[near.neighbour]
     scale = (one**_POWER + other**_POWER)[:, None] / _SCREENING  # (pairs, 1) 1/Å
     waves = weights * library(near.r).exp(-decays * scale * near.r[:, None])

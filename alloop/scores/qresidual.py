@@ -15,7 +15,7 @@ import numpy as np
 
 from alloop.core.arrays import (
     Place,
-    beside,
+    array_like,
     library,
     segment_maxima,
     segment_sums,
@@ -63,7 +63,7 @@ class QResidual:
         z = self.per_atom(batch, predictions.descriptors)
         if not len(batch):
             return z
-        offsets, functions = beside(batch.offsets, z), library(z)
+        offsets, functions = array_like(batch.offsets, z), library(z)
         if self.kind == "leverage":
             norms = functions.sqrt(segment_sums(z**2, offsets))
             capped: Floats = functions.clip(norms, None, UNSEEN)
@@ -87,9 +87,9 @@ class QResidual:
                 f"expected the {features} descriptors that the scorer was fitted to, "
                 f"got {descriptors.shape[1]}; export the model again"
             )
-        z = beside(np.full(len(batch.numbers), UNSEEN), descriptors)
+        z = array_like(np.full(len(batch.numbers), UNSEEN), descriptors)
         for index, element in enumerate(self.elements):
-            atoms = beside(np.flatnonzero(batch.numbers == element), descriptors)
+            atoms = array_like(np.flatnonzero(batch.numbers == element), descriptors)
             raw = _raw_residuals(self.subspaces[index], self.kind, descriptors[atoms])
             centre = self.centre[index]
             if self.kind == "leverage":

@@ -136,7 +136,9 @@ def _load_generation(task_data: TaskData, settings: WorkerSettings) -> Generatio
     blob = task_data.model or b""
     if blob not in _models:
         _models.clear()
-        _models[blob] = from_bytes(blob, settings.restore_here, settings.scoring.scorer)
+        _models[blob] = from_bytes(
+            blob, settings.restore_on_device, settings.scoring.scorer
+        )
     return _models[blob]
 
 

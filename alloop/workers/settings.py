@@ -75,7 +75,7 @@ class WorkerSettings:
     refine: TestTimeSettings | None = None  # its seed is the command's
     device: Device = "cpu"
 
-    def restore_here(self, checkpoint: Checkpoint) -> Storable:
+    def restore_on_device(self, checkpoint: Checkpoint) -> Storable:
         """Return the potential of a checkpoint, on the device of this worker.
 
         Raises InputError where there is none.

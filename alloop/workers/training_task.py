@@ -47,7 +47,7 @@ def perform_training(
     trainer = settings.trainer  # which a refinement does not use
     if refined is None:
         trainer = _task_trainer(task_data, settings, command.length)
-    trained = train_generation(trainer, inputs, apart, settings.restore_here)
+    trained = train_generation(trainer, inputs, apart, settings.restore_on_device)
     evaluation = _evaluate_test(trained.generation, task_data.test)
     if evaluation is not None and task_data.test is not None:
         errors = largest_force_errors(
@@ -118,7 +118,9 @@ def _original(task_data: TaskData, settings: WorkerSettings) -> Potential | None
     if isinstance(settings.trainer, PretrainedTrainer):
         return settings.trainer.original()
     blob = task_data.supplied.original
-    return None if blob is None else potential_from_bytes(blob, settings.restore_here)
+    return (
+        None if blob is None else potential_from_bytes(blob, settings.restore_on_device)
+    )
 
 
 @runtime_checkable
@@ -182,7 +184,7 @@ def _task_trainer(
         return trainer
     blob = supplied.original
     original = (
-        None if blob is None else potential_from_bytes(blob, settings.restore_here)
+        None if blob is None else potential_from_bytes(blob, settings.restore_on_device)
     )
     return replaying_trainer(trainer, supplied.replay, settings.replay, original)
 
@@ -194,7 +196,7 @@ def _training_inputs(
         raise TypeError("Train needs labels in its data")
     parent, folder = None, None
     if task_data.model is not None:
-        parent = potential_from_bytes(task_data.model, settings.restore_here)
+        parent = potential_from_bytes(task_data.model, settings.restore_on_device)
     if settings.spool is not None and settings.spool.is_dir():  # it can be reached
         folder = training_folder(settings.spool, command.name)
     return TrainingInputs(

@@ -51,7 +51,7 @@ class Tls(Section):
 
 
 class Resources(Section):
-    """What a task asks of its worker, by the names of Dask's resources."""
+    """Resources of Dask that a task needs on its worker."""
 
     labels: dict[Word, Positive] = Field({}, description="of labels, such as {CPU: 1}")
     learning: dict[Word, Positive] = Field(
