@@ -126,6 +126,7 @@ def _assemble_setup(
         warnings=(*found.warnings, *supplied.warnings),
         sets=supplied.sets,
         replay=supplied.replay,
+        is_checked=True,
     )
     return setup, problems
 

@@ -38,7 +38,7 @@ class Setup:
     supplied. model, model_id: generation 0, if the user supplied one (model is None if
     the store already holds it). warnings: what looks wrong and is not refused. sets:
     the user's own sets of acceptance by name. replay: frames that fine-tuning goes on
-    learning.
+    learning. is_checked: whether levels and device were found usable on this machine.
     """
 
     plan: Plan
@@ -52,6 +52,7 @@ class Setup:
     warnings: tuple[str, ...] = ()
     sets: Mapping[str, LabelSet] = field(default_factory=dict)
     replay: LabelSet | Batch | None = None
+    is_checked: bool = False
 
     @classmethod
     def from_store(cls, text: str, opened: Opened, store: Path) -> "Setup":
@@ -93,7 +94,8 @@ class Setup:
             changes = {**changes, "training": own}
         tree = merge_trees(parse_yaml(self.text, str(store)), changes, known_kinds())
         varied = Setup.from_store(dump_yaml(tree), opened, store)
-        return replace(varied, cache=self.cache, model=self.model)
+        kept = {x: getattr(self, x) for x in ("cache", "model", "is_checked")}
+        return replace(varied, **kept)
 
     @property
     def name(self) -> str:

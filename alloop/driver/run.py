@@ -15,7 +15,7 @@ from alloop.driver.opening import (
     campaign_opening,
     open_archive,
     refuse_another,
-    refuse_code,
+    refuse_machine,
     verify_models,
 )
 from alloop.driver.own_parts import OwnParts
@@ -205,7 +205,7 @@ def open_run(
     cache = setup.cache
     own = () if cache is None else (TolerantCache(LabelCache(cache), observer.warn),)
     time_limit = run_limit(setup.plan.limits.walltime)
-    refuse_code(setup)
+    refuse_machine(setup)
     observer.begin("opening the store")
     with open_archive(setup, parts.own) as archive:
         refuse_another(setup, opening_event(archive), parts.own)
