@@ -184,6 +184,7 @@ def test_labels_that_a_cache_holds_are_never_made_again(tmp_path: Path) -> None:
     )
 
 
+@pytest.mark.slow
 def test_two_campaigns_may_share_a_cache_at_the_same_time(
     finished: Path, tmp_path: Path
 ) -> None:

@@ -235,6 +235,7 @@ def test_python_trains_as_the_command_does(here: Path) -> None:
     assert taught.errors["validation"].frames == story()["labels"]["validation"]
 
 
+@pytest.mark.slow
 def test_a_killed_training_goes_on_and_ends_alike(here: Path) -> None:
     steps = {"kind": "asteroid", "bias": "plain", "pretrain": 700, "finetune": 20}
     steps["teacher"] = 20

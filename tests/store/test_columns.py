@@ -76,7 +76,9 @@ warnings.simplefilter("error")
 path, reads, last = sys.argv[1], 0, 0
 print("ready", flush=True)
 import select
-while not select.select([sys.stdin], [], [], 0)[0]:
+stopped = False
+while not stopped:
+    stopped = bool(select.select([sys.stdin], [], [], 0)[0])  # one last read
     root = zarr.open_group(path, mode="r")
     present = dict(root.members(max_depth=None))
     for name in NAMES:
@@ -351,7 +353,7 @@ def test_a_reader_beside_a_killed_writer_never_sees_half(
     )
     assert reader.stdout is not None
     reader.stdout.readline()
-    for kill in range(22):
+    for kill in range(14):
         pid = server.spawn(path)
         if kill % 7 == 6:
             before = done.stat().st_size
@@ -362,8 +364,10 @@ def test_a_reader_beside_a_killed_writer_never_sees_half(
     out, _ = reader.communicate("stop\n")
     assert reader.returncode == 0
     reads, rows = map(int, out.split())
+    written = [int(line) for line in done.read_text().split()]
     assert reads >= 3
-    assert rows >= 2100
+    assert len(written) >= 2
+    assert rows >= written[-1]
     with Archive.open(path, Codec([]), "w") as again:
         columns.write_columns(again, tables(rows + 10000), rows + 10000)
     assert_holds(path, rows + 10000)

@@ -31,6 +31,7 @@ from tests.conftest import write_toy
 WATER = Frame([8, 1, 1], [[0.0, 0.0, 0.0], [0.0, 0.8, 0.6], [0.0, -0.8, 0.6]])
 
 
+@pytest.mark.slow
 def test_a_campaign_cut_into_short_runs_ends_as_one_that_was_left_alone(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
