@@ -108,7 +108,7 @@ def test_a_writer_sets_aside_what_the_columns_hold_and_goes_on_without_a_mixture
     (part,) = set_aside_folders(store)
     kept = zarr.open_group(part, mode="r")["labels/cheap/energy"][:]
     np.testing.assert_array_equal(kept, energies)
-    assert columns.last_column_record(store) == -1
+    assert columns.appendable_record(store) == -1
     assert "to" not in {finding.where for finding in check_columns(store)}
     capsys.readouterr()
     assert main(["resume", str(store), "--quiet"]) == 0
@@ -133,7 +133,7 @@ def test_another_history_of_the_same_length_is_noticed(store: Path) -> None:
     assert "columns" in {finding.where for finding in check_columns(store)}
     Archive.open(store, CODEC, "w").release()
     assert len(set_aside_folders(store)) == 1
-    assert columns.last_column_record(store) == -1
+    assert columns.appendable_record(store) == -1
     Archive.open(store, CODEC, "w").release()
     assert len(set_aside_folders(store)) == 1
 

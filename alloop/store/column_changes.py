@@ -1,8 +1,7 @@
 """The changes that new rows make to a table's arrays: chunks and metadata to write.
 
-Only the last, partly filled ("open") chunk and those after it are encoded, either from
-the rows on disk that readers see (`appended_tails`) or from whole tables
-(`whole_tails`).
+Only the last, partly filled ("open") chunk, from the rows on disk that readers see, and
+those after it are encoded.
 """
 
 from collections.abc import Iterator, Mapping
@@ -48,28 +47,8 @@ def table_place(name: str, last_seq: int) -> str:
     return f"{name}/{last_seq:08d}" if name in REPLACED else name
 
 
-def is_grown(
-    members: Mapping[str, Node], name: str, arrays: Mapping[str, Array]
-) -> bool:
-    """Return True if the published table can be the beginning of these arrays."""
-    if name in REPLACED or name not in members:
-        return True
-    return members[name]["attributes"].get(SCHEMA) == VERSION and all(
-        _member_length(members, f"{name}/{key}") <= len(array)
-        for key, array in arrays.items()
-    )
-
-
 def _member_length(members: Mapping[str, Node], path: str) -> int:
     return int(members[path]["shape"][0]) if path in members else 0
-
-
-def whole_tails(
-    members: Mapping[str, Node], name: str, arrays: Mapping[str, Array]
-) -> dict[str, Tail]:
-    """Return the rows of whole tables from their open chunk on."""
-    firsts = _first_open_rows(members, name)
-    return {key: (firsts[key], array[firsts[key] :]) for key, array in arrays.items()}
 
 
 def appended_tails(

@@ -21,9 +21,7 @@ from alloop.store.column_changes import (
     SCHEMA,
     ColumnChange,
     appended_tails,
-    is_grown,
     table_change,
-    whole_tails,
 )
 from alloop.store.files import explain_errors, write_many
 from alloop.store.root import NODE_FILE, Node, dump_node
@@ -93,33 +91,6 @@ def _append_rows(
         _commit_changes(archive, members, changes)
 
 
-def write_columns(
-    archive: Archive, tables: Tables, last_seq: int, attrs: Attributes | None = None
-) -> None:
-    """Bring the columns up to these tables, which hold all rows from the first on.
-
-    Reads no columns, and encodes their last chunks again. For the parameters see
-    `fill_columns`; tables only grow, except those in `schema.REPLACED`.
-    """
-    arrays = {name: checked_table(name, table) for name, table in tables.items()}
-    members = root.node_members(root.read_root(archive.path))
-    if not all(is_grown(members, name, each) for name, each in arrays.items()):
-        clear_columns(archive)
-        members = root.node_members(root.read_root(archive.path))
-    attributes = _last_record(archive, last_seq)
-    changes = [
-        table_change(
-            members,
-            name,
-            whole_tails(members, name, each),
-            {**(attrs or {}).get(name, {}), **attributes},
-        )
-        for name, each in arrays.items()
-    ]
-    with explain_errors(archive.path):
-        _commit_changes(archive, members, changes)
-
-
 def _last_record(archive: Archive, last_seq: int) -> dict[str, Any]:
     """Return the record that the rows go up to, by number and by checksum."""
     digest = archive.digest(last_seq)
@@ -134,14 +105,6 @@ def clear_columns(archive: Archive) -> None:
         root.publish_members(archive.path, kept, archive.files)
         for name in TABLES:
             shutil.rmtree(archive.path / name, ignore_errors=True)
-
-
-def last_column_record(path: Path) -> int:
-    """Return the number of the last record that every table holds, or -1."""
-    members = root.node_members(root.read_root(path))
-    return min(
-        (members[name]["attributes"][MARK] for name in table_names(members)), default=-1
-    )
 
 
 def table_names(members: Mapping[str, Node]) -> list[str]:

@@ -58,7 +58,7 @@ def made(path, turns, fold_at=0, columns_at=0):
             if number == columns_at:
                 FoldUpdater(archive).fill_columns()
         assert load_saved_fold(archive).seq == fold_at - 1
-        assert columns.last_column_record(path) == columns_at - 1
+        assert columns.appendable_record(path) == columns_at - 1
     return path
 
 

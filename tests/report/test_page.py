@@ -44,7 +44,7 @@ from alloop.report.sections.surprise_sections import descriptor_section
 from alloop.report.text.formatting import duration_text
 from alloop.report.text.frame_history import describe_frame
 from alloop.store.archive import Archive
-from alloop.store.columns import write_columns as write_columns
+from alloop.store.columns import fill_columns
 from tests.history.all_tables import tables
 
 SECTIONS = ("weak", "cpu", "learning", "errors", "parity", "surprise", "map")
@@ -367,7 +367,8 @@ def test_the_lines_that_read_the_store_run(finished, tmp_path, capsys):
     with Archive.create(path, attrs=attrs, codec=CODEC) as archive:
         for entry in finished.entries:
             archive.append(entry.turn)
-        write_columns(archive, tables(finished), len(finished.entries) - 1)
+        last = len(finished.entries) - 1
+        fill_columns(archive, lambda _: tables(finished), last)
     lines = reading_snippet(replace(finished, path=path))
     assert len(lines.splitlines()) == 5
     exec(lines, {})

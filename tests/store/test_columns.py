@@ -4,7 +4,7 @@ import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,6 @@ from alloop.core.errors import StoreError
 from alloop.store import columns, schema
 from alloop.store.archive import Archive
 from alloop.store.codec import Codec
-from alloop.store.doctor import verify_store
 from alloop.testing.faults.file_systems import FailingFileSystem, UnsyncedFileSystem
 
 MAKE = '''
@@ -40,6 +39,21 @@ def table(name, rows):
 
 def tables(rows):
     return {name: table(name, rows) for name in NAMES}
+
+def rows_of(name, begin, end):
+    """Rows `begin` to `end` of a table as if there were no others."""
+    whole, out = table(name, end), {}
+    offsets = whole.get("offsets", [0] * (end + 1))
+    for key, column in schema.table_columns(name).items():
+        first = offsets[begin] if column.along == schema.ATOM else begin
+        out[key] = whole[key][first:]
+    bounds = {"offsets": out["offsets"] - offsets[begin]} if "offsets" in out else {}
+    return out | bounds
+
+def grown(begin, end, names=NAMES):
+    """What the records from `begin` to `end` made; walkers are always whole."""
+    new = {name: rows_of(name, begin, end) for name in names if name != "walkers"}
+    return new | {"walkers": table("walkers", end)}
 '''
 
 
@@ -60,10 +74,10 @@ from alloop.store.codec import Codec
 def work(path):
     Archive._set_aside = lambda _: None  # there are columns alone, no record
     with Archive.open(path, Codec([]), "w") as archive:
-        rows = columns.last_column_record(archive.path) + 1
+        rows = max(0, columns.appendable_record(archive.path))
         while True:
             rows += 700
-            columns.write_columns(archive, tables(rows), rows)
+            columns.fill_columns(archive, lambda x: grown(max(0, x), rows), rows)
             with open(path + ".done", "a") as done:
                 done.write(f"{rows}\\n")
 """
@@ -99,6 +113,20 @@ print(reads, last)
 space: dict[str, Any] = {}
 exec(MAKE, space)
 tables: Callable[[int], Any] = space["tables"]
+rows_of: Callable[[str, int, int], Any] = space["rows_of"]
+grown: Callable[..., Any] = space["grown"]
+NAMES: tuple[str, ...] = space["NAMES"]
+
+
+def fill(
+    archive: Archive, rows: int, attrs: Any = None, names: Sequence[str] = NAMES
+) -> None:
+    """Bring the columns up to so many rows of the tables with these names."""
+
+    def new(after: int) -> Any:
+        return grown(max(0, after), rows, names)
+
+    columns.fill_columns(archive, new, rows, attrs)
 
 
 def read(path: Path, **options: Any) -> Any:
@@ -120,15 +148,13 @@ def test_plain_zarr_reads_what_was_written(
     archive: Archive, consolidated: bool | None
 ) -> None:
     for rows in (0, 1024, 1500):
-        columns.write_columns(archive, tables(rows), rows)
+        fill(archive, rows)
         assert_holds(archive.path, rows, use_consolidated=consolidated)
-        assert columns.last_column_record(archive.path) == rows
+        assert columns.appendable_record(archive.path) == rows
 
 
 def test_arrays_tell_units_codes_and_dimensions(archive: Archive) -> None:
-    columns.write_columns(
-        archive, tables(3), 3, {"labels/cheap": {"level": "HF/STO-3G"}}
-    )
+    fill(archive, 3, {"labels/cheap": {"level": "HF/STO-3G"}})
     labels = read(archive.path)["labels/cheap"]
     assert labels.attrs["level"] == "HF/STO-3G"
     assert (labels.attrs["rows"], labels.attrs["mark"]) == (3, 3)
@@ -142,7 +168,7 @@ def test_arrays_tell_units_codes_and_dimensions(archive: Archive) -> None:
 
 def test_xarray_opens_a_table(archive: Archive) -> None:
     xarray = pytest.importorskip("xarray")
-    columns.write_columns(archive, tables(4), 4)
+    fill(archive, 4)
     with xarray.open_zarr(archive.path, group="structures", chunks=None) as data:
         assert data.sizes["structure"] == 4
         assert data["positions"].attrs["units"] == "angstrom"
@@ -150,39 +176,20 @@ def test_xarray_opens_a_table(archive: Archive) -> None:
 
 def test_models_stay_visible_beside_columns(archive: Archive) -> None:
     archive.put_model("m", b"weights")
-    columns.write_columns(archive, tables(2), 2)
+    fill(archive, 2)
     archive.put_model("n", b"other")
     columns.clear_columns(archive)
-    columns.write_columns(archive, tables(3), 3)
+    fill(archive, 3)
     assert set(read(archive.path)["models"]) == {"m", "n"}
     assert_holds(archive.path, 3)
 
 
 def test_writing_the_same_again_changes_nothing(archive: Archive) -> None:
-    columns.write_columns(archive, tables(9), 9)
+    fill(archive, 9)
     before = {p: p.read_bytes() for p in archive.path.rglob("*") if p.is_file()}
-    columns.write_columns(archive, tables(9), 9)
+    fill(archive, 9)
     after = {p: p.read_bytes() for p in archive.path.rglob("*") if p.is_file()}
     assert before == after
-
-
-def rows_of(name: str, begin: int, end: int) -> Any:
-    """Rows `begin` to `end` of a table as if there were no others."""
-    whole, out = tables(end)[name], {}
-    offsets = whole.get("offsets", [0] * (end + 1))
-    for key, column in schema.table_columns(name).items():
-        first = offsets[begin] if column.along == schema.ATOM else begin
-        out[key] = whole[key][first:]
-    return out | (
-        {"offsets": out["offsets"] - offsets[begin]} if "offsets" in out else {}
-    )
-
-
-def grown(begin: int, end: int) -> Any:
-    """What the records from `begin` to `end` brought."""
-    names = ("structures", "labels/cheap", "scores")
-    new = {name: rows_of(name, begin, end) for name in names}
-    return new | {"walkers": tables(end)["walkers"]}
 
 
 @pytest.fixture
@@ -208,8 +215,6 @@ def test_new_rows_alone_make_the_columns_that_all_rows_make(swift: Archive) -> N
         more(end)
     assert asked == [-1, 0, 3, 1024, 1025, 1025]
     assert_holds(swift.path, 4100, use_consolidated=False)
-    columns.write_columns(swift, tables(4105), 4105)  # the two ways go together
-    more(4110)
 
 
 def test_adding_rows_writes_only_the_chunks_they_are_in(swift: Archive) -> None:
@@ -240,7 +245,8 @@ def test_columns_that_cannot_be_added_to_are_made_anew(
             monkeypatch.setattr(columns, "VERSION", 99)
             monkeypatch.setattr("alloop.store.column_changes.VERSION", 99)
         case "apart":
-            columns.write_columns(swift, {"scores": tables(55)["scores"]}, 55)
+            new = {"scores": rows_of("scores", 50, 55)}
+            columns.fill_columns(swift, lambda _: new, 55)
     asked: list[int] = []
 
     def rows(after: int) -> Any:
@@ -252,55 +258,35 @@ def test_columns_that_cannot_be_added_to_are_made_anew(
     assert_holds(swift.path, 60)
 
 
-def test_a_table_may_come_alone(archive: Archive) -> None:
-    columns.write_columns(archive, tables(5), 5)
-    columns.write_columns(archive, {"scores": tables(7)["scores"]}, 7)
-    root = read(archive.path)
-    assert root["scores/structure"].shape == (7,)
-    assert list(root["walkers"]) == ["00000005"]
-    assert columns.last_column_record(archive.path) == 5
-
-
 def test_the_last_walkers_outlive_one_write_for_who_still_reads(
     archive: Archive,
 ) -> None:
-    columns.write_columns(archive, tables(5), 5)
+    fill(archive, 5)
     reader = read(archive.path)["walkers/00000005"]
-    columns.write_columns(archive, tables(6), 6)
+    fill(archive, 6)
     assert np.array_equal(reader["step"][:], tables(5)["walkers"]["step"])
     assert list(read(archive.path)["walkers"]) == ["00000006"]
-    columns.write_columns(archive, tables(7), 7)
+    fill(archive, 7)
     folders = sorted(p.name for p in (archive.path / "walkers").glob("0*"))
     assert folders == ["00000006", "00000007"]
 
 
-def test_columns_that_do_not_fit_the_tables_are_made_anew(archive: Archive) -> None:
-    columns.write_columns(archive, tables(2000), 2000)
-    columns.write_columns(archive, tables(30), 30)
-    assert_holds(archive.path, 30)
-    assert verify_columns(archive) == ["columns"]  # the journal is empty here
-
-
-def verify_columns(archive: Archive) -> list[str]:
-    return [finding.where for finding in verify_store(archive.path, Codec([]))]
-
-
 @pytest.mark.parametrize("what", ["zarr.json", "c.0"])
 def test_a_lost_or_damaged_file_is_healed(archive: Archive, what: str) -> None:
-    columns.write_columns(archive, tables(50), 50)
+    fill(archive, 50)
     (archive.path / "structures" / "id" / what).write_bytes(b"x")
     shutil.rmtree(archive.path / "scores")
     columns.clear_columns(archive)
-    columns.write_columns(archive, tables(50), 50)
+    fill(archive, 50)
     assert_holds(archive.path, 50)
     assert_holds(archive.path, 50, use_consolidated=False)
 
 
 def test_a_damaged_last_chunk_does_not_hinder_the_next_write(archive: Archive) -> None:
-    columns.write_columns(archive, tables(50), 50)
+    fill(archive, 50)
     for chunk in (archive.path / "labels").rglob("c.0*"):
         chunk.write_bytes(b"x")
-    columns.write_columns(archive, tables(60), 60)
+    fill(archive, 60)
     assert_holds(archive.path, 60)
 
 
@@ -315,15 +301,14 @@ def unrecorded(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_whatever_fails_a_reader_sees_one_moment(
     archive: Archive, codec: Codec, late: bool
 ) -> None:
-    small = {name: tables(40)[name] for name in ("scores", "walkers")}
-    large = {name: tables(50)[name] for name in ("scores", "walkers")}
-    columns.write_columns(archive, small, 40)
+    names = ("scores", "walkers")
+    fill(archive, 40, names=names)
     archive.close()
     for fail_at in range(0, 200, 5):
         files = FailingFileSystem(fail_at, late=late)
         with Archive.open(archive.path, codec, "w", files=files) as writer:
             try:
-                columns.write_columns(writer, large, 50)
+                fill(writer, 50, names=names)
             except StoreError:
                 pass
             else:
@@ -332,7 +317,7 @@ def test_whatever_fails_a_reader_sees_one_moment(
         rows = root["scores"].attrs["rows"]
         assert rows in (40, 50)
         assert list(root["walkers"]) == [f"{rows:08d}"]
-        for key in small["scores"]:
+        for key in schema.table_columns("scores"):
             assert np.array_equal(root["scores"][key][:], tables(rows)["scores"][key])
     assert read(archive.path)["scores"].attrs["rows"] == 50
 
@@ -369,5 +354,5 @@ def test_a_reader_beside_a_killed_writer_never_sees_half(
     assert len(written) >= 2
     assert rows >= written[-1]
     with Archive.open(path, Codec([]), "w") as again:
-        columns.write_columns(again, tables(rows + 10000), rows + 10000)
+        fill(again, rows + 10000)
     assert_holds(path, rows + 10000)

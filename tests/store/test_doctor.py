@@ -30,7 +30,8 @@ def store(archive: Archive, turn: Callable[[int], Any]) -> Path:
     }
     labels |= {"offsets": np.array([0, 2, 2, 3]), "forces": np.ones((3, 3))}
     scores = {key: np.arange(rows) for key in schema.table_columns("scores")}
-    columns.write_columns(archive, {"labels/cheap": labels, "scores": scores}, 4)
+    made = {"labels/cheap": labels, "scores": scores}
+    columns.fill_columns(archive, lambda _: made, 4)
     archive.close()
     return archive.path
 

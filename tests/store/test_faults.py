@@ -272,7 +272,7 @@ def test_dead_while_columns_are_set_aside_they_are_whole_in_one_place(
         shown = zarr.open_group(part, mode="r")["selections"]
         for key, array in shown.arrays():
             assert np.array_equal(array[:], asked(0, 50)[key])
-        assert columns.last_column_record(archive.path) == -1
+        assert columns.appendable_record(archive.path) == -1
         if files.left:
             break
     assert at > 4

@@ -15,7 +15,6 @@ from ase.io import read as read_atoms
 from alloop.core.records import Label
 from alloop.export import Choice, write_export
 from alloop.history.reader import CODEC, read_history
-from alloop.store import columns
 from alloop.store.archive import Archive
 from alloop.store.doctor import verify_store
 from alloop.store.root import FORMAT
@@ -51,7 +50,7 @@ def test_an_old_store_is_whole_and_shows_its_columns(store: Path) -> None:
     assert verify_store(store, CODEC) == []
     root = zarr.open_group(store, mode="r")
     assert root["labels/cheap/energy"].shape == (14,)
-    assert columns.last_column_record(store) == RECORDS[store.stem] - 1
+    assert root["structures"].attrs["mark"] == RECORDS[store.stem] - 1
     with Archive.open(store, CODEC) as archive:
         assert all(archive.model(each) for each in archive.model_ids())
         assert len(archive.model_ids()) == 2
