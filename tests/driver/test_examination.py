@@ -15,6 +15,7 @@ from alloop.history.label_entries import label_entries
 from alloop.history.reader import History, read_history
 from alloop.report.analysis.comparison import compare_controls
 from alloop.report.analysis.examination import last_examination
+from alloop.report.text.summary import end_lines
 from alloop.store_copies import controls
 from alloop.testing.faults.comparison import store_contents
 from tests.conftest import write_toy
@@ -132,9 +133,7 @@ def test_a_users_test_set_leads_and_may_have_an_examination_beside(
     found = last_examination(history)
     assert found is not None
     assert found.frames == 4
-    from alloop.report.text.summary import headline_sentences
-
-    lines = headline_sentences(history)
+    lines = end_lines(history)
     assert "frozen test set" in lines[1]
     assert "Final examination" in lines[2]
     bare = Campaign.from_yaml(write_toy(tmp_path / "bare", budget=BUDGET))

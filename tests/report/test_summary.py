@@ -6,7 +6,7 @@ from pathlib import Path
 from rich.console import Console
 
 from alloop.history.label_entries import label_entries
-from alloop.report.text.summary import end_lines, end_table, headline_sentences
+from alloop.report.text.summary import end_lines, end_table
 
 
 def _printed(table, width=80):
@@ -66,16 +66,14 @@ def test_a_lost_comparison_is_not_hidden(finished, control):
     assert "The campaign did not beat random selection" in text
 
 
-def test_the_headline_names_the_error_and_its_test_set(finished):
-    text = " ".join(headline_sentences(finished))
+def test_the_lines_name_the_error_and_its_test_set(finished):
+    text = " ".join(end_lines(finished))
     assert "errs by 12.1 meV/Å in forces (MAE; RMSE 15.6)" in text
     assert "on 12 frames of the frozen validation set" in text
-    assert "55 cheap (HF/STO-3G) and 16 expensive (CCSD(T)/cc-pVDZ) labels" in text
-    assert "5 labels failed" in text
 
 
 def test_a_young_campaign_says_how_far_it_is(finished, remade):
-    lines = headline_sentences(remade(list(finished.entries[:2])))
+    lines = end_lines(remade(list(finished.entries[:2])))
     assert lines[0] == (
         "springs is not finished: first labels and frozen set, 0 rounds begun, "
         "30 tasks open."

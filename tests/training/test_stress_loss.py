@@ -36,8 +36,8 @@ from alloop.training.losses import (
     virial_loss,
 )
 from alloop.training.stage_task import StageTask
-from alloop.training.trainers.delta import DeltaPotential
 from alloop.training.trainers.pairwise import PairwiseTrainer
+from benchmarks.accuracy.asteroid.delta import DeltaPotential
 from tests.models.kinds import small
 from tests.training.springs import stage
 from tests.training.test_compiled_gradients import gap, traced

@@ -6,10 +6,8 @@ from pathlib import Path
 from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
-from alloop.core.splits import EXAMINATION
 from alloop.history.acceptance import unaccepted_sentence
 from alloop.history.measured_costs import (
-    LABELS,
     cpu_seconds_by_part,
     worker_utilisation,
 )
@@ -19,7 +17,6 @@ from alloop.report.analysis.campaign_facts import (
     GenerationFacts,
     best_generation,
     generation_facts,
-    level_title,
     set_name,
     supplied_test,
 )
@@ -112,16 +109,6 @@ def end_lines(
     return lines if report is None else [*lines, f"report: {report}"]
 
 
-def headline_sentences(
-    history: History, controls: Mapping[str, History] = NO_CONTROLS
-) -> list[str]:
-    """Return the campaign in a few sentences, failures included."""
-    lines = [stage_sentence(history), *error_sentences(history)]
-    if generation_facts(history):
-        lines.append(_learned_sentence(history))
-    return [*lines, *(each.sentence for each in compare_controls(history, controls))]
-
-
 def error_sentences(history: History) -> list[str]:
     """Return the errors of the best generation, in sentences.
 
@@ -189,42 +176,6 @@ def error_sentence(history: History) -> str:
         f"on {plural(chosen.test, 'frame')} of the frozen {set_name(history)} set"
         f"{steers}."
     )
-
-
-def _learned_sentence(history: History) -> str:
-    chosen = best_generation(history) or generation_facts(history)[-1]
-    lost = sum(each.failed for each in label_totals(history))
-    bad = f" {plural(lost, 'label')} failed." if lost else " No label failed."
-    cheap = (
-        f"{chosen.cheap} cheap ({level_title(history, 'cheap')}) and "
-        if chosen.cheap
-        else ""
-    )
-    heldout = (
-        f"; {chosen.heldout} more cheap ones are held out, for its threshold"
-        if chosen.heldout
-        else ""
-    )
-    return (
-        f"Generation {chosen.generation} learned from {cheap}"
-        f"{chosen.expensive} expensive "
-        f"({level_title(history, 'expensive')}) labels{heldout}.{bad} "
-        f"{_spent_sentence(history)}"
-    )
-
-
-def _spent_sentence(history: History) -> str:
-    """Return the CPU time of the whole campaign by part, as a sentence."""
-    parts = dict(cpu_seconds_by_part(history))
-    total = sum(parts.values())
-    if not total:
-        return "It cost no CPU time here."
-    labels = sum(parts.pop(name, 0.0) for name in LABELS if name != EXAMINATION)
-    shares = {"labels": labels, **parts}
-    costs = [
-        f"{duration_text(cost)} {name}" for name, cost in shares.items() if cost > 0
-    ]
-    return f"In all it cost {duration_text(total)} of CPU time: {', '.join(costs)}."
 
 
 def _label_sentence(history: History, each: LabelTotals) -> str:

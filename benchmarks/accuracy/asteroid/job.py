@@ -16,11 +16,11 @@ from alloop.training.graph_pool import force_scale
 from alloop.training.label_changes import select_labels
 from alloop.training.references import References, fit_references
 from alloop.training.stages import Fidelity
-from alloop.training.trainers.delta import DeltaPotential, label_difference
 from alloop.training.trainers.stage_runner import StageRunner, training_history
 from alloop.training.trainers.staged_trainer import best_training
 from benchmarks.accuracy.asteroid.arms import Arm, digest, stage_runs, with_steps
 from benchmarks.accuracy.asteroid.data import Sets
+from benchmarks.accuracy.asteroid.delta import DeltaPotential, label_difference
 from benchmarks.accuracy.asteroid.rows import Row, machine
 
 

@@ -5,27 +5,23 @@ Comput. 11, 2087, 2015). It needs labels of both levels at the same geometries, 
 cheap label of every frame that it predicts.
 """
 
-from dataclasses import dataclass, replace
-from typing import Any
+from dataclasses import dataclass
 
 import numpy as np
 
 from alloop.core.batch import Batch
 from alloop.core.errors import InputError
-from alloop.core.records import LabelSet, Predictions, TrainingData
-from alloop.core.roles import Potential, Trainer
+from alloop.core.records import LabelSet, Predictions
+from alloop.core.roles import Potential
 from alloop.potentials.repulsion import added
 from alloop.training.label_changes import add_predictions, select_labels
-from alloop.training.trainers.staged_trainer import StagedTrainer
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class DeltaPotential:
     """A potential E = E_cheap + ΔE, with forces likewise; implements Potential.
 
-    cheap: the potential of the cheap level, such as
-    `alloop.potentials.labeller_potential.LabellerPotential` of its labeller.
-    Descriptors are those of the difference.
+    cheap: the potential of the cheap level. Descriptors are those of the difference.
     """
 
     cheap: Potential
@@ -36,36 +32,6 @@ class DeltaPotential:
         base = self.cheap.predict(batch)
         difference = self.difference.predict(batch, descriptors=descriptors)
         return added(difference, base)
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class DeltaTrainer:
-    """A trainer of the difference of two levels by another trainer; implements Trainer.
-
-    trainer gets the differences as its expensive labels and no cheap labels. cheap
-    gives the cheap level's part of the trained potential's predictions.
-    """
-
-    trainer: Trainer
-    cheap: Potential
-
-    def train(
-        self, data: TrainingData, parent: Potential | None, seed: int
-    ) -> tuple[DeltaPotential, dict[str, Any]]:
-        """Return the potential and the training history of its difference.
-
-        Raises InputError where no expensive frame has a cheap label too.
-        """
-        previous = parent.difference if isinstance(parent, DeltaPotential) else None
-        nothing = LabelSet.of([], [], [])
-        differences = label_difference(data.expensive, data.cheap)
-        trainer = self.trainer
-        if isinstance(trainer, StagedTrainer):  # the cheap level has its own repulsion
-            trainer = replace(trainer, repulsion=None)
-        found, history = trainer.train(
-            TrainingData(nothing, differences), previous, seed
-        )
-        return DeltaPotential(self.cheap, found), history
 
 
 def label_difference(expensive: LabelSet, cheap: LabelSet) -> LabelSet:
