@@ -178,7 +178,8 @@ def train_at_test_time(
         if not len(own):
             raise InputError(f"expected {name} labels to refine a model, got none")
     require_elements(potential, cheap.batch)
-    require_taught_elements(cheap.batch, labels)
+    if math.isfinite(settings.worse):
+        require_taught_elements(cheap.batch, labels)
     moved = _moved_network(potential, labels.learned, settings, keeper, progress)
     before = _error(potential.cheap(), cheap), _error(potential, held_out)
     limit = (1.0 + settings.worse) * before[1]

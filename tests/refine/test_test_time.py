@@ -1,5 +1,6 @@
 """Two heads on one representation, and gradient steps on it at test time."""
 
+import math
 from dataclasses import replace
 
 import numpy as np
@@ -154,6 +155,7 @@ def test_an_element_that_labels_hardly_have_is_refused(
     with pytest.raises(InputError, match=r"2 expensive labels .* got 1 with O;"):
         train_at_test_time(trained, rare, settings)
     assert train_at_test_time(trained, enough, settings).kept
+    assert train_at_test_time(trained, rare, replace(settings, worse=math.inf)).kept
 
 
 def test_new_frames_are_half_of_those_learned() -> None:
