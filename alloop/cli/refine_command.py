@@ -71,7 +71,7 @@ def refine(  # noqa: PLR0913 - one for each option
     ] = 0.02,
     steps: Annotated[
         int, typer.Option(min=1, help="gradient steps on the cheap labels")
-    ] = 500,
+    ] = 1500,
     training: Annotated[
         str | None,
         typer.Option(
@@ -96,15 +96,14 @@ def refine(  # noqa: PLR0913 - one for each option
     with --radius the network ends at another distance, its weights unchanged. Nothing
     is written where the model stays as it is.
     """
-    from alloop.core.records import LabelSet
     from alloop.files.targets import MODELS, refuse_target
     from alloop.jobs.refine_job import refine_at_test_time
     from alloop.jobs.training_set import file_frames
     from alloop.refine.test_time import (
         TestTimeLabels,
         TestTimeSettings,
+        element_warnings,
         require_elements,
-        require_taught_elements,
         require_two_heads,
     )
 
@@ -122,10 +121,10 @@ def refine(  # noqa: PLR0913 - one for each option
         history = open_campaign(model).history() if is_campaign(model) else None
         held = _held_out(history, heldout)
         learned = _training_labels(history, replay, expensive)
-        none = LabelSet.of([], [], [])
-        require_taught_elements(given.batch, TestTimeLabels(none, held, *learned))
         cheap = _cheap_labels(history, level, given, workers, cache)
         labels = TestTimeLabels(cheap, held, *learned)
+        for text in element_warnings(given.batch, labels):
+            print_error(f"warning: {text}")
         with busy_line("training on the cheap labels", quiet):
             trained = refine_at_test_time(found, labels, settings, known)
         for line in _outcome_lines(trained.outcome):

@@ -15,7 +15,7 @@ class TestTimeSettings:
 
     steps, schedule, seed: of the optimisation. whole: move all of the representation,
     not only its beginning. worse: share by which the error on held-out expensive labels
-    may grow; inf keeps whatever comes of it, for any element.
+    may grow.
     """
 
     __test__ = False  # no class of tests, whatever its name

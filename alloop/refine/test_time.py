@@ -21,6 +21,7 @@ from alloop.core.errors import InputError
 from alloop.core.prediction_errors import prediction_errors
 from alloop.core.records import LabelSet
 from alloop.core.roles import Potential
+from alloop.core.text import plural
 from alloop.core.units import Floats
 from alloop.models.heads import beginning_names, free_only, head_names
 from alloop.models.layers import Network
@@ -126,33 +127,26 @@ def require_elements(potential: TwoHeadPotential, batch: Batch) -> None:
         )
 
 
-def require_taught_elements(batch: Batch, labels: TestTimeLabels) -> None:
-    """Raise InputError for elements of new frames that expensive labels hardly have.
+def element_warnings(batch: Batch, labels: TestTimeLabels) -> list[str]:
+    """Return a sentence for each element on which a refined model may be worse unseen.
 
-    Where held-out labels have none of an element, nobody would see how wrong the model
-    gets on it. Where those of the training have few, the expensive head knows too
-    little of it to make something of other features.
+    It is one of the new frames that few expensive labels of the training have, or no
+    held-out one. The errors of all atoms together fell in such cases, those of the
+    element's own atoms did not always.
     """
     new = sorted(set(batch.numbers.tolist()))
     held = _frames_with(new, labels.held_out.batch)
-    missing = [chemical_symbol(z) for z in new if not held[z]]
-    if missing:
-        raise InputError(
-            f"expected held-out expensive labels with {', '.join(missing)}, which the "
-            "frames have, to see whether the model gets worse on them, got none; bring "
-            "some (`--heldout FILE`)"
-        )
-    if labels.expensive is None:
-        return
-    known = _frames_with(new, labels.expensive.batch)
-    least = min(_FEW, math.ceil(_RARE * len(labels.expensive)))
-    rare = [f"{known[z]} with {chemical_symbol(z)}" for z in new if known[z] < least]
-    if rare:
-        raise InputError(
-            f"expected {least} expensive labels of the training or more with each "
-            f"element of the frames, got {', '.join(rare)}; test-time training makes "
-            "such an element worse, buy expensive labels with it"
-        )
+    known, least = held, 1
+    if labels.expensive is not None:
+        known = _frames_with(new, labels.expensive.batch)
+        least = min(_FEW, math.ceil(_RARE * len(labels.expensive)))
+    return [
+        f"{chemical_symbol(z)} is in {plural(known[z], 'expensive label')} of the "
+        f"training and in {plural(held[z], 'held-out one')}: forces on its atoms may "
+        "get worse without a sign of it; label more frames with it at that level"
+        for z in new
+        if known[z] < least or not held[z]
+    ]
 
 
 def _frames_with(elements: Sequence[int], batch: Batch) -> dict[int, int]:
@@ -171,15 +165,13 @@ def train_at_test_time(
     """Train the representation on cheap labels of new frames; keep it if it may be.
 
     keeper: stores states, from which a killed training resumes. Raises InputError for
-    elements that the model does not know or labels hardly have, and without labels.
+    elements that the model does not know, and without labels.
     """
     cheap, held_out = labels.cheap, labels.held_out
     for name, own in (("cheap", cheap), ("held-out expensive", held_out)):
         if not len(own):
             raise InputError(f"expected {name} labels to refine a model, got none")
     require_elements(potential, cheap.batch)
-    if math.isfinite(settings.worse):
-        require_taught_elements(cheap.batch, labels)
     moved = _moved_network(potential, labels.learned, settings, keeper, progress)
     before = _error(potential.cheap(), cheap), _error(potential, held_out)
     limit = (1.0 + settings.worse) * before[1]

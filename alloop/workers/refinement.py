@@ -37,13 +37,11 @@ def refined_member(
     The other cheap labels are replayed, the expensive head is fitted again, and the
     frozen set must not get worse. Where no share of the step may be kept, the smallest
     one comes back with a failed check. None where the parent cannot be refined: it has
-    no cheap head, as before a change of `training:`, or an element is new to it, or
-    absent from the frozen set, or rare in its expensive labels.
+    no cheap head, as before a change of `training:`, or an element is new to it.
     """
     from alloop.refine.test_time import (  # torch, which drivers do without
         TestTimeLabels,
         require_elements,
-        require_taught_elements,
         require_two_heads,
         thinned_labels,
         train_at_test_time,
@@ -63,7 +61,6 @@ def refined_member(
     try:
         potential = require_two_heads(inputs.parent)
         require_elements(potential, cheap.batch)
-        require_taught_elements(labels.cheap.batch, labels)
     except InputError:
         return None
     seeded = replace(settings, seed=torch_seed(inputs.seed, command.name))
