@@ -122,7 +122,8 @@ def summary_rows(given: Namespace, rows: Rows, name: str) -> list[Row]:
         done = [(rows[own], rows[base]) for own, base in keys if own in rows]
         if not done:
             continue
-        figures = {x: mean_range([row[x] for row, _ in done]) for x in done[0][0]}
+        shared = [x for x in done[0][0] if all(x in row for row, _ in done)]
+        figures = {x: mean_range([row[x] for row, _ in done]) for x in shared}
         over = {
             f"{x}, over": mean_range([row[x] / base[x] for row, base in done])
             for x in ("test", "tail", "inside")

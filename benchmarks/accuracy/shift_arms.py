@@ -188,11 +188,17 @@ ARMS: Mapping[str, Callable[[TwoHeadPotential, ShiftSet, Namespace], Refined]] =
 def arm_figures(
     name: str, model: TwoHeadPotential, test: ShiftSet, given: Namespace
 ) -> dict[str, float]:
-    """Return errors in meV/Å of all frames and of the worst tenth, and CPU seconds."""
+    """Return errors in meV/Å of all frames and of the worst tenth, and CPU seconds.
+
+    `rarest` is that of the atoms whose element the fewest frames of the training have.
+    """
     began = time.process_time()
     refined = ARMS[name](model, test, given)
     seconds = time.process_time() - began
-    errors = _frame_errors(test.expensive, refined.forces(test))
+    forces = refined.forces(test)
+    errors = _frame_errors(test.expensive, forces)
+    rare = test.expensive.batch.numbers == _rarest_element(test)
+    own = np.abs(forces - test.expensive.forces)[rare]
     worst = np.sort(errors)[-max(1, round(TAIL * len(errors))) :]
     held = test.held_out
     inside = _frame_errors(held, refined.inside.predict(held.batch).forces)
@@ -200,8 +206,19 @@ def arm_figures(
         "test": 1e3 * float(errors.mean()),
         "tail": 1e3 * float(worst.mean()),
         "inside": 1e3 * float(inside.mean()),
+        "rarest": 1e3 * float(own.mean()),
         "cpu": seconds,
     }
+
+
+def _rarest_element(test: ShiftSet) -> int:
+    """Return the element of the test frames that the fewest training frames have."""
+    known = test.train.expensive.batch
+    frames = {
+        int(z): len(np.unique(known.frame_index[known.numbers == z]))
+        for z in np.unique(test.expensive.batch.numbers)
+    }
+    return min(frames, key=lambda z: frames[z])
 
 
 def _frame_errors(labels: LabelSet, forces: Floats) -> Floats:
