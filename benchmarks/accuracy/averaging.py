@@ -8,20 +8,21 @@ seed: 400 cheap and 60 expensive ones, and the two stages of `kind: asteroid` wi
 and 1000 steps. one: a single training; fine-tunings: two of one pretraining, with other
 orders of the frames; branches: the last 1000 steps of pretraining are doubled too,
 after 2000 at a constant rate; networks: two trainings that share nothing; double: one
-training of 6000 and 2000 steps; tensor-painn: a single training of that network, whose
-steps cost half as much again. Two networks are joined by the mean of their forces
-(twice the cost in MD) or of their weights. steps: of all trainings; wall: on as many
-cores as there are networks. Errors are mean absolute force components on other frames
-than those trained on (formaldehyde: 300 of the pool; MD17: validation frames), meV/Å:
-median (range) over the seeds. Rows in --work survive a kill.
+training of 6000 and 2000 steps; tensor-painn, -double, -fourfold: a single training of
+that network, whose steps cost half as much again, of 4000, 8000 and 16000 steps. Two
+networks are joined by the mean of their forces (twice the cost in MD) or of their
+weights. steps: of all trainings; wall: on as many cores as there are networks. Errors
+are mean absolute force components on other frames than those trained on (formaldehyde:
+300 of the pool; MD17: validation frames), meV/Å: median (range) over the seeds.
+Rows in --work survive a kill.
 """
 
 import copy
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 import torch
@@ -141,6 +142,9 @@ class Comparison:
         )
 
 
+Part: TypeAlias = Callable[[Comparison], Row]
+
+
 def mean_weights(states: Sequence[TrainingState]) -> TrainingState:
     """Return a state whose network has the mean of the networks' weights."""
     network = copy.deepcopy(states[0].network)
@@ -181,16 +185,15 @@ def networks(given: Comparison) -> Row:
     return _pair("networks", given, [given.one, other])
 
 
-def double_training(given: Comparison) -> Row:
-    """Return the error of one training with twice the steps."""
-    start = given.pretrained(given.seed, 6000)
-    return {"double": given.error([given.fine_tuned(start, 1000 * given.seed, 2000)])}
+def long_training(given: Comparison, name: str, factor: int, network: str) -> Row:
+    """Return the error of one training of a network with so many times the steps."""
+    own = replace(given, network=network)
+    start = own.pretrained(given.seed, 3000 * factor)
+    return {name: own.error([own.fine_tuned(start, 1000 * given.seed, 1000 * factor)])}
 
 
-def tensor_training(given: Comparison) -> Row:
-    """Return the error of one training of tensor-painn."""
-    other = replace(given, network="tensor-painn")
-    return {"tensor-painn": other.error([other.one])}
+def _long(name: str, factor: int, network: str = "painn") -> Part:
+    return partial(long_training, name=name, factor=factor, network=network)
 
 
 def _pair(name: str, given: Comparison, pair: Sequence[TrainingState]) -> Row:
@@ -201,13 +204,15 @@ def _pair(name: str, given: Comparison, pair: Sequence[TrainingState]) -> Row:
     }
 
 
-PARTS: Mapping[str, Callable[[Comparison], Row]] = {
+PARTS: Mapping[str, Part] = {
     "one": single_training,
     "fine-tunings": fine_tunings,
     "networks": networks,
-    "double": double_training,
+    "double": _long("double", 2),
     "branches": branches,
-    "tensor-painn": tensor_training,
+    "tensor-painn": _long("tensor-painn", 1, "tensor-painn"),
+    "tensor-painn-double": _long("tensor-painn-double", 2, "tensor-painn"),
+    "tensor-painn-fourfold": _long("tensor-painn-fourfold", 4, "tensor-painn"),
 }
 STEPS = {  # of all trainings, and of the longest way through them
     "one": (4000, 4000),
@@ -216,6 +221,8 @@ STEPS = {  # of all trainings, and of the longest way through them
     "networks": (8000, 4000),
     "double": (8000, 8000),
     "tensor-painn": (4000, 4000),
+    "tensor-painn-double": (8000, 8000),
+    "tensor-painn-fourfold": (16000, 16000),
 }
 
 
