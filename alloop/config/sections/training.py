@@ -33,7 +33,7 @@ class OptimiserSection(Section):
         description="generations by which MD may lag behind; 0: MD waits for training",
     )
     last: Annotated[float, Field(ge=1)] = Field(
-        2.0,
+        4.0,
         description="factor of the steps of the last generation, which is trained when "
         "the budget is spent",
     )
