@@ -113,16 +113,18 @@ def summary_rows(given: Namespace, rows: Rows, name: str) -> list[Row]:
 
     Columns with `over` are multiples of what doing nothing gives with the same seed.
     """
-    out: list[Row] = []
+    pairs: dict[str, list[tuple[Row, Row]]] = {}
     for arm in given.arms:
         keys = [
             (row_key(given, name, seed, arm), row_key(given, name, seed, "nothing"))
             for seed in given.seed
         ]
-        done = [(rows[own], rows[base]) for own, base in keys if own in rows]
-        if not done:
-            continue
-        shared = [x for x in done[0][0] if all(x in row for row, _ in done)]
+        if done := [(rows[own], rows[base]) for own, base in keys if own in rows]:
+            pairs[arm] = done
+    made = [row for done in pairs.values() for row, _ in done]
+    shared = [x for x in (made[0] if made else ()) if all(x in row for row in made)]
+    out: list[Row] = []
+    for arm, done in pairs.items():
         figures = {x: mean_range([row[x] for row, _ in done]) for x in shared}
         over = {
             f"{x}, over": mean_range([row[x] / base[x] for row, base in done])
