@@ -121,10 +121,10 @@ def refine(  # noqa: PLR0913 - one for each option
         history = open_campaign(model).history() if is_campaign(model) else None
         held = _held_out(history, heldout)
         learned = _training_labels(history, replay, expensive)
+        for text in element_warnings(given.batch, held, learned[1]):
+            print_error(f"warning: {text}")
         cheap = _cheap_labels(history, level, given, workers, cache)
         labels = TestTimeLabels(cheap, held, *learned)
-        for text in element_warnings(given.batch, labels):
-            print_error(f"warning: {text}")
         with busy_line("training on the cheap labels", quiet):
             trained = refine_at_test_time(found, labels, settings, known)
         for line in _outcome_lines(trained.outcome):

@@ -94,8 +94,9 @@ class Setup:
             changes = {**changes, "training": own}
         tree = merge_trees(parse_yaml(self.text, str(store)), changes, known_kinds())
         varied = Setup.from_store(dump_yaml(tree), opened, store)
-        kept = {x: getattr(self, x) for x in ("cache", "model", "is_checked")}
-        return replace(varied, **kept)
+        return replace(
+            varied, cache=self.cache, model=self.model, is_checked=self.is_checked
+        )
 
     @property
     def name(self) -> str:

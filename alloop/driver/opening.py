@@ -1,17 +1,15 @@
 """The opening of a campaign's store, and the checks that it is the campaign's own."""
 
-from collections.abc import Iterator
 from typing import Any
 
 from alloop.config import Setup, fixed_differences
 from alloop.config.checks.device_checks import device_problems
+from alloop.config.checks.plan_checks import tried_level_problems
 from alloop.config.molecules import element_symbols
 from alloop.config.problems import ConfigError, Problem
 from alloop.core.errors import InputError
 from alloop.driver.own_parts import OwnParts, refuse_other_parts
 from alloop.history.journal_codec import CODEC
-from alloop.labels.child.labeller import IsolatedLabeller
-from alloop.labels.levels import check_level
 from alloop.labels.programs import outside_code, program_of
 from alloop.loop import events as e
 from alloop.loop.state import LoopState
@@ -53,26 +51,19 @@ def refuse_machine(setup: Setup) -> None:
     A configuration that was just read has been checked, but for the code that levels
     name: it is imported here alone, in a child process.
     """
-    problems = [*_level_problems(setup)]
-    if not setup.is_checked:  # its store may come from another machine
-        problems += device_problems(setup.plan)
-    if problems:
-        raise ConfigError(f"the campaign in {setup.store}", problems)
-
-
-def _level_problems(setup: Setup) -> Iterator[Problem]:
     tried = {
         name: level
         for name, level in setup.levels.items()
         if outside_code(level) or (program_of(level).problems and not setup.is_checked)
     }
-    if not tried:
-        return
-    elements = element_symbols(setup.start)
-    with IsolatedLabeller(next(iter(tried.values()))) as child:
-        for name, level in tried.items():
-            for text in check_level(level, elements, within=child):
-                yield Problem(f"levels.{name}", text)
+    problems = [
+        Problem(f"levels.{name}", text)
+        for name, text in tried_level_problems(tried, element_symbols(setup.start))
+    ]
+    if not setup.is_checked:  # its store may come from another machine
+        problems += device_problems(setup.plan)
+    if problems:
+        raise ConfigError(f"the campaign in {setup.store}", problems)
 
 
 def verify_models(archive: Archive, state: LoopState) -> None:

@@ -127,25 +127,31 @@ def require_elements(potential: TwoHeadPotential, batch: Batch) -> None:
         )
 
 
-def element_warnings(batch: Batch, labels: TestTimeLabels) -> list[str]:
+def element_warnings(
+    batch: Batch, held_out: LabelSet, expensive: LabelSet | None
+) -> list[str]:
     """Return a sentence for each element on which a refined model may be worse unseen.
 
-    It is one of the new frames that few expensive labels of the training have, or no
-    held-out one. The errors of all atoms together fell in such cases, those of the
-    element's own atoms did not always.
+    It is one of the new frames that few expensive labels of the training have (None
+    where they are not known), or no held-out one. The errors of all atoms together fell
+    in such cases, those of the element's own atoms did not always.
     """
     new = sorted(set(batch.numbers.tolist()))
-    held = _frames_with(new, labels.held_out.batch)
-    known, least = held, 1
-    if labels.expensive is not None:
-        known = _frames_with(new, labels.expensive.batch)
-        least = min(_FEW, math.ceil(_RARE * len(labels.expensive)))
+    held = _frames_with(new, held_out.batch)
+    places = {z: f"in {plural(held[z], 'held-out label')}" for z in new if not held[z]}
+    if expensive is not None:
+        known = _frames_with(new, expensive.batch)
+        least = min(_FEW, math.ceil(_RARE * len(expensive)))
+        places = {
+            z: f"in {plural(known[z], 'expensive label')} of the training and in "
+            f"{plural(held[z], 'held-out one')}"
+            for z in new
+            if known[z] < least or not held[z]
+        }
     return [
-        f"{chemical_symbol(z)} is in {plural(known[z], 'expensive label')} of the "
-        f"training and in {plural(held[z], 'held-out one')}: forces on its atoms may "
-        "get worse without a sign of it; label more frames with it at that level"
-        for z in new
-        if known[z] < least or not held[z]
+        f"{chemical_symbol(z)} is {place}: forces on its atoms may get worse without a "
+        "sign of it; label more frames with it at the expensive level"
+        for z, place in places.items()
     ]
 
 

@@ -149,13 +149,15 @@ def test_an_element_that_labels_hardly_have_is_told(trained: TwoHeadPotential) -
         TestTimeLabels(new, held, expensive=joined_labels(hydrogen, known))
         for known in (labels(EXPENSIVE, "H2O", n) for n in (1, 2))
     )
-    (told,) = element_warnings(new.batch, rare)
+    (told,) = element_warnings(new.batch, rare.held_out, rare.expensive)
     assert told.startswith(
         "O is in 1 expensive label of the training and in 2 held-out"
     )
-    assert element_warnings(new.batch, enough) == []
-    (told,) = element_warnings(new.batch, replace(enough, held_out=hydrogen))
+    assert element_warnings(new.batch, enough.held_out, enough.expensive) == []
+    (told,) = element_warnings(new.batch, hydrogen, enough.expensive)
     assert "and in 0 held-out ones" in told
+    (told,) = element_warnings(new.batch, hydrogen, None)
+    assert told.startswith("O is in 0 held-out labels: forces")
     settings = TestTimeSettings(1, SCHEDULE, worse=50.0)
     assert train_at_test_time(trained, rare, settings).kept
 

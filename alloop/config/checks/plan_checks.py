@@ -131,10 +131,20 @@ def _impossible_levels(
             yield from ((name, x) for x in path_problems(code))
         elif program_of(level).problems:
             real[name] = level
-    if not real:
+    yield from tried_level_problems(real, elements)
+
+
+def tried_level_problems(
+    levels: Mapping[str, Level], elements: Sequence[str]
+) -> Iterator[tuple[str, str]]:
+    """Yield names of levels and what cannot work with them, tried in a child process.
+
+    The code that a level names is imported there.
+    """
+    if not levels:
         return
-    with IsolatedLabeller(next(iter(real.values()))) as child:
-        for name, level in real.items():
+    with IsolatedLabeller(next(iter(levels.values()))) as child:
+        for name, level in levels.items():
             for text in check_level(level, elements, within=child):
                 yield name, text
 
