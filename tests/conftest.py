@@ -42,6 +42,9 @@ limits: {isolate: false}
 store: toy.zarr
 """
 
+# Arguments of a Dask cluster that nobody else can enter, on ports that are free.
+LOCAL = {"host": "127.0.0.1", "dashboard_address": "127.0.0.1:0"}
+
 
 def write_toy(folder: Path, **changes: object) -> Path:
     """Write the toy campaign, with top-level keys replaced, and return its file."""

@@ -36,9 +36,8 @@ from alloop.workers.cluster_plan import (
 from alloop.workers.connection import _worker_pids, connect_cluster
 from alloop.workers.dask_pool import DaskPool, open_pool
 from alloop.workers.pools import Task
-from tests.conftest import write_toy
+from tests.conftest import LOCAL, write_toy
 
-LOCAL = {"host": "127.0.0.1", "dashboard_address": "127.0.0.1:0"}
 PBS = {
     "kind": "pbs",
     "queue": "workq",

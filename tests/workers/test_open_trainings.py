@@ -20,7 +20,7 @@ from alloop.workers import tasks, training_task
 from alloop.workers.open_trainings import OpenTrainings
 from alloop.workers.pools import Task
 from alloop.workers.tasks import MemberResult
-from tests.conftest import write_toy
+from tests.conftest import LOCAL, write_toy
 
 TRAIN = Train(1, (), (), ())
 COMMITTEE = {"kind": "committee", "members": 3, "share": 0.7}
@@ -97,7 +97,7 @@ def test_members_on_workers_give_the_bits_of_one_process_after_a_loss_too(
     campaign = Campaign.from_yaml(path)
     local = {"n_workers": 2, "threads_per_worker": 1, "processes": False}
     with (
-        LocalCluster(**local, protocol="tcp://", host="127.0.0.1") as cluster,
+        LocalCluster(**local, protocol="tcp://", **LOCAL) as cluster,
         Client(cluster) as client,
     ):
         assert campaign.run(client=client).exit_code == 0
