@@ -1,15 +1,15 @@
-"""Labels to error of universal potentials and of PaiNN from nothing, at equal CPU time.
+"""Labels to error of universal potentials and of networks from nothing, at equal time.
 
     python -m benchmarks.accuracy.universal --data DIR --out FOLDER --molecule ethanol
     python -m benchmarks.accuracy.universal --out FOLDER --table
 
-DIR holds md17_ccsd/MOLECULE.npz (MD17 and MD17@CCSD(T), sgdml.org). Networks: so3lr and
-ani (from their pretrained weights) and painn (from nothing). Arms: `direct` trains on
-the expensive labels alone, `cheap` on a thousand DFT labels first (aspirin 950; three
-quarters of the time) and then on the expensive ones, `zero-shot` not at all. A row (one
-network, arm, number of expensive labels and seed) is one file in FOLDER with its model,
-written when it is done: what is there is skipped, and many processes may work on one
-folder.
+DIR holds md17_ccsd/MOLECULE.npz (MD17 and MD17@CCSD(T), sgdml.org). Networks: so3lr
+and ani (from their pretrained weights), painn and tensor-painn (from nothing). Arms:
+`direct` trains on the expensive labels alone, `cheap` on a thousand DFT labels first
+(aspirin 950; three quarters of the time) and then on the expensive ones, `zero-shot`
+not at all. A row (one network, arm, number of expensive labels and seed) is one file
+in FOLDER with its model, written when it is done: what is there is skipped, and many
+processes may work on one folder.
 Time is CPU seconds of the training steps, which are counted before the row begins;
 compilers come on top, and `cpu_seconds` of a row holds all. Errors are mean absolute
 force components in kcal/mol/Å on 100 validation frames; the test set is looked at with
@@ -54,7 +54,10 @@ NETWORKS: dict[str, dict[str, Any]] = {
     "so3lr": {"lr": 3e-4, "fine": 3e-4, "batch": 5, "optimiser": "adamw"},
     "ani": {"lr": 3e-4, "fine": 3e-4, "batch": 5, "optimiser": "adamw"},
     "painn": {"lr": 2.5e-3, "fine": 4e-4, "batch": 10, "optimiser": "muon"},
+    "tensor-painn": {"lr": 2.5e-3, "fine": 4e-4, "batch": 5, "optimiser": "muon"},
 }
+# Of a stage on cheap labels, where it is not trained as one on expensive labels alone.
+FIRST: dict[str, dict[str, Any]] = {"so3lr": {"lr": 2e-3, "optimiser": "muon"}}
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,9 +78,15 @@ class Job:
     fine: float
 
     @property
+    def first(self) -> dict[str, Any]:
+        """What the first stage on cheap labels has of its own."""
+        return FIRST.get(self.network, {}) if self.arm == "cheap" else {}
+
+    @property
     def file(self) -> str:
         """The row's file, without its ending."""
-        facts = digest(self.settings, (self.lr, self.fine, NETWORKS[self.network]))
+        usual = (NETWORKS[self.network], *self.first.values())
+        facts = digest(self.settings, (self.lr, self.fine, *usual))
         name = f"{self.molecule}-{self.network}-{self.arm}-{self.labels}labels"
         return f"{name}-{self.seconds:g}s-{facts}-s{self.seed}"
 
@@ -145,12 +154,14 @@ def make_jobs(given: Namespace, molecule: str) -> Iterator[Job]:
                     labels=labels,
                     seconds=given.seconds,
                     seed=seed,
-                    lr=given.lr or usual["lr"],
+                    lr=usual["lr"],
                     fine=given.fine or usual["fine"],
                 )
                 for arm in given.arm or ("zero-shot", "direct", "cheap"):
                     if arm != "zero-shot" or (is_pretrained(network) and seed == 0):
-                        yield replace(job, arm=arm)
+                        row = replace(job, arm=arm)
+                        lr = given.lr or row.first.get("lr", usual["lr"])
+                        yield replace(row, lr=lr)
 
 
 def train_row(job: Job, sets: Sets) -> tuple[Row, bytes]:
@@ -196,7 +207,9 @@ def row_trainer(job: Job, approximate: bool) -> Trainer:
         Stage("direct", "expensive", most, "scratch", schedule=schedule),
     )
     if job.arm == "cheap":
-        first = replace(schedule, seconds=_FIRST * job.seconds)
+        optimiser = job.first.get("optimiser", usual["optimiser"])
+        share = _FIRST * job.seconds
+        first = replace(schedule, seconds=share, optimiser=optimiser)
         first = replace(first, energy=0.0) if approximate else first
         rest = replace(schedule, lr=job.fine, seconds=(1.0 - _FIRST) * job.seconds)
         stages = (

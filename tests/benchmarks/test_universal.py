@@ -33,6 +33,8 @@ def test_each_row_has_a_name_of_its_own_and_only_pretrained_ones_have_zero_steps
     untrained = [job for job in jobs if job.arm == "zero-shot"]
     assert {job.network for job in untrained} == {"so3lr"}
     assert len(untrained) == 2  # one seed is enough
+    rates = {(job.network, job.arm): job.lr for job in jobs}
+    assert rates["so3lr", "cheap"] == 2e-3 != rates["so3lr", "direct"]
     assert replace(JOB, lr=1e-3).file != JOB.file
 
 
@@ -43,6 +45,10 @@ def test_arms_share_the_time_and_no_loss_sees_approximate_energies() -> None:
     assert (first.schedule.seconds, last.schedule.seconds) == (75.0, 25.0)
     assert first.schedule.energy == 0.0 < last.schedule.energy
     assert last.schedule.lr == 4e-4
+    pretrained = row_trainer(replace(JOB, network="so3lr"), True)
+    assert isinstance(pretrained, UniversalTrainer)
+    stages = pretrained.staged.stages
+    assert [stage.schedule.optimiser for stage in stages] == ["muon", "adamw"]
     direct = row_trainer(replace(JOB, network="so3lr", arm="direct"), True)
     assert isinstance(direct, UniversalTrainer)
     (stage,) = direct.staged.stages
