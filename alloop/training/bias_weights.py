@@ -12,6 +12,7 @@ import numpy as np
 from alloop.core.units import Floats
 
 _RAISE = 1.1  # factor by which γ grows until enough frames count
+_ROUNDING = 1e-5  # of the mean bias; a smaller spread is that of float32
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,8 +27,14 @@ class Gamma:
     of_spread: bool = True
 
     def in_ev_per_angstrom(self, bias: Floats) -> float:
-        """Return γ in eV/Å for these biases (frames,)."""
-        return self.value * float(np.std(bias)) if self.of_spread else self.value
+        """Return γ in eV/Å for these biases (frames,).
+
+        A multiple of a spread that is no more than rounding is 0.
+        """
+        if not self.of_spread:
+            return self.value
+        spread = float(np.std(bias))
+        return self.value * spread if spread > _ROUNDING * np.mean(bias) else 0.0
 
 
 DEFAULT = Gamma(2.0)
@@ -57,7 +64,7 @@ def guarded_weights(bias: Floats, gamma: Gamma, least: float) -> tuple[Floats, f
     """Return weights and their γ (eV/Å), which is raised until enough frames count.
 
     least: the smallest effective sample size allowed, as a fraction of the frames below
-    1. Biases that are all equal give uniform weights and γ = 0.
+    1. Biases that are equal but for rounding give uniform weights and γ = 0.
     """
     value = gamma.in_ev_per_angstrom(bias)
     weights = bias_weights(bias, value)

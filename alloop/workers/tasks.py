@@ -34,6 +34,7 @@ from alloop.loop.commands import (
     Train,
     TrainPart,
 )
+from alloop.workers.freed_memory import keep_freed_memory
 from alloop.workers.md_tasks import (
     perform_examine,
     perform_explore,
@@ -73,6 +74,7 @@ def perform_task(
     command: Command, task_data: TaskData, settings: WorkerSettings
 ) -> TaskResult | MemberResult:
     """Carry out a command, or one part of a training that was split."""
+    keep_freed_memory()
     if not isinstance(command, Train) or task_data.member is None:
         return perform_command(command, task_data, settings)
     clock = _TaskClock()

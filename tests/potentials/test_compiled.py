@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -92,6 +93,32 @@ def test_other_batches_are_predicted_as_ever(
     for batch in (waters(3), pack_frames([]), ions):
         own = potential.potential.predict(batch)
         np.testing.assert_array_equal(potential.predict(batch).forces, own.forces)
+
+
+def test_large_batches_are_computed_in_parts_of_whole_frames(
+    monkeypatch: pytest.MonkeyPatch, forgotten: None
+) -> None:
+    shapes: list[int] = []
+
+    def watched(function: compilation.Code, *_: object, **__: object) -> Any:
+        def run(positions: Any, *given: Any) -> Any:
+            shapes.append(len(positions))
+            return function(positions, *given)
+
+        return run
+
+    monkeypatch.setattr(compiled, "compile_function", watched)
+    monkeypatch.setattr(compiled, "_PAIRS_ON_CPU", 30)
+    names = ["H2O", "CH3OH", "H", "H2O", "CH4", "H"]
+    batch = pack_frames([from_atoms(molecule(name)) for name in names])
+    potential = fast(small(), batch)
+    shapes.clear()
+    agree(potential, batch)
+    assert shapes[: len(shapes) // 2] == [9, 4, 6]
+    alone = fast(small(), waters())
+    shapes.clear()
+    agree(alone, waters())
+    assert set(shapes) == {6}
 
 
 @pytest.mark.slow

@@ -62,5 +62,9 @@ def test_a_gamma_that_is_wide_enough_is_left_alone() -> None:
 
 
 def test_biases_that_are_alike_give_uniform_weights() -> None:
-    weights, _ = guarded_weights(np.full(5, 0.7), Gamma(2.0), 0.5)
-    np.testing.assert_array_equal(weights, np.ones(5))
+    alike = np.full(5, 0.7)
+    rounded = alike * (1.0 + 1e-7 * np.arange(5))
+    for bias in (alike, rounded, 0.0 * alike):
+        weights, gamma = guarded_weights(bias, Gamma(2.0), 0.5)
+        np.testing.assert_array_equal(weights, np.ones(5))
+        assert gamma == 0.0

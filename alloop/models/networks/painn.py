@@ -122,15 +122,24 @@ class PaiNN(Network):
         vectors = edge_vectors(graph)
         r = torch.linalg.vector_norm(vectors, dim=-1)  # (edges,) Å
         directions = self.directions(vectors / r.unsqueeze(-1))
-        W = self.filters(self.basis(r)) * self.envelope(r).unsqueeze(-1)
+        filters = self.smooth_filters(r).chunk(len(self.messages), dim=-1)
         x = self.first_features(self.embedding(graph))
-        filters = W.chunk(len(self.messages), dim=-1)
         for message, update, w in zip(
             self.messages, self.updates, filters, strict=True
         ):
             x = update(message(x, w, directions, graph.edge_index))
         energies = sum_frames(self.readout(x.s).squeeze(-1), graph)
         return NetworkOutput(energies, x.s)
+
+    def smooth_filters(self, r: Tensor) -> Tensor:
+        """Return the filters of all layers times the envelope, (edges, width).
+
+        The envelope enters before the matrix product, where an edge has few numbers.
+        """
+        envelope = self.envelope(r).unsqueeze(-1)
+        inputs = torch.cat([self.basis(r) * envelope, envelope], dim=-1)
+        bias = self.filters.bias.unsqueeze(-1)
+        return nn.functional.linear(inputs, torch.cat([self.filters.weight, bias], -1))
 
     def first_features(self, s: Tensor) -> Any:
         """Return the features of the first layer, with embeddings s (atoms, F)."""

@@ -1,0 +1,44 @@
+"""Freed memory: a worker of Dask uses it again, as a process outside Dask does."""
+
+import os
+import platform
+import subprocess
+import sys
+
+import pytest
+
+PAGES = """
+import resource
+import numpy as np
+from alloop.workers.freed_memory import keep_freed_memory
+
+def page_faults():
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+    for _ in range(20):
+        np.ones(2**18)  # 2 MB: 512 pages
+    return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
+
+first = page_faults()
+keep_freed_memory()
+page_faults()
+print(first, page_faults())
+"""
+GLIBC = platform.libc_ver()[0] == "glibc"
+
+
+@pytest.mark.skipif(not GLIBC, reason="the C library is not glibc")
+@pytest.mark.parametrize(("threshold", "kept"), [("65536", True), ("70000", False)])
+def test_memory_is_not_cleared_again_unless_the_user_wants_so(
+    threshold: str, kept: bool
+) -> None:
+    env = {**os.environ, "MALLOC_TRIM_THRESHOLD_": threshold}
+    said = subprocess.run(
+        [sys.executable, "-c", PAGES],
+        env=env,
+        stdout=subprocess.PIPE,
+        text=True,
+        check=True,
+    )
+    before, after = map(int, said.stdout.split())
+    assert before > 5000
+    assert (after < 500) == kept
