@@ -10,6 +10,7 @@ from typing import Any, ClassVar, NamedTuple
 
 import torch
 from torch import Tensor, nn
+from torch.nn.functional import linear, pad
 
 from alloop.models.graph import Graph, edge_vectors, sum_frames
 from alloop.models.layers import (
@@ -25,6 +26,7 @@ from alloop.models.pyg import MessagePassing
 from alloop.models.settings import PaiNNSettings
 
 _SOFT = 1e-4  # added to |Vv|²
+_FAST_WIDTH = 16  # (576, 576) times (576, 16) takes 0.15 ms, (576, 9) 0.5 ms
 
 
 class PaiNNFeatures(NamedTuple):
@@ -134,12 +136,15 @@ class PaiNN(Network):
     def smooth_filters(self, r: Tensor) -> Tensor:
         """Return the filters of all layers times the envelope, (edges, width).
 
-        The envelope enters before the matrix product, where an edge has few numbers.
+        The envelope enters before the matrix product, where an edge has few numbers;
+        zeros fill these up to a number that makes the product's derivative fast.
         """
         envelope = self.envelope(r).unsqueeze(-1)
         inputs = torch.cat([self.basis(r) * envelope, envelope], dim=-1)
         bias = self.filters.bias.unsqueeze(-1)
-        return nn.functional.linear(inputs, torch.cat([self.filters.weight, bias], -1))
+        weight = torch.cat([self.filters.weight, bias], dim=-1)
+        zeros = (0, -inputs.shape[1] % _FAST_WIDTH)
+        return linear(pad(inputs, zeros), pad(weight, zeros))
 
     def first_features(self, s: Tensor) -> Any:
         """Return the features of the first layer, with embeddings s (atoms, F)."""
