@@ -20,7 +20,7 @@ class TestTimeSettings:
 
     __test__ = False  # no class of tests, whatever its name
 
-    steps: int = 500
+    steps: int = 1500
     schedule: Schedule = SCHEDULE
     whole: bool = False
     worse: float = 0.02

@@ -160,7 +160,7 @@ def add_options(parser: ArgumentParser) -> None:
     add("--held", type=int, default=100, help="held-out frames, inside")
     add("--pretrain", type=int, default=3000, help="steps on cheap labels")
     add("--finetune", type=int, default=1000, help="steps on expensive labels")
-    add("--refine-steps", type=int, default=500, help="steps of each refinement")
+    add("--refine-steps", type=int, default=1500, help="steps of each refinement")
     add("--whole", action="store_true", help="move the whole representation")
     add("--ratio", type=float, default=100.0, help="cheap labels for an expensive one")
     add("--table", action="store_true", help="show what the folder holds")

@@ -121,7 +121,7 @@ class TestTime(Section):
         description="flagged frames above the threshold, with a cheap label, that call "
         "for a refinement",
     )
-    steps: Count = Field(500, description="gradient steps on the cheap labels")
+    steps: Count = Field(1500, description="gradient steps on the cheap labels")
     worse: NotNegative = Field(
         0.02,
         description="share by which the force error on the frozen test set may grow",
