@@ -9,7 +9,9 @@ round.
 
 MD: 32 walkers of ethanol in Langevin dynamics, walker-steps a second, beside ASE, one
 walker at a time with the same network as its calculator, and TorchSim with the same
-network, where it is installed (`pip install torch-sim-atomistic==0.3.0`).
+network, where it is installed (`pip install torch-sim-atomistic==0.3.0`). "Products
+alone" are the matrix products of a step's force call and nothing else: no code that
+makes them can be faster.
 Inference: energies and forces of 32 frames of ethanol, frames a second. Training: steps
 on 10 frames with energies and forces, frames a second, by AdamW as the others do, and
 by Muon, alloop's default. The others are networks of the same size: SchNetPack's PaiNN
@@ -24,7 +26,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")  # before torch: one core for ever
 
 import json
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from importlib.util import find_spec
@@ -34,6 +36,7 @@ from typing import Any
 import numpy as np
 import torch
 from ase.build import molecule
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from alloop.core.atoms import from_atoms
 from alloop.core.batch import Batch, pack_frames
@@ -43,7 +46,8 @@ from alloop.core.seeds import random_stream
 from alloop.md.dynamics import DynamicsSettings, run_dynamics
 from alloop.md.guards import Guards
 from alloop.md.integrate import maxwell_boltzmann
-from alloop.models.network import build_network
+from alloop.models.graph import to_graph
+from alloop.models.network import build_network, energy_and_forces
 from alloop.potentials.compiled import compiled_for
 from alloop.potentials.learned import LearnedPotential
 from alloop.training.fit import fit_network
@@ -57,6 +61,7 @@ WALKERS = 32
 FRAMES = 10  # of a training step
 SIZE = {"channels": 64, "layers": 3}
 NETWORKS = {"painn": "SchNetPack", "egnn": "egnn-pytorch"}
+_PRODUCTS = {torch.ops.aten.mm, torch.ops.aten.addmm, torch.ops.aten.bmm}
 
 
 @dataclass(frozen=True)
@@ -106,6 +111,42 @@ def batched_md(model: Potential, amount: Amount) -> Turn:
     def turn() -> float:
         began = time.process_time()
         run_dynamics(walkers, model, plain, amount.steps, rngs)
+        return WALKERS * amount.steps / (time.process_time() - began)
+
+    return turn
+
+
+class _Products(TorchDispatchMode):  # type: ignore[no-untyped-call]
+    """Records matrix products, and makes them again."""
+
+    def __init__(self) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self._calls: list[tuple[Callable[..., Any], tuple[Any, ...]]] = []
+
+    def __torch_dispatch__(
+        self, func: Any, types: Any, args: Any = (), kwargs: Any = None
+    ) -> Any:
+        if func.overloadpacket in _PRODUCTS:
+            self._calls.append((func, args))
+        return func(*args, **(kwargs or {}))
+
+    def again(self) -> None:
+        with torch.no_grad():
+            for func, args in self._calls:
+                func(*args)
+
+
+def products_alone(model: LearnedPotential, amount: Amount) -> Turn:
+    """Return a turn of the matrix products of MD's force calls, in parts as there."""
+    parts = 4
+    graph = to_graph(ethanol(WALKERS // parts), model.cutoff, model.dtype)
+    with _Products() as products:
+        energy_and_forces(model.frozen_network, graph)
+
+    def turn() -> float:
+        began = time.process_time()
+        for _ in range(parts * amount.steps):
+            products.again()
         return WALKERS * amount.steps / (time.process_time() - began)
 
     return turn
@@ -164,6 +205,7 @@ def comparisons(
         moving["ASE, one by one"] = ase_md(eager, ethanol(1).frame(0), amount.steps)
         if find_spec("torch_sim"):
             moving["TorchSim 0.3"] = torchsim_md(eager, ethanol(WALKERS), amount.steps)
+        moving["products alone"] = products_alone(eager, amount)
         yield f"MD, {kind}, walker-steps/s", moving
         inferring = {name: inference(model, amount) for name, model in ours.items()}
         if kind in others:
