@@ -238,7 +238,11 @@ def test_the_schema_says_units() -> None:
 
 @pytest.mark.parametrize("path", sorted(ROOT.glob("campaigns/*.yaml")), ids=str)
 def test_each_campaign_that_we_ship_is_right(path: Path) -> None:
-    packages = {"chgnet_water": "chgnet", "so3lr_methanol": "so3krates_torch"}
+    packages = {
+        "chgnet_water": "chgnet",
+        "chgnet_salt": "chgnet",
+        "so3lr_methanol": "so3krates_torch",
+    }
     if path.stem in packages:
         skip_without(packages[path.stem])
     setup = load_campaign(path)
