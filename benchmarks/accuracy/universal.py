@@ -11,9 +11,10 @@ not at all. A row (one network, arm, number of expensive labels and seed) is one
 in FOLDER with its model, written when it is done: what is there is skipped, and many
 processes may work on one folder.
 Time is CPU seconds of the training steps, which are counted before the row begins;
-compilers come on top, and `cpu_seconds` of a row holds all. Errors are mean absolute
-force components in kcal/mol/Å on 100 validation frames; the test set is looked at with
---test only, and each look is a line in FOLDER/test.log.
+compilers come on top, and `cpu_seconds` of a row holds all. --mean adds rows of mean
+forces, of networks that differ in their seeds alone. Errors are mean absolute force
+components in kcal/mol/Å on 100 validation frames; the test set is looked at with --test
+only, and each look is a line in FOLDER/test.log.
 """
 
 import json
@@ -28,8 +29,9 @@ import numpy as np
 import torch
 
 from alloop.core.errors import InputError
-from alloop.core.records import TrainingData
-from alloop.core.roles import Trainer
+from alloop.core.records import LabelSet, TrainingData
+from alloop.core.roles import Potential, Trainer
+from alloop.core.units import KCAL_PER_MOL
 from alloop.generation import Generation, to_bytes
 from alloop.generation import load as load_model
 from alloop.models.settings import is_pretrained
@@ -119,6 +121,7 @@ def _options() -> Namespace:
     add("--lr", type=float, help="peak learning rate; by default the network's own")
     add("--fine", type=float, help="the same of fine-tuning after cheap labels")
     add("--test", action="store_true", help="look at the test set")
+    add("--mean", action="store_true", help="judge the mean of all seeds' forces too")
     add("--table", action="store_true", help="show what the folder holds")
     given = parser.parse_args()
     if given.data is None and not given.table:
@@ -134,10 +137,14 @@ def _make_rows(given: Namespace) -> None:
             sets = load(given.data, molecule, RATIOS.get(molecule, 20))
         except InputError as failure:
             raise SystemExit(str(failure)) from failure
-        for job in make_jobs(given, molecule):
+        jobs = list(make_jobs(given, molecule))
+        for job in jobs:
             _make_row(job, sets, given.out)
             if given.test:
                 _test_row(job, sets, given.out)
+        if given.mean:
+            for group in seed_groups(jobs):
+                _make_mean(group, sets, given.out, given.test)
 
 
 def make_jobs(given: Namespace, molecule: str) -> Iterator[Job]:
@@ -236,6 +243,39 @@ def _test_row(job: Job, sets: Sets, folder: Path) -> None:
         model = load_model(file.with_suffix(".model")).potential
         files.log_test_look(folder, job.file)
         files.replace(file, {**row, "test": error(model, sets.test)})
+
+
+def seed_groups(jobs: Sequence[Job]) -> list[list[Job]]:
+    """Return the trained rows that differ in their seeds alone, where several do."""
+    groups: dict[Job, list[Job]] = {}
+    for job in jobs:
+        if job.arm != "zero-shot":
+            groups.setdefault(replace(job, seed=0), []).append(job)
+    return [group for group in groups.values() if len(group) > 1]
+
+
+def _make_mean(jobs: Sequence[Job], sets: Sets, folder: Path, test: bool) -> None:
+    """Make the row of the mean of the forces of all seeds' networks."""
+    seeds = "-".join(str(job.seed) for job in jobs)
+    file = folder / f"{replace(jobs[0], seed=0).file.removesuffix('0')}{seeds}.json"
+    singles = [folder / f"{job.file}.json" for job in jobs]
+    if file.exists() or not all(single.exists() for single in singles):
+        return
+    rows = [json.loads(single.read_text("utf-8")) for single in singles]
+    models = [load_model(x.with_suffix(".model")).potential for x in singles]
+    row = {**rows[0], "arm": f"{jobs[0].arm}, mean of {len(jobs)}", "test": None}
+    row["cpu_seconds"] = sum(each["cpu_seconds"] for each in rows)
+    for name in ("stopping", "choosing", *(["test"] if test else [])):
+        row[name] = mean_error(models, getattr(sets, name))
+    if test:
+        files.log_test_look(folder, file.stem)
+    files.replace(file, row)
+
+
+def mean_error(potentials: Sequence[Potential], labels: LabelSet) -> float:
+    """Return the mean absolute error of their mean forces, kcal/mol/Å."""
+    forces = [potential.predict(labels.batch).forces for potential in potentials]
+    return float(np.abs(np.mean(forces, axis=0) - labels.forces).mean()) / KCAL_PER_MOL
 
 
 def summary_rows(rows: Sequence[Row]) -> Iterator[Row]:

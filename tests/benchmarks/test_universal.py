@@ -3,12 +3,21 @@
 from argparse import Namespace
 from dataclasses import replace
 
+import numpy as np
+import pytest
+
+from alloop.core.batch import Batch, pack_frames
+from alloop.core.frame import Frame
+from alloop.core.records import LabelSet, Predictions
+from alloop.core.units import KCAL_PER_MOL
 from alloop.training.trainers.staged_trainer import StagedTrainer
 from alloop.training.trainers.universal import UniversalTrainer
 from benchmarks.accuracy.universal import (
     Job,
     make_jobs,
+    mean_error,
     row_trainer,
+    seed_groups,
     summary_rows,
 )
 
@@ -63,3 +72,31 @@ def test_the_table_has_the_mean_and_range_of_the_seeds() -> None:
     (row,) = summary_rows(rows)
     assert (row["seeds"], row["test"]) == (2, None)
     assert (row["validation"], row["low"], row["high"]) == (1.6, 1.1, 2.1)
+
+
+def test_networks_that_differ_in_their_seeds_alone_are_judged_together() -> None:
+    other = replace(JOB, labels=10)
+    untrained = [replace(JOB, arm="zero-shot", seed=seed) for seed in (0, 1)]
+    assert seed_groups([JOB, other, *untrained, replace(JOB, seed=2)]) == [
+        [JOB, replace(JOB, seed=2)]
+    ]
+
+
+class Constant:
+    """A potential with the same force on every component."""
+
+    def __init__(self, force: float) -> None:
+        self.force = force
+
+    def predict(self, batch: Batch, *, descriptors: bool = False) -> Predictions:
+        """Return them, whatever the frames."""
+        assert not descriptors
+        forces = np.full(batch.positions.shape, self.force)
+        return Predictions(np.zeros(len(batch)), forces, None)
+
+
+def test_errors_of_opposite_sign_cancel_in_the_mean() -> None:
+    batch = pack_frames([Frame(np.array([1, 8]), np.eye(2, 3))])
+    labels = LabelSet(batch, np.zeros(1), np.zeros((2, 3)))
+    both = [Constant(0.3), Constant(-0.1)]
+    assert mean_error(both, labels) == pytest.approx(0.1 / KCAL_PER_MOL)
