@@ -29,9 +29,8 @@ import numpy as np
 import torch
 
 from alloop.core.errors import InputError
-from alloop.core.records import LabelSet, TrainingData
-from alloop.core.roles import Potential, Trainer
-from alloop.core.units import KCAL_PER_MOL
+from alloop.core.records import TrainingData
+from alloop.core.roles import Trainer
 from alloop.generation import Generation, to_bytes
 from alloop.generation import load as load_model
 from alloop.models.settings import is_pretrained
@@ -45,7 +44,7 @@ from alloop.training.trainers.universal import UniversalTrainer, untrained_poten
 from benchmarks.accuracy.asteroid import rows as files
 from benchmarks.accuracy.asteroid.arms import digest
 from benchmarks.accuracy.asteroid.data import MD17, Sets, load
-from benchmarks.accuracy.asteroid.job import error
+from benchmarks.accuracy.asteroid.job import error, mean_error
 from benchmarks.common import Row, make_parser, make_table, show, write_json
 
 ArmName: TypeAlias = Literal["zero-shot", "direct", "cheap"]
@@ -256,26 +255,21 @@ def seed_groups(jobs: Sequence[Job]) -> list[list[Job]]:
 
 def _make_mean(jobs: Sequence[Job], sets: Sets, folder: Path, test: bool) -> None:
     """Make the row of the mean of the forces of all seeds' networks."""
-    seeds = "-".join(str(job.seed) for job in jobs)
-    file = folder / f"{replace(jobs[0], seed=0).file.removesuffix('0')}{seeds}.json"
+    stem = "-".join([jobs[0].file, *(str(job.seed) for job in jobs[1:])])
+    file = folder / f"{stem}.json"
     singles = [folder / f"{job.file}.json" for job in jobs]
-    if file.exists() or not all(single.exists() for single in singles):
-        return
-    rows = [json.loads(single.read_text("utf-8")) for single in singles]
-    models = [load_model(x.with_suffix(".model")).potential for x in singles]
-    row = {**rows[0], "arm": f"{jobs[0].arm}, mean of {len(jobs)}", "test": None}
-    row["cpu_seconds"] = sum(each["cpu_seconds"] for each in rows)
-    for name in ("stopping", "choosing", *(["test"] if test else [])):
-        row[name] = mean_error(models, getattr(sets, name))
-    if test:
-        files.log_test_look(folder, file.stem)
-    files.replace(file, row)
-
-
-def mean_error(potentials: Sequence[Potential], labels: LabelSet) -> float:
-    """Return the mean absolute error of their mean forces, kcal/mol/Å."""
-    forces = [potential.predict(labels.batch).forces for potential in potentials]
-    return float(np.abs(np.mean(forces, axis=0) - labels.forces).mean()) / KCAL_PER_MOL
+    with files.claim_row(file) as free:
+        if not free or not all(single.exists() for single in singles):
+            return
+        rows = [json.loads(single.read_text("utf-8")) for single in singles]
+        models = [load_model(x.with_suffix(".model")).potential for x in singles]
+        row = {**rows[0], "arm": f"{jobs[0].arm}, mean of {len(jobs)}", "test": None}
+        row["cpu_seconds"] = sum(each["cpu_seconds"] for each in rows)
+        for name in ("stopping", "choosing", *(["test"] if test else [])):
+            row[name] = mean_error(models, getattr(sets, name))
+        if test:
+            files.log_test_look(folder, stem)
+        files.replace(file, row)
 
 
 def summary_rows(rows: Sequence[Row]) -> Iterator[Row]:

@@ -12,10 +12,10 @@ from alloop.core.records import LabelSet, Predictions
 from alloop.core.units import KCAL_PER_MOL
 from alloop.training.trainers.staged_trainer import StagedTrainer
 from alloop.training.trainers.universal import UniversalTrainer
+from benchmarks.accuracy.asteroid.job import mean_error
 from benchmarks.accuracy.universal import (
     Job,
     make_jobs,
-    mean_error,
     row_trainer,
     seed_groups,
     summary_rows,

@@ -1,6 +1,6 @@
 """One row of the benchmark: an arm trained for its steps, and its errors."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -120,8 +120,13 @@ def test_error(job: Job, model: Potential, sets: Sets) -> float:
 
 def error(potential: Potential, labels: LabelSet) -> float:
     """Return the mean absolute force component, kcal/mol/Å."""
-    said = potential.predict(labels.batch).forces
-    return float(np.abs(said - labels.forces).mean()) / KCAL_PER_MOL
+    return mean_error([potential], labels)
+
+
+def mean_error(potentials: Sequence[Potential], labels: LabelSet) -> float:
+    """Return the error of the mean of the potentials' forces, kcal/mol/Å."""
+    forces = [potential.predict(labels.batch).forces for potential in potentials]
+    return float(np.abs(np.mean(forces, axis=0) - labels.forces).mean()) / KCAL_PER_MOL
 
 
 def _steps(arm: Arm) -> int:
