@@ -1,6 +1,7 @@
 """Functions of tensors as machine code: traced by make_fx, compiled by inductor (C++).
 
-All tensors are inputs, weights too, so that new weights run through existing code.
+All tensors are inputs, weights too, so that new weights run through existing code. What
+is not worth compiling can be recorded: traced, and run without Python. Of compiled code
 torch keeps the code on the disk (`TORCHINDUCTOR_CACHE_DIR`, by default in the temporary
 folder): the next process takes it from there within seconds.
 """
@@ -13,6 +14,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, TypeAlias
 
+import torch
 from torch import Tensor
 
 from alloop.models.private_folder import own_folder
@@ -49,6 +51,23 @@ def compile_function(
         return _compile_traced(function, example, general)
 
 
+def record_function(function: Code, example: Sequence[Tensor]) -> Code:
+    """Return the function as a recorded list of torch's operations.
+
+    It gives the same bits as the function, in about half of the time where tensors are
+    small, since Python and autograd are left out. It needs seconds and no compiler; it
+    is for tensors of the example's types and shapes, and raises NotCompiled where the
+    function cannot be traced.
+    """
+    with _one_at_a_time, warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of torch.jit, which is no longer developed
+        try:
+            traced = _trace_function(function, general=False)(*example)
+            return _recorded(traced, example)
+        except _FAILURES as error:
+            raise NotCompiled(_first_line(error)) from error
+
+
 def compile_obstacle() -> str | None:
     """Return the reason why nothing can be compiled on this machine, or None."""
     import torch._inductor
@@ -79,11 +98,28 @@ def _compile_traced(function: Code, example: Sequence[Tensor], general: bool) ->
     except _FAILURES as error:
         raise NotCompiled(_first_line(error)) from error
 
+    return _without_gradients(code)
+
+
+def _without_gradients(code: Callable[..., Any]) -> Code:
     def run(*tensors: Tensor) -> tuple[Tensor, ...]:
         with torch.no_grad():
             return tuple(code(*tensors))
 
     return run
+
+
+def _recorded(traced: Callable[..., Any], example: Sequence[Tensor]) -> Code:
+    record: Callable[..., Any] = torch.jit.trace
+    optimised: Callable[[bool], Any] = torch.jit.optimized_execution  # type: ignore[attr-defined]
+    with torch.no_grad():
+        run = _without_gradients(record(traced, tuple(example), check_trace=False))
+
+    def run_as_recorded(*tensors: Tensor) -> tuple[Tensor, ...]:
+        with optimised(False):  # it would change bits
+            return run(*tensors)
+
+    return run_as_recorded
 
 
 def _keep_code_to_ourselves() -> None:

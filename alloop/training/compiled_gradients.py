@@ -1,24 +1,20 @@
 """The loss gradient of a batch as compiled code.
 
 Energies, forces, loss and the gradients by all weights are traced as one graph of plain
-operations, since torch.compile cannot itself differentiate a derivative
-(`alloop.models.compilation`). Weights, positions, labels and random numbers are inputs
-of the graph, so that one program serves all steps, stages and generations of a network.
+operations (`alloop.training.flat_layout`), since torch.compile cannot itself
+differentiate a derivative (`alloop.models.compilation`).
 """
 
-import hashlib
-import json
 from collections.abc import Hashable, Sequence
-from dataclasses import dataclass, field, fields
-from typing import Any
+from dataclasses import dataclass, field
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from alloop.models.compilation import Code, NotCompiled, compile_function
 from alloop.models.graph import Graph
 from alloop.models.network import Network
-from alloop.models.pyg import Data
+from alloop.training.flat_layout import FlatLayout, flat_layout, program_key
 from alloop.training.losses import (
     Drawn,
     GradientFunction,
@@ -26,7 +22,6 @@ from alloop.training.losses import (
     Objective,
     Targets,
     eager_gradients,
-    loss_gradient,
 )
 
 _CLOSE = 1e-3  # of the gradient's norm: far above rounding, far below a wrong term
@@ -34,51 +29,6 @@ _TRUSTED = 5  # sets of shapes whose gradients agreed, after which no more are c
 _KEPT = 8  # programs that a process keeps
 
 _programs: dict[Hashable, Code] = {}
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class _FlatLayout:
-    """The order of a step's tensors in one flat list."""
-
-    network: Network
-    objective: Objective
-    free: tuple[str, ...]
-    fixed: tuple[str, ...]
-    fields: tuple[str, ...]
-    labels: tuple[str, ...]
-    constants: dict[str, Any]
-    own: tuple[Tensor, ...]  # the network's, sharing memory: training changes them
-
-    def flat(self, graph: Graph, target: Targets, drawn: Drawn) -> list[Tensor]:
-        """Return the tensors of network, graph and targets, and the random numbers."""
-        given = (graph[name] for name in self.fields)
-        labels = (getattr(target, name) for name in self.labels)
-        return [*self.own, *given, *labels, *drawn]
-
-    def gradient(self, *flat: Tensor) -> tuple[Tensor, ...]:
-        """Return loss and gradients for a flat list; this method is traced."""
-        rest = iter(flat)
-        free = {name: next(rest).detach().requires_grad_() for name in self.free}
-        fixed = {name: next(rest) for name in self.fixed}
-        graph = Data(**{name: next(rest) for name in self.fields})
-        for name, value in self.constants.items():
-            setattr(graph, name, value)
-        target = Targets(**{name: next(rest) for name in self.labels})
-        module = _LossModule(self.network, self.objective)
-        state = {f"network.{name}": tensor for name, tensor in (free | fixed).items()}
-        loss = torch.func.functional_call(module, state, (graph, target, tuple(rest)))
-        found = loss_gradient(loss, list(free.values()))
-        return (found.loss, *found.gradients)
-
-
-class _LossModule(nn.Module):
-    def __init__(self, network: Network, objective: Objective) -> None:
-        super().__init__()
-        self.network = network
-        self.objective = objective
-
-    def forward(self, graph: Graph, target: Targets, drawn: Drawn) -> Tensor:
-        return self.objective(self.network, graph, target, drawn)
 
 
 @dataclass(slots=True, eq=False)
@@ -90,7 +40,7 @@ class CompiledGradients:
     `GradientFunction`.
     """
 
-    layout: _FlatLayout
+    layout: FlatLayout
     program: Code
     plain: GradientFunction
     agreed: dict[tuple[torch.Size, ...], bool] = field(default_factory=dict)
@@ -136,9 +86,9 @@ def compile_gradients(
     """
     if not (network.compiled_training and network.is_traceable(batch[0])):
         raise NotCompiled(f"training of {network.kind} is not compiled")
-    layout = _flat_layout(network, objective, batch[0], batch[1])
+    layout = flat_layout(network, objective, batch[0], batch[1])
     flat = layout.flat(*batch)
-    key = _program_key(layout, flat, batch[0], general)
+    key = program_key(layout, flat, batch[0], general)
     if key not in _programs:
         while len(_programs) >= _KEPT:
             del _programs[next(iter(_programs))]
@@ -157,53 +107,3 @@ def _all_close(found: Sequence[Tensor], wanted: LossGradient) -> bool:
     off = sum(float((ours - true).square().sum()) for ours, true in pairs)
     size = sum(float(true.square().sum()) for _, true in pairs)
     return off <= _CLOSE**2 * size
-
-
-def _network_state(network: Network) -> dict[str, Tensor]:
-    return {**dict(network.named_parameters()), **dict(network.named_buffers())}
-
-
-def _flat_layout(
-    network: Network, objective: Objective, graph: Graph, target: Targets
-) -> _FlatLayout:
-    state = _network_state(network)
-    free = [name for name, tensor in state.items() if tensor.requires_grad]
-    fixed = [name for name in state if name not in free]
-    given = graph.to_dict()
-    return _FlatLayout(
-        network=network,
-        objective=objective,
-        free=tuple(free),
-        fixed=tuple(fixed),
-        fields=tuple(k for k, v in given.items() if isinstance(v, Tensor)),
-        labels=tuple(
-            x.name for x in fields(Targets) if getattr(target, x.name) is not None
-        ),
-        constants={k: v for k, v in given.items() if not isinstance(v, Tensor)},
-        own=tuple(state[name].detach() for name in (*free, *fixed)),
-    )
-
-
-def _program_key(
-    layout: _FlatLayout, flat: Sequence[Tensor], graph: Graph, general: bool
-) -> Hashable:
-    """Return all that a program depends on: whatever is traced but is not an input.
-
-    A network may read the neighbour list while it is traced for one molecule.
-    """
-    network = layout.network
-    return (
-        type(network),
-        json.dumps(network.settings, sort_keys=True),
-        (layout.objective, layout.free, layout.fields, layout.labels),
-        tuple(layout.constants.items()),
-        tuple((tensor.shape, tensor.dtype, tensor.device) for tensor in flat),
-        "any" if general else _graph_topology(graph),
-    )
-
-
-def _graph_topology(graph: Graph) -> str:
-    digest = hashlib.sha256()
-    for tensor in (graph.z, graph.batch, graph.edge_index, graph.shift):
-        digest.update(tensor.cpu().contiguous().numpy().tobytes())
-    return digest.hexdigest()

@@ -19,6 +19,7 @@ from alloop.training.compiled_gradients import compile_gradients
 from alloop.training.graph_pool import GraphPool
 from alloop.training.losses import GradientFunction, eager_gradients
 from alloop.training.progress import TrainingProgress
+from alloop.training.recorded_gradients import record_gradients
 from alloop.training.schedule import bounded_steps, worth_compiling
 from alloop.training.stage_state import PLAIN, StageState
 from alloop.training.stage_task import StageTask
@@ -28,6 +29,7 @@ from alloop.training.state_folder import StateKeeper
 Progress: TypeAlias = Callable[[str, int, int, float], None]  # stage, step, steps, loss
 
 _TIMED = 5  # steps
+_WORTH_RECORDING = 1000  # steps
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,7 +116,7 @@ def gradient_engine(
     """
     plain = eager_gradients(network, task.loss)
     if not wanted:
-        return plain, PLAIN
+        return _recorded_gradients(network, task) or plain, PLAIN
     try:
         compiled = compile_gradients(
             network, task.loss, task.batch_at(0), task.has_mixed_batches
@@ -122,6 +124,17 @@ def gradient_engine(
     except NotCompiled as why:
         return plain, f"{PLAIN}, not compiled: {why}"
     return compiled, "compiled"
+
+
+def _recorded_gradients(network: Network, task: StageTask) -> GradientFunction | None:
+    """Return recorded gradients where they save time, which give plain torch's bits."""
+    steps = max(task.stage.steps, task.ahead)
+    if steps < _WORTH_RECORDING or task.has_mixed_batches:
+        return None
+    try:
+        return record_gradients(network, task.loss, task.batch_at(0))
+    except NotCompiled:
+        return None
 
 
 def plan_steps(task: StageTask, state: StageState) -> tuple[int, bool]:

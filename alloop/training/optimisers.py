@@ -80,7 +80,7 @@ def orthogonalised(matrices: Tensor) -> Tensor:
 
 def _iterated(X: Tensor) -> Tensor:
     for _ in range(_FIVE):
-        X = _factor(X @ X.mT) @ X
+        X = torch.bmm(_factor(torch.bmm(X, X.mT)), X)
     return X
 
 
@@ -90,13 +90,13 @@ def _iterated_by_factors(X: Tensor) -> Tensor:
     A factor is a polynomial of XXᵀ, with which it commutes, so that the next XXᵀ
     follows from the last one.
     """
-    A = X @ X.mT
+    A = torch.bmm(X, X.mT)
     factor = product = _factor(A)
     for _ in range(_FIVE - 1):
-        A = factor @ A @ factor
+        A = torch.bmm(torch.bmm(factor, A), factor)
         factor = _factor(A)
-        product = factor @ product
-    return product @ X
+        product = torch.bmm(factor, product)
+    return torch.bmm(product, X)
 
 
 def _factor(A: Tensor) -> Tensor:

@@ -1,10 +1,13 @@
-"""CPU time of each network on ethanol: one thread, float32, milliseconds.
+"""CPU time of each network on one molecule: one thread, float32, milliseconds.
 
     python -m benchmarks.speed.networks [--quick] [--json FILE] [--only KIND ...]
+        [--molecule NAME]
 
     one, many   energies and forces of 1 and of 32 molecules
     step        a training step on 10 molecules: energies and forces, the loss of the
                 forces, and its gradient with respect to every weight
+    recorded    the same from a recording, as trainings that are not worth compiling
+                take it; NaN for networks that cannot be recorded
 
 The networks have their default settings. They take turns, so that a busy machine slows
 all of them; a figure is the median over the turns.
@@ -13,6 +16,8 @@ all of them; a figure is the median over the turns.
 import time
 from argparse import Namespace
 from collections.abc import Callable, Sequence
+from functools import partial
+from math import nan
 
 import numpy as np
 import torch
@@ -20,9 +25,12 @@ from ase.build import molecule
 
 from alloop.core.atoms import from_atoms
 from alloop.core.batch import pack_frames
+from alloop.models.compilation import NotCompiled
 from alloop.models.graph import Graph, to_graph
 from alloop.models.network import Network, build_network, energy_and_forces
 from alloop.models.settings import NETWORKS
+from alloop.training.losses import LabelLoss, Targets, eager_gradients
+from alloop.training.recorded_gradients import record_gradients
 from benchmarks.common import (
     Row,
     make_parser,
@@ -33,45 +41,54 @@ from benchmarks.common import (
 )
 
 Task = Callable[[], object]
+TASKS = ("one", "many", "step", "recorded")
 
 
-def graph(frames: int, cutoff: float) -> Graph:
-    """Return ethanols, each atom moved by a normal number of 0.05 Å."""
+def graph(name: str, frames: int, cutoff: float) -> Graph:
+    """Return molecules, each atom moved by a normal number of 0.05 Å."""
     rng, made = np.random.default_rng(0), []
     for _ in range(frames):
-        atoms = molecule("CH3CH2OH")
+        atoms = molecule(name)
         atoms.positions += rng.normal(0.0, 0.05, atoms.positions.shape)
         made.append(from_atoms(atoms))
     return to_graph(pack_frames(made), cutoff)
 
 
-def force_task(network: Network, frames: int) -> Task:
+def force_task(name: str, network: Network, frames: int) -> Task:
     """Return a task: energies and forces, as MD takes them."""
     frozen = network.requires_grad_(False)
-    batch = graph(frames, network.cutoff)
+    batch = graph(name, frames, network.cutoff)
     return lambda: energy_and_forces(frozen, batch)
 
 
-def training_task(network: Network, frames: int) -> Task:
-    """Return a task: the gradient of a force loss, as training takes it."""
-    batch = graph(frames, network.cutoff)
+def training_task(
+    name: str, network: Network, frames: int, recorded: bool = False
+) -> Task | None:
+    """Return a task: the gradient of a force loss, as training takes it.
 
-    def run() -> None:
-        network.zero_grad()
-        said = energy_and_forces(network, batch, create_graph=True)
-        loss = torch.linalg.vector_norm(said.forces, dim=1).mean()
-        torch.autograd.backward(loss)
+    None where that cannot be recorded.
+    """
+    given, loss = graph(name, frames, network.cutoff), LabelLoss(0.0)
+    forces = torch.zeros_like(given.pos)
+    zero, one = torch.zeros(frames), torch.ones(frames)
+    batch = (given, Targets(zero, forces, one, given.batch), ())
+    if not recorded:
+        return partial(eager_gradients(network, loss), *batch)
+    try:
+        return partial(record_gradients(network, loss, batch), *batch)
+    except NotCompiled:
+        return None
 
-    return run
 
-
-def timed_tasks(kind: str) -> dict[str, Task]:
+def timed_tasks(name: str, kind: str) -> dict[str, Task]:
     """Return what is timed of a network."""
-    return {
-        "one": force_task(build_network(kind), 1),
-        "many": force_task(build_network(kind), 32),
-        "step": training_task(build_network(kind), 10),
+    tasks = {
+        "one": force_task(name, build_network(kind), 1),
+        "many": force_task(name, build_network(kind), 32),
+        "step": training_task(name, build_network(kind), 10),
+        "recorded": training_task(name, build_network(kind), 10, recorded=True),
     }
+    return {name: task for name, task in tasks.items() if task is not None}
 
 
 def milliseconds(task: Task, repeats: int) -> float:
@@ -83,9 +100,9 @@ def milliseconds(task: Task, repeats: int) -> float:
     return 1e3 * (time.process_time() - began) / repeats
 
 
-def measure(kinds: Sequence[str], turns: int, repeats: int) -> list[Row]:
+def measure(name: str, kinds: Sequence[str], turns: int, repeats: int) -> list[Row]:
     """Return a row for each kind of network."""
-    by_kind = {kind: timed_tasks(kind) for kind in kinds}
+    by_kind = {kind: timed_tasks(name, kind) for kind in kinds}
     taken: dict[str, dict[str, list[float]]] = {
         kind: {name: [] for name in tasks} for kind, tasks in by_kind.items()
     }
@@ -96,8 +113,8 @@ def measure(kinds: Sequence[str], turns: int, repeats: int) -> list[Row]:
     return [
         {"network": kind, "weights": weights(kind)}
         | {
-            f"{name} ms": median_range(times)["median"]
-            for name, times in taken[kind].items()
+            f"{task} ms": median_range(taken[kind].get(task, [nan]))["median"]
+            for task in TASKS
         }
         for kind in kinds
     ]
@@ -114,11 +131,13 @@ def main() -> None:
     parser.add_argument(
         "--only", nargs="+", choices=NETWORKS, metavar="KIND", help="these networks"
     )
+    parser.add_argument("--molecule", default="CH3CH2OH", help="of ASE's database")
     options: Namespace = parser.parse_args()
     torch.set_num_threads(1)
     turns, repeats = (3, 3) if options.quick else (9, 10)
-    rows = measure(options.only or list(NETWORKS), turns, repeats)
-    show(make_table("one thread, float32, ethanol, CPU ms", rows))
+    name = options.molecule
+    rows = measure(name, options.only or list(NETWORKS), turns, repeats)
+    show(make_table(f"one thread, float32, {name}, CPU ms", rows))
     write_json(options.json, {"turns": turns, "repeats": repeats, "networks": rows})
 
 
