@@ -16,6 +16,9 @@ round (a whole number of rounds, begin and end set aside):
     overhead  worker time that greedy would not have wasted, a task
     commit    from a task's end to its record in the journal, median
 
+and of the whole campaign the CPU seconds of the driver, Dask's scheduler included, as a
+share of those of its tasks.
+
 Labels take a second or more. They are toys that burn CPU time, which tests the
 scheduler fairly, since it sees only how long a task takes; `--real` labels methanol
 with PySCF instead. Networks and MD are real. Numbers count on an idle machine only, and
@@ -29,6 +32,7 @@ import shutil
 import tempfile
 import time
 from argparse import Namespace
+from math import nan
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -173,19 +177,24 @@ def make_campaign(folder: Path, staleness: int, options: Namespace) -> Campaign:
     return Campaign.from_yaml(file)
 
 
-def run_campaign(folder: Path, staleness: int, options: Namespace) -> Campaign:
-    """Return a campaign that has run to its end without a pause, earlier or now."""
+def run_campaign(
+    folder: Path, staleness: int, options: Namespace
+) -> tuple[Campaign, float]:
+    """Return a campaign that has run to its end without a pause, earlier or now.
+
+    Return the CPU seconds of the driver too, NaN for an earlier run.
+    """
     path = folder / str(staleness)
     with contextlib.suppress(StoreError):
         earlier = Campaign.from_store(path / "run.zarr")
         if earlier.history().state.finished:
-            return earlier
+            return earlier, nan
     shutil.rmtree(path, ignore_errors=True)
     own = make_campaign(path, staleness, options)
-    begun = time.monotonic()
+    begun, used = time.monotonic(), time.process_time()
     outcome = own.run()
     show(f"staleness {staleness}: {outcome.finished}, {time.monotonic() - begun:.0f} s")
-    return own
+    return own, time.process_time() - used
 
 
 def main() -> None:
@@ -202,10 +211,14 @@ def main() -> None:
     rows, shares = [], []
     with tempfile.TemporaryDirectory() as spare:
         for staleness in (0, 1):
-            own = run_campaign(options.folder or Path(spare), staleness, options)
+            own, driver = run_campaign(
+                options.folder or Path(spare), staleness, options
+            )
             history = own.history()
             rows.append(utilisation_row(history, own.setup.rules, options.workers))
-            shares.append({"staleness": staleness, **cpu_by_kind(history)})
+            kinds = cpu_by_kind(history)
+            share = driver / sum(kinds.values())
+            shares.append({"staleness": staleness, **kinds, "driver": share})
             found = {"workers": options.workers, "steady rounds": rows, "cpu s": shares}
             write_json(options.json, found)
     show(make_table("steady rounds", rows))

@@ -10,8 +10,8 @@ round.
 MD: 32 walkers of ethanol in Langevin dynamics, walker-steps a second, beside ASE, one
 walker at a time with the same network as its calculator, and TorchSim with the same
 network, where it is installed (`pip install torch-sim-atomistic==0.3.0`). "Products
-alone" are the matrix products of a step's force call and nothing else: no code that
-makes them can be faster.
+alone" are the matrix products of a step's force call, or of a training step's gradient,
+and nothing else: no code that makes them can be faster.
 Inference: energies and forces of 32 frames of ethanol, frames a second. Training: steps
 on 10 frames with energies and forces, frames a second, by AdamW as the others do, and
 by Muon, alloop's default. The others are networks of the same size: SchNetPack's PaiNN
@@ -51,7 +51,8 @@ from alloop.models.network import build_network, energy_and_forces
 from alloop.potentials.compiled import compiled_for
 from alloop.potentials.learned import LearnedPotential
 from alloop.training.fit import fit_network
-from alloop.training.graph_pool import make_graph_pool
+from alloop.training.graph_pool import GraphPool, make_graph_pool
+from alloop.training.losses import LabelLoss, eager_gradients
 from alloop.training.schedule import Schedule
 from alloop.training.stages import Stage
 from benchmarks.common import make_parser, make_table, median_range, show, write_json
@@ -66,7 +67,11 @@ _PRODUCTS = {torch.ops.aten.mm, torch.ops.aten.addmm, torch.ops.aten.bmm}
 
 @dataclass(frozen=True)
 class Amount:
-    """Work in a turn, and the number of rounds."""
+    """Work in a turn, and the number of rounds.
+
+    A turn is as long as a piece of MD in a campaign, and long enough for a training
+    that its beginning, some 0.2 s, counts as little as there.
+    """
 
     rounds: int
     steps: int
@@ -74,7 +79,7 @@ class Amount:
     training: int
 
 
-FULL = Amount(rounds=7, steps=100, repeats=20, training=60)
+FULL = Amount(rounds=7, steps=500, repeats=20, training=400)
 QUICK = Amount(rounds=3, steps=20, repeats=5, training=15)
 
 
@@ -142,12 +147,24 @@ def products_alone(model: LearnedPotential, amount: Amount) -> Turn:
     graph = to_graph(ethanol(WALKERS // parts), model.cutoff, model.dtype)
     with _Products() as products:
         energy_and_forces(model.frozen_network, graph)
+    return _products_turn(products, parts * amount.steps, WALKERS * amount.steps)
 
+
+def training_products(kind: str, amount: Amount) -> Turn:
+    """Return a turn of the matrix products of a training step's gradient."""
+    network, pool = build_network(kind, SIZE), random_labels(kind)
+    gradients = eager_gradients(network, LabelLoss(Schedule().energy))
+    with _Products() as products:
+        gradients(*pool.select(np.arange(FRAMES)), ())
+    return _products_turn(products, amount.training, FRAMES * amount.training)
+
+
+def _products_turn(products: _Products, repeats: int, frames: int) -> Turn:
     def turn() -> float:
         began = time.process_time()
-        for _ in range(parts * amount.steps):
+        for _ in range(repeats):
             products.again()
-        return WALKERS * amount.steps / (time.process_time() - began)
+        return frames / (time.process_time() - began)
 
     return turn
 
@@ -165,13 +182,17 @@ def inference(model: Potential, amount: Amount) -> Turn:
     return turn
 
 
-def training(kind: str, amount: Amount, **how: Any) -> Turn:
-    """Return a turn of alloop's optimisation loop on random labels."""
+def random_labels(kind: str) -> GraphPool:
+    """Return frames of ethanol with random forces as labels."""
     batch, rng = ethanol(20 * FRAMES), np.random.default_rng(3)
     forces = 0.1 * rng.standard_normal(batch.positions.shape)
     labels = LabelSet(batch, np.zeros(len(batch)), forces)
-    network = build_network(kind, SIZE)
-    pool = make_graph_pool(labels, 1.0, network.cutoff)
+    return make_graph_pool(labels, 1.0, build_network(kind, SIZE).cutoff)
+
+
+def training(kind: str, amount: Amount, **how: Any) -> Turn:
+    """Return a turn of alloop's optimisation loop on random labels."""
+    network, pool = build_network(kind, SIZE), random_labels(kind)
     schedule = Schedule(lr=1e-4, batch=FRAMES, every=10**9, **how)
     stage = Stage("speed", "expensive", amount.training, schedule=schedule)
     fit_network(
@@ -220,6 +241,7 @@ def comparisons(
         }
         if kind in others:
             learning[theirs] = others[kind].turn("train")
+        learning["products alone"] = training_products(kind, amount)
         yield f"training, {kind}, frames/s", learning
 
 

@@ -9,13 +9,13 @@
 DIR holds md17_ccsd/MOLECULE.npz (MD17 and MD17@CCSD(T), sgdml.org) and h2co/*.npz.
 Standard training sees 250 expensive labels, every other arm 200 and 50 R cheap ones,
 where R is what an expensive label costs in cheap ones. A row (one arm, one seed) is one
-file in FOLDER, written when it is done: what is there is skipped, and many processes
-may work on one folder. With --grid an arm is made with every peak step and weight decay
-of `GRID` in `arms.py`; the table takes the one that errs least on the validation
-frames, and --test looks at no other. Frames whose geometry stands in two sets are left
-out of one of them, which is printed. Errors are mean absolute force components in
-kcal/mol/Å; the test set is looked at with --test only, and each look is a line in
-FOLDER/test.log.
+file in FOLDER, written when it is done: what is there is skipped, a row that was killed
+goes on from FOLDER/states, and many processes may work on one folder. With --grid an
+arm is made with every peak step and weight decay of `GRID` in `arms.py`; the table
+takes the one that errs least on the validation frames, and --test looks at no other.
+Frames whose geometry stands in two sets are left out of one of them, which is printed.
+Errors are mean absolute force components in kcal/mol/Å; the test set is looked at with
+--test only, and each look is a line in FOLDER/test.log.
 """
 
 import json
@@ -30,6 +30,7 @@ from alloop.core.errors import InputError
 from alloop.generation import load as load_model
 from alloop.models.settings import NETWORKS
 from alloop.training.schedule import Schedule
+from alloop.training.state_folder import StateFolder
 from benchmarks.accuracy.asteroid import rows as files
 from benchmarks.accuracy.asteroid.arms import (
     ARMS,
@@ -177,7 +178,7 @@ def _make(job: Job, sets: Sets, folder: Path) -> None:
     file = folder / f"{job.file}.json"
     with files.claim_row(file) as free:
         if free:
-            row, model = train_arm(job, sets)
+            row, model = train_arm(job, sets, StateFolder(folder / "states"))
             files.keep(file, row, model)
             errors = f"{row['stopping']:.3f} {row['choosing']:.3f} kcal/mol/Å"
             say(f"{job.file}: {errors}, {row['cpu_seconds']:.0f} CPU s")

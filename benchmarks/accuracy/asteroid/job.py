@@ -11,11 +11,11 @@ from alloop.core.records import LabelSet, Predictions
 from alloop.core.roles import Potential
 from alloop.core.units import KCAL_PER_MOL
 from alloop.generation import Generation, to_bytes
-from alloop.training.fit import cpu_seconds
 from alloop.training.graph_pool import force_scale
 from alloop.training.label_changes import select_labels
 from alloop.training.references import References, fit_references
 from alloop.training.stages import Fidelity
+from alloop.training.state_folder import StateKeeper
 from alloop.training.trainers.stage_runner import StageRunner, training_history
 from alloop.training.trainers.staged_trainer import best_training
 from benchmarks.accuracy.asteroid.arms import Arm, digest, stage_runs, with_steps
@@ -87,13 +87,17 @@ class StoredLabels:
         raise KeyError("expected frames of one set, got others")
 
 
-def train_arm(job: Job, sets: Sets) -> tuple[Row, bytes]:
-    """Train an arm; return its row and the bytes of its model file."""
-    runner = _stage_runner(job, sets)
+def train_arm(
+    job: Job, sets: Sets, keeper: StateKeeper | None = None
+) -> tuple[Row, bytes]:
+    """Train an arm; return its row and the bytes of its model file.
+
+    With a keeper, a training that was killed goes on, and stages that the keeper has
+    from another row are not run again.
+    """
+    runner = _stage_runner(job, sets, keeper)
     arm = with_steps(job.arm, job.task.steps)
-    began = cpu_seconds()
     path = best_training(runner, arm.stages, arm.weighed)
-    seconds = cpu_seconds() - began
     history = {
         k: v for k, v in training_history(path, runner.scale).items() if k != "bias"
     }
@@ -102,7 +106,7 @@ def train_arm(job: Job, sets: Sets) -> tuple[Row, bytes]:
     return {
         **_row_facts(job),
         "steps": _steps(arm),
-        "cpu_seconds": seconds,
+        "cpu_seconds": sum(history["cpu_seconds"]),
         "left_out": dict(sets.left_out),
         "stopping": error(whole, sets.stopping),
         "choosing": error(whole, sets.choosing),
@@ -159,7 +163,7 @@ def _add_cheap_level(network: Potential, arm: Arm, sets: Sets) -> Potential:
     return DeltaPotential(StoredLabels(sets.twins), network) if arm.delta else network
 
 
-def _stage_runner(job: Job, sets: Sets) -> StageRunner:
+def _stage_runner(job: Job, sets: Sets, keeper: StateKeeper | None) -> StageRunner:
     expensive = select_labels(sets.expensive, np.arange(job.arm.expensive))
     held_out = sets.choosing
     if job.arm.delta:
@@ -179,4 +183,5 @@ def _stage_runner(job: Job, sets: Sets) -> StageRunner:
         parent=None,
         least=0.3,
         seed=job.seed,
+        keeper=keeper,
     )
