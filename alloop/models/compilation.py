@@ -54,10 +54,10 @@ def compile_function(
 def record_function(function: Code, example: Sequence[Tensor]) -> Code:
     """Return the function as a recorded list of torch's operations.
 
-    It gives the same bits as the function, in about half of the time where tensors are
-    small, since Python and autograd are left out. It needs seconds and no compiler; it
-    is for tensors of the example's types and shapes, and raises NotCompiled where the
-    function cannot be traced.
+    It gives the same bits as the function, in little more than half of its time where
+    tensors are small, since Python and autograd are left out. It needs seconds and no
+    compiler, is for tensors of the types and shapes of the example, and raises
+    NotCompiled where the function cannot be traced.
     """
     with _one_at_a_time, warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of torch.jit, which is no longer developed

@@ -1,6 +1,6 @@
 """The loss gradient of a batch as recorded operations: torch's own bits, sooner.
 
-Python and autograd take more than half of a step on a few small molecules. The recorded
+Python and autograd take almost half of a step on a few small molecules. The recorded
 operations are those that torch would run, in its order, so that a training ends at the
 same bits with them and without.
 """
