@@ -90,7 +90,7 @@ _SCRIPT = """\
 {head}
 {enter}
 # The system warns before it kills; pass that on, and wait for a clean end.
-trap 'kill -USR1 $alloop' USR1 TERM
+trap 'kill -USR1 $!' USR1 TERM
 {python} -m alloop run {file} --quiet &
 alloop=$!
 while kill -0 $alloop 2>/dev/null; do wait $alloop; done

@@ -79,7 +79,7 @@ class Amount:
     training: int
 
 
-FULL = Amount(rounds=5, steps=300, repeats=20, training=300)
+FULL = Amount(rounds=5, steps=200, repeats=20, training=300)
 QUICK = Amount(rounds=3, steps=20, repeats=5, training=15)
 
 

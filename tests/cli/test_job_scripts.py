@@ -92,9 +92,12 @@ def test_a_name_that_would_be_an_option_is_refused(
 def test_a_warning_reaches_alloop_and_its_clean_end_is_awaited(folder: Path) -> None:
     (folder / "endless").touch()
     process = start(folder)
-    while not (folder / "ready").exists():
-        assert process.poll() is None
-    process.send_signal(10)  # SIGUSR1
-    process.communicate(timeout=20)
+    try:
+        while not (folder / "ready").exists():
+            assert process.poll() is None
+        process.send_signal(10)  # SIGUSR1
+        process.communicate(timeout=20)
+    finally:
+        process.kill()
     assert process.returncode == 0
     assert (folder / "sent").read_text() == "a.slurm.sh\n"
