@@ -14,7 +14,12 @@ from torch import Tensor
 from alloop.models.compilation import Code, NotCompiled, compile_function
 from alloop.models.graph import Graph
 from alloop.models.network import Network
-from alloop.training.flat_layout import FlatLayout, flat_layout, program_key
+from alloop.training.flat_layout import (
+    FlatLayout,
+    flat_layout,
+    kept_program,
+    program_key,
+)
 from alloop.training.losses import (
     Drawn,
     GradientFunction,
@@ -26,7 +31,6 @@ from alloop.training.losses import (
 
 _CLOSE = 1e-3  # of the gradient's norm: far above rounding, far below a wrong term
 _TRUSTED = 5  # sets of shapes whose gradients agreed, after which no more are checked
-_KEPT = 8  # programs that a process keeps
 
 _programs: dict[Hashable, Code] = {}
 
@@ -89,13 +93,12 @@ def compile_gradients(
     layout = flat_layout(network, objective, batch[0], batch[1])
     flat = layout.flat(*batch)
     key = program_key(layout, flat, batch[0], general)
-    if key not in _programs:
-        while len(_programs) >= _KEPT:
-            del _programs[next(iter(_programs))]
-        _programs[key] = compile_function(layout.gradient, flat, general=general)
-    compiled = CompiledGradients(
-        layout, _programs[key], eager_gradients(network, objective)
+    program = kept_program(
+        _programs,
+        key,
+        lambda: compile_function(layout.gradient, flat, general=general),
     )
+    compiled = CompiledGradients(layout, program, eager_gradients(network, objective))
     compiled(*batch)
     if not all(compiled.agreed.values()):
         raise NotCompiled("the compiled gradient differs from the one that torch gives")

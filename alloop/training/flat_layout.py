@@ -7,17 +7,20 @@ that one traced program serves all steps, stages and generations of a network.
 
 import hashlib
 import json
-from collections.abc import Hashable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass, fields
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from alloop.models.compilation import Code
 from alloop.models.graph import Graph
 from alloop.models.network import Network
 from alloop.models.pyg import Data
 from alloop.training.losses import Drawn, Objective, Targets, loss_gradient
+
+_KEPT = 8  # programs of a kind that a process keeps
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -107,6 +110,20 @@ def program_key(
         tuple((tensor.shape, tensor.dtype, tensor.device) for tensor in flat),
         "any" if general else _graph_topology(graph),
     )
+
+
+def kept_program(
+    programs: dict[Hashable, Code], key: Hashable, make: Callable[[], Code]
+) -> Code:
+    """Return the program of a key; make it, in place of the oldest, if there is none.
+
+    programs: those that the process keeps, which are changed.
+    """
+    if key not in programs:
+        while len(programs) >= _KEPT:
+            del programs[next(iter(programs))]
+        programs[key] = make()
+    return programs[key]
 
 
 def _graph_topology(graph: Graph) -> str:

@@ -13,7 +13,12 @@ import torch
 from alloop.models.compilation import Code, NotCompiled, record_function
 from alloop.models.graph import Graph
 from alloop.models.network import Network
-from alloop.training.flat_layout import FlatLayout, flat_layout, program_key
+from alloop.training.flat_layout import (
+    FlatLayout,
+    flat_layout,
+    kept_program,
+    program_key,
+)
 from alloop.training.losses import (
     Drawn,
     GradientFunction,
@@ -22,8 +27,6 @@ from alloop.training.losses import (
     Targets,
     eager_gradients,
 )
-
-_KEPT = 8  # recordings that a process keeps
 
 _recordings: dict[Hashable, Code] = {}
 
@@ -71,13 +74,11 @@ def record_gradients(
     layout = flat_layout(network, objective, batch[0], batch[1])
     flat = layout.flat(*batch)
     key = program_key(layout, flat, batch[0], general=False)
-    if key not in _recordings:
-        while len(_recordings) >= _KEPT:
-            del _recordings[next(iter(_recordings))]
-        _recordings[key] = record_function(layout.gradient, flat)
     recorded = RecordedGradients(
         layout=layout,
-        recording=_recordings[key],
+        recording=kept_program(
+            _recordings, key, lambda: record_function(layout.gradient, flat)
+        ),
         plain=eager_gradients(network, objective),
         shapes=tuple(tensor.shape for tensor in flat),
     )
