@@ -1,6 +1,7 @@
 """Conversion of a plan's sections to the settings of the loop, workers and labels."""
 
 from collections.abc import Mapping
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from alloop.acceptance import AcceptanceSettings, SetLimits
@@ -146,7 +147,7 @@ def worker_settings(
         levels={"cheap": levels.get("cheap", levels["expensive"]), **levels},
         dynamics=dynamics_settings(plan.explore),
         beginning=_first_frames(plan),
-        trainer=make_trainer(plan),
+        make_trainer=partial(make_trainer, plan),
         scoring=scorer_settings(plan),
         limits=Limits(plan.limits.label_time, plan.limits.label_memory),
         isolate=plan.limits.isolate,

@@ -120,7 +120,7 @@ class Setup:
 
     @cached_property
     def worker_settings(self) -> "WorkerSettings":
-        """The settings of workers. Imports torch."""
+        """The settings of workers."""
         return build.worker_settings(self.plan, self.levels, len(self.start))
 
     @cached_property

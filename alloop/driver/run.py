@@ -41,7 +41,7 @@ from alloop.workers.time_limits import TimeLimit, run_limit
 _log = logging.getLogger(__name__)
 _RECENT = 1000  # last journal records, from which durations are estimated
 _CHECK = 0.5  # s between two checks for a request to stop
-_COMPACT = 30.0  # s between two updates of the columns, at least
+_COMPACT = 300.0  # s between two updates of the columns, at least
 Observe = Callable[[LoopState, e.Turn], None]
 
 
@@ -77,6 +77,7 @@ class CampaignRun:
     own: OwnParts = field(default_factory=OwnParts)
     _turns: int = 0
     _compacted: float = field(default_factory=time.monotonic)
+    _trained: bool = False  # since the last update of the columns
     _last_check: float = -_CHECK
     _stop_asked: bool = False
 
@@ -96,7 +97,7 @@ class CampaignRun:
             levels=self.setup.levels,
             caches=self.caches,
             observe=self._observe,
-            tick=self.observer.tick,
+            tick=self._tick,
             stop=self._stop_requested,
             time_limit=self.time_limit,
             task_times=self._task_times(),
@@ -134,7 +135,7 @@ class CampaignRun:
     def compact(self) -> None:
         """Update the columns up to the last record of the journal."""
         self.keeper.compact()
-        self._compacted = time.monotonic()
+        self._compacted, self._trained = time.monotonic(), False
 
     def _stop_requested(self) -> bool:
         """Return True once the observer or `alloop stop` requests an early end."""
@@ -174,8 +175,12 @@ class CampaignRun:
         self._turns += 1
         self.keeper.add_turn(turn, state)
         self.observer.observe(state, turn)
-        late = time.monotonic() - self._compacted > _COMPACT
-        if late and isinstance(turn.event, e.Trained):
+        self._trained = self._trained or isinstance(turn.event, e.Trained)
+
+    def _tick(self) -> None:
+        """Compact the store after a training, once its next tasks are submitted."""
+        self.observer.tick()
+        if self._trained and time.monotonic() - self._compacted > _COMPACT:
             self.compact()
 
 
@@ -237,8 +242,10 @@ def _too_short(state: LoopState) -> str:
 def _open_pool(setup: Setup, parts: CallerParts, spool: Spool) -> Pool:
     settings, own = replace(setup.worker_settings, spool=spool.folder), parts.own
     if own.potential is not None:
-        trainer, restore = own.potential.trainer, own.potential.restore
-        settings = replace(settings, trainer=trainer, restore=restore)
+        given = own.potential
+        settings = replace(
+            settings, make_trainer=given.get_trainer, restore=given.restore
+        )
     if own.scorer is not None:
         settings = replace(
             settings, scoring=replace(settings.scoring, scorer=own.scorer)

@@ -3,7 +3,6 @@
 from dataclasses import replace
 
 import numpy as np
-from scipy.spatial.transform import Rotation
 
 from alloop.core.frame import Frame
 from alloop.core.levels import Level
@@ -48,6 +47,8 @@ def recheck_label(
 
 def _random_rotation(rng: np.random.Generator) -> Floats:
     """Return a uniform proper rotation, from a quaternion of four normal numbers."""
+    from scipy.spatial.transform import Rotation  # 0.2 s, which labels do without
+
     matrix: Floats = Rotation.from_quat(rng.standard_normal(4)).as_matrix()
     return matrix
 

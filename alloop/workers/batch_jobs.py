@@ -28,7 +28,7 @@ from distributed.deploy.spec import SpecCluster
 from alloop.core.errors import InputError
 from alloop.store.links import refuse_link, refuse_links
 from alloop.workers import spool
-from alloop.workers.cluster_plan import NO_PAGES, BatchPlan, JobGroup, TlsFiles
+from alloop.workers.cluster_plan import DASK_SETTINGS, BatchPlan, JobGroup, TlsFiles
 from alloop.workers.time_limits import LIFE, UNTIL, TimeLimit
 
 KEYS = "tls"  # the folder of a run's credentials
@@ -104,7 +104,11 @@ def job_spec(
         "interface": batch.interface,
         "job_name": f"alloop-{resource.lower()}",
         "death_timeout": _JOIN,
-        "job_script_prologue": [*_time_limit_options(batch.walltime), *batch.prologue],
+        "job_script_prologue": [
+            *_time_limit_options(batch.walltime),
+            *_dask_options(),
+            *batch.prologue,
+        ],
         "python": shlex.quote(sys.executable),
         "worker_extra_args": [
             *_worker_arguments(batch, resource),
@@ -169,7 +173,15 @@ def _time_limit_options(walltime: float) -> list[str]:
     return [
         f"export {LIFE}={walltime:.0f}",
         f"export {UNTIL}=$(( $(date +%s) + {walltime:.0f} ))",
-        "export DASK_DISTRIBUTED__WORKER__HTTP__ROUTES='[]'",  # see NO_PAGES
+    ]
+
+
+def _dask_options() -> list[str]:
+    """Return the script lines that give a worker the settings of Dask."""
+    names = (key.upper().replace(".", "__") for key in DASK_SETTINGS)
+    return [
+        f"export DASK_{name.replace('-', '_')}={shlex.quote(str(value))}"
+        for name, value in zip(names, DASK_SETTINGS.values(), strict=True)
     ]
 
 
@@ -198,7 +210,7 @@ class BatchJobs(SpecCluster):  # type: ignore[misc]
             "dashboard": False,
             "dashboard_address": "127.0.0.1:0",
         }
-        with dask.config.set(NO_PAGES):
+        with dask.config.set(DASK_SETTINGS):
             super().__init__(
                 scheduler={"cls": Scheduler, "options": scheduler},
                 security=security,

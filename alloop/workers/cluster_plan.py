@@ -6,10 +6,15 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-# Dask opens a port for web pages on each process; without routes it shows nothing.
-NO_PAGES: dict[str, list[str]] = {
+# Dask opens a port for web pages on each process; without routes it shows nothing. Its
+# checks of itself, every 10 to 100 ms by default, would take 5 % of the driver's core.
+DASK_SETTINGS: dict[str, Any] = {
     "distributed.scheduler.http.routes": [],
     "distributed.worker.http.routes": [],
+    "distributed.worker.profile.enabled": False,
+    "distributed.worker.memory.monitor-interval": "1s",
+    "distributed.admin.tick.interval": "500ms",
+    "distributed.admin.system-monitor.interval": "5s",
 }
 LABEL, LEARN = "LABEL", "LEARN"  # Dask resources of separate kinds of workers
 

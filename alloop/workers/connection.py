@@ -19,9 +19,9 @@ from typing import Any, Protocol, TypeVar, runtime_checkable
 from alloop.core.errors import InputError, Interrupted
 from alloop.models.private_folder import own_folder
 from alloop.workers.cluster_plan import (
+    DASK_SETTINGS,
     LABEL,
     LEARN,
-    NO_PAGES,
     ClusterPlan,
     available_cores,
 )
@@ -157,7 +157,7 @@ def _local_cluster(plan: ClusterPlan) -> Connection:
             cluster.sync(cluster._correct_state)
         return cluster
 
-    with _quiet_dask(), _free_workers_only(), dask.config.set(NO_PAGES):
+    with _quiet_dask(), _free_workers_only(), dask.config.set(DASK_SETTINGS):
         try:
             cluster = start_in_thread(start)
         except (OSError, RuntimeError, TimeoutError) as error:

@@ -48,13 +48,18 @@ class OwnPotential:
     trainer: Trainer
     restore: Callable[[Checkpoint], Storable]
 
+    def get_trainer(self) -> Trainer:
+        """Return the trainer."""
+        return self.trainer
+
 
 @dataclass(frozen=True, slots=True)
 class WorkerSettings:
     """All settings that a worker needs to carry out a command.
 
     temperatures: of exploring walkers by index, K; further ones begin again with the
-    first. spool: folder where finished long labels are kept until they are committed.
+    first. make_trainer: called where a training runs, since a network's trainer imports
+    torch. spool: folder where finished long labels are kept until they are committed.
     device: where networks run in MD, training and scoring.
     """
 
@@ -62,7 +67,7 @@ class WorkerSettings:
     levels: Mapping[str, Level]  # by fidelity
     dynamics: DynamicsSettings
     beginning: FirstFrames
-    trainer: Trainer
+    make_trainer: Callable[[], Trainer]
     scoring: ScorerSettings = field(default_factory=ScorerSettings)
     limits: Limits = field(default_factory=Limits)
     isolate: bool = True
@@ -74,6 +79,11 @@ class WorkerSettings:
     replay: float = 0.0  # share of replayed frames in the loss of fine-tuning
     refine: TestTimeSettings | None = None  # its seed is the command's
     device: Device = "cpu"
+
+    @property
+    def trainer(self) -> Trainer:
+        """The trainer, made for this call."""
+        return self.make_trainer()
 
     def restore_on_device(self, checkpoint: Checkpoint) -> Storable:
         """Return the potential of a checkpoint, on the device of this worker.

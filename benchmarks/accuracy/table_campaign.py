@@ -197,7 +197,8 @@ class TableCampaign:
     def _train_twin(self, data: TaskData, worker: WorkerSettings) -> None:
         """Train on the cheap labels of the frames that have expensive ones."""
         assert data.data is not None
-        assert isinstance(worker.trainer, StagedTrainer)
+        usual = worker.trainer
+        assert isinstance(usual, StagedTrainer)
         frames = data.data.expensive.batch.frames()
         indices = np.array([self.pool.indices[frame.id] for frame in frames])
         labels = TrainingData(
@@ -205,7 +206,7 @@ class TableCampaign:
             self.pool.label_set("cheap", indices),
         )
         stage = Stage("twin", "expensive", self.arm.twin, start="scratch")
-        trainer = replace(worker.trainer, stages=(stage,))
+        trainer = replace(usual, stages=(stage,))
         self._twin, _ = trainer.train(labels, None, self.setup.seed)
 
     def _against_twin(self, candidate: Candidate) -> Candidate:

@@ -97,14 +97,17 @@ def test_a_training_that_was_killed_goes_on_and_is_forgotten_once_committed(
             raise KeyboardInterrupt  # in the second stage
 
     trainer = StagedTrainer("painn", {"channels": 4, "layers": 1}, stages)
-    kit = replace(setup.worker_settings, spool=spool.folder, trainer=trainer)
+    kit = replace(
+        setup.worker_settings, spool=spool.folder, make_trainer=lambda: trainer
+    )
+    told_trainer = replace(trainer, progress=told)
     alone, _ = perform_training(
         *(lesson := training(list(setup.start))), replace(kit, spool=None)
     )
     with pytest.raises(KeyboardInterrupt):
-        perform_training(*lesson, replace(kit, trainer=replace(trainer, progress=told)))
+        perform_training(*lesson, replace(kit, make_trainer=lambda: told_trainer))
     event, _ = perform_training(
-        *lesson, replace(kit, trainer=replace(trainer, progress=told))
+        *lesson, replace(kit, make_trainer=lambda: told_trainer)
     )
     assert event.model == alone.model
     assert [stage for stage, _ in steps[6:]] == ["second"] * 4
