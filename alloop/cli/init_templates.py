@@ -89,7 +89,8 @@ _SCRIPT = """\
 # Submit it once, in this folder: {submit} {script}
 {head}
 {enter}
-# The system warns before it kills; pass that on, and wait for a clean end.
+# The system warns before it kills; pass that on, and wait for a clean end. It may do so
+# before the next line but one: the trap takes the number of the run from the shell.
 trap 'kill -USR1 $!' USR1 TERM
 {python} -m alloop run {file} --quiet &
 alloop=$!

@@ -29,7 +29,7 @@ from benchmarks.accuracy.asteroid.figures import (
     log_slope,
 )
 from benchmarks.accuracy.asteroid.rows import Row, claim_row, validation_error
-from benchmarks.accuracy.asteroid.table import lines
+from benchmarks.accuracy.asteroid.table import FIGURES, lines
 
 WATER = np.array([8, 1, 1])
 SMALL = '{"channels": 4, "layers": 1, "radial": 3}'
@@ -182,6 +182,11 @@ def test_rows_are_made_once_and_shown(
     assert [row | {"test": None} for row in tested] == rows
     assert all(row["test"] > 0.0 for row in tested)
     capsys.readouterr()
+    run(monkeypatch, *where, *what, "--mean", "--test")
+    shown = capsys.readouterr().out  # of one network the mean is its own
+    for row in tested:
+        errors = ", ".join(f"{name} {row[name]:.4f}" for name in FIGURES)
+        assert f"{row['arm']}, mean forces of seeds 3: {errors} kcal" in shown
     run(monkeypatch, "--out", tmp_path, "--table")
     shown = capsys.readouterr().out
     assert "ethanol, painn, ratio 1, 8 steps" in shown

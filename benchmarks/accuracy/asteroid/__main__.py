@@ -3,6 +3,8 @@
     python -m benchmarks.accuracy.asteroid --data DIR --molecule ethanol --out FOLDER
     python -m benchmarks.accuracy.asteroid --data DIR --molecule ethanol --out FOLDER \\
         --arms standard --grid
+    python -m benchmarks.accuracy.asteroid --data DIR --molecule ethanol --out FOLDER \\
+        --arms no-bat --seed 1 2 --mean
     python -m benchmarks.accuracy.asteroid --out FOLDER --table
     python -m benchmarks.accuracy.asteroid --out FOLDER --figures FILE.png
 
@@ -13,6 +15,7 @@ file in FOLDER, written when it is done: what is there is skipped, a row that wa
 goes on from FOLDER/states, and many processes may work on one folder. With --grid an
 arm is made with every peak step and weight decay of `GRID` in `arms.py`; the table
 takes the one that errs least on the validation frames, and --test looks at no other.
+With --mean the errors of the mean forces of an arm's seeds are printed too.
 Frames whose geometry stands in two sets are left out of one of them, which is printed.
 Errors are mean absolute force components in kcal/mol/Å; the test set is looked at with
 --test only, and each look is a line in FOLDER/test.log.
@@ -42,7 +45,14 @@ from benchmarks.accuracy.asteroid.arms import (
 )
 from benchmarks.accuracy.asteroid.data import MOLECULES, Sets, label_at_level, load
 from benchmarks.accuracy.asteroid.figures import draw_figures
-from benchmarks.accuracy.asteroid.job import Job, Task, test_error, train_arm
+from benchmarks.accuracy.asteroid.job import (
+    Job,
+    Task,
+    add_cheap_level,
+    mean_error,
+    test_error,
+    train_arm,
+)
 from benchmarks.accuracy.asteroid.table import lines
 
 
@@ -70,8 +80,7 @@ def main() -> None:
     made = _jobs(given, sets)
     for job in made:
         _make(job, sets, given.out)
-    for job in _best_jobs(made, given.out) if given.test else ():
-        _test(job, sets, given.out)
+    _judge(_best_jobs(made, given.out), sets, given)
 
 
 def _parser() -> ArgumentParser:
@@ -100,6 +109,7 @@ def _parser() -> ArgumentParser:
     add("--multi", action="store_true", help="cheap labels of all three molecules")
     add("--level", default="", help="cheap labels of this level instead: gfn2-xtb, ...")
     add("--test", action="store_true", help="look at the test set")
+    add("--mean", action="store_true", help="also the mean forces of an arm's seeds")
     add("--table", action="store_true", help="show what the folder holds")
     add("--figures", type=Path, help="draw what the folder holds to this .png or .svg")
     return parser
@@ -192,6 +202,29 @@ def _test(job: Job, sets: Sets, folder: Path) -> None:
     model = load_model(file.with_suffix(".model")).potential
     files.log_test_look(folder, job.file)
     files.replace(file, {**row, "test": test_error(job, model, sets)})
+
+
+def _judge(best: list[Job], sets: Sets, given: Namespace) -> None:
+    """Look at the test set and at mean forces, if asked to."""
+    for job in best if given.test else ():
+        _test(job, sets, given.out)
+    for name in given.arms.split(",") if given.mean else ():
+        _mean([job for job in best if job.name == name], sets, given)
+
+
+def _mean(jobs: list[Job], sets: Sets, given: Namespace) -> None:
+    """Print the errors of the mean forces of an arm's models, one a seed."""
+    models = []
+    for job in jobs:
+        network = load_model(given.out / f"{job.file}.model").potential
+        models.append(add_cheap_level(network, job.arm, sets))
+    judged = {"stopping": sets.stopping, "choosing": sets.choosing}
+    if given.test:
+        files.log_test_look(given.out, "mean of " + " ".join(job.file for job in jobs))
+        judged["test"] = sets.test
+    errors = [f"{name} {mean_error(models, own):.4f}" for name, own in judged.items()]
+    seeds = ", ".join(str(job.seed) for job in jobs)
+    say(f"{jobs[0].name}, mean forces of seeds {seeds}: {', '.join(errors)} kcal/mol/Å")
 
 
 def say(text: str) -> None:

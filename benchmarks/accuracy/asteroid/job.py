@@ -102,7 +102,7 @@ def train_arm(
         k: v for k, v in training_history(path, runner.scale).items() if k != "bias"
     }
     potential = runner.final_potential(path)
-    whole = _add_cheap_level(potential, job.arm, sets)
+    whole = add_cheap_level(potential, job.arm, sets)
     return {
         **_row_facts(job),
         "steps": _steps(arm),
@@ -119,7 +119,7 @@ def train_arm(
 
 def test_error(job: Job, model: Potential, sets: Sets) -> float:
     """Return the error of a kept model on the test set, kcal/mol/Å."""
-    return error(_add_cheap_level(model, job.arm, sets), sets.test)
+    return error(add_cheap_level(model, job.arm, sets), sets.test)
 
 
 def error(potential: Potential, labels: LabelSet) -> float:
@@ -159,7 +159,8 @@ def _row_facts(job: Job) -> Row:
     }
 
 
-def _add_cheap_level(network: Potential, arm: Arm, sets: Sets) -> Potential:
+def add_cheap_level(network: Potential, arm: Arm, sets: Sets) -> Potential:
+    """Return the potential of the expensive level: with delta learning, the sum."""
     return DeltaPotential(StoredLabels(sets.twins), network) if arm.delta else network
 
 
