@@ -53,7 +53,8 @@ class Muon(torch.optim.Optimizer):
         ahead = torch._foreach_lerp(gradients, means, group["momentum"])
         steps = orthogonalised(torch.stack(list(ahead)))
         rate = group["lr"] * _SIZE * math.sqrt(max(steps.shape[1:]))
-        torch._foreach_mul_(weights, 1.0 - group["lr"] * group["weight_decay"])
+        if group["weight_decay"]:
+            torch._foreach_mul_(weights, 1.0 - group["lr"] * group["weight_decay"])
         torch._foreach_add_(weights, list(steps.unbind()), alpha=-rate)
 
     def _mean(self, weight: Tensor) -> Tensor:
