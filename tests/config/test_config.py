@@ -1,5 +1,7 @@
 """Configurations: what a minimal one means, and every mistake with its cure."""
 
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -208,6 +210,21 @@ def test_the_stored_text_restores_the_same_campaign(
     assert again.levels == setup.levels
     assert fixed_differences(again, opening(setup)) == []
     assert changed_keys(setup.text, again.text) == ()
+
+
+def test_what_a_run_sends_to_workers_needs_no_torch_here() -> None:
+    code = (
+        "import pickle, sys; from alloop import Campaign; import alloop.driver.run\n"
+        "pickle.dumps(Campaign.from_yaml(sys.argv[1]).setup.worker_settings)\n"
+        "sys.exit('torch' in sys.modules)"
+    )
+    ended = subprocess.run(
+        [sys.executable, "-c", code, str(ROOT / "campaigns" / "water.yaml")],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert ended.returncode == 0, ended.stderr
 
 
 def test_networks_of_older_stores_go_on_without_repulsion(tmp_path: Path) -> None:

@@ -305,6 +305,7 @@ def test_a_pbs_job_script_asks_for_what_the_campaign_says(tmp_path: Path) -> Non
         assert words in command
     assert f"--tls-key {tmp_path}/tls/key.pem" in command
     assert "export DASK_DISTRIBUTED__WORKER__HTTP__ROUTES='[]'" in label
+    assert "export DASK_DISTRIBUTED__WORKER__MEMORY__MONITOR_INTERVAL=1s" in label
     assert "--nworkers" not in learn  # one task at a time, on all cores
     assert "--lifetime 7110s --lifetime-stagger 30s" in command
     assert sys.executable in command

@@ -99,6 +99,8 @@ def _refuse_level(given: Any) -> Any:
 
 
 NETWORK_SECTIONS = {kind: _network_section(NETWORKS[kind]) for kind in NETWORKS}
+# Where pickle looks for them, for a worker makes its trainer from the plan.
+globals().update({own.__name__: own for own in NETWORK_SECTIONS.values()})
 
 if TYPE_CHECKING:
     Potential = PotentialSection
