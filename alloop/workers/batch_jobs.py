@@ -178,11 +178,11 @@ def _time_limit_options(walltime: float) -> list[str]:
 
 def _dask_options() -> list[str]:
     """Return the script lines that give a worker the settings of Dask."""
-    names = (key.upper().replace(".", "__") for key in DASK_SETTINGS)
-    return [
-        f"export DASK_{name.replace('-', '_')}={shlex.quote(str(value))}"
-        for name, value in zip(names, DASK_SETTINGS.values(), strict=True)
-    ]
+    lines = []
+    for key, value in DASK_SETTINGS.items():
+        name = key.upper().replace(".", "__").replace("-", "_")
+        lines.append(f"export DASK_{name}={shlex.quote(str(value))}")
+    return lines
 
 
 def _clock_time(seconds: float) -> str:

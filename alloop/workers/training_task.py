@@ -44,9 +44,10 @@ def perform_training(
         usual = settings.refine or TestTimeSettings()
         refined = refined_member(command, inputs, task_data.test, usual)
     apart = task_data.trained if refined is None else (refined.member,)
-    trainer = settings.trainer  # which a refinement does not use
     if refined is None:
         trainer = _task_trainer(task_data, settings, command.length)
+    else:
+        trainer = settings.trainer  # which a refinement does not use
     trained = train_generation(trainer, inputs, apart, settings.restore_on_device)
     evaluation = _evaluate_test(trained.generation, task_data.test)
     if evaluation is not None and task_data.test is not None:
@@ -115,8 +116,9 @@ def _model_checks(
 
 def _original(task_data: TaskData, settings: WorkerSettings) -> Potential | None:
     """Return the potential that fine-tuning began with, None without one."""
-    if isinstance(settings.trainer, PretrainedTrainer):
-        return settings.trainer.original()
+    trainer = settings.trainer
+    if isinstance(trainer, PretrainedTrainer):
+        return trainer.original()
     blob = task_data.supplied.original
     return (
         None if blob is None else potential_from_bytes(blob, settings.restore_on_device)
