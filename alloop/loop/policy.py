@@ -56,7 +56,12 @@ from alloop.loop.stopping import (
     lost_walkers,
     reason_to_stop,
 )
-from alloop.loop.training import train_and_price, waiting_training
+from alloop.loop.training import (
+    recheck_commands,
+    train_and_price,
+    waiting_training,
+    with_rechecks,
+)
 
 Commands: TypeAlias = tuple[Command, ...]
 
@@ -139,15 +144,19 @@ def _next_step(state: LoopState, rules: Rules) -> Commands:
 def _end_campaign(state: LoopState, rules: Rules, reason: str) -> Commands:
     """Stop when all is answered.
 
-    Before that, labels that came late are learned from, and the best generation is
-    examined.
+    Before that, labels that came late are learned from, rechecks that waited for
+    further labels are made, and the best generation is examined.
     """
     if state.open or state.waiting_trainings:
         return ()
     if state.unlearned:
         return train_and_price(state, rules)
     if state.ending is None:
-        return examine_commands(state, rules, reason) or (Stop(reason),)
+        return (
+            recheck_commands(state, rules)
+            or examine_commands(state, rules, reason)
+            or (Stop(reason),)
+        )
     return (Stop(reason),) if is_examined(state) else (_unexamined(rules, reason),)
 
 
@@ -241,6 +250,8 @@ def _label_flagged(state: LoopState, rules: Rules) -> Commands:
                 why + ended,
             )
         )
+    if fidelity == "expensive":
+        return with_rechecks(tuple(labels), state, rules)
     return tuple(labels)
 
 
@@ -248,12 +259,13 @@ def _label_biased(state: LoopState, rules: Rules) -> Commands:
     quota = RoundQuotas.from_state(state, rules).expensive
     if any(x.purpose == "flagged" and x.fidelity == "expensive" for x in state.recent):
         return ()
-    return tuple(
+    labels = tuple(
         label_command(
             state, candidate.frame, candidate.molecule, "expensive", "bias", why
         )
         for candidate, why in biased_frames(state, rules, quota)
     )
+    return with_rechecks(labels, state, rules)
 
 
 _STEPS: dict[str, tuple[Callable[[LoopState, Rules], Commands], ...]] = {

@@ -104,7 +104,7 @@ def _apply_command(state: LoopState, command: Command) -> LoopState:
     if command.name in state.open:  # lost, and sent again
         return state
     stage = _command_stage(command)
-    if stage != state.stage and not _is_late(state, command):
+    if stage != state.stage and not _keeps_stage(state, command):
         state = _enter_stage(state, stage)
     return _noted(replace(state, open={**state.open, command.name: command}), command)
 
@@ -140,14 +140,14 @@ def _apply_train(state: LoopState, command: Train) -> LoopState:
     )
 
 
-def _is_late(state: LoopState, command: Command) -> bool:
-    """Return True if the command belongs to a step that is over.
+def _keeps_stage(state: LoopState, command: Command) -> bool:
+    """Return True if the command begins no stage, whichever is open.
 
-    Such are a label that was lost and a training that had to wait.
+    Such are a label that was lost, a training that had to wait and any recheck.
     """
     if isinstance(command, Train):
         return command.generation in state.waiting_trainings
-    return command.name in state.retries
+    return isinstance(command, Recheck) or command.name in state.retries
 
 
 def _apply_explore(state: LoopState, command: Explore) -> LoopState:

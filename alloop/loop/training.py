@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from math import ceil
 
 from alloop.core.seeds import name_share
-from alloop.loop.commands import Command, Price, Recheck, Stop, Train
+from alloop.loop.commands import Command, LabelFrame, Price, Recheck, Stop, Train
 from alloop.loop.level_gains import part_commands
 from alloop.loop.rules import Rules
 from alloop.loop.state import LoopState
@@ -20,15 +20,18 @@ def train_and_price(state: LoopState, rules: Rules) -> tuple[Command, ...]:
     """Return the next training, some rechecks of labels and the fit of label costs.
 
     The training is left out while the generation before it is not there. The rest runs
-    on cores that the training leaves idle.
+    on cores that the training leaves idle. Where exploration goes on beside the
+    training, rechecks come with the last labels of a round instead (`with_rechecks`),
+    and only those that no such labels will follow come here.
     """
     generation = state.labelled_generation + 1
     train = _train_command(state, rules) if state.generation + 1 == generation else ()
     if any(isinstance(command, Stop) for command in train):
         return train
+    wait = rules.staleness > 0 and spent_reason(state, rules) is None
     return (
         *train,
-        *recheck_commands(state, rules),
+        *(() if wait else recheck_commands(state, rules)),
         *part_commands(state, rules),
         Price(generation),
     )
@@ -58,6 +61,19 @@ def _train_command(state: LoopState, rules: Rules) -> tuple[Command, ...]:
         parent_accepted=state.model_accepted,
     )
     return (train,)
+
+
+def with_rechecks(
+    labels: tuple[LabelFrame, ...], state: LoopState, rules: Rules
+) -> tuple[Command, ...]:
+    """Return the last labels of a round and, with staleness, the rechecks due by now.
+
+    Rechecks have the lowest priority, so they run on workers that would wait for the
+    last of these labels.
+    """
+    if not labels or rules.staleness == 0:
+        return labels
+    return (*labels, *recheck_commands(state, rules))
 
 
 def recheck_commands(state: LoopState, rules: Rules) -> tuple[Recheck, ...]:

@@ -78,9 +78,12 @@ def _run_task(
     raise _TaskRefused(get_worker().address)
 
 
-# The first element makes all tasks of a run one group of the scheduler: it hands out as
-# many tasks of a group as there are threads and queues the others by priority.
+# The first element makes all tasks of a run one group of the scheduler. Of a group that
+# has had more tasks than two for each thread, it hands out as many as there are threads
+# and queues the others by priority. Of a smaller one it hands out all at once, so that
+# some wait behind the training of one worker while another is idle.
 Key: TypeAlias = tuple[str, str]
+_NOBODY = {"alloop-nobody": 1}  # a resource that no worker has
 
 
 class DaskPool:
@@ -107,6 +110,7 @@ class DaskPool:
         self._tasks: dict[Key, tuple[Task, Any]] = {}
         self._trainings = OpenTrainings(settings.scoring.scorer)
         self._sent: Counter[Key] = Counter()
+        self._placeholders: dict[str, Any] = {}  # by group
         self._breakdowns = 0
 
     def submit(self, task: Task) -> None:
@@ -120,6 +124,7 @@ class DaskPool:
     def _send(self, task: Task) -> None:
         _refuse_endless(task, self._plan)
         key, continues = self._task_key(task), self._labels_continue and _is_label(task)
+        self._keep_group(key[0])
         future = self._connection.client.submit(
             _run_task,
             task.command,
@@ -153,6 +158,7 @@ class DaskPool:
     def close(self) -> None:
         """Disconnect from a foreign cluster; end an own one with all its processes."""
         self._tasks.clear()
+        self._placeholders.clear()
         if self._owns:
             self._connection.close()
 
@@ -224,6 +230,7 @@ class DaskPool:
                 "and run the campaign again"
             )
         _log.warning("the scheduler is gone; %d tasks are sent again", len(self._tasks))
+        self._placeholders.clear()
         self._connection.close()
         until = time.monotonic() + _PATIENCE
         while True:
@@ -244,6 +251,17 @@ class DaskPool:
         self._sent[key] += 1
         many = self._sent[key]
         return key if many == 1 else (key[0], f"{task.key}~{many}")
+
+    def _keep_group(self, group: str) -> None:
+        """Keep the scheduler from forgetting a group whose tasks have all ended.
+
+        It would count the tasks of each round anew. A task that no worker can run does
+        so, without work or data.
+        """
+        if group not in self._placeholders:
+            self._placeholders[group] = self._connection.client.submit(
+                int, key=(group, "placeholder"), resources=_NOBODY
+            )
 
     def _waiting_tasks(self) -> Mapping[str, int]:
         """Return the number of waiting or running tasks by resource.

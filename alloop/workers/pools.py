@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from itertools import count
 from typing import Protocol
 
-from alloop.loop.commands import Command, LabelFrame, Train
+from alloop.loop.commands import Command, LabelFrame, Recheck, Train
 from alloop.workers.settings import TaskData, WorkerSettings
 from alloop.workers.tasks import TaskResult, close_labellers, perform_command
 from alloop.workers.time_limits import TaskSpan, TimeLimit
@@ -46,9 +46,9 @@ class Task:
     def priority(self) -> float:
         """The priority; the task with the highest runs first.
 
-        Expensive labels come first, then cheap ones, then training, then all else.
-        Among equals the longest task comes first, so that none starts when the others
-        end.
+        Expensive labels come first, then cheap ones, then training, then all else;
+        rechecks, for which nothing waits, come last. Among equals the longest task
+        comes first, so that none starts when the others end.
         """
         return _command_rank(self.command) + self.seconds / (1.0 + self.seconds)
 
@@ -61,6 +61,8 @@ def _command_rank(command: Command) -> int:
             return 3
         case Train():
             return 2
+        case Recheck():
+            return 0
         case _:
             return 1
 

@@ -31,8 +31,12 @@ class TaskRun:
 
 @dataclass(slots=True)
 class Timeline:
-    """The tasks that ran, and the time of each round's first exploration."""
+    """The tasks that ran, and the time of each round's first exploration.
 
+    whole: True where the figures are of the whole campaign, not of its steady rounds.
+    """
+
+    whole: bool = False
     tasks: list[TaskRun] = field(default_factory=list)
     rounds: dict[int, float] = field(default_factory=dict)
 
@@ -43,9 +47,17 @@ class Timeline:
                 self.rounds.setdefault(command.round, now)
 
     @property
+    def bounds(self) -> tuple[float, float]:
+        """The time at which the steady rounds begin and end, s."""
+        if self.whole:
+            return min(x.started for x in self.tasks), max(x.ended for x in self.tasks)
+        return self.rounds[2], self.rounds[max(self.rounds)]
+
+    @property
     def wall(self) -> float:
         """Seconds of the steady rounds."""
-        return self.rounds[max(self.rounds)] - self.rounds[2]
+        begin, end = self.bounds
+        return end - begin
 
     @property
     def work(self) -> float:
@@ -54,7 +66,7 @@ class Timeline:
 
     def steady(self) -> Iterator[tuple[float, float]]:
         """Yield seconds and CPU seconds of each task in the steady rounds."""
-        begin, end = self.rounds[2], self.rounds[max(self.rounds)]
+        begin, end = self.bounds
         for task in self.tasks:
             within = min(task.ended, end) - max(task.started, begin)
             if within > 0:
@@ -73,9 +85,9 @@ def useful_seconds(event: e.Event) -> float:
     return float(getattr(event, "timing", e.Timing()).cpu_seconds)
 
 
-def measured_timeline(history: History) -> Timeline:
+def measured_timeline(history: History, *, whole: bool = False) -> Timeline:
     """Return the timeline that the journal holds."""
-    timeline = Timeline()
+    timeline = Timeline(whole)
     for entry, event in history.events():
         if isinstance(event, e.Answer) and task_seconds(event) > 0:
             timing = event.timing
@@ -86,14 +98,16 @@ def measured_timeline(history: History) -> Timeline:
     return timeline
 
 
-def simulated_timeline(history: History, rules: Rules, workers: int) -> Timeline:
+def simulated_timeline(
+    history: History, rules: Rules, workers: int, *, whole: bool = False
+) -> Timeline:
     """Return the timeline of the same tasks started without any overhead.
 
     The campaign runs again by its own rules: each task gets the answer that it got, as
     long after its start as it took, and nothing else takes time.
     """
     answers = {x.name: x for _, x in history.events() if isinstance(x, e.Answer)}
-    timeline, now, order, running = Timeline(), 0.0, count(), 0
+    timeline, now, order, running = Timeline(whole), 0.0, count(), 0
     state = LoopState()
     queue: list[tuple[float, int, e.Answer]] = []
     ends: list[tuple[float, int, e.Answer]] = []

@@ -2,6 +2,7 @@
 
     python -m benchmarks.scheduling.utilisation [--quick] [--json FILE] [--workers N]
         [--real] [--rounds N] [--folder KEEP]
+    python -m benchmarks.scheduling.utilisation --store STORE [--workers N]
 
 runs one campaign at `staleness` 0 and 1 on a cluster of N worker processes, and
 measures from the journal, between the first exploration of round 2 and that of the last
@@ -17,7 +18,8 @@ round (a whole number of rounds, begin and end set aside):
     commit    from a task's end to its record in the journal, median
 
 and of the whole campaign the CPU seconds of the driver, Dask's scheduler included, as a
-share of those of its tasks.
+share of those of its tasks. With --store the same is told of any campaign that ran to
+its end without a pause, from its first task to its last.
 
 Labels take a second or more. They are toys that burn CPU time, which tests the
 scheduler fairly, since it sees only how long a task takes; `--real` labels methanol
@@ -82,11 +84,13 @@ REAL = (  # about 1 and 4 CPU seconds a label
 )
 
 
-def utilisation_row(history: History, rules: Rules, workers: int) -> dict[str, Any]:
-    """Return a row of the table."""
-    timeline = measured_timeline(history)
-    greedy = simulated_timeline(history, rules, workers)
-    chain = simulated_timeline(history, rules, UNLIMITED)
+def utilisation_row(
+    history: History, rules: Rules, workers: int, *, whole: bool = False
+) -> dict[str, Any]:
+    """Return a row of the table; whole: of all rounds, not of the steady ones."""
+    timeline = measured_timeline(history, whole=whole)
+    greedy = simulated_timeline(history, rules, workers, whole=whole)
+    chain = simulated_timeline(history, rules, UNLIMITED, whole=whole)
     steady = list(timeline.steady())
     seconds = timeline.work
     place = workers * timeline.wall
@@ -98,7 +102,7 @@ def utilisation_row(history: History, rules: Rules, workers: int) -> dict[str, A
     ]
     return {
         "staleness": rules.staleness,
-        "rounds": max(timeline.rounds) - 2,
+        "rounds": max(timeline.rounds) - (0 if whole else 2),
         "tasks": len(steady),
         "wall s": timeline.wall,
         "used": sum(cpu for _, cpu in steady) / place,
@@ -204,7 +208,14 @@ def main() -> None:
     parser.add_argument("--real", action="store_true", help="labels by PySCF")
     parser.add_argument("--rounds", type=int, help="how many, the first and last too")
     parser.add_argument("--folder", type=Path, help="keep what was run here")
+    parser.add_argument("--store", type=Path, help="of a campaign that has ended")
     options = parser.parse_args()
+    if options.store is not None:
+        own = Campaign.from_store(options.store)
+        rules = own.setup.rules
+        row = utilisation_row(own.history(), rules, options.workers, whole=True)
+        show(make_table("whole campaign", [row]))
+        return
     workers, cores = options.workers, available_cores()
     if workers > cores:
         show(f"{workers} workers on {cores} cores: `used` will be low")

@@ -12,7 +12,7 @@ from alloop.driver.driver import Driver
 from alloop.history.label_index import LabelIndex
 from alloop.labels.programs import level_cost
 from alloop.loop import events as e
-from alloop.loop.commands import LabelFrame, Price, Recheck, Train
+from alloop.loop.commands import Explore, LabelFrame, Price, Recheck, Train
 from alloop.loop.reducer import apply_commands
 from alloop.loop.state import LoopState
 from alloop.workers.pools import Task
@@ -107,7 +107,8 @@ def test_seconds_order_within_a_class_and_never_across_classes():
     cheap = priority(asked(chain(2), "cheap"), 1e9)
     train = priority(Train(1, (), (), ()), 0.0)
     recheck = priority(Recheck("f", EXPENSIVE.id, "expensive"), 1e9)
-    assert long > short > cheap > train > recheck
+    explore = priority(Explore(1, 0, 0, 1, "m", (), 1, 1, 0), 0.0)
+    assert long > short > cheap > train > explore > recheck
 
 
 @pytest.mark.parametrize("place", ["ledger", "cache"])

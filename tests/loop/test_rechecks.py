@@ -6,9 +6,9 @@ from math import ceil
 import pytest
 
 from alloop.loop import events as e
-from alloop.loop.commands import Explore, LabelFrame, Recheck, Train
+from alloop.loop.commands import Examine, Explore, LabelFrame, Recheck, Train
 from alloop.loop.reducer import ATTEMPTS
-from alloop.loop.rules import SeedRules
+from alloop.loop.rules import Budget, Examining, SeedRules, StopRules
 
 SHARES = {"cheap": 0.1, "expensive": 0.3}
 
@@ -49,6 +49,51 @@ def test_each_training_brings_the_rechecked_share_up_to_date(world, rules, fidel
         done |= asked
         assert len(done) == max(3, ceil(SHARES[fidelity] * len(frames)))
     assert len(trainings) > 1
+
+
+@pytest.mark.parametrize("single", [False, True])
+def test_beside_exploration_rechecks_come_with_the_last_labels_of_a_round(
+    world, rules, single
+):
+    budget = Budget(cheap=0 if single else 40, expensive=20)
+    rules = replace(rules, budget=budget, staleness=1)
+    begun = world.game(rules, molecules=2).play()
+    asked = [
+        {getattr(x, "purpose", type(x).__name__) for x in turn.commands}
+        for turn in begun.turns
+        if any(isinstance(x, Recheck) for x in turn.commands)
+    ]
+    assert len(asked) > 2
+    last = {"flagged", "control"} if single else {"bias"}
+    assert all(each & last and "Price" not in each for each in asked[:-1])
+    assert "Price" in asked[-1]  # no labels follow
+    for fidelity in ("expensive",) if single else ("cheap", "expensive"):
+        done = {x.frame for x in begun.asked(Recheck, fidelity=fidelity)}
+        labels = {
+            x.frame
+            for x in begun.state.entries()
+            if x.good and not x.supplied and x.fidelity == fidelity
+        }
+        assert len(done) == max(3, ceil(SHARES[fidelity] * len(labels)))
+
+
+def test_rechecks_that_waited_are_made_before_the_examination(world, rules):
+    rules = replace(
+        rules,
+        budget=Budget(cheap=80, expensive=40),
+        stopping=StopRules(target=1e9),
+        examining=Examining(frames=3),
+        staleness=1,
+    )
+    begun = world.game(rules).play()
+    assert begun.state.finished.startswith("the target is met")
+    asked = begun.asked(Recheck), begun.asked(Examine)
+    assert all(asked)
+    turns = [
+        [i for i, turn in enumerate(begun.turns) if set(turn.commands) & set(commands)]
+        for commands in asked
+    ]
+    assert max(turns[0]) < min(turns[1])
 
 
 def test_where_there_are_fewer_than_three_labels_all_are_rechecked(world, rules):

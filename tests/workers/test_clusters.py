@@ -219,8 +219,9 @@ def test_labels_and_learning_ask_for_workers_of_their_own(tmp_path: Path) -> Non
     sent: list[object] = []
 
     class Client:
-        def submit(self, *_: object, resources: object, **__: object) -> "Client":
-            sent.append(resources)
+        def submit(self, work: object, *_: object, **options: object) -> "Client":
+            if work is not int:  # the placeholder of a group
+                sent.append(options["resources"])
             return self
 
         def add_done_callback(self, _: object) -> None:
@@ -231,6 +232,35 @@ def test_labels_and_learning_ask_for_workers_of_their_own(tmp_path: Path) -> Non
         for task in tasks:
             pool.submit(task)
     assert sent == [{LABEL: 1}, {LEARN: 1}, {LEARN: 1}, None, None, None]
+
+
+def test_the_scheduler_counts_tasks_of_all_rounds(tmp_path: Path) -> None:
+    """It queues the tasks of a large group only; others wait behind busy workers."""
+    setup = Campaign.from_yaml(write_toy(tmp_path)).setup
+    level, sizes = setup.levels["cheap"].id, []
+
+    def count_tasks(dask_scheduler: Any) -> tuple[int, list[int]]:
+        groups = [
+            len(group)
+            for name, group in dask_scheduler.task_groups.items()
+            if name.startswith("alloop-")
+        ]
+        return len(dask_scheduler.tasks), groups
+
+    settings = {"n_workers": 1, "processes": False, "protocol": "tcp://"}
+    with LocalCluster(**settings, **LOCAL) as cluster, Client(cluster) as client:
+        pool = DaskPool(ClusterPlan("address"), setup.worker_settings, client)
+        for attempt in (1, 2, 3):
+            command = LabelFrame(setup.start[0], level, "cheap", "seed", 0)
+            pool.submit(Task(command, attempt))
+            assert pool.next(30.0) is not None
+            until = time.monotonic() + 10
+            while client.run_on_scheduler(count_tasks)[0] > 1:  # until it is forgotten
+                assert time.monotonic() < until
+                time.sleep(0.01)
+            sizes.append(client.run_on_scheduler(count_tasks)[1])
+        pool.close()
+    assert sizes == [[2], [3], [4]]  # the placeholder is one of them
 
 
 def test_a_label_longer_than_any_job_is_refused_before_it_is_sent(
