@@ -9,7 +9,8 @@ and 1000 steps. one: a single training; fine-tunings: two of one pretraining, wi
 orders of the frames; branches: the last 1000 steps of pretraining are doubled too,
 after 2000 at a constant rate; networks: two trainings that share nothing; double: one
 training of 6000 and 2000 steps; tensor-painn, -double, -fourfold: a single training of
-that network, whose steps cost half as much again, of 4000, 8000 and 16000 steps. Two
+that network, whose steps cost half as much again, of 4000, 8000 and 16000 steps; -wide,
+-wide-double: of 4000 and 8000 steps with 96 channels in place of 64. Two
 networks are joined by the mean of their forces (twice the cost in MD) or of their
 weights. steps: of all trainings; wall: on as many cores as there are networks. Errors
 are mean absolute force components on other frames than those trained on (formaldehyde:
@@ -60,7 +61,8 @@ CONSTANT = replace(SCHEDULE, decay="wsd", hold=1.0 - 1e-7)
 class Comparison:
     """One seed's labels and the trainings on them; judge: frames to compute errors on.
 
-    fewer: one step is taken instead of so many. network: its kind.
+    fewer: one step is taken instead of so many. network: its kind; channels: None for
+    the usual ones.
     """
 
     cheap: LabelSet
@@ -69,6 +71,7 @@ class Comparison:
     seed: int
     fewer: int = 1
     network: str = "painn"
+    channels: int | None = None
 
     def pretrained(self, seed: int, steps: int = 3000) -> TrainingState:
         """Return a new network, pretrained on the cheap labels."""
@@ -127,7 +130,7 @@ class Comparison:
         cheap, expensive = ZBL.without(self.cheap), ZBL.without(self.expensive)
         return StageRunner(
             kind=self.network,
-            settings={},
+            settings={} if self.channels is None else {"channels": self.channels},
             labels={"cheap": cheap, "expensive": expensive},
             references={
                 "cheap": fit_references(cheap),
@@ -185,15 +188,21 @@ def networks(given: Comparison) -> Row:
     return _pair("networks", given, [given.one, other])
 
 
-def long_training(given: Comparison, name: str, factor: int, network: str) -> Row:
+def long_training(
+    given: Comparison, name: str, factor: int, network: str, channels: int | None
+) -> Row:
     """Return the error of one training of a network with so many times the steps."""
-    own = replace(given, network=network)
+    own = replace(given, network=network, channels=channels)
     start = own.pretrained(given.seed, 3000 * factor)
     return {name: own.error([own.fine_tuned(start, 1000 * given.seed, 1000 * factor)])}
 
 
-def _long(name: str, factor: int, network: str = "painn") -> Part:
-    return partial(long_training, name=name, factor=factor, network=network)
+def _long(
+    name: str, factor: int, network: str = "painn", channels: int | None = None
+) -> Part:
+    return partial(
+        long_training, name=name, factor=factor, network=network, channels=channels
+    )
 
 
 def _pair(name: str, given: Comparison, pair: Sequence[TrainingState]) -> Row:
@@ -213,6 +222,10 @@ PARTS: Mapping[str, Part] = {
     "tensor-painn": _long("tensor-painn", 1, "tensor-painn"),
     "tensor-painn-double": _long("tensor-painn-double", 2, "tensor-painn"),
     "tensor-painn-fourfold": _long("tensor-painn-fourfold", 4, "tensor-painn"),
+    "tensor-painn-wide": _long("tensor-painn-wide", 1, "tensor-painn", 96),
+    "tensor-painn-wide-double": _long(
+        "tensor-painn-wide-double", 2, "tensor-painn", 96
+    ),
 }
 STEPS = {  # of all trainings, and of the longest way through them
     "one": (4000, 4000),
@@ -223,6 +236,8 @@ STEPS = {  # of all trainings, and of the longest way through them
     "tensor-painn": (4000, 4000),
     "tensor-painn-double": (8000, 8000),
     "tensor-painn-fourfold": (16000, 16000),
+    "tensor-painn-wide": (4000, 4000),
+    "tensor-painn-wide-double": (8000, 8000),
 }
 
 
