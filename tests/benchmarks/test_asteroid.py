@@ -2,11 +2,13 @@
 
 import json
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from alloop.core.errors import InputError
 from alloop.core.units import KCAL_PER_MOL
 from alloop.training.schedule import Schedule
 from benchmarks.accuracy.asteroid import __main__ as asteroid
@@ -16,6 +18,7 @@ from benchmarks.accuracy.asteroid.arms import (
     default_steps,
     digest,
     stage_runs,
+    with_changes,
     with_schedule,
     with_steps,
     without_cheap_energies,
@@ -73,6 +76,20 @@ def test_an_arm_takes_the_steps_of_its_row() -> None:
             for n, c, stage in zip(stage_runs(arm), cost, whole.stages, strict=True)
         )
         assert spent == pytest.approx(1000, abs=8), name
+
+
+def test_a_change_is_of_one_stage_and_makes_a_row_of_its_own() -> None:
+    arm = with_schedule(ARMS["no-bat"], Schedule(), 4e-4)
+    change = {"fine-tuning": {"norm": "l1", "steps": 83}}
+    before, after = arm.stages, with_changes(arm, change).stages
+    assert after[0] == before[0]
+    assert after[1].steps == 83
+    assert after[1].schedule == replace(before[1].schedule, norm="l1")
+    assert digest(before) != digest(after)
+    assert with_changes(arm, {}) == arm
+    for wrong in ({"teacher": {"lr": 1.0}}, {"fine-tuning": {"pace": 1.0}}):
+        with pytest.raises(InputError, match="expected changes of"):
+            with_changes(arm, wrong)
 
 
 def test_gammas_share_the_budget() -> None:

@@ -40,6 +40,7 @@ from benchmarks.accuracy.asteroid.arms import (
     GRID,
     Arm,
     default_steps,
+    with_changes,
     with_schedule,
     without_cheap_energies,
 )
@@ -77,7 +78,10 @@ def main() -> None:
         sets = replace(
             sets, cheap=label_at_level(frames, given.level), approximate=False
         )
-    made = _jobs(given, sets)
+    try:
+        made = _jobs(given, sets)
+    except InputError as error:
+        raise SystemExit(str(error)) from error
     for job in made:
         _make(job, sets, given.out)
     _judge(_best_jobs(made, given.out), sets, given)
@@ -105,6 +109,13 @@ def _parser() -> ArgumentParser:
     add("--decay", type=float, default=0.0, help="weight decay")
     add("--fine", type=float, default=4e-4, help="the same in fine-tuning")
     add("--ema", type=float, default=0.99)
+    add(
+        "--change",
+        type=json.loads,
+        default={},
+        help="""of stages, as JSON: {"fine-tuning": {"norm": "l1", "steps": 83}}, fields
+        of Schedule and shares of the steps (of about 1000)""",
+    )
     add("--batch", type=int, default=10)
     add("--multi", action="store_true", help="cheap labels of all three molecules")
     add("--level", default="", help="cheap labels of this level instead: gfn2-xtb, ...")
@@ -149,6 +160,7 @@ def _arm(given: Namespace, sets: Sets, name: str, lr: float, decay: float) -> Ar
         weight_decay=decay,
     )
     arm = with_schedule(ARMS[name], schedule, given.fine * lr / given.lr)
+    arm = with_changes(arm, given.change)
     if sets.approximate:
         arm = without_cheap_energies(arm)
     return replace(

@@ -6,6 +6,7 @@ from dataclasses import dataclass, fields, is_dataclass, replace
 from itertools import product
 from typing import Any
 
+from alloop.core.errors import InputError
 from alloop.training.bias_weights import Gamma
 from alloop.training.schedule import Schedule
 from alloop.training.stages import Stage
@@ -108,6 +109,29 @@ def with_schedule(arm: Arm, schedule: Schedule, fine: float) -> Arm:
         for stage in arm.stages
     )
     return replace(arm, stages=stages)
+
+
+def with_changes(arm: Arm, changes: Mapping[str, Mapping[str, Any]]) -> Arm:
+    """Return the arm with other steps or schedules of stages, by name.
+
+    A change names fields of `Schedule`, or `steps`, a share as in `ARMS`. Raises
+    InputError for a stage or a field that there is not.
+    """
+    known = {field.name for field in fields(Schedule)} | {"steps"}
+    stages = {stage.name: stage for stage in arm.stages}
+    for name, change in changes.items():
+        if name not in stages or not set(change) <= known:
+            raise InputError(
+                f"expected changes of {', '.join(sorted(known))} of the stages "
+                f"{', '.join(stages)}, got {dict(change)} of {name}"
+            )
+        stage, facts = stages[name], dict(change)
+        stages[name] = replace(
+            stage,
+            steps=facts.pop("steps", stage.steps),
+            schedule=replace(stage.schedule, **facts),
+        )
+    return replace(arm, stages=tuple(stages.values()))
 
 
 def without_cheap_energies(arm: Arm) -> Arm:
