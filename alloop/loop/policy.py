@@ -144,19 +144,18 @@ def _next_step(state: LoopState, rules: Rules) -> Commands:
 def _end_campaign(state: LoopState, rules: Rules, reason: str) -> Commands:
     """Stop when all is answered.
 
-    Before that, labels that came late are learned from, rechecks that waited for
-    further labels are made, and the best generation is examined.
+    Before that, labels that came late are learned from, and the best generation is
+    examined, beside rechecks that waited for further labels.
     """
     if state.open or state.waiting_trainings:
         return ()
     if state.unlearned:
         return train_and_price(state, rules)
     if state.ending is None:
-        return (
-            recheck_commands(state, rules)
-            or examine_commands(state, rules, reason)
-            or (Stop(reason),)
-        )
+        examination = examine_commands(state, rules, reason)
+        if examination:
+            return (*examination, *recheck_commands(state, rules))
+        return (Stop(reason),)
     return (Stop(reason),) if is_examined(state) else (_unexamined(rules, reason),)
 
 
