@@ -1,0 +1,66 @@
+"""Large products of compiled code by oneDNN."""
+
+import pytest
+import torch
+from torch import Tensor
+from torch.fx.experimental.proxy_tensor import make_fx
+
+from alloop.models import compilation
+from alloop.models.compilation import compile_function, compile_obstacle
+from alloop.models.fast_products import product, use_fast_products
+
+
+def chain(x: Tensor, weight: Tensor, bias: Tensor) -> tuple[Tensor, Tensor]:
+    """A large product with a bias, one of transposed matrices, and a small one."""
+    y = torch.addmm(bias, x, weight.t())
+    return torch.mm(y.t(), x), torch.mm(y[:4], weight)
+
+
+@pytest.fixture
+def given() -> tuple[Tensor, ...]:
+    made = torch.Generator().manual_seed(1)
+    return tuple(
+        torch.randn(*shape, generator=made) for shape in ((300, 96), (96, 96), (96,))
+    )
+
+
+@pytest.mark.skipif(not torch.backends.mkldnn.is_available(), reason="no oneDNN")
+@pytest.mark.parametrize("mode", ["real", "symbolic"])
+def test_large_products_are_replaced_and_small_ones_are_not(
+    given: tuple[Tensor, ...], mode: str
+) -> None:
+    traced = make_fx(chain, tracing_mode=mode)(*given)  # type: ignore[arg-type]
+    assert use_fast_products(traced) == 2
+    assert sum("aten.mm" in str(x.target) for x in traced.graph.nodes) == 1
+    for found, expected in zip(traced(*given), chain(*given), strict=True):
+        torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-3)
+
+
+@pytest.mark.skipif(not torch.backends.mkldnn.is_available(), reason="no oneDNN")
+def test_double_precision_stays_as_it_is(given: tuple[Tensor, ...]) -> None:
+    traced = make_fx(chain)(*(x.double() for x in given))
+    assert use_fast_products(traced) == 0
+
+
+@pytest.mark.skipif(not torch.backends.mkldnn.is_available(), reason="no oneDNN")
+def test_the_number_of_threads_does_not_change_a_product() -> None:
+    a, b = torch.randn(1500, 96).t(), torch.randn(1500, 96)
+    before = torch.get_num_threads()
+    try:
+        found = []
+        for threads in (1, 2):
+            torch.set_num_threads(threads)
+            found.append(product(a, b))
+    finally:
+        torch.set_num_threads(before)
+    assert torch.equal(*found)
+
+
+@pytest.mark.skipif(bool(compile_obstacle()), reason="nothing compiles here")
+def test_compiled_code_takes_them(
+    given: tuple[Tensor, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(compilation, "mkl_is_slow", lambda: True)
+    code = compile_function(chain, given)
+    for found, expected in zip(code(*given), chain(*given), strict=True):
+        torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-3)
