@@ -67,7 +67,10 @@ def _is_large_product(node: Node) -> bool:
     aten = torch.ops.aten
     if node.target not in (aten.mm.default, aten.addmm.default) or node.kwargs:
         return False
-    a, b = (_value(each) for each in node.args[-2:])
+    factors: Any = node.args[-2:]
+    a, b = (factor.meta.get("val") for factor in factors)
+    if a is None or b is None:  # the trace does not tell what they are
+        return False
     lengths = _length(a, 0), _length(a, 1), _length(b, 1)
     return (
         a.dtype == torch.float32
@@ -75,11 +78,6 @@ def _is_large_product(node: Node) -> bool:
         and min(lengths) >= _SHORT
         and 2.0 * math.prod(lengths) >= _LARGE
     )
-
-
-def _value(node: Any) -> Any:
-    """Return the tensor that stands for a node's result, or facts of it."""
-    return node.meta["val"] if "val" in node.meta else node.meta["tensor_meta"]
 
 
 def _length(value: Any, dimension: int) -> int:
