@@ -17,7 +17,7 @@ from typing import Any, TypeAlias
 import torch
 from torch import Tensor
 
-from alloop.models.fast_products import mkl_is_slow, use_fast_products
+from alloop.models.matrix_products import mkl_is_slow, use_onednn
 from alloop.models.private_folder import own_folder
 
 Code: TypeAlias = Callable[..., tuple[Tensor, ...]]
@@ -91,7 +91,7 @@ def _compile_traced(function: Code, example: Sequence[Tensor], general: bool) ->
     try:
         traced = _trace_function(function, general)(*example)
         if mkl_is_slow():
-            use_fast_products(traced)
+            use_onednn(traced)
         with config.patch(settings), torch.no_grad():
             code = torch._inductor.standalone_compile(
                 traced,

@@ -18,10 +18,10 @@ _SHORT = 32  # ... and its least length
 _CPUINFO = Path("/proc/cpuinfo")
 _torch: Any = torch  # parts of it are not typed
 _library = _torch.library.Library("alloop", "DEF")
-_library.define("product(Tensor a, Tensor b) -> Tensor")
+_library.define("matrix_product(Tensor a, Tensor b) -> Tensor")
 
 
-def product(a: Tensor, b: Tensor) -> Tensor:
+def onednn_product(a: Tensor, b: Tensor) -> Tensor:
     """Return the product of two float32 matrices on a CPU, by oneDNN."""
     result: Tensor = torch.ops.mkldnn._linear_pointwise(a, b.t(), None, "none", [], "")
     return result
@@ -31,8 +31,8 @@ def _shape_of_product(a: Tensor, b: Tensor) -> Tensor:
     return a.new_empty(a.shape[0], b.shape[1])
 
 
-_library.impl("product", product, "CPU")
-torch.library.register_fake("alloop::product", _shape_of_product, lib=_library)
+_library.impl("matrix_product", onednn_product, "CPU")
+torch.library.register_fake("alloop::matrix_product", _shape_of_product, lib=_library)
 
 
 def mkl_is_slow() -> bool:
@@ -45,13 +45,15 @@ def mkl_is_slow() -> bool:
     return _CPUINFO.exists() and "GenuineIntel" not in _CPUINFO.read_text("utf-8")
 
 
-def use_fast_products(traced: GraphModule) -> int:
+def use_onednn(traced: GraphModule) -> int:
     """Let a traced function take its large products from oneDNN; return how many."""
     products = [node for node in traced.graph.nodes if _is_large_product(node)]
     for node in products:
         *bias, a, b = node.args
         with traced.graph.inserting_before(node):
-            new = traced.graph.call_function(torch.ops.alloop.product.default, (a, b))
+            new = traced.graph.call_function(
+                torch.ops.alloop.matrix_product.default, (a, b)
+            )
             new.meta = dict(node.meta)
             if bias:
                 add = torch.ops.aten.add.Tensor

@@ -7,7 +7,8 @@ from torch.fx.experimental.proxy_tensor import make_fx
 
 from alloop.models import compilation
 from alloop.models.compilation import compile_function, compile_obstacle
-from alloop.models.fast_products import product, use_fast_products
+from alloop.models.matrix_products import onednn_product, use_onednn
+from alloop.potentials.threads import torch_threads
 
 
 def chain(x: Tensor, weight: Tensor, bias: Tensor) -> tuple[Tensor, Tensor]:
@@ -30,7 +31,7 @@ def test_large_products_are_replaced_and_small_ones_are_not(
     given: tuple[Tensor, ...], mode: str
 ) -> None:
     traced = make_fx(chain, tracing_mode=mode)(*given)  # type: ignore[arg-type]
-    assert use_fast_products(traced) == 2
+    assert use_onednn(traced) == 2
     assert sum("aten.mm" in str(x.target) for x in traced.graph.nodes) == 1
     for found, expected in zip(traced(*given), chain(*given), strict=True):
         torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-3)
@@ -39,28 +40,31 @@ def test_large_products_are_replaced_and_small_ones_are_not(
 @pytest.mark.skipif(not torch.backends.mkldnn.is_available(), reason="no oneDNN")
 def test_double_precision_stays_as_it_is(given: tuple[Tensor, ...]) -> None:
     traced = make_fx(chain)(*(x.double() for x in given))
-    assert use_fast_products(traced) == 0
+    assert use_onednn(traced) == 0
 
 
 @pytest.mark.skipif(not torch.backends.mkldnn.is_available(), reason="no oneDNN")
 def test_the_number_of_threads_does_not_change_a_product() -> None:
     a, b = torch.randn(1500, 96).t(), torch.randn(1500, 96)
-    before = torch.get_num_threads()
-    try:
-        found = []
-        for threads in (1, 2):
-            torch.set_num_threads(threads)
-            found.append(product(a, b))
-    finally:
-        torch.set_num_threads(before)
+    found = []
+    for threads in (1, 2):
+        with torch_threads(threads):
+            found.append(onednn_product(a, b))
     assert torch.equal(*found)
 
 
 @pytest.mark.skipif(bool(compile_obstacle()), reason="nothing compiles here")
-def test_compiled_code_takes_them(
+@pytest.mark.skipif(not torch.backends.mkldnn.is_available(), reason="no oneDNN")
+def test_compiled_code_takes_them_where_mkl_is_slow(
     given: tuple[Tensor, ...], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(compilation, "mkl_is_slow", lambda: True)
-    code = compile_function(chain, given)
-    for found, expected in zip(code(*given), chain(*given), strict=True):
-        torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-3)
+    taken = []
+    monkeypatch.setattr(
+        compilation, "use_onednn", lambda traced: taken.append(use_onednn(traced))
+    )
+    for slow in (True, False):
+        monkeypatch.setattr(compilation, "mkl_is_slow", lambda slow=slow: slow)
+        code = compile_function(chain, given)
+        for found, expected in zip(code(*given), chain(*given), strict=True):
+            torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-3)
+    assert taken == [2]
