@@ -13,8 +13,8 @@ import torch
 from torch import Tensor
 from torch.fx import GraphModule, Node
 
-_LARGE = 4e6  # operations of a product, ...
-_SHORT = 32  # ... and its least length
+_LARGE = 2e6  # operations of a product, ...
+_SHORT = 16  # ... and its least length
 _CPUINFO = Path("/proc/cpuinfo")
 _torch: Any = torch  # parts of it are not typed
 _library = _torch.library.Library("alloop", "DEF")

@@ -26,11 +26,12 @@ from alloop.models.graph import Graph, to_graph
 from alloop.models.layers import Network
 from alloop.models.neighbours import is_static
 from alloop.models.network import EvaluatedNetwork, energy_and_forces
+from alloop.potentials.freed_memory import keep_freed_memory
 from alloop.potentials.learned import LearnedPotential, frame_slice
 
 # Pairs of atoms that the code gets at once: on a CPU what it makes of them stays in the
-# cache (32 ethanols in four parts take 0.8 of the time), elsewhere it fits into memory.
-_PAIRS_ON_CPU, _PAIRS_ELSEWHERE = 640, 2**20
+# cache (32 ethanols in two parts take 0.87 of the time), elsewhere it fits into memory.
+_PAIRS_ON_CPU, _PAIRS_ELSEWHERE = 1280, 2**20
 _KEPT = 32  # codes, and results of checking one on a batch, that a process keeps
 _AGREE = 1e-4  # of the largest value: code that differs by more is not used
 _MOVE = 0.05  # Å, between the positions that were traced and those that are checked
@@ -105,6 +106,7 @@ def compiled_for(potential: Potential, batch: Batch) -> tuple[Potential, str | N
             return potential, f"force calls are not compiled: {code}"
         first, last = (int(batch.offsets[x]) for x in (start, stop))
         parts.append(_Part(first, last, code, _graph_inputs(potential, part).given))
+    keep_freed_memory()
     return CompiledPotential(potential, batch, parts), None
 
 
@@ -209,8 +211,9 @@ def _compile_potential(
     if not potential.frozen_network.is_traceable(inputs.graph):
         raise NotCompiled(f"{potential.frozen_network.kind} cannot be traced")
     function = _tensor_function(potential.frozen_network, inputs)
+    changing = range(1 + len(_FIELDS) if general else 0)  # not those of the weights
     return compile_function(
-        function, (inputs.graph.pos, *inputs.given), general=general
+        function, (inputs.graph.pos, *inputs.given), any_length=changing
     )
 
 

@@ -92,11 +92,12 @@ def compile_gradients(
         raise NotCompiled(f"training of {network.kind} is not compiled")
     layout = flat_layout(network, objective, batch[0], batch[1])
     flat = layout.flat(*batch)
+    changing = range(len(layout.own), len(flat)) if general else range(0)
     key = program_key(layout, flat, batch[0], general)
     program = kept_program(
         _programs,
         key,
-        lambda: compile_function(layout.gradient, flat, general=general),
+        lambda: compile_function(layout.gradient, flat, any_length=changing),
     )
     compiled = CompiledGradients(layout, program, eager_gradients(network, objective))
     compiled(*batch)

@@ -34,7 +34,7 @@ from alloop.loop.commands import (
     Train,
     TrainPart,
 )
-from alloop.workers.freed_memory import keep_freed_memory
+from alloop.potentials.freed_memory import keep_freed_memory
 from alloop.workers.md_tasks import (
     perform_examine,
     perform_explore,

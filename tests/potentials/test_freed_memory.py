@@ -1,4 +1,4 @@
-"""Freed memory: a worker of Dask uses it again, as a process outside Dask does."""
+"""Freed memory: a process uses it again, under Dask and outside."""
 
 import os
 import platform
@@ -10,7 +10,7 @@ import pytest
 PAGES = """
 import resource
 import numpy as np
-from alloop.workers.freed_memory import keep_freed_memory
+from alloop.potentials.freed_memory import keep_freed_memory
 
 def page_faults():
     before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt

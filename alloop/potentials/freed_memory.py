@@ -1,8 +1,9 @@
-"""Freed memory, which a worker process keeps for its next use.
+"""Freed memory, which a process that makes many force calls keeps for its next use.
 
-Dask starts workers with `MALLOC_TRIM_THRESHOLD_=65536`: what is freed goes back to the
-system at once, and has to be cleared page by page when it is asked for again. A force
-call of thousands of pairs then takes twice as long.
+By itself glibc gives large pieces back to the system, and each has to be cleared page
+by page when it is asked for again; Dask starts workers with
+`MALLOC_TRIM_THRESHOLD_=65536`, which gives back more. A force call of thousands of
+pairs then takes twice as long.
 """
 
 import ctypes
@@ -19,14 +20,14 @@ _MMAP_THRESHOLD, _LARGEST = -3, 2**25
 
 @cache
 def keep_freed_memory() -> None:
-    """Have this process and its children keep freed memory, as outside Dask.
+    """Have this process, and under Dask its children, keep freed memory.
 
     At most 256 MB are kept. Nothing is done where the user chose a threshold, or
     where the C library is not glibc.
     """
-    if os.environ.get(_VARIABLE) != _OF_DASK:
+    if os.environ.get(_VARIABLE, _OF_DASK) != _OF_DASK:
         return
-    del os.environ[_VARIABLE]
+    os.environ.pop(_VARIABLE, None)
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
     if mallopt is not None:
         mallopt(_TRIM_THRESHOLD, _KEPT)
