@@ -128,6 +128,8 @@ def _assert_shapes(code: Code) -> Code:
     def run(*tensors: Tensor) -> tuple[Tensor, ...]:
         try:
             return code(*tensors)
+        except torch.OutOfMemoryError:
+            raise
         except RuntimeError as error:  # of the wrapper, which compares the shapes
             raise AssertionError(str(error)) from error
 
