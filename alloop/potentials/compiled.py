@@ -90,8 +90,8 @@ def compiled_for(potential: Potential, batch: Batch) -> tuple[Potential, str | N
     The code is for this batch at any positions; the reason is one sentence, None where
     there is code. Only learned potentials of small molecules without a cell are
     compiled: there the edges do not change. The code is checked against the network
-    before it is used. Raises InputError for an element that the model was never trained
-    on.
+    before it is used. The process keeps freed memory from then on. Raises InputError
+    for an element that the model was never trained on.
     """
     if not isinstance(potential, LearnedPotential):
         return potential, "only learned potentials are compiled"
@@ -211,7 +211,7 @@ def _compile_potential(
     if not potential.frozen_network.is_traceable(inputs.graph):
         raise NotCompiled(f"{potential.frozen_network.kind} cannot be traced")
     function = _tensor_function(potential.frozen_network, inputs)
-    changing = range(1 + len(_FIELDS) if general else 0)  # not those of the weights
+    changing = range(1 + len(_FIELDS)) if general else ()  # not those of the weights
     return compile_function(
         function, (inputs.graph.pos, *inputs.given), any_length=changing
     )

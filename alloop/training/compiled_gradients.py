@@ -92,7 +92,7 @@ def compile_gradients(
         raise NotCompiled(f"training of {network.kind} is not compiled")
     layout = flat_layout(network, objective, batch[0], batch[1])
     flat = layout.flat(*batch)
-    changing = range(len(layout.own), len(flat)) if general else range(0)
+    changing = range(len(layout.own), len(flat)) if general else ()
     key = program_key(layout, flat, batch[0], general)
     program = kept_program(
         _programs,

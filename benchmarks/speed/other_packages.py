@@ -151,7 +151,8 @@ class _Products(TorchDispatchMode):  # type: ignore[no-untyped-call]
 def _ways_to_call(func: Any, args: tuple[Any, ...]) -> list[Callable[[], Any]]:
     ways: list[Callable[[], Any]] = [partial(func, *args)]
     a, b = args[-2:]
-    if a.dim() == 2 and a.dtype == torch.float32:
+    onednn: bool = torch.backends.mkldnn.is_available()  # type: ignore[no-untyped-call]
+    if onednn and a.dim() == 2:
         ways.append(partial(onednn_product, a, b))
     return ways
 

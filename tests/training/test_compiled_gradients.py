@@ -1,6 +1,6 @@
 """Slopes by a program: what goes in and out, what does not fit, what torch makes."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -38,7 +38,7 @@ def traced(monkeypatch) -> list[Code]:
     """The functions that would be compiled, run by torch as they are."""
     functions: list[Code] = []
 
-    def keep(function: Code, example: object, *, any_length: range) -> Code:
+    def keep(function: Code, example: object, *, any_length: Sequence[int]) -> Code:
         functions.append(function)
         return function
 
@@ -132,7 +132,7 @@ def test_only_some_programs_are_kept(traced) -> None:
 
 
 def test_a_program_that_gives_another_gradient_is_not_used(monkeypatch) -> None:
-    def bad(function: Code, example: object, *, any_length: range) -> Code:
+    def bad(function: Code, example: object, *, any_length: Sequence[int]) -> Code:
         return lambda *flat: tuple(1.01 * x for x in function(*flat))
 
     monkeypatch.setattr(compiled_gradients, "compile_function", bad)
@@ -142,7 +142,7 @@ def test_a_program_that_gives_another_gradient_is_not_used(monkeypatch) -> None:
 
 
 def test_shapes_that_do_not_fit_are_taken_as_torch_does(monkeypatch) -> None:
-    def narrow(function: Code, example, *, any_length: range) -> Code:
+    def narrow(function: Code, example, *, any_length: Sequence[int]) -> Code:
         def run(*flat: Tensor) -> tuple[Tensor, ...]:
             for ours, theirs in zip(flat, example, strict=True):
                 assert ours.shape == theirs.shape
