@@ -110,7 +110,9 @@ def _print_rows(scored: "Iterable[ScoredFrame]") -> "Iterator[ScoredFrame]":
     for number, each in enumerate(scored):
         if number == 0:
             print_text(_ROW.format(*head))
-        values = (f"{each.energy:.4f}", f"{each.surprise:.3g}", _limit_text(each))
+        numbers = ((each.energy, ".4f"), (each.surprise, ".3g"))
+        known = ["–" if isnan(x) else format(x, form) for x, form in numbers]
+        values = (*known, _limit_text(each))
         print_text(_ROW.format(each.number, each.formula, *values, each.verdict))
         yield each
         if output_closed():
@@ -179,5 +181,6 @@ def _sums(counts: Counter[str], model: "Generation") -> str:
     also = f" and {controls} of MD" if limits.controls else ""
     return (
         f"{text}; limits hold for {limits.coverage:.0%} of frames like the "
-        f"{limits.frames}{also} that they were made from"
+        f"{limits.frames}{also} that they were made from; "
+        "the promise is not for flagged or outside frames"
     )

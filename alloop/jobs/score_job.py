@@ -1,6 +1,6 @@
 """Scores of frames that the user brings: surprise, limit of the error, verdict."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from math import isnan, nan
 from typing import Any
@@ -26,11 +26,12 @@ _ATOMS = 2000  # of a batch, about
 class ScoredFrame:
     """A frame with its predicted energy, surprise, limit of the error and verdict.
 
-    number: of the frame in its file, from 0 on. energy in eV. error_limit: upper limit
-    of the largest force error on an atom, eV/Å; inf where surprise lies beyond all that
-    it was made from, nan where the model has none and for frames outside. verdict:
-    "trusted", "flagged", or "outside" for a composition, charge or spin that the model
-    was not trained on.
+    number: of the frame in its file, from 0 on. energy in eV; nan where the model knows
+    nothing of an element, and surprise with it. error_limit: upper limit of the largest
+    force error on an atom, eV/Å; inf where surprise lies beyond all that it was made
+    from, nan where the model has none and for frames outside. verdict: "trusted",
+    "flagged", or "outside" for a composition, charge or spin that the model was not
+    trained on.
     """
 
     number: int
@@ -92,10 +93,7 @@ class FrameScores:
             )
 
     def score(self, given: Iterable[GivenStructure]) -> Iterator[ScoredFrame]:
-        """Yield the scores of structures in order; a batch of them is in memory.
-
-        Raises InputError for elements that the model does not know.
-        """
+        """Yield the scores of structures in order; a batch of them is in memory."""
         waiting: list[GivenStructure] = []
         first = atoms = 0
         for each in given:
@@ -111,23 +109,51 @@ class FrameScores:
     def _score_batch(
         self, first: int, given: list[GivenStructure]
     ) -> Iterator[ScoredFrame]:
-        batch = pack_frames([each.frame for each in given])
-        said = self.model.predict(batch, descriptors=True)
-        assert self.model.scorer is not None
-        surprise = self.model.scorer.score(batch, said)
+        inside = np.array([self._is_inside(each.frame) for each in given])
+        energies, surprise = np.full((2, len(given)), nan)
+        for places in (np.flatnonzero(inside), np.flatnonzero(~inside)):
+            if len(places):
+                said = self._predicted([given[i].frame for i in places])
+                energies[places], surprise[places] = said
         limits = self._limits(surprise)
         for index, each in enumerate(given):
             limit = float(limits[index])
-            verdict = self._verdict(each.frame, float(surprise[index]), limit)
+            is_known = inside[index] and not isnan(energies[index])
             yield ScoredFrame(
                 number=first + index,
                 atoms=each.atoms,
                 formula=hill_formula(each.frame),
-                energy=float(said.energies[index]),
+                energy=float(energies[index]),
                 surprise=float(surprise[index]),
-                error_limit=nan if verdict == "outside" else limit,
-                verdict=verdict,
+                error_limit=limit if is_known else nan,
+                verdict=self._verdict(float(surprise[index]), limit)
+                if is_known
+                else "outside",
             )
+
+    def _is_inside(self, frame: Frame) -> bool:
+        """Return True for a species of the domain, and where that is not known."""
+        known = None if self.domain is None else self.domain.species
+        return known is None or species(pack_frames([frame]))[0] in known
+
+    def _predicted(self, frames: Sequence[Frame]) -> tuple[Floats, Floats]:
+        """Return energies (frames,) in eV and surprise (frames,).
+
+        nan where the model cannot be asked, as it knows nothing of an element.
+        """
+        batch = pack_frames(frames)
+        try:
+            said = self.model.predict(batch, descriptors=True)
+        except InputError:
+            if self.domain is not None and self._is_inside(frames[0]):
+                raise  # of which the model has learned
+            if len(frames) == 1:
+                return np.full(1, nan), np.full(1, nan)
+            parts = [self._predicted([frame]) for frame in frames]
+            energies, surprise = (np.concatenate(x) for x in zip(*parts, strict=True))
+            return energies, surprise
+        assert self.model.scorer is not None
+        return said.energies, self.model.scorer.score(batch, said)
 
     def _limits(self, surprise: Floats) -> Floats:
         limits = self.model.error_limits
@@ -135,11 +161,7 @@ class FrameScores:
             np.full(len(surprise), nan) if limits is None else limits.limits(surprise)
         )
 
-    def _verdict(self, frame: Frame, surprise: float, limit: float) -> str:
-        if self.domain is not None:
-            own = species(pack_frames([frame]))[0]
-            if own not in self.domain.species:
-                return "outside"
+    def _verdict(self, surprise: float, limit: float) -> str:
         if self.error is not None:
             return "trusted" if limit <= self.error else "flagged"
         assert self.model.threshold is not None

@@ -12,8 +12,11 @@ from ase.calculators.singlepoint import SinglePointCalculator
 import alloop
 from alloop import Campaign
 from alloop.cli import main
+from alloop.core.atoms import from_atoms
+from alloop.files.frames import GivenStructure
 from alloop.generation import Generation, to_bytes
 from alloop.jobs import score_job
+from alloop.jobs.score_job import FrameScores
 from tests.cli.test_commands import refused, said
 from tests.conftest import write_toy
 
@@ -81,6 +84,7 @@ def test_a_frame_is_flagged_where_it_may_be_off_by_more_than_asked(
     shown = said(capsys, "score", frames, "--store", done, "--error", between)
     assert "9 frames: 4 trusted, 5 flagged, 0 outside" in shown
     assert "90% of frames like the 18" in shown
+    assert "the promise is not for flagged or outside frames" in shown
     only = said(capsys, "score", frames, "--store", done, "--quiet")
     assert only.count("\n") == 1
 
@@ -108,19 +112,33 @@ def test_scored_frames_are_written_with_what_they_had(
     assert len(ase.io.read(out, ":")) == 1
 
 
-def test_what_the_model_was_not_trained_on_is_outside_or_refused(
-    capsys: pytest.CaptureFixture[str], done: Path, tmp_path: Path
+@pytest.mark.parametrize("domain", ["known", "unknown"])
+def test_what_the_model_was_not_trained_on_is_outside_and_refuses_no_other_frame(
+    capsys: pytest.CaptureFixture[str], done: Path, tmp_path: Path, domain: str
 ) -> None:
-    file = tmp_path / "other.extxyz"
+    model, file = Campaign.from_store(done).model(), tmp_path / "other.extxyz"
+    if domain == "unknown":  # as in files of an older alloop
+        model = replace_fields(model, domain=None)
+    (tmp_path / "water.model").write_bytes(to_bytes(model)[1])
     charged = molecule("H2O")
     charged.info["charge"] = 1
-    ase.io.write(file, [molecule("H2O"), molecule("H2O2"), charged])
-    rows = said(capsys, "score", file, "--store", done, "--json").splitlines()
-    verdicts = [json.loads(row)["verdict"] for row in rows]
-    assert verdicts[1:] == ["outside", "outside"]
-    ase.io.write(file, [molecule("CH4")])
-    said_ = refused(capsys, "score", file, "--store", done, "--json")
-    assert "got C" in said_
+    ase.io.write(file, [molecule(x) for x in ("CH4", "H2O", "H2O2", "NaCl", "H2O")])
+    ase.io.write(file, charged, append=True)
+    asked = ("score", file, "--model", tmp_path / "water.model")
+    rows = [json.loads(row) for row in said(capsys, *asked, "--json").splitlines()]
+    outside = [row["verdict"] == "outside" for row in rows]
+    if domain == "known":
+        assert outside == [True, False, True, True, False, True]
+    else:
+        assert outside == [True, False, False, True, False, False]
+    water = molecule("H2O")
+    (alone,) = FrameScores(model).score([GivenStructure(water, from_atoms(water))])
+    for row in (rows[1], rows[4]):
+        assert row["energy"] == pytest.approx(alone.energy)
+        assert row["verdict"] == alone.verdict
+    for row in (rows[0], rows[3]):  # of elements that the model does not know
+        assert [row[x] for x in ("energy", "surprise", "error_limit")] == [None] * 3
+    assert "outside" in said(capsys, *asked)
 
 
 def test_every_mistake_is_one_sentence(
