@@ -49,6 +49,7 @@ from alloop.loop.state import (
     LabelState,
     LoopState,
     PartErrors,
+    label_blocks,
 )
 from alloop.store import codec, record
 from alloop.store.archive import Archive
@@ -164,7 +165,7 @@ def fold_to_bytes(fold: JournalFold) -> bytes:
             config=fold.config,
             state=_to_plain({k: v for k, v in small.items() if k not in _GROWING}),
             entries=_entries_array(list(state.entries())),
-            blocks=tuple(map(len, (*state.blocks, state.recent))),
+            blocks=(*(len(x.entries) for x in state.blocks), len(state.recent)),
             frames=pack_frames(list(index.frames.values())),
             labels=_labels_array(index, good),
             forces=np.concatenate([np.zeros((0, 3)), *(x.forces for x in good)]),
@@ -187,7 +188,7 @@ def fold_from_bytes(seq: int, data: bytes) -> JournalFold:
     entries = iter(_array_entries(found.entries))
     *blocks, recent = (_first_entries(entries, count) for count in found.blocks)
     small = LoopState(**_from_plain(found.state))
-    state = replace(small, blocks=tuple(blocks), recent=recent)
+    state = replace(small, blocks=label_blocks(blocks), recent=recent)
     index = _label_index(found)
     records = _record_index(found, index)
     return JournalFold(seq, found.config, state, index, records)

@@ -10,7 +10,7 @@ from alloop.core.records import Candidate
 from alloop.core.splits import EXAMINATION
 from alloop.loop import events as e
 from alloop.loop.commands import LabelFrame
-from alloop.loop.state import TEST, LabelState, LoopState
+from alloop.loop.state import TEST, LabelState, LoopState, label_blocks
 
 
 def given_entries(event: e.Opened) -> tuple[LabelState, ...]:
@@ -75,7 +75,7 @@ def record_entry(state: LoopState, command: LabelFrame, entry: LabelState) -> Lo
         return replace(state, recent=(*state.recent, entry))
     return replace(
         state,
-        blocks=tuple(_replace_entry(block, entry) for block in state.blocks),
+        blocks=label_blocks(_replace_entry(x.entries, entry) for x in state.blocks),
         recent=_replace_entry(state.recent, entry),
         retries={k: v for k, v in state.retries.items() if k != command.name},
         unlearned=state.unlearned or (entry.good and entry.purpose != EXAMINATION),

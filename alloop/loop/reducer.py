@@ -31,7 +31,12 @@ from alloop.loop.label_outcomes import (
     record_entry,
 )
 from alloop.loop.motion_outcomes import apply_motion
-from alloop.loop.state import GenerationSummary, LoopState, PartErrors
+from alloop.loop.state import (
+    GenerationSummary,
+    LoopState,
+    PartErrors,
+    label_blocks,
+)
 
 ATTEMPTS = 3  # times that a lost command is tried
 
@@ -175,7 +180,8 @@ def _enter_stage(state: LoopState, stage: str) -> LoopState:
 
     The entries of the step that ended become a block.
     """
-    blocks = (*state.blocks, state.recent) if state.recent else state.blocks
+    steps = [state.recent] if state.recent else []
+    blocks = label_blocks(steps, before=state.blocks)
     if state.stage == "explore":
         state = replace(
             state, stalled_rounds=state.stalled_rounds + 1 if state.died else 0

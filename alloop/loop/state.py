@@ -20,6 +20,7 @@ from alloop.core.units import Floats
 from alloop.loop.commands import Command, Examine, LabelFrame, ModelId
 
 TEST = "test"
+_UNPAID = (TEST, EXAMINATION, "given")  # purposes that no budget pays for
 _LEAST_HELDOUT = 8
 _FIRST_STEPS = 20  # MD steps; a walker stopped earlier got nowhere
 
@@ -44,6 +45,47 @@ class LabelState:
     supplied: bool = False
     limit_ratio: float | None = None
     limit_held: bool | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class LabelTotals:
+    """The number of labels spent, by fidelity, and the CPU seconds of all labels.
+
+    Labels that only test and those that the user supplied are not spent.
+    """
+
+    cheap: int = 0
+    expensive: int = 0
+    cpu_seconds: float = 0.0
+
+    def add(self, entries: Iterable[LabelState]) -> "LabelTotals":
+        """Return the totals with further labels, summed in their order."""
+        counts = {"cheap": self.cheap, "expensive": self.expensive}
+        cpu_seconds = self.cpu_seconds
+        for entry in entries:
+            cpu_seconds += entry.cpu_seconds
+            if entry.purpose not in _UNPAID:
+                counts[entry.fidelity] += 1
+        return LabelTotals(**counts, cpu_seconds=cpu_seconds)
+
+
+@dataclass(frozen=True, slots=True)
+class LabelBlock:
+    """The labels of a closed step; totals: of all labels up to its end."""
+
+    entries: tuple[LabelState, ...]
+    totals: LabelTotals
+
+
+def label_blocks(
+    steps: Iterable[tuple[LabelState, ...]], before: tuple[LabelBlock, ...] = ()
+) -> tuple[LabelBlock, ...]:
+    """Return `before` and a block for each further step."""
+    blocks = list(before)
+    for entries in steps:
+        totals = blocks[-1].totals if blocks else LabelTotals()
+        blocks.append(LabelBlock(entries, totals.add(entries)))
+    return tuple(blocks)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -83,8 +125,9 @@ class PartErrors:
 class LoopState:
     """Open work, counters and ids; never all frames.
 
-    Entries of closed steps are kept in blocks, so that the cost of an event depends on
-    the size of the open step, not on the length of the campaign. retries: lost labels
+    Entries of closed steps are kept in blocks with running totals, so that the cost of
+    an event depends on the size of the open step, not on the length of the campaign.
+    retries: lost labels
     asked for again, until they are answered; unlearned: True if one of them came back
     good, or a generation was refined, and no training has followed.
 
@@ -112,7 +155,7 @@ class LoopState:
     seeds: Mapping[int, tuple[Frame, ...]] = field(default_factory=dict)
     open: Mapping[str, Command] = field(default_factory=dict)
     attempts: Mapping[str, int] = field(default_factory=dict)
-    blocks: tuple[tuple[LabelState, ...], ...] = ()
+    blocks: tuple[LabelBlock, ...] = ()
     recent: tuple[LabelState, ...] = ()
     found: Mapping[str, FoundCandidates] = field(default_factory=dict)
     walkers: Mapping[int, Walker] = field(default_factory=dict)
@@ -149,7 +192,7 @@ class LoopState:
     def entries(self) -> Iterable[LabelState]:
         """Yield all labels asked for, in journal order."""
         for block in self.blocks:
-            yield from block
+            yield from block.entries
         yield from self.recent
 
     def trained_on(
@@ -248,18 +291,22 @@ class LoopState:
         """Return the state with only the first `blocks` blocks of entries."""
         return replace(self, blocks=self.blocks[:blocks], recent=())
 
+    def totals(self) -> LabelTotals:
+        """Return the totals of all labels; the cost is that of the open step's."""
+        closed = self.blocks[-1].totals if self.blocks else LabelTotals()
+        return closed.add(self.recent)
+
     def labels_used(self, fidelity: str) -> int:
         """Return the number of labels spent at the fidelity, failed ones included.
 
         Labels that only test and those that the user supplied do not count.
         """
-        free = (TEST, EXAMINATION, "given")
-        spent = (x for x in self.entries() if x.purpose not in free)
-        return sum(entry.fidelity == fidelity for entry in spent)
+        totals = self.totals()
+        return totals.cheap if fidelity == "cheap" else totals.expensive
 
     def cpu_seconds(self) -> float:
         """Return the CPU seconds of all labels so far."""
-        return sum(entry.cpu_seconds for entry in self.entries())
+        return self.totals().cpu_seconds
 
     def _excluded_frames(self, fidelity: str) -> set[FrameId]:
         return {frame for frame, what in self.excluded if what in (fidelity, "all")}

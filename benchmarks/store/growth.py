@@ -15,6 +15,7 @@ Of the driver, by record, and of its whole process:
 
     commit   append a record                  learn   state, labels and history
     columns  fill them                        folds   keep them, each 10 % longer
+    quotas   of a round, once at the end; every piece of MD asks for them
     files, MB   in the store when it ends     peak MB   memory of the driver
 
 Of each process, start and imports included: seconds, and MB of memory at most.
@@ -37,7 +38,9 @@ from typing import TypeVar
 from alloop.history.fold_updater import FoldUpdater
 from alloop.history.reader import CODEC
 from alloop.loop import events as e
+from alloop.loop.label_choice import RoundQuotas
 from alloop.loop.reducer import next_state
+from alloop.loop.rules import Budget, Rules
 from alloop.store.archive import Archive
 from alloop.testing.faults.file_systems import UnsyncedFileSystem
 from benchmarks.common import Row, Rows, make_parser, make_table, show, write_json
@@ -58,6 +61,7 @@ _ATTRS = {
         for fidelity, each in LEVELS.items()
     },
 }
+_RULES = Rules(Budget(cheap=1_000_000, expensive=100_000))
 _T = TypeVar("_T")
 
 
@@ -94,6 +98,8 @@ def grow_store(path: Path, count: int) -> dict[str, float]:
             spent["learn"] += cpu_seconds(partial(_fold_turns, keeper, made))[0]
             spent["columns"] += cpu_seconds(keeper.fill_columns)[0]
             spent["folds"] += cpu_seconds(keeper.compact)[0]
+        quotas = partial(RoundQuotas.from_state, keeper.fold.state, _RULES)
+        spent["quotas"] = cpu_seconds(lambda: [quotas() for _ in range(count)])[0]
         keeper.close()
     return spent
 

@@ -13,7 +13,12 @@ from alloop.loop.label_choice import (
     flagged_frames,
 )
 from alloop.loop.rules import Budget
-from alloop.loop.state import FoundCandidates, LabelState, LoopState
+from alloop.loop.state import (
+    FoundCandidates,
+    LabelState,
+    LoopState,
+    label_blocks,
+)
 
 
 @pytest.fixture
@@ -57,9 +62,11 @@ def spent(frames, fidelity, count):
 def test_what_is_left_is_dealt_out_to_the_rounds_that_are_left(
     world, cheap, expensive, expected
 ):
-    blocks = (
-        spent(world.frame, "cheap", cheap),
-        spent(world.frame, "expensive", expensive),
+    blocks = label_blocks(
+        (
+            spent(world.frame, "cheap", cheap),
+            spent(world.frame, "expensive", expensive),
+        )
     )
     assert RoundQuotas.from_state(LoopState(blocks=blocks), world.RULES) == expected
 
@@ -74,8 +81,18 @@ def test_labels_of_the_open_step_do_not_change_its_quotas(world, state):
     assert RoundQuotas.from_state(during, world.RULES) == fresh
 
 
+def test_quotas_do_not_look_at_labels_of_closed_steps(world, monkeypatch):
+    block = (*spent(world.frame, "cheap", 6), *spent(world.frame, "expensive", 4))
+    state = LoopState(blocks=label_blocks((block,)))
+    hours = replace(world.RULES.budget, cpu_hours=1e3)
+    expected = RoundQuotas.from_state(state, world.RULES)
+    monkeypatch.setattr(LoopState, "entries", lambda _: pytest.fail("walks all labels"))
+    assert RoundQuotas.from_state(state, world.RULES) == expected
+    assert RoundQuotas.from_state(state, replace(world.RULES, budget=hours)) == expected
+
+
 def test_a_budget_that_shrank_below_what_is_spent_leaves_nothing(world):
-    state = LoopState(blocks=(spent(world.frame, "expensive", 12),))
+    state = LoopState(blocks=label_blocks((spent(world.frame, "expensive", 12),)))
     small = replace(world.RULES, budget=Budget(cheap=20, expensive=5))
     picks = RoundQuotas.from_state(state, small)
     assert (picks.expensive, picks.controls) == (0, 0)
@@ -121,7 +138,7 @@ def test_the_order_in_which_explorations_came_does_not_count(world, state, selec
 
 def test_frames_that_have_a_label_are_not_flagged_again(world, state, pool):
     known = pool[0][0]
-    labelled = replace(state, blocks=((entry(known.frame),),))
+    labelled = replace(state, blocks=label_blocks(((entry(known.frame),),)))
     chosen = flagged_frames(labelled, world.RULES, 8, {pool[0][1].frame.id})
     ids = {x.frame.id for x, _ in chosen}
     assert known.frame.id not in ids
@@ -204,7 +221,7 @@ def test_a_round_asks_for_no_more_than_the_cpu_hours_left_pay_for(world):
         assert cheap * 1.0 + expensive * 20.0 <= seconds
         if seconds >= 87.0:  # 6 cheap labels and 4 expensive ones
             assert picks == RoundQuotas(20 // 3 - 1, 3, 1)
-    spent = replace(state, blocks=(spent_on(world.frame, 5, 10.0),))
+    spent = replace(state, blocks=label_blocks((spent_on(world.frame, 5, 10.0),)))
     budget = Budget(cheap=20, expensive=12, cpu_hours=100.0 / 3600)
     assert (
         RoundQuotas.from_state(spent, replace(world.RULES, budget=budget)).expensive

@@ -1,5 +1,6 @@
 """The fold of the journal: learning is absorbing, then asking."""
 
+from collections import Counter
 from dataclasses import fields, replace
 
 import numpy as np
@@ -76,11 +77,35 @@ def test_answers_close_what_they_answer(world):
 def test_entries_of_closed_steps_lie_in_blocks(world):
     live = world.game().to("flag")
     assert live.state.recent == ()
-    assert [len({x.purpose for x in block}) for block in live.state.blocks] == [2]
+    assert [len({x.purpose for x in block.entries}) for block in live.state.blocks] == [
+        2
+    ]
     live.to("bias")
-    purposes = [{entry.purpose for entry in block} for block in live.state.blocks]
+    purposes = [
+        {entry.purpose for entry in block.entries} for block in live.state.blocks
+    ]
     assert purposes == [{"seed", "test"}, {"control", "flagged"}]
     assert [x.purpose for x in live.state.entries()].count("seed") == 9
+
+
+def test_totals_are_those_of_all_labels_after_a_whole_game_and_a_retry(world):
+    live = world.game().to("flag")
+    lost = next(x for x in live.state.open.values() if x.fidelity == "cheap")
+    live.turn(world.failed(lost))
+    live.to("explore", generation=2)
+    live.turn(e.Retried((lost,)))
+    live.play()
+    entries = list(live.state.entries())
+    unpaid = {"test", "given", "examination"}
+    paid = Counter(x.fidelity for x in entries if x.purpose not in unpaid)
+    again = next(
+        x for x in entries if (x.frame, x.fidelity) == (lost.frame.id, "cheap")
+    )
+    assert again.good
+    assert again.cpu_seconds > world.label(lost.frame, lost.level).cpu_seconds
+    assert live.state.labels_used("cheap") == paid["cheap"] > 0
+    assert live.state.labels_used("expensive") == paid["expensive"] > 0
+    assert live.state.cpu_seconds() == sum(x.cpu_seconds for x in entries)
 
 
 def test_the_bias_is_the_mean_difference_from_the_models_forces(world):

@@ -89,7 +89,7 @@ def plain(fact):
 def outcome(game):
     """All commands, how often each was sent, and the end."""
     asked = Counter(plain(x) for turn in game.turns for x in turn.commands)
-    blocks = [sorted(map(plain, block)) for block in game.state.blocks]
+    blocks = [sorted(map(plain, block.entries)) for block in game.state.blocks]
     recent = sorted(map(plain, game.state.recent))
     return asked, blocks, recent, plain(replace(game.state, blocks=(), recent=()))
 

@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 
 from alloop.loop.rules import Budget, StopRules
-from alloop.loop.state import LabelState, LoopState
+from alloop.loop.state import LabelState, LoopState, label_blocks
 from alloop.loop.stopping import labels_left, reason_to_stop
 
 
@@ -31,7 +31,9 @@ def test_without_a_reason_a_campaign_goes_on(stops):
 
 def test_test_and_given_labels_are_not_paid_from_the_budget(world):
     state = LoopState(
-        blocks=(entries(5, purpose="test"), entries(5, purpose="given"), entries(2))
+        blocks=label_blocks(
+            (entries(5, purpose="test"), entries(5, purpose="given"), entries(2))
+        )
     )
     assert labels_left(state, world.RULES, "expensive") == 10
 
@@ -56,7 +58,9 @@ def test_the_budget_of_cheap_labels_does_not(stops):
 
 def test_cpu_hours_count_labels_of_both_levels_and_of_the_test_set(stops):
     state = LoopState(
-        blocks=(entries(2, "cheap", cost=600.0), entries(3, purpose="test", cost=800.0))
+        blocks=label_blocks(
+            (entries(2, "cheap", cost=600.0), entries(3, purpose="test", cost=800.0))
+        )
     )
     one = Budget(cheap=20, expensive=12, cpu_hours=1.0)
     assert stops(state, one) == "the budget of 1 CPU h for labels is spent"

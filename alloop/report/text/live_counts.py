@@ -118,8 +118,8 @@ def _entered_kind(state: LoopState, name: str) -> Iterator[str]:
     if what != "label":
         return
     level, frame = rest
-    newest = chain(reversed(state.recent), *map(reversed, reversed(state.blocks)))
-    for entry in newest:
+    steps = (state.recent, *(block.entries for block in reversed(state.blocks)))
+    for entry in chain.from_iterable(map(reversed, steps)):
         if entry.frame == frame and state.levels[entry.fidelity] == level:
             yield _label_kind(entry)
             return
