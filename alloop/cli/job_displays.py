@@ -3,6 +3,7 @@
 import time
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping, Sequence
+from math import isfinite
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
@@ -38,7 +39,8 @@ if TYPE_CHECKING:
 
 _SHOWN = 60  # characters of a list of frames, at most
 _COLUMNS = (
-    *("frames", "energy MAE\nmeV", "RMSE\nmeV", "forces MAE\nmeV/Å", "RMSE\nmeV/Å"),
+    *("frames", "energy MAE\nmeV", "RMSE\nmeV", "less mean\nmeV"),
+    *("forces MAE\nmeV/Å", "RMSE\nmeV/Å"),
 )
 _TITLES = {
     "cheap": "training, cheap",
@@ -164,6 +166,21 @@ def _shortened_text(text: str) -> str:
     return text if len(text) <= _SHOWN else f"{text[:_SHOWN].rpartition(',')[0]}, ..."
 
 
+def train_outline(job: "TrainJob") -> Iterator[str]:
+    """Yield the lines to print before a training: its frames and its length."""
+    data = job.material
+    cheap, costly = len(data.cheap), len(data.expensive)
+    levels = f"{costly} expensive" + f" and {cheap} cheap" * bool(cheap)
+    total = costly + len(data.validation)
+    yield (
+        f"trains on {levels} labels; {len(data.validation)} of {total} expensive "
+        f"frames are held out for validation, each drawn with a chance of "
+        f"{job.shares.validation:g}"
+    )
+    if job.preset is not None:
+        yield f"preset {job.preset}: {job.length}"
+
+
 def train_summary(job: "TrainJob", trained: "TrainedModel") -> Iterator[Any]:
     """Yield the lines to print at the end of a training."""
     kind = job.plan.potential.kind
@@ -174,6 +191,11 @@ def train_summary(job: "TrainJob", trained: "TrainedModel") -> Iterator[Any]:
         yield (
             "no test set: validation frames steered the training, so that their error "
             "is no test"
+        )
+    elif not isfinite(trained.errors["test"].force_mae):
+        yield (
+            "the test file has energies alone; `less mean` is their MAE after the mean "
+            "error is taken off: that of the shape of a scan or path"
         )
     limit = trained.generation.threshold
     frames = plural(len(job.material.validation), "validation frame")
@@ -199,7 +221,11 @@ def _error_table(title: str, rows: Mapping[str, ErrorSummary]) -> Table:
         table.add_column(column, justify="right")
     for name, found in rows.items():
         same = name != "cheap"  # each level has its own zero of energy
-        energies = (found.energy_mae, found.energy_rmse) if same else (None, None)
+        energies = (
+            (found.energy_mae, found.energy_rmse, found.energy_spread)
+            if same
+            else (None, None, None)
+        )
         values = (*energies, found.force_mae, found.force_rmse)
         table.add_row(_TITLES[name], str(found.frames), *map(milli_text, values))
     return table

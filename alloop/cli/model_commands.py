@@ -57,7 +57,8 @@ def train(  # noqa: PLR0913 - one for each option
         typer.Option(
             min=0,
             max=0.9,
-            help="share of the expensive labels to validate on  [default: 0.1]",
+            help="chance of each expensive label to be held out for validation"
+            "  [default: 0.1]",
         ),
     ] = None,
     energy_unit: Annotated[
@@ -76,6 +77,13 @@ def train(  # noqa: PLR0913 - one for each option
         str | None,
         typer.Option(help="training: `asteroid`, a YAML mapping, or a YAML file"),
     ] = None,
+    preset: Annotated[
+        str | None,
+        typer.Option(
+            help="steps, batch and learning rates that are not given: `quick`, "
+            "`standard` or `best`  [default: by the number of labels]"
+        ),
+    ] = None,
     seed: Annotated[
         int | None, typer.Option(min=0, help="seed of all random numbers")
     ] = None,
@@ -85,7 +93,7 @@ def train(  # noqa: PLR0913 - one for each option
     """Train a potential on labels and write a model file.
 
     Options override the YAML file. After Ctrl-C or a kill the same command continues.
-    Errors are in meV and meV/Å.
+    Errors are in meV and meV/Å. A test file may hold energies alone, such as a scan.
     """
     from alloop.jobs.train_files import LabelFiles
     from alloop.jobs.train_setup import prepare_training
@@ -95,7 +103,7 @@ def train(  # noqa: PLR0913 - one for each option
     with stop_event() as asked:
         try:
             job = prepare_training(
-                {**sections, **files.tree()}, out, validation, test_share
+                {**sections, **files.tree()}, out, validation, test_share, preset
             )
             if job.done():
                 print_text(
@@ -134,9 +142,11 @@ def _section_tree(
 
 
 def _train_with_display(job: "TrainJob", asked: Event, quiet: bool) -> None:
-    from alloop.cli.job_displays import ProgressDisplay, train_summary
+    from alloop.cli.job_displays import ProgressDisplay, train_outline, train_summary
     from alloop.report.text.formatting import number_text
 
+    for line in () if quiet else train_outline(job):
+        print_text(line)
     for warning in job.material.warnings:
         print_error(f"warning: {warning}")
     kind = job.plan.potential.kind

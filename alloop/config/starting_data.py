@@ -168,11 +168,17 @@ def _add_test(
     )
 
 
-def read_label_file(path: Path, units: Units) -> "LabelledFrames":
-    """Return the labels of a file in the units that its section declares."""
+def read_label_file(
+    path: Path, units: Units, energies_alone: bool = False
+) -> "LabelledFrames":
+    """Return the labels of a file in the units that its section declares.
+
+    energies_alone: frames without forces are accepted, as in `read_labels`.
+    """
     from alloop.intake import read_labels  # slow: imports zarr and the store
 
-    return read_labels(path, **units.model_dump(include=set(Units.model_fields)))
+    declared = units.model_dump(include=set(Units.model_fields))
+    return read_labels(path, **declared, energies_alone=energies_alone)
 
 
 def _from_store(

@@ -12,8 +12,9 @@ are ignored.
 """
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, TypeAlias
 
 from alloop.config.build import resolve_defaults
 from alloop.config.checks.device_checks import device_problems
@@ -25,8 +26,36 @@ from alloop.config.problems import ConfigError, Problem
 from alloop.config.sections.clusters import Local
 from alloop.config.sections.data import Labels, Store
 from alloop.config.sections.plan import Plan
+from alloop.config.sections.potentials import NetworkSection
+from alloop.config.sections.training import Asteroid, Standard
 from alloop.config.yaml_text import Tree, parse_yaml
+from alloop.core.errors import InputError
+from alloop.models.settings import is_pretrained
 
+PresetName: TypeAlias = Literal["quick", "standard", "best"]
+
+
+@dataclass(frozen=True, slots=True)
+class Preset:
+    """Length and pace of a training: steps, batches and peak learning rates.
+
+    finetune_lr: of the last stage, after cheap labels; a quarter of the steps is its.
+    """
+
+    steps: int
+    batch: int
+    lr: float
+    finetune_lr: float
+
+
+_FINE_SHARE = 0.25  # of the steps, after cheap labels
+_PASSES = 300  # of fine-tuning through the expensive labels; many more do harm
+_CHOICE: dict[int, PresetName] = {0: "quick", 100: "standard", 1000: "best"}
+PRESETS: Mapping[PresetName, Preset] = {
+    "quick": Preset(4000, 10, 5e-3, 1e-3),
+    "standard": Preset(12_000, 5, 2.5e-3, 4e-4),
+    "best": Preset(30_000, 5, 2.5e-3, 4e-4),
+}
 _STAND_IN = {"kind": "toy"}  # for levels that make no labels
 _SUFFIXES = (".yaml", ".yml")
 
@@ -64,6 +93,78 @@ def parse_section(key: str, text: str) -> Tree:
         return {"extends": [word]}
     said = parse_yaml(word, f"--{key}") if word.startswith("{") else {"kind": word}
     return {key: said}
+
+
+def preset_name(word: str | None) -> PresetName | None:
+    """Return the preset of that name; raise InputError where there is none."""
+    if word is None:
+        return None
+    for name in PRESETS:
+        if word == name:
+            return name
+    known = ", ".join(PRESETS)
+    raise InputError(f"expected a preset, one of {known}, got `{word}`")
+
+
+def chosen_preset(plan: Plan, cheap: int, expensive: int) -> PresetName | None:
+    """Return the preset for so many labels to train on, by default.
+
+    None where the file sets steps, batch or learning rates itself, and for potentials
+    whose training has none of them or begins from a trained network.
+    """
+    training = plan.training
+    if not isinstance(training, Asteroid | Standard) or not _is_new_network(plan):
+        return None
+    if training.model_fields_set & {*_preset_values(training, "quick", 1)}:
+        return None
+    labels = cheap + expensive
+    return _CHOICE[max(least for least in _CHOICE if least <= labels)]
+
+
+def with_preset(plan: Plan, name: PresetName, expensive: int) -> Plan:
+    """Return the plan with a preset's values for what its `training:` does not set.
+
+    expensive: the number of expensive labels to train on. Raises InputError where the
+    training or the potential has no presets.
+    """
+    training = plan.training
+    if not isinstance(training, Asteroid | Standard) or not _is_new_network(plan):
+        raise InputError(
+            "presets are for new networks and training of kind asteroid or standard, "
+            f"got `{plan.potential.kind}` with "
+            f"`{'none' if training is None else training.kind}`; leave --preset out"
+        )
+    values = _preset_values(training, name, expensive)
+    own = training.model_fields_set
+    update = {key: value for key, value in values.items() if key not in own}
+    return plan.model_copy(update={"training": training.model_copy(update=update)})
+
+
+def _is_new_network(plan: Plan) -> bool:
+    potential = plan.potential
+    return isinstance(potential, NetworkSection) and not is_pretrained(potential.kind)
+
+
+def _preset_values(
+    training: Asteroid | Standard, name: PresetName, expensive: int
+) -> dict[str, int | float]:
+    """Return the keys of a `training:` section that a preset sets, and their values."""
+    preset = PRESETS[name]
+    common = {"batch": preset.batch, "lr": preset.lr}
+    if isinstance(training, Standard):
+        return {**common, "steps": preset.steps}
+    passes = max(1, _PASSES * expensive // preset.batch)
+    fine = min(round(_FINE_SHARE * preset.steps), passes)
+    usual = Asteroid(kind="asteroid")
+    rest = preset.steps - fine
+    teacher = round(rest * usual.teacher / (usual.teacher + usual.pretrain))
+    return {
+        **common,
+        "teacher": teacher,
+        "pretrain": rest - teacher,
+        "finetune": fine,
+        "finetune_lr": preset.finetune_lr,
+    }
 
 
 def label_sources(plan: Plan) -> list[Labels | Store]:

@@ -14,7 +14,8 @@ class ErrorSummary:
     """The errors against labels: energies in eV a frame, force components in eV/Å.
 
     energy_spread: mean absolute error of the energies after their mean error is
-    subtracted, the part that matters for dynamics of one molecule.
+    subtracted, the part that matters for dynamics of one molecule. Errors of forces are
+    those of frames whose label has some, NaN where none has.
     """
 
     frames: int
@@ -27,7 +28,8 @@ class ErrorSummary:
 
 def prediction_errors(said: Predictions, labels: LabelSet) -> ErrorSummary:
     """Return the errors of predictions of labelled frames, at least one."""
-    forces = said.forces - labels.forces
+    known = np.isfinite(labels.forces)  # NaN: a label with an energy alone
+    forces = (said.forces - labels.forces)[known] if known.any() else np.full(1, np.nan)
     energies = said.energies - labels.energies
     return ErrorSummary(
         frames=len(labels),

@@ -54,9 +54,9 @@ def _raw_label(path: Path, index: int, atoms: Atoms, keys: LabelKeys) -> RawLabe
     results = {} if atoms.calc is None else atoms.calc.results
     where = f"frame {index} of {path}"
     energy = _labelled_value(where, {**atoms.info, **results}, keys.energy, _ENERGY)
-    forces = _labelled_value(
-        where, {**atoms.info, **atoms.arrays, **results}, keys.forces, _FORCES
-    )
+    values = {**atoms.info, **atoms.arrays, **results}
+    lacking = keys.forces_optional and not set(_FORCES) & set(values)
+    forces = None if lacking else _labelled_value(where, values, keys.forces, _FORCES)
     if np.ndim(energy) != 0:
         raise InputError(f"expected one energy in {where}, got {np.shape(energy)}")
     a, b, c = (bool(periodic) for periodic in atoms.pbc)
@@ -94,7 +94,7 @@ def _labelled_value(
     kind = "energy" if usual is _ENERGY else "forces"
     raise InputError(
         f"expected {wanted} in {where}, found {', '.join(values) or 'no labels'}"
-        f"{hint}; give `{kind}_key`"
+        f"{hint}; if the file has another name for it, give that as `{kind}_key`"
     )
 
 

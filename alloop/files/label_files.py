@@ -44,7 +44,7 @@ def convert_labels(
         units=units,
         stress=tuple(_convert_stress(raw, units) for raw in found),
     )
-    _refuse_not_finite(path, intake)
+    _refuse_not_finite(path, found, intake)
     return intake
 
 
@@ -66,6 +66,8 @@ def _convert_frame(path: Path, index: int, raw: RawLabel, units: FileUnits) -> F
 
 
 def _convert_forces(path: Path, index: int, raw: RawLabel, units: FileUnits) -> Floats:
+    if raw.forces is None:
+        return np.full((len(raw.numbers), 3), np.nan)
     forces = np.asarray(raw.forces, dtype=np.float64)
     if forces.shape != (len(raw.numbers), 3):
         raise InputError(
@@ -81,13 +83,16 @@ def _convert_stress(raw: RawLabel, units: FileUnits) -> Floats | None:
     return np.asarray(raw.stress * units.to_ev_per_volume)
 
 
-def _refuse_not_finite(path: Path, intake: LabelledFrames) -> None:
+def _refuse_not_finite(
+    path: Path, found: Sequence[RawLabel], intake: LabelledFrames
+) -> None:
+    rows = zip(found, intake.energies, intake.forces, strict=True)
     bad = [
         index
-        for index, (energy, forces) in enumerate(
-            zip(intake.energies, intake.forces, strict=True)
+        for index, (raw, energy, forces) in enumerate(rows)
+        if not (
+            np.isfinite(energy) and (raw.forces is None or np.isfinite(forces).all())
         )
-        if not (np.isfinite(energy) and np.isfinite(forces).all())
     ]
     if bad:
         raise InputError(

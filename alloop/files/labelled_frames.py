@@ -67,7 +67,8 @@ FORCE_UNITS = {
 class LabelledFrame:
     """A frame with its energy (eV) and forces (atoms, 3) in eV/Å.
 
-    stress (6,) in eV/Å³, in Voigt's order, or None.
+    forces are NaN where the file has energies alone. stress (6,) in eV/Å³, in Voigt's
+    order, or None.
     """
 
     frame: Frame
@@ -84,7 +85,8 @@ class LabelledFrame:
 class LabelledFrames:
     """Labelled frames, converted to eV and Å.
 
-    energies (frames,) in eV; forces: (atoms, 3) in eV/Å for each frame; warnings: what
+    energies (frames,) in eV; forces: (atoms, 3) in eV/Å for each frame, NaN for frames
+    without, where the reader was told that forces may be missing; warnings: what
     looks wrong, a sentence each; units: those that the file was declared in. stress:
     (6,) in eV/Å³ or None for each frame, or nothing.
     """
@@ -108,18 +110,28 @@ class LabelledFrames:
 
 @dataclass(frozen=True, slots=True)
 class LabelKeys:
-    """The names of energy and forces that the user gave; None means the usual names."""
+    """The names of energy and forces that the user gave; None means the usual names.
+
+    energies_alone: frames may lack forces, unless the name of forces was given.
+    """
 
     energy: str | None = None
     forces: str | None = None
+    energies_alone: bool = False
+
+    @property
+    def forces_optional(self) -> bool:
+        """True if frames without forces are accepted."""
+        return self.energies_alone and self.forces is None
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class RawLabel:
     """A labelled structure in the file's units.
 
-    numbers (atoms,), positions and forces (atoms, 3), energy; charge in e, spin is 2S;
-    cell (3, 3) in rows; stress (6,) in Voigt's order, or None.
+    numbers (atoms,), positions and forces (atoms, 3), energy; forces are None where the
+    file has energies alone; charge in e, spin is 2S; cell (3, 3) in rows; stress (6,)
+    in Voigt's order, or None.
     """
 
     numbers: Any

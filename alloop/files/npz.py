@@ -26,13 +26,16 @@ def read_npz(path: Path, keys: LabelKeys) -> list[RawLabel]:
     arrays = _load_arrays(path)
     prefix = _key_prefix(keys.energy)
     energies = _required_array(path, arrays, keys.energy, _ENERGIES, "")
-    forces = _required_array(path, arrays, keys.forces, _FORCES, prefix)
     positions = _required_array(path, arrays, None, _POSITIONS, prefix)
+    forces = _force_array(path, arrays, keys, prefix)
     numbers = _required_array(path, arrays, None, _NUMBERS, prefix)
     if positions.ndim == 2:
-        positions, forces = positions[None], forces.reshape(1, *forces.shape[-2:])
+        positions = positions[None]
+        forces = None if forces is None else forces.reshape(1, *forces.shape[-2:])
     energies = energies.reshape(-1)
-    _same_length(path, len(positions), {"energies": energies, "forces": forces})
+    _same_length(path, len(positions), {"energies": energies})
+    if forces is not None:
+        _same_length(path, len(positions), {"forces": forces})
     if numbers.ndim == 1:
         numbers = np.broadcast_to(numbers, (len(positions), len(numbers)))
     _same_length(path, len(positions), {"atomic numbers": numbers})
@@ -40,7 +43,12 @@ def read_npz(path: Path, keys: LabelKeys) -> list[RawLabel]:
     spins = _per_frame(arrays, _SPINS, prefix, len(positions))
     return [
         _raw_labels(
-            numbers[i], positions[i], float(energies[i]), forces[i], charges[i], spin
+            numbers[i],
+            positions[i],
+            float(energies[i]),
+            None if forces is None else forces[i],
+            charges[i],
+            spin,
         )
         for i, spin in enumerate(spins)
     ]
@@ -50,14 +58,23 @@ def _raw_labels(
     numbers: npt.NDArray[Any],
     positions: npt.NDArray[Any],
     energy: float,
-    forces: npt.NDArray[Any],
+    forces: npt.NDArray[Any] | None,
     charge: int,
     spin: int,
 ) -> RawLabel:
     real = numbers > 0  # smaller molecules are padded with atomic number 0
-    if len(real) == len(positions) == len(forces):
-        numbers, positions, forces = numbers[real], positions[real], forces[real]
+    if len(real) == len(positions) and (forces is None or len(forces) == len(real)):
+        numbers, positions = numbers[real], positions[real]
+        forces = None if forces is None else forces[real]
     return RawLabel(numbers, positions, energy, forces, charge, spin)
+
+
+def _force_array(
+    path: Path, arrays: Arrays, keys: LabelKeys, prefix: str
+) -> npt.NDArray[Any] | None:
+    if keys.forces_optional and _find_key(arrays, _FORCES, prefix) is None:
+        return None
+    return _required_array(path, arrays, keys.forces, _FORCES, prefix)
 
 
 def _load_arrays(path: Path) -> dict[str, npt.NDArray[Any]]:

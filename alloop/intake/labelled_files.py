@@ -24,6 +24,7 @@ def read_labels(  # noqa: PLR0913 - one keyword for each fact that a file cannot
     charge: int | None = None,
     spin: int | None = None,
     fidelity: str | None = None,
+    energies_alone: bool = False,
 ) -> LabelledFrames:
     """Read labelled frames from extxyz, an ASE database, npz, or an alloop store.
 
@@ -42,6 +43,8 @@ def read_labels(  # noqa: PLR0913 - one keyword for each fact that a file cannot
     fidelity
         Of a store only: "cheap" or "expensive" for the labels that it trains on, "test"
         for its test set.
+    energies_alone
+        Accept frames that have no forces, whose forces are then NaN.
 
     Raises:
     ------
@@ -52,7 +55,7 @@ def read_labels(  # noqa: PLR0913 - one keyword for each fact that a file cannot
     units = FileUnits(energy_unit, length_unit, force_unit or "")
     if not path.exists():
         raise InputError(f"expected a file of labelled frames at {path}, found nothing")
-    keys = LabelKeys(energy_key, forces_key)
+    keys = LabelKeys(energy_key, forces_key, energies_alone)
     if path.is_dir():
         if units != FileUnits():
             raise InputError(

@@ -64,8 +64,12 @@ def _relative_bond(frame: Frame) -> float:
 
 def _force_warning(intake: LabelledFrames) -> str | None:
     rms = [
-        float(np.sqrt((forces**2).mean())) for forces in intake.forces if len(forces)
+        float(np.sqrt((forces**2).mean()))
+        for forces in intake.forces
+        if len(forces) and np.isfinite(forces).all()
     ]
+    if not rms:
+        return None
     typical = float(np.median(rms))
     if _RMS[0] <= typical <= _RMS[1]:
         return None

@@ -124,9 +124,8 @@ def _read_items(
 def _supplied_test(plan: Plan, warnings: list[str]) -> Iterable[LabelledFrame]:
     match plan.test:
         case Labelled(file=path):
-            yield from _labelled_frames(
-                read_label_file(Path(path), plan.test), path, warnings
-            )
+            found = read_label_file(Path(path), plan.test, energies_alone=True)
+            yield from _labelled_frames(found, path, warnings)
         case Store(store=path):
             yield from _labelled_frames(_store_labels(path, "test"), path, warnings)
 

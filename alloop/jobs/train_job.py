@@ -12,6 +12,7 @@ import numpy as np
 
 from alloop.config.build import replay_share, scorer_settings
 from alloop.config.sections.plan import Plan
+from alloop.config.sections.training import Standard
 from alloop.config.supplied_sets import frames_digest
 from alloop.config.trainer import make_trainer, network_settings
 from alloop.core.batch import Batch
@@ -60,7 +61,8 @@ class TrainJob:
     """A training job: plan, labels and output file.
 
     model: the generation that the potential starts from, if the plan names one. replay:
-    frames that fine-tuning goes on learning, with or without labels.
+    frames that fine-tuning goes on learning, with or without labels. preset: the name
+    of that which the plan was completed with, None without one.
     """
 
     plan: Plan
@@ -69,6 +71,13 @@ class TrainJob:
     out: Path
     model: bytes | None = None
     replay: LabelSet | Batch | None = None
+    preset: str | None = None
+
+    @property
+    def length(self) -> str:
+        """The length of the training: `12000 steps in batches of 5`."""
+        training = self.plan.training or Standard(kind="standard")
+        return f"{training.total} steps in batches of {training.batch}"
 
     @property
     def history_file(self) -> Path:
@@ -192,13 +201,21 @@ class TrainJob:
             "potential": self.plan.potential.model_dump(mode="json"),
             "training": self.plan.training
             and self.plan.training.model_dump(mode="json"),
+            "preset": self.preset,
             "seed": self.plan.seed,
             "labels": {name: len(x) for name, x in label_sets(self.material).items()},
-            "errors": {name: asdict(x) for name, x in trained.errors.items()},
-            "errors_before": {name: asdict(x) for name, x in trained.before.items()},
+            "errors": {name: _summary_json(x) for name, x in trained.errors.items()},
+            "errors_before": {
+                name: _summary_json(x) for name, x in trained.before.items()
+            },
             "threshold": trained.generation.threshold,
             "history": dict(trained.history),
         }
+
+
+def _summary_json(found: ErrorSummary) -> dict[str, float | None]:
+    """Return the errors, None for those of forces where no label has some."""
+    return {k: v if np.isfinite(v) else None for k, v in asdict(found).items()}
 
 
 def label_sets(material: TrainMaterial) -> dict[str, LabelSet]:
@@ -242,6 +259,9 @@ def _model_facts(material: TrainMaterial, errors: Rows) -> dict[str, int | float
         "validation_frames": len(material.validation),
     }
     if "test" in errors:
-        facts["test_force_mae_eV_per_A"] = errors["test"].force_mae
+        if np.isfinite(errors["test"].force_mae):
+            facts["test_force_mae_eV_per_A"] = errors["test"].force_mae
+        else:
+            facts["test_energy_spread_eV"] = errors["test"].energy_spread
         facts["test_frames"] = errors["test"].frames
     return facts

@@ -6,7 +6,12 @@ from typing import Any
 
 from alloop.config.sections.training import BiasWeighedSection
 from alloop.config.supplied_sets import read_replay, replays
-from alloop.config.train_sections import training_plan
+from alloop.config.train_sections import (
+    chosen_preset,
+    preset_name,
+    training_plan,
+    with_preset,
+)
 from alloop.jobs.train_data import HeldOutShares, read_material
 from alloop.jobs.train_job import TrainedModel, TrainJob
 from alloop.training.fit import Progress
@@ -19,12 +24,14 @@ def prepare_training(
     out: str | Path,
     validation: float | None = None,
     test_share: float = 0.0,
+    preset: str | None = None,
 ) -> TrainJob:
     """Return the training that a YAML file, a store or a mapping of sections describes.
 
     Arguments are those of `train`. Creates no files; raises InputError for errors in
     the sections and their labels.
     """
+    wanted = preset_name(preset)
     sections = source if isinstance(source, Mapping) else read_sections(Path(source))
     plan, model = training_plan(dict(sections))
     own = (
@@ -35,7 +42,20 @@ def prepare_training(
     share = own or _VALIDATION if validation is None else validation
     shares = HeldOutShares(share, test_share)
     replay = read_replay(plan, Path())[0] if replays(plan) else None
-    return TrainJob(plan, read_material(plan, shares), shares, Path(out), model, replay)
+    data = read_material(plan, shares)
+    labels = len(data.expensive)
+    chosen = wanted or chosen_preset(plan, len(data.cheap), labels)
+    if chosen is not None:
+        plan = with_preset(plan, chosen, labels)
+    return TrainJob(
+        plan=plan,
+        material=data,
+        shares=shares,
+        out=Path(out),
+        model=model,
+        replay=replay,
+        preset=chosen,
+    )
 
 
 def read_sections(path: Path) -> dict[str, Any]:
@@ -46,12 +66,13 @@ def read_sections(path: Path) -> dict[str, Any]:
     return {"extends": [str(path)]}
 
 
-def train(
+def train(  # noqa: PLR0913 - one keyword for each option of the command
     source: str | Path | Mapping[str, Any],
     out: str | Path,
     *,
     validation: float | None = None,
     test_share: float = 0.0,
+    preset: str | None = None,
     force: bool = False,
     observe: Progress | None = None,
 ) -> TrainedModel:
@@ -69,6 +90,9 @@ def train(
         section, or a tenth.
     test_share
         Share of the expensive frames for a test at the end, if no test set is given.
+    preset
+        "quick", "standard" or "best": steps, batch and learning rates that `source`
+        does not set; by default chosen by the number of labels.
     force
         Replace existing files.
     observe
@@ -77,7 +101,7 @@ def train(
 
     Raises InputError for errors in the sections, the labels or `out`.
     """
-    job = prepare_training(source, out, validation, test_share)
+    job = prepare_training(source, out, validation, test_share, preset)
     job.check_request(force)
     return job.run(observe or _ignore_progress)
 

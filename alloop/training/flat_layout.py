@@ -37,7 +37,7 @@ class FlatLayout:
     own: tuple[Tensor, ...]  # the network's, sharing memory: training changes them
 
     def flat(self, graph: Graph, target: Targets, drawn: Drawn) -> list[Tensor]:
-        """Return the tensors of network, graph and targets, and the random numbers."""
+        """Return the tensors of network, graph and targets, and what was drawn."""
         given = (graph[name] for name in self.fields)
         labels = (getattr(target, name) for name in self.labels)
         return [*self.own, *given, *labels, *drawn]
@@ -101,11 +101,14 @@ def program_key(
 
     A network may read the neighbour list while it is traced for one molecule.
     """
-    network = layout.network
+    network, objective = layout.network, layout.objective
+    inputs = (*layout.own, *layout.fields, *layout.labels)
+    drawn = len(flat) > len(inputs)  # otherwise its weights are constants
     return (
         type(network),
         json.dumps(network.settings, sort_keys=True),
-        (layout.objective, layout.free, layout.fields, layout.labels),
+        objective.program if drawn else objective,
+        (layout.free, layout.fields, layout.labels),
         tuple(layout.constants.items()),
         tuple((tensor.shape, tensor.dtype, tensor.device) for tensor in flat),
         "any" if general else _graph_topology(graph),

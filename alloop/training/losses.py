@@ -16,7 +16,7 @@ from alloop.core.stress import VOIGT
 from alloop.models.graph import Graph
 from alloop.models.network import Network, energy_and_forces, energy_forces_virial
 
-Drawn: TypeAlias = tuple[Tensor, ...]  # the random numbers of one step
+Drawn: TypeAlias = tuple[Tensor, ...]  # random numbers and weights of one step
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -40,12 +40,19 @@ class Objective(Hashable, Protocol):
     """The loss that a step minimises: a pure function of its arguments.
 
     It must be hashable, and its repr must distinguish it from every other objective, as
-    a frozen dataclass of numbers does: compiled programs and saved states are
-    identified by it. It may use no random numbers but those from `draw`.
+    a frozen dataclass of numbers does: saved states are identified by it. It may use no
+    random numbers but those from `draw`.
     """
 
+    @property
+    def program(self) -> Hashable:
+        """All that compiled code of it depends on and that `draw` does not return."""
+
     def draw(self, graph: Graph, generator: torch.Generator) -> Drawn:
-        """Return the random numbers for a step on this graph, of fixed shapes."""
+        """Return what differs between steps or stages that share compiled code.
+
+        Random numbers and weights for a step on this graph, of fixed shapes.
+        """
 
     def __call__(
         self, network: Network, graph: Graph, target: Targets, drawn: Drawn
@@ -60,22 +67,29 @@ class LabelLoss:
     energy: float
     norm: str = "l2"
 
+    @property
+    def program(self) -> Hashable:
+        """The name of the loss with all of its settings but ρ, which is an input."""
+        return ("labels", self.norm)
+
     def draw(self, graph: Graph, generator: torch.Generator) -> Drawn:  # noqa: ARG002
-        """Return an empty tuple: this loss needs no random numbers."""
-        return ()
+        """Return the weights of forces and energies, 1 - ρ and ρ."""
+        return _loss_weights(self.energy, graph)
 
     def __call__(
         self,
         network: Network,
         graph: Graph,
         target: Targets,
-        drawn: Drawn,  # noqa: ARG002
+        drawn: Drawn,
     ) -> Tensor:
-        """Return (1 - ρ) ℓ_f + ρ ℓ_e of the network's predictions."""
-        predicted = energy_and_forces(network, graph, create_graph=True)
-        return total_loss(
-            predicted.energies, predicted.forces, target, self.energy, self.norm
-        )
+        """Return (1 - ρ) ℓ_f + ρ ℓ_e of the network's predictions.
+
+        drawn: the weights; empty for those of this loss as constants.
+        """
+        found = energy_and_forces(network, graph, create_graph=True)
+        weights = drawn or (1.0 - self.energy, self.energy)
+        return total_loss(found.energies, found.forces, target, weights, self.norm)
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,20 +104,29 @@ class CellLoss:
     norm: str = "l2"
     stress: float = 0.1
 
+    @property
+    def program(self) -> Hashable:
+        """The name of the loss with all of its settings but ρ, which is an input."""
+        return ("cells", self.norm, self.stress)
+
     def draw(self, graph: Graph, generator: torch.Generator) -> Drawn:  # noqa: ARG002
-        """Return an empty tuple: this loss needs no random numbers."""
-        return ()
+        """Return the weights of forces and energies, 1 - ρ and ρ."""
+        return _loss_weights(self.energy, graph)
 
     def __call__(
         self,
         network: Network,
         graph: Graph,
         target: Targets,
-        drawn: Drawn,  # noqa: ARG002
+        drawn: Drawn,
     ) -> Tensor:
-        """Return (1 - ρ) ℓ_f + ρ ℓ_e plus the weighted `virial_loss`."""
+        """Return (1 - ρ) ℓ_f + ρ ℓ_e plus the weighted `virial_loss`.
+
+        drawn: the weights; empty for those of this loss as constants.
+        """
         found, virial = energy_forces_virial(network, graph, create_graph=True)
-        loss = total_loss(found.energies, found.forces, target, self.energy, self.norm)
+        weights = drawn or (1.0 - self.energy, self.energy)
+        loss = total_loss(found.energies, found.forces, target, weights, self.norm)
         return loss + self.stress * virial_loss(virial, target)
 
 
@@ -156,11 +179,23 @@ def voigt_components(tensor: Tensor) -> Tensor:
 
 
 def total_loss(
-    energies: Tensor, forces: Tensor, target: Targets, rho: float, norm: str = "l2"
+    energies: Tensor,
+    forces: Tensor,
+    target: Targets,
+    weights: Sequence[Tensor | float],
+    norm: str = "l2",
 ) -> Tensor:
-    """Return (1 - ρ) ℓ_f + ρ ℓ_e: Eq. 1 with unit weights, Eq. 2 with bias weights."""
-    force = force_loss(forces, target, norm)
-    return (1.0 - rho) * force + rho * energy_loss(energies, target)
+    """Return (1 - ρ) ℓ_f + ρ ℓ_e: Eq. 1 with unit weights, Eq. 2 with bias weights.
+
+    weights: 1 - ρ and ρ.
+    """
+    of_forces, of_energies = weights
+    force = of_forces * force_loss(forces, target, norm)
+    return force + of_energies * energy_loss(energies, target)
+
+
+def _loss_weights(rho: float, graph: Graph) -> Drawn:
+    return graph.pos.new_tensor(1.0 - rho), graph.pos.new_tensor(rho)
 
 
 class LossGradient(NamedTuple):

@@ -78,6 +78,11 @@ class ScoreLoss:
     noise: float = 0.0
     vectors: int = 1
 
+    @property
+    def program(self) -> "ScoreLoss":
+        """The loss itself: all of its settings are constants of compiled code."""
+        return self
+
     def draw(self, graph: Graph, generator: torch.Generator) -> Drawn:
         """Return directions (vectors, atoms, 3), and displacements (atoms, 3) in Å."""
         along = random_directions(graph.pos, self.vectors, generator)

@@ -65,7 +65,7 @@ class Stage:
         """The settings that stages must share to use one compiled program."""
         schedule = self.schedule
         scored = (self.temperature, self.noise) if self.loss == "score" else ()
-        losses = (schedule.energy, schedule.norm, schedule.stress)
+        losses = (schedule.norm, schedule.stress)
         return (schedule.batch, *losses, self.loss, *scored)
 
 

@@ -16,10 +16,14 @@ from ase.units import kcal, mol
 
 import alloop
 from alloop.cli import main
+from alloop.config.sections.training import Asteroid
+from alloop.config.train_sections import PRESETS
 from alloop.core.atoms import from_atoms
 from alloop.core.batch import pack_frames
+from alloop.core.errors import InputError
 from alloop.core.records import Label
 from alloop.core.splits import held_out
+from alloop.jobs.train_job import TrainJob
 from alloop.jobs.train_setup import prepare_training
 from alloop.labels.direct import DirectLabeller
 from alloop.labels.toy import toy_level
@@ -199,6 +203,90 @@ def test_a_campaign_s_store_is_trained_on_with_its_test_set(
     assert labels["expensive"] + labels["validation"] == 6
 
 
+def scan(shift: float) -> list[Atoms]:
+    """A stretch of water as other programs write scans: energies, and no forces."""
+    made = []
+    for stretch in np.linspace(0.95, 1.1, 7):
+        atoms = Atoms("OHH", stretch * WATER)
+        label = DirectLabeller(LEVELS["expensive"]).label(from_atoms(atoms))
+        assert isinstance(label, Label)
+        atoms.info["REF_energy"] = label.energy + shift
+        made.append(atoms)
+    return made
+
+
+def test_a_scan_with_energies_alone_is_judged(
+    here: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    ase.io.write("scan.xyz", scan(shift=0.25))
+    words = ("--expensive", "exp.xyz", "--test", "scan.xyz", *UNITS, *PAIRS)
+    assert train(*words) == 0
+    said = capsys.readouterr().out
+    row = next(line for line in said.splitlines() if "test, expensive" in line)
+    assert row.split()[-2:] == ["–", "–"]
+    assert "energies alone" in said
+    found = story()["errors"]["test"]
+    assert (found["force_mae"], found["force_rmse"]) == (None, None)
+    batch = pack_frames([from_atoms(atoms) for atoms in scan(0.0)])
+    off = alloop.load("m.alloop").predict(batch).energies - [
+        atoms.info["REF_energy"] for atoms in scan(shift=0.25)
+    ]
+    assert found["energy_mae"] == pytest.approx(np.abs(off).mean())
+    assert found["energy_spread"] == pytest.approx(np.abs(off - off.mean()).mean())
+    assert found["energy_spread"] < 0.1 * found["energy_mae"]  # the shift is off it
+    assert train("--expensive", "scan.xyz", *UNITS, *PAIRS) == 2
+    assert "expected `REF_forces` or `forces`" in capsys.readouterr().err
+
+
+def test_the_frames_that_are_held_out_are_told(
+    here: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ("--expensive", "exp.xyz", "--cheap", "cheap.xyz", *UNITS)
+    assert train(*words, *PAIRS[:2], "--validation", "0.3") == 0
+    labels = story()["labels"]
+    assert labels["validation"] != 12  # 0.3 of 40: each frame is drawn by its own id
+    said = capsys.readouterr().out
+    assert f"{labels['validation']} of 40 expensive frames are held out" in said
+    assert f"trains on {labels['expensive']} expensive and {labels['cheap']} cheap" in (
+        said
+    )
+
+
+def test_a_preset_sets_what_the_training_leaves_open(
+    here: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    units = {"energy_unit": "eV", "length_unit": "angstrom"}
+    files = {"exp.xyz": "expensive", "cheap.xyz": "cheap"}
+    start = [{"labels": file, "level": x, **units} for file, x in files.items()]
+    network = {"kind": "painn", "channels": 8, "layers": 1}
+
+    def plan(preset: str | None = None, **training: object) -> TrainJob:
+        sections = {"start": start, "potential": network}
+        both = {**sections, "training": training} if training else sections
+        return prepare_training(both, "m.alloop", preset=preset)
+
+    small = plan()
+    assert small.preset == "quick"
+    assert isinstance(small.plan.training, Asteroid)
+    assert small.plan.training == plan("quick").plan.training
+    ours, best = small.plan.training, PRESETS["best"]
+    assert (ours.teacher, ours.pretrain, ours.finetune) == (300, 2700, 1000)
+    whole = plan("best", kind="asteroid", lr=1e-3).plan.training
+    assert isinstance(whole, Asteroid)
+    assert (whole.total, whole.batch, whole.lr) == (best.steps, best.batch, 1e-3)
+    passes = whole.finetune * whole.batch / len(small.material.expensive)
+    assert 295 < passes <= 300  # of fine-tuning: more do harm
+    assert plan(kind="asteroid", lr=1e-3).preset is None
+    assert plan(kind="standard").preset == "quick"
+    longer = plan("standard", kind="standard", steps=50)
+    assert longer.length == f"50 steps in batches of {PRESETS['standard'].batch}"
+    with pytest.raises(InputError, match="presets are for new networks"):
+        plan("best", kind="two-heads")
+    wrong = ("--expensive", "exp.xyz", *UNITS, "--preset", "slow")
+    assert train(*wrong) == 2
+    assert "one of quick, standard, best, got `slow`" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     ("words", "sentence"),
     [
@@ -274,6 +362,7 @@ def test_a_stopped_training_says_how_to_go_on(here: Path) -> None:
     line = [sys.executable, "-m", "alloop", "train", *words, *steps, "--out", "m.model"]
     process = subprocess.Popen(line, stdout=subprocess.PIPE, text=True)
     assert process.stdout is not None
+    assert "are held out for validation" in process.stdout.readline()
     first = process.stdout.readline()  # a sign of life, after a few seconds
     process.send_signal(signal.SIGTERM)
     said = process.communicate()[0]

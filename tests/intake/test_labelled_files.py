@@ -291,6 +291,25 @@ def test_missing_forces_are_named_with_what_there_is(water, tmp_path):
         read_labels(tmp_path / "x.xyz", energy_key="enrgy")
 
 
+def test_energies_alone_are_read_where_they_are_enough(water, saved, tmp_path):
+    for atoms in (some := images(water)[:2]):
+        atoms.calc = SinglePointCalculator(atoms, energy=1.0)
+    write(tmp_path / "x.xyz", some)
+    for path in (tmp_path / "x.xyz", saved(F=None)):
+        found = read_labels(path, energies_alone=True)
+        assert all(np.isnan(forces).all() for forces in found.forces)
+        assert np.isfinite(found.energies).all()
+        assert not any("force is" in text for text in found.warnings)
+    whole = read_labels(saved(), energies_alone=True)
+    assert np.isfinite(whole.forces).all()
+    with pytest.raises(InputError, match="array `G` in"):
+        read_labels(saved(F=None), forces_key="G", energies_alone=True)
+    bad = water.forces.copy()
+    bad[3, 0, 0] = np.nan
+    with pytest.raises(InputError, match="frames 3 have others"):
+        read_labels(saved(F=bad), energies_alone=True)
+
+
 @pytest.mark.parametrize(
     ("arrays", "message"),
     [

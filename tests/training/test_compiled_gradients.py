@@ -19,7 +19,9 @@ from alloop.training.compiled_gradients import compile_gradients
 from alloop.training.fit import fit_stage
 from alloop.training.graph_pool import GraphPool, make_graph_pool
 from alloop.training.losses import Drawn, LabelLoss, Targets, eager_gradients
+from alloop.training.schedule import Schedule
 from alloop.training.stage_task import StageTask
+from alloop.training.stages import Stage, program_steps
 from tests.training.springs import SETTINGS, bits, network, pool, stage
 
 LOSS = LabelLoss(0.3)
@@ -52,6 +54,10 @@ class Shaken:
     """Forces at positions moved by chance shall vanish."""
 
     width: float
+
+    @property
+    def program(self) -> "Shaken":
+        return self
 
     def draw(self, graph, generator: torch.Generator) -> Drawn:
         return (self.width * torch.randn(graph.pos.shape, generator=generator),)
@@ -122,6 +128,19 @@ def test_one_program_serves_all_networks_of_a_kind(traced) -> None:
     )
     compile_gradients(network(), LOSS, (*pool().select(np.arange(3)), ()), False)
     assert len(traced) == 4
+
+
+def test_stages_that_weigh_energies_differently_share_a_program(traced) -> None:
+    net, frames = network(), pool().select(np.arange(4))
+    for loss in (LabelLoss(0.3), LabelLoss(0.0), LabelLoss(0.8)):
+        batch = (*frames, loss.draw(frames[0], torch.Generator()))
+        agree(net, loss, batch, compile_gradients(net, loss, batch, False))
+        constant = eager_gradients(net, loss)(*frames, ())
+        assert gap(eager_gradients(net, loss)(*batch).gradients, constant[1]) == 0.0
+    assert len(traced) == 1
+    schedules = [Schedule(energy=0.0), Schedule(energy=0.05), Schedule(norm="l1")]
+    stages = [Stage(f"{i}", "cheap", 10, schedule=x) for i, x in enumerate(schedules)]
+    assert [program_steps(stage, stages) for stage in stages] == [20, 20, 10]
 
 
 def test_only_some_programs_are_kept(traced) -> None:

@@ -38,7 +38,7 @@ def test_the_energy_loss_is_the_weighted_mean_over_frames() -> None:
 
 
 def test_rho_mixes_the_two() -> None:
-    both = total_loss(ENERGIES, FORCES, target([1.0, 1.0]), rho=0.2)
+    both = total_loss(ENERGIES, FORCES, target([1.0, 1.0]), (0.8, 0.2))
     assert both.item() == pytest.approx(0.8 * 5.0 + 0.2 * 1.5)
 
 
