@@ -123,7 +123,6 @@ def _repair_store(place: Path, out: Path) -> int:
 
 PACKAGES = ("alloop", "torch", "torch-geometric", "pyscf", "ase", "zarr", "distributed")
 
-EXTRAS = {"tblite": "xtb", "dask-jobqueue": "jobqueue"}  # optional packages
 
 _COMPILERS = ("cc", "gcc", "clang")
 
@@ -141,7 +140,7 @@ def machine_facts() -> Iterator[tuple[str, str]]:
     yield "python", f"{platform.python_version()} on {platform.system()}"
     for package in PACKAGES:
         yield package, _package_version(package) or "missing: install alloop again"
-    for package, extra in EXTRAS.items():
+    for package, extra in optional_packages():
         hint = f"missing: pip install alloop[{extra}]"
         yield package, _package_version(package) or hint
     yield "cores", f"{available_cores()} usable of {os.cpu_count()}"
@@ -150,6 +149,18 @@ def machine_facts() -> Iterator[tuple[str, str]]:
     yield "threads", f"{os.environ.get('OMP_NUM_THREADS', 'all')} per process"
     compiler = next(filter(None, map(shutil.which, _COMPILERS)), None)
     yield "compiler", compiler or "none (needed by torch.compile only)"
+
+
+def optional_packages() -> Iterator[tuple[str, str]]:
+    """Yield each optional package for users and the extra that installs it."""
+    from packaging.requirements import Requirement
+
+    extras = metadata.metadata("alloop").get_all("Provides-Extra") or ()
+    for requirement in map(Requirement, metadata.requires("alloop") or ()):
+        for extra in extras:
+            marker = requirement.marker
+            if extra != "dev" and marker and marker.evaluate({"extra": extra}):
+                yield requirement.name, extra
 
 
 def _package_version(package: str) -> str | None:

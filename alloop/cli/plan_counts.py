@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from math import ceil
 
 from alloop.config import Setup
-from alloop.config.sections.clusters import Inline, Local, Pbs, Slurm
+from alloop.config.sections.clusters import BatchSystem, Inline, Local
 from alloop.config.sections.data import Sampled
 from alloop.core.frame import Frame
 from alloop.core.label_cost import Cost
@@ -72,7 +72,7 @@ def worker_count(setup: Setup) -> int:
     cluster = setup.plan.cluster
     if isinstance(cluster, Local):
         return cluster.workers or available_cores()
-    if isinstance(cluster, Slurm | Pbs):
+    if isinstance(cluster, BatchSystem):
         labels = cluster.labels
         return labels.jobs.most * (labels.tasks or labels.cores)
     return 1 if isinstance(cluster, Inline) else available_cores()

@@ -2,7 +2,7 @@
 
 from typing import TYPE_CHECKING
 
-from alloop.config.sections.clusters import Address, Inline, Local, Pbs, Slurm, Workers
+from alloop.config.sections.clusters import Address, BatchSystem, Inline, Local, Workers
 from alloop.config.sections.plan import Plan
 
 if TYPE_CHECKING:
@@ -27,11 +27,11 @@ def cluster_plan(plan: Plan) -> "ClusterPlan":
                 apart=apart,
                 asked={LABEL: asked.labels, LEARN: asked.learning},
             )
-        case Slurm() | Pbs() as jobs:
+        case BatchSystem() as jobs:
             return ClusterPlan(jobs.kind, batch=_batch_plan(jobs))
 
 
-def _batch_plan(jobs: Slurm | Pbs) -> "BatchPlan":
+def _batch_plan(jobs: BatchSystem) -> "BatchPlan":
     """Return the plan of batch jobs.
 
     A label takes one core, so that many run side by side; a training takes all.

@@ -12,7 +12,7 @@ from alloop.config.cluster import cluster_plan
 from alloop.config.merge import merge_trees
 from alloop.config.molecules import molecule_names
 from alloop.config.problems import ConfigError, Problem
-from alloop.config.sections.clusters import Address, Pbs, Slurm
+from alloop.config.sections.clusters import Address, BatchSystem
 from alloop.config.sections.plan import Plan
 from alloop.config.supplied_sets import replays, same_labels
 from alloop.config.yaml_text import Tree, dump_yaml, parse_yaml
@@ -156,10 +156,7 @@ def _cluster_code(setup: Setup) -> Iterator[tuple[str, str | None]]:
     match setup.plan.cluster:
         case Address(address=address):
             yield "cluster.address", address
-        case (
-            Slurm(directives=options, prologue=lines)
-            | Pbs(directives=options, prologue=lines)
-        ):
+        case BatchSystem(directives=options, prologue=lines):
             yield "cluster.directives", " | ".join(options)
             yield "cluster.prologue", " | ".join(lines)
 

@@ -455,6 +455,9 @@ def test_doctor_looks_at_machine_and_store(
 ) -> None:
     out = said(capsys, "doctor")
     assert "PySCF label in a child process works" in out
+    for package in ("tblite", "dask-jobqueue", "chgnet", "dscribe", "torchani"):
+        assert package in out
+    assert "ruff" not in out
     path = copied(done, tmp_path)
     assert "is undamaged" in said(capsys, "doctor", path)
     record = max((tmp_path / "toy.zarr/journal").rglob("*"), key=_size)

@@ -1,13 +1,16 @@
 """Code that a YAML file or a store names: only a run executes it, and a store's only if
 somebody said so."""
 
+from dataclasses import replace
 from pathlib import Path
+from typing import Literal
 
 import pytest
 
 from alloop.campaign import Campaign
 from alloop.cli import main
 from alloop.config import load_campaign
+from alloop.config.sections.clusters import BatchSystem
 from alloop.core.errors import InputError
 from alloop.core.records import Unlabelled
 from alloop.labels.child.labeller import IsolatedLabeller
@@ -232,3 +235,15 @@ def test_what_a_module_binds_while_it_runs_is_not_guessed(
     (tmp_path / "stars.py").write_text("from math import *\n")
     assert path_problems("stars.Whatever") == []
     assert outside_code(toy_level()) is None
+
+
+def test_the_shell_lines_of_any_batch_system_are_foreign_code(tmp_path: Path) -> None:
+    class Lsf(BatchSystem):
+        kind: Literal["lsf"] = "lsf"
+
+    setup = load_campaign(write_toy(tmp_path))
+    cluster = Lsf.model_validate(
+        {"walltime": "1 h", "labels": {"memory": "1 GB"}, "prologue": ["touch x"]}
+    )
+    plan = setup.plan.model_copy(update={"cluster": cluster})
+    assert "cluster.prologue: touch x" in replace(setup, plan=plan).named_code

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from functools import cache
 
 from alloop.config.problems import Problem
-from alloop.config.sections.clusters import Local, Pbs, Slurm
+from alloop.config.sections.clusters import BatchSystem, Local
 from alloop.config.sections.plan import Plan
 from alloop.core.text import plural
 
@@ -20,7 +20,7 @@ def device_problems(plan: Plan) -> Iterator[Problem]:
     This machine is asked only if its own processes do the work.
     """
     cluster, wanted = plan.cluster, plan.device == "cuda"
-    if isinstance(cluster, Slurm | Pbs):
+    if isinstance(cluster, BatchSystem):
         if wanted and not (cluster.learning or cluster.labels).gpus:
             text = "the jobs for training and MD have no card; set their `gpus: 1`"
             yield Problem("device", text)

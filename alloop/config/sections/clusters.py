@@ -102,7 +102,10 @@ class Workers(Section):
     jobs: Jobs = Jobs()
 
 
-class _Batch(Section):
+class BatchSystem(Section):
+    """Jobs of a batch system, which run what the campaign file names."""
+
+    kind: str
     queue: Word | None = Field(
         None, description="partition of Slurm or queue of PBS; by default the system's"
     )
@@ -144,13 +147,13 @@ class _Batch(Section):
     )
 
 
-class Slurm(_Batch):
+class Slurm(BatchSystem):
     """Jobs of Slurm."""
 
     kind: Literal["slurm"]
 
 
-class Pbs(_Batch):
+class Pbs(BatchSystem):
     """Jobs of PBS."""
 
     kind: Literal["pbs"]
