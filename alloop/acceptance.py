@@ -43,7 +43,7 @@ class SetLimits:
 class AcceptanceSettings:
     """The limits of the checks; None or 0 turns one off.
 
-    rise: of the force error on the frozen set, as a multiple of that of the model
+    rise: of the force error on the validation set, as a multiple of that of the model
     before. compression: share of a bond's length at which its atoms must repel each
     other. steps: of MD, by `walkers` walkers, of which guard rails may stop the share
     `stopped`. sets: the limits of the user's own sets.
@@ -61,11 +61,12 @@ class AcceptanceSettings:
 class TrainedWith:
     """The frames, labels and earlier model that a model is checked with.
 
-    frames: that it was trained on, at least one. test: the frozen set, if there is one.
-    parent: the model before it, if there is one. seed and name: of its random streams.
-    test_error: the model's force error on the frozen set (eV/Å), where it is known
-    already. sets: the user's own sets by name. original: the universal potential that
-    fine-tuning began with, if there is one: the model before the first generation.
+    frames: that it was trained on, at least one. test: the validation set, if there is
+    one. parent: the model before it, if there is one. seed and name: of its random
+    streams. test_error: the model's force error on the validation set (eV/Å), where it
+    is known already. sets: the user's own sets by name. original: the universal
+    potential that fine-tuning began with, if there is one: the model before the first
+    generation.
     """
 
     frames: Sequence[Frame]
@@ -114,7 +115,7 @@ def _error_check(
     known, before = trained.test_error, _force_error(parent, test)
     now = _force_error(potential, test) if known is None else known * _MILLI
     yield ModelCheck(
-        "force error on the frozen set",
+        "force error on the validation set",
         now,
         settings.rise * before,
         "meV/Å",

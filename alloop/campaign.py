@@ -171,8 +171,8 @@ class Campaign:
     def model(self, generation: int | None = None) -> Generation:
         """Return a generation, by default the best one.
 
-        The best has the smallest error on the frozen set; without any test it is the
-        newest.
+        The best has the smallest error on the validation set; without any test it is
+        the newest.
         """
         history = self.history()
         trained = {event.generation: event.model for _, event in history.generations}

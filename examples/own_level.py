@@ -20,7 +20,7 @@ from alloop.labels.result import Result
 CAMPAIGN = """
 name: springs
 start: [{molecule: H2O}]
-test: {frames: 6, temperature: 300}
+validation: {frames: 6, temperature: 300}
 levels:
   cheap: {kind: "own_level:springs", settings: {stiffness: 40.0}}
   expensive: {kind: "own_level:springs", settings: {stiffness: 45.0}}

@@ -14,7 +14,7 @@ def main(path: str) -> None:
     store = zarr.open_group(path, mode="r")
 
     generations = store["generations"]
-    print("expensive labels   force error, meV/Å (frozen frames)")
+    print("expensive labels   force error, meV/Å (validation frames)")
     labels, errors = generations["expensive"][:], generations["force_mae"][:]
     for count, error in zip(labels, errors, strict=True):
         print(f"{count:16d}   {1000 * error:.3f}")

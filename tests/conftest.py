@@ -31,7 +31,7 @@ start: [{molecule: H2O}]
 levels:
   cheap: {kind: toy, stiffness: 0.9, stretch: 0.02}
   expensive: {kind: toy}
-test: {frames: 6, temperature: 400, each: 2, spacing: 5, examination: 0}
+validation: {frames: 6, temperature: 400, each: 2, spacing: 5, examination: 0}
 seeds: {cheap: 16, expensive: 6, temperature: 400}
 explore: {walkers: 4, batch: 2, steps: 40, piece: 20, stride: 5, temperature: 400}
 potential: {kind: pairwise}

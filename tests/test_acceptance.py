@@ -165,7 +165,7 @@ def test_labels_of_a_rejected_generation_are_kept(spoiled: Campaign) -> None:
 def test_why_tells_what_a_generation_failed(spoiled: Campaign) -> None:
     said = CliRunner().invoke(app, ["why", str(spoiled.store), "2"]).output
     flat = " ".join(said.split())
-    assert "Failed: force error on the frozen set" in flat
+    assert "Failed: force error on the validation set" in flat
     assert "attract 2, at most 0 (O-H" in flat or "attract 1, at most 0 (O-H" in flat
     assert "not used, since it failed a check: generation 1 went on exploring" in flat
     told = CliRunner().invoke(app, ["why", str(spoiled.store), "2", "--json"]).output

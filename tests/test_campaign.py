@@ -61,10 +61,10 @@ def test_a_campaign_ends_with_labels_generations_and_a_reason(finished: Path) ->
     state = history.state
     assert state.finished == "the budget of expensive labels is spent"
     assert (state.labels_used("cheap"), state.labels_used("expensive")) == (26, 10)
-    assert len(state.test_frames()) == 6
+    assert len(state.validation_frames()) == 6
     assert len(history.trained()) == 2
-    assert set(state.test_frames()).isdisjoint(state.trained_on("expensive"))
-    assert set(state.test_frames()).isdisjoint(state.trained_on("cheap"))
+    assert set(state.validation_frames()).isdisjoint(state.trained_on("expensive"))
+    assert set(state.validation_frames()).isdisjoint(state.trained_on("cheap"))
 
 
 def test_some_labels_of_each_level_are_made_again(finished: Path) -> None:
@@ -262,7 +262,7 @@ def test_controls_share_first_labels_and_label_cost(tmp_path: Path) -> None:
     main = campaign.history()
     for name, store in campaign.controls().items():
         control = read_history(store)
-        assert control.state.test_frames() == main.state.test_frames()
+        assert control.state.validation_frames() == main.state.validation_frames()
         seeds = {x.frame for x in main.state.entries() if x.purpose == "seed"}
         assert seeds <= {x.frame for x in control.state.entries()}, name
         asked = [x.generation for x in control.trained()]

@@ -21,7 +21,7 @@ from tests.conftest import write_toy
 
 ERROR = 0.02  # eV/Å
 CHANGES = {
-    "test": {
+    "validation": {
         "frames": 18,
         "temperature": 400,
         "each": 6,

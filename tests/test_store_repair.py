@@ -33,7 +33,7 @@ from tests.driver.test_faults import harmed
 GOLDEN = Path(__file__).parent / "store" / "golden"
 SLOW = pytest.mark.slow
 SMALL = {
-    "test": {"frames": 2, "temperature": 400, "each": 1, "spacing": 5},
+    "validation": {"frames": 2, "temperature": 400, "each": 1, "spacing": 5},
     "seeds": {"cheap": 8, "expensive": 3, "temperature": 400},
     "budget": {"cheap": 14, "expensive": 7},
 }

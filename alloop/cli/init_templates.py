@@ -31,8 +31,8 @@ start:                                # molecules, by name or from a file
   # - {{file: start.xyz, charge: 0, spin: 0}}             # spin is 2S
   # - {{labels: old.extxyz, level: cheap, energy_unit: eV, length_unit: angstrom}}
 
-test: {{frames: 30, examination: 20}}   # steers; MD on the model at the end
-# test: {{file: test.extxyz, energy_unit: eV, length_unit: angstrom}}
+validation: {{frames: 30, examination: 20}}   # steers; MD on the model at the end
+# validation: {{file: test.extxyz, energy_unit: eV, length_unit: angstrom}}
 
 levels:
   cheap: {cheap}
@@ -45,8 +45,8 @@ potential: {potential}
 flag: {{kind: leverage, quantile: 0.99, control: 0.1}}     # a tenth is random
 training: {training}         # expensive labels between generations
 
-budget: {{cheap: 200, expensive: 30}}   # labels; those of `test:` are extra
-# stop: {{target: 20, patience: 3}}     # meV/Å on the frozen set; generations
+budget: {{cheap: 200, expensive: 30}}   # labels; those of `validation:` are extra
+# stop: {{target: 20, patience: 3}}     # meV/Å on the validation set; generations
 
 {cluster}
 # limits: {{walltime: 24 h}}            # of one run; a batch job's own limit counts too

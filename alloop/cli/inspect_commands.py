@@ -172,7 +172,7 @@ def _status_facts(values: dict[str, Any]) -> Iterator[tuple[str, str]]:
         yield "examination", " ".join(values["examination"]["sentences"])
     errors = [milli_text(x) for x in values["errors"] if x is not None]
     shown = f"{' → '.join(errors)}{_best_text(values)}"
-    yield f"{values['tested_on']} error", shown if errors else "none yet"
+    yield "validation error", shown if errors else "none yet"
     if values["acceptance"]:
         yield "acceptance", values["acceptance"]
     yield from _calibration_facts(values)

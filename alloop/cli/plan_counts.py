@@ -43,16 +43,20 @@ def label_counts(setup: Setup) -> list[LabelCount]:
 
     Molecules share them evenly.
     """
-    rules, test = setup.rules, setup.rules.seeding.test
+    rules, test = setup.rules, setup.rules.seeding.validation
     cheap = "cheap" if "cheap" in setup.levels else "expensive"
     molecules = len(setup.start)
-    spacing = setup.plan.test.spacing if isinstance(setup.plan.test, Sampled) else 0
+    spacing = (
+        setup.plan.validation.spacing
+        if isinstance(setup.plan.validation, Sampled)
+        else 0
+    )
     even = [
         ("training", "cheap", rules.budget.cheap),
         ("training", "expensive", rules.budget.expensive),
-        ("frozen set", "expensive", test),
+        ("validation set", "expensive", test),
         ("examination", "expensive", rules.examining.frames),
-        ("frozen set's MD", cheap, spacing * test),
+        ("validation set's MD", cheap, spacing * test),
     ]
     again = [
         ("made again", f, round(share * sum(n for p, at, n in even[:4] if at == f)))

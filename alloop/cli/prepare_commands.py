@@ -173,7 +173,7 @@ def _summary_rows(setup: "Setup") -> list[tuple[str, str]]:
     if rules.split is not None:
         budget += ", or as many at the same price as pay best"
     given = sum(not item.test for item in setup.given)
-    tests = sum(item.test for item in setup.given) or rules.seeding.test
+    tests = sum(item.test for item in setup.given) or rules.seeding.validation
     exists = "exists; `alloop run` continues it" if setup.store.exists() else "new"
     return [
         ("molecules", ", ".join(setup.molecules)),
@@ -184,7 +184,7 @@ def _summary_rows(setup: "Setup") -> list[tuple[str, str]]:
             first,
         ),
         *([("supplied labels", plural(given, "label"))] if given else []),
-        ("frozen set", plural(tests, "frame")),
+        ("validation set", plural(tests, "frame")),
         ("examination", plural(rules.examining.frames, "frame")),
         *(
             (f"set {name}", plural(len(labels), "frame"))

@@ -55,12 +55,14 @@ def resolve_defaults(plan: Plan) -> Plan:
         if single
         else Asteroid(kind="asteroid", every=every)
     )
-    test = plan.test
-    if isinstance(test, Sampled) and test.temperature is None:
-        test = test.model_copy(update={"temperature": plan.explore.temperatures[0]})
+    validation = plan.validation
+    if isinstance(validation, Sampled) and validation.temperature is None:
+        validation = validation.model_copy(
+            update={"temperature": plan.explore.temperatures[0]}
+        )
     return plan.model_copy(
         update={
-            "test": test,
+            "validation": validation,
             "budget": budget,
             "seeds": plan.seeds.model_copy(update=seeds),
             "training": plan.training or default,
@@ -75,10 +77,10 @@ def build_levels(plan: Plan) -> dict[str, Level]:
     return {**cheap, "expensive": plan.levels.expensive.build()}
 
 
-def build_rules(plan: Plan, tested: bool) -> Rules:
-    """Return the rules of the loop's decisions; tested: a test set is given."""
+def build_rules(plan: Plan, validated: bool) -> Rules:
+    """Return the rules of the loop's decisions; validated: frames are supplied."""
     moves, stop, pick = plan.explore, plan.stop, plan.flag.selection
-    sampled = plan.test if isinstance(plan.test, Sampled) else None
+    sampled = plan.validation if isinstance(plan.validation, Sampled) else None
     target = None if stop.target is None else stop.target * 1e-3  # meV/Å -> eV/Å
     fidelities = ("cheap", "expensive") if plan.levels.cheap else ("expensive",)
     return Rules(
@@ -88,7 +90,7 @@ def build_rules(plan: Plan, tested: bool) -> Rules:
         seeding=SeedRules(
             cheap=plan.seeds.cheap or 0,
             expensive=plan.seeds.expensive or 0,
-            test=0 if tested or sampled is None else sampled.frames,
+            validation=0 if validated or sampled is None else sampled.frames,
             per_walker=1 if sampled is None else sampled.each,
         ),
         exploring=ExploreRules(
@@ -102,7 +104,9 @@ def build_rules(plan: Plan, tested: bool) -> Rules:
         ),
         stopping=StopRules(target, stop.patience, stop.improvement, stop.rounds),
         examining=Examining(
-            plan.test.examination, plan.test.examination_spacing, _kelvin(plan)
+            plan.validation.examination,
+            plan.validation.examination_spacing,
+            _kelvin(plan),
         ),
         every=10 if plan.training is None else plan.training.every,
         control=plan.flag.control,
@@ -129,7 +133,9 @@ def _split_rules(plan: Plan) -> SplitRules | None:
 
 def _kelvin(plan: Plan) -> float:
     """Return the temperature at which a campaign is tested, K."""
-    asked = plan.test.temperature if isinstance(plan.test, Sampled) else None
+    asked = (
+        plan.validation.temperature if isinstance(plan.validation, Sampled) else None
+    )
     return plan.explore.temperatures[0] if asked is None else asked
 
 
@@ -140,7 +146,7 @@ def worker_settings(
 
     If a campaign has only one level, it makes the first frames too.
     """
-    exploring = build_rules(plan, tested=False).exploring
+    exploring = build_rules(plan, validated=False).exploring
     cycle = molecules * len(exploring.temperatures)
     return WorkerSettings(
         seed=plan.seed,
@@ -241,7 +247,7 @@ def named_integrator(kind: str, options: Mapping[str, float]) -> Integrator:
 
 
 def _first_frames(plan: Plan) -> FirstFrames:
-    test = plan.test if isinstance(plan.test, Sampled) else Sampled()
+    test = plan.validation if isinstance(plan.validation, Sampled) else Sampled()
     return FirstFrames(
         test=DynamicsSettings(
             Langevin(test.friction),

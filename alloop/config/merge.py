@@ -8,7 +8,12 @@ from typing import Any, TypeAlias
 
 from alloop.config.level_text import BASE, place_levels
 from alloop.config.problems import ConfigError, Problem
-from alloop.config.yaml_text import Tree, parse_yaml, read_yaml_text
+from alloop.config.yaml_text import (
+    Tree,
+    parse_yaml,
+    read_yaml_text,
+    rename_test_section,
+)
 
 Kinds: TypeAlias = Mapping[str, set[str]]  # the keys of each `kind`
 
@@ -61,7 +66,7 @@ def merge_trees(below: Tree, above: Tree, kinds: Kinds) -> Tree:
 
 
 def _collect_from(tree: Tree, place: _FragmentPlace, kinds: Kinds) -> Tree:
-    merged: Tree = {}
+    tree, merged = rename_test_section(tree, place.name), Tree()
     for name in _extended_paths(tree, place):
         path = (place.folder / name).resolve()
         if path in place.above:

@@ -15,7 +15,7 @@ from alloop.config.problems import ConfigError, Problem
 from alloop.config.sections.clusters import Address, BatchSystem
 from alloop.config.sections.plan import Plan
 from alloop.config.supplied_sets import replays, same_labels
-from alloop.config.yaml_text import Tree, dump_yaml, parse_yaml
+from alloop.config.yaml_text import Tree, dump_yaml, parse_yaml, rename_test_section
 from alloop.core.batch import Batch
 from alloop.core.frame import Frame
 from alloop.core.levels import Level
@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 class Setup:
     """A campaign as its configuration describes it.
 
-    start: a frame for each molecule. given: labels and test frames that the user
+    start: a frame for each molecule. given: labels and validation frames that the user
     supplied. model, model_id: generation 0, if the user supplied one (model is None if
     the store already holds it). warnings: what looks wrong and is not refused. sets:
     the user's own sets of acceptance by name. replay: frames that fine-tuning goes on
@@ -57,7 +57,9 @@ class Setup:
     @classmethod
     def from_store(cls, text: str, opened: Opened, store: Path) -> "Setup":
         """Return the setup kept in a store; none of the original files are needed."""
-        plan, problems = validate_tree(_as_it_was(parse_yaml(text, str(store))))
+        plan, problems = validate_tree(
+            _as_it_was(parse_yaml(text, str(store)), str(store))
+        )
         if plan is None or problems:
             raise ConfigError(f"the configuration in {store}", problems)
         sets = () if plan.acceptance is None else plan.acceptance.sets
@@ -180,9 +182,11 @@ def fixed_differences(setup: Setup, opened: Opened) -> list[str]:
     if [frame.id for frame in setup.start] != [frame.id for frame in opened.start]:
         theirs = ", ".join(molecule_names(opened.start))
         found.append(f"it starts from {theirs} in other structures than here")
-    for test, what in ((False, "labels it was given"), (True, "its test set")):
+    for test, what in ((False, "labels it was given"), (True, "its validation set")):
         if _label_content(setup.given, test) != _label_content(opened.given, test):
-            found.append(f"{what} are not those of `{'test' if test else 'start'}`")
+            found.append(
+                f"{what} are not those of `{'validation' if test else 'start'}`"
+            )
     if setup.model_id != opened.model:
         found.append("it began with another model")
     return [*found, *_set_differences(setup, opened)]
@@ -206,12 +210,13 @@ def _label_content(given: tuple[Given, ...], test: bool) -> set[tuple[str, str, 
     return {(x.frame.id, x.fidelity, x.label.energy) for x in given if x.test == test}
 
 
-def _as_it_was(tree: Tree) -> Tree:
+def _as_it_was(tree: Tree, where: str) -> Tree:
     """Return the configuration of a store, updated to the present format.
 
     Networks of older stores have no repulsion, learn nothing from stress, and all
     generations take as many steps.
     """
+    tree = rename_test_section(tree, where)
     training = tree.get("training")
     if isinstance(training, dict):
         training = {"stress": 0.0, "last": 1.0, **training}

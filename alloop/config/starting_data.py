@@ -1,4 +1,4 @@
-"""The data that a campaign begins with: molecules, labels of the user, a test set."""
+"""A campaign's first data: molecules, labels of the user, a validation set."""
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
@@ -52,7 +52,7 @@ class StartingData:
 
     start: list[Frame] = field(default_factory=list)
     train: list[SuppliedLabel] = field(default_factory=list)
-    test: list[SuppliedLabel] = field(default_factory=list)
+    validation: list[SuppliedLabel] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
     problems: list[Problem] = field(default_factory=list)
 
@@ -65,7 +65,7 @@ class StartingData:
             Given(
                 x.frame, home[molecule_composition(x.frame)], x.fidelity, x.label, test
             )
-            for test, items in ((False, self.train), (True, self.test))
+            for test, items in ((False, self.train), (True, self.validation))
             for x in items
         )
 
@@ -86,9 +86,9 @@ def read_starting_data(
         except AlloopError as error:
             found.refuse(path, str(error))
     try:
-        _add_test(found, plan, folder, levels)
+        _add_validation(found, plan, folder, levels)
     except AlloopError as error:
-        found.refuse("test", str(error))
+        found.refuse("validation", str(error))
     found.train = _distinct_labels(found.train, found)
     for supplied in _new_starts(found):
         _add_start_frames(found, [supplied.frame], supplied.path, levels)
@@ -148,23 +148,23 @@ def _add_start_frames(
     found.start += frames
 
 
-def _add_test(
+def _add_validation(
     found: StartingData, plan: Plan, folder: Path, levels: Mapping[str, Level]
 ) -> None:
-    match plan.test:
+    match plan.validation:
         case Labelled():
-            intake = read_label_file(folder / plan.test.file, plan.test)
-            found.warnings += [f"test: {text}" for text in intake.warnings]
+            intake = read_label_file(folder / plan.validation.file, plan.validation)
+            found.warnings += [f"validation: {text}" for text in intake.warnings]
         case Store():
             from alloop.intake import read_labels
 
-            path = folder / plan.test.store
+            path = folder / plan.validation.store
             _same_level(path, "expensive", levels["expensive"])
             intake = read_labels(path, fidelity="test")
         case Sampled():
             return
-    found.test = _distinct_labels(
-        _supplied_labels("test", "expensive", intake, levels["expensive"]), found
+    found.validation = _distinct_labels(
+        _supplied_labels("validation", "expensive", intake, levels["expensive"]), found
     )
 
 
@@ -244,29 +244,32 @@ def _new_starts(found: StartingData) -> list[SuppliedLabel]:
 def _refuse_unknown_molecules(found: StartingData) -> None:
     known = {molecule_composition(frame) for frame in found.start}
     unknown = [
-        x.frame for x in found.test if molecule_composition(x.frame) not in known
+        x.frame for x in found.validation if molecule_composition(x.frame) not in known
     ]
     if unknown and not found.problems:
         what = ", ".join(sorted({hill_formula(frame) for frame in unknown}))
         found.refuse(
-            "test", f"{what} is in the test set and not in `start`; add it there"
+            "validation",
+            f"{what} is in the validation set and not in `start`; add it there",
         )
-    found.test = [x for x in found.test if molecule_composition(x.frame) in known]
+    found.validation = [
+        x for x in found.validation if molecule_composition(x.frame) in known
+    ]
 
 
 def _refuse_duplicates(found: StartingData) -> None:
-    if not (found.test and found.train):
+    if not (found.validation and found.train):
         return
     from alloop.intake import duplicate_frames
 
     train = [item.frame for item in found.train]
-    duplicates = duplicate_frames([item.frame for item in found.test], train)
+    duplicates = duplicate_frames([item.frame for item in found.validation], train)
     if duplicates:
         pairs = ", ".join(f"{i} (= {j} of training)" for i, j in duplicates[:_SHOWN])
         more = (
             f" and {len(duplicates) - _SHOWN} more" if len(duplicates) > _SHOWN else ""
         )
         found.refuse(
-            "test",
-            f"frames that are trained on cannot test: {pairs}{more}; take them out",
+            "validation",
+            f"frames that are trained on cannot validate: {pairs}{more}; take them out",
         )

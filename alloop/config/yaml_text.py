@@ -115,6 +115,22 @@ def _inside(node: yaml.Node) -> Iterator[yaml.Node]:
             yield from pair
 
 
+def rename_test_section(tree: Tree, where: str) -> Tree:
+    """Return a campaign's tree with the section `test:` under its name, `validation:`.
+
+    Files and stores of earlier versions have the old key. Raises ConfigError where both
+    are there.
+    """
+    if "test" not in tree:
+        return tree
+    if "validation" in tree:
+        text = (
+            "is the old name of `validation:`, which is there too; leave this one out"
+        )
+        raise ConfigError(where, [Problem("test", text)])
+    return {("validation" if x == "test" else x): y for x, y in tree.items()}
+
+
 def dump_yaml(tree: Mapping[str, Any]) -> str:
     """Return the YAML text of a tree, keys in their order."""
     text: str = yaml.safe_dump(dict(tree), sort_keys=False, allow_unicode=True)
@@ -148,8 +164,8 @@ def changed_keys(old: str, new: str) -> tuple[str, ...]:
     The path of the store is ignored: it may be moved.
     """
     before, after = (
-        dict(flatten_tree(parse_yaml(old, "old"))),
-        dict(flatten_tree(parse_yaml(new, "new"))),
+        dict(flatten_tree(rename_test_section(parse_yaml(text, name), name)))
+        for name, text in (("old", old), ("new", new))
     )
     nothing = object()
     return tuple(

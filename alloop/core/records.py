@@ -249,7 +249,7 @@ class TrainingData:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Evaluation:
-    """A generation's predictions on the frozen set, frame after frame."""
+    """A generation's predictions on the validation set, frame after frame."""
 
     frames: tuple[FrameId, ...]
     energies: Floats

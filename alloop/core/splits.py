@@ -8,21 +8,21 @@ from alloop.core.seeds import name_share
 
 Split: TypeAlias = Literal["train", "validation", "test"]
 
-FROZEN = "test"  # purpose: the frozen set, made by MD or supplied by the user
+VALIDATION = "test"  # purpose, as stores write it: made by MD or supplied
 EXAMINATION = "examination"  # purpose: frames of MD on the finished model
 
 
-def split_of(purpose: str, supplied: bool = False) -> Split:
+def split_of(purpose: str) -> Split:
     """Return the split that a label belongs to, by the purpose it was asked for.
 
-    The frozen set that a campaign makes for itself decides when to stop and which
-    generation is best, so it is "validation"; one that the user supplied, and the final
-    examination, are "test". All else is "train": models may learn from it.
+    The validation set decides when to stop and which generation is best, whoever made
+    it; only the final examination is "test". All else is "train": models may learn from
+    it.
     """
     if purpose == EXAMINATION:
         return "test"
-    if purpose == FROZEN:
-        return "test" if supplied else "validation"
+    if purpose == VALIDATION:
+        return "validation"
     return "train"
 
 

@@ -31,7 +31,7 @@ class Choice:
     """A choice of labels of a campaign: of one level or both, of one split or all.
 
     split: "train" is the training set of a generation, "validation" the frames that
-    influenced the campaign (its frozen test set, cheap frames held out to calibrate
+    influenced the campaign (its validation set, cheap frames held out to calibrate
     surprise, and the share `validation` of the expensive ones that its trainer held
     out, if any), "test" those used only for examination. at: as of this generation; by
     default the last one, without labels that were excluded since. without: leave out
@@ -142,7 +142,7 @@ def _training_frames(history: History, choice: Choice) -> _TrainingFrames | None
 def _label_split(label: LabelEntry, frames: _TrainingFrames | None) -> Split:
     if frames and label.frame.id in frames.heldout[label.fidelity]:
         return "validation"
-    return split_of(label.purpose, label.is_given)
+    return split_of(label.purpose)
 
 
 def _belongs_to(

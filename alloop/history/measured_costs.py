@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from alloop.core.atoms import hill_formula
 from alloop.core.records import Label
-from alloop.core.splits import EXAMINATION, FROZEN, split_of
+from alloop.core.splits import EXAMINATION, VALIDATION, split_of
 from alloop.history.label_entries import label_entries, task_entries
 from alloop.history.reader import History
 from alloop.history.record_index import LabelEntry
@@ -23,19 +23,19 @@ PARTS = {
 }
 
 
-LABELS = ("cheap labels", "expensive labels", "frozen set", "examination")
+LABELS = ("cheap labels", "expensive labels", "validation set", "examination")
 
 
 def label_part(purpose: str, fidelity: str) -> str:
     """Return the part of the costs that a label belongs to."""
-    return {FROZEN: "frozen set", EXAMINATION: "examination"}.get(
+    return {VALIDATION: "validation set", EXAMINATION: "examination"}.get(
         purpose, f"{fidelity} labels"
     )
 
 
 def is_learned(label: LabelEntry) -> bool:
     """Return True if models may learn from the label."""
-    return split_of(label.purpose, label.is_given) == "train"
+    return split_of(label.purpose) == "train"
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,7 +87,7 @@ def cheap_in_expensive(history: History) -> float:
 def cpu_seconds_by_part(history: History) -> Mapping[str, float]:
     """Return the CPU seconds spent by part; labels from a cache cost nothing.
 
-    Parts: "cheap labels", "expensive labels", "frozen set" (labels only),
+    Parts: "cheap labels", "expensive labels", "validation set" (labels only),
     "examination" (labels and MD), "noise floor" (labels computed a second time),
     "training", "MD", "preparation".
     """

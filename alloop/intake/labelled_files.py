@@ -114,7 +114,9 @@ def _read_store(path: Path, fidelity: str | None) -> list[RawLabel]:
             f"{path}, got {fidelity}"
         )
     if fidelity == "test":
-        return _raw_labels(history, levels["expensive"], history.state.test_frames())
+        return _raw_labels(
+            history, levels["expensive"], history.state.validation_frames()
+        )
     return _raw_labels(history, levels[fidelity], history.state.trained_on(fidelity))
 
 

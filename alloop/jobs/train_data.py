@@ -122,9 +122,9 @@ def _read_items(
 
 
 def _supplied_test(plan: Plan, warnings: list[str]) -> Iterable[LabelledFrame]:
-    match plan.test:
+    match plan.validation:
         case Labelled(file=path):
-            found = read_label_file(Path(path), plan.test, energies_alone=True)
+            found = read_label_file(Path(path), plan.validation, energies_alone=True)
             yield from _labelled_frames(found, path, warnings)
         case Store(store=path):
             yield from _labelled_frames(_store_labels(path, "test"), path, warnings)
@@ -135,7 +135,9 @@ def _store_labels(path: str, fidelity: str) -> LabelledFrames | None:
     from alloop.history.reader import read_history
 
     state = read_history(Path(path)).state
-    wanted = state.test_frames() if fidelity == "test" else state.trained_on(fidelity)
+    wanted = (
+        state.validation_frames() if fidelity == "test" else state.trained_on(fidelity)
+    )
     return read_labels(path, fidelity=fidelity) if wanted else None
 
 

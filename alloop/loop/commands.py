@@ -19,7 +19,7 @@ class Prepare:
     """The command to relax a molecule at the cheap level and draw its first frames.
 
     seeds: the number of frames for training; walkers: the number of starting points for
-    the MD of the test set.
+    the MD of the validation set.
     """
 
     molecule: int
@@ -37,7 +37,7 @@ class Prepare:
 class Sample:
     """The command to run MD at the cheap level from the walker.
 
-    frames: the number of frames that it gives for the frozen test set.
+    frames: the number of frames that it gives for the validation set.
     """
 
     walker: Walker
@@ -53,7 +53,7 @@ class Sample:
 class LabelFrame:
     """The command to label the frame at the level.
 
-    fidelity: "cheap" or "expensive". purpose: "seed", "test" (the frozen set),
+    fidelity: "cheap" or "expensive". purpose: "seed", "test" (the validation set),
     "flagged", "control", "bias", "examination". reason: one phrase for people.
     """
 

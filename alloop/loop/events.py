@@ -42,7 +42,7 @@ class Timing:
 class Opened:
     """The start of a new campaign: facts that cannot change in the life of the store.
 
-    start: the molecules; given: labels and test frames that came with the
+    start: the molecules; given: labels and validation frames that came with the
     configuration; model: generation 0, if the user supplied one; parts: the import path
     of each part that the user supplied from Python, by its role; sets: labelled frames
     by the name of their set of acceptance, which no training sees; replay: frames that
@@ -61,7 +61,7 @@ class Opened:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Given:
-    """A labelled frame that the user supplied, for training or for the test set."""
+    """A labelled frame that the user supplied, for training or validation."""
 
     frame: Frame
     molecule: int
@@ -107,7 +107,7 @@ class Posed:
 class Prepared:
     """The relaxed molecule and frames drawn around it.
 
-    seeds: for training. starts: of the walkers of the test set.
+    seeds: for training. starts: of the walkers of the validation set.
     """
 
     name: str

@@ -1,4 +1,4 @@
-"""The first labels of a campaign, and the MD of its frozen set. Pure."""
+"""The first labels of a campaign, and the MD of its validation set. Pure."""
 
 from math import ceil
 
@@ -10,14 +10,18 @@ from alloop.loop.state import LoopState
 
 
 def prepare_commands(state: LoopState, rules: Rules) -> tuple[Prepare, ...]:
-    """Return a command for each molecule that lacks first labels or test frames."""
-    has_test = bool(state.test_frames())
+    """Return a command for each molecule without first labels or validation frames."""
+    has_test = bool(state.validation_frames())
     seeding = rules.seeding
     commands = []
     for molecule, frame in enumerate(state.start):
         if has_test and not _missing_fidelities(state, molecule, rules):
             continue
-        test = 0 if has_test else _equal_part(seeding.test, molecule, len(state.start))
+        test = (
+            0
+            if has_test
+            else _equal_part(seeding.validation, molecule, len(state.start))
+        )
         seeds = _equal_part(
             max(seeding.cheap, seeding.expensive), molecule, len(state.start)
         )
@@ -58,7 +62,7 @@ def _missing_fidelities(
 
 
 def sample_commands(event: e.Prepared, rules: Rules) -> tuple[Sample, ...]:
-    """Return the commands for the MD of the frozen set."""
+    """Return the commands for the MD of the validation set."""
     frames = rules.seeding.per_walker
     return tuple(Sample(walker, frames=frames) for walker in event.starts)
 

@@ -3,7 +3,7 @@
 Beside a training run five short ones from new weights, equally long: on all labels, on
 a quarter of the cheap ones, on a quarter of the expensive ones, on the expensive ones
 alone, and on a quarter of these alone. None learns from the judged frames, on which
-errors are compared: the frozen set, and a fifth of the expensive labels.
+errors are compared: the validation set, and a fifth of the expensive labels.
 
 With n labels of a level the error falls as n^-a, a = log4(error on a quarter / error on
 all). At a given price it is least where the levels' shares of the money are in the
@@ -74,7 +74,7 @@ def part_commands(state: LoopState, rules: Rules) -> tuple[TrainPart, ...]:
         return ()
     costly, doubted = rules.barred_doubts("expensive"), rules.barred_doubts("cheap")
     labels = _in_order(state.seed, "expensive", state.trained_on("expensive", costly))
-    tests = state.test_frames(costly)
+    tests = state.validation_frames(costly)
     aside = max(_LEAST - len(tests), ceil(_JUDGED * len(labels)))
     judged = {*labels[:aside], *tests}
     expensive = labels[aside:]

@@ -103,7 +103,7 @@ def _follow_up(state: LoopState, event: e.Event, rules: Rules) -> Commands:
         case e.Sampled():
             return tuple(
                 label_command(
-                    state, frame, event.molecule, "expensive", "test", "frozen set"
+                    state, frame, event.molecule, "expensive", "test", "validation set"
                 )
                 for frame in event.frames
             )

@@ -25,7 +25,7 @@ def refine_command(state: LoopState, rules: Rules) -> tuple[Train, ...]:
         return ()
     before = replace(state, recent=())  # what the generation has learned
     costly = rules.barred_doubts("expensive")
-    test = state.test_frames(costly)
+    test = state.validation_frames(costly)
     if not test:
         return ()
     heldout = state.held_out(rules.heldout, doubted)

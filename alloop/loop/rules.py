@@ -25,14 +25,14 @@ class Budget:
 
 @dataclass(frozen=True, slots=True)
 class SeedRules:
-    """The number of first labels and the size of the frozen set, over all molecules.
+    """The numbers of first labels and of validation frames, over all molecules.
 
-    per_walker: frozen frames that one MD run gives.
+    per_walker: validation frames that one MD run gives.
     """
 
     cheap: int = 40
     expensive: int = 10
-    test: int = 30
+    validation: int = 30
     per_walker: int = 3
 
 
@@ -80,7 +80,7 @@ class Examining:
 class StopRules:
     """The reasons to stop before the budget is spent; None means never.
 
-    target: force error on the frozen set, eV/Å. patience: generations in a row that
+    target: force error on the validation set, eV/Å. patience: generations in a row that
     improve the best error by less than `improvement` (a fraction). rounds: explorations
     at most.
     """

@@ -169,7 +169,9 @@ class LoopState:
     exploring_generation: int = 0
     threshold: float | None = None
     landmarks: Floats = field(default_factory=lambda: np.zeros((0, 0)))
-    errors: tuple[float, ...] = ()  # force MAE by generation on the frozen set, eV/Å
+    errors: tuple[
+        float, ...
+    ] = ()  # force MAE by generation on the validation set, eV/Å
     models: tuple[ModelId, ...] = ()  # by generation
     rejected: frozenset[int] = frozenset()  # failed a check, are not used
     unaccepted: frozenset[int] = frozenset()  # failed one, explore all the same
@@ -207,7 +209,7 @@ class LoopState:
             for entry in self.entries()
             if entry.good
             and entry.fidelity == fidelity
-            and split_of(entry.purpose, entry.supplied) == "train"
+            and split_of(entry.purpose) == "train"
             and not entry.doubts & barred
         )
         return tuple(sorted(set(wanted) - self._excluded_frames(fidelity)))
@@ -229,8 +231,10 @@ class LoopState:
         )
         return out if len(out) >= _LEAST_HELDOUT else ()
 
-    def test_frames(self, barred: Set[Doubt] = frozenset()) -> tuple[FrameId, ...]:
-        """Return sorted ids of the frozen test set, without labels of barred doubts."""
+    def validation_frames(
+        self, barred: Set[Doubt] = frozenset()
+    ) -> tuple[FrameId, ...]:
+        """Return sorted ids of the validation set, without labels of barred doubts."""
         frames = {
             entry.frame
             for entry in self.entries()
@@ -248,7 +252,7 @@ class LoopState:
 
     @property
     def best(self) -> int:
-        """The generation with the least error on the frozen set.
+        """The generation with the least error on the validation set.
 
         The newest of equal ones; the newest of all where none was tested; 0 where there
         is none. Generations that failed a check do not count, unless all did.

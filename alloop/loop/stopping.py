@@ -119,7 +119,7 @@ def _error_is_good_enough(state: LoopState, rules: Rules) -> str | None:
         return None
     if stopping.target is not None and errors[-1] <= stopping.target:
         return (
-            f"the target is met: {errors[-1] * 1e3:.1f} meV/Å on the frozen set, "
+            f"the target is met: {errors[-1] * 1e3:.1f} meV/Å on the validation set, "
             f"{stopping.target * 1e3:.1f} asked for"
         )
     if stopping.patience is not None and _is_flat(errors, stopping):

@@ -54,7 +54,7 @@ def _train_command(state: LoopState, rules: Rules) -> tuple[Command, ...]:
         generation=state.generation + 1,
         cheap=tuple(sorted(set(cheap) - set(heldout))),
         expensive=expensive,
-        test=state.test_frames(costly),
+        test=state.validation_frames(costly),
         parent=state.model,
         heldout=heldout,
         length=rules.last if spent_reason(state, rules) else 1.0,

@@ -11,7 +11,6 @@ from alloop.history.measured_costs import cpu_seconds_by_part
 from alloop.history.reader import History
 from alloop.loop import events as e
 from alloop.report.analysis.acceptance_facts import set_errors
-from alloop.report.analysis.campaign_facts import set_name
 from alloop.report.analysis.examination import (
     examination_sentences,
     last_examination,
@@ -52,8 +51,8 @@ _UNITS = {
 def campaign_status(history: History) -> dict[str, Any]:
     """Return stage, counts, errors and time left, fit for `json.dumps`.
 
-    errors: force MAE by generation on the frozen set in eV/Å, null where it was not
-    tested; tested_on: "validation", or "test" where the user supplied that set; best:
+    errors: force MAE by generation on the validation set in eV/Å, null where it was not
+    tested; best:
     the generation with the least of these errors; rejected: generations that failed a
     check and are not used; unaccepted: those that failed one and explore all the same,
     since none was accepted before; acceptance: a sentence where none was; sets: force
@@ -88,7 +87,6 @@ def campaign_status(history: History) -> dict[str, Any]:
         },
         "cpu_seconds": sum(cpu_seconds_by_part(history).values()),
         "errors": [_finite_or_none(error) for error in state.errors],
-        "tested_on": set_name(history),
         "best": state.best,
         "rejected": sorted(state.rejected),
         "unaccepted": sorted(state.unaccepted),

@@ -2,8 +2,9 @@
 
 "standard" trains on expensive labels alone, and gets as many more of them as the cheap
 labels cost. "random" selects its frames at random. Each is a fork of the finished
-campaign from before the first decision that differs, so first labels and frozen set are
-the same. Each is examined on the frames and labels of the campaign's own examination.
+campaign from before the first decision that differs, so first labels and validation set
+are the same. Each is examined on the frames and labels of the campaign's own
+examination.
 """
 
 from dataclasses import dataclass
@@ -58,8 +59,8 @@ def prepare_control(name: str, setup: Setup, history: History) -> Setup:
 def _control_changes(name: str, setup: Setup, history: History) -> dict[str, Any]:
     # The campaign has measured the noise of the levels already.
     levels = {fidelity: {"recheck": 0.0} for fidelity in setup.levels}
-    test = {"examination": 0}  # the campaign's own frames are posed instead
-    both = {"name": f"{setup.name}-{name}", "levels": levels, "test": test}
+    validation = {"examination": 0}  # the campaign's own frames are posed instead
+    both = {"name": f"{setup.name}-{name}", "levels": levels, "validation": validation}
     if name == "random":
         return {**both, "flag": {"selection": "random"}}
     budget = setup.rules.budget.expensive + round(cheap_in_expensive(history))

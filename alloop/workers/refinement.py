@@ -35,9 +35,10 @@ def refined_member(
     """Train the parent at test time on the cheap labels of `command.refine`.
 
     The other cheap labels are replayed, the expensive head is fitted again, and the
-    frozen set must not get worse. Where no share of the step may be kept, the smallest
-    one comes back with a failed check. None where the parent cannot be refined: it has
-    no cheap head, as before a change of `training:`, or an element is new to it.
+    validation set must not get worse. Where no share of the step may be kept, the
+    smallest one comes back with a failed check. None where the parent cannot be
+    refined: it has no cheap head, as before a change of `training:`, or an element is
+    new to it.
     """
     from alloop.refine.test_time import (  # torch, which drivers do without
         TestTimeLabels,
@@ -48,7 +49,7 @@ def refined_member(
     )
 
     if inputs.parent is None or test is None:
-        raise TypeError("a refinement needs a model and a frozen set in its data")
+        raise TypeError("a refinement needs a model and a validation set in its data")
     cheap = inputs.data.cheap
     chosen = set(command.refine)
     new = np.array([frame.id in chosen for frame in cheap.batch.frames()])

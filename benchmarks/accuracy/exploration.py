@@ -87,7 +87,7 @@ def campaign_tree(
         "seeds": first,
         "budget": budget,
         "training": {"every": every, **stage_steps(given.steps)},
-        "test": {"frames": 0, "examination": 0},
+        "validation": {"frames": 0, "examination": 0},
         "cluster": {"kind": "inline"},
         "limits": {"isolate": False},
         "explore": {"temperature": 500},

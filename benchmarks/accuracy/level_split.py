@@ -144,7 +144,7 @@ def _state(price: float, parts: Mapping[int, Mapping[str, PartErrors]]) -> LoopS
 def _rules() -> Rules:
     return Rules(
         budget=Budget(_CHEAP, _EXPENSIVE),
-        seeding=SeedRules(*_FIRST, test=0),
+        seeding=SeedRules(*_FIRST, validation=0),
         every=_FIRST[1],
         split=SplitRules(),
     )

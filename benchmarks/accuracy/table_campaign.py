@@ -248,7 +248,7 @@ def pool_setup(
         "start": [{"molecule": name} for name in pool.names],
         "levels": dict(pool.levels),
         "store": "unused.zarr",
-        "test": {"frames": 0, "examination": 0},
+        "validation": {"frames": 0, "examination": 0},
         "explore": {"walkers": count, "batch": count, "steps": 100},  # in one task
         "potential": {"kind": "painn"},  # of all rows, where an arm names no other
     }

@@ -164,7 +164,7 @@ def make_campaign(folder: Path, staleness: int, options: Namespace) -> Campaign:
     tree = {
         "name": f"staleness-{staleness}",
         "start": start,
-        "test": {"file": "test.xyz", **files["test"]},
+        "validation": {"file": "test.xyz", **files["test"]},
         "levels": dict(zip(("cheap", "expensive"), levels, strict=True)),
         "explore": {"walkers": 8, "batch": 4, "steps": steps, "temperature": 300},
         "potential": {"kind": "painn", "channels": 32, "layers": 2},

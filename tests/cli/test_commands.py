@@ -224,7 +224,7 @@ def test_why_tells_a_frames_story_by_the_beginning_of_its_id(
 ) -> None:
     history = alloop.Campaign.from_yaml(done).history()
     frame = history.trained()[-1].evaluation.frames[0]
-    assert "frozen set" in said(capsys, "why", done, frame[:12])
+    assert "validation set" in said(capsys, "why", done, frame[:12])
     assert "fits no frame" in refused(capsys, "why", done, "xyz")
 
 
@@ -285,7 +285,7 @@ def test_an_exported_model_begins_another_campaign(
 
 def test_a_store_lends_its_labels_and_its_test_set(done: Path, tmp_path: Path) -> None:
     store = str(done.with_name("toy.zarr"))
-    path = write_toy(tmp_path, start=[{"store": store}], test={"store": store})
+    path = write_toy(tmp_path, start=[{"store": store}], validation={"store": store})
     setup = load_campaign(path)
     counts = {(item.fidelity, item.test): 0 for item in setup.given}
     for item in setup.given:

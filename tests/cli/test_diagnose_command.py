@@ -93,5 +93,5 @@ def test_a_campaigns_report_shows_shifts_of_its_test_frames_and_walkers(
     said(capsys, "report", done, "--out", out)
     page = out.read_text()
     section = page[page.index('id="shifts"') :]
-    assert "frozen set" in section
+    assert "validation set" in section
     assert "MD of H2O" in section

@@ -21,7 +21,7 @@ from tests.cli.test_commands import refused, said
 from tests.conftest import write_toy
 
 CHANGES = {
-    "test": {
+    "validation": {
         "frames": 18,
         "temperature": 400,
         "each": 6,

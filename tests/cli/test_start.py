@@ -208,7 +208,7 @@ def test_aliases_that_save_typing_are_fine() -> None:
         ("budget", "expensive"),
         ("budget", "cheap"),
         ("seeds", "cheap"),
-        ("test", "frames"),
+        ("validation", "frames"),
         ("cluster", "workers"),
     ],
 )

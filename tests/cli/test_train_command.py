@@ -173,7 +173,7 @@ def test_a_yaml_file_and_a_store_say_what_to_train_on(
     labels = "labels: ../exp.xyz, level: expensive"
     (folder / "t.yaml").write_text(
         f"start: [{{{labels}, energy_unit: eV, length_unit: angstrom}}]\n"
-        "test: {file: ../test.xyz, energy_unit: eV, length_unit: angstrom}\n"
+        "validation: {file: ../test.xyz, energy_unit: eV, length_unit: angstrom}\n"
         "potential: {kind: pairwise, radial: 6}\n"
     )
     assert train("inside/t.yaml", "--quiet") == 0
@@ -192,7 +192,7 @@ def test_a_campaign_s_store_is_trained_on_with_its_test_set(
         "name: toy\nseed: 3\nstart: [{molecule: H2O}]\n"
         "levels: {cheap: {kind: toy}, expensive: {kind: toy, stretch: 0.02}}\n"
         "potential: {kind: pairwise}\nseeds: {cheap: 12, expensive: 6}\n"
-        "test: {frames: 6, each: 2}\nbudget: {cheap: 12, expensive: 6}\n"
+        "validation: {frames: 6, each: 2}\nbudget: {cheap: 12, expensive: 6}\n"
         "cluster: {kind: inline}\nlimits: {isolate: false}\nstore: toy.zarr\n"
     )
     assert main(["run", "toy.yaml", "--quiet"]) == 0

@@ -23,6 +23,7 @@ from alloop.config import (
 )
 from alloop.config.checks.validate import known_kinds, validate_tree
 from alloop.config.merge import collect_fragments, merge_trees
+from alloop.config.sections.data import Sampled
 from alloop.config.sections.training import Standard
 from alloop.config.yaml_text import parse_yaml
 from alloop.core.records import Label
@@ -88,7 +89,7 @@ def test_name_start_and_levels_are_enough(tmp_path: Path) -> None:
     assert setup.store == tmp_path / "runs/toy.zarr"
     assert (setup.rules.budget.cheap, setup.rules.budget.expensive) == (200, 30)
     assert (setup.rules.seeding.cheap, setup.rules.seeding.expensive) == (60, 10)
-    assert setup.rules.seeding.test == 30
+    assert setup.rules.seeding.validation == 30
     assert not setup.rules.is_single_fidelity
     assert setup.plan.training is not None
     assert setup.plan.training.kind == "asteroid"
@@ -107,8 +108,8 @@ def test_without_a_cheap_level_there_is_one_fidelity(tmp_path: Path) -> None:
 def test_every_number_reaches_the_loop_in_its_own_units(tmp_path: Path) -> None:
     text = TOY + (
         "seed: 4\n"
-        "test: {frames: 8, temperature: 300, timestep: 0.25, each: 2, spacing: 7}\n"
-        "seeds: {kind: rattle, cheap: 5, expensive: 4, sigma: 0.02}\n"
+        "validation: {frames: 8, temperature: 300, timestep: 0.25, each: 2, spacing: "
+        "7}\nseeds: {kind: rattle, cheap: 5, expensive: 4, sigma: 0.02}\n"
         "explore: {kind: verlet, temperature: 350, timestep: 1, walkers: 3,\n"
         "          steps: 90, batch: 2, piece: 30, stride: 3,\n"
         "          guards: {force: null, heat: 4}}\n"
@@ -124,7 +125,7 @@ def test_every_number_reaches_the_loop_in_its_own_units(tmp_path: Path) -> None:
     rules, kit = setup.rules, setup.worker_settings
     assert rules.stopping.target == pytest.approx(0.025)  # eV/Å
     assert (rules.every, rules.control, rules.selection) == (6, 0.2, "random")
-    assert (rules.seeding.test, rules.seeding.per_walker) == (8, 2)
+    assert (rules.seeding.validation, rules.seeding.per_walker) == (8, 2)
     assert (rules.exploring.piece, rules.exploring.walkers) == (30, 3)
     assert rules.budget.cpu_hours == 2
     assert (kit.seed, kit.isolate) == (4, False)
@@ -336,7 +337,7 @@ def test_all_mistakes_are_shown_at_once_with_the_nearest_right_key(
         timestep: 0.5
         walltme: 3 h
         start: [{molecule: H2O, spn: 1}, {molecul: CO}, {file: no.xyz}, {molecule: H2Q}]
-        test: {frames: -3, temprature: 400}
+        validation: {frames: -3, temprature: 400}
         levels:
           cheap: {kind: pyscff, method: hf}
           expensive: {kind: toy, stifness: 2}
@@ -356,8 +357,8 @@ def test_all_mistakes_are_shown_at_once_with_the_nearest_right_key(
         "start.1": "expected molecule | file | labels | store, got the keys molecul",
         "start.2": "expected a structure file, no.xyz is not there",
         "start.3": "there is no element `Q` in `H2Q`",
-        "test.frames": "at least 0 (frames",
-        "test.temprature": "did you mean `temperature`?",
+        "validation.frames": "at least 0 (frames",
+        "validation.temprature": "did you mean `temperature`?",
         "levels.cheap": "there is no kind `pyscff`; did you mean `pyscf`?",
         "levels.expensive.stifness": "did you mean `stiffness`?",
         "explore": "there is no kind `langevn`; did you mean `langevin`?",
@@ -366,7 +367,7 @@ def test_all_mistakes_are_shown_at_once_with_the_nearest_right_key(
         "budget.cheap": "expected a number of at least 0 (most labels",
         "budget.expensive": "expected a whole number",
         "budget.walkers": "it belongs under `explore:`",
-        "timestep": "no such key here; it belongs under `test:` or `explore:`",
+        "timestep": "no such key here; it belongs under `validation:` or `explore:`",
         "walltme": "did you mean `walltime` under `cluster:` or `limits:`?",
         "flag.quantile": "below 1",
         "flag.selection": "did you mean `random`?",
@@ -478,9 +479,9 @@ def test_a_store_that_cannot_be_written_is_refused(store: str, tmp_path: Path) -
         ("training: {gamma: 1}", "training.gamma"),
         ("explore: {walkers: 1}\nstart: [{molecule: H2O}, {molecule: CO}]", "explore"),
         ("seeds: {expensive: 1}\nstart: [{molecule: H2O}, {molecule: CO}]", "seeds"),
-        ("test: {frames: 0}\nstop: {target: 5}", "stop.target"),
-        ("test: {frames: 9}\nflag: {error: 0.1}", "flag.error"),
-        ("test: {frames: 18}\nflag: {error: 0.1, coverage: 0.95}", "flag.error"),
+        ("validation: {frames: 0}\nstop: {target: 5}", "stop.target"),
+        ("validation: {frames: 9}\nflag: {error: 0.1}", "flag.error"),
+        ("validation: {frames: 18}\nflag: {error: 0.1, coverage: 0.95}", "flag.error"),
         ("potential: {kind: file, path: no.model}", "potential.path"),
         ("start: [{labels: no.xyz, level: cheap, energy_unit: eV}]", "start.0"),
     ],
@@ -515,14 +516,14 @@ def test_labels_come_along_and_bring_their_molecule(tmp_path: Path) -> None:
     labelled(rattled(6, 1), tmp_path / "old.extxyz")
     labelled(rattled(5, 2), tmp_path / "test.extxyz")
     text = TOY.replace("{molecule: H2O}", "{labels: old.extxyz, level: expensive, %s}")
-    text = text % UNITS + f"test: {{file: test.extxyz, {UNITS}}}\n"
+    text = text % UNITS + f"validation: {{file: test.extxyz, {UNITS}}}\n"
     setup = parse_campaign(text, tmp_path)
     train = [item for item in setup.given if not item.test]
     assert (len(train), len(setup.given)) == (6, 11)
     assert {item.label.level for item in setup.given} == {setup.levels["expensive"].id}
     lowest = min(train, key=lambda item: item.label.energy)
     assert setup.start == (lowest.frame,)
-    assert setup.rules.seeding.test == 0
+    assert setup.rules.seeding.validation == 0
 
 
 def test_a_test_frame_that_is_trained_on_is_refused(tmp_path: Path) -> None:
@@ -532,8 +533,8 @@ def test_a_test_frame_that_is_trained_on_is_refused(tmp_path: Path) -> None:
     turned.rotate(40, "x")
     labelled([*rattled(2, 5), turned], tmp_path / "test.extxyz")
     text = TOY.replace("{molecule: H2O}", "{labels: old.extxyz, level: cheap, %s}")
-    text = text % UNITS + f"test: {{file: test.extxyz, {UNITS}}}\n"
-    assert "2 (= 2 of training)" in problems(text, tmp_path)["test"]
+    text = text % UNITS + f"validation: {{file: test.extxyz, {UNITS}}}\n"
+    assert "2 (= 2 of training)" in problems(text, tmp_path)["validation"]
 
 
 def test_a_unit_that_cannot_be_right_is_warned_about(tmp_path: Path) -> None:
@@ -558,8 +559,8 @@ def test_one_frame_with_two_energies_is_refused(tmp_path: Path) -> None:
 
 def test_a_test_set_of_another_molecule_is_refused(tmp_path: Path) -> None:
     labelled([molecule("CO")], tmp_path / "test.extxyz")
-    text = TOY + f"test: {{file: test.extxyz, {UNITS}}}\n"
-    assert "CO is in the test set" in problems(text, tmp_path)["test"]
+    text = TOY + f"validation: {{file: test.extxyz, {UNITS}}}\n"
+    assert "CO is in the validation set" in problems(text, tmp_path)["validation"]
 
 
 def test_another_store_lends_labels_only_of_the_same_levels(tmp_path: Path) -> None:
@@ -597,6 +598,34 @@ def test_a_new_budget_is_a_change_and_a_moved_store_is_none(tmp_path: Path) -> N
         TOY + "budget: {expensive: 40}\nstore: b.zarr\n", tmp_path
     ).text
     assert changed_keys(old, new) == ("budget.expensive",)
+
+
+def test_the_old_name_of_the_validation_set_is_read(tmp_path: Path) -> None:
+    new = parse_campaign(TOY + "validation: {frames: 9}\n", tmp_path).text
+    old = parse_campaign(TOY + "test: {frames: 9}\n", tmp_path).text
+    assert old == new
+    assert parse_yaml(new, "new")["validation"]["frames"] == 9
+    assert changed_keys(new.replace("\nvalidation:", "\ntest:"), new) == ()
+
+
+def test_a_fragment_with_the_old_name_lies_beneath_the_new_one(tmp_path: Path) -> None:
+    (tmp_path / "below.yaml").write_text("test: {frames: 9, each: 2}\n")
+    text = TOY + "extends: below.yaml\nvalidation: {frames: 12}\n"
+    found = parse_campaign(text, tmp_path).plan.validation
+    assert isinstance(found, Sampled)
+    assert (found.frames, found.each) == (12, 2)
+
+
+def test_both_names_of_the_validation_set_are_refused(tmp_path: Path) -> None:
+    text = TOY + "test: {frames: 9}\nvalidation: {frames: 12}\n"
+    assert "old name of `validation:`" in problems(text, tmp_path)["test"]
+
+
+def test_a_store_with_the_old_name_is_continued(tmp_path: Path) -> None:
+    setup = parse_campaign(TOY + "validation: {frames: 9}\n", tmp_path)
+    old = setup.text.replace("\nvalidation:", "\ntest:")
+    again = Setup.from_store(old, opening(setup), tmp_path / "a.zarr")
+    assert again.rules == setup.rules
 
 
 def test_a_control_changes_what_it_says_and_keeps_the_rest(tmp_path: Path) -> None:

@@ -335,7 +335,11 @@ def test_a_refinement_is_part_of_the_rules_and_of_the_workers_settings(
             "levels",
             "both are",
         ),
-        (HEADED + "test: {frames: 0}\n", "test.frames", "test frames with `refine`"),
+        (
+            HEADED + "validation: {frames: 0}\n",
+            "validation.frames",
+            "validation frames with `refine`",
+        ),
         (
             HEADED.replace("two-heads}", "two-heads, staleness: 1}"),
             "training.staleness",

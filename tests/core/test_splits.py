@@ -7,17 +7,15 @@ from alloop.store.schema import PURPOSES
 
 
 @pytest.mark.parametrize(
-    ("purpose", "supplied", "split"),
+    ("purpose", "split"),
     [
-        ("test", False, "validation"),
-        ("test", True, "test"),
-        ("examination", False, "test"),
-        ("given", True, "train"),
-        *((p, False, "train") for p in ("seed", "flagged", "control", "bias")),
+        ("test", "validation"),
+        ("examination", "test"),
+        *((p, "train") for p in ("given", "seed", "flagged", "control", "bias")),
     ],
 )
-def test_the_split_follows_from_the_purpose(purpose, supplied, split):
-    assert split_of(purpose, supplied) == split
+def test_the_split_follows_from_the_purpose(purpose, split):
+    assert split_of(purpose) == split
 
 
 def test_every_purpose_that_stores_know_is_covered():

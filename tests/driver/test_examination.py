@@ -30,7 +30,7 @@ GOLDEN = Path(__file__).parents[1] / "store" / "golden"
 def campaign(tmp_path_factory: pytest.TempPathFactory) -> Campaign:
     """A finished campaign, examined."""
     folder = tmp_path_factory.mktemp("examined")
-    campaign = Campaign.from_yaml(write_toy(folder, budget=BUDGET, test=EXAMINED))
+    campaign = Campaign.from_yaml(write_toy(folder, budget=BUDGET, validation=EXAMINED))
     assert campaign.run().exit_code == 0
     return campaign
 
@@ -58,7 +58,7 @@ def test_the_test_is_md_on_the_model_at_the_temperature_of_exploration(
         apart.append(said.forces - label.record.forces)
     assert found.errors is not None
     assert found.errors.force_mae == pytest.approx(np.abs(apart).mean(), rel=1e-6)
-    assert {split_of(x.purpose, x.is_given) for x in labels} == {"test"}
+    assert {split_of(x.purpose) for x in labels} == {"test"}
 
 
 def test_examined_frames_are_outside_budget_and_training(campaign: Campaign) -> None:
@@ -67,16 +67,16 @@ def test_examined_frames_are_outside_budget_and_training(campaign: Campaign) -> 
     assert history.state.labels_used("expensive") == 10
     for fidelity in ("cheap", "expensive"):
         assert not frames & set(history.state.trained_on(fidelity))
-    assert not frames & set(history.state.test_frames())
+    assert not frames & set(history.state.validation_frames())
 
 
 def test_a_raised_budget_is_examined_anew_and_learns_from_no_old_frame(
     tmp_path: Path,
 ) -> None:
-    test = {**EXAMINED, "frames": 0}  # without a frozen set the newest is the best
-    Campaign.from_yaml(write_toy(tmp_path, budget=BUDGET, test=test)).run()
+    test = {**EXAMINED, "frames": 0}  # without a validation set the newest is the best
+    Campaign.from_yaml(write_toy(tmp_path, budget=BUDGET, validation=test)).run()
     before = examined_labels(read_history(tmp_path / "toy.zarr"))
-    more = Campaign.from_yaml(write_toy(tmp_path, test=test))
+    more = Campaign.from_yaml(write_toy(tmp_path, validation=test))
     assert more.run().exit_code == 0
     history = more.history()
     assert len(examined_labels(history)) == 10
@@ -134,7 +134,7 @@ def test_a_users_test_set_leads_and_may_have_an_examination_beside(
     assert found is not None
     assert found.frames == 4
     lines = end_lines(history)
-    assert "frozen test set" in lines[1]
+    assert "validation set" in lines[1]
     assert "Final examination" in lines[2]
     bare = Campaign.from_yaml(write_toy(tmp_path / "bare", budget=BUDGET))
     assert bare.setup.rules.examining.frames == 0
@@ -157,7 +157,7 @@ def test_walkers_that_all_die_at_once_are_no_success(
 def test_examination_labels_are_priced_apart(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    path = write_toy(tmp_path, test=EXAMINED)
+    path = write_toy(tmp_path, validation=EXAMINED)
     assert main(["plan", str(path), "--no-measure"]) == 0
     row = next(x for x in capsys.readouterr().out.splitlines() if "examination" in x)
     assert " 5 " in row

@@ -74,7 +74,7 @@ def test_a_crash_does_not_change_the_measured_split(
         verify_every=4,
         budget={"cheap": 24, "expensive": 12, "split": "measured"},
         seeds={"cheap": 8, "expensive": 6, "temperature": 400},
-        test={"frames": 4, "each": 2, "spacing": 5, "examination": 0},
+        validation={"frames": 4, "each": 2, "spacing": 5, "examination": 0},
     )
     parts = read_history(undisturbed.setup.store).state.parts
     assert [len(found) for found in parts.values()] == [5] * len(parts)

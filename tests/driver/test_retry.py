@@ -131,7 +131,7 @@ def test_a_real_time_limit_is_raised_and_its_labels_are_made(
     facts: dict[str, Any] = {
         "levels": {"cheap": TOY, "expensive": slow},
         "seeds": {"cheap": 8, "expensive": 2, "temperature": 400},
-        "test": {
+        "validation": {
             "frames": 1,
             "temperature": 400,
             "each": 1,
@@ -154,6 +154,6 @@ def test_a_real_time_limit_is_raised_and_its_labels_are_made(
     state = read_history(tmp_path / "toy.zarr").state
     assert state.finished == "the budget of expensive labels is spent"
     assert len(state.trained_on("expensive")) == 2
-    assert len(state.test_frames()) == 1
+    assert len(state.validation_frames()) == 1
     assert main(["resume", str(tmp_path / "toy.zarr"), "--quiet", "--retry"]) == 0
     assert "nothing to retry" in capsys.readouterr().out

@@ -99,7 +99,7 @@ def test_all_cpu_seconds_belong_to_one_part(game, history):
         "noise floor": len(game.asked(Recheck)) * 60.0,
         "cheap labels": count["cheap"] * 1.0,
         "expensive labels": (count["expensive"] - count["test"]) * 20.0,
-        "frozen set": count["test"] * 20.0,
+        "validation set": count["test"] * 20.0,
         "examination": 0.0,
         "training": len(game.asked(Train)) * 1.0,
         "MD": len(game.asked(Explore)) * 1.0,

@@ -38,7 +38,7 @@ STIFF = {"c" * 16: 9.0, "e" * 16: 10.0}  # eV/Å²
 COST = {"c" * 16: 1.0, "e" * 16: 20.0}  # CPU s
 RULES = Rules(
     budget=Budget(cheap=20, expensive=12),
-    seeding=SeedRules(cheap=6, expensive=3, test=4, per_walker=2),
+    seeding=SeedRules(cheap=6, expensive=3, validation=4, per_walker=2),
     exploring=ExploreRules(walkers=4, steps=25, batch=2, piece=10),
     every=4,
     control=0.25,

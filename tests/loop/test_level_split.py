@@ -31,7 +31,7 @@ def rules(world):
     return replace(
         world.RULES,
         budget=Budget(cheap=60, expensive=24),
-        seeding=SeedRules(cheap=12, expensive=8, test=6, per_walker=2),
+        seeding=SeedRules(cheap=12, expensive=8, validation=6, per_walker=2),
         every=4,
         split=SplitRules(),
     )

@@ -117,7 +117,7 @@ def test_walkers_are_dealt_to_the_molecules_in_turn(world):
 
 
 def test_a_molecule_without_seeds_walks_from_its_start(world):
-    few = replace(world.RULES, seeding=SeedRules(cheap=2, expensive=2, test=3))
+    few = replace(world.RULES, seeding=SeedRules(cheap=2, expensive=2, validation=3))
     begun = world.game(few, molecules=3).to("explore")
     walkers = [w for x in begun.state.open.values() for w in x.walkers]
     assert walkers[2].frame == begun.state.start[2]
@@ -643,7 +643,7 @@ def test_a_walker_keeps_its_random_start_whatever_the_others_do(world):
 def test_held_out_frames_are_first_ones_and_never_change_side(world):
     rules = replace(
         world.RULES,
-        seeding=SeedRules(cheap=40, expensive=3, test=4, per_walker=2),
+        seeding=SeedRules(cheap=40, expensive=3, validation=4, per_walker=2),
         budget=Budget(cheap=60, expensive=12),
         heldout=0.4,
     )

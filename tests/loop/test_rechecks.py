@@ -95,7 +95,7 @@ def test_rechecks_that_waited_are_made_beside_the_examination(world, rules):
 
 
 def test_where_there_are_fewer_than_three_labels_all_are_rechecked(world, rules):
-    few = replace(rules, seeding=SeedRules(cheap=2, expensive=1, test=0))
+    few = replace(rules, seeding=SeedRules(cheap=2, expensive=1, validation=0))
     begun = world.game(few).to("train")
     assert len(begun.asked(Recheck, fidelity="cheap")) == 2
     assert len(begun.asked(Recheck, fidelity="expensive")) == 1

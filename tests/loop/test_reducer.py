@@ -136,7 +136,7 @@ def test_labels_that_were_given_train_and_cost_nothing(world):
     state = apply_event(LoopState(), world.opened(given=items))
     assert state.trained_on("cheap") == (items[0].frame.id,)
     assert state.trained_on("expensive") == (items[1].frame.id,)
-    assert state.test_frames() == (items[2].frame.id,)
+    assert state.validation_frames() == (items[2].frame.id,)
     assert state.labels_used("cheap") == state.labels_used("expensive") == 0
     assert state.cpu_seconds() == 0
     assert state.seeds == {0: (items[0].frame, items[1].frame)}
@@ -180,11 +180,11 @@ def test_what_is_excluded_leaves_training_at_its_fidelity(world, fidelity):
 
 def test_a_cheap_exclusion_leaves_the_test_set_alone(world):
     live = world.game().to("train")
-    test = live.state.test_frames()
+    test = live.state.validation_frames()
     kept = apply_event(live.state, e.Excluded(test[0], "cheap", "odd"))
     lost = apply_event(live.state, e.Excluded(test[0], "expensive", "odd"))
-    assert kept.test_frames() == test
-    assert lost.test_frames() == test[1:]
+    assert kept.validation_frames() == test
+    assert lost.validation_frames() == test[1:]
 
 
 def test_going_on_forgets_the_end_and_the_attempts(world):

@@ -75,7 +75,7 @@ def test_rounds_end_a_campaign(stops):
 def test_the_target_is_asked_of_the_last_error(stops):
     assert stops(LoopState(errors=(0.01, 0.2)), target=0.02) is None
     assert stops(LoopState(errors=(0.2, 0.02)), target=0.02) == (
-        "the target is met: 20.0 meV/Å on the frozen set, 20.0 asked for"
+        "the target is met: 20.0 meV/Å on the validation set, 20.0 asked for"
     )
 
 

@@ -57,7 +57,7 @@ WATER = Frame(
 )
 RULES = Rules(
     budget=Budget(cheap=60, expensive=16),
-    seeding=SeedRules(cheap=20, expensive=6, test=12, per_walker=3),
+    seeding=SeedRules(cheap=20, expensive=6, validation=12, per_walker=3),
     exploring=ExploreRules(walkers=4, steps=100, batch=2, piece=100),
     every=5,
     control=0.4,
@@ -362,7 +362,7 @@ def _fields(candidate: Candidate) -> dict:
 def config_of(rules: Rules) -> str:
     return (
         "name: springs\nseed: 7\n"
-        "test: {frames: 12, temperature: 500.0}\n"
+        "validation: {frames: 12, temperature: 500.0}\n"
         "explore: {kind: langevin, temperature: 450.0, timestep: 0.5}\n"
         f"training: {{kind: asteroid, every: {rules.every}}}\n"
         "flag: {heldout: 0.15, quantile: 0.99}\n"

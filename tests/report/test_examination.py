@@ -130,7 +130,7 @@ def test_summary_status_and_table_lead_with_the_examination(examined):
     found, lines = last_examination(examined), end_lines(examined)
     mae = f"{1e3 * found.errors.force_mae:.3g}"
     places = [lines.index(x) for x in examination_sentences(examined)]
-    frozen = next(i for i, x in enumerate(lines) if "frozen validation set" in x)
+    frozen = next(i for i, x in enumerate(lines) if "validation set" in x)
     assert min(places) == 1
     assert max(places) < frozen
     assert mae in lines[1]

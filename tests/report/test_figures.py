@@ -36,7 +36,7 @@ def test_bars_are_the_tasks_of_the_journal(finished):
     )
     parts = {bar.part for bar in found}
     assert parts == {
-        *("cheap labels", "expensive labels", "frozen set"),
+        *("cheap labels", "expensive labels", "validation set"),
         *("training", "MD", "preparation"),
     }
 

@@ -75,8 +75,8 @@ def test_first_frames_are_drawn_around_the_minimum(finished):
 
 def test_test_frames_teach_nobody(finished):
     story = _story(finished, _of(finished, "test"))
-    assert "Made by MD at the cheap level, for the frozen set." in story
-    assert "In the frozen set, to measure generations 1–3." in story
+    assert "Made by MD at the cheap level, for the validation set." in story
+    assert "In the validation set, to measure generations 1–3." in story
     assert "was learned by" not in story
 
 
@@ -222,7 +222,7 @@ def test_the_log_has_a_line_for_every_record(finished):
     assert "no cheap label of frame " in "".join(lines)
     assert lines[-1].endswith("→ finished: the budget of expensive labels is spent")
     assert "prices of labels fitted: cheap from 55 labels and exp" in lines[-1]
-    assert "generation 3 trained: frozen set: forces 12.1 meV/Å" in lines[-2]
+    assert "generation 3 trained: validation set: forces 12.1 meV/Å" in lines[-2]
 
 
 def test_the_log_words_what_people_and_accidents_do(finished, remade):

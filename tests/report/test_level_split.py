@@ -75,7 +75,7 @@ def test_all_commands_tell_of_a_measured_split(
         tmp_path,
         budget={"cheap": 24, "expensive": 12, "split": "measured"},
         seeds={"cheap": 8, "expensive": 6, "temperature": 400},
-        test={"frames": 4, "each": 2, "spacing": 5, "examination": 0},
+        validation={"frames": 4, "each": 2, "spacing": 5, "examination": 0},
     )
 
     def said(*words: str) -> str:

@@ -44,8 +44,10 @@ def test_a_file_gets_plain_lines_one_for_each_closed_step(finished, rules):
     assert "\r" not in text
     lines = [line.split("] ", 1)[1] for line in text.splitlines()]
     assert lines[0] == "campaign opened: H2O, seed 7"
-    assert lines[1].startswith("round 0: first labels and frozen set done: 20 cheap")
-    assert lines[2].startswith("generation 1 trained: frozen set: forces ")
+    assert lines[1].startswith(
+        "round 0: first labels and validation set done: 20 cheap"
+    )
+    assert lines[2].startswith("generation 1 trained: validation set: forces ")
     assert (
         lines[3] == "round 1: exploring done: walkers: 3 walking, 1 stopped (1 force)"
     )
@@ -130,7 +132,7 @@ def test_a_display_that_starts_in_the_middle_counts_the_same_labels(finished, st
         if number >= start:
             tally.add_event(state, entry.turn.event)
     labels = tally.labels(state)
-    none = {"test": 0, "examination": 0}
+    none = {"examination": 0}
     good = {kind: count.good for kind, count in labels.items()}
     failed = {kind: count.failed for kind, count in labels.items()}
     assert good == {"cheap": 55, "expensive": 16, "validation": 12} | none

@@ -36,7 +36,7 @@ from alloop.report.sections.markup import (
     page_resource,
     svg_element,
 )
-from alloop.report.sections.methods_sections import about_test_set, reading_snippet
+from alloop.report.sections.methods_sections import about_test_sets, reading_snippet
 from alloop.report.sections.page import render_report, write_report
 from alloop.report.sections.run_figures import MAP_GROUPS
 from alloop.report.sections.summary_sections import weakness_section
@@ -140,7 +140,7 @@ def test_the_viewer_is_the_one_of_its_package_with_its_licence():
 def test_points_lead_to_frames_that_the_page_carries(finished, read):
     assert len(read.leads) >= 40
     assert read.leads <= read.frames.keys()
-    for frame in finished.state.test_frames():
+    for frame in finished.state.validation_frames():
         card = read.frames[frame[:12]]
         assert card["w"] == describe_frame(finished, frame)
         known = finished.label_index.frames[frame]
@@ -400,7 +400,7 @@ def test_a_single_fidelity_has_a_page(synthetic, rules, opened):
 
 @pytest.mark.usefixtures("figures")
 def test_a_campaign_without_test_set_has_a_page_that_says_so(synthetic, rules, opened):
-    untested = replace(rules, seeding=SeedRules(cheap=20, expensive=6, test=0))
+    untested = replace(rules, seeding=SeedRules(cheap=20, expensive=6, validation=0))
     words = Page(render_report(synthetic(rules=untested).history(opened))).words
     assert "no error in this report is measured" in words
     assert "was not tested" in words
@@ -432,15 +432,15 @@ def test_generations_without_scorer_or_threshold_have_a_page(finished, remade):
 
 
 def test_a_supplied_test_set_is_described_as_such(finished, synthetic):
-    frame = finished.state.test_frames()[0]
+    frame = finished.state.validation_frames()[0]
     level = finished.opened.levels["expensive"]
     label = finished.label_index.labels[level, frame]
     given = e.Given(
         finished.label_index.frames[frame], 0, "expensive", label, test=True
     )
     opened = replace(finished.opened, given=(given,))
-    said = about_test_set(synthetic().history(opened, turns=1))
-    assert said.startswith("Test set: 1 frame supplied by the user, frozen")
+    said = about_test_sets(synthetic().history(opened, turns=1))
+    assert said.startswith("Validation set: 1 frame supplied by the user")
 
 
 def test_a_store_without_a_campaign_is_refused_in_a_sentence(remade, tmp_path):
@@ -469,6 +469,6 @@ def test_a_place_that_cannot_be_written_is_said_in_a_sentence(
 def test_lost_tasks_and_hands_do_not_upset_the_page(finished, remade):
     lost = e.TaskLost("explore/1/0/0", 1, "the worker died")
     late = finished.entries[-1].time
-    out = e.Excluded(finished.state.test_frames()[0], None, "twin")
+    out = e.Excluded(finished.state.validation_frames()[0], None, "twin")
     extra = [JournalEntry(999 + i, late, e.Turn(x)) for i, x in enumerate((lost, out))]
     assert Page(render_report(remade([*finished.entries, *extra]))).figures == 9

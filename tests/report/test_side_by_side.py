@@ -40,7 +40,7 @@ def test_all_that_was_spent_is_in_the_last_point_of_a_curve(finished):
     assert [x.force_mae for x in costed] == [x.force_mae for x in stands]
     assert [x.label_cost for x in costed] == [x.label_cost for x in stands]
     parts = cpu_seconds_by_part(finished)
-    labels = ("cheap labels", "expensive labels", "frozen set")
+    labels = ("cheap labels", "expensive labels", "validation set")
     others = sum(spent for part, spent in parts.items() if part not in labels)
     assert costed[-1].all_cost == pytest.approx(costed[-1].label_cost + others)
     assert sorted(x.all_cost for x in costed) == [x.all_cost for x in costed]
@@ -93,12 +93,12 @@ def test_names_of_stores_are_escaped_and_told_apart(finished, hotter):
 
 
 def test_campaigns_that_cannot_be_compared_say_so(finished, synthetic, rules, opened):
-    seeding = replace(rules.seeding, test=8)
+    seeding = replace(rules.seeding, validation=8)
     other = synthetic(rules=replace(rules, seeding=seeding)).history(opened)
     page = comparison_page(
         [ComparedCampaign(finished, {}), ComparedCampaign(other, {})]
     )
-    sizes = f"(n = 12 and {len(other.state.test_frames())})"
+    sizes = f"(n = 12 and {len(other.state.validation_frames())})"
     assert f"tested on different frames {sizes}" in page
 
 

@@ -69,13 +69,13 @@ def test_a_lost_comparison_is_not_hidden(finished, control):
 def test_the_lines_name_the_error_and_its_test_set(finished):
     text = " ".join(end_lines(finished))
     assert "errs by 12.1 meV/Å in forces (MAE; RMSE 15.6)" in text
-    assert "on 12 frames of the frozen validation set" in text
+    assert "on 12 frames of the validation set" in text
 
 
 def test_a_young_campaign_says_how_far_it_is(finished, remade):
     lines = end_lines(remade(list(finished.entries[:2])))
     assert lines[0] == (
-        "springs is not finished: first labels and frozen set, 0 rounds begun, "
+        "springs is not finished: first labels and validation set, 0 rounds begun, "
         "30 tasks open."
     )
     assert lines[1] == "There is no generation yet."

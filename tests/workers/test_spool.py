@@ -37,7 +37,7 @@ BUDGET = {"cheap": 16, "expensive": 12}
 SMALL = {
     "budget": BUDGET,
     "seeds": {"cheap": 16, "expensive": 12, "temperature": 400},
-    "test": {
+    "validation": {
         "frames": 4,
         "temperature": 400,
         "each": 2,

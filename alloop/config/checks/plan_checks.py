@@ -34,10 +34,10 @@ def section_conflicts(plan: Plan, broken: set[str]) -> Iterator[Problem]:
         (score_problems, {"training"}),
         (
             refine_problems,
-            {"refine", "training", "levels", "budget", "explore", "flag", "test"},
+            {"refine", "training", "levels", "budget", "explore", "flag", "validation"},
         ),
-        (_stopping_problems, {"stop", "test"}),
-        (_limit_problems, {"flag", "test"}),
+        (_stopping_problems, {"stop", "validation"}),
+        (_limit_problems, {"flag", "validation"}),
     )
     for check, sections in checks:
         if not sections & broken:
@@ -71,7 +71,7 @@ def pressure_problems(
         yield Problem(path, f"{text} without; leave it out")
     first = levels.get("cheap", levels["expensive"])
     if (
-        isinstance(plan.test, Sampled)
+        isinstance(plan.validation, Sampled)
         and program_of(first).stress(first.settings) is False
     ):
         text = f"the first frames move at {first.title}, which gives no stress of cells"
@@ -176,21 +176,25 @@ def _fidelity_problems(plan: Plan) -> Iterator[Problem]:
 
 
 def _stopping_problems(plan: Plan) -> Iterator[Problem]:
-    if not isinstance(plan.test, Sampled) or plan.test.frames > 0:
+    if not isinstance(plan.validation, Sampled) or plan.validation.frames > 0:
         return
     for key in ("target", "patience"):
         if getattr(plan.stop, key) is not None:
-            text = "expected test frames to measure an error on, `test.frames` is 0"
+            text = (
+                "expected validation frames to measure an error on, "
+                "`validation.frames` is 0"
+            )
             yield Problem(f"stop.{key}", text)
 
 
 def _limit_problems(plan: Plan) -> Iterator[Problem]:
-    if plan.flag.error is None or not isinstance(plan.test, Sampled):
+    if plan.flag.error is None or not isinstance(plan.validation, Sampled):
         return
     needed = needed_frames(plan.flag.coverage)
-    if plan.test.frames < needed:
+    if plan.validation.frames < needed:
         text = (
-            f"expected {needed} or more `test.frames`, which the limits of errors at "
-            f"a coverage of {plan.flag.coverage:g} take, got {plan.test.frames}"
+            f"expected {needed} or more `validation.frames`, which the limits of "
+            f"errors at a coverage of {plan.flag.coverage:g} take, got "
+            f"{plan.validation.frames}"
         )
         yield Problem("flag.error", text)

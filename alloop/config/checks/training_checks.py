@@ -55,7 +55,7 @@ def _two_head_problems(plan: Plan) -> Iterator[Problem]:
 
 def refine_problems(plan: Plan) -> Iterator[Problem]:
     """Yield problems with sections that the refinement of generations needs."""
-    training, test = plan.training, plan.test
+    training, validation = plan.training, plan.validation
     if plan.refine is None:
         return
     if plan.levels.cheap is None or not plan.budget.cheap:
@@ -71,9 +71,11 @@ def refine_problems(plan: Plan) -> Iterator[Problem]:
     if plan.explore.protocol != "periodic":
         text = "expected `periodic` with `refine`: by other protocols MD never runs on "
         yield Problem("explore.protocol", f"{text}a refined generation")
-    if isinstance(test, Sampled) and test.frames == 0:
-        text = "expected test frames with `refine`, which must not get worse, got 0"
-        yield Problem("test.frames", text)
+    if isinstance(validation, Sampled) and validation.frames == 0:
+        text = (
+            "expected validation frames with `refine`, which must not get worse, got 0"
+        )
+        yield Problem("validation.frames", text)
     if isinstance(plan.flag, CommitteeFlag):
         text = "a committee is trained anew for each generation, so that `refine` saves"
         yield Problem("flag.kind", f"{text} nothing; choose another, such as leverage")

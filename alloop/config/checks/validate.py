@@ -161,7 +161,7 @@ def _no_such_key(loc: Loc) -> str:
 
 
 def _under(homes: Iterable[tuple[str, type[BaseModel], str]]) -> str:
-    """Return `seeds:`, `test:` or `explore:`: each section once, shallowest first."""
+    """Return `seeds:`, `stop:` or `explore:`: each section once, shallowest first."""
     paths = dict.fromkeys(path.rstrip(".") for path, _, _ in homes)
     *most, last = (f"`{path}:`" for path in sorted(paths, key=lambda x: x.count(".")))
     return f"{', '.join(most)} or {last}" if most else last

@@ -45,7 +45,7 @@ class Acceptance(Section):
 
     error: _Factor | None = Field(
         2.0,
-        description="largest force error on the frozen test set, as a multiple of that "
+        description="largest force error on the validation set, as a multiple of that "
         "of the generation before; null: not checked",
     )
     compression: Annotated[float, Field(gt=0, lt=1)] | None = Field(

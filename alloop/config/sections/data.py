@@ -1,4 +1,4 @@
-"""The `start:` and `test:` sections: molecules, and data that the user brings."""
+"""The `start:` and `validation:` sections: molecules, and data that the user brings."""
 
 from typing import Annotated, Any, Literal, TypeAlias
 
@@ -112,10 +112,11 @@ class Examined(Section):
 
 
 class Sampled(Examined):
-    """A frozen set made by MD at the cheap level, labelled at the expensive one."""
+    """A validation set made by MD at the cheap level, labelled at the expensive one."""
 
     frames: LabelsOrNone = Field(
-        30, description="frames of the test set, all molecules together; 0 for none"
+        30,
+        description="frames of the validation set, all molecules together; 0 for none",
     )
     examination: LabelsOrNone = Field(
         20,
@@ -123,7 +124,7 @@ class Sampled(Examined):
     )
     temperature: Positive | None = Field(
         None,
-        description="temperature of the MD of test set and examination, K; by "
+        description="temperature of the MD of validation set and examination, K; by "
         "default that of `explore`",
     )
     timestep: Annotated[float, Field(gt=0, le=5)] = Field(
@@ -134,12 +135,12 @@ class Sampled(Examined):
     spacing: Count = Field(20, description="MD steps between two of these frames")
 
 
-class Tested(Store, Examined):
-    """The test set of another campaign with the same levels."""
+class Shared(Store, Examined):
+    """The validation set of another campaign with the same levels."""
 
 
 class Labelled(Units, Examined):
-    """A test set of the user, labelled at the expensive level: never trained on."""
+    """Validation frames of the user, labelled at the expensive level."""
 
     file: str = Field(
         description="path of the labelled frames, relative to this YAML file"
@@ -153,9 +154,9 @@ Start: TypeAlias = Annotated[
     | Annotated[Store, union_tag("store")],
     by_key("molecule", "file", "labels", "store"),
 ]
-Test: TypeAlias = Annotated[
+Validation: TypeAlias = Annotated[
     Annotated[Sampled, union_tag("sampled")]
     | Annotated[Labelled, union_tag("file")]
-    | Annotated[Tested, union_tag("store")],
+    | Annotated[Shared, union_tag("store")],
     by_key("file", "store", otherwise="sampled"),
 ]

@@ -17,7 +17,7 @@ from alloop.config.sections.base import (
     Whole,
 )
 from alloop.config.sections.clusters import Cluster, Local
-from alloop.config.sections.data import Sampled, Start, Test
+from alloop.config.sections.data import Sampled, Start, Validation
 from alloop.config.sections.explore import Explore, Langevin
 from alloop.config.sections.flag import Flag, LeverageFlag
 from alloop.config.sections.levels import Levels
@@ -57,7 +57,7 @@ class Seeds(Section):
 
 
 class Budget(Section):
-    """The limits of what the campaign may spend, without the test set."""
+    """The limits of what the campaign may spend, without the validation set."""
 
     cheap: LabelsOrNone | None = Field(
         None,
@@ -88,7 +88,7 @@ class Stop(Section):
 
     target: Positive | None = Field(
         None,
-        description="force error on the frozen test set at which the campaign ends, "
+        description="force error on the validation set at which the campaign ends, "
         "meV/Å; none by default",
     )
     patience: Count | None = Field(
@@ -109,8 +109,8 @@ class Stop(Section):
 class TestTime(Section):
     """Test-time training on the cheap labels of flagged frames, before MD goes on.
 
-    It takes the place of every second training, and is rolled back where the frozen
-    test set gets worse.
+    It takes the place of every second training, and is rolled back where the validation
+    set gets worse.
     """
 
     __test__ = False  # no class of tests, whatever its name
@@ -124,7 +124,7 @@ class TestTime(Section):
     steps: Count = Field(1500, description="gradient steps on the cheap labels")
     worse: NotNegative = Field(
         0.02,
-        description="share by which the force error on the frozen test set may grow",
+        description="share by which the force error on the validation set may grow",
     )
 
 
@@ -157,9 +157,9 @@ class Plan(Section):
         description="list of the molecules and the labelled data that the campaign "
         "begins with",
     )
-    test: Test = Field(
+    validation: Validation = Field(
         Sampled(),
-        description="frozen test set and final examination; by default frames of MD "
+        description="validation set and final examination; by default frames of MD "
         "at the cheap level",
     )
     levels: Levels = Field(description="cheap and expensive level of theory")

@@ -9,8 +9,9 @@ from typing import Any
 
 import yaml
 
+from alloop.config.yaml_text import rename_test_section
 from alloop.core.records import Refinement
-from alloop.core.splits import FROZEN
+from alloop.core.splits import VALIDATION
 from alloop.history.label_entries import label_entries
 from alloop.history.measured_costs import is_learned
 from alloop.history.reader import History
@@ -23,12 +24,12 @@ from alloop.loop.commands import Train
 class GenerationFacts:
     """The labels, costs and frozen-set errors of a generation.
 
-    Errors are in eV and eV/Å, None without a frozen set. heldout: further cheap labels,
-    which calibrate its surprise. energy_mae: after the mean difference is removed;
-    energy_absolute: with it, None where unknown. label_cost: CPU seconds of all labels
-    so far, failures included, whoever paid for them; the test set is left out, and so
-    are cheap labels where the generation learned from none. refinement: of the
-    generation before, where it was refined rather than trained.
+    Errors are in eV and eV/Å, None without a validation set. heldout: further cheap
+    labels, which calibrate its surprise. energy_mae: after the mean difference is
+    removed; energy_absolute: with it, None where unknown. label_cost: CPU seconds of
+    all labels so far, failures included, whoever paid for them; the validation set is
+    left out, and so are cheap labels where the generation learned from none.
+    refinement: of the generation before, where it was refined rather than trained.
     """
 
     generation: int
@@ -69,9 +70,10 @@ def config_value(history: History, *path: str) -> Any:
 @lru_cache(maxsize=8)
 def _config_tree(config: str) -> Any:
     try:
-        return yaml.safe_load(config)
+        tree = yaml.safe_load(config)
     except yaml.YAMLError:
         return None
+    return rename_test_section(tree, "") if isinstance(tree, dict) else tree
 
 
 def is_single(history: History) -> bool:
@@ -103,15 +105,10 @@ def best_generation(history: History) -> GenerationFacts | None:
     return next((x for x in generation_facts(history) if x.generation == number), None)
 
 
-def supplied_test(history: History) -> bool:
-    """Return whether the frozen set is a test set that the user supplied."""
+def supplied_validation(history: History) -> bool:
+    """Return whether the user supplied the validation set."""
     entries = history.state.entries()
-    return any(x.supplied and x.purpose == FROZEN for x in entries)
-
-
-def set_name(history: History) -> str:
-    """Return the role of the frozen set: "validation", or "test" if it was supplied."""
-    return "test" if supplied_test(history) else "validation"
+    return any(x.supplied and x.purpose == VALIDATION for x in entries)
 
 
 def training_commands(

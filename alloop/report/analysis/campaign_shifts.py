@@ -1,4 +1,4 @@
-"""Shifts of a campaign's test frames and MD from what its last generation learned."""
+"""Shifts of validation frames and MD from what the last generation learned."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -9,7 +9,7 @@ from alloop.core.batch import pack_frames
 from alloop.core.errors import AlloopError
 from alloop.core.frame import Frame
 from alloop.core.label_cost import molecule_key
-from alloop.core.splits import EXAMINATION, FROZEN
+from alloop.core.splits import EXAMINATION, VALIDATION
 from alloop.core.units import Floats
 from alloop.generation import potential_from_bytes
 from alloop.history.journal_codec import CODEC
@@ -25,7 +25,7 @@ from alloop.store.archive import Archive
 _MOST_ATOMS = 4000  # of all groups, and of the training set
 _LARGEST = 400  # atoms of a frame whose spectrum is worth the time of a report
 _MOST_GROUPS = 7
-_TESTS = {FROZEN: "frozen set", EXAMINATION: "final examination"}
+_TESTS = {VALIDATION: "validation set", EXAMINATION: "final examination"}
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -65,9 +65,9 @@ class CampaignShifts:
 def campaign_shifts(history: History) -> CampaignShifts | None:
     """Return the shifts from the last generation's training set.
 
-    Groups are the frozen set, the final examination, and the frames that MD proposed,
-    molecule by molecule; forces are the model's. None where the model cannot be opened
-    here, with too few frames, and with frames of more than 400 atoms.
+    Groups are the validation set, the final examination, and the frames that MD
+    proposed, molecule by molecule; forces are the model's. None where the model cannot
+    be opened here, with too few frames, and with frames of more than 400 atoms.
     """
     if not history.generations or not history.path.is_dir():
         return None

@@ -16,8 +16,7 @@ from alloop.report.analysis.campaign_facts import (
     GenerationFacts,
     best_generation,
     generation_facts,
-    set_name,
-    supplied_test,
+    supplied_validation,
 )
 from alloop.report.analysis.examination import last_examination, where_measured
 from alloop.report.analysis.uncertainty import labels_of_test
@@ -69,8 +68,8 @@ class ErrorPair:
 class ControlComparison:
     """The campaign's best generation and the control's of closest label cost.
 
-    pairs: first on the frames that lead (the final examination, or the test set where
-    the user supplied one), then on the others. Costs are CPU seconds of labels.
+    pairs: first on the frames that lead (the final examination, or the validation set
+    where the user supplied one), then on the others. Costs are CPU seconds of labels.
     """
 
     name: str
@@ -124,10 +123,10 @@ def compare_control(
     )
     found = (
         _compare_examined(history, control),
-        _compare_frozen(history, ours, control, other),
+        _compare_validation(history, ours, control, other),
     )
     pairs = [pair for pair in found if pair is not None]
-    if supplied_test(history):
+    if supplied_validation(history):
         pairs.reverse()
     return ControlComparison(name, ours, other, tuple(pairs)) if pairs else None
 
@@ -143,15 +142,15 @@ def _compare_examined(history: History, control: History) -> ErrorPair | None:
     return ErrorPair(frames, one, other, ours.frames, noise)
 
 
-def _compare_frozen(
+def _compare_validation(
     history: History, ours: GenerationFacts, control: History, theirs: GenerationFacts
 ) -> ErrorPair | None:
-    """Compare the two on the frozen set, None unless both were tested on it."""
+    """Compare the two on the validation set, None unless both were tested on it."""
     if ours.force_mae is None or theirs.force_mae is None:
         return None
     one = _frame_errors(history, ours.generation)
     other = _frame_errors(control, theirs.generation)
-    frames = f"{plural(ours.test, 'frame')} of the {set_name(history)} set"
+    frames = f"{plural(ours.test, 'frame')} of the validation set"
     noise = _error_noise(one, other)
     return ErrorPair(frames, ours.force_mae, theirs.force_mae, ours.test, noise)
 
@@ -179,7 +178,7 @@ def _error_noise(one: Mapping[str, float], other: Mapping[str, float]) -> float 
 
 
 def _frame_errors(history: History, generation: int) -> dict[str, float]:
-    """Return the mean absolute force error by test frame, eV/Å."""
+    """Return the mean absolute force error by validation frame, eV/Å."""
     for _, trained in history.generations:
         if trained.generation == generation and trained.evaluation is not None:
             return _evaluation_errors(history, trained, trained.evaluation)
@@ -205,8 +204,8 @@ class CostedGeneration:
     """A tested generation and the costs up to it.
 
     expensive: labels that it learned from. label_cost, all_cost: CPU seconds of labels
-    and of everything so far, test labels not included. force_mae: on the test set,
-    eV/Å.
+    and of everything so far, validation labels not included. force_mae: on the
+    validation set, eV/Å.
     """
 
     generation: int

@@ -9,7 +9,7 @@ from alloop.core.batch import frame_means, pack_frames
 from alloop.core.errors import AlloopError
 from alloop.core.frame import Frame, FrameId
 from alloop.core.roles import Potential
-from alloop.core.splits import EXAMINATION, FROZEN
+from alloop.core.splits import EXAMINATION, VALIDATION
 from alloop.core.units import Floats
 from alloop.generation import potential_from_bytes
 from alloop.history.journal_codec import CODEC
@@ -27,11 +27,11 @@ _CHUNK = 2000  # atoms in one batch of descriptors
 class DescriptorMap:
     """Frames in the plane of largest variance of their mean descriptors.
 
-    groups: for each frame "labelled", "flagged", "control", "test" (the frozen set),
-    "examination" or "proposed" (no label). xy (frames, 2) in units of the descriptors.
-    explained: the share of the variance along x and y. generation: the one that
-    computed the descriptors. complete: True if frames of all kinds are included, False
-    if only those whose descriptors the journal holds. of: number of frames before
+    groups: for each frame "labelled", "flagged", "control", "test" (the validation
+    set), "examination" or "proposed" (no label). xy (frames, 2) in units of the
+    descriptors. explained: the share of the variance along x and y. generation: the one
+    that computed the descriptors. complete: True if frames of all kinds are included,
+    False if only those whose descriptors the journal holds. of: number of frames before
     thinning.
     """
 
@@ -47,9 +47,9 @@ class DescriptorMap:
 def descriptor_map(history: History) -> DescriptorMap | None:
     """Return the map by the last generation, None where there are no descriptors.
 
-    The generation computes the descriptors of labelled and test frames anew. Where it
-    cannot be opened here (a potential of the user's own), the descriptors that the
-    journal holds are used.
+    The generation computes the descriptors of labelled and validation frames anew.
+    Where it cannot be opened here (a potential of the user's own), the descriptors that
+    the journal holds are used.
     """
     if not history.generations:
         return None
@@ -61,7 +61,7 @@ def frame_groups(history: History) -> dict[FrameId, str]:
     controls, out = control_frames(history), {}
     for label in label_entries(history):
         frame = label.frame.id
-        if label.purpose in (FROZEN, EXAMINATION):
+        if label.purpose in (VALIDATION, EXAMINATION):
             out[frame] = label.purpose
         elif frame in controls:
             out[frame] = "control"

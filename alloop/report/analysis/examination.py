@@ -20,8 +20,7 @@ from alloop.history.reader import History
 from alloop.loop import events as e
 from alloop.report.analysis.campaign_facts import (
     config_value,
-    set_name,
-    supplied_test,
+    supplied_validation,
 )
 from alloop.report.analysis.label_quality import is_excluded
 from alloop.report.text.event_text import energy_errors_text
@@ -243,8 +242,7 @@ def threshold_basis(history: History, trained: e.Trained) -> str:
             f"largest is quantile {count / (count + 1):.2f}, {needed} are needed"
         )
     if trained.threshold_from == "validation":
-        name = set_name(history)
-        return f"calibrated on {plural(count, f'{name} frame')}{what}{few}"
+        return f"calibrated on {plural(count, 'validation frame')}{what}{few}"
     return f"not calibrated for MD: it rests on {plural(count, 'frame')} {what}{few}"
 
 
@@ -262,7 +260,7 @@ def _heldout_frames(history: History, trained: e.Trained) -> int:
 
 def _calibration_origin(history: History, trained: e.Trained) -> str:
     if trained.threshold_from == "validation":
-        return "" if supplied_test(history) else " of MD at the cheap level"
+        return "" if supplied_validation(history) else " of MD at the cheap level"
     if not _heldout_frames(history, trained):
         return "that the model learned from"
     kind = config_value(history, "seeds", "kind")

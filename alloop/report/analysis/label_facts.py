@@ -32,7 +32,7 @@ from alloop.report.analysis.campaign_facts import (
 
 BUDGETED = ("cheap", "expensive")  # kinds of labels that the budget pays for
 
-KINDS = (*BUDGETED, "validation", "test", EXAMINATION)
+KINDS = (*BUDGETED, "validation", EXAMINATION)
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,7 +78,7 @@ def label_totals(history: History) -> tuple[LabelTotals, ...]:
     """
     groups: dict[str, list[LabelEntry]] = {kind: [] for kind in KINDS}
     for label in label_entries(history):
-        kind = label_kind(label.purpose, label.fidelity, label.is_given)
+        kind = label_kind(label.purpose, label.fidelity)
         groups[kind].append(label)
     return tuple(
         _label_totals(history, kind, labels)
@@ -87,13 +87,12 @@ def label_totals(history: History) -> tuple[LabelTotals, ...]:
     )
 
 
-def label_kind(purpose: str, fidelity: str, supplied: bool) -> str:
+def label_kind(purpose: str, fidelity: str) -> str:
     """Return the kind of a label in reports.
 
-    It is "cheap", "expensive", "validation" (the frozen set), "test" (a frozen set that
-    the user supplied) or "examination".
+    It is "cheap", "expensive", "validation" or "examination".
     """
-    split = split_of(purpose, supplied)
+    split = split_of(purpose)
     if split == "train":
         return fidelity
     return EXAMINATION if purpose == EXAMINATION else split
@@ -137,7 +136,7 @@ def task_kinds(commands: Iterable[Command]) -> Counter[str]:
 def _task_kind(command: Command) -> str:
     match command:
         case LabelFrame():
-            return f"{label_kind(command.purpose, command.fidelity, False)} label"
+            return f"{label_kind(command.purpose, command.fidelity)} label"
         case Explore():
             return "MD"
         case Examine():

@@ -12,7 +12,7 @@ from alloop.core.records import LabelSet
 from alloop.core.units import Booleans, Floats, Integers
 from alloop.history.reader import History
 from alloop.loop import events as e
-from alloop.report.analysis.campaign_facts import set_name, supplied_test
+from alloop.report.analysis.campaign_facts import supplied_validation
 from alloop.report.analysis.examination import examined_frames, last_examination
 from alloop.report.analysis.explorations import Explorations, labels_by_frame
 from alloop.report.analysis.uncertainty import labels_of_test
@@ -25,8 +25,8 @@ class GroupError:
     count: frames of the molecule, atoms of the element. mae, rmse: over components.
     largest: length of the largest error on an atom, which is in the frame `worst`.
     typical: RMS of the labels' components. energy_mae (eV): after removal of the mean
-    difference over the whole test set. offset (eV): the mean difference that remains
-    for the molecule. Both are None for elements.
+    difference over the whole validation set. offset (eV): the mean difference that
+    remains for the molecule. Both are None for elements.
     """
 
     name: str
@@ -68,12 +68,14 @@ class _TestErrors:
 def error_groups(history: History) -> ErrorGroups | None:
     """Return the errors of the best generation, None where it was not tested.
 
-    They are those on the final examination; without one, or with a test set that the
-    user supplied, those on the frozen set.
+    They are those on the final examination; without one, or with a validation set that
+    the user supplied, those on the validation set.
     """
-    found = (_examination_errors(history), _frozen_set_errors(history))
+    found = (_examination_errors(history), _validation_errors(history))
     known = [each for each in found if each is not None]
-    for generation, where, test in reversed(known) if supplied_test(history) else known:
+    for generation, where, test in (
+        reversed(known) if supplied_validation(history) else known
+    ):
         return ErrorGroups(
             generation,
             where,
@@ -97,14 +99,14 @@ def _examination_errors(history: History) -> tuple[int, str, _TestErrors] | None
     return found.generation, "the final examination", test
 
 
-def _frozen_set_errors(history: History) -> tuple[int, str, _TestErrors] | None:
+def _validation_errors(history: History) -> tuple[int, str, _TestErrors] | None:
     for _, trained in history.best:
         labels, predicted = labels_of_test(history, trained), trained.evaluation
         if labels is not None and predicted is not None:
             test = _test_errors(
                 labels, predicted.frames, predicted.energies, predicted.forces
             )
-            return trained.generation, f"the {set_name(history)} set", test
+            return trained.generation, "the validation set", test
     return None
 
 
@@ -170,7 +172,7 @@ def _group_error(
 
 @dataclass(frozen=True, slots=True, eq=False)
 class ParityData:
-    """Predictions of the best generation and labels on the frozen set.
+    """Predictions of the best generation and labels on the validation set.
 
     energies (frames,) in eV relative to the mean label of the composition, forces (3
     atoms,) in eV/Å; frames (frames,) with atoms offsets[i] to offsets[i + 1].
@@ -235,7 +237,7 @@ def _level_differences(history: History) -> Floats:
 
 
 def parity_data(history: History) -> ParityData | None:
-    """Return the best generation and the labels on the frozen set, None without one."""
+    """Return the best generation and its validation labels, None without any."""
     for _, trained in history.best:
         labels, test = labels_of_test(history, trained), trained.evaluation
         if labels is not None and test is not None:

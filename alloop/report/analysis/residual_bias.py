@@ -1,4 +1,4 @@
-"""The bias of each generation against the labels of the frozen set.
+"""The bias of each generation against the labels of the validation set.
 
 An error that is the same everywhere is seen neither by surprise nor by the spread of
 energies (Wong and Yang, arXiv 2603.10159).
@@ -14,7 +14,7 @@ from alloop.report.analysis.uncertainty import labels_of_test
 
 @dataclass(frozen=True, slots=True)
 class GenerationBias:
-    """The mean deviations of a generation from the labels of the frozen set.
+    """The mean deviations of a generation from the labels of the validation set.
 
     energy, energy_spread: mean and standard deviation over frames of model less label,
     eV an atom. force_scale: least-squares factor of the labels' force components in the

@@ -32,7 +32,7 @@ ENOUGH = 10  # frames below which no rank correlation is given
 class ErrorPoint:
     """A frame whose true error is known.
 
-    group: "test" (the frozen set), "examination", "control" or "chosen" (for its
+    group: "test" (the validation set), "examination", "control" or "chosen" (for its
     surprise or its bias). error: length of the largest force error on an atom, eV/Å.
     bad: True if it is above `flag.error`, without that above the WORST quantile of the
     same generation's test errors; None where there are none.
@@ -80,8 +80,8 @@ class ThresholdVerdict:
 def error_points(history: History, explored: Explorations) -> tuple[ErrorPoint, ...]:
     """Return the frames with surprise and true error.
 
-    They are the frozen set under the best generation, the final examination, and every
-    frame that got an expensive label after it was proposed.
+    They are the validation set under the best generation, the final examination, and
+    every frame that got an expensive label after it was proposed.
     """
     limits = bad_errors(history)
     thresholds = {x.generation: x.threshold for _, x in history.generations}
@@ -181,7 +181,7 @@ def some_points(found: Sequence[ErrorPoint], most: int) -> tuple[ErrorPoint, ...
 def rank_correlations(found: Sequence[ErrorPoint]) -> tuple[RankCorrelation, ...]:
     """Return rank correlations by group and of all proposed and labelled frames."""
     groups = {
-        "frozen set": [x for x in found if x.group == "test"],
+        "validation set": [x for x in found if x.group == "test"],
         "final examination": [x for x in found if x.group == "examination"],
         "control frames": [x for x in found if x.group == "control"],
         "all labelled after being proposed": [

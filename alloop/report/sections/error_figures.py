@@ -28,7 +28,7 @@ from alloop.report.sections.svg import (
 _LINES = (("#2f6fd0", "o", "-"), ("#e07b39", "s", "--"), ("#8a8f98", "^", ":"))
 
 GROUPS = {
-    "test": ("frozen set", "dot", COLOURS["test"]),
+    "test": ("validation set", "dot", COLOURS["test"]),
     "examination": ("final examination", "square", COLOURS["examination"]),
     "chosen": ("chosen for surprise or bias", "triangle", COLOURS["training"]),
     "control": ("random control frames", "diamond", COLOURS["cheap"]),
@@ -56,10 +56,10 @@ def _draw_learning(
         (ax,) = axes
         _draw_curves(ax, curves, what)
         ax.set_xlabel(name)
-        ax.set_ylabel("force MAE, frozen set, meV/Å")
+        ax.set_ylabel("force MAE, validation set, meV/Å")
         draw_legend(ax)
 
-    about = f"Learning curve: force error on the frozen set against {name}"
+    about = f"Learning curve: force error on the validation set against {name}"
     return draw_svg(f"learning-{what}", about, 2.9, paint)
 
 
@@ -202,7 +202,7 @@ def thinning_note(parity: ParityData) -> str:
 
 
 def parity_figures(parity: ParityData) -> list[Markup]:
-    """Draw model against label on the test set: energies and force components."""
+    """Draw model against label on the validation set: energies and force components."""
     atoms = np.repeat(np.arange(len(parity.frames)), 3 * np.diff(parity.offsets))
     frames = np.array(parity.frames, dtype=np.str_)
     return [
@@ -233,7 +233,7 @@ def _draw_parity(
         ax.set_ylabel(f"model{zero}, {unit}")
         return [add_points(ax, Marks(ax, label, model, colour, shape, leads))]
 
-    about = f"{what.capitalize()} of the model against the labels of the frozen set"
+    about = f"{what.capitalize()} of the model against the labels of the validation set"
     return draw_svg(f"parity-{what}", about, 3.9, paint)
 
 
@@ -265,7 +265,7 @@ def _draw_several(curves: Sequence[CampaignCurve], what: str, name: str) -> Mark
         log_axis(ax, "y", ys)
         ax.margins(0.1)
         ax.set_xlabel(name)
-        ax.set_ylabel("force MAE, frozen set, meV/Å")
+        ax.set_ylabel("force MAE, validation set, meV/Å")
 
-    about = f"Learning curves: force error on the frozen set against {name}"
+    about = f"Learning curves: force error on the validation set against {name}"
     return draw_svg(f"several-{what}", about, 3.0, paint)

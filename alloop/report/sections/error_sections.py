@@ -42,8 +42,8 @@ from alloop.report.text.formatting import duration_text, milli_text, number_text
 _NO_GENERATION = "There is no generation yet: nothing has been learned so far."
 
 _NO_TEST = (
-    "There is no frozen set, so this error is not known; `test:` in the campaign file "
-    "adds one."
+    "There is no validation set, so this error is not known; `validation:` in the "
+    "campaign file adds one."
 )
 
 
@@ -101,11 +101,11 @@ def _curve_figure(history: History, controls: Mapping[str, History]) -> Markup:
     if not any(x.force_mae is not None for x in own["this campaign"]):
         return missing_note(_NO_TEST)
     caption = (
-        "Each point is a generation on the frozen set, which no training saw; lower is "
-        "better. First: against the expensive labels it learned from. Second: against "
-        "what all labels had cost by then, which is the fair comparison between "
-        "campaigns. A curve that still falls at its right end suggests that a larger "
-        "budget would help."
+        "Each point is a generation on the validation set, which no training saw; "
+        "lower is better. First: against the expensive labels it learned from. Second: "
+        "against what all labels had cost by then, which is the fair comparison "
+        "between campaigns. A curve that still falls at its right end suggests that a "
+        "larger budget would help."
     )
     if not controls:
         caption += " No control was run; `alloop run --controls` adds two."
@@ -121,7 +121,7 @@ def parity_section(history: History) -> Section:
     if found is None:
         return Section("parity", name, missing_note(_NO_TEST))
     caption = (
-        f"Generation {found.generation} on the frozen set, against "
+        f"Generation {found.generation} on the validation set, against "
         f"{level_title(history, 'expensive')}; a perfect model lies on the line. "
         "Energies "
         "are relative to the mean label of their composition, and the model's mean "
@@ -142,7 +142,7 @@ def _error_table(found: ParityData) -> Markup:
         spread = float(label.std())
         cells = (milli_text(float(mae)), milli_text(float(rmse)), milli_text(spread))
         rows.append((f"{name}, {unit}", str(len(label)), *cells))
-    head = ("frozen set", "n", "MAE", "RMSE", "spread of the labels")
+    head = ("validation set", "n", "MAE", "RMSE", "spread of the labels")
     return table_html(head, rows)
 
 

@@ -185,7 +185,7 @@ def noise_section(history: History) -> Section:
         "A random share of the labels was made again at tighter settings, with the "
         "frame turned at random; how far they moved is their noise: median (largest) "
         "of energies, RMS (largest) of force components. Beside it stand the last "
-        "model's errors on the frozen set, MAE of energies and RMSE of forces."
+        "model's errors on the validation set, MAE of energies and RMSE of forces."
     )
     sentences = bullet_list(each.sentence for each in found)
     body = paragraph(caption) + table_html(head, map(_floor_row, found)) + sentences

@@ -41,7 +41,7 @@ def _triage_text(history: History) -> str:
 
 
 def methods_section(history: History) -> Section:
-    """Return the section on levels, test set, seed, versions and configuration."""
+    """Return the section on levels, validation, seed, versions and configuration."""
     opened = history.opened
     molecules = and_list(sorted({hill_formula(frame) for frame in opened.start}))
     body = (
@@ -52,7 +52,7 @@ def methods_section(history: History) -> Section:
             "their surprise. Units are eV, Å, fs and K."
         )
         + join_pieces(paragraph(text) for text in _fork_origin(history))
-        + paragraph(about_test_set(history))
+        + paragraph(about_test_sets(history))
         + level_table(history)
         + bullet_list(label_checks(history))
         + paragraph(_version_text(history))
@@ -67,9 +67,9 @@ def _fork_origin(history: History) -> Iterator[str]:
         yield f"This campaign was {event_text(event, {})}."
 
 
-def about_test_set(history: History) -> str:
-    """Return a description of the frozen set's origin and of the examination."""
-    return f"{_about_frozen(history)} {_about_examination(history)}"
+def about_test_sets(history: History) -> str:
+    """Return a description of the validation set's origin and of the examination."""
+    return f"{_about_validation(history)} {_about_examination(history)}"
 
 
 def _about_examination(history: History) -> str:
@@ -83,36 +83,35 @@ def _about_examination(history: History) -> str:
         )
     return (
         f"Final examination {found.number}: {plural(found.walkers, 'walker')} from "
-        f"first frames on generation {found.generation}, the best on the frozen set, "
-        f"at {found.temperature:g} K{_pressure_words(history)}; a frame of each after "
-        f"every {found.steps} MD steps, whatever its surprise, predicted first and "
-        "then labelled at the expensive level. No training sees them, nothing is "
+        f"first frames on generation {found.generation}, the best on the validation "
+        f"set, at {found.temperature:g} K{_pressure_words(history)}; a frame of each "
+        f"after every {found.steps} MD steps, whatever its surprise, predicted first "
+        "and then labelled at the expensive level. No training sees them, nothing is "
         "chosen by them, and their labels are outside the budget."
     )
 
 
-def _about_frozen(history: History) -> str:
+def _about_validation(history: History) -> str:
     samples = list(history.of_kind(e.Sampled))
-    frames = len(history.state.test_frames())
+    frames = len(history.state.validation_frames())
     supplied = sum(given.test for given in history.opened.given)
     if supplied:
         return (
-            f"Test set: {plural(supplied, 'frame')} supplied by the user, frozen; no "
+            f"Validation set: {plural(supplied, 'frame')} supplied by the user; no "
             "training sees them."
         )
     if not samples:
-        return "Frozen set: none so far."
-    kelvin = config_value(history, "test", "temperature")
+        return "Validation set: none so far."
+    kelvin = config_value(history, "validation", "temperature")
     warm = f" at {kelvin:g} K" if isinstance(kelvin, int | float) else ""
     warm += _pressure_words(history)
     return (
         f"Validation set: {plural(frames, 'frame')} from {len(samples)} trajectories "
         f"of Langevin MD at the cheap level ({level_title(history, 'cheap')}){warm}, "
         f"labelled at the expensive level ({level_title(history, 'expensive')}), "
-        "frozen "
-        "before the first training; no training sees them, and their labels are "
-        "outside the budget. It decides when to stop and which generation is best, so "
-        "that its error is no test."
+        "drawn before the first training; no training sees them, and their labels "
+        "are outside the budget. It decides when to stop and which generation is best, "
+        "so that its error is no test."
     )
 
 

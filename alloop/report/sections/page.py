@@ -18,7 +18,6 @@ from alloop.history.reader import History
 from alloop.report.analysis.campaign_facts import (
     best_generation,
     generation_facts,
-    set_name,
 )
 from alloop.report.analysis.campaign_shifts import campaign_shifts
 from alloop.report.analysis.descriptor_map import DescriptorMap, descriptor_map
@@ -198,9 +197,11 @@ def _key_figures(history: History) -> Iterator[tuple[str, str]]:
     yield from _examined_figures(history)
     chosen = best_generation(history)
     if chosen is not None:
-        what = set_name(history)
-        yield milli_text(chosen.force_mae), f"meV/Å, {what} force MAE"
-        yield milli_text(chosen.energy_mae), f"meV, {what} energy MAE, offset removed"
+        yield milli_text(chosen.force_mae), "meV/Å, validation force MAE"
+        yield (
+            milli_text(chosen.energy_mae),
+            "meV, validation energy MAE, offset removed",
+        )
         yield str(len(generation_facts(history))), "generations"
     for each in label_totals(history):
         yield str(each.good), f"{each.kind} labels"

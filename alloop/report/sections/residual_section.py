@@ -37,18 +37,19 @@ def residual_section(history: History, explored: Explorations) -> Section:
     """Return the section on residual bias and on surprise along the trajectories."""
     found = generation_biases(history)
     if not found:
-        why = "No generation was tested on a frozen set, so that no bias is known."
+        why = "No generation was tested on a validation set, so that no bias is known."
         return Section("residuals", _NAME, missing_note(why))
     drawn = [bias_figure(found)]
     walked = [x for x in explored.energies if np.isfinite(x.surprise)]
     if walked:
         drawn.append(surprise_run_figure(walked, md_timestep(history)))
     caption = (
-        "First: energies of the model less labels on the frozen set, mean and standard "
-        "deviation over frames, and the factor of its forces, 1 without a bias. "
-        "Fine-tuning along one trajectory should bring both to zero bias; surprise "
-        "does not see it. Second: surprise of the frames that MD brought, in the time "
-        "that their walkers have moved; those drawn at random are a fair sample."
+        "First: energies of the model less labels on the validation set, mean and "
+        "standard deviation over frames, and the factor of its forces, 1 without a "
+        "bias. Fine-tuning along one trajectory should bring both to zero bias; "
+        "surprise does not see it. Second: surprise of the frames that MD brought, in "
+        "the time that their walkers have moved; those drawn at random are a fair "
+        "sample."
     )
     protocol = str(config_value(history, "explore", "protocol") or "periodic")
     intro = paragraph(f"Protocol of fine-tuning: {protocol}.")

@@ -37,14 +37,14 @@ MAP_GROUPS = {
     "labelled": ("first labels", "small", COLOURS["expensive"]),
     "flagged": ("flagged", "triangle", COLOURS["training"]),
     "control": ("random control", "diamond", COLOURS["cheap"]),
-    "test": ("frozen set", "dot", COLOURS["test"]),
+    "test": ("validation set", "dot", COLOURS["test"]),
     "examination": ("final examination", "square", COLOURS["examination"]),
 }
 
 _PARTS = {
     "cheap labels": "cheap",
     "expensive labels": "expensive",
-    "frozen set": "test",
+    "validation set": "test",
     "examination": "examination",
     "training": "training",
     "MD": "MD",

@@ -50,7 +50,7 @@ def cost_section(history: History) -> Section:
     caption = (
         "CPU seconds spent by this campaign, child processes included; labels from a "
         "cache cost nothing. Preparation is relaxing the molecules and the MD that "
-        "made the frozen set, at the cheap level; noise floor is labels made again."
+        "made the validation set, at the cheap level; noise floor is labels made again."
     )
     body = figure_block(cost_figure(parts), caption) + _label_cost_table(
         history, label_costs(history)

@@ -37,8 +37,8 @@ def shift_section(found: CampaignShifts | None) -> Section:
     if found is None:
         why = (
             "Nothing to compare: that takes a generation whose model can be opened "
-            "here, ten frames that it was trained on, and test frames or MD of no more "
-            "than 400 atoms; `alloop diagnose` takes larger ones."
+            "here, ten frames that it was trained on, and validation frames or MD of "
+            "no more than 400 atoms; `alloop diagnose` takes larger ones."
         )
         return Section("shifts", name, missing_note(why))
     intro = paragraph(

@@ -130,9 +130,9 @@ def _caveats(histories: Sequence[History]) -> Iterator[str]:
             f"The expensive levels differ ({named}): each campaign's error is against "
             "its own."
         )
-    tests = {frozenset(each.state.test_frames()) for each in histories}
+    tests = {frozenset(each.state.validation_frames()) for each in histories}
     if len(tests) > 1:
-        sizes = and_list(str(len(each.state.test_frames())) for each in histories)
+        sizes = and_list(str(len(each.state.validation_frames())) for each in histories)
         yield (
             f"The campaigns were tested on different frames (n = {sizes}): small "
             "differences between them say nothing."
@@ -153,9 +153,9 @@ def _learning_figure(curves: Sequence[CampaignCurve]) -> Markup:
         for name in sorted(controls)
     )
     caption = (
-        "A point is a generation, on its campaign's frozen set; lower is better. CPU "
-        "seconds of labels count whoever made them, test labels aside; all CPU seconds "
-        "are these with training, MD, preparation and labels made again."
+        "A point is a generation, on its campaign's validation set; lower is better. "
+        "CPU seconds of labels count whoever made them, validation labels aside; all "
+        "CPU seconds are these with training, MD, preparation and labels made again."
     )
     tail = (
         f" Controls have the colour of their campaign, {caveats}." if controls else ""
@@ -184,13 +184,13 @@ def _end_table(
     rows = [_end_row(*both) for both in zip(curves, histories, strict=True)]
     head = (
         *("campaign", "generations", "final examination, forces MAE, meV/Å"),
-        *("frozen-set frames", "forces MAE, meV/Å", "RMSE", "energies MAE, meV"),
+        *("validation frames", "forces MAE, meV/Å", "RMSE", "energies MAE, meV"),
         *("expensive labels", "cheap labels", "labels, CPU", "everything, CPU"),
     )
     note = (
-        "Errors on the frozen set, labels and CPU seconds are those of the last "
+        "Errors on the validation set, labels and CPU seconds are those of the last "
         "generation. The final examination measures the generation that is best on "
-        "the frozen set, on frames of its own MD or, for a control, on the same "
+        "the validation set, on frames of its own MD or, for a control, on the same "
         "frames as its campaign; in brackets stand generation and number of frames."
     )
     return table_html(head, rows) + paragraph(note)

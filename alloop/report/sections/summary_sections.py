@@ -14,8 +14,7 @@ from alloop.report.analysis.campaign_facts import (
     config_value,
     generation_facts,
     level_title,
-    set_name,
-    supplied_test,
+    supplied_validation,
 )
 from alloop.report.analysis.comparison import TITLES, compare_controls
 from alloop.report.analysis.examination import examination_sentences, last_examination
@@ -57,12 +56,12 @@ def verdict_lines(
 
 
 def tested_on_text(history: History) -> str:
-    """Return the origin of the test frames, in words."""
-    if supplied_test(history):
+    """Return the origin of the validation frames, in words."""
+    if supplied_validation(history):
         return "supplied by the user"
     if not any(x.kind == e.Sampled.__name__ for x in history.record_index.tasks):
         return "of unknown origin"
-    kelvin = config_value(history, "test", "temperature")
+    kelvin = config_value(history, "validation", "temperature")
     warm = f" at {kelvin:g} K" if isinstance(kelvin, int | float) else ""
     return f"of MD at the cheap level ({level_title(history, 'cheap')}){warm}"
 
@@ -71,15 +70,15 @@ def _error_text(history: History) -> str:
     last, examined = best_generation(history), list(examination_sentences(history))
     if last is None:
         return "Not known: there is no generation yet."
-    found = [*examined, _frozen_set_text(history, last)]
-    return " ".join(found[::-1] if supplied_test(history) else found)
+    found = [*examined, _validation_set_text(history, last)]
+    return " ".join(found[::-1] if supplied_validation(history) else found)
 
 
-def _frozen_set_text(history: History, last: GenerationFacts) -> str:
+def _validation_set_text(history: History, last: GenerationFacts) -> str:
     if last.force_mae is None:
         return (
-            f"Not known on a frozen set: generation {last.generation} was not tested, "
-            "since there is none."
+            f"Not known on a validation set: generation {last.generation} was not "
+            "tested, since there is none."
         )
     return (
         f"Forces {milli_text(last.force_mae)} meV/Å (MAE; RMSE "
@@ -87,7 +86,7 @@ def _frozen_set_text(history: History, last: GenerationFacts) -> str:
         f"energies {energy_errors_text(last.energy_mae, last.energy_absolute)}, "
         f"against {level_title(history, 'expensive')} on n = "
         f"{plural(last.test, 'frame')} "
-        f"{tested_on_text(history)} (the {set_name(history)} set), by "
+        f"{tested_on_text(history)} (the validation set), by "
         f"generation {last.generation}."
     )
 
@@ -157,7 +156,7 @@ def _cost_text(history: History) -> str:
     return f"{total:.4g} CPU seconds ({duration_text(total)}): {spent_text}."
 
 
-_FEW = 50  # fewer test frames than this give a wide error bar
+_FEW = 50  # fewer validation frames than this give a wide error bar
 
 
 def weakness_section(
@@ -225,15 +224,15 @@ def _doubtful_labels(history: History) -> Iterator[Text]:
 
 def _weak_test(history: History) -> Iterator[str]:
     state = history.state
-    frames = len(state.test_frames())
+    frames = len(state.validation_frames())
     if frames == 0:
         none = "no error in this report is measured"
         known = "errors by generation are not known"
         what = none if last_examination(history) is None else known
-        yield f"There is no frozen set: {what}."
+        yield f"There is no validation set: {what}."
     elif frames < _FEW:
         yield (
-            f"The {set_name(history)} set has n = {plural(frames, 'frame')}: "
+            f"The validation set has n = {plural(frames, 'frame')}: "
             "differences of a few per cent between generations or campaigns are noise."
         )
     trajectories = sum(x.kind == e.Sampled.__name__ for x in history.record_index.tasks)
@@ -253,7 +252,7 @@ def _weak_test(history: History) -> Iterator[str]:
 def _weak_examination(history: History) -> Iterator[str]:
     found = last_examination(history)
     if found is None:
-        if not supplied_test(history):
+        if not supplied_validation(history):
             yield (
                 "There was no final examination: the only error known is that on the "
                 "validation set, which steered the campaign."

@@ -50,15 +50,17 @@ def surprise_section(points: Sequence[ErrorPoint]) -> Section:
     if not found:
         why = (
             "No frame has both a surprise and a true error yet: that takes a "
-            "generation with a scorer, and a frozen set or labels of proposed frames."
+            "generation with a scorer, and a validation set or labels of proposed "
+            "frames."
         )
         return Section("surprise", name, missing_note(why))
     caption = (
         "Each point is a frame whose true error is known: its surprise for the model "
-        "that proposed it (for the frozen set, the best one), and the largest error of "
-        "that model's force on one of its atoms, predicted before the label came. "
-        "A useful surprise rises with the error; frames high on the left were missed. "
-        "Control frames were drawn at random: only they show how often that happens."
+        "that proposed it (for the validation set, the best one), and the largest "
+        "error of that model's force on one of its atoms, predicted before the label "
+        "came. A useful surprise rises with the error; frames high on the left were "
+        "missed. Control frames were drawn at random: only they show how often that "
+        "happens."
     )
     drawn = some_points(found, MOST_POINTS)
     if len(drawn) < len(found):
@@ -85,7 +87,7 @@ def _ranking_table(found: tuple[ErrorPoint, ...]) -> Markup:
         "is none. AUROC is the chance that a bad frame surprises more than a good one: "
         f"1 is perfect, 0.5 is guessing. Below {ENOUGH} frames neither is given. A "
         "frame is bad if its error exceeds `flag.error`; without that, the error of "
-        f"{WORST:.0%} of the frozen set under the same generation."
+        f"{WORST:.0%} of the validation set under the same generation."
     )
     return table_html(head, rows) + note
 
@@ -94,7 +96,9 @@ def _verdict_text(found: tuple[ErrorPoint, ...]) -> Markup:
     outcome = threshold_verdict(found)
     title_ = heading("Hits and misses of the flag threshold")
     if outcome.n == 0:
-        why = "No control frame was proposed under a threshold and a frozen set yet."
+        why = (
+            "No control frame was proposed under a threshold and a validation set yet."
+        )
         return title_ + missing_note(why) + _enrichment_text(outcome)
     rows = [
         ("flagged", str(outcome.hits), str(outcome.false_alarms)),
@@ -182,7 +186,7 @@ def descriptor_section(found: DescriptorMap | None) -> Section:
         f"Each point is a frame: its descriptors by generation {found.generation}, "
         "averaged over its atoms, in the plane in which they differ most (principal "
         "components). Neighbours look alike to the model. Flagged frames should lie "
-        "at the rim of the first labels, the frozen set should cover all "
+        "at the rim of the first labels, the validation set should cover all "
         "regions: its frames far from all others, or regions without any, are where "
         "the error is not known."
     )

@@ -79,7 +79,7 @@ def _answer_text(event: e.Answer, levels: Mapping[str, str]) -> str:
                 f"{plural(len(event.seeds), 'first frame')} drawn"
             )
         case e.Sampled():
-            return f"{plural(len(event.frames), 'frozen frame')} drawn by MD"
+            return f"{plural(len(event.frames), 'validation frame')} drawn by MD"
         case e.Labelled() | e.NotLabelled():
             return _label_text(event, levels)
         case e.Explored() | e.Examined():
@@ -97,7 +97,7 @@ def training_text(event: e.Trained | e.PartTrained) -> str:
     if isinstance(event, e.PartTrained):
         return _part_text(event)
     test = event.evaluation
-    error = "no frozen set" if test is None else _error_text(test)
+    error = "no validation set" if test is None else _error_text(test)
     return (
         f"generation {event.generation} {_made_text(event)}: {error}, "
         f"threshold {number_text(event.threshold)}{_limit_text(event)}, "
@@ -139,7 +139,7 @@ def _limit_text(event: e.Trained) -> str:
 
 def _error_text(test: e.Evaluation) -> str:
     return (
-        f"frozen set: forces {milli_text(test.force_mae)} meV/Å (RMSE "
+        f"validation set: forces {milli_text(test.force_mae)} meV/Å (RMSE "
         f"{milli_text(test.force_rmse)}), energies {evaluation_energy_text(test)} on "
         f"{plural(len(test.frames), 'frame')}"
     )

@@ -10,7 +10,7 @@ from alloop.core.text import plural as plural
 STAGES = {
     "new": "starting",
     "opened": "starting",
-    "seed": "first labels and frozen set",
+    "seed": "first labels and validation set",
     "train": "training",
     "explore": "exploring",
     "flag": "labelling flagged frames",

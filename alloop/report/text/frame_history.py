@@ -47,7 +47,7 @@ _ROLES = {
     "cheap": "Its cheap label was learned by {}.",
     "refine": "Its cheap label refined the model before it to {}.",
     "expensive": "Its expensive label was learned by {}.",
-    "test": "In the frozen set, to measure {}.",
+    "test": "In the validation set, to measure {}.",
     "heldout": "Held out from the training of {}: it calibrates their surprise.",
 }
 
@@ -208,7 +208,7 @@ def _first_origins(history: History, frames: Container[FrameId]) -> dict[FrameId
     """Return the origin of frames that no exploration of the campaign proposed."""
     out: dict[FrameId, str] = {}
     for _, sampled in history.of_kind(e.Sampled):
-        text = "Made by MD at the cheap level, for the frozen set."
+        text = "Made by MD at the cheap level, for the validation set."
         out |= {x.id: text for x in sampled.frames if x.id in frames}
     for _, examined in history.of_kind(e.Examined):
         candidates = (x for x in examined.frames if x.frame.id in frames)

@@ -12,7 +12,6 @@ from alloop.loop import events as e
 from alloop.report.analysis.campaign_facts import (
     GenerationFacts,
     generation_facts,
-    set_name,
 )
 from alloop.report.analysis.examination import threshold_basis
 from alloop.report.text.event_text import check_text
@@ -65,7 +64,7 @@ def describe_generation(history: History, number: int) -> Iterator[str]:
     if facts.force_mae is not None:
         yield (
             f"It errs by {milli_text(facts.force_mae)} meV/Å (force MAE) on "
-            f"{plural(facts.test, f'{set_name(history)} frame')}."
+            f"{plural(facts.test, 'validation frame')}."
         )
     if event.threshold is not None:
         basis = threshold_basis(history, event)

@@ -11,7 +11,6 @@ from rich.progress_bar import ProgressBar
 
 from alloop.core.frame import FrameId
 from alloop.core.records import Failure
-from alloop.core.splits import FROZEN
 from alloop.core.units import Floats
 from alloop.loop import events as e
 from alloop.loop.commands import Stop
@@ -109,7 +108,7 @@ class LabelCounter:
 
 
 def _label_kind(entry: LabelState) -> str:
-    return label_kind(entry.purpose, entry.fidelity, entry.supplied)
+    return label_kind(entry.purpose, entry.fidelity)
 
 
 def _entered_kind(state: LoopState, name: str) -> Iterator[str]:
@@ -173,18 +172,13 @@ def fact_rows(state: LoopState, counter: LabelCounter) -> Iterator[tuple[str, st
     yield "walkers", _walker_text(state)
     if counter.examined:
         yield "examination", examination_text(counter)
-    yield f"{_set_name(state)} error", _error_text(state)
+    yield "validation error", _error_text(state)
     yield "under way", task_text(task_kinds(state.open.values()))
     yield (
         "CPU",
         f"{duration_text(state.cpu_seconds())} labels, "
         f"{duration_text(counter.task_seconds)} MD, training and the rest of this run",
     )
-
-
-def _set_name(state: LoopState) -> str:
-    supplied = any(x.supplied and x.purpose == FROZEN for x in state.entries())
-    return "test" if supplied else "validation"
 
 
 def examination_text(counter: LabelCounter) -> str:

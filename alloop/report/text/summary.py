@@ -17,8 +17,7 @@ from alloop.report.analysis.campaign_facts import (
     GenerationFacts,
     best_generation,
     generation_facts,
-    set_name,
-    supplied_test,
+    supplied_validation,
 )
 from alloop.report.analysis.comparison import TITLES, compare_controls
 from alloop.report.analysis.examination import (
@@ -47,8 +46,8 @@ from alloop.report.text.formatting import (
 )
 
 _CAPTION = (
-    "exam.: final examination, MD on the model; {0}: MAE and RMSE of forces on the "
-    "{1} set, and MAE of energies after their mean offset is removed"
+    "exam.: final examination, MD on the model; valid.: MAE and RMSE of forces on the "
+    "validation set, and MAE of energies after their mean offset is removed"
 )
 _FIRST_OUT = ("train\nCPU", "energy\nmeV", "RMSE\nmeV/Å")
 NO_CONTROLS: Mapping[str, History] = {}
@@ -56,13 +55,11 @@ NO_CONTROLS: Mapping[str, History] = {}
 
 def end_table(history: History, controls: Mapping[str, History] = NO_CONTROLS) -> Table:
     """Return the generations with labels, errors and costs, controls below."""
-    short = {"validation": "valid."}.get(set_name(history), set_name(history))
-    caption = _CAPTION.format(short, set_name(history))
     table = FittingTable(box=SIMPLE_HEAD, padding=0, first_out=_FIRST_OUT)
-    table.caption, table.caption_justify = caption, "left"
+    table.caption, table.caption_justify = _CAPTION, "left"
     table.add_column(str(history.attrs["name"]), no_wrap=True)
     for column in (
-        *("cheap\nlabels", "exp.\nlabels", "exam.\nmeV/Å", f"{short}\nmeV/Å"),
+        *("cheap\nlabels", "exp.\nlabels", "exam.\nmeV/Å", "valid.\nmeV/Å"),
         *("RMSE\nmeV/Å", "energy\nmeV", "train\nCPU", "labels\nCPU"),
     ):
         table.add_column(column, justify="right")
@@ -115,8 +112,9 @@ def error_sentences(history: History) -> list[str]:
     The errors on the leading frames come first, see `ControlComparison`; a warning
     follows if the best generation is not the last one.
     """
-    examined, frozen = list(examination_sentences(history)), [error_sentence(history)]
-    found = frozen + examined if supplied_test(history) else examined + frozen
+    found = [*examination_sentences(history), error_sentence(history)]
+    if supplied_validation(history):
+        found = [found[-1], *found[:-1]]
     unaccepted = unaccepted_sentence(history.state)
     told = [] if unaccepted is None else [unaccepted]
     return [
@@ -138,7 +136,7 @@ def _later_generation_warning(history: History) -> Iterator[str]:
     yield (
         "`export --model`, `md` and `calculator()` use "
         f"generation {chosen.generation}, which has the smallest error on "
-        f"the {set_name(history)} set "
+        f"the validation set "
         f"({milli_text(chosen.force_mae)} meV/Å), and not the last one, generation "
         f"{last.generation} ({milli_text(last.force_mae)})."
     )
@@ -158,23 +156,22 @@ def stage_sentence(history: History) -> str:
 
 
 def error_sentence(history: History) -> str:
-    """Return the error of the best generation on the frozen set, as a sentence."""
+    """Return the error of the best generation on the validation set, as a sentence."""
     chosen = best_generation(history)
     if chosen is None:
         return "There is no generation yet."
     if chosen.force_mae is None:
         return (
-            f"Generation {chosen.generation} was not tested on a frozen set: there is "
-            "none."
+            f"Generation {chosen.generation} was not tested on a validation set: there "
+            "is none."
         )
-    steers = "" if supplied_test(history) else ", by which the campaign was steered"
     return (
         f"Generation {chosen.generation} errs by {milli_text(chosen.force_mae)} "
         "meV/Å in "
         f"forces (MAE; RMSE {milli_text(chosen.force_rmse)}) and by "
         f"{energy_errors_text(chosen.energy_mae, chosen.energy_absolute)} in energies "
-        f"on {plural(chosen.test, 'frame')} of the frozen {set_name(history)} set"
-        f"{steers}."
+        f"on {plural(chosen.test, 'frame')} of the validation set, "
+        "by which the campaign was steered."
     )
 
 

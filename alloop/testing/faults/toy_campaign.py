@@ -24,7 +24,7 @@ _CAMPAIGN: dict[str, Any] = {
     "name": "faults",
     "seed": 7,
     "start": [{"molecule": "H2O"}],
-    "test": {"frames": 2, "temperature": 400, "each": 1, "spacing": 5}
+    "validation": {"frames": 2, "temperature": 400, "each": 1, "spacing": 5}
     | {"examination": 3, "examination_spacing": 10},
     "seeds": {"cheap": 8, "expensive": 3, "temperature": 400},
     "explore": {"walkers": 2, "batch": 2, "steps": 20, "piece": 10, "stride": 5}
