@@ -11,7 +11,7 @@ import zarr
 
 def main(path: str) -> None:
     """Print the learning curve, what labels cost, and the largest force label."""
-    store = zarr.open_group(path, mode="r")
+    store = zarr.open_group(path, mode="r", zarr_format=3)
 
     generations = store["generations"]
     print("expensive labels   force error, meV/Å (validation frames)")

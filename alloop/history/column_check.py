@@ -5,14 +5,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import zarr
 
 from alloop.history.column_rows import ColumnRows
 from alloop.history.journal_codec import CODEC
 from alloop.loop.reducer import next_state
 from alloop.loop.state import LoopState
-from alloop.store import columns
+from alloop.store import columns, root
 from alloop.store.archive import Archive
+from alloop.store.chunks import open_array
 from alloop.store.column_changes import table_place
 from alloop.store.doctor import DamageReport, verify_store
 from alloop.store.record import Array
@@ -38,7 +38,12 @@ def _column_differences(store: Path) -> Iterator[DamageReport]:
     last_seq = columns.appendable_record(store)
     if last_seq < 0:
         return  # absent or from another version: the next run rebuilds them
-    group: Any = zarr.open_group(store, mode="r")
+    members = root.node_members(root.read_root(store))
+
+    def opened(name: str) -> Any:
+        path = _member_path(name, last_seq)
+        return open_array(store / path, members[path])
+
     ends: dict[str, int] = {}
     wrong: set[str] = set()
     for tables in _table_pieces(store, last_seq):
@@ -46,9 +51,9 @@ def _column_differences(store: Path) -> Iterator[DamageReport]:
             f"{name}/{key}": x for name in tables for key, x in tables[name].items()
         }
         for name, values in arrays.items():
-            if not _has_rows(group[_member_path(name, last_seq)], name, values, ends):
+            if not _has_rows(opened(name), name, values, ends):
                 wrong.add(name)
-    lengths = {x: group[_member_path(x, last_seq)].shape[0] for x in ends}
+    lengths = {x: opened(x).shape[0] for x in ends}
     wrong |= {x for x, end in ends.items() if lengths[x] != end}
     for name in sorted(wrong):
         yield DamageReport(name, "it is not what the journal says", _ADVICE)

@@ -21,7 +21,7 @@ from alloop.history.reader import History
 from alloop.loop import events as e
 from alloop.loop.commands import LabelFrame
 from alloop.store import root
-from alloop.store.chunks import chunk_name
+from alloop.store.chunks import chunk_name, open_array
 from alloop.store.journal import FOLDER, Journal
 from alloop.store.record import Array
 from alloop.store.schema import (
@@ -197,14 +197,13 @@ def _readable_array(path: Path, column: Column) -> tuple[Array, Array] | None:
 
     None where the array cannot be opened or does not match the schema.
     """
-    import zarr  # slow to import: `status` rarely gets here
-
     try:
-        array: Any = zarr.open_array(path, mode="r")
+        array = open_array(path)
         fits = array.dtype == np.dtype(column.dtype)
         fits = fits and tuple(array.shape[1:]) == column.tail
         step = int(array.chunks[0])
-        length = int(array.shape[0])
+        chunks = sum(1 for _ in path.glob("c.*"))  # a lost one may be the last
+        length = min(int(array.shape[0]), (chunks + 1) * step)
     except (OSError, ValueError, RuntimeError, KeyError, TypeError):
         return None
     if not fits or step < 1:

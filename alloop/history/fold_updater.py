@@ -8,7 +8,6 @@ another schema are rebuilt from the journal, piece by piece.
 from collections.abc import Iterator, Mapping
 
 import numpy as np
-import zarr
 
 from alloop.core.errors import DamagedError
 from alloop.history.column_rows import ColumnRows
@@ -19,11 +18,13 @@ from alloop.history.saved_fold import load_saved_fold, save_fold
 from alloop.loop import events as e
 from alloop.loop.reducer import next_state
 from alloop.loop.state import LoopState
-from alloop.store import columns
+from alloop.store import columns, root
 from alloop.store.archive import Archive
+from alloop.store.chunks import read_array
 from alloop.store.record import Array
 from alloop.store.schema import DIGITS
 
+_IDS = "structures/id"
 _PIECE = 1024  # most records whose rows are held in memory
 _FEW, _PART = 64, 0.1  # most records beyond the kept fold, and as a part of all
 
@@ -175,10 +176,10 @@ def _structure_rows(archive: Archive) -> dict[bytes, int]:
     if columns.appendable_record(archive.path) < 0:
         return {}
     try:
-        group = zarr.open_group(archive.path, mode="r")
-        ids = np.asarray(group["structures/id"]).astype(np.uint8)
-        digits = bytes.fromhex(ids.tobytes().decode())
-    except (OSError, ValueError, RuntimeError) as error:
+        members = root.node_members(root.read_root(archive.path))
+        ids = read_array(archive.path / _IDS, members[_IDS])
+        digits = bytes.fromhex(ids.astype(np.uint8).tobytes().decode())
+    except (OSError, ValueError, KeyError, RuntimeError) as error:
         raise DamagedError(f"the ids of {archive.path} cannot be read") from error
     size = DIGITS // 2
     return {digits[i * size : (i + 1) * size]: i for i in range(len(ids))}

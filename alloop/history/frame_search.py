@@ -124,13 +124,10 @@ def _column_hints(path: Path, prefix: str) -> _ColumnHints:
     last_seq = columns.appendable_record(path)
     if last_seq < 0:
         return none
-    import zarr  # slow to import: `log` does not get here
-
     try:
-        group: Any = zarr.open_group(path, mode="r")
-        ids = dict(_matching_ids(group["structures/id"], prefix))
+        ids = dict(_matching_ids(columns.open_column(path, "structures/id"), prefix))
         return _ColumnHints(
-            frozenset(ids.values()), _proposing_rounds(group["scores"], ids), last_seq
+            frozenset(ids.values()), _proposing_rounds(path, ids), last_seq
         )
     except (OSError, ValueError, RuntimeError, KeyError):
         return none  # damaged: search the journal instead
@@ -147,6 +144,8 @@ def _matching_ids(column: Any, prefix: str) -> Iterator[tuple[int, FrameId]]:
         yield from zip((begin + rows).tolist(), id_texts(slab[rows]), strict=True)
 
 
-def _proposing_rounds(scores: Any, rows: Iterable[int]) -> frozenset[int]:
-    found = np.isin(scores["structure"][:], list(rows))
-    return frozenset(scores["round"][:][found].tolist())
+def _proposing_rounds(path: Path, rows: Iterable[int]) -> frozenset[int]:
+    structures, rounds = (
+        columns.open_column(path, f"scores/{key}")[:] for key in ("structure", "round")
+    )
+    return frozenset(rounds[np.isin(structures, list(rows))].tolist())

@@ -15,6 +15,7 @@ from typing import Any, TypeAlias
 from alloop.core.errors import DamagedError
 from alloop.store import root
 from alloop.store.archive import Archive
+from alloop.store.chunks import open_array
 from alloop.store.column_changes import (
     MARK,
     RECORD,
@@ -70,6 +71,15 @@ def appendable_record(path: Path) -> int:
     marks = {members[name]["attributes"][MARK] for name in present}
     versions = {members[name]["attributes"].get(SCHEMA) for name in present}
     return int(marks.pop()) if len(marks) == 1 and versions == {VERSION} else -1
+
+
+def open_column(path: Path, name: str) -> Any:
+    """Return a published column, such as `labels/cheap/energy`, for reading.
+
+    Raises ValueError or OSError where its metadata or chunks are not as alloop writes
+    them, and KeyError where there is none.
+    """
+    return open_array(path / name, root.node_members(root.read_root(path))[name])
 
 
 def _append_rows(

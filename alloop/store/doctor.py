@@ -5,14 +5,12 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-import zarr
 
 from alloop.core.errors import DamagedError, StoreError
 from alloop.store import root
-from alloop.store.chunks import chunk_name
+from alloop.store.chunks import chunk_name, open_array
 from alloop.store.codec import Codec
 from alloop.store.column_changes import MARK, RECORD
 from alloop.store.columns import table_names
@@ -204,20 +202,15 @@ def _column_damage(
     for part in set_aside_folders(store):
         what = "columns of a journal that lost its end were set aside there"
         yield DamageReport(part.name, what, _PART)
-    try:
-        group: Any = zarr.open_group(store, mode="r")
-    except (KeyError, TypeError, ValueError) as error:  # an unknown codec, for example
-        yield DamageReport("columns", f"zarr cannot open them ({error})", _COLUMNS)
-        return
     for name in table_names(members):
         if members[name]["attributes"].get("schema") != VERSION:
             continue  # of another version: the next run rebuilds them
-        for what in _table_faults(store, group, members, name):
+        for what in _table_faults(store, members, name):
             yield DamageReport(name, what, _COLUMNS)
 
 
 def _table_faults(
-    store: Path, group: Any, members: dict[str, root.Node], name: str
+    store: Path, members: dict[str, root.Node], name: str
 ) -> Iterator[str]:
     wanted = table_columns(name)
     absent = [key for key in wanted if f"{name}/{key}" not in members]
@@ -233,20 +226,23 @@ def _table_faults(
         return
     atoms = {nodes[key]["shape"][0] for key, c in wanted.items() if c.along == ATOM}
     for key in wanted:
-        path = f"{name}/{key}"
-        lost = [x for x in _chunk_names(nodes[key]) if not (store / path / x).is_file()]
-        if lost:
-            yield f"{path} lacks its chunk {lost[0]}"
-        else:
-            yield from _array_faults(group[path], path, max(atoms, default=0))
+        yield from _array_faults(
+            store, f"{name}/{key}", nodes[key], max(atoms, default=0)
+        )
 
 
-def _array_faults(array: Any, path: str, atoms: int) -> Iterator[str]:
+def _array_faults(store: Path, path: str, node: root.Node, atoms: int) -> Iterator[str]:
     """Check an array, with few of its rows in memory at a time.
 
     Offsets are read whole.
     """
+    folder = store / path
     try:
+        array = open_array(folder, node)
+        lost = (x for x in _chunk_names(node) if not (folder / x).is_file())
+        if first_lost := next(lost, ""):
+            yield f"{path} lacks its chunk {first_lost}"
+            return
         if path.endswith("/offsets"):
             if not offsets_fit(np.asarray(array[:]), atoms):
                 yield f"{path} does not fit the {atoms} atoms"
@@ -254,7 +250,7 @@ def _array_faults(array: Any, path: str, atoms: int) -> Iterator[str]:
         step = _CHUNKS * array.chunks[0]
         for first in range(0, array.shape[0], step):
             array[first : first + step]
-    except (ValueError, RuntimeError) as error:
+    except (OSError, ValueError, RuntimeError) as error:
         yield f"{path} cannot be read ({error})"
 
 

@@ -75,7 +75,7 @@ class AlloopStore:
         self.archive.close()
 
     def read(self) -> Iterator[LabelledFrame]:
-        root: Any = zarr.open_group(self.path, mode="r")
+        root: Any = zarr.open_group(self.path, mode="r", zarr_format=3)
         structures, labels = root["structures"], root["labels/expensive"]
         cuts = structures["offsets"][1:-1]
         parts = (np.split(structures[key][:], cuts) for key in ("numbers", "positions"))

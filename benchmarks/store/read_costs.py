@@ -49,7 +49,7 @@ def _replay(path: Path) -> object:
 
 def _middle(path: Path) -> str:
     """Return the id of a frame in the middle of the campaign."""
-    ids: Any = zarr.open_group(path, mode="r")["structures/id"]
+    ids: Any = zarr.open_group(path, mode="r", zarr_format=3)["structures/id"]
     row = ids.shape[0] // 2
     return id_texts(ids[row : row + 1])[0]
 
