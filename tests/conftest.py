@@ -70,6 +70,12 @@ def replay(turns: Iterable[e.Turn], state: LoopState | None = None) -> LoopState
 
 
 @pytest.fixture(scope="session", autouse=True)
+def _private_state(tmp_path_factory: pytest.TempPathFactory) -> None:
+    """Nothing is left in the home of whoever runs the tests."""
+    os.environ["XDG_STATE_HOME"] = str(tmp_path_factory.mktemp("state"))
+
+
+@pytest.fixture(scope="session", autouse=True)
 def _coverage_here() -> None:
     """Coverage leaves alone what tests start: it would take a third longer."""
     os.environ.pop("COVERAGE_PROCESS_CONFIG", None)

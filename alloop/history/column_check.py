@@ -1,4 +1,4 @@
-"""A check of the columns, row by row, against the journal they are made from."""
+"""A check of the columns and the saved fold against the journal they are made from."""
 
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -8,6 +8,7 @@ import numpy as np
 
 from alloop.history.column_rows import ColumnRows
 from alloop.history.journal_codec import CODEC
+from alloop.history.saved_fold import NAME, is_fold_forged
 from alloop.loop.reducer import next_state
 from alloop.loop.state import LoopState
 from alloop.store import columns, root
@@ -21,17 +22,29 @@ from alloop.store.schema import table_columns as described
 
 _PIECE = 1024  # records whose rows are compared at once
 _ADVICE = "nothing is lost, `--repair OUT` makes it from the journal anew"
+_FOLD = "nothing is lost, remove `journal/folds` and it is made anew"
 _Tables = Mapping[str, Mapping[str, Array]]
 
 
 def check_columns(path: Path | str) -> list[DamageReport]:
     """Return all damage in a campaign's store.
 
-    Every byte is verified; where all are whole, the rows of the columns are compared
-    with those that the journal gives. Raises StoreError where there is no store, or a
-    newer alloop made it.
+    Every byte is verified; where all are whole, the saved fold and the rows of the
+    columns are compared with those that the journal gives. Raises StoreError where
+    there is no store, or a newer alloop made it.
     """
-    return verify_store(path, CODEC) or list(_column_differences(Path(path)))
+    store = Path(path)
+    return verify_store(store, CODEC) or [
+        *_fold_differences(store),
+        *_column_differences(store),
+    ]
+
+
+def _fold_differences(store: Path) -> Iterator[DamageReport]:
+    with Archive.open(store, CODEC) as archive:
+        if is_fold_forged(archive):
+            what = "it is not what the journal says"
+            yield DamageReport(f"fold {NAME}", what, _FOLD)
 
 
 def _column_differences(store: Path) -> Iterator[DamageReport]:

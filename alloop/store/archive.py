@@ -205,16 +205,19 @@ class Archive:
         """
         self._held_lock()
         with explain_errors(self.path):
-            origin = (version, seq, self._journal.read(seq).digest.hex())
+            origin = (version, seq, self._journal.fingerprint(seq))
             write_fold(self.path, name, origin, blob, self.files)
 
-    def fold(self, name: str, version: str) -> tuple[int, bytes] | None:
+    def fold(
+        self, name: str, version: str, *, foreign: bool = False
+    ) -> tuple[int, bytes] | None:
         """Return the last record that a saved fold covers, and its bytes.
 
-        None if there is none, or it is damaged, of another version, or from a journal
-        that went on differently: then begin at the first record.
+        None if there is none, or it is damaged, of another version, from a journal that
+        went on differently, or (unless `foreign`) saved by another user or elsewhere:
+        then begin at the first record.
         """
-        return read_fold(self.path, name, version, self._journal)
+        return read_fold(self.path, name, version, self._journal, foreign=foreign)
 
     def close(self) -> None:
         """Seal the loose records if there are enough of them, and release the lock."""

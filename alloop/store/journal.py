@@ -10,8 +10,10 @@ stays a valid Zarr hierarchy.
 """
 
 import contextlib
+import hashlib
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +28,7 @@ from alloop.store.packs import (
     RecordSpan,
     frame_record,
     list_journal,
+    read_digests,
     read_pack,
     tail_layout,
 )
@@ -143,6 +146,27 @@ class Journal:
         for entry in self.iterate(seq):
             return entry
         raise self._absent_error(seq)
+
+    def fingerprint(self, last: int) -> str:
+        """Return a checksum of the checksums of all records up to `last`.
+
+        Raises OSError if one of them is missing.
+        """
+        digest, found, seq = hashlib.sha256(), self.listing(), 0
+        while seq <= last:
+            span = found.span_of(seq)
+            if span is None:
+                digest.update(self._record_path(seq).read_bytes()[-DIGEST:])
+                seq += 1
+                continue
+            each = islice(
+                read_digests(self._folder, span),
+                seq - span.first,
+                last + 1 - span.first,
+            )
+            digest.update(b"".join(each))
+            seq = span.last + 1
+        return digest.hexdigest()
 
     def iterate(self, start: int = 0) -> Iterator[RawEntry]:
         """Yield the records from `start` on.

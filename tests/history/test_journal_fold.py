@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 
+import grimp
 import numpy as np
 import pytest
 
@@ -9,6 +10,7 @@ from alloop.core.doubts import KEY
 from alloop.core.errors import InputError
 from alloop.core.records import Label
 from alloop.history import saved_fold
+from alloop.history.column_check import check_columns
 from alloop.history.column_labels import read_labels
 from alloop.history.fold_updater import FoldUpdater
 from alloop.history.journal_fold import JournalFold
@@ -106,6 +108,49 @@ def test_a_fold_of_other_code_is_none(world, turns, tmp_path, monkeypatch):
         saved_fold.save_fold(archive, _replayed(turns))
         monkeypatch.setattr(saved_fold, "fold_version", lambda: "of other code")
         assert world.same(saved_fold.load_saved_fold(archive), JournalFold())
+
+
+def test_a_forged_fold_is_not_believed_and_the_doctor_names_it(
+    world, turns, tmp_path, monkeypatch
+):
+    path = tmp_path / "a.zarr"
+    attrs = {"name": "a", "config": "name: a"}
+    with Archive.create(path, attrs=attrs, codec=CODEC) as archive:
+        for turn in turns:
+            archive.append(turn)
+        updater = FoldUpdater(archive)
+        updater.compact()
+    assert check_columns(path) == []
+    energies = {
+        key: label.energy
+        for key, label in read_history(path).label_index.labels.items()
+        if isinstance(label, Label)
+    }
+    fold = _replayed(turns)
+    labels = fold.label_index.labels
+    for key in energies:
+        labels[key] = replace(labels[key], energy=energies[key] + 5)
+    with monkeypatch.context() as patch, Archive.open(path, CODEC, "w") as archive:
+        patch.setenv("XDG_STATE_HOME", str(tmp_path / "of a stranger"))
+        saved_fold.save_fold(archive, fold)
+        assert saved_fold.load_saved_fold(archive).seq >= 0
+    found = read_history(path).label_index.labels
+    assert {key: found[key].energy for key in energies} == energies
+    (finding,) = check_columns(path)
+    assert finding.where == "fold driver"
+    assert "not what the journal says" in finding.what
+
+
+def test_a_fold_is_made_by_the_packages_whose_hash_is_its_version():
+    graph = grimp.build_graph("alloop", exclude_type_checking_imports=True)
+    modules = graph.find_upstream_modules("alloop.history.saved_fold")
+    others = {x for x in modules if x.split(".")[1] not in saved_fold._MADE_OF}
+    # They name places and contents of files, and are not in a fold.
+    assert others == {
+        "alloop.files.targets",
+        "alloop.models.checkpoint",
+        "alloop.models.private_folder",
+    }
 
 
 def test_the_ledger_keeps_no_record_alive_for_the_forces_in_it(turns, tmp_path):
