@@ -98,11 +98,11 @@ def atoms(
     """
     from alloop.config.load import parse_level
     from alloop.core.atoms import atomic_numbers_of
-    from alloop.labels.direct import DirectLabeller
+    from alloop.labels.child.labeller import IsolatedLabeller
     from alloop.labels.free_atoms import free_atom_energies
 
-    labeller = DirectLabeller(parse_level(level))
-    energies = free_atom_energies(labeller, atomic_numbers_of(elements))
+    with IsolatedLabeller(parse_level(level)) as labeller:
+        energies = free_atom_energies(labeller, atomic_numbers_of(elements))
     each = ", ".join(f"{name}: {energy:.6f}" for name, energy in energies.items())
     print_text(f"{{{each}}}")
 

@@ -22,6 +22,7 @@ from alloop.core.frame import Frame
 from alloop.core.records import Failure
 from alloop.core.text import nearest_word
 from alloop.core.units import Floats
+from alloop.labels.child.scratch import started_in
 from alloop.labels.result import Refused, Result
 
 # Exceptions that calculators raise for a frame they cannot do. ASE's own errors are
@@ -32,6 +33,8 @@ _FAULTS = (
     *(RuntimeError, SubprocessError, TypeError, ValueError),
 )
 
+_LONGEST = 1000  # characters of a path
+
 
 def label_with_ase(frame: Frame, settings: Mapping[str, Any]) -> Result:
     """Return the calculator's energy and forces; its exceptions become Refused.
@@ -40,7 +43,7 @@ def label_with_ase(frame: Frame, settings: Mapping[str, Any]) -> Result:
     calculator smears electrons. A fully periodic frame also gets its stress, if the
     calculator provides it.
     """
-    text = json.dumps(settings["arguments"], sort_keys=True)
+    text = json.dumps(_placed_arguments(settings["arguments"]), sort_keys=True)
     try:
         calculator = _make_calculator(settings["calculator"], text)
         _reset_calculator(calculator)
@@ -66,7 +69,7 @@ def problems(settings: Mapping[str, Any], _elements: Sequence[str]) -> list[str]
             "expected the import path of an ASE calculator class such as "
             f"ase.calculators.lj.LennardJones, got {settings['calculator']!r}: {error}"
         ]
-    arguments = settings["arguments"]
+    arguments = _placed_arguments(settings["arguments"])
     strange = _unknown_arguments(factory, arguments)
     if strange:
         return strange
@@ -75,6 +78,24 @@ def problems(settings: Mapping[str, Any], _elements: Sequence[str]) -> list[str]
     except (ImportError, *_FAULTS) as error:
         return [f"{settings['calculator']} refuses its arguments: {_error_text(error)}"]
     return []
+
+
+def _placed_arguments(given: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the arguments with paths of files as absolute ones.
+
+    A text is such a path if it has an ending or a folder, and names a file as seen from
+    where the command was started: labels are made in another folder.
+    """
+    here = started_in()
+    return {
+        key: str(here / value)
+        if isinstance(value, str)
+        and ("." in value or "/" in value)
+        and len(value) < _LONGEST
+        and (here / value).is_file()
+        else value
+        for key, value in given.items()
+    }
 
 
 def _unknown_arguments(

@@ -1,10 +1,13 @@
 """Labels made in this process: checks, the program, then checks of its result."""
 
 import inspect
+import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib import import_module
+from pathlib import Path
 from typing import Any, cast
 
 from alloop.core.errors import InputError
@@ -12,6 +15,7 @@ from alloop.core.frame import Frame
 from alloop.core.levels import Level
 from alloop.core.records import Failure, Label, Unlabelled
 from alloop.labels.child.memory import peak_mb, reset_peak
+from alloop.labels.child.scratch import STARTED_IN
 from alloop.labels.gate import refuse_frame, refuse_result
 from alloop.labels.programs import PROGRAMS, program_of
 from alloop.labels.result import LabelFunction, Refused, Result
@@ -53,13 +57,32 @@ def import_function(path: str) -> Callable[..., Any]:
     """Return the function at `package.module:name`; InputError if there is none."""
     module, _, name = path.partition(":")
     try:
-        found = getattr(import_module(module), name)
+        with _without_configuration():
+            found = getattr(import_module(module), name)
     except (ImportError, ValueError, AttributeError) as error:
         raise InputError(
             f"expected a kind of label ({', '.join(PROGRAMS)}) or the path "
             f"`package.module:function` of one, got {path!r}: {error}"
         ) from error
     return cast("Callable[..., Any]", found)
+
+
+@contextmanager
+def _without_configuration() -> Iterator[None]:
+    """Keep PySCF from running a `.pyscf_conf.py` of the folder or the user on import.
+
+    A child has a configuration file of its own; here one without settings stands in.
+    """
+    if STARTED_IN in os.environ:
+        yield
+        return
+    key, before = "PYSCF_CONFIG_FILE", os.environ.get("PYSCF_CONFIG_FILE")
+    os.environ[key] = str(Path(__file__).parent / "pyscf" / "__init__.py")
+    try:
+        yield
+    finally:
+        os.environ.pop(key)
+        os.environ.update({} if before is None else {key: before})
 
 
 def takes(function: Callable[..., Any], many: int) -> bool:

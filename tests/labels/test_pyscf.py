@@ -249,3 +249,16 @@ def test_frames_that_the_level_cannot_treat_are_refused_by_name(
         outcome = refused(child, theory, frame)
         assert outcome.failure is failure
         assert words in outcome.message
+
+
+def test_an_atom_with_more_electrons_than_orbitals_of_a_guess_gets_a_label(
+    child: LabelChild,
+) -> None:
+    # PySCF's Hückel guess of iron has 14 orbitals, for 15 alpha electrons.
+    iron = Frame(np.array([26]), np.zeros((1, 3)), spin=4)
+    label = labelled(child, pyscf_level("hf", "def2-svp"), iron)
+    limit = -1262.4437  # hartree, Hartree-Fock without a basis for the quintet
+    assert limit < label.energy / HARTREE < limit + 0.3
+    own = refused(child, pyscf_level("hf", "def2-svp", init_guess="huckel"), iron)
+    assert own.failure is Failure.UNSUPPORTED
+    assert "`init_guess: minao`" in own.message

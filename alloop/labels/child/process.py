@@ -20,7 +20,12 @@ from alloop.labels.child.messages import (
     decode_message,
     encode_message,
 )
-from alloop.labels.child.scratch import SETTINGS, ScratchFolder
+from alloop.labels.child.scratch import (
+    SETTINGS,
+    STARTED_IN,
+    ScratchFolder,
+    started_in,
+)
 
 _POLL = 0.1  # s between checks of memory and time while a label runs
 _TAIL = 4000  # bytes of standard error that are kept
@@ -49,7 +54,7 @@ class ChildProcess:
     def __init__(self, limits: Limits) -> None:
         self._scratch = ScratchFolder()
         try:
-            self._process = _start_child(self._scratch.folder, limits)
+            self._process = _start_child(self._scratch, limits)
         except BaseException:
             self._scratch.remove()
             raise
@@ -200,8 +205,11 @@ def _checked_pipe(stream: IO[bytes] | None) -> IO[bytes]:
     return stream
 
 
-def _start_child(scratch: Path, limits: Limits) -> "subprocess.Popen[bytes]":
-    """Start the supervisor of a new child, in its own session; may raise OSError."""
+def _start_child(scratch: ScratchFolder, limits: Limits) -> "subprocess.Popen[bytes]":
+    """Start the supervisor of a new child, in its own session; may raise OSError.
+
+    It works in an empty folder of its own.
+    """
     module = "alloop.labels.child.supervisor"
     return subprocess.Popen(
         [sys.executable, "-P", "-m", module, str(os.getpid())],
@@ -209,7 +217,8 @@ def _start_child(scratch: Path, limits: Limits) -> "subprocess.Popen[bytes]":
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         bufsize=0,
-        env={**os.environ, **_child_environment(scratch, limits)},
+        env={**os.environ, **_child_environment(scratch.folder, limits)},
+        cwd=scratch.empty,
         start_new_session=True,
     )
 
@@ -226,6 +235,7 @@ def _child_environment(scratch: Path, limits: Limits) -> dict[str, str]:
         memory.ALLOWED: f"{limits.memory_mb:g}",
         "PYTHONPATH": os.pathsep.join(str(Path(p).resolve()) for p in sys.path),
         "PYTHONFAULTHANDLER": "1",
+        STARTED_IN: str(started_in()),
         "PYSCF_CONFIG_FILE": str(scratch / SETTINGS),
         "PYSCF_TMPDIR": str(scratch),
         "TMPDIR": str(scratch),

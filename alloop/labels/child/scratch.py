@@ -10,6 +10,7 @@ from pathlib import Path
 SETTINGS = (
     "settings.py"  # PySCF runs the user's configuration file unless it is given one
 )
+STARTED_IN = "ALLOOP_STARTED_IN"  # the environment variable with a child's first folder
 _PREFIX = "alloop-label-"
 # HDF5 puts these texts into many kinds of errors, and does not always set errno.
 _TROUBLES = [
@@ -30,23 +31,37 @@ def disk_error(text: str) -> str | None:
     return f"{found[0]} (scratch folder {where})" if found else None
 
 
+def started_in() -> Path:
+    """Return the working folder of the command, also in a child, which has its own."""
+    return Path(os.environ.get(STARTED_IN) or Path.cwd())
+
+
 class ScratchFolder:
     """A folder in $PYSCF_TMPDIR or the system's, locked while its owner is alive."""
 
     def __init__(self) -> None:
-        base = os.environ.get("PYSCF_TMPDIR") or tempfile.gettempdir()
-        _remove_stale(Path(base))
+        base = Path(os.environ.get("PYSCF_TMPDIR") or tempfile.gettempdir()).absolute()
+        _remove_stale(base)
         unlocked = Path(tempfile.mkdtemp(prefix=f"new-{_PREFIX}", dir=base))
         try:
             self._lock = (unlocked / SETTINGS).open("w")
             self._lock.write("DISABLE_EVAL = True\n")  # of code in a basis set's text
             self._lock.flush()
+            (unlocked / "work").mkdir()
         except OSError:
-            unlocked.rmdir()
+            shutil.rmtree(unlocked, ignore_errors=True)
             raise
         fcntl.flock(self._lock, fcntl.LOCK_EX)
         # Renamed only when locked, since others remove unlocked folders of this name.
         self.folder = unlocked.rename(unlocked.with_name(unlocked.name[4:]))
+
+    @property
+    def empty(self) -> Path:
+        """The working folder of the child, in which programs find no files of others.
+
+        PySCF takes a file there for a basis set of its name.
+        """
+        return self.folder / "work"
 
     def remove(self) -> None:
         """Remove the folder and its contents."""

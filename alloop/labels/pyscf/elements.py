@@ -1,8 +1,10 @@
 """Properties of a basis set for an element: functions, effective core, inner shell."""
 
+import os
 import warnings
 from collections.abc import Callable, Mapping
 from functools import cache
+from types import SimpleNamespace
 from typing import Any
 
 import scipy.linalg
@@ -13,6 +15,20 @@ from pyscf.lib.exceptions import BasisNotFoundError
 OF_THE_BASIS = "of the basis"
 _BOUND = 0.9  # of an electron's energy in the field of the bare nucleus
 _HELIUM = 2
+
+
+def _take_no_files() -> None:
+    """Let PySCF take names of basis sets and potentials as names only.
+
+    It would read a file of such a name from the working folder, also for sets that it
+    chooses by itself (`def2-svp-jkfit` to fit, `ano` for guesses, `weigend`), and
+    labels would change without a word.
+    """
+    path = SimpleNamespace(**{**vars(os.path), "isfile": lambda _name: False})
+    basis_sets.os = SimpleNamespace(**{**vars(os), "path": path})
+
+
+_take_no_files()
 
 
 def core_name(settings: Mapping[str, Any]) -> str:

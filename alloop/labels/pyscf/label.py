@@ -23,7 +23,7 @@ from alloop.labels.pyscf.correlation import Details, correlated_answer
 from alloop.labels.pyscf.doubts import mean_field_signs, with_doubts
 from alloop.labels.pyscf.elements import OF_THE_BASIS
 from alloop.labels.pyscf.functionals import dispersion_problem
-from alloop.labels.pyscf.ladder import converged_scf
+from alloop.labels.pyscf.ladder import converged_scf, is_small_guess
 from alloop.labels.pyscf.memory import refuse_hopeless
 from alloop.labels.pyscf.periodic import cell_problem, label_of_cell
 from alloop.labels.pyscf.scf import Settings, make_molecule
@@ -42,8 +42,8 @@ def label_with_pyscf(frame: Frame, settings: Settings) -> Result:
     lib.current_memory = _nothing_used
     refuse_foreign(frame, settings)
     if "kpoints" in settings:
-        return _refuse_on_error(lambda: label_of_cell(frame, settings))
-    return _refuse_on_error(lambda: _label_of_molecule(frame, settings))
+        return _refuse_on_error(lambda: label_of_cell(frame, settings), settings)
+    return _refuse_on_error(lambda: _label_of_molecule(frame, settings), settings)
 
 
 def _label_of_molecule(frame: Frame, settings: Settings) -> Result:
@@ -63,7 +63,7 @@ def _label_of_molecule(frame: Frame, settings: Settings) -> Result:
     return Result(float(energy) * HARTREE, forces, signed)
 
 
-def _refuse_on_error(make: Callable[[], Made]) -> Made:
+def _refuse_on_error(make: Callable[[], Made], settings: Settings) -> Made:
     """Return what `make` returns; raise Refused if linear algebra or PySCF fails."""
     try:
         return make()
@@ -71,6 +71,14 @@ def _refuse_on_error(make: Callable[[], Made]) -> Made:
         raise Refused(Failure.NOT_CONVERGED, f"the SCF broke down: {error}") from error
     except (BasisNotFoundError, NotImplementedError) as error:
         raise Refused(Failure.UNSUPPORTED, str(error)) from error
+    except RuntimeError as error:
+        if not is_small_guess(error):
+            raise
+        text = (
+            f"the guess {settings['init_guess']!r} has too few orbitals for the "
+            "electrons of this frame; set `init_guess: minao`"
+        )
+        raise Refused(Failure.UNSUPPORTED, text) from error
 
 
 def _mean_field_details(mf: Any, settings: Settings) -> Details:

@@ -165,11 +165,31 @@ def _rival_solutions(mol: Any, settings: Settings) -> list[Any]:
     """
     many = open_block(mol)
     guesses = _OTHER_GUESSES + (_MORE_GUESSES if many else ())
-    others = [mean_field(mol, {**settings, "init_guess": guess}) for guess in guesses]
-    for other in others:
-        run_scf(other, settings)
+    found = [_from_guess(mol, {**settings, "init_guess": guess}) for guess in guesses]
+    others = [mf for mf in found if mf is not None]
     mixed = [_mixed(mol, settings)] if many else []
     return [_newton_solution(mol, settings, (None, None)), *others, *mixed]
+
+
+def _from_guess(mol: Any, settings: Settings) -> Any | None:
+    """Return the solution from the level's guess; None if the guess is too small."""
+    mf = mean_field(mol, settings)
+    try:
+        run_scf(mf, settings)
+    except RuntimeError as error:
+        if not is_small_guess(error):
+            raise
+        return None
+    return mf
+
+
+def is_small_guess(error: RuntimeError) -> bool:
+    """Return True if PySCF had fewer orbitals in a guess than electrons of a spin.
+
+    A Hückel guess has the orbitals of a minimal basis: 14 for iron, whose atom has 15
+    alpha electrons.
+    """
+    return "mo_occ" in str(error)
 
 
 def _mixed(mol: Any, settings: Settings) -> Any:
