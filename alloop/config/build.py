@@ -58,7 +58,7 @@ def resolve_defaults(plan: Plan) -> Plan:
     validation = plan.validation
     if isinstance(validation, Sampled) and validation.temperature is None:
         validation = validation.model_copy(
-            update={"temperature": plan.explore.temperatures[0]}
+            update={"temperature": plan.explore.temperature}
         )
     return plan.model_copy(
         update={
@@ -106,7 +106,7 @@ def build_rules(plan: Plan, validated: bool) -> Rules:
         examining=Examining(
             plan.validation.examination,
             plan.validation.examination_spacing,
-            _kelvin(plan),
+            _validation_temperatures(plan),
         ),
         every=10 if plan.training is None else plan.training.every,
         control=plan.flag.control,
@@ -131,12 +131,14 @@ def _split_rules(plan: Plan) -> SplitRules | None:
     return SplitRules(budget.split_every, budget.split_steps)
 
 
-def _kelvin(plan: Plan) -> float:
-    """Return the temperature at which a campaign is tested, K."""
+def _validation_temperatures(plan: Plan) -> tuple[float, ...]:
+    """Return the temperatures of validation frames and examination, K."""
     asked = (
         plan.validation.temperature if isinstance(plan.validation, Sampled) else None
     )
-    return plan.explore.temperatures[0] if asked is None else asked
+    if asked is None:
+        return plan.explore.temperatures
+    return asked if isinstance(asked, tuple) else (asked,)
 
 
 def worker_settings(
@@ -251,10 +253,10 @@ def _first_frames(plan: Plan) -> FirstFrames:
     return FirstFrames(
         test=DynamicsSettings(
             Langevin(test.friction),
-            _kelvin(plan),
-            test.timestep,
+            timestep=test.timestep,
             barostat=plan.explore.constant_pressure(),
         ),
+        temperatures=_validation_temperatures(plan),
         kind=plan.seeds.kind,
         temperature=plan.seeds.temperature,
         sigma=plan.seeds.sigma,

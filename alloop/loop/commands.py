@@ -127,9 +127,10 @@ class Examine:
 
     The frame is that at the end of the piece, whatever its surprise, with the model's
     predictions, made before any label. number: of the examination, from 1 on; wanted:
-    the number of its frames, all batches and pieces together; temperature in K; steps:
-    MD steps of this piece, 0 where the frames are given and nothing moves; reason: why
-    the campaign ends.
+    the number of its frames, all batches and pieces together; steps: MD steps of this
+    piece, 0 where the frames are given and nothing moves; reason: why the campaign
+    ends. temperature in K, of all walkers where temperatures are empty; otherwise these
+    are that of each walker by its index, and the first again for further ones.
     """
 
     number: int
@@ -142,6 +143,12 @@ class Examine:
     wanted: int
     temperature: float
     reason: str
+    temperatures: tuple[float, ...] = ()
+
+    def temperature_of(self, walker: int) -> float:
+        """Return the temperature of the walker with this index, K."""
+        cycle = self.temperatures or (self.temperature,)
+        return cycle[walker % len(cycle)]
 
     @property
     def name(self) -> str:

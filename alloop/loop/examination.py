@@ -35,6 +35,7 @@ def examine_commands(
     if not state.models or wanted == 0 or _asked(state) >= wanted:
         return ()
     walkers = _posed(state) if state.posed else _fresh(state, rules)
+    cycle = rules.examining.cycle(len(state.start))
     size = rules.exploring.batch
     return tuple(
         Examine(
@@ -46,8 +47,9 @@ def examine_commands(
             walkers=tuple(walkers[start : start + size]),
             steps=0 if state.posed else rules.examining.spacing,
             wanted=wanted,
-            temperature=rules.examining.temperature,
+            temperature=cycle[0],
             reason=reason,
+            temperatures=() if len(set(cycle)) == 1 else cycle,
         )
         for batch, start in enumerate(range(0, len(walkers), size))
     )
@@ -75,7 +77,7 @@ def next_examine_piece(state: LoopState, event: e.Examined) -> tuple[Examine, ..
 
 
 def _fresh(state: LoopState, rules: Rules) -> Sequence[Walker]:
-    """Return walkers on first frames, molecules in turn, at the set temperature."""
+    """Return walkers on first frames, molecules in turn, at the set temperatures."""
     number = _number(state)
     return [
         _walker(state, index, f"examination/{number}/{index}", rules)
@@ -88,7 +90,8 @@ def _walker(state: LoopState, index: int, name: str, rules: Rules) -> Walker:
     rng = random_stream(state.seed, name)
     seeds = state.seeds.get(molecule) or (state.start[molecule],)
     frame = seeds[int(rng.integers(len(seeds)))]
-    velocities = maxwell_boltzmann(frame, rules.examining.temperature, rng)
+    cycle = rules.examining.cycle(len(state.start))
+    velocities = maxwell_boltzmann(frame, cycle[index % len(cycle)], rng)
     return Walker(index, molecule, frame, velocities)
 
 

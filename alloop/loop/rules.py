@@ -68,12 +68,20 @@ class ExploreRules:
 class Examining:
     """The final examination, on `frames` frames of MD on the best generation (0: none).
 
-    spacing: MD steps between two frames of a walker.
+    spacing: MD steps between two frames of a walker. temperatures in K: shared among
+    the walkers of each molecule in turn.
     """
 
     frames: int = 0
     spacing: int = 1000
-    temperature: float = 500.0  # K
+    temperatures: tuple[float, ...] = (500.0,)
+
+    def cycle(self, molecules: int) -> tuple[float, ...]:
+        """Return the temperature of each walker by its index, K.
+
+        Further walkers begin again with the first. Walkers go to molecules in turn.
+        """
+        return tuple(kelvin for kelvin in self.temperatures for _ in range(molecules))
 
 
 @dataclass(frozen=True, slots=True)

@@ -141,7 +141,7 @@ def _examination_values(history: History) -> dict[str, Any] | None:
     return {
         "number": found.number,
         "generation": found.generation,
-        "temperature": found.temperature,
+        "temperatures": list(found.temperatures),
         "frames": found.frames,
         "wanted": found.wanted,
         "waiting": found.waiting,

@@ -6,6 +6,7 @@ from dataclasses import replace
 import numpy as np
 
 from alloop.core.batch import pack_frames
+from alloop.core.frame import Frame
 from alloop.core.records import Candidate, Walker
 from alloop.core.roles import Labeller, Potential
 from alloop.core.seeds import random_stream
@@ -16,6 +17,7 @@ from alloop.loop.commands import Examine, Explore, Prepare, Sample
 from alloop.md.dynamics import run_dynamics
 from alloop.md.frame_collector import ScoredFrames
 from alloop.md.thermal_frames import (
+    NormalModes,
     harmonic_frames,
     normal_modes,
     numerical_hessian,
@@ -81,16 +83,19 @@ def perform_examine(
     walkers = command.walkers
     if command.steps:
         guards = replace(settings.dynamics.guards, surprise=None)
-        dynamics = replace(
-            settings.dynamics, temperature=command.temperature, guards=guards
-        )
+        dynamics = replace(settings.dynamics, guards=guards)
         name = f"examine/{command.number}/{command.piece}"
         rngs = [
             random_stream(settings.seed, f"{name}/{walker.index}") for walker in walkers
         ]
         potential, _ = _exploring_potential(walkers, generation, settings)
         walkers = run_dynamics(
-            walkers, potential, dynamics, command.steps, rngs
+            walkers,
+            potential,
+            dynamics,
+            command.steps,
+            rngs,
+            temperatures=[command.temperature_of(x.index) for x in walkers],
         ).walkers
     frames = _predicted_frames(
         generation, tuple(x for x in walkers if x.stopped is None)
@@ -163,23 +168,33 @@ def prepare_molecule(
     if beginning.strain:
         rng = random_stream(settings.seed, f"{command.name}/strain")
         seeds = strained_frames(seeds, beginning.strain, rng)
-    starts = thermal_walkers(
-        minimum,
-        modes,
-        beginning.test.temperature,
-        command.walkers,
-        random_stream(settings.seed, f"{command.name}/test"),
-        molecule=command.molecule,
-        first_index=_APART * (command.molecule + 1),
-    )
     return e.Prepared(
         command.name,
         command.molecule,
         minimum,
         tuple(seeds),
-        tuple(starts),
+        _test_walkers(command, settings, minimum, modes),
         e.Timing(),
     )
+
+
+def _test_walkers(
+    command: Prepare, settings: WorkerSettings, minimum: Frame, modes: NormalModes
+) -> tuple[Walker, ...]:
+    """Return walkers in thermal equilibrium, temperatures in turn."""
+    cycle = settings.beginning.temperatures
+    rng = random_stream(settings.seed, f"{command.name}/test")
+    found: list[Walker] = []
+    for place, kelvin in enumerate(cycle):
+        numbers = range(place, command.walkers, len(cycle))
+        walkers = thermal_walkers(
+            minimum, modes, kelvin, len(numbers), rng, molecule=command.molecule
+        )
+        found += [
+            replace(walker, index=_APART * (command.molecule + 1) + number)
+            for walker, number in zip(walkers, numbers, strict=True)
+        ]
+    return tuple(sorted(found, key=lambda walker: walker.index))
 
 
 def sample_frames(
@@ -191,12 +206,19 @@ def sample_frames(
     """
     potential = LabellerPotential(oracle)
     walker, frames = command.walker, []
+    beginning = settings.beginning
+    cycle = beginning.temperatures
+    kelvin = cycle[walker.index % _APART % len(cycle)]
     for number in range(command.frames):
         rng = random_stream(settings.seed, f"{command.name}/{number}")
         try:
-            beginning = settings.beginning
             moved = run_dynamics(
-                [walker], potential, beginning.test, beginning.spacing, [rng]
+                [walker],
+                potential,
+                beginning.test,
+                beginning.spacing,
+                [rng],
+                temperatures=[kelvin],
             )
         except LabelFailed:
             break

@@ -27,10 +27,12 @@ class FirstFrames:
 
     kind: "modes" (thermal sample of the cheap level's normal modes) or "rattle" (normal
     displacements of `sigma` Å). strain: width of the strains of their cells. test: MD
-    at the cheap level, with a frame every `spacing` steps.
+    at the cheap level, with a frame every `spacing` steps; temperatures in K: of its
+    walkers in turn.
     """
 
     test: DynamicsSettings
+    temperatures: tuple[float, ...]
     kind: str = "modes"
     temperature: float = 500.0  # K
     sigma: float = 0.05  # Å

@@ -132,7 +132,7 @@ def test_every_number_reaches_the_loop_in_its_own_units(tmp_path: Path) -> None:
     assert kit.scoring.scorer == QResidualScorer(components=8)
     assert (kit.dynamics.integrator, kit.dynamics.timestep) == (VelocityVerlet(), 1.0)
     assert (kit.dynamics.guards.force, kit.dynamics.guards.heat) == (None, 4.0)
-    assert (kit.beginning.test.temperature, kit.beginning.spacing) == (300, 7)
+    assert (kit.beginning.temperatures, kit.beginning.spacing) == ((300,), 7)
     assert (kit.limits.seconds, kit.limits.memory_mb) == (60, 900)
     assert (setup.cluster.kind, setup.cluster.workers) == ("local", 3)
 
@@ -147,8 +147,12 @@ def test_a_list_of_temperatures_reaches_the_walkers_of_every_molecule(
     exploring = setup.rules.exploring
     kelvin = [exploring.temperature_of(walker, molecules=2) for walker in range(8)]
     assert kelvin == [300.0, 300.0, 600.0, 600.0] * 2  # walkers 0, 2, 4, 6: water
-    assert setup.worker_settings.beginning.test.temperature == 300.0
-    assert setup.rules.examining.temperature == 300.0
+    assert setup.worker_settings.beginning.temperatures == (300.0, 600.0)
+    assert setup.rules.examining.temperatures == (300.0, 600.0)
+    assert setup.rules.examining.cycle(2) == (300.0, 300.0, 600.0, 600.0)
+    one = parse_campaign(f"{text}explore: {several}\nvalidation: {{temperature: 450}}\n", ".")
+    assert one.worker_settings.beginning.temperatures == (450.0,)
+    assert one.rules.examining.temperatures == (450.0,)
     again = Setup.from_store(setup.text, opening(setup), setup.store)
     assert again.worker_settings.temperatures == setup.worker_settings.temperatures
 

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from ase.data import atomic_masses
 
 from alloop.campaign import Campaign
 from alloop.cli import main
@@ -13,8 +14,12 @@ from alloop.core.splits import split_of
 from alloop.export import Choice
 from alloop.history.label_entries import label_entries
 from alloop.history.reader import History, read_history
+from alloop.loop import events as e
 from alloop.report.analysis.comparison import compare_controls
-from alloop.report.analysis.examination import last_examination
+from alloop.report.analysis.examination import (
+    examination_sentences,
+    last_examination,
+)
 from alloop.report.text.summary import end_lines
 from alloop.store_copies import controls
 from alloop.testing.faults.comparison import store_contents
@@ -39,13 +44,35 @@ def examined_labels(history: History) -> set[str]:
     return {x.frame.id for x in label_entries(history) if x.purpose == "examination"}
 
 
+def test_frames_of_both_tests_have_the_temperatures_of_exploration(
+    tmp_path: Path,
+) -> None:
+    frozen = {key: value for key, value in EXAMINED.items() if key != "temperature"}
+    several = {"temperature": [50, 900], "walkers": 2}
+    path = write_toy(tmp_path, budget=BUDGET, validation=frozen, explore=several)
+    assert Campaign.from_yaml(path).run().exit_code == 0
+    history = Campaign.from_yaml(path).history()
+    found = last_examination(history)
+    assert found is not None
+    assert found.temperatures == (50.0, 900.0)
+    assert "at 50 and 900 K" in " ".join(examination_sentences(history))
+    (prepared,) = (x for _, x in history.of_kind(e.Prepared))
+    moved = [w for _, x in history.of_kind(e.Examined) for w in x.walkers]
+    for walkers in (prepared.starts, moved):
+        energies: dict[int, list[float]] = {0: [], 1: []}
+        for walker in walkers:
+            masses = atomic_masses[walker.frame.numbers]
+            energies[walker.index % 2].append(masses @ (walker.velocities**2).sum(1))
+        assert 0.0 < max(energies[0]) < 0.5 * min(energies[1])
+
+
 def test_the_test_is_md_on_the_model_at_the_temperature_of_exploration(
     campaign: Campaign,
 ) -> None:
     history = campaign.history()
     found = last_examination(history)
     assert found is not None
-    assert (found.frames, found.temperature, found.walkers) == (5, 400.0, 3)
+    assert (found.frames, found.temperatures, found.walkers) == (5, (400.0,), 3)
     model = campaign.model()
     assert found.generation == history.state.best == model.facts["generation"]
     labels = [x for x in label_entries(history) if x.purpose == "examination"]

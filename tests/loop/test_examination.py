@@ -18,7 +18,7 @@ SPENT = "the budget of expensive labels is spent"
 
 @pytest.fixture
 def rules(world):
-    return replace(world.RULES, examining=Examining(5, 100, 350.0))
+    return replace(world.RULES, examining=Examining(5, 100, (350.0,)))
 
 
 def papers(begun):
@@ -40,6 +40,21 @@ def test_the_end_waits_for_an_examination(world, rules):
     assert {x.fidelity for x in papers(begun)} == {"expensive"}
     last = begun.turns[-1]
     assert [command.name for command in last.commands] == ["stop"]
+
+
+def test_walkers_of_each_molecule_have_all_temperatures(world, rules):
+    kelvin = Examining(8, 100, (350.0, 700.0))
+    begun = world.game(replace(rules, examining=kelvin)).play()
+    examines = begun.asked(Examine)
+    molecules = len(begun.state.start)
+    seen = {
+        (walker.molecule, command.temperature_of(walker.index))
+        for command in examines
+        for walker in command.walkers
+    }
+    assert seen == {(m, k) for m in range(molecules) for k in (350.0, 700.0)}
+    both = (command.temperatures for command in examines)
+    assert {*both} == {(350.0,) * molecules + (700.0,) * molecules}
 
 
 def test_predictions_are_committed_before_labels_are_asked_for(world, rules):
@@ -201,7 +216,7 @@ def test_posed_frames_are_predicted_where_they_are(world, rules):
 @settings(max_examples=20, deadline=None)
 @given(st.lists(st.integers(0, 10**6), min_size=60, max_size=60))
 def test_the_order_of_arrival_changes_nothing(world, order):
-    rules = replace(world.RULES, examining=Examining(5, 100, 350.0))
+    rules = replace(world.RULES, examining=Examining(5, 100, (350.0,)))
     numbers = iter(order * 3)
     first = world.game(rules).play()
     other = world.game(rules).play(choose=lambda n: next(numbers) % n)

@@ -14,6 +14,7 @@ from alloop.config.sections.base import (
     by_key,
     union_tag,
 )
+from alloop.config.sections.explore import Temperatures
 
 Energy: TypeAlias = Literal["eV", "meV", "hartree", "kcal/mol", "kJ/mol"]
 Length: TypeAlias = Literal["angstrom", "bohr", "nm"]
@@ -122,10 +123,10 @@ class Sampled(Examined):
         20,
         description="frames of the final examination, from MD on the model; 0 for none",
     )
-    temperature: Positive | None = Field(
+    temperature: Temperatures | None = Field(
         None,
-        description="temperature of the MD of validation set and examination, K; by "
-        "default that of `explore`",
+        description="temperature of the MD of validation set and examination, K, or "
+        "several that walkers have in turn; by default those of `explore`",
     )
     timestep: Annotated[float, Field(gt=0, le=5)] = Field(
         0.5, description="time step of the MD at the cheap level, fs"

@@ -24,7 +24,13 @@ from alloop.report.analysis.campaign_facts import (
 )
 from alloop.report.analysis.label_quality import is_excluded
 from alloop.report.text.event_text import energy_errors_text
-from alloop.report.text.formatting import failure_text, guard_stops, milli_text, plural
+from alloop.report.text.formatting import (
+    and_list,
+    failure_text,
+    guard_stops,
+    milli_text,
+    plural,
+)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -32,8 +38,8 @@ class Examination:
     """The outcome of an examination.
 
     steps: MD steps before each frame, 0 where the frames came from another campaign;
-    temperature in K. walkers: number of walkers that began; stopped: number of walkers
-    that each guard stopped. wanted: frames asked for. missing: frames without a label
+    temperatures in K, ascending. walkers: number of walkers that began; stopped: of
+    those that each guard stopped. wanted: frames asked for. missing: frames without a label
     that counts, by the reason; waiting: frames whose label has yet to come. errors:
     over all frames with a label, None without any; by_frame: mean absolute error of the
     forces, eV/Å. alarms: frames above the flag threshold, of the `scored` ones.
@@ -41,7 +47,7 @@ class Examination:
 
     number: int
     generation: int
-    temperature: float
+    temperatures: tuple[float, ...]
     steps: int
     wanted: int
     walkers: int
@@ -58,6 +64,11 @@ class Examination:
     def frames(self) -> int:
         """The number of frames that the errors are taken over."""
         return len(self.by_frame)
+
+    @property
+    def kelvin(self) -> str:
+        """The temperatures in words, with their unit."""
+        return f"{and_list([f'{x:g}' for x in self.temperatures])} K"
 
 
 def last_examination(history: History) -> Examination | None:
@@ -80,7 +91,7 @@ def last_examination(history: History) -> Examination | None:
     return Examination(
         number=command.number,
         generation=command.generation,
-        temperature=command.temperature,
+        temperatures=tuple(sorted({*command.temperatures} or {command.temperature})),
         steps=command.steps,
         wanted=command.wanted,
         walkers=len(walkers),
@@ -188,7 +199,7 @@ def where_measured(found: Examination, whose: str = "that model") -> str:
     frames = plural(found.frames, "frame")
     if found.steps == 0:
         return f"{frames} of MD on the compared campaign's model"
-    return f"{frames} of MD on {whose} at {found.temperature:g} K"
+    return f"{frames} of MD on {whose} at {found.kelvin}"
 
 
 def _no_error(found: Examination) -> str:

@@ -84,7 +84,7 @@ def _about_examination(history: History) -> str:
     return (
         f"Final examination {found.number}: {plural(found.walkers, 'walker')} from "
         f"first frames on generation {found.generation}, the best on the validation "
-        f"set, at {found.temperature:g} K{_pressure_words(history)}; a frame of each "
+        f"set, at {found.kelvin}{_pressure_words(history)}; a frame of each "
         f"after every {found.steps} MD steps, whatever its surprise, predicted first "
         "and then labelled at the expensive level. No training sees them, nothing is "
         "chosen by them, and their labels are outside the budget."
