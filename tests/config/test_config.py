@@ -150,7 +150,9 @@ def test_a_list_of_temperatures_reaches_the_walkers_of_every_molecule(
     assert setup.worker_settings.beginning.temperatures == (300.0, 600.0)
     assert setup.rules.examining.temperatures == (300.0, 600.0)
     assert setup.rules.examining.cycle(2) == (300.0, 300.0, 600.0, 600.0)
-    one = parse_campaign(f"{text}explore: {several}\nvalidation: {{temperature: 450}}\n", ".")
+    one = parse_campaign(
+        f"{text}explore: {several}\nvalidation: {{temperature: 450}}\n", "."
+    )
     assert one.worker_settings.beginning.temperatures == (450.0,)
     assert one.rules.examining.temperatures == (450.0,)
     again = Setup.from_store(setup.text, opening(setup), setup.store)

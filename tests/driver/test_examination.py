@@ -153,8 +153,10 @@ def test_a_users_test_set_leads_and_may_have_an_examination_beside(
     units = {"energy_unit": "eV", "length_unit": "angstrom"}
     keys = {"energy_key": "REF_energy", "forces_key": "REF_forces"}
     test = {"file": "test.xyz", **units, **keys}
-    told_ = {**test, "examination": 4, "examination_spacing": 20}
-    own = Campaign.from_yaml(write_toy(tmp_path, seed=8, budget=BUDGET, validation=told_))
+    test = {**test, "examination": 4, "examination_spacing": 20}
+    own = Campaign.from_yaml(
+        write_toy(tmp_path, seed=8, budget=BUDGET, validation=test)
+    )
     assert own.run().exit_code == 0
     history = own.history()
     found = last_examination(history)
