@@ -41,8 +41,9 @@ class Examination:
     temperatures in K, ascending. walkers: number of walkers that began; stopped: of
     those that each guard stopped. wanted: frames asked for. missing: frames without a
     label that counts, by the reason; waiting: frames whose label has yet to come.
-    errors: over all frames with a label, None without any; by_frame: mean absolute error of the
-    forces, eV/Å. alarms: frames above the flag threshold, of the `scored` ones.
+    errors: over all frames with a label, None without any; by_frame: mean absolute
+    error of the forces, eV/Å. alarms: frames above the flag threshold, of the `scored`
+    ones.
     """
 
     number: int
