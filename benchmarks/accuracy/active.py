@@ -16,6 +16,9 @@ Arms of one seed begin with the same frames, of normal modes where the pool has 
 Errors are mean absolute force components on test frames that were drawn before, at the
 expensive level, meV/Å.
 
+--quick compares the arms `campaign` and `random` with a quarter of the labels, an
+eighth of the steps and one seed.
+
 A row (one arm, one seed) is a line in FOLDER/active.jsonl, written when it is done:
 what is there is skipped. The table shows, for the last generation, the geometric mean
 over seeds and its ratio to random selection from the same pool, paired by seed, with a
@@ -45,6 +48,8 @@ AMOUNTS = {
     "ethanol": (240, 60, 3, 1500),
     "molecules": (384, 96, 3, 1500),
 }
+# --quick divides them by
+QUICK = {"cheap": 4, "expensive": 4, "generations": 1, "steps": 8}
 
 
 def campaign_settings(
@@ -207,13 +212,13 @@ def show_rows(given: Namespace, rows: Rows) -> None:
 def complete_amounts(given: Namespace) -> None:
     """Fill in what the command line leaves open."""
     amounts = AMOUNTS[given.pool]
-    if given.quick:
-        given.seed = [0]
-    names = ("cheap", "expensive", "generations", "steps")
-    for name, usual in zip(names, amounts, strict=True):
+    if given.seed is None:
+        given.seed = [0] if given.quick else list(range(5))
+    if given.arms is None:
+        given.arms = ["random", "campaign"] if given.quick else list(ARMS)
+    for (name, part), usual in zip(QUICK.items(), amounts, strict=True):
         if getattr(given, name) is None:
-            part = 4 if given.quick and name != "generations" else 1
-            setattr(given, name, usual // part)
+            setattr(given, name, usual // part if given.quick else usual)
     if given.ratio is None and given.pool in ("formaldehyde", "useless-cheap"):
         given.ratio = 100.0  # nobody measured it
 
@@ -225,8 +230,8 @@ def main() -> None:
     add("--data", type=Path, help="the folder of h2co/")
     add("--out", type=Path, required=True, help="the folder of the rows")
     add("--pool", choices=list(POOLS), default="formaldehyde")
-    add("--arms", nargs="+", choices=list(ARMS), default=list(ARMS))
-    add("--seed", type=int, nargs="+", default=list(range(5)))
+    add("--arms", nargs="+", choices=list(ARMS))
+    add("--seed", type=int, nargs="+", help="by default 0 to 4")
     add("--cheap", type=int, help="cheap labels")
     add("--expensive", type=int, help="expensive labels")
     add("--ratio", type=float, help="price of an expensive label in cheap ones")

@@ -25,11 +25,14 @@ from alloop.core.prediction_errors import prediction_errors
 from alloop.core.records import LabelSet
 from alloop.jobs.train_setup import train
 from alloop.training.label_changes import joined_labels, select_labels
-from benchmarks.accuracy.asteroid.data import load
+from benchmarks.accuracy.asteroid.data import (
+    PER_RATIO,
+    first_labels,
+    load,
+    molecule_name,
+)
 from benchmarks.accuracy.asteroid.rows import machine
 from benchmarks.common import Row, Rows, make_parser, make_table, show, write_json
-
-_RATIO = 19  # cheap frames that every molecule of the data has, in units of 50
 
 
 def write_labels(path: Path, labels: LabelSet) -> None:
@@ -47,16 +50,18 @@ def write_labels(path: Path, labels: LabelSet) -> None:
 
 def preset_row(given: Namespace, preset: str, seed: int) -> Row:
     """Train with a preset; return steps, CPU seconds and errors."""
-    sets = load(given.data, given.molecule, _RATIO)
-    folder = given.out / f"{given.molecule}-{given.expensive}-{given.cheap}"
+    sets = load(given.data, given.molecule, max(1, -(-given.cheap // PER_RATIO)))
+    folder = (
+        given.out / f"{molecule_name(given.molecule)}-{given.expensive}-{given.cheap}"
+    )
     folder.mkdir(parents=True, exist_ok=True)
     start = []
-    pools = {"expensive": (sets.expensive, given.expensive)}
+    pools = {"expensive": first_labels(sets.expensive, given.expensive)}
     if given.cheap:
-        pools["cheap"] = sets.cheap, given.cheap
-    for level, (pool, count) in pools.items():
+        pools["cheap"] = select_labels(sets.cheap, np.arange(given.cheap))
+    for level, labels in pools.items():
         file = folder / f"{level}.npz"
-        write_labels(file, select_labels(pool, np.arange(count)))
+        write_labels(file, labels)
         units = {"energy_unit": "eV", "length_unit": "angstrom"}
         start.append({"labels": str(file), "level": level, **units})
     kind = "asteroid" if given.cheap else "standard"
@@ -90,7 +95,7 @@ def main() -> None:
     quick = "-quick" * given.quick
     for preset, seed in product(() if given.table else given.preset, given.seed):
         sizes = f"{given.expensive}-{given.cheap}"
-        key = f"{given.molecule}-{sizes}-{preset}-{seed}{quick}"
+        key = f"{molecule_name(given.molecule)}-{sizes}-{preset}-{seed}{quick}"
         if key not in rows:
             rows[key] = preset_row(given, preset, seed)
     table = [{"row": key, **rows[key]} for key in rows]
@@ -104,8 +109,8 @@ def _options() -> Namespace:
     add("--data", type=Path, help="the folder of md17_ccsd/ and h2co/")
     add("--out", type=Path, required=True, help="the folder of the rows")
     add("--molecule", default="ethanol")
-    add("--expensive", type=int, default=50, help="expensive labels, up to 400")
-    add("--cheap", type=int, default=0, help="cheap labels, up to 950")
+    add("--expensive", type=int, default=50, help="expensive labels")
+    add("--cheap", type=int, default=0, help="cheap labels; 0 for none")
     add("--preset", nargs="+", choices=tuple(PRESETS), default=["quick", "standard"])
     add("--seed", type=int, nargs="+", default=[0])
     add("--table", action="store_true", help="show what the folder holds")

@@ -3,7 +3,9 @@
     python -m benchmarks.accuracy.universal --data DIR --out FOLDER --molecule ethanol
     python -m benchmarks.accuracy.universal --out FOLDER --table
 
-DIR holds md17_ccsd/MOLECULE.npz (MD17 and MD17@CCSD(T), sgdml.org). Networks: so3lr
+DIR holds md17_ccsd/MOLECULE.npz (MD17 and MD17@CCSD(T), sgdml.org); --molecule also
+takes the path of a file of your own in that layout, which
+`benchmarks.accuracy.asteroid.data` describes, with --ratio. Networks: so3lr
 and ani (from their pretrained weights), painn and tensor-painn (from nothing). Arms:
 `direct` trains on the expensive labels alone, `cheap` on a thousand DFT labels first
 (aspirin 950; three quarters of the time) and then on the expensive ones, `zero-shot`
@@ -43,7 +45,13 @@ from alloop.training.trainers.staged_trainer import StagedTrainer
 from alloop.training.trainers.universal import UniversalTrainer, untrained_potential
 from benchmarks.accuracy.asteroid import rows as files
 from benchmarks.accuracy.asteroid.arms import digest
-from benchmarks.accuracy.asteroid.data import MD17, Sets, load
+from benchmarks.accuracy.asteroid.data import (
+    MD17,
+    Sets,
+    first_labels,
+    load,
+    molecule_name,
+)
 from benchmarks.accuracy.asteroid.job import error, mean_error
 from benchmarks.common import Row, make_parser, make_table, show, write_json
 
@@ -99,7 +107,8 @@ def main() -> None:
     given.out.mkdir(parents=True, exist_ok=True)
     if not given.table:
         _make_rows(given)
-    found = [row for row in files.rows(given.out) if row["molecule"] in given.molecule]
+    names = [molecule_name(molecule) for molecule in given.molecule]
+    found = [row for row in files.rows(given.out) if row["molecule"] in names]
     table = list(summary_rows(found))
     show(make_table("mean absolute error of forces, kcal/mol/Å", table))
     write_json(given.json, {"rows": found, "table": table})
@@ -110,7 +119,9 @@ def _options() -> Namespace:
     add = parser.add_argument
     add("--data", type=Path, help="the folder of md17_ccsd/")
     add("--out", type=Path, required=True, help="the folder of the rows")
-    add("--molecule", nargs="+", choices=MD17, default=["ethanol"])
+    help_ = f"{', '.join(MD17)}, or npz files"
+    add("--molecule", nargs="+", default=["ethanol"], help=help_)
+    add("--ratio", type=int, help="cheap labels, in units of 50  [default: 20]")
     add("--network", nargs="+", choices=list(NETWORKS), default=list(NETWORKS))
     add("--settings", type=json.loads, default={}, help="of the networks, as JSON")
     add("--arm", nargs="+", choices=("zero-shot", "direct", "cheap"), default=None)
@@ -133,10 +144,12 @@ def _options() -> Namespace:
 def _make_rows(given: Namespace) -> None:
     for molecule in given.molecule:
         try:
-            sets = load(given.data, molecule, RATIOS.get(molecule, 20))
+            ratio = given.ratio or RATIOS.get(molecule, 20)
+            sets = load(given.data, molecule, ratio)
+            first_labels(sets.expensive, max(given.labels))
         except InputError as failure:
             raise SystemExit(str(failure)) from failure
-        jobs = list(make_jobs(given, molecule))
+        jobs = list(make_jobs(given, molecule_name(molecule)))
         for job in jobs:
             _make_row(job, sets, given.out)
             if given.test:
@@ -172,7 +185,7 @@ def make_jobs(given: Namespace, molecule: str) -> Iterator[Job]:
 
 def train_row(job: Job, sets: Sets) -> tuple[Row, bytes]:
     """Train one row; return it and the bytes of its model file."""
-    expensive = select_labels(sets.expensive, np.arange(job.labels))
+    expensive = first_labels(sets.expensive, job.labels)
     began = cpu_seconds()
     if job.arm == "zero-shot":
         potential = untrained_potential(job.network, dict(job.settings), expensive)

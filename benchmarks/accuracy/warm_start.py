@@ -21,13 +21,14 @@ from typing import Any
 import numpy as np
 import torch
 
+from alloop.core.errors import InputError
 from alloop.core.records import LabelSet, TrainingData
 from alloop.potentials.learned import LearnedPotential
 from alloop.training.fit import cpu_seconds
 from alloop.training.label_changes import joined_labels, select_labels
 from alloop.training.stages import STEPS, Stage, asteroid_stages
 from alloop.training.trainers.staged_trainer import StagedTrainer
-from benchmarks.accuracy.asteroid.data import MD17, Sets, load
+from benchmarks.accuracy.asteroid.data import MD17, Sets, load, molecule_name
 from benchmarks.accuracy.asteroid.job import error
 from benchmarks.common import (
     Row,
@@ -112,14 +113,17 @@ def main() -> None:
     """Train what is missing, show, keep."""
     parser = make_parser(__doc__)
     parser.add_argument("--data", type=Path, required=True)
-    parser.add_argument("--molecule", choices=MD17, default="ethanol")
+    parser.add_argument("--molecule", default="ethanol", help=f"{MD17} or a file")
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--work", type=Path, default=Path("runs/warm"))
     options = parser.parse_args()
     torch.set_num_threads(1)
     fewer = QUICK if options.quick else 1
-    sets = load(options.data, options.molecule, ratio=20)
-    done = Rows(options.work / f"{options.molecule}-{fewer}.jsonl")
+    try:
+        sets = load(options.data, options.molecule, ratio=20)
+    except InputError as error:
+        raise SystemExit(str(error)) from error
+    done = Rows(options.work / f"{molecule_name(options.molecule)}-{fewer}.jsonl")
     keys = {
         mode: [f"{mode.name}/{i}" for i in range(options.seeds)] for mode in START_MODES
     }

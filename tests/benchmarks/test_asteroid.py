@@ -154,6 +154,69 @@ def test_no_geometry_stands_in_two_sets(data: Path) -> None:
     assert apart.min() > 1e-4
 
 
+def own_file(folder: Path, frames: int = 200) -> Path:
+    """A file of one's own: both levels label the same frames, without a shuffle."""
+    rng = np.random.default_rng(7)
+    rest = np.array([[0.0, 0.0, 0.0], [0.96, 0.0, 0.0], [-0.24, 0.93, 0.0]])
+    moved = 0.05 * rng.normal(size=(frames, 3, 3))
+    arrays = {"z": WATER}
+    for prefix, stiffness in (("cc", 100.0), ("dft", 90.0)):
+        energies = 0.5 * stiffness * (moved**2).sum(axis=(1, 2))
+        values = (rest + moved, energies, -stiffness * moved)
+        arrays |= {f"{prefix}_{x}": y for x, y in zip("REF", values, strict=True)}
+    np.savez(folder / "own.npz", **arrays)
+    return folder / "own.npz"
+
+
+def test_a_file_of_ones_own_whose_levels_share_their_frames(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = own_file(tmp_path)
+    sets = load(tmp_path, "own", ratio=1)
+    judges = (sets.stopping, sets.choosing, sets.test)
+    assert [len(x) for x in (sets.cheap, sets.expensive)] == [50, 80]
+    assert [len(x) for x in judges] == [10, 10, 100]
+    cheap = {frame.id for frame in sets.cheap.batch.frames()}
+    assert cheap <= {frame.id for frame in sets.expensive.batch.frames()}
+    twins, true = sets.twins["test"], sets.test
+    assert twins.batch is true.batch
+    assert twins.forces == pytest.approx(0.9 * true.forces)
+    with pytest.raises(InputError, match="expected 100 cheap frames of own"):
+        load(tmp_path, "own", ratio=2)
+    where = ("--data", tmp_path, "--ratio", 1, "--steps", 4, "--settings", SMALL)
+    out = ("--out", tmp_path / "rows", "--molecule", file)
+    with pytest.raises(SystemExit, match="expected 250 expensive labels"):
+        run(monkeypatch, *where, *out, "--arms", "standard")
+    few = ("--expensive", 60, "--arms", "standard,no-bat,delta")
+    run(monkeypatch, *where, *out, *few)
+    rows = [json.loads(x.read_text()) for x in (tmp_path / "rows").glob("*.json")]
+    assert {row["molecule"] for row in rows} == {"own"}
+    assert len(rows) == 3
+
+
+def test_a_file_that_lacks_something_is_refused_in_a_sentence(tmp_path: Path) -> None:
+    own_file(tmp_path)
+    with np.load(tmp_path / "own.npz") as file:
+        known = dict(file)
+    without = {key: x for key, x in known.items() if key != "cc_F"}
+    np.savez(tmp_path / "bare.npz", **without)
+    (tmp_path / "text.npz").write_text("no archive")
+    few = {k: x if k == "z" else x[:20] for k, x in known.items()}
+    np.savez(tmp_path / "few.npz", **few)
+    sentences = {
+        "bare": "expected cc_F in",
+        "few": "expected 40 expensive frames or more",
+        "none": "found no none in",
+        "text": "cannot be read",
+        "h2co": "expected h2co_B3LYP",
+    }
+    for name, sentence in sentences.items():
+        with pytest.raises(InputError, match=sentence):
+            load(tmp_path, name, ratio=1)
+    with pytest.raises(InputError, match="cheap labels of all three"):
+        load(tmp_path, "own", ratio=1, multi=True)
+
+
 def test_energies_that_the_data_call_approximate_are_not_learned(data: Path) -> None:
     marked = npz(data, dft_kind=np.array("recovered from a model (E approximate)"))
     assert load(marked, "ethanol", ratio=1).approximate

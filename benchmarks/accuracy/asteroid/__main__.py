@@ -8,15 +8,17 @@
     python -m benchmarks.accuracy.asteroid --out FOLDER --table
     python -m benchmarks.accuracy.asteroid --out FOLDER --figures FILE.png
 
-DIR holds md17_ccsd/MOLECULE.npz (MD17 and MD17@CCSD(T), sgdml.org) and h2co/*.npz.
-Standard training sees 250 expensive labels, every other arm 200 and 50 R cheap ones,
-where R is what an expensive label costs in cheap ones. A row (one arm, one seed) is one
-file in FOLDER, written when it is done: what is there is skipped, a row that was killed
-goes on from FOLDER/states, and many processes may work on one folder. With --grid an
-arm is made with every peak step and weight decay of `GRID` in `arms.py`; the table
-takes the one that errs least on the validation frames, and --test looks at no other.
-With --mean the errors of the mean forces of an arm's seeds are printed too.
-Frames whose geometry stands in two sets are left out of one of them, which is printed.
+DIR holds md17_ccsd/MOLECULE.npz (MD17 and MD17@CCSD(T), sgdml.org) and h2co/*.npz;
+--molecule also takes the path of a file of your own in that layout, which
+`benchmarks.accuracy.asteroid.data` describes. Standard training sees 250 expensive
+labels, every other arm 200 and 50 R cheap ones, where R is what an expensive label
+costs in cheap ones. A row (one arm, one seed) is one file in FOLDER, written when it is
+done: what is there is skipped, a row that was killed goes on from FOLDER/states, and
+many processes may work on one folder. With --grid an arm is made with every peak step
+and weight decay of `GRID` in `arms.py`; the table takes the one that errs least on the
+validation frames, and --test looks at no other. With --mean the errors of the mean
+forces of an arm's seeds are printed too. Frames whose geometry stands in two sets are
+left out of one of them, which is printed.
 Errors are mean absolute force components in kcal/mol/Å; the test set is looked at with
 --test only, and each look is a line in FOLDER/test.log.
 """
@@ -44,7 +46,14 @@ from benchmarks.accuracy.asteroid.arms import (
     with_schedule,
     without_cheap_energies,
 )
-from benchmarks.accuracy.asteroid.data import MOLECULES, Sets, label_at_level, load
+from benchmarks.accuracy.asteroid.data import (
+    MOLECULES,
+    Sets,
+    first_labels,
+    label_at_level,
+    load,
+    molecule_name,
+)
 from benchmarks.accuracy.asteroid.figures import draw_figures
 from benchmarks.accuracy.asteroid.job import (
     Job,
@@ -94,7 +103,7 @@ def _parser() -> ArgumentParser:
     add = parser.add_argument
     add("--data", type=Path, help="the folder of md17_ccsd/ and h2co/")
     add("--out", type=Path, required=True, help="the folder of the rows")
-    add("--molecule", choices=MOLECULES, default="ethanol")
+    add("--molecule", default="ethanol", help=f"{', '.join(MOLECULES)}, or an npz file")
     add("--network", choices=sorted(NETWORKS), default="painn")
     add("--settings", type=json.loads, default={}, help="of the network, as JSON")
     add("--ratio", type=int, default=20, help="cheap labels an expensive one costs")
@@ -139,15 +148,17 @@ def _jobs(given: Namespace, sets: Sets) -> list[Job]:
     if unknown:
         raise SystemExit(f"there is no arm {unknown}; known are {', '.join(ARMS)}")
     if "delta" in names and not sets.twins:
-        raise SystemExit("delta needs cheap labels of the same frames: h2co has them")
+        raise SystemExit("delta needs cheap labels of all expensive frames")
     ways = GRID if given.grid else ((given.lr, given.decay),)
     task = _task(given)
-    return [
+    made = [
         Job(task, name, _arm(given, sets, name, *way), seed)
         for seed in given.seed
         for name in names
         for way in ways
     ]
+    first_labels(sets.expensive, max(job.arm.expensive for job in made))
+    return made
 
 
 def _arm(given: Namespace, sets: Sets, name: str, lr: float, decay: float) -> Arm:
@@ -172,13 +183,13 @@ def _arm(given: Namespace, sets: Sets, name: str, lr: float, decay: float) -> Ar
 
 def _task(given: Namespace) -> Task:
     return Task(
-        molecule=given.molecule,
+        molecule=molecule_name(given.molecule),
         network=given.network,
         settings=tuple(sorted(given.settings.items())),
         ratio=given.ratio,
         multi=given.multi,
         level=given.level,
-        steps=given.steps or default_steps(given.molecule, given.batch),
+        steps=given.steps or default_steps(molecule_name(given.molecule), given.batch),
     )
 
 

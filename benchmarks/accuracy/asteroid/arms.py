@@ -92,8 +92,8 @@ STEPS = {"ethanol": 30_000, "benzene": 22_000, "aspirin": 12_000, "h2co": 30_000
 
 
 def default_steps(molecule: str, batch: int) -> int:
-    """Return the steps of a row by default."""
-    return 5 * STEPS[molecule] // batch
+    """Return the steps of a row by default; the fewest for other molecules."""
+    return 5 * STEPS.get(molecule, min(STEPS.values())) // batch
 
 
 def default_labels(arm: str) -> int:

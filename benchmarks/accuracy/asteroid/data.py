@@ -1,9 +1,19 @@
-"""Published frames at two levels as labels in eV and Å: who trains, who judges."""
+"""Frames at two levels as labels in eV and Å: who trains, who judges.
+
+A molecule is an npz file: `z` (atoms,), the atomic numbers; `cc_R` (frames, atoms, 3)
+in Å with `cc_E` (frames,) in kcal/mol and `cc_F` in kcal/mol/Å at the expensive level;
+`dft_R`, `dft_E` and `dft_F` likewise at the cheap one (of other frames, or of the
+same). It may hold `cctest_R`, `cctest_E` and `cctest_F`, a test set; `asteroid_shuffle`
+(frames,), the order in which expensive frames are taken, otherwise drawn once; `dft2_*`
+in place of `dft_*`; and `dft_kind`, a text with the word "approximate" where the cheap
+energies are.
+"""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
+from zipfile import BadZipFile
 
 import numpy as np
 from scipy.spatial import cKDTree
@@ -30,6 +40,13 @@ _PLACES = {  # of ASTEROID's shuffle of 1000, and a test set beyond them
     "stopping": slice(950, 1000),
     "test": slice(1000, 1500),
 }
+_SHARES = {  # the same places as shares of the expensive frames that a file holds
+    "expensive": (0.0, 0.4),
+    "choosing": (0.4, 0.45),
+    "test": (0.45, 0.95),
+    "stopping": (0.95, 1.0),
+}
+_LEAST = 40  # expensive frames of a file, of which two are left to judge
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -57,16 +74,23 @@ class Sets:
 def load(folder: Path, molecule: str, ratio: int, multi: bool = False) -> Sets:
     """Return the sets of a molecule at a cost ratio.
 
-    multi: with cheap labels of all three molecules of MD17. Raises InputError where
-    there are fewer cheap frames than the ratio stands for.
+    molecule: `h2co`, the name of a file in md17_ccsd/ or in the folder itself, or the
+    path of a file. multi: with cheap labels of all three molecules of MD17. Raises
+    InputError where there is no such file, where it lacks something, and where there
+    are fewer cheap frames than the ratio stands for.
     """
     if molecule == "h2co":
         return _h2co(folder / "h2co", ratio)
-    sets = _md17(folder / "md17_ccsd", molecule, ratio)
+    sets = _md17(molecule_file(folder, molecule), ratio)
     if not multi:
         return sets
+    if molecule not in MD17:
+        raise InputError(
+            f"expected one of {', '.join(MD17)} with cheap labels of all three, got "
+            f"{molecule}"
+        )
     names = [name for name in MD17 if name != molecule]
-    others = [_md17(folder / "md17_ccsd", name, ratio) for name in names]
+    others = [_md17(molecule_file(folder, name), ratio) for name in names]
     return replace(
         sets,
         cheap=joined_labels(sets.cheap, *(other.cheap for other in others)),
@@ -74,9 +98,58 @@ def load(folder: Path, molecule: str, ratio: int, multi: bool = False) -> Sets:
     )
 
 
-def _md17(folder: Path, molecule: str, ratio: int) -> Sets:
-    with np.load(folder / f"{molecule}.npz") as file:
-        data: dict[str, Any] = dict(file)
+def molecule_file(folder: Path, molecule: str) -> Path:
+    """Return the file of a molecule; raise InputError where there is none."""
+    name = f"{molecule}.npz"
+    places = (folder / "md17_ccsd" / name, folder / name, Path(molecule))
+    for place in places:
+        if place.is_file():
+            return place
+    raise InputError(
+        f"expected the name or the path of an npz file, found no {molecule} in "
+        f"{folder / 'md17_ccsd'} or {folder}"
+    )
+
+
+def molecule_name(molecule: str) -> str:
+    """Return the name of a molecule that was given as a name or as a file."""
+    return Path(molecule).name.removesuffix(".npz")
+
+
+def first_labels(labels: LabelSet, count: int) -> LabelSet:
+    """Return the first labels of a set; raise InputError where there are fewer."""
+    if count > len(labels):
+        raise InputError(
+            f"expected {count} expensive labels to train on, the data have "
+            f"{len(labels)}; ask for fewer"
+        )
+    return select_labels(labels, np.arange(count))
+
+
+def _read_arrays(path: Path) -> dict[str, Any]:
+    """Return the arrays of a file; raise InputError where it lacks one."""
+    try:
+        with np.load(path) as file:
+            data: dict[str, Any] = dict(file)
+    except (ValueError, OSError, EOFError, BadZipFile) as error:
+        raise InputError(
+            f"expected an npz of plain arrays, {path} cannot be read ({error})"
+        ) from error
+    missing = [x for x in ("z", "cc_R", "cc_E", "cc_F") if x not in data]
+    if missing:
+        raise InputError(
+            f"expected {', '.join(missing)} in {path}, it holds {', '.join(data)}"
+        )
+    if len(data["cc_R"]) < _LEAST:
+        raise InputError(
+            f"expected {_LEAST} expensive frames or more in {path}, got "
+            f"{len(data['cc_R'])}"
+        )
+    return data
+
+
+def _md17(path: Path, ratio: int) -> Sets:
+    data, molecule = _read_arrays(path), molecule_name(path.name)
     z, unit = data["z"], KCAL_PER_MOL
 
     def labels(prefix: str) -> LabelSet:
@@ -85,14 +158,18 @@ def _md17(folder: Path, molecule: str, ratio: int) -> Sets:
         R, E, F = (data[f"{prefix}_{name}"] for name in "REF")
         return _labels(np.tile(z, (len(R), 1)), R, E * unit, F * unit)
 
-    cc, order = labels("cc"), data["asteroid_shuffle"]
-    official = "cctest_R" in data
-    given = {
-        "stopping": select_labels(cc, order[950:1000]),
-        "choosing": select_labels(cc, order[400:450]),
-        "test": labels("cctest") if official else select_labels(cc, order[450:950]),
+    cc = labels("cc")
+    order = data.get("asteroid_shuffle")
+    if order is None:
+        order = random_stream(0, molecule).permutation(len(cc))
+    places = {
+        name: order[round(low * len(order)) : round(high * len(order))]
+        for name, (low, high) in _SHARES.items()
     }
-    expensive = select_labels(cc, order[:MOST])
+    given = {name: select_labels(cc, places[name]) for name in ("stopping", "choosing")}
+    official = "cctest_R" in data
+    given["test"] = labels("cctest") if official else select_labels(cc, places["test"])
+    expensive = select_labels(cc, places["expensive"])
     judges: dict[str, LabelSet] = {}
     left_out: dict[str, int] = {}
     for name, labels_ in given.items():
@@ -104,16 +181,43 @@ def _md17(folder: Path, molecule: str, ratio: int) -> Sets:
     source = "dft2" if "dft2_R" in data else "dft"
     cheap = labels(source)
     apart = find_unlike(cheap, cc, *judges.values())
+    if len(apart) < PER_RATIO * ratio:
+        # Both levels have the same frames: the twins of expensive labels that are
+        # learned from may teach too; those of frames that judge may not.
+        aside = np.setdiff1d(order, places["expensive"])
+        apart = find_unlike(cheap, select_labels(cc, aside), *judges.values())
     left_out["cheap"] = len(cheap) - len(apart)
+    own = {"expensive": expensive, **judges}
     return Sets(
         cheap=_take_cheap(select_labels(cheap, apart), molecule, ratio),
         expensive=expensive,
         stopping=judges["stopping"],
         choosing=judges["choosing"],
         test=judges["test"],
+        twins=_twins(cheap, own),
         approximate="approximate" in str(data.get(f"{source}_kind", "")),
         left_out={name: many for name, many in left_out.items() if many},
     )
+
+
+def _twins(cheap: LabelSet, sets: Mapping[str, LabelSet]) -> dict[str, LabelSet]:
+    """Return cheap labels of the frames of all sets; none where one has no twin.
+
+    A twin has the same positions: forces of a turned one are turned too.
+    """
+    if not len(cheap):
+        return {}
+    size = int(cheap.batch.sizes[0])
+    tree = cKDTree(cheap.batch.positions.reshape(len(cheap), -1))
+    found: dict[str, LabelSet] = {}
+    for name, labels in sets.items():
+        there = labels.batch.positions.reshape(len(labels), -1)
+        apart, rows = tree.query(there, p=np.inf)
+        if not (apart < _TWIN).all():
+            return {}
+        forces = cheap.forces.reshape(-1, size, 3)[rows].reshape(-1, 3)
+        found[name] = LabelSet(labels.batch, cheap.energies[rows], forces)
+    return found
 
 
 def _take_cheap(cheap: LabelSet, molecule: str, ratio: int) -> LabelSet:
@@ -132,6 +236,8 @@ def _take_cheap(cheap: LabelSet, molecule: str, ratio: int) -> LabelSet:
 
 
 def _h2co(folder: Path, ratio: int) -> Sets:
+    if absent := [name for name in _LEVELS if not (folder / name).is_file()]:
+        raise InputError(f"expected {' and '.join(absent)} in {folder}, found none")
     with np.load(folder / _LEVELS[0]) as low, np.load(folder / _LEVELS[1]) as high:
         # The geometries differ in their last bit, which a rounding may make visible.
         Z, R = high["Z"], high["R"]

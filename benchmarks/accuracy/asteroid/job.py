@@ -12,14 +12,13 @@ from alloop.core.roles import Potential
 from alloop.core.units import KCAL_PER_MOL
 from alloop.generation import Generation, to_bytes
 from alloop.training.graph_pool import force_scale
-from alloop.training.label_changes import select_labels
 from alloop.training.references import References, fit_references
 from alloop.training.stages import Fidelity
 from alloop.training.state_folder import StateKeeper
 from alloop.training.trainers.stage_runner import StageRunner, training_history
 from alloop.training.trainers.staged_trainer import best_training
 from benchmarks.accuracy.asteroid.arms import Arm, digest, stage_runs, with_steps
-from benchmarks.accuracy.asteroid.data import Sets
+from benchmarks.accuracy.asteroid.data import Sets, first_labels
 from benchmarks.accuracy.asteroid.delta import DeltaPotential, label_difference
 from benchmarks.accuracy.asteroid.rows import Row, machine
 
@@ -165,7 +164,7 @@ def add_cheap_level(network: Potential, arm: Arm, sets: Sets) -> Potential:
 
 
 def _stage_runner(job: Job, sets: Sets, keeper: StateKeeper | None) -> StageRunner:
-    expensive = select_labels(sets.expensive, np.arange(job.arm.expensive))
+    expensive = first_labels(sets.expensive, job.arm.expensive)
     held_out = sets.choosing
     if job.arm.delta:
         expensive = label_difference(expensive, sets.twins["expensive"])

@@ -18,11 +18,12 @@ from typing import Any
 
 import numpy as np
 
+from alloop.core.errors import InputError
 from alloop.core.records import LabelSet
 from alloop.core.units import KCAL_PER_MOL, Floats
-from alloop.training.label_changes import joined_labels, select_labels
+from alloop.training.label_changes import joined_labels
 from benchmarks.accuracy.asteroid.arms import FULL
-from benchmarks.accuracy.asteroid.data import MD17, load
+from benchmarks.accuracy.asteroid.data import MD17, first_labels, load
 from benchmarks.common import show
 
 SCALES = (5, 10, 20, 40)  # in units of the descriptors: inverse distances
@@ -66,12 +67,15 @@ def main() -> None:
     """Train, choose, judge."""
     parser = ArgumentParser(description=__doc__)
     parser.add_argument("--data", type=Path, required=True)
-    parser.add_argument("--molecule", choices=MD17, default="ethanol")
+    parser.add_argument("--molecule", default="ethanol", help=f"{MD17} or a file")
     parser.add_argument("--ratio", type=int, default=19)
     parser.add_argument("--test", action="store_true", help="look at the test set")
     given = parser.parse_args()
-    sets = load(given.data, given.molecule, given.ratio)
-    training = select_labels(sets.expensive, np.arange(FULL))
+    try:
+        sets = load(given.data, given.molecule, given.ratio)
+        training = first_labels(sets.expensive, FULL)
+    except InputError as refusal:
+        raise SystemExit(str(refusal)) from refusal
     judging = joined_labels(sets.stopping, sets.choosing)
     found = []
     for scale in SCALES:
