@@ -224,7 +224,7 @@ def test_a_basis_set_is_a_name_and_no_file_with_expressions(
     with pytest.raises(InputError, match="is a text"):
         pyscf_level("hf", text)
     with IsolatedLabeller(level) as labeller:  # the file came later
-        assert "Failed to parse" in labeller.problems(["H"])[0]
+        assert "knows no basis 'mine.nw'" in labeller.problems(["H"])[0]
     assert not ran.exists()
 
 
