@@ -8,6 +8,7 @@ from typing import Any, Literal, get_args, get_origin
 import typer
 
 from alloop.cli.app import app
+from alloop.cli.exit_codes import exit_codes_text
 from alloop.config.sections.base import Section, section_members
 from alloop.config.sections.plan import Plan
 from alloop.store.schema import TABLES, Column
@@ -27,7 +28,7 @@ def cli() -> str:
     """Return the page of all commands with their arguments and options."""
     group: Any = typer.main.get_command(app)
     lines = ["# Command line", "", str(group.help), ""]
-    lines += ["Exit codes: 0 done, 2 a mistake of the user's, 3 stopped early."]
+    lines += [exit_codes_text()]
     for name, command in group.commands.items():
         lines += ["", f"## alloop {name}", "", _plain(command.help), ""]
         lines += [f"```text\n{_usage(name, command)}\n```", ""]

@@ -13,6 +13,7 @@ import zarr
 
 from alloop.campaign import Campaign
 from alloop.cli import main
+from alloop.cli.exit_codes import DAMAGED
 from alloop.core.errors import InputError
 from alloop.core.records import Label
 from alloop.history.column_check import check_columns
@@ -93,7 +94,7 @@ def test_readers_and_doctor_say_how_many_labels_the_journal_has_lost(
         assert said.count("\n") == 1
     main(["export", str(store), str(out)])
     assert f"{lost} labels" in capsys.readouterr().err
-    assert main(["doctor", str(store)]) == 2
+    assert main(["doctor", str(store)]) == DAMAGED
     assert "the journal ends at 11" in capsys.readouterr().err
 
 
@@ -226,7 +227,7 @@ def test_many_lost_records_are_one_line_and_all_that_is_whole_is_kept(
     (pack,) = (store / FOLDER).glob("0*-*")
     data = pack.read_bytes()
     pack.write_bytes(data[: len(data) // 3] + bytes(len(data) - len(data) // 3))
-    assert main(["doctor", str(store)]) == 2
+    assert main(["doctor", str(store)]) == DAMAGED
     said = capsys.readouterr().err
     assert sum(line.startswith("records") for line in said.splitlines()) == 1
     assert len(said.splitlines()) < 4
@@ -307,7 +308,7 @@ def test_an_altered_configuration_is_noticed_and_put_back(
     for command in (["status", str(store)], ["resume", str(store), "--quiet"]):
         assert main(command) == 2
         assert "not those that were written" in capsys.readouterr().err
-    assert main(["doctor", str(store)]) == 2
+    assert main(["doctor", str(store)]) == DAMAGED
     out = store.with_name("new.zarr")
     repair_store(store, out)
     with Archive.open(out, Codec([])) as archive:

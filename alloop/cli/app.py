@@ -19,7 +19,7 @@ from alloop.cli import (
     score_command,
 )
 from alloop.cli.console import output_error, prepare_streams, print_error
-from alloop.cli.interrupts import RESUMABLE
+from alloop.cli.exit_codes import RESUMABLE, exit_codes_text
 from alloop.core.errors import AlloopError
 
 _INTERRUPTED = 130
@@ -28,6 +28,7 @@ app = typer.Typer(
     name="alloop",
     help="Active-learning molecular dynamics: datasets at two levels of theory and a "
     "force field with a known error. Units are eV, Å, fs and K.",
+    epilog=exit_codes_text(),
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,

@@ -14,6 +14,7 @@ import typer
 from alloop import __version__
 from alloop.cli.campaign_paths import find_store, short_path
 from alloop.cli.console import AsJson, print_error, print_json, print_text
+from alloop.cli.exit_codes import DAMAGED
 from alloop.core.errors import InputError
 
 
@@ -63,7 +64,7 @@ def _json_report(store: Path | None) -> int:
 
     findings = [asdict(each) for each in check_columns(store)]
     print_json({"ok": not findings, "store": str(store), "findings": findings})
-    return InputError.exit_code if findings else 0
+    return DAMAGED if findings else 0
 
 
 def _machine_report() -> int:
@@ -104,7 +105,7 @@ def _store_report(store: Path) -> int:
     for finding in findings:
         print_error(str(finding))
     if findings:
-        return InputError.exit_code
+        return DAMAGED
     print_text(f"{short_path(store)} is undamaged")
     return 0
 

@@ -6,10 +6,6 @@ from collections.abc import Iterator
 from threading import Event
 from typing import Any
 
-from alloop.core.errors import Interrupted
-
-RESUMABLE = Interrupted.exit_code
-
 
 class StopEvent(Event):
     """A stop event that records if anybody has called `is_set`."""

@@ -249,7 +249,11 @@ def md_progress_text(progress: "MDProgress") -> str:
 
 def md_summary(md_run: "MDRun", found: "list[Walker]") -> Iterator[str]:
     """Yield the lines to print at the end of MD."""
+    from alloop.md.guards import transfer_note
+
     yield from md_run.notes
+    if md_run.transfers:
+        yield transfer_note(md_run.transfers)
     stopped = [walker for walker in found if walker.stopped is not None]
     for walker in stopped:
         yield f"walker {walker.index} stopped at step {walker.step}: {walker.stopped}"

@@ -9,7 +9,8 @@ import typer
 
 from alloop.cli.campaign_paths import Force
 from alloop.cli.console import Quiet, print_text
-from alloop.cli.interrupts import RESUMABLE, stop_event
+from alloop.cli.exit_codes import RESUMABLE
+from alloop.cli.interrupts import stop_event
 from alloop.core.errors import Interrupted
 
 if TYPE_CHECKING:

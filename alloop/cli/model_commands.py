@@ -15,10 +15,12 @@ from alloop.cli.campaign_paths import (
     short_path,
 )
 from alloop.cli.console import Quiet, print_error, print_text
-from alloop.cli.interrupts import RESUMABLE, stop_event
-from alloop.core.errors import Interrupted
+from alloop.cli.exit_codes import FRUITLESS, RESUMABLE
+from alloop.cli.interrupts import stop_event
+from alloop.core.errors import InputError, Interrupted
 
 if TYPE_CHECKING:
+    from alloop.config.yaml_text import Tree
     from alloop.core.records import Walker
     from alloop.jobs.md_job import MDProgress, MDRun
     from alloop.jobs.train_job import TrainJob
@@ -210,6 +212,13 @@ def md(  # noqa: PLR0913 - one for each option
             help="stop a walker above this multiple of the surprise threshold"
         ),
     ] = None,
+    guards: Annotated[
+        str | None,
+        typer.Option(
+            help="limits at which a walker stops, as in campaign files: "
+            "`{bond: null, force: 50}`"
+        ),
+    ] = None,
     seed: Annotated[int, typer.Option(min=0, help="seed of all random numbers")] = 0,
     compile_: Annotated[
         Literal["auto", "on", "off"],
@@ -235,34 +244,29 @@ def md(  # noqa: PLR0913 - one for each option
 
     Energies, forces and surprise are written with each frame. After Ctrl-C or a kill
     the same command continues, also with more steps. Guard rails stop a walker before
-    it breaks; that does not change the exit code.
+    it breaks; where they stop all, the exit code is 1.
     """
     from alloop.cli.job_displays import md_summary
-    from alloop.config.build import named_integrator
-    from alloop.core.units import GIGAPASCAL
+    from alloop.config.build import md_settings
     from alloop.files.frames import read_frames
+    from alloop.files.targets import refuse_target
     from alloop.jobs.md_job import MDRun
-    from alloop.md.barostat import Barostat
-    from alloop.md.dynamics import DynamicsSettings
-    from alloop.md.guards import Guards
+    from alloop.jobs.md_trajectory import KINDS
 
+    refuse_target(out, KINDS, taken=False)
+    limits = _guard_limits(guards, surprise)
+    options = {"kind": kind, "timestep": timestep, "stride": every, "guards": limits}
+    if pressure is not None:
+        options["pressure"] = pressure
+    if kind == "langevin":
+        options |= {"friction": friction, "barostat": {"cell": cell}}
+    dynamics = md_settings(options, temperature)
     frames = [given.frame for given in read_frames([start])]
     found, domain, level = load_model_or_level(model, frames)
     md_run = MDRun(
         model=found,
         start=frames,
-        dynamics=DynamicsSettings(
-            named_integrator(kind, {"friction": friction}),
-            temperature,
-            timestep,
-            every,
-            guards=Guards(surprise=surprise),
-            barostat=(
-                None
-                if pressure is None
-                else Barostat(pressure * GIGAPASCAL, shape=cell)
-            ),
-        ),
+        dynamics=dynamics,
         steps=steps,
         walkers=walkers,
         out=out,
@@ -283,7 +287,22 @@ def md(  # noqa: PLR0913 - one for each option
             return RESUMABLE
     for line in md_summary(md_run, ended):
         print_text(line)
-    return 0
+    return 0 if any(walker.stopped is None for walker in ended) else FRUITLESS
+
+
+def _guard_limits(text: str | None, surprise: float | None) -> "Tree":
+    """Return the keys of `guards:` that the options set."""
+    from alloop.config.yaml_text import parse_yaml
+
+    limits = {} if text is None else parse_yaml(text, "--guards")
+    if surprise is None:
+        return limits
+    if "surprise" in limits:
+        raise InputError(
+            "expected the guard of surprise once, got --surprise and --guards; leave "
+            "one out"
+        )
+    return {**limits, "surprise": surprise}
 
 
 def _run_with_display(md_run: "MDRun", asked: Event, quiet: bool) -> "list[Walker]":

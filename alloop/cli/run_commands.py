@@ -28,7 +28,8 @@ from alloop.cli.console import (
     print_text,
     print_warning,
 )
-from alloop.cli.interrupts import RESUMABLE, stop_event
+from alloop.cli.exit_codes import RESUMABLE
+from alloop.cli.interrupts import stop_event
 from alloop.core.errors import InputError
 from alloop.core.text import plural
 

@@ -1,17 +1,18 @@
 """Conversion of a plan's sections to the settings of the loop, workers and labels."""
 
 from collections.abc import Mapping
+from dataclasses import replace
 from functools import partial
-from typing import TYPE_CHECKING, Any
 
 from alloop.acceptance import AcceptanceSettings, SetLimits
-from alloop.config.sections.base import section_members
+from alloop.config.checks.validate import STAND_INS, validate_tree
+from alloop.config.problems import ConfigError, Problem
 from alloop.config.sections.data import Sampled
-from alloop.config.sections.explore import Explore, Moves
+from alloop.config.sections.explore import Explore
 from alloop.config.sections.plan import Plan
 from alloop.config.sections.training import Asteroid, Standard
 from alloop.config.trainer import make_trainer
-from alloop.core.errors import InputError
+from alloop.config.yaml_text import Tree
 from alloop.core.levels import Level
 from alloop.labels.child.labeller import Limits
 from alloop.loop.rules import (
@@ -26,12 +27,9 @@ from alloop.loop.rules import (
 )
 from alloop.md.dynamics import DynamicsSettings
 from alloop.md.guards import Guards
-from alloop.md.integrate import Integrator, Langevin
+from alloop.md.integrate import Langevin
 from alloop.refine.settings import TestTimeSettings
 from alloop.workers.settings import FirstFrames, ScorerSettings, WorkerSettings
-
-if TYPE_CHECKING:
-    pass
 
 _SEEDS = {"cheap": 60, "expensive": 10}
 _CHEAP = 200  # labels
@@ -234,18 +232,23 @@ def dynamics_settings(explore: Explore) -> DynamicsSettings:
     )
 
 
-def named_integrator(kind: str, options: Mapping[str, float]) -> Integrator:
-    """Return the integrator of a kind of `explore:`, with those options that it has.
+def md_settings(options: Tree, temperature: float) -> DynamicsSettings:
+    """Return the settings of MD without a campaign.
 
-    Raises InputError for an unknown kind or an option out of its range.
+    options: keys of the `explore:` section, which sets their limits. temperature: of
+    the thermostat in K, 0 too. Raises ConfigError with every mistake.
     """
-    sections = {tag.strip("<>"): x for tag, x in section_members(Explore).items()}
-    section = sections.get(kind)
-    if section is None or not issubclass(section, Moves):
-        raise InputError(f"expected MD of kind {' or '.join(sections)}, got {kind!r}")
-    own = {key: value for key, value in options.items() if key in section.model_fields}
-    values: dict[str, Any] = {"kind": kind, **own}
-    return section.model_construct(**values).integrator()
+    tree = {str(where[0]): x for where, x in STAND_INS.items() if len(where) == 1}
+    plan, problems = validate_tree({**tree, "explore": options})
+    if plan is None or problems:
+        flaws = [
+            Problem(f"--{x.path.removeprefix('explore.')}", x.text)
+            if x.path != "explore"
+            else Problem("--kind", x.text)
+            for x in problems
+        ]
+        raise ConfigError("the options", flaws)
+    return replace(dynamics_settings(plan.explore), temperature=temperature)
 
 
 def _first_frames(plan: Plan) -> FirstFrames:

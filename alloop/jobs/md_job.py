@@ -27,6 +27,7 @@ from alloop.jobs.md_trajectory import (
     trajectory_file,
 )
 from alloop.md.dynamics import DynamicsSettings, run_dynamics, snapshot
+from alloop.md.guards import proton_transfers
 from alloop.md.integrate import maxwell_boltzmann
 from alloop.potentials.devices import Device, on_device
 
@@ -58,7 +59,8 @@ class MDRun:
     has a scorer, the surprise of each frame is written. compile: compile force calls,
     where that works. device: where the network runs, and the walkers are. force:
     replace another file at `out`. domain: the training domain of a model without one;
-    outside: allow start frames outside of it. notes: filled with messages for the user.
+    outside: allow start frames outside of it. notes: filled with messages for the user;
+    transfers: with those of protons, which break no bond.
     """
 
     model: Generation
@@ -74,6 +76,7 @@ class MDRun:
     domain: Domain | None = None
     outside: bool = False
     notes: list[str] = field(default_factory=list)
+    transfers: list[str] = field(default_factory=list)
 
     def run(self, observe: Callable[[MDProgress], None] | None = None) -> list[Walker]:
         """Run or resume the MD; return the walkers at the end.
@@ -139,6 +142,8 @@ class MDRun:
             observe=lambda scored: trajectory.add(scored, self.dynamics.timestep),
         )
         end = state.step + steps
+        for transfer in proton_transfers(state.walkers, found.walkers):
+            self.transfers.append(f"before step {end} {transfer}")
         if end == self.steps and steps % self.dynamics.stride:
             self._add(found.walkers, potential, trajectory)
         return RunState(end, found.walkers, trajectory.sync())

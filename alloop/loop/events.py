@@ -157,7 +157,7 @@ class Explored:
     controls: tuple[Candidate, ...]
     scored: int
     timing: Timing = Timing()
-    note: str = ""  # why force calls are not compiled, reported once
+    note: str = ""  # proton transfers, and once why force calls are not compiled
 
 
 @dataclass(frozen=True, slots=True, eq=False)

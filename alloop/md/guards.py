@@ -1,21 +1,27 @@
 """Guard rails, which stop a walker that leaves given limits and give the reason."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import reduce
 from operator import or_
 
 import numpy as np
+from ase.data import chemical_symbols
 
 from alloop.core.arrays import (
     Place,
+    indexed_maxima,
+    indexed_minima,
     library,
     on_host,
     segment_maxima,
     to_numpy,
-    true_rows,
 )
-from alloop.core.batch import Batch
+from alloop.core.batch import Batch, pack_frames
 from alloop.core.errors import InputError
+from alloop.core.frame import Frame
+from alloop.core.records import Walker
+from alloop.core.text import plural
 from alloop.core.units import Booleans, Floats, Integers
 from alloop.md.contacts import (
     WalkerPairs,
@@ -26,9 +32,12 @@ from alloop.md.contacts import (
     widest_distance,
 )
 
-# Generous, so that a bond that is being stretched when a piece begins is still watched;
-# hydrogen bonds lie above 1.6.
-_BONDED = 1.5
+# Pairs closer than this are bonds, in summed covalent radii. Generous for hydrogen and
+# the second period, so that a bond that is being stretched when a piece begins is still
+# watched; where an atom is heavier, contacts between molecules begin at 1.3 (halogen
+# bonds such as I and N, S and S).
+_LIGHT_BOND, _HEAVY_BOND = 1.5, 1.3
+_HYDROGEN, _NEON = 1, 10
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,11 +46,12 @@ class Guards:
 
     A walker with values that are not finite is always stopped. force: largest force on
     an atom, eV/Å. contact and bond: closest approach, and the longest stretch of a bond
-    of the start structure, in summed covalent radii. heat: kinetic temperature as a
-    multiple of the thermostat's. surprise: as a multiple of the threshold, checked
-    where frames are scored. volume: largest factor by which a cell may grow or shrink
-    in a piece of MD at constant pressure. back: the candidate is the frame `back` to 2
-    `back` steps before.
+    that is there when a piece of MD begins, in summed covalent radii. A hydrogen is
+    bound to its nearest atom, whichever that is: a proton that changes its partner
+    breaks no bond. heat: kinetic temperature as a multiple of the thermostat's.
+    surprise: as a multiple of the threshold, checked where frames are scored. volume:
+    largest factor by which a cell may grow or shrink in a piece of MD at constant
+    pressure. back: the candidate is the frame `back` to 2 `back` steps before.
     """
 
     force: float | None = 30.0
@@ -72,12 +82,18 @@ class GuardTrip:
 class GuardGeometry:
     """The pairs of atoms that the guards of a batch check.
 
-    bonds, owner (bonds,): the indices of pairs that are bonds, and their walkers.
+    bonds, owner (bonds,): the indices of pairs that are bonds between other atoms than
+    hydrogen, and their walkers. partners (rows,): the indices of the pairs of each
+    bound hydrogen with the atoms that it may be bound to, hydrogen after hydrogen;
+    offsets (hydrogens + 1,) of these rows; carriers (hydrogens,): their walkers.
     """
 
     pairs: WalkerPairs
     bonds: Integers
     owner: Integers
+    partners: Integers
+    offsets: Integers
+    carriers: Integers
     walkers: int
 
 
@@ -113,10 +129,88 @@ def guard_geometry(batch: Batch, place: Place = on_host) -> GuardGeometry:
 
     batch: in numpy's arrays; place: where the pairs are wanted.
     """
-    pairs = all_pairs(batch, place)
-    near = relative_distances(pairs, place(batch.positions)) < _BONDED
-    bonds = true_rows(near)
-    return GuardGeometry(pairs, bonds, pairs.walker[bonds], len(batch))
+    pairs = all_pairs(batch)
+    relative = relative_distances(pairs, batch.positions)
+    first, second = batch.numbers[pairs.first], batch.numbers[pairs.second]
+    light = np.maximum(first, second) <= _NEON
+    near = relative < np.where(light, _LIGHT_BOND, _HEAVY_BOND)
+    bonds = np.flatnonzero(near & (np.minimum(first, second) > _HYDROGEN))
+    partners, hydrogens = _hydrogen_partners(batch, pairs, relative)
+    atoms, starts = np.unique(hydrogens, return_index=True)
+    return GuardGeometry(
+        pairs=all_pairs(batch, place),
+        bonds=place(bonds),
+        owner=place(pairs.walker[bonds]),
+        partners=place(partners),
+        offsets=place(np.append(starts, len(partners))),
+        carriers=place(batch.frame_index[atoms]),
+        walkers=len(batch),
+    )
+
+
+def _hydrogen_partners(
+    batch: Batch, pairs: WalkerPairs, relative: Floats
+) -> tuple[Integers, Integers]:
+    """Return the pairs of bound hydrogens with possible partners, and the hydrogens.
+
+    Both (rows,), sorted by hydrogen. A hydrogen may be bound to any other element, and
+    to hydrogen only where this is its nearest atom, as in H2: two hydrogens that leave
+    a molecule together are two broken bonds.
+    """
+    atoms = np.concatenate([pairs.first, pairs.second])
+    others = np.concatenate([pairs.second, pairs.first])
+    rows = np.flatnonzero(batch.numbers[atoms] == _HYDROGEN)
+    rows = rows[np.argsort(atoms[rows], kind="stable")]
+    atoms, others, index = atoms[rows], others[rows], rows % len(relative)
+    distances = relative[index]
+    light = batch.numbers[others] == _HYDROGEN
+    size = len(batch.numbers)
+    nearest = indexed_minima(atoms, distances, size, np.inf)
+    heavy = indexed_minima(atoms[~light], distances[~light], size, np.inf)
+    molecular = (nearest < heavy)[atoms]
+    chosen = (nearest < _LIGHT_BOND)[atoms] & (molecular | ~light)
+    return index[chosen], atoms[chosen]
+
+
+def proton_transfers(before: Sequence[Walker], after: Sequence[Walker]) -> list[str]:
+    """Return a phrase for each hydrogen whose nearest other element's atom changed.
+
+    The walkers are the same ones, before and after a piece of MD.
+    """
+    phrases = []
+    for start, end in zip(before, after, strict=True):
+        symbols = [chemical_symbols[z] for z in start.frame.numbers]
+        carriers = zip(_carriers(start.frame), _carriers(end.frame), strict=True)
+        hydrogens = np.flatnonzero(start.frame.numbers == _HYDROGEN)
+        for hydrogen, (donor, acceptor) in zip(hydrogens, carriers, strict=True):
+            if donor != acceptor:
+                phrases.append(
+                    f"H{hydrogen} of walker {start.index} went from "
+                    f"{symbols[donor]}{donor} to {symbols[acceptor]}{acceptor}"
+                )
+    return phrases
+
+
+def transfer_note(transfers: Sequence[str]) -> str:
+    """Return a phrase with the number of proton transfers and the last one, or ""."""
+    if not transfers:
+        return ""
+    return f"{plural(len(transfers), 'proton transfer')}, the last: {transfers[-1]}"
+
+
+def _carriers(frame: Frame) -> Integers:
+    """Return the nearest atom of another element to each hydrogen (hydrogens,).
+
+    Where there is no other element, each hydrogen itself.
+    """
+    pairs = all_pairs(pack_frames([frame]))
+    table = np.full((len(frame), len(frame)), np.inf)
+    relative = relative_distances(pairs, frame.positions)
+    table[pairs.first, pairs.second] = table[pairs.second, pairs.first] = relative
+    light = frame.numbers == _HYDROGEN
+    table[:, light] = np.inf
+    nearest: Integers = np.argmin(table[light], axis=1)
+    return np.flatnonzero(light) if light.all() else nearest
 
 
 def tripped_guards(
@@ -179,11 +273,22 @@ def _geometric_checks(
         phrase = f"atoms at {{:.2f}} of their covalent radii, below {guards.contact:g}"
         checks.append(_GuardCheck("contact", near, near < guards.contact, phrase))
     if guards.bond is not None:
-        own = (geometry.bonds, geometry.owner)
-        far = widest_distance(*own, relative, geometry.walkers)
+        far = _longest_bonds(geometry, relative)
         phrase = f"a bond at {{:.2f}} of its covalent radii, above {guards.bond:g}"
         checks.append(_above_limit("bond", far, guards.bond, phrase))
     return checks
+
+
+def _longest_bonds(geometry: GuardGeometry, relative: Floats) -> Floats:
+    """Return the longest bond of each walker (walkers,), 0 without one."""
+    walkers = geometry.walkers
+    out = widest_distance(geometry.bonds, geometry.owner, relative, walkers)
+    if not len(geometry.carriers):
+        return out
+    bound = -segment_maxima(-relative[geometry.partners], geometry.offsets)
+    far = indexed_maxima(geometry.carriers, bound, walkers, 0.0)
+    longest: Floats = library(far).maximum(out, far)
+    return longest
 
 
 def _above_limit(guard: str, values: Floats, limit: float, phrase: str) -> _GuardCheck:

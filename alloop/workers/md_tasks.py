@@ -16,6 +16,7 @@ from alloop.loop import events as e
 from alloop.loop.commands import Examine, Explore, Prepare, Sample
 from alloop.md.dynamics import run_dynamics
 from alloop.md.frame_collector import ScoredFrames
+from alloop.md.guards import proton_transfers, transfer_note
 from alloop.md.thermal_frames import (
     NormalModes,
     harmonic_frames,
@@ -60,6 +61,7 @@ def perform_explore(
         control_rng=random_stream(settings.seed, command.name),
         temperatures=[cycle[x.index % len(cycle)] for x in command.walkers],
     )
+    transfers = transfer_note(proton_transfers(command.walkers, exploration.walkers))
     return e.Explored(
         name=command.name,
         walkers=exploration.walkers,
@@ -67,7 +69,7 @@ def perform_explore(
         controls=exploration.controls,
         scored=exploration.scored,
         timing=e.Timing(),
-        note=why if first else "",
+        note="; ".join(filter(None, [why if first else "", transfers])),
     )
 
 

@@ -16,6 +16,7 @@ import pytest
 
 import alloop
 from alloop.cli import main
+from alloop.cli.exit_codes import DAMAGED, MISTAKE, exit_codes_text
 from alloop.cli.work_measurement import work_prices
 from alloop.config import load_campaign
 from alloop.core.records import Label
@@ -50,10 +51,12 @@ def said(capsys: pytest.CaptureFixture[str], *arguments: object) -> str:
     return capsys.readouterr().out
 
 
-def refused(capsys: pytest.CaptureFixture[str], *arguments: object) -> str:
-    """What a command that must fail with 2 says on standard error."""
+def refused(
+    capsys: pytest.CaptureFixture[str], *arguments: object, code: int = MISTAKE
+) -> str:
+    """What a command that must fail says on standard error."""
     capsys.readouterr()
-    assert main([str(argument) for argument in arguments]) == 2
+    assert main([str(argument) for argument in arguments]) == code
     captured = capsys.readouterr()
     assert "Traceback" not in captured.err
     assert captured.out == ""
@@ -462,7 +465,7 @@ def test_doctor_looks_at_machine_and_store(
     assert "is undamaged" in said(capsys, "doctor", path)
     record = max((tmp_path / "toy.zarr/journal").rglob("*"), key=_size)
     record.write_bytes(record.read_bytes()[:-4] + b"xxxx")
-    assert "record" in refused(capsys, "doctor", path)
+    assert "record" in refused(capsys, "doctor", path, code=DAMAGED)
 
 
 def _size(path: Path) -> int:
@@ -512,3 +515,15 @@ def test_an_unknown_command_is_told_the_nearest(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     assert "status" in refused(capsys, "statsu")
+
+
+def test_the_exit_codes_stand_in_help_and_on_the_pages(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    text = exit_codes_text()
+    help_text = " ".join(said(capsys, "--help").split())
+    assert text.replace("`", "") in help_text.replace("`", "")
+    for page in ("README.md", "docs/guide/resuming.md"):
+        assert text.rstrip(".") in " ".join(
+            (Path(alloop.__file__).parents[1] / page).read_text().split()
+        )

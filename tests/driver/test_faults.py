@@ -12,6 +12,7 @@ import pytest
 
 from alloop.campaign import Campaign
 from alloop.cli import main
+from alloop.cli.exit_codes import DAMAGED
 from alloop.core.cost_curve import Curve
 from alloop.core.label_cost import Cost
 from alloop.core.levels import Level
@@ -182,7 +183,7 @@ def test_a_damaged_record_is_named_in_one_sentence_by_run_and_doctor(
         said = capsys.readouterr().err
         assert said.count("\n") == 1, said
         assert str(number) in said
-    assert main(["doctor", str(tmp_path / "toy.zarr")]) == 2
+    assert main(["doctor", str(tmp_path / "toy.zarr")]) == DAMAGED
     told = capsys.readouterr()
     assert re.search(rf"records? {number}\b", told.out + told.err)
 

@@ -14,6 +14,7 @@ from ase.build import molecule
 from ase.io import read, write
 
 from alloop.cli.app import run_command as alloop
+from alloop.cli.exit_codes import FRUITLESS, MISTAKE
 from alloop.core.atoms import from_atoms
 from alloop.core.batch import pack_frames
 from alloop.core.errors import InputError
@@ -24,7 +25,6 @@ from alloop.generation import Generation, load, to_bytes
 from alloop.jobs.md_job import MDProgress, MDRun, dynamics_text
 from alloop.md.barostat import Barostat
 from alloop.md.dynamics import DynamicsSettings
-from alloop.md.guards import Guards
 from alloop.md.integrate import Langevin, VelocityVerlet
 from alloop.potentials.analytic import Morse
 from alloop.potentials.pairwise import PairBasis, PairwisePotential
@@ -222,7 +222,10 @@ def test_md_takes_a_pressure_in_gigapascals(
     frames = read(out, index=":")
     assert not np.allclose(frames[-1].cell, frames[0].cell)
     assert alloop([*command, "--pressure", "2", "--kind", "verlet"]) == 2
-    assert "expected a thermostat (langevin)" in capsys.readouterr().err
+    assert (
+        "--pressure: no such key here; only `kind: langevin` has it"
+        in capsys.readouterr().err
+    )
 
 
 def test_a_walker_stops_before_it_breaks_and_says_why(
@@ -232,16 +235,36 @@ def test_a_walker_stops_before_it_breaks_and_says_why(
     pushed.write_bytes(to_bytes(generation(sign=-1.0))[1])
     out = tmp_path / "a.xyz"
     command = ["md", str(pushed), str(start), "--out", str(out), "--steps", "500"]
-    assert alloop([*command, "--walkers", "2"]) == 0
+    assert alloop([*command, "--walkers", "2"]) == FRUITLESS
     said = capsys.readouterr().out
     assert "walker 1 stopped at step" in said
     assert "0 walkers of 2 reached the last step" in said
-    found = walk(
-        tmp_path / "b.xyz",
-        model=generation(sign=-1.0),
-        dynamics=DynamicsSettings(guards=Guards(None, None, None, None), stride=5),
-    ).run()
-    assert [walker.stopped for walker in found] == [None, None]
+    free = [str(tmp_path / "b.xyz") if x == str(out) else x for x in command]
+    off = "{force: null, contact: null, bond: null, heat: null}"
+    assert alloop([*free, "--guards", off]) == 0
+    assert "1 walker of 1 reached the last step" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("options", "text"),
+    [
+        (["--timestep", "50"], "--timestep: "),
+        (["--kind", "npt"], "--kind: "),
+        (["--guards", "{bonds: 2}"], "--guards.bonds: "),
+        (["--guards", "{bond: -2, force: x}"], "--guards.bond: "),
+        (["--guards", "{surprise: 2}", "--surprise", "3"], "leave one out"),
+        (["--out", "x.dcd"], ".extxyz"),
+    ],
+)
+def test_options_are_those_of_campaigns_and_refused_before_anything_is_loaded(
+    tmp_path: Path, options: list[str], text: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    # neither the model nor the frames exist: the mistake in the options comes first
+    command = ["md", "no.model", "no.xyz", "--out", str(tmp_path / "a.xyz"), *options]
+    assert alloop(command) == MISTAKE
+    message = capsys.readouterr().err
+    assert text in message
+    assert "no.model" not in message
 
 
 def test_a_kill_costs_nothing_but_time(

@@ -5,6 +5,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 import pytest
+from ase.data import atomic_numbers
 
 from alloop.core.batch import Batch, pack_frames
 from alloop.core.frame import Frame
@@ -14,7 +15,13 @@ from alloop.core.seeds import random_stream
 from alloop.core.units import Floats
 from alloop.md.contacts import all_pairs, closest_contact, relative_distances
 from alloop.md.dynamics import DynamicsSettings, Exploration, run_dynamics
-from alloop.md.guards import Guards
+from alloop.md.guards import (
+    GuardReadings,
+    Guards,
+    guard_geometry,
+    proton_transfers,
+    tripped_guards,
+)
 from alloop.md.integrate import VelocityVerlet
 
 OFF = Guards(force=None, contact=None, bond=None, heat=None)
@@ -215,3 +222,113 @@ def test_distances_are_measured_between_nearest_images() -> None:
 
 def test_one_atom_has_no_contact() -> None:
     assert closest_contact(Frame(np.array([18]), np.zeros((1, 3)))) == np.inf
+
+
+# GFN2-xTB minima (the zwitterion: near one), Å, with a hydrogen, the atom that it is
+# bound to and the one to which it forms a hydrogen bond
+HYDROGEN_BONDS = {
+    "carboxylic acid dimer": (
+        "O -1.23 -0.27 0 C -0.12 0.40 0 O 1.00 -0.06 0 H -1.08 -1.26 0 H -0.30 1.49 0 "
+        "O 1.63 -2.65 0 C 0.53 -3.32 0 O -0.59 -2.86 0 H 1.49 -1.65 0 H 0.71 -4.40 0",
+        (3, 0, 7),
+    ),
+    "protonated water dimer": (
+        "O -0.01 -0.10 -0.10 H -0.48 0.75 -0.09 H -0.43 -0.69 0.55 "
+        "O 2.41 0.11 0.22 H 2.85 0.67 -0.44 H 2.86 -0.75 0.25 H 1.20 0.01 0.06",
+        (6, 0, 3),
+    ),
+    "malonaldehyde": (
+        "O -1.31 1.27 0 C -1.23 0.05 0 C 0.01 -0.68 0 C 1.18 -0.01 0 O 1.29 1.30 0 "
+        "H 0.36 1.67 0 H -2.15 -0.56 0 H -0.02 -1.76 0 H 2.14 -0.52 0",
+        (5, 4, 0),
+    ),
+    "salicylic acid": (
+        "C 0 1.41 0 C 1.22 0.71 0 C 1.20 -0.69 0 C 0 -1.37 0 C -1.21 -0.68 0 "
+        "C -1.21 0.70 0 C 0.01 2.87 0 O 1.02 3.55 0 O -1.20 3.44 0 H -1.10 4.41 0 "
+        "O 2.41 1.32 0 H 2.26 2.29 0 H 2.14 -1.21 0 H 0 -2.45 0 H -2.14 -1.22 0 "
+        "H -2.13 1.25 0",
+        (11, 10, 7),
+    ),
+    "glycine zwitterion": (
+        "C 0 0 0 C 1.53 0 0 O 2.10 1.10 0 O 2.10 -1.10 0 N -0.50 1.42 0 "
+        "H -0.36 -0.51 0.89 H -0.36 -0.51 -0.89 H 0.30 2.05 0 H -1.07 1.60 0.82 "
+        "H -1.07 1.60 -0.82",
+        (7, 4, 2),
+    ),
+}
+
+
+def structure(text: str) -> Frame:
+    words = np.array(text.split()).reshape(-1, 4)
+    numbers = [atomic_numbers[symbol] for symbol in words[:, 0]]
+    return Frame(np.array(numbers), words[:, 1:].astype(float))
+
+
+def moved(frame: Frame, atom: int, place: Floats) -> Frame:
+    positions = frame.positions.copy()
+    positions[atom] = place
+    return replace(frame, positions=positions)
+
+
+def bond_trip(start: Frame, later: Frame) -> str | None:
+    """What the guard of bonds says of a later frame of the piece of MD."""
+    batch, zero = pack_frames([later]), np.zeros(1)
+    readings = GuardReadings(
+        batch=batch,
+        offsets=batch.offsets,
+        forces=np.zeros_like(batch.positions),
+        finite=np.array([True]),
+        heat=zero,
+    )
+    geometry = guard_geometry(pack_frames([start]))
+    trip = tripped_guards(geometry, replace(OFF, bond=2.0), readings).get(0)
+    return None if trip is None else trip.reason
+
+
+@pytest.mark.parametrize("name", HYDROGEN_BONDS)
+def test_a_hydrogen_bond_is_no_bond_and_a_proton_transfer_no_break(name: str) -> None:
+    text, (proton, donor, acceptor) = HYDROGEN_BONDS[name]
+    frame = structure(text)
+    ends = frame.positions[[donor, acceptor]]
+    along = (ends[1] - ends[0]) / np.linalg.norm(ends[1] - ends[0])
+    # from short at the donor to short at the acceptor, by way of the middle
+    path = [
+        moved(frame, proton, place)
+        for place in np.linspace(ends[0] + 0.95 * along, ends[1] - 0.95 * along, 7)
+    ]
+    # the acceptor leaves: a hydrogen bond that opens
+    away = ends[1] + 1.5 * along
+    opened = [
+        moved(x, acceptor, away) for x in path if distance(x, proton, donor) < 1.3
+    ]
+    for start in path:
+        assert [bond_trip(start, later) for later in path] == [None] * 7
+        assert not any(bond_trip(start, later) for later in opened)
+        up = np.array([0.0, 0.0, 2.5])
+        lost = moved(frame, proton, frame.positions[proton] + up)
+        assert "a bond at " in (bond_trip(start, lost) or "")
+    (transfer,) = proton_transfers(*([Walker(2, 0, x, 0 * ends)] for x in path[::6]))
+    assert transfer.startswith(f"H{proton} of walker 2 went from ")
+    assert transfer.endswith(str(acceptor))
+    assert not proton_transfers(*([Walker(2, 0, x, 0 * ends)] for x in path[:2]))
+
+
+def distance(frame: Frame, first: int, second: int) -> float:
+    x = frame.positions
+    return float(np.linalg.norm(x[first] - x[second]))
+
+
+def test_heavy_bonds_and_those_of_h2_are_watched_and_halogen_bonds_are_not() -> None:
+    ethane = structure("C 0 0 0 C 0 0 1.52 H 1.03 0 -0.38 H 1.03 0 1.9")
+    parted = moved(ethane, 1, np.array([0.0, 0.0, 3.2]))
+    assert "a bond at " in (bond_trip(ethane, parted) or "")
+    hydrogen = structure("H 0 0 0 H 0 0 0.74 He 0 0 3")
+    assert "a bond at " in (
+        bond_trip(hydrogen, moved(hydrogen, 1, np.array([0.0, 0.9, 0.9]))) or ""
+    )
+    # two hydrogens that leave carbon together are broken bonds, though they are H2
+    methylene = structure("C 0 0 0 H 0.9 0 0.6 H -0.9 0 0.6")
+    left = structure("C 0 0 0 H 0.37 0 2.6 H -0.37 0 2.6")
+    assert "a bond at " in (bond_trip(methylene, left) or "")
+    halogen = structure("I 0 0 0 N 0 0 2.85")  # 1.36 summed radii: no bond
+    assert bond_trip(halogen, moved(halogen, 1, np.array([0.0, 0.0, 5.0]))) is None

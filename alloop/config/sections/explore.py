@@ -39,8 +39,8 @@ class Guards(Section):
     )
     bond: Positive | None = Field(
         2.0,
-        description="largest length of a bond of the start structure, in sums of "
-        "covalent radii",
+        description="largest length of a bond that is there when a `piece` begins, in "
+        "sums of covalent radii; a proton that changes its partner breaks no bond",
     )
     heat: Positive | None = Field(
         10.0,
