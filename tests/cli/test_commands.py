@@ -523,7 +523,6 @@ def test_the_exit_codes_stand_in_help_and_on_the_pages(
     text = exit_codes_text()
     help_text = " ".join(said(capsys, "--help").split())
     assert text.replace("`", "") in help_text.replace("`", "")
-    for page in ("README.md", "docs/guide/resuming.md"):
-        assert text.rstrip(".") in " ".join(
-            (Path(alloop.__file__).parents[1] / page).read_text().split()
-        )
+    for name in ("README.md", "docs/guide/resuming.md"):
+        page = Path(alloop.__file__).parents[1] / name
+        assert text.rstrip(".") in " ".join(page.read_text().split())
