@@ -1,6 +1,6 @@
 """Labels for test-time training: cheap ones of new frames, expensive ones held out."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from alloop.core.errors import InputError
@@ -8,9 +8,10 @@ from alloop.core.frame import Frame
 from alloop.core.levels import Level
 from alloop.core.records import Label, LabelSet, Unlabelled
 from alloop.export.choice import Choice, chosen_labels
+from alloop.files.labelled_frames import FileUnits
 from alloop.history.reader import History
 from alloop.intake import read_labels
-from alloop.jobs.label_frames import label_frames
+from alloop.jobs.label_frames import LabelProgress, label_frames
 from alloop.refine.test_time import thinned_labels
 
 
@@ -19,14 +20,15 @@ def level_labels(
     level: Level,
     workers: int | None = None,
     cache: Path | None = None,
+    observe: Callable[[LabelProgress], None] | None = None,
 ) -> tuple[LabelSet, tuple[str, ...]]:
     """Return the labels of frames at a level, and a sentence on those without.
 
-    Each frame is labelled once. Raises InputError where the level cannot treat their
-    elements, and where no frame got a label.
+    Each frame is labelled once. observe: called with the progress. Raises InputError
+    where the level cannot treat their elements, and where no frame got a label.
     """
     distinct = list(dict.fromkeys(frames))
-    found = label_frames(distinct, level, workers=workers, cache=cache)
+    found = label_frames(distinct, level, workers=workers, cache=cache, observe=observe)
     rows = zip(distinct, found, strict=True)
     good = [(frame, x) for frame, x in rows if isinstance(x, Label)]
     failed = [x for x in found if isinstance(x, Unlabelled)]
@@ -95,7 +97,8 @@ def _label_set(found: Sequence[tuple[Frame, Label]]) -> LabelSet:
     )
 
 
-def file_labels(path: Path) -> LabelSet:
-    """Return the labels of a file, in eV and Å."""
-    given = read_labels(path)
-    return LabelSet.of(given.frames, given.energies, given.forces)
+def file_labels(path: Path, units: FileUnits) -> tuple[LabelSet, tuple[str, ...]]:
+    """Return the labels of a file, and sentences on units that do not seem right."""
+    given = read_labels(path, energy_unit=units.energy, length_unit=units.length)
+    labels = LabelSet.of(given.frames, given.energies, given.forces)
+    return labels, given.warnings

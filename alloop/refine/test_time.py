@@ -25,13 +25,14 @@ from alloop.core.text import plural
 from alloop.core.units import Floats
 from alloop.models.heads import beginning_names, free_only, head_names
 from alloop.models.layers import Network
-from alloop.potentials.two_heads import TwoHeadPotential
+from alloop.potentials.learned import LearnedPotential
+from alloop.potentials.two_heads import CheapHead, TwoHeadPotential
 from alloop.refine.settings import SCHEDULE as SCHEDULE
 from alloop.refine.settings import TestTimeSettings as TestTimeSettings
 from alloop.training.fit import Progress, fit_stage
 from alloop.training.graph_pool import make_graph_pool
 from alloop.training.label_changes import joined_labels, select_labels
-from alloop.training.references import without_references
+from alloop.training.references import fit_references, without_references
 from alloop.training.stage_task import StageTask
 from alloop.training.stages import Stage
 from alloop.training.state_folder import StateKeeper
@@ -115,9 +116,75 @@ def require_two_heads(potential: Potential) -> TwoHeadPotential:
     return potential
 
 
-def require_elements(potential: TwoHeadPotential, batch: Batch) -> None:
+def require_network(potential: Potential) -> LearnedPotential:
+    """Return the potential; raise InputError where it cannot have two heads."""
+    if not isinstance(potential, LearnedPotential):
+        raise InputError(
+            "expected a trained network to refine, got a potential of another kind; "
+            "train a `painn`, `tensor-painn` or `gemnet`"
+        )
+    head_names(potential.frozen_network)
+    return potential
+
+
+def with_cheap_head(
+    potential: Potential,
+    cheap: LabelSet | None,
+    settings: TestTimeSettings = USUAL,
+    progress: Progress | None = None,
+) -> TwoHeadPotential:
+    """Return an ordinary potential with a cheap head; one with two heads as it is.
+
+    cheap: labels of training frames at the cheap level, None where there are none. The
+    cheap head begins as a copy of the head and is fitted to them on features that stay
+    as they are, so that the predictions of the expensive level do not change. Raises
+    InputError for networks of other kinds than `alloop.models.settings.HEADED`, and
+    where a head is to be fitted without labels.
+    """
+    if isinstance(potential, TwoHeadPotential):
+        return potential
+    potential = require_network(potential)
+    network = potential.network
+    free = free_only(network, head_names(network))
+    if cheap is None or not len(cheap):
+        raise InputError(
+            "expected cheap labels of the training to fit a cheap head to, got none; "
+            "label its frames at that level (`alloop label`) and give them with "
+            "`--replay FILE`"
+        )
+    if potential.repulsion is not None:
+        cheap = potential.repulsion.without(cheap)
+    references = fit_references(cheap)
+    head = _fitted_head(
+        potential, free, without_references(cheap, references), settings, None, progress
+    )
+    return TwoHeadPotential(potential, CheapHead.of(head, references))
+
+
+def truth_warning(batch: Batch, held_out: LabelSet) -> str | None:
+    """Return a sentence where no expensive label is of the new frames themselves."""
+    if len(known_truth(batch, held_out)):
+        return None
+    return (
+        "no expensive label of the refined frames is known: what becomes of their own "
+        "errors cannot be told, and the shape of a path or a scan may get worse while "
+        "held-out labels get better; label some of them at the expensive level and add "
+        "these to `--heldout`"
+    )
+
+
+def known_truth(batch: Batch, held_out: LabelSet) -> LabelSet:
+    """Return the held-out labels that are of the new frames themselves."""
+    own = {frame.id for frame in batch.frames()}
+    known = [frame.id in own for frame in held_out.batch.frames()]
+    return select_labels(held_out, np.flatnonzero(known))
+
+
+def require_elements(potential: LearnedPotential, batch: Batch) -> None:
     """Raise InputError for elements that the model was not trained on."""
-    known = {*potential.references, *potential.head.references}
+    known = {*potential.references}
+    if isinstance(potential, TwoHeadPotential):
+        known |= {*potential.head.references}
     new = sorted({int(z) for z in batch.numbers} - known)
     if new:
         names = ", ".join(chemical_symbol(z) for z in new)
@@ -210,13 +277,25 @@ def _tuned_head(
     if potential.repulsion is not None:
         labels = potential.repulsion.without(labels)
     rest = without_references(labels, potential.references)
+    network = potential.network
+    free = free_only(network, head_names(network))
+    return _fitted_head(potential, free, rest, settings, keeper, progress)
+
+
+def _fitted_head(
+    potential: LearnedPotential,
+    free: Network,
+    rest: LabelSet,
+    settings: TestTimeSettings,
+    keeper: StateKeeper | None,
+    progress: Progress | None,
+) -> Network:
+    """Return a network whose free weights were fitted to labels less references."""
     pool = make_graph_pool(
         rest, potential.scale, potential.cutoff, potential.dtype, potential.device
     )
     schedule = replace(settings.schedule, lr=_HEAD_LR * settings.schedule.lr)
     stage = Stage("head", "expensive", settings.steps, "previous", schedule=schedule)
-    network = potential.network
-    free = free_only(network, head_names(network))
     return fit_stage(StageTask(free, pool, stage, settings.seed), keeper, progress)[0]
 
 

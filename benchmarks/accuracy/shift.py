@@ -7,13 +7,14 @@ Sets: `molecules` left out; force `norms` above those trained on, of MD of ethan
 of formaldehyde; scanned `bonds` of ethanol; fluorine as a rare `element`; ethanol as a
 new molecule of `md17`. DIR holds h2co/ and md17_ccsd/, for the third and the last; the
 others are shipped. A network of two heads is trained on each set and kept in
-FOLDER/shift. Arms: doing nothing; another radius for each system; test-time training on
-cheap labels of the test frames (as published; with the expensive head fitted again to
-the expensive labels of the training; with the cheap labels of the training replayed
-too; and the last kept only where held-out labels get worse by no more than 2 %); as
-many CPU seconds of ordinary training on the same cheap labels; and fine-tuning on the
-expensive labels that the money for the cheap ones buys, at --ratio cheap labels each
-and one at least.
+FOLDER/shift; with --form ordinary an ordinary one by ASTEROID, on the same labels in as
+many steps, to which a cheap head is added afterwards as in `alloop refine`. Arms: doing
+nothing; another radius for each system; test-time training on cheap labels of the test
+frames (as published; with the expensive head fitted again to the expensive labels of
+the training; with the cheap labels of the training replayed too; and the last kept only
+where held-out labels get worse by no more than 2 %); as many CPU seconds of ordinary
+training on the same cheap labels; and fine-tuning on the expensive labels that the
+money for the cheap ones buys, at --ratio cheap labels each and one at least.
 
 A row (a set, a seed, an arm) is a line in FOLDER/shift.jsonl: what is there is skipped.
 Force errors are means over components, in meV/Å: `test` of the frames outside, `tail`
@@ -28,7 +29,10 @@ from argparse import ArgumentParser, Namespace
 from pathlib import Path
 
 from alloop.potentials.two_heads import TwoHeadPotential
+from alloop.refine.test_time import TestTimeSettings, with_cheap_head
 from alloop.training.schedule import Schedule
+from alloop.training.stages import asteroid_stages
+from alloop.training.trainers.staged_trainer import StagedTrainer
 from alloop.training.trainers.two_heads import TwoHeadTrainer, two_head_stages
 from benchmarks.accuracy.kept_model import kept_model
 from benchmarks.accuracy.shift_arms import (
@@ -55,7 +59,8 @@ FORETELLING = "foretelling"
 def model_name(given: Namespace, name: str, seed: int) -> str:
     """Return the name of a model: all that it depends on."""
     sizes = (given.train, given.pretrain, given.finetune, given.channels)
-    return "-".join(map(str, (name, given.network, *sizes, seed)))
+    form = () if given.form == "two-heads" else (given.form,)
+    return "-".join(map(str, (name, given.network, *form, *sizes, seed)))
 
 
 def row_key(given: Namespace, name: str, seed: int, arm: str) -> str:
@@ -73,8 +78,16 @@ def trained_model(
 
     def train() -> TwoHeadPotential:
         schedule = Schedule(compile=False if given.quick else "auto")
-        stages = two_head_stages((given.pretrain, given.finetune), schedule)
         settings = {"channels": given.channels}
+        if given.form == "ordinary":
+            steps = (given.pretrain // 10, given.pretrain * 9 // 10, given.finetune)
+            ordinary = StagedTrainer(
+                given.network, settings, asteroid_stages(steps, schedule)
+            )
+            plain = ordinary.train(test.train, None, seed)[0]
+            added = TestTimeSettings(given.refine_steps)
+            return with_cheap_head(plain, test.train.cheap, added)
+        stages = two_head_stages((given.pretrain, given.finetune), schedule)
         trainer = TwoHeadTrainer(given.network, settings, stages)
         return trainer.train(test.train, None, seed)[0]
 
@@ -155,6 +168,7 @@ def add_options(parser: ArgumentParser) -> None:
     add("--seed", type=int, nargs="+", default=list(range(3)))
     add("--network", choices=("painn", "gemnet"), default="painn")
     add("--channels", type=int, default=64)
+    add("--form", choices=("two-heads", "ordinary"), default="two-heads")
     add("--train", type=int, default=600, help="training frames, at both levels")
     add("--test", type=int, default=200, help="test frames, outside")
     add("--held", type=int, default=100, help="held-out frames, inside")

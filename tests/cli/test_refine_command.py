@@ -1,6 +1,9 @@
 """The command `refine`: another radius, and what it refuses."""
 
 import json
+import re
+from collections.abc import Iterator
+from itertools import count
 from pathlib import Path
 
 import ase.io
@@ -160,10 +163,50 @@ def test_a_model_file_with_two_heads_is_trained_at_test_time(
     assert "trained on, got C;" in refused(capsys, *new, "--heldout", held)
 
 
-def test_a_model_without_a_cheap_head_is_refused(
-    capsys: pytest.CaptureFixture[str], model: Path, tmp_path: Path
+def test_an_ordinary_model_is_refined_and_the_frames_own_truth_told(
+    capsys: pytest.CaptureFixture[str],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    run = ("refine", model, tmp_path / "grown.extxyz", "--out", tmp_path / "b.model")
-    told = refused(capsys, *run, "--level", "gfn2-xtb")
-    assert "expected a model with a cheap head" in told
-    assert "two-heads" in told
+    def now() -> Iterator[float]:
+        yield from count(step=40.0)
+
+    clock = now()
+    monkeypatch.setattr("alloop.cli.job_displays.time.monotonic", lambda: next(clock))
+    file, out = tmp_path / "one.model", tmp_path / "b.model"
+    plain = LearnedPotential(small("painn"), {1: -1.0, 8: -2.0})
+    file.write_bytes(to_bytes(Generation(plain, None, None, {}))[1])
+    frames = [molecule("H2O") for _ in range(6)]
+    for seed, atoms in enumerate(frames):
+        atoms.rattle(0.1, seed=seed)
+    ase.io.write(tmp_path / "hot.extxyz", frames[:3])
+    hartree = 27.211386245988
+    for atoms in frames:
+        said = plain.predict(pack_frames([from_atoms(atoms)]))
+        values = {"energy": said.energies[0], "forces": said.forces}
+        values = {key: x / hartree for key, x in values.items()}
+        atoms.calc = SinglePointCalculator(atoms, **values)
+    held, known = tmp_path / "held.extxyz", tmp_path / "known.extxyz"
+    ase.io.write(held, frames[3:])
+    ase.io.write(known, frames[2:])
+    level = ("--level", json.dumps(TOY), "--steps", "3", "--workers", "1")
+    run = ("refine", file, tmp_path / "hot.extxyz", "--out", out, *level)
+    units = ("--energy-unit", "hartree", "--worse", "1e9")
+    assert "--replay FILE" in refused(capsys, *run, "--heldout", held, *units)
+    training = ("--replay", held, "--expensive", held)
+    assert main([str(x) for x in (*run, "--heldout", held, *units, *training)]) == 0
+    shown = capsys.readouterr()
+    assert "no expensive label of the refined frames is known" in shown.err
+    assert "a cheap head was added, fitted to 3 cheap labels" in shown.out
+    assert "refine, fitting a head: 3 of 3, loss" in shown.out
+    assert "refine, training on the cheap labels: 3 of 3" in shown.out
+    (before,) = re.findall(r"held-out expensive labels: force MAE (\S+) ->", shown.out)
+    assert float(before) < 0.01  # meV/Å: its own predictions, written in hartree
+    assert isinstance(alloop.load(out).potential, TwoHeadPotential)
+    again = (*run, "--heldout", known, *units, *training, "--force")
+    assert main([str(x) for x in again]) == 0
+    shown = capsys.readouterr()
+    assert "no expensive label of the refined frames" not in shown.err
+    assert "the frames themselves, 1 expensive label: force MAE" in shown.out
+    wrong = refused(capsys, *run, "--heldout", held, "--energy-unit", "cal", "--force")
+    assert "energy_unit" in wrong

@@ -13,6 +13,8 @@ from alloop.core.records import LabelSet, TrainingData
 from alloop.models.checkpoint import checkpoint_from_bytes, checkpoint_to_bytes
 from alloop.models.heads import beginning_names, head_names
 from alloop.potentials.analytic import Morse
+from alloop.potentials.learned import LearnedPotential
+from alloop.potentials.repulsion import ZBL
 from alloop.potentials.restore import restore_potential
 from alloop.potentials.two_heads import TwoHeadPotential
 from alloop.refine.radius import with_radius
@@ -20,8 +22,12 @@ from alloop.refine.test_time import (
     TestTimeLabels,
     TestTimeSettings,
     element_warnings,
+    known_truth,
+    require_network,
     require_two_heads,
     train_at_test_time,
+    truth_warning,
+    with_cheap_head,
 )
 from alloop.testing import check_potential
 from alloop.training.label_changes import joined_labels, select_labels
@@ -160,6 +166,52 @@ def test_an_element_that_labels_hardly_have_is_told(trained: TwoHeadPotential) -
     assert told.startswith("O is in 0 held-out labels: forces")
     settings = TestTimeSettings(1, SCHEDULE, worse=50.0)
     assert train_at_test_time(trained, rare, settings).kept
+
+
+def test_an_ordinary_network_gets_a_cheap_head_and_keeps_its_own(
+    trained: TwoHeadPotential,
+) -> None:
+    plain = LearnedPotential(
+        trained.frozen_network, trained.references, trained.scale, repulsion=ZBL
+    )
+    cheap, fresh = labels(CHEAP, "H2O", 20), labels(CHEAP, "H2O", 10, 0.07)
+    assert with_cheap_head(trained, None) is trained
+    whole = with_cheap_head(plain, cheap, TestTimeSettings(60, SCHEDULE))
+    assert np.array_equal(
+        whole.predict(fresh.batch).forces, plain.predict(fresh.batch).forces
+    )
+    own = whole.cheap()
+    assert error(own, fresh) < 0.7 * error(plain, fresh)
+    said = own.predict(fresh.batch).energies
+    assert said == pytest.approx(fresh.energies, abs=0.3)
+    before, after = (x.frozen_network.state_dict() for x in (plain, own))
+    changed = {name for name in before if bool((before[name] != after[name]).any())}
+    assert changed
+    assert changed <= head_names(plain.frozen_network)
+    held = labels(EXPENSIVE, "H2O", 8, 0.06)
+    new = TestTimeLabels(labels(CHEAP, "H2O2", 8), held, cheap)
+    settings = TestTimeSettings(20, replace(SCHEDULE, optimiser="adamw"), worse=50.0)
+    found = train_at_test_time(whole, new, settings)
+    assert found.cheap[1] < found.cheap[0]
+    for none in (None, select_labels(cheap, np.arange(0))):
+        with pytest.raises(InputError, match="label its frames at that level"):
+            with_cheap_head(plain, none)
+    with pytest.raises(InputError, match="a trained network to refine"):
+        with_cheap_head(CHEAP, cheap)
+    with pytest.raises(InputError, match="for two heads, got schnet"):
+        require_network(LearnedPotential(small("schnet"), {1: 0.0, 8: 0.0}))
+
+
+def test_unknown_truth_of_the_refined_frames_is_told() -> None:
+    new, held = labels(CHEAP, "H2O", 4), labels(EXPENSIVE, "H2O", 6, 0.06)
+    told = truth_warning(new.batch, held)
+    assert told is not None
+    assert "no expensive label of the refined frames is known" in told
+    twin = EXPENSIVE.predict(new.batch)
+    theirs = LabelSet(new.batch, twin.energies, twin.forces)
+    both = joined_labels(held, select_labels(theirs, np.arange(2)))
+    assert truth_warning(new.batch, both) is None
+    assert known_truth(new.batch, both).energies == pytest.approx(twin.energies[:2])
 
 
 def test_new_frames_are_half_of_those_learned() -> None:
