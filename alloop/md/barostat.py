@@ -31,7 +31,8 @@ from alloop.core.units import BOLTZMANN, GIGAPASCAL, KINETIC, Booleans, Floats
 from alloop.md.integrate import BodyConstants, PhasePoint, kinetic_energy
 
 Shape: TypeAlias = Literal["isotropic", "anisotropic"]
-PredictCells: TypeAlias = Callable[[Floats, Floats], Predictions]  # positions, cells
+# The point with these positions, velocities and cells.
+EvaluateCells: TypeAlias = Callable[[Floats, Floats, Floats], PhasePoint]
 
 _LARGEST = 0.1  # strain of a step; what asks for more is refused
 _FREE = {"isotropic": 1, "anisotropic": 6}  # components of the strain
@@ -111,6 +112,8 @@ def internal_pressure(now: CellPoint, bodies: BodyConstants) -> Floats:
 
     Raises InputError where the potential gave no stress.
     """
+    # The model's stress alone: it steers the proposals, which any stress may, and the
+    # test that follows has the energies of biases.
     stress = now.phase.predictions.stress
     if stress is None:
         raise InputError(
@@ -131,7 +134,7 @@ def change_cells(  # noqa: PLR0913 - a step with all that it depends on
     temperatures: Floats,
     timestep: float,
     draws: Draws,
-    predict: PredictCells,
+    evaluate: EvaluateCells,
     moving: Booleans,
 ) -> CellPoint:
     """Propose a change of the cell of each moving walker, and keep it if it passes.
@@ -144,7 +147,7 @@ def change_cells(  # noqa: PLR0913 - a step with all that it depends on
     strain = mean + width[:, None, None] * _projected(barostat, draws.normal)
     possible = moving & _is_small(strain)
     strain = np.where(possible[:, None, None], strain, 0.0)
-    there = _strained(now, bodies, strain, predict)
+    there = _strained(now, bodies, strain, evaluate)
     back, narrow = _proposal(barostat, there, bodies, kT, duration)
     heat = np.where(kT > 0.0, kT, 1.0)
     growth = np.log(_volumes(there.cells) / _volumes(now.cells))
@@ -154,7 +157,7 @@ def change_cells(  # noqa: PLR0913 - a step with all that it depends on
     chance = (1.0 + _FREE[barostat.shape] / 2.0) * growth - work / heat
     with np.errstate(invalid="ignore", over="ignore"):
         passes = np.log1p(-draws.uniform) <= chance + forward - backward
-    kept = possible & np.isfinite(there.phase.predictions.energies)
+    kept = possible & np.isfinite(there.phase.driving_energies)
     return _either(kept & (passes | (kT == 0.0)), there, now, bodies)
 
 
@@ -196,7 +199,7 @@ def _is_small(strain: Floats) -> Booleans:
 
 
 def _strained(
-    now: CellPoint, bodies: BodyConstants, strain: Floats, predict: PredictCells
+    now: CellPoint, bodies: BodyConstants, strain: Floats, evaluate: EvaluateCells
 ) -> CellPoint:
     stretch, axes = np.linalg.eigh(strain)
     grow, shrink = (
@@ -207,13 +210,12 @@ def _strained(
     cells = now.cells @ grow
     positions = np.einsum("ai,aij->aj", phase.positions, grow[owner])
     velocities = np.einsum("ai,aij->aj", phase.velocities, shrink[owner])
-    predictions = predict(positions, cells)
-    return CellPoint(cells, PhasePoint(positions, velocities, predictions))
+    return CellPoint(cells, evaluate(positions, velocities, cells))
 
 
 def _enthalpy(barostat: Barostat, now: CellPoint, bodies: BodyConstants) -> Floats:
     """Return E + E_kin + P V of each walker (walkers,) in eV."""
-    energies = now.phase.predictions.energies
+    energies = now.phase.driving_energies
     kinetic = kinetic_energy(now.phase.velocities, bodies)
     out: Floats = energies + kinetic + barostat.pressure * _volumes(now.cells)
     return out
@@ -224,19 +226,24 @@ def _either(
 ) -> CellPoint:
     """Return `one` for the chosen walkers (walkers,) and `other` for the rest."""
     atoms = chosen[bodies.owner][:, None]
-    new, old = one.phase.predictions, other.phase.predictions
-    assert new.stress is not None
-    assert old.stress is not None
-    predictions = replace(
-        new,
-        energies=np.where(chosen, new.energies, old.energies),
-        forces=np.where(atoms, new.forces, old.forces),
-        stress=np.where(chosen[:, None], new.stress, old.stress),
-    )
+
+    def mixed(new: Predictions, old: Predictions) -> Predictions:
+        stress = None
+        if new.stress is not None and old.stress is not None:
+            stress = np.where(chosen[:, None], new.stress, old.stress)
+        energies = np.where(chosen, new.energies, old.energies)
+        forces = np.where(atoms, new.forces, old.forces)
+        return replace(new, energies=energies, forces=forces, stress=stress)
+
+    new, old = one.phase, other.phase
+    bias = None
+    if new.bias is not None and old.bias is not None:
+        bias = mixed(new.bias, old.bias)
     phase = PhasePoint(
-        positions=np.where(atoms, one.phase.positions, other.phase.positions),
-        velocities=np.where(atoms, one.phase.velocities, other.phase.velocities),
-        predictions=predictions,
+        positions=np.where(atoms, new.positions, old.positions),
+        velocities=np.where(atoms, new.velocities, old.velocities),
+        predictions=mixed(new.predictions, old.predictions),
+        bias=bias,
     )
     return CellPoint(np.where(chosen[:, None, None], one.cells, other.cells), phase)
 

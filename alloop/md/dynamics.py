@@ -95,6 +95,7 @@ def run_dynamics(  # noqa: PLR0913 - the main entry point
     control_rng: np.random.Generator | None = None,
     observe: Callable[[ScoredFrames], None] | None = None,
     temperatures: Sequence[float] | None = None,
+    biases: Sequence[Potential] = (),
 ) -> Exploration:
     """Move walkers by `steps` MD steps.
 
@@ -104,7 +105,9 @@ def run_dynamics(  # noqa: PLR0913 - the main entry point
     drawn by `control_rng`. observe: called with the frames of every scoring step, where
     moving walkers are eligible, and of every step at which guards stop walkers, where
     only these are eligible. temperatures: of each walker's thermostat in K, by default
-    that of `dynamics`. Without a scorer there are no candidates, and all surprise is 0.
+    that of `dynamics`. biases: potentials whose forces move the walkers besides, and
+    which are in no prediction, candidate or surprise; guards check the model's forces.
+    Without a scorer there are no candidates, and all surprise is 0.
     ValueError where random streams are missing; InputError where a barostat gets frames
     that are no cells, or a potential without stress.
     """
@@ -115,7 +118,7 @@ def run_dynamics(  # noqa: PLR0913 - the main entry point
     if not walkers:
         return Exploration((), (), (), 0, 0.0)
     collector = FrameCollector(0 if scorer is None else keep, controls, control_rng)
-    system = _walker_batch(walkers, potential, dynamics)
+    system = _walker_batch(walkers, potential, dynamics, biases)
     kelvin = np.array(temperatures or [dynamics.temperature] * len(walkers))
     simulation = _Simulation(
         system,
@@ -271,6 +274,11 @@ class _Simulation:
 
 
 def _walker_batch(
-    walkers: Sequence[Walker], potential: Potential, dynamics: DynamicsSettings
+    walkers: Sequence[Walker],
+    potential: Potential,
+    dynamics: DynamicsSettings,
+    biases: Sequence[Potential] = (),
 ) -> WalkerBatch:
-    return WalkerBatch.of(walkers, potential, dynamics.integrator, dynamics.centre)
+    return WalkerBatch.of(
+        walkers, potential, dynamics.integrator, dynamics.centre, biases
+    )

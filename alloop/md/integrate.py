@@ -11,7 +11,7 @@ into B (kick by the force), A (drift), O (friction and noise, solved exactly).
 """
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import repeat
 from typing import ClassVar, Protocol, TypeAlias
 
@@ -31,8 +31,6 @@ from alloop.core.units import (
     Floats,
     Integers,
 )
-
-Predict: TypeAlias = Callable[[Floats], Predictions]  # of positions (atoms, 3) in Å
 
 _BLOCK = 64  # steps of noise that are drawn at once
 
@@ -59,17 +57,44 @@ class BodyConstants:
 class PhasePoint:
     """A point in phase space, with the potential's predictions there.
 
-    positions (atoms, 3) in Å, velocities (atoms, 3) in Å/fs.
+    positions (atoms, 3) in Å, velocities (atoms, 3) in Å/fs. predictions: the model's
+    alone, which candidates, trajectories and errors hold; bias: the sum of the bias
+    potentials that move the walkers besides, None without any.
     """
 
     positions: Floats
     velocities: Floats
     predictions: Predictions
+    bias: Predictions | None = None
+
+    @property
+    def driving_forces(self) -> Floats:
+        """The forces that move the walkers, bias included (atoms, 3)."""
+        if self.bias is None:
+            return self.predictions.forces
+        total: Floats = self.predictions.forces + self.bias.forces
+        return total
+
+    @property
+    def driving_energies(self) -> Floats:
+        """The energies in which the walkers move, bias included (walkers,)."""
+        if self.bias is None:
+            return self.predictions.energies
+        total: Floats = self.predictions.energies + self.bias.energies
+        return total
 
     def moved(self, place: Place) -> "PhasePoint":
         """Return the point with all of its arrays moved to another place."""
-        predictions = self.predictions.moved(place)
-        return PhasePoint(place(self.positions), place(self.velocities), predictions)
+        return PhasePoint(
+            positions=place(self.positions),
+            velocities=place(self.velocities),
+            predictions=self.predictions.moved(place),
+            bias=None if self.bias is None else self.bias.moved(place),
+        )
+
+
+# The point with these positions (atoms, 3) in Å and velocities (atoms, 3) in Å/fs.
+Evaluate: TypeAlias = Callable[[Floats, Floats], PhasePoint]
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,7 +126,7 @@ class Integrator(Protocol):
         bodies: BodyConstants,
         conditions: StepConditions,
         noise: Floats,
-        predict: Predict,
+        evaluate: Evaluate,
     ) -> PhasePoint:
         """Advance by one step; noise (atoms, 3) standard normal, or empty."""
 
@@ -123,15 +148,15 @@ class VelocityVerlet:
         bodies: BodyConstants,
         conditions: StepConditions,
         noise: Floats,  # noqa: ARG002
-        predict: Predict,
+        evaluate: Evaluate,
     ) -> PhasePoint:
         """Advance by one step."""
         h, m = conditions.timestep, bodies.masses
-        v = kick_velocities(phase.velocities, phase.predictions.forces, m, h / 2)
+        v = kick_velocities(phase.velocities, phase.driving_forces, m, h / 2)
         q = drift_positions(phase.positions, v, h)
-        predicted = predict(q)
-        v = kick_velocities(v, predicted.forces, m, h / 2)
-        return PhasePoint(q, without_drift(v, bodies), predicted)
+        after = evaluate(q, v)
+        v = kick_velocities(v, after.driving_forces, m, h / 2)
+        return replace(after, velocities=without_drift(v, bodies))
 
 
 @dataclass(frozen=True, slots=True)
@@ -163,17 +188,17 @@ class Langevin:
         bodies: BodyConstants,
         conditions: StepConditions,
         noise: Floats,
-        predict: Predict,
+        evaluate: Evaluate,
     ) -> PhasePoint:
         """Advance by one step; noise (atoms, 3) standard normal."""
         h, m = conditions.timestep, bodies.masses
-        v = kick_velocities(phase.velocities, phase.predictions.forces, m, h / 2)  # B
+        v = kick_velocities(phase.velocities, phase.driving_forces, m, h / 2)  # B
         q = drift_positions(phase.positions, v, h / 2)  # A
         v = without_drift(self._thermostat(v, noise, m, conditions), bodies)  # O
         q = drift_positions(q, v, h / 2)  # A
-        predicted = predict(q)
-        v = kick_velocities(v, predicted.forces, m, h / 2)  # B
-        return PhasePoint(q, v, predicted)
+        after = evaluate(q, v)
+        v = kick_velocities(v, after.driving_forces, m, h / 2)  # B
+        return replace(after, velocities=v)
 
     def _thermostat(
         self, v: Floats, noise: Floats, mass: Floats, conditions: StepConditions

@@ -7,6 +7,7 @@ Arrays are numpy's, or tensors on the potential's device.
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import reduce
 
 import numpy as np
 
@@ -49,7 +50,8 @@ class WalkerBatch:
 
     batch: positions and cells are kept where the potential wants them, and so are the
     constants `bodies` and `geometry`; here: constants in numpy's arrays. place: brings
-    an array there.
+    an array there. biases: potentials that move the walkers besides, and take and give
+    arrays there.
     """
 
     walkers: tuple[Walker, ...]
@@ -59,6 +61,7 @@ class WalkerBatch:
     geometry: GuardGeometry
     potential: Potential
     place: Place
+    biases: tuple[Potential, ...] = ()
 
     @classmethod
     def of(
@@ -67,6 +70,7 @@ class WalkerBatch:
         potential: Potential,
         integrator: Integrator,
         hold_centres: bool,
+        biases: Sequence[Potential] = (),
     ) -> "WalkerBatch":
         """Return the batch of these walkers.
 
@@ -77,7 +81,7 @@ class WalkerBatch:
         here = body_constants(batch, held)
         geometry = guard_geometry(batch)
         if not isinstance(potential, DevicePotential):
-            same = (here, here, geometry, potential, on_host)
+            same = (here, here, geometry, potential, on_host, tuple(biases))
             return cls(tuple(walkers), batch, *same)
         place = potential.place
         return cls(
@@ -88,16 +92,13 @@ class WalkerBatch:
             guard_geometry(batch, place),
             potential,
             place,
+            tuple(biases),
         )
 
     def first_state(self) -> MDState:
         """Return the state at step 0, with centres of mass at rest where held."""
         v = self.place(np.concatenate([walker.velocities for walker in self.walkers]))
-        phase = PhasePoint(
-            positions=self.batch.positions,
-            velocities=without_drift(v, self.bodies),
-            predictions=self.predict(self.batch),
-        )
+        phase = self.evaluate(self.batch, without_drift(v, self.bodies))
         moving = np.array([walker.stopped is None for walker in self.walkers])
         return MDState(0, phase, self.batch.cells, moving)
 
@@ -111,7 +112,18 @@ class WalkerBatch:
         A walker with anything that is not finite gets the energy NaN as its mark and
         zeros for the rest, so that no NaN spreads.
         """
-        found = self.potential.predict(batch, descriptors=descriptors)
+        return self._masked(self.potential.predict(batch, descriptors=descriptors))
+
+    def evaluate(
+        self, batch: Batch, velocities: Floats, descriptors: bool = False
+    ) -> PhasePoint:
+        """Return the point in phase space of these frames, biases included."""
+        predictions = self.predict(batch, descriptors)
+        terms = [self._masked(bias.predict(batch)) for bias in self.biases]
+        bias = reduce(_summed, terms) if terms else None
+        return PhasePoint(batch.positions, velocities, predictions, bias)
+
+    def _masked(self, found: Predictions) -> Predictions:
         functions = library(found.energies)
         rows = [found.forces]
         rows += [] if found.descriptors is None else [found.descriptors]
@@ -140,11 +152,12 @@ class WalkerBatch:
         """Advance the moving walkers by one step."""
         before, atoms = now.phase, self._atoms(now.moving)
 
-        def predict(positions: Floats) -> Predictions:
+        def evaluate(positions: Floats, velocities: Floats) -> PhasePoint:
             there = _either(atoms, positions, before.positions)
-            return self.predict(self.batch.with_cells(there, now.cells), descriptors)
+            frames = self.batch.with_cells(there, now.cells)
+            return self.evaluate(frames, velocities, descriptors)
 
-        after = integrator.step(before, self.bodies, conditions, noise, predict)
+        after = integrator.step(before, self.bodies, conditions, noise, evaluate)
         return replace(
             now, step=now.step + 1, phase=_select_phase(atoms, after, before)
         )
@@ -162,11 +175,11 @@ class WalkerBatch:
         That is computed in numpy's arrays. temperatures (walkers,) in K.
         """
 
-        def predict(positions: Floats, cells: Floats) -> Predictions:
-            return self.predict(self.batch.with_cells(positions, cells))
+        def evaluate(positions: Floats, v: Floats, cells: Floats) -> PhasePoint:
+            return self.evaluate(self.batch.with_cells(positions, cells), v)
 
         point = CellPoint(to_numpy(now.cells), now.phase.moved(to_numpy))
-        given = (self.here, temperatures, timestep, draws, predict, now.moving)
+        given = (self.here, temperatures, timestep, draws, evaluate, now.moving)
         cells, phase = change_cells(barostat, point, *given)
         there = phase.moved(self.place)
         return replace(now, cells=self.place(cells), phase=there)
@@ -183,7 +196,7 @@ class WalkerBatch:
         heat and surprise (walkers,): temperatures as multiples of the thermostat's, and
         surprise in multiples of the threshold, where it is known.
         """
-        energies = now.phase.predictions.energies
+        energies = now.phase.driving_energies
         readings = GuardReadings(
             batch=self.frames_at(now),
             offsets=self.bodies.offsets,
@@ -267,6 +280,17 @@ def _select_phase(
         positions=_either(atoms, one.positions, other.positions),
         velocities=_either(atoms, one.velocities, other.velocities),
         predictions=one.predictions,
+        bias=one.bias,
+    )
+
+
+def _summed(one: Predictions, other: Predictions) -> Predictions:
+    """Return the sum of two terms; without stress where one has none."""
+    stress = None
+    if one.stress is not None and other.stress is not None:
+        stress = one.stress + other.stress
+    return Predictions(
+        one.energies + other.energies, one.forces + other.forces, None, stress
     )
 
 

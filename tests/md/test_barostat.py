@@ -116,6 +116,7 @@ def sample(
     dynamics: DynamicsSettings,
     steps: int,
     skip: int = 30,
+    biases: tuple[Material, ...] = (),
 ) -> Sampled:
     cells, pressures = [], []
 
@@ -130,7 +131,8 @@ def sample(
         pressures.append(flow / volume - stress)
 
     rngs = streams(len(start))
-    found = run_dynamics(start, potential, dynamics, steps, rngs, observe=observe)
+    options = {"observe": observe, "biases": biases}
+    found = run_dynamics(start, potential, dynamics, steps, rngs, **options)
     return Sampled(np.array(cells[skip:]), np.array(pressures[skip:]), found)
 
 
@@ -157,9 +159,14 @@ def test_an_ideal_gas_has_the_volumes_of_its_equation_of_state(shape) -> None:
     agrees((found.volumes - (atoms + 1) * unit) ** 2, (atoms + 1) * unit**2, 0.12)
 
 
-@pytest.mark.parametrize("interval", [1, 10])
-def test_a_spring_of_volume_fluctuates_as_its_integral_says(interval) -> None:
-    """However long the steps of the barostat are."""
+@pytest.mark.parametrize(
+    ("interval", "potential", "biases"),
+    [(1, SPRING, ()), (10, SPRING, ()), (1, GAS, (SPRING,))],
+)
+def test_a_spring_of_volume_fluctuates_as_its_integral_says(
+    interval, potential, biases
+) -> None:
+    """However long the steps of the barostat are, and if the spring is a bias."""
     atoms, pressure = 4, 0.0004
     v = np.linspace(1.0, 2500.0, 20000)
     log = atoms * np.log(v) - (SPRING.energy(v) + pressure * v) / KT
@@ -169,7 +176,7 @@ def test_a_spring_of_volume_fluctuates_as_its_integral_says(interval) -> None:
     variance = float(p @ (v - mean) ** 2)
     barostat = Barostat(pressure, 400.0, 1.0 / STIFF, interval)
     start = walkers(120, atoms, REST)
-    found = sample(SPRING, start, settings(barostat), 400)
+    found = sample(potential, start, settings(barostat), 400, biases=biases)
     agrees(found.volumes, mean, 0.02)
     agrees((found.volumes - mean) ** 2, variance, 0.1)
 

@@ -18,7 +18,12 @@ from alloop.core.units import BOLTZMANN, KINETIC, Floats
 from alloop.md.dynamics import DynamicsSettings, Exploration, run_dynamics
 from alloop.md.frame_collector import ScoredFrames
 from alloop.md.guards import Guards
-from alloop.md.integrate import Langevin, VelocityVerlet, maxwell_boltzmann
+from alloop.md.integrate import (
+    Integrator,
+    Langevin,
+    VelocityVerlet,
+    maxwell_boltzmann,
+)
 from tests.potentials.harmonic import HarmonicWell
 
 HOT = DynamicsSettings(temperature=400.0, stride=5)
@@ -211,6 +216,86 @@ def test_a_candidate_carries_what_the_model_said_of_its_frame(
     np.testing.assert_allclose(best.descriptor, said.descriptors.mean(0), atol=1e-6)
     assert best.step % HOT.stride == 0
     assert best.origin == "surprise"
+
+
+@dataclass(frozen=True)
+class Sum:
+    """The sum of two potentials, with the descriptors of the first."""
+
+    first: Potential
+    second: Potential
+
+    def predict(self, batch: Batch, *, descriptors: bool = False) -> Predictions:
+        one = self.first.predict(batch, descriptors=descriptors)
+        two = self.second.predict(batch)
+        return replace(
+            one, energies=one.energies + two.energies, forces=one.forces + two.forces
+        )
+
+
+@pytest.mark.parametrize("integrator", [Langevin(), VelocityVerlet()])
+def test_a_bias_moves_the_walkers_and_is_in_no_prediction(
+    water: Frame,
+    potential: Potential,
+    springs_of: Callable[[Frame, float], Potential],
+    integrator: Integrator,
+) -> None:
+    wide = replace(water, positions=1.3 * water.positions)
+    bias = springs_of(wide, 30.0)
+    observed: list[ScoredFrames] = []
+
+    def walk(model: Potential, *biases: Potential) -> Exploration:
+        walkers = crew(water, 3)
+        return run_dynamics(
+            walkers,
+            model,
+            replace(HOT, integrator=integrator, guards=Guards(None, None, None, None)),
+            60,
+            streams(walkers),
+            scorer=Stretch(),
+            keep=4,
+            controls=4,
+            control_rng=random_stream(3, "lottery"),
+            observe=observed.append,
+            biases=biases,
+        )
+
+    halves = springs_of(wide, 15.0)
+    split = walk(potential, halves, halves)
+    whole = walk(Sum(potential, bias))
+    for one, other in zip(split.walkers, whole.walkers, strict=True):
+        np.testing.assert_allclose(
+            one.frame.positions, other.frame.positions, atol=1e-6
+        )
+    still = walk(potential)
+    assert not same(split.walkers[0], still.walkers[0])
+    observed.clear()
+    biased = walk(potential, bias)
+    for candidate in (*biased.candidates, *biased.controls):
+        said = potential.predict(pack_frames([candidate.frame]))
+        assert candidate.energy == pytest.approx(said.energies[0], abs=1e-6)
+        np.testing.assert_allclose(candidate.forces, said.forces, atol=1e-5)
+    assert len(observed) == 12
+    for frames in observed:
+        said = potential.predict(frames.batch)
+        np.testing.assert_allclose(frames.predictions.forces, said.forces, atol=1e-9)
+        np.testing.assert_allclose(frames.predictions.energies, said.energies)
+
+
+def test_a_bias_that_is_not_finite_stops_its_walker(
+    water: Frame, potential: Potential
+) -> None:
+    @dataclass(frozen=True)
+    class Sick:
+        def predict(self, batch: Batch, **_: object) -> Predictions:
+            forces = np.zeros_like(batch.positions)
+            forces[:3] = np.nan
+            return Predictions(np.zeros(len(batch)), forces)
+
+    walkers = crew(water, 2)
+    found = run_dynamics(walkers, potential, HOT, 10, streams(walkers), biases=[Sick()])
+    assert [walker.stopped for walker in found.walkers] == ["not finite", None]
+    assert all(np.isfinite(walker.velocities).all() for walker in found.walkers)
 
 
 def test_equal_surprise_is_ranked_by_walker_and_step(

@@ -19,6 +19,7 @@ from alloop.core.seeds import random_stream
 from alloop.core.units import ASE_VELOCITY, BOLTZMANN, FORCE_TO_ACCELERATION, Floats
 from alloop.md.integrate import (
     BodyConstants,
+    Evaluate,
     Langevin,
     PhasePoint,
     StepConditions,
@@ -35,8 +36,8 @@ CLOUDS = 400
 NO_NOISE = np.zeros((0, 3))
 
 
-def asking(potential: Potential, batch: Batch) -> Callable[[Floats], Predictions]:
-    return lambda positions: potential.predict(batch.with_positions(positions))
+def asking(potential: Potential, batch: Batch) -> Evaluate:
+    return lambda x, v: PhasePoint(x, v, potential.predict(batch.with_positions(x)))
 
 
 def thermal(frames: list[Frame], potential: Potential, kelvin: float) -> PhasePoint:
