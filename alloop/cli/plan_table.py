@@ -112,6 +112,7 @@ def _plan_sentences(
     yield from _work_sentences(setup, prices)
     yield from _done_sentences(setup, found.costs)
     yield from _assumption_sentences(setup, found)
+    yield from _reverse_sentences(setup, found.costs)
     yield from _memory_sentences(setup, found)
     atoms = mean(len(frame) for frame in setup.start)
     frames = _PROPOSED * sum(row.labels for row in rows if "first" not in row.purpose)
@@ -131,6 +132,22 @@ def _assumption_sentences(setup: Setup, found: LabelPrices) -> Iterator[str]:
                 f"{title} of {', '.join(sorted(names))}: not measured, extrapolated "
                 f"from {', '.join(cost.known)} as is usual for the method"
             )
+
+
+def _reverse_sentences(setup: Setup, costs: Mapping[str, Cost]) -> Iterator[str]:
+    """Yield a warning if a cheap label costs more than an expensive one."""
+    if len(costs) < 2:
+        return
+    low, high = (
+        sum(costs[x].seconds(frame) for frame in setup.start)
+        for x in ("cheap", "expensive")
+    )
+    if high < low:
+        cheap, expensive = (setup.levels[x].title for x in ("cheap", "expensive"))
+        yield (
+            f"warning: a label of {cheap}, the cheap level, costs {low / high:.2g} "
+            f"times one of {expensive}; exchange them, or leave `cheap` out"
+        )
 
 
 def _memory_sentences(setup: Setup, found: LabelPrices) -> Iterator[str]:

@@ -7,6 +7,7 @@ from alloop.config import build
 from alloop.config.checks.device_checks import device_problems
 from alloop.config.checks.plan_checks import (
     level_problems,
+    plan_warnings,
     pressure_problems,
     section_conflicts,
     store_problems,
@@ -123,7 +124,11 @@ def _assemble_setup(
         cache=None if plan.cache is None else (folder / plan.cache).resolve(),
         model=None if model is None else model[0],
         model_id=None if model is None else model[1],
-        warnings=(*found.warnings, *supplied.warnings),
+        warnings=(
+            *found.warnings,
+            *supplied.warnings,
+            *plan_warnings(plan, levels),
+        ),
         sets=supplied.sets,
         replay=supplied.replay,
         is_checked=True,

@@ -61,10 +61,21 @@ def _missing_fidelities(
     return tuple(fidelity for fidelity in needed if fidelity not in supplied)
 
 
-def sample_commands(event: e.Prepared, rules: Rules) -> tuple[Sample, ...]:
-    """Return the commands for the MD of the validation set."""
-    frames = rules.seeding.per_walker
-    return tuple(Sample(walker, frames=frames) for walker in event.starts)
+def sample_commands(
+    state: LoopState, event: e.Prepared, rules: Rules
+) -> tuple[Sample, ...]:
+    """Return the commands for the MD of a molecule's part of the validation set.
+
+    Its walkers divide the frames evenly, so that no label above their number is bought.
+    """
+    part = _equal_part(rules.seeding.validation, event.molecule, len(state.start))
+    walkers = len(event.starts)
+    frames = [_equal_part(part, index, walkers) for index in range(walkers)]
+    return tuple(
+        Sample(walker, frames=min(count, rules.seeding.per_walker))
+        for walker, count in zip(event.starts, frames, strict=True)
+        if count
+    )
 
 
 def _equal_part(total: int, index: int, parts: int) -> int:

@@ -98,7 +98,7 @@ def _follow_up(state: LoopState, event: e.Event, rules: Rules) -> Commands:
             return () if command is None else (command,)
         case e.Prepared():
             return seed_label_commands(state, event, rules) + sample_commands(
-                event, rules
+                state, event, rules
             )
         case e.Sampled():
             return tuple(

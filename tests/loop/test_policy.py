@@ -1,6 +1,7 @@
 """Events in, commands out."""
 
 from dataclasses import replace
+from math import ceil
 
 import numpy as np
 import pytest
@@ -72,6 +73,21 @@ def test_sampled_frames_become_the_test_set_at_the_expensive_level(world):
     commands = begun.turn(sampled)
     assert [command.frame for command in commands] == list(sampled.frames)
     assert {(x.fidelity, x.purpose) for x in commands} == {("expensive", "test")}
+
+
+@pytest.mark.parametrize("molecules", [1, 2, 3])
+@pytest.mark.parametrize("frames", [1, 5, 10, 11, 12])
+def test_exactly_the_validation_frames_asked_for_are_bought(world, frames, molecules):
+    seeding = SeedRules(cheap=6, expensive=3, validation=frames, per_walker=3)
+    begun = world.game(replace(world.RULES, seeding=seeding), molecules=molecules)
+    begun.to("train")
+    assert len(begun.asked(LabelFrame, purpose="test")) == frames
+    samples = begun.asked(Sample)
+    assert all(1 <= sample.frames <= 3 for sample in samples)
+    assert len(samples) == sum(
+        ceil((frames // molecules + (i < frames % molecules)) / 3)
+        for i in range(molecules)
+    )
 
 
 def test_the_first_training_waits_for_the_last_answer(world):

@@ -6,6 +6,9 @@ The checks create nothing.
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from shutil import which
+
+import numpy as np
 
 from alloop.config.checks.training_checks import (
     refine_problems,
@@ -17,12 +20,18 @@ from alloop.config.sections.data import Sampled
 from alloop.config.sections.plan import Plan
 from alloop.core.atoms import hill_formula
 from alloop.core.frame import Frame
+from alloop.core.label_cost import UNKNOWN_COST
 from alloop.core.levels import Level
 from alloop.labels.child.labeller import IsolatedLabeller
 from alloop.labels.levels import check_level
 from alloop.labels.named_code import path_problems
-from alloop.labels.programs import outside_code, program_of
+from alloop.labels.programs import level_cost, outside_code, program_of
 from alloop.scores.error_limits import needed_frames
+
+_HOT = 5000.0  # K
+_FUNCTIONS = 300.0  # basis functions of the molecule that costs are compared for
+_REVERSED = 3.0  # typical costs of methods, without the basis, are not better known
+_SUBMIT = {"slurm": "sbatch", "pbs": "qsub"}
 
 
 def section_conflicts(plan: Plan, broken: set[str]) -> Iterator[Problem]:
@@ -101,6 +110,43 @@ def level_problems(
         text = f"both are {levels['cheap'].title}; leave `cheap` out, or change one"
         found.append(Problem("levels", text))
     return found
+
+
+def plan_warnings(plan: Plan, levels: Mapping[str, Level]) -> Iterator[str]:
+    """Yield what is allowed and looks wrong: heat, levels in reverse, no scheduler."""
+    sections = {
+        "seeds": plan.seeds,
+        "explore": plan.explore,
+        "validation": plan.validation,
+    }
+    for name, section in sections.items():
+        hottest = np.max(getattr(section, "temperature", None) or 0.0)
+        if hottest > _HOT:
+            text = f"{hottest:g} K breaks most bonds; {_HOT:g} K or less is usual"
+            yield f"{name}.temperature: {text}"
+    if len(levels) == 2:
+        yield from _reverse_levels(levels["cheap"], levels["expensive"])
+    command = _SUBMIT.get(plan.cluster.kind)
+    if command is not None and which(command) is None:
+        yield (
+            f"cluster: `{command}` is not on this machine; start the campaign where "
+            "jobs are submitted"
+        )
+
+
+def _reverse_levels(cheap: Level, expensive: Level) -> Iterator[str]:
+    """Yield a warning if the cheap level's methods usually cost more."""
+    usual = [program_of(level).cost(level.settings) for level in (cheap, expensive)]
+    if UNKNOWN_COST in usual:
+        return
+    low, high = (
+        level_cost(level).time.value(_FUNCTIONS, False) for level in (cheap, expensive)
+    )
+    if high < low / _REVERSED:
+        yield (
+            f"levels: {expensive.title} usually costs less than {cheap.title}, the "
+            "cheap level; exchange them, or leave `cheap` out"
+        )
 
 
 def store_problems(path: Path) -> list[Problem]:

@@ -44,6 +44,26 @@ _BOUNDS = {
     "too_short": ("min_length", "a list of at least {}"),
     "string_too_short": ("min_length", "text of at least {} letter"),
 }
+# What other programs call a key or a value of a section, and how it is written here.
+_FOREIGN_KEYS = {
+    "cluster": {
+        "time": "walltime: 4 h",
+        "partition": "queue: NAME",
+        "project": "account: NAME",
+        "mem": "labels: {memory: 16 GB}",
+        "memory": "labels: {memory: 16 GB}",
+        "cores": "labels: {cores: 4}",
+        "cpus-per-task": "labels: {cores: 4}",
+        "cpus_per_task": "labels: {cores: 4}",
+        "ncpus": "labels: {cores: 4}",
+        "ntasks": "labels: {tasks: 4}",
+        "nodes": "labels: {jobs: {most: 4}}",
+        "gres": "learning: {gpus: 1}",
+        "qos": "directives: [--qos=NAME]",
+        "constraint": "directives: [--constraint=NAME]",
+    }
+}
+_FOREIGN_VALUES = {"device": {"gpu": "cuda", "nvidia": "cuda", "cuda:0": "cuda"}}
 _CLOSE = 0.8  # similarity of a word with a typing mistake
 _PASSES = 5  # removing one mistake may reveal that a required key is missing
 
@@ -134,7 +154,10 @@ def _expected_value(mistake: ErrorDetails) -> str:
 
 def _no_such_choice(mistake: ErrorDetails) -> str:
     choices = str(mistake["ctx"]["expected"]).replace("'", "`")
-    close = nearest_word(str(mistake["input"]), choices.split("`")[1::2])
+    given = str(mistake["input"]).lower()
+    close = _FOREIGN_VALUES.get(_dotted_path(mistake["loc"]), {}).get(
+        given, nearest_word(given, choices.split("`")[1::2])
+    )
     hint = f"; did you mean `{close}`?" if close else ""
     return f"expected {choices}, got {shown_value(mistake['input'])}{hint}"
 
@@ -144,6 +167,9 @@ def _no_such_key(loc: Loc) -> str:
     key, here, owner = str(loc[-1]), _dotted_path(loc[:-1]), _owning_section(loc)
     sections = list(_all_sections(Plan))
     homes = [x for x in sections if key in x[1].model_fields]
+    if (ours := _FOREIGN_KEYS.get(here, {}).get(key)) is not None:
+        batch = "" if "queue" in owner.model_fields else " with `kind: slurm` or `pbs`"
+        return f"no such key; here it is `{ours}`{batch}"
     kinds = [tag.strip("<>") for path, _, tag in homes if path == f"{here}."]
     if kinds:
         return f"no such key here; only `kind: {kinds[0]}` has it"

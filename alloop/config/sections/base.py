@@ -16,6 +16,8 @@ from pydantic import (
 
 Positive: TypeAlias = Annotated[float, Field(gt=0)]
 NotNegative: TypeAlias = Annotated[float, Field(ge=0)]
+# A molecule has no bonds left long before: a larger number is a typing mistake.
+Kelvin: TypeAlias = Annotated[float, Field(gt=0, le=100_000)]
 Share: TypeAlias = Annotated[float, Field(ge=0, le=1)]
 _MOST = 2**63 - 1  # the largest index of an array
 # No campaign has more than these: a larger number is a typing mistake, which would
@@ -30,6 +32,8 @@ Word: TypeAlias = Annotated[str, Field(pattern=r"^\w[\w.@+:,/=-]*$", max_length=
 Line: TypeAlias = Annotated[str, Field(pattern=r"^[^\x00-\x08\x0a-\x1f\x7f]*$")]
 # Quantities that may be written with a unit: `90 min`, `24 h`, `64 GB`.
 _SECONDS = {"s": 1.0, "min": 60.0, "h": 3600.0, "d": 86400.0}
+_WORDS_OF_TIME = {"sec": "s", "second": "s", "minute": "min", "hour": "h", "day": "d"}
+_CLOCK = re.compile(r"(?:(\d+)-)?(\d+):(\d\d):(\d\d)")  # as Slurm and PBS write it
 _MEGABYTES = {"MB": 1.0, "GB": 1e3, "TB": 1e6}
 _WRITTEN = re.compile(r"\s*(\d+(?:\.\d*)?)\s*([A-Za-z]+)\s*")
 
@@ -47,7 +51,26 @@ def _parse_quantity(given: Any, units: dict[str, float]) -> Any:
 
 
 def _parse_seconds(given: Any) -> Any:
-    return _parse_quantity(given, _SECONDS)
+    """Return a time in s: a number, `90 min`, `24 hours`, `4:00:00` or `1-00:00:00`.
+
+    `4:00` is refused: Slurm takes it for four minutes, most people for four hours.
+    """
+    if not isinstance(given, str):
+        return given
+    if clock := _CLOCK.fullmatch(given.strip()):
+        days, hours, minutes, seconds = (int(x or 0) for x in clock.groups())
+        return float(((days * 24 + hours) * 60 + minutes) * 60 + seconds)
+    if ":" in given or "-" in given:
+        text = "expected a time such as `4 h`, `4:00:00` or `1-00:00:00`"
+        raise ValueError(f"{text}, got `{given}`")
+    number, word = _split_unit(given)
+    unit = _WORDS_OF_TIME.get(word, _WORDS_OF_TIME.get(word.removesuffix("s"), word))
+    return _parse_quantity(f"{number} {unit}" if number else given, _SECONDS)
+
+
+def _split_unit(given: str) -> tuple[str, str]:
+    found = _WRITTEN.fullmatch(given)
+    return (found[1], found[2]) if found else ("", "")
 
 
 def _parse_megabytes(given: Any) -> Any:

@@ -116,7 +116,8 @@ class BatchSystem(Section):
         description="wall time of a job, such as 4 h (a plain number is in s)"
     )
     labels: Workers = Field(
-        description="jobs that make labels; without `learning` they do everything"
+        description="jobs that make labels, such as {cores: 4, memory: 16 GB}; without "
+        "`learning` they do everything"
     )
     learning: Workers | None = Field(
         None,

@@ -132,7 +132,7 @@ class Sampled(Examined):
         0.5, description="time step of the MD at the cheap level, fs"
     )
     friction: Positive = Field(0.02, description="friction of its thermostat, 1/fs")
-    each: ParallelCount = Field(3, description="frames taken from one trajectory")
+    each: ParallelCount = Field(3, description="most frames taken from one trajectory")
     spacing: Count = Field(20, description="MD steps between two of these frames")
 
 

@@ -7,6 +7,7 @@ from pydantic import Field
 
 from alloop.config.sections.base import (
     Count,
+    Kelvin,
     Loose,
     ParallelCount,
     Positive,
@@ -23,8 +24,8 @@ if TYPE_CHECKING:
 
 Timestep: TypeAlias = Annotated[float, Field(gt=0, le=5)]
 Temperatures: TypeAlias = Annotated[
-    Annotated[Positive, union_tag("one")]
-    | Annotated[tuple[Positive, ...], Loose, Field(min_length=1), union_tag("several")],
+    Annotated[Kelvin, union_tag("one")]
+    | Annotated[tuple[Kelvin, ...], Loose, Field(min_length=1), union_tag("several")],
     one_or_several(),
 ]
 

@@ -8,6 +8,7 @@ from alloop.config.sections.acceptance import Acceptance
 from alloop.config.sections.base import (
     Count,
     Duration,
+    Kelvin,
     LabelCount,
     LabelsOrNone,
     Loose,
@@ -43,7 +44,7 @@ class Seeds(Section):
         description="first labels at the expensive level, all molecules together; by "
         "default 10, or the budget if it is smaller",
     )
-    temperature: Positive = Field(
+    temperature: Kelvin = Field(
         500.0, description="temperature of the sampled normal modes, K"
     )
     sigma: Positive = Field(
