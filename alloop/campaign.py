@@ -21,6 +21,7 @@ from alloop.export import USUAL, Choice, Exported, Levels, Splits, dataset, writ
 from alloop.files.targets import MODELS, refuse_target, replace_atomically
 from alloop.generation import Generation, from_bytes, to_bytes
 from alloop.history.acceptance import require_accepted, warn_of_unaccepted
+from alloop.history.examination import limits_in_force
 from alloop.history.label_entries import lost_labels
 from alloop.history.reader import CODEC, History, history_of, read_history
 from alloop.history.saved_fold import campaign_beginning
@@ -172,10 +173,10 @@ class Campaign:
         """Return a generation, by default the best one.
 
         The best has the smallest error on the validation set; without any test it is
-        the newest.
+        the newest. Limits of its errors know the final examination too.
         """
         history = self.history()
-        trained = {event.generation: event.model for _, event in history.generations}
+        trained = {event.generation: event for _, event in history.generations}
         wanted = history.state.best if generation is None else generation
         if wanted not in trained:
             known = ", ".join(map(str, sorted(trained))) or "none yet"
@@ -183,10 +184,13 @@ class Campaign:
                 f"expected a generation of {self.store} (there are: {known}), "
                 f"got {wanted}"
             )
+        event = trained[wanted]
         with Archive.open(self.store, CODEC) as archive:
             own = self._parts.own
             restore = own.potential.restore if own.potential else restore_potential
-            return from_bytes(archive.model(trained[wanted]), restore, own.scorer)
+            found = from_bytes(archive.model(event.model), restore, own.scorer)
+        barred = self.setup.rules.barred_doubts("expensive")
+        return replace(found, error_limits=limits_in_force(history, event, barred))
 
     def calculator(
         self,

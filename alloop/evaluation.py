@@ -242,15 +242,16 @@ def calibrate(
     errors: Floats,
     scoring: ScorerSettings,
     ratios: Sequence[float] = (),
+    batch: Batch | None = None,
 ) -> TrainedGeneration:
     """Return the generation with limits of its errors, and a threshold that fits them.
 
     surprise, errors (frames,), in eV/Å: of labelled frames that it was not trained on,
     best of MD. The threshold is taken from these where they suffice, or where the
     settings flag by an error, it is the surprise at which the limit reaches that.
-    ratios: of control frames, see `fit_error_limits`.
+    ratios: of control frames, and batch: the frames; see `fit_error_limits`.
     """
-    limits = fit_error_limits(surprise, errors, scoring.coverage, ratios)
+    limits = fit_error_limits(surprise, errors, scoring.coverage, ratios, batch)
     fitted, known = trained.fitted, surprise[np.isfinite(surprise)]
     threshold = surprise_threshold(known, scoring.quantile)
     if limits is not None and scoring.error is not None:

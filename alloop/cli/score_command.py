@@ -27,6 +27,7 @@ from alloop.cli.console import (
 from alloop.core.errors import InputError
 
 if TYPE_CHECKING:
+    from alloop.core.error_limits import ErrorLimits
     from alloop.generation import Generation
     from alloop.jobs.score_job import ScoredFrame
 
@@ -181,6 +182,16 @@ def _sums(counts: Counter[str], model: "Generation") -> str:
     also = f" and {controls} of MD" if limits.controls else ""
     return (
         f"{text}; limits hold for {limits.coverage:.0%} of frames like the "
-        f"{limits.frames}{also} that they were made from; "
+        f"{limits.frames}{also} that they were made from{_examined_text(limits)}; "
         "the promise is not for flagged or outside frames"
+    )
+
+
+def _examined_text(limits: "ErrorLimits") -> str:
+    """Return how often limits held in the examination, empty where it is not known."""
+    if not limits.examined:
+        return ", MD at the cheap level or frames of your own: none was tested by MD"
+    return (
+        f", {limits.examined} of them MD on the model (of {limits.told} that had a "
+        f"limit before their labels {limits.held} erred by less)"
     )

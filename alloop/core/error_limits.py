@@ -8,10 +8,12 @@ from typing import Any
 
 import numpy as np
 
+from alloop.core.batch import Batch, pack_frames
+from alloop.core.frame import Frame
+from alloop.core.known_distances import KnownDistances
 from alloop.core.units import Floats
 
 _FARTHEST = 50.0  # of the arguments of sinh and exp, far from overflow
-_BEYOND = 1.0  # reduced surprise past the last knot, up to which limits are continued
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,13 +21,18 @@ class ErrorLimits:
     """The limit of a frame's largest force error on an atom (norm, eV/Å), by surprise.
 
     The logarithm of the limit is linear between `logarithms` at `knots` of reduced
-    surprise, asinh((surprise - centre) / width); it is constant below the first knot
-    and rises by `slope` beyond the last, so that it never falls. There is none (inf)
-    where surprise lies far beyond the last knot, the largest that was seen. factor: by
-    which all limits are raised. coverage: the promised share of frames below their
-    limit. frames: number of labelled frames, none of them trained on, that it was made
-    from; controls: number of control frames that the factor was made from, 0 where
-    these are too few.
+    surprise, asinh((surprise - centre) / width); it is constant below the first knot,
+    so that it never falls. There is none (inf) where no frame that it was made from
+    shows how large the error is: where surprise lies above the last knot, the largest
+    that was seen, and where a bond is longer or shorter than in all of them (distances;
+    not looked at where None). factor: by which all limits are raised. coverage: the
+    promised share of frames below their limit. frames: number of labelled frames, none
+    of them trained on, that it was made from; controls: number of control frames that
+    the factor was made from, 0 where these are too few. examined: number of frames of
+    the final examination among `frames`; of these, `told` had a limit before their
+    labels, and `held` erred by less than it. beyond: reduced surprise past the last
+    knot up to which limits go on, rising by `slope`; 0 but in limits of an older
+    alloop.
     """
 
     coverage: float
@@ -37,6 +44,11 @@ class ErrorLimits:
     slope: float
     factor: float = 1.0
     controls: int = 0
+    beyond: float = 1.0
+    distances: KnownDistances | None = None
+    examined: int = 0
+    told: int = 0
+    held: int = 0
 
     @classmethod
     def from_fields(cls, given: Mapping[str, Any]) -> "ErrorLimits":
@@ -45,12 +57,15 @@ class ErrorLimits:
         ValueError for numbers that make no limits.
         """
         lists = {name: tuple(given[name]) for name in ("knots", "logarithms")}
-        found = cls(**{**given, **lists})
+        distances = given.get("distances")
+        if distances is not None:
+            distances = KnownDistances.from_fields(distances)
+        found = cls(**{**given, **lists, "distances": distances})
         found._refuse_malformed()
         return found
 
     def _refuse_malformed(self) -> None:
-        ends = (self.centre, self.width, self.slope, self.factor)
+        ends = (self.centre, self.width, self.slope, self.factor, self.beyond)
         numbers = (*ends, *self.knots, *self.logarithms)
         rising = all(a < b for a, b in pairwise(self.knots)) and all(
             a <= b for a, b in pairwise(self.logarithms)
@@ -58,26 +73,30 @@ class ErrorLimits:
         whole = len(self.knots) == len(self.logarithms) > 0 and rising
         if not whole or not all(map(math.isfinite, numbers)):
             raise ValueError(f"expected finite limits that do not fall, got {self}")
-        if min(self.width, self.factor) <= 0.0 or self.slope < 0.0:
+        if min(self.width, self.factor) <= 0.0 or min(self.slope, self.beyond) < 0.0:
             raise ValueError(f"expected positive limits, got {self}")
         if not 0.0 < self.coverage < 1.0:
             raise ValueError(f"expected a coverage below 1, got {self.coverage}")
 
-    def limits(self, surprise: Floats) -> Floats:
+    def limits(self, surprise: Floats, batch: Batch | None = None) -> Floats:
         """Return the limits (frames,) in eV/Å; NaN where surprise is.
 
-        inf where surprise is larger than any that the limits were made from.
+        inf where the frames that the limits were made from show none. batch: the
+        frames; without them their distances are not looked at.
         """
         x = reduced_surprise(surprise, self.centre, self.width)
         beyond = self.slope * np.maximum(x - self.knots[-1], 0.0)
         exponent = np.interp(x, self.knots, self.logarithms) + beyond
         found = self.factor * np.exp(np.minimum(exponent, _FARTHEST))
-        out: Floats = np.where(x > self.knots[-1] + _BEYOND, np.inf, found)
+        out: Floats = np.where(x > self.knots[-1] + self.beyond, np.inf, found)
+        if batch is not None and self.distances is not None:
+            out[~self.distances.hold(batch) & ~np.isnan(out)] = np.inf
         return out
 
-    def limit(self, surprise: float) -> float:
-        """Return the limit of one frame in eV/Å."""
-        return float(self.limits(np.array([surprise]))[0])
+    def limit(self, surprise: float, frame: Frame | None = None) -> float:
+        """Return the limit of one frame in eV/Å, see `limits`."""
+        batch = None if frame is None else pack_frames([frame])
+        return float(self.limits(np.array([surprise]), batch)[0])
 
     def surprise_at(self, error: float) -> float:
         """Return the surprise above which the limit is larger than an error in eV/Å.
@@ -93,7 +112,8 @@ class ErrorLimits:
             run = self.knots[place + 1] - self.knots[place]
             rise *= run / (self.logarithms[place + 1] - self.logarithms[place])
         else:
-            rise = min(_BEYOND, rise / self.slope) if self.slope > 0.0 else _BEYOND
+            most = self.beyond
+            rise = min(most, rise / self.slope) if self.slope > 0.0 else most
         reduced = min(self.knots[place] + rise, _FARTHEST)
         return self.centre + self.width * math.sinh(reduced)
 

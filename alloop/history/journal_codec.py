@@ -7,6 +7,7 @@ from typing import Any
 from alloop.core import batch, cost_curve, frame, label_cost, levels, records
 from alloop.core.error_limits import ErrorLimits
 from alloop.core.errors import DamagedError
+from alloop.core.known_distances import KnownDistances
 from alloop.loop import events as e
 from alloop.loop.commands import (
     Command,
@@ -36,7 +37,7 @@ _FACTS = (
     *(frame.Frame, batch.Batch, levels.Level, records.Walker, records.Candidate),
     *(records.Label, records.Unlabelled, records.Failure, records.Noise),
     *(records.ModelCheck, records.Refinement),
-    *(label_cost.Cost, cost_curve.Curve, ErrorLimits),
+    *(label_cost.Cost, cost_curve.Curve, ErrorLimits, KnownDistances),
 )
 CLASSES = (*_EVENTS, *_FACTS)
 CODEC = Codec(CLASSES)

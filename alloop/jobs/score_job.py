@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from math import isnan, nan
+from math import inf, isnan, nan
 from typing import Any
 
 import numpy as np
@@ -27,11 +27,11 @@ class ScoredFrame:
     """A frame with its predicted energy, surprise, limit of the error and verdict.
 
     number: of the frame in its file, from 0 on. energy in eV; nan where the model knows
-    nothing of an element, and surprise with it. error_limit: upper limit of the largest
-    force error on an atom, eV/Å; inf where surprise lies beyond all that it was made
-    from, nan where the model has none and for frames outside. verdict: "trusted",
-    "flagged", or "outside" for a composition, charge or spin that the model was not
-    trained on.
+    nothing of an element, and surprise with it, or gives no number. error_limit: upper
+    limit of the largest force error on an atom, eV/Å; inf where the frames that it was
+    made from show none, nan where the model has none and for frames outside. verdict:
+    "trusted", "flagged", or "outside" for a composition, charge or spin that the model
+    was not trained on.
     """
 
     number: int
@@ -115,10 +115,13 @@ class FrameScores:
             if len(places):
                 said = self._predicted([given[i].frame for i in places])
                 energies[places], surprise[places] = said
-        limits = self._limits(surprise)
+        limits = self._limits(surprise, [each.frame for each in given])
         for index, each in enumerate(given):
             limit = float(limits[index])
-            is_known = inside[index] and not isnan(energies[index])
+            numbers = not isnan(energies[index])
+            is_known = inside[index] and (numbers or self.domain is not None)
+            if is_known and not numbers and self.model.error_limits is not None:
+                limit = inf  # as for atoms on top of one another
             yield ScoredFrame(
                 number=first + index,
                 atoms=each.atoms,
@@ -126,7 +129,7 @@ class FrameScores:
                 energy=float(energies[index]),
                 surprise=float(surprise[index]),
                 error_limit=limit if is_known else nan,
-                verdict=self._verdict(float(surprise[index]), limit)
+                verdict=self._verdict(surprise[index] if numbers else nan, limit)
                 if is_known
                 else "outside",
             )
@@ -155,11 +158,11 @@ class FrameScores:
         assert self.model.scorer is not None
         return said.energies, self.model.scorer.score(batch, said)
 
-    def _limits(self, surprise: Floats) -> Floats:
+    def _limits(self, surprise: Floats, frames: Sequence[Frame]) -> Floats:
         limits = self.model.error_limits
-        return (
-            np.full(len(surprise), nan) if limits is None else limits.limits(surprise)
-        )
+        if limits is None:
+            return np.full(len(surprise), nan)
+        return limits.limits(surprise, pack_frames(frames))
 
     def _verdict(self, surprise: float, limit: float) -> str:
         if self.error is not None:

@@ -249,7 +249,7 @@ def _calibrated(
     said = model.predict(labels.batch, descriptors=True)
     surprise = model.scorer.score(labels.batch, said)
     errors = largest_force_errors(labels.batch, said.forces, labels.forces)
-    return calibrate(trained, surprise, errors, scoring)
+    return calibrate(trained, surprise, errors, scoring, batch=labels.batch)
 
 
 def _model_facts(material: TrainMaterial, errors: Rows) -> dict[str, int | float]:

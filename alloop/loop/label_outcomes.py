@@ -140,7 +140,7 @@ def _limit_ratio(
     limits = None if summary is None else summary.error_limits
     if found is None or limits is None or not isfinite(found.surprise):
         return None, None
-    limit = limits.limit(found.surprise)
+    limit = limits.limit(found.surprise, found.frame)
     if not isfinite(limit):
         return None, None
     error = np.linalg.norm(found.forces - event.label.forces, axis=1).max()

@@ -99,7 +99,7 @@ class PotentialCalculator(StatefulCalculator):
                 surprise = self.scorer.score(batch, predictions)
                 self.results["surprise"] = float(surprise[0])
                 if self.error_limits is not None:
-                    limit = self.error_limits.limits(surprise)
+                    limit = self.error_limits.limits(surprise, batch)
                     self.results["error_limit"] = float(limit[0])
 
     def _prepared(self, atoms: Atoms) -> Batch:

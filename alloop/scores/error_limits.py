@@ -15,7 +15,9 @@ from math import ceil, isfinite
 
 import numpy as np
 
+from alloop.core.batch import Batch
 from alloop.core.error_limits import ErrorLimits, reduced_surprise
+from alloop.core.known_distances import KnownDistances
 from alloop.core.units import Floats
 from alloop.scores.calibrate import conformal_quantile
 
@@ -36,7 +38,11 @@ def _needed_ratios(coverage: float) -> int:
 
 
 def fit_error_limits(
-    surprise: Floats, errors: Floats, coverage: float, ratios: Sequence[float] = ()
+    surprise: Floats,
+    errors: Floats,
+    coverage: float,
+    ratios: Sequence[float] = (),
+    batch: Batch | None = None,
 ) -> ErrorLimits | None:
     """Return the limits; None with fewer than `needed_frames`.
 
@@ -44,9 +50,13 @@ def fit_error_limits(
     eV/Å. ratios: errors of control frames of MD over the limits (without factor) that
     the generations before promised for them. Where there are enough of these, a factor
     raises the limits so that they would have held for control frames too; it lowers
-    none, since the ratios are those of older models.
+    none, since the ratios are those of older models. batch: the frames; with them,
+    frames whose bonds are longer or shorter than in all of these have no limit.
     """
     known = np.isfinite(surprise) & np.isfinite(errors)
+    distances = None
+    if batch is not None and known.any():
+        distances = KnownDistances.of(batch.select(np.flatnonzero(known)))
     surprise, errors = surprise[known], errors[known]
     if len(errors) < needed_frames(coverage):
         return None
@@ -63,6 +73,8 @@ def fit_error_limits(
         knots=tuple(line.knots.tolist()),
         logarithms=tuple((line.heights + margin).tolist()),
         slope=line.slope,
+        beyond=0.0,
+        distances=distances,
     )
     usable = np.array([x for x in ratios if isfinite(x)])
     if len(usable) < _needed_ratios(coverage):
@@ -105,8 +117,8 @@ def _left_out_residuals(x: Floats, y: Floats) -> Floats:
 def _fit_line(x: Floats, y: Floats) -> _Line:
     """Return the least-squares line whose pieces do not fall.
 
-    Its corners divide the frames equally. Beyond the last, where there are no frames,
-    it rises at least as one straight line through all frames would.
+    Its corners divide the frames equally. Beyond the last, where frames that were left
+    out may lie, it rises at least as one straight line through all frames would.
     """
     from scipy.optimize import nnls  # slow to import
 

@@ -55,7 +55,12 @@ def perform_training(
             task_data.test.batch, evaluation.forces, task_data.test.forces
         )
         trained = calibrate(
-            trained, evaluation.surprise, errors, settings.scoring, task_data.ratios
+            trained,
+            evaluation.surprise,
+            errors,
+            settings.scoring,
+            task_data.ratios,
+            task_data.test.batch,
         )
     generation = _with_facts(trained.generation, command, evaluation)
     model, blob = to_bytes(generation)

@@ -36,7 +36,7 @@ from alloop.history.measured_costs import cpu_seconds_by_part
 from alloop.labels.direct import DirectLabeller
 from alloop.md.thermal_frames import normal_modes, numerical_hessian, relax_frame
 from alloop.potentials.labeller_potential import LabellerPotential
-from alloop.report.analysis.examination import examined_frames
+from alloop.report.analysis.examination import counted_frames
 from benchmarks.common import Row, Rows, make_parser, make_table, show
 
 _FILE = Path(__file__).parents[2] / "campaigns" / "formaldehyde.yaml"
@@ -58,7 +58,7 @@ def run_campaign(out: Path, seed: int) -> Campaign:
 def examination_labels(campaign: Campaign) -> LabelSet:
     """Return the labels of the frames of MD on the campaign's final model."""
     history = campaign.history()
-    frames = sorted(x.frame.id for x, _ in examined_frames(history))
+    frames = sorted(x.frame.id for x, _ in counted_frames(history))
     return history.label_index.label_set(history.state.levels["expensive"], frames)
 
 

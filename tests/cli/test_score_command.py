@@ -1,6 +1,7 @@
 """The command `score`: what a model says of frames that the user brings."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import ase.io
@@ -73,6 +74,26 @@ def test_scores_are_those_of_the_calculator_with_a_verdict(
         over = results["surprise"] > model.threshold
         assert row["verdict"] == ("flagged" if over else "trusted")
     assert (rows[-1]["verdict"], rows[-1]["error_limit"]) == ("flagged", None)
+
+
+def test_a_frame_whose_energy_is_no_number_is_flagged_without_a_limit(
+    done: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model, predict = Campaign.from_store(done).model(), Generation.predict
+
+    def broken(self, batch, *, descriptors=False):
+        said = predict(self, batch, descriptors=descriptors)
+        known = np.where(np.arange(len(batch)) == 1, np.nan, said.energies)
+        return replace(said, energies=known)
+
+    monkeypatch.setattr(Generation, "predict", broken)
+    water = Campaign.from_store(done).dataset("expensive", "validation")[0]
+    given = [GivenStructure(water, from_atoms(water))] * 2
+    usual, none = FrameScores(model, model.domain).score(given)
+    assert (usual.verdict, none.verdict) == ("trusted", "flagged")
+    assert np.isnan(none.energy)
+    assert usual.error_limit < none.error_limit == np.inf
+    assert none.facts()["energy"] is None
 
 
 def test_a_frame_is_flagged_where_it_may_be_off_by_more_than_asked(

@@ -6,10 +6,10 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from alloop.history.examination import labels_of_test
 from alloop.history.reader import History
 from alloop.report.analysis.explorations import read_explorations
 from alloop.report.analysis.residual_bias import GenerationBias, generation_biases
-from alloop.report.analysis.uncertainty import labels_of_test
 from alloop.report.sections.residual_section import bias_figure, residual_section
 
 

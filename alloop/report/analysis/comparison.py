@@ -9,6 +9,7 @@ from itertools import accumulate
 import numpy as np
 
 from alloop.core.units import Floats
+from alloop.history.examination import labels_of_test
 from alloop.history.measured_costs import PARTS
 from alloop.history.reader import History
 from alloop.loop import events as e
@@ -19,7 +20,6 @@ from alloop.report.analysis.campaign_facts import (
     supplied_validation,
 )
 from alloop.report.analysis.examination import last_examination, where_measured
-from alloop.report.analysis.uncertainty import labels_of_test
 from alloop.report.text.formatting import duration_text, milli_text, plural
 
 _INSTANT = 1e-9  # s: the least label cost; unmeasurable costs count as this

@@ -11,18 +11,18 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from alloop.core.doubts import doubts_of_details
 from alloop.core.frame import FrameId
 from alloop.core.prediction_errors import ErrorSummary, prediction_errors
 from alloop.core.records import Candidate, Label, Predictions, Unlabelled, Walker
 from alloop.core.units import Floats
+from alloop.history.examination import examination_frames, examined_frames
 from alloop.history.reader import History
 from alloop.loop import events as e
 from alloop.report.analysis.campaign_facts import (
     config_value,
     supplied_validation,
 )
-from alloop.report.analysis.label_quality import is_excluded
+from alloop.report.analysis.label_quality import barred_doubts
 from alloop.report.text.event_text import energy_errors_text
 from alloop.report.text.formatting import (
     and_list,
@@ -81,7 +81,7 @@ def last_examination(history: History) -> Examination | None:
     begun = f"examine/{command.number}/"
     found = [x for _, x in history.of_kind(e.Examined) if x.name.startswith(begun)]
     walkers: dict[int, Walker] = {w.index: w for x in found for w in x.walkers}
-    frames = [candidate for event in found for candidate in event.frames]
+    frames = examination_frames(history)
     labels, missing, waiting = _examination_labels(history, frames)
     known = [x for x in frames if x.frame.id in labels]
     threshold = next(
@@ -107,28 +107,20 @@ def last_examination(history: History) -> Examination | None:
     )
 
 
-def examined_frames(history: History) -> Iterator[tuple[Candidate, Label]]:
-    """Yield the frames of the last examination with their predictions and labels."""
-    asked = history.record_index.examinations
-    begun = f"examine/{max(asked, default=0)}/"
-    found = [x for _, x in history.of_kind(e.Examined) if x.name.startswith(begun)]
-    frames = [candidate for event in found for candidate in event.frames]
-    labels, _, _ = _examination_labels(history, frames)
-    for candidate in frames:
-        if candidate.frame.id in labels:
-            yield candidate, labels[candidate.frame.id]
+def counted_frames(history: History) -> Iterator[tuple[Candidate, Label]]:
+    """Yield the frames of the last examination whose label counts, with that label."""
+    return examined_frames(history, barred_doubts(history))
 
 
 def _examination_labels(
     history: History, frames: list[Candidate]
 ) -> tuple[dict[FrameId, Label], Mapping[str, int], int]:
-    """Return valid labels, the reasons why others are not, and the number to come."""
+    """Return labels that count, the reasons why others do not, and those to come."""
     level = history.state.levels["expensive"]
-    good: dict[FrameId, Label] = {}
+    good = {x.frame.id: label for x, label in counted_frames(history)}
     missing: Counter[str] = Counter()
     waiting = 0
-    for candidate in frames:
-        frame = candidate.frame.id
+    for frame in (x.frame.id for x in frames if x.frame.id not in good):
         found = history.label_index.get(level, frame)
         if found is None:
             waiting += 1
@@ -136,13 +128,8 @@ def _examination_labels(
             missing[failure_text(found.failure)] += 1
         elif history.state.excluded & {(frame, "expensive"), (frame, "all")}:
             missing["excluded by hand"] += 1
-        elif any(
-            is_excluded(history, "expensive", x)
-            for x in doubts_of_details(found.details)
-        ):
-            missing["doubtful"] += 1
         else:
-            good[frame] = found
+            missing["doubtful"] += 1
     return good, missing, waiting
 
 

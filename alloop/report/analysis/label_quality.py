@@ -117,6 +117,11 @@ def is_excluded(history: History, fidelity: str, doubt: Doubt) -> bool:
     return doubt_policy(history, fidelity, doubt) == _VERDICTS["exclude"]
 
 
+def barred_doubts(history: History) -> frozenset[Doubt]:
+    """Return the doubts that keep an expensive label out of all learning."""
+    return frozenset(x for x in Doubt if is_excluded(history, "expensive", x))
+
+
 def quarantined_labels(history: History) -> tuple[tuple[LabelEntry, Unlabelled], ...]:
     """Return the missing labels and their failures, in the order of the journal."""
     labels = ((label, label.record) for label in latest_labels(label_entries(history)))

@@ -10,14 +10,16 @@ import numpy as np
 
 from alloop.core.error_limits import ErrorLimits
 from alloop.core.text import plural
+from alloop.history.examination import force_error, limits_in_force
 from alloop.history.reader import History
 from alloop.loop import events as e
 from alloop.report.analysis.campaign_facts import config_value
-from alloop.report.analysis.examination import examined_frames, threshold_sentences
-from alloop.report.text.formatting import milli_text
+from alloop.report.analysis.examination import counted_frames, threshold_sentences
+from alloop.report.analysis.label_quality import barred_doubts
+from alloop.report.text.formatting import and_list, milli_text
 from alloop.scores.error_limits import needed_frames
 
-FEW = 30  # frames below which a share is no rate
+_FEW = 10  # frames below which a share is no rate
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,22 +37,43 @@ class LimitCoverage:
     @property
     def sentence(self) -> str:
         """The counts as a sentence."""
-        few = "" if self.n >= FEW else f" (n = {self.n} is too few for a rate)"
-        share = f", {self.held / self.n:.0%} against {self.coverage:.0%}"
+        few = "" if self.n >= _FEW else f" (n = {self.n} is too few for a rate)"
         return (
             f"Of {plural(self.n, self.group)} {self.held} erred by less than the limit "
-            f"promised before their labels{few or share}."
+            f"promised before their labels{few or self._rate}."
+        )
+
+    @property
+    def _rate(self) -> str:
+        """The share with its 95 % interval (Wilson), against what was promised."""
+        from scipy.stats import binomtest  # slow to import
+
+        interval = binomtest(self.held, self.n).proportion_ci(method="wilson")
+        return (
+            f", {self.held / self.n:.0%} ({interval.low:.0%} to {interval.high:.0%} at "
+            f"95% confidence) against {self.coverage:.0%}"
         )
 
 
 def newest_limits(history: History) -> tuple[e.Trained, ErrorLimits] | None:
-    """Return the newest generation that has limits of its errors, with these."""
-    found = [
-        (event, event.error_limits)
-        for _, event in history.generations
-        if event.error_limits is not None
-    ]
-    return found[-1] if found else None
+    """Return the newest generation that has limits of its errors, with these.
+
+    Where the generation that was examined last has limits that know the examination, it
+    is that one.
+    """
+    found = [x for _, x in history.generations if x.error_limits is not None]
+    examined = [x for x in found if x.model == _examined_model(history)]
+    barred = barred_doubts(history)
+    for event in (*examined, *reversed(found)):
+        limits = limits_in_force(history, event, barred)
+        if limits is not None and (limits.examined or event not in examined):
+            return event, limits
+    return None
+
+
+def _examined_model(history: History) -> str | None:
+    asked = history.record_index.examinations
+    return asked[max(asked)].model if asked else None
 
 
 def limit_coverages(history: History) -> tuple[LimitCoverage, ...]:
@@ -69,18 +92,16 @@ def limit_coverages(history: History) -> tuple[LimitCoverage, ...]:
 
 
 def _examined(history: History) -> list[bool]:
-    asked = history.record_index.examinations
-    model = asked[max(asked)].model if asked else None
+    model = _examined_model(history)
     limits = next(
         (x.error_limits for _, x in history.generations if x.model == model), None
     )
     if limits is None:
         return []
     return [
-        bool(np.linalg.norm(said.forces - label.forces, axis=1).max() <= limit)
-        for said, label in examined_frames(history)
-        for limit in limits.limits(np.array([said.surprise]))
-        if np.isfinite(limit)
+        force_error(said, label) <= limit
+        for said, label in counted_frames(history)
+        if np.isfinite(limit := limits.limit(said.surprise, said.frame))
     ]
 
 
@@ -94,9 +115,9 @@ def limit_sentences(history: History) -> Iterator[str]:
     usual = milli_text(limits.limit(limits.centre))
     yield (
         f"Generation {trained.generation} promises limits of force errors that hold "
-        f"for {limits.coverage:.0%} of frames like the {limits.frames} "
-        f"{'validation frames' if not limits.controls else 'of validation'} that they "
-        f"were made from{_control_text(limits)}: {usual} meV/Å at the median surprise."
+        f"for {limits.coverage:.0%} of frames like those that they were made from, "
+        f"{_made_from(limits)}: {usual} meV/Å at the median surprise, and none where "
+        "surprise or a bond length lies beyond all of theirs."
     )
     for found in limit_coverages(history):
         yield found.sentence
@@ -108,11 +129,15 @@ def calibration_sentences(history: History) -> Iterator[str]:
     yield from limit_sentences(history)
 
 
-def _control_text(limits: ErrorLimits) -> str:
-    if not limits.controls:
-        return ""
-    raised = f", which raise them by {limits.factor:.2g}" if limits.factor > 1.0 else ""
-    return f" and {plural(limits.controls, 'control frame')} of MD{raised}"
+def _made_from(limits: ErrorLimits) -> str:
+    parts = [plural(limits.frames - limits.examined, "validation frame")]
+    if limits.examined:
+        parts.append(f"{limits.examined} of the examination")
+    if limits.controls:
+        raised = limits.factor > 1.0
+        by = f" (which raise them by {limits.factor:.2g})" if raised else ""
+        parts.append(f"{plural(limits.controls, 'control frame')} of MD{by}")
+    return and_list(parts)
 
 
 def _missing_limits(history: History) -> Iterator[str]:

@@ -10,12 +10,12 @@ from alloop.core.frame import FrameId
 from alloop.core.label_cost import molecule_key
 from alloop.core.records import LabelSet
 from alloop.core.units import Booleans, Floats, Integers
+from alloop.history.examination import labels_of_test
 from alloop.history.reader import History
 from alloop.loop import events as e
 from alloop.report.analysis.campaign_facts import supplied_validation
-from alloop.report.analysis.examination import examined_frames, last_examination
+from alloop.report.analysis.examination import counted_frames, last_examination
 from alloop.report.analysis.explorations import Explorations, labels_by_frame
-from alloop.report.analysis.uncertainty import labels_of_test
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,7 +87,7 @@ def error_groups(history: History) -> ErrorGroups | None:
 
 
 def _examination_errors(history: History) -> tuple[int, str, _TestErrors] | None:
-    found, predicted = last_examination(history), list(examined_frames(history))
+    found, predicted = last_examination(history), list(counted_frames(history))
     if found is None or not predicted:
         return None
     level = history.state.levels["expensive"]

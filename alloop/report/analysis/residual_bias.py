@@ -8,8 +8,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from alloop.history.examination import labels_of_test
 from alloop.history.reader import History
-from alloop.report.analysis.uncertainty import labels_of_test
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,12 +12,12 @@ import numpy as np
 
 from alloop.core.frame import FrameId
 from alloop.core.prediction_errors import largest_force_errors
-from alloop.core.records import LabelSet
 from alloop.core.units import Booleans, Floats
+from alloop.history.examination import force_error, labels_of_test
 from alloop.history.reader import History
 from alloop.loop import events as e
 from alloop.report.analysis.campaign_facts import config_value
-from alloop.report.analysis.examination import examined_frames
+from alloop.report.analysis.examination import counted_frames
 from alloop.report.analysis.explorations import (
     Explorations,
     control_frames,
@@ -121,16 +121,6 @@ def bad_errors(history: History) -> dict[int, float]:
     }
 
 
-def labels_of_test(history: History, trained: e.Trained) -> LabelSet | None:
-    """Return the labels that the generation was evaluated on, None without any."""
-    test = trained.evaluation
-    if test is None or not test.frames:
-        return None
-    return history.label_index.label_set(
-        history.opened.levels["expensive"], test.frames
-    )
-
-
 def _test_errors(history: History, trained: e.Trained) -> Floats:
     labels = labels_of_test(history, trained)
     if labels is None or trained.evaluation is None:
@@ -154,9 +144,8 @@ def _test_points(history: History) -> Iterator[ErrorPoint]:
 def _examined_points(history: History) -> Iterator[ErrorPoint]:
     asked = history.record_index.examinations
     number = asked[max(asked)].generation if asked else 0
-    for candidate, label in examined_frames(history):
-        lengths = np.linalg.norm(candidate.forces - label.forces, axis=1)
-        frame, error = candidate.frame.id, float(lengths.max())
+    for candidate, label in counted_frames(history):
+        frame, error = candidate.frame.id, force_error(candidate, label)
         yield ErrorPoint(frame, "examination", number, float(candidate.surprise), error)
 
 
