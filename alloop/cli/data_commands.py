@@ -38,7 +38,7 @@ def export(  # noqa: PLR0913 - one for each option
         Literal["train", "validation", "test", "all"],
         typer.Option(
             help="train: learned from; validation: steers the campaign; test: "
-            "the final examination"
+            "the examination"
         ),
     ] = "train",
     at: Annotated[

@@ -1,7 +1,7 @@
 """The commands `status`, `why`, `log` and `report`: read a store, also while in use."""
 
 import contextlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from itertools import chain
 from pathlib import Path
 from shlex import quote
@@ -21,17 +21,41 @@ if TYPE_CHECKING:
 
 def status(
     place: StorePath,
+    everything: Annotated[
+        bool,
+        typer.Option(
+            "--all", help="show generations, labels, thresholds and costs in full"
+        ),
+    ] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Show the round, labels, costs and errors of a campaign."""
+    """Show what a campaign reached: error, limits of errors, controls and cost."""
+    from alloop.report.analysis.outcome import outcome_facts
     from alloop.report.status import campaign_status
+    from alloop.report.text.summary import warning_sentences
 
-    values = campaign_status(open_history(place))
+    history = open_history(place)
+    values = campaign_status(history)
     if as_json:
         print_json(values)
         return
-    for name, value in _status_facts(values):
-        print_text(f"{name:<16} {value}")
+    controls = _control_histories(history)
+    facts = outcome_facts(history, controls)
+    for name, value in _status_facts(values, facts, warning_sentences(history)):
+        print_text(f"{name:<11} {value}")
+    if everything:
+        _print_details(history, controls, values)
+
+
+def _print_details(
+    history: "History", controls: "Mapping[str, History]", values: dict[str, Any]
+) -> None:
+    """Print the table of generations, all sentences and the table of labels."""
+    from alloop.report.text.summary import detail_lines, end_table
+
+    print_text(end_table(history, controls))
+    for line in detail_lines(history, controls):
+        print_text(line)
     print_text(_label_table(values["labels"]))
 
 
@@ -153,34 +177,25 @@ def _control_histories(history: "History") -> dict[str, "History"]:
     }
 
 
-def _status_facts(values: dict[str, Any]) -> Iterator[tuple[str, str]]:
-    from alloop.report.text.formatting import (
-        STAGES,
-        duration_text,
-        milli_text,
-        task_text,
-    )
+def _status_facts(
+    values: dict[str, Any], facts: "Mapping[str, str]", notes: Sequence[str]
+) -> Iterator[tuple[str, str]]:
+    """Yield names and texts; facts: what was reached; notes: warnings."""
+    from alloop.report.text.formatting import STAGES, duration_text, task_text
 
     stage = STAGES.get(values["stage"], values["stage"])
-    walkers, stopped = values["walkers"], _count_text(values["walkers"]["stopped"])
     yield values["name"], f"{_current_stage(values, stage)} (round {values['round']})"
     yield "driver", _driver_text(values)
     if values["parent"]:
         origin = values["parent"]
         yield "forked", f"from {origin['store']}, generation {origin['generation']}"
-    if values["examination"]:
-        yield "examination", " ".join(values["examination"]["sentences"])
-    errors = [milli_text(x) for x in values["errors"] if x is not None]
-    shown = f"{' → '.join(errors)}{_best_text(values)}"
-    yield "validation error", shown if errors else "none yet"
-    if values["acceptance"]:
-        yield "acceptance", values["acceptance"]
-    yield from _calibration_facts(values)
-    yield "walkers", f"{walkers['walking']} walking, {stopped or 'none'} stopped"
-    yield "CPU", duration_text(values["cpu_seconds"])
+    yield from facts.items()
+    for sentence in notes:
+        yield "note", sentence
     if values["quarantined"]["labels"]:
         yield "quarantine", _quarantine_text(values)
     if not values["finished"]:
+        yield "walkers", _walker_text(values["walkers"])
         yield "under way", task_text(values["open"])
     for training in values["training"]:
         yield "training", training
@@ -192,23 +207,9 @@ def _status_facts(values: dict[str, Any]) -> Iterator[tuple[str, str]]:
     )
 
 
-def _calibration_facts(values: dict[str, Any]) -> Iterator[tuple[str, str]]:
-    """Yield the basis of threshold, limits of errors and split, where there is one."""
-    limits = values["error_limits"]["sentences"]
-    for name, found in (
-        ("threshold", values["calibration"]),
-        ("error limits", limits),
-        ("split", values["split"]),
-    ):
-        if found:
-            yield name, " ".join(found)
-
-
-def _best_text(values: dict[str, Any]) -> str:
-    """Return the unit of the listed errors, and the best generation if not the last."""
-    words = " meV/Å, by generation"
-    last = len(values["errors"])
-    return words if values["best"] == last else f"{words}; {values['best']} is the best"
+def _walker_text(walkers: dict[str, Any]) -> str:
+    stopped = ", ".join(f"{many} {what}" for what, many in walkers["stopped"].items())
+    return f"{walkers['walking']} walking, {stopped or 'none'} stopped"
 
 
 def _current_stage(values: dict[str, Any], stage: str) -> str:
@@ -254,7 +255,3 @@ def _label_table(values: dict[str, dict[str, Any]]) -> "Table":
         spent = f"{each['cpu_seconds']:.1f}"
         table.add_row(kind, each["level"], *counts, budget, spent)
     return table
-
-
-def _count_text(counts: dict[str, int]) -> str:
-    return ", ".join(f"{many} {what}" for what, many in counts.items())

@@ -197,7 +197,7 @@ def _work_sentences(setup: Setup, prices: WorkPrices) -> Iterator[str]:
         )
     refining = "" if setup.rules.refine is None else "refinements, "
     yield (
-        f"not priced: {refining}scoring of frames and MD of the final examination; a "
+        f"not priced: {refining}scoring of frames and MD of the examination; a "
         "training that stops early costs less"
     )
 

@@ -221,7 +221,7 @@ def _stopped_message(again: str) -> int:
 def _show_end(campaign: "Campaign") -> None:
     from alloop.history.reader import read_history
     from alloop.report.sections.page import write_report
-    from alloop.report.text.summary import end_lines, end_table
+    from alloop.report.text.summary import end_lines
 
     history = campaign.history()
     controls = {name: read_history(path) for name, path in campaign.controls().items()}
@@ -232,7 +232,6 @@ def _show_end(campaign: "Campaign") -> None:
         print_warning(
             f"no report is written: {error}; `alloop report --out FILE` writes one"
         )
-    print_text(end_table(history, controls))
     for line in end_lines(history, controls, report):
         print_text(line)
 

@@ -16,7 +16,7 @@ def split_of(purpose: str) -> Split:
     """Return the split that a label belongs to, by the purpose it was asked for.
 
     The validation set decides when to stop and which generation is best, whoever made
-    it; only the final examination is "test". All else is "train": models may learn from
+    it; only the examination is "test". All else is "train": models may learn from
     it.
     """
     if purpose == EXAMINATION:

@@ -1,4 +1,4 @@
-"""The final examination: its walkers, its frames and when it is due. Pure.
+"""The examination: its walkers, its frames and when it is due. Pure.
 
 Walkers start from first frames, each on its own, and move on the best generation. A
 frame of each is taken at fixed steps, whatever its surprise, so that the frames are

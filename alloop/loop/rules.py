@@ -66,7 +66,7 @@ class ExploreRules:
 
 @dataclass(frozen=True, slots=True)
 class Examining:
-    """The final examination, on `frames` frames of MD on the best generation (0: none).
+    """The examination, on `frames` frames of MD on the best generation (0: none).
 
     spacing: MD steps between two frames of a walker. temperatures in K: shared among
     the walkers of each molecule in turn.

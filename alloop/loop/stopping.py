@@ -49,7 +49,7 @@ def mean_label_cost(state: LoopState, fidelity: str) -> float:
 
 
 def reserved(state: LoopState, rules: Rules) -> float:
-    """Return the CPU seconds of labels that are reserved for the final examination."""
+    """Return the CPU seconds of labels that are reserved for the examination."""
     return rules.examining.frames * mean_label_cost(state, "expensive")
 
 

@@ -219,7 +219,7 @@ def test_status_is_for_people_and_for_scripts(
     assert told["generation"] == 3
     text = said(capsys, "status", done)
     assert "finished: the budget of expensive labels is spent" in text
-    assert f"{told['labels']['cheap']['used']}/36" in text
+    assert f"{told['labels']['cheap']['used']} of 36 cheap labels" in text
 
 
 def test_why_tells_a_frames_story_by_the_beginning_of_its_id(

@@ -1,4 +1,4 @@
-"""The final examination of real campaigns on toy levels."""
+"""The examination of real campaigns on toy levels."""
 
 import tarfile
 from pathlib import Path
@@ -20,7 +20,7 @@ from alloop.report.analysis.examination import (
     examination_sentences,
     last_examination,
 )
-from alloop.report.text.summary import end_lines
+from alloop.report.text.summary import detail_lines
 from alloop.store_copies import controls
 from alloop.testing.faults.comparison import store_contents
 from tests.conftest import write_toy
@@ -162,9 +162,9 @@ def test_a_users_test_set_leads_and_may_have_an_examination_beside(
     found = last_examination(history)
     assert found is not None
     assert found.frames == 4
-    lines = end_lines(history)
+    lines = detail_lines(history)
     assert "validation set" in lines[1]
-    assert "Final examination" in lines[2]
+    assert "Examination" in lines[2]
     bare = Campaign.from_yaml(write_toy(tmp_path / "bare", budget=BUDGET))
     assert bare.setup.rules.examining.frames == 0
 

@@ -1,4 +1,4 @@
-"""The final examination, and rounds that get nowhere."""
+"""The examination, and rounds that get nowhere."""
 
 from dataclasses import replace
 

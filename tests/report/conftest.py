@@ -430,7 +430,7 @@ def finished() -> History:
 
 @pytest.fixture(scope="session")
 def examined() -> History:
-    """The same, with a final examination of 11 frames; a walker was stopped in it."""
+    """The same, with an examination of 11 frames; a walker was stopped in it."""
     rules = replace(RULES, examining=Examining(12, 200, (450.0,)), heldout=0.7)
     return Synthetic(rules=rules, fail=every_eighth).history(opening())
 

@@ -1,4 +1,4 @@
-"""The final examination as it is told: errors, survivors, alarms."""
+"""The examination as it is told: errors, survivors, alarms."""
 
 import io
 from dataclasses import replace
@@ -19,9 +19,10 @@ from alloop.report.analysis.examination import (
 from alloop.report.analysis.model_errors import error_groups
 from alloop.report.sections.page import render_report
 from alloop.report.status import campaign_status
+from alloop.report.text.formatting import milli_text
 from alloop.report.text.frame_history import describe_frame
-from alloop.report.text.live_display import LiveDisplay
-from alloop.report.text.summary import end_lines, end_table
+from alloop.report.text.live_counts import LabelCounter, fact_rows
+from alloop.report.text.summary import detail_lines, end_lines, end_table
 
 
 def examined_labels(history):
@@ -54,11 +55,11 @@ def test_errors_are_those_of_predictions_made_before_the_labels(examined):
 @pytest.mark.usefixtures("figures")
 def test_molecules_and_elements_are_judged_by_the_examination(examined):
     found, groups = last_examination(examined), error_groups(examined)
-    assert (groups.where, groups.frames) == ("the final examination", 11)
+    assert (groups.where, groups.frames) == ("the examination", 11)
     assert groups.molecules[0].mae == pytest.approx(found.errors.force_mae)
     assert groups.molecules[0].energy_mae == pytest.approx(found.errors.energy_spread)
     page = render_report(examined)
-    assert "of the final examination, the worst first" in page
+    assert "of the examination, the worst first" in page
     assert 'href="#shape-square"' in page
 
 
@@ -127,7 +128,7 @@ def _refused(event, frame):
 
 
 def test_summary_status_and_table_lead_with_the_examination(examined):
-    found, lines = last_examination(examined), end_lines(examined)
+    found, lines = last_examination(examined), detail_lines(examined)
     mae = f"{1e3 * found.errors.force_mae:.3g}"
     places = [lines.index(x) for x in examination_sentences(examined)]
     frozen = next(i for i, x in enumerate(lines) if "validation set" in x)
@@ -152,22 +153,24 @@ def test_without_an_examination_nothing_is_made_up(finished):
 def test_why_tells_what_a_frame_was_for(examined):
     frame = examined_labels(examined)[0].frame.id
     text = "\n".join(describe_frame(examined, frame))
-    assert "final examination 1 of generation 3" in text
+    assert "examination 1 of generation 3" in text
     assert "was wrong by" in text
     assert "was learned by" not in text
 
 
 def test_the_live_display_shows_it_as_labels_come(examined, rules):
-    out = io.StringIO()
-    console = Console(file=out, width=200)
-    state = examined.state
-    with LiveDisplay("springs", rules, console) as live:
-        for entry in examined.entries:
-            live.observe(state, entry.turn)
+    counter, shown = LabelCounter(), []
+    for entry in examined.entries:
+        counter.add_event(examined.state, entry.turn.event)
+        under_way = replace(examined.state, finished=None)
+        shown.append(dict(fact_rows(under_way, counter)).get("examination"))
     found = last_examination(examined)
-    mae = f"{1e3 * found.errors.force_mae:.3g}"
-    text = out.getvalue()
-    assert f"final examination: forces {mae} meV/Å on 11 frames" in text
+    assert shown[-1] == (
+        f"{milli_text(found.errors.force_mae)} meV/Å on 11 frames of MD on the model "
+        "so far"
+    )
+    assert "on 1 frame of" in next(filter(None, shown))
+    assert "examination" not in dict(fact_rows(examined.state, counter))
 
 
 def test_the_last_generation_is_not_taken_where_it_is_worse(examined, remade):

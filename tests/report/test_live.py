@@ -69,9 +69,11 @@ def test_a_terminal_gets_a_panel_with_everything_in_it(finished, rules):
     assert re.search(r"expensive labels +11/16 .*11 good", panel)
     assert re.search(r"validation labels +12 +12 good", panel)
     assert re.search(r"walkers +4 walking, 0 stopped", panel)
-    assert re.search(r"validation error +30.7 → 18.9 meV/Å", panel)
+    assert re.search(r"error +30.7 → 18.9 meV/Å on the validation set", panel)
     assert re.search(r"under way +2 pieces of MD", panel)
-    assert re.search(r"CPU +1 min 52 s labels, .* MD, training and the rest", panel)
+    assert re.search(
+        r"cost +1 min 52 s of CPU time for labels, .* MD, train", panel
+    )
     assert re.search(r"time +1 min \d+ s, less than a minute left", panel)
 
 
@@ -97,7 +99,7 @@ def test_before_a_round_has_passed_labels_tell_the_least_time_left(finished, rul
     assert re.search(r"time +[\d.]+ s, \? left", panel)
     panel = _last_panel(_shown(finished, rules, terminal=True, turns=50))
     assert re.search(r"time +[^,]+, at least [\d.]+ \w+.* left", panel)
-    assert "validation error" in panel
+    assert "validation set" in panel
 
 
 def test_at_the_end_the_panel_says_why(finished, rules):

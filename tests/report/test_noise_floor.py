@@ -8,7 +8,7 @@ from alloop.core.records import Failure, Noise
 from alloop.history.reader import JournalEntry
 from alloop.loop import events as e
 from alloop.report.analysis.label_quality import FEW, NoiseFloor, noise_floors
-from alloop.report.text.summary import end_lines
+from alloop.report.text.summary import detail_lines
 
 
 def _with(history, remade, *noises):
@@ -69,7 +69,7 @@ def test_the_noise_is_judged_by_the_models_error(finished, remade, rms, words):
     (floor,) = noise_floors(history)
     assert words in floor.sentence
     assert "Only" not in floor.sentence
-    assert floor.sentence in end_lines(history)
+    assert floor.sentence in detail_lines(history)
 
 
 def test_few_rechecks_are_called_few(finished, remade):

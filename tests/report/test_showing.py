@@ -28,7 +28,7 @@ def store(troubled, tmp_path_factory):
 
 def test_status_counts_quarantined_labels_and_says_how_to_retry(store, capsys):
     path, _ = store
-    assert run_command(["status", str(path)]) == 0
+    assert run_command(["status", str(path), "--all"]) == 0
     out = " ".join(capsys.readouterr().out.split())
     assert "quarantine 5 labels failed; `alloop resume" in out
     assert "--retry` requests 1 again" in out

@@ -70,7 +70,7 @@ def test_the_final_examination_stands_beside_the_errors(finished, examined):
         ]
     )
     found = last_examination(examined)
-    cells = re.findall(r'data-label="final examination[^"]*">([^<]*)<', page)
+    cells = re.findall(r'data-label="examination[^"]*">([^<]*)<', page)
     error = f"{1e3 * found.errors.force_mae:.3g}"
     shown = f"{error} (generation {found.generation}, {found.frames} frames)"
     assert cells == [shown, "–", "–"]

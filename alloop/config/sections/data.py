@@ -98,13 +98,13 @@ class Store(Section):
 
 
 class Examined(Section):
-    """The final examination: MD on the best generation.
+    """The examination: MD on the best generation.
 
     Its frames are labelled at the expensive level and never trained on.
     """
 
     examination: LabelsOrNone = Field(
-        0, description="frames of the final examination; none by default"
+        0, description="frames of the examination; none by default"
     )
     examination_spacing: Count = Field(
         1000,
@@ -121,7 +121,7 @@ class Sampled(Examined):
     )
     examination: LabelsOrNone = Field(
         20,
-        description="frames of the final examination, from MD on the model; 0 for none",
+        description="frames of the examination, from MD on the model; 0 for none",
     )
     temperature: Temperatures | None = Field(
         None,

@@ -160,7 +160,7 @@ class Plan(Section):
     )
     validation: Validation = Field(
         Sampled(),
-        description="validation set and final examination; by default frames of MD "
+        description="validation set and examination; by default frames of MD "
         "at the cheap level",
     )
     levels: Levels = Field(description="cheap and expensive level of theory")

@@ -111,6 +111,17 @@ def supplied_validation(history: History) -> bool:
     return any(x.supplied and x.purpose == VALIDATION for x in entries)
 
 
+def validation_origin(history: History) -> str:
+    """Return the origin of the validation set in words that follow `12 frames`."""
+    if supplied_validation(history):
+        return "supplied by the user"
+    if not any(x.kind == e.Sampled.__name__ for x in history.record_index.tasks):
+        return "of unknown origin"
+    kelvin = config_value(history, "validation", "temperature")
+    warm = f" at {kelvin:g} K" if isinstance(kelvin, int | float) else ""
+    return f"of MD at the cheap level ({level_title(history, 'cheap')}){warm}"
+
+
 def training_commands(
     history: History, trainings: Iterable[TrainingRequest]
 ) -> Iterator[Train]:

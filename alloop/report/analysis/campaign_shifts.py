@@ -25,7 +25,7 @@ from alloop.store.archive import Archive
 _MOST_ATOMS = 4000  # of all groups, and of the training set
 _LARGEST = 400  # atoms of a frame whose spectrum is worth the time of a report
 _MOST_GROUPS = 7
-_TESTS = {VALIDATION: "validation set", EXAMINATION: "final examination"}
+_TESTS = {VALIDATION: "validation set", EXAMINATION: "examination"}
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -65,7 +65,7 @@ class CampaignShifts:
 def campaign_shifts(history: History) -> CampaignShifts | None:
     """Return the shifts from the last generation's training set.
 
-    Groups are the validation set, the final examination, and the frames that MD
+    Groups are the validation set, the examination, and the frames that MD
     proposed, molecule by molecule; forces are the model's. None where the model cannot
     be opened here, with too few frames, and with frames of more than 400 atoms.
     """

@@ -68,7 +68,7 @@ class ErrorPair:
 class ControlComparison:
     """The campaign's best generation and the control's of closest label cost.
 
-    pairs: first on the frames that lead (the final examination, or the validation set
+    pairs: first on the frames that lead (the examination, or the validation set
     where the user supplied one), then on the others. Costs are CPU seconds of labels.
     """
 
@@ -132,13 +132,13 @@ def compare_control(
 
 
 def _compare_examined(history: History, control: History) -> ErrorPair | None:
-    """Compare the two on the final examination, None unless both had it."""
+    """Compare the two on the examination, None unless both had it."""
     ours, theirs = last_examination(history), last_examination(control)
     if ours is None or theirs is None or not (ours.errors and theirs.errors):
         return None
     noise = _error_noise(ours.by_frame, theirs.by_frame)
     one, other = ours.errors.force_mae, theirs.errors.force_mae
-    frames = where_measured(ours, "the campaign's model") + " (final examination)"
+    frames = where_measured(ours, "the campaign's model") + " (examination)"
     return ErrorPair(frames, one, other, ours.frames, noise)
 
 

@@ -1,4 +1,4 @@
-"""The final examination: errors of a model on frames of its own MD. Pure functions.
+"""The examination: errors of a model on frames of its own MD. Pure functions.
 
 The predictions are in the journal before the labels are; no model has learned from the
 frames, and nothing was selected by them. In a control campaign they are the frames of
@@ -154,10 +154,10 @@ def examination_sentences(history: History) -> Iterator[str]:
     if found is None:
         return
     if found.errors is None:
-        yield f"The final examination has no error: {_no_error(found)}."
+        yield f"The examination has no error: {_no_error(found)}."
     else:
         yield (
-            f"Final examination: generation {found.generation} errs by "
+            f"Examination: generation {found.generation} errs by "
             f"{milli_text(found.errors.force_mae)} meV/Å in forces (MAE; RMSE "
             f"{milli_text(found.errors.force_rmse)}) and by "
             f"{energy_text(found.errors)} in "
@@ -218,7 +218,7 @@ def threshold_sentences(history: History) -> Iterator[str]:
     found = last_examination(history)
     if found is not None and found.scored:
         yield (
-            f"In the final examination {found.alarms} of {found.scored} frames of MD "
+            f"In the examination {found.alarms} of {found.scored} frames of MD "
             f"({found.alarms / found.scored:.0%}) lie above that of generation "
             f"{found.generation}{_nominal_rate(history, last)}."
         )

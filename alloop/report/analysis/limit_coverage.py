@@ -77,7 +77,7 @@ def _examined_model(history: History) -> str | None:
 
 
 def limit_coverages(history: History) -> tuple[LimitCoverage, ...]:
-    """Return the coverage of control frames and of the final examination, if known."""
+    """Return the coverage of control frames and of the examination, if known."""
     newest = newest_limits(history)
     if newest is None:
         return ()

@@ -68,7 +68,7 @@ class _TestErrors:
 def error_groups(history: History) -> ErrorGroups | None:
     """Return the errors of the best generation, None where it was not tested.
 
-    They are those on the final examination; without one, or with a validation set that
+    They are those on the examination; without one, or with a validation set that
     the user supplied, those on the validation set.
     """
     found = (_examination_errors(history), _validation_errors(history))
@@ -96,7 +96,7 @@ def _examination_errors(history: History) -> tuple[int, str, _TestErrors] | None
     forces = np.concatenate([candidate.forces for candidate, _ in predicted])
     energies = np.array([candidate.energy for candidate, _ in predicted])
     test = _test_errors(labels, frames, energies, forces)
-    return found.generation, "the final examination", test
+    return found.generation, "the examination", test
 
 
 def _validation_errors(history: History) -> tuple[int, str, _TestErrors] | None:

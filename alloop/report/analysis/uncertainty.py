@@ -80,7 +80,7 @@ class ThresholdVerdict:
 def error_points(history: History, explored: Explorations) -> tuple[ErrorPoint, ...]:
     """Return the frames with surprise and true error.
 
-    They are the validation set under the best generation, the final examination, and
+    They are the validation set under the best generation, the examination, and
     every frame that got an expensive label after it was proposed.
     """
     limits = bad_errors(history)
@@ -171,7 +171,7 @@ def rank_correlations(found: Sequence[ErrorPoint]) -> tuple[RankCorrelation, ...
     """Return rank correlations by group and of all proposed and labelled frames."""
     groups = {
         "validation set": [x for x in found if x.group == "test"],
-        "final examination": [x for x in found if x.group == "examination"],
+        "examination": [x for x in found if x.group == "examination"],
         "control frames": [x for x in found if x.group == "control"],
         "all labelled after being proposed": [
             x for x in found if x.group in ("control", "chosen")

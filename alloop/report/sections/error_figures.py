@@ -29,7 +29,7 @@ _LINES = (("#2f6fd0", "o", "-"), ("#e07b39", "s", "--"), ("#8a8f98", "^", ":"))
 
 GROUPS = {
     "test": ("validation set", "dot", COLOURS["test"]),
-    "examination": ("final examination", "square", COLOURS["examination"]),
+    "examination": ("examination", "square", COLOURS["examination"]),
     "chosen": ("chosen for surprise or bias", "triangle", COLOURS["training"]),
     "control": ("random control frames", "diamond", COLOURS["cheap"]),
 }

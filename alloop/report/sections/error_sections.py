@@ -48,9 +48,9 @@ _NO_TEST = (
 
 
 def examination_section(history: History) -> Section:
-    """Return the section on the final examination and its alarm rate."""
+    """Return the section on the examination and its alarm rate."""
     found = [*examination_sentences(history), *threshold_sentences(history)]
-    name = "Final examination"
+    name = "Examination"
     if last_examination(history) is None:
         why = "There was none: no error on MD of the model itself is known."
         return Section(

@@ -75,14 +75,14 @@ def about_test_sets(history: History) -> str:
 def _about_examination(history: History) -> str:
     found = last_examination(history)
     if found is None:
-        return "There was no final examination."
+        return "There was no examination."
     if found.steps == 0:
         return (
-            "Final examination: the frames and labels of that of the campaign which "
+            "Examination: the frames and labels of that of the campaign which "
             "this one is a control of; predicted before the labels were looked up."
         )
     return (
-        f"Final examination {found.number}: {plural(found.walkers, 'walker')} from "
+        f"Examination {found.number}: {plural(found.walkers, 'walker')} from "
         f"first frames on generation {found.generation}, the best on the validation "
         f"set, at {found.kelvin}{_pressure_words(history)}; a frame of each "
         f"after every {found.steps} MD steps, whatever its surprise, predicted first "

@@ -213,9 +213,9 @@ def _examined_figures(history: History) -> Iterator[tuple[str, str]]:
     if found is not None and found.errors is not None:
         yield (
             milli_text(found.errors.force_mae),
-            "meV/Å, forces in the final examination",
+            "meV/Å, forces in the examination",
         )
-        yield f"{found.alarms} of {found.scored}", "alarms in the final examination"
+        yield f"{found.alarms} of {found.scored}", "alarms in the examination"
 
 
 def _last_record(history: History) -> str:

@@ -38,7 +38,7 @@ MAP_GROUPS = {
     "flagged": ("flagged", "triangle", COLOURS["training"]),
     "control": ("random control", "diamond", COLOURS["cheap"]),
     "test": ("validation set", "dot", COLOURS["test"]),
-    "examination": ("final examination", "square", COLOURS["examination"]),
+    "examination": ("examination", "square", COLOURS["examination"]),
 }
 
 _PARTS = {

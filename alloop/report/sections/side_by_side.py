@@ -183,13 +183,13 @@ def _end_table(
     ]
     rows = [_end_row(*both) for both in zip(curves, histories, strict=True)]
     head = (
-        *("campaign", "generations", "final examination, forces MAE, meV/Å"),
+        *("campaign", "generations", "examination, forces MAE, meV/Å"),
         *("validation frames", "forces MAE, meV/Å", "RMSE", "energies MAE, meV"),
         *("expensive labels", "cheap labels", "labels, CPU", "everything, CPU"),
     )
     note = (
         "Errors on the validation set, labels and CPU seconds are those of the last "
-        "generation. The final examination measures the generation that is best on "
+        "generation. The examination measures the generation that is best on "
         "the validation set, on frames of its own MD or, for a control, on the same "
         "frames as its campaign; in brackets stand generation and number of frames."
     )

@@ -11,10 +11,10 @@ from alloop.loop import events as e
 from alloop.report.analysis.campaign_facts import (
     GenerationFacts,
     best_generation,
-    config_value,
     generation_facts,
     level_title,
     supplied_validation,
+    validation_origin,
 )
 from alloop.report.analysis.comparison import TITLES, compare_controls
 from alloop.report.analysis.examination import examination_sentences, last_examination
@@ -55,17 +55,6 @@ def verdict_lines(
         yield "Refinement", " ".join(refined)
 
 
-def tested_on_text(history: History) -> str:
-    """Return the origin of the validation frames, in words."""
-    if supplied_validation(history):
-        return "supplied by the user"
-    if not any(x.kind == e.Sampled.__name__ for x in history.record_index.tasks):
-        return "of unknown origin"
-    kelvin = config_value(history, "validation", "temperature")
-    warm = f" at {kelvin:g} K" if isinstance(kelvin, int | float) else ""
-    return f"of MD at the cheap level ({level_title(history, 'cheap')}){warm}"
-
-
 def _error_text(history: History) -> str:
     last, examined = best_generation(history), list(examination_sentences(history))
     if last is None:
@@ -86,7 +75,7 @@ def _validation_set_text(history: History, last: GenerationFacts) -> str:
         f"energies {energy_errors_text(last.energy_mae, last.energy_absolute)}, "
         f"against {level_title(history, 'expensive')} on n = "
         f"{plural(last.test, 'frame')} "
-        f"{tested_on_text(history)} (the validation set), by "
+        f"{validation_origin(history)} (the validation set), by "
         f"generation {last.generation}."
     )
 
@@ -254,11 +243,11 @@ def _weak_examination(history: History) -> Iterator[str]:
     if found is None:
         if not supplied_validation(history):
             yield (
-                "There was no final examination: the only error known is that on the "
+                "There was no examination: the only error known is that on the "
                 "validation set, which steered the campaign."
             )
     elif found.frames < _FEW:
-        yield f"The final examination has n = {plural(found.frames, 'frame')}."
+        yield f"The examination has n = {plural(found.frames, 'frame')}."
     if found is not None and found.stopped:
         yield (
             f"{sum(found.stopped.values())} of {plural(found.walkers, 'walker')} of "

@@ -260,7 +260,7 @@ def _examination_text(event: e.Examined) -> str:
     _, number, batch, piece = event.name.split("/")
     stopped = stopped_walkers(event.walkers)
     return (
-        f"final examination {number}, batch {batch}, piece {piece}: "
+        f"examination {number}, batch {batch}, piece {piece}: "
         f"{plural(len(event.walkers), 'walker')}, {plural(len(event.frames), 'frame')} "
         f"predicted before their labels{stopped}"
     )

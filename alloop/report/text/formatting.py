@@ -15,7 +15,7 @@ STAGES = {
     "explore": "exploring",
     "flag": "labelling flagged frames",
     "bias": "labelling biased frames",
-    "examine": "final examination",
+    "examine": "examination",
 }
 _MINUTE, _HOUR, _DAY = 60, 3600, 86400
 

@@ -228,7 +228,7 @@ def _examination_text(history: History, event: e.Examined, candidate: Candidate)
         candidate.surprise, _known_thresholds(history).get(asked.generation)
     )
     text = (
-        f"Taken by final examination {number} of generation {asked.generation}, on its "
+        f"Taken by examination {number} of generation {asked.generation}, on its "
         f"walker {candidate.walker} at step {candidate.step}, whatever its surprise; "
         f"nothing learns from it. {surprise}"
     )

@@ -53,6 +53,7 @@ class LabelCounter:
 
     task_seconds: float = 0.0
     examined: dict[FrameId, float] = field(default_factory=dict)
+    _number: str = ""  # of the examination
     _predicted: dict[FrameId, Floats] = field(default_factory=dict)
     _cached: Counter[str] = field(default_factory=Counter)
     _reasons: dict[str, Counter[Failure]] = field(
@@ -83,8 +84,9 @@ class LabelCounter:
     def _count_examination(self, event: e.Event) -> None:
         match event:
             case e.Examined(frames=frames):
-                if event.name.endswith("/0/0"):  # a new examination begins
-                    self.examined, self._predicted = {}, {}
+                number = event.name.split("/")[1]
+                if number != self._number:  # a new examination begins
+                    self._number, self.examined, self._predicted = number, {}, {}
                 self._predicted |= {x.frame.id: x.forces for x in frames}
             case e.Labelled(label=label) if label.frame in self._predicted:
                 difference = np.abs(self._predicted[label.frame] - label.forces)
@@ -170,23 +172,28 @@ def stage_text(state: LoopState) -> str:
 def fact_rows(state: LoopState, counter: LabelCounter) -> Iterator[tuple[str, str]]:
     """Yield the names and values of the facts that the panel shows."""
     yield "walkers", _walker_text(state)
-    if counter.examined:
+    if counter.examined and not state.finished:
         yield "examination", examination_text(counter)
-    yield "validation error", _error_text(state)
+    yield "error", _error_text(state)
     yield "under way", task_text(task_kinds(state.open.values()))
     yield (
-        "CPU",
-        f"{duration_text(state.cpu_seconds())} labels, "
+        "cost",
+        f"{duration_text(state.cpu_seconds())} of CPU time for labels, "
         f"{duration_text(counter.task_seconds)} MD, training and the rest of this run",
     )
 
 
 def examination_text(counter: LabelCounter) -> str:
-    """Return the force error of the final examination so far, in words."""
+    """Return the force error of the examination so far, in words.
+
+    Doubtful labels and those of an earlier run are not in it: the outcome is told
+    from the store, once it is known.
+    """
     errors = list(counter.examined.values())
     frames = plural(len(errors), "frame")
     return (
-        f"{milli_text(sum(errors) / len(errors))} meV/Å on {frames} of MD on the model"
+        f"{milli_text(sum(errors) / len(errors))} meV/Å on {frames} of MD on the "
+        "model so far"
     )
 
 
@@ -205,7 +212,7 @@ def _error_text(state: LoopState) -> str:
     if not errors:
         return "none yet"
     more = "… → " if len(errors) > _SHOWN else ""
-    return f"{more}{' → '.join(errors[-_SHOWN:])} meV/Å"
+    return f"{more}{' → '.join(errors[-_SHOWN:])} meV/Å on the validation set"
 
 
 def turn_lines(
@@ -227,8 +234,6 @@ def turn_lines(
         yield f"round {state.round}: {done}: {what}"
     for command in turn.commands:
         if isinstance(command, Stop):
-            if counter.examined:
-                yield f"final examination: forces {examination_text(counter)}"
             end = "stopped early" if command.broken else "finished"
             yield f"{end}: {command.reason}"
 

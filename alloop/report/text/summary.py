@@ -1,7 +1,8 @@
-"""The summary of a run: a few lines and one table."""
+"""The summary of a run: a few lines, and all details with a table."""
 
 from collections.abc import Iterator, Mapping
 from pathlib import Path
+from shlex import quote
 
 from rich.box import SIMPLE_HEAD
 from rich.table import Table
@@ -34,6 +35,7 @@ from alloop.report.analysis.label_facts import (
 from alloop.report.analysis.label_quality import noise_floors
 from alloop.report.analysis.level_split import split_sentences
 from alloop.report.analysis.limit_coverage import calibration_sentences
+from alloop.report.analysis.outcome import outcome_facts
 from alloop.report.analysis.refinements import refinement_sentences
 from alloop.report.text.event_text import energy_errors_text
 from alloop.report.text.fitting_table import FittingTable
@@ -46,7 +48,7 @@ from alloop.report.text.formatting import (
 )
 
 _CAPTION = (
-    "exam.: final examination, MD on the model; valid.: MAE and RMSE of forces on the "
+    "exam.: examination, MD on the model; valid.: MAE and RMSE of forces on the "
     "validation set, and MAE of energies after their mean offset is removed"
 )
 _FIRST_OUT = ("train\nCPU", "energy\nmeV", "RMSE\nmeV/Å")
@@ -94,16 +96,27 @@ def end_lines(
     controls: Mapping[str, History] = NO_CONTROLS,
     report: Path | None = None,
 ) -> list[str]:
-    """Return labels, costs, controls and the places of all files, as lines."""
+    """Return what a campaign reached in about five lines, and where to read more."""
+    facts = outcome_facts(history, controls)
+    lines = [stage_sentence(history)]
+    lines += [f"{name + ':':<10}{text}" for name, text in facts.items()]
+    lines += [f"{'note:':<10}{text}" for text in warning_sentences(history)]
+    more = f"`alloop status {quote(str(history.path))} --all` tells the rest"
+    place = ("store:", history.path) if report is None else ("report:", report)
+    return [*lines, f"{place[0]:<10}{place[1]}; {more}"]
+
+
+def detail_lines(
+    history: History, controls: Mapping[str, History] = NO_CONTROLS
+) -> list[str]:
+    """Return errors, thresholds, labels, costs and controls in full, as sentences."""
     lines = [stage_sentence(history), *error_sentences(history)]
     lines += calibration_sentences(history)
     lines += [_label_sentence(history, each) for each in label_totals(history)]
     lines += [*split_sentences(history), *refinement_sentences(history)]
     lines += [found.sentence for found in noise_floors(history)]
     lines += [_cost_sentence(history)]
-    lines += [comparison.sentence for comparison in compare_controls(history, controls)]
-    lines += [f"store: {history.path}"]
-    return lines if report is None else [*lines, f"report: {report}"]
+    return [*lines, *(found.sentence for found in compare_controls(history, controls))]
 
 
 def error_sentences(history: History) -> list[str]:
@@ -115,14 +128,14 @@ def error_sentences(history: History) -> list[str]:
     found = [*examination_sentences(history), error_sentence(history)]
     if supplied_validation(history):
         found = [found[-1], *found[:-1]]
+    return [*found, *set_sentences(history), *warning_sentences(history)]
+
+
+def warning_sentences(history: History) -> list[str]:
+    """Return warnings of generations that failed checks or got worse, in sentences."""
     unaccepted = unaccepted_sentence(history.state)
     told = [] if unaccepted is None else [unaccepted]
-    return [
-        *found,
-        *set_sentences(history),
-        *told,
-        *_later_generation_warning(history),
-    ]
+    return [*told, *_later_generation_warning(history)]
 
 
 def _later_generation_warning(history: History) -> Iterator[str]:
