@@ -173,7 +173,7 @@ class Campaign:
         """Return a generation, by default the best one.
 
         The best has the smallest error on the validation set; without any test it is
-        the newest. Limits of its errors know the final examination too.
+        the newest. Limits of its errors know the examination too.
         """
         history = self.history()
         trained = {event.generation: event for _, event in history.generations}

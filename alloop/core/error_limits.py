@@ -29,7 +29,7 @@ class ErrorLimits:
     promised share of frames below their limit. frames: number of labelled frames, none
     of them trained on, that it was made from; controls: number of control frames that
     the factor was made from, 0 where these are too few. examined: number of frames of
-    the final examination among `frames`; of these, `told` had a limit before their
+    the examination among `frames`; of these, `told` had a limit before their
     labels, and `held` erred by less than it. beyond: reduced surprise past the last
     knot up to which limits go on, rising by `slope`; 0 but in limits of an older
     alloop.

@@ -1,4 +1,4 @@
-"""Frames of the final examination with their labels, and limits of errors from them."""
+"""Frames of the examination with their labels, and limits of errors from them."""
 
 from collections.abc import Iterator, Set
 from dataclasses import replace

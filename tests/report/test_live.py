@@ -71,9 +71,7 @@ def test_a_terminal_gets_a_panel_with_everything_in_it(finished, rules):
     assert re.search(r"walkers +4 walking, 0 stopped", panel)
     assert re.search(r"error +30.7 → 18.9 meV/Å on the validation set", panel)
     assert re.search(r"under way +2 pieces of MD", panel)
-    assert re.search(
-        r"cost +1 min 52 s of CPU time for labels, .* MD, train", panel
-    )
+    assert re.search(r"cost +1 min 52 s of CPU time for labels, .* MD, train", panel)
     assert re.search(r"time +1 min \d+ s, less than a minute left", panel)
 
 
