@@ -6,8 +6,10 @@ from typing import Any
 
 import numpy as np
 
+from alloop.core.errors import DamagedError
 from alloop.history.column_rows import ColumnRows
-from alloop.history.journal_codec import CODEC
+from alloop.history.journal_codec import CODEC, checked_attributes, opening_event
+from alloop.history.journal_fold import JournalFold, explain_record
 from alloop.history.saved_fold import NAME, is_fold_forged
 from alloop.loop.reducer import next_state
 from alloop.loop.state import LoopState
@@ -22,6 +24,7 @@ from alloop.store.schema import table_columns as described
 
 _PIECE = 1024  # records whose rows are compared at once
 _ADVICE = "nothing is lost, `--repair OUT` makes it from the journal anew"
+_HISTORY = "what alloop cannot read is lost, other records are kept by `--repair OUT`"
 _FOLD = "nothing is lost, remove `journal/folds` and it is made anew"
 _Tables = Mapping[str, Mapping[str, Array]]
 
@@ -34,10 +37,27 @@ def check_columns(path: Path | str) -> list[DamageReport]:
     there is no store, or a newer alloop made it.
     """
     store = Path(path)
-    return verify_store(store, CODEC) or [
-        *_fold_differences(store),
-        *_column_differences(store),
-    ]
+    found = verify_store(store, CODEC)
+    try:
+        return found or [
+            *_history_damage(store),
+            *_fold_differences(store),
+            *_column_differences(store),
+        ]
+    except DamagedError as error:
+        return [DamageReport("journal", str(error), _HISTORY)]
+
+
+def _history_damage(store: Path) -> Iterator[DamageReport]:
+    """Replay the journal: each record is whole, and must follow from the others."""
+    with Archive.open(store, CODEC) as archive:
+        fold = JournalFold()
+        for stored in archive.records():
+            fold.add_turn(stored.record)
+        if fold.seq >= 0 and opening_event(archive) is None:
+            what = "its first record opens no campaign"
+            yield DamageReport("record 0", what, _HISTORY)
+        checked_attributes(archive)
 
 
 def _fold_differences(store: Path) -> Iterator[DamageReport]:
@@ -82,10 +102,12 @@ def _table_pieces(store: Path, last_seq: int) -> Iterator[_Tables]:
     rows, state = ColumnRows(), LoopState()
     with Archive.open(store, CODEC) as archive:
         for seq, _, turn in archive.records():
-            rows.add_turn(state, turn)
-            state = next_state(state, turn.event, turn.commands)
+            with explain_record(seq):
+                rows.add_turn(state, turn)
+                state = next_state(state, turn.event, turn.commands)
             if seq == last_seq or (seq + 1) % _PIECE == 0:
-                found = rows.tables(state)
+                with explain_record(seq):
+                    found = rows.tables(state)
                 last = seq == last_seq
                 yield {k: v for k, v in found.items() if last or k not in REPLACED}
                 rows.clear()

@@ -12,7 +12,7 @@ import numpy as np
 from alloop.core.errors import DamagedError
 from alloop.history.column_rows import ColumnRows
 from alloop.history.journal_codec import checked_attributes, first_configuration
-from alloop.history.journal_fold import JournalFold
+from alloop.history.journal_fold import JournalFold, explain_record
 from alloop.history.reader import History, Records
 from alloop.history.saved_fold import load_saved_fold, save_fold
 from alloop.loop import events as e
@@ -44,7 +44,8 @@ class FoldUpdater:
         self._filler = ColumnFiller(archive, self.fold.seq, self.fold.state)
         for _, _, turn in archive.records(self.fold.seq + 1):
             self.fold.add_turn(turn)
-            self._filler.add_turn(turn, self.fold.state)
+            with explain_record(self.fold.seq):
+                self._filler.add_turn(turn, self.fold.state)
 
     @property
     def config(self) -> str:
@@ -161,8 +162,9 @@ class ColumnFiller:
         self._rows, self._mark, self._whole = ColumnRows(), -1, True
         state, seq = LoopState(), -1
         for seq, _, turn in self._archive.records():
-            self._rows.add_turn(state, turn)
-            state = next_state(state, turn.event, turn.commands)
+            with explain_record(seq):
+                self._rows.add_turn(state, turn)
+                state = next_state(state, turn.event, turn.commands)
             if (seq + 1) % _PIECE == 0:
                 self._write_rows(self._rows, state, seq)
         self._write_rows(self._rows, state, seq)

@@ -23,7 +23,7 @@ from alloop.loop.commands import (
     TrainPart,
 )
 from alloop.store.archive import Archive
-from alloop.store.codec import Codec
+from alloop.store.codec import Codec, EncodedRecord
 
 _EVENTS = (
     *(Prepare, Sample, LabelFrame, Explore, Train, Stop, e.Forked),
@@ -40,7 +40,23 @@ _FACTS = (
     *(label_cost.Cost, cost_curve.Curve, ErrorLimits, KnownDistances),
 )
 CLASSES = (*_EVENTS, *_FACTS)
-CODEC = Codec(CLASSES)
+
+
+class JournalCodec(Codec):
+    """The codec of a journal, each record of which is a turn."""
+
+    def decode(self, encoded: EncodedRecord) -> e.Turn:
+        """Return the turn that was encoded; raise DamagedError for anything else."""
+        turn = super().decode(encoded)
+        if not isinstance(turn, e.Turn):
+            raise DamagedError(
+                f"expected an event with its commands, it holds {type(turn).__name__}; "
+                "restore it from a copy"
+            )
+        return turn
+
+
+CODEC = JournalCodec(CLASSES)
 
 
 def identical_commands(one: Command, other: Command) -> bool:

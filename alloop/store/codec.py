@@ -17,12 +17,13 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, fields, is_dataclass
 from enum import Enum
 from functools import cache
-from typing import Any, TypeAlias
+from types import UnionType
+from typing import Any, TypeAlias, Union, get_args, get_origin, get_type_hints
 
 import numpy as np
 
 from alloop.core.batch import Batch, pack_frames
-from alloop.core.errors import DamagedError, StoreError
+from alloop.core.errors import DamagedError, InputError, StoreError
 from alloop.core.frame import Frame, FrameId
 from alloop.core.levels import Level
 from alloop.core.records import (
@@ -56,6 +57,13 @@ CORE: tuple[type, ...] = (
 _FRAME_ARRAYS = len(fields(Batch))
 _PLAIN = (str, bool, int, type(None))
 _EXACTLY = frozenset(_PLAIN)
+_KINDS = {"f": "fiu", "i": "iu", "b": "b"}  # of arrays that pass for such ones
+_WHOLE = 2**63  # the largest integer that an array holds, and one
+# What a record that was made by hand can raise anywhere in the decoder.
+_MALFORMED = (
+    *(ArithmeticError, AttributeError, LookupError, RecursionError, TypeError),
+    *(ValueError, InputError),
+)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -107,11 +115,18 @@ class Codec:
         StoreError
             A kind or version of record that this alloop does not know.
         DamagedError
-            A frame whose content is not that of its id.
+            A frame whose content is not that of its id, or a field with a value that
+            its class does not allow.
         """
-        for kind, version in encoded.versions.items():
-            self._check(kind, version)
-        return _Decoder(self._registry, self._upcasters, encoded).run()
+        try:
+            for kind, version in encoded.versions.items():
+                self._check(kind, version)
+            return _Decoder(self._registry, self._upcasters, encoded).run()
+        except _MALFORMED as error:
+            what = f"{type(error).__name__}: {str(error)[:80]}"
+            raise DamagedError(
+                f"its content is not that of a record ({what}); restore it from a copy"
+            ) from error
 
     def _check(self, kind: str, version: int) -> None:
         _, known = self._registry.get(kind, (None, 0))
@@ -249,6 +264,12 @@ class _Decoder:
             named = upcast(named) if upcast else named
         if kind == "Label" and "stress" not in named:  # before labels had the field
             named["stress"] = stress_from_details(named.get("details", {}))
+        for name, right in _field_checks(cls).items():
+            if name in named and not right(named[name]):
+                raise DamagedError(
+                    f"its {kind} has {str(named[name])[:40]!r} for `{name}`; restore "
+                    "it from a copy"
+                )
         try:
             return cls(**named)
         except TypeError as error:
@@ -284,6 +305,57 @@ def _decode_frames(
 
 def _frame_columns(batch: Batch) -> tuple[Array, ...]:
     return tuple(getattr(batch, f.name) for f in fields(Batch))
+
+
+Check: TypeAlias = Callable[[Any], bool]
+
+
+@cache
+def _field_checks(cls: type) -> dict[str, Check]:
+    """Return, for each field of a class, a check that a value is of its type."""
+    if not is_dataclass(cls):
+        return {}
+    hints = get_type_hints(cls)
+    return {name: _type_check(hints[name]) for name in _settable_fields(cls)}
+
+
+def _type_check(hint: Any) -> Check:
+    """Return a check that a value decoded is of a type; journals are long."""
+    origin, inner = get_origin(hint), get_args(hint)
+    if origin in (Union, UnionType):
+        checks = [_type_check(each) for each in inner]
+        return lambda value: any(check(value) for check in checks)
+    if origin is tuple and Ellipsis not in inner:
+        checks = [_type_check(each) for each in inner]
+        return lambda value: (
+            type(value) is tuple
+            and len(value) == len(checks)
+            and all(check(x) for check, x in zip(checks, value, strict=True))
+        )
+    if origin in (tuple, list):
+        each = _type_check(inner[0])
+        return lambda value: type(value) is origin and all(map(each, value))
+    if origin is Mapping:
+        each = _type_check(inner[1])
+        return lambda value: type(value) is dict and all(map(each, value.values()))
+    if origin is np.ndarray:
+        kinds = _KINDS.get(np.dtype(get_args(inner[1])[0]).kind, "biufc")
+        return lambda value: isinstance(value, np.ndarray) and value.dtype.kind in kinds
+    return _plain_check(hint)
+
+
+def _plain_check(hint: Any) -> Check:
+    if hint is Any:
+        return lambda _value: True
+    if hint is int:
+        return lambda value: type(value) is int and -_WHOLE <= value < _WHOLE
+    if hint is float:  # whole numbers are stored as such
+        return lambda value: (
+            type(value) is float or (type(value) is int and -_WHOLE <= value < _WHOLE)
+        )
+    if hint in _EXACTLY:
+        return lambda value: type(value) is hint
+    return lambda value: isinstance(value, hint)
 
 
 @cache

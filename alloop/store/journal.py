@@ -11,7 +11,7 @@ stays a valid Zarr hierarchy.
 
 import contextlib
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -37,6 +37,8 @@ from alloop.store.sealing import remove_packed_files, seal_records
 
 FOLDER = "journal"
 STAGING = "staging"
+# Seconds since 1970 that are dates, whatever the clock and the time zone.
+_EARLIEST, _LATEST = -2e9, 2.5e11
 NODE: dict[str, Any] = {
     "zarr_format": 3,
     "node_type": "array",
@@ -277,12 +279,27 @@ def _resume_tail(folder: Path, files: FileSystem) -> _Tail | None:
     return _Tail(folder / last.name, there.end, last.last + 1)
 
 
+_HEADER: dict[str, Callable[[Any], bool]] = {
+    "time": lambda x: type(x) in (int, float) and _EARLIEST < x < _LATEST,
+    "frames": lambda x: type(x) is list and all(type(each) is str for each in x),
+    "versions": lambda x: (
+        type(x) is dict and all(type(each) is int for each in x.values())
+    ),
+}
+
+
 def _decode_entry(seq: int, data: bytes, name: str) -> RawEntry:
     header, arrays = unpack_record(data, name)
-    if header["seq"] != seq:
+    if header.get("seq") != seq:
         raise DamagedError(
-            f"expected record {seq}, {name} holds record {header['seq']}; "
+            f"expected record {seq}, {name} holds record {header.get('seq')}; "
             "run `alloop doctor` on the store"
+        )
+    wrong = next((x for x, right in _HEADER.items() if not right(header.get(x))), None)
+    if wrong or "record" not in header:
+        raise DamagedError(
+            f"{name} has no {wrong or 'record'} such as alloop writes; restore it from "
+            "a copy"
         )
     record = EncodedRecord(
         header["record"], tuple(arrays), tuple(header["frames"]), header["versions"]

@@ -26,6 +26,7 @@ _PREFIX = struct.Struct("<8sQ")
 DIGEST = 32
 _ALIGN = 64
 _KINDS = "biufc"
+_HUGE = (OverflowError, RecursionError)
 
 
 def pack_record(header: Mapping[str, Any], arrays: Sequence[Array]) -> bytes:
@@ -58,8 +59,14 @@ def unpack_record(data: bytes, name: str) -> tuple[dict[str, Any], list[Array]]:
             f"{name} begins with {magic!r}, this alloop reads {MAGIC!r}; upgrade alloop"
         )
     start = _PREFIX.size + size
-    header: dict[str, Any] = json.loads(data[_PREFIX.size : start].decode())
-    return header, _split_record(data, start, header.pop("arrays"))
+    try:
+        header: dict[str, Any] = json.loads(data[_PREFIX.size : start].decode())
+        return header, _split_record(data, start, header.pop("arrays"))
+    except (ValueError, LookupError, TypeError, AttributeError, *_HUGE) as error:
+        raise DamagedError(
+            f"{name} is no record that alloop writes ({type(error).__name__}: "
+            f"{str(error)[:80]}); restore it from a copy"
+        ) from error
 
 
 def is_whole(data: bytes) -> bool:
@@ -79,7 +86,7 @@ def record_length(data: bytes, start: int) -> int:
         text = data[start + _PREFIX.size : start + _PREFIX.size + size]
         described = json.loads(text)["arrays"]
         sizes = [math.prod(x["shape"]) * _dtype(x["dtype"]).itemsize for x in described]
-    except (struct.error, ValueError, KeyError, TypeError) as error:
+    except (struct.error, ValueError, LookupError, TypeError, *_HUGE) as error:
         raise DamagedError(f"no record begins at byte {start}") from error
     if magic != MAGIC:
         raise DamagedError(f"no record begins at byte {start}")
@@ -92,6 +99,8 @@ def _split_record(
     arrays = []
     for each in described:
         dtype, shape = _dtype(each["dtype"]), each["shape"]
+        if dtype.kind not in _KINDS or min(shape, default=0) < 0:
+            raise ValueError(f"an array of {dtype} and shape {shape}")
         count = math.prod(shape)
         arrays.append(np.frombuffer(data, dtype, count, start).reshape(shape))
         start += _rounded_size(count * dtype.itemsize)

@@ -6,6 +6,7 @@ from typing import Any, TypeAlias
 
 from alloop.core.errors import DamagedError, StoreError
 from alloop.history.journal_codec import CODEC
+from alloop.history.journal_fold import JournalFold
 from alloop.loop import events as e
 from alloop.store import root
 from alloop.store.journal import FOLDER, Journal, RawEntry
@@ -46,7 +47,8 @@ def whole_attributes(store: Path) -> dict[str, Any]:
 
 
 def survey_records(store: Path) -> SurveyedRecords:
-    """Read all records of a damaged journal that are whole."""
+    """Read all records of a damaged journal that are whole and follow from others."""
+    fold = JournalFold()
     prefix: list[tuple[RawEntry, e.Turn]] = []
     later: list[tuple[RawEntry, e.Turn]] = []
     damaged: list[tuple[int, str]] = []
@@ -55,6 +57,8 @@ def survey_records(store: Path) -> SurveyedRecords:
             if isinstance(entry, StoreError):
                 raise entry
             turn: e.Turn = CODEC.decode(entry.record)
+            if not damaged:
+                fold.add_turn(turn)
         except StoreError as error:
             damaged.append((seq, str(error)))
             continue

@@ -100,6 +100,8 @@ def compound(origin: Any, inside: tuple[Any, ...]) -> st.SearchStrategy[Any]:
         return arrays(dtype, array_shapes(min_dims=0, max_dims=3, min_side=0))
     if origin is Mapping:
         return st.dictionaries(PLAIN[str], anything(inside[1]), max_size=3)
+    if origin is tuple and Ellipsis not in inside:
+        return st.tuples(*map(anything, inside))
     items = st.lists(anything(inside[0]), max_size=3)
     return {tuple: items.map(tuple), list: items}[origin]
 
