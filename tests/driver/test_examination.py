@@ -169,7 +169,7 @@ def test_a_users_test_set_leads_and_may_have_an_examination_beside(
     assert bare.setup.rules.examining.frames == 0
 
 
-@pytest.mark.parametrize("explore", [{"temperature": 1e6}, {"timestep": 5.0}])
+@pytest.mark.parametrize("explore", [{"temperature": 1e5}, {"timestep": 5.0}])
 def test_walkers_that_all_die_at_once_are_no_success(
     tmp_path: Path, explore: dict[str, float], capsys: pytest.CaptureFixture[str]
 ) -> None:

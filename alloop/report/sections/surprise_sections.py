@@ -140,8 +140,8 @@ def limits_section(history: History) -> Section:
     head = ("frames", "below their limit", "promised")
     note = (
         "A limit is one of the largest error of the force on an atom, as a function of "
-        "surprise alone. It was promised by the model that proposed the frame, before "
-        "its label came."
+        "surprise. It was promised by the model that proposed the frame, before its "
+        "label came; frames without a limit are not counted."
     )
     table = table_html(head, rows) + paragraph(note) if rows else Markup("")
     return Section("limits", name, bullet_list(sentences) + table)
