@@ -38,6 +38,7 @@ if TYPE_CHECKING:
     from alloop.jobs.train_job import TrainedModel, TrainJob
 
 _SHOWN = 60  # characters of a list of frames, at most
+_LONG = 400  # characters of a message, at most
 _COLUMNS = (
     *("frames", "energy MAE\nmeV", "RMSE\nmeV", "less mean\nmeV"),
     *("forces MAE\nmeV/Å", "RMSE\nmeV/Å"),
@@ -157,6 +158,10 @@ def _failure_lines(job: "LabelJob", missing: "Failed") -> Iterator[Any]:
         which = _shortened_text(span_text(indices))
         table.add_row(failure_text(failure), str(len(indices)), which, str(failure))
     yield table
+    for indices in frames.values():
+        if message := printable_line(missing[indices[0]].message):
+            more = "" if len(message) <= _LONG else " ... (the file has all of it)"
+            yield f"frame {indices[0]}: {message[:_LONG]}{more}"
     again = any(why.failure.is_transient for why in missing.values())
     hint = "; --retry tries failures by limits and crashes again" if again else ""
     yield f"failures: {short_path(failures_file(job.out))}{hint}"

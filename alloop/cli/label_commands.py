@@ -1,6 +1,8 @@
 """The commands `label` and `atoms`: labels of frames or elements without a campaign."""
 
 import shlex
+from collections import Counter
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from threading import Event
 from typing import TYPE_CHECKING, Annotated
@@ -11,10 +13,14 @@ from alloop.cli.campaign_paths import Force
 from alloop.cli.console import Quiet, print_text
 from alloop.cli.exit_codes import RESUMABLE
 from alloop.cli.interrupts import stop_event
-from alloop.core.errors import Interrupted
+from alloop.core.errors import InputError, Interrupted
 
 if TYPE_CHECKING:
+    from ase import Atoms
+
     from alloop.jobs.label_job import LabelJob
+
+_STATES = 5  # different charges and multiplicities that are listed
 
 
 def label(  # noqa: PLR0913 - one for each option
@@ -53,6 +59,10 @@ def label(  # noqa: PLR0913 - one for each option
         int | None,
         typer.Option(help="spin of every frame, 2S  [default: from the files]"),
     ] = None,
+    multiplicity: Annotated[
+        int | None,
+        typer.Option(min=1, help="2S + 1 of every frame, in place of --spin"),
+    ] = None,
     retry: Annotated[
         bool,
         typer.Option(
@@ -65,7 +75,7 @@ def label(  # noqa: PLR0913 - one for each option
     """Compute energies (eV) and forces (eV/Å) of frames.
 
     After Ctrl-C or a kill the same command continues. Failed frames are listed in a
-    file beside OUT; they do not change the exit code.
+    file beside OUT; they do not change the exit code, unless all fail.
     """
     from alloop.config.load import parse_level
     from alloop.files.frames import read_frames
@@ -73,17 +83,43 @@ def label(  # noqa: PLR0913 - one for each option
     from alloop.labels.child.labeller import Limits
 
     with stop_event() as asked:
-        given = tuple(read_frames(frames, charge, spin))
+        unpaired = _spin_option(spin, multiplicity)
+        given = tuple(read_frames(frames, charge, unpaired))
+        for line in _state_lines([x.atoms for x in given], charge, unpaired):
+            print_text(line)
         limits = Limits(seconds=time_limit, memory_mb=memory_limit)
         job = LabelJob(given, parse_level(level), out, limits, workers, cache, force)
         try:
             _label_with_display(job, asked, retry, quiet)
-        except (KeyboardInterrupt, Interrupted):
+        except (KeyboardInterrupt, Interrupted) as stop:
             print_text(
-                f"stopped; continue with: {shlex.join(['alloop', *context.obj])}"
+                f"{str(stop) or 'stopped'}; continue with: "
+                f"{shlex.join(['alloop', *context.obj])}"
             )
             return RESUMABLE
     return 0
+
+
+def _spin_option(spin: int | None, multiplicity: int | None) -> int | None:
+    if spin is not None and multiplicity is not None:
+        raise InputError(
+            "expected --spin (2S) or --multiplicity (2S + 1), got both; leave one out"
+        )
+    return spin if multiplicity is None else multiplicity - 1
+
+
+def _state_lines(
+    structures: "Sequence[Atoms]", charge: int | None, spin: int | None
+) -> Iterator[str]:
+    """Yield the charges and multiplicities that were read, and of how many frames."""
+    from alloop.core.atoms import electronic_state
+    from alloop.core.text import plural
+
+    states = Counter(str(electronic_state(x, charge, spin)) for x in structures)
+    for state, count in states.most_common(_STATES):
+        yield f"{plural(count, 'frame')}: {state}"
+    if len(states) > _STATES:
+        yield f"and {len(states) - _STATES} more charges and multiplicities"
 
 
 def atoms(
@@ -112,6 +148,8 @@ def _label_with_display(
     job: "LabelJob", asked: Event, retry: bool, quiet: bool
 ) -> None:
     from alloop.cli import job_displays
+    from alloop.core.records import Label
+    from alloop.core.text import plural
     from alloop.jobs.label_frames import LabelProgress
 
     before = job.finished_failures(retry)
@@ -135,3 +173,8 @@ def _label_with_display(
         records = job.run(observe)
     for part in job_displays.label_summary(job, records, last[0]):
         print_text(part)
+    if not any(isinstance(record, Label) for record in records):
+        raise InputError(
+            f"expected a label, {plural(len(records), 'frame')} got none, as listed "
+            "above; mend the frames, the level or the limits"
+        )

@@ -176,7 +176,13 @@ def _summary_rows(setup: "Setup") -> list[tuple[str, str]]:
     tests = sum(item.test for item in setup.given) or rules.seeding.validation
     exists = "exists; `alloop run` continues it" if setup.store.exists() else "new"
     return [
-        ("molecules", ", ".join(setup.molecules)),
+        (
+            "molecules",
+            ", ".join(
+                f"{name} (charge {frame.charge}, multiplicity {frame.spin + 1})"
+                for name, frame in zip(setup.molecules, setup.start, strict=True)
+            ),
+        ),
         *levels,
         ("budget", budget),
         (

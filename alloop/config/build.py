@@ -168,6 +168,12 @@ def worker_settings(
     )
 
 
+def child_limits(plan: Plan) -> Limits | None:
+    """Return the limits of child processes, None if labels are made without them."""
+    own = plan.limits
+    return Limits(own.label_time, own.label_memory) if own.isolate else None
+
+
 def _test_time_settings(plan: Plan) -> TestTimeSettings | None:
     own = plan.refine
     if own is None:

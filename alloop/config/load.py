@@ -108,7 +108,9 @@ def _assemble_setup(
         *flaws,
         *store_problems(store),
     ]
-    problems += level_problems(levels, element_symbols(found.start))
+    problems += level_problems(
+        levels, element_symbols(found.start), build.child_limits(plan)
+    )
     problems += reference_problems(plan.training, element_symbols(found.start))
     problems += coverage_problems(plan, found.start)
     if not {"seeds", "explore", "start"} & broken and not found.problems:

@@ -117,7 +117,9 @@ def start_problems(frame: Frame, levels: Sequence[Level]) -> list[str]:
     if any(program_of(level).counts_electrons(frame) for level in levels):
         odd = check_electrons(frame)
         found += (
-            [] if odd is None else [f"{hill_formula(frame)}: {odd}; set charge or spin"]
+            []
+            if odd is None
+            else [f"{hill_formula(frame)}: {odd}; set charge or multiplicity"]
         )
     for level in levels:
         found += _boundary_problems(frame, level)

@@ -177,7 +177,7 @@ def read_label_file(
     """
     from alloop.intake import read_labels  # slow: imports zarr and the store
 
-    declared = units.model_dump(include=set(Units.model_fields))
+    declared = units.model_dump(include=set(Units.model_fields) - {"multiplicity"})
     return read_labels(path, **declared, energies_alone=energies_alone)
 
 

@@ -27,7 +27,7 @@ class Failure(StrEnum):
     NOT_CONVERGED = "the SCF did not converge; try level shift or a smaller step"
     CC_NOT_CONVERGED = "the coupled-cluster equations did not converge"
     GATE = "the result failed a check of forces; the label cannot be trusted"
-    ELECTRONS = "charge and spin do not fit the number of electrons"
+    ELECTRONS = "charge and spin do not fit the electrons; give charge and multiplicity"
     UNSUPPORTED = "this level cannot treat this frame"
     TIMEOUT = "the label ran into its time limit; raise `limits` or lower the level"
     MEMORY = "the label ran into its memory limit; raise `limits`"

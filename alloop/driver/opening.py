@@ -3,6 +3,7 @@
 from typing import Any
 
 from alloop.config import Setup, fixed_differences
+from alloop.config.build import child_limits
 from alloop.config.checks.device_checks import device_problems
 from alloop.config.checks.plan_checks import tried_level_problems
 from alloop.config.molecules import element_symbols
@@ -58,7 +59,9 @@ def refuse_machine(setup: Setup) -> None:
     }
     problems = [
         Problem(f"levels.{name}", text)
-        for name, text in tried_level_problems(tried, element_symbols(setup.start))
+        for name, text in tried_level_problems(
+            tried, element_symbols(setup.start), child_limits(setup.plan)
+        )
     ]
     if not setup.is_checked:  # its store may come from another machine
         problems += device_problems(setup.plan)

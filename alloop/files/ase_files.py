@@ -11,6 +11,7 @@ from ase.db import connect
 from ase.io import ParseError, read
 from ase.io.formats import UnknownFileTypeError
 
+from alloop.core.atoms import electronic_state
 from alloop.core.errors import InputError
 from alloop.core.stress import from_any_shape
 from alloop.core.units import Floats
@@ -60,13 +61,14 @@ def _raw_label(path: Path, index: int, atoms: Atoms, keys: LabelKeys) -> RawLabe
     if np.ndim(energy) != 0:
         raise InputError(f"expected one energy in {where}, got {np.shape(energy)}")
     a, b, c = (bool(periodic) for periodic in atoms.pbc)
+    state = electronic_state(atoms)
     return RawLabel(
         numbers=atoms.numbers,
         positions=atoms.positions,
         energy=float(energy),
         forces=forces,
-        charge=charge_of(atoms.info),
-        spin=spin_of(atoms.info),
+        charge=state.charge,
+        spin=state.spin,
         cell=np.asarray(atoms.cell.array, dtype=np.float64),
         pbc=(a, b, c),
         stress=_stress(where, {**atoms.info, **results}) if a and b and c else None,
@@ -96,22 +98,3 @@ def _labelled_value(
         f"expected {wanted} in {where}, found {', '.join(values) or 'no labels'}"
         f"{hint}; if the file has another name for it, give that as `{kind}_key`"
     )
-
-
-def _whole_charge(info: Mapping[str, Any], *names: str) -> int:
-    return next((round(float(info[name])) for name in names if name in info), 0)
-
-
-def charge_of(info: Mapping[str, Any]) -> int:
-    """Return the total charge in e; 0 if there is none in `info`."""
-    return _whole_charge(info, "total_charge", "charge")
-
-
-def spin_of(info: Mapping[str, Any]) -> int:
-    """Return 2S; 0 if there is none in `info`.
-
-    `total_spin` is a multiplicity, as in MACE.
-    """
-    if "spin" not in info and "total_spin" in info:
-        return _whole_charge(info, "total_spin") - 1
-    return _whole_charge(info, "spin")

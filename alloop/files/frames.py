@@ -4,20 +4,14 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
 from ase import Atoms
 from ase.io import iread, read
 from ase.io.formats import string2index
 
+from alloop.core.atoms import from_atoms
 from alloop.core.errors import InputError
 from alloop.core.frame import Frame
-from alloop.files.ase_files import (
-    DATABASES,
-    UNREADABLE,
-    charge_of,
-    database_rows,
-    spin_of,
-)
+from alloop.files.ase_files import DATABASES, UNREADABLE, database_rows
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -38,7 +32,7 @@ def read_frames(
     file cannot be read.
     """
     return [
-        GivenStructure(atoms, _make_frame(atoms, charge, spin))
+        GivenStructure(atoms, from_atoms(atoms, charge, spin))
         for source in sources
         for atoms in _read_structures(source)
     ]
@@ -58,7 +52,7 @@ def iterate_frames(source: str) -> Iterator[GivenStructure]:
     try:
         for atoms in iread(file, index=index, do_not_split_by_at_sign=True):
             count += 1
-            yield GivenStructure(atoms, _make_frame(atoms, None, None))
+            yield GivenStructure(atoms, from_atoms(atoms))
     except UNREADABLE as error:
         raise _unreadable(source, error) from error
     if not count:
@@ -118,15 +112,3 @@ def _read_file(file: Path, index: slice) -> list[Atoms]:
         return _read_file(file, slice(None))[index]
     found: list[Atoms] = read(file, index=index, do_not_split_by_at_sign=True)
     return found
-
-
-def _make_frame(atoms: Atoms, charge: int | None, spin: int | None) -> Frame:
-    a, b, c = (bool(periodic) for periodic in atoms.pbc)
-    return Frame(
-        numbers=atoms.numbers,
-        positions=atoms.positions,
-        charge=charge_of(atoms.info) if charge is None else charge,
-        spin=spin_of(atoms.info) if spin is None else spin,
-        cell=np.asarray(atoms.cell.array, dtype=np.float64),
-        pbc=(a, b, c),
-    )

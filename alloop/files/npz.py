@@ -19,6 +19,7 @@ _ENERGIES = ("e", "energy", "energies")
 _FORCES = ("f", "force", "forces")
 _CHARGES = ("q", "charge", "total_charge")
 _SPINS = ("spin", "2s")
+_MULTIPLICITIES = ("multiplicity", "total_spin")
 
 
 def read_npz(path: Path, keys: LabelKeys) -> list[RawLabel]:
@@ -41,6 +42,9 @@ def read_npz(path: Path, keys: LabelKeys) -> list[RawLabel]:
     _same_length(path, len(positions), {"atomic numbers": numbers})
     charges = _per_frame(arrays, _CHARGES, prefix, len(positions))
     spins = _per_frame(arrays, _SPINS, prefix, len(positions))
+    if _find_key(arrays, _MULTIPLICITIES, prefix) is not None:
+        multiplicities = _per_frame(arrays, _MULTIPLICITIES, prefix, len(positions))
+        spins = [multiplicity - 1 for multiplicity in multiplicities]
     return [
         _raw_labels(
             numbers[i],

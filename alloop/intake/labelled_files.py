@@ -95,7 +95,7 @@ def _odd_electrons(path: Path, frames: Sequence[Frame]) -> tuple[str, ...]:
     return (
         f"charge {frame.charge} and spin {frame.spin} (2S, the number of unpaired "
         f"electrons) do not fit the electrons of {listed_frames(odd)} in {path}; give "
-        "`charge` and `spin`",
+        "`charge` and `multiplicity`",
     )
 
 

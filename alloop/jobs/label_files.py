@@ -75,6 +75,18 @@ def failures_file(out: Path) -> Path:
     return out.with_name(f"{out.name}.failures.csv")
 
 
+def lists_frames(path: Path, given: Sequence[GivenStructure]) -> bool:
+    """Return True if a file is the failure list of some of these frames."""
+    wanted = {each.frame.id for each in given}
+    try:
+        with path.open(newline="") as file:
+            rows = csv.DictReader(file)
+            own = tuple(rows.fieldnames or ()) == _COLUMNS
+            return own and {row["frame"] for row in rows} <= wanted
+    except (OSError, ValueError, csv.Error):
+        return False
+
+
 def write_labels(
     out: Path, given: Sequence[GivenStructure], level: Level, records: Sequence[Outcome]
 ) -> None:

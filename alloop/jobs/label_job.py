@@ -13,6 +13,7 @@ from alloop.files.targets import refuse_inside_store, refuse_target
 from alloop.jobs.label_files import (
     Failed,
     failures_file,
+    lists_frames,
     read_earlier_failures,
     write_labels,
 )
@@ -72,6 +73,7 @@ class LabelJob:
         refuse_target(self.out, _ENDINGS, taken=False)  # see `finished_failures`
         failures = failures_file(self.out)
         own = self.force or self.out.exists() or self.cache_folder.is_dir()
+        own = own or lists_frames(failures, self.given)
         refuse_target(failures, (".csv",), taken=not own)
         if self.cache is not None:
             refuse_inside_store(self.cache)

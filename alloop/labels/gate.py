@@ -42,8 +42,9 @@ def check_electrons(frame: Frame) -> str | None:
         return f"{electrons} electrons cannot have spin {frame.spin} (2S)"
     if (electrons - frame.spin) % 2:
         kind = "an even" if electrons % 2 == 0 else "an odd"
+        hint = f" (a multiplicity of {frame.spin} would fit)" if frame.spin else ""
         return (
-            f"{electrons} electrons need {kind} spin (2S), got {frame.spin} "
+            f"{electrons} electrons need {kind} spin (2S), got {frame.spin}{hint} "
             f"with charge {frame.charge}"
         )
     return None

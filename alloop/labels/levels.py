@@ -47,13 +47,14 @@ def check_level(
 
     Each problem is one sentence, with the nearest valid spelling. Programs are imported
     in a child process only: that of `within` if it serves this kind of level, else one
-    started for this check.
+    started for this check with the same limits.
     """
     if (code := outside_code(level)) and (unread := path_problems(code)):
         return unread
     if within is not None and within.level.kind == level.kind:
         return within.labeller(level).problems(elements)
-    with IsolatedLabeller(level) as child:
+    limits = None if within is None else within.child.limits
+    with IsolatedLabeller(level, limits) as child:
         return child.problems(elements)
 
 

@@ -296,3 +296,66 @@ def test_what_is_no_atom_or_has_no_label_is_told(
 ) -> None:
     assert main(["atoms", *elements, "--level", level]) == 2
     assert text in capsys.readouterr().err
+
+
+def run_label(*arguments: str) -> int:
+    """As a user does, whose limits are those of real child processes."""
+    return main(["label", *arguments, "--workers", "1"])
+
+
+def test_a_limit_below_what_a_child_needs_is_a_mistake_and_no_interruption(
+    here: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for _ in range(2):  # the same again would end alike
+        code = run_label(
+            "in.xyz", "--level", "hf/sto-3g", "--out", "o.xyz", "--memory-limit", "8"
+        )
+        assert code == 2
+        message = capsys.readouterr().err
+        assert "MB of memory, the limit is 8 MB" in message
+        assert "which is in MB" in message
+    (here / "c.yaml").write_text(
+        "name: x\nstart: [{molecule: H2O}]\nlevels: {expensive: {kind: toy}}\n"
+        "budget: {expensive: 20}\nlimits: {label_memory: 8}\n"
+    )
+    assert main(["check", "c.yaml"]) == 2
+    assert "MB of memory, the limit is 8 MB" in capsys.readouterr().err
+
+
+def test_frames_that_all_fail_are_a_mistake_with_its_mend(
+    here: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    ion = Atoms("OH", [[0, 0, 0], [0, 0, 0.97]], info={"spin": 2})
+    ase.io.write("ion.xyz", [ion])
+    where = ("ion.xyz", "--level", "hf/sto-3g", "--out", "o.xyz")
+    assert run_label(*where) == 2
+    said = capsys.readouterr()
+    assert "9 electrons need an odd spin (2S), got 2 (a multiplicity of 2" in said.out
+    assert "charge 0 (by default), multiplicity 3 (spin)" in said.out
+    assert "expected a label, 1 frame got none" in said.err
+    assert not (here / "o.xyz").exists()
+    assert run_label(*where, "--multiplicity", "2", "--spin", "1") == 2
+    assert "--spin (2S) or --multiplicity (2S + 1), got both" in capsys.readouterr().err
+    assert run_label(*where, "--multiplicity", "2", "--force") == 0
+    assert "multiplicity 2 (as given)" in capsys.readouterr().out
+    assert ase.io.read("o.xyz").info["spin"] == 1
+
+
+def test_a_campaign_takes_a_multiplicity_in_place_of_a_spin(
+    here: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    text = (
+        "name: x\nstart: [{molecule: H2O, multiplicity: 3}, "
+        "{file: in.xyz, index: '0', charge: 1, multiplicity: 2}]\n"
+        "levels: {expensive: {kind: toy}}\nbudget: {expensive: 30}\n"
+    )
+    (here / "c.yaml").write_text(text)
+    assert main(["check", "c.yaml"]) == 0
+    said = capsys.readouterr().out
+    assert "(charge 0, multiplicity 3)" in said
+    assert "(charge 1, multiplicity 2)" in said
+    (here / "c.yaml").write_text(
+        text.replace("multiplicity: 2", "multiplicity: 2, spin: 1")
+    )
+    assert main(["check", "c.yaml"]) == 2
+    assert "got both; leave one out" in capsys.readouterr().err

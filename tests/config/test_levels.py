@@ -312,6 +312,7 @@ def test_molecules_and_cells_go_to_levels_that_treat_them(
 ) -> None:
     atoms = bulk("NaCl", "rocksalt", 5.6) if name == "cell" else molecule(name)
     atoms.pbc = pbc
+    atoms.set_initial_magnetic_moments(None)
     text = level if "gth" not in level else str(ROOT / f"configs/levels/{level}.yaml")
     found = start_problems(from_atoms(atoms), [parse_level(text)])
     assert [words in flaw for flaw in found] == [True] * bool(words)

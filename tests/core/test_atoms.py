@@ -10,11 +10,13 @@ from hypothesis import strategies as st
 from alloop.core.atoms import (
     atomic_number,
     chemical_symbol,
+    electronic_state,
     frame_masses,
     from_atoms,
     hill_formula,
     to_atoms,
 )
+from alloop.core.errors import InputError
 from alloop.core.frame import Frame
 
 
@@ -32,6 +34,49 @@ def test_charge_and_spin_come_from_info_unless_they_are_given():
     assert (stated.charge, stated.spin) == (0, 1)
     bare = from_atoms(Atoms("OH", [[0, 0, 0], [0, 0, 1]]))
     assert (bare.charge, bare.spin) == (0, 0)
+
+
+@pytest.mark.parametrize(
+    ("info", "arrays", "state"),
+    [
+        ({"Total_Charge": 1.0}, {}, (1, 0, "total_charge", "")),
+        ({"multiplicity": 3}, {}, (0, 2, "", "multiplicity")),
+        ({"total_spin": 2}, {}, (0, 1, "", "total_spin")),
+        ({"uhf": 2, "spin_multiplicity": "3"}, {}, (0, 2, "", "uhf")),
+        ({}, {"initial_charges": [0.6, 0.4]}, (1, 0, "initial_charges", "")),
+        ({}, {"initial_magmoms": [1.0, 1.0]}, (0, 2, "", "initial_magmoms")),
+        ({}, {"initial_magmoms": [1.0, -1.0]}, (0, 0, "", "initial_magmoms")),
+        ({"charge": 1}, {"initial_charges": [0.0, 0.0]}, (1, 0, "charge", "")),
+    ],
+)
+def test_charge_and_spin_of_other_programs_are_read(info, arrays, state):
+    atoms = Atoms("OH", [[0, 0, 0], [0, 0, 1]], info=info)
+    for name, values in arrays.items():
+        atoms.set_array(name, np.array(values))
+    assert electronic_state(atoms) == state
+    assert (from_atoms(atoms).charge, from_atoms(atoms).spin) == state[:2]
+    assert from_atoms(atoms, 2, 4).spin == 4
+
+
+@pytest.mark.parametrize(
+    ("info", "charges", "message"),
+    [
+        ({"charge": 0, "total_charge": 1}, [], "`charge` 0, `total_charge` 1; give"),
+        ({"charge": 0}, [1.0, 0.0], "`initial_charges` 1; give `charge`"),
+        ({}, [0.3, 0.0], "one whole charge of a structure, it has `initial_charges`"),
+        ({"spin": 0, "multiplicity": 2}, [], "`spin` 0, `multiplicity` 1; give `mult"),
+        ({"charge": "one"}, [], "as `charge` of a structure, got 'one'"),
+    ],
+)
+def test_names_that_disagree_are_refused_unless_the_caller_knows(
+    info, charges, message
+):
+    atoms = Atoms("OH", [[0, 0, 0], [0, 0, 1]], info=info)
+    if charges:
+        atoms.set_initial_charges(charges)
+    with pytest.raises(InputError, match=message):
+        from_atoms(atoms)
+    assert from_atoms(atoms, charge=1, spin=0).charge == 1
 
 
 def test_atoms_do_not_share_memory_with_the_frame():

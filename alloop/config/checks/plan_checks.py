@@ -22,16 +22,18 @@ from alloop.core.atoms import hill_formula
 from alloop.core.frame import Frame
 from alloop.core.label_cost import UNKNOWN_COST
 from alloop.core.levels import Level
-from alloop.labels.child.labeller import IsolatedLabeller
+from alloop.labels.child.labeller import IsolatedLabeller, Limits
 from alloop.labels.levels import check_level
 from alloop.labels.named_code import path_problems
 from alloop.labels.programs import level_cost, outside_code, program_of
+from alloop.labels.toy import toy_level
 from alloop.scores.error_limits import needed_frames
 
 _HOT = 5000.0  # K
 _FUNCTIONS = 300.0  # basis functions of the molecule that costs are compared for
 _REVERSED = 3.0  # typical costs of methods, without the basis, are not better known
 _SUBMIT = {"slurm": "sbatch", "pbs": "qsub"}
+_ENOUGH = 500.0  # MB, more than a child of any program takes to start
 
 
 def section_conflicts(plan: Plan, broken: set[str]) -> Iterator[Problem]:
@@ -96,15 +98,18 @@ def strain_problems(plan: Plan, start: Sequence[Frame]) -> Iterator[Problem]:
 
 
 def level_problems(
-    levels: Mapping[str, Level], elements: Sequence[str]
+    levels: Mapping[str, Level],
+    elements: Sequence[str],
+    limits: Limits | None = None,
 ) -> list[Problem]:
     """Return problems of levels: impossible for these elements, or equal to each other.
 
-    Code that a level names is neither imported nor called.
+    limits: of the child processes that try them. Code that a level names is neither
+    imported nor called.
     """
     found = [
         Problem(f"levels.{name}", text)
-        for name, text in _impossible_levels(levels, elements)
+        for name, text in _impossible_levels(levels, elements, limits)
     ]
     if len(levels) == 2 and len({level.id for level in levels.values()}) == 1:
         text = f"both are {levels['cheap'].title}; leave `cheap` out, or change one"
@@ -169,7 +174,7 @@ def store_problems(path: Path) -> list[Problem]:
 
 
 def _impossible_levels(
-    levels: Mapping[str, Level], elements: Sequence[str]
+    levels: Mapping[str, Level], elements: Sequence[str], limits: Limits | None
 ) -> Iterator[tuple[str, str]]:
     real = {}
     for name, level in levels.items():
@@ -177,11 +182,15 @@ def _impossible_levels(
             yield from ((name, x) for x in path_problems(code))
         elif program_of(level).problems:
             real[name] = level
-    yield from tried_level_problems(real, elements)
+    if not real and limits is not None and limits.memory_mb < _ENOUGH:
+        real = {name: toy_level() for name in levels}  # a child that only starts
+    yield from tried_level_problems(real, elements, limits)
 
 
 def tried_level_problems(
-    levels: Mapping[str, Level], elements: Sequence[str]
+    levels: Mapping[str, Level],
+    elements: Sequence[str],
+    limits: Limits | None = None,
 ) -> Iterator[tuple[str, str]]:
     """Yield names of levels and what cannot work with them, tried in a child process.
 
@@ -189,7 +198,7 @@ def tried_level_problems(
     """
     if not levels:
         return
-    with IsolatedLabeller(next(iter(levels.values()))) as child:
+    with IsolatedLabeller(next(iter(levels.values())), limits) as child:
         for name, level in levels.items():
             for text in check_level(level, elements, within=child):
                 yield name, text

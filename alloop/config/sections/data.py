@@ -1,8 +1,9 @@
 """The `start:` and `validation:` sections: molecules, and data that the user brings."""
 
+from collections.abc import Mapping
 from typing import Annotated, Any, Literal, TypeAlias
 
-from pydantic import BeforeValidator, Field
+from pydantic import BeforeValidator, Field, model_validator
 
 from alloop.config.sections.base import (
     Count,
@@ -25,7 +26,37 @@ def _slice(value: Any) -> Any:
     return str(value) if isinstance(value, int) else value
 
 
-class Molecule(Section):
+class SpinState(Section):
+    """The spin of structures, by the number of unpaired electrons or the multiplicity.
+
+    A multiplicity is turned into `spin`, so that a store has one of them.
+    """
+
+    spin: Whole | None = Field(
+        None, description="unpaired electrons, 2S; by default the file's, or 0"
+    )
+    multiplicity: Count | None = Field(
+        None, description="2S + 1, in place of `spin`: 1 for a singlet, 2 for a doublet"
+    )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _one_spin(cls, section: Any) -> Any:
+        if not isinstance(section, Mapping) or section.get("multiplicity") is None:
+            return section
+        if section.get("spin") is not None:
+            raise ValueError(
+                "expected `spin` (2S) or `multiplicity` (2S + 1), got both; leave one "
+                "out"
+            )
+        multiplicity = section["multiplicity"]
+        if type(multiplicity) is not int or multiplicity < 1:
+            return section
+        rest = {key: x for key, x in section.items() if key != "multiplicity"}
+        return {**rest, "spin": multiplicity - 1}
+
+
+class Molecule(SpinState):
     """A molecule by its name."""
 
     molecule: str = Field(
@@ -39,7 +70,7 @@ class Molecule(Section):
     )
 
 
-class File(Section):
+class File(SpinState):
     """Structures in any format that ASE reads; each is a separate start."""
 
     file: str = Field(description="path of the structures, relative to this YAML file")
@@ -50,13 +81,9 @@ class File(Section):
     charge: int | None = Field(
         None, description="total charge, e; by default the file's, or 0"
     )
-    spin: Whole | None = Field(
-        None,
-        description="unpaired electrons, 2S; by default the file's, or 0",
-    )
 
 
-class Units(Section):
+class Units(SpinState):
     """The units and keys of a file's numbers, which have no default units."""
 
     energy_unit: Energy = Field(description="unit of the energies")
@@ -75,10 +102,6 @@ class Units(Section):
     )
     charge: int | None = Field(
         None, description="total charge, e; by default the file's, or 0"
-    )
-    spin: Whole | None = Field(
-        None,
-        description="unpaired electrons, 2S; by default the file's, or 0",
     )
 
 

@@ -13,11 +13,10 @@ from alloop.config.sections.base import (
     NotNegative,
     Positive,
     Section,
-    Whole,
     by_kind,
     union_tag,
 )
-from alloop.config.sections.data import Energy, Length
+from alloop.config.sections.data import Energy, Length, SpinState
 from alloop.config.sections.level_base import CAMPAIGN_KEYS, LevelSection
 from alloop.config.sections.universal_level import Universal
 from alloop.core.doubts import Doubt
@@ -33,7 +32,7 @@ from alloop.labels.levels import (
     xtb_level,
 )
 
-_NO_SETTINGS = {"kind", *CAMPAIGN_KEYS}
+_NO_SETTINGS = {"kind", "multiplicity", *CAMPAIGN_KEYS}
 
 
 class Pyscf(LevelSection):
@@ -171,7 +170,7 @@ class _Stored(LevelSection):
         return {**section, "path": str(path), "content": content}
 
 
-class Table(_Stored):
+class Table(SpinState, _Stored):
     """A stored set of labelled frames: extxyz, an ASE database or an npz."""
 
     kind: Literal["table"]
@@ -196,10 +195,6 @@ class Table(_Stored):
     )
     charge: int | None = Field(
         None, description="total charge, e; by default the file's, or 0"
-    )
-    spin: Whole | None = Field(
-        None,
-        description="unpaired electrons, 2S; by default the file's, or 0",
     )
     recheck: Annotated[float, Field(ge=0, le=0)] = Field(
         0.0, description="always 0, since a table has no noise"

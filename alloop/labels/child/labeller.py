@@ -23,7 +23,7 @@ from alloop.core.errors import Interrupted
 from alloop.core.frame import Frame
 from alloop.core.levels import Level
 from alloop.core.records import Failure, Label, Unlabelled
-from alloop.labels.child.exit_cause import EXITED, ChildEnded
+from alloop.labels.child.exit_cause import ChildEnded
 from alloop.labels.child.messages import (
     GarbledMessage,
     Message,
@@ -35,6 +35,7 @@ from alloop.labels.child.process import Limits as Limits
 
 _WORN = 0.5  # of the memory limit, resident between labels, above which to replace it
 _AGAIN = (Failure.CRASHED, Failure.MEMORY)  # may be due to a child's earlier labels
+_FROM_OUTSIDE = ("SIGKILL", "SIGTERM", "SIGINT", "SIGHUP")  # not a fault of the child
 _SPENT = (Failure.MEMORY.name, Failure.DISK.name)  # answers after which to replace it
 
 
@@ -155,7 +156,7 @@ class IsolatedLabeller:
     def problems(self, elements: Sequence[str]) -> list[str]:
         """Return what is wrong with the level for these elements, one sentence each.
 
-        Raises Interrupted if the child died or was killed before it answered.
+        Raises Interrupted if the child was killed from outside before it answered.
         """
         question = {
             "ask": "check",
@@ -166,8 +167,8 @@ class IsolatedLabeller:
         try:
             answer = self.child.ask(Message(question))
         except ChildEnded as ended:
-            if ended.message.startswith(EXITED):  # the program raised an exception
-                return [f"{self.level.title} cannot be used: {ended.message}"]
+            if text := _lasting_end(ended, self.child.limits):
+                return [text]
             raise Interrupted(
                 f"{self.level.title} could not be checked: the process that looked at "
                 f"it ended ({ended.message}); nothing was begun, try again"
@@ -183,6 +184,23 @@ class IsolatedLabeller:
 
     def __exit__(self, *_raised: object) -> None:
         self.close()
+
+
+def _lasting_end(ended: ChildEnded, limits: Limits) -> str | None:
+    """Return why a child ended if another try would end alike, else None."""
+    match ended.failure:
+        case Failure.MEMORY:
+            return (
+                "its child process needs more memory before it makes a label: "
+                f"{ended.message}; raise the limit of a label's memory "
+                f"({limits.memory_mb:g} MB), which is in MB"
+            )
+        case Failure.TIMEOUT:
+            return f"its child process gave no answer ({ended.message})"
+        case Failure.DISK:
+            return ended.message
+    outside = any(ended.message.startswith(name) for name in _FROM_OUTSIDE)
+    return None if outside else f"its child process ended: {ended.message}"
 
 
 def _close_children(held: dict[int, ChildProcess]) -> None:

@@ -45,11 +45,10 @@ def serve_requests() -> None:
 def answer_request(request: Message, send: Callable[[Message], None]) -> None:
     """Carry out a request and send the answers with `send`.
 
-    `began` is sent before work starts, for a label after the slow imports, so that they
-    do not count as its time.
+    `began` is sent before a label is made, after the slow imports, so that they do not
+    count as its time; a check has the time of a start.
     """
     if request.header["ask"] == "check":
-        send(Message({"say": "began"}))
         send(Message({"say": "problems", "problems": _level_problems(request)}))
         return
     level, frame = parse_label_request(request)
