@@ -1,6 +1,7 @@
 """The commands `init`, `check`, `plan` and `schema`, used before a campaign runs."""
 
 import json
+import os
 import re
 import sys
 from pathlib import Path
@@ -46,24 +47,32 @@ def init(
             "expected a name of letters, digits, `.`, `_` and `-`, without `-` at its "
             f"beginning, got `{file.stem}`"
         )
-    _write_new_file(file, campaign_template(file.stem, example, cluster))
+    script = None if cluster is None else Path(script_name(cluster, file.stem))
+    texts = {file: campaign_template(file.stem, example, cluster)}
+    if cluster is not None and script is not None:
+        texts[script] = job_script(cluster, file.name, sys.executable)
+    _write_new_files(texts)
     print_text(f"wrote {file}; next: alloop check {quote(str(file))}")
-    if cluster is not None:
-        script = Path(script_name(cluster, file.stem))
-        _write_new_file(script, job_script(cluster, file.name, sys.executable))
+    if script is not None:
         print_text(
             f"wrote {script}; submit it once, it submits itself again until the end"
         )
 
 
-def _write_new_file(file: Path, text: str) -> None:
-    try:
-        with file.open("x", encoding="utf-8") as stream:
-            stream.write(text)
-    except FileExistsError:
+def _write_new_files(texts: dict[Path, str]) -> None:
+    """Write new files, each whole; after a kill some may be there already."""
+    from alloop.files.targets import replace_atomically
+
+    there = [file for file in texts if os.path.lexists(file)]
+    if len(there) < len(texts):
+        there = [x for x in there if not x.is_file() or x.read_text() != texts[x]]
+    for file in there:
         raise InputError(
             f"expected a new file name, {file} exists already; choose another name"
-        ) from None
+        )
+    for file, text in texts.items():
+        with replace_atomically(file) as partial:
+            partial.write_text(text, encoding="utf-8")
 
 
 def check(file: File, as_json: AsJson = False) -> int:

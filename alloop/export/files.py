@@ -1,7 +1,8 @@
 """Chosen labels as frames, extended XYZ files and ASE databases."""
 
+import filecmp
+import os
 import sqlite3
-import uuid
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -27,7 +28,7 @@ from alloop.export.choice import (
     Level,
     chosen_labels,
 )
-from alloop.files.targets import LABELS, refuse_target
+from alloop.files.targets import LABELS, refuse_target, replace_atomically
 from alloop.history.reader import History
 from alloop.history.record_index import LabelEntry
 
@@ -70,10 +71,13 @@ def write_export(
         )
     parts = {level: [x for x in found if x.entry.fidelity == level] for level in LEVELS}
     files = {level: _level_file(out, level, choice) for level in LEVELS if parts[level]}
+    # One of two may be there: this command, or the machine, ended between them.
+    part = {file for file in files.values() if os.path.lexists(file)}
+    part = set() if force or len(part) == len(files) else part
     for file in files.values():
-        refuse_target(file, LABELS, force=force)
+        refuse_target(file, LABELS, force=force, taken=file not in part)
     for level, file in files.items():
-        _write_whole(history, parts[level], file)
+        _write_whole(history, parts[level], file, taken=file in part)
     return tuple(
         Exported(file, level, Counter(x.split for x in parts[level]))
         for level, file in files.items()
@@ -111,17 +115,18 @@ def _level_file(out: Path, level: Level, choice: Choice) -> Path:
     return out.with_name(f"{out.stem}-{level}{out.suffix}")
 
 
-def _write_whole(history: History, labels: Sequence[ChosenLabel], out: Path) -> None:
-    partial = _partial_file(out)
+def _write_whole(
+    history: History, labels: Sequence[ChosenLabel], out: Path, *, taken: bool
+) -> None:
+    """Write a file; one that is there (`taken`) must be what would be written."""
+    write = _write_database if out.suffix == ".db" else _write_extxyz
     try:
-        (_write_database if out.suffix == ".db" else _write_extxyz)(
-            history, labels, partial
-        )
-        partial.replace(out)
+        with replace_atomically(out) as partial:
+            write(history, labels, partial)
+            if taken and not filecmp.cmp(partial, out, shallow=False):
+                refuse_target(out, LABELS)
     except (OSError, sqlite3.Error) as error:
         raise _write_error(out, error) from error
-    finally:
-        partial.unlink(missing_ok=True)
 
 
 def _write_extxyz(history: History, labels: Sequence[ChosenLabel], out: Path) -> None:
@@ -204,11 +209,6 @@ def _database_data(label: LabelEntry) -> dict[str, Any]:
         "details": dict(label.record.details),
         "journal": {"asked": label.asked, "answered": label.answered},
     }
-
-
-def _partial_file(out: Path) -> Path:
-    """Return the path of the temporary file, with the suffix that sets the format."""
-    return out.with_name(f".{out.stem}.{uuid.uuid4().hex}{out.suffix}")
 
 
 def _write_error(out: Path, error: Exception) -> InputError:

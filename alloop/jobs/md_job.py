@@ -93,6 +93,8 @@ class MDRun:
         refuse_target(self.out, KINDS, force=self.force, taken=not own)
         state = halfway.read(self._starting_walkers())
         potential = self._md_potential(state.walkers)
+        if state.step == 0:  # or a kill within the first piece would leave none
+            halfway.write(state)
         with Trajectory(
             path, state.length, self.model.scorer is not None
         ) as trajectory:

@@ -9,6 +9,7 @@ walker. The columns are species, position (Å), momentum (in ASE's units, so tha
 
 import io
 import os
+import sqlite3
 from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
@@ -43,17 +44,36 @@ def trajectory_file(out: Path) -> Path:
 
 
 def convert_trajectory(source: Path, out: Path) -> None:
-    """Write all frames of an extended XYZ file to a new file `out` (.traj or .db)."""
-    with replace_atomically(out) as partial:
-        if out.suffix == ".db":
-            with connect(partial, use_lock_file=False) as database:
-                for atoms in iread(source, format="extxyz"):
-                    facts = {k: v for k, v in atoms.info.items() if k != "charge"}
-                    database.write(atoms, key_value_pairs=facts)
-            return
-        with TrajectoryWriter(partial, mode="w") as file:
-            for atoms in iread(source, format="extxyz"):
-                file.write(atoms)
+    """Write all frames of an extended XYZ file to a new file `out` (.traj or .db).
+
+    Raises InputError where it cannot be written.
+    """
+    write_frames = _write_database if out.suffix == ".db" else _write_trajectory
+    try:
+        with replace_atomically(out) as partial:
+            write_frames(source, partial)
+    except (OSError, sqlite3.Error) as error:
+        raise _write_error(out, error) from error
+
+
+def _write_database(source: Path, out: Path) -> None:
+    with connect(out, use_lock_file=False) as database:
+        for atoms in iread(source, format="extxyz"):
+            facts = {k: v for k, v in atoms.info.items() if k != "charge"}
+            database.write(atoms, key_value_pairs=facts)
+
+
+def _write_trajectory(source: Path, out: Path) -> None:
+    with TrajectoryWriter(out, mode="w") as file:
+        for atoms in iread(source, format="extxyz"):
+            file.write(atoms)
+
+
+def _write_error(out: Path, error: Exception) -> InputError:
+    return InputError(
+        f"expected a file that can be written at {out} ({error}); choose another "
+        "--out, or make room and run again, the frames are kept"
+    )
 
 
 class Trajectory:
@@ -69,10 +89,7 @@ class Trajectory:
         try:
             self._file = self._out.open("ab")
         except OSError as error:
-            raise InputError(
-                f"expected a file that can be written at {self._out} "
-                f"({error.strerror}); choose another --out"
-            ) from error
+            raise _write_error(self._out, error) from error
         self._file.truncate(self._length)
         return self
 

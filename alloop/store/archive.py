@@ -125,6 +125,15 @@ class Archive:
         """The bytes that this writer alone put into the lock; b"" for a reader."""
         return b"" if self._lock is None else self._lock.signature
 
+    def confirm(self) -> None:
+        """Raise LockedError if another driver has taken over; a reader may not ask.
+
+        Whatever is written beside the journal asks first.
+        """
+        if self._lock is None:
+            raise ValueError(f"{self.path} is not open for writing")
+        self._lock.confirm()
+
     def append(self, record: object) -> int:
         """Commit a record and return its number; on return it survives a power loss."""
         lock = self._held_lock()
@@ -279,6 +288,7 @@ class Archive:
             raise StoreError(
                 f"an earlier write to {self.path} failed; open it again to go on"
             )
+        self._lock.confirm()
         return self._lock
 
     def _decode_entry(self, entry: RawEntry) -> StoredRecord:

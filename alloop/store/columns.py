@@ -54,6 +54,7 @@ def fill_columns(
     attrs
         More attributes of a table's group, such as a level's settings.
     """
+    archive.confirm()
     after = appendable_record(archive.path)
     if after >= 0:
         try:
@@ -109,6 +110,7 @@ def _last_record(archive: Archive, last_seq: int) -> dict[str, Any]:
 
 def clear_columns(archive: Archive) -> None:
     """Remove all columns; readers see none of them from the beginning on."""
+    archive.confirm()
     with explain_errors(archive.path):
         members = root.node_members(root.read_root(archive.path))
         kept = {path: node for path, node in members.items() if not _is_column(path)}
@@ -130,6 +132,7 @@ def _is_column(path: str) -> bool:
 def _commit_changes(
     archive: Archive, members: dict[str, Node], changes: list[ColumnChange]
 ) -> None:
+    archive.confirm()
     store, files = archive.path, archive.files
     chunks = {key: data for each in changes for key, data in each.chunks.items()}
     nodes = {key: node for each in changes for key, node in each.nodes.items()}

@@ -113,16 +113,27 @@ class StoreLock:
         return self._signature
 
     def confirm(self) -> None:
-        """Raise LockedError if another driver has signed since.
+        """Raise LockedError if another driver has signed since, or has its own file.
 
-        This happens on file systems with broken locks. File names of records become
-        free again when they are sealed, so the names alone do not stop a second writer.
+        This happens on file systems with broken locks, and where somebody removed the
+        file while this process was halted. File names of records become free again when
+        they are sealed, so the names alone do not stop a second writer.
         """
-        if _read_signature(self._handle) != self._signature:
+        if not self._is_held():
             raise LockedError(
                 f"{self._store} was taken over by {_file_holder(self._path)}; only one "
                 "driver may run, so stop one of the two"
             )
+
+    def _is_held(self) -> bool:
+        """Return True if the file is still there, and still says what was written."""
+        try:
+            there = self._path.lstat()
+        except FileNotFoundError:
+            return False
+        with explain_errors(self._path):
+            same = os.path.samestat(there, os.fstat(self._handle))
+            return same and _read_signature(self._handle) == self._signature
 
     def release(self) -> None:
         """Release the lock; a second call does nothing."""

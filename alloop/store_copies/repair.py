@@ -19,6 +19,7 @@ from alloop.core.levels import LevelId
 from alloop.core.records import Label, Unlabelled
 from alloop.driver.opening import campaign_opening
 from alloop.driver.own_parts import OwnParts
+from alloop.files.targets import replace_atomically
 from alloop.history.column_labels import ColumnLabel, read_labels
 from alloop.history.continuation import (
     Continuation,
@@ -90,16 +91,18 @@ def repair_store(store: Path, out: Path) -> RepairReport:
     continuation, kept, waiting = reconstruction.reconstruct()
     turns = continuation.turns
     more = [*turns, *leftover_turns(waiting)]
-    labels = _write_store(store, out, attrs, kept, more)
-    repaired = RepairReport(
-        lost=tuple(_loss_sentences(found, missing, kept, turns)),
-        kept=len(kept),
-        restored=len(turns),
-        waiting=len(more) - len(turns),
-        labels=labels,
-    )
-    text = "\n".join([*report_lines(repaired), ""])
-    out.with_name(f"{out.name}.lost.txt").write_text(text, encoding="utf-8")
+    origin = {"repaired_from": str(store.absolute())}
+    with new_store(out, {**attrs, **origin}) as partial:
+        repaired = RepairReport(
+            lost=tuple(_loss_sentences(found, missing, kept, turns)),
+            kept=len(kept),
+            restored=len(turns),
+            waiting=len(more) - len(turns),
+            labels=_write_store(store, partial, kept, more),
+        )
+        text = "\n".join([*report_lines(repaired), ""])
+        with replace_atomically(out.with_name(f"{out.name}.lost.txt")) as list_file:
+            list_file.write_text(text, encoding="utf-8")
     return repaired
 
 
@@ -220,25 +223,19 @@ def _refuse_own_decisions(opened: e.Opened) -> None:
 
 
 def _write_store(
-    store: Path,
-    out: Path,
-    attrs: dict[str, Any],
-    kept: Turns,
-    more: list[ContinuedTurn],
+    store: Path, partial: Path, kept: Turns, more: list[ContinuedTurn]
 ) -> int:
-    """Make the new store, which appears whole or not at all; count its good labels."""
-    origin = {"repaired_from": str(store.absolute())}
-    with new_store(out, {**attrs, **origin}) as partial:
-        _append_records(Journal(partial / FOLDER, writable=True), kept, more)
-        with Archive.open(partial, CODEC, "w") as archive:
-            for model in model_ids(store):
-                blob = model_blob(store, model)
-                if blob is not None:
-                    archive.put_model(model, blob)
-            updater = FoldUpdater(archive)
-            updater.fill_columns()
-            labels = updater.fold.label_index.labels.values()
-            archive.seal()
+    """Complete the new store with records and models; count its good labels."""
+    _append_records(Journal(partial / FOLDER, writable=True), kept, more)
+    with Archive.open(partial, CODEC, "w") as archive:
+        for model in model_ids(store):
+            blob = model_blob(store, model)
+            if blob is not None:
+                archive.put_model(model, blob)
+        updater = FoldUpdater(archive)
+        updater.fill_columns()
+        labels = updater.fold.label_index.labels.values()
+        archive.seal()
     return sum(isinstance(label, Label) for label in labels)
 
 

@@ -1,15 +1,19 @@
 """Signals at random instants: the campaign ends as one that was left alone."""
 
 import contextlib
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from alloop.history.column_check import check_columns
 from alloop.testing.faults.comparison import Reference, Trial, store_contents
+from alloop.testing.faults.fork_server import ForkServer
 from alloop.testing.faults.process_trials import (
     TARGETS,
     driver_kill_trials,
     driver_server,
+    halted_driver_trial,
     run_reference,
     signal_trials,
 )
@@ -30,16 +34,21 @@ def reference(tmp_path_factory: pytest.TempPathFactory) -> Reference:
     return run_reference(tmp_path_factory.mktemp("alone"))
 
 
+@pytest.fixture(scope="module")
+def server() -> Iterator[ForkServer]:
+    with contextlib.closing(driver_server()) as server:
+        yield server
+
+
 @pytest.mark.parametrize(
     ("seed", "kills"),
     [(4, 3), *(pytest.param(seed, 10, marks=pytest.mark.slow) for seed in (4, 5))],
 )
 def test_kills_of_a_driver_change_nothing(
-    tmp_path: Path, reference: Reference, seed: int, kills: int
+    tmp_path: Path, reference: Reference, seed: int, kills: int, server: ForkServer
 ) -> None:
     """Forked drivers, which begin at once: a kill costs no start of Python."""
-    with contextlib.closing(driver_server()) as server:
-        found = list(driver_kill_trials(server, tmp_path, seed, kills, reference))
+    found = list(driver_kill_trials(server, tmp_path, seed, kills, reference))
     first: Trial = found[0]
     assert (len(found), first.problem, first.duplicates) == (kills, "", 0)
     assert first.relabelled <= kills  # the one in hand, at each kill
@@ -59,6 +68,27 @@ def test_signals_on_a_real_cluster_change_nothing(
     first: Trial = found[0]
     assert (len(found), first.problem, first.duplicates) == (kills, "", 0)
     assert first.relabelled <= IN_FLIGHT * kills
+
+
+@pytest.mark.parametrize(
+    ("record", "unlocked"),
+    [
+        (30, True),
+        *(pytest.param(x, True, marks=pytest.mark.slow) for x in (3, 12, 38)),
+        *(pytest.param(x, False, marks=pytest.mark.slow) for x in (3, 30)),
+    ],
+)
+def test_a_halted_driver_keeps_its_store_or_finds_that_it_has_lost_it(
+    tmp_path: Path,
+    reference: Reference,
+    server: ForkServer,
+    record: int,
+    unlocked: bool,
+) -> None:
+    """SIGSTOP, another driver, SIGCONT: never do two write to one store."""
+    assert halted_driver_trial(server, tmp_path, record, unlocked=unlocked) == ""
+    assert store_contents(tmp_path / "toy.zarr") == reference.contents
+    assert check_columns(tmp_path / "toy.zarr") == []
 
 
 NETWORK = {

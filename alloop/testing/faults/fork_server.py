@@ -4,6 +4,7 @@ import os
 import signal
 import subprocess
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 
 _SERVER = """
@@ -22,15 +23,16 @@ class ForkServer:
     """A process that forks children, one at a time, which run `work(argument)`.
 
     script: Python source that defines `work`; it is run once, so that children pay for
-    no imports. The server is closed with `close`.
+    no imports. The server is closed with `close`. env: its environment.
     """
 
-    def __init__(self, script: str) -> None:
+    def __init__(self, script: str, env: Mapping[str, str] | None = None) -> None:
         self._process = subprocess.Popen(
             [sys.executable, "-c", script + _SERVER],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
+            env=env,
         )
 
     def spawn(self, argument: str | Path) -> int:

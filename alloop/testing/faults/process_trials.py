@@ -13,7 +13,11 @@ from typing import Any
 
 import psutil
 
+from alloop.campaign import Campaign
+from alloop.core.errors import AlloopError
 from alloop.history.reader import read_history
+from alloop.store.journal import FOLDER
+from alloop.store.lock import LOCK
 from alloop.testing.faults.comparison import (
     Reference,
     Trial,
@@ -23,6 +27,7 @@ from alloop.testing.faults.comparison import (
     labelled_frames,
     store_contents,
 )
+from alloop.testing.faults.file_changes import read_tree
 from alloop.testing.faults.fork_server import ForkServer
 from alloop.testing.faults.processes import (
     TIME_LIMIT,
@@ -46,11 +51,17 @@ _DRIVER = """
 import os
 from pathlib import Path
 from alloop.campaign import Campaign
+from alloop.core.errors import AlloopError
 from alloop.testing.faults.toy_campaign import LABEL_LOG
 def work(path):
     os.environ[LABEL_LOG] = str(Path(path).with_name("labels.log"))
-    Campaign.from_yaml(path).run()
+    try:
+        Campaign.from_yaml(path).run()
+    except AlloopError as error:
+        Path(path).with_name("error").write_text(str(error))
+        os._exit(error.exit_code)
 """
+_ERROR = "error"  # the file in which a forked driver leaves its message
 
 
 def run_reference(folder: Path) -> Reference:
@@ -97,6 +108,39 @@ def driver_kill_trials(
 
 def _is_beyond(campaign: Path, record: int) -> bool:
     return count_records(campaign) > record
+
+
+def halted_driver_trial(
+    server: ForkServer, folder: Path, record: int, *, unlocked: bool
+) -> str:
+    """Halt a driver by SIGSTOP after a record while another starts; let it go on.
+
+    unlocked: the file of the lock is removed meanwhile, so that the other one takes
+    over. Returns what went wrong, "" if nothing did; the store is FOLDER/toy.zarr.
+    """
+    campaign = write_campaign(folder, _LABEL_SECONDS, 1)
+    store, pid = campaign.with_name("toy.zarr"), server.spawn(campaign)
+    wait_until(partial(_is_beyond, campaign, record))
+    os.kill(pid, signal.SIGSTOP)
+    if unlocked:
+        (store / FOLDER / LOCK).unlink()
+    try:
+        Campaign.from_yaml(campaign).run()
+        refused = ""
+    except AlloopError as error:
+        refused = str(error)
+    before = read_tree(store)
+    os.kill(pid, signal.SIGCONT)
+    status, error_file = server.wait(), campaign.with_name(_ERROR)
+    said = error_file.read_text() if error_file.exists() else ""
+    if not unlocked:
+        right = status == 0 and f"is in use by process {pid} " in refused
+        return "" if right else f"{refused}; then the halted one: {status} {said}"
+    if refused or "stop one of the two" not in said:
+        return f"{refused}; then the halted one: {status} {said}"
+    after = read_tree(store)
+    changed = [x for x in {**before, **after} if before.get(x) != after.get(x)]
+    return f"the halted driver changed {', '.join(changed)}" if changed else ""
 
 
 # --- clusters ------------------------------------------------------------------------
