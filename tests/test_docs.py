@@ -4,12 +4,19 @@ import doctest
 import json
 import os
 import re
+import shlex
 import shutil
 import subprocess
 import sys
 from pathlib import Path
 
+import ase.build
+import ase.io
 import pytest
+import yaml
+
+import alloop
+from alloop.cli import main
 
 ROOT = Path(__file__).parent.parent
 PAGES = sorted((ROOT / "docs").rglob("*.md"))
@@ -98,3 +105,45 @@ def _python(folder: Path, *arguments: str) -> str:
     )
     assert done.returncode == 0, done.stderr
     return done.stdout
+
+
+SMALL = {
+    **{"validation": {"frames": 8, "each": 2, "spacing": 5, "examination": 4}},
+    **{"seeds": {"cheap": 12, "expensive": 4, "temperature": 400}},
+    **{"explore": {"walkers": 2, "batch": 2, "steps": 20, "piece": 10, "stride": 5}},
+    **{"potential": {"kind": "pairwise"}, "training": {"every": 4}},
+    **{"budget": {"cheap": 20, "expensive": 8}, "cluster": {"kind": "inline"}},
+    **{"limits": {"isolate": False}},
+}
+CHEAP_LEVELS = {
+    "'b3lyp/def2-svp'": "'{kind: toy, stiffness: 0.95, stretch: 0.01}'",
+    "'ccsd(t)/cc-pvdz'": "'{kind: toy}'",
+}
+
+
+@pytest.mark.slow
+def test_the_commands_of_your_own_molecule_lead_to_a_model(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With cheap levels and a small budget in place of those of the page."""
+    monkeypatch.chdir(tmp_path)
+    water = ase.build.molecule("H2O")
+    ase.io.write("mol.xyz", water)
+    commands = _commands(ROOT / "docs" / "guide" / "own_molecule.md")
+    for command in commands:
+        for real, cheap in CHEAP_LEVELS.items():
+            command = command.replace(real, cheap)
+        assert main(shlex.split(command)[1:]) == 0, command
+        if command.startswith("alloop init"):
+            file = Path("mol.yaml")
+            file.write_text(yaml.safe_dump(yaml.safe_load(file.read_text()) | SMALL))
+    frames = ase.io.read("labels.xyz", index=":")
+    assert len(frames) == 8
+    water.calc = alloop.load("mol.model").calculator()
+    assert abs(water.get_forces()).max() < 5
+
+
+def _commands(page: Path) -> list[str]:
+    """Return the lines of the `bash` blocks of a page."""
+    blocks = re.findall(r"^```bash\n(.*?)^```", page.read_text(), re.M | re.S)
+    return [line for block in blocks for line in block.splitlines() if line]

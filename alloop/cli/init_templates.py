@@ -1,19 +1,30 @@
 """The commented campaign file and the job scripts that `alloop init` writes."""
 
 import shlex
+from dataclasses import dataclass
 
-_LEVELS = {
-    "water": (
+
+@dataclass(frozen=True, slots=True)
+class Beginning:
+    """The molecule and the levels of a new campaign, each as a line of YAML."""
+
+    start: str
+    cheap: str
+    expensive: str
+
+
+EXAMPLES = {
+    "water": Beginning(
         "{molecule: H2O}",
         "{kind: pyscf, method: hf, basis: sto-3g}",
         "{kind: pyscf, method: ccsd(t), basis: cc-pvdz}",
     ),
-    "methanol": (
+    "methanol": Beginning(
         "{molecule: methanol}",
         "{kind: pyscf, method: hf, basis: sto-3g}",
         "{kind: pyscf, method: ccsd, basis: cc-pvdz}",
     ),
-    "toy": (
+    "toy": Beginning(
         "{molecule: H2O}",
         "{kind: toy, stiffness: 0.95, stretch: 0.01}",
         "{kind: toy}",
@@ -65,19 +76,21 @@ cluster:                              # workers are jobs: pip install alloop[job
   learning: {{cores: 4, memory: 16 GB, jobs: {{most: 1}}}}   # training, MD; gpus: 1"""
 
 
-def campaign_template(name: str, example: str, system: str | None = None) -> str:
+def campaign_template(
+    name: str, beginning: Beginning, system: str | None = None
+) -> str:
     """Return the text of a campaign that is ready to run.
 
     system: the batch system that runs it, or None to run it here.
     """
-    start, cheap, expensive = _LEVELS[example]
     network = "{kind: tensor-painn, channels: 64, cutoff: 5.0}"
+    toy = beginning == EXAMPLES["toy"]
     return _TEXT.format(
         name=name,
-        start=start,
-        cheap=cheap,
-        expensive=expensive,
-        potential="{kind: pairwise}" if example == "toy" else network,
+        start=beginning.start,
+        cheap=beginning.cheap,
+        expensive=beginning.expensive,
+        potential="{kind: pairwise}" if toy else network,
         training="{kind: asteroid, every: 10}",
         cluster=_LOCAL if system is None else _JOBS.format(system=system),
     )

@@ -83,7 +83,7 @@ def label(  # noqa: PLR0913 - one for each option
     from alloop.labels.child.labeller import Limits
 
     with stop_event() as asked:
-        unpaired = _spin_option(spin, multiplicity)
+        unpaired = spin_option(spin, multiplicity)
         given = tuple(read_frames(frames, charge, unpaired))
         for line in _state_lines([x.atoms for x in given], charge, unpaired):
             print_text(line)
@@ -100,7 +100,8 @@ def label(  # noqa: PLR0913 - one for each option
     return 0
 
 
-def _spin_option(spin: int | None, multiplicity: int | None) -> int | None:
+def spin_option(spin: int | None, multiplicity: int | None) -> int | None:
+    """Return 2S from one of two options; raise InputError where both are given."""
     if spin is not None and multiplicity is not None:
         raise InputError(
             "expected --spin (2S) or --multiplicity (2S + 1), got both; leave one out"

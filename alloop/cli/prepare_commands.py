@@ -4,6 +4,7 @@ import json
 import os
 import re
 import sys
+from dataclasses import replace
 from pathlib import Path
 from shlex import quote
 from typing import TYPE_CHECKING, Annotated, Literal
@@ -19,7 +20,13 @@ from alloop.cli.console import (
     print_json,
     print_text,
 )
-from alloop.cli.init_templates import campaign_template, job_script, script_name
+from alloop.cli.init_templates import (
+    EXAMPLES,
+    campaign_template,
+    job_script,
+    script_name,
+)
+from alloop.cli.label_commands import spin_option
 from alloop.core.errors import InputError
 from alloop.core.text import plural
 
@@ -29,26 +36,79 @@ if TYPE_CHECKING:
 File = Annotated[Path, typer.Argument(help="YAML file of a campaign")]
 
 
-def init(
-    name: Annotated[str, typer.Argument(help="name of the campaign")] = "campaign",
+def init(  # noqa: PLR0913 - one for each option
+    name: Annotated[
+        str | None,
+        typer.Argument(
+            help="name of the campaign  [default: that of the structure file, or "
+            "campaign]"
+        ),
+    ] = None,
     example: Annotated[
         Literal["water", "methanol", "toy"],
         typer.Option(help="example to start from; toy needs no quantum chemistry"),
     ] = "water",
+    source: Annotated[
+        Path | None,
+        typer.Option(
+            "--from", help="file with the structures to start from, of any ASE format"
+        ),
+    ] = None,
+    cheap: Annotated[
+        str | None,
+        typer.Option(
+            help="cheap level, such as `b3lyp/def2-svp`  [default: the example's]"
+        ),
+    ] = None,
+    expensive: Annotated[
+        str | None,
+        typer.Option(
+            help="expensive level, such as `ccsd(t)/cc-pvdz`  [default: the example's]"
+        ),
+    ] = None,
+    charge: Annotated[
+        int | None,
+        typer.Option(help="charge, e, with --from  [default: the file's, or 0]"),
+    ] = None,
+    spin: Annotated[
+        int | None,
+        typer.Option(min=0, help="2S, with --from  [default: the file's, or 0]"),
+    ] = None,
+    multiplicity: Annotated[
+        int | None, typer.Option(min=1, help="2S + 1, in place of --spin")
+    ] = None,
     cluster: Annotated[
         Literal["slurm", "pbs"] | None,
         typer.Option(help="also write a job script for this batch system"),
     ] = None,
 ) -> None:
-    """Write a commented campaign file, NAME.yaml."""
+    """Write a commented campaign file, NAME.yaml, for an example or your molecule."""
+    from alloop.config import parse_campaign
+
+    unpaired = spin_option(spin, multiplicity)
+    if source is None and (charge, unpaired) != (None, None):
+        raise InputError(
+            "expected --from FILE beside --charge, --spin or --multiplicity, got none; "
+            "name the file of the structure"
+        )
+    name = name or ("campaign" if source is None else source.stem)
     file = Path(name if name.endswith((".yaml", ".yml")) else f"{name}.yaml")
     if not re.fullmatch(r"[\w.][\w.-]*", file.stem):
         raise InputError(
             "expected a name of letters, digits, `.`, `_` and `-`, without `-` at its "
             f"beginning, got `{file.stem}`"
         )
+    beginning = EXAMPLES[example]
+    beginning = replace(
+        beginning,
+        start=beginning.start if source is None else _start(source, charge, unpaired),
+        cheap=_level_text(cheap) or beginning.cheap,
+        expensive=_level_text(expensive) or beginning.expensive,
+    )
+    if beginning != EXAMPLES[example]:
+        parse_campaign(campaign_template(file.stem, beginning), "", str(file))
     script = None if cluster is None else Path(script_name(cluster, file.stem))
-    texts = {file: campaign_template(file.stem, example, cluster)}
+    texts = {file: campaign_template(file.stem, beginning, cluster)}
     if cluster is not None and script is not None:
         texts[script] = job_script(cluster, file.name, sys.executable)
     _write_new_files(texts)
@@ -57,6 +117,20 @@ def init(
         print_text(
             f"wrote {script}; submit it once, it submits itself again until the end"
         )
+
+
+def _start(source: Path, charge: int | None, spin: int | None) -> str:
+    """Return the line of YAML for structures of a file."""
+    state = {"charge": charge, "spin": spin}
+    given = {key: value for key, value in state.items() if value is not None}
+    values = {"file": json.dumps(str(source), ensure_ascii=False), **given}
+    return f"{{{', '.join(f'{key}: {value}' for key, value in values.items())}}}"
+
+
+def _level_text(level: str | None) -> str:
+    """Return the YAML of a short name, a path or a mapping; "" for None."""
+    text = (level or "").strip()
+    return text if not text or text.startswith("{") else json.dumps(text)
 
 
 def _write_new_files(texts: dict[Path, str]) -> None:

@@ -9,6 +9,7 @@ import sys
 import time
 from pathlib import Path
 
+import ase.build
 import ase.io
 import numpy as np
 import psutil
@@ -451,6 +452,35 @@ def test_init_writes_a_campaign_that_is_right(
     assert "mine.yaml exists already" in refused(capsys, "init", "mine")
     assert (tmp_path / "mine.yaml").read_text() == before
     assert "expected a name of letters" in refused(capsys, "init", "my water")
+
+
+def test_init_writes_a_campaign_for_a_structure_of_the_users_own(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    ase.io.write("my water.xyz", ase.build.molecule("H2O"))
+    structure = ("--from", "my water.xyz", "--cheap", "b3lyp/def2-svp")
+    state = ("--charge", "1", "--multiplicity", "2")
+    levels = ("--expensive", "ccsd(t)/cc-pvdz")
+    out = said(capsys, "init", "ion", *structure, *levels, *state)
+    assert out == "wrote ion.yaml; next: alloop check ion.yaml\n"
+    setup = load_campaign("ion.yaml")
+    titles = [level.title for level in setup.levels.values()]
+    assert titles == ["B3LYP/def2-SVP", "CCSD(T)/cc-pVDZ"]
+    (ion,) = setup.start
+    assert (ion.charge, ion.spin) == (1, 1)
+    assert np.allclose(ion.positions, ase.io.read("my water.xyz").positions)
+
+    wrong = refused(capsys, "init", "bad", *structure, "--charge", "1")
+    assert "9 electrons need an odd spin" in wrong
+    assert "did you mean 'b3lyp'" in refused(
+        capsys, "init", "bad", *structure[:2], "--cheap", "b3lpy/def2-svp"
+    )
+    assert "expected --from FILE" in refused(capsys, "init", "bad", "--spin", "1")
+    assert "no.xyz is not there" in refused(capsys, "init", "bad", "--from", "no.xyz")
+    assert not Path("bad.yaml").exists()
 
 
 def test_doctor_looks_at_machine_and_store(
