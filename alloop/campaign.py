@@ -10,6 +10,7 @@ from typing import Any
 from ase import Atoms
 
 from alloop import config
+from alloop.core.atoms import chemical_symbol
 from alloop.core.batch import pack_frames
 from alloop.core.errors import InputError
 from alloop.core.records import Label
@@ -17,7 +18,17 @@ from alloop.core.roles import Scorer, Selector
 from alloop.core.species import Domain
 from alloop.driver.own_parts import OwnParts
 from alloop.driver.run import CallerParts, RunObserver, open_run
-from alloop.export import USUAL, Choice, Exported, Levels, Splits, dataset, write_export
+from alloop.export import (
+    USUAL,
+    Choice,
+    Exported,
+    Levels,
+    Program,
+    Splits,
+    dataset,
+    write_export,
+    write_trainer_folder,
+)
 from alloop.files.targets import MODELS, refuse_target, replace_atomically
 from alloop.generation import Generation, from_bytes, to_bytes
 from alloop.history.acceptance import require_accepted, warn_of_unaccepted
@@ -25,6 +36,9 @@ from alloop.history.examination import limits_in_force
 from alloop.history.label_entries import lost_labels
 from alloop.history.reader import CODEC, History, history_of, read_history
 from alloop.history.saved_fold import campaign_beginning
+from alloop.labels.child.labeller import IsolatedLabeller
+from alloop.labels.free_atoms import free_atom_energies
+from alloop.labels.programs import outside_code
 from alloop.loop import events as e
 from alloop.loop.policy import Policy
 from alloop.loop.state import LoopState
@@ -251,6 +265,34 @@ class Campaign:
         return write_export(
             self.history(), Path(out), self._chosen(choice), force=force
         )
+
+    def export_for(self, program: Program, folder: str | Path, choice: Choice) -> str:
+        """Write a new folder that MACE or NequIP trains on; return the line to call it.
+
+        choice: one level, all splits. Energies of free atoms are those of
+        `training: references:`, or are computed now at the level. Raises InputError
+        where the folder exists, a split has no frames or an atom gets no label.
+        """
+        frames = dataset(self.history(), self._chosen(choice))
+        numbers = {int(z) for atoms in frames for z in atoms.numbers}
+        free_atoms = self._free_atoms(str(choice.level), numbers)
+        return write_trainer_folder(Path(folder), program, frames, free_atoms)
+
+    def _free_atoms(self, fidelity: str, numbers: set[int]) -> dict[str, float]:
+        references = getattr(self.setup.plan.training, "references", None)
+        energies = getattr(references, fidelity, None)
+        given = energies if isinstance(energies, dict) else {}
+        missing = {z for z in numbers if chemical_symbol(z) not in given}
+        if not missing:
+            return {chemical_symbol(z): given[chemical_symbol(z)] for z in numbers}
+        level = self.setup.levels[fidelity]
+        if code := outside_code(level):
+            raise InputError(
+                f"expected energies of free atoms, {code} is not run by an export; "
+                f"give them as `training: {{references: {{{fidelity}: ...}}}}`"
+            )
+        with IsolatedLabeller(level) as labeller:
+            return free_atom_energies(labeller, numbers)
 
     def _chosen(self, choice: Choice) -> Choice:
         """Return the choice with the share of frames that the trainer holds out."""

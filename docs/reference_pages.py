@@ -17,7 +17,7 @@ from alloop.store.schema import TABLES, Column
 def write(folder: Path) -> None:
     """Write all pages into the folder; pages that are up to date keep their time."""
     folder.mkdir(parents=True, exist_ok=True)
-    pages = {"cli": cli(), "campaign_file": campaign_file(), "columns": columns()}
+    pages = {"cli": cli(), "columns": columns(), **campaign_pages()}
     for name, text in pages.items():
         path = folder / f"{name}.md"
         if not path.exists() or path.read_text(encoding="utf-8") != text:
@@ -36,25 +36,40 @@ def cli() -> str:
     return "\n".join(lines) + "\n"
 
 
-def campaign_file() -> str:
-    """Return the page of all keys that a campaign file may hold."""
-    lines = [
+def campaign_pages() -> dict[str, str]:
+    """Return the pages of all keys that a campaign file may hold, by file name.
+
+    An index with the keys of the top level, and a page for each of its sections.
+    """
+    pages: dict[str, list[str]] = {}
+    for section, places in _places().items():
+        title = ", ".join(f"`{name}:`" for name, _ in places)
+        kind = next((tag for _, tag in places if tag), "")
+        lines = ["", f"## {title}" + (f" of kind `{kind}`" if kind else "")]
+        lines += ["", _plain(section.__doc__), "", *_keys(section)]
+        pages.setdefault(places[0][0].partition(".")[0], []).extend(lines)
+    index = [
         "# Campaign file",
         "",
         "All keys of a campaign's YAML file. Units are eV, Å, fs, K. `extends:` names",
         "one or more files whose keys stand beneath those of the campaign.",
         "`alloop schema` prints the same as JSON schema, for editors.",
         "",
+        "```{toctree}",
+        ":maxdepth: 1",
+        "",
+        *(f"campaign_file_{name}" for name in pages),
+        "```",
+        "",
         "## Top level",
         "",
         *_keys(Plan),
     ]
-    for section, places in _places().items():
-        title = ", ".join(f"`{name}:`" for name, _ in places)
-        kind = next((tag for _, tag in places if tag), "")
-        lines += ["", f"## {title}" + (f" of kind `{kind}`" if kind else "")]
-        lines += ["", _plain(section.__doc__), "", *_keys(section)]
-    return "\n".join(lines) + "\n"
+    texts = {"campaign_file": "\n".join(index) + "\n"}
+    for name, lines in pages.items():
+        text = "\n".join([f"# The section `{name}:`", *lines])
+        texts[f"campaign_file_{name}"] = text + "\n"
+    return texts
 
 
 def columns() -> str:
@@ -163,4 +178,4 @@ def _plain(text: str | None) -> str:
     return " ".join((text or "").split()).replace("<", "&lt;")
 
 
-__all__ = ["campaign_file", "cli", "columns", "write"]
+__all__ = ["campaign_pages", "cli", "columns", "write"]

@@ -1,5 +1,6 @@
 """What the documentation shows is what happens."""
 
+import ast
 import doctest
 import json
 import os
@@ -12,6 +13,7 @@ from pathlib import Path
 
 import ase.build
 import ase.io
+import numpy as np
 import pytest
 import yaml
 
@@ -107,6 +109,46 @@ def _python(folder: Path, *arguments: str) -> str:
     return done.stdout
 
 
+def test_the_folders_for_other_trainers_hold_what_the_store_holds(
+    clone: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """By the commands of the page."""
+    monkeypatch.chdir(clone)
+    if not Path("runs/toy.zarr").exists():
+        assert main(["run", "campaigns/toy.yaml", "--quiet"]) == 0
+    for command in _commands(ROOT / "docs" / "guide" / "other_trainers.md"):
+        assert main(shlex.split(command)[1:]) == 0, command
+    printed = capsys.readouterr().out
+    campaign = alloop.Campaign.from_yaml("campaigns/toy.yaml")
+    free_atoms = {}
+    for folder, atoms_in_file in (("toy-mace", 2), ("toy-nequip", 0)):
+        for split in ("train", "validation", "test"):
+            known = campaign.dataset("expensive", split=split)
+            found = ase.io.read(f"{folder}/{split}.xyz", index=":")
+            if split == "train":
+                single, found = found[:atoms_in_file], found[atoms_in_file:]
+                assert {x.info["config_type"] for x in single} <= {"IsolatedAtom"}
+                free_atoms |= {str(x.symbols): x.info["REF_energy"] for x in single}
+            assert len(found) == len(known)
+            for one, other in zip(found, known, strict=True):
+                assert one.info["REF_energy"] == other.info["REF_energy"]
+                np.testing.assert_allclose(
+                    one.arrays["REF_forces"], other.arrays["REF_forces"], atol=1e-8
+                )
+        line = re.search(r"```bash\n(.*?)\n", Path(folder, "README.md").read_text())
+        assert line is not None
+        assert " ".join(line.group(1).split()) in " ".join(printed.split())
+    words = shlex.split(Path("toy-mace/README.md").read_text().split("```bash")[1])
+    (given,) = (x for x in words if x.startswith("--E0s="))
+    assert ast.literal_eval(given[6:]) == {1: free_atoms["H"], 8: free_atoms["O"]}
+    settings = yaml.safe_load(Path("toy-nequip/config.yaml").read_text())
+    shifts = settings["training_module"]["model"]["per_type_energy_shifts"]
+    assert shifts == free_atoms
+    assert settings["model_type_names"] == ["H", "O"]
+    again = ["export", "runs/toy.zarr", "toy-mace", "--for", "mace"]
+    assert main(again) == 2
+
+
 SMALL = {
     **{"validation": {"frames": 8, "each": 2, "spacing": 5, "examination": 4}},
     **{"seeds": {"cheap": 12, "expensive": 4, "temperature": 400}},
@@ -147,3 +189,20 @@ def _commands(page: Path) -> list[str]:
     """Return the lines of the `bash` blocks of a page."""
     blocks = re.findall(r"^```bash\n(.*?)^```", page.read_text(), re.M | re.S)
     return [line for block in blocks for line in block.splitlines() if line]
+
+
+def test_the_reference_has_a_page_for_each_section_of_a_campaign_file(
+    tmp_path: Path,
+) -> None:
+    _python(
+        ROOT / "docs", "-c", f"import reference_pages as r; {_WRITE}", str(tmp_path)
+    )
+    index = (tmp_path / "campaign_file.md").read_text()
+    listed = set(re.findall(r"^campaign_file_\w+$", index, re.M))
+    pages = {x.stem for x in tmp_path.glob("campaign_file_*.md")}
+    assert listed == pages >= {"campaign_file_levels", "campaign_file_explore"}
+    assert "`timestep`" in (tmp_path / "campaign_file_explore.md").read_text()
+    assert max(len(x.read_text()) for x in tmp_path.glob("campaign_file*")) < 20_000
+
+
+_WRITE = "import sys, pathlib; r.write(pathlib.Path(sys.argv[1]))"

@@ -23,7 +23,10 @@ Fidelity: TypeAlias = Literal["cheap", "expensive"]
 def export(  # noqa: PLR0913 - one for each option
     place: StorePath,
     out: Annotated[
-        Path | None, typer.Argument(help="file to write: .extxyz, .xyz or .db (ASE)")
+        Path | None,
+        typer.Argument(
+            help="file to write: .extxyz, .xyz or .db (ASE); a new folder with --for"
+        ),
     ] = None,
     model: Annotated[
         Path | None, typer.Option(help="write a standalone model to this file")
@@ -49,6 +52,14 @@ def export(  # noqa: PLR0913 - one for each option
         str,
         typer.Option(help="leave out labels with these doubts, separated by commas"),
     ] = "",
+    program: Annotated[
+        Literal["mace", "nequip"] | None,
+        typer.Option(
+            "--for",
+            help="write OUT as a folder that this program trains on: files of all "
+            "splits with energies of free atoms, and the line to call it",
+        ),
+    ] = None,
     force: Force = False,
 ) -> None:
     """Write labels or a model to a file for other programs.
@@ -64,7 +75,17 @@ def export(  # noqa: PLR0913 - one for each option
         print_text(
             f"model: {short_path(campaign.export_model(model, at, force=force))}"
         )
-    if out is not None:
+    if out is not None and program is not None:
+        if level == "both" or split != "train":
+            raise InputError(
+                "expected one level and all splits with --for; leave out --split, and "
+                "choose --level cheap or expensive"
+            )
+        choice = Choice(level, "all", at, parse_doubts(without))
+        line = campaign.export_for(program, out, choice)
+        print_text(f"labels for {program}: {short_path(out)}; train with:")
+        print_text(line)
+    elif out is not None:
         choice = Choice(level, split, at, parse_doubts(without))
         for file in campaign.export(out, choice, force=force):
             print_text(f"labels: {short_path(file.path)}, {file}")
