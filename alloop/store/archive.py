@@ -230,9 +230,11 @@ class Archive:
 
     def close(self) -> None:
         """Seal the loose records if there are enough of them, and release the lock."""
-        if self._lock is not None and not self._failed:
-            self.seal(_FEW)
-        self.release()
+        try:
+            if self._lock is not None and not self._failed:
+                self.seal(_FEW)
+        finally:
+            self.release()
 
     def release(self) -> None:
         """Release the lock."""
@@ -288,7 +290,9 @@ class Archive:
             raise StoreError(
                 f"an earlier write to {self.path} failed; open it again to go on"
             )
+        self._failed = True  # whoever lost the store does not seal it at the end
         self._lock.confirm()
+        self._failed = False
         return self._lock
 
     def _decode_entry(self, entry: RawEntry) -> StoredRecord:

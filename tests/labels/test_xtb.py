@@ -140,7 +140,7 @@ def test_a_label_tells_gap_functions_and_program() -> None:
     ("frame", "settings", "failure", "word"),
     [
         (distorted("H2O"), {"max_cycle": 1}, Failure.NOT_CONVERGED, "1 cycles"),
-        (distorted("OH"), {}, Failure.ELECTRONS, "cannot have spin 0"),
+        (distorted("OH", spin=0), {}, Failure.ELECTRONS, "cannot have spin 0"),
         (distorted("H2O", spin=1), {}, Failure.ELECTRONS, "not compatible"),
         (distorted("H2O", spin=6), {}, Failure.ELECTRONS, "cannot have spin 6"),
         (distorted("H2O", spin=10), {}, Failure.ELECTRONS, "cannot have spin 10"),

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import torch
+from ase import Atoms
 from ase.build import molecule
 from ase.calculators.calculator import PropertyNotImplementedError
 from ase.calculators.fd import calculate_numerical_stress
@@ -77,7 +78,7 @@ def test_with_limits_of_errors_the_surprise_is_an_error_too() -> None:
 
 
 def test_another_charge_or_spin_is_calculated_anew() -> None:
-    atoms = molecule("OH")
+    atoms = Atoms("OH", positions=molecule("OH").positions)  # no moments of its own
     atoms.calc = PotentialCalculator(ChargePotential())
     energies = []
     for info in ({}, {"charge": -1}, {"charge": -1, "spin": 2}, {"spin": 1}):
