@@ -98,6 +98,10 @@ def test_a_scheduler_that_is_not_here_is_told(
         ("ccsd(t)/cc-pvdz", "hf/sto-3g", True),
         ("b3lyp/def2-svp", "gfn2-xtb", True),
         ("mp2/cc-pvdz", "pbe/def2-svp", True),
+        ("hf/cc-pvtz", "hf/sto-3g", True),
+        ("b3lyp/def2-tzvp", "b3lyp/def2-svp", True),
+        ("hf/sto-3g", "hf/cc-pvtz", False),
+        ("pbe/cc-pvtz", "pbe/def2-tzvp", False),
         ("hf/sto-3g", "b3lyp/def2-svp", False),
         ("pbe/def2-svp", "hf/def2-svp", False),
         ("gfn1-xtb", "gfn2-xtb", False),
@@ -112,8 +116,9 @@ def test_levels_in_reverse_are_told(
     assert any("exchange them" in x for x in warnings) == reverse
 
 
-def test_a_basis_set_limit_is_no_basis(tmp_path: Path) -> None:
-    text = f"{LEVELS}{{expensive: ccsd(t)/CBS}}\n"
+@pytest.mark.parametrize("basis", ["CBS", "CBS(3,4)"])
+def test_a_basis_set_limit_is_no_basis(tmp_path: Path, basis: str) -> None:
+    text = f"{LEVELS}{{expensive: 'ccsd(t)/{basis}'}}\n"
     told = problems(text, tmp_path)["levels.expensive"]
     assert "limit of a series" in told
     assert "crenbs" not in told

@@ -86,6 +86,38 @@ def test_a_terminal_shows_how_far_a_training_is(finished, rules, tmp_path):
     assert "pretraining" not in _last_panel(_shown(finished, rules, terminal=True))
 
 
+def test_a_file_gets_a_line_a_minute_while_nothing_is_closed(finished, rules, tmp_path):
+    told = TrainingProgress("pretraining", 300, 2700, 0.0217)
+    write_progress(training_folder(tmp_path, "round2/train"), told)
+    console, state, now = _console(terminal=False), LoopState(), [0.0]
+    at = next(
+        i
+        for i, entry in enumerate(finished.entries)
+        if isinstance(entry.turn.event, e.Trained) and entry.turn.event.generation == 2
+    )
+    with LiveDisplay("x", rules, console, lambda: now[0], spool=tmp_path) as live:
+        for entry in finished.entries[: at + 2]:
+            now[0] += 1.0
+            state = next_state(state, entry.turn.event, entry.turn.commands)
+            live.observe(state, entry.turn)
+        before = len(console.file.getvalue())
+        for _ in range(28 * 60 * 4):  # as often as the driver looks for a stop
+            now[0] += 0.25
+            live.tick()
+    lines = console.file.getvalue()[before:].splitlines()
+    assert len(lines) == 28
+    assert lines[0].split("] ", 1)[1] == (
+        "round 2: exploring · generation 2; under way: 2 pieces of MD; pretraining 300 "
+        "of 2700, loss 0.0217; labels used: 40 of 60 cheap, 11 of 16 expensive; less "
+        "than a minute left"
+    )
+    quiet = Console(file=io.StringIO(), quiet=True)
+    with LiveDisplay("x", rules, quiet, lambda: now[0]) as live:
+        now[0] += 100.0
+        live.tick()
+    assert quiet.file.getvalue() == ""
+
+
 def test_doubtful_labels_are_counted_on_the_panel(troubled, rules):
     panel = _last_panel(_shown(troubled, rules, terminal=True))
     assert re.search(r"expensive labels +16/16 .*16 good, \d doubtful", panel)

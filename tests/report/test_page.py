@@ -7,6 +7,7 @@ from dataclasses import replace
 from hashlib import sha256
 from html import unescape
 from html.parser import HTMLParser
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -24,6 +25,7 @@ from alloop.history.reader import CODEC, JournalEntry
 from alloop.loop import events as e
 from alloop.loop.rules import Budget, SeedRules
 from alloop.md.integrate import maxwell_boltzmann
+from alloop.report.analysis.citations import citations
 from alloop.report.analysis.descriptor_map import descriptor_map, principal_plane
 from alloop.report.analysis.explorations import _walker_temperatures, read_explorations
 from alloop.report.analysis.model_errors import error_groups
@@ -316,6 +318,45 @@ def test_the_methods_name_every_setting(read):
         assert words in read.words
     assert "12 frames from 4 trajectories of Langevin MD at the cheap" in read.words
     assert "every: 5" in read.words
+
+
+def test_the_papers_of_what_was_used_are_cited(read, finished):
+    for words in ("PySCF: Sun et al.", "STO-3G: Hehre", "CCSD(T): Raghavachari"):
+        assert words in read.words
+    assert "CITATION.cff" in read.words
+    assert not {x.split(":")[0] for x in citations(finished)} & {"Libxc", "SOAP", "D4"}
+
+
+@pytest.mark.parametrize(
+    ("config", "names"),
+    [
+        ("potential: {kind: painn}", {"PaiNN", "Muon"}),
+        ("potential: {kind: chgnet}", {"CHGNet"}),
+        (
+            "potential: {kind: visnet}\ntraining: {kind: asteroid, optimiser: adamw}",
+            {"ViSNet", "PyTorch Geometric", "ASTEROID"},
+        ),
+        ("flag: {kind: q-residual, descriptors: soap}", {"Q-residual", "SOAP"}),
+        ("flag: {selection: {kind: clusters}}", {"LCMD"}),
+        ("explore: {pressure: 1.0}", {"constant pressure", "shapes of cells"}),
+        ("refine: {kind: test-time}", {"test-time training and connectivity"}),
+        ("refine: null\nexplore: {pressure: null, protocol: periodic}", set()),
+    ],
+)
+def test_a_method_is_cited_where_it_was_used(finished, config, names):
+    levels = {
+        "cheap": {"kind": "xtb", "settings": {"method": "gfn2-xtb"}},
+        "expensive": {
+            "kind": "pyscf",
+            "settings": {"method": "pbe0", "basis": "def2-svp", "dispersion": "d3bj"},
+        },
+    }
+    given = {"config": config, "attrs": {"levels": levels}, "state": finished.state}
+    history = SimpleNamespace(**given)
+    found = {paper.split(":")[0] for paper in citations(history)}
+    usual = {"calibration of thresholds and limits", "Langevin MD", "GFN2-xTB", "PBE0"}
+    usual |= {"PySCF", "Libxc", "def2 basis sets", "D3", "Becke-Johnson damping"}
+    assert found == names | usual
 
 
 def test_what_is_weak_is_said(read):

@@ -6,6 +6,7 @@ The checks create nothing.
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from re import search
 from shutil import which
 
 import numpy as np
@@ -140,18 +141,29 @@ def plan_warnings(plan: Plan, levels: Mapping[str, Level]) -> Iterator[str]:
 
 
 def _reverse_levels(cheap: Level, expensive: Level) -> Iterator[str]:
-    """Yield a warning if the cheap level's methods usually cost more."""
+    """Yield a warning if the cheap level's method, or its basis, usually costs more."""
     usual = [program_of(level).cost(level.settings) for level in (cheap, expensive)]
     if UNKNOWN_COST in usual:
         return
     low, high = (
         level_cost(level).time.value(_FUNCTIONS, False) for level in (cheap, expensive)
     )
-    if high < low / _REVERSED:
+    larger = (
+        cheap.settings.get("method") == expensive.settings.get("method")
+        and _basis_quality(cheap) > _basis_quality(expensive) > 0
+    )
+    if larger or high < low / _REVERSED:
         yield (
             f"levels: {expensive.title} usually costs less than {cheap.title}, the "
             "cheap level; exchange them, or leave `cheap` out"
         )
+
+
+def _basis_quality(level: Level) -> int:
+    """Return the zeta of a level's basis by its name; 0 without a basis."""
+    name = str(level.settings.get("basis", "")).lower()
+    signs = ((5, "5z"), (4, "qz"), (3, "tz|6-?311"), (1, "sto-?3g|minao"))
+    return next((x for x, sign in signs if search(sign, name)), 2 if name else 0)
 
 
 def store_problems(path: Path) -> list[Problem]:

@@ -82,7 +82,7 @@ def _basis_problems(basis: str, elements: Sequence[str]) -> list[str]:
     if not any(has_functions(basis, element) for element in (*elements, *_COMMON)):
         names = [*(b.lower() for b in BASES), *basis_sets.ALIAS, *basis_sets.GTH_ALIAS]
         hint = _nearest_name(basis, names, "try def2-svp")
-        if basis.lower() in _LIMITS:
+        if basis.lower().startswith(_LIMITS):
             hint = "it is the limit of a series, not a basis; name one, such as cc-pvqz"
         return [f"PySCF knows no basis {basis!r}; {hint}"]
     lacks = ", ".join(e for e in elements if not has_functions(basis, e))

@@ -13,6 +13,7 @@ from alloop.history.reader import History
 from alloop.labels.programs import level_tolerances
 from alloop.loop import events as e
 from alloop.report.analysis.campaign_facts import config_value, level_title
+from alloop.report.analysis.citations import citations
 from alloop.report.analysis.examination import last_examination
 from alloop.report.analysis.label_quality import noise_floors
 from alloop.report.sections.markup import (
@@ -20,6 +21,7 @@ from alloop.report.sections.markup import (
     bullet_list,
     code_block,
     folded_block,
+    heading,
     join_pieces,
     paragraph,
     table_html,
@@ -56,6 +58,12 @@ def methods_section(history: History) -> Section:
         + level_table(history)
         + bullet_list(label_checks(history))
         + paragraph(_version_text(history))
+        + heading("To cite")
+        + bullet_list([*citations(history), _own_citation(history)])
+        + paragraph(
+            "A functional, a basis set or a program that is missing from this list "
+            "has papers of its own."
+        )
         + folded_block("Configuration in force", code_block(history.config.strip()))
     )
     return Section("methods", "Methods", body)
@@ -143,6 +151,11 @@ def _setting_value(value: Any) -> str:
     if isinstance(value, bool):
         return "yes" if value else "no"
     return "none" if value in (None, "") else str(value)
+
+
+def _own_citation(history: History) -> str:
+    version_used = history.attrs.get("alloop_version", "?")
+    return f"alloop {version_used}: CITATION.cff in its repository"
 
 
 def _version_text(history: History) -> str:

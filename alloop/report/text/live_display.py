@@ -18,11 +18,13 @@ from alloop.loop import events as e
 from alloop.loop.rules import Rules
 from alloop.loop.state import LoopState
 from alloop.loop.stopping import budget_money, labels_left
+from alloop.report.analysis.label_facts import task_kinds
 from alloop.report.analysis.timeline import predict_seconds_left, rounds_left
 from alloop.report.text.fitting_table import FittingTable
 from alloop.report.text.formatting import (
     duration_text,
     rough_duration,
+    task_text,
 )
 from alloop.report.text.live_counts import (
     LabelCounter,
@@ -34,6 +36,7 @@ from alloop.report.text.live_counts import (
 from alloop.workers.spool import training_progress
 
 _REFRESH = 0.25  # s between two refreshes of the panel
+_SILENCE = 60.0  # s without a line, at most, where there is no terminal
 
 
 class LiveDisplay:
@@ -60,7 +63,7 @@ class LiveDisplay:
         self._state = LoopState()
         self._trained: list[float] = []
         self._label_seconds = 0.0  # CPU seconds of labels in this run
-        self._began = self._refreshed = clock()
+        self._began = self._refreshed = self._printed = clock()
         self._display: Display | None = None
         self._shown = False
 
@@ -103,8 +106,13 @@ class LiveDisplay:
         self.tick()
 
     def tick(self) -> None:
-        """Refresh the display, at most a few times a second."""
+        """Refresh the panel, at most a few times a second.
+
+        Without a terminal a line tells once a minute what is under way.
+        """
         now = self._clock()
+        if not self._console.is_terminal and now - self._printed >= _SILENCE:
+            self._print_line(self._progress_line())
         if self._display is not None and now - self._refreshed >= _REFRESH:
             self._refreshed = now
             self._display.update(self._panel(), refresh=True)
@@ -143,8 +151,29 @@ class LiveDisplay:
         return seconds * elapsed / self._label_seconds
 
     def _print_line(self, line: str) -> None:
+        self._printed = self._clock()
         text = f"[{duration_text(self._clock() - self._began)}] {printable(line)}"
         self._console.print(text, markup=False, highlight=False, soft_wrap=True)
+
+    def _progress_line(self) -> str:
+        """Return what is under way, how far it is, and the time left."""
+        budgets, used = self._budgets(), self._state.labels_used
+        budget = (f"{used(x)} of {budgets[x]} {x}" for x in budgets if budgets[x])
+        parts = [
+            stage_text(self._state),
+            f"under way: {task_text(task_kinds(self._state.open.values()))}",
+            *self._trainings(),
+            f"labels used: {', '.join(budget) or 'none'}",
+            self._left_text(),
+        ]
+        return "; ".join(printable_line(part) for part in parts)
+
+    def _trainings(self) -> list[str]:
+        return [] if self._spool is None else training_progress(self._spool)
+
+    def _budgets(self) -> dict[str, int]:
+        budget = self._rules.budget
+        return {"cheap": budget.cheap, "expensive": budget.expensive}
 
     def _panel(self) -> Group:
         where = printable_line(stage_text(self._state))
@@ -154,7 +183,7 @@ class LiveDisplay:
         facts.add_column()
         for name, value in fact_rows(self._state, self._counter):
             facts.add_row(name, printable(value))
-        for line in [] if self._spool is None else training_progress(self._spool):
+        for line in self._trainings():
             facts.add_row("training", printable(line))
         facts.add_row("time", self._time_text())
         parts = (head, self._label_grid(), facts)
@@ -162,20 +191,18 @@ class LiveDisplay:
 
     def _time_text(self) -> str:
         elapsed = duration_text(self._clock() - self._began)
-        if self._state.finished:
-            return elapsed
+        return elapsed if self._state.finished else f"{elapsed}, {self._left_text()}"
+
+    def _left_text(self) -> str:
         known = self.seconds_left()
         if known is not None:
-            return f"{elapsed}, {rough_duration(known)} left"
+            return f"{rough_duration(known)} left"
         labels = self.labels_left()
         guess = "?" if labels is None else f"at least {duration_text(labels)}"
-        return f"{elapsed}, {guess} left"
+        return f"{guess} left"
 
     def _label_grid(self) -> Table:
-        budgets = {
-            "cheap": self._rules.budget.cheap,
-            "expensive": self._rules.budget.expensive,
-        }
+        budgets = self._budgets()
         grid = FittingTable(
             box=None,
             padding=(0, 2),
