@@ -40,7 +40,7 @@ def status(
         print_json(values)
         return
     controls = _control_histories(history)
-    facts = outcome_facts(history, controls)
+    facts = {name: str(fact) for name, fact in outcome_facts(history, controls).items()}
     for name, value in _status_facts(values, facts, warning_sentences(history)):
         print_text(f"{name:<11} {value}")
     if everything:

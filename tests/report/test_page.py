@@ -34,6 +34,7 @@ from alloop.report.sections.error_figures import GROUPS
 from alloop.report.sections.error_sections import learning_section
 from alloop.report.sections.markup import (
     PointGroup,
+    PointPlace,
     colour_swatch,
     page_resource,
     svg_element,
@@ -41,7 +42,7 @@ from alloop.report.sections.markup import (
 from alloop.report.sections.methods_sections import about_test_sets, reading_snippet
 from alloop.report.sections.page import render_report, write_report
 from alloop.report.sections.run_figures import MAP_GROUPS
-from alloop.report.sections.summary_sections import weakness_section
+from alloop.report.sections.summary_sections import first_screen
 from alloop.report.sections.surprise_sections import descriptor_section
 from alloop.report.text.formatting import duration_text
 from alloop.report.text.frame_history import describe_frame
@@ -49,7 +50,7 @@ from alloop.store.archive import Archive
 from alloop.store.columns import fill_columns
 from tests.history.all_tables import tables
 
-SECTIONS = ("weak", "cpu", "learning", "errors", "parity", "surprise", "map")
+SECTIONS = ("examination", "learning", "cpu", "errors", "parity", "surprise", "map")
 SECTIONS += ("walkers", "bias", "labels", "noise", "timeline", "methods", "store")
 VOID = {"meta", "br", "path", "use", "image"}
 VIEWER = page_resource("3Dmol/3Dmol-min.js")
@@ -370,7 +371,9 @@ def test_a_lost_comparison_stands_beside_the_curve_and_among_what_is_weak(
 ):
     lost = "The campaign did not beat random selection"
     assert lost in learning_section(control, {"random": finished}).body
-    assert lost in weakness_section(control, {"random": finished}, ()).body
+    said = first_screen(control, {"random": finished})
+    assert "Random selection did better for the same label cost" in said
+    assert "flag: {selection: random}" in said
 
 
 def test_figures_follow_the_page_in_ink_and_font(page):
@@ -396,7 +399,7 @@ def test_names_are_escaped(finished, remade):
 
 
 def test_text_in_drawings_and_swatches_is_escaped():
-    points = [PointGroup("dot", "#000", [("1.0", "2.0", '"><b>')])]
+    points = [PointGroup("dot", "#000", [PointPlace("1.0", "2.0", "1|2", '"><b>')])]
     drawn = svg_element("<b>", "0 0 1 1", Markup("<g></g>"), points)
     assert "<b>" not in drawn + colour_swatch("red", "<b>")
     assert "<g></g>" in drawn

@@ -25,7 +25,11 @@ from alloop.report.sections.svg import (
     spread_numbers,
 )
 
-_LINES = (("#2f6fd0", "o", "-"), ("#e07b39", "s", "--"), ("#8a8f98", "^", ":"))
+_LINES = (
+    ("#2f6fd0", "dot", "-"),
+    ("#e07b39", "square", "--"),
+    ("#8a8f98", "triangle", ":"),
+)
 
 GROUPS = {
     "test": ("validation set", "dot", COLOURS["test"]),
@@ -40,24 +44,26 @@ _PARITIES = {
 }
 
 
-def learning_figures(curves: Mapping[str, Sequence[GenerationFacts]]) -> list[Markup]:
-    """Draw the test force error against expensive labels and cost of labels."""
-    what = {
-        "expensive": "expensive labels learned from",
-        "label_cost": "CPU seconds of all labels",
-    }
-    return [_draw_learning(curves, key, name) for key, name in what.items()]
+def label_curve(curves: Mapping[str, Sequence[GenerationFacts]]) -> Markup:
+    """Draw the force error on the validation set against expensive labels."""
+    return _draw_learning(curves, "expensive", "expensive labels learned from")
+
+
+def cost_curve(curves: Mapping[str, Sequence[GenerationFacts]]) -> Markup:
+    """Draw the force error on the validation set against the cost of labels."""
+    return _draw_learning(curves, "label_cost", "CPU time of all labels, s")
 
 
 def _draw_learning(
     curves: Mapping[str, Sequence[GenerationFacts]], what: str, name: str
 ) -> Markup:
-    def paint(axes: list[Axes]) -> None:
+    def paint(axes: list[Axes]) -> list[Marks]:
         (ax,) = axes
-        _draw_curves(ax, curves, what)
+        marks = _draw_curves(ax, curves, what)
         ax.set_xlabel(name)
-        ax.set_ylabel("force MAE, validation set, meV/Å")
+        ax.set_ylabel("force MAE, meV/Å")
         draw_legend(ax)
+        return marks
 
     about = f"Learning curve: force error on the validation set against {name}"
     return draw_svg(f"learning-{what}", about, 2.9, paint)
@@ -65,28 +71,26 @@ def _draw_learning(
 
 def _draw_curves(
     axes: Axes, curves: Mapping[str, Sequence[GenerationFacts]], what: str
-) -> None:
-    xs, ys = [], []
-    for (name, generations), (colour, marker, dash) in zip(
+) -> list[Marks]:
+    marks = []
+    for (name, generations), (colour, shape, dash) in zip(
         curves.items(), _LINES, strict=False
     ):
         tested = [x for x in generations if x.force_mae is not None]
-        x = [float(getattr(facts, what)) for facts in tested]
-        y = [1e3 * float(facts.force_mae or 0.0) for facts in tested]
+        x = np.array([float(getattr(facts, what)) for facts in tested])
+        y = np.array([1e3 * float(facts.force_mae or 0.0) for facts in tested])
+        axes.plot(x, y, color=colour, linestyle=dash)
         label = TITLES.get(name, name)
-        axes.plot(x, y, color=colour, marker=marker, linestyle=dash, label=label)
-        xs += x
-        ys += y
+        marks.append(add_points(axes, Marks(axes, x, y, colour, shape, (), label)))
         if name == next(iter(curves)):
             _number_points(axes, x, y, [facts.generation for facts in tested])
-    log_axis(axes, "x", xs)
-    log_axis(axes, "y", ys)
+    log_axis(axes, "x", [float(x) for each in marks for x in each.x])
+    log_axis(axes, "y", [float(y) for each in marks for y in each.y])
     axes.margins(0.12)
+    return marks
 
 
-def _number_points(
-    axes: Axes, x: Sequence[float], y: Sequence[float], numbers: Sequence[int]
-) -> None:
+def _number_points(axes: Axes, x: Floats, y: Floats, numbers: Sequence[int]) -> None:
     step = max(1, len(numbers) // 8)
     for at, error, number in list(zip(x, y, numbers, strict=True))[::step]:
         axes.annotate(
@@ -126,8 +130,8 @@ def surprise_figure(points: Sequence[ErrorPoint]) -> Markup:
         log_axis(ax, "y", [1e3 * x.error for x in shown])
         log_axis(ax, "x", [x.surprise for x in shown])
         _draw_threshold(ax, points)
-        ax.set_xlabel("surprise, as it was before the label came")
-        ax.set_ylabel("largest force error on an atom, meV/Å")
+        ax.set_xlabel("surprise (uncertainty) before the label came")
+        ax.set_ylabel("largest force error, meV/Å")
         draw_legend(ax, ncols=1)
         return marks
 
@@ -245,8 +249,8 @@ def several_figures(curves: Sequence[CampaignCurve]) -> list[Markup]:
     """Draw the test force error of several campaigns against labels and costs."""
     what = {
         "expensive": "expensive labels learned from",
-        "label_cost": "CPU seconds of all labels",
-        "all_cost": "CPU seconds of everything",
+        "label_cost": "CPU time of all labels, s",
+        "all_cost": "CPU time of everything, s",
     }
     return [_draw_several(curves, key, name) for key, name in what.items()]
 

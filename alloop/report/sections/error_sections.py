@@ -1,6 +1,6 @@
 """Sections of the report on errors: examination, learning curve, parity, groups."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 
 import numpy as np
 from markupsafe import Markup
@@ -23,7 +23,7 @@ from alloop.report.analysis.model_errors import (
     parity_data,
 )
 from alloop.report.sections.error_figures import (
-    learning_figures,
+    cost_curve,
     parity_figures,
     thinning_note,
 )
@@ -51,12 +51,33 @@ def examination_section(history: History) -> Section:
     """Return the section on the examination and its alarm rate."""
     found = [*examination_sentences(history), *threshold_sentences(history)]
     name = "Examination"
+    lead = paragraph(
+        "The examination is MD on the finished model: frames of its trajectories are "
+        "predicted first, then labelled at the expensive level. Nothing was learned "
+        "from them or chosen by them, so that their error is the one to expect in MD. "
+        "The field calls this a test set drawn from the model's own MD."
+    )
     if last_examination(history) is None:
         why = "There was none: no error on MD of the model itself is known."
         return Section(
-            "examination", name, missing_note(why) + bullet_list(found) * bool(found)
+            "examination",
+            name,
+            lead + missing_note(why) + bullet_list([*found, *caveats(history)]),
         )
-    return Section("examination", name, bullet_list(found))
+    return Section("examination", name, lead + bullet_list([*found, *caveats(history)]))
+
+
+def caveats(history: History) -> Iterator[str]:
+    """Yield what no number of the page measures."""
+    yield (
+        f"One seed ({history.opened.seed}): how much the outcome varies from seed to "
+        "seed is not known."
+    )
+    if history.state.validation_frames():
+        yield (
+            "Errors farther out than the frames of the validation set and of the "
+            "examination, such as at broken bonds, are not measured."
+        )
 
 
 def learning_section(history: History, controls: Mapping[str, History]) -> Section:
@@ -101,15 +122,15 @@ def _curve_figure(history: History, controls: Mapping[str, History]) -> Markup:
     if not any(x.force_mae is not None for x in own["this campaign"]):
         return missing_note(_NO_TEST)
     caption = (
-        "Each point is a generation on the validation set, which no training saw; "
-        "lower is better. First: against the expensive labels it learned from. Second: "
-        "against what all labels had cost by then, which is the fair comparison "
-        "between campaigns. A curve that still falls at its right end suggests that a "
-        "larger budget would help."
+        "Each point is a generation on the validation set, which no training saw, "
+        "against what all labels had cost by then: the fair comparison between "
+        "campaigns. The summary has the same curves against the expensive labels. A "
+        "curve that still falls at its right end suggests that a larger budget would "
+        "help."
     )
     if not controls:
         caption += " No control was run; `alloop run --controls` adds two."
-    return figure_block(learning_figures(curves), caption)
+    return figure_block(cost_curve(curves), caption)
 
 
 def parity_section(history: History) -> Section:

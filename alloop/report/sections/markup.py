@@ -1,5 +1,6 @@
 """Pieces of HTML, rendered from templates that escape all text inserted into them."""
 
+import re
 from base64 import b64encode
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -10,7 +11,7 @@ from json import dumps
 from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
-from markupsafe import Markup
+from markupsafe import Markup, escape
 
 from alloop.core.text import printable
 
@@ -31,23 +32,47 @@ class Section:
 class PointGroup:
     """Points of one kind in a drawing.
 
-    shape: name of a shape of the page. places: x, y and the beginning of the id of the
-    frame that the point links to, which may be empty.
+    shape: name of a shape of the page. axes: names of the axes, which the tip of a
+    point shows beside its values.
     """
 
     shape: str
     colour: str
-    places: Sequence[tuple[str, str, str]]
+    places: Sequence["PointPlace"]
+    axes: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class PointPlace:
+    """A point: its place in the drawing, its x and y, and the frame that it links to.
+
+    frame: the beginning of an id, "" without one.
+    """
+
+    x: str
+    y: str
+    values: str = ""
+    frame: str = ""
 
 
 @cache
 def _templates() -> Environment:
-    return Environment(
+    found = Environment(
         loader=PackageLoader("alloop.report", "page"),
         autoescape=True,
         undefined=StrictUndefined,
         finalize=_printable_text,
     )
+    found.filters["words"] = _with_code
+    return found
+
+
+def _with_code(text: Text) -> Text:
+    """Return text whose parts between backticks are marked as code."""
+    if "`" not in text:
+        return text
+    safe = str(escape(text if isinstance(text, Markup) else printable(text)))
+    return Markup(re.sub(r"`([^`]*)`", r"<code>\1</code>", safe))
 
 
 def _printable_text(value: Any) -> Any:
@@ -71,7 +96,7 @@ def render_page(scripts: Sequence[str] = (), data: Any = None, **parts: Any) -> 
     """Return a whole page whose security policy forbids all network access.
 
     scripts: the only ones that the page may run; data: JSON values for them. parts:
-    title, kind, where, lead, sections and foot.
+    title, kind, where, lead, note, sections and foot.
     """
     template = _templates().get_template("page.html")
     return template.render(
@@ -79,7 +104,7 @@ def render_page(scripts: Sequence[str] = (), data: Any = None, **parts: Any) -> 
         style=Markup(page_resource("page.css")),
         scripts=[Markup(script) for script in scripts],
         data=Markup(safe_json(data)),
-        **parts,
+        **{"note": "", **parts},
     )
 
 
@@ -173,14 +198,24 @@ def table_html(
     return _render_piece("table", list(head), [list(row) for row in rows], words)
 
 
-def key_figures(pairs: Iterable[tuple[str, str]]) -> Markup:
-    """Return key figures, each a number above its name."""
-    return _render_piece("tiles", list(pairs))
+def outcome_tiles(facts: Iterable[tuple[str, str, str]]) -> Markup:
+    """Return facts as tiles: a name, a head in large type and the rest."""
+    return _render_piece("outcome", list(facts))
 
 
-def verdict_list(lines: Iterable[tuple[str, Text]]) -> Markup:
-    """Return names with their texts, one line each."""
-    return _render_piece("verdict", list(lines))
+def summary_block(curve: Markup, molecule: Markup) -> Markup:
+    """Return the learning curve beside the picture of the molecule."""
+    return _render_piece("summary", curve, molecule)
+
+
+def subtitle(text: str) -> Markup:
+    """Return the title of a part of the first screen."""
+    return _render_piece("subtitle", text)
+
+
+def advice_list(rows: Iterable[tuple[str, str, str]]) -> Markup:
+    """Return what to do next: a text, its cost in words and lines of YAML."""
+    return _render_piece("advice", list(rows))
 
 
 def join_pieces(parts: Iterable[Markup]) -> Markup:

@@ -13,17 +13,10 @@ from alloop.core.errors import InputError
 from alloop.core.frame import Frame, FrameId
 from alloop.core.text import local_time
 from alloop.files.targets import replace_atomically
-from alloop.history.measured_costs import cpu_seconds_by_part
 from alloop.history.reader import History
-from alloop.report.analysis.campaign_facts import (
-    best_generation,
-    generation_facts,
-)
 from alloop.report.analysis.campaign_shifts import campaign_shifts
 from alloop.report.analysis.descriptor_map import DescriptorMap, descriptor_map
-from alloop.report.analysis.examination import last_examination
 from alloop.report.analysis.explorations import Explorations, read_explorations
-from alloop.report.analysis.label_facts import label_totals
 from alloop.report.analysis.label_quality import label_qualities, quarantined_labels
 from alloop.report.analysis.model_errors import error_groups
 from alloop.report.analysis.uncertainty import ErrorPoint, error_points, some_points
@@ -37,11 +30,9 @@ from alloop.report.sections.error_sections import (
 from alloop.report.sections.label_sections import label_section, noise_section
 from alloop.report.sections.markup import (
     Section,
-    key_figures,
     page_resource,
     paragraph,
     render_page,
-    verdict_list,
 )
 from alloop.report.sections.methods_sections import methods_section, reading_section
 from alloop.report.sections.residual_section import residual_section
@@ -51,7 +42,7 @@ from alloop.report.sections.run_sections import (
     walker_section,
 )
 from alloop.report.sections.shift_sections import shift_section
-from alloop.report.sections.summary_sections import verdict_lines, weakness_section
+from alloop.report.sections.summary_sections import first_screen
 from alloop.report.sections.surprise_sections import (
     bias_section,
     descriptor_section,
@@ -59,9 +50,8 @@ from alloop.report.sections.surprise_sections import (
     surprise_section,
 )
 from alloop.report.sections.svg import MOST_POINTS
-from alloop.report.text.formatting import duration_text, milli_text
 from alloop.report.text.frame_history import describe_frames
-from alloop.report.text.summary import NO_CONTROLS, stage_sentence
+from alloop.report.text.summary import NO_CONTROLS
 
 _MOST_LISTED = 200  # frames of stopped walkers, and of failed labels, at most
 
@@ -107,10 +97,7 @@ def render_report(
         *(found.frames if found else ()),
     ]
     frames = embedded_frames(history, explored, wanted)
-    lead = paragraph(stage_sentence(history), "lead")
-    lead += key_figures(_key_figures(history)) + verdict_list(
-        verdict_lines(history, controls)
-    )
+    lead = first_screen(history, controls)
     return render_page(
         scripts=[page_resource("3Dmol/3Dmol-min.js"), page_resource("page.js")]
         if frames
@@ -119,7 +106,8 @@ def render_report(
         title=str(history.attrs["name"]),
         kind="campaign report",
         where=f"{history.path} · {_last_record(history)}",
-        lead=lead + _click_note(frames, wanted),
+        lead=lead,
+        note=_click_note(frames, wanted),
         sections=sections,
         foot=f"Written from the store {history.path} alone; `alloop report` writes it "
         "anew.",
@@ -139,9 +127,8 @@ def _page_sections(
     history: History, controls: Mapping[str, History], drawn: _SharedFacts
 ) -> Iterator[Section]:
     yield examination_section(history)
-    yield weakness_section(history, controls, drawn.points)
-    yield cost_section(history)
     yield learning_section(history, controls)
+    yield cost_section(history)
     yield acceptance_section(history)
     yield error_section(history)
     yield residual_section(history, drawn.explored)
@@ -182,7 +169,8 @@ def _click_note(frames: Collection[FrameId], wanted: Iterable[FrameId]) -> Marku
         return Markup("")
     text = (
         "A click on a point, or on the underlined id of a frame, shows the structure "
-        "in 3D and its history; ‹ and › step through the points."
+        "in 3D and its history; ‹ and › step through the points. Without a mouse: Tab "
+        "goes to a figure, the arrow keys to its points, Enter shows one."
     )
     count = len(set(wanted))
     if len(frames) < count:
@@ -191,31 +179,6 @@ def _click_note(frames: Collection[FrameId], wanted: Iterable[FrameId]) -> Marku
             "`alloop why STORE FRAME` shows the others."
         )
     return paragraph(text, "where")
-
-
-def _key_figures(history: History) -> Iterator[tuple[str, str]]:
-    yield from _examined_figures(history)
-    chosen = best_generation(history)
-    if chosen is not None:
-        yield milli_text(chosen.force_mae), "meV/Å, validation force MAE"
-        yield (
-            milli_text(chosen.energy_mae),
-            "meV, validation energy MAE, offset removed",
-        )
-        yield str(len(generation_facts(history))), "generations"
-    for each in label_totals(history):
-        yield str(each.good), f"{each.kind} labels"
-    yield duration_text(sum(cpu_seconds_by_part(history).values())), "CPU time in all"
-
-
-def _examined_figures(history: History) -> Iterator[tuple[str, str]]:
-    found = last_examination(history)
-    if found is not None and found.errors is not None:
-        yield (
-            milli_text(found.errors.force_mae),
-            "meV/Å, forces in the examination",
-        )
-        yield f"{found.alarms} of {found.scored}", "alarms in the examination"
 
 
 def _last_record(history: History) -> str:

@@ -86,7 +86,7 @@ def bias_figure(found: Sequence[GenerationBias]) -> Markup:
         colour = COLOURS["test"]
         above.errorbar(numbers, energies, spread, fmt="o-", color=colour, capsize=2)
         above.axhline(0.0, color=INK, linewidth=0.8, dashes=(2, 2))
-        above.set_ylabel("meV/atom")
+        above.set_ylabel("energy, meV/atom")
         below.plot(numbers, [x.force_scale for x in found], "o-", color=colour)
         below.axhline(1.0, color=INK, linewidth=0.8, dashes=(2, 2))
         below.set_ylabel("factor of forces")
@@ -108,7 +108,7 @@ def surprise_run_figure(found: Sequence[WalkerEnergy], timestep: float) -> Marku
         (ax,) = axes
         marks = add_walker_frames(ax, found, timestep, lambda x: x.surprise)
         log_axis(ax, "y", [x.surprise for x in found])
-        ax.set_ylabel("surprise")
+        ax.set_ylabel("surprise (uncertainty)")
         return marks
 
     return draw_svg("surprise-runs", "Surprise along the trajectories", 3.9, paint)

@@ -67,7 +67,7 @@ def cost_figure(parts: Mapping[str, float]) -> Markup:
         notes = [f"{duration_text(value)} · {value / total:.0%}" for value in values]
         ax.bar_label(bars, labels=notes, padding=5)
         ax.set_xlim(0.0, 1.45 * max(values))
-        ax.set_xlabel("CPU seconds")
+        ax.set_xlabel("CPU time, s")
         ax.grid(visible=False)
         ax.spines["left"].set_visible(False)
 

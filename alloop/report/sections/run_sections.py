@@ -14,6 +14,8 @@ from alloop.report.analysis.campaign_facts import (
 )
 from alloop.report.analysis.explorations import Explorations, Origin, WalkerMoment
 from alloop.report.analysis.label_facts import LabelCost, label_costs
+from alloop.report.analysis.level_split import split_sentences
+from alloop.report.analysis.refinements import refinement_sentences
 from alloop.report.analysis.timeline import (
     axis_length,
     run_spans,
@@ -38,7 +40,12 @@ from alloop.report.sections.run_figures import (
     timeline_figures,
 )
 from alloop.report.sections.svg import MOST_POINTS
-from alloop.report.text.formatting import duration_text, number_text, plural
+from alloop.report.text.formatting import (
+    duration_text,
+    guard_text,
+    number_text,
+    plural,
+)
 
 
 def cost_section(history: History) -> Section:
@@ -55,7 +62,8 @@ def cost_section(history: History) -> Section:
     body = figure_block(cost_figure(parts), caption) + _label_cost_table(
         history, label_costs(history)
     )
-    return Section("cpu", name, body)
+    gained = [*split_sentences(history), *refinement_sentences(history)]
+    return Section("cpu", name, body + bullet_list(gained) * bool(gained))
 
 
 def _label_cost_table(history: History, found: Sequence[LabelCost]) -> Markup:
@@ -104,15 +112,6 @@ def timeline_section(history: History) -> Section:
 
 
 _MOST = 100  # stopped walkers that the page lists, at most
-
-_GUARDS = {
-    "not finite": "a position, velocity or force was not a number",
-    "force": "a force grew beyond the limit",
-    "contact": "two atoms came too close",
-    "bond": "a bond of the start was stretched too far",
-    "temperature": "its temperature was too high",
-    "surprise ceiling": "its surprise exceeded the ceiling",
-}
 
 
 def walker_section(history: History, explored: Explorations) -> Section:
@@ -185,10 +184,9 @@ def _stop_table(history: History, explored: Explorations) -> Text:
     if not stopped:
         return Markup("")
     title = heading("Stopped by guards")
-    counts = Counter(str(x.stopped) for x in stopped)
+    counts = Counter(guard_text(str(x.stopped)) for x in stopped)
     reasons = bullet_list(
-        f"{guard}: {plural(n, 'time')}; {_GUARDS.get(guard, 'it could not continue')}."
-        for guard, n in counts.most_common()
+        f"{guard}: {plural(n, 'time')}." for guard, n in counts.most_common()
     )
     frames = stop_frames(explored)
     rows = [_stop_row(history, x, frames) for x in stopped[:_MOST]]

@@ -17,11 +17,12 @@ from alloop.report.sections.svg import (
     add_points,
     draw_legend,
     draw_svg,
+    log_axis,
 )
 
 LABELS = {
-    "features": "features: largest leverage of an atom",
-    "forces": "force norm, eV/Å",
+    "features": "features: leverage over its mean",
+    "forces": "mean force on an atom, eV/Å",
     "connectivity": "connectivity: distance of spectra",
 }
 _BINS = 40
@@ -53,11 +54,13 @@ def _draw_histogram(
     found = {name: _finite(values[shift]) for name, values in groups.items()}
     floor = _LEAST if shift != "forces" else 1e-2
     every = np.maximum(np.concatenate([known, *found.values()]), floor)
-    edges = np.geomspace(every.min() / 1.1, every.max() * 1.1, _BINS)
+    wide = every.max() > 3.0 * every.min()
+    pad = 1.1 if wide else 3.0  # room for ticks where all values are alike
+    edges = np.geomspace(every.min() / pad, every.max() * pad, _BINS)
 
     def paint(axes: list[Axes]) -> None:
         (ax,) = axes
-        ax.set_xscale("log")
+        log_axis(ax, "x", edges.tolist())
         _draw_share(ax, np.maximum(known, floor), edges, FAINT, "training", True)
         for (name, values), colour in zip(found.items(), _COLOURS, strict=False):
             _draw_share(ax, np.maximum(values, floor), edges, colour, name, False)

@@ -42,8 +42,9 @@ def shift_section(found: CampaignShifts | None) -> Section:
         )
         return Section("shifts", name, missing_note(why))
     intro = paragraph(
-        f"Test frames and frames that MD proposed, against the frames that generation "
-        f"{found.generation} was trained on: the shares that are out, by shift."
+        "Validation set, examination and frames that MD proposed, against the frames "
+        f"that generation {found.generation} was trained on: the shares that are "
+        "out, by shift."
     )
     caption = (
         f"{WORDS} Forces are the model's; neighbours are closer than "

@@ -55,6 +55,8 @@ def surprise_section(points: Sequence[ErrorPoint]) -> Section:
         )
         return Section("surprise", name, missing_note(why))
     caption = (
+        "Surprise is alloop's measure of uncertainty: how far a frame lies outside of "
+        "what the model learned from. "
         "Each point is a frame whose true error is known: its surprise for the model "
         "that proposed it (for the validation set, the best one), and the largest "
         "error of that model's force on one of its atoms, predicted before the label "
@@ -105,8 +107,8 @@ def _verdict_text(found: tuple[ErrorPoint, ...]) -> Markup:
         ("not flagged", str(outcome.misses), str(outcome.quiet)),
     ]
     words = (
-        f"On {outcome.n} random control frames: {outcome.hits} bad frames were flagged "
-        f"and {outcome.misses} were missed."
+        f"On {plural(outcome.n, 'random control frame')}: "
+        f"{_were(outcome.hits)} flagged and {_were(outcome.misses)} missed."
     )
     if outcome.n < 3 * ENOUGH:
         words += f" n = {outcome.n} is too few for a rate."
@@ -114,6 +116,10 @@ def _verdict_text(found: tuple[ErrorPoint, ...]) -> Markup:
     return (
         title_ + table_html(head, rows) + paragraph(words) + _enrichment_text(outcome)
     )
+
+
+def _were(count: int) -> str:
+    return f"{plural(count, 'bad frame')} {'was' if count == 1 else 'were'}"
 
 
 def _enrichment_text(outcome: ThresholdVerdict) -> Markup:

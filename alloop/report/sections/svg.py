@@ -20,7 +20,7 @@ from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
 
 from alloop.core.frame import FrameId
 from alloop.core.units import Floats
-from alloop.report.sections.markup import PointGroup, svg_element
+from alloop.report.sections.markup import PointGroup, PointPlace, svg_element
 
 INK, FAINT = "#010203", "#040506"  # placeholders for the page's own colours
 
@@ -165,13 +165,20 @@ def _point_group(figure: Figure, points: Marks) -> PointGroup:
     share = figure.transFigure.inverted().transform(places)
     width, height = 72.0 * figure.get_size_inches()
     frames = points.frames or [""] * len(share)
+    names = (points.axes.get_xlabel(), points.axes.get_ylabel())
     return PointGroup(
         points.shape,
         points.colour,
         [
-            (f"{width * x:.1f}", f"{height * (1.0 - y):.1f}", frame[:12])
-            for (x, y), frame in zip(share, frames, strict=True)
+            PointPlace(
+                f"{width * at[0]:.1f}",
+                f"{height * (1.0 - at[1]):.1f}",
+                f"{x:.3g}|{y:.3g}",
+                frame[:12],
+            )
+            for at, x, y, frame in zip(share, points.x, points.y, frames, strict=True)
         ],
+        "|".join(names),
     )
 
 

@@ -1,5 +1,6 @@
 """Numbers and counts as text for people. Pure functions."""
 
+import re
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from math import isfinite
@@ -103,8 +104,30 @@ def failure_text(failure: Failure) -> str:
 
 
 def guard_stops(walkers: Iterable[Walker]) -> Counter[str]:
-    """Return the number of walkers that each guard stopped."""
-    return Counter(x.stopped for x in walkers if x.stopped is not None)
+    """Return the number of walkers that each guard stopped, by `guard_text`."""
+    return Counter(guard_text(x.stopped) for x in walkers if x.stopped is not None)
+
+
+_GUARDS = {
+    "eV/Å above": "by a force above {} eV/Å",
+    "as hot as": "hotter than {} times the thermostat",
+    "times the threshold": "by surprise above {} times the threshold",
+    "a bond at": "by a bond longer than {} of its covalent radii",
+    "atoms at": "by atoms closer than {} of their covalent radii",
+    "a cell": "by a cell {} times as large or small",
+}
+
+
+def guard_text(stop: str) -> str:
+    """Return the guard of a stop with its limit, without the measured value.
+
+    `force 41.9 eV/Å above 30` and `force 58.4 eV/Å above 30` are the same guard.
+    """
+    for words, text in _GUARDS.items():
+        if words in stop:
+            limit = re.search(r"(?:above|below) (\S+)$", stop)
+            return text.format(limit[1]) if limit else stop
+    return stop
 
 
 def refinement_text(found: Refinement) -> str:

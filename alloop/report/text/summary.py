@@ -99,7 +99,7 @@ def end_lines(
     """Return what a campaign reached in about five lines, and where to read more."""
     facts = outcome_facts(history, controls)
     lines = [stage_sentence(history)]
-    lines += [f"{name + ':':<10}{text}" for name, text in facts.items()]
+    lines += [f"{name + ':':<10}{fact}" for name, fact in facts.items()]
     lines += [f"{'note:':<10}{text}" for text in warning_sentences(history)]
     more = f"`alloop status {quote(str(history.path))} --all` tells the rest"
     place = ("store:", history.path) if report is None else ("report:", report)
