@@ -3,6 +3,8 @@
 import shlex
 from dataclasses import dataclass
 
+from alloop.workers.batch_systems import BATCH_SYSTEMS
+
 
 @dataclass(frozen=True, slots=True)
 class Beginning:
@@ -99,7 +101,7 @@ def campaign_template(
 _SCRIPT = """\
 #!/bin/bash
 # Runs the campaign {file} as a {system} job that submits itself again until it is done.
-# Submit it once, in this folder: {submit} {script}
+# Submit it once, in this folder: {submit}
 {head}
 {enter}
 # The system warns before it kills; pass that on, and wait for a clean end. It may do so
@@ -113,46 +115,27 @@ wait $alloop; code=$?
 case $code in
   0) echo "the campaign is done" ;;
   3|138)                                 # stopped in time, or warned at its very start
-     {submit} {script}; code=$? ;;
+     {submit}; code=$? ;;
   *) echo "alloop ended with $code; fix the cause and submit {script} again" >&2 ;;
 esac
 exit $code
 """
 
-_SLURM = """\
-#SBATCH --job-name={name}
-#SBATCH --time=24:00:00
-#SBATCH --ntasks=1
-#SBATCH --cpus-per-task=2                # of the driver; labels have jobs of their own
-#SBATCH --mem=8G
-#SBATCH --signal=B:USR1@60               # s before the limit
-#SBATCH --output={name}.%j.out
-"""
-
-_PBS = """\
-#PBS -N {name}
-#PBS -l walltime=24:00:00
-#PBS -l select=1:ncpus=2:mem=8gb
-#PBS -j oe
-"""
-
-_HEADS = {"slurm": (_SLURM, "sbatch", ""), "pbs": (_PBS, "qsub", 'cd "$PBS_O_WORKDIR"')}
-
 
 def job_script(system: str, file: str, python: str) -> str:
-    """Return the text of the `slurm` or `pbs` script that runs a campaign's file.
+    """Return the text of the script for a batch system that runs a campaign's file.
 
     python: the interpreter to use.
     """
     name = file.rpartition(".")[0]
-    head, submit, enter = _HEADS[system]
+    own, script = BATCH_SYSTEMS[system], script_name(system, name)
     return _SCRIPT.format(
-        system={"slurm": "Slurm", "pbs": "PBS"}[system],
-        head=head.format(name=name),
-        enter=enter,
+        system=own.title,
+        head=own.head.format(name=name),
+        enter=own.enter,
         file=shlex.quote(file),
-        script=script_name(system, name),
-        submit=submit,
+        script=script,
+        submit=own.submit.format(script=script),
         python=shlex.quote(python),
     ).replace("\n\n\n", "\n\n")
 

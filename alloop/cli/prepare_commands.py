@@ -7,7 +7,7 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 from shlex import quote
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal, TypeAlias
 
 import typer
 
@@ -29,10 +29,14 @@ from alloop.cli.init_templates import (
 from alloop.cli.label_commands import spin_option
 from alloop.core.errors import InputError
 from alloop.core.text import plural
+from alloop.workers.batch_systems import BATCH_SYSTEMS
 
 if TYPE_CHECKING:
     from alloop.config import Setup
 
+    BatchKind: TypeAlias = str
+else:
+    BatchKind = Literal[tuple(BATCH_SYSTEMS)]
 File = Annotated[Path, typer.Argument(help="YAML file of a campaign")]
 
 
@@ -78,7 +82,7 @@ def init(  # noqa: PLR0913 - one for each option
         int | None, typer.Option(min=1, help="2S + 1, in place of --spin")
     ] = None,
     cluster: Annotated[
-        Literal["slurm", "pbs"] | None,
+        BatchKind | None,
         typer.Option(help="also write a job script for this batch system"),
     ] = None,
 ) -> None:

@@ -41,8 +41,13 @@ def _batch_plan(jobs: BatchSystem) -> "BatchPlan":
     groups = {LABEL: _job_group(jobs.labels, jobs.labels.cores)}
     if jobs.learning is not None:
         groups[LEARN] = _job_group(jobs.learning, 1)
-    options = jobs.model_dump(exclude={"kind", "labels", "learning"})
-    return BatchPlan(system=jobs.kind, groups=groups, **options)
+    shared = set(BatchSystem.model_fields) - {"kind", "labels", "learning"}
+    return BatchPlan(
+        system=jobs.kind,
+        groups=groups,
+        site_names=jobs.model_dump(exclude=set(BatchSystem.model_fields)),
+        **jobs.model_dump(include=shared),
+    )
 
 
 def _job_group(workers: Workers, tasks: int) -> "JobGroup":

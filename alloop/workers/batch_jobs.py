@@ -1,4 +1,4 @@
-"""Workers as jobs of Slurm or PBS, with the scheduler in this process.
+"""Workers as jobs of a batch system, with the scheduler in this process.
 
 Each group has its own kind of job, and as many jobs as there is work for. dask-jobqueue
 writes and submits the job scripts; its clusters have one kind of job each, so the
@@ -7,20 +7,19 @@ it has been idle for a while, never in the middle of a label.
 """
 
 import asyncio
-import getpass
 import logging
 import shlex
 import shutil
 import sys
 import time
 from collections.abc import Iterable, Mapping
+from functools import cache
+from importlib import import_module
 from math import ceil
 from pathlib import Path
 from typing import Any
 
 import dask
-from dask_jobqueue.pbs import PBSJob
-from dask_jobqueue.slurm import SLURMJob
 from distributed import Scheduler, Security
 from distributed.core import Status
 from distributed.deploy.spec import SpecCluster
@@ -28,7 +27,8 @@ from distributed.deploy.spec import SpecCluster
 from alloop.core.errors import InputError
 from alloop.store.links import refuse_link, refuse_links
 from alloop.workers import spool
-from alloop.workers.cluster_plan import DASK_SETTINGS, BatchPlan, JobGroup, TlsFiles
+from alloop.workers.batch_systems import BATCH_SYSTEMS, listing_command
+from alloop.workers.cluster_plan import DASK_SETTINGS, BatchPlan, TlsFiles
 from alloop.workers.time_limits import LIFE, UNTIL, TimeLimit
 
 KEYS = "tls"  # the folder of a run's credentials
@@ -40,17 +40,29 @@ _JOIN = 120  # s that a worker tries to reach its scheduler
 class _ClosingJob:
     """A job that sets its status to closed once it is cancelled."""
 
+    submit_command: str
+
     async def close(self) -> None:
         await super().close()  # type: ignore[misc]
         self.status = Status.closed
 
+    async def _submit_job(self, script: str) -> str:
+        """Submit a script, as standard input where the system wants that.
 
-class _SlurmJob(_ClosingJob, SLURMJob):  # type: ignore[misc]
-    """A Slurm job with workers."""
+        dask-jobqueue would hide what a system that reads standard input complains of.
+        """
+        if not getattr(self, "use_stdin", False):
+            return str(await super()._submit_job(script))  # type: ignore[misc]
+        line = f"{self.submit_command} < {shlex.quote(script)}"
+        return str(await self._call([line], shell=True))  # type: ignore[attr-defined]
 
 
-class _PbsJob(_ClosingJob, PBSJob):  # type: ignore[misc]
-    """A PBS job with workers."""
+@cache
+def _job_class(path: str) -> type:
+    """Return dask-jobqueue's class of jobs at an import path, with a status at last."""
+    module, _, name = path.partition(":")
+    base = getattr(import_module(module), name)
+    return type(f"_Closing{name}", (_ClosingJob, base), {})
 
 
 def start_scheduler(batch: BatchPlan, folder: Path) -> "BatchJobs":
@@ -93,16 +105,19 @@ def job_spec(
     batch: BatchPlan, resource: str, folder: Path, security: Security | None = None
 ) -> dict[str, Any]:
     """Return the spec of a group's jobs for a SpecCluster: `cls` and its `options`."""
-    group = batch.groups[resource]
+    group, system = batch.groups[resource], BATCH_SYSTEMS[batch.system]
+    asked, lines = system.demand(group, batch.site_names)
+    place = shlex.quote(str(folder.absolute()))  # no shell reads it, but quotes count
+    name = f"alloop-{resource.lower()}"
     options = {
         "queue": batch.queue,
-        "account": batch.account,
-        "walltime": _clock_time(batch.walltime),
+        system.account: batch.account,
+        "walltime": system.walltime(batch.walltime),
         "cores": group.tasks,  # a thread each
         "processes": group.tasks,
         "memory": f"{group.memory:.0f}MB",
         "interface": batch.interface,
-        "job_name": f"alloop-{resource.lower()}",
+        "job_name": name,
         "death_timeout": _JOIN,
         "job_script_prologue": [
             *_time_limit_options(batch.walltime),
@@ -115,10 +130,13 @@ def job_spec(
             *_tls_arguments(security),
         ],
         "protocol": None if security is None else "tls://",
+        "job_extra_directives": [
+            *system.log_options(place, name),
+            *batch.directives,
+            *lines,
+        ],
     }
-    kind = _SlurmJob if batch.system == "slurm" else _PbsJob
-    lines = [*_log_options(batch, resource, folder), *batch.directives]
-    return {"cls": kind, "options": options | _batch_options(batch, group, lines)}
+    return {"cls": _job_class(system.job_class), "options": options | asked}
 
 
 def _tls_arguments(security: Security | None) -> list[str]:
@@ -129,32 +147,6 @@ def _tls_arguments(security: Security | None) -> list[str]:
     names = ("ca_file", "cert", "key")
     pairs = [(f"--tls-{name.replace('_', '-')}", files[name]) for name in names]
     return [shlex.quote(word) for pair in pairs for word in pair]
-
-
-def _log_options(batch: BatchPlan, resource: str, folder: Path) -> list[str]:
-    """Return the options for output files in the head of a job script.
-
-    No shell reads these lines, but quotes are recognised, and Slurm expands % unless it
-    is doubled.
-    """
-    place = shlex.quote(str(folder.absolute()))
-    if batch.system == "pbs":
-        return [f"-e {place}/", f"-o {place}/"]
-    name = place.replace("%", "%%") + f"/alloop-{resource.lower()}-%J"
-    return [f"-e {name}.err", f"-o {name}.out"]
-
-
-def _batch_options(
-    batch: BatchPlan, group: JobGroup, lines: list[str]
-) -> dict[str, Any]:
-    """Return the job options for the batch system, with further directive lines."""
-    extra = list(lines)
-    if batch.system == "slurm":
-        extra += [f"--gres=gpu:{group.gpus}"] * bool(group.gpus)
-        return {"job_cpu": group.cores, "job_extra_directives": extra}
-    asked = f"select=1:ncpus={group.cores}:mem={group.memory:.0f}mb"
-    asked += f":ngpus={group.gpus}" * bool(group.gpus)
-    return {"resource_spec": asked, "job_extra_directives": extra}
 
 
 def _worker_arguments(batch: BatchPlan, resource: str) -> list[str]:
@@ -183,11 +175,6 @@ def _dask_options() -> list[str]:
         name = key.upper().replace(".", "__").replace("-", "_")
         lines.append(f"export DASK_{name}={shlex.quote(str(value))}")
     return lines
-
-
-def _clock_time(seconds: float) -> str:
-    minutes, rest = divmod(round(seconds), 60)
-    return f"{minutes // 60:02d}:{minutes % 60:02d}:{rest:02d}"
 
 
 class BatchJobs(SpecCluster):  # type: ignore[misc]
@@ -280,19 +267,15 @@ class BatchJobs(SpecCluster):  # type: ignore[misc]
         return gone
 
     async def _is_listed(self, job_id: str) -> bool:
-        """Return True if the batch system still lists the job, or squeue fails."""
-        slurm = self._batch.system == "slurm"
-        ask = ("squeue", "-h", "-o", "%A", "-u", getpass.getuser())
-        command = ask if slurm else ("qstat", job_id)
+        """Return True if the batch system still lists the job, or does not answer."""
+        system = BATCH_SYSTEMS[self._batch.system]
         process = await asyncio.create_subprocess_exec(
-            *command,
+            *listing_command(system, job_id),
             stdout=asyncio.subprocess.PIPE,
-            stderr=asyncio.subprocess.DEVNULL,
+            stderr=asyncio.subprocess.STDOUT,
         )
         out, _ = await process.communicate()
-        if not slurm:
-            return process.returncode == 0
-        return process.returncode != 0 or job_id in out.decode().split()
+        return system.is_listed(process.returncode, out.decode(), job_id)
 
     async def _close(self) -> None:
         await super()._close()

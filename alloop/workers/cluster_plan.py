@@ -55,13 +55,14 @@ class JobGroup:
 
 @dataclass(frozen=True, slots=True)
 class BatchPlan:
-    """Workers as jobs of a batch system, `slurm` or `pbs`.
+    """Workers as jobs of a batch system.
 
-    walltime: s, of a job. interface: the network interface that scheduler and workers
-    listen on. tls: encrypt, with credentials made for this run alone. idle: s without
-    work after which a job is released. directives: lines for the head of the job
-    script; prologue: lines before the worker starts. groups: jobs by the resource of
-    their workers; a single group does everything.
+    system: its kind, such as `slurm`. walltime: s, of a job. interface: the network
+    interface that scheduler and workers listen on. tls: encrypt, with credentials made
+    for this run alone. idle: s without work after which a job is released. directives:
+    lines for the head of the job script; prologue: lines before the worker starts.
+    site_names: words that the site chose, by key. groups: jobs by the resource of their
+    workers; a single group does everything.
     """
 
     system: str
@@ -74,6 +75,7 @@ class BatchPlan:
     idle: float = 300.0
     directives: tuple[str, ...] = ()
     prologue: tuple[str, ...] = ()
+    site_names: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,12 +83,12 @@ class ClusterPlan:
     """The kind of cluster that carries out the tasks, and its settings.
 
     kind: "local" (embedded processes), "inline" (this process), "address" (a running
-    scheduler), "slurm" or "pbs". workers: processes of a local cluster, None for one
-    per core; gpus: those among them that have a card each and learn, while the others
-    make labels. tls: credentials for the scheduler at the address; apart: True if its
-    workers have the resources LABEL and LEARN; asked: resources of other names that
-    tasks of either kind ask for there. folder: for job logs and credentials, on a disk
-    that all nodes share.
+    scheduler), or that of a batch system. workers: processes of a local cluster, None
+    for one per core; gpus: those among them that have a card each and learn, while the
+    others make labels. tls: credentials for the scheduler at the address; apart: True
+    if its workers have the resources LABEL and LEARN; asked: resources of other names
+    that tasks of either kind ask for there. folder: for job logs and credentials, on a
+    disk that all nodes share.
     """
 
     kind: str = "local"

@@ -94,13 +94,9 @@ def connect_cluster(plan: ClusterPlan) -> Connection:
     """
     # It tells of messages that an ending connection did not send, with a traceback.
     logging.getLogger("distributed.batched").setLevel(logging.WARNING)
-    match plan.kind:
-        case "address":
-            return Connection(_foreign_client(plan))
-        case "slurm" | "pbs":
-            return _batch_cluster(plan)
-        case _:
-            return _local_cluster(plan)
+    if plan.kind == "address":
+        return Connection(_foreign_client(plan))
+    return _local_cluster(plan) if plan.batch is None else _batch_cluster(plan)
 
 
 def _foreign_client(plan: ClusterPlan) -> Any:

@@ -9,6 +9,8 @@ import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from alloop.workers.batch_systems import BATCH_SYSTEMS
+
 UNTIL, LIFE = "ALLOOP_UNTIL", "ALLOOP_LIFE"  # of a worker that a batch system runs
 # Reserved for shutting down: 10 % of the limit, within 15 s and 120 s, 30 % at most.
 _LEAST, _MUCH, _SHARE, _MOST = 15.0, 0.3, 0.1, 120.0
@@ -77,37 +79,12 @@ def run_limit(
 
 
 def batch_seconds_left(env: Mapping[str, str] = os.environ) -> float | None:
-    """Return the seconds left to this process's Slurm or PBS job, None without one."""
-    if "SLURM_JOB_ID" in env:
-        asked = ("squeue", "-h", "-j", env["SLURM_JOB_ID"], "-o", "%L")
-        return parse_seconds(_command_output(asked))
-    if "PBS_JOBID" in env:
-        return _pbs_seconds_left(_command_output(("qstat", "-f", env["PBS_JOBID"])))
+    """Return the seconds left to this process's batch job, None without a limit."""
+    for system in BATCH_SYSTEMS.values():
+        job = system.job_id(env)
+        if job is not None:
+            return system.seconds_left(job, _command_output)
     return None
-
-
-def parse_seconds(clock: str) -> float | None:
-    """Parse a time of Slurm or PBS, [days-][[hours:]minutes:]seconds.
-
-    None for anything else, such as UNLIMITED.
-    """
-    days, _, rest = clock.strip().rpartition("-")
-    parts = rest.split(":")
-    if not all(part.isdecimal() for part in (*parts, days or "0")) or len(parts) > 3:
-        return None
-    total = 0.0
-    for part in parts:
-        total = 60 * total + int(part)
-    return total + 86400 * int(days or 0)
-
-
-def _pbs_seconds_left(text: str) -> float | None:
-    facts = dict(
-        line.strip().split(" = ", 1) for line in text.splitlines() if " = " in line
-    )
-    whole = parse_seconds(facts.get("Resource_List.walltime", ""))
-    used = parse_seconds(facts.get("resources_used.walltime", "0")) or 0.0
-    return None if whole is None else max(0.0, whole - used)
 
 
 def _command_output(command: tuple[str, ...]) -> str:

@@ -9,6 +9,7 @@ import pytest
 from alloop.cli import main
 from alloop.cli.init_templates import job_script
 from alloop.config import load_campaign
+from alloop.workers.batch_systems import BATCH_SYSTEMS
 
 ALLOOP = """#!/bin/bash
 echo "$@" >> calls
@@ -18,7 +19,7 @@ exit $(cat code)
 """
 
 
-@pytest.mark.parametrize("system", ["slurm", "pbs"])
+@pytest.mark.parametrize("system", BATCH_SYSTEMS)
 def test_init_writes_a_campaign_for_a_batch_system_and_its_job_script(
     system: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -69,6 +70,18 @@ def test_only_a_run_that_stopped_early_is_submitted_again(
     assert ("fix the cause" in errors) == (code == 2)
     assert (folder / "calls").read_text() == "-m alloop run a.yml --quiet\n"
     assert not [*folder.parent.rglob("hit")]
+
+
+def test_a_script_of_lsf_submits_itself_as_standard_input(folder: Path) -> None:
+    (folder / "code").write_text("3")
+    stand_in = folder / "bsub"
+    stand_in.write_text("#!/bin/sh\ncat > sent\n")
+    stand_in.chmod(0o755)
+    text = job_script("lsf", "a.yml", str(folder / "python"))
+    (folder / "a.lsf.sh").write_text(text)
+    env = {"PATH": f"{folder}:/usr/bin:/bin"}
+    subprocess.run(["bash"], input=text, text=True, cwd=folder, env=env, check=True)
+    assert (folder / "sent").read_text() == text
 
 
 def test_a_script_of_pbs_goes_to_its_folder_whatever_that_is_called(

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from alloop.config import ConfigError, parse_campaign
-from alloop.config.sections.clusters import Slurm
+from alloop.config.sections.clusters import BatchSystem
 
 TOY = """
 name: toy
@@ -44,7 +44,7 @@ def test_a_time_is_read_as_schedulers_and_people_write_it(
 ) -> None:
     text = TOY + JOBS.replace("4 h", written) + f"limits: {{walltime: {written}}}\n"
     plan = parse_campaign(text, tmp_path).plan
-    assert isinstance(plan.cluster, Slurm)
+    assert isinstance(plan.cluster, BatchSystem)
     assert (plan.cluster.walltime, plan.limits.walltime) == (seconds, seconds)
 
 
@@ -59,8 +59,8 @@ def test_a_time_that_could_mean_two_things_is_refused(
 
 def test_the_words_of_slurm_are_answered_with_the_keys(tmp_path: Path) -> None:
     found = problems(TOY + "cluster: {time: 4:00:00, partition: x}\n", tmp_path)
-    assert "`walltime: 4 h` with `kind: slurm` or `pbs`" in found["cluster.time"]
-    assert "`queue: NAME` with `kind: slurm`" in found["cluster.partition"]
+    assert "`walltime: 4 h` with a `kind:` of `slurm`, `pbs`" in found["cluster.time"]
+    assert "`queue: NAME` with a `kind:` of `slurm`" in found["cluster.partition"]
     text = JOBS.replace("walltime", "mem: 4G, time")
     found = problems(TOY + text, tmp_path)
     assert "`labels: {memory: 16 GB}`" in found["cluster.mem"]

@@ -26,6 +26,7 @@ from alloop.loop.commands import Explore, LabelFrame, Train
 from alloop.testing.faults.comparison import campaign_contents, store_contents
 from alloop.workers import time_limits
 from alloop.workers.batch_jobs import job_spec, new_credentials
+from alloop.workers.batch_systems import BATCH_SYSTEMS
 from alloop.workers.cluster_plan import (
     LABEL,
     LEARN,
@@ -346,7 +347,7 @@ mkdir -p ran && cd ran && exec bash "$1"
 """
 
 
-@pytest.mark.parametrize("system", ["slurm", "pbs"])
+@pytest.mark.parametrize("system", BATCH_SYSTEMS)
 def test_a_job_script_takes_any_folder_and_python_word_for_word(
     tmp_path: Path, system: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -374,7 +375,7 @@ def test_a_job_script_takes_any_folder_and_python_word_for_word(
         assert str(folder / "tls" / f"{name}.pem") in words
     assert (tmp_path / "ran" / "said").exists()
     assert not [*tmp_path.rglob("hit")]
-    mark = "#SBATCH " if system == "slurm" else "#PBS "
+    mark = {"slurm": "#SBATCH ", "pbs": "#PBS ", "lsf": "#BSUB ", "sge": "#$ "}[system]
     lines = [x.removeprefix(mark) for x in script.splitlines() if x.startswith(mark)]
     logs = [shlex.split(x)[1] for x in lines if x[:2] in ("-e", "-o")]
     places = [x.partition("/alloop-label-%J")[0].rstrip("/") for x in logs]
@@ -420,16 +421,17 @@ def test_one_group_of_workers_does_everything(tmp_path: Path) -> None:
     assert "--tls" not in made(spec, LABEL).splitlines()[-1]
 
 
+@pytest.mark.parametrize("system", ["slurm", "lsf"])
 def test_a_batch_system_that_refuses_is_quoted(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, system: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    refusing = tmp_path / "sbatch"
+    refusing = tmp_path / BATCH_SYSTEMS[system].program
     refusing.write_text("#!/bin/sh\necho 'no such partition' >&2\nexit 1\n")
     refusing.chmod(0o755)
     monkeypatch.setenv("PATH", str(tmp_path), prepend=":")
     monkeypatch.setattr("alloop.workers.connection._SCALE", 0.0)
-    slurm = {key: value for key, value in PBS.items()} | {"kind": "slurm"}
-    campaign = Campaign.from_yaml(write_toy(tmp_path, cluster=slurm))
+    cluster = {**PBS, "kind": system}
+    campaign = Campaign.from_yaml(write_toy(tmp_path, cluster=cluster))
     with pytest.raises(InputError, match="no such partition") as refused:
         campaign.run()
     assert "\n" not in str(refused.value)

@@ -22,6 +22,7 @@ from alloop.loop import events as e
 from alloop.loop.commands import LabelFrame, Train
 from alloop.testing.faults.comparison import store_contents
 from alloop.workers import time_limits
+from alloop.workers.batch_systems import parse_seconds
 from alloop.workers.pools import InlinePool, LateTask, Task
 from alloop.workers.task_times import TaskTimes
 from alloop.workers.time_limits import TaskSpan, TimeLimit
@@ -101,7 +102,7 @@ def test_a_batch_systems_warning_ends_a_run_cleanly(tmp_path: Path) -> None:
     ],
 )
 def test_batch_systems_clocks_are_read(clock: str, seconds: float | None) -> None:
-    assert time_limits.parse_seconds(clock) == seconds
+    assert parse_seconds(clock) == seconds
 
 
 def program(folder: Path, name: str, says: str) -> None:

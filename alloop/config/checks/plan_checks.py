@@ -29,11 +29,11 @@ from alloop.labels.named_code import path_problems
 from alloop.labels.programs import level_cost, outside_code, program_of
 from alloop.labels.toy import toy_level
 from alloop.scores.error_limits import needed_frames
+from alloop.workers.batch_systems import BATCH_SYSTEMS
 
 _HOT = 5000.0  # K
 _FUNCTIONS = 300.0  # basis functions of the molecule that costs are compared for
 _REVERSED = 3.0  # typical costs of methods, without the basis, are not better known
-_SUBMIT = {"slurm": "sbatch", "pbs": "qsub"}
 _ENOUGH = 500.0  # MB, more than a child of any program takes to start
 
 
@@ -132,11 +132,11 @@ def plan_warnings(plan: Plan, levels: Mapping[str, Level]) -> Iterator[str]:
             yield f"{name}.temperature: {text}"
     if len(levels) == 2:
         yield from _reverse_levels(levels["cheap"], levels["expensive"])
-    command = _SUBMIT.get(plan.cluster.kind)
-    if command is not None and which(command) is None:
+    system = BATCH_SYSTEMS.get(plan.cluster.kind)
+    if system is not None and which(system.program) is None:
         yield (
-            f"cluster: `{command}` is not on this machine; start the campaign where "
-            "jobs are submitted"
+            f"cluster: `{system.program}` is not on this machine; start the campaign "
+            "where jobs are submitted"
         )
 
 

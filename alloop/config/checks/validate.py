@@ -16,6 +16,7 @@ from alloop.config.sections.base import Section, section_members
 from alloop.config.sections.level_base import CAMPAIGN_KEYS
 from alloop.config.sections.plan import Plan
 from alloop.config.yaml_text import Tree
+from alloop.workers.batch_systems import BATCH_SYSTEMS
 
 Loc: TypeAlias = tuple[int | str, ...]
 
@@ -168,7 +169,8 @@ def _no_such_key(loc: Loc) -> str:
     sections = list(_all_sections(Plan))
     homes = [x for x in sections if key in x[1].model_fields]
     if (ours := _FOREIGN_KEYS.get(here, {}).get(key)) is not None:
-        batch = "" if "queue" in owner.model_fields else " with `kind: slurm` or `pbs`"
+        systems = ", ".join(f"`{kind}`" for kind in BATCH_SYSTEMS)
+        batch = "" if "queue" in owner.model_fields else f" with a `kind:` of {systems}"
         return f"no such key; here it is `{ours}`{batch}"
     kinds = [tag.strip("<>") for path, _, tag in homes if path == f"{here}."]
     if kinds:

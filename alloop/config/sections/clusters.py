@@ -1,8 +1,13 @@
-"""The `cluster:` section: one block of YAML for each kind of cluster."""
+"""The `cluster:` section: one block of YAML for each kind of cluster.
 
-from typing import Annotated, Literal, TypeAlias
+The sections of batch systems are made from the records in
+`alloop.workers.batch_systems`.
+"""
 
-from pydantic import Field
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeAlias, Union
+
+from pydantic import Field, create_model
 
 from alloop.config.sections.base import (
     Duration,
@@ -17,9 +22,11 @@ from alloop.config.sections.base import (
     by_kind,
     union_tag,
 )
+from alloop.workers.batch_systems import BATCH_SYSTEMS, WorkloadManager
 
 ProcessCount: TypeAlias = Annotated[int, Field(ge=1, le=4096)]  # of one machine
 Lines: TypeAlias = Annotated[tuple[Line, ...], Loose]
+_create_section: Callable[..., type["BatchSystem"]] = create_model
 
 
 class Local(Section):
@@ -107,10 +114,13 @@ class BatchSystem(Section):
 
     kind: str
     queue: Word | None = Field(
-        None, description="partition of Slurm or queue of PBS; by default the system's"
+        None,
+        description="queue of the jobs (Slurm: partition); by default the system's",
     )
     account: Word | None = Field(
-        None, description="account that the jobs are charged to; by default the user's"
+        None,
+        description="account that the jobs are charged to (LSF, SGE: project); by "
+        "default the user's",
     )
     walltime: Duration = Field(
         description="wall time of a job, such as 4 h (a plain number is in s)"
@@ -148,23 +158,34 @@ class BatchSystem(Section):
     )
 
 
-class Slurm(BatchSystem):
-    """Jobs of Slurm."""
+def _batch_section(system: WorkloadManager) -> type[BatchSystem]:
+    """Return the section of a batch system: its kind, and words that sites choose."""
+    keys: dict[str, Any] = {"kind": (Literal[system.kind], ...)}
+    for key, name in system.site_names.items():
+        keys[key] = (Word, Field(name.usual, description=name.meaning))
+    return _create_section(
+        system.kind.capitalize(),
+        __base__=BatchSystem,
+        __doc__=f"Jobs of {system.title}.",
+        __module__=__name__,
+        **keys,
+    )
 
-    kind: Literal["slurm"]
 
+BATCH_SECTIONS = {kind: _batch_section(BATCH_SYSTEMS[kind]) for kind in BATCH_SYSTEMS}
+# Where pickle looks for them, as a plan travels to workers.
+globals().update({own.__name__: own for own in BATCH_SECTIONS.values()})
 
-class Pbs(BatchSystem):
-    """Jobs of PBS."""
-
-    kind: Literal["pbs"]
-
-
-Cluster: TypeAlias = Annotated[
-    Annotated[Local, union_tag("local")]
-    | Annotated[Inline, union_tag("inline")]
-    | Annotated[Address, union_tag("address")]
-    | Annotated[Slurm, union_tag("slurm")]
-    | Annotated[Pbs, union_tag("pbs")],
-    by_kind("local"),
-]
+if TYPE_CHECKING:
+    Cluster: TypeAlias = Local | Inline | Address | BatchSystem
+else:
+    _TAGGED = tuple(
+        Annotated[section, union_tag(kind)]
+        for kind, section in {
+            "local": Local,
+            "inline": Inline,
+            "address": Address,
+            **BATCH_SECTIONS,
+        }.items()
+    )
+    Cluster = Annotated[Union[_TAGGED], by_kind("local")]  # noqa: UP007
