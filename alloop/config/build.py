@@ -26,7 +26,6 @@ from alloop.loop.rules import (
     StopRules,
 )
 from alloop.md.dynamics import DynamicsSettings
-from alloop.md.guards import Guards
 from alloop.md.integrate import Langevin
 from alloop.refine.settings import TestTimeSettings
 from alloop.workers.settings import FirstFrames, ScorerSettings, WorkerSettings
@@ -233,7 +232,7 @@ def dynamics_settings(explore: Explore) -> DynamicsSettings:
         temperature=explore.temperatures[0],
         timestep=explore.timestep,
         stride=explore.stride,
-        guards=Guards(**explore.guards.model_dump()),
+        guards=explore.guards.build(),
         barostat=explore.constant_pressure(),
     )
 

@@ -5,6 +5,7 @@ together, and each piece has a random stream of its own: a run that is killed co
 from the last piece and ends with the same bytes.
 """
 
+import json
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -16,6 +17,7 @@ from alloop.core.frame import Frame
 from alloop.core.records import Walker
 from alloop.core.roles import Potential
 from alloop.core.seeds import random_stream
+from alloop.core.settings import identity
 from alloop.core.species import Domain
 from alloop.files.targets import refuse_target
 from alloop.generation import UNKNOWN, Generation, to_bytes
@@ -88,7 +90,8 @@ class MDRun:
         """
         self._check()
         path = trajectory_file(self.out)
-        halfway = StateFile(path, self._request_key(), self.force)
+        older = {"dynamics": _text_in_older_states(self.dynamics)}
+        halfway = StateFile(path, self._request_key(), older, self.force)
         own = path == self.out or halfway.path.exists()
         refuse_target(self.out, KINDS, force=self.force, taken=not own)
         state = halfway.read(self._starting_walkers())
@@ -192,31 +195,27 @@ class MDRun:
         return {
             "model": to_bytes(self.model)[0],
             "start": ",".join(frame.id for frame in self.start),
-            "dynamics": dynamics_text(self.dynamics),
+            "dynamics": json.dumps(identity(self.dynamics), sort_keys=True),
             "walkers": str(self.walkers),
             "seed": str(self.seed),
         }
 
 
-def dynamics_text(dynamics: DynamicsSettings) -> str:
-    """Return the settings as text; saved states hold it, so its form must not change.
-
-    An integrator without settings is written with a friction, as it was at first.
-    """
-    own = repr(dynamics.integrator).partition("(")[2].rstrip(")") or "friction=0.01"
-    settings = [
-        f"kind={dynamics.integrator.kind!r}",
-        f"temperature={dynamics.temperature!r}",
-        f"timestep={dynamics.timestep!r}",
-        own,
-        f"stride={dynamics.stride!r}",
-        f"centre={dynamics.centre!r}",
-        f"guards={dynamics.guards!r}",
-    ]
-    if dynamics.barostat is not None:
-        volume = f"volume={dynamics.guards.volume!r}"
-        settings += [f"barostat={dynamics.barostat!r}", volume]
-    return f"DynamicsSettings({', '.join(settings)})"
+def _text_in_older_states(dynamics: DynamicsSettings) -> str:
+    """Return the settings as the first states of MD runs hold them."""
+    guards, barostat = dynamics.guards, dynamics.barostat
+    facts = {
+        "kind": dynamics.integrator.kind,
+        "temperature": dynamics.temperature,
+        "timestep": dynamics.timestep,
+        "friction": getattr(dynamics.integrator, "friction", 0.01),
+        "stride": dynamics.stride,
+        "centre": dynamics.centre,
+        "guards": guards,
+        **({} if barostat is None else {"barostat": barostat, "volume": guards.volume}),
+    }
+    text = ", ".join(f"{name}={value!r}" for name, value in facts.items())
+    return f"DynamicsSettings({text})".replace(f"volume={guards.volume!r}, ", "")
 
 
 def _moving_walkers(walkers: Sequence[Walker]) -> int:

@@ -32,13 +32,19 @@ class RunState:
 class StateFile:
     """The state file of a run, `OUT.state`, which also holds the run's request.
 
-    force: start again where `out` belongs to something else.
+    older: parts of the request as older versions wrote them. force: start again where
+    `out` belongs to something else.
     """
 
     def __init__(
-        self, out: Path, request: Mapping[str, str], force: bool = False
+        self,
+        out: Path,
+        request: Mapping[str, str],
+        older: Mapping[str, str],
+        force: bool = False,
     ) -> None:
         self._out, self._request, self._force = out, dict(request), force
+        self._older = older
         self.path = out.with_name(f"{out.name}.state")
 
     def read(self, beginning: Sequence[Walker]) -> RunState:
@@ -61,7 +67,11 @@ class StateFile:
             return RunState(0, tuple(beginning), 0)
         facts, tensors = self._read_file()
         before = facts["request"]
-        other = [key for key, value in self._request.items() if before[key] != value]
+        other = [
+            key
+            for key, value in self._request.items()
+            if before[key] not in (value, self._older.get(key))
+        ]
         if other:
             raise self._other_request(
                 f"belongs to a run with another {', '.join(other)}"

@@ -23,6 +23,7 @@ from alloop.core.prediction_errors import (
 )
 from alloop.core.records import LabelSet, TrainingData
 from alloop.core.roles import Potential, Trainer
+from alloop.core.settings import identity
 from alloop.evaluation import (
     TrainedGeneration,
     TrainingInputs,
@@ -93,7 +94,7 @@ class TrainJob:
     def request(self) -> str:
         """A hash of plan, shares, labels and start model, as 32 hexadecimal digits."""
         digest = hashlib.sha256(self.plan.model_dump_json().encode())
-        digest.update(repr(self.shares).encode())
+        digest.update(json.dumps(identity(self.shares), sort_keys=True).encode())
         digest.update(self.model or b"")
         if self.replay is not None:
             digest.update(frames_digest(self.replay))

@@ -1,7 +1,7 @@
 """Guard rails, which stop a walker that leaves given limits and give the reason."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import reduce
 from operator import or_
 
@@ -21,6 +21,7 @@ from alloop.core.batch import Batch, pack_frames
 from alloop.core.errors import InputError
 from alloop.core.frame import Frame
 from alloop.core.records import Walker
+from alloop.core.settings import COUNT, setting
 from alloop.core.text import plural
 from alloop.core.units import Booleans, Floats, Integers
 from alloop.md.contacts import (
@@ -44,24 +45,42 @@ _HYDROGEN, _NEON = 1, 10
 class Guards:
     """The limits at which a walker stops; None turns a guard off.
 
-    A walker with values that are not finite is always stopped. force: largest force on
-    an atom, eV/Å. contact and bond: closest approach, and the longest stretch of a bond
-    that is there when a piece of MD begins, in summed covalent radii. A hydrogen is
-    bound to its nearest atom, whichever that is: a proton that changes its partner
-    breaks no bond. heat: kinetic temperature as a multiple of the thermostat's.
-    surprise: as a multiple of the threshold, checked where frames are scored. volume:
-    largest factor by which a cell may grow or shrink in a piece of MD at constant
-    pressure. back: the candidate is the frame `back` to 2 `back` steps before.
+    A walker with values that are not finite is always stopped. A hydrogen is bound to
+    its nearest atom, whichever that is.
     """
 
-    force: float | None = 30.0
-    contact: float | None = 0.6
-    bond: float | None = 2.0
-    heat: float | None = 10.0
-    surprise: float | None = None
-    back: int = 5
-    # Not in the repr, which saved states of MD in constant cells hold.
-    volume: float | None = field(default=2.0, repr=False)
+    force: float | None = setting(30.0, "largest force on an atom, eV/Å", gt=0)
+    contact: float | None = setting(
+        0.6, "closest distance of two atoms, in sums of their covalent radii", gt=0
+    )
+    bond: float | None = setting(
+        2.0,
+        "largest length of a bond that is there when a `piece` begins, in sums of "
+        "covalent radii; a proton that changes its partner breaks no bond",
+        gt=0,
+    )
+    heat: float | None = setting(
+        10.0,
+        "largest kinetic temperature, as a multiple of the temperature that is set",
+        gt=0,
+    )
+    surprise: float | None = setting(
+        None,
+        "largest surprise of a frame, as a multiple of the threshold; off by default",
+        gt=0,
+    )
+    volume: float | None = setting(
+        2.0,
+        "largest factor by which a cell grows or shrinks within a `piece`, with a "
+        "`pressure`",
+        gt=1,
+    )
+    back: int = setting(
+        5,
+        "steps from the frame that becomes a candidate to the stop; up to twice as "
+        "many",
+        **COUNT,
+    )
 
     def __post_init__(self) -> None:
         if self.back < 1:

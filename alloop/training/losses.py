@@ -39,9 +39,8 @@ class Targets:
 class Objective(Hashable, Protocol):
     """The loss that a step minimises: a pure function of its arguments.
 
-    It must be hashable, and its repr must distinguish it from every other objective, as
-    a frozen dataclass of numbers does: saved states are identified by it. It may use no
-    random numbers but those from `draw`.
+    It must be a frozen dataclass of numbers, of which saved states keep the `identity`.
+    It may use no random numbers but those from `draw`.
     """
 
     @property

@@ -1,7 +1,7 @@
 """The schedule of one stage's optimisation: plain values, as a YAML file can hold."""
 
 import math
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
 from alloop.core.errors import InputError
@@ -58,8 +58,7 @@ class Schedule:
     seconds: float | None = None
     compile: Compile = "auto"
     optimiser: Literal["muon", "adamw"] = "muon"
-    # Told by the repr of the loss, so that older states of trainings are still found.
-    stress: float = field(default=0.1, repr=False)
+    stress: float = 0.1
 
     def __post_init__(self) -> None:
         if self.decay == "exponential" and not self.floor > 0.0:

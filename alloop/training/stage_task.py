@@ -1,12 +1,14 @@
 """A stage as it is given: all that is constant while it runs."""
 
 import hashlib
+import json
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from alloop.core.seeds import torch_seed
+from alloop.core.settings import identity
 from alloop.models.checkpoint import Checkpoint, content_id
 from alloop.models.graph import Graph
 from alloop.models.network import Network
@@ -75,8 +77,9 @@ class StageTask:
             self.network.settings,
             copied_arrays(self.network.state_dict()),
         )
-        facts = (self.stage, self.seed, self.loss, self.ahead)
-        parts = [STATE_KIND, torch.__version__, content_id(network), *map(repr, facts)]
+        facts = identity((self.stage, self.seed, self.loss, self.ahead))
+        settings = json.dumps(facts, sort_keys=True)
+        parts = [STATE_KIND, torch.__version__, content_id(network), settings]
         digest = hashlib.sha256("\n".join(parts).encode())
         for pool in (self.pool, self.validation):
             digest.update(b"none" if pool is None else _pool_content(pool).encode())

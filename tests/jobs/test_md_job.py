@@ -1,5 +1,6 @@
 """MD with a model on its own: what is written, what stops, what a kill leaves."""
 
+import json
 import os
 import signal
 import subprocess
@@ -12,6 +13,8 @@ import numpy as np
 import pytest
 from ase.build import molecule
 from ase.io import read, write
+from safetensors import safe_open
+from safetensors.numpy import save
 
 from alloop.cli.app import run_command as alloop
 from alloop.cli.exit_codes import FRUITLESS, MISTAKE
@@ -22,10 +25,10 @@ from alloop.core.frame import Frame
 from alloop.core.species import Domain
 from alloop.core.units import ASE_VELOCITY, Floats
 from alloop.generation import Generation, load, to_bytes
-from alloop.jobs.md_job import MDProgress, MDRun, dynamics_text
+from alloop.jobs.md_job import MDProgress, MDRun
 from alloop.md.barostat import Barostat
 from alloop.md.dynamics import DynamicsSettings
-from alloop.md.integrate import Langevin, VelocityVerlet
+from alloop.md.integrate import VelocityVerlet
 from alloop.potentials.analytic import Morse
 from alloop.potentials.pairwise import PairBasis, PairwisePotential
 
@@ -298,12 +301,36 @@ def test_a_single_atom_walks_nowhere(model: Path, tmp_path: Path) -> None:
     assert all(np.abs(frame.positions).max() < 1e-6 for frame in read(out, ":"))
 
 
-def test_saved_states_of_older_versions_name_the_same_dynamics() -> None:
-    guards = (
-        "Guards(force=30.0, contact=0.6, bond=2.0, heat=10.0, surprise=None, back=5)"
-    )
-    for integrator, kind in ((Langevin(), "langevin"), (VelocityVerlet(), "verlet")):
-        assert dynamics_text(DynamicsSettings(integrator)) == (
-            f"DynamicsSettings(kind='{kind}', temperature=300.0, timestep=0.5, "
-            f"friction=0.01, stride=10, centre=True, guards={guards})"
-        )
+@pytest.mark.parametrize(
+    ("options", "older"),
+    [
+        (
+            ["--friction", "0.02"],
+            "DynamicsSettings(kind='langevin', temperature=300.0, timestep=0.5, "
+            "friction=0.02, stride=10, centre=True, guards=Guards(force=30.0, "
+            "contact=0.6, bond=2.0, heat=10.0, surprise=None, back=5))",
+        ),
+        (
+            ["--kind", "verlet", "--guards", "{bond: null}"],
+            "DynamicsSettings(kind='verlet', temperature=300.0, timestep=0.5, "
+            "friction=0.01, stride=10, centre=True, guards=Guards(force=30.0, "
+            "contact=0.6, bond=None, heat=10.0, surprise=None, back=5))",
+        ),
+    ],
+)
+def test_a_run_that_an_older_version_began_goes_on(
+    model: Path, tmp_path: Path, options: list[str], older: str
+) -> None:
+    start, out = tmp_path / "atom.xyz", tmp_path / "md.xyz"
+    start.write_text("1\n\nH 0 0 0\n")
+    command = ["md", str(model), str(start), "--out", str(out), *options]
+    assert alloop([*command, "--steps", "20"]) == 0
+    state = out.with_name("md.xyz.state")
+    with safe_open(state, "np") as file:
+        facts = json.loads(file.metadata()["alloop"])
+        tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    facts["request"]["dynamics"] = older
+    state.write_bytes(save(tensors, {"alloop": json.dumps(facts)}))
+    assert alloop([*command, "--steps", "30", "--timestep", "0.4"]) == 2
+    assert alloop([*command, "--steps", "30"]) == 0
+    assert len(read(out, ":")) == 4

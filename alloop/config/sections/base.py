@@ -2,7 +2,18 @@
 
 import re
 from collections.abc import Callable, Mapping
-from typing import Annotated, Any, TypeAlias, get_args
+from functools import cache
+from typing import (
+    TYPE_CHECKING,
+    Annotated,
+    Any,
+    ClassVar,
+    Generic,
+    TypeAlias,
+    TypeVar,
+    get_args,
+    get_type_hints,
+)
 
 from pydantic import (
     BaseModel,
@@ -12,19 +23,28 @@ from pydantic import (
     Field,
     Strict,
     Tag,
+    create_model,
 )
+
+from alloop.core.settings import (
+    COUNT,
+    PARALLEL_COUNT,
+    SHARE,
+    limits_of,
+    settings_of,
+)
+
+Record = TypeVar("Record")
 
 Positive: TypeAlias = Annotated[float, Field(gt=0)]
 NotNegative: TypeAlias = Annotated[float, Field(ge=0)]
 # A molecule has no bonds left long before: a larger number is a typing mistake.
 Kelvin: TypeAlias = Annotated[float, Field(gt=0, le=100_000)]
-Share: TypeAlias = Annotated[float, Field(ge=0, le=1)]
+Share: TypeAlias = Annotated[float, Field(**SHARE)]
 _MOST = 2**63 - 1  # the largest index of an array
-# No campaign has more than these: a larger number is a typing mistake, which would
-# take hours or all memory. ParallelCount: of walkers, processes or jobs at once.
-Count: TypeAlias = Annotated[int, Field(ge=1, le=1_000_000_000)]
+Count: TypeAlias = Annotated[int, Field(**COUNT)]
 Whole: TypeAlias = Annotated[int, Field(ge=0, le=_MOST)]
-ParallelCount: TypeAlias = Annotated[int, Field(ge=1, le=100_000)]
+ParallelCount: TypeAlias = Annotated[int, Field(**PARALLEL_COUNT)]
 LabelsOrNone: TypeAlias = Annotated[int, Field(ge=0, le=10_000_000)]
 LabelCount: TypeAlias = Annotated[int, Field(ge=1, le=10_000_000)]
 # Text that is written into a script: a word, or a whole line.
@@ -87,6 +107,58 @@ class Section(BaseModel):
     model_config = ConfigDict(
         frozen=True, extra="forbid", strict=True, allow_inf_nan=False
     )
+
+
+class RecordSection(Section, Generic[Record]):
+    """A section of the settings of a record.
+
+    `class Guards(RecordSection[guards.Guards])` has a key for each described setting,
+    with its default, limits and description; the class may declare further keys.
+    """
+
+    record: ClassVar[type[Any]]
+
+    if not TYPE_CHECKING:
+
+        def __class_getitem__(cls, record: type[Any]) -> type["RecordSection"]:
+            """Return the section with the keys of the record."""
+            return _keyed_section(record)
+
+    def build(self, **others: Any) -> Record:
+        """Return the record; others: its fields that no key sets, or not as they are.
+
+        Raises InputError for values that make no sense together.
+        """
+        values: dict[str, Any] = {}
+        for key, item in settings_of(self.record).items():
+            value: Any = getattr(self, key)
+            if value is not None and "convert" in item.metadata:
+                value = item.metadata["convert"](value)
+            values[item.name] = value
+        built: Record = self.record(**{**values, **others})
+        return built
+
+
+def setting_key(record: type[Any], key: str, **changes: Any) -> Any:
+    """Return the key of a section for a record's setting.
+
+    changes: of default or description.
+    """
+    item = settings_of(record)[key]
+    facts = {name: item.metadata[name] for name in ("default", "description")}
+    return Field(**{**facts, **limits_of(item), **changes})
+
+
+@cache
+def _keyed_section(record: type[Any]) -> "type[RecordSection[Any]]":
+    hints = get_type_hints(record)
+    keys: dict[str, Any] = {
+        key: (hints[item.name], setting_key(record, key))
+        for key, item in settings_of(record).items()
+    }
+    section = create_model(record.__name__, __base__=RecordSection, **keys)
+    section.record = record
+    return section
 
 
 def union_tag(name: str) -> Tag:

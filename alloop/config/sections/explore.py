@@ -11,12 +11,14 @@ from alloop.config.sections.base import (
     Loose,
     ParallelCount,
     Positive,
+    RecordSection,
     Section,
     by_kind,
     one_or_several,
     union_tag,
 )
 from alloop.core.units import GIGAPASCAL
+from alloop.md import guards
 
 if TYPE_CHECKING:
     from alloop.md.barostat import Barostat as CellBarostat
@@ -30,39 +32,8 @@ Temperatures: TypeAlias = Annotated[
 ]
 
 
-class Guards(Section):
+class Guards(RecordSection[guards.Guards]):
     """The limits at which a walker stops; null turns a guard off."""
-
-    force: Positive | None = Field(30.0, description="largest force on an atom, eV/Å")
-    contact: Positive | None = Field(
-        0.6,
-        description="closest distance of two atoms, in sums of their covalent radii",
-    )
-    bond: Positive | None = Field(
-        2.0,
-        description="largest length of a bond that is there when a `piece` begins, in "
-        "sums of covalent radii; a proton that changes its partner breaks no bond",
-    )
-    heat: Positive | None = Field(
-        10.0,
-        description="largest kinetic temperature, as a multiple of the temperature "
-        "that is set",
-    )
-    surprise: Positive | None = Field(
-        None,
-        description="largest surprise of a frame, as a multiple of the threshold; "
-        "off by default",
-    )
-    volume: Annotated[float, Field(gt=1)] | None = Field(
-        2.0,
-        description="largest factor by which a cell grows or shrinks within a `piece`, "
-        "with a `pressure`",
-    )
-    back: Count = Field(
-        5,
-        description="steps from the frame that becomes a candidate to the stop; up "
-        "to twice as many",
-    )
 
 
 class Barostat(Section):
