@@ -26,9 +26,9 @@ from alloop.loop.state import LoopState
 from alloop.models.checkpoint import Checkpoint
 from alloop.potentials.pairwise import PairwisePotential, from_checkpoint
 from alloop.store.cache import LabelCache
-from alloop.testing.faults.comparison import store_contents
 from alloop.training.trainers.pairwise import PairwiseTrainer
 from alloop.workers.settings import OwnPotential
+from benchmarks.durability.comparison import store_contents
 from tests.conftest import replay, write_toy
 
 BUDGET = {"cheap": 26, "expensive": 10}

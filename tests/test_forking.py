@@ -19,7 +19,7 @@ from alloop.report.text.event_text import log_lines
 from alloop.store import packs
 from alloop.store.archive import Archive
 from alloop.store.doctor import verify_store
-from alloop.testing.faults.comparison import store_contents
+from benchmarks.durability.comparison import store_contents
 from tests.conftest import write_toy
 
 BUDGET = {"cheap": 26, "expensive": 10}

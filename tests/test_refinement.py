@@ -18,10 +18,10 @@ from alloop.loop import events as e
 from alloop.loop.commands import Explore, Train
 from alloop.models.heads import beginning_names, head_names
 from alloop.potentials.two_heads import TwoHeadPotential
-from alloop.testing.faults.comparison import store_contents
 from alloop.training.state_folder import StateFolder
 from alloop.workers.settings import TaskData
 from alloop.workers.training_task import perform_training
+from benchmarks.durability.comparison import store_contents
 from tests.conftest import write_toy
 
 TWO_HEADS = {

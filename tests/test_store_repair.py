@@ -27,7 +27,7 @@ from alloop.store.journal import FOLDER, Journal
 from alloop.store.packs import frame_record
 from alloop.store.set_aside import set_aside_folders
 from alloop.store_copies.repair import repair_store
-from alloop.testing.faults.comparison import store_contents
+from benchmarks.durability.comparison import store_contents
 from tests.conftest import write_toy
 from tests.driver.test_faults import harmed
 

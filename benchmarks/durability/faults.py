@@ -31,22 +31,22 @@ from pathlib import Path
 from statistics import median
 from typing import TypeAlias
 
-from alloop.testing.faults.comparison import Reference, Trial
-from alloop.testing.faults.disk_trials import (
+from benchmarks.common import Row, Rows, make_parser, make_table, show, write_json
+from benchmarks.durability.comparison import Reference, Trial
+from benchmarks.durability.disk_trials import (
     crash_trials,
     full_disk_trials,
     power_loss_trials,
+    run_undisturbed,
 )
-from alloop.testing.faults.fork_server import ForkServer
-from alloop.testing.faults.process_trials import (
+from benchmarks.durability.process_trials import (
     TARGETS,
     driver_kill_trials,
     driver_server,
     run_reference,
     signal_trials,
 )
-from alloop.testing.faults.recovery import run_undisturbed
-from benchmarks.common import Row, Rows, make_parser, make_table, show, write_json
+from benchmarks.durability.processes import ForkServer
 
 _SIGNALS, _FORKED_KILLS = 5, 10  # a campaign
 _VERIFY_EVERY = 4  # one of so many stores is verified to the byte

@@ -23,12 +23,12 @@ from alloop.driver.run import CampaignRun, RunObserver
 from alloop.history.fold_updater import FoldUpdater
 from alloop.history.reader import CODEC
 from alloop.store.archive import Archive
-from alloop.testing.faults.toy_campaign import write_campaign
 from alloop.workers.cluster_plan import ClusterPlan
 from alloop.workers.connection import Connection, connect_cluster
 from alloop.workers.pools import InlinePool
 from alloop.workers.tasks import TaskResult, perform_command
 from benchmarks.common import Row, make_parser, make_table, show, write_json
+from benchmarks.durability.toy_campaign import write_campaign
 
 
 def main() -> None:

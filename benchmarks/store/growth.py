@@ -42,8 +42,8 @@ from alloop.loop.label_choice import RoundQuotas
 from alloop.loop.reducer import next_state
 from alloop.loop.rules import Budget, Rules
 from alloop.store.archive import Archive
-from alloop.testing.faults.file_systems import UnsyncedFileSystem
 from benchmarks.common import Row, Rows, make_parser, make_table, show, write_json
+from benchmarks.durability.file_systems import UnsyncedFileSystem
 from benchmarks.store.read_costs import NAMES
 from benchmarks.store.synthetic_campaign import CONFIG, LEVELS, SyntheticCampaign
 

@@ -11,15 +11,17 @@ from collections.abc import Iterator
 
 import pytest
 
-from alloop.testing.faults.command_trials import (
+from benchmarks.durability.command_trials import (
     CASES,
+    KILL,
     PRELUDE,
     CommandCase,
+    FaultServer,
     Scene,
+    build_library,
     build_template,
     command_trials,
 )
-from alloop.testing.faults.system_calls import KILL, FaultServer, build_library
 from tests.store.test_golden import GOLDEN
 
 pytestmark = [

@@ -22,7 +22,7 @@ from alloop.report.analysis.examination import (
 )
 from alloop.report.text.summary import detail_lines
 from alloop.store_copies import controls
-from alloop.testing.faults.comparison import store_contents
+from benchmarks.durability.comparison import store_contents
 from tests.conftest import write_toy
 
 BUDGET = {"cheap": 26, "expensive": 10}

@@ -20,13 +20,13 @@ from alloop.driver.run import RunObserver
 from alloop.history.reader import read_history
 from alloop.store import packs
 from alloop.store.journal import FOLDER
-from alloop.testing.faults.comparison import Trial, store_contents
-from alloop.testing.faults.disk_trials import (
+from benchmarks.durability.comparison import Trial, store_contents
+from benchmarks.durability.disk_trials import (
     crash_trials,
     full_disk_trials,
     power_loss_trials,
+    run_undisturbed,
 )
-from alloop.testing.faults.recovery import run_undisturbed
 from tests.conftest import write_toy
 
 pytestmark = pytest.mark.usefixtures("uncovered")

@@ -7,9 +7,8 @@ from pathlib import Path
 import pytest
 
 from alloop.history.column_check import check_columns
-from alloop.testing.faults.comparison import Reference, Trial, store_contents
-from alloop.testing.faults.fork_server import ForkServer
-from alloop.testing.faults.process_trials import (
+from benchmarks.durability.comparison import Reference, Trial, store_contents
+from benchmarks.durability.process_trials import (
     TARGETS,
     driver_kill_trials,
     driver_server,
@@ -17,7 +16,8 @@ from alloop.testing.faults.process_trials import (
     run_reference,
     signal_trials,
 )
-from alloop.testing.faults.processes import (
+from benchmarks.durability.processes import (
+    ForkServer,
     count_records,
     finish_campaign,
     start_driver,

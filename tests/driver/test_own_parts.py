@@ -22,7 +22,7 @@ from alloop.loop.rules import Rules
 from alloop.loop.state import LoopState
 from alloop.scores.committee import Committee
 from alloop.selection import MostSurprising, PerMolecule
-from alloop.testing.faults.comparison import store_contents
+from benchmarks.durability.comparison import store_contents
 from tests.conftest import write_toy
 
 BUDGET = {"cheap": 26, "expensive": 10}

@@ -16,7 +16,7 @@ from alloop.driver.run import RunObserver
 from alloop.history.label_entries import label_entries
 from alloop.history.reader import History, read_history
 from alloop.loop import events as e
-from alloop.testing.faults.comparison import store_contents
+from benchmarks.durability.comparison import store_contents
 from tests.conftest import write_toy
 
 pytestmark = pytest.mark.usefixtures("uncovered")

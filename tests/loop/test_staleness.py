@@ -24,7 +24,7 @@ from alloop.loop import events as e
 from alloop.loop.commands import Explore, LabelFrame, Recheck, Train
 from alloop.loop.reducer import ATTEMPTS
 from alloop.loop.rules import Budget, StopRules
-from alloop.testing.faults.comparison import campaign_contents
+from benchmarks.durability.comparison import campaign_contents
 from tests.conftest import replay, write_toy
 
 pytestmark = pytest.mark.usefixtures("uncovered")

@@ -13,8 +13,8 @@ from alloop.store import packs
 from alloop.store.archive import Archive
 from alloop.store.codec import Codec
 from alloop.store.packs import list_journal, read_pack
-from alloop.testing.faults.file_systems import UnsyncedFileSystem
-from alloop.testing.faults.fork_server import ForkServer
+from benchmarks.durability.file_systems import UnsyncedFileSystem
+from benchmarks.durability.processes import ForkServer
 
 
 @pytest.fixture

@@ -21,7 +21,7 @@ from alloop.loop.commands import Stop
 from alloop.store.archive import Archive
 from alloop.store.codec import Codec
 from alloop.store.root import FORMAT
-from alloop.testing.faults.file_systems import FailingFileSystem
+from benchmarks.durability.file_systems import FailingFileSystem
 
 ATTRS = {"name": "water", "seed": 7, "levels": {"cheap": "HF/STO-3G"}}
 WRITER = """

@@ -11,7 +11,7 @@ import pytest
 from alloop.core.errors import StoreError
 from alloop.core.records import Failure, Label, Unlabelled
 from alloop.store.cache import LabelCache
-from alloop.testing.faults.file_systems import FailingFileSystem
+from benchmarks.durability.file_systems import FailingFileSystem
 
 LEVEL = "a" * 16
 

@@ -16,7 +16,7 @@ from alloop.core.errors import StoreError
 from alloop.store import columns, schema
 from alloop.store.archive import Archive
 from alloop.store.codec import Codec
-from alloop.testing.faults.file_systems import FailingFileSystem, UnsyncedFileSystem
+from benchmarks.durability.file_systems import FailingFileSystem, UnsyncedFileSystem
 
 MAKE = '''
 import numpy as np

@@ -20,7 +20,7 @@ from alloop.store.archive import Archive
 from alloop.store.codec import Codec
 from alloop.store.doctor import verify_store
 from alloop.store.set_aside import set_aside_folders
-from alloop.testing.faults.file_systems import (
+from benchmarks.durability.file_systems import (
     DyingFileSystem,
     ProcessDeath,
     UnsyncedFileSystem,

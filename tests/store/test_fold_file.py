@@ -17,7 +17,7 @@ from alloop.store.codec import Codec
 from alloop.store.doctor import verify_store
 from alloop.store.journal import Journal
 from alloop.store.record import pack_record, unpack_record
-from alloop.testing.faults.file_systems import FailingFileSystem
+from benchmarks.durability.file_systems import FailingFileSystem
 
 
 @pytest.fixture

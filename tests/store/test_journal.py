@@ -9,7 +9,7 @@ from alloop.core.errors import DamagedError, LockedError
 from alloop.store.codec import EncodedRecord
 from alloop.store.journal import STAGING, Journal
 from alloop.store.packs import JournalListing
-from alloop.testing.faults.file_systems import FailingFileSystem
+from benchmarks.durability.file_systems import FailingFileSystem
 
 
 @pytest.fixture

@@ -14,7 +14,7 @@ from alloop.store.codec import Codec, EncodedRecord
 from alloop.store.doctor import verify_store
 from alloop.store.journal import STAGING, Journal
 from alloop.store.packs import RecordSpan, list_journal, read_pack
-from alloop.testing.faults.file_systems import FailingFileSystem, UnsyncedFileSystem
+from benchmarks.durability.file_systems import FailingFileSystem, UnsyncedFileSystem
 
 pytestmark = pytest.mark.usefixtures("small_packs")
 

@@ -23,7 +23,6 @@ from alloop.core.records import Walker
 from alloop.driver.run import RunObserver
 from alloop.loop import events as e
 from alloop.loop.commands import Explore, LabelFrame, Train
-from alloop.testing.faults.comparison import campaign_contents, store_contents
 from alloop.workers import time_limits
 from alloop.workers.batch_jobs import job_spec, new_credentials
 from alloop.workers.batch_systems import BATCH_SYSTEMS
@@ -37,6 +36,7 @@ from alloop.workers.cluster_plan import (
 from alloop.workers.connection import _worker_pids, connect_cluster
 from alloop.workers.dask_pool import DaskPool, open_pool
 from alloop.workers.pools import Task
+from benchmarks.durability.comparison import campaign_contents, store_contents
 from tests.conftest import LOCAL, write_toy
 
 PBS = {

@@ -15,11 +15,11 @@ from alloop.loop import events as e
 from alloop.loop.commands import LabelFrame, Train
 from alloop.scores.committee import CommitteeScorer
 from alloop.scores.qresidual import QResidualScorer
-from alloop.testing.faults.comparison import store_contents
 from alloop.workers import tasks, training_task
 from alloop.workers.open_trainings import OpenTrainings
 from alloop.workers.pools import Task
 from alloop.workers.tasks import MemberResult
+from benchmarks.durability.comparison import store_contents
 from tests.conftest import LOCAL, write_toy
 
 TRAIN = Train(1, (), (), ())

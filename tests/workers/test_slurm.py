@@ -12,7 +12,7 @@ import pytest
 from alloop.cli.init_templates import job_script
 from alloop.history.reader import read_history
 from alloop.loop import events as e
-from alloop.testing.faults.comparison import store_contents
+from benchmarks.durability.comparison import store_contents
 from tests.conftest import write_toy
 from tests.workers.test_spool import DASKS_PATIENCE, counted
 from tests.workers.tiny_slurm import missing, slurm

@@ -23,7 +23,6 @@ from alloop.history.reader import read_history
 from alloop.loop import events as e
 from alloop.loop.commands import LabelFrame, Train
 from alloop.potentials.analytic import Morse
-from alloop.testing.faults.comparison import store_contents
 from alloop.training.schedule import Schedule
 from alloop.training.stages import Stage
 from alloop.training.trainers.staged_trainer import StagedTrainer
@@ -31,6 +30,7 @@ from alloop.workers import spool, tasks
 from alloop.workers.settings import TaskData
 from alloop.workers.spool import Spool, spool_folder, training_progress
 from alloop.workers.training_task import perform_training
+from benchmarks.durability.comparison import store_contents
 from tests.conftest import write_toy
 
 BUDGET = {"cheap": 16, "expensive": 12}

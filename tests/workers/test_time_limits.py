@@ -20,12 +20,12 @@ from alloop.labels.programs import level_cost
 from alloop.labels.toy import toy_level
 from alloop.loop import events as e
 from alloop.loop.commands import LabelFrame, Train
-from alloop.testing.faults.comparison import store_contents
 from alloop.workers import time_limits
 from alloop.workers.batch_systems import parse_seconds
 from alloop.workers.pools import InlinePool, LateTask, Task
 from alloop.workers.task_times import TaskTimes
 from alloop.workers.time_limits import TaskSpan, TimeLimit
+from benchmarks.durability.comparison import store_contents
 from tests import counted
 from tests.conftest import write_toy
 

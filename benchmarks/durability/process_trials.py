@@ -18,7 +18,7 @@ from alloop.core.errors import AlloopError
 from alloop.history.reader import read_history
 from alloop.store.journal import FOLDER
 from alloop.store.lock import LOCK
-from alloop.testing.faults.comparison import (
+from benchmarks.durability.comparison import (
     Reference,
     Trial,
     campaign_contents,
@@ -27,11 +27,11 @@ from alloop.testing.faults.comparison import (
     labelled_frames,
     store_contents,
 )
-from alloop.testing.faults.file_changes import read_tree
-from alloop.testing.faults.fork_server import ForkServer
-from alloop.testing.faults.processes import (
+from benchmarks.durability.file_systems import read_tree
+from benchmarks.durability.processes import (
     TIME_LIMIT,
     ExternalCluster,
+    ForkServer,
     Process,
     count_records,
     describe_exit,
@@ -40,7 +40,7 @@ from alloop.testing.faults.processes import (
     start_driver,
     wait_until,
 )
-from alloop.testing.faults.toy_campaign import read_label_log, write_campaign
+from benchmarks.durability.toy_campaign import read_label_log, write_campaign
 
 TARGETS = (
     *("driver", "worker", "all", "term", "int"),  # with an embedded cluster
@@ -52,7 +52,7 @@ import os
 from pathlib import Path
 from alloop.campaign import Campaign
 from alloop.core.errors import AlloopError
-from alloop.testing.faults.toy_campaign import LABEL_LOG
+from benchmarks.durability.toy_campaign import LABEL_LOG
 def work(path):
     os.environ[LABEL_LOG] = str(Path(path).with_name("labels.log"))
     try:

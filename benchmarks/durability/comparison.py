@@ -9,7 +9,7 @@ from typing import NamedTuple, TypeAlias
 from alloop.core.records import Label
 from alloop.history.reader import History, read_history
 from alloop.loop import events as e
-from alloop.testing.faults.toy_campaign import LabelLog
+from benchmarks.durability.toy_campaign import LabelLog
 
 CampaignContents: TypeAlias = dict[str, object]
 

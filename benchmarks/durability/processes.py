@@ -1,7 +1,8 @@
-"""Drivers and Dask clusters as processes of their own, to be sent real signals."""
+"""Processes to be killed: a server of forks, drivers, and clusters of Dask."""
 
 import contextlib
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -14,7 +15,69 @@ import psutil
 
 from alloop.store.journal import FOLDER
 from alloop.store.packs import list_journal
-from alloop.testing.faults.toy_campaign import LABEL_LOG
+from benchmarks.durability.toy_campaign import LABEL_LOG
+
+_ROOT = Path(__file__).parents[2]
+_SERVER = """
+import os, sys
+for line in sys.stdin:
+    pid = os.fork()
+    if pid == 0:
+        work(line.strip())
+        os._exit(0)
+    print(pid, flush=True)
+    print(os.waitpid(pid, 0)[1], flush=True)
+"""
+
+
+def child_environment(**variables: str) -> dict[str, str]:
+    """Return the environment of a child process that can import this package."""
+    paths = [str(_ROOT), os.environ.get("PYTHONPATH", "")]
+    path = os.pathsep.join(filter(None, paths))
+    threads = {"OMP_NUM_THREADS": "1"}
+    return {**os.environ, **threads, "PYTHONPATH": path, **variables}
+
+
+class ForkServer:
+    """A process that forks children, one at a time, which run `work(argument)`.
+
+    script: Python source that defines `work`; it is run once, so that children pay for
+    no imports. The server is closed with `close`. variables: of its environment.
+    """
+
+    def __init__(self, script: str, **variables: str) -> None:
+        self._process = subprocess.Popen(
+            [sys.executable, "-c", script + _SERVER],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+            env=child_environment(**variables),
+        )
+
+    def spawn(self, argument: str | Path) -> int:
+        """Start a child and return its process id."""
+        assert self._process.stdin is not None
+        self._process.stdin.write(f"{argument}\n")
+        self._process.stdin.flush()
+        return int(self._read_line())
+
+    def kill(self, pid: int) -> None:
+        """Kill the child with SIGKILL and wait for its end."""
+        os.kill(pid, signal.SIGKILL)
+        self._read_line()
+
+    def wait(self) -> int:
+        """Wait for the child's end and return its wait status, 0 for success."""
+        return int(self._read_line())
+
+    def close(self) -> None:
+        """End the server."""
+        self._process.communicate()
+
+    def _read_line(self) -> str:
+        assert self._process.stdout is not None
+        return self._process.stdout.readline()
+
 
 Process: TypeAlias = subprocess.Popen[bytes]
 TIME_LIMIT = 300.0  # s
@@ -25,13 +88,13 @@ def start_driver(campaign: Path) -> Process:
 
     The toy campaign's labels are logged beside it, in labels.log.
     """
-    own = {LABEL_LOG: str(campaign.with_name("labels.log")), "OMP_NUM_THREADS": "1"}
+    log = campaign.with_name("labels.log")
     return subprocess.Popen(
         [sys.executable, "-m", "alloop", "run", str(campaign), "--quiet"],
         stdout=subprocess.DEVNULL,
         stderr=subprocess.PIPE,
         start_new_session=True,
-        env={**os.environ, **own},
+        env=child_environment(**{LABEL_LOG: str(log)}),
     )
 
 
@@ -107,7 +170,7 @@ class ExternalCluster:
                 [sys.executable, "-m", module, *options],
                 stdout=subprocess.DEVNULL,
                 stderr=subprocess.DEVNULL,
-                env={**os.environ, LABEL_LOG: str(self.log), "OMP_NUM_THREADS": "1"},
+                env=child_environment(**{LABEL_LOG: str(self.log)}),
             )
 
     def kill(self, names: Sequence[str]) -> None:
