@@ -79,7 +79,7 @@ def turns():
         *((e.Labelled(x.name, label(x.frame, x.level)), ()) for x in first[:2]),
         (e.Labelled(first[2].name, label(first[2].frame, EXPENSIVE)), [train]),
         (trained, [explore]),
-        (e.Explored(explore.name, (), (), (), 1), second),
+        (e.Explored(1, 0, 0, (), (), (), 1), second),
         (e.Labelled(second[0].name, label(second[0].frame, CHEAP)), ()),
         (e.NotLabelled(second[1].name, unlabelled), ()),
     ]

@@ -77,7 +77,7 @@ def _history_prices(
     from alloop.history.measured_costs import cpu_seconds_by_part
 
     parts = cpu_seconds_by_part(history)
-    rounds = len({name.split("/")[1] for name in history.record_index.explorers})
+    rounds = len({x.round for x in history.record_index.explorations.values()})
     counts = {"training": len(history.generations), "MD": rounds}
     training, md = (
         WorkPrice(parts[name] / count, "so far") if count else unknown

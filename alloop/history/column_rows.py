@@ -85,12 +85,14 @@ class ColumnRows:
             self._fresh.scores.append((row, found, asked, threshold))
 
     def _add_label(self, before: LoopState, event: e.Event) -> None:
-        found = label_outcome(event)
-        asked = None if found is None else before.open.get(found.name)
-        if found is None or not isinstance(asked, LabelFrame):
+        asked = before.open.get(e.event_name(event))
+        if not isinstance(asked, LabelFrame):
+            return
+        outcome = label_outcome(event, asked)
+        if outcome is None:
             return
         row = self._structure_row(asked.frame.id)
-        label = LabelRow(row, asked.purpose, found.record, found.cached)
+        label = LabelRow(row, asked.purpose, outcome.record, outcome.cached)
         self._fresh.labels.setdefault(asked.fidelity, []).append(label)
 
     def _add_selections(self, before: LoopState, commands: Sequence[Command]) -> None:

@@ -59,7 +59,7 @@ def saved_records(
         if isinstance(event, e.Restored):  # of an earlier repair
             yield SavedRecord(time, event.answer, event.asked)
         elif not isinstance(event, e.Opened):
-            yield SavedRecord(time, event, asked.get(getattr(event, "name", "")))
+            yield SavedRecord(time, event, asked.get(e.event_name(event)))
         asked |= {command.name: command for command in turn.commands}
 
 

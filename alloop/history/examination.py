@@ -18,9 +18,13 @@ from alloop.scores.error_limits import fit_error_limits
 
 def examination_frames(history: History) -> list[Candidate]:
     """Return the frames of the last examination, with the predictions made before."""
-    begun = f"examine/{max(history.record_index.examinations, default=0)}/"
-    found = (x for _, x in history.of_kind(e.Examined) if x.name.startswith(begun))
-    return [candidate for event in found for candidate in event.frames]
+    return [x for event in last_examined(history) for x in event.frames]
+
+
+def last_examined(history: History) -> list[e.Examined]:
+    """Return the pieces of MD of the last examination."""
+    number = max(history.record_index.examinations, default=0)
+    return [x for _, x in history.of_kind(e.Examined) if x.number == number]
 
 
 def examined_frames(

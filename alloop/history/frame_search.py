@@ -15,7 +15,6 @@ import numpy as np
 from alloop.core.errors import InputError
 from alloop.core.frame import Frame, FrameId
 from alloop.history.reader import History
-from alloop.history.record_index import TaskEntry
 from alloop.loop import events as e
 from alloop.store import columns
 from alloop.store.schema import DIGITS, id_texts
@@ -79,13 +78,12 @@ def _record_numbers(history: History, hints: _ColumnHints) -> list[int]:
         if task.kind in _MAKING
         or (
             task.kind == "Explored"
-            and (task.seq > hints.last_seq or _is_in(task, hints))
+            and (
+                task.seq > hints.last_seq
+                or history.record_index.exploration(task.name).round in hints.rounds
+            )
         )
     ]
-
-
-def _is_in(task: TaskEntry, hints: _ColumnHints) -> bool:
-    return int(task.name.split("/")[1]) in hints.rounds
 
 
 def _named_frames(event: e.Event) -> Iterator[Frame]:

@@ -23,7 +23,7 @@ from alloop.loop.commands import (
     TrainPart,
 )
 from alloop.store.archive import Archive
-from alloop.store.codec import Codec, EncodedRecord
+from alloop.store.codec import Codec, EncodedRecord, Fields, Upcaster
 
 _EVENTS = (
     *(Prepare, Sample, LabelFrame, Explore, Train, Stop, e.Forked),
@@ -56,7 +56,29 @@ class JournalCodec(Codec):
         return turn
 
 
-CODEC = JournalCodec(CLASSES)
+def _without_name(*numbers: str, text: str = "") -> Upcaster:
+    """Return the upcaster of an event that once had its fields in its name only.
+
+    numbers: the fields that the name counts, in order; text: the last one, if a word.
+    """
+
+    def upcast(stored: Fields) -> Fields:
+        name = stored.pop("name", None)
+        if name is None:
+            return stored
+        _, *words = name.split("/")
+        last = {text: words.pop()} if text else {}
+        return {**dict(zip(numbers, map(int, words), strict=True)), **last, **stored}
+
+    return upcast
+
+
+UPCASTERS: Mapping[str, Upcaster] = {
+    "Explored": _without_name("round", "batch", "piece"),
+    "Examined": _without_name("number", "batch", "piece"),
+    "PartTrained": _without_name("generation", text="part"),
+}
+CODEC = JournalCodec(CLASSES, UPCASTERS)
 
 
 def identical_commands(one: Command, other: Command) -> bool:

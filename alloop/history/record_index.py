@@ -110,6 +110,17 @@ class TrainingRequest:
     heldout: int = 0
 
 
+@dataclass(frozen=True, slots=True)
+class ExplorationRequest:
+    """The round and generation of a piece of MD that was requested.
+
+    Both are 0 where no record of the journal requests it.
+    """
+
+    round: int = 0
+    generation: int = 0
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class OpenLabel:
     """A label that was requested and is not answered yet."""
@@ -123,29 +134,26 @@ class OpenLabel:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class LabelOutcome:
-    """The result of the label command `name`; cached: it came from a cache."""
+    """The result of a label command; cached: it came from a cache."""
 
-    name: str
     record: Label | Unlabelled
     timing: e.Timing
     cached: bool = False
 
 
-def label_outcome(event: e.Event) -> LabelOutcome | None:
-    """Return the result of a label that the event holds, None without one.
+def label_outcome(event: e.Event, asked: LabelFrame) -> LabelOutcome | None:
+    """Return the result of the label that the event answers, None without one.
 
     The loss of the last attempt counts as the failure `Failure.LOST`.
     """
     match event:
-        case e.Labelled(name=name, label=label, timing=timing, cached=cached):
-            return LabelOutcome(name, label, timing, cached)
-        case e.NotLabelled(name=name, unlabelled=unlabelled, timing=timing):
-            return LabelOutcome(name, unlabelled, timing)
-        case e.TaskLost(name=name) if event.attempt >= ATTEMPTS:
-            kind, _, key = name.partition("/")
-            level, _, frame = key.partition("/")
-            lost = Unlabelled(frame, level, Failure.LOST, event.reason)
-            return LabelOutcome(name, lost, e.Timing()) if kind == "label" else None
+        case e.Labelled(label=label, timing=timing, cached=cached):
+            return LabelOutcome(label, timing, cached)
+        case e.NotLabelled(unlabelled=unlabelled, timing=timing):
+            return LabelOutcome(unlabelled, timing)
+        case e.TaskLost(attempt=attempt, reason=reason) if attempt >= ATTEMPTS:
+            lost = Unlabelled(asked.frame.id, asked.level, Failure.LOST, reason)
+            return LabelOutcome(lost, e.Timing())
         case _:
             return None
 
@@ -157,9 +165,9 @@ class RecordIndex:
     labels: labels and failures in the order of the journal; one that was requested
     again has a second entry. tasks: all other records. trainings: trainings requested.
     rechecked: labels that were computed a second time. open_labels: labels without an
-    answer yet, by name. retries: names of lost labels requested again. explorers: the
-    generation of each exploration requested, by name; round, generation: of the last
-    one. examinations: the first request of each, by its number, without walkers.
+    answer yet, by name. retries: names of lost labels requested again. explorations:
+    those requested, by name; round, generation: of the last one. examinations: the
+    first request of each, by its number, without walkers.
     """
 
     labels: list[LabelEntry] = field(default_factory=list)
@@ -168,7 +176,7 @@ class RecordIndex:
     rechecked: list[e.Rechecked] = field(default_factory=list)
     open_labels: dict[str, OpenLabel] = field(default_factory=dict)
     retries: set[str] = field(default_factory=set)
-    explorers: dict[str, int] = field(default_factory=dict)
+    explorations: dict[str, ExplorationRequest] = field(default_factory=dict)
     examinations: dict[int, Examine] = field(default_factory=dict)
     round: int = 0
     generation: int = 0
@@ -178,6 +186,25 @@ class RecordIndex:
         self._add_event(seq, turn.event, index)
         self._add_commands(seq, turn.commands)
 
+    def exploration(self, name: str) -> ExplorationRequest:
+        """Return the request of the exploration of this name."""
+        return self.explorations.get(name, ExplorationRequest())
+
+    @property
+    def newest_explorer(self) -> int:
+        """The newest generation that explored, 0 without one."""
+        return max((x.generation for x in self.explorations.values()), default=0)
+
+    def newest_explorations(self) -> list[int]:
+        """Return the records of MD on the newest generation that explored, in order."""
+        newest = self.newest_explorer
+        names = {k for k, x in self.explorations.items() if x.generation == newest}
+        return [
+            task.seq
+            for task in self.tasks
+            if task.kind == e.Explored.__name__ and task.name in names
+        ]
+
     def _add_event(self, seq: int, event: e.Event, index: LabelIndex) -> None:
         match event:
             case e.Opened(given=given):
@@ -186,24 +213,25 @@ class RecordIndex:
                 self.rechecked.append(event)
             case e.Retried(labels=labels):
                 self.retries |= {command.name for command in labels}
-        found = label_outcome(event)
-        asked = None if found is None else self.open_labels.pop(found.name, None)
-        if found is not None and asked is not None:
-            self.labels.append(_answered_label(asked, seq, found, index))
-        if asked is None or isinstance(event, e.TaskLost):
+        asked = self.open_labels.get(e.event_name(event))
+        outcome = None if asked is None else label_outcome(event, asked.command)
+        if asked is not None and outcome is not None:
+            del self.open_labels[asked.command.name]
+            self.labels.append(_answered_label(asked, seq, outcome, index))
+        if outcome is None or isinstance(event, e.TaskLost):
             self.tasks.append(_task_entry(seq, event))
 
     def _add_commands(self, seq: int, commands: Iterable[Command]) -> None:
         for command in commands:
             match command:
-                case Explore(name=name, round=round_, generation=generation):
-                    self.explorers[name] = generation
+                case Explore(round=round_, generation=generation):
+                    asked = ExplorationRequest(round_, generation)
+                    self.explorations[command.name] = asked
                     self.round, self.generation = round_, generation
                 case LabelFrame():
                     self._ask(seq, command)
                 case Examine(number=number):
-                    asked = replace(command, walkers=())
-                    self.examinations.setdefault(number, asked)
+                    self.examinations.setdefault(number, replace(command, walkers=()))
                 case Train():
                     self.trainings.append(_training_request(seq, command))
 
@@ -226,21 +254,21 @@ def _training_request(seq: int, asked: Train) -> TrainingRequest:
 
 
 def _task_entry(seq: int, event: e.Event) -> TaskEntry:
-    name, timing = getattr(event, "name", ""), getattr(event, "timing", e.Timing())
-    return TaskEntry(seq, type(event).__name__, name, timing)
+    timing = getattr(event, "timing", e.Timing())
+    return TaskEntry(seq, type(event).__name__, e.event_name(event), timing)
 
 
 def _answered_label(
-    asked: OpenLabel, seq: int, found: LabelOutcome, index: LabelIndex
+    asked: OpenLabel, seq: int, outcome: LabelOutcome, index: LabelIndex
 ) -> LabelEntry:
     command = asked.command
     return LabelEntry(
         request=replace(command, frame=index.frames[command.frame.id]),
         asked=asked.seq,
         answered=seq,
-        record=_indexed_record(found.record, index),
-        timing=found.timing,
-        cached=found.cached,
+        record=_indexed_record(outcome.record, index),
+        timing=outcome.timing,
+        cached=outcome.cached,
         round=asked.round,
         generation=asked.generation,
         retry=asked.retry,

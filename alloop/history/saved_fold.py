@@ -24,13 +24,19 @@ from alloop.history import json_columns
 from alloop.history.journal_codec import (
     CLASSES,
     CODEC,
+    UPCASTERS,
     event_config,
     first_configuration,
     opening_event,
 )
 from alloop.history.journal_fold import JournalFold
 from alloop.history.label_index import LabelIndex
-from alloop.history.record_index import OpenLabel, RecordIndex, TrainingRequest
+from alloop.history.record_index import (
+    ExplorationRequest,
+    OpenLabel,
+    RecordIndex,
+    TrainingRequest,
+)
 from alloop.loop import events as e
 from alloop.loop.state import (
     FoundCandidates,
@@ -49,7 +55,7 @@ NAME = "driver"
 _GROWING = ("blocks", "recent")
 _REST = (
     *("trainings", "rechecked", "open_labels", "retries"),
-    *("explorers", "examinations", "round", "generation"),
+    *("explorations", "examinations", "round", "generation"),
 )
 _MADE_OF = ("core", "history", "loop", "store")  # packages; held by a test
 
@@ -144,6 +150,7 @@ class _SavedFold:
 _CODEC = Codec(
     (
         *CLASSES,
+        ExplorationRequest,
         FoundCandidates,
         GenerationSummary,
         OpenLabel,
@@ -152,7 +159,8 @@ _CODEC = Codec(
         _MappingPairs,
         _FrozenSet,
         _SavedFold,
-    )
+    ),
+    UPCASTERS,
 )
 
 
@@ -296,7 +304,7 @@ def _record_index(found: _SavedFold, index: LabelIndex) -> RecordIndex:
         rechecked=list(rest["rechecked"]),
         open_labels=rest["open_labels"],
         retries=set(rest["retries"]),
-        explorers=rest["explorers"],
+        explorations=rest["explorations"],
         examinations=rest["examinations"],
         round=rest["round"],
         generation=rest["generation"],

@@ -14,6 +14,26 @@ from alloop.core.records import Walker
 ModelId: TypeAlias = str  # 32 hexadecimal digits, of the generation's content
 
 
+def label_name(level: LevelId, frame: FrameId) -> str:
+    """Return the name of the command to label the frame at the level."""
+    return f"label/{level}/{frame}"
+
+
+def explore_name(round_: int, batch: int, piece: int) -> str:
+    """Return the name of the command of a piece of MD, and of its event."""
+    return f"explore/{round_}/{batch}/{piece}"
+
+
+def examine_name(number: int, batch: int, piece: int) -> str:
+    """Return the name of the command of a piece of an examination, and of its event."""
+    return f"examine/{number}/{batch}/{piece}"
+
+
+def part_name(generation: int, part: str) -> str:
+    """Return the name of the command of a short training, and of its event."""
+    return f"part/{generation}/{part}"
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class Prepare:
     """The command to relax a molecule at the cheap level and draw its first frames.
@@ -67,7 +87,7 @@ class LabelFrame:
     @property
     def name(self) -> str:
         """The unique name of the command."""
-        return f"label/{self.level}/{self.frame.id}"
+        return label_name(self.level, self.frame.id)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -91,7 +111,7 @@ class Explore:
     @property
     def name(self) -> str:
         """The unique name of the command."""
-        return f"explore/{self.round}/{self.batch}/{self.piece}"
+        return explore_name(self.round, self.batch, self.piece)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -153,7 +173,7 @@ class Examine:
     @property
     def name(self) -> str:
         """The unique name of the command."""
-        return f"examine/{self.number}/{self.batch}/{self.piece}"
+        return examine_name(self.number, self.batch, self.piece)
 
 
 @dataclass(frozen=True, slots=True)
@@ -192,7 +212,7 @@ class TrainPart:
     @property
     def name(self) -> str:
         """The unique name of the command."""
-        return f"part/{self.generation}/{self.part}"
+        return part_name(self.generation, self.part)
 
 
 @dataclass(frozen=True, slots=True)

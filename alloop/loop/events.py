@@ -25,7 +25,14 @@ from alloop.core.records import (
 )
 from alloop.core.records import Evaluation as Evaluation
 from alloop.core.units import Floats
-from alloop.loop.commands import Command, LabelFrame, ModelId
+from alloop.loop.commands import (
+    Command,
+    LabelFrame,
+    ModelId,
+    examine_name,
+    explore_name,
+    part_name,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,13 +158,20 @@ class NotLabelled:
 class Explored:
     """The walkers after a piece of MD, and the frames that they found."""
 
-    name: str
+    round: int
+    batch: int
+    piece: int
     walkers: tuple[Walker, ...]
     candidates: tuple[Candidate, ...]
     controls: tuple[Candidate, ...]
     scored: int
     timing: Timing = Timing()
     note: str = ""  # proton transfers, and once why force calls are not compiled
+
+    @property
+    def name(self) -> str:
+        """The name of the command that it answers."""
+        return explore_name(self.round, self.batch, self.piece)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -196,10 +210,17 @@ class Trained:
 class Examined:
     """The walkers of an examination, and the frames of those that still move."""
 
-    name: str
+    number: int
+    batch: int
+    piece: int
     walkers: tuple[Walker, ...]
     frames: tuple[Candidate, ...]
     timing: Timing = Timing()
+
+    @property
+    def name(self) -> str:
+        """The name of the command that it answers."""
+        return examine_name(self.number, self.batch, self.piece)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -218,9 +239,15 @@ class PartTrained:
     errors (frames,): of each judged frame, mean absolute force component in eV/Å.
     """
 
-    name: str
+    generation: int
+    part: str
     errors: Floats
     timing: Timing = Timing()
+
+    @property
+    def name(self) -> str:
+        """The name of the command that it answers."""
+        return part_name(self.generation, self.part)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -302,18 +329,15 @@ Answer: TypeAlias = (
     | PartTrained
     | Priced
 )
-Event: TypeAlias = (
-    Opened
-    | Amended
-    | Forked
-    | Posed
-    | Excluded
-    | Included
-    | Retried
-    | Restored
-    | TaskLost
-    | Answer
+Unasked: TypeAlias = (
+    Opened | Amended | Forked | Posed | Excluded | Included | Retried | Restored
 )
+Event: TypeAlias = Unasked | TaskLost | Answer
+
+
+def event_name(event: Event) -> str:
+    """Return the name of the command that the event answers, "" for none."""
+    return "" if isinstance(event, Unasked) else event.name
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -65,15 +65,14 @@ def next_examine_piece(state: LoopState, event: e.Examined) -> tuple[Examine, ..
 
     There is none where the batch has given its share or no walker moves any more.
     """
-    last, (_, number, batch, piece) = state.examination, event.name.split("/")
-    if last is None or last.number != int(number) or last.steps == 0:
+    last, after = state.examination, event.piece + 1
+    if last is None or last.number != event.number or last.steps == 0:
         return ()
-    after = int(piece) + 1
     wanted = last.wanted - after * _crew(last.wanted, len(state.start))
     going = [x for x in event.walkers if x.stopped is None and x.index < wanted]
     if not going:
         return ()
-    return (replace(last, batch=int(batch), piece=after, walkers=tuple(going)),)
+    return (replace(last, batch=event.batch, piece=after, walkers=tuple(going)),)
 
 
 def _fresh(state: LoopState, rules: Rules) -> Sequence[Walker]:

@@ -32,12 +32,11 @@ def next_explore_piece(
     state: LoopState, event: e.Explored, rules: Rules
 ) -> tuple[Explore, ...]:
     """Return the command for a batch's next piece, none at the end of the round."""
-    _, round_, batch, piece = event.name.split("/")
-    after = int(piece) + 1
+    after = event.piece + 1
     if after * rules.exploring.piece >= rules.exploring.steps:
         return ()
     return (
-        _explore_piece(state, rules, int(round_), int(batch), after, event.walkers),
+        _explore_piece(state, rules, event.round, event.batch, after, event.walkers),
     )
 
 

@@ -210,7 +210,7 @@ def _explore_round(state: LoopState, rules: Rules) -> Commands:
 
 def _examination_labels(state: LoopState, event: e.Examined) -> Commands:
     """Label the frames of an examination; their predictions are recorded by now."""
-    why = f"examination {event.name.split('/')[1]}"
+    why = f"examination {event.number}"
     return tuple(
         label_command(state, x.frame, x.molecule, "expensive", EXAMINATION, why)
         for x in event.frames

@@ -54,6 +54,7 @@ CORE: tuple[type, ...] = (
     Unlabelled,
     Walker,
 )
+VERSION = 1  # of each kind of record; a store with a higher one is a newer alloop's
 _FRAME_ARRAYS = len(fields(Batch))
 _PLAIN = (str, bool, int, type(None))
 _EXACTLY = frozenset(_PLAIN)
@@ -83,25 +84,20 @@ class Codec:
     ----------
     classes
         Frozen dataclasses and enums beyond those of alloop.core.
-    versions
-        The present version of a kind of record; 1 where it is not named.
     upcasters
-        `(kind, version)` to a function that turns the fields of that version into those
-        of the next. A field that is new and has a default needs none.
+        By the name of a class, a function from the fields that any alloop so far stored
+        to those of today. A field that is new and has a default needs none.
     """
 
     def __init__(
         self,
         classes: Iterable[type],
-        *,
-        versions: Mapping[str, int] | None = None,
-        upcasters: Mapping[tuple[str, int], Upcaster] | None = None,
+        upcasters: Mapping[str, Upcaster] | None = None,
     ) -> None:
-        given = versions or {}
-        self._registry: dict[str, tuple[type, int]] = {
-            cls.__name__: (cls, given.get(cls.__name__, 1)) for cls in (*CORE, *classes)
+        self._registry: dict[str, type] = {
+            cls.__name__: cls for cls in (*CORE, *classes)
         }
-        self._upcasters = dict(upcasters or {})
+        self._upcasters = {"Label": _label_with_stress, **(upcasters or {})}
 
     def encode(self, record: object) -> EncodedRecord:
         """Return the record as tree and arrays; raise TypeError for unknown types."""
@@ -129,9 +125,9 @@ class Codec:
             ) from error
 
     def _check(self, kind: str, version: int) -> None:
-        _, known = self._registry.get(kind, (None, 0))
-        if version > known:
-            reads = f"reads up to {known}" if known else "does not know"
+        known = kind in self._registry
+        if version > VERSION or not known:
+            reads = f"reads up to {VERSION}" if known else "does not know"
             raise StoreError(
                 f"it holds {kind} of version {version}, which this alloop {reads}; "
                 "upgrade alloop"
@@ -139,7 +135,7 @@ class Codec:
 
 
 class _Encoder:
-    def __init__(self, registry: Mapping[str, tuple[type, int]]) -> None:
+    def __init__(self, registry: Mapping[str, type]) -> None:
         self.registry = registry
         self.versions: dict[str, int] = {}
         self.arrays: list[Array] = []
@@ -196,18 +192,17 @@ class _Encoder:
         return {"#": self.kind(kind), **named}
 
     def kind(self, cls: type) -> str:
-        known, version = self.registry.get(cls.__name__, (None, 0))
-        if known is not cls:
+        if self.registry.get(cls.__name__) is not cls:
             raise TypeError(f"{cls.__name__} is not among the codec's classes")
-        self.versions[cls.__name__] = version
+        self.versions[cls.__name__] = VERSION
         return cls.__name__
 
 
 class _Decoder:
     def __init__(
         self,
-        registry: Mapping[str, tuple[type, int]],
-        upcasters: Mapping[tuple[str, int], Upcaster],
+        registry: Mapping[str, type],
+        upcasters: Mapping[str, Upcaster],
         encoded: EncodedRecord,
     ) -> None:
         self.registry = registry
@@ -256,14 +251,11 @@ class _Decoder:
 
     def record(self, tree: dict[str, Any]) -> Any:
         kind = tree["#"]
-        cls, current = self.registry[kind]
-        value = self.value
+        cls, value = self.registry[kind], self.value
         named = {key: value(each) for key, each in tree.items() if key != "#"}
-        for version in range(self.encoded.versions[kind], current):
-            upcast = self.upcasters.get((kind, version))
-            named = upcast(named) if upcast else named
-        if kind == "Label" and "stress" not in named:  # before labels had the field
-            named["stress"] = stress_from_details(named.get("details", {}))
+        upcast = self.upcasters.get(kind)
+        if upcast is not None:
+            named = upcast(named)
         for name, right in _field_checks(cls).items():
             if name in named and not right(named[name]):
                 raise DamagedError(
@@ -279,13 +271,20 @@ class _Decoder:
             ) from error
 
     def member(self, kind: str, name: str) -> Any:
-        members: dict[str, Any] = getattr(self.registry[kind][0], "__members__", {})
+        members: dict[str, Any] = getattr(self.registry[kind], "__members__", {})
         if name not in members:
             raise StoreError(
                 f"it holds {kind}.{name}, which this alloop does not know; "
                 "upgrade alloop"
             )
         return members[name]
+
+
+def _label_with_stress(stored: Fields) -> Fields:
+    """Return the fields of a label; the stress was once among its details."""
+    if "stress" in stored:
+        return stored
+    return {**stored, "stress": stress_from_details(stored.get("details", {}))}
 
 
 def _decode_frames(

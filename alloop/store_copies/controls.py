@@ -13,10 +13,10 @@ from typing import Any
 
 from alloop.config import Setup
 from alloop.core.records import Label, Unlabelled
+from alloop.history.examination import examination_frames
 from alloop.history.label_index import LabelIndex
 from alloop.history.measured_costs import cheap_in_expensive
 from alloop.history.reader import History
-from alloop.loop import events as e
 from alloop.loop.commands import Explore, Train
 from alloop.loop.events import Posed
 from alloop.store_copies.fork import branch_store
@@ -81,13 +81,10 @@ def posed_frames(history: History) -> Posed | None:
     numbers = history.record_index.examinations
     if not numbers:
         return None
-    begun = f"examine/{max(numbers)}/"
     level = history.state.levels["expensive"]
     found = {
         x.frame.id: (x.frame, x.molecule)
-        for _, event in history.of_kind(e.Examined)
-        if event.name.startswith(begun)
-        for x in event.frames
+        for x in examination_frames(history)
         if isinstance(history.label_index.get(level, x.frame.id), Label)
     }
     frames = [found[key] for key in sorted(found)]

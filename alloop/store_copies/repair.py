@@ -286,7 +286,4 @@ def _with_requests(
 ) -> list[SavedRecord]:
     """Return answers left over, with their requests from the columns where lost."""
     asked = {x.asked.name: x.asked for labels in columns for x in labels}
-    return [
-        replace(x, asked=x.asked or asked.get(getattr(x.event, "name", "")))
-        for x in left
-    ]
+    return [replace(x, asked=x.asked or asked.get(e.event_name(x.event))) for x in left]

@@ -63,7 +63,9 @@ def perform_explore(
     )
     transfers = transfer_note(proton_transfers(command.walkers, exploration.walkers))
     return e.Explored(
-        name=command.name,
+        round=command.round,
+        batch=command.batch,
+        piece=command.piece,
         walkers=exploration.walkers,
         candidates=exploration.candidates,
         controls=exploration.controls,
@@ -102,7 +104,7 @@ def perform_examine(
     frames = _predicted_frames(
         generation, tuple(x for x in walkers if x.stopped is None)
     )
-    return e.Examined(command.name, walkers, frames, e.Timing())
+    return e.Examined(command.number, command.batch, command.piece, walkers, frames)
 
 
 def _predicted_frames(

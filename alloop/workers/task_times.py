@@ -1,7 +1,7 @@
 """Expected costs and durations of tasks, from earlier tasks and the cost model."""
 
 from collections import deque
-from collections.abc import Hashable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from itertools import groupby
 from operator import itemgetter
 
@@ -12,20 +12,30 @@ from alloop.core.records import Label
 from alloop.history.label_index import LabelIndex
 from alloop.labels.programs import level_cost
 from alloop.loop import events as e
-from alloop.loop.commands import Command, LabelFrame, Recheck, Train
+from alloop.loop.commands import (
+    Command,
+    Examine,
+    Explore,
+    LabelFrame,
+    Prepare,
+    Recheck,
+    Sample,
+    Train,
+    TrainPart,
+)
 from alloop.workers.time_limits import TaskSpan
 
 _LAST = 8  # recent tasks of a kind that are kept
 _MORE = 1.5  # upper limit in units of the longest of them
 _TIGHT = 4.0  # cost of a recheck in labels, until one was measured
 _REFINE = "refine"  # a training that takes fewer steps
-_ANSWERS: dict[type, str] = {
-    e.Prepared: "prepare",
-    e.Sampled: "sample",
-    e.Explored: "explore",
-    e.Trained: "train",
-    e.PartTrained: "part",
-    e.Examined: "examine",
+_ANSWERS: dict[type, type] = {
+    e.Prepared: Prepare,
+    e.Sampled: Sample,
+    e.Explored: Explore,
+    e.Trained: Train,
+    e.PartTrained: TrainPart,
+    e.Examined: Examine,
 }
 
 
@@ -36,7 +46,7 @@ class TaskTimes:
         """limit: s, after which a label is stopped."""
         self._levels = {level.id: level for level in levels}
         self._limit = limit
-        self._last: dict[Hashable, deque[float]] = {}
+        self._last: dict[object, deque[float]] = {}
 
     def note_event(self, event: e.Event) -> None:
         """Record the duration of the task that the event answers."""
@@ -62,10 +72,10 @@ class TaskTimes:
             case Train(refine=frames) if frames:
                 return self._recent_span(_REFINE) or TaskSpan()
             case Train(length=length):
-                usual = self._recent_span("train") or TaskSpan()
+                usual = self._recent_span(Train) or TaskSpan()
                 return TaskSpan(length * usual.likely, length * usual.most)
             case _:
-                return self._recent_span(command.name.split("/")[0]) or TaskSpan()
+                return self._recent_span(type(command)) or TaskSpan()
 
     def _label_span(
         self, level: LevelId, frame: Frame, costs: Mapping[LevelId, Cost]
@@ -92,12 +102,12 @@ class TaskTimes:
         once = self._label_span(level, frame, costs)
         return TaskSpan(_TIGHT * once.likely, min(self._limit, _TIGHT * once.most))
 
-    def _recent_span(self, kind: Hashable) -> TaskSpan | None:
+    def _recent_span(self, kind: object) -> TaskSpan | None:
         last = self._last.get(kind)
         return None if not last else TaskSpan(last[-1], _MORE * max(last))
 
 
-def _task_kind(event: e.Event) -> Hashable | None:
+def _task_kind(event: e.Event) -> object | None:
     match event:
         case e.Labelled(label=label, cached=False):
             return "label", label.level

@@ -162,7 +162,8 @@ def train_part(
     potential, _ = trainer.train(task_data.data, None, torch_seed(settings.seed, name))
     judged = task_data.test
     wrong = np.abs(potential.predict(judged.batch).forces - judged.forces).mean(axis=1)
-    return e.PartTrained(command.name, frame_means(judged.batch, wrong))
+    errors = frame_means(judged.batch, wrong)
+    return e.PartTrained(command.generation, command.part, errors)
 
 
 def perform_member(

@@ -185,7 +185,9 @@ class TableCampaign:
             replace(x, step=x.step + command.steps) for x in command.walkers
         )
         return e.Explored(
-            name=command.name,
+            round=command.round,
+            batch=command.batch,
+            piece=command.piece,
             walkers=walkers,
             candidates=tuple(
                 self._against_twin(scored.candidate(int(i), "surprise")) for i in best

@@ -98,11 +98,19 @@ class SyntheticCampaign:
         match request:
             case Train():
                 return _trained(request, rng, timing)
-            case Explore(name=name, walkers=walkers):
+            case Explore(round=number, batch=batch, piece=piece, walkers=walkers):
                 self._found = tuple(_candidate(rng, seq) for _ in range(CANDIDATES))
                 self._fresh = 0
-                found = self._found[:-1], self._found[-1:]
-                return e.Explored(name, walkers, *found, 1000, timing)
+                return e.Explored(
+                    number,
+                    batch,
+                    piece,
+                    walkers=walkers,
+                    candidates=self._found[:-1],
+                    controls=self._found[-1:],
+                    scored=1000,
+                    timing=timing,
+                )
             case LabelFrame(name=name) if seq % FAIL == 0:
                 lost = Unlabelled(request.frame.id, request.level, Failure.TIMEOUT)
                 return e.NotLabelled(name, lost, timing)

@@ -193,9 +193,8 @@ def test_a_selector_of_ones_own_picks_the_frames(tmp_path: Path) -> None:
     history = campaign.history()
     energies: dict[int, dict[str, float]] = {}
     for _, explored in history.of_kind(e.Explored):
-        number = int(explored.name.split("/")[1])
         found = {x.frame.id: x.energy for x in explored.candidates}
-        energies.setdefault(number, {}).update(found)
+        energies.setdefault(explored.round, {}).update(found)
     checked = 0
     for entry in history.entries:
         asked = [x for x in entry.turn.commands if isinstance(x, LabelFrame)]

@@ -29,7 +29,7 @@ def history(world, game):
 def spans(world, *timings):
     """A history of explorations with these (started, ended, cpu, worker)."""
     turns = [
-        e.Turn(e.Explored(f"explore/1/0/{i}", (), (), (), 1, e.Timing(*timing)))
+        e.Turn(e.Explored(1, 0, i, (), (), (), 1, e.Timing(*timing)))
         for i, timing in enumerate(timings)
     ]
     return world.history(turns)

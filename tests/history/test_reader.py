@@ -178,6 +178,7 @@ def test_a_frame_is_looked_for_in_few_records(turns, tmp_path, monkeypatch):
     monkeypatch.setattr(History, "select", noted)
     find_frame(history, last.candidates[-1].frame.id)
     explored = {x.seq for x in rounds} & set(asked)
-    names = {x.name.split("/")[1] for x in rounds if x.seq in explored}
-    assert names == {rounds[-1].name.split("/")[1]}
+    requests = history.record_index.explorations
+    numbers = {requests[x.name].round for x in rounds if x.seq in explored}
+    assert numbers == {requests[rounds[-1].name].round}
     assert len(explored) < len(rounds)

@@ -151,13 +151,15 @@ def explored(command: Explore, timing: e.Timing) -> e.Explored:
     )
     crew = len(command.walkers)
     return e.Explored(
-        name,
-        walkers,
-        tuple(
+        command.round,
+        command.batch,
+        command.piece,
+        walkers=walkers,
+        candidates=tuple(
             candidate(f"{name}/{i}", command.walkers[i % crew])
             for i in range(command.keep)
         ),
-        tuple(
+        controls=tuple(
             candidate(f"{name}/control/{i}", lead, "control")
             for i in range(command.controls)
         ),
@@ -181,12 +183,14 @@ def examined(command: Examine, timing: e.Timing) -> e.Examined:
         replace(candidate(command.name, x, "examination"), frame=x.frame)
         for x in walkers
     )
-    return e.Examined(command.name, walkers, frames, timing)
+    place = (command.number, command.batch, command.piece)
+    return e.Examined(*place, walkers, frames, timing)
 
 
 def learned(command: Train | TrainPart, timing: e.Timing) -> e.Answer:
     if isinstance(command, TrainPart):
-        return e.PartTrained(command.name, part_errors(command), timing)
+        errors = part_errors(command)
+        return e.PartTrained(command.generation, command.part, errors, timing)
     return trained(command, timing)
 
 

@@ -42,9 +42,8 @@ def priced(world, powers, ratio=5.0):
 
     def reply(command):
         if isinstance(command, TrainPart):
-            return e.PartTrained(
-                command.name, world.part_errors(command, powers=powers)
-            )
+            errors = world.part_errors(command, powers=powers)
+            return e.PartTrained(command.generation, command.part, errors)
         if isinstance(command, Price):
             seconds = {"c" * 16: 1.0, "e" * 16: ratio}
             costs = {level: world.cost(level, x) for level, x in seconds.items()}
@@ -266,8 +265,7 @@ def test_without_cheap_labels_control_frames_and_flagged_ones_are_expensive(
     late = [
         x
         for turn in game.turns
-        if isinstance(turn.event, e.Explored)
-        and turn.event.name.startswith("explore/4/")
+        if isinstance(turn.event, e.Explored) and turn.event.round == 4
         for x in turn.commands
         if isinstance(x, LabelFrame)
     ]

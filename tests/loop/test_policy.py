@@ -186,8 +186,7 @@ def test_what_surprises_most_is_flagged(world):
         if not isinstance(event, e.Explored):
             return event
         count = len(event.candidates)
-        batch, piece = (int(x) for x in event.name.split("/")[2:])
-        place = (3 * batch + piece) * count
+        place = (3 * event.batch + event.piece) * count
         corners = np.eye(6 * count)
         spread = tuple(
             replace(x, descriptor=corners[place + i])

@@ -252,7 +252,8 @@ class Synthetic:
             going = tuple(self._examined(command, walker) for walker in going)
         found = [self._paper(x, command.generation) for x in going if not x.stopped]
         spent = self.clock.spend(2.0)
-        return e.Examined(command.name, going, tuple(found), spent)
+        place = (command.number, command.batch, command.piece)
+        return e.Examined(*place, going, tuple(found), spent)
 
     def _examined(self, command: Examine, walker: Walker) -> Walker:
         """The first walker is stopped in the second piece."""
@@ -307,7 +308,9 @@ class Synthetic:
             for x in found[:: max(1, len(found) // max(1, command.controls))]
         )
         return e.Explored(
-            name=command.name,
+            round=command.round,
+            batch=command.batch,
+            piece=command.piece,
             walkers=tuple(walkers),
             candidates=tuple(best[: command.keep]),
             controls=controls[: command.controls],

@@ -219,7 +219,7 @@ def test_walkers_have_their_temperature_and_the_guard_that_stopped_them(finished
     walker = Walker(0, 0, frame, velocities, 10)
     atoms = to_atoms(frame)
     atoms.set_velocities(velocities / fs)
-    event = e.Explored("explore/1/0/0", (walker,), (), (), 1)
+    event = e.Explored(1, 0, 0, (walker,), (), (), 1)
     (kelvin,) = _walker_temperatures(event)
     assert kelvin == pytest.approx(atoms.get_temperature() * 9 / 6, rel=1e-6)
 

@@ -8,7 +8,7 @@ import pytest
 
 from alloop.core.frame import Frame
 from alloop.core.records import Label, Walker
-from alloop.history.journal_codec import CLASSES
+from alloop.history.journal_codec import CLASSES, UPCASTERS
 from alloop.store import packs
 from alloop.store.archive import Archive
 from alloop.store.codec import Codec
@@ -58,7 +58,7 @@ def loosened() -> Callable[[Path], None]:
 
 @pytest.fixture(scope="session")
 def codec() -> Codec:
-    return Codec(CLASSES)
+    return Codec(CLASSES, UPCASTERS)
 
 
 def _water(shift: float = 0.0) -> Frame:

@@ -15,6 +15,7 @@ from ase.io import read as read_atoms
 from alloop.core.records import Label
 from alloop.export import Choice, write_export
 from alloop.history.reader import CODEC, read_history
+from alloop.loop import events as e
 from alloop.store.archive import Archive
 from alloop.store.doctor import verify_store
 from alloop.store.root import FORMAT
@@ -44,6 +45,10 @@ def test_an_old_store_opens_and_replays(store: Path) -> None:
     assert history.state.finished == "the budget of expensive labels is spent"
     assert replay(x.turn for x in history.entries).generation == 2
     assert [x.generation for x in history.trained()] == [1, 2]
+    requests = history.record_index.explorations
+    explored = [x for _, x in history.of_kind(e.Explored)]
+    assert [x.name for x in explored] == list(requests)
+    assert [x.round for x in explored] == [x.round for x in requests.values()]
 
 
 def test_an_old_store_is_whole_and_shows_its_columns(store: Path) -> None:

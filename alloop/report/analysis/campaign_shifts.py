@@ -101,13 +101,7 @@ def _frame_groups(history: History) -> dict[str, list[Frame]]:
     for label in label_entries(history):
         if label.purpose in _TESTS:
             found.setdefault(_TESTS[label.purpose], {})[label.frame] = None
-    explorers = history.record_index.explorers
-    newest = max(explorers.values(), default=0)
-    numbers = [
-        task.seq
-        for task in history.record_index.tasks
-        if task.kind == e.Explored.__name__ and explorers.get(task.name) == newest
-    ]
+    numbers = history.record_index.newest_explorations()
     for entry in history.select(numbers):
         event = entry.turn.event
         if isinstance(event, e.Explored):

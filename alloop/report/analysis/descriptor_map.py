@@ -116,13 +116,8 @@ def _map_by_journal(history: History) -> DescriptorMap | None:
 
     The descriptors are those that it wrote to the journal.
     """
-    explorers = history.record_index.explorers
-    newest = max(explorers.values(), default=0)
-    numbers = [
-        task.seq
-        for task in history.record_index.tasks
-        if task.kind == e.Explored.__name__ and explorers.get(task.name) == newest
-    ]
+    newest = history.record_index.newest_explorer
+    numbers = history.record_index.newest_explorations()
     groups = frame_groups(history)
     found: dict[FrameId, Floats] = {}
     for entry in history.select(numbers):

@@ -15,7 +15,11 @@ from alloop.core.frame import FrameId
 from alloop.core.prediction_errors import ErrorSummary, prediction_errors
 from alloop.core.records import Candidate, Label, Predictions, Unlabelled, Walker
 from alloop.core.units import Floats
-from alloop.history.examination import examination_frames, examined_frames
+from alloop.history.examination import (
+    examination_frames,
+    examined_frames,
+    last_examined,
+)
 from alloop.history.reader import History
 from alloop.loop import events as e
 from alloop.report.analysis.campaign_facts import (
@@ -78,9 +82,11 @@ def last_examination(history: History) -> Examination | None:
     if not asked:
         return None
     command = asked[max(asked)]
-    begun = f"examine/{command.number}/"
-    found = [x for _, x in history.of_kind(e.Examined) if x.name.startswith(begun)]
-    walkers: dict[int, Walker] = {w.index: w for x in found for w in x.walkers}
+    walkers: dict[int, Walker] = {
+        walker.index: walker
+        for event in last_examined(history)
+        for walker in event.walkers
+    }
     frames = examination_frames(history)
     labels, missing, waiting = _examination_labels(history, frames)
     known = [x for x in frames if x.frame.id in labels]

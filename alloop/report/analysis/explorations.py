@@ -32,12 +32,10 @@ class Proposal:
 
 def exploration_proposals(history: History, event: e.Explored) -> Iterator[Proposal]:
     """Yield the proposals of one exploration."""
-    asked, name = history.record_index.explorers, event.name
-    round_ = int(name.split("/")[1]) if name in asked else 0
-    generation = asked.get(name, 0)
+    asked = history.record_index.exploration(event.name)
     for control, found in ((False, event.candidates), (True, event.controls)):
         for candidate in found:
-            yield Proposal(candidate, generation, round_, control)
+            yield Proposal(candidate, asked.generation, asked.round, control)
 
 
 def labels_by_frame(history: History, fidelity: str) -> Mapping[FrameId, Label]:
@@ -226,16 +224,15 @@ def _walker_moments(
     history: History, event: e.Explored, stopped: set[tuple[int, int, int]]
 ) -> Iterator[WalkerMoment]:
     """Yield the walkers that moved in this piece of MD."""
-    asked, name = history.record_index.explorers, event.name
-    round_ = int(name.split("/")[1]) if name in asked else 0
+    asked = history.record_index.exploration(event.name)
     for walker, kelvin in zip(event.walkers, _walker_temperatures(event), strict=True):
-        key = (round_, walker.index, walker.step)
+        key = (asked.round, walker.index, walker.step)
         if walker.stopped is not None and key in stopped:
             continue  # it had stopped in an earlier piece
         stopped |= {key} if walker.stopped is not None else set()
         yield WalkerMoment(
-            round=round_,
-            generation=asked.get(name, 0),
+            round=asked.round,
+            generation=asked.generation,
             walker=walker.index,
             molecule=walker.molecule,
             step=walker.step,

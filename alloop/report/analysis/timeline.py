@@ -9,14 +9,12 @@ from statistics import median
 from alloop.history.label_entries import label_entries, task_entries
 from alloop.history.measured_costs import PARTS, label_part
 from alloop.history.reader import History
-from alloop.history.record_index import TaskEntry
+from alloop.history.record_index import LabelEntry, TaskEntry
 from alloop.loop import events as e
 from alloop.report.analysis.campaign_facts import config_value, integer_or_none
 from alloop.report.text.formatting import duration_text
 
 _PAUSE = 60.0  # s without any task: the campaign was not running
-
-_NUMBERED = ("training", "MD")  # `train/<generation>`, `explore/<round>/...`
 
 _FINEST = 1500  # pixels of a lane: closer bars of one part become one
 
@@ -77,18 +75,21 @@ class WorkerLane:
 
 def task_bars(history: History) -> tuple[TaskBar, ...]:
     """Return all tasks that ran, in the order of the journal."""
-    labels = {label.answered: label.purpose for label in label_entries(history)}
-    levels = {level: name for name, level in history.opened.levels.items()}
-    out = []
-    for task in task_entries(history):
-        timing = task.timing
-        if timing.ended > timing.started:
-            part = _task_part(task, labels.get(task.seq, ""), levels)
-            number = int(task.name.split("/")[1]) if part in _NUMBERED else 0
-            out.append(
-                TaskBar(part, timing.worker, timing.started, timing.ended, number)
-            )
-    return tuple(out)
+    index = history.record_index
+    labels = {label.answered: label for label in label_entries(history)}
+    numbers = {x.name: x.generation for x in index.trainings}
+    numbers |= {name: x.round for name, x in index.explorations.items()}
+    return tuple(
+        TaskBar(
+            part=_task_part(task, labels),
+            worker=task.timing.worker,
+            started=task.timing.started,
+            ended=task.timing.ended,
+            number=numbers.get(task.name, 0),
+        )
+        for task in task_entries(history)
+        if task.timing.ended > task.timing.started
+    )
 
 
 def round_starts(found: Sequence[TaskBar]) -> Mapping[int, float]:
@@ -100,10 +101,10 @@ def round_starts(found: Sequence[TaskBar]) -> Mapping[int, float]:
     return out
 
 
-def _task_part(task: TaskEntry, purpose: str, levels: Mapping[str, str]) -> str:
+def _task_part(task: TaskEntry, labels: Mapping[int, LabelEntry]) -> str:
     if task.kind in ("Labelled", "NotLabelled"):
-        level = task.name.split("/")[1]
-        return label_part(purpose, levels.get(level, "expensive"))
+        label = labels[task.seq]
+        return label_part(label.purpose, label.fidelity)
     return PARTS.get(task.kind, "preparation")
 
 

@@ -7,7 +7,8 @@ from typing import Any
 
 from alloop.core.atoms import hill_formula
 from alloop.core.doubts import doubts_of_details
-from alloop.core.records import ModelCheck, Noise, Walker
+from alloop.core.levels import LevelId
+from alloop.core.records import Label, ModelCheck, Noise, Unlabelled, Walker
 from alloop.core.text import local_time, printable_line
 from alloop.history.reader import History, JournalEntry
 from alloop.loop import events as e
@@ -87,7 +88,7 @@ def _answer_text(event: e.Answer, levels: Mapping[str, str]) -> str:
         case e.Trained() | e.PartTrained():
             return training_text(event)
         case e.Rechecked():
-            return f"{_label_name(event.name, levels)} {noise_text(event.noise)}"
+            return f"{_label_name(event.noise, levels)} {noise_text(event.noise)}"
         case e.Priced():
             return _price_text(event, levels)
 
@@ -163,11 +164,11 @@ def _opening_text(event: e.Opened) -> str:
 
 
 def _label_text(event: e.Labelled | e.NotLabelled, levels: Mapping[str, str]) -> str:
-    what = _label_name(event.name, levels)
     if isinstance(event, e.NotLabelled):
         record = event.unlabelled
         details = f" ({record.message})" if record.message else ""
-        return f"no {what}: {record.failure}{details}"
+        return f"no {_label_name(record, levels)}: {record.failure}{details}"
+    what = _label_name(event.label, levels)
     cost = "from a cache" if event.cached else duration_text(event.label.cpu_seconds)
     signs = ", ".join(
         sorted(doubt.name.lower() for doubt in doubts_of_details(event.label.details))
@@ -176,10 +177,12 @@ def _label_text(event: e.Labelled | e.NotLabelled, levels: Mapping[str, str]) ->
     return f"{what}: {event.label.energy:.4f} eV, {cost}{doubt}"
 
 
-def _label_name(name: str, levels: Mapping[str, str]) -> str:
+def _label_name(
+    record: Label | Unlabelled | Noise, levels: Mapping[str, LevelId]
+) -> str:
     """Return the name of a label for people: `cheap label of frame 01234567`."""
-    _, level, frame = name.split("/")
-    return f"{_level_fidelity(level, levels)} label of frame {frame[:8]}"
+    fidelity = _level_fidelity(record.level, levels)
+    return f"{fidelity} label of frame {record.frame[:8]}"
 
 
 def _level_fidelity(level: str, levels: Mapping[str, str]) -> str:
@@ -208,9 +211,9 @@ _PARTS = {
 
 
 def _part_text(event: e.PartTrained) -> str:
-    _, generation, part = event.name.split("/")
+    part = _PARTS.get(event.part, event.part)
     return (
-        f"short training beside generation {generation} on {_PARTS.get(part, part)}: "
+        f"short training beside generation {event.generation} on {part}: "
         f"forces {milli_text(float(event.errors.mean()))} meV/Å on "
         f"{plural(len(event.errors), 'frame')}"
     )
@@ -225,11 +228,10 @@ def _price_text(event: e.Priced, levels: Mapping[str, str]) -> str:
 
 
 def _exploration_text(event: e.Explored) -> str:
-    _, round_, batch, piece = event.name.split("/")
     found = len(event.candidates)
     stopped = stopped_walkers(event.walkers)
     return (
-        f"round {round_}, batch {batch}, piece {piece}: "
+        f"round {event.round}, batch {event.batch}, piece {event.piece}: "
         f"{plural(len(event.walkers), 'walker')}, "
         f"{plural(event.scored, 'frame')} scored, "
         f"{plural(found, 'candidate')}, {plural(len(event.controls), 'control frame')}"
@@ -257,10 +259,9 @@ def stopped_walkers(walkers: Iterable[Walker]) -> str:
 
 
 def _examination_text(event: e.Examined) -> str:
-    _, number, batch, piece = event.name.split("/")
     stopped = stopped_walkers(event.walkers)
     return (
-        f"examination {number}, batch {batch}, piece {piece}: "
+        f"examination {event.number}, batch {event.batch}, piece {event.piece}: "
         f"{plural(len(event.walkers), 'walker')}, {plural(len(event.frames), 'frame')} "
         f"predicted before their labels{stopped}"
     )

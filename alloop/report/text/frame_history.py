@@ -222,7 +222,7 @@ def _first_origins(history: History, frames: Container[FrameId]) -> dict[FrameId
 
 
 def _examination_text(history: History, event: e.Examined, candidate: Candidate) -> str:
-    number = int(event.name.split("/")[1])
+    number = event.number
     asked = history.record_index.examinations[number]
     surprise = surprise_text(
         candidate.surprise, _known_thresholds(history).get(asked.generation)

@@ -13,7 +13,7 @@ from alloop.core.frame import FrameId
 from alloop.core.records import Failure
 from alloop.core.units import Floats
 from alloop.loop import events as e
-from alloop.loop.commands import Stop
+from alloop.loop.commands import Stop, label_name
 from alloop.loop.state import LabelState, LoopState
 from alloop.report.analysis.label_facts import KINDS, label_kind, task_kinds
 from alloop.report.text.event_text import event_text, training_text
@@ -53,7 +53,7 @@ class LabelCounter:
 
     task_seconds: float = 0.0
     examined: dict[FrameId, float] = field(default_factory=dict)
-    _number: str = ""  # of the examination
+    _number: int = 0  # of the examination
     _predicted: dict[FrameId, Floats] = field(default_factory=dict)
     _cached: Counter[str] = field(default_factory=Counter)
     _reasons: dict[str, Counter[Failure]] = field(
@@ -84,9 +84,8 @@ class LabelCounter:
     def _count_examination(self, event: e.Event) -> None:
         match event:
             case e.Examined(frames=frames):
-                number = event.name.split("/")[1]
-                if number != self._number:  # a new examination begins
-                    self._number, self.examined, self._predicted = number, {}, {}
+                if event.number != self._number:  # a new examination begins
+                    self._number, self.examined, self._predicted = event.number, {}, {}
                 self._predicted |= {x.frame.id: x.forces for x in frames}
             case e.Labelled(label=label) if label.frame in self._predicted:
                 difference = np.abs(self._predicted[label.frame] - label.forces)
@@ -115,13 +114,9 @@ def _label_kind(entry: LabelState) -> str:
 
 def _entered_kind(state: LoopState, name: str) -> Iterator[str]:
     """Yield the kind of the label of that name if the state has it."""
-    what, *rest = name.split("/")
-    if what != "label":
-        return
-    level, frame = rest
     steps = (state.recent, *(block.entries for block in reversed(state.blocks)))
     for entry in chain.from_iterable(map(reversed, steps)):
-        if entry.frame == frame and state.levels[entry.fidelity] == level:
+        if name == label_name(state.levels[entry.fidelity], entry.frame):
             yield _label_kind(entry)
             return
 
