@@ -111,11 +111,12 @@ def test_a_file_gets_a_line_a_minute_while_nothing_is_closed(finished, rules, tm
         "of 2700, loss 0.0217; labels used: 40 of 60 cheap, 11 of 16 expensive; less "
         "than a minute left"
     )
-    quiet = Console(file=io.StringIO(), quiet=True)
+    output = io.StringIO()
+    quiet = Console(file=output, quiet=True)
     with LiveDisplay("x", rules, quiet, lambda: now[0]) as live:
         now[0] += 100.0
         live.tick()
-    assert quiet.file.getvalue() == ""
+    assert output.getvalue() == ""
 
 
 def test_doubtful_labels_are_counted_on_the_panel(troubled, rules):
