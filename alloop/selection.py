@@ -37,20 +37,20 @@ class MostSurprising:
     def select(
         self,
         candidates: Sequence[Candidate],
-        known: Floats,
+        landmarks: Floats,
         quota: int,
         rng: np.random.Generator,  # noqa: ARG002
         threshold: float | None = None,
     ) -> tuple[int, ...]:
         """Return indices of at most `quota` candidates, best first."""
-        return _select_greedily(self, candidates, known, quota, threshold)
+        return _select_greedily(self, candidates, landmarks, quota, threshold)
 
-    def worth(self, found: "_GreedySelection", open_: Booleans) -> Floats:
+    def worth(self, greedy: "_GreedySelection", open_: Booleans) -> Floats:
         """Return the worth (pool,) of each candidate; open_: those that may follow."""
-        far = found.distance[open_].max()
-        known = 0.0 < far < np.inf
-        d = found.distance / far if known else np.ones_like(found.distance)
-        out: Floats = found.standing ** (1.0 - self.balance) * d**self.balance
+        far = greedy.distance[open_].max()
+        spread = 0.0 < far < np.inf
+        d = greedy.distance / far if spread else np.ones_like(greedy.distance)
+        out: Floats = greedy.standing ** (1.0 - self.balance) * d**self.balance
         return out
 
 
@@ -72,19 +72,19 @@ class LargestCluster:
     def select(
         self,
         candidates: Sequence[Candidate],
-        known: Floats,
+        landmarks: Floats,
         quota: int,
         rng: np.random.Generator,  # noqa: ARG002
         threshold: float | None = None,
     ) -> tuple[int, ...]:
         """Return indices of at most `quota` candidates, in the order of the choice."""
-        return _select_greedily(self, candidates, known, quota, threshold)
+        return _select_greedily(self, candidates, landmarks, quota, threshold)
 
-    def worth(self, found: "_GreedySelection", open_: Booleans) -> Floats:
+    def worth(self, greedy: "_GreedySelection", open_: Booleans) -> Floats:
         """Return the worth (pool,) in the largest cluster, -1 outside it."""
-        each = found.standing * np.minimum(found.distance, _FARTHEST) ** 2
-        sizes = np.bincount(found.nearest[open_], each[open_])
-        return np.where(found.nearest == np.argmax(sizes), each, -1.0)
+        worths = greedy.standing * np.minimum(greedy.distance, _FARTHEST) ** 2
+        sizes = np.bincount(greedy.nearest[open_], worths[open_])
+        return np.where(greedy.nearest == np.argmax(sizes), worths, -1.0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,10 +127,10 @@ class PerMolecule:
         """Return indices of at most `quota` candidates, molecules in turn."""
         ranked = []
         for molecule in sorted({candidate.molecule for candidate in candidates}):
-            own = [i for i, x in enumerate(candidates) if x.molecule == molecule]
-            among = [candidates[i] for i in own]
+            indices = [i for i, x in enumerate(candidates) if x.molecule == molecule]
+            among = [candidates[i] for i in indices]
             chosen = self.selector.select(among, known, quota, rng, threshold)
-            ranked.append([own[index] for index in chosen])
+            ranked.append([indices[index] for index in chosen])
         turns = rng.permutation(len(ranked))
         longest = max(map(len, ranked), default=0)
         shared = [
@@ -154,7 +154,7 @@ class _GreedyRule(Protocol):
     def fill(self) -> bool: ...
     @property
     def duplicate(self) -> float: ...
-    def worth(self, found: "_GreedySelection", open_: Booleans) -> Floats: ...
+    def worth(self, greedy: "_GreedySelection", open_: Booleans) -> Floats: ...
 
 
 class _GreedySelection:
@@ -165,14 +165,14 @@ class _GreedySelection:
     """
 
     def __init__(
-        self, rule: _GreedyRule, pool: Sequence[Candidate], known: Floats
+        self, rule: _GreedyRule, pool: Sequence[Candidate], landmarks: Floats
     ) -> None:
         self._rule = rule
         self._points = np.stack([candidate.descriptor for candidate in pool])
         self._scale = _point_spread(self._points)
         self._left = np.ones(len(pool), dtype=np.bool_)
-        fits = known.ndim == 2 and known.shape[1:] == self._points.shape[1:]
-        centres = known if fits else self._points[:0]
+        fits = landmarks.ndim == 2 and landmarks.shape[1:] == self._points.shape[1:]
+        centres = landmarks if fits else self._points[:0]
         distance, self.nearest = _nearest_centres(self._points, centres)
         self._known = len(centres)
         self.distance = distance / self._scale
@@ -202,7 +202,7 @@ class _GreedySelection:
 def _select_greedily(
     rule: _GreedyRule,
     candidates: Sequence[Candidate],
-    known: Floats,
+    landmarks: Floats,
     quota: int,
     threshold: float | None,
 ) -> tuple[int, ...]:
@@ -212,7 +212,7 @@ def _select_greedily(
         return ()
     pool = [candidates[index] for index in order]
     alarmed = np.array([_is_above(candidate, threshold) for candidate in pool])
-    greedy = _GreedySelection(rule, pool, known)
+    greedy = _GreedySelection(rule, pool, landmarks)
     greedy.choose(alarmed, quota)
     if rule.fill:
         greedy.choose(~alarmed, quota)

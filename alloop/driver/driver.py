@@ -160,9 +160,9 @@ class Driver:
         """Submit the commands without a known answer, by priority."""
         tasks = []
         for command in commands:
-            known = self._known_answer(command)
-            if known is not None:
-                self._ready.append(known)
+            answer = self._known_answer(command)
+            if answer is not None:
+                self._ready.append(answer)
             elif not isinstance(command, Stop):
                 tasks.append(self._make_task(state, command))
         for task in sorted(tasks, key=lambda task: (-task.priority, task.command.name)):
@@ -182,9 +182,9 @@ class Driver:
         These are answers that a repair of the store kept, label costs, which the driver
         fits itself, and labels that exist already.
         """
-        found = self.kept_answer(command)
-        if found is not None:
-            return found
+        answer = self.kept_answer(command)
+        if answer is not None:
+            return answer
         match command:
             case Price():
                 return e.Priced(

@@ -35,18 +35,18 @@ class OwnParts:
         """Return the rules with the user's own selector, if there is one."""
         if self.selector is None:
             return rules
-        own = self.selector
-        return replace(rules, selector=own, expensive_selector=own)
+        selector = self.selector
+        return replace(rules, selector=selector, expensive_selector=selector)
 
     def names(self) -> dict[str, str]:
         """Return the import path (`module:name`) of each part that is given."""
-        given = {field.name: getattr(self, field.name) for field in fields(self)}
+        parts = {field.name: getattr(self, field.name) for field in fields(self)}
         if self.potential is not None:
-            given["potential"] = self.potential.trainer
+            parts["potential"] = self.potential.trainer
         if isinstance(self.selector, PerMolecule):
-            given["selector"] = self.selector.selector
+            parts["selector"] = self.selector.selector
         return {
-            role: _import_path(part) for role, part in given.items() if part is not None
+            role: _import_path(part) for role, part in parts.items() if part is not None
         }
 
 
@@ -56,17 +56,17 @@ def refuse_other_parts(own: OwnParts, recorded: Mapping[str, str]) -> None:
     recorded: their names, from its first event. Stores of older versions did not record
     an own potential.
     """
-    given = own.names()
+    names = own.names()
     if "potential" not in recorded:
-        given.pop("potential", None)
-    for role in sorted({*given, *recorded}):
-        if given.get(role) != recorded.get(role):
+        names.pop("potential", None)
+    for role in sorted({*names, *recorded}):
+        if names.get(role) != recorded.get(role):
             advice = f"go on from Python, `Campaign.from_store(store, {role}=...)`"
             if role not in recorded:
                 advice = "leave it out, or begin another store"
             raise InputError(
                 f"the campaign began with {_described(role, recorded)}, and this run "
-                f"has {_described(role, given)}: {advice}"
+                f"has {_described(role, names)}: {advice}"
             )
 
 

@@ -165,9 +165,9 @@ class CampaignRun:
 
     def _posed(self, state: LoopState) -> tuple[e.Posed, ...]:
         """Return the given examination frames, unless they were taken over already."""
-        asked = () if self.posed is None else self.posed.frames
-        known = {frame.id for frame in state.posed}
-        if self.posed is None or {frame.id for frame in asked} == known:
+        frames = () if self.posed is None else self.posed.frames
+        posed = {frame.id for frame in state.posed}
+        if self.posed is None or {frame.id for frame in frames} == posed:
             return ()
         return (self.posed,)
 
@@ -242,9 +242,9 @@ def _too_short(state: LoopState) -> str:
 def _open_pool(setup: Setup, parts: CallerParts, spool: Spool) -> Pool:
     settings, own = replace(setup.worker_settings, spool=spool.folder), parts.own
     if own.potential is not None:
-        given = own.potential
+        potential = own.potential
         settings = replace(
-            settings, make_trainer=given.get_trainer, restore=given.restore
+            settings, make_trainer=potential.get_trainer, restore=potential.restore
         )
     if own.scorer is not None:
         settings = replace(

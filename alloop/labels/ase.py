@@ -80,49 +80,49 @@ def problems(settings: Mapping[str, Any], _elements: Sequence[str]) -> list[str]
     return []
 
 
-def _placed_arguments(given: Mapping[str, Any]) -> dict[str, Any]:
+def _placed_arguments(arguments: Mapping[str, Any]) -> dict[str, Any]:
     """Return the arguments with paths of files as absolute ones.
 
     A text is such a path if it has an ending or a folder, and names a file as seen from
     where the command was started: labels are made in another folder.
     """
-    here = started_in()
+    folder = started_in()
     return {
-        key: str(here / value)
+        key: str(folder / value)
         if isinstance(value, str)
         and ("." in value or "/" in value)
         and len(value) < _LONGEST
-        and (here / value).is_file()
+        and (folder / value).is_file()
         else value
-        for key, value in given.items()
+        for key, value in arguments.items()
     }
 
 
 def _unknown_arguments(
-    factory: Callable[..., Calculator], given: Mapping[str, Any]
+    factory: Callable[..., Calculator], arguments: Mapping[str, Any]
 ) -> list[str]:
     """Return a sentence for each argument that the calculator would silently ignore."""
     named = inspect.signature(factory).parameters
     defaults = getattr(factory, "default_parameters", {})
     if not defaults and any(p.kind is p.VAR_KEYWORD for p in named.values()):
         return []
-    known = [*named, *defaults]
-    return [_nearest_key(key, known) for key in given if key not in known]
+    names = [*named, *defaults]
+    return [_nearest_key(key, names) for key in arguments if key not in names]
 
 
-def _nearest_key(key: str, known: list[str]) -> str:
-    close = nearest_word(key, known)
-    hint = f"did you mean {close!r}?" if close else f"it takes {', '.join(known)}"
+def _nearest_key(key: str, names: list[str]) -> str:
+    close = nearest_word(key, names)
+    hint = f"did you mean {close!r}?" if close else f"it takes {', '.join(names)}"
     return f"the calculator has no argument {key!r}; {hint}"
 
 
 def _calculator_class(path: str) -> Callable[..., Calculator]:
     """Return the calculator class at a path; TypeError if it is something else."""
     module, _, name = path.rpartition(".")
-    found = getattr(import_module(module), name)
-    if not (isinstance(found, type) and issubclass(found, BaseCalculator)):
+    calculator = getattr(import_module(module), name)
+    if not (isinstance(calculator, type) and issubclass(calculator, BaseCalculator)):
         raise TypeError(f"{name} is no class of ASE calculators")
-    return cast("Callable[..., Calculator]", found)
+    return cast("Callable[..., Calculator]", calculator)
 
 
 @lru_cache(maxsize=4)
@@ -145,8 +145,8 @@ def _free_energy(atoms: Atoms) -> float:
 
 
 def _stress(atoms: Atoms) -> Floats | None:
-    known = getattr(atoms.calc, "implemented_properties", ())
-    if not all(atoms.pbc) or "stress" not in known:
+    properties = getattr(atoms.calc, "implemented_properties", ())
+    if not all(atoms.pbc) or "stress" not in properties:
         return None
     try:
         return np.asarray(atoms.get_stress(voigt=True), dtype=np.float64)

@@ -58,13 +58,13 @@ def import_function(path: str) -> Callable[..., Any]:
     module, _, name = path.partition(":")
     try:
         with _without_configuration():
-            found = getattr(import_module(module), name)
+            function = getattr(import_module(module), name)
     except (ImportError, ValueError, AttributeError) as error:
         raise InputError(
             f"expected a kind of label ({', '.join(PROGRAMS)}) or the path "
             f"`package.module:function` of one, got {path!r}: {error}"
         ) from error
-    return cast("Callable[..., Any]", found)
+    return cast("Callable[..., Any]", function)
 
 
 @contextmanager

@@ -28,11 +28,11 @@ def free_atom(number: int) -> Frame:
 
 def free_atom_energies(labeller: Labeller, numbers: Iterable[int]) -> dict[str, float]:
     """Return energies in eV by chemical symbol; InputError if an atom gets no label."""
-    found: dict[str, float] = {}
+    energies: dict[str, float] = {}
     for number in sorted(set(numbers)):
         label = labeller.label(free_atom(number))
         if isinstance(label, Unlabelled):
             why = label.message or str(label.failure)
             raise InputError(f"no label for the atom {chemical_symbol(number)}: {why}")
-        found[chemical_symbol(number)] = label.energy
-    return found
+        energies[chemical_symbol(number)] = label.energy
+    return energies

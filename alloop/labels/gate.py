@@ -29,7 +29,7 @@ from alloop.labels.tolerances import Tolerances
 
 ELEMENTS = range(1, 119)
 _FARTHEST = 1e6  # Å
-_FEW = 300  # positions, up to which all pairs are compared
+_PAIRWISE = 300  # positions, up to which all pairs are compared
 _THINNEST = 0.1  # Å
 
 
@@ -116,7 +116,7 @@ def _force_excess(
 
 def _near(places: Floats, reach: float) -> tuple[Integers, Integers]:
     """Return the indices i and j of pairs at most `reach` apart, each pair once."""
-    if len(places) > _FEW:
+    if len(places) > _PAIRWISE:
         from scipy.spatial import cKDTree  # slower to import than to compare few pairs
 
         i, j = cKDTree(places).query_pairs(reach, output_type="ndarray").T

@@ -51,8 +51,8 @@ def problems(settings: Mapping[str, Any], elements: Sequence[str]) -> list[str]:
     try:
         checkpoint = _load_checkpoint(settings)
         if checkpoint.kind not in KINDS:
-            known = ", ".join(KINDS)
-            return [f"a level's model is one of {known}, not {checkpoint.kind}"]
+            kinds = ", ".join(KINDS)
+            return [f"a level's model is one of {kinds}, not {checkpoint.kind}"]
         known_elements = _trained_elements(checkpoint)
     except AlloopError as error:
         return [str(error)]
@@ -75,10 +75,10 @@ class _Model:
 
 @lru_cache(maxsize=2)
 def _model(path: str, content: str) -> _Model:
-    whole = checkpoint_from_bytes(
+    outer = checkpoint_from_bytes(
         unchanged_file({"path": path, "content": content}).read_bytes()
     )
-    return _Model(restore_potential(inner_checkpoint(whole)), domain(whole))
+    return _Model(restore_potential(inner_checkpoint(outer)), domain(outer))
 
 
 def _load_checkpoint(settings: Mapping[str, Any]) -> Checkpoint:

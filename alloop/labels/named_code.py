@@ -48,14 +48,14 @@ def path_problems(path: str) -> list[str]:
     or a name that the module's source does not bind. `package.module:name` is a
     function, `package.module.Name` a calculator.
     """
-    wanted = (
+    expected = (
         "a function (frame, settings) -> Result of your own"
         if ":" in path
         else "the import path of an ASE calculator class"
     )
     module, name = _parts(path)
     problem = _of_module(module, name)
-    return [f"expected {wanted}, got `{path}`: {problem}"] if problem else []
+    return [f"expected {expected}, got `{path}`: {problem}"] if problem else []
 
 
 def _parts(path: str) -> tuple[str, str]:
@@ -85,7 +85,7 @@ def _found(parts: Sequence[str]) -> ModuleSpec | None:
     for end in range(1, len(parts) + 1):
         name = ".".join(parts[:end])
         specs = (finder.find_spec(name, places) for finder in sys.meta_path)
-        spec = next((each for each in specs if each is not None), None)
+        spec = next((candidate for candidate in specs if candidate is not None), None)
         if spec is None:
             return None
         places = spec.submodule_search_locations

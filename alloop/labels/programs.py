@@ -138,13 +138,13 @@ def program_of(level: Level) -> Program:
     A kind that is not in `PROGRAMS` is itself the import path of a user's function.
     """
     kind = level.kind
-    own = Program(
+    named = Program(
         kind=kind,
         run=kind,
         level=partial(make_level, kind),
         outside_code=lambda _settings: kind if ":" in kind else None,
     )
-    return PROGRAMS.get(kind, own)
+    return PROGRAMS.get(kind, named)
 
 
 def outside_code(level: Level) -> str | None:

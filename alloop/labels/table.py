@@ -28,12 +28,12 @@ def label_with_table(frame: Frame, settings: Mapping[str, Any]) -> Result:
         rows = _table_rows(json.dumps(settings, sort_keys=True))
     except InputError as error:
         raise Refused(Failure.UNSUPPORTED, str(error)) from error
-    found = rows.get(frame.id)
-    if found is None:
+    row = rows.get(frame.id)
+    if row is None:
         text = f"none of the table's {len(rows)} frames is this {hill_formula(frame)}"
         raise Refused(Failure.MISSING, text)
-    stress = None if found.stress is None else found.stress.copy()
-    return Result(found.energy, found.forces.copy(), stress=stress)
+    stress = None if row.stress is None else row.stress.copy()
+    return Result(row.energy, row.forces.copy(), stress=stress)
 
 
 def problems(settings: Mapping[str, Any], elements: Sequence[str]) -> list[str]:
@@ -43,8 +43,10 @@ def problems(settings: Mapping[str, Any], elements: Sequence[str]) -> list[str]:
         distinct_frames(intake, "table")
     except InputError as error:
         return [str(error)]
-    known = {int(z) for frame in intake.frames for z in frame.numbers}
-    lacking = [element for element in elements if atomic_number(element) not in known]
+    elements_there = {int(z) for frame in intake.frames for z in frame.numbers}
+    lacking = [
+        element for element in elements if atomic_number(element) not in elements_there
+    ]
     return [f"no frame of {settings['path']} holds {', '.join(lacking)}"] * bool(
         lacking
     )
@@ -60,6 +62,6 @@ def _read_table(settings: Mapping[str, Any]) -> LabelledFrames:
     keys = LabelKeys(settings["energy_key"], settings["forces_key"])
     names = ("energy_unit", "length_unit", "force_unit")
     units = FileUnits(*(settings[name] for name in names))
-    given = {x: settings[x] for x in ("charge", "spin") if settings[x] is not None}
-    raws = [replace(raw, **given) for raw in read_file(path, keys)]
+    state = {x: settings[x] for x in ("charge", "spin") if settings[x] is not None}
+    raws = [replace(raw, **state) for raw in read_file(path, keys)]
     return convert_labels(path, raws, units)

@@ -50,11 +50,13 @@ FOREIGN = Tolerances()  # of programs that alloop knows nothing about
 
 def gate_problems(settings: Mapping[str, Any]) -> list[str]:
     """Return what is wrong with a level's setting `gate`, one sentence each."""
-    given = settings.get("gate", {})
-    if not isinstance(given, Mapping):
-        return [f"expected `gate` to map names to numbers, got {given!r}"]
+    thresholds = settings.get("gate", {})
+    if not isinstance(thresholds, Mapping):
+        return [f"expected `gate` to map names to numbers, got {thresholds!r}"]
     return [
-        text for key, value in given.items() if (text := _wrong_threshold(key, value))
+        text
+        for key, value in thresholds.items()
+        if (text := _wrong_threshold(key, value))
     ]
 
 

@@ -122,6 +122,6 @@ def _potential(kind: str, settings: str) -> Storable:
 
 
 def _weights(potential: str) -> Pretrained:
-    found = pretrained(potential)
-    assert found is not None, f"{NETWORKS[potential]} has no weights"
-    return found
+    weights = pretrained(potential)
+    assert weights is not None, f"{NETWORKS[potential]} has no weights"
+    return weights

@@ -73,11 +73,11 @@ def xtb_level(
 
 def settings_from_name(word: str) -> dict[str, Any] | None:
     """Return the settings of a short name such as `gfn2-xtb`, None for others."""
-    found = _NAME.fullmatch(word)
-    if found is None:
+    match = _NAME.fullmatch(word)
+    if match is None:
         return None
-    polarized = {"spin_polarized": True} if found[1] else {}
-    return {"method": f"{found[2]}-xtb", **polarized}
+    polarized = {"spin_polarized": True} if match[1] else {}
+    return {"method": f"{match[2]}-xtb", **polarized}
 
 
 def tighter_level(loose: Level) -> Level:
@@ -120,15 +120,15 @@ def problems(settings: Mapping[str, Any], elements: Sequence[str]) -> list[str]:
     if _installed_tblite() == "tblite":
         return [MISSING]
     heavy = [element for element in elements if atomic_number(element) > _LAST]
-    title, found = settings["title"], []
+    title, texts = settings["title"], []
     if heavy:
-        found.append(f"{title} ends with radon, it cannot do {', '.join(heavy)}")
+        texts.append(f"{title} ends with radon, it cannot do {', '.join(heavy)}")
     for key in ("accuracy", "max_cycle"):
         if not settings[key] > 0:
-            found.append(f"expected `{key}` above 0, got {settings[key]}")
+            texts.append(f"expected `{key}` above 0, got {settings[key]}")
     if not (settings["temperature"] >= 0 and math.isfinite(settings["temperature"])):
-        found.append(f"expected a temperature in K, got {settings['temperature']}")
-    return found
+        texts.append(f"expected a temperature in K, got {settings['temperature']}")
+    return texts
 
 
 def _refuse_frame(frame: Frame, settings: Mapping[str, Any]) -> None:

@@ -157,8 +157,8 @@ def change_cells(  # noqa: PLR0913 - a step with all that it depends on
     chance = (1.0 + _FREE[barostat.shape] / 2.0) * growth - work / heat
     with np.errstate(invalid="ignore", over="ignore"):
         passes = np.log1p(-draws.uniform) <= chance + forward - backward
-    kept = possible & np.isfinite(there.phase.driving_energies)
-    return _either(kept & (passes | (kT == 0.0)), there, now, bodies)
+    accepted = possible & np.isfinite(there.phase.driving_energies)
+    return _either(accepted & (passes | (kT == 0.0)), there, now, bodies)
 
 
 def _proposal(
@@ -222,7 +222,7 @@ def _enthalpy(barostat: Barostat, now: CellPoint, bodies: BodyConstants) -> Floa
 
 
 def _either(
-    chosen: Booleans, one: CellPoint, other: CellPoint, bodies: BodyConstants
+    chosen: Booleans, point: CellPoint, other: CellPoint, bodies: BodyConstants
 ) -> CellPoint:
     """Return `one` for the chosen walkers (walkers,) and `other` for the rest."""
     atoms = chosen[bodies.owner][:, None]
@@ -235,7 +235,7 @@ def _either(
         forces = np.where(atoms, new.forces, old.forces)
         return replace(new, energies=energies, forces=forces, stress=stress)
 
-    new, old = one.phase, other.phase
+    new, old = point.phase, other.phase
     bias = None
     if new.bias is not None and old.bias is not None:
         bias = mixed(new.bias, old.bias)
@@ -245,7 +245,7 @@ def _either(
         predictions=mixed(new.predictions, old.predictions),
         bias=bias,
     )
-    return CellPoint(np.where(chosen[:, None, None], one.cells, other.cells), phase)
+    return CellPoint(np.where(chosen[:, None, None], point.cells, other.cells), phase)
 
 
 def _squares(tensor: Floats) -> Floats:

@@ -74,8 +74,8 @@ def relative_distances(pairs: WalkerPairs, positions: Floats) -> Floats:
     functions = library(positions)
     d = positions[pairs.first] - positions[pairs.second]
     if pairs.cells is not None and pairs.images is not None:
-        whole = functions.round(functions.einsum("pi,pij->pj", d, pairs.images))
-        d = d - functions.einsum("pi,pij->pj", whole, pairs.cells)
+        shifts = functions.round(functions.einsum("pi,pij->pj", d, pairs.images))
+        d = d - functions.einsum("pi,pij->pj", shifts, pairs.cells)
     out: Floats = functions.sqrt(functions.einsum("pi,pi->p", d, d)) / pairs.radii
     return out
 

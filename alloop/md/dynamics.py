@@ -225,9 +225,9 @@ class _Simulation:
 
     def _is_scored(self, step: int) -> bool:
         """Return True if somebody wants the frames of this step."""
-        wanted = self.scorer is not None or self.collector.controls > 0
-        wanted = wanted or self.observe is not None
-        return wanted and step % self.dynamics.stride == 0
+        needed = self.scorer is not None or self.collector.controls > 0
+        needed = needed or self.observe is not None
+        return needed and step % self.dynamics.stride == 0
 
     def _advance(self, now: MDState, noise: Floats, descriptors: bool) -> MDState:
         dynamics = self.dynamics
@@ -241,8 +241,8 @@ class _Simulation:
         if barostat is None or now.step % barostat.interval:
             return now
         kelvin = self.thermostats.of_walkers
-        given = (kelvin, self.dynamics.timestep, next(changes))
-        return self.system.change_cells(now, barostat, *given)
+        settings = (kelvin, self.dynamics.timestep, next(changes))
+        return self.system.change_cells(now, barostat, *settings)
 
     def _check_guards(
         self, state: MDState, kelvin: Floats, surprise: Floats | None

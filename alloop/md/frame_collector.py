@@ -74,13 +74,13 @@ class FrameCollector:
     _surprising: _Heap = field(default_factory=list)
     _random: _Heap = field(default_factory=list)
 
-    def add_frames(self, found: ScoredFrames) -> None:
+    def add_frames(self, frames: ScoredFrames) -> None:
         """Add the frames of one scoring step that are worth keeping."""
-        self.scored += int(found.eligible.sum())
+        self.scored += int(frames.eligible.sum())
         if self.controls and self.control_rng is not None:
-            draws = self.control_rng.random(len(found.walkers))
-            _push_ranked(self._random, self.controls, draws, found, "control")
-        _push_ranked(self._surprising, self.keep, found.surprise, found, "surprise")
+            draws = self.control_rng.random(len(frames.walkers))
+            _push_ranked(self._random, self.controls, draws, frames, "control")
+        _push_ranked(self._surprising, self.keep, frames.surprise, frames, "surprise")
 
     def candidates(self) -> tuple[Candidate, ...]:
         """Return the most surprising frames, most surprising first."""
@@ -92,15 +92,15 @@ class FrameCollector:
 
 
 def _push_ranked(
-    heap: _Heap, limit: int, ranked: Floats, found: ScoredFrames, why: str
+    heap: _Heap, limit: int, ranked: Floats, frames: ScoredFrames, why: str
 ) -> None:
-    for index in map(int, np.flatnonzero(found.eligible)):
-        walker = found.walkers[index]
-        rank = (float(ranked[index]), -walker.index, -(walker.step + found.step))
+    for index in map(int, np.flatnonzero(frames.eligible)):
+        walker = frames.walkers[index]
+        rank = (float(ranked[index]), -walker.index, -(walker.step + frames.step))
         if len(heap) < limit:
-            heapq.heappush(heap, (rank, found.candidate(index, why)))
+            heapq.heappush(heap, (rank, frames.candidate(index, why)))
         elif limit and rank > heap[0][0]:
-            heapq.heapreplace(heap, (rank, found.candidate(index, why)))
+            heapq.heapreplace(heap, (rank, frames.candidate(index, why)))
 
 
 def _sorted_candidates(heap: _Heap) -> tuple[Candidate, ...]:

@@ -236,16 +236,16 @@ def tripped_guards(
     geometry: GuardGeometry, guards: Guards, readings: GuardReadings
 ) -> dict[int, GuardTrip]:
     """Return the walkers whose guard trips, each with the first guard that does."""
-    found: dict[int, GuardTrip] = {}
+    trips: dict[int, GuardTrip] = {}
     checks = _guard_checks(geometry, guards, readings)
     if not reduce(or_, (check.beyond for check in checks)).any():
-        return found
+        return trips
     for check in checks:
         values = to_numpy(check.values)
         for walker in np.flatnonzero(to_numpy(check.beyond)):
             reason = check.phrase.format(values[walker])
-            found.setdefault(int(walker), GuardTrip(check.guard, reason))
-    return found
+            trips.setdefault(int(walker), GuardTrip(check.guard, reason))
+    return trips
 
 
 def _guard_checks(

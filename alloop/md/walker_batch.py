@@ -123,22 +123,22 @@ class WalkerBatch:
         bias = reduce(_summed, terms) if terms else None
         return PhasePoint(batch.positions, velocities, predictions, bias)
 
-    def _masked(self, found: Predictions) -> Predictions:
-        functions = library(found.energies)
-        rows = [found.forces]
-        rows += [] if found.descriptors is None else [found.descriptors]
-        good = functions.isfinite(found.energies)
+    def _masked(self, predictions: Predictions) -> Predictions:
+        functions = library(predictions.energies)
+        rows = [predictions.forces]
+        rows += [] if predictions.descriptors is None else [predictions.descriptors]
+        good = functions.isfinite(predictions.energies)
         if good.all() and all(functions.isfinite(row).all() for row in rows):
-            return found
-        bodies = self.here if is_numpy(found.energies) else self.bodies
+            return predictions
+        bodies = self.here if is_numpy(predictions.energies) else self.bodies
         for row in rows:
             odd = ~functions.isfinite(row).all(axis=1)
             good = good & (segment_maxima(odd * 1.0, bodies.offsets) == 0.0)
         atoms = good[bodies.owner][:, None]
         forces, *described = [functions.where(atoms, row, 0.0) for row in rows]
-        energies = functions.where(good, found.energies, np.nan)
+        energies = functions.where(good, predictions.energies, np.nan)
         return Predictions(
-            energies, forces, described[0] if described else None, found.stress
+            energies, forces, described[0] if described else None, predictions.stress
         )
 
     def advance(
@@ -179,8 +179,8 @@ class WalkerBatch:
             return self.evaluate(self.batch.with_cells(positions, cells), v)
 
         point = CellPoint(to_numpy(now.cells), now.phase.moved(to_numpy))
-        given = (self.here, temperatures, timestep, draws, evaluate, now.moving)
-        cells, phase = change_cells(barostat, point, *given)
+        settings = (self.here, temperatures, timestep, draws, evaluate, now.moving)
+        cells, phase = change_cells(barostat, point, *settings)
         there = phase.moved(self.place)
         return replace(now, cells=self.place(cells), phase=there)
 
@@ -206,8 +206,8 @@ class WalkerBatch:
             surprise=surprise,
             growth=self._growth(now),
         )
-        found = tripped_guards(self.geometry, guards, readings)
-        return {index: trip for index, trip in found.items() if now.moving[index]}
+        trips = tripped_guards(self.geometry, guards, readings)
+        return {index: trip for index, trip in trips.items() if now.moving[index]}
 
     def put_back(
         self, now: MDState, trips: dict[int, GuardTrip], earlier: MDState
@@ -260,8 +260,8 @@ class WalkerBatch:
             return None
         functions = library(now.cells)
         volumes = (abs(functions.linalg.det(x)) for x in (now.cells, self.batch.cells))
-        one, other = (functions.log(functions.clip(x, 1e-300, None)) for x in volumes)
-        out: Floats = functions.exp(abs(one - other))
+        first, other = (functions.log(functions.clip(x, 1e-300, None)) for x in volumes)
+        out: Floats = functions.exp(abs(first - other))
         return out
 
     def _atoms(self, chosen: Booleans) -> Booleans | None:
@@ -273,29 +273,32 @@ class WalkerBatch:
 
 
 def _select_phase(
-    atoms: Booleans | None, one: PhasePoint, other: PhasePoint
+    atoms: Booleans | None, phase: PhasePoint, other: PhasePoint
 ) -> PhasePoint:
     """Return `one` for the chosen atoms (atoms, 1), all for None, else `other`."""
     return PhasePoint(
-        positions=_either(atoms, one.positions, other.positions),
-        velocities=_either(atoms, one.velocities, other.velocities),
-        predictions=one.predictions,
-        bias=one.bias,
+        positions=_either(atoms, phase.positions, other.positions),
+        velocities=_either(atoms, phase.velocities, other.velocities),
+        predictions=phase.predictions,
+        bias=phase.bias,
     )
 
 
-def _summed(one: Predictions, other: Predictions) -> Predictions:
+def _summed(predictions: Predictions, other: Predictions) -> Predictions:
     """Return the sum of two terms; without stress where one has none."""
     stress = None
-    if one.stress is not None and other.stress is not None:
-        stress = one.stress + other.stress
+    if predictions.stress is not None and other.stress is not None:
+        stress = predictions.stress + other.stress
     return Predictions(
-        one.energies + other.energies, one.forces + other.forces, None, stress
+        predictions.energies + other.energies,
+        predictions.forces + other.forces,
+        None,
+        stress,
     )
 
 
-def _either(atoms: Booleans | None, one: Floats, other: Floats) -> Floats:
+def _either(atoms: Booleans | None, values: Floats, other: Floats) -> Floats:
     if atoms is None:
-        return one
-    out: Floats = library(one).where(atoms, one, other)
+        return values
+    out: Floats = library(values).where(atoms, values, other)
     return out

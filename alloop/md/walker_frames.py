@@ -72,7 +72,7 @@ def surprise_at(
 
 
 def predicted_frames(
-    system: WalkerBatch, scorer: FittedScorer | None, state: MDState, wanted: Booleans
+    system: WalkerBatch, scorer: FittedScorer | None, state: MDState, moving: Booleans
 ) -> ScoredFrames:
     """Return the frames of a state, predicted and scored anew.
 
@@ -81,7 +81,7 @@ def predicted_frames(
     batch = system.frames_at(state)
     predictions = system.predict(batch, descriptors=scorer is not None)
     surprise = surprise_at(system, scorer, state, predictions)
-    eligible = wanted & np.isfinite(to_numpy(surprise))
+    eligible = moving & np.isfinite(to_numpy(surprise))
     eligible = eligible & np.isfinite(to_numpy(predictions.energies))
     return scored_frames(system, state, predictions, surprise, eligible)
 

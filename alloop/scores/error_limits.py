@@ -21,7 +21,7 @@ from alloop.core.known_distances import KnownDistances
 from alloop.core.units import Floats
 from alloop.scores.calibrate import conformal_quantile
 
-_LEAST = 10  # frames below which no line is fitted
+_LINE_FRAMES = 10  # frames below which no line is fitted
 _FOLDS = 10
 _PER_PIECE = 10  # frames for each piece of the line
 _MOST_PIECES = 6
@@ -30,7 +30,7 @@ _TINY = 1e-9  # eV/Å; smaller errors count as this
 
 def needed_frames(coverage: float) -> int:
     """Return the least number of labelled frames that can promise the coverage."""
-    return max(_LEAST, _needed_ratios(coverage))
+    return max(_LINE_FRAMES, _needed_ratios(coverage))
 
 
 def _needed_ratios(coverage: float) -> int:

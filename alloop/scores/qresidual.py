@@ -31,7 +31,7 @@ KINDS = ("q", "ppca", "leverage")
 UNSEEN = 1e6  # surprise of an element that was not in training: large, yet finite
 _PER_ELEMENT = ("elements", "centre", "spread", "components", "rest", "total")
 _ENOUGH = 16  # held-out atoms of an element that suffice on their own
-_LEAST = 1e-12  # of a mean or a spread
+_TINY = 1e-12  # of a mean or a spread
 _NARROW = 0.1  # of the mean residual: the least spread
 
 
@@ -93,7 +93,7 @@ class QResidual:
             raw = _raw_residuals(self.subspaces[index], self.kind, descriptors[atoms])
             centre = self.centre[index]
             if self.kind == "leverage":
-                z[atoms] = raw / max(centre, _LEAST)
+                z[atoms] = raw / max(centre, _TINY)
             else:
                 z[atoms] = (raw - centre) / self.spread[index]
         out: Floats = library(z).clip(z, None, UNSEEN)
@@ -178,13 +178,13 @@ class QResidualScorer:
 
 def atom_descriptors(potential: Potential, batch: Batch) -> Floats:
     """Return descriptors (atoms, features); InputError where there are none."""
-    found = potential.predict(batch, descriptors=True).descriptors
-    if found is None:
+    descriptors = potential.predict(batch, descriptors=True).descriptors
+    if descriptors is None:
         raise InputError(
             "expected a potential with descriptors of atoms, this one has none; choose "
             "`flag: {descriptors: soap}`, or `flag: {kind: committee}`"
         )
-    return found
+    return descriptors
 
 
 def fit_qresidual(
@@ -220,9 +220,9 @@ def fit_spaces(
     _check_training(train, kind)
     heldout, heldout_descriptors = held if len(held[0]) else learned
     elements = np.unique(train.numbers)
-    own = [train_descriptors[train.numbers == element] for element in elements]
-    typical = _typical_variance(own)
-    spaces = tuple(space_of(x, typical) for x in own)
+    by_element = [train_descriptors[train.numbers == element] for element in elements]
+    typical = _typical_variance(by_element)
+    spaces = tuple(space_of(x, typical) for x in by_element)
     residuals = [
         _raw_residuals(space, kind, heldout_descriptors[heldout.numbers == element])
         for element, space in zip(elements, spaces, strict=True)
@@ -258,9 +258,9 @@ def _raw_residuals(space: Subspace, kind: str, descriptors: Floats) -> Floats:
     return of(descriptors)
 
 
-def _typical_variance(own: list[Floats]) -> float:
+def _typical_variance(by_element: list[Floats]) -> float:
     """Return the mean total variance of the elements that have one, or 1."""
-    totals = [float(x.var(axis=0).sum()) for x in own]
+    totals = [float(x.var(axis=0).sum()) for x in by_element]
     some = [total for total in totals if total > 0.0]
     return float(np.mean(some)) if some else 1.0
 
@@ -281,8 +281,8 @@ def _centre_and_spread(
     trust = np.array([min(1.0, len(r) / _ENOUGH) for r in alike])
     mean = trust * _per_element(alike, np.mean) + (1.0 - trust) * pooled.mean()
     deviation = trust * _per_element(alike, np.std) + (1.0 - trust) * pooled.std()
-    least = np.maximum(_NARROW * mean, _LEAST)
-    return scales * mean, scales * np.maximum(deviation, least)
+    floor = np.maximum(_NARROW * mean, _TINY)
+    return scales * mean, scales * np.maximum(deviation, floor)
 
 
 def _per_element(samples: list[Floats], statistic: Any) -> Floats:

@@ -117,9 +117,9 @@ class _SoapPotential:
     soap: SoapDescriptors
 
     def predict(self, batch: Batch, *, descriptors: bool = False) -> Predictions:
-        found = self.soap.describe(batch) if descriptors else None
+        descriptors_of = self.soap.describe(batch) if descriptors else None
         shape = batch.positions.shape
-        return Predictions(np.zeros(len(batch)), np.zeros(shape), found)
+        return Predictions(np.zeros(len(batch)), np.zeros(shape), descriptors_of)
 
 
 def missing_dscribe() -> str | None:

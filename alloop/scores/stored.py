@@ -25,19 +25,19 @@ _SHIPPED: dict[str, Scorer] = {
 
 def scorer_name(fitted: FittedScorer) -> str:
     """Return the name of a scorer; that of a user's own is its import path."""
-    own = type(fitted)
-    return _FITTED.get(own) or f"{own.__module__}:{own.__qualname__}"
+    kind = type(fitted)
+    return _FITTED.get(kind) or f"{kind.__module__}:{kind.__qualname__}"
 
 
 def restore_scorer(
-    name: str, arrays: Arrays, read_potential: ReadPotential, own: Scorer | None
+    name: str, arrays: Arrays, read_potential: ReadPotential, kind: Scorer | None
 ) -> FittedScorer:
     """Return the scorer of that name that gave these arrays.
 
     own: restores a scorer that is not alloop's. Raises InputError where that is
     missing, ValueError where the arrays do not fit.
     """
-    scorer = _SHIPPED.get(name, own)
+    scorer = _SHIPPED.get(name, kind)
     if scorer is None:
         raise InputError(
             f"expected a scorer of {', '.join(_SHIPPED)} in this model, it has "

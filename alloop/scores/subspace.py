@@ -68,12 +68,12 @@ def principal_subspace(
     _, singular, axes = np.linalg.svd(descriptors - mean, full_matrices=False)
     variances = singular**2 / max(atoms - 1, 1)
     total = float(variances.sum()) or typical
-    kept = min(_component_count(variances, components), features - 1)
+    rank = min(_component_count(variances, components), features - 1)
     outside = max(
-        float(variances[kept:].sum()), _unseen_variance(total, atoms, features)
+        float(variances[rank:].sum()), _unseen_variance(total, atoms, features)
     )
-    rest = outside / (features - kept)
-    return Subspace(mean, axes[:kept], variances[:kept], rest, total)
+    rest = outside / (features - rank)
+    return Subspace(mean, axes[:rank], variances[:rank], rest, total)
 
 
 def ridge_space(descriptors: Floats, ridge: float, typical: float = 1.0) -> Subspace:
@@ -89,9 +89,9 @@ def ridge_space(descriptors: Floats, ridge: float, typical: float = 1.0) -> Subs
     _, singular, axes = np.linalg.svd(centred, full_matrices=False)
     variances = singular**2 / len(descriptors)
     total = float(variances.sum()) or typical
-    kept = int((variances > _TINY * total).sum())
-    least = ridge * total
-    return Subspace(mean, axes[:kept], variances[:kept] + least, least, total)
+    rank = int((variances > _TINY * total).sum())
+    floor = ridge * total
+    return Subspace(mean, axes[:rank], variances[:rank] + floor, floor, total)
 
 
 def _unseen_variance(total: float, atoms: int, features: int) -> float:

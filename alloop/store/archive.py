@@ -25,7 +25,7 @@ from alloop.store.root import build_store
 from alloop.store.set_aside import foreign_record, set_columns_aside
 
 Mode = Literal["r", "w"]
-_FEW = 64  # fewer loose records are not sealed at a clean stop
+_SEALING = 64  # loose records from which a clean stop seals them
 _NEAR = 16  # gaps up to this many records are read through, not skipped
 
 
@@ -148,8 +148,8 @@ class Archive:
             self.seal()
         return seq
 
-    def seal(self, least: int = 1) -> None:
-        """Put loose records into packs, unless there are fewer than `least`.
+    def seal(self, minimum: int = 1) -> None:
+        """Put loose records into packs, unless there are fewer than `minimum`.
 
         `append` does so every `packs.RECORDS` records, and `close` at a clean stop.
         Errors of the file system are ignored: the records are safe as they are, and a
@@ -157,7 +157,7 @@ class Archive:
         """
         self._held_lock()
         with contextlib.suppress(OSError):
-            self._journal.seal(least)
+            self._journal.seal(minimum)
 
     def records(self, start: int = 0) -> Iterator[StoredRecord]:
         """Yield all records from `start` on, with those that a live writer adds."""
@@ -232,7 +232,7 @@ class Archive:
         """Seal the loose records if there are enough of them, and release the lock."""
         try:
             if self._lock is not None and not self._failed:
-                self.seal(_FEW)
+                self.seal(_SEALING)
         finally:
             self.release()
 

@@ -77,8 +77,8 @@ class LabelCache:
         if not (_ID.fullmatch(level) and _ID.fullmatch(frame)):
             raise StoreError(f"expected ids of hexadecimal digits, got {level}/{frame}")
         path = self._folder / level / frame[:2] / frame
-        for each in (path.parents[1], path.parent, path, self._folder / _STAGING):
-            refuse_link(each)
+        for folder in (path.parents[1], path.parent, path, self._folder / _STAGING):
+            refuse_link(folder)
         return path
 
     def _encoded(self, record: Outcome) -> bytes:

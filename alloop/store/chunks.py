@@ -50,11 +50,11 @@ def encode_chunks(
     to the array's folder.
     """
     length = first + len(values)
-    whole = -(-length // layout.rows) * layout.rows
+    end = -(-length // layout.rows) * layout.rows
     memory: dict[str, Any] = {}
-    array = _memory_array(memory, (whole, *values.shape[1:]), values, layout)
-    if whole > first:
-        array[first:whole] = _padded_rows(values, whole - first)
+    array = _memory_array(memory, (end, *values.shape[1:]), values, layout)
+    if end > first:
+        array[first:end] = _padded_rows(values, end - first)
     node: Node = json.loads(memory.pop(NODE_FILE).to_bytes())
     node["shape"][0] = length
     return node, {key: buffer.to_bytes() for key, buffer in memory.items()}
@@ -154,8 +154,8 @@ def _chunk_faults(folder: Path, node: Node) -> Iterator[str]:
     for path in folder.glob("c.*"):
         with path.open("rb") as file:
             head = file.read(_UNPACKED.size)
-        whole = _UNPACKED.unpack(head)[0] if len(head) == _UNPACKED.size else 0
-        if path.stat().st_size > 2 * size + 1024 or (packed and whole > size):
+        unpacked = _UNPACKED.unpack(head)[0] if len(head) == _UNPACKED.size else 0
+        if path.stat().st_size > 2 * size + 1024 or (packed and unpacked > size):
             yield f"its chunk {path.name} is larger than a chunk of it"
 
 

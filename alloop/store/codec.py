@@ -125,9 +125,9 @@ class Codec:
             ) from error
 
     def _check(self, kind: str, version: int) -> None:
-        known = kind in self._registry
-        if version > VERSION or not known:
-            reads = f"reads up to {VERSION}" if known else "does not know"
+        registered = kind in self._registry
+        if version > VERSION or not registered:
+            reads = f"reads up to {VERSION}" if registered else "does not know"
             raise StoreError(
                 f"it holds {kind} of version {version}, which this alloop {reads}; "
                 "upgrade alloop"
@@ -170,9 +170,9 @@ class _Encoder:
             case Frame():
                 return {"#frame": self.frame(value)}
             case tuple():
-                return [self.value(each) for each in value]
+                return [self.value(item) for item in value]
             case list():
-                return {"#list": [self.value(each) for each in value]}
+                return {"#list": [self.value(item) for item in value]}
             case Mapping():
                 return {
                     "#map": {_field_key(k): self.value(v) for k, v in value.items()}
@@ -219,7 +219,7 @@ class _Decoder:
         # Journals are long and this is their inner loop: types, not patterns.
         kind = type(tree)
         if kind is list:
-            return tuple([self.value(each) for each in tree])
+            return tuple([self.value(item) for item in tree])
         if kind is not dict:
             return tree
         if "#" in tree:
@@ -238,9 +238,9 @@ class _Decoder:
     def rare(self, tree: dict[str, Any], tag: str, content: Any) -> Any:
         match tag:
             case "#map":
-                return {key: self.value(each) for key, each in content.items()}
+                return {key: self.value(item) for key, item in content.items()}
             case "#list":
-                return [self.value(each) for each in content]
+                return [self.value(item) for item in content]
             case "#float":
                 return float(content)
             case "#enum":
@@ -252,7 +252,7 @@ class _Decoder:
     def record(self, tree: dict[str, Any]) -> Any:
         kind = tree["#"]
         cls, value = self.registry[kind], self.value
-        named = {key: value(each) for key, each in tree.items() if key != "#"}
+        named = {key: value(item) for key, item in tree.items() if key != "#"}
         upcast = self.upcasters.get(kind)
         if upcast is not None:
             named = upcast(named)

@@ -92,14 +92,14 @@ def table_change(
 ) -> ColumnChange:
     """Return the change that brings a published table to these arrays."""
     home = table_place(name, attributes[MARK])
-    wanted = table_columns(name)
-    counting = next(iter(wanted))
+    columns = table_columns(name)
+    counting = next(iter(columns))
     chunks: dict[str, bytes] = {}
     nodes: dict[str, Node] = {}
-    for key in [*list(wanted)[1:], counting]:
+    for key in [*list(columns)[1:], counting]:
         path = f"{home}/{key}"
         first, values = tails[key]
-        node, made = encode_chunks(values, column_layout(name, wanted[key]), first)
+        node, made = encode_chunks(values, column_layout(name, columns[key]), first)
         if node != members.get(path):
             nodes[path] = node
             chunks |= {f"{path}/{chunk}": data for chunk, data in made.items()}

@@ -113,8 +113,8 @@ def clear_columns(archive: Archive) -> None:
     archive.confirm()
     with explain_errors(archive.path):
         members = root.node_members(root.read_root(archive.path))
-        kept = {path: node for path, node in members.items() if not _is_column(path)}
-        root.publish_members(archive.path, kept, archive.files)
+        others = {path: node for path, node in members.items() if not _is_column(path)}
+        root.publish_members(archive.path, others, archive.files)
         for name in TABLES:
             shutil.rmtree(archive.path / name, ignore_errors=True)
 
@@ -134,13 +134,15 @@ def _commit_changes(
 ) -> None:
     archive.confirm()
     store, files = archive.path, archive.files
-    chunks = {key: data for each in changes for key, data in each.chunks.items()}
-    nodes = {key: node for each in changes for key, node in each.nodes.items()}
+    chunks = {key: data for change in changes for key, data in change.chunks.items()}
+    nodes = {key: node for change in changes for key, node in change.nodes.items()}
     documents = {f"{key}/{NODE_FILE}": dump_node(node) for key, node in nodes.items()}
     write_many(files, store, chunks, root.staging_folder(store))
     write_many(files, store, documents, root.staging_folder(store))
-    kept = {path: node for path, node in members.items() if not _is_stale(path, nodes)}
-    root.publish_members(store, {**kept, **nodes}, files)
+    others = {
+        path: node for path, node in members.items() if not _is_stale(path, nodes)
+    }
+    root.publish_members(store, {**others, **nodes}, files)
     _remove_unshown(store, {**members, **nodes})
 
 
@@ -150,9 +152,9 @@ def _is_stale(path: str, nodes: Mapping[str, Node]) -> bool:
     return name in REPLACED and name in nodes and place not in nodes
 
 
-def _remove_unshown(store: Path, known: Mapping[str, Node]) -> None:
+def _remove_unshown(store: Path, members: Mapping[str, Node]) -> None:
     """Remove replaced tables that were not published even before this write."""
     for name in REPLACED:
         for folder in (store / name).glob("[0-9]*"):
-            if f"{name}/{folder.name}" not in known:
+            if f"{name}/{folder.name}" not in members:
                 shutil.rmtree(folder, ignore_errors=True)

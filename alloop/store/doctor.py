@@ -107,21 +107,21 @@ def consecutive_runs(
 ) -> Iterator[list[tuple[int, str]]]:
     """Group damaged records with consecutive numbers."""
     numbered = groupby(enumerate(damaged), lambda item: item[1][0] - item[0])
-    return ([each for _, each in group] for _, group in numbered)
+    return ([damage for _, damage in group] for _, group in numbered)
 
 
 def _damaged_records(journal: Journal, codec: Codec) -> Iterator[tuple[int, str]]:
-    for seq, found in journal.survey():
-        if isinstance(found, StoreError):
-            yield seq, str(found)
-        elif fault := _error_text(codec.decode, found.record):
+    for seq, entry in journal.survey():
+        if isinstance(entry, StoreError):
+            yield seq, str(entry)
+        elif fault := _error_text(codec.decode, entry.record):
             yield seq, fault
 
 
 def _pack_damage(store: Path) -> Iterator[DamageReport]:
     folder = store / FOLDER
-    found = Journal(folder).listing()
-    for span in (*found.packs, *found.tails):
+    listing = Journal(folder).listing()
+    for span in (*listing.packs, *listing.tails):
         if read_pack(folder, span).spoilt:
             what = "its index does not match its checksum"
             yield DamageReport(f"pack {span.name}", what, _INDEX)
@@ -136,10 +136,10 @@ def _fold_damage(store: Path) -> Iterator[DamageReport]:
 
 def _model_damage(store: Path, members: dict[str, root.Node]) -> Iterator[DamageReport]:
     listed = {p.rpartition("/")[2] for p in members if p.startswith(f"{root.MODELS}/")}
-    for each in sorted(listed | set(model_ids(store))):
-        fault = _error_text(read_model, store, each)
+    for model_id in sorted(listed | set(model_ids(store))):
+        fault = _error_text(read_model, store, model_id)
         if fault:
-            yield DamageReport(f"model {each}", fault, _MODEL)
+            yield DamageReport(f"model {model_id}", fault, _MODEL)
 
 
 def _attribute_damage(store: Path) -> Iterator[DamageReport]:
@@ -162,10 +162,10 @@ def _metadata_damage(
     """Compare the metadata of every array and group with what the root has of them."""
     for path, node in members.items():
         try:
-            own = json.loads((store / path / root.NODE_FILE).read_bytes())
-            same = _comparable_node(own) == _comparable_node(node) and _node_length(
-                own
-            ) >= _node_length(node)
+            metadata = json.loads((store / path / root.NODE_FILE).read_bytes())
+            same = _comparable_node(metadata) == _comparable_node(
+                node
+            ) and _node_length(metadata) >= _node_length(node)
         except (OSError, ValueError, TypeError, KeyError, AttributeError):
             same = False
         if not same:
@@ -212,20 +212,20 @@ def _column_damage(
 def _table_faults(
     store: Path, members: dict[str, root.Node], name: str
 ) -> Iterator[str]:
-    wanted = table_columns(name)
-    absent = [key for key in wanted if f"{name}/{key}" not in members]
+    columns = table_columns(name)
+    absent = [key for key in columns if f"{name}/{key}" not in members]
     if absent:
         yield f"it lacks {', '.join(absent)}"
         return
-    nodes = {key: members[f"{name}/{key}"] for key in wanted}
+    nodes = {key: members[f"{name}/{key}"] for key in columns}
     fault = shape_mismatch(
         name, {key: tuple(node["shape"]) for key, node in nodes.items()}
     )
     if fault:
         yield fault
         return
-    atoms = {nodes[key]["shape"][0] for key, c in wanted.items() if c.along == ATOM}
-    for key in wanted:
+    atoms = {nodes[key]["shape"][0] for key, c in columns.items() if c.along == ATOM}
+    for key in columns:
         yield from _array_faults(
             store, f"{name}/{key}", nodes[key], max(atoms, default=0)
         )
@@ -257,7 +257,7 @@ def _array_faults(store: Path, path: str, node: root.Node, atoms: int) -> Iterat
 def _chunk_names(node: root.Node) -> Iterator[str]:
     rows = node["chunk_grid"]["configuration"]["chunk_shape"][0]
     length, *tail = node["shape"]
-    return (chunk_name(each, 1 + len(tail)) for each in range(-(-length // rows)))
+    return (chunk_name(index, 1 + len(tail)) for index in range(-(-length // rows)))
 
 
 def _error_text(attempt: Callable[..., object], *args: object) -> str:

@@ -154,8 +154,8 @@ def sweep_staging(folder: Path) -> None:
     handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
     try:
         with os.scandir(handle) as entries:
-            found = [(x.name, x.is_dir(follow_symlinks=False)) for x in entries]
-        for name, is_folder in found:
+            listing = [(x.name, x.is_dir(follow_symlinks=False)) for x in entries]
+        for name, is_folder in listing:
             if is_folder:
                 shutil.rmtree(name, dir_fd=handle)
             else:

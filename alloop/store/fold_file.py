@@ -64,8 +64,8 @@ def read_fold(
         if header["version"] != version or seq > journal.last():
             return None
         seal = _fold_seal((version, seq, digest), blob)
-        own = bool(seal) and hmac.compare_digest(str(header["seal"]), seal)
-        if not (own or foreign) or journal.fingerprint(seq) != digest:
+        trusted = bool(seal) and hmac.compare_digest(str(header["seal"]), seal)
+        if not (trusted or foreign) or journal.fingerprint(seq) != digest:
             return None
     except (OSError, StoreError, KeyError, ValueError, TypeError, AttributeError):
         return None
@@ -115,8 +115,10 @@ def _read_key(path: Path) -> bytes | None:
     """Return the key unless somebody else could have read or written it."""
     handle = os.open(path, os.O_RDONLY | os.O_NOFOLLOW)
     try:
-        found = os.fstat(handle)
-        private = found.st_uid == os.getuid() and not stat.S_IMODE(found.st_mode) & 0o77
+        status = os.fstat(handle)
+        private = (
+            status.st_uid == os.getuid() and not stat.S_IMODE(status.st_mode) & 0o77
+        )
         key = os.read(handle, _KEY_BYTES + 1)
     finally:
         os.close(handle)

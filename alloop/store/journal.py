@@ -2,18 +2,23 @@
 
 `journal/00000012-` holds record 12 and those that follow it, see `alloop.store.packs`.
 A number can be taken only once: a second writer that got past the lock finds that the
-file has grown or gone, and fails at its first append. Old records are sealed into
-packs, see `alloop.store.sealing`. Stores of format 2 had a file for each new record,
-`journal/00000012`; these are read and sealed as they are found. The folder is at the
+file has grown or gone, and fails at its first append. Stores of format 2 had a file for
+each new record, `journal/00000012`; these are read and sealed too. The folder is at the
 same time a Zarr array of shape (0,), whose members nothing lists, so that the store
 stays a valid Zarr hierarchy.
+
+Old records are sealed into packs. A pack is created as a record is: exclusively,
+complete, on the disk. Only then are the files removed whose records it holds. If the
+writer dies in between, some records are stored twice, and the next writer removes the
+extra files: committed records are never half there, and a reader finds each in at least
+one place.
 """
 
 import contextlib
 import hashlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from itertools import islice
+from itertools import islice, takewhile
 from pathlib import Path
 from typing import Any
 
@@ -27,13 +32,13 @@ from alloop.store.packs import (
     Pack,
     RecordSpan,
     frame_record,
+    join_records,
     list_journal,
     read_digests,
     read_pack,
     tail_layout,
 )
-from alloop.store.record import DIGEST, pack_record, unpack_record
-from alloop.store.sealing import remove_packed_files, seal_records
+from alloop.store.record import DIGEST, is_whole, pack_record, unpack_record
 
 FOLDER = "journal"
 STAGING = "staging"
@@ -126,13 +131,13 @@ class Journal:
             ) from error
         self._tail = _Tail(tail.path, tail.size + len(data), seq + 1)
 
-    def seal(self, least: int = 1) -> None:
-        """Put loose records into packs, unless there are fewer than `least`.
+    def seal(self, minimum: int = 1) -> None:
+        """Put loose records into packs, unless there are fewer than `minimum`.
 
         Raises OSError if a file system call failed; nothing is lost.
         """
         try:
-            seal_records(self._folder, self._staging, self._files, least)
+            seal_records(self._folder, self._staging, self._files, minimum)
         finally:
             if self._tail is not None and not self._tail.path.exists():
                 self._tail = None
@@ -154,19 +159,19 @@ class Journal:
 
         Raises OSError if one of them is missing.
         """
-        digest, found, seq = hashlib.sha256(), self.listing(), 0
+        digest, listing, seq = hashlib.sha256(), self.listing(), 0
         while seq <= last:
-            span = found.span_of(seq)
+            span = listing.span_of(seq)
             if span is None:
                 digest.update(self._record_path(seq).read_bytes()[-DIGEST:])
                 seq += 1
                 continue
-            each = islice(
+            digests = islice(
                 read_digests(self._folder, span),
                 seq - span.first,
                 last + 1 - span.first,
             )
-            digest.update(b"".join(each))
+            digest.update(b"".join(digests))
             seq = span.last + 1
         return digest.hexdigest()
 
@@ -177,22 +182,22 @@ class Journal:
         """
         seen: JournalListing | None = None
         while True:
-            found, begin = self.listing(), start
-            for entry in self._iterate_from(start, found):
+            listing, begin = self.listing(), start
+            for entry in self._iterate_from(start, listing):
                 yield entry
                 start = entry.seq + 1
-            if start == begin and start > found.last:
+            if start == begin and start > listing.last:
                 return
             # A listed file that cannot be opened was sealed meanwhile: list again.
-            if start == begin and (start in found.missing() or found == seen):
+            if start == begin and (start in listing.missing() or listing == seen):
                 raise self._absent_error(start)
-            seen = found
+            seen = listing
 
     def survey(self) -> Iterator[tuple[int, "RawEntry | StoreError"]]:
         """Yield every number up to the last, with its record or the error there."""
-        found, seq = self.listing(), 0
-        gaps = set(found.missing())
-        while seq <= found.last:
+        listing, seq = self.listing(), 0
+        gaps = set(listing.missing())
+        while seq <= listing.last:
             try:
                 for entry in self.iterate(seq):
                     yield entry.seq, entry
@@ -213,17 +218,17 @@ class Journal:
         """Return a listing of the files that hold the records."""
         return list_journal(self._folder)
 
-    def _iterate_from(self, seq: int, found: JournalListing) -> Iterator[RawEntry]:
+    def _iterate_from(self, seq: int, listing: JournalListing) -> Iterator[RawEntry]:
         """Yield records from `seq` on, until one is not where the listing has it."""
         with contextlib.suppress(FileNotFoundError):
             while True:
-                span = found.span_of(seq)
+                span = listing.span_of(seq)
                 if span is None:
                     yield self._loose_entry(seq)
                     seq += 1
                 else:
                     yield from self._sealed_entries(
-                        seq, read_pack(self._folder, span), found
+                        seq, read_pack(self._folder, span), listing
                     )
                     seq = span.last + 1
 
@@ -232,7 +237,7 @@ class Journal:
         return _decode_entry(seq, path.read_bytes(), str(path))
 
     def _sealed_entries(
-        self, start: int, pack: Pack, found: JournalListing
+        self, start: int, pack: Pack, listing: JournalListing
     ) -> Iterator[RawEntry]:
         name = str(self._folder / pack.span.name)
         for seq in range(start, pack.span.last + 1):
@@ -241,18 +246,18 @@ class Journal:
                     seq, pack.record_bytes(seq), f"record {seq} in {name}"
                 )
             except DamagedError:
-                spare = self._spare_entry(seq, found)
+                spare = self._spare_entry(seq, listing)
                 if spare is None:
                     raise
                 yield spare
 
-    def _spare_entry(self, seq: int, found: JournalListing) -> RawEntry | None:
+    def _spare_entry(self, seq: int, listing: JournalListing) -> RawEntry | None:
         """Return the record from a file that the pack has not replaced yet, if any."""
-        for span in (*found.inner, *found.tails):
+        for span in (*listing.inner, *listing.tails):
             if seq in span:
                 data = read_pack(self._folder, span).record_bytes(seq)
                 return _decode_entry(seq, data, f"record {seq} in {span.name}")
-        return self._loose_entry(seq) if seq in found.loose else None
+        return self._loose_entry(seq) if seq in listing.loose else None
 
     def _record_path(self, seq: int) -> Path:
         return self._folder / f"{seq:0{DIGITS}d}"
@@ -266,10 +271,10 @@ def _resume_tail(folder: Path, files: FileSystem) -> _Tail | None:
 
     None if it is damaged: records appended to it might not be found again.
     """
-    found = list_journal(folder)
-    if not found.tails or found.tails[-1].last != found.last:
+    listing = list_journal(folder)
+    if not listing.tails or listing.tails[-1].last != listing.last:
         return None
-    last = found.tails[-1]
+    last = listing.tails[-1]
     data = (folder / last.name).read_bytes()
     there = tail_layout(data, last.first)
     if there.spoilt:
@@ -305,3 +310,128 @@ def _decode_entry(seq: int, data: bytes, name: str) -> RawEntry:
         header["record"], tuple(arrays), tuple(header["frames"]), header["versions"]
     )
     return RawEntry(seq, header["time"], record, data[-DIGEST:])
+
+
+def seal_records(
+    folder: Path, staging: Path, files: FileSystem, minimum: int = 1
+) -> None:
+    """Seal the loose records, unless there are fewer than `minimum`.
+
+    If the last pack is not full, it is merged with them into a new one, so that many
+    short runs leave no more packs than a long one. A damaged record, and those after
+    it, stay as they are.
+    """
+    listing = list_journal(folder)
+    begin = listing.packs[-1].last + 1 if listing.packs else 0
+    if listing.last + 1 - begin < minimum:
+        return
+    partial = _partial_pack(folder, listing)
+    records = (
+        [partial.record_bytes(seq) for seq in _span_numbers(partial.span)]
+        if partial
+        else []
+    )
+    first = begin - len(records)
+    for group in _pack_groups([*records], _whole_records(folder, listing, begin)):
+        span = RecordSpan(first, first + len(group) - 1)
+        create_file(files, folder / span.name, join_records(group), staging)
+        for name in _replaced_files(listing, span, partial):
+            files.remove(folder / name)
+        first = span.last + 1
+    _clear_tails(folder, files)
+
+
+def _partial_pack(folder: Path, listing: JournalListing) -> Pack | None:
+    """Return the last pack if it is not full and not damaged."""
+    if not listing.packs or len(listing.packs[-1]) >= packs.RECORDS:
+        return None
+    pack = read_pack(folder, listing.packs[-1])
+    small = len(pack.data) < packs.BYTES
+    return pack if small and _is_sound(pack, pack.span) else None
+
+
+def _whole_records(
+    folder: Path, listing: JournalListing, begin: int
+) -> Iterator[bytes]:
+    """Yield records from `begin` on, up to the first that is damaged."""
+    return takewhile(is_whole, _loose_records(folder, listing, begin))
+
+
+def _loose_records(folder: Path, listing: JournalListing, seq: int) -> Iterator[bytes]:
+    while seq <= listing.last:
+        tail = listing.span_of(seq)
+        if tail is None:
+            yield (folder / f"{seq:0{DIGITS}d}").read_bytes()
+            seq += 1
+        else:
+            pack = read_pack(folder, tail)
+            yield from map(pack.record_bytes, range(seq, tail.last + 1))
+            seq = tail.last + 1
+
+
+def _pack_groups(group: list[bytes], records: Iterator[bytes]) -> Iterator[list[bytes]]:
+    """Yield the records of each pack; the first pack begins with `group`."""
+    fresh, size = False, sum(map(len, group))
+    for data in records:
+        group.append(data)
+        fresh, size = True, size + len(data)
+        if len(group) >= packs.RECORDS or size >= packs.BYTES:
+            yield group
+            group, fresh, size = [], False, 0
+    if fresh:
+        yield group
+
+
+def _replaced_files(
+    listing: JournalListing, span: RecordSpan, partial: Pack | None
+) -> Iterator[str]:
+    """Yield the files whose records a new pack holds, without tails."""
+    if partial is not None and partial.span.first in span:
+        yield partial.span.name
+    yield from (f"{seq:0{DIGITS}d}" for seq in sorted(listing.loose) if seq in span)
+
+
+def remove_packed_files(folder: Path, files: FileSystem) -> None:
+    """Remove the files whose records are in a pack and undamaged there.
+
+    A copy that differs from the pack's is removed too: its writer was refused.
+    """
+    _clear_tails(folder, files)
+    listing = list_journal(folder)
+    for span in listing.packs:
+        inner = [each for each in listing.inner if each.first in span]
+        loose = sorted(seq for seq in listing.loose if seq in span)
+        if inner or loose:
+            pack = read_pack(folder, span)
+            names = [each.name for each in inner if _is_sound(pack, each)]
+            names += [
+                f"{seq:0{DIGITS}d}" for seq in loose if is_whole(pack.record_bytes(seq))
+            ]
+            for name in names:
+                files.remove(folder / name)
+
+
+def _clear_tails(folder: Path, files: FileSystem) -> None:
+    """Remove the tails whose records are all in packs."""
+    listing = list_journal(folder)
+    for tail in listing.tails:
+        if _is_packed(folder, listing, tail):
+            files.remove(folder / tail.name)
+
+
+def _is_packed(folder: Path, listing: JournalListing, tail: RecordSpan) -> bool:
+    """Return True if all records of a tail are in packs and undamaged there."""
+    count = 0
+    for span in listing.packs:
+        both = range(max(span.first, tail.first), min(span.last, tail.last) + 1)
+        pack = read_pack(folder, span) if both else None
+        count += sum(is_whole(pack.record_bytes(seq)) for seq in both) if pack else 0
+    return count == len(tail)
+
+
+def _is_sound(pack: Pack, span: RecordSpan) -> bool:
+    return all(is_whole(pack.record_bytes(seq)) for seq in _span_numbers(span))
+
+
+def _span_numbers(span: RecordSpan) -> range:
+    return range(span.first, span.last + 1)

@@ -31,10 +31,10 @@ def find_links(folder: Path) -> Iterator[tuple[Path, str]]:
         inner = waiting.pop()
         try:
             with os.scandir(inner) as entries:
-                found = sorted(entries, key=lambda entry: entry.name)
+                listing = sorted(entries, key=lambda entry: entry.name)
         except FileNotFoundError:
             continue
-        for entry in found:
+        for entry in listing:
             if entry.is_dir(follow_symlinks=False):
                 waiting.append(Path(entry.path))
             elif not entry.is_file(follow_symlinks=False):

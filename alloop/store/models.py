@@ -1,5 +1,6 @@
 """Models as write-once bytes: `models/<id>`, a Zarr array that appears whole."""
 
+import contextlib
 import hashlib
 import json
 import re
@@ -62,10 +63,10 @@ def read_model(store: Path, model_id: str) -> bytes:
     try:
         node = json.loads((folder / NODE_FILE).read_bytes())
         blob = read_array(folder, node).astype(np.uint8).tobytes()
-        whole = hashlib.sha256(blob).hexdigest() == node["attributes"]["sha256"]
+        intact = hashlib.sha256(blob).hexdigest() == node["attributes"]["sha256"]
     except (ValueError, KeyError, TypeError, RuntimeError, OSError):
-        whole = False
-    if not whole:
+        intact = False
+    if not intact:
         raise DamagedError(
             f"model {model_id} in {folder} does not match its checksum; "
             "run `alloop doctor` on the store"
@@ -77,16 +78,14 @@ def read_model(store: Path, model_id: str) -> bytes:
 
 def _refuse_another(folder: Path, model_id: str, blob: bytes) -> None:
     """Raise DamagedError if an id that is a content hash does not match the content."""
-    try:
-        found = content_identity(blob)
-    except AlloopError:
-        found = "no model"
-    if found != model_id:
+    content = "a file that is no model"
+    with contextlib.suppress(AlloopError):
+        content = f"model {content_identity(blob)}"
+    if content != f"model {model_id}":
         raise DamagedError(
-            f"expected model {model_id} in {folder}, got "
-            f"{'a file that is no model' if found == 'no model' else f'model {found}'};"
-            f" bring the right one back from a copy of the store, or go on from an "
-            "earlier generation with `alloop fork STORE OUT --at GENERATION`"
+            f"expected model {model_id} in {folder}, got {content}; bring the right "
+            "one back from a copy of the store, or go on from an earlier generation "
+            "with `alloop fork STORE OUT --at GENERATION`"
         )
 
 

@@ -132,8 +132,8 @@ def _visible_names(folder: Path) -> tuple[set[str], tuple[RecordSpan, ...]]:
 
 
 def _tail_spans(folder: Path, names: set[str]) -> tuple[RecordSpan, ...]:
-    found = (name.partition("-") for name in names if name.endswith("-"))
-    firsts = sorted(int(first) for first, _, _ in found if first.isdigit())
+    parts = (name.partition("-") for name in names if name.endswith("-"))
+    firsts = sorted(int(first) for first, _, _ in parts if first.isdigit())
     if not firsts:
         return ()
     # The last one grows: its end is known only from its content.
@@ -196,8 +196,8 @@ def read_pack(folder: Path, span: RecordSpan) -> Pack:
     """Read a pack; raise FileNotFoundError if it was merged into a larger one."""
     data = (folder / span.name).read_bytes()
     if span.grows:
-        found = tail_layout(data, span.first)
-        return Pack(span, data, found.cuts, found.spoilt)
+        layout = tail_layout(data, span.first)
+        return Pack(span, data, layout.cuts, layout.spoilt)
     start = _PREFIX.size + 8 * (len(span) + 1)
     head, digest = data[:start], data[start : start + _DIGEST]
     if hashlib.sha256(head).digest() == digest:
@@ -298,11 +298,11 @@ def _frame_header(data: bytes, at: int) -> tuple[int, int] | None:
 
 def _next_frame(data: bytes, at: int) -> int:
     """Return the begin of the next undamaged frame, or the end of the data."""
-    found = data.find(RECORD_MAGIC, at)
-    while found >= 0:
-        if found - _FRAME >= at and _frame_header(data, found - _FRAME):
-            return found - _FRAME
-        found = data.find(RECORD_MAGIC, found + 1)
+    position = data.find(RECORD_MAGIC, at)
+    while position >= 0:
+        if position - _FRAME >= at and _frame_header(data, position - _FRAME):
+            return position - _FRAME
+        position = data.find(RECORD_MAGIC, position + 1)
     return len(data)
 
 

@@ -97,8 +97,8 @@ def _split_record(
     data: bytes, start: int, described: list[dict[str, Any]]
 ) -> list[Array]:
     arrays = []
-    for each in described:
-        dtype, shape = _dtype(each["dtype"]), each["shape"]
+    for description in described:
+        dtype, shape = _dtype(description["dtype"]), description["shape"]
         if dtype.kind not in _KINDS or min(shape, default=0) < 0:
             raise ValueError(f"an array of {dtype} and shape {shape}")
         count = math.prod(shape)

@@ -52,8 +52,8 @@ def root_node(attributes: Mapping[str, Any], members: Mapping[str, Node]) -> Nod
 
 def fresh_root(attributes: Mapping[str, Any], members: Mapping[str, Node]) -> Node:
     """Return the root node of a new store."""
-    own = {_FORMAT_KEY: FORMAT, _VERSION_KEY: version("alloop")}
-    return root_node({**attributes, **own}, members)
+    origin = {_FORMAT_KEY: FORMAT, _VERSION_KEY: version("alloop")}
+    return root_node({**attributes, **origin}, members)
 
 
 def read_root(store: Path) -> Node:
@@ -81,17 +81,17 @@ def read_root(store: Path) -> Node:
 
 def _checked_root(node: Any, store: Path) -> Node:
     attributes = node.get("attributes") if isinstance(node, dict) else None
-    found = attributes.get(_FORMAT_KEY) if isinstance(attributes, dict) else None
-    if not isinstance(found, int) and attributes_copy(store) is not None:
+    number = attributes.get(_FORMAT_KEY) if isinstance(attributes, dict) else None
+    if not isinstance(number, int) and attributes_copy(store) is not None:
         raise DamagedError(
             f"{store / NODE_FILE} does not say what it is; "
             "run `alloop doctor` on the store"
         )
-    if not isinstance(found, int):
+    if not isinstance(number, int):
         raise StoreError(f"{store} is not an alloop store; give the path of a store")
-    if found > FORMAT:
+    if number > FORMAT:
         raise StoreError(
-            f"{store} holds format {found}, this alloop reads up to {FORMAT}; "
+            f"{store} holds format {number}, this alloop reads up to {FORMAT}; "
             "upgrade alloop"
         )
     checked: Node = node
@@ -159,8 +159,8 @@ def rescued_attributes(store: Path) -> dict[str, Any] | None:
 
 def node_members(node: Node) -> dict[str, Node]:
     """Return the metadata of all members of a root node, by path."""
-    found = dict((node.get("consolidated_metadata") or {}).get("metadata", {}))
-    return {path: _plain_node(member) for path, member in found.items()}
+    members = dict((node.get("consolidated_metadata") or {}).get("metadata", {}))
+    return {path: _plain_node(member) for path, member in members.items()}
 
 
 def publish_members(

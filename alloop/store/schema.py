@@ -201,12 +201,12 @@ def table_columns(table: str) -> dict[str, Column]:
 
 def checked_table(name: str, table: Table) -> dict[str, Array]:
     """Return the table's arrays in the schema's dtypes; raise ValueError if unfit."""
-    wanted = table_columns(name)
-    if set(table) != set(wanted):
+    columns = table_columns(name)
+    if set(table) != set(columns):
         raise ValueError(
-            f"table {name} needs the columns {sorted(wanted)}, got {sorted(table)}"
+            f"table {name} needs the columns {sorted(columns)}, got {sorted(table)}"
         )
-    out = {key: np.asarray(table[key], column.dtype) for key, column in wanted.items()}
+    out = {key: np.asarray(table[key], column.dtype) for key, column in columns.items()}
     fault = shape_mismatch(name, {key: array.shape for key, array in out.items()})
     if fault or not _offsets_in_bounds(out):
         raise ValueError(f"table {name}: {fault or 'the offsets do not fit the atoms'}")
@@ -215,13 +215,13 @@ def checked_table(name: str, table: Table) -> dict[str, Array]:
 
 def shape_mismatch(name: str, shapes: Mapping[str, tuple[int, ...]]) -> str:
     """Return the mistake in the shapes of a table's arrays, "" if there is none."""
-    wanted = table_columns(name)
-    rows = shapes[next(iter(wanted))][0]
-    atoms = {shapes[key][0] for key, c in wanted.items() if c.along == ATOM}
+    columns = table_columns(name)
+    rows = shapes[next(iter(columns))][0]
+    atoms = {shapes[key][0] for key, c in columns.items() if c.along == ATOM}
     if len(atoms) > 1:
         return f"its flat arrays have {sorted(atoms)} atoms"
     lengths = {ROW: rows, BOUND: rows + 1, ATOM: atoms.pop() if atoms else 0}
-    for key, column in wanted.items():
+    for key, column in columns.items():
         expected = (lengths[column.along], *column.tail)
         if shapes[key] != expected:
             return f"{key} has shape {shapes[key]}, expected {expected}"
@@ -237,8 +237,8 @@ def _offsets_in_bounds(arrays: Mapping[str, Array]) -> bool:
 
 def offsets_fit(offsets: Array, atoms: int) -> bool:
     """Return True if offsets begin at 0, never decrease, and end at `atoms`."""
-    whole = int(offsets[0]) == 0 and int(offsets[-1]) == atoms
-    return whole and bool(np.all(np.diff(offsets) >= 0))
+    spans = int(offsets[0]) == 0 and int(offsets[-1]) == atoms
+    return spans and bool(np.all(np.diff(offsets) >= 0))
 
 
 def id_digits(ids: Iterable[str]) -> npt.NDArray[np.uint8]:

@@ -23,7 +23,7 @@ _FIVE = 5  # iterations, after which singular values lie between 0.7 and 1.2
 _QUINTIC = (3.4445, -4.7750, 2.0315)  # of X, XXᵀX and (XXᵀ)²X: Jordan's
 _WIDE = 2  # columns over rows; factors are cheaper from there on
 _SIZE = 0.2  # root mean square of AdamW's steps, in units of its lr
-_LEAST = 1e-7
+_EPSILON = 1e-7
 
 
 class Muon(torch.optim.Optimizer):
@@ -73,7 +73,7 @@ def orthogonalised(matrices: Tensor) -> Tensor:
     """
     rows, columns = matrices.shape[1:]
     X = matrices.mT if rows > columns else matrices
-    X = X / (X.norm(dim=(1, 2), keepdim=True) + _LEAST)
+    X = X / (X.norm(dim=(1, 2), keepdim=True) + _EPSILON)
     wide = X.shape[2] >= _WIDE * X.shape[1]
     X = _iterated_by_factors(X) if wide else _iterated(X)
     return X.mT if rows > columns else X

@@ -150,8 +150,8 @@ class DaskPool:
             future = self._done.get(timeout=timeout)
         except queue.Empty:
             return None
-        task, known = self._tasks.get(future.key, (None, None))
-        if task is None or known is not future:  # released futures report again
+        task, pending = self._tasks.get(future.key, (None, None))
+        if task is None or pending is not future:  # released futures report again
             return None
         return self._outcome(task, future)
 
@@ -184,9 +184,9 @@ class DaskPool:
 
     def _keep_member(self, result: MemberResult) -> None:
         """Keep a part of a training; submit the rest of it after the last part."""
-        whole = self._trainings.add(result)
-        if whole is not None:
-            self._send(whole)
+        training = self._trainings.add(result)
+        if training is not None:
+            self._send(training)
 
     def _failed_task(
         self, task: Task, error: BaseException | None

@@ -118,10 +118,10 @@ def _predicted_frames(
     scorer = generation.scorer
     none = np.full(len(batch), np.nan)
     surprise = none if scorer is None else scorer.score(batch, predictions)
-    found = ScoredFrames(
+    frames = ScoredFrames(
         walkers, batch, predictions, surprise, np.isfinite(surprise), step=0
     )
-    return tuple(found.candidate(i, EXAMINATION) for i in range(len(walkers)))
+    return tuple(frames.candidate(i, EXAMINATION) for i in range(len(walkers)))
 
 
 def _exploring_potential(

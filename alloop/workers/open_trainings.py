@@ -55,8 +55,8 @@ class OpenTrainings:
         if training is None or number in training.results:
             return None
         training.results[number] = result
-        wanted = set(member_numbers(self.scorer))
-        if training.task is None or set(training.results) != wanted:
+        numbers = set(member_numbers(self.scorer))
+        if training.task is None or set(training.results) != numbers:
             return None
         return self._whole(training, training.task)
 

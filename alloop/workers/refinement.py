@@ -66,15 +66,15 @@ def refined_member(
         return None
     seeded = replace(settings, seed=torch_seed(inputs.seed, command.name))
     keeper = None if inputs.folder is None else StateFolder(inputs.folder)
-    found = train_at_test_time(potential, labels, seeded, keeper)
-    blob = checkpoint_to_bytes(found.potential.checkpoint())
+    refined = train_at_test_time(potential, labels, seeded, keeper)
+    blob = checkpoint_to_bytes(refined.potential.checkpoint())
     return RefinedMember(
         TrainedMember(0, blob, {}),
-        Refinement(len(labels.cheap), found.share, found.cheap, found.held),
+        Refinement(len(labels.cheap), refined.share, refined.cheap, refined.held),
         ModelCheck(
             "force error on held-out expensive labels",
-            found.held[1] * _MILLI,
-            found.limit * _MILLI,
+            refined.held[1] * _MILLI,
+            refined.limit * _MILLI,
             "meV/Å",
         ),
     )

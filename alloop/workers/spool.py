@@ -72,8 +72,8 @@ def training_folder(folder: Path, name: str) -> Path:
 
 def training_progress(folder: Path) -> list[str]:
     """Return the progress of the trainings in a spool, one text each."""
-    found = [read_progress(each) for each in sorted(folder.glob("training/*"))]
-    return [str(progress) for progress in found if progress is not None]
+    reports = [read_progress(path) for path in sorted(folder.glob("training/*"))]
+    return [str(progress) for progress in reports if progress is not None]
 
 
 def find_label(folder: Path, level: str, frame: str) -> Label | Unlabelled | None:

@@ -72,8 +72,8 @@ class TaskTimes:
             case Train(refine=frames) if frames:
                 return self._recent_span(_REFINE) or TaskSpan()
             case Train(length=length):
-                usual = self._recent_span(Train) or TaskSpan()
-                return TaskSpan(length * usual.likely, length * usual.most)
+                span = self._recent_span(Train) or TaskSpan()
+                return TaskSpan(length * span.likely, length * span.most)
             case _:
                 return self._recent_span(type(command)) or TaskSpan()
 
@@ -93,8 +93,8 @@ class TaskTimes:
             cost = level_cost(self._levels[level])
         if cost is None:
             return TaskSpan()
-        most = cost.seconds(frame) * cost.spread(frame) ** 2
-        return TaskSpan(min(self._limit, likely), min(self._limit, most))
+        longest = cost.seconds(frame) * cost.spread(frame) ** 2
+        return TaskSpan(min(self._limit, likely), min(self._limit, longest))
 
     def _recheck_span(
         self, level: LevelId, frame: Frame, costs: Mapping[LevelId, Cost]
@@ -123,23 +123,23 @@ def label_costs(
     label_index: LabelIndex, levels: Iterable[Level]
 ) -> dict[LevelId, Cost]:
     """Return the cost of labels by level, for levels at which some were made here."""
-    known = {level.id: level for level in levels}
+    by_id = {level.id: level for level in levels}
     made = groupby(sorted(label_index.computed), itemgetter(0))
-    found = {level: _good_labels(label_index, keys) for level, keys in made}
+    good = {level: _good_labels(label_index, keys) for level, keys in made}
     return {
-        level: level_cost(known[level], labels)
-        for level, labels in found.items()
-        if level in known
+        level: level_cost(by_id[level], labels)
+        for level, labels in good.items()
+        if level in by_id
     }
 
 
 def _good_labels(
     label_index: LabelIndex, keys: Iterable[tuple[LevelId, str]]
 ) -> list[tuple[Frame, Label]]:
-    found = (
+    records = (
         (label_index.frames[frame], label_index.get(at, frame)) for at, frame in keys
     )
-    return [(frame, label) for frame, label in found if isinstance(label, Label)]
+    return [(frame, label) for frame, label in records if isinstance(label, Label)]
 
 
 def expected_cost(

@@ -41,8 +41,8 @@ def perform_training(
     inputs = _training_inputs(command, task_data, settings)
     refined = None
     if command.refine:
-        usual = settings.refine or TestTimeSettings()
-        refined = refined_member(command, inputs, task_data.test, usual)
+        refinement = settings.refine or TestTimeSettings()
+        refined = refined_member(command, inputs, task_data.test, refinement)
     apart = task_data.trained if refined is None else (refined.member,)
     if refined is None:
         trainer = _task_trainer(task_data, settings, command.length)
@@ -225,16 +225,16 @@ def _evaluate_test(
     if test is None or len(test) == 0:
         return None
     predictions = generation.predict(test.batch, descriptors=True)
-    found = prediction_errors(predictions, test)
+    errors = prediction_errors(predictions, test)
     return e.Evaluation(
         frames=tuple(frame.id for frame in test.batch.frames()),
         energies=predictions.energies,
         forces=predictions.forces,
         surprise=_test_surprise(generation, test.batch, predictions),
-        energy_mae=found.energy_spread,
-        force_mae=found.force_mae,
-        force_rmse=found.force_rmse,
-        energy_absolute=found.energy_mae,
+        energy_mae=errors.energy_spread,
+        force_mae=errors.force_mae,
+        force_rmse=errors.force_rmse,
+        energy_absolute=errors.energy_mae,
     )
 
 

@@ -96,7 +96,7 @@ def test_large_records_make_a_pack_full_early(
 
 def test_few_loose_records_may_stay(journal: Journal, folder: Path) -> None:
     fill(journal, 0, 3)
-    journal.seal(least=4)
+    journal.seal(minimum=4)
     assert names(folder) == ["00000000-"]
 
 
@@ -214,7 +214,7 @@ def test_a_lost_pack_is_a_gap(journal: Journal, folder: Path) -> None:
 def test_an_archive_seals_as_it_goes_and_at_a_clean_stop(
     archive: Archive, turn: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("alloop.store.archive._FEW", 2)
+    monkeypatch.setattr("alloop.store.archive._SEALING", 2)
     folder = archive.path / "journal"
     for i in range(5):
         archive.append(turn(i))
@@ -232,7 +232,7 @@ def test_an_archive_seals_as_it_goes_and_at_a_clean_stop(
 def test_a_stop_by_an_error_leaves_the_journal_alone(
     archive: Archive, turn: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("alloop.store.archive._FEW", 1)
+    monkeypatch.setattr("alloop.store.archive._SEALING", 1)
     archive.append(turn(0))
     with pytest.raises(ZeroDivisionError), archive:
         raise ZeroDivisionError

@@ -38,8 +38,8 @@ def peak_mb() -> float:
 
 def allowed_mb() -> float:
     """Return the memory in MB that a label may use: the child's limit, or all of it."""
-    given = os.environ.get(ALLOWED)
-    return float(given) if given else psutil.virtual_memory().total / 1e6
+    text = os.environ.get(ALLOWED)
+    return float(text) if text else psutil.virtual_memory().total / 1e6
 
 
 def oom_kills() -> int:
@@ -56,11 +56,11 @@ def oom_kills() -> int:
 
 def descendants(pid: int) -> list[int]:
     """Return the process ids of all visible descendants of a process."""
-    found = [pid]
-    for parent in found:  # grows during the loop
+    processes = [pid]
+    for parent in processes:  # grows during the loop
         with suppress(OSError, psutil.Error):
-            found += _children(parent)
-    return found[1:]
+            processes += _children(parent)
+    return processes[1:]
 
 
 def used_memory_and_cpu(pids: Sequence[int]) -> tuple[float, float]:
@@ -104,8 +104,8 @@ def _children(pid: int) -> list[int]:
     tasks = f"/proc/{pid}/task"
     if not os.path.exists(f"{tasks}/{pid}/children"):  # noqa: PTH110 - asked often
         return [child.pid for child in _process(pid).children()]  # reads all of /proc
-    found: list[int] = []
+    children: list[int] = []
     for task in os.listdir(tasks):  # noqa: PTH208
         with open(f"{tasks}/{task}/children", "rb") as file:  # noqa: PTH123
-            found += map(int, file.read().split())
-    return found
+            children += map(int, file.read().split())
+    return children

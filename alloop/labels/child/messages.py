@@ -70,8 +70,8 @@ def receive_message(stream: BinaryIO) -> Message | None:
     if len(top) < _HEAD.size:
         return None
     _, _, head, body = _HEAD.unpack(top)
-    found = decode_message(top + stream.read(head + body))
-    return None if found is None else found[0]
+    message = decode_message(top + stream.read(head + body))
+    return None if message is None else message[0]
 
 
 def label_request(level: Level, frame: Frame) -> Message:

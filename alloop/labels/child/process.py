@@ -134,11 +134,11 @@ class ChildProcess:
         self._scratch.remove()
 
     def _next_message(self, deadline: float, seconds: float) -> Message:
-        while (found := self._decoded()) is None:
+        while (decoded := self._decoded()) is None:
             self._write()
             self._read()
             self._check_limits(deadline, seconds)
-        message, size = found
+        message, size = decoded
         del self._inbox[:size]
         return message
 
@@ -194,8 +194,10 @@ class ChildProcess:
         tail = (self._stderr_tail + (self._stderr.read() or b""))[-_TAIL:]
         lines = tail.decode(errors="replace").splitlines()
         oom = memory.oom_kills() - self._oom
-        here = ChildRemains(code, lines, self._memory_mb, self._limits.memory_mb, oom)
-        return ChildEnded(*exit_cause(here))
+        remains = ChildRemains(
+            code, lines, self._memory_mb, self._limits.memory_mb, oom
+        )
+        return ChildEnded(*exit_cause(remains))
 
 
 def _checked_pipe(stream: IO[bytes] | None) -> IO[bytes]:

@@ -26,9 +26,9 @@ def disk_error(text: str) -> str | None:
     flush fails in a destructor, and PySCF then computes coupled-cluster gradients from
     zeros (observed: forces wrong by a factor of 2, without net force or torque).
     """
-    found = [trouble for trouble in _TROUBLES if trouble in text]
+    troubles = [trouble for trouble in _TROUBLES if trouble in text]
     where = os.environ.get("PYSCF_TMPDIR") or tempfile.gettempdir()
-    return f"{found[0]} (scratch folder {where})" if found else None
+    return f"{troubles[0]} (scratch folder {where})" if troubles else None
 
 
 def started_in() -> Path:

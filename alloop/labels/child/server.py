@@ -86,10 +86,10 @@ def _label_safely(level: Level, frame: Frame) -> Label | Unlabelled:
 
 def _disk_error_hook(errors: list[str]) -> Callable[[Any], None]:
     """Return a hook for exceptions in destructors that collects those of the disk."""
-    usual = sys.unraisablehook
+    default_hook = sys.unraisablehook
 
     def listen(what: Any) -> None:
-        usual(what)
+        default_hook(what)
         if trouble := disk_error(f"{what.exc_value}"):
             errors.append(trouble)
 
@@ -104,11 +104,11 @@ def _level_problems(request: Message) -> list[str]:
         return [str(error)]
     if not takes(run, 2):
         return [f"expected a function (frame, settings) -> Result, got {level.kind}"]
-    found = gate_problems(level.settings)
+    problems = gate_problems(level.settings)
     if checks := program_of(level).problems:
         check = import_function(checks)
-        found += check(level.settings, request.header["elements"])
-    return found
+        problems += check(level.settings, request.header["elements"])
+    return problems
 
 
 def _private_streams() -> tuple[BinaryIO, BinaryIO]:

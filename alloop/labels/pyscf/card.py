@@ -55,9 +55,9 @@ def run_scf(mf: Any, settings: Any, start: Any = None) -> None:
         return
     there = to_card(mf)
     there.kernel(start)
-    here = there.to_cpu()
+    host = there.to_cpu()
     for name in _SOLUTION:
-        setattr(mf, name, getattr(here, name))
+        setattr(mf, name, getattr(host, name))
 
 
 def to_card(mf: Any) -> Any:
@@ -67,6 +67,6 @@ def to_card(mf: Any) -> Any:
 
 def from_card(values: Any) -> Floats:
     """Return an array of CuPy, or of numpy, as numpy's."""
-    found = values.get() if hasattr(values, "get") else values
-    out: Floats = np.asarray(found, dtype=np.float64)
+    array = values.get() if hasattr(values, "get") else values
+    out: Floats = np.asarray(array, dtype=np.float64)
     return out

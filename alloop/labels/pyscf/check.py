@@ -44,28 +44,28 @@ _CHOICES: Mapping[str, tuple[str, ...]] = {
 
 def problems(settings: Settings, elements: Sequence[str]) -> list[str]:
     """Return a sentence for each problem of the level; empty if it is sound."""
-    found = [
+    texts = [
         *_method_problems(settings["method"]),
         *_basis_problems(settings["basis"], elements),
         *_dispersion_problems(settings["dispersion"]),
         *_ladder_problems(settings["ladder"]),
         *_choice_problems(settings),
     ]
-    if found:
-        return found
+    if texts:
+        return texts
     if problem := card_problem(settings):
         return [problem]
     if "kpoints" in settings:
         problem = cell_problem(settings)
-        found = [problem] if problem else []
-        return [*found, *_pseudo_problems(settings["pseudo"], elements)]
-    found = [
+        texts = [problem] if problem else []
+        return [*texts, *_pseudo_problems(settings["pseudo"], elements)]
+    texts = [
         *_core_problems(settings, elements),
         *_auxiliary_problems(settings, elements),
     ]
     if problem := dispersion_problem(settings["method"], settings["dispersion"]):
-        found.append(problem)
-    return found or _trial_problems(settings)
+        texts.append(problem)
+    return texts or _trial_problems(settings)
 
 
 def _method_problems(method: str) -> list[str]:
@@ -163,6 +163,6 @@ def _trial_problems(settings: Settings) -> list[str]:
     return []
 
 
-def _nearest_name(name: str, known: Sequence[str], otherwise: str) -> str:
-    close = nearest_word(name, known)
+def _nearest_name(name: str, names: Sequence[str], otherwise: str) -> str:
+    close = nearest_word(name, names)
     return f"did you mean {close!r}?" if close else otherwise

@@ -95,14 +95,14 @@ def mean_field_signs(mf: Any, settings: Settings) -> dict[str, Detail]:
     one if it is checked, and the HOMO's energy (eV) if it is above zero.
     """
     highest = homo(mf)
-    found: dict[str, Detail] = {"homo": highest} if highest > 0.0 else {}
+    signs: dict[str, Detail] = {"homo": highest} if highest > 0.0 else {}
     if stability.is_unrestricted(mf):
-        return {**found, "s2": float(mf.spin_square()[0])}
+        return {**signs, "s2": float(mf.spin_square()[0])}
     always = correlated(settings) and settings["stability"] == "auto"
     if not always and not _wants_stability(mf, settings, SIGNS.external):
-        return found
+        return signs
     curvature = stability.external_curvature(mf, SIGNS.unstable)
-    return found if curvature is None else {**found, "external": curvature}
+    return signs if curvature is None else {**signs, "external": curvature}
 
 
 def correlated(settings: Settings) -> bool:

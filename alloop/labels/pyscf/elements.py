@@ -69,8 +69,8 @@ def holds_all_electrons(basis: str, element: str) -> bool:
     if charge <= _HELIUM:
         return True
     mol = gto.M(atom=[(element, (0, 0, 0))], basis=basis, spin=charge % 2, verbose=0)
-    one = mol.intor("int1e_kin") + mol.intor("int1e_nuc")
-    lowest = scipy.linalg.eigh(one, mol.intor("int1e_ovlp"), eigvals_only=True)[0]
+    core = mol.intor("int1e_kin") + mol.intor("int1e_nuc")
+    lowest = scipy.linalg.eigh(core, mol.intor("int1e_ovlp"), eigvals_only=True)[0]
     return bool(lowest < -_BOUND * charge**2 / 2)
 
 

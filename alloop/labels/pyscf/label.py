@@ -107,9 +107,9 @@ def refuse_foreign(frame: Frame, settings: Settings) -> None:
     """Raise Refused if this version of PySCF cannot label such a frame at the level."""
     if problem := check_electrons(frame):
         raise Refused(Failure.ELECTRONS, problem)
-    here = f"pyscf {'.'.join(pyscf.__version__.split('.')[:2])}"
-    if settings["program"] != here:
-        text = f"this level belongs to {settings['program']}, {here} is installed"
+    installed = f"pyscf {'.'.join(pyscf.__version__.split('.')[:2])}"
+    if settings["program"] != installed:
+        text = f"this level belongs to {settings['program']}, {installed} is installed"
         raise Refused(Failure.UNSUPPORTED, text)
     if any(frame.pbc) and "kpoints" not in settings:
         text = "a PySCF level without `kpoints` is for molecules, not cells"

@@ -63,20 +63,20 @@ def converged_scf(mol: Any, settings: Settings) -> tuple[Any, dict[str, Detail]]
     started = lost = time.process_time()
     for at, rung in enumerate(ladder, 1):
         tries = _TRIES[rung](mol, settings, last)
-        found = [_settle_solution(mf, settings, rung) for mf in tries]
-        if _wants_rivals(mol, settings, found, rung):
+        solutions = [_settle_solution(mf, settings, rung) for mf in tries]
+        if _wants_rivals(mol, settings, solutions, rung):
             for mf in _rival_solutions(mol, settings):
-                twin = _twin(mf, found)
-                found.append(twin or _settle_solution(mf, settings, RUNGS[-1]))
+                twin = _twin(mf, solutions)
+                solutions.append(twin or _settle_solution(mf, settings, RUNGS[-1]))
         details: dict[str, Detail] = {"rung": rung, "rungs": ",".join(ladder[:at])}
         details["lost_seconds"] = lost - started
-        stable = [solution for solution in found if solution.is_stable]
+        stable = [solution for solution in solutions if solution.is_stable]
         if stable:
             best, *others = sorted(stable, key=lambda solution: solution.mf.e_tot)
             apart = _apart(best, others, settings)
             return best.mf, details | _rival_details(best, others) | apart
-        last, lost = found[-1].mf, time.process_time()
-        saddle = saddle or any(solution.mf.converged for solution in found)
+        last, lost = solutions[-1].mf, time.process_time()
+        saddle = saddle or any(solution.mf.converged for solution in solutions)
     raise _refusal(saddle, details | {"lost_seconds": lost - started}, last)
 
 
@@ -100,14 +100,14 @@ def _settle_solution(mf: Any, settings: Settings, rung: str) -> Solution:
     return Solution(mf, lowest, followed, saddle)
 
 
-def _twin(mf: Any, found: list[Solution]) -> Solution | None:
+def _twin(mf: Any, solutions: list[Solution]) -> Solution | None:
     """Return the minimum that the open-shell `mf` has also reached, or None.
 
     Such a solution needs no check of its own.
     """
     if not mf.converged or not (mf.mol.spin or open_block(mf.mol)):
         return None
-    stable = [solution for solution in found if solution.is_stable]
+    stable = [solution for solution in solutions if solution.is_stable]
     off = [abs(float(mf.e_tot - twin.mf.e_tot)) * HARTREE for twin in stable]
     return next((s for s, x in zip(stable, off, strict=True) if x < SIGNS.equal), None)
 
@@ -115,8 +115,8 @@ def _twin(mf: Any, found: list[Solution]) -> Solution | None:
 def _follow_both_sides(mf: Any, settings: Settings, rotation: Floats) -> Any | None:
     """Return the lower of the solutions on both sides of the saddle `mf`, or None."""
     sides = [_lead_downhill(mf, settings, side * rotation) for side in (1.0, -1.0)]
-    found = [solution for solution in sides if solution is not None]
-    return min(found, key=lambda solution: float(solution.e_tot), default=None)
+    solutions = [solution for solution in sides if solution is not None]
+    return min(solutions, key=lambda solution: float(solution.e_tot), default=None)
 
 
 def _lead_downhill(mf: Any, settings: Settings, rotation: Floats) -> Any | None:
@@ -145,16 +145,16 @@ def open_block(mol: Any) -> bool:
 
 
 def _wants_rivals(
-    mol: Any, settings: Settings, found: list[Solution], rung: str
+    mol: Any, settings: Settings, solutions: list[Solution], rung: str
 ) -> bool:
     """Return True if a minimum was found, but another start may find a lower one."""
-    if rung == RUNGS[-1] or not any(solution.is_stable for solution in found):
+    if rung == RUNGS[-1] or not any(solution.is_stable for solution in solutions):
         return False
-    if rung != RUNGS[0] or any(solution.followed for solution in found):
+    if rung != RUNGS[0] or any(solution.followed for solution in solutions):
         return True
     if settings["stability"] == "never":
         return False
-    return open_block(mol) or any(narrow(x.mf, settings) for x in found)
+    return open_block(mol) or any(narrow(x.mf, settings) for x in solutions)
 
 
 def _rival_solutions(mol: Any, settings: Settings) -> list[Any]:
@@ -165,8 +165,8 @@ def _rival_solutions(mol: Any, settings: Settings) -> list[Any]:
     """
     many = open_block(mol)
     guesses = _OTHER_GUESSES + (_MORE_GUESSES if many else ())
-    found = [_from_guess(mol, {**settings, "init_guess": guess}) for guess in guesses]
-    others = [mf for mf in found if mf is not None]
+    starts = [_from_guess(mol, {**settings, "init_guess": guess}) for guess in guesses]
+    others = [mf for mf in starts if mf is not None]
     mixed = [_mixed(mol, settings)] if many else []
     return [_newton_solution(mol, settings, (None, None)), *others, *mixed]
 
@@ -217,22 +217,22 @@ def _apart(
     solution. It may if starts disagree about an open d or f shell, or if a solution
     almost as low has different forces. Empty if all solutions are equal.
     """
-    found = [other.mf for other in others]
-    found += [] if best.saddle is None else [best.saddle]
-    apart = [float(mf.e_tot - best.mf.e_tot) * HARTREE for mf in found]
+    fields = [other.mf for other in others]
+    fields += [] if best.saddle is None else [best.saddle]
+    apart = [float(mf.e_tot - best.mf.e_tot) * HARTREE for mf in fields]
     farthest = max(apart, default=0.0)
     if farthest < SIGNS.equal:
         return {}
     disagree = farthest > SIGNS.same and open_block(best.mf.mol)
     near = [
-        mf for mf, x in zip(found, apart, strict=True) if SIGNS.equal < x < SIGNS.near
+        mf for mf, x in zip(fields, apart, strict=True) if SIGNS.equal < x < SIGNS.near
     ]
     compete = disagree or any(_forces_apart(best.mf, mf, settings) for mf in near)
     return {"apart": farthest, "compete": compete}
 
 
-def _forces_apart(one: Any, other: Any, settings: Settings) -> bool:
-    both = scf_gradient(one, settings), scf_gradient(other, settings)
+def _forces_apart(mf: Any, other: Any, settings: Settings) -> bool:
+    both = scf_gradient(mf, settings), scf_gradient(other, settings)
     largest = float(np.abs(both[0] - both[1]).max())
     return largest * HARTREE / BOHR > SIGNS.jump
 

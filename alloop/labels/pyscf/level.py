@@ -175,11 +175,11 @@ def _one_dispersion(suffix: str | None, dispersion: str | None) -> str | None:
     return suffix or dispersion
 
 
-def _refuse_unknown(given: Mapping[str, Any], known: Mapping[str, Any]) -> None:
-    for key in given:
-        if key not in known:
-            close = nearest_word(key, known)
-            hint = f"did you mean {close!r}?" if close else ", ".join(known)
+def _refuse_unknown(keys: Mapping[str, Any], defaults: Mapping[str, Any]) -> None:
+    for key in keys:
+        if key not in defaults:
+            close = nearest_word(key, defaults)
+            hint = f"did you mean {close!r}?" if close else ", ".join(defaults)
             raise InputError(f"a PySCF level has no setting {key!r}; {hint}")
 
 

@@ -34,10 +34,10 @@ def least_mb(mol: Any, settings: Settings) -> float:
 
 def refuse_hopeless(mol: Any, settings: Settings) -> None:
     """Raise `Refused` if the label needs more memory than it is allowed."""
-    least, allowed = least_mb(mol, settings), allowed_mb()
-    if least > allowed:
+    needed, allowed = least_mb(mol, settings), allowed_mb()
+    if needed > allowed:
         text = (
             f"{settings['method']} of {mol.natm} atoms with {mol.nao} functions needs "
-            f"at least {least / 1e3:.0f} GB of memory, {allowed / 1e3:.1f} are allowed"
+            f"at least {needed / 1e3:.0f} GB of memory, {allowed / 1e3:.1f} are allowed"
         )
         raise Refused(Failure.MEMORY, text, {"functions": int(mol.nao)})

@@ -58,8 +58,8 @@ def cell_problem(settings: Settings) -> str | None:
 
 
 def _mesh_problem(mesh: Any) -> str | None:
-    whole = isinstance(mesh, list) and len(mesh) == 3
-    if not whole or not all(isinstance(n, int) and n > 0 for n in mesh):
+    triple = isinstance(mesh, list) and len(mesh) == 3
+    if not triple or not all(isinstance(n, int) and n > 0 for n in mesh):
         return f"`kpoints` are three numbers such as [2, 1, 1], got {mesh!r}"
     if np.prod(mesh) == 1:
         return "PySCF has no forces at the gamma point alone; try [2, 1, 1] k-points"

@@ -30,15 +30,15 @@ def plain_name(name: str) -> str:
 
 def basis_name(name: str) -> str:
     """Return the basis in its usual spelling, or as given if it is not known."""
-    return {plain_name(known): known for known in BASES}.get(
+    return {plain_name(name_of): name_of for name_of in BASES}.get(
         plain_name(name), name.strip()
     )
 
 
 def functional_name(name: str) -> str:
     """Return the functional in its usual spelling, or in capitals if not known."""
-    known = {functional.lower(): functional for functional in FUNCTIONALS}
-    return known.get(name, name.upper())
+    functionals = {functional.lower(): functional for functional in FUNCTIONALS}
+    return functionals.get(name, name.upper())
 
 
 def split_dispersion(method: str) -> tuple[str, str | None]:

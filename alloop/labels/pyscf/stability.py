@@ -135,8 +135,8 @@ def _lowest_eigenpair(hop: Hop, diagonal: Floats) -> tuple[float, Floats]:
         max_cycle=_CYCLES,
         verbose=0,
     )
-    one = roots == 1
-    return float(np.atleast_1d(values)[0]), np.ravel(vectors if one else vectors[0])
+    single = roots == 1
+    return float(np.atleast_1d(values)[0]), np.ravel(vectors if single else vectors[0])
 
 
 def _rotation_count(occupations: Any) -> int:
