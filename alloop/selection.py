@@ -94,7 +94,7 @@ class RandomChoice:
     def select(
         self,
         candidates: Sequence[Candidate],
-        known: Floats,  # noqa: ARG002
+        landmarks: Floats,  # noqa: ARG002
         quota: int,
         rng: np.random.Generator,
         threshold: float | None = None,  # noqa: ARG002
@@ -119,7 +119,7 @@ class PerMolecule:
     def select(
         self,
         candidates: Sequence[Candidate],
-        known: Floats,
+        landmarks: Floats,
         quota: int,
         rng: np.random.Generator,
         threshold: float | None = None,
@@ -129,7 +129,7 @@ class PerMolecule:
         for molecule in sorted({candidate.molecule for candidate in candidates}):
             indices = [i for i, x in enumerate(candidates) if x.molecule == molecule]
             among = [candidates[i] for i in indices]
-            chosen = self.selector.select(among, known, quota, rng, threshold)
+            chosen = self.selector.select(among, landmarks, quota, rng, threshold)
             ranked.append([indices[index] for index in chosen])
         turns = rng.permutation(len(ranked))
         longest = max(map(len, ranked), default=0)

@@ -136,14 +136,14 @@ class Selector(Protocol):
     def select(
         self,
         candidates: Sequence[Candidate],
-        known: Floats,
+        landmarks: Floats,
         quota: int,
         rng: np.random.Generator,
         threshold: float | None,
     ) -> tuple[int, ...]:
         """Return indices of at most `quota` candidates, best first.
 
-        known: (frames, features) mean descriptors of frames that the model was trained
+        landmarks: (frames, features) mean descriptors of frames that the model was trained
         on; chosen candidates should differ from these. threshold: surprise above which
         a frame is not trusted; None where it is not calibrated, and where the surprise
         of candidates is replaced by their worth at the expensive level.
