@@ -20,9 +20,8 @@ from alloop.core.stress import tensor_of_voigt
 from alloop.core.units import GIGAPASCAL
 from alloop.models.graph import to_graph
 from alloop.models.network import build_network, energy_and_forces
-from alloop.models.networks.chgnet import CHGNet, require_package
-from alloop.models.networks.chgnet_layers import MLPPart, gated_mlp
 from alloop.models.settings import CHGNetSettings
+from alloop.models.universal.chgnet import CHGNet, MLPPart, gated_mlp, require_package
 from alloop.potentials.learned import LearnedPotential
 from alloop.testing.potentials import (
     check_batching,

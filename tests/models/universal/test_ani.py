@@ -26,8 +26,8 @@ from alloop.core.frame import Frame
 from alloop.core.units import HARTREE
 from alloop.models.graph import to_graph
 from alloop.models.network import build_network, energy_and_forces
-from alloop.models.networks.ani import ANI
 from alloop.models.settings import pretrained
+from alloop.models.universal.ani import ANI
 from alloop.potentials.learned import LearnedPotential
 from alloop.testing.potentials import (
     check_batching,

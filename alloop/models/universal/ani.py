@@ -18,11 +18,10 @@ from torch import Tensor, nn
 from alloop.core.atoms import chemical_symbol
 from alloop.core.errors import InputError
 from alloop.core.units import HARTREE
-from alloop.models.graph import Graph, edge_vectors, sum_frames
+from alloop.models.graph import Graph, bond_angles, edge_vectors, sum_frames
 from alloop.models.layers import Network, NetworkOutput
-from alloop.models.networks.chgnet_layers import bond_angles
-from alloop.models.pretrained_files import package_file
 from alloop.models.settings import ANISettings
+from alloop.models.universal.pretrained_files import package_file
 
 MEMBERS = 8
 ELEMENTS = (1, 6, 7, 8)

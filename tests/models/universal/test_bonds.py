@@ -8,8 +8,8 @@ from ase.build import bulk, molecule
 
 from alloop.core.atoms import from_atoms
 from alloop.core.batch import pack_frames
-from alloop.models.graph import edge_vectors, to_graph
-from alloop.models.networks.chgnet_layers import bond_angles, bond_graph
+from alloop.models.graph import bond_angles, edge_vectors, to_graph
+from alloop.models.universal.chgnet import bond_graph
 
 
 def test_a_bond_is_an_edge_and_its_reverse() -> None:

@@ -20,8 +20,8 @@ from alloop.core.frame import Frame
 from alloop.core.records import LabelSet, TrainingData
 from alloop.models.graph import to_graph
 from alloop.models.network import build_network, energy_and_forces
-from alloop.models.networks.so3lr_layers import DEGREES, Harmonics
-from alloop.models.pretrained_files import package_file, pickled_tensors
+from alloop.models.universal.pretrained_files import package_file, pickled_tensors
+from alloop.models.universal.so3lr import DEGREES, Harmonics
 from alloop.potentials.learned import LearnedPotential
 from alloop.testing.potentials import (
     check_batching,
@@ -132,7 +132,7 @@ def test_edges_beyond_the_cutoff_may_be_left_out(
     graph = to_graph(pack_frames(frames), network.cutoff, torch.float64)
     assert network.is_traceable(graph)
     said = energy_and_forces(network, graph)
-    monkeypatch.setattr("alloop.models.networks.so3lr._MANY", 1)
+    monkeypatch.setattr("alloop.models.universal.so3lr._CROWDED", 1)
     assert not network.is_traceable(graph)
     again = energy_and_forces(network, graph)
     torch.testing.assert_close(again.forces, said.forces, atol=1e-10, rtol=0)
@@ -231,7 +231,7 @@ def test_a_stored_model_opens_without_the_package(
 ) -> None:
     potential = LearnedPotential(build_network("so3lr"), KNOWN)
     monkeypatch.setattr(
-        "alloop.models.networks.so3lr._pretrained_state", lambda: pytest.fail("opened")
+        "alloop.models.universal.so3lr._pretrained_state", lambda: pytest.fail("opened")
     )
     check_stored(potential, [shaken("H2O")])
 

@@ -7,15 +7,21 @@ and angles only), neighbours are found once, and float64 is possible. Its refere
 energies are left out; `alloop.training.trainers.universal` fits those of each level.
 Its forces are exact gradients of a surface that is rough on the scale of 0.01 Å.
 
+A bond is an edge without its direction; an angle is a pair of edges of the same centre.
+The gated MLP of concatenated rows does without the concatenation: W [a_i; b_j; ...] + c
+= (W_a a)_i + (W_b b)_j + ... + c, so that products are taken before rows are gathered,
+of which there are many more (an atom has dozens of angles).
+
 Another universal model is added in the same way: a `Network` that takes over the
 foreign layers and weights, reads alloop's graph and gives eV without references, and a
-record with `pretrained = True` in `alloop.models.settings`. Trainer, checkpoints, MD,
-scorer and campaign files need nothing more.
+record in `alloop.models.settings` whose `pretrained` names the package, elements and
+charges. Trainer, checkpoints, MD, scorer and campaign files need nothing more.
 """
 
 import contextlib
 import importlib.util
 import io
+from collections.abc import Sequence
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, NamedTuple, Self
@@ -24,14 +30,8 @@ import torch
 from torch import Tensor, nn
 
 from alloop.core.errors import InputError
-from alloop.models.graph import Graph, edge_vectors, sum_frames
+from alloop.models.graph import Graph, bond_angles, edge_vectors, sum_frames
 from alloop.models.layers import Network, NetworkOutput
-from alloop.models.networks.chgnet_layers import (
-    MLPPart,
-    bond_angles,
-    bond_graph,
-    gated_mlp,
-)
 from alloop.models.settings import CHGNetSettings
 
 _WEIGHTS = {
@@ -48,6 +48,84 @@ _FROZEN = {
     "body": (*_EMBEDDINGS, "bond_conv_layers", "angle_layers", "atom_conv_layers"),
 }
 _SOFT = 1.0 - 1e-6  # keeps acos off ±1, as it did when the weights were trained
+_GRAIN = 1e-3  # Å: lattice vectors that differ by less are the same
+
+
+class BondGraph(NamedTuple):
+    """The bonds of a graph.
+
+    of (edges,): the bond of each edge; edge (bonds,): an edge of each bond.
+    """
+
+    of: Tensor
+    edge: Tensor
+
+
+def bond_graph(edge_index: Tensor, shift: Tensor) -> BondGraph:
+    """Return the bonds of directed edges.
+
+    The edges (2, edges) are [sender, receiver], with shifts (edges, 3) in Å. Every edge
+    must come both ways, as `alloop.models.graph.to_graph` lists them.
+    """
+    if edge_index.shape[1] == 0:
+        return BondGraph(edge_index[0], edge_index[0])
+    steps = torch.round(shift / _GRAIN).to(torch.int64)
+    sender, receiver = edge_index
+    low, high = torch.minimum(sender, receiver), torch.maximum(sender, receiver)
+    if bool(steps.any()):
+        turned = (receiver > sender) | ((receiver == sender) & _is_backward(steps))
+        steps = torch.where(turned.unsqueeze(-1), -steps, steps)
+        rows = torch.cat([low.unsqueeze(-1), high.unsqueeze(-1), steps], dim=-1)
+        _, of = torch.unique(rows, dim=0, return_inverse=True)
+    else:
+        _, of = torch.unique(low * (high.max() + 1) + high, return_inverse=True)
+    first = of.new_full((int(of.max()) + 1,), len(of))
+    numbers = torch.arange(len(of), device=of.device)
+    return BondGraph(of, first.scatter_reduce(0, of, numbers, "amin"))
+
+
+def _is_backward(steps: Tensor) -> Tensor:
+    """Return True where the first component that is not zero is negative, (edges,)."""
+    x, y, z = steps.T
+    return torch.where(x != 0, x, torch.where(y != 0, y, z)) < 0
+
+
+class MLPPart(NamedTuple):
+    """One part of the concatenated rows.
+
+    rows (things, features); taken: the row that each message takes, None for all in
+    order.
+    """
+
+    rows: Tensor
+    taken: Tensor | None = None
+
+
+def gated_mlp(mlp: Any, parts: Sequence[MLPPart]) -> Tensor:
+    """Apply CHGNet's `GatedMLP` to parts side by side: (messages, features)."""
+    core, *core_rest = _from_first_linear(mlp.mlp_core.layers)
+    gate, *gate_rest = _from_first_linear(mlp.mlp_gate.layers)
+    weight = torch.cat([core.weight, gate.weight])  # (2 hidden, inputs)
+    widths = [part.rows.shape[1] for part in parts]
+    x = torch.cat([core.bias, gate.bias])
+    for part, w in zip(parts, torch.split(weight, widths, dim=1), strict=True):
+        y = part.rows @ w.T
+        x = x + (y if part.taken is None else y.index_select(0, part.taken))
+    a, b = torch.split(x, len(core.bias), dim=1)
+    a, b = _apply_layers(core_rest, a), _apply_layers(gate_rest, b)
+    out: Tensor = mlp.activation(mlp.bn1(a)) * mlp.sigmoid(mlp.bn2(b))
+    return out
+
+
+def _from_first_linear(layers: nn.Sequential) -> list[Any]:
+    first = next(i for i, layer in enumerate(layers) if isinstance(layer, nn.Linear))
+    return list(layers)[first:]
+
+
+def _apply_layers(layers: Sequence[Any], x: Tensor) -> Tensor:
+    for layer in layers:
+        x = layer(x)
+    return x
 
 
 class _GraphFeatures(NamedTuple):
@@ -78,8 +156,8 @@ class CHGNet(Network):
     net: Any  # chgnet's module, whose layers are called here
 
     def __init__(self, settings: CHGNetSettings) -> None:
-        frozen = _known_setting("freeze", settings.freeze, _FROZEN)
-        file = _known_setting("version", settings.version, _WEIGHTS)
+        frozen = _chosen("freeze", settings.freeze, _FROZEN)
+        file = _chosen("version", settings.version, _WEIGHTS)
         arguments, state = _pretrained_weights(file)
         super().__init__(settings, float(arguments["atom_graph_cutoff"]))
         self.frozen: tuple[str, ...] = frozen
@@ -133,14 +211,14 @@ class CHGNet(Network):
         seen = torch.nonzero(r.detach() < self.cutoff).squeeze(-1)
         vectors, r = vectors[seen], r[seen]
         edges = graph.edge_index[:, seen]
-        found = bond_graph(edges, graph.shift[seen])
+        bonds = bond_graph(edges, graph.shift[seen])
         close = torch.nonzero(r.detach() < self.reach).squeeze(-1)
         i, j = bond_angles(edges[1, close])
         i, j = close[i], close[j]
         unit = vectors / r.unsqueeze(-1)
         turn = torch.acos((unit[i] * unit[j]).sum(dim=-1) * _SOFT)
-        ends = (edges[1, i], found.of[i], found.of[j])
-        return _GraphFeatures(edges, found.of, r[found.edge], *ends, turn)
+        ends = (edges[1, i], bonds.of[i], bonds.of[j])
+        return _GraphFeatures(edges, bonds.of, r[bonds.edge], *ends, turn)
 
 
 def _atom_convolution(
@@ -179,12 +257,12 @@ def _angle_parts(
     )
 
 
-def _known_setting(setting: str, given: str, known: dict[str, Any]) -> Any:
-    if given not in known:
+def _chosen(setting: str, word: str, choices: dict[str, Any]) -> Any:
+    if word not in choices:
         raise InputError(
-            f"expected {setting} of chgnet to be {' or '.join(known)}, got {given!r}"
+            f"expected {setting} of chgnet to be {' or '.join(choices)}, got {word!r}"
         )
-    return known[given]
+    return choices[word]
 
 
 def require_package() -> None:
@@ -200,13 +278,13 @@ def require_package() -> None:
 def _pretrained_weights(name: str) -> tuple[dict[str, Any], dict[str, Tensor]]:
     """Return the network's arguments and tensors; nothing in the file is executed."""
     require_package()
-    found = importlib.util.find_spec("chgnet")
-    folders = [] if found is None else found.submodule_search_locations or []
+    spec = importlib.util.find_spec("chgnet")
+    folders = [] if spec is None else spec.submodule_search_locations or []
     (file,) = [x for folder in folders for x in Path(folder).rglob(name)]
-    whole = torch.load(file, map_location="cpu", weights_only=True)["model"]
-    state = whole["state_dict"].items()
-    own = {k: v.float() for k, v in state if not k.startswith("composition_model.")}
-    return {**whole["model_args"], "composition_model": None}, own
+    model = torch.load(file, map_location="cpu", weights_only=True)["model"]
+    state = model["state_dict"].items()
+    weights = {k: v.float() for k, v in state if not k.startswith("composition_model.")}
+    return {**model["model_args"], "composition_model": None}, weights
 
 
 def _build_network(arguments: dict[str, Any]) -> nn.Module:
