@@ -23,8 +23,8 @@ from alloop.core.levels import Level, installed_version, make_level
 from alloop.core.records import Failure
 from alloop.labels.result import Refused, Result
 from alloop.models.checkpoint import Storable
-from alloop.models.pretrained import Pretrained
 from alloop.models.settings import NETWORKS, network_settings, pretrained
+from alloop.models.universal.pretrained import Pretrained
 from alloop.potentials.threads import torch_threads
 
 NAMES = {"so3lr": "SO3LR", "ani": "ANI-1x", "chgnet": "CHGNet"}

@@ -61,6 +61,25 @@ def sum_frames(per_atom: Tensor, graph: Graph) -> Tensor:
     return total.index_add(0, graph.batch, per_atom)
 
 
+def bond_angles(centre: Tensor) -> tuple[Tensor, Tensor]:
+    """Return ordered pairs of different edges that share their centre.
+
+    They are two indices (angles,). centre (edges,) is the receiver of each edge.
+    """
+    order = torch.argsort(centre, stable=True)
+    around = centre[order]
+    counts = torch.bincount(around)
+    start = torch.cumsum(counts, 0) - counts
+    fans = counts[around]  # the number of edges that share each edge's centre
+    one = torch.repeat_interleave(fans)
+    place = (
+        torch.arange(len(one), device=one.device) - (torch.cumsum(fans, 0) - fans)[one]
+    )
+    other = start[around[one]] + place
+    different = one != other
+    return order[one[different]], order[other[different]]
+
+
 def _graph_topology(
     batch: Batch, cutoff: float, dtype: torch.dtype, device: str | torch.device
 ) -> tuple[Tensor, Tensor, Tensor]:
@@ -77,13 +96,13 @@ def _static_topology(
 
 
 def _pair_tensors(
-    found: NeighbourPairs, sizes: Any, dtype: torch.dtype, device: str | torch.device
+    pairs: NeighbourPairs, sizes: Any, dtype: torch.dtype, device: str | torch.device
 ) -> tuple[Tensor, Tensor, Tensor]:
-    edges = np.stack([found.neighbours, found.centres])
+    edges = np.stack([pairs.neighbours, pairs.centres])
     owner = np.repeat(np.arange(len(sizes)), sizes)
     return (
         torch.as_tensor(edges, device=device),
-        _float_tensor(found.shifts, dtype, device),
+        _float_tensor(pairs.shifts, dtype, device),
         torch.as_tensor(owner, device=device),
     )
 

@@ -11,7 +11,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from alloop.core.errors import InputError
-from alloop.models.pretrained import Pretrained
+from alloop.models.universal.pretrained import Pretrained
 
 if TYPE_CHECKING:
     from alloop.models.layers import Network
@@ -218,7 +218,7 @@ class CHGNetSettings(NetworkSettings):
     """CHGNet, a universal potential to fine-tune (Deng et al., 2023)."""
 
     kind: ClassVar[str] = "chgnet"
-    network: ClassVar[str] = "alloop.models.networks.chgnet:CHGNet"
+    network: ClassVar[str] = "alloop.models.universal.chgnet:CHGNet"
     pretrained: ClassVar[Pretrained | None] = Pretrained(
         name="chgnet",
         package="chgnet",
@@ -238,7 +238,7 @@ class SO3LRSettings(NetworkSettings):
     """SO3LR, a universal potential of molecules to fine-tune (Kabylda et al., 2024)."""
 
     kind: ClassVar[str] = "so3lr"
-    network: ClassVar[str] = "alloop.models.networks.so3lr:SO3LR"
+    network: ClassVar[str] = "alloop.models.universal.so3lr:SO3LR"
     pretrained: ClassVar[Pretrained | None] = Pretrained(
         name="so3lr",
         package="so3krates_torch",
@@ -264,7 +264,7 @@ class ANISettings(NetworkSettings):
     """ANI-1x, a universal potential of H, C, N, O molecules (Smith et al., 2018)."""
 
     kind: ClassVar[str] = "ani"
-    network: ClassVar[str] = "alloop.models.networks.ani:ANI"
+    network: ClassVar[str] = "alloop.models.universal.ani:ANI"
     pretrained: ClassVar[Pretrained | None] = Pretrained(
         name="ani",
         package="torchani",

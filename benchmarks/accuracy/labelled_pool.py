@@ -3,7 +3,7 @@
 A shipped pool is a compressed npz. Arrays of all frames: Z (atomic numbers, padded by
 0), R (Å, float32, the geometries that were labelled), molecule, origin and part
 (indices into molecules, origins and parts) and, for each fidelity, E (eV), F (eV/Å,
-float32) and cpu (CPU seconds). `benchmarks.accuracy.make_pools` makes them.
+float32) and cpu (CPU seconds). `benchmarks.accuracy.selection.make_pools` makes them.
 """
 
 from collections.abc import Callable, Mapping

@@ -49,8 +49,8 @@ from alloop.core.seeds import random_stream
 from alloop.md.dynamics import DynamicsSettings, run_dynamics
 from alloop.md.guards import Guards
 from alloop.md.integrate import maxwell_boltzmann
+from alloop.models.compilation import onednn_product
 from alloop.models.graph import to_graph
-from alloop.models.matrix_products import onednn_product
 from alloop.models.network import build_network, energy_and_forces
 from alloop.potentials.compiled import compiled_for
 from alloop.potentials.learned import LearnedPotential

@@ -11,15 +11,15 @@ from alloop.core.records import Predictions
 from alloop.labels.direct import DirectLabeller
 from alloop.labels.toy import toy_level
 from alloop.loop.commands import LabelFrame
-from benchmarks.accuracy.active import (
+from benchmarks.accuracy.labelled_pool import LabelledPool, LabelTable
+from benchmarks.accuracy.selection.active import (
     bootstrap_ratio,
     campaign_settings,
     labels_to_error,
 )
-from benchmarks.accuracy.labelled_pool import LabelledPool, LabelTable
-from benchmarks.accuracy.level_split import law_row
-from benchmarks.accuracy.pool_arms import ARMS, Arm, true_error
-from benchmarks.accuracy.table_campaign import TableCampaign, pool_setup
+from benchmarks.accuracy.selection.arms import ARMS, Arm, true_error
+from benchmarks.accuracy.selection.level_split import law_row
+from benchmarks.accuracy.selection.table_campaign import TableCampaign, pool_setup
 
 WATER = np.array([[0.0, 0.0, 0.12], [0.0, 0.76, -0.48], [0.0, -0.76, -0.48]])
 PRICES = {"cheap": 1.0, "expensive": 50.0}

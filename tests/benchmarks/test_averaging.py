@@ -11,7 +11,12 @@ from alloop.core.atoms import from_atoms
 from alloop.core.batch import pack_frames
 from alloop.core.records import LabelSet
 from alloop.potentials.analytic import Morse
-from benchmarks.accuracy.averaging import PARTS, STEPS, Comparison, mean_weights
+from benchmarks.accuracy.training.averaging import (
+    PARTS,
+    STEPS,
+    Comparison,
+    mean_weights,
+)
 
 
 def water(seed: int, frames: int) -> LabelSet:

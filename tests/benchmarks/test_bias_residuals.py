@@ -10,7 +10,7 @@ from ase.calculators.singlepoint import SinglePointCalculator
 from ase.io import write
 
 from alloop.core.errors import InputError
-from benchmarks.accuracy.bias_residuals import main, set_row
+from benchmarks.accuracy.exploration.bias_residuals import main, set_row
 
 
 def test_mean_spread_and_slope_of_known_residuals(tmp_path: Path) -> None:

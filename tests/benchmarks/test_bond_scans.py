@@ -7,7 +7,7 @@ from ase.build import molecule
 
 from alloop.core.atoms import from_atoms
 from alloop.core.frame import Frame
-from benchmarks.accuracy.bond_scans import (
+from benchmarks.accuracy.exploration.temperatures import (
     open_bonds,
     stretched_frame,
     turned_frame,

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from benchmarks.accuracy.calibration import coverage_row
+from benchmarks.accuracy.uncertainty.calibration import coverage_row
 
 
 def _row(seed: int) -> dict:

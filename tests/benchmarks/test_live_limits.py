@@ -6,7 +6,7 @@ from ase.build import molecule
 
 from alloop.core.atoms import from_atoms
 from alloop.core.batch import pack_frames
-from benchmarks.accuracy.live_limits import (
+from benchmarks.accuracy.uncertainty.live_limits import (
     KELVIN,
     ScoredLabels,
     WalkerLabels,

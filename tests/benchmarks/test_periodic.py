@@ -7,14 +7,14 @@ import numpy as np
 from alloop.core.atoms import hill_formula
 from alloop.core.frame import Frame
 from alloop.potentials.analytic import Morse
-from benchmarks.accuracy.labelled_pool import DATA, read_pool
-from benchmarks.accuracy.periodic import table
-from benchmarks.accuracy.protocol_runs import (
+from benchmarks.accuracy.exploration.periodic import (
     _by_quarter,
     _pretraining_frames,
     fresh_walkers,
     move,
+    table,
 )
+from benchmarks.accuracy.labelled_pool import DATA, read_pool
 
 H2 = Frame([1, 1], [[0, 0, 0], [0, 0, 0.74]])
 

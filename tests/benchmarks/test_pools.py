@@ -13,8 +13,8 @@ from alloop.labels.toy import toy_level
 from alloop.labels.xtb import xtb_level
 from alloop.potentials.labeller_potential import LabellerPotential
 from benchmarks.accuracy.labelled_pool import DATA, read_pool
-from benchmarks.accuracy.make_pools import LabelledFrame, write_pool
-from benchmarks.accuracy.pool_frames import (
+from benchmarks.accuracy.selection.make_pools import (
+    LabelledFrame,
     Piece,
     PoolFrame,
     g2_frame,
@@ -24,8 +24,9 @@ from benchmarks.accuracy.pool_frames import (
     stored_frame,
     stretched,
     turned,
+    write_pool,
 )
-from benchmarks.accuracy.table_campaign import pool_setup
+from benchmarks.accuracy.selection.table_campaign import pool_setup
 
 
 def ethanol_atoms(frame: Frame) -> Atoms:

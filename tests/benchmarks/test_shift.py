@@ -6,7 +6,7 @@ import numpy as np
 
 from alloop.core.atoms import hill_formula
 from alloop.refine.described_frames import force_norms
-from benchmarks.accuracy.shift_sets import (
+from benchmarks.accuracy.shift.sets import (
     high_forces_of_ethanol,
     left_out_molecules,
     rare_element,

@@ -9,8 +9,8 @@ import pytest
 from alloop.core.frame import Frame
 from alloop.potentials.analytic import Morse
 from benchmarks.accuracy.labelled_pool import DATA, read_pool
-from benchmarks.accuracy.shift_md import LeftOut, apart, distances, left_out
-from benchmarks.accuracy.shift_sets import left_out_indices
+from benchmarks.accuracy.shift.dynamics import LeftOut, apart, distances, left_out
+from benchmarks.accuracy.shift.sets import left_out_indices
 
 H2 = LeftOut("H2", (Frame([1, 1], [[0, 0, 0], [0, 0, 0.74]]),), 1.5)
 GIVEN = Namespace(walkers=3)

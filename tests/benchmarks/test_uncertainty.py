@@ -5,8 +5,8 @@ import pytest
 
 from alloop.core.frame import Frame
 from benchmarks.accuracy.labelled_pool import LabelledPool, LabelTable
-from benchmarks.accuracy.uncertainty import error_figures
-from benchmarks.accuracy.uncertainty_models import draw_frames
+from benchmarks.accuracy.uncertainty.models import draw_frames
+from benchmarks.accuracy.uncertainty.scorers import error_figures
 
 
 def test_figures_are_those_of_pairs_of_frames() -> None:

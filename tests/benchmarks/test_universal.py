@@ -13,7 +13,7 @@ from alloop.core.units import KCAL_PER_MOL
 from alloop.training.trainers.staged_trainer import StagedTrainer
 from alloop.training.trainers.universal import UniversalTrainer
 from benchmarks.accuracy.asteroid.job import mean_error
-from benchmarks.accuracy.universal import (
+from benchmarks.accuracy.universal.few_labels import (
     Job,
     make_jobs,
     row_trainer,

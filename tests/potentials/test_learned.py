@@ -20,7 +20,7 @@ from alloop.models.checkpoint import (
 from alloop.models.graph import Graph, to_graph
 from alloop.models.network import Network, NetworkOutput, build_network
 from alloop.models.networks.painn import PaiNN
-from alloop.potentials import chunks
+from alloop.potentials import learned
 from alloop.potentials.learned import LearnedPotential, from_checkpoint
 from alloop.potentials.repulsion import Zbl
 from alloop.testing import check_potential, check_rotation
@@ -189,7 +189,7 @@ def test_large_batches_go_in_whole_frames(monkeypatch: pytest.MonkeyPatch) -> No
     potential = LearnedPotential(lively("painn"), REFERENCES)
     molecules = frames(*["H2O", "CH3CH2OH", "H2O", "CH3OH"] * 3)
     whole = potential.predict(pack_frames(molecules), descriptors=True)
-    monkeypatch.setattr(chunks, "CHUNK", 8)
+    monkeypatch.setattr(learned, "CHUNK", 8)
     parts = potential.predict(pack_frames(molecules), descriptors=True)
     again = potential.predict(pack_frames(molecules), descriptors=True)
     np.testing.assert_allclose(parts.energies, whole.energies, rtol=1e-12)

@@ -9,33 +9,267 @@ Two things differ from the paper. Sums are scaled by constants instead of factor
 to data: `_EDGES` and `_TRIPLETS` keep the variance of features near 1 in small organic
 molecules when training begins. And the radial functions' frequencies are fixed. Angles
 enter as polynomials of their cosine: forces are smooth for atoms in a line too.
+
+Distances and angles are those of DimeNet (Gasteiger, Groß, Günnemann, ICLR 2020,
+Eq. 6): j_l(z_ln r/c) P_l(cos α). Closed forms of j_l cancel at short distances, so each
+function is written as a sum of cosines (l even) or sines (l odd), fitted once in
+float64: two kernels and a matrix product then give them all, exactly smooth in every
+type and bounded beyond the cutoff.
+
+Scaled layers keep a feature's variance near 1 without biases or norms.
 """
 
+import math
+from typing import NamedTuple
+
+import numpy as np
 import torch
+from scipy.optimize import brentq
+from scipy.special import spherical_jn
 from torch import Tensor, nn
 
-from alloop.models.graph import Graph, sum_frames
+from alloop.core.units import Floats, Integers
+from alloop.models.graph import Graph, edge_vectors, sum_frames
 from alloop.models.layers import (
     AtomEmbedding,
+    BesselBasis,
     Envelope,
     Network,
     NetworkOutput,
     late_envelope,
 )
-from alloop.models.networks.gemnet_layers import (
-    HALF,
-    WIDTH,
-    GemNetEdges,
-    GemNetFeatures,
-    Residual,
-    Swish,
-    activated_linear,
-    scaled_linear,
-)
 from alloop.models.settings import GemNetSettings
 
-_EDGES = 1.1
-_TRIPLETS = 7.0
+WIDTH = 16  # features of a distance, made once for all blocks
+HALF = math.sqrt(0.5)  # a sum of two keeps the variance of each
+_EDGES = 1.1  # factor of a sum over the edges of an atom
+_TRIPLETS = 7.0  # factor of a sum over the triplets of an edge
+_SPARE = 8  # waves beyond those that resolve the fastest function
+_PERIOD = 4.0  # of the slowest wave, in cutoffs: the range and its mirror, twice
+
+
+def scaled_linear(inside: int, outside: int) -> nn.Linear:
+    """Return a layer x W, W orthogonal, then of mean 0 and variance 1/inside."""
+    layer = nn.Linear(inside, outside, bias=False)
+    with torch.no_grad():
+        W = nn.init.orthogonal_(layer.weight)
+        variance, mean = torch.var_mean(W, dim=1, correction=0, keepdim=True)
+        W.sub_(mean).div_(torch.sqrt(inside * (variance + 1e-6)))
+    return layer
+
+
+class Swish(nn.Module):
+    """The activation SiLU(x)/0.6, which keeps the variance of a normal x."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return nn.functional.silu(x) * (1.0 / 0.6)
+
+
+def activated_linear(inside: int, outside: int) -> nn.Sequential:
+    """Return a `scaled_linear` layer followed by `Swish`."""
+    return nn.Sequential(scaled_linear(inside, outside), Swish())
+
+
+class Residual(nn.Module):
+    """The residual block (x + σ(σ(x W) W')) / √2."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.inner = nn.Sequential(
+            activated_linear(width, width), activated_linear(width, width)
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        out: Tensor = (x + self.inner(x)) * HALF
+        return out
+
+
+class IncomingEdges(NamedTuple):
+    """Edges in rows of equal width, a row for each atom that they arrive at.
+
+    slots (edges,): the place of each edge in the flat rows, None where the edges fill
+    all of them in order, as in a batch of one molecule. back (edges,): the edge that
+    runs the other way.
+    """
+
+    atoms: int
+    width: int
+    slots: Tensor | None
+    back: Tensor
+
+    def to_rows(self, x: Tensor) -> Tensor:
+        """Convert (edges, F) to (atoms, width, F), zero where there is no edge."""
+        if self.slots is not None:
+            zero = x.new_zeros(self.atoms * self.width, x.shape[1])
+            x = zero.index_copy(0, self.slots, x)
+        return x.view(self.atoms, self.width, x.shape[1])
+
+    def from_rows(self, x: Tensor) -> Tensor:
+        """Convert (atoms, width, ...) to (edges, ...); the inverse of `to_rows`."""
+        x = x.flatten(0, 1)
+        return x if self.slots is None else x.index_select(0, self.slots)
+
+
+def incoming_edges(graph: Graph) -> IncomingEdges:
+    """Sort the edges of a graph, in which every edge comes both ways."""
+    senders, receivers = graph.edge_index.cpu().numpy()
+    shift = graph.shift.detach().cpu().numpy().T
+    atoms = len(graph.z)
+    degree = np.bincount(receivers, minlength=atoms)
+    width = int(degree.max(initial=0))
+    there = np.lexsort((*shift, senders, receivers))
+    back = np.empty_like(there)
+    back[np.lexsort((*-shift, receivers, senders))] = there
+    places = _row_places(receivers, degree, width)
+    whole = np.array_equal(places, np.arange(atoms * width))
+    device = graph.edge_index.device
+    slots = None if whole else torch.as_tensor(places, device=device)
+    return IncomingEdges(atoms, width, slots, torch.as_tensor(back, device=device))
+
+
+def _row_places(receivers: Integers, degree: Integers, width: int) -> Integers:
+    """Return the place of each edge in rows of `width`, in the edges' order."""
+    order = np.argsort(receivers, kind="stable")
+    first = np.cumsum(degree) - degree
+    rank = np.empty_like(order)
+    rank[order] = np.arange(len(order)) - first[receivers[order]]
+    places: Integers = receivers * width + rank
+    return places
+
+
+class SphericalBessel(nn.Module):
+    """The functions N_ln j_l(z_ln r/c), l < spherical, n = 1...radial.
+
+    z_ln is the n-th root of j_l; N_ln makes ∫ r² f² dr over the cutoff c (Å) equal 1.
+    """
+
+    waves: Tensor
+    cosines: Tensor
+    sines: Tensor
+
+    def __init__(self, spherical: int, radial: int, cutoff: float) -> None:
+        super().__init__()
+        self.shape = (spherical, radial)
+        roots = bessel_roots(spherical, radial)
+        waves = _wave_numbers(float(roots.max()))
+        even, odd = _fitted_waves(roots, waves)
+        self._constant("waves", waves / cutoff)  # 1/Å
+        self._constant("cosines", even * cutoff**-1.5)
+        self._constant("sines", odd * cutoff**-1.5)
+
+    def forward(self, r: Tensor) -> Tensor:
+        """Return the functions at r (edges,) in Å: (edges, spherical, radial)."""
+        phase = r.unsqueeze(-1) * self.waves
+        found = torch.cos(phase) @ self.cosines + torch.sin(phase) @ self.sines
+        return found.view(len(r), *self.shape)
+
+    def _constant(self, name: str, values: Floats) -> None:
+        self.register_buffer(name, torch.from_numpy(values), persistent=False)
+
+
+def legendre_polynomials(x: Tensor, degrees: int) -> list[Tensor]:
+    """Return sqrt((2l + 1)/4π) P_l(x), l < degrees, smooth at x = ±1 too."""
+    found = [torch.ones_like(x), x][:degrees]
+    for k in range(2, degrees):
+        found.append(((2 * k - 1) * x * found[-1] - (k - 1) * found[-2]) / k)
+    return [p * math.sqrt((2 * k + 1) / (4 * math.pi)) for k, p in enumerate(found)]
+
+
+def bessel_roots(spherical: int, radial: int) -> Floats:
+    """Return the first positive roots of j_0, j_1, ...: (spherical, radial).
+
+    Between two roots of j_l lies one of j_(l+1).
+    """
+    roots = [math.pi * np.arange(1.0, spherical + radial)]
+    for degree in range(1, spherical):
+        ends = zip(roots[-1][:-1], roots[-1][1:], strict=True)
+        found = [brentq(lambda z, k=degree: spherical_jn(k, z), *end) for end in ends]
+        roots.append(np.array(found))
+    return np.stack([own[:radial] for own in roots]).astype(np.float64)
+
+
+def _wave_numbers(fastest: float) -> Floats:
+    slowest = 2.0 * math.pi / _PERIOD
+    count = math.ceil(fastest / slowest) + _SPARE
+    return slowest * np.arange(count, dtype=np.float64)
+
+
+def _fitted_waves(roots: Floats, waves: Floats) -> tuple[Floats, Floats]:
+    """Return the coefficients of each wave for cosines and for sines.
+
+    Both are (waves, spherical * radial).
+    """
+    spherical, radial = roots.shape
+    x = 0.5 - 0.5 * np.cos(math.pi * np.arange(401) / 400)  # dense at both ends
+    parity = np.repeat(np.arange(spherical) % 2, radial)
+    degree = np.repeat(np.arange(spherical), radial)
+    norm = math.sqrt(2.0) / np.abs(spherical_jn(degree + 1, roots.ravel()))
+    wanted = norm * spherical_jn(degree, np.outer(x, roots.ravel()))
+    phase = np.outer(x, waves)
+    even = np.linalg.lstsq(np.cos(phase), wanted * (1 - parity), rcond=1e-12)[0]
+    odd = np.linalg.lstsq(np.sin(phase), wanted * parity, rcond=1e-12)[0]
+    return even, odd
+
+
+class GemNetEdges(NamedTuple):
+    """The edge features that all blocks read.
+
+    What depends on a distance is zero beyond the cutoff. gates, atoms and outs (edges,
+    16): distances for the messages of a triplet, for sums over an atom's edges and for
+    the energy. circles (edges, 16, spherical) and angles (atoms, width * spherical,
+    width): the two factors of the circular basis.
+    """
+
+    senders: Tensor
+    receivers: Tensor
+    arrivals: IncomingEdges
+    gates: Tensor
+    atoms: Tensor
+    outs: Tensor
+    circles: Tensor
+    angles: Tensor
+
+
+class GemNetFeatures(nn.Module):
+    """The layer that turns distances and angles of a graph into features."""
+
+    def __init__(self, spherical: int, radial: int, envelope: Envelope) -> None:
+        super().__init__()
+        self.envelope = envelope
+        self.spherical = spherical
+        self.bessel = BesselBasis(radial, envelope.cutoff)
+        self.sphere = SphericalBessel(spherical, radial, envelope.cutoff)
+        self.radial = nn.ModuleList(scaled_linear(radial, WIDTH) for _ in range(3))
+        self.circle = nn.ModuleList(
+            scaled_linear(radial, WIDTH) for _ in range(spherical)
+        )
+
+    def forward(self, graph: Graph) -> tuple[Tensor, GemNetEdges]:
+        """Return radial functions (edges, radial), and the features for the blocks."""
+        vectors = edge_vectors(graph)
+        r = torch.linalg.vector_norm(vectors, dim=-1)  # (edges,) Å
+        end = self.envelope(r).unsqueeze(-1)
+        basis = self.bessel(r) * end
+        rows = incoming_edges(graph)
+        gates, atoms, outs = (layer(basis) for layer in self.radial)
+        circles = self._circles(self.sphere(r) * end.unsqueeze(-1))
+        angles = self._angles(rows.to_rows(vectors / r.unsqueeze(-1)))
+        senders, receivers = graph.edge_index
+        return basis, GemNetEdges(
+            senders, receivers, rows, gates, atoms, outs, circles, angles
+        )
+
+    def _circles(self, functions: Tensor) -> Tensor:
+        """Convert (edges, spherical, radial) to (edges, 16, spherical)."""
+        each = zip(self.circle, functions.unbind(dim=1), strict=True)
+        return torch.stack([layer(f) for layer, f in each], dim=2)
+
+    def _angles(self, units: Tensor) -> Tensor:
+        """Convert directions (atoms, width, 3) to (atoms, width * spherical, width)."""
+        cosines = units @ units.transpose(1, 2)
+        others = 1.0 - torch.eye(units.shape[1], dtype=units.dtype, device=units.device)
+        found = torch.stack(legendre_polynomials(cosines, self.spherical), dim=2)
+        return (found * others.unsqueeze(1)).flatten(1, 2)  # no edge with itself
 
 
 class EdgeUpdate(nn.Module):

@@ -1,0 +1,1 @@
+"""Universal potentials: pretrained networks, with the weights of other packages."""

@@ -1,0 +1,1 @@
+"""Which frames MD should propose, and what fine-tuning along it gives."""

@@ -1,0 +1,457 @@
+"""Does fine-tuning along one trajectory beat frames of parallel or earlier runs?
+
+    python -m benchmarks.accuracy.exploration.periodic --out FOLDER
+    python -m benchmarks.accuracy.exploration.periodic --out FOLDER --table
+
+Wong and Yang (arXiv 2603.10159) compared three protocols, repeated here in small on a
+molecule. A PaiNN network trained on GFN2-xTB labels of the other molecules of
+`data/molecules.npz` plays the universal model, GFN1-xTB (--truth) the truth. In each
+generation walkers move at 500 K, frames of the second half get true labels, and the
+universal model is fine-tuned on all labels so far. Arms, at equal labels: `periodic`,
+walkers go on, each time on the newest model; `naive`, new walkers on the universal
+model; `non-periodic`, walkers go on, on the universal model; `periodic, replay`,
+frames of the pretraining replayed, as the universal model labels them.
+
+Errors by generation: `own` on a fresh trajectory of the model itself, `true` on
+independent MD at the true level, `old` on held-out frames of other molecules at the
+level of the pretraining (what is forgotten); forces as mean absolute components in
+meV/Å, energies as model less truth in meV/atom. Of a longer run on the last model: the
+share of walkers that guard rails leave whole, errors, mean leverage and Q-residual by
+quarter of the run, and Spearman's correlation of both with the largest force error of
+an atom. A seed of an arm takes some two CPU minutes. Rows are lines in
+FOLDER/periodic.jsonl: an arm that is there is skipped.
+"""
+
+from argparse import Namespace
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+import numpy as np
+from scipy.stats import spearmanr
+
+from alloop.config.load import parse_level
+from alloop.core.batch import Batch, pack_frames
+from alloop.core.frame import Frame
+from alloop.core.prediction_errors import largest_force_errors, prediction_errors
+from alloop.core.records import LabelSet, Predictions, TrainingData, Walker
+from alloop.core.roles import Potential
+from alloop.core.seeds import random_stream, torch_seed
+from alloop.core.units import Floats
+from alloop.labels.direct import DirectLabeller
+from alloop.md.dynamics import DynamicsSettings, run_dynamics
+from alloop.md.frame_collector import ScoredFrames
+from alloop.md.integrate import maxwell_boltzmann
+from alloop.potentials.labeller_potential import LabellerPotential
+from alloop.potentials.learned import LearnedPotential
+from alloop.potentials.repulsion import ZBL
+from alloop.scores.leverage import fit_leverage
+from alloop.scores.qresidual import atom_descriptors, fit_qresidual
+from alloop.training.label_changes import joined_labels, select_labels
+from alloop.training.replay import Replay, fitted_references
+from alloop.training.schedule import Schedule
+from alloop.training.stages import standard_stages
+from alloop.training.trainers.staged_trainer import StagedTrainer
+from benchmarks.accuracy.labelled_pool import DATA, LabelledPool, read_pool
+from benchmarks.accuracy.stored_model import stored_model
+from benchmarks.common import (
+    Row,
+    Rows,
+    make_parser,
+    make_table,
+    mean_range,
+    show,
+    write_json,
+)
+
+ARMS = {  # protocol, and whether frames of the pretraining are replayed
+    "periodic": ("periodic", False),
+    "naive": ("naive", False),
+    "non-periodic": ("non-periodic", False),
+    "periodic, replay": ("periodic", True),
+}
+NOTHING = LabelSet.of([], [], [])
+_KELVIN = 500.0
+_STRIDE = 10  # MD steps between two frames
+_QUARTERS = 4
+_MILLI = 1e3
+_HIDDEN = ("labels", "stopped", "own energy std", "true energy std")  # from the table
+_SIZES = (
+    *("molecule", "truth", "channels", "known", "pretrain", "generations", "labels"),
+    *("walkers", "steps", "tune", "lr", "share", "own", "own_steps", "true_steps"),
+    *("long_steps", "test"),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Truth:
+    """A level of theory as a potential of MD that is looked at; no descriptors."""
+
+    inner: LabellerPotential
+
+    def predict(self, batch: Batch, *, descriptors: bool = False) -> Predictions:  # noqa: ARG002
+        """Return energies (eV) and forces (eV/Å)."""
+        return self.inner.predict(batch)
+
+    def label(self, frames: Sequence[Frame]) -> LabelSet:
+        """Return the labels of frames."""
+        batch = pack_frames(frames)
+        said = self.inner.predict(batch)
+        return LabelSet(batch, said.energies, said.forces)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class System:
+    """A molecule that the universal model has not seen, and what that model knows.
+
+    start: the molecule; independent: frames of MD at the true level; old: labelled
+    frames of other molecules that the pretraining left out; known: frames of the
+    pretraining.
+    """
+
+    start: Frame
+    truth: Truth
+    independent: LabelSet
+    old: LabelSet
+    known: LabelSet
+
+
+@dataclass(slots=True, eq=False)
+class _Seen:
+    """Frames of MD with their step, in the order of time."""
+
+    frames: list[Frame] = field(default_factory=list)
+    steps: list[int] = field(default_factory=list)
+
+    def look(self, found: ScoredFrames) -> None:
+        frames = found.batch.frames()
+        for index in np.flatnonzero(found.eligible):
+            self.frames.append(frames[int(index)])
+            self.steps.append(found.step)
+
+    def spread(self, count: int, after: int = 0) -> "_Seen":
+        """Return `count` frames, evenly spread over the time after a step."""
+        late = [i for i, step in enumerate(self.steps) if step > after]
+        late = late or list(range(len(self.frames)))
+        places = np.linspace(0, len(late) - 1, min(count, len(late))).round()
+        chosen = [late[int(x)] for x in places]
+        return _Seen([self.frames[i] for i in chosen], [self.steps[i] for i in chosen])
+
+
+def make_system(given: Namespace, seed: int) -> System:
+    """Return the molecule, with frames that no arm learns from."""
+    pool = read_pool(DATA / "molecules.npz")
+    own = pool.names.index(given.molecule)
+    truth = Truth(LabellerPotential(DirectLabeller(parse_level(given.truth))))
+    start = pool.start[own]
+    seen, _ = move(
+        fresh_walkers(start, given.walkers, seed, "independent"),
+        truth,
+        given.true_steps,
+        seed,
+        "independent",
+    )
+    known, old = _pretraining_frames(pool, own, given, seed)
+    frames = seen.spread(given.test, given.true_steps // 4).frames
+    return System(start, truth, truth.label(frames), old, known)
+
+
+def _pretraining_frames(
+    pool: LabelledPool, own: int, given: Namespace, seed: int
+) -> tuple[LabelSet, LabelSet]:
+    """Return GFN2-xTB labels of the other molecules: to learn, and held out."""
+    others = np.flatnonzero(pool.molecules != own)
+    order = random_stream(seed, "protocols/pretraining").permutation(others)
+    whole = pool.label_set("cheap", order[: given.known + given.test])
+    kept = np.arange(len(whole))
+    return select_labels(whole, kept[: given.known]), select_labels(
+        whole, kept[given.known :]
+    )
+
+
+def pretrain(system: System, given: Namespace, seed: int) -> LearnedPotential:
+    """Return the network that plays the universal model."""
+    stages = standard_stages(given.pretrain, Schedule(5e-3, 10, compile=False))
+    trainer = StagedTrainer("painn", {"channels": given.channels}, stages)
+    return trainer.train(TrainingData(NOTHING, system.known), None, seed)[0]
+
+
+def generations(
+    arm: str, system: System, universal: LearnedPotential, given: Namespace, seed: int
+) -> Iterator[tuple[int, LearnedPotential, LabelSet]]:
+    """Yield number, model and labels of each generation; 0 is the universal model."""
+    protocol, replays = ARMS[arm]
+    yield 0, universal, NOTHING
+    model, labels = universal, NOTHING
+    walkers: tuple[Walker, ...] = ()
+    for number in range(1, given.generations + 1):
+        name = f"{protocol}/{number}"
+        new = fresh_walkers(system.start, given.walkers, seed, name)
+        going = walkers if walkers and protocol != "naive" else new
+        going = tuple(
+            each if each.stopped is None else replace(other, index=each.index)
+            for each, other in zip(going, new, strict=True)
+        )
+        mover = model if protocol == "periodic" else universal
+        seen, walkers = move(going, mover, given.steps, seed, name)
+        frames = seen.spread(given.labels, given.steps // 2).frames
+        labels = joined_labels(labels, system.truth.label(frames))
+        model = tune(universal, labels, system if replays else None, given, seed)
+        yield number, model, labels
+
+
+def tune(
+    universal: LearnedPotential,
+    labels: LabelSet,
+    replayed: System | None,
+    given: Namespace,
+    seed: int,
+) -> LearnedPotential:
+    """Return the universal model, fine-tuned on labels."""
+    stages = standard_stages(given.tune, Schedule(given.lr, 5, compile=False))
+    stage = replace(stages[0], start="parent")
+    references = fitted_references(
+        universal.frozen_network, ZBL.without(labels), universal.scale
+    )
+    trainer = StagedTrainer(
+        "painn",
+        {"channels": given.channels},
+        (stage,),
+        given={"expensive": references},
+    )
+    if replayed is not None:
+        frames = replayed.known.batch
+        trainer = trainer.replaying(Replay(frames, given.share, universal))
+    data = TrainingData(NOTHING, labels)
+    return trainer.train(data, universal, torch_seed(seed, f"tune/{len(labels)}"))[0]
+
+
+def generation_row(
+    number: int,
+    model: LearnedPotential,
+    labels: LabelSet,
+    system: System,
+    given: Namespace,
+    seed: int,
+) -> Row:
+    """Return the errors of a generation, in meV/Å and meV an atom.
+
+    own: on frames of a fresh trajectory of its own; true: on independent frames; old:
+    on other molecules at the level of the pretraining. Energies are model less truth;
+    without labels there are no references, and so no energies.
+    """
+    begin = fresh_walkers(system.start, given.walkers, seed, "own")
+    seen, moved = move(begin, model, given.own_steps, seed, "own")
+    frames = seen.spread(given.own, given.own_steps // 2).frames
+    row: Row = {"generation": number, "labels": len(labels)}
+    for name, test in (
+        ("own", system.truth.label(frames)),
+        ("true", system.independent),
+    ):
+        said = model.covering(test.batch).predict(test.batch)
+        row[f"{name} force"] = prediction_errors(said, test).force_mae * _MILLI
+        off = (said.energies - test.energies) / test.batch.sizes * _MILLI
+        row[f"{name} energy"] = float(off.mean()) if number else None
+        row[f"{name} energy std"] = float(off.std()) if number else None
+    old = model.covering(system.old.batch).predict(system.old.batch)
+    row["old force"] = prediction_errors(old, system.old).force_mae * _MILLI
+    row["stopped"] = sum(walker.stopped is not None for walker in moved)
+    return row
+
+
+def long_row(
+    model: LearnedPotential,
+    labels: LabelSet,
+    system: System,
+    given: Namespace,
+    seed: int,
+) -> Row:
+    """Return stability, errors, surprise and Q along a long run on the last model.
+
+    spearman: of each with the largest force error of an atom, over frames.
+    """
+    begin = fresh_walkers(system.start, given.walkers, seed, "long")
+    seen, moved = move(begin, model, given.long_steps, seed, "long")
+    some = seen.spread(given.test)
+    test = system.truth.label(some.frames)
+    said = model.predict(test.batch, descriptors=True)
+    assert said.descriptors is not None
+    errors = largest_force_errors(test.batch, said.forces, test.forces)
+    learned, held = (
+        (x.batch, atom_descriptors(model, x.batch)) for x in _quarter_apart(labels)
+    )
+    row: Row = {
+        "whole": sum(walker.stopped is None for walker in moved) / len(moved),
+        "force": prediction_errors(said, test).force_mae * _MILLI,
+        "energy": float(
+            ((said.energies - test.energies) / test.batch.sizes).mean() * _MILLI
+        ),
+    }
+    for name, scorer in (
+        ("leverage", fit_leverage(learned, held)),
+        ("Q", fit_qresidual(*learned, *held)),
+    ):
+        surprise = scorer.score(test.batch, said)
+        row[f"{name} spearman"] = float(spearmanr(surprise, errors).statistic)
+        row[f"{name} by quarter"] = _by_quarter(surprise, some.steps, given.long_steps)
+    return row
+
+
+def _quarter_apart(labels: LabelSet) -> tuple[LabelSet, LabelSet]:
+    """Return three quarters of the labels, and the other one to calibrate on."""
+    aside = np.arange(len(labels)) % 4 == 0
+    return select_labels(labels, np.flatnonzero(~aside)), select_labels(
+        labels, np.flatnonzero(aside)
+    )
+
+
+def _by_quarter(values: Floats, steps: Sequence[int], last: int) -> list[float | None]:
+    quarter = np.minimum(_QUARTERS * np.array(steps) // (last + 1), _QUARTERS - 1)
+    own = [values[quarter == index] for index in range(_QUARTERS)]
+    return [float(x.mean()) if len(x) else None for x in own]
+
+
+def fresh_walkers(start: Frame, count: int, seed: int, name: str) -> tuple[Walker, ...]:
+    """Return walkers at a structure, with velocities of their own."""
+    rngs = _streams(count, seed, f"{name}/start")
+    return tuple(
+        Walker(i, 0, start, maxwell_boltzmann(start, 2 * _KELVIN, rng))
+        for i, rng in enumerate(rngs)
+    )
+
+
+def move(
+    walkers: Sequence[Walker], potential: Potential, steps: int, seed: int, name: str
+) -> tuple[_Seen, tuple[Walker, ...]]:
+    """Return the frames that walkers pass, and the walkers after these steps."""
+    seen, rngs = _Seen(), _streams(len(walkers), seed, f"{name}/noise")
+    begin = [replace(walker, step=0) for walker in walkers]
+    if isinstance(potential, LearnedPotential):
+        potential = potential.covering(pack_frames([begin[0].frame]))
+    settings = DynamicsSettings(temperature=_KELVIN, stride=_STRIDE)
+    moved = run_dynamics(begin, potential, settings, steps, rngs, observe=seen.look)
+    return seen, moved.walkers
+
+
+def _streams(count: int, seed: int, name: str) -> list[np.random.Generator]:
+    return [random_stream(seed, f"protocols/{name}/{i}") for i in range(count)]
+
+
+def model_file(given: Namespace, seed: int) -> Path:
+    """Return the file of the universal model, whose name has all it depends on."""
+    sizes = (given.molecule, given.channels, given.known, given.pretrain, seed)
+    folder: Path = given.out / "periodic"
+    return folder / f"{'-'.join(map(str, sizes))}.model"
+
+
+# --- rows -----------------------------------------------------------------------------
+
+
+def row_key(given: Namespace, seed: int, arm: str, what: object) -> str:
+    """Return the key of a row: all that it depends on."""
+    sizes = "-".join(str(getattr(given, name)) for name in _SIZES)
+    return f"{sizes}/{seed}/{arm}/{what}"
+
+
+def universal_model(given: Namespace, system: System, seed: int) -> LearnedPotential:
+    """Return the universal model of a seed, trained now where it is missing."""
+    restored = stored_model(
+        model_file(given, seed), lambda: pretrain(system, given, seed)
+    )
+    assert isinstance(restored, LearnedPotential)
+    return restored
+
+
+def make_rows(given: Namespace, rows: Rows) -> None:
+    """Run the arms that are missing."""
+    for seed in given.seed:
+        missing = [
+            arm for arm in given.arms if row_key(given, seed, arm, "long") not in rows
+        ]
+        if not missing:
+            continue
+        system = make_system(given, seed)
+        universal = universal_model(given, system, seed)
+        for arm in missing:
+            run = generations(arm, system, universal, given, seed)
+            for number, model, labels in run:
+                key = row_key(given, seed, arm, number)
+                if key not in rows:
+                    rows[key] = generation_row(
+                        number, model, labels, system, given, seed
+                    )
+            rows[row_key(given, seed, arm, "long")] = long_row(
+                model, labels, system, given, seed
+            )
+            show(f"{arm}, seed {seed}")
+
+
+def table(given: Namespace, rows: Rows, whats: Sequence[object]) -> list[Row]:
+    """Return a row for each arm and each of `whats`: means over seeds, with ranges."""
+    out: list[Row] = []
+    for arm in given.arms:
+        for what in whats:
+            keys = (row_key(given, seed, arm, what) for seed in given.seed)
+            done = [rows[key] for key in keys if key in rows]
+            if done:
+                figures = {x: _spread([row[x] for row in done]) for x in done[0]}
+                out.append({"arm": arm, "seeds": len(done), **figures})
+    return out
+
+
+def _spread(values: list[float | list[float] | None]) -> str:
+    known = [value for value in values if value is not None]
+    if not known:
+        return ""
+    if isinstance(known[0], list):
+        means = np.array(known, dtype=np.float64).mean(axis=0)
+        return " ".join(f"{x:.2g}" for x in means)
+    numbers = np.array(known, dtype=np.float64).tolist()
+    return mean_range(numbers[:1] if len(set(numbers)) == 1 else numbers)
+
+
+def main() -> None:
+    """Make the rows that are missing, and show what is there."""
+    parser = make_parser(__doc__)
+    add = parser.add_argument
+    add("--out", type=Path, required=True, help="the folder of models and rows")
+    add("--seed", type=int, nargs="+", default=[0])
+    add("--arms", nargs="+", choices=list(ARMS), default=list(ARMS))
+    add("--molecule", default="CH3OH", help="a molecule of data/molecules.npz")
+    add("--truth", default="gfn1-xtb", help="the level that plays the truth")
+    add("--channels", type=int, default=32)
+    add("--known", type=int, default=600, help="frames of the pretraining")
+    add("--pretrain", type=int, default=1500, help="steps of the pretraining")
+    add("--generations", type=int, default=5)
+    add("--labels", type=int, default=10, help="labels of a generation")
+    add("--walkers", type=int, default=4)
+    add("--steps", type=int, default=400, help="MD steps of a generation, 0.5 fs")
+    add("--tune", type=int, default=150, help="steps of fine-tuning")
+    add("--lr", type=float, default=1e-3, help="peak learning rate of fine-tuning")
+    add("--share", type=float, default=0.3, help="share of replayed frames")
+    add("--own", type=int, default=20, help="test frames of its own trajectory")
+    add("--own-steps", type=int, default=300, help="MD steps of that trajectory")
+    add("--true-steps", type=int, default=1000, help="MD steps at the true level")
+    add("--long-steps", type=int, default=2000, help="MD steps of the longer run")
+    add("--test", type=int, default=100, help="independent and old frames")
+    add("--table", action="store_true", help="show what the folder holds")
+    given = parser.parse_args()
+    if given.quick:
+        given.channels, given.known, given.pretrain, given.generations = 8, 40, 20, 2
+        given.steps, given.tune, given.own, given.own_steps = 40, 5, 4, 40
+        given.true_steps, given.long_steps, given.test = 60, 60, 8
+    rows = Rows(given.out / "periodic.jsonl")
+    if not given.table:
+        make_rows(given, rows)
+    found = table(given, rows, range(given.generations + 1))
+    long = table(given, rows, ["long"])
+    if found:
+        shown = [{k: v for k, v in x.items() if k not in _HIDDEN} for x in found]
+        show(make_table(f"{given.molecule}: errors by generation", shown))
+    if long:
+        show(make_table(f"{given.molecule}: longer runs", long))
+    write_json(given.json, {"generations": found, "long": long})
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,397 @@
+"""Do other candidates than those of MD at one temperature make a better model?
+
+    python -m benchmarks.accuracy.exploration.temperatures --out FOLDER
+    python -m benchmarks.accuracy.exploration.temperatures --out FOLDER --table
+
+A row is a live campaign on a molecule, GFN1-xTB under GFN2-xTB, with the same labels in
+every arm: a first generation on 80 cheap and 20 expensive ones, which all arms of a
+seed share, then one round with 320 and 40. Arms differ in what is proposed in it, and
+the `random` ones choose without looking. Candidates cost no labels. Errors are mean
+absolute force components and the 95th percentile of a frame's largest atomic error,
+meV/Å, at GFN2-xTB on frames that no campaign sees and that were declared before: MD at
+that level at 500 K and 1000 K, and rigid scans of torsions and of bonds from its
+minimum. Survival is the share of 500 MD steps at 1000 K (0.5 fs, 16 walkers on the
+last model) before a guard rail stops a walker.
+
+A row (one arm, one seed) is a line in FOLDER/exploration.jsonl, written when it is
+done: what is there is skipped. The table shows medians over seeds with their range, and
+ratios to the arm `md`, paired by seed, as geometric means with their range.
+"""
+
+from argparse import Namespace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from shutil import copytree
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import numpy as np
+
+from alloop import Campaign
+from alloop.config.load import parse_campaign
+from alloop.config.yaml_text import dump_yaml
+from alloop.core.batch import pack_frames
+from alloop.core.frame import Frame
+from alloop.core.prediction_errors import largest_force_errors, prediction_errors
+from alloop.core.records import LabelSet
+from alloop.core.seeds import random_stream
+from alloop.core.units import Booleans, Integers
+from alloop.generation import Generation
+from alloop.labels.direct import DirectLabeller
+from alloop.md.contacts import all_pairs, relative_distances
+from alloop.md.dynamics import DynamicsSettings, run_dynamics
+from alloop.md.thermal_frames import (
+    NormalModes,
+    normal_modes,
+    numerical_hessian,
+    relax_frame,
+    thermal_walkers,
+)
+from alloop.potentials.labeller_potential import LabellerPotential
+from benchmarks.accuracy.selection.active import stage_steps
+from benchmarks.common import Row, Rows, make_parser, make_table, median_range, show
+
+_BONDED = 1.3  # summed covalent radii; hydrogen bonds lie above 1.6
+_TESTS = 16_100  # the seed of the test frames, for all arms
+_EACH, _SPACING = 10, 25  # frames of a test walker, MD steps of 1 fs between two
+_STEPS = 500  # of a surviving walker
+ARMS: Mapping[str, Mapping[str, Any]] = {
+    "md": {},
+    "random": {"flag": {"selection": "random"}},
+    "500+1000 K": {"explore": {"temperature": [500, 1000]}},
+    "300+500+1000 K": {"explore": {"temperature": [300, 500, 1000]}},
+    "1000 K": {"explore": {"temperature": 1000}},
+    "random, 500+1000 K": {
+        "explore": {"temperature": [500, 1000]},
+        "flag": {"selection": "random"},
+    },
+}
+
+
+# --- rigid scans ----------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class OpenBond:
+    """A bond outside rings, from atom `fixed` to atom `moved`.
+
+    part (atoms,): True on the moved side, which is the one with fewer atoms.
+    """
+
+    fixed: int
+    moved: int
+    part: Booleans
+
+    @property
+    def turns(self) -> bool:
+        """True if a rotation about the bond changes the molecule."""
+        return 1 < int(self.part.sum()) < len(self.part) - 1
+
+
+def open_bonds(frame: Frame) -> tuple[OpenBond, ...]:
+    """Return the bonds outside rings; none of a frame with a cell.
+
+    Each splits the molecule into two parts, of which a scan moves the smaller.
+    """
+    if any(frame.pbc):
+        return ()
+    bonded = _bonded_pairs(frame)
+    joined = np.zeros((len(frame), len(frame)), dtype=np.bool_)
+    joined[bonded[:, 0], bonded[:, 1]] = joined[bonded[:, 1], bonded[:, 0]] = True
+    found = []
+    for first, second in bonded:
+        cut = joined.copy()
+        cut[first, second] = cut[second, first] = False
+        part = _reached_from(int(second), cut)
+        if part[first]:
+            continue  # a ring
+        whole = _reached_from(int(second), joined)
+        ends = (int(first), int(second))
+        if 2 * part.sum() > whole.sum():
+            ends, part = ends[::-1], whole & ~part
+        found.append(OpenBond(*ends, part))
+    return tuple(found)
+
+
+def turned_frame(frame: Frame, bond: OpenBond, angle: float) -> Frame:
+    """Return the frame with the moved part turned about the bond by `angle` rad."""
+    origin = frame.positions[bond.fixed]
+    k = frame.positions[bond.moved] - origin
+    k = k / np.linalg.norm(k)
+    r = frame.positions - origin
+    along = (r @ k)[:, None] * k  # Rodrigues' formula
+    turned = along + np.cos(angle) * (r - along) + np.sin(angle) * np.cross(k, r)
+    positions = np.where(bond.part[:, None], origin + turned, frame.positions)
+    return replace(frame, positions=positions)
+
+
+def stretched_frame(frame: Frame, bond: OpenBond, factor: float) -> Frame:
+    """Return the frame with the bond `factor` times as long."""
+    arm = frame.positions[bond.moved] - frame.positions[bond.fixed]
+    return replace(
+        frame,
+        positions=frame.positions + bond.part[:, None] * (factor - 1.0) * arm,
+    )
+
+
+def _bonded_pairs(frame: Frame) -> Integers:
+    pairs = all_pairs(pack_frames([frame]))
+    near = relative_distances(pairs, frame.positions) < _BONDED
+    return np.stack([pairs.first[near], pairs.second[near]], axis=1)
+
+
+def _reached_from(atom: int, joined: Booleans) -> Booleans:
+    """Return True for the atoms (atoms,) that a path of bonds joins to `atom`."""
+    reached = np.zeros(len(joined), dtype=np.bool_)
+    reached[atom] = True
+    while True:
+        more = reached | joined[reached].any(axis=0)
+        if (more == reached).all():
+            return reached
+        reached = more
+
+
+# --- campaigns ------------------------------------------------------------------------
+
+
+def campaign_tree(
+    given: Namespace, seed: int, changes: Mapping[str, Any], *, begun: bool = True
+) -> dict[str, Any]:
+    """Return the configuration of a campaign, with the changes of an arm.
+
+    Before it is begun its budget ends with the first generation.
+    """
+    first = {"cheap": given.cheap // 5, "expensive": given.expensive // 3}
+    whole = {"cheap": given.cheap, "expensive": given.expensive}
+    budget = whole if begun else first
+    every = budget["expensive"] - begun * first["expensive"]
+    tree: dict[str, Any] = {
+        "name": "exploration",
+        "seed": seed,
+        "start": [{"molecule": given.molecule}],
+        "levels": {"cheap": "gfn1-xtb", "expensive": "gfn2-xtb"},
+        "potential": {"kind": "painn"},  # of all rows
+        "seeds": first,
+        "budget": budget,
+        "training": {"every": every, **stage_steps(given.steps)},
+        "validation": {"frames": 0, "examination": 0},
+        "cluster": {"kind": "inline"},
+        "limits": {"isolate": False},
+        "explore": {"temperature": 500},
+        "store": "campaign.zarr",
+    }
+    for section, values in changes.items():
+        tree[section] = {**tree.get(section, {}), **values}
+    return tree
+
+
+def run_campaign(folder: Path, tree: Mapping[str, Any]) -> Campaign:
+    """Write the campaign's file into the folder, and run it or go on with it."""
+    folder.mkdir(parents=True, exist_ok=True)
+    file = folder / "campaign.yaml"
+    file.write_text(dump_yaml(tree), encoding="utf-8")
+    campaign = Campaign.from_yaml(file)
+    finished = campaign.run().finished
+    if finished != "the budget of expensive labels is spent":
+        raise RuntimeError(f"the campaign ended early: {finished}")
+    return campaign
+
+
+def first_generation(given: Namespace, seed: int) -> Path:
+    """Return the folder of a campaign that ended with its first generation."""
+    amounts = f"{given.molecule}-{given.cheap}-{given.expensive}-{given.steps}"
+    folder: Path = given.out / f"begun-{amounts}-{seed}"
+    run_campaign(folder, campaign_tree(given, seed, {}, begun=False))
+    return folder
+
+
+def make_row(given: Namespace, arm: str, seed: int) -> Row:
+    """Go on with the campaign of a seed as the arm says; return its errors."""
+    begun = first_generation(given, seed)
+    with TemporaryDirectory() as temporary:
+        folder = Path(temporary) / "campaign"
+        copytree(begun, folder)
+        campaign = run_campaign(folder, campaign_tree(given, seed, ARMS[arm]))
+        state = campaign.history().state
+        row: Row = {name: state.labels_used(name) for name in ("cheap", "expensive")}
+        model = campaign.model(state.generation)
+    minimum, modes = reference_minimum(given)
+    for name, labels in test_sets(given, minimum, modes).items():
+        predictions = model.predict(labels.batch)
+        worst = largest_force_errors(labels.batch, predictions.forces, labels.forces)
+        row[name] = {
+            "mae": 1e3 * prediction_errors(predictions, labels).force_mae,
+            "worst_95": 1e3 * float(np.quantile(worst, 0.95)),
+        }
+    row["survival"] = survival(model, minimum, modes)
+    return row
+
+
+def survival(model: Generation, minimum: Frame, modes: NormalModes) -> float:
+    """Return the mean share of 500 steps at 1000 K that walkers take."""
+    rng = random_stream(_TESTS, "survival")
+    walkers = thermal_walkers(minimum, modes, 1000.0, 16, rng)
+    rngs = [random_stream(_TESTS, f"survival/{x.index}") for x in walkers]
+    settings = DynamicsSettings(temperature=1000.0)
+    moved = run_dynamics(walkers, model.potential, settings, _STEPS, rngs)
+    return float(np.mean([walker.step for walker in moved.walkers])) / _STEPS
+
+
+def reference_minimum(given: Namespace) -> tuple[Frame, NormalModes]:
+    """Return the minimum at GFN2-xTB with its normal modes."""
+    oracle = _oracle(given)
+    setup = parse_campaign(dump_yaml(campaign_tree(given, 0, {})), ".")
+    minimum = relax_frame(setup.start[0], oracle)
+    return minimum, normal_modes(minimum, numerical_hessian(minimum, oracle))
+
+
+def test_sets(
+    given: Namespace, minimum: Frame, modes: NormalModes
+) -> dict[str, LabelSet]:
+    """Return the labelled test frames by name; made once, then read from the folder."""
+    path = given.out / f"tests-{given.molecule}-{given.frames}.npz"
+    if not path.exists():
+        oracle = _oracle(given)
+        arrays: dict[str, Any] = {}
+        for name, frames in _test_frames(given, minimum, modes).items():
+            found = oracle.predict(pack_frames(frames))
+            arrays[f"{name}/positions"] = np.stack([x.positions for x in frames])
+            arrays[f"{name}/energies"] = found.energies
+            arrays[f"{name}/forces"] = found.forces.reshape(len(frames), -1, 3)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with path.open("wb") as file:
+            np.savez(file, **arrays)
+    with np.load(path) as held:
+        names = dict.fromkeys(key.split("/")[0] for key in held)
+        return {
+            name: LabelSet.of(
+                [replace(minimum, positions=x) for x in held[f"{name}/positions"]],
+                held[f"{name}/energies"],
+                list(held[f"{name}/forces"]),
+            )
+            for name in names
+        }
+
+
+def _test_frames(
+    given: Namespace, minimum: Frame, modes: NormalModes
+) -> dict[str, list[Frame]]:
+    bonds = open_bonds(minimum)
+    return {
+        "500 K": _md_frames(given, minimum, modes, 500.0),
+        "1000 K": _md_frames(given, minimum, modes, 1000.0),
+        "torsions": [
+            turned_frame(minimum, bond, np.radians(angle))
+            for bond in bonds
+            if bond.turns
+            for angle in range(0, 360, 5)
+        ],
+        "stretches": [
+            stretched_frame(minimum, bond, factor)
+            for bond in bonds
+            for factor in np.linspace(0.85, 1.45, 13)
+        ],
+    }
+
+
+def _md_frames(
+    given: Namespace, minimum: Frame, modes: NormalModes, kelvin: float
+) -> list[Frame]:
+    """Return frames of MD at GFN2-xTB; each walker's first stretch is left out."""
+    rng = random_stream(_TESTS, f"{kelvin:g} K")
+    count = -(-given.frames // _EACH)
+    walkers = thermal_walkers(minimum, modes, kelvin, count, rng)
+    settings = DynamicsSettings(temperature=kelvin, timestep=1.0)
+    frames = []
+    for number in range(_EACH):
+        rngs = [
+            random_stream(_TESTS, f"{kelvin:g}/{number}/{x.index}") for x in walkers
+        ]
+        walkers = run_dynamics(
+            walkers, _oracle(given), settings, _SPACING, rngs
+        ).walkers
+        frames += [walker.frame for walker in walkers if walker.stopped is None]
+    return frames
+
+
+def _oracle(given: Namespace) -> LabellerPotential:
+    setup = parse_campaign(dump_yaml(campaign_tree(given, 0, {})), ".")
+    return LabellerPotential(DirectLabeller(setup.levels["expensive"]))
+
+
+def ratio_text(ours: Sequence[float], theirs: Sequence[float]) -> str:
+    """Return the geometric mean of paired ratios with their range."""
+    ratios = np.asarray(ours) / np.asarray(theirs)
+    mean = float(np.exp(np.log(ratios).mean()))
+    return f"{mean:.2f} ({ratios.min():.2f} to {ratios.max():.2f})"
+
+
+def show_rows(given: Namespace, rows: Rows) -> None:
+    """Print a table of errors, and one of ratios to the arm `md`."""
+    keys = {arm: [row_key(given, arm, seed) for seed in given.seed] for arm in ARMS}
+    tests = ("500 K", "1000 K", "torsions", "stretches")
+    errors, ratios = [], []
+    for arm, names in keys.items():
+        pairs = [
+            (rows[x], rows[y])
+            for x, y in zip(names, keys["md"], strict=True)
+            if x in rows and y in rows
+        ]
+        if not pairs:
+            continue
+        lines: list[Row] = [{"arm": arm, "seeds": len(pairs)} for _ in range(2)]
+        for test in tests:
+            for name in ("mae", "worst_95"):
+                column = f"{test}{', worst' * (name == 'worst_95')}"
+                ours = [own[test][name] for own, _ in pairs]
+                base = [md[test][name] for _, md in pairs]
+                lines[0][column] = _range_text(ours)
+                lines[1][column] = ratio_text(ours, base)
+        lines[0]["survival"] = _range_text([own["survival"] for own, _ in pairs])
+        errors.append(lines[0])
+        ratios.append(lines[1])
+    show(make_table("errors, meV/Å: median (range)", errors))
+    show(make_table("ratios to `md`: geometric mean (range)", ratios))
+
+
+def _range_text(values: Sequence[float]) -> str:
+    return "{median:.3g} ({low:.3g} to {high:.3g})".format(**median_range(values))
+
+
+def row_key(given: Namespace, arm: str, seed: int) -> str:
+    """Return the key of a row: all that it depends on."""
+    amounts = (given.cheap, given.expensive, given.steps, given.frames)
+    return "/".join(map(str, (given.molecule, *amounts, arm, seed)))
+
+
+def main() -> None:
+    """Make the rows that are missing, and show what is there."""
+    parser = make_parser(__doc__)
+    add = parser.add_argument
+    add("--out", type=Path, required=True, help="the folder of the rows")
+    add("--arms", nargs="+", choices=list(ARMS), default=list(ARMS))
+    add("--molecule", default="ethanol", help="its name, or that of ASE's G2 set")
+    add("--seed", type=int, nargs="+", default=list(range(3)))
+    add("--cheap", type=int, default=400, help="cheap labels")
+    add("--expensive", type=int, default=60, help="expensive labels")
+    add("--steps", type=int, default=1000, help="training steps of a generation")
+    add("--frames", type=int, default=80, help="test frames of each MD")
+    add("--table", action="store_true", help="show what the folder holds")
+    given = parser.parse_args()
+    if given.quick:
+        given.cheap, given.expensive, given.steps, given.seed = 50, 12, 100, [0]
+        given.frames = 20
+    rows = Rows(given.out / "exploration.jsonl")
+    if not given.table:
+        for seed in given.seed:
+            for arm in given.arms:
+                name = row_key(given, arm, seed)
+                if name not in rows:
+                    rows[name] = make_row(given, arm, seed)
+                    show(name, rows[name])
+    show_rows(given, rows)
+
+
+if __name__ == "__main__":
+    main()

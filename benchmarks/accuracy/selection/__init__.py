@@ -1,0 +1,1 @@
+"""Whether labels are chosen and money is split better than by chance."""

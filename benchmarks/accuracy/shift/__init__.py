@@ -1,0 +1,1 @@
+"""What helps on frames unlike the training set."""

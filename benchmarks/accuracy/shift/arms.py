@@ -1,0 +1,264 @@
+"""What may be done about frames that lie outside, as `shift.frames` tries it."""
+
+import math
+import time
+from argparse import Namespace
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+
+import numpy as np
+from scipy.stats import rankdata, spearmanr
+
+from alloop.core.prediction_errors import largest_force_errors
+from alloop.core.records import LabelSet
+from alloop.core.roles import Potential
+from alloop.core.units import Floats
+from alloop.potentials.learned import LearnedPotential
+from alloop.potentials.two_heads import TwoHeadPotential
+from alloop.refine.described_frames import describe_frames
+from alloop.refine.radius import choose_radius, with_radius
+from alloop.refine.shifts import SHIFTS, fit_shifts
+from alloop.refine.test_time import (
+    SCHEDULE,
+    TestTimeLabels,
+    TestTimeSettings,
+    train_at_test_time,
+)
+from alloop.scores.connectivity import RADIUS, fit_connectivity
+from alloop.scores.leverage import fit_leverage
+from alloop.scores.qresidual import fit_qresidual
+from alloop.training.fit import fit_network
+from alloop.training.graph_pool import make_graph_pool
+from alloop.training.label_changes import joined_labels, select_labels
+from alloop.training.references import without_references
+from alloop.training.schedule import Schedule
+from alloop.training.stages import Stage
+from benchmarks.accuracy.shift.sets import ShiftSet
+
+_MOST = 50  # times the steps of a refinement, which the seconds cut short
+TIMED_BY = "with replay"
+EQUAL_TIME = "cheap training"
+TAIL = 0.1  # the share of the frames with the largest errors
+MIXTURES = {  # mean ranks
+    "all three shifts": SHIFTS,
+    "leverage and forces": ("leverage", "forces"),
+    "leverage and connectivity": ("leverage", f"connectivity, {RADIUS:g} Å"),
+}
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Refined:
+    """The potential of each system of the test, and that for frames inside."""
+
+    each: Mapping[int, Potential]
+    inside: Potential
+
+    def forces(self, test: ShiftSet) -> Floats:
+        """Return the forces of all test frames (atoms, 3) in eV/Å."""
+        batch = test.cheap.batch
+        out = np.zeros_like(batch.positions)
+        for system, potential in self.each.items():
+            chosen = np.flatnonzero(test.systems == system)
+            atoms = np.isin(batch.frame_index, chosen)
+            out[atoms] = potential.predict(batch.select(chosen)).forces
+        return out
+
+
+def _same(test: ShiftSet, potential: Potential) -> Refined:
+    systems = np.unique(test.systems).tolist()
+    return Refined(dict.fromkeys(systems, potential), potential)
+
+
+def nothing(model: TwoHeadPotential, test: ShiftSet, given: Namespace) -> Refined:  # noqa: ARG001
+    return _same(test, model)
+
+
+def radius(model: TwoHeadPotential, test: ShiftSet, given: Namespace) -> Refined:  # noqa: ARG001
+    """Another radius for each system, where its graphs are out."""
+    batch = test.train.expensive.batch
+    known = fit_shifts(describe_frames(model, batch), model.cutoff)
+    found: dict[int, Potential] = {}
+    for system in np.unique(test.systems).tolist():
+        own = test.cheap.batch.select(np.flatnonzero(test.systems == system))
+        choice = choose_radius(known, own)
+        found[system] = with_radius(model, choice.radius) if choice.changed else model
+    return Refined(found, model)
+
+
+def test_time(model: TwoHeadPotential, test: ShiftSet, given: Namespace) -> Refined:
+    """Test-time training as in the paper, whatever it does to held-out labels."""
+    return _test_time(model, test, given)
+
+
+def head_again(model: TwoHeadPotential, test: ShiftSet, given: Namespace) -> Refined:
+    """The same, and the expensive head fitted to the labels of the training again."""
+    return _test_time(model, test, given, expensive=test.train.expensive)
+
+
+def replayed(model: TwoHeadPotential, test: ShiftSet, given: Namespace) -> Refined:
+    """The same with the cheap labels of the training beside the new ones."""
+    return _test_time(model, test, given, test.train.cheap, test.train.expensive)
+
+
+def _test_time(
+    model: TwoHeadPotential,
+    test: ShiftSet,
+    given: Namespace,
+    replay: LabelSet | None = None,
+    expensive: LabelSet | None = None,
+) -> Refined:
+    free = test.expensive  # decides nothing, without a limit
+    labels = TestTimeLabels(test.cheap, free, replay, expensive)
+    found = train_at_test_time(model, labels, _settings(given, math.inf))
+    return _same(test, found.potential)
+
+
+def guarded(model: TwoHeadPotential, test: ShiftSet, given: Namespace) -> Refined:
+    """The same, kept where held-out labels get worse by no more than 2 %."""
+    known = test.train
+    labels = TestTimeLabels(test.cheap, test.held_out, known.cheap, known.expensive)
+    found = train_at_test_time(model, labels, _settings(given, 0.02))
+    return _same(test, found.potential if found.kept else model)
+
+
+def _settings(given: Namespace, worse: float) -> TestTimeSettings:
+    return TestTimeSettings(
+        steps=given.refine_steps,
+        schedule=replace(SCHEDULE, compile=False),
+        whole=given.whole,
+        worse=worse,
+    )
+
+
+def cheap_training(
+    model: TwoHeadPotential, test: ShiftSet, given: Namespace
+) -> Refined:
+    """Ordinary training of the whole network on the same cheap labels.
+
+    It takes the CPU seconds of `with replay`. The energies' references are those of the
+    cheap level; test errors are of forces.
+    """
+    return _same(
+        test, _fine_tuned(model, model.cheap(), test.cheap, given, given.seconds)
+    )
+
+
+def bought_labels(model: TwoHeadPotential, test: ShiftSet, given: Namespace) -> Refined:
+    """Fine-tuning on the expensive labels that the money for the cheap ones buys."""
+    count = max(1, math.floor(len(test.cheap) / test.ratio))
+    chosen = np.arange(min(count, len(test.bought)))
+    return _same(
+        test, _fine_tuned(model, model, select_labels(test.bought, chosen), given)
+    )
+
+
+def _fine_tuned(
+    model: TwoHeadPotential,
+    level: LearnedPotential,
+    labels: LabelSet,
+    given: Namespace,
+    seconds: float | None = None,
+) -> LearnedPotential:
+    own = labels
+    if model.repulsion is not None:
+        own = model.repulsion.without(own)
+    rest = without_references(own, level.references)
+    pool = make_graph_pool(rest, model.scale, model.cutoff, model.dtype)
+    schedule: Schedule = replace(SCHEDULE, compile=False, energy=0.0, seconds=seconds)
+    most = given.refine_steps if seconds is None else _MOST * given.refine_steps
+    stage = Stage("tuning", "cheap", most, "previous", schedule=schedule)
+    network, _ = fit_network(model.network, pool, stage, 0)
+    return LearnedPotential(
+        network, model.references, model.scale, repulsion=model.repulsion
+    )
+
+
+ARMS: Mapping[str, Callable[[TwoHeadPotential, ShiftSet, Namespace], Refined]] = {
+    "nothing": nothing,
+    "radius": radius,
+    "test-time": test_time,
+    "head again": head_again,
+    TIMED_BY: replayed,
+    "guarded": guarded,
+    EQUAL_TIME: cheap_training,
+    "expensive labels": bought_labels,
+}
+
+
+def arm_figures(
+    name: str, model: TwoHeadPotential, test: ShiftSet, given: Namespace
+) -> dict[str, float]:
+    """Return errors in meV/Å of all frames and of the worst tenth, and CPU seconds.
+
+    `rarest` is that of the atoms whose element the fewest frames of the training have.
+    """
+    began = time.process_time()
+    refined = ARMS[name](model, test, given)
+    seconds = time.process_time() - began
+    forces = refined.forces(test)
+    errors = _frame_errors(test.expensive, forces)
+    rare = test.expensive.batch.numbers == _rarest_element(test)
+    own = np.abs(forces - test.expensive.forces)[rare]
+    worst = np.sort(errors)[-max(1, round(TAIL * len(errors))) :]
+    held = test.held_out
+    inside = _frame_errors(held, refined.inside.predict(held.batch).forces)
+    return {
+        "test": 1e3 * float(errors.mean()),
+        "tail": 1e3 * float(worst.mean()),
+        "inside": 1e3 * float(inside.mean()),
+        "rarest": 1e3 * float(own.mean()),
+        "cpu": seconds,
+    }
+
+
+def _rarest_element(test: ShiftSet) -> int:
+    """Return the element of the test frames that the fewest training frames have."""
+    known = test.train.expensive.batch
+    frames = {
+        int(z): len(np.unique(known.frame_index[known.numbers == z]))
+        for z in np.unique(test.expensive.batch.numbers)
+    }
+    return min(frames, key=lambda z: frames[z])
+
+
+def _frame_errors(labels: LabelSet, forces: Floats) -> Floats:
+    """Return each frame's mean absolute error of a force component, eV/Å."""
+    each = np.abs(forces - labels.forces).mean(axis=1)
+    out: Floats = np.add.reduceat(each, labels.batch.offsets[:-1]) / labels.batch.sizes
+    return out
+
+
+def shift_correlations(
+    model: TwoHeadPotential, test: ShiftSet
+) -> dict[str, tuple[float, float]]:
+    """Return Spearman's correlation of shifts and surprises with the true error.
+
+    On held-out and test frames together, and on the latter alone; the error is the
+    largest of an atom. The last entries are mean ranks of several.
+    """
+    labels = joined_labels(test.held_out, test.expensive)
+    batch, train = labels.batch, test.train.expensive.batch
+    known, given = (describe_frames(model, x) for x in (train, batch))
+    said = model.predict(batch, descriptors=True)
+    errors = largest_force_errors(batch, said.forces, labels.forces)
+    shifts = fit_shifts(known, model.cutoff).measure(given)
+    found: dict[str, Floats] = {name: shifts.values.of(name) for name in SHIFTS}
+    near = fit_connectivity(train, RADIUS)
+    found[f"connectivity, {RADIUS:g} Å"] = near.score(batch, said)
+    assert known.descriptors is not None
+    assert given.descriptors is not None
+    own = (train, known.descriptors)
+    found["leverage"] = fit_leverage(own, own).score(batch, said)
+    found["q-residual"] = fit_qresidual(*own, *own).score(batch, said)
+    ranks = {name: rankdata(values) for name, values in found.items()}
+    for name, parts in MIXTURES.items():
+        found[name] = np.mean([ranks[part] for part in parts], axis=0)
+    outside = slice(len(test.held_out), None)
+    return {
+        name: (_spearman(x, errors), _spearman(x[outside], errors[outside]))
+        for name, x in found.items()
+    }
+
+
+def _spearman(values: Floats, errors: Floats) -> float:
+    return float(spearmanr(values, errors).statistic) if np.ptp(values) else 0.0

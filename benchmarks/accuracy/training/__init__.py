@@ -1,0 +1,1 @@
+"""What trainings err, and what averaging, presets and a warm start change."""

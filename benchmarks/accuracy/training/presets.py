@@ -1,0 +1,124 @@
+"""Errors and time of the presets of `alloop train`, by the number of labels.
+
+    python -m benchmarks.accuracy.training.presets --data DIR --out FOLDER
+        [--molecule ethanol] [--expensive 50] [--cheap 400] [--preset quick standard]
+        [--seed 0] [--table] [--quick] [--json FILE]
+
+DIR holds md17_ccsd/ and h2co/, or files of your own (`asteroid`). The labels are
+written to npz files and trained on as `alloop train --preset` does, with its network
+and its validation frames, a tenth of the expensive ones. --cheap 0 leaves the cheap
+level out. Errors are those of 100 other frames: mean absolute force components in
+meV/Å and energies in meV, mean removed. CPU seconds include compilers. A row is a line
+in FOLDER/presets.jsonl, written when it is done: what is there is skipped, and a row
+that was killed goes on.
+"""
+
+from argparse import Namespace
+from itertools import product
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from alloop.config.train_sections import PRESETS
+from alloop.core.prediction_errors import prediction_errors
+from alloop.core.records import LabelSet
+from alloop.jobs.train_setup import train
+from alloop.training.label_changes import joined_labels, select_labels
+from benchmarks.accuracy.asteroid.data import (
+    PER_RATIO,
+    first_labels,
+    load,
+    molecule_name,
+)
+from benchmarks.accuracy.asteroid.rows import machine
+from benchmarks.common import Row, Rows, make_parser, make_table, show, write_json
+
+
+def write_labels(path: Path, labels: LabelSet) -> None:
+    """Write the labels of one molecule to an npz, eV and eV/Å."""
+    size = int(labels.batch.sizes[0])
+    shape = (len(labels), size, 3)
+    np.savez(
+        path,
+        z=labels.batch.numbers[:size],
+        R=labels.batch.positions.reshape(shape),
+        E=labels.energies,
+        F=labels.forces.reshape(shape),
+    )
+
+
+def preset_row(given: Namespace, preset: str, seed: int) -> Row:
+    """Train with a preset; return steps, CPU seconds and errors."""
+    sets = load(given.data, given.molecule, max(1, -(-given.cheap // PER_RATIO)))
+    folder = (
+        given.out / f"{molecule_name(given.molecule)}-{given.expensive}-{given.cheap}"
+    )
+    folder.mkdir(parents=True, exist_ok=True)
+    start = []
+    pools = {"expensive": first_labels(sets.expensive, given.expensive)}
+    if given.cheap:
+        pools["cheap"] = select_labels(sets.cheap, np.arange(given.cheap))
+    for level, labels in pools.items():
+        file = folder / f"{level}.npz"
+        write_labels(file, labels)
+        units = {"energy_unit": "eV", "length_unit": "angstrom"}
+        start.append({"labels": str(file), "level": level, **units})
+    kind = "asteroid" if given.cheap else "standard"
+    steps = (
+        {"teacher": 5, "pretrain": 5, "finetune": 5} if given.cheap else {"steps": 5}
+    )
+    training = {"kind": kind, **(steps if given.quick else {})}
+    trained = train(
+        {"start": start, "training": training, "seed": seed},
+        folder / f"{preset}-{seed}.model",
+        preset=preset,
+        force=True,
+    )
+    judge = joined_labels(sets.stopping, sets.choosing)
+    found = prediction_errors(trained.generation.predict(judge.batch), judge)
+    return {
+        "preset": preset,
+        "steps": sum(trained.history["steps"]),
+        "cpu_seconds": sum(trained.history["cpu_seconds"]),
+        "force": 1e3 * found.force_mae,
+        "energy": 1e3 * found.energy_spread,
+        **machine(),
+    }
+
+
+def main() -> None:
+    """Make the rows that are missing, and show those that are there."""
+    given = _options()
+    torch.set_num_threads(1)
+    rows = Rows(given.out / "presets.jsonl")
+    quick = "-quick" * given.quick
+    for preset, seed in product(() if given.table else given.preset, given.seed):
+        sizes = f"{given.expensive}-{given.cheap}"
+        key = f"{molecule_name(given.molecule)}-{sizes}-{preset}-{seed}{quick}"
+        if key not in rows:
+            rows[key] = preset_row(given, preset, seed)
+    table = [{"row": key, **rows[key]} for key in rows]
+    show(make_table("Presets, meV/Å and meV", table))
+    write_json(given.json, {"rows": table})
+
+
+def _options() -> Namespace:
+    parser = make_parser(__doc__)
+    add = parser.add_argument
+    add("--data", type=Path, help="the folder of md17_ccsd/ and h2co/")
+    add("--out", type=Path, required=True, help="the folder of the rows")
+    add("--molecule", default="ethanol")
+    add("--expensive", type=int, default=50, help="expensive labels")
+    add("--cheap", type=int, default=0, help="cheap labels; 0 for none")
+    add("--preset", nargs="+", choices=tuple(PRESETS), default=["quick", "standard"])
+    add("--seed", type=int, nargs="+", default=[0])
+    add("--table", action="store_true", help="show what the folder holds")
+    given = parser.parse_args()
+    if given.data is None and not given.table:
+        parser.error("expected --data DIR, the folder of md17_ccsd/ and h2co/")
+    return given
+
+
+if __name__ == "__main__":
+    main()

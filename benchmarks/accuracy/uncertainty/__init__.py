@@ -1,0 +1,1 @@
+"""Whether surprise and limits of errors tell where a model is wrong."""

@@ -1,0 +1,1 @@
+"""How few labels universal potentials need."""
