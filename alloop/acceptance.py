@@ -20,6 +20,7 @@ from alloop.core.prediction_errors import prediction_errors
 from alloop.core.records import LabelSet, ModelCheck, Walker
 from alloop.core.roles import Potential
 from alloop.core.seeds import random_stream
+from alloop.core.settings import PARALLEL_COUNT, SHARE, WHOLE, from_milli, setting
 from alloop.md.dynamics import DynamicsSettings, run_dynamics
 from alloop.md.integrate import maxwell_boltzmann
 
@@ -29,31 +30,52 @@ _MILLI = 1e3
 
 @dataclass(frozen=True, slots=True)
 class SetLimits:
-    """The limits of the force error on a set of the user's; None for no limit.
-
-    rise: as a multiple of that of the model before. most: in eV/Å.
-    """
+    """The limits of the force error on a set of the user's, by name; most in eV/Å."""
 
     name: str
-    rise: float | None = 2.0
-    most: float | None = None
+    rise: float | None = setting(
+        2.0,
+        "largest force error on the set, as a multiple of that of the model before; "
+        "null: no such limit",
+        key="error",
+        ge=1,
+    )
+    most: float | None = setting(
+        None,
+        "largest force error on the set, meV/Å; no such limit by default",
+        convert=from_milli,
+        gt=0,
+    )
 
 
 @dataclass(frozen=True, slots=True)
 class AcceptanceSettings:
     """The limits of the checks; None or 0 turns one off.
 
-    rise: of the force error on the validation set, as a multiple of that of the model
-    before. compression: share of a bond's length at which its atoms must repel each
-    other. steps: of MD, by `walkers` walkers, of which guard rails may stop the share
-    `stopped`. sets: the limits of the user's own sets.
+    sets: the limits of the user's own sets.
     """
 
-    rise: float | None = 2.0
-    compression: float | None = 0.6
-    steps: int = 200
-    walkers: int = 8
-    stopped: float = 0.25
+    rise: float | None = setting(
+        2.0,
+        "largest force error on the validation set, as a multiple of that of the "
+        "generation before; null: not checked",
+        key="error",
+        ge=1,
+    )
+    compression: float | None = setting(
+        0.6,
+        "share of a bond's length at which its atoms must repel each other; null: not "
+        "checked",
+        gt=0,
+        lt=1,
+    )
+    steps: int = setting(
+        200, "steps of a short MD that must stay whole; 0: not checked", **WHOLE
+    )
+    walkers: int = setting(8, "walkers of the short MD", **PARALLEL_COUNT)
+    stopped: float = setting(
+        0.25, "share of these walkers that guards may stop", **SHARE
+    )
     sets: tuple[SetLimits, ...] = ()
 
 

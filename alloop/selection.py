@@ -12,10 +12,21 @@ import numpy as np
 
 from alloop.core.records import Candidate
 from alloop.core.roles import Selector
+from alloop.core.settings import SHARE, setting
 from alloop.core.units import Booleans, Floats, Integers
 
 _ORDINARY = ("surprise", "control")  # other origins are guard rails
 _FARTHEST = 1e6  # of the spread: distance from nothing known, squared without overflow
+
+
+def _duplicate() -> float:
+    """Return the field of the distance between near-duplicates."""
+    return setting(
+        0.02,
+        "distance, in multiples of the candidates' spread, below which a frame is a "
+        "duplicate",
+        ge=0,
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,14 +36,16 @@ class MostSurprising:
     Greedy: the next choice has the largest s^(1 - balance) d^balance, with s the rank
     of its surprise among the candidates (1 for the largest) and d its distance, in mean
     descriptors, from all that is known or chosen; balance 1 is farthest-point sampling.
-    A candidate closer than `duplicate` times the candidates' spread is a near-duplicate
-    and never chosen. `fill` spends the rest of the quota below the threshold by the
-    same rule; without a threshold only candidates from guard rails count as above it.
+    A near-duplicate is never chosen. `fill` spends the rest of the quota below the
+    threshold by the same rule; without a threshold only candidates from guard rails
+    count as above it.
     """
 
     fill: bool = True
-    balance: float = 0.5
-    duplicate: float = 0.02
+    balance: float = setting(
+        0.5, "weight of the distance from known frames against surprise", **SHARE
+    )
+    duplicate: float = _duplicate()
 
     def select(
         self,
@@ -67,7 +80,7 @@ class LargestCluster:
     """
 
     fill: bool = True
-    duplicate: float = 0.02
+    duplicate: float = _duplicate()
 
     def select(
         self,

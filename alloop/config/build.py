@@ -4,9 +4,9 @@ from collections.abc import Mapping
 from dataclasses import replace
 from functools import partial
 
-from alloop.acceptance import AcceptanceSettings, SetLimits
 from alloop.config.checks.validate import STAND_INS, validate_tree
 from alloop.config.problems import ConfigError, Problem
+from alloop.config.sections.base import build_record
 from alloop.config.sections.data import Sampled
 from alloop.config.sections.explore import Explore
 from alloop.config.sections.plan import Plan
@@ -23,7 +23,6 @@ from alloop.loop.rules import (
     Rules,
     SeedRules,
     SplitRules,
-    StopRules,
 )
 from alloop.md.dynamics import DynamicsSettings
 from alloop.md.integrate import Langevin
@@ -76,56 +75,47 @@ def build_levels(plan: Plan) -> dict[str, Level]:
 
 def build_rules(plan: Plan, validated: bool) -> Rules:
     """Return the rules of the loop's decisions; validated: frames are supplied."""
-    moves, stop, pick = plan.explore, plan.stop, plan.flag.selection
-    sampled = plan.validation if isinstance(plan.validation, Sampled) else None
-    target = None if stop.target is None else stop.target * 1e-3  # meV/Å -> eV/Å
+    pick, validation = plan.flag.selection, plan.validation
+    sampled = validation if isinstance(validation, Sampled) else Sampled()
+    frames = 0 if validated or validation is not sampled else sampled.frames
+    training = plan.training or Standard(kind="standard", last=1.0)
     fidelities = ("cheap", "expensive") if plan.levels.cheap else ("expensive",)
+    seeds = {"cheap": plan.seeds.cheap or 0, "expensive": plan.seeds.expensive or 0}
     return Rules(
         budget=Budget(
-            plan.budget.cheap or 0, plan.budget.expensive, plan.budget.cpu_hours
+            cheap=plan.budget.cheap or 0,
+            expensive=plan.budget.expensive,
+            cpu_hours=plan.budget.cpu_hours,
         ),
-        seeding=SeedRules(
-            cheap=plan.seeds.cheap or 0,
-            expensive=plan.seeds.expensive or 0,
-            validation=0 if validated or sampled is None else sampled.frames,
-            per_walker=1 if sampled is None else sampled.each,
+        seeding=build_record(SeedRules, sampled, **seeds, validation=frames),
+        exploring=build_record(
+            ExploreRules,
+            plan.explore,
+            temperatures=plan.explore.temperatures,
+            timestep=plan.explore.timestep,
         ),
-        exploring=ExploreRules(
-            moves.walkers,
-            moves.steps,
-            moves.batch,
-            moves.piece,
-            moves.temperatures,
-            moves.timestep,
-            moves.protocol,
+        stopping=plan.stop.build(),
+        examining=build_record(
+            Examining, validation, temperatures=_validation_temperatures(plan)
         ),
-        stopping=StopRules(target, stop.patience, stop.improvement, stop.rounds),
-        examining=Examining(
-            plan.validation.examination,
-            plan.validation.examination_spacing,
-            _validation_temperatures(plan),
-        ),
-        every=10 if plan.training is None else plan.training.every,
+        every=training.every,
         control=plan.flag.control,
         heldout=plan.flag.heldout,
         selection="random" if pick.kind == "random" else "flagged",
         selector=pick.selector(fill=plan.flag.fill),
         expensive_selector=pick.selector(fill=True),
         triage=plan.flag.triage,
-        staleness=0 if plan.training is None else plan.training.staleness,
-        last=1.0 if plan.training is None else plan.training.last,
-        split=_split_rules(plan),
-        refine=None if plan.refine is None else RefineRules(plan.refine.frames),
+        staleness=training.staleness,
+        last=training.last,
+        split=(
+            None
+            if plan.budget.split == "fixed"
+            else build_record(SplitRules, plan.budget)
+        ),
+        refine=None if plan.refine is None else build_record(RefineRules, plan.refine),
         recheck={fidelity: plan.levels.recheck(fidelity) for fidelity in fidelities},
         doubts={fidelity: plan.levels.doubts(fidelity) for fidelity in fidelities},
     )
-
-
-def _split_rules(plan: Plan) -> SplitRules | None:
-    budget = plan.budget
-    if budget.split == "fixed":
-        return None
-    return SplitRules(budget.split_every, budget.split_steps)
 
 
 def _validation_temperatures(plan: Plan) -> tuple[float, ...]:
@@ -154,57 +144,30 @@ def worker_settings(
         beginning=_first_frames(plan),
         make_trainer=partial(make_trainer, plan),
         scoring=scorer_settings(plan),
-        limits=Limits(plan.limits.label_time, plan.limits.label_memory),
+        limits=build_record(Limits, plan.limits),
         isolate=plan.limits.isolate,
         temperatures=tuple(
             exploring.temperature_of(walker, molecules) for walker in range(cycle)
         ),
         compile=compiles_forces(plan.explore),
-        acceptance=_acceptance_settings(plan),
+        acceptance=None if plan.acceptance is None else plan.acceptance.build(),
         replay=replay_share(plan),
-        refine=_test_time_settings(plan),
+        refine=(
+            None if plan.refine is None else build_record(TestTimeSettings, plan.refine)
+        ),
         device=plan.device,
     )
 
 
 def child_limits(plan: Plan) -> Limits | None:
     """Return the limits of child processes, None if labels are made without them."""
-    own = plan.limits
-    return Limits(own.label_time, own.label_memory) if own.isolate else None
-
-
-def _test_time_settings(plan: Plan) -> TestTimeSettings | None:
-    own = plan.refine
-    if own is None:
-        return None
-    return TestTimeSettings(steps=own.steps, worse=own.worse)
+    return build_record(Limits, plan.limits) if plan.limits.isolate else None
 
 
 def replay_share(plan: Plan) -> float:
     """Return the share of replayed frames in fine-tuning, 0 without."""
     replay = None if plan.training is None else plan.training.replay
     return 0.0 if replay is None else replay.share
-
-
-def _acceptance_settings(plan: Plan) -> AcceptanceSettings | None:
-    checks = plan.acceptance
-    if checks is None:
-        return None
-    return AcceptanceSettings(
-        rise=checks.error,
-        compression=checks.compression,
-        steps=checks.steps,
-        walkers=checks.walkers,
-        stopped=checks.stopped,
-        sets=tuple(
-            SetLimits(
-                name,
-                each.error,
-                None if each.most is None else each.most * 1e-3,  # meV/Å -> eV/Å
-            )
-            for name, each in checks.sets.items()
-        ),
-    )
 
 
 def compiles_forces(explore: Explore) -> bool:
@@ -220,18 +183,16 @@ def compiles_forces(explore: Explore) -> bool:
 def scorer_settings(plan: Plan) -> ScorerSettings:
     """Return the settings with which the scorer of a generation is fitted."""
     flag = plan.flag
-    return ScorerSettings(
-        flag.scorer(), flag.quantile, coverage=flag.coverage, error=flag.error
-    )
+    return build_record(ScorerSettings, flag, scorer=flag.scorer())
 
 
 def dynamics_settings(explore: Explore) -> DynamicsSettings:
     """Return the settings of the walkers' MD."""
-    return DynamicsSettings(
+    return build_record(
+        DynamicsSettings,
+        explore,
         integrator=explore.integrator(),
         temperature=explore.temperatures[0],
-        timestep=explore.timestep,
-        stride=explore.stride,
         guards=explore.guards.build(),
         barostat=explore.constant_pressure(),
     )
@@ -258,16 +219,14 @@ def md_settings(options: Tree, temperature: float) -> DynamicsSettings:
 
 def _first_frames(plan: Plan) -> FirstFrames:
     test = plan.validation if isinstance(plan.validation, Sampled) else Sampled()
-    return FirstFrames(
+    return build_record(
+        FirstFrames,
+        plan.seeds,
         test=DynamicsSettings(
             Langevin(test.friction),
             timestep=test.timestep,
             barostat=plan.explore.constant_pressure(),
         ),
         temperatures=_validation_temperatures(plan),
-        kind=plan.seeds.kind,
-        temperature=plan.seeds.temperature,
-        sigma=plan.seeds.sigma,
         spacing=test.spacing,
-        strain=plan.seeds.strain,
     )

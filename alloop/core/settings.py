@@ -15,6 +15,8 @@ Default = TypeVar("Default")
 # hours or all memory. PARALLEL_COUNT: of walkers, processes or jobs at once.
 COUNT: dict[str, Any] = {"ge": 1, "le": 1_000_000_000}
 PARALLEL_COUNT: dict[str, Any] = {"ge": 1, "le": 100_000}
+LABELS_OR_NONE: dict[str, Any] = {"ge": 0, "le": 10_000_000}
+WHOLE: dict[str, Any] = {"ge": 0, "le": 2**63 - 1}  # the largest index of an array
 SHARE: dict[str, Any] = {"ge": 0, "le": 1}
 
 
@@ -38,6 +40,11 @@ def setting(
     facts |= {} if key is None else {"key": key}
     facts |= {} if convert is None else {"convert": convert}
     return cast("Default", field(default=converted, metadata=facts))
+
+
+def from_milli(value: float) -> float:
+    """Return a value in eV/Å of one in meV/Å."""
+    return value * 1e-3
 
 
 def settings_of(record: type[Any]) -> dict[str, Field[Any]]:

@@ -2,10 +2,23 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Literal, TypeAlias
 
 from alloop.core.doubts import Doubt
 from alloop.core.roles import Selector
+from alloop.core.settings import (
+    COUNT,
+    LABELS_OR_NONE,
+    PARALLEL_COUNT,
+    SHARE,
+    WHOLE,
+    from_milli,
+    setting,
+)
 from alloop.selection import MostSurprising, PerMolecule
+
+Protocol: TypeAlias = Literal["periodic", "naive", "non-periodic"]
+Triage: TypeAlias = Literal["bias", "surprise", "both"]
 
 _USUAL = PerMolecule(MostSurprising())
 
@@ -20,40 +33,49 @@ class Budget:
 
     cheap: int
     expensive: int
-    cpu_hours: float | None = None
+    cpu_hours: float | None = setting(
+        None, "most CPU time of all labels, h; no limit by default", gt=0
+    )
 
 
 @dataclass(frozen=True, slots=True)
 class SeedRules:
-    """The numbers of first labels and of validation frames, over all molecules.
-
-    per_walker: validation frames that one MD run gives.
-    """
+    """The numbers of first labels and of validation frames, over all molecules."""
 
     cheap: int = 40
     expensive: int = 10
-    validation: int = 30
-    per_walker: int = 3
+    validation: int = setting(
+        30,
+        "frames of the validation set, all molecules together; 0 for none",
+        key="frames",
+        **LABELS_OR_NONE,
+    )
+    per_walker: int = setting(
+        3, "most frames taken from one trajectory", key="each", **PARALLEL_COUNT
+    )
 
 
 @dataclass(frozen=True, slots=True)
 class ExploreRules:
-    """The walkers of a round: `steps` MD steps each, in batches of `batch` walkers.
+    """The walkers of a round.
 
-    A task moves a batch by `piece` steps. temperatures in K: shared among the walkers
-    of each molecule in turn. protocol (Wong & Yang, arXiv 2603.10159): "periodic",
-    where walkers go on from round to round, each round on the newest model;
-    "non-periodic", where they go on but stay on the first model; "naive", where they
-    also start anew in every round.
+    temperatures in K: shared among the walkers of each molecule in turn. timestep in
+    fs. protocol: Wong & Yang, arXiv 2603.10159.
     """
 
-    walkers: int = 16
-    steps: int = 500
-    batch: int = 8
-    piece: int = 500
+    walkers: int = setting(
+        16, "number of MD trajectories, all molecules together", **PARALLEL_COUNT
+    )
+    steps: int = setting(500, "MD steps of each walker in a round", **COUNT)
+    batch: int = setting(8, "walkers that one task moves together", **PARALLEL_COUNT)
+    piece: int = setting(500, "most MD steps of one task", **COUNT)
     temperatures: tuple[float, ...] = (500.0,)
-    timestep: float = 0.5  # fs
-    protocol: str = "periodic"
+    timestep: float = 0.5
+    protocol: Protocol = setting(
+        "periodic",
+        "model and start of a round: the newest model, where walkers go on; the first "
+        "model, where they start anew; the first model, where they go on",
+    )
 
     def temperature_of(self, walker: int, molecules: int) -> float:
         """Return the temperature of the walker with this index, K.
@@ -66,14 +88,23 @@ class ExploreRules:
 
 @dataclass(frozen=True, slots=True)
 class Examining:
-    """The examination, on `frames` frames of MD on the best generation (0: none).
+    """The examination, by MD on the best generation.
 
-    spacing: MD steps between two frames of a walker. temperatures in K: shared among
-    the walkers of each molecule in turn.
+    temperatures in K: shared among the walkers of each molecule in turn.
     """
 
-    frames: int = 0
-    spacing: int = 1000
+    frames: int = setting(
+        0,
+        "frames of the examination; none by default",
+        key="examination",
+        **LABELS_OR_NONE,
+    )
+    spacing: int = setting(
+        1000,
+        "MD steps before each of a walker's two frames in the examination",
+        key="examination_spacing",
+        **COUNT,
+    )
     temperatures: tuple[float, ...] = (500.0,)
 
     def cycle(self, molecules: int) -> tuple[float, ...]:
@@ -86,54 +117,72 @@ class Examining:
 
 @dataclass(frozen=True, slots=True)
 class StopRules:
-    """The reasons to stop before the budget is spent; None means never.
+    """The reasons to stop before the budget is spent, with a target in eV/Å."""
 
-    target: force error on the validation set, eV/Å. patience: generations in a row that
-    improve the best error by less than `improvement` (a fraction). rounds: explorations
-    at most.
-    """
-
-    target: float | None = None
-    patience: int | None = None
-    improvement: float = 0.05
-    rounds: int | None = None
+    target: float | None = setting(
+        None,
+        "force error on the validation set at which the campaign ends, meV/Å; none by "
+        "default",
+        convert=from_milli,
+        gt=0,
+    )
+    patience: int | None = setting(
+        None,
+        "generations without improvement after which the campaign ends; no limit by "
+        "default",
+        **COUNT,
+    )
+    improvement: float = setting(
+        0.05,
+        "smallest decrease that counts as an improvement, as a share of the error",
+        ge=0,
+        lt=1,
+    )
+    rounds: int | None = setting(
+        None, "most rounds of exploration; no limit by default", **COUNT
+    )
 
 
 @dataclass(frozen=True, slots=True)
 class SplitRules:
-    """The measurement of the split of the money between the levels.
+    """The measurement of the split of the money between the levels."""
 
-    every: generations between two measurements; share: of a training's steps that each
-    short training takes.
-    """
-
-    every: int = 1
-    share: float = 0.3
+    every: int = setting(
+        1,
+        "generations between two measurements, with `split: measured`",
+        key="split_every",
+        **COUNT,
+    )
+    share: float = setting(
+        0.3,
+        "share of a training's steps that each of the five short trainings takes, with "
+        "`split: measured`",
+        key="split_steps",
+        gt=0,
+        le=1,
+    )
 
 
 @dataclass(frozen=True, slots=True)
 class RefineRules:
-    """The refinement of a generation, before the next one is trained.
+    """The refinement of a generation, before the next one is trained."""
 
-    frames: flagged frames above the threshold, with a cheap label, that call for it.
-    """
-
-    frames: int = 10
+    frames: int = setting(
+        10,
+        "flagged frames above the threshold, with a cheap label, that call for a "
+        "refinement",
+        **COUNT,
+    )
 
 
 @dataclass(frozen=True, slots=True)
 class Rules:
     """The rules by which the loop decides.
 
-    every: expensive labels between two generations. control: share of them that goes to
-    random frames. heldout: share of the first cheap frames that no training sees, on
-    which surprise is calibrated; flagged frames cannot serve, since they were chosen
-    for their surprise. selection: "flagged" or "random". selector: picks the flagged
+    heldout: flagged frames cannot serve to calibrate surprise, since they were chosen
+    for it. selection: "flagged" or "random". selector: picks the flagged
     frames of a round; expensive_selector: picks those of them that get an expensive
-    label too, by their worth. triage: what this worth is, "bias", "surprise" or "both".
-    staleness: number of generations by which exploration lags behind the labels; 0 is a
-    barrier between rounds. last: factor of the steps of a training after which no more
-    labels are bought.
+    label too, by their worth. last: 1 by default, other than in files.
 
     recheck: by fidelity, the share of labels that is made again to measure their noise.
     split: None where the counts of the budget stand; else they only say how much money
@@ -148,15 +197,35 @@ class Rules:
     exploring: ExploreRules = ExploreRules()
     stopping: StopRules = StopRules()
     examining: Examining = Examining()
-    every: int = 10
-    control: float = 0.1
-    heldout: float = 0.25
+    every: int = setting(10, "expensive labels between two generations", **COUNT)
+    control: float = setting(
+        0.1,
+        "share of expensive labels for random frames, whatever their surprise",
+        **SHARE,
+    )
+    heldout: float = setting(
+        0.25,
+        "share of the first cheap frames kept from training, to calibrate surprise",
+        **SHARE,
+    )
     selection: str = "flagged"
     selector: Selector = _USUAL
     expensive_selector: Selector = _USUAL
-    triage: str = "both"
-    staleness: int = 0
-    last: float = 1.0
+    triage: Triage = setting(
+        "both",
+        "quantity that decides which flagged frames get an expensive label too",
+    )
+    staleness: int = setting(
+        0,
+        "generations by which MD may lag behind; 0: MD waits for training",
+        **WHOLE,
+    )
+    last: float = setting(
+        1.0,
+        "factor of the steps of the last generation, which is trained when the budget "
+        "is spent",
+        ge=1,
+    )
     split: SplitRules | None = None
     refine: RefineRules | None = None
     recheck: Mapping[str, float] = field(default_factory=dict)

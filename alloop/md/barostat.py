@@ -26,6 +26,7 @@ import numpy as np
 from alloop.core.batch import Batch
 from alloop.core.errors import InputError
 from alloop.core.records import Predictions
+from alloop.core.settings import COUNT, setting
 from alloop.core.stress import tensor_of_voigt
 from alloop.core.units import BOLTZMANN, GIGAPASCAL, KINETIC, Booleans, Floats
 from alloop.md.integrate import BodyConstants, PhasePoint, kinetic_energy
@@ -42,18 +43,33 @@ _FREE = {"isotropic": 1, "anisotropic": 6}  # components of the strain
 class Barostat:
     """The settings of constant pressure.
 
-    pressure in eV/Å³. time: the relaxation time of the volume in fs, of a material with
-    this compressibility (Å³/eV); only their ratio counts. interval: MD steps between
-    two changes of the cell, each of which takes a force call more. shape: "isotropic"
-    keeps the cell's shape, "anisotropic" lets it fluctuate, for crystals. Raises
-    InputError for values that make no sense.
+    pressure in eV/Å³, compressibility in Å³/eV; only its ratio to the time counts.
+    Raises InputError for values that make no sense.
     """
 
     pressure: float = 0.0
-    time: float = 500.0
-    compressibility: float = 0.02 / GIGAPASCAL
-    interval: int = 10
-    shape: Shape = "isotropic"
+    time: float = setting(
+        500.0,
+        "relaxation time of the volume of a material with this `compressibility`, fs",
+        gt=0,
+    )
+    compressibility: float = setting(
+        0.02,
+        "estimate of the material's compressibility, 1/GPa",
+        convert=lambda per_gigapascal: per_gigapascal / GIGAPASCAL,
+        gt=0,
+    )
+    interval: int = setting(
+        10,
+        "MD steps between two changes of the cell, each of which takes a force call "
+        "more",
+        **COUNT,
+    )
+    shape: Shape = setting(
+        "isotropic",
+        "whether the cell keeps its shape, or changes it too, for crystals",
+        key="cell",
+    )
 
     def __post_init__(self) -> None:
         for name in ("time", "compressibility", "interval"):

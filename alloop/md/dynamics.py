@@ -15,6 +15,7 @@ from alloop.core.arrays import to_numpy
 from alloop.core.errors import InputError
 from alloop.core.records import Candidate, Walker
 from alloop.core.roles import FittedScorer, Potential
+from alloop.core.settings import COUNT, setting
 from alloop.core.units import Booleans, Floats
 from alloop.md.barostat import Barostat, Draws, draw_changes, require_cells
 from alloop.md.frame_collector import FrameCollector, ScoredFrames
@@ -34,8 +35,8 @@ from alloop.md.walker_frames import (
 class DynamicsSettings:
     """The settings by which walkers move.
 
-    temperature in K: the thermostat's where `run_dynamics` is given no others. timestep
-    in fs. stride: a frame is scored every so many steps. centre: centres of mass are
+    temperature in K: the thermostat's where `run_dynamics` is given no others. centre:
+    centres of mass are
     held where the integrator wants it; False for a potential that depends on the
     absolute position. barostat: None for constant cells. Raises InputError for values
     that make no sense, and for a barostat without a thermostat.
@@ -43,8 +44,8 @@ class DynamicsSettings:
 
     integrator: Integrator = field(default_factory=Langevin)
     temperature: float = 300.0
-    timestep: float = 0.5
-    stride: int = 10
+    timestep: float = setting(0.5, "time step of MD, fs", gt=0, le=5)
+    stride: int = setting(10, "MD steps between two frames that are scored", **COUNT)
     centre: bool = True
     guards: Guards = field(default_factory=Guards)
     barostat: Barostat | None = None

@@ -23,6 +23,7 @@ from alloop.core.batch import Batch
 from alloop.core.errors import InputError
 from alloop.core.frame import Frame
 from alloop.core.records import Predictions
+from alloop.core.settings import setting
 from alloop.core.units import (
     BOLTZMANN,
     FORCE_TO_ACCELERATION,
@@ -161,7 +162,7 @@ class VelocityVerlet:
 
 @dataclass(frozen=True, slots=True)
 class Langevin:
-    """BAOAB Langevin dynamics; friction in 1/fs.
+    """BAOAB Langevin dynamics.
 
     Where the centre of mass is held, its momentum is projected out after O, which
     leaves the canonical distribution of the other 3N - 3 momenta. Raises InputError for
@@ -170,7 +171,7 @@ class Langevin:
 
     kind: ClassVar[str] = "langevin"
     is_stochastic: ClassVar[bool] = True
-    friction: float = 0.01
+    friction: float = setting(0.01, "friction of the thermostat, 1/fs", gt=0)
 
     def __post_init__(self) -> None:
         if not self.friction >= 0.0:

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 
+from alloop.core.settings import COUNT, setting
 from alloop.training.schedule import Schedule
 
 SCHEDULE = Schedule(
@@ -13,15 +14,18 @@ SCHEDULE = Schedule(
 class TestTimeSettings:
     """The settings of a test-time training.
 
-    steps, schedule, seed: of the optimisation. whole: move all of the representation,
-    not only its beginning. worse: share by which the error on held-out expensive labels
-    may grow.
+    schedule, seed: of the optimisation. whole: move all of the representation, not only
+    its beginning.
     """
 
     __test__ = False  # no class of tests, whatever its name
 
-    steps: int = 1500
+    steps: int = setting(1500, "gradient steps on the cheap labels", **COUNT)
     schedule: Schedule = SCHEDULE
     whole: bool = False
-    worse: float = 0.02
+    worse: float = setting(
+        0.02,
+        "share by which the force error on the validation set may grow",
+        ge=0,
+    )
     seed: int = 0

@@ -7,6 +7,7 @@ import numpy as np
 
 from alloop.core.errors import InputError
 from alloop.core.roles import Scorer
+from alloop.core.settings import setting
 from alloop.core.units import Floats
 from alloop.scores.leverage import LeverageScorer
 
@@ -17,17 +18,30 @@ LEAST = 10  # held-out frames below which there is no threshold at all
 class ScorerSettings:
     """The scorer of each generation, and how its threshold is set.
 
-    quantile: of held-out surprise, above which a frame is flagged. landmarks: number of
-    frames kept, from which candidates should differ. coverage: promised by the limits
-    of errors. error: eV/Å; frames that may be off by more are flagged, in place of
-    those above the quantile.
+    landmarks: number of frames kept, from which candidates should differ.
     """
 
     scorer: Scorer = field(default_factory=LeverageScorer)
-    quantile: float = 0.99
+    quantile: float = setting(
+        0.99,
+        "quantile of the surprise of held-out frames above which a frame is flagged",
+        gt=0,
+        lt=1,
+    )
     landmarks: int = 512
-    coverage: float = 0.9
-    error: float | None = None
+    coverage: float = setting(
+        0.9,
+        "share of frames whose largest force error the limits of errors promise to "
+        "hold",
+        gt=0,
+        lt=1,
+    )
+    error: float | None = setting(
+        None,
+        "flag frames whose largest force error may be above this, eV/Å, in place of "
+        "those above the quantile",
+        gt=0,
+    )
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,6 +14,7 @@ from alloop.core.batch import Batch
 from alloop.core.errors import InputError
 from alloop.core.records import Predictions
 from alloop.core.roles import Arrays, Potential, ReadPotential, Retrain
+from alloop.core.settings import setting
 from alloop.core.units import Floats
 from alloop.models.checkpoint import Storable, checkpoint_to_bytes
 
@@ -67,14 +68,12 @@ class Committee:
 
 @dataclass(frozen=True, slots=True)
 class CommitteeScorer:
-    """The Scorer whose surprise is the disagreement of a committee.
+    """The Scorer whose surprise is the disagreement of a committee."""
 
-    members: the number of potentials, with the generation's own; share: of the labels
-    that each other one is trained on.
-    """
-
-    members: int = 4
-    share: float = 0.8
+    members: int = setting(4, "number of models, with the campaign's own", ge=2, le=64)
+    share: float = setting(
+        0.8, "share of the labels that each further model learns from", gt=0, le=1
+    )
 
     @property
     def retrained(self) -> Mapping[int, float]:

@@ -18,6 +18,7 @@ from alloop.core.batch import Batch, evenly_thinned
 from alloop.core.errors import InputError
 from alloop.core.records import Predictions
 from alloop.core.roles import Arrays, Potential, ReadPotential, Retrain
+from alloop.core.settings import setting
 from alloop.core.units import Floats
 from alloop.models.neighbours import neighbour_pairs
 
@@ -75,10 +76,12 @@ class Connectivity:
 class ConnectivityScorer:
     """The Scorer whose surprise is the distance from the nearest training spectrum.
 
-    radius: Å, of the graphs. It needs no descriptors and no energies.
+    It needs no descriptors and no energies.
     """
 
-    radius: float = RADIUS
+    radius: float = setting(
+        RADIUS, "distance below which two atoms are neighbours, Å", gt=0, le=20
+    )
 
     def fit(
         self,

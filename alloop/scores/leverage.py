@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 from alloop.core.batch import Batch
 from alloop.core.roles import Arrays, Potential, ReadPotential, Retrain
+from alloop.core.settings import setting
 from alloop.core.units import Floats
 from alloop.scores.qresidual import QResidual, atom_descriptors, fit_spaces
 from alloop.scores.subspace import ridge_space
@@ -11,12 +12,17 @@ from alloop.scores.subspace import ridge_space
 
 @dataclass(frozen=True, slots=True)
 class LeverageScorer:
-    """The Scorer whose surprise is the leverage of atoms, Q + T² with one λ.
+    """The Scorer whose surprise is the leverage of atoms, Q + T² with one λ, the ridge.
 
-    ridge: λ as a share of the total variance, see `ridge_space`.
+    See `ridge_space`.
     """
 
-    ridge: float = 1e-4
+    ridge: float = setting(
+        1e-4,
+        "variance added in every direction, as a share of the total one",
+        gt=0,
+        le=1,
+    )
 
     def fit(
         self,

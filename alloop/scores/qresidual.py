@@ -24,6 +24,7 @@ from alloop.core.batch import Batch
 from alloop.core.errors import InputError
 from alloop.core.records import Predictions
 from alloop.core.roles import Arrays, Potential, ReadPotential, Retrain
+from alloop.core.settings import setting
 from alloop.core.units import Floats, Integers
 from alloop.scores.subspace import Subspace, principal_subspace
 
@@ -143,11 +144,15 @@ class QResidual:
 class QResidualScorer:
     """The Scorer whose surprise is the Q-residual.
 
-    components: of the principal subspaces, an int, or a share of the variance below 1.
     kind: of the residual, see `QResidual`.
     """
 
-    components: float = 0.99
+    components: float = setting(
+        0.99,
+        "principal components of the scorer: a share of variance below 1, a number "
+        "from 1 on",
+        gt=0,
+    )
     kind: str = "q"
 
     def fit(

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Literal
 
 from alloop.acceptance import AcceptanceSettings
 from alloop.core.batch import Batch
@@ -10,6 +11,7 @@ from alloop.core.frame import Frame
 from alloop.core.levels import Level
 from alloop.core.records import Label, LabelSet, TrainingData
 from alloop.core.roles import Trainer
+from alloop.core.settings import setting
 from alloop.evaluation import TrainedMember
 from alloop.labels.child.labeller import Limits
 from alloop.loop.events import Timing
@@ -25,19 +27,30 @@ from alloop.scores.calibrate import ScorerSettings as ScorerSettings
 class FirstFrames:
     """Settings of the first frames of a campaign that starts without data.
 
-    kind: "modes" (thermal sample of the cheap level's normal modes) or "rattle" (normal
-    displacements of `sigma` Å). strain: width of the strains of their cells. test: MD
-    at the cheap level, with a frame every `spacing` steps; temperatures in K: of its
-    walkers in turn.
+    test: MD at the cheap level; temperatures in K: of its walkers in turn.
     """
 
     test: DynamicsSettings
     temperatures: tuple[float, ...]
-    kind: str = "modes"
-    temperature: float = 500.0  # K
-    sigma: float = 0.05  # Å
+    kind: Literal["modes", "rattle"] = setting(
+        "modes",
+        "source of the first frames: thermal samples of the normal modes, or random "
+        "displacements of the minimum",
+    )
+    temperature: float = setting(
+        500.0, "temperature of the sampled normal modes, K", gt=0, le=100_000
+    )
+    sigma: float = setting(
+        0.05, "standard deviation of the random displacements, Å", gt=0
+    )
     spacing: int = 20
-    strain: float = 0.0
+    strain: float = setting(
+        0.0,
+        "standard deviation of the random strains of the cells, such as 0.03, so that "
+        "labels know more than one volume",
+        ge=0,
+        le=0.1,
+    )
 
 
 @dataclass(frozen=True, slots=True)

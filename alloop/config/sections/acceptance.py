@@ -1,19 +1,12 @@
 """The `acceptance:` section: the checks of each new generation."""
 
-from typing import Annotated, TypeAlias
+from typing import Annotated, Any
 
 from pydantic import Field
 
-from alloop.config.sections.base import (
-    ParallelCount,
-    Positive,
-    Section,
-    Share,
-    Whole,
-)
+from alloop.acceptance import AcceptanceSettings, SetLimits
+from alloop.config.sections.base import RecordSection, build_record, setting_key
 from alloop.config.sections.data import Units
-
-_Factor: TypeAlias = Annotated[float, Field(ge=1)]
 
 
 class CheckedSet(Units):
@@ -26,42 +19,23 @@ class CheckedSet(Units):
     labels: str = Field(
         description="path of the labelled frames, relative to this YAML file"
     )
-    error: _Factor | None = Field(
-        2.0,
-        description="largest force error on the set, as a multiple of that of the "
-        "model before; null: no such limit",
-    )
-    most: Positive | None = Field(
-        None,
-        description="largest force error on the set, meV/Å; no such limit by default",
-    )
+    error: float | None = setting_key(SetLimits, "error")
+    most: float | None = setting_key(SetLimits, "most")
 
 
-class Acceptance(Section):
+class Acceptance(RecordSection[AcceptanceSettings]):
     """The checks that a generation must pass before MD runs on it.
 
     One that fails is kept, with its labels, and the last one that passed goes on.
     """
 
-    error: _Factor | None = Field(
-        2.0,
-        description="largest force error on the validation set, as a multiple of that "
-        "of the generation before; null: not checked",
-    )
-    compression: Annotated[float, Field(gt=0, lt=1)] | None = Field(
-        0.6,
-        description="share of a bond's length at which its atoms must repel each "
-        "other; null: not checked",
-    )
-    steps: Whole = Field(
-        200, description="steps of a short MD that must stay whole; 0: not checked"
-    )
-    walkers: ParallelCount = Field(8, description="walkers of the short MD")
-    stopped: Share = Field(
-        0.25, description="share of these walkers that guards may stop"
-    )
     sets: dict[Annotated[str, Field(pattern=r"^[\w-]+$")], CheckedSet] = Field(
         {},
         description="labelled frames of your own, by a name of your choice, such as "
         "`independent` or `forgetting`",
     )
+
+    def build(self, **others: Any) -> AcceptanceSettings:
+        """Return the limits of all checks."""
+        sets = [build_record(SetLimits, x, name=name) for name, x in self.sets.items()]
+        return super().build(sets=tuple(sets), **others)

@@ -28,24 +28,26 @@ from pydantic import (
 
 from alloop.core.settings import (
     COUNT,
+    LABELS_OR_NONE,
     PARALLEL_COUNT,
     SHARE,
+    WHOLE,
     limits_of,
     settings_of,
 )
 
 Record = TypeVar("Record")
+Built = TypeVar("Built")
 
 Positive: TypeAlias = Annotated[float, Field(gt=0)]
 NotNegative: TypeAlias = Annotated[float, Field(ge=0)]
 # A molecule has no bonds left long before: a larger number is a typing mistake.
 Kelvin: TypeAlias = Annotated[float, Field(gt=0, le=100_000)]
 Share: TypeAlias = Annotated[float, Field(**SHARE)]
-_MOST = 2**63 - 1  # the largest index of an array
 Count: TypeAlias = Annotated[int, Field(**COUNT)]
-Whole: TypeAlias = Annotated[int, Field(ge=0, le=_MOST)]
+Whole: TypeAlias = Annotated[int, Field(**WHOLE)]
 ParallelCount: TypeAlias = Annotated[int, Field(**PARALLEL_COUNT)]
-LabelsOrNone: TypeAlias = Annotated[int, Field(ge=0, le=10_000_000)]
+LabelsOrNone: TypeAlias = Annotated[int, Field(**LABELS_OR_NONE)]
 LabelCount: TypeAlias = Annotated[int, Field(ge=1, le=10_000_000)]
 # Text that is written into a script: a word, or a whole line.
 Word: TypeAlias = Annotated[str, Field(pattern=r"^\w[\w.@+:,/=-]*$", max_length=200)]
@@ -125,18 +127,25 @@ class RecordSection(Section, Generic[Record]):
             return _keyed_section(record)
 
     def build(self, **others: Any) -> Record:
-        """Return the record; others: its fields that no key sets, or not as they are.
-
-        Raises InputError for values that make no sense together.
-        """
-        values: dict[str, Any] = {}
-        for key, item in settings_of(self.record).items():
-            value: Any = getattr(self, key)
-            if value is not None and "convert" in item.metadata:
-                value = item.metadata["convert"](value)
-            values[item.name] = value
-        built: Record = self.record(**{**values, **others})
+        """Return the record of this section; others: fields that no key sets."""
+        built: Record = build_record(self.record, self, **others)
         return built
+
+
+def build_record(record: type[Built], section: Section, **others: Any) -> Built:
+    """Return the record with the values of a section that has its keys.
+
+    others: fields that no key sets, or not as they are. Raises InputError for values
+    that make no sense together.
+    """
+    values: dict[str, Any] = {}
+    settings = settings_of(record).items()
+    for key, item in ((k, x) for k, x in settings if x.name not in others):
+        value: Any = getattr(section, key)
+        if value is not None and "convert" in item.metadata:
+            value = item.metadata["convert"](value)
+        values[item.name] = value
+    return record(**{**values, **others})
 
 
 def setting_key(record: type[Any], key: str, **changes: Any) -> Any:

@@ -7,15 +7,16 @@ from pydantic import BeforeValidator, Field, model_validator
 
 from alloop.config.sections.base import (
     Count,
-    LabelsOrNone,
-    ParallelCount,
-    Positive,
     Section,
     Whole,
     by_key,
+    setting_key,
     union_tag,
 )
 from alloop.config.sections.explore import Temperatures
+from alloop.loop.rules import Examining, SeedRules
+from alloop.md.dynamics import DynamicsSettings
+from alloop.md.integrate import Langevin
 
 Energy: TypeAlias = Literal["eV", "meV", "hartree", "kcal/mol", "kJ/mol"]
 Length: TypeAlias = Literal["angstrom", "bohr", "nm"]
@@ -126,24 +127,18 @@ class Examined(Section):
     Its frames are labelled at the expensive level and never trained on.
     """
 
-    examination: LabelsOrNone = Field(
-        0, description="frames of the examination; none by default"
-    )
-    examination_spacing: Count = Field(
-        1000,
-        description="MD steps before each of a walker's two frames in the examination",
-    )
+    examination: int = setting_key(Examining, "examination")
+    examination_spacing: int = setting_key(Examining, "examination_spacing")
 
 
 class Sampled(Examined):
     """A validation set made by MD at the cheap level, labelled at the expensive one."""
 
-    frames: LabelsOrNone = Field(
-        30,
-        description="frames of the validation set, all molecules together; 0 for none",
-    )
-    examination: LabelsOrNone = Field(
-        20,
+    frames: int = setting_key(SeedRules, "frames")
+    examination: int = setting_key(
+        Examining,
+        "examination",
+        default=20,
         description="frames of the examination, from MD on the model; 0 for none",
     )
     temperature: Temperatures | None = Field(
@@ -151,11 +146,18 @@ class Sampled(Examined):
         description="temperature of the MD of validation set and examination, K, or "
         "several that walkers have in turn; by default those of `explore`",
     )
-    timestep: Annotated[float, Field(gt=0, le=5)] = Field(
-        0.5, description="time step of the MD at the cheap level, fs"
+    timestep: float = setting_key(
+        DynamicsSettings,
+        "timestep",
+        description="time step of the MD at the cheap level, fs",
     )
-    friction: Positive = Field(0.02, description="friction of its thermostat, 1/fs")
-    each: ParallelCount = Field(3, description="most frames taken from one trajectory")
+    friction: float = setting_key(
+        Langevin,
+        "friction",
+        default=0.02,
+        description="friction of its thermostat, 1/fs",
+    )
+    each: int = setting_key(SeedRules, "each")
     spacing: Count = Field(20, description="MD steps between two of these frames")
 
 

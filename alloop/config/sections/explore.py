@@ -1,30 +1,28 @@
 """The `explore:` section: walkers, their thermostat and barostat, their guards."""
 
 from abc import abstractmethod
-from typing import TYPE_CHECKING, Annotated, Literal, TypeAlias
+from typing import Annotated, Literal, TypeAlias
 
 from pydantic import Field
 
 from alloop.config.sections.base import (
-    Count,
     Kelvin,
     Loose,
-    ParallelCount,
-    Positive,
     RecordSection,
     Section,
     by_kind,
     one_or_several,
+    setting_key,
     union_tag,
 )
 from alloop.core.units import GIGAPASCAL
-from alloop.md import guards
+from alloop.loop.rules import ExploreRules, Protocol
+from alloop.md.barostat import Barostat as CellBarostat
+from alloop.md.dynamics import DynamicsSettings
+from alloop.md.guards import Guards as WalkerGuards
+from alloop.md.integrate import Integrator, VelocityVerlet
+from alloop.md.integrate import Langevin as LangevinIntegrator
 
-if TYPE_CHECKING:
-    from alloop.md.barostat import Barostat as CellBarostat
-    from alloop.md.integrate import Integrator
-
-Timestep: TypeAlias = Annotated[float, Field(gt=0, le=5)]
 Temperatures: TypeAlias = Annotated[
     Annotated[Kelvin, union_tag("one")]
     | Annotated[tuple[Kelvin, ...], Loose, Field(min_length=1), union_tag("several")],
@@ -32,42 +30,12 @@ Temperatures: TypeAlias = Annotated[
 ]
 
 
-class Guards(RecordSection[guards.Guards]):
+class Guards(RecordSection[WalkerGuards]):
     """The limits at which a walker stops; null turns a guard off."""
 
 
-class Barostat(Section):
+class Barostat(RecordSection[CellBarostat]):
     """Stochastic cell rescaling (Bernetti & Bussi, 2020), with a Metropolis test."""
-
-    time: Positive = Field(
-        500.0,
-        description="relaxation time of the volume of a material with this "
-        "`compressibility`, fs",
-    )
-    compressibility: Positive = Field(
-        0.02, description="estimate of the material's compressibility, 1/GPa"
-    )
-    interval: Count = Field(
-        10,
-        description="MD steps between two changes of the cell, each of which takes a "
-        "force call more",
-    )
-    cell: Literal["isotropic", "anisotropic"] = Field(
-        "isotropic",
-        description="whether the cell keeps its shape, or changes it too, for crystals",
-    )
-
-    def build(self, pressure: float) -> "CellBarostat":
-        """Return the barostat at a pressure in GPa."""
-        from alloop.md import barostat
-
-        return barostat.Barostat(
-            pressure=pressure * GIGAPASCAL,
-            time=self.time,
-            compressibility=self.compressibility / GIGAPASCAL,
-            interval=self.interval,
-            shape=self.cell,
-        )
 
 
 class Moves(Section):
@@ -78,19 +46,13 @@ class Moves(Section):
         description="temperature of the thermostat, or of the first velocities "
         "without one, K; of a list the walkers of a molecule have one each in turn",
     )
-    timestep: Timestep = Field(0.5, description="time step of MD, fs")
-    walkers: ParallelCount = Field(
-        16, description="number of MD trajectories, all molecules together"
-    )
-    steps: Count = Field(500, description="MD steps of each walker in a round")
-    batch: ParallelCount = Field(8, description="walkers that one task moves together")
-    piece: Count = Field(500, description="most MD steps of one task")
-    stride: Count = Field(10, description="MD steps between two frames that are scored")
-    protocol: Literal["periodic", "naive", "non-periodic"] = Field(
-        "periodic",
-        description="model and start of a round: the newest model, where walkers go "
-        "on; the first model, where they start anew; the first model, where they go on",
-    )
+    timestep: float = setting_key(DynamicsSettings, "timestep")
+    walkers: int = setting_key(ExploreRules, "walkers")
+    steps: int = setting_key(ExploreRules, "steps")
+    batch: int = setting_key(ExploreRules, "batch")
+    piece: int = setting_key(ExploreRules, "piece")
+    stride: int = setting_key(DynamicsSettings, "stride")
+    protocol: Protocol = setting_key(ExploreRules, "protocol")
     compile: bool | Literal["auto"] = Field(
         "auto",
         description="whether forces are computed by compiled code; auto: from 5000 "
@@ -105,10 +67,10 @@ class Moves(Section):
         return kelvin if isinstance(kelvin, tuple) else (kelvin,)
 
     @abstractmethod
-    def integrator(self) -> "Integrator":
+    def integrator(self) -> Integrator:
         """Return the integrator of this section."""
 
-    def constant_pressure(self) -> "CellBarostat | None":
+    def constant_pressure(self) -> CellBarostat | None:
         """Return the barostat, None for constant cells."""
         return None
 
@@ -117,7 +79,7 @@ class Langevin(Moves):
     """Langevin dynamics (BAOAB)."""
 
     kind: Literal["langevin"] = "langevin"
-    friction: Positive = Field(0.01, description="friction of the thermostat, 1/fs")
+    friction: float = setting_key(LangevinIntegrator, "friction")
     pressure: float | None = Field(
         None,
         description="pressure at which cells change, GPa; by default they stay as they "
@@ -125,15 +87,17 @@ class Langevin(Moves):
     )
     barostat: Barostat = Barostat()
 
-    def constant_pressure(self) -> "CellBarostat | None":
+    def constant_pressure(self) -> CellBarostat | None:
         """Return the barostat, None for constant cells."""
-        return None if self.pressure is None else self.barostat.build(self.pressure)
+        return (
+            None
+            if self.pressure is None
+            else self.barostat.build(pressure=self.pressure * GIGAPASCAL)
+        )
 
-    def integrator(self) -> "Integrator":
+    def integrator(self) -> Integrator:
         """Return the integrator of this section."""
-        from alloop.md import integrate
-
-        return integrate.Langevin(self.friction)
+        return LangevinIntegrator(self.friction)
 
 
 class Verlet(Moves):
@@ -141,11 +105,9 @@ class Verlet(Moves):
 
     kind: Literal["verlet"]
 
-    def integrator(self) -> "Integrator":
+    def integrator(self) -> Integrator:
         """Return the integrator of this section."""
-        from alloop.md import integrate
-
-        return integrate.VelocityVerlet()
+        return VelocityVerlet()
 
 
 Explore: TypeAlias = Annotated[

@@ -1,6 +1,6 @@
 """The `flag:` section: the choice of the frames that are labelled."""
 
-from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeAlias
+from typing import Annotated, Any, Literal, TypeAlias
 
 from pydantic import (
     BeforeValidator,
@@ -10,24 +10,25 @@ from pydantic import (
 )
 
 from alloop.config.sections.base import (
-    NotNegative,
-    Positive,
     Section,
-    Share,
+    build_record,
     by_kind,
+    setting_key,
     union_tag,
 )
 from alloop.core.roles import Scorer, Selector
+from alloop.loop.rules import Rules, Triage
+from alloop.scores.calibrate import ScorerSettings
+from alloop.scores.committee import CommitteeScorer
+from alloop.scores.connectivity import ConnectivityScorer
+from alloop.scores.leverage import LeverageScorer
+from alloop.scores.qresidual import QResidualScorer
 from alloop.selection import (
     LargestCluster,
     MostSurprising,
     PerMolecule,
     RandomChoice,
 )
-
-if TYPE_CHECKING:
-    from alloop.scores.leverage import LeverageScorer
-    from alloop.scores.qresidual import QResidualScorer
 
 
 class SelectionSection(Section):
@@ -53,11 +54,7 @@ class SharedSelection(SelectionSection):
         description="parts of the molecules: equal ones, or whatever surprise gives "
         "them",
     )
-    duplicate: NotNegative = Field(
-        0.02,
-        description="distance, in multiples of the candidates' spread, below which a "
-        "frame is a duplicate",
-    )
+    duplicate: float = setting_key(MostSurprising, "duplicate")
 
     def selector(self, fill: bool) -> Selector:
         """Return the selector, for molecules in turn or for all at once."""
@@ -73,14 +70,11 @@ class SurpriseSelection(SharedSelection):
     """Surprising frames that differ from each other and from those trained on."""
 
     kind: Literal["surprise"] = "surprise"
-    balance: Share = Field(
-        0.5,
-        description="weight of the distance from known frames against surprise",
-    )
+    balance: float = setting_key(MostSurprising, "balance")
 
     def rule(self, fill: bool) -> Selector:
         """Return the selector of surprising frames."""
-        return MostSurprising(fill, self.balance, self.duplicate)
+        return build_record(MostSurprising, self, fill=fill)
 
 
 class ClusterSelection(SharedSelection):
@@ -90,7 +84,7 @@ class ClusterSelection(SharedSelection):
 
     def rule(self, fill: bool) -> Selector:
         """Return the selector by clusters."""
-        return LargestCluster(fill, self.duplicate)
+        return build_record(LargestCluster, self, fill=fill)
 
 
 class RandomSelection(SelectionSection):
@@ -125,40 +119,16 @@ Selection: TypeAlias = Annotated[
 class FlagSection(Section):
     """The settings of the choice that do not depend on the kind of surprise."""
 
-    quantile: Annotated[float, Field(gt=0, lt=1)] = Field(
-        0.99,
-        description="quantile of the surprise of held-out frames above which a frame "
-        "is flagged",
-    )
-    error: Positive | None = Field(
-        None,
-        description="flag frames whose largest force error may be above this, eV/Å, "
-        "in place of those above the quantile",
-    )
-    coverage: Annotated[float, Field(gt=0, lt=1)] = Field(
-        0.9,
-        description="share of frames whose largest force error the limits of errors "
-        "promise to hold",
-    )
-    heldout: Share = Field(
-        0.25,
-        description="share of the first cheap frames kept from training, to "
-        "calibrate surprise",
-    )
-    control: Share = Field(
-        0.1,
-        description="share of expensive labels for random frames, whatever their "
-        "surprise",
-    )
+    quantile: float = setting_key(ScorerSettings, "quantile")
+    error: float | None = setting_key(ScorerSettings, "error")
+    coverage: float = setting_key(ScorerSettings, "coverage")
+    heldout: float = setting_key(Rules, "heldout")
+    control: float = setting_key(Rules, "control")
     selection: Selection = Field(
         SurpriseSelection(),
         description="choice of frames: `surprise`, `random`, or a mapping",
     )
-    triage: Literal["bias", "surprise", "both"] = Field(
-        "both",
-        description="quantity that decides which flagged frames get an expensive "
-        "label too",
-    )
+    triage: Triage = setting_key(Rules, "triage")
     fill: bool = Field(
         True,
         description="whether the quota of a round is spent on frames below the "
@@ -187,7 +157,7 @@ class DescriptorFlag(FlagSection):
 
         return SoapScorer(self.of_descriptors())
 
-    def of_descriptors(self) -> "LeverageScorer | QResidualScorer":
+    def of_descriptors(self) -> LeverageScorer | QResidualScorer:
         """Return the scorer of whatever descriptors it is given."""
         raise NotImplementedError
 
@@ -196,32 +166,21 @@ class LeverageFlag(DescriptorFlag):
     """Surprise by the leverage of descriptors of atoms, Q + T² with one ridge."""
 
     kind: Literal["leverage"] = "leverage"
-    ridge: Annotated[float, Field(gt=0, le=1)] = Field(
-        1e-4,
-        description="variance added in every direction, as a share of the total one",
-    )
+    ridge: float = setting_key(LeverageScorer, "ridge")
 
-    def of_descriptors(self) -> "LeverageScorer":
+    def of_descriptors(self) -> LeverageScorer:
         """Return the scorer by leverage."""
-        from alloop.scores.leverage import LeverageScorer
-
-        return LeverageScorer(self.ridge)
+        return build_record(LeverageScorer, self)
 
 
 class QResidualFlag(DescriptorFlag):
     """Surprise by the Q-residual of descriptors of atoms (Wong and Yang, 2026)."""
 
     kind: Literal["q-residual"]
-    components: Positive = Field(
-        0.99,
-        description="principal components of the scorer: a share of variance below "
-        "1, a number from 1 on",
-    )
+    components: float = setting_key(QResidualScorer, "components")
 
-    def of_descriptors(self) -> "QResidualScorer":
+    def of_descriptors(self) -> QResidualScorer:
         """Return the scorer by the Q-residual."""
-        from alloop.scores.qresidual import QResidualScorer
-
         count = self.components
         return QResidualScorer(count if count < 1 else round(count))
 
@@ -230,33 +189,23 @@ class CommitteeFlag(FlagSection):
     """Surprise by the disagreement of several models, each trained for every round."""
 
     kind: Literal["committee"]
-    members: Annotated[int, Field(ge=2, le=64)] = Field(
-        4, description="number of models, with the campaign's own"
-    )
-    share: Annotated[float, Field(gt=0, le=1)] = Field(
-        0.8, description="share of the labels that each further model learns from"
-    )
+    members: int = setting_key(CommitteeScorer, "members")
+    share: float = setting_key(CommitteeScorer, "share")
 
     def scorer(self) -> Scorer:
         """Return the scorer by a committee."""
-        from alloop.scores.committee import CommitteeScorer
-
-        return CommitteeScorer(self.members, self.share)
+        return build_record(CommitteeScorer, self)
 
 
 class ConnectivityFlag(FlagSection):
     """Surprise by the spectrum of the neighbour graph (Kreiman and Krishnapriyan)."""
 
     kind: Literal["connectivity"]
-    radius: Annotated[float, Field(gt=0, le=20)] = Field(
-        3.0, description="distance below which two atoms are neighbours, Å"
-    )
+    radius: float = setting_key(ConnectivityScorer, "radius")
 
     def scorer(self) -> Scorer:
         """Return the scorer by connectivity."""
-        from alloop.scores.connectivity import ConnectivityScorer
-
-        return ConnectivityScorer(self.radius)
+        return build_record(ConnectivityScorer, self)
 
 
 Flag: TypeAlias = Annotated[

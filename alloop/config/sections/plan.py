@@ -6,16 +6,14 @@ from pydantic import Field
 
 from alloop.config.sections.acceptance import Acceptance
 from alloop.config.sections.base import (
-    Count,
     Duration,
-    Kelvin,
     LabelCount,
     LabelsOrNone,
     Loose,
-    NotNegative,
-    Positive,
+    RecordSection,
     Section,
     Whole,
+    setting_key,
 )
 from alloop.config.sections.clusters import Cluster, Local
 from alloop.config.sections.data import Sampled, Start, Validation
@@ -24,16 +22,17 @@ from alloop.config.sections.flag import Flag, LeverageFlag
 from alloop.config.sections.levels import Levels
 from alloop.config.sections.potentials import DEFAULT, NETWORK_SECTIONS, Potential
 from alloop.config.sections.training import Training
+from alloop.labels.child.process import Limits as LabelLimits
+from alloop.loop.rules import Budget as SpendingRules
+from alloop.loop.rules import RefineRules, SplitRules, StopRules
+from alloop.refine.settings import TestTimeSettings
+from alloop.workers.settings import FirstFrames
 
 
 class Seeds(Section):
     """The first frames, drawn around the minimum of the cheap level."""
 
-    kind: Literal["modes", "rattle"] = Field(
-        "modes",
-        description="source of the first frames: thermal samples of the normal "
-        "modes, or random displacements of the minimum",
-    )
+    kind: Literal["modes", "rattle"] = setting_key(FirstFrames, "kind")
     cheap: LabelsOrNone | None = Field(
         None,
         description="first labels at the cheap level, all molecules together; by "
@@ -44,17 +43,9 @@ class Seeds(Section):
         description="first labels at the expensive level, all molecules together; by "
         "default 10, or the budget if it is smaller",
     )
-    temperature: Kelvin = Field(
-        500.0, description="temperature of the sampled normal modes, K"
-    )
-    sigma: Positive = Field(
-        0.05, description="standard deviation of the random displacements, Å"
-    )
-    strain: Annotated[float, Field(ge=0, le=0.1)] = Field(
-        0.0,
-        description="standard deviation of the random strains of the cells, such as "
-        "0.03, so that labels know more than one volume",
-    )
+    temperature: float = setting_key(FirstFrames, "temperature")
+    sigma: float = setting_key(FirstFrames, "sigma")
+    strain: float = setting_key(FirstFrames, "strain")
 
 
 class Budget(Section):
@@ -66,45 +57,18 @@ class Budget(Section):
         "that level",
     )
     expensive: LabelCount = Field(30, description="most labels at the expensive level")
-    cpu_hours: Positive | None = Field(
-        None, description="most CPU time of all labels, h; no limit by default"
-    )
+    cpu_hours: float | None = setting_key(SpendingRules, "cpu_hours")
     split: Literal["fixed", "measured"] = Field(
         "fixed",
         description="whether the counts stand, or move at the same price to the level "
         "whose labels gain more, as short trainings measure it",
     )
-    split_every: Count = Field(
-        1, description="generations between two measurements, with `split: measured`"
-    )
-    split_steps: Annotated[float, Field(gt=0, le=1)] = Field(
-        0.3,
-        description="share of a training's steps that each of the five short "
-        "trainings takes, with `split: measured`",
-    )
+    split_every: int = setting_key(SplitRules, "split_every")
+    split_steps: float = setting_key(SplitRules, "split_steps")
 
 
-class Stop(Section):
+class Stop(RecordSection[StopRules]):
     """Conditions that end a campaign before the budget is spent."""
-
-    target: Positive | None = Field(
-        None,
-        description="force error on the validation set at which the campaign ends, "
-        "meV/Å; none by default",
-    )
-    patience: Count | None = Field(
-        None,
-        description="generations without improvement after which the campaign ends; "
-        "no limit by default",
-    )
-    improvement: Annotated[float, Field(ge=0, lt=1)] = Field(
-        0.05,
-        description="smallest decrease that counts as an improvement, as a share of "
-        "the error",
-    )
-    rounds: Count | None = Field(
-        None, description="most rounds of exploration; no limit by default"
-    )
 
 
 class TestTime(Section):
@@ -117,23 +81,16 @@ class TestTime(Section):
     __test__ = False  # no class of tests, whatever its name
 
     kind: Literal["test-time"]
-    frames: Count = Field(
-        10,
-        description="flagged frames above the threshold, with a cheap label, that call "
-        "for a refinement",
-    )
-    steps: Count = Field(1500, description="gradient steps on the cheap labels")
-    worse: NotNegative = Field(
-        0.02,
-        description="share by which the force error on the validation set may grow",
-    )
+    frames: int = setting_key(RefineRules, "frames")
+    steps: int = setting_key(TestTimeSettings, "steps")
+    worse: float = setting_key(TestTimeSettings, "worse")
 
 
 class Limits(Section):
     """The limits of one label's time and memory, and of the length of a run."""
 
-    label_time: Positive = Field(3600.0, description="most wall time of a label, s")
-    label_memory: Positive = Field(8000.0, description="most memory of a label, MB")
+    label_time: float = setting_key(LabelLimits, "label_time")
+    label_memory: float = setting_key(LabelLimits, "label_memory")
     isolate: bool = Field(
         True,
         description="whether labels are made in a child process, which can be "

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import IO
 
 from alloop.core.records import Failure
+from alloop.core.settings import setting
 from alloop.labels.child import memory
 from alloop.labels.child.exit_cause import ChildEnded, ChildRemains, exit_cause
 from alloop.labels.child.messages import (
@@ -37,13 +38,17 @@ _ONE_THREAD = ("OMP", "MKL", "OPENBLAS", "VECLIB_MAXIMUM", "NUMEXPR")
 class Limits:
     """The limits of time and memory of a label, and the number of labels of a child.
 
-    seconds: wall time of a label; memory_mb: resident memory of the child and its
-    descendants; start_seconds: time to start the child and import its program; labels:
-    number that a child makes before it is replaced (quantum chemistry leaks memory).
+    memory_mb: resident, of the child and its descendants; start_seconds: time to start
+    the child and import its program; labels: number that a child makes before it is
+    replaced (quantum chemistry leaks memory).
     """
 
-    seconds: float = 3600.0
-    memory_mb: float = 8000.0
+    seconds: float = setting(
+        3600.0, "most wall time of a label, s", key="label_time", gt=0
+    )
+    memory_mb: float = setting(
+        8000.0, "most memory of a label, MB", key="label_memory", gt=0
+    )
     start_seconds: float = 300.0
     labels: int = 500
 
