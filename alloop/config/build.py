@@ -139,15 +139,11 @@ def _validation_temperatures(plan: Plan) -> tuple[float, ...]:
     return asked if isinstance(asked, tuple) else (asked,)
 
 
-def worker_settings(
-    plan: Plan, levels: Mapping[str, Level], molecules: int
-) -> WorkerSettings:
-    """Return the settings of workers; molecules: number of start structures.
+def worker_settings(plan: Plan, levels: Mapping[str, Level]) -> WorkerSettings:
+    """Return the settings of workers.
 
     If a campaign has only one level, it makes the first frames too.
     """
-    exploring = build_rules(plan, validated=False).exploring
-    cycle = molecules * len(exploring.temperatures)
     return WorkerSettings(
         seed=plan.seed,
         levels={"cheap": levels.get("cheap", levels["expensive"]), **levels},
@@ -157,9 +153,6 @@ def worker_settings(
         scoring=scorer_settings(plan),
         limits=Limits(plan.limits.label_time, plan.limits.label_memory),
         isolate=plan.limits.isolate,
-        temperatures=tuple(
-            exploring.temperature_of(walker, molecules) for walker in range(cycle)
-        ),
         compile=compiles_forces(plan.explore),
         acceptance=_acceptance_settings(plan),
         replay=replay_share(plan),
