@@ -128,15 +128,11 @@ def _validation_temperatures(plan: Plan) -> tuple[float, ...]:
     return asked if isinstance(asked, tuple) else (asked,)
 
 
-def worker_settings(
-    plan: Plan, levels: Mapping[str, Level], molecules: int
-) -> WorkerSettings:
-    """Return the settings of workers; molecules: number of start structures.
+def worker_settings(plan: Plan, levels: Mapping[str, Level]) -> WorkerSettings:
+    """Return the settings of workers.
 
     If a campaign has only one level, it makes the first frames too.
     """
-    exploring = build_rules(plan, validated=False).exploring
-    cycle = molecules * len(exploring.temperatures)
     return WorkerSettings(
         seed=plan.seed,
         levels={"cheap": levels.get("cheap", levels["expensive"]), **levels},
@@ -146,9 +142,6 @@ def worker_settings(
         scoring=scorer_settings(plan),
         limits=build_record(Limits, plan.limits),
         isolate=plan.limits.isolate,
-        temperatures=tuple(
-            exploring.temperature_of(walker, molecules) for walker in range(cycle)
-        ),
         compile=compiles_forces(plan.explore),
         acceptance=None if plan.acceptance is None else plan.acceptance.build(),
         replay=replay_share(plan),

@@ -123,7 +123,7 @@ class Setup:
     @cached_property
     def worker_settings(self) -> "WorkerSettings":
         """The settings of workers."""
-        return build.worker_settings(self.plan, self.levels, len(self.start))
+        return build.worker_settings(self.plan, self.levels)
 
     @cached_property
     def cluster(self) -> "ClusterPlan":

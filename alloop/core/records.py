@@ -76,7 +76,8 @@ class Walker:
     """The state of one MD trajectory.
 
     frame: the current one; velocities (atoms, 3) in Å/fs; step: MD steps taken;
-    stopped: the reason why a guard rail stopped it, None while it moves.
+    stopped: the reason why a guard rail stopped it, None while it moves. temperature:
+    of its thermostat in K; None: that of the settings of MD.
     """
 
     index: int
@@ -85,6 +86,7 @@ class Walker:
     velocities: Floats
     step: int = 0
     stopped: str | None = None
+    temperature: float | None = None
 
 
 @dataclass(frozen=True, slots=True, eq=False)

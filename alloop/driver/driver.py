@@ -99,7 +99,11 @@ class Driver:
 
         first: events to apply before anything else, such as a change of the rules.
         """
-        waiting = list(state.open.values())
+        molecules = len(state.start)
+        waiting = [
+            self.rules.with_temperatures(command, molecules)
+            for command in state.open.values()
+        ]
         for begun in first:
             state = self.turn(state, begun)
         self._submit(state, waiting)
@@ -125,7 +129,10 @@ class Driver:
     def turn(self, state: LoopState, event: e.Event) -> LoopState:
         """Apply an event, decide, and commit the turn; then submit its commands."""
         seen = apply_event(state, event)
-        commands = self.policy(seen, event, self.rules)
+        commands = tuple(
+            self.rules.with_temperatures(command, len(seen.start))
+            for command in self.policy(seen, event, self.rules)
+        )
         turn = e.Turn(event, commands)
         self.archive.append(turn)
         self.label_index.add_turn(turn)

@@ -1,6 +1,7 @@
 """The codec of the journal, and the first event of a campaign."""
 
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,8 @@ from alloop.loop.commands import (
     Stop,
     Train,
     TrainPart,
+    moved_walkers,
+    with_walkers,
 )
 from alloop.store.archive import Archive
 from alloop.store.codec import Codec, EncodedRecord, Fields, Upcaster
@@ -73,8 +76,25 @@ def _without_name(*numbers: str, text: str = "") -> Upcaster:
     return upcast
 
 
+def _with_walker_temperatures(stored: Fields) -> Fields:
+    """Return the fields of an examination that once held its walkers' temperatures.
+
+    `temperatures` in K were those of the walkers in turn, `temperature` that of all
+    where there were none.
+    """
+    if "temperature" not in stored:
+        return stored
+    kelvin = stored.pop("temperatures", ()) or (stored["temperature"],)
+    del stored["temperature"]
+    walkers = (
+        replace(x, temperature=kelvin[x.index % len(kelvin)]) for x in stored["walkers"]
+    )
+    return {**stored, "walkers": tuple(walkers)}
+
+
 UPCASTERS: Mapping[str, Upcaster] = {
     "Explored": _without_name("round", "batch", "piece"),
+    "Examine": _with_walker_temperatures,
     "Examined": _without_name("number", "batch", "piece"),
     "PartTrained": _without_name("generation", text="part"),
 }
@@ -82,12 +102,23 @@ CODEC = JournalCodec(CLASSES, UPCASTERS)
 
 
 def identical_commands(one: Command, other: Command) -> bool:
-    """Return True if two commands are equal, down to the bits of their arrays."""
+    """Return True if two commands are equal, down to the bits of their arrays.
+
+    Temperatures of walkers are compared where both commands record them.
+    """
+    walkers = (*moved_walkers(one), *moved_walkers(other))
+    if any(walker.temperature is None for walker in walkers):  # of an older alloop
+        one, other = _without_temperatures(one), _without_temperatures(other)
     first, second = CODEC.encode(one), CODEC.encode(other)
     return (first.tree, first.frames) == (second.tree, second.frames) and all(
         a.dtype == b.dtype and a.shape == b.shape and a.tobytes() == b.tobytes()
         for a, b in zip(first.arrays, second.arrays, strict=True)
     )
+
+
+def _without_temperatures(command: Command) -> Command:
+    walkers = moved_walkers(command)
+    return with_walkers(command, [replace(x, temperature=None) for x in walkers])
 
 
 def opening_event(archive: Archive) -> e.Opened | None:

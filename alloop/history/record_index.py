@@ -13,7 +13,14 @@ from alloop.core.levels import LevelId
 from alloop.core.records import Failure, Label, Unlabelled
 from alloop.history.label_index import LabelIndex
 from alloop.loop import events as e
-from alloop.loop.commands import Command, Examine, Explore, LabelFrame, Train
+from alloop.loop.commands import (
+    Command,
+    Examine,
+    Explore,
+    LabelFrame,
+    ModelId,
+    Train,
+)
 from alloop.loop.reducer import ATTEMPTS
 
 
@@ -121,6 +128,22 @@ class ExplorationRequest:
     generation: int = 0
 
 
+@dataclass(frozen=True, slots=True)
+class ExaminationRequest:
+    """An examination that was requested, of the model of a generation.
+
+    steps: MD steps before each frame, 0 where the frames came from another campaign;
+    wanted: number of frames; temperatures: of its walkers in K, ascending.
+    """
+
+    number: int
+    generation: int
+    model: ModelId
+    steps: int
+    wanted: int
+    temperatures: tuple[float, ...]
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class OpenLabel:
     """A label that was requested and is not answered yet."""
@@ -166,8 +189,8 @@ class RecordIndex:
     again has a second entry. tasks: all other records. trainings: trainings requested.
     rechecked: labels that were computed a second time. open_labels: labels without an
     answer yet, by name. retries: names of lost labels requested again. explorations:
-    those requested, by name; round, generation: of the last one. examinations: the
-    first request of each, by its number, without walkers.
+    those requested, by name; round, generation: of the last one. examinations: those
+    requested, by number.
     """
 
     labels: list[LabelEntry] = field(default_factory=list)
@@ -177,7 +200,7 @@ class RecordIndex:
     open_labels: dict[str, OpenLabel] = field(default_factory=dict)
     retries: set[str] = field(default_factory=set)
     explorations: dict[str, ExplorationRequest] = field(default_factory=dict)
-    examinations: dict[int, Examine] = field(default_factory=dict)
+    examinations: dict[int, ExaminationRequest] = field(default_factory=dict)
     round: int = 0
     generation: int = 0
 
@@ -231,7 +254,8 @@ class RecordIndex:
                 case LabelFrame():
                     self._ask(seq, command)
                 case Examine(number=number):
-                    self.examinations.setdefault(number, replace(command, walkers=()))
+                    before = self.examinations.get(number)
+                    self.examinations[number] = _examination_request(command, before)
                 case Train():
                     self.trainings.append(_training_request(seq, command))
 
@@ -250,6 +274,22 @@ def _training_request(seq: int, asked: Train) -> TrainingRequest:
         expensive=len(asked.expensive),
         learned=bool(asked.cheap),
         heldout=len(asked.heldout),
+    )
+
+
+def _examination_request(
+    asked: Examine, before: ExaminationRequest | None
+) -> ExaminationRequest:
+    """Return the request of an examination with a further piece of its MD."""
+    temperatures = {*(() if before is None else before.temperatures)}
+    temperatures |= {x.temperature for x in asked.walkers if x.temperature is not None}
+    return ExaminationRequest(
+        number=asked.number,
+        generation=asked.generation,
+        model=asked.model,
+        steps=asked.steps,
+        wanted=asked.wanted,
+        temperatures=tuple(sorted(temperatures)),
     )
 
 

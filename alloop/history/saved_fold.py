@@ -32,6 +32,7 @@ from alloop.history.journal_codec import (
 from alloop.history.journal_fold import JournalFold
 from alloop.history.label_index import LabelIndex
 from alloop.history.record_index import (
+    ExaminationRequest,
     ExplorationRequest,
     OpenLabel,
     RecordIndex,
@@ -150,6 +151,7 @@ class _SavedFold:
 _CODEC = Codec(
     (
         *CLASSES,
+        ExaminationRequest,
         ExplorationRequest,
         FoundCandidates,
         GenerationSummary,

@@ -4,7 +4,8 @@ A command's name is the name of its random stream, its provenance and, with `#at
 its key in Dask.
 """
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from typing import TypeAlias
 
 from alloop.core.frame import Frame, FrameId
@@ -12,6 +13,7 @@ from alloop.core.levels import LevelId
 from alloop.core.records import Walker
 
 ModelId: TypeAlias = str  # 32 hexadecimal digits, of the generation's content
+VALIDATION_WALKERS = 1_000_000  # indices of a molecule's, after those that explore
 
 
 def label_name(level: LevelId, frame: FrameId) -> str:
@@ -149,8 +151,7 @@ class Examine:
     predictions, made before any label. number: of the examination, from 1 on; wanted:
     the number of its frames, all batches and pieces together; steps: MD steps of this
     piece, 0 where the frames are given and nothing moves; reason: why the campaign
-    ends. temperature in K, of all walkers where temperatures are empty; otherwise these
-    are that of each walker by its index, and the first again for further ones.
+    ends.
     """
 
     number: int
@@ -161,14 +162,7 @@ class Examine:
     walkers: tuple[Walker, ...]
     steps: int
     wanted: int
-    temperature: float
     reason: str
-    temperatures: tuple[float, ...] = ()
-
-    def temperature_of(self, walker: int) -> float:
-        """Return the temperature of the walker with this index, K."""
-        cycle = self.temperatures or (self.temperature,)
-        return cycle[walker % len(cycle)]
 
     @property
     def name(self) -> str:
@@ -255,3 +249,25 @@ Command: TypeAlias = (
     | Price
     | Stop
 )
+
+
+def moved_walkers(command: Command) -> tuple[Walker, ...]:
+    """Return the walkers that the command moves."""
+    match command:
+        case Explore(walkers=walkers) | Examine(walkers=walkers):
+            return walkers
+        case Sample(walker=walker):
+            return (walker,)
+        case _:
+            return ()
+
+
+def with_walkers(command: Command, walkers: Sequence[Walker]) -> Command:
+    """Return the command with others in place of the walkers that it moves."""
+    match command:
+        case Explore() | Examine():
+            return replace(command, walkers=tuple(walkers))
+        case Sample():
+            return replace(command, walker=walkers[0])
+        case _:
+            return command

@@ -16,7 +16,7 @@ from alloop.core.records import Walker
 from alloop.core.seeds import random_stream
 from alloop.loop import events as e
 from alloop.loop.commands import Examine
-from alloop.loop.rules import Rules
+from alloop.loop.rules import Rules, walker_temperature
 from alloop.loop.state import LoopState
 from alloop.md.integrate import maxwell_boltzmann
 
@@ -34,8 +34,7 @@ def examine_commands(
     wanted = len(state.posed) or rules.examining.frames
     if not state.models or wanted == 0 or _asked(state) >= wanted:
         return ()
-    walkers = _posed(state) if state.posed else _fresh(state, rules)
-    cycle = rules.examining.cycle(len(state.start))
+    walkers = _posed(state, rules) if state.posed else _fresh(state, rules)
     size = rules.exploring.batch
     return tuple(
         Examine(
@@ -47,9 +46,7 @@ def examine_commands(
             walkers=tuple(walkers[start : start + size]),
             steps=0 if state.posed else rules.examining.spacing,
             wanted=wanted,
-            temperature=cycle[0],
             reason=reason,
-            temperatures=() if len(set(cycle)) == 1 else cycle,
         )
         for batch, start in enumerate(range(0, len(walkers), size))
     )
@@ -89,14 +86,24 @@ def _walker(state: LoopState, index: int, name: str, rules: Rules) -> Walker:
     rng = random_stream(state.seed, name)
     seeds = state.seeds.get(molecule) or (state.start[molecule],)
     frame = seeds[int(rng.integers(len(seeds)))]
-    cycle = rules.examining.cycle(len(state.start))
-    velocities = maxwell_boltzmann(frame, cycle[index % len(cycle)], rng)
-    return Walker(index, molecule, frame, velocities)
+    kelvin = _temperature(state, index, rules)
+    velocities = maxwell_boltzmann(frame, kelvin, rng)
+    return Walker(index, molecule, frame, velocities, temperature=kelvin)
 
 
-def _posed(state: LoopState) -> Sequence[Walker]:
+def _temperature(state: LoopState, index: int, rules: Rules) -> float:
+    return walker_temperature(rules.examining.temperatures, index, len(state.start))
+
+
+def _posed(state: LoopState, rules: Rules) -> Sequence[Walker]:
     return [
-        Walker(index, molecule, frame, np.zeros((len(frame), 3)))
+        Walker(
+            index=index,
+            molecule=molecule,
+            frame=frame,
+            velocities=np.zeros((len(frame), 3)),
+            temperature=_temperature(state, index, rules),
+        )
         for index, (frame, molecule) in enumerate(
             zip(state.posed, state.posed_molecules, strict=True)
         )

@@ -1,13 +1,14 @@
 """The walkers of a round, and their pieces of MD. Pure."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 from alloop.core.records import Walker
 from alloop.core.seeds import random_stream
 from alloop.loop import events as e
 from alloop.loop.commands import Explore
 from alloop.loop.label_choice import RoundQuotas
-from alloop.loop.rules import Rules
+from alloop.loop.rules import Rules, walker_temperature
 from alloop.loop.state import LoopState
 from alloop.md.integrate import maxwell_boltzmann
 
@@ -57,7 +58,7 @@ def _explore_piece(
         batch=batch,
         generation=state.exploring_generation,
         model=state.summaries[state.exploring_generation].model,
-        walkers=tuple(walkers),
+        walkers=tuple(_at_temperature(state, x, rules) for x in walkers),
         steps=steps,
         keep=3 * max(picks.cheap, picks.expensive),
         controls=picks.controls if rules.selection == "flagged" else picks.all,
@@ -77,6 +78,18 @@ def _round_walker(state: LoopState, index: int, rules: Rules) -> Walker:
     rng = random_stream(state.seed, f"walker/{index}/{state.round + 1}")
     seeds = state.seeds.get(molecule) or (state.start[molecule],)
     frame = seeds[int(rng.integers(len(seeds)))]
-    kelvin = rules.exploring.temperature_of(index, len(state.start))
+    kelvin = _temperature(state, index, rules)
     velocities = maxwell_boltzmann(frame, kelvin, rng)
-    return Walker(index, molecule, frame, velocities)
+    return Walker(index, molecule, frame, velocities, temperature=kelvin)
+
+
+def _at_temperature(state: LoopState, walker: Walker, rules: Rules) -> Walker:
+    """Return the walker at the temperature that the rules give it now."""
+    kelvin = _temperature(state, walker.index, rules)
+    if walker.temperature == kelvin:
+        return walker
+    return replace(walker, temperature=kelvin)
+
+
+def _temperature(state: LoopState, index: int, rules: Rules) -> float:
+    return walker_temperature(rules.exploring.temperatures, index, len(state.start))

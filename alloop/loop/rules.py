@@ -1,7 +1,7 @@
 """The rules that the user may change between two runs: budgets, quotas, stopping."""
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Literal, TypeAlias
 
 from alloop.core.doubts import Doubt
@@ -14,6 +14,14 @@ from alloop.core.settings import (
     WHOLE,
     from_milli,
     setting,
+)
+from alloop.loop.commands import (
+    VALIDATION_WALKERS,
+    Command,
+    Explore,
+    Sample,
+    moved_walkers,
+    with_walkers,
 )
 from alloop.selection import MostSurprising, PerMolecule
 
@@ -77,14 +85,6 @@ class ExploreRules:
         "model, where they start anew; the first model, where they go on",
     )
 
-    def temperature_of(self, walker: int, molecules: int) -> float:
-        """Return the temperature of the walker with this index, K.
-
-        Walkers go to the molecules in turn, so a molecule's own are `molecules` apart.
-        """
-        turn = walker // molecules
-        return self.temperatures[turn % len(self.temperatures)]
-
 
 @dataclass(frozen=True, slots=True)
 class Examining:
@@ -107,12 +107,15 @@ class Examining:
     )
     temperatures: tuple[float, ...] = (500.0,)
 
-    def cycle(self, molecules: int) -> tuple[float, ...]:
-        """Return the temperature of each walker by its index, K.
 
-        Further walkers begin again with the first. Walkers go to molecules in turn.
-        """
-        return tuple(kelvin for kelvin in self.temperatures for _ in range(molecules))
+def walker_temperature(
+    temperatures: Sequence[float], walker: int, molecules: int
+) -> float:
+    """Return the temperature of the walker with this index, K.
+
+    Walkers go to the molecules in turn, so those of a molecule are `molecules` apart.
+    """
+    return temperatures[walker // molecules % len(temperatures)]
 
 
 @dataclass(frozen=True, slots=True)
@@ -235,6 +238,31 @@ class Rules:
         """Return the doubts that keep a label of the fidelity out of all learning."""
         verdicts = self.doubts.get(fidelity, {})
         return frozenset(doubt for doubt, what in verdicts.items() if what == "exclude")
+
+    def with_temperatures(self, command: Command, molecules: int) -> Command:
+        """Return the command, each of its walkers with a temperature.
+
+        Walkers of an older store's commands have none, nor need those of a user's own
+        policy.
+        """
+        walkers = moved_walkers(command)
+        if all(walker.temperature is not None for walker in walkers):
+            return command
+        return with_walkers(
+            command,
+            [
+                replace(x, temperature=self._temperature(command, x.index, molecules))
+                if x.temperature is None
+                else x
+                for x in walkers
+            ],
+        )
+
+    def _temperature(self, command: Command, walker: int, molecules: int) -> float:
+        part = self.exploring if isinstance(command, Explore) else self.examining
+        if isinstance(command, Sample):  # its molecule's walkers count from 0
+            walker, molecules = walker % VALIDATION_WALKERS, 1
+        return walker_temperature(part.temperatures, walker, molecules)
 
     @property
     def is_single_fidelity(self) -> bool:

@@ -95,7 +95,6 @@ def run_dynamics(  # noqa: PLR0913 - the main entry point
     controls: int = 0,
     control_rng: np.random.Generator | None = None,
     observe: Callable[[ScoredFrames], None] | None = None,
-    temperatures: Sequence[float] | None = None,
     biases: Sequence[Potential] = (),
 ) -> Exploration:
     """Move walkers by `steps` MD steps.
@@ -105,9 +104,9 @@ def run_dynamics(  # noqa: PLR0913 - the main entry point
     besides those that guard rails picked. controls: number of uniformly random ones,
     drawn by `control_rng`. observe: called with the frames of every scoring step, where
     moving walkers are eligible, and of every step at which guards stop walkers, where
-    only these are eligible. temperatures: of each walker's thermostat in K, by default
-    that of `dynamics`. biases: potentials whose forces move the walkers besides, and
-    which are in no prediction, candidate or surprise; guards check the model's forces.
+    only these are eligible. biases: potentials whose forces move the walkers besides,
+    and which are in no prediction, candidate or surprise; guards check the model's
+    forces.
     Without a scorer there are no candidates, and all surprise is 0.
     ValueError where random streams are missing; InputError where a barostat gets frames
     that are no cells, or a potential without stress.
@@ -120,7 +119,12 @@ def run_dynamics(  # noqa: PLR0913 - the main entry point
         return Exploration((), (), (), 0, 0.0)
     collector = FrameCollector(0 if scorer is None else keep, controls, control_rng)
     system = _walker_batch(walkers, potential, dynamics, biases)
-    kelvin = np.array(temperatures or [dynamics.temperature] * len(walkers))
+    kelvin = np.array(
+        [
+            dynamics.temperature if walker.temperature is None else walker.temperature
+            for walker in walkers
+        ]
+    )
     simulation = _Simulation(
         system,
         dynamics,

@@ -13,7 +13,13 @@ from alloop.core.seeds import random_stream
 from alloop.core.splits import EXAMINATION
 from alloop.generation import Generation, from_bytes
 from alloop.loop import events as e
-from alloop.loop.commands import Examine, Explore, Prepare, Sample
+from alloop.loop.commands import (
+    VALIDATION_WALKERS,
+    Examine,
+    Explore,
+    Prepare,
+    Sample,
+)
 from alloop.md.dynamics import run_dynamics
 from alloop.md.frame_collector import ScoredFrames
 from alloop.md.guards import proton_transfers, transfer_note
@@ -30,7 +36,6 @@ from alloop.md.thermal_frames import (
 from alloop.potentials.labeller_potential import LabelFailed, LabellerPotential
 from alloop.workers.settings import TaskData, WorkerSettings
 
-_APART = 1_000_000  # keeps indices of test walkers apart from explorers'
 _models: dict[bytes, Generation] = {}  # cache of the worker's last generation
 
 
@@ -45,7 +50,6 @@ def perform_explore(
         )
         for walker in command.walkers
     ]
-    cycle = settings.temperatures or (settings.dynamics.temperature,)
     potential, why = _exploring_potential(command.walkers, generation, settings)
     first = (command.round, command.batch, command.piece) == (1, 0, 0)
     exploration = run_dynamics(
@@ -59,7 +63,6 @@ def perform_explore(
         keep=command.keep,
         controls=command.controls,
         control_rng=random_stream(settings.seed, command.name),
-        temperatures=[cycle[x.index % len(cycle)] for x in command.walkers],
     )
     transfers = transfer_note(proton_transfers(command.walkers, exploration.walkers))
     return e.Explored(
@@ -94,12 +97,7 @@ def perform_examine(
         ]
         potential, _ = _exploring_potential(walkers, generation, settings)
         walkers = run_dynamics(
-            walkers,
-            potential,
-            dynamics,
-            command.steps,
-            rngs,
-            temperatures=[command.temperature_of(x.index) for x in walkers],
+            walkers, potential, dynamics, command.steps, rngs
         ).walkers
     frames = _predicted_frames(
         generation, tuple(x for x in walkers if x.stopped is None)
@@ -195,7 +193,11 @@ def _test_walkers(
             minimum, modes, kelvin, len(numbers), rng, molecule=command.molecule
         )
         found += [
-            replace(walker, index=_APART * (command.molecule + 1) + number)
+            replace(
+                walker,
+                index=VALIDATION_WALKERS * (command.molecule + 1) + number,
+                temperature=kelvin,
+            )
             for walker, number in zip(walkers, numbers, strict=True)
         ]
     return tuple(sorted(found, key=lambda walker: walker.index))
@@ -211,18 +213,11 @@ def sample_frames(
     potential = LabellerPotential(oracle)
     walker, frames = command.walker, []
     beginning = settings.beginning
-    cycle = beginning.temperatures
-    kelvin = cycle[walker.index % _APART % len(cycle)]
     for number in range(command.frames):
         rng = random_stream(settings.seed, f"{command.name}/{number}")
         try:
             moved = run_dynamics(
-                [walker],
-                potential,
-                beginning.test,
-                beginning.spacing,
-                [rng],
-                temperatures=[kelvin],
+                [walker], potential, beginning.test, beginning.spacing, [rng]
             )
         except LabelFailed:
             break

@@ -72,10 +72,9 @@ class OwnPotential:
 class WorkerSettings:
     """All settings that a worker needs to carry out a command.
 
-    temperatures: of exploring walkers by index, K; further ones begin again with the
-    first. make_trainer: called where a training runs, since a network's trainer imports
-    torch. spool: folder where finished long labels are kept until they are committed.
-    device: where networks run in MD, training and scoring.
+    make_trainer: called where a training runs, since a network's trainer imports torch.
+    spool: folder where finished long labels are kept until they are committed. device:
+    where networks run in MD, training and scoring.
     """
 
     seed: int
@@ -87,7 +86,6 @@ class WorkerSettings:
     limits: Limits = field(default_factory=Limits)
     isolate: bool = True
     spool: Path | None = None
-    temperatures: tuple[float, ...] = ()
     restore: Callable[[Checkpoint], Storable] = restore_potential
     compile: bool = False  # the force calls of exploration
     acceptance: AcceptanceSettings | None = None  # checks of each generation

@@ -30,6 +30,7 @@ from alloop.core.records import Label
 from alloop.history.reader import CODEC
 from alloop.labels.levels import pyscf_level, toy_level
 from alloop.loop import events as e
+from alloop.loop.rules import walker_temperature
 from alloop.md.integrate import VelocityVerlet
 from alloop.potentials.repulsion import ZBL
 from alloop.scores.qresidual import QResidualScorer
@@ -143,20 +144,18 @@ def test_a_list_of_temperatures_reaches_the_walkers_of_every_molecule(
     several = "{walkers: 8, temperature: [300, 600]}"
     text = TOY.replace("{molecule: H2O}", "{molecule: H2O}, {molecule: CH4}")
     setup = parse_campaign(f"{text}explore: {several}\n", tmp_path)
-    assert setup.worker_settings.temperatures == (300.0, 300.0, 600.0, 600.0)
-    exploring = setup.rules.exploring
-    kelvin = [exploring.temperature_of(walker, molecules=2) for walker in range(8)]
+    temperatures = setup.rules.exploring.temperatures
+    kelvin = [walker_temperature(temperatures, x, molecules=2) for x in range(8)]
     assert kelvin == [300.0, 300.0, 600.0, 600.0] * 2  # walkers 0, 2, 4, 6: water
     assert setup.worker_settings.beginning.temperatures == (300.0, 600.0)
     assert setup.rules.examining.temperatures == (300.0, 600.0)
-    assert setup.rules.examining.cycle(2) == (300.0, 300.0, 600.0, 600.0)
     one = parse_campaign(
         f"{text}explore: {several}\nvalidation: {{temperature: 450}}\n", "."
     )
     assert one.worker_settings.beginning.temperatures == (450.0,)
     assert one.rules.examining.temperatures == (450.0,)
     again = Setup.from_store(setup.text, opening(setup), setup.store)
-    assert again.worker_settings.temperatures == setup.worker_settings.temperatures
+    assert again.rules.exploring.temperatures == temperatures
 
 
 def test_one_temperature_is_written_and_read_as_before(tmp_path: Path) -> None:

@@ -44,7 +44,7 @@ def test_pressure_and_barostat_are_those_of_walkers_and_first_frames() -> None:
     asked = plan()
     expected = Barostat(2.0 * GIGAPASCAL, 250.0, 0.02 / GIGAPASCAL, shape="anisotropic")
     assert dynamics_settings(asked.explore).barostat == expected
-    workers = worker_settings(asked, build_levels(asked), 1)
+    workers = worker_settings(asked, build_levels(asked))
     assert workers.dynamics.barostat == expected
     assert workers.beginning.test.barostat == expected
     assert plan(dump_yaml(asked.model_dump(mode="json"))).explore == asked.explore
@@ -95,7 +95,7 @@ def prepared(seeds: str) -> tuple[Frame, ...]:
     levels = build_levels(asked)
     command = Prepare(0, CRYSTAL, 8, 0)
     oracle = DirectLabeller(levels["cheap"])
-    return prepare_molecule(command, worker_settings(asked, levels, 1), oracle).seeds
+    return prepare_molecule(command, worker_settings(asked, levels), oracle).seeds
 
 
 def test_first_frames_of_a_crystal_have_several_volumes() -> None:

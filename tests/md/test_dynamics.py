@@ -148,7 +148,10 @@ def test_the_mean_temperature_is_the_thermostats(
 def test_each_walker_has_the_temperature_of_its_own_thermostat(
     water: Frame, potential: Potential
 ) -> None:
-    walkers, kelvin = crew(water, 60), [200.0, 700.0] * 30
+    walkers = [
+        replace(walker, temperature=700.0 if walker.index % 2 else 200.0)
+        for walker in crew(water, 60)
+    ]
     damped = replace(HOT, integrator=Langevin(0.05))
     seen: list[Floats] = []
     run_dynamics(
@@ -157,7 +160,6 @@ def test_each_walker_has_the_temperature_of_its_own_thermostat(
         damped,
         800,
         streams(walkers),
-        temperatures=kelvin,
         observe=lambda found: seen.append(heat(found)),
     )
     mean = np.mean(seen[len(seen) // 4 :], axis=0)
@@ -180,14 +182,9 @@ def test_one_temperature_for_all_is_the_thermostats_down_to_the_bits(
 ) -> None:
     walkers = crew(water, 3)
     plain = run_dynamics(walkers, potential, HOT, 60, streams(walkers)).walkers
-    listed = run_dynamics(
-        walkers,
-        potential,
-        replace(HOT, temperature=1.0),
-        60,
-        streams(walkers),
-        temperatures=[HOT.temperature] * 3,
-    ).walkers
+    warm = [replace(walker, temperature=HOT.temperature) for walker in walkers]
+    cold = replace(HOT, temperature=1.0)
+    listed = run_dynamics(warm, potential, cold, 60, streams(walkers)).walkers
     assert all(same(one, other) for one, other in zip(plain, listed, strict=True))
 
 

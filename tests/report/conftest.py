@@ -261,7 +261,7 @@ class Synthetic:
         stopped = "force" if walker.index == 0 and command.piece else None
         frame = displaced(WATER, rng, 0.05)
         step = walker.step + command.steps
-        return Walker(walker.index, 0, frame, walker.velocities, step, stopped)
+        return replace(walker, frame=frame, step=step, stopped=stopped)
 
     def _paper(self, walker: Walker, generation: int) -> Candidate:
         energy, forces, surprise = self.predict(walker.frame, generation)

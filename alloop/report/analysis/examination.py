@@ -98,7 +98,7 @@ def last_examination(history: History) -> Examination | None:
     return Examination(
         number=command.number,
         generation=command.generation,
-        temperatures=tuple(sorted({*command.temperatures} or {command.temperature})),
+        temperatures=command.temperatures,
         steps=command.steps,
         wanted=command.wanted,
         walkers=len(walkers),
