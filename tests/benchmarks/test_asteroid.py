@@ -3,6 +3,7 @@
 import json
 import sys
 from dataclasses import replace
+from importlib import import_module
 from pathlib import Path
 
 import numpy as np
@@ -33,6 +34,7 @@ from benchmarks.accuracy.asteroid.figures import (
 )
 from benchmarks.accuracy.asteroid.rows import Row, claim_row, validation_error
 from benchmarks.accuracy.asteroid.table import FIGURES, lines
+from benchmarks.accuracy.averaging import draw_labels
 
 WATER = np.array([8, 1, 1])
 SMALL = '{"channels": 4, "layers": 1, "radial": 3}'
@@ -194,6 +196,40 @@ def test_a_file_of_ones_own_whose_levels_share_their_frames(
     assert len(rows) == 3
 
 
+@pytest.mark.parametrize(
+    ("command", "words", "refusal"),
+    [
+        ("asteroid.sgdml", (), "expected 250 expensive labels"),
+        ("warm_start", (), "expected 1000 cheap frames of own"),
+        ("presets", ("--out", "rows", "--expensive", 81), "expected 81 expensive"),
+        ("presets", ("--out", "rows", "--cheap", 81), "expected 100 cheap frames"),
+        ("universal", ("--out", "rows"), "expected 1000 cheap frames of own"),
+    ],
+)
+def test_all_commands_take_a_file_of_ones_own_or_refuse_in_a_sentence(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    command: str,
+    words: tuple[str | int, ...],
+    refusal: str,
+) -> None:
+    file = own_file(tmp_path)
+    monkeypatch.chdir(tmp_path)
+    where = ("--data", tmp_path, "--molecule", file)
+    monkeypatch.setattr("sys.argv", [command, *map(str, (*where, *words))])
+    with pytest.raises(SystemExit, match=refusal):
+        import_module(f"benchmarks.accuracy.{command}").main()
+
+
+def test_labels_of_a_file_of_ones_own_are_drawn_for_averages(tmp_path: Path) -> None:
+    file = own_file(tmp_path, 1000)
+    cheap, expensive, judges = draw_labels(tmp_path, str(file), 0)
+    assert [len(x) for x in (cheap, expensive, judges)] == [400, 60, 100]
+    few = own_file(tmp_path, 800)
+    with pytest.raises(InputError, match="expected 400 cheap frames"):
+        draw_labels(tmp_path, str(few), 0)
+
+
 def test_a_file_that_lacks_something_is_refused_in_a_sentence(tmp_path: Path) -> None:
     own_file(tmp_path)
     with np.load(tmp_path / "own.npz") as file:
@@ -203,7 +239,24 @@ def test_a_file_that_lacks_something_is_refused_in_a_sentence(tmp_path: Path) ->
     (tmp_path / "text.npz").write_text("no archive")
     few = {k: x if k == "z" else x[:20] for k, x in known.items()}
     np.savez(tmp_path / "few.npz", **few)
+    broken = {
+        "atoms": {"z": WATER[:2]},
+        "short": {"cc_E": known["cc_E"][:-1]},
+        "column": {"dft_E": known["dft_E"][:, None]},
+        "nan": {"cc_F": np.full_like(known["cc_F"], np.nan)},
+        "cheap": {"dft_F": None},
+        "order": {"asteroid_shuffle": np.arange(len(known["cc_E"])) // 2},
+    }
+    for name, changes in broken.items():
+        arrays = {key: x for key, x in (known | changes).items() if x is not None}
+        np.savez(tmp_path / f"{name}.npz", **arrays)
     sentences = {
+        "atoms": r"expected numbers cc_R \(200, 2, 3\) for 200 frames of 2 atoms",
+        "short": r"expected numbers cc_E \(200,\) .* got float64 \(199,\)",
+        "column": r"expected numbers dft_E \(200,\) .* got float64 \(200, 1\)",
+        "nan": "expected finite numbers in cc_F",
+        "cheap": r"expected numbers dft_F \(200, 3, 3\)",
+        "order": "expected an asteroid_shuffle of different numbers from 0 to 199",
         "bare": "expected cc_F in",
         "few": "expected 40 expensive frames or more",
         "none": "found no none in",

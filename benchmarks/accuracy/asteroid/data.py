@@ -145,7 +145,38 @@ def _read_arrays(path: Path) -> dict[str, Any]:
             f"expected {_LEAST} expensive frames or more in {path}, got "
             f"{len(data['cc_R'])}"
         )
+    _require_shapes(path, data)
     return data
+
+
+def _require_shapes(path: Path, data: Mapping[str, Any]) -> None:
+    """Raise InputError where arrays do not fit each other, or are not finite."""
+    atoms = np.size(data["z"])
+    for prefix in ("cc", "cctest", "dft", "dft2"):
+        if f"{prefix}_R" not in data:
+            continue
+        frames = len(data[f"{prefix}_R"])
+        shapes = {"R": (frames, atoms, 3), "E": (frames,), "F": (frames, atoms, 3)}
+        for name, shape in shapes.items():
+            array = np.asarray(data.get(f"{prefix}_{name}"))
+            if array.shape != shape or array.dtype.kind not in "iuf":
+                raise InputError(
+                    f"expected numbers {prefix}_{name} {shape} for {frames} frames of "
+                    f"{atoms} atoms in {path}, got {array.dtype} {array.shape}"
+                )
+            if not np.isfinite(array).all():
+                raise InputError(
+                    f"expected finite numbers in {prefix}_{name} of {path}, got nan or "
+                    "inf"
+                )
+    frames = len(data["cc_R"])
+    order = np.asarray(data.get("asteroid_shuffle", np.zeros(0, np.int64)))
+    inside = order.dtype.kind in "iu" and bool(((order >= 0) & (order < frames)).all())
+    if order.ndim != 1 or not inside or len(np.unique(order)) < len(order):
+        raise InputError(
+            f"expected an asteroid_shuffle of different numbers from 0 to {frames - 1} "
+            f"in {path}"
+        )
 
 
 def _md17(path: Path, ratio: int) -> Sets:
@@ -226,8 +257,8 @@ def _take_cheap(cheap: LabelSet, molecule: str, ratio: int) -> LabelSet:
     if len(cheap) < wanted:
         raise InputError(
             f"expected {wanted} cheap frames of {molecule} for ratio {ratio}, the data "
-            f"have {len(cheap)} that are not judged on; choose --ratio "
-            f"{len(cheap) // PER_RATIO} or lower"
+            f"have {len(cheap)} that are not judged on; take ratio "
+            f"{len(cheap) // PER_RATIO} or lower, {PER_RATIO} cheap labels each"
             if len(cheap) >= PER_RATIO
             else f"expected cheap frames of {molecule}, the data have {len(cheap)} "
             "that are not judged on; bring some"

@@ -277,10 +277,18 @@ def test_sets(
 def _test_frames(
     given: Namespace, minimum: Frame, modes: NormalModes
 ) -> dict[str, list[Frame]]:
-    bonds = open_bonds(minimum)
-    return {
+    found = {
         "500 K": _md_frames(given, minimum, modes, 500.0),
         "1000 K": _md_frames(given, minimum, modes, 1000.0),
+        **scan_frames(minimum),
+    }
+    return {name: frames for name, frames in found.items() if frames}
+
+
+def scan_frames(minimum: Frame) -> dict[str, list[Frame]]:
+    """Return rigid scans of torsions and of bonds; one may be empty, as in water."""
+    bonds = open_bonds(minimum)
+    return {
         "torsions": [
             turned_frame(minimum, bond, np.radians(angle))
             for bond in bonds

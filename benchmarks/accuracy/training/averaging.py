@@ -28,6 +28,7 @@ from typing import Any, TypeAlias
 import numpy as np
 import torch
 
+from alloop.core.errors import InputError
 from alloop.core.records import LabelSet
 from alloop.potentials.repulsion import ZBL
 from alloop.training.bias_weights import DEFAULT
@@ -38,7 +39,13 @@ from alloop.training.references import fit_references
 from alloop.training.schedule import Schedule
 from alloop.training.stages import FINE_TUNING, SCHEDULE, Stage
 from alloop.training.trainers.stage_runner import StageRunner, TrainingState
-from benchmarks.accuracy.asteroid.data import MD17, load
+from benchmarks.accuracy.asteroid.data import (
+    MD17,
+    PER_RATIO,
+    first_labels,
+    load,
+    molecule_name,
+)
 from benchmarks.accuracy.labelled_pool import formaldehyde
 from benchmarks.common import (
     Row,
@@ -259,7 +266,8 @@ def draw_labels(
             pool.label_set("expensive", places["expensive"]),
             pool.label_set("expensive", places["judge"]),
         )
-    sets = load(data, name, RATIO)
+    sets = load(data, name, RATIO if name in MD17 else CHEAP // PER_RATIO)
+    first_labels(sets.expensive, EXPENSIVE)
     cheap = rng.permutation(len(sets.cheap))[:CHEAP]
     expensive = rng.permutation(len(sets.expensive))[:EXPENSIVE]
     return (
@@ -284,18 +292,22 @@ def error_rows(done: Sequence[Row]) -> list[dict[str, Any]]:
 def main() -> None:
     """Train what is missing, show, keep."""
     parser = make_parser(__doc__)
-    names = ("formaldehyde", *MD17)
+    names = ", ".join(("formaldehyde", *MD17))
     parser.add_argument("--data", type=Path, required=True)
-    parser.add_argument("--set", choices=names, default="formaldehyde")
+    help_ = f"{names}, or an npz file as `benchmarks.accuracy.asteroid` takes"
+    parser.add_argument("--set", default="formaldehyde", help=help_)
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--work", type=Path, default=Path("runs/averaging"))
     parser.add_argument("--parts", choices=tuple(PARTS), nargs="+", default=list(PARTS))
     options = parser.parse_args()
     torch.set_num_threads(1)
     fewer = QUICK if options.quick else 1
-    done = Rows(options.work / f"{options.set}-{fewer}.jsonl")
+    done = Rows(options.work / f"{molecule_name(options.set)}-{fewer}.jsonl")
     for seed in range(options.seeds):
-        cheap, expensive, judge = draw_labels(options.data, options.set, seed)
+        try:
+            cheap, expensive, judge = draw_labels(options.data, options.set, seed)
+        except InputError as error:
+            raise SystemExit(str(error)) from error
         given = Comparison(cheap, expensive, judge, seed, fewer)
         for part in options.parts:
             if f"{part}/{seed}" not in done:

@@ -21,6 +21,7 @@ import numpy as np
 import torch
 
 from alloop.config.train_sections import PRESETS
+from alloop.core.errors import InputError
 from alloop.core.prediction_errors import prediction_errors
 from alloop.core.records import LabelSet
 from alloop.jobs.train_setup import train
@@ -50,7 +51,7 @@ def write_labels(path: Path, labels: LabelSet) -> None:
 
 def preset_row(given: Namespace, preset: str, seed: int) -> Row:
     """Train with a preset; return steps, CPU seconds and errors."""
-    sets = load(given.data, given.molecule, max(1, -(-given.cheap // PER_RATIO)))
+    sets = load(given.data, given.molecule, -(-given.cheap // PER_RATIO))
     folder = (
         given.out / f"{molecule_name(given.molecule)}-{given.expensive}-{given.cheap}"
     )
@@ -97,7 +98,10 @@ def main() -> None:
         sizes = f"{given.expensive}-{given.cheap}"
         key = f"{molecule_name(given.molecule)}-{sizes}-{preset}-{seed}{quick}"
         if key not in rows:
-            rows[key] = preset_row(given, preset, seed)
+            try:
+                rows[key] = preset_row(given, preset, seed)
+            except InputError as error:
+                raise SystemExit(str(error)) from error
     table = [{"row": key, **rows[key]} for key in rows]
     show(make_table("Presets, meV/Å and meV", table))
     write_json(given.json, {"rows": table})

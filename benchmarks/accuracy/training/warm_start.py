@@ -28,7 +28,14 @@ from alloop.training.fit import cpu_seconds
 from alloop.training.label_changes import joined_labels, select_labels
 from alloop.training.stages import STEPS, Stage, asteroid_stages
 from alloop.training.trainers.staged_trainer import StagedTrainer
-from benchmarks.accuracy.asteroid.data import MD17, Sets, load, molecule_name
+from benchmarks.accuracy.asteroid.data import (
+    MD17,
+    PER_RATIO,
+    Sets,
+    first_labels,
+    load,
+    molecule_name,
+)
 from benchmarks.accuracy.asteroid.job import error
 from benchmarks.common import (
     Row,
@@ -120,7 +127,9 @@ def main() -> None:
     torch.set_num_threads(1)
     fewer = QUICK if options.quick else 1
     try:
-        sets = load(options.data, options.molecule, ratio=20)
+        most = max(GENERATIONS)
+        sets = load(options.data, options.molecule, CHEAP * most // PER_RATIO)
+        first_labels(sets.expensive, most)
     except InputError as error:
         raise SystemExit(str(error)) from error
     done = Rows(options.work / f"{molecule_name(options.molecule)}-{fewer}.jsonl")
