@@ -34,7 +34,7 @@ from benchmarks.accuracy.asteroid.figures import (
 )
 from benchmarks.accuracy.asteroid.rows import Row, claim_row, validation_error
 from benchmarks.accuracy.asteroid.table import FIGURES, lines
-from benchmarks.accuracy.averaging import draw_labels
+from benchmarks.accuracy.training.averaging import draw_labels
 
 WATER = np.array([8, 1, 1])
 SMALL = '{"channels": 4, "layers": 1, "radial": 3}'
