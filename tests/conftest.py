@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 import yaml
 from coverage import Coverage
+from hypothesis import settings
 from markupsafe import Markup
 
 from alloop.loop import events as e
@@ -41,6 +42,9 @@ cluster: {kind: inline}
 limits: {isolate: false}
 store: toy.zarr
 """
+
+settings.register_profile("shared machine", deadline=None)
+settings.load_profile("shared machine")
 
 # Arguments of a Dask cluster that nobody else can enter, on ports that are free.
 LOCAL = {"host": "127.0.0.1", "dashboard_address": "127.0.0.1:0"}

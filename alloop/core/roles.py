@@ -143,10 +143,10 @@ class Selector(Protocol):
     ) -> tuple[int, ...]:
         """Return indices of at most `quota` candidates, best first.
 
-        landmarks: (frames, features) mean descriptors of frames that the model was trained
-        on; chosen candidates should differ from these. threshold: surprise above which
-        a frame is not trusted; None where it is not calibrated, and where the surprise
-        of candidates is replaced by their worth at the expensive level.
+        landmarks: (frames, features) mean descriptors of frames that the model was
+        trained on; chosen candidates should differ from these. threshold: surprise
+        above which a frame is not trusted; None where it is not calibrated, and where
+        the surprise of candidates is replaced by their worth at the expensive level.
         """
         ...
 

@@ -200,10 +200,22 @@ def test_a_file_of_ones_own_whose_levels_share_their_frames(
     ("command", "words", "refusal"),
     [
         ("asteroid.sgdml", (), "expected 250 expensive labels"),
-        ("warm_start", (), "expected 1000 cheap frames of own"),
-        ("presets", ("--out", "rows", "--expensive", 81), "expected 81 expensive"),
-        ("presets", ("--out", "rows", "--cheap", 81), "expected 100 cheap frames"),
-        ("universal", ("--out", "rows"), "expected 1000 cheap frames of own"),
+        ("training.warm_start", (), "expected 1000 cheap frames of own"),
+        (
+            "training.presets",
+            ("--out", "rows", "--expensive", 81),
+            "expected 81 expensive",
+        ),
+        (
+            "training.presets",
+            ("--out", "rows", "--cheap", 81),
+            "expected 100 cheap frames",
+        ),
+        (
+            "universal.few_labels",
+            ("--out", "rows"),
+            "expected 1000 cheap frames of own",
+        ),
     ],
 )
 def test_all_commands_take_a_file_of_ones_own_or_refuse_in_a_sentence(
