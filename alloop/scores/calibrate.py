@@ -24,7 +24,7 @@ class ScorerSettings:
     """
 
     scorer: Scorer = field(default_factory=LeverageScorer)
-    quantile: float = 0.99
+    quantile: float = 0.95
     landmarks: int = 512
     coverage: float = 0.9
     error: float | None = None

@@ -126,7 +126,7 @@ class FlagSection(Section):
     """The settings of the choice that do not depend on the kind of surprise."""
 
     quantile: Annotated[float, Field(gt=0, lt=1)] = Field(
-        0.99,
+        0.95,
         description="quantile of the surprise of held-out frames above which a frame "
         "is flagged",
     )
