@@ -163,10 +163,9 @@ def _spare_semaphore() -> None:
     tqdm's own is also a semaphore, which a worker that is killed leaves behind, and
     Python warns of that at the end of a run.
     """
-    from torch.hub import tqdm
-
-    if hasattr(tqdm, "set_lock"):  # else torch's stand-in, which has no lock
-        tqdm.set_lock(threading.RLock())
+    bar: Any = getattr(torch.hub, "tqdm", None)
+    if hasattr(bar, "set_lock"):  # else torch's stand-in, which has no lock
+        bar.set_lock(threading.RLock())
 
 
 def _trace_function(
