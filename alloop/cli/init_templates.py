@@ -55,7 +55,7 @@ seeds: {{kind: modes, temperature: 500}}               # the very first frames
 explore: {{kind: langevin, temperature: [500, 1000], timestep: 0.5, friction: 0.01,
           walkers: 16, steps: 500}}   # half of the walkers each; MD steps a round
 potential: {potential}
-flag: {{kind: leverage, quantile: 0.99, control: 0.1}}     # a tenth is random
+flag: {{kind: leverage, quantile: 0.95, control: 0.1}}     # a tenth is random
 training: {training}         # expensive labels between generations
 
 budget: {{cheap: 200, expensive: 30}}   # labels; those of `validation:` are extra

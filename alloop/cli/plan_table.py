@@ -110,6 +110,7 @@ def _plan_sentences(
     else:
         yield "labels: not priced (measuring is off, or a level gave no label)"
     yield from _work_sentences(setup, prices)
+    yield from _control_sentences(setup, found.costs, prices)
     yield from _done_sentences(setup, found.costs)
     yield from _assumption_sentences(setup, found)
     yield from _reverse_sentences(setup, found.costs)
@@ -200,6 +201,40 @@ def _work_sentences(setup: Setup, prices: WorkPrices) -> Iterator[str]:
         f"not priced: {refining}scoring of frames and MD of the examination; a "
         "training that stops early costs less"
     )
+
+
+def _control_sentences(
+    setup: Setup, costs: Mapping[str, Cost], prices: WorkPrices
+) -> Iterator[str]:
+    """Yield the cost of both controls, which share the first labels.
+
+    Each spends the campaign's label cost, in no more generations and rounds of MD.
+    """
+    rules = setup.rules
+    budget, first = rules.budget, rules.seeding
+    one = {
+        level: mean(cost.seconds(frame) for frame in setup.start)
+        for level, cost in costs.items()
+    }
+    if (budget.cheap and "cheap" not in one) or "expensive" not in one:
+        return
+    cheap = one.get("cheap", 0.0)
+    labels = 2.0 * (
+        (budget.cheap - 0.5 * first.cheap) * cheap
+        + (budget.expensive - first.expensive) * one["expensive"]
+    )
+    more = round(budget.cheap * cheap / one["expensive"])
+    text = (
+        f"controls (`alloop run --controls`), not included above: "
+        f"{duration_text(labels)} of CPU for labels, of which standard training takes "
+        f"{budget.expensive + more} expensive ones"
+    )
+    trainings, rounds = expected_rounds(setup)
+    training, md = (price.each for price in prices)
+    if training is not None and md is not None:
+        work = 2.0 * (training * (trainings - 1 + rules.last) + md * rounds)
+        text += f"; {duration_text(work)} for training and MD, at most"
+    yield text
 
 
 def _work_sentence(name: str, what: str, price: WorkPrice, count: float) -> str:

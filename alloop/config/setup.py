@@ -90,9 +90,10 @@ class Setup:
         own training, from the same start.
         """
         training = self.plan.training
-        if changes.get("training") == {"kind": "standard"} and training is not None:
+        asked = changes.get("training") or {}
+        if asked.get("kind") == "standard" and training is not None:
             own = {name: getattr(training, name) for name in ("start", "last")}
-            own |= {"kind": "standard", "steps": training.total}
+            own |= {"steps": training.total, **asked}
             changes = {**changes, "training": own}
         tree = merge_trees(parse_yaml(self.text, str(store)), changes, known_kinds())
         varied = Setup.from_store(dump_yaml(tree), opened, store)

@@ -169,6 +169,17 @@ def _keep_code_to_ourselves() -> None:
         os.environ["TORCHINDUCTOR_CACHE_DIR"] = str(folder)
 
 
+def _spare_semaphore() -> None:
+    """Give the progress bars of torch's passes a lock of this process alone.
+
+    tqdm's own is also a semaphore, which a worker that is killed leaves behind, and
+    Python warns of that at the end of a run.
+    """
+    bar: Any = getattr(torch.hub, "tqdm", None)
+    if hasattr(bar, "set_lock"):  # else torch's stand-in, which has no lock
+        bar.set_lock(threading.RLock())
+
+
 def _trace_function(
     function: Code, example: Sequence[Tensor], any_length: Sequence[int] = ()
 ) -> Any:
@@ -176,6 +187,7 @@ def _trace_function(
     from torch.fx.experimental.proxy_tensor import make_fx
     from torch.fx.experimental.symbolic_shapes import ShapeEnv
 
+    _spare_semaphore()
     if not any_length:
         return make_fx(function)(*example)
     mode = FakeTensorMode(allow_fallback_kernels=False, shape_env=ShapeEnv())

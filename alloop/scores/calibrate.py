@@ -23,7 +23,7 @@ class ScorerSettings:
 
     scorer: Scorer = field(default_factory=LeverageScorer)
     quantile: float = setting(
-        0.99,
+        0.95,
         "quantile of the surprise of held-out frames above which a frame is flagged",
         gt=0,
         lt=1,

@@ -1,13 +1,15 @@
 """Control campaigns, which spend the same label cost with a simpler strategy.
 
 "standard" trains on expensive labels alone, and gets as many more of them as the cheap
-labels cost. "random" selects its frames at random. Each is a fork of the finished
+labels cost, in no more generations than the campaign has. "random" selects its frames
+at random. Each is a fork of the finished
 campaign from before the first decision that differs, so first labels and validation set
 are the same. Each is examined on the frames and labels of the campaign's own
 examination.
 """
 
 from dataclasses import dataclass
+from math import ceil
 from pathlib import Path
 from typing import Any
 
@@ -64,13 +66,26 @@ def _control_changes(name: str, setup: Setup, history: History) -> dict[str, Any
     if name == "random":
         return {**both, "flag": {"selection": "random"}}
     budget = setup.rules.budget.expensive + round(cheap_in_expensive(history))
+    every = standard_interval(setup, budget)
     return {
         **both,
         "budget": {"cheap": 0, "expensive": budget, "split": "fixed"},
         "seeds": {"cheap": 0},
-        "training": {"kind": "standard"},
+        "training": {"kind": "standard", "every": every},
         "refine": None,
     }
+
+
+def standard_interval(setup: Setup, budget: int) -> int:
+    """Return the expensive labels between two generations of standard training.
+
+    They are the campaign's, or so many more that a budget (of expensive labels) is
+    spent in as many generations: where a cheap label costs nearly as much as an
+    expensive one there would be many more trainings, each on hardly more labels.
+    """
+    rules = setup.rules
+    rounds = ceil((rules.budget.expensive - rules.seeding.expensive) / rules.every)
+    return max(rules.every, ceil((budget - rules.seeding.expensive) / max(1, rounds)))
 
 
 def posed_frames(history: History) -> Posed | None:

@@ -353,6 +353,13 @@ def test_plan_prices_labels_in_a_child(
     assert re.search(r"training: 3 generations, .* of CPU \(.* made now", out)
     assert re.search(r"MD: 2 rounds of 4 walkers .* of CPU \(.* made now", out)
     assert "MB for toy" in out
+    controls = re.search(
+        r"controls \(`alloop run --controls`\), not included above: (.*) of CPU for "
+        r"labels, .* takes (\d+) expensive ones; (.*) for training and MD, at most",
+        out,
+    )
+    assert controls is not None
+    assert int(controls[2]) > 14  # those that the cheap labels cost
     bare = said(capsys, "plan", toy, "--no-measure")
     assert "training: 3 generations, not priced; it is measured once" in bare
     assert [path.name for path in toy.parent.iterdir()] == ["toy.yaml"]

@@ -33,8 +33,10 @@ from alloop.loop import events as e
 from alloop.loop.rules import walker_temperature
 from alloop.md.integrate import VelocityVerlet
 from alloop.potentials.repulsion import ZBL
+from alloop.scores.calibrate import ScorerSettings, calibrate_threshold
 from alloop.scores.qresidual import QResidualScorer
 from alloop.store.archive import Archive
+from alloop.store_copies.controls import standard_interval
 from alloop.training.trainers.staged_trainer import StagedTrainer
 from tests.conftest import skip_without
 
@@ -651,6 +653,27 @@ def test_a_control_changes_what_it_says_and_keeps_the_rest(tmp_path: Path) -> No
     assert control.plan.training.start == "parent"
     assert control.store == tmp_path / "c.zarr"
     assert fixed_differences(control, opening(setup)) == []
+
+
+def test_a_control_with_many_labels_trains_as_often_as_the_campaign(
+    tmp_path: Path,
+) -> None:
+    budget = "budget: {cheap: 300, expensive: 60}\nseeds: {cheap: 60, expensive: 20}\n"
+    setup = parse_campaign(TOY + budget + "training: {every: 10}\n", tmp_path)
+    assert standard_interval(setup, 60) == 10
+    assert standard_interval(setup, 75) == 14
+    assert standard_interval(setup, 500) == 120  # 4 rounds, as the campaign has
+
+
+def test_the_usual_quantile_takes_no_more_than_the_usual_validation_frames(
+    tmp_path: Path,
+) -> None:
+    setup = parse_campaign(TOY, tmp_path)
+    frames = setup.rules.seeding.validation
+    found = calibrate_threshold(np.arange(float(frames)), setup.plan.flag.quantile)
+    assert found.method == "conformal"
+    assert found.needed <= frames
+    assert ScorerSettings().quantile == setup.plan.flag.quantile
 
 
 def test_a_level_of_a_newer_program_is_another_level(tmp_path: Path) -> None:

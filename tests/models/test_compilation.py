@@ -34,6 +34,12 @@ def code() -> Code:
     )
 
 
+def test_a_killed_process_leaves_no_semaphore_of_a_progress_bar(code: Code) -> None:
+    tqdm = pytest.importorskip("tqdm").tqdm
+    assert not hasattr(tqdm.get_lock(), "mp_lock")
+    assert vars(torch.hub)["tqdm"] is tqdm
+
+
 @pytest.mark.parametrize(("rows", "count"), [(11, 7), (13, 29), (5, 3)])
 def test_code_serves_other_lengths(code: Code, rows: int, count: int) -> None:
     given = inputs(rows, count)
