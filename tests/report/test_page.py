@@ -253,22 +253,20 @@ def test_the_page_has_every_shape_of_its_points(read):
 
 def test_every_section_is_there_with_its_figure(page, read):
     assert [x for x in read.ids if x in SECTIONS] == list(SECTIONS)
-    assert read.figures == 9
-    assert page.count("<figcaption>") == 9
-    assert page.count('role="img"') == 14
+    assert read.figures == 11
+    assert page.count("<figcaption>") == 11
+    assert page.count('role="img"') == 15
 
 
 def test_the_numbers_of_the_campaign_are_on_the_page(finished, read):
     error = 1e3 * finished.state.errors[-1]
-    assert f"Forces {error:.1f} meV/Å (MAE; RMSE" in read.words
-    assert (
-        "on n = 12 frames of MD at the cheap level (HF/STO-3G) at 500 K" in read.words
-    )
+    assert f"error {error:.1f} meV/Å in forces (MAE) against CCSD(T)" in read.words
+    assert "on 12 frames of MD at the cheap level (HF/STO-3G) at 500 K" in read.words
+    assert f"errs by {error:.1f} meV/Å in forces (MAE; RMSE" in read.words
     assert "The campaign beat random selection: 12.1 against 24.2" in read.words
-    assert "Better than random selection at equal label cost (12.1" in read.words
-    assert "against 24.2 meV/Å" in read.words
+    assert "12.1 meV/Å against 24.2 by random selection" in read.words
     spent = sum(cpu_seconds_by_part(finished).values())
-    assert f"{spent:.4g} CPU seconds" in read.words
+    assert f"cost {duration_text(spent)} of CPU time; 60 of 60 cheap" in read.words
     assert "n = 16, median" in read.words
     total = sum(cpu_seconds_by_part(finished).values())
     labels = cpu_seconds_by_part(finished)["expensive labels"]
@@ -277,6 +275,40 @@ def test_the_numbers_of_the_campaign_are_on_the_page(finished, read):
         f"their tasks used {worker_utilisation(finished):.0%} of that CPU" in read.words
     )
     assert "On 4 random control frames" in read.words
+
+
+def test_no_backtick_is_on_the_page_or_in_its_cards_tips(page, troubled):
+    """They are marked as code, in text, in tables and in the cards of frames."""
+    for text in (page, render_report(troubled)):
+        assert "`" not in " ".join(Page(text).text)
+    assert "<code>alloop run FILE --controls</code>" in render_report(troubled)
+    assert '.split("`")' in page_resource("page.js")
+
+
+def test_every_point_has_its_values_under_the_names_of_its_axes(page):
+    points = re.findall(r'<use href="#shape[^>]*>', page)
+    assert len(points) > 100
+    assert all(re.search(r'data-v="[^|"]+\|[^|"]+"', point) for point in points)
+    axes = re.findall(r'data-axes="([^"]*)"', page)
+    assert "expensive labels learned from|force MAE, meV/Å" in axes
+    assert all(all(name for name in pair.split("|")) for pair in axes)
+
+
+def test_figures_with_points_are_stops_of_the_tab_key(page):
+    drawings = re.findall(r"<svg role=.*?</svg>", page, re.DOTALL)
+    with_points = ['class="marks"' in x for x in drawings]
+    assert ['tabindex="0"' in x for x in drawings] == with_points
+    assert any(with_points)
+
+
+def test_the_first_screen_is_outcome_curve_molecule_and_what_to_do(page):
+    order = ('class="tiles"', "Learning curve: force error on the validation set")
+    order += ("The molecule H2O", "What to do next", "<section")
+    places = [page.index(x) for x in order]
+    assert places == sorted(places)
+    assert page.count('<dd class="head">') == 4
+    assert page.count('<span class="cost">') <= 3
+    assert "html:not(.whole) .details" in page  # print: the first screen alone
 
 
 def test_failures_stand_there_with_reason_level_and_advice(read):
@@ -299,7 +331,7 @@ def test_frames_in_quarantine_are_listed_with_what_a_retry_would_do(
     entries[bad[0].answered] = replace(entries[bad[0].answered], turn=turn)
     words = Page(render_report(remade(entries))).words
     assert f"{lost.frame[:8]} H2O cheap timeout after 4 rungs yes" in words
-    assert "`alloop resume STORE --retry` tries 1 label again." in words
+    assert "alloop resume STORE --retry tries 1 label again." in words
 
 
 def test_noise_rescues_doubts_and_prices_are_on_the_page(troubled):
@@ -361,8 +393,9 @@ def test_a_method_is_cited_where_it_was_used(finished, config, names):
 
 
 def test_what_is_weak_is_said(read):
-    assert "The validation set has n = 12 frames" in read.words
-    assert "Hits and misses rest on 4 control frames" in read.words
+    assert "n = 4 is too few for a rate" in read.words
+    assert "There was no examination: the only error known is that on" in read.words
+    assert "5 of 60 cheap labels failed, most by not converged" in read.words
     assert "One seed (7)" in read.words
 
 
@@ -446,7 +479,7 @@ def test_a_single_fidelity_has_a_page(synthetic, rules, opened):
 def test_a_campaign_without_test_set_has_a_page_that_says_so(synthetic, rules, opened):
     untested = replace(rules, seeding=SeedRules(cheap=20, expensive=6, validation=0))
     words = Page(render_report(synthetic(rules=untested).history(opened))).words
-    assert "no error in this report is measured" in words
+    assert "No error is known" in words
     assert "was not tested" in words
 
 
@@ -454,7 +487,7 @@ def test_a_campaign_without_test_set_has_a_page_that_says_so(synthetic, rules, o
 def test_a_campaign_whose_labels_all_failed_has_a_page(synthetic, opened):
     words = Page(render_report(synthetic(fail=lambda _: True).history(opened))).words
     assert "no expensive label succeeded" in words
-    assert re.search(r"(\d+) of \1 cheap labels \(\1 not converged\)", words)
+    assert re.search(r"(\d+) of \1 cheap labels failed, most by not", words)
 
 
 @pytest.mark.usefixtures("figures")
@@ -515,4 +548,4 @@ def test_lost_tasks_and_hands_do_not_upset_the_page(finished, remade):
     late = finished.entries[-1].time
     out = e.Excluded(finished.state.validation_frames()[0], None, "twin")
     extra = [JournalEntry(999 + i, late, e.Turn(x)) for i, x in enumerate((lost, out))]
-    assert Page(render_report(remade([*finished.entries, *extra]))).figures == 9
+    assert Page(render_report(remade([*finished.entries, *extra]))).figures == 11

@@ -38,6 +38,7 @@ from alloop.report.sections.markup import (
     table_html,
 )
 from alloop.report.text.formatting import duration_text, milli_text, number_text, plural
+from alloop.report.text.summary import error_sentence
 
 _NO_GENERATION = "There is no generation yet: nothing has been learned so far."
 
@@ -73,6 +74,12 @@ def caveats(history: History) -> Iterator[str]:
         f"One seed ({history.opened.seed}): how much the outcome varies from seed to "
         "seed is not known."
     )
+    bare = [x.generation for _, x in history.generations if x.threshold is None]
+    if bare:
+        yield (
+            f"The flag threshold of {plural(len(bare), 'generation')} is not "
+            "calibrated: too few frames were held out."
+        )
     if history.state.validation_frames():
         yield (
             "Errors farther out than the frames of the validation set and of the "
@@ -112,7 +119,7 @@ def _learning_table(history: History, controls: Mapping[str, History]) -> Markup
         *("flag threshold", "training, CPU", "labels so far, CPU"),
     ]
     compared = [each.sentence for each in compare_controls(history, controls)]
-    sentences = bullet_list(compared) if compared else Markup("")
+    sentences = bullet_list([error_sentence(history), *compared])
     return _curve_figure(history, controls) + sentences + table_html(head, rows)
 
 

@@ -1,0 +1,114 @@
+"""What to do next: at most three, the costliest first, each with YAML that is valid."""
+
+from dataclasses import replace
+
+import pytest
+import yaml
+
+from alloop.config.load import load_campaign
+from alloop.core.records import Failure, Unlabelled
+from alloop.history.label_entries import label_entries
+from alloop.loop.rules import Examining, SeedRules
+from alloop.report.analysis.examination import last_examination
+from alloop.report.analysis.weaknesses import MOST, weaknesses
+
+
+def test_they_are_few_and_ordered_by_what_they_cost(finished, examined, control):
+    for history in (finished, examined, control):
+        found = weaknesses(history, {"random": finished, "standard": finished})
+        costs = [x.cost for x in found]
+        assert 0 < len(found) <= MOST
+        assert costs == sorted(costs, reverse=True)
+        assert min(costs) >= 0.05
+        assert len({x.mend for x in found}) == len(found)
+
+
+def _merge(tree, more):
+    for key, value in more.items():
+        both = isinstance(value, dict) and isinstance(tree.get(key), dict)
+        tree[key] = _merge(tree[key], value) if both else value
+    return tree
+
+
+BASE = {
+    **{"name": "w", "seed": 1, "start": [{"molecule": "H2O"}]},
+    "levels": {
+        "cheap": {"kind": "pyscf", "method": "hf", "basis": "sto-3g"},
+        "expensive": {"kind": "pyscf", "method": "mp2", "basis": "sto-3g"},
+    },
+}
+
+
+def _every_weakness(synthetic, rules, opened, histories):
+    """Return weaknesses of many kinds."""
+    for history, controls in histories:
+        yield from weaknesses(history, controls)
+    untested = replace(rules, seeding=SeedRules(cheap=20, expensive=6, validation=0))
+    yield from weaknesses(synthetic(rules=untested).history(opened), {})
+    few = replace(rules, seeding=SeedRules(cheap=20, expensive=6, validation=4))
+    yield from weaknesses(synthetic(rules=few).history(opened), {})
+
+
+def test_every_mend_is_valid_in_a_campaign_file(
+    synthetic, rules, opened, finished, examined, troubled, control, tmp_path
+):
+    bad = {"random": finished, "standard": finished}
+    histories = [(finished, {}), (examined, {}), (troubled, {}), (control, bad)]
+    found = list(_every_weakness(synthetic, rules, opened, histories))
+    kinds = set()
+    for each in found:
+        mended = yaml.safe_load(each.mend)
+        kinds |= set(mended)
+        path = tmp_path / "campaign.yaml"
+        tree = _merge(yaml.safe_load(yaml.safe_dump(BASE)), mended)
+        path.write_text(yaml.safe_dump(tree))
+        load_campaign(path)  # refuses what no campaign file may hold
+    assert {"validation", "flag", "training", "explore", "levels"} <= kinds
+
+
+@pytest.mark.parametrize(
+    ("failure", "line"),
+    [
+        (Failure.TIMEOUT, "limits: {label_time: 7200}"),
+        (Failure.MEMORY, "limits: {label_memory: 16000}"),
+        (Failure.NOT_CONVERGED, "explore: {guards: {force: 15}}"),
+        (Failure.LOST, "# no key mends this; alloop resume STORE --retry tries again"),
+    ],
+)
+def test_a_failure_is_mended_by_what_caused_it(finished, remade, failure, line):
+    entries = list(finished.entries)
+    for label in label_entries(finished):
+        if isinstance(label.record, Unlabelled):
+            turn = entries[label.answered].turn
+            bad = replace(label.record, failure=failure)
+            turn = replace(turn, event=replace(turn.event, unlabelled=bad))
+            entries[label.answered] = replace(entries[label.answered], turn=turn)
+    (found,) = (x for x in weaknesses(remade(entries), {}) if "failed" in x.text)
+    assert found.mend == line
+    assert found.cost == pytest.approx(5 / 60)
+
+
+def test_a_control_that_did_better_costs_the_difference(finished, control):
+    (found,) = (
+        x for x in weaknesses(control, {"random": finished}) if "Random" in x.text
+    )
+    assert found.cost == pytest.approx(0.5, abs=0.01)  # it errs twice as much
+    assert found.mend == "flag: {selection: random}"
+    assert not [x for x in weaknesses(finished, {"random": control}) if "Ran" in x.text]
+
+
+def test_the_advised_examination_would_be_sure_enough(synthetic, rules, opened):
+    few = replace(rules, examining=Examining(6, 200, (450.0,)))
+    history = synthetic(rules=few).history(opened)
+    found = [x for x in weaknesses(history, {}) if "two standard errors" in x.text]
+    frames = last_examination(history).frames
+    for each in found:
+        advised = yaml.safe_load(each.mend)["validation"]["examination"]
+        assert each.cost * (frames / advised) ** 0.5 <= 0.1 + 1e-9
+    assert found
+
+
+def test_a_fact_is_no_weakness(finished):
+    texts = " ".join(x.text for x in weaknesses(finished, {}))
+    assert "threshold" not in texts
+    assert "seed" not in texts
