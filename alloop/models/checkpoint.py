@@ -103,8 +103,8 @@ def checkpoint_from_bytes(data: bytes) -> Checkpoint:
     """
     checkpoint, stated = _read(data)
     with understood():
-        whole = content_id(checkpoint) == stated
-    if not whole:
+        intact = content_id(checkpoint) == stated
+    if not intact:
         raise _damaged_error()
     return checkpoint
 
@@ -161,13 +161,13 @@ def _read_header(data: bytes) -> dict[str, Any]:
         size = int.from_bytes(data[:8], "little")
         metadata = json.loads(data[8 : 8 + size]).get("__metadata__", {})
         header = json.loads(metadata[_KEY])
-        whole = isinstance(header, dict) and _FIELDS.issubset(header)
+        complete = isinstance(header, dict) and _FIELDS.issubset(header)
     except MALFORMED as error:
         raise InputError(
             "expected an alloop model file, got something else; "
             "`alloop export --model FILE` writes one"
         ) from error
-    if not (whole and all(isinstance(header[k], t) for k, t in _TYPES.items())):
+    if not (complete and all(isinstance(header[k], t) for k, t in _TYPES.items())):
         raise _damaged_error()
     return dict(header)
 

@@ -71,13 +71,14 @@ def bond_angles(centre: Tensor) -> tuple[Tensor, Tensor]:
     counts = torch.bincount(around)
     start = torch.cumsum(counts, 0) - counts
     fans = counts[around]  # the number of edges that share each edge's centre
-    one = torch.repeat_interleave(fans)
+    first = torch.repeat_interleave(fans)  # each edge once for each of its fan
     place = (
-        torch.arange(len(one), device=one.device) - (torch.cumsum(fans, 0) - fans)[one]
+        torch.arange(len(first), device=first.device)
+        - (torch.cumsum(fans, 0) - fans)[first]
     )
-    other = start[around[one]] + place
-    different = one != other
-    return order[one[different]], order[other[different]]
+    second = start[around[first]] + place
+    different = first != second
+    return order[first[different]], order[second[different]]
 
 
 def _graph_topology(

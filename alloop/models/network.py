@@ -94,11 +94,11 @@ def build_network(
     has them. Raises InputError for an unknown kind or setting, and for a package that
     is missing.
     """
-    own = network_settings(kind, settings)
-    network_class: Callable[[NetworkSettings], Network] = own.network_class()
+    record = network_settings(kind, settings)
+    network_class: Callable[[NetworkSettings], Network] = record.network_class()
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(seed)
-        network = network_class(own)
+        network = network_class(record)
     if pretrained:
         network.load_pretrained()
     remove_generated_sources()

@@ -22,6 +22,6 @@ def own_folder(path: Path) -> Path:
     return Path(tempfile.mkdtemp(prefix=f"{path.name}-", dir=path.parent))
 
 
-def _ours(found: os.stat_result) -> bool:
-    closed = not found.st_mode & (stat.S_IWGRP | stat.S_IWOTH)
-    return stat.S_ISDIR(found.st_mode) and found.st_uid == os.getuid() and closed
+def _ours(status: os.stat_result) -> bool:
+    closed = not status.st_mode & (stat.S_IWGRP | stat.S_IWOTH)
+    return stat.S_ISDIR(status.st_mode) and status.st_uid == os.getuid() and closed

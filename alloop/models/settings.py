@@ -24,9 +24,9 @@ HEADED = (
 BONDED = 2.0  # Å: atoms that are closer keep their trained envelope at any radius
 
 
-def _count(default: int, description: str, least: int = 1) -> int:
+def _count(default: int, description: str, smallest: int = 1) -> int:
     """Return a field for a size of the network."""
-    limits = {"ge": least, "le": 4096}
+    limits = {"ge": smallest, "le": 4096}
     size: int = field(default=default, metadata={"description": description, **limits})
     return size
 
@@ -98,15 +98,15 @@ class NetworkSettings:
 
         Those of refined models are left out elsewhere.
         """
-        own = {own.name for own in fields(self) if own.metadata.get("refined")}
+        refined = {x.name for x in fields(self) if x.metadata.get("refined")}
         values = asdict(self).items()
-        return {name: x for name, x in values if name not in own or x is not None}
+        return {name: x for name, x in values if name not in refined or x is not None}
 
     def network_class(self) -> "type[Network]":
         """Import and return the class of the network."""
         module, _, name = self.network.partition(":")
-        found: type[Network] = getattr(import_module(module), name)
-        return found
+        network: type[Network] = getattr(import_module(module), name)
+        return network
 
 
 @dataclass(frozen=True)
@@ -188,7 +188,7 @@ class SchNetSettings(NetworkSettings):
     network: ClassVar[str] = "alloop.models.networks.schnet:SchNet"
     channels: int = _count(128, "features of each atom")
     layers: int = _count(6, "layers of message passing")
-    radial: int = _count(25, "radial basis functions", least=2)
+    radial: int = _count(25, "radial basis functions", smallest=2)
     cutoff: float = _cutoff()
 
 
@@ -302,7 +302,7 @@ NETWORKS: dict[str, type[NetworkSettings]] = {
 
 
 def network_settings(
-    kind: str, given: Mapping[str, Any] | None = None
+    kind: str, settings: Mapping[str, Any] | None = None
 ) -> NetworkSettings:
     """Return the record of a network; settings that are not given have defaults.
 
@@ -312,13 +312,13 @@ def network_settings(
         raise InputError(
             f"expected a network of kind {' or '.join(NETWORKS)}, got {kind!r}"
         )
-    known = [own.name for own in fields(NETWORKS[kind])]
-    wrong = sorted(set(given or ()) - set(known))
+    names = [setting.name for setting in fields(NETWORKS[kind])]
+    wrong = sorted(set(settings or ()) - set(names))
     if wrong:
         raise InputError(
-            f"{kind} has no setting {', '.join(wrong)}; it has {', '.join(known)}"
+            f"{kind} has no setting {', '.join(wrong)}; it has {', '.join(names)}"
         )
-    return NETWORKS[kind](**(given or {}))
+    return NETWORKS[kind](**(settings or {}))
 
 
 def pretrained(kind: str) -> Pretrained | None:

@@ -52,8 +52,8 @@ class Morse:
     def _pairs(self, batch: Batch) -> tuple[Integers, Integers]:
         """Return ordered pairs; each bond comes both ways."""
         if self.bonds is None:
-            found = static_pairs(tuple(batch.sizes.tolist()))
-            return found.centres, found.neighbours
+            pairs = static_pairs(tuple(batch.sizes.tolist()))
+            return pairs.centres, pairs.neighbours
         bonds = np.array(self.bonds, dtype=np.int64).reshape(-1, 2)
         both = np.concatenate([bonds, bonds[:, ::-1]])  # (2 bonds, 2)
         placed = (batch.offsets[:-1, None, None] + both).reshape(-1, 2)

@@ -32,7 +32,7 @@ from alloop.potentials.learned import LearnedPotential, frame_slice
 # Pairs of atoms that the code gets at once: on a CPU what it makes of them stays in the
 # cache (32 ethanols in two parts take 0.87 of the time), elsewhere it fits into memory.
 _PAIRS_ON_CPU, _PAIRS_ELSEWHERE = 1280, 2**20
-_KEPT = 32  # codes, and results of checking one on a batch, that a process keeps
+_CACHE_SIZE = 32  # codes, and results of checking one on a batch
 _AGREE = 1e-4  # of the largest value: code that differs by more is not used
 _MOVE = 0.05  # Å, between the positions that were traced and those that are checked
 
@@ -47,7 +47,7 @@ class _Part:
     first: int
     stop: int
     code: Code
-    given: tuple[Tensor, ...]
+    inputs: tuple[Tensor, ...]
 
 
 class CompiledPotential:
@@ -69,10 +69,10 @@ class CompiledPotential:
 
     def evaluate(self, positions: Tensor) -> EvaluatedNetwork:
         """Return the network's output for the batch at positions (atoms, 3) in Å."""
-        found = [x.code(positions[x.first : x.stop], *x.given) for x in self._parts]
-        if len(found) == 1:
-            return EvaluatedNetwork(*found[0])
-        return EvaluatedNetwork(*map(torch.cat, zip(*found, strict=True)))
+        outputs = [x.code(positions[x.first : x.stop], *x.inputs) for x in self._parts]
+        if len(outputs) == 1:
+            return EvaluatedNetwork(*outputs[0])
+        return EvaluatedNetwork(*map(torch.cat, zip(*outputs, strict=True)))
 
     def predict(self, batch: Batch, *, descriptors: bool = False) -> Predictions:
         """Return energies (eV), forces (eV/Å) and the network's scalar features."""
@@ -105,7 +105,7 @@ def compiled_for(potential: Potential, batch: Batch) -> tuple[Potential, str | N
         if isinstance(code, NotCompiled):
             return potential, f"force calls are not compiled: {code}"
         first, last = (int(batch.offsets[x]) for x in (start, stop))
-        parts.append(_Part(first, last, code, _graph_inputs(potential, part).given))
+        parts.append(_Part(first, last, code, _graph_inputs(potential, part).tensors))
     keep_freed_memory()
     return CompiledPotential(potential, batch, parts), None
 
@@ -135,8 +135,8 @@ def _potential_code(potential: LearnedPotential, batch: Batch) -> Code | NotComp
         )
         if not isinstance(fits, NotCompiled):
             return fits
-    own = (*_code_key(potential, batch), "alone")
-    return _cached_code(own, lambda: _batch_code(potential, batch))
+    key = (*_code_key(potential, batch), "alone")
+    return _cached_code(key, lambda: _batch_code(potential, batch))
 
 
 def _batch_code(potential: LearnedPotential, batch: Batch) -> Code:
@@ -153,7 +153,7 @@ def _cached_code(key: _Key, make: Callable[[], Code]) -> Code | NotCompiled:
             _codes[key] = make()
         except NotCompiled as why:
             _codes[key] = why
-        while len(_codes) > _KEPT:
+        while len(_codes) > _CACHE_SIZE:
             _codes.popitem(last=False)
     _codes.move_to_end(key)
     return _codes[key]
@@ -184,12 +184,12 @@ def _sample_batch() -> Batch:
 class _GraphInputs:
     """The graph of a batch, and the inputs of its code besides the positions.
 
-    given: `_FIELDS` of the graph, then the network's tensors in the order of `names`.
+    tensors: `_FIELDS` of the graph, then the network's tensors in the order of `names`.
     """
 
     graph: Graph
     names: tuple[str, ...]
-    given: tuple[Tensor, ...]
+    tensors: tuple[Tensor, ...]
 
 
 _FIELDS = ("z", "edge_index", "shift", "batch", "charge", "spin")
@@ -213,7 +213,7 @@ def _compile_potential(
     function = _tensor_function(potential.frozen_network, inputs)
     changing = range(1 + len(_FIELDS)) if general else ()  # not those of the weights
     return compile_function(
-        function, (inputs.graph.pos, *inputs.given), any_length=changing
+        function, (inputs.graph.pos, *inputs.tensors), any_length=changing
     )
 
 
@@ -225,10 +225,10 @@ def _checked_code(code: Code, potential: LearnedPotential, batch: Batch) -> Code
     inputs = _graph_inputs(potential, batch)
     rng = np.random.default_rng(0)
     moved = batch.positions + _MOVE * rng.standard_normal(batch.positions.shape)
-    tensors = (potential.tensor(moved), *inputs.given)
-    own = _tensor_function(potential.frozen_network, inputs)(*tensors)
+    tensors = (potential.tensor(moved), *inputs.tensors)
+    expected = _tensor_function(potential.frozen_network, inputs)(*tensors)
     try:
-        off = _relative_difference(code(*tensors), own)
+        off = _relative_difference(code(*tensors), expected)
     except (AssertionError, RuntimeError) as error:
         raise NotCompiled("the code is for other shapes") from error
     if not off < _AGREE:
@@ -239,13 +239,13 @@ def _checked_code(code: Code, potential: LearnedPotential, batch: Batch) -> Code
 def _tensor_function(network: Network, inputs: _GraphInputs) -> Code:
     """Return energies, forces and descriptors as a function of tensors alone."""
 
-    def evaluate(positions: Tensor, *given: Tensor) -> tuple[Tensor, ...]:
+    def evaluate(positions: Tensor, *tensors: Tensor) -> tuple[Tensor, ...]:
         graph = copy.copy(inputs.graph)
         graph.pos = positions
-        for name, field in zip(_FIELDS, given, strict=False):
+        for name, field in zip(_FIELDS, tensors, strict=False):
             graph[name] = field
         graph.num_graphs = graph.charge.shape[0]
-        weights = dict(zip(inputs.names, given[len(_FIELDS) :], strict=True))
+        weights = dict(zip(inputs.names, tensors[len(_FIELDS) :], strict=True))
         return tuple(energy_and_forces(_NetworkWithTensors(network, weights), graph))
 
     return evaluate
@@ -263,9 +263,9 @@ class _NetworkWithTensors(torch.nn.Module):
         return torch.func.functional_call(self._call[0], self._tensors, (graph,))
 
 
-def _relative_difference(found: Sequence[Tensor], own: Sequence[Tensor]) -> float:
+def _relative_difference(values: Sequence[Tensor], expected: Sequence[Tensor]) -> float:
     """Return the largest difference, as a share of the largest value of its kind."""
-    pairs = zip(found, own, strict=True)
+    pairs = zip(values, expected, strict=True)
     return max(
         float((a - b).abs().max() / b.abs().max().clamp(min=1e-6)) for a, b in pairs
     )

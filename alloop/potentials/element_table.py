@@ -29,11 +29,11 @@ class ElementTable:
         Raises InputError for an element without one.
         """
         last = len(self._table) - 1
-        found: Floats = self._table[np.minimum(batch.numbers, last)]
-        unknown = np.isnan(found) | (batch.numbers > last)
+        values: Floats = self._table[np.minimum(batch.numbers, last)]
+        unknown = np.isnan(values) | (batch.numbers > last)
         if unknown.any():
             raise self._untrained_error(np.unique(batch.numbers[unknown]).tolist())
-        return found
+        return values
 
     def per_frame(self, batch: Batch) -> Floats:
         """Return the sum over the atoms of each frame (frames,)."""
@@ -44,8 +44,8 @@ class ElementTable:
 
     def _untrained_error(self, numbers: list[int]) -> InputError:
         unknown = ", ".join(chemical_symbol(z) for z in numbers)
-        known = ", ".join(chemical_symbol(z) for z in self.values) or "none"
+        trained = ", ".join(chemical_symbol(z) for z in self.values) or "none"
         return InputError(
             "expected frames of the elements that the model was trained on "
-            f"({known}), got {unknown}; train it on labels with {unknown} first"
+            f"({trained}), got {unknown}; train it on labels with {unknown} first"
         )

@@ -14,8 +14,8 @@ _VARIABLE = "MALLOC_TRIM_THRESHOLD_"
 _OF_DASK = "65536"
 # Parameters of glibc's mallopt, and the bytes that they are set to: the second is the
 # largest that it takes.
-_TRIM_THRESHOLD, _KEPT = -1, 2**28
-_MMAP_THRESHOLD, _LARGEST = -3, 2**25
+_TRIM_THRESHOLD, _TRIM_BYTES = -1, 2**28
+_MMAP_THRESHOLD, _MMAP_BYTES = -3, 2**25
 
 
 @cache
@@ -30,5 +30,5 @@ def keep_freed_memory() -> None:
     os.environ.pop(_VARIABLE, None)
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
     if mallopt is not None:
-        mallopt(_TRIM_THRESHOLD, _KEPT)
-        mallopt(_MMAP_THRESHOLD, _LARGEST)
+        mallopt(_TRIM_THRESHOLD, _TRIM_BYTES)
+        mallopt(_MMAP_THRESHOLD, _MMAP_BYTES)

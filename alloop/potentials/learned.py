@@ -26,7 +26,7 @@ from alloop.potentials.element_table import ElementTable
 from alloop.potentials.repulsion import RepulsivePairs, Zbl, added, repulsion
 
 CHUNK = 4096  # atoms that a CPU gets at a time
-_LARGEST = 65536  # atoms that another device is tried with
+_LARGEST_CHUNK = 65536  # atoms that another device is tried with
 
 _Part = TypeVar("_Part")
 
@@ -40,7 +40,7 @@ class Chunks:
 
     def __init__(self, device: str = "cpu") -> None:
         self.device = device
-        self._most = None if torch.device(device).type == "cpu" else _LARGEST
+        self._size = None if torch.device(device).type == "cpu" else _LARGEST_CHUNK
 
     def evaluate(
         self, offsets: Integers, of_frames: Callable[[int, int], _Part]
@@ -50,26 +50,26 @@ class Chunks:
         offsets (frames + 1,): where each frame's atoms begin. Raises InputError where a
         single frame does not fit into memory.
         """
-        found: list[_Part] = []
+        parts: list[_Part] = []
         start, frames = 0, len(offsets) - 1
-        while start < frames or not found:
+        while start < frames or not parts:
             stop = self._end(offsets, start)
             try:
-                found.append(of_frames(start, stop))
+                parts.append(of_frames(start, stop))
             except torch.OutOfMemoryError:
                 atoms = int(offsets[stop] - offsets[start])
             else:
                 start = stop
                 continue
             self._halve(atoms, stop - start)  # out here, the error holds no tensors
-        return found
+        return parts
 
     def _end(self, offsets: Integers, start: int) -> int:
         """Return the frame at which the chunk ends: whole frames, at least one."""
-        most = CHUNK if self._most is None else self._most
-        if offsets[-1] - offsets[start] <= most:
+        size = CHUNK if self._size is None else self._size
+        if offsets[-1] - offsets[start] <= size:
             return len(offsets) - 1
-        stop = int(np.searchsorted(offsets, offsets[start] + most, side="right")) - 1
+        stop = int(np.searchsorted(offsets, offsets[start] + size, side="right")) - 1
         return max(stop, start + 1)
 
     def _halve(self, atoms: int, frames: int) -> None:
@@ -78,7 +78,7 @@ class Chunks:
                 f"expected frames that fit into the memory of {self.device}, one of "
                 f"{atoms} atoms does not; choose a smaller network, or `device: cpu`"
             )
-        self._most = max(1, atoms // 2)
+        self._size = max(1, atoms // 2)
         torch.cuda.empty_cache()
 
 
@@ -158,11 +158,11 @@ class LearnedPotential:
         Those that it lacks are 0: energies are then off by a constant for each
         composition, forces are not.
         """
-        known = self.references
-        new = {int(z): 0.0 for z in np.unique(batch.numbers) if int(z) not in known}
+        references = self.references
+        new = set(np.unique(batch.numbers).tolist()) - set(references)
         if not new:
             return self
-        references = {**known, **new}
+        references |= dict.fromkeys(sorted(new), 0.0)
         return LearnedPotential(
             self._network, references, self.scale, self.device, self.repulsion
         )
@@ -234,10 +234,10 @@ class LearnedPotential:
         def of_frames(start: int, stop: int) -> tuple[EvaluatedNetwork, torch.Tensor]:
             return energy_forces_virial(self._network, self._graph(batch, start, stop))
 
-        found = self.chunks.evaluate(batch.offsets, of_frames)
-        virial = np.concatenate([_to_array(virial) for _, virial in found])
+        outputs = self.chunks.evaluate(batch.offsets, of_frames)
+        virial = np.concatenate([_to_array(virial) for _, virial in outputs])
         stress = stress_from_virial(batch, self.scale * virial)
-        parts = [part for part, _ in found]
+        parts = [part for part, _ in outputs]
         return self.assemble_predictions(batch, references, parts, descriptors, stress)
 
     def _graph(self, batch: Batch, start: int, stop: int) -> Graph:

@@ -98,23 +98,25 @@ class PairBasis:
         column = self.element_columns(batch)
         bonds = self.pair_functions(batch, column)
         first = len(self.elements)
-        own = first + bonds.couple[:, None] * self.radial + np.arange(self.radial)
+        columns = first + bonds.couple[:, None] * self.radial + np.arange(self.radial)
         frame = batch.frame_index[bonds.centre][:, None]
-        energies = _indexed_sums((len(batch), self.size), (frame, own), bonds.phi / 2)
+        energies = _indexed_sums(
+            (len(batch), self.size), (frame, columns), bonds.phi / 2
+        )
         energies += _indexed_sums(
             (len(batch), self.size), (batch.frame_index, column), 1.0
         )
         axis = 3 * bonds.centre[:, None, None] + np.arange(3)[:, None]
         forces = _indexed_sums(
             (3 * len(batch.numbers), self.size),
-            (axis, own[:, None, :]),
+            (axis, columns[:, None, :]),
             bonds.unit[:, :, None] * bonds.slope[:, None, :],
         )
         outer = voigt(bonds.unit[:, :, None] * bonds.unit[:, None, :])  # (pairs, 6)
         places = 6 * frame[:, :, None] + np.arange(6)[:, None]
         virials = _indexed_sums(
             (6 * len(batch), self.size),
-            (places, own[:, None, :]),
+            (places, columns[:, None, :]),
             outer[:, :, None] * (bonds.r[:, None] * bonds.slope / 2)[:, None, :],
         )
         return DesignMatrix(
@@ -128,9 +130,9 @@ class PairBasis:
 
         column is the result of `element_columns`.
         """
-        found = neighbour_pairs(batch, self.cutoff)
-        i, j = found.centres, found.neighbours
-        apart = batch.positions[j] + found.shifts - batch.positions[i]  # (pairs, 3) Å
+        pairs = neighbour_pairs(batch, self.cutoff)
+        i, j = pairs.centres, pairs.neighbours
+        apart = batch.positions[j] + pairs.shifts - batch.positions[i]  # (pairs, 3) Å
         r = np.sqrt(np.einsum("pd,pd->p", apart, apart))
         near = r < self.cutoff
         i, j, r = i[near], j[near], r[near]
@@ -198,8 +200,8 @@ class PairwisePotential:
 
     def _descriptors(self, bonds: _PairFunctions, atoms: int) -> Floats:
         radial, elements = self.basis.radial, len(self.basis.elements)
-        own = bonds.neighbour[:, None] * radial + np.arange(radial)
-        index = (bonds.centre[:, None], own)
+        columns = bonds.neighbour[:, None] * radial + np.arange(radial)
+        index = (bonds.centre[:, None], columns)
         return _indexed_sums((atoms, elements * radial), index, bonds.phi)
 
 

@@ -72,15 +72,15 @@ class PlacedPotential:
 
     def _of_molecules(self, batch: Batch, descriptors: bool) -> Predictions:
         positions: Any = batch.positions
-        own = positions.to(self.potential.dtype)
+        moved = positions.to(self.potential.dtype)
 
         def of_frames(start: int, stop: int) -> EvaluatedNetwork:
             graph = self._graph(start, stop)
-            graph.pos = own[batch.offsets[start] : batch.offsets[stop]]
+            graph.pos = moved[batch.offsets[start] : batch.offsets[stop]]
             return energy_and_forces(self.potential.frozen_network, graph)
 
         if self._evaluate is not None:
-            parts = [self._evaluate(own)]
+            parts = [self._evaluate(moved)]
         else:
             parts = self.potential.chunks.evaluate(batch.offsets, of_frames)
         predictions = self._assembled(parts, descriptors, None)
@@ -90,24 +90,26 @@ class PlacedPotential:
         return added(predictions, rest.of_pairs(batch, self._pairs))
 
     def _of_cells(self, batch: Batch, descriptors: bool) -> Predictions:
-        here = batch.with_cells(to_numpy(batch.positions), to_numpy(batch.cells))
+        host = batch.with_cells(to_numpy(batch.positions), to_numpy(batch.cells))
         potential = self.potential
 
         def of_frames(start: int, stop: int) -> tuple[EvaluatedNetwork, Tensor]:
-            part = frame_slice(here, start, stop)
+            part = frame_slice(host, start, stop)
             graph = to_graph(part, potential.cutoff, potential.dtype, potential.device)
             return energy_forces_virial(potential.frozen_network, graph)
 
-        found = potential.chunks.evaluate(batch.offsets, of_frames)
+        outputs = potential.chunks.evaluate(batch.offsets, of_frames)
         stress = None
         if batch.pbc.any():
-            virial = potential.scale * torch.cat([virial for _, virial in found])
-            stress = self.place(stress_from_virial(here, to_numpy(virial.double())))
-        predictions = self._assembled([part for part, _ in found], descriptors, stress)
+            virial = potential.scale * torch.cat([virial for _, virial in outputs])
+            stress = self.place(stress_from_virial(host, to_numpy(virial.double())))
+        predictions = self._assembled(
+            [part for part, _ in outputs], descriptors, stress
+        )
         rest = potential.repulsion
         if rest is None:
             return predictions
-        return added(predictions, rest.predict(here).moved(self.place))
+        return added(predictions, rest.predict(host).moved(self.place))
 
     def _assembled(
         self, parts: list[EvaluatedNetwork], descriptors: bool, stress: Any
@@ -124,10 +126,10 @@ class PlacedPotential:
         )
 
     def _graph(self, start: int, stop: int) -> Graph:
-        own = self.potential
+        potential = self.potential
         if (start, stop) not in self._graphs:
             part = frame_slice(self._batch, start, stop)
-            graph = to_graph(part, own.cutoff, own.dtype, own.device)
+            graph = to_graph(part, potential.cutoff, potential.dtype, potential.device)
             self._graphs[start, stop] = graph
         return self._graphs[start, stop]
 

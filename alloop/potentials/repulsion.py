@@ -95,16 +95,16 @@ class Zbl:
         are wanted.
         """
         radii, light = covalent_radii[batch.numbers], batch.numbers == 1
-        most = 2.0 * max(self.reach, self.hydrogen) * float(radii.max(initial=0.0))
-        found = neighbour_pairs(batch, most)
-        i, j = found.centres, found.neighbours
+        radius = 2.0 * max(self.reach, self.hydrogen) * float(radii.max(initial=0.0))
+        neighbours = neighbour_pairs(batch, radius)
+        i, j = neighbours.centres, neighbours.neighbours
         reach = np.where(light[i] | light[j], self.hydrogen, self.reach)
         return RepulsivePairs(
             numbers=place(batch.numbers.astype(np.float64)),
             owner=place(batch.frame_index),
             centre=place(i),
             neighbour=place(j),
-            shifts=place(found.shifts) if batch.pbc.any() else None,
+            shifts=place(neighbours.shifts) if batch.pbc.any() else None,
             end=place(reach * (radii[i] + radii[j])),
         )
 
@@ -204,11 +204,11 @@ def _screened(numbers: Floats, near: _Near) -> tuple[Floats, Floats]:
     if not len(near.r):
         return near.r, near.r
     weights, decays = array_like(_WEIGHTS, near.r), array_like(_DECAYS, near.r)
-    one, other = numbers[near.centre], numbers[near.neighbour]
-    scale = (one**_POWER + other**_POWER)[:, None] / _SCREENING  # (pairs, 1) 1/Å
+    z, w = numbers[near.centre], numbers[near.neighbour]
+    scale = (z**_POWER + w**_POWER)[:, None] / _SCREENING  # (pairs, 1) 1/Å
     waves = weights * library(near.r).exp(-decays * scale * near.r[:, None])
     with np.errstate(divide="ignore", invalid="ignore"):  # atoms at one position
-        coulomb = _COULOMB * one * other / near.r
+        coulomb = _COULOMB * z * w / near.r
         bare = coulomb * waves.sum(axis=1)
         fall = -bare / near.r - coulomb * (decays * scale * waves).sum(axis=1)
     x = near.r / near.end

@@ -15,27 +15,29 @@ from alloop.models.settings import NETWORKS
 SCORER = "scorer/"  # prefix of the names of a scorer's tensors
 DOMAIN = "trained_on"  # the setting that holds the species of the training
 KINDS = (*NETWORKS, "pairwise")
-_USUAL = 1000  # no setting of a usual model is a larger whole number
-_FARTHEST = 100.0  # Å: no potential has a larger cutoff
+_LARGEST_SETTING = 1000  # no setting of an ordinary model is a larger integer
+_LARGEST_CUTOFF = 100.0  # Å: no potential has a larger one
 
 
-def inner_checkpoint(whole: Checkpoint) -> Checkpoint:
+def inner_checkpoint(generation: Checkpoint) -> Checkpoint:
     """Return the potential's own checkpoint from a generation's (`alloop.generation`).
 
     Raises InputError where there is none.
     """
-    if not isinstance(whole.settings.get("potential"), dict):
+    if not isinstance(generation.settings.get("potential"), dict):
         raise InputError("expected an alloop model file, got tensors of another kind")
-    own = {k: v for k, v in whole.tensors.items() if not k.startswith(SCORER)}
-    return replace(whole, settings=whole.settings["potential"], tensors=own)
+    tensors = {k: v for k, v in generation.tensors.items() if not k.startswith(SCORER)}
+    return replace(
+        generation, settings=generation.settings["potential"], tensors=tensors
+    )
 
 
-def domain(whole: Checkpoint) -> Domain | None:
+def domain(generation: Checkpoint) -> Domain | None:
     """Return the domain that a generation's model was trained on, None if not stated.
 
     Raises InputError where it is malformed.
     """
-    rows = whole.settings.get(DOMAIN)
+    rows = generation.settings.get(DOMAIN)
     with understood():
         return None if rows is None else Domain.from_rows(rows)
 
@@ -81,14 +83,14 @@ def _refuse_malformed(checkpoint: Checkpoint) -> None:
         if not np.isfinite(array).all():
             raise malformed(f"{name} holds a number that is not finite")
     widest = max((n for array in tensors.values() for n in array.shape), default=0)
-    most = max(_USUAL, len(tensors), widest)
+    limit = max(_LARGEST_SETTING, len(tensors), widest)
     for key, value in _leaves(checkpoint.settings):
         number = isinstance(value, int | float) and not isinstance(value, bool)
         if number and not math.isfinite(value):
             raise malformed(f"{key} is {value}")
-        if number and isinstance(value, int) and abs(value) > most:
+        if number and isinstance(value, int) and abs(value) > limit:
             raise malformed(f"{key} is {value}, its tensors are smaller")
-        if key == "cutoff" and not (number and 0.0 < value <= _FARTHEST):
+        if key == "cutoff" and not (number and 0.0 < value <= _LARGEST_CUTOFF):
             raise malformed(f"its cutoff is {value!r} Å")
 
 
@@ -104,9 +106,9 @@ def _leaves(settings: Any, key: str = "") -> Iterator[tuple[str, Any]]:
         yield key, settings
 
 
-def _refuse_changed(given: Checkpoint, restored: Checkpoint) -> None:
+def _refuse_changed(checkpoint: Checkpoint, restored: Checkpoint) -> None:
     """Raise InputError where a tensor was cast or reshaped to fit."""
-    for name, array in given.tensors.items():
-        own = restored.tensors.get(name)
-        if own is None or (own.dtype, own.shape) != (array.dtype, array.shape):
+    for name, array in checkpoint.tensors.items():
+        tensor = restored.tensors.get(name)
+        if tensor is None or (tensor.dtype, tensor.shape) != (array.dtype, array.shape):
             raise malformed(f"{name} is of another type or shape")

@@ -70,11 +70,11 @@ class TwoHeadPotential(LearnedPotential):
     def checkpoint(self) -> Checkpoint:
         """Return the settings and tensors that rebuild this potential exactly."""
         plain = super().checkpoint()
-        own = {str(z): e for z, e in self.head.references.items()}
+        references = {str(z): e for z, e in self.head.references.items()}
         weights = {_PREFIX + k: np.array(v) for k, v in self.head.weights.items()}
         return replace(
             plain,
-            settings={**plain.settings, SETTING: {"references": own}},
+            settings={**plain.settings, SETTING: {"references": references}},
             tensors={**plain.tensors, **weights},
         )
 
@@ -86,16 +86,16 @@ def two_heads_from_checkpoint(checkpoint: Checkpoint) -> TwoHeadPotential:
     """
     settings = {k: v for k, v in checkpoint.settings.items() if k != SETTING}
     tensors = checkpoint.tensors
-    own = {k: v for k, v in tensors.items() if not k.startswith(_PREFIX)}
-    plain = from_checkpoint(replace(checkpoint, settings=settings, tensors=own))
+    inner = {k: v for k, v in tensors.items() if not k.startswith(_PREFIX)}
+    plain = from_checkpoint(replace(checkpoint, settings=settings, tensors=inner))
     weights = {
         k.removeprefix(_PREFIX): v for k, v in tensors.items() if k.startswith(_PREFIX)
     }
-    known = plain.frozen_network.state_dict()
+    state = plain.frozen_network.state_dict()
     if set(weights) != head_names(plain.frozen_network) or any(
-        known[k].shape != v.shape for k, v in weights.items()
+        state[k].shape != v.shape for k, v in weights.items()
     ):
         raise ValueError("the cheap head is not one of its network")
     references = checkpoint.settings[SETTING]["references"]
-    found = {int(z): float(e) for z, e in references.items()}
-    return TwoHeadPotential(plain, CheapHead(weights, found))
+    numbers = {int(z): float(e) for z, e in references.items()}
+    return TwoHeadPotential(plain, CheapHead(weights, numbers))

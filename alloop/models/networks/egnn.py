@@ -35,10 +35,10 @@ class Layer(MessagePassing):  # type: ignore[misc]
         self.phi_h = two_layer_mlp(2 * channels, channels, channels)
 
     def forward(self, h: Tensor, basis: Tensor, end: Tensor, edges: Tensor) -> Tensor:
-        own, other = self.atoms(h).chunk(2, dim=-1)  # (atoms, F) each
+        received, sent = self.atoms(h).chunk(2, dim=-1)  # (atoms, F) each
         m = self.propagate(
             edges,
-            x=(other, own),
+            x=(sent, received),
             radial=self.edges(basis),
             end=end,
             size=(h.shape[0], h.shape[0]),

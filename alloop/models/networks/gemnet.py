@@ -121,14 +121,16 @@ def incoming_edges(graph: Graph) -> IncomingEdges:
     back = np.empty_like(there)
     back[np.lexsort((*-shift, receivers, senders))] = there
     places = _row_places(receivers, degree, width)
-    whole = np.array_equal(places, np.arange(atoms * width))
+    full = np.array_equal(places, np.arange(atoms * width))
     device = graph.edge_index.device
-    slots = None if whole else torch.as_tensor(places, device=device)
+    slots = None if full else torch.as_tensor(places, device=device)
     return IncomingEdges(atoms, width, slots, torch.as_tensor(back, device=device))
 
 
 def _row_places(receivers: Integers, degree: Integers, width: int) -> Integers:
     """Return the place of each edge in rows of `width`, in the edges' order."""
+    # The rank of an edge among those of its atom is its place in the sorted list less
+    # that of the atom's first edge.
     order = np.argsort(receivers, kind="stable")
     first = np.cumsum(degree) - degree
     rank = np.empty_like(order)
@@ -160,8 +162,8 @@ class SphericalBessel(nn.Module):
     def forward(self, r: Tensor) -> Tensor:
         """Return the functions at r (edges,) in Å: (edges, spherical, radial)."""
         phase = r.unsqueeze(-1) * self.waves
-        found = torch.cos(phase) @ self.cosines + torch.sin(phase) @ self.sines
-        return found.view(len(r), *self.shape)
+        values = torch.cos(phase) @ self.cosines + torch.sin(phase) @ self.sines
+        return values.view(len(r), *self.shape)
 
     def _constant(self, name: str, values: Floats) -> None:
         self.register_buffer(name, torch.from_numpy(values), persistent=False)
@@ -169,10 +171,10 @@ class SphericalBessel(nn.Module):
 
 def legendre_polynomials(x: Tensor, degrees: int) -> list[Tensor]:
     """Return sqrt((2l + 1)/4π) P_l(x), l < degrees, smooth at x = ±1 too."""
-    found = [torch.ones_like(x), x][:degrees]
-    for k in range(2, degrees):
-        found.append(((2 * k - 1) * x * found[-1] - (k - 1) * found[-2]) / k)
-    return [p * math.sqrt((2 * k + 1) / (4 * math.pi)) for k, p in enumerate(found)]
+    P = [torch.ones_like(x), x][:degrees]
+    for k in range(2, degrees):  # Bonnet's recursion, without angles: no acos at x = ±1
+        P.append(((2 * k - 1) * x * P[-1] - (k - 1) * P[-2]) / k)
+    return [p * math.sqrt((2 * k + 1) / (4 * math.pi)) for k, p in enumerate(P)]
 
 
 def bessel_roots(spherical: int, radial: int) -> Floats:
@@ -183,9 +185,10 @@ def bessel_roots(spherical: int, radial: int) -> Floats:
     roots = [math.pi * np.arange(1.0, spherical + radial)]
     for degree in range(1, spherical):
         ends = zip(roots[-1][:-1], roots[-1][1:], strict=True)
-        found = [brentq(lambda z, k=degree: spherical_jn(k, z), *end) for end in ends]
-        roots.append(np.array(found))
-    return np.stack([own[:radial] for own in roots]).astype(np.float64)
+        # brentq brackets each root, so that none is missed or found twice
+        row = [brentq(lambda z, k=degree: spherical_jn(k, z), *end) for end in ends]
+        roots.append(np.array(row))
+    return np.stack([row[:radial] for row in roots]).astype(np.float64)
 
 
 def _wave_numbers(fastest: float) -> Floats:
@@ -204,10 +207,12 @@ def _fitted_waves(roots: Floats, waves: Floats) -> tuple[Floats, Floats]:
     parity = np.repeat(np.arange(spherical) % 2, radial)
     degree = np.repeat(np.arange(spherical), radial)
     norm = math.sqrt(2.0) / np.abs(spherical_jn(degree + 1, roots.ravel()))
-    wanted = norm * spherical_jn(degree, np.outer(x, roots.ravel()))
+    target = norm * spherical_jn(degree, np.outer(x, roots.ravel()))
     phase = np.outer(x, waves)
-    even = np.linalg.lstsq(np.cos(phase), wanted * (1 - parity), rcond=1e-12)[0]
-    odd = np.linalg.lstsq(np.sin(phase), wanted * parity, rcond=1e-12)[0]
+    # The waves are overcomplete: singular values below rcond, whose coefficients would
+    # be huge and cancel, are dropped.
+    even = np.linalg.lstsq(np.cos(phase), target * (1 - parity), rcond=1e-12)[0]
+    odd = np.linalg.lstsq(np.sin(phase), target * parity, rcond=1e-12)[0]
     return even, odd
 
 
@@ -256,20 +261,27 @@ class GemNetFeatures(nn.Module):
         angles = self._angles(rows.to_rows(vectors / r.unsqueeze(-1)))
         senders, receivers = graph.edge_index
         return basis, GemNetEdges(
-            senders, receivers, rows, gates, atoms, outs, circles, angles
+            senders=senders,
+            receivers=receivers,
+            arrivals=rows,
+            gates=gates,
+            atoms=atoms,
+            outs=outs,
+            circles=circles,
+            angles=angles,
         )
 
     def _circles(self, functions: Tensor) -> Tensor:
         """Convert (edges, spherical, radial) to (edges, 16, spherical)."""
-        each = zip(self.circle, functions.unbind(dim=1), strict=True)
-        return torch.stack([layer(f) for layer, f in each], dim=2)
+        pairs = zip(self.circle, functions.unbind(dim=1), strict=True)
+        return torch.stack([layer(f) for layer, f in pairs], dim=2)
 
     def _angles(self, units: Tensor) -> Tensor:
         """Convert directions (atoms, width, 3) to (atoms, width * spherical, width)."""
         cosines = units @ units.transpose(1, 2)
         others = 1.0 - torch.eye(units.shape[1], dtype=units.dtype, device=units.device)
-        found = torch.stack(legendre_polynomials(cosines, self.spherical), dim=2)
-        return (found * others.unsqueeze(1)).flatten(1, 2)  # no edge with itself
+        polynomials = torch.stack(legendre_polynomials(cosines, self.spherical), dim=2)
+        return (polynomials * others.unsqueeze(1)).flatten(1, 2)  # no edge with itself
 
 
 class EdgeUpdate(nn.Module):
@@ -283,9 +295,9 @@ class EdgeUpdate(nn.Module):
 
     def forward(self, h: Tensor, x: Tensor, edges: GemNetEdges) -> Tensor:
         W_i, W_j, W = torch.split(self.map.weight, self.sizes, dim=1)
-        own = (h @ W_i.T).index_select(0, edges.receivers)
-        other = (h @ W_j.T).index_select(0, edges.senders)
-        out: Tensor = self.inner(torch.addmm(own + other, x, W.T))
+        received = (h @ W_i.T).index_select(0, edges.receivers)
+        sent = (h @ W_j.T).index_select(0, edges.senders)
+        out: Tensor = self.inner(torch.addmm(received + sent, x, W.T))
         return out
 
 
@@ -384,10 +396,10 @@ class GemNet(Network):
         basis, edges = self.geometry(graph)
         h = self.elements(graph)
         m = self.start(h, basis, edges)
-        found = [m]
+        messages = [m]
         for block in self.blocks:
             h, m = block(h, m, edges)
-            found.append(m)
-        heads = zip(self.outs, self.energies, found, strict=True)
+            messages.append(m)
+        heads = zip(self.outs, self.energies, messages, strict=True)
         per_atom = sum(last(out(m, edges.outs, edges)) for out, last, m in heads)
         return NetworkOutput(sum_frames(per_atom.squeeze(-1), graph), h)

@@ -52,8 +52,8 @@ class ChannelMix(nn.Module):
         )
 
     def forward(self, x: Tensor) -> Tensor:
-        each = zip(self.maps, irreducible_parts(x), strict=True)
-        return torch.cat([W(part) for W, part in each], dim=1)
+        pairs = zip(self.maps, irreducible_parts(x), strict=True)
+        return torch.cat([W(part) for W, part in pairs], dim=1)
 
 
 class Embedding(nn.Module):
@@ -72,8 +72,9 @@ class Embedding(nn.Module):
         self.mix = ChannelMix(channels)
 
     def forward(self, z: Tensor, edges: TensorEdges) -> Tensor:
-        own, other = self.atoms(z).chunk(2, dim=-1)
-        Z = own.index_select(0, edges.receivers) + other.index_select(0, edges.senders)
+        received, sent = self.atoms(z).chunk(2, dim=-1)
+        Z = received.index_select(0, edges.receivers)
+        Z = Z + sent.index_select(0, edges.senders)
         f = _split_channels(self.radial(edges.basis) * edges.end) * Z.unsqueeze(1)
         pairs = gated_parts(edges.tensors.unsqueeze(2), f)  # (edges, 9, F)
         x = _sum_edges(pairs, edges.receivers, z.shape[0])
@@ -165,8 +166,8 @@ def irreducible_parts(x: Tensor) -> tuple[Tensor, ...]:
 
 def gated_parts(x: Tensor, gates: Tensor) -> Tensor:
     """Multiply I, A and S by their gates: (n, 9, F) and (n, 3, F) -> (n, 9, F)."""
-    each = zip(irreducible_parts(x), torch.split(gates, 1, dim=1), strict=True)
-    return torch.cat([part * gate for part, gate in each], dim=1)
+    pairs = zip(irreducible_parts(x), torch.split(gates, 1, dim=1), strict=True)
+    return torch.cat([part * gate for part, gate in pairs], dim=1)
 
 
 def squared_norms(x: Tensor) -> Tensor:
@@ -182,17 +183,17 @@ def direction_tensors(units: Tensor) -> Tensor:
     Unit vectors (edges, 3) -> (edges, 9).
     """
     outer = units.unsqueeze(2) * units.unsqueeze(1)  # r̂r̂ᵀ (edges, 3, 3)
-    one = torch.full_like(units[:, :1], math.sqrt(3.0))
+    identity = torch.full_like(units[:, :1], math.sqrt(3.0))
     symmetric = outer.flatten(1) @ _BASIS[4:].T.to(units)
-    return torch.cat([one, math.sqrt(2.0) * units, symmetric], dim=1)
+    return torch.cat([identity, math.sqrt(2.0) * units, symmetric], dim=1)
 
 
 def anticommutator(x: Tensor, y: Tensor) -> Tensor:
     """Return XY + YX, which is O(3)-equivariant, unlike XY: (atoms, 9, F)."""
     X, Y = _to_matrices(x), _to_matrices(y)
     left, right = torch.cat([X, Y], dim=-1), torch.cat([Y, X], dim=-1)
-    one, other = torch.chunk(_matrix_product(left, right), 2, dim=-1)
-    return _from_matrices(one + other)
+    xy, yx = torch.chunk(_matrix_product(left, right), 2, dim=-1)
+    return _from_matrices(xy + yx)
 
 
 def tensor_square(x: Tensor) -> Tensor:
@@ -231,8 +232,8 @@ def _orthonormal_basis() -> Tensor:
     mixed = [(m + m.T) / math.sqrt(2.0) for m in outer]
     planar = torch.diag(e[0] - e[1]) / math.sqrt(2.0)
     axial = torch.diag(2.0 * e[2] - e[0] - e[1]) / math.sqrt(6.0)
-    whole = [torch.diag(e.sum(dim=0)) / math.sqrt(3.0), *turns, *mixed, planar, axial]
-    return torch.stack(whole).flatten(1)
+    identity = torch.diag(e.sum(dim=0)) / math.sqrt(3.0)
+    return torch.stack([identity, *turns, *mixed, planar, axial]).flatten(1)
 
 
 _BASIS = _orthonormal_basis()

@@ -114,21 +114,21 @@ class ANI(Network):
         return False  # its shapes depend on the positions
 
     def forward(self, graph: Graph) -> NetworkOutput:
-        each, hidden = self._members(graph)
-        return NetworkOutput(sum_frames(each.mean(0), graph), hidden)
+        energies, hidden = self._members(graph)
+        return NetworkOutput(sum_frames(energies.mean(0), graph), hidden)
 
     def member_energies(self, graph: Graph) -> Tensor:
         """Return the energies of each member, (members, frames) in eV."""
-        each, _ = self._members(graph)
-        return sum_frames(each.T, graph).T
+        energies, _ = self._members(graph)
+        return sum_frames(energies.T, graph).T
 
     def _members(self, graph: Graph) -> tuple[Tensor, Tensor]:
         """Return energies (members, atoms) in eV, and descriptors (atoms, 96)."""
-        own = self.place.index_select(0, graph.z)
-        functions = self.symmetry_functions(graph, own)
+        element = self.place.index_select(0, graph.z)
+        functions = self.symmetry_functions(graph, element)
         parts, hidden, order = [], [], []
         for index, z in enumerate(ELEMENTS):
-            atoms = torch.nonzero(own == index).squeeze(-1)
+            atoms = torch.nonzero(element == index).squeeze(-1)
             x = functions.index_select(0, atoms)
             x = x.expand(self.members, -1, -1)
             name = chemical_symbol(z)
@@ -141,26 +141,26 @@ class ANI(Network):
         energies = torch.cat(parts, dim=1).index_select(1, back)
         return energies * HARTREE, torch.cat(hidden).index_select(0, back)
 
-    def symmetry_functions(self, graph: Graph, own: Tensor) -> Tensor:
+    def symmetry_functions(self, graph: Graph, element: Tensor) -> Tensor:
         """Return the radial and angular functions of each atom, (atoms, 384).
 
-        own (atoms,): the place of each atom's element in `ELEMENTS`.
+        element (atoms,): the place of each atom's element in `ELEMENTS`.
         """
         vectors = edge_vectors(graph)
         r = torch.linalg.vector_norm(vectors, dim=-1)
         near = torch.nonzero(r.detach() < CUTOFF).squeeze(-1)
         sender, receiver = graph.edge_index[:, near]
         vectors, r = vectors[near], r[near]
-        kind, count = own.index_select(0, sender), len(own)
+        kind, count = element.index_select(0, sender), len(element)
         radial = _scattered(
             self._radial(r), receiver * len(ELEMENTS) + kind, count * len(ELEMENTS)
         )
         close = torch.nonzero(r.detach() < _NEAR).squeeze(-1)
-        one, other = bond_angles(receiver[close])
-        once = one < other
-        one, other = close[one[once]], close[other[once]]
-        terms = self._angular(vectors, r, one, other)
-        place = receiver[one] * _PAIRS + self.pair[kind[one], kind[other]]
+        first, second = bond_angles(receiver[close])
+        once = first < second
+        first, second = close[first[once]], close[second[once]]
+        terms = self._angular(vectors, r, first, second)
+        place = receiver[first] * _PAIRS + self.pair[kind[first], kind[second]]
         angular = _scattered(terms, place, count * _PAIRS)
         return torch.cat([radial.view(count, -1), angular.view(count, -1)], dim=1)
 
@@ -171,19 +171,19 @@ class ANI(Network):
         return 0.25 * bumps * _cosine_cutoff(column, CUTOFF)
 
     def _angular(
-        self, vectors: Tensor, r: Tensor, one: Tensor, other: Tensor
+        self, vectors: Tensor, r: Tensor, first: Tensor, second: Tensor
     ) -> Tensor:
         """Return the angular functions of each pair of edges, (pairs, 32)."""
         unit = vectors / r.unsqueeze(-1)
-        cosine = _SMALLER * (unit[one] * unit[other]).sum(-1, keepdim=True)
+        cosine = _SMALLER * (unit[first] * unit[second]).sum(-1, keepdim=True)
         sine = torch.sqrt(1.0 - cosine * cosine)
         turns = 0.5 * (1.0 + cosine * self.cosines + sine * self.sines)
         for _ in range(_DOUBLINGS):
             turns = turns * turns
-        mean = 0.5 * (r[one] + r[other]).unsqueeze(-1)
+        mean = 0.5 * (r[first] + r[second]).unsqueeze(-1)
         shells = torch.exp(-_WIDE * (mean - self.shells) ** 2)
         ends = _cosine_cutoff(r, _NEAR)
-        both = 2.0 * (ends[one] * ends[other]).unsqueeze(-1) * shells
+        both = 2.0 * (ends[first] * ends[second]).unsqueeze(-1) * shells
         return (both.unsqueeze(-1) * turns.unsqueeze(-2)).flatten(1)
 
 

@@ -132,15 +132,15 @@ class _GraphFeatures(NamedTuple):
     """The features of a graph that the network reads.
 
     edges (2, edges) [neighbour, centre]; bond (edges,) of each edge; length (bonds,) Å;
-    corner, one, other (angles,): the centre and the two bonds; turn (angles,) radian.
+    corner, first, second (angles,): the centre and the two bonds; turn (angles,) rad.
     """
 
     edges: Tensor
     bond: Tensor
     length: Tensor
     corner: Tensor
-    one: Tensor
-    other: Tensor
+    first: Tensor
+    second: Tensor
     turn: Tensor
 
 
@@ -184,7 +184,7 @@ class CHGNet(Network):
         near = net.bond_weights_bg(
             net.bond_basis_expansion.rbf_expansion_bg(features.length)
         )
-        around = near[features.one] * near[features.other]
+        around = near[features.first] * near[features.second]
         weights = net.bond_weights_ag(basis)[features.bond]
         v = net.atom_embedding(graph.z - 1)  # (atoms, 64)
         e = net.bond_embedding(basis)  # (bonds, 64)
@@ -194,7 +194,7 @@ class CHGNet(Network):
         last = len(net.bond_conv_layers) - 1
         for index, bending in enumerate(net.bond_conv_layers):
             v = _atom_convolution(net.atom_conv_layers[index], v, e, weights, features)
-            e = _bond_convolution(bending, v, e, a, around, features)
+            e = _bond_convolution(bending, v, e, a, around=around, x=features)
             if index < last:  # the angles are not used after that
                 a = a + gated_mlp(
                     net.angle_layers[index].twoBody_bond,
@@ -242,7 +242,7 @@ def _bond_convolution(
 ) -> Tensor:
     """Return bonds (bonds, 64) after a convolution over their angles."""
     messages = gated_mlp(layer.twoBody_bond, _angle_parts(v, e, a, x)) * around
-    new: Tensor = layer.mlp_out(torch.zeros_like(e).index_add(0, x.one, messages))
+    new: Tensor = layer.mlp_out(torch.zeros_like(e).index_add(0, x.first, messages))
     return e + new
 
 
@@ -250,8 +250,8 @@ def _angle_parts(
     v: Tensor, e: Tensor, a: Tensor, x: _GraphFeatures
 ) -> tuple[MLPPart, ...]:
     return (
-        MLPPart(e, x.one),
-        MLPPart(e, x.other),
+        MLPPart(e, x.first),
+        MLPPart(e, x.second),
         MLPPart(a),
         MLPPart(v, x.corner),
     )

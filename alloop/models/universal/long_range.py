@@ -98,9 +98,9 @@ def dispersion_energy(
     return energy * smooth_step(r, cutoff - _TAIL, cutoff)
 
 
-def mixed_c6(one: tuple[Tensor, Tensor], other: tuple[Tensor, Tensor]) -> Tensor:
+def mixed_c6(first: tuple[Tensor, Tensor], second: tuple[Tensor, Tensor]) -> Tensor:
     """Return the C6 of a pair from (polarisability, C6) of its two atoms."""
-    (a, c), (b, d) = one, other
+    (a, c), (b, d) = first, second
     return 2.0 * c * d * a * b / (a**2 * d + b**2 * c)
 
 

@@ -84,7 +84,7 @@ class Pretrained:
 
 def _listed(numbers: Collection[int]) -> str:
     """Return chemical symbols; "H to Pu" for many in a row."""
-    found = sorted(numbers)
-    if len(found) > 20 and found == list(range(found[0], found[-1] + 1)):
-        return f"{chemical_symbol(found[0])} to {chemical_symbol(found[-1])}"
-    return ", ".join(map(chemical_symbol, found))
+    ordered = sorted(numbers)
+    if len(ordered) > 20 and ordered == list(range(ordered[0], ordered[-1] + 1)):
+        return f"{chemical_symbol(ordered[0])} to {chemical_symbol(ordered[-1])}"
+    return ", ".join(map(chemical_symbol, ordered))

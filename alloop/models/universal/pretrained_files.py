@@ -17,8 +17,8 @@ def package_file(package: str, name: str, extra: str) -> Path:
 
     Raises InputError, with the line for pip, where package or file is missing.
     """
-    found = importlib.util.find_spec(package)
-    for folder in (found.submodule_search_locations or ()) if found else ():
+    spec = importlib.util.find_spec(package)
+    for folder in (spec.submodule_search_locations or ()) if spec else ():
         if (file := Path(folder, name)).exists():
             return file
     raise InputError(
@@ -38,9 +38,12 @@ def pickled_tensors(file: Path, classes: Sequence[str]) -> dict[str, Tensor]:
     place of each of `classes` (their full names), and refuses all others.
     Raises InputError where the file holds anything else.
     """
-    known: list[Any] = [*((_Part, name) for name in classes), (set, "__builtin__.set")]
+    stand_ins: list[Any] = [
+        *((_Part, name) for name in classes),
+        (set, "__builtin__.set"),
+    ]
     try:
-        with torch.serialization.safe_globals(known):
+        with torch.serialization.safe_globals(stand_ins):
             root = torch.load(file, map_location="cpu", weights_only=True)
         return dict(_named_tensors(root, ""))
     except (pickle.UnpicklingError, AttributeError, KeyError, RuntimeError) as error:
