@@ -13,7 +13,7 @@ from alloop.config.sections.plan import Plan
 from alloop.config.sections.training import Asteroid, Standard
 from alloop.config.trainer import make_trainer
 from alloop.config.yaml_text import Tree
-from alloop.core.levels import Level
+from alloop.core.levels import Fidelity, Level
 from alloop.labels.child.labeller import Limits
 from alloop.loop.rules import (
     Budget,
@@ -69,10 +69,12 @@ def resolve_defaults(plan: Plan) -> Plan:
     )
 
 
-def build_levels(plan: Plan) -> dict[str, Level]:
+def build_levels(plan: Plan) -> dict[Fidelity, Level]:
     """Return the levels by fidelity; raise InputError for invalid settings."""
-    cheap = {} if plan.levels.cheap is None else {"cheap": plan.levels.cheap.build()}
-    return {**cheap, "expensive": plan.levels.expensive.build()}
+    levels: dict[Fidelity, Level] = {"expensive": plan.levels.expensive.build()}
+    if plan.levels.cheap is None:
+        return levels
+    return {"cheap": plan.levels.cheap.build(), **levels}
 
 
 def build_rules(plan: Plan, validated: bool) -> Rules:
@@ -80,7 +82,9 @@ def build_rules(plan: Plan, validated: bool) -> Rules:
     moves, stop, pick = plan.explore, plan.stop, plan.flag.selection
     sampled = plan.validation if isinstance(plan.validation, Sampled) else None
     target = None if stop.target is None else stop.target * 1e-3  # meV/Å -> eV/Å
-    fidelities = ("cheap", "expensive") if plan.levels.cheap else ("expensive",)
+    fidelities: list[Fidelity] = ["expensive"]
+    if plan.levels.cheap:
+        fidelities = ["cheap", "expensive"]
     return Rules(
         budget=Budget(
             plan.budget.cheap or 0, plan.budget.expensive, plan.budget.cpu_hours
@@ -139,7 +143,7 @@ def _validation_temperatures(plan: Plan) -> tuple[float, ...]:
     return asked if isinstance(asked, tuple) else (asked,)
 
 
-def worker_settings(plan: Plan, levels: Mapping[str, Level]) -> WorkerSettings:
+def worker_settings(plan: Plan, levels: Mapping[Fidelity, Level]) -> WorkerSettings:
     """Return the settings of workers.
 
     If a campaign has only one level, it makes the first frames too.
