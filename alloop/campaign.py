@@ -13,6 +13,7 @@ from alloop import config
 from alloop.core.atoms import chemical_symbol
 from alloop.core.batch import pack_frames
 from alloop.core.errors import InputError
+from alloop.core.levels import Fidelity
 from alloop.core.records import Label
 from alloop.core.roles import Scorer, Selector
 from alloop.core.species import Domain
@@ -275,10 +276,11 @@ class Campaign:
         """
         frames = dataset(self.history(), self._chosen(choice))
         numbers = {int(z) for atoms in frames for z in atoms.numbers}
-        free_atoms = self._free_atoms(str(choice.level), numbers)
+        fidelity: Fidelity = "cheap" if choice.level == "cheap" else "expensive"
+        free_atoms = self._free_atoms(fidelity, numbers)
         return write_trainer_folder(Path(folder), program, frames, free_atoms)
 
-    def _free_atoms(self, fidelity: str, numbers: set[int]) -> dict[str, float]:
+    def _free_atoms(self, fidelity: Fidelity, numbers: set[int]) -> dict[str, float]:
         references = getattr(self.setup.plan.training, "references", None)
         energies = getattr(references, fidelity, None)
         given = energies if isinstance(energies, dict) else {}
@@ -317,7 +319,7 @@ class Campaign:
             partial.write_bytes(blob)
         return path
 
-    def exclude(self, frame: str, fidelity: str | None, reason: str) -> str:
+    def exclude(self, frame: str, fidelity: Fidelity | None, reason: str) -> str:
         """Exclude a frame (or only its label at one fidelity) from all later training.
 
         frame: an id or its unique beginning. Returns the id. Recorded in the journal.
@@ -328,7 +330,7 @@ class Campaign:
             archive.append(e.Turn(e.Excluded(found, fidelity, reason)))
         return found
 
-    def include(self, frame: str, fidelity: str | None, reason: str = "") -> str:
+    def include(self, frame: str, fidelity: Fidelity | None, reason: str = "") -> str:
         """Undo an exclusion by hand, at one fidelity or at all.
 
         Returns the id. Recorded in the journal. Raises InputError where there is no

@@ -9,7 +9,7 @@ import numpy as np
 from alloop.config import Setup
 from alloop.core.frame import Frame
 from alloop.core.label_cost import Cost, molecule_key
-from alloop.core.levels import Level
+from alloop.core.levels import Fidelity, Level
 from alloop.core.records import Label, Unlabelled
 from alloop.labels.child.labeller import IsolatedLabeller, Limits
 from alloop.labels.programs import level_cost, outside_code
@@ -33,7 +33,7 @@ class LabelPrices:
     problems: failures, in words.
     """
 
-    costs: dict[str, Cost] = field(default_factory=dict)
+    costs: dict[Fidelity, Cost] = field(default_factory=dict)
     sources: dict[str, int] = field(default_factory=dict)
     problems: list[str] = field(default_factory=list)
 

@@ -8,6 +8,7 @@ from alloop.config.sections.clusters import BatchSystem, Inline, Local
 from alloop.config.sections.data import Sampled
 from alloop.core.frame import Frame
 from alloop.core.label_cost import Cost
+from alloop.core.levels import Fidelity
 from alloop.workers.cluster_plan import available_cores
 
 _RELAXING = 30  # force calls to relax a molecule, roughly
@@ -18,7 +19,7 @@ class LabelCount:
     """The number of labels of one purpose at one level, by molecule."""
 
     purpose: str
-    fidelity: str
+    fidelity: Fidelity
     shares: tuple[float, ...]
 
     @property
@@ -44,14 +45,14 @@ def label_counts(setup: Setup) -> list[LabelCount]:
     Molecules share them evenly.
     """
     rules, test = setup.rules, setup.rules.seeding.validation
-    cheap = "cheap" if "cheap" in setup.levels else "expensive"
+    cheap: Fidelity = "cheap" if "cheap" in setup.levels else "expensive"
     molecules = len(setup.start)
     spacing = (
         setup.plan.validation.spacing
         if isinstance(setup.plan.validation, Sampled)
         else 0
     )
-    even = [
+    even: list[tuple[str, Fidelity, int]] = [
         ("training", "cheap", rules.budget.cheap),
         ("training", "expensive", rules.budget.expensive),
         ("validation set", "expensive", test),

@@ -16,6 +16,7 @@ from alloop.cli.plan_counts import (
 from alloop.cli.work_measurement import WorkPrice, work_prices
 from alloop.config import Setup
 from alloop.core.label_cost import Cost, molecule_key
+from alloop.core.levels import FIDELITIES, Fidelity
 from alloop.loop.level_gains import PARTS
 from alloop.report.text.fitting_table import FittingTable
 from alloop.report.text.formatting import and_list, duration_text, plural
@@ -135,16 +136,15 @@ def _assumption_sentences(setup: Setup, found: LabelPrices) -> Iterator[str]:
             )
 
 
-def _reverse_sentences(setup: Setup, costs: Mapping[str, Cost]) -> Iterator[str]:
+def _reverse_sentences(setup: Setup, costs: Mapping[Fidelity, Cost]) -> Iterator[str]:
     """Yield a warning if a cheap label costs more than an expensive one."""
     if len(costs) < 2:
         return
     low, high = (
-        sum(costs[x].seconds(frame) for frame in setup.start)
-        for x in ("cheap", "expensive")
+        sum(costs[x].seconds(frame) for frame in setup.start) for x in FIDELITIES
     )
     if high < low:
-        cheap, expensive = (setup.levels[x].title for x in ("cheap", "expensive"))
+        cheap, expensive = (setup.levels[x].title for x in FIDELITIES)
         yield (
             f"warning: a label of {cheap}, the cheap level, costs {low / high:.2g} "
             f"times one of {expensive}; exchange them, or leave `cheap` out"
@@ -244,14 +244,14 @@ def _work_sentence(name: str, what: str, price: WorkPrice, count: float) -> str:
     return f"{name}: {what}, {total} of CPU ({each} each, {price.source})"
 
 
-def _done_sentences(setup: Setup, costs: Mapping[str, Cost]) -> Iterator[str]:
+def _done_sentences(setup: Setup, costs: Mapping[Fidelity, Cost]) -> Iterator[str]:
     """Yield the work done already and what remains, in sentences."""
     if not setup.store.exists():
         return
     from alloop.history.reader import read_history
 
     history = read_history(setup.store)
-    budget = {
+    budget: dict[Fidelity, int] = {
         "cheap": setup.rules.budget.cheap,
         "expensive": setup.rules.budget.expensive,
     }

@@ -13,7 +13,7 @@ from alloop.config.sections.plan import Plan
 from alloop.config.sections.training import Asteroid, Standard
 from alloop.config.trainer import make_trainer
 from alloop.config.yaml_text import Tree
-from alloop.core.levels import Level
+from alloop.core.levels import Fidelity, Level
 from alloop.labels.child.labeller import Limits
 from alloop.loop.rules import (
     Budget,
@@ -67,10 +67,12 @@ def resolve_defaults(plan: Plan) -> Plan:
     )
 
 
-def build_levels(plan: Plan) -> dict[str, Level]:
+def build_levels(plan: Plan) -> dict[Fidelity, Level]:
     """Return the levels by fidelity; raise InputError for invalid settings."""
-    cheap = {} if plan.levels.cheap is None else {"cheap": plan.levels.cheap.build()}
-    return {**cheap, "expensive": plan.levels.expensive.build()}
+    levels: dict[Fidelity, Level] = {"expensive": plan.levels.expensive.build()}
+    if plan.levels.cheap is None:
+        return levels
+    return {"cheap": plan.levels.cheap.build(), **levels}
 
 
 def build_rules(plan: Plan, validated: bool) -> Rules:
@@ -79,7 +81,9 @@ def build_rules(plan: Plan, validated: bool) -> Rules:
     sampled = validation if isinstance(validation, Sampled) else Sampled()
     frames = 0 if validated or validation is not sampled else sampled.frames
     training = plan.training or Standard(kind="standard", last=1.0)
-    fidelities = ("cheap", "expensive") if plan.levels.cheap else ("expensive",)
+    fidelities: list[Fidelity] = ["expensive"]
+    if plan.levels.cheap:
+        fidelities = ["cheap", "expensive"]
     seeds = {"cheap": plan.seeds.cheap or 0, "expensive": plan.seeds.expensive or 0}
     return Rules(
         budget=Budget(
@@ -128,7 +132,7 @@ def _validation_temperatures(plan: Plan) -> tuple[float, ...]:
     return asked if isinstance(asked, tuple) else (asked,)
 
 
-def worker_settings(plan: Plan, levels: Mapping[str, Level]) -> WorkerSettings:
+def worker_settings(plan: Plan, levels: Mapping[Fidelity, Level]) -> WorkerSettings:
     """Return the settings of workers.
 
     If a campaign has only one level, it makes the first frames too.

@@ -18,7 +18,7 @@ from alloop.config.supplied_sets import replays, same_labels
 from alloop.config.yaml_text import Tree, dump_yaml, parse_yaml, rename_test_section
 from alloop.core.batch import Batch
 from alloop.core.frame import Frame
-from alloop.core.levels import Level
+from alloop.core.levels import Fidelity, Level
 from alloop.core.records import LabelSet
 from alloop.labels.programs import outside_code
 from alloop.loop.events import Given, Opened
@@ -43,7 +43,7 @@ class Setup:
 
     plan: Plan
     start: tuple[Frame, ...]
-    levels: Mapping[str, Level]
+    levels: Mapping[Fidelity, Level]
     store: Path
     given: tuple[Given, ...] = ()
     cache: Path | None = None

@@ -25,7 +25,7 @@ from alloop.config.sections.plan import Plan
 from alloop.core.atoms import hill_formula
 from alloop.core.errors import AlloopError, InputError
 from alloop.core.frame import Frame
-from alloop.core.levels import Level
+from alloop.core.levels import Fidelity, Level
 from alloop.core.records import Label
 from alloop.files.labelled_frames import energy_conflict
 from alloop.loop.events import Given, Opened
@@ -41,7 +41,7 @@ class SuppliedLabel:
     """A label that the user supplied; `path` is the key of the YAML that names it."""
 
     path: str
-    fidelity: str
+    fidelity: Fidelity
     frame: Frame
     label: Label
 
@@ -75,7 +75,7 @@ class StartingData:
 
 
 def read_starting_data(
-    plan: Plan, folder: Path, levels: Mapping[str, Level]
+    plan: Plan, folder: Path, levels: Mapping[Fidelity, Level]
 ) -> StartingData:
     """Read all data that the plan names; nothing is written."""
     found = StartingData()
@@ -118,7 +118,7 @@ def _add_start_item(
     item: Molecule | File | Labels | Store,
     path: str,
     folder: Path,
-    levels: Mapping[str, Level],
+    levels: Mapping[Fidelity, Level],
 ) -> None:
     match item:
         case Molecule():
@@ -140,7 +140,10 @@ def _add_start_item(
 
 
 def _add_start_frames(
-    found: StartingData, frames: list[Frame], path: str, levels: Mapping[str, Level]
+    found: StartingData,
+    frames: list[Frame],
+    path: str,
+    levels: Mapping[Fidelity, Level],
 ) -> None:
     for frame in frames:
         for flaw in start_problems(frame, list(levels.values())):
@@ -149,7 +152,7 @@ def _add_start_frames(
 
 
 def _add_validation(
-    found: StartingData, plan: Plan, folder: Path, levels: Mapping[str, Level]
+    found: StartingData, plan: Plan, folder: Path, levels: Mapping[Fidelity, Level]
 ) -> None:
     match plan.validation:
         case Labelled():
@@ -182,7 +185,7 @@ def read_label_file(
 
 
 def _from_store(
-    path: Path, where: str, levels: Mapping[str, Level]
+    path: Path, where: str, levels: Mapping[Fidelity, Level]
 ) -> list[SuppliedLabel]:
     from alloop.intake import read_labels
 
@@ -202,7 +205,7 @@ def _from_store(
     ]
 
 
-def _same_level(path: Path, fidelity: str, level: Level) -> None:
+def _same_level(path: Path, fidelity: Fidelity, level: Level) -> None:
     if store_opening(path).levels.get(fidelity) != level.id:
         raise InputError(
             f"expected the {fidelity} level of this campaign, {path} has another one; "
@@ -211,7 +214,7 @@ def _same_level(path: Path, fidelity: str, level: Level) -> None:
 
 
 def _supplied_labels(
-    path: str, fidelity: str, intake: "LabelledFrames", level: Level
+    path: str, fidelity: Fidelity, intake: "LabelledFrames", level: Level
 ) -> list[SuppliedLabel]:
     return [SuppliedLabel(path, fidelity, x.frame, x.label(level.id)) for x in intake]
 

@@ -5,8 +5,10 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from importlib.metadata import PackageNotFoundError, version
-from typing import Any, TypeAlias
+from typing import Any, Literal, TypeAlias, get_args
 
+Fidelity: TypeAlias = Literal["cheap", "expensive"]  # role of a level in a campaign
+FIDELITIES: tuple[Fidelity, ...] = get_args(Fidelity)
 LevelId: TypeAlias = str  # 16 hexadecimal digits
 
 

@@ -7,12 +7,16 @@ from alloop.core.frame import FrameId
 from alloop.core.seeds import name_share
 
 Split: TypeAlias = Literal["train", "validation", "test"]
+# Of a label; the order is that of their codes in columns of stores.
+Purpose: TypeAlias = Literal[
+    "seed", "test", "flagged", "control", "bias", "given", "examination"
+]
 
-VALIDATION = "test"  # purpose, as stores write it: made by MD or supplied
-EXAMINATION = "examination"  # purpose: frames of MD on the finished model
+VALIDATION: Literal["test"] = "test"  # as stores write it: made by MD or supplied
+EXAMINATION: Literal["examination"] = "examination"  # of MD on the finished model
 
 
-def split_of(purpose: str) -> Split:
+def split_of(purpose: Purpose) -> Split:
     """Return the split that a label belongs to, by the purpose it was asked for.
 
     The validation set decides when to stop and which generation is best, whoever made

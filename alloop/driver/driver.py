@@ -6,7 +6,7 @@ from typing import Protocol
 
 from alloop.core.batch import pack_frames
 from alloop.core.frame import FrameId
-from alloop.core.levels import Level
+from alloop.core.levels import Fidelity, Level
 from alloop.core.records import Label, LabelSet, TrainingData, Unlabelled
 from alloop.history.label_index import LabelIndex
 from alloop.loop import events as e
@@ -79,7 +79,7 @@ class Driver:
     rules: Rules
     pool: Pool
     policy: Policy = decide
-    levels: Mapping[str, Level] = field(default_factory=dict)
+    levels: Mapping[Fidelity, Level] = field(default_factory=dict)
     caches: Sequence[LabelStore] = ()
     observe: Callable[[LoopState, e.Turn], None] = lambda _state, _turn: None
     stop: Callable[[], bool] = lambda: False
@@ -269,7 +269,7 @@ class Driver:
         )
 
     def _labels(
-        self, state: LoopState, fidelity: str, frames: Sequence[FrameId]
+        self, state: LoopState, fidelity: Fidelity, frames: Sequence[FrameId]
     ) -> LabelSet:
         """Return labels; without a cheap level there are no cheap ids."""
         level = state.levels.get(fidelity, state.levels["expensive"])

@@ -8,14 +8,14 @@ were written; rows that cannot be read are left out.
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
 from alloop.core import doubts
 from alloop.core.errors import StoreError
 from alloop.core.frame import Frame
-from alloop.core.levels import LevelId
+from alloop.core.levels import FIDELITIES, Fidelity, LevelId
 from alloop.core.records import Detail, Failure, Label, Unlabelled
 from alloop.history.reader import History
 from alloop.loop import events as e
@@ -28,7 +28,6 @@ from alloop.store.schema import (
     ATOM,
     BOUND,
     FAILURES,
-    FIDELITIES,
     PURPOSES,
     RUNGS,
     Column,
@@ -36,6 +35,7 @@ from alloop.store.schema import (
 )
 from alloop.store.set_aside import foreign_record, set_aside_folders
 
+_Word = TypeVar("_Word", bound=str)
 _NUMBERS = ("peak_mb", "gap", "s2", "t1", "internal", "external")
 _PLACES = ("id", "offsets", "numbers", "positions", "cell", "pbc", "charge", "spin")
 
@@ -48,7 +48,9 @@ class ColumnLabel:
     answer: e.Labelled | e.NotLabelled
 
 
-def read_labels(folder: Path, levels: Mapping[str, LevelId]) -> Iterator[ColumnLabel]:
+def read_labels(
+    folder: Path, levels: Mapping[Fidelity, LevelId]
+) -> Iterator[ColumnLabel]:
     """Yield the whole rows of the tables `labels/<fidelity>` in a folder, in order.
 
     levels: the level of each fidelity.
@@ -64,7 +66,7 @@ def read_labels(folder: Path, levels: Mapping[str, LevelId]) -> Iterator[ColumnL
 
 
 def _row_label(
-    table: "_Table", frames: "_Table", number: int, level: tuple[str, LevelId]
+    table: "_Table", frames: "_Table", number: int, level: tuple[Fidelity, LevelId]
 ) -> ColumnLabel | None:
     row = table.row(number)
     place = row.get("structure", -1)
@@ -145,7 +147,7 @@ def _row_frame(row: Mapping[str, Any]) -> tuple[Frame, int] | None:
     return (frame, int(row["molecule"])) if same else None
 
 
-def _code_word(codes: tuple[str, ...], number: Any, other: str) -> str:
+def _code_word(codes: tuple[_Word, ...], number: Any, other: _Word) -> _Word:
     return codes[int(number)] if int(number) < len(codes) else other
 
 

@@ -8,6 +8,7 @@ exception is `walkers`, which holds their current positions.
 from collections.abc import Iterator, Mapping, Sequence
 
 from alloop.core.frame import Frame, FrameId
+from alloop.core.splits import Purpose
 from alloop.history.column_tables import LabelRow, NewRows, column_tables
 from alloop.history.record_index import label_outcome
 from alloop.loop import events as e
@@ -57,7 +58,7 @@ class ColumnRows:
         match event:
             case e.Opened(given=given):
                 for item in given:
-                    purpose = "test" if item.test else "given"
+                    purpose: Purpose = "test" if item.test else "given"
                     row = LabelRow(
                         self._structure_row(item.frame.id), purpose, item.label, False
                     )

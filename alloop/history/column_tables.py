@@ -9,13 +9,14 @@ import numpy as np
 from alloop.core import doubts
 from alloop.core.batch import Batch, pack_frames
 from alloop.core.frame import Frame
+from alloop.core.levels import FIDELITIES
 from alloop.core.records import Candidate, Detail, Label, Noise, Unlabelled
+from alloop.core.splits import Purpose
 from alloop.loop import events as e
 from alloop.loop.commands import Explore, LabelFrame, Train
 from alloop.loop.state import LoopState
 from alloop.store.record import Array
 from alloop.store.schema import (
-    FIDELITIES,
     PURPOSES,
     RUNGS,
     STATES,
@@ -33,7 +34,7 @@ class LabelRow:
     """A label or a failure, and the purpose it was requested for."""
 
     row: int
-    purpose: str
+    purpose: Purpose
     record: Label | Unlabelled
     cached: bool
 

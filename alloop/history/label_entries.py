@@ -3,11 +3,13 @@
 from collections.abc import Iterator
 from dataclasses import replace
 
+from alloop.core.levels import Fidelity
 from alloop.core.records import Label
 from alloop.history.reader import History
 from alloop.history.record_index import LabelEntry, TaskEntry
 from alloop.loop import events as e
 from alloop.loop.commands import LabelFrame
+from alloop.loop.state import Exclusion
 
 
 def label_entries(history: History) -> tuple[LabelEntry, ...]:
@@ -60,7 +62,7 @@ def _task_kind(label: LabelEntry) -> str:
     return "Labelled" if isinstance(label.record, Label) else "NotLabelled"
 
 
-def _is_out(excluded: frozenset[tuple[str, str]], frame: str, fidelity: str) -> bool:
+def _is_out(excluded: frozenset[Exclusion], frame: str, fidelity: Fidelity) -> bool:
     return bool(excluded & {(frame, fidelity), (frame, "all")})
 
 

@@ -5,8 +5,9 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from alloop.core.atoms import hill_formula
+from alloop.core.levels import Fidelity
 from alloop.core.records import Label
-from alloop.core.splits import EXAMINATION, VALIDATION, split_of
+from alloop.core.splits import EXAMINATION, VALIDATION, Purpose, split_of
 from alloop.history.label_entries import label_entries, task_entries
 from alloop.history.reader import History
 from alloop.history.record_index import LabelEntry
@@ -26,7 +27,7 @@ PARTS = {
 LABELS = ("cheap labels", "expensive labels", "validation set", "examination")
 
 
-def label_part(purpose: str, fidelity: str) -> str:
+def label_part(purpose: Purpose, fidelity: Fidelity) -> str:
     """Return the part of the costs that a label belongs to."""
     return {VALIDATION: "validation set", EXAMINATION: "examination"}.get(
         purpose, f"{fidelity} labels"
@@ -42,7 +43,7 @@ def is_learned(label: LabelEntry) -> bool:
 class MeasuredCost:
     """Mean CPU seconds of the `labels` good labels of one molecule at one fidelity."""
 
-    fidelity: str
+    fidelity: Fidelity
     formula: str
     labels: int
     cpu_seconds: float
@@ -53,7 +54,7 @@ def measured_costs(history: History) -> tuple[MeasuredCost, ...]:
 
     Failures and labels that the user supplied, whose cost is unknown, do not count.
     """
-    costs: dict[tuple[str, str], list[float]] = defaultdict(list)
+    costs: dict[tuple[Fidelity, str], list[float]] = defaultdict(list)
     for label in label_entries(history):
         if not label.is_given and isinstance(label.record, Label):
             costs[label.fidelity, hill_formula(label.frame)].append(label.cpu_seconds)

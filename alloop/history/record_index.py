@@ -9,8 +9,9 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 
 from alloop.core.frame import Frame
-from alloop.core.levels import LevelId
+from alloop.core.levels import Fidelity, LevelId
 from alloop.core.records import Failure, Label, Unlabelled
+from alloop.core.splits import Purpose
 from alloop.history.label_index import LabelIndex
 from alloop.loop import events as e
 from alloop.loop.commands import (
@@ -56,12 +57,12 @@ class LabelEntry:
         return self.request.level
 
     @property
-    def fidelity(self) -> str:
+    def fidelity(self) -> Fidelity:
         """The role of the level: "cheap" or "expensive"."""
         return self.request.fidelity
 
     @property
-    def purpose(self) -> str:
+    def purpose(self) -> Purpose:
         """The purpose that the label was requested for."""
         return self.request.purpose
 

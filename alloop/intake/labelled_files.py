@@ -3,9 +3,11 @@
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Literal
 
 from alloop.core.errors import InputError
 from alloop.core.frame import Frame
+from alloop.core.levels import Fidelity
 from alloop.core.records import Label
 from alloop.files.label_files import convert_labels, listed_frames, read_file
 from alloop.files.labelled_frames import FileUnits, LabelKeys, LabelledFrames, RawLabel
@@ -23,7 +25,7 @@ def read_labels(  # noqa: PLR0913 - one keyword for each fact that a file cannot
     forces_key: str | None = None,
     charge: int | None = None,
     spin: int | None = None,
-    fidelity: str | None = None,
+    fidelity: Fidelity | Literal["test"] | None = None,
     energies_alone: bool = False,
 ) -> LabelledFrames:
     """Read labelled frames from extxyz, an ASE database, npz, or an alloop store.
@@ -99,7 +101,9 @@ def _odd_electrons(path: Path, frames: Sequence[Frame]) -> tuple[str, ...]:
     )
 
 
-def _read_store(path: Path, fidelity: str | None) -> list[RawLabel]:
+def _read_store(
+    path: Path, fidelity: Fidelity | Literal["test"] | None
+) -> list[RawLabel]:
     """Read the labels that a store trains on at a fidelity, or its test set ("test").
 
     Labels that were excluded there are left out. Raises InputError for an unknown
@@ -107,15 +111,14 @@ def _read_store(path: Path, fidelity: str | None) -> list[RawLabel]:
     """
     history = read_history(path)
     levels = history.opened.levels
-    known = (*levels, "test")
-    if fidelity not in known:
-        raise InputError(
-            f"expected `fidelity` to be one of {', '.join(known)} for the store "
-            f"{path}, got {fidelity}"
-        )
     if fidelity == "test":
         return _raw_labels(
             history, levels["expensive"], history.state.validation_frames()
+        )
+    if fidelity is None or fidelity not in levels:
+        raise InputError(
+            f"expected `fidelity` to be one of {', '.join((*levels, 'test'))} for the "
+            f"store {path}, got {fidelity}"
         )
     return _raw_labels(history, levels[fidelity], history.state.trained_on(fidelity))
 

@@ -3,6 +3,7 @@
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 from alloop.config.sections.data import Labelled, Labels, Store
 from alloop.config.sections.plan import Plan
@@ -16,6 +17,7 @@ from alloop.config.starting_data import read_label_file, store_opening
 from alloop.config.train_sections import label_sources
 from alloop.core.errors import InputError
 from alloop.core.frame import Frame, FrameId
+from alloop.core.levels import Fidelity
 from alloop.core.records import LabelSet
 from alloop.core.seeds import name_share
 from alloop.files.labelled_frames import LabelledFrame, LabelledFrames, distinct_frames
@@ -107,7 +109,7 @@ def _is_drawn(frame: FrameId, fraction: float) -> bool:
 
 
 def _read_items(
-    items: Iterable[Labels | Store], level: str, warnings: list[str]
+    items: Iterable[Labels | Store], level: Fidelity, warnings: list[str]
 ) -> Iterable[LabelledFrame]:
     for item in items:
         match item:
@@ -130,7 +132,9 @@ def _supplied_test(plan: Plan, warnings: list[str]) -> Iterable[LabelledFrame]:
             yield from _labelled_frames(_store_labels(path, "test"), path, warnings)
 
 
-def _store_labels(path: str, fidelity: str) -> LabelledFrames | None:
+def _store_labels(
+    path: str, fidelity: Fidelity | Literal["test"]
+) -> LabelledFrames | None:
     """Return a store's labels of a fidelity, or its test set; None without any."""
     from alloop.history.reader import read_history
 

@@ -9,8 +9,9 @@ from dataclasses import dataclass, replace
 from typing import TypeAlias
 
 from alloop.core.frame import Frame, FrameId
-from alloop.core.levels import LevelId
+from alloop.core.levels import Fidelity, LevelId
 from alloop.core.records import Walker
+from alloop.core.splits import Purpose
 
 ModelId: TypeAlias = str  # 32 hexadecimal digits, of the generation's content
 VALIDATION_WALKERS = 1_000_000  # indices of a molecule's, after those that explore
@@ -81,8 +82,8 @@ class LabelFrame:
 
     frame: Frame
     level: LevelId
-    fidelity: str
-    purpose: str
+    fidelity: Fidelity
+    purpose: Purpose
     molecule: int
     reason: str = ""
 
@@ -179,7 +180,7 @@ class Recheck:
 
     frame: FrameId
     level: LevelId
-    fidelity: str
+    fidelity: Fidelity
 
     @property
     def name(self) -> str:

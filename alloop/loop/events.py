@@ -11,7 +11,7 @@ from alloop.core.batch import Batch
 from alloop.core.error_limits import ErrorLimits
 from alloop.core.frame import Frame, FrameId
 from alloop.core.label_cost import Cost
-from alloop.core.levels import LevelId
+from alloop.core.levels import Fidelity, LevelId
 from alloop.core.records import (
     Candidate,
     Detail,
@@ -57,7 +57,7 @@ class Opened:
     """
 
     seed: int
-    levels: Mapping[str, LevelId]
+    levels: Mapping[Fidelity, LevelId]
     start: tuple[Frame, ...]
     given: tuple["Given", ...] = ()
     model: ModelId | None = None
@@ -72,7 +72,7 @@ class Given:
 
     frame: Frame
     molecule: int
-    fidelity: str
+    fidelity: Fidelity
     label: Label
     test: bool = False
 
@@ -287,7 +287,7 @@ class Excluded:
     """The exclusion by hand of a frame, or only of its label at one fidelity."""
 
     frame: FrameId
-    fidelity: str | None
+    fidelity: Fidelity | None
     reason: str
 
 
@@ -300,7 +300,7 @@ class Included:
     """
 
     frame: FrameId
-    fidelity: str | None
+    fidelity: Fidelity | None
     reason: str
 
 

@@ -2,6 +2,7 @@
 
 from math import ceil
 
+from alloop.core.levels import Fidelity
 from alloop.loop import events as e
 from alloop.loop.commands import LabelFrame, Prepare, Sample
 from alloop.loop.label_choice import label_command
@@ -35,7 +36,7 @@ def seed_label_commands(
 ) -> tuple[LabelFrame, ...]:
     """Return the commands to label a molecule's first frames."""
     molecule, molecules = event.molecule, len(state.start)
-    counts = {
+    counts: dict[Fidelity, int] = {
         "expensive": _equal_part(rules.seeding.expensive, molecule, molecules),
         "cheap": _equal_part(rules.seeding.cheap, molecule, molecules),
     }
@@ -50,9 +51,11 @@ def seed_label_commands(
 
 def _missing_fidelities(
     state: LoopState, molecule: int, rules: Rules
-) -> tuple[str, ...]:
+) -> tuple[Fidelity, ...]:
     """Return the fidelities without training labels of the molecule from the user."""
-    needed = ("expensive",) if rules.is_single_fidelity else ("expensive", "cheap")
+    needed: tuple[Fidelity, ...] = (
+        ("expensive",) if rules.is_single_fidelity else ("expensive", "cheap")
+    )
     supplied = {
         entry.fidelity
         for entry in state.entries()

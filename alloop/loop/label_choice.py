@@ -11,9 +11,11 @@ from math import ceil, floor
 import numpy as np
 
 from alloop.core.frame import Frame
+from alloop.core.levels import Fidelity
 from alloop.core.records import Candidate
 from alloop.core.roles import Selector
 from alloop.core.seeds import random_stream
+from alloop.core.splits import Purpose
 from alloop.core.units import Floats
 from alloop.loop.commands import LabelFrame
 from alloop.loop.level_split import round_counts
@@ -221,7 +223,12 @@ def _selection_reason(
 
 
 def label_command(
-    state: LoopState, frame: Frame, molecule: int, fidelity: str, purpose: str, why: str
+    state: LoopState,
+    frame: Frame,
+    molecule: int,
+    fidelity: Fidelity,
+    purpose: Purpose,
+    why: str,
 ) -> LabelFrame:
     """Return the command to label a frame; why: one phrase for people."""
     level = state.levels[fidelity]

@@ -10,7 +10,7 @@ from alloop.core.records import Candidate
 from alloop.core.splits import EXAMINATION
 from alloop.loop import events as e
 from alloop.loop.commands import LabelFrame
-from alloop.loop.state import TEST, LabelState, LoopState, label_blocks
+from alloop.loop.state import TEST, Exclusion, LabelState, LoopState, label_blocks
 
 
 def given_entries(event: e.Opened) -> tuple[LabelState, ...]:
@@ -160,11 +160,11 @@ def _candidate(state: LoopState, command: LabelFrame) -> Candidate | None:
 def apply_exclusion(state: LoopState, event: e.Excluded | e.Included) -> LoopState:
     """Return the state after a label was excluded or included by hand."""
     if isinstance(event, e.Excluded):
-        pair = (event.frame, event.fidelity or "all")
+        pair: Exclusion = (event.frame, event.fidelity or "all")
         return replace(state, excluded=state.excluded | {pair})
-    gone = {x for x in state.excluded if _readmits(event, *x)}
+    gone = {
+        (frame, fidelity)
+        for frame, fidelity in state.excluded
+        if frame == event.frame and event.fidelity in (None, fidelity)
+    }
     return replace(state, excluded=state.excluded - gone)
-
-
-def _readmits(event: e.Included, frame: str, fidelity: str) -> bool:
-    return frame == event.frame and event.fidelity in (None, fidelity)

@@ -20,6 +20,7 @@ from math import ceil, hypot, log, log1p, sqrt
 import numpy as np
 
 from alloop.core.frame import FrameId
+from alloop.core.levels import Fidelity
 from alloop.core.seeds import name_share
 from alloop.loop.commands import TrainPart
 from alloop.loop.rules import Rules
@@ -96,7 +97,9 @@ def part_commands(state: LoopState, rules: Rules) -> tuple[TrainPart, ...]:
     )
 
 
-def _in_order(seed: int, fidelity: str, frames: Iterable[FrameId]) -> list[FrameId]:
+def _in_order(
+    seed: int, fidelity: Fidelity, frames: Iterable[FrameId]
+) -> list[FrameId]:
     """Return frames by a hash of their ids: a random order that later ones join."""
     return sorted(frames, key=lambda x: (name_share(seed, f"part/{fidelity}/{x}"), x))
 
@@ -130,7 +133,7 @@ def _alone(parts: Mapping[str, PartErrors]) -> Measured:
     return _exponent(parts["few-alone"], parts["alone"], "expensive")
 
 
-def _exponent(fewer: PartErrors, more: PartErrors, fidelity: str) -> Measured:
+def _exponent(fewer: PartErrors, more: PartErrors, fidelity: Fidelity) -> Measured:
     """Return a of the error n^-a with the labels of a fidelity, from two counts."""
     span = log(getattr(more, fidelity) / getattr(fewer, fidelity))
     found = _log_ratio(fewer, more)

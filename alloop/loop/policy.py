@@ -24,6 +24,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Protocol, TypeAlias
 
+from alloop.core.levels import Fidelity
 from alloop.core.splits import EXAMINATION
 from alloop.loop import events as e
 from alloop.loop.commands import (
@@ -225,18 +226,17 @@ def _label_flagged(state: LoopState, rules: Rules) -> Commands:
     """
     picks = RoundQuotas.from_state(state, rules)
     control = control_frames(state, picks.controls)
-    bought = () if no_more_cheap(state, rules) else ("cheap",)
+    bought: tuple[Fidelity, ...] = () if no_more_cheap(state, rules) else ("cheap",)
     labels = [
         label_command(
-            state, x.frame, x.molecule, fidelity, "control", "random control frame"
+            state, x.frame, x.molecule, level, "control", "random control frame"
         )
-        for fidelity in ("expensive", *bought)
-        for x in control[: labels_left(state, rules, fidelity)]
+        for level in ("expensive", *bought)
+        for x in control[: labels_left(state, rules, level)]
     ]
     taken = {candidate.frame.id for candidate in control}
-    fidelity, quota = (
-        ("cheap", picks.cheap) if picks.cheap else ("expensive", picks.expensive)
-    )
+    fidelity: Fidelity = "cheap" if picks.cheap else "expensive"
+    quota = picks.cheap or picks.expensive
     ended = "" if bought else "; no more cheap labels are bought"
     for candidate, why in flagged_frames(state, rules, quota, taken):
         labels.append(

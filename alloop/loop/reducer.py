@@ -35,6 +35,7 @@ from alloop.loop.state import (
     GenerationSummary,
     LoopState,
     PartErrors,
+    Stage,
     label_blocks,
 )
 
@@ -175,7 +176,7 @@ def _apply_explore(state: LoopState, command: Explore) -> LoopState:
     return replace(state, threshold=summary.threshold, landmarks=summary.landmarks)
 
 
-def _enter_stage(state: LoopState, stage: str) -> LoopState:
+def _enter_stage(state: LoopState, stage: Stage) -> LoopState:
     """Return the state in a new stage.
 
     The entries of the step that ended become a block.
@@ -191,7 +192,7 @@ def _enter_stage(state: LoopState, stage: str) -> LoopState:
     return replace(state, stage=stage, blocks=blocks, recent=())
 
 
-def _command_stage(command: Command) -> str:
+def _command_stage(command: Command) -> Stage:
     match command:
         case LabelFrame(purpose="seed" | "test") | Prepare() | Sample():
             return "seed"

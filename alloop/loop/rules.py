@@ -5,6 +5,7 @@ from dataclasses import dataclass, field, replace
 from typing import Literal, TypeAlias
 
 from alloop.core.doubts import Doubt
+from alloop.core.levels import Fidelity
 from alloop.core.roles import Selector
 from alloop.core.settings import (
     COUNT,
@@ -231,10 +232,10 @@ class Rules:
     )
     split: SplitRules | None = None
     refine: RefineRules | None = None
-    recheck: Mapping[str, float] = field(default_factory=dict)
-    doubts: Mapping[str, Mapping[Doubt, str]] = field(default_factory=dict)
+    recheck: Mapping[Fidelity, float] = field(default_factory=dict)
+    doubts: Mapping[Fidelity, Mapping[Doubt, str]] = field(default_factory=dict)
 
-    def barred_doubts(self, fidelity: str) -> frozenset[Doubt]:
+    def barred_doubts(self, fidelity: Fidelity) -> frozenset[Doubt]:
         """Return the doubts that keep a label of the fidelity out of all learning."""
         verdicts = self.doubts.get(fidelity, {})
         return frozenset(doubt for doubt, what in verdicts.items() if what == "exclude")

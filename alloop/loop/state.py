@@ -6,6 +6,7 @@
 from collections.abc import Iterable, Mapping, Set
 from dataclasses import dataclass, field, replace
 from math import isfinite
+from typing import Literal, TypeAlias
 
 import numpy as np
 
@@ -13,13 +14,18 @@ from alloop.core.doubts import Doubt
 from alloop.core.error_limits import ErrorLimits
 from alloop.core.frame import Frame, FrameId
 from alloop.core.label_cost import Cost
+from alloop.core.levels import Fidelity, LevelId
 from alloop.core.records import Candidate, Walker
 from alloop.core.seeds import name_share
-from alloop.core.splits import EXAMINATION, split_of
+from alloop.core.splits import EXAMINATION, Purpose, split_of
 from alloop.core.units import Floats
 from alloop.loop.commands import Command, Examine, LabelFrame, ModelId
 
-TEST = "test"
+Exclusion: TypeAlias = tuple[FrameId, Fidelity | Literal["all"]]
+Stage: TypeAlias = Literal[
+    "new", "opened", "seed", "train", "explore", "flag", "bias", "examine"
+]
+TEST: Literal["test"] = "test"
 _UNPAID = (TEST, EXAMINATION, "given")  # purposes that no budget pays for
 _LEAST_HELDOUT = 8
 _FIRST_STEPS = 20  # MD steps; a walker stopped earlier got nowhere
@@ -35,8 +41,8 @@ class LabelState:
     """
 
     frame: FrameId
-    fidelity: str
-    purpose: str
+    fidelity: Fidelity
+    purpose: Purpose
     molecule: int
     good: bool
     cpu_seconds: float
@@ -148,9 +154,9 @@ class LoopState:
     frames of another campaign's examination.
     """
 
-    stage: str = "new"
+    stage: Stage = "new"
     seed: int = 0
-    levels: Mapping[str, str] = field(default_factory=dict)
+    levels: Mapping[Fidelity, LevelId] = field(default_factory=dict)
     start: tuple[Frame, ...] = ()
     seeds: Mapping[int, tuple[Frame, ...]] = field(default_factory=dict)
     open: Mapping[str, Command] = field(default_factory=dict)
@@ -175,7 +181,7 @@ class LoopState:
     models: tuple[ModelId, ...] = ()  # by generation
     rejected: frozenset[int] = frozenset()  # failed a check, are not used
     unaccepted: frozenset[int] = frozenset()  # failed one, explore all the same
-    excluded: frozenset[tuple[FrameId, str]] = frozenset()
+    excluded: frozenset[Exclusion] = frozenset()
     costs: Mapping[str, Cost] = field(default_factory=dict)  # by level id
     rechecks: frozenset[str] = frozenset()  # names of all that were asked for
     parts: Mapping[int, Mapping[str, PartErrors]] = field(default_factory=dict)
@@ -198,7 +204,7 @@ class LoopState:
         yield from self.recent
 
     def trained_on(
-        self, fidelity: str, barred: Set[Doubt] = frozenset()
+        self, fidelity: Fidelity, barred: Set[Doubt] = frozenset()
     ) -> tuple[FrameId, ...]:
         """Return sorted ids of the good labels that training may use.
 
@@ -300,7 +306,7 @@ class LoopState:
         closed = self.blocks[-1].totals if self.blocks else LabelTotals()
         return closed.add(self.recent)
 
-    def labels_used(self, fidelity: str) -> int:
+    def labels_used(self, fidelity: Fidelity) -> int:
         """Return the number of labels spent at the fidelity, failed ones included.
 
         Labels that only test and those that the user supplied do not count.
@@ -312,5 +318,5 @@ class LoopState:
         """Return the CPU seconds of all labels so far."""
         return self.totals().cpu_seconds
 
-    def _excluded_frames(self, fidelity: str) -> set[FrameId]:
+    def _excluded_frames(self, fidelity: Fidelity) -> set[FrameId]:
         return {frame for frame, what in self.excluded if what in (fidelity, "all")}

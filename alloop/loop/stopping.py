@@ -2,6 +2,7 @@
 
 from math import floor, isfinite
 
+from alloop.core.levels import Fidelity
 from alloop.core.text import plural
 from alloop.loop.rules import ExploreRules, Rules, StopRules
 from alloop.loop.state import LoopState
@@ -9,7 +10,7 @@ from alloop.loop.state import LoopState
 _ROUNDING = 1e-9
 
 
-def labels_left(state: LoopState, rules: Rules, fidelity: str) -> int:
+def labels_left(state: LoopState, rules: Rules, fidelity: Fidelity) -> int:
     """Return the number of labels that the budget still allows at the fidelity."""
     money = budget_money(state, rules)
     if money is not None:
@@ -37,7 +38,7 @@ def _spent_money(state: LoopState) -> float:
     )
 
 
-def mean_label_cost(state: LoopState, fidelity: str) -> float:
+def mean_label_cost(state: LoopState, fidelity: Fidelity) -> float:
     """Return the mean CPU seconds of a label over the start molecules.
 
     0 while no cost of the fidelity's level is known.

@@ -6,6 +6,7 @@ Rechecks are labels that are made again, to measure how noisy their level is.
 from collections.abc import Iterator
 from math import ceil
 
+from alloop.core.levels import Fidelity
 from alloop.core.seeds import name_share
 from alloop.loop.commands import Command, LabelFrame, Price, Recheck, Stop, Train
 from alloop.loop.level_gains import part_commands
@@ -90,7 +91,9 @@ def recheck_commands(state: LoopState, rules: Rules) -> tuple[Recheck, ...]:
     )
 
 
-def _level_rechecks(state: LoopState, fidelity: str, part: float) -> Iterator[Recheck]:
+def _level_rechecks(
+    state: LoopState, fidelity: Fidelity, part: float
+) -> Iterator[Recheck]:
     level = state.levels[fidelity]
     good = {
         entry.frame

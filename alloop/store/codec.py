@@ -18,7 +18,7 @@ from dataclasses import dataclass, field, fields, is_dataclass
 from enum import Enum
 from functools import cache
 from types import UnionType
-from typing import Any, TypeAlias, Union, get_args, get_origin, get_type_hints
+from typing import Any, Literal, TypeAlias, Union, get_args, get_origin, get_type_hints
 
 import numpy as np
 
@@ -331,6 +331,8 @@ def _type_check(hint: Any) -> Check:
             and len(value) == len(checks)
             and all(check(x) for check, x in zip(checks, value, strict=True))
         )
+    if origin is Literal:
+        return lambda value: type(value) is str and value in inner
     if origin in (tuple, list):
         each = _type_check(inner[0])
         return lambda value: type(value) is origin and all(map(each, value))

@@ -8,13 +8,15 @@ the array's attribute `codes`: text has no data type in the Zarr v3 specificatio
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any, TypeAlias
+from typing import Any, TypeAlias, get_args
 
 import numpy as np
 import numpy.typing as npt
 
 from alloop.core.doubts import Doubt
+from alloop.core.levels import FIDELITIES
 from alloop.core.records import Failure
+from alloop.core.splits import Purpose
 from alloop.store.record import Array
 
 Table: TypeAlias = Mapping[str, Array]
@@ -26,8 +28,7 @@ ROWS_A_CHUNK = 8192
 ATOMS_A_CHUNK = 65536
 DIGITS = 32
 
-FIDELITIES = ("cheap", "expensive")
-PURPOSES = ("seed", "test", "flagged", "control", "bias", "given", "examination")
+PURPOSES: tuple[Purpose, ...] = get_args(Purpose)
 STATES = ("ok", "failed")
 # Appended to, never reordered: the numbers are in the stores.
 FAILURES = (

@@ -8,7 +8,7 @@ from typing import Literal
 from alloop.acceptance import AcceptanceSettings
 from alloop.core.batch import Batch
 from alloop.core.frame import Frame
-from alloop.core.levels import Level
+from alloop.core.levels import Fidelity, Level
 from alloop.core.records import Label, LabelSet, TrainingData
 from alloop.core.roles import Trainer
 from alloop.core.settings import setting
@@ -78,7 +78,7 @@ class WorkerSettings:
     """
 
     seed: int
-    levels: Mapping[str, Level]  # by fidelity
+    levels: Mapping[Fidelity, Level]  # by fidelity
     dynamics: DynamicsSettings
     beginning: FirstFrames
     make_trainer: Callable[[], Trainer]

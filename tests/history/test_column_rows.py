@@ -5,13 +5,13 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from alloop.core.levels import FIDELITIES
 from alloop.core.records import Label
 from alloop.loop import events as e
 from alloop.loop.commands import LabelFrame, Recheck, Train
 from alloop.loop.reducer import ATTEMPTS
 from alloop.store.schema import (
     FAILURES,
-    FIDELITIES,
     PURPOSES,
     RUNGS,
     checked_table,

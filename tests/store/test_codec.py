@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, fields, is_dataclass, replace
 from enum import Enum
 from types import UnionType
-from typing import Any, Union, get_args, get_origin, get_type_hints
+from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
 import numpy as np
 import pytest
@@ -95,6 +95,8 @@ def anything(hint: Any) -> st.SearchStrategy[Any]:
 def compound(origin: Any, inside: tuple[Any, ...]) -> st.SearchStrategy[Any]:
     if origin in (Union, UnionType):
         return st.one_of(*map(anything, inside))
+    if origin is Literal:
+        return st.sampled_from(inside)
     if origin is np.ndarray:
         dtype = get_args(inside[1])[0]
         return arrays(dtype, array_shapes(min_dims=0, max_dims=3, min_side=0))
@@ -241,3 +243,11 @@ def test_what_does_not_fit_is_a_store_error(tree: Any) -> None:
 def test_what_cannot_be_stored_is_a_type_error(value: Any) -> None:
     with pytest.raises(TypeError, match=r"stored|classes"):
         there_and_back(Codec([]), value)
+
+
+def test_a_word_that_is_none_of_its_fields_is_damage(codec: Codec) -> None:
+    encoded = codec.encode(ev.Excluded("0" * 32, "cheap", "odd"))
+    assert codec.decode(encoded).fidelity == "cheap"
+    encoded.tree["fidelity"] = "dear"
+    with pytest.raises(DamagedError, match="Excluded has 'dear' for `fidelity`"):
+        codec.decode(encoded)

@@ -22,7 +22,7 @@ from alloop.config.sections.plan import Plan
 from alloop.core.atoms import hill_formula
 from alloop.core.frame import Frame
 from alloop.core.label_cost import UNKNOWN_COST
-from alloop.core.levels import Level
+from alloop.core.levels import Fidelity, Level
 from alloop.labels.child.labeller import IsolatedLabeller, Limits
 from alloop.labels.levels import check_level
 from alloop.labels.named_code import path_problems
@@ -71,7 +71,7 @@ def too_few_per_molecule(plan: Plan, start: Sequence[Frame]) -> Iterator[Problem
 
 
 def pressure_problems(
-    plan: Plan, levels: Mapping[str, Level], start: Sequence[Frame]
+    plan: Plan, levels: Mapping[Fidelity, Level], start: Sequence[Frame]
 ) -> Iterator[Problem]:
     """Yield problems if there is a pressure and starts or levels know no cells."""
     if plan.explore.constant_pressure() is None:
@@ -99,7 +99,7 @@ def strain_problems(plan: Plan, start: Sequence[Frame]) -> Iterator[Problem]:
 
 
 def level_problems(
-    levels: Mapping[str, Level],
+    levels: Mapping[Fidelity, Level],
     elements: Sequence[str],
     limits: Limits | None = None,
 ) -> list[Problem]:
@@ -118,7 +118,7 @@ def level_problems(
     return found
 
 
-def plan_warnings(plan: Plan, levels: Mapping[str, Level]) -> Iterator[str]:
+def plan_warnings(plan: Plan, levels: Mapping[Fidelity, Level]) -> Iterator[str]:
     """Yield what is allowed and looks wrong: heat, levels in reverse, no scheduler."""
     sections = {
         "seeds": plan.seeds,
@@ -186,7 +186,7 @@ def store_problems(path: Path) -> list[Problem]:
 
 
 def _impossible_levels(
-    levels: Mapping[str, Level], elements: Sequence[str], limits: Limits | None
+    levels: Mapping[Fidelity, Level], elements: Sequence[str], limits: Limits | None
 ) -> Iterator[tuple[str, str]]:
     real = {}
     for name, level in levels.items():
@@ -200,7 +200,7 @@ def _impossible_levels(
 
 
 def tried_level_problems(
-    levels: Mapping[str, Level],
+    levels: Mapping[Fidelity, Level],
     elements: Sequence[str],
     limits: Limits | None = None,
 ) -> Iterator[tuple[str, str]]:

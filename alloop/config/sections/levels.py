@@ -21,7 +21,7 @@ from alloop.config.sections.level_base import CAMPAIGN_KEYS, LevelSection
 from alloop.config.sections.universal_level import Universal
 from alloop.core.doubts import Doubt
 from alloop.core.errors import InputError
-from alloop.core.levels import Level, make_level
+from alloop.core.levels import Fidelity, Level, make_level
 from alloop.labels.file_levels import file_content
 from alloop.labels.levels import (
     ase_level,
@@ -285,15 +285,15 @@ class Levels(Section):
         description="level of the few labels, which counts as the truth"
     )
 
-    def doubts(self, fidelity: str) -> Mapping[Doubt, str]:
+    def doubts(self, fidelity: Fidelity) -> Mapping[Doubt, str]:
         """Return the treatment of each doubt of a label: accept, flag or exclude."""
         return self._of(fidelity).verdicts()
 
-    def recheck(self, fidelity: str) -> float:
+    def recheck(self, fidelity: Fidelity) -> float:
         """Return the share of labels that are made again to measure their noise."""
         return self._of(fidelity).recheck
 
-    def _of(self, fidelity: str) -> LevelSection:
+    def _of(self, fidelity: Fidelity) -> LevelSection:
         """Return the level of a fidelity; a single level serves as the cheap one."""
         found = self.cheap if fidelity == "cheap" else self.expensive
         return found or self.expensive

@@ -10,6 +10,7 @@ from typing import Any
 import yaml
 
 from alloop.config.yaml_text import rename_test_section
+from alloop.core.levels import Fidelity
 from alloop.core.records import Refinement
 from alloop.core.splits import VALIDATION
 from alloop.history.label_entries import label_entries
@@ -53,7 +54,7 @@ class GenerationFacts:
         return f"generation {self.generation}{refined}"
 
 
-def level_title(history: History, fidelity: str) -> str:
+def level_title(history: History, fidelity: Fidelity) -> str:
     """Return the level's readable name, such as `HF/STO-3G`."""
     known = history.attrs.get("levels", {}).get(fidelity, {})
     return str(known.get("title") or fidelity)

@@ -58,7 +58,8 @@ def descriptor_map(history: History) -> DescriptorMap | None:
 
 def frame_groups(history: History) -> dict[FrameId, str]:
     """Return the group of each frame for which a label was requested."""
-    controls, out = control_frames(history), {}
+    controls = control_frames(history)
+    out: dict[FrameId, str] = {}
     for label in label_entries(history):
         frame = label.frame.id
         if label.purpose in (VALIDATION, EXAMINATION):

@@ -11,6 +11,7 @@ import numpy as np
 
 from alloop.core.batch import pack_frames
 from alloop.core.frame import Frame, FrameId
+from alloop.core.levels import FIDELITIES, Fidelity
 from alloop.core.records import Candidate, Label, Walker
 from alloop.history.reader import History
 from alloop.loop import events as e
@@ -38,7 +39,7 @@ def exploration_proposals(history: History, event: e.Explored) -> Iterator[Propo
             yield Proposal(candidate, asked.generation, asked.round, control)
 
 
-def labels_by_frame(history: History, fidelity: str) -> Mapping[FrameId, Label]:
+def labels_by_frame(history: History, fidelity: Fidelity) -> Mapping[FrameId, Label]:
     """Return the labels of the fidelity, by frame."""
     wanted = history.opened.levels.get(fidelity)
     return {
@@ -80,7 +81,7 @@ class Origin:
     surprise: float
     round: int
     generation: int
-    differences: Mapping[str, tuple[float, float]] = field(default_factory=dict)
+    differences: Mapping[Fidelity, tuple[float, float]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,7 +135,7 @@ class Explorations:
 
 def read_explorations(history: History) -> Explorations:
     """Read all explorations once, in order."""
-    known = {level: labels_by_frame(history, level) for level in ("cheap", "expensive")}
+    known = {level: labels_by_frame(history, level) for level in FIDELITIES}
     wanted = {x.frame.id for x in history.record_index.labels}
     origins: dict[FrameId, Origin] = {}
     stopping: dict[FrameId, Frame] = {}
@@ -166,7 +167,7 @@ def _add_origin(
     wanted: set[FrameId],
     origins: dict[FrameId, Origin],
     stopping: dict[FrameId, Frame],
-    known: Mapping[str, Mapping[FrameId, Label]],
+    known: Mapping[Fidelity, Mapping[FrameId, Label]],
 ) -> None:
     """Record the origin of a frame, unless an earlier proposal of it is recorded.
 
@@ -181,7 +182,7 @@ def _add_origin(
         origins[frame.id] = origin_of(proposal, labels)
 
 
-def origin_of(proposal: Proposal, labels: Mapping[str, Label | None]) -> Origin:
+def origin_of(proposal: Proposal, labels: Mapping[Fidelity, Label | None]) -> Origin:
     """Return the origin of a proposed frame; labels: those of the frame by fidelity."""
     candidate = proposal.candidate
     return Origin(

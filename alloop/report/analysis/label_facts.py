@@ -8,8 +8,9 @@ from statistics import mean, median
 
 from alloop.core.doubts import doubts_of_details
 from alloop.core.label_cost import molecule_key
+from alloop.core.levels import Fidelity
 from alloop.core.records import Detail, Failure, Label, Unlabelled
-from alloop.core.splits import EXAMINATION, split_of
+from alloop.core.splits import EXAMINATION, Purpose, split_of
 from alloop.history.label_entries import label_entries
 from alloop.history.reader import History
 from alloop.history.record_index import LabelEntry
@@ -87,7 +88,7 @@ def label_totals(history: History) -> tuple[LabelTotals, ...]:
     )
 
 
-def label_kind(purpose: str, fidelity: str) -> str:
+def label_kind(purpose: Purpose, fidelity: Fidelity) -> str:
     """Return the kind of a label in reports.
 
     It is "cheap", "expensive", "validation" or "examination".
@@ -161,7 +162,7 @@ class LabelCost:
     smaller, None without any.
     """
 
-    fidelity: str
+    fidelity: Fidelity
     molecule: str
     labels: int
     each: float
@@ -177,7 +178,7 @@ def label_costs(history: History) -> tuple[LabelCost, ...]:
     Supplied labels are left out, since they cost nothing; the seconds of labels from a
     cache were spent elsewhere.
     """
-    kinds: dict[tuple[str, str], list[LabelEntry]] = {}
+    kinds: dict[tuple[Fidelity, str], list[LabelEntry]] = {}
     for label in label_entries(history):
         known = isinstance(label.record, Label) and label.cpu_seconds > 0
         if known and not label.is_given:
@@ -197,7 +198,7 @@ def _predicted_prices(history: History) -> _Priced:
 
 
 def _label_cost(
-    key: tuple[str, str], labels: Sequence[LabelEntry], priced: _Priced
+    key: tuple[Fidelity, str], labels: Sequence[LabelEntry], priced: _Priced
 ) -> LabelCost:
     seconds = [label.cpu_seconds for label in labels]
     peaks = [finite_number(label.record.details.get("peak_mb")) for label in labels]

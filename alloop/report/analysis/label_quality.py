@@ -13,6 +13,7 @@ import numpy as np
 
 from alloop.core.doubts import Doubt, doubts_of_details
 from alloop.core.frame import FrameId
+from alloop.core.levels import Fidelity
 from alloop.core.records import Detail, Label, Noise, Unlabelled
 from alloop.history.label_entries import label_entries
 from alloop.history.reader import History
@@ -47,7 +48,7 @@ class LabelQuality:
     t1, s2, stability eigenvalues in hartree), and the number of labels that have it.
     """
 
-    fidelity: str
+    fidelity: Fidelity
     good: int
     rescued: Mapping[str, int]
     followed: int
@@ -66,7 +67,7 @@ def label_qualities(history: History) -> tuple[LabelQuality, ...]:
     )
 
 
-def _label_quality(fidelity: str, labels: Sequence[LabelEntry]) -> LabelQuality:
+def _label_quality(fidelity: Fidelity, labels: Sequence[LabelEntry]) -> LabelQuality:
     good = [label for label in labels if isinstance(label.record, Label)]
     lost = [finite_number(label.record.details.get("lost_seconds")) for label in labels]
     rungs = Counter(filter(None, (rescuing_rung(x.record.details) for x in good)))
@@ -105,14 +106,14 @@ def _detail_ranges(good: Sequence[LabelEntry]) -> dict[str, tuple[float, float, 
     return out
 
 
-def doubt_policy(history: History, fidelity: str, doubt: Doubt) -> str:
+def doubt_policy(history: History, fidelity: Fidelity, doubt: Doubt) -> str:
     """Return, in words, the treatment of labels with this doubt."""
     policy = config_value(history, "levels", fidelity, "doubts")
     verdict = policy.get(doubt.name.lower()) if isinstance(policy, dict) else policy
     return _VERDICTS.get(str(verdict), _VERDICTS["flag"])
 
 
-def is_excluded(history: History, fidelity: str, doubt: Doubt) -> bool:
+def is_excluded(history: History, fidelity: Fidelity, doubt: Doubt) -> bool:
     """Return True if labels with this doubt are excluded from training."""
     return doubt_policy(history, fidelity, doubt) == _VERDICTS["exclude"]
 
@@ -143,7 +144,7 @@ class NoiseFloor:
     where it was not tested.
     """
 
-    fidelity: str
+    fidelity: Fidelity
     title: str
     n: int
     lost: int
@@ -212,7 +213,7 @@ def noise_floors(history: History) -> tuple[NoiseFloor, ...]:
 
 
 def _noise_floor(
-    fidelity: str,
+    fidelity: Fidelity,
     name: str,
     found: Sequence[Noise],
     errors: tuple[float | None, float | None],

@@ -7,7 +7,7 @@ from typing import Any
 
 from alloop.core.atoms import hill_formula
 from alloop.core.doubts import doubts_of_details
-from alloop.core.levels import LevelId
+from alloop.core.levels import Fidelity, LevelId
 from alloop.core.records import Label, ModelCheck, Noise, Unlabelled, Walker
 from alloop.core.text import local_time, printable_line
 from alloop.history.reader import History, JournalEntry
@@ -26,14 +26,14 @@ from alloop.report.text.formatting import (
 )
 
 
-def turn_text(turn: e.Turn, levels: Mapping[str, str]) -> str:
+def turn_text(turn: e.Turn, levels: Mapping[Fidelity, LevelId]) -> str:
     """Return one journal record as a line; levels: level id by fidelity."""
     asked = _command_text(turn.commands)
     line = event_text(turn.event, levels)
     return f"{line} → {asked}" if asked else line
 
 
-def event_text(event: e.Event, levels: Mapping[str, str]) -> str:
+def event_text(event: e.Event, levels: Mapping[Fidelity, LevelId]) -> str:
     """Return one event as a phrase; levels: level id by fidelity."""
     match event:
         case e.Opened():
@@ -72,7 +72,7 @@ def _manual_text(event: e.Excluded | e.Included) -> str:
     return f"{what} {event.frame[:8]} {done} by hand{why}"
 
 
-def _answer_text(event: e.Answer, levels: Mapping[str, str]) -> str:
+def _answer_text(event: e.Answer, levels: Mapping[Fidelity, LevelId]) -> str:
     match event:
         case e.Prepared():
             return (
@@ -163,7 +163,9 @@ def _opening_text(event: e.Opened) -> str:
     return f"campaign opened: {molecules}, seed {event.seed}{supplied}"
 
 
-def _label_text(event: e.Labelled | e.NotLabelled, levels: Mapping[str, str]) -> str:
+def _label_text(
+    event: e.Labelled | e.NotLabelled, levels: Mapping[Fidelity, LevelId]
+) -> str:
     if isinstance(event, e.NotLabelled):
         record = event.unlabelled
         details = f" ({record.message})" if record.message else ""
@@ -178,14 +180,14 @@ def _label_text(event: e.Labelled | e.NotLabelled, levels: Mapping[str, str]) ->
 
 
 def _label_name(
-    record: Label | Unlabelled | Noise, levels: Mapping[str, LevelId]
+    record: Label | Unlabelled | Noise, levels: Mapping[Fidelity, LevelId]
 ) -> str:
     """Return the name of a label for people: `cheap label of frame 01234567`."""
     fidelity = _level_fidelity(record.level, levels)
     return f"{fidelity} label of frame {record.frame[:8]}"
 
 
-def _level_fidelity(level: str, levels: Mapping[str, str]) -> str:
+def _level_fidelity(level: str, levels: Mapping[Fidelity, LevelId]) -> str:
     return next((key for key, value in levels.items() if value == level), level)
 
 
@@ -219,7 +221,7 @@ def _part_text(event: e.PartTrained) -> str:
     )
 
 
-def _price_text(event: e.Priced, levels: Mapping[str, str]) -> str:
+def _price_text(event: e.Priced, levels: Mapping[Fidelity, LevelId]) -> str:
     known = sorted(
         f"{_level_fidelity(level, levels)} from {plural(cost.labels, 'label')}"
         for level, cost in event.costs.items()
@@ -299,13 +301,15 @@ def log_lines(history: History, last: int = 0) -> Iterator[str]:
         yield log_line(entry, levels)
 
 
-def log_line(entry: JournalEntry, levels: Mapping[str, str]) -> str:
+def log_line(entry: JournalEntry, levels: Mapping[Fidelity, LevelId]) -> str:
     """Return a journal record as a line; levels: level id by fidelity."""
     line = printable_line(turn_text(entry.turn, levels))
     return f"{entry.seq:>6}  {local_time(entry.time)}  {line}"
 
 
-def log_entry(entry: JournalEntry, levels: Mapping[str, str]) -> dict[str, Any]:
+def log_entry(
+    entry: JournalEntry, levels: Mapping[Fidelity, LevelId]
+) -> dict[str, Any]:
     """Return a journal record for scripts: number, local time, event and sentence."""
     return {
         "record": entry.seq,

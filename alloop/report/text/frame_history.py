@@ -10,6 +10,7 @@ import numpy as np
 
 from alloop.core.atoms import hill_formula
 from alloop.core.frame import Frame, FrameId
+from alloop.core.levels import FIDELITIES
 from alloop.core.records import Candidate, Label, Noise
 from alloop.core.text import local_time
 from alloop.history.frame_search import FoundFrame, find_frame
@@ -96,7 +97,7 @@ def describe_frame(history: History, prefix: str) -> list[str]:
     frame, proposal = found.frame, _frame_proposal(history, found)
     labels = {
         fidelity: labels_by_frame(history, fidelity).get(frame.id)
-        for fidelity in ("cheap", "expensive")
+        for fidelity in FIDELITIES
     }
     origin = {} if proposal is None else {frame.id: origin_of(proposal, labels)}
     return describe_frames(history, [frame], origin)[frame.id]

@@ -7,6 +7,7 @@ import numpy as np
 from alloop.core.atoms import hill_formula
 from alloop.core.doubts import doubts_of_details
 from alloop.core.frame import Frame
+from alloop.core.levels import Fidelity
 from alloop.core.records import Detail, Label, Noise, Unlabelled
 from alloop.core.text import local_time
 from alloop.history.reader import History, JournalEntry
@@ -34,7 +35,7 @@ def frame_heading(frame: Frame) -> str:
 
 
 def label_error_text(
-    history: History, who: str, fidelity: str, mean: float, worst: float
+    history: History, who: str, fidelity: Fidelity, mean: float, worst: float
 ) -> str:
     """Return the errors of a generation on a frame, eV/Å, as a sentence."""
     return (

@@ -132,7 +132,7 @@ def budget_row(
     words = f"{count.good} good{made}{_doubtful_text(count)}{_bad_text(count)}"
     if not budget:
         return str(count.good), "", words
-    used = state.labels_used(kind)
+    used = state.labels_used("cheap" if kind == "cheap" else "expensive")
     bar = ProgressBar(
         total=budget,
         completed=min(used, budget),

@@ -1,7 +1,7 @@
 """Display of a running campaign: a panel on a terminal, plain lines elsewhere."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from statistics import fmean
 from types import TracebackType
@@ -13,6 +13,7 @@ from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
+from alloop.core.levels import Fidelity
 from alloop.core.text import printable, printable_line
 from alloop.loop import events as e
 from alloop.loop.rules import Rules
@@ -141,7 +142,8 @@ class LiveDisplay:
             return None
         seconds = 0.0
         money = budget_money(state, self._rules)  # its last label is an expensive one
-        for fidelity in state.levels if money is None else ("expensive",):
+        bought: Iterable[Fidelity] = ("expensive",) if money else state.levels
+        for fidelity in bought:
             count = labels_left(state, self._rules, fidelity)
             paid = [x for x in state.entries() if x.fidelity == fidelity and x.good]
             prices = [x.cpu_seconds for x in paid if x.cpu_seconds > 0.0]
