@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Literal
 
+from alloop.config.sections.base import build_record
 from alloop.config.sections.plan import Plan
 from alloop.config.sections.potentials import NetworkSection, Ready
 from alloop.config.sections.training import (
@@ -125,8 +126,8 @@ def _stage_list(
     tuned = is_pretrained(kind)
     usual: Literal["adamw", "muon"] = "adamw" if tuned else "muon"
     schedule = Schedule(
-        training.lr or (_GENTLE if tuned else SCHEDULE.lr),
-        training.batch,
+        lr=training.lr or (_GENTLE if tuned else SCHEDULE.lr),
+        batch=training.batch,
         energy=training.energy,
         stress=training.stress,
         compile=training.compile,
@@ -145,18 +146,14 @@ def _stage_list(
             return standard_stages(training.steps, schedule)
         case Stages():
             return tuple(
-                Stage(
+                build_record(
+                    Stage,
+                    step,
                     name=step.name,
                     on=step.on,
                     steps=step.steps,
-                    start=step.start,
-                    weights=step.weights,
                     schedule=replace(schedule, **step.overrides),
-                    labels=step.labels,
-                    mix=step.mix,
-                    loss=step.loss,
                     temperature=step.temperature or 0.0,
-                    noise=step.noise,
                 )
                 for step in training.stages
             )

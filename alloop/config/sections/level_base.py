@@ -6,10 +6,11 @@ from typing import Annotated, Literal, Self, TypeAlias
 
 from pydantic import Discriminator, Field, model_validator
 
-from alloop.config.sections.base import NotNegative, Positive, Section, Share, union_tag
+from alloop.config.sections.base import Section, Share, setting_key, union_tag
 from alloop.core.doubts import Doubt
 from alloop.core.errors import InputError
 from alloop.core.levels import Level, make_level
+from alloop.labels.tolerances import Tolerances
 
 Verdict: TypeAlias = Literal["accept", "flag", "exclude"]
 
@@ -48,21 +49,11 @@ AnyDoubts: TypeAlias = Annotated[
 class Gate(Section):
     """Thresholds of this level that replace those of its class."""
 
-    closest: NotNegative | None = Field(
-        None, description="closest distance of two atoms, in sums of covalent radii"
-    )
-    net_force: Positive | None = Field(
-        None, description="largest sum of all forces, eV/Å"
-    )
-    torque: Positive | None = Field(None, description="largest sum of all torques, eV")
-    force: Positive | None = Field(
-        None, description="largest component of a force, eV/Å"
-    )
-    slope: Share | None = Field(
-        None,
-        description="share of labels whose forces are compared with a neighbour's "
-        "energy",
-    )
+    closest: float | None = setting_key(Tolerances, "closest", default=None)
+    net_force: float | None = setting_key(Tolerances, "net_force", default=None)
+    torque: float | None = setting_key(Tolerances, "torque", default=None)
+    force: float | None = setting_key(Tolerances, "force", default=None)
+    slope: float | None = setting_key(Tolerances, "slope", default=None)
 
 
 class LevelSection(Section, ABC):
