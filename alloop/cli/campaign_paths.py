@@ -156,7 +156,7 @@ def short_path(path: Path) -> str:
 
 
 def _missing_path(place: Path) -> str:
-    from alloop.config.problems import nearest_word
+    from alloop.core.text import nearest_word
 
     folder = place.parent
     beside = [x.name for x in folder.iterdir()] if folder.is_dir() else []

@@ -15,8 +15,7 @@ import numpy as np
 from alloop.config import Setup
 from alloop.config.checks.validate import known_kinds
 from alloop.config.load import parse_campaign
-from alloop.config.merge import merge_trees
-from alloop.config.yaml_text import dump_yaml
+from alloop.config.yaml_text import dump_yaml, merge_trees
 from alloop.core.batch import pack_frames
 from alloop.core.prediction_errors import largest_force_errors, prediction_errors
 from alloop.core.records import (

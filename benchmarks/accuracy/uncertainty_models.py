@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from alloop.config.trainer import make_trainer
+from alloop.config.build import make_trainer
 from alloop.core.batch import pack_frames
 from alloop.core.records import TrainingData
 from alloop.core.seeds import random_stream
