@@ -2,12 +2,13 @@
 
 from pathlib import Path
 from shlex import quote
-from typing import TYPE_CHECKING, Annotated, TypeAlias
+from typing import TYPE_CHECKING, Annotated, Any, TypeAlias
 
 import typer
 
 from alloop.cli.console import print_error
 from alloop.core.errors import InputError
+from alloop.core.settings import limits_of, settings_of
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -42,6 +43,18 @@ FramesFile: TypeAlias = Annotated[
 Force: TypeAlias = Annotated[
     bool, typer.Option("--force", help="replace an existing output file")
 ]
+
+
+def setting_option(record: type[Any], key: str, **changes: Any) -> Any:
+    """Return the option for a setting of a record, with its meaning and limits.
+
+    The record's module must not import numpy, or every command would.
+    """
+    item = settings_of(record)[key]
+    limits = limits_of(item)
+    facts = {"help": item.metadata["description"]}
+    facts |= {"min": limits.get("ge"), "max": limits.get("le")}
+    return typer.Option(**{**facts, **changes})
 
 
 def find_store(place: Path) -> Path:
@@ -143,7 +156,7 @@ def short_path(path: Path) -> str:
 
 
 def _missing_path(place: Path) -> str:
-    from alloop.config.problems import nearest_word
+    from alloop.core.text import nearest_word
 
     folder = place.parent
     beside = [x.name for x in folder.iterdir()] if folder.is_dir() else []

@@ -184,7 +184,7 @@ def md(  # noqa: PLR0913 - one for each option
         float,
         typer.Option(min=0.0, help="temperature of thermostat and first velocities, K"),
     ] = 300.0,
-    timestep: Annotated[float, typer.Option(min=1e-3, help="time step, fs")] = 0.5,
+    timestep: Annotated[float, typer.Option(help="time step of MD, fs")] = 0.5,
     walkers: Annotated[
         int,
         typer.Option(min=1, help="number of walkers, on the start structures in turn"),
@@ -196,7 +196,7 @@ def md(  # noqa: PLR0913 - one for each option
         str, typer.Option(help="integrator: langevin (thermostat) or verlet (NVE)")
     ] = "langevin",
     friction: Annotated[
-        float, typer.Option(min=0.0, help="friction of the thermostat, 1/fs")
+        float, typer.Option(help="friction of the thermostat, 1/fs")
     ] = 0.01,
     pressure: Annotated[
         float | None,

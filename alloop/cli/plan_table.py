@@ -204,7 +204,7 @@ def _work_sentences(setup: Setup, prices: WorkPrices) -> Iterator[str]:
 
 
 def _control_sentences(
-    setup: Setup, costs: Mapping[str, Cost], prices: WorkPrices
+    setup: Setup, costs: Mapping[Fidelity, Cost], prices: WorkPrices
 ) -> Iterator[str]:
     """Yield the cost of both controls, which share the first labels.
 

@@ -11,11 +11,13 @@ from alloop.cli.campaign_paths import (
     FramesFile,
     ModelPath,
     open_campaign,
+    setting_option,
     short_path,
 )
 from alloop.cli.console import Quiet, print_text, print_warning
 from alloop.cli.diagnose_command import is_campaign, load_with_training
 from alloop.core.errors import InputError
+from alloop.refine.settings import TestTimeSettings
 
 if TYPE_CHECKING:
     from alloop.cli.job_displays import ProgressDisplay
@@ -26,11 +28,7 @@ if TYPE_CHECKING:
     from alloop.history.reader import History
     from alloop.jobs.label_frames import LabelProgress
     from alloop.jobs.training_set import KnownFrames
-    from alloop.refine.test_time import (
-        TestTimeLabels,
-        TestTimeOutcome,
-        TestTimeSettings,
-    )
+    from alloop.refine.test_time import TestTimeLabels, TestTimeOutcome
     from alloop.training.fit import Progress
 
 _STAGES = {"head": "fitting a head", "test-time": "training on the cheap labels"}
@@ -85,13 +83,15 @@ def refine(  # noqa: PLR0913 - one for each option
     ] = "angstrom",
     worse: Annotated[
         float,
-        typer.Option(
-            min=0.0, help="share by which the error on held-out labels may grow"
+        setting_option(
+            TestTimeSettings,
+            "worse",
+            help="share by which the error on held-out labels may grow",
         ),
-    ] = 0.02,
+    ] = TestTimeSettings().worse,
     steps: Annotated[
-        int, typer.Option(min=1, help="gradient steps on the cheap labels")
-    ] = 1500,
+        int, setting_option(TestTimeSettings, "steps")
+    ] = TestTimeSettings().steps,
     training: Annotated[
         str | None,
         typer.Option(
@@ -124,7 +124,6 @@ def refine(  # noqa: PLR0913 - one for each option
     from alloop.jobs.training_set import file_frames
     from alloop.refine.test_time import (
         TestTimeLabels,
-        TestTimeSettings,
         require_elements,
         require_network,
     )

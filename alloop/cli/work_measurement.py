@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from alloop.config import Setup
-from alloop.config.trainer import make_trainer
+from alloop.config.build import make_trainer
 from alloop.core.batch import pack_frames
 from alloop.core.errors import AlloopError
 from alloop.core.frame import Frame

@@ -8,9 +8,8 @@ ConfigError lists every mistake at once.
 """
 
 from alloop.config.load import campaign_schema, load_campaign, parse_campaign
-from alloop.config.problems import ConfigError, Problem
 from alloop.config.setup import Setup, fixed_differences
-from alloop.config.yaml_text import changed_keys
+from alloop.config.yaml_text import ConfigError, Problem, changed_keys
 
 __all__ = [
     "ConfigError",

@@ -16,15 +16,21 @@ from alloop.config.checks.plan_checks import (
 )
 from alloop.config.checks.training_checks import coverage_problems, reference_problems
 from alloop.config.checks.validate import known_kinds, validate_tree
-from alloop.config.merge import collect_fragments
-from alloop.config.molecules import element_symbols
-from alloop.config.problems import ConfigError, Problem
 from alloop.config.sections.plan import Plan
 from alloop.config.sections.potentials import Ready
 from alloop.config.setup import Setup
-from alloop.config.starting_data import read_starting_data
-from alloop.config.supplied_sets import read_supplied_sets
-from alloop.config.yaml_text import parse_yaml, read_yaml_text
+from alloop.config.starting_data import (
+    element_symbols,
+    read_starting_data,
+    read_supplied_sets,
+)
+from alloop.config.yaml_text import (
+    ConfigError,
+    Problem,
+    collect_fragments,
+    parse_yaml,
+    read_yaml_text,
+)
 from alloop.core.errors import AlloopError, InputError
 from alloop.core.levels import Level
 

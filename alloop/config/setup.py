@@ -9,13 +9,18 @@ from typing import TYPE_CHECKING, Any
 from alloop.config import build
 from alloop.config.checks.validate import known_kinds, validate_tree
 from alloop.config.cluster import cluster_plan
-from alloop.config.merge import merge_trees
-from alloop.config.molecules import molecule_names
-from alloop.config.problems import ConfigError, Problem
 from alloop.config.sections.clusters import Address, BatchSystem
 from alloop.config.sections.plan import Plan
-from alloop.config.supplied_sets import replays, same_labels
-from alloop.config.yaml_text import Tree, dump_yaml, parse_yaml, rename_test_section
+from alloop.config.starting_data import molecule_names, replays, same_labels
+from alloop.config.yaml_text import (
+    ConfigError,
+    Problem,
+    Tree,
+    dump_yaml,
+    merge_trees,
+    parse_yaml,
+    rename_test_section,
+)
 from alloop.core.batch import Batch
 from alloop.core.frame import Frame
 from alloop.core.levels import Fidelity, Level

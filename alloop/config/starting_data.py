@@ -1,17 +1,17 @@
-"""A campaign's first data: molecules, labels of the user, a validation set."""
+"""The frames and labels that a configuration names: molecules, files, other stores."""
 
-from collections.abc import Iterable, Mapping
+import hashlib
+import re
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from alloop.config.molecules import (
-    molecule_by_name,
-    molecule_composition,
-    read_start_file,
-    start_problems,
-)
-from alloop.config.problems import Problem
+import numpy as np
+from ase import Atoms
+from ase.data import chemical_symbols
+from ase.data.g2 import data as g2
+
 from alloop.config.sections.data import (
     File,
     Labelled,
@@ -22,18 +22,175 @@ from alloop.config.sections.data import (
     Units,
 )
 from alloop.config.sections.plan import Plan
-from alloop.core.atoms import hill_formula
+from alloop.config.sections.potentials import Ready
+from alloop.config.sections.replay import ReplayedFrames, ReplayedLabels
+from alloop.config.yaml_text import Problem
+from alloop.core.atoms import chemical_symbol, from_atoms, hill_formula
+from alloop.core.batch import Batch, pack_frames
 from alloop.core.errors import AlloopError, InputError
-from alloop.core.frame import Frame
+from alloop.core.frame import Frame, FrameId
 from alloop.core.levels import Fidelity, Level
-from alloop.core.records import Label
+from alloop.core.records import Label, LabelSet
+from alloop.core.text import nearest_word
+from alloop.core.units import Floats
 from alloop.files.labelled_frames import energy_conflict
+from alloop.labels.gate import check_electrons, check_geometry
+from alloop.labels.programs import program_of
+from alloop.labels.tolerances import FOREIGN
 from alloop.loop.events import Given, Opened
+from alloop.models.settings import pretrained
 
 if TYPE_CHECKING:
     from alloop.intake import LabelledFrames
 
-_SHOWN = 3
+NAMES = {
+    "water": "H2O",
+    "ammonia": "NH3",
+    "methane": "CH4",
+    "methanol": "CH3OH",
+    "formaldehyde": "H2CO",
+    "ethane": "C2H6",
+    "ethene": "C2H4",
+    "ethylene": "C2H4",
+    "ethyne": "C2H2",
+    "acetylene": "C2H2",
+    "ethanol": "CH3CH2OH",
+    "dimethyl ether": "CH3OCH3",
+    "acetaldehyde": "CH3CHO",
+    "acetic acid": "CH3COOH",
+    "formic acid": "HCOOH",
+    "benzene": "C6H6",
+    "carbon dioxide": "CO2",
+    "hydrogen peroxide": "H2O2",
+    "CH2O": "H2CO",
+    "CH4O": "CH3OH",
+    "H3N": "NH3",
+}
+_UNREADABLE = (ValueError, IndexError, OSError, RuntimeError)
+
+
+def molecule_by_name(item: Molecule) -> Frame:
+    """Return the equilibrium structure of a small molecule, from ASE's G2 set.
+
+    Raises InputError for an unknown name.
+    """
+    name = NAMES.get(item.molecule, NAMES.get(item.molecule.lower(), item.molecule))
+    if name not in g2:
+        raise InputError(_unknown_molecule(item.molecule))
+    known = g2[name]
+    atoms = Atoms(known["symbols"], positions=known["positions"])
+    unpaired = round(sum(known["magmoms"] or (0,)))
+    spin = unpaired if item.spin is None else item.spin
+    return from_atoms(atoms, charge=item.charge, spin=spin)
+
+
+def read_start_file(item: File, folder: Path) -> list[Frame]:
+    """Read the structures in a file; raise InputError if it cannot be read."""
+    from ase.io import read  # imports scipy
+    from ase.io.formats import UnknownFileTypeError
+
+    path = folder / item.file
+    if not path.is_file():
+        raise InputError(f"expected a structure file, {item.file} is not there")
+    try:
+        found = read(path, index=item.index)
+    except KeyError as error:
+        raise InputError(_no_element(item.file, str(error.args[0]))) from error
+    except (UnknownFileTypeError, *_UNREADABLE) as error:
+        raise InputError(
+            f"expected structures that ASE can read, {item.file} is not "
+            f"({type(error).__name__}: {error})"
+        ) from error
+    images = [found] if isinstance(found, Atoms) else list(found)
+    if not images:
+        raise InputError(f"expected at least one structure, {item.file} has none")
+    return [from_atoms(atoms, item.charge, item.spin) for atoms in images]
+
+
+def molecule_names(frames: Sequence[Frame]) -> tuple[str, ...]:
+    """Return a name for each start: its formula, numbered if several share it."""
+    formulas = [hill_formula(frame) for frame in frames]
+    return tuple(
+        f"{name} {formulas[: i + 1].count(name)}" if formulas.count(name) > 1 else name
+        for i, name in enumerate(formulas)
+    )
+
+
+def element_symbols(frames: Sequence[Frame]) -> list[str]:
+    """Return the symbols of all elements, sorted by atomic number."""
+    numbers = np.unique(np.concatenate([[], *(f.numbers for f in frames)]))
+    return [chemical_symbol(int(number)) for number in numbers]
+
+
+def molecule_composition(frame: Frame) -> tuple[tuple[int, ...], int, int]:
+    """Return a key of the molecule: sorted atomic numbers, charge, spin."""
+    return tuple(sorted(map(int, frame.numbers))), frame.charge, frame.spin
+
+
+def start_problems(frame: Frame, levels: Sequence[Level]) -> list[str]:
+    """Return the reasons why a start cannot be used at these levels."""
+    found = []
+    strange = [int(z) for z in frame.numbers if not 0 < z < len(chemical_symbols)]
+    if strange:
+        found.append(f"expected chemical elements, got atomic number {strange[0]}")
+    if len(frame) == 1 and not strange:
+        found.append(_single_atom(frame))
+    close = None if strange else check_geometry(frame, FOREIGN)
+    if close is not None:
+        found.append(f"{hill_formula(frame)} cannot be a molecule: {close}")
+    if any(program_of(level).counts_electrons(frame) for level in levels):
+        odd = check_electrons(frame)
+        found += (
+            []
+            if odd is None
+            else [f"{hill_formula(frame)}: {odd}; set charge or multiplicity"]
+        )
+    for level in levels:
+        found += _boundary_problems(frame, level)
+        if text := program_of(level).state_refusal(level.settings, frame):
+            found.append(text)
+    return found
+
+
+def _single_atom(frame: Frame) -> str:
+    return (
+        f"expected molecules or cells of two atoms or more, got a single "
+        f"{hill_formula(frame)}: no force ever acts on it, so that MD has nothing to "
+        "learn; "
+        "leave it out (`alloop atoms` gives its energy)"
+    )
+
+
+def _boundary_problems(frame: Frame, level: Level) -> list[str]:
+    treats = program_of(level).boundary(level.settings)
+    name, cell = hill_formula(frame), any(frame.pbc)
+    if cell and not all(frame.pbc) and treats in ("cells", "both"):
+        return [f"{name} is periodic in part, {level.title} needs all directions"]
+    if not cell and treats == "cells":
+        return [f"{name} is a molecule, {level.title} treats cells"]
+    if cell and treats == "molecules":
+        return [f"{name} is periodic, {level.title} treats molecules"]
+    return []
+
+
+def _unknown_molecule(name: str) -> str:
+    for token in re.findall(r"[A-Z][a-z]?", name):
+        if token not in chemical_symbols and token[0] not in chemical_symbols:
+            return f"there is no element `{token}` in `{name}`{_near_element(token)}"
+    close = nearest_word(name, [*NAMES, *g2])
+    hint = f"did you mean `{close}`, or" if close else "give its structure as"
+    return f"no molecule is known as `{name}`; {hint} `file: {name}.xyz`?"
+
+
+def _no_element(file: str, token: str) -> str:
+    return (
+        f"{file} has an atom of element `{token}`, which is none{_near_element(token)}"
+    )
+
+
+def _near_element(token: str) -> str:
+    close = nearest_word(token, chemical_symbols[1:], cutoff=0.5)
+    return f"; did you mean `{close}`?" if close else ""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -276,3 +433,168 @@ def _refuse_duplicates(found: StartingData) -> None:
             "validation",
             f"frames that are trained on cannot validate: {pairs}{more}; take them out",
         )
+
+
+_SHOWN = 3
+
+
+@dataclass(slots=True)
+class SuppliedSets:
+    """The sets of acceptance by name, frames to replay, and problems and warnings."""
+
+    sets: dict[str, LabelSet] = field(default_factory=dict)
+    replay: LabelSet | Batch | None = None
+    warnings: list[str] = field(default_factory=list)
+    problems: list[Problem] = field(default_factory=list)
+
+    def refuse(self, path: str, text: str | None) -> None:
+        """Add a problem, unless the text is None."""
+        if text is not None:
+            self.problems.append(Problem(path, text))
+
+
+def read_supplied_sets(
+    plan: Plan, folder: Path, start: StartingData, model: bytes | None
+) -> SuppliedSets:
+    """Read the frames of `acceptance.sets` and `training.replay`; writes nothing.
+
+    start: the data of the campaign; model: the user's model, if there is one.
+    """
+    found = SuppliedSets()
+    sections = {} if plan.acceptance is None else plan.acceptance.sets
+    for name, section in sections.items():
+        path = f"acceptance.sets.{name}"
+        try:
+            intake = read_label_file(folder / section.labels, section)
+        except AlloopError as error:
+            found.refuse(path, str(error))
+            continue
+        found.warnings += [f"{path}: {text}" for text in intake.warnings]
+        labels = label_set(intake)
+        found.sets[name] = labels
+        found.refuse(path, unknown_frames(plan, labels.batch, start, model))
+        found.refuse(path, _trained_frames(labels, start))
+    if replays(plan):
+        _add_replay(found, plan, folder, start, model)
+    return found
+
+
+def replays(plan: Plan) -> bool:
+    """Return True if fine-tuning replays frames."""
+    return plan.training is not None and plan.training.replay is not None
+
+
+def read_replay(plan: Plan, folder: Path) -> tuple[LabelSet | Batch, tuple[str, ...]]:
+    """Return the frames that a plan replays, and warnings about them.
+
+    Raises InputError where they cannot be read.
+    """
+    section = None if plan.training is None else plan.training.replay
+    if isinstance(section, ReplayedLabels):
+        intake = read_label_file(folder / section.labels, section)
+        return label_set(intake), intake.warnings
+    assert isinstance(section, ReplayedFrames)
+    return pack_frames(read_start_file(section, folder)), ()
+
+
+def _add_replay(
+    found: SuppliedSets,
+    plan: Plan,
+    folder: Path,
+    start: StartingData,
+    model: bytes | None,
+) -> None:
+    path = "training.replay"
+    try:
+        found.replay, warnings = read_replay(plan, folder)
+    except AlloopError as error:
+        found.refuse(path, str(error))
+        return
+    found.warnings += [f"{path}: {text}" for text in warnings]
+    batch = _batch(found.replay)
+    found.refuse(path, unknown_frames(plan, batch, start, model))
+    replayed = {frame.id for frame in batch.frames()}
+    for name, labels in found.sets.items():
+        if twice := _frames_among(labels, replayed):
+            text = f"frames that are replayed cannot test: {twice}; take them out"
+            found.refuse(f"acceptance.sets.{name}", text)
+
+
+def label_set(intake: "LabelledFrames") -> LabelSet:
+    """Return the labels of a file as one set."""
+    return LabelSet.of(intake.frames, intake.energies, intake.forces, intake.stress)
+
+
+def unknown_frames(
+    plan: Plan, batch: Batch, start: StartingData, model: bytes | None
+) -> str | None:
+    """Return a sentence about frames that the potential cannot treat, or None.
+
+    A network knows the elements that it is trained on, a model that the user supplied
+    its own ones too, and a universal potential all that it was made for.
+    """
+    if (universal := pretrained(plan.potential.kind)) is not None:
+        return universal.refusal(batch)
+    known = {int(z) for frame in start.start for z in frame.numbers}
+    if isinstance(plan.potential, Ready) and model is not None:
+        known |= _model_elements(model)
+    strange = sorted(set(batch.numbers.tolist()) - known)
+    if not known or not strange:
+        return None
+    return (
+        f"expected frames of {_symbols(known)}, which the potential is trained on, got "
+        f"{_symbols(strange)}; take them out"
+    )
+
+
+def same_labels(one: LabelSet | Batch, other: LabelSet | Batch) -> bool:
+    """Return True if two sets hold the same frames in order, with equal labels."""
+    return frames_digest(one) == frames_digest(other)
+
+
+def _batch(frames: LabelSet | Batch) -> Batch:
+    return frames if isinstance(frames, Batch) else frames.batch
+
+
+def frames_digest(frames: LabelSet | Batch) -> bytes:
+    """Return a hash of frames and, where they have some, of their labels."""
+    digest = hashlib.sha256()
+    for frame in _batch(frames).frames():
+        digest.update(frame.id.encode())
+    if isinstance(frames, LabelSet):
+        digest.update(_bytes(frames.energies) + _bytes(frames.forces))
+    return digest.digest()
+
+
+def _bytes(values: Floats) -> bytes:
+    return np.ascontiguousarray(values).tobytes()
+
+
+def _model_elements(model: bytes) -> set[int]:
+    from alloop.models.checkpoint import checkpoint_from_bytes
+    from alloop.potentials.restore import inner_checkpoint
+
+    settings = inner_checkpoint(checkpoint_from_bytes(model)).settings
+    return {int(z) for z in settings.get("references") or {}}
+
+
+def _trained_frames(labels: LabelSet, start: StartingData) -> str | None:
+    twice = _frames_among(labels, {item.frame.id for item in start.train})
+    if not twice:
+        return None
+    return f"frames that are trained on cannot test: {twice}; take them out"
+
+
+def _frames_among(labels: LabelSet, ids: Collection[FrameId]) -> str:
+    """Return the indices of the frames that are among `ids`, as text."""
+    own = [frame.id for frame in labels.batch.frames()]
+    return _listed([str(index) for index, key in enumerate(own) if key in ids])
+
+
+def _listed(items: Sequence[str]) -> str:
+    more = f" and {len(items) - _SHOWN} more" if len(items) > _SHOWN else ""
+    return ", ".join(items[:_SHOWN]) + more
+
+
+def _symbols(numbers: Collection[int]) -> str:
+    return ", ".join(chemical_symbol(z) for z in sorted(numbers))

@@ -21,14 +21,18 @@ from alloop.config.checks.device_checks import device_problems
 from alloop.config.checks.training_checks import training_problems
 from alloop.config.checks.validate import known_kinds, validate_tree
 from alloop.config.load import own_model
-from alloop.config.merge import collect_fragments
-from alloop.config.problems import ConfigError, Problem
 from alloop.config.sections.clusters import Local
 from alloop.config.sections.data import Labels, Store
 from alloop.config.sections.plan import Plan
 from alloop.config.sections.potentials import NetworkSection
 from alloop.config.sections.training import Asteroid, Standard
-from alloop.config.yaml_text import Tree, parse_yaml
+from alloop.config.yaml_text import (
+    ConfigError,
+    Problem,
+    Tree,
+    collect_fragments,
+    parse_yaml,
+)
 from alloop.core.errors import InputError
 from alloop.models.settings import is_pretrained
 

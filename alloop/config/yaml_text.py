@@ -1,13 +1,53 @@
-"""Conversion of YAML text to plain trees and back, and differences of two trees."""
+"""The text of a configuration: YAML read, merged and written, and its mistakes."""
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from os.path import relpath
 from pathlib import Path
 from typing import Any, TypeAlias
 
 import yaml
 
-from alloop.config.problems import ConfigError, Problem
+from alloop.core.errors import InputError
+from alloop.core.text import nearest_word, plural
+from alloop.labels.levels import level_mapping
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """One mistake: the dotted path of the key and one sentence."""
+
+    path: str
+    text: str
+
+    def __str__(self) -> str:
+        return f"{self.path}: {self.text}" if self.path else self.text
+
+
+class ConfigError(InputError):
+    """The error of an unusable configuration; `problems` holds every mistake."""
+
+    def __init__(self, where: str, problems: Iterable[Problem]) -> None:
+        self.where = where
+        self.problems = tuple(problems)
+        head = f"{where} has {plural(len(self.problems), 'mistake')}:"
+        super().__init__("\n".join([head, *(f"  {p}" for p in self.problems)]))
+
+
+def key_suggestion(word: str, known: Collection[str]) -> str:
+    """Return `did you mean ...?` if a known word is near, else all known words."""
+    close = nearest_word(word, known)
+    if close is not None:
+        return f"did you mean `{close}`?"
+    return f"known are {', '.join(f'`{name}`' for name in known)}"
+
+
+def shown_value(value: Any) -> str:
+    """Return a value as text for a message, shortened to 60 characters."""
+    text = repr(value) if isinstance(value, str) else str(value)
+    return text if len(text) <= 60 else f"{text[:57]}..."
+
 
 Tree: TypeAlias = dict[str, Any]
 
@@ -180,3 +220,176 @@ def _syntax_message(error: yaml.YAMLError) -> str:
         return f"this is not YAML: {error}"
     mark = error.problem_mark
     return f"line {mark.line + 1}, column {mark.column + 1}: {error.problem}"
+
+
+BASE = "level"  # in a mapping: the name or file that its other keys override
+_SUFFIXES = (".yaml", ".yml")
+
+
+def place_levels(tree: Tree, folder: Path) -> Tree:
+    """Return the tree of a file in `folder` with its levels as mappings.
+
+    Paths in the levels become absolute. A level that is text becomes `{level: text}`.
+    """
+    levels = tree.get("levels")
+    if not isinstance(levels, Mapping):
+        return tree
+    spelled = {key: _place_level(value, folder) for key, value in levels.items()}
+    return {**tree, "levels": spelled}
+
+
+def expand_level(given: Any) -> Any:
+    """Return a level in any notation as a mapping with `kind`.
+
+    Raises ValueError if it is not a level. A name that ends in .yaml or .yml is a file,
+    relative to the working folder.
+    """
+    if isinstance(given, str):
+        given = {BASE: given}
+    if not isinstance(given, Mapping) or BASE not in given:
+        return given
+    own = {key: value for key, value in given.items() if key != BASE}
+    try:
+        return {**_base_settings(given[BASE]), **own}
+    except InputError as error:
+        raise ValueError(str(error)) from error
+
+
+def _base_settings(name: Any) -> Mapping[str, Any]:
+    if not isinstance(name, str):
+        raise InputError(f"expected the name or file of a level, got {name!r}")
+    if not name.endswith(_SUFFIXES):
+        return level_mapping(name)
+    given = _place_level(_read_level_file(Path(name)), Path(name).absolute().parent)
+    inner = given.pop(BASE, None)
+    if inner is None:
+        return dict(given)
+    if str(inner).endswith(_SUFFIXES):
+        raise InputError(f"{name} names another file, {inner}; name that one instead")
+    return {**_base_settings(inner), **given}
+
+
+def _read_level_file(path: Path) -> Tree:
+    if not path.is_file():
+        others = [x.name for x in path.parent.glob("*.y*ml")]
+        close = nearest_word(path.name, others)
+        hint = f"; did you mean {close!r}?" if close else ""
+        raise InputError(f"expected a level's YAML file, {path} is not there{hint}")
+    tree = parse_yaml(read_yaml_text(path), str(path))
+    if "levels" in tree:
+        raise InputError(f"{path} holds `levels:`, not one level; `extends` it instead")
+    return tree
+
+
+def _place_level(given: Any, folder: Path) -> Any:
+    given = {BASE: given} if isinstance(given, str) else given
+    if not isinstance(given, Mapping):
+        return given
+    files = {
+        key: str(folder.absolute() / value)
+        for key, value in given.items()
+        if _is_file(key, value)
+    }
+    return {**given, **files}
+
+
+def _is_file(key: str, value: Any) -> bool:
+    if not isinstance(value, str):
+        return False
+    return key == "path" or (key == BASE and value.endswith(_SUFFIXES))
+
+
+Kinds: TypeAlias = Mapping[str, set[str]]  # the keys of each `kind`
+
+_PATHS = ("store", "cache", "file", "labels", "path")  # keys that hold paths
+
+
+@dataclass(frozen=True, slots=True)
+class _FragmentPlace:
+    """The position of a file in the chain of `extends`.
+
+    folder: its folder; name: its name for messages; above: the files that extend it.
+    """
+
+    folder: Path
+    name: str
+    above: tuple[Path, ...] = ()
+
+    def refuse(self, message: str) -> ConfigError:
+        return ConfigError(self.name, [Problem("extends", message)])
+
+
+def collect_fragments(tree: Tree, folder: Path, name: str, kinds: Kinds) -> Tree:
+    """Return the tree merged over all that it `extends`.
+
+    Paths in the result are relative to `folder`. extends: a file or a list of files,
+    relative to the file that names them; later files override earlier ones, and the
+    tree overrides all of them. Raises ConfigError for a missing file or a cycle.
+    """
+    return _collect_from(tree, _FragmentPlace(folder, name), kinds)
+
+
+def merge_trees(below: Tree, above: Tree, kinds: Kinds) -> Tree:
+    """Merge `above` over `below`, mapping by mapping; lists and values are replaced.
+
+    If `kind` differs, only those keys of `below` are kept that the new kind has too.
+    The kind of a level that is a short name or a file is that name or file.
+    """
+    kind = _tree_kind(above)
+    merged = dict(below)
+    if kind is not None and kind != (_tree_kind(below) or kind):
+        known = kinds.get(str(kind), kinds.get(BASE, set()))
+        merged = {key: value for key, value in below.items() if key in known}
+    for key, value in above.items():
+        old = merged.get(key)
+        if isinstance(old, dict) and isinstance(value, dict):
+            merged[key] = merge_trees(old, value, kinds)
+        else:
+            merged[key] = value
+    return merged
+
+
+def _collect_from(tree: Tree, place: _FragmentPlace, kinds: Kinds) -> Tree:
+    tree, merged = rename_test_section(tree, place.name), Tree()
+    for name in _extended_paths(tree, place):
+        path = (place.folder / name).resolve()
+        if path in place.above:
+            raise place.refuse(f"`{name}` extends this file; leave one out")
+        if not path.is_file():
+            raise place.refuse(
+                f"expected a YAML file, `{name}` is not there; give its path"
+            )
+        below = _FragmentPlace(path.parent, str(path), (*place.above, path))
+        whole = _collect_from(parse_yaml(read_yaml_text(path), str(path)), below, kinds)
+        merged = merge_trees(
+            merged, _move_paths(whole, path.parent, place.folder), kinds
+        )
+    own = {key: value for key, value in tree.items() if key != "extends"}
+    return merge_trees(merged, place_levels(own, place.folder), kinds)
+
+
+def _tree_kind(tree: Tree) -> Any:
+    return tree.get("kind", tree.get(BASE))
+
+
+def _extended_paths(tree: Tree, place: _FragmentPlace) -> list[str]:
+    given = tree.get("extends", [])
+    names = given if isinstance(given, list) else [given]
+    wrong = [name for name in names if not isinstance(name, str)]
+    if wrong:
+        raise place.refuse(f"expected a file or a list of files, got {wrong[0]!r}")
+    return names
+
+
+def _move_paths(tree: Any, there: Path, here: Path) -> Any:
+    """Return the tree of a file in `there` with its paths relative to `here`."""
+    if isinstance(tree, list):
+        return [_move_paths(item, there, here) for item in tree]
+    if not isinstance(tree, dict) or there == here.resolve():
+        return tree
+    return {
+        key: relpath(there / value, here.resolve())
+        if key in _PATHS and isinstance(value, str) and not Path(value).is_absolute()
+        else _move_paths(value, there, here)
+        for key, value in tree.items()
+    }

@@ -10,11 +10,15 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
-from alloop.config.build import replay_share, scorer_settings
+from alloop.config.build import (
+    make_trainer,
+    network_settings,
+    replay_share,
+    scorer_settings,
+)
 from alloop.config.sections.plan import Plan
 from alloop.config.sections.training import Standard
-from alloop.config.supplied_sets import frames_digest
-from alloop.config.trainer import make_trainer, network_settings
+from alloop.config.starting_data import frames_digest
 from alloop.core.batch import Batch
 from alloop.core.prediction_errors import (
     ErrorSummary,

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from alloop.config.sections.training import BiasWeighedSection
-from alloop.config.supplied_sets import read_replay, replays
+from alloop.config.starting_data import read_replay, replays
 from alloop.config.train_sections import (
     chosen_preset,
     preset_name,

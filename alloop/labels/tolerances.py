@@ -26,22 +26,27 @@ from typing import Any
 
 import numpy as np
 
+from alloop.core.settings import SHARE, setting
+
 
 @dataclass(frozen=True, slots=True)
 class Tolerances:
     """The thresholds of the checks.
 
-    closest: smallest distance over the sum of covalent radii (Cordero 2008, as in ASE).
-    Largest net_force in eV/Å, torque in eV (about the centroid, molecules only) and
-    force component in eV/Å. slope: the share of labels whose forces are compared with
-    the energy of a neighbouring frame, 0 to 1.
+    Covalent radii: Cordero 2008, as in ASE. torque: about the centroid, molecules only.
     """
 
-    closest: float = 0.5
-    net_force: float = 0.05
-    torque: float = 0.5
-    force: float = 100.0
-    slope: float = 0.0
+    closest: float = setting(
+        0.5, "closest distance of two atoms, in sums of covalent radii", ge=0
+    )
+    net_force: float = setting(0.05, "largest sum of all forces, eV/Å", gt=0)
+    torque: float = setting(0.5, "largest sum of all torques, eV", gt=0)
+    force: float = setting(100.0, "largest component of a force, eV/Å", gt=0)
+    slope: float = setting(
+        0.0,
+        "share of labels whose forces are compared with a neighbour's energy",
+        **SHARE,
+    )
 
 
 EXACT = Tolerances(net_force=1e-4, torque=1e-3)  # of exact gradients

@@ -11,6 +11,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from alloop.core.errors import InputError
+from alloop.core.settings import setting
 from alloop.models.universal.pretrained import Pretrained
 
 if TYPE_CHECKING:
@@ -26,39 +27,28 @@ BONDED = 2.0  # Å: atoms that are closer keep their trained envelope at any rad
 
 def _count(default: int, description: str, smallest: int = 1) -> int:
     """Return a field for a size of the network."""
-    limits = {"ge": smallest, "le": 4096}
-    size: int = field(default=default, metadata={"description": description, **limits})
-    return size
+    return setting(default, description, ge=smallest, le=4096)
 
 
 def _cutoff() -> float:
     """Return a field for a cutoff."""
-    facts = {
-        "description": "largest distance of two atoms that exchange messages, Å",
-        "gt": 0,
-        "le": 20,
-    }
-    cutoff: float = field(default=5.0, metadata=facts)
-    return cutoff
+    return setting(
+        5.0, "largest distance of two atoms that exchange messages, Å", gt=0, le=20
+    )
 
 
 def _radius() -> float | None:
-    """Return a field for the radius of a refined model; no file of campaigns has it."""
-    facts = {
-        "description": "distance at which messages end in place of the cutoff, Å",
-        "refined": True,
-    }
-    radius: float | None = field(default=None, metadata=facts)
+    """Return a field for the distance at which messages of a refined model end, Å.
+
+    It takes the place of the cutoff, and no file of campaigns has it.
+    """
+    radius: float | None = field(default=None, metadata={"refined": True})
     return radius
-
-
-def _choice(default: Any, description: str) -> Any:
-    return field(default=default, metadata={"description": description})
 
 
 def _frozen_part() -> Any:
     """Return a field for the part of a pretrained network that is not trained."""
-    return _choice("nothing", "part of the network that training leaves unchanged")
+    return setting("nothing", "part of the network that training leaves unchanged")
 
 
 def check_radius(radius: float | None, cutoff: float) -> None:
@@ -227,7 +217,7 @@ class CHGNetSettings(NetworkSettings):
         elements=frozenset(range(1, 95)),
         states="one",
     )
-    version: Literal["0.3.0", "r2scan"] = _choice(
+    version: Literal["0.3.0", "r2scan"] = setting(
         "0.3.0", "version of the pretrained weights"
     )
     freeze: Literal["nothing", "embeddings", "body"] = _frozen_part()
@@ -247,14 +237,11 @@ class SO3LRSettings(NetworkSettings):
         elements=frozenset((1, 6, 7, 8, 9, 15, 16, 17)),
         states="any",
     )
-    long_range: float = field(
-        default=1000.0,
-        metadata={
-            "description": "distance at which electrostatics and dispersion end, Å; "
-            "12 in a cell",
-            "ge": 4.5,
-            "le": 1000,
-        },
+    long_range: float = setting(
+        1000.0,
+        "distance at which electrostatics and dispersion end, Å; 12 in a cell",
+        ge=4.5,
+        le=1000,
     )
     freeze: Literal["nothing", "embeddings", "body"] = _frozen_part()
 
@@ -273,13 +260,8 @@ class ANISettings(NetworkSettings):
         elements=frozenset((1, 6, 7, 8)),
         states="neutral",
     )
-    member: int = field(
-        default=0,
-        metadata={
-            "description": "one of the eight members, 1 to 8; 0 for the mean of all",
-            "ge": 0,
-            "le": 8,
-        },
+    member: int = setting(
+        0, "one of the eight members, 1 to 8; 0 for the mean of all", ge=0, le=8
     )
     freeze: Literal["nothing", "body"] = _frozen_part()
 

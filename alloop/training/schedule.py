@@ -5,9 +5,12 @@ from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
 from alloop.core.errors import InputError
+from alloop.core.settings import COUNT, SHARE, WHOLE, setting
 
 Decay: TypeAlias = Literal["cosine", "exponential", "wsd"]
 Compile: TypeAlias = bool | Literal["auto"]
+Norm: TypeAlias = Literal["l2", "l1"]
+Optimiser: TypeAlias = Literal["muon", "adamw"]
 
 # CPU seconds, measured on PaiNN: the cost of compiling with an empty cache, and what
 # each step then saves for each edge in its batch (`Network.compiled_saving`: beside).
@@ -19,46 +22,66 @@ SAVED_EDGE = 2e-5
 class Schedule:
     """The schedule of one stage's optimisation.
 
-    optimiser: "muon" for the matrices that mix features and AdamW for the rest, or
-    "adamw" for all (`alloop.training.optimisers`). lr is the peak learning rate of
-    both, reached after `warmup` steps; ema is the decay of the averaged weights, which
-    are the result; clip bounds the gradient's norm; energy is ρ of ASTEROID's Eq. 1;
-    norm is the force loss, "l2" (mean length of an atom's error) or "l1" (mean of its
-    components). stress is the weight of the errors of virials, beside those of forces
-    and energies, where labels have a stress. With validation frames, errors are
-    computed every `every` steps; with a patience (in steps) the stage stops when they
-    have not fallen for so long, and keeps the best weights.
+    optimiser: "muon" moves the matrices that mix features, and AdamW the rest; "adamw"
+    all (`alloop.training.optimisers`). energy is ρ of ASTEROID's Eq. 1. patience: the
+    stage keeps the best weights where it ends early.
 
     decay: the way from the peak to `floor` times the peak at the last step: "cosine",
     "exponential", or "wsd" (warm up, stay, decay: constant for the share `hold` of the
-    steps, then half a cosine). weight_decay is AdamW's and Muon's, on matrices only.
-    layer_decay is the factor of the learning rate from each layer to the one below it.
-    epochs and seconds shorten the stage: passes over its frames, and CPU seconds, which
-    a measurement at the start turns into steps. compile: "auto" compiles where it saves
+    steps, then half a cosine). seconds shorten the stage: CPU seconds, which a
+    measurement at the start turns into steps. compile: "auto" compiles where it saves
     time (see `worth_compiling`).
 
     Raises InputError for an exponential decay to zero.
     """
 
-    lr: float = 5e-3
-    batch: int = 10
-    warmup: int = 50
-    ema: float = 0.99
-    clip: float = 5.0
-    energy: float = 0.05
-    norm: Literal["l2", "l1"] = "l2"
-    every: int = 100
-    patience: int | None = None
-    decay: Decay = "cosine"
+    lr: float = setting(5e-3, "peak learning rate", gt=0)
+    batch: int = setting(10, "frames in a training step", **COUNT)
+    warmup: int = setting(50, "steps until the peak learning rate", **WHOLE)
+    ema: float = setting(
+        0.99,
+        "decay of the running average of the weights, which is the result",
+        **SHARE,
+    )
+    clip: float = setting(5.0, "largest norm of the gradient", gt=0)
+    energy: float = setting(0.05, "weight of energies in the loss", **SHARE)
+    norm: Norm = setting(
+        "l2",
+        "force loss: mean length of an atom's error (l2) or mean of its components "
+        "(l1)",
+    )
+    every: int = setting(100, "steps between two validation errors", **COUNT)
+    patience: int | None = setting(
+        None,
+        "steps without a smaller validation error after which the stage ends; no limit "
+        "by default",
+        **COUNT,
+    )
+    decay: Decay = setting(
+        "cosine",
+        "fall of the learning rate: cosine, or wsd, which stays at the peak first",
+    )
     floor: float = 0.0
-    hold: float = 0.8
-    weight_decay: float = 0.0
-    layer_decay: float = 1.0
-    epochs: int | None = None
+    hold: float = setting(
+        0.8, "share of the steps at the peak, with `decay: wsd`", ge=0, lt=1
+    )
+    weight_decay: float = setting(0.0, "decoupled weight decay of the matrices", ge=0)
+    layer_decay: float = setting(
+        1.0,
+        "factor of the learning rate from each layer to the one below it",
+        gt=0,
+        le=1,
+    )
+    epochs: int | None = setting(
+        None, "most passes through the frames; no limit by default", **COUNT
+    )
     seconds: float | None = None
-    compile: Compile = "auto"
-    optimiser: Literal["muon", "adamw"] = "muon"
-    stress: float = 0.1
+    compile: Compile = setting(
+        "auto",
+        "whether training steps are compiled; auto: in stages that are long enough",
+    )
+    optimiser: Optimiser = setting("muon", "optimiser of the weight matrices")
+    stress: float = setting(0.1, "weight of the stress of cells in the loss", ge=0)
 
     def __post_init__(self) -> None:
         if self.decay == "exponential" and not self.floor > 0.0:

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Literal, TypeAlias
 
+from alloop.core.settings import setting
 from alloop.training.schedule import Schedule
 
 SCHEDULE = Schedule()
@@ -36,24 +37,40 @@ class Stage:
     plus what expensive ones changed; "difference": expensive labels less the network so
     far, learned by a network of its own that only serves to correct.
 
-    mix: on both, the share of expensive frames in an epoch.
-
     loss: "score" learns from the distribution of the frames and not from labels: they
-    must be drawn from the level's equilibrium at `temperature` (K); noise (Å) smooths
-    it.
+    must be drawn from the level's equilibrium at `temperature` (K).
     """
 
     name: str
     on: Source
     steps: int
-    start: Start = "previous"
-    weights: Weights = "uniform"
+    start: Start = setting(
+        "previous",
+        "network to begin with: a new one, that of the stage before, or that of the "
+        "last generation",
+    )
+    weights: Weights = setting(
+        "uniform",
+        "weights of cheap frames: equal, or by their bias, plain or after the best "
+        "common factor",
+    )
     schedule: Schedule = SCHEDULE
-    labels: Targets = "plain"
-    mix: float = 0.5
-    loss: Loss = "labels"
+    labels: Targets = setting(
+        "plain", "labels as they are, or changed by what earlier stages learned"
+    )
+    mix: float = setting(
+        0.5, "share of expensive frames in a step, with `on: both`", gt=0, lt=1
+    )
+    loss: Loss = setting(
+        "labels",
+        "errors of labels, or the score of where frames lie (`alloop train` alone)",
+    )
     temperature: float = 0.0
-    noise: float = 0.0
+    noise: float = setting(
+        0.0,
+        "width of the noise that smooths the frames, Å, with `loss: score`",
+        ge=0,
+    )
 
     @property
     def levels(self) -> tuple[Fidelity, ...]:

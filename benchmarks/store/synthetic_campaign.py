@@ -12,8 +12,9 @@ from collections.abc import Iterator
 import numpy as np
 
 from alloop.core.frame import Frame, FrameId
-from alloop.core.levels import make_level
+from alloop.core.levels import Fidelity, Level, make_level
 from alloop.core.records import Candidate, Detail, Failure, Label, Unlabelled, Walker
+from alloop.core.splits import Purpose
 from alloop.loop import events as e
 from alloop.loop.commands import Command, Explore, LabelFrame, Train
 
@@ -21,7 +22,7 @@ NUMBERS = np.array([6, 6, 8, 1, 1, 1, 1, 1, 1])
 CANDIDATES = 100  # in an exploration: ten frames a record
 EXPLORE, TRAIN, FAIL = 10, 1000, 501  # one of so many records
 TEST = 40  # records before this one are labels of the test set
-LEVELS = {
+LEVELS: dict[Fidelity, Level] = {
     "cheap": make_level("toy", {"stiffness": 0.9, "title": "toy 0.9"}),
     "expensive": make_level("toy", {"stiffness": 1.0, "title": "toy 1"}),
 }
@@ -78,11 +79,13 @@ class SyntheticCampaign:
         return self._label(seq, rng)
 
     def _label(self, seq: int, rng: np.random.Generator) -> LabelFrame:
+        kind: Fidelity = "expensive"
+        purpose: Purpose = "test"
         if seq < TEST or not self._found:
-            kind, purpose, frame = "expensive", "test", _frame(rng)
+            frame = _frame(rng)
             self._ids["test"].append(frame.id)
         elif seq % EXPLORE == EXPLORE - 2:
-            kind, purpose, frame = "expensive", "bias", self._found[self._fresh].frame
+            purpose, frame = "bias", self._found[self._fresh].frame
             self._ids["expensive"].append(frame.id)
             self._fresh += EXPLORE
         else:

@@ -14,8 +14,7 @@ import pytest
 
 from alloop.cli import main
 from alloop.config import load_campaign
-from alloop.config.problems import ConfigError
-from alloop.config.yaml_text import parse_yaml
+from alloop.config.yaml_text import ConfigError, parse_yaml
 from alloop.core.errors import Interrupted
 from alloop.labels.child.labeller import IsolatedLabeller
 from alloop.labels.levels import pyscf_level

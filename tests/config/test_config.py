@@ -22,10 +22,9 @@ from alloop.config import (
     parse_campaign,
 )
 from alloop.config.checks.validate import known_kinds, validate_tree
-from alloop.config.merge import collect_fragments, merge_trees
 from alloop.config.sections.data import Sampled
 from alloop.config.sections.training import Standard
-from alloop.config.yaml_text import parse_yaml
+from alloop.config.yaml_text import collect_fragments, merge_trees, parse_yaml
 from alloop.core.records import Label
 from alloop.history.reader import CODEC
 from alloop.labels.levels import pyscf_level, toy_level

@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 
 from alloop.config import ConfigError, parse_campaign
+from alloop.config.build import make_trainer as teacher
 from alloop.config.train_sections import training_plan
-from alloop.config.trainer import make_trainer as teacher
 from alloop.config.yaml_text import parse_yaml
 from alloop.training.bias_weights import Gamma
 from alloop.training.schedule import Schedule

@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 from dataclasses import replace
+from inspect import signature
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +19,7 @@ from safetensors.numpy import save
 
 from alloop.cli.app import run_command as alloop
 from alloop.cli.exit_codes import FRUITLESS, MISTAKE
+from alloop.cli.model_commands import md
 from alloop.core.atoms import from_atoms
 from alloop.core.batch import pack_frames
 from alloop.core.errors import InputError
@@ -28,7 +30,7 @@ from alloop.generation import Generation, load, to_bytes
 from alloop.jobs.md_job import MDProgress, MDRun
 from alloop.md.barostat import Barostat
 from alloop.md.dynamics import DynamicsSettings
-from alloop.md.integrate import VelocityVerlet
+from alloop.md.integrate import Langevin, VelocityVerlet
 from alloop.potentials.analytic import Morse
 from alloop.potentials.pairwise import PairBasis, PairwisePotential
 
@@ -291,6 +293,25 @@ def test_a_kill_costs_nothing_but_time(
     assert alloop(command(killed)) == 0
     assert killed.read_bytes() == whole.read_bytes()
     assert load(model).threshold is None
+
+
+def test_the_options_of_md_have_the_defaults_of_its_records() -> None:
+    """They are written out, since `alloop --help` imports no numpy."""
+    options = {name: x.default for name, x in signature(md).parameters.items()}
+    plain = DynamicsSettings()
+    assert (options["timestep"], options["every"]) == (plain.timestep, plain.stride)
+    assert options["friction"] == Langevin().friction
+    assert options["cell"] == Barostat().shape
+
+
+@pytest.mark.parametrize("option", ["--timestep", "--friction"])
+def test_options_of_md_have_the_limits_of_campaign_files(
+    model: Path, tmp_path: Path, option: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    start, out = tmp_path / "atom.xyz", tmp_path / "md.xyz"
+    start.write_text("1\n\nH 0 0 0\n")
+    assert alloop(["md", str(model), str(start), "--out", str(out), option, "0"]) == 2
+    assert f"{option}: expected a number above 0" in capsys.readouterr().err
 
 
 def test_a_single_atom_walks_nowhere(model: Path, tmp_path: Path) -> None:

@@ -5,9 +5,9 @@ import sys
 from collections.abc import Iterator
 from functools import cache
 
-from alloop.config.problems import Problem
 from alloop.config.sections.clusters import BatchSystem, Local
 from alloop.config.sections.plan import Plan
+from alloop.config.yaml_text import Problem
 from alloop.core.text import plural
 
 _COUNT = "import torch; print(torch.cuda.device_count())"

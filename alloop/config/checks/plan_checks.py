@@ -16,9 +16,9 @@ from alloop.config.checks.training_checks import (
     score_problems,
     training_problems,
 )
-from alloop.config.problems import Problem
 from alloop.config.sections.data import Sampled
 from alloop.config.sections.plan import Plan
+from alloop.config.yaml_text import Problem
 from alloop.core.atoms import hill_formula
 from alloop.core.frame import Frame
 from alloop.core.label_cost import UNKNOWN_COST

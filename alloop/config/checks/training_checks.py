@@ -2,7 +2,6 @@
 
 from collections.abc import Iterator, Sequence
 
-from alloop.config.problems import Problem
 from alloop.config.sections.data import Sampled
 from alloop.config.sections.flag import CommitteeFlag, DescriptorFlag
 from alloop.config.sections.plan import Plan
@@ -15,6 +14,7 @@ from alloop.config.sections.training import (
     StageSection,
     TwoHeads,
 )
+from alloop.config.yaml_text import Problem
 from alloop.core.batch import pack_frames
 from alloop.core.frame import Frame
 from alloop.models.settings import HEADED, is_pretrained, pretrained

@@ -10,12 +10,17 @@ from typing import Any, TypeAlias
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
-from alloop.config.level_text import BASE
-from alloop.config.problems import Problem, key_suggestion, nearest_word, shown_value
 from alloop.config.sections.base import Section, section_members
-from alloop.config.sections.level_base import CAMPAIGN_KEYS
+from alloop.config.sections.levels import CAMPAIGN_KEYS
 from alloop.config.sections.plan import Plan
-from alloop.config.yaml_text import Tree
+from alloop.config.yaml_text import (
+    BASE,
+    Problem,
+    Tree,
+    key_suggestion,
+    shown_value,
+)
+from alloop.core.text import nearest_word
 from alloop.workers.batch_systems import BATCH_SYSTEMS
 
 Loc: TypeAlias = tuple[int | str, ...]

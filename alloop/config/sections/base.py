@@ -158,13 +158,16 @@ def setting_key(record: type[Any], key: str, **changes: Any) -> Any:
     return Field(**{**facts, **limits_of(item), **changes})
 
 
+def setting_keys(record: type[Any]) -> dict[str, Any]:
+    """Return type and key of a section for each of a record's settings."""
+    hints = get_type_hints(record)
+    settings = settings_of(record).items()
+    return {k: (hints[item.name], setting_key(record, k)) for k, item in settings}
+
+
 @cache
 def _keyed_section(record: type[Any]) -> "type[RecordSection[Any]]":
-    hints = get_type_hints(record)
-    keys: dict[str, Any] = {
-        key: (hints[item.name], setting_key(record, key))
-        for key, item in settings_of(record).items()
-    }
+    keys = setting_keys(record)
     section = create_model(record.__name__, __base__=RecordSection, **keys)
     section.record = record
     return section

@@ -1,24 +1,26 @@
-"""The `levels:` section: levels of theory by program."""
+"""The `levels:` section: levels of theory by program, and what all of them share."""
 
+from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeAlias
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Self, TypeAlias, Union
 
-from pydantic import BeforeValidator, Field, model_validator
+from pydantic import BeforeValidator, Discriminator, Field, model_validator
 
-from alloop.config.level_text import expand_level
 from alloop.config.sections.base import (
     Count,
     Loose,
     NotNegative,
     Positive,
     Section,
+    Share,
     by_kind,
+    setting_key,
     union_tag,
 )
 from alloop.config.sections.data import Energy, Length, SpinState
-from alloop.config.sections.level_base import CAMPAIGN_KEYS, LevelSection
-from alloop.config.sections.universal_level import Universal
+from alloop.config.sections.potentials import NETWORK_SECTIONS, PotentialSection
+from alloop.config.yaml_text import expand_level
 from alloop.core.doubts import Doubt
 from alloop.core.errors import InputError
 from alloop.core.levels import Fidelity, Level, make_level
@@ -29,8 +31,134 @@ from alloop.labels.levels import (
     pyscf_level,
     table_level,
     toy_level,
+    universal_level,
     xtb_level,
 )
+from alloop.labels.tolerances import Tolerances
+from alloop.models.settings import is_pretrained
+
+Verdict: TypeAlias = Literal["accept", "flag", "exclude"]
+
+
+class Doubts(Section):
+    """The treatment of labels with a sign of wrong physics."""
+
+    instability: Verdict = Field(
+        "flag",
+        description="labels of an SCF solution above one of broken spin symmetry",
+    )
+    multireference: Verdict = Field(
+        "flag", description="labels with a large T1 diagnostic or a small gap"
+    )
+    contamination: Verdict = Field(
+        "flag", description="labels whose <S²> is not that of the spin"
+    )
+    unbound: Verdict = Field(
+        "flag", description="labels of anions with an electron that is not bound"
+    )
+    rival: Verdict = Field(
+        "flag", description="labels with several competing SCF solutions"
+    )
+
+
+def _word_or_mapping(value: object) -> str:
+    return "<doubts>" if isinstance(value, Mapping | Doubts) else "<word>"
+
+
+AnyDoubts: TypeAlias = Annotated[
+    Annotated[Verdict, union_tag("word")] | Annotated[Doubts, union_tag("doubts")],
+    Discriminator(_word_or_mapping),
+]
+
+
+class Gate(Section):
+    """Thresholds of this level that replace those of its class."""
+
+    closest: float | None = setting_key(Tolerances, "closest", default=None)
+    net_force: float | None = setting_key(Tolerances, "net_force", default=None)
+    torque: float | None = setting_key(Tolerances, "torque", default=None)
+    force: float | None = setting_key(Tolerances, "force", default=None)
+    slope: float | None = setting_key(Tolerances, "slope", default=None)
+
+
+class LevelSection(Section, ABC):
+    """A level of theory; doubts and recheck are the campaign's, not the level's."""
+
+    doubts: AnyDoubts = Field(
+        "flag",
+        description="treatment of doubtful labels (accept, flag or exclude), for all "
+        "doubts or for each",
+    )
+    recheck: Share = Field(
+        0.05, description="share of labels that are made again, to measure their noise"
+    )
+    gate: Gate | None = Field(
+        None,
+        description="thresholds that replace those of the level's class; part of the "
+        "level",
+    )
+
+    @abstractmethod
+    def base_level(self) -> Level:
+        """Return the level, without the gate's thresholds."""
+
+    def build(self) -> Level:
+        """Return the level with all settings; raise InputError if they are invalid."""
+        level = self.base_level()
+        own = {} if self.gate is None else self.gate.model_dump(exclude_none=True)
+        return make_level(level.kind, {**level.settings, "gate": own}) if own else level
+
+    def verdicts(self) -> Mapping[Doubt, str]:
+        """Return the treatment of each doubt: accept, flag or exclude."""
+        if isinstance(self.doubts, Doubts):
+            verdicts = self.doubts.model_dump()
+            return {doubt: verdicts[doubt.name.lower()] for doubt in Doubt}
+        return dict.fromkeys(Doubt, self.doubts)
+
+    @model_validator(mode="after")
+    def _possible(self) -> Self:
+        try:
+            self.build()
+        except InputError as error:
+            raise ValueError(str(error)) from error
+        return self
+
+
+CAMPAIGN_KEYS = frozenset(LevelSection.model_fields)
+
+
+def _named(given: Any) -> Any:
+    """Return `{kind: WORD}` for a word."""
+    return {"kind": given} if isinstance(given, str) else given
+
+
+if TYPE_CHECKING:
+    AnyUniversal = PotentialSection
+else:
+    _TAGGED = tuple(
+        Annotated[section, union_tag(kind)]
+        for kind, section in NETWORK_SECTIONS.items()
+        if is_pretrained(kind)
+    )
+    AnyUniversal = Annotated[
+        Annotated[Union[_TAGGED], by_kind()],  # noqa: UP007
+        BeforeValidator(_named),
+    ]
+
+
+class Universal(LevelSection):
+    """A universal potential as it comes: so3lr, ani or chgnet, milliseconds a label."""
+
+    kind: Literal["universal"]
+    potential: AnyUniversal = Field(
+        description="so3lr, ani, chgnet, or kind and settings as under `potential:`"
+    )
+
+    def base_level(self) -> Level:
+        """Return the level with all settings."""
+        settings = self.potential.model_dump(exclude={"kind"})
+        return universal_level(self.potential.kind, **settings)
+
 
 _NO_SETTINGS = {"kind", "multiplicity", *CAMPAIGN_KEYS}
 

@@ -4,12 +4,17 @@ The sections of networks are made from the records in `alloop.models.settings`.
 """
 
 from collections.abc import Callable, Mapping
-from dataclasses import fields
-from typing import TYPE_CHECKING, Annotated, Any, Literal, Union, get_type_hints
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Union
 
 from pydantic import BeforeValidator, Field, create_model, model_validator
 
-from alloop.config.sections.base import Section, by_kind, union_tag
+from alloop.config.sections.base import (
+    Section,
+    build_record,
+    by_kind,
+    setting_keys,
+    union_tag,
+)
 from alloop.core.errors import InputError
 from alloop.models.settings import NETWORKS, NetworkSettings
 
@@ -37,17 +42,13 @@ class NetworkSection(PotentialSection):
 
 def _network_section(record: type[NetworkSettings]) -> type[PotentialSection]:
     """Return the section of a kind of network: its keys, limits and descriptions."""
-    hints = get_type_hints(record)
     default = record.kind if record.kind == DEFAULT else ...
     keys: dict[str, Any] = {"kind": (Literal[record.kind], default)}
-    for own in (x for x in fields(record) if not x.metadata.get("refined")):
-        limits: dict[str, Any] = dict(own.metadata)
-        keys[own.name] = (hints[own.name], Field(own.default, **limits))
+    keys |= setting_keys(record)
 
     def checked(section: PotentialSection) -> PotentialSection:
-        values = section.model_dump(include={own.name for own in fields(record)})
         try:
-            record(**values)
+            build_record(record, section)
         except InputError as error:
             raise ValueError(str(error)) from error
         return section

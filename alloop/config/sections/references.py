@@ -6,8 +6,8 @@ from typing import Annotated, Any, Literal, TypeAlias
 from ase.data import atomic_numbers
 from pydantic import BeforeValidator, Field
 
-from alloop.config.problems import shown_value
 from alloop.config.sections.base import Section
+from alloop.config.yaml_text import shown_value
 
 
 def _reference_energies(value: Any) -> Any:

@@ -7,16 +7,19 @@ from pydantic import Field
 from alloop.config.sections.base import (
     Count,
     Loose,
-    NotNegative,
     Positive,
     Section,
-    Share,
-    Whole,
     by_kind,
+    setting_key,
     union_tag,
 )
 from alloop.config.sections.references import References
 from alloop.config.sections.replay import Replay
+from alloop.core.settings import settings_of
+from alloop.loop.rules import Rules
+from alloop.training.schedule import Compile, Norm, Optimiser, Schedule
+from alloop.training.stages import Loss, Source, Stage, Targets, Weights
+from alloop.training.stages import Start as StageStart
 
 Start: TypeAlias = Annotated[
     Literal["parent", "scratch"],
@@ -27,40 +30,36 @@ Start: TypeAlias = Annotated[
 class OptimiserSection(Section):
     """The optimiser, the same in all stages, and the pace of generations."""
 
-    every: Count = Field(10, description="expensive labels between two generations")
-    staleness: Whole = Field(
-        0,
-        description="generations by which MD may lag behind; 0: MD waits for training",
-    )
-    last: Annotated[float, Field(ge=1)] = Field(
-        4.0,
-        description="factor of the steps of the last generation, which is trained when "
-        "the budget is spent",
-    )
-    optimiser: Literal["muon", "adamw"] | None = Field(
-        None,
+    every: int = setting_key(Rules, "every")
+    staleness: int = setting_key(Rules, "staleness")
+    last: float = setting_key(Rules, "last", default=4.0)
+    optimiser: Optimiser | None = setting_key(
+        Schedule,
+        "optimiser",
+        default=None,
         description="optimiser of the weight matrices (AdamW moves the rest); by "
         "default muon, or adamw from a universal potential",
     )
-    lr: Positive | None = Field(
-        None,
+    lr: float | None = setting_key(
+        Schedule,
+        "lr",
+        default=None,
         description="peak learning rate; by default 5e-3, or 3e-4 from a universal "
         "potential",
     )
-    batch: Count = Field(10, description="frames in a training step")
-    energy: Share = Field(
-        0.05, description="weight of energies in the loss; forces get the rest up to 1"
+    batch: int = setting_key(Schedule, "batch")
+    energy: float = setting_key(
+        Schedule,
+        "energy",
+        description="weight of energies in the loss; forces get the rest up to 1",
     )
-    stress: NotNegative = Field(
-        0.1,
+    stress: float = setting_key(
+        Schedule,
+        "stress",
         description="weight of the stress of cells in the loss, beside 1 for energies "
         "and forces; without effect where labels have none",
     )
-    compile: bool | Literal["auto"] = Field(
-        "auto",
-        description="whether training steps are compiled; auto: in stages that are "
-        "long enough",
-    )
+    compile: Compile = setting_key(Schedule, "compile")
     references: References = References()
     replay: Replay | None = Field(
         None,
@@ -150,10 +149,18 @@ class Standard(OptimiserSection):
         return self.steps
 
 
-_STAGE = {  # keys of the stage itself; the others are of its schedule
-    *("name", "on", "steps", "start", "weights", "labels", "mix"),
-    *("loss", "temperature", "noise"),
-}
+def _schedule_key(key: str, default: str | None = None) -> Any:
+    """Return the key of a stage for a setting of its schedule, with no value.
+
+    default: what holds without a value, by default that of the schedule.
+    """
+    facts = settings_of(Schedule)[key].metadata
+    value = facts["default"]
+    if default is None and value is not None:
+        default = value if isinstance(value, str) else f"{value:g}"
+    end = "" if default is None else f"; by default {default}"
+    text = f"{facts['description']}{end}"
+    return setting_key(Schedule, key, default=None, description=text)
 
 
 class StageSection(Section):
@@ -162,105 +169,40 @@ class StageSection(Section):
     name: Annotated[str, Field(min_length=1, pattern=r"^[\w.-]+$")] = Field(
         description="name of the stage: letters, digits, `.`, `_` and `-`"
     )
-    on: Literal["cheap", "expensive", "both"] = Field(
-        description="labels that the stage trains on"
-    )
+    on: Source = Field(description="labels that the stage trains on")
     steps: Count = Field(description="steps of the optimiser")
-    start: Literal["scratch", "previous", "parent"] = Field(
-        "previous",
-        description="network to begin with: a new one, that of the stage before, or "
-        "that of the last generation",
-    )
-    weights: Literal["uniform", "bias", "scaled"] = Field(
-        "uniform",
-        description="weights of cheap frames: equal, or by their bias, plain or "
-        "after the best common factor",
-    )
-    labels: Literal["plain", "scaled", "difference", "corrected"] = Field(
-        "plain",
-        description="labels as they are, or changed by what earlier stages learned",
-    )
-    mix: Annotated[float, Field(gt=0, lt=1)] = Field(
-        0.5, description="share of expensive frames in a step, with `on: both`"
-    )
-    loss: Literal["labels", "score"] = Field(
-        "labels",
-        description="errors of labels, or the score of where frames lie (`alloop "
-        "train` alone)",
-    )
+    start: StageStart = setting_key(Stage, "start")
+    weights: Weights = setting_key(Stage, "weights")
+    labels: Targets = setting_key(Stage, "labels")
+    mix: float = setting_key(Stage, "mix")
+    loss: Loss = setting_key(Stage, "loss")
     temperature: Positive | None = Field(
         None,
         description="temperature at which the frames were drawn, K, with `loss: score`",
     )
-    noise: NotNegative = Field(
-        0.0,
-        description="width of the noise that smooths the frames, Å, with `loss: score`",
-    )
-    epochs: Count | None = Field(
-        None, description="most passes through the frames; no limit by default"
-    )
-    patience: Count | None = Field(
-        None,
-        description="steps without a smaller validation error after which the stage "
-        "ends; no limit by default",
-    )
-    every: Count | None = Field(
-        None, description="steps between two validation errors; by default 100"
-    )
-    optimiser: Literal["muon", "adamw"] | None = Field(
-        None, description="optimiser of the weight matrices; by default the section's"
-    )
-    lr: Positive | None = Field(
-        None, description="peak learning rate; by default the section's"
-    )
-    batch: Count | None = Field(
-        None, description="frames in a training step; by default the section's"
-    )
-    energy: Share | None = Field(
-        None, description="weight of energies in the loss; by default the section's"
-    )
-    stress: NotNegative | None = Field(
-        None, description="weight of the stress of cells; by default the section's"
-    )
-    norm: Literal["l1", "l2"] | None = Field(
-        None,
-        description="force loss: mean length of an atom's error (l2, the default) or "
-        "mean of its components (l1)",
-    )
-    warmup: Whole | None = Field(
-        None, description="steps until the peak learning rate; by default 50"
-    )
-    ema: Share | None = Field(
-        None,
-        description="decay of the running average of the weights, which is the "
-        "result; by default 0.99",
-    )
-    clip: Positive | None = Field(
-        None, description="largest norm of the gradient; by default 5"
-    )
-    decay: Literal["cosine", "wsd"] | None = Field(
-        None,
-        description="fall of the learning rate: cosine (the default), or wsd, which "
-        "stays at the peak first",
-    )
-    hold: Annotated[float, Field(ge=0, lt=1)] | None = Field(
-        None,
-        description="share of the steps at the peak, with `decay: wsd`; by default 0.8",
-    )
-    weight_decay: NotNegative | None = Field(
-        None, description="decoupled weight decay of the matrices; by default 0"
-    )
-    layer_decay: Annotated[float, Field(gt=0, le=1)] | None = Field(
-        None,
-        description="factor of the learning rate from each layer to the one below "
-        "it; by default 1",
-    )
+    noise: float = setting_key(Stage, "noise")
+    epochs: int | None = _schedule_key("epochs")
+    patience: int | None = _schedule_key("patience")
+    every: int | None = _schedule_key("every")
+    optimiser: Optimiser | None = _schedule_key("optimiser", "the section's")
+    lr: float | None = _schedule_key("lr", "the section's")
+    batch: int | None = _schedule_key("batch", "the section's")
+    energy: float | None = _schedule_key("energy", "the section's")
+    stress: float | None = _schedule_key("stress", "the section's")
+    norm: Norm | None = _schedule_key("norm")
+    warmup: int | None = _schedule_key("warmup")
+    ema: float | None = _schedule_key("ema")
+    clip: float | None = _schedule_key("clip")
+    decay: Literal["cosine", "wsd"] | None = _schedule_key("decay")
+    hold: float | None = _schedule_key("hold")
+    weight_decay: float | None = _schedule_key("weight_decay")
+    layer_decay: float | None = _schedule_key("layer_decay")
 
     @property
     def overrides(self) -> dict[str, Any]:
         """The keys of the schedule that this stage sets."""
-        values = {name: getattr(self, name) for name in type(self).model_fields}
-        return {k: v for k, v in values.items() if v is not None and k not in _STAGE}
+        values = {key: getattr(self, key, None) for key in settings_of(Schedule)}
+        return {key: x for key, x in values.items() if x is not None}
 
 
 class Stages(BiasWeighedSection):

@@ -173,7 +173,7 @@ class LiveDisplay:
     def _trainings(self) -> list[str]:
         return [] if self._spool is None else training_progress(self._spool)
 
-    def _budgets(self) -> dict[str, int]:
+    def _budgets(self) -> dict[Fidelity, int]:
         budget = self._rules.budget
         return {"cheap": budget.cheap, "expensive": budget.expensive}
 

@@ -25,6 +25,7 @@ import numpy as np
 from alloop.core.cost_curve import Curve
 from alloop.core.frame import Frame
 from alloop.core.label_cost import Cost
+from alloop.core.levels import Fidelity
 from alloop.loop.level_gains import PARTS, LevelGains, level_gains
 from alloop.loop.level_split import RoundCounts, no_more_cheap, round_counts
 from alloop.loop.rules import Budget, Rules, SeedRules, SplitRules
@@ -137,7 +138,7 @@ def _state(price: float, parts: Mapping[int, Mapping[str, PartErrors]]) -> LoopS
         key: Curve(each, 1e12, 1.0, 1.0) for key, each in (("c", 1.0), ("e", price))
     }
     costs = {key: Cost(key, time=each, memory=each) for key, each in flat.items()}
-    levels = {"cheap": "c", "expensive": "e"}
+    levels: dict[Fidelity, str] = {"cheap": "c", "expensive": "e"}
     return LoopState(start=(_MOLECULE,), levels=levels, costs=costs, parts=parts)
 
 

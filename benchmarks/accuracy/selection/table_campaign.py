@@ -15,8 +15,7 @@ import numpy as np
 from alloop.config import Setup
 from alloop.config.checks.validate import known_kinds
 from alloop.config.load import parse_campaign
-from alloop.config.merge import merge_trees
-from alloop.config.yaml_text import dump_yaml
+from alloop.config.yaml_text import dump_yaml, merge_trees
 from alloop.core.batch import pack_frames
 from alloop.core.prediction_errors import largest_force_errors, prediction_errors
 from alloop.core.records import (
@@ -221,7 +220,7 @@ class TableCampaign:
     def _judge(self, command: Train, result: TaskResult) -> None:
         generation = from_bytes(result.blob or b"")
         paid = {(x.fidelity, self.pool.indices[x.frame.id]) for x in self.asked}
-        counts = Counter(fidelity for fidelity, _ in paid)
+        counts: Counter[str] = Counter(fidelity for fidelity, _ in paid)
         row: dict[str, Any] = {"generation": command.generation, **counts}
         row["price"] = float(sum(self.prices[key][index] for key, index in paid))
         for name, indices in self.pool.tests.items():

@@ -16,8 +16,8 @@ from ase.build import molecule
 from ase.md.langevin import Langevin
 from ase.md.velocitydistribution import MaxwellBoltzmannDistribution
 
+from alloop.config.build import make_trainer
 from alloop.config.load import parse_level
-from alloop.config.trainer import make_trainer
 from alloop.core.atoms import from_atoms
 from alloop.core.batch import pack_frames
 from alloop.core.frame import Frame
