@@ -13,7 +13,7 @@ from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
-from alloop.core.levels import Fidelity
+from alloop.core.levels import FIDELITIES, Fidelity
 from alloop.core.text import printable, printable_line
 from alloop.loop import events as e
 from alloop.loop.rules import Rules
@@ -160,7 +160,7 @@ class LiveDisplay:
     def _progress_line(self) -> str:
         """Return what is under way, how far it is, and the time left."""
         budgets, used = self._budgets(), self._state.labels_used
-        budget = (f"{used(x)} of {budgets[x]} {x}" for x in budgets if budgets[x])
+        budget = (f"{used(x)} of {budgets[x]} {x}" for x in FIDELITIES if budgets[x])
         parts = [
             stage_text(self._state),
             f"under way: {task_text(task_kinds(self._state.open.values()))}",
@@ -173,7 +173,7 @@ class LiveDisplay:
     def _trainings(self) -> list[str]:
         return [] if self._spool is None else training_progress(self._spool)
 
-    def _budgets(self) -> dict[Fidelity, int]:
+    def _budgets(self) -> dict[str, int]:
         budget = self._rules.budget
         return {"cheap": budget.cheap, "expensive": budget.expensive}
 
