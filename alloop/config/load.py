@@ -16,6 +16,7 @@ from alloop.config.checks.plan_checks import (
 )
 from alloop.config.checks.training_checks import coverage_problems, reference_problems
 from alloop.config.checks.validate import known_kinds, validate_tree
+from alloop.config.level_text import place_level
 from alloop.config.merge import collect_fragments
 from alloop.config.molecules import element_symbols
 from alloop.config.problems import ConfigError, Problem
@@ -65,7 +66,9 @@ def parse_level(text: str) -> Level:
     whether the level works on this machine.
     """
     word = text.strip()
-    level = parse_yaml(word, "the level") if word.startswith("{") else word
+    level: Any = word
+    if word.startswith("{"):
+        level = place_level(parse_yaml(word, "the level"), Path())
     frame = {"name": "level", "start": [{"molecule": "H2"}]}
     plan, problems = validate_tree({**frame, "levels": {"expensive": level}})
     if plan is None or problems:

@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 from alloop.core.batch import pack_frames
+from alloop.core.errors import InputError
 from alloop.core.frame import FrameId
 from alloop.core.levels import Level
 from alloop.core.records import Label, LabelSet, TrainingData, Unlabelled
@@ -126,6 +127,12 @@ class Driver:
         """Apply an event, decide, and commit the turn; then submit its commands."""
         seen = apply_event(state, event)
         commands = self.policy(seen, event, self.rules)
+        if not isinstance(commands, tuple):
+            raise InputError(
+                "expected a policy that returns a tuple of commands, "
+                f"{getattr(self.policy, '__name__', type(self.policy).__name__)} "
+                f"returned {type(commands).__name__}"
+            )
         turn = e.Turn(event, commands)
         self.archive.append(turn)
         self.label_index.add_turn(turn)
