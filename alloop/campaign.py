@@ -18,6 +18,7 @@ from alloop.core.records import Label
 from alloop.core.roles import Scorer, Selector
 from alloop.core.species import Domain
 from alloop.driver.own_parts import OwnParts
+from alloop.driver.part_checks import refuse_unfit_parts
 from alloop.driver.run import CallerParts, RunObserver, open_run
 from alloop.export import (
     USUAL,
@@ -88,14 +89,16 @@ class Campaign:
         selector: Selector | None = None,
         policy: Policy | None = None,
     ) -> "Campaign":
-        """Open the campaign that a YAML file describes; InputError lists every mistake.
+        """Open the campaign that a YAML file describes.
 
         potential: an own potential, in place of the one that the file names. scorer,
         selector: in place of those of `flag:`; random selection stays random. policy:
         decides in place of `alloop.loop.policy.decide`. The store records the names of
-        such parts, and later runs need the same ones.
+        such parts, and later runs need the same ones. Raises InputError for a part that
+        does not do what its role asks for, and for every mistake in the file.
         """
         own = OwnParts(potential, scorer, selector, policy)
+        refuse_unfit_parts(own)
         return cls(config.load_campaign(Path(path)), CallerParts(own=own))
 
     @classmethod
@@ -117,6 +120,7 @@ class Campaign:
         text, opened = campaign_beginning(Path(path))
         setup = config.Setup.from_store(text, opened, Path(path))
         own = OwnParts(potential, scorer, selector, policy)
+        refuse_unfit_parts(own)
         return cls(setup, CallerParts(own=own), trust)
 
     def run(

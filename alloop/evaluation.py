@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from alloop.core.batch import Batch, evenly_thinned, frame_means, pack_frames
+from alloop.core.errors import InputError
 from alloop.core.records import LabelSet, TrainingData
 from alloop.core.roles import (
     FittedScorer,
@@ -231,9 +232,22 @@ def fit_scorer(
     seen, heldout = _reference_atoms(seen, inputs.heldout, inputs.seed)
     scorer = scoring.scorer.fit(potential, seen, heldout, retrain)
     surprise = scorer.score(heldout, potential.predict(heldout, descriptors=True))
+    _refuse_unfit_surprise(surprise, heldout, scoring.scorer)
     limit = surprise_threshold(surprise, scoring.quantile)
     landmarks = _landmark_means(potential, seen, scoring.landmarks)
     return CalibratedScorer(scorer, limit, landmarks, len(heldout))
+
+
+def _refuse_unfit_surprise(surprise: Floats, heldout: Batch, scorer: Scorer) -> None:
+    """Raise InputError unless a scorer gave one number for each held-out frame."""
+    shape, undefined = np.shape(surprise), int(np.isnan(surprise).sum())
+    if shape == (len(heldout),) and not undefined:
+        return
+    wrong = f"NaN for {undefined} of" if undefined else f"an array {shape} for"
+    raise InputError(
+        f"expected one number as the surprise of each frame, {type(scorer).__name__} "
+        f"gave {wrong} {len(heldout)} held-out frames; mend the scorer"
+    )
 
 
 def calibrate(

@@ -29,6 +29,7 @@ from alloop.config.yaml_text import (
     Problem,
     collect_fragments,
     parse_yaml,
+    place_level,
     read_yaml_text,
 )
 from alloop.core.errors import AlloopError, InputError
@@ -71,7 +72,9 @@ def parse_level(text: str) -> Level:
     whether the level works on this machine.
     """
     word = text.strip()
-    level = parse_yaml(word, "the level") if word.startswith("{") else word
+    level: Any = word
+    if word.startswith("{"):
+        level = place_level(parse_yaml(word, "the level"), Path())
     frame = {"name": "level", "start": [{"molecule": "H2"}]}
     plan, problems = validate_tree({**frame, "levels": {"expensive": level}})
     if plan is None or problems:

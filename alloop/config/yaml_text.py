@@ -10,8 +10,10 @@ from typing import Any, TypeAlias
 import yaml
 
 from alloop.core.errors import InputError
+from alloop.core.levels import CODE_FOLDER
 from alloop.core.text import nearest_word, plural
 from alloop.labels.levels import level_mapping
+from alloop.labels.named_code import lies_in
 
 
 @dataclass(frozen=True, slots=True)
@@ -234,7 +236,7 @@ def place_levels(tree: Tree, folder: Path) -> Tree:
     levels = tree.get("levels")
     if not isinstance(levels, Mapping):
         return tree
-    spelled = {key: _place_level(value, folder) for key, value in levels.items()}
+    spelled = {key: place_level(value, folder) for key, value in levels.items()}
     return {**tree, "levels": spelled}
 
 
@@ -260,7 +262,7 @@ def _base_settings(name: Any) -> Mapping[str, Any]:
         raise InputError(f"expected the name or file of a level, got {name!r}")
     if not name.endswith(_SUFFIXES):
         return level_mapping(name)
-    given = _place_level(_read_level_file(Path(name)), Path(name).absolute().parent)
+    given = place_level(_read_level_file(Path(name)), Path(name).absolute().parent)
     inner = given.pop(BASE, None)
     if inner is None:
         return dict(given)
@@ -281,7 +283,12 @@ def _read_level_file(path: Path) -> Tree:
     return tree
 
 
-def _place_level(given: Any, folder: Path) -> Any:
+def place_level(given: Any, folder: Path) -> Any:
+    """Return a level in a file in `folder`, with absolute paths.
+
+    Where that folder holds the module that the level names, it is the level's code
+    folder.
+    """
     given = {BASE: given} if isinstance(given, str) else given
     if not isinstance(given, Mapping):
         return given
@@ -290,13 +297,16 @@ def _place_level(given: Any, folder: Path) -> Any:
         for key, value in given.items()
         if _is_file(key, value)
     }
+    code = given.get("calculator" if given.get("kind") == "ase" else "kind")
+    if CODE_FOLDER not in given and lies_in(code, folder):
+        files[CODE_FOLDER] = str(folder.absolute())
     return {**given, **files}
 
 
 def _is_file(key: str, value: Any) -> bool:
     if not isinstance(value, str):
         return False
-    return key == "path" or (key == BASE and value.endswith(_SUFFIXES))
+    return key in ("path", CODE_FOLDER) or (key == BASE and value.endswith(_SUFFIXES))
 
 
 Kinds: TypeAlias = Mapping[str, set[str]]  # the keys of each `kind`

@@ -11,14 +11,18 @@ Fidelity: TypeAlias = Literal["cheap", "expensive"]  # role of a level in a camp
 FIDELITIES: tuple[Fidelity, ...] = get_args(Fidelity)
 LevelId: TypeAlias = str  # 16 hexadecimal digits
 
+CODE_FOLDER = "code_folder"  # setting: the folder of the file that names a user's code
+_PLACES = ("path", CODE_FOLDER)
+
 
 @dataclass(frozen=True, slots=True)
 class Level:
     """A level of theory: a program and its settings.
 
     kind names the program ("pyscf", "ase", ...); `text` is the canonical JSON of its
-    settings, program version included. Two levels are the same if their ids are. A
-    setting named `path` only says where a file is, so it is not part of the id.
+    settings, program version included. Two levels are the same if their ids are.
+    Settings named `path` and `code_folder` only say where files are, so they are not
+    part of the id.
     """
 
     kind: str
@@ -67,7 +71,7 @@ def installed_version(package: str) -> str:
 
 def _without_paths(text: str) -> str:
     settings: dict[str, Any] = json.loads(text)
-    if "path" not in settings:
+    if not settings.keys() & {*_PLACES}:
         return text
-    settings.pop("path")
-    return json.dumps(settings, sort_keys=True, separators=(",", ":"))
+    rest = {key: value for key, value in settings.items() if key not in _PLACES}
+    return json.dumps(rest, sort_keys=True, separators=(",", ":"))

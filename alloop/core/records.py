@@ -32,7 +32,7 @@ class Failure(StrEnum):
     TIMEOUT = "the label ran into its time limit; raise `limits` or lower the level"
     MEMORY = "the label ran into its memory limit; raise `limits`"
     DISK = "the scratch disk is full or failing; free it or set PYSCF_TMPDIR"
-    CRASHED = "the child process died; see the details"
+    CRASHED = "the program failed, or its process died; see the message"
     LOST = "the worker was lost too often; see the log"
     UNSTABLE = "the SCF ended on a saddle point and no rung led away from it"
     MISSING = "the table holds no label of this frame"

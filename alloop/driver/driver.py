@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 from alloop.core.batch import pack_frames
+from alloop.core.errors import InputError
 from alloop.core.frame import FrameId
 from alloop.core.levels import Fidelity, Level
 from alloop.core.records import Label, LabelSet, TrainingData, Unlabelled
@@ -129,9 +130,16 @@ class Driver:
     def turn(self, state: LoopState, event: e.Event) -> LoopState:
         """Apply an event, decide, and commit the turn; then submit its commands."""
         seen = apply_event(state, event)
+        decided = self.policy(seen, event, self.rules)
+        if not isinstance(decided, tuple):
+            raise InputError(
+                "expected a policy that returns a tuple of commands, "
+                f"{getattr(self.policy, '__name__', type(self.policy).__name__)} "
+                f"returned {type(decided).__name__}"
+            )
         commands = tuple(
             self.rules.with_temperatures(command, len(seen.start))
-            for command in self.policy(seen, event, self.rules)
+            for command in decided
         )
         turn = e.Turn(event, commands)
         self.archive.append(turn)

@@ -2,12 +2,14 @@
 
 import inspect
 import os
+import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
+from traceback import extract_tb
 from typing import Any, cast
 
 from alloop.core.errors import InputError
@@ -17,7 +19,9 @@ from alloop.core.records import Failure, Label, Unlabelled
 from alloop.labels.child.memory import peak_mb, reset_peak
 from alloop.labels.child.scratch import STARTED_IN
 from alloop.labels.gate import refuse_frame, refuse_result
-from alloop.labels.programs import PROGRAMS, program_of
+from alloop.labels.named_code import code_folder
+from alloop.labels.own_function import error_place, guarded_function
+from alloop.labels.programs import PROGRAMS, outside_code, program_of
 from alloop.labels.result import LabelFunction, Refused, Result
 from alloop.labels.slope_check import confirm_slope
 
@@ -34,8 +38,10 @@ class DirectLabeller:
 
 
 def label_frame(level: Level, frame: Frame) -> Label | Unlabelled:
-    """Label a frame; return the program's refusals, but let other exceptions pass."""
+    """Label a frame; return refusals, but let other exceptions of a program pass."""
     run = level_program(level)
+    if level.kind not in PROGRAMS:
+        run = guarded_function(run, level.kind)
     reset_peak()
     started = time.process_time()
     outcome = _run_program(run, level, frame)
@@ -49,7 +55,14 @@ def label_frame(level: Level, frame: Frame) -> Label | Unlabelled:
 
 
 def level_program(level: Level) -> LabelFunction:
-    """Return the function that makes the labels of a level."""
+    """Return the function that makes the labels of a level; imports its module.
+
+    The folder of a level's own code is looked through last, so that nothing in it takes
+    the place of an installed package.
+    """
+    folder = code_folder(level)
+    if folder and outside_code(level) and folder not in sys.path:
+        sys.path.append(folder)
     return cast("LabelFunction", import_function(program_of(level).run))
 
 
@@ -58,13 +71,23 @@ def import_function(path: str) -> Callable[..., Any]:
     module, _, name = path.partition(":")
     try:
         with _without_configuration():
-            function = getattr(import_module(module), name)
-    except (ImportError, ValueError, AttributeError) as error:
-        raise InputError(
+            home = import_module(module)
+        return cast("Callable[..., Any]", getattr(home, name))
+    except (Exception, SystemExit) as error:
+        text = (
             f"expected a kind of label ({', '.join(PROGRAMS)}) or the path "
             f"`package.module:function` of one, got {path!r}: {error}"
-        ) from error
-    return cast("Callable[..., Any]", function)
+        )
+        if _came_from_import(error):
+            text = f"expected {module} to be importable; {error_place(error)}"
+        raise InputError(text) from error
+
+
+def _came_from_import(error: BaseException) -> bool:
+    """Return True if an exception arose in a module's code, not in the look for it."""
+    if isinstance(error, SyntaxError):
+        return True
+    return any(call.name == "<module>" for call in extract_tb(error.__traceback__))
 
 
 @contextmanager

@@ -10,7 +10,7 @@ from alloop.labels.child.labeller import IsolatedLabeller
 from alloop.labels.file_levels import model_level as model_level
 from alloop.labels.file_levels import table_level as table_level
 from alloop.labels.named_code import ase_level as ase_level
-from alloop.labels.named_code import path_problems
+from alloop.labels.named_code import code_folder, path_problems
 from alloop.labels.programs import PROGRAMS, outside_code
 from alloop.labels.pyscf.level import pyscf_level as pyscf_level
 from alloop.labels.pyscf.spelling import FUNCTIONALS, WAVE_FUNCTIONS
@@ -49,7 +49,8 @@ def check_level(
     in a child process only: that of `within` if it serves this kind of level, else one
     started for this check with the same limits.
     """
-    if (code := outside_code(level)) and (unread := path_problems(code)):
+    code = outside_code(level)
+    if code and (unread := path_problems(code, code_folder(level))):
         return unread
     if within is not None and within.level.kind == level.kind:
         return within.labeller(level).problems(elements)

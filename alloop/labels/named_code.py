@@ -7,11 +7,11 @@ to a run.
 import ast
 import sys
 from collections.abc import Mapping, Sequence
-from importlib.machinery import ModuleSpec
+from importlib.machinery import ModuleSpec, PathFinder
 from pathlib import Path
 from typing import Any
 
-from alloop.core.levels import Level, installed_version, make_level
+from alloop.core.levels import CODE_FOLDER, Level, installed_version, make_level
 
 # Calculators of ASE that do their own arithmetic; others start programs that are named
 # by their code, their arguments or the user's settings.
@@ -41,12 +41,27 @@ def calculator_code(settings: Mapping[str, Any]) -> str | None:
     return None if path in _ARITHMETIC else path
 
 
-def path_problems(path: str) -> list[str]:
+def code_folder(level: Level) -> str:
+    """Return the folder where a level's code may lie besides Python's, "" for none."""
+    return str(level.settings.get(CODE_FOLDER, ""))
+
+
+def lies_in(path: object, folder: Path) -> bool:
+    """Return True if a folder holds the module that an import path begins with."""
+    if not isinstance(path, str) or not set(path) & {":", "."}:
+        return False
+    top = path.partition(":")[0].partition(".")[0]
+    if not top.isidentifier():
+        return False
+    return (folder / f"{top}.py").is_file() or (folder / top).is_dir()
+
+
+def path_problems(path: str, folder: str = "") -> list[str]:
     """Return what is wrong with the import path of outside code, without importing it.
 
     One sentence each: a module that is missing or belongs to Python's standard library,
     or a name that the module's source does not bind. `package.module:name` is a
-    function, `package.module.Name` a calculator.
+    function, `package.module.Name` a calculator. folder: see `code_folder`.
     """
     expected = (
         "a function (frame, settings) -> Result of your own"
@@ -54,7 +69,7 @@ def path_problems(path: str) -> list[str]:
         else "the import path of an ASE calculator class"
     )
     module, name = _parts(path)
-    problem = _of_module(module, name)
+    problem = _of_module(module, name, folder)
     return [f"expected {expected}, got `{path}`: {problem}"] if problem else []
 
 
@@ -63,20 +78,23 @@ def _parts(path: str) -> tuple[str, str]:
     return module, name
 
 
-def _of_module(module: str, name: str) -> str | None:
+def _of_module(module: str, name: str, folder: str) -> str | None:
     if not all(part.isidentifier() for part in (*module.split("."), name)):
         return "that is no import path"
     if module.partition(".")[0] in sys.stdlib_module_names:
         return f"{module} is Python's own and makes no labels"
-    spec = _found(module.split("."))
+    spec = _found(module.split("."), folder)
     if spec is None:
-        return f"there is no module {module}"
+        return (
+            f"there is no module {module}, beside the file that names it or where "
+            "Python looks"
+        )
     names = _bound(spec)
     return None if names is None or name in names else f"{module} has no {name}"
 
 
-def _found(parts: Sequence[str]) -> ModuleSpec | None:
-    """Return a module's spec, or None.
+def _found(parts: Sequence[str], folder: str) -> ModuleSpec | None:
+    """Return a module's spec, or None; the folder is the last place to look.
 
     Unlike `importlib.util.find_spec`, this does not import the parent packages.
     """
@@ -86,6 +104,8 @@ def _found(parts: Sequence[str]) -> ModuleSpec | None:
         name = ".".join(parts[:end])
         specs = (finder.find_spec(name, places) for finder in sys.meta_path)
         spec = next((candidate for candidate in specs if candidate is not None), None)
+        if spec is None and folder and end == 1:
+            spec = PathFinder.find_spec(name, [folder])
         if spec is None:
             return None
         places = spec.submodule_search_locations

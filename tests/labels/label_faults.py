@@ -29,7 +29,7 @@ def faulty_level(fault: str, **gate: float) -> Level:
     settings = {
         **toy_level().settings,
         "fault": fault,
-        "gate": {"net_force": 1e-4, "torque": 1e-3, **gate},
+        "gate": {"net_force": 1e-4, "torque": 1e-3, "slope": 0.0, **gate},
     }
     return make_level("tests.labels.label_faults:label_with_fault", settings)
 

@@ -449,12 +449,16 @@ def test_a_crash_of_a_worn_child_is_believed_only_from_a_fresh_one(
     (tmp_path / "fragile.py").write_text(FRAGILE)
     monkeypatch.syspath_prepend(tmp_path)
     with LabelChild(LONG) as shared:
-        wears = shared.labeller(make_level("fragile:label", {"good": 1}))
+        wears = shared.labeller(
+            make_level("fragile:label", {"good": 1, "gate": {"slope": 0.0}})
+        )
         assert isinstance(wears.label(water), Label)
         first = shared.pid
         assert isinstance(wears.label(water), Label)
         assert shared.pid != first
-        always = shared.labeller(make_level("fragile:label", {"good": 0}))
+        always = shared.labeller(
+            make_level("fragile:label", {"good": 0, "gate": {"slope": 0.0}})
+        )
         outcome = always.label(water)
     assert isinstance(outcome, Unlabelled)
     assert outcome.failure is Failure.CRASHED

@@ -25,7 +25,7 @@ from alloop.core.label_cost import UNKNOWN_COST
 from alloop.core.levels import Fidelity, Level
 from alloop.labels.child.labeller import IsolatedLabeller, Limits
 from alloop.labels.levels import check_level
-from alloop.labels.named_code import path_problems
+from alloop.labels.named_code import code_folder, path_problems
 from alloop.labels.programs import level_cost, outside_code, program_of
 from alloop.labels.toy import toy_level
 from alloop.scores.error_limits import needed_frames
@@ -191,7 +191,7 @@ def _impossible_levels(
     real = {}
     for name, level in levels.items():
         if code := outside_code(level):
-            yield from ((name, x) for x in path_problems(code))
+            yield from ((name, x) for x in path_problems(code, code_folder(level)))
         elif program_of(level).problems:
             real[name] = level
     if not real and limits is not None and limits.memory_mb < _ENOUGH:

@@ -5,7 +5,14 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, Self, TypeAlias, Union
 
-from pydantic import BeforeValidator, Discriminator, Field, model_validator
+from pydantic import (
+    BeforeValidator,
+    Discriminator,
+    Field,
+    SerializerFunctionWrapHandler,
+    model_serializer,
+    model_validator,
+)
 
 from alloop.config.sections.base import (
     Count,
@@ -23,7 +30,7 @@ from alloop.config.sections.potentials import NETWORK_SECTIONS, PotentialSection
 from alloop.config.yaml_text import expand_level
 from alloop.core.doubts import Doubt
 from alloop.core.errors import InputError
-from alloop.core.levels import Fidelity, Level, make_level
+from alloop.core.levels import CODE_FOLDER, Fidelity, Level, make_level
 from alloop.labels.file_levels import file_content
 from alloop.labels.levels import (
     ase_level,
@@ -265,7 +272,29 @@ class Xtb(LevelSection):
         return xtb_level(**self.model_dump(exclude=_NO_SETTINGS))
 
 
-class Ase(LevelSection):
+class _Code(LevelSection):
+    """A level that is code, whose module may lie beside the file that names it."""
+
+    code_folder: str = Field(
+        "",
+        description="folder of the module where Python does not find it; alloop fills "
+        "in that of this file if the module lies there",
+    )
+
+    @model_serializer(mode="wrap")
+    def _without_empty(self, write: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Leave out an empty folder, as the configurations of older stores do."""
+        found: dict[str, Any] = write(self)
+        return {k: v for k, v in found.items() if k != CODE_FOLDER or v}
+
+    def placed(self, level: Level) -> Level:
+        """Return a level with the folder of its code, if there is one."""
+        if not self.code_folder:
+            return level
+        return make_level(level.kind, {**level.settings, CODE_FOLDER: self.code_folder})
+
+
+class Ase(_Code):
     """Any ASE calculator that gives energy and forces."""
 
     kind: Literal["ase"]
@@ -276,7 +305,7 @@ class Ase(LevelSection):
 
     def base_level(self) -> Level:
         """Return the level, identified by path and arguments."""
-        return ase_level(self.calculator, self.arguments)
+        return self.placed(ase_level(self.calculator, self.arguments))
 
 
 class _Stored(LevelSection):
@@ -376,7 +405,7 @@ class Toy(LevelSection):
         return toy_level(**self.model_dump(exclude=_NO_SETTINGS))
 
 
-class Program(LevelSection):
+class Program(_Code):
     """A program of the user: a function (frame, settings) -> Result."""
 
     kind: str = Field(
@@ -386,7 +415,7 @@ class Program(LevelSection):
 
     def base_level(self) -> Level:
         """Return the level, identified by path and settings."""
-        return make_level(self.kind, self.settings)
+        return self.placed(make_level(self.kind, self.settings))
 
 
 AnyLevel: TypeAlias = Annotated[
