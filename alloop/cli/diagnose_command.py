@@ -76,7 +76,7 @@ def diagnose(  # noqa: PLR0913 - one for each option
     given in standard deviations of the training frames. With --json, each line is the
     JSON object of a frame; with --quiet only the sums are shown.
     """
-    from alloop.files.frames import read_frames
+    from alloop.files.frames import read_sound_frames
     from alloop.files.targets import PAGES, refuse_target
     from alloop.jobs.diagnose_job import diagnose as found_shifts
     from alloop.jobs.level_model import named_level
@@ -86,7 +86,7 @@ def diagnose(  # noqa: PLR0913 - one for each option
 
     page = out or _beside(frames)
     refuse_target(page, PAGES, force=force or out is None)
-    given = read_frames([frames])
+    given = read_sound_frames([frames])
     level = named_level(model)
     if level is None:
         generation, known = load_with_training(Path(model), training)

@@ -248,7 +248,7 @@ def md(  # noqa: PLR0913 - one for each option
     """
     from alloop.cli.job_displays import md_summary
     from alloop.config.build import md_settings
-    from alloop.files.frames import read_frames
+    from alloop.files.frames import read_sound_frames
     from alloop.files.targets import refuse_target
     from alloop.jobs.md_job import MDRun
     from alloop.jobs.md_trajectory import KINDS
@@ -261,7 +261,7 @@ def md(  # noqa: PLR0913 - one for each option
     if kind == "langevin":
         options |= {"friction": friction, "barostat": {"cell": cell}}
     dynamics = md_settings(options, temperature)
-    frames = [given.frame for given in read_frames([start])]
+    frames = [given.frame for given in read_sound_frames([start])]
     found, domain, level = load_model_or_level(model, frames)
     md_run = MDRun(
         model=found,

@@ -66,7 +66,6 @@ NAMES = {
     "CH4O": "CH3OH",
     "H3N": "NH3",
 }
-_UNREADABLE = (ValueError, IndexError, OSError, RuntimeError)
 
 
 def molecule_by_name(item: Molecule) -> Frame:
@@ -87,7 +86,6 @@ def molecule_by_name(item: Molecule) -> Frame:
 def read_start_file(item: File, folder: Path) -> list[Frame]:
     """Read the structures in a file; raise InputError if it cannot be read."""
     from ase.io import read  # imports scipy
-    from ase.io.formats import UnknownFileTypeError
 
     path = folder / item.file
     if not path.is_file():
@@ -96,7 +94,7 @@ def read_start_file(item: File, folder: Path) -> list[Frame]:
         found = read(path, index=item.index)
     except KeyError as error:
         raise InputError(_no_element(item.file, str(error.args[0]))) from error
-    except (UnknownFileTypeError, *_UNREADABLE) as error:
+    except Exception as error:  # ASE raises anything for a damaged file
         raise InputError(
             f"expected structures that ASE can read, {item.file} is not "
             f"({type(error).__name__}: {error})"

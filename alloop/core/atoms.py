@@ -91,7 +91,7 @@ def _written_spins(atoms: Atoms) -> dict[str, float]:
         spins["initial_magmoms"] = abs(float(moments.sum()))
     results = {} if atoms.calc is None else getattr(atoms.calc, "results", {})
     if not spins and results.get("magmom"):
-        spins["magmom"] = abs(float(results["magmom"]))
+        spins["magmom"] = abs(_number("magmom", results["magmom"]))
     return spins
 
 
@@ -128,9 +128,11 @@ def from_atoms(
     """Return the frame of an ase.Atoms.
 
     charge and spin (2S) default to those of the structure, see `electronic_state`,
-    which raises InputError where it has several.
+    which raises InputError where it has several. Raises InputError for numbers that are
+    no element's; 0 is a dummy atom.
     """
     state = electronic_state(atoms, charge, spin)
+    refuse_unknown_elements(atoms.numbers)
     return Frame(
         numbers=atoms.numbers,
         positions=atoms.positions,
@@ -139,6 +141,16 @@ def from_atoms(
         cell=np.asarray(atoms.cell.array, dtype=np.float64),
         pbc=tuple(atoms.pbc),
     )
+
+
+def refuse_unknown_elements(numbers: Integers, first: int = 0) -> None:
+    """Raise InputError where an atomic number is below `first` or no element's."""
+    wrong = [x for x in numbers if not first <= x < len(chemical_symbols)]
+    if wrong:
+        last = len(chemical_symbols) - 1
+        raise InputError(
+            f"expected atomic numbers of {first} to {last}, got {wrong[0]}"
+        )
 
 
 def frame_masses(numbers: Integers) -> Floats:

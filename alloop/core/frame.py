@@ -13,6 +13,8 @@ FrameId: TypeAlias = str  # 32 hexadecimal digits
 DECIMALS = 8  # Å: frames round their positions, so that equal ids mean equal bytes
 _SCHEMA = b"alloop frame 1"
 _NO_CELL = np.zeros((3, 3))
+_FARTHEST = 1e6  # Å
+_THINNEST = 0.1  # Å
 
 
 def round_positions(values: Floats) -> Floats:
@@ -71,3 +73,19 @@ class Frame:
 
     def __hash__(self) -> int:
         return hash(self.id)
+
+
+def frame_fault(frame: Frame) -> str | None:
+    """Return why no program can work on the frame's coordinates and cell, or None."""
+    if len(frame) == 0:
+        return "the frame has no atoms"
+    if not (np.isfinite(frame.positions).all() and np.isfinite(frame.cell).all()):
+        return "positions or cell are not finite"
+    if np.abs(frame.positions).max() > _FARTHEST:
+        return f"coordinates beyond {_FARTHEST:g} Å lose their last digits"
+    repeated = frame.cell[list(frame.pbc)]
+    if any(np.linalg.norm(repeated, axis=1) < _THINNEST):
+        return "a periodic direction has no cell vector"
+    if len(repeated) and np.linalg.svd(repeated, compute_uv=False)[-1] < _THINNEST:
+        return "the cell vectors of periodic directions are not independent"
+    return None

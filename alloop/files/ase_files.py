@@ -1,6 +1,5 @@
 """Reading of labelled frames with ASE: extxyz, databases, trajectories and others."""
 
-import sqlite3
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -8,8 +7,7 @@ from typing import Any
 import numpy as np
 from ase import Atoms
 from ase.db import connect
-from ase.io import ParseError, read
-from ase.io.formats import UnknownFileTypeError
+from ase.io import read
 
 from alloop.core.atoms import electronic_state
 from alloop.core.errors import InputError
@@ -21,10 +19,7 @@ _ENERGY = ("REF_energy", "energy")
 _FORCES = ("REF_forces", "forces")
 _STRESS = ("REF_stress", "stress")
 DATABASES = (".db",)
-UNREADABLE = (  # raised by ASE's readers for files of other formats
-    *(UnknownFileTypeError, ParseError, sqlite3.Error, OSError, EOFError),
-    *(ValueError, KeyError, IndexError, TypeError, AssertionError),
-)
+UNREADABLE = Exception  # ASE's readers raise anything for damaged or crafted files
 
 
 def read_ase(path: Path, keys: LabelKeys) -> list[RawLabel]:
@@ -65,7 +60,7 @@ def _raw_label(path: Path, index: int, atoms: Atoms, keys: LabelKeys) -> RawLabe
     return RawLabel(
         numbers=atoms.numbers,
         positions=atoms.positions,
-        energy=float(energy),
+        energy=_energy_number(where, energy),
         forces=forces,
         charge=state.charge,
         spin=state.spin,
@@ -73,6 +68,15 @@ def _raw_label(path: Path, index: int, atoms: Atoms, keys: LabelKeys) -> RawLabe
         pbc=(a, b, c),
         stress=_stress(where, {**atoms.info, **results}) if a and b and c else None,
     )
+
+
+def _energy_number(where: str, energy: Any) -> float:
+    try:
+        return float(energy)
+    except (TypeError, ValueError):
+        raise InputError(
+            f"expected a number as energy in {where}, got {energy!r}"
+        ) from None
 
 
 def _stress(where: str, values: Mapping[str, Any]) -> Floats | None:

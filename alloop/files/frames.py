@@ -10,7 +10,7 @@ from ase.io.formats import string2index
 
 from alloop.core.atoms import from_atoms
 from alloop.core.errors import InputError
-from alloop.core.frame import Frame
+from alloop.core.frame import Frame, frame_fault
 from alloop.files.ase_files import DATABASES, UNREADABLE, database_rows
 
 
@@ -38,6 +38,21 @@ def read_frames(
     ]
 
 
+def read_sound_frames(sources: Sequence[str]) -> list[GivenStructure]:
+    """Read structures as `read_frames` does; refuse those that no program can use.
+
+    Raises InputError for the first whose coordinates or cell are at fault.
+    """
+    given = read_frames(sources)
+    for index, each in enumerate(given):
+        if fault := frame_fault(each.frame):
+            raise InputError(
+                f"frame {index} of {', '.join(sources)}: {fault}; mend it or leave it "
+                "out"
+            )
+    return given
+
+
 def iterate_frames(source: str) -> Iterator[GivenStructure]:
     """Yield the structures of a file one at a time, where its format allows that.
 
@@ -48,15 +63,19 @@ def iterate_frames(source: str) -> Iterator[GivenStructure]:
     if file.suffix in DATABASES or from_end or not file.is_file():
         yield from read_frames([source])
         return
-    count = 0
+    empty = True
+    for atoms in _each_structure(source, file, index):
+        empty = False
+        yield GivenStructure(atoms, from_atoms(atoms))
+    if empty:
+        raise _none_there(source)
+
+
+def _each_structure(source: str, file: Path, index: slice) -> Iterator[Atoms]:
     try:
-        for atoms in iread(file, index=index, do_not_split_by_at_sign=True):
-            count += 1
-            yield GivenStructure(atoms, from_atoms(atoms))
+        yield from iread(file, index=index, do_not_split_by_at_sign=True)
     except UNREADABLE as error:
         raise _unreadable(source, error) from error
-    if not count:
-        raise _none_there(source)
 
 
 def _read_structures(source: str) -> list[Atoms]:

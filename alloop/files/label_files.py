@@ -5,8 +5,9 @@ from pathlib import Path
 
 import numpy as np
 
+from alloop.core.atoms import refuse_unknown_elements
 from alloop.core.errors import InputError
-from alloop.core.frame import Frame
+from alloop.core.frame import Frame, frame_fault
 from alloop.core.units import Floats
 from alloop.files.ase_files import read_ase
 from alloop.files.labelled_frames import FileUnits, LabelKeys, LabelledFrames, RawLabel
@@ -55,7 +56,8 @@ def _convert_frame(path: Path, index: int, raw: RawLabel, units: FileUnits) -> F
             f"expected positions of shape ({len(numbers)}, 3) in frame {index} of "
             f"{path}, got {positions.shape}"
         )
-    return Frame(
+    refuse_unknown_elements(numbers, first=1)
+    frame = Frame(
         numbers=numbers,
         positions=positions * units.to_angstrom,
         charge=raw.charge,
@@ -63,12 +65,25 @@ def _convert_frame(path: Path, index: int, raw: RawLabel, units: FileUnits) -> F
         cell=raw.cell * units.to_angstrom,
         pbc=raw.pbc,
     )
+    if fault := frame_fault(frame):
+        raise InputError(f"frame {index} of {path}: {fault}; mend it or take it out")
+    if len(np.unique(frame.positions, axis=0)) < len(frame):
+        raise InputError(
+            f"frame {index} of {path}: two atoms lie at one place; mend it or take it "
+            "out"
+        )
+    return frame
 
 
 def _convert_forces(path: Path, index: int, raw: RawLabel, units: FileUnits) -> Floats:
     if raw.forces is None:
         return np.full((len(raw.numbers), 3), np.nan)
-    forces = np.asarray(raw.forces, dtype=np.float64)
+    try:
+        forces = np.asarray(raw.forces, dtype=np.float64)
+    except (TypeError, ValueError):
+        raise InputError(
+            f"expected numbers as forces in frame {index} of {path}"
+        ) from None
     if forces.shape != (len(raw.numbers), 3):
         raise InputError(
             f"expected forces of shape ({len(raw.numbers)}, 3) in frame {index} of "

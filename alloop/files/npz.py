@@ -1,6 +1,5 @@
 """Reading of npz files in the layout of MD17, rMD17, PhysNet and similar sets."""
 
-import zipfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -20,6 +19,7 @@ _FORCES = ("f", "force", "forces")
 _CHARGES = ("q", "charge", "total_charge")
 _SPINS = ("spin", "2s")
 _MULTIPLICITIES = ("multiplicity", "total_spin")
+_MOST = 1e6  # of atomic numbers, charges and spins
 
 
 def read_npz(path: Path, keys: LabelKeys) -> list[RawLabel]:
@@ -30,6 +30,12 @@ def read_npz(path: Path, keys: LabelKeys) -> list[RawLabel]:
     positions = _required_array(path, arrays, None, _POSITIONS, prefix)
     forces = _force_array(path, arrays, keys, prefix)
     numbers = _required_array(path, arrays, None, _NUMBERS, prefix)
+    _refuse_fractions(path, "atomic numbers", numbers)
+    if positions.ndim not in (2, 3):
+        raise InputError(
+            f"expected positions of shape (frames, atoms, 3) in {path}, got "
+            f"{positions.shape}"
+        )
     if positions.ndim == 2:
         positions = positions[None]
         forces = None if forces is None else forces.reshape(1, *forces.shape[-2:])
@@ -40,10 +46,12 @@ def read_npz(path: Path, keys: LabelKeys) -> list[RawLabel]:
     if numbers.ndim == 1:
         numbers = np.broadcast_to(numbers, (len(positions), len(numbers)))
     _same_length(path, len(positions), {"atomic numbers": numbers})
-    charges = _per_frame(arrays, _CHARGES, prefix, len(positions))
-    spins = _per_frame(arrays, _SPINS, prefix, len(positions))
+    charges = _per_frame(path, arrays, _CHARGES, prefix, len(positions))
+    spins = _per_frame(path, arrays, _SPINS, prefix, len(positions))
     if _find_key(arrays, _MULTIPLICITIES, prefix) is not None:
-        multiplicities = _per_frame(arrays, _MULTIPLICITIES, prefix, len(positions))
+        multiplicities = _per_frame(
+            path, arrays, _MULTIPLICITIES, prefix, len(positions)
+        )
         spins = [multiplicity - 1 for multiplicity in multiplicities]
     return [
         _raw_labels(
@@ -66,7 +74,7 @@ def _raw_labels(
     charge: int,
     spin: int,
 ) -> RawLabel:
-    real = numbers > 0  # smaller molecules are padded with atomic number 0
+    real = numbers != 0  # smaller molecules are padded with atomic number 0
     if len(real) == len(positions) and (forces is None or len(forces) == len(real)):
         numbers, positions = numbers[real], positions[real]
         forces = None if forces is None else forces[real]
@@ -85,7 +93,7 @@ def _load_arrays(path: Path) -> dict[str, npt.NDArray[Any]]:
     try:
         with np.load(path, allow_pickle=False) as archive:
             return {name: archive[name] for name in archive.files}
-    except (ValueError, OSError, EOFError, zipfile.BadZipFile) as error:
+    except Exception as error:  # of a damaged or crafted archive, whatever it is
         raise InputError(
             f"expected an npz of plain arrays, {path} cannot be read ({error}); "
             "save it again with numpy.savez"
@@ -119,7 +127,7 @@ def _required_array(
             f"expected one of {', '.join(usual)} in {path}, it holds "
             f"{', '.join(arrays)}; give `energy_key` and `forces_key`"
         )
-    return arrays[name]
+    return _real_array(path, name, arrays[name])
 
 
 def _find_key(arrays: Arrays, usual: Sequence[str], prefix: str) -> str | None:
@@ -129,13 +137,29 @@ def _find_key(arrays: Arrays, usual: Sequence[str], prefix: str) -> str | None:
 
 
 def _per_frame(
-    arrays: Arrays, usual: Sequence[str], prefix: str, frames: int
+    path: Path, arrays: Arrays, usual: Sequence[str], prefix: str, frames: int
 ) -> list[int]:
     """Return an integer for each frame; zeros if the file has none."""
     name = _find_key(arrays, usual, prefix)
     if name is None or arrays[name].size not in (1, frames):
         return [0] * frames
-    return [round(float(x)) for x in np.broadcast_to(arrays[name].ravel(), frames)]
+    array = _real_array(path, name, arrays[name])
+    _refuse_fractions(path, f"`{name}`", array)
+    return [round(float(x)) for x in np.broadcast_to(array.ravel(), frames)]
+
+
+def _real_array(path: Path, name: str, array: npt.NDArray[Any]) -> npt.NDArray[Any]:
+    if array.dtype.kind not in "biuf":
+        raise InputError(
+            f"expected real numbers as `{name}` in {path}, got {array.dtype}"
+        )
+    return np.atleast_1d(array)
+
+
+def _refuse_fractions(path: Path, what: str, array: npt.NDArray[Any]) -> None:
+    wrong = array[~(np.abs(array - np.round(array)) < 0.01) | (np.abs(array) > _MOST)]
+    if wrong.size:
+        raise InputError(f"expected whole numbers as {what} in {path}, got {wrong[0]}")
 
 
 def _same_length(path: Path, frames: int, columns: Arrays) -> None:

@@ -11,7 +11,7 @@ from ase import Atoms
 from alloop.core.atoms import hill_formula
 from alloop.core.batch import pack_frames
 from alloop.core.errors import InputError
-from alloop.core.frame import Frame
+from alloop.core.frame import Frame, frame_fault
 from alloop.core.species import Domain, species
 from alloop.core.units import Floats
 from alloop.files.frames import GivenStructure
@@ -111,7 +111,8 @@ class FrameScores:
     ) -> Iterator[ScoredFrame]:
         inside = np.array([self._is_inside(each.frame) for each in given])
         energies, surprise = np.full((2, len(given)), nan)
-        for places in (np.flatnonzero(inside), np.flatnonzero(~inside)):
+        sound = np.array([frame_fault(each.frame) is None for each in given])
+        for places in (np.flatnonzero(inside & sound), np.flatnonzero(~inside & sound)):
             if len(places):
                 said = self._predicted([given[i].frame for i in places])
                 energies[places], surprise[places] = said

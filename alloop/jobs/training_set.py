@@ -12,7 +12,7 @@ from alloop.core.frame import Frame
 from alloop.core.records import Label
 from alloop.core.units import Floats
 from alloop.export.choice import Choice, chosen_labels
-from alloop.files.frames import GivenStructure, read_frames
+from alloop.files.frames import GivenStructure, read_sound_frames
 from alloop.history.reader import History
 
 _MOST = 2000  # frames of a training set that are looked at
@@ -54,7 +54,7 @@ def file_frames(sources: Sequence[str]) -> KnownFrames:
 
     Forces are `REF_forces`, or those that ASE understands, in eV/Å.
     """
-    return known_frames(read_frames(sources))
+    return known_frames(read_sound_frames(sources))
 
 
 def known_frames(given: Sequence[GivenStructure]) -> KnownFrames:

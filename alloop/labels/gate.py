@@ -19,7 +19,7 @@ import numpy as np
 from ase.data import covalent_radii
 
 from alloop.core.atoms import chemical_symbol
-from alloop.core.frame import Frame
+from alloop.core.frame import Frame, frame_fault
 from alloop.core.levels import Level
 from alloop.core.records import Failure
 from alloop.core.units import Floats, Integers
@@ -28,9 +28,7 @@ from alloop.labels.result import Refused, Result
 from alloop.labels.tolerances import Tolerances
 
 ELEMENTS = range(1, 119)
-_FARTHEST = 1e6  # Å
 _PAIRWISE = 300  # positions, up to which all pairs are compared
-_THINNEST = 0.1  # Å
 
 
 def check_electrons(frame: Frame) -> str | None:
@@ -52,14 +50,8 @@ def check_electrons(frame: Frame) -> str | None:
 
 def check_geometry(frame: Frame, limits: Tolerances) -> str | None:
     """Return why the geometry is unreasonable, or None."""
-    if len(frame) == 0:
-        return "the frame has no atoms"
-    if not (np.isfinite(frame.positions).all() and np.isfinite(frame.cell).all()):
-        return "positions or cell are not finite"
-    if np.abs(frame.positions).max() > _FARTHEST:
-        return f"coordinates beyond {_FARTHEST:g} Å lose their last digits"
-    if any(np.linalg.norm(frame.cell[list(frame.pbc)], axis=1) < _THINNEST):
-        return "a periodic direction has no cell vector"
+    if fault := frame_fault(frame):
+        return fault
     if contact := _closest_contact(frame, limits.closest):
         ratio, i, j = contact
         pair = (

@@ -206,3 +206,35 @@ def test_a_model_file_keeps_its_limits_and_older_ones_have_none(
     assert alloop.load(file).error_limits is None
     shown = said(capsys, "score", frames, "--model", file)
     assert "the model has no limits of its errors" in shown
+
+
+@pytest.mark.parametrize(
+    ("header", "first", "verdict"),
+    [
+        ('pbc="T T T"', "O 0 0 0.1", "outside"),
+        ('pbc="T T T" Lattice="9 0 0 0 9 0 9 9 0"', "O 0 0 0.1", "outside"),
+        ("", "O 0 nan 0.1", "flagged"),
+        ("", "O 0 1e300 0.1", "flagged"),
+    ],
+)
+def test_coordinates_that_nothing_can_use_get_a_verdict_and_no_dynamics(
+    capsys: pytest.CaptureFixture[str],
+    done: Path,
+    tmp_path: Path,
+    header: str,
+    first: str,
+    verdict: str,
+) -> None:
+    file, rest = tmp_path / "x.extxyz", "H 0 0.8 -0.5\nH 0 -0.8 -0.5\n"
+    columns = "Properties=species:S:1:pos:R:3"
+    frame = f"3\n{columns} {header}\n{first}\n{rest}"
+    sound = f"3\n{columns}\nO 0 0 0.1\n{rest}"
+    file.write_text(frame + sound)
+    lines = said(capsys, "score", file, "--store", done, "--json").splitlines()
+    bad, good = (json.loads(line) for line in lines)
+    assert (bad["verdict"], bad["energy"], bad["error_limit"]) == (verdict, None, None)
+    assert good["energy"] is not None
+    out = ("--steps", "2", "--out", tmp_path / "w.traj")
+    for command in (("md", done, file, *out), ("diagnose", done, file)):
+        assert "frame 0 of " in refused(capsys, *command)
+    assert not (tmp_path / "w.traj").exists()
