@@ -1,11 +1,16 @@
 """The benchmark of limits on MD and scans, on frames whose truth is known."""
 
+from argparse import Namespace
+from pathlib import Path
+
 import numpy as np
 import pytest
 from ase.build import molecule
 
 from alloop.core.atoms import from_atoms
 from alloop.core.batch import pack_frames
+from alloop.md.thermal_frames import normal_modes
+from benchmarks.accuracy.exploration import temperatures as exploration
 from benchmarks.accuracy.uncertainty.live_limits import (
     KELVIN,
     ScoredLabels,
@@ -14,6 +19,9 @@ from benchmarks.accuracy.uncertainty.live_limits import (
     judge,
     table_rows,
 )
+from benchmarks.common import Rows
+
+HESSIAN = np.eye(9)  # eV/Å²
 
 
 def scored(n: int, seed: int, scale: float = 1.0, length: float = 0.97) -> ScoredLabels:
@@ -50,6 +58,31 @@ def test_limits_are_drawn_from_whole_walkers_and_judged_where_they_are_told() ->
     assert judge(limits, stretched)[1] > 0.5  # the last way does not look at bonds
     found = drawn_limits(validation, examination, rng)
     assert judge(found["as campaigns do"], stretched)[1] == 0.0
+
+
+def test_a_molecule_without_torsions_has_no_scan_of_them(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    monkeypatch.setattr(exploration, "_md_frames", lambda *_given: [water])
+    water = from_atoms(molecule("H2O"))
+    frames = exploration._test_frames(Namespace(), water, normal_modes(water, HESSIAN))
+    assert {name: len(x) for name, x in frames.items()} == {
+        "500 K": 1,
+        "1000 K": 1,
+        "stretches": 26,
+    }
+    error = {"mae": 1.0, "worst_95": 2.0}
+    rows = Rows(tmp_path / "rows.jsonl")
+    given = Namespace(molecule="H2O", cheap=1, expensive=1, steps=1, frames=1, seed=[0])
+    rows[exploration.row_key(given, "md", 0)] = {
+        **dict.fromkeys(frames, error),
+        "survival": 1.0,
+    }
+    exploration.show_rows(given, rows)
+    assert "stretches" in capsys.readouterr().out
+    figures = {"kept": 0.9, "sd": 0.1, "told": 0.5, "ratio": 2.0}
+    both = [{"w": {"md": figures}}, {"w": {"md": figures, "torsions": figures}}]
+    assert [line["frames"] for line in table_rows(both)] == ["md", "torsions"]
 
 
 def test_the_table_has_means_and_the_range_of_rows() -> None:

@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 import pytest
 import yaml
-from alloop.testing.faults.fork_server import ForkServer
+from benchmarks.durability.faults.fork_server import ForkServer
 
 from tests.conftest import TOY, write_toy
 

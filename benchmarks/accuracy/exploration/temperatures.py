@@ -350,6 +350,8 @@ def show_rows(given: Namespace, rows: Rows) -> None:
             continue
         lines: list[Row] = [{"arm": arm, "seeds": len(pairs)} for _ in range(2)]
         for test in tests:
+            if not all(test in row for pair in pairs for row in pair):
+                continue  # no bond of the molecule turns
             for name in ("mae", "worst_95"):
                 column = f"{test}{', worst' * (name == 'worst_95')}"
                 ours = [own[test][name] for own, _ in pairs]

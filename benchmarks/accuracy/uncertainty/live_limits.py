@@ -191,8 +191,8 @@ def _figures(judged: Floats) -> Row:
 def table_rows(found: Sequence[Row]) -> Iterator[Row]:
     """Yield a row of the table for each way and test."""
     for way in found[0] if found else ():
-        for name in found[0][way]:
-            each = [row[way][name] for row in found]
+        for name in dict.fromkeys(name for row in found for name in row[way]):
+            each = [row[way][name] for row in found if name in row[way]]
             kept = [x["kept"] for x in each]
             yield {
                 "way": way,
